@@ -1,0 +1,1 @@
+//! `worker dev`: everything that a delivery needs, thrown away afterwards.
