@@ -1,0 +1,140 @@
+//! Secrets: given as a value, or in a file that is read again when it changes. They never print.
+
+use std::fmt;
+use std::fs::{self, File};
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use secrecy::{ExposeSecret, SecretString};
+
+/// The most bytes of a file that are taken for a secret.
+const MAX_SECRET_BYTES: u64 = 16 * 1024;
+/// How long a file's content is used before the file is looked at again.
+const RECHECK_AFTER: Duration = Duration::from_secs(1);
+
+/// Where a secret comes from.
+pub enum SecretSource {
+    /// It was given itself.
+    Value(SecretString),
+    /// It stands in a file, which may be replaced while the worker runs.
+    File(SecretFile),
+}
+
+/// A file that holds a secret, and what it held last.
+pub struct SecretFile {
+    path: PathBuf,
+    last: Mutex<Option<(Instant, SecretString)>>,
+}
+
+/// Why a secret can't be had.
+#[derive(Debug, thiserror::Error)]
+pub enum SecretError {
+    /// The file can't be read.
+    #[error("the secret's file {path} can't be read: {source}", path = .path.display())]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// The file has nothing in it.
+    #[error("the secret's file {path} is empty", path = .0.display())]
+    Empty(PathBuf),
+    /// The file is too large for a secret.
+    #[error("the secret's file {path} has more than 16 KiB: is it the right file?", path = .0.display())]
+    TooLong(PathBuf),
+}
+
+impl SecretSource {
+    /// A secret that is given itself.
+    pub fn value(secret: impl Into<String>) -> Self {
+        Self::Value(SecretString::from(secret.into()))
+    }
+
+    /// A secret in a file, without the white space around it.
+    pub fn file(path: impl Into<PathBuf>) -> Self {
+        Self::File(SecretFile { path: path.into(), last: Mutex::new(None) })
+    }
+
+    /// The secret as it is now: a file's content is at most a second old.
+    ///
+    /// # Errors
+    /// Where the file can't be read, is empty or far too long.
+    pub fn read(&self) -> Result<SecretString, SecretError> {
+        match self {
+            Self::Value(secret) => Ok(secret.clone()),
+            Self::File(file) => file.read(),
+        }
+    }
+}
+
+impl SecretFile {
+    fn read(&self) -> Result<SecretString, SecretError> {
+        let now = Instant::now();
+        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((read_at, secret)) = &*last
+            && now.duration_since(*read_at) < RECHECK_AFTER
+        {
+            return Ok(secret.clone());
+        }
+        let secret = read_file(&self.path)?;
+        *last = Some((now, secret.clone()));
+        Ok(secret)
+    }
+}
+
+fn read_file(path: &Path) -> Result<SecretString, SecretError> {
+    let unreadable = |source| SecretError::Unreadable { path: path.to_owned(), source };
+    // A FIFO would keep the reader waiting for as long as nobody writes.
+    if !fs::metadata(path).map_err(unreadable)?.is_file() {
+        return Err(unreadable(std::io::Error::other("it is not a regular file")));
+    }
+    let mut text = String::new();
+    let file = File::open(path).map_err(unreadable)?;
+    file.take(MAX_SECRET_BYTES + 1).read_to_string(&mut text).map_err(unreadable)?;
+    if text.len() as u64 > MAX_SECRET_BYTES {
+        return Err(SecretError::TooLong(path.to_owned()));
+    }
+    match text.trim() {
+        "" => Err(SecretError::Empty(path.to_owned())),
+        secret => Ok(SecretString::from(secret.to_owned())),
+    }
+}
+
+impl fmt::Debug for SecretSource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Value(_) => f.write_str("***"),
+            Self::File(file) => write!(f, "*** in {}", file.path.display()),
+        }
+    }
+}
+
+impl PartialEq<&str> for SecretSource {
+    fn eq(&self, other: &&str) -> bool {
+        self.read().is_ok_and(|secret| secret.expose_secret() == *other)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_is_read_without_the_white_space_around_its_secret() {
+        let file = tempfile::NamedTempFile::new().expect("a file");
+        fs::write(file.path(), "hush\n").expect("written");
+        assert!(SecretSource::file(file.path()) == "hush");
+    }
+
+    #[test]
+    fn a_file_that_can_not_be_a_secret_is_refused() {
+        let file = tempfile::NamedTempFile::new().expect("a file");
+        assert!(matches!(SecretSource::file(file.path()).read(), Err(SecretError::Empty(_))));
+        fs::write(file.path(), "x".repeat(20_000)).expect("written");
+        assert!(matches!(SecretSource::file(file.path()).read(), Err(SecretError::TooLong(_))));
+        assert!(matches!(SecretSource::file("/").read(), Err(SecretError::Unreadable { .. })));
+    }
+}

@@ -1,0 +1,53 @@
+//! Everything that is said to the database, and nothing else: the claim, the record, the doorbell, the lane's row,
+//! what people ask for. No other module contains SQL for the outbox.
+
+mod bell;
+mod claim;
+mod enqueue;
+mod lane;
+mod migrate;
+mod record;
+mod session;
+mod status;
+
+use std::sync::{Mutex, PoisonError};
+use std::time::Instant;
+
+pub use bell::Bell;
+pub use claim::{Batch, ClaimRequest, Claimed, Hold};
+pub use enqueue::{EnqueueError, NewMessage};
+pub use lane::{HoldKind, Peek};
+pub use migrate::SchemaError;
+pub use record::{CallRecord, Record};
+pub use session::{ConnectError, Outbox};
+pub use status::{AppStatus, LaneStatus};
+
+use crate::pace::DbClock;
+use crate::pace::clock::ClockReading;
+
+/// A process's view of the database's clock, kept up by the readings that claims bring along.
+#[derive(Debug, Default)]
+pub struct SharedClock(Mutex<Option<DbClock>>);
+
+impl SharedClock {
+    /// Takes in a reading.
+    pub fn observe(&self, reading: ClockReading) {
+        let mut clock = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        match &mut *clock {
+            Some(clock) => clock.observe(reading),
+            None => *clock = Some(DbClock::new(reading)),
+        }
+    }
+
+    /// The estimate as it stands; none before the first reading.
+    pub fn get(&self) -> Option<DbClock> {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Runs a statement that shows the database's clock, and remembers when.
+async fn timed<T, E>(statement: impl Future<Output = Result<T, E>>) -> Result<(T, Instant, Instant), E> {
+    let asked = Instant::now();
+    let value = statement.await?;
+    Ok((value, asked, Instant::now()))
+}

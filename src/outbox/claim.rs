@@ -1,0 +1,220 @@
+//! The claim: due rows, each with a slot, in one statement.
+
+use std::time::{Duration, Instant};
+
+use sqlx::FromRow;
+use time::OffsetDateTime;
+use uuid::Uuid;
+
+use super::{HoldKind, Outbox, timed};
+use crate::message::{InvalidMessage, Message, Payload, Target, UserId};
+use crate::outcome::Terms;
+use crate::pace::clock::ClockReading;
+use crate::pace::{DbTime, HORIZON};
+
+/// What a worker asks for.
+#[derive(Debug)]
+pub struct ClaimRequest<'a> {
+    /// The app.
+    pub app: &'a str,
+    /// Most rows to take.
+    pub rows: usize,
+    /// For how long to have them.
+    pub lease: Duration,
+    /// Who takes them, for people.
+    pub claimed_by: &'a str,
+    /// Whether this worker hears the bell, and so wants it rung while there is nothing to take.
+    pub bell: bool,
+}
+
+/// What a claim gave.
+#[derive(Debug)]
+pub struct Batch {
+    /// The rows, in the order of their slots.
+    pub messages: Vec<Claimed>,
+    /// How many slots could have been given out.
+    pub slots: usize,
+    /// Rows that ended in the claim itself, as expired or unknown.
+    pub ended: usize,
+    /// The database's time of the claim.
+    pub at: DbTime,
+    /// The lane's next free slot.
+    pub next_slot_at: DbTime,
+    /// When something is due that was not due at the claim.
+    pub next_due_at: Option<DbTime>,
+    /// Why the lane is held, if it is. The rows then are a probe.
+    pub hold: Option<Hold>,
+    /// The bell was switched on by this claim: an insert that is about to be committed may not ring it.
+    pub bell_switched_on: bool,
+}
+
+impl Batch {
+    /// True if there may be more to take, as soon as there are slots and room for it.
+    pub fn is_full(&self) -> bool {
+        self.slots > 0 && self.messages.len() + self.ended >= self.slots
+    }
+}
+
+/// A lane that is held.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Hold {
+    /// What holds it.
+    pub kind: HoldKind,
+    /// When the next probe may be made.
+    pub until: DbTime,
+}
+
+/// A row that this process has for the time of a lease.
+#[derive(Debug)]
+pub struct Claimed {
+    /// The row.
+    pub id: i64,
+    /// The claim, which its record has to name.
+    pub claim_id: Uuid,
+    /// What to send; an error only where the table's constraints have been removed by hand.
+    pub message: Result<Message, InvalidMessage>,
+    /// What the row promises and bounds.
+    pub terms: Terms,
+    /// When it was due: where it goes back to if it is not sent.
+    pub was_due_at: DbTime,
+    /// From when on it may be sent.
+    pub slot_at: DbTime,
+    /// When the lease ends, at the earliest: counted from before the claim was asked for.
+    pub lease_ends: Instant,
+    /// Whether it probes a lane that is held.
+    pub probe: bool,
+}
+
+/// A row of `claim.sql`: what it says of the whole claim, and one message or none.
+#[derive(FromRow)]
+struct ClaimRow {
+    at: OffsetDateTime,
+    slots: i64,
+    hold: Option<String>,
+    hold_until: Option<OffsetDateTime>,
+    ended: i64,
+    next_slot_at: OffsetDateTime,
+    next_due_at: Option<OffsetDateTime>,
+    bell_switched_on: bool,
+    #[sqlx(flatten)]
+    message: MessageRow,
+}
+
+#[derive(FromRow)]
+struct MessageRow {
+    id: Option<i64>,
+    sender: Option<String>,
+    destination: Option<String>,
+    channel_name: Option<String>,
+    payload: Option<String>,
+    wait_for_ack: Option<bool>,
+    enable_offline_messaging: Option<bool>,
+    enable_historical_messaging: Option<bool>,
+    attempts: Option<i32>,
+    max_attempts: Option<i32>,
+    at_most_once: Option<bool>,
+    expires_at: Option<OffsetDateTime>,
+    was_due_at: Option<OffsetDateTime>,
+    slot_at: Option<OffsetDateTime>,
+}
+
+impl Outbox {
+    /// Takes due rows of an app, as far as there are slots within the horizon.
+    ///
+    /// # Errors
+    /// Where the database fails. Rows that were taken all the same are free again when their lease ends.
+    pub async fn claim(&self, request: &ClaimRequest<'_>) -> Result<Batch, sqlx::Error> {
+        let claim_id = Uuid::new_v4();
+        let (rows, asked, answered) = timed(async {
+            let mut session = self.session().await?;
+            let rows: Vec<ClaimRow> = sqlx::query_as(include_str!("claim.sql"))
+                .persistent(session.keeps_statements())
+                .bind(request.app)
+                .bind(i64::try_from(request.rows).unwrap_or(i64::MAX))
+                .bind(micros(HORIZON))
+                .bind(micros(request.lease))
+                .bind(claim_id)
+                .bind(request.claimed_by)
+                .bind(request.bell)
+                .fetch_all(&mut *session)
+                .await?;
+            session.finish().await?;
+            Ok::<_, sqlx::Error>(rows)
+        })
+        .await?;
+        let first = rows.first().ok_or(sqlx::Error::RowNotFound)?;
+        let at = DbTime::from(first.at);
+        self.clock().observe(ClockReading { asked, answered, shown: at });
+        let hold = match (&first.hold, first.hold_until) {
+            (Some(kind), Some(until)) => {
+                Some(Hold { kind: HoldKind::from_column(kind), until: until.into() })
+            }
+            _ => None,
+        };
+        Ok(Batch {
+            at,
+            slots: usize::try_from(first.slots).unwrap_or(0),
+            ended: usize::try_from(first.ended).unwrap_or(0),
+            next_slot_at: first.next_slot_at.into(),
+            next_due_at: first.next_due_at.map(DbTime::from),
+            bell_switched_on: first.bell_switched_on,
+            hold,
+            messages: rows
+                .into_iter()
+                .filter_map(|row| row.message.claimed(claim_id, asked + request.lease, hold.is_some()))
+                .collect(),
+        })
+    }
+}
+
+impl MessageRow {
+    /// The message of a row that has one. The columns that a row can't be without stand in the table as not null.
+    fn claimed(self, claim_id: Uuid, lease_ends: Instant, probe: bool) -> Option<Claimed> {
+        let count = |column: Option<i32>| column.and_then(|count| u32::try_from(count).ok()).unwrap_or(0);
+        let terms = Terms {
+            attempts: count(self.attempts),
+            max_attempts: count(self.max_attempts),
+            at_most_once: self.at_most_once?,
+            expires_at: self.expires_at.map(DbTime::from),
+        };
+        Some(Claimed {
+            id: self.id?,
+            claim_id,
+            terms,
+            was_due_at: self.was_due_at?.into(),
+            slot_at: self.slot_at?.into(),
+            lease_ends,
+            probe,
+            message: message(
+                self.sender?,
+                self.destination,
+                self.channel_name,
+                self.payload?,
+                self.wait_for_ack?,
+                self.enable_offline_messaging?,
+                self.enable_historical_messaging?,
+            ),
+        })
+    }
+}
+
+fn message(
+    sender: String,
+    destination: Option<String>,
+    channel_name: Option<String>,
+    payload: String,
+    wait_for_ack: bool,
+    enable_offline_messaging: bool,
+    enable_historical_messaging: bool,
+) -> Result<Message, InvalidMessage> {
+    Ok(Message {
+        sender: UserId::sender(sender)?,
+        target: Target::from_columns(destination, channel_name, wait_for_ack, enable_offline_messaging)?,
+        payload: Payload::new(payload)?,
+        enable_historical_messaging,
+    })
+}
+
+pub(super) fn micros(duration: Duration) -> i64 {
+    i64::try_from(duration.as_micros()).unwrap_or(i64::MAX)
+}

@@ -1,0 +1,106 @@
+-- Takes due rows of one app, each with a send slot, for as long as the lease.
+-- $1 app, $2 rows at most, $3 horizon in µs, $4 lease in µs, $5 claim_id, $6 claimed_by,
+-- $7 whether this worker wants the bell rung while it sleeps.
+with
+-- The lane's row stays locked until this statement ends: slots are given out one claim at a time, fleet-wide.
+lane as materialized (
+    select * from signaling.lane where app = $1 for update
+),
+-- A step of its own, so that the clock is read after the lock is had and not before the wait for it.
+clock as materialized (
+    select lane.*, clock_timestamp() as at from lane
+),
+-- How many slots may be given out now: none beyond the horizon, and a single one to probe a lane that is held.
+budget as materialized (
+    select at, hold, hold_until, bell_until, first_slot_at, spacing,
+           case when hold is not null then (hold_until <= at)::int
+                else greatest(0, least($2::bigint, ceil(
+                    extract(epoch from at + $3::bigint * interval '1 microsecond' - first_slot_at)
+                    / extract(epoch from spacing))::bigint))
+           end as slots
+    from (select *, greatest(next_slot_at, at) as first_slot_at,
+                 interval '1 second' / rate_per_s as spacing
+          from clock) as paced
+),
+-- Oldest first. A row that is not to be called takes a place but no slot: its time is over (expired), or nobody
+-- can know whether an earlier claim that never recorded had called it (unknown, if once is all it may be called).
+due as materialized (
+    select id, due_at, attempts, claimed_by,
+           claim_id is not null as lost,
+           case when claim_id is not null and at_most_once then 'unknown'
+                when expires_at <= (select at from budget) then 'expired'
+           end as ended_as
+    from signaling.outbox
+    where app = $1 and status = 'pending' and due_at <= (select at from budget)
+    order by due_at, id
+    limit (select slots from budget)
+    for no key update skip locked
+),
+slotted as materialized (
+    select id, due_at as was_due_at, row_number() over (order by due_at, id) - 1 as place
+    from due where ended_as is null
+),
+-- `= any(array)` instead of a join: whatever the planner believes of the CTEs, it goes by the primary key.
+claimed as (
+    update signaling.outbox
+    set claim_id = $5, claimed_by = $6,
+        due_at = (select at from budget) + $4::bigint * interval '1 microsecond',
+        attempts = attempts + (claim_id is not null)::int
+    where id = any (array(select id from slotted))
+    returning *
+),
+ended as (
+    update signaling.outbox
+    set status = case when claim_id is not null and at_most_once then 'unknown' else 'expired' end,
+        finished_at = (select at from budget),
+        attempts = attempts + (claim_id is not null)::int,
+        error = case when claim_id is not null
+                     then 'the worker that had this message ended without a record: whether it was called is not known'
+                     else coalesce(error, 'not sent before its expires_at') end
+    where id = any (array(select id from due where ended_as is not null))
+    returning 1
+),
+-- The log says why a message may be called twice.
+lost as (
+    insert into signaling.attempt (message_id, attempt, outcome, error, claimed_by)
+    select id, attempts + 1, 'lost',
+           'the worker that had this message ended without a record: whether it was called is not known', claimed_by
+    from due where lost
+),
+-- Where everything due could be taken, the workers go to sleep and want the bell; a backlog keeps them awake
+-- without it. It is wanted for a minute at a time, so that workers which died don't make producers ring for long.
+after as materialized (
+    select claimed, ended,
+           first_slot_at + claimed * spacing as next_slot_at,
+           case when not $7::boolean or slots = 0 then bell_until
+                when claimed + ended >= slots then null
+                when bell_until > at + interval '30 seconds' then bell_until
+                else at + interval '60 seconds'
+           end as bell_until
+    from budget,
+         (select (select count(*) from claimed) as claimed, (select count(*) from ended) as ended) as counts
+),
+-- Nothing is written where nothing changes: an idle worker's polls leave no dead rows behind.
+moved as (
+    update signaling.lane
+    set next_slot_at = case when after.claimed > 0 then after.next_slot_at else lane.next_slot_at end,
+        -- The next probe waits for this one's outcome, or at the longest for the end of its lease.
+        hold_until = case when budget.hold is not null and after.claimed > 0
+                          then budget.at + $4::bigint * interval '1 microsecond' else lane.hold_until end,
+        bell_until = after.bell_until
+    from budget, after
+    where lane.app = $1 and (after.claimed > 0 or after.bell_until is distinct from lane.bell_until)
+)
+select budget.at, budget.slots, budget.hold, budget.hold_until, after.ended, after.next_slot_at,
+       -- What is due after now, be it the end of somebody's lease: when to look again, if nothing else comes.
+       (select due_at from signaling.outbox
+        where app = $1 and status = 'pending' and due_at > (select at from budget)
+        order by due_at limit 1) as next_due_at,
+       -- The bell was switched on just now: an insert that has looked before, and commits later, does not ring.
+       coalesce(budget.bell_until, 'epoch') <= budget.at and after.bell_until > budget.at as bell_switched_on,
+       claimed.id, claimed.sender, claimed.destination, claimed.channel_name, claimed.payload,
+       claimed.wait_for_ack, claimed.enable_offline_messaging, claimed.enable_historical_messaging,
+       claimed.attempts, claimed.max_attempts, claimed.at_most_once, claimed.expires_at,
+       slotted.was_due_at, budget.first_slot_at + slotted.place * budget.spacing as slot_at
+from budget cross join after left join (claimed join slotted using (id)) on true
+order by slotted.place

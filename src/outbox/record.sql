@@ -1,0 +1,34 @@
+-- Writes what became of claimed rows, one array a column. $4 status: null puts the row back as pending.
+-- The fence: a row is touched only while it is pending under the claim that its record names.
+with
+record as materialized (
+    select * from unnest($1::bigint[], $2::uuid[], $3::timestamptz[], $4::text[], $5::int[], $6::timestamptz[],
+                         $7::int[], $8::text[], $9::text[], $10::text[], $11::bigint[])
+        as record (id, claim_id, due_at, status, counted, sent_at, http_status, request_id, error, outcome, duration_us)
+),
+recorded as (
+    update signaling.outbox
+    set status = coalesce(record.status, 'pending'),
+        due_at = record.due_at,
+        -- A row that goes back belongs to no claim; a final one keeps the claim that finished it.
+        claim_id = case when record.status is not null then outbox.claim_id end,
+        claimed_by = case when record.status is not null then outbox.claimed_by end,
+        finished_at = case when record.status is not null then clock_timestamp() end,
+        attempts = outbox.attempts + record.counted,
+        sent_at = coalesce(record.sent_at, outbox.sent_at),
+        http_status = case when record.sent_at is not null then record.http_status else outbox.http_status end,
+        request_id = case when record.sent_at is not null then record.request_id else outbox.request_id end,
+        error = case when record.sent_at is not null or record.error is not null then record.error else outbox.error end
+    from record
+    where outbox.id = any ($1) and outbox.id = record.id
+      and outbox.claim_id = record.claim_id and outbox.status = 'pending'
+    returning outbox.id, outbox.attempts - record.counted + 1 as attempt
+),
+logged as (
+    insert into signaling.attempt (message_id, attempt, sent_at, duration, http_status, outcome, error, claimed_by)
+    select record.id, recorded.attempt, record.sent_at, record.duration_us * interval '1 microsecond',
+           record.http_status, record.outcome, record.error, $12
+    from record join recorded using (id)
+    where record.outcome is not null
+)
+select id from recorded

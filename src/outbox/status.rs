@@ -1,0 +1,112 @@
+//! What people ask for: how each app is doing.
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+use sqlx::FromRow;
+use time::OffsetDateTime;
+
+use super::Outbox;
+
+/// How one app is doing.
+#[derive(Debug, Serialize)]
+pub struct AppStatus {
+    /// The app's alias.
+    pub app: String,
+    /// Its lane; none if no worker has ever served it.
+    pub lane: Option<LaneStatus>,
+    /// Pending rows by state: scheduled, queued, sending, retrying.
+    pub pending: BTreeMap<String, i64>,
+    /// Age of the oldest row that is due, in seconds.
+    pub oldest_due_s: Option<f64>,
+    /// Calls a second that ended in the last ten seconds.
+    pub rate_per_s: f64,
+    /// Final rows by status.
+    pub finished: BTreeMap<String, i64>,
+}
+
+/// The lane's row, for people.
+#[derive(Debug, Serialize, FromRow)]
+pub struct LaneStatus {
+    /// Calls a second that the API allows.
+    pub limit_per_s: f64,
+    /// Slots a second that are given out.
+    pub rate_per_s: f64,
+    /// `parked` or `broken`; none while it sends.
+    pub hold: Option<String>,
+    /// Why it is held.
+    pub hold_reason: Option<String>,
+    /// Since when.
+    #[serde(with = "time::serde::rfc3339::option")]
+    pub hold_since: Option<OffsetDateTime>,
+    /// When one call is tried again.
+    #[serde(with = "time::serde::rfc3339::option")]
+    pub hold_until: Option<OffsetDateTime>,
+}
+
+#[derive(FromRow)]
+struct LaneRow {
+    app: String,
+    #[sqlx(flatten)]
+    lane: LaneStatus,
+}
+
+#[derive(FromRow)]
+struct CountRow {
+    app: String,
+    state: String,
+    rows: i64,
+    calls_10s: i64,
+    oldest_due_s: Option<f64>,
+}
+
+impl Outbox {
+    /// How each app is doing, in the order of their names. Reads the whole table.
+    ///
+    /// # Errors
+    /// Where the database fails.
+    pub async fn status(&self) -> Result<Vec<AppStatus>, sqlx::Error> {
+        let mut session = self.session().await?;
+        let lanes: Vec<LaneRow> = sqlx::query_as(
+            "select app, limit_per_s, rate_per_s, hold, hold_reason, hold_since, hold_until from signaling.lane",
+        )
+        .persistent(false)
+        .fetch_all(&mut *session)
+        .await?;
+        let counts: Vec<CountRow> = sqlx::query_as(
+            "select app, state, count(*) as rows,
+                    count(*) filter (where sent_at > clock_timestamp() - interval '10 seconds') as calls_10s,
+                    extract(epoch from max(age) filter (where state in ('queued', 'sending', 'retrying')))::float8
+                        as oldest_due_s
+             from signaling.delivery group by app, state",
+        )
+        .persistent(false)
+        .fetch_all(&mut *session)
+        .await?;
+        session.finish().await?;
+
+        let mut apps: BTreeMap<String, AppStatus> = BTreeMap::new();
+        let entry = |app: &str| AppStatus {
+            app: app.to_owned(),
+            lane: None,
+            pending: BTreeMap::new(),
+            oldest_due_s: None,
+            rate_per_s: 0.0,
+            finished: BTreeMap::new(),
+        };
+        for row in lanes {
+            apps.entry(row.app.clone()).or_insert_with(|| entry(&row.app)).lane = Some(row.lane);
+        }
+        for row in counts {
+            let app = apps.entry(row.app.clone()).or_insert_with(|| entry(&row.app));
+            let pending = matches!(row.state.as_str(), "scheduled" | "queued" | "sending" | "retrying");
+            let by_state = if pending { &mut app.pending } else { &mut app.finished };
+            by_state.insert(row.state, row.rows);
+            #[expect(clippy::cast_precision_loss, reason = "counts of ten seconds are small")]
+            let calls = row.calls_10s as f64;
+            app.rate_per_s += calls / 10.0;
+            app.oldest_due_s = app.oldest_due_s.max(row.oldest_due_s);
+        }
+        Ok(apps.into_values().collect())
+    }
+}

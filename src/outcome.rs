@@ -1,0 +1,322 @@
+//! What an answer, or its absence, means: decided here and nowhere else, without asking anything but the arguments.
+
+use std::time::Duration;
+
+use crate::pace::DbTime;
+use crate::signaling::{Answer, AnswerBody, CallFailure, RetryAfter};
+
+/// What a call came to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Outcome {
+    /// The API took the message.
+    Done(Taken),
+    /// It went wrong without an effect, and may go well another time.
+    Retry,
+    /// Too many calls. The message is not at fault.
+    Throttled(Option<RetryAfter>),
+    /// The message can't succeed.
+    Rejected,
+    /// The credentials or the feature are wrong for the whole app. The message is not at fault.
+    Unauthorized,
+    /// It may have had its effect, or not.
+    Ambiguous,
+}
+
+/// How the API took a message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Taken {
+    /// It is sent.
+    Sent,
+    /// The receiver has it.
+    Delivered,
+    /// The receiver is offline.
+    Offline,
+}
+
+/// Decides what a call came to (Messaging REST API, "Status code" and "Response body parameters").
+pub fn classify(call: &Result<Answer, CallFailure>) -> Outcome {
+    match call {
+        Ok(answer) => classify_answer(answer),
+        Err(CallFailure::NotSent(_)) => Outcome::Retry,
+        Err(CallFailure::TimedOut(_) | CallFailure::Broken(_)) => Outcome::Ambiguous,
+    }
+}
+
+fn classify_answer(answer: &Answer) -> Outcome {
+    match answer.status {
+        200 => taken(&answer.body).map_or(Outcome::Ambiguous, Outcome::Done),
+        401 | 403 => Outcome::Unauthorized,
+        // "No response from the server or the request times out": it may have been taken. So may what a gateway
+        // passed on and had no good answer to.
+        408 | 502 | 504 => Outcome::Ambiguous,
+        429 => Outcome::Throttled(answer.retry_after),
+        400..=499 => Outcome::Rejected,
+        // Another 2xx is no documented success, and may be one all the same.
+        201..=299 => Outcome::Ambiguous,
+        // The server says that it failed; a redirect or anything else was not carried out.
+        _ => Outcome::Retry,
+    }
+}
+
+/// The success that the body of a 200 tells of, if it does.
+fn taken(body: &AnswerBody) -> Option<Taken> {
+    let AnswerBody::Object { result, code, .. } = body else {
+        return None;
+    };
+    let success = match result.as_deref() {
+        Some("success") => true,
+        Some(_) => return None,
+        None => false,
+    };
+    match code.as_deref() {
+        Some("message_sent") => Some(Taken::Sent),
+        Some("message_delivered") => Some(Taken::Delivered),
+        // An older page of the vendor calls it peer_offline.
+        Some("message_offline" | "peer_offline") => Some(Taken::Offline),
+        // A channel message's success has no code. "Sent" is the least that a success says.
+        _ if success => Some(Taken::Sent),
+        _ => None,
+    }
+}
+
+/// What to tell a person about a call that did not end well. Without the payload, and bounded.
+pub fn describe(call: &Result<Answer, CallFailure>) -> String {
+    match call {
+        Err(failure) => failure.to_string(),
+        Ok(Answer { status, body, .. }) => match body {
+            AnswerBody::Unreadable(why) => format!("HTTP {status}, and {why}"),
+            AnswerBody::Object { result, code, reason } => {
+                let mut text = format!("HTTP {status}");
+                for (name, value) in [("result", result), ("code", code)] {
+                    if let Some(value) = value {
+                        text.push_str(&format!(", {name} {value:?}"));
+                    }
+                }
+                if let Some(reason) = reason {
+                    text.push_str(": ");
+                    text.push_str(reason);
+                }
+                text
+            }
+        },
+    }
+}
+
+/// A final status of a row, as the column spells it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FinalStatus {
+    /// The API took it.
+    MessageSent,
+    /// The receiver has it.
+    MessageDelivered,
+    /// The receiver is offline.
+    MessageOffline,
+    /// It can't succeed, or has used up its attempts.
+    Failed,
+    /// Its time is over.
+    Expired,
+    /// Nobody can know whether it was taken, and it may not be called again.
+    Unknown,
+}
+
+impl FinalStatus {
+    /// The value of the column `status`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::MessageSent => "message_sent",
+            Self::MessageDelivered => "message_delivered",
+            Self::MessageOffline => "message_offline",
+            Self::Failed => "failed",
+            Self::Expired => "expired",
+            Self::Unknown => "unknown",
+        }
+    }
+}
+
+/// What the outcome depends on beside the answer: the row's promises.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Terms {
+    /// Calls that have counted before this one.
+    pub attempts: u32,
+    /// Calls that may go wrong.
+    pub max_attempts: u32,
+    /// Never called again after an ambiguous outcome.
+    pub at_most_once: bool,
+    /// Not sent after this.
+    pub expires_at: Option<DbTime>,
+}
+
+/// What becomes of the row.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Next {
+    /// It is final.
+    Final(FinalStatus),
+    /// It is called again at this time; the call that was made counts as an attempt.
+    Again(DbTime),
+    /// It is called again at this time, and the call that was made does not count.
+    AgainUncounted(DbTime),
+    /// It goes back to its old place, and the call that was made does not count.
+    Back,
+}
+
+/// Decides what becomes of a row after a call. `backoff` is the retry policy's delay for this attempt.
+pub fn next(outcome: &Outcome, terms: Terms, now: DbTime, backoff: Duration) -> Next {
+    let again = |next: fn(DbTime) -> Next, delay: Duration| {
+        let due_at = now + delay;
+        match terms.expires_at {
+            Some(expires_at) if expires_at <= due_at => Next::Final(FinalStatus::Expired),
+            _ => next(due_at),
+        }
+    };
+    match outcome {
+        Outcome::Done(Taken::Sent) => Next::Final(FinalStatus::MessageSent),
+        Outcome::Done(Taken::Delivered) => Next::Final(FinalStatus::MessageDelivered),
+        Outcome::Done(Taken::Offline) => Next::Final(FinalStatus::MessageOffline),
+        Outcome::Rejected => Next::Final(FinalStatus::Failed),
+        Outcome::Throttled(retry_after) => {
+            let asked = retry_after.map_or(Duration::ZERO, |RetryAfter(asked)| asked.min(MAX_RETRY_AFTER));
+            again(Next::AgainUncounted, backoff.max(asked))
+        }
+        // The lane waits, not the row: it stays the first in line.
+        Outcome::Unauthorized => Next::Back,
+        Outcome::Ambiguous if terms.at_most_once => Next::Final(FinalStatus::Unknown),
+        Outcome::Retry | Outcome::Ambiguous => {
+            if terms.attempts + 1 >= terms.max_attempts {
+                Next::Final(FinalStatus::Failed)
+            } else {
+                again(Next::Again, backoff)
+            }
+        }
+    }
+}
+
+/// The longest wait that a `Retry-After` is followed for.
+pub const MAX_RETRY_AFTER: Duration = Duration::from_mins(5);
+
+impl Outcome {
+    /// The value of the attempt's column `outcome`; none for a call that ended the message well.
+    pub fn attempt_outcome(&self) -> Option<&'static str> {
+        match self {
+            Self::Done(_) => None,
+            Self::Retry => Some("retry"),
+            Self::Throttled(_) => Some("throttled"),
+            Self::Rejected => Some("rejected"),
+            Self::Unauthorized => Some("unauthorized"),
+            Self::Ambiguous => Some("ambiguous"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use hyper::HeaderMap;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn answer(status: u16, body: &str) -> Result<Answer, CallFailure> {
+        Ok(Answer::read(status, &HeaderMap::new(), Ok(body.as_bytes())))
+    }
+
+    #[test]
+    fn each_documented_answer_means_what_the_documentation_says() {
+        use Outcome::{Ambiguous, Done, Rejected, Retry, Throttled, Unauthorized};
+        let cases = [
+            (200, r#"{"result":"success","request_id":"1","code":"message_sent"}"#, Done(Taken::Sent)),
+            (200, r#"{"result":"success","request_id":"1","code":"message_delivered"}"#, Done(Taken::Delivered)),
+            (200, r#"{"request_id":"1","code":"message_offline"}"#, Done(Taken::Offline)),
+            (200, r#"{"result":"success","code":"peer_offline"}"#, Done(Taken::Offline)),
+            (200, r#"{"result":"success","request_id":"1"}"#, Done(Taken::Sent)),
+            (200, r#"{"result":"failed","code":"message_sent"}"#, Ambiguous),
+            (200, r#"{"result":"failed"}"#, Ambiguous),
+            (200, "{}", Ambiguous),
+            (200, "", Ambiguous),
+            (200, "<html>", Ambiguous),
+            (200, "[1]", Ambiguous),
+            (204, "", Ambiguous),
+            (302, "", Retry),
+            (400, r#"{"result":"failed","reason":"bad"}"#, Rejected),
+            (401, r#"{"message":"Invalid authentication credentials"}"#, Unauthorized),
+            (403, "", Unauthorized),
+            (404, "", Rejected),
+            (408, "", Ambiguous),
+            (415, "", Rejected),
+            (429, r#"{"message":"API rate limit exceeded"}"#, Throttled(None)),
+            (435, "", Rejected),
+            (500, r#"{"errorCode":500,"error":true,"reason":"x","requestId":"1"}"#, Retry),
+            (502, "", Ambiguous),
+            (503, "", Retry),
+            (504, "", Ambiguous),
+        ];
+        for (status, body, expected) in cases {
+            assert_eq!(classify(&answer(status, body)), expected, "{status} {body}");
+        }
+    }
+
+    #[test]
+    fn a_call_without_an_answer_is_ambiguous_unless_it_was_not_sent() {
+        assert_eq!(classify(&Err(CallFailure::NotSent("refused".into()))), Outcome::Retry);
+        assert_eq!(classify(&Err(CallFailure::TimedOut(Duration::from_secs(1)))), Outcome::Ambiguous);
+        assert_eq!(classify(&Err(CallFailure::Broken("reset".into()))), Outcome::Ambiguous);
+    }
+
+    const NOW: DbTime = DbTime::from_micros(1_000_000_000);
+    const SECOND: Duration = Duration::from_secs(1);
+    const TERMS: Terms = Terms { attempts: 0, max_attempts: 3, at_most_once: false, expires_at: None };
+
+    #[test]
+    fn a_message_is_tried_until_its_attempts_are_used_up() {
+        let last = Terms { attempts: 2, ..TERMS };
+        for outcome in [Outcome::Retry, Outcome::Ambiguous] {
+            assert_eq!(next(&outcome, TERMS, NOW, SECOND), Next::Again(NOW + SECOND));
+            assert_eq!(next(&outcome, last, NOW, SECOND), Next::Final(FinalStatus::Failed));
+        }
+    }
+
+    #[test]
+    fn throttling_and_bad_credentials_cost_no_attempt() {
+        let last = Terms { attempts: 2, ..TERMS };
+        assert_eq!(next(&Outcome::Unauthorized, last, NOW, SECOND), Next::Back);
+        assert_eq!(next(&Outcome::Throttled(None), last, NOW, SECOND), Next::AgainUncounted(NOW + SECOND));
+    }
+
+    #[test]
+    fn retry_after_is_never_undercut_and_bounded() {
+        let after = |asked| Outcome::Throttled(Some(RetryAfter(asked)));
+        assert_eq!(next(&after(SECOND * 9), TERMS, NOW, SECOND), Next::AgainUncounted(NOW + SECOND * 9));
+        assert_eq!(next(&after(SECOND / 2), TERMS, NOW, SECOND), Next::AgainUncounted(NOW + SECOND));
+        assert_eq!(
+            next(&after(SECOND * 1_000_000), TERMS, NOW, SECOND),
+            Next::AgainUncounted(NOW + MAX_RETRY_AFTER)
+        );
+    }
+
+    #[test]
+    fn at_most_once_ends_as_unknown_after_an_ambiguous_call_and_only_then() {
+        let once = Terms { at_most_once: true, ..TERMS };
+        assert_eq!(next(&Outcome::Ambiguous, once, NOW, SECOND), Next::Final(FinalStatus::Unknown));
+        assert_eq!(next(&Outcome::Retry, once, NOW, SECOND), Next::Again(NOW + SECOND));
+    }
+
+    #[test]
+    fn a_message_that_would_be_due_after_its_expiry_has_expired() {
+        let short = Terms { expires_at: Some(NOW + SECOND), ..TERMS };
+        assert_eq!(next(&Outcome::Retry, short, NOW, SECOND), Next::Final(FinalStatus::Expired));
+        assert_eq!(next(&Outcome::Retry, short, NOW, SECOND / 2), Next::Again(NOW + SECOND / 2));
+    }
+
+    proptest! {
+        #[test]
+        fn random_bytes_never_count_as_success(status: u16, body: Vec<u8>) {
+            let call = Ok(Answer::read(status, &HeaderMap::new(), Ok(&body)));
+            prop_assert!(!matches!(classify(&call), Outcome::Done(_)));
+            prop_assert!(describe(&call).len() < 2_000);
+        }
+
+        #[test]
+        fn only_a_200_can_be_a_success(status in (0_u16..1_000).prop_filter("not 200", |s| *s != 200)) {
+            let call = answer(status, r#"{"result":"success","code":"message_sent"}"#);
+            prop_assert!(!matches!(classify(&call), Outcome::Done(_)));
+        }
+    }
+}

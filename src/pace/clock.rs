@@ -1,0 +1,186 @@
+//! The database's clock, the only one that processes compare, and this process's estimate of it.
+
+use std::ops::{Add, Sub};
+use std::time::{Duration, Instant};
+
+use time::OffsetDateTime;
+
+/// A moment on the database's clock, in microseconds since 1970 (the precision of `timestamptz`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct DbTime(i64);
+
+impl DbTime {
+    /// The moment so many microseconds after 1970.
+    pub const fn from_micros(us: i64) -> Self {
+        Self(us)
+    }
+
+    /// Microseconds since 1970.
+    pub fn as_micros(self) -> i64 {
+        self.0
+    }
+
+    /// The time since `earlier`, or zero if that is later.
+    pub fn since(self, earlier: Self) -> Duration {
+        Duration::from_micros(u64::try_from(self.0.saturating_sub(earlier.0)).unwrap_or(0))
+    }
+
+    fn offset_by(self, us: i64) -> Self {
+        Self(self.0.saturating_add(us))
+    }
+}
+
+impl Add<Duration> for DbTime {
+    type Output = Self;
+    fn add(self, duration: Duration) -> Self {
+        self.offset_by(micros(duration))
+    }
+}
+
+impl Sub<Duration> for DbTime {
+    type Output = Self;
+    fn sub(self, duration: Duration) -> Self {
+        self.offset_by(-micros(duration))
+    }
+}
+
+impl From<OffsetDateTime> for DbTime {
+    fn from(at: OffsetDateTime) -> Self {
+        Self(i64::try_from(at.unix_timestamp_nanos() / 1_000).unwrap_or(i64::MAX))
+    }
+}
+
+impl From<DbTime> for OffsetDateTime {
+    fn from(at: DbTime) -> Self {
+        // Every timestamptz that the table's constraints admit and a clock can show is within the range.
+        Self::from_unix_timestamp_nanos(i128::from(at.0) * 1_000).unwrap_or(Self::UNIX_EPOCH)
+    }
+}
+
+fn micros(duration: Duration) -> i64 {
+    i64::try_from(duration.as_micros()).unwrap_or(i64::MAX)
+}
+
+/// One reading of the database's clock, with when this process asked for it and had it.
+#[derive(Debug, Clone, Copy)]
+pub struct ClockReading {
+    /// Just before the statement was sent.
+    pub asked: Instant,
+    /// Just after its answer came.
+    pub answered: Instant,
+    /// What the database's clock showed in between.
+    pub shown: DbTime,
+}
+
+impl ClockReading {
+    fn round_trip(&self) -> Duration {
+        self.answered.saturating_duration_since(self.asked)
+    }
+}
+
+/// Readings older than this give way to any newer one: two crystals drift apart by some 50 µs a second at worst,
+/// which over this time is less than the tolerance of a slot.
+const KEEP_READING: Duration = Duration::from_secs(20);
+
+/// This process's estimate of the database's clock: the reading with the shortest round trip of the last while,
+/// taken as shown halfway. The error is at most half of that round trip, and the drift since.
+#[derive(Debug, Clone, Copy)]
+pub struct DbClock {
+    best: ClockReading,
+}
+
+impl DbClock {
+    /// A clock from its first reading.
+    pub fn new(reading: ClockReading) -> Self {
+        Self { best: reading }
+    }
+
+    /// Takes in a reading that a statement brought along.
+    pub fn observe(&mut self, reading: ClockReading) {
+        let age = reading.answered.saturating_duration_since(self.best.answered);
+        // A reading that can't be reconciled with the estimate means that a clock was set, or that this host slept.
+        let contradicts = {
+            let (earliest, latest) = (self.at(reading.asked), self.at(reading.answered));
+            let slack = self.best.round_trip() + Duration::from_millis(2);
+            reading.shown + slack < earliest || reading.shown > latest + slack
+        };
+        if contradicts || age > KEEP_READING || reading.round_trip() <= self.best.round_trip() {
+            self.best = reading;
+        }
+    }
+
+    fn reference(&self) -> Instant {
+        self.best.asked + self.best.round_trip() / 2
+    }
+
+    /// What the database's clock shows at a moment of this process.
+    pub fn at(&self, instant: Instant) -> DbTime {
+        let reference = self.reference();
+        match instant.checked_duration_since(reference) {
+            Some(after) => self.best.shown + after,
+            None => self.best.shown - reference.saturating_duration_since(instant),
+        }
+    }
+
+    /// When, for this process, the database's clock shows a time. A time before this process's own clock began is
+    /// its beginning.
+    pub fn instant_of(&self, at: DbTime) -> Instant {
+        let reference = self.reference();
+        if at >= self.best.shown {
+            reference + at.since(self.best.shown)
+        } else {
+            reference.checked_sub(self.best.shown.since(at)).unwrap_or(reference)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn reading(base: Instant, asked_ms: u64, answered_ms: u64, shown_ms: i64) -> ClockReading {
+        ClockReading {
+            asked: base + Duration::from_millis(asked_ms),
+            answered: base + Duration::from_millis(answered_ms),
+            shown: DbTime::from_micros(shown_ms * 1_000),
+        }
+    }
+
+    #[test]
+    fn a_quicker_reading_replaces_a_slower_one_and_not_the_other_way_round() {
+        let base = Instant::now();
+        let mut clock = DbClock::new(reading(base, 0, 10, 1_000_005));
+        clock.observe(reading(base, 100, 102, 1_000_101));
+        assert_eq!(clock.at(base + Duration::from_millis(101)), DbTime::from_micros(1_000_101_000));
+        clock.observe(reading(base, 200, 210, 1_000_209));
+        assert_eq!(clock.at(base + Duration::from_millis(201)), DbTime::from_micros(1_000_201_000));
+    }
+
+    #[test]
+    fn an_old_reading_gives_way_to_a_slower_new_one() {
+        let base = Instant::now();
+        let mut clock = DbClock::new(reading(base, 0, 1, 1_000_000));
+        clock.observe(reading(base, 30_000, 30_004, 1_030_003));
+        assert_eq!(clock.at(base + Duration::from_millis(30_002)), DbTime::from_micros(1_030_003_000));
+    }
+
+    #[test]
+    fn a_clock_that_was_set_is_followed_at_once() {
+        let base = Instant::now();
+        let mut clock = DbClock::new(reading(base, 0, 1, 1_000_000));
+        clock.observe(reading(base, 1_000, 1_040, 5_000_000));
+        assert_eq!(clock.at(base + Duration::from_millis(1_020)), DbTime::from_micros(5_000_000_000));
+        clock.observe(reading(base, 2_000, 2_050, 1_002_000));
+        assert_eq!(clock.at(base + Duration::from_millis(2_025)), DbTime::from_micros(1_002_000_000));
+    }
+
+    #[test]
+    fn both_directions_agree() {
+        let base = Instant::now() + Duration::from_secs(60);
+        let clock = DbClock::new(reading(base, 0, 2, 1_000_000));
+        for ms in [-500, 0, 500] {
+            let at = DbTime::from_micros((1_000_000 + ms) * 1_000);
+            assert_eq!(clock.at(clock.instant_of(at)), at);
+        }
+    }
+}

@@ -1,0 +1,89 @@
+//! Permission to make one call, as a value.
+
+use std::time::{Duration, Instant};
+
+use super::{DbClock, DbTime, TOLERANCE};
+
+/// Permission to start one call now. It can only be had by being there in time for a slot, and the client takes it
+/// by value: a call without a slot of its own does not compile.
+#[derive(Debug)]
+#[must_use = "a slot that is not used is lost to the whole fleet"]
+pub struct SendPermit {
+    starts_at: DbTime,
+}
+
+impl SendPermit {
+    /// When the call starts, on the database's clock.
+    pub fn starts_at(&self) -> DbTime {
+        self.starts_at
+    }
+}
+
+/// Why a call may not start. The message goes back unharmed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Late {
+    /// The slot has been missed by more than the tolerance: another call may be due by now.
+    Slot,
+    /// What is left of the lease is shorter than a call may take: another worker might get the message meanwhile.
+    Lease,
+}
+
+/// A moment by which a call has to start so that it has ended while the lease holds.
+pub(super) fn last_start(lease_ends: Instant, request_timeout: Duration) -> Instant {
+    lease_ends.checked_sub(request_timeout).unwrap_or(lease_ends)
+}
+
+impl SendPermit {
+    /// The permit for `slot`, if `now` is in time for it and early enough within the lease.
+    ///
+    /// # Errors
+    /// Where the call would start too late, with the reason.
+    pub fn take(
+        slot: DbTime,
+        clock: &DbClock,
+        now: Instant,
+        lease_ends: Instant,
+        request_timeout: Duration,
+    ) -> Result<Self, Late> {
+        let starts_at = clock.at(now);
+        if starts_at > slot + TOLERANCE {
+            return Err(Late::Slot);
+        }
+        if now >= last_start(lease_ends, request_timeout) {
+            return Err(Late::Lease);
+        }
+        Ok(Self { starts_at })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::clock::ClockReading;
+    use super::*;
+
+    const LEASE: Duration = Duration::from_secs(30);
+    const TIMEOUT: Duration = Duration::from_secs(15);
+
+    fn clock(now: Instant) -> DbClock {
+        DbClock::new(ClockReading { asked: now, answered: now, shown: DbTime::from_micros(1_000_000_000) })
+    }
+
+    #[test]
+    fn a_slot_is_good_until_the_tolerance_ends_and_not_a_microsecond_longer() {
+        let now = Instant::now();
+        let slot = DbTime::from_micros(1_000_000_000);
+        let take = |at| SendPermit::take(slot, &clock(now), at, now + LEASE, TIMEOUT);
+        assert!(take(now).is_ok());
+        assert!(take(now + TOLERANCE).is_ok());
+        assert_eq!(take(now + TOLERANCE + Duration::from_micros(1)).err(), Some(Late::Slot));
+    }
+
+    #[test]
+    fn no_call_starts_when_it_could_outlast_the_lease() {
+        let now = Instant::now();
+        let slot = DbTime::from_micros(1_000_000_000);
+        let take = |lease_ends| SendPermit::take(slot, &clock(now), now, lease_ends, TIMEOUT);
+        assert!(take(now + TIMEOUT + Duration::from_millis(1)).is_ok());
+        assert_eq!(take(now + TIMEOUT).err(), Some(Late::Lease));
+    }
+}

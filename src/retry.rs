@@ -1,0 +1,110 @@
+//! How long a message waits for its next call: attempt → delay. The only module that names the crate `backoff`,
+//! which is no longer maintained and is used for its exponential policy alone.
+
+use std::time::Duration;
+
+use backoff::backoff::Backoff;
+use backoff::{ExponentialBackoff, ExponentialBackoffBuilder};
+
+/// By what share a delay is spread to both sides, so that messages which failed together don't come back together.
+const JITTER: f64 = 0.5;
+
+/// Exponential backoff: `base`, twice that, and so on, spread by half to both sides, and never above `cap`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RetryPolicy {
+    base: Duration,
+    cap: Duration,
+}
+
+/// Why a policy can't be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum InvalidRetryPolicy {
+    /// A base of no time would call again at once, for ever.
+    #[error("the retry base is zero: set WORKER_RETRY_BASE to at least 1ms")]
+    NoBase,
+    /// The longest delay is shorter than the first one.
+    #[error("the retry cap {cap:?} is shorter than the retry base {base:?}: raise WORKER_RETRY_CAP or lower WORKER_RETRY_BASE")]
+    CapBelowBase {
+        /// The first delay.
+        base: Duration,
+        /// The longest delay.
+        cap: Duration,
+    },
+}
+
+impl RetryPolicy {
+    /// A policy with the first delay about `base` and no delay above `cap`.
+    ///
+    /// # Errors
+    /// Where `base` is below a millisecond or above `cap`.
+    pub fn new(base: Duration, cap: Duration) -> Result<Self, InvalidRetryPolicy> {
+        if base < Duration::from_millis(1) {
+            return Err(InvalidRetryPolicy::NoBase);
+        }
+        if cap < base {
+            return Err(InvalidRetryPolicy::CapBelowBase { base, cap });
+        }
+        Ok(Self { base, cap })
+    }
+
+    /// The delay before the call that follows failed attempt number `attempt` (1 is the first).
+    pub fn delay(&self, attempt: u32) -> Duration {
+        let mut backoff = self.policy_at(attempt);
+        backoff.next_backoff().unwrap_or(self.cap).min(self.cap)
+    }
+
+    /// The crate's policy, moved on to an attempt: the middle of what it draws is `base * 2^(attempt - 1)`, and at
+    /// most so much that the longest draw is the cap.
+    fn policy_at(&self, attempt: u32) -> ExponentialBackoff {
+        let longest_middle = self.cap.div_f64(1.0 + JITTER);
+        let doublings = attempt.saturating_sub(1).min(30);
+        let middle = self.base.saturating_mul(1 << doublings).min(longest_middle);
+        ExponentialBackoffBuilder::new()
+            .with_initial_interval(middle)
+            .with_max_interval(longest_middle)
+            .with_multiplier(2.0)
+            .with_randomization_factor(JITTER)
+            .with_max_elapsed_time(None)
+            .build()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn a_delay_is_within_half_of_its_exponential_and_never_above_the_cap(
+            base_ms in 1_u64..10_000, cap_factor in 1_u64..1_000, attempt in 1_u32..2_000,
+        ) {
+            let (base, cap) = (Duration::from_millis(base_ms), Duration::from_millis(base_ms * cap_factor));
+            let policy = RetryPolicy::new(base, cap).expect("valid");
+            let middle = base.saturating_mul(1 << attempt.saturating_sub(1).min(30)).min(cap.div_f64(1.5));
+            let delay = policy.delay(attempt);
+            let rounding = Duration::from_micros(2);
+            prop_assert!(delay + rounding >= middle / 2, "{delay:?} < {middle:?} / 2");
+            prop_assert!(delay <= middle.mul_f64(1.5) + rounding);
+            prop_assert!(delay <= cap);
+        }
+    }
+
+    #[test]
+    fn an_impossible_policy_can_not_be_built() {
+        let second = Duration::from_secs(1);
+        assert_eq!(RetryPolicy::new(Duration::ZERO, second), Err(InvalidRetryPolicy::NoBase));
+        assert!(matches!(
+            RetryPolicy::new(second, second / 2),
+            Err(InvalidRetryPolicy::CapBelowBase { .. })
+        ));
+    }
+
+    #[test]
+    fn delays_of_the_same_attempt_differ() {
+        let policy = RetryPolicy::new(Duration::from_secs(1), Duration::from_secs(300)).expect("valid");
+        let delays: std::collections::HashSet<_> = (0..20).map(|_| policy.delay(3)).collect();
+        assert!(delays.len() > 10);
+    }
+}

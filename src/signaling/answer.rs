@@ -1,0 +1,172 @@
+//! What came back from a call, before anybody decides what it means.
+
+use std::time::Duration;
+
+use hyper::header::{HeaderMap, RETRY_AFTER};
+use serde_json::Value;
+
+/// The most of an answer's body that is read. The documented bodies have some hundred bytes.
+pub const MAX_BODY_BYTES: usize = 64 * 1024;
+/// The longest request ID that is kept, in characters.
+const MAX_REQUEST_ID_CHARS: usize = 128;
+/// The longest reason of the API that is kept, in characters.
+const MAX_REASON_CHARS: usize = 300;
+
+/// An answer of the API: at least its status line and headers came.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Answer {
+    /// The HTTP status.
+    pub status: u16,
+    /// `Retry-After`, where the answer has one that can be read.
+    pub retry_after: Option<RetryAfter>,
+    /// The ID under which the API knows the call: from the body, or from the header `X-Request-ID`.
+    pub request_id: Option<String>,
+    /// What the body says.
+    pub body: AnswerBody,
+}
+
+/// The body of an answer, read leniently: each field may be missing, and be a string or a number.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum AnswerBody {
+    /// A JSON object.
+    Object {
+        /// `result`: `success` or `failed`.
+        result: Option<String>,
+        /// `code`: `message_sent`, `message_delivered`, `message_offline` and others.
+        code: Option<String>,
+        /// `reason` or `message`: why it went wrong, in the API's words.
+        reason: Option<String>,
+    },
+    /// Anything else, with what is wrong with it. The bytes are not kept: they might repeat the payload.
+    Unreadable(&'static str),
+}
+
+/// How long the API asks to wait.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RetryAfter(pub Duration);
+
+impl Answer {
+    /// Reads an answer. `body` is what of it could be had, `Err` with the reason if not all of it.
+    pub fn read(status: u16, headers: &HeaderMap, body: Result<&[u8], &'static str>) -> Self {
+        let (body, id_in_body) = match body {
+            Ok(bytes) => read_body(bytes),
+            Err(why) => (AnswerBody::Unreadable(why), None),
+        };
+        let id_in_header = || Some(bounded(headers.get("x-request-id")?.to_str().ok()?, MAX_REQUEST_ID_CHARS));
+        Self {
+            status,
+            retry_after: headers.get(RETRY_AFTER).and_then(|value| RetryAfter::parse(value.to_str().ok()?)),
+            request_id: id_in_body.or_else(id_in_header).filter(|id| !id.is_empty()),
+            body,
+        }
+    }
+}
+
+fn read_body(bytes: &[u8]) -> (AnswerBody, Option<String>) {
+    if bytes.is_empty() {
+        return (AnswerBody::Unreadable("it has no body"), None);
+    }
+    let Ok(Value::Object(object)) = serde_json::from_slice::<Value>(bytes) else {
+        return (AnswerBody::Unreadable("its body is not a JSON object"), None);
+    };
+    let text = |names: &[&str], chars| {
+        names.iter().find_map(|name| match object.get(*name)? {
+            Value::String(text) => Some(bounded(text, chars)),
+            Value::Number(number) => Some(number.to_string()),
+            _ => None,
+        })
+    };
+    let body = AnswerBody::Object {
+        result: text(&["result"], MAX_REASON_CHARS),
+        code: text(&["code", "errorCode"], MAX_REASON_CHARS),
+        reason: text(&["reason", "message"], MAX_REASON_CHARS),
+    };
+    (body, text(&["request_id", "requestId"], MAX_REQUEST_ID_CHARS))
+}
+
+/// Text from outside, as it may be stored and shown: bounded, without control characters (Postgres refuses NUL).
+fn bounded(text: &str, chars: usize) -> String {
+    text.chars().filter(|c| !c.is_control()).take(chars).collect()
+}
+
+impl RetryAfter {
+    /// Reads the header: seconds, or an HTTP date (RFC 9110, section 10.2.3). A date is compared with this host's
+    /// clock, since the sender of the date is none of the processes that share the database's.
+    pub fn parse(value: &str) -> Option<Self> {
+        let value = value.trim();
+        if let Ok(seconds) = value.parse::<u64>() {
+            return Some(Self(Duration::from_secs(seconds)));
+        }
+        let at = httpdate::parse_http_date(value).ok()?;
+        #[expect(clippy::disallowed_methods, reason = "an HTTP date is about the host's clock, not the database's")]
+        let now = std::time::SystemTime::now();
+        Some(Self(at.duration_since(now).unwrap_or_default()))
+    }
+}
+
+/// A call that has no answer.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum CallFailure {
+    /// Nothing of the request went out: no connection, or it was closed before the request was written.
+    #[error("the API could not be reached: {0}")]
+    NotSent(String),
+    /// The request went out, and no complete answer came in time.
+    #[error("no answer within {}", humantime::format_duration(*.0))]
+    TimedOut(Duration),
+    /// The request went out, or part of it, and the connection broke.
+    #[error("the connection broke before an answer came: {0}")]
+    Broken(String),
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn read(body: &str) -> Answer {
+        Answer::read(200, &HeaderMap::new(), Ok(body.as_bytes()))
+    }
+
+    #[test]
+    fn fields_are_read_as_strings_or_numbers_under_each_of_their_names() {
+        let answer = read(r#"{"errorCode":500,"error":true,"reason":"it broke","requestId":17}"#);
+        assert_eq!(answer.request_id.as_deref(), Some("17"));
+        assert_eq!(
+            answer.body,
+            AnswerBody::Object { result: None, code: Some("500".into()), reason: Some("it broke".into()) }
+        );
+    }
+
+    #[test]
+    fn text_from_outside_is_bounded_and_has_no_control_characters() {
+        let reason = format!("\\u0000{}", "x".repeat(1_000));
+        let AnswerBody::Object { reason: Some(reason), .. } = read(&format!(r#"{{"reason":"{reason}"}}"#)).body
+        else {
+            panic!("an object with a reason");
+        };
+        assert_eq!(reason, "x".repeat(MAX_REASON_CHARS));
+    }
+
+    #[test]
+    fn retry_after_is_seconds_or_a_date() {
+        assert_eq!(RetryAfter::parse(" 7 "), Some(RetryAfter(Duration::from_secs(7))));
+        assert_eq!(RetryAfter::parse("Fri, 01 Jan 1999 00:00:00 GMT"), Some(RetryAfter(Duration::ZERO)));
+        let far = RetryAfter::parse("Fri, 01 Jan 2100 00:00:00 GMT").expect("a date");
+        assert!(far.0 > Duration::from_secs(86_400));
+        for nonsense in ["", "-1", "soon", "1.5", "99999999999999999999999"] {
+            assert_eq!(RetryAfter::parse(nonsense), None, "{nonsense}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_can_be_read(status: u16, body: Vec<u8>, retry_after in "\\PC*") {
+            let mut headers = HeaderMap::new();
+            if let Ok(value) = retry_after.parse() {
+                headers.insert(RETRY_AFTER, value);
+            }
+            Answer::read(status, &headers, Ok(&body));
+        }
+    }
+}

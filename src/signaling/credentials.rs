@@ -1,0 +1,247 @@
+//! Signing in: three ways, each for one app.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use hyper::header::{AUTHORIZATION, HeaderName, HeaderValue};
+use secrecy::ExposeSecret;
+
+use super::token::{self, TokenClaims};
+use crate::config::secret::{SecretError, SecretSource};
+use crate::message::UserId;
+
+/// How the API is told who calls.
+#[derive(Debug)]
+pub enum Credentials {
+    /// The account's key and secret: any sender.
+    Basic {
+        /// The API key.
+        key: SecretSource,
+        /// The API secret.
+        secret: SecretSource,
+    },
+    /// A token that somebody else makes: one sender.
+    Token {
+        /// The token.
+        token: SecretSource,
+        /// The user that it was made for.
+        uid: UserId,
+        /// In which headers it goes.
+        headers: TokenHeaders,
+    },
+    /// Tokens that this worker makes from the app certificate: any sender.
+    Certificate {
+        /// The app ID.
+        app_id: String,
+        /// The app certificate.
+        certificate: SecretSource,
+        /// In which headers they go.
+        headers: TokenHeaders,
+        /// One token per sender.
+        made: TokenCache,
+    },
+}
+
+/// In which headers a token goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TokenHeaders {
+    /// `x-agora-token` and `x-agora-uid`, as the Messaging REST API of 1.x documents.
+    XAgora,
+    /// `Authorization: agora token=…`, as the vendor's newer pages give for 007 tokens.
+    Authorization,
+}
+
+/// Why a call can't be signed in.
+#[derive(Debug, thiserror::Error)]
+pub enum CredentialError {
+    /// A given token is for one sender, and the row has another one.
+    #[error("the sender is not {uid:?}, the only one whom the app's token (AGORA_TOKEN, AGORA_UID) lets send")]
+    OtherSender {
+        /// The user of the token.
+        uid: String,
+    },
+    /// A secret can't be had.
+    #[error(transparent)]
+    Secret(#[from] SecretError),
+    /// A secret has characters that no header can carry.
+    #[error("the app's {0} has characters that an HTTP header can't carry")]
+    NotAHeader(&'static str),
+}
+
+type Headers = Vec<(HeaderName, HeaderValue)>;
+
+impl Credentials {
+    /// Whether these credentials let a sender send at all.
+    ///
+    /// # Errors
+    /// With a given token, for every other sender than the token's own.
+    pub fn allow(&self, sender: &UserId) -> Result<(), CredentialError> {
+        match self {
+            Self::Token { uid, .. } if uid != sender => {
+                Err(CredentialError::OtherSender { uid: uid.as_str().to_owned() })
+            }
+            Self::Basic { .. } | Self::Token { .. } | Self::Certificate { .. } => Ok(()),
+        }
+    }
+
+    /// The headers that sign in a call of this sender.
+    ///
+    /// # Errors
+    /// Where a secret can't be read, or the credentials are for another sender.
+    pub fn headers(&self, sender: &UserId) -> Result<Headers, CredentialError> {
+        self.allow(sender)?;
+        match self {
+            Self::Basic { key, secret } => {
+                let (key, secret) = (key.read()?, secret.read()?);
+                let pair = STANDARD.encode(format!("{}:{}", key.expose_secret(), secret.expose_secret()));
+                Ok(vec![(AUTHORIZATION, header(&format!("Basic {pair}"), "API key and secret")?)])
+            }
+            Self::Token { token, uid, headers } => {
+                token_headers(*headers, token.read()?.expose_secret(), uid)
+            }
+            Self::Certificate { app_id, certificate, headers, made } => {
+                let certificate = certificate.read()?;
+                token_headers(*headers, &made.token(app_id, sender, certificate.expose_secret()), sender)
+            }
+        }
+    }
+
+    /// Forgets tokens that were made: the API has refused one, or the certificate may have changed.
+    pub fn forget_made_tokens(&self) {
+        if let Self::Certificate { made, .. } = self {
+            made.clear();
+        }
+    }
+}
+
+fn token_headers(kind: TokenHeaders, token: &str, uid: &UserId) -> Result<Headers, CredentialError> {
+    Ok(match kind {
+        TokenHeaders::XAgora => vec![
+            (HeaderName::from_static("x-agora-token"), header(token, "token")?),
+            (HeaderName::from_static("x-agora-uid"), header(uid.as_str(), "uid")?),
+        ],
+        TokenHeaders::Authorization => {
+            vec![(AUTHORIZATION, header(&format!("agora token={token}"), "token")?)]
+        }
+    })
+}
+
+fn header(value: &str, what: &'static str) -> Result<HeaderValue, CredentialError> {
+    let mut value = HeaderValue::from_str(value).map_err(|_| CredentialError::NotAHeader(what))?;
+    value.set_sensitive(true);
+    Ok(value)
+}
+
+/// Made tokens by sender, bounded. A token is renewed when half of its life is over.
+#[derive(Debug, Default)]
+pub struct TokenCache {
+    made: Mutex<HashMap<UserId, MadeToken>>,
+}
+
+#[derive(Clone)]
+struct MadeToken {
+    token: String,
+    made_at: Instant,
+}
+
+impl std::fmt::Debug for MadeToken {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("MadeToken(***)")
+    }
+}
+
+/// How many senders' tokens are kept. Making one takes some 20 µs, so that starting over costs little.
+const MAX_CACHED_TOKENS: usize = 10_000;
+const RENEW_AFTER: Duration = Duration::from_secs(token::MAX_LIFETIME.as_secs() / 2);
+
+impl TokenCache {
+    fn token(&self, app_id: &str, sender: &UserId, certificate: &str) -> String {
+        let now = Instant::now();
+        let mut made = self.made.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = made.get(sender)
+            && now.duration_since(known.made_at) < RENEW_AFTER
+        {
+            return known.token.clone();
+        }
+        #[expect(clippy::disallowed_methods, reason = "a token is dated by the host's clock, for the API to compare")]
+        let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let lifetime_s = u32::try_from(token::MAX_LIFETIME.as_secs()).unwrap_or(u32::MAX);
+        let token = token::make(
+            TokenClaims {
+                app_id,
+                user_id: sender.as_str(),
+                issued_at_s: u32::try_from(since_1970.as_secs()).unwrap_or(u32::MAX),
+                expires_in_s: lifetime_s,
+                salt: rand::random_range(1..=99_999_999),
+            },
+            certificate,
+        );
+        if made.len() >= MAX_CACHED_TOKENS {
+            made.clear();
+        }
+        made.insert(sender.clone(), MadeToken { token: token.clone(), made_at: now });
+        token
+    }
+
+    fn clear(&self) {
+        self.made.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sender(name: &str) -> UserId {
+        UserId::sender(name).expect("a sender")
+    }
+
+    fn shown(headers: &Headers) -> Vec<String> {
+        headers.iter().map(|(name, value)| format!("{name}: {}", value.to_str().expect("text"))).collect()
+    }
+
+    #[test]
+    fn basic_is_for_any_sender() {
+        let basic = Credentials::Basic { key: SecretSource::value("key"), secret: SecretSource::value("secret") };
+        assert_eq!(shown(&basic.headers(&sender("a")).expect("headers")), ["authorization: Basic a2V5OnNlY3JldA=="]);
+    }
+
+    #[test]
+    fn a_given_token_is_for_its_own_sender_alone() {
+        let given = |headers| Credentials::Token { token: SecretSource::value("T"), uid: sender("u"), headers };
+        assert_eq!(
+            shown(&given(TokenHeaders::XAgora).headers(&sender("u")).expect("headers")),
+            ["x-agora-token: T", "x-agora-uid: u"]
+        );
+        assert_eq!(
+            shown(&given(TokenHeaders::Authorization).headers(&sender("u")).expect("headers")),
+            ["authorization: agora token=T"]
+        );
+        let error = given(TokenHeaders::XAgora).headers(&sender("v")).expect_err("another sender");
+        assert!(matches!(error, CredentialError::OtherSender { .. }));
+    }
+
+    #[test]
+    fn a_made_token_is_kept_for_its_sender() {
+        let made = Credentials::Certificate {
+            app_id: "id".into(),
+            certificate: SecretSource::value("certificate"),
+            headers: TokenHeaders::XAgora,
+            made: TokenCache::default(),
+        };
+        let first = made.headers(&sender("a")).expect("headers");
+        assert_eq!(first, made.headers(&sender("a")).expect("headers"));
+        assert_ne!(first, made.headers(&sender("b")).expect("headers"));
+        made.forget_made_tokens();
+        assert_ne!(first, made.headers(&sender("a")).expect("headers"));
+    }
+
+    #[test]
+    fn secrets_are_not_printed() {
+        let basic = Credentials::Basic { key: SecretSource::value("hush1"), secret: SecretSource::value("hush2") };
+        assert!(!format!("{basic:?}").contains("hush"));
+    }
+}

@@ -1,0 +1,115 @@
+//! One process of the fleet: a lane for each app, a recorder for all of them, and an ordered end.
+
+mod delivery;
+mod doorman;
+mod lane;
+mod recorder;
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::config::WorkerConfig;
+use crate::outbox::Outbox;
+use crate::signaling::{Client, ClientSettings, InvalidClient};
+use lane::{Lane, LaneLoop};
+
+/// Why a worker can't begin, or could not end in order.
+#[derive(Debug, thiserror::Error)]
+pub enum WorkerError {
+    /// An app's client can't be made.
+    #[error("the app {app:?}: {source}")]
+    Client {
+        /// The app's alias.
+        app: String,
+        /// What is wrong.
+        source: InvalidClient,
+    },
+    /// The database failed before the work began.
+    #[error("the lanes can't be opened: {0}")]
+    Database(#[from] sqlx::Error),
+    /// Calls were still in flight, or not recorded, when the time for that was over.
+    #[error(
+        "{unfinished} messages were unfinished when the drain timeout of {drain_timeout:?} was over: they are due again when their leases end"
+    )]
+    NotDrained {
+        /// How many messages.
+        unfinished: usize,
+        /// The time that they had.
+        drain_timeout: std::time::Duration,
+    },
+}
+
+/// Works until `shutdown` is cancelled: then claims nothing more, gives back what is not sent, and finishes and
+/// records what is in flight.
+///
+/// # Errors
+/// Where it can't begin, or the drain timeout ends before everything is recorded.
+pub async fn run(
+    config: WorkerConfig,
+    outbox: Arc<Outbox>,
+    shutdown: CancellationToken,
+) -> Result<(), WorkerError> {
+    let room_of_all = config.apps.iter().map(|app| app.max_in_flight).sum();
+    let (records, inbox) = mpsc::channel(room_of_all);
+    let deliveries = TaskTracker::new();
+    let listening = Arc::new(AtomicBool::new(false));
+    let shared = Arc::new(lane::Shared {
+        outbox: Arc::clone(&outbox),
+        name: config.name.clone(),
+        timing: config.timing,
+        retry: config.retry,
+        listening: Arc::clone(&listening),
+    });
+
+    let mut lanes = Vec::new();
+    for app in config.apps {
+        outbox.open_lane(&app.alias, app.limit_per_s).await?;
+        let client = Client::new(ClientSettings {
+            base_url: app.base_url,
+            ca_file: app.ca_file,
+            app_id: app.app_id,
+            credentials: app.credentials,
+            connect_timeout: config.timing.connect_timeout,
+            request_timeout: config.timing.request_timeout,
+            max_idle_connections: app.max_in_flight,
+        })
+        .map_err(|source| WorkerError::Client { app: app.alias.clone(), source })?;
+        lanes.push(Arc::new(Lane::new(app.alias, client, app.max_in_flight, Arc::clone(&shared), &shutdown)));
+    }
+    tracing::info!(
+        worker = config.name,
+        apps = lanes.len(),
+        pooler = outbox.has_pooler(),
+        "worker started"
+    );
+
+    let recorder = tokio::spawn(recorder::run(inbox, Arc::clone(&outbox), config.name.clone()));
+    let doorman = tokio::spawn(doorman::run(Arc::clone(&outbox), lanes.clone(), listening, shutdown.clone()));
+    let mut loops = JoinSet::new();
+    for lane in &lanes {
+        let lane_loop = LaneLoop::new(Arc::clone(lane), records.clone(), deliveries.clone());
+        loops.spawn(lane_loop.run(shutdown.clone()));
+    }
+    drop(records);
+
+    // The loops end only by the shutdown.
+    while loops.join_next().await.is_some() {}
+    tracing::info!(in_flight = deliveries.len(), "stopping: claims nothing more, finishes what is in flight");
+    doorman.abort();
+    deliveries.close();
+    let drained = tokio::time::timeout(config.drain_timeout, async {
+        deliveries.wait().await;
+        recorder.await.ok();
+    });
+    if drained.await.is_err() {
+        let unfinished = lanes.iter().map(|lane| lane.in_flight()).sum();
+        return Err(WorkerError::NotDrained { unfinished, drain_timeout: config.drain_timeout });
+    }
+    tracing::info!("stopped: everything is recorded");
+    Ok(())
+}

@@ -1,0 +1,162 @@
+//! The delivery of one message: wait for the slot, call, decide, hand over to the recorder.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use tokio::sync::{OwnedSemaphorePermit, mpsc};
+use tokio_util::sync::CancellationToken;
+
+use super::lane::Lane;
+use super::recorder::Delivered;
+use crate::message::Message;
+use crate::outbox::{CallRecord, Claimed, HoldKind, Record};
+use crate::outcome::{self, FinalStatus, Next, Outcome};
+use crate::pace::{DbTime, SendPermit};
+use crate::signaling::{
+    Answer, ApiRequest, CallFailure, Connection, CredentialError, SignedRequest,
+};
+
+/// Everything that a call needs, in time for its slot.
+struct Ready {
+    permit: SendPermit,
+    connection: Connection,
+    request: SignedRequest,
+}
+
+/// Why there is no call.
+enum NoCall {
+    /// The row ends, or goes back, as this record says.
+    Record(Record),
+    /// The slot or the lease has passed: the row goes back and wants a new one at once.
+    Late,
+    /// No connection could be made: as good as a call that failed.
+    Failed(DbTime, CallFailure),
+    /// The app's secrets can't be read: nothing of it can be sent.
+    NoCredentials(CredentialError),
+}
+
+/// Delivers a claimed message and hands its record over. `wave` gives the message back, until its call starts.
+pub(super) async fn deliver(
+    lane: Arc<Lane>,
+    claimed: Claimed,
+    wave: CancellationToken,
+    room: OwnedSemaphorePermit,
+    records: mpsc::Sender<Delivered>,
+) {
+    let mut wants_slot = false;
+    let record = tokio::select! {
+        biased;
+        () = wave.cancelled() => Record::unharmed(&claimed),
+        ready = get_ready(&lane, &claimed) => match ready {
+            Ok(ready) => call(&lane, &claimed, ready).await,
+            Err(NoCall::Record(record)) => record,
+            Err(NoCall::Late) => {
+                wants_slot = true;
+                Record::unharmed(&claimed)
+            }
+            Err(NoCall::Failed(at, failure)) => conclude(&lane, &claimed, at, at, Err(failure)).await,
+            Err(NoCall::NoCredentials(error)) => {
+                lane.hold(HoldKind::Parked, &error.to_string(), claimed.probe).await;
+                Record::unharmed(&claimed)
+            }
+        },
+    };
+    // The recorder takes records for as long as there are deliveries.
+    records.send(Delivered { record, lane, wants_slot, _room: room }).await.ok();
+}
+
+async fn get_ready(lane: &Lane, claimed: &Claimed) -> Result<Ready, NoCall> {
+    let ended = |status, error| NoCall::Record(Record::ended(claimed, status, error));
+    let message = claimed.message.as_ref().map_err(|error| ended(FinalStatus::Failed, error.to_string()))?;
+    let request = sign(lane, message).map_err(|error| match error {
+        CredentialError::OtherSender { .. } => ended(FinalStatus::Failed, error.to_string()),
+        error => NoCall::NoCredentials(error),
+    })?;
+    let Some(clock) = lane.shared.outbox.clock().get() else { return Err(NoCall::Late) };
+
+    let slot = clock.instant_of(claimed.slot_at);
+    let lead = lane.client.connect_lead();
+    tokio::time::sleep_until(slot.checked_sub(lead).unwrap_or(slot).into()).await;
+    let connection =
+        lane.client.connection().await.map_err(|failure| NoCall::Failed(lane.now(), failure))?;
+    tokio::time::sleep_until(slot.into()).await;
+
+    // The clock may have been corrected while this waited.
+    let clock = lane.shared.outbox.clock().get().unwrap_or(clock);
+    let now = Instant::now();
+    if claimed.terms.expires_at.is_some_and(|expires_at| expires_at <= clock.at(now)) {
+        lane.client.put_back(connection);
+        return Err(ended(FinalStatus::Expired, "not sent before its expires_at".into()));
+    }
+    match SendPermit::take(claimed.slot_at, &clock, now, claimed.lease_ends, lane.client.request_timeout()) {
+        Ok(permit) => Ok(Ready { permit, connection, request }),
+        Err(late) => {
+            tracing::debug!(app = lane.app, message_id = claimed.id, ?late, "slot missed: a new one is taken");
+            lane.client.put_back(connection);
+            Err(NoCall::Late)
+        }
+    }
+}
+
+fn sign(lane: &Lane, message: &Message) -> Result<SignedRequest, CredentialError> {
+    let request = ApiRequest::new(lane.client.app_id(), message)
+        .map_err(|_| CredentialError::NotAHeader("message as JSON"))?;
+    lane.client.prepare(request, &message.sender)
+}
+
+async fn call(lane: &Lane, claimed: &Claimed, ready: Ready) -> Record {
+    let sent_at = ready.permit.starts_at();
+    let call = lane.client.send(ready.permit, ready.connection, ready.request).await;
+    conclude(lane, claimed, sent_at, lane.now(), call).await
+}
+
+/// Decides what a call came to, tells the lane, and writes it down.
+async fn conclude(
+    lane: &Lane,
+    claimed: &Claimed,
+    sent_at: DbTime,
+    now: DbTime,
+    call: Result<Answer, CallFailure>,
+) -> Record {
+    let outcome = outcome::classify(&call);
+    let attempt = claimed.terms.attempts + 1;
+    let next = outcome::next(&outcome, claimed.terms, now, lane.shared.retry.delay(attempt));
+    let error = (!matches!(outcome, Outcome::Done(_))).then(|| outcome::describe(&call));
+    tracing::debug!(
+        app = lane.app,
+        message_id = claimed.id,
+        attempt,
+        http_status = call.as_ref().ok().map(|answer| answer.status),
+        duration_ms = now.since(sent_at).as_millis(),
+        outcome = outcome.attempt_outcome().unwrap_or("done"),
+        "called"
+    );
+    if outcome == Outcome::Unauthorized {
+        lane.client.credentials().forget_made_tokens();
+        lane.hold(HoldKind::Parked, error.as_deref().unwrap_or_default(), claimed.probe).await;
+    } else if claimed.probe {
+        lane.release().await;
+    }
+    let (status, due_at) = match next {
+        Next::Final(status) => (Some(status), claimed.was_due_at),
+        Next::Again(due_at) | Next::AgainUncounted(due_at) => (None, due_at),
+        Next::Back => (None, claimed.was_due_at),
+    };
+    let (http_status, request_id) =
+        call.map_or((None, None), |answer| (Some(answer.status), answer.request_id));
+    Record {
+        id: claimed.id,
+        claim_id: claimed.claim_id,
+        due_at,
+        status,
+        error,
+        call: Some(CallRecord {
+            sent_at,
+            duration: now.since(sent_at),
+            http_status,
+            request_id,
+            outcome: outcome.attempt_outcome(),
+            counts: !matches!(next, Next::AgainUncounted(_) | Next::Back),
+        }),
+    }
+}

@@ -1,0 +1,51 @@
+//! Hears the doorbell for all lanes of a process. Without it, lanes look for themselves more often.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+
+use super::lane::Lane;
+use crate::outbox::{Bell, Outbox};
+
+/// The pause before listening is tried again.
+const RETRY_PAUSE: Duration = Duration::from_secs(1);
+
+/// Listens until the shutdown, and again whenever the connection is lost.
+pub(super) async fn run(
+    outbox: Arc<Outbox>,
+    lanes: Vec<Arc<Lane>>,
+    listening: Arc<AtomicBool>,
+    shutdown: CancellationToken,
+) {
+    if outbox.has_pooler() {
+        tracing::info!("the database is behind a pooler in transaction mode: no doorbell, looking for work every 200 ms");
+        return;
+    }
+    while !shutdown.is_cancelled() {
+        match outbox.listen().await {
+            Ok(mut bell) => {
+                listening.store(true, Ordering::Relaxed);
+                // What rang before is not heard: look once.
+                lanes.iter().for_each(|lane| lane.ring());
+                let error = hear(&mut bell, &lanes).await;
+                listening.store(false, Ordering::Relaxed);
+                tracing::warn!(error, "the doorbell is lost: looking for work every 200 ms meanwhile");
+            }
+            Err(error) => tracing::debug!(%error, "can't listen for the doorbell"),
+        }
+        tokio::time::sleep(RETRY_PAUSE).await;
+    }
+}
+
+/// Rings for the lanes until the connection is lost; says why.
+async fn hear(bell: &mut Bell, lanes: &[Arc<Lane>]) -> String {
+    loop {
+        match bell.heard().await {
+            Ok(Some(app)) => lanes.iter().filter(|lane| lane.app == app).for_each(|lane| lane.ring()),
+            Ok(None) => return "the connection was closed".into(),
+            Err(error) => return error.to_string(),
+        }
+    }
+}

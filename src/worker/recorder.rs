@@ -1,0 +1,104 @@
+//! The recorder: writes what became of messages, many at a time, and keeps it until the database has it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{OwnedSemaphorePermit, mpsc};
+
+use super::lane::Lane;
+use crate::outbox::{Outbox, Record};
+
+/// A message that is through, with its place in the lane until it is recorded.
+#[derive(Debug)]
+pub(super) struct Delivered {
+    pub(super) record: Record,
+    pub(super) lane: Arc<Lane>,
+    /// It goes back only for a new slot.
+    pub(super) wants_slot: bool,
+    pub(super) _room: OwnedSemaphorePermit,
+}
+
+/// Most records of one statement.
+const MAX_BATCH: usize = 200;
+/// How long the first record waits for others.
+const LINGER: Duration = Duration::from_millis(5);
+/// The pause before a failed statement is tried again, at first and at most.
+const RETRY_PAUSE: Duration = Duration::from_millis(50);
+const RETRY_PAUSE_CAP: Duration = Duration::from_secs(2);
+
+/// Records until all senders are gone and everything is written.
+pub(super) async fn run(mut inbox: mpsc::Receiver<Delivered>, outbox: Arc<Outbox>, name: String) {
+    let mut batch = Vec::with_capacity(MAX_BATCH);
+    while inbox.recv_many(&mut batch, MAX_BATCH).await > 0 {
+        let linger = tokio::time::sleep(LINGER);
+        tokio::pin!(linger);
+        while batch.len() < MAX_BATCH {
+            let room = MAX_BATCH - batch.len();
+            tokio::select! {
+                () = &mut linger => break,
+                received = inbox.recv_many(&mut batch, room) => if received == 0 { break },
+            }
+        }
+        let records: Vec<Record> = batch.iter().map(|delivered| delivered.record.clone()).collect();
+        write(&outbox, &records, &name).await;
+        for delivered in batch.drain(..) {
+            if delivered.wants_slot {
+                delivered.lane.ring();
+            } else if delivered.record.status.is_none() {
+                delivered.lane.look();
+            }
+        }
+    }
+}
+
+/// Writes records, and again until the database has them. Only a record that the database refuses for what is in
+/// it is given up, alone: its lease ends, and the message is due again.
+async fn write(outbox: &Outbox, records: &[Record], name: &str) {
+    let mut pause = RETRY_PAUSE;
+    loop {
+        match outbox.record(records, name).await {
+            Ok(written) => {
+                for late in records.iter().filter(|record| !written.contains(&record.id)) {
+                    tracing::warn!(
+                        message_id = late.id,
+                        called = late.call.is_some(),
+                        "a record came after its claim had ended: it is not written"
+                    );
+                }
+                return;
+            }
+            Err(error) if is_about_the_data(&error) && records.len() > 1 => {
+                let (first, second) = records.split_at(records.len() / 2);
+                Box::pin(write(outbox, first, name)).await;
+                Box::pin(write(outbox, second, name)).await;
+                return;
+            }
+            Err(error) if is_about_the_data(&error) => {
+                for record in records {
+                    tracing::error!(
+                        message_id = record.id,
+                        %error,
+                        "the database refuses this record: the message is due again when its lease ends"
+                    );
+                }
+                return;
+            }
+            Err(error) => {
+                if pause == RETRY_PAUSE {
+                    tracing::warn!(records = records.len(), %error, "records can't be written: kept, and tried again");
+                }
+                tokio::time::sleep(pause).await;
+                pause = (pause * 2).min(RETRY_PAUSE_CAP);
+            }
+        }
+    }
+}
+
+/// Data exceptions (class 22), integrity violations (23) and errors raised by somebody's trigger (P0) come again
+/// with the same data; everything else is about the connection or the server (PostgreSQL, appendix A).
+fn is_about_the_data(error: &sqlx::Error) -> bool {
+    error
+        .as_database_error()
+        .and_then(sqlx::error::DatabaseError::code)
+        .is_some_and(|code| ["22", "23", "P0"].iter().any(|class| code.starts_with(class)))
+}
