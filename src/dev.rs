@@ -1,1 +1,3 @@
 //! `worker dev`: everything that a delivery needs, thrown away afterwards.
+
+pub mod postgres;

@@ -1,0 +1,32 @@
+.DEFAULT_GOAL := help
+.PHONY: help demo run build test lint lint-tools
+
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: ## Deliver 2,000 messages through a throwaway PostgreSQL and a simulated API
+	@.ci/ensure-prerequisites compiler postgres
+	cargo build --release --locked
+	"$${CARGO_TARGET_DIR:-target}/release/worker" dev --messages 2000
+
+run: ## Run the worker; its settings are in the environment
+	@.ci/ensure-prerequisites compiler
+	cargo run --release --locked -- run
+
+build: ## Build target/release/worker
+	@.ci/ensure-prerequisites compiler
+	cargo build --release --locked
+
+test: ## Run all tests; those of the database start their own PostgreSQL
+	@.ci/ensure-prerequisites compiler postgres
+	cargo test --locked
+
+lint: ## Check the format, the lints, the docs and the dependencies
+	@.ci/ensure-prerequisites compiler
+	cargo fmt --all --check
+	cargo clippy --all-targets --locked -- -D warnings
+	RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --locked
+	@.ci/check-dependencies
+
+lint-tools: ## Install the tools that check the dependencies
+	cargo install --locked cargo-deny cargo-machete

@@ -1,0 +1,395 @@
+use std::{
+    env,
+    fs::{self, Permissions},
+    io::{BufRead, BufReader},
+    os::unix::fs::{PermissionsExt, symlink},
+    process::{Command, Stdio},
+    time::Instant,
+};
+
+use tempfile::TempDir;
+
+use super::*;
+
+const LIMIT: Duration = Duration::from_secs(60);
+
+/// Set in the copy of this program that is going to be killed; names the directory for its cluster.
+const VICTIM: &str = "WORKER_TEST_VICTIM_DIRECTORY";
+
+/// A directory for clusters alone, so that a test sees what is left in it; below `/tmp`, which every user can reach.
+fn nursery() -> TempDir {
+    let directory = TempDir::new_in("/tmp").unwrap();
+    fs::set_permissions(directory.path(), Permissions::from_mode(0o777)).unwrap();
+    directory
+}
+
+async fn cluster_in(parent: &Path) -> ThrowawayPostgres {
+    let installation = Installation::find(None).await.unwrap();
+    ThrowawayPostgres::start_in(parent, &installation, &Settings::default())
+        .await
+        .unwrap()
+}
+
+async fn wait_until(what: &str, condition: impl Fn() -> bool) {
+    let started = Instant::now();
+    while !condition() {
+        assert!(started.elapsed() < LIMIT, "waited in vain until {what}");
+        sleep(READY_POLL).await;
+    }
+}
+
+fn is_empty(directory: &Path) -> bool {
+    fs::read_dir(directory).unwrap().next().is_none()
+}
+
+/// Sends a signal as a person would; false when there is no such process.
+fn signal(name: &str, pid: u32) -> bool {
+    let kill = format!("kill -s {name} {pid}");
+    Command::new("sh")
+        .args(["-c", &kill])
+        .stderr(Stdio::null())
+        .status()
+        .unwrap()
+        .success()
+}
+
+fn is_alive(pid: u32) -> bool {
+    signal("0", pid)
+}
+
+async fn setting(cluster: &ThrowawayPostgres, name: &str) -> String {
+    let mut connection = PgConnection::connect(&cluster.admin_url()).await.unwrap();
+    sqlx::query_scalar("SELECT current_setting($1)")
+        .bind(name)
+        .fetch_one(&mut connection)
+        .await
+        .unwrap()
+}
+
+#[tokio::test]
+async fn it_answers_in_databases_of_any_name() {
+    let cluster = ThrowawayPostgres::start().await.unwrap();
+    for name in ["plain_1", "With \"quotes\", a / and ?"] {
+        let url = cluster.create_database(name).await.unwrap();
+        assert_eq!(url, cluster.url(name));
+        let mut connection = PgConnection::connect(&url).await.unwrap();
+        let (found,): (String,) = sqlx::query_as("SELECT current_database()::text")
+            .fetch_one(&mut connection)
+            .await
+            .unwrap();
+        assert_eq!(found, name);
+    }
+    assert!(is_alive(cluster.pid().unwrap()));
+    assert!(cluster.version().contains("PostgreSQL"));
+    assert_eq!(setting(&cluster, "fsync").await, "off");
+    assert_eq!(setting(&cluster, "synchronous_commit").await, "on");
+    assert_eq!(setting(&cluster, "max_connections").await, "200");
+    cluster.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_durable_cluster_waits_for_the_disk() {
+    let settings = Settings {
+        durability: Durability::Durable,
+        max_connections: 37,
+        ..Settings::default()
+    };
+    let cluster = ThrowawayPostgres::start_with(&settings).await.unwrap();
+    assert_eq!(setting(&cluster, "fsync").await, "on");
+    assert_eq!(setting(&cluster, "full_page_writes").await, "on");
+    assert_eq!(setting(&cluster, "max_connections").await, "37");
+}
+
+#[tokio::test]
+async fn nobody_gets_in_over_tcp_without_the_password() {
+    let cluster = ThrowawayPostgres::start().await.unwrap();
+    let url = cluster.admin_url().replace(&cluster.password, "wrong");
+    let refused = PgConnection::connect(&url).await.unwrap_err();
+    let code = refused
+        .into_database_error()
+        .unwrap()
+        .code()
+        .unwrap()
+        .into_owned();
+    assert_eq!(code, "28P01", "invalid_password");
+    assert!(!format!("{cluster:?}").contains(&cluster.password));
+}
+
+#[tokio::test]
+async fn nothing_is_left_when_stop_returns() {
+    let parent = nursery();
+    let cluster = cluster_in(parent.path()).await;
+    let pid = cluster.pid().unwrap();
+    let connection = PgConnection::connect(&cluster.admin_url()).await.unwrap();
+    cluster.stop().await.unwrap();
+    assert!(is_empty(parent.path()));
+    assert!(!is_alive(pid));
+    drop(connection);
+}
+
+#[tokio::test]
+async fn nothing_is_left_after_drop() {
+    let parent = nursery();
+    let cluster = cluster_in(parent.path()).await;
+    let pid = cluster.pid().unwrap();
+    drop(cluster);
+    wait_until("the directory is gone", || is_empty(parent.path())).await;
+    assert!(!is_alive(pid));
+}
+
+#[tokio::test]
+async fn nothing_is_left_when_starting_is_given_up_halfway() {
+    let parent = nursery();
+    let starting = cluster_in(parent.path());
+    tokio::select! {
+        _ = starting => panic!("started before it was given up"),
+        () = wait_until("there is a directory", || !is_empty(parent.path())) => {}
+    }
+    wait_until("the directory is gone", || is_empty(parent.path())).await;
+}
+
+#[tokio::test]
+async fn nothing_is_left_when_it_is_dropped_while_crashed() {
+    let parent = nursery();
+    let mut cluster = cluster_in(parent.path()).await;
+    cluster.crash().await.unwrap();
+    drop(cluster);
+    wait_until("the directory is gone", || is_empty(parent.path())).await;
+}
+
+#[tokio::test]
+async fn nothing_is_left_of_a_server_that_dies_by_itself() {
+    let parent = nursery();
+    let mut cluster = cluster_in(parent.path()).await;
+    assert!(signal("KILL", cluster.pid().unwrap()));
+    wait_until("the directory is gone", || is_empty(parent.path())).await;
+    let error = cluster.restart().await.unwrap_err();
+    assert!(matches!(error, PostgresError::Failed { .. }), "{error}");
+    cluster.stop().await.unwrap();
+}
+
+/// Not a test of its own, but the process that the next one kills.
+#[tokio::test]
+async fn victim() {
+    let Some(parent) = env::var_os(VICTIM) else {
+        return;
+    };
+    let cluster = cluster_in(Path::new(&parent)).await;
+    println!("\npid {}", cluster.pid().unwrap());
+    std::future::pending::<()>().await;
+}
+
+#[tokio::test]
+async fn nothing_is_left_after_the_parent_was_killed() {
+    let parent = nursery();
+    let mut victim = Command::new(env::current_exe().unwrap())
+        .args(["--exact", "dev::postgres::tests::victim", "--nocapture"])
+        .env(VICTIM, parent.path())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let pid: u32 = BufReader::new(victim.stdout.take().unwrap())
+        .lines()
+        .find_map(|line| line.unwrap().strip_prefix("pid ")?.parse().ok())
+        .expect("the victim has a cluster");
+    assert!(is_alive(pid));
+
+    victim.kill().unwrap();
+    victim.wait().unwrap();
+    wait_until("the directory is gone", || is_empty(parent.path())).await;
+    assert!(!is_alive(pid));
+}
+
+#[tokio::test]
+async fn a_crash_loses_nothing_that_was_committed() {
+    let mut cluster = ThrowawayPostgres::start().await.unwrap();
+    let port = cluster.port();
+    let mut connection = PgConnection::connect(&cluster.admin_url()).await.unwrap();
+    sqlx::query("CREATE TABLE kept (n int)")
+        .execute(&mut connection)
+        .await
+        .unwrap();
+    for n in 1..=100 {
+        sqlx::query("INSERT INTO kept VALUES ($1)")
+            .bind(n)
+            .execute(&mut connection)
+            .await
+            .unwrap();
+    }
+
+    cluster.crash().await.unwrap();
+    assert_eq!(cluster.pid(), None);
+    assert!(connection.ping().await.is_err());
+    assert!(PgConnection::connect(&cluster.admin_url()).await.is_err());
+    cluster.crash().await.unwrap();
+
+    for _running_or_not in 0..2 {
+        cluster.restart().await.unwrap();
+        assert_eq!(cluster.port(), port);
+        let mut connection = PgConnection::connect(&cluster.admin_url()).await.unwrap();
+        let (rows,): (i64,) = sqlx::query_as("SELECT count(*) FROM kept")
+            .fetch_one(&mut connection)
+            .await
+            .unwrap();
+        assert_eq!(rows, 100);
+    }
+}
+
+#[tokio::test]
+async fn a_server_is_stopped_that_has_only_just_been_started() {
+    let parent = nursery();
+    let installation = Installation::find(None).await.unwrap();
+    let arguments = Settings::default().server_arguments();
+    let mut supervisor = Supervisor::spawn(&installation, parent.path(), &arguments).unwrap();
+    supervisor
+        .ask("password", "ready", "making the cluster")
+        .await
+        .unwrap();
+    let start = format!("start {}", free_port().unwrap());
+    for _ in 0..3 {
+        supervisor
+            .ask(&start, "up", "starting the server")
+            .await
+            .unwrap();
+        supervisor
+            .ask("crash", "down", "crashing the server")
+            .await
+            .unwrap();
+    }
+    supervisor
+        .ask(&start, "up", "starting the server")
+        .await
+        .unwrap();
+    supervisor.end().await.unwrap();
+    assert!(is_empty(parent.path()));
+}
+
+#[tokio::test]
+async fn a_port_that_is_taken_is_an_error_with_the_servers_own_words() {
+    let parent = nursery();
+    let installation = Installation::find(None).await.unwrap();
+    let taken = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let port = taken.local_addr().unwrap().port();
+    let settings = Settings::default();
+    let error = ThrowawayPostgres::start_on(port, parent.path(), &installation, &settings)
+        .await
+        .unwrap_err();
+    assert!(matches!(error, PostgresError::Failed { .. }), "{error}");
+    assert!(
+        error.to_string().contains("Address already in use"),
+        "{error}"
+    );
+    wait_until("the directory is gone", || is_empty(parent.path())).await;
+}
+
+#[tokio::test]
+async fn without_programs_the_error_says_where_it_looked_and_what_to_install() {
+    let nothing = nursery();
+    let settings = Settings {
+        bindir: Some(nothing.path().to_owned()),
+        ..Settings::default()
+    };
+    let error = ThrowawayPostgres::start_with(&settings).await.unwrap_err();
+    assert!(matches!(error, PostgresError::NotFound { .. }), "{error}");
+    let said = error.to_string();
+    for expected in [
+        &*nothing.path().to_string_lossy(),
+        "apt-get install",
+        "WORKER_PG_BINDIR",
+    ] {
+        assert!(said.contains(expected), "{said}");
+    }
+}
+
+#[tokio::test]
+async fn programs_that_do_not_run_are_named_in_the_error() {
+    let broken = nursery();
+    for program in ["initdb", "postgres"] {
+        fs::write(broken.path().join(program), "").unwrap();
+    }
+    let settings = Settings {
+        bindir: Some(broken.path().to_owned()),
+        ..Settings::default()
+    };
+    let said = ThrowawayPostgres::start_with(&settings)
+        .await
+        .unwrap_err()
+        .to_string();
+    assert!(said.contains("does not run"), "{said}");
+}
+
+#[tokio::test]
+async fn programs_work_through_links_and_from_where_they_are() {
+    let found = Installation::find(None).await.unwrap();
+    let real = found
+        .bindir
+        .join("postgres")
+        .canonicalize()
+        .unwrap()
+        .parent()
+        .unwrap()
+        .to_owned();
+    let links = nursery();
+    for program in ["initdb", "postgres"] {
+        symlink(real.join(program), links.path().join(program)).unwrap();
+    }
+    for bindir in [real, links.path().to_owned()] {
+        let settings = Settings {
+            bindir: Some(bindir),
+            ..Settings::default()
+        };
+        ThrowawayPostgres::start_with(&settings)
+            .await
+            .unwrap()
+            .stop()
+            .await
+            .unwrap();
+    }
+}
+
+#[tokio::test]
+async fn many_start_at_once() {
+    let [one, two, three] =
+        [(); 3].map(|()| tokio::spawn(async { ThrowawayPostgres::start().await.unwrap() }));
+    let ports = [
+        one.await.unwrap().port(),
+        two.await.unwrap().port(),
+        three.await.unwrap().port(),
+    ];
+    assert!(ports[0] != ports[1] && ports[1] != ports[2] && ports[0] != ports[2]);
+}
+
+#[test]
+fn it_outlives_the_runtime_that_it_was_started_in() {
+    let runtime = || tokio::runtime::Runtime::new().unwrap();
+    let parent = nursery();
+    let cluster = runtime().block_on(cluster_in(parent.path()));
+    runtime()
+        .block_on(cluster.create_database("later"))
+        .unwrap();
+    drop(cluster);
+    runtime().block_on(wait_until("the directory is gone", || {
+        is_empty(parent.path())
+    }));
+}
+
+#[tokio::test]
+async fn the_command_for_people_works_as_printed() {
+    let cluster = ThrowawayPostgres::start().await.unwrap();
+    // Without psql on this machine the command can only be looked at.
+    let command = cluster.psql_command("postgres");
+    assert!(
+        command.starts_with("psql 'postgres://postgres:"),
+        "{command}"
+    );
+    if Command::new("psql")
+        .arg("--version")
+        .stdout(Stdio::null())
+        .status()
+        .is_ok()
+    {
+        let query = format!("{command} --no-align --tuples-only --command='SELECT 40 + 2'");
+        let output = Command::new("sh").args(["-c", &query]).output().unwrap();
+        assert_eq!(String::from_utf8_lossy(&output.stdout).trim(), "42");
+    }
+}
