@@ -72,7 +72,9 @@ pub struct AppConfig {
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
     /// No app ID.
-    #[error("no app is configured: set AGORA_APP_ID and how to sign in (AGORA_API_KEY and AGORA_API_SECRET), or name a file of apps with --config")]
+    #[error(
+        "no app is configured: set AGORA_APP_ID and how to sign in (AGORA_API_KEY and AGORA_API_SECRET), or name a file of apps with --config"
+    )]
     NoApp,
     /// An app in the environment and apps in a file.
     #[error("apps are configured twice: take {0} out of the environment, or leave out --config")]
@@ -94,7 +96,7 @@ pub enum ConfigError {
         source: std::io::Error,
     },
     /// The file is too large to be a configuration.
-    #[error("the configuration {0} has more than 1 MiB: is it the right file?", .0.display())]
+    #[error("the configuration {path} has more than 1 MiB: is it the right file?", path = .0.display())]
     FileTooLong(PathBuf),
     /// The file is not TOML of the right shape. The text around the mistake is not shown: it might be a secret.
     #[error("the configuration {path} is not right: {message}{}", line.map(|line| format!(" (line {line})")).unwrap_or_default(), path = .path.display())]
@@ -118,6 +120,9 @@ pub enum ConfigError {
         /// The shortest lease for it.
         needed: Duration,
     },
+    /// The retry policy is impossible.
+    #[error(transparent)]
+    Retry(#[from] crate::retry::InvalidRetryPolicy),
     /// A time of nothing.
     #[error("{0} is zero: set it to at least 1ms")]
     Zero(&'static str),
@@ -151,7 +156,9 @@ pub enum AppError {
     #[error(transparent)]
     BaseUrl(#[from] InvalidBaseUrl),
     /// The limit is none.
-    #[error("a rate of {0} calls a second is not between 1 and 1,000,000: change WORKER_RATE (rate)")]
+    #[error(
+        "a rate of {0} calls a second is not between 1 and 1,000,000: change WORKER_RATE (rate)"
+    )]
     Rate(f64),
     /// No room for a call.
     #[error("WORKER_MAX_IN_FLIGHT (max_in_flight) is not between 1 and 100,000")]
@@ -161,7 +168,10 @@ pub enum AppError {
 /// An app's settings as they are given, in the environment or in a file.
 #[derive(Default, Deserialize)]
 #[serde(deny_unknown_fields)]
-#[expect(missing_docs, reason = "each is the variable of the same name, documented in the README")]
+#[expect(
+    missing_docs,
+    reason = "each is the variable of the same name, documented in the README"
+)]
 pub struct RawApp {
     pub app_id: Option<String>,
     pub api_key: Option<String>,
@@ -215,36 +225,73 @@ pub fn secrets_from(variable: impl Fn(&str) -> Option<String>) -> RawApp {
 /// Where the file can't be read or is not of that shape.
 pub fn read_apps(path: &PathBuf) -> Result<BTreeMap<String, RawApp>, ConfigError> {
     use std::io::Read;
-    let unreadable = |source| ConfigError::File { path: path.clone(), source };
+    let unreadable = |source| ConfigError::File {
+        path: path.clone(),
+        source,
+    };
     let mut text = String::new();
     let file = std::fs::File::open(path).map_err(unreadable)?;
-    file.take(MAX_FILE_BYTES + 1).read_to_string(&mut text).map_err(unreadable)?;
+    file.take(MAX_FILE_BYTES + 1)
+        .read_to_string(&mut text)
+        .map_err(unreadable)?;
     if text.len() as u64 > MAX_FILE_BYTES {
         return Err(ConfigError::FileTooLong(path.clone()));
     }
-    parse_apps(&text).map_err(|(message, line)| ConfigError::Toml { path: path.clone(), message, line })
-}
-
-fn parse_apps(text: &str) -> Result<BTreeMap<String, RawApp>, (String, Option<usize>)> {
-    toml::from_str::<ConfigFile>(text).map(|file| file.apps).map_err(|error| {
-        let line = error.span().map(|span| text[..span.start.min(text.len())].lines().count().max(1));
-        (error.message().to_owned(), line)
+    parse_apps(&text).map_err(|(message, line)| ConfigError::Toml {
+        path: path.clone(),
+        message,
+        line,
     })
 }
 
+fn parse_apps(text: &str) -> Result<BTreeMap<String, RawApp>, (String, Option<usize>)> {
+    toml::from_str::<ConfigFile>(text)
+        .map(|file| file.apps)
+        .map_err(|error| {
+            let line = error
+                .span()
+                .map(|span| text[..span.start.min(text.len())].lines().count().max(1));
+            (error.message().to_owned(), line)
+        })
+}
+
 impl RawApp {
+    /// True if nothing at all is said of an app.
+    pub fn is_empty(&self) -> bool {
+        let texts = [
+            &self.app_id,
+            &self.api_key,
+            &self.api_secret,
+            &self.token,
+            &self.uid,
+            &self.app_certificate,
+        ];
+        let files = [
+            &self.api_key_file,
+            &self.api_secret_file,
+            &self.token_file,
+            &self.app_certificate_file,
+        ];
+        texts.iter().all(|text| text.is_none()) && files.iter().all(|file| file.is_none())
+    }
+
     /// The app, if its settings are coherent.
     ///
     /// # Errors
     /// The first thing that is wrong, with the app's name.
     pub fn check(self, alias: &str) -> Result<AppConfig, ConfigError> {
-        self.into_app(alias).map_err(|source| ConfigError::App { alias: alias.to_owned(), source })
+        self.into_app(alias).map_err(|source| ConfigError::App {
+            alias: alias.to_owned(),
+            source,
+        })
     }
 
     fn into_app(self, alias: &str) -> Result<AppConfig, AppError> {
         let is_name = |text: &str, more: &str, longest| {
             (1..=longest).contains(&text.len())
-                && text.chars().all(|c| c.is_ascii_alphanumeric() || more.contains(c))
+                && text
+                    .chars()
+                    .all(|c| c.is_ascii_alphanumeric() || more.contains(c))
         };
         if !is_name(alias, "._-", 64) {
             return Err(AppError::Alias);
@@ -284,7 +331,11 @@ impl RawApp {
         let key = secret("AGORA_API_KEY", self.api_key, self.api_key_file)?;
         let api_secret = secret("AGORA_API_SECRET", self.api_secret, self.api_secret_file)?;
         let token = secret("AGORA_TOKEN", self.token, self.token_file)?;
-        let certificate = secret("AGORA_APP_CERTIFICATE", self.app_certificate, self.app_certificate_file)?;
+        let certificate = secret(
+            "AGORA_APP_CERTIFICATE",
+            self.app_certificate,
+            self.app_certificate_file,
+        )?;
         match (key, api_secret, token, certificate) {
             (Some(key), Some(secret), None, None) => Ok(Credentials::Basic { key, secret }),
             (None, None, Some(token), None) => Ok(Credentials::Token {
@@ -304,8 +355,12 @@ impl RawApp {
             (None, None, None, None) => Err(AppError::SignIn(
                 "it has no way to sign in: set AGORA_API_KEY and AGORA_API_SECRET (api_key, api_secret), or AGORA_TOKEN and AGORA_UID, or AGORA_APP_CERTIFICATE; each has a variant ending in _FILE",
             )),
-            (Some(_), None, None, None) => Err(AppError::SignIn("AGORA_API_KEY needs AGORA_API_SECRET")),
-            (None, Some(_), None, None) => Err(AppError::SignIn("AGORA_API_SECRET needs AGORA_API_KEY")),
+            (Some(_), None, None, None) => {
+                Err(AppError::SignIn("AGORA_API_KEY needs AGORA_API_SECRET"))
+            }
+            (None, Some(_), None, None) => {
+                Err(AppError::SignIn("AGORA_API_SECRET needs AGORA_API_KEY"))
+            }
             _ => Err(AppError::SignIn(
                 "it has more than one way to sign in: keep one of AGORA_API_KEY with AGORA_API_SECRET, AGORA_TOKEN, and AGORA_APP_CERTIFICATE",
             )),
@@ -352,9 +407,18 @@ impl Timing {
         let needed = request_timeout + HORIZON + TOLERANCE + LEASE_MARGIN;
         let lease = lease.unwrap_or(request_timeout + Duration::from_secs(15));
         if lease < needed {
-            return Err(ConfigError::LeaseTooShort { lease, request_timeout, needed });
+            return Err(ConfigError::LeaseTooShort {
+                lease,
+                request_timeout,
+                needed,
+            });
         }
-        Ok(Self { lease, request_timeout, connect_timeout, poll })
+        Ok(Self {
+            lease,
+            request_timeout,
+            connect_timeout,
+            poll,
+        })
     }
 }
 
@@ -373,23 +437,71 @@ mod tests {
 
     #[test]
     fn each_way_to_sign_in_is_found_and_two_are_one_too_many() {
-        assert!(matches!(basic().check("a").expect("an app").credentials, Credentials::Basic { .. }));
-        let token = RawApp { token: Some("T".into()), uid: Some("u".into()), app_id: Some("id".into()), ..RawApp::default() };
-        assert!(matches!(token.check("a").expect("an app").credentials, Credentials::Token { .. }));
-        let certificate =
-            RawApp { app_certificate: Some("c".into()), app_id: Some("id".into()), ..RawApp::default() };
-        assert!(matches!(certificate.check("a").expect("an app").credentials, Credentials::Certificate { .. }));
+        assert!(matches!(
+            basic().check("a").expect("an app").credentials,
+            Credentials::Basic { .. }
+        ));
+        let token = RawApp {
+            token: Some("T".into()),
+            uid: Some("u".into()),
+            app_id: Some("id".into()),
+            ..RawApp::default()
+        };
+        assert!(matches!(
+            token.check("a").expect("an app").credentials,
+            Credentials::Token { .. }
+        ));
+        let certificate = RawApp {
+            app_certificate: Some("c".into()),
+            app_id: Some("id".into()),
+            ..RawApp::default()
+        };
+        assert!(matches!(
+            certificate.check("a").expect("an app").credentials,
+            Credentials::Certificate { .. }
+        ));
         for wrong in [
-            RawApp { token: Some("T".into()), ..basic() },
-            RawApp { api_secret: None, ..basic() },
-            RawApp { api_secret_file: Some("/f".into()), ..basic() },
-            RawApp { app_id: Some("id".into()), token: Some("T".into()), ..RawApp::default() },
-            RawApp { app_id: Some("id".into()), ..RawApp::default() },
-            RawApp { rate: Some(0.0), ..basic() },
-            RawApp { rate: Some(f64::NAN), ..basic() },
-            RawApp { max_in_flight: Some(0), ..basic() },
-            RawApp { app_id: Some("a/b".into()), ..basic() },
-            RawApp { base_url: Some("nowhere".into()), ..basic() },
+            RawApp {
+                token: Some("T".into()),
+                ..basic()
+            },
+            RawApp {
+                api_secret: None,
+                ..basic()
+            },
+            RawApp {
+                api_secret_file: Some("/f".into()),
+                ..basic()
+            },
+            RawApp {
+                app_id: Some("id".into()),
+                token: Some("T".into()),
+                ..RawApp::default()
+            },
+            RawApp {
+                app_id: Some("id".into()),
+                ..RawApp::default()
+            },
+            RawApp {
+                rate: Some(0.0),
+                ..basic()
+            },
+            RawApp {
+                rate: Some(f64::NAN),
+                ..basic()
+            },
+            RawApp {
+                max_in_flight: Some(0),
+                ..basic()
+            },
+            RawApp {
+                app_id: Some("a/b".into()),
+                ..basic()
+            },
+            RawApp {
+                base_url: Some("nowhere".into()),
+                ..basic()
+            },
         ] {
             assert!(wrong.check("a").is_err());
         }
@@ -398,11 +510,18 @@ mod tests {
 
     #[test]
     fn a_file_has_a_table_for_each_app_and_a_misspelt_key_is_named_without_its_value() {
-        let apps = parse_apps("[apps.one]\napp_id = \"1\"\nrate = 100\n[apps.two]\napp_id = \"2\"\n").expect("apps");
+        let apps =
+            parse_apps("[apps.one]\napp_id = \"1\"\nrate = 100\n[apps.two]\napp_id = \"2\"\n")
+                .expect("apps");
         assert_eq!(apps.keys().collect::<Vec<_>>(), ["one", "two"]);
         assert_eq!(apps["one"].rate, Some(100.0));
-        let (message, line) = parse_apps("[apps.one]\napi_secrit = \"hush\"\n").err().expect("an error");
-        assert!(message.contains("api_secrit") && !message.contains("hush"), "{message}");
+        let (message, line) = parse_apps("[apps.one]\napi_secrit = \"hush\"\n")
+            .err()
+            .expect("an error");
+        assert!(
+            message.contains("api_secrit") && !message.contains("hush"),
+            "{message}"
+        );
         assert_eq!(line, Some(2));
     }
 
@@ -410,7 +529,10 @@ mod tests {
     fn a_lease_outlasts_the_wait_for_the_slot_and_the_call() {
         let (second, poll) = (Duration::from_secs(1), Duration::from_millis(500));
         let timing = |lease| Timing::new(lease, second, second, poll);
-        assert!(matches!(timing(Some(second * 2 - Duration::from_millis(1))), Err(ConfigError::LeaseTooShort { .. })));
+        assert!(matches!(
+            timing(Some(second * 2 - Duration::from_millis(1))),
+            Err(ConfigError::LeaseTooShort { .. })
+        ));
         assert!(timing(Some(second * 3)).is_ok());
         assert!(timing(None).is_ok());
     }

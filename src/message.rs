@@ -56,10 +56,14 @@ fn check_name(what: &'static str, name: &str) -> Result<(), InvalidMessage> {
         return Err(InvalidMessage::Empty { what });
     }
     if name.chars().count() > MAX_NAME_CHARS {
-        return Err(InvalidMessage::TooLong { what, limit: "64 characters" });
+        return Err(InvalidMessage::TooLong {
+            what,
+            limit: "64 characters",
+        });
     }
-    if let Some(character) =
-        name.chars().find(|c| !(c.is_ascii_alphanumeric() || *c == ' ' || PUNCTUATION.contains(*c)))
+    if let Some(character) = name
+        .chars()
+        .find(|c| !(c.is_ascii_alphanumeric() || *c == ' ' || PUNCTUATION.contains(*c)))
     {
         return Err(InvalidMessage::ForbiddenCharacter { what, character });
     }
@@ -145,7 +149,10 @@ impl Payload {
             return Err(InvalidMessage::Empty { what: "payload" });
         }
         if value.len() > MAX_PAYLOAD_BYTES {
-            return Err(InvalidMessage::TooLong { what: "payload", limit: "32,768 bytes of UTF-8" });
+            return Err(InvalidMessage::TooLong {
+                what: "payload",
+                limit: "32,768 bytes of UTF-8",
+            });
         }
         Ok(Self(value))
     }
@@ -198,7 +205,9 @@ impl Target {
                 wait_for_ack,
                 enable_offline_messaging,
             }),
-            (None, Some(name)) => Ok(Self::Channel { name: ChannelName::new(name)? }),
+            (None, Some(name)) => Ok(Self::Channel {
+                name: ChannelName::new(name)?,
+            }),
             _ => Err(InvalidMessage::NotOneTarget),
         }
     }
@@ -223,8 +232,9 @@ mod tests {
 
     #[test]
     fn every_character_of_the_apis_list_is_allowed_and_no_other_ascii_one() {
-        let allowed: String =
-            ('\u{0}'..='\u{7f}').filter(|c| UserId::sender(format!("a{c}b")).is_ok()).collect();
+        let allowed: String = ('\u{0}'..='\u{7f}')
+            .filter(|c| UserId::sender(format!("a{c}b")).is_ok())
+            .collect();
         assert_eq!(
             allowed,
             " !#$%&'()+,-.0123456789:;<=>?@ABCDEFGHIJKLMNOPQRSTUVWXYZ[]^_abcdefghijklmnopqrstuvwxyz{|}~"
@@ -253,6 +263,9 @@ mod tests {
     fn a_payload_is_measured_in_bytes_and_never_printed() {
         assert!(Payload::new("é".repeat(16_384)).is_ok());
         assert!(Payload::new("é".repeat(16_385)).is_err());
-        assert_eq!(format!("{:?}", Payload::new("hush").expect("valid")), "Payload(4 bytes)");
+        assert_eq!(
+            format!("{:?}", Payload::new("hush").expect("valid")),
+            "Payload(4 bytes)"
+        );
     }
 }

@@ -46,7 +46,9 @@ impl SharedClock {
 }
 
 /// Runs a statement that shows the database's clock, and remembers when.
-async fn timed<T, E>(statement: impl Future<Output = Result<T, E>>) -> Result<(T, Instant, Instant), E> {
+async fn timed<T, E>(
+    statement: impl Future<Output = Result<T, E>>,
+) -> Result<(T, Instant, Instant), E> {
     let asked = Instant::now();
     let value = statement.await?;
     Ok((value, asked, Instant::now()))

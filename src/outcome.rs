@@ -85,7 +85,11 @@ pub fn describe(call: &Result<Answer, CallFailure>) -> String {
         Err(failure) => failure.to_string(),
         Ok(Answer { status, body, .. }) => match body {
             AnswerBody::Unreadable(why) => format!("HTTP {status}, and {why}"),
-            AnswerBody::Object { result, code, reason } => {
+            AnswerBody::Object {
+                result,
+                code,
+                reason,
+            } => {
                 let mut text = format!("HTTP {status}");
                 for (name, value) in [("result", result), ("code", code)] {
                     if let Some(value) = value {
@@ -174,7 +178,9 @@ pub fn next(outcome: &Outcome, terms: Terms, now: DbTime, backoff: Duration) -> 
         Outcome::Done(Taken::Offline) => Next::Final(FinalStatus::MessageOffline),
         Outcome::Rejected => Next::Final(FinalStatus::Failed),
         Outcome::Throttled(retry_after) => {
-            let asked = retry_after.map_or(Duration::ZERO, |RetryAfter(asked)| asked.min(MAX_RETRY_AFTER));
+            let asked = retry_after.map_or(Duration::ZERO, |RetryAfter(asked)| {
+                asked.min(MAX_RETRY_AFTER)
+            });
             again(Next::AgainUncounted, backoff.max(asked))
         }
         // The lane waits, not the row: it stays the first in line.
@@ -222,12 +228,36 @@ mod tests {
     fn each_documented_answer_means_what_the_documentation_says() {
         use Outcome::{Ambiguous, Done, Rejected, Retry, Throttled, Unauthorized};
         let cases = [
-            (200, r#"{"result":"success","request_id":"1","code":"message_sent"}"#, Done(Taken::Sent)),
-            (200, r#"{"result":"success","request_id":"1","code":"message_delivered"}"#, Done(Taken::Delivered)),
-            (200, r#"{"request_id":"1","code":"message_offline"}"#, Done(Taken::Offline)),
-            (200, r#"{"result":"success","code":"peer_offline"}"#, Done(Taken::Offline)),
-            (200, r#"{"result":"success","request_id":"1"}"#, Done(Taken::Sent)),
-            (200, r#"{"result":"failed","code":"message_sent"}"#, Ambiguous),
+            (
+                200,
+                r#"{"result":"success","request_id":"1","code":"message_sent"}"#,
+                Done(Taken::Sent),
+            ),
+            (
+                200,
+                r#"{"result":"success","request_id":"1","code":"message_delivered"}"#,
+                Done(Taken::Delivered),
+            ),
+            (
+                200,
+                r#"{"request_id":"1","code":"message_offline"}"#,
+                Done(Taken::Offline),
+            ),
+            (
+                200,
+                r#"{"result":"success","code":"peer_offline"}"#,
+                Done(Taken::Offline),
+            ),
+            (
+                200,
+                r#"{"result":"success","request_id":"1"}"#,
+                Done(Taken::Sent),
+            ),
+            (
+                200,
+                r#"{"result":"failed","code":"message_sent"}"#,
+                Ambiguous,
+            ),
             (200, r#"{"result":"failed"}"#, Ambiguous),
             (200, "{}", Ambiguous),
             (200, "", Ambiguous),
@@ -236,14 +266,26 @@ mod tests {
             (204, "", Ambiguous),
             (302, "", Retry),
             (400, r#"{"result":"failed","reason":"bad"}"#, Rejected),
-            (401, r#"{"message":"Invalid authentication credentials"}"#, Unauthorized),
+            (
+                401,
+                r#"{"message":"Invalid authentication credentials"}"#,
+                Unauthorized,
+            ),
             (403, "", Unauthorized),
             (404, "", Rejected),
             (408, "", Ambiguous),
             (415, "", Rejected),
-            (429, r#"{"message":"API rate limit exceeded"}"#, Throttled(None)),
+            (
+                429,
+                r#"{"message":"API rate limit exceeded"}"#,
+                Throttled(None),
+            ),
             (435, "", Rejected),
-            (500, r#"{"errorCode":500,"error":true,"reason":"x","requestId":"1"}"#, Retry),
+            (
+                500,
+                r#"{"errorCode":500,"error":true,"reason":"x","requestId":"1"}"#,
+                Retry,
+            ),
             (502, "", Ambiguous),
             (503, "", Retry),
             (504, "", Ambiguous),
@@ -255,36 +297,71 @@ mod tests {
 
     #[test]
     fn a_call_without_an_answer_is_ambiguous_unless_it_was_not_sent() {
-        assert_eq!(classify(&Err(CallFailure::NotSent("refused".into()))), Outcome::Retry);
-        assert_eq!(classify(&Err(CallFailure::TimedOut(Duration::from_secs(1)))), Outcome::Ambiguous);
-        assert_eq!(classify(&Err(CallFailure::Broken("reset".into()))), Outcome::Ambiguous);
+        assert_eq!(
+            classify(&Err(CallFailure::NotSent("refused".into()))),
+            Outcome::Retry
+        );
+        assert_eq!(
+            classify(&Err(CallFailure::TimedOut(Duration::from_secs(1)))),
+            Outcome::Ambiguous
+        );
+        assert_eq!(
+            classify(&Err(CallFailure::Broken("reset".into()))),
+            Outcome::Ambiguous
+        );
     }
 
     const NOW: DbTime = DbTime::from_micros(1_000_000_000);
     const SECOND: Duration = Duration::from_secs(1);
-    const TERMS: Terms = Terms { attempts: 0, max_attempts: 3, at_most_once: false, expires_at: None };
+    const TERMS: Terms = Terms {
+        attempts: 0,
+        max_attempts: 3,
+        at_most_once: false,
+        expires_at: None,
+    };
 
     #[test]
     fn a_message_is_tried_until_its_attempts_are_used_up() {
-        let last = Terms { attempts: 2, ..TERMS };
+        let last = Terms {
+            attempts: 2,
+            ..TERMS
+        };
         for outcome in [Outcome::Retry, Outcome::Ambiguous] {
-            assert_eq!(next(&outcome, TERMS, NOW, SECOND), Next::Again(NOW + SECOND));
-            assert_eq!(next(&outcome, last, NOW, SECOND), Next::Final(FinalStatus::Failed));
+            assert_eq!(
+                next(&outcome, TERMS, NOW, SECOND),
+                Next::Again(NOW + SECOND)
+            );
+            assert_eq!(
+                next(&outcome, last, NOW, SECOND),
+                Next::Final(FinalStatus::Failed)
+            );
         }
     }
 
     #[test]
     fn throttling_and_bad_credentials_cost_no_attempt() {
-        let last = Terms { attempts: 2, ..TERMS };
+        let last = Terms {
+            attempts: 2,
+            ..TERMS
+        };
         assert_eq!(next(&Outcome::Unauthorized, last, NOW, SECOND), Next::Back);
-        assert_eq!(next(&Outcome::Throttled(None), last, NOW, SECOND), Next::AgainUncounted(NOW + SECOND));
+        assert_eq!(
+            next(&Outcome::Throttled(None), last, NOW, SECOND),
+            Next::AgainUncounted(NOW + SECOND)
+        );
     }
 
     #[test]
     fn retry_after_is_never_undercut_and_bounded() {
         let after = |asked| Outcome::Throttled(Some(RetryAfter(asked)));
-        assert_eq!(next(&after(SECOND * 9), TERMS, NOW, SECOND), Next::AgainUncounted(NOW + SECOND * 9));
-        assert_eq!(next(&after(SECOND / 2), TERMS, NOW, SECOND), Next::AgainUncounted(NOW + SECOND));
+        assert_eq!(
+            next(&after(SECOND * 9), TERMS, NOW, SECOND),
+            Next::AgainUncounted(NOW + SECOND * 9)
+        );
+        assert_eq!(
+            next(&after(SECOND / 2), TERMS, NOW, SECOND),
+            Next::AgainUncounted(NOW + SECOND)
+        );
         assert_eq!(
             next(&after(SECOND * 1_000_000), TERMS, NOW, SECOND),
             Next::AgainUncounted(NOW + MAX_RETRY_AFTER)
@@ -293,16 +370,34 @@ mod tests {
 
     #[test]
     fn at_most_once_ends_as_unknown_after_an_ambiguous_call_and_only_then() {
-        let once = Terms { at_most_once: true, ..TERMS };
-        assert_eq!(next(&Outcome::Ambiguous, once, NOW, SECOND), Next::Final(FinalStatus::Unknown));
-        assert_eq!(next(&Outcome::Retry, once, NOW, SECOND), Next::Again(NOW + SECOND));
+        let once = Terms {
+            at_most_once: true,
+            ..TERMS
+        };
+        assert_eq!(
+            next(&Outcome::Ambiguous, once, NOW, SECOND),
+            Next::Final(FinalStatus::Unknown)
+        );
+        assert_eq!(
+            next(&Outcome::Retry, once, NOW, SECOND),
+            Next::Again(NOW + SECOND)
+        );
     }
 
     #[test]
     fn a_message_that_would_be_due_after_its_expiry_has_expired() {
-        let short = Terms { expires_at: Some(NOW + SECOND), ..TERMS };
-        assert_eq!(next(&Outcome::Retry, short, NOW, SECOND), Next::Final(FinalStatus::Expired));
-        assert_eq!(next(&Outcome::Retry, short, NOW, SECOND / 2), Next::Again(NOW + SECOND / 2));
+        let short = Terms {
+            expires_at: Some(NOW + SECOND),
+            ..TERMS
+        };
+        assert_eq!(
+            next(&Outcome::Retry, short, NOW, SECOND),
+            Next::Final(FinalStatus::Expired)
+        );
+        assert_eq!(
+            next(&Outcome::Retry, short, NOW, SECOND / 2),
+            Next::Again(NOW + SECOND / 2)
+        );
     }
 
     proptest! {

@@ -55,7 +55,9 @@ mod tests {
         let spacing_us = (1e6 / rate).round();
         let first = (*next).max(now);
         *next = first + (count as f64 * spacing_us) as i64;
-        (0..count).map(|place| first + (place as f64 * spacing_us) as i64).collect()
+        (0..count)
+            .map(|place| first + (place as f64 * spacing_us) as i64)
+            .collect()
     }
 
     proptest! {

@@ -23,7 +23,9 @@ pub enum InvalidRetryPolicy {
     #[error("the retry base is zero: set WORKER_RETRY_BASE to at least 1ms")]
     NoBase,
     /// The longest delay is shorter than the first one.
-    #[error("the retry cap {cap:?} is shorter than the retry base {base:?}: raise WORKER_RETRY_CAP or lower WORKER_RETRY_BASE")]
+    #[error(
+        "the retry cap {cap:?} is shorter than the retry base {base:?}: raise WORKER_RETRY_CAP or lower WORKER_RETRY_BASE"
+    )]
     CapBelowBase {
         /// The first delay.
         base: Duration,
@@ -94,7 +96,10 @@ mod tests {
     #[test]
     fn an_impossible_policy_can_not_be_built() {
         let second = Duration::from_secs(1);
-        assert_eq!(RetryPolicy::new(Duration::ZERO, second), Err(InvalidRetryPolicy::NoBase));
+        assert_eq!(
+            RetryPolicy::new(Duration::ZERO, second),
+            Err(InvalidRetryPolicy::NoBase)
+        );
         assert!(matches!(
             RetryPolicy::new(second, second / 2),
             Err(InvalidRetryPolicy::CapBelowBase { .. })
@@ -103,7 +108,8 @@ mod tests {
 
     #[test]
     fn delays_of_the_same_attempt_differ() {
-        let policy = RetryPolicy::new(Duration::from_secs(1), Duration::from_secs(300)).expect("valid");
+        let policy =
+            RetryPolicy::new(Duration::from_secs(1), Duration::from_secs(300)).expect("valid");
         let delays: std::collections::HashSet<_> = (0..20).map(|_| policy.delay(3)).collect();
         assert!(delays.len() > 10);
     }

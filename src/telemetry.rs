@@ -19,7 +19,10 @@ pub enum LogFormat {
 ///
 /// # Errors
 /// Where the filter can't be read, or logs are set up already.
-pub fn init(filter: &str, format: LogFormat) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+pub fn init(
+    filter: &str,
+    format: LogFormat,
+) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
     let filter = EnvFilter::try_new(filter)?;
     let lines = tracing_subscriber::fmt::layer()
         .with_writer(std::io::stderr)

@@ -78,8 +78,17 @@ pub async fn run(
             request_timeout: config.timing.request_timeout,
             max_idle_connections: app.max_in_flight,
         })
-        .map_err(|source| WorkerError::Client { app: app.alias.clone(), source })?;
-        lanes.push(Arc::new(Lane::new(app.alias, client, app.max_in_flight, Arc::clone(&shared), &shutdown)));
+        .map_err(|source| WorkerError::Client {
+            app: app.alias.clone(),
+            source,
+        })?;
+        lanes.push(Arc::new(Lane::new(
+            app.alias,
+            client,
+            app.max_in_flight,
+            Arc::clone(&shared),
+            &shutdown,
+        )));
     }
     tracing::info!(
         worker = config.name,
@@ -88,8 +97,17 @@ pub async fn run(
         "worker started"
     );
 
-    let recorder = tokio::spawn(recorder::run(inbox, Arc::clone(&outbox), config.name.clone()));
-    let doorman = tokio::spawn(doorman::run(Arc::clone(&outbox), lanes.clone(), listening, shutdown.clone()));
+    let recorder = tokio::spawn(recorder::run(
+        inbox,
+        Arc::clone(&outbox),
+        config.name.clone(),
+    ));
+    let doorman = tokio::spawn(doorman::run(
+        Arc::clone(&outbox),
+        lanes.clone(),
+        listening,
+        shutdown.clone(),
+    ));
     let mut loops = JoinSet::new();
     for lane in &lanes {
         let lane_loop = LaneLoop::new(Arc::clone(lane), records.clone(), deliveries.clone());
@@ -99,7 +117,10 @@ pub async fn run(
 
     // The loops end only by the shutdown.
     while loops.join_next().await.is_some() {}
-    tracing::info!(in_flight = deliveries.len(), "stopping: claims nothing more, finishes what is in flight");
+    tracing::info!(
+        in_flight = deliveries.len(),
+        "stopping: claims nothing more, finishes what is in flight"
+    );
     doorman.abort();
     deliveries.close();
     let drained = tokio::time::timeout(config.drain_timeout, async {
@@ -108,7 +129,10 @@ pub async fn run(
     });
     if drained.await.is_err() {
         let unfinished = lanes.iter().map(|lane| lane.in_flight()).sum();
-        return Err(WorkerError::NotDrained { unfinished, drain_timeout: config.drain_timeout });
+        return Err(WorkerError::NotDrained {
+            unfinished,
+            drain_timeout: config.drain_timeout,
+        });
     }
     tracing::info!("stopped: everything is recorded");
     Ok(())

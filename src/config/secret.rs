@@ -55,7 +55,10 @@ impl SecretSource {
 
     /// A secret in a file, without the white space around it.
     pub fn file(path: impl Into<PathBuf>) -> Self {
-        Self::File(SecretFile { path: path.into(), last: Mutex::new(None) })
+        Self::File(SecretFile {
+            path: path.into(),
+            last: Mutex::new(None),
+        })
     }
 
     /// The secret as it is now: a file's content is at most a second old.
@@ -86,14 +89,21 @@ impl SecretFile {
 }
 
 fn read_file(path: &Path) -> Result<SecretString, SecretError> {
-    let unreadable = |source| SecretError::Unreadable { path: path.to_owned(), source };
+    let unreadable = |source| SecretError::Unreadable {
+        path: path.to_owned(),
+        source,
+    };
     // A FIFO would keep the reader waiting for as long as nobody writes.
     if !fs::metadata(path).map_err(unreadable)?.is_file() {
-        return Err(unreadable(std::io::Error::other("it is not a regular file")));
+        return Err(unreadable(std::io::Error::other(
+            "it is not a regular file",
+        )));
     }
     let mut text = String::new();
     let file = File::open(path).map_err(unreadable)?;
-    file.take(MAX_SECRET_BYTES + 1).read_to_string(&mut text).map_err(unreadable)?;
+    file.take(MAX_SECRET_BYTES + 1)
+        .read_to_string(&mut text)
+        .map_err(unreadable)?;
     if text.len() as u64 > MAX_SECRET_BYTES {
         return Err(SecretError::TooLong(path.to_owned()));
     }
@@ -114,7 +124,8 @@ impl fmt::Debug for SecretSource {
 
 impl PartialEq<&str> for SecretSource {
     fn eq(&self, other: &&str) -> bool {
-        self.read().is_ok_and(|secret| secret.expose_secret() == *other)
+        self.read()
+            .is_ok_and(|secret| secret.expose_secret() == *other)
     }
 }
 
@@ -132,9 +143,18 @@ mod tests {
     #[test]
     fn a_file_that_can_not_be_a_secret_is_refused() {
         let file = tempfile::NamedTempFile::new().expect("a file");
-        assert!(matches!(SecretSource::file(file.path()).read(), Err(SecretError::Empty(_))));
+        assert!(matches!(
+            SecretSource::file(file.path()).read(),
+            Err(SecretError::Empty(_))
+        ));
         fs::write(file.path(), "x".repeat(20_000)).expect("written");
-        assert!(matches!(SecretSource::file(file.path()).read(), Err(SecretError::TooLong(_))));
-        assert!(matches!(SecretSource::file("/").read(), Err(SecretError::Unreadable { .. })));
+        assert!(matches!(
+            SecretSource::file(file.path()).read(),
+            Err(SecretError::TooLong(_))
+        ));
+        assert!(matches!(
+            SecretSource::file("/").read(),
+            Err(SecretError::Unreadable { .. })
+        ));
     }
 }

@@ -17,7 +17,9 @@ impl Outbox {
     /// # Errors
     /// Where the database can't be reached.
     pub async fn listen(&self) -> Result<Bell, sqlx::Error> {
-        let pool = PgPoolOptions::new().max_connections(1).connect_lazy_with(self.options().clone());
+        let pool = PgPoolOptions::new()
+            .max_connections(1)
+            .connect_lazy_with(self.options().clone());
         let mut listener = PgListener::connect_with(&pool).await?;
         // A lost connection is to be known of: what rang meanwhile was not heard.
         listener.eager_reconnect(false);
@@ -32,6 +34,10 @@ impl Bell {
     /// # Errors
     /// Where the database fails.
     pub async fn heard(&mut self) -> Result<Option<String>, sqlx::Error> {
-        Ok(self.0.try_recv().await?.map(|notification| notification.payload().to_owned()))
+        Ok(self
+            .0
+            .try_recv()
+            .await?
+            .map(|notification| notification.payload().to_owned()))
     }
 }

@@ -144,11 +144,16 @@ impl Outbox {
         .await?;
         let first = rows.first().ok_or(sqlx::Error::RowNotFound)?;
         let at = DbTime::from(first.at);
-        self.clock().observe(ClockReading { asked, answered, shown: at });
+        self.clock().observe(ClockReading {
+            asked,
+            answered,
+            shown: at,
+        });
         let hold = match (&first.hold, first.hold_until) {
-            (Some(kind), Some(until)) => {
-                Some(Hold { kind: HoldKind::from_column(kind), until: until.into() })
-            }
+            (Some(kind), Some(until)) => Some(Hold {
+                kind: HoldKind::from_column(kind),
+                until: until.into(),
+            }),
             _ => None,
         };
         Ok(Batch {
@@ -161,7 +166,10 @@ impl Outbox {
             hold,
             messages: rows
                 .into_iter()
-                .filter_map(|row| row.message.claimed(claim_id, asked + request.lease, hold.is_some()))
+                .filter_map(|row| {
+                    row.message
+                        .claimed(claim_id, asked + request.lease, hold.is_some())
+                })
                 .collect(),
         })
     }
@@ -170,7 +178,11 @@ impl Outbox {
 impl MessageRow {
     /// The message of a row that has one. The columns that a row can't be without stand in the table as not null.
     fn claimed(self, claim_id: Uuid, lease_ends: Instant, probe: bool) -> Option<Claimed> {
-        let count = |column: Option<i32>| column.and_then(|count| u32::try_from(count).ok()).unwrap_or(0);
+        let count = |column: Option<i32>| {
+            column
+                .and_then(|count| u32::try_from(count).ok())
+                .unwrap_or(0)
+        };
         let terms = Terms {
             attempts: count(self.attempts),
             max_attempts: count(self.max_attempts),
@@ -209,7 +221,12 @@ fn message(
 ) -> Result<Message, InvalidMessage> {
     Ok(Message {
         sender: UserId::sender(sender)?,
-        target: Target::from_columns(destination, channel_name, wait_for_ack, enable_offline_messaging)?,
+        target: Target::from_columns(
+            destination,
+            channel_name,
+            wait_for_ack,
+            enable_offline_messaging,
+        )?,
         payload: Payload::new(payload)?,
         enable_historical_messaging,
     })

@@ -36,10 +36,18 @@ pub struct NewMessage {
     #[serde(default)]
     pub enable_historical_messaging: bool,
     /// Earliest time to send.
-    #[serde(default, with = "time::serde::rfc3339::option", skip_serializing_if = "Option::is_none")]
+    #[serde(
+        default,
+        with = "time::serde::rfc3339::option",
+        skip_serializing_if = "Option::is_none"
+    )]
     pub due_at: Option<OffsetDateTime>,
     /// Not sent after this.
-    #[serde(default, with = "time::serde::rfc3339::option", skip_serializing_if = "Option::is_none")]
+    #[serde(
+        default,
+        with = "time::serde::rfc3339::option",
+        skip_serializing_if = "Option::is_none"
+    )]
     pub expires_at: Option<OffsetDateTime>,
     /// Calls that may go wrong.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -71,8 +79,13 @@ pub enum EnqueueError {
 
 impl From<sqlx::Error> for EnqueueError {
     fn from(error: sqlx::Error) -> Self {
-        match error.as_database_error().and_then(|error| Some((error.is_check_violation(), error.constraint()?))) {
-            Some((true, constraint)) => Self::Refused { constraint: constraint.to_owned() },
+        match error
+            .as_database_error()
+            .and_then(|error| Some((error.is_check_violation(), error.constraint()?)))
+        {
+            Some((true, constraint)) => Self::Refused {
+                constraint: constraint.to_owned(),
+            },
             _ => Self::Database(error),
         }
     }
@@ -138,8 +151,9 @@ mod tests {
 
     #[test]
     fn a_misspelt_column_is_not_ignored() {
-        let error = serde_json::from_str::<NewMessage>(r#"{"sender":"a","destiny":"b","payload":"x"}"#)
-            .expect_err("an unknown field");
+        let error =
+            serde_json::from_str::<NewMessage>(r#"{"sender":"a","destiny":"b","payload":"x"}"#)
+                .expect_err("an unknown field");
         assert!(error.to_string().contains("destiny"), "{error}");
     }
 }

@@ -29,7 +29,11 @@ impl HoldKind {
     }
 
     pub(super) fn from_column(value: &str) -> Self {
-        if value == "broken" { Self::Broken } else { Self::Parked }
+        if value == "broken" {
+            Self::Broken
+        } else {
+            Self::Parked
+        }
     }
 }
 
@@ -101,7 +105,11 @@ impl Outbox {
         })
         .await?;
         let at = DbTime::from(row.at);
-        self.clock().observe(ClockReading { asked, answered, shown: at });
+        self.clock().observe(ClockReading {
+            asked,
+            answered,
+            shown: at,
+        });
         Ok(Peek {
             at,
             next_due_at: row.next_due_at.map(DbTime::from),
@@ -147,7 +155,13 @@ impl Outbox {
     ///
     /// # Errors
     /// Where the database fails.
-    pub async fn hold(&self, app: &str, kind: HoldKind, reason: &str, probe: bool) -> Result<bool, sqlx::Error> {
+    pub async fn hold(
+        &self,
+        app: &str,
+        kind: HoldKind,
+        reason: &str,
+        probe: bool,
+    ) -> Result<bool, sqlx::Error> {
         let mut session = self.session().await?;
         let began: Option<bool> = sqlx::query_scalar(
             "update signaling.lane

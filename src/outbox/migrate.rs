@@ -9,7 +9,11 @@ use super::Outbox;
 const TABLE: &str = "signaling.schema_migrations";
 
 /// Number, description and text of each migration, in order. A migration that has been released is never changed.
-const MIGRATIONS: &[(i64, &str, &str)] = &[(1, "outbox", include_str!("../../migrations/0001_outbox.sql"))];
+const MIGRATIONS: &[(i64, &str, &str)] = &[(
+    1,
+    "outbox",
+    include_str!("../../migrations/0001_outbox.sql"),
+)];
 
 /// Why the schema can't be used as it is.
 #[derive(Debug, thiserror::Error)]
@@ -18,7 +22,9 @@ pub enum SchemaError {
     #[error("the database has no outbox yet: run `worker migrate` first")]
     Missing,
     /// Some migrations have not been run.
-    #[error("the database's schema is at version {found}, this worker needs {needed}: run `worker migrate` first")]
+    #[error(
+        "the database's schema is at version {found}, this worker needs {needed}: run `worker migrate` first"
+    )]
     Outdated {
         /// The newest migration in the database.
         found: i64,
@@ -43,7 +49,13 @@ fn migrator() -> Migrator {
         MIGRATIONS
             .iter()
             .map(|(version, description, sql)| {
-                Migration::new(*version, (*description).into(), MigrationType::Simple, sql.into_sql_str(), false)
+                Migration::new(
+                    *version,
+                    (*description).into(),
+                    MigrationType::Simple,
+                    sql.into_sql_str(),
+                    false,
+                )
             })
             .collect(),
     );
@@ -70,7 +82,12 @@ impl Outbox {
         let migrated = migrator().run(&mut connection).await;
         connection.close().await?;
         migrated?;
-        Ok(self.applied().await?.into_iter().filter(|version| !before.contains(version)).collect())
+        Ok(self
+            .applied()
+            .await?
+            .into_iter()
+            .filter(|version| !before.contains(version))
+            .collect())
     }
 
     /// Checks that all migrations of this binary have been run.
@@ -81,7 +98,10 @@ impl Outbox {
         let needed = MIGRATIONS.last().map_or(0, |(version, ..)| *version);
         match self.applied().await?.last() {
             None => Err(SchemaError::Missing),
-            Some(found) if *found < needed => Err(SchemaError::Outdated { found: *found, needed }),
+            Some(found) if *found < needed => Err(SchemaError::Outdated {
+                found: *found,
+                needed,
+            }),
             Some(_) => Ok(()),
         }
     }
@@ -95,10 +115,12 @@ impl Outbox {
             .fetch_one(&mut *session)
             .await?;
         let versions = if exists {
-            sqlx::query_scalar("select version from signaling.schema_migrations where success order by version")
-                .persistent(false)
-                .fetch_all(&mut *session)
-                .await?
+            sqlx::query_scalar(
+                "select version from signaling.schema_migrations where success order by version",
+            )
+            .persistent(false)
+            .fetch_all(&mut *session)
+            .await?
         } else {
             Vec::new()
         };

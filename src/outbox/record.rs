@@ -60,7 +60,11 @@ impl Record {
 
     /// A row ends without a call.
     pub fn ended(claimed: &Claimed, status: FinalStatus, error: String) -> Self {
-        Self { status: Some(status), error: Some(error), ..Self::unharmed(claimed) }
+        Self {
+            status: Some(status),
+            error: Some(error),
+            ..Self::unharmed(claimed)
+        }
     }
 }
 
@@ -70,27 +74,49 @@ impl Outbox {
     ///
     /// # Errors
     /// Where the database fails. Writing the same records again is safe.
-    pub async fn record(&self, records: &[Record], recorded_by: &str) -> Result<HashSet<i64>, sqlx::Error> {
+    pub async fn record(
+        &self,
+        records: &[Record],
+        recorded_by: &str,
+    ) -> Result<HashSet<i64>, sqlx::Error> {
         let column = |value: fn(&Record) -> i64| records.iter().map(value).collect::<Vec<_>>();
         let call = |record: &Record| record.call.clone();
         let ids = column(|record| record.id);
         let claim_ids: Vec<Uuid> = records.iter().map(|record| record.claim_id).collect();
-        let due_at: Vec<OffsetDateTime> = records.iter().map(|record| record.due_at.into()).collect();
-        let statuses: Vec<Option<&str>> =
-            records.iter().map(|record| record.status.map(FinalStatus::as_str)).collect();
-        let counted: Vec<i32> =
-            records.iter().map(|record| i32::from(call(record).is_some_and(|call| call.counts))).collect();
-        let sent_at: Vec<Option<OffsetDateTime>> =
-            records.iter().map(|record| Some(record.call.as_ref()?.sent_at.into())).collect();
-        let http_statuses: Vec<Option<i32>> =
-            records.iter().map(|record| record.call.as_ref()?.http_status.map(i32::from)).collect();
-        let request_ids: Vec<Option<&str>> =
-            records.iter().map(|record| record.call.as_ref()?.request_id.as_deref()).collect();
-        let errors: Vec<Option<&str>> = records.iter().map(|record| record.error.as_deref()).collect();
-        let outcomes: Vec<Option<&str>> =
-            records.iter().map(|record| record.call.as_ref()?.outcome).collect();
-        let durations: Vec<Option<i64>> =
-            records.iter().map(|record| Some(micros(record.call.as_ref()?.duration))).collect();
+        let due_at: Vec<OffsetDateTime> =
+            records.iter().map(|record| record.due_at.into()).collect();
+        let statuses: Vec<Option<&str>> = records
+            .iter()
+            .map(|record| record.status.map(FinalStatus::as_str))
+            .collect();
+        let counted: Vec<i32> = records
+            .iter()
+            .map(|record| i32::from(call(record).is_some_and(|call| call.counts)))
+            .collect();
+        let sent_at: Vec<Option<OffsetDateTime>> = records
+            .iter()
+            .map(|record| Some(record.call.as_ref()?.sent_at.into()))
+            .collect();
+        let http_statuses: Vec<Option<i32>> = records
+            .iter()
+            .map(|record| record.call.as_ref()?.http_status.map(i32::from))
+            .collect();
+        let request_ids: Vec<Option<&str>> = records
+            .iter()
+            .map(|record| record.call.as_ref()?.request_id.as_deref())
+            .collect();
+        let errors: Vec<Option<&str>> = records
+            .iter()
+            .map(|record| record.error.as_deref())
+            .collect();
+        let outcomes: Vec<Option<&str>> = records
+            .iter()
+            .map(|record| record.call.as_ref()?.outcome)
+            .collect();
+        let durations: Vec<Option<i64>> = records
+            .iter()
+            .map(|record| Some(micros(record.call.as_ref()?.duration)))
+            .collect();
 
         let mut session = self.session().await?;
         let written: Vec<i64> = sqlx::query_scalar(include_str!("record.sql"))

@@ -16,7 +16,14 @@ use super::SharedClock;
 /// The costs that discouraged plans are given would make short statements compile with JIT.
 macro_rules! planner_settings {
     ($set:literal) => {
-        concat!($set, " enable_seqscan = off; ", $set, " enable_bitmapscan = off; ", $set, " jit = off")
+        concat!(
+            $set,
+            " enable_seqscan = off; ",
+            $set,
+            " enable_bitmapscan = off; ",
+            $set,
+            " jit = off"
+        )
     };
 }
 
@@ -36,7 +43,9 @@ pub struct Outbox {
 #[derive(Debug, thiserror::Error)]
 pub enum ConnectError {
     /// The URL is none. What is wrong with it is not said in its own words: it has a password in it.
-    #[error("DATABASE_URL is not a Postgres URL: write it like postgres://user:password@host:5432/database")]
+    #[error(
+        "DATABASE_URL is not a Postgres URL: write it like postgres://user:password@host:5432/database"
+    )]
     Url,
     /// The database does not answer, or does not let us in.
     #[error("the database at {host}:{port} can't be used: {source}")]
@@ -66,7 +75,9 @@ impl Outbox {
             port: options.get_port(),
             source,
         };
-        let pooler = has_transaction_pooler(&options).await.map_err(unreachable)?;
+        let pooler = has_transaction_pooler(&options)
+            .await
+            .map_err(unreachable)?;
         let pool = PgPoolOptions::new()
             .max_connections(max_connections)
             .acquire_timeout(ACQUIRE_TIMEOUT)
@@ -82,7 +93,12 @@ impl Outbox {
                 })
             })
             .connect_lazy_with(options.clone());
-        Ok(Self { pool, options, pooler, clock: SharedClock::default() })
+        Ok(Self {
+            pool,
+            options,
+            pooler,
+            clock: SharedClock::default(),
+        })
     }
 
     /// Whether a pooler in transaction mode is in between: sessions keep nothing, and there is no LISTEN.
@@ -169,11 +185,16 @@ async fn has_transaction_pooler(options: &PgConnectOptions) -> Result<bool, sqlx
     }
     one.close().await?;
     other.close().await?;
-    let changed = pids.iter().any(|pids| pids.iter().any(|pid| *pid != pids[0]));
+    let changed = pids
+        .iter()
+        .any(|pids| pids.iter().any(|pid| *pid != pids[0]));
     Ok(changed || pids[0][0] == pids[1][0])
 }
 
 async fn backend_pid(connection: &mut PgConnection) -> Result<i32, sqlx::Error> {
     use sqlx::Row;
-    connection.fetch_one(sqlx::raw_sql("select pg_backend_pid()")).await?.try_get(0)
+    connection
+        .fetch_one(sqlx::raw_sql("select pg_backend_pid()"))
+        .await?
+        .try_get(0)
 }

@@ -95,17 +95,34 @@ impl Outbox {
             finished: BTreeMap::new(),
         };
         for row in lanes {
-            apps.entry(row.app.clone()).or_insert_with(|| entry(&row.app)).lane = Some(row.lane);
+            apps.entry(row.app.clone())
+                .or_insert_with(|| entry(&row.app))
+                .lane = Some(row.lane);
         }
         for row in counts {
-            let app = apps.entry(row.app.clone()).or_insert_with(|| entry(&row.app));
-            let pending = matches!(row.state.as_str(), "scheduled" | "queued" | "sending" | "retrying");
-            let by_state = if pending { &mut app.pending } else { &mut app.finished };
+            let app = apps
+                .entry(row.app.clone())
+                .or_insert_with(|| entry(&row.app));
+            let pending = matches!(
+                row.state.as_str(),
+                "scheduled" | "queued" | "sending" | "retrying"
+            );
+            let by_state = if pending {
+                &mut app.pending
+            } else {
+                &mut app.finished
+            };
             by_state.insert(row.state, row.rows);
-            #[expect(clippy::cast_precision_loss, reason = "counts of ten seconds are small")]
+            #[expect(
+                clippy::cast_precision_loss,
+                reason = "counts of ten seconds are small"
+            )]
             let calls = row.calls_10s as f64;
             app.rate_per_s += calls / 10.0;
-            app.oldest_due_s = app.oldest_due_s.max(row.oldest_due_s);
+            app.oldest_due_s = [app.oldest_due_s, row.oldest_due_s]
+                .into_iter()
+                .flatten()
+                .reduce(f64::max);
         }
         Ok(apps.into_values().collect())
     }

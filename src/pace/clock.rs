@@ -97,7 +97,9 @@ impl DbClock {
 
     /// Takes in a reading that a statement brought along.
     pub fn observe(&mut self, reading: ClockReading) {
-        let age = reading.answered.saturating_duration_since(self.best.answered);
+        let age = reading
+            .answered
+            .saturating_duration_since(self.best.answered);
         // A reading that can't be reconciled with the estimate means that a clock was set, or that this host slept.
         let contradicts = {
             let (earliest, latest) = (self.at(reading.asked), self.at(reading.answered));
@@ -129,7 +131,9 @@ impl DbClock {
         if at >= self.best.shown {
             reference + at.since(self.best.shown)
         } else {
-            reference.checked_sub(self.best.shown.since(at)).unwrap_or(reference)
+            reference
+                .checked_sub(self.best.shown.since(at))
+                .unwrap_or(reference)
         }
     }
 }
@@ -151,9 +155,15 @@ mod tests {
         let base = Instant::now();
         let mut clock = DbClock::new(reading(base, 0, 10, 1_000_005));
         clock.observe(reading(base, 100, 102, 1_000_101));
-        assert_eq!(clock.at(base + Duration::from_millis(101)), DbTime::from_micros(1_000_101_000));
+        assert_eq!(
+            clock.at(base + Duration::from_millis(101)),
+            DbTime::from_micros(1_000_101_000)
+        );
         clock.observe(reading(base, 200, 210, 1_000_209));
-        assert_eq!(clock.at(base + Duration::from_millis(201)), DbTime::from_micros(1_000_201_000));
+        assert_eq!(
+            clock.at(base + Duration::from_millis(201)),
+            DbTime::from_micros(1_000_201_000)
+        );
     }
 
     #[test]
@@ -161,7 +171,10 @@ mod tests {
         let base = Instant::now();
         let mut clock = DbClock::new(reading(base, 0, 1, 1_000_000));
         clock.observe(reading(base, 30_000, 30_004, 1_030_003));
-        assert_eq!(clock.at(base + Duration::from_millis(30_002)), DbTime::from_micros(1_030_003_000));
+        assert_eq!(
+            clock.at(base + Duration::from_millis(30_002)),
+            DbTime::from_micros(1_030_003_000)
+        );
     }
 
     #[test]
@@ -169,9 +182,15 @@ mod tests {
         let base = Instant::now();
         let mut clock = DbClock::new(reading(base, 0, 1, 1_000_000));
         clock.observe(reading(base, 1_000, 1_040, 5_000_000));
-        assert_eq!(clock.at(base + Duration::from_millis(1_020)), DbTime::from_micros(5_000_000_000));
+        assert_eq!(
+            clock.at(base + Duration::from_millis(1_020)),
+            DbTime::from_micros(5_000_000_000)
+        );
         clock.observe(reading(base, 2_000, 2_050, 1_002_000));
-        assert_eq!(clock.at(base + Duration::from_millis(2_025)), DbTime::from_micros(1_002_000_000));
+        assert_eq!(
+            clock.at(base + Duration::from_millis(2_025)),
+            DbTime::from_micros(1_002_000_000)
+        );
     }
 
     #[test]

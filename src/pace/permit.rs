@@ -30,7 +30,9 @@ pub enum Late {
 
 /// A moment by which a call has to start so that it has ended while the lease holds.
 pub(super) fn last_start(lease_ends: Instant, request_timeout: Duration) -> Instant {
-    lease_ends.checked_sub(request_timeout).unwrap_or(lease_ends)
+    lease_ends
+        .checked_sub(request_timeout)
+        .unwrap_or(lease_ends)
 }
 
 impl SendPermit {
@@ -65,7 +67,11 @@ mod tests {
     const TIMEOUT: Duration = Duration::from_secs(15);
 
     fn clock(now: Instant) -> DbClock {
-        DbClock::new(ClockReading { asked: now, answered: now, shown: DbTime::from_micros(1_000_000_000) })
+        DbClock::new(ClockReading {
+            asked: now,
+            answered: now,
+            shown: DbTime::from_micros(1_000_000_000),
+        })
     }
 
     #[test]
@@ -75,7 +81,10 @@ mod tests {
         let take = |at| SendPermit::take(slot, &clock(now), at, now + LEASE, TIMEOUT);
         assert!(take(now).is_ok());
         assert!(take(now + TOLERANCE).is_ok());
-        assert_eq!(take(now + TOLERANCE + Duration::from_micros(1)).err(), Some(Late::Slot));
+        assert_eq!(
+            take(now + TOLERANCE + Duration::from_micros(1)).err(),
+            Some(Late::Slot)
+        );
     }
 
     #[test]

@@ -52,10 +52,17 @@ impl Answer {
             Ok(bytes) => read_body(bytes),
             Err(why) => (AnswerBody::Unreadable(why), None),
         };
-        let id_in_header = || Some(bounded(headers.get("x-request-id")?.to_str().ok()?, MAX_REQUEST_ID_CHARS));
+        let id_in_header = || {
+            Some(bounded(
+                headers.get("x-request-id")?.to_str().ok()?,
+                MAX_REQUEST_ID_CHARS,
+            ))
+        };
         Self {
             status,
-            retry_after: headers.get(RETRY_AFTER).and_then(|value| RetryAfter::parse(value.to_str().ok()?)),
+            retry_after: headers
+                .get(RETRY_AFTER)
+                .and_then(|value| RetryAfter::parse(value.to_str().ok()?)),
             request_id: id_in_body.or_else(id_in_header).filter(|id| !id.is_empty()),
             body,
         }
@@ -67,7 +74,10 @@ fn read_body(bytes: &[u8]) -> (AnswerBody, Option<String>) {
         return (AnswerBody::Unreadable("it has no body"), None);
     }
     let Ok(Value::Object(object)) = serde_json::from_slice::<Value>(bytes) else {
-        return (AnswerBody::Unreadable("its body is not a JSON object"), None);
+        return (
+            AnswerBody::Unreadable("its body is not a JSON object"),
+            None,
+        );
     };
     let text = |names: &[&str], chars| {
         names.iter().find_map(|name| match object.get(*name)? {
@@ -81,12 +91,18 @@ fn read_body(bytes: &[u8]) -> (AnswerBody, Option<String>) {
         code: text(&["code", "errorCode"], MAX_REASON_CHARS),
         reason: text(&["reason", "message"], MAX_REASON_CHARS),
     };
-    (body, text(&["request_id", "requestId"], MAX_REQUEST_ID_CHARS))
+    (
+        body,
+        text(&["request_id", "requestId"], MAX_REQUEST_ID_CHARS),
+    )
 }
 
 /// Text from outside, as it may be stored and shown: bounded, without control characters (Postgres refuses NUL).
 fn bounded(text: &str, chars: usize) -> String {
-    text.chars().filter(|c| !c.is_control()).take(chars).collect()
+    text.chars()
+        .filter(|c| !c.is_control())
+        .take(chars)
+        .collect()
 }
 
 impl RetryAfter {
@@ -98,7 +114,10 @@ impl RetryAfter {
             return Some(Self(Duration::from_secs(seconds)));
         }
         let at = httpdate::parse_http_date(value).ok()?;
-        #[expect(clippy::disallowed_methods, reason = "an HTTP date is about the host's clock, not the database's")]
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "an HTTP date is about the host's clock, not the database's"
+        )]
         let now = std::time::SystemTime::now();
         Some(Self(at.duration_since(now).unwrap_or_default()))
     }
@@ -134,14 +153,21 @@ mod tests {
         assert_eq!(answer.request_id.as_deref(), Some("17"));
         assert_eq!(
             answer.body,
-            AnswerBody::Object { result: None, code: Some("500".into()), reason: Some("it broke".into()) }
+            AnswerBody::Object {
+                result: None,
+                code: Some("500".into()),
+                reason: Some("it broke".into())
+            }
         );
     }
 
     #[test]
     fn text_from_outside_is_bounded_and_has_no_control_characters() {
         let reason = format!("\\u0000{}", "x".repeat(1_000));
-        let AnswerBody::Object { reason: Some(reason), .. } = read(&format!(r#"{{"reason":"{reason}"}}"#)).body
+        let AnswerBody::Object {
+            reason: Some(reason),
+            ..
+        } = read(&format!(r#"{{"reason":"{reason}"}}"#)).body
         else {
             panic!("an object with a reason");
         };
@@ -150,8 +176,14 @@ mod tests {
 
     #[test]
     fn retry_after_is_seconds_or_a_date() {
-        assert_eq!(RetryAfter::parse(" 7 "), Some(RetryAfter(Duration::from_secs(7))));
-        assert_eq!(RetryAfter::parse("Fri, 01 Jan 1999 00:00:00 GMT"), Some(RetryAfter(Duration::ZERO)));
+        assert_eq!(
+            RetryAfter::parse(" 7 "),
+            Some(RetryAfter(Duration::from_secs(7)))
+        );
+        assert_eq!(
+            RetryAfter::parse("Fri, 01 Jan 1999 00:00:00 GMT"),
+            Some(RetryAfter(Duration::ZERO))
+        );
         let far = RetryAfter::parse("Fri, 01 Jan 2100 00:00:00 GMT").expect("a date");
         assert!(far.0 > Duration::from_secs(86_400));
         for nonsense in ["", "-1", "soon", "1.5", "99999999999999999999999"] {

@@ -102,7 +102,12 @@ impl Client {
             .https_or_http()
             .enable_http1()
             .wrap_connector(http);
-        Ok(Self { settings, connector, idle: Mutex::default(), connect_us: AtomicU64::new(0) })
+        Ok(Self {
+            settings,
+            connector,
+            idle: Mutex::default(),
+            connect_us: AtomicU64::new(0),
+        })
     }
 
     /// How to sign in.
@@ -138,7 +143,9 @@ impl Client {
                 let timeout = humantime::format_duration(self.settings.connect_timeout);
                 CallFailure::NotSent(format!("no connection within {timeout}"))
             })??;
-        let took = u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX).max(1);
+        let took = u64::try_from(started.elapsed().as_micros())
+            .unwrap_or(u64::MAX)
+            .max(1);
         let average = match self.connect_us.load(Ordering::Relaxed) {
             0 => took,
             before => (7 * before).saturating_add(took) / 8,
@@ -166,11 +173,16 @@ impl Client {
             .call(self.settings.base_url.uri().clone())
             .await
             .map_err(|error| not_sent(&*error))?;
-        let (mut sender, connection) = http1::handshake(io).await.map_err(|error| not_sent(&error))?;
+        let (mut sender, connection) = http1::handshake(io)
+            .await
+            .map_err(|error| not_sent(&error))?;
         // Ends when the connection does; what goes wrong with it reaches the call that uses it.
         tokio::spawn(async move { connection.await.ok() });
         sender.ready().await.map_err(|error| not_sent(&error))?;
-        Ok(Connection { sender, idle_since: Instant::now() })
+        Ok(Connection {
+            sender,
+            idle_since: Instant::now(),
+        })
     }
 
     /// Puts back a connection that no request went out on.
@@ -190,18 +202,30 @@ impl Client {
     ///
     /// # Errors
     /// Where the credentials can't be had, or are for another sender.
-    pub fn prepare(&self, request: ApiRequest, sender: &UserId) -> Result<SignedRequest, CredentialError> {
+    pub fn prepare(
+        &self,
+        request: ApiRequest,
+        sender: &UserId,
+    ) -> Result<SignedRequest, CredentialError> {
         let (target, body) = request.into_parts(&self.settings.base_url);
         let mut signed = Request::new(Full::new(Bytes::from(body)));
         *signed.method_mut() = Method::POST;
         // Both are made of percent-encoded segments and a URL that was parsed: they can't fail to parse.
-        *signed.uri_mut() = target.parse().map_err(|_| CredentialError::NotAHeader("app ID"))?;
+        *signed.uri_mut() = target
+            .parse()
+            .map_err(|_| CredentialError::NotAHeader("app ID"))?;
         let headers = signed.headers_mut();
         let host = HeaderValue::from_str(self.settings.base_url.host())
             .map_err(|_| CredentialError::NotAHeader("base URL"))?;
         headers.insert(HOST, host);
-        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json;charset=utf-8"));
-        headers.insert(USER_AGENT, HeaderValue::from_static(concat!("signaling-worker/", env!("CARGO_PKG_VERSION"))));
+        headers.insert(
+            CONTENT_TYPE,
+            HeaderValue::from_static("application/json;charset=utf-8"),
+        );
+        headers.insert(
+            USER_AGENT,
+            HeaderValue::from_static(concat!("signaling-worker/", env!("CARGO_PKG_VERSION"))),
+        );
         headers.extend(self.credentials().headers(sender)?);
         Ok(SignedRequest(signed))
     }
@@ -222,10 +246,13 @@ impl Client {
         request: SignedRequest,
     ) -> Result<Answer, CallFailure> {
         let timeout = self.settings.request_timeout;
-        let (answer, reusable) = tokio::time::timeout(timeout, exchange(&mut connection.sender, request.0))
-            .await
-            .map_err(|_| CallFailure::TimedOut(timeout))??;
-        if reusable && let Ok(Ok(())) = tokio::time::timeout(REUSE_WITHIN, connection.sender.ready()).await {
+        let (answer, reusable) =
+            tokio::time::timeout(timeout, exchange(&mut connection.sender, request.0))
+                .await
+                .map_err(|_| CallFailure::TimedOut(timeout))??;
+        if reusable
+            && let Ok(Ok(())) = tokio::time::timeout(REUSE_WITHIN, connection.sender.ready()).await
+        {
             connection.idle_since = Instant::now();
             self.put_back(connection);
         }
@@ -240,11 +267,18 @@ async fn exchange(
     sender: &mut SendRequest<Full<Bytes>>,
     request: Request<Full<Bytes>>,
 ) -> Result<(Answer, bool), CallFailure> {
-    let response = sender.try_send_request(request).await.map_err(|mut error| {
-        let unsent = error.take_message().is_some();
-        let why = causes(error.error());
-        if unsent { CallFailure::NotSent(why) } else { CallFailure::Broken(why) }
-    })?;
+    let response = sender
+        .try_send_request(request)
+        .await
+        .map_err(|mut error| {
+            let unsent = error.take_message().is_some();
+            let why = causes(error.error());
+            if unsent {
+                CallFailure::NotSent(why)
+            } else {
+                CallFailure::Broken(why)
+            }
+        })?;
     Ok(read(response).await)
 }
 
@@ -252,33 +286,54 @@ async fn exchange(
 /// rest does not come: a 400 with half a body is a 400.
 async fn read(response: Response<Incoming>) -> (Answer, bool) {
     let (head, body) = response.into_parts();
-    let collected = Limited::new(body, MAX_BODY_BYTES).collect().await.map(http_body_util::Collected::to_bytes);
+    let collected = Limited::new(body, MAX_BODY_BYTES)
+        .collect()
+        .await
+        .map(http_body_util::Collected::to_bytes);
     let body = match &collected {
         Ok(bytes) => Ok(bytes.as_ref()),
-        Err(error) if error.is::<http_body_util::LengthLimitError>() => Err("its body is longer than 64 KiB"),
+        Err(error) if error.is::<http_body_util::LengthLimitError>() => {
+            Err("its body is longer than 64 KiB")
+        }
         Err(_) => Err("its body did not come to its end"),
     };
-    (Answer::read(head.status.as_u16(), &head.headers, body), collected.is_ok())
+    (
+        Answer::read(head.status.as_u16(), &head.headers, body),
+        collected.is_ok(),
+    )
 }
 
 fn tls_config(settings: &ClientSettings) -> Result<rustls::ClientConfig, InvalidClient> {
-    let mut roots = rustls::RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() };
+    let mut roots = rustls::RootCertStore {
+        roots: webpki_roots::TLS_SERVER_ROOTS.to_vec(),
+    };
     if let Some(path) = &settings.ca_file {
-        let unusable = |why: String| InvalidClient::CaFile { path: path.clone(), why };
+        let unusable = |why: String| InvalidClient::CaFile {
+            path: path.clone(),
+            why,
+        };
         let mut added = 0;
-        for certificate in CertificateDer::pem_file_iter(path).map_err(|error| unusable(error.to_string()))? {
+        for certificate in
+            CertificateDer::pem_file_iter(path).map_err(|error| unusable(error.to_string()))?
+        {
             let certificate = certificate.map_err(|error| unusable(error.to_string()))?;
-            roots.add(certificate).map_err(|error| unusable(error.to_string()))?;
+            roots
+                .add(certificate)
+                .map_err(|error| unusable(error.to_string()))?;
             added += 1;
         }
         if added == 0 {
             return Err(unusable("it has no certificate in PEM form".into()));
         }
     }
-    Ok(rustls::ClientConfig::builder_with_provider(rustls::crypto::ring::default_provider().into())
+    Ok(
+        rustls::ClientConfig::builder_with_provider(
+            rustls::crypto::ring::default_provider().into(),
+        )
         .with_safe_default_protocol_versions()?
         .with_root_certificates(roots)
-        .with_no_client_auth())
+        .with_no_client_auth(),
+    )
 }
 
 /// An error with its causes, in one line.

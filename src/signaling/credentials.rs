@@ -58,7 +58,9 @@ pub enum TokenHeaders {
 #[derive(Debug, thiserror::Error)]
 pub enum CredentialError {
     /// A given token is for one sender, and the row has another one.
-    #[error("the sender is not {uid:?}, the only one whom the app's token (AGORA_TOKEN, AGORA_UID) lets send")]
+    #[error(
+        "the sender is not {uid:?}, the only one whom the app's token (AGORA_TOKEN, AGORA_UID) lets send"
+    )]
     OtherSender {
         /// The user of the token.
         uid: String,
@@ -80,9 +82,9 @@ impl Credentials {
     /// With a given token, for every other sender than the token's own.
     pub fn allow(&self, sender: &UserId) -> Result<(), CredentialError> {
         match self {
-            Self::Token { uid, .. } if uid != sender => {
-                Err(CredentialError::OtherSender { uid: uid.as_str().to_owned() })
-            }
+            Self::Token { uid, .. } if uid != sender => Err(CredentialError::OtherSender {
+                uid: uid.as_str().to_owned(),
+            }),
             Self::Basic { .. } | Self::Token { .. } | Self::Certificate { .. } => Ok(()),
         }
     }
@@ -96,15 +98,33 @@ impl Credentials {
         match self {
             Self::Basic { key, secret } => {
                 let (key, secret) = (key.read()?, secret.read()?);
-                let pair = STANDARD.encode(format!("{}:{}", key.expose_secret(), secret.expose_secret()));
-                Ok(vec![(AUTHORIZATION, header(&format!("Basic {pair}"), "API key and secret")?)])
+                let pair = STANDARD.encode(format!(
+                    "{}:{}",
+                    key.expose_secret(),
+                    secret.expose_secret()
+                ));
+                Ok(vec![(
+                    AUTHORIZATION,
+                    header(&format!("Basic {pair}"), "API key and secret")?,
+                )])
             }
-            Self::Token { token, uid, headers } => {
-                token_headers(*headers, token.read()?.expose_secret(), uid)
-            }
-            Self::Certificate { app_id, certificate, headers, made } => {
+            Self::Token {
+                token,
+                uid,
+                headers,
+            } => token_headers(*headers, token.read()?.expose_secret(), uid),
+            Self::Certificate {
+                app_id,
+                certificate,
+                headers,
+                made,
+            } => {
                 let certificate = certificate.read()?;
-                token_headers(*headers, &made.token(app_id, sender, certificate.expose_secret()), sender)
+                token_headers(
+                    *headers,
+                    &made.token(app_id, sender, certificate.expose_secret()),
+                    sender,
+                )
             }
         }
     }
@@ -117,14 +137,27 @@ impl Credentials {
     }
 }
 
-fn token_headers(kind: TokenHeaders, token: &str, uid: &UserId) -> Result<Headers, CredentialError> {
+fn token_headers(
+    kind: TokenHeaders,
+    token: &str,
+    uid: &UserId,
+) -> Result<Headers, CredentialError> {
     Ok(match kind {
         TokenHeaders::XAgora => vec![
-            (HeaderName::from_static("x-agora-token"), header(token, "token")?),
-            (HeaderName::from_static("x-agora-uid"), header(uid.as_str(), "uid")?),
+            (
+                HeaderName::from_static("x-agora-token"),
+                header(token, "token")?,
+            ),
+            (
+                HeaderName::from_static("x-agora-uid"),
+                header(uid.as_str(), "uid")?,
+            ),
         ],
         TokenHeaders::Authorization => {
-            vec![(AUTHORIZATION, header(&format!("agora token={token}"), "token")?)]
+            vec![(
+                AUTHORIZATION,
+                header(&format!("agora token={token}"), "token")?,
+            )]
         }
     })
 }
@@ -166,8 +199,13 @@ impl TokenCache {
         {
             return known.token.clone();
         }
-        #[expect(clippy::disallowed_methods, reason = "a token is dated by the host's clock, for the API to compare")]
-        let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "a token is dated by the host's clock, for the API to compare"
+        )]
+        let since_1970 = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .unwrap_or_default();
         let lifetime_s = u32::try_from(token::MAX_LIFETIME.as_secs()).unwrap_or(u32::MAX);
         let token = token::make(
             TokenClaims {
@@ -182,12 +220,21 @@ impl TokenCache {
         if made.len() >= MAX_CACHED_TOKENS {
             made.clear();
         }
-        made.insert(sender.clone(), MadeToken { token: token.clone(), made_at: now });
+        made.insert(
+            sender.clone(),
+            MadeToken {
+                token: token.clone(),
+                made_at: now,
+            },
+        );
         token
     }
 
     fn clear(&self) {
-        self.made.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        self.made
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clear();
     }
 }
 
@@ -200,27 +247,50 @@ mod tests {
     }
 
     fn shown(headers: &Headers) -> Vec<String> {
-        headers.iter().map(|(name, value)| format!("{name}: {}", value.to_str().expect("text"))).collect()
+        headers
+            .iter()
+            .map(|(name, value)| format!("{name}: {}", value.to_str().expect("text")))
+            .collect()
     }
 
     #[test]
     fn basic_is_for_any_sender() {
-        let basic = Credentials::Basic { key: SecretSource::value("key"), secret: SecretSource::value("secret") };
-        assert_eq!(shown(&basic.headers(&sender("a")).expect("headers")), ["authorization: Basic a2V5OnNlY3JldA=="]);
+        let basic = Credentials::Basic {
+            key: SecretSource::value("key"),
+            secret: SecretSource::value("secret"),
+        };
+        assert_eq!(
+            shown(&basic.headers(&sender("a")).expect("headers")),
+            ["authorization: Basic a2V5OnNlY3JldA=="]
+        );
     }
 
     #[test]
     fn a_given_token_is_for_its_own_sender_alone() {
-        let given = |headers| Credentials::Token { token: SecretSource::value("T"), uid: sender("u"), headers };
+        let given = |headers| Credentials::Token {
+            token: SecretSource::value("T"),
+            uid: sender("u"),
+            headers,
+        };
         assert_eq!(
-            shown(&given(TokenHeaders::XAgora).headers(&sender("u")).expect("headers")),
+            shown(
+                &given(TokenHeaders::XAgora)
+                    .headers(&sender("u"))
+                    .expect("headers")
+            ),
             ["x-agora-token: T", "x-agora-uid: u"]
         );
         assert_eq!(
-            shown(&given(TokenHeaders::Authorization).headers(&sender("u")).expect("headers")),
+            shown(
+                &given(TokenHeaders::Authorization)
+                    .headers(&sender("u"))
+                    .expect("headers")
+            ),
             ["authorization: agora token=T"]
         );
-        let error = given(TokenHeaders::XAgora).headers(&sender("v")).expect_err("another sender");
+        let error = given(TokenHeaders::XAgora)
+            .headers(&sender("v"))
+            .expect_err("another sender");
         assert!(matches!(error, CredentialError::OtherSender { .. }));
     }
 
@@ -241,7 +311,10 @@ mod tests {
 
     #[test]
     fn secrets_are_not_printed() {
-        let basic = Credentials::Basic { key: SecretSource::value("hush1"), secret: SecretSource::value("hush2") };
+        let basic = Credentials::Basic {
+            key: SecretSource::value("hush1"),
+            secret: SecretSource::value("hush2"),
+        };
         assert!(!format!("{basic:?}").contains("hush"));
     }
 }

@@ -9,7 +9,11 @@ use serde::Serialize;
 use crate::message::{Message, Target};
 
 /// Everything but the unreserved characters (RFC 3986, section 2.3) is percent-encoded in a path segment.
-const SEGMENT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+const SEGMENT: &AsciiSet = &NON_ALPHANUMERIC
+    .remove(b'-')
+    .remove(b'.')
+    .remove(b'_')
+    .remove(b'~');
 
 /// Where the API is: scheme, host and port, and a path in front of the API's own if a gateway adds one.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -34,7 +38,11 @@ impl BaseUrl {
     pub fn parse(url: &str) -> Result<Self, InvalidBaseUrl> {
         let invalid = |why| InvalidBaseUrl {
             // A password that somebody put into the URL must not get into a log.
-            url: if url.contains('@') { "(hidden, it has an @)".into() } else { url.into() },
+            url: if url.contains('@') {
+                "(hidden, it has an @)".into()
+            } else {
+                url.into()
+            },
             why,
         };
         let uri: Uri = url.parse().map_err(|_| invalid("it can't be read"))?;
@@ -62,13 +70,21 @@ impl BaseUrl {
 
     /// The value of the header `Host`.
     pub(super) fn host(&self) -> &str {
-        self.uri.authority().map_or("", hyper::http::uri::Authority::as_str)
+        self.uri
+            .authority()
+            .map_or("", hyper::http::uri::Authority::as_str)
     }
 }
 
 impl fmt::Display for BaseUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}://{}{}", self.uri.scheme_str().unwrap_or_default(), self.host(), self.path_prefix)
+        write!(
+            f,
+            "{}://{}{}",
+            self.uri.scheme_str().unwrap_or_default(),
+            self.host(),
+            self.path_prefix
+        )
     }
 }
 
@@ -106,7 +122,11 @@ impl ApiRequest {
         let payload = message.payload.as_str();
         let enable_historical_messaging = message.enable_historical_messaging;
         Ok(match &message.target {
-            Target::Peer { destination, wait_for_ack, enable_offline_messaging } => Self {
+            Target::Peer {
+                destination,
+                wait_for_ack,
+                enable_offline_messaging,
+            } => Self {
                 path_and_query: format!("{users}/peer_messages?wait_for_ack={wait_for_ack}"),
                 body: serde_json::to_vec(&PeerBody {
                     destination: destination.as_str(),
@@ -128,7 +148,10 @@ impl ApiRequest {
 
     /// The request's target at a base URL, and its body.
     pub(super) fn into_parts(self, base: &BaseUrl) -> (String, Vec<u8>) {
-        (format!("{}{}", base.path_prefix, self.path_and_query), self.body)
+        (
+            format!("{}{}", base.path_prefix, self.path_and_query),
+            self.body,
+        )
     }
 }
 
@@ -156,7 +179,8 @@ mod tests {
     #[test]
     fn a_peer_message_is_the_request_of_the_apis_example() {
         let base = BaseUrl::parse("https://api.agora.io").expect("a URL");
-        let request = ApiRequest::new("876922cbca0098dff4323566daa89675", &peer("userA")).expect("a request");
+        let request =
+            ApiRequest::new("876922cbca0098dff4323566daa89675", &peer("userA")).expect("a request");
         let (target, body) = request.into_parts(&base);
         assert_eq!(
             target,
@@ -171,10 +195,19 @@ mod tests {
     #[test]
     fn a_channel_message_is_the_request_of_the_apis_example() {
         let base = BaseUrl::parse("http://localhost:8080/gateway/").expect("a URL");
-        let message =
-            Message { target: Target::Channel { name: ChannelName::new("channelA").expect("a name") }, ..peer("a b+#?%") };
-        let (target, body) = ApiRequest::new("id", &message).expect("a request").into_parts(&base);
-        assert_eq!(target, "/gateway/dev/v2/project/id/rtm/users/a%20b%2B%23%3F%25/channel_messages");
+        let message = Message {
+            target: Target::Channel {
+                name: ChannelName::new("channelA").expect("a name"),
+            },
+            ..peer("a b+#?%")
+        };
+        let (target, body) = ApiRequest::new("id", &message)
+            .expect("a request")
+            .into_parts(&base);
+        assert_eq!(
+            target,
+            "/gateway/dev/v2/project/id/rtm/users/a%20b%2B%23%3F%25/channel_messages"
+        );
         assert_eq!(
             String::from_utf8(body).expect("text"),
             r#"{"channel_name":"channelA","enable_historical_messaging":false,"payload":"Hello"}"#
@@ -197,7 +230,13 @@ mod tests {
 
     #[test]
     fn a_base_url_says_what_is_wrong_and_hides_a_password() {
-        for bad in ["api.agora.io", "ftp://api.agora.io", "https://", "https://h/?q=1", ""] {
+        for bad in [
+            "api.agora.io",
+            "ftp://api.agora.io",
+            "https://",
+            "https://h/?q=1",
+            "",
+        ] {
             assert!(BaseUrl::parse(bad).is_err(), "{bad}");
         }
         let error = BaseUrl::parse("https://me:hush@api.agora.io").expect_err("a password");

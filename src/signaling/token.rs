@@ -103,9 +103,13 @@ mod tests {
     #[test]
     fn a_token_is_the_vendors_known_answer() {
         let token = make(CLAIMS, CERTIFICATE);
-        let packed = STANDARD.decode(token.strip_prefix("007").expect("the version")).expect("base64");
+        let packed = STANDARD
+            .decode(token.strip_prefix("007").expect("the version"))
+            .expect("base64");
         let mut inflated = Vec::new();
-        flate2::read::ZlibDecoder::new(packed.as_slice()).read_to_end(&mut inflated).expect("zlib");
+        flate2::read::ZlibDecoder::new(packed.as_slice())
+            .read_to_end(&mut inflated)
+            .expect("zlib");
         let hex: String = inflated.iter().map(|byte| format!("{byte:02x}")).collect();
         assert_eq!(hex, KNOWN);
     }

@@ -62,36 +62,74 @@ pub(super) async fn deliver(
         },
     };
     // The recorder takes records for as long as there are deliveries.
-    records.send(Delivered { record, lane, wants_slot, _room: room }).await.ok();
+    records
+        .send(Delivered {
+            record,
+            lane,
+            wants_slot,
+            _room: room,
+        })
+        .await
+        .ok();
 }
 
 async fn get_ready(lane: &Lane, claimed: &Claimed) -> Result<Ready, NoCall> {
     let ended = |status, error| NoCall::Record(Record::ended(claimed, status, error));
-    let message = claimed.message.as_ref().map_err(|error| ended(FinalStatus::Failed, error.to_string()))?;
+    let message = claimed
+        .message
+        .as_ref()
+        .map_err(|error| ended(FinalStatus::Failed, error.to_string()))?;
     let request = sign(lane, message).map_err(|error| match error {
         CredentialError::OtherSender { .. } => ended(FinalStatus::Failed, error.to_string()),
         error => NoCall::NoCredentials(error),
     })?;
-    let Some(clock) = lane.shared.outbox.clock().get() else { return Err(NoCall::Late) };
+    let Some(clock) = lane.shared.outbox.clock().get() else {
+        return Err(NoCall::Late);
+    };
 
     let slot = clock.instant_of(claimed.slot_at);
     let lead = lane.client.connect_lead();
     tokio::time::sleep_until(slot.checked_sub(lead).unwrap_or(slot).into()).await;
-    let connection =
-        lane.client.connection().await.map_err(|failure| NoCall::Failed(lane.now(), failure))?;
+    let connection = lane
+        .client
+        .connection()
+        .await
+        .map_err(|failure| NoCall::Failed(lane.now(), failure))?;
     tokio::time::sleep_until(slot.into()).await;
 
     // The clock may have been corrected while this waited.
     let clock = lane.shared.outbox.clock().get().unwrap_or(clock);
     let now = Instant::now();
-    if claimed.terms.expires_at.is_some_and(|expires_at| expires_at <= clock.at(now)) {
+    if claimed
+        .terms
+        .expires_at
+        .is_some_and(|expires_at| expires_at <= clock.at(now))
+    {
         lane.client.put_back(connection);
-        return Err(ended(FinalStatus::Expired, "not sent before its expires_at".into()));
+        return Err(ended(
+            FinalStatus::Expired,
+            "not sent before its expires_at".into(),
+        ));
     }
-    match SendPermit::take(claimed.slot_at, &clock, now, claimed.lease_ends, lane.client.request_timeout()) {
-        Ok(permit) => Ok(Ready { permit, connection, request }),
+    match SendPermit::take(
+        claimed.slot_at,
+        &clock,
+        now,
+        claimed.lease_ends,
+        lane.client.request_timeout(),
+    ) {
+        Ok(permit) => Ok(Ready {
+            permit,
+            connection,
+            request,
+        }),
         Err(late) => {
-            tracing::debug!(app = lane.app, message_id = claimed.id, ?late, "slot missed: a new one is taken");
+            tracing::debug!(
+                app = lane.app,
+                message_id = claimed.id,
+                ?late,
+                "slot missed: a new one is taken"
+            );
             lane.client.put_back(connection);
             Err(NoCall::Late)
         }
@@ -106,7 +144,10 @@ fn sign(lane: &Lane, message: &Message) -> Result<SignedRequest, CredentialError
 
 async fn call(lane: &Lane, claimed: &Claimed, ready: Ready) -> Record {
     let sent_at = ready.permit.starts_at();
-    let call = lane.client.send(ready.permit, ready.connection, ready.request).await;
+    let call = lane
+        .client
+        .send(ready.permit, ready.connection, ready.request)
+        .await;
     conclude(lane, claimed, sent_at, lane.now(), call).await
 }
 
@@ -120,7 +161,12 @@ async fn conclude(
 ) -> Record {
     let outcome = outcome::classify(&call);
     let attempt = claimed.terms.attempts + 1;
-    let next = outcome::next(&outcome, claimed.terms, now, lane.shared.retry.delay(attempt));
+    let next = outcome::next(
+        &outcome,
+        claimed.terms,
+        now,
+        lane.shared.retry.delay(attempt),
+    );
     let error = (!matches!(outcome, Outcome::Done(_))).then(|| outcome::describe(&call));
     tracing::debug!(
         app = lane.app,
@@ -133,7 +179,12 @@ async fn conclude(
     );
     if outcome == Outcome::Unauthorized {
         lane.client.credentials().forget_made_tokens();
-        lane.hold(HoldKind::Parked, error.as_deref().unwrap_or_default(), claimed.probe).await;
+        lane.hold(
+            HoldKind::Parked,
+            error.as_deref().unwrap_or_default(),
+            claimed.probe,
+        )
+        .await;
     } else if claimed.probe {
         lane.release().await;
     }
@@ -142,8 +193,9 @@ async fn conclude(
         Next::Again(due_at) | Next::AgainUncounted(due_at) => (None, due_at),
         Next::Back => (None, claimed.was_due_at),
     };
-    let (http_status, request_id) =
-        call.map_or((None, None), |answer| (Some(answer.status), answer.request_id));
+    let (http_status, request_id) = call.map_or((None, None), |answer| {
+        (Some(answer.status), answer.request_id)
+    });
     Record {
         id: claimed.id,
         claim_id: claimed.claim_id,

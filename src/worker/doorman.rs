@@ -20,7 +20,9 @@ pub(super) async fn run(
     shutdown: CancellationToken,
 ) {
     if outbox.has_pooler() {
-        tracing::info!("the database is behind a pooler in transaction mode: no doorbell, looking for work every 200 ms");
+        tracing::info!(
+            "the database is behind a pooler in transaction mode: no doorbell, looking for work every 200 ms"
+        );
         return;
     }
     while !shutdown.is_cancelled() {
@@ -31,7 +33,10 @@ pub(super) async fn run(
                 lanes.iter().for_each(|lane| lane.ring());
                 let error = hear(&mut bell, &lanes).await;
                 listening.store(false, Ordering::Relaxed);
-                tracing::warn!(error, "the doorbell is lost: looking for work every 200 ms meanwhile");
+                tracing::warn!(
+                    error,
+                    "the doorbell is lost: looking for work every 200 ms meanwhile"
+                );
             }
             Err(error) => tracing::debug!(%error, "can't listen for the doorbell"),
         }
@@ -43,7 +48,10 @@ pub(super) async fn run(
 async fn hear(bell: &mut Bell, lanes: &[Arc<Lane>]) -> String {
     loop {
         match bell.heard().await {
-            Ok(Some(app)) => lanes.iter().filter(|lane| lane.app == app).for_each(|lane| lane.ring()),
+            Ok(Some(app)) => lanes
+                .iter()
+                .filter(|lane| lane.app == app)
+                .for_each(|lane| lane.ring()),
             Ok(None) => return "the connection was closed".into(),
             Err(error) => return error.to_string(),
         }

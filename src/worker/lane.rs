@@ -93,11 +93,18 @@ impl Lane {
     /// The present estimate of the database's time.
     pub(super) fn now(&self) -> DbTime {
         // A lane has claimed, and so read the clock, before anybody asks.
-        self.shared.outbox.clock().get().map_or(DbTime::from_micros(0), |clock| clock.at(Instant::now()))
+        self.shared
+            .outbox
+            .clock()
+            .get()
+            .map_or(DbTime::from_micros(0), |clock| clock.at(Instant::now()))
     }
 
     fn wave(&self) -> CancellationToken {
-        self.wave.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.wave
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
     }
 
     /// Gives back every message that waits for its slot, unharmed.
@@ -110,7 +117,12 @@ impl Lane {
     /// Holds the app for the whole fleet: its messages are not at fault.
     pub(super) async fn hold(&self, kind: HoldKind, reason: &str, probe: bool) {
         self.give_back();
-        match self.shared.outbox.hold(&self.app, kind, reason, probe).await {
+        match self
+            .shared
+            .outbox
+            .hold(&self.app, kind, reason, probe)
+            .await
+        {
             Ok(true) => tracing::warn!(
                 app = self.app,
                 hold = kind.as_str(),
@@ -146,12 +158,25 @@ enum Rest {
     /// There may be more: claim again when half of the horizon is free.
     Until(DbTime),
     /// Everything due is taken, or nothing may be: sleep until the bell, or something is due.
-    Sleep { next_due_at: Option<DbTime>, hold: Option<Hold>, nap: Duration },
+    Sleep {
+        next_due_at: Option<DbTime>,
+        hold: Option<Hold>,
+        nap: Duration,
+    },
 }
 
 impl LaneLoop {
-    pub(super) fn new(lane: Arc<Lane>, records: mpsc::Sender<Delivered>, deliveries: TaskTracker) -> Self {
-        Self { lane, records, deliveries, database_pause: DATABASE_PAUSE }
+    pub(super) fn new(
+        lane: Arc<Lane>,
+        records: mpsc::Sender<Delivered>,
+        deliveries: TaskTracker,
+    ) -> Self {
+        Self {
+            lane,
+            records,
+            deliveries,
+            database_pause: DATABASE_PAUSE,
+        }
     }
 
     /// Wait for room, claim, hand out, rest: until the shutdown.
@@ -159,7 +184,9 @@ impl LaneLoop {
         let work = async {
             loop {
                 let room = self.wait_for_room().await;
-                let Some(batch) = self.claim(room).await else { continue };
+                let Some(batch) = self.claim(room).await else {
+                    continue;
+                };
                 let rest = self.rest_after(&batch);
                 self.hand_out(batch);
                 self.rest(rest).await;
@@ -219,9 +246,16 @@ impl LaneLoop {
         }
         for claimed in batch.messages {
             // There is room: the claim was for no more rows than that.
-            let Ok(room) = Arc::clone(&self.lane.room).try_acquire_owned() else { break };
-            let delivery =
-                delivery::deliver(Arc::clone(&self.lane), claimed, self.lane.wave(), room, self.records.clone());
+            let Ok(room) = Arc::clone(&self.lane.room).try_acquire_owned() else {
+                break;
+            };
+            let delivery = delivery::deliver(
+                Arc::clone(&self.lane),
+                claimed,
+                self.lane.wave(),
+                room,
+                self.records.clone(),
+            );
             self.deliveries.spawn(delivery);
         }
     }
@@ -229,7 +263,14 @@ impl LaneLoop {
     fn rest_after(&self, batch: &Batch) -> Rest {
         let poll = self.lane.shared.timing.poll;
         if self.lane.shared.listening.load(Ordering::Relaxed) {
-            rest_after(batch, if batch.bell_switched_on { FIRST_NAP } else { poll })
+            rest_after(
+                batch,
+                if batch.bell_switched_on {
+                    FIRST_NAP
+                } else {
+                    poll
+                },
+            )
         } else {
             rest_after(batch, FIRST_NAP)
         }
@@ -238,13 +279,22 @@ impl LaneLoop {
     async fn rest(&self, rest: Rest) {
         match rest {
             Rest::Until(at) => tokio::time::sleep(at.since(self.lane.now())).await,
-            Rest::Sleep { next_due_at, hold, nap } => self.sleep(next_due_at, hold, nap).await,
+            Rest::Sleep {
+                next_due_at,
+                hold,
+                nap,
+            } => self.sleep(next_due_at, hold, nap).await,
         }
     }
 
     /// Sleeps until the bell rings or something is due. Naps get longer: an insert whose transaction was open while
     /// the bell was switched on does not ring it, and is found about as long after its commit as it took.
-    async fn sleep(&self, mut next_due_at: Option<DbTime>, mut hold: Option<Hold>, mut nap: Duration) {
+    async fn sleep(
+        &self,
+        mut next_due_at: Option<DbTime>,
+        mut hold: Option<Hold>,
+        mut nap: Duration,
+    ) {
         let lane = &self.lane;
         loop {
             let now = lane.now();
@@ -266,7 +316,9 @@ impl LaneLoop {
                 }
             }
             // An error here shows again in the claim, which deals with it.
-            let Ok(peek) = lane.shared.outbox.peek(&lane.app).await else { return };
+            let Ok(peek) = lane.shared.outbox.peek(&lane.app).await else {
+                return;
+            };
             let is_due = peek.next_due_at.is_some_and(|due_at| due_at <= peek.at);
             let is_held = peek.hold.is_some_and(|hold| hold.until > peek.at);
             if is_due && !is_held {
@@ -280,7 +332,11 @@ impl LaneLoop {
 
     fn longest_nap(&self) -> Duration {
         let poll = self.lane.shared.timing.poll;
-        if self.lane.shared.listening.load(Ordering::Relaxed) { poll } else { poll.min(DEAF_POLL) }
+        if self.lane.shared.listening.load(Ordering::Relaxed) {
+            poll
+        } else {
+            poll.min(DEAF_POLL)
+        }
     }
 }
 
@@ -289,7 +345,11 @@ fn rest_after(batch: &Batch, nap: Duration) -> Rest {
     if batch.hold.is_none() && (batch.slots == 0 || batch.is_full()) {
         return Rest::Until(batch.next_slot_at - HORIZON / 2);
     }
-    Rest::Sleep { next_due_at: batch.next_due_at, hold: batch.hold, nap }
+    Rest::Sleep {
+        next_due_at: batch.next_due_at,
+        hold: batch.hold,
+        nap,
+    }
 }
 
 #[cfg(test)]
@@ -321,13 +381,33 @@ mod tests {
 
     #[test]
     fn a_lane_that_has_taken_everything_sleeps() {
-        assert_eq!(rest_after(&batch(3, 2), NAP), Rest::Sleep { next_due_at: None, hold: None, nap: NAP });
+        assert_eq!(
+            rest_after(&batch(3, 2), NAP),
+            Rest::Sleep {
+                next_due_at: None,
+                hold: None,
+                nap: NAP
+            }
+        );
     }
 
     #[test]
     fn a_held_lane_sleeps_whatever_its_probe_took() {
-        let hold = Some(Hold { kind: HoldKind::Parked, until: AT + NAP });
-        let held = Batch { hold, ..batch(1, 1) };
-        assert_eq!(rest_after(&held, NAP), Rest::Sleep { next_due_at: None, hold, nap: NAP });
+        let hold = Some(Hold {
+            kind: HoldKind::Parked,
+            until: AT + NAP,
+        });
+        let held = Batch {
+            hold,
+            ..batch(1, 1)
+        };
+        assert_eq!(
+            rest_after(&held, NAP),
+            Rest::Sleep {
+                next_due_at: None,
+                hold,
+                nap: NAP
+            }
+        );
     }
 }

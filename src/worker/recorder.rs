@@ -39,7 +39,10 @@ pub(super) async fn run(mut inbox: mpsc::Receiver<Delivered>, outbox: Arc<Outbox
                 received = inbox.recv_many(&mut batch, room) => if received == 0 { break },
             }
         }
-        let records: Vec<Record> = batch.iter().map(|delivered| delivered.record.clone()).collect();
+        let records: Vec<Record> = batch
+            .iter()
+            .map(|delivered| delivered.record.clone())
+            .collect();
         write(&outbox, &records, &name).await;
         for delivered in batch.drain(..) {
             if delivered.wants_slot {
@@ -58,7 +61,10 @@ async fn write(outbox: &Outbox, records: &[Record], name: &str) {
     loop {
         match outbox.record(records, name).await {
             Ok(written) => {
-                for late in records.iter().filter(|record| !written.contains(&record.id)) {
+                for late in records
+                    .iter()
+                    .filter(|record| !written.contains(&record.id))
+                {
                     tracing::warn!(
                         message_id = late.id,
                         called = late.call.is_some(),
@@ -100,5 +106,9 @@ fn is_about_the_data(error: &sqlx::Error) -> bool {
     error
         .as_database_error()
         .and_then(sqlx::error::DatabaseError::code)
-        .is_some_and(|code| ["22", "23", "P0"].iter().any(|class| code.starts_with(class)))
+        .is_some_and(|code| {
+            ["22", "23", "P0"]
+                .iter()
+                .any(|class| code.starts_with(class))
+        })
 }

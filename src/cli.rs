@@ -1,0 +1,110 @@
+//! The command line: what can be asked of the binary, one file a command.
+
+mod args;
+mod enqueue;
+mod migrate;
+mod run;
+mod status;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::config::ConfigError;
+use crate::telemetry::{self, LogFormat};
+
+/// Delivers messages from a Postgres outbox to the Agora Signaling REST API, inside a call budget that all workers
+/// of the fleet share.
+#[derive(Debug, Parser)]
+#[command(
+    name = "worker",
+    version,
+    max_term_width = 100,
+    arg_required_else_help = true
+)]
+#[command(after_help = "Examples:
+  worker dev --messages 2000     see it work: throwaway Postgres, simulated API, worker
+  worker migrate                 create or update the schema `signaling`
+  worker run                     deliver, until SIGTERM or SIGINT
+  worker status                  how each app is doing
+
+Exit codes: 0 done, 1 failed, 2 wrong usage or configuration.")]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+
+    /// What is logged: error, warn, info, debug, or a filter like `info,signaling_worker=debug`
+    #[arg(
+        long = "log",
+        env = "WORKER_LOG",
+        default_value = "info",
+        global = true,
+        help_heading = "Logs"
+    )]
+    log: String,
+
+    /// How it is logged
+    #[arg(
+        long,
+        env = "WORKER_LOG_FORMAT",
+        default_value = "text",
+        global = true,
+        help_heading = "Logs"
+    )]
+    log_format: LogFormat,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Run(run::RunArgs),
+    Migrate(migrate::MigrateArgs),
+    Status(status::StatusArgs),
+    Enqueue(enqueue::EnqueueArgs),
+}
+
+/// Parses the command line, runs the command, and says with which code to exit.
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    if let Err(error) = telemetry::init(&cli.log, cli.log_format) {
+        eprintln!("error: WORKER_LOG can't be used: {error}");
+        return ExitCode::from(2);
+    }
+    let runtime = match tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+    {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            eprintln!("error: the runtime can't start: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    let result = runtime.block_on(async {
+        match cli.command {
+            Command::Run(args) => run::run(args).await,
+            Command::Migrate(args) => migrate::run(args).await,
+            Command::Status(args) => status::run(args).await,
+            Command::Enqueue(args) => enqueue::run(args).await,
+        }
+    });
+    // A name look-up or a read of standard input can't be interrupted: they end with the process.
+    runtime.shutdown_background();
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::from(if is_usage(&error) { 2 } else { 1 })
+        }
+    }
+}
+
+/// A mistake in what was asked for, in contrast to something that failed.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct UsageError(pub String);
+
+fn is_usage(error: &anyhow::Error) -> bool {
+    error
+        .chain()
+        .any(|cause| cause.is::<ConfigError>() || cause.is::<UsageError>())
+}

@@ -1,0 +1,63 @@
+//! Arguments that several commands take.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::Args;
+use secrecy::SecretString;
+
+use super::UsageError;
+use crate::config::secret::SecretSource;
+use crate::outbox::Outbox;
+
+/// Which database.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Database")]
+pub(super) struct DatabaseArgs {
+    /// The database with the outbox: postgres://user:password@host:5432/name. Better set as the variable: other
+    /// users of the host can read command lines
+    #[arg(long, env = "DATABASE_URL", hide_env_values = true, value_name = "URL", value_parser = parse_secret)]
+    database_url: Option<SecretString>,
+
+    /// A file that holds the database's URL, instead
+    #[arg(long, env = "DATABASE_URL_FILE", value_name = "FILE")]
+    database_url_file: Option<PathBuf>,
+}
+
+impl DatabaseArgs {
+    /// The URL, from wherever it was given.
+    pub(super) fn url(&self) -> anyhow::Result<SecretString> {
+        match (&self.database_url, &self.database_url_file) {
+            (Some(url), None) => Ok(url.clone()),
+            (None, Some(file)) => Ok(SecretSource::file(file).read()?),
+            (Some(_), Some(_)) => Err(UsageError(
+                "the database is given twice: keep one of DATABASE_URL and DATABASE_URL_FILE".into(),
+            )
+            .into()),
+            (None, None) => Err(UsageError(
+                "no database is given: set DATABASE_URL, like postgres://user:password@host:5432/name".into(),
+            )
+            .into()),
+        }
+    }
+
+    /// The database, reached, with at most so many connections.
+    pub(super) async fn connect(&self, max_connections: u32) -> anyhow::Result<Outbox> {
+        Ok(Outbox::connect(&self.url()?, max_connections).await?)
+    }
+}
+
+/// An empty variable is a variable that is not set.
+#[expect(
+    clippy::unnecessary_wraps,
+    reason = "clap wants a parser that may fail"
+)]
+fn parse_secret(text: &str) -> Result<SecretString, std::convert::Infallible> {
+    Ok(SecretString::from(text.to_owned()))
+}
+
+/// A duration as people write it: `200ms`, `15s`, `5m`.
+pub(super) fn parse_duration(text: &str) -> Result<Duration, String> {
+    humantime::parse_duration(text)
+        .map_err(|error| format!("{error}: write it like 200ms, 15s or 5m"))
+}

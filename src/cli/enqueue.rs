@@ -1,0 +1,211 @@
+//! `worker enqueue`
+
+use std::io::BufRead;
+
+use anyhow::Context;
+use clap::Args;
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+
+use super::UsageError;
+use super::args::DatabaseArgs;
+use crate::message::MAX_PAYLOAD_BYTES;
+use crate::outbox::NewMessage;
+
+/// Insert messages: one given by flags, or many as JSON lines on standard input
+///
+/// An application does not need this: it inserts into signaling.outbox in its own transaction. All messages of a
+/// call are inserted in one transaction, or none is. Prints the id of each message.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  worker enqueue --sender alice --destination bob --payload 'Hello' --wait-for-ack
+  worker enqueue --sender alice --channel lobby --payload 'Hello all'
+  printf '{\"sender\":\"alice\",\"destination\":\"bob\",\"payload\":\"hi\"}\\n' | worker enqueue --stdin
+
+The keys of a JSON line are the columns of signaling.outbox; sender, payload, and one of destination and
+channel_name are needed. Times are written like 2030-01-31T12:00:00Z.")]
+pub(super) struct EnqueueArgs {
+    #[command(flatten)]
+    database: DatabaseArgs,
+
+    /// Read messages from standard input, one JSON object a line
+    #[arg(long, conflicts_with_all = ["sender", "destination", "channel", "payload"])]
+    stdin: bool,
+
+    /// The user who sends
+    #[arg(long, required_unless_present = "stdin")]
+    sender: Option<String>,
+
+    /// The user who receives
+    #[arg(long, conflicts_with = "channel", required_unless_present_any = ["stdin", "channel"])]
+    destination: Option<String>,
+
+    /// The channel to send to, instead
+    #[arg(long)]
+    channel: Option<String>,
+
+    /// The text
+    #[arg(long, required_unless_present = "stdin")]
+    payload: Option<String>,
+
+    /// Which configured app sends it
+    #[arg(long)]
+    app: Option<String>,
+
+    /// Wait for the receiver, to tell delivered from offline
+    #[arg(long)]
+    wait_for_ack: bool,
+
+    /// Keep it for a receiver that is offline
+    #[arg(long)]
+    offline_messaging: bool,
+
+    /// Keep it as a historical message
+    #[arg(long)]
+    historical_messaging: bool,
+
+    /// Earliest time to send
+    #[arg(long, value_parser = parse_time, value_name = "TIME")]
+    due_at: Option<OffsetDateTime>,
+
+    /// Not sent after this
+    #[arg(long, value_parser = parse_time, value_name = "TIME")]
+    expires_at: Option<OffsetDateTime>,
+
+    /// Calls that may go wrong before it ends as failed
+    #[arg(long)]
+    max_attempts: Option<u16>,
+
+    /// Never call it again after a call whose outcome is not known
+    #[arg(long)]
+    at_most_once: bool,
+
+    /// A key that is unique for the app: a message whose key is there already is not inserted again
+    #[arg(long)]
+    dedupe_key: Option<String>,
+}
+
+/// Messages of one call, which are one transaction.
+const MAX_MESSAGES: usize = 1_000_000;
+/// The longest line: a payload with every byte escaped, and the rest of the message.
+const MAX_LINE_BYTES: u64 = 6 * MAX_PAYLOAD_BYTES as u64 + 8 * 1024;
+
+pub(super) async fn run(args: EnqueueArgs) -> anyhow::Result<()> {
+    let messages = if args.stdin {
+        read_lines(std::io::stdin().lock())?
+    } else {
+        let message = args.message();
+        message
+            .check()
+            .map_err(|error| UsageError(error.to_string()))?;
+        vec![message]
+    };
+    let outbox = args.database.connect(1).await?;
+    let ids = outbox.enqueue(&messages).await?;
+    outbox.close().await;
+    let lines: String = ids.iter().map(|id| format!("{id}\n")).collect();
+    print!("{lines}");
+    if ids.len() < messages.len() {
+        eprintln!(
+            "{} of {} were there already, by their dedupe_key",
+            messages.len() - ids.len(),
+            messages.len()
+        );
+    }
+    Ok(())
+}
+
+fn read_lines(mut input: impl BufRead) -> anyhow::Result<Vec<NewMessage>> {
+    let mut messages = Vec::new();
+    let mut line = Vec::new();
+    for number in 1.. {
+        line.clear();
+        let mut bounded = std::io::Read::take(&mut input, MAX_LINE_BYTES + 1);
+        if bounded
+            .read_until(b'\n', &mut line)
+            .context("standard input can't be read")?
+            == 0
+        {
+            break;
+        }
+        if line.len() as u64 > MAX_LINE_BYTES {
+            return Err(UsageError(format!(
+                "line {number} is longer than any message can be: none was inserted"
+            ))
+            .into());
+        }
+        if line.trim_ascii().is_empty() {
+            continue;
+        }
+        let wrong = |why: String| UsageError(format!("line {number}: {why}: none was inserted"));
+        let message: NewMessage =
+            serde_json::from_slice(&line).map_err(|error| wrong(error.to_string()))?;
+        message.check().map_err(|error| wrong(error.to_string()))?;
+        if messages.len() == MAX_MESSAGES {
+            return Err(UsageError(format!(
+                "more than {MAX_MESSAGES} messages: insert them in several calls"
+            ))
+            .into());
+        }
+        messages.push(message);
+    }
+    Ok(messages)
+}
+
+impl EnqueueArgs {
+    fn message(&self) -> NewMessage {
+        NewMessage {
+            app: self.app.clone(),
+            sender: self.sender.clone().unwrap_or_default(),
+            destination: self.destination.clone(),
+            channel_name: self.channel.clone(),
+            payload: self.payload.clone().unwrap_or_default(),
+            wait_for_ack: self.wait_for_ack,
+            enable_offline_messaging: self.offline_messaging,
+            enable_historical_messaging: self.historical_messaging,
+            due_at: self.due_at,
+            expires_at: self.expires_at,
+            max_attempts: self.max_attempts,
+            at_most_once: self.at_most_once,
+            dedupe_key: self.dedupe_key.clone(),
+            traceparent: None,
+        }
+    }
+}
+
+fn parse_time(text: &str) -> Result<OffsetDateTime, String> {
+    OffsetDateTime::parse(text, &Rfc3339)
+        .map_err(|error| format!("{error}: write it like 2030-01-31T12:00:00Z"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_mistake_is_told_with_its_line() {
+        let input = "{\"sender\":\"a\",\"destination\":\"b\",\"payload\":\"x\"}\n\n{\"sender\":\"a\",\"payload\":\"x\"}\n";
+        let error = read_lines(input.as_bytes())
+            .expect_err("no target")
+            .to_string();
+        assert!(
+            error.starts_with("line 3: exactly one of destination and channel_name"),
+            "{error}"
+        );
+        let error = read_lines("nonsense".as_bytes())
+            .expect_err("no JSON")
+            .to_string();
+        assert!(error.starts_with("line 1: "), "{error}");
+    }
+
+    #[test]
+    fn a_line_without_an_end_is_not_read_for_ever() {
+        let endless = vec![b'x'; 1024 * 1024];
+        assert!(
+            read_lines(endless.as_slice())
+                .expect_err("too long")
+                .to_string()
+                .contains("longer")
+        );
+    }
+}

@@ -1,0 +1,234 @@
+//! `worker run`
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use clap::Args;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+
+use super::args::{DatabaseArgs, parse_duration};
+use crate::config::{self, AppConfig, ConfigError, RawApp, Timing, WorkerConfig};
+use crate::retry::RetryPolicy;
+use crate::worker;
+
+/// Deliver messages, until SIGTERM or SIGINT
+///
+/// Any number of these may run, on any number of hosts: together they keep each app below its limit. At the first
+/// signal the worker claims nothing more, gives back what it has not sent, finishes and records what is in flight,
+/// and exits with 0; a second signal ends it at once.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Secrets have no flags, so that they stand in no list of processes. Set one of:
+  AGORA_API_KEY and AGORA_API_SECRET     basic authentication, any sender
+  AGORA_TOKEN and AGORA_UID              a token that you make, for its one sender
+  AGORA_APP_CERTIFICATE                  the worker makes a token for each sender
+Each also with _FILE at its end, as the name of a file that holds it; a file is read again when it changes.
+
+Examples:
+  DATABASE_URL=postgres://localhost/app AGORA_APP_ID=… AGORA_API_KEY=… AGORA_API_SECRET_FILE=/run/secrets/agora worker run
+  worker run --config apps.toml --max-in-flight 200
+
+A file of apps has a table for each one, named like the column `app` of its rows:
+  [apps.default]
+  app_id = \"…\"
+  api_key = \"…\"
+  api_secret_file = \"/run/secrets/agora\"
+  rate = 500"
+)]
+pub(super) struct RunArgs {
+    #[command(flatten)]
+    database: DatabaseArgs,
+    #[command(flatten)]
+    app: AppArgs,
+    #[command(flatten)]
+    worker: WorkerArgs,
+}
+
+/// What goes for the app, or for each app of the file that does not say otherwise.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "App")]
+struct AppArgs {
+    /// A TOML file with several apps, instead of the one app of the variables
+    #[arg(long, env = "WORKER_CONFIG", value_name = "FILE")]
+    config: Option<PathBuf>,
+
+    /// The app ID
+    #[arg(long, env = "AGORA_APP_ID", value_name = "ID")]
+    app_id: Option<String>,
+
+    /// With AGORA_TOKEN: the user that the token was made for
+    #[arg(long, env = "AGORA_UID", value_name = "USER")]
+    uid: Option<String>,
+
+    /// In which headers tokens go: x-agora (the default for AGORA_TOKEN) or authorization (for made tokens)
+    #[arg(long, env = "AGORA_TOKEN_HEADERS", value_name = "KIND")]
+    token_headers: Option<String>,
+
+    /// Where the API is [default: https://api.agora.io]
+    #[arg(long, env = "AGORA_BASE_URL", value_name = "URL")]
+    base_url: Option<String>,
+
+    /// Certificates to trust beside the public ones, as PEM
+    #[arg(long, env = "AGORA_CA_FILE", value_name = "FILE")]
+    ca_file: Option<PathBuf>,
+
+    /// Calls a second that the API allows the app, over all workers [default: 500]
+    #[arg(long, env = "WORKER_RATE", value_name = "CALLS")]
+    rate: Option<f64>,
+
+    /// Calls of an app that may be under way at once in this process [default: 1024]
+    #[arg(long, env = "WORKER_MAX_IN_FLIGHT", value_name = "CALLS")]
+    max_in_flight: Option<usize>,
+}
+
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Worker")]
+struct WorkerArgs {
+    /// Longest time from the start of a call to the end of its answer
+    #[arg(long, env = "WORKER_REQUEST_TIMEOUT", default_value = "15s", value_parser = parse_duration)]
+    request_timeout: Duration,
+
+    /// Longest time to make a connection to the API
+    #[arg(long, env = "WORKER_CONNECT_TIMEOUT", default_value = "5s", value_parser = parse_duration)]
+    connect_timeout: Duration,
+
+    /// How long a claimed message belongs to this worker: when it dies, others have the message after that
+    /// [default: the request timeout and 15s]
+    #[arg(long, env = "WORKER_LEASE", value_parser = parse_duration)]
+    lease: Option<Duration>,
+
+    /// The delay before a message's second call; it doubles with each call
+    #[arg(long, env = "WORKER_RETRY_BASE", default_value = "1s", value_parser = parse_duration)]
+    retry_base: Duration,
+
+    /// The longest delay between two calls of a message
+    #[arg(long, env = "WORKER_RETRY_CAP", default_value = "5m", value_parser = parse_duration)]
+    retry_cap: Duration,
+
+    /// How often an idle worker looks for work when nothing wakes it
+    #[arg(long, env = "WORKER_POLL", default_value = "1s", value_parser = parse_duration)]
+    poll: Duration,
+
+    /// How long a shutdown waits for calls in flight [default: the request timeout and 5s]
+    #[arg(long, env = "WORKER_DRAIN_TIMEOUT", value_parser = parse_duration)]
+    drain_timeout: Option<Duration>,
+
+    /// Most connections to the database, beside the one that hears the doorbell
+    #[arg(long, env = "WORKER_DATABASE_CONNECTIONS", default_value_t = 5, value_name = "COUNT",
+          value_parser = clap::value_parser!(u32).range(1..=1_000))]
+    database_connections: u32,
+
+    /// The worker's name in `claimed_by` [default: host name and process ID]
+    #[arg(long, env = "WORKER_NAME")]
+    name: Option<String>,
+}
+
+pub(super) async fn run(args: RunArgs) -> anyhow::Result<()> {
+    let config = config(&args)?;
+    let outbox = args
+        .database
+        .connect(args.worker.database_connections)
+        .await?;
+    outbox.check_schema().await?;
+    let outbox = Arc::new(outbox);
+    let shutdown = CancellationToken::new();
+    let worker = worker::run(config, Arc::clone(&outbox), shutdown.clone());
+    tokio::select! {
+        biased;
+        () = signals(shutdown)? => anyhow::bail!("ended at once by a second signal: what was in flight is due again when its lease ends"),
+        result = worker => result?,
+    }
+    outbox.close().await;
+    Ok(())
+}
+
+/// Cancels `shutdown` at the first signal, and returns at the second.
+pub(super) fn signals(shutdown: CancellationToken) -> anyhow::Result<impl Future<Output = ()>> {
+    let mut term = signal(SignalKind::terminate()).context("SIGTERM can't be handled")?;
+    let mut int = signal(SignalKind::interrupt()).context("SIGINT can't be handled")?;
+    Ok(async move {
+        for _ in 0..2 {
+            let name = tokio::select! {
+                _ = term.recv() => "SIGTERM",
+                _ = int.recv() => "SIGINT",
+            };
+            if !shutdown.is_cancelled() {
+                tracing::info!(
+                    signal = name,
+                    "shutting down; a second signal ends it at once"
+                );
+            }
+            shutdown.cancel();
+        }
+    })
+}
+
+fn config(args: &RunArgs) -> Result<WorkerConfig, ConfigError> {
+    let worker = &args.worker;
+    let timing = Timing::new(
+        worker.lease,
+        worker.request_timeout,
+        worker.connect_timeout,
+        worker.poll,
+    )?;
+    Ok(WorkerConfig {
+        apps: apps(&args.app)?,
+        name: worker.name.clone().unwrap_or_else(default_name),
+        timing,
+        retry: RetryPolicy::new(worker.retry_base, worker.retry_cap)?,
+        drain_timeout: worker
+            .drain_timeout
+            .unwrap_or(worker.request_timeout + Duration::from_secs(5)),
+    })
+}
+
+fn apps(args: &AppArgs) -> Result<Vec<AppConfig>, ConfigError> {
+    let environment = config::secrets_from(|name| std::env::var(name).ok());
+    let with_shared = |raw: RawApp| RawApp {
+        base_url: raw.base_url.or_else(|| given(args.base_url.as_deref())),
+        ca_file: raw.ca_file.or_else(|| args.ca_file.clone()),
+        rate: raw.rate.or(args.rate),
+        max_in_flight: raw.max_in_flight.or(args.max_in_flight),
+        ..raw
+    };
+    let Some(path) = &args.config else {
+        let app = RawApp {
+            app_id: given(args.app_id.as_deref()),
+            uid: given(args.uid.as_deref()),
+            token_headers: given(args.token_headers.as_deref()),
+            ..environment
+        };
+        if app.is_empty() {
+            return Err(ConfigError::NoApp);
+        }
+        return Ok(vec![with_shared(app).check("default")?]);
+    };
+    if given(args.app_id.as_deref()).is_some() {
+        return Err(ConfigError::TwoSources("AGORA_APP_ID"));
+    }
+    let apps = config::read_apps(path)?;
+    if apps.is_empty() {
+        return Err(ConfigError::NoApp);
+    }
+    apps.into_iter()
+        .map(|(alias, raw)| with_shared(raw).check(&alias))
+        .collect()
+}
+
+fn given(text: Option<&str>) -> Option<String> {
+    text.filter(|text| !text.is_empty()).map(str::to_owned)
+}
+
+/// Host and process, as people look for them.
+fn default_name() -> String {
+    let host = std::fs::read_to_string("/proc/sys/kernel/hostname")
+        .ok()
+        .or_else(|| std::env::var("HOSTNAME").ok())
+        .map(|name| name.trim().to_owned())
+        .filter(|name| !name.is_empty())
+        .unwrap_or_else(|| "worker".into());
+    format!("{host}:{}", std::process::id())
+}
