@@ -1,0 +1,287 @@
+//! `worker simulate`: the simulated API alone, for trying things out and for tests of other programs.
+
+use std::env;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::time::Duration;
+
+use anyhow::{Context as _, bail};
+use clap::Args;
+use signaling_worker::simulator::{
+    ApiKey, Behaviour, Credentials, FaultRule, GivenToken, Simulator, SimulatorConfig, Summary,
+    TlsFiles,
+};
+use tokio::signal::unix::{SignalKind, signal};
+
+const EXAMPLES: &str = "\
+Examples:
+  worker simulate
+      Listens on 127.0.0.1:8480 and accepts 500 calls in any second for each app ID.
+  worker simulate --limit 50 --latency 20ms --jitter 10ms
+      A small limit, and answers that take 20 to 30 ms.
+  worker simulate --fault 500:share=0.01 --fault drop:share=0.001
+      One call in a hundred fails; one in a thousand is taken and never answered.
+  worker simulate --fault 500:destination=flaky-,first_calls=1 --fault slow=3s:destination=slow-
+      Messages to flaky-… fail at first, those to slow-… take three seconds.
+
+A fault is FAULT[:KEY=VALUE,…], and the first rule that matches a call is done to it.
+  FAULT  a status from 200 to 599, slow=DURATION, drop (takes the message, closes the connection),
+         drop_before (closes it without taking the message), hang, garbage, half_body
+  KEY    app, sender, destination (what the name begins with), share (0 to 1), count (how often),
+         first_calls (only the first so many of each message); with a status also retry_after and,
+         last of all, body
+
+Credentials come from the environment, and with none every call is accepted: AGORA_API_KEY with
+AGORA_API_SECRET, AGORA_TOKEN (with AGORA_UID for one user alone), AGORA_APP_CERTIFICATE.";
+
+/// Run the simulated Signaling API
+#[derive(Debug, Args)]
+#[command(after_long_help = EXAMPLES)]
+pub struct SimulateArgs {
+    /// The address to listen on; port 0 takes a free one
+    #[arg(
+        long,
+        env = "SIMULATOR_LISTEN",
+        default_value = "127.0.0.1:8480",
+        value_name = "ADDRESS"
+    )]
+    pub listen: SocketAddr,
+
+    /// The most calls of an app ID in any sliding second, or "none"
+    #[arg(long, default_value = "500", value_name = "CALLS")]
+    pub limit: CallLimit,
+
+    /// How long every answer takes
+    #[arg(long, default_value = "0s", value_parser = humantime::parse_duration, value_name = "DURATION")]
+    pub latency: Duration,
+
+    /// Up to how much longer it takes, evenly spread
+    #[arg(long, default_value = "0s", value_parser = humantime::parse_duration, value_name = "DURATION")]
+    pub jitter: Duration,
+
+    /// Receivers whose name begins so are offline
+    #[arg(long, default_value = "offline-", value_name = "PREFIX")]
+    pub offline_prefix: String,
+
+    /// A fault to do to calls, such as 500:share=0.01; may be given again
+    #[arg(long = "fault", value_name = "RULE")]
+    pub faults: Vec<FaultRule>,
+
+    /// The certificate to serve TLS with, as a PEM file
+    #[arg(long, requires = "tls_key", value_name = "FILE")]
+    pub tls_cert: Option<PathBuf>,
+
+    /// The certificate's private key, as a PEM file
+    #[arg(long, requires = "tls_cert", value_name = "FILE")]
+    pub tls_key: Option<PathBuf>,
+
+    /// The seed of chance: the same seed and the same calls meet the same faults
+    #[arg(long, default_value_t = 0, value_name = "NUMBER")]
+    pub seed: u64,
+}
+
+/// A number of calls, or none at all.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CallLimit(pub Option<u32>);
+
+impl FromStr for CallLimit {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "none" => Ok(Self(None)),
+            _ => match text.parse() {
+                Ok(limit) if limit > 0 => Ok(Self(Some(limit))),
+                _ => Err("write a number of calls from 1 on, or none for no limit".to_owned()),
+            },
+        }
+    }
+}
+
+/// Serves the simulated API until the process is asked to end.
+///
+/// # Errors
+/// When the credentials in the environment are incomplete, or the API can't be served as asked.
+pub async fn run(args: SimulateArgs) -> anyhow::Result<()> {
+    // Asked for first, so that no signal is missed once the address is printed.
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    let credentials = credentials(|name| env::var(name).ok().filter(|value| !value.is_empty()))?;
+    let accepts = credentials.accepts().join(", ");
+    let simulator = Simulator::start(config(args, credentials))
+        .await
+        .context("the simulated API can't start")?;
+
+    let url = simulator.base_url();
+    println!("simulated API   {url}");
+    println!("control         {url}/_simulator/");
+    println!("accepts         {accepts}");
+    tokio::select! {
+        _ = interrupt.recv() => {}
+        _ = terminate.recv() => {}
+    }
+    simulator.stop().await;
+    println!("{}", report(&simulator.ledger().summary()));
+    Ok(())
+}
+
+fn config(args: SimulateArgs, credentials: Credentials) -> SimulatorConfig {
+    let whole_ms = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
+    SimulatorConfig {
+        bind: args.listen,
+        tls: args
+            .tls_cert
+            .zip(args.tls_key)
+            .map(|(certificate, key)| TlsFiles { certificate, key }),
+        seed: args.seed,
+        faults: args.faults,
+        behaviour: Behaviour {
+            limit: args.limit.0,
+            offline_prefix: Some(args.offline_prefix).filter(|prefix| !prefix.is_empty()),
+            latency_ms: whole_ms(args.latency),
+            jitter_ms: whole_ms(args.jitter),
+            credentials,
+            ..Behaviour::default()
+        },
+        ..SimulatorConfig::default()
+    }
+}
+
+/// Reads the credentials to accept: the same variables that the worker signs in with.
+fn credentials(variable: impl Fn(&str) -> Option<String>) -> anyhow::Result<Credentials> {
+    let basic = match (variable("AGORA_API_KEY"), variable("AGORA_API_SECRET")) {
+        (Some(api_key), Some(api_secret)) => vec![ApiKey {
+            api_key,
+            api_secret,
+        }],
+        (None, None) => Vec::new(),
+        (Some(_), None) => bail!("AGORA_API_KEY is set and AGORA_API_SECRET is not: set both"),
+        (None, Some(_)) => bail!("AGORA_API_SECRET is set and AGORA_API_KEY is not: set both"),
+    };
+    let given = |token| GivenToken {
+        token,
+        uid: variable("AGORA_UID"),
+    };
+    Ok(Credentials {
+        basic,
+        tokens: variable("AGORA_TOKEN").map(given).into_iter().collect(),
+        app_certificates: variable("AGORA_APP_CERTIFICATE").into_iter().collect(),
+    })
+}
+
+/// A few lines about what was seen.
+fn report(summary: &Summary) -> String {
+    let mut lines = vec![format!(
+        "{} calls, {} messages accepted, {} of them more than once",
+        summary.calls, summary.accepted, summary.duplicates
+    )];
+    if summary.strays > 0 {
+        lines.push(format!("{} requests to no known route", summary.strays));
+    }
+    for (app_id, app) in &summary.apps {
+        let statuses: Vec<_> = app
+            .by_status
+            .iter()
+            .map(|(status, count)| format!("{status}: {count}"))
+            .chain((app.unanswered > 0).then(|| format!("no answer: {}", app.unanswered)))
+            .collect();
+        lines.push(format!(
+            "app {app_id}: {:.1} calls/s, at most {} in a second ({} accepted); {}",
+            app.calls_per_s,
+            app.worst_sliding_second,
+            app.worst_sliding_second_accepted,
+            statuses.join(", ")
+        ));
+    }
+    lines.join("\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use clap::Parser;
+    use signaling_worker::simulator::AppSummary;
+
+    use super::*;
+
+    #[derive(Debug, Parser)]
+    struct Command {
+        #[command(flatten)]
+        args: SimulateArgs,
+    }
+
+    fn parsed(flags: &[&str]) -> Result<SimulatorConfig, String> {
+        let words = ["simulate"].iter().chain(flags);
+        Command::try_parse_from(words)
+            .map(|command| config(command.args, Credentials::default()))
+            .map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn flags_become_the_configuration() {
+        let config = parsed(&[
+            "--listen=127.0.0.1:0",
+            "--limit=none",
+            "--latency=20ms",
+            "--offline-prefix=",
+            "--fault=500:share=0.01",
+            "--fault=drop",
+        ])
+        .unwrap();
+        assert_eq!(config.bind.port(), 0);
+        assert_eq!(config.behaviour.limit, None);
+        assert_eq!(config.behaviour.latency_ms, 20);
+        assert_eq!(config.behaviour.offline_prefix, None);
+        assert_eq!(config.faults.len(), 2);
+    }
+
+    #[test]
+    fn a_wrong_flag_is_refused_with_a_sentence() {
+        let error = parsed(&["--limit=0"]).unwrap_err();
+        assert!(error.contains("or none for no limit"), "{error}");
+        let error = parsed(&["--fault=explode"]).unwrap_err();
+        assert!(error.contains("unknown fault `explode`"), "{error}");
+        assert!(parsed(&["--tls-cert=only.pem"]).is_err());
+    }
+
+    #[test]
+    fn half_an_api_key_is_an_error() {
+        let key_alone = |name: &str| (name == "AGORA_API_KEY").then(|| "key".to_owned());
+        let error = credentials(key_alone).unwrap_err().to_string();
+        assert!(error.contains("AGORA_API_SECRET is not"), "{error}");
+    }
+
+    #[test]
+    fn credentials_come_from_the_environment() {
+        let all = |name: &str| Some(name.to_owned());
+        let credentials = credentials(all).unwrap();
+        assert_eq!(credentials.accepts().len(), 3);
+        assert_eq!(credentials.tokens[0].uid.as_deref(), Some("AGORA_UID"));
+    }
+
+    #[test]
+    fn the_report_names_every_app() {
+        let app = AppSummary {
+            calls: 3,
+            unanswered: 1,
+            by_status: BTreeMap::from([(200, 2)]),
+            worst_sliding_second: 3,
+            worst_sliding_second_accepted: 2,
+            calls_per_s: 1.25,
+            ..AppSummary::default()
+        };
+        let summary = Summary {
+            calls: 3,
+            accepted: 2,
+            apps: BTreeMap::from([("app".to_owned(), app)]),
+            ..Summary::default()
+        };
+        assert_eq!(
+            report(&summary),
+            "3 calls, 2 messages accepted, 0 of them more than once\n\
+             app app: 1.2 calls/s, at most 3 in a second (2 accepted); 200: 2, no answer: 1"
+        );
+    }
+}

@@ -1,0 +1,133 @@
+use axum::http::HeaderValue;
+
+use super::token::tests::{CERTIFICATE, made};
+use super::*;
+
+const NOW_S: u64 = 1_800_000_000;
+
+fn headers(pairs: &[(&'static str, &str)]) -> HeaderMap {
+    pairs
+        .iter()
+        .map(|&(name, value)| {
+            let name = name.parse().unwrap();
+            (name, HeaderValue::from_str(value).unwrap())
+        })
+        .collect()
+}
+
+fn admits(credentials: &Credentials, sender: &str, pairs: &[(&'static str, &str)]) -> bool {
+    credentials.admit(&headers(pairs), "app", sender, NOW_S)
+}
+
+fn key() -> Credentials {
+    Credentials {
+        basic: vec![ApiKey {
+            api_key: "key".to_owned(),
+            api_secret: "secret".to_owned(),
+        }],
+        ..Credentials::default()
+    }
+}
+
+fn given_token(uid: Option<&str>) -> Credentials {
+    Credentials {
+        tokens: vec![GivenToken {
+            token: "T".to_owned(),
+            uid: uid.map(str::to_owned),
+        }],
+        ..Credentials::default()
+    }
+}
+
+fn basic(pair: &str) -> String {
+    format!("Basic {}", STANDARD.encode(pair))
+}
+
+#[test]
+fn without_credentials_everything_is_accepted() {
+    assert!(admits(&Credentials::default(), "anyone", &[]));
+}
+
+#[test]
+fn an_api_key_signs_in_any_sender_with_its_own_secret_alone() {
+    let right = basic("key:secret");
+    assert!(admits(&key(), "anyone", &[("authorization", &right)]));
+    let lower = right.replace("Basic", "basic");
+    assert!(admits(&key(), "anyone", &[("authorization", &lower)]));
+    for wrong in [
+        basic("key:other"),
+        basic("other:secret"),
+        basic("key:"),
+        "Basic !".to_owned(),
+        "Basic".to_owned(),
+        "Bearer key:secret".to_owned(),
+    ] {
+        assert!(
+            !admits(&key(), "anyone", &[("authorization", &wrong)]),
+            "{wrong}"
+        );
+    }
+    assert!(!admits(&key(), "anyone", &[]));
+}
+
+#[test]
+fn a_token_in_its_headers_is_only_for_the_user_named_beside_it() {
+    let credentials = given_token(None);
+    let pairs = [("x-agora-token", "T"), ("x-agora-uid", "alice")];
+    assert!(admits(&credentials, "alice", &pairs));
+    assert!(!admits(&credentials, "bob", &pairs));
+    assert!(!admits(&credentials, "alice", &pairs[..1]));
+    assert!(!admits(
+        &credentials,
+        "alice",
+        &[("x-agora-token", "U"), ("x-agora-uid", "alice")]
+    ));
+}
+
+#[test]
+fn a_bearer_token_is_for_the_user_it_was_given_for() {
+    let pairs = [("authorization", "agora token=T")];
+    assert!(admits(&given_token(Some("alice")), "alice", &pairs));
+    assert!(!admits(&given_token(Some("alice")), "bob", &pairs));
+    assert!(admits(&given_token(None), "bob", &pairs));
+    assert!(!admits(
+        &given_token(None),
+        "bob",
+        &[("authorization", "agora token=U")]
+    ));
+}
+
+#[test]
+fn a_token_of_the_app_certificate_signs_in_either_way() {
+    let credentials = Credentials {
+        app_certificates: vec![CERTIFICATE.to_owned()],
+        ..Credentials::default()
+    };
+    let token = made("app", "alice", u32::try_from(NOW_S).unwrap());
+    let bearer = format!("agora token={token}");
+    let in_headers = [("x-agora-token", token.as_str()), ("x-agora-uid", "alice")];
+    assert!(admits(&credentials, "alice", &in_headers));
+    assert!(admits(&credentials, "alice", &[("authorization", &bearer)]));
+    assert!(!admits(&credentials, "bob", &[("authorization", &bearer)]));
+
+    let expired = made("app", "alice", u32::try_from(NOW_S - 600).unwrap());
+    let bearer = format!("agora token={expired}");
+    assert!(!admits(
+        &credentials,
+        "alice",
+        &[("authorization", &bearer)]
+    ));
+    let elsewhere = made("other app", "alice", u32::try_from(NOW_S).unwrap());
+    let bearer = format!("agora token={elsewhere}");
+    assert!(!admits(
+        &credentials,
+        "alice",
+        &[("authorization", &bearer)]
+    ));
+}
+
+#[test]
+fn secrets_are_not_shown() {
+    let shown = format!("{:?}", key());
+    assert_eq!(shown, r#"["API key and secret (1)"]"#);
+}

@@ -1,0 +1,197 @@
+//! Looking into the simulator and changing it over HTTP, under `/_simulator/`.
+
+use std::sync::Arc;
+
+use axum::body::Bytes;
+use axum::extract::{Query, State};
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use axum::{Json, Router};
+use serde::Deserialize;
+use serde_json::{Map, Value, json};
+
+use super::api::Api;
+use super::behaviour::Behaviour;
+use super::call::Call;
+use super::fault_text::FaultError;
+use super::faults::FaultRule;
+use super::summary::Summary;
+
+/// The most calls listed at once.
+const MAX_LISTED_CALLS: usize = 10_000;
+
+const HELP: &str = "\
+The simulated Signaling API.
+
+GET    /_simulator/ledger                   totals: calls, statuses, duplicates, the fullest second
+DELETE /_simulator/ledger                   forget all calls
+GET    /_simulator/calls?after=SEQ&limit=N  the calls after number SEQ (0), at most N (1000)
+GET    /_simulator/faults                   the fault rules in force, as JSON
+PUT    /_simulator/faults                   replace them: an array of such rules, or of texts as
+                                            [\"500:share=0.01\", \"slow=250ms:destination=slow-\"]
+GET    /_simulator/config                   limit, offline prefix, latency; of credentials, the kinds
+PUT    /_simulator/config                   replace the fields given: limit, app_limits, retry_after,
+                                            offline_prefix, latency_ms, jitter_ms,
+                                            credentials {basic, tokens, app_certificates}
+";
+
+/// The routes of the control API.
+pub(super) fn routes() -> Router<Arc<Api>> {
+    Router::new()
+        .route("/_simulator", get(HELP))
+        .route("/_simulator/", get(HELP))
+        .route("/_simulator/ledger", get(summary).delete(clear))
+        .route("/_simulator/calls", get(calls))
+        .route("/_simulator/faults", get(faults).put(set_faults))
+        .route("/_simulator/config", get(config).put(set_config))
+}
+
+/// Whether a path belongs to the control API, which is no part of what is counted.
+pub(super) fn is_control(path: &str) -> bool {
+    path.starts_with("/_simulator/") || path == "/_simulator"
+}
+
+async fn summary(State(api): State<Arc<Api>>) -> Json<Summary> {
+    Json(api.ledger.summary())
+}
+
+async fn clear(State(api): State<Arc<Api>>) -> StatusCode {
+    api.ledger.clear();
+    StatusCode::NO_CONTENT
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Page {
+    #[serde(default)]
+    after: u64,
+    #[serde(default = "usual_page")]
+    limit: usize,
+}
+
+fn usual_page() -> usize {
+    1_000
+}
+
+async fn calls(State(api): State<Arc<Api>>, Query(page): Query<Page>) -> Json<Vec<Call>> {
+    let limit = page.limit.min(MAX_LISTED_CALLS);
+    Json(api.ledger.calls_after(page.after, limit))
+}
+
+async fn faults(State(api): State<Arc<Api>>) -> Json<Vec<FaultRule>> {
+    Json(api.faults().rules().to_vec())
+}
+
+async fn set_faults(State(api): State<Arc<Api>>, body: Bytes) -> Response {
+    match read_rules(&body) {
+        Ok(rules) => {
+            api.faults().replace(rules.clone());
+            Json(rules).into_response()
+        }
+        Err(reason) => bad_request(&reason),
+    }
+}
+
+fn read_rules(body: &[u8]) -> Result<Vec<FaultRule>, String> {
+    let rules: Vec<Value> = serde_json::from_slice(body)
+        .map_err(|error| format!("the fault rules have to be a JSON array: {error}"))?;
+    let read = |rule| match rule {
+        Value::String(text) => text.parse().map_err(|error: FaultError| error.to_string()),
+        rule => {
+            let rule: FaultRule = serde_json::from_value(rule).map_err(|e| e.to_string())?;
+            rule.check().map_err(|error| error.to_string())?;
+            Ok(rule)
+        }
+    };
+    rules.into_iter().map(read).collect()
+}
+
+async fn config(State(api): State<Arc<Api>>) -> Json<Value> {
+    Json(without_secrets(&api.behaviour()))
+}
+
+async fn set_config(State(api): State<Arc<Api>>, body: Bytes) -> Response {
+    match changed(&api.behaviour(), &body) {
+        Ok(behaviour) => {
+            let shown = without_secrets(&behaviour);
+            api.set_behaviour(behaviour);
+            Json(shown).into_response()
+        }
+        Err(reason) => bad_request(&reason),
+    }
+}
+
+/// The credentials may be real ones, lent by the environment: they are accepted here, and never shown.
+fn without_secrets(behaviour: &Behaviour) -> Value {
+    let mut shown = json!(behaviour);
+    if let Some(fields) = shown.as_object_mut() {
+        fields.remove("credentials");
+        fields.insert("accepts".to_owned(), json!(behaviour.credentials.accepts()));
+    }
+    shown
+}
+
+/// The present behaviour with the fields of `body` in place of its own.
+fn changed(present: &Behaviour, body: &[u8]) -> Result<Behaviour, String> {
+    let changes: Map<String, Value> = serde_json::from_slice(body)
+        .map_err(|error| format!("the settings have to be a JSON object: {error}"))?;
+    let mut fields = json!(present);
+    if let Some(fields) = fields.as_object_mut() {
+        fields.extend(changes);
+        // Shown by GET, so that its answer can be edited and put back.
+        fields.remove("accepts");
+    }
+    let behaviour: Behaviour = serde_json::from_value(fields).map_err(|e| e.to_string())?;
+    behaviour.check().map_err(|error| error.to_string())?;
+    Ok(behaviour)
+}
+
+fn bad_request(reason: &str) -> Response {
+    (StatusCode::BAD_REQUEST, Json(json!({ "error": reason }))).into_response()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn fields_that_are_not_given_stay() {
+        let changed = changed(&Behaviour::default(), br#"{"limit": null}"#).unwrap();
+        assert_eq!(
+            changed,
+            Behaviour {
+                limit: None,
+                ..Behaviour::default()
+            }
+        );
+    }
+
+    #[test]
+    fn what_is_shown_can_be_put_back_and_tells_no_secret() {
+        let mut behaviour = Behaviour::default();
+        behaviour
+            .credentials
+            .app_certificates
+            .push("hidden".to_owned());
+        let shown = without_secrets(&behaviour).to_string();
+        assert!(!shown.contains("hidden"), "{shown}");
+        assert_eq!(changed(&behaviour, shown.as_bytes()), Ok(behaviour));
+    }
+
+    #[test]
+    fn an_unknown_field_is_refused() {
+        let error = changed(&Behaviour::default(), br#"{"limits": 1}"#).unwrap_err();
+        assert!(error.contains("unknown field `limits`"), "{error}");
+    }
+
+    #[test]
+    fn rules_are_read_as_text_and_as_objects() {
+        let rules =
+            read_rules(br#"["drop:count=1", {"fault": {"kind": "slow", "ms": 5}, "share": 0.5}]"#)
+                .unwrap();
+        assert_eq!(rules[0], "drop:count=1".parse().unwrap());
+        assert_eq!(rules[1], "slow=5ms:share=0.5".parse().unwrap());
+        assert!(read_rules(br#"[{"fault": {"kind": "drop"}, "share": 2}]"#).is_err());
+    }
+}

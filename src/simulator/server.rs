@@ -1,0 +1,138 @@
+//! Listening, TLS, and serving connections until the simulator stops.
+
+use std::io;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper::{Request, Response};
+use hyper_util::rt::TokioIo;
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use thiserror::Error;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::sync::Semaphore;
+use tokio_rustls::TlsAcceptor;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tower_service::Service as _;
+
+use super::SimulatorError;
+use super::answer::CloseUnanswered;
+
+const BACKLOG: u32 = 1_024;
+const MAX_CONNECTIONS: usize = 4_096;
+const TLS_HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long accepting rests when the system has no more sockets to give.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// The PEM files for serving over TLS.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TlsFiles {
+    /// The certificate, and the chain after it.
+    pub certificate: PathBuf,
+    /// Its private key.
+    pub key: PathBuf,
+}
+
+pub(super) fn bind(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = match address {
+        SocketAddr::V4(_) => TcpSocket::new_v4()?,
+        SocketAddr::V6(_) => TcpSocket::new_v6()?,
+    };
+    // A simulator that was stopped comes back on the same port, with its old connections still in TIME_WAIT.
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
+}
+
+pub(super) fn tls_acceptor(files: &TlsFiles) -> Result<TlsAcceptor, SimulatorError> {
+    let unreadable = |path: &PathBuf| {
+        let path = path.clone();
+        move |source| SimulatorError::TlsFile { path, source }
+    };
+    let certificates = CertificateDer::pem_file_iter(&files.certificate)
+        .and_then(Iterator::collect::<Result<Vec<_>, _>>)
+        .map_err(unreadable(&files.certificate))?;
+    let key = PrivateKeyDer::from_pem_file(&files.key).map_err(unreadable(&files.key))?;
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let mut config = rustls::ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()?
+        .with_no_client_auth()
+        .with_single_cert(certificates, key)?;
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    Ok(TlsAcceptor::from(Arc::new(config)))
+}
+
+/// Accepts and serves connections until `stopping`, all of them as `tasks`.
+pub(super) async fn serve(
+    listener: TcpListener,
+    tls: Option<TlsAcceptor>,
+    router: Router,
+    stopping: CancellationToken,
+    tasks: TaskTracker,
+) {
+    let slots = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    let accepting = async {
+        // The semaphore is never closed.
+        while let Ok(slot) = Arc::clone(&slots).acquire_owned().await {
+            let Ok((stream, _)) = listener.accept().await else {
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+                continue;
+            };
+            let (tls, router, stopping) = (tls.clone(), router.clone(), stopping.clone());
+            tasks.spawn(async move {
+                let serving = connection(stream, tls, router);
+                stopping.run_until_cancelled(serving).await;
+                drop(slot);
+            });
+        }
+    };
+    stopping.run_until_cancelled(accepting).await;
+}
+
+/// Serves one connection. What goes wrong with it is its client's business, or was asked for.
+async fn connection(stream: TcpStream, tls: Option<TlsAcceptor>, router: Router) {
+    if stream.set_nodelay(true).is_err() {
+        return;
+    }
+    let Some(tls) = tls else {
+        return http(stream, router).await;
+    };
+    if let Ok(Ok(stream)) = tokio::time::timeout(TLS_HANDSHAKE_TIMEOUT, tls.accept(stream)).await {
+        http(stream, router).await;
+    }
+}
+
+/// The connection is to be closed without an answer.
+#[derive(Debug, Error)]
+#[error("the connection is closed on purpose")]
+struct ClosedOnPurpose;
+
+async fn http(stream: impl AsyncRead + AsyncWrite + Unpin, router: Router) {
+    let service = service_fn(move |request: Request<Incoming>| {
+        let mut router = router.clone();
+        async move {
+            let response: Response<_> = match router.call(request).await {
+                Ok(response) => response,
+                Err(never) => match never {},
+            };
+            // The server sends nothing and closes when the service fails.
+            match response.extensions().get::<CloseUnanswered>() {
+                Some(_) => Err(ClosedOnPurpose),
+                None => Ok(response),
+            }
+        }
+    });
+    let _closed_on_purpose_or_by_the_client = http1::Builder::new()
+        .header_read_timeout(None)
+        .serve_connection(TokioIo::new(stream), service)
+        .await;
+}

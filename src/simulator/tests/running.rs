@@ -1,0 +1,155 @@
+//! Starting, stopping, changing and looking in.
+
+use super::*;
+
+#[tokio::test]
+async fn a_stopped_api_refuses_connections_and_can_come_back() {
+    let simulator = started(&[]).await;
+    let mut client = Client::new(&simulator).await;
+    client.send("bob", "before").await.unwrap();
+    simulator.stop().await;
+    assert!(client.send("bob", "meanwhile").await.is_err());
+    assert!(TcpStream::connect(simulator.address()).await.is_err());
+
+    let config = SimulatorConfig {
+        bind: simulator.address(),
+        ledger: Some(Arc::clone(simulator.ledger())),
+        ..SimulatorConfig::default()
+    };
+    let simulator = Simulator::start(config).await.unwrap();
+    let mut client = Client::new(&simulator).await;
+    client.send("bob", "after").await.unwrap();
+    let payloads: Vec<_> = simulator
+        .ledger()
+        .calls()
+        .into_iter()
+        .map(|call| call.payload)
+        .collect();
+    assert_eq!(
+        payloads,
+        [Some("before".to_owned()), Some("after".to_owned())]
+    );
+}
+
+#[tokio::test]
+async fn the_control_api_shows_and_changes_and_does_not_count() {
+    let simulator = started(&[]).await;
+    let mut client = Client::new(&simulator).await;
+    client.send("bob", "hello").await.unwrap();
+    client.send("bob", "goodbye").await.unwrap();
+    let reply = client
+        .request("GET", "/_simulator/calls?after=1&limit=5", String::new())
+        .await
+        .unwrap();
+    assert_eq!(reply.body.as_array().unwrap().len(), 1);
+    assert_eq!(reply.body[0]["payload"], "goodbye");
+
+    let rules = json!(["503:count=1"]).to_string();
+    let reply = client
+        .request("PUT", "/_simulator/faults", rules)
+        .await
+        .unwrap();
+    assert_eq!(
+        reply.body[0]["fault"],
+        json!({ "kind": "status", "code": 503 })
+    );
+    assert_eq!(simulator.faults().len(), 1);
+    let reply = client
+        .request("PUT", "/_simulator/faults", "[5]".to_owned())
+        .await
+        .unwrap();
+    assert_eq!(reply.status, StatusCode::BAD_REQUEST);
+
+    let settings = json!({ "limit": 7 }).to_string();
+    let reply = client
+        .request("PUT", "/_simulator/config", settings)
+        .await
+        .unwrap();
+    assert_eq!(reply.body["accepts"], json!(["everything"]));
+    assert_eq!(simulator.config().limit, Some(7));
+
+    for path in [
+        "/_simulator",
+        "/_simulator/",
+        "/_simulator/config",
+        "/_simulator/nothing",
+    ] {
+        client.request("GET", path, String::new()).await.unwrap();
+    }
+    let reply = client
+        .request("GET", "/_simulator/ledger", String::new())
+        .await
+        .unwrap();
+    assert_eq!(reply.body["calls"], 2);
+    assert_eq!(reply.body["strays"], 0);
+    let reply = client
+        .request("DELETE", "/_simulator/ledger", String::new())
+        .await
+        .unwrap();
+    assert_eq!(reply.status, StatusCode::NO_CONTENT);
+    assert_eq!(simulator.ledger().summary(), Summary::default());
+}
+
+#[tokio::test]
+async fn it_serves_over_tls() {
+    let made = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let files = TlsFiles {
+        certificate: folder.path().join("certificate.pem"),
+        key: folder.path().join("key.pem"),
+    };
+    std::fs::write(&files.certificate, made.cert.pem()).unwrap();
+    std::fs::write(&files.key, made.signing_key.serialize_pem()).unwrap();
+    let simulator = Simulator::start(SimulatorConfig {
+        tls: Some(files),
+        ..SimulatorConfig::default()
+    })
+    .await
+    .unwrap();
+    assert!(simulator.base_url().starts_with("https://127.0.0.1:"));
+
+    let mut roots = rustls::RootCertStore::empty();
+    roots.add(made.cert.der().clone()).unwrap();
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let config = rustls::ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    let stream = TcpStream::connect(simulator.address()).await.unwrap();
+    let stream = tokio_rustls::TlsConnector::from(Arc::new(config))
+        .connect("localhost".try_into().unwrap(), stream)
+        .await
+        .unwrap();
+    let (sender, connection) = http1::handshake(TokioIo::new(stream)).await.unwrap();
+    tokio::spawn(connection);
+    let reply = Client { sender }.send("bob", "hello").await.unwrap();
+    assert_eq!(reply.status, StatusCode::OK);
+}
+
+#[tokio::test]
+async fn a_simulator_that_can_not_be_says_why() {
+    let first = started(&[]).await;
+    let taken = SimulatorConfig {
+        bind: first.address(),
+        ..SimulatorConfig::default()
+    };
+    let error = Simulator::start(taken).await.unwrap_err().to_string();
+    assert!(error.starts_with("can't listen on 127.0.0.1:"), "{error}");
+
+    let missing = SimulatorConfig {
+        tls: Some(TlsFiles {
+            certificate: "/nowhere/certificate.pem".into(),
+            key: "/nowhere/key.pem".into(),
+        }),
+        ..SimulatorConfig::default()
+    };
+    let error = Simulator::start(missing).await.unwrap_err().to_string();
+    assert_eq!(error, "can't read /nowhere/certificate.pem");
+
+    let wrong = FaultRule {
+        share: 2.0,
+        ..FaultRule::from(Fault::Drop)
+    };
+    assert!(first.set_faults(vec![wrong]).is_err());
+}
