@@ -1,9 +1,11 @@
 //! The command line: what can be asked of the binary, one file a command.
 
 mod args;
+mod dev;
 mod enqueue;
 mod migrate;
 mod run;
+mod simulate;
 mod status;
 
 use std::process::ExitCode;
@@ -60,6 +62,8 @@ enum Command {
     Migrate(migrate::MigrateArgs),
     Status(status::StatusArgs),
     Enqueue(enqueue::EnqueueArgs),
+    Simulate(simulate::SimulateArgs),
+    Dev(dev::DevArgs),
 }
 
 /// Parses the command line, runs the command, and says with which code to exit.
@@ -85,6 +89,8 @@ pub fn main() -> ExitCode {
             Command::Migrate(args) => migrate::run(args).await,
             Command::Status(args) => status::run(args).await,
             Command::Enqueue(args) => enqueue::run(args).await,
+            Command::Simulate(args) => simulate::run(args).await,
+            Command::Dev(args) => dev::run(args).await,
         }
     });
     // A name look-up or a read of standard input can't be interrupted: they end with the process.

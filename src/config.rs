@@ -250,7 +250,7 @@ fn parse_apps(text: &str) -> Result<BTreeMap<String, RawApp>, (String, Option<us
         .map_err(|error| {
             let line = error
                 .span()
-                .map(|span| text[..span.start.min(text.len())].lines().count().max(1));
+                .map(|span| 1 + text[..span.start.min(text.len())].matches('\n').count());
             (error.message().to_owned(), line)
         })
 }

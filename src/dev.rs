@@ -1,3 +1,192 @@
-//! `worker dev`: everything that a delivery needs, thrown away afterwards.
+//! `worker dev`: everything that a delivery needs, thrown away afterwards. A throwaway Postgres, the migrations, the
+//! simulated API and a worker, in one process and with nothing set up by hand.
 
 pub mod postgres;
+mod progress;
+mod samples;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use secrecy::SecretString;
+use tokio_util::sync::CancellationToken;
+
+use crate::config::{RawApp, Timing, WorkerConfig};
+use crate::outbox::{Outbox, SampleRow};
+use crate::retry::RetryPolicy;
+use crate::simulator::{
+    ApiKey, Behaviour, Credentials, Fault, FaultRule, Ledger, Simulator, SimulatorConfig,
+};
+use crate::worker;
+use postgres::ThrowawayPostgres;
+
+/// What to show.
+#[derive(Debug, Clone)]
+pub struct Dev {
+    /// Insert so many sample messages, and end when they have gone out. Without it, run until interrupted.
+    pub messages: Option<usize>,
+    /// The app's limit of calls a second.
+    pub limit_per_s: u32,
+}
+
+const DATABASE: &str = "dev";
+const APP_ID: &str = "dev-app";
+/// The simulator's key and secret, known to this process alone.
+const API_KEY: &str = "dev";
+/// How many calls the simulator remembers one by one; its sums go on.
+const KEPT_CALLS: usize = 100_000;
+
+/// Runs the show until it is over, or `shutdown` is cancelled. What it started is gone when it returns.
+///
+/// # Errors
+/// Where something can't start, the worker fails, or a sample message did not end as it should.
+pub async fn run(dev: Dev, shutdown: CancellationToken) -> anyhow::Result<()> {
+    let postgres = tokio::select! {
+        postgres = ThrowawayPostgres::start() => postgres?,
+        () = shutdown.cancelled() => return Ok(()),
+    };
+    let shown = show(&dev, &postgres, shutdown).await;
+    postgres
+        .stop()
+        .await
+        .context("the throwaway Postgres did not stop")?;
+    shown
+}
+
+async fn show(
+    dev: &Dev,
+    postgres: &ThrowawayPostgres,
+    shutdown: CancellationToken,
+) -> anyhow::Result<()> {
+    let url = SecretString::from(postgres.create_database(DATABASE).await?);
+    let outbox = Arc::new(Outbox::connect(&url, 5).await?);
+    outbox.migrate().await?;
+    let simulator = simulator(dev.limit_per_s).await?;
+    println!("database    {}", postgres.psql_command(DATABASE));
+    println!(
+        "API         {} (simulated; its ledger: /_simulator/)",
+        simulator.base_url()
+    );
+
+    let ending = shutdown.child_token();
+    let worker = tokio::spawn(worker::run(
+        config(dev, &simulator.base_url())?,
+        Arc::clone(&outbox),
+        ending.clone(),
+    ));
+    let result = match dev.messages {
+        Some(count) => deliver_samples(&outbox, &simulator, count, &shutdown).await,
+        None => {
+            println!(
+                "\nInsert a row into signaling.outbox and look at signaling.delivery. Ctrl-C ends it all."
+            );
+            shutdown.cancelled().await;
+            Ok(())
+        }
+    };
+    ending.cancel();
+    worker.await??;
+    outbox.close().await;
+    simulator.stop().await;
+    result
+}
+
+async fn simulator(limit_per_s: u32) -> anyhow::Result<Simulator> {
+    let flaky = FaultRule {
+        destination: Some(samples::FLAKY.into()),
+        first_calls: Some(1),
+        ..FaultRule::from(Fault::Status {
+            code: 500,
+            retry_after: None,
+            body: None,
+        })
+    };
+    let secret = ApiKey {
+        api_key: API_KEY.into(),
+        api_secret: API_KEY.into(),
+    };
+    Ok(Simulator::start(SimulatorConfig {
+        ledger: Some(Arc::new(Ledger::with_kept_calls(KEPT_CALLS))),
+        faults: vec![flaky],
+        behaviour: Behaviour {
+            limit: Some(limit_per_s),
+            offline_prefix: Some(samples::OFFLINE.into()),
+            // About what a call takes to a data centre nearby.
+            latency_ms: 20,
+            jitter_ms: 20,
+            credentials: Credentials {
+                basic: vec![secret],
+                ..Credentials::default()
+            },
+            ..Behaviour::default()
+        },
+        ..SimulatorConfig::default()
+    })
+    .await?)
+}
+
+fn config(dev: &Dev, base_url: &str) -> anyhow::Result<WorkerConfig> {
+    let app = RawApp {
+        app_id: Some(APP_ID.into()),
+        api_key: Some(API_KEY.into()),
+        api_secret: Some(API_KEY.into()),
+        base_url: Some(base_url.into()),
+        rate: Some(f64::from(dev.limit_per_s)),
+        ..RawApp::default()
+    };
+    let second = Duration::from_secs(1);
+    Ok(WorkerConfig {
+        apps: vec![app.check("default")?],
+        name: "dev".into(),
+        timing: Timing::new(None, second * 15, second * 5, second)?,
+        // Short, so that retries are seen within the show.
+        retry: RetryPolicy::new(Duration::from_millis(250), second * 10)?,
+        drain_timeout: second * 20,
+    })
+}
+
+async fn deliver_samples(
+    outbox: &Outbox,
+    simulator: &Simulator,
+    count: usize,
+    shutdown: &CancellationToken,
+) -> anyhow::Result<()> {
+    let samples = samples::samples(count);
+    let messages: Vec<_> = samples
+        .iter()
+        .map(|sample| sample.message.clone())
+        .collect();
+    let ids = outbox.enqueue(&messages).await?;
+    println!(
+        "inserted    {count} sample messages: to peers and channels, some offline, some that need a retry\n"
+    );
+    if !progress::watch(outbox, count, shutdown).await? {
+        anyhow::bail!("interrupted before all sample messages were final");
+    }
+    let rows = outbox.sample_rows(&ids).await?;
+    let summary = simulator.ledger().summary();
+    progress::summarize(&rows, summary.apps.get(APP_ID));
+
+    let astray = samples
+        .iter()
+        .zip(&rows)
+        .filter(|(sample, row)| !sample.ended_well(row))
+        .count();
+    if astray > 0 || rows.len() != count {
+        anyhow::bail!("{astray} of {count} messages did not end as they should");
+    }
+    anyhow::ensure!(
+        summary.duplicates == 0,
+        "{} messages were accepted twice",
+        summary.duplicates
+    );
+    println!("\nEvery message ended as it should.");
+    Ok(())
+}
+
+impl samples::Sample {
+    fn ended_well(&self, row: &SampleRow) -> bool {
+        row.status == self.ends_as && row.attempts == self.calls
+    }
+}

@@ -20,7 +20,7 @@ pub use lane::{HoldKind, Peek};
 pub use migrate::SchemaError;
 pub use record::{CallRecord, Record};
 pub use session::{ConnectError, Outbox};
-pub use status::{AppStatus, LaneStatus};
+pub use status::{AppStatus, LaneStatus, SampleRow};
 
 use crate::pace::DbClock;
 use crate::pace::clock::ClockReading;

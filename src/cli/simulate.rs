@@ -6,12 +6,12 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
-use anyhow::{Context as _, bail};
-use clap::Args;
-use signaling_worker::simulator::{
+use crate::simulator::{
     ApiKey, Behaviour, Credentials, FaultRule, GivenToken, Simulator, SimulatorConfig, Summary,
     TlsFiles,
 };
+use anyhow::{Context as _, bail};
+use clap::Args;
 use tokio::signal::unix::{SignalKind, signal};
 
 const EXAMPLES: &str = "\
@@ -38,7 +38,7 @@ AGORA_API_SECRET, AGORA_TOKEN (with AGORA_UID for one user alone), AGORA_APP_CER
 /// Run the simulated Signaling API
 #[derive(Debug, Args)]
 #[command(after_long_help = EXAMPLES)]
-pub struct SimulateArgs {
+pub(super) struct SimulateArgs {
     /// The address to listen on; port 0 takes a free one
     #[arg(
         long,
@@ -46,44 +46,44 @@ pub struct SimulateArgs {
         default_value = "127.0.0.1:8480",
         value_name = "ADDRESS"
     )]
-    pub listen: SocketAddr,
+    listen: SocketAddr,
 
     /// The most calls of an app ID in any sliding second, or "none"
     #[arg(long, default_value = "500", value_name = "CALLS")]
-    pub limit: CallLimit,
+    limit: CallLimit,
 
     /// How long every answer takes
     #[arg(long, default_value = "0s", value_parser = humantime::parse_duration, value_name = "DURATION")]
-    pub latency: Duration,
+    latency: Duration,
 
     /// Up to how much longer it takes, evenly spread
     #[arg(long, default_value = "0s", value_parser = humantime::parse_duration, value_name = "DURATION")]
-    pub jitter: Duration,
+    jitter: Duration,
 
     /// Receivers whose name begins so are offline
     #[arg(long, default_value = "offline-", value_name = "PREFIX")]
-    pub offline_prefix: String,
+    offline_prefix: String,
 
     /// A fault to do to calls, such as 500:share=0.01; may be given again
     #[arg(long = "fault", value_name = "RULE")]
-    pub faults: Vec<FaultRule>,
+    faults: Vec<FaultRule>,
 
     /// The certificate to serve TLS with, as a PEM file
     #[arg(long, requires = "tls_key", value_name = "FILE")]
-    pub tls_cert: Option<PathBuf>,
+    tls_cert: Option<PathBuf>,
 
     /// The certificate's private key, as a PEM file
     #[arg(long, requires = "tls_cert", value_name = "FILE")]
-    pub tls_key: Option<PathBuf>,
+    tls_key: Option<PathBuf>,
 
     /// The seed of chance: the same seed and the same calls meet the same faults
     #[arg(long, default_value_t = 0, value_name = "NUMBER")]
-    pub seed: u64,
+    seed: u64,
 }
 
 /// A number of calls, or none at all.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct CallLimit(pub Option<u32>);
+pub(super) struct CallLimit(Option<u32>);
 
 impl FromStr for CallLimit {
     type Err = String;
@@ -103,7 +103,7 @@ impl FromStr for CallLimit {
 ///
 /// # Errors
 /// When the credentials in the environment are incomplete, or the API can't be served as asked.
-pub async fn run(args: SimulateArgs) -> anyhow::Result<()> {
+pub(super) async fn run(args: SimulateArgs) -> anyhow::Result<()> {
     // Asked for first, so that no signal is missed once the address is printed.
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
@@ -201,8 +201,8 @@ fn report(summary: &Summary) -> String {
 mod tests {
     use std::collections::BTreeMap;
 
+    use crate::simulator::AppSummary;
     use clap::Parser;
-    use signaling_worker::simulator::AppSummary;
 
     use super::*;
 

@@ -97,7 +97,7 @@ select budget.at, budget.slots, budget.hold, budget.hold_until, after.ended, aft
         where app = $1 and status = 'pending' and due_at > (select at from budget)
         order by due_at limit 1) as next_due_at,
        -- The bell was switched on just now: an insert that has looked before, and commits later, does not ring.
-       coalesce(budget.bell_until, 'epoch') <= budget.at and after.bell_until > budget.at as bell_switched_on,
+       coalesce(budget.bell_until, 'epoch') <= budget.at and coalesce(after.bell_until > budget.at, false) as bell_switched_on,
        claimed.id, claimed.sender, claimed.destination, claimed.channel_name, claimed.payload,
        claimed.wait_for_ack, claimed.enable_offline_messaging, claimed.enable_historical_messaging,
        claimed.attempts, claimed.max_attempts, claimed.at_most_once, claimed.expires_at,

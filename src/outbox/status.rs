@@ -127,3 +127,39 @@ impl Outbox {
         Ok(apps.into_values().collect())
     }
 }
+
+/// What became of a sample message.
+#[derive(Debug, FromRow)]
+pub struct SampleRow {
+    /// The row's status.
+    pub status: String,
+    /// Its attempts.
+    pub attempts: i32,
+}
+
+impl Outbox {
+    /// All rows by state, for a table that is small.
+    ///
+    /// # Errors
+    /// Where the database fails.
+    pub async fn sample_counts(&self) -> Result<BTreeMap<String, i64>, sqlx::Error> {
+        let counts: Vec<(String, i64)> =
+            sqlx::query_as("select state, count(*) from signaling.delivery group by state")
+                .fetch_all(&self.pool)
+                .await?;
+        Ok(counts.into_iter().collect())
+    }
+
+    /// What became of these rows, in the order of their ids.
+    ///
+    /// # Errors
+    /// Where the database fails.
+    pub async fn sample_rows(&self, ids: &[i64]) -> Result<Vec<SampleRow>, sqlx::Error> {
+        sqlx::query_as(
+            "select status, attempts from signaling.outbox where id = any ($1) order by id",
+        )
+        .bind(ids)
+        .fetch_all(&self.pool)
+        .await
+    }
+}

@@ -6,7 +6,7 @@ use hyper::header::{HeaderMap, RETRY_AFTER};
 use serde_json::Value;
 
 /// The most of an answer's body that is read. The documented bodies have some hundred bytes.
-pub const MAX_BODY_BYTES: usize = 64 * 1024;
+pub(super) const MAX_BODY_BYTES: usize = 64 * 1024;
 /// The longest request ID that is kept, in characters.
 const MAX_REQUEST_ID_CHARS: usize = 128;
 /// The longest reason of the API that is kept, in characters.
