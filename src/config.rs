@@ -530,7 +530,7 @@ mod tests {
         let (second, poll) = (Duration::from_secs(1), Duration::from_millis(500));
         let timing = |lease| Timing::new(lease, second, second, poll);
         assert!(matches!(
-            timing(Some(second * 2 - Duration::from_millis(1))),
+            timing(Some(second + Duration::from_millis(999))),
             Err(ConfigError::LeaseTooShort { .. })
         ));
         assert!(timing(Some(second * 3)).is_ok());

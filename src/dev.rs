@@ -75,15 +75,15 @@ async fn show(
         Arc::clone(&outbox),
         ending.clone(),
     ));
-    let result = match dev.messages {
-        Some(count) => deliver_samples(&outbox, &simulator, count, &shutdown).await,
-        None => {
-            println!(
-                "\nInsert a row into signaling.outbox and look at signaling.delivery. Ctrl-C ends it all."
-            );
-            shutdown.cancelled().await;
-            Ok(())
-        }
+    let result = if let Some(count) = dev.messages {
+        deliver_samples(&outbox, &simulator, count, &shutdown).await
+    } else {
+        println!(
+            "
+Insert a row into signaling.outbox and look at signaling.delivery. Ctrl-C ends it all."
+        );
+        shutdown.cancelled().await;
+        Ok(())
     };
     ending.cancel();
     worker.await??;

@@ -1,5 +1,6 @@
 //! What an answer, or its absence, means: decided here and nowhere else, without asking anything but the arguments.
 
+use std::fmt::Write;
 use std::time::Duration;
 
 use crate::pace::DbTime;
@@ -48,11 +49,10 @@ fn classify_answer(answer: &Answer) -> Outcome {
         401 | 403 => Outcome::Unauthorized,
         // "No response from the server or the request times out": it may have been taken. So may what a gateway
         // passed on and had no good answer to.
-        408 | 502 | 504 => Outcome::Ambiguous,
+        // Another 2xx is no documented success, and may be one all the same.
+        201..=299 | 408 | 502 | 504 => Outcome::Ambiguous,
         429 => Outcome::Throttled(answer.retry_after),
         400..=499 => Outcome::Rejected,
-        // Another 2xx is no documented success, and may be one all the same.
-        201..=299 => Outcome::Ambiguous,
         // The server says that it failed; a redirect or anything else was not carried out.
         _ => Outcome::Retry,
     }
@@ -93,7 +93,8 @@ pub fn describe(call: &Result<Answer, CallFailure>) -> String {
                 let mut text = format!("HTTP {status}");
                 for (name, value) in [("result", result), ("code", code)] {
                     if let Some(value) = value {
-                        text.push_str(&format!(", {name} {value:?}"));
+                        // Writing into a string does not fail.
+                        write!(text, ", {name} {value:?}").ok();
                     }
                 }
                 if let Some(reason) = reason {
@@ -220,6 +221,7 @@ mod tests {
 
     use super::*;
 
+    #[expect(clippy::unnecessary_wraps, reason = "the calls under test are results")]
     fn answer(status: u16, body: &str) -> Result<Answer, CallFailure> {
         Ok(Answer::read(status, &HeaderMap::new(), Ok(body.as_bytes())))
     }

@@ -115,15 +115,12 @@ pub async fn run(
     }
     drop(records);
 
-    // The loops end only by the shutdown.
-    while loops.join_next().await.is_some() {}
-    tracing::info!(
-        in_flight = deliveries.len(),
-        "stopping: claims nothing more, finishes what is in flight"
-    );
+    shutdown.cancelled().await;
+    tracing::info!("stopping: claims nothing more, finishes what is in flight");
     doorman.abort();
-    deliveries.close();
     let drained = tokio::time::timeout(config.drain_timeout, async {
+        while loops.join_next().await.is_some() {}
+        deliveries.close();
         deliveries.wait().await;
         recorder.await.ok();
     });

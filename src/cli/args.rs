@@ -14,8 +14,8 @@ use crate::outbox::Outbox;
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Database")]
 pub(super) struct DatabaseArgs {
-    /// The database with the outbox: postgres://user:password@host:5432/name. Better set as the variable: other
-    /// users of the host can read command lines
+    /// The database with the outbox, like `postgres://user:password@host:5432/name`. Better set as the variable:
+    /// other users of the host can read command lines
     #[arg(long, env = "DATABASE_URL", hide_env_values = true, value_name = "URL", value_parser = parse_secret)]
     database_url: Option<SecretString>,
 

@@ -1,6 +1,6 @@
 //! `worker enqueue`
 
-use std::io::BufRead;
+use std::io::{BufRead, Write};
 
 use anyhow::Context;
 use clap::Args;
@@ -17,6 +17,7 @@ use crate::outbox::NewMessage;
 /// An application does not need this: it inserts into signaling.outbox in its own transaction. All messages of a
 /// call are inserted in one transaction, or none is. Prints the id of each message.
 #[derive(Debug, Args)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag of its own")]
 #[command(after_help = "Examples:
   worker enqueue --sender alice --destination bob --payload 'Hello' --wait-for-ack
   worker enqueue --sender alice --channel lobby --payload 'Hello all'
@@ -103,8 +104,10 @@ pub(super) async fn run(args: EnqueueArgs) -> anyhow::Result<()> {
     let outbox = args.database.connect(1).await?;
     let ids = outbox.enqueue(&messages).await?;
     outbox.close().await;
-    let lines: String = ids.iter().map(|id| format!("{id}\n")).collect();
-    print!("{lines}");
+    let mut out = std::io::stdout().lock();
+    for id in &ids {
+        writeln!(out, "{id}")?;
+    }
     if ids.len() < messages.len() {
         eprintln!(
             "{} of {} were there already, by their dedupe_key",

@@ -59,15 +59,16 @@ struct AppArgs {
     #[arg(long, env = "AGORA_APP_ID", value_name = "ID")]
     app_id: Option<String>,
 
-    /// With AGORA_TOKEN: the user that the token was made for
+    /// With `AGORA_TOKEN`: the user that the token was made for
     #[arg(long, env = "AGORA_UID", value_name = "USER")]
     uid: Option<String>,
 
-    /// In which headers tokens go: x-agora (the default for AGORA_TOKEN) or authorization (for made tokens)
+    /// In which headers tokens go: x-agora (the default for a given token) or authorization (for made
+    /// tokens)
     #[arg(long, env = "AGORA_TOKEN_HEADERS", value_name = "KIND")]
     token_headers: Option<String>,
 
-    /// Where the API is [default: https://api.agora.io]
+    /// Where the API is [default: `https://api.agora.io`]
     #[arg(long, env = "AGORA_BASE_URL", value_name = "URL")]
     base_url: Option<String>,
 

@@ -48,7 +48,7 @@ fn show(app: &AppStatus) -> String {
     );
     line("pending", counts(&app.pending));
     if let Some(seconds) = app.oldest_due_s {
-        let age = Duration::from_millis((seconds.max(0.0) * 1e3) as u64);
+        let age = Duration::from_secs_f64(seconds.max(0.0).floor());
         line(
             "oldest",
             format!("{} since it was inserted", humantime::format_duration(age)),

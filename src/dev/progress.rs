@@ -18,7 +18,7 @@ pub(super) async fn watch(
     count: usize,
     shutdown: &CancellationToken,
 ) -> anyhow::Result<bool> {
-    let live = std::io::stdout().is_terminal();
+    let on_terminal = std::io::stdout().is_terminal();
     let mut ticks = tokio::time::interval(LIVE_EVERY);
     let mut last_line = Instant::now();
     let mut last_final = (Instant::now(), 0);
@@ -45,7 +45,7 @@ pub(super) async fn watch(
             "{finished:>6} of {count} final   {rate:>5.0} messages/s   {}",
             show_counts(&counts)
         );
-        if live {
+        if on_terminal {
             print!("\r\x1b[2K{line}");
             std::io::stdout().flush()?;
         } else if done || last_line.elapsed() >= LINE_EVERY {
@@ -53,7 +53,7 @@ pub(super) async fn watch(
             last_line = Instant::now();
         }
         if done {
-            if live {
+            if on_terminal {
                 println!();
             }
             return Ok(true);

@@ -12,6 +12,7 @@ const ROWS_PER_STATEMENT: usize = 1_000;
 /// A message to insert. The fields are the columns that a producer writes; what is left out has the table's default.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a column of its own")]
 pub struct NewMessage {
     /// Which configured app sends it.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -110,7 +110,10 @@ mod tests {
         flate2::read::ZlibDecoder::new(packed.as_slice())
             .read_to_end(&mut inflated)
             .expect("zlib");
-        let hex: String = inflated.iter().map(|byte| format!("{byte:02x}")).collect();
-        assert_eq!(hex, KNOWN);
+        let known: Vec<u8> = (0..KNOWN.len())
+            .step_by(2)
+            .map(|at| u8::from_str_radix(&KNOWN[at..at + 2], 16).expect("hex"))
+            .collect();
+        assert_eq!(inflated, known);
     }
 }

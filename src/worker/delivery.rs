@@ -123,11 +123,11 @@ async fn get_ready(lane: &Lane, claimed: &Claimed) -> Result<Ready, NoCall> {
             connection,
             request,
         }),
-        Err(late) => {
+        Err(why) => {
             tracing::debug!(
                 app = lane.app,
                 message_id = claimed.id,
-                ?late,
+                ?why,
                 "slot missed: a new one is taken"
             );
             lane.client.put_back(connection);

@@ -30,7 +30,9 @@ pub(super) async fn run(
             Ok(mut bell) => {
                 listening.store(true, Ordering::Relaxed);
                 // What rang before is not heard: look once.
-                lanes.iter().for_each(|lane| lane.ring());
+                for lane in &lanes {
+                    lane.ring();
+                }
                 let error = hear(&mut bell, &lanes).await;
                 listening.store(false, Ordering::Relaxed);
                 tracing::warn!(
@@ -48,10 +50,11 @@ pub(super) async fn run(
 async fn hear(bell: &mut Bell, lanes: &[Arc<Lane>]) -> String {
     loop {
         match bell.heard().await {
-            Ok(Some(app)) => lanes
-                .iter()
-                .filter(|lane| lane.app == app)
-                .for_each(|lane| lane.ring()),
+            Ok(Some(app)) => {
+                for lane in lanes.iter().filter(|lane| lane.app == app) {
+                    lane.ring();
+                }
+            }
             Ok(None) => return "the connection was closed".into(),
             Err(error) => return error.to_string(),
         }

@@ -157,6 +157,8 @@ pub(super) struct LaneLoop {
 enum Rest {
     /// There may be more: claim again when half of the horizon is free.
     Until(DbTime),
+    /// The database has failed: try again after a while.
+    For(Duration),
     /// Everything due is taken, or nothing may be: sleep until the bell, or something is due.
     Sleep {
         next_due_at: Option<DbTime>,
@@ -179,24 +181,28 @@ impl LaneLoop {
         }
     }
 
-    /// Wait for room, claim, hand out, rest: until the shutdown.
+    /// Wait for room, claim, hand out, rest: until the shutdown. A claim is not interrupted: its rows are handed out,
+    /// and given back by their deliveries.
     pub(super) async fn run(mut self, shutdown: CancellationToken) {
-        let work = async {
-            loop {
-                let room = self.wait_for_room().await;
-                let Some(batch) = self.claim(room).await else {
-                    continue;
-                };
-                let rest = self.rest_after(&batch);
-                self.hand_out(batch);
-                self.rest(rest).await;
+        loop {
+            let Some(room) = shutdown.run_until_cancelled(self.wait_for_room()).await else {
+                return;
+            };
+            let rest = match self.claim(room).await {
+                Ok(batch) => {
+                    let rest = self.rest_after(&batch);
+                    self.hand_out(batch);
+                    rest
+                }
+                Err(error) => self.pause_for_database(&error),
+            };
+            if shutdown
+                .run_until_cancelled(self.rest(rest))
+                .await
+                .is_none()
+            {
+                return;
             }
-        };
-        // A claim that the shutdown interrupts leaves rows to their lease; one that has answered is handed out, and
-        // given back by its deliveries.
-        tokio::select! {
-            () = shutdown.cancelled() => {}
-            () = work => {}
         }
     }
 
@@ -208,7 +214,7 @@ impl LaneLoop {
         self.lane.room.available_permits()
     }
 
-    async fn claim(&mut self, rows: usize) -> Option<Batch> {
+    async fn claim(&mut self, rows: usize) -> Result<Batch, sqlx::Error> {
         let shared = &self.lane.shared;
         let request = ClaimRequest {
             app: &self.lane.app,
@@ -217,27 +223,22 @@ impl LaneLoop {
             claimed_by: &shared.name,
             bell: shared.listening.load(Ordering::Relaxed),
         };
-        match shared.outbox.claim(&request).await {
-            Ok(batch) => {
-                if self.database_pause != DATABASE_PAUSE {
-                    tracing::info!(app = self.lane.app, "the database answers again");
-                    self.database_pause = DATABASE_PAUSE;
-                }
-                Some(batch)
-            }
-            Err(error) => {
-                self.pause_for_database(&error).await;
-                None
-            }
+        let batch = shared.outbox.claim(&request).await?;
+        if self.database_pause != DATABASE_PAUSE {
+            tracing::info!(app = self.lane.app, "the database answers again");
+            self.database_pause = DATABASE_PAUSE;
         }
+        Ok(batch)
     }
 
-    async fn pause_for_database(&mut self, error: &sqlx::Error) {
+    fn pause_for_database(&mut self, error: &sqlx::Error) -> Rest {
         if self.database_pause == DATABASE_PAUSE {
             tracing::warn!(app = self.lane.app, %error, "the database fails: trying again until it answers");
         }
-        tokio::time::sleep(self.database_pause.mul_f64(rand::random_range(0.5..1.0))).await;
+        // Spread, so that a fleet does not come back all at once.
+        let pause = self.database_pause.mul_f64(rand::random_range(0.5..1.0));
         self.database_pause = (self.database_pause * 2).min(DATABASE_PAUSE_CAP);
+        Rest::For(pause)
     }
 
     fn hand_out(&self, batch: Batch) {
@@ -279,11 +280,12 @@ impl LaneLoop {
     async fn rest(&self, rest: Rest) {
         match rest {
             Rest::Until(at) => tokio::time::sleep(at.since(self.lane.now())).await,
+            Rest::For(pause) => tokio::time::sleep(pause).await,
             Rest::Sleep {
                 next_due_at,
                 hold,
                 nap,
-            } => self.sleep(next_due_at, hold, nap).await,
+            } => Box::pin(self.sleep(next_due_at, hold, nap)).await,
         }
     }
 
@@ -397,12 +399,12 @@ mod tests {
             kind: HoldKind::Parked,
             until: AT + NAP,
         });
-        let held = Batch {
+        let probe = Batch {
             hold,
             ..batch(1, 1)
         };
         assert_eq!(
-            rest_after(&held, NAP),
+            rest_after(&probe, NAP),
             Rest::Sleep {
                 next_due_at: None,
                 hold,
