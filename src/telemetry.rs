@@ -1,4 +1,4 @@
-//! Logs: for people by default, JSON lines on request.
+//! What people read: logs, for them by default and as JSON lines on request, and errors in one line.
 
 use std::io::IsTerminal;
 
@@ -34,4 +34,40 @@ pub fn init(
         LogFormat::Json => registry.with(lines.json().flatten_event(true)).try_init()?,
     }
     Ok(())
+}
+
+/// The most bytes of an error's line.
+const MAX_ERROR_BYTES: usize = 1_000;
+
+/// An error with its causes, in one bounded line. A cause that its error already tells of is not told twice.
+pub fn causes(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let next = error.to_string();
+        if !text.contains(&next) {
+            text.push_str(": ");
+            text.push_str(&next);
+        }
+        cause = error.source();
+    }
+    text.truncate(text.floor_char_boundary(MAX_ERROR_BYTES));
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cause_is_told_once() {
+        let inner = std::io::Error::other("refused");
+        let outer = anyhow::Error::new(inner)
+            .context("the database fails: refused")
+            .context("no start");
+        assert_eq!(
+            causes(outer.as_ref()),
+            "no start: the database fails: refused"
+        );
+    }
 }

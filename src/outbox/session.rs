@@ -68,6 +68,8 @@ impl Outbox {
         let options = PgConnectOptions::from_str(url.expose_secret())
             .map_err(|_| ConnectError::Url)?
             .application_name("signaling-worker")
+            // PgBouncer refuses start-up parameters that it does not know; floats come in binary anyway.
+            .extra_float_digits(None)
             .log_statements(tracing::log::LevelFilter::Off)
             .log_slow_statements(tracing::log::LevelFilter::Off, Duration::ZERO);
         let unreachable = |source| ConnectError::Unreachable {

@@ -26,6 +26,7 @@ use super::answer::MAX_BODY_BYTES;
 use super::{Answer, ApiRequest, BaseUrl, CallFailure, CredentialError, Credentials};
 use crate::message::UserId;
 use crate::pace::{HORIZON, SendPermit};
+use crate::telemetry::causes;
 
 /// How long a connection may be idle before it is not used again: shorter than what servers and the gateways in
 /// front of them commonly keep, so that a request seldom meets a connection that is just being closed.
@@ -166,19 +167,21 @@ impl Client {
     }
 
     async fn connect(&self) -> Result<Connection, CallFailure> {
-        let not_sent = |error: &dyn std::error::Error| CallFailure::NotSent(causes(error));
         let io = self
             .connector
             .clone()
             .call(self.settings.base_url.uri().clone())
             .await
-            .map_err(|error| not_sent(&*error))?;
+            .map_err(|error| CallFailure::NotSent(causes(&*error)))?;
         let (mut sender, connection) = http1::handshake(io)
             .await
-            .map_err(|error| not_sent(&error))?;
+            .map_err(|error| CallFailure::NotSent(causes(&error)))?;
         // Ends when the connection does; what goes wrong with it reaches the call that uses it.
         tokio::spawn(async move { connection.await.ok() });
-        sender.ready().await.map_err(|error| not_sent(&error))?;
+        sender
+            .ready()
+            .await
+            .map_err(|error| CallFailure::NotSent(causes(&error)))?;
         Ok(Connection {
             sender,
             idle_since: Instant::now(),
@@ -334,20 +337,4 @@ fn tls_config(settings: &ClientSettings) -> Result<rustls::ClientConfig, Invalid
         .with_root_certificates(roots)
         .with_no_client_auth(),
     )
-}
-
-/// An error with its causes, in one line.
-fn causes(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let next = error.to_string();
-        if !text.ends_with(&next) {
-            text.push_str(": ");
-            text.push_str(&next);
-        }
-        cause = error.source();
-    }
-    text.truncate(text.floor_char_boundary(300));
-    text
 }
