@@ -102,10 +102,16 @@ with (fillfactor = 70,
       autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_threshold = 5000,
       autovacuum_analyze_scale_factor = 0.05);
 
--- Serves the claim: the due rows of one app, oldest first.
-create index outbox_due on signaling.outbox (app, due_at, id) where status = 'pending';
+-- Serve the claim: the due rows of one app, oldest first. Rows that were never claimed stand apart from those that
+-- were, so that neither kind has to be searched for among any number of the other.
+create index outbox_fresh on signaling.outbox (app, due_at, id)
+    where status = 'pending' and sent_at is null and claim_id is null;
+create index outbox_again on signaling.outbox (app, due_at, id)
+    where status = 'pending' and (sent_at is not null or claim_id is not null);
 -- Serves the expiry of rows that wait for a later time or in a lane that is held.
 create index outbox_expiring on signaling.outbox (app, expires_at) where status = 'pending' and expires_at is not null;
+-- Serves signaling.peak_rate(): calls by time. A block range index costs next to nothing to keep.
+create index outbox_sent on signaling.outbox using brin (sent_at) with (pages_per_range = 32, autosummarize = on);
 -- Makes the producer's insert idempotent: `insert … on conflict do nothing`.
 create unique index outbox_dedupe on signaling.outbox (app, dedupe_key) where dedupe_key is not null;
 
@@ -147,6 +153,7 @@ create table signaling.attempt (
         check (outcome in ('retry', 'throttled', 'rejected', 'unauthorized', 'ambiguous', 'lost'))
 );
 create index attempt_of_message on signaling.attempt (message_id, id);
+create index attempt_sent on signaling.attempt using brin (sent_at) with (pages_per_range = 32, autosummarize = on);
 
 comment on table signaling.attempt is 'Calls that did not end their message well, oldest first by id.';
 comment on column signaling.attempt.attempt is 'Which call of the message this was, from 1. A call answered 429 shares its number with the next one.';

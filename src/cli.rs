@@ -1,9 +1,13 @@
 //! The command line: what can be asked of the binary, one file a command.
 
 mod args;
+mod cancel;
 mod dev;
 mod enqueue;
+mod limit;
 mod migrate;
+mod pause;
+mod retry;
 mod run;
 mod simulate;
 mod status;
@@ -62,6 +66,11 @@ enum Command {
     Migrate(migrate::MigrateArgs),
     Status(status::StatusArgs),
     Enqueue(enqueue::EnqueueArgs),
+    Pause(pause::PauseArgs),
+    Resume(pause::ResumeArgs),
+    Limit(limit::LimitArgs),
+    Retry(retry::RetryArgs),
+    Cancel(cancel::CancelArgs),
     Simulate(simulate::SimulateArgs),
     Dev(dev::DevArgs),
 }
@@ -89,6 +98,11 @@ pub fn main() -> ExitCode {
             Command::Migrate(args) => migrate::run(args).await,
             Command::Status(args) => status::run(args).await,
             Command::Enqueue(args) => enqueue::run(args).await,
+            Command::Pause(args) => pause::pause(args).await,
+            Command::Resume(args) => pause::resume(args).await,
+            Command::Limit(args) => limit::run(args).await,
+            Command::Retry(args) => retry::run(args).await,
+            Command::Cancel(args) => cancel::run(args).await,
             Command::Simulate(args) => simulate::run(args).await,
             Command::Dev(args) => dev::run(args).await,
         }

@@ -9,6 +9,7 @@ mod migrate;
 mod record;
 mod session;
 mod status;
+mod steer;
 
 use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
@@ -21,6 +22,7 @@ pub use migrate::SchemaError;
 pub use record::{CallRecord, Record};
 pub use session::{ConnectError, Outbox};
 pub use status::{AppStatus, LaneStatus, SampleRow};
+pub use steer::{RetryFilter, SteerError};
 
 use crate::pace::DbClock;
 use crate::pace::clock::ClockReading;

@@ -198,7 +198,7 @@ pub fn next(outcome: &Outcome, terms: Terms, now: DbTime, backoff: Duration) -> 
 }
 
 /// The longest wait that a `Retry-After` is followed for.
-pub const MAX_RETRY_AFTER: Duration = Duration::from_mins(5);
+pub const MAX_RETRY_AFTER: Duration = Duration::from_hours(1);
 
 impl Outcome {
     /// The value of the attempt's column `outcome`; none for a call that ended the message well.

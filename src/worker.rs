@@ -2,6 +2,7 @@
 
 mod delivery;
 mod doorman;
+mod health;
 mod lane;
 mod recorder;
 

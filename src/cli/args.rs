@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use clap::Args;
 use secrecy::SecretString;
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
 
 use super::UsageError;
 use crate::config::secret::SecretSource;
@@ -45,6 +47,13 @@ impl DatabaseArgs {
     pub(super) async fn connect(&self, max_connections: u32) -> anyhow::Result<Outbox> {
         Ok(Outbox::connect(&self.url()?, max_connections).await?)
     }
+
+    /// The database for one statement after the other, with the schema that this binary needs.
+    pub(super) async fn connect_migrated(&self) -> anyhow::Result<Outbox> {
+        let outbox = self.connect(1).await?;
+        outbox.check_schema().await?;
+        Ok(outbox)
+    }
 }
 
 /// An empty variable is a variable that is not set.
@@ -60,4 +69,29 @@ fn parse_secret(text: &str) -> Result<SecretString, std::convert::Infallible> {
 pub(super) fn parse_duration(text: &str) -> Result<Duration, String> {
     humantime::parse_duration(text)
         .map_err(|error| format!("{error}: write it like 200ms, 15s or 5m"))
+}
+
+/// A time as RFC 3339 writes it: `2030-01-31T12:00:00Z`.
+pub(super) fn parse_time(text: &str) -> Result<OffsetDateTime, String> {
+    OffsetDateTime::parse(text, &Rfc3339)
+        .map_err(|error| format!("{error}: write it like 2030-01-31T12:00:00Z"))
+}
+
+/// Who asks, for the others: user and host.
+pub(super) fn operator() -> String {
+    let user = ["USER", "LOGNAME"]
+        .iter()
+        .find_map(|name| std::env::var(name).ok())
+        .unwrap_or_else(|| "somebody".into());
+    format!("{user}@{}", host())
+}
+
+/// The host's name.
+pub(super) fn host() -> String {
+    std::fs::read_to_string("/proc/sys/kernel/hostname")
+        .ok()
+        .or_else(|| std::env::var("HOSTNAME").ok())
+        .map(|name| name.trim().to_owned())
+        .filter(|name| !name.is_empty())
+        .unwrap_or_else(|| "worker".into())
 }

@@ -5,10 +5,9 @@ use std::io::{BufRead, Write};
 use anyhow::Context;
 use clap::Args;
 use time::OffsetDateTime;
-use time::format_description::well_known::Rfc3339;
 
 use super::UsageError;
-use super::args::DatabaseArgs;
+use super::args::{DatabaseArgs, parse_time};
 use crate::message::MAX_PAYLOAD_BYTES;
 use crate::outbox::NewMessage;
 
@@ -174,11 +173,6 @@ impl EnqueueArgs {
             traceparent: None,
         }
     }
-}
-
-fn parse_time(text: &str) -> Result<OffsetDateTime, String> {
-    OffsetDateTime::parse(text, &Rfc3339)
-        .map_err(|error| format!("{error}: write it like 2030-01-31T12:00:00Z"))
 }
 
 #[cfg(test)]

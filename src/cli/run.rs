@@ -9,7 +9,7 @@ use clap::Args;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-use super::args::{DatabaseArgs, parse_duration};
+use super::args::{DatabaseArgs, host, parse_duration};
 use crate::config::{self, AppConfig, ConfigError, RawApp, Timing, WorkerConfig};
 use crate::retry::RetryPolicy;
 use crate::worker;
@@ -177,7 +177,10 @@ fn config(args: &RunArgs) -> Result<WorkerConfig, ConfigError> {
     )?;
     Ok(WorkerConfig {
         apps: apps(&args.app)?,
-        name: worker.name.clone().unwrap_or_else(default_name),
+        name: worker
+            .name
+            .clone()
+            .unwrap_or_else(|| format!("{}:{}", host(), std::process::id())),
         timing,
         retry: RetryPolicy::new(worker.retry_base, worker.retry_cap)?,
         drain_timeout: worker
@@ -221,15 +224,4 @@ fn apps(args: &AppArgs) -> Result<Vec<AppConfig>, ConfigError> {
 
 fn given(text: Option<&str>) -> Option<String> {
     text.filter(|text| !text.is_empty()).map(str::to_owned)
-}
-
-/// Host and process, as people look for them.
-fn default_name() -> String {
-    let host = std::fs::read_to_string("/proc/sys/kernel/hostname")
-        .ok()
-        .or_else(|| std::env::var("HOSTNAME").ok())
-        .map(|name| name.trim().to_owned())
-        .filter(|name| !name.is_empty())
-        .unwrap_or_else(|| "worker".into());
-    format!("{host}:{}", std::process::id())
 }

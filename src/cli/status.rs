@@ -5,6 +5,8 @@ use std::fmt::Write;
 use std::time::Duration;
 
 use clap::Args;
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
 
 use super::args::DatabaseArgs;
 use crate::outbox::AppStatus;
@@ -44,7 +46,10 @@ fn show(app: &AppStatus) -> String {
     line("lane", lane(app));
     line(
         "rate",
-        format!("{:.1} calls/s over the last 10 s", app.rate_per_s),
+        format!(
+            "{:.1} calls/s over the last 10 s; at most {} in a second of the last minute",
+            app.rate_per_s, app.peak_calls_1m
+        ),
     );
     line("pending", counts(&app.pending));
     if let Some(seconds) = app.oldest_due_s {
@@ -59,15 +64,47 @@ fn show(app: &AppStatus) -> String {
 }
 
 fn lane(app: &AppStatus) -> String {
-    match &app.lane {
-        None => "none: no worker has served this app yet".into(),
-        Some(lane) => match (&lane.hold, &lane.hold_reason) {
-            (Some(hold), reason) => {
-                format!("{hold}: {}", reason.as_deref().unwrap_or("no reason given"))
-            }
-            (None, _) => format!("sending, limit {} calls/s", lane.limit_per_s),
-        },
+    let Some(lane) = &app.lane else {
+        return "none: no worker has served this app yet".into();
+    };
+    let because = |reason: &Option<String>| {
+        reason
+            .as_ref()
+            .map(|reason| format!(": {reason}"))
+            .unwrap_or_default()
+    };
+    let at = |time: Option<OffsetDateTime>| {
+        time.and_then(|time| time.replace_nanosecond(0).ok()?.format(&Rfc3339).ok())
+            .unwrap_or_default()
+    };
+    let mut text = if lane.paused_at.is_some() {
+        let by = lane.paused_by.as_deref().unwrap_or("somebody");
+        format!(
+            "paused by {by} since {}{}",
+            at(lane.paused_at),
+            because(&lane.pause_reason)
+        )
+    } else if let Some(hold) = &lane.hold {
+        format!(
+            "{hold} since {}, next try {}{}",
+            at(lane.hold_since),
+            at(lane.hold_until),
+            because(&lane.hold_reason)
+        )
+    } else if lane.rate_per_s < 0.97 * lane.limit_per_s {
+        format!(
+            "slowed to {:.0} calls/s by a 429 at {}",
+            lane.rate_per_s,
+            at(lane.throttled_at)
+        )
+    } else {
+        "sending".into()
+    };
+    write!(text, "; limit {} calls/s", lane.limit_per_s).ok();
+    if let Some(by) = &lane.limit_set_by {
+        write!(text, ", set by {by}").ok();
     }
+    text
 }
 
 fn counts(by_state: &BTreeMap<String, i64>) -> String {

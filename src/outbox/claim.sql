@@ -10,31 +10,58 @@ lane as materialized (
 clock as materialized (
     select lane.*, clock_timestamp() as at from lane
 ),
--- How many slots may be given out now: none beyond the horizon, and a single one to probe a lane that is held.
+-- How many slots may be given out now: none while a person has paused the app, a single one to probe a lane that is
+-- held, and else those within the horizon.
 budget as materialized (
-    select at, hold, hold_until, bell_until, first_slot_at, spacing,
-           case when hold is not null then (hold_until <= at)::int
+    select at, bell_until, first_slot_at, present_rate, interval '1 second' / present_rate as spacing,
+           case when paused_at is not null then 'paused' else hold end as hold,
+           case when paused_at is not null then at + interval '1 hour' else hold_until end as hold_until,
+           case when paused_at is not null then 0
+                when hold is not null then (hold_until <= at)::int
                 else greatest(0, least($2::bigint, ceil(
                     extract(epoch from at + $3::bigint * interval '1 microsecond' - first_slot_at)
-                    / extract(epoch from spacing))::bigint))
+                    * present_rate)::bigint))
            end as slots
     from (select *, greatest(next_slot_at, at) as first_slot_at,
-                 interval '1 second' / rate_per_s as spacing
+                 signaling.present_rate(rate_per_s, rate_at, limit_per_s, at) as present_rate
           from clock) as paced
 ),
--- Oldest first. A row that is not to be called takes a place but no slot: its time is over (expired), or nobody
--- can know whether an earlier claim that never recorded had called it (unknown, if once is all it may be called).
+-- While both kinds wait, messages that are called again have a fifth of the slots, on average. What one kind
+-- leaves over is the other's.
+reserved as materialized (
+    select count(*) as slots from (
+        select from signaling.outbox
+        where app = $1 and status = 'pending' and (sent_at is not null or claim_id is not null)
+          and due_at <= (select at from budget)
+        limit (select floor(slots * 0.2 + random())::bigint from budget)) as again
+),
+fresh as materialized (
+    select id, due_at, expires_at, at_most_once, claim_id, claimed_by, attempts
+    from signaling.outbox
+    where app = $1 and status = 'pending' and sent_at is null and claim_id is null
+      and due_at <= (select at from budget)
+    order by due_at, id
+    limit (select budget.slots - reserved.slots from budget, reserved)
+    for no key update skip locked
+),
+again as materialized (
+    select id, due_at, expires_at, at_most_once, claim_id, claimed_by, attempts
+    from signaling.outbox
+    where app = $1 and status = 'pending' and (sent_at is not null or claim_id is not null)
+      and due_at <= (select at from budget)
+    order by due_at, id
+    limit (select budget.slots - (select count(*) from fresh) from budget)
+    for no key update skip locked
+),
+-- A row that is not to be called takes a place but no slot: its time is over (expired), or nobody can know whether
+-- an earlier claim that never recorded had called it (unknown, if once is all it may be called).
 due as materialized (
     select id, due_at, attempts, claimed_by,
            claim_id is not null as lost,
            case when claim_id is not null and at_most_once then 'unknown'
                 when expires_at <= (select at from budget) then 'expired'
            end as ended_as
-    from signaling.outbox
-    where app = $1 and status = 'pending' and due_at <= (select at from budget)
-    order by due_at, id
-    limit (select slots from budget)
-    for no key update skip locked
+    from (select * from fresh union all select * from again) as taken
 ),
 slotted as materialized (
     select id, due_at as was_due_at, row_number() over (order by due_at, id) - 1 as place
@@ -87,15 +114,22 @@ moved as (
         -- The next probe waits for this one's outcome, or at the longest for the end of its lease.
         hold_until = case when budget.hold is not null and after.claimed > 0
                           then budget.at + $4::bigint * interval '1 microsecond' else lane.hold_until end,
-        bell_until = after.bell_until
+        bell_until = after.bell_until,
+        rate_per_s = budget.present_rate,
+        rate_at = budget.at
     from budget, after
     where lane.app = $1 and (after.claimed > 0 or after.bell_until is distinct from lane.bell_until)
 )
 select budget.at, budget.slots, budget.hold, budget.hold_until, after.ended, after.next_slot_at,
        -- What is due after now, be it the end of somebody's lease: when to look again, if nothing else comes.
-       (select due_at from signaling.outbox
-        where app = $1 and status = 'pending' and due_at > (select at from budget)
-        order by due_at limit 1) as next_due_at,
+       least((select due_at from signaling.outbox
+              where app = $1 and status = 'pending' and sent_at is null and claim_id is null
+                and due_at > (select at from budget)
+              order by due_at limit 1),
+             (select due_at from signaling.outbox
+              where app = $1 and status = 'pending' and (sent_at is not null or claim_id is not null)
+                and due_at > (select at from budget)
+              order by due_at limit 1)) as next_due_at,
        -- The bell was switched on just now: an insert that has looked before, and commits later, does not ring.
        coalesce(budget.bell_until, 'epoch') <= budget.at and coalesce(after.bell_until > budget.at, false) as bell_switched_on,
        claimed.id, claimed.sender, claimed.destination, claimed.channel_name, claimed.payload,

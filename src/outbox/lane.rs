@@ -7,8 +7,8 @@ use time::OffsetDateTime;
 
 use super::claim::micros;
 use super::{Hold, Outbox, timed};
+use crate::pace::DbTime;
 use crate::pace::clock::ClockReading;
-use crate::pace::{DbTime, slot_rate};
 
 /// Why a lane is held.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -17,6 +17,8 @@ pub enum HoldKind {
     Parked,
     /// The API can't be reached, or answers with errors.
     Broken,
+    /// A person has paused the app.
+    Paused,
 }
 
 impl HoldKind {
@@ -25,14 +27,15 @@ impl HoldKind {
         match self {
             Self::Parked => "parked",
             Self::Broken => "broken",
+            Self::Paused => "paused",
         }
     }
 
     pub(super) fn from_column(value: &str) -> Self {
-        if value == "broken" {
-            Self::Broken
-        } else {
-            Self::Parked
+        match value {
+            "broken" => Self::Broken,
+            "paused" => Self::Paused,
+            _ => Self::Parked,
         }
     }
 }
@@ -41,6 +44,9 @@ impl HoldKind {
 const HOLD_PAUSE: Duration = Duration::from_secs(1);
 /// The longest pause of a hold.
 const HOLD_PAUSE_CAP: Duration = Duration::from_secs(10);
+
+/// Calls that started so soon after a cut belong to the burst that caused it: their slots were given out before it.
+const BURST: Duration = Duration::from_millis(200);
 
 /// A look at a lane that takes nothing and writes nothing.
 #[derive(Debug)]
@@ -62,22 +68,33 @@ struct PeekRow {
 }
 
 impl Outbox {
-    /// Makes sure that the app has a lane, and that its limit is the configured one.
+    /// Makes sure that the app has a lane, and that its limit is the configured one, unless a person has set another.
     ///
     /// # Errors
     /// Where the database fails.
     pub async fn open_lane(&self, app: &str, limit_per_s: f64) -> Result<(), sqlx::Error> {
         let mut session = self.session().await?;
         sqlx::query(
-            "insert into signaling.lane (app, limit_per_s, rate_per_s) values ($1, $2, $3)
-             on conflict (app) do update
-             set limit_per_s = excluded.limit_per_s, rate_per_s = excluded.rate_per_s
-             where lane.limit_per_s is distinct from excluded.limit_per_s",
+            "with opened as (
+                 insert into signaling.lane (app, limit_per_s, configured_per_s, rate_per_s)
+                 values ($1, $2, $2, signaling.slot_rate($2))
+                 on conflict (app) do update set configured_per_s = excluded.configured_per_s
+                 where lane.configured_per_s is distinct from excluded.configured_per_s
+                 returning app)
+             select app from opened",
         )
         .persistent(false)
         .bind(app)
         .bind(limit_per_s)
-        .bind(slot_rate(limit_per_s))
+        .execute(&mut *session)
+        .await?;
+        // A statement of its own, so that it sees the configured limit that was just written.
+        sqlx::query(
+            "select signaling.set_limit(app, null) from signaling.lane
+             where app = $1 and limit_set_by is null and limit_per_s is distinct from configured_per_s",
+        )
+        .persistent(false)
+        .bind(app)
         .execute(&mut *session)
         .await?;
         session.finish().await
@@ -91,9 +108,17 @@ impl Outbox {
         let (row, asked, answered) = timed(async {
             let mut session = self.session().await?;
             let row: PeekRow = sqlx::query_as(
-                "select clock_timestamp() as at, lane.hold, lane.hold_until,
-                        (select due_at from signaling.outbox
-                         where outbox.app = $1 and status = 'pending' order by due_at limit 1) as next_due_at
+                "select clock_timestamp() as at,
+                        case when paused_at is not null then 'paused' else hold end as hold,
+                        case when paused_at is not null then clock_timestamp() + interval '1 hour'
+                             else hold_until end as hold_until,
+                        least((select due_at from signaling.outbox
+                               where outbox.app = $1 and status = 'pending' and sent_at is null and claim_id is null
+                               order by due_at limit 1),
+                              (select due_at from signaling.outbox
+                               where outbox.app = $1 and status = 'pending'
+                                 and (sent_at is not null or claim_id is not null)
+                               order by due_at limit 1)) as next_due_at
                  from signaling.lane where lane.app = $1",
             )
             .persistent(session.keeps_statements())
@@ -206,5 +231,43 @@ impl Outbox {
         .await?;
         session.finish().await?;
         Ok(released.is_some())
+    }
+
+    /// Ends a probe that made no call: another message may probe at once.
+    ///
+    /// # Errors
+    /// Where the database fails.
+    pub async fn give_back_probe(&self, app: &str) -> Result<(), sqlx::Error> {
+        let mut session = self.session().await?;
+        sqlx::query("update signaling.lane set hold_until = clock_timestamp() where app = $1 and hold is not null")
+            .persistent(session.keeps_statements())
+            .bind(app)
+            .execute(&mut *session)
+            .await?;
+        session.finish().await
+    }
+
+    /// Slows an app's lane for all workers after a 429: cuts the rate, once for a burst of them, and gives out no slot
+    /// before the time that the API asks for. Returns the rate if it was cut.
+    ///
+    /// # Errors
+    /// Where the database fails.
+    pub async fn throttle(
+        &self,
+        app: &str,
+        sent_at: DbTime,
+        retry_after: Duration,
+    ) -> Result<Option<f64>, sqlx::Error> {
+        let mut session = self.session().await?;
+        let rate: Option<Option<f64>> = sqlx::query_scalar(include_str!("throttle.sql"))
+            .persistent(session.keeps_statements())
+            .bind(app)
+            .bind(OffsetDateTime::from(sent_at))
+            .bind(micros(retry_after))
+            .bind(micros(BURST))
+            .fetch_optional(&mut *session)
+            .await?;
+        session.finish().await?;
+        Ok(rate.flatten())
     }
 }

@@ -9,11 +9,18 @@ use super::Outbox;
 const TABLE: &str = "signaling.schema_migrations";
 
 /// Number, description and text of each migration, in order. A migration that has been released is never changed.
-const MIGRATIONS: &[(i64, &str, &str)] = &[(
-    1,
-    "outbox",
-    include_str!("../../migrations/0001_outbox.sql"),
-)];
+const MIGRATIONS: &[(i64, &str, &str)] = &[
+    (
+        1,
+        "outbox",
+        include_str!("../../migrations/0001_outbox.sql"),
+    ),
+    (
+        2,
+        "lane control",
+        include_str!("../../migrations/0002_lane_control.sql"),
+    ),
+];
 
 /// Why the schema can't be used as it is.
 #[derive(Debug, thiserror::Error)]

@@ -19,8 +19,10 @@ pub struct AppStatus {
     pub pending: BTreeMap<String, i64>,
     /// Age of the oldest row that is due, in seconds.
     pub oldest_due_s: Option<f64>,
-    /// Calls a second that ended in the last ten seconds.
+    /// Calls a second that were made in the last ten seconds.
     pub rate_per_s: f64,
+    /// The most calls within a sliding second of the last minute.
+    pub peak_calls_1m: i64,
     /// Final rows by status.
     pub finished: BTreeMap<String, i64>,
 }
@@ -30,8 +32,20 @@ pub struct AppStatus {
 pub struct LaneStatus {
     /// Calls a second that the API allows.
     pub limit_per_s: f64,
-    /// Slots a second that are given out.
+    /// Slots a second that are given out at present.
     pub rate_per_s: f64,
+    /// Who set another limit than the configured one.
+    pub limit_set_by: Option<String>,
+    /// When a 429 last slowed the lane.
+    #[serde(with = "time::serde::rfc3339::option")]
+    pub throttled_at: Option<OffsetDateTime>,
+    /// Since when a person has paused the app.
+    #[serde(with = "time::serde::rfc3339::option")]
+    pub paused_at: Option<OffsetDateTime>,
+    /// Who.
+    pub paused_by: Option<String>,
+    /// Why.
+    pub pause_reason: Option<String>,
     /// `parked` or `broken`; none while it sends.
     pub hold: Option<String>,
     /// Why it is held.
@@ -47,6 +61,7 @@ pub struct LaneStatus {
 #[derive(FromRow)]
 struct LaneRow {
     app: String,
+    peak_calls_1m: i64,
     #[sqlx(flatten)]
     lane: LaneStatus,
 }
@@ -68,7 +83,11 @@ impl Outbox {
     pub async fn status(&self) -> Result<Vec<AppStatus>, sqlx::Error> {
         let mut session = self.session().await?;
         let lanes: Vec<LaneRow> = sqlx::query_as(
-            "select app, limit_per_s, rate_per_s, hold, hold_reason, hold_since, hold_until from signaling.lane",
+            "select app, limit_per_s, limit_set_by, throttled_at, paused_at, paused_by, pause_reason,
+                    hold, hold_reason, hold_since, hold_until,
+                    signaling.present_rate(rate_per_s, rate_at, limit_per_s, clock_timestamp()) as rate_per_s,
+                    signaling.peak_rate(app, clock_timestamp() - interval '1 minute', clock_timestamp()) as peak_calls_1m
+             from signaling.lane",
         )
         .persistent(false)
         .fetch_all(&mut *session)
@@ -92,12 +111,15 @@ impl Outbox {
             pending: BTreeMap::new(),
             oldest_due_s: None,
             rate_per_s: 0.0,
+            peak_calls_1m: 0,
             finished: BTreeMap::new(),
         };
         for row in lanes {
-            apps.entry(row.app.clone())
-                .or_insert_with(|| entry(&row.app))
-                .lane = Some(row.lane);
+            let app = apps
+                .entry(row.app.clone())
+                .or_insert_with(|| entry(&row.app));
+            app.lane = Some(row.lane);
+            app.peak_calls_1m = row.peak_calls_1m;
         }
         for row in counts {
             let app = apps
@@ -148,6 +170,20 @@ impl Outbox {
                 .fetch_all(&self.pool)
                 .await?;
         Ok(counts.into_iter().collect())
+    }
+
+    /// The time by the database's clock.
+    ///
+    /// # Errors
+    /// Where the database fails.
+    pub async fn database_time(&self) -> Result<OffsetDateTime, sqlx::Error> {
+        let mut session = self.session().await?;
+        let now = sqlx::query_scalar("select clock_timestamp()")
+            .persistent(false)
+            .fetch_one(&mut *session)
+            .await?;
+        session.finish().await?;
+        Ok(now)
     }
 
     /// What became of these rows, in the order of their ids.

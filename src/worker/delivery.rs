@@ -61,6 +61,9 @@ pub(super) async fn deliver(
             }
         },
     };
+    if claimed.probe && record.call.is_none() {
+        lane.give_back_probe().await;
+    }
     // The recorder takes records for as long as there are deliveries.
     records
         .send(Delivered {
@@ -179,15 +182,14 @@ async fn conclude(
     );
     if outcome == Outcome::Unauthorized {
         lane.client.credentials().forget_made_tokens();
-        lane.hold(
-            HoldKind::Parked,
-            error.as_deref().unwrap_or_default(),
-            claimed.probe,
-        )
-        .await;
-    } else if claimed.probe {
-        lane.release().await;
     }
+    lane.heed(
+        &outcome,
+        sent_at,
+        error.as_deref().unwrap_or_default(),
+        claimed.probe,
+    )
+    .await;
     let (status, due_at) = match next {
         Next::Final(status) => (Some(status), claimed.was_due_at),
         Next::Again(due_at) | Next::AgainUncounted(due_at) => (None, due_at),

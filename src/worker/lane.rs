@@ -9,12 +9,14 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::delivery;
+use super::health::{Health, Verdict};
 use super::recorder::Delivered;
 use crate::config::Timing;
 use crate::outbox::{Batch, ClaimRequest, Hold, HoldKind, Outbox};
+use crate::outcome::{MAX_RETRY_AFTER, Outcome};
 use crate::pace::{DbTime, HORIZON};
 use crate::retry::RetryPolicy;
-use crate::signaling::Client;
+use crate::signaling::{Client, RetryAfter};
 
 /// What all lanes of a process share.
 #[derive(Debug)]
@@ -43,6 +45,7 @@ pub(super) struct Lane {
     look: Notify,
     /// Cancelled to give back all messages that wait for their slots. A new one takes its place.
     wave: Mutex<CancellationToken>,
+    health: Health,
     shutdown: CancellationToken,
 }
 
@@ -71,6 +74,7 @@ impl Lane {
             bell: Notify::new(),
             look: Notify::new(),
             wave: Mutex::new(shutdown.child_token()),
+            health: Health::default(),
             shutdown: shutdown.clone(),
         }
     }
@@ -134,8 +138,56 @@ impl Lane {
         }
     }
 
+    /// Takes in what a call said of the API's state, and does for the whole fleet what follows from it.
+    pub(super) async fn heed(&self, outcome: &Outcome, sent_at: DbTime, error: &str, probe: bool) {
+        match self.health.judge(outcome, probe) {
+            Verdict::Well => {}
+            Verdict::Recovered => self.release().await,
+            Verdict::Hold(kind) => self.hold(kind, error, probe).await,
+        }
+        if let Outcome::Throttled(retry_after) = outcome {
+            let asked = retry_after.map_or(Duration::ZERO, |RetryAfter(asked)| {
+                asked.min(MAX_RETRY_AFTER)
+            });
+            self.throttle(sent_at, asked).await;
+        }
+    }
+
+    /// Slows the app for the whole fleet.
+    async fn throttle(&self, sent_at: DbTime, retry_after: Duration) {
+        if retry_after > Duration::ZERO {
+            self.give_back();
+        }
+        match self
+            .shared
+            .outbox
+            .throttle(&self.app, sent_at, retry_after)
+            .await
+        {
+            Ok(Some(rate_per_s)) => {
+                self.give_back();
+                tracing::warn!(
+                    app = self.app,
+                    rate_per_s = format!("{rate_per_s:.1}"),
+                    retry_after = %humantime::format_duration(retry_after),
+                    "lane slowed: the API answered 429"
+                );
+            }
+            Ok(None) => {}
+            Err(error) => tracing::warn!(app = self.app, %error, "the lane could not be slowed"),
+        }
+    }
+
+    /// Lets another message probe, where the one that was to did not make a call.
+    pub(super) async fn give_back_probe(&self) {
+        if let Err(error) = self.shared.outbox.give_back_probe(&self.app).await {
+            tracing::debug!(app = self.app, %error, "a probe could not be given back: the next one is later");
+        }
+        self.look();
+    }
+
     /// Lets the app go on for the whole fleet.
-    pub(super) async fn release(&self) {
+    async fn release(&self) {
         match self.shared.outbox.release(&self.app).await {
             Ok(true) => tracing::info!(app = self.app, "lane released: sending again"),
             Ok(false) => {}

@@ -1,0 +1,65 @@
+//! `worker pause` and `worker resume`
+
+use clap::Args;
+
+use super::args::{DatabaseArgs, operator};
+
+/// Keep an app from sending, on all hosts at once
+///
+/// Its messages wait, and calls in flight are finished. The same in SQL: select signaling.pause('default', 'why').
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Example:\n  worker pause default --reason 'the vendor is down for maintenance'"
+)]
+pub(super) struct PauseArgs {
+    #[command(flatten)]
+    database: DatabaseArgs,
+
+    /// The app, as in the column `app`
+    app: String,
+
+    /// Why, for the others
+    #[arg(long)]
+    reason: Option<String>,
+}
+
+/// Let a paused app send again
+///
+/// The same in SQL: select signaling.resume('default').
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  worker resume default")]
+pub(super) struct ResumeArgs {
+    #[command(flatten)]
+    database: DatabaseArgs,
+
+    /// The app, as in the column `app`
+    app: String,
+}
+
+pub(super) async fn pause(args: PauseArgs) -> anyhow::Result<()> {
+    let outbox = args.database.connect_migrated().await?;
+    if outbox
+        .pause(&args.app, args.reason.as_deref(), &operator())
+        .await?
+    {
+        println!("{} is paused", args.app);
+    } else {
+        println!(
+            "{} was paused already: see worker status for who did it and why",
+            args.app
+        );
+    }
+    outbox.close().await;
+    Ok(())
+}
+
+pub(super) async fn resume(args: ResumeArgs) -> anyhow::Result<()> {
+    let outbox = args.database.connect_migrated().await?;
+    if outbox.resume(&args.app).await? {
+        println!("{} sends again", args.app);
+    } else {
+        println!("{} was not paused", args.app);
+    }
+    outbox.close().await;
+    Ok(())
+}

@@ -1,0 +1,92 @@
+//! `worker retry`
+
+use clap::Args;
+use time::OffsetDateTime;
+
+use super::args::{DatabaseArgs, parse_time};
+use crate::outbox::RetryFilter;
+
+/// Send messages again that failed, expired, were cancelled, or whose outcome is unknown
+///
+/// They start with all their attempts and go out at the lane's pace beside other messages. Sending a message again
+/// whose outcome is unknown may send it a second time. The same in SQL: select signaling.retry('default').
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  worker retry --app default --dry-run                     how many have failed
+  worker retry --app default --since 2030-01-31T12:00:00Z  what failed since then
+  worker retry --http-status 400 --error '%illegal%'       by the HTTP status and the error of the last call
+  worker retry --status unknown --id 17 --id 18            two messages, by hand")]
+pub(super) struct RetryArgs {
+    #[command(flatten)]
+    database: DatabaseArgs,
+
+    /// Only messages of this app
+    #[arg(long)]
+    app: Option<String>,
+
+    /// Only messages with this status: failed, expired, cancelled or unknown; may be given again
+    #[arg(long = "status", default_value = "failed", value_parser = ["failed", "expired", "cancelled", "unknown"])]
+    statuses: Vec<String>,
+
+    /// Only messages that were finished at this time or later
+    #[arg(long, value_parser = parse_time, value_name = "TIME")]
+    since: Option<OffsetDateTime>,
+
+    /// Only messages that were finished before this time
+    #[arg(long, value_parser = parse_time, value_name = "TIME")]
+    until: Option<OffsetDateTime>,
+
+    /// Only messages with an error like this; % stands for anything
+    #[arg(long = "error", value_name = "PATTERN")]
+    error_like: Option<String>,
+
+    /// Only messages whose last call was answered so; may be given again
+    #[arg(long = "http-status", value_name = "STATUS")]
+    http_statuses: Vec<i32>,
+
+    /// Only this message; may be given again
+    #[arg(long = "id", value_name = "ID")]
+    ids: Vec<i64>,
+
+    /// Count them, and change nothing
+    #[arg(long)]
+    dry_run: bool,
+}
+
+/// Rows of one transaction: few enough to hold up nobody who waits for one of them.
+const ROWS_PER_CALL: i64 = 5_000;
+
+pub(super) async fn run(args: RetryArgs) -> anyhow::Result<()> {
+    let outbox = args.database.connect_migrated().await?;
+    let filter = RetryFilter {
+        app: args.app,
+        statuses: args.statuses,
+        since: args.since,
+        until: args.until,
+        error_like: args.error_like,
+        http_statuses: args.http_statuses,
+        ids: args.ids,
+    };
+    if args.dry_run {
+        let messages = outbox.retry(&filter, true, None).await?;
+        println!("{messages} messages would be sent again");
+    } else {
+        // What fails again meanwhile is not taken a second time.
+        let now = outbox.database_time().await?;
+        let filter = RetryFilter {
+            until: Some(filter.until.map_or(now, |until| until.min(now))),
+            ..filter
+        };
+        let mut messages = 0;
+        loop {
+            let redriven = outbox.retry(&filter, false, Some(ROWS_PER_CALL)).await?;
+            messages += redriven;
+            if redriven < ROWS_PER_CALL {
+                break;
+            }
+        }
+        println!("{messages} messages are sent again");
+    }
+    outbox.close().await;
+    Ok(())
+}
