@@ -194,7 +194,7 @@ comment on column signaling.lane.hold_until is 'When one call is tried again.';
 
 -- The row as a person wants to read it.
 create view signaling.delivery as
-select id, app, sender, destination, channel_name,
+select id, app, sender, destination, channel_name, status,
        case when status <> 'pending' then status
             when claim_id is not null and due_at > statement_timestamp() then 'sending'
             when sent_at is not null or attempts > 0 then 'retrying'

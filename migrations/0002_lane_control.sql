@@ -176,21 +176,28 @@ $$;
 comment on function signaling.retry is
     'Sends messages again that failed, expired, were cancelled or are unknown. Returns how many.';
 
--- The most calls of an app that started within any sliding second of a span of time, by the workers' own account.
-create function signaling.peak_rate(app text, "from" timestamptz, "to" timestamptz) returns bigint
+-- The calls of an app that started in a span of time, by the workers' own account.
+create function signaling.calls(app text, "from" timestamptz, "to" timestamptz)
+    returns table (message_id bigint, sent_at timestamptz)
     language sql stable set search_path = '' set enable_bitmapscan = on
 as $$
-    with call as (
-        select outbox.id, outbox.sent_at from signaling.outbox
-        where outbox.app = $1 and outbox.sent_at >= $2 and outbox.sent_at < $3
-        union
-        select attempt.message_id, attempt.sent_at
-        from signaling.attempt join signaling.outbox on outbox.id = attempt.message_id
-        where outbox.app = $1 and attempt.sent_at >= $2 and attempt.sent_at < $3
-    )
+    select outbox.id, outbox.sent_at from signaling.outbox
+    where outbox.app = $1 and outbox.sent_at >= $2 and outbox.sent_at < $3
+    -- The last call of a message that did not end well stands in both.
+    union
+    select attempt.message_id, attempt.sent_at
+    from signaling.attempt join signaling.outbox on outbox.id = attempt.message_id
+    where outbox.app = $1 and attempt.sent_at >= $2 and attempt.sent_at < $3
+$$;
+comment on function signaling.calls is 'The calls of an app that started between two times.';
+
+-- The most calls of an app that started within any sliding second of a span of time: the proof that the pace held.
+create function signaling.peak_rate(app text, "from" timestamptz, "to" timestamptz) returns bigint
+    language sql stable set search_path = ''
+as $$
     select coalesce(max(calls), 0) from (
         select count(*) over (order by sent_at range between interval '999999 microseconds' preceding and current row) as calls
-        from call
+        from signaling.calls($1, $2, $3)
     ) as sliding
 $$;
 comment on function signaling.peak_rate is

@@ -17,6 +17,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 use crate::config::ConfigError;
+use crate::signaling::InvalidClient;
 use crate::telemetry::{self, LogFormat};
 
 /// Delivers messages from a Postgres outbox to the Agora Signaling REST API, inside a call budget that all workers
@@ -124,7 +125,7 @@ pub fn main() -> ExitCode {
 pub struct UsageError(pub String);
 
 fn is_usage(error: &anyhow::Error) -> bool {
-    error
-        .chain()
-        .any(|cause| cause.is::<ConfigError>() || cause.is::<UsageError>())
+    error.chain().any(|cause| {
+        cause.is::<ConfigError>() || cause.is::<UsageError>() || cause.is::<InvalidClient>()
+    })
 }

@@ -46,6 +46,9 @@ pub enum InvalidMessage {
     /// A sender that no URL path can carry.
     #[error("sender is \".\" or \"..\", which a URL path can't carry: choose another user ID")]
     DotSegment,
+    /// Something asked for that only a peer message has.
+    #[error("{0} is for peer messages only: leave it out for a channel message")]
+    PeerOnly(&'static str),
     /// Not exactly one of destination and channel name.
     #[error("exactly one of destination and channel_name has to be given")]
     NotOneTarget,
@@ -205,6 +208,10 @@ impl Target {
                 wait_for_ack,
                 enable_offline_messaging,
             }),
+            (None, Some(_)) if wait_for_ack => Err(InvalidMessage::PeerOnly("wait_for_ack")),
+            (None, Some(_)) if enable_offline_messaging => {
+                Err(InvalidMessage::PeerOnly("enable_offline_messaging"))
+            }
             (None, Some(name)) => Ok(Self::Channel {
                 name: ChannelName::new(name)?,
             }),

@@ -27,6 +27,20 @@ pub use steer::{RetryFilter, SteerError};
 use crate::pace::DbClock;
 use crate::pace::clock::ClockReading;
 
+/// What the database said, in its own words and without where in its source it said so.
+pub fn explain(error: &sqlx::Error) -> String {
+    let Some(error) = error.as_database_error() else {
+        return error.to_string();
+    };
+    let hint = error
+        .try_downcast_ref::<sqlx::postgres::PgDatabaseError>()
+        .and_then(|error| error.hint());
+    match hint {
+        Some(hint) => format!("{} ({hint})", error.message()),
+        None => error.message().to_owned(),
+    }
+}
+
 /// A process's view of the database's clock, kept up by the readings that claims bring along.
 #[derive(Debug, Default)]
 pub struct SharedClock(Mutex<Option<DbClock>>);

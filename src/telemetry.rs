@@ -3,8 +3,11 @@
 use std::io::IsTerminal;
 
 use tracing_subscriber::EnvFilter;
+
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
+
+use crate::outbox::explain;
 
 /// How logs are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -23,7 +26,8 @@ pub fn init(
     filter: &str,
     format: LogFormat,
 ) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
-    let filter = EnvFilter::try_new(filter)?;
+    // The server's notices are about statements of ours, and say nothing that a person could act on.
+    let filter = EnvFilter::try_new(format!("sqlx::postgres::notice=warn,{filter}"))?;
     let lines = tracing_subscriber::fmt::layer()
         .with_writer(std::io::stderr)
         .with_ansi(std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none())
@@ -44,12 +48,20 @@ pub fn causes(error: &(dyn std::error::Error + 'static)) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {
-        let next = error.to_string();
+        let next = match error.downcast_ref::<sqlx::Error>() {
+            Some(error) => explain(error),
+            None => error.to_string(),
+        };
         if !text.contains(&next) {
             text.push_str(": ");
             text.push_str(&next);
         }
-        cause = error.source();
+        // What an error of the database is caused by is the same again, in more words.
+        cause = if error.is::<sqlx::Error>() {
+            None
+        } else {
+            error.source()
+        };
     }
     text.truncate(text.floor_char_boundary(MAX_ERROR_BYTES));
     text

@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::config::WorkerConfig;
-use crate::outbox::Outbox;
+use crate::outbox::{Outbox, explain};
 use crate::signaling::{Client, ClientSettings, InvalidClient};
 use lane::{Lane, LaneLoop};
 
@@ -31,7 +31,7 @@ pub enum WorkerError {
         source: InvalidClient,
     },
     /// The database failed before the work began.
-    #[error("the lanes can't be opened: {0}")]
+    #[error("the lanes can't be opened: {}", explain(.0))]
     Database(#[from] sqlx::Error),
     /// Calls were still in flight, or not recorded, when the time for that was over.
     #[error(
@@ -68,8 +68,9 @@ pub async fn run(
     });
 
     let mut lanes = Vec::new();
+    let mut limits = Vec::new();
     for app in config.apps {
-        outbox.open_lane(&app.alias, app.limit_per_s).await?;
+        limits.push((app.alias.clone(), app.limit_per_s));
         let client = Client::new(ClientSettings {
             base_url: app.base_url,
             ca_file: app.ca_file,
@@ -90,6 +91,9 @@ pub async fn run(
             Arc::clone(&shared),
             &shutdown,
         )));
+    }
+    for (app, limit_per_s) in limits {
+        outbox.open_lane(&app, limit_per_s).await?;
     }
     tracing::info!(
         worker = config.name,

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
-use secrecy::SecretString;
+use secrecy::{ExposeSecret, SecretString};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
@@ -29,7 +29,16 @@ pub(super) struct DatabaseArgs {
 impl DatabaseArgs {
     /// The URL, from wherever it was given.
     pub(super) fn url(&self) -> anyhow::Result<SecretString> {
-        match (&self.database_url, &self.database_url_file) {
+        // An empty variable is a variable that is not set.
+        let url = self
+            .database_url
+            .as_ref()
+            .filter(|url| !url.expose_secret().is_empty());
+        let file = self
+            .database_url_file
+            .as_ref()
+            .filter(|file| !file.as_os_str().is_empty());
+        match (url, file) {
             (Some(url), None) => Ok(url.clone()),
             (None, Some(file)) => Ok(SecretSource::file(file).read()?),
             (Some(_), Some(_)) => Err(UsageError(
@@ -56,7 +65,6 @@ impl DatabaseArgs {
     }
 }
 
-/// An empty variable is a variable that is not set.
 #[expect(
     clippy::unnecessary_wraps,
     reason = "clap wants a parser that may fail"

@@ -9,7 +9,7 @@ use time::OffsetDateTime;
 use super::UsageError;
 use super::args::{DatabaseArgs, parse_time};
 use crate::message::MAX_PAYLOAD_BYTES;
-use crate::outbox::NewMessage;
+use crate::outbox::{EnqueueError, NewMessage};
 
 /// Insert messages: one given by flags, or many as JSON lines on standard input
 ///
@@ -29,7 +29,8 @@ pub(super) struct EnqueueArgs {
     database: DatabaseArgs,
 
     /// Read messages from standard input, one JSON object a line
-    #[arg(long, conflicts_with_all = ["sender", "destination", "channel", "payload"])]
+    #[arg(long, conflicts_with_all = ["sender", "destination", "channel", "payload", "app", "wait_for_ack",
+          "offline_messaging", "historical_messaging", "due_at", "expires_at", "max_attempts", "at_most_once", "dedupe_key"])]
     stdin: bool,
 
     /// The user who sends
@@ -73,7 +74,7 @@ pub(super) struct EnqueueArgs {
     expires_at: Option<OffsetDateTime>,
 
     /// Calls that may go wrong before it ends as failed
-    #[arg(long)]
+    #[arg(long, value_parser = clap::value_parser!(u16).range(1..=1000))]
     max_attempts: Option<u16>,
 
     /// Never call it again after a call whose outcome is not known
@@ -101,7 +102,15 @@ pub(super) async fn run(args: EnqueueArgs) -> anyhow::Result<()> {
         vec![message]
     };
     let outbox = args.database.connect(1).await?;
-    let ids = outbox.enqueue(&messages).await?;
+    let ids = outbox
+        .enqueue(&messages)
+        .await
+        .map_err(|error| match error {
+            EnqueueError::Refused { .. } => {
+                UsageError(format!("{error}: none was inserted")).into()
+            }
+            EnqueueError::Database(_) => anyhow::Error::from(error),
+        })?;
     outbox.close().await;
     let mut out = std::io::stdout().lock();
     for id in &ids {

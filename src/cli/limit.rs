@@ -9,7 +9,7 @@ use super::args::{DatabaseArgs, operator};
 /// Set how many calls a second an app may make, on all hosts at once
 ///
 /// It holds until it is set again, also for workers that start later. The same in SQL:
-/// select signaling.set_limit('default', 200), and null for the configured limit.
+/// `select signaling.set_limit('default', 200)`, and null for the configured limit.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   worker limit default 200             leave 300 of 500 calls a second to others

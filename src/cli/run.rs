@@ -210,16 +210,24 @@ fn apps(args: &AppArgs) -> Result<Vec<AppConfig>, ConfigError> {
         }
         return Ok(vec![with_shared(app).check("default")?]);
     };
-    if given(args.app_id.as_deref()).is_some() {
-        return Err(ConfigError::TwoSources("AGORA_APP_ID"));
+    let also_given = RawApp {
+        app_id: given(args.app_id.as_deref()),
+        uid: given(args.uid.as_deref()),
+        ..environment
+    };
+    if !also_given.is_empty() {
+        return Err(ConfigError::TwoSources);
     }
     let apps = config::read_apps(path)?;
     if apps.is_empty() {
         return Err(ConfigError::NoApp);
     }
-    apps.into_iter()
+    let apps: Vec<_> = apps
+        .into_iter()
         .map(|(alias, raw)| with_shared(raw).check(&alias))
-        .collect()
+        .collect::<Result<_, _>>()?;
+    config::check_distinct(&apps)?;
+    Ok(apps)
 }
 
 fn given(text: Option<&str>) -> Option<String> {

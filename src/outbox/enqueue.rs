@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 
-use super::Outbox;
+use super::{Outbox, explain};
 use crate::message::{InvalidMessage, Payload, Target, UserId};
 
 /// Rows of one statement. All statements of a call are one transaction.
@@ -74,7 +74,7 @@ pub enum EnqueueError {
         constraint: String,
     },
     /// The database failed.
-    #[error("the database failed: {0}")]
+    #[error("the database failed: {}", explain(.0))]
     Database(sqlx::Error),
 }
 

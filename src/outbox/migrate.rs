@@ -4,7 +4,7 @@
 use sqlx::migrate::{MigrateError, Migration, MigrationType, Migrator};
 use sqlx::{ConnectOptions, Connection, SqlSafeStr};
 
-use super::Outbox;
+use super::{Outbox, explain};
 
 const TABLE: &str = "signaling.schema_migrations";
 
@@ -47,7 +47,7 @@ pub enum SchemaError {
     #[error("the migration failed: {0}")]
     Migrate(#[from] MigrateError),
     /// The database failed.
-    #[error("the database failed: {0}")]
+    #[error("the database failed: {}", explain(.0))]
     Database(#[from] sqlx::Error),
 }
 

@@ -18,7 +18,10 @@ recorded as (
         sent_at = coalesce(record.sent_at, outbox.sent_at),
         http_status = case when record.sent_at is not null then record.http_status else outbox.http_status end,
         request_id = case when record.sent_at is not null then record.request_id else outbox.request_id end,
-        error = case when record.sent_at is not null or record.error is not null then record.error else outbox.error end
+        -- A row that expires after a call keeps what went wrong with that.
+        error = case when record.sent_at is not null then record.error
+                     when record.status = 'expired' then coalesce(outbox.error, record.error)
+                     else coalesce(record.error, outbox.error) end
     from record
     where outbox.id = any ($1) and outbox.id = record.id
       and outbox.claim_id = record.claim_id and outbox.status = 'pending'

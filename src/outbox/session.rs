@@ -9,7 +9,7 @@ use sqlx::pool::PoolConnection;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::{ConnectOptions, Connection, Executor, PgConnection, PgPool, Postgres, Transaction};
 
-use super::SharedClock;
+use super::{SharedClock, explain};
 
 /// What every session is told. The statements are written for indexes; a plan that was made while the table was
 /// empty would read the whole table for as long as the plan is kept, which for a queue is until the next ANALYZE.
@@ -48,7 +48,7 @@ pub enum ConnectError {
     )]
     Url,
     /// The database does not answer, or does not let us in.
-    #[error("the database at {host}:{port} can't be used: {source}")]
+    #[error("the database at {host}:{port} can't be used: {}", explain(source))]
     Unreachable {
         /// Its host.
         host: String,
@@ -65,7 +65,14 @@ impl Outbox {
     /// # Errors
     /// Where the URL is wrong or the database can't be reached.
     pub async fn connect(url: &SecretString, max_connections: u32) -> Result<Self, ConnectError> {
-        let options = PgConnectOptions::from_str(url.expose_secret())
+        let url = url.expose_secret();
+        if !["postgres://", "postgresql://"]
+            .iter()
+            .any(|scheme| url.starts_with(scheme))
+        {
+            return Err(ConnectError::Url);
+        }
+        let options = PgConnectOptions::from_str(url)
             .map_err(|_| ConnectError::Url)?
             .application_name("signaling-worker")
             // PgBouncer refuses start-up parameters that it does not know; floats come in binary anyway.

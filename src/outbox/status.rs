@@ -62,6 +62,7 @@ pub struct LaneStatus {
 struct LaneRow {
     app: String,
     peak_calls_1m: i64,
+    calls_per_s: f64,
     #[sqlx(flatten)]
     lane: LaneStatus,
 }
@@ -71,7 +72,6 @@ struct CountRow {
     app: String,
     state: String,
     rows: i64,
-    calls_10s: i64,
     oldest_due_s: Option<f64>,
 }
 
@@ -86,7 +86,9 @@ impl Outbox {
             "select app, limit_per_s, limit_set_by, throttled_at, paused_at, paused_by, pause_reason,
                     hold, hold_reason, hold_since, hold_until,
                     signaling.present_rate(rate_per_s, rate_at, limit_per_s, clock_timestamp()) as rate_per_s,
-                    signaling.peak_rate(app, clock_timestamp() - interval '1 minute', clock_timestamp()) as peak_calls_1m
+                    signaling.peak_rate(app, clock_timestamp() - interval '1 minute', clock_timestamp()) as peak_calls_1m,
+                    (select count(*) / 10.0::float8
+                     from signaling.calls(app, clock_timestamp() - interval '10 seconds', clock_timestamp())) as calls_per_s
              from signaling.lane",
         )
         .persistent(false)
@@ -94,7 +96,6 @@ impl Outbox {
         .await?;
         let counts: Vec<CountRow> = sqlx::query_as(
             "select app, state, count(*) as rows,
-                    count(*) filter (where sent_at > clock_timestamp() - interval '10 seconds') as calls_10s,
                     extract(epoch from max(age) filter (where state in ('queued', 'sending', 'retrying')))::float8
                         as oldest_due_s
              from signaling.delivery group by app, state",
@@ -120,6 +121,7 @@ impl Outbox {
                 .or_insert_with(|| entry(&row.app));
             app.lane = Some(row.lane);
             app.peak_calls_1m = row.peak_calls_1m;
+            app.rate_per_s = row.calls_per_s;
         }
         for row in counts {
             let app = apps
@@ -135,12 +137,6 @@ impl Outbox {
                 &mut app.finished
             };
             by_state.insert(row.state, row.rows);
-            #[expect(
-                clippy::cast_precision_loss,
-                reason = "counts of ten seconds are small"
-            )]
-            let calls = row.calls_10s as f64;
-            app.rate_per_s += calls / 10.0;
             app.oldest_due_s = [app.oldest_due_s, row.oldest_due_s]
                 .into_iter()
                 .flatten()

@@ -3,7 +3,7 @@
 use sqlx::postgres::PgDatabaseError;
 use time::OffsetDateTime;
 
-use super::Outbox;
+use super::{Outbox, explain};
 
 /// Why an operator's wish is not done.
 #[derive(Debug, thiserror::Error)]
@@ -17,7 +17,7 @@ pub enum SteerError {
         hint: Option<String>,
     },
     /// The database failed.
-    #[error("the database failed: {0}")]
+    #[error("the database failed: {}", explain(.0))]
     Database(sqlx::Error),
 }
 

@@ -89,6 +89,19 @@ impl Credentials {
         }
     }
 
+    /// Reads the secrets once, to learn of a mistake before the work begins.
+    ///
+    /// # Errors
+    /// Where one can't be had.
+    pub fn read_secrets(&self) -> Result<(), SecretError> {
+        match self {
+            Self::Basic { key, secret } => key.read().and_then(|_| secret.read()),
+            Self::Token { token, .. } => token.read(),
+            Self::Certificate { certificate, .. } => certificate.read(),
+        }
+        .map(drop)
+    }
+
     /// The headers that sign in a call of this sender.
     ///
     /// # Errors

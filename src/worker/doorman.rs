@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 use super::lane::Lane;
-use crate::outbox::{Bell, Outbox};
+use crate::outbox::{Bell, Outbox, explain};
 
 /// The pause before listening is tried again.
 const RETRY_PAUSE: Duration = Duration::from_secs(1);
@@ -40,7 +40,7 @@ pub(super) async fn run(
                     "the doorbell is lost: looking for work every 200 ms meanwhile"
                 );
             }
-            Err(error) => tracing::debug!(%error, "can't listen for the doorbell"),
+            Err(error) => tracing::debug!(error = explain(&error), "can't listen for the doorbell"),
         }
         tokio::time::sleep(RETRY_PAUSE).await;
     }
@@ -56,7 +56,7 @@ async fn hear(bell: &mut Bell, lanes: &[Arc<Lane>]) -> String {
                 }
             }
             Ok(None) => return "the connection was closed".into(),
-            Err(error) => return error.to_string(),
+            Err(error) => return explain(&error),
         }
     }
 }

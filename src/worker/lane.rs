@@ -12,7 +12,7 @@ use super::delivery;
 use super::health::{Health, Verdict};
 use super::recorder::Delivered;
 use crate::config::Timing;
-use crate::outbox::{Batch, ClaimRequest, Hold, HoldKind, Outbox};
+use crate::outbox::{Batch, ClaimRequest, Hold, HoldKind, Outbox, explain};
 use crate::outcome::{MAX_RETRY_AFTER, Outcome};
 use crate::pace::{DbTime, HORIZON};
 use crate::retry::RetryPolicy;
@@ -53,6 +53,8 @@ pub(super) struct Lane {
 const DEAF_POLL: Duration = Duration::from_millis(200);
 /// The first nap after the bell was switched on, or without one.
 const FIRST_NAP: Duration = Duration::from_millis(5);
+/// After so long asleep a lane claims, so that the bell stays on: less than half of the minute that a claim asks for.
+const BELL_RENEWAL: Duration = Duration::from_secs(25);
 /// The pause after the database has failed, at first and at most.
 const DATABASE_PAUSE: Duration = Duration::from_millis(100);
 const DATABASE_PAUSE_CAP: Duration = Duration::from_secs(2);
@@ -134,7 +136,11 @@ impl Lane {
                 "lane held: its messages wait, one call at a time is tried"
             ),
             Ok(false) => {}
-            Err(error) => tracing::warn!(app = self.app, %error, "the lane could not be held"),
+            Err(error) => tracing::warn!(
+                app = self.app,
+                error = explain(&error),
+                "the lane could not be held"
+            ),
         }
     }
 
@@ -174,14 +180,22 @@ impl Lane {
                 );
             }
             Ok(None) => {}
-            Err(error) => tracing::warn!(app = self.app, %error, "the lane could not be slowed"),
+            Err(error) => tracing::warn!(
+                app = self.app,
+                error = explain(&error),
+                "the lane could not be slowed"
+            ),
         }
     }
 
     /// Lets another message probe, where the one that was to did not make a call.
     pub(super) async fn give_back_probe(&self) {
         if let Err(error) = self.shared.outbox.give_back_probe(&self.app).await {
-            tracing::debug!(app = self.app, %error, "a probe could not be given back: the next one is later");
+            tracing::debug!(
+                app = self.app,
+                error = explain(&error),
+                "a probe could not be given back: the next one is later"
+            );
         }
         self.look();
     }
@@ -191,7 +205,11 @@ impl Lane {
         match self.shared.outbox.release(&self.app).await {
             Ok(true) => tracing::info!(app = self.app, "lane released: sending again"),
             Ok(false) => {}
-            Err(error) => tracing::warn!(app = self.app, %error, "the lane could not be released"),
+            Err(error) => tracing::warn!(
+                app = self.app,
+                error = explain(&error),
+                "the lane could not be released"
+            ),
         }
     }
 }
@@ -285,7 +303,11 @@ impl LaneLoop {
 
     fn pause_for_database(&mut self, error: &sqlx::Error) -> Rest {
         if self.database_pause == DATABASE_PAUSE {
-            tracing::warn!(app = self.lane.app, %error, "the database fails: trying again until it answers");
+            tracing::warn!(
+                app = self.lane.app,
+                error = explain(error),
+                "the database fails: trying again until it answers"
+            );
         }
         // Spread, so that a fleet does not come back all at once.
         let pause = self.database_pause.mul_f64(rand::random_range(0.5..1.0));
@@ -350,7 +372,9 @@ impl LaneLoop {
         mut nap: Duration,
     ) {
         let lane = &self.lane;
-        loop {
+        // A claim wants the bell for a minute and renews that in its second half: back to it in time.
+        let bell_fades = Instant::now() + BELL_RENEWAL;
+        while Instant::now() < bell_fades {
             let now = lane.now();
             let held_for = hold.map(|hold| hold.until.since(now));
             // What is due while the lane is held waits for the hold's end.

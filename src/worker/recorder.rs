@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 
 use super::lane::Lane;
-use crate::outbox::{Outbox, Record};
+use crate::outbox::{Outbox, Record, explain};
 
 /// A message that is through, with its place in the lane until it is recorded.
 #[derive(Debug)]
@@ -83,7 +83,7 @@ async fn write(outbox: &Outbox, records: &[Record], name: &str) {
                 for record in records {
                     tracing::error!(
                         message_id = record.id,
-                        %error,
+                        error = explain(&error),
                         "the database refuses this record: the message is due again when its lease ends"
                     );
                 }
@@ -91,7 +91,11 @@ async fn write(outbox: &Outbox, records: &[Record], name: &str) {
             }
             Err(error) => {
                 if pause == RETRY_PAUSE {
-                    tracing::warn!(records = records.len(), %error, "records can't be written: kept, and tried again");
+                    tracing::warn!(
+                        records = records.len(),
+                        error = explain(&error),
+                        "records can't be written: kept, and tried again"
+                    );
                 }
                 tokio::time::sleep(pause).await;
                 pause = (pause * 2).min(RETRY_PAUSE_CAP);
