@@ -58,8 +58,8 @@ pub struct AppConfig {
     pub app_id: String,
     /// How to sign in.
     pub credentials: Credentials,
-    /// Where the API is.
-    pub base_url: BaseUrl,
+    /// Where the API is: the first host, and others for when that can't be reached.
+    pub base_urls: Vec<BaseUrl>,
     /// Certificates to trust beside the public ones.
     pub ca_file: Option<PathBuf>,
     /// Calls a second that the API allows, fleet-wide.
@@ -332,7 +332,13 @@ impl RawApp {
         if !(1..=100_000).contains(&max_in_flight) {
             return Err(AppError::MaxInFlight);
         }
-        let base_url = BaseUrl::parse(self.base_url.as_deref().unwrap_or(DEFAULT_BASE_URL))?;
+        let base_urls = self
+            .base_url
+            .as_deref()
+            .unwrap_or(DEFAULT_BASE_URL)
+            .split(',')
+            .map(|url| BaseUrl::parse(url.trim()))
+            .collect::<Result<Vec<_>, _>>()?;
         let ca_file = self.ca_file.clone();
         let credentials = self.credentials(&app_id)?;
         // A file that is missing now is a mistake; one that goes away later holds the lane until it is back.
@@ -341,7 +347,7 @@ impl RawApp {
             alias: alias.to_owned(),
             credentials,
             app_id,
-            base_url,
+            base_urls,
             ca_file,
             limit_per_s,
             max_in_flight,

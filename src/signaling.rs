@@ -4,11 +4,13 @@
 
 mod answer;
 mod client;
+mod connections;
 mod credentials;
 mod request;
 pub mod token;
 
 pub use answer::{Answer, AnswerBody, CallFailure, RetryAfter};
-pub use client::{Client, ClientSettings, Connection, InvalidClient, SignedRequest};
+pub use client::{Client, ClientSettings, InvalidClient, SignedRequest};
+pub use connections::Connection;
 pub use credentials::{CredentialError, Credentials, TokenCache, TokenHeaders};
 pub use request::{ApiRequest, BaseUrl, InvalidBaseUrl};

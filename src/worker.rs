@@ -72,7 +72,7 @@ pub async fn run(
     for app in config.apps {
         limits.push((app.alias.clone(), app.limit_per_s));
         let client = Client::new(ClientSettings {
-            base_url: app.base_url,
+            base_urls: app.base_urls,
             ca_file: app.ca_file,
             app_id: app.app_id,
             credentials: app.credentials,

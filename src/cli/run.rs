@@ -68,7 +68,8 @@ struct AppArgs {
     #[arg(long, env = "AGORA_TOKEN_HEADERS", value_name = "KIND")]
     token_headers: Option<String>,
 
-    /// Where the API is [default: `https://api.agora.io`]
+    /// Where the API is; after a comma, another host for when the first can't be reached
+    /// [default: `https://api.agora.io`]
     #[arg(long, env = "AGORA_BASE_URL", value_name = "URL")]
     base_url: Option<String>,
 

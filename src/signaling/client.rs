@@ -1,46 +1,36 @@
-//! One call over HTTP, on a connection that is there before the call's slot is.
-//!
-//! hyper-util's own client takes a connection from its pool, or makes one, only after a request is handed to it:
-//! a TCP and TLS handshake would come between the slot and the wire, and calls that waited for one would arrive
-//! together with calls that did not. So the two steps are apart here: [`Client::connection`] before the slot,
-//! [`Client::send`] in it. Nothing in here repeats a request.
+//! One call over HTTP, on a connection that is there before the call's slot is: [`Client::connection`] before the
+//! slot, [`Client::send`] in it. Nothing in here repeats a request.
 
-use std::collections::VecDeque;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Weak};
+use std::time::Duration;
 
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::{Bytes, Incoming};
-use hyper::client::conn::http1::{self, SendRequest};
+use hyper::client::conn::http1::SendRequest;
 use hyper::header::{CONTENT_TYPE, HOST, HeaderValue, USER_AGENT};
 use hyper::{Method, Request, Response};
-use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
+use hyper_rustls::HttpsConnectorBuilder;
 use hyper_util::client::legacy::connect::HttpConnector;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
-use tower_service::Service;
 
 use super::answer::MAX_BODY_BYTES;
+use super::connections::{Connection, Connections};
 use super::{Answer, ApiRequest, BaseUrl, CallFailure, CredentialError, Credentials};
 use crate::message::UserId;
-use crate::pace::{HORIZON, SendPermit};
+use crate::pace::SendPermit;
 use crate::telemetry::causes;
 
-/// How long a connection may be idle before it is not used again: shorter than what servers and the gateways in
-/// front of them commonly keep, so that a request seldom meets a connection that is just being closed.
-const MAX_IDLE: Duration = Duration::from_secs(20);
-/// How long after an answer its connection may take to be ready again before it is given up.
-const REUSE_WITHIN: Duration = Duration::from_millis(100);
-/// Least time before its slot at which a call looks for a connection.
-const MIN_LEAD: Duration = Duration::from_millis(5);
+/// How often the first host is tried while another one serves.
+const LOOK_FOR_FIRST_HOST: Duration = Duration::from_secs(10);
 
 /// What a client needs to know of its app.
 #[derive(Debug)]
 pub struct ClientSettings {
-    /// Where the API is.
-    pub base_url: BaseUrl,
+    /// Where the API is: the first host, and others for when that can't be reached.
+    pub base_urls: Vec<BaseUrl>,
     /// A PEM file with certificates to trust beside the public ones.
     pub ca_file: Option<PathBuf>,
     /// The app ID.
@@ -71,21 +61,15 @@ pub enum InvalidClient {
     Tls(#[from] rustls::Error),
 }
 
-/// The API as one app sees it: its address, its credentials and its connections.
+/// The API as one app sees it: its hosts, its credentials and its connections.
 #[derive(Debug)]
 pub struct Client {
     settings: ClientSettings,
-    connector: HttpsConnector<HttpConnector>,
-    idle: Mutex<VecDeque<Connection>>,
-    /// A moving average of how long a connection takes to make, in µs. Zero while none has been made.
-    connect_us: AtomicU64,
-}
-
-/// A connection that is ready for a request.
-#[derive(Debug)]
-pub struct Connection {
-    sender: SendRequest<Full<Bytes>>,
-    idle_since: Instant,
+    hosts: Vec<Arc<Connections>>,
+    /// The host that serves at present.
+    serving: AtomicUsize,
+    /// For the task that looks for the first host while another one serves.
+    this: Weak<Self>,
 }
 
 impl Client {
@@ -93,7 +77,7 @@ impl Client {
     ///
     /// # Errors
     /// Where the CA file can't be used.
-    pub fn new(settings: ClientSettings) -> Result<Self, InvalidClient> {
+    pub fn new(settings: ClientSettings) -> Result<Arc<Self>, InvalidClient> {
         let mut http = HttpConnector::new();
         http.enforce_http(false);
         http.set_nodelay(true);
@@ -103,12 +87,26 @@ impl Client {
             .https_or_http()
             .enable_http1()
             .wrap_connector(http);
-        Ok(Self {
+        let connections = |base_url: &BaseUrl| {
+            Arc::new(Connections::new(
+                base_url.clone(),
+                connector.clone(),
+                settings.connect_timeout,
+                settings.max_idle_connections,
+            ))
+        };
+        let hosts = settings.base_urls.iter().map(connections).collect();
+        Ok(Arc::new_cyclic(|this| Self {
             settings,
-            connector,
-            idle: Mutex::default(),
-            connect_us: AtomicU64::new(0),
-        })
+            hosts,
+            serving: AtomicUsize::new(0),
+            this: this.clone(),
+        }))
+    }
+
+    /// The app ID of this client.
+    pub fn app_id(&self) -> &str {
+        &self.settings.app_id
     }
 
     /// How to sign in.
@@ -121,87 +119,54 @@ impl Client {
         self.settings.request_timeout
     }
 
-    /// How long before its slot a call should ask for a connection: twice what one usually takes to make.
+    /// How long before its slot a call should ask for a connection.
     pub fn connect_lead(&self) -> Duration {
-        match self.connect_us.load(Ordering::Relaxed) {
-            0 => HORIZON,
-            us => Duration::from_micros(2 * us).clamp(MIN_LEAD, HORIZON),
-        }
+        self.hosts
+            .get(self.serving.load(Ordering::Relaxed))
+            .map_or(Duration::ZERO, |host| host.lead())
     }
 
-    /// A connection that is ready: an idle one, or a new one.
+    /// A connection that is ready: to the host that serves, or to the next one that can be reached.
     ///
     /// # Errors
     /// [`CallFailure::NotSent`] where none can be made in time.
     pub async fn connection(&self) -> Result<Connection, CallFailure> {
-        if let Some(connection) = self.take_idle() {
-            return Ok(connection);
-        }
-        let started = Instant::now();
-        let connection = tokio::time::timeout(self.settings.connect_timeout, self.connect())
-            .await
-            .map_err(|_| {
-                let timeout = humantime::format_duration(self.settings.connect_timeout);
-                CallFailure::NotSent(format!("no connection within {timeout}"))
-            })??;
-        let took = u64::try_from(started.elapsed().as_micros())
-            .unwrap_or(u64::MAX)
-            .max(1);
-        let average = match self.connect_us.load(Ordering::Relaxed) {
-            0 => took,
-            before => (7 * before).saturating_add(took) / 8,
-        };
-        self.connect_us.store(average, Ordering::Relaxed);
-        Ok(connection)
-    }
-
-    fn take_idle(&self) -> Option<Connection> {
-        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
-        // The one used last is the least likely to have been closed by the other side.
-        while let Some(connection) = idle.pop_back() {
-            if connection.sender.is_ready() && connection.idle_since.elapsed() < MAX_IDLE {
-                return Some(connection);
+        let serving = self.serving.load(Ordering::Relaxed);
+        let mut failure = CallFailure::NotSent("no host is configured".into());
+        for turn in 0..self.hosts.len() {
+            let index = (serving + turn) % self.hosts.len();
+            match self.hosts[index].get().await {
+                Ok(connection) => {
+                    if turn > 0 {
+                        self.serve_from(index, serving, &failure);
+                    }
+                    return Ok(connection);
+                }
+                Err(error) if turn == 0 => failure = error,
+                Err(_) => {}
             }
         }
-        None
+        Err(failure)
     }
 
-    async fn connect(&self) -> Result<Connection, CallFailure> {
-        let io = self
-            .connector
-            .clone()
-            .call(self.settings.base_url.uri().clone())
-            .await
-            .map_err(|error| CallFailure::NotSent(causes(&*error)))?;
-        let (mut sender, connection) = http1::handshake(io)
-            .await
-            .map_err(|error| CallFailure::NotSent(causes(&error)))?;
-        // Ends when the connection does; what goes wrong with it reaches the call that uses it.
-        tokio::spawn(async move { connection.await.ok() });
-        sender
-            .ready()
-            .await
-            .map_err(|error| CallFailure::NotSent(causes(&error)))?;
-        Ok(Connection {
-            sender,
-            idle_since: Instant::now(),
-        })
-    }
-
-    /// Puts back a connection that no request went out on.
-    pub fn put_back(&self, connection: Connection) {
-        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
-        while idle.front().is_some_and(|oldest| {
-            !oldest.sender.is_ready() || oldest.idle_since.elapsed() >= MAX_IDLE
-        }) {
-            idle.pop_front();
+    /// Goes over to another host, and begins to look for the first one if that was left.
+    fn serve_from(&self, index: usize, before: usize, why: &CallFailure) {
+        if self
+            .serving
+            .compare_exchange(before, index, Ordering::Relaxed, Ordering::Relaxed)
+            .is_err()
+        {
+            return;
         }
-        if idle.len() < self.settings.max_idle_connections {
-            idle.push_back(connection);
+        let (from, to) = (&self.hosts[before].base_url, &self.hosts[index].base_url);
+        tracing::warn!(app_id = self.app_id(), %from, %to, %why, "calling another host of the API");
+        if before == 0 {
+            tokio::spawn(look_for_first_host(self.this.clone()));
         }
     }
 
-    /// The request with everything on it: made before the slot, so that the call starts in it.
+    /// The request with everything on it, for the host of a connection: made before the slot, so that the call
+    /// starts in it.
     ///
     /// # Errors
     /// Where the credentials can't be had, or are for another sender.
@@ -209,8 +174,10 @@ impl Client {
         &self,
         request: ApiRequest,
         sender: &UserId,
+        connection: &Connection,
     ) -> Result<SignedRequest, CredentialError> {
-        let (target, body) = request.into_parts(&self.settings.base_url);
+        let base_url = &connection.host.base_url;
+        let (target, body) = request.into_parts(base_url);
         let mut signed = Request::new(Full::new(Bytes::from(body)));
         *signed.method_mut() = Method::POST;
         // Both are made of percent-encoded segments and a URL that was parsed: they can't fail to parse.
@@ -218,7 +185,7 @@ impl Client {
             .parse()
             .map_err(|_| CredentialError::NotAHeader("app ID"))?;
         let headers = signed.headers_mut();
-        let host = HeaderValue::from_str(self.settings.base_url.host())
+        let host = HeaderValue::from_str(base_url.host())
             .map_err(|_| CredentialError::NotAHeader("base URL"))?;
         headers.insert(HOST, host);
         headers.insert(
@@ -231,11 +198,6 @@ impl Client {
         );
         headers.extend(self.credentials().headers(sender)?);
         Ok(SignedRequest(signed))
-    }
-
-    /// The app ID of this client.
-    pub fn app_id(&self) -> &str {
-        &self.settings.app_id
     }
 
     /// Makes one call: at most one request leaves this process, whatever happens.
@@ -253,13 +215,26 @@ impl Client {
             tokio::time::timeout(timeout, exchange(&mut connection.sender, request.0))
                 .await
                 .map_err(|_| CallFailure::TimedOut(timeout))??;
-        if reusable
-            && let Ok(Ok(())) = tokio::time::timeout(REUSE_WITHIN, connection.sender.ready()).await
-        {
-            connection.idle_since = Instant::now();
-            self.put_back(connection);
+        if reusable {
+            connection.reuse().await;
         }
         Ok(answer)
+    }
+}
+
+/// Tries the first host until it can be reached, and goes back to it.
+async fn look_for_first_host(client: Weak<Client>) {
+    loop {
+        tokio::time::sleep(LOOK_FOR_FIRST_HOST).await;
+        let Some(client) = client.upgrade() else {
+            return;
+        };
+        if let Ok(connection) = client.hosts[0].get().await {
+            connection.put_back();
+            client.serving.store(0, Ordering::Relaxed);
+            tracing::info!(app_id = client.app_id(), to = %client.hosts[0].base_url, "calling the first host of the API again");
+            return;
+        }
     }
 }
 

@@ -82,10 +82,14 @@ async fn get_ready(lane: &Lane, claimed: &Claimed) -> Result<Ready, NoCall> {
         .message
         .as_ref()
         .map_err(|error| ended(FinalStatus::Failed, error.to_string()))?;
-    let request = sign(lane, message).map_err(|error| match error {
+    let no_credentials = |error: CredentialError| match error {
         CredentialError::OtherSender { .. } => ended(FinalStatus::Failed, error.to_string()),
         error => NoCall::NoCredentials(error),
-    })?;
+    };
+    lane.client
+        .credentials()
+        .allow(&message.sender)
+        .map_err(no_credentials)?;
     let Some(clock) = lane.shared.outbox.clock().get() else {
         return Err(NoCall::Late);
     };
@@ -98,6 +102,7 @@ async fn get_ready(lane: &Lane, claimed: &Claimed) -> Result<Ready, NoCall> {
         .connection()
         .await
         .map_err(|failure| NoCall::Failed(lane.now(), failure))?;
+    let request = sign(lane, message, &connection).map_err(no_credentials)?;
     tokio::time::sleep_until(slot.into()).await;
 
     // The clock may have been corrected while this waited.
@@ -108,7 +113,7 @@ async fn get_ready(lane: &Lane, claimed: &Claimed) -> Result<Ready, NoCall> {
         .expires_at
         .is_some_and(|expires_at| expires_at <= clock.at(now))
     {
-        lane.client.put_back(connection);
+        connection.put_back();
         return Err(ended(
             FinalStatus::Expired,
             "not sent before its expires_at".into(),
@@ -133,16 +138,20 @@ async fn get_ready(lane: &Lane, claimed: &Claimed) -> Result<Ready, NoCall> {
                 ?why,
                 "slot missed: a new one is taken"
             );
-            lane.client.put_back(connection);
+            connection.put_back();
             Err(NoCall::Late)
         }
     }
 }
 
-fn sign(lane: &Lane, message: &Message) -> Result<SignedRequest, CredentialError> {
+fn sign(
+    lane: &Lane,
+    message: &Message,
+    connection: &Connection,
+) -> Result<SignedRequest, CredentialError> {
     let request = ApiRequest::new(lane.client.app_id(), message)
         .map_err(|_| CredentialError::NotAHeader("message as JSON"))?;
-    lane.client.prepare(request, &message.sender)
+    lane.client.prepare(request, &message.sender, connection)
 }
 
 async fn call(lane: &Lane, claimed: &Claimed, ready: Ready) -> Record {

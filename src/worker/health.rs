@@ -1,6 +1,6 @@
 //! Whether the API is well, as one process sees it from the outcomes of one app's calls.
 
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use crate::outbox::HoldKind;
 use crate::outcome::Outcome;
@@ -9,10 +9,11 @@ use crate::outcome::Outcome;
 /// that happens about once in four hundred thousand calls.
 const FAILURES_OF_AN_OUTAGE: u32 = 8;
 
-/// Counts failures in a row.
+/// Counts failures in a row, and knows whether the API has ever been well.
 #[derive(Debug, Default)]
 pub(super) struct Health {
     failures: AtomicU32,
+    proven: AtomicBool,
 }
 
 /// What an outcome says of the lane.
@@ -27,6 +28,17 @@ pub(super) enum Verdict {
 }
 
 impl Health {
+    /// Whether the API has been well to this process. Before, one call at a time is enough to find out that the
+    /// credentials are wrong or that the API is away.
+    pub(super) fn is_proven(&self) -> bool {
+        self.proven.load(Ordering::Relaxed)
+    }
+
+    /// Takes the API for well without a proof.
+    pub(super) fn assume_well(&self) {
+        self.proven.store(true, Ordering::Relaxed);
+    }
+
     /// Takes in an outcome. A probe's is about the hold; any other call's is one among many.
     pub(super) fn judge(&self, outcome: &Outcome, probe: bool) -> Verdict {
         match outcome {
@@ -34,6 +46,7 @@ impl Health {
             // The API has answered and means it: it is there, and knows us.
             Outcome::Done(_) | Outcome::Rejected | Outcome::Throttled(_) => {
                 self.failures.store(0, Ordering::Relaxed);
+                self.proven.store(true, Ordering::Relaxed);
                 if probe {
                     Verdict::Recovered
                 } else {

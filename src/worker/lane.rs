@@ -34,7 +34,7 @@ pub(super) struct Shared {
 #[derive(Debug)]
 pub(super) struct Lane {
     pub(super) app: String,
-    pub(super) client: Client,
+    pub(super) client: Arc<Client>,
     pub(super) shared: Arc<Shared>,
     /// A permit for each message from its claim until it is recorded: what bounds memory and connections.
     room: Arc<Semaphore>,
@@ -49,6 +49,8 @@ pub(super) struct Lane {
     shutdown: CancellationToken,
 }
 
+/// How long a process that begins waits for the answer to its first call.
+const FIRST_ANSWER: Duration = Duration::from_secs(1);
 /// The longest nap of a lane that can't hear the bell.
 const DEAF_POLL: Duration = Duration::from_millis(200);
 /// The first nap after the bell was switched on, or without one.
@@ -62,7 +64,7 @@ const DATABASE_PAUSE_CAP: Duration = Duration::from_secs(2);
 impl Lane {
     pub(super) fn new(
         app: String,
-        client: Client,
+        client: Arc<Client>,
         max_in_flight: usize,
         shared: Arc<Shared>,
         shutdown: &CancellationToken,
@@ -276,12 +278,24 @@ impl LaneLoop {
         }
     }
 
+    /// Waits until there is room for a message; for how many there is. A process begins with one call at a time, so
+    /// that a fleet with wrong credentials makes a handful of calls. It does not wait for long: the first call may
+    /// be one that waits for its receiver.
     async fn wait_for_room(&self) -> usize {
+        let lane = &self.lane;
+        if !lane.health.is_proven() {
+            let all = u32::try_from(lane.max_in_flight).unwrap_or(u32::MAX);
+            match tokio::time::timeout(FIRST_ANSWER, lane.room.acquire_many(all)).await {
+                Ok(_) if !lane.health.is_proven() => return 1,
+                Ok(_) => {}
+                Err(_) => lane.health.assume_well(),
+            }
+        }
         // Only this loop takes permits, so what is available stays so.
-        if let Ok(permit) = self.lane.room.acquire().await {
+        if let Ok(permit) = lane.room.acquire().await {
             drop(permit);
         }
-        self.lane.room.available_permits()
+        lane.room.available_permits()
     }
 
     async fn claim(&mut self, rows: usize) -> Result<Batch, sqlx::Error> {

@@ -1,0 +1,170 @@
+//! Connections to one host of the API, kept alive between calls.
+//!
+//! hyper-util's own client takes a connection from its pool, or makes one, only after a request is handed to it:
+//! a TCP and TLS handshake would come between a call's slot and the wire, and calls that waited for one would arrive
+//! together with calls that did not. So a connection is had first, and the slot is waited for with it at hand.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use http_body_util::Full;
+use hyper::body::Bytes;
+use hyper::client::conn::http1::{self, SendRequest};
+use hyper_rustls::HttpsConnector;
+use hyper_util::client::legacy::connect::HttpConnector;
+use tower_service::Service;
+
+use super::{BaseUrl, CallFailure};
+use crate::pace::HORIZON;
+use crate::telemetry::causes;
+
+/// How long a connection may be idle before it is not used again: shorter than what servers and the gateways in
+/// front of them commonly keep, so that a request seldom meets a connection that is just being closed.
+const MAX_IDLE: Duration = Duration::from_secs(20);
+/// How long after an answer its connection may take to be ready again before it is given up.
+const REUSE_WITHIN: Duration = Duration::from_millis(100);
+/// Least time before its slot at which a call looks for a connection.
+const MIN_LEAD: Duration = Duration::from_millis(5);
+
+/// The connections to one host.
+#[derive(Debug)]
+pub(super) struct Connections {
+    pub(super) base_url: BaseUrl,
+    connector: HttpsConnector<HttpConnector>,
+    connect_timeout: Duration,
+    max_idle: usize,
+    idle: Mutex<VecDeque<Idle>>,
+    /// A moving average of how long a connection takes to make, in µs. Zero while none has been made.
+    connect_us: AtomicU64,
+}
+
+#[derive(Debug)]
+struct Idle {
+    sender: SendRequest<Full<Bytes>>,
+    since: Instant,
+}
+
+/// A connection that is ready for a request.
+#[derive(Debug)]
+pub struct Connection {
+    pub(super) sender: SendRequest<Full<Bytes>>,
+    pub(super) host: Arc<Connections>,
+}
+
+impl Connections {
+    pub(super) fn new(
+        base_url: BaseUrl,
+        connector: HttpsConnector<HttpConnector>,
+        connect_timeout: Duration,
+        max_idle: usize,
+    ) -> Self {
+        Self {
+            base_url,
+            connector,
+            connect_timeout,
+            max_idle,
+            idle: Mutex::default(),
+            connect_us: AtomicU64::new(0),
+        }
+    }
+
+    /// How long before its slot a call should ask for a connection: twice what one usually takes to make.
+    pub(super) fn lead(&self) -> Duration {
+        match self.connect_us.load(Ordering::Relaxed) {
+            0 => HORIZON,
+            us => Duration::from_micros(2 * us).clamp(MIN_LEAD, HORIZON),
+        }
+    }
+
+    /// A connection that is ready: an idle one, or a new one.
+    pub(super) async fn get(self: &Arc<Self>) -> Result<Connection, CallFailure> {
+        if let Some(sender) = self.take_idle() {
+            return Ok(Connection {
+                sender,
+                host: Arc::clone(self),
+            });
+        }
+        let started = Instant::now();
+        let sender = tokio::time::timeout(self.connect_timeout, self.connect())
+            .await
+            .map_err(|_| {
+                let timeout = humantime::format_duration(self.connect_timeout);
+                CallFailure::NotSent(format!("no connection within {timeout}"))
+            })??;
+        self.learn_from(started.elapsed());
+        Ok(Connection {
+            sender,
+            host: Arc::clone(self),
+        })
+    }
+
+    fn learn_from(&self, connect_time: Duration) {
+        let took = u64::try_from(connect_time.as_micros())
+            .unwrap_or(u64::MAX)
+            .max(1);
+        let average = match self.connect_us.load(Ordering::Relaxed) {
+            0 => took,
+            before => (7 * before).saturating_add(took) / 8,
+        };
+        self.connect_us.store(average, Ordering::Relaxed);
+    }
+
+    fn take_idle(&self) -> Option<SendRequest<Full<Bytes>>> {
+        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        // The one used last is the least likely to have been closed by the other side.
+        while let Some(Idle { sender, since }) = idle.pop_back() {
+            if sender.is_ready() && since.elapsed() < MAX_IDLE {
+                return Some(sender);
+            }
+        }
+        None
+    }
+
+    async fn connect(&self) -> Result<SendRequest<Full<Bytes>>, CallFailure> {
+        let io = self
+            .connector
+            .clone()
+            .call(self.base_url.uri().clone())
+            .await
+            .map_err(|error| CallFailure::NotSent(causes(&*error)))?;
+        let (mut sender, connection) = http1::handshake(io)
+            .await
+            .map_err(|error| CallFailure::NotSent(causes(&error)))?;
+        // Ends when the connection does; what goes wrong with it reaches the call that uses it.
+        tokio::spawn(async move { connection.await.ok() });
+        sender
+            .ready()
+            .await
+            .map_err(|error| CallFailure::NotSent(causes(&error)))?;
+        Ok(sender)
+    }
+}
+
+impl Connection {
+    /// Puts a connection back that no request went out on, or whose answer has been read.
+    pub fn put_back(self) {
+        let Self { sender, host } = self;
+        let mut idle = host.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        while idle
+            .front()
+            .is_some_and(|oldest| !oldest.sender.is_ready() || oldest.since.elapsed() >= MAX_IDLE)
+        {
+            idle.pop_front();
+        }
+        if idle.len() < host.max_idle {
+            idle.push_back(Idle {
+                sender,
+                since: Instant::now(),
+            });
+        }
+    }
+
+    /// Puts a connection back as soon as it is ready after its answer.
+    pub(super) async fn reuse(mut self) {
+        if let Ok(Ok(())) = tokio::time::timeout(REUSE_WITHIN, self.sender.ready()).await {
+            self.put_back();
+        }
+    }
+}
