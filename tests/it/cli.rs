@@ -1,0 +1,9 @@
+//! The command line, as a person or a script meets it.
+
+mod dev;
+mod enqueue;
+mod help;
+mod secrets;
+mod simulate;
+mod status;
+mod usage;

@@ -1,0 +1,163 @@
+//! `worker dev`
+
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+use sqlx::{Connection, PgConnection};
+use tempfile::TempDir;
+
+use crate::harness::{Machine, PATIENCE, Running, Worker, until};
+
+/// A directory for everything temporary, which the account that Postgres runs as can enter.
+fn temporary_directory() -> TempDir {
+    let directory = tempfile::Builder::new()
+        .prefix("dev")
+        .tempdir_in("/tmp")
+        .expect("a directory");
+    let for_all = std::fs::Permissions::from_mode(0o1777);
+    std::fs::set_permissions(directory.path(), for_all).expect("open to all");
+    directory
+}
+
+fn dev(directory: &TempDir) -> Worker {
+    Worker::new(&["dev"]).env("TMPDIR", directory.path().to_str().expect("a path"))
+}
+
+fn entries(directory: &Path) -> Vec<PathBuf> {
+    std::fs::read_dir(directory)
+        .expect("listed")
+        .map(|entry| entry.expect("an entry").path())
+        .collect()
+}
+
+/// The database's URL, from what is printed for psql.
+async fn database_url(dev: &Running) -> String {
+    dev.until_printed("psql '").await;
+    let printed = dev.stdout.text();
+    let (_, rest) = printed.split_once("psql '").expect("printed");
+    rest.split_once('\'').expect("quoted").0.to_owned()
+}
+
+/// The server's process ID, as the server knows it.
+async fn server_pid(url: &str) -> u32 {
+    let mut connection = PgConnection::connect(url).await.expect("connected");
+    let pid: String =
+        sqlx::query_scalar("select split_part(pg_read_file('postmaster.pid'), E'\\n', 1)")
+            .fetch_one(&mut connection)
+            .await
+            .expect("a process ID");
+    connection.close().await.expect("closed");
+    pid.parse().expect("a number")
+}
+
+/// What was started is gone when the process is; what is left to the supervisor of a killed one, soon after.
+async fn until_nothing_is_left(directory: &TempDir, url: &str, server_pid: u32) {
+    until("its directory is gone", PATIENCE, async || {
+        entries(directory.path()).is_empty()
+    })
+    .await;
+    assert!(
+        !Path::new(&format!("/proc/{server_pid}")).exists(),
+        "the server runs on"
+    );
+    assert!(
+        PgConnection::connect(url).await.is_err(),
+        "the server answers"
+    );
+}
+
+#[tokio::test]
+async fn sample_messages_are_delivered_summed_up_and_nothing_is_left_behind() {
+    let _machine = Machine::shared().await;
+    let directory = temporary_directory();
+    let mut dev = dev(&directory).arg("--messages=60").start();
+    let url = database_url(&dev).await;
+    assert_eq!(dev.wait_exit().await, Some(0), "{}", dev.stderr.text());
+    assert!(
+        entries(directory.path()).is_empty(),
+        "{:?}",
+        entries(directory.path())
+    );
+    assert!(
+        PgConnection::connect(&url).await.is_err(),
+        "the server answers"
+    );
+
+    let printed = dev.stdout.text();
+    for phrase in [
+        "60 of 60 final",
+        "message_sent",
+        "message_delivered",
+        "message_offline",
+        "worst sliding second",
+        "answered 429               0",
+        "Every message ended as it should.",
+    ] {
+        assert!(printed.contains(phrase), "{phrase:?} is missing: {printed}");
+    }
+    assert!(
+        !printed.contains('\x1b'),
+        "no escapes where there is no terminal: {printed}"
+    );
+}
+
+#[tokio::test]
+async fn an_interrupted_demonstration_fails_and_leaves_nothing_behind() {
+    let _machine = Machine::shared().await;
+    let directory = temporary_directory();
+    let mut dev = dev(&directory).arg("--messages=20000").start();
+    let url = database_url(&dev).await;
+    let pid = server_pid(&url).await;
+    dev.until_printed("of 20000 final").await;
+    dev.signal("INT").await;
+    assert_eq!(
+        dev.wait_exit().await,
+        Some(1),
+        "not every message was final"
+    );
+    assert!(
+        entries(directory.path()).is_empty(),
+        "{:?}",
+        entries(directory.path())
+    );
+    until_nothing_is_left(&directory, &url, pid).await;
+}
+
+#[tokio::test]
+async fn a_playground_runs_until_it_is_interrupted_and_leaves_nothing_behind() {
+    let _machine = Machine::shared().await;
+    let directory = temporary_directory();
+    let mut dev = dev(&directory).start();
+    let url = database_url(&dev).await;
+    let pid = server_pid(&url).await;
+    let mut connection = PgConnection::connect(&url).await.expect("connected");
+    let id: i64 = sqlx::query_scalar(
+        "insert into signaling.outbox (sender, destination, payload) values ('alice', 'bob', 'hello') returning id",
+    )
+    .fetch_one(&mut connection)
+    .await
+    .expect("inserted");
+    until("the message is sent", PATIENCE, async || {
+        sqlx::query_scalar::<_, String>("select status from signaling.outbox where id = $1")
+            .bind(id)
+            .fetch_one(&mut connection)
+            .await
+            .expect("a row")
+            == "message_sent"
+    })
+    .await;
+    dev.signal("INT").await;
+    assert_eq!(dev.wait_exit().await, Some(0), "{}", dev.stderr.text());
+    until_nothing_is_left(&directory, &url, pid).await;
+}
+
+#[tokio::test]
+async fn a_killed_demonstration_leaves_nothing_behind_either() {
+    let _machine = Machine::shared().await;
+    let directory = temporary_directory();
+    let mut dev = dev(&directory).start();
+    let url = database_url(&dev).await;
+    let pid = server_pid(&url).await;
+    dev.kill().await;
+    until_nothing_is_left(&directory, &url, pid).await;
+}

@@ -1,0 +1,83 @@
+//! Help texts.
+
+use crate::harness::Worker;
+
+#[tokio::test]
+async fn the_help_of_each_command_has_examples() {
+    for (command, phrases) in [
+        (
+            &[][..],
+            &[
+                "worker dev --messages",
+                "Exit codes: 0 done, 1 failed, 2 wrong usage",
+            ][..],
+        ),
+        (
+            &["run"],
+            &[
+                "AGORA_API_KEY",
+                "AGORA_APP_CERTIFICATE",
+                "_FILE",
+                "[apps.default]",
+                "WORKER_LEASE",
+            ],
+        ),
+        (&["migrate"], &["DATABASE_URL=", "signaling"]),
+        (&["status"], &["--json"]),
+        (&["enqueue"], &["--stdin", "--wait-for-ack", "JSON"]),
+        (&["simulate"], &["--fault", "--limit"]),
+        (&["dev"], &["--messages", "Ctrl-C"]),
+    ] {
+        let finished = Worker::new(command).arg("--help").finish().await;
+        assert_eq!(finished.code, Some(0), "{finished:?}");
+        assert!(
+            finished.stdout.contains("Example"),
+            "{command:?}: {}",
+            finished.stdout
+        );
+        for phrase in phrases {
+            assert!(
+                finished.stdout.contains(phrase),
+                "{command:?} lacks {phrase:?}: {}",
+                finished.stdout
+            );
+        }
+    }
+}
+
+#[tokio::test]
+async fn help_shows_no_value_of_the_environments_secrets() {
+    let finished = Worker::new(&["run", "--help"])
+        .env("DATABASE_URL", "postgres://app:hush-hush@localhost/app")
+        .env("AGORA_API_SECRET", "hush-hush")
+        .env("AGORA_TOKEN", "hush-hush")
+        .finish()
+        .await;
+    assert_eq!(finished.code, Some(0));
+    assert!(
+        !finished.stdout.contains("hush-hush"),
+        "{}",
+        finished.stdout
+    );
+}
+
+#[tokio::test]
+async fn without_a_command_the_help_is_shown_and_it_is_an_error() {
+    let finished = Worker::new(&[]).finish().await;
+    assert_eq!(finished.code, Some(2));
+    assert!(
+        finished.stderr.contains("Usage: worker"),
+        "{}",
+        finished.stderr
+    );
+}
+
+#[tokio::test]
+async fn the_version_can_be_asked_for() {
+    let finished = Worker::new(&["--version"]).finish().await;
+    assert_eq!(finished.code, Some(0));
+    assert_eq!(
+        finished.stdout.trim(),
+        concat!("worker ", env!("CARGO_PKG_VERSION"))
+    );
+}

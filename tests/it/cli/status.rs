@@ -1,0 +1,159 @@
+//! `worker status`
+
+use serde_json::{Value, json};
+
+use crate::harness::{World, peer};
+
+async fn status_json(world: &World) -> Value {
+    let finished = world.command(&["status", "--json"]).finish().await;
+    assert_eq!(finished.code, Some(0), "{finished:?}");
+    serde_json::from_str(&finished.stdout).expect("JSON")
+}
+
+async fn status_text(world: &World) -> String {
+    let finished = world.command(&["status"]).finish().await;
+    assert_eq!(finished.code, Some(0), "{finished:?}");
+    finished.stdout
+}
+
+#[tokio::test]
+async fn an_empty_outbox_is_said_to_be_empty() {
+    let world = World::new().await;
+    assert!(
+        status_text(&world)
+            .await
+            .contains("no app has a message or a worker yet")
+    );
+    assert_eq!(status_json(&world).await, json!([]));
+}
+
+#[tokio::test]
+async fn each_app_is_shown_with_what_waits_and_what_became_of_the_rest() {
+    let world = World::new().await;
+    world.set_faults(&["400:destination=never"]);
+    for destination in ["one", "two", "never"] {
+        world
+            .insert(peer(json!({"destination": destination})))
+            .await;
+    }
+    let mut worker = world.worker().start();
+    world.until_all_final().await;
+    worker.kill().await;
+    world.insert(peer(json!({"due_at": "2100-01-01"}))).await;
+    world.insert(peer(json!({"app": "other"}))).await;
+    world
+        .insert(peer(json!({"app": "other", "due_at": "2001-01-01"})))
+        .await;
+
+    let apps = status_json(&world).await;
+    let names: Vec<_> = apps
+        .as_array()
+        .expect("an array")
+        .iter()
+        .map(|app| &app["app"])
+        .collect();
+    assert_eq!(names, ["default", "other"]);
+    let (default, other) = (&apps[0], &apps[1]);
+    assert_eq!(default["pending"], json!({"scheduled": 1}));
+    assert_eq!(default["finished"], json!({"message_sent": 2, "failed": 1}));
+    assert_eq!(default["oldest_due_s"], Value::Null);
+    assert_eq!(default["lane"]["limit_per_s"], 500.0);
+    assert!(
+        default["lane"]["rate_per_s"]
+            .as_f64()
+            .is_some_and(|rate| rate > 480.0 && rate <= 500.0)
+    );
+    assert_eq!(default["lane"]["hold"], Value::Null);
+    assert!(default["rate_per_s"].is_number());
+    assert_eq!(other["pending"], json!({"queued": 2}));
+    assert_eq!(other["finished"], json!({}));
+    assert_eq!(other["lane"], Value::Null);
+    assert!(other["oldest_due_s"].is_number());
+
+    let text = status_text(&world).await;
+    for phrase in [
+        "default",
+        "other",
+        "1 scheduled",
+        "2 message_sent",
+        "1 failed",
+        "2 queued",
+        "calls/s",
+        "500",
+    ] {
+        assert!(text.contains(phrase), "{phrase:?} is missing: {text}");
+    }
+}
+
+#[tokio::test]
+async fn the_rate_is_that_of_the_last_seconds() {
+    let world = World::new().await;
+    world.insert_many(50).await;
+    let _worker = world.worker().start();
+    world.until_all_final().await;
+    let rate = status_json(&world).await[0]["rate_per_s"]
+        .as_f64()
+        .expect("a number");
+    assert!(rate > 0.0 && rate <= 5.0, "{rate} calls/s");
+}
+
+#[tokio::test]
+async fn a_held_lane_is_shown_with_the_reason() {
+    let world = World::new().await;
+    world.set_faults(&["401"]);
+    world.insert(peer(json!({}))).await;
+    let worker = world.worker().start();
+    worker.until_logged("lane held").await;
+    let lane = &status_json(&world).await[0]["lane"];
+    assert_eq!(lane["hold"], "parked");
+    assert!(
+        lane["hold_reason"]
+            .as_str()
+            .is_some_and(|reason| reason.contains("401")),
+        "{lane}"
+    );
+    assert!(
+        lane["hold_since"].is_string() && lane["hold_until"].is_string(),
+        "{lane}"
+    );
+    let text = status_text(&world).await;
+    assert!(text.contains("parked: HTTP 401"), "{text}");
+}
+
+#[tokio::test]
+async fn a_person_reads_the_state_of_a_message_from_the_view() {
+    let world = World::new().await;
+    world.set_faults(&["hang:destination=hangs", "500:destination=fails"]);
+    let scheduled = world.insert(peer(json!({"due_at": "2100-01-01"}))).await;
+    let queued = world.insert(peer(json!({"app": "unserved"}))).await;
+    let sending = world.insert(peer(json!({"destination": "hangs"}))).await;
+    let retrying = world.insert(peer(json!({"destination": "fails"}))).await;
+    let sent = world.insert(peer(json!({}))).await;
+    let _worker = world
+        .worker()
+        .env("WORKER_RETRY_BASE", "60s")
+        .env("WORKER_RETRY_CAP", "5m")
+        .start();
+    for (id, state) in [
+        (scheduled, "scheduled"),
+        (queued, "queued"),
+        (sending, "sending"),
+        (retrying, "retrying"),
+        (sent, "message_sent"),
+    ] {
+        world
+            .until(
+                &format!("message {id} is {state}"),
+                crate::harness::PATIENCE,
+                async || {
+                    world
+                        .ask::<String>(&format!(
+                            "select state from signaling.delivery where id = {id}"
+                        ))
+                        .await
+                        == state
+                },
+            )
+            .await;
+    }
+}

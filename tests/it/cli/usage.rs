@@ -1,0 +1,222 @@
+//! Mistakes in usage and configuration: exit code 2, and a sentence that says what to do. What fails for another
+//! reason exits with 1.
+
+use std::io::Write;
+
+use tempfile::NamedTempFile;
+
+use crate::harness::{Finished, Machine, Postgres, Worker};
+
+const URL: &str = "postgres://app:hush-hush@localhost:5432/app";
+
+/// `worker run` with everything that it needs.
+fn run() -> Worker {
+    Worker::new(&["run"])
+        .env("DATABASE_URL", URL)
+        .env("AGORA_APP_ID", "app")
+        .env("AGORA_API_KEY", "key")
+        .env("AGORA_API_SECRET", "hush-hush")
+}
+
+async fn refused(worker: Worker, phrases: &[&str]) -> Finished {
+    let finished = worker.finish().await;
+    assert_eq!(finished.code, Some(2), "{finished:?}");
+    for phrase in phrases {
+        assert!(
+            finished.stderr.contains(phrase),
+            "{phrase:?} is missing: {finished:?}"
+        );
+    }
+    assert!(!finished.stderr.contains("hush-hush"), "{finished:?}");
+    finished
+}
+
+#[tokio::test]
+async fn a_missing_database_is_a_mistake_of_usage() {
+    for command in [&["migrate"][..], &["status"]] {
+        refused(Worker::new(command), &["set DATABASE_URL"]).await;
+    }
+    refused(run().without_env("DATABASE_URL"), &["set DATABASE_URL"]).await;
+    let twice = run().env("DATABASE_URL_FILE", "/run/secrets/url");
+    refused(twice, &["DATABASE_URL_FILE", "keep one"]).await;
+}
+
+#[tokio::test]
+async fn a_url_that_is_none_is_a_mistake_that_does_not_show_it() {
+    for url in [
+        "hush-hush",
+        "mysql://app:hush-hush@localhost/app",
+        "postgres://app:hush-hush@host:port/app",
+    ] {
+        refused(
+            run().env("DATABASE_URL", url),
+            &["DATABASE_URL", "postgres://user:password@host"],
+        )
+        .await;
+    }
+}
+
+#[tokio::test]
+async fn a_missing_app_or_sign_in_says_what_to_set() {
+    let nothing = Worker::new(&["run"]).env("DATABASE_URL", URL);
+    refused(
+        nothing,
+        &["no app is configured", "AGORA_APP_ID", "--config"],
+    )
+    .await;
+    refused(run().without_env("AGORA_APP_ID"), &["AGORA_APP_ID"]).await;
+    refused(
+        run().without_env("AGORA_API_SECRET"),
+        &["AGORA_API_KEY needs AGORA_API_SECRET"],
+    )
+    .await;
+    refused(
+        run().without_env("AGORA_API_KEY"),
+        &["AGORA_API_SECRET needs AGORA_API_KEY"],
+    )
+    .await;
+    let no_way = Worker::new(&["run"])
+        .env("DATABASE_URL", URL)
+        .env("AGORA_APP_ID", "app");
+    refused(
+        no_way,
+        &["no way to sign in", "AGORA_APP_CERTIFICATE", "_FILE"],
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn two_ways_to_sign_in_or_two_sources_of_a_secret_are_one_too_many() {
+    refused(
+        run()
+            .env("AGORA_TOKEN", "hush-hush")
+            .env("AGORA_UID", "alice"),
+        &["more than one way to sign in"],
+    )
+    .await;
+    refused(
+        run().env("AGORA_API_SECRET_FILE", "/run/secrets/s"),
+        &["AGORA_API_SECRET", "as a file"],
+    )
+    .await;
+    refused(
+        run().arg("--config").arg("/etc/apps.toml"),
+        &["configured twice", "AGORA_APP_ID"],
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn a_value_that_can_not_be_is_named_with_its_variable() {
+    for (name, value, phrases) in [
+        (
+            "WORKER_LEASE",
+            "16s",
+            &[
+                "lease of 16s is too short",
+                "WORKER_LEASE",
+                "WORKER_REQUEST_TIMEOUT",
+            ][..],
+        ),
+        (
+            "WORKER_REQUEST_TIMEOUT",
+            "soon",
+            &["--request-timeout", "200ms, 15s or 5m"],
+        ),
+        (
+            "WORKER_REQUEST_TIMEOUT",
+            "0s",
+            &["WORKER_REQUEST_TIMEOUT", "at least 1ms"],
+        ),
+        (
+            "WORKER_RETRY_BASE",
+            "10m",
+            &["WORKER_RETRY_CAP", "WORKER_RETRY_BASE"],
+        ),
+        ("WORKER_RATE", "0", &["WORKER_RATE"]),
+        ("WORKER_RATE", "many", &["--rate"]),
+        ("WORKER_MAX_IN_FLIGHT", "0", &["WORKER_MAX_IN_FLIGHT"]),
+        ("AGORA_BASE_URL", "nowhere", &["AGORA_BASE_URL"]),
+        (
+            "AGORA_TOKEN_HEADERS",
+            "cookie",
+            &["AGORA_TOKEN_HEADERS", "x-agora or authorization"],
+        ),
+        ("AGORA_APP_ID", "a/b", &["app ID"]),
+        ("WORKER_LOG", "info,=,", &["WORKER_LOG"]),
+    ] {
+        refused(run().env(name, value), phrases).await;
+    }
+}
+
+#[tokio::test]
+async fn a_configuration_that_is_not_right_is_named_with_the_line() {
+    let mut file = NamedTempFile::new().expect("a file");
+    writeln!(
+        file,
+        "[apps.one]\napp_id = \"1\"\napi_secrit = \"hush-hush\""
+    )
+    .expect("written");
+    let path = file.path().to_str().expect("a path").to_owned();
+    let with_config = |path: &str| Worker::new(&["run", "--config", path]).env("DATABASE_URL", URL);
+    refused(with_config(&path), &[&path, "api_secrit", "line 3"]).await;
+
+    let mut file = NamedTempFile::new().expect("a file");
+    writeln!(file, "[apps.one]\napp_id = \"1\"\napi_key = \"hush-hush\n").expect("written");
+    let path = file.path().to_str().expect("a path").to_owned();
+    refused(with_config(&path), &[&path, "line 3"]).await;
+
+    refused(
+        with_config("/nowhere/apps.toml"),
+        &["/nowhere/apps.toml", "can't be read"],
+    )
+    .await;
+
+    let mut file = NamedTempFile::new().expect("a file");
+    writeln!(file, "[apps.one]\napp_id = \"1\"").expect("written");
+    let path = file.path().to_str().expect("a path").to_owned();
+    refused(with_config(&path), &["\"one\"", "no way to sign in"]).await;
+}
+
+#[tokio::test]
+async fn an_unknown_command_or_flag_is_a_mistake() {
+    refused(Worker::new(&["delivver"]), &["delivver"]).await;
+    refused(run().arg("--rage=1"), &["--rage"]).await;
+    refused(Worker::new(&["dev", "--messages", "0"]), &["--messages"]).await;
+    refused(
+        Worker::new(&["simulate", "--fault", "explode"]),
+        &["explode"],
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn a_database_that_can_not_be_reached_is_named_without_the_password() {
+    // Nothing listens on port 1.
+    let url = "postgres://app:hush-hush@127.0.0.1:1/app?sslmode=disable";
+    for worker in [
+        run().env("DATABASE_URL", url),
+        Worker::new(&["migrate"]).env("DATABASE_URL", url),
+        Worker::new(&["status"]).env("DATABASE_URL", url),
+    ] {
+        let finished = worker.finish().await;
+        assert_eq!(finished.code, Some(1), "{finished:?}");
+        assert!(finished.stderr.contains("127.0.0.1:1"), "{finished:?}");
+        assert!(!finished.stderr.contains("hush-hush"), "{finished:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_wrong_password_is_told_without_showing_it() {
+    let _machine = Machine::shared().await;
+    let postgres = Postgres::shared().await;
+    let port = postgres.cluster.port();
+    let url = format!("postgres://postgres:hush-hush@127.0.0.1:{port}/postgres?sslmode=disable");
+    let finished = run().env("DATABASE_URL", &url).finish().await;
+    assert_eq!(finished.code, Some(1), "{finished:?}");
+    assert!(
+        finished.stderr.contains("password authentication failed"),
+        "{finished:?}"
+    );
+    assert!(!finished.stderr.contains("hush-hush"), "{finished:?}");
+}

@@ -1,0 +1,9 @@
+//! What becomes of a message, and how its calls are made.
+
+mod apps;
+mod failures;
+mod holds;
+mod outcomes;
+mod signing;
+mod timing;
+mod tls;

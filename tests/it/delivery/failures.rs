@@ -1,0 +1,253 @@
+//! Calls that go wrong, and what they mean for their messages.
+
+use serde_json::json;
+use signaling_worker::simulator::{Simulator, SimulatorConfig};
+
+use crate::harness::{API_KEY, API_SECRET, PATIENCE, Worker, World, basic, peer};
+
+/// Faults, with the outcome of the attempt, and whether the API takes the message all the same.
+const FAULTS: [(&str, &str, bool); 11] = [
+    ("408", "ambiguous", false),
+    ("500", "retry", false),
+    ("502", "ambiguous", false),
+    ("503", "retry", false),
+    ("504", "ambiguous", false),
+    ("507", "retry", false),
+    ("drop", "ambiguous", true),
+    ("drop_before", "ambiguous", false),
+    ("hang", "ambiguous", true),
+    ("garbage", "ambiguous", true),
+    ("half_body", "ambiguous", true),
+];
+
+/// A worker that does not wait long for a call that hangs.
+fn impatient(world: &World) -> Worker {
+    world.worker().env("WORKER_REQUEST_TIMEOUT", "1500ms")
+}
+
+fn destination(prefix: &str, fault: &str) -> String {
+    format!("{prefix}-{}-x", fault.replace('_', "-"))
+}
+
+fn set_faults(world: &World, prefix: &str, condition: &str) {
+    let rules: Vec<String> = FAULTS
+        .iter()
+        .map(|(fault, ..)| {
+            format!(
+                "{fault}:destination={}{condition}",
+                destination(prefix, fault)
+            )
+        })
+        .collect();
+    world.set_faults(&rules.iter().map(String::as_str).collect::<Vec<_>>());
+}
+
+async fn insert_all(world: &World, prefix: &str, columns: &serde_json::Value) -> Vec<i64> {
+    let mut ids = Vec::new();
+    for (fault, ..) in FAULTS {
+        let to = destination(prefix, fault);
+        let mut message = peer(columns.clone());
+        message["destination"] = json!(to);
+        message["payload"] = json!(to);
+        ids.push(world.insert(message).await);
+    }
+    ids
+}
+
+#[tokio::test]
+async fn a_call_that_may_go_well_another_time_is_made_again() {
+    let world = World::new().await;
+    set_faults(&world, "flaky", ",first_calls=1");
+    let ids = insert_all(&world, "flaky", &json!({})).await;
+    let _worker = impatient(&world).start();
+    for (id, (fault, outcome, is_taken)) in ids.into_iter().zip(FAULTS) {
+        let row = world.until_final(id).await;
+        assert_eq!(
+            (row.status.as_str(), row.attempts),
+            ("message_sent", 2),
+            "{fault}: {row:?}"
+        );
+        assert_eq!((row.http_status, row.error), (Some(200), None), "{fault}");
+        let attempts = world.attempts(id).await;
+        assert_eq!(attempts.len(), 1, "{fault}: {attempts:?}");
+        assert_eq!(
+            (attempts[0].outcome.as_str(), attempts[0].attempt),
+            (outcome, 1),
+            "{fault}"
+        );
+        assert!(attempts[0].error.is_some(), "{fault}");
+        let calls = world.calls_of(&destination("flaky", fault));
+        assert_eq!(calls.len(), 2, "{fault}: {calls:?}");
+        assert_eq!(
+            [calls[0].accepted, calls[1].accepted],
+            [is_taken, true],
+            "{fault}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_call_that_never_goes_well_is_made_max_attempts_times() {
+    let world = World::new().await;
+    set_faults(&world, "never", "");
+    let ids = insert_all(&world, "never", &json!({"max_attempts": 2})).await;
+    let _worker = impatient(&world).start();
+    for (id, (fault, outcome, _)) in ids.into_iter().zip(FAULTS) {
+        let row = world.until_final(id).await;
+        assert_eq!(
+            (row.status.as_str(), row.attempts),
+            ("failed", 2),
+            "{fault}: {row:?}"
+        );
+        assert!(row.error.is_some(), "{fault}: the row says why");
+        let attempts = world.attempts(id).await;
+        let said: Vec<_> = attempts
+            .iter()
+            .map(|a| (a.attempt, a.outcome.as_str()))
+            .collect();
+        assert_eq!(said, [(1, outcome), (2, outcome)], "{fault}");
+        assert_eq!(
+            world.calls_of(&destination("never", fault)).len(),
+            2,
+            "{fault}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn an_at_most_once_message_is_never_called_again_after_a_call_of_unknown_outcome() {
+    let world = World::new().await;
+    set_faults(&world, "once", ",first_calls=1");
+    let ids = insert_all(&world, "once", &json!({"at_most_once": true})).await;
+    let _worker = impatient(&world).start();
+    for (id, (fault, outcome, _)) in ids.into_iter().zip(FAULTS) {
+        let row = world.until_final(id).await;
+        let calls = world.calls_of(&destination("once", fault));
+        if outcome == "ambiguous" {
+            assert_eq!(
+                (row.status.as_str(), row.attempts),
+                ("unknown", 1),
+                "{fault}: {row:?}"
+            );
+            assert_eq!(calls.len(), 1, "{fault}: {calls:?}");
+            assert!(row.error.is_some(), "{fault}");
+        } else {
+            // The API says that nothing has happened: it is called again without a risk.
+            assert_eq!(
+                (row.status.as_str(), row.attempts),
+                ("message_sent", 2),
+                "{fault}: {row:?}"
+            );
+            assert_eq!(
+                calls.iter().filter(|call| call.accepted).count(),
+                1,
+                "{fault}"
+            );
+        }
+    }
+    assert_eq!(world.seen().duplicates, 0);
+}
+
+#[tokio::test]
+async fn a_refused_connection_is_tried_again_until_the_api_is_back() {
+    // Not from the range of outgoing connections, one of which might take the port meanwhile.
+    let port = (12_000..20_000)
+        .find(|port| std::net::TcpListener::bind(("127.0.0.1", *port)).is_ok())
+        .expect("a free port");
+    let at_port = || SimulatorConfig {
+        bind: ([127, 0, 0, 1], port).into(),
+        ..SimulatorConfig::default()
+    };
+    let mut world = World::with(at_port()).await;
+    world.simulator.stop().await;
+    let id = world.insert(peer(json!({"max_attempts": 1_000}))).await;
+    let careful = world
+        .insert(peer(json!({"max_attempts": 1_000, "at_most_once": true})))
+        .await;
+    let hopeless = world.insert(peer(json!({"max_attempts": 2}))).await;
+    let _worker = world.worker().start();
+
+    let row = world.until_final(hopeless).await;
+    assert_eq!(
+        (row.status.as_str(), row.attempts, row.http_status),
+        ("failed", 2, None)
+    );
+    let error = row.error.expect("an error");
+    assert!(error.contains("could not be reached"), "{error}");
+    world
+        .until("the others were tried", PATIENCE, async || {
+            world.row(careful).await.attempts > 0
+        })
+        .await;
+
+    let config = SimulatorConfig {
+        behaviour: signaling_worker::simulator::Behaviour {
+            credentials: basic(API_KEY, API_SECRET),
+            ..Default::default()
+        },
+        ..at_port()
+    };
+    world.simulator = Simulator::start(config).await.expect("it is back");
+    for id in [id, careful] {
+        assert_eq!(world.until_final(id).await.status, "message_sent");
+        assert!(
+            world
+                .attempts(id)
+                .await
+                .iter()
+                .all(|attempt| attempt.outcome == "retry")
+        );
+    }
+    assert_eq!(world.seen().calls, 2);
+}
+
+#[tokio::test]
+async fn a_429_costs_no_attempt_and_its_retry_after_is_honoured() {
+    let world = World::new().await;
+    world.set_faults(&[
+        "429:retry_after=1,first_calls=2,destination=limited",
+        "429:first_calls=1",
+    ]);
+    let limited = world
+        .insert(peer(
+            json!({"destination": "limited", "max_attempts": 1, "payload": "limited"}),
+        ))
+        .await;
+    let soon = world
+        .insert(peer(
+            json!({"max_attempts": 1, "at_most_once": true, "payload": "soon"}),
+        ))
+        .await;
+    let _worker = world.worker().start();
+
+    world
+        .until("the first call is recorded", PATIENCE, async || {
+            !world.attempts(limited).await.is_empty()
+        })
+        .await;
+    assert_eq!(world.row(limited).await.attempts, 0);
+    let row = world.until_final(soon).await;
+    assert_eq!((row.status.as_str(), row.attempts), ("message_sent", 1));
+    let row = world.until_final(limited).await;
+    assert_eq!((row.status.as_str(), row.attempts), ("message_sent", 1));
+    let attempts = world.attempts(limited).await;
+    let said: Vec<_> = attempts
+        .iter()
+        .map(|a| (a.attempt, a.outcome.as_str(), a.http_status))
+        .collect();
+    assert_eq!(
+        said,
+        [(1, "throttled", Some(429)), (1, "throttled", Some(429))]
+    );
+
+    let at_us: Vec<u64> = world
+        .calls_of("limited")
+        .iter()
+        .map(|call| call.at_us)
+        .collect();
+    assert_eq!(at_us.len(), 3);
+    for pause_us in at_us.windows(2).map(|pair| pair[1] - pair[0]) {
+        // The database's clock and the simulator's may drift apart by a little.
+        assert!(pause_us >= 980_000, "called again after {pause_us} µs");
+    }
+}

@@ -1,0 +1,198 @@
+//! Three ways to sign in, and where their secrets come from.
+
+use serde_json::json;
+use signaling_worker::simulator::{Credentials, GivenToken};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpListener;
+
+use crate::harness::{API_KEY, API_SECRET, APP_ID, PATIENCE, Worker, World, basic, peer};
+
+const TOKEN: &str = "007token-of-the-tests";
+const CERTIFICATE: &str = "5CFd2fd1755d40ecb72977518be15d3b";
+
+fn worker_with(world: &World, variables: &[(&str, &str)]) -> Worker {
+    variables.iter().fold(
+        world.worker_without_app().env("AGORA_APP_ID", APP_ID),
+        |worker, (name, value)| worker.env(name, value),
+    )
+}
+
+fn token_of_alice() -> Credentials {
+    Credentials {
+        tokens: vec![GivenToken {
+            token: TOKEN.to_owned(),
+            uid: Some("alice".to_owned()),
+        }],
+        ..Credentials::default()
+    }
+}
+
+/// Takes one request, answers that it is sent, and returns the request's lines.
+async fn one_request(listener: TcpListener) -> Vec<String> {
+    let (mut stream, _) = listener.accept().await.expect("a connection");
+    let mut request = Vec::new();
+    while !request.ends_with(b"}") {
+        assert_ne!(
+            stream.read_buf(&mut request).await.expect("read"),
+            0,
+            "it ends too early"
+        );
+    }
+    let body = r#"{"result":"success","code":"message_sent"}"#;
+    let answer = format!(
+        "HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{body}",
+        body.len()
+    );
+    stream.write_all(answer.as_bytes()).await.expect("written");
+    String::from_utf8(request)
+        .expect("text")
+        .split("\r\n")
+        .map(str::to_owned)
+        .collect()
+}
+
+#[tokio::test]
+async fn each_way_to_sign_in_has_its_headers() {
+    let world = World::new().await;
+    let basic_header = "authorization: Basic a2V5LW9mLXRoZS10ZXN0czpzZWNyZXQtb2YtdGhlLXRlc3Rz";
+    let bearer = format!("authorization: agora token={TOKEN}");
+    let x_token = format!("x-agora-token: {TOKEN}");
+    let basic = [("AGORA_API_KEY", API_KEY), ("AGORA_API_SECRET", API_SECRET)];
+    let token = [("AGORA_TOKEN", TOKEN), ("AGORA_UID", "alice")];
+    let as_bearer = [token[0], token[1], ("AGORA_TOKEN_HEADERS", "authorization")];
+    for (variables, headers) in [
+        (&basic[..], vec![basic_header]),
+        (&token[..], vec![x_token.as_str(), "x-agora-uid: alice"]),
+        (&as_bearer[..], vec![bearer.as_str()]),
+    ] {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let address = listener.local_addr().expect("an address").to_string();
+        let mut worker = worker_with(&world, variables)
+            .env("AGORA_BASE_URL", &format!("http://{address}/some/prefix/"))
+            .start();
+        let id = world.insert(peer(json!({"wait_for_ack": true}))).await;
+        let request = tokio::time::timeout(PATIENCE, one_request(listener))
+            .await
+            .expect("a request");
+        world.until_final(id).await;
+        assert_eq!(
+            request[0],
+            format!(
+                "POST /some/prefix/dev/v2/project/{APP_ID}/rtm/users/alice/peer_messages?wait_for_ack=true HTTP/1.1"
+            )
+        );
+        let signing: Vec<&str> = request
+            .iter()
+            .map(String::as_str)
+            .filter(|line| line.starts_with("authorization") || line.starts_with("x-agora"))
+            .collect();
+        assert_eq!(signing, headers);
+        assert!(request.contains(&"content-type: application/json;charset=utf-8".to_owned()));
+        assert!(request.contains(&format!("host: {address}")), "{request:?}");
+        worker.kill().await;
+    }
+}
+
+#[tokio::test]
+async fn a_given_token_sends_for_its_user_and_another_senders_message_fails_at_once() {
+    let world = World::new().await;
+    world.set_credentials(token_of_alice());
+    let own = world.insert(peer(json!({"sender": "alice"}))).await;
+    let other = world.insert(peer(json!({"sender": "mallory"}))).await;
+    let _worker = worker_with(&world, &[("AGORA_TOKEN", TOKEN), ("AGORA_UID", "alice")]).start();
+    assert_eq!(world.until_final(own).await.status, "message_sent");
+    let row = world.until_final(other).await;
+    assert_eq!(
+        (row.status.as_str(), row.attempts, row.sent_at),
+        ("failed", 0, None)
+    );
+    let error = row.error.expect("an error");
+    assert!(
+        error.contains("alice") && error.contains("AGORA_UID"),
+        "{error}"
+    );
+    assert!(!error.contains(TOKEN), "{error}");
+    assert_eq!(world.seen().calls, 1);
+}
+
+#[tokio::test]
+async fn a_given_token_can_go_as_a_bearer_token() {
+    let world = World::new().await;
+    world.set_credentials(token_of_alice());
+    let id = world.insert(peer(json!({}))).await;
+    let variables = [
+        ("AGORA_TOKEN", TOKEN),
+        ("AGORA_UID", "alice"),
+        ("AGORA_TOKEN_HEADERS", "authorization"),
+    ];
+    let _worker = worker_with(&world, &variables).start();
+    assert_eq!(world.until_final(id).await.status, "message_sent");
+}
+
+#[tokio::test]
+async fn an_app_certificate_signs_in_every_sender() {
+    for headers in ["authorization", "x-agora"] {
+        let world = World::new().await;
+        world.set_credentials(Credentials {
+            app_certificates: vec![CERTIFICATE.to_owned()],
+            ..Credentials::default()
+        });
+        for sender in ["alice", "bob", "a b", "%2F", "alice"] {
+            world.insert(peer(json!({"sender": sender}))).await;
+        }
+        let variables = [
+            ("AGORA_APP_CERTIFICATE", CERTIFICATE),
+            ("AGORA_TOKEN_HEADERS", headers),
+        ];
+        let _worker = worker_with(&world, &variables).start();
+        world.until_all_final().await;
+        assert_eq!(world.count("status = 'message_sent'").await, 5, "{headers}");
+        assert_eq!(
+            world.seen().apps[APP_ID].by_status.get(&200),
+            Some(&5),
+            "{headers}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn secrets_are_read_from_files_and_again_when_a_file_changes() {
+    let world = World::new().await;
+    world.set_credentials(basic(API_KEY, "the next secret"));
+    let directory = tempfile::tempdir().expect("a directory");
+    let write = |name: &str, text: &str| {
+        let path = directory.path().join(name);
+        std::fs::write(&path, format!("{text}\n")).expect("written");
+        path.to_str().expect("a path").to_owned()
+    };
+    let worker = worker_with(
+        &world,
+        &[
+            ("AGORA_API_KEY_FILE", &write("key", API_KEY)),
+            ("AGORA_API_SECRET_FILE", &write("secret", "the last secret")),
+            ("DATABASE_URL_FILE", &write("url", &world.url)),
+        ],
+    )
+    .without_env("DATABASE_URL")
+    .start();
+    let id = world.insert(peer(json!({}))).await;
+    worker.until_logged("lane held").await;
+    write("secret", "the next secret");
+    assert_eq!(world.until_final(id).await.status, "message_sent");
+}
+
+#[tokio::test]
+async fn a_secret_whose_file_is_gone_holds_the_app_until_it_is_back() {
+    let world = World::new().await;
+    let directory = tempfile::tempdir().expect("a directory");
+    let secret = directory.path().join("secret");
+    let path = secret.to_str().expect("a path");
+    let variables = [("AGORA_API_KEY", API_KEY), ("AGORA_API_SECRET_FILE", path)];
+    let worker = worker_with(&world, &variables).start();
+    let id = world.insert(peer(json!({}))).await;
+    worker.until_logged("lane held").await;
+    assert_eq!(world.row(id).await.status, "pending");
+    assert_eq!(world.seen().calls, 0);
+    std::fs::write(&secret, API_SECRET).expect("written");
+    assert_eq!(world.until_final(id).await.status, "message_sent");
+}

@@ -1,0 +1,99 @@
+//! When calls are made. The workers here poll only once a minute: what is on time is not found by chance.
+
+use std::time::Duration;
+
+use serde_json::json;
+
+use crate::harness::{World, peer};
+
+/// Far more than it takes, and far less than a poll.
+const PROMPT: time::Duration = time::Duration::seconds(2);
+
+#[tokio::test]
+async fn a_scheduled_message_is_called_when_it_is_due_and_not_before() {
+    let world = World::new().await;
+    let worker = world.worker().env("WORKER_POLL", "60s").start();
+    worker.until_logged("worker started").await;
+    world.until_asleep().await;
+    let mut ids = Vec::new();
+    // The later one first: what is due sooner has to move up the alarm.
+    for ms in [1_500, 700] {
+        ids.push(
+            world
+                .insert(peer(json!({"due_at": world.time_in(ms).await})))
+                .await,
+        );
+    }
+    for id in ids {
+        let row = world.until_final(id).await;
+        assert!(
+            row.lateness() >= time::Duration::ZERO,
+            "early by {}",
+            -row.lateness()
+        );
+        assert!(row.lateness() < PROMPT, "late by {}", row.lateness());
+        assert!(row.sent_at.expect("called") - row.created_at >= time::Duration::milliseconds(600));
+    }
+}
+
+#[tokio::test]
+async fn a_message_that_was_scheduled_before_the_worker_started_is_called_when_it_is_due() {
+    let world = World::new().await;
+    let id = world
+        .insert(peer(json!({"due_at": world.time_in(1_500).await})))
+        .await;
+    let _worker = world.worker().env("WORKER_POLL", "60s").start();
+    let row = world.until_final(id).await;
+    assert!(
+        (time::Duration::ZERO..PROMPT).contains(&row.lateness()),
+        "late by {}",
+        row.lateness()
+    );
+}
+
+#[tokio::test]
+async fn a_retry_is_called_when_it_is_due() {
+    let world = World::new().await;
+    world.set_faults(&["500:first_calls=2"]);
+    let id = world.insert(peer(json!({"payload": "again"}))).await;
+    let _worker = world
+        .worker()
+        .env("WORKER_POLL", "60s")
+        .env("WORKER_RETRY_BASE", "400ms")
+        .env("WORKER_RETRY_CAP", "3s")
+        .start();
+    let row = world.until_final(id).await;
+    assert_eq!(row.attempts, 3);
+    let at: Vec<_> = world
+        .calls_of("again")
+        .iter()
+        .map(|call| Duration::from_micros(call.at_us))
+        .collect();
+    // The delay doubles, each spread by half to both sides.
+    for (pause, least_ms, most_ms) in [(at[1] - at[0], 200, 600), (at[2] - at[1], 400, 1_200)] {
+        assert!(
+            pause >= Duration::from_millis(least_ms - 20),
+            "after {pause:?}"
+        );
+        assert!(
+            pause < Duration::from_millis(most_ms) + PROMPT.unsigned_abs(),
+            "after {pause:?}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn messages_are_called_in_the_order_in_which_they_are_due() {
+    let world = World::new().await;
+    world.insert_many(60).await;
+    let urgent = world
+        .insert(peer(json!({"due_at": "2001-01-01", "payload": "urgent"})))
+        .await;
+    let _worker = world.worker().start();
+    world.until_all_final().await;
+    let order: Vec<i64> = world
+        .ask("select array_agg(id order by sent_at, id) from signaling.outbox")
+        .await;
+    assert_eq!(order[0], urgent);
+    assert!(order[1..].is_sorted(), "{order:?}");
+}

@@ -1,0 +1,7 @@
+//! Several workers, their ends in and out of order, and a database that fails.
+
+mod crashes;
+mod database;
+mod pace;
+mod shutdown;
+mod waking;

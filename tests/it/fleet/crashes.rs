@@ -1,0 +1,160 @@
+//! Workers that end without a chance to say anything.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use serde_json::json;
+
+use crate::harness::{PATIENCE, Running, Worker, World, peer, slow_api};
+
+/// With a lease that is soon over.
+fn short_lease(world: &World, name: &str) -> Worker {
+    world
+        .worker()
+        .env("WORKER_NAME", name)
+        .env("WORKER_REQUEST_TIMEOUT", "1s")
+        .env("WORKER_LEASE", "2s")
+}
+
+async fn kill_with_messages_in_hand(world: &World, victim: &mut Running) {
+    world
+        .until("the victim has messages", PATIENCE, async || {
+            world
+                .count("claimed_by = 'victim' and status = 'pending'")
+                .await
+                >= 5
+        })
+        .await;
+    victim.kill().await;
+}
+
+/// Every message that was called more than once, and how often.
+fn repeated(world: &World) -> BTreeMap<String, usize> {
+    let mut calls: BTreeMap<String, usize> = BTreeMap::new();
+    for call in world.simulator.ledger().calls() {
+        *calls.entry(call.payload.expect("a short one")).or_default() += 1;
+    }
+    calls.retain(|_, count| *count > 1);
+    calls
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_dead_workers_rows_are_sent_by_others_and_a_message_called_twice_says_why() {
+    let world = World::with(slow_api(100)).await;
+    world.insert_many(600).await;
+    let mut victim = short_lease(&world, "victim").start();
+    let survivors: Vec<_> = (0..3)
+        .map(|n| short_lease(&world, &format!("survivor-{n}")).start())
+        .collect();
+    world.until_accepted(100).await;
+    kill_with_messages_in_hand(&world, &mut victim).await;
+    world.until_all_final().await;
+
+    assert_eq!(world.count("status = 'message_sent'").await, 600);
+    for n in 1..=600 {
+        assert!(
+            !world.calls_of(&format!("message {n}")).is_empty(),
+            "message {n} was lost"
+        );
+    }
+    let lost: i64 = world
+        .ask("select count(*) from signaling.attempt where outcome = 'lost' and claimed_by = 'victim'")
+        .await;
+    assert!(lost >= 1, "the victim had messages");
+    for (payload, count) in repeated(&world) {
+        let explained: i64 = world
+            .ask(&format!(
+                "select count(*) from signaling.attempt join signaling.outbox on outbox.id = message_id
+                 where payload = '{payload}' and outcome in ('lost', 'ambiguous')"
+            ))
+            .await;
+        assert!(
+            explained >= 1,
+            "{payload} was called {count} times, and nothing says why"
+        );
+    }
+    // An unrecorded claim may have been a call: it counts as one.
+    let uncounted = world.count("attempts < 1").await;
+    assert_eq!(uncounted, 0);
+    drop(survivors);
+}
+
+#[tokio::test]
+async fn an_at_most_once_message_of_a_dead_worker_ends_as_unknown() {
+    let world = World::new().await;
+    world.set_faults(&["hang:count=1"]);
+    let id = world
+        .insert(peer(json!({"at_most_once": true, "payload": "once"})))
+        .await;
+    let mut victim = short_lease(&world, "victim").start();
+    world.until_accepted(1).await;
+    victim.kill().await;
+    let _survivor = short_lease(&world, "survivor").start();
+    let row = world.until_final(id).await;
+    assert_eq!((row.status.as_str(), row.attempts), ("unknown", 1));
+    assert_eq!(world.calls_of("once").len(), 1);
+    let attempts = world.attempts(id).await;
+    assert_eq!(attempts.len(), 1);
+    assert_eq!(attempts[0].outcome, "lost");
+    assert_eq!(attempts[0].claimed_by.as_deref(), Some("victim"));
+}
+
+#[tokio::test]
+async fn a_worker_that_stops_for_longer_than_its_lease_writes_nothing_over_anothers_record() {
+    let world = World::with(slow_api(300)).await;
+    let id = world.insert(peer(json!({"payload": "twice"}))).await;
+    let mut sleeper = short_lease(&world, "sleeper").start();
+    world.until_accepted(1).await;
+    sleeper.signal("STOP").await;
+    let other = short_lease(&world, "other").start();
+    let row = world.until_final(id).await;
+    assert_eq!(
+        (row.status.as_str(), row.claimed_by.as_deref()),
+        ("message_sent", Some("other"))
+    );
+    sleeper.signal("CONT").await;
+    // Another message shows that it is awake and has written what it had.
+    let next = world.insert(peer(json!({"payload": "next"}))).await;
+    world.until_final(next).await;
+    sleeper.until_logged("not written").await;
+    let after = world.row(id).await;
+    assert_eq!(
+        (after.finished_at, after.request_id),
+        (row.finished_at, row.request_id)
+    );
+    assert_eq!(world.calls_of("twice").len(), 2);
+    let outcomes: Vec<_> = world
+        .attempts(id)
+        .await
+        .into_iter()
+        .map(|a| a.outcome)
+        .collect();
+    assert_eq!(outcomes, ["lost"]);
+    drop(other);
+}
+
+#[tokio::test]
+async fn a_dead_workers_row_is_free_when_its_lease_ends_and_not_before() {
+    let world = World::new().await;
+    world.set_faults(&["hang:count=1"]);
+    let id = world.insert(peer(json!({"payload": "leased"}))).await;
+    let mut victim = short_lease(&world, "victim").start();
+    world.until_accepted(1).await;
+    let lease_ends = world.row(id).await.due_at;
+    victim.kill().await;
+    let _survivor = short_lease(&world, "survivor")
+        .env("WORKER_POLL", "60s")
+        .start();
+    let row = world.until_final(id).await;
+    let late = row.sent_at.expect("called") - lease_ends;
+    assert!(
+        late >= time::Duration::ZERO,
+        "called before the lease was over by {}",
+        -late
+    );
+    assert!(
+        late < Duration::from_secs(2),
+        "called {late} after the lease was over"
+    );
+    assert_eq!(row.attempts, 2, "the first call may have been made");
+}

@@ -1,0 +1,123 @@
+//! A database that goes away and comes back.
+
+use serde_json::json;
+
+use crate::harness::{Machine, PATIENCE, Postgres, World, peer, slow_api};
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_database_that_crashes_and_comes_back_costs_no_message_and_no_outcome() {
+    let machine = Machine::shared().await;
+    let mut postgres = Postgres::start().await;
+    let world = World::on(machine, &postgres, slow_api(100)).await;
+    world.insert_many(500).await;
+    // Long enough a lease for outcomes to be recorded late, short enough to wait for where a claim's answer was lost.
+    let mut worker = world
+        .worker()
+        .env("WORKER_REQUEST_TIMEOUT", "5s")
+        .env("WORKER_LEASE", "8s")
+        .start();
+    world.until_accepted(100).await;
+    postgres.cluster.crash().await.expect("down");
+    let called = world.seen().calls;
+    // What has its slot is still called; then nothing more can be claimed.
+    worker.until_logged("the database fails").await;
+    postgres.cluster.restart().await.expect("up again");
+    world.until_all_final().await;
+
+    assert!(worker.is_running(), "it has gone on");
+    assert!(called < 500, "the crash came too late for this test");
+    assert_eq!(world.count("status = 'message_sent'").await, 500);
+    let seen = world.seen();
+    assert_eq!(
+        (seen.calls, seen.duplicates),
+        (500, 0),
+        "outcomes were kept while the database was away"
+    );
+    drop(worker);
+    world.pool.close().await;
+    postgres.cluster.stop().await.expect("stopped");
+}
+
+#[tokio::test]
+async fn an_outcome_is_kept_until_the_database_takes_it() {
+    let world = World::with(slow_api(500)).await;
+    let id = world.insert(peer(json!({"payload": "kept"}))).await;
+    let worker = world.worker().start();
+    world.until_accepted(1).await;
+    // Nobody can connect, and who was connected is thrown out.
+    let name: String = world.ask("select current_database()::text").await;
+    world
+        .execute(&format!("alter database {name} allow_connections false"))
+        .await;
+    terminate_workers(&world).await;
+    worker.until_logged("kept, and tried again").await;
+    assert_eq!(world.row(id).await.status, "pending");
+    world
+        .execute(&format!("alter database {name} allow_connections true"))
+        .await;
+    let row = world.until_final(id).await;
+    assert_eq!((row.status.as_str(), row.attempts), ("message_sent", 1));
+    assert_eq!(world.calls_of("kept").len(), 1);
+}
+
+async fn terminate_workers(world: &World) -> i64 {
+    world
+        .ask(
+            "select count(pg_terminate_backend(pid)) from pg_stat_activity
+             where datname = current_database() and application_name = 'signaling-worker'",
+        )
+        .await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_worker_whose_connections_are_cut_goes_on() {
+    let world = World::with(slow_api(20)).await;
+    let mut worker = world
+        .worker()
+        .env("WORKER_REQUEST_TIMEOUT", "1s")
+        .env("WORKER_LEASE", "2s")
+        .start();
+    world.insert_many(400).await;
+    for accepted in [50, 150, 250] {
+        world.until_accepted(accepted).await;
+        assert!(terminate_workers(&world).await > 0);
+    }
+    world.until_all_final().await;
+    assert!(worker.is_running());
+    assert_eq!(world.count("status = 'message_sent'").await, 400);
+    // A call is repeated only where the row says why.
+    let explained: i64 = world
+        .ask("select count(distinct message_id) from signaling.attempt where outcome in ('lost', 'ambiguous')")
+        .await;
+    let repeated = world.seen().calls - 400;
+    assert!(
+        repeated <= explained.unsigned_abs(),
+        "{repeated} repeated, {explained} explained"
+    );
+}
+
+#[tokio::test]
+async fn a_lost_doorbell_is_replaced() {
+    let world = World::new().await;
+    let worker = world.worker().env("WORKER_POLL", "60s").start();
+    world.until_asleep().await;
+    terminate_workers(&world).await;
+    worker.until_logged("the doorbell is lost").await;
+    // Deaf or not, it finds what is inserted.
+    let meanwhile = world.insert(peer(json!({}))).await;
+    world.until_final(meanwhile).await;
+    world
+        .until("it listens again", PATIENCE, async || {
+            world
+                .ask(
+                    "select exists (select from pg_stat_activity where datname = current_database()
+                     and application_name = 'signaling-worker' and query ilike 'listen%')",
+                )
+                .await
+        })
+        .await;
+    for _ in 0..3 {
+        let id = world.insert(peer(json!({}))).await;
+        world.until_final(id).await;
+    }
+}

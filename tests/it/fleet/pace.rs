@@ -1,0 +1,49 @@
+//! The limit that all workers share.
+
+use signaling_worker::simulator::SimulatorConfig;
+
+use crate::harness::{APP_ID, PATIENCE, World};
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_sliding_second_of_a_fleet_of_four_holds_more_than_the_limit_and_no_message_is_called_twice()
+ {
+    let world = World::alone(SimulatorConfig::default()).await;
+    let fleet: Vec<_> = (0..4)
+        .map(|number| {
+            world
+                .worker()
+                .env("WORKER_NAME", &format!("worker-{number}"))
+                .start()
+        })
+        .collect();
+    for worker in &fleet {
+        worker.until_logged("worker started").await;
+    }
+    world.insert_many(1_500).await;
+    world
+        .until("every row is final", PATIENCE, async || {
+            world.count("status = 'pending'").await == 0
+        })
+        .await;
+
+    assert_eq!(
+        world
+            .count("status = 'message_sent' and attempts = 1")
+            .await,
+        1_500
+    );
+    let app = &world.seen().apps[APP_ID];
+    assert_eq!((app.calls, app.duplicates), (1_500, 0));
+    assert_eq!(app.by_status.get(&200), Some(&1_500), "{:?}", app.by_status);
+    assert!(
+        app.worst_sliding_second <= 500,
+        "{} calls in a second",
+        app.worst_sliding_second
+    );
+    // Without a reason to be slow, the fleet uses what it may. The figure itself is for `worker dev` to show.
+    assert!(app.calls_per_s > 350.0, "{} calls/s", app.calls_per_s);
+    let workers: i64 = world
+        .ask("select count(distinct claimed_by) from signaling.outbox")
+        .await;
+    assert!(workers > 1, "one worker did it all");
+}

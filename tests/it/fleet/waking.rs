@@ -1,0 +1,124 @@
+//! How an idle worker learns of work: by the bell, by looking, and by looking again.
+
+use serde_json::json;
+
+use crate::harness::{PATIENCE, World, peer};
+
+/// Far more than it takes, and far less than a poll of a minute.
+const PROMPT: time::Duration = time::Duration::seconds(2);
+
+#[tokio::test]
+async fn an_insert_wakes_an_idle_worker_by_the_bell() {
+    let world = World::new().await;
+    let _worker = world.worker().env("WORKER_POLL", "60s").start();
+    world.until_asleep().await;
+    // After the first ones the worker's naps are as long as its polls: only the bell is left.
+    for number in 0..8 {
+        let id = world
+            .insert(peer(json!({"payload": format!("ring {number}")})))
+            .await;
+        let row = world.until_final(id).await;
+        let latency = row.sent_at.expect("called") - row.created_at;
+        assert!(latency < PROMPT, "called {latency} after the insert");
+    }
+}
+
+#[tokio::test]
+async fn the_bell_rings_only_while_a_worker_sleeps() {
+    let world = World::new().await;
+    let mut listener = sqlx::postgres::PgListener::connect_with(&world.pool)
+        .await
+        .expect("listening");
+    listener.listen("signaling_bell").await.expect("listening");
+    // No worker has ever asked for it.
+    world.insert(peer(json!({"app": "other"}))).await;
+    let worker = world.worker().start();
+    world.until_asleep().await;
+    // Somebody else's messages do not ring for this worker.
+    world.insert(peer(json!({"app": "other"}))).await;
+    world.insert(peer(json!({}))).await;
+    let rung = tokio::time::timeout(PATIENCE, listener.recv())
+        .await
+        .expect("a ring")
+        .expect("a ring");
+    assert_eq!(rung.payload(), "default");
+    drop(worker);
+}
+
+#[tokio::test]
+async fn polling_alone_is_enough() {
+    let world = World::new().await;
+    world
+        .execute("alter table signaling.outbox disable trigger ring_bell")
+        .await;
+    let _worker = world.worker().env("WORKER_POLL", "200ms").start();
+    world.until_asleep().await;
+    for number in 0..5 {
+        let id = world
+            .insert(peer(json!({"payload": format!("quiet {number}")})))
+            .await;
+        let row = world.until_final(id).await;
+        let latency = row.sent_at.expect("called") - row.created_at;
+        assert!(latency < PROMPT, "called {latency} after the insert");
+    }
+}
+
+#[tokio::test]
+async fn a_message_whose_transaction_was_open_while_the_worker_fell_asleep_is_found_soon() {
+    let world = World::new().await;
+    let mut open = world.pool.begin().await.expect("a transaction");
+    let id: i64 = sqlx::query_scalar(
+        "insert into signaling.outbox (sender, destination, payload) values ('alice', 'bob', 'late') returning id",
+    )
+    .fetch_one(&mut *open)
+    .await
+    .expect("inserted");
+    let _worker = world.worker().env("WORKER_POLL", "60s").start();
+    world.until_asleep().await;
+    assert_eq!(world.seen().calls, 0);
+    open.commit().await.expect("committed");
+    let begun = std::time::Instant::now();
+    world.until_final(id).await;
+    assert!(
+        begun.elapsed() < std::time::Duration::from_secs(10),
+        "found after {:?}",
+        begun.elapsed()
+    );
+}
+
+#[tokio::test]
+async fn a_worker_that_is_started_takes_what_is_there() {
+    let world = World::new().await;
+    world.insert_many(20).await;
+    let _worker = world.worker().env("WORKER_POLL", "60s").start();
+    world.until_all_final().await;
+    assert_eq!(world.seen().calls, 20);
+}
+
+#[tokio::test]
+async fn an_idle_worker_writes_nothing() {
+    let world = World::new().await;
+    let _worker = world.worker().env("WORKER_POLL", "20ms").start();
+    world.until_asleep().await;
+    let polls = async || {
+        world
+            .ask::<i64>(
+                "select coalesce(sum(idx_scan), 0)::bigint from pg_stat_user_indexes where indexrelname = 'outbox_due'",
+            )
+            .await
+    };
+    let version = async || {
+        world
+            .ask::<String>("select xmin::text || ctid::text from signaling.lane")
+            .await
+    };
+    let (before, polls_before) = (version().await, polls().await);
+    world
+        .until(
+            "the worker has looked several times",
+            PATIENCE,
+            async || polls().await >= polls_before + 5,
+        )
+        .await;
+    assert_eq!(version().await, before, "the lane's row was written");
+}

@@ -1,0 +1,45 @@
+//! What the tests stand on: a [`World`] for each test, with a database and a simulated API of its own, and the
+//! compiled binary as processes in it. Tests wait for conditions, never for time to pass.
+
+mod machine;
+mod process;
+mod rows;
+mod world;
+
+use std::time::{Duration, Instant};
+
+pub(crate) use machine::{Machine, Postgres};
+pub(crate) use process::{Finished, Running, Worker};
+pub(crate) use rows::{channel, peer};
+pub(crate) use world::{API_KEY, API_SECRET, APP_ID, World, basic, slow_api};
+
+/// How long anything may take that is not measured: far more than it needs, also where the machine is busy.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+
+/// How often a condition is looked at.
+const LOOK_EVERY: Duration = Duration::from_millis(15);
+
+/// Waits until `holds`, and says whether that came before `deadline` was over.
+pub(crate) async fn comes_true(deadline: Duration, mut holds: impl AsyncFnMut() -> bool) -> bool {
+    let begun = Instant::now();
+    loop {
+        if holds().await {
+            return true;
+        }
+        if begun.elapsed() > deadline {
+            return false;
+        }
+        tokio::time::sleep(LOOK_EVERY).await;
+    }
+}
+
+/// Waits until `holds`.
+///
+/// # Panics
+/// With `what` was awaited, when that does not come before `deadline` is over.
+pub(crate) async fn until(what: &str, deadline: Duration, holds: impl AsyncFnMut() -> bool) {
+    assert!(
+        comes_true(deadline, holds).await,
+        "{what}: not so within {deadline:?}"
+    );
+}

@@ -1,0 +1,105 @@
+//! What all tests of the process share: the machine, and a Postgres with a migrated database to copy.
+
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use signaling_worker::dev::postgres::{Settings, ThrowawayPostgres};
+use sqlx::{AssertSqlSafe, Connection, PgConnection};
+use tokio::sync::{OnceCell, RwLock, RwLockReadGuard, RwLockWriteGuard};
+
+use super::process::Worker;
+
+static MACHINE: RwLock<()> = RwLock::const_new(());
+
+/// A share of the machine for as long as it is kept. Tests that measure the pace want all of it: their calls would
+/// be late where two dozen other processes are in the way.
+pub(crate) enum Machine {
+    /// With other tests.
+    Shared {
+        _guard: RwLockReadGuard<'static, ()>,
+    },
+    /// Alone.
+    Alone {
+        _guard: RwLockWriteGuard<'static, ()>,
+    },
+}
+
+impl Machine {
+    pub(crate) async fn shared() -> Self {
+        Self::Shared {
+            _guard: MACHINE.read().await,
+        }
+    }
+
+    pub(crate) async fn alone() -> Self {
+        Self::Alone {
+            _guard: MACHINE.write().await,
+        }
+    }
+}
+
+/// The name of the migrated database that others are copied from.
+const TEMPLATE: &str = "migrated";
+
+/// The cluster that tests share. Its runtime may be gone by the time of the next test; the cluster does not mind,
+/// and its supervisor removes it after the process.
+static SHARED_CLUSTER: OnceCell<Postgres> = OnceCell::const_new();
+
+/// A cluster with databases for tests.
+pub(crate) struct Postgres {
+    pub(crate) cluster: ThrowawayPostgres,
+    databases: AtomicU32,
+}
+
+impl Postgres {
+    /// The one that tests share.
+    pub(crate) async fn shared() -> &'static Self {
+        SHARED_CLUSTER.get_or_init(Self::start).await
+    }
+
+    /// One of its own, for a test that crashes it.
+    pub(crate) async fn start() -> Self {
+        let settings = Settings {
+            max_connections: 400,
+            ..Settings::default()
+        };
+        let cluster = ThrowawayPostgres::start_with(&settings)
+            .await
+            .expect("a throwaway Postgres");
+        let url = cluster
+            .create_database(TEMPLATE)
+            .await
+            .expect("the template");
+        let migrated = Worker::new(&["migrate"])
+            .env("DATABASE_URL", &url)
+            .finish()
+            .await;
+        assert_eq!(migrated.code, Some(0), "{}", migrated.stderr);
+        Self {
+            cluster,
+            databases: AtomicU32::new(0),
+        }
+    }
+
+    /// A new database with the outbox; its URL.
+    pub(crate) async fn migrated_database(&self) -> String {
+        self.database(&format!(" template {TEMPLATE}")).await
+    }
+
+    /// A new database without anything; its URL.
+    pub(crate) async fn empty_database(&self) -> String {
+        self.database("").await
+    }
+
+    async fn database(&self, template: &str) -> String {
+        let name = format!("test_{}", self.databases.fetch_add(1, Ordering::Relaxed));
+        let mut admin = PgConnection::connect(&self.cluster.admin_url())
+            .await
+            .expect("connected");
+        sqlx::query(AssertSqlSafe(format!("create database {name}{template}")))
+            .execute(&mut admin)
+            .await
+            .expect("a database");
+        admin.close().await.expect("closed");
+        self.cluster.url(&name)
+    }
+}

@@ -1,0 +1,250 @@
+//! The compiled binary, as a process.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::process::Stdio;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncWriteExt, BufReader};
+use tokio::process::{Child, Command};
+use tokio::task::JoinHandle;
+
+use super::{PATIENCE, comes_true};
+
+/// The most bytes of output that are kept of one process; the oldest lines go first.
+const MAX_KEPT_BYTES: usize = 8 * 1024 * 1024;
+
+/// A command to be run, with nothing in its environment of what the worker's own settings are.
+pub(crate) struct Worker {
+    arguments: Vec<String>,
+    environment: BTreeMap<String, String>,
+    input: String,
+}
+
+impl Worker {
+    pub(crate) fn new(arguments: &[&str]) -> Self {
+        Self {
+            arguments: arguments.iter().map(ToString::to_string).collect(),
+            environment: BTreeMap::new(),
+            input: String::new(),
+        }
+    }
+
+    pub(crate) fn arg(mut self, argument: &str) -> Self {
+        self.arguments.push(argument.to_owned());
+        self
+    }
+
+    /// Sets a variable, in the place of an earlier value.
+    pub(crate) fn env(mut self, name: &str, value: &str) -> Self {
+        self.environment.insert(name.to_owned(), value.to_owned());
+        self
+    }
+
+    pub(crate) fn without_env(mut self, name: &str) -> Self {
+        self.environment.remove(name);
+        self
+    }
+
+    /// What the process reads on its standard input.
+    pub(crate) fn input(mut self, text: &str) -> Self {
+        text.clone_into(&mut self.input);
+        self
+    }
+
+    /// Starts it. It is killed when what is returned goes out of scope.
+    pub(crate) fn start(self) -> Running {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_worker"));
+        for (name, _) in std::env::vars() {
+            let is_setting = ["AGORA_", "WORKER_", "DATABASE_URL", "SIMULATOR_"]
+                .iter()
+                .any(|prefix| name.starts_with(prefix));
+            // Where the programs of PostgreSQL are is a matter of the machine.
+            if is_setting && name != "WORKER_PG_BINDIR" {
+                command.env_remove(name);
+            }
+        }
+        let mut child = command
+            .args(&self.arguments)
+            .envs(&self.environment)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()
+            .expect("the binary starts");
+        let (stdout, stderr) = (Output::default(), Output::default());
+        let readers = vec![
+            stdout.read(child.stdout.take().expect("piped")),
+            stderr.read(child.stderr.take().expect("piped")),
+        ];
+        let mut stdin = child.stdin.take().expect("piped");
+        let input = self.input;
+        tokio::spawn(async move {
+            // A process that has found a mistake may end before it has read everything.
+            stdin.write_all(input.as_bytes()).await.ok();
+        });
+        Running {
+            name: self.arguments.join(" "),
+            pid: child.id().expect("it was just started"),
+            child,
+            stdout,
+            stderr,
+            readers,
+        }
+    }
+
+    /// Runs it to its end.
+    pub(crate) async fn finish(self) -> Finished {
+        let mut running = self.start();
+        let code = running.wait_exit().await;
+        Finished {
+            code,
+            stdout: running.stdout.text(),
+            stderr: running.stderr.text(),
+        }
+    }
+}
+
+/// What became of a command.
+#[derive(Debug)]
+pub(crate) struct Finished {
+    /// The exit code; none where a signal ended it.
+    pub(crate) code: Option<i32>,
+    pub(crate) stdout: String,
+    pub(crate) stderr: String,
+}
+
+/// A process that has been started.
+pub(crate) struct Running {
+    name: String,
+    pid: u32,
+    child: Child,
+    pub(crate) stdout: Output,
+    pub(crate) stderr: Output,
+    readers: Vec<JoinHandle<()>>,
+}
+
+impl Running {
+    /// Sends a signal, such as `TERM`.
+    pub(crate) async fn signal(&mut self, signal: &str) {
+        assert!(self.is_running(), "no process to send {signal} to");
+        let sent = Command::new("kill")
+            .args(["-s", signal, &self.pid.to_string()])
+            .status()
+            .await
+            .expect("kill runs");
+        assert!(sent.success(), "{signal} could not be sent");
+    }
+
+    /// Ends it without a chance to do anything, and returns when it is gone.
+    pub(crate) async fn kill(&mut self) {
+        self.child.kill().await.expect("killed");
+    }
+
+    pub(crate) fn is_running(&mut self) -> bool {
+        self.child.try_wait().expect("its state").is_none()
+    }
+
+    /// Waits for its end and that of its output; the exit code, or none where a signal ended it.
+    pub(crate) async fn wait_exit(&mut self) -> Option<i32> {
+        let status = tokio::time::timeout(PATIENCE, self.child.wait())
+            .await
+            .unwrap_or_else(|_| panic!("`{}` does not end", self.name))
+            .expect("its state");
+        for reader in self.readers.drain(..) {
+            tokio::time::timeout(PATIENCE, reader)
+                .await
+                .expect("nothing else holds its output open")
+                .expect("read");
+        }
+        status.code()
+    }
+
+    /// Waits until it has logged `text`.
+    pub(crate) async fn until_logged(&self, text: &str) {
+        self.until_said(&self.stderr, text).await;
+    }
+
+    /// Waits until it has printed `text`.
+    pub(crate) async fn until_printed(&self, text: &str) {
+        self.until_said(&self.stdout, text).await;
+    }
+
+    async fn until_said(&self, output: &Output, text: &str) {
+        let said = comes_true(PATIENCE, async || output.text().contains(text)).await;
+        assert!(said, "`{}` has not said {text:?}", self.name);
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let (name, pid) = (&self.name, self.pid);
+            println!("--- stdout of `{name}` ({pid})\n{}", self.stdout.tail());
+            println!("--- stderr of `{name}` ({pid})\n{}---", self.stderr.tail());
+        }
+    }
+}
+
+/// What a process has written, as far as it is kept.
+#[derive(Clone, Default)]
+pub(crate) struct Output(Arc<Mutex<Kept>>);
+
+#[derive(Default)]
+struct Kept {
+    lines: VecDeque<String>,
+    bytes: usize,
+    dropped_lines: usize,
+}
+
+impl Output {
+    fn read(&self, stream: impl AsyncRead + Unpin + Send + 'static) -> JoinHandle<()> {
+        let output = self.clone();
+        tokio::spawn(async move {
+            let mut stream = BufReader::new(stream);
+            let mut line = Vec::new();
+            while matches!(stream.read_until(b'\n', &mut line).await, Ok(1..)) {
+                output.push(String::from_utf8_lossy(&line).into_owned());
+                line.clear();
+            }
+        })
+    }
+
+    fn push(&self, line: String) {
+        let mut kept = self.kept();
+        kept.bytes += line.len();
+        kept.lines.push_back(line);
+        while kept.bytes > MAX_KEPT_BYTES
+            && let Some(oldest) = kept.lines.pop_front()
+        {
+            kept.bytes -= oldest.len();
+            kept.dropped_lines += 1;
+        }
+    }
+
+    /// Everything that is kept.
+    pub(crate) fn text(&self) -> String {
+        self.kept().lines.iter().map(String::as_str).collect()
+    }
+
+    /// Everything that was written.
+    pub(crate) fn whole_text(&self) -> String {
+        assert_eq!(self.kept().dropped_lines, 0, "there was too much output");
+        self.text()
+    }
+
+    /// As much as a person wants to see of it.
+    fn tail(&self) -> String {
+        let kept = self.kept();
+        let skipped = kept.lines.len().saturating_sub(60);
+        kept.lines
+            .iter()
+            .skip(skipped)
+            .map(String::as_str)
+            .collect()
+    }
+
+    fn kept(&self) -> std::sync::MutexGuard<'_, Kept> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

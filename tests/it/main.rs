@@ -1,0 +1,8 @@
+//! The compiled binary against a real Postgres and the simulated API, looked at from outside: by SQL, by exit codes
+//! and output, and by the API's own ledger of what arrived. The names of the tests are the claims that they hold.
+
+mod cli;
+mod delivery;
+mod fleet;
+mod harness;
+mod schema;

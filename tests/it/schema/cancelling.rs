@@ -1,0 +1,82 @@
+//! `signaling.cancel`.
+
+use serde_json::json;
+
+use crate::harness::{World, peer};
+
+#[tokio::test]
+async fn a_pending_message_can_be_cancelled_once_and_is_never_called() {
+    let world = World::new().await;
+    let id = world
+        .insert(peer(json!({"due_at": world.time_in(200).await})))
+        .await;
+    let cancel = format!("select signaling.cancel({id})");
+    assert!(world.ask::<bool>(&cancel).await);
+    assert!(!world.ask::<bool>(&cancel).await);
+    let row = world.row(id).await;
+    assert_eq!(row.status, "cancelled");
+    assert!(row.finished_at.is_some());
+
+    let other = world
+        .insert(peer(json!({"due_at": world.time_in(400).await})))
+        .await;
+    let _worker = world.worker().start();
+    world.until_final(other).await;
+    assert_eq!(world.seen().calls, 1);
+    assert_eq!(world.row(id).await.status, "cancelled");
+}
+
+#[tokio::test]
+async fn a_message_that_is_final_or_does_not_exist_can_not_be_cancelled() {
+    let world = World::new().await;
+    assert!(!world.ask::<bool>("select signaling.cancel(4711)").await);
+    let id = world.insert(peer(json!({}))).await;
+    let _worker = world.worker().start();
+    world.until_final(id).await;
+    assert!(
+        !world
+            .ask::<bool>(&format!("select signaling.cancel({id})"))
+            .await
+    );
+    assert_eq!(world.row(id).await.status, "message_sent");
+}
+
+#[tokio::test]
+async fn a_message_that_is_being_sent_can_not_be_cancelled() {
+    let world = World::new().await;
+    world.set_faults(&["slow=1s"]);
+    let id = world.insert(peer(json!({}))).await;
+    let _worker = world.worker().start();
+    world.until_accepted(1).await;
+    assert!(
+        !world
+            .ask::<bool>(&format!("select signaling.cancel({id})"))
+            .await
+    );
+    assert_eq!(world.until_final(id).await.status, "message_sent");
+}
+
+#[tokio::test]
+async fn a_message_that_waits_for_its_retry_can_be_cancelled() {
+    let world = World::new().await;
+    world.set_faults(&["500"]);
+    let id = world.insert(peer(json!({}))).await;
+    let _worker = world
+        .worker()
+        .env("WORKER_RETRY_BASE", "60s")
+        .env("WORKER_RETRY_CAP", "5m")
+        .start();
+    world
+        .until(
+            "the first call is recorded",
+            crate::harness::PATIENCE,
+            async || world.row(id).await.attempts == 1,
+        )
+        .await;
+    assert!(
+        world
+            .ask::<bool>(&format!("select signaling.cancel({id})"))
+            .await
+    );
+    assert_eq!(world.row(id).await.status, "cancelled");
+}

@@ -1,0 +1,334 @@
+//! What the table refuses, under which name.
+
+use std::collections::BTreeSet;
+
+use serde_json::{Value, json};
+
+use crate::harness::{World, channel, peer};
+
+/// The constraint that refuses a message, or none.
+async fn refused_by(world: &World, message: &Value) -> Option<String> {
+    match world.try_insert(message).await {
+        Ok(_) => None,
+        Err(error) => {
+            let error = error
+                .into_database_error()
+                .expect("an error of the database");
+            Some(error.constraint().unwrap_or(error.message()).to_owned())
+        }
+    }
+}
+
+#[tokio::test]
+async fn every_forbidden_parameter_is_refused_by_the_insert_with_a_constraint_named_for_the_mistake()
+ {
+    let world = World::new().await;
+    let x65 = "x".repeat(65);
+    let nobody = json!({"sender": "alice", "payload": "hello"});
+    let both = peer(json!({"channel_name": "lobby"}));
+    let mistakes = [
+        (
+            "app_is_not_a_name_of_1_to_64_letters_digits_dots_dashes",
+            peer(json!({"app": ""})),
+        ),
+        (
+            "app_is_not_a_name_of_1_to_64_letters_digits_dots_dashes",
+            peer(json!({"app": "a b"})),
+        ),
+        (
+            "app_is_not_a_name_of_1_to_64_letters_digits_dots_dashes",
+            peer(json!({"app": x65})),
+        ),
+        ("sender_is_empty", peer(json!({"sender": ""}))),
+        (
+            "sender_is_longer_than_64_characters",
+            peer(json!({"sender": x65})),
+        ),
+        (
+            "sender_has_a_forbidden_character",
+            peer(json!({"sender": "a\"b"})),
+        ),
+        (
+            "sender_begins_or_ends_with_a_space",
+            peer(json!({"sender": " a"})),
+        ),
+        (
+            "sender_begins_or_ends_with_a_space",
+            peer(json!({"sender": "a "})),
+        ),
+        (
+            "sender_begins_or_ends_with_a_space",
+            peer(json!({"sender": " "})),
+        ),
+        ("sender_is_a_dot_segment", peer(json!({"sender": "."}))),
+        ("sender_is_a_dot_segment", peer(json!({"sender": ".."}))),
+        ("destination_is_empty", peer(json!({"destination": ""}))),
+        (
+            "destination_is_longer_than_64_characters",
+            peer(json!({"destination": x65})),
+        ),
+        (
+            "destination_has_a_forbidden_character",
+            peer(json!({"destination": "a/b"})),
+        ),
+        (
+            "destination_begins_or_ends_with_a_space",
+            peer(json!({"destination": "a "})),
+        ),
+        (
+            "destination_begins_or_ends_with_a_space",
+            peer(json!({"destination": " a"})),
+        ),
+        (
+            "channel_name_is_empty",
+            channel(json!({"channel_name": ""})),
+        ),
+        (
+            "channel_name_is_longer_than_64_characters",
+            channel(json!({"channel_name": x65})),
+        ),
+        (
+            "channel_name_has_a_forbidden_character",
+            channel(json!({"channel_name": "a*b"})),
+        ),
+        (
+            "channel_name_begins_or_ends_with_a_space",
+            channel(json!({"channel_name": " a"})),
+        ),
+        (
+            "channel_name_begins_or_ends_with_a_space",
+            channel(json!({"channel_name": "a "})),
+        ),
+        ("neither_destination_nor_channel_name_is_given", nobody),
+        ("both_destination_and_channel_name_are_given", both),
+        ("payload_is_empty", peer(json!({"payload": ""}))),
+        (
+            "payload_is_longer_than_32768_bytes",
+            peer(json!({"payload": "x".repeat(32_769)})),
+        ),
+        (
+            "payload_is_longer_than_32768_bytes",
+            peer(json!({"payload": "é".repeat(16_385)})),
+        ),
+        (
+            "wait_for_ack_is_for_peer_messages_only",
+            channel(json!({"wait_for_ack": true})),
+        ),
+        (
+            "enable_offline_messaging_is_for_peer_messages_only",
+            channel(json!({"enable_offline_messaging": true})),
+        ),
+        (
+            "max_attempts_is_not_between_1_and_1000",
+            peer(json!({"max_attempts": 0})),
+        ),
+        (
+            "max_attempts_is_not_between_1_and_1000",
+            peer(json!({"max_attempts": 1_001})),
+        ),
+        (
+            "dedupe_key_is_empty_or_longer_than_256_characters",
+            peer(json!({"dedupe_key": ""})),
+        ),
+        (
+            "dedupe_key_is_empty_or_longer_than_256_characters",
+            peer(json!({"dedupe_key": "k".repeat(257)})),
+        ),
+        (
+            "traceparent_is_longer_than_128_characters",
+            peer(json!({"traceparent": "t".repeat(129)})),
+        ),
+        (
+            "due_at_is_not_a_finite_time",
+            peer(json!({"due_at": "infinity"})),
+        ),
+        (
+            "expires_at_is_not_a_finite_time",
+            peer(json!({"expires_at": "-infinity"})),
+        ),
+    ];
+    for (constraint, message) in &mistakes {
+        assert_eq!(
+            refused_by(&world, message).await.as_deref(),
+            Some(*constraint),
+            "{message}"
+        );
+    }
+    assert_eq!(world.count("true").await, 0);
+
+    let about_states = [
+        "status_is_not_a_known_status",
+        "finished_at_is_null_exactly_while_pending",
+        "attempts_is_negative",
+        "a_sent_message_needs_sent_at",
+    ];
+    let tried: BTreeSet<&str> = mistakes
+        .iter()
+        .map(|(name, _)| *name)
+        .chain(about_states)
+        .collect();
+    let all: Vec<String> = world
+        .ask(
+            "select array_agg(conname::text) from pg_constraint
+             where conrelid = 'signaling.outbox'::regclass and contype = 'c'",
+        )
+        .await;
+    assert_eq!(
+        tried,
+        all.iter().map(String::as_str).collect(),
+        "each constraint has a mistake here"
+    );
+}
+
+#[tokio::test]
+async fn a_message_without_a_sender_or_a_payload_is_refused() {
+    let world = World::new().await;
+    for column in ["sender", "payload"] {
+        let error = world
+            .try_insert(&peer(json!({ column: null })))
+            .await
+            .expect_err("refused")
+            .to_string();
+        assert!(
+            error.contains(&format!("null value in column \"{column}\"")),
+            "{error}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_name_with_any_other_character_than_the_apis_is_refused() {
+    let world = World::new().await;
+    let allowed = "!#$%&()+-:;<=.>?@[]^_{}|~,' ";
+    let forbidden = ('\u{1}'..='\u{7f}')
+        .filter(|c| !c.is_ascii_alphanumeric() && !allowed.contains(*c))
+        .chain("äéß€\u{a0}\u{200b}\u{2028}漢😀\u{fe0f}".chars());
+    for character in forbidden {
+        for (column, message) in [
+            ("sender", peer(json!({"sender": format!("a{character}b")}))),
+            (
+                "destination",
+                peer(json!({"destination": format!("a{character}b")})),
+            ),
+            (
+                "channel_name",
+                channel(json!({"channel_name": format!("a{character}b")})),
+            ),
+            // A pattern's end would match before a line break.
+            ("sender", peer(json!({"sender": format!("ab{character}")}))),
+        ] {
+            assert_eq!(
+                refused_by(&world, &message).await,
+                Some(format!("{column}_has_a_forbidden_character")),
+                "{message}"
+            );
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_message_can_not_be_inserted_as_final_or_with_the_workers_columns() {
+    let world = World::new().await;
+    let uuid = "7b0c1f52-3a0e-4c8e-9d0e-0d2f5f6f0001";
+    for columns in [
+        json!({"status": "message_sent", "sent_at": "2030-01-01", "finished_at": "2030-01-01"}),
+        json!({"status": "cancelled", "finished_at": "2030-01-01"}),
+        json!({"status": "nonsense"}),
+        json!({"attempts": 1}),
+        json!({"claim_id": uuid}),
+        json!({"claimed_by": "somebody"}),
+        json!({"sent_at": "2030-01-01"}),
+        json!({"finished_at": "2030-01-01"}),
+        json!({"http_status": 200}),
+        json!({"request_id": "1"}),
+        json!({"error": "none"}),
+    ] {
+        assert_eq!(
+            refused_by(&world, &peer(columns.clone())).await.as_deref(),
+            Some("message_is_not_inserted_as_pending"),
+            "{columns}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_row_can_not_be_brought_into_a_state_that_means_nothing() {
+    let world = World::new().await;
+    world.insert(peer(json!({}))).await;
+    for (constraint, change) in [
+        (
+            "status_is_not_a_known_status",
+            "status = 'done', finished_at = now()",
+        ),
+        (
+            "finished_at_is_null_exactly_while_pending",
+            "finished_at = now()",
+        ),
+        (
+            "finished_at_is_null_exactly_while_pending",
+            "status = 'failed'",
+        ),
+        ("attempts_is_negative", "attempts = -1"),
+        (
+            "a_sent_message_needs_sent_at",
+            "status = 'message_sent', finished_at = now()",
+        ),
+    ] {
+        let error = sqlx::query(sqlx::AssertSqlSafe(format!(
+            "update signaling.outbox set {change}"
+        )))
+        .execute(&world.pool)
+        .await
+        .expect_err("refused");
+        let error = error
+            .into_database_error()
+            .expect("an error of the database");
+        assert_eq!(error.constraint(), Some(constraint), "{change}");
+    }
+}
+
+#[tokio::test]
+async fn a_dedupe_key_makes_the_insert_idempotent_within_its_app() {
+    let world = World::new().await;
+    let insert = async |app: &str| {
+        sqlx::query(
+            "insert into signaling.outbox (app, sender, destination, payload, dedupe_key)
+             values ($1, 'alice', 'bob', 'hello', 'order-17') on conflict do nothing",
+        )
+        .bind(app.to_owned())
+        .execute(&world.pool)
+        .await
+        .expect("no error")
+        .rows_affected()
+    };
+    assert_eq!(insert("one").await, 1);
+    assert_eq!(insert("one").await, 0);
+    assert_eq!(insert("other").await, 1);
+    let again = peer(json!({"app": "one", "dedupe_key": "order-17"}));
+    assert_eq!(
+        refused_by(&world, &again).await.as_deref(),
+        Some("outbox_dedupe")
+    );
+    // Rows without a key are never the same.
+    world.insert(peer(json!({}))).await;
+    world.insert(peer(json!({}))).await;
+    assert_eq!(world.count("true").await, 4);
+}
+
+#[tokio::test]
+async fn the_bounds_themselves_are_allowed() {
+    let world = World::new().await;
+    for message in [
+        peer(
+            json!({"sender": "s".repeat(64), "destination": "d".repeat(64), "app": "a".repeat(64)}),
+        ),
+        peer(json!({"destination": "."})),
+        peer(json!({"max_attempts": 1_000, "dedupe_key": "k".repeat(256)})),
+        peer(json!({"max_attempts": 1, "traceparent": "t".repeat(128)})),
+        peer(json!({"payload": "é".repeat(16_384)})),
+        channel(json!({"enable_historical_messaging": true})),
+        peer(json!({"wait_for_ack": true, "enable_offline_messaging": true})),
+    ] {
+        world.insert(message).await;
+    }
+}

@@ -1,0 +1,119 @@
+//! `worker migrate` in databases of all kinds.
+
+use sqlx::{Connection, PgConnection};
+
+use crate::harness::{Machine, Postgres, Worker};
+
+fn migrate(url: &str) -> Worker {
+    Worker::new(&["migrate"]).env("DATABASE_URL", url)
+}
+
+async fn connected(url: &str) -> PgConnection {
+    PgConnection::connect(url).await.expect("connected")
+}
+
+#[tokio::test]
+async fn an_applications_own_sqlx_migrations_are_not_disturbed() {
+    let _machine = Machine::shared().await;
+    let url = Postgres::shared().await.empty_database().await;
+    let mut connection = connected(&url).await;
+    // As sqlx makes it; the version is also one of ours.
+    sqlx::raw_sql(
+        "create table public._sqlx_migrations (
+             version bigint primary key, description text not null,
+             installed_on timestamptz not null default now(), success boolean not null,
+             checksum bytea not null, execution_time bigint not null);
+         insert into public._sqlx_migrations (version, description, success, checksum, execution_time)
+         values (1, 'the app', true, '\\x01', 1)",
+    )
+    .execute(&mut connection)
+    .await
+    .expect("made");
+
+    let first = migrate(&url).finish().await;
+    assert_eq!(first.code, Some(0), "{}", first.stderr);
+    assert!(first.stdout.contains("ran migration 1"), "{}", first.stdout);
+    let second = migrate(&url).finish().await;
+    assert_eq!(second.code, Some(0), "{}", second.stderr);
+    assert_eq!(second.stdout.trim(), "the schema signaling is up to date");
+
+    let kept: Vec<(i64, String, Vec<u8>)> =
+        sqlx::query_as("select version, description, checksum from public._sqlx_migrations")
+            .fetch_all(&mut connection)
+            .await
+            .expect("still there");
+    assert_eq!(kept, [(1, "the app".to_owned(), vec![1])]);
+    let outside: i64 = sqlx::query_scalar(
+        "select count(*) from pg_class join pg_namespace on pg_namespace.oid = relnamespace
+         where nspname = 'public' and relname not like '\\_sqlx\\_migrations%'",
+    )
+    .fetch_one(&mut connection)
+    .await
+    .expect("a count");
+    assert_eq!(
+        outside, 0,
+        "everything of the worker's is in its own schema"
+    );
+}
+
+#[tokio::test]
+async fn eight_processes_that_migrate_at_once_all_succeed() {
+    let _machine = Machine::shared().await;
+    let url = Postgres::shared().await.empty_database().await;
+    let mut processes: Vec<_> = (0..8).map(|_| migrate(&url).start()).collect();
+    for process in &mut processes {
+        assert_eq!(
+            process.wait_exit().await,
+            Some(0),
+            "{}",
+            process.stderr.text()
+        );
+    }
+    let applied: i64 = sqlx::query_scalar("select count(*) from signaling.schema_migrations")
+        .fetch_one(&mut connected(&url).await)
+        .await
+        .expect("a count");
+    assert!(applied >= 1);
+}
+
+#[tokio::test]
+async fn migrating_again_leaves_the_messages_alone() {
+    let _machine = Machine::shared().await;
+    let url = Postgres::shared().await.migrated_database().await;
+    let mut connection = connected(&url).await;
+    sqlx::raw_sql(
+        "insert into signaling.outbox (sender, destination, payload) values ('alice', 'bob', 'hello');
+         insert into signaling.lane (app, limit_per_s, rate_per_s) values ('default', 500, 490)",
+    )
+    .execute(&mut connection)
+    .await
+    .expect("inserted");
+    let again = migrate(&url).finish().await;
+    assert_eq!(again.code, Some(0), "{}", again.stderr);
+    let rows: i64 =
+        sqlx::query_scalar("select count(*) from signaling.outbox where status = 'pending'")
+            .fetch_one(&mut connection)
+            .await
+            .expect("a count");
+    assert_eq!(rows, 1);
+}
+
+#[tokio::test]
+async fn a_worker_in_a_database_that_is_not_migrated_says_what_to_do() {
+    let _machine = Machine::shared().await;
+    let url = Postgres::shared().await.empty_database().await;
+    for command in [&["run"][..], &["status"]] {
+        let finished = Worker::new(command)
+            .env("DATABASE_URL", &url)
+            .env("AGORA_APP_ID", "app")
+            .env("AGORA_API_KEY", "key")
+            .env("AGORA_API_SECRET", "secret")
+            .finish()
+            .await;
+        assert_eq!(finished.code, Some(1), "{finished:?}");
+        assert!(
+            finished.stderr.contains("run `worker migrate` first"),
+            "{finished:?}"
+        );
+    }
+}

@@ -1,0 +1,85 @@
+//! The claim goes by its indexes, whatever Postgres knows of the table.
+
+use sqlx::{AssertSqlSafe, Connection, PgConnection};
+
+use crate::harness::World;
+
+const CLAIM: &str = include_str!("../../../src/outbox/claim.sql");
+const SESSION: &str = include_str!("../../../src/outbox/session.rs");
+
+/// The claim's plan as a worker's session makes it.
+async fn plan(connection: &mut PgConnection, cache_mode: &str) -> String {
+    let explain = format!(
+        "set plan_cache_mode = {cache_mode};
+         explain execute claim ('default', 100, 150000, 30000000, 'c0ffee00-0000-4000-8000-000000000000', 'me', true)"
+    );
+    let lines: Vec<(String,)> = {
+        use sqlx::Row;
+        sqlx::raw_sql(AssertSqlSafe(explain))
+            .fetch_all(connection)
+            .await
+            .expect("a plan")
+            .iter()
+            .map(|row| (row.get(0),))
+            .collect()
+    };
+    lines.into_iter().map(|(line,)| line + "\n").collect()
+}
+
+#[tokio::test]
+async fn the_claim_goes_by_its_indexes_on_tables_of_any_size_and_with_any_statistics() {
+    let world = World::new().await;
+    let mut connection = PgConnection::connect(&world.url).await.expect("connected");
+    // What src/outbox/session.rs tells every session.
+    for setting in [
+        "enable_seqscan = off",
+        "enable_bitmapscan = off",
+        "jit = off",
+    ] {
+        assert!(
+            SESSION.contains(setting),
+            "sessions are told something else now"
+        );
+        sqlx::raw_sql(AssertSqlSafe(format!("set {setting}")))
+            .execute(&mut connection)
+            .await
+            .expect("set");
+    }
+    let prepare =
+        format!("prepare claim (text, bigint, bigint, bigint, uuid, text, boolean) as {CLAIM}");
+    sqlx::raw_sql(AssertSqlSafe(prepare))
+        .execute(&mut connection)
+        .await
+        .expect("prepared");
+
+    world
+        .execute("alter table signaling.outbox set (autovacuum_enabled = false)")
+        .await;
+    let mut check = async |table: &str| {
+        for cache_mode in ["force_custom_plan", "force_generic_plan"] {
+            let plan = plan(&mut connection, cache_mode).await;
+            let context = format!("{table}, {cache_mode}:\n{plan}");
+            // The due rows, and the time of the next one.
+            assert_eq!(plan.matches("using outbox_due").count(), 2, "{context}");
+            // The claimed rows and the ended ones.
+            assert_eq!(plan.matches("using outbox_pkey").count(), 2, "{context}");
+            assert!(!plan.contains("Seq Scan on outbox"), "{context}");
+            assert!(!plan.contains("Seq Scan on lane"), "{context}");
+        }
+    };
+    check("empty").await;
+    world.insert_many(30_000).await;
+    check("big, not analyzed").await;
+    world.execute("analyze signaling.outbox").await;
+    check("big, analyzed").await;
+    world
+        .execute("update signaling.outbox set status = 'failed', finished_at = now() where id % 1000 <> 0")
+        .await;
+    check("nearly all final, analyzed before").await;
+    world.execute("vacuum analyze signaling.outbox").await;
+    check("nearly all final, analyzed").await;
+    world.execute("delete from signaling.outbox").await;
+    world.execute("vacuum analyze signaling.outbox").await;
+    world.insert_many(30_000).await;
+    check("big, analyzed while empty").await;
+}
