@@ -111,9 +111,9 @@ async fn a_value_that_can_not_be_is_named_with_its_variable() {
     for (name, value, phrases) in [
         (
             "WORKER_LEASE",
-            "16s",
+            "15s",
             &[
-                "lease of 16s is too short",
+                "lease of 15s is too short",
                 "WORKER_LEASE",
                 "WORKER_REQUEST_TIMEOUT",
             ][..],

@@ -167,7 +167,9 @@ async fn a_message_that_expires_before_its_retry_ends_as_expired() {
     let world = World::new().await;
     world.set_faults(&["500"]);
     let id = world
-        .insert(peer(json!({"expires_at": world.time_in(1_500).await})))
+        .insert(peer(
+            json!({"expires_at": world.time_in(1_500).await, "max_attempts": 1_000}),
+        ))
         .await;
     let _worker = world.worker().start();
     let row = world.until_final(id).await;

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use crate::harness::{PATIENCE, Running, Worker, World, peer, slow_api};
+use crate::harness::{PATIENCE, Worker, World, peer, slow_api};
 
 /// With a lease that is soon over.
 fn short_lease(world: &World, name: &str) -> Worker {
@@ -16,16 +16,23 @@ fn short_lease(world: &World, name: &str) -> Worker {
         .env("WORKER_LEASE", "2s")
 }
 
-async fn kill_with_messages_in_hand(world: &World, victim: &mut Running) {
+/// The number of a worker that has messages in hand.
+async fn busy_worker(world: &World) -> usize {
+    let mut busy = None;
     world
-        .until("the victim has messages", PATIENCE, async || {
-            world
-                .count("claimed_by = 'victim' and status = 'pending'")
-                .await
-                >= 5
+        .until("a worker has messages", PATIENCE, async || {
+            busy = world
+                .ask(
+                    "select (select right(claimed_by, 1)::int from signaling.outbox
+                     where status = 'pending' and claim_id is not null
+                     group by 1 having count(*) >= 5 order by random() limit 1)",
+                )
+                .await;
+            busy.is_some()
         })
         .await;
-    victim.kill().await;
+    let number: i32 = busy.expect("found");
+    usize::try_from(number).expect("a number")
 }
 
 /// Every message that was called more than once, and how often.
@@ -42,12 +49,12 @@ fn repeated(world: &World) -> BTreeMap<String, usize> {
 async fn a_dead_workers_rows_are_sent_by_others_and_a_message_called_twice_says_why() {
     let world = World::with(slow_api(100)).await;
     world.insert_many(600).await;
-    let mut victim = short_lease(&world, "victim").start();
-    let survivors: Vec<_> = (0..3)
-        .map(|n| short_lease(&world, &format!("survivor-{n}")).start())
+    let mut fleet: Vec<_> = (0..4)
+        .map(|n| short_lease(&world, &format!("worker-{n}")).start())
         .collect();
     world.until_accepted(100).await;
-    kill_with_messages_in_hand(&world, &mut victim).await;
+    let victim = busy_worker(&world).await;
+    fleet[victim].kill().await;
     world.until_all_final().await;
 
     assert_eq!(world.count("status = 'message_sent'").await, 600);
@@ -58,7 +65,9 @@ async fn a_dead_workers_rows_are_sent_by_others_and_a_message_called_twice_says_
         );
     }
     let lost: i64 = world
-        .ask("select count(*) from signaling.attempt where outcome = 'lost' and claimed_by = 'victim'")
+        .ask(&format!(
+            "select count(*) from signaling.attempt where outcome = 'lost' and claimed_by = 'worker-{victim}'"
+        ))
         .await;
     assert!(lost >= 1, "the victim had messages");
     for (payload, count) in repeated(&world) {
@@ -76,7 +85,6 @@ async fn a_dead_workers_rows_are_sent_by_others_and_a_message_called_twice_says_
     // An unrecorded claim may have been a call: it counts as one.
     let uncounted = world.count("attempts < 1").await;
     assert_eq!(uncounted, 0);
-    drop(survivors);
 }
 
 #[tokio::test]

@@ -1,6 +1,7 @@
 //! A database that goes away and comes back.
 
 use serde_json::json;
+use sqlx::Connection;
 
 use crate::harness::{Machine, PATIENCE, Postgres, World, peer, slow_api};
 
@@ -46,18 +47,26 @@ async fn an_outcome_is_kept_until_the_database_takes_it() {
     world.until_accepted(1).await;
     // Nobody can connect, and who was connected is thrown out.
     let name: String = world.ask("select current_database()::text").await;
-    world
-        .execute(&format!("alter database {name} allow_connections false"))
-        .await;
+    set_open(&name, false).await;
     terminate_workers(&world).await;
     worker.until_logged("kept, and tried again").await;
     assert_eq!(world.row(id).await.status, "pending");
-    world
-        .execute(&format!("alter database {name} allow_connections true"))
-        .await;
+    set_open(&name, true).await;
     let row = world.until_final(id).await;
     assert_eq!((row.status.as_str(), row.attempts), ("message_sent", 1));
     assert_eq!(world.calls_of("kept").len(), 1);
+}
+
+/// Whether a database takes new connections.
+async fn set_open(database: &str, open: bool) {
+    let url = Postgres::shared().await.cluster.admin_url();
+    let mut admin = sqlx::PgConnection::connect(&url).await.expect("connected");
+    sqlx::raw_sql(sqlx::AssertSqlSafe(format!(
+        "alter database {database} allow_connections {open}"
+    )))
+    .execute(&mut admin)
+    .await
+    .expect("altered");
 }
 
 async fn terminate_workers(world: &World) -> i64 {
