@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 pub(crate) use machine::{Machine, Postgres};
 pub(crate) use process::{Finished, Running, Worker};
-pub(crate) use rows::{channel, peer};
+pub(crate) use rows::{Attempt, Row, channel, peer};
 pub(crate) use world::{API_KEY, API_SECRET, APP_ID, World, basic, slow_api};
 
 /// How long anything may take that is not measured: far more than it needs, also where the machine is busy.

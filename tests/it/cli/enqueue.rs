@@ -252,7 +252,7 @@ async fn what_only_the_table_refuses_is_told_in_words() {
                 "--payload=hi",
                 "--wait-for-ack",
             ][..],
-            "wait for ack is for peer messages only",
+            "for peer messages only",
         ),
         (
             &["--sender=a", "--destination=b", "--payload=hi", "--app=a b"],

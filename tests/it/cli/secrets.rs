@@ -134,7 +134,7 @@ async fn other_commands_show_no_secret_and_no_payload_at_the_finest_log_level() 
             world
                 .command(&["enqueue", "--stdin"])
                 .input(&refused.to_string()),
-            1,
+            2,
         ),
         (world.command(&["status"]), 0),
     ] {

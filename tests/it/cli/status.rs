@@ -117,7 +117,10 @@ async fn a_held_lane_is_shown_with_the_reason() {
         "{lane}"
     );
     let text = status_text(&world).await;
-    assert!(text.contains("parked: HTTP 401"), "{text}");
+    assert!(
+        text.contains("parked since") && text.contains("HTTP 401"),
+        "{text}"
+    );
 }
 
 #[tokio::test]

@@ -101,7 +101,7 @@ async fn two_ways_to_sign_in_or_two_sources_of_a_secret_are_one_too_many() {
     .await;
     refused(
         run().arg("--config").arg("/etc/apps.toml"),
-        &["configured twice", "AGORA_APP_ID"],
+        &["configured twice", "--config"],
     )
     .await;
 }
@@ -136,7 +136,11 @@ async fn a_value_that_can_not_be_is_named_with_its_variable() {
         ("WORKER_RATE", "0", &["WORKER_RATE"]),
         ("WORKER_RATE", "many", &["--rate"]),
         ("WORKER_MAX_IN_FLIGHT", "0", &["WORKER_MAX_IN_FLIGHT"]),
-        ("AGORA_BASE_URL", "nowhere", &["AGORA_BASE_URL"]),
+        (
+            "AGORA_BASE_URL",
+            "nowhere",
+            &["base URL", "https://api.agora.io"],
+        ),
         (
             "AGORA_TOKEN_HEADERS",
             "cookie",

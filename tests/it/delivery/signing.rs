@@ -188,11 +188,22 @@ async fn a_secret_whose_file_is_gone_holds_the_app_until_it_is_back() {
     let secret = directory.path().join("secret");
     let path = secret.to_str().expect("a path");
     let variables = [("AGORA_API_KEY", API_KEY), ("AGORA_API_SECRET_FILE", path)];
+    std::fs::write(&secret, API_SECRET).expect("written");
     let worker = worker_with(&world, &variables).start();
+    worker.until_logged("worker started").await;
+    std::fs::remove_file(&secret).expect("removed");
+    // What was read is good for a moment.
+    world
+        .until("the app is held", PATIENCE, async || {
+            world.insert(peer(json!({}))).await;
+            worker.stderr.text().contains("lane held")
+        })
+        .await;
+    let said = worker.stderr.text();
+    assert!(said.contains("can't be read"), "{said}");
     let id = world.insert(peer(json!({}))).await;
-    worker.until_logged("lane held").await;
-    assert_eq!(world.row(id).await.status, "pending");
-    assert_eq!(world.seen().calls, 0);
     std::fs::write(&secret, API_SECRET).expect("written");
     assert_eq!(world.until_final(id).await.status, "message_sent");
+    world.until_all_final().await;
+    assert_eq!(world.count("status <> 'message_sent'").await, 0);
 }

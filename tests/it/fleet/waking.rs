@@ -103,7 +103,7 @@ async fn an_idle_worker_writes_nothing() {
     let polls = async || {
         world
             .ask::<i64>(
-                "select coalesce(sum(idx_scan), 0)::bigint from pg_stat_user_indexes where indexrelname = 'outbox_due'",
+                "select coalesce(sum(idx_scan), 0)::bigint from pg_stat_user_indexes where relname = 'outbox'",
             )
             .await
     };
