@@ -62,8 +62,7 @@ async fn a_faulty_run_at_the_finest_log_level_shows_no_secret_and_no_payload() {
             )
             .await;
         worker.until_logged("the doorbell is lost").await;
-        worker.signal("TERM").await;
-        assert_eq!(worker.wait_exit().await, Some(0));
+        worker.stop().await;
         let pair = "a2V5LW9mLXRoZS10ZXN0czpzZWNyZXQtb2YtdGhlLXRlc3Rz";
         let secrets = [API_KEY, API_SECRET, pair, PAYLOAD, password(&world.url)];
         assert_silent(&worker.stderr.whole_text(), &secrets);
@@ -105,8 +104,7 @@ async fn tokens_and_certificates_are_not_shown_either() {
         world.set_faults(&["401:count=1"]);
         let id = world.insert(peer(json!({"payload": PAYLOAD}))).await;
         world.until_final(id).await;
-        worker.signal("TERM").await;
-        assert_eq!(worker.wait_exit().await, Some(0));
+        worker.stop().await;
         // A made token begins like every token.
         let secrets = [
             TOKEN,

@@ -38,7 +38,7 @@ async fn each_app_is_shown_with_what_waits_and_what_became_of_the_rest() {
     }
     let mut worker = world.worker().start();
     world.until_all_final().await;
-    worker.kill().await;
+    worker.stop().await;
     world.insert(peer(json!({"due_at": "2100-01-01"}))).await;
     world.insert(peer(json!({"app": "other"}))).await;
     world

@@ -89,7 +89,7 @@ async fn each_way_to_sign_in_has_its_headers() {
         assert_eq!(signing, headers);
         assert!(request.contains(&"content-type: application/json;charset=utf-8".to_owned()));
         assert!(request.contains(&format!("host: {address}")), "{request:?}");
-        worker.kill().await;
+        worker.stop().await;
     }
 }
 

@@ -49,7 +49,7 @@ async fn a_private_ca_is_trusted_where_it_is_named_and_refused_otherwise() {
     let error = row.error.expect("an error");
     assert!(error.contains("certificate"), "{error}");
     assert_eq!(world.seen().calls, 0);
-    worker.kill().await;
+    worker.stop().await;
 
     let trusted = world.insert(peer(json!({}))).await;
     let _worker = world

@@ -136,7 +136,14 @@ impl Running {
         assert!(sent.success(), "{signal} could not be sent");
     }
 
-    /// Ends it without a chance to do anything, and returns when it is gone.
+    /// Ends it in order, so that nothing of it is still on its way to the database.
+    pub(crate) async fn stop(&mut self) {
+        self.signal("TERM").await;
+        assert_eq!(self.wait_exit().await, Some(0), "`{}` failed", self.name);
+    }
+
+    /// Ends it without a chance to do anything, and returns when it is gone. A statement that it has sent may still
+    /// be carried out by the database.
     pub(crate) async fn kill(&mut self) {
         self.child.kill().await.expect("killed");
     }
