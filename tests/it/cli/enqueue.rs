@@ -5,10 +5,13 @@ use serde_json::json;
 use crate::harness::World;
 
 fn lines(messages: &[serde_json::Value]) -> String {
-    messages
+    let mut lines = messages
         .iter()
-        .map(|message| format!("{message}\n"))
-        .collect()
+        .map(ToString::to_string)
+        .collect::<Vec<_>>()
+        .join("\n");
+    lines.push('\n');
+    lines
 }
 
 #[tokio::test]

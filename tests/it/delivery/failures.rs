@@ -123,7 +123,7 @@ fn ending(row: &Row) -> (&str, i32) {
 fn outcomes(attempts: &[Attempt]) -> Vec<(i32, &str)> {
     attempts
         .iter()
-        .map(|attempt| (attempt.attempt, attempt.outcome.as_str()))
+        .map(|attempt| (attempt.number, attempt.outcome.as_str()))
         .collect()
 }
 
@@ -212,7 +212,7 @@ async fn a_429_costs_no_attempt_and_its_retry_after_is_honoured() {
     let attempts = world.attempts(limited).await;
     let said: Vec<_> = attempts
         .iter()
-        .map(|a| (a.attempt, a.outcome.as_str(), a.http_status))
+        .map(|a| (a.number, a.outcome.as_str(), a.http_status))
         .collect();
     assert_eq!(
         said,

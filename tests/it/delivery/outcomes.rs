@@ -126,7 +126,7 @@ async fn a_message_that_the_api_refuses_fails_at_once_with_the_apis_reason() {
         let attempts = world.attempts(id).await;
         assert_eq!(attempts.len(), 1);
         assert_eq!(attempts[0].outcome, "rejected");
-        assert_eq!(attempts[0].attempt, 1);
+        assert_eq!(attempts[0].number, 1);
         assert_eq!(attempts[0].http_status, Some(status));
         assert_eq!(attempts[0].sent_at, row.sent_at);
         match status {

@@ -1,7 +1,5 @@
 //! When calls are made. The workers here poll only once a minute: what is on time is not found by chance.
 
-use std::time::Duration;
-
 use serde_json::json;
 
 use crate::harness::{World, peer};
@@ -64,21 +62,17 @@ async fn a_retry_is_called_when_it_is_due() {
         .start();
     let row = world.until_final(id).await;
     assert_eq!(row.attempts, 3);
-    let at: Vec<_> = world
+    let at_ms: Vec<u64> = world
         .calls_of("again")
         .iter()
-        .map(|call| Duration::from_micros(call.at_us))
+        .map(|call| call.at_us / 1_000)
         .collect();
+    let pauses_ms = [at_ms[1] - at_ms[0], at_ms[2] - at_ms[1]];
     // The delay doubles, each spread by half to both sides.
-    for (pause, least_ms, most_ms) in [(at[1] - at[0], 200, 600), (at[2] - at[1], 400, 1_200)] {
-        assert!(
-            pause >= Duration::from_millis(least_ms - 20),
-            "after {pause:?}"
-        );
-        assert!(
-            pause < Duration::from_millis(most_ms) + PROMPT.unsigned_abs(),
-            "after {pause:?}"
-        );
+    for (pause_ms, least_ms, most_ms) in [(pauses_ms[0], 200, 600), (pauses_ms[1], 400, 1_200)] {
+        // The clocks of the database and of the simulator may drift apart by a little.
+        assert!(pause_ms >= least_ms - 20, "after {pause_ms} ms");
+        assert!(pause_ms < most_ms + 2_000, "after {pause_ms} ms");
     }
 }
 

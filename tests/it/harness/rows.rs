@@ -54,7 +54,8 @@ impl Row {
 /// A call that did not end its message well.
 #[derive(Debug, Clone, FromRow)]
 pub(crate) struct Attempt {
-    pub(crate) attempt: i32,
+    #[sqlx(rename = "attempt")]
+    pub(crate) number: i32,
     pub(crate) sent_at: Option<OffsetDateTime>,
     pub(crate) http_status: Option<i32>,
     pub(crate) outcome: String,

@@ -183,9 +183,13 @@ impl World {
         deadline: Duration,
         holds: impl AsyncFnMut() -> bool,
     ) {
-        if !comes_true(deadline, holds).await {
-            panic!("{what}: not so within {deadline:?}\n{}", self.state().await);
-        }
+        let came = comes_true(deadline, holds).await;
+        let state = if came {
+            String::new()
+        } else {
+            self.state().await
+        };
+        assert!(came, "{what}: not so within {deadline:?}\n{state}");
     }
 
     /// Waits until a row is final, and returns it.

@@ -19,14 +19,13 @@ async fn refused_by(world: &World, message: &Value) -> Option<String> {
     }
 }
 
-#[tokio::test]
-async fn every_forbidden_parameter_is_refused_by_the_insert_with_a_constraint_named_for_the_mistake()
- {
-    let world = World::new().await;
+/// Constraints, each with a message that it refuses.
+#[expect(clippy::too_many_lines, reason = "it is a table")]
+fn mistakes() -> Vec<(&'static str, Value)> {
     let x65 = "x".repeat(65);
     let nobody = json!({"sender": "alice", "payload": "hello"});
     let both = peer(json!({"channel_name": "lobby"}));
-    let mistakes = [
+    vec![
         (
             "app_is_not_a_name_of_1_to_64_letters_digits_dots_dashes",
             peer(json!({"app": ""})),
@@ -146,7 +145,14 @@ async fn every_forbidden_parameter_is_refused_by_the_insert_with_a_constraint_na
             "expires_at_is_not_a_finite_time",
             peer(json!({"expires_at": "-infinity"})),
         ),
-    ];
+    ]
+}
+
+#[tokio::test]
+async fn every_forbidden_parameter_is_refused_by_the_insert_with_a_constraint_named_for_the_mistake()
+ {
+    let world = World::new().await;
+    let mistakes = mistakes();
     for (constraint, message) in &mistakes {
         assert_eq!(
             refused_by(&world, message).await.as_deref(),
