@@ -25,7 +25,7 @@ pub use status::{AppStatus, LaneStatus, SampleRow};
 pub use steer::{RetryFilter, SteerError};
 
 use crate::pace::DbClock;
-use crate::pace::clock::ClockReading;
+use crate::pace::clock::{ClockReading, Moment};
 
 /// What the database said, in its own words and without where in its source it said so.
 pub fn explain(error: &sqlx::Error) -> String {
@@ -64,8 +64,8 @@ impl SharedClock {
 /// Runs a statement that shows the database's clock, and remembers when.
 async fn timed<T, E>(
     statement: impl Future<Output = Result<T, E>>,
-) -> Result<(T, Instant, Instant), E> {
+) -> Result<(T, Instant, Moment), E> {
     let asked = Instant::now();
     let value = statement.await?;
-    Ok((value, asked, Instant::now()))
+    Ok((value, asked, Moment::now()))
 }

@@ -1,7 +1,7 @@
 //! The database's clock, the only one that processes compare, and this process's estimate of it.
 
 use std::ops::{Add, Sub};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use time::OffsetDateTime;
 
@@ -61,20 +61,44 @@ fn micros(duration: Duration) -> i64 {
     i64::try_from(duration.as_micros()).unwrap_or(i64::MAX)
 }
 
+/// Now, on both of this host's clocks.
+#[derive(Debug, Clone, Copy)]
+pub struct Moment {
+    /// The clock that measures times. It stands still while the host sleeps.
+    pub instant: Instant,
+    /// The clock that people read. It goes on, and can be set.
+    pub wall: SystemTime,
+}
+
+impl Moment {
+    /// This moment.
+    pub fn now() -> Self {
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "compared with itself alone, to notice that the host has slept"
+        )]
+        let wall = SystemTime::now();
+        Self {
+            instant: Instant::now(),
+            wall,
+        }
+    }
+}
+
 /// One reading of the database's clock, with when this process asked for it and had it.
 #[derive(Debug, Clone, Copy)]
 pub struct ClockReading {
     /// Just before the statement was sent.
     pub asked: Instant,
     /// Just after its answer came.
-    pub answered: Instant,
+    pub answered: Moment,
     /// What the database's clock showed in between.
     pub shown: DbTime,
 }
 
 impl ClockReading {
     fn round_trip(&self) -> Duration {
-        self.answered.saturating_duration_since(self.asked)
+        self.answered.instant.saturating_duration_since(self.asked)
     }
 }
 
@@ -87,27 +111,49 @@ const KEEP_READING: Duration = Duration::from_secs(20);
 #[derive(Debug, Clone, Copy)]
 pub struct DbClock {
     best: ClockReading,
+    newest: ClockReading,
 }
+
+/// By how much a process's two ways to measure a time may differ: an [`Instant`] stands still while a host sleeps or
+/// a virtual machine is paused, and the host's clock does not.
+const MAX_STANDSTILL: Duration = Duration::from_millis(50);
 
 impl DbClock {
     /// A clock from its first reading.
     pub fn new(reading: ClockReading) -> Self {
-        Self { best: reading }
+        Self {
+            best: reading,
+            newest: reading,
+        }
     }
 
     /// Takes in a reading that a statement brought along.
     pub fn observe(&mut self, reading: ClockReading) {
+        self.newest = reading;
         let age = reading
             .answered
-            .saturating_duration_since(self.best.answered);
+            .instant
+            .saturating_duration_since(self.best.answered.instant);
         // A reading that can't be reconciled with the estimate means that a clock was set, or that this host slept.
         let contradicts = {
-            let (earliest, latest) = (self.at(reading.asked), self.at(reading.answered));
+            let (earliest, latest) = (self.at(reading.asked), self.at(reading.answered.instant));
             let slack = self.best.round_trip() + Duration::from_millis(2);
             reading.shown + slack < earliest || reading.shown > latest + slack
         };
         if contradicts || age > KEEP_READING || reading.round_trip() <= self.best.round_trip() {
             self.best = reading;
+        }
+    }
+
+    /// Whether this process has, or may have, stood still without noticing since the newest reading. The estimate is
+    /// then behind the database's clock, and worth nothing until the next reading.
+    pub fn stood_still(&self, now: Moment) -> bool {
+        let read_at = self.newest.answered;
+        let measured = now.instant.saturating_duration_since(read_at.instant);
+        match now.wall.duration_since(read_at.wall) {
+            Ok(passed) => passed.abs_diff(measured) > MAX_STANDSTILL,
+            // The host's clock was set back: nothing can be said.
+            Err(_) => true,
         }
     }
 
@@ -142,10 +188,17 @@ impl DbClock {
 mod tests {
     use super::*;
 
+    fn moment(base: Instant, instant_ms: u64, wall_ms: u64) -> Moment {
+        Moment {
+            instant: base + Duration::from_millis(instant_ms),
+            wall: SystemTime::UNIX_EPOCH + Duration::from_millis(wall_ms),
+        }
+    }
+
     fn reading(base: Instant, asked_ms: u64, answered_ms: u64, shown_ms: i64) -> ClockReading {
         ClockReading {
             asked: base + Duration::from_millis(asked_ms),
-            answered: base + Duration::from_millis(answered_ms),
+            answered: moment(base, answered_ms, answered_ms),
             shown: DbTime::from_micros(shown_ms * 1_000),
         }
     }
@@ -191,6 +244,20 @@ mod tests {
             clock.at(base + Duration::from_millis(2_025)),
             DbTime::from_micros(1_002_000_000)
         );
+    }
+
+    #[test]
+    fn a_host_that_slept_is_noticed_until_the_next_reading() {
+        let base = Instant::now();
+        let mut clock = DbClock::new(reading(base, 0, 0, 1_000_000));
+        assert!(!clock.stood_still(moment(base, 1_000, 1_000)));
+        assert!(clock.stood_still(moment(base, 1_000, 9_000)));
+        assert!(clock.stood_still(moment(base, 1_000, 0)));
+        clock.observe(ClockReading {
+            answered: moment(base, 1_000, 9_000),
+            ..reading(base, 1_000, 1_000, 1_009_000)
+        });
+        assert!(!clock.stood_still(moment(base, 2_000, 10_000)));
     }
 
     #[test]

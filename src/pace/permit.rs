@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use super::clock::Moment;
 use super::{DbClock, DbTime, TOLERANCE};
 
 /// Permission to start one call now. It can only be had by being there in time for a slot, and the client takes it
@@ -24,6 +25,8 @@ impl SendPermit {
 pub enum Late {
     /// The slot has been missed by more than the tolerance: another call may be due by now.
     Slot,
+    /// This process may have stood still: what it takes for now may be long ago.
+    StoodStill,
     /// What is left of the lease is shorter than a call may take: another worker might get the message meanwhile.
     Lease,
 }
@@ -43,15 +46,18 @@ impl SendPermit {
     pub fn take(
         slot: DbTime,
         clock: &DbClock,
-        now: Instant,
+        now: Moment,
         lease_ends: Instant,
         request_timeout: Duration,
     ) -> Result<Self, Late> {
-        let starts_at = clock.at(now);
+        if clock.stood_still(now) {
+            return Err(Late::StoodStill);
+        }
+        let starts_at = clock.at(now.instant);
         if starts_at > slot + TOLERANCE {
             return Err(Late::Slot);
         }
-        if now >= last_start(lease_ends, request_timeout) {
+        if now.instant >= last_start(lease_ends, request_timeout) {
             return Err(Late::Lease);
         }
         Ok(Self { starts_at })
@@ -66,10 +72,18 @@ mod tests {
     const LEASE: Duration = Duration::from_secs(30);
     const TIMEOUT: Duration = Duration::from_secs(15);
 
+    /// Clocks that agree: what they show does not matter here.
+    fn moment(instant: Instant) -> Moment {
+        Moment {
+            instant,
+            wall: std::time::SystemTime::UNIX_EPOCH,
+        }
+    }
+
     fn clock(now: Instant) -> DbClock {
         DbClock::new(ClockReading {
             asked: now,
-            answered: now,
+            answered: moment(now),
             shown: DbTime::from_micros(1_000_000_000),
         })
     }
@@ -78,7 +92,8 @@ mod tests {
     fn a_slot_is_good_until_the_tolerance_ends_and_not_a_microsecond_longer() {
         let now = Instant::now();
         let slot = DbTime::from_micros(1_000_000_000);
-        let take = |at| SendPermit::take(slot, &clock(now), at, now + LEASE, TIMEOUT);
+        let take =
+            |instant| SendPermit::take(slot, &clock(now), moment(instant), now + LEASE, TIMEOUT);
         assert!(take(now).is_ok());
         assert!(take(now + TOLERANCE).is_ok());
         assert_eq!(
@@ -91,7 +106,8 @@ mod tests {
     fn no_call_starts_when_it_could_outlast_the_lease() {
         let now = Instant::now();
         let slot = DbTime::from_micros(1_000_000_000);
-        let take = |lease_ends| SendPermit::take(slot, &clock(now), now, lease_ends, TIMEOUT);
+        let take =
+            |lease_ends| SendPermit::take(slot, &clock(now), moment(now), lease_ends, TIMEOUT);
         assert!(take(now + TIMEOUT + Duration::from_millis(1)).is_ok());
         assert_eq!(take(now + TIMEOUT).err(), Some(Late::Lease));
     }

@@ -1,7 +1,6 @@
 //! The delivery of one message: wait for the slot, call, decide, hand over to the recorder.
 
 use std::sync::Arc;
-use std::time::Instant;
 
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tokio_util::sync::CancellationToken;
@@ -11,6 +10,7 @@ use super::recorder::Delivered;
 use crate::message::Message;
 use crate::outbox::{CallRecord, Claimed, HoldKind, Record};
 use crate::outcome::{self, FinalStatus, Next, Outcome};
+use crate::pace::clock::Moment;
 use crate::pace::{DbTime, SendPermit};
 use crate::signaling::{
     Answer, ApiRequest, CallFailure, Connection, CredentialError, SignedRequest,
@@ -107,11 +107,11 @@ async fn get_ready(lane: &Lane, claimed: &Claimed) -> Result<Ready, NoCall> {
 
     // The clock may have been corrected while this waited.
     let clock = lane.shared.outbox.clock().get().unwrap_or(clock);
-    let now = Instant::now();
+    let now = Moment::now();
     if claimed
         .terms
         .expires_at
-        .is_some_and(|expires_at| expires_at <= clock.at(now))
+        .is_some_and(|expires_at| expires_at <= clock.at(now.instant))
     {
         connection.put_back();
         return Err(ended(
