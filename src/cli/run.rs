@@ -130,6 +130,7 @@ struct WorkerArgs {
 
 pub(super) async fn run(args: RunArgs) -> anyhow::Result<()> {
     let config = config(&args)?;
+    raise_file_limit(&config);
     let outbox = args
         .database
         .connect(args.worker.database_connections)
@@ -233,4 +234,20 @@ fn apps(args: &AppArgs) -> Result<Vec<AppConfig>, ConfigError> {
 
 fn given(text: Option<&str>) -> Option<String> {
     text.filter(|text| !text.is_empty()).map(str::to_owned)
+}
+
+/// Each call in flight is a connection, and a file to the system. Its soft limit is often 1,024.
+fn raise_file_limit(config: &WorkerConfig) {
+    const OTHER_FILES: u64 = 100;
+    let connections: usize = config.apps.iter().map(|app| app.max_in_flight).sum();
+    let needed = OTHER_FILES + connections as u64;
+    match rlimit::increase_nofile_limit(needed) {
+        Ok(limit) if limit < needed => tracing::warn!(
+            limit,
+            needed,
+            "the limit of open files is too low for all calls that may be in flight: raise it, or lower WORKER_MAX_IN_FLIGHT"
+        ),
+        Ok(_) => {}
+        Err(error) => tracing::warn!(%error, "the limit of open files can't be raised"),
+    }
 }

@@ -367,7 +367,16 @@ impl LaneLoop {
 
     async fn rest(&self, rest: Rest) {
         match rest {
-            Rest::Until(at) => tokio::time::sleep(at.since(self.lane.now())).await,
+            Rest::Until(at) => {
+                let wait = at.since(self.lane.now());
+                let poll = self.lane.shared.timing.poll;
+                if wait > poll {
+                    // The API asked for a long pause: meanwhile rows expire, and a person may step in.
+                    Box::pin(self.sleep(None, None, poll)).await;
+                } else {
+                    tokio::time::sleep(wait).await;
+                }
+            }
             Rest::For(pause) => tokio::time::sleep(pause).await,
             Rest::Sleep {
                 next_due_at,
