@@ -17,6 +17,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 use crate::config::ConfigError;
+use crate::outbox::ConnectError;
 use crate::signaling::InvalidClient;
 use crate::telemetry::{self, LogFormat};
 
@@ -126,6 +127,9 @@ pub struct UsageError(pub String);
 
 fn is_usage(error: &anyhow::Error) -> bool {
     error.chain().any(|cause| {
-        cause.is::<ConfigError>() || cause.is::<UsageError>() || cause.is::<InvalidClient>()
+        cause.is::<ConfigError>()
+            || cause.is::<UsageError>()
+            || cause.is::<InvalidClient>()
+            || matches!(cause.downcast_ref(), Some(ConnectError::Url))
     })
 }

@@ -160,7 +160,7 @@ pub enum AppError {
     #[error("AGORA_TOKEN_HEADERS (token_headers) is {0:?}: it can be x-agora or authorization")]
     TokenHeaders(String),
     /// The base URL is none.
-    #[error(transparent)]
+    #[error("AGORA_BASE_URL (base_url): {0}")]
     BaseUrl(#[from] InvalidBaseUrl),
     /// A secret can't be had.
     #[error(transparent)]
