@@ -45,13 +45,18 @@ const MAX_ERROR_BYTES: usize = 1_000;
 
 /// An error with its causes, in one bounded line. A cause that its error already tells of is not told twice.
 pub fn causes(error: &(dyn std::error::Error + 'static)) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
+    let words = |error: &(dyn std::error::Error + 'static)| match error.downcast_ref() {
+        Some(error) => explain(error),
+        None => error.to_string(),
+    };
+    let mut text = words(error);
+    let mut cause = if error.is::<sqlx::Error>() {
+        None
+    } else {
+        error.source()
+    };
     while let Some(error) = cause {
-        let next = match error.downcast_ref::<sqlx::Error>() {
-            Some(error) => explain(error),
-            None => error.to_string(),
-        };
+        let next = words(error);
         if !text.contains(&next) {
             text.push_str(": ");
             text.push_str(&next);

@@ -30,6 +30,6 @@ pub(super) async fn run(args: CancelArgs) -> anyhow::Result<()> {
         }
     }
     outbox.close().await;
-    anyhow::ensure!(refused == 0, "{refused} messages were not cancelled");
+    anyhow::ensure!(refused == 0, "not all messages were cancelled");
     Ok(())
 }

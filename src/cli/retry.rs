@@ -8,7 +8,8 @@ use crate::outbox::RetryFilter;
 
 /// Send messages again that failed, expired, were cancelled, or whose outcome is unknown
 ///
-/// They start with all their attempts and go out at the lane's pace beside other messages. Sending a message again
+/// They start with all their attempts, and without an expiry that is over. They go out at the lane's pace; while
+/// messages wait that were never called, they have a fifth of it. Sending a message again
 /// whose outcome is unknown may send it a second time. The same in SQL: select signaling.retry('default').
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
@@ -69,7 +70,7 @@ pub(super) async fn run(args: RetryArgs) -> anyhow::Result<()> {
     };
     if args.dry_run {
         let messages = outbox.retry(&filter, true, None).await?;
-        println!("{messages} messages would be sent again");
+        println!("{} would be sent again", count(messages));
     } else {
         // What fails again meanwhile is not taken a second time.
         let now = outbox.database_time().await?;
@@ -85,8 +86,16 @@ pub(super) async fn run(args: RetryArgs) -> anyhow::Result<()> {
                 break;
             }
         }
-        println!("{messages} messages are sent again");
+        println!("{} to be sent again", count(messages));
     }
     outbox.close().await;
     Ok(())
+}
+
+fn count(messages: i64) -> String {
+    if messages == 1 {
+        "1 message".into()
+    } else {
+        format!("{messages} messages")
+    }
 }

@@ -77,11 +77,13 @@ struct AppArgs {
     #[arg(long, env = "AGORA_CA_FILE", value_name = "FILE")]
     ca_file: Option<PathBuf>,
 
-    /// Calls a second that the API allows the app, over all workers [default: 500]
+    /// Calls a second that the API allows the app, over all workers; `worker limit` sets another one while they
+    /// run [default: 500]
     #[arg(long, env = "WORKER_RATE", value_name = "CALLS")]
     rate: Option<f64>,
 
-    /// Calls of an app that may be under way at once in this process [default: 1024]
+    /// Messages of an app that this process may have at once, from their claim until they are recorded
+    /// [default: 1024]
     #[arg(long, env = "WORKER_MAX_IN_FLIGHT", value_name = "CALLS")]
     max_in_flight: Option<usize>,
 }

@@ -91,6 +91,11 @@ fn lane(app: &AppStatus) -> String {
             at(lane.hold_until),
             because(&lane.hold_reason)
         )
+    } else if lane.told_to_wait {
+        format!(
+            "no call before {}, as the API asked",
+            at(Some(lane.next_slot_at))
+        )
     } else if lane.rate_per_s < 0.97 * lane.limit_per_s {
         format!(
             "slowed to {:.0} calls/s by a 429 at {}",

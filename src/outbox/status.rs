@@ -34,8 +34,13 @@ pub struct LaneStatus {
     pub limit_per_s: f64,
     /// Slots a second that are given out at present.
     pub rate_per_s: f64,
+    /// Whether the API has asked for a pause that is not over.
+    pub told_to_wait: bool,
     /// Who set another limit than the configured one.
     pub limit_set_by: Option<String>,
+    /// No call before this: later than now while the API has asked for a pause.
+    #[serde(with = "time::serde::rfc3339")]
+    pub next_slot_at: OffsetDateTime,
     /// When a 429 last slowed the lane.
     #[serde(with = "time::serde::rfc3339::option")]
     pub throttled_at: Option<OffsetDateTime>,
@@ -83,7 +88,8 @@ impl Outbox {
     pub async fn status(&self) -> Result<Vec<AppStatus>, sqlx::Error> {
         let mut session = self.session().await?;
         let lanes: Vec<LaneRow> = sqlx::query_as(
-            "select app, limit_per_s, limit_set_by, throttled_at, paused_at, paused_by, pause_reason,
+            "select app, limit_per_s, limit_set_by, next_slot_at, throttled_at,
+                    next_slot_at > clock_timestamp() + interval '1 second' as told_to_wait, paused_at, paused_by, pause_reason,
                     hold, hold_reason, hold_since, hold_until,
                     signaling.present_rate(rate_per_s, rate_at, limit_per_s, clock_timestamp()) as rate_per_s,
                     signaling.peak_rate(app, clock_timestamp() - interval '1 minute', clock_timestamp()) as peak_calls_1m,

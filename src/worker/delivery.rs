@@ -44,24 +44,33 @@ pub(super) async fn deliver(
     records: mpsc::Sender<Delivered>,
 ) {
     let mut wants_slot = false;
+    // A probe that has found nothing out lets another message probe.
+    let mut probe_is_open = claimed.probe;
     let record = tokio::select! {
         biased;
         () = wave.cancelled() => Record::unharmed(&claimed),
         ready = get_ready(&lane, &claimed) => match ready {
-            Ok(ready) => call(&lane, &claimed, ready).await,
+            Ok(ready) => {
+                probe_is_open = false;
+                call(&lane, &claimed, ready).await
+            }
             Err(NoCall::Record(record)) => record,
             Err(NoCall::Late) => {
                 wants_slot = true;
                 Record::unharmed(&claimed)
             }
-            Err(NoCall::Failed(at, failure)) => conclude(&lane, &claimed, at, at, Err(failure)).await,
+            Err(NoCall::Failed(at, failure)) => {
+                probe_is_open = false;
+                conclude(&lane, &claimed, at, at, Err(failure)).await
+            }
             Err(NoCall::NoCredentials(error)) => {
+                probe_is_open = false;
                 lane.hold(HoldKind::Parked, &error.to_string(), claimed.probe).await;
                 Record::unharmed(&claimed)
             }
         },
     };
-    if claimed.probe && record.call.is_none() {
+    if probe_is_open {
         lane.give_back_probe().await;
     }
     // The recorder takes records for as long as there are deliveries.

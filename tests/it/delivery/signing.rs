@@ -201,6 +201,16 @@ async fn a_secret_whose_file_is_gone_holds_the_app_until_it_is_back() {
         .await;
     let said = worker.stderr.text();
     assert!(said.contains("can't be read"), "{said}");
+    let probes = async || {
+        world
+            .ask::<i32>("select hold_probes from signaling.lane")
+            .await
+    };
+    world
+        .until("a probe has failed", PATIENCE, async || probes().await > 1)
+        .await;
+    let waited = "select clock_timestamp() - hold_since > interval '0.9 s' from signaling.lane";
+    assert!(world.ask::<bool>(waited).await, "it probed without a pause");
     let id = world.insert(peer(json!({}))).await;
     std::fs::write(&secret, API_SECRET).expect("written");
     assert_eq!(world.until_final(id).await.status, "message_sent");
