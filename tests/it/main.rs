@@ -5,4 +5,5 @@ mod cli;
 mod delivery;
 mod fleet;
 mod harness;
+mod pushback;
 mod schema;

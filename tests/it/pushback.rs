@@ -1,0 +1,107 @@
+//! When the API pushes back, or a person does: the fleet holds still, slows down and comes back by itself, and no
+//! message pays for it.
+
+mod away;
+mod credentials;
+mod failover;
+mod fairness;
+mod operator;
+mod outage;
+mod peak_rate;
+mod throttle;
+
+use std::collections::BTreeMap;
+
+use signaling_worker::simulator::{Behaviour, Call, SimulatorConfig};
+use sqlx::Decode;
+
+use crate::harness::{PATIENCE, Running, Worker, World, peer};
+
+/// So many workers, with the names `worker-0`, `worker-1` and so on, that have come to their work.
+async fn fleet(count: usize, worker: impl Fn() -> Worker) -> Vec<Running> {
+    let fleet: Vec<_> = (0..count)
+        .map(|number| {
+            worker()
+                .env("WORKER_NAME", &format!("worker-{number}"))
+                .start()
+        })
+        .collect();
+    for worker in &fleet {
+        worker.until_logged("worker started").await;
+    }
+    fleet
+}
+
+/// Sends a first message, so that a worker knows the API to be well and takes many at a time.
+async fn warm_up(world: &World) {
+    let id = world
+        .insert(peer(serde_json::json!({"payload": "warm-up"})))
+        .await;
+    assert_eq!(world.until_final(id).await.status, "message_sent");
+}
+
+/// What an expression over the lane of the app `default` says.
+async fn lane<T>(world: &World, expression: &str) -> T
+where
+    T: Send + Unpin + for<'r> Decode<'r, sqlx::Postgres> + sqlx::Type<sqlx::Postgres>,
+{
+    world
+        .ask(&format!(
+            "select {expression} from signaling.lane where app = 'default'"
+        ))
+        .await
+}
+
+/// Waits until there is a lane of the app `default` for which a condition holds.
+async fn until_lane(world: &World, condition: &str) {
+    world
+        .until(condition, PATIENCE, async || {
+            world
+                .ask(&format!(
+                    "select exists (select from signaling.lane where app = 'default' and {condition})"
+                ))
+                .await
+        })
+        .await;
+}
+
+/// How many lines of a fleet's logs say `text`.
+fn logged(fleet: &[Running], text: &str) -> usize {
+    fleet
+        .iter()
+        .map(|worker| worker.stderr.whole_text().matches(text).count())
+        .sum()
+}
+
+/// An API that takes so many calls in a second.
+fn api_with_limit(limit: u32) -> SimulatorConfig {
+    SimulatorConfig {
+        behaviour: Behaviour {
+            limit: Some(limit),
+            ..Behaviour::default()
+        },
+        ..SimulatorConfig::default()
+    }
+}
+
+/// Inserts so many messages, with payloads that begin with `kind`, that were due so many seconds ago.
+async fn insert_due(world: &World, kind: &str, count: u32, seconds_ago: u32) {
+    world
+        .execute(&format!(
+            "insert into signaling.outbox (sender, destination, payload, due_at)
+             select 'alice', 'user-' || n, '{kind} ' || n, now() - interval '{seconds_ago} s'
+             from generate_series(1, {count}) as n"
+        ))
+        .await;
+}
+
+/// How many of some calls are of each kind, by the first word of their payloads.
+fn kinds<'a>(calls: impl IntoIterator<Item = &'a Call>) -> BTreeMap<String, usize> {
+    let mut kinds = BTreeMap::new();
+    for call in calls {
+        let payload = call.payload.as_deref().expect("a short one");
+        let kind = payload.split(' ').next().unwrap_or_default().to_owned();
+        *kinds.entry(kind).or_default() += 1;
+    }
+    kinds
+}

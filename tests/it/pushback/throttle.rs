@@ -1,0 +1,291 @@
+//! 429, with and without `Retry-After`.
+
+use std::time::{Duration, SystemTime};
+
+use serde_json::json;
+use signaling_worker::simulator::{Fault, FaultRule, SimulatorConfig};
+use time::OffsetDateTime;
+
+use super::{api_with_limit, fleet, lane, logged, warm_up};
+use crate::harness::{APP_ID, PATIENCE, World, peer, slow_api};
+
+/// What starts or arrives so soon after a 429 had its slot before it.
+const IN_FLIGHT_US: u64 = 200_000;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_burst_of_429s_cuts_the_rate_once_costs_no_attempt_and_the_rate_comes_back() {
+    // The answers are slow enough for all calls of the burst to have started before the first answer comes.
+    let world = World::with(slow_api(150)).await;
+    let fleet = fleet(3, || world.worker()).await;
+    warm_up(&world).await;
+    let cuts = || logged(&fleet, "lane slowed");
+
+    for (burst, rate) in [(1, 0.8), (2, 0.8 * 0.8)] {
+        world.set_faults(&["429:count=20"]);
+        world
+            .execute(&format!(
+                "insert into signaling.outbox (sender, destination, payload, max_attempts)
+                 select 'alice', 'bob', 'burst {burst} ' || n, 1 from generate_series(1, 60) as n"
+            ))
+            .await;
+        world.until_all_final().await;
+        assert_eq!(cuts(), burst, "one cut for a burst");
+        let rate_after_cut: f64 = lane(
+            &world,
+            "signaling.present_rate(rate_per_s, rate_at, limit_per_s, rate_at) / signaling.slot_rate(limit_per_s)",
+        )
+        .await;
+        let seconds_since: f64 = lane(
+            &world,
+            "extract(epoch from clock_timestamp() - throttled_at)::float8",
+        )
+        .await;
+        assert!(seconds_since < 20.0, "it says when");
+        assert!(
+            rate_after_cut >= rate * 0.99 && rate_after_cut <= 1.0,
+            "cut {burst} leaves {rate_after_cut} of the full rate"
+        );
+    }
+
+    assert_eq!(
+        world
+            .count("status = 'message_sent' and attempts = 1")
+            .await,
+        121
+    );
+    let throttled: i64 = world
+        .ask("select count(*) from signaling.attempt where outcome = 'throttled' and http_status = 429 and attempt = 1")
+        .await;
+    assert_eq!(throttled, 40);
+    assert_eq!((world.seen().accepted, world.seen().duplicates), (121, 0));
+    let is_back: bool = lane(
+        &world,
+        "signaling.present_rate(rate_per_s, rate_at, limit_per_s, throttled_at + interval '20 s')
+         = signaling.slot_rate(limit_per_s)",
+    )
+    .await;
+    assert!(is_back, "the lane is at its full rate again 20 s later");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_worker_of_a_fleet_calls_before_retry_after_is_over() {
+    let world = World::alone(SimulatorConfig::default()).await;
+    let _fleet = fleet(3, || world.worker()).await;
+    warm_up(&world).await;
+    world.insert_many(500).await;
+    world.until_accepted(150).await;
+    world.set_faults(&["429:count=1,retry_after=2"]);
+    world.until_all_final().await;
+
+    let calls = world.simulator.ledger().calls();
+    let refused = calls
+        .iter()
+        .find(|call| call.status == Some(429))
+        .expect("a refusal");
+    let early: Vec<_> = calls
+        .iter()
+        .map(|call| call.at_us.saturating_sub(refused.at_us))
+        .filter(|&after_us| after_us > IN_FLIGHT_US && after_us < 2_000_000)
+        .collect();
+    assert_eq!(early, [0_u64; 0], "µs after the refusal");
+    let waited = calls
+        .iter()
+        .filter(|call| call.at_us > refused.at_us + IN_FLIGHT_US);
+    let later: Vec<_> = waited.map(|call| call.at_us - refused.at_us).collect();
+    assert!(later.len() > 50, "{} were to wait", later.len());
+    assert!(
+        later[0] < 3_500_000,
+        "it went on {} µs after the refusal",
+        later[0]
+    );
+    assert_eq!(
+        world
+            .count("status = 'message_sent' and attempts = 1")
+            .await,
+        501
+    );
+    assert_eq!(world.seen().duplicates, 0);
+}
+
+#[tokio::test]
+async fn a_retry_after_may_be_an_http_date() {
+    let world = World::new().await;
+    let worker = world.worker().start();
+    warm_up(&world).await;
+    let now: OffsetDateTime = world.ask("select clock_timestamp()").await;
+    let asked = (now + Duration::from_secs(4))
+        .replace_nanosecond(0)
+        .expect("a time");
+    let rule = FaultRule {
+        count: Some(1),
+        ..FaultRule::from(Fault::Status {
+            code: 429,
+            retry_after: Some(httpdate::fmt_http_date(SystemTime::from(asked))),
+            body: None,
+        })
+    };
+    world.simulator.set_faults(vec![rule]).expect("a fault");
+    world.insert_many(1).await;
+    worker.until_logged("lane slowed").await;
+    world.insert_many(20).await;
+    world.until_all_final().await;
+
+    let first: OffsetDateTime = world
+        .ask("select min(sent_at) from signaling.outbox where payload <> 'warm-up'")
+        .await;
+    assert!(
+        first >= asked,
+        "called at {first}, {} too early",
+        asked - first
+    );
+    assert!(
+        first - asked < Duration::from_secs(5),
+        "called at {first}, {} late",
+        first - asked
+    );
+    assert_eq!(
+        world
+            .count("status = 'message_sent' and attempts = 1")
+            .await,
+        22
+    );
+}
+
+#[tokio::test]
+async fn an_absurd_retry_after_is_bounded_by_an_hour() {
+    for absurd in [
+        "86400",
+        "999999999999999999",
+        "Fri, 31 Dec 9999 23:59:59 GMT",
+    ] {
+        let world = World::new().await;
+        let rule = FaultRule::from(Fault::Status {
+            code: 429,
+            retry_after: Some(absurd.to_owned()),
+            body: None,
+        });
+        world.simulator.set_faults(vec![rule]).expect("a fault");
+        let id = world.insert(peer(json!({}))).await;
+        let worker = world.worker().start();
+        worker.until_logged("lane slowed").await;
+        world
+            .until("the refusal is recorded", PATIENCE, async || {
+                !world.attempts(id).await.is_empty()
+            })
+            .await;
+        let seconds: f64 = lane(
+            &world,
+            "extract(epoch from next_slot_at - clock_timestamp())::float8",
+        )
+        .await;
+        assert!(
+            seconds > 3_500.0 && seconds <= 3_600.0,
+            "{absurd}: the next slot is in {seconds} s"
+        );
+        let row = world.row(id).await;
+        assert_eq!((row.status.as_str(), row.attempts), ("pending", 0));
+        let again: f64 = world
+            .ask("select extract(epoch from due_at - clock_timestamp())::float8 from signaling.outbox")
+            .await;
+        assert!(again <= 3_600.0, "{absurd}: called again in {again} s");
+    }
+}
+
+#[tokio::test]
+async fn a_retry_after_that_can_not_be_read_is_as_good_as_none() {
+    let world = World::new().await;
+    world.set_faults(&[
+        "429:count=1,retry_after=soon",
+        "429:count=1,retry_after=-5",
+        "429:count=1,retry_after=0",
+    ]);
+    let id = world.insert(peer(json!({"max_attempts": 1}))).await;
+    let _worker = world.worker().start();
+    let row = world.until_final(id).await;
+    assert_eq!((row.status.as_str(), row.attempts), ("message_sent", 1));
+    assert_eq!(world.attempts(id).await.len(), 3);
+}
+
+#[tokio::test]
+async fn the_rate_climbs_by_5_percent_a_second_and_never_above_the_limits_slots() {
+    let world = World::new().await;
+    let rate_after = async |rate: f64, seconds: f64, limit: f64| -> f64 {
+        world
+            .ask(&format!(
+                "select signaling.present_rate({rate}::float8, '2030-01-01Z', {limit}::float8,
+                                               timestamptz '2030-01-01Z' + {seconds} * interval '1 s')"
+            ))
+            .await
+    };
+    let full = 500.0 / 1.02;
+    for (rate, seconds, expected) in [
+        (100.0, 0.0, 100.0),
+        (100.0, 1.0, 105.0),
+        (100.0, 0.5, 100.0 * 1.05_f64.sqrt()),
+        (100.0, 10.0, 100.0 * 1.05_f64.powi(10)),
+        (100.0, 3_600.0, full),
+        (0.5, 86_400.0 * 365.0 * 60.0, full),
+        (full, 5.0, full),
+        // A limit that was lowered holds at once, and a clock that went back changes nothing.
+        (700.0, 0.0, full),
+        (100.0, -60.0, 100.0),
+    ] {
+        let actual = rate_after(rate, seconds, 500.0).await;
+        assert!(
+            (actual - expected).abs() < 1e-6,
+            "{rate} after {seconds} s is {actual}, not {expected}"
+        );
+    }
+    let slots: f64 = world.ask("select signaling.slot_rate(500)").await;
+    assert!((slots - full).abs() < 1e-9, "{slots}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_fleet_that_believes_in_500_settles_where_the_api_allows_100() {
+    let world = World::alone(api_with_limit(100)).await;
+    world.insert_many(2_000).await;
+    let _fleet = fleet(2, || world.worker()).await;
+    world
+        .simulator
+        .ledger()
+        .wait_for_calls(1, PATIENCE)
+        .await
+        .expect("a call");
+    tokio::time::sleep(Duration::from_secs(8)).await;
+
+    let app = &world.seen().apps[APP_ID];
+    let from = app.first_at_us + 4_000_000;
+    let (mut calls, mut accepted, mut refused) = (0_u32, 0, 0);
+    for call in world.simulator.ledger().calls() {
+        if (from..from + 4_000_000).contains(&call.at_us) {
+            calls += 1;
+            accepted += u32::from(call.accepted);
+            refused += u32::from(call.status == Some(429));
+        }
+    }
+    assert!(
+        f64::from(refused) < 0.05 * f64::from(calls),
+        "{refused} of {calls} were answered 429"
+    );
+    assert!(accepted >= 280, "{accepted} of 400 were made use of");
+    assert_eq!(
+        world.count("attempts > 1 or status = 'failed'").await,
+        0,
+        "nobody pays for it"
+    );
+}
+
+#[tokio::test]
+#[ignore = "the loop of a lane sleeps until the next slot, and lets nothing expire until then"]
+async fn a_message_expires_also_while_its_app_waits_for_retry_after() {
+    let world = World::new().await;
+    world.set_faults(&["429:retry_after=600"]);
+    world.insert(peer(json!({}))).await;
+    let worker = world.worker().start();
+    worker.until_logged("lane slowed").await;
+    let id = world
+        .insert(peer(json!({"expires_at": world.time_in(300).await})))
+        .await;
+    let row = world.until_final(id).await;
+    assert_eq!(row.status, "expired");
+}
