@@ -93,6 +93,9 @@ async fn what_a_host_answers_is_no_reason_to_call_another() {
     let _worker = worker(&world, &world.simulator, &second).start();
     until_lane(&world, "hold = 'broken' and hold_probes >= 2").await;
     world.set_faults(&["401:count=1", "429:count=1", "503:count=1"]);
+    world
+        .execute("update signaling.lane set hold_probes = 0, hold_until = clock_timestamp()")
+        .await;
     world.until_all_final().await;
     assert_eq!(world.count("status = 'message_sent'").await, 30);
     assert_eq!(calls(&second), 0);

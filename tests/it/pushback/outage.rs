@@ -66,7 +66,7 @@ async fn an_api_that_can_not_be_reached_burns_no_messages() {
     warm_up(&world).await;
     world.simulator.stop().await;
     world.insert_many(300).await;
-    until_probed(&world, 3).await;
+    until_probed(&world, 2).await;
 
     let calls = failed_calls(&world).await;
     assert!(calls < 60, "{calls} calls while it was away");

@@ -94,7 +94,7 @@ async fn the_peak_counts_every_call_of_the_app_in_the_span_and_no_other() {
 async fn the_peak_of_a_run_is_within_the_limit_and_what_the_api_saw() {
     let world = World::alone(SimulatorConfig::default()).await;
     world.set_faults(&["500:count=3", "503:first_calls=1,share=0.05"]);
-    world.insert_many(250).await;
+    world.insert_many(180).await;
     let worker = || world.worker().env("WORKER_RATE", "100");
     let _fleet = super::fleet(2, worker).await;
     world.until_all_final().await;

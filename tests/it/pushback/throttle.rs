@@ -113,7 +113,7 @@ async fn a_retry_after_may_be_an_http_date() {
     let worker = world.worker().start();
     warm_up(&world).await;
     let now: OffsetDateTime = world.ask("select clock_timestamp()").await;
-    let asked = (now + Duration::from_secs(4))
+    let asked = (now + Duration::from_secs(3))
         .replace_nanosecond(0)
         .expect("a time");
     let rule = FaultRule {
