@@ -7,6 +7,7 @@ alter table signaling.lane
     add column limit_set_at     timestamptz,
     add column rate_at          timestamptz not null default 'epoch',
     add column throttled_at     timestamptz,
+    add column probe_claim_id   uuid,
     add column paused_at        timestamptz,
     add column paused_by        text,
     add column pause_reason     text,
@@ -21,6 +22,10 @@ comment on column signaling.lane.limit_set_by is 'Who set another limit than the
 comment on column signaling.lane.rate_per_s is
     'Slots a second as of rate_at. A 429 cuts it; then it climbs back by 5 % a second, see signaling.present_rate().';
 comment on column signaling.lane.throttled_at is 'When a burst of 429s last cut the rate.';
+comment on column signaling.lane.next_slot_at is
+    'The next send slot that nobody has taken. Far ahead while the API has asked for a pause by Retry-After.';
+comment on column signaling.lane.probe_claim_id is
+    'The claim that probes a held lane: the fence for what its outcome does to the hold.';
 comment on column signaling.lane.paused_at is 'Since when a person keeps the app from sending. Null: not paused.';
 
 -- Slots a second for a limit of calls in any sliding second: below it by the lateness that calls may have.
@@ -34,7 +39,7 @@ create function signaling.present_rate(
 ) returns double precision
     language sql immutable parallel safe set search_path = ''
 as $$
-    select least(limit_per_s / 1.02,
+    select least(signaling.slot_rate(limit_per_s),
                  rate_per_s * power(1.05, least(greatest(extract(epoch from at - rate_at), 0), 300))::double precision)
 $$;
 
@@ -57,7 +62,7 @@ create function signaling.pause(app text, reason text default null, by text defa
 as $$
 begin
     perform signaling.refuse_unknown_app($1);
-    update signaling.lane set paused_at = clock_timestamp(), paused_by = $3, pause_reason = $2
+    update signaling.lane set paused_at = clock_timestamp(), paused_by = coalesce($3, session_user), pause_reason = $2
     where lane.app = $1 and paused_at is null;
     return found;
 end
@@ -100,7 +105,7 @@ begin
     end if;
     update signaling.lane
     set limit_per_s = new_limit,
-        limit_set_by = case when $2 is not null then $3 end,
+        limit_set_by = case when $2 is not null then coalesce($3, session_user) end,
         limit_set_at = case when $2 is not null then moment end,
         -- Full pace stays full pace; a lane that a 429 has slowed climbs on from where it is.
         rate_per_s = case

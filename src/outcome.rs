@@ -11,8 +11,8 @@ use crate::signaling::{Answer, AnswerBody, CallFailure, RetryAfter};
 pub enum Outcome {
     /// The API took the message.
     Done(Taken),
-    /// It went wrong without an effect, and may go well another time.
-    Retry,
+    /// It went wrong without an effect, and may go well another time, though not before the API says.
+    Retry(Option<RetryAfter>),
     /// Too many calls. The message is not at fault.
     Throttled(Option<RetryAfter>),
     /// The message can't succeed.
@@ -38,7 +38,7 @@ pub enum Taken {
 pub fn classify(call: &Result<Answer, CallFailure>) -> Outcome {
     match call {
         Ok(answer) => classify_answer(answer),
-        Err(CallFailure::NotSent(_)) => Outcome::Retry,
+        Err(CallFailure::NotSent(_)) => Outcome::Retry(None),
         Err(CallFailure::TimedOut(_) | CallFailure::Broken(_)) => Outcome::Ambiguous,
     }
 }
@@ -54,7 +54,7 @@ fn classify_answer(answer: &Answer) -> Outcome {
         429 => Outcome::Throttled(answer.retry_after),
         400..=499 => Outcome::Rejected,
         // The server says that it failed; a redirect or anything else was not carried out.
-        _ => Outcome::Retry,
+        _ => Outcome::Retry(answer.retry_after),
     }
 }
 
@@ -149,6 +149,8 @@ pub struct Terms {
     pub at_most_once: bool,
     /// Not sent after this.
     pub expires_at: Option<DbTime>,
+    /// Whether the call probes a lane that is held.
+    pub probe: bool,
 }
 
 /// What becomes of the row.
@@ -173,25 +175,29 @@ pub fn next(outcome: &Outcome, terms: Terms, now: DbTime, backoff: Duration) -> 
             _ => next(due_at),
         }
     };
+    let asked = match outcome {
+        Outcome::Throttled(Some(asked)) | Outcome::Retry(Some(asked)) => {
+            asked.0.min(MAX_RETRY_AFTER)
+        }
+        _ => Duration::ZERO,
+    };
+    let delay = backoff.max(asked);
     match outcome {
         Outcome::Done(Taken::Sent) => Next::Final(FinalStatus::MessageSent),
         Outcome::Done(Taken::Delivered) => Next::Final(FinalStatus::MessageDelivered),
         Outcome::Done(Taken::Offline) => Next::Final(FinalStatus::MessageOffline),
         Outcome::Rejected => Next::Final(FinalStatus::Failed),
-        Outcome::Throttled(retry_after) => {
-            let asked = retry_after.map_or(Duration::ZERO, |RetryAfter(asked)| {
-                asked.min(MAX_RETRY_AFTER)
-            });
-            again(Next::AgainUncounted, backoff.max(asked))
-        }
+        Outcome::Throttled(_) => again(Next::AgainUncounted, delay),
         // The lane waits, not the row: it stays the first in line.
         Outcome::Unauthorized => Next::Back,
         Outcome::Ambiguous if terms.at_most_once => Next::Final(FinalStatus::Unknown),
-        Outcome::Retry | Outcome::Ambiguous => {
+        // An outage is nothing that a message should pay for.
+        Outcome::Retry(_) | Outcome::Ambiguous if terms.probe => again(Next::AgainUncounted, delay),
+        Outcome::Retry(_) | Outcome::Ambiguous => {
             if terms.attempts + 1 >= terms.max_attempts {
                 Next::Final(FinalStatus::Failed)
             } else {
-                again(Next::Again, backoff)
+                again(Next::Again, delay)
             }
         }
     }
@@ -205,7 +211,7 @@ impl Outcome {
     pub fn attempt_outcome(&self) -> Option<&'static str> {
         match self {
             Self::Done(_) => None,
-            Self::Retry => Some("retry"),
+            Self::Retry(_) => Some("retry"),
             Self::Throttled(_) => Some("throttled"),
             Self::Rejected => Some("rejected"),
             Self::Unauthorized => Some("unauthorized"),
@@ -266,7 +272,7 @@ mod tests {
             (200, "<html>", Ambiguous),
             (200, "[1]", Ambiguous),
             (204, "", Ambiguous),
-            (302, "", Retry),
+            (302, "", Retry(None)),
             (400, r#"{"result":"failed","reason":"bad"}"#, Rejected),
             (
                 401,
@@ -286,10 +292,10 @@ mod tests {
             (
                 500,
                 r#"{"errorCode":500,"error":true,"reason":"x","requestId":"1"}"#,
-                Retry,
+                Retry(None),
             ),
             (502, "", Ambiguous),
-            (503, "", Retry),
+            (503, "", Retry(None)),
             (504, "", Ambiguous),
         ];
         for (status, body, expected) in cases {
@@ -301,7 +307,7 @@ mod tests {
     fn a_call_without_an_answer_is_ambiguous_unless_it_was_not_sent() {
         assert_eq!(
             classify(&Err(CallFailure::NotSent("refused".into()))),
-            Outcome::Retry
+            Outcome::Retry(None)
         );
         assert_eq!(
             classify(&Err(CallFailure::TimedOut(Duration::from_secs(1)))),
@@ -320,6 +326,7 @@ mod tests {
         max_attempts: 3,
         at_most_once: false,
         expires_at: None,
+        probe: false,
     };
 
     #[test]
@@ -328,7 +335,7 @@ mod tests {
             attempts: 2,
             ..TERMS
         };
-        for outcome in [Outcome::Retry, Outcome::Ambiguous] {
+        for outcome in [Outcome::Retry(None), Outcome::Ambiguous] {
             assert_eq!(
                 next(&outcome, TERMS, NOW, SECOND),
                 Next::Again(NOW + SECOND)
@@ -371,6 +378,38 @@ mod tests {
     }
 
     #[test]
+    fn a_probe_that_fails_costs_its_message_no_attempt() {
+        let probe = Terms {
+            attempts: 2,
+            probe: true,
+            ..TERMS
+        };
+        for outcome in [Outcome::Retry(None), Outcome::Ambiguous] {
+            assert_eq!(
+                next(&outcome, probe, NOW, SECOND),
+                Next::AgainUncounted(NOW + SECOND)
+            );
+        }
+        let once = Terms {
+            at_most_once: true,
+            ..probe
+        };
+        assert_eq!(
+            next(&Outcome::Ambiguous, once, NOW, SECOND),
+            Next::Final(FinalStatus::Unknown)
+        );
+    }
+
+    #[test]
+    fn a_server_error_that_asks_for_time_is_given_it() {
+        let asked = Outcome::Retry(Some(RetryAfter(SECOND * 9)));
+        assert_eq!(
+            next(&asked, TERMS, NOW, SECOND),
+            Next::Again(NOW + SECOND * 9)
+        );
+    }
+
+    #[test]
     fn at_most_once_ends_as_unknown_after_an_ambiguous_call_and_only_then() {
         let once = Terms {
             at_most_once: true,
@@ -381,7 +420,7 @@ mod tests {
             Next::Final(FinalStatus::Unknown)
         );
         assert_eq!(
-            next(&Outcome::Retry, once, NOW, SECOND),
+            next(&Outcome::Retry(None), once, NOW, SECOND),
             Next::Again(NOW + SECOND)
         );
     }
@@ -393,11 +432,11 @@ mod tests {
             ..TERMS
         };
         assert_eq!(
-            next(&Outcome::Retry, short, NOW, SECOND),
+            next(&Outcome::Retry(None), short, NOW, SECOND),
             Next::Final(FinalStatus::Expired)
         );
         assert_eq!(
-            next(&Outcome::Retry, short, NOW, SECOND / 2),
+            next(&Outcome::Retry(None), short, NOW, SECOND / 2),
             Next::Again(NOW + SECOND / 2)
         );
     }

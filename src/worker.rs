@@ -4,12 +4,14 @@ mod delivery;
 mod doorman;
 mod health;
 mod lane;
+mod lane_loop;
 mod recorder;
+mod rest;
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -17,7 +19,9 @@ use tokio_util::task::TaskTracker;
 use crate::config::WorkerConfig;
 use crate::outbox::{Outbox, explain};
 use crate::signaling::{Client, ClientSettings, InvalidClient};
-use lane::{Lane, LaneLoop};
+use lane::Lane;
+use lane_loop::LaneLoop;
+use recorder::Recorder;
 
 /// Why a worker can't begin, or could not end in order.
 #[derive(Debug, thiserror::Error)]
@@ -33,6 +37,11 @@ pub enum WorkerError {
     /// The database failed before the work began.
     #[error("the lanes can't be opened: {}", explain(.0))]
     Database(#[from] sqlx::Error),
+    /// A part of the worker has failed: a defect, told of by what it has printed.
+    #[error(
+        "a part of the worker has failed: start it again, and report what it printed before this"
+    )]
+    Failed,
     /// Calls were still in flight, or not recorded, when the time for that was over.
     #[error(
         "{unfinished} messages were unfinished when the drain timeout of {drain_timeout:?} was over: they are due again when their leases end"
@@ -59,12 +68,14 @@ pub async fn run(
     let (records, inbox) = mpsc::channel(room_of_all);
     let deliveries = TaskTracker::new();
     let listening = Arc::new(AtomicBool::new(false));
+    let (behind, is_behind) = watch::channel(false);
     let shared = Arc::new(lane::Shared {
         outbox: Arc::clone(&outbox),
         name: config.name.clone(),
         timing: config.timing,
         retry: config.retry,
         listening: Arc::clone(&listening),
+        behind: is_behind,
     });
 
     let mut lanes = Vec::new();
@@ -102,11 +113,12 @@ pub async fn run(
         "worker started"
     );
 
-    let recorder = tokio::spawn(recorder::run(
-        inbox,
-        Arc::clone(&outbox),
-        config.name.clone(),
-    ));
+    let recorder = Recorder {
+        outbox: Arc::clone(&outbox),
+        name: config.name.clone(),
+        behind,
+    };
+    let mut recorder = tokio::spawn(recorder.run(inbox));
     let doorman = tokio::spawn(doorman::run(
         Arc::clone(&outbox),
         lanes.clone(),
@@ -120,7 +132,17 @@ pub async fn run(
     }
     drop(records);
 
-    shutdown.cancelled().await;
+    // None of these ends by itself: if one does, it has failed, and the process is of no use without it.
+    let failed = tokio::select! {
+        biased;
+        () = shutdown.cancelled() => false,
+        _ = &mut recorder => true,
+        _ = loops.join_next() => true,
+    };
+    if failed {
+        shutdown.cancel();
+        return Err(WorkerError::Failed);
+    }
     tracing::info!("stopping: claims nothing more, finishes what is in flight");
     doorman.abort();
     let drained = tokio::time::timeout(config.drain_timeout, async {

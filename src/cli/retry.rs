@@ -86,7 +86,8 @@ pub(super) async fn run(args: RetryArgs) -> anyhow::Result<()> {
                 break;
             }
         }
-        println!("{} to be sent again", count(messages));
+        let are = if messages == 1 { "is" } else { "are" };
+        println!("{} {are} sent again", count(messages));
     }
     outbox.close().await;
     Ok(())

@@ -81,8 +81,13 @@ pub struct Claimed {
     pub slot_at: DbTime,
     /// When the lease ends, at the earliest: counted from before the claim was asked for.
     pub lease_ends: Instant,
-    /// Whether it probes a lane that is held.
-    pub probe: bool,
+}
+
+impl Claimed {
+    /// The claim as the probe of a lane that is held, if it is that.
+    pub fn probe(&self) -> Option<Uuid> {
+        self.terms.probe.then_some(self.claim_id)
+    }
 }
 
 /// A row of `claim.sql`: what it says of the whole claim, and one message or none.
@@ -125,10 +130,11 @@ impl Outbox {
     /// Where the database fails. Rows that were taken all the same are free again when their lease ends.
     pub async fn claim(&self, request: &ClaimRequest<'_>) -> Result<Batch, sqlx::Error> {
         let claim_id = Uuid::new_v4();
+        let mut session = self.session().await?;
+        let persistent = session.keeps_statements();
         let (rows, asked, answered) = timed(async {
-            let mut session = self.session().await?;
             let rows: Vec<ClaimRow> = sqlx::query_as(include_str!("claim.sql"))
-                .persistent(session.keeps_statements())
+                .persistent(persistent)
                 .bind(request.app)
                 .bind(i64::try_from(request.rows).unwrap_or(i64::MAX))
                 .bind(micros(HORIZON))
@@ -138,10 +144,10 @@ impl Outbox {
                 .bind(request.bell)
                 .fetch_all(&mut *session)
                 .await?;
-            session.finish().await?;
             Ok::<_, sqlx::Error>(rows)
         })
         .await?;
+        session.finish().await?;
         let first = rows.first().ok_or(sqlx::Error::RowNotFound)?;
         let at = DbTime::from(first.at);
         self.clock().observe(ClockReading {
@@ -188,6 +194,7 @@ impl MessageRow {
             max_attempts: count(self.max_attempts),
             at_most_once: self.at_most_once?,
             expires_at: self.expires_at.map(DbTime::from),
+            probe,
         };
         Some(Claimed {
             id: self.id?,
@@ -196,7 +203,6 @@ impl MessageRow {
             was_due_at: self.was_due_at?.into(),
             slot_at: self.slot_at?.into(),
             lease_ends,
-            probe,
             message: message(
                 self.sender?,
                 self.destination,

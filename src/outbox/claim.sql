@@ -15,9 +15,12 @@ clock as materialized (
 budget as materialized (
     select at, bell_until, first_slot_at, present_rate, interval '1 second' / present_rate as spacing,
            case when paused_at is not null then 'paused' else hold end as hold,
-           case when paused_at is not null then at + interval '1 hour' else hold_until end as hold_until,
+           -- A pause that the API has asked for goes for probes too.
+           case when paused_at is not null then at + interval '1 hour'
+                else greatest(hold_until, first_slot_at - $3::bigint * interval '1 microsecond') end as hold_until,
            case when paused_at is not null then 0
-                when hold is not null then (hold_until <= at)::int
+                when hold is not null
+                then (hold_until <= at and first_slot_at <= at + $3::bigint * interval '1 microsecond')::int
                 else greatest(0, least($2::bigint, ceil(
                     extract(epoch from at + $3::bigint * interval '1 microsecond' - first_slot_at)
                     * present_rate)::bigint))
@@ -78,7 +81,7 @@ claimed as (
 ),
 ended as (
     update signaling.outbox
-    set status = case when claim_id is not null and at_most_once then 'unknown' else 'expired' end,
+    set status = (select ended_as from due where due.id = outbox.id),
         finished_at = (select at from budget),
         attempts = attempts + (claim_id is not null)::int,
         error = case when claim_id is not null
@@ -114,6 +117,7 @@ moved as (
         -- The next probe waits for this one's outcome, or at the longest for the end of its lease.
         hold_until = case when budget.hold is not null and after.claimed > 0
                           then budget.at + $4::bigint * interval '1 microsecond' else lane.hold_until end,
+        probe_claim_id = case when budget.hold is not null and after.claimed > 0 then $5 else lane.probe_claim_id end,
         bell_until = after.bell_until,
         rate_per_s = budget.present_rate,
         rate_at = budget.at

@@ -4,11 +4,12 @@ use std::time::Duration;
 
 use sqlx::FromRow;
 use time::OffsetDateTime;
+use uuid::Uuid;
 
 use super::claim::micros;
 use super::{Hold, Outbox, timed};
-use crate::pace::DbTime;
 use crate::pace::clock::ClockReading;
+use crate::pace::{DbTime, HORIZON};
 
 /// Why a lane is held.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -105,13 +106,15 @@ impl Outbox {
     /// # Errors
     /// Where the database fails.
     pub async fn peek(&self, app: &str) -> Result<Peek, sqlx::Error> {
+        let mut session = self.session().await?;
+        let persistent = session.keeps_statements();
         let (row, asked, answered) = timed(async {
-            let mut session = self.session().await?;
             let row: PeekRow = sqlx::query_as(
                 "select clock_timestamp() as at,
                         case when paused_at is not null then 'paused' else hold end as hold,
                         case when paused_at is not null then clock_timestamp() + interval '1 hour'
-                             else hold_until end as hold_until,
+                             else greatest(hold_until, next_slot_at - $2::bigint * interval '1 microsecond')
+                        end as hold_until,
                         least((select due_at from signaling.outbox
                                where outbox.app = $1 and status = 'pending' and sent_at is null and claim_id is null
                                order by due_at limit 1),
@@ -121,14 +124,15 @@ impl Outbox {
                                order by due_at limit 1)) as next_due_at
                  from signaling.lane where lane.app = $1",
             )
-            .persistent(session.keeps_statements())
+            .persistent(persistent)
             .bind(app)
+            .bind(micros(HORIZON))
             .fetch_one(&mut *session)
             .await?;
-            session.finish().await?;
             Ok::<_, sqlx::Error>(row)
         })
         .await?;
+        session.finish().await?;
         let at = DbTime::from(row.at);
         self.clock().observe(ClockReading {
             asked,
@@ -175,8 +179,8 @@ impl Outbox {
         Ok(ended)
     }
 
-    /// Holds an app's lane for all workers, and says whether that is news. `probe` tells a failed probe, which makes the
-    /// pause longer, from one of the many calls that fail together at first.
+    /// Holds an app's lane for all workers, and says whether that is news. A failed probe makes the pause longer; the
+    /// many calls that fail together at first do not. What a probe says counts only while it is the lane's probe.
     ///
     /// # Errors
     /// Where the database fails.
@@ -185,7 +189,7 @@ impl Outbox {
         app: &str,
         kind: HoldKind,
         reason: &str,
-        probe: bool,
+        probe: Option<Uuid>,
     ) -> Result<bool, sqlx::Error> {
         let mut session = self.session().await?;
         let began: Option<bool> = sqlx::query_scalar(
@@ -194,8 +198,10 @@ impl Outbox {
                  hold_since = coalesce(hold_since, clock_timestamp()),
                  hold_until = clock_timestamp()
                      + least($5::bigint * power(2, least(hold_probes, 20)), $6) * interval '1 microsecond',
-                 hold_probes = hold_probes + 1
-             where app = $1 and (hold is null or $4::boolean)
+                 hold_probes = hold_probes + 1,
+                 probe_claim_id = null
+             where app = $1
+               and case when $4::uuid is null then hold is null else probe_claim_id = $4 end
              returning hold_probes = 1",
         )
         .persistent(session.keeps_statements())
@@ -211,22 +217,24 @@ impl Outbox {
         Ok(began.unwrap_or(false))
     }
 
-    /// Lets an app's lane go on for all workers, and wakes them. Says whether it was held.
+    /// Lets an app's lane go on for all workers after its probe went well, and wakes them. Says whether it did.
     ///
     /// # Errors
     /// Where the database fails.
-    pub async fn release(&self, app: &str) -> Result<bool, sqlx::Error> {
+    pub async fn release(&self, app: &str, probe: Uuid) -> Result<bool, sqlx::Error> {
         let mut session = self.session().await?;
         let released = sqlx::query(
             "with released as (
                  update signaling.lane
-                 set hold = null, hold_reason = null, hold_since = null, hold_until = null, hold_probes = 0
-                 where app = $1 and hold is not null
+                 set hold = null, hold_reason = null, hold_since = null, hold_until = null, hold_probes = 0,
+                     probe_claim_id = null
+                 where app = $1 and probe_claim_id = $2
                  returning app)
              select pg_notify('signaling_bell', app) from released",
         )
         .persistent(session.keeps_statements())
         .bind(app)
+        .bind(probe)
         .fetch_optional(&mut *session)
         .await?;
         session.finish().await?;
@@ -237,13 +245,17 @@ impl Outbox {
     ///
     /// # Errors
     /// Where the database fails.
-    pub async fn give_back_probe(&self, app: &str) -> Result<(), sqlx::Error> {
+    pub async fn give_back_probe(&self, app: &str, probe: Uuid) -> Result<(), sqlx::Error> {
         let mut session = self.session().await?;
-        sqlx::query("update signaling.lane set hold_until = clock_timestamp() where app = $1 and hold is not null")
-            .persistent(session.keeps_statements())
-            .bind(app)
-            .execute(&mut *session)
-            .await?;
+        sqlx::query(
+            "update signaling.lane set hold_until = clock_timestamp(), probe_claim_id = null
+             where app = $1 and probe_claim_id = $2",
+        )
+        .persistent(session.keeps_statements())
+        .bind(app)
+        .bind(probe)
+        .execute(&mut *session)
+        .await?;
         session.finish().await
     }
 

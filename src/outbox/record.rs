@@ -1,6 +1,6 @@
 //! The record: what became of claimed rows, many in one statement.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::time::Duration;
 
 use time::OffsetDateTime;
@@ -69,16 +69,16 @@ impl Record {
 }
 
 impl Outbox {
-    /// Writes records, all or none. Returns the ids of the rows that were written; the others are no longer under
-    /// the claims that their records name.
+    /// Writes records in one statement. Returns the ids that are settled: true for those that were written, false for
+    /// those whose rows are no longer under the claims that they name. The others are locked by somebody: try again.
     ///
     /// # Errors
-    /// Where the database fails. Writing the same records again is safe.
+    /// Where the database fails; then none is written. Writing the same records again is safe.
     pub async fn record(
         &self,
         records: &[Record],
         recorded_by: &str,
-    ) -> Result<HashSet<i64>, sqlx::Error> {
+    ) -> Result<HashMap<i64, bool>, sqlx::Error> {
         let column = |value: fn(&Record) -> i64| records.iter().map(value).collect::<Vec<_>>();
         let call = |record: &Record| record.call.clone();
         let ids = column(|record| record.id);
@@ -118,8 +118,8 @@ impl Outbox {
             .map(|record| Some(micros(record.call.as_ref()?.duration)))
             .collect();
 
-        let mut session = self.session().await?;
-        let written: Vec<i64> = sqlx::query_scalar(include_str!("record.sql"))
+        let mut session = self.recorder_session().await?;
+        let settled: Vec<(i64, bool)> = sqlx::query_as(include_str!("record.sql"))
             .persistent(session.keeps_statements())
             .bind(ids)
             .bind(claim_ids)
@@ -136,6 +136,6 @@ impl Outbox {
             .fetch_all(&mut *session)
             .await?;
         session.finish().await?;
-        Ok(written.into_iter().collect())
+        Ok(settled.into_iter().collect())
     }
 }

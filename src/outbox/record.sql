@@ -6,6 +6,12 @@ record as materialized (
                          $7::int[], $8::text[], $9::text[], $10::text[], $11::bigint[])
         as record (id, claim_id, due_at, status, counted, sent_at, http_status, request_id, error, outcome, duration_us)
 ),
+-- Rows that somebody else has locked are left for the next time: one of them must not hold up all the others.
+free as materialized (
+    select outbox.id from signaling.outbox join record using (id)
+    where outbox.id = any ($1) and outbox.claim_id = record.claim_id and outbox.status = 'pending'
+    for no key update of outbox skip locked
+),
 recorded as (
     update signaling.outbox
     set status = coalesce(record.status, 'pending'),
@@ -23,7 +29,7 @@ recorded as (
                      when record.status = 'expired' then coalesce(outbox.error, record.error)
                      else coalesce(record.error, outbox.error) end
     from record
-    where outbox.id = any ($1) and outbox.id = record.id
+    where outbox.id = any (array(select id from free)) and outbox.id = record.id
       and outbox.claim_id = record.claim_id and outbox.status = 'pending'
     returning outbox.id, outbox.attempts - record.counted + 1 as attempt
 ),
@@ -34,4 +40,9 @@ logged as (
     from record join recorded using (id)
     where record.outcome is not null
 )
-select id from recorded
+-- Late is a record whose claim has ended. What is neither written nor late was locked.
+select id, true as is_written from recorded
+union all
+select id, false from record
+where not exists (select from signaling.outbox
+                  where outbox.id = record.id and outbox.claim_id = record.claim_id and outbox.status = 'pending')

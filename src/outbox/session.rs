@@ -13,8 +13,9 @@ use super::{SharedClock, explain};
 
 /// What every session is told. The statements are written for indexes; a plan that was made while the table was
 /// empty would read the whole table for as long as the plan is kept, which for a queue is until the next ANALYZE.
-/// The costs that discouraged plans are given would make short statements compile with JIT.
-macro_rules! planner_settings {
+/// The costs that discouraged plans are given would make short statements compile with JIT. And a lock that a client
+/// sits on must not tie up a connection for as long as it likes.
+macro_rules! session_settings {
     ($set:literal) => {
         concat!(
             $set,
@@ -22,18 +23,22 @@ macro_rules! planner_settings {
             $set,
             " enable_bitmapscan = off; ",
             $set,
-            " jit = off"
+            " jit = off; ",
+            $set,
+            " lock_timeout = '2s'"
         )
     };
 }
 
 /// How long a statement may wait for a free connection of the pool.
-const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(10);
+const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The database with the outbox, over a bounded number of connections.
 #[derive(Debug)]
 pub struct Outbox {
     pub(super) pool: PgPool,
+    /// What is known of calls gets into the database whatever the lanes wait for.
+    recorder: PgPool,
     options: PgConnectOptions,
     pooler: bool,
     clock: SharedClock,
@@ -87,23 +92,26 @@ impl Outbox {
         let pooler = has_transaction_pooler(&options)
             .await
             .map_err(unreachable)?;
-        let pool = PgPoolOptions::new()
-            .max_connections(max_connections)
-            .acquire_timeout(ACQUIRE_TIMEOUT)
-            // A connection that has died shows in the statement itself, which every caller repeats; asking before
-            // each would add a round trip to every claim.
-            .test_before_acquire(false)
-            .after_connect(move |connection, _| {
-                Box::pin(async move {
-                    if !pooler {
-                        connection.execute(planner_settings!("set")).await?;
-                    }
-                    Ok(())
+        let pool_of = |connections| {
+            PgPoolOptions::new()
+                .max_connections(connections)
+                .acquire_timeout(ACQUIRE_TIMEOUT)
+                // A connection that has died shows in the statement itself, which every caller repeats; asking before
+                // each would add a round trip to every claim.
+                .test_before_acquire(false)
+                .after_connect(move |connection, _| {
+                    Box::pin(async move {
+                        if !pooler {
+                            connection.execute(session_settings!("set")).await?;
+                        }
+                        Ok(())
+                    })
                 })
-            })
-            .connect_lazy_with(options.clone());
+                .connect_lazy_with(options.clone())
+        };
         Ok(Self {
-            pool,
+            pool: pool_of(max_connections),
+            recorder: pool_of(1),
             options,
             pooler,
             clock: SharedClock::default(),
@@ -120,24 +128,34 @@ impl Outbox {
         &self.clock
     }
 
-    /// A connection of its own, for what needs a session: migrations and the doorbell.
+    /// How to connect, for what needs a connection of its own: migrations and the doorbell.
     pub(super) fn options(&self) -> &PgConnectOptions {
         &self.options
     }
 
     /// A session for one statement.
     pub(super) async fn session(&self) -> Result<Session, sqlx::Error> {
+        self.session_of(&self.pool).await
+    }
+
+    /// A session that only the recorder uses.
+    pub(super) async fn recorder_session(&self) -> Result<Session, sqlx::Error> {
+        self.session_of(&self.recorder).await
+    }
+
+    async fn session_of(&self, pool: &PgPool) -> Result<Session, sqlx::Error> {
         if self.pooler {
-            let begin = concat!("begin; ", planner_settings!("set local"));
-            Ok(Session::Pooled(self.pool.begin_with(begin).await?))
+            let begin = concat!("begin; ", session_settings!("set local"));
+            Ok(Session::Pooled(pool.begin_with(begin).await?))
         } else {
-            Ok(Session::Own(self.pool.acquire().await?))
+            Ok(Session::Own(pool.acquire().await?))
         }
     }
 
     /// Closes the connections.
     pub async fn close(&self) {
         self.pool.close().await;
+        self.recorder.close().await;
     }
 }
 

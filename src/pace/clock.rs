@@ -97,17 +97,22 @@ pub struct ClockReading {
 }
 
 impl ClockReading {
+    /// By how much an estimate from this reading may be wrong at a later time.
+    fn error_at(&self, now: Instant) -> Duration {
+        let age = now.saturating_duration_since(self.answered.instant);
+        self.round_trip() / 2 + age.mul_f64(DRIFT)
+    }
+
     fn round_trip(&self) -> Duration {
         self.answered.instant.saturating_duration_since(self.asked)
     }
 }
 
-/// Readings older than this give way to any newer one: two crystals drift apart by some 50 µs a second at worst,
-/// which over this time is less than the tolerance of a slot.
-const KEEP_READING: Duration = Duration::from_secs(20);
+/// How far two clocks drift apart at worst, as a share of the time: a crystal is good for some 50 millionths.
+const DRIFT: f64 = 100e-6;
 
-/// This process's estimate of the database's clock: the reading with the shortest round trip of the last while,
-/// taken as shown halfway. The error is at most half of that round trip, and the drift since.
+/// This process's estimate of the database's clock: the reading with the least possible error, taken as shown
+/// halfway. That error is half of its round trip, and the drift since.
 #[derive(Debug, Clone, Copy)]
 pub struct DbClock {
     best: ClockReading,
@@ -130,17 +135,14 @@ impl DbClock {
     /// Takes in a reading that a statement brought along.
     pub fn observe(&mut self, reading: ClockReading) {
         self.newest = reading;
-        let age = reading
-            .answered
-            .instant
-            .saturating_duration_since(self.best.answered.instant);
+        let now = reading.answered.instant;
         // A reading that can't be reconciled with the estimate means that a clock was set, or that this host slept.
         let contradicts = {
             let (earliest, latest) = (self.at(reading.asked), self.at(reading.answered.instant));
             let slack = self.best.round_trip() + Duration::from_millis(2);
             reading.shown + slack < earliest || reading.shown > latest + slack
         };
-        if contradicts || age > KEEP_READING || reading.round_trip() <= self.best.round_trip() {
+        if contradicts || reading.error_at(now) <= self.best.error_at(now) {
             self.best = reading;
         }
     }

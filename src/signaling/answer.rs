@@ -1,8 +1,8 @@
 //! What came back from a call, before anybody decides what it means.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
-use hyper::header::{HeaderMap, RETRY_AFTER};
+use hyper::header::{DATE, HeaderMap, RETRY_AFTER};
 use serde_json::Value;
 
 /// The most of an answer's body that is read. The documented bodies have some hundred bytes.
@@ -52,6 +52,9 @@ impl Answer {
             Ok(bytes) => read_body(bytes),
             Err(why) => (AnswerBody::Unreadable(why), None),
         };
+        let date = headers
+            .get(DATE)
+            .and_then(|value| httpdate::parse_http_date(value.to_str().ok()?).ok());
         let id_in_header = || {
             Some(bounded(
                 headers.get("x-request-id")?.to_str().ok()?,
@@ -62,7 +65,7 @@ impl Answer {
             status,
             retry_after: headers
                 .get(RETRY_AFTER)
-                .and_then(|value| RetryAfter::parse(value.to_str().ok()?)),
+                .and_then(|value| RetryAfter::parse(value.to_str().ok()?, date)),
             request_id: id_in_body.or_else(id_in_header).filter(|id| !id.is_empty()),
             body,
         }
@@ -106,19 +109,20 @@ fn bounded(text: &str, chars: usize) -> String {
 }
 
 impl RetryAfter {
-    /// Reads the header: seconds, or an HTTP date (RFC 9110, section 10.2.3). A date is compared with this host's
-    /// clock, since the sender of the date is none of the processes that share the database's.
-    pub fn parse(value: &str) -> Option<Self> {
+    /// Reads the header: seconds, or an HTTP date (RFC 9110, section 10.2.3). A date is compared with the answer's own
+    /// `Date`, so that no clock but the API's matters, and with this host's where it has none.
+    pub fn parse(value: &str, date: Option<SystemTime>) -> Option<Self> {
         let value = value.trim();
-        if let Ok(seconds) = value.parse::<u64>() {
-            return Some(Self(Duration::from_secs(seconds)));
+        if !value.is_empty() && value.bytes().all(|byte| byte.is_ascii_digit()) {
+            // More seconds than a number holds are a very long time.
+            return Some(Self(Duration::from_secs(value.parse().unwrap_or(u64::MAX))));
         }
         let at = httpdate::parse_http_date(value).ok()?;
         #[expect(
             clippy::disallowed_methods,
-            reason = "an HTTP date is about the host's clock, not the database's"
+            reason = "an HTTP date is about the world's time, which no database is asked for"
         )]
-        let now = std::time::SystemTime::now();
+        let now = date.unwrap_or_else(SystemTime::now);
         Some(Self(at.duration_since(now).unwrap_or_default()))
     }
 }
@@ -176,19 +180,32 @@ mod tests {
 
     #[test]
     fn retry_after_is_seconds_or_a_date() {
+        let parse = |value| RetryAfter::parse(value, None).map(|asked| asked.0);
+        assert_eq!(parse(" 7 "), Some(Duration::from_secs(7)));
         assert_eq!(
-            RetryAfter::parse(" 7 "),
-            Some(RetryAfter(Duration::from_secs(7)))
+            parse("99999999999999999999999"),
+            Some(Duration::from_secs(u64::MAX))
         );
-        assert_eq!(
-            RetryAfter::parse("Fri, 01 Jan 1999 00:00:00 GMT"),
-            Some(RetryAfter(Duration::ZERO))
-        );
-        let far = RetryAfter::parse("Fri, 01 Jan 2100 00:00:00 GMT").expect("a date");
-        assert!(far.0 > Duration::from_secs(86_400));
-        for nonsense in ["", "-1", "soon", "1.5", "99999999999999999999999"] {
-            assert_eq!(RetryAfter::parse(nonsense), None, "{nonsense}");
+        assert_eq!(parse("Fri, 01 Jan 1999 00:00:00 GMT"), Some(Duration::ZERO));
+        assert!(parse("Fri, 01 Jan 2100 00:00:00 GMT") > Some(Duration::from_secs(86_400)));
+        for nonsense in ["", "-1", "soon", "1.5"] {
+            assert_eq!(parse(nonsense), None, "{nonsense}");
         }
+    }
+
+    #[test]
+    fn a_date_is_compared_with_the_apis_own_clock() {
+        let mut headers = HeaderMap::new();
+        headers.insert(
+            DATE,
+            "Fri, 01 Jan 1999 00:00:00 GMT".parse().expect("a value"),
+        );
+        headers.insert(
+            RETRY_AFTER,
+            "Fri, 01 Jan 1999 00:00:09 GMT".parse().expect("a value"),
+        );
+        let answer = Answer::read(429, &headers, Ok(b""));
+        assert_eq!(answer.retry_after, Some(RetryAfter(Duration::from_secs(9))));
     }
 
     proptest! {

@@ -211,10 +211,12 @@ impl Client {
         request: SignedRequest,
     ) -> Result<Answer, CallFailure> {
         let timeout = self.settings.request_timeout;
-        let (answer, reusable) =
-            tokio::time::timeout(timeout, exchange(&mut connection.sender, request.0))
+        let deadline = tokio::time::Instant::now() + timeout;
+        let response =
+            tokio::time::timeout_at(deadline, exchange(&mut connection.sender, request.0))
                 .await
                 .map_err(|_| CallFailure::TimedOut(timeout))??;
+        let (answer, reusable) = read(response, deadline).await;
         if reusable {
             connection.reuse().await;
         }
@@ -244,40 +246,36 @@ pub struct SignedRequest(Request<Full<Bytes>>);
 async fn exchange(
     sender: &mut SendRequest<Full<Bytes>>,
     request: Request<Full<Bytes>>,
-) -> Result<(Answer, bool), CallFailure> {
-    let response = sender
-        .try_send_request(request)
-        .await
-        .map_err(|mut error| {
-            let unsent = error.take_message().is_some();
-            let why = causes(error.error());
-            if unsent {
-                CallFailure::NotSent(why)
-            } else {
-                CallFailure::Broken(why)
-            }
-        })?;
-    Ok(read(response).await)
+) -> Result<Response<Incoming>, CallFailure> {
+    sender.try_send_request(request).await.map_err(|mut error| {
+        let unsent = error.take_message().is_some();
+        let why = causes(error.error());
+        if unsent {
+            CallFailure::NotSent(why)
+        } else {
+            CallFailure::Broken(why)
+        }
+    })
 }
 
 /// Reads an answer, and whether its connection can be used again. Once a status is here, it counts, even where the
 /// rest does not come: a 400 with half a body is a 400.
-async fn read(response: Response<Incoming>) -> (Answer, bool) {
+async fn read(response: Response<Incoming>, deadline: tokio::time::Instant) -> (Answer, bool) {
     let (head, body) = response.into_parts();
-    let collected = Limited::new(body, MAX_BODY_BYTES)
-        .collect()
-        .await
-        .map(http_body_util::Collected::to_bytes);
-    let body = match &collected {
-        Ok(bytes) => Ok(bytes.as_ref()),
-        Err(error) if error.is::<http_body_util::LengthLimitError>() => {
+    let collected =
+        tokio::time::timeout_at(deadline, Limited::new(body, MAX_BODY_BYTES).collect()).await;
+    let body = match collected {
+        Ok(Ok(body)) => Ok(body.to_bytes()),
+        Ok(Err(error)) if error.is::<http_body_util::LengthLimitError>() => {
             Err("its body is longer than 64 KiB")
         }
-        Err(_) => Err("its body did not come to its end"),
+        Ok(Err(_)) => Err("its body did not come to its end"),
+        Err(_) => Err("its body did not come in time"),
     };
+    let read = body.as_ref().map(AsRef::as_ref).map_err(|why| *why);
     (
-        Answer::read(head.status.as_u16(), &head.headers, body),
-        collected.is_ok(),
+        Answer::read(head.status.as_u16(), &head.headers, read),
+        body.is_ok(),
     )
 }
 

@@ -1,6 +1,7 @@
 //! The delivery of one message: wait for the slot, call, decide, hand over to the recorder.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tokio_util::sync::CancellationToken;
@@ -11,7 +12,7 @@ use crate::message::Message;
 use crate::outbox::{CallRecord, Claimed, HoldKind, Record};
 use crate::outcome::{self, FinalStatus, Next, Outcome};
 use crate::pace::clock::Moment;
-use crate::pace::{DbTime, SendPermit};
+use crate::pace::{DbClock, DbTime, SendPermit};
 use crate::signaling::{
     Answer, ApiRequest, CallFailure, Connection, CredentialError, SignedRequest,
 };
@@ -45,13 +46,13 @@ pub(super) async fn deliver(
 ) {
     let mut wants_slot = false;
     // A probe that has found nothing out lets another message probe.
-    let mut probe_is_open = claimed.probe;
+    let mut open_probe = claimed.probe();
     let record = tokio::select! {
         biased;
         () = wave.cancelled() => Record::unharmed(&claimed),
         ready = get_ready(&lane, &claimed) => match ready {
             Ok(ready) => {
-                probe_is_open = false;
+                open_probe = None;
                 call(&lane, &claimed, ready).await
             }
             Err(NoCall::Record(record)) => record,
@@ -60,18 +61,18 @@ pub(super) async fn deliver(
                 Record::unharmed(&claimed)
             }
             Err(NoCall::Failed(at, failure)) => {
-                probe_is_open = false;
+                open_probe = None;
                 conclude(&lane, &claimed, at, at, Err(failure)).await
             }
             Err(NoCall::NoCredentials(error)) => {
-                probe_is_open = false;
-                lane.hold(HoldKind::Parked, &error.to_string(), claimed.probe).await;
+                open_probe = None;
+                lane.hold(HoldKind::Parked, &error.to_string(), claimed.probe()).await;
                 Record::unharmed(&claimed)
             }
         },
     };
-    if probe_is_open {
-        lane.give_back_probe().await;
+    if let Some(probe) = open_probe {
+        lane.give_back_probe(probe).await;
     }
     // The recorder takes records for as long as there are deliveries.
     records
@@ -112,10 +113,7 @@ async fn get_ready(lane: &Lane, claimed: &Claimed) -> Result<Ready, NoCall> {
         .await
         .map_err(|failure| NoCall::Failed(lane.now(), failure))?;
     let request = sign(lane, message, &connection).map_err(no_credentials)?;
-    tokio::time::sleep_until(slot.into()).await;
-
-    // The clock may have been corrected while this waited.
-    let clock = lane.shared.outbox.clock().get().unwrap_or(clock);
+    let clock = wait_for(claimed.slot_at, lane, clock).await;
     let now = Moment::now();
     if claimed
         .terms
@@ -149,6 +147,18 @@ async fn get_ready(lane: &Lane, claimed: &Claimed) -> Result<Ready, NoCall> {
             );
             connection.put_back();
             Err(NoCall::Late)
+        }
+    }
+}
+
+/// Waits for a time on the database's clock, also where the estimate of that is corrected meanwhile; for the estimate
+/// by which it has come.
+async fn wait_for(at: DbTime, lane: &Lane, mut clock: DbClock) -> DbClock {
+    loop {
+        tokio::time::sleep_until(clock.instant_of(at).into()).await;
+        clock = lane.shared.outbox.clock().get().unwrap_or(clock);
+        if clock.at(Instant::now()) >= at {
+            return clock;
         }
     }
 }
@@ -205,7 +215,7 @@ async fn conclude(
         &outcome,
         sent_at,
         error.as_deref().unwrap_or_default(),
-        claimed.probe,
+        claimed.probe(),
     )
     .await;
     let (status, due_at) = match next {

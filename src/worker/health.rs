@@ -53,7 +53,7 @@ impl Health {
                     Verdict::Well
                 }
             }
-            Outcome::Retry | Outcome::Ambiguous => {
+            Outcome::Retry(_) | Outcome::Ambiguous => {
                 let failures = self
                     .failures
                     .fetch_add(1, Ordering::Relaxed)
@@ -81,7 +81,7 @@ mod tests {
         let health = Health::default();
         for _ in 0..100 {
             for _ in 1..FAILURES_OF_AN_OUTAGE {
-                assert_eq!(health.judge(&Outcome::Retry, false), Verdict::Well);
+                assert_eq!(health.judge(&Outcome::Retry(None), false), Verdict::Well);
             }
             assert_eq!(health.judge(&FINE, false), Verdict::Well);
         }
@@ -89,7 +89,7 @@ mod tests {
             assert_eq!(health.judge(&Outcome::Ambiguous, false), Verdict::Well);
         }
         assert_eq!(
-            health.judge(&Outcome::Retry, false),
+            health.judge(&Outcome::Retry(None), false),
             Verdict::Hold(HoldKind::Broken)
         );
     }
@@ -98,7 +98,7 @@ mod tests {
     fn a_probe_decides_alone() {
         let health = Health::default();
         assert_eq!(
-            health.judge(&Outcome::Retry, true),
+            health.judge(&Outcome::Retry(None), true),
             Verdict::Hold(HoldKind::Broken)
         );
         assert_eq!(

@@ -1,9 +1,10 @@
 //! The recorder: writes what became of messages, many at a time, and keeps it until the database has it.
 
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{OwnedSemaphorePermit, mpsc};
+use tokio::sync::{OwnedSemaphorePermit, mpsc, watch};
 
 use super::lane::Lane;
 use crate::outbox::{Outbox, Record, explain};
@@ -24,83 +25,119 @@ const MAX_BATCH: usize = 200;
 const LINGER: Duration = Duration::from_millis(5);
 /// The pause before a failed statement is tried again, at first and at most.
 const RETRY_PAUSE: Duration = Duration::from_millis(50);
-const RETRY_PAUSE_CAP: Duration = Duration::from_secs(2);
+const RETRY_PAUSE_CAP: Duration = Duration::from_secs(1);
 
-/// Records until all senders are gone and everything is written.
-pub(super) async fn run(mut inbox: mpsc::Receiver<Delivered>, outbox: Arc<Outbox>, name: String) {
-    let mut batch = Vec::with_capacity(MAX_BATCH);
-    while inbox.recv_many(&mut batch, MAX_BATCH).await > 0 {
-        let linger = tokio::time::sleep(LINGER);
-        tokio::pin!(linger);
-        while batch.len() < MAX_BATCH {
-            let room = MAX_BATCH - batch.len();
-            tokio::select! {
-                () = &mut linger => break,
-                received = inbox.recv_many(&mut batch, room) => if received == 0 { break },
+/// When a statement takes so long, the recorder is behind: lanes claim nothing until it has caught up, so that no
+/// message whose outcome is known is called again because its lease has ended meanwhile.
+const BEHIND_AFTER: Duration = Duration::from_millis(500);
+
+/// What the recorder works with.
+pub(super) struct Recorder {
+    pub(super) outbox: Arc<Outbox>,
+    /// Who records, for people.
+    pub(super) name: String,
+    /// Whether it is behind.
+    pub(super) behind: watch::Sender<bool>,
+}
+
+impl Recorder {
+    /// Records until all senders are gone and everything is written.
+    pub(super) async fn run(self, mut inbox: mpsc::Receiver<Delivered>) {
+        let mut batch = Vec::with_capacity(MAX_BATCH);
+        // Rows that were locked are still in the batch: they go with the next one.
+        while !batch.is_empty() || inbox.recv_many(&mut batch, MAX_BATCH).await > 0 {
+            let linger = tokio::time::sleep(LINGER);
+            tokio::pin!(linger);
+            while batch.len() < MAX_BATCH {
+                let room = MAX_BATCH - batch.len();
+                tokio::select! {
+                    () = &mut linger => break,
+                    received = inbox.recv_many(&mut batch, room) => if received == 0 { break },
+                }
             }
+            let records: Vec<Record> = batch
+                .iter()
+                .map(|delivered| delivered.record.clone())
+                .collect();
+            let settled = self.write(&records).await;
+            let mut locked = Vec::new();
+            for delivered in batch.drain(..) {
+                if !settled.contains(&delivered.record.id) {
+                    locked.push(delivered);
+                } else if delivered.wants_slot {
+                    delivered.lane.ring();
+                } else if delivered.record.status.is_none() {
+                    delivered.lane.look();
+                }
+            }
+            if !locked.is_empty() {
+                tokio::time::sleep(RETRY_PAUSE).await;
+            }
+            batch = locked;
         }
-        let records: Vec<Record> = batch
-            .iter()
-            .map(|delivered| delivered.record.clone())
-            .collect();
-        write(&outbox, &records, &name).await;
-        for delivered in batch.drain(..) {
-            if delivered.wants_slot {
-                delivered.lane.ring();
-            } else if delivered.record.status.is_none() {
-                delivered.lane.look();
+    }
+
+    /// Writes records, and again until the database has answered. Returns the ids of those that are done with: written,
+    /// too late, or refused. A record that the database refuses for what is in it is given up, alone: its lease
+    /// ends, and the message is due again.
+    async fn write(&self, records: &[Record]) -> HashSet<i64> {
+        let mut pause = RETRY_PAUSE;
+        loop {
+            match self.try_write(records).await {
+                Ok(settled) => {
+                    self.behind.send_replace(false);
+                    for late in records
+                        .iter()
+                        .filter(|record| settled.get(&record.id) == Some(&false))
+                    {
+                        tracing::warn!(
+                            message_id = late.id,
+                            called = late.call.is_some(),
+                            "a record came after its claim had ended: it is not written"
+                        );
+                    }
+                    return settled.into_keys().collect();
+                }
+                Err(error) if is_about_the_data(&error) && records.len() > 1 => {
+                    let (first, second) = records.split_at(records.len() / 2);
+                    let mut settled = Box::pin(self.write(first)).await;
+                    settled.extend(Box::pin(self.write(second)).await);
+                    return settled;
+                }
+                Err(error) if is_about_the_data(&error) => {
+                    for record in records {
+                        tracing::error!(
+                            message_id = record.id,
+                            error = explain(&error),
+                            "the database refuses this record: the message is due again when its lease ends"
+                        );
+                    }
+                    return records.iter().map(|record| record.id).collect();
+                }
+                Err(error) => {
+                    self.behind.send_replace(true);
+                    if pause == RETRY_PAUSE {
+                        tracing::warn!(
+                            records = records.len(),
+                            error = explain(&error),
+                            "records can't be written: kept, and tried again"
+                        );
+                    }
+                    tokio::time::sleep(pause).await;
+                    pause = (pause * 2).min(RETRY_PAUSE_CAP);
+                }
             }
         }
     }
-}
 
-/// Writes records, and again until the database has them. Only a record that the database refuses for what is in
-/// it is given up, alone: its lease ends, and the message is due again.
-async fn write(outbox: &Outbox, records: &[Record], name: &str) {
-    let mut pause = RETRY_PAUSE;
-    loop {
-        match outbox.record(records, name).await {
-            Ok(written) => {
-                for late in records
-                    .iter()
-                    .filter(|record| !written.contains(&record.id))
-                {
-                    tracing::warn!(
-                        message_id = late.id,
-                        called = late.call.is_some(),
-                        "a record came after its claim had ended: it is not written"
-                    );
-                }
-                return;
-            }
-            Err(error) if is_about_the_data(&error) && records.len() > 1 => {
-                let (first, second) = records.split_at(records.len() / 2);
-                Box::pin(write(outbox, first, name)).await;
-                Box::pin(write(outbox, second, name)).await;
-                return;
-            }
-            Err(error) if is_about_the_data(&error) => {
-                for record in records {
-                    tracing::error!(
-                        message_id = record.id,
-                        error = explain(&error),
-                        "the database refuses this record: the message is due again when its lease ends"
-                    );
-                }
-                return;
-            }
-            Err(error) => {
-                if pause == RETRY_PAUSE {
-                    tracing::warn!(
-                        records = records.len(),
-                        error = explain(&error),
-                        "records can't be written: kept, and tried again"
-                    );
-                }
-                tokio::time::sleep(pause).await;
-                pause = (pause * 2).min(RETRY_PAUSE_CAP);
-            }
+    async fn try_write(&self, records: &[Record]) -> Result<HashMap<i64, bool>, sqlx::Error> {
+        let writing = self.outbox.record(records, &self.name);
+        tokio::pin!(writing);
+        if let Ok(written) = tokio::time::timeout(BEHIND_AFTER, &mut writing).await {
+            return written;
         }
+        self.behind.send_replace(true);
+        writing.await
     }
 }
 

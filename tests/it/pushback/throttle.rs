@@ -276,7 +276,6 @@ async fn a_fleet_that_believes_in_500_settles_where_the_api_allows_100() {
 }
 
 #[tokio::test]
-#[ignore = "the loop of a lane sleeps until the next slot, and lets nothing expire until then"]
 async fn a_message_expires_also_while_its_app_waits_for_retry_after() {
     let world = World::new().await;
     world.set_faults(&["429:retry_after=600"]);

@@ -1,0 +1,152 @@
+//! The loop of a lane: wait for room, claim, hand out, rest.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::delivery;
+use super::lane::Lane;
+use super::recorder::Delivered;
+use super::rest::Rest;
+use crate::outbox::{Batch, ClaimRequest, explain};
+
+/// How long a process that begins waits for the answer to its first call.
+const FIRST_ANSWER: Duration = Duration::from_secs(1);
+/// The pause after the database has failed, at first and at most.
+const DATABASE_PAUSE: Duration = Duration::from_millis(100);
+const DATABASE_PAUSE_CAP: Duration = Duration::from_secs(2);
+
+/// The loop of a lane, with what only it uses.
+pub(super) struct LaneLoop {
+    lane: Arc<Lane>,
+    records: mpsc::Sender<Delivered>,
+    deliveries: TaskTracker,
+    rest: Rest,
+    database_pause: Duration,
+}
+
+impl LaneLoop {
+    pub(super) fn new(
+        lane: Arc<Lane>,
+        records: mpsc::Sender<Delivered>,
+        deliveries: TaskTracker,
+    ) -> Self {
+        let rest = Rest::new(Arc::clone(&lane));
+        Self {
+            lane,
+            records,
+            deliveries,
+            rest,
+            database_pause: DATABASE_PAUSE,
+        }
+    }
+
+    /// Works until the shutdown. A claim is not interrupted: its rows are handed out, and given back by their
+    /// deliveries.
+    pub(super) async fn run(mut self, shutdown: CancellationToken) {
+        loop {
+            let Some(room) = shutdown.run_until_cancelled(self.wait_for_room()).await else {
+                return;
+            };
+            let rest = match self.claim(room).await {
+                Ok(batch) => {
+                    let next = self.rest.after(&batch);
+                    self.hand_out(batch);
+                    shutdown.run_until_cancelled(self.rest.take(next)).await
+                }
+                Err(error) => {
+                    let pause = self.pause_for_database(&error);
+                    shutdown
+                        .run_until_cancelled(tokio::time::sleep(pause))
+                        .await
+                }
+            };
+            if rest.is_none() {
+                return;
+            }
+        }
+    }
+
+    /// Waits until there is room for a message; for how many there is. A process begins with one call at a time, so
+    /// that a fleet with wrong credentials makes a handful of calls. It does not wait for long: the first call may
+    /// be one that waits for its receiver.
+    async fn wait_for_room(&self) -> usize {
+        let lane = &self.lane;
+        // What is known of calls is written before anything is claimed: it may be about the same rows.
+        lane.shared
+            .behind
+            .clone()
+            .wait_for(|behind| !behind)
+            .await
+            .ok();
+        if !lane.health.is_proven() {
+            let all = u32::try_from(lane.max_in_flight).unwrap_or(u32::MAX);
+            match tokio::time::timeout(FIRST_ANSWER, lane.room.acquire_many(all)).await {
+                Ok(_) if !lane.health.is_proven() => return 1,
+                Ok(_) => {}
+                Err(_) => lane.health.assume_well(),
+            }
+        }
+        // Only this loop takes permits, so what is available stays so.
+        if let Ok(permit) = lane.room.acquire().await {
+            drop(permit);
+        }
+        lane.room.available_permits()
+    }
+
+    async fn claim(&mut self, rows: usize) -> Result<Batch, sqlx::Error> {
+        let shared = &self.lane.shared;
+        let request = ClaimRequest {
+            app: &self.lane.app,
+            rows,
+            lease: shared.timing.lease,
+            claimed_by: &shared.name,
+            bell: shared.listening.load(Ordering::Relaxed),
+        };
+        let batch = shared.outbox.claim(&request).await?;
+        if self.database_pause != DATABASE_PAUSE {
+            tracing::info!(app = self.lane.app, "the database answers again");
+            self.database_pause = DATABASE_PAUSE;
+        }
+        Ok(batch)
+    }
+
+    fn pause_for_database(&mut self, error: &sqlx::Error) -> Duration {
+        if self.database_pause == DATABASE_PAUSE {
+            tracing::warn!(
+                app = self.lane.app,
+                error = explain(error),
+                "the database fails: trying again until it answers"
+            );
+        }
+        // Spread, so that a fleet does not come back all at once.
+        let pause = self.database_pause.mul_f64(rand::random_range(0.5..1.0));
+        self.database_pause = (self.database_pause * 2).min(DATABASE_PAUSE_CAP);
+        pause
+    }
+
+    fn hand_out(&self, batch: Batch) {
+        if batch.hold.is_some() {
+            self.lane.give_back();
+        }
+        for claimed in batch.messages {
+            // There is room: the claim was for no more rows than that.
+            let Ok(room) = Arc::clone(&self.lane.room).try_acquire_owned() else {
+                break;
+            };
+            let recall = self.lane.recall_of(&claimed);
+            let delivery = delivery::deliver(
+                Arc::clone(&self.lane),
+                claimed,
+                recall,
+                room,
+                self.records.clone(),
+            );
+            self.deliveries.spawn(delivery);
+        }
+    }
+}

@@ -1,0 +1,211 @@
+//! What a lane does between two claims: it waits for slots while there is a backlog, and sleeps while there is none.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use super::lane::Lane;
+use crate::outbox::{Batch, Hold};
+use crate::pace::{DbTime, HORIZON};
+
+/// The longest nap of a lane that can't hear the bell.
+const DEAF_POLL: Duration = Duration::from_millis(200);
+/// The first nap after the bell was switched on, or without one.
+const FIRST_NAP: Duration = Duration::from_millis(5);
+/// After so long asleep a lane claims, so that the bell stays on: less than half of the minute that a claim asks for.
+const BELL_RENEWAL: Duration = Duration::from_secs(25);
+/// How often rows are looked for whose time is over while nobody claims them.
+const EXPIRE_EVERY: Duration = Duration::from_secs(1);
+
+/// How a lane rests.
+#[derive(Debug)]
+pub(super) struct Rest {
+    lane: Arc<Lane>,
+    /// How long to sleep when nothing wakes the lane. It grows from nap to nap, also over claims that took nothing.
+    nap: Duration,
+    next_expiry: Instant,
+}
+
+/// What to do after a claim.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Next {
+    /// There may be more: claim again when half of the horizon is free.
+    ClaimAt(DbTime),
+    /// Everything due is taken, or nothing may be: sleep until the bell, or something is due.
+    Sleep {
+        next_due_at: Option<DbTime>,
+        hold: Option<Hold>,
+    },
+}
+
+impl Rest {
+    pub(super) fn new(lane: Arc<Lane>) -> Self {
+        Self {
+            lane,
+            nap: FIRST_NAP,
+            next_expiry: Instant::now(),
+        }
+    }
+
+    /// Takes in a claim, and decides what to do after it.
+    pub(super) fn after(&mut self, batch: &Batch) -> Next {
+        if !batch.messages.is_empty() || batch.bell_switched_on {
+            self.nap = FIRST_NAP;
+        }
+        if self.hears() && !batch.bell_switched_on {
+            self.nap = self.longest_nap();
+        }
+        after(batch)
+    }
+
+    /// Rests.
+    pub(super) async fn take(&mut self, next: Next) {
+        self.expire().await;
+        match next {
+            Next::ClaimAt(at) => {
+                let wait = at.since(self.lane.now());
+                if wait > self.lane.shared.timing.poll {
+                    // The API has asked for a long pause: meanwhile rows expire, and a person may step in.
+                    self.nap = self.longest_nap();
+                    Box::pin(self.sleep(None, None)).await;
+                } else {
+                    tokio::time::sleep(wait).await;
+                }
+            }
+            Next::Sleep { next_due_at, hold } => Box::pin(self.sleep(next_due_at, hold)).await,
+        }
+    }
+
+    /// Sleeps until the bell rings or something is due. Naps get longer: an insert whose transaction was open while
+    /// the bell was switched on does not ring it, and is found about as long after its commit as it took.
+    async fn sleep(&mut self, mut next_due_at: Option<DbTime>, mut hold: Option<Hold>) {
+        let lane = Arc::clone(&self.lane);
+        // A claim wants the bell for a minute and renews that in its second half: back to it in time.
+        let bell_fades = Instant::now() + BELL_RENEWAL;
+        while Instant::now() < bell_fades {
+            let now = lane.now();
+            // What is due while the lane is held waits for the hold's end.
+            let due_in = match hold {
+                Some(hold) => Some(hold.until.since(now)),
+                None => next_due_at.map(|due_at| due_at.since(now)),
+            };
+            let nap = self
+                .nap
+                .min(self.longest_nap())
+                .min(bell_fades.saturating_duration_since(Instant::now()));
+            tokio::select! {
+                () = lane.bell.notified() => {
+                    self.nap = FIRST_NAP;
+                    return;
+                }
+                () = lane.look.notified() => {}
+                () = tokio::time::sleep(due_in.map_or(nap, |due_in| due_in.min(nap))) => {
+                    self.nap = (nap * 2).max(FIRST_NAP);
+                }
+            }
+            self.expire().await;
+            // An error here shows again in the claim, which deals with it.
+            let Ok(peek) = lane.shared.outbox.peek(&lane.app).await else {
+                return;
+            };
+            next_due_at = peek.next_due_at;
+            // A hold whose time has come is not a reason to look at once, over and over.
+            hold = peek.hold.filter(|hold| hold.until > peek.at);
+            if hold.is_none() && next_due_at.is_some_and(|due_at| due_at <= peek.at) {
+                return;
+            }
+        }
+    }
+
+    /// Ends rows whose time is over while nobody claims them, every now and then.
+    async fn expire(&mut self) {
+        let now = Instant::now();
+        if now >= self.next_expiry {
+            self.next_expiry = now + EXPIRE_EVERY;
+            // An error here shows again in the claim, which deals with it.
+            self.lane.shared.outbox.expire(&self.lane.app).await.ok();
+        }
+    }
+
+    fn hears(&self) -> bool {
+        self.lane.shared.listening.load(Ordering::Relaxed)
+    }
+
+    fn longest_nap(&self) -> Duration {
+        let poll = self.lane.shared.timing.poll;
+        if self.hears() {
+            poll
+        } else {
+            poll.min(DEAF_POLL)
+        }
+    }
+}
+
+fn after(batch: &Batch) -> Next {
+    if batch.hold.is_none() && (batch.slots == 0 || batch.is_full()) {
+        Next::ClaimAt(batch.next_slot_at - HORIZON / 2)
+    } else {
+        Next::Sleep {
+            next_due_at: batch.next_due_at,
+            hold: batch.hold,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::outbox::HoldKind;
+
+    const AT: DbTime = DbTime::from_micros(1_000_000_000);
+
+    fn batch(slots: usize, ended: usize) -> Batch {
+        Batch {
+            messages: Vec::new(),
+            slots,
+            ended,
+            at: AT,
+            next_slot_at: AT + HORIZON,
+            next_due_at: None,
+            hold: None,
+            bell_switched_on: false,
+        }
+    }
+
+    #[test]
+    fn a_lane_claims_again_when_half_of_the_horizon_is_free() {
+        let again = Next::ClaimAt(AT + HORIZON / 2);
+        assert_eq!(after(&batch(0, 0)), again);
+        assert_eq!(after(&batch(3, 3)), again);
+    }
+
+    #[test]
+    fn a_lane_that_has_taken_everything_sleeps() {
+        assert_eq!(
+            after(&batch(3, 2)),
+            Next::Sleep {
+                next_due_at: None,
+                hold: None
+            }
+        );
+    }
+
+    #[test]
+    fn a_held_lane_sleeps_whatever_its_probe_took() {
+        let hold = Some(Hold {
+            kind: HoldKind::Parked,
+            until: AT + HORIZON,
+        });
+        let probe = Batch {
+            hold,
+            ..batch(1, 1)
+        };
+        assert_eq!(
+            after(&probe),
+            Next::Sleep {
+                next_due_at: None,
+                hold
+            }
+        );
+    }
+}
