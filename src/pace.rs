@@ -1,10 +1,10 @@
 //! The pace of an app's calls: slots on the database's clock, and how a process keeps to them.
 //!
 //! Slots are given out by the claim (`outbox/claim.sql`) at a spacing of one over the lane's rate. A call may start
-//! from its slot on until [`TOLERANCE`] later. With a rate of `limit / (1 + MARGIN_S)` slots a second, the starts
-//! of any sliding second lie in slots of at most `1 + MARGIN_S` seconds, so they are never more than `limit`. What
-//! of the margin the tolerance leaves over is for what no process can see: the error of its clock and the way of
-//! the request to the API.
+//! from its slot on until [`TOLERANCE`] later. With a rate of `limit / 1.02` slots a second (`signaling.slot_rate`),
+//! the starts of any sliding second that are at most 20 ms late lie in slots of at most 1.02 seconds, so they are
+//! never more than `limit`. What [`TOLERANCE`] leaves of those 20 ms is for what no process can see: the error of its
+//! clock and the way of the request to the API.
 
 pub mod clock;
 mod permit;
@@ -17,14 +17,6 @@ use std::time::Duration;
 /// How late a call may start after its slot.
 pub const TOLERANCE: Duration = Duration::from_millis(10);
 
-/// By how much the rate stays below the limit, as seconds of lateness that the bound allows for.
-const MARGIN_S: f64 = 0.02;
-
-/// Slots a second for a limit of calls in any sliding second.
-pub fn slot_rate(limit_per_s: f64) -> f64 {
-    limit_per_s / (1.0 + MARGIN_S)
-}
-
 /// How far ahead slots are given out: long enough for one claim to fill a round trip to the database many times,
 /// short enough for the fleet to follow a change of the lane at once.
 pub const HORIZON: Duration = Duration::from_millis(150);
@@ -33,7 +25,10 @@ pub const HORIZON: Duration = Duration::from_millis(150);
 mod tests {
     use proptest::prelude::*;
 
-    use super::*;
+    /// Slots a second for a limit of calls in any sliding second, as `signaling.slot_rate` has it.
+    fn slot_rate(limit_per_s: f64) -> f64 {
+        limit_per_s / 1.02
+    }
 
     /// The most values in any half-open window of a second.
     fn worst_sliding_second(mut starts_us: Vec<i64>) -> usize {

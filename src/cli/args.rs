@@ -73,10 +73,16 @@ fn parse_secret(text: &str) -> Result<SecretString, std::convert::Infallible> {
     Ok(SecretString::from(text.to_owned()))
 }
 
+/// The longest duration that makes sense anywhere; times that are computed with it stay far within their range.
+const MAX_DURATION: Duration = Duration::from_secs(30 * 86_400);
+
 /// A duration as people write it: `200ms`, `15s`, `5m`.
 pub(super) fn parse_duration(text: &str) -> Result<Duration, String> {
-    humantime::parse_duration(text)
-        .map_err(|error| format!("{error}: write it like 200ms, 15s or 5m"))
+    match humantime::parse_duration(text) {
+        Ok(duration) if duration <= MAX_DURATION => Ok(duration),
+        Ok(_) => Err("it is longer than 30 days".into()),
+        Err(error) => Err(format!("{error}: write it like 200ms, 15s or 5m")),
+    }
 }
 
 /// A time as RFC 3339 writes it: `2030-01-31T12:00:00Z`.

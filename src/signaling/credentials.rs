@@ -184,19 +184,25 @@ fn header(value: &str, what: &'static str) -> Result<HeaderValue, CredentialErro
 /// Made tokens by sender, bounded. A token is renewed when half of its life is over.
 #[derive(Debug, Default)]
 pub struct TokenCache {
-    made: Mutex<HashMap<UserId, MadeToken>>,
+    made: Mutex<MadeTokens>,
 }
 
-#[derive(Clone)]
+#[derive(Default)]
+struct MadeTokens {
+    /// What they were made from: another certificate makes them all worthless.
+    certificate: String,
+    by_sender: HashMap<UserId, MadeToken>,
+}
+
+impl std::fmt::Debug for MadeTokens {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "MadeTokens({})", self.by_sender.len())
+    }
+}
+
 struct MadeToken {
     token: String,
     made_at: Instant,
-}
-
-impl std::fmt::Debug for MadeToken {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("MadeToken(***)")
-    }
 }
 
 /// How many senders' tokens are kept. Making one takes some 20 µs, so that starting over costs little.
@@ -207,7 +213,11 @@ impl TokenCache {
     fn token(&self, app_id: &str, sender: &UserId, certificate: &str) -> String {
         let now = Instant::now();
         let mut made = self.made.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(known) = made.get(sender)
+        if made.certificate != certificate {
+            certificate.clone_into(&mut made.certificate);
+            made.by_sender.clear();
+        }
+        if let Some(known) = made.by_sender.get(sender)
             && now.duration_since(known.made_at) < RENEW_AFTER
         {
             return known.token.clone();
@@ -230,10 +240,10 @@ impl TokenCache {
             },
             certificate,
         );
-        if made.len() >= MAX_CACHED_TOKENS {
-            made.clear();
+        if made.by_sender.len() >= MAX_CACHED_TOKENS {
+            made.by_sender.clear();
         }
-        made.insert(
+        made.by_sender.insert(
             sender.clone(),
             MadeToken {
                 token: token.clone(),
@@ -247,6 +257,7 @@ impl TokenCache {
         self.made
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
+            .by_sender
             .clear();
     }
 }
