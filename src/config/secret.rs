@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use secrecy::{ExposeSecret, SecretString};
+use secrecy::SecretString;
 
 /// The most bytes of a file that are taken for a secret.
 const MAX_SECRET_BYTES: u64 = 16 * 1024;
@@ -122,22 +122,18 @@ impl fmt::Debug for SecretSource {
     }
 }
 
-impl PartialEq<&str> for SecretSource {
-    fn eq(&self, other: &&str) -> bool {
-        self.read()
-            .is_ok_and(|secret| secret.expose_secret() == *other)
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use secrecy::ExposeSecret;
+
     use super::*;
 
     #[test]
     fn a_file_is_read_without_the_white_space_around_its_secret() {
         let file = tempfile::NamedTempFile::new().expect("a file");
         fs::write(file.path(), "hush\n").expect("written");
-        assert!(SecretSource::file(file.path()) == "hush");
+        let secret = SecretSource::file(file.path()).read().expect("a secret");
+        assert_eq!(secret.expose_secret(), "hush");
     }
 
     #[test]

@@ -1,6 +1,8 @@
 //! What an operator can do. Each is a function of the schema, so that plain SQL does the same.
 
-use sqlx::postgres::PgDatabaseError;
+use sqlx::Postgres;
+use sqlx::postgres::{PgArguments, PgDatabaseError, PgRow};
+use sqlx::query::QueryScalar;
 use time::OffsetDateTime;
 
 use super::{Outbox, explain};
@@ -68,16 +70,13 @@ impl Outbox {
         reason: Option<&str>,
         by: &str,
     ) -> Result<bool, SteerError> {
-        let mut session = self.session().await?;
-        let news = sqlx::query_scalar("select signaling.pause($1, $2, $3)")
-            .persistent(false)
-            .bind(app)
-            .bind(reason)
-            .bind(by)
-            .fetch_one(&mut *session)
-            .await?;
-        session.finish().await?;
-        Ok(news)
+        self.call(
+            sqlx::query_scalar("select signaling.pause($1, $2, $3)")
+                .bind(app)
+                .bind(reason)
+                .bind(by),
+        )
+        .await
     }
 
     /// Lets a paused app send again. Says whether that is news.
@@ -85,14 +84,8 @@ impl Outbox {
     /// # Errors
     /// Where there is no such app, or the database fails.
     pub async fn resume(&self, app: &str) -> Result<bool, SteerError> {
-        let mut session = self.session().await?;
-        let news = sqlx::query_scalar("select signaling.resume($1)")
-            .persistent(false)
-            .bind(app)
-            .fetch_one(&mut *session)
-            .await?;
-        session.finish().await?;
-        Ok(news)
+        self.call(sqlx::query_scalar("select signaling.resume($1)").bind(app))
+            .await
     }
 
     /// Sets an app's limit, or with none the configured one again. Says whether that is news.
@@ -105,16 +98,13 @@ impl Outbox {
         calls_per_s: Option<f64>,
         by: &str,
     ) -> Result<bool, SteerError> {
-        let mut session = self.session().await?;
-        let news = sqlx::query_scalar("select signaling.set_limit($1, $2, $3)")
-            .persistent(false)
-            .bind(app)
-            .bind(calls_per_s)
-            .bind(by)
-            .fetch_one(&mut *session)
-            .await?;
-        session.finish().await?;
-        Ok(news)
+        self.call(
+            sqlx::query_scalar("select signaling.set_limit($1, $2, $3)")
+                .bind(app)
+                .bind(calls_per_s)
+                .bind(by),
+        )
+        .await
     }
 
     /// Cancels a message that is not being sent. Says whether it did.
@@ -122,14 +112,8 @@ impl Outbox {
     /// # Errors
     /// Where the database fails.
     pub async fn cancel(&self, id: i64) -> Result<bool, SteerError> {
-        let mut session = self.session().await?;
-        let cancelled = sqlx::query_scalar("select signaling.cancel($1)")
-            .persistent(false)
-            .bind(id)
-            .fetch_one(&mut *session)
-            .await?;
-        session.finish().await?;
-        Ok(cancelled)
+        self.call(sqlx::query_scalar("select signaling.cancel($1)").bind(id))
+            .await
     }
 
     /// Sends finished messages again, at most so many, or only counts them. Returns how many.
@@ -160,4 +144,18 @@ impl Outbox {
         session.finish().await?;
         Ok(messages)
     }
+
+    /// Calls a function of the schema.
+    async fn call<'q, T>(&self, function: Function<'q, T>) -> Result<T, SteerError>
+    where
+        T: Send + Unpin,
+        (T,): for<'r> sqlx::FromRow<'r, PgRow>,
+    {
+        let mut session = self.session().await?;
+        let answer = function.persistent(false).fetch_one(&mut *session).await?;
+        session.finish().await?;
+        Ok(answer)
+    }
 }
+
+type Function<'q, T> = QueryScalar<'q, Postgres, T, PgArguments>;

@@ -8,6 +8,7 @@ mod fairness;
 mod operator;
 mod outage;
 mod peak_rate;
+mod redrive;
 mod throttle;
 
 use std::collections::BTreeMap;

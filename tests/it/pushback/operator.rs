@@ -8,18 +8,23 @@ use super::{fleet, lane};
 use crate::harness::{APP_ID, Finished, PATIENCE, Worker, World, peer};
 
 /// A command of somebody called olga.
-fn olga(world: &World, arguments: &[&str]) -> Worker {
+pub(super) fn olga(world: &World, arguments: &[&str]) -> Worker {
     world.command(arguments).env("USER", "olga")
 }
 
 /// What a command prints that does what it is asked for.
-async fn done(world: &World, arguments: &[&str]) -> String {
+pub(super) async fn done(world: &World, arguments: &[&str]) -> String {
     let finished = olga(world, arguments).finish().await;
     assert_eq!(finished.code, Some(0), "{arguments:?}: {finished:?}");
     finished.stdout
 }
 
-async fn ends_with(world: &World, arguments: &[&str], code: i32, phrases: &[&str]) -> Finished {
+pub(super) async fn ends_with(
+    world: &World,
+    arguments: &[&str],
+    code: i32,
+    phrases: &[&str],
+) -> Finished {
     let finished = olga(world, arguments).finish().await;
     assert_eq!(finished.code, Some(code), "{arguments:?}: {finished:?}");
     for phrase in phrases {
@@ -38,7 +43,7 @@ async fn status(world: &World) -> (String, Value) {
 }
 
 /// A lane without a worker.
-async fn open_lane(world: &World, app: &str) {
+pub(super) async fn open_lane(world: &World, app: &str) {
     world
         .execute(&format!(
             "insert into signaling.lane (app, limit_per_s, configured_per_s, rate_per_s)
@@ -361,259 +366,6 @@ async fn an_unknown_app_is_an_error_that_lists_the_apps() {
             .expect_err(call);
         assert!(refused.to_string().contains("there is no app"), "{refused}");
     }
-}
-
-/// Finished messages of many kinds, by what they are called.
-async fn finished_messages(world: &World) {
-    for (name, columns) in [
-        (
-            "old",
-            "status = 'failed', finished_at = '2020-01-01Z', http_status = 400, error = 'HTTP 400: illegal name'",
-        ),
-        (
-            "new",
-            "status = 'failed', finished_at = '2021-01-01Z', http_status = 500, error = 'HTTP 500: busy'",
-        ),
-        (
-            "unanswered",
-            "status = 'failed', finished_at = '2021-06-01Z', error = 'connection refused'",
-        ),
-        (
-            "foreign",
-            "status = 'failed', finished_at = '2021-01-01Z', http_status = 404, error = 'HTTP 404', app = 'other'",
-        ),
-        (
-            "late",
-            "status = 'expired', finished_at = '2021-01-01Z', expires_at = '2020-12-31Z', error = 'not sent before its expires_at'",
-        ),
-        (
-            "unwanted",
-            "status = 'cancelled', finished_at = '2021-01-01Z'",
-        ),
-        (
-            "doubtful",
-            "status = 'unknown', finished_at = '2021-01-01Z', at_most_once = true",
-        ),
-        (
-            "sent",
-            "status = 'message_sent', finished_at = '2021-01-01Z', sent_at = '2021-01-01Z'",
-        ),
-        ("waiting", "due_at = '2100-01-01Z'"),
-    ] {
-        let id = world.insert(peer(json!({"payload": name}))).await;
-        world
-            .execute(&format!(
-                "update signaling.outbox set attempts = 10, {columns} where id = {id}"
-            ))
-            .await;
-    }
-    open_lane(world, "default").await;
-    open_lane(world, "other").await;
-}
-
-/// What is pending, but for what has always been.
-async fn pending(world: &World) -> Vec<String> {
-    world
-        .ask(
-            "select coalesce(array_agg(payload order by payload), '{}') from signaling.outbox
-             where status = 'pending' and payload <> 'waiting'",
-        )
-        .await
-}
-
-/// The flags of `worker retry`, the arguments of `signaling.retry()`, and the messages that they are about.
-const FILTERS: &[(&str, &str, &[&str])] = &[
-    ("", "", &["foreign", "new", "old", "unanswered"]),
-    (
-        "--app default",
-        "app => 'default'",
-        &["new", "old", "unanswered"],
-    ),
-    ("--app other", "'other'", &["foreign"]),
-    (
-        "--since 2021-01-01T00:00:00Z",
-        "since => '2021-01-01Z'",
-        &["foreign", "new", "unanswered"],
-    ),
-    (
-        "--until 2021-01-01T00:00:00Z",
-        "until => '2021-01-01Z'",
-        &["old"],
-    ),
-    (
-        "--since 2021-01-01T01:00:00+01:00 --until 2021-02-01T00:00:00Z",
-        "since => '2021-01-01Z', until => '2021-02-01Z'",
-        &["foreign", "new"],
-    ),
-    (
-        "--status expired",
-        "statuses => array['expired']",
-        &["late"],
-    ),
-    (
-        "--status cancelled --status unknown",
-        "statuses => array['cancelled', 'unknown']",
-        &["doubtful", "unwanted"],
-    ),
-    ("--error %illegal%", "error_like => '%illegal%'", &["old"]),
-    ("--error illegal", "error_like => 'illegal'", &[]),
-    (
-        "--http-status 400 --http-status 404",
-        "http_statuses => array[400, 404]",
-        &["foreign", "old"],
-    ),
-    ("--id 1", "ids => array[1]", &["old"]),
-    ("--id 1 --id 2", "ids => array[1, 2]", &["new", "old"]),
-    // It succeeded.
-    ("--id 8", "ids => array[8]", &[]),
-    (
-        "--app default --http-status 500 --error %busy",
-        "'default', http_statuses => array[500], error_like => '%busy'",
-        &["new"],
-    ),
-];
-
-/// How many messages `worker retry` says that it is about.
-async fn messages(world: &World, arguments: &[&str]) -> usize {
-    let said = done(world, arguments).await;
-    let number = said
-        .split_once(" message")
-        .and_then(|(number, _)| number.parse().ok());
-    number.unwrap_or_else(|| panic!("{arguments:?} says {said}"))
-}
-
-#[tokio::test]
-async fn retry_takes_what_it_is_asked_for_and_a_dry_run_only_counts() {
-    let world = World::new().await;
-    finished_messages(&world).await;
-    world
-        .execute(
-            "create table public.before as select * from signaling.outbox;
-             alter table signaling.outbox disable trigger message_is_inserted_as_pending",
-        )
-        .await;
-    let as_before = "truncate signaling.outbox cascade;
-         insert into signaling.outbox overriding system value select * from public.before";
-    for (flags, arguments, expected) in FILTERS {
-        let count = expected.len();
-        let command = ["retry"].into_iter().chain(flags.split_whitespace());
-        let retry: Vec<_> = command.clone().collect();
-        let dry_run: Vec<_> = command.chain(["--dry-run"]).collect();
-        assert_eq!(messages(&world, &dry_run).await, count, "{flags}");
-        assert_eq!(pending(&world).await, [""; 0], "a dry run changes nothing");
-        assert_eq!(messages(&world, &retry).await, count, "{flags}");
-        assert_eq!(pending(&world).await, *expected, "{flags}");
-        let again = messages(&world, &retry).await;
-        assert_eq!(again, 0, "{flags}: once is enough");
-        world.execute(as_before).await;
-
-        let count = i64::try_from(count).expect("few");
-        let comma = if arguments.is_empty() { "" } else { ", " };
-        let dry_run = format!("select signaling.retry({arguments}{comma}dry_run => true)");
-        assert_eq!(world.ask::<i64>(&dry_run).await, count, "{dry_run}");
-        assert_eq!(pending(&world).await, [""; 0], "a dry run changes nothing");
-        let retry = format!("select signaling.retry({arguments})");
-        assert_eq!(world.ask::<i64>(&retry).await, count, "{retry}");
-        assert_eq!(pending(&world).await, *expected, "{retry}");
-        assert_eq!(world.ask::<i64>(&retry).await, 0, "{retry}");
-        world.execute(as_before).await;
-    }
-}
-
-#[tokio::test]
-async fn a_message_that_is_sent_again_has_all_its_attempts_and_no_expiry_that_is_over() {
-    let world = World::new().await;
-    finished_messages(&world).await;
-    let all = "array['failed', 'expired', 'cancelled', 'unknown']";
-    assert_eq!(
-        world
-            .ask::<i64>(&format!(
-                "select signaling.retry(statuses => {all}, max_rows => 2)"
-            ))
-            .await,
-        2
-    );
-    assert_eq!(
-        world
-            .ask::<i64>(&format!(
-                "select signaling.retry(statuses => {all}, max_rows => 100)"
-            ))
-            .await,
-        5
-    );
-    assert_eq!(
-        world
-            .count(
-                "status = 'pending' and attempts = 0 and finished_at is null and claim_id is null
-                 and due_at <= now() and expires_at is null"
-            )
-            .await,
-        7
-    );
-    world
-        .execute("update signaling.outbox set app = 'default'")
-        .await;
-    let _worker = world.worker().start();
-    world
-        .until("all are sent", PATIENCE, async || {
-            world
-                .count("status = 'message_sent' and attempts = 1")
-                .await
-                == 7
-        })
-        .await;
-    assert_eq!(world.seen().calls, 7);
-}
-
-#[tokio::test]
-async fn messages_that_succeeded_or_are_not_finished_can_not_be_sent_again() {
-    let world = World::new().await;
-    finished_messages(&world).await;
-    for status in [
-        "message_sent",
-        "message_delivered",
-        "message_offline",
-        "pending",
-        "nonsense",
-    ] {
-        ends_with(&world, &["retry", "--status", status], 2, &[status]).await;
-        let refused = sqlx::query(sqlx::AssertSqlSafe(format!(
-            "select signaling.retry(statuses => array['failed', '{status}'])"
-        )))
-        .execute(&world.pool)
-        .await
-        .expect_err(status);
-        assert!(
-            refused.to_string().contains("can be sent again"),
-            "{refused}"
-        );
-    }
-    assert_eq!(pending(&world).await, [""; 0]);
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn messages_that_are_sent_again_keep_the_pace() {
-    let world = World::new().await;
-    world.insert_many(200).await;
-    world
-        .execute("update signaling.outbox set status = 'failed', attempts = 10, sent_at = now(), finished_at = now()")
-        .await;
-    let _fleet = fleet(2, || world.worker().env("WORKER_RATE", "100")).await;
-    world.until_asleep().await;
-    let retried = messages(&world, &["retry", "--app", "default"]).await;
-    assert_eq!(retried, 200);
-    world.until_all_final().await;
-    assert_eq!(
-        world
-            .count("status = 'message_sent' and attempts = 1")
-            .await,
-        200
-    );
-    let starts: i64 = world
-        .ask("select signaling.peak_rate('default', now() - interval '1 minute', now())")
-        .await;
-    assert!(starts <= 100, "{starts} calls in a second");
-    assert_eq!(world.seen().apps[APP_ID].by_status.get(&200), Some(&200));
 }
 
 #[tokio::test]
