@@ -8,7 +8,7 @@ use time::OffsetDateTime;
 
 use super::UsageError;
 use super::args::{DatabaseArgs, parse_time};
-use crate::message::MAX_PAYLOAD_BYTES;
+use crate::message::{InvalidMessage, MAX_PAYLOAD_BYTES};
 use crate::outbox::{EnqueueError, NewMessage};
 
 /// Insert messages: one given by flags, or many as JSON lines on standard input
@@ -38,7 +38,7 @@ pub(super) struct EnqueueArgs {
     sender: Option<String>,
 
     /// The user who receives
-    #[arg(long, conflicts_with = "channel", required_unless_present_any = ["stdin", "channel"])]
+    #[arg(long, conflicts_with = "channel")]
     destination: Option<String>,
 
     /// The channel to send to, instead
@@ -96,9 +96,12 @@ pub(super) async fn run(args: EnqueueArgs) -> anyhow::Result<()> {
         read_lines(std::io::stdin().lock())?
     } else {
         let message = args.message();
-        message
-            .check()
-            .map_err(|error| UsageError(error.to_string()))?;
+        message.check().map_err(|error| match error {
+            InvalidMessage::NotOneTarget => {
+                UsageError("say whom it is for: --destination USER or --channel NAME".into())
+            }
+            error => UsageError(error.to_string()),
+        })?;
         vec![message]
     };
     let outbox = args.database.connect(1).await?;

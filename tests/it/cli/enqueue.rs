@@ -199,7 +199,10 @@ async fn a_message_whose_key_is_there_already_is_not_inserted_again_and_that_is_
 async fn wrong_flags_are_a_mistake_of_usage() {
     let world = World::new().await;
     for (flags, phrase) in [
-        (&["--sender=alice", "--payload=hi"][..], "--destination"),
+        (
+            &["--sender=alice", "--payload=hi"][..],
+            "--destination USER or --channel NAME",
+        ),
         (
             &[
                 "--sender=alice",
