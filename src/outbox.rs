@@ -5,6 +5,7 @@ mod bell;
 mod claim;
 mod enqueue;
 mod lane;
+mod line;
 mod migrate;
 mod record;
 mod session;
@@ -38,6 +39,43 @@ pub fn explain(error: &sqlx::Error) -> String {
     match hint {
         Some(hint) => format!("{} ({hint})", error.message()),
         None => error.message().to_owned(),
+    }
+}
+
+/// Whether a statement that failed may have been carried out all the same: the server did not say that it was not.
+pub fn may_have_happened(error: &sqlx::Error) -> bool {
+    use sqlx::postgres::{PgDatabaseError, PgSeverity};
+    error
+        .as_database_error()
+        .and_then(|error| error.try_downcast_ref::<PgDatabaseError>())
+        .is_none_or(|error| error.severity() != PgSeverity::Error)
+}
+
+/// Whether an error says that the database is away, starting, stopping or full, which passes, and not that something is
+/// wrong with what was asked or how it is set up. Classes 08 (connection exception), 53 (insufficient resources, such as
+/// connections) and 57 (operator intervention) of PostgreSQL, appendix A.
+pub fn is_outage(error: &sqlx::Error) -> bool {
+    use std::io::ErrorKind;
+    match error {
+        sqlx::Error::Database(error) => error.code().is_some_and(|code| {
+            ["08", "53", "57"]
+                .iter()
+                .any(|class| code.starts_with(class))
+        }),
+        sqlx::Error::Io(error) => matches!(
+            error.kind(),
+            ErrorKind::ConnectionRefused
+                | ErrorKind::ConnectionReset
+                | ErrorKind::ConnectionAborted
+                | ErrorKind::BrokenPipe
+                | ErrorKind::UnexpectedEof
+                | ErrorKind::TimedOut
+                | ErrorKind::HostUnreachable
+                | ErrorKind::NetworkUnreachable
+                | ErrorKind::NetworkDown
+        ),
+        sqlx::Error::PoolTimedOut => true,
+        _ => false,
     }
 }
 

@@ -7,9 +7,11 @@ mod lane;
 mod lane_loop;
 mod recorder;
 mod rest;
+mod unheard;
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
@@ -17,11 +19,14 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::config::WorkerConfig;
-use crate::outbox::{Outbox, explain};
+use crate::outbox::{Outbox, explain, is_outage};
 use crate::signaling::{Client, ClientSettings, InvalidClient};
 use lane::Lane;
 use lane_loop::LaneLoop;
 use recorder::Recorder;
+
+/// How often a database that is away while the work begins is tried.
+const DATABASE_RETRY: Duration = Duration::from_secs(1);
 
 /// Why a worker can't begin, or could not end in order.
 #[derive(Debug, thiserror::Error)]
@@ -50,7 +55,7 @@ pub enum WorkerError {
         /// How many messages.
         unfinished: usize,
         /// The time that they had.
-        drain_timeout: std::time::Duration,
+        drain_timeout: Duration,
     },
 }
 
@@ -103,8 +108,10 @@ pub async fn run(
             &shutdown,
         )));
     }
-    for (app, limit_per_s) in limits {
-        outbox.open_lane(&app, limit_per_s).await?;
+    let opening = open_lanes(&outbox, &limits);
+    match shutdown.run_until_cancelled(opening).await {
+        Some(opened) => opened?,
+        None => return Ok(()),
     }
     tracing::info!(
         worker = config.name,
@@ -159,5 +166,23 @@ pub async fn run(
         });
     }
     tracing::info!("stopped: everything is recorded");
+    Ok(())
+}
+
+/// Makes sure that each app has its lane, also where the database is away while the work begins.
+async fn open_lanes(outbox: &Outbox, limits: &[(String, f64)]) -> Result<(), WorkerError> {
+    for (app, limit_per_s) in limits {
+        while let Err(error) = outbox.open_lane(app, *limit_per_s).await {
+            if !is_outage(&error) {
+                return Err(error.into());
+            }
+            tracing::warn!(
+                app,
+                error = explain(&error),
+                "the lane can't be opened: trying again until it can"
+            );
+            tokio::time::sleep(DATABASE_RETRY).await;
+        }
+    }
     Ok(())
 }

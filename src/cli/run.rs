@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::args::{DatabaseArgs, host, parse_duration};
 use crate::config::{self, AppConfig, ConfigError, RawApp, Timing, WorkerConfig};
+use crate::outbox::{ConnectError, Outbox, SchemaError, is_outage};
 use crate::retry::RetryPolicy;
 use crate::worker;
 
@@ -130,24 +131,62 @@ struct WorkerArgs {
     name: Option<String>,
 }
 
+/// How often a database that can't be used yet is tried.
+const DATABASE_RETRY: Duration = Duration::from_secs(1);
+
 pub(super) async fn run(args: RunArgs) -> anyhow::Result<()> {
     let config = config(&args)?;
     raise_file_limit(&config);
-    let outbox = args
-        .database
-        .connect(args.worker.database_connections)
-        .await?;
-    outbox.check_schema().await?;
-    let outbox = Arc::new(outbox);
     let shutdown = CancellationToken::new();
-    let worker = worker::run(config, Arc::clone(&outbox), shutdown.clone());
+    let work = async {
+        let Some(outbox) = shutdown.run_until_cancelled(open(&args)).await else {
+            return Ok(());
+        };
+        let outbox = Arc::new(outbox?);
+        Box::pin(worker::run(config, Arc::clone(&outbox), shutdown.clone())).await?;
+        outbox.close().await;
+        Ok(())
+    };
     tokio::select! {
         biased;
-        () = signals(shutdown)? => anyhow::bail!("ended at once by a second signal: what was in flight is due again when its lease ends"),
-        result = worker => result?,
+        () = signals(shutdown.clone())? => anyhow::bail!("ended at once by a second signal: what was in flight is due again when its lease ends"),
+        result = work => result,
     }
-    outbox.close().await;
-    Ok(())
+}
+
+/// The database with the schema that is needed. A worker that starts while its database is down, or has no connection
+/// to spare, waits as one does that was started before: it is no reason to end.
+async fn open(args: &RunArgs) -> anyhow::Result<Outbox> {
+    let try_open = async || -> anyhow::Result<Outbox> {
+        let outbox = args
+            .database
+            .connect(args.worker.database_connections)
+            .await?;
+        outbox.check_schema().await?;
+        Ok(outbox)
+    };
+    let mut has_warned = false;
+    loop {
+        match try_open().await {
+            Err(error) if is_passing(&error) => {
+                if !has_warned {
+                    tracing::warn!("{error:#}: trying again until it can");
+                    has_warned = true;
+                }
+                tokio::time::sleep(DATABASE_RETRY).await;
+            }
+            opened => return opened,
+        }
+    }
+}
+
+/// Whether it is worth waiting for the end of what is wrong with the database.
+fn is_passing(error: &anyhow::Error) -> bool {
+    match (error.downcast_ref(), error.downcast_ref()) {
+        (Some(ConnectError::Unreachable { source, .. }), _)
+        | (_, Some(SchemaError::Database(source))) => is_outage(source),
+        _ => false,
+    }
 }
 
 /// Cancels `shutdown` at the first signal, and returns at the second.

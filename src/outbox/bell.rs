@@ -1,8 +1,10 @@
 //! The doorbell: inserts ring it while a worker sleeps.
 
+use sqlx::Executor;
 use sqlx::postgres::{PgListener, PgPoolOptions};
 
 use super::Outbox;
+use super::line::{CONNECT_DEADLINE, within};
 
 /// The channel on which the trigger `ring_bell` notifies, with the app as its payload.
 const CHANNEL: &str = "signaling_bell";
@@ -20,11 +22,14 @@ impl Outbox {
         let pool = PgPoolOptions::new()
             .max_connections(1)
             .connect_lazy_with(self.options().clone());
-        let mut listener = PgListener::connect_with(&pool).await?;
-        // A lost connection is to be known of: what rang meanwhile was not heard.
-        listener.eager_reconnect(false);
-        listener.listen(CHANNEL).await?;
-        Ok(Bell(listener))
+        within(CONNECT_DEADLINE, async {
+            let mut listener = PgListener::connect_with(&pool).await?;
+            // A lost connection is to be known of: what rang meanwhile was not heard.
+            listener.eager_reconnect(false);
+            listener.listen(CHANNEL).await?;
+            Ok(Bell(listener))
+        })
+        .await
     }
 }
 
@@ -39,5 +44,14 @@ impl Bell {
             .try_recv()
             .await?
             .map(|notification| notification.payload().to_owned()))
+    }
+
+    /// Makes sure that the connection still carries something: one that is silent may be dead.
+    ///
+    /// # Errors
+    /// Where it is: listen anew.
+    pub async fn check(&mut self) -> Result<(), sqlx::Error> {
+        within(CONNECT_DEADLINE, self.0.execute("select")).await?;
+        Ok(())
     }
 }

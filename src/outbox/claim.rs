@@ -17,6 +17,8 @@ use crate::pace::{DbTime, HORIZON};
 pub struct ClaimRequest<'a> {
     /// The app.
     pub app: &'a str,
+    /// The claim's name, fresh for each.
+    pub claim_id: Uuid,
     /// Most rows to take.
     pub rows: usize,
     /// For how long to have them.
@@ -127,27 +129,26 @@ impl Outbox {
     /// Takes due rows of an app, as far as there are slots within the horizon.
     ///
     /// # Errors
-    /// Where the database fails. Rows that were taken all the same are free again when their lease ends.
+    /// Where the database fails. Rows may have been taken all the same, see [`may_have_happened`](super::may_have_happened).
     pub async fn claim(&self, request: &ClaimRequest<'_>) -> Result<Batch, sqlx::Error> {
-        let claim_id = Uuid::new_v4();
-        let mut session = self.session().await?;
-        let persistent = session.keeps_statements();
-        let (rows, asked, answered) = timed(async {
-            let rows: Vec<ClaimRow> = sqlx::query_as(include_str!("claim.sql"))
-                .persistent(persistent)
-                .bind(request.app)
-                .bind(i64::try_from(request.rows).unwrap_or(i64::MAX))
-                .bind(micros(HORIZON))
-                .bind(micros(request.lease))
-                .bind(claim_id)
-                .bind(request.claimed_by)
-                .bind(request.bell)
-                .fetch_all(&mut *session)
-                .await?;
-            Ok::<_, sqlx::Error>(rows)
-        })
-        .await?;
-        session.finish().await?;
+        let claim_id = request.claim_id;
+        let (rows, asked, answered) = self
+            .line()
+            .run(async |session| {
+                let statement = sqlx::query_as(include_str!("claim.sql"))
+                    .persistent(session.keeps_statements())
+                    .bind(request.app)
+                    .bind(i64::try_from(request.rows).unwrap_or(i64::MAX))
+                    .bind(micros(HORIZON))
+                    .bind(micros(request.lease))
+                    .bind(claim_id)
+                    .bind(request.claimed_by)
+                    .bind(request.bell)
+                    .fetch_all(&mut **session);
+                let timed: (Vec<ClaimRow>, _, _) = timed(statement).await?;
+                Ok(timed)
+            })
+            .await?;
         let first = rows.first().ok_or(sqlx::Error::RowNotFound)?;
         let at = DbTime::from(first.at);
         self.clock().observe(ClockReading {
@@ -178,6 +179,34 @@ impl Outbox {
                 })
                 .collect(),
         })
+    }
+
+    /// Gives back the rows of a claim whose answer never came: nobody called them. Returns how many there were.
+    ///
+    /// When they were due is not known any more. That they were is, so they are due since they were inserted.
+    ///
+    /// # Errors
+    /// Where the database fails.
+    pub async fn give_back_claim(&self, app: &str, claim_id: Uuid) -> Result<u64, sqlx::Error> {
+        self.line()
+            .run(async |session| {
+                let given_back = sqlx::query(
+                    "with probe as (
+                         update signaling.lane set hold_until = clock_timestamp(), probe_claim_id = null
+                         where app = $1 and probe_claim_id = $2)
+                     update signaling.outbox
+                     set claim_id = null, claimed_by = null, due_at = least(created_at, clock_timestamp())
+                     where app = $1 and status = 'pending' and (sent_at is not null or claim_id is not null)
+                       and due_at > clock_timestamp() and claim_id = $2",
+                )
+                .persistent(session.keeps_statements())
+                .bind(app)
+                .bind(claim_id)
+                .execute(&mut **session)
+                .await?;
+                Ok(given_back.rows_affected())
+            })
+            .await
     }
 }
 

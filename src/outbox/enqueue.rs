@@ -117,7 +117,7 @@ impl Outbox {
     /// # Errors
     /// Where the table refuses one, or the database fails. Then none is inserted.
     pub async fn enqueue(&self, messages: &[NewMessage]) -> Result<Vec<i64>, EnqueueError> {
-        let mut transaction = self.pool.begin().await?;
+        let mut transaction = self.line().transaction().await?;
         let mut ids = Vec::with_capacity(messages.len());
         for rows in messages.chunks(ROWS_PER_STATEMENT) {
             let inserted: Vec<i64> = sqlx::query_scalar(
@@ -141,7 +141,7 @@ impl Outbox {
             .await?;
             ids.extend(inserted);
         }
-        transaction.commit().await?;
+        transaction.finish().await?;
         Ok(ids)
     }
 }

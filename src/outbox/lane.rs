@@ -44,7 +44,7 @@ impl HoldKind {
 /// The first pause of a hold; each probe that fails doubles it.
 const HOLD_PAUSE: Duration = Duration::from_secs(1);
 /// The longest pause of a hold.
-const HOLD_PAUSE_CAP: Duration = Duration::from_secs(10);
+const HOLD_PAUSE_CAP: Duration = Duration::from_secs(4);
 
 /// Calls that started so soon after a cut belong to the burst that caused it: their slots were given out before it.
 const BURST: Duration = Duration::from_millis(200);
@@ -74,31 +74,34 @@ impl Outbox {
     /// # Errors
     /// Where the database fails.
     pub async fn open_lane(&self, app: &str, limit_per_s: f64) -> Result<(), sqlx::Error> {
-        let mut session = self.session().await?;
-        sqlx::query(
-            "with opened as (
-                 insert into signaling.lane (app, limit_per_s, configured_per_s, rate_per_s)
-                 values ($1, $2, $2, signaling.slot_rate($2))
-                 on conflict (app) do update set configured_per_s = excluded.configured_per_s
-                 where lane.configured_per_s is distinct from excluded.configured_per_s
-                 returning app)
-             select app from opened",
-        )
-        .persistent(false)
-        .bind(app)
-        .bind(limit_per_s)
-        .execute(&mut *session)
-        .await?;
-        // A statement of its own, so that it sees the configured limit that was just written.
-        sqlx::query(
-            "select signaling.set_limit(app, null) from signaling.lane
-             where app = $1 and limit_set_by is null and limit_per_s is distinct from configured_per_s",
-        )
-        .persistent(false)
-        .bind(app)
-        .execute(&mut *session)
-        .await?;
-        session.finish().await
+        self.line()
+            .run(async |session| {
+                sqlx::query(
+                    "with opened as (
+                         insert into signaling.lane (app, limit_per_s, configured_per_s, rate_per_s)
+                         values ($1, $2, $2, signaling.slot_rate($2))
+                         on conflict (app) do update set configured_per_s = excluded.configured_per_s
+                         where lane.configured_per_s is distinct from excluded.configured_per_s
+                         returning app)
+                     select app from opened",
+                )
+                .persistent(false)
+                .bind(app)
+                .bind(limit_per_s)
+                .execute(&mut **session)
+                .await?;
+                // A statement of its own, so that it sees the configured limit that was just written.
+                sqlx::query(
+                    "select signaling.set_limit(app, null) from signaling.lane
+                     where app = $1 and limit_set_by is null and limit_per_s is distinct from configured_per_s",
+                )
+                .persistent(false)
+                .bind(app)
+                .execute(&mut **session)
+                .await?;
+                Ok(())
+            })
+            .await
     }
 
     /// Looks whether an app has something due, and when. Reads only.
@@ -106,33 +109,32 @@ impl Outbox {
     /// # Errors
     /// Where the database fails.
     pub async fn peek(&self, app: &str) -> Result<Peek, sqlx::Error> {
-        let mut session = self.session().await?;
-        let persistent = session.keeps_statements();
-        let (row, asked, answered) = timed(async {
-            let row: PeekRow = sqlx::query_as(
-                "select clock_timestamp() as at,
-                        case when paused_at is not null then 'paused' else hold end as hold,
-                        case when paused_at is not null then clock_timestamp() + interval '1 hour'
-                             else greatest(hold_until, next_slot_at - $2::bigint * interval '1 microsecond')
-                        end as hold_until,
-                        least((select due_at from signaling.outbox
-                               where outbox.app = $1 and status = 'pending' and sent_at is null and claim_id is null
-                               order by due_at limit 1),
-                              (select due_at from signaling.outbox
-                               where outbox.app = $1 and status = 'pending'
-                                 and (sent_at is not null or claim_id is not null)
-                               order by due_at limit 1)) as next_due_at
-                 from signaling.lane where lane.app = $1",
-            )
-            .persistent(persistent)
-            .bind(app)
-            .bind(micros(HORIZON))
-            .fetch_one(&mut *session)
+        let (row, asked, answered) = self
+            .line()
+            .run(async |session| {
+                let statement = sqlx::query_as(
+                    "select clock_timestamp() as at,
+                            case when paused_at is not null then 'paused' else hold end as hold,
+                            case when paused_at is not null then clock_timestamp() + interval '1 hour'
+                                 else greatest(hold_until, next_slot_at - $2::bigint * interval '1 microsecond')
+                            end as hold_until,
+                            least((select due_at from signaling.outbox
+                                   where outbox.app = $1 and status = 'pending' and sent_at is null and claim_id is null
+                                   order by due_at limit 1),
+                                  (select due_at from signaling.outbox
+                                   where outbox.app = $1 and status = 'pending'
+                                     and (sent_at is not null or claim_id is not null)
+                                   order by due_at limit 1)) as next_due_at
+                     from signaling.lane where lane.app = $1",
+                )
+                .persistent(session.keeps_statements())
+                .bind(app)
+                .bind(micros(HORIZON))
+                .fetch_one(&mut **session);
+                let timed: (PeekRow, _, _) = timed(statement).await?;
+                Ok(timed)
+            })
             .await?;
-            Ok::<_, sqlx::Error>(row)
-        })
-        .await?;
-        session.finish().await?;
         let at = DbTime::from(row.at);
         self.clock().observe(ClockReading {
             asked,
@@ -155,28 +157,29 @@ impl Outbox {
     /// # Errors
     /// Where the database fails.
     pub async fn expire(&self, app: &str) -> Result<u64, sqlx::Error> {
-        let mut session = self.session().await?;
-        let ended = sqlx::query(
-            "update signaling.outbox
-             set status = case when claim_id is not null and at_most_once then 'unknown' else 'expired' end,
-                 finished_at = clock_timestamp(),
-                 error = case when claim_id is not null
-                              then 'the worker that had this message ended without a record: whether it was called is not known'
-                              else coalesce(error, 'not sent before its expires_at') end
-             where id = any (array(
-                 select id from signaling.outbox
-                 where app = $1 and status = 'pending' and expires_at <= clock_timestamp()
-                   and (claim_id is null or due_at <= clock_timestamp())
-                 order by expires_at limit 1000
-                 for no key update skip locked))",
-        )
-        .persistent(session.keeps_statements())
-        .bind(app)
-        .execute(&mut *session)
-        .await?
-        .rows_affected();
-        session.finish().await?;
-        Ok(ended)
+        self.line()
+            .run(async |session| {
+                let ended = sqlx::query(
+                    "update signaling.outbox
+                     set status = case when claim_id is not null and at_most_once then 'unknown' else 'expired' end,
+                         finished_at = clock_timestamp(),
+                         error = case when claim_id is not null
+                                      then 'the worker that had this message ended without a record: whether it was called is not known'
+                                      else coalesce(error, 'not sent before its expires_at') end
+                     where id = any (array(
+                         select id from signaling.outbox
+                         where app = $1 and status = 'pending' and expires_at <= clock_timestamp()
+                           and (claim_id is null or due_at <= clock_timestamp())
+                         order by expires_at limit 1000
+                         for no key update skip locked))",
+                )
+                .persistent(session.keeps_statements())
+                .bind(app)
+                .execute(&mut **session)
+                .await?;
+                Ok(ended.rows_affected())
+            })
+            .await
     }
 
     /// Holds an app's lane for all workers, and says whether that is news. A failed probe makes the pause longer; the
@@ -191,29 +194,32 @@ impl Outbox {
         reason: &str,
         probe: Option<Uuid>,
     ) -> Result<bool, sqlx::Error> {
-        let mut session = self.session().await?;
-        let began: Option<bool> = sqlx::query_scalar(
-            "update signaling.lane
-             set hold = $2, hold_reason = $3,
-                 hold_since = coalesce(hold_since, clock_timestamp()),
-                 hold_until = clock_timestamp()
-                     + least($5::bigint * power(2, least(hold_probes, 20)), $6) * interval '1 microsecond',
-                 hold_probes = hold_probes + 1,
-                 probe_claim_id = null
-             where app = $1
-               and case when $4::uuid is null then hold is null else probe_claim_id = $4 end
-             returning hold_probes = 1",
-        )
-        .persistent(session.keeps_statements())
-        .bind(app)
-        .bind(kind.as_str())
-        .bind(reason)
-        .bind(probe)
-        .bind(micros(HOLD_PAUSE))
-        .bind(micros(HOLD_PAUSE_CAP))
-        .fetch_optional(&mut *session)
-        .await?;
-        session.finish().await?;
+        let began: Option<bool> = self
+            .line()
+            .run(async |session| {
+                sqlx::query_scalar(
+                    "update signaling.lane
+                     set hold = $2, hold_reason = $3,
+                         hold_since = coalesce(hold_since, clock_timestamp()),
+                         hold_until = clock_timestamp()
+                             + least($5::bigint * power(2, least(hold_probes, 20)), $6) * interval '1 microsecond',
+                         hold_probes = hold_probes + 1,
+                         probe_claim_id = null
+                     where app = $1
+                       and case when $4::uuid is null then hold is null else probe_claim_id = $4 end
+                     returning hold_probes = 1",
+                )
+                .persistent(session.keeps_statements())
+                .bind(app)
+                .bind(kind.as_str())
+                .bind(reason)
+                .bind(probe)
+                .bind(micros(HOLD_PAUSE))
+                .bind(micros(HOLD_PAUSE_CAP))
+                .fetch_optional(&mut **session)
+                .await
+            })
+            .await?;
         Ok(began.unwrap_or(false))
     }
 
@@ -222,23 +228,25 @@ impl Outbox {
     /// # Errors
     /// Where the database fails.
     pub async fn release(&self, app: &str, probe: Uuid) -> Result<bool, sqlx::Error> {
-        let mut session = self.session().await?;
-        let released = sqlx::query(
-            "with released as (
-                 update signaling.lane
-                 set hold = null, hold_reason = null, hold_since = null, hold_until = null, hold_probes = 0,
-                     probe_claim_id = null
-                 where app = $1 and probe_claim_id = $2
-                 returning app)
-             select pg_notify('signaling_bell', app) from released",
-        )
-        .persistent(session.keeps_statements())
-        .bind(app)
-        .bind(probe)
-        .fetch_optional(&mut *session)
-        .await?;
-        session.finish().await?;
-        Ok(released.is_some())
+        self.line()
+            .run(async |session| {
+                let released = sqlx::query(
+                    "with released as (
+                         update signaling.lane
+                         set hold = null, hold_reason = null, hold_since = null, hold_until = null, hold_probes = 0,
+                             probe_claim_id = null
+                         where app = $1 and probe_claim_id = $2
+                         returning app)
+                     select pg_notify('signaling_bell', app) from released",
+                )
+                .persistent(session.keeps_statements())
+                .bind(app)
+                .bind(probe)
+                .fetch_optional(&mut **session)
+                .await?;
+                Ok(released.is_some())
+            })
+            .await
     }
 
     /// Ends a probe that made no call: another message may probe at once.
@@ -246,17 +254,20 @@ impl Outbox {
     /// # Errors
     /// Where the database fails.
     pub async fn give_back_probe(&self, app: &str, probe: Uuid) -> Result<(), sqlx::Error> {
-        let mut session = self.session().await?;
-        sqlx::query(
-            "update signaling.lane set hold_until = clock_timestamp(), probe_claim_id = null
-             where app = $1 and probe_claim_id = $2",
-        )
-        .persistent(session.keeps_statements())
-        .bind(app)
-        .bind(probe)
-        .execute(&mut *session)
-        .await?;
-        session.finish().await
+        self.line()
+            .run(async |session| {
+                sqlx::query(
+                    "update signaling.lane set hold_until = clock_timestamp(), probe_claim_id = null
+                     where app = $1 and probe_claim_id = $2",
+                )
+                .persistent(session.keeps_statements())
+                .bind(app)
+                .bind(probe)
+                .execute(&mut **session)
+                .await?;
+                Ok(())
+            })
+            .await
     }
 
     /// Slows an app's lane for all workers after a 429: cuts the rate, once for a burst of them, and gives out no slot
@@ -270,16 +281,19 @@ impl Outbox {
         sent_at: DbTime,
         retry_after: Duration,
     ) -> Result<Option<f64>, sqlx::Error> {
-        let mut session = self.session().await?;
-        let rate: Option<Option<f64>> = sqlx::query_scalar(include_str!("throttle.sql"))
-            .persistent(session.keeps_statements())
-            .bind(app)
-            .bind(OffsetDateTime::from(sent_at))
-            .bind(micros(retry_after))
-            .bind(micros(BURST))
-            .fetch_optional(&mut *session)
+        let rate: Option<Option<f64>> = self
+            .line()
+            .run(async |session| {
+                sqlx::query_scalar(include_str!("throttle.sql"))
+                    .persistent(session.keeps_statements())
+                    .bind(app)
+                    .bind(OffsetDateTime::from(sent_at))
+                    .bind(micros(retry_after))
+                    .bind(micros(BURST))
+                    .fetch_optional(&mut **session)
+                    .await
+            })
             .await?;
-        session.finish().await?;
         Ok(rate.flatten())
     }
 }

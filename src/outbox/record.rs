@@ -118,24 +118,27 @@ impl Outbox {
             .map(|record| Some(micros(record.call.as_ref()?.duration)))
             .collect();
 
-        let mut session = self.recorder_session().await?;
-        let settled: Vec<(i64, bool)> = sqlx::query_as(include_str!("record.sql"))
-            .persistent(session.keeps_statements())
-            .bind(ids)
-            .bind(claim_ids)
-            .bind(due_at)
-            .bind(statuses)
-            .bind(counted)
-            .bind(sent_at)
-            .bind(http_statuses)
-            .bind(request_ids)
-            .bind(errors)
-            .bind(outcomes)
-            .bind(durations)
-            .bind(recorded_by)
-            .fetch_all(&mut *session)
+        let settled: Vec<(i64, bool)> = self
+            .recorder_line()
+            .run(async |session| {
+                sqlx::query_as(include_str!("record.sql"))
+                    .persistent(session.keeps_statements())
+                    .bind(ids)
+                    .bind(claim_ids)
+                    .bind(due_at)
+                    .bind(statuses)
+                    .bind(counted)
+                    .bind(sent_at)
+                    .bind(http_statuses)
+                    .bind(request_ids)
+                    .bind(errors)
+                    .bind(outcomes)
+                    .bind(durations)
+                    .bind(recorded_by)
+                    .fetch_all(&mut **session)
+                    .await
+            })
             .await?;
-        session.finish().await?;
         Ok(settled.into_iter().collect())
     }
 }

@@ -1,44 +1,21 @@
-//! Connections to the database: bounded, and usable through a pooler in transaction mode.
+//! Connections to the database: bounded in number and in time, and usable through a pooler in transaction mode.
 
-use std::ops::{Deref, DerefMut};
 use std::str::FromStr;
 use std::time::Duration;
 
 use secrecy::{ExposeSecret, SecretString};
-use sqlx::pool::PoolConnection;
-use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
-use sqlx::{ConnectOptions, Connection, Executor, PgConnection, PgPool, Postgres, Transaction};
+use sqlx::postgres::PgConnectOptions;
+use sqlx::{ConnectOptions, Connection, Executor, PgConnection};
 
+use super::line::{CONNECT_DEADLINE, Line, Session, within};
 use super::{SharedClock, explain};
-
-/// What every session is told. The statements are written for indexes; a plan that was made while the table was
-/// empty would read the whole table for as long as the plan is kept, which for a queue is until the next ANALYZE.
-/// The costs that discouraged plans are given would make short statements compile with JIT. And a lock that a client
-/// sits on must not tie up a connection for as long as it likes.
-macro_rules! session_settings {
-    ($set:literal) => {
-        concat!(
-            $set,
-            " enable_seqscan = off; ",
-            $set,
-            " enable_bitmapscan = off; ",
-            $set,
-            " jit = off; ",
-            $set,
-            " lock_timeout = '2s'"
-        )
-    };
-}
-
-/// How long a statement may wait for a free connection of the pool.
-const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The database with the outbox, over a bounded number of connections.
 #[derive(Debug)]
 pub struct Outbox {
-    pub(super) pool: PgPool,
+    line: Line,
     /// What is known of calls gets into the database whatever the lanes wait for.
-    recorder: PgPool,
+    recorder: Line,
     options: PgConnectOptions,
     pooler: bool,
     clock: SharedClock,
@@ -89,29 +66,12 @@ impl Outbox {
             port: options.get_port(),
             source,
         };
-        let pooler = has_transaction_pooler(&options)
+        let pooler = Box::pin(within(CONNECT_DEADLINE, has_transaction_pooler(&options)))
             .await
             .map_err(unreachable)?;
-        let pool_of = |connections| {
-            PgPoolOptions::new()
-                .max_connections(connections)
-                .acquire_timeout(ACQUIRE_TIMEOUT)
-                // A connection that has died shows in the statement itself, which every caller repeats; asking before
-                // each would add a round trip to every claim.
-                .test_before_acquire(false)
-                .after_connect(move |connection, _| {
-                    Box::pin(async move {
-                        if !pooler {
-                            connection.execute(session_settings!("set")).await?;
-                        }
-                        Ok(())
-                    })
-                })
-                .connect_lazy_with(options.clone())
-        };
         Ok(Self {
-            pool: pool_of(max_connections),
-            recorder: pool_of(1),
+            line: Line::new(options.clone(), pooler, max_connections),
+            recorder: Line::new(options.clone(), pooler, 1),
             options,
             pooler,
             clock: SharedClock::default(),
@@ -133,70 +93,25 @@ impl Outbox {
         &self.options
     }
 
-    /// A session for one statement.
+    /// The line of everything but records.
+    pub(super) fn line(&self) -> &Line {
+        &self.line
+    }
+
+    /// The line that only the recorder uses.
+    pub(super) fn recorder_line(&self) -> &Line {
+        &self.recorder
+    }
+
+    /// A session for statements that take as long as they take.
     pub(super) async fn session(&self) -> Result<Session, sqlx::Error> {
-        self.session_of(&self.pool).await
-    }
-
-    /// A session that only the recorder uses.
-    pub(super) async fn recorder_session(&self) -> Result<Session, sqlx::Error> {
-        self.session_of(&self.recorder).await
-    }
-
-    async fn session_of(&self, pool: &PgPool) -> Result<Session, sqlx::Error> {
-        if self.pooler {
-            let begin = concat!("begin; ", session_settings!("set local"));
-            Ok(Session::Pooled(pool.begin_with(begin).await?))
-        } else {
-            Ok(Session::Own(pool.acquire().await?))
-        }
+        self.line.session().await
     }
 
     /// Closes the connections.
     pub async fn close(&self) {
-        self.pool.close().await;
+        self.line.close().await;
         self.recorder.close().await;
-    }
-}
-
-/// Where a statement runs: on a connection of our own, with prepared statements; or behind a pooler, in a
-/// transaction and without them, because two messages of the protocol may else meet two different servers.
-pub(super) enum Session {
-    Own(PoolConnection<Postgres>),
-    Pooled(Transaction<'static, Postgres>),
-}
-
-impl Session {
-    /// Whether statements may be kept prepared.
-    pub(super) fn keeps_statements(&self) -> bool {
-        matches!(self, Self::Own(_))
-    }
-
-    /// Ends the session; only then what the statement did is done.
-    pub(super) async fn finish(self) -> Result<(), sqlx::Error> {
-        match self {
-            Self::Own(_) => Ok(()),
-            Self::Pooled(transaction) => transaction.commit().await,
-        }
-    }
-}
-
-impl Deref for Session {
-    type Target = PgConnection;
-    fn deref(&self) -> &PgConnection {
-        match self {
-            Self::Own(connection) => connection,
-            Self::Pooled(transaction) => transaction,
-        }
-    }
-}
-
-impl DerefMut for Session {
-    fn deref_mut(&mut self) -> &mut PgConnection {
-        match self {
-            Self::Own(connection) => connection,
-            Self::Pooled(transaction) => transaction,
-        }
     }
 }
 

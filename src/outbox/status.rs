@@ -167,10 +167,12 @@ impl Outbox {
     /// # Errors
     /// Where the database fails.
     pub async fn sample_counts(&self) -> Result<BTreeMap<String, i64>, sqlx::Error> {
+        let mut session = self.session().await?;
         let counts: Vec<(String, i64)> =
             sqlx::query_as("select state, count(*) from signaling.delivery group by state")
-                .fetch_all(&self.pool)
+                .fetch_all(&mut *session)
                 .await?;
+        session.finish().await?;
         Ok(counts.into_iter().collect())
     }
 
@@ -193,11 +195,14 @@ impl Outbox {
     /// # Errors
     /// Where the database fails.
     pub async fn sample_rows(&self, ids: &[i64]) -> Result<Vec<SampleRow>, sqlx::Error> {
-        sqlx::query_as(
+        let mut session = self.session().await?;
+        let rows = sqlx::query_as(
             "select status, attempts from signaling.outbox where id = any ($1) order by id",
         )
         .bind(ids)
-        .fetch_all(&self.pool)
-        .await
+        .fetch_all(&mut *session)
+        .await?;
+        session.finish().await?;
+        Ok(rows)
     }
 }

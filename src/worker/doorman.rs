@@ -12,6 +12,9 @@ use crate::outbox::{Bell, Outbox, explain};
 /// The pause before listening is tried again.
 const RETRY_PAUSE: Duration = Duration::from_secs(1);
 
+/// After so long a silence the connection is checked.
+const CHECK_AFTER: Duration = Duration::from_secs(10);
+
 /// Listens until the shutdown, and again whenever the connection is lost.
 pub(super) async fn run(
     outbox: Arc<Outbox>,
@@ -49,7 +52,13 @@ pub(super) async fn run(
 /// Rings for the lanes until the connection is lost; says why.
 async fn hear(bell: &mut Bell, lanes: &[Arc<Lane>]) -> String {
     loop {
-        match bell.heard().await {
+        let Ok(heard) = tokio::time::timeout(CHECK_AFTER, bell.heard()).await else {
+            match bell.check().await {
+                Ok(()) => continue,
+                Err(error) => return explain(&error),
+            }
+        };
+        match heard {
             Ok(Some(app)) => {
                 for lane in lanes.iter().filter(|lane| lane.app == app) {
                     lane.ring();

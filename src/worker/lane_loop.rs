@@ -7,12 +7,14 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use uuid::Uuid;
 
 use super::delivery;
 use super::lane::Lane;
 use super::recorder::Delivered;
 use super::rest::Rest;
-use crate::outbox::{Batch, ClaimRequest, explain};
+use super::unheard::Unheard;
+use crate::outbox::{Batch, ClaimRequest, explain, may_have_happened};
 
 /// How long a process that begins waits for the answer to its first call.
 const FIRST_ANSWER: Duration = Duration::from_secs(1);
@@ -26,6 +28,7 @@ pub(super) struct LaneLoop {
     records: mpsc::Sender<Delivered>,
     deliveries: TaskTracker,
     rest: Rest,
+    unheard: Unheard,
     database_pause: Duration,
 }
 
@@ -41,6 +44,7 @@ impl LaneLoop {
             records,
             deliveries,
             rest,
+            unheard: Unheard::new(),
             database_pause: DATABASE_PAUSE,
         }
     }
@@ -48,6 +52,11 @@ impl LaneLoop {
     /// Works until the shutdown. A claim is not interrupted: its rows are handed out, and given back by their
     /// deliveries.
     pub(super) async fn run(mut self, shutdown: CancellationToken) {
+        self.run_until(&shutdown).await;
+        self.unheard.give_back(&self.lane).await;
+    }
+
+    async fn run_until(&mut self, shutdown: &CancellationToken) {
         loop {
             let Some(room) = shutdown.run_until_cancelled(self.wait_for_room()).await else {
                 return;
@@ -102,12 +111,22 @@ impl LaneLoop {
         let shared = &self.lane.shared;
         let request = ClaimRequest {
             app: &self.lane.app,
+            claim_id: Uuid::new_v4(),
             rows,
             lease: shared.timing.lease,
             claimed_by: &shared.name,
             bell: shared.listening.load(Ordering::Relaxed),
         };
-        let batch = shared.outbox.claim(&request).await?;
+        let batch = match shared.outbox.claim(&request).await {
+            Ok(batch) => batch,
+            Err(error) => {
+                if may_have_happened(&error) {
+                    self.unheard.add(request.claim_id, request.lease);
+                }
+                return Err(error);
+            }
+        };
+        self.unheard.give_back(&self.lane).await;
         if self.database_pause != DATABASE_PAUSE {
             tracing::info!(app = self.lane.app, "the database answers again");
             self.database_pause = DATABASE_PAUSE;

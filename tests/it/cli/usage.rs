@@ -199,7 +199,6 @@ async fn a_database_that_can_not_be_reached_is_named_without_the_password() {
     // Nothing listens on port 1.
     let url = "postgres://app:hush-hush@127.0.0.1:1/app?sslmode=disable";
     for worker in [
-        run().env("DATABASE_URL", url),
         Worker::new(&["migrate"]).env("DATABASE_URL", url),
         Worker::new(&["status"]).env("DATABASE_URL", url),
     ] {
@@ -208,6 +207,13 @@ async fn a_database_that_can_not_be_reached_is_named_without_the_password() {
         assert!(finished.stderr.contains("127.0.0.1:1"), "{finished:?}");
         assert!(!finished.stderr.contains("hush-hush"), "{finished:?}");
     }
+    // The one that is to run for good waits for its database.
+    let mut waiting = run().env("DATABASE_URL", url).start();
+    waiting.until_logged("127.0.0.1:1").await;
+    waiting.until_logged("trying again until it can").await;
+    assert!(waiting.is_running());
+    waiting.stop().await;
+    assert!(!waiting.stderr.text().contains("hush-hush"));
 }
 
 #[tokio::test]

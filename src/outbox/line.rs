@@ -1,0 +1,271 @@
+//! A line to the database: a few connections that are used again, and no wait without an end. A network that swallows
+//! packets answers nothing and reports nothing; what waits for it would wait for a quarter of an hour or more.
+
+use std::io;
+use std::ops::{Deref, DerefMut};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use deadpool::Runtime;
+use deadpool::managed::{
+    Manager, Metrics, Object, Pool, PoolError, QueueMode, RecycleError, RecycleResult,
+};
+use sqlx::postgres::PgConnectOptions;
+use sqlx::{ConnectOptions, Connection, Executor, PgConnection};
+
+/// What every session is told. The statements are written for indexes; a plan that was made while the table was
+/// empty would read the whole table for as long as the plan is kept, which for a queue is until the next ANALYZE.
+/// The costs that discouraged plans are given would make short statements compile with JIT. And a lock that a client
+/// sits on must not tie up a connection for as long as it likes.
+macro_rules! session_settings {
+    ($set:literal) => {
+        concat!(
+            $set,
+            " enable_seqscan = off; ",
+            $set,
+            " enable_bitmapscan = off; ",
+            $set,
+            " jit = off; ",
+            $set,
+            " lock_timeout = '2s'"
+        )
+    };
+}
+
+/// How long a connection may take to be made, and how long a statement may wait for one to be free.
+pub(super) const CONNECT_DEADLINE: Duration = Duration::from_secs(4);
+/// How long a statement of the hot path may take: thousands of times what it needs, and short enough that a worker
+/// goes on soon after the network does.
+const DEADLINE: Duration = Duration::from_secs(4);
+/// A database that is only slow must get its chance: the deadline doubles with each statement that misses it, so often.
+const MAX_DOUBLINGS: u32 = 3;
+/// How long a farewell to the server may take.
+const CLOSE_DEADLINE: Duration = Duration::from_secs(1);
+
+/// Connections that are made when they are needed, and kept.
+pub(super) struct Line {
+    pool: Pool<Connector>,
+    pooler: bool,
+    /// Statements in a row that took longer than their deadline.
+    missed: AtomicU32,
+}
+
+impl std::fmt::Debug for Line {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter
+            .debug_struct("Line")
+            .field("pool", &self.pool.status())
+            .field("pooler", &self.pooler)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Line {
+    /// A line of so many connections at most; none is made yet.
+    pub(super) fn new(options: PgConnectOptions, pooler: bool, max_connections: u32) -> Self {
+        let pool = Pool::builder(Connector { options, pooler })
+            .max_size(usize::try_from(max_connections).unwrap_or(usize::MAX))
+            .queue_mode(QueueMode::Lifo)
+            .runtime(Runtime::Tokio1)
+            .wait_timeout(Some(CONNECT_DEADLINE))
+            .create_timeout(Some(CONNECT_DEADLINE))
+            .build();
+        Self {
+            pool: pool.expect("a runtime is given, which is all that is checked"),
+            pooler,
+            missed: AtomicU32::new(0),
+        }
+    }
+
+    /// Runs statements of the hot path, within the deadline. When they fail because of the server or the network, no
+    /// idle connection is trusted any more: it leads to the same server, over the same network.
+    ///
+    /// # Errors
+    /// Where a statement fails, or there is no answer in time. Then it may have been carried out all the same.
+    pub(super) async fn run<T>(
+        &self,
+        work: impl AsyncFnOnce(&mut Session) -> Result<T, sqlx::Error>,
+    ) -> Result<T, sqlx::Error> {
+        // What waits for a statement is many kilobytes: it stands in the heap, not in every task that asks.
+        let result = Box::pin(self.try_run(work)).await;
+        if result.as_ref().is_err_and(is_about_the_connection) {
+            self.pool.retain(|_, _| false);
+        }
+        result
+    }
+
+    async fn try_run<T>(
+        &self,
+        work: impl AsyncFnOnce(&mut Session) -> Result<T, sqlx::Error>,
+    ) -> Result<T, sqlx::Error> {
+        let missed = self.missed.load(Ordering::Relaxed);
+        let deadline = DEADLINE * 2_u32.pow(missed.min(MAX_DOUBLINGS));
+        // Beside the deadline of its own: only a statement that is slow, not a network that is gone, asks for patience.
+        let mut session = self.session().await?;
+        let working = within(deadline, async {
+            let value = work(&mut session).await?;
+            session.finish().await?;
+            Ok(value)
+        });
+        let result = working.await;
+        let missed = if is_timeout(&result) { missed + 1 } else { 0 };
+        self.missed.store(missed, Ordering::Relaxed);
+        result
+    }
+
+    /// A session without a deadline.
+    pub(super) async fn session(&self) -> Result<Session, sqlx::Error> {
+        let mut session = Session {
+            link: self.pool.get().await.map_err(without_pool)?,
+            in_transaction: self.pooler,
+        };
+        session.link.in_use = true;
+        if self.pooler {
+            let begin = concat!("begin; ", session_settings!("set local"));
+            within(CONNECT_DEADLINE, session.execute(begin)).await?;
+        }
+        Ok(session)
+    }
+
+    /// A session with a transaction.
+    pub(super) async fn transaction(&self) -> Result<Session, sqlx::Error> {
+        let mut session = self.session().await?;
+        if !session.in_transaction {
+            session.execute("begin").await?;
+            session.in_transaction = true;
+        }
+        Ok(session)
+    }
+
+    /// Takes leave of the server.
+    pub(super) async fn close(&self) {
+        let idle = self.pool.retain(|_, _| false).removed;
+        self.pool.close();
+        for link in idle {
+            within(CLOSE_DEADLINE, link.connection.close()).await.ok();
+        }
+    }
+}
+
+/// Waits for the database, but not for longer than that.
+///
+/// # Errors
+/// Those of `asked`, and [`io::ErrorKind::TimedOut`].
+pub(super) async fn within<T>(
+    deadline: Duration,
+    asked: impl Future<Output = Result<T, sqlx::Error>>,
+) -> Result<T, sqlx::Error> {
+    let Ok(answer) = tokio::time::timeout(deadline, asked).await else {
+        return Err(timed_out(&format!(
+            "no answer within {}",
+            humantime::format_duration(deadline)
+        )));
+    };
+    answer
+}
+
+fn timed_out(why: &str) -> sqlx::Error {
+    sqlx::Error::Io(io::Error::new(io::ErrorKind::TimedOut, why))
+}
+
+fn is_timeout<T>(result: &Result<T, sqlx::Error>) -> bool {
+    matches!(result, Err(sqlx::Error::Io(error)) if error.kind() == io::ErrorKind::TimedOut)
+}
+
+/// Whether an error is about the connection or the server, not about the statement: classes 08 (connection exception)
+/// and 57 (operator intervention: the server stops, or a person has ended the session), and what is no answer of a
+/// server at all (PostgreSQL, appendix A).
+fn is_about_the_connection(error: &sqlx::Error) -> bool {
+    match error.as_database_error() {
+        Some(error) => error
+            .code()
+            .is_some_and(|code| code.starts_with("08") || code.starts_with("57")),
+        None => !matches!(error, sqlx::Error::RowNotFound),
+    }
+}
+
+fn without_pool(error: PoolError<sqlx::Error>) -> sqlx::Error {
+    use deadpool::managed::TimeoutType;
+    match error {
+        PoolError::Backend(error) => error,
+        PoolError::Timeout(TimeoutType::Wait) => sqlx::Error::PoolTimedOut,
+        PoolError::Closed => sqlx::Error::PoolClosed,
+        PoolError::Timeout(TimeoutType::Create | TimeoutType::Recycle)
+        | PoolError::NoRuntimeSpecified
+        | PoolError::PostCreateHook(_) => timed_out("no connection within 4s"),
+    }
+}
+
+/// Makes connections.
+struct Connector {
+    options: PgConnectOptions,
+    pooler: bool,
+}
+
+/// A connection, and whether it is in the middle of something.
+struct Link {
+    connection: PgConnection,
+    in_use: bool,
+}
+
+impl Manager for Connector {
+    type Type = Link;
+    type Error = sqlx::Error;
+
+    async fn create(&self) -> Result<Link, sqlx::Error> {
+        let mut connection = Box::pin(self.options.connect()).await?;
+        if !self.pooler {
+            connection.execute(session_settings!("set")).await?;
+        }
+        Ok(Link {
+            connection,
+            in_use: false,
+        })
+    }
+
+    /// A connection is as good as it was left; one that has died meanwhile shows in the statement itself, which every
+    /// caller repeats. Asking before each would add a round trip to every claim.
+    async fn recycle(&self, link: &mut Link, _: &Metrics) -> RecycleResult<sqlx::Error> {
+        if link.in_use {
+            return Err(RecycleError::message("left in the middle of something"));
+        }
+        Ok(())
+    }
+}
+
+/// Where a statement runs: on a connection of our own, with prepared statements; or behind a pooler, in a transaction
+/// and without them, because two messages of the protocol may else meet two different servers. A session that is not
+/// finished takes its connection with it.
+pub(super) struct Session {
+    link: Object<Connector>,
+    in_transaction: bool,
+}
+
+impl Session {
+    /// Whether statements may be kept prepared.
+    pub(super) fn keeps_statements(&self) -> bool {
+        !self.in_transaction
+    }
+
+    /// Ends the session; only then what the statements did is done.
+    pub(super) async fn finish(&mut self) -> Result<(), sqlx::Error> {
+        if self.in_transaction {
+            self.execute("commit").await?;
+        }
+        self.link.in_use = false;
+        Ok(())
+    }
+}
+
+impl Deref for Session {
+    type Target = PgConnection;
+    fn deref(&self) -> &PgConnection {
+        &self.link.connection
+    }
+}
+
+impl DerefMut for Session {
+    fn deref_mut(&mut self) -> &mut PgConnection {
+        &mut self.link.connection
+    }
+}
