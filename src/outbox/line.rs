@@ -3,7 +3,8 @@
 
 use std::io;
 use std::ops::{Deref, DerefMut};
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
 use deadpool::Runtime;
@@ -33,7 +34,7 @@ macro_rules! session_settings {
 }
 
 /// How long a connection may take to be made, and how long a statement may wait for one to be free.
-pub(super) const CONNECT_DEADLINE: Duration = Duration::from_secs(4);
+pub(super) const CONNECT_DEADLINE: Duration = Duration::from_secs(3);
 /// How long a statement of the hot path may take: thousands of times what it needs, and short enough that a worker
 /// goes on soon after the network does.
 const DEADLINE: Duration = Duration::from_secs(4);
@@ -42,10 +43,26 @@ const MAX_DOUBLINGS: u32 = 3;
 /// How long a farewell to the server may take.
 const CLOSE_DEADLINE: Duration = Duration::from_secs(1);
 
+/// How often connections have shown to be dead. Those that were made before may be dead, too, on whichever line: they
+/// lead to the same server, over the same network.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Breaks(Arc<AtomicU64>);
+
+impl Breaks {
+    fn count(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    fn one_more(&self) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
 /// Connections that are made when they are needed, and kept.
 pub(super) struct Line {
     pool: Pool<Connector>,
     pooler: bool,
+    breaks: Breaks,
     /// Statements in a row that took longer than their deadline.
     missed: AtomicU32,
 }
@@ -62,8 +79,18 @@ impl std::fmt::Debug for Line {
 
 impl Line {
     /// A line of so many connections at most; none is made yet.
-    pub(super) fn new(options: PgConnectOptions, pooler: bool, max_connections: u32) -> Self {
-        let pool = Pool::builder(Connector { options, pooler })
+    pub(super) fn new(
+        options: PgConnectOptions,
+        pooler: bool,
+        breaks: Breaks,
+        max_connections: u32,
+    ) -> Self {
+        let connector = Connector {
+            options,
+            pooler,
+            breaks: breaks.clone(),
+        };
+        let pool = Pool::builder(connector)
             .max_size(usize::try_from(max_connections).unwrap_or(usize::MAX))
             .queue_mode(QueueMode::Lifo)
             .runtime(Runtime::Tokio1)
@@ -73,12 +100,13 @@ impl Line {
         Self {
             pool: pool.expect("a runtime is given, which is all that is checked"),
             pooler,
+            breaks,
             missed: AtomicU32::new(0),
         }
     }
 
     /// Runs statements of the hot path, within the deadline. When they fail because of the server or the network, no
-    /// idle connection is trusted any more: it leads to the same server, over the same network.
+    /// connection is used again.
     ///
     /// # Errors
     /// Where a statement fails, or there is no answer in time. Then it may have been carried out all the same.
@@ -89,6 +117,7 @@ impl Line {
         // What waits for a statement is many kilobytes: it stands in the heap, not in every task that asks.
         let result = Box::pin(self.try_run(work)).await;
         if result.as_ref().is_err_and(is_about_the_connection) {
+            self.breaks.one_more();
             self.pool.retain(|_, _| false);
         }
         result
@@ -192,7 +221,7 @@ fn without_pool(error: PoolError<sqlx::Error>) -> sqlx::Error {
         PoolError::Closed => sqlx::Error::PoolClosed,
         PoolError::Timeout(TimeoutType::Create | TimeoutType::Recycle)
         | PoolError::NoRuntimeSpecified
-        | PoolError::PostCreateHook(_) => timed_out("no connection within 4s"),
+        | PoolError::PostCreateHook(_) => timed_out("no connection within 3s"),
     }
 }
 
@@ -200,12 +229,16 @@ fn without_pool(error: PoolError<sqlx::Error>) -> sqlx::Error {
 struct Connector {
     options: PgConnectOptions,
     pooler: bool,
+    breaks: Breaks,
 }
 
-/// A connection, and whether it is in the middle of something.
+/// A connection, and what tells whether it can be used again.
 struct Link {
     connection: PgConnection,
+    /// It is in the middle of something.
     in_use: bool,
+    /// The count of breaks when it was made.
+    breaks: u64,
 }
 
 impl Manager for Connector {
@@ -213,6 +246,7 @@ impl Manager for Connector {
     type Error = sqlx::Error;
 
     async fn create(&self) -> Result<Link, sqlx::Error> {
+        let breaks = self.breaks.count();
         let mut connection = Box::pin(self.options.connect()).await?;
         if !self.pooler {
             connection.execute(session_settings!("set")).await?;
@@ -220,14 +254,15 @@ impl Manager for Connector {
         Ok(Link {
             connection,
             in_use: false,
+            breaks,
         })
     }
 
     /// A connection is as good as it was left; one that has died meanwhile shows in the statement itself, which every
     /// caller repeats. Asking before each would add a round trip to every claim.
     async fn recycle(&self, link: &mut Link, _: &Metrics) -> RecycleResult<sqlx::Error> {
-        if link.in_use {
-            return Err(RecycleError::message("left in the middle of something"));
+        if link.in_use || link.breaks != self.breaks.count() {
+            return Err(RecycleError::message("not to be trusted"));
         }
         Ok(())
     }

@@ -40,9 +40,12 @@ logged as (
     from record join recorded using (id)
     where record.outcome is not null
 )
--- Late is a record whose claim has ended. What is neither written nor late was locked.
+-- Late is a record whose claim has ended, unless this very record has ended it: then it was written before, and the
+-- answer to that was lost. What is neither written nor late was locked.
 select id, true as is_written from recorded
 union all
-select id, false from record
+select id, exists (select from signaling.outbox
+                   where outbox.id = record.id and outbox.claim_id = record.claim_id and outbox.status = record.status)
+from record
 where not exists (select from signaling.outbox
                   where outbox.id = record.id and outbox.claim_id = record.claim_id and outbox.status = 'pending')

@@ -7,7 +7,7 @@ use secrecy::{ExposeSecret, SecretString};
 use sqlx::postgres::PgConnectOptions;
 use sqlx::{ConnectOptions, Connection, Executor, PgConnection};
 
-use super::line::{CONNECT_DEADLINE, Line, Session, within};
+use super::line::{Breaks, CONNECT_DEADLINE, Line, Session, within};
 use super::{SharedClock, explain};
 
 /// The database with the outbox, over a bounded number of connections.
@@ -69,9 +69,11 @@ impl Outbox {
         let pooler = Box::pin(within(CONNECT_DEADLINE, has_transaction_pooler(&options)))
             .await
             .map_err(unreachable)?;
+        let breaks = Breaks::default();
+        let line = |connections| Line::new(options.clone(), pooler, breaks.clone(), connections);
         Ok(Self {
-            line: Line::new(options.clone(), pooler, max_connections),
-            recorder: Line::new(options.clone(), pooler, 1),
+            line: line(max_connections),
+            recorder: line(1),
             options,
             pooler,
             clock: SharedClock::default(),

@@ -20,7 +20,7 @@ use crate::outbox::{Batch, ClaimRequest, explain, may_have_happened};
 const FIRST_ANSWER: Duration = Duration::from_secs(1);
 /// The pause after the database has failed, at first and at most.
 const DATABASE_PAUSE: Duration = Duration::from_millis(100);
-const DATABASE_PAUSE_CAP: Duration = Duration::from_secs(2);
+const DATABASE_PAUSE_CAP: Duration = Duration::from_secs(1);
 
 /// The loop of a lane, with what only it uses.
 pub(super) struct LaneLoop {

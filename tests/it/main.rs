@@ -4,6 +4,7 @@
 mod cli;
 mod delivery;
 mod fleet;
+#[path = "../harness/mod.rs"]
 mod harness;
 mod pushback;
 mod schema;

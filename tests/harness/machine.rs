@@ -58,8 +58,13 @@ impl Postgres {
 
     /// One of its own, for a test that crashes it.
     pub(crate) async fn start() -> Self {
+        Self::with_connections(400).await
+    }
+
+    /// One of its own that takes so many connections at once.
+    pub(crate) async fn with_connections(max_connections: u16) -> Self {
         let settings = Settings {
-            max_connections: 400,
+            max_connections,
             ..Settings::default()
         };
         let cluster = ThrowawayPostgres::start_with(&settings)

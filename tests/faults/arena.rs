@@ -1,0 +1,147 @@
+//! Where the faults happen: a Postgres of its own, the simulated API, a network in between, a fleet, and producers.
+
+use std::time::{Duration, Instant};
+
+use rand::rngs::StdRng;
+use signaling_worker::simulator::{Behaviour, SimulatorConfig};
+use sqlx::{AssertSqlSafe, Connection, PgConnection};
+use time::OffsetDateTime;
+
+use crate::fault::Fault;
+use crate::fleet::Fleet;
+use crate::harness::{Machine, Postgres, World};
+use crate::producers::Producers;
+use crate::proxy::{Network, Proxy};
+use crate::verdict;
+
+/// How many connections Postgres takes: enough for all, and few enough to be taken away.
+const CONNECTIONS: u16 = 70;
+/// How soon each worker works again after a fault's end.
+const RECOVERY: Duration = Duration::from_secs(5);
+/// How soon everything is sent after that.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Everything that a round of faults needs.
+pub(crate) struct Arena {
+    pub(crate) postgres: Postgres,
+    pub(crate) world: World,
+    pub(crate) proxy: Proxy,
+    pub(crate) fleet: Fleet,
+    rounds: usize,
+}
+
+impl Arena {
+    pub(crate) async fn start() -> Self {
+        let machine = Machine::alone().await;
+        let postgres = Postgres::with_connections(CONNECTIONS).await;
+        let simulator = SimulatorConfig {
+            behaviour: Behaviour {
+                limit: Some(crate::LIMIT),
+                latency_ms: 20,
+                ..Behaviour::default()
+            },
+            ..SimulatorConfig::default()
+        };
+        let world = World::on(machine, &postgres, simulator).await;
+        let port = postgres.cluster.port();
+        let proxy = Proxy::start(port).await;
+        let url = world
+            .url
+            .replace(&format!(":{port}/"), &format!(":{}/", proxy.port));
+        let fleet = Fleet::start(&world, url);
+        Self {
+            postgres,
+            world,
+            proxy,
+            fleet,
+            rounds: 0,
+        }
+    }
+
+    /// Lets a fault happen while messages are committed, and checks what came of them.
+    pub(crate) async fn suffer(&mut self, fault: Fault, rng: &mut StdRng, lasting: Duration) {
+        self.rounds += 1;
+        let round = format!("round-{}-{fault:?}", self.rounds);
+        let producers = Producers::start(&self.world.url, &round);
+        self.until_all_work("at first", PATIENCE).await;
+        fault.happen(self, rng, lasting).await;
+        let recovered_after = self.until_all_work(&round, RECOVERY).await;
+        let committed = producers.stop().await;
+        self.world
+            .until(
+                &format!("{round}: every row is final"),
+                PATIENCE,
+                async || self.world.count("status = 'pending'").await == 0,
+            )
+            .await;
+        self.proxy.bury();
+        let ended = self.fleet.ended();
+        assert!(
+            ended.is_empty(),
+            "{round}: these have ended by themselves: {ended:?}"
+        );
+        let account = verdict::judge(&self.world, &round, &committed).await;
+        println!(
+            "{fault:?}: {account}; all workers back after {:.1} s",
+            recovered_after.as_secs_f64()
+        );
+    }
+
+    /// Waits until each worker has made a call that started after now; how long that took.
+    async fn until_all_work(&self, round: &str, deadline: Duration) -> Duration {
+        let begun = Instant::now();
+        let mut admin = self.admin().await;
+        let since: OffsetDateTime = sqlx::query_scalar("select clock_timestamp()")
+            .fetch_one(&mut admin)
+            .await
+            .expect("a time");
+        let names = self.fleet.names();
+        self.world
+            .until(
+                &format!("{round}: each of {names:?} works again"),
+                deadline,
+                async || {
+                    let working: Vec<String> = sqlx::query_scalar(
+                        "select distinct claimed_by from signaling.outbox where sent_at >= $1 and status <> 'pending'",
+                    )
+                    .bind(since)
+                    .fetch_all(&self.world.pool)
+                    .await
+                    .unwrap_or_default();
+                    names.iter().all(|name| working.contains(name))
+                },
+            )
+            .await;
+        begun.elapsed()
+    }
+
+    /// A connection past the network.
+    pub(crate) async fn admin(&self) -> PgConnection {
+        PgConnection::connect(&self.world.url)
+            .await
+            .expect("connected")
+    }
+
+    /// Changes a setting of the database.
+    pub(crate) async fn alter(&self, admin: &mut PgConnection, what: &str) {
+        let database: String = sqlx::query_scalar("select current_database()::text")
+            .fetch_one(&mut *admin)
+            .await
+            .expect("a name");
+        // Also where the setting is that nothing is written.
+        let statement =
+            format!("set default_transaction_read_only = off; alter database {database} {what}");
+        sqlx::raw_sql(AssertSqlSafe(statement))
+            .execute(admin)
+            .await
+            .expect("altered");
+    }
+
+    /// Stops everything in order.
+    pub(crate) async fn stop(mut self) {
+        self.proxy.set(Network::Up);
+        self.fleet.stop().await;
+        self.world.pool.close().await;
+        self.postgres.cluster.stop().await.expect("stopped");
+    }
+}

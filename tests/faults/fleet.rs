@@ -1,0 +1,122 @@
+//! The workers of the suite: killed and replaced by the test, never ended by themselves.
+
+use rand::RngExt;
+use rand::rngs::StdRng;
+use time::OffsetDateTime;
+use time::macros::format_description;
+
+use crate::clock::SteppedClock;
+use crate::harness::{PATIENCE, Running, World, until};
+
+/// How many workers there are.
+const WORKERS: usize = 3;
+
+/// A fleet of real worker processes.
+pub(crate) struct Fleet {
+    url: String,
+    clock: SteppedClock,
+    started: usize,
+    workers: Vec<(String, Running)>,
+}
+
+impl Fleet {
+    /// Starts it, with the database at `url`.
+    pub(crate) fn start(world: &World, url: String) -> Self {
+        let mut fleet = Self {
+            url,
+            clock: SteppedClock::new(),
+            started: 0,
+            workers: Vec::new(),
+        };
+        for _ in 0..WORKERS {
+            fleet.add(world);
+        }
+        fleet
+    }
+
+    fn add(&mut self, world: &World) {
+        self.started += 1;
+        let name = format!("worker-{}", self.started);
+        let worker = world
+            .worker()
+            .env("DATABASE_URL", &self.url)
+            .env("WORKER_NAME", &name)
+            .env("WORKER_RATE", &crate::LIMIT.to_string())
+            .env("WORKER_REQUEST_TIMEOUT", "1s")
+            .env("WORKER_CONNECT_TIMEOUT", "1s")
+            .env("WORKER_LEASE", "3s")
+            .env("WORKER_RETRY_CAP", "500ms")
+            // Each call is logged: a failure is easier to understand, and the workers' clocks show.
+            .env("WORKER_LOG", "info,signaling_worker=debug");
+        self.workers.push((name, self.clock.govern(worker).start()));
+    }
+
+    /// The names of those that run.
+    pub(crate) fn names(&self) -> Vec<String> {
+        self.workers.iter().map(|(name, _)| name.clone()).collect()
+    }
+
+    /// Kills one of them, and starts another.
+    pub(crate) async fn replace_one(&mut self, world: &World, rng: &mut StdRng) {
+        let index = rng.random_range(0..self.workers.len());
+        let (_, mut victim) = self.workers.swap_remove(index);
+        victim.kill().await;
+        self.add(world);
+    }
+
+    /// Stops one of them in order, and starts another.
+    pub(crate) async fn suspend_one(&mut self, rng: &mut StdRng, signal: &str) {
+        let index = rng.random_range(0..self.workers.len());
+        self.workers[index].1.signal(signal).await;
+    }
+
+    /// Resumes all that were suspended.
+    pub(crate) async fn resume(&mut self) {
+        for (_, worker) in &mut self.workers {
+            worker.signal("CONT").await;
+        }
+    }
+
+    /// Sets their clocks, and waits until one of them shows it: in the time of what it logs.
+    pub(crate) async fn step_clocks(&mut self, ahead_s: i64) {
+        self.clock.set(&format!("{ahead_s:+}"));
+        let minute = |minutes: i64| {
+            #[expect(
+                clippy::disallowed_methods,
+                reason = "it is this host's clock that is stepped"
+            )]
+            let now = OffsetDateTime::now_utc();
+            let shown = now + time::Duration::seconds(ahead_s + 60 * minutes);
+            shown.format(format_description!("[year]-[month]-[day]T[hour]:[minute]:"))
+        };
+        // The minute may end meanwhile.
+        let minutes = [minute(0), minute(1)].map(|minute| minute.expect("formatted"));
+        until("a worker logs with its new time", PATIENCE, async || {
+            self.workers.iter().any(|(_, worker)| {
+                let said = worker.stderr.text();
+                minutes.iter().any(|minute| said.contains(minute))
+            })
+        })
+        .await;
+    }
+
+    /// The clocks that they see.
+    pub(crate) fn clock(&self) -> &SteppedClock {
+        &self.clock
+    }
+
+    /// Those that have ended, which none does by itself.
+    pub(crate) fn ended(&mut self) -> Vec<String> {
+        self.workers
+            .iter_mut()
+            .filter_map(|(name, worker)| (!worker.is_running()).then(|| name.clone()))
+            .collect()
+    }
+
+    /// Stops them all in order.
+    pub(crate) async fn stop(&mut self) {
+        for (_, worker) in &mut self.workers {
+            worker.stop().await;
+        }
+    }
+}

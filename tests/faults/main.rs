@@ -1,0 +1,80 @@
+//! The promise under faults at the worst moments: a fleet of real workers, producers that commit all along, and one
+//! fault after the other. After each, every committed row is final, none is lost, a message was called again only where
+//! an outcome could not be known or recorded, the limit held in every sliding second, and each worker works again
+//! within five seconds, none having ended by itself.
+//!
+//! `FAULTS_SEED` repeats a run. `FAULTS_MINUTES` makes it longer: faults come again and again, and last longer.
+//! `FAULTS_ONLY` chooses some by their names, with commas.
+
+mod arena;
+mod clock;
+mod fault;
+mod fleet;
+#[path = "../harness/mod.rs"]
+#[allow(
+    dead_code,
+    unused_imports,
+    reason = "it is shared with the other tests"
+)]
+mod harness;
+mod producers;
+mod proxy;
+mod verdict;
+
+use std::time::{Duration, Instant};
+
+use rand::rngs::StdRng;
+use rand::seq::SliceRandom;
+use rand::{RngExt, SeedableRng};
+
+use arena::Arena;
+use fault::Fault;
+
+/// The limit of the app, calls in any sliding second.
+const LIMIT: u32 = 200;
+
+fn number_from(variable: &str) -> Option<u64> {
+    let text = std::env::var(variable).ok()?;
+    Some(
+        text.parse()
+            .unwrap_or_else(|_| panic!("{variable}={text} is no whole number")),
+    )
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_fault_loses_a_message_or_repeats_one_without_a_reason() {
+    let seed = number_from("FAULTS_SEED").unwrap_or_else(rand::random);
+    let minutes = number_from("FAULTS_MINUTES");
+    println!("FAULTS_SEED={seed}");
+    let mut rng = StdRng::seed_from_u64(seed);
+    let ends = Instant::now() + Duration::from_secs(60 * minutes.unwrap_or(0));
+
+    let only = std::env::var("FAULTS_ONLY").ok();
+    let is_chosen = |fault: &Fault| {
+        let name = format!("{fault:?}");
+        only.as_ref()
+            .is_none_or(|only| only.split(',').any(|chosen| chosen == name))
+    };
+    let mut faults: Vec<Fault> = Fault::ALL.into_iter().filter(is_chosen).collect();
+    assert!(!faults.is_empty(), "FAULTS_ONLY={only:?} names none");
+
+    let mut arena = Arena::start().await;
+    loop {
+        faults.shuffle(&mut rng);
+        for &fault in &faults {
+            if fault == Fault::ClocksStep && !arena.fleet.clock().is_there() {
+                println!("{fault:?}: left out, this machine has no libfaketime");
+                continue;
+            }
+            let lasting = match minutes {
+                None => Duration::from_millis(2_000),
+                Some(_) => Duration::from_millis(rng.random_range(2_000..8_000)),
+            };
+            arena.suffer(fault, &mut rng, lasting).await;
+        }
+        if Instant::now() >= ends {
+            break;
+        }
+    }
+    arena.stop().await;
+}
