@@ -156,28 +156,14 @@ impl Outbox {
     ///
     /// # Errors
     /// Where the database fails.
-    pub async fn expire(&self, app: &str) -> Result<u64, sqlx::Error> {
+    pub async fn expire(&self, app: &str) -> Result<i64, sqlx::Error> {
         self.line()
             .run(async |session| {
-                let ended = sqlx::query(
-                    "update signaling.outbox
-                     set status = case when claim_id is not null and at_most_once then 'unknown' else 'expired' end,
-                         finished_at = clock_timestamp(),
-                         error = case when claim_id is not null
-                                      then 'the worker that had this message ended without a record: whether it was called is not known'
-                                      else coalesce(error, 'not sent before its expires_at') end
-                     where id = any (array(
-                         select id from signaling.outbox
-                         where app = $1 and status = 'pending' and expires_at <= clock_timestamp()
-                           and (claim_id is null or due_at <= clock_timestamp())
-                         order by expires_at limit 1000
-                         for no key update skip locked))",
-                )
-                .persistent(session.keeps_statements())
-                .bind(app)
-                .execute(&mut **session)
-                .await?;
-                Ok(ended.rows_affected())
+                sqlx::query_scalar(include_str!("expire.sql"))
+                    .persistent(session.keeps_statements())
+                    .bind(app)
+                    .fetch_one(&mut **session)
+                    .await
             })
             .await
     }

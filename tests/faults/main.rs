@@ -7,6 +7,7 @@
 //! `FAULTS_ONLY` chooses some by their names, with commas.
 
 mod arena;
+mod claims;
 mod clock;
 mod fault;
 mod fleet;

@@ -166,3 +166,61 @@ async fn a_dead_workers_row_is_free_when_its_lease_ends_and_not_before() {
     );
     assert_eq!(row.attempts, 2, "the first call may have been made");
 }
+
+#[tokio::test]
+async fn messages_of_unknown_outcome_are_found_by_their_status_and_sent_again_by_hand_alone() {
+    let world = World::new().await;
+    world.set_faults(&["drop:destination=bob,count=1"]);
+    let unknown = world
+        .insert(peer(json!({"payload": "unknown", "at_most_once": true})))
+        .await;
+    let sent = world
+        .insert(peer(
+            json!({"payload": "sent", "destination": "carol", "at_most_once": true}),
+        ))
+        .await;
+    let _worker = short_lease(&world, "worker").start();
+    assert_eq!(world.until_final(unknown).await.status, "unknown");
+    assert_eq!(world.until_final(sent).await.status, "message_sent");
+    let found: Vec<i64> =
+        sqlx::query_scalar("select id from signaling.outbox where status = 'unknown'")
+            .fetch_all(&world.pool)
+            .await
+            .expect("rows");
+    assert_eq!(found, [unknown]);
+    assert_eq!(world.attempts(unknown).await[0].outcome, "ambiguous");
+
+    let redriven = world
+        .command(&["retry", "--status", "unknown"])
+        .finish()
+        .await;
+    assert_eq!(redriven.code, Some(0), "{}", redriven.stderr);
+    assert_eq!(world.until_final(unknown).await.status, "message_sent");
+    // The API took both calls: the person who asked for the second one has decided so.
+    assert_eq!(world.calls_of("unknown").len(), 2);
+    assert_eq!(world.calls_of("sent").len(), 1);
+}
+
+#[tokio::test]
+async fn a_dead_workers_message_that_expires_meanwhile_says_that_it_may_have_been_called() {
+    let world = World::new().await;
+    world.set_faults(&["hang"]);
+    let expires_at = world.time_in(2_500).await;
+    let id = world.insert(peer(json!({"expires_at": expires_at}))).await;
+    let mut victim = short_lease(&world, "victim").start();
+    world.until_accepted(1).await;
+    victim.kill().await;
+    // Nobody may claim it: it is the search for expired rows that ends it.
+    world.execute("select signaling.pause('default')").await;
+    let _survivor = short_lease(&world, "survivor").start();
+    let row = world.until_final(id).await;
+    assert_eq!((row.status.as_str(), row.attempts), ("expired", 1));
+    assert!(row.error.expect("why").contains("not known"));
+    let outcomes: Vec<_> = world
+        .attempts(id)
+        .await
+        .into_iter()
+        .map(|attempt| (attempt.number, attempt.outcome))
+        .collect();
+    assert_eq!(outcomes, [(1, "lost".to_owned())]);
+}
