@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help demo run build test lint lint-tools
+.PHONY: help demo run build test faults lint lint-tools
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -20,6 +20,10 @@ build: ## Build target/release/worker
 test: ## Run all tests; those of the database start their own PostgreSQL
 	@.ci/ensure-prerequisites compiler postgres
 	cargo test --locked
+
+faults: ## Let a fleet suffer every fault for FAULTS_MINUTES (5); FAULTS_SEED repeats a run, FAULTS_ONLY=A,B chooses
+	@.ci/ensure-prerequisites compiler postgres faketime
+	FAULTS_MINUTES="$${FAULTS_MINUTES:-5}" cargo test --locked --test faults -- --nocapture
 
 lint: ## Check the format, the lints, the docs and the dependencies
 	@.ci/ensure-prerequisites compiler

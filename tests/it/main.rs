@@ -3,6 +3,7 @@
 
 mod cli;
 mod delivery;
+mod docs;
 mod fleet;
 #[path = "../harness/mod.rs"]
 mod harness;

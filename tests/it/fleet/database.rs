@@ -187,3 +187,27 @@ async fn a_lost_doorbell_is_replaced() {
         world.until_final(id).await;
     }
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_worker_that_starts_while_its_database_is_away_waits_for_it() {
+    let machine = Machine::shared().await;
+    let mut postgres = Postgres::start().await;
+    let world = World::on(machine, &postgres, slow_api(0)).await;
+    let id = world.insert(peer(json!({}))).await;
+    postgres.cluster.crash().await.expect("down");
+    let mut worker = world.worker().start();
+    worker.until_logged("trying again until it can").await;
+    postgres.cluster.restart().await.expect("up again");
+    assert_eq!(world.until_final(id).await.status, "message_sent");
+
+    // One that is told to stop meanwhile does.
+    postgres.cluster.crash().await.expect("down");
+    let mut waiting = world.worker().start();
+    waiting.until_logged("trying again until it can").await;
+    waiting.stop().await;
+    assert!(worker.is_running());
+    postgres.cluster.restart().await.expect("up again");
+    worker.stop().await;
+    world.pool.close().await;
+    postgres.cluster.stop().await.expect("stopped");
+}
