@@ -151,12 +151,15 @@ impl Lane {
         let Some(_steering) = self.steer(probe.is_some()).await else {
             return;
         };
-        match self
-            .shared
-            .outbox
-            .hold(&self.app, kind, reason, probe)
-            .await
-        {
+        let outbox = &self.shared.outbox;
+        let mut tries = Tries::of(probe);
+        let held = loop {
+            let held = outbox.hold(&self.app, kind, reason, probe).await;
+            if held.is_ok() || !tries.another().await {
+                break held;
+            }
+        };
+        match held {
             Ok(true) => tracing::warn!(
                 app = self.app,
                 hold = kind.as_str(),
@@ -217,12 +220,18 @@ impl Lane {
 
     /// Lets another message probe, where the one that was to did not make a call.
     pub(super) async fn give_back_probe(&self, probe: Uuid) {
-        if let Err(error) = self.shared.outbox.give_back_probe(&self.app, probe).await {
+        let outbox = &self.shared.outbox;
+        let mut tries = Tries::of(Some(probe));
+        while let Err(error) = outbox.give_back_probe(&self.app, probe).await {
+            if tries.another().await {
+                continue;
+            }
             tracing::debug!(
                 app = self.app,
                 error = explain(&error),
                 "a probe could not be given back: the next one is later"
             );
+            break;
         }
         self.look();
     }
@@ -230,7 +239,15 @@ impl Lane {
     /// Lets the app go on for the whole fleet.
     async fn release(&self, probe: Uuid) {
         let _steering = self.steering.lock().await;
-        match self.shared.outbox.release(&self.app, probe).await {
+        let outbox = &self.shared.outbox;
+        let mut tries = Tries::of(Some(probe));
+        let released = loop {
+            let released = outbox.release(&self.app, probe).await;
+            if released.is_ok() || !tries.another().await {
+                break released;
+            }
+        };
+        match released {
             Ok(true) => tracing::info!(app = self.app, "lane released: sending again"),
             Ok(false) => {}
             Err(error) => tracing::warn!(
@@ -239,5 +256,31 @@ impl Lane {
                 "the lane could not be released"
             ),
         }
+    }
+}
+
+/// How often what a probe has found out is told to a database that fails: nobody else will say it, and until the end of
+/// its lease everybody waits for it.
+const MOST_TRIES: u32 = 8;
+/// Between two of these.
+const TRY_AGAIN_AFTER: Duration = Duration::from_millis(500);
+
+/// The tries that are left.
+struct Tries(u32);
+
+impl Tries {
+    /// Several for a probe. Others need no more than one: the next call that goes like them says the same.
+    fn of(probe: Option<Uuid>) -> Self {
+        Self(if probe.is_some() { MOST_TRIES - 1 } else { 0 })
+    }
+
+    /// Waits for the next try, if there is one.
+    async fn another(&mut self) -> bool {
+        if self.0 == 0 {
+            return false;
+        }
+        self.0 -= 1;
+        tokio::time::sleep(TRY_AGAIN_AFTER).await;
+        true
     }
 }

@@ -12,6 +12,7 @@ use crate::fleet::Fleet;
 use crate::harness::{Machine, Postgres, World};
 use crate::producers::Producers;
 use crate::proxy::{Network, Proxy};
+use crate::stalls::Stalls;
 use crate::verdict;
 
 /// How many connections Postgres takes: enough for all, and few enough to be taken away.
@@ -27,6 +28,7 @@ pub(crate) struct Arena {
     pub(crate) world: World,
     pub(crate) proxy: Proxy,
     pub(crate) fleet: Fleet,
+    stalls: Stalls,
     rounds: usize,
 }
 
@@ -54,6 +56,7 @@ impl Arena {
             world,
             proxy,
             fleet,
+            stalls: Stalls::watch(),
             rounds: 0,
         }
     }
@@ -63,6 +66,8 @@ impl Arena {
         self.rounds += 1;
         let round = format!("round-{}-{fault:?}", self.rounds);
         let producers = Producers::start(&self.world.url, &round);
+        let calls_before = self.world.seen().calls;
+        self.stalls.take_longest();
         self.until_all_work("at first", PATIENCE).await;
         fault.happen(self, rng, lasting).await;
         let recovered_after = self.until_all_work(&round, RECOVERY).await;
@@ -81,8 +86,11 @@ impl Arena {
             "{round}: these have ended by themselves: {ended:?}"
         );
         let account = verdict::judge(&self.world, &round, &committed).await;
+        let longest_stall = self.stalls.take_longest();
+        let busiest_second =
+            verdict::judge_pace(&self.world, &round, calls_before, longest_stall).await;
         println!(
-            "{fault:?}: {account}; all workers back after {:.1} s",
+            "{fault:?}: {account}, {busiest_second} calls in the busiest second; all workers back after {:.1} s",
             recovered_after.as_secs_f64()
         );
     }

@@ -47,10 +47,13 @@ pub(crate) enum Fault {
     ApiFails,
     /// All the ways of the API to go wrong, mixed, and workers killed meanwhile.
     ApiIsFlaky,
+    /// The API answers 500, and the workers' connections are terminated: what probes find out has to be told all the
+    /// same.
+    ApiFailsAndConnectionsAreTerminated,
 }
 
 impl Fault {
-    pub(crate) const ALL: [Self; 17] = [
+    pub(crate) const ALL: [Self; 18] = [
         Self::WorkersKilled,
         Self::WorkerSuspended,
         Self::ClocksStep,
@@ -68,6 +71,7 @@ impl Fault {
         Self::ApiTimesOut,
         Self::ApiFails,
         Self::ApiIsFlaky,
+        Self::ApiFailsAndConnectionsAreTerminated,
     ];
 
     /// Lets it happen for that long, and mends it.
@@ -96,13 +100,7 @@ impl Fault {
                 sleep(lasting).await;
                 arena.postgres.cluster.restart().await.expect("up again");
             }
-            Self::ConnectionsTerminated => {
-                let mut admin = arena.admin().await;
-                for _ in 0..(lasting.as_millis() / 200) {
-                    terminate(&mut admin, "order by random() limit 1").await;
-                    sleep(Duration::from_millis(200)).await;
-                }
-            }
+            Self::ConnectionsTerminated => terminate_five_a_second(arena, lasting).await,
             Self::ConnectionsTaken => take_connections(arena, lasting).await,
             Self::ReadOnly => {
                 let mut admin = arena.admin().await;
@@ -132,6 +130,11 @@ impl Fault {
             Self::ApiAnswersGarbage => api(arena, &["garbage:share=0.4"], lasting).await,
             Self::ApiTimesOut => api(arena, &["408:share=0.4"], lasting).await,
             Self::ApiFails => api(arena, &["500"], lasting).await,
+            Self::ApiFailsAndConnectionsAreTerminated => {
+                arena.world.set_faults(&["500"]);
+                terminate_five_a_second(arena, lasting).await;
+                arena.world.set_faults(&[]);
+            }
             Self::ApiIsFlaky => {
                 let share = rng.random_range(0.02..0.1);
                 let rules = [
@@ -166,6 +169,14 @@ async fn network(arena: &Arena, network: Network, lasting: Duration) {
     // Longer than a statement may take.
     sleep(lasting.max(Duration::from_secs(6))).await;
     arena.proxy.set(Network::Up);
+}
+
+async fn terminate_five_a_second(arena: &Arena, lasting: Duration) {
+    let mut admin = arena.admin().await;
+    for _ in 0..(lasting.as_millis() / 200) {
+        terminate(&mut admin, "order by random() limit 1").await;
+        sleep(Duration::from_millis(200)).await;
+    }
 }
 
 /// Takes every connection that there is, also those that the workers are made to give up.

@@ -20,6 +20,7 @@ mod fleet;
 mod harness;
 mod producers;
 mod proxy;
+mod stalls;
 mod verdict;
 
 use std::time::{Duration, Instant};
