@@ -6,4 +6,5 @@ mod delivery;
 mod fleet;
 mod harness;
 mod pushback;
+mod retention;
 mod schema;

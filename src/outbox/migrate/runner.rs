@@ -15,6 +15,9 @@ use super::{Applied, SchemaError, TABLE, applied};
 const LOCK_TIMEOUT: Duration = Duration::from_millis(500);
 /// How long the others have for themselves before the next attempt.
 const ATTEMPT_PAUSE: Duration = Duration::from_millis(500);
+/// An autovacuum gives way to whoever has waited for it as long as the check for deadlocks takes to come, if the role
+/// may set that. And should there be a deadlock, the migration is the one that finds it, and gives up.
+const YIELDING: &str = "do $$ begin set deadlock_timeout = '200ms'; exception when insufficient_privilege then null; end $$";
 /// How often it is asked whether it is this process's turn.
 const TURN_POLL: Duration = Duration::from_millis(100);
 /// How often it is asked who is in the way.
@@ -107,6 +110,7 @@ impl Runner {
         };
         let set = format!("set lock_timeout = {}", lock_timeout.as_millis());
         connection.execute(AssertSqlSafe(set)).await?;
+        connection.execute(YIELDING).await?;
         let mut blocked: Option<Blocked> = None;
         loop {
             let attempted = Instant::now();
@@ -209,4 +213,62 @@ fn is_without_lock(error: &MigrateError) -> bool {
         .as_database_error()
         .and_then(sqlx::error::DatabaseError::code)
         .is_some_and(|code| ["55P03", "40P01"].contains(&code.as_ref()))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::str::FromStr;
+
+    use sqlx::Connection;
+
+    use super::super::migration;
+    use super::*;
+    use crate::dev::postgres::ThrowawayPostgres;
+
+    /// A statement that waits for its turn would be one that the index waits for, and the other way round.
+    #[tokio::test]
+    async fn an_index_is_built_concurrently_while_other_processes_wait_for_their_turn() {
+        let cluster = ThrowawayPostgres::start().await.unwrap();
+        let url = cluster.create_database("concurrently").await.unwrap();
+        let options = PgConnectOptions::from_str(&url).unwrap();
+        let migrate = || async {
+            let migrations = vec![
+                migration(
+                    1,
+                    "table",
+                    "create table signaling.numbers as select generate_series(1, 1000) as n",
+                ),
+                migration(
+                    2,
+                    "index",
+                    "-- no-transaction\ncreate index concurrently numbers_n on signaling.numbers (n)",
+                ),
+            ];
+            let mut connection = options.connect().await.unwrap();
+            let mut applied = 0;
+            let run = Runner::new(migrations, options.clone(), Duration::from_secs(30))
+                .run(&mut connection, |_| applied += 1)
+                .await;
+            connection.close().await.unwrap();
+            run.map(|()| applied)
+        };
+        let (a, b, c, d) = tokio::join!(migrate(), migrate(), migrate(), migrate());
+        let applied: Vec<i32> = [a, b, c, d].into_iter().map(Result::unwrap).collect();
+        assert_eq!(
+            applied.iter().sum::<i32>(),
+            2,
+            "each by one of them: {applied:?}"
+        );
+
+        let mut connection = options.connect().await.unwrap();
+        let valid: bool = sqlx::query_scalar(
+            "select indisvalid from pg_index where indexrelid = 'signaling.numbers_n'::regclass",
+        )
+        .fetch_one(&mut connection)
+        .await
+        .unwrap();
+        assert!(valid);
+        connection.close().await.unwrap();
+        cluster.stop().await.unwrap();
+    }
 }
