@@ -26,6 +26,8 @@ pub struct WorkerConfig {
     pub retry: RetryPolicy,
     /// How long a shutdown waits for calls in flight and their records.
     pub drain_timeout: Duration,
+    /// How long messages are kept after they have finished; for ever if none.
+    pub retain: Option<Duration>,
 }
 
 /// Times that depend on one another.

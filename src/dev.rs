@@ -61,7 +61,7 @@ async fn show(
 ) -> anyhow::Result<()> {
     let url = SecretString::from(postgres.create_database(DATABASE).await?);
     let outbox = Arc::new(Outbox::connect(&url, 5).await?);
-    outbox.migrate().await?;
+    outbox.migrate(Duration::from_secs(60), |_| ()).await?;
     let simulator = simulator(dev.limit_per_s).await?;
     println!("database    {}", postgres.psql_command(DATABASE));
     println!(
@@ -143,6 +143,7 @@ fn config(dev: &Dev, base_url: &str) -> anyhow::Result<WorkerConfig> {
         // Short, so that retries are seen within the show.
         retry: RetryPolicy::new(Duration::from_millis(250), second * 10)?,
         drain_timeout: second * 20,
+        retain: None,
     })
 }
 

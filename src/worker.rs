@@ -3,6 +3,7 @@
 mod delivery;
 mod doorman;
 mod health;
+mod janitor;
 mod lane;
 mod lane_loop;
 mod recorder;
@@ -138,6 +139,9 @@ pub async fn run(
         loops.spawn(lane_loop.run(shutdown.clone()));
     }
     drop(records);
+    if let Some(retain) = config.retain {
+        loops.spawn(janitor::run(Arc::clone(&outbox), retain, shutdown.clone()));
+    }
 
     // None of these ends by itself: if one does, it has failed, and the process is of no use without it.
     let failed = tokio::select! {

@@ -10,7 +10,7 @@ use time::format_description::well_known::Rfc3339;
 
 use super::UsageError;
 use crate::config::secret::SecretSource;
-use crate::outbox::Outbox;
+use crate::outbox::{MIN_RETAIN, Outbox};
 
 /// Which database.
 #[derive(Debug, Args)]
@@ -82,6 +82,23 @@ pub(super) fn parse_duration(text: &str) -> Result<Duration, String> {
         Ok(duration) if duration <= MAX_DURATION => Ok(duration),
         Ok(_) => Err("it is longer than 30 days".into()),
         Err(error) => Err(format!("{error}: write it like 200ms, 15s or 5m")),
+    }
+}
+
+/// The longest time that messages can be kept without keeping them for ever.
+const MAX_RETAIN: Duration = Duration::from_secs(3_653 * 86_400);
+
+/// How long to keep finished messages: `12h`, `30d`.
+pub(super) fn parse_retain(text: &str) -> Result<Duration, String> {
+    match humantime::parse_duration(text) {
+        Ok(retain) if retain < MIN_RETAIN => Err(
+            "it is shorter than 1 minute: write it like 12h or 30d, or leave it unset to keep all messages".into(),
+        ),
+        Ok(retain) if retain > MAX_RETAIN => {
+            Err("it is longer than 10 years: leave it unset to keep all messages".into())
+        }
+        Ok(retain) => Ok(retain),
+        Err(error) => Err(format!("{error}: write it like 12h or 30d")),
     }
 }
 

@@ -1,33 +1,42 @@
 //! `worker migrate`
 
+use std::time::Duration;
+
 use clap::Args;
 
-use super::args::DatabaseArgs;
+use super::args::{DatabaseArgs, parse_duration};
 
 /// Create the schema `signaling`, or bring it up to date
 ///
 /// Safe to run at any time, and from several places at once. It keeps its own bookkeeping in the schema, apart from
-/// any migrations of the application.
+/// any migrations of the application. A migration makes nobody wait for longer than a second: where somebody holds a
+/// lock that it needs, it steps back and tries again.
 #[derive(Debug, Args)]
 #[command(after_help = "Example:
   DATABASE_URL=postgres://localhost/app worker migrate")]
 pub(super) struct MigrateArgs {
     #[command(flatten)]
     database: DatabaseArgs,
+
+    /// How long to try where others hold a lock that a migration needs
+    #[arg(long, env = "WORKER_LOCK_WAIT", default_value = "1m", value_name = "DURATION", value_parser = parse_duration)]
+    lock_wait: Duration,
 }
 
 pub(super) async fn run(args: MigrateArgs) -> anyhow::Result<()> {
     let outbox = args.database.connect(2).await?;
-    match outbox.migrate().await?.as_slice() {
-        [] => println!("the schema signaling is up to date"),
-        versions => {
-            let versions: Vec<String> = versions.iter().map(ToString::to_string).collect();
+    let migrated = outbox
+        .migrate(args.lock_wait, |applied| {
             println!(
-                "the schema signaling is up to date: ran migration {}",
-                versions.join(", ")
+                "applied {} {} in {} ms",
+                applied.version,
+                applied.description,
+                applied.took.as_millis()
             );
-        }
-    }
+        })
+        .await;
     outbox.close().await;
+    migrated?;
+    println!("the schema signaling is up to date");
     Ok(())
 }

@@ -9,7 +9,7 @@ use clap::Args;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-use super::args::{DatabaseArgs, host, parse_duration};
+use super::args::{DatabaseArgs, host, parse_duration, parse_retain};
 use crate::config::{self, AppConfig, ConfigError, RawApp, Timing, WorkerConfig};
 use crate::outbox::{ConnectError, Outbox, SchemaError, is_outage};
 use crate::retry::RetryPolicy;
@@ -121,6 +121,11 @@ struct WorkerArgs {
     #[arg(long, env = "WORKER_DRAIN_TIMEOUT", value_parser = parse_duration)]
     drain_timeout: Option<Duration>,
 
+    /// Delete messages, with their attempts, this long after they have finished, like `12h` or `30d`; at least `1m`
+    /// [default: keep them]
+    #[arg(long, env = "WORKER_RETAIN", value_name = "DURATION", value_parser = parse_retain)]
+    retain: Option<Duration>,
+
     /// Most connections to the database, beside the one that hears the doorbell
     #[arg(long, env = "WORKER_DATABASE_CONNECTIONS", default_value_t = 5, value_name = "COUNT",
           value_parser = clap::value_parser!(u32).range(1..=1_000))]
@@ -229,6 +234,7 @@ fn config(args: &RunArgs) -> Result<WorkerConfig, ConfigError> {
         drain_timeout: worker
             .drain_timeout
             .unwrap_or(worker.request_timeout + Duration::from_secs(5)),
+        retain: worker.retain,
     })
 }
 

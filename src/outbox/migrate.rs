@@ -1,8 +1,17 @@
 //! Migrations: embedded, in the schema `signaling`, with a bookkeeping table there. An application that runs its
 //! own sqlx migrations in the same database keeps them elsewhere and is not disturbed.
 
-use sqlx::migrate::{MigrateError, Migration, MigrationType, Migrator};
-use sqlx::{ConnectOptions, Connection, SqlSafeStr};
+mod holder;
+mod runner;
+
+use std::time::Duration;
+
+use sqlx::migrate::{MigrateError, Migration, MigrationType};
+use sqlx::{ConnectOptions, Connection, PgConnection, SqlSafeStr};
+
+pub use holder::Holder;
+use holder::listed;
+use runner::Runner;
 
 use super::{Outbox, explain};
 
@@ -20,7 +29,23 @@ const MIGRATIONS: &[(i64, &str, &str)] = &[
         "lane control",
         include_str!("../../migrations/0002_lane_control.sql"),
     ),
+    (
+        4,
+        "retention",
+        include_str!("../../migrations/0004_retention.sql"),
+    ),
 ];
+
+/// A migration that was run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Applied {
+    /// Its number.
+    pub version: i64,
+    /// What it is about.
+    pub description: String,
+    /// How long it took, without what was spent on attempts that got no lock. It held its locks for less.
+    pub took: Duration,
+}
 
 /// Why the schema can't be used as it is.
 #[derive(Debug, thiserror::Error)]
@@ -43,6 +68,34 @@ pub enum SchemaError {
         "DATABASE_URL leads through a pooler in transaction mode: run `worker migrate` with the URL of the database itself"
     )]
     Pooler,
+    /// Other sessions hold a lock that a migration needs, all the time that it may wait.
+    #[error(
+        "migration {version} ({description}) got no lock within {}: held by {}. It is undone, and nobody waits for it. Run `worker migrate` again when they have ended, or end a session with `select pg_terminate_backend(<process>)`",
+        humantime::format_duration(*.lock_wait),
+        listed(.holders)
+    )]
+    Locked {
+        /// The migration's number.
+        version: i64,
+        /// What it is about.
+        description: String,
+        /// How long it has tried.
+        lock_wait: Duration,
+        /// Who was in the way.
+        holders: Vec<Holder>,
+    },
+    /// Another process migrates, all the time that this one may wait.
+    #[error(
+        "another `worker migrate` is at work, for longer than {}: {}. Run this again when it has ended",
+        humantime::format_duration(*.lock_wait),
+        listed(.holders)
+    )]
+    Busy {
+        /// How long this one has waited.
+        lock_wait: Duration,
+        /// The other one.
+        holders: Vec<Holder>,
+    },
     /// A migration failed, or one that was run before differs.
     #[error("the migration failed: {0}")]
     Migrate(#[from] MigrateError),
@@ -51,50 +104,49 @@ pub enum SchemaError {
     Database(#[from] sqlx::Error),
 }
 
-fn migrator() -> Migrator {
-    let mut migrator = Migrator::with_migrations(
-        MIGRATIONS
-            .iter()
-            .map(|(version, description, sql)| {
-                Migration::new(
-                    *version,
-                    (*description).into(),
-                    MigrationType::Simple,
-                    sql.into_sql_str(),
-                    false,
-                )
-            })
-            .collect(),
-    );
-    migrator.dangerous_set_table_name(TABLE);
-    migrator.create_schema("signaling");
-    // A newer worker may have migrated further; its migrations keep to what older workers need.
-    migrator.set_ignore_missing(true);
-    migrator
+/// A migration for sqlx. One that begins with the line `-- no-transaction` is a single statement that Postgres runs
+/// outside of a transaction alone.
+fn migration(version: i64, description: &'static str, sql: &'static str) -> Migration {
+    Migration::new(
+        version,
+        description.into(),
+        MigrationType::Simple,
+        sql.into_sql_str(),
+        sql.starts_with("-- no-transaction\n"),
+    )
 }
 
 impl Outbox {
-    /// Runs the migrations that are missing, and returns their numbers. Processes that do so at once take turns.
+    /// Runs the migrations that are missing, and tells of each. Processes that do so at once take turns. For its turn,
+    /// and for the locks of each migration, it waits up to `lock_wait`, but never in such a way that others have to
+    /// wait behind it for long.
     ///
     /// # Errors
-    /// Where one fails: it is undone, and those before it stay. Behind a pooler in transaction mode, where nothing
-    /// could make processes take turns.
-    pub async fn migrate(&self) -> Result<Vec<i64>, SchemaError> {
+    /// Where one fails, or gets no lock: it is undone, and those before it stay. Behind a pooler in transaction mode,
+    /// where nothing could make processes take turns.
+    pub async fn migrate(
+        &self,
+        lock_wait: Duration,
+        on_applied: impl FnMut(&Applied),
+    ) -> Result<(), SchemaError> {
         if self.has_pooler() {
             return Err(SchemaError::Pooler);
         }
-        let before = self.applied().await?;
+        let options = self
+            .options()
+            .clone()
+            .application_name("signaling-worker migrate");
         // A connection of its own, closed whatever happens: the lock that migrators take turns by belongs to it.
-        let mut connection = self.options().connect().await?;
-        let migrated = migrator().run(&mut connection).await;
-        connection.close().await?;
-        migrated?;
-        Ok(self
-            .applied()
-            .await?
-            .into_iter()
-            .filter(|version| !before.contains(version))
-            .collect())
+        let mut connection = options.connect().await?;
+        let migrations = MIGRATIONS
+            .iter()
+            .map(|(version, description, sql)| migration(*version, description, sql))
+            .collect();
+        let migrated = Runner::new(migrations, options, lock_wait)
+            .run(&mut connection, on_applied)
+            .await;
+        connection.close().await.ok();
+        migrated
     }
 
     /// Checks that all migrations of this binary have been run.
@@ -103,7 +155,10 @@ impl Outbox {
     /// Where some have not.
     pub async fn check_schema(&self) -> Result<(), SchemaError> {
         let needed = MIGRATIONS.last().map_or(0, |(version, ..)| *version);
-        match self.applied().await?.last() {
+        let mut session = self.session().await?;
+        let applied = applied(&mut session).await?;
+        session.finish().await?;
+        match applied.last() {
             None => Err(SchemaError::Missing),
             Some(found) if *found < needed => Err(SchemaError::Outdated {
                 found: *found,
@@ -112,26 +167,22 @@ impl Outbox {
             Some(_) => Ok(()),
         }
     }
+}
 
-    /// The numbers of the migrations that have been run, in order.
-    async fn applied(&self) -> Result<Vec<i64>, sqlx::Error> {
-        let mut session = self.session().await?;
-        let exists: bool = sqlx::query_scalar("select to_regclass($1) is not null")
-            .persistent(false)
-            .bind(TABLE)
-            .fetch_one(&mut *session)
-            .await?;
-        let versions = if exists {
-            sqlx::query_scalar(
-                "select version from signaling.schema_migrations where success order by version",
-            )
-            .persistent(false)
-            .fetch_all(&mut *session)
-            .await?
-        } else {
-            Vec::new()
-        };
-        session.finish().await?;
-        Ok(versions)
+/// The numbers of the migrations that have been run, in order.
+async fn applied(connection: &mut PgConnection) -> Result<Vec<i64>, sqlx::Error> {
+    let exists: bool = sqlx::query_scalar("select to_regclass($1) is not null")
+        .persistent(false)
+        .bind(TABLE)
+        .fetch_one(&mut *connection)
+        .await?;
+    if !exists {
+        return Ok(Vec::new());
     }
+    sqlx::query_scalar(
+        "select version from signaling.schema_migrations where success order by version",
+    )
+    .persistent(false)
+    .fetch_all(&mut *connection)
+    .await
 }

@@ -8,4 +8,5 @@ mod fleet;
 #[path = "../harness/mod.rs"]
 mod harness;
 mod pushback;
+mod retention;
 mod schema;

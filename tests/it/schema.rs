@@ -2,6 +2,7 @@
 
 mod cancelling;
 mod constraints;
+mod locks;
 mod migrating;
 mod names;
 mod plan;

@@ -1,0 +1,135 @@
+//! Who is in the way of a migration: as much of it as helps to find the session, and never what it runs.
+
+use std::fmt;
+
+use sqlx::{FromRow, PgConnection};
+
+/// A session that holds a lock.
+#[derive(Debug, Clone, PartialEq, Eq, FromRow)]
+pub struct Holder {
+    /// Its process; 0 is a prepared transaction.
+    pub pid: i32,
+    /// Its user, if the database tells.
+    pub user: Option<String>,
+    /// What it calls itself.
+    pub application: Option<String>,
+    /// What it does, as in `idle in transaction`.
+    pub state: Option<String>,
+    /// Since when its transaction is open, in RFC 3339.
+    pub since: Option<String>,
+    /// Whether it is a background process that cleans up.
+    pub is_autovacuum: bool,
+}
+
+impl fmt::Display for Holder {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.pid == 0 {
+            return formatter.write_str("a prepared transaction (see pg_prepared_xacts)");
+        }
+        let mut known = Vec::new();
+        if self.is_autovacuum {
+            known.push("autovacuum, which ends by itself".to_owned());
+        }
+        let named = [("user", &self.user), ("application", &self.application)];
+        for (name, value) in named {
+            if let Some(value) = value.as_ref().filter(|value| !value.is_empty()) {
+                known.push(format!("{name} {value:?}"));
+            }
+        }
+        known.extend(self.state.clone());
+        if let Some(since) = &self.since {
+            known.push(format!("its transaction began at {since}"));
+        }
+        write!(formatter, "process {}", self.pid)?;
+        if !known.is_empty() {
+            write!(formatter, " ({})", known.join(", "))?;
+        }
+        Ok(())
+    }
+}
+
+/// Names holders in a sentence.
+pub(super) fn listed(holders: &[Holder]) -> String {
+    if holders.is_empty() {
+        return "sessions that have ended since".into();
+    }
+    let holders: Vec<String> = holders.iter().map(ToString::to_string).collect();
+    holders.join("; ")
+}
+
+/// What the views of Postgres tell of some processes. Of other users' sessions that is little, unless one may see them.
+macro_rules! holders_among {
+    ($pids:literal) => {
+        concat!(
+            "select holder.pid, usename::text as user, application_name as application, state,
+                    to_char(xact_start at time zone 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS\"Z\"') as since,
+                    coalesce(backend_type = 'autovacuum worker', false) as is_autovacuum
+             from (select distinct pid from (",
+            $pids,
+            ") as holders) as holder
+             left join pg_stat_activity as activity on activity.pid = holder.pid
+             order by xact_start, holder.pid limit 5"
+        )
+    };
+}
+
+/// Those that a process waits for.
+pub(super) async fn holders_before(
+    connection: &mut PgConnection,
+    pid: i32,
+) -> Result<Vec<Holder>, sqlx::Error> {
+    sqlx::query_as(holders_among!("select unnest(pg_blocking_pids($1)) as pid"))
+        .bind(pid)
+        .fetch_all(connection)
+        .await
+}
+
+/// Those that hold an advisory lock.
+pub(super) async fn holders_of(
+    connection: &mut PgConnection,
+    lock: i64,
+) -> Result<Vec<Holder>, sqlx::Error> {
+    sqlx::query_as(holders_among!(
+        "select pid from pg_locks
+         where locktype = 'advisory' and granted and objsubid = 1
+           and database = (select oid from pg_database where datname = current_database())
+           and classid::bigint << 32 | objid::bigint = $1"
+    ))
+    .bind(lock)
+    .fetch_all(connection)
+    .await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_holder_is_told_of_with_what_is_known_of_it() {
+        let unknown = Holder {
+            pid: 17,
+            user: None,
+            application: None,
+            state: None,
+            since: None,
+            is_autovacuum: false,
+        };
+        let known = Holder {
+            user: Some("app".into()),
+            application: Some("psql".into()),
+            state: Some("idle in transaction".into()),
+            since: Some("2030-01-31T12:00:00Z".into()),
+            ..unknown.clone()
+        };
+        let prepared = Holder {
+            pid: 0,
+            ..unknown.clone()
+        };
+        assert_eq!(unknown.to_string(), "process 17");
+        assert_eq!(
+            known.to_string(),
+            "process 17 (user \"app\", application \"psql\", idle in transaction, its transaction began at 2030-01-31T12:00:00Z)"
+        );
+        assert!(prepared.to_string().contains("pg_prepared_xacts"));
+    }
+}

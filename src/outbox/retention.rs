@@ -1,0 +1,82 @@
+//! Retention: messages that finished long ago are deleted, a batch at a time, by one process of the fleet.
+
+use std::time::Duration;
+
+use sqlx::FromRow;
+use uuid::Uuid;
+
+use super::Outbox;
+use super::claim::micros;
+
+/// The shortest time that finished messages can be kept: what a look at the last minute shows is still there.
+pub const MIN_RETAIN: Duration = Duration::from_secs(60);
+
+/// What became of an attempt to delete a batch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Deletion {
+    /// The pass goes on with the next batch.
+    GoesOn,
+    /// The pass is over.
+    PassIsOver {
+        /// How many messages it has deleted, whichever processes did it.
+        deleted: u64,
+        /// When the next pass begins.
+        next_in: Duration,
+    },
+    /// It is another process's turn, or the next pass has not begun.
+    NotNow {
+        /// When to ask again.
+        next_in: Duration,
+    },
+}
+
+#[derive(FromRow)]
+struct DeletionRow {
+    has_turn: bool,
+    is_pass_over: bool,
+    deleted: Option<i64>,
+    held_for_us: i64,
+}
+
+impl Outbox {
+    /// Deletes a batch of messages that finished longer ago than `retain`, with their attempts, if it is this
+    /// worker's turn. Takes some milliseconds, and passes over rows that somebody has locked.
+    ///
+    /// # Errors
+    /// Where `retain` is less than [`MIN_RETAIN`], or the database fails.
+    pub async fn delete_finished(
+        &self,
+        worker: Uuid,
+        retain: Duration,
+    ) -> Result<Deletion, sqlx::Error> {
+        let row: DeletionRow = self
+            .line()
+            .run(async |session| {
+                sqlx::query_as(
+                    "select has_turn, is_pass_over, deleted,
+                            (extract(epoch from held_until - clock_timestamp()) * 1000000)::bigint as held_for_us
+                     from signaling.delete_finished($1, $2::bigint * interval '1 microsecond')",
+                )
+                .persistent(session.keeps_statements())
+                .bind(worker)
+                .bind(micros(retain))
+                .fetch_one(&mut **session)
+                .await
+            })
+            .await?;
+        let next_in = Duration::from_micros(row.held_for_us.max(0).unsigned_abs());
+        Ok(match row {
+            DeletionRow {
+                has_turn: false, ..
+            } => Deletion::NotNow { next_in },
+            DeletionRow {
+                is_pass_over: false,
+                ..
+            } => Deletion::GoesOn,
+            DeletionRow { deleted, .. } => Deletion::PassIsOver {
+                deleted: deleted.unwrap_or(0).unsigned_abs(),
+                next_in,
+            },
+        })
+    }
+}
