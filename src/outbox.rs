@@ -10,6 +10,7 @@ mod record;
 mod session;
 mod status;
 mod steer;
+mod tls_files;
 
 use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
@@ -23,14 +24,16 @@ pub use record::{CallRecord, Record};
 pub use session::{ConnectError, Outbox};
 pub use status::{AppStatus, LaneStatus, SampleRow};
 pub use steer::{RetryFilter, SteerError};
+pub use tls_files::{TlsFileError, check_tls_files};
 
 use crate::pace::DbClock;
 use crate::pace::clock::{ClockReading, Moment};
+use crate::tls::refused_certificate;
 
 /// What the database said, in its own words and without where in its source it said so.
 pub fn explain(error: &sqlx::Error) -> String {
     let Some(error) = error.as_database_error() else {
-        return error.to_string();
+        return without_connection(error);
     };
     let hint = error
         .try_downcast_ref::<sqlx::postgres::PgDatabaseError>()
@@ -39,6 +42,15 @@ pub fn explain(error: &sqlx::Error) -> String {
         Some(hint) => format!("{} ({hint})", error.message()),
         None => error.message().to_owned(),
     }
+}
+
+fn without_connection(error: &sqlx::Error) -> String {
+    match error {
+        sqlx::Error::Io(why) => refused_certificate(why, "sslrootcert of DATABASE_URL"),
+        sqlx::Error::Tls(why) => Some(format!("no TLS connection: {why}")),
+        _ => None,
+    }
+    .unwrap_or_else(|| error.to_string())
 }
 
 /// A process's view of the database's clock, kept up by the readings that claims bring along.
