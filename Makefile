@@ -17,8 +17,8 @@ build: ## Build target/release/worker
 	@.ci/ensure-prerequisites compiler
 	cargo build --release --locked
 
-test: ## Run all tests; those of the database start their own PostgreSQL
-	@.ci/ensure-prerequisites compiler postgres
+test: ## Run all tests; those of the database start their own PostgreSQL and PgBouncer
+	@.ci/ensure-prerequisites compiler postgres pgbouncer
 	cargo test --locked
 
 lint: ## Check the format, the lints, the docs and the dependencies

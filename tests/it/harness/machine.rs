@@ -58,10 +58,15 @@ impl Postgres {
 
     /// One of its own, for a test that crashes it.
     pub(crate) async fn start() -> Self {
-        let settings = Settings {
+        Self::start_with(Settings {
             max_connections: 400,
             ..Settings::default()
-        };
+        })
+        .await
+    }
+
+    /// One with other settings.
+    pub(crate) async fn start_with(settings: Settings) -> Self {
         let cluster = ThrowawayPostgres::start_with(&settings)
             .await
             .expect("a throwaway Postgres");
