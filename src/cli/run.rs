@@ -120,7 +120,8 @@ struct WorkerArgs {
     #[arg(long, env = "WORKER_DRAIN_TIMEOUT", value_parser = parse_duration)]
     drain_timeout: Option<Duration>,
 
-    /// Most connections to the database, beside the one that hears the doorbell
+    /// Most connections to the database, beside the one that records and the one that
+    /// hears the doorbell
     #[arg(long, env = "WORKER_DATABASE_CONNECTIONS", default_value_t = 5, value_name = "COUNT",
           value_parser = clap::value_parser!(u32).range(1..=1_000))]
     database_connections: u32,
