@@ -17,8 +17,8 @@ build: ## Build target/release/worker
 	@.ci/ensure-prerequisites compiler
 	cargo build --release --locked
 
-test: ## Run all tests; those of the database start their own PostgreSQL
-	@.ci/ensure-prerequisites compiler postgres
+test: ## Run all tests; those of the database start their own PostgreSQL and PgBouncer
+	@.ci/ensure-prerequisites compiler postgres pgbouncer faketime
 	cargo test --locked
 
 faults: ## Let a fleet suffer every fault for FAULTS_MINUTES (5); FAULTS_SEED repeats a run, FAULTS_ONLY=A,B chooses

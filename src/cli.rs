@@ -17,7 +17,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 use crate::config::ConfigError;
-use crate::outbox::ConnectError;
+use crate::outbox::{ConnectError, TlsFileError};
 use crate::signaling::InvalidClient;
 use crate::telemetry::{self, LogFormat};
 
@@ -130,6 +130,7 @@ fn is_usage(error: &anyhow::Error) -> bool {
         cause.is::<ConfigError>()
             || cause.is::<UsageError>()
             || cause.is::<InvalidClient>()
+            || cause.is::<TlsFileError>()
             || matches!(cause.downcast_ref(), Some(ConnectError::Url))
     })
 }

@@ -22,4 +22,5 @@ pub mod retry;
 pub mod signaling;
 pub mod simulator;
 pub mod telemetry;
+mod tls;
 pub mod worker;

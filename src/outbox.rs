@@ -4,6 +4,7 @@
 mod bell;
 mod claim;
 mod enqueue;
+mod errors;
 mod lane;
 mod line;
 mod migrate;
@@ -12,6 +13,7 @@ mod retention;
 mod session;
 mod status;
 mod steer;
+mod tls_files;
 
 use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
@@ -19,6 +21,7 @@ use std::time::Instant;
 pub use bell::Bell;
 pub use claim::{Batch, ClaimRequest, Claimed, Hold};
 pub use enqueue::{EnqueueError, NewMessage};
+pub use errors::{explain, is_about_the_data, is_outage, may_have_happened};
 pub use lane::{HoldKind, Peek};
 pub use migrate::{Applied, Holder, SchemaError};
 pub use record::{CallRecord, Record};
@@ -26,60 +29,10 @@ pub use retention::{Deletion, MIN_RETAIN};
 pub use session::{ConnectError, Outbox};
 pub use status::{AppStatus, LaneStatus, SampleRow};
 pub use steer::{RetryFilter, SteerError};
+pub use tls_files::{TlsFileError, check_tls_files};
 
 use crate::pace::DbClock;
 use crate::pace::clock::{ClockReading, Moment};
-
-/// What the database said, in its own words and without where in its source it said so.
-pub fn explain(error: &sqlx::Error) -> String {
-    let Some(error) = error.as_database_error() else {
-        return error.to_string();
-    };
-    let hint = error
-        .try_downcast_ref::<sqlx::postgres::PgDatabaseError>()
-        .and_then(|error| error.hint());
-    match hint {
-        Some(hint) => format!("{} ({hint})", error.message()),
-        None => error.message().to_owned(),
-    }
-}
-
-/// Whether a statement that failed may have been carried out all the same: the server did not say that it was not.
-pub fn may_have_happened(error: &sqlx::Error) -> bool {
-    use sqlx::postgres::{PgDatabaseError, PgSeverity};
-    error
-        .as_database_error()
-        .and_then(|error| error.try_downcast_ref::<PgDatabaseError>())
-        .is_none_or(|error| error.severity() != PgSeverity::Error)
-}
-
-/// Whether an error says that the database is away, starting, stopping or full, which passes, and not that something is
-/// wrong with what was asked or how it is set up. Classes 08 (connection exception), 53 (insufficient resources, such as
-/// connections) and 57 (operator intervention) of PostgreSQL, appendix A.
-pub fn is_outage(error: &sqlx::Error) -> bool {
-    use std::io::ErrorKind;
-    match error {
-        sqlx::Error::Database(error) => error.code().is_some_and(|code| {
-            ["08", "53", "57"]
-                .iter()
-                .any(|class| code.starts_with(class))
-        }),
-        sqlx::Error::Io(error) => matches!(
-            error.kind(),
-            ErrorKind::ConnectionRefused
-                | ErrorKind::ConnectionReset
-                | ErrorKind::ConnectionAborted
-                | ErrorKind::BrokenPipe
-                | ErrorKind::UnexpectedEof
-                | ErrorKind::TimedOut
-                | ErrorKind::HostUnreachable
-                | ErrorKind::NetworkUnreachable
-                | ErrorKind::NetworkDown
-        ),
-        sqlx::Error::PoolTimedOut => true,
-        _ => false,
-    }
-}
 
 /// A process's view of the database's clock, kept up by the readings that claims bring along.
 #[derive(Debug, Default)]

@@ -150,6 +150,7 @@ impl Simulator {
             listener,
             tls,
             Arc::clone(&api).router(),
+            Arc::clone(&api.ledger),
             stopping.clone(),
             tasks.clone(),
         ));

@@ -10,7 +10,7 @@ use time::format_description::well_known::Rfc3339;
 
 use super::UsageError;
 use crate::config::secret::SecretSource;
-use crate::outbox::{MIN_RETAIN, Outbox};
+use crate::outbox::{MIN_RETAIN, Outbox, check_tls_files};
 
 /// Which database.
 #[derive(Debug, Args)]
@@ -54,7 +54,9 @@ impl DatabaseArgs {
 
     /// The database, reached, with at most so many connections.
     pub(super) async fn connect(&self, max_connections: u32) -> anyhow::Result<Outbox> {
-        Ok(Outbox::connect(&self.url()?, max_connections).await?)
+        let url = self.url()?;
+        check_tls_files(&url)?;
+        Ok(Outbox::connect(&url, max_connections).await?)
     }
 
     /// The database for one statement after the other, with the schema that this binary needs.

@@ -126,7 +126,8 @@ struct WorkerArgs {
     #[arg(long, env = "WORKER_RETAIN", value_name = "DURATION", value_parser = parse_retain)]
     retain: Option<Duration>,
 
-    /// Most connections to the database, beside the one that hears the doorbell
+    /// Most connections to the database, beside the one that records and the one that
+    /// hears the doorbell
     #[arg(long, env = "WORKER_DATABASE_CONNECTIONS", default_value_t = 5, value_name = "COUNT",
           value_parser = clap::value_parser!(u32).range(1..=1_000))]
     database_connections: u32,

@@ -8,6 +8,7 @@ mod supervisor;
 mod tests;
 
 use std::{
+    collections::BTreeMap,
     fmt,
     net::{Ipv4Addr, TcpListener},
     ops::Range,
@@ -62,6 +63,11 @@ pub struct Settings {
     /// The directory of `initdb` and `postgres`; where `None`, `WORKER_PG_BINDIR`, `PATH` and the usual places are
     /// searched.
     pub bindir: Option<PathBuf>,
+    /// More of the server's settings, by name; where they are set here already, these count.
+    pub server_settings: BTreeMap<String, String>,
+    /// Files to put into the data directory before the server first starts, by name, in the place of those of the same
+    /// name. Only the user that runs the server can read them, as it demands of its certificate's key.
+    pub data_files: BTreeMap<String, String>,
 }
 
 impl Default for Settings {
@@ -70,6 +76,8 @@ impl Default for Settings {
             durability: Durability::default(),
             max_connections: 200,
             bindir: None,
+            server_settings: BTreeMap::new(),
+            data_files: BTreeMap::new(),
         }
     }
 }
@@ -91,6 +99,8 @@ impl Settings {
         if self.durability == Durability::Throwaway {
             settings.extend(["fsync=off", "full_page_writes=off"].map(str::to_owned));
         }
+        let given = self.server_settings.iter();
+        settings.extend(given.map(|(name, value)| format!("{name}={value}")));
         settings
             .into_iter()
             .flat_map(|setting| ["-c".to_owned(), setting])
@@ -180,6 +190,12 @@ impl ThrowawayPostgres {
             password,
             pid: None,
         };
+        let data = cluster.directory.join("data");
+        for (name, text) in &settings.data_files {
+            installation
+                .write_for_server(&data.join(name), text)
+                .map_err(PostgresError::io("writing a file for the server"))?;
+        }
         cluster.start_server().await?;
         Ok(cluster)
     }

@@ -14,6 +14,8 @@ use deadpool::managed::{
 use sqlx::postgres::PgConnectOptions;
 use sqlx::{ConnectOptions, Connection, Executor, PgConnection};
 
+use super::errors::is_about_the_connection;
+
 /// What every session is told. The statements are written for indexes; a plan that was made while the table was
 /// empty would read the whole table for as long as the plan is kept, which for a queue is until the next ANALYZE.
 /// The costs that discouraged plans are given would make short statements compile with JIT. And a lock that a client
@@ -199,18 +201,6 @@ fn timed_out(why: &str) -> sqlx::Error {
 
 fn is_timeout<T>(result: &Result<T, sqlx::Error>) -> bool {
     matches!(result, Err(sqlx::Error::Io(error)) if error.kind() == io::ErrorKind::TimedOut)
-}
-
-/// Whether an error is about the connection or the server, not about the statement: classes 08 (connection exception)
-/// and 57 (operator intervention: the server stops, or a person has ended the session), and what is no answer of a
-/// server at all (PostgreSQL, appendix A).
-fn is_about_the_connection(error: &sqlx::Error) -> bool {
-    match error.as_database_error() {
-        Some(error) => error
-            .code()
-            .is_some_and(|code| code.starts_with("08") || code.starts_with("57")),
-        None => !matches!(error, sqlx::Error::RowNotFound),
-    }
 }
 
 fn without_pool(error: PoolError<sqlx::Error>) -> sqlx::Error {

@@ -120,15 +120,15 @@ impl Outbox {
 /// Two connections that are open at once have two servers, each its own throughout, unless a pooler lends servers
 /// out by the transaction. Statements without parameters go as simple queries, which any pooler can pass on.
 async fn has_transaction_pooler(options: &PgConnectOptions) -> Result<bool, sqlx::Error> {
-    let (mut one, mut other) = (options.connect().await?, options.connect().await?);
+    let mut connections = [options.connect().await?, options.connect().await?];
     let mut pids = [Vec::new(), Vec::new()];
-    for _ in 0..3 {
-        for (connection, pids) in [&mut one, &mut other].into_iter().zip(&mut pids) {
-            pids.push(backend_pid(connection).await?);
-        }
+    // Not in turn: a pooler that gives its servers out in turn would give each connection the same one every time.
+    for index in [0, 1, 1, 0, 0, 1] {
+        pids[index].push(backend_pid(&mut connections[index]).await?);
     }
-    one.close().await?;
-    other.close().await?;
+    for connection in connections {
+        connection.close().await?;
+    }
     let changed = pids
         .iter()
         .any(|pids| pids.iter().any(|pid| *pid != pids[0]));

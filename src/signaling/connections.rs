@@ -19,6 +19,7 @@ use tower_service::Service;
 use super::{BaseUrl, CallFailure};
 use crate::pace::HORIZON;
 use crate::telemetry::causes;
+use crate::tls::refused_certificate;
 
 /// How long a connection may be idle before it is not used again: shorter than what servers and the gateways in
 /// front of them commonly keep, so that a request seldom meets a connection that is just being closed.
@@ -128,7 +129,10 @@ impl Connections {
             .clone()
             .call(self.base_url.uri().clone())
             .await
-            .map_err(|error| CallFailure::NotSent(causes(&*error)))?;
+            .map_err(|error| {
+                let certificate = refused_certificate(&*error, "AGORA_CA_FILE");
+                CallFailure::NotSent(certificate.unwrap_or_else(|| causes(&*error)))
+            })?;
         let (mut sender, connection) = http1::handshake(io)
             .await
             .map_err(|error| CallFailure::NotSent(causes(&error)))?;

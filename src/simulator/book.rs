@@ -45,6 +45,8 @@ pub(super) struct Book {
     apps: HashMap<String, AppTotals>,
     messages: HashMap<u128, MessageTally>,
     limiter: Limiter,
+    open_connections: u64,
+    most_connections: u64,
 }
 
 #[derive(Debug, Default)]
@@ -66,6 +68,8 @@ impl Book {
             apps: HashMap::new(),
             messages: HashMap::new(),
             limiter: Limiter::default(),
+            open_connections: 0,
+            most_connections: 0,
         }
     }
 
@@ -74,6 +78,8 @@ impl Book {
             last_seq: self.last_seq,
             cleared_seq: self.last_seq,
             limiter: std::mem::take(&mut self.limiter),
+            open_connections: self.open_connections,
+            most_connections: self.open_connections,
             ..Self::new(self.kept_max)
         };
     }
@@ -116,8 +122,19 @@ impl Book {
             strays: self.strays,
             kept_calls: self.calls.len() as u64,
             untracked_messages: self.untracked_messages,
+            open_connections: self.open_connections,
+            most_connections: self.most_connections,
             apps,
         }
+    }
+
+    pub(super) fn connected(&mut self) {
+        self.open_connections += 1;
+        self.most_connections = self.most_connections.max(self.open_connections);
+    }
+
+    pub(super) fn disconnected(&mut self) {
+        self.open_connections = self.open_connections.saturating_sub(1);
     }
 
     pub(super) fn note_stray(&mut self) {

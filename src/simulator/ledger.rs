@@ -1,6 +1,6 @@
 //! The receiving end's own account of every call: what tests ask instead of believing the worker.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use thiserror::Error;
@@ -133,6 +133,12 @@ impl Ledger {
             })
     }
 
+    /// Counts a connection, for as long as what is returned is kept.
+    pub(super) fn connected(self: &Arc<Self>) -> OpenConnection {
+        self.change(Book::connected);
+        OpenConnection(Arc::clone(self))
+    }
+
     /// Notes a request that is no call: an unknown route or method.
     pub(super) fn note_stray(&self) {
         self.change(Book::note_stray);
@@ -170,6 +176,16 @@ impl Ledger {
     fn book(&self) -> MutexGuard<'_, Book> {
         // A test that panicked while it held the book has failed already; the others may go on reading.
         self.book.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A connection that the ledger counts.
+#[derive(Debug)]
+pub(super) struct OpenConnection(Arc<Ledger>);
+
+impl Drop for OpenConnection {
+    fn drop(&mut self) {
+        self.0.change(Book::disconnected);
     }
 }
 

@@ -25,6 +25,7 @@ use tower_service::Service as _;
 
 use super::SimulatorError;
 use super::answer::CloseUnanswered;
+use super::ledger::Ledger;
 
 const BACKLOG: u32 = 1_024;
 const MAX_CONNECTIONS: usize = 4_096;
@@ -76,6 +77,7 @@ pub(super) async fn serve(
     listener: TcpListener,
     tls: Option<TlsAcceptor>,
     router: Router,
+    ledger: Arc<Ledger>,
     stopping: CancellationToken,
     tasks: TaskTracker,
 ) {
@@ -87,11 +89,12 @@ pub(super) async fn serve(
                 tokio::time::sleep(ACCEPT_PAUSE).await;
                 continue;
             };
+            let counted = ledger.connected();
             let (tls, router, stopping) = (tls.clone(), router.clone(), stopping.clone());
             tasks.spawn(async move {
                 let serving = connection(stream, tls, router);
                 stopping.run_until_cancelled(serving).await;
-                drop(slot);
+                drop((slot, counted));
             });
         }
     };

@@ -25,6 +25,10 @@ pub struct Summary {
     /// Calls whose message could not be told apart from others, because the ledger was full: when this is not 0,
     /// `duplicates` is a lower bound.
     pub untracked_messages: u64,
+    /// Connections that are open, those to the control API included.
+    pub open_connections: u64,
+    /// The most of them that were open at once.
+    pub most_connections: u64,
     /// The totals of each app ID; those beyond the first thousand stand together under `(others)`.
     pub apps: BTreeMap<String, AppSummary>,
 }

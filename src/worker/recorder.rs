@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, mpsc, watch};
 
 use super::lane::Lane;
-use crate::outbox::{Outbox, Record, explain};
+use crate::outbox::{Outbox, Record, explain, is_about_the_data};
 
 /// A message that is through, with its place in the lane until it is recorded.
 #[derive(Debug)]
@@ -139,17 +139,4 @@ impl Recorder {
         self.behind.send_replace(true);
         writing.await
     }
-}
-
-/// Data exceptions (class 22), integrity violations (23) and errors raised by somebody's trigger (P0) come again
-/// with the same data; everything else is about the connection or the server (PostgreSQL, appendix A).
-fn is_about_the_data(error: &sqlx::Error) -> bool {
-    error
-        .as_database_error()
-        .and_then(sqlx::error::DatabaseError::code)
-        .is_some_and(|code| {
-            ["22", "23", "P0"]
-                .iter()
-                .any(|class| code.starts_with(class))
-        })
 }

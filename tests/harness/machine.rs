@@ -63,10 +63,15 @@ impl Postgres {
 
     /// One of its own that takes so many connections at once.
     pub(crate) async fn with_connections(max_connections: u16) -> Self {
-        let settings = Settings {
+        Self::start_with(Settings {
             max_connections,
             ..Settings::default()
-        };
+        })
+        .await
+    }
+
+    /// One with other settings.
+    pub(crate) async fn start_with(settings: Settings) -> Self {
         let cluster = ThrowawayPostgres::start_with(&settings)
             .await
             .expect("a throwaway Postgres");

@@ -1,14 +1,18 @@
 //! What the tests stand on: a [`World`] for each test, with a database and a simulated API of its own, and the
 //! compiled binary as processes in it. Tests wait for conditions, never for time to pass.
 
+mod certificates;
 mod machine;
+mod pgbouncer;
 mod process;
 mod rows;
 mod world;
 
 use std::time::{Duration, Instant};
 
+pub(crate) use certificates::{Authority, Certified, write};
 pub(crate) use machine::{Machine, Postgres};
+pub(crate) use pgbouncer::{PgBouncer, pooled_client};
 pub(crate) use process::{Finished, Running, Worker};
 pub(crate) use rows::{Attempt, Row, channel, peer};
 pub(crate) use world::{API_KEY, API_SECRET, APP_ID, World, basic, slow_api};

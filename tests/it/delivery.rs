@@ -6,4 +6,3 @@ mod holds;
 mod outcomes;
 mod signing;
 mod timing;
-mod tls;

@@ -2,6 +2,7 @@
 //! and output, and by the API's own ledger of what arrived. The names of the tests are the claims that they hold.
 
 mod cli;
+mod connections;
 mod delivery;
 mod docs;
 mod fleet;

@@ -4,8 +4,9 @@ use std::{
     cmp::Reverse,
     env,
     ffi::OsStr,
-    fs, io,
-    os::unix::fs::{MetadataExt, PermissionsExt},
+    fs,
+    io::{self, Write},
+    os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, fchown},
     path::{Path, PathBuf},
 };
 
@@ -96,6 +97,24 @@ impl Installation {
     /// A command that runs as the user that PostgreSQL may run as.
     pub(super) fn command(&self, program: impl AsRef<OsStr>) -> Command {
         command(program, self.account)
+    }
+
+    /// Writes a file that only that user can read.
+    ///
+    /// # Errors
+    /// When the system refuses.
+    pub(super) fn write_for_server(&self, path: &Path, text: &str) -> io::Result<()> {
+        let mut file = fs::OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .mode(0o600)
+            .open(path)?;
+        file.write_all(text.as_bytes())?;
+        match self.account {
+            Some(Account { uid, gid }) => fchown(file, Some(uid), Some(gid)),
+            None => Ok(()),
+        }
     }
 
     /// A directory in which that user can make, reach and remove the cluster's own.

@@ -2,7 +2,7 @@ use std::{
     env,
     fs::{self, Permissions},
     io::{BufRead, BufReader},
-    os::unix::fs::{PermissionsExt, symlink},
+    os::unix::fs::{MetadataExt, PermissionsExt, symlink},
     process::{Command, Stdio},
     time::Instant,
 };
@@ -64,6 +64,28 @@ async fn setting(cluster: &ThrowawayPostgres, name: &str) -> String {
         .fetch_one(&mut connection)
         .await
         .unwrap()
+}
+
+#[tokio::test]
+async fn settings_and_files_that_are_given_reach_the_server() {
+    let hba = "local all all trust\nhost all all 127.0.0.1/32 scram-sha-256 # given\n";
+    let cluster = ThrowawayPostgres::start_with(&Settings {
+        server_settings: BTreeMap::from([("work_mem".into(), "5MB".into())]),
+        data_files: BTreeMap::from([("pg_hba.conf".into(), hba.into())]),
+        ..Settings::default()
+    })
+    .await
+    .unwrap();
+    assert_eq!(setting(&cluster, "work_mem").await, "5MB");
+    let file = cluster.directory().join("data/pg_hba.conf");
+    assert_eq!(fs::read_to_string(&file).unwrap(), hba);
+    let (file, data) = (
+        file.metadata().unwrap(),
+        cluster.directory().metadata().unwrap(),
+    );
+    assert_eq!(file.permissions().mode() & 0o777, 0o600);
+    assert_eq!(file.uid(), data.uid());
+    cluster.stop().await.unwrap();
 }
 
 #[tokio::test]

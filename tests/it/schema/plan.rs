@@ -5,7 +5,7 @@ use sqlx::{AssertSqlSafe, Connection, PgConnection};
 use crate::harness::World;
 
 const CLAIM: &str = include_str!("../../../src/outbox/claim.sql");
-const SESSION: &str = include_str!("../../../src/outbox/session.rs");
+const SESSION: &str = include_str!("../../../src/outbox/line.rs");
 
 /// The claim's plan as a worker's session makes it.
 async fn plan(connection: &mut PgConnection, cache_mode: &str) -> String {
@@ -30,7 +30,7 @@ async fn plan(connection: &mut PgConnection, cache_mode: &str) -> String {
 async fn the_claim_goes_by_its_indexes_on_tables_of_any_size_and_with_any_statistics() {
     let world = World::new().await;
     let mut connection = PgConnection::connect(&world.url).await.expect("connected");
-    // What src/outbox/session.rs tells every session.
+    // What src/outbox/line.rs tells every session.
     for setting in [
         "enable_seqscan = off",
         "enable_bitmapscan = off",

@@ -1,0 +1,85 @@
+//! What an error of the database says, for people and for those who decide what to do next.
+
+use std::io::ErrorKind;
+
+use sqlx::error::DatabaseError;
+use sqlx::postgres::{PgDatabaseError, PgSeverity};
+
+use crate::tls::refused_certificate;
+
+/// What the database said, in its own words and without where in its source it said so.
+pub fn explain(error: &sqlx::Error) -> String {
+    let Some(error) = error.as_database_error() else {
+        return without_connection(error);
+    };
+    let hint = error
+        .try_downcast_ref::<PgDatabaseError>()
+        .and_then(|error| error.hint());
+    match hint {
+        Some(hint) => format!("{} ({hint})", error.message()),
+        None => error.message().to_owned(),
+    }
+}
+
+/// Whether a statement that failed may have been carried out all the same: the server did not say that it was not.
+pub fn may_have_happened(error: &sqlx::Error) -> bool {
+    error
+        .as_database_error()
+        .and_then(|error| error.try_downcast_ref::<PgDatabaseError>())
+        .is_none_or(|error| error.severity() != PgSeverity::Error)
+}
+
+/// Whether an error says that the database is away, starting, stopping or full, which passes, and not that something is
+/// wrong with what was asked or how it is set up. Classes 08 (connection exception), 53 (insufficient resources, such as
+/// connections) and 57 (operator intervention) of PostgreSQL, appendix A.
+pub fn is_outage(error: &sqlx::Error) -> bool {
+    match error {
+        sqlx::Error::Database(_) => is_of_class(error, &["08", "53", "57"]),
+        sqlx::Error::Io(error) => matches!(
+            error.kind(),
+            ErrorKind::ConnectionRefused
+                | ErrorKind::ConnectionReset
+                | ErrorKind::ConnectionAborted
+                | ErrorKind::BrokenPipe
+                | ErrorKind::UnexpectedEof
+                | ErrorKind::TimedOut
+                | ErrorKind::HostUnreachable
+                | ErrorKind::NetworkUnreachable
+                | ErrorKind::NetworkDown
+        ),
+        sqlx::Error::PoolTimedOut => true,
+        _ => false,
+    }
+}
+
+fn without_connection(error: &sqlx::Error) -> String {
+    match error {
+        sqlx::Error::Io(why) => refused_certificate(why, "sslrootcert of DATABASE_URL"),
+        sqlx::Error::Tls(why) => Some(format!("no TLS connection: {why}")),
+        _ => None,
+    }
+    .unwrap_or_else(|| error.to_string())
+}
+
+/// Whether the same statement fails again with the same data: data exceptions (class 22), integrity violations (23) and
+/// errors raised by somebody's trigger (P0) (PostgreSQL, appendix A).
+pub fn is_about_the_data(error: &sqlx::Error) -> bool {
+    is_of_class(error, &["22", "23", "P0"])
+}
+
+/// Whether an error is about the connection or the server, not about the statement: classes 08 (connection exception)
+/// and 57 (operator intervention: the server stops, or a person has ended the session), and what is no answer of a
+/// server at all (PostgreSQL, appendix A).
+pub(super) fn is_about_the_connection(error: &sqlx::Error) -> bool {
+    match error.as_database_error() {
+        Some(_) => is_of_class(error, &["08", "57"]),
+        None => !matches!(error, sqlx::Error::RowNotFound),
+    }
+}
+
+fn is_of_class(error: &sqlx::Error, classes: &[&str]) -> bool {
+    error
+        .as_database_error()
+        .and_then(DatabaseError::code)
+        .is_some_and(|code| classes.iter().any(|class| code.starts_with(class)))
+}

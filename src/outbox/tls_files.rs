@@ -1,0 +1,93 @@
+//! The files that a database's URL names for TLS. They are looked at first: what is wrong with one is told without its
+//! name when the connection is made, and some of it not at all.
+
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+
+use rustls::pki_types::pem::{self, PemObject};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use secrecy::{ExposeSecret, SecretString};
+use sqlx::postgres::{PgConnectOptions, PgSslMode};
+
+/// A file that a URL names does not hold what it should.
+#[derive(Debug, thiserror::Error)]
+#[error("{setting} of DATABASE_URL names {path}: {why}", path = .path.display())]
+pub struct TlsFileError {
+    /// The parameter of the URL.
+    setting: &'static str,
+    path: PathBuf,
+    why: String,
+}
+
+/// The parameters that name files, as sqlx knows them.
+const ROOT_CERTIFICATE: &[&str] = &["sslrootcert", "ssl-root-cert", "ssl-ca"];
+const CLIENT_CERTIFICATE: &[&str] = &["sslcert", "ssl-cert"];
+const CLIENT_KEY: &[&str] = &["sslkey", "ssl-key"];
+
+/// Checks that the files that a URL names for TLS can be used. A URL that is none passes: connecting says so. So does
+/// one that asks for no TLS.
+///
+/// # Errors
+/// Where a file is missing, or holds no certificate or no key.
+pub fn check_tls_files(url: &SecretString) -> Result<(), TlsFileError> {
+    let url = url.expose_secret();
+    let Ok(options) = PgConnectOptions::from_str(url) else {
+        return Ok(());
+    };
+    let unchecked = match options.get_ssl_mode() {
+        PgSslMode::Disable | PgSslMode::Allow => return Ok(()),
+        PgSslMode::Prefer => Some("prefer"),
+        PgSslMode::Require => Some("require"),
+        PgSslMode::VerifyCa | PgSslMode::VerifyFull => None,
+    };
+    if let Some(path) = file(url, ROOT_CERTIFICATE) {
+        check_certificates("sslrootcert", &path)?;
+        if let Some(mode) = unchecked {
+            tracing::warn!(
+                "sslrootcert of DATABASE_URL has no effect: sslmode={mode} checks no certificate; write sslmode=verify-full"
+            );
+        }
+    }
+    if let Some(path) = file(url, CLIENT_CERTIFICATE) {
+        check_certificates("sslcert", &path)?;
+    }
+    if let Some(path) = file(url, CLIENT_KEY) {
+        PrivateKeyDer::from_pem_file(&path)
+            .map_err(|error| unusable("sslkey", &path, error, "no private key"))?;
+    }
+    Ok(())
+}
+
+/// The value of a parameter of a URL, under any of its names; the last one counts.
+fn file(url: &str, names: &[&str]) -> Option<PathBuf> {
+    let (_, query) = url.split_once('?')?;
+    let query = query.split_once('#').map_or(query, |(query, _)| query);
+    form_urlencoded::parse(query.as_bytes())
+        .filter(|(name, _)| names.contains(&&**name))
+        .last()
+        .map(|(_, path)| PathBuf::from(path.into_owned()))
+}
+
+fn check_certificates(setting: &'static str, path: &Path) -> Result<(), TlsFileError> {
+    let wrong = |error| unusable(setting, path, error, "no certificate");
+    let mut certificates = CertificateDer::pem_file_iter(path).map_err(wrong)?;
+    certificates
+        .next()
+        .unwrap_or(Err(pem::Error::NoItemsFound))
+        .map_err(wrong)?;
+    certificates.try_for_each(|certificate| certificate.map(drop).map_err(wrong))
+}
+
+fn unusable(setting: &'static str, path: &Path, error: pem::Error, nothing: &str) -> TlsFileError {
+    let why = match error {
+        pem::Error::NoItemsFound => format!("it holds {nothing} in PEM form"),
+        pem::Error::Io(error) => error.to_string(),
+        // What stands in the file is not told: it may be a key.
+        _ => "it is not in PEM form".into(),
+    };
+    TlsFileError {
+        setting,
+        path: path.to_owned(),
+        why,
+    }
+}

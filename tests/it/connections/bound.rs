@@ -1,0 +1,219 @@
+//! No more connections than README.md promises, to either side.
+
+use std::io::Write;
+
+use serde_json::json;
+use signaling_worker::simulator::{Behaviour, Simulator, SimulatorConfig};
+use sqlx::{AssertSqlSafe, Connection, PgConnection};
+use tempfile::NamedTempFile;
+
+use crate::harness::{
+    API_KEY, API_SECRET, Machine, PATIENCE, Postgres, Worker, World, basic, peer, slow_api,
+};
+
+/// `WORKER_DATABASE_CONNECTIONS` in these tests: few, so that four apps have to share them.
+const SHARED: i64 = 2;
+
+fn app(alias: &str, base_url: &str, max_in_flight: u32) -> String {
+    format!(
+        "[apps.{alias}]\napp_id = \"{alias}-id\"\napi_key = \"{API_KEY}\"\napi_secret = \"{API_SECRET}\"\n\
+         base_url = \"{base_url}\"\nmax_in_flight = {max_in_flight}\n"
+    )
+}
+
+fn file(text: &str) -> NamedTempFile {
+    let mut file = NamedTempFile::new().expect("a file");
+    file.write_all(text.as_bytes()).expect("written");
+    file
+}
+
+async fn insert_for(world: &World, alias: &str, count: u32) {
+    world
+        .execute(&format!(
+            "insert into signaling.outbox (app, sender, destination, payload)
+             select '{alias}', 'alice', 'user-' || n, '{alias} ' || n from generate_series(1, {count}) as n"
+        ))
+        .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_worker_with_many_apps_and_slow_calls_has_no_more_database_connections_than_promised() {
+    let world = World::with(slow_api(300)).await;
+    let base_url = world.simulator.base_url();
+    let aliases = ["one", "two", "three", "four"];
+    let config: String = aliases.map(|alias| app(alias, &base_url, 100)).concat();
+    let config = file(&config);
+    for alias in aliases {
+        insert_for(&world, alias, 300).await;
+    }
+    let mut worker = world
+        .worker_without_app()
+        .arg("--config")
+        .arg(config.path().to_str().expect("a path"))
+        .env("WORKER_DATABASE_CONNECTIONS", &SHARED.to_string())
+        .start();
+    // The two by which it looks for a pooler at its start may not be gone at the server yet.
+    worker.until_logged("worker started").await;
+    world.until_accepted(1).await;
+    let (mut most, mut looks, mut cut) = (0, 0, false);
+    world
+        .until("every row is final", PATIENCE, async || {
+            let open: i64 = world
+                .ask(
+                    "select count(*) from pg_stat_activity
+                     where datname = current_database() and application_name = 'signaling-worker'",
+                )
+                .await;
+            assert!(open <= SHARED + 2, "{open} connections");
+            most = most.max(open);
+            looks += 1;
+            // Also while it connects anew.
+            if looks == 10 {
+                world
+                    .execute(
+                        "select pg_terminate_backend(pid) from pg_stat_activity
+                         where datname = current_database() and application_name = 'signaling-worker'",
+                    )
+                    .await;
+                cut = true;
+            }
+            world.count("status = 'pending'").await == 0
+        })
+        .await;
+    assert!(cut, "it was over too soon for this test");
+    assert_eq!(
+        most,
+        SHARED + 2,
+        "the bound was not reached in {looks} looks"
+    );
+    worker.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_app_has_no_more_connections_to_the_api_than_messages_in_flight() {
+    let slow = |latency_ms| SimulatorConfig {
+        behaviour: Behaviour {
+            latency_ms,
+            jitter_ms: 50,
+            credentials: basic(API_KEY, API_SECRET),
+            ..Behaviour::default()
+        },
+        ..SimulatorConfig::default()
+    };
+    let world = World::with(slow(150)).await;
+    let other_api = Simulator::start(slow(50)).await.expect("a simulator");
+    let config = file(&format!(
+        "{}{}",
+        app("few", &world.simulator.base_url(), 8),
+        app("more", &other_api.base_url(), 25)
+    ));
+    insert_for(&world, "few", 150).await;
+    insert_for(&world, "more", 600).await;
+    let mut worker = world
+        .worker_without_app()
+        .arg("--config")
+        .arg(config.path().to_str().expect("a path"))
+        .start();
+    world.until_all_final().await;
+    for (api, bound) in [(&world.simulator, 8), (&other_api, 25)] {
+        let summary = api.ledger().summary();
+        assert!(
+            summary.most_connections <= bound,
+            "{} connections, {bound} in flight",
+            summary.most_connections
+        );
+        assert!(
+            summary.most_connections > bound / 2,
+            "the load was too light: {}",
+            summary.most_connections
+        );
+        // They are used again.
+        assert!(summary.calls > 10 * summary.most_connections);
+    }
+    worker.stop().await;
+}
+
+/// What README.md lets workers, operators and the application do, and no more.
+const RIGHTS: &str = "
+    grant usage on schema signaling to ROLE;
+    grant select, insert on signaling.outbox to ROLE;
+    grant select on signaling.delivery, signaling.attempt to ROLE;
+    grant select, update on signaling.outbox, signaling.lane to ROLE;
+    grant insert on signaling.lane, signaling.attempt to ROLE;
+    grant select on signaling.schema_migrations to ROLE;";
+
+/// A role that the server lets have so many connections at once; its URL of a database.
+async fn bounded_role(name: &str, url: &str, connections: u32, rights: &str) -> String {
+    let mut admin = PgConnection::connect(url).await.expect("connected");
+    let statements = format!(
+        "create role {name} login password 'test' connection limit {connections}; {}",
+        rights.replace("ROLE", name)
+    );
+    sqlx::raw_sql(AssertSqlSafe(statements))
+        .execute(&mut admin)
+        .await
+        .expect("a role");
+    admin.close().await.expect("closed");
+    let (_, server) = url.split_once('@').expect("a host");
+    format!("postgres://{name}:test@{server}")
+}
+
+#[tokio::test]
+async fn a_command_has_no_more_database_connections_than_promised() {
+    let world = World::new().await;
+    let id = world.insert(peer(json!({}))).await;
+    let id = id.to_string();
+    let mut worker = world.worker().start();
+    world.until_all_final().await;
+    worker.stop().await;
+    let url = bounded_role("bounded_operator", &world.url, 3, RIGHTS).await;
+    for arguments in [
+        &["status"][..],
+        &["pause", "default"],
+        &["resume", "default"],
+        &["limit", "default", "10"],
+        &["retry", "--dry-run"],
+        &["cancel", &id],
+        &[
+            "enqueue",
+            "--sender",
+            "alice",
+            "--destination",
+            "bob",
+            "--payload",
+            "hello",
+        ],
+    ] {
+        let finished = Worker::new(arguments)
+            .env("DATABASE_URL", &url)
+            .finish()
+            .await;
+        // A message that is final can't be cancelled, and that is told by the exit code.
+        let expected = i32::from(arguments[0] == "cancel");
+        assert_eq!(finished.code, Some(expected), "{arguments:?}: {finished:?}");
+        assert!(
+            !finished.stderr.contains("too many connections"),
+            "{arguments:?}: {finished:?}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn migrate_has_no_more_database_connections_than_promised() {
+    let _machine = Machine::shared().await;
+    let url = Postgres::shared().await.empty_database().await;
+    let mut admin = PgConnection::connect(&url).await.expect("connected");
+    let database: String = sqlx::query_scalar("select current_database()::text")
+        .fetch_one(&mut admin)
+        .await
+        .expect("a name");
+    let rights = format!("grant create on database {database} to ROLE");
+    let url = bounded_role("bounded_migrator", &url, 4, &rights).await;
+    for _first_and_again in 0..2 {
+        let finished = Worker::new(&["migrate"])
+            .env("DATABASE_URL", &url)
+            .finish()
+            .await;
+        assert_eq!(finished.code, Some(0), "{finished:?}");
+    }
+}

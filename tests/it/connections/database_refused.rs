@@ -1,0 +1,139 @@
+//! A database that does not prove who it is.
+
+use tempfile::TempDir;
+
+use super::database_tls::{Encrypted, assert_no_password};
+use crate::harness::{Authority, Machine, Postgres, Worker, write};
+
+/// Runs commands that can't connect, and returns what they said.
+async fn refused(url: &str, why: &str) {
+    for command in ["status", "run", "migrate"] {
+        let finished = Worker::new(&[command])
+            .env("DATABASE_URL", url)
+            .env("AGORA_APP_ID", "app")
+            .env("AGORA_API_KEY", "key")
+            .env("AGORA_API_SECRET", "secret")
+            .finish()
+            .await;
+        assert_eq!(finished.code, Some(1), "{finished:?}");
+        let said = &finished.stderr;
+        assert!(
+            said.contains("can't be used: ") && said.contains(why),
+            "{why:?} is missing: {said}"
+        );
+        assert_no_password(url, &format!("{}{said}", finished.stdout));
+    }
+}
+
+#[tokio::test]
+async fn a_database_that_can_not_prove_who_it_is_is_refused_with_what_to_put_right() {
+    let _machine = Machine::shared().await;
+    let tls = Encrypted::start(|ca| ca.server("localhost")).await;
+    write(
+        tls.directory.path(),
+        "other.pem",
+        &Authority::new("another CA").pem(),
+    );
+    // A CA that was made anew: the name is the same, the key is not.
+    write(
+        tls.directory.path(),
+        "anew.pem",
+        &Authority::new("the CA of the tests").pem(),
+    );
+    let url = tls.postgres.migrated_database().await;
+    let with_ca = |mode: &str, ca: &str| format!("sslmode={mode}&sslrootcert={}", tls.path(ca));
+    let unknown = "its certificate is signed by no CA that is trusted here: name the file with the CA's certificate in sslrootcert of DATABASE_URL";
+    for (host, query, why) in [
+        (
+            "127.0.0.1",
+            with_ca("verify-full", "ca.pem"),
+            "its certificate is for localhost, not for 127.0.0.1",
+        ),
+        ("localhost", with_ca("verify-full", "other.pem"), unknown),
+        ("localhost", with_ca("verify-ca", "other.pem"), unknown),
+        ("localhost", with_ca("verify-full", "anew.pem"), unknown),
+        ("localhost", "sslmode=verify-full".to_owned(), unknown),
+    ] {
+        refused(&Encrypted::url(&url, host, &query), why).await;
+    }
+    // What each mode checks, and what it does not.
+    for (host, query, warned) in [
+        ("localhost", with_ca("verify-full", "ca.pem"), false),
+        ("127.0.0.1", with_ca("verify-ca", "ca.pem"), false),
+        ("127.0.0.1", "sslmode=require".to_owned(), false),
+        ("127.0.0.1", with_ca("require", "other.pem"), true),
+    ] {
+        let url = Encrypted::url(&url, host, &query);
+        let status = Worker::new(&["status"])
+            .env("DATABASE_URL", &url)
+            .finish()
+            .await;
+        assert_eq!(status.code, Some(0), "{query}: {status:?}");
+        assert_eq!(
+            status
+                .stderr
+                .contains("sslrootcert of DATABASE_URL has no effect"),
+            warned,
+            "{query}: {status:?}"
+        );
+    }
+    tls.stop().await;
+}
+
+#[tokio::test]
+async fn a_database_with_an_expired_certificate_or_without_tls_is_refused() {
+    let _machine = Machine::shared().await;
+    let expired = Encrypted::start(|ca| ca.expired_server("localhost")).await;
+    let url = expired.verified(&expired.postgres.migrated_database().await);
+    refused(&url, "its certificate has expired on 2020-01-31").await;
+    expired.stop().await;
+
+    let bare = Postgres::shared().await.migrated_database().await;
+    for mode in ["require", "verify-ca", "verify-full"] {
+        let url = Encrypted::url(&bare, "127.0.0.1", &format!("sslmode={mode}"));
+        refused(&url, "no TLS connection: server does not support TLS").await;
+    }
+}
+
+#[tokio::test]
+async fn a_file_that_can_not_be_used_is_named_before_anything_is_sent() {
+    let directory = TempDir::new().expect("a directory");
+    let ca = Authority::new("a CA");
+    let client = ca.client("somebody").write(directory.path(), "client");
+    let (certificate, key) = (client.certificate.display(), client.key.display());
+    let missing = directory.path().join("missing.pem");
+    let missing = missing.display();
+    for (query, phrases) in [
+        (
+            format!("sslrootcert={missing}"),
+            ["sslrootcert of DATABASE_URL names", "No such file"],
+        ),
+        (
+            format!("sslrootcert={key}"),
+            [
+                "sslrootcert of DATABASE_URL names",
+                "no certificate in PEM form",
+            ],
+        ),
+        (
+            format!("sslcert={missing}&sslkey={key}"),
+            ["sslcert of DATABASE_URL names", "No such file"],
+        ),
+        (
+            format!("sslcert={certificate}&sslkey={certificate}"),
+            ["sslkey of DATABASE_URL names", "no private key in PEM form"],
+        ),
+    ] {
+        // Nobody listens there.
+        let url = format!("postgres://postgres:unsaid@127.0.0.1:1/app?sslmode=verify-full&{query}");
+        let finished = Worker::new(&["status"])
+            .env("DATABASE_URL", &url)
+            .finish()
+            .await;
+        assert_eq!(finished.code, Some(2), "{query}: {finished:?}");
+        for phrase in phrases {
+            assert!(finished.stderr.contains(phrase), "{query}: {finished:?}");
+        }
+        assert_no_password(&url, &finished.stderr);
+    }
+}

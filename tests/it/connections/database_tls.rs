@@ -1,0 +1,198 @@
+//! A database that shows a certificate.
+
+use std::collections::BTreeMap;
+
+use serde_json::json;
+use signaling_worker::dev::postgres::Settings;
+use tempfile::TempDir;
+
+use crate::harness::{
+    Authority, Certified, Machine, PATIENCE, Postgres, Worker, World, peer, slow_api, write,
+};
+
+/// The user that only a client certificate lets in.
+const CERTIFIED_USER: &str = "certified";
+
+/// Who gets in: an administrator without TLS, so that the cluster can be set up, and others only with it.
+const HOST_BASED_AUTHENTICATION: &str = "local all all trust
+host all postgres 127.0.0.1/32 scram-sha-256
+hostssl all certified 127.0.0.1/32 cert
+";
+
+/// A cluster with TLS, and a directory with the certificate of the CA that it goes by.
+pub(super) struct Encrypted {
+    pub(super) postgres: Postgres,
+    ca: Authority,
+    pub(super) directory: TempDir,
+}
+
+impl Encrypted {
+    /// Starts a cluster that shows a certificate, and takes those of clients by the same CA.
+    pub(super) async fn start(certificate: impl FnOnce(&Authority) -> Certified) -> Self {
+        let ca = Authority::new("the CA of the tests");
+        let server = certificate(&ca);
+        let texts = |texts: &[(&str, &str)]| -> BTreeMap<String, String> {
+            texts
+                .iter()
+                .map(|(name, text)| ((*name).to_owned(), (*text).to_owned()))
+                .collect()
+        };
+        let postgres = Postgres::start_with(Settings {
+            server_settings: texts(&[
+                ("ssl", "on"),
+                ("ssl_cert_file", "test-server.pem"),
+                ("ssl_key_file", "test-server.key"),
+                ("ssl_ca_file", "test-ca.pem"),
+            ]),
+            data_files: texts(&[
+                ("test-server.pem", &server.certificate),
+                ("test-server.key", &server.key),
+                ("test-ca.pem", &ca.pem()),
+                ("pg_hba.conf", HOST_BASED_AUTHENTICATION),
+            ]),
+            ..Settings::default()
+        })
+        .await;
+        let directory = TempDir::new().expect("a directory");
+        write(directory.path(), "ca.pem", &ca.pem());
+        Self {
+            postgres,
+            ca,
+            directory,
+        }
+    }
+
+    /// The path of a file in the directory.
+    pub(super) fn path(&self, name: &str) -> String {
+        let path = self.directory.path().join(name);
+        path.to_str().expect("a path").to_owned()
+    }
+
+    /// A URL of the cluster, for another host name and with another query.
+    pub(super) fn url(url: &str, host: &str, query: &str) -> String {
+        let (before, _) = url.split_once('?').expect("a query");
+        let before = before.replace("@127.0.0.1:", &format!("@{host}:"));
+        format!("{before}?{query}")
+    }
+
+    /// A URL of the cluster, as an operator would write it.
+    pub(super) fn verified(&self, url: &str) -> String {
+        let ca = self.path("ca.pem");
+        Self::url(
+            url,
+            "localhost",
+            &format!("sslmode=verify-full&sslrootcert={ca}"),
+        )
+    }
+
+    pub(super) async fn stop(self) {
+        self.postgres.cluster.stop().await.expect("stopped");
+    }
+}
+
+pub(super) fn assert_no_password(url: &str, output: &str) {
+    let (_, password) = url.split_once("//postgres:").expect("a password");
+    let (password, _) = password.split_once('@').expect("a host");
+    assert!(!output.contains(password), "the password is shown");
+}
+
+/// The connections of workers, and those of them that are not encrypted.
+async fn connections(world: &World) -> (i64, i64) {
+    sqlx::query_as(
+        "select count(*), count(*) filter (where not ssl or version not like 'TLSv1.%')
+         from pg_stat_ssl join pg_stat_activity using (pid) where application_name = 'signaling-worker'",
+    )
+    .fetch_one(&world.pool)
+    .await
+    .expect("counts")
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_connection_is_encrypted_and_checked_with_sslmode_verify_full() {
+    let machine = Machine::shared().await;
+    let tls = Encrypted::start(|ca| ca.server("localhost")).await;
+    let empty = tls.verified(&tls.postgres.empty_database().await);
+    let migrated = Worker::new(&["migrate"])
+        .env("DATABASE_URL", &empty)
+        .finish()
+        .await;
+    assert_eq!(migrated.code, Some(0), "{migrated:?}");
+
+    let mut world = World::on(machine, &tls.postgres, slow_api(20)).await;
+    world.url = tls.verified(&world.url);
+    let mut worker = world.worker().env("WORKER_POLL", "60s").start();
+    world.until_asleep().await;
+    world
+        .until("it hears the bell", PATIENCE, async || {
+            world
+                .ask(
+                    "select exists (select from pg_stat_activity join pg_stat_ssl using (pid)
+                     where application_name = 'signaling-worker' and query ilike 'listen%' and ssl)",
+                )
+                .await
+        })
+        .await;
+    let rung = world.insert(peer(json!({}))).await;
+    world.until_final(rung).await;
+
+    world.insert_many(300).await;
+    let mut most = 0;
+    world
+        .until("every row is final", PATIENCE, async || {
+            let (all, bare) = connections(&world).await;
+            assert_eq!(bare, 0, "connections without TLS");
+            most = most.max(all);
+            world.count("status = 'pending'").await == 0
+        })
+        .await;
+    // One that claims, one that records, one that listens.
+    assert!(most >= 3, "only {most} connections were seen");
+    let status = world.command(&["status"]).finish().await;
+    assert_eq!(status.code, Some(0), "{status:?}");
+    assert!(status.stdout.contains("default"), "{status:?}");
+    worker.stop().await;
+    assert_no_password(&world.url, &worker.stderr.whole_text());
+    world.pool.close().await;
+    tls.stop().await;
+}
+
+#[tokio::test]
+async fn a_client_certificate_signs_the_worker_in() {
+    let machine = Machine::shared().await;
+    let tls = Encrypted::start(|ca| ca.server("localhost")).await;
+    let client = tls.ca.client(CERTIFIED_USER);
+    client.write(tls.directory.path(), "client");
+    let mut world = World::on(machine, &tls.postgres, slow_api(0)).await;
+    world
+        .execute(&format!("create role {CERTIFIED_USER} superuser login"))
+        .await;
+    let (_, server) = world.url.split_once('@').expect("a host");
+    let server = tls.verified(&format!("postgres://{CERTIFIED_USER}@{server}"));
+    let server = server.replace("@127.0.0.1:", "@localhost:");
+
+    let nobody = Worker::new(&["status"])
+        .env("DATABASE_URL", &server)
+        .finish()
+        .await;
+    assert_eq!(nobody.code, Some(1), "{nobody:?}");
+    assert!(
+        nobody.stderr.contains("valid client certificate"),
+        "{nobody:?}"
+    );
+
+    let (certificate, key) = (tls.path("client.pem"), tls.path("client.key"));
+    world.url = format!("{server}&sslcert={certificate}&sslkey={key}");
+    let id = world.insert(peer(json!({}))).await;
+    let mut worker = world.worker().start();
+    assert_eq!(world.until_final(id).await.status, "message_sent");
+    let users: Vec<String> = sqlx::query_scalar(
+        "select distinct usename::text from pg_stat_activity where application_name = 'signaling-worker'",
+    )
+    .fetch_all(&world.pool)
+    .await
+    .expect("users");
+    assert_eq!(users, [CERTIFIED_USER]);
+    worker.stop().await;
+    world.pool.close().await;
+    tls.stop().await;
+}

@@ -1,0 +1,258 @@
+//! PgBouncer in transaction mode between the workers and the database, with fewer connections than they would have.
+
+use std::time::Duration;
+
+use serde_json::json;
+use signaling_worker::simulator::{Behaviour, SimulatorConfig};
+use sqlx::{Connection, Row};
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use crate::harness::{
+    APP_ID, Finished, Machine, PATIENCE, PgBouncer, Postgres, Worker, World, peer, pooled_client,
+    slow_api,
+};
+
+/// The calls a second that the API of these tests allows.
+const LIMIT_PER_S: u32 = 150;
+
+/// A world whose workers and commands go through a pooler; the test itself does not.
+struct Pooled {
+    world: World,
+    pooler: PgBouncer,
+    direct_url: String,
+}
+
+impl Pooled {
+    async fn start(machine: Machine, simulator: SimulatorConfig, settings: &str) -> Self {
+        let postgres = Postgres::shared().await;
+        let mut world = World::on(machine, postgres, simulator).await;
+        let pooler = PgBouncer::start(postgres, settings).await;
+        let direct_url = world.url.clone();
+        world.url = pooler.url(&direct_url);
+        Self {
+            world,
+            pooler,
+            direct_url,
+        }
+    }
+
+    /// What a command says through the pooler that does what it is asked for.
+    async fn done(&self, arguments: &[&str]) -> String {
+        let Finished {
+            code,
+            stdout,
+            stderr,
+        } = self.world.command(arguments).finish().await;
+        assert_eq!(code, Some(0), "{arguments:?}: {stderr}");
+        stdout
+    }
+}
+
+/// A client of the application that shares the pool, and looks for what workers may have left in the sessions that it
+/// is lent. Returns how often it has looked.
+fn other_client(url: &str, ending: CancellationToken) -> JoinHandle<usize> {
+    let url = url.to_owned();
+    tokio::spawn(async move {
+        let mut connection = pooled_client(&url).await.expect("connected");
+        let mut looks = 0;
+        while !ending.is_cancelled() {
+            let row = sqlx::raw_sql(
+                "select current_setting('enable_seqscan'), current_setting('enable_bitmapscan'),
+                        current_setting('lock_timeout'), count(*) from pg_prepared_statements",
+            )
+            .fetch_one(&mut connection)
+            .await
+            .expect("an answer");
+            let settings: Vec<String> = (0..3).map(|column| row.get(column)).collect();
+            assert_eq!(settings, ["on", "on", "0"], "a worker's settings are left");
+            assert_eq!(row.get::<i64, _>(3), 0, "a worker's statements are left");
+            looks += 1;
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        connection.close().await.expect("closed");
+        looks
+    })
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_workers_behind_a_pooler_deliver_each_message_once_within_the_limit_and_leave_nothing_in_sessions()
+ {
+    for settings in PgBouncer::variants().await {
+        let simulator = SimulatorConfig {
+            behaviour: Behaviour {
+                limit: Some(LIMIT_PER_S),
+                latency_ms: 20,
+                ..Behaviour::default()
+            },
+            ..SimulatorConfig::default()
+        };
+        let pooled = Pooled::start(Machine::alone().await, simulator, settings).await;
+        let world = &pooled.world;
+        world.insert_many(300).await;
+        let start = |name: &str| {
+            let worker = world.worker().env("WORKER_NAME", name);
+            worker.env("WORKER_RATE", &LIMIT_PER_S.to_string()).start()
+        };
+        let mut workers = [start("one"), start("two")];
+        for worker in &workers {
+            worker
+                .until_logged("behind a pooler in transaction mode")
+                .await;
+        }
+        let ending = CancellationToken::new();
+        let others: Vec<_> = (0..3)
+            .map(|_| other_client(&world.url, ending.clone()))
+            .collect();
+        for number in 0..60 {
+            let payload = format!("single {number}");
+            world.insert(peer(json!({"payload": payload}))).await;
+        }
+        world.until_all_final().await;
+        // A lone message is found without a bell, too.
+        let lone = world.insert(peer(json!({"payload": "lone"}))).await;
+        let row = world.until_final(lone).await;
+        assert!(row.lateness() < time::Duration::seconds(2), "{row:?}");
+
+        ending.cancel();
+        for client in others {
+            assert!(client.await.expect("it found nothing") > 10);
+        }
+        assert_eq!(
+            world
+                .count("status = 'message_sent' and attempts = 1")
+                .await,
+            361,
+            "{settings}"
+        );
+        let app = &world.seen().apps[APP_ID];
+        assert_eq!((app.calls, app.duplicates), (361, 0), "{settings}");
+        assert!(
+            app.worst_sliding_second <= u64::from(LIMIT_PER_S),
+            "{} calls in a second",
+            app.worst_sliding_second
+        );
+        for worker in &mut workers {
+            worker.stop().await;
+            let said = worker.stderr.whole_text();
+            assert!(!said.contains("WARN"), "{settings}: {said}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_commands_work_through_a_pooler_save_migrate_which_says_so() {
+    for settings in PgBouncer::variants().await {
+        let pooled = Pooled::start(Machine::shared().await, slow_api(0), settings).await;
+        let world = &pooled.world;
+        let migrated = world.command(&["migrate"]).finish().await;
+        assert_eq!(migrated.code, Some(1), "{migrated:?}");
+        assert!(
+            migrated.stderr.contains("leads through a pooler in transaction mode: run `worker migrate` with the URL of the database itself"),
+            "{migrated:?}"
+        );
+        let migrated = Worker::new(&["migrate"])
+            .env("DATABASE_URL", &pooled.direct_url)
+            .finish()
+            .await;
+        assert_eq!(migrated.code, Some(0), "{migrated:?}");
+
+        world.set_faults(&["404:destination=nobody"]);
+        let mut worker = world.worker().start();
+        let message = ["--sender", "alice", "--payload", "hello"];
+        let enqueue = |destination| {
+            let mut arguments = vec!["enqueue", "--destination", destination];
+            arguments.extend(message);
+            arguments
+        };
+        let failed: i64 = id(&pooled.done(&enqueue("nobody")).await);
+        assert_eq!(world.until_final(failed).await.status, "failed");
+
+        let paused = pooled
+            .done(&["pause", "default", "--reason", "a test"])
+            .await;
+        assert_eq!(paused, "default is paused\n");
+        let held: i64 = id(&pooled.done(&enqueue("bob")).await);
+        let cancelled: i64 = id(&pooled.done(&enqueue("carol")).await);
+        pooled.done(&["cancel", &cancelled.to_string()]).await;
+        assert_eq!(world.row(cancelled).await.status, "cancelled");
+        pooled.done(&["limit", "default", "50"]).await;
+        let status = pooled.done(&["status"]).await;
+        assert!(
+            status.contains("paused by") && status.contains("50"),
+            "{status}"
+        );
+        assert_eq!(world.row(held).await.status, "pending");
+
+        world.set_faults(&[]);
+        pooled.done(&["retry", "--app", "default"]).await;
+        pooled.done(&["resume", "default"]).await;
+        for id in [held, failed] {
+            assert_eq!(world.until_final(id).await.status, "message_sent");
+        }
+        worker.stop().await;
+    }
+}
+
+/// The id that `worker enqueue` prints.
+fn id(printed: &str) -> i64 {
+    printed.trim().parse().expect("an id")
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_pooler_that_is_killed_and_started_again_costs_no_message_and_no_outcome() {
+    for settings in PgBouncer::variants().await {
+        let machine = Machine::shared().await;
+        let mut pooled = Pooled::start(machine, slow_api(100), settings).await;
+        let world = &pooled.world;
+        world.insert_many(500).await;
+        let start = || {
+            let worker = world.worker().env("WORKER_REQUEST_TIMEOUT", "5s");
+            worker.env("WORKER_LEASE", "8s").start()
+        };
+        let mut workers = [start(), start()];
+        world.until_accepted(100).await;
+        pooled.pooler.kill().await;
+        let called = world.seen().calls;
+        for worker in &workers {
+            worker.until_logged("kept, and tried again").await;
+        }
+        pooled.pooler.restart(Postgres::shared().await).await;
+        world
+            .until("every row is final", PATIENCE, async || {
+                world.count("status = 'pending'").await == 0
+            })
+            .await;
+        assert!(called < 500, "the end came too late for this test");
+        assert_eq!(world.count("status = 'message_sent'").await, 500);
+        let seen = world.seen();
+        assert_eq!(
+            (seen.calls, seen.duplicates),
+            (500, 0),
+            "outcomes were kept while the pooler was away"
+        );
+        for worker in &mut workers {
+            assert!(worker.is_running(), "it has gone on");
+            worker.stop().await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_pooler_that_lends_a_session_for_as_long_as_its_client_stays_is_none() {
+    let world = World::new().await;
+    // Then every connection of the worker needs one of the pool.
+    let settings = "pool_mode = session\ndefault_pool_size = 10";
+    let pooler = PgBouncer::start(Postgres::shared().await, settings).await;
+    let url = pooler.url(&world.url);
+    let mut worker = world.worker().env("DATABASE_URL", &url).start();
+    let id = world.insert(peer(json!({}))).await;
+    assert_eq!(world.until_final(id).await.status, "message_sent");
+    world.until_asleep().await;
+    let listens = "select exists (select from pg_stat_activity where datname = current_database()
+                   and query ilike 'listen%')";
+    world
+        .until("it listens", PATIENCE, async || world.ask(listens).await)
+        .await;
+    worker.stop().await;
+}
