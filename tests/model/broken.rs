@@ -10,6 +10,7 @@ const AT_LEAST_ONCE: Message = Message::AT_LEAST_ONCE;
 const AT_MOST_ONCE: Message = Message::AT_MOST_ONCE;
 
 /// Explores until a property is found broken, and prints the steps that lead there.
+/// Their numbers of workers are those of the sorted state that each step begins in.
 pub(crate) fn breaks(property: &'static str, protocol: Protocol) {
     let sought = HasDiscoveries::AnyOf([property].into());
     let checker = protocol.checker().finish_when(sought).spawn_bfs().join();

@@ -1,4 +1,4 @@
-//! What happens from a state on once nothing goes wrong any more. That it ends everywhere is why no message is lost.
+//! What happens from a state on once nothing goes wrong any more. That it ends from everywhere is why no message is lost.
 
 use crate::action::{Action, Answer, At};
 use crate::protocol::Protocol;
@@ -8,8 +8,8 @@ use crate::state::{Claim, Stage, State, Worker};
 const MOST_STEPS: usize = 200;
 
 impl Protocol {
-    /// Whether every message ends from here on without anybody's help: workers work, the database and the API answer
-    /// well, nobody dies. One schedule is enough, because each of its steps stays possible until it is taken.
+    /// Whether workers that go on from here, with a database and an API that answer well, bring every message to its
+    /// end. So no state is stuck, and nobody's help is needed.
     pub(crate) fn recovers(&self, state: &State) -> bool {
         let mut state = state.clone();
         for _ in 0..MOST_STEPS {
