@@ -16,7 +16,6 @@ mod steer;
 mod tls_files;
 
 use std::sync::{Mutex, PoisonError};
-use std::time::Instant;
 
 pub use bell::Bell;
 pub use claim::{Batch, ClaimRequest, Claimed, Hold};
@@ -57,8 +56,8 @@ impl SharedClock {
 /// Runs a statement that shows the database's clock, and remembers when.
 async fn timed<T, E>(
     statement: impl Future<Output = Result<T, E>>,
-) -> Result<(T, Instant, Moment), E> {
-    let asked = Instant::now();
+) -> Result<(T, Moment, Moment), E> {
+    let asked = Moment::now();
     let value = statement.await?;
     Ok((value, asked, Moment::now()))
 }

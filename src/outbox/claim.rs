@@ -175,7 +175,7 @@ impl Outbox {
                 .into_iter()
                 .filter_map(|row| {
                     row.message
-                        .claimed(claim_id, asked + request.lease, hold.is_some())
+                        .claimed(claim_id, asked.instant + request.lease, hold.is_some())
                 })
                 .collect(),
         })

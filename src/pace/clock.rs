@@ -89,7 +89,7 @@ impl Moment {
 #[derive(Debug, Clone, Copy)]
 pub struct ClockReading {
     /// Just before the statement was sent.
-    pub asked: Instant,
+    pub asked: Moment,
     /// Just after its answer came.
     pub answered: Moment,
     /// What the database's clock showed in between.
@@ -104,7 +104,9 @@ impl ClockReading {
     }
 
     fn round_trip(&self) -> Duration {
-        self.answered.instant.saturating_duration_since(self.asked)
+        self.answered
+            .instant
+            .saturating_duration_since(self.asked.instant)
     }
 }
 
@@ -138,7 +140,10 @@ impl DbClock {
         let now = reading.answered.instant;
         // A reading that can't be reconciled with the estimate means that a clock was set, or that this host slept.
         let contradicts = {
-            let (earliest, latest) = (self.at(reading.asked), self.at(reading.answered.instant));
+            let (earliest, latest) = (
+                self.at(reading.asked.instant),
+                self.at(reading.answered.instant),
+            );
             let slack = self.best.round_trip() + Duration::from_millis(2);
             reading.shown + slack < earliest || reading.shown > latest + slack
         };
@@ -147,10 +152,11 @@ impl DbClock {
         }
     }
 
-    /// Whether this process has, or may have, stood still without noticing since the newest reading. The estimate is
-    /// then behind the database's clock, and worth nothing until the next reading.
+    /// Whether this process has, or may have, stood still without noticing since the newest reading was asked for: an
+    /// answer that was on its way meanwhile is as old as the standstill was long. The estimate is then behind the
+    /// database's clock, and worth nothing until the next reading.
     pub fn stood_still(&self, now: Moment) -> bool {
-        let read_at = self.newest.answered;
+        let read_at = self.newest.asked;
         let measured = now.instant.saturating_duration_since(read_at.instant);
         match now.wall.duration_since(read_at.wall) {
             Ok(passed) => passed.abs_diff(measured) > MAX_STANDSTILL,
@@ -160,7 +166,7 @@ impl DbClock {
     }
 
     fn reference(&self) -> Instant {
-        self.best.asked + self.best.round_trip() / 2
+        self.best.asked.instant + self.best.round_trip() / 2
     }
 
     /// What the database's clock shows at a moment of this process.
@@ -199,7 +205,7 @@ mod tests {
 
     fn reading(base: Instant, asked_ms: u64, answered_ms: u64, shown_ms: i64) -> ClockReading {
         ClockReading {
-            asked: base + Duration::from_millis(asked_ms),
+            asked: moment(base, asked_ms, asked_ms),
             answered: moment(base, answered_ms, answered_ms),
             shown: DbTime::from_micros(shown_ms * 1_000),
         }
@@ -256,10 +262,23 @@ mod tests {
         assert!(clock.stood_still(moment(base, 1_000, 9_000)));
         assert!(clock.stood_still(moment(base, 1_000, 0)));
         clock.observe(ClockReading {
+            asked: moment(base, 1_000, 9_000),
             answered: moment(base, 1_000, 9_000),
             ..reading(base, 1_000, 1_000, 1_009_000)
         });
         assert!(!clock.stood_still(moment(base, 2_000, 10_000)));
+    }
+
+    /// The answer was on its way meanwhile: it is older than both clocks of the host can tell since.
+    #[test]
+    fn a_host_that_slept_between_the_asking_and_the_answer_is_noticed() {
+        let base = Instant::now();
+        let mut clock = DbClock::new(reading(base, 0, 0, 1_000_000));
+        clock.observe(ClockReading {
+            answered: moment(base, 1_001, 9_001),
+            ..reading(base, 1_000, 1_001, 1_001_000)
+        });
+        assert!(clock.stood_still(moment(base, 1_002, 9_002)));
     }
 
     #[test]

@@ -82,7 +82,7 @@ mod tests {
 
     fn clock(now: Instant) -> DbClock {
         DbClock::new(ClockReading {
-            asked: now,
+            asked: moment(now),
             answered: moment(now),
             shown: DbTime::from_micros(1_000_000_000),
         })

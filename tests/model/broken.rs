@@ -1,0 +1,176 @@
+//! Each rule taken away alone: the checker finds what breaks. So every property of the promise can fail.
+
+use stateright::{Checker, HasDiscoveries, Model};
+
+use crate::promise;
+use crate::protocol::Protocol;
+use crate::rules::{Message, Rules};
+
+const AT_LEAST_ONCE: Message = Message::AT_LEAST_ONCE;
+const AT_MOST_ONCE: Message = Message::AT_MOST_ONCE;
+
+/// Explores until a property is found broken, and prints the steps that lead there.
+/// Their numbers of workers are those of the sorted state that each step begins in.
+pub(crate) fn breaks(property: &'static str, protocol: Protocol) {
+    let sought = HasDiscoveries::AnyOf([property].into());
+    let checker = protocol.checker().finish_when(sought).spawn_bfs().join();
+    let steps = checker.assert_any_discovery(property).into_actions();
+    println!("not true any more after {} steps: {property}", steps.len());
+    for step in steps {
+        println!("    {step:?}");
+    }
+}
+
+/// The same, for two workers and a message without some rule.
+fn breaks_without(rule: fn(&mut Rules), message: Message, property: &'static str) {
+    let mut protocol = Protocol::of(2, 1, &[message]);
+    rule(&mut protocol.rules);
+    breaks(property, protocol);
+}
+
+#[test]
+fn without_the_claim_in_the_record_two_workers_call_at_once() {
+    let rule: fn(&mut Rules) = |rules| rules.record_names_its_claim = false;
+    let mut three_workers = Protocol::of(3, 1, &[AT_LEAST_ONCE]);
+    rule(&mut three_workers.rules);
+    breaks(promise::ALONE, three_workers);
+    breaks_without(rule, AT_LEAST_ONCE, promise::NOT_AFTER_THE_END);
+}
+
+#[test]
+fn without_a_look_at_the_status_a_late_record_changes_a_final_row() {
+    breaks_without(
+        |rules| rules.record_wants_a_pending_row = false,
+        AT_LEAST_ONCE,
+        promise::FINAL,
+    );
+}
+
+#[test]
+fn without_a_look_at_the_lease_two_workers_call_at_once() {
+    let rule: fn(&mut Rules) = |rules| rules.permit_checks_the_lease = false;
+    breaks_without(rule, AT_LEAST_ONCE, promise::ALONE);
+    breaks_without(rule, AT_LEAST_ONCE, promise::LEASED);
+    breaks_without(rule, AT_MOST_ONCE, promise::NOT_AFTER_THE_END);
+}
+
+#[test]
+fn a_lease_that_is_counted_from_the_answer_lets_two_workers_call_at_once() {
+    breaks_without(
+        |rules| rules.lease_counts_from_the_asking = false,
+        AT_LEAST_ONCE,
+        promise::ALONE,
+    );
+}
+
+#[test]
+fn on_hosts_that_sleep_the_lease_alone_does_not_keep_two_workers_apart() {
+    let sleeping = Protocol::of_hosts_that_sleep(2, &[AT_LEAST_ONCE]);
+    let rules = Rules {
+        permit_checks_the_clock: false,
+        ..sleeping.rules
+    };
+    breaks(
+        promise::ALONE,
+        Protocol {
+            rules,
+            ..sleeping.clone()
+        },
+    );
+    let rules = Rules {
+        permit_checks_the_slot: false,
+        ..sleeping.rules
+    };
+    breaks(
+        promise::ALONE,
+        Protocol {
+            rules,
+            ..sleeping.clone()
+        },
+    );
+    // A reading that was on its way while the host slept is as old as the sleep was long, and both clocks of the host
+    // agree since.
+    let rules = Rules {
+        standstill_counts_from_the_asking: false,
+        ..sleeping.rules
+    };
+    breaks(promise::ALONE, Protocol { rules, ..sleeping });
+}
+
+#[test]
+fn lost_rows_that_are_claimed_again_whatever_they_promise_arrive_twice() {
+    let rule: fn(&mut Rules) = |rules| rules.claim_ends_lost_at_most_once = false;
+    breaks_without(rule, AT_MOST_ONCE, promise::ONCE);
+    breaks_without(rule, AT_MOST_ONCE, promise::ARRIVES_ONCE);
+}
+
+#[test]
+fn ambiguous_calls_that_are_repeated_whatever_the_row_promises_arrive_twice() {
+    let rule: fn(&mut Rules) = |rules| rules.ambiguity_ends_at_most_once = false;
+    breaks_without(rule, AT_MOST_ONCE, promise::ONCE);
+    breaks_without(rule, AT_MOST_ONCE, promise::ARRIVES_ONCE);
+    breaks_without(rule, AT_MOST_ONCE, promise::UNKNOWN);
+}
+
+#[test]
+fn without_an_entry_for_lost_claims_a_second_call_has_no_explanation() {
+    breaks_without(
+        |rules| rules.claim_logs_lost = false,
+        AT_LEAST_ONCE,
+        promise::EXPLAINED,
+    );
+}
+
+#[test]
+fn without_a_look_at_the_expiry_messages_are_called_too_late() {
+    breaks_without(
+        |rules| rules.expiry_is_looked_at = false,
+        AT_LEAST_ONCE.expiring_in(2),
+        promise::NOT_AFTER_EXPIRY,
+    );
+}
+
+#[test]
+fn a_cancellation_that_ignores_the_claim_cancels_what_is_being_called() {
+    let rule: fn(&mut Rules) = |rules| rules.cancel_respects_claims = false;
+    breaks_without(rule, AT_LEAST_ONCE, promise::CANCELLED);
+    breaks_without(rule, AT_LEAST_ONCE, promise::NOT_AFTER_THE_END);
+}
+
+#[test]
+fn an_expiry_that_ignores_the_claim_ends_what_is_being_called() {
+    let mut long_calls = Protocol {
+        lease: 4,
+        request_timeout: 2,
+        ..Protocol::of(2, 1, &[AT_LEAST_ONCE.expiring_in(1)])
+    };
+    long_calls.rules.expire_respects_claims = false;
+    breaks(promise::NOT_AFTER_THE_END, long_calls);
+}
+
+#[test]
+fn a_lost_row_that_ends_without_a_word_hides_that_it_may_have_arrived() {
+    breaks_without(
+        |rules| rules.ends_tell_of_loss = false,
+        AT_LEAST_ONCE,
+        promise::TOLD,
+    );
+}
+
+#[test]
+fn an_ambiguous_call_that_counts_as_a_success_claims_what_did_not_happen() {
+    breaks_without(
+        |rules| rules.success_needs_an_answer = false,
+        AT_LEAST_ONCE,
+        promise::SUCCESS,
+    );
+}
+
+#[test]
+fn without_an_end_of_leases_a_message_is_lost_with_its_worker() {
+    breaks_without(
+        |rules| rules.lost_rows_are_due = false,
+        AT_LEAST_ONCE,
+        promise::NOT_LOST,
+    );
+}

@@ -1,0 +1,204 @@
+//! The protocol as a set of steps: which ones can be taken in a state, and what each leads to.
+
+use stateright::{Model, Property};
+
+use crate::action::{Action, Answer, At};
+use crate::promise;
+use crate::rules::{Hazards, Message, Rules};
+use crate::state::{Breach, Clock, Row, Stage, State, Ticks, Truth, Worker};
+
+/// The world that is explored: its size, what may go wrong in it, and the rules that everybody keeps.
+#[derive(Debug, Clone)]
+pub(crate) struct Protocol {
+    /// How many processes there are.
+    pub(crate) workers: usize,
+    /// How many messages each may have between claim and record.
+    pub(crate) room: usize,
+    /// What each message promises and bounds.
+    pub(crate) messages: Vec<Message>,
+    /// How long a claim lasts.
+    pub(crate) lease: Ticks,
+    /// How long a call lasts at most.
+    pub(crate) request_timeout: Ticks,
+    /// What may go wrong beside crashes, delays of any length, lost answers, refusals and people.
+    pub(crate) hazards: Hazards,
+    /// The rules. Taking one away is a broken variant.
+    pub(crate) rules: Rules,
+}
+
+impl Protocol {
+    /// Workers with messages, a lease of three ticks and calls of at most one, by the rules that hold whatever the
+    /// estimate of the database's clock is worth: a call may start long after its slot.
+    pub(crate) fn of(workers: usize, room: usize, messages: &[Message]) -> Self {
+        Self {
+            workers,
+            room,
+            messages: messages.to_vec(),
+            lease: 3,
+            request_timeout: 1,
+            hazards: Hazards::default(),
+            rules: Rules {
+                permit_checks_the_slot: false,
+                ..Rules::KEPT
+            },
+        }
+    }
+
+    /// The same on hosts that may sleep, by all rules that the code keeps.
+    pub(crate) fn of_hosts_that_sleep(workers: usize, messages: &[Message]) -> Self {
+        Self {
+            hazards: Hazards {
+                hosts_sleep: true,
+                ..Hazards::default()
+            },
+            rules: Rules::KEPT,
+            ..Self::of(workers, 1, messages)
+        }
+    }
+
+    /// Takes a step. Who is who stays as it is.
+    pub(crate) fn take(&self, state: &mut State, action: Action) {
+        let ends: Vec<_> = state.rows.iter().map(|row| row.end).collect();
+        match action {
+            Action::Claim { worker, message } => self.claim(state, worker, message),
+            Action::HandOut(at) => self.hand_out(state, at),
+            Action::LoseTheAnswer(at) => Self::lose_the_answer(state, at),
+            Action::GiveBackClaim(at) => Self::give_back_claim(state, at),
+            Action::Peek { worker } => state.workers[worker].clock = Clock::Right,
+            Action::Recall(at) => Self::go_back(state, at),
+            Action::NotSent(at) => self.not_sent(state, at),
+            Action::TakePermit { at, is_taken } => self.take_permit(state, at, is_taken),
+            Action::Send { at, is_taken } => self.send(state, at, is_taken),
+            Action::Conclude { at, answer } => self.conclude(state, at, answer),
+            Action::Record(at) => {
+                self.record(state, at);
+                state.workers[at.worker].deliveries.remove(at.place);
+            }
+            Action::RecordUnanswered(at) => self.record(state, at),
+            Action::GiveUpRecord(at) => {
+                state.workers[at.worker].deliveries.remove(at.place);
+            }
+            Action::Crash { worker } => Self::crash(state, worker),
+            Action::Expire { message } => self.expire(state, message),
+            Action::Cancel { message } => self.cancel(state, message),
+            Action::Tick { asleep } => Self::tick(state, asleep),
+        }
+        for (message, end) in ends.into_iter().enumerate() {
+            if end.is_some() && state.rows[message].end != end {
+                state.breach(Breach::ChangedAfterItsEnd);
+            }
+        }
+    }
+
+    fn actions_of_delivery(&self, state: &State, at: At, actions: &mut Vec<Action>) {
+        let delivery = &state.workers[at.worker].deliveries[at.place];
+        match &delivery.stage {
+            Stage::Asked => {
+                actions.push(Action::HandOut(at));
+                actions.push(Action::LoseTheAnswer(at));
+            }
+            Stage::Unheard => actions.push(Action::GiveBackClaim(at)),
+            Stage::Waiting => {
+                actions.extend([Action::Recall(at), Action::NotSent(at)]);
+                // Whether the API takes a call makes a difference only if there is one.
+                let choices: &[bool] = match self.permit(state, at) {
+                    Ok(()) if !self.hazards.workers_stop_before_the_wire => &[true, false],
+                    _ => &[false],
+                };
+                actions.extend(
+                    choices
+                        .iter()
+                        .map(|&is_taken| Action::TakePermit { at, is_taken }),
+                );
+            }
+            Stage::Permitted => {
+                actions.extend([true, false].map(|is_taken| Action::Send { at, is_taken }));
+            }
+            Stage::Calling { is_taken, .. } => actions.extend(
+                Answer::possible(*is_taken)
+                    .iter()
+                    .map(|&answer| Action::Conclude { at, answer }),
+            ),
+            Stage::Recording(_) => actions.extend([
+                Action::Record(at),
+                Action::RecordUnanswered(at),
+                Action::GiveUpRecord(at),
+            ]),
+        }
+    }
+}
+
+impl Model for Protocol {
+    type State = State;
+    type Action = Action;
+
+    fn init_states(&self) -> Vec<State> {
+        let row = |message: &Message| Row {
+            end: None,
+            claimed: false,
+            due_in: 0,
+            expires_in: message.expires_in,
+            attempts: 0,
+            tells_of_loss: false,
+            truth: Truth::default(),
+        };
+        vec![State {
+            rows: self.messages.iter().map(row).collect(),
+            workers: vec![Worker::default(); self.workers],
+            orphans: Vec::new(),
+            breaches: 0,
+        }]
+    }
+
+    fn actions(&self, state: &State, actions: &mut Vec<Action>) {
+        for (index, worker) in state.workers.iter().enumerate() {
+            if worker.deliveries.len() < self.room {
+                let due = state
+                    .rows
+                    .iter()
+                    .enumerate()
+                    .filter(|(_, row)| self.can_claim(row));
+                actions.extend(due.map(|(message, _)| Action::Claim {
+                    worker: index,
+                    message,
+                }));
+            }
+            for place in 0..worker.deliveries.len() {
+                self.actions_of_delivery(
+                    state,
+                    At {
+                        worker: index,
+                        place,
+                    },
+                    actions,
+                );
+            }
+            if !worker.deliveries.is_empty() {
+                actions.push(Action::Crash { worker: index });
+            }
+            if self.hazards.hosts_sleep {
+                actions.extend([
+                    Action::Peek { worker: index },
+                    Action::Tick {
+                        asleep: Some(index),
+                    },
+                ]);
+            }
+        }
+        for message in 0..state.rows.len() {
+            actions.extend([Action::Expire { message }, Action::Cancel { message }]);
+        }
+        actions.push(Action::Tick { asleep: None });
+    }
+
+    fn next_state(&self, state: &State, action: Action) -> Option<State> {
+        let mut next = state.clone();
+        self.take(&mut next, action);
+        next.sort();
+        (next != *state).then_some(next)
+    }
+
+    fn properties(&self) -> Vec<Property<Self>> {
+        promise::properties(self)
+    }
+}

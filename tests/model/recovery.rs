@@ -1,0 +1,63 @@
+//! What happens from a state on once nothing goes wrong any more. That it ends from everywhere is why no message is lost.
+
+use crate::action::{Action, Answer, At};
+use crate::protocol::Protocol;
+use crate::state::{Claim, Stage, State, Worker};
+
+/// More steps than any recovery takes. Even the longest one waits for a few leases and makes a few calls a message.
+const MOST_STEPS: usize = 200;
+
+impl Protocol {
+    /// Whether workers that go on from here, with a database and an API that answer well, bring every message to its
+    /// end. So no state is stuck, and nobody's help is needed.
+    pub(crate) fn recovers(&self, state: &State) -> bool {
+        let mut state = state.clone();
+        for _ in 0..MOST_STEPS {
+            if state.rows.iter().all(|row| row.end.is_some()) {
+                return true;
+            }
+            let action = self.next_of_recovery(&state);
+            self.take(&mut state, action);
+        }
+        false
+    }
+
+    fn next_of_recovery(&self, state: &State) -> Action {
+        for (worker, hands) in state.workers.iter().enumerate() {
+            for place in 0..hands.deliveries.len() {
+                if let Some(action) = Self::next_of_delivery(state, At { worker, place }) {
+                    return action;
+                }
+            }
+        }
+        let due = state.rows.iter().position(|row| self.can_claim(row));
+        let has_room = |worker: &Worker| worker.deliveries.len() < self.room;
+        match (state.workers.iter().position(has_room), due) {
+            (Some(worker), Some(message)) => Action::Claim { worker, message },
+            _ => Action::Tick { asleep: None },
+        }
+    }
+
+    fn next_of_delivery(state: &State, at: At) -> Option<Action> {
+        let delivery = state.delivery(at);
+        Some(match delivery.stage {
+            Stage::Asked => Action::HandOut(at),
+            Stage::Unheard => {
+                let is_found =
+                    delivery.claim == Claim::Holds && state.rows[delivery.message].is_leased();
+                return is_found.then_some(Action::GiveBackClaim(at));
+            }
+            Stage::Waiting => Action::TakePermit { at, is_taken: true },
+            Stage::Permitted => Action::Send { at, is_taken: true },
+            Stage::Calling { is_taken, .. } => {
+                let answer = if is_taken {
+                    Answer::Success
+                } else {
+                    Answer::ServerError
+                };
+                Action::Conclude { at, answer }
+            }
+            Stage::Recording(_) => Action::Record(at),
+        })
+    }
+}

@@ -1,0 +1,118 @@
+//! The statements, each as atomic as the database makes it.
+
+use crate::action::At;
+use crate::protocol::Protocol;
+use crate::state::{Breach, Claim, Delivery, End, Row, Stage, State, Told};
+
+impl Protocol {
+    /// Whether a claim takes a row.
+    pub(crate) fn can_claim(&self, row: &Row) -> bool {
+        row.is_due() && (self.rules.lost_rows_are_due || !row.claimed)
+    }
+
+    /// `outbox/claim.sql`, for a row that is due.
+    ///
+    /// Slots, lanes and the order of rows are left out: they only keep claims from being made, and a claim may be
+    /// made late in the model anyway.
+    pub(crate) fn claim(&self, state: &mut State, worker: usize, message: usize) {
+        let terms = &self.messages[message];
+        let row = &mut state.rows[message];
+        let is_lost = row.claimed;
+        if is_lost {
+            row.attempts = (row.attempts + 1).min(terms.max_attempts);
+            if self.rules.claim_logs_lost {
+                row.truth.has_unlogged_call = false;
+            }
+        }
+        if is_lost && terms.at_most_once && self.rules.claim_ends_lost_at_most_once {
+            row.end = Some(End::Unknown);
+        } else if row.has_expired() && self.rules.expiry_is_looked_at {
+            row.end = Some(End::Expired);
+        }
+        if row.end.is_some() {
+            row.tells_of_loss |= is_lost;
+            return;
+        }
+        row.claimed = true;
+        row.due_in = self.lease;
+        let attempts = row.attempts;
+        state.end_claims_of(message);
+        state.workers[worker].deliveries.push(Delivery {
+            message,
+            claim: Claim::Holds,
+            lease_left: self.lease,
+            has_slept: false,
+            attempts,
+            stage: Stage::Asked,
+        });
+    }
+
+    /// `outbox/record.sql`. A record that does not find its row writes nothing.
+    pub(crate) fn record(&self, state: &mut State, at: At) {
+        let delivery = state.delivery(at);
+        let Stage::Recording(record) = &delivery.stage else {
+            unreachable!("only a record is recorded");
+        };
+        let (message, claim, record) = (delivery.message, delivery.claim, record.clone());
+        let row = &mut state.rows[message];
+        if self.rules.record_names_its_claim && claim == Claim::Over
+            || self.rules.record_wants_a_pending_row && row.end.is_some()
+        {
+            return;
+        }
+        row.end = record.end;
+        row.due_in = record.due_in;
+        let max_attempts = self.messages[message].max_attempts;
+        row.attempts = (row.attempts + u8::from(record.counts)).min(max_attempts);
+        if matches!(record.call, Told::NoEffect | Told::Ambiguous) {
+            row.truth.has_unlogged_call = false;
+        }
+        if record.call == Told::NoEffect {
+            row.truth.may_have_arrived = false;
+        }
+        if record.end.is_none() {
+            row.claimed = false;
+            state.end_claims_of(message);
+        }
+    }
+
+    /// `Outbox::give_back_claim` in `outbox/claim.rs`. What finds nothing is looked for again, until its lease is over.
+    pub(crate) fn give_back_claim(state: &mut State, at: At) {
+        let (message, claim) = (state.delivery(at).message, state.delivery(at).claim);
+        let row = &mut state.rows[message];
+        if row.end.is_none() && row.is_leased() && claim == Claim::Holds {
+            row.claimed = false;
+            row.due_in = 0;
+            state.end_claims_of(message);
+            state.workers[at.worker].deliveries.remove(at.place);
+        }
+    }
+
+    /// `Outbox::expire` in `outbox/lane.rs`.
+    pub(crate) fn expire(&self, state: &mut State, message: usize) {
+        let row = &mut state.rows[message];
+        let is_free = !row.is_leased() || !self.rules.expire_respects_claims;
+        if row.end.is_none() && row.has_expired() && is_free {
+            let is_unknown = row.claimed && self.messages[message].at_most_once;
+            row.end = Some(if is_unknown {
+                End::Unknown
+            } else {
+                End::Expired
+            });
+            row.tells_of_loss |= row.claimed && self.rules.ends_tell_of_loss;
+        }
+    }
+
+    /// `signaling.cancel` in `migrations/0001_outbox.sql`.
+    pub(crate) fn cancel(&self, state: &mut State, message: usize) {
+        let row = &mut state.rows[message];
+        let is_free = !row.is_leased() || !self.rules.cancel_respects_claims;
+        if row.end.is_none() && is_free {
+            row.end = Some(End::Cancelled);
+            row.tells_of_loss |= row.claimed && self.rules.ends_tell_of_loss;
+            if state.is_called(message) {
+                state.breach(Breach::CancelledWhileCalled);
+            }
+        }
+    }
+}

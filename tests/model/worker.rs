@@ -1,0 +1,241 @@
+//! What a worker does with a message between its claim and its record, and what time and death do to it.
+
+use std::time::Duration;
+
+use signaling_worker::outcome::{self, Next, Outcome, Taken, Terms};
+use signaling_worker::pace::{DbTime, Late};
+
+use crate::action::{Answer, At};
+use crate::protocol::Protocol;
+use crate::state::{Breach, Clock, End, Orphan, Record, Stage, State, Ticks, Told, Worker};
+
+/// The delay before a message is called again. Claims come late in the model, so it stands for any longer one.
+const BACKOFF: Ticks = 1;
+
+impl Protocol {
+    /// `Outbox::claim` returns, with a reading of the clock, and `LaneLoop::hand_out` starts the delivery.
+    pub(crate) fn hand_out(&self, state: &mut State, at: At) {
+        let delivery = state.delivery_mut(at);
+        delivery.stage = Stage::Waiting;
+        if !self.rules.lease_counts_from_the_asking {
+            delivery.lease_left = self.lease;
+        }
+        let clock = match (
+            delivery.has_slept,
+            self.rules.standstill_counts_from_the_asking,
+        ) {
+            (false, _) => Clock::Right,
+            (true, true) => Clock::StoodStill,
+            (true, false) => Clock::Behind,
+        };
+        state.workers[at.worker].clock = clock;
+    }
+
+    /// `Outbox::claim` fails after the database has made the claim: `Unheard::add`.
+    pub(crate) fn lose_the_answer(state: &mut State, at: At) {
+        let delivery = state.delivery_mut(at);
+        delivery.stage = Stage::Unheard;
+        delivery.has_slept = false;
+        delivery.attempts = 0;
+    }
+
+    /// `SendPermit::take` in `pace/permit.rs`: what it decides.
+    pub(crate) fn permit(&self, state: &State, at: At) -> Result<(), Late> {
+        let (delivery, clock) = (state.delivery(at), state.workers[at.worker].clock);
+        let has_waited = delivery.lease_left < self.lease;
+        // A tick is longer than a slot is good for. A clock that is right tells of sleep, too.
+        let has_missed_its_slot = has_waited || delivery.has_slept && clock == Clock::Right;
+        if self.rules.permit_checks_the_clock && clock == Clock::StoodStill {
+            Err(Late::StoodStill)
+        } else if self.rules.permit_checks_the_slot && has_missed_its_slot {
+            Err(Late::Slot)
+        } else if self.rules.permit_checks_the_lease && delivery.lease_left <= self.request_timeout
+        {
+            Err(Late::Lease)
+        } else {
+            Ok(())
+        }
+    }
+
+    /// The end of `get_ready` in `worker/delivery.rs`: expired, late, or a permit. A permit is a call at once.
+    pub(crate) fn take_permit(&self, state: &mut State, at: At, is_taken: bool) {
+        let knows_the_time = state.workers[at.worker].clock == Clock::Right;
+        let has_expired = state.rows[state.delivery(at).message].has_expired();
+        if self.rules.expiry_is_looked_at && has_expired && knows_the_time {
+            let end = Some(End::Expired);
+            Self::hand_over(
+                state,
+                at,
+                Record {
+                    end,
+                    ..Record::UNHARMED
+                },
+            );
+        } else if self.permit(state, at).is_err() {
+            Self::go_back(state, at);
+        } else if self.hazards.workers_stop_before_the_wire {
+            state.delivery_mut(at).stage = Stage::Permitted;
+        } else {
+            self.send(state, at, is_taken);
+        }
+    }
+
+    /// `Client::send` in `signaling/client.rs`: the request goes out.
+    pub(crate) fn send(&self, state: &mut State, at: At, is_taken: bool) {
+        let delivery = state.delivery_mut(at);
+        let message = delivery.message;
+        let left = self.request_timeout;
+        delivery.stage = Stage::Calling { left, is_taken };
+        (delivery.lease_left, delivery.has_slept) = (0, false);
+
+        let at_most_once = self.messages[message].at_most_once;
+        let row = &mut state.rows[message];
+        let breaches = [
+            (row.end.is_some(), Breach::CalledAfterItsEnd),
+            (row.has_expired(), Breach::CalledAfterItsExpiry),
+            (
+                row.truth.has_unlogged_call,
+                Breach::CalledWithoutExplanation,
+            ),
+            (row.truth.may_have_arrived, Breach::CalledAgainAtMostOnce),
+        ];
+        row.truth.calls = (row.truth.calls + 1).min(2);
+        row.truth.arrivals = (row.truth.arrivals + u8::from(is_taken)).min(2);
+        row.truth.has_unlogged_call = true;
+        row.truth.may_have_arrived = at_most_once;
+        for (_, breach) in breaches.into_iter().filter(|(is_breach, _)| *is_breach) {
+            state.breach(breach);
+        }
+    }
+
+    /// `conclude` in `worker/delivery.rs`. What becomes of the row is decided by the code itself.
+    pub(crate) fn conclude(&self, state: &mut State, at: At, answer: Answer) {
+        let call = match answer {
+            Answer::Success => Told::Success,
+            Answer::Ambiguous => Told::Ambiguous,
+            _ => Told::NoEffect,
+        };
+        let outcome = match Outcome::from(answer) {
+            Outcome::Ambiguous if !self.rules.success_needs_an_answer => Outcome::Done(Taken::Sent),
+            outcome => outcome,
+        };
+        let record = self.decide(state, at, &outcome, call);
+        Self::hand_over(state, at, record);
+    }
+
+    /// `NoCall::Failed` in `worker/delivery.rs`: no connection could be made.
+    pub(crate) fn not_sent(&self, state: &mut State, at: At) {
+        let record = self.decide(state, at, &Outcome::Retry(None), Told::NoCall);
+        Self::hand_over(state, at, record);
+    }
+
+    fn decide(&self, state: &State, at: At, outcome: &Outcome, call: Told) -> Record {
+        let delivery = state.delivery(at);
+        let message = &self.messages[delivery.message];
+        let time = |ticks: Ticks| DbTime::from_micros(i64::from(ticks));
+        let terms = Terms {
+            attempts: u32::from(delivery.attempts),
+            max_attempts: u32::from(message.max_attempts),
+            at_most_once: message.at_most_once && self.rules.ambiguity_ends_at_most_once,
+            expires_at: state.rows[delivery.message].expires_in.map(time),
+            probe: false,
+        };
+        let backoff = Duration::from_micros(u64::from(BACKOFF));
+        let (end, due_in, counts) = match outcome::next(outcome, terms, time(0), backoff) {
+            Next::Final(status) => (Some(status.into()), 0, true),
+            Next::Again(_) => (None, BACKOFF, true),
+            Next::AgainUncounted(_) => (None, BACKOFF, false),
+            Next::Back => (None, 0, false),
+        };
+        Record {
+            end,
+            due_in,
+            counts,
+            call,
+        }
+    }
+
+    /// `Record::unharmed` in `outbox/record.rs`: the message goes back as it was.
+    pub(crate) fn go_back(state: &mut State, at: At) {
+        Self::hand_over(state, at, Record::UNHARMED);
+    }
+
+    fn hand_over(state: &mut State, at: At, record: Record) {
+        let delivery = state.delivery_mut(at);
+        delivery.stage = Stage::Recording(record);
+        (delivery.lease_left, delivery.has_slept, delivery.attempts) = (0, false, 0);
+    }
+
+    /// The process dies, and another one starts. The API does not notice.
+    pub(crate) fn crash(state: &mut State, worker: usize) {
+        for delivery in std::mem::take(&mut state.workers[worker]).deliveries {
+            if let Stage::Calling {
+                left: left @ 1.., ..
+            } = delivery.stage
+            {
+                state.orphans.push(Orphan {
+                    message: delivery.message,
+                    claim: delivery.claim,
+                    left,
+                });
+            }
+        }
+    }
+
+    /// Time passes by one tick, on all clocks but those of a host that is asleep.
+    pub(crate) fn tick(state: &mut State, asleep: Option<usize>) {
+        for row in &mut state.rows {
+            row.due_in = row.due_in.saturating_sub(1);
+            row.expires_in = row.expires_in.map(|left| left.saturating_sub(1));
+        }
+        for orphan in &mut state.orphans {
+            orphan.left -= 1;
+        }
+        state.orphans.retain(|orphan| orphan.left > 0);
+        for (index, worker) in state.workers.iter_mut().enumerate() {
+            worker.pass_a_tick(asleep == Some(index));
+        }
+    }
+}
+
+impl Worker {
+    fn pass_a_tick(&mut self, is_asleep: bool) {
+        if is_asleep {
+            self.clock = Clock::StoodStill;
+        }
+        for delivery in &mut self.deliveries {
+            match &mut delivery.stage {
+                Stage::Calling { left, .. } => *left = left.saturating_sub(1),
+                Stage::Recording(record) => record.due_in = record.due_in.saturating_sub(1),
+                _ if is_asleep => delivery.has_slept = true,
+                _ => delivery.lease_left = delivery.lease_left.saturating_sub(1),
+            }
+        }
+        // Nothing of a claim is left to be given back after its lease.
+        self.deliveries
+            .retain(|delivery| delivery.stage != Stage::Unheard || delivery.lease_left > 0);
+    }
+}
+
+impl Record {
+    /// The row goes back as it was.
+    const UNHARMED: Self = Self {
+        end: None,
+        due_in: 0,
+        counts: false,
+        call: Told::NoCall,
+    };
+}
+
+impl From<Answer> for Outcome {
+    fn from(answer: Answer) -> Self {
+        match answer {
+            Answer::Success => Self::Done(Taken::Sent),
+            Answer::ServerError => Self::Retry(None),
+            Answer::TooManyRequests => Self::Throttled(None),
+            Answer::Unauthorized => Self::Unauthorized,
+            Answer::Rejected => Self::Rejected,
+            Answer::Ambiguous => Self::Ambiguous,
+        }
+    }
+}
