@@ -89,7 +89,7 @@ async fn an_api_that_can_not_be_reached_burns_no_messages() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_api_that_answers_500_burns_no_messages_and_is_probed_every_ten_seconds_at_least() {
+async fn an_api_that_answers_500_burns_no_messages_and_is_probed_every_four_seconds_at_least() {
     let world = World::new().await;
     let _fleet = fleet(3, || world.worker()).await;
     warm_up(&world).await;
@@ -111,7 +111,7 @@ async fn an_api_that_answers_500_burns_no_messages_and_is_probed_every_ten_secon
     )
     .await;
     assert!(
-        pause > 5.0 && pause <= 10.0,
+        pause > 2.0 && pause <= 4.0,
         "the next call is in {pause} s"
     );
     let calls = world.seen().calls;
