@@ -4,6 +4,7 @@
 mod bell;
 mod claim;
 mod enqueue;
+mod json_lines;
 mod lane;
 mod line;
 mod migrate;
@@ -18,6 +19,7 @@ use std::time::Instant;
 pub use bell::Bell;
 pub use claim::{Batch, ClaimRequest, Claimed, Hold};
 pub use enqueue::{EnqueueError, NewMessage};
+pub use json_lines::{InvalidLines, read_json_lines};
 pub use lane::{HoldKind, Peek};
 pub use migrate::SchemaError;
 pub use record::{CallRecord, Record};
@@ -28,11 +30,18 @@ pub use steer::{RetryFilter, SteerError};
 use crate::pace::DbClock;
 use crate::pace::clock::{ClockReading, Moment};
 
-/// What the database said, in its own words and without where in its source it said so.
+/// SQLSTATE of an exception that was raised without another one. The schema's own functions give others.
+const RAISED: &str = "P0001";
+
+/// What the database said, in its own words and without where in its source it said so. Its detail is left out, which
+/// repeats the row; and what somebody's trigger has raised says anything.
 pub fn explain(error: &sqlx::Error) -> String {
     let Some(error) = error.as_database_error() else {
         return error.to_string();
     };
+    if error.code().as_deref() == Some(RAISED) {
+        return "somebody's trigger or function refused it (raise exception): the server's log says why".into();
+    }
     let hint = error
         .try_downcast_ref::<sqlx::postgres::PgDatabaseError>()
         .and_then(|error| error.hint());

@@ -7,6 +7,7 @@ use tracing_subscriber::EnvFilter;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 
+use crate::bounds;
 use crate::outbox::explain;
 
 /// How logs are written.
@@ -26,8 +27,9 @@ pub fn init(
     filter: &str,
     format: LogFormat,
 ) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
-    // The server's notices are about statements of ours, and say nothing that a person could act on.
-    let filter = EnvFilter::try_new(format!("sqlx::postgres::notice=warn,{filter}"))?;
+    // The server's notices say nothing that a person could act on, and those of somebody's trigger may say anything.
+    // Last, so that no filter brings them back.
+    let filter = EnvFilter::try_new(format!("{filter},sqlx::postgres::notice=off"))?;
     let lines = tracing_subscriber::fmt::layer()
         .with_writer(std::io::stderr)
         .with_ansi(std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none())
@@ -69,7 +71,7 @@ pub fn causes(error: &(dyn std::error::Error + 'static)) -> String {
         };
     }
     text.truncate(text.floor_char_boundary(MAX_ERROR_BYTES));
-    text
+    bounds::text(&text, MAX_ERROR_BYTES)
 }
 
 #[cfg(test)]

@@ -26,7 +26,7 @@ pub struct Outbox {
 pub enum ConnectError {
     /// The URL is none. What is wrong with it is not said in its own words: it has a password in it.
     #[error(
-        "DATABASE_URL is not a Postgres URL: write it like postgres://user:password@host:5432/database"
+        "DATABASE_URL is not a Postgres URL: write it like postgres://user:password@host:5432/database, with other characters than letters and digits percent-encoded"
     )]
     Url,
     /// The database does not answer, or does not let us in.
@@ -48,9 +48,14 @@ impl Outbox {
     /// Where the URL is wrong or the database can't be reached.
     pub async fn connect(url: &SecretString, max_connections: u32) -> Result<Self, ConnectError> {
         let url = url.expose_secret();
-        if !["postgres://", "postgresql://"]
+        let rest = ["postgres://", "postgresql://"]
             .iter()
-            .any(|scheme| url.starts_with(scheme))
+            .find_map(|scheme| url.strip_prefix(scheme))
+            .ok_or(ConnectError::Url)?;
+        // A password with one of these characters in it would be read as host and port, and be told as such.
+        if let Some((authority, path)) = rest.split_once(['/', '?', '#'])
+            && !authority.contains('@')
+            && path.contains('@')
         {
             return Err(ConnectError::Url);
         }

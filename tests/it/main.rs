@@ -5,5 +5,6 @@ mod cli;
 mod delivery;
 mod fleet;
 mod harness;
+mod hygiene;
 mod pushback;
 mod schema;
