@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help demo run build test lint lint-tools
+.PHONY: help demo run build test fuzz lint lint-tools
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -21,9 +21,15 @@ test: ## Run all tests; those of the database start their own PostgreSQL
 	@.ci/ensure-prerequisites compiler postgres
 	cargo test --locked
 
+FUZZ_SECONDS ?= 60
+
+fuzz: ## Fuzz each target for FUZZ_SECONDS (60); needs a nightly toolchain and cargo-fuzz
+	@.ci/fuzz "$(FUZZ_SECONDS)"
+
 lint: ## Check the format, the lints, the docs and the dependencies
 	@.ci/ensure-prerequisites compiler
 	cargo fmt --all --check
+	cargo fmt --manifest-path fuzz/Cargo.toml --check
 	cargo clippy --all-targets --locked -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --locked
 	@.ci/check-dependencies

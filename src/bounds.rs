@@ -93,7 +93,8 @@ pub fn without_values(mistake: &str) -> String {
     told
 }
 
-fn is_like_a_setting(key: &str) -> bool {
+/// Whether a key that nobody knows could be the misspelt name of a setting, and not a value in the wrong place.
+pub fn is_like_a_setting(key: &str) -> bool {
     (1..=MAX_SHOWN_KEY_BYTES).contains(&key.len())
         && key.bytes().all(|b| b.is_ascii_lowercase() || b == b'_')
 }

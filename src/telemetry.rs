@@ -10,6 +10,10 @@ use tracing_subscriber::util::SubscriberInitExt;
 use crate::bounds;
 use crate::outbox::explain;
 
+/// What the database's library says with words of others in it: the server's notices, of which those of somebody's
+/// trigger may say anything; and mistakes in its URL and password file, quoted. Last, so that no filter brings it back.
+const NEVER_LOGGED: &str = "sqlx::postgres::notice=off,sqlx_postgres::options=off";
+
 /// How logs are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum LogFormat {
@@ -27,9 +31,7 @@ pub fn init(
     filter: &str,
     format: LogFormat,
 ) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
-    // The server's notices say nothing that a person could act on, and those of somebody's trigger may say anything.
-    // Last, so that no filter brings them back.
-    let filter = EnvFilter::try_new(format!("{filter},sqlx::postgres::notice=off"))?;
+    let filter = EnvFilter::try_new(format!("{filter},{NEVER_LOGGED}"))?;
     let lines = tracing_subscriber::fmt::layer()
         .with_writer(std::io::stderr)
         .with_ansi(std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none())

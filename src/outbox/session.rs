@@ -9,6 +9,7 @@ use sqlx::{ConnectOptions, Connection, Executor, PgConnection};
 
 use super::line::{CONNECT_DEADLINE, Line, Session, within};
 use super::{SharedClock, explain};
+use crate::bounds;
 
 /// The database with the outbox, over a bounded number of connections.
 #[derive(Debug)]
@@ -58,6 +59,9 @@ impl Outbox {
             && path.contains('@')
         {
             return Err(ConnectError::Url);
+        }
+        for key in unknown_parameters(rest) {
+            tracing::warn!("DATABASE_URL has a parameter that means nothing here{key}");
         }
         let options = PgConnectOptions::from_str(url)
             .map_err(|_| ConnectError::Url)?
@@ -118,6 +122,45 @@ impl Outbox {
         self.line.close().await;
         self.recorder.close().await;
     }
+}
+
+/// The parameters of a URL that say something to the library which connects.
+const KNOWN_PARAMETERS: [&str; 17] = [
+    "sslmode",
+    "ssl-mode",
+    "sslrootcert",
+    "ssl-root-cert",
+    "ssl-ca",
+    "sslcert",
+    "ssl-cert",
+    "sslkey",
+    "ssl-key",
+    "statement-cache-capacity",
+    "host",
+    "hostaddr",
+    "port",
+    "dbname",
+    "user",
+    "password",
+    "application_name",
+];
+
+/// The parameters of a URL that are not known, as the end of a sentence. The library would tell of each with its value.
+fn unknown_parameters(url: &str) -> impl Iterator<Item = String> {
+    let query = url.split_once('?').map_or("", |(_, query)| query);
+    query
+        .split('&')
+        .map(|parameter| parameter.split_once('=').map_or(parameter, |(key, _)| key))
+        .filter(|key| {
+            !key.is_empty() && !KNOWN_PARAMETERS.contains(key) && !key.starts_with("options")
+        })
+        .map(|key| {
+            if bounds::is_like_a_setting(key) {
+                format!(": {key}")
+            } else {
+                String::new()
+            }
+        })
 }
 
 /// Two connections that are open at once have two servers, each its own throughout, unless a pooler lends servers

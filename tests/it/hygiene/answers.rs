@@ -171,7 +171,7 @@ async fn an_answer_that_drips_is_given_up_when_the_time_is_over() {
 
 #[tokio::test]
 async fn texts_of_an_answer_are_cut_and_lose_their_control_characters() {
-    let long = "r".repeat(20_000);
+    let long = "r".repeat(10_000);
     let (row, _) = call(move |stream| {
         let body = format!(
             r#"{{"result":"{long}","code":"{long}","reason":"\u0000\u001b[31m{long}\n","request_id":"{long}"}}"#

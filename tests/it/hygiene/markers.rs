@@ -20,7 +20,7 @@ fn forms(text: &str) -> Vec<String> {
     let json = serde_json::to_string(text).expect("JSON");
     let inner = json.trim_matches('"').to_owned();
     let twice = serde_json::to_string(&inner).expect("JSON");
-    let ascii: String = text
+    let ascii: String = inner
         .chars()
         .map(|c| {
             if c.is_ascii() {

@@ -2,6 +2,7 @@
 //! the secrets of a run in which everything goes wrong.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 
 use serde_json::json;
@@ -269,6 +270,20 @@ async fn a_mistake_in_the_settings_is_told_without_a_secret() {
             .env("WORKER_LOG", "trace");
         assert_refused(&run.finish().await, 2, &markers);
     }
+    // A misspelt parameter is told without its value, and a password file without its lines.
+    let passwords = directory.path().join("passwords");
+    fs::write(&passwords, format!("localhost:{SECRET}\n")).expect("written");
+    fs::set_permissions(&passwords, fs::Permissions::from_mode(0o600)).expect("changed");
+    let (_, server) = world.url.split_once('@').expect("a host");
+    let url = format!("postgres://postgres@{server}&passwrd={SECRET}&{SECRET}=x");
+    let status = Worker::new(&["status"])
+        .env("DATABASE_URL", &url)
+        .env("PGPASSFILE", passwords.to_str().expect("a path"))
+        .env("WORKER_LOG", "trace,sqlx_postgres::options=trace")
+        .finish()
+        .await;
+    assert_refused(&status, 1, &markers);
+    assert!(status.stderr.contains("passwrd"), "{status:?}");
     // A password that is not percent-encoded is not taken for a host and a port.
     for url in [
         format!("postgres://{SECRET}/x@localhost/app"),
