@@ -21,7 +21,7 @@ const PAYLOAD: &str = "Hush7Zq9Hush is what nobody says back, 0123456789";
 const MAX_MISTAKE_BYTES: usize = 1_000;
 
 /// An answer: the status, header lines, an empty line and the body.
-pub fn answer(data: &[u8]) {
+pub(crate) fn answer(data: &[u8]) {
     let (status, headers, body) = split_answer(data);
     let payload = Payload::new(PAYLOAD).expect("a payload");
     let confidential = Confidential::new(payload, vec![HUSH.to_owned().into()]);
@@ -51,7 +51,7 @@ pub fn answer(data: &[u8]) {
 }
 
 /// The header alone, with the answer's date after a line break.
-pub fn retry_after(data: &[u8]) {
+pub(crate) fn retry_after(data: &[u8]) {
     let text = String::from_utf8_lossy(data);
     let (value, date) = text.split_once('\n').unwrap_or((&text, ""));
     let date = httpdate::parse_http_date(date).unwrap_or(UNIX_EPOCH);
@@ -67,7 +67,7 @@ pub fn retry_after(data: &[u8]) {
 }
 
 /// A file of apps: a mistake, or settings of which each app is coherent or refused.
-pub fn config_file(data: &[u8]) {
+pub(crate) fn config_file(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else {
         return;
     };
@@ -81,7 +81,11 @@ pub fn config_file(data: &[u8]) {
         app.api_secret_file = None;
         app.token_file = None;
         app.app_certificate_file = None;
-        let alias = alias.replace(HUSH, "");
+        // Names are no secrets, and are shown.
+        let without_hush = |name: String| name.replace(HUSH, "");
+        let alias = without_hush(alias);
+        app.app_id = app.app_id.map(without_hush);
+        app.uid = app.uid.map(without_hush);
         match app.check(&alias) {
             Ok(app) => {
                 assert_eq!(app.alias, alias);
@@ -98,7 +102,7 @@ pub fn config_file(data: &[u8]) {
 }
 
 /// Lines for `worker enqueue --stdin`: a mistake, or messages that the API takes.
-pub fn enqueue_input(data: &[u8]) {
+pub(crate) fn enqueue_input(data: &[u8]) {
     match read_json_lines(data) {
         Ok(messages) => {
             for message in messages {
