@@ -47,7 +47,7 @@ impl Confidential {
             return false;
         }
         let mut views = Vec::new();
-        look_through(text.as_bytes().to_vec(), MAX_DEPTH, &mut views);
+        look_through(text.as_bytes(), MAX_DEPTH, &mut views);
         let seen = Windows::of(&views);
         self.secrets
             .iter()
@@ -145,18 +145,18 @@ fn without_controls(bytes: &[u8]) -> Cow<'_, [u8]> {
 }
 
 /// Adds a text and what is encoded in it.
-fn look_through(text: Vec<u8>, depth: u32, views: &mut Vec<Vec<u8>>) {
+fn look_through(text: &[u8], depth: u32, views: &mut Vec<Vec<u8>>) {
     if depth > 0 {
         let decoded = [
-            text.contains(&b'\\').then(|| json_unescaped(&text)),
+            text.contains(&b'\\').then(|| json_unescaped(text)),
             text.contains(&b'%')
-                .then(|| percent_encoding::percent_decode(&text).collect()),
+                .then(|| percent_encoding::percent_decode(text).collect()),
         ];
-        for decoded in decoded.into_iter().flatten().chain(from_base64(&text)) {
-            look_through(decoded, depth - 1, views);
+        for decoded in decoded.into_iter().flatten().chain(from_base64(text)) {
+            look_through(&decoded, depth - 1, views);
         }
     }
-    views.push(without_controls(&text).into_owned());
+    views.push(without_controls(text).into_owned());
 }
 
 fn json_unescaped(text: &[u8]) -> Vec<u8> {
@@ -274,10 +274,9 @@ mod tests {
     /// What gateways may make of a text.
     fn encoded(text: &str) -> Vec<String> {
         let json = |text: &str| serde_json::to_string(text).expect("JSON");
-        let ascii: String = text
-            .encode_utf16()
-            .map(|unit| format!("\\u{unit:04x}"))
-            .collect();
+        let ascii = text.encode_utf16().fold(String::new(), |ascii, unit| {
+            ascii + &format!("\\u{unit:04x}")
+        });
         let percent =
             percent_encoding::utf8_percent_encode(text, percent_encoding::NON_ALPHANUMERIC)
                 .to_string();

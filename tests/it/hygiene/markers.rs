@@ -20,19 +20,14 @@ fn forms(text: &str) -> Vec<String> {
     let json = serde_json::to_string(text).expect("JSON");
     let inner = json.trim_matches('"').to_owned();
     let twice = serde_json::to_string(&inner).expect("JSON");
-    let ascii: String = inner
-        .chars()
-        .map(|c| {
-            if c.is_ascii() {
-                c.to_string()
-            } else {
-                c.encode_utf16(&mut [0; 2])
-                    .iter()
-                    .map(|unit| format!("\\u{unit:04x}"))
-                    .collect()
-            }
-        })
-        .collect();
+    let ascii = inner.chars().fold(String::new(), |ascii, c| {
+        if c.is_ascii() {
+            return ascii + &c.to_string();
+        }
+        c.encode_utf16(&mut [0; 2])
+            .iter()
+            .fold(ascii, |ascii, unit| ascii + &format!("\\u{unit:04x}"))
+    });
     let mut forms = vec![
         text.to_owned(),
         twice.trim_matches('"').to_owned(),
