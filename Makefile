@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help demo run build test faults lint lint-tools
+.PHONY: help demo run build test faults fuzz lint lint-tools
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -25,9 +25,15 @@ faults: ## Let a fleet suffer every fault for FAULTS_MINUTES (5); FAULTS_SEED re
 	@.ci/ensure-prerequisites compiler postgres faketime
 	FAULTS_MINUTES="$${FAULTS_MINUTES:-5}" cargo test --locked --test faults -- --nocapture
 
+FUZZ_SECONDS ?= 60
+
+fuzz: ## Fuzz each target for FUZZ_SECONDS (60); needs a nightly toolchain and cargo-fuzz
+	@.ci/fuzz "$(FUZZ_SECONDS)"
+
 lint: ## Check the format, the lints, the docs and the dependencies
 	@.ci/ensure-prerequisites compiler
 	cargo fmt --all --check
+	cargo fmt --manifest-path fuzz/Cargo.toml --check
 	cargo clippy --all-targets --locked -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --locked
 	@.ci/check-dependencies

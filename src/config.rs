@@ -7,11 +7,12 @@ pub mod secret;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::bounds;
 use crate::pace::{HORIZON, TOLERANCE};
 use crate::retry::RetryPolicy;
 
 pub use app::{AppConfig, AppError, RawApp, check_distinct, secrets_from};
-pub use file::read_apps;
+pub use file::{InvalidToml, parse_apps, read_apps};
 
 /// How one process works.
 #[derive(Debug)]
@@ -61,7 +62,7 @@ pub enum ConfigError {
     )]
     SameAppId(String, String),
     /// An app's settings are wrong.
-    #[error("the app {alias:?}: {source}")]
+    #[error("the app {alias:?}: {source}", alias = bounds::text(alias, 64))]
     App {
         /// The app's alias.
         alias: String,
@@ -79,15 +80,13 @@ pub enum ConfigError {
     /// The file is too large to be a configuration.
     #[error("the configuration {path} has more than 1 MiB: is it the right file?", path = .0.display())]
     FileTooLong(PathBuf),
-    /// The file is not TOML of the right shape. The text around the mistake is not shown: it might be a secret.
-    #[error("the configuration {path} is not right: {message}{}", line.map(|line| format!(" (line {line})")).unwrap_or_default(), path = .path.display())]
+    /// The file is not TOML of the right shape.
+    #[error("the configuration {path} is not right: {source}", path = .path.display())]
     Toml {
         /// The file.
         path: PathBuf,
         /// What is wrong.
-        message: String,
-        /// Where.
-        line: Option<usize>,
+        source: InvalidToml,
     },
     /// The lease could end during a call.
     #[error(

@@ -11,6 +11,7 @@
 //! it means ([`outcome::Outcome`]) and what becomes of the row ([`outcome::Next`]) → [`outbox`] records it
 //! ([`outbox::Record`]). [`worker`] runs this for each app, in a lane of its own.
 
+pub mod bounds;
 pub mod cli;
 pub mod config;
 pub mod dev;

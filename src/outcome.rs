@@ -226,10 +226,16 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::signaling::Confidential;
 
     #[expect(clippy::unnecessary_wraps, reason = "the calls under test are results")]
     fn answer(status: u16, body: &str) -> Result<Answer, CallFailure> {
-        Ok(Answer::read(status, &HeaderMap::new(), Ok(body.as_bytes())))
+        Ok(Answer::read(
+            status,
+            &HeaderMap::new(),
+            Ok(body.as_bytes()),
+            &Confidential::default(),
+        ))
     }
 
     #[test]
@@ -444,7 +450,7 @@ mod tests {
     proptest! {
         #[test]
         fn random_bytes_never_count_as_success(status: u16, body: Vec<u8>) {
-            let call = Ok(Answer::read(status, &HeaderMap::new(), Ok(&body)));
+            let call = Ok(Answer::read(status, &HeaderMap::new(), Ok(&body), &Confidential::default()));
             prop_assert!(!matches!(classify(&call), Outcome::Done(_)));
             prop_assert!(describe(&call).len() < 2_000);
         }

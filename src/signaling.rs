@@ -4,13 +4,17 @@
 
 mod answer;
 mod client;
+mod confidential;
 mod connections;
 mod credentials;
 mod request;
 pub mod token;
 
-pub use answer::{Answer, AnswerBody, CallFailure, RetryAfter};
+pub use answer::{
+    Answer, AnswerBody, CallFailure, MAX_REASON_CHARS, MAX_REQUEST_ID_CHARS, RetryAfter,
+};
 pub use client::{Client, ClientSettings, InvalidClient, SignedRequest};
+pub use confidential::Confidential;
 pub use connections::Connection;
-pub use credentials::{CredentialError, Credentials, TokenCache, TokenHeaders};
+pub use credentials::{CredentialError, Credentials, SignIn, TokenCache, TokenHeaders};
 pub use request::{ApiRequest, BaseUrl, InvalidBaseUrl};

@@ -7,7 +7,12 @@ use tracing_subscriber::EnvFilter;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 
+use crate::bounds;
 use crate::outbox::explain;
+
+/// What the database's library says with words of others in it: the server's notices, of which those of somebody's
+/// trigger may say anything; and mistakes in its URL and password file, quoted. Last, so that no filter brings it back.
+const NEVER_LOGGED: &str = "sqlx::postgres::notice=off,sqlx_postgres::options=off";
 
 /// How logs are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -26,8 +31,7 @@ pub fn init(
     filter: &str,
     format: LogFormat,
 ) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
-    // The server's notices are about statements of ours, and say nothing that a person could act on.
-    let filter = EnvFilter::try_new(format!("sqlx::postgres::notice=warn,{filter}"))?;
+    let filter = EnvFilter::try_new(format!("{filter},{NEVER_LOGGED}"))?;
     let lines = tracing_subscriber::fmt::layer()
         .with_writer(std::io::stderr)
         .with_ansi(std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none())
@@ -69,7 +73,7 @@ pub fn causes(error: &(dyn std::error::Error + 'static)) -> String {
         };
     }
     text.truncate(text.floor_char_boundary(MAX_ERROR_BYTES));
-    text
+    bounds::text(&text, MAX_ERROR_BYTES)
 }
 
 #[cfg(test)]

@@ -9,6 +9,7 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
 use super::UsageError;
+use crate::bounds;
 use crate::config::secret::SecretSource;
 use crate::outbox::{MIN_RETAIN, Outbox, check_tls_files};
 
@@ -110,13 +111,25 @@ pub(super) fn parse_time(text: &str) -> Result<OffsetDateTime, String> {
         .map_err(|error| format!("{error}: write it like 2030-01-31T12:00:00Z"))
 }
 
+/// The longest reason that a person gives, in characters.
+const MAX_REASON_CHARS: usize = 500;
+
+/// Why a person does something, for the others.
+pub(super) fn parse_reason(text: &str) -> Result<String, String> {
+    let reason = bounds::text(text, MAX_REASON_CHARS + 1);
+    if reason.chars().count() > MAX_REASON_CHARS {
+        return Err(format!("it is longer than {MAX_REASON_CHARS} characters"));
+    }
+    Ok(reason)
+}
+
 /// Who asks, for the others: user and host.
 pub(super) fn operator() -> String {
     let user = ["USER", "LOGNAME"]
         .iter()
         .find_map(|name| std::env::var(name).ok())
         .unwrap_or_else(|| "somebody".into());
-    format!("{user}@{}", host())
+    bounds::text(&format!("{user}@{}", host()), bounds::MAX_NAME_CHARS)
 }
 
 /// The host's name.
@@ -124,7 +137,7 @@ pub(super) fn host() -> String {
     std::fs::read_to_string("/proc/sys/kernel/hostname")
         .ok()
         .or_else(|| std::env::var("HOSTNAME").ok())
-        .map(|name| name.trim().to_owned())
+        .map(|name| bounds::text(name.trim(), bounds::MAX_NAME_CHARS))
         .filter(|name| !name.is_empty())
         .unwrap_or_else(|| "worker".into())
 }

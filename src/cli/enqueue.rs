@@ -1,15 +1,14 @@
 //! `worker enqueue`
 
-use std::io::{BufRead, Write};
+use std::io::Write;
 
-use anyhow::Context;
 use clap::Args;
 use time::OffsetDateTime;
 
 use super::UsageError;
 use super::args::{DatabaseArgs, parse_time};
-use crate::message::{InvalidMessage, MAX_PAYLOAD_BYTES};
-use crate::outbox::{EnqueueError, NewMessage};
+use crate::message::InvalidMessage;
+use crate::outbox::{EnqueueError, InvalidLines, NewMessage, read_json_lines};
 
 /// Insert messages: one given by flags, or many as JSON lines on standard input
 ///
@@ -86,14 +85,12 @@ pub(super) struct EnqueueArgs {
     dedupe_key: Option<String>,
 }
 
-/// Messages of one call, which are one transaction.
-const MAX_MESSAGES: usize = 1_000_000;
-/// The longest line: a payload with every byte escaped, and the rest of the message.
-const MAX_LINE_BYTES: u64 = 6 * MAX_PAYLOAD_BYTES as u64 + 8 * 1024;
-
 pub(super) async fn run(args: EnqueueArgs) -> anyhow::Result<()> {
     let messages = if args.stdin {
-        read_lines(std::io::stdin().lock())?
+        read_json_lines(std::io::stdin().lock()).map_err(|error| match error {
+            InvalidLines::Unreadable(_) => anyhow::Error::from(error),
+            error => UsageError(error.to_string()).into(),
+        })?
     } else {
         let message = args.message();
         message.check().map_err(|error| match error {
@@ -129,43 +126,6 @@ pub(super) async fn run(args: EnqueueArgs) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn read_lines(mut input: impl BufRead) -> anyhow::Result<Vec<NewMessage>> {
-    let mut messages = Vec::new();
-    let mut line = Vec::new();
-    for number in 1.. {
-        line.clear();
-        let mut bounded = std::io::Read::take(&mut input, MAX_LINE_BYTES + 1);
-        if bounded
-            .read_until(b'\n', &mut line)
-            .context("standard input can't be read")?
-            == 0
-        {
-            break;
-        }
-        if line.len() as u64 > MAX_LINE_BYTES {
-            return Err(UsageError(format!(
-                "line {number} is longer than any message can be: none was inserted"
-            ))
-            .into());
-        }
-        if line.trim_ascii().is_empty() {
-            continue;
-        }
-        let wrong = |why: String| UsageError(format!("line {number}: {why}: none was inserted"));
-        let message: NewMessage =
-            serde_json::from_slice(&line).map_err(|error| wrong(error.to_string()))?;
-        message.check().map_err(|error| wrong(error.to_string()))?;
-        if messages.len() == MAX_MESSAGES {
-            return Err(UsageError(format!(
-                "more than {MAX_MESSAGES} messages: insert them in several calls"
-            ))
-            .into());
-        }
-        messages.push(message);
-    }
-    Ok(messages)
-}
-
 impl EnqueueArgs {
     fn message(&self) -> NewMessage {
         NewMessage {
@@ -184,37 +144,5 @@ impl EnqueueArgs {
             dedupe_key: self.dedupe_key.clone(),
             traceparent: None,
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_mistake_is_told_with_its_line() {
-        let input = "{\"sender\":\"a\",\"destination\":\"b\",\"payload\":\"x\"}\n\n{\"sender\":\"a\",\"payload\":\"x\"}\n";
-        let error = read_lines(input.as_bytes())
-            .expect_err("no target")
-            .to_string();
-        assert!(
-            error.starts_with("line 3: exactly one of destination and channel_name"),
-            "{error}"
-        );
-        let error = read_lines("nonsense".as_bytes())
-            .expect_err("no JSON")
-            .to_string();
-        assert!(error.starts_with("line 1: "), "{error}");
-    }
-
-    #[test]
-    fn a_line_without_an_end_is_not_read_for_ever() {
-        let endless = vec![b'x'; 1024 * 1024];
-        assert!(
-            read_lines(endless.as_slice())
-                .expect_err("too long")
-                .to_string()
-                .contains("longer")
-        );
     }
 }

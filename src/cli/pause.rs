@@ -2,7 +2,7 @@
 
 use clap::Args;
 
-use super::args::{DatabaseArgs, operator};
+use super::args::{DatabaseArgs, operator, parse_reason};
 
 /// Keep an app from sending, on all hosts at once
 ///
@@ -19,7 +19,7 @@ pub(super) struct PauseArgs {
     app: String,
 
     /// Why, for the others
-    #[arg(long)]
+    #[arg(long, value_parser = parse_reason)]
     reason: Option<String>,
 }
 

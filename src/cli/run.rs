@@ -10,6 +10,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use super::args::{DatabaseArgs, host, parse_duration, parse_retain};
+use crate::bounds;
 use crate::config::{self, AppConfig, ConfigError, RawApp, Timing, WorkerConfig};
 use crate::outbox::{ConnectError, Outbox, SchemaError, is_outage};
 use crate::retry::RetryPolicy;
@@ -226,10 +227,10 @@ fn config(args: &RunArgs) -> Result<WorkerConfig, ConfigError> {
     )?;
     Ok(WorkerConfig {
         apps: apps(&args.app)?,
-        name: worker
-            .name
-            .clone()
-            .unwrap_or_else(|| format!("{}:{}", host(), std::process::id())),
+        name: worker.name.clone().map_or_else(
+            || format!("{}:{}", host(), std::process::id()),
+            |name| bounds::text(&name, bounds::MAX_NAME_CHARS),
+        ),
         timing,
         retry: RetryPolicy::new(worker.retry_base, worker.retry_cap)?,
         drain_timeout: worker

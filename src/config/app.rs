@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use serde::Deserialize;
 
 use super::ConfigError;
-use super::secret::{SecretError, SecretSource};
+use super::secret::{MAX_SECRET_BYTES, SecretError, SecretSource};
 use crate::message::{InvalidMessage, UserId};
 use crate::signaling::{BaseUrl, Credentials, InvalidBaseUrl, TokenCache, TokenHeaders};
 
@@ -52,12 +52,15 @@ pub enum AppError {
     /// A value and a file for the same secret.
     #[error("{0} is given both as a value and as a file: leave out one")]
     TwoSecrets(&'static str),
+    /// A secret is too long for one.
+    #[error("{0} has more than 16 KiB: is it the right value?")]
+    SecretTooLong(&'static str),
     /// The user of a token is none.
     #[error("AGORA_UID (uid): {0}")]
     Uid(InvalidMessage),
     /// Not a known place for tokens.
-    #[error("AGORA_TOKEN_HEADERS (token_headers) is {0:?}: it can be x-agora or authorization")]
-    TokenHeaders(String),
+    #[error("AGORA_TOKEN_HEADERS (token_headers) is not x-agora or authorization")]
+    TokenHeaders,
     /// The base URL is none.
     #[error("AGORA_BASE_URL (base_url): {0}")]
     BaseUrl(#[from] InvalidBaseUrl),
@@ -211,7 +214,7 @@ impl RawApp {
             None => None,
             Some("x-agora") => Some(TokenHeaders::XAgora),
             Some("authorization") => Some(TokenHeaders::Authorization),
-            Some(other) => return Err(AppError::TokenHeaders(other.to_owned())),
+            Some(_) => return Err(AppError::TokenHeaders),
         };
         let key = secret("AGORA_API_KEY", self.api_key, self.api_key_file)?;
         let api_secret = secret("AGORA_API_SECRET", self.api_secret, self.api_secret_file)?;
@@ -259,6 +262,9 @@ fn secret(
 ) -> Result<Option<SecretSource>, AppError> {
     match (value, file) {
         (Some(_), Some(_)) => Err(AppError::TwoSecrets(name)),
+        (Some(value), None) if value.len() as u64 > MAX_SECRET_BYTES => {
+            Err(AppError::SecretTooLong(name))
+        }
         (Some(value), None) => Ok(Some(SecretSource::value(value))),
         (None, Some(file)) => Ok(Some(SecretSource::file(file))),
         (None, None) => Ok(None),
@@ -340,6 +346,10 @@ mod tests {
             RawApp {
                 app_id: Some("id".into()),
                 ..RawApp::default()
+            },
+            RawApp {
+                api_secret: Some("x".repeat(20_000)),
+                ..basic()
             },
             RawApp {
                 rate: Some(0.0),

@@ -1,11 +1,12 @@
 //! A file with the settings of several apps.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::Path;
 
 use serde::Deserialize;
 
 use super::{ConfigError, RawApp};
+use crate::bounds::{self, FileError};
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -14,40 +15,49 @@ struct ConfigFile {
 }
 /// The most bytes of a configuration file.
 const MAX_FILE_BYTES: u64 = 1024 * 1024;
+
 /// The apps of a TOML file: a table `[apps.NAME]` each.
 ///
 /// # Errors
 /// Where the file can't be read or is not of that shape.
-pub fn read_apps(path: &PathBuf) -> Result<BTreeMap<String, RawApp>, ConfigError> {
-    use std::io::Read;
-    let unreadable = |source| ConfigError::File {
-        path: path.clone(),
+pub fn read_apps(path: &Path) -> Result<BTreeMap<String, RawApp>, ConfigError> {
+    let text = bounds::read_text_file(path, MAX_FILE_BYTES).map_err(|error| match error {
+        FileError::Io(source) => ConfigError::File {
+            path: path.to_owned(),
+            source,
+        },
+        FileError::TooLong { .. } => ConfigError::FileTooLong(path.to_owned()),
+    })?;
+    parse_apps(&text).map_err(|source| ConfigError::Toml {
+        path: path.to_owned(),
         source,
-    };
-    let mut text = String::new();
-    let file = std::fs::File::open(path).map_err(unreadable)?;
-    file.take(MAX_FILE_BYTES + 1)
-        .read_to_string(&mut text)
-        .map_err(unreadable)?;
-    if text.len() as u64 > MAX_FILE_BYTES {
-        return Err(ConfigError::FileTooLong(path.clone()));
-    }
-    parse_apps(&text).map_err(|(message, line)| ConfigError::Toml {
-        path: path.clone(),
-        message,
-        line,
     })
 }
-fn parse_apps(text: &str) -> Result<BTreeMap<String, RawApp>, (String, Option<usize>)> {
+
+/// A text that is no configuration. It says what is wrong and where, and none of the values: they may be secrets.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{message}{}", line.map(|line| format!(" (line {line})")).unwrap_or_default())]
+pub struct InvalidToml {
+    message: String,
+    line: Option<usize>,
+}
+
+/// The apps of a text in TOML.
+///
+/// # Errors
+/// Where it is not TOML, or of another shape.
+pub fn parse_apps(text: &str) -> Result<BTreeMap<String, RawApp>, InvalidToml> {
     toml::from_str::<ConfigFile>(text)
         .map(|file| file.apps)
-        .map_err(|error| {
-            let line = error
+        .map_err(|error| InvalidToml {
+            message: bounds::without_values(error.message()),
+            line: error
                 .span()
-                .map(|span| 1 + text[..span.start.min(text.len())].matches('\n').count());
-            (error.message().to_owned(), line)
+                .and_then(|span| text.get(..span.start))
+                .map(|before| 1 + before.matches('\n').count()),
         })
 }
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -59,13 +69,30 @@ mod tests {
                 .expect("apps");
         assert_eq!(apps.keys().collect::<Vec<_>>(), ["one", "two"]);
         assert_eq!(apps["one"].rate, Some(100.0));
-        let (message, line) = parse_apps("[apps.one]\napi_secrit = \"hush\"\n")
+        let error = parse_apps("[apps.one]\napi_secrit = \"hush\"\n")
             .err()
-            .expect("an error");
+            .expect("an error")
+            .to_string();
         assert!(
-            message.contains("api_secrit") && !message.contains("hush"),
-            "{message}"
+            error.contains("api_secrit") && error.ends_with("(line 2)") && !error.contains("hush"),
+            "{error}"
         );
-        assert_eq!(line, Some(2));
+    }
+
+    #[test]
+    fn a_value_of_the_wrong_kind_is_not_shown() {
+        for text in [
+            "[apps.one]\napi_secret = 471147114711",
+            "[apps.one]\nrate = \"471147114711\"",
+            "[apps.one]\nrate = 471147114711.471147114711.471147114711",
+            "[apps.one]\n471147114711 = \"\"",
+            "[apps.one]\napi_secret = 471147114711471147114711471147114711",
+            "[apps.one]\napi_secret = \"471147114711",
+            "apps = \"471147114711\"",
+            "[apps.one]\ntoken = [\"471147114711\"]",
+        ] {
+            let error = parse_apps(text).err().expect("an error").to_string();
+            assert!(!error.contains("4711"), "{text}: {error}");
+        }
     }
 }

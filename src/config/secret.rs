@@ -1,16 +1,16 @@
 //! Secrets: given as a value, or in a file that is read again when it changes. They never print.
 
 use std::fmt;
-use std::fs::{self, File};
-use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use secrecy::SecretString;
 
-/// The most bytes of a file that are taken for a secret.
-const MAX_SECRET_BYTES: u64 = 16 * 1024;
+use crate::bounds::{self, FileError};
+
+/// The most bytes of a secret, given itself or in a file.
+pub(super) const MAX_SECRET_BYTES: u64 = 16 * 1024;
 /// How long a file's content is used before the file is looked at again.
 const RECHECK_AFTER: Duration = Duration::from_secs(1);
 
@@ -89,24 +89,13 @@ impl SecretFile {
 }
 
 fn read_file(path: &Path) -> Result<SecretString, SecretError> {
-    let unreadable = |source| SecretError::Unreadable {
-        path: path.to_owned(),
-        source,
-    };
-    // A FIFO would keep the reader waiting for as long as nobody writes.
-    if !fs::metadata(path).map_err(unreadable)?.is_file() {
-        return Err(unreadable(std::io::Error::other(
-            "it is not a regular file",
-        )));
-    }
-    let mut text = String::new();
-    let file = File::open(path).map_err(unreadable)?;
-    file.take(MAX_SECRET_BYTES + 1)
-        .read_to_string(&mut text)
-        .map_err(unreadable)?;
-    if text.len() as u64 > MAX_SECRET_BYTES {
-        return Err(SecretError::TooLong(path.to_owned()));
-    }
+    let text = bounds::read_text_file(path, MAX_SECRET_BYTES).map_err(|error| match error {
+        FileError::Io(source) => SecretError::Unreadable {
+            path: path.to_owned(),
+            source,
+        },
+        FileError::TooLong { .. } => SecretError::TooLong(path.to_owned()),
+    })?;
     match text.trim() {
         "" => Err(SecretError::Empty(path.to_owned())),
         secret => Ok(SecretString::from(secret.to_owned())),
@@ -124,6 +113,8 @@ impl fmt::Debug for SecretSource {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use secrecy::ExposeSecret;
 
     use super::*;

@@ -7,11 +7,18 @@ use sqlx::postgres::{PgDatabaseError, PgSeverity};
 
 use crate::tls::refused_certificate;
 
-/// What the database said, in its own words and without where in its source it said so.
+/// SQLSTATE of an exception that was raised without another one. The schema's own functions give others.
+const RAISED: &str = "P0001";
+
+/// What the database said, in its own words and without where in its source it said so. Its detail is left out, which
+/// repeats the row; and what somebody's trigger has raised says anything.
 pub fn explain(error: &sqlx::Error) -> String {
     let Some(error) = error.as_database_error() else {
         return without_connection(error);
     };
+    if error.code().as_deref() == Some(RAISED) {
+        return "somebody's trigger or function refused it (raise exception): the server's log says why".into();
+    }
     let hint = error
         .try_downcast_ref::<PgDatabaseError>()
         .and_then(|error| error.hint());

@@ -9,6 +9,7 @@ use sqlx::{ConnectOptions, Connection, Executor, PgConnection};
 
 use super::line::{Breaks, CONNECT_DEADLINE, Line, Session, within};
 use super::{SharedClock, explain};
+use crate::bounds;
 
 /// The database with the outbox, over a bounded number of connections.
 #[derive(Debug)]
@@ -26,7 +27,7 @@ pub struct Outbox {
 pub enum ConnectError {
     /// The URL is none. What is wrong with it is not said in its own words: it has a password in it.
     #[error(
-        "DATABASE_URL is not a Postgres URL: write it like postgres://user:password@host:5432/database"
+        "DATABASE_URL is not a Postgres URL: write it like postgres://user:password@host:5432/database, with other characters than letters and digits percent-encoded"
     )]
     Url,
     /// The database does not answer, or does not let us in.
@@ -48,11 +49,19 @@ impl Outbox {
     /// Where the URL is wrong or the database can't be reached.
     pub async fn connect(url: &SecretString, max_connections: u32) -> Result<Self, ConnectError> {
         let url = url.expose_secret();
-        if !["postgres://", "postgresql://"]
+        let rest = ["postgres://", "postgresql://"]
             .iter()
-            .any(|scheme| url.starts_with(scheme))
+            .find_map(|scheme| url.strip_prefix(scheme))
+            .ok_or(ConnectError::Url)?;
+        // A password with one of these characters in it would be read as host and port, and be told as such.
+        if let Some((authority, path)) = rest.split_once(['/', '?', '#'])
+            && !authority.contains('@')
+            && path.contains('@')
         {
             return Err(ConnectError::Url);
+        }
+        for key in unknown_parameters(rest) {
+            tracing::warn!("DATABASE_URL has a parameter that means nothing here{key}");
         }
         let options = PgConnectOptions::from_str(url)
             .map_err(|_| ConnectError::Url)?
@@ -115,6 +124,45 @@ impl Outbox {
         self.line.close().await;
         self.recorder.close().await;
     }
+}
+
+/// The parameters of a URL that say something to the library which connects.
+const KNOWN_PARAMETERS: [&str; 17] = [
+    "sslmode",
+    "ssl-mode",
+    "sslrootcert",
+    "ssl-root-cert",
+    "ssl-ca",
+    "sslcert",
+    "ssl-cert",
+    "sslkey",
+    "ssl-key",
+    "statement-cache-capacity",
+    "host",
+    "hostaddr",
+    "port",
+    "dbname",
+    "user",
+    "password",
+    "application_name",
+];
+
+/// The parameters of a URL that are not known, as the end of a sentence. The library would tell of each with its value.
+fn unknown_parameters(url: &str) -> impl Iterator<Item = String> {
+    let query = url.split_once('?').map_or("", |(_, query)| query);
+    query
+        .split('&')
+        .map(|parameter| parameter.split_once('=').map_or(parameter, |(key, _)| key))
+        .filter(|key| {
+            !key.is_empty() && !KNOWN_PARAMETERS.contains(key) && !key.starts_with("options")
+        })
+        .map(|key| {
+            if bounds::is_like_a_setting(key) {
+                format!(": {key}")
+            } else {
+                String::new()
+            }
+        })
 }
 
 /// Two connections that are open at once have two servers, each its own throughout, unless a pooler lends servers

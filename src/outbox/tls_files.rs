@@ -9,6 +9,11 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use secrecy::{ExposeSecret, SecretString};
 use sqlx::postgres::{PgConnectOptions, PgSslMode};
 
+use crate::bounds;
+
+/// The system's own collections of certificates have some 300 KB.
+const MAX_PEM_BYTES: u64 = 4 * 1024 * 1024;
+
 /// A file that a URL names does not hold what it should.
 #[derive(Debug, thiserror::Error)]
 #[error("{setting} of DATABASE_URL names {path}: {why}", path = .path.display())]
@@ -52,8 +57,8 @@ pub fn check_tls_files(url: &SecretString) -> Result<(), TlsFileError> {
         check_certificates("sslcert", &path)?;
     }
     if let Some(path) = file(url, CLIENT_KEY) {
-        PrivateKeyDer::from_pem_file(&path)
-            .map_err(|error| unusable("sslkey", &path, error, "no private key"))?;
+        PrivateKeyDer::from_pem_slice(&read("sslkey", &path)?)
+            .map_err(|error| unusable("sslkey", &path, &error, "no private key"))?;
     }
     Ok(())
 }
@@ -68,9 +73,18 @@ fn file(url: &str, names: &[&str]) -> Option<PathBuf> {
         .map(|(_, path)| PathBuf::from(path.into_owned()))
 }
 
+fn read(setting: &'static str, path: &Path) -> Result<Vec<u8>, TlsFileError> {
+    bounds::read_file(path, MAX_PEM_BYTES).map_err(|error| TlsFileError {
+        setting,
+        path: path.to_owned(),
+        why: error.to_string(),
+    })
+}
+
 fn check_certificates(setting: &'static str, path: &Path) -> Result<(), TlsFileError> {
-    let wrong = |error| unusable(setting, path, error, "no certificate");
-    let mut certificates = CertificateDer::pem_file_iter(path).map_err(wrong)?;
+    let wrong = |error| unusable(setting, path, &error, "no certificate");
+    let pem = read(setting, path)?;
+    let mut certificates = CertificateDer::pem_slice_iter(&pem);
     certificates
         .next()
         .unwrap_or(Err(pem::Error::NoItemsFound))
@@ -78,10 +92,9 @@ fn check_certificates(setting: &'static str, path: &Path) -> Result<(), TlsFileE
     certificates.try_for_each(|certificate| certificate.map(drop).map_err(wrong))
 }
 
-fn unusable(setting: &'static str, path: &Path, error: pem::Error, nothing: &str) -> TlsFileError {
+fn unusable(setting: &'static str, path: &Path, error: &pem::Error, nothing: &str) -> TlsFileError {
     let why = match error {
         pem::Error::NoItemsFound => format!("it holds {nothing} in PEM form"),
-        pem::Error::Io(error) => error.to_string(),
         // What stands in the file is not told: it may be a key.
         _ => "it is not in PEM form".into(),
     };

@@ -3,14 +3,30 @@
 use std::time::{Duration, SystemTime};
 
 use hyper::header::{DATE, HeaderMap, RETRY_AFTER};
-use serde_json::Value;
+use serde_json::{Map, Value};
+
+use super::Confidential;
+use crate::bounds;
 
 /// The most of an answer's body that is read. The documented bodies have some hundred bytes.
 pub(super) const MAX_BODY_BYTES: usize = 64 * 1024;
 /// The longest request ID that is kept, in characters.
-const MAX_REQUEST_ID_CHARS: usize = 128;
+pub const MAX_REQUEST_ID_CHARS: usize = 128;
 /// The longest reason of the API that is kept, in characters.
-const MAX_REASON_CHARS: usize = 300;
+pub const MAX_REASON_CHARS: usize = 300;
+/// So much more of a text is looked at before it is cut: a piece of the payload must not look short for the cut.
+const LOOK_AHEAD_CHARS: usize = 128;
+/// What stands in the place of a text that repeats the request.
+const NOT_KEPT: &str = "(not kept: it repeats the message or the credentials)";
+/// What results and codes say by the API's documentation. A payload may be the same word, and that tells nothing of it.
+const VOCABULARY: [&str; 6] = [
+    "success",
+    "failed",
+    "message_sent",
+    "message_delivered",
+    "message_offline",
+    "peer_offline",
+];
 
 /// An answer of the API: at least its status line and headers came.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -46,20 +62,24 @@ pub enum AnswerBody {
 pub struct RetryAfter(pub Duration);
 
 impl Answer {
-    /// Reads an answer. `body` is what of it could be had, `Err` with the reason if not all of it.
-    pub fn read(status: u16, headers: &HeaderMap, body: Result<&[u8], &'static str>) -> Self {
+    /// Reads an answer. `body` is what of it could be had, `Err` with the reason if not all of it. Of its texts, those
+    /// are kept that do not repeat what is `confidential`.
+    pub fn read(
+        status: u16,
+        headers: &HeaderMap,
+        body: Result<&[u8], &'static str>,
+        confidential: &Confidential,
+    ) -> Self {
         let (body, id_in_body) = match body {
-            Ok(bytes) => read_body(bytes),
+            Ok(bytes) => read_body(bytes, confidential),
             Err(why) => (AnswerBody::Unreadable(why), None),
         };
         let date = headers
             .get(DATE)
             .and_then(|value| httpdate::parse_http_date(value.to_str().ok()?).ok());
         let id_in_header = || {
-            Some(bounded(
-                headers.get("x-request-id")?.to_str().ok()?,
-                MAX_REQUEST_ID_CHARS,
-            ))
+            let id = headers.get("x-request-id")?.to_str().ok()?;
+            kept(id, MAX_REQUEST_ID_CHARS, confidential)
         };
         Self {
             status,
@@ -72,7 +92,7 @@ impl Answer {
     }
 }
 
-fn read_body(bytes: &[u8]) -> (AnswerBody, Option<String>) {
+fn read_body(bytes: &[u8], confidential: &Confidential) -> (AnswerBody, Option<String>) {
     if bytes.is_empty() {
         return (AnswerBody::Unreadable("it has no body"), None);
     }
@@ -82,30 +102,36 @@ fn read_body(bytes: &[u8]) -> (AnswerBody, Option<String>) {
             None,
         );
     };
-    let text = |names: &[&str], chars| {
-        names.iter().find_map(|name| match object.get(*name)? {
-            Value::String(text) => Some(bounded(text, chars)),
-            Value::Number(number) => Some(number.to_string()),
-            _ => None,
-        })
+    let told = |names: &[&str]| {
+        let text = text_of(&object, names)?;
+        if VOCABULARY.contains(&text.as_str()) {
+            return Some(text);
+        }
+        Some(kept(&text, MAX_REASON_CHARS, confidential).unwrap_or_else(|| NOT_KEPT.into()))
     };
     let body = AnswerBody::Object {
-        result: text(&["result"], MAX_REASON_CHARS),
-        code: text(&["code", "errorCode"], MAX_REASON_CHARS),
-        reason: text(&["reason", "message"], MAX_REASON_CHARS),
+        result: told(&["result"]),
+        code: told(&["code", "errorCode"]),
+        reason: told(&["reason", "message"]),
     };
-    (
-        body,
-        text(&["request_id", "requestId"], MAX_REQUEST_ID_CHARS),
-    )
+    let request_id = text_of(&object, &["request_id", "requestId"])
+        .and_then(|id| kept(&id, MAX_REQUEST_ID_CHARS, confidential));
+    (body, request_id)
 }
 
-/// Text from outside, as it may be stored and shown: bounded, without control characters (Postgres refuses NUL).
-fn bounded(text: &str, chars: usize) -> String {
-    text.chars()
-        .filter(|c| !c.is_control())
-        .take(chars)
-        .collect()
+/// The first field of these names that is a string or a number, as text.
+fn text_of(object: &Map<String, Value>, names: &[&str]) -> Option<String> {
+    names.iter().find_map(|name| match object.get(*name)? {
+        Value::String(text) => Some(bounds::text(text, MAX_REASON_CHARS + LOOK_AHEAD_CHARS)),
+        Value::Number(number) => Some(number.to_string()),
+        _ => None,
+    })
+}
+
+/// A text as it may be stored and shown, unless it repeats the request.
+fn kept(text: &str, max_chars: usize, confidential: &Confidential) -> Option<String> {
+    let looked_at = bounds::text(text, max_chars + LOOK_AHEAD_CHARS);
+    (!confidential.is_repeated_by(&looked_at)).then(|| bounds::text(&looked_at, max_chars))
 }
 
 impl RetryAfter {
@@ -146,9 +172,15 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::message::Payload;
 
     fn read(body: &str) -> Answer {
-        Answer::read(200, &HeaderMap::new(), Ok(body.as_bytes()))
+        Answer::read(
+            200,
+            &HeaderMap::new(),
+            Ok(body.as_bytes()),
+            &Confidential::default(),
+        )
     }
 
     #[test]
@@ -179,6 +211,50 @@ mod tests {
     }
 
     #[test]
+    fn a_text_that_repeats_the_request_is_not_kept_and_the_rest_is() {
+        let confidential = Confidential::new(
+            Payload::new("meet me at the old bridge at nine").expect("a payload"),
+            vec!["tiger-tiger-tiger".to_owned().into()],
+        );
+        let mut headers = HeaderMap::new();
+        headers.insert(
+            "x-request-id",
+            "tiger-tiger-tiger".parse().expect("a value"),
+        );
+        let read = |body: &str| Answer::read(400, &headers, Ok(body.as_bytes()), &confidential);
+
+        let answer = read(
+            r#"{"result":"failed","code":"tiger-tiger","reason":"can't send \"at the old bridge\"","requestId":17}"#,
+        );
+        assert_eq!(answer.request_id.as_deref(), Some("17"));
+        let expected = AnswerBody::Object {
+            result: Some("failed".into()),
+            code: Some(NOT_KEPT.into()),
+            reason: Some(NOT_KEPT.into()),
+        };
+        assert_eq!(answer.body, expected);
+        assert_eq!(read("{}").request_id, None);
+
+        // What is kept ends within the piece: it is a piece all the same.
+        let reason = format!("{}at the old bridge", "x".repeat(MAX_REASON_CHARS - 4));
+        let body = read(&format!(r#"{{"reason":"{reason}"}}"#)).body;
+        assert!(
+            matches!(body, AnswerBody::Object { reason: Some(reason), .. } if reason == NOT_KEPT)
+        );
+    }
+
+    #[test]
+    fn a_payload_that_is_a_word_of_the_api_changes_no_meaning() {
+        let confidential =
+            Confidential::new(Payload::new("message_sent").expect("a payload"), Vec::new());
+        let body = br#"{"result":"success","code":"message_sent"}"#;
+        let answer = Answer::read(200, &HeaderMap::new(), Ok(body), &confidential);
+        assert!(
+            matches!(answer.body, AnswerBody::Object { code: Some(code), .. } if code == "message_sent")
+        );
+    }
+
+    #[test]
     fn retry_after_is_seconds_or_a_date() {
         let parse = |value| RetryAfter::parse(value, None).map(|asked| asked.0);
         assert_eq!(parse(" 7 "), Some(Duration::from_secs(7)));
@@ -204,7 +280,7 @@ mod tests {
             RETRY_AFTER,
             "Fri, 01 Jan 1999 00:00:09 GMT".parse().expect("a value"),
         );
-        let answer = Answer::read(429, &headers, Ok(b""));
+        let answer = Answer::read(429, &headers, Ok(b""), &Confidential::default());
         assert_eq!(answer.retry_after, Some(RetryAfter(Duration::from_secs(9))));
     }
 
@@ -215,7 +291,7 @@ mod tests {
             if let Ok(value) = retry_after.parse() {
                 headers.insert(RETRY_AFTER, value);
             }
-            Answer::read(status, &headers, Ok(&body));
+            Answer::read(status, &headers, Ok(&body), &Confidential::default());
         }
     }
 }

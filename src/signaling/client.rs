@@ -18,13 +18,18 @@ use rustls::pki_types::pem::PemObject;
 
 use super::answer::MAX_BODY_BYTES;
 use super::connections::{Connection, Connections};
-use super::{Answer, ApiRequest, BaseUrl, CallFailure, CredentialError, Credentials};
+use super::{
+    Answer, ApiRequest, BaseUrl, CallFailure, Confidential, CredentialError, Credentials, SignIn,
+};
+use crate::bounds;
 use crate::message::UserId;
 use crate::pace::SendPermit;
 use crate::telemetry::causes;
 
 /// How often the first host is tried while another one serves.
 const LOOK_FOR_FIRST_HOST: Duration = Duration::from_secs(10);
+/// The most bytes of a file of certificates: several times what all public authorities of the world have.
+const MAX_CA_FILE_BYTES: u64 = 2 * 1024 * 1024;
 
 /// What a client needs to know of its app.
 #[derive(Debug)]
@@ -177,6 +182,11 @@ impl Client {
         connection: &Connection,
     ) -> Result<SignedRequest, CredentialError> {
         let base_url = &connection.host.base_url;
+        let SignIn {
+            headers: sign_in,
+            secrets,
+        } = self.credentials().sign_in(sender)?;
+        let confidential = Confidential::new(request.payload().clone(), secrets);
         let (target, body) = request.into_parts(base_url);
         let mut signed = Request::new(Full::new(Bytes::from(body)));
         *signed.method_mut() = Method::POST;
@@ -196,8 +206,11 @@ impl Client {
             USER_AGENT,
             HeaderValue::from_static(concat!("signaling-worker/", env!("CARGO_PKG_VERSION"))),
         );
-        headers.extend(self.credentials().headers(sender)?);
-        Ok(SignedRequest(signed))
+        headers.extend(sign_in);
+        Ok(SignedRequest {
+            request: signed,
+            confidential,
+        })
     }
 
     /// Makes one call: at most one request leaves this process, whatever happens.
@@ -213,10 +226,10 @@ impl Client {
         let timeout = self.settings.request_timeout;
         let deadline = tokio::time::Instant::now() + timeout;
         let response =
-            tokio::time::timeout_at(deadline, exchange(&mut connection.sender, request.0))
+            tokio::time::timeout_at(deadline, exchange(&mut connection.sender, request.request))
                 .await
                 .map_err(|_| CallFailure::TimedOut(timeout))??;
-        let (answer, reusable) = read(response, deadline).await;
+        let (answer, reusable) = read(response, deadline, &request.confidential).await;
         if reusable {
             connection.reuse().await;
         }
@@ -241,7 +254,11 @@ async fn look_for_first_host(client: Weak<Client>) {
 }
 
 /// A request with its credentials. It does not print.
-pub struct SignedRequest(Request<Full<Bytes>>);
+pub struct SignedRequest {
+    request: Request<Full<Bytes>>,
+    /// What its answer may not repeat.
+    confidential: Confidential,
+}
 
 async fn exchange(
     sender: &mut SendRequest<Full<Bytes>>,
@@ -260,7 +277,11 @@ async fn exchange(
 
 /// Reads an answer, and whether its connection can be used again. Once a status is here, it counts, even where the
 /// rest does not come: a 400 with half a body is a 400.
-async fn read(response: Response<Incoming>, deadline: tokio::time::Instant) -> (Answer, bool) {
+async fn read(
+    response: Response<Incoming>,
+    deadline: tokio::time::Instant,
+    confidential: &Confidential,
+) -> (Answer, bool) {
     let (head, body) = response.into_parts();
     let collected =
         tokio::time::timeout_at(deadline, Limited::new(body, MAX_BODY_BYTES).collect()).await;
@@ -274,7 +295,7 @@ async fn read(response: Response<Incoming>, deadline: tokio::time::Instant) -> (
     };
     let read = body.as_ref().map(AsRef::as_ref).map_err(|why| *why);
     (
-        Answer::read(head.status.as_u16(), &head.headers, read),
+        Answer::read(head.status.as_u16(), &head.headers, read, confidential),
         body.is_ok(),
     )
 }
@@ -289,9 +310,9 @@ fn tls_config(settings: &ClientSettings) -> Result<rustls::ClientConfig, Invalid
             why,
         };
         let mut added = 0;
-        for certificate in
-            CertificateDer::pem_file_iter(path).map_err(|error| unusable(error.to_string()))?
-        {
+        let pem = bounds::read_file(path, MAX_CA_FILE_BYTES)
+            .map_err(|error| unusable(error.to_string()))?;
+        for certificate in CertificateDer::pem_slice_iter(&pem) {
             let certificate = certificate.map_err(|error| unusable(error.to_string()))?;
             roots
                 .add(certificate)

@@ -29,6 +29,12 @@ const REUSE_WITHIN: Duration = Duration::from_millis(100);
 /// Least time before its slot at which a call looks for a connection.
 const MIN_LEAD: Duration = Duration::from_millis(5);
 
+/// The most header lines of an answer. The API's have about ten, and gateways add some.
+const MAX_ANSWER_HEADERS: usize = 64;
+/// The most bytes of an answer's status line and headers, and of what a connection has read ahead. With the usual
+/// bound of 408 KiB, a thousand connections might take 400 MiB.
+const MAX_ANSWER_HEAD_BYTES: usize = 32 * 1024;
+
 /// The connections to one host.
 #[derive(Debug)]
 pub(super) struct Connections {
@@ -133,7 +139,10 @@ impl Connections {
                 let certificate = refused_certificate(&*error, "AGORA_CA_FILE");
                 CallFailure::NotSent(certificate.unwrap_or_else(|| causes(&*error)))
             })?;
-        let (mut sender, connection) = http1::handshake(io)
+        let (mut sender, connection) = http1::Builder::new()
+            .max_headers(MAX_ANSWER_HEADERS)
+            .max_buf_size(MAX_ANSWER_HEAD_BYTES)
+            .handshake(io)
             .await
             .map_err(|error| CallFailure::NotSent(causes(&error)))?;
         // Ends when the connection does; what goes wrong with it reaches the call that uses it.

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use hyper::header::{AUTHORIZATION, HeaderName, HeaderValue};
-use secrecy::ExposeSecret;
+use secrecy::{ExposeSecret, SecretString};
 
 use super::token::{self, TokenClaims};
 use crate::config::secret::{SecretError, SecretSource};
@@ -75,6 +75,14 @@ pub enum CredentialError {
 
 type Headers = Vec<(HeaderName, HeaderValue)>;
 
+/// What signs in a call.
+pub struct SignIn {
+    /// The headers.
+    pub headers: Headers,
+    /// The secrets that are in them, each by itself.
+    pub secrets: Vec<SecretString>,
+}
+
 impl Credentials {
     /// Whether these credentials let a sender send at all.
     ///
@@ -102,11 +110,11 @@ impl Credentials {
         .map(drop)
     }
 
-    /// The headers that sign in a call of this sender.
+    /// What signs in a call of this sender.
     ///
     /// # Errors
     /// Where a secret can't be read, or the credentials are for another sender.
-    pub fn headers(&self, sender: &UserId) -> Result<Headers, CredentialError> {
+    pub fn sign_in(&self, sender: &UserId) -> Result<SignIn, CredentialError> {
         self.allow(sender)?;
         match self {
             Self::Basic { key, secret } => {
@@ -116,16 +124,17 @@ impl Credentials {
                     key.expose_secret(),
                     secret.expose_secret()
                 ));
-                Ok(vec![(
-                    AUTHORIZATION,
-                    header(&format!("Basic {pair}"), "API key and secret")?,
-                )])
+                let header = header(&format!("Basic {pair}"), "API key and secret")?;
+                Ok(SignIn {
+                    headers: vec![(AUTHORIZATION, header)],
+                    secrets: vec![key, secret, pair.into()],
+                })
             }
             Self::Token {
                 token,
                 uid,
                 headers,
-            } => token_headers(*headers, token.read()?.expose_secret(), uid),
+            } => with_token(*headers, token.read()?, uid),
             Self::Certificate {
                 app_id,
                 certificate,
@@ -133,11 +142,8 @@ impl Credentials {
                 made,
             } => {
                 let certificate = certificate.read()?;
-                token_headers(
-                    *headers,
-                    &made.token(app_id, sender, certificate.expose_secret()),
-                    sender,
-                )
+                let token = made.token(app_id, sender, certificate.expose_secret());
+                with_token(*headers, token.into(), sender)
             }
         }
     }
@@ -150,12 +156,13 @@ impl Credentials {
     }
 }
 
-fn token_headers(
+fn with_token(
     kind: TokenHeaders,
-    token: &str,
+    secret: SecretString,
     uid: &UserId,
-) -> Result<Headers, CredentialError> {
-    Ok(match kind {
+) -> Result<SignIn, CredentialError> {
+    let token = secret.expose_secret();
+    let headers = match kind {
         TokenHeaders::XAgora => vec![
             (
                 HeaderName::from_static("x-agora-token"),
@@ -172,6 +179,10 @@ fn token_headers(
                 header(&format!("agora token={token}"), "token")?,
             )]
         }
+    };
+    Ok(SignIn {
+        headers,
+        secrets: vec![secret],
     })
 }
 
@@ -270,8 +281,9 @@ mod tests {
         UserId::sender(name).expect("a sender")
     }
 
-    fn shown(headers: &Headers) -> Vec<String> {
-        headers
+    fn shown(signed_in: &SignIn) -> Vec<String> {
+        signed_in
+            .headers
             .iter()
             .map(|(name, value)| format!("{name}: {}", value.to_str().expect("text")))
             .collect()
@@ -284,7 +296,7 @@ mod tests {
             secret: SecretSource::value("secret"),
         };
         assert_eq!(
-            shown(&basic.headers(&sender("a")).expect("headers")),
+            shown(&basic.sign_in(&sender("a")).expect("headers")),
             ["authorization: Basic a2V5OnNlY3JldA=="]
         );
     }
@@ -299,7 +311,7 @@ mod tests {
         assert_eq!(
             shown(
                 &given(TokenHeaders::XAgora)
-                    .headers(&sender("u"))
+                    .sign_in(&sender("u"))
                     .expect("headers")
             ),
             ["x-agora-token: T", "x-agora-uid: u"]
@@ -307,14 +319,15 @@ mod tests {
         assert_eq!(
             shown(
                 &given(TokenHeaders::Authorization)
-                    .headers(&sender("u"))
+                    .sign_in(&sender("u"))
                     .expect("headers")
             ),
             ["authorization: agora token=T"]
         );
         let error = given(TokenHeaders::XAgora)
-            .headers(&sender("v"))
-            .expect_err("another sender");
+            .sign_in(&sender("v"))
+            .err()
+            .expect("another sender");
         assert!(matches!(error, CredentialError::OtherSender { .. }));
     }
 
@@ -326,11 +339,12 @@ mod tests {
             headers: TokenHeaders::XAgora,
             made: TokenCache::default(),
         };
-        let first = made.headers(&sender("a")).expect("headers");
-        assert_eq!(first, made.headers(&sender("a")).expect("headers"));
-        assert_ne!(first, made.headers(&sender("b")).expect("headers"));
+        let headers = |name| shown(&made.sign_in(&sender(name)).expect("headers"));
+        let first = headers("a");
+        assert_eq!(first, headers("a"));
+        assert_ne!(first, headers("b"));
         made.forget_made_tokens();
-        assert_ne!(first, made.headers(&sender("a")).expect("headers"));
+        assert_ne!(first, headers("a"));
     }
 
     #[test]

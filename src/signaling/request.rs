@@ -6,7 +6,7 @@ use hyper::Uri;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::Serialize;
 
-use crate::message::{Message, Target};
+use crate::message::{Message, Payload, Target};
 
 /// Everything but the unreserved characters (RFC 3986, section 2.3) is percent-encoded in a path segment.
 const SEGMENT: &AsciiSet = &NON_ALPHANUMERIC
@@ -22,11 +22,11 @@ pub struct BaseUrl {
     path_prefix: String,
 }
 
-/// Why a text is no base URL.
+/// Why a text is no base URL. The text is not shown: it may be a secret that got into the wrong variable, or have one
+/// in it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{url:?} is not a base URL of the API ({why}): write it like https://api.agora.io")]
+#[error("it is not a base URL of the API ({why}): write it like https://api.agora.io")]
 pub struct InvalidBaseUrl {
-    url: String,
     why: &'static str,
 }
 
@@ -36,15 +36,7 @@ impl BaseUrl {
     /// # Errors
     /// Where it is not an http or https URL with a host, or has a query, or a user name or password in it.
     pub fn parse(url: &str) -> Result<Self, InvalidBaseUrl> {
-        let invalid = |why| InvalidBaseUrl {
-            // A password that somebody put into the URL must not get into a log.
-            url: if url.contains('@') {
-                "(hidden, it has an @)".into()
-            } else {
-                url.into()
-            },
-            why,
-        };
+        let invalid = |why| InvalidBaseUrl { why };
         let uri: Uri = url.parse().map_err(|_| invalid("it can't be read"))?;
         if !matches!(uri.scheme_str(), Some("http" | "https")) {
             return Err(invalid("it does not begin with https:// or http://"));
@@ -88,11 +80,11 @@ impl fmt::Display for BaseUrl {
     }
 }
 
-/// What one call asks for, apart from where it goes and how it signs in.
-#[derive(Debug)]
+/// What one call asks for, apart from where it goes and how it signs in. It does not print.
 pub struct ApiRequest {
     path_and_query: String,
     body: Vec<u8>,
+    payload: Payload,
 }
 
 #[derive(Serialize)]
@@ -134,6 +126,7 @@ impl ApiRequest {
                     enable_historical_messaging,
                     payload,
                 })?,
+                payload: message.payload.clone(),
             },
             Target::Channel { name } => Self {
                 path_and_query: format!("{users}/channel_messages"),
@@ -142,8 +135,14 @@ impl ApiRequest {
                     enable_historical_messaging,
                     payload,
                 })?,
+                payload: message.payload.clone(),
             },
         })
+    }
+
+    /// The payload in it.
+    pub(super) fn payload(&self) -> &Payload {
+        &self.payload
     }
 
     /// The request's target at a base URL, and its body.
@@ -229,7 +228,7 @@ mod tests {
     }
 
     #[test]
-    fn a_base_url_says_what_is_wrong_and_hides_a_password() {
+    fn a_base_url_says_what_is_wrong_and_does_not_show_itself() {
         for bad in [
             "api.agora.io",
             "ftp://api.agora.io",

@@ -2,7 +2,7 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Request, Response};
 use hyper_util::rt::TokioIo;
-use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::pem::{self, PemObject as _};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use thiserror::Error;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -26,9 +26,12 @@ use tower_service::Service as _;
 use super::SimulatorError;
 use super::answer::CloseUnanswered;
 use super::ledger::Ledger;
+use crate::bounds::{self, FileError};
 
 const BACKLOG: u32 = 1_024;
 const MAX_CONNECTIONS: usize = 4_096;
+/// The most bytes of a file with a certificate chain or a key.
+const MAX_PEM_BYTES: u64 = 1024 * 1024;
 const TLS_HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How long accepting rests when the system has no more sockets to give.
@@ -59,10 +62,12 @@ pub(super) fn tls_acceptor(files: &TlsFiles) -> Result<TlsAcceptor, SimulatorErr
         let path = path.clone();
         move |source| SimulatorError::TlsFile { path, source }
     };
-    let certificates = CertificateDer::pem_file_iter(&files.certificate)
-        .and_then(Iterator::collect::<Result<Vec<_>, _>>)
+    let certificates = read_pem(&files.certificate)
+        .and_then(|pem| CertificateDer::pem_slice_iter(&pem).collect::<Result<Vec<_>, _>>())
         .map_err(unreadable(&files.certificate))?;
-    let key = PrivateKeyDer::from_pem_file(&files.key).map_err(unreadable(&files.key))?;
+    let key = read_pem(&files.key)
+        .and_then(|pem| PrivateKeyDer::from_pem_slice(&pem))
+        .map_err(unreadable(&files.key))?;
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let mut config = rustls::ServerConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()?
@@ -70,6 +75,13 @@ pub(super) fn tls_acceptor(files: &TlsFiles) -> Result<TlsAcceptor, SimulatorErr
         .with_single_cert(certificates, key)?;
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
     Ok(TlsAcceptor::from(Arc::new(config)))
+}
+
+fn read_pem(path: &Path) -> Result<Vec<u8>, pem::Error> {
+    bounds::read_file(path, MAX_PEM_BYTES).map_err(|error| match error {
+        FileError::Io(error) => pem::Error::Io(error),
+        error @ FileError::TooLong { .. } => pem::Error::Io(io::Error::other(error)),
+    })
 }
 
 /// Accepts and serves connections until `stopping`, all of them as `tasks`.

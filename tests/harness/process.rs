@@ -148,6 +148,12 @@ impl Running {
         self.child.kill().await.expect("killed");
     }
 
+    /// Its command line, as every user of the host can read it.
+    pub(crate) fn command_line(&self) -> String {
+        let line = std::fs::read(format!("/proc/{}/cmdline", self.pid)).expect("it is running");
+        String::from_utf8_lossy(&line).into_owned()
+    }
+
     pub(crate) fn is_running(&mut self) -> bool {
         self.child.try_wait().expect("its state").is_none()
     }

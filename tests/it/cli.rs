@@ -3,7 +3,6 @@
 mod dev;
 mod enqueue;
 mod help;
-mod secrets;
 mod simulate;
 mod status;
 mod usage;

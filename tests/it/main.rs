@@ -8,6 +8,7 @@ mod docs;
 mod fleet;
 #[path = "../harness/mod.rs"]
 mod harness;
+mod hygiene;
 mod pushback;
 mod retention;
 mod schema;

@@ -110,10 +110,7 @@ async fn an_api_that_answers_500_burns_no_messages_and_is_probed_every_four_seco
         "extract(epoch from hold_until - clock_timestamp())::float8",
     )
     .await;
-    assert!(
-        pause > 2.0 && pause <= 4.0,
-        "the next call is in {pause} s"
-    );
+    assert!(pause > 2.0 && pause <= 4.0, "the next call is in {pause} s");
     let calls = world.seen().calls;
     assert!(calls < 60, "{calls} calls while it was out of order");
 

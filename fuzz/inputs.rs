@@ -1,0 +1,161 @@
+//! What must hold for any input from outside: a function for each fuzz target, which panics where it does not.
+//! `tests/fuzz/` runs the same functions for a short time with every test run.
+#![allow(dead_code, reason = "each target has a function of its own")]
+
+use std::time::{Duration, UNIX_EPOCH};
+
+use hyper::header::{HeaderMap, HeaderName, HeaderValue};
+use signaling_worker::config::parse_apps;
+use signaling_worker::message::{Payload, Target, UserId};
+use signaling_worker::outbox::read_json_lines;
+use signaling_worker::outcome::{Outcome, classify, describe};
+use signaling_worker::signaling::{
+    Answer, AnswerBody, Confidential, MAX_REASON_CHARS, MAX_REQUEST_ID_CHARS, RetryAfter,
+};
+
+/// A value in the seeds that stands for a secret or a payload: no mistake may quote it.
+const HUSH: &str = "Hush7Zq9Hush";
+/// The payload of the request whose answer is read.
+const PAYLOAD: &str = "Hush7Zq9Hush is what nobody says back, 0123456789";
+/// The most bytes of a mistake's description.
+const MAX_MISTAKE_BYTES: usize = 1_000;
+
+/// An answer: the status, header lines, an empty line and the body.
+pub(crate) fn answer(data: &[u8]) {
+    let (status, headers, body) = split_answer(data);
+    let payload = Payload::new(PAYLOAD).expect("a payload");
+    let confidential = Confidential::new(payload, vec![HUSH.to_owned().into()]);
+    let answer = Answer::read(status, &headers, Ok(body), &confidential);
+
+    assert_eq!(answer.status, status);
+    if let Some(id) = &answer.request_id {
+        assert_kept(id, MAX_REQUEST_ID_CHARS);
+        assert!(!id.is_empty());
+    }
+    if let AnswerBody::Object {
+        result,
+        code,
+        reason,
+    } = &answer.body
+    {
+        for text in [result, code, reason].into_iter().flatten() {
+            assert_kept(text, MAX_REASON_CHARS);
+        }
+    }
+    let is_object = matches!(answer.body, AnswerBody::Object { .. });
+    let call = Ok(answer);
+    if matches!(classify(&call), Outcome::Done(_)) {
+        assert!(status == 200 && is_object, "{call:?}");
+    }
+    assert_told(&describe(&call));
+}
+
+/// The header alone, with the answer's date after a line break.
+pub(crate) fn retry_after(data: &[u8]) {
+    let text = String::from_utf8_lossy(data);
+    let (value, answered_at) = text.split_once('\n').unwrap_or((&text, ""));
+    let answered_at = httpdate::parse_http_date(answered_at).unwrap_or(UNIX_EPOCH);
+    let asked = RetryAfter::parse(value, Some(answered_at));
+    let trimmed = value.trim();
+    if !trimmed.is_empty() && trimmed.bytes().all(|byte| byte.is_ascii_digit()) {
+        let seconds = trimmed.parse().unwrap_or(u64::MAX);
+        assert_eq!(asked, Some(RetryAfter(Duration::from_secs(seconds))));
+    } else if let Some(RetryAfter(asked)) = asked {
+        let at = httpdate::parse_http_date(trimmed).expect("neither seconds nor a date");
+        assert_eq!(at.duration_since(answered_at).unwrap_or_default(), asked);
+    }
+}
+
+/// A file of apps: a mistake, or settings of which each app is coherent or refused.
+pub(crate) fn config_file(data: &[u8]) {
+    let Ok(text) = std::str::from_utf8(data) else {
+        return;
+    };
+    let apps = match parse_apps(text) {
+        Ok(apps) => apps,
+        Err(error) => return assert_told(&error.to_string()),
+    };
+    for (alias, mut app) in apps {
+        // What the files of secrets hold is not an input of this target, and paths lead anywhere.
+        app.api_key_file = None;
+        app.api_secret_file = None;
+        app.token_file = None;
+        app.app_certificate_file = None;
+        // Names are no secrets, and are shown.
+        let without_hush = |name: String| name.replace(HUSH, "");
+        let alias = without_hush(alias);
+        app.app_id = app.app_id.map(without_hush);
+        app.uid = app.uid.map(without_hush);
+        match app.check(&alias) {
+            Ok(app) => {
+                assert_eq!(app.alias, alias);
+                assert!((1..=64).contains(&app.alias.len()));
+                assert!((1..=128).contains(&app.app_id.len()));
+                assert!((1.0..=1_000_000.0).contains(&app.limit_per_s));
+                assert!((1..=100_000).contains(&app.max_in_flight));
+                assert!(!app.base_urls.is_empty());
+                assert!(!format!("{:?}", app.credentials).contains(HUSH));
+            }
+            Err(error) => assert_told(&error.to_string()),
+        }
+    }
+}
+
+/// Lines for `worker enqueue --stdin`: a mistake, or messages that the API takes.
+pub(crate) fn enqueue_input(data: &[u8]) {
+    match read_json_lines(data) {
+        Ok(messages) => {
+            for message in messages {
+                UserId::sender(message.sender).expect("a sender");
+                Payload::new(message.payload).expect("a payload");
+                Target::from_columns(
+                    message.destination,
+                    message.channel_name,
+                    message.wait_for_ack,
+                    message.enable_offline_messaging,
+                )
+                .expect("a target");
+            }
+        }
+        Err(error) => assert_told(&error.to_string()),
+    }
+}
+
+/// A text of an answer that is kept: bounded, in one line, and no piece of the request.
+fn assert_kept(text: &str, max_chars: usize) {
+    assert!(text.chars().count() <= max_chars, "{text}");
+    assert!(!text.contains(char::is_control), "{text:?}");
+    let repeats = text
+        .as_bytes()
+        .windows(16)
+        .any(|seen| PAYLOAD.as_bytes().windows(16).any(|hidden| hidden == seen));
+    assert!(!repeats && !text.contains(HUSH), "{text}");
+}
+
+/// What a person reads of a mistake: bounded, in one line, without a value.
+fn assert_told(mistake: &str) {
+    assert!(mistake.len() <= MAX_MISTAKE_BYTES * 4, "{mistake}");
+    assert!(!mistake.contains(char::is_control), "{mistake:?}");
+    assert!(!mistake.contains(HUSH), "{mistake}");
+}
+
+fn split_answer(data: &[u8]) -> (u16, HeaderMap, &[u8]) {
+    let (head, body) = match data.windows(2).position(|window| window == b"\n\n") {
+        Some(end) => (&data[..end], &data[end + 2..]),
+        None => (data, &[][..]),
+    };
+    let mut lines = head.split(|byte| *byte == b'\n');
+    let status = lines
+        .next()
+        .and_then(|line| std::str::from_utf8(line).ok()?.parse().ok())
+        .unwrap_or(200);
+    let headers = lines
+        .filter_map(|line| {
+            let colon = line.iter().position(|byte| *byte == b':')?;
+            let name = HeaderName::from_bytes(&line[..colon]).ok()?;
+            let value = HeaderValue::from_bytes(line[colon + 1..].trim_ascii()).ok()?;
+            Some((name, value))
+        })
+        .collect();
+    (status, headers, body)
+}

@@ -1,0 +1,154 @@
+//! Messages as JSON lines, as a script or another program hands them to `worker enqueue`.
+
+use std::io::BufRead;
+
+use super::NewMessage;
+use crate::bounds;
+use crate::message::{InvalidMessage, MAX_PAYLOAD_BYTES};
+
+/// Messages of one call, which are one transaction.
+const MAX_MESSAGES: usize = 1_000_000;
+/// Lines of one call, blank ones too: an input of nothing else has an end.
+const MAX_LINES: usize = 2 * MAX_MESSAGES;
+/// All bytes of one call: they are held in memory until the transaction ends.
+const MAX_INPUT_BYTES: usize = 512 * 1024 * 1024;
+/// The longest line: a payload with every byte escaped, and the rest of the message.
+const MAX_LINE_BYTES: u64 = 6 * MAX_PAYLOAD_BYTES as u64 + 8 * 1024;
+
+/// Why lines are no messages. It names the line, and quotes nothing that is in it.
+#[derive(Debug, thiserror::Error)]
+pub enum InvalidLines {
+    /// The input can't be read.
+    #[error("standard input can't be read: {0}")]
+    Unreadable(#[from] std::io::Error),
+    /// A line that never ends, or that could not become a message.
+    #[error("line {line} is longer than any message can be: none was inserted")]
+    LineTooLong {
+        /// Its number.
+        line: usize,
+    },
+    /// A line that is not JSON, or has other fields.
+    #[error("line {line}: {mistake}: none was inserted")]
+    NotAMessage {
+        /// Its number.
+        line: usize,
+        /// What is wrong, without the value.
+        mistake: String,
+    },
+    /// A message that the API would not take.
+    #[error("line {line}: {source}: none was inserted")]
+    Refused {
+        /// Its number.
+        line: usize,
+        /// What is wrong.
+        source: InvalidMessage,
+    },
+    /// Too many at once.
+    #[error("more than {MAX_MESSAGES} messages: insert them in several calls")]
+    TooMany,
+    /// Too much at once.
+    #[error("more than {} MiB: insert the messages in several calls", MAX_INPUT_BYTES / 1024 / 1024)]
+    TooMuch,
+}
+
+/// Reads messages, one JSON object a line. The keys are the columns; blank lines are passed over.
+///
+/// # Errors
+/// The first mistake.
+pub fn read_json_lines(input: impl BufRead) -> Result<Vec<NewMessage>, InvalidLines> {
+    read_within(input, MAX_INPUT_BYTES)
+}
+
+fn read_within(
+    mut input: impl BufRead,
+    max_input_bytes: usize,
+) -> Result<Vec<NewMessage>, InvalidLines> {
+    let mut messages = Vec::new();
+    let mut bytes = Vec::new();
+    let mut total_bytes = 0_usize;
+    for line in 1.. {
+        bytes.clear();
+        let mut bounded = std::io::Read::take(&mut input, MAX_LINE_BYTES + 1);
+        if bounded.read_until(b'\n', &mut bytes)? == 0 {
+            break;
+        }
+        if bytes.len() as u64 > MAX_LINE_BYTES {
+            return Err(InvalidLines::LineTooLong { line });
+        }
+        total_bytes = total_bytes.saturating_add(bytes.len());
+        if total_bytes > max_input_bytes {
+            return Err(InvalidLines::TooMuch);
+        }
+        if line > MAX_LINES {
+            return Err(InvalidLines::TooMany);
+        }
+        if bytes.trim_ascii().is_empty() {
+            continue;
+        }
+        let message: NewMessage =
+            serde_json::from_slice(&bytes).map_err(|error| InvalidLines::NotAMessage {
+                line,
+                mistake: bounds::without_values(&error.to_string()),
+            })?;
+        message
+            .check()
+            .map_err(|source| InvalidLines::Refused { line, source })?;
+        if messages.len() == MAX_MESSAGES {
+            return Err(InvalidLines::TooMany);
+        }
+        messages.push(message);
+    }
+    Ok(messages)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{BufReader, Read};
+
+    use super::*;
+
+    fn mistake(input: impl Read) -> String {
+        read_json_lines(BufReader::new(input))
+            .expect_err("a mistake")
+            .to_string()
+    }
+
+    #[test]
+    fn a_mistake_is_told_with_its_line() {
+        let input = "{\"sender\":\"a\",\"destination\":\"b\",\"payload\":\"x\"}\n\n{\"sender\":\"a\",\"payload\":\"x\"}\n";
+        let error = mistake(input.as_bytes());
+        assert!(
+            error.starts_with("line 3: exactly one of destination and channel_name"),
+            "{error}"
+        );
+        assert!(mistake("nonsense".as_bytes()).starts_with("line 1: "));
+    }
+
+    #[test]
+    fn a_mistake_is_told_without_what_is_in_the_line() {
+        for line in [
+            r#"{"payload": 47114711}"#,
+            r#"{"wait_for_ack": "47114711"}"#,
+            r#"{"wait_for_ack": "47114711, expected 4711"}"#,
+            r#"{"4711": 1}"#,
+            r#"{"sender": "a", "due_at": "4711"}"#,
+            r#"{"sender": "a", "payload": "4711"#,
+            r#""4711""#,
+            "4711",
+        ] {
+            let error = mistake(line.as_bytes());
+            assert!(!error.contains("4711"), "{line}: {error}");
+        }
+    }
+
+    #[test]
+    fn neither_a_line_nor_the_whole_input_is_read_for_ever() {
+        assert!(mistake(std::io::repeat(b'x')).contains("longer"));
+        assert!(mistake(std::io::repeat(b'\n')).contains("1000000 messages"));
+        let line = "{\"sender\":\"a\",\"destination\":\"b\",\"payload\":\"x\"}\n";
+        let two = line.repeat(2);
+        assert!(read_within(two.as_bytes(), two.len()).is_ok());
+        let error = read_within(two.as_bytes(), two.len() - 1).expect_err("too much");
+        assert!(error.to_string().contains("512 MiB"));
+    }
+}

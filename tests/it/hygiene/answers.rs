@@ -1,0 +1,204 @@
+//! Answers without an end, or far too long.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use serde_json::json;
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpStream;
+
+use super::raw_api::{RawApi, write_for_ever};
+use crate::harness::{Row, World, peer};
+
+/// The most that a connection may have taken of an answer without an end. The buffers of the two sockets are the
+/// greatest part: the system makes them up to some megabytes.
+const MOST_TAKEN: usize = 32 * 1024 * 1024;
+
+/// Calls an API once, and says what became of the message and how many bytes of the answer were taken.
+async fn call<F, A>(answer: F) -> (Row, usize)
+where
+    F: Fn(TcpStream) -> A + Send + Sync + 'static,
+    A: Future<Output = usize> + Send + 'static,
+{
+    let world = World::new().await;
+    let taken = Arc::<AtomicUsize>::default();
+    let api = {
+        let taken = Arc::clone(&taken);
+        RawApi::start(move |_, stream| {
+            let (answering, taken) = (answer(stream), Arc::clone(&taken));
+            async move {
+                taken.fetch_add(answering.await, Ordering::SeqCst);
+            }
+        })
+        .await
+    };
+    let mut worker = api
+        .worker(&world)
+        .env("WORKER_REQUEST_TIMEOUT", "2s")
+        .start();
+    let id = world.insert(peer(json!({"max_attempts": 1}))).await;
+    let row = world.until_final(id).await;
+    api.until_let_go().await;
+    assert_eq!(api.requests(), 1);
+    worker.stop().await;
+    let error = row.error.as_deref().unwrap_or_default();
+    assert!(error.len() < 1_200, "{error}");
+    (row, taken.load(Ordering::SeqCst))
+}
+
+async fn write(mut stream: TcpStream, answer: impl AsRef<[u8]>) -> usize {
+    stream.write_all(answer.as_ref()).await.ok();
+    // The worker closes what it can't read.
+    answer.as_ref().len() + write_for_ever(&mut stream, b"\0").await
+}
+
+fn assert_broken(row: &Row) {
+    assert_eq!((row.status.as_str(), row.http_status), ("failed", None));
+    let error = row.error.as_deref().expect("an error");
+    assert!(
+        error.contains("the connection broke before an answer came"),
+        "{error}"
+    );
+}
+
+#[tokio::test]
+async fn a_megabyte_of_headers_is_not_read_to_its_end() {
+    let (row, _) = call(|stream| {
+        let header = format!("x-long: {}\r\n", "x".repeat(1024 * 1024));
+        write(stream, format!("HTTP/1.1 200 OK\r\n{header}\r\n"))
+    })
+    .await;
+    assert_broken(&row);
+}
+
+#[tokio::test]
+async fn thousands_of_short_header_lines_are_too_many() {
+    let (row, _) = call(|stream| {
+        let headers = "a: b\r\n".repeat(5_000);
+        write(stream, format!("HTTP/1.1 200 OK\r\n{headers}\r\n"))
+    })
+    .await;
+    assert_broken(&row);
+}
+
+#[tokio::test]
+async fn headers_without_an_end_are_given_up() {
+    let (row, taken) = call(async |mut stream: TcpStream| {
+        stream.write_all(b"HTTP/1.1 200 OK\r\n").await.ok();
+        write_for_ever(&mut stream, b"x-more: and more of it\r\n").await
+    })
+    .await;
+    assert_broken(&row);
+    assert!(taken < MOST_TAKEN, "{taken}");
+}
+
+#[tokio::test]
+async fn interim_answers_without_an_end_are_given_up_when_the_time_is_over() {
+    let (row, _) = call(async |mut stream: TcpStream| {
+        write_for_ever(&mut stream, b"HTTP/1.1 102 Processing\r\n\r\n").await
+    })
+    .await;
+    assert_eq!((row.status.as_str(), row.http_status), ("failed", None));
+    assert_eq!(row.error.as_deref(), Some("no answer within 2s"));
+}
+
+#[tokio::test]
+async fn a_body_without_an_end_is_given_up() {
+    let (row, taken) = call(async |mut stream: TcpStream| {
+        let head = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n";
+        stream.write_all(head).await.ok();
+        write_for_ever(&mut stream, b"10\r\n0123456789abcdef\r\n").await
+    })
+    .await;
+    assert_eq!(
+        (row.status.as_str(), row.http_status),
+        ("failed", Some(200))
+    );
+    let error = row.error.expect("an error");
+    assert!(error.contains("longer than 64 KiB"), "{error}");
+    assert!(taken < MOST_TAKEN, "{taken}");
+}
+
+#[tokio::test]
+async fn chunk_extensions_and_trailers_without_an_end_are_given_up() {
+    for (beginning, endless) in [("1;", "extension"), ("1\r\nx\r\n0\r\n", "x-trailer: x\r\n")] {
+        let (row, taken) = call(move |mut stream: TcpStream| async move {
+            let head = format!("HTTP/1.1 400 No\r\ntransfer-encoding: chunked\r\n\r\n{beginning}");
+            stream.write_all(head.as_bytes()).await.ok();
+            write_for_ever(&mut stream, endless.as_bytes()).await
+        })
+        .await;
+        assert_eq!(
+            (row.status.as_str(), row.http_status),
+            ("failed", Some(400)),
+            "{endless}"
+        );
+        let error = row.error.expect("an error");
+        assert!(error.contains("its body did not come"), "{error}");
+        assert!(taken < MOST_TAKEN, "{taken}");
+    }
+}
+
+#[tokio::test]
+async fn an_answer_that_drips_is_given_up_when_the_time_is_over() {
+    /// Far shorter than the request timeout, so that no pause between two bytes is what ends the call.
+    const DRIP: Duration = Duration::from_millis(50);
+    for (head, http_status, error) in [
+        ("HTTP/1.1 200 OK\r\nx-slow: ", None, "no answer within 2s"),
+        (
+            "HTTP/1.1 200 OK\r\ncontent-length: 60000\r\n\r\n",
+            Some(200),
+            "HTTP 200, and its body did not come in time",
+        ),
+    ] {
+        let (row, _) = call(move |mut stream: TcpStream| async move {
+            let mut written = head.len();
+            stream.write_all(head.as_bytes()).await.ok();
+            while stream.write_all(b"x").await.is_ok() {
+                written += 1;
+                tokio::time::sleep(DRIP).await;
+            }
+            written
+        })
+        .await;
+        assert_eq!(
+            (row.http_status, row.error.as_deref()),
+            (http_status, Some(error))
+        );
+    }
+}
+
+#[tokio::test]
+async fn texts_of_an_answer_are_cut_and_lose_their_control_characters() {
+    let long = "r".repeat(10_000);
+    let (row, _) = call(move |stream| {
+        let body = format!(
+            r#"{{"result":"{long}","code":"{long}","reason":"\u0000\u001b[31m{long}\n","request_id":"{long}"}}"#
+        );
+        let length = body.len();
+        write(
+            stream,
+            format!("HTTP/1.1 500 No\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n{body}"),
+        )
+    })
+    .await;
+    assert_eq!(row.http_status, Some(500));
+    let (error, id) = (row.error.expect("an error"), row.request_id.expect("an id"));
+    assert!(error.contains("rrr") && error.len() < 1_000, "{error}");
+    assert!(!error.contains(char::is_control), "{error:?}");
+    assert_eq!(id, "r".repeat(128));
+}
+
+#[tokio::test]
+async fn a_control_request_to_the_simulator_is_bounded() {
+    let world = World::new().await;
+    let address = world.simulator.address();
+    let mut stream = TcpStream::connect(address).await.expect("connected");
+    let head = "PUT /_simulator/faults HTTP/1.1\r\nhost: x\r\nconnection: close\r\ntransfer-encoding: chunked\r\n\r\n";
+    stream.write_all(head.as_bytes()).await.expect("written");
+    let chunk = format!("1000\r\n{}\r\n", " ".repeat(0x1000));
+    let taken = write_for_ever(&mut stream, chunk.as_bytes()).await;
+    assert!(taken < MOST_TAKEN, "{taken}");
+    assert_eq!(world.simulator.faults(), []);
+}

@@ -1,0 +1,240 @@
+//! A gateway that says back what it was sent, in each form and in each place from which something is kept.
+
+use std::time::Duration;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+use serde_json::{Value, json};
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpStream;
+
+use super::markers::{Marker, assert_silent, marker, shown};
+use super::raw_api::{RawApi, RawRequest};
+use crate::harness::{API_KEY, API_SECRET, PATIENCE, World, peer};
+
+const PAYLOAD: &str = "the \"Löwe\" of line one,\nand the tiger of line two: 918273645546372819";
+const TOKEN: &str = "007eJxTYPj3Zt5qAAg9182736455Token";
+
+type Encode = fn(&str) -> String;
+
+const ENCODINGS: [(&str, Encode); 5] = [
+    ("plain", str::to_owned),
+    ("json", |text| serde_json::to_string(text).expect("JSON")),
+    ("percent", |text| {
+        utf8_percent_encode(text, NON_ALPHANUMERIC).to_string()
+    }),
+    ("base64", |text| STANDARD.encode(text)),
+    ("shifted", |text| STANDARD.encode(format!("?{text}"))),
+];
+
+/// What of a request is said back: its body, the payload alone, or a header's value.
+fn pieces(request: &RawRequest) -> Vec<String> {
+    let body: Value = serde_json::from_str(&request.body).expect("JSON");
+    let payload = body["payload"].as_str().expect("a payload");
+    let headers = request
+        .head
+        .lines()
+        .filter_map(|line| line.split_once(": "))
+        .filter(|(name, _)| ["authorization", "x-agora-token"].contains(name));
+    let mut pieces = vec![
+        request.body.clone(),
+        payload.to_owned(),
+        payload[..24].to_owned(),
+    ];
+    for (_, value) in headers {
+        pieces.push(value.to_owned());
+        if let Some(pair) = value.strip_prefix("Basic ") {
+            let pair = String::from_utf8(STANDARD.decode(pair).expect("base64")).expect("text");
+            pieces.extend(pair.split(':').map(str::to_owned));
+        }
+    }
+    pieces
+}
+
+/// The fields, or the header, from which something is kept.
+fn places(status: u16) -> &'static [&'static str] {
+    if status == 200 {
+        // With another result or code it would be no success.
+        &["reason", "request_id", "x-request-id"]
+    } else {
+        &[
+            "reason",
+            "message",
+            "code",
+            "result",
+            "request_id",
+            "x-request-id",
+        ]
+    }
+}
+
+/// All answers of a gateway to a request: one for each piece, form and place.
+fn answers(request: &RawRequest, status: u16) -> Vec<String> {
+    let mut answers = Vec::new();
+    for piece in pieces(request) {
+        for (_, encode) in ENCODINGS {
+            let echo = encode(&piece);
+            for field in places(status).iter().copied() {
+                let in_header = field == "x-request-id" && !echo.contains(['\n', '\r']);
+                let mut body = json!({"result": "success", "code": "message_sent"});
+                if field == "reason" || field == "message" {
+                    body[field] = json!(format!("can't take {echo} from you"));
+                } else if field != "x-request-id" {
+                    body[field] = json!(echo);
+                }
+                let body = body.to_string();
+                let header = if in_header {
+                    format!("x-request-id: {echo}\r\n")
+                } else {
+                    String::new()
+                };
+                answers.push(format!(
+                    "HTTP/1.1 {status} Said\r\n{header}content-length: {}\r\nconnection: close\r\n\r\n{body}",
+                    body.len()
+                ));
+            }
+        }
+    }
+    answers
+}
+
+/// What a message became at a gateway that says everything back, and what the worker printed.
+async fn echoed(status: u16, sign_in: &[(&str, &str)], secrets: &[Marker]) {
+    let world = World::new().await;
+    let said = std::sync::Arc::new(std::sync::Mutex::new(String::new()));
+    let next = std::sync::atomic::AtomicUsize::new(0);
+    let api = {
+        let said = std::sync::Arc::clone(&said);
+        RawApi::start(move |request, mut stream: TcpStream| {
+            let answers = answers(&request, status);
+            let turn = next.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+            let answer = answers[turn % answers.len()].clone();
+            said.lock().expect("whole").push_str(&answer);
+            async move {
+                stream.write_all(answer.as_bytes()).await.ok();
+            }
+        })
+        .await
+    };
+    let mut worker = world
+        .worker_without_app()
+        .env("AGORA_APP_ID", "echo")
+        .env("AGORA_BASE_URL", &api.url)
+        .env("WORKER_LOG", "trace");
+    for (name, value) in sign_in {
+        worker = worker.env(name, value);
+    }
+    let mut worker = worker.start();
+
+    let count = answers(
+        &RawRequest {
+            head: "authorization: Basic a2V5OnNlY3JldA==".into(),
+            body: json!({ "payload": PAYLOAD }).to_string(),
+        },
+        status,
+    )
+    .len();
+    for turn in 0..count {
+        // Each is a message of its own; a 401 is one that is tried until a person steps in.
+        world
+            .insert(peer(
+                json!({"payload": PAYLOAD, "max_attempts": 1, "dedupe_key": turn.to_string()}),
+            ))
+            .await;
+        if status == 401 {
+            break;
+        }
+    }
+    if status == 401 {
+        world
+            .until("the lane is parked", PATIENCE, async || {
+                world
+                    .ask("select exists (select from signaling.lane where hold_reason is not null)")
+                    .await
+            })
+            .await;
+    } else {
+        world
+            .until("all are final", Duration::from_secs(60), async || {
+                world.count("status = 'pending'").await == 0
+            })
+            .await;
+    }
+    let status_shown = world.command(&["status", "--json"]).finish().await;
+    worker.stop().await;
+
+    let mut markers = vec![
+        marker("the payload's first line", &PAYLOAD[..23]),
+        marker("the payload's second line", &PAYLOAD[25..]),
+        marker("the payload's number", "918273645546372819"),
+    ];
+    markers.extend(secrets.iter().map(|m| marker(m.name, m.text.clone())));
+    let kept: String = world
+        .ask(
+            "select coalesce(string_agg(concat_ws(' ', error, request_id), E'\\n'), '') || E'\\n'
+                 || coalesce((select string_agg(error, E'\\n') from signaling.attempt), '') || E'\\n'
+                 || coalesce((select string_agg(hold_reason, E'\\n') from signaling.lane), '')
+             from signaling.outbox",
+        )
+        .await;
+    if status == 200 {
+        assert_eq!(
+            world
+                .count("status <> 'message_sent' or request_id is not null")
+                .await,
+            0
+        );
+    } else {
+        assert!(kept.contains("not kept: it repeats"), "{kept}");
+    }
+    assert_silent("the database", &kept, &markers);
+    assert_silent("the log", &worker.stderr.whole_text(), &markers);
+    assert_silent("worker status", &status_shown.stdout, &markers);
+    // What is not found there was said.
+    let said = said.lock().expect("whole").clone();
+    for marker in markers {
+        assert!(
+            shown(&said, std::slice::from_ref(&marker)).is_some(),
+            "{}",
+            marker.name
+        );
+    }
+}
+
+fn basic() -> ([(&'static str, &'static str); 2], [Marker; 2]) {
+    (
+        [("AGORA_API_KEY", API_KEY), ("AGORA_API_SECRET", API_SECRET)],
+        [marker("the key", API_KEY), marker("the secret", API_SECRET)],
+    )
+}
+
+#[tokio::test]
+async fn what_a_gateway_says_back_with_an_error_is_not_kept() {
+    let (sign_in, secrets) = basic();
+    echoed(400, &sign_in, &secrets).await;
+}
+
+#[tokio::test]
+async fn what_a_gateway_says_back_with_a_success_is_not_kept() {
+    let (sign_in, secrets) = basic();
+    echoed(200, &sign_in, &secrets).await;
+}
+
+#[tokio::test]
+async fn what_a_gateway_says_back_of_a_token_is_not_kept() {
+    for headers in ["x-agora", "authorization"] {
+        let sign_in = [
+            ("AGORA_TOKEN", TOKEN),
+            ("AGORA_UID", "alice"),
+            ("AGORA_TOKEN_HEADERS", headers),
+        ];
+        echoed(400, &sign_in, &[marker("the token", TOKEN)]).await;
+    }
+}
+
+#[tokio::test]
+async fn what_a_gateway_says_back_is_no_reason_of_a_held_lane() {
+    let (sign_in, _) = basic();
+    echoed(401, &sign_in, &[]).await;
+}

@@ -1,0 +1,303 @@
+//! What no output shows: everything that processes print and write into the database is searched for the payloads and
+//! the secrets of a run in which everything goes wrong.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
+
+use serde_json::json;
+use signaling_worker::simulator::{ApiKey, Credentials, GivenToken};
+
+use super::markers::{Marker, assert_silent, marker};
+use crate::harness::{APP_ID, Finished, Worker, World, channel, peer};
+
+const PAYLOAD: &str = "Zebra \"Größe\" 7364528190 of nobody else";
+const KEY: &str = "Kq7ZebraKey918273";
+const SECRET: &str = "Sv4ZebraSecret564738";
+const TOKEN: &str = "007ZebraToken12093487==";
+const CERTIFICATE: &str = "5CFd2fd1755d40ecb72977518be15d3b";
+
+/// The password in a URL.
+fn password(url: &str) -> &str {
+    let (_, rest) = url.split_once("//postgres:").expect("a password");
+    rest.split_once('@').expect("a host").0
+}
+
+fn markers(world: &World) -> Vec<Marker> {
+    vec![
+        marker("the payload", PAYLOAD),
+        marker("the payload's number", "7364528190"),
+        marker("the key", KEY),
+        marker("the secret", SECRET),
+        marker("the given token", TOKEN),
+        marker("a made token", "token=007"),
+        marker("the certificate", CERTIFICATE),
+        marker("the database's password", password(&world.url)),
+    ]
+}
+
+fn accept_all(world: &World) {
+    world.set_credentials(Credentials {
+        basic: vec![ApiKey {
+            api_key: KEY.to_owned(),
+            api_secret: SECRET.to_owned(),
+        }],
+        tokens: vec![GivenToken {
+            token: TOKEN.to_owned(),
+            uid: None,
+        }],
+        app_certificates: vec![CERTIFICATE.to_owned()],
+    });
+}
+
+/// A file with an app for each way to sign in; some of the secrets stand in files of their own.
+fn configuration(directory: &std::path::Path) -> PathBuf {
+    let file = |name: &str, text: &str| {
+        let path = directory.join(name);
+        fs::write(&path, text).expect("written");
+        path.display().to_string()
+    };
+    let secret = file("secret", SECRET);
+    let token = file("token", TOKEN);
+    let text = format!(
+        "[apps.basic]\napp_id = \"{APP_ID}\"\napi_key = \"{KEY}\"\napi_secret_file = \"{secret}\"\n
+         [apps.given]\napp_id = \"given\"\ntoken_file = \"{token}\"\nuid = \"alice\"\n
+         [apps.made]\napp_id = \"made\"\napp_certificate = \"{CERTIFICATE}\"\n"
+    );
+    PathBuf::from(file("apps.toml", &text))
+}
+
+const APPS: [&str; 3] = ["basic", "given", "made"];
+
+/// Faults by the receivers that they are done to; the first call of a few.
+fn faults() -> Vec<String> {
+    let echo = json!({"result": "failed", "payload": PAYLOAD, "reason": format!("can't send {PAYLOAD:?}")});
+    [
+        "401:count=1,destination=f401",
+        "429:destination=f429,first_calls=1",
+        "500:destination=f500",
+        "400:destination=f400",
+        "drop:destination=drop",
+        "hang:destination=hang",
+        "garbage:destination=garbage",
+        "half_body:destination=half",
+    ]
+    .map(str::to_owned)
+    .into_iter()
+    .chain([
+        format!("400:destination=echo,body={echo}"),
+        format!("500:destination=text,body={PAYLOAD}"),
+    ])
+    .collect()
+}
+
+/// A trigger that says aloud what it sees, and lets no record of the row through.
+const LOUD_TRIGGER: &str = "
+    create function loud() returns trigger language plpgsql as $$
+    begin
+        raise warning 'I see %', new.payload;
+        if new.finished_at is not null then
+            raise exception 'I refuse %', new.payload;
+        end if;
+        return new;
+    end $$;
+    create trigger loud before update on signaling.outbox
+        for each row when (new.destination = 'loud') execute function loud();";
+
+#[tokio::test]
+async fn a_run_in_which_everything_goes_wrong_shows_no_secret_and_no_payload() {
+    for format in ["text", "json"] {
+        let world = World::new().await;
+        let directory = tempfile::tempdir().expect("a directory");
+        let markers = markers(&world);
+        accept_all(&world);
+        let faults = faults();
+        world.set_faults(&faults.iter().map(String::as_str).collect::<Vec<_>>());
+        let mut worker = world
+            .command(&["run", "--config"])
+            .arg(configuration(directory.path()).to_str().expect("a path"))
+            .env("AGORA_BASE_URL", &world.simulator.base_url())
+            .env("WORKER_REQUEST_TIMEOUT", "500ms")
+            .env("WORKER_RETRY_BASE", "50ms")
+            .env("WORKER_RETRY_CAP", "200ms")
+            .env("WORKER_LOG", "trace,sqlx::postgres::notice=trace")
+            .env("WORKER_LOG_FORMAT", format)
+            .start();
+        for app in APPS {
+            for destination in [
+                "f401", "f429", "f500", "f400", "drop", "hang", "garbage", "half", "echo", "text",
+                "fine",
+            ] {
+                let message = json!({"app": app, "destination": destination, "payload": PAYLOAD, "max_attempts": 2});
+                world.insert(peer(message)).await;
+            }
+            world
+                .insert(channel(json!({"app": app, "payload": PAYLOAD})))
+                .await;
+        }
+        world.until_all_final().await;
+        assert_silent("the command line", &worker.command_line(), &markers);
+
+        // A database that goes away, and one that refuses.
+        world
+            .execute(
+                "select pg_terminate_backend(pid) from pg_stat_activity
+                 where datname = current_database() and application_name = 'signaling-worker'",
+            )
+            .await;
+        worker.until_logged("the doorbell is lost").await;
+        world.execute(LOUD_TRIGGER).await;
+        let loud = json!({"app": "basic", "destination": "loud", "payload": PAYLOAD});
+        world.insert(peer(loud)).await;
+        worker
+            .until_logged("the database refuses this record")
+            .await;
+
+        // Secrets that go away while it runs, and an end in the middle of it.
+        fs::remove_file(directory.path().join("secret")).expect("removed");
+        let lost = json!({"app": "basic", "destination": "fine", "payload": PAYLOAD});
+        world.insert(peer(lost)).await;
+        worker.until_logged("lane held").await;
+        let shown = world.command(&["status", "--json"]).finish().await;
+        worker.stop().await;
+
+        assert_silent("the log", &worker.stderr.whole_text(), &markers);
+        assert_eq!(worker.stdout.whole_text(), "");
+        assert_silent("worker status", &shown.stdout, &markers);
+        let kept: String = world
+            .ask(
+                "select coalesce((select string_agg(concat_ws(' ', error, request_id, claimed_by), E'\\n') from signaling.outbox), '')
+                     || coalesce((select string_agg(concat_ws(' ', error, claimed_by), E'\\n') from signaling.attempt), '')
+                     || coalesce((select string_agg(lane::text, E'\\n') from signaling.lane), '')",
+            )
+            .await;
+        assert!(
+            kept.contains("HTTP 400") && kept.contains("not kept"),
+            "{kept}"
+        );
+        assert_silent("the database", &kept, &markers);
+        // What is not found there went over the wire.
+        assert!(world.calls_of(PAYLOAD).len() > 30);
+    }
+}
+
+fn assert_refused(finished: &Finished, code: i32, markers: &[Marker]) {
+    assert_eq!(finished.code, Some(code), "{finished:?}");
+    assert_silent("standard error", &finished.stderr, markers);
+    assert_silent("standard output", &finished.stdout, markers);
+}
+
+#[tokio::test]
+async fn a_mistake_in_a_message_is_told_without_its_payload() {
+    let world = World::new().await;
+    let markers = markers(&world);
+    let fine = json!({"sender": "alice", "destination": "bob", "payload": PAYLOAD}).to_string();
+    let with = |key: &str, value: serde_json::Value| {
+        let mut line: serde_json::Value = serde_json::from_str(&fine).expect("JSON");
+        line[key] = value;
+        line.to_string()
+    };
+    let number = fine.replace(&json!(PAYLOAD).to_string(), "7364528190");
+    for (input, code) in [
+        (fine.clone(), 0),
+        (
+            format!(
+                "{fine}\n{{\"sender\": \"alice\", \"payload\": {}}}",
+                json!(PAYLOAD)
+            ),
+            2,
+        ),
+        (number, 2),
+        (with("max_attempts", json!(0)), 2),
+        (with("max_attempts", json!(PAYLOAD)), 2),
+        (with("due_at", json!(PAYLOAD)), 2),
+        (with("wait_for_ack", json!(PAYLOAD)), 2),
+        (with("traceparent", json!(PAYLOAD.repeat(10))), 2),
+        (with("app", json!(PAYLOAD)), 2),
+        (with(PAYLOAD, json!(1)), 2),
+        (with("payload", json!([PAYLOAD])), 2),
+        (with("payload", json!(PAYLOAD.repeat(2_000))), 2),
+        (fine[..fine.len() - 3].to_owned(), 2),
+        (json!(PAYLOAD).to_string(), 2),
+        (PAYLOAD.to_owned(), 2),
+    ] {
+        let enqueue = world
+            .command(&["enqueue", "--stdin"])
+            .input(&input)
+            .env("WORKER_LOG", "trace");
+        assert_refused(&enqueue.finish().await, code, &markers);
+    }
+    for command in ["migrate", "status"] {
+        let finished = world
+            .command(&[command])
+            .env("WORKER_LOG", "trace")
+            .finish()
+            .await;
+        assert_refused(&finished, 0, &markers);
+    }
+}
+
+#[tokio::test]
+async fn a_mistake_in_the_settings_is_told_without_a_secret() {
+    let world = World::new().await;
+    let markers = markers(&world);
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = directory.path().join("apps.toml");
+    for text in [
+        format!("[apps.a]\napp_id = \"a\"\napi_key = \"{KEY}\"\napi_secret = \"{SECRET}"),
+        format!("[apps.a]\napp_id = \"a\"\napi_secrit = \"{SECRET}\""),
+        format!("[apps.a]\napp_id = \"a\"\n{SECRET} = \"x\""),
+        format!("[apps.a]\napp_id = \"a\"\n{SECRET}"),
+        format!("[apps.a]\napp_id = \"a\"\nrate = \"{SECRET}\""),
+        "[apps.a]\napp_id = \"a\"\napi_secret = 7364528190".to_owned(),
+        format!(
+            "[apps.a]\napp_id = \"a\"\ntoken_headers = \"{TOKEN}\"\ntoken = \"{TOKEN}\"\nuid = \"u\""
+        ),
+        format!(
+            "[apps.a]\napp_id = \"a\"\nbase_url = \"{SECRET}\"\napi_key = \"{KEY}\"\napi_secret = \"x\""
+        ),
+        format!(
+            "[apps.a]\napp_id = \"a\"\nbase_url = \"https://{SECRET}@host/\"\napi_key = \"{KEY}\"\napi_secret = \"x\""
+        ),
+        format!(
+            "[apps.a]\napp_id = \"a\"\napi_key = \"{KEY}\"\napi_secret = \"{SECRET}\"\ntoken = \"{TOKEN}\"\nuid = \"u\""
+        ),
+    ] {
+        fs::write(&path, &text).expect("written");
+        let run = Worker::new(&["run"])
+            .env("DATABASE_URL", &world.url)
+            .env("WORKER_CONFIG", path.to_str().expect("a path"))
+            .env("WORKER_LOG", "trace");
+        assert_refused(&run.finish().await, 2, &markers);
+    }
+    // A misspelt parameter is told without its value, and a password file without its lines.
+    let passwords = directory.path().join("passwords");
+    fs::write(&passwords, format!("localhost:{SECRET}\n")).expect("written");
+    fs::set_permissions(&passwords, fs::Permissions::from_mode(0o600)).expect("changed");
+    let (_, server) = world.url.split_once('@').expect("a host");
+    let url = format!("postgres://postgres@{server}&passwrd={SECRET}&{SECRET}=x");
+    let status = Worker::new(&["status"])
+        .env("DATABASE_URL", &url)
+        .env("PGPASSFILE", passwords.to_str().expect("a path"))
+        .env("WORKER_LOG", "trace,sqlx_postgres::options=trace")
+        .finish()
+        .await;
+    assert_refused(&status, 1, &markers);
+    assert!(status.stderr.contains("passwrd"), "{status:?}");
+    // A password that is not percent-encoded is not taken for a host and a port.
+    for url in [
+        format!("postgres://{SECRET}/x@localhost/app"),
+        "postgres://app:7364/528190@localhost/app".to_owned(),
+        format!("mysql://app:{SECRET}@localhost/app"),
+        SECRET.to_owned(),
+    ] {
+        for command in ["status", "migrate"] {
+            let finished = Worker::new(&[command])
+                .env("DATABASE_URL", &url)
+                .finish()
+                .await;
+            assert_refused(&finished, 2, &markers);
+            assert!(!finished.stderr.contains("7364"), "{finished:?}");
+        }
+    }
+}
