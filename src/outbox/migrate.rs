@@ -29,6 +29,7 @@ const MIGRATIONS: &[(i64, &str, &str)] = &[
         "lane control",
         include_str!("../../migrations/0002_lane_control.sql"),
     ),
+    (3, "roles", include_str!("../../migrations/0003_roles.sql")),
     (
         4,
         "retention",
