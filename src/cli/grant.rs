@@ -22,13 +22,10 @@ use crate::outbox::{RoleKind, RoleName};
   worker grant worker signaling_worker
   worker grant reader grafana --print | psql     print the SQL instead; needs no database
 
-To take away what a role may do in the schema:
+To take away what a role may do in the schema, such as rights that were given by hand, first:
   revoke all on all tables in schema signaling from shop;
   revoke all on all functions in schema signaling from shop;")]
 pub(super) struct GrantArgs {
-    #[command(flatten)]
-    database: DatabaseArgs,
-
     /// What the role is for
     #[arg(value_name = "KIND")]
     kind: Kind,
@@ -39,6 +36,9 @@ pub(super) struct GrantArgs {
     /// Print the SQL, and change nothing
     #[arg(long)]
     print: bool,
+
+    #[command(flatten)]
+    database: DatabaseArgs,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]

@@ -4,7 +4,7 @@ use serde_json::json;
 use sqlx::{AssertSqlSafe, PgConnection};
 
 use super::{Role, ask, can, can_not, connect, list, open_lane, waiting_message};
-use crate::harness::{PATIENCE, World, peer};
+use crate::harness::{PATIENCE, Postgres, Worker, World, peer};
 
 /// Everything that a function of the schema, a trigger or the worker might name, in a schema `{evil}` that its owner
 /// has put there: whatever of it is executed leaves a line in `{evil}.loot`.
@@ -27,6 +27,9 @@ const TRAPS: &str = "
     create function {evil}.times(bigint, double precision) returns double precision language sql
         as $$ select {evil}.catch('*'); select $1::float8 operator(pg_catalog.*) $2 $$;
     create operator {evil}.* (leftarg = bigint, rightarg = double precision, function = {evil}.times);
+    create function {evil}.equals(oid, integer) returns boolean language sql
+        as $$ select {evil}.catch('= of an oid'); select $1 operator(pg_catalog.=) $2::oid $$;
+    create operator {evil}.= (leftarg = oid, rightarg = integer, function = {evil}.equals);
     create function {evil}.is_fine(text) returns boolean language sql
         as $$ select {evil}.catch('a type'); select true $$;";
 
@@ -179,6 +182,35 @@ async fn a_worker_executes_nothing_of_a_schema_in_which_others_may_create() {
     }
     worker.stop().await;
     assert_eq!(loot(&world, "public").await, []);
+}
+
+#[tokio::test]
+async fn a_migration_executes_nothing_of_a_schema_in_which_others_may_create() {
+    let world = World::new().await;
+    let attacker = Role::new(&world, "attacker").await;
+    let url = Postgres::shared().await.empty_database().await;
+    let mut owner = connect(&url).await;
+    can(
+        &mut owner,
+        &format!(
+            "grant create on schema public to public; set role {}",
+            attacker.name
+        ),
+    )
+    .await;
+    set_traps(&mut owner, "public").await;
+    can(&mut owner, "reset role").await;
+    let migrated = Worker::new(&["migrate"])
+        .env("DATABASE_URL", &url)
+        .finish()
+        .await;
+    assert_eq!(migrated.code, Some(0), "{migrated:?}");
+    let count = "select count(*) from public.loot";
+    assert_eq!(ask::<i64>(&mut owner, count).await, 0);
+
+    // The traps work.
+    can(&mut owner, "select 0::oid = 0").await;
+    assert_eq!(ask::<i64>(&mut owner, count).await, 1);
 }
 
 #[tokio::test]

@@ -33,15 +33,29 @@ async fn until_lane(world: &World, condition: &str) {
 async fn a_worker_with_the_rights_of_a_worker_delivers_slows_down_holds_its_lane_and_lets_it_go() {
     let world = World::new().await;
     let role = Role::granted(&world, "worker").await;
+    // Old, so that the janitor has something to do.
+    world
+        .execute(
+            "insert into signaling.outbox (sender, destination, payload) values ('alice', 'bob', 'old');
+             update signaling.outbox set status = 'failed', finished_at = now() - interval '2 hours',
+                    created_at = now() - interval '3 hours'",
+        )
+        .await;
     let mut worker = world
         .worker()
         .env("DATABASE_URL", &role.url)
         .env("WORKER_LOG", "info,signaling_worker=debug")
+        .env("WORKER_RETAIN", "1h")
         .start();
     worker.until_logged("worker started").await;
 
     world.insert_many(20).await;
     world.until_all_final().await;
+    world
+        .until("what is old is deleted", PATIENCE, async || {
+            world.count("payload = 'old'").await == 0
+        })
+        .await;
     // Asleep, so that the next insert rings.
     world.until_asleep().await;
     world.set_faults(&["429:count=1"]);
