@@ -11,7 +11,7 @@ use crate::outbox::{RoleKind, RoleName};
 ///
 /// worker: what `worker run` and the commands status, pause, resume, limit, retry and cancel need.
 ///
-/// reader: what becomes of messages and how each app is doing, without payloads: signaling.delivery_status, and
+/// reader: what becomes of messages and how each app is doing, without payloads: `signaling.delivery_status`, and
 /// `worker status`.
 ///
 /// Needs the rights of the schema's owner, who is the role that ran `worker migrate`. Run it again after an update:

@@ -244,7 +244,7 @@ mod tests {
                     "-- no-transaction\ncreate index concurrently numbers_n on signaling.numbers (n)",
                 ),
             ];
-            let mut connection = options.connect().await.unwrap();
+            let mut connection = connect(&options).await.unwrap();
             let mut applied = 0;
             let run = Runner::new(migrations, options.clone(), Duration::from_secs(30))
                 .run(&mut connection, |_| applied += 1)
@@ -260,7 +260,7 @@ mod tests {
             "each by one of them: {applied:?}"
         );
 
-        let mut connection = options.connect().await.unwrap();
+        let mut connection = connect(&options).await.unwrap();
         let valid: bool = sqlx::query_scalar(
             "select indisvalid from pg_index where indexrelid = 'signaling.numbers_n'::regclass",
         )

@@ -68,7 +68,9 @@ async fn can_not(connection: &mut PgConnection, statement: &str) {
     let error = try_to(connection, statement)
         .await
         .expect_err(&format!("{statement}: done"));
-    let code = error.as_database_error().and_then(|error| error.code());
+    let code = error
+        .as_database_error()
+        .and_then(sqlx::error::DatabaseError::code);
     assert_eq!(
         code.as_deref(),
         Some(INSUFFICIENT_PRIVILEGE),
