@@ -4,6 +4,7 @@ mod args;
 mod cancel;
 mod dev;
 mod enqueue;
+mod grant;
 mod limit;
 mod migrate;
 mod pause;
@@ -66,6 +67,7 @@ struct Cli {
 enum Command {
     Run(run::RunArgs),
     Migrate(migrate::MigrateArgs),
+    Grant(grant::GrantArgs),
     Status(status::StatusArgs),
     Enqueue(enqueue::EnqueueArgs),
     Pause(pause::PauseArgs),
@@ -98,6 +100,7 @@ pub fn main() -> ExitCode {
         match cli.command {
             Command::Run(args) => run::run(args).await,
             Command::Migrate(args) => migrate::run(args).await,
+            Command::Grant(args) => grant::run(args).await,
             Command::Status(args) => status::run(args).await,
             Command::Enqueue(args) => enqueue::run(args).await,
             Command::Pause(args) => pause::pause(args).await,

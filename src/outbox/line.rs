@@ -19,7 +19,8 @@ use super::errors::is_about_the_connection;
 /// What every session is told. The statements are written for indexes; a plan that was made while the table was
 /// empty would read the whole table for as long as the plan is kept, which for a queue is until the next ANALYZE.
 /// The costs that discouraged plans are given would make short statements compile with JIT. And a lock that a client
-/// sits on must not tie up a connection for as long as it likes.
+/// sits on must not tie up a connection for as long as it likes. Functions and operators are those of the system:
+/// anybody may have rights to create others in the schema `public`, which fit an argument's type better.
 macro_rules! session_settings {
     ($set:literal) => {
         concat!(
@@ -30,7 +31,9 @@ macro_rules! session_settings {
             $set,
             " jit = off; ",
             $set,
-            " lock_timeout = '2s'"
+            " lock_timeout = '2s'; ",
+            $set,
+            " search_path = pg_catalog, pg_temp"
         )
     };
 }

@@ -7,7 +7,8 @@ mod runner;
 use std::time::Duration;
 
 use sqlx::migrate::{MigrateError, Migration, MigrationType};
-use sqlx::{ConnectOptions, Connection, PgConnection, SqlSafeStr};
+use sqlx::postgres::PgConnectOptions;
+use sqlx::{ConnectOptions, Connection, Executor, PgConnection, SqlSafeStr};
 
 pub use holder::Holder;
 use holder::listed;
@@ -29,6 +30,7 @@ const MIGRATIONS: &[(i64, &str, &str)] = &[
         "lane control",
         include_str!("../../migrations/0002_lane_control.sql"),
     ),
+    (3, "roles", include_str!("../../migrations/0003_roles.sql")),
     (
         4,
         "retention",
@@ -137,7 +139,7 @@ impl Outbox {
             .clone()
             .application_name("signaling-worker migrate");
         // A connection of its own, closed whatever happens: the lock that migrators take turns by belongs to it.
-        let mut connection = options.connect().await?;
+        let mut connection = connect(&options).await?;
         let migrations = MIGRATIONS
             .iter()
             .map(|(version, description, sql)| migration(*version, description, sql))
@@ -167,6 +169,16 @@ impl Outbox {
             Some(_) => Ok(()),
         }
     }
+}
+
+/// A connection that looks for names nowhere but in the system's own schema, see `session_settings` in `line.rs`:
+/// migrations run with the rights of their owner.
+async fn connect(options: &PgConnectOptions) -> Result<PgConnection, sqlx::Error> {
+    let mut connection = options.connect().await?;
+    connection
+        .execute("set search_path = pg_catalog, pg_temp")
+        .await?;
+    Ok(connection)
 }
 
 /// The numbers of the migrations that have been run, in order.

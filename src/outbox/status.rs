@@ -104,7 +104,7 @@ impl Outbox {
             "select app, state, count(*) as rows,
                     extract(epoch from max(age) filter (where state in ('queued', 'sending', 'retrying')))::float8
                         as oldest_due_s
-             from signaling.delivery group by app, state",
+             from signaling.delivery_status group by app, state",
         )
         .persistent(false)
         .fetch_all(&mut *session)

@@ -6,10 +6,10 @@ use std::time::{Duration, Instant};
 
 use sqlx::migrate::{MigrateError, Migration, Migrator};
 use sqlx::postgres::PgConnectOptions;
-use sqlx::{AssertSqlSafe, ConnectOptions, Executor, PgConnection};
+use sqlx::{AssertSqlSafe, Executor, PgConnection};
 
 use super::holder::{Holder, holders_before, holders_of};
-use super::{Applied, SchemaError, TABLE, applied};
+use super::{Applied, SchemaError, TABLE, applied, connect};
 
 /// How long a migration waits for a lock, with others behind it; the other half of a second is for its work.
 const LOCK_TIMEOUT: Duration = Duration::from_millis(500);
@@ -173,7 +173,7 @@ impl Blocked {
             .await?;
         Ok(Self {
             pid,
-            watcher: options.connect().await?,
+            watcher: connect(options).await?,
             holders: Vec::new(),
         })
     }
@@ -244,7 +244,7 @@ mod tests {
                     "-- no-transaction\ncreate index concurrently numbers_n on signaling.numbers (n)",
                 ),
             ];
-            let mut connection = options.connect().await.unwrap();
+            let mut connection = connect(&options).await.unwrap();
             let mut applied = 0;
             let run = Runner::new(migrations, options.clone(), Duration::from_secs(30))
                 .run(&mut connection, |_| applied += 1)
@@ -260,7 +260,7 @@ mod tests {
             "each by one of them: {applied:?}"
         );
 
-        let mut connection = options.connect().await.unwrap();
+        let mut connection = connect(&options).await.unwrap();
         let valid: bool = sqlx::query_scalar(
             "select indisvalid from pg_index where indexrelid = 'signaling.numbers_n'::regclass",
         )

@@ -24,6 +24,15 @@ async fn the_help_of_each_command_has_examples() {
         ),
         (&["migrate"], &["DATABASE_URL=", "signaling"]),
         (&["status"], &["--json"]),
+        (
+            &["grant"],
+            &[
+                "grant producer",
+                "--print",
+                "takes nothing away",
+                "revoke all",
+            ],
+        ),
         (&["enqueue"], &["--stdin", "--wait-for-ack", "JSON"]),
         (&["simulate"], &["--fault", "--limit"]),
         (&["dev"], &["--messages", "Ctrl-C"]),

@@ -1,0 +1,201 @@
+//! Rights for roles: what a producer, a worker and a reader may do, and nothing else.
+
+use std::fmt;
+use std::str::FromStr;
+
+use super::{Outbox, explain};
+
+/// What a role is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RoleKind {
+    /// Inserts, reads and cancels messages.
+    Producer,
+    /// Delivers messages, and lets operators step in.
+    Worker,
+    /// Reads what becomes of messages, without their content.
+    Reader,
+}
+
+impl RoleKind {
+    /// The grants, as psql runs them where its variable `role` is set.
+    fn grants(self) -> &'static str {
+        match self {
+            Self::Producer => include_str!("grant/producer.sql"),
+            Self::Worker => include_str!("grant/worker.sql"),
+            Self::Reader => include_str!("grant/reader.sql"),
+        }
+    }
+
+    fn statements(self, role: &RoleName) -> String {
+        self.grants().replace(":\"role\"", &role.quoted())
+    }
+
+    /// The SQL that makes a role one of this kind: a transaction that may be run again.
+    pub fn script(self, role: &RoleName) -> String {
+        format!("begin;\n{}commit;\n", self.statements(role))
+    }
+}
+
+/// The name of a role that rights can be given to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RoleName(String);
+
+/// Why a text is no name of a role.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum InvalidRoleName {
+    /// Nothing, or more than Postgres keeps: it would cut the name, and mean another role.
+    #[error("a role's name has 1 to 63 bytes")]
+    Length,
+    /// Nobody could see what the printed SQL means.
+    #[error("a role's name has no control characters")]
+    ControlCharacter,
+    /// Postgres takes these for other things than a role, also in quotes.
+    #[error(
+        "`public` and `none` are no roles: name a role, such as one made by `create role shop login`"
+    )]
+    Reserved,
+}
+
+impl FromStr for RoleName {
+    type Err = InvalidRoleName;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        if !(1..=63).contains(&text.len()) {
+            return Err(InvalidRoleName::Length);
+        }
+        if text.contains(char::is_control) {
+            return Err(InvalidRoleName::ControlCharacter);
+        }
+        if ["public", "none"].contains(&text) {
+            return Err(InvalidRoleName::Reserved);
+        }
+        Ok(Self(text.to_owned()))
+    }
+}
+
+impl RoleName {
+    /// The name as an identifier of SQL.
+    fn quoted(&self) -> String {
+        format!("\"{}\"", self.0.replace('"', "\"\""))
+    }
+}
+
+impl fmt::Display for RoleName {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(&self.0)
+    }
+}
+
+/// Why rights were not given. None of them was.
+#[derive(Debug, thiserror::Error)]
+pub enum GrantError {
+    /// There is no such role.
+    #[error(
+        "there is no role {role}: create it first, with `create role {};` and a way to log in, such as a password",
+        role.quoted()
+    )]
+    NoSuchRole {
+        /// Its name.
+        role: RoleName,
+    },
+    /// Who asks may not give rights away.
+    #[error(
+        "{user} can't give rights: log in as the owner of the schema signaling, {owner}, or have its owner run what --print shows"
+    )]
+    NotTheOwner {
+        /// Who asks.
+        user: String,
+        /// Who could.
+        owner: String,
+    },
+    /// The database failed.
+    #[error("the database failed: {}", explain(.0))]
+    Database(#[from] sqlx::Error),
+}
+
+impl Outbox {
+    /// Gives a role the rights of a kind, in one transaction. What it may do beside them stays. Giving them again
+    /// changes nothing.
+    ///
+    /// # Errors
+    /// Where there is no such role, who asks may not give rights, or the database fails.
+    pub async fn grant(&self, kind: RoleKind, role: &RoleName) -> Result<(), GrantError> {
+        let mut transaction = self.line().transaction().await?;
+        // Two that write the rights of one table at once would fail. The number is this lock's name.
+        sqlx::query("select pg_advisory_xact_lock(7310596821344203)")
+            .persistent(false)
+            .execute(&mut *transaction)
+            .await?;
+        let exists: bool =
+            sqlx::query_scalar("select exists (select from pg_roles where rolname = $1)")
+                .persistent(false)
+                .bind(&role.0)
+                .fetch_one(&mut *transaction)
+                .await?;
+        if !exists {
+            return Err(GrantError::NoSuchRole { role: role.clone() });
+        }
+        // Who has a right without being allowed to pass it on is told so by a mere warning.
+        let foreign: Option<(String, String)> = sqlx::query_as(
+            "select current_user::text, pg_get_userbyid(owner)::text
+             from (select nspowner from pg_namespace where nspname = 'signaling'
+                   union select relowner from pg_class where relnamespace = 'signaling'::regnamespace
+                   union select proowner from pg_proc where pronamespace = 'signaling'::regnamespace) as owned (owner)
+             where not pg_has_role(owner, 'usage') limit 1",
+        )
+        .persistent(false)
+        .fetch_optional(&mut *transaction)
+        .await?;
+        if let Some((user, owner)) = foreign {
+            return Err(GrantError::NotTheOwner { user, owner });
+        }
+        sqlx::raw_sql(sqlx::AssertSqlSafe(kind.statements(role)))
+            .execute(&mut *transaction)
+            .await?;
+        transaction.finish().await?;
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn role(name: &str) -> RoleName {
+        name.parse().expect("a name")
+    }
+
+    #[test]
+    fn a_role_with_any_name_is_one_identifier() {
+        assert_eq!(role("shop").quoted(), r#""shop""#);
+        assert_eq!(role(r#"a"; drop--"#).quoted(), r#""a""; drop--""#);
+        assert_eq!(role("Größe 1").quoted(), r#""Größe 1""#);
+    }
+
+    #[test]
+    fn what_postgres_would_take_for_somebody_else_is_refused() {
+        for (name, why) in [
+            ("", InvalidRoleName::Length),
+            (&"x".repeat(64), InvalidRoleName::Length),
+            ("a\nb", InvalidRoleName::ControlCharacter),
+            ("public", InvalidRoleName::Reserved),
+            ("none", InvalidRoleName::Reserved),
+        ] {
+            assert_eq!(name.parse::<RoleName>(), Err(why), "{name:?}");
+        }
+        assert!("x".repeat(63).parse::<RoleName>().is_ok());
+    }
+
+    #[test]
+    fn every_statement_gives_rights_to_the_role_and_to_nobody_else() {
+        for kind in [RoleKind::Producer, RoleKind::Worker, RoleKind::Reader] {
+            let statements = kind.statements(&role("some role"));
+            for statement in statements.split(';').filter(|text| !text.trim().is_empty()) {
+                assert!(
+                    statement.trim_end().ends_with(r#"to "some role""#),
+                    "{statement}"
+                );
+            }
+        }
+    }
+}

@@ -1,0 +1,193 @@
+//! `worker grant` itself.
+
+use sqlx::AssertSqlSafe;
+
+use super::{Role, can, connect};
+use crate::harness::{Finished, Worker, World};
+
+const KINDS: [&str; 3] = ["producer", "worker", "reader"];
+
+/// Every right of a role in the schema, and whether it may pass it on.
+async fn rights(world: &World, role: &str) -> Vec<String> {
+    sqlx::query_scalar(
+        "select format('%s %s %s', what, privilege_type, is_grantable) from (
+             select 'schema ' || nspname, nspacl from pg_namespace
+             union all select oid::regclass::text, relacl from pg_class
+             union all select attrelid::regclass || '.' || attname, attacl from pg_attribute
+             union all select oid::regprocedure::text, proacl from pg_proc) as object (what, acl)
+         cross join lateral aclexplode(acl)
+         where grantee = (select oid from pg_roles where rolname = $1) order by 1",
+    )
+    .bind(role)
+    .fetch_all(&world.pool)
+    .await
+    .expect("rights")
+}
+
+async fn grant(world: &World, arguments: &[&str]) -> Finished {
+    world
+        .command(&["grant"])
+        .arg(arguments[0])
+        .arg(arguments[1])
+        .finish()
+        .await
+}
+
+async fn printed(kind: &str, role: &str) -> String {
+    let printed = Worker::new(&["grant", "--print", kind, role])
+        .finish()
+        .await;
+    assert_eq!(printed.code, Some(0), "{printed:?}");
+    printed.stdout
+}
+
+#[tokio::test]
+async fn the_sql_that_is_printed_without_a_database_gives_the_same_rights_as_the_command() {
+    let world = World::new().await;
+    for kind in KINDS {
+        let by_command = Role::granted(&world, kind).await;
+        let by_hand = Role::new(&world, &format!("{kind}_by_hand")).await;
+        let mut owner = connect(&world.url).await;
+        let script = printed(kind, &by_hand.name).await;
+        can(&mut owner, &script).await;
+        let expected = rights(&world, &by_command.name).await;
+        assert!(expected.len() > 3, "{expected:?}");
+        assert_eq!(rights(&world, &by_hand.name).await, expected);
+        assert!(
+            expected.iter().all(|right| right.ends_with(" f")),
+            "{expected:?}"
+        );
+
+        // Again changes nothing, either way.
+        can(&mut owner, &script).await;
+        let again = grant(&world, &[kind, &by_command.name]).await;
+        assert_eq!(again.code, Some(0), "{again:?}");
+        assert!(
+            again
+                .stdout
+                .contains(&format!("{} is a {kind}: it may", by_command.name)),
+            "{again:?}"
+        );
+        assert_eq!(rights(&world, &by_hand.name).await, expected);
+        assert_eq!(rights(&world, &by_command.name).await, expected);
+    }
+}
+
+#[tokio::test]
+async fn a_role_may_have_any_name_and_its_name_is_never_sql() {
+    let world = World::new().await;
+    let database: String = world.ask("select current_database()::text").await;
+    let name = format!(r#"a "b"; drop schema signaling cascade; -- {database}"#);
+    let quoted = format!("\"{}\"", name.replace('"', "\"\""));
+    world.execute(&format!("create role {quoted}")).await;
+    let granted = grant(&world, &["reader", &name]).await;
+    assert_eq!(granted.code, Some(0), "{granted:?}");
+    let by_command = rights(&world, &name).await;
+    assert!(!by_command.is_empty());
+    world
+        .execute(&format!(
+            "drop owned by {quoted}; {}",
+            printed("reader", &name).await
+        ))
+        .await;
+    assert_eq!(rights(&world, &name).await, by_command);
+}
+
+#[tokio::test]
+async fn a_role_that_can_not_be_given_rights_is_refused_with_what_to_do() {
+    let world = World::new().await;
+    for (role, code, phrase) in [
+        (
+            "nobody_of_that_name",
+            1,
+            "create role \"nobody_of_that_name\"",
+        ),
+        ("Postgres", 1, "there is no role Postgres"),
+        ("public", 2, "no roles"),
+        ("none", 2, "no roles"),
+        ("", 2, "1 to 63 bytes"),
+        (&"x".repeat(64), 2, "1 to 63 bytes"),
+        ("two\nlines", 2, "no control characters"),
+    ] {
+        let refused = grant(&world, &["producer", role]).await;
+        assert_eq!(refused.code, Some(code), "{role:?}: {refused:?}");
+        assert!(refused.stderr.contains(phrase), "{role:?}: {refused:?}");
+    }
+    let unknown = grant(&world, &["owner", "postgres"]).await;
+    assert_eq!(unknown.code, Some(2), "{unknown:?}");
+    assert!(
+        unknown.stderr.contains("producer, worker, reader"),
+        "{unknown:?}"
+    );
+}
+
+#[tokio::test]
+async fn who_does_not_own_the_schema_can_not_give_rights_and_learns_who_can() {
+    let world = World::new().await;
+    let worker = Role::granted(&world, "worker").await;
+    let reader = Role::new(&world, "reader").await;
+    let refused = grant_as(&worker, &world, &reader).await;
+    assert_eq!(refused.code, Some(1), "{refused:?}");
+    assert!(
+        refused
+            .stderr
+            .contains("owner of the schema signaling, postgres"),
+        "{refused:?}"
+    );
+    assert_eq!(rights(&world, &reader.name).await, [""; 0]);
+}
+
+async fn grant_as(who: &Role, world: &World, role: &Role) -> Finished {
+    world
+        .command(&["grant", "reader", &role.name])
+        .env("DATABASE_URL", &who.url)
+        .finish()
+        .await
+}
+
+#[tokio::test]
+async fn grants_that_are_made_at_once_all_succeed() {
+    let world = World::new().await;
+    let mut running = Vec::new();
+    for number in 0..6 {
+        let kind = KINDS[number % KINDS.len()];
+        let role = Role::new(&world, &format!("{kind}_{number}")).await;
+        running.push((world.command(&["grant", kind, &role.name]).start(), role));
+    }
+    for (mut command, role) in running {
+        assert_eq!(
+            command.wait_exit().await,
+            Some(0),
+            "{}",
+            command.stderr.text()
+        );
+        assert!(rights(&world, &role.name).await.len() > 3, "{}", role.name);
+    }
+}
+
+#[tokio::test]
+async fn rights_suffice_where_everybody_has_been_stripped_of_theirs() {
+    let world = World::new().await;
+    world
+        .execute(
+            "revoke all on all functions in schema signaling from public; revoke all on schema public from public",
+        )
+        .await;
+    super::open_lane(&world).await;
+    for kind in ["worker", "reader"] {
+        let role = Role::granted(&world, kind).await;
+        let status = world
+            .command(&["status"])
+            .env("DATABASE_URL", &role.url)
+            .finish()
+            .await;
+        assert_eq!(status.code, Some(0), "{kind}: {status:?}");
+    }
+    let worker = Role::granted(&world, "producer").await;
+    let insert =
+        "insert into signaling.outbox (sender, destination, payload) values ('a', 'b', 'x')";
+    sqlx::query(AssertSqlSafe(insert.to_owned()))
+        .execute(&mut worker.connect().await)
+        .await
+        .expect("inserted");
+}

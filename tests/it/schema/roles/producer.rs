@@ -1,0 +1,142 @@
+//! A producer.
+
+use super::{
+    Role, ask, can, can_not, can_not_harm_the_schema, columns, open_lane, waiting_message,
+};
+use crate::harness::World;
+
+/// The table in README.md.
+const PRODUCERS_COLUMNS: [&str; 14] = [
+    "app",
+    "sender",
+    "destination",
+    "channel_name",
+    "payload",
+    "wait_for_ack",
+    "enable_offline_messaging",
+    "enable_historical_messaging",
+    "due_at",
+    "expires_at",
+    "max_attempts",
+    "at_most_once",
+    "dedupe_key",
+    "traceparent",
+];
+
+#[tokio::test]
+async fn a_producer_inserts_reads_and_cancels_messages_and_they_are_delivered() {
+    let world = World::new().await;
+    let mut producer = Role::granted(&world, "producer").await.connect().await;
+    let _worker = world.worker().start();
+    world.until_asleep().await;
+
+    let insert = "insert into signaling.outbox (sender, destination, payload, dedupe_key)
+                  values ('alice', 'bob', 'hello', 'once')";
+    let id: i64 = ask(&mut producer, &format!("{insert} returning id")).await;
+    assert_eq!(world.until_final(id).await.status, "message_sent");
+    for on_conflict in [
+        "on conflict do nothing",
+        "on conflict (app, dedupe_key) where dedupe_key is not null do nothing",
+    ] {
+        let repeated: Option<i64> = sqlx::query_scalar(sqlx::AssertSqlSafe(format!(
+            "{insert} {on_conflict} returning id"
+        )))
+        .fetch_optional(&mut producer)
+        .await
+        .expect("no error");
+        assert_eq!(repeated, None);
+    }
+    let values = PRODUCERS_COLUMNS.map(|column| match column {
+        "sender" | "destination" | "payload" => "'x'",
+        _ => "default",
+    });
+    can(
+        &mut producer,
+        &format!(
+            "insert into signaling.outbox ({}) values ({})",
+            PRODUCERS_COLUMNS.join(", "),
+            values.join(", ")
+        ),
+    )
+    .await;
+
+    let status: String = ask(
+        &mut producer,
+        &format!("select status from signaling.outbox where id = {id}"),
+    )
+    .await;
+    assert_eq!(status, "message_sent");
+    for relation in ["outbox", "attempt", "delivery", "delivery_status"] {
+        can(
+            &mut producer,
+            &format!("select * from signaling.{relation}"),
+        )
+        .await;
+    }
+
+    let waiting = waiting_message(&world).await;
+    let cancel = format!("select signaling.cancel({waiting})");
+    assert!(ask::<bool>(&mut producer, &cancel).await);
+    assert!(!ask::<bool>(&mut producer, &cancel).await);
+    assert_eq!(world.row(waiting).await.status, "cancelled");
+}
+
+#[tokio::test]
+async fn the_command_that_enqueues_needs_a_producer_and_no_more() {
+    let world = World::new().await;
+    for (kind, code) in [("producer", 0), ("worker", 1), ("reader", 1)] {
+        let role = Role::granted(&world, kind).await;
+        let enqueued = world
+            .command(&["enqueue", "--sender=a", "--destination=b", "--payload=x"])
+            .env("DATABASE_URL", &role.url)
+            .finish()
+            .await;
+        assert_eq!(enqueued.code, Some(code), "{kind}: {enqueued:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_producer_can_not_touch_the_workers_columns_the_lane_or_a_message_that_is_inserted() {
+    let world = World::new().await;
+    open_lane(&world).await;
+    let id = waiting_message(&world).await;
+    let mut producer = Role::granted(&world, "producer").await.connect().await;
+    for column in columns(&world, "signaling.outbox").await {
+        can_not(
+            &mut producer,
+            &format!("update signaling.outbox set {column} = default where id = {id}"),
+        )
+        .await;
+        if !PRODUCERS_COLUMNS.contains(&column.as_str()) {
+            can_not(
+                &mut producer,
+                &format!(
+                    "insert into signaling.outbox (sender, destination, payload, {column})
+                     values ('alice', 'bob', 'x', default)"
+                ),
+            )
+            .await;
+        }
+    }
+    for statement in [
+        "insert into signaling.outbox (sender, destination, payload) values ('alice', 'bob', 'x')
+         on conflict (id) do update set payload = 'y'",
+        "select * from signaling.outbox for update",
+        "select * from signaling.outbox for key share",
+        "insert into signaling.attempt (message_id, attempt, outcome) values (1, 1, 'retry')",
+        "update signaling.attempt set error = null",
+        "select * from signaling.lane",
+        "update signaling.lane set paused_at = null",
+        "insert into signaling.lane (app, limit_per_s, configured_per_s, rate_per_s) values ('x', 1, 1, 1)",
+        "select * from signaling.schema_migrations",
+        "select signaling.pause('default')",
+        "select signaling.resume('default')",
+        "select signaling.set_limit('default', 1)",
+        "select signaling.retry('default')",
+        "select signaling.retry('default', dry_run => true)",
+    ] {
+        can_not(&mut producer, statement).await;
+    }
+    can_not_harm_the_schema(&world, &mut producer).await;
+    assert_eq!(world.row(id).await.status, "pending");
+}

@@ -1,0 +1,96 @@
+//! A reader.
+
+use super::{
+    Role, ask, can, can_not, can_not_harm_the_schema, columns, open_lane, waiting_message,
+};
+use crate::harness::World;
+
+/// What producers write, or may make of what they write.
+const CONTENT: [&str; 3] = ["payload", "dedupe_key", "traceparent"];
+
+#[tokio::test]
+async fn a_reader_sees_statuses_attempts_and_lanes() {
+    let world = World::new().await;
+    let role = Role::granted(&world, "reader").await;
+    open_lane(&world).await;
+    let id = waiting_message(&world).await;
+    let mut reader = role.connect().await;
+    let state: String = ask(
+        &mut reader,
+        &format!("select state from signaling.delivery_status where id = {id}"),
+    )
+    .await;
+    assert_eq!(state, "scheduled");
+    for statement in [
+        "select * from signaling.delivery_status",
+        "select * from signaling.attempt",
+        "select * from signaling.lane",
+        "select app, error, count(*) from signaling.outbox where status = 'failed' group by app, error",
+        "select * from signaling.calls('default', now() - interval '1 hour', now())",
+        "select signaling.peak_rate(app, now() - interval '1 hour', now()) from signaling.lane",
+        "select signaling.present_rate(rate_per_s, rate_at, limit_per_s, now()) from signaling.lane",
+    ] {
+        can(&mut reader, statement).await;
+    }
+    let status = world
+        .command(&["status"])
+        .env("DATABASE_URL", &role.url)
+        .finish()
+        .await;
+    assert_eq!(status.code, Some(0), "{status:?}");
+    assert!(status.stdout.contains("1 scheduled"), "{status:?}");
+}
+
+#[tokio::test]
+async fn a_reader_sees_no_content_and_changes_nothing() {
+    let world = World::new().await;
+    open_lane(&world).await;
+    let id = waiting_message(&world).await;
+    let mut reader = Role::granted(&world, "reader").await.connect().await;
+    for column in CONTENT {
+        can_not(
+            &mut reader,
+            &format!("select {column} from signaling.outbox"),
+        )
+        .await;
+        can_not(
+            &mut reader,
+            &format!("select from signaling.outbox where {column} like 'h%'"),
+        )
+        .await;
+        let shown = columns(&world, "signaling.delivery_status").await;
+        assert!(!shown.contains(&column.to_owned()), "{column}");
+    }
+    for statement in [
+        "select * from signaling.outbox",
+        "select outbox from signaling.outbox",
+        "select count(outbox) from signaling.outbox",
+        "table signaling.delivery",
+        "select payload from signaling.delivery",
+        "copy signaling.outbox to stdout",
+        "insert into signaling.outbox (sender, destination, payload) values ('alice', 'bob', 'x')",
+        "insert into signaling.attempt (message_id, attempt, outcome) values (1, 1, 'retry')",
+        "select id from signaling.outbox for update",
+        "select app from signaling.lane for share",
+        "update signaling.delivery_status set status = 'pending'",
+        "delete from signaling.delivery_status",
+        "select signaling.pause('default')",
+        "select signaling.resume('default')",
+        "select signaling.set_limit('default', 1)",
+        "select signaling.retry('default', dry_run => true)",
+    ] {
+        can_not(&mut reader, statement).await;
+    }
+    can_not(&mut reader, &format!("select signaling.cancel({id})")).await;
+    for table in ["signaling.outbox", "signaling.lane", "signaling.attempt"] {
+        for column in columns(&world, table).await {
+            can_not(
+                &mut reader,
+                &format!("update {table} set {column} = default"),
+            )
+            .await;
+        }
+    }
+    can_not_harm_the_schema(&world, &mut reader).await;
+    assert_eq!(world.row(id).await.status, "pending");
+}

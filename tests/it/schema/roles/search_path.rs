@@ -1,0 +1,279 @@
+//! Games with names: somebody has functions, operators, types and tables of their own, named like those that are meant.
+
+use serde_json::json;
+use sqlx::{AssertSqlSafe, PgConnection};
+
+use super::{Role, ask, can, can_not, connect, list, open_lane, waiting_message};
+use crate::harness::{PATIENCE, Postgres, Worker, World, peer};
+
+/// Everything that a function of the schema, a trigger or the worker might name, in a schema `{evil}` that its owner
+/// has put there: whatever of it is executed leaves a line in `{evil}.loot`.
+const TRAPS: &str = "
+    create table {evil}.loot (what text, as_whom text);
+    grant insert, select on {evil}.loot to public;
+    create function {evil}.catch(what text) returns void language sql
+        as $$ insert into {evil}.loot values (what, current_user) $$;
+    create function {evil}.clock_timestamp() returns timestamptz language sql
+        as $$ select {evil}.catch('clock_timestamp'); select pg_catalog.clock_timestamp() $$;
+    create function {evil}.pg_notify(text, text) returns void language sql
+        as $$ select {evil}.catch('pg_notify') $$;
+    create function {evil}.power(integer, integer) returns double precision language sql
+        as $$ select {evil}.catch('power(integer)'); select pg_catalog.power($1::float8, $2::float8) $$;
+    create function {evil}.power(numeric, double precision) returns double precision language sql
+        as $$ select {evil}.catch('power(numeric)'); select pg_catalog.power($1::float8, $2) $$;
+    create function {evil}.equals(text, text) returns boolean language sql
+        as $$ select {evil}.catch('='); select $1 operator(pg_catalog.=) $2 $$;
+    create operator {evil}.= (leftarg = text, rightarg = text, function = {evil}.equals);
+    create function {evil}.times(bigint, double precision) returns double precision language sql
+        as $$ select {evil}.catch('*'); select $1::float8 operator(pg_catalog.*) $2 $$;
+    create operator {evil}.* (leftarg = bigint, rightarg = double precision, function = {evil}.times);
+    create function {evil}.equals(oid, integer) returns boolean language sql
+        as $$ select {evil}.catch('= of an oid'); select $1 operator(pg_catalog.=) $2::oid $$;
+    create operator {evil}.= (leftarg = oid, rightarg = integer, function = {evil}.equals);
+    create function {evil}.is_fine(text) returns boolean language sql
+        as $$ select {evil}.catch('a type'); select true $$;";
+
+/// The same names where a session looks first, if it is not told otherwise.
+const TEMPORARY_TRAPS: &str = "
+    create table if not exists evil.outbox (like signaling.outbox);
+    create table if not exists evil.lane (like signaling.lane);
+    create temp table outbox (like signaling.outbox);
+    create temp table lane (like signaling.lane);
+    create temp table inserted (app text);
+    insert into lane (app, limit_per_s, configured_per_s, rate_per_s, bell_until, next_slot_at, hold_probes, rate_at)
+        values ('fake', 1, 1, 1, 'infinity', now(), 0, now());
+    insert into inserted values ('fake');
+    create domain pg_temp.timestamptz as pg_catalog.timestamptz check ({evil}.is_fine('timestamptz'));
+    create domain pg_temp.text as pg_catalog.text check ({evil}.is_fine('text'));";
+
+/// Calls every function that somebody may call, and inserts.
+const EVERYTHING: [&str; 11] = [
+    "insert into signaling.outbox (sender, destination, payload) values ('alice', 'bob', 'x')",
+    "select signaling.pause('default', 'why')",
+    "select signaling.resume('default')",
+    "select signaling.set_limit('default', 7)",
+    "select signaling.set_limit('default', null)",
+    "select signaling.retry('default', array['cancelled'], error_like => '%', dry_run => true)",
+    "select signaling.retry('default', array['cancelled'])",
+    "select * from signaling.calls('default', '2020-01-01', '2040-01-01')",
+    "select signaling.peak_rate('default', '2020-01-01', '2040-01-01')",
+    "select signaling.present_rate(1, '2020-01-01', 9, '2030-01-01'), signaling.slot_rate(5)",
+    "select * from signaling.delivery_status",
+];
+
+async fn set_traps(connection: &mut PgConnection, evil: &str) {
+    can(connection, &TRAPS.replace("{evil}", evil)).await;
+}
+
+async fn loot(world: &World, evil: &str) -> Vec<(String, String)> {
+    sqlx::query_as(AssertSqlSafe(format!(
+        "select what, as_whom from {evil}.loot"
+    )))
+    .fetch_all(&world.pool)
+    .await
+    .expect("what was caught")
+}
+
+async fn call_everything(connection: &mut PgConnection, waiting: i64) {
+    for statement in EVERYTHING {
+        can(connection, statement).await;
+    }
+    let cancel = format!("select signaling.cancel({waiting})");
+    assert!(ask::<bool>(connection, &cancel).await, "{waiting}");
+}
+
+#[tokio::test]
+async fn no_function_looks_for_a_name_where_a_caller_may_have_put_it() {
+    let world = World::new().await;
+    open_lane(&world).await;
+    world
+        .execute("update signaling.lane set bell_until = clock_timestamp() + interval '1 hour'")
+        .await;
+    let attacker = Role::granted(&world, "producer").await;
+    let granted = world
+        .command(&["grant", "worker", &attacker.name])
+        .finish()
+        .await;
+    assert_eq!(granted.code, Some(0), "{granted:?}");
+    world
+        .execute(&format!(
+            "create schema evil authorization {}; grant usage on schema evil to public",
+            attacker.name
+        ))
+        .await;
+    let mut session = attacker.connect().await;
+    set_traps(&mut session, "evil").await;
+
+    // In the attacker's own session, and in that of a superuser who has been talked into the same settings.
+    for mut session in [session, connect(&world.url).await] {
+        can(&mut session, &TEMPORARY_TRAPS.replace("{evil}", "evil")).await;
+        can(
+            &mut session,
+            "set search_path = evil, pg_temp, signaling, pg_catalog",
+        )
+        .await;
+        let waiting = waiting_message(&world).await;
+        call_everything(&mut session, waiting).await;
+        assert_eq!(loot(&world, "evil").await, []);
+
+        // The traps work: statements that are not the schema's step into them.
+        can(
+            &mut session,
+            "select clock_timestamp(), 'a'::pg_catalog.text = 'a'::pg_catalog.text, 'x'::text",
+        )
+        .await;
+        assert_eq!(loot(&world, "evil").await.len(), 3);
+        world.execute("delete from evil.loot").await;
+    }
+    assert_eq!(
+        world.ask::<i64>("select count(*) from evil.outbox").await,
+        0
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_worker_executes_nothing_of_a_schema_in_which_others_may_create() {
+    let world = World::new().await;
+    let role = Role::granted(&world, "worker").await;
+    let attacker = Role::new(&world, "attacker").await;
+    // As it is by default up to Postgres 14.
+    world
+        .execute("grant create on schema public to public")
+        .await;
+    set_traps(&mut attacker.connect().await, "public").await;
+
+    // The traps work: this fits the types of the arguments better than what the system has.
+    let mut session = role.connect().await;
+    can(&mut session, "select power(2, 3), 2::bigint * power(2, 3)").await;
+    let caught = loot(&world, "public").await;
+    assert!(caught.len() >= 2, "{caught:?}");
+    assert!(
+        caught.iter().all(|(_, as_whom)| *as_whom == role.name),
+        "{caught:?}"
+    );
+    world.execute("delete from public.loot").await;
+
+    let mut worker = world.worker().env("DATABASE_URL", &role.url).start();
+    world.set_faults(&["500"]);
+    world.insert_many(20).await;
+    world
+        .until("the lane is held", PATIENCE, async || {
+            world
+                .ask("select exists (select from signaling.lane where hold_probes > 1)")
+                .await
+        })
+        .await;
+    world.set_faults(&["429:count=1"]);
+    let last = world.insert(peer(json!({}))).await;
+    assert_eq!(world.until_final(last).await.status, "message_sent");
+    world.until_all_final().await;
+    for arguments in [
+        &["status"][..],
+        &["pause", "default"],
+        &["resume", "default"],
+        &["retry"],
+    ] {
+        let finished = world
+            .command(arguments)
+            .env("DATABASE_URL", &role.url)
+            .finish()
+            .await;
+        assert_eq!(finished.code, Some(0), "{finished:?}");
+    }
+    worker.stop().await;
+    assert_eq!(loot(&world, "public").await, []);
+}
+
+#[tokio::test]
+async fn a_migration_executes_nothing_of_a_schema_in_which_others_may_create() {
+    let world = World::new().await;
+    let attacker = Role::new(&world, "attacker").await;
+    let url = Postgres::shared().await.empty_database().await;
+    let mut owner = connect(&url).await;
+    can(
+        &mut owner,
+        &format!(
+            "grant create on schema public to public; set role {}",
+            attacker.name
+        ),
+    )
+    .await;
+    set_traps(&mut owner, "public").await;
+    can(&mut owner, "reset role").await;
+    let migrated = Worker::new(&["migrate"])
+        .env("DATABASE_URL", &url)
+        .finish()
+        .await;
+    assert_eq!(migrated.code, Some(0), "{migrated:?}");
+    let count = "select count(*) from public.loot";
+    assert_eq!(ask::<i64>(&mut owner, count).await, 0);
+
+    // The traps work.
+    can(&mut owner, "select 0::oid = 0").await;
+    assert_eq!(ask::<i64>(&mut owner, count).await, 1);
+}
+
+#[tokio::test]
+async fn nobody_can_have_the_doorbell_evaluate_a_cast_of_theirs_with_its_owners_rights() {
+    let world = World::new().await;
+    open_lane(&world).await;
+    world
+        .execute("update signaling.lane set bell_until = clock_timestamp() + interval '1 hour'")
+        .await;
+    let ring = "
+        create type pg_temp.label as enum ('default');
+        create temp table loot (as_whom pg_catalog.text);
+        create function pg_temp.catch(pg_temp.label) returns pg_catalog.text language plpgsql
+            as $$ begin insert into pg_temp.loot values (current_user); return 'default'; end $$;
+        create cast (pg_temp.label as pg_catalog.text) with function pg_temp.catch(pg_temp.label) as implicit;
+        create temp table bait (app pg_temp.label);";
+    let trigger = "
+        create trigger ring after insert on bait referencing new table as inserted
+            for each statement execute function signaling.ring_bell()";
+    let snap = "insert into bait values ('default')";
+
+    for kind in ["producer", "worker", "reader"] {
+        let mut session = Role::granted(&world, kind).await.connect().await;
+        can(&mut session, ring).await;
+        can_not(&mut session, trigger).await;
+    }
+    // With the right to call it, it would be done: the trap works.
+    let attacker = Role::new(&world, "attacker").await;
+    world
+        .execute(&format!(
+            "grant usage on schema signaling to {name}; grant execute on function signaling.ring_bell to {name}",
+            name = attacker.name
+        ))
+        .await;
+    let mut session = attacker.connect().await;
+    can(&mut session, &format!("{ring} {trigger}")).await;
+    can(
+        &mut session,
+        &format!("grant all on loot to public; {snap}"),
+    )
+    .await;
+    let as_whom: String = ask(&mut session, "select min(as_whom)::text from loot").await;
+    assert_eq!(as_whom, "postgres");
+}
+
+#[tokio::test]
+async fn every_function_says_where_it_looks_for_names_and_none_lends_its_owners_rights_to_everybody()
+ {
+    let world = World::new().await;
+    let functions = list(
+        &world,
+        "select format('%s: %s%s', oid::regprocedure,
+                       case when 'search_path=pg_catalog, pg_temp' = any (proconfig) then '' else 'no search_path' end,
+                       case when (prosecdef or provolatile = 'v' and prorettype <> 'void'::regtype and prorettype <> 'trigger'::regtype)
+                                 and has_function_privilege('public', oid, 'execute')
+                            then ', everybody may call it' else '' end)
+         from pg_proc where pronamespace = 'signaling'::regnamespace",
+    )
+    .await;
+    assert!(functions.len() >= 12, "{functions:#?}");
+    let wrong: Vec<_> = functions
+        .iter()
+        .filter(|line| !line.ends_with(": "))
+        .collect();
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}
