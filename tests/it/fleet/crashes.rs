@@ -224,3 +224,27 @@ async fn a_dead_workers_message_that_expires_meanwhile_says_that_it_may_have_bee
         .collect();
     assert_eq!(outcomes, [(1, "lost".to_owned())]);
 }
+
+#[tokio::test]
+async fn a_dead_workers_message_that_is_cancelled_says_that_it_may_have_been_called() {
+    let world = World::new().await;
+    world.set_faults(&["hang"]);
+    let id = world.insert(peer(json!({}))).await;
+    let mut victim = short_lease(&world, "victim").start();
+    world.until_accepted(1).await;
+    victim.kill().await;
+    let cancel = format!("select signaling.cancel({id})");
+    assert!(
+        !world.ask::<bool>(&cancel).await,
+        "its lease is not over: it may be called at this moment"
+    );
+    world
+        .until("its lease is over", PATIENCE, async || {
+            world.ask(&cancel).await
+        })
+        .await;
+    let row = world.row(id).await;
+    assert_eq!((row.status.as_str(), row.attempts), ("cancelled", 1));
+    assert!(row.error.expect("why").contains("not known"));
+    assert_eq!(world.attempts(id).await[0].outcome, "lost");
+}
