@@ -1,5 +1,6 @@
 //! One process of the fleet: a lane for each app, a recorder for all of them, and an ordered end.
 
+mod contact;
 mod delivery;
 mod doorman;
 mod health;

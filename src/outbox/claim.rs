@@ -25,6 +25,8 @@ pub struct ClaimRequest<'a> {
     pub lease: Duration,
     /// Who takes them, for people.
     pub claimed_by: &'a str,
+    /// Before when a lease must have ended for its row to count as lost; none if any will do.
+    pub lost_before: Option<DbTime>,
     /// Whether this worker hears the bell, and so wants it rung while there is nothing to take.
     pub bell: bool,
 }
@@ -144,6 +146,7 @@ impl Outbox {
                     .bind(claim_id)
                     .bind(request.claimed_by)
                     .bind(request.bell)
+                    .bind(or_never(request.lost_before))
                     .fetch_all(&mut **session);
                 let timed: (Vec<ClaimRow>, _, _) = timed(statement).await?;
                 Ok(timed)
@@ -265,6 +268,13 @@ fn message(
         payload: Payload::new(payload)?,
         enable_historical_messaging,
     })
+}
+
+/// A time for a parameter; none is later than any.
+pub(super) fn or_never(at: Option<DbTime>) -> OffsetDateTime {
+    // The year 9999, which every driver can write.
+    const NEVER: DbTime = DbTime::from_micros(253_370_764_800_000_000);
+    at.unwrap_or(NEVER).into()
 }
 
 pub(super) fn micros(duration: Duration) -> i64 {

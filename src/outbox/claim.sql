@@ -1,6 +1,7 @@
 -- Takes due rows of one app, each with a send slot, for as long as the lease.
 -- $1 app, $2 rows at most, $3 horizon in µs, $4 lease in µs, $5 claim_id, $6 claimed_by,
--- $7 whether this worker wants the bell rung while it sleeps.
+-- $7 whether this worker wants the bell rung while it sleeps, $8 before when a lease must have ended for its row to
+-- count as lost.
 with
 -- The lane's row stays locked until this statement ends: slots are given out one claim at a time, fleet-wide.
 lane as materialized (
@@ -35,7 +36,7 @@ reserved as materialized (
     select count(*) as slots from (
         select from signaling.outbox
         where app = $1 and status = 'pending' and (sent_at is not null or claim_id is not null)
-          and due_at <= (select at from budget)
+          and due_at <= (select at from budget) and (claim_id is null or due_at <= $8)
         limit (select floor(slots * 0.2 + random())::bigint from budget)) as again
 ),
 fresh as materialized (
@@ -51,7 +52,7 @@ again as materialized (
     select id, due_at, expires_at, at_most_once, claim_id, claimed_by, attempts
     from signaling.outbox
     where app = $1 and status = 'pending' and (sent_at is not null or claim_id is not null)
-      and due_at <= (select at from budget)
+      and due_at <= (select at from budget) and (claim_id is null or due_at <= $8)
     order by due_at, id
     limit (select budget.slots - (select count(*) from fresh) from budget)
     for no key update skip locked

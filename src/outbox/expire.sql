@@ -1,11 +1,11 @@
 -- Ends an app's rows whose time is over while nobody claims them: they wait for a later time, or in a lane that is held.
--- $1 app.
+-- $1 app, $2 before when a lease must have ended for its row to count as lost.
 with
 over as materialized (
     select id, attempts, at_most_once, claimed_by, claim_id is not null as lost
     from signaling.outbox
     where app = $1 and status = 'pending' and expires_at <= clock_timestamp()
-      and (claim_id is null or due_at <= clock_timestamp())
+      and (claim_id is null or due_at <= least(clock_timestamp(), $2))
     order by expires_at limit 1000
     for no key update skip locked
 ),

@@ -6,7 +6,7 @@ use sqlx::FromRow;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::claim::micros;
+use super::claim::{micros, or_never};
 use super::{Hold, Outbox, timed};
 use crate::pace::clock::ClockReading;
 use crate::pace::{DbTime, HORIZON};
@@ -156,12 +156,13 @@ impl Outbox {
     ///
     /// # Errors
     /// Where the database fails.
-    pub async fn expire(&self, app: &str) -> Result<i64, sqlx::Error> {
+    pub async fn expire(&self, app: &str, lost_before: Option<DbTime>) -> Result<i64, sqlx::Error> {
         self.line()
             .run(async |session| {
                 sqlx::query_scalar(include_str!("expire.sql"))
                     .persistent(session.keeps_statements())
                     .bind(app)
+                    .bind(or_never(lost_before))
                     .fetch_one(&mut **session)
                     .await
             })

@@ -1,13 +1,14 @@
 //! The lane of one app: what its loop and its deliveries share.
 
 use std::sync::atomic::AtomicBool;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio::sync::{Notify, Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
+use super::contact::Contact;
 use super::health::{Health, Verdict};
 use crate::config::Timing;
 use crate::outbox::{Claimed, HoldKind, Outbox, explain};
@@ -48,6 +49,7 @@ pub(super) struct Lane {
     /// Orders what this process does to the lane's row.
     steering: tokio::sync::Mutex<()>,
     pub(super) health: Health,
+    contact: Mutex<Contact>,
     shutdown: CancellationToken,
 }
 
@@ -70,6 +72,7 @@ impl Lane {
             wave: Mutex::new(shutdown.child_token()),
             steering: tokio::sync::Mutex::default(),
             health: Health::default(),
+            contact: Mutex::default(),
             shutdown: shutdown.clone(),
         }
     }
@@ -77,6 +80,11 @@ impl Lane {
     /// Messages between their claim and their record.
     pub(super) fn in_flight(&self) -> usize {
         self.max_in_flight - self.room.available_permits()
+    }
+
+    /// How it fares with the database.
+    pub(super) fn contact(&self) -> MutexGuard<'_, Contact> {
+        self.contact.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Wakes the loop: something is due.

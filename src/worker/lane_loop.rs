@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -115,11 +115,16 @@ impl LaneLoop {
             rows,
             lease: shared.timing.lease,
             claimed_by: &shared.name,
+            lost_before: self.lane.contact().lost_before(),
             bell: shared.listening.load(Ordering::Relaxed),
         };
         let batch = match shared.outbox.claim(&request).await {
-            Ok(batch) => batch,
+            Ok(batch) => {
+                self.lane.contact().answered(batch.at, Instant::now());
+                batch
+            }
             Err(error) => {
+                self.lane.contact().failed();
                 if may_have_happened(&error) {
                     self.unheard.add(request.claim_id, request.lease);
                 }

@@ -123,7 +123,9 @@ impl Rest {
         if now >= self.next_expiry {
             self.next_expiry = now + EXPIRE_EVERY;
             // An error here shows again in the claim, which deals with it.
-            self.lane.shared.outbox.expire(&self.lane.app).await.ok();
+            let lost_before = self.lane.contact().lost_before();
+            let outbox = &self.lane.shared.outbox;
+            outbox.expire(&self.lane.app, lost_before).await.ok();
         }
     }
 

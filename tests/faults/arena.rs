@@ -89,6 +89,10 @@ impl Arena {
         let longest_stall = self.stalls.take_longest();
         let busiest_second =
             verdict::judge_pace(&self.world, &round, calls_before, longest_stall).await;
+        assert!(
+            account.has_no_repeats() || !fault.is_the_same_for_all(),
+            "{round}: every outcome was known, and could be recorded at last: {account}"
+        );
         println!(
             "{fault:?}: {account}, {busiest_second} calls in the busiest second; all workers back after {:.1} s",
             recovered_after.as_secs_f64()

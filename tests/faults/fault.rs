@@ -74,6 +74,15 @@ impl Fault {
         Self::ApiFailsAndConnectionsAreTerminated,
     ];
 
+    /// Whether all workers go through the same at the same time, and none loses what it knows: then nothing is called
+    /// twice, however long it lasts.
+    pub(crate) fn is_the_same_for_all(self) -> bool {
+        matches!(
+            self,
+            Self::ClocksStep | Self::PostgresCrashes | Self::ReadOnly
+        )
+    }
+
     /// Lets it happen for that long, and mends it.
     pub(crate) async fn happen(self, arena: &mut Arena, rng: &mut StdRng, lasting: Duration) {
         match self {

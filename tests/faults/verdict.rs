@@ -17,6 +17,12 @@ pub(crate) struct Account {
     unknown: usize,
 }
 
+impl Account {
+    pub(crate) fn has_no_repeats(&self) -> bool {
+        self.repeated == 0 && self.unknown == 0
+    }
+}
+
 impl fmt::Display for Account {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(

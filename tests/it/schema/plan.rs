@@ -11,7 +11,7 @@ const SESSION: &str = include_str!("../../../src/outbox/line.rs");
 async fn plan(connection: &mut PgConnection, cache_mode: &str) -> String {
     let explain = format!(
         "set plan_cache_mode = {cache_mode};
-         explain execute claim ('default', 100, 150000, 30000000, 'c0ffee00-0000-4000-8000-000000000000', 'me', true)"
+         explain execute claim ('default', 100, 150000, 30000000, 'c0ffee00-0000-4000-8000-000000000000', 'me', true, 'infinity')"
     );
     let lines: Vec<(String,)> = {
         use sqlx::Row;
@@ -45,8 +45,9 @@ async fn the_claim_goes_by_its_indexes_on_tables_of_any_size_and_with_any_statis
             .await
             .expect("set");
     }
-    let prepare =
-        format!("prepare claim (text, bigint, bigint, bigint, uuid, text, boolean) as {CLAIM}");
+    let prepare = format!(
+        "prepare claim (text, bigint, bigint, bigint, uuid, text, boolean, timestamptz) as {CLAIM}"
+    );
     sqlx::raw_sql(AssertSqlSafe(prepare))
         .execute(&mut connection)
         .await

@@ -1,0 +1,94 @@
+//! How a lane fares with the database, and what follows for messages whose lease is over. After an outage that has
+//! outlasted leases, their workers still have the outcomes, and write them as soon as they notice that the database is
+//! back. Whoever notices first would take their messages for lost, and call them again.
+
+use std::time::{Duration, Instant};
+
+use crate::pace::DbTime;
+
+/// How long the others have to write what they know: more than a recorder needs to notice, be its last try one that
+/// waits for a connection until its deadline.
+const SETTLE: Duration = Duration::from_secs(5);
+
+/// What a lane knows of the database's availability.
+#[derive(Debug, Default)]
+pub(super) struct Contact {
+    last_answer: Option<DbTime>,
+    settling: Option<Settling>,
+}
+
+#[derive(Debug)]
+struct Settling {
+    /// A lease that has ended before this did so while its worker could record.
+    lost_before: DbTime,
+    /// When it is over; none while the database is away.
+    until: Option<Instant>,
+}
+
+impl Contact {
+    /// The database has failed.
+    pub(super) fn failed(&mut self) {
+        let last_answer = self.last_answer.unwrap_or(DbTime::from_micros(0));
+        let lost_before = match &self.settling {
+            None => last_answer,
+            // Not for ever, where it fails over and over.
+            Some(settling) => settling.lost_before.max(last_answer - SETTLE),
+        };
+        self.settling = Some(Settling {
+            lost_before,
+            until: None,
+        });
+    }
+
+    /// The database has answered at `now`, when its clock showed `at`.
+    pub(super) fn answered(&mut self, at: DbTime, now: Instant) {
+        self.last_answer = Some(at);
+        if let Some(settling) = &mut self.settling
+            && *settling.until.get_or_insert(now + SETTLE) <= now
+        {
+            self.settling = None;
+        }
+    }
+
+    /// Before when a lease must have ended for its message to count as lost; none if any will do.
+    pub(super) fn lost_before(&self) -> Option<DbTime> {
+        self.settling.as_ref().map(|settling| settling.lost_before)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const AT: DbTime = DbTime::from_micros(1_000_000_000);
+    const SECOND: Duration = Duration::from_secs(1);
+
+    #[test]
+    fn after_an_outage_the_others_have_time_to_write_what_they_know() {
+        let begun = Instant::now();
+        let mut contact = Contact::default();
+        contact.answered(AT, begun);
+        assert_eq!(contact.lost_before(), None);
+        contact.failed();
+        contact.failed();
+        assert_eq!(contact.lost_before(), Some(AT));
+        let back = begun + SECOND * 60;
+        contact.answered(AT + SECOND * 60, back);
+        assert_eq!(contact.lost_before(), Some(AT));
+        contact.answered(AT + SECOND * 62, back + SECOND * 2);
+        assert_eq!(contact.lost_before(), Some(AT));
+        contact.answered(AT + SECOND * 65, back + SETTLE);
+        assert_eq!(contact.lost_before(), None);
+    }
+
+    #[test]
+    fn a_database_that_fails_over_and_over_keeps_no_message_from_being_lost() {
+        let begun = Instant::now();
+        let mut contact = Contact::default();
+        for turn in 0..60 {
+            contact.answered(AT + SECOND * turn, begun + SECOND * turn);
+            contact.failed();
+        }
+        assert_eq!(contact.lost_before(), Some(AT + SECOND * 59 - SETTLE));
+    }
+}
