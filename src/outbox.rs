@@ -20,12 +20,13 @@ mod tls_files;
 use std::sync::{Mutex, PoisonError};
 
 pub use bell::Bell;
-pub use claim::{Batch, ClaimRequest, Claimed, Hold};
+pub use claim::{Batch, ClaimError, ClaimRequest, Claimed, Hold};
 pub use enqueue::{EnqueueError, NewMessage};
-pub use errors::{explain, is_about_the_data, is_outage, may_have_happened};
+pub use errors::{explain, is_about_the_data, is_outage};
 pub use grant::{GrantError, InvalidRoleName, RoleKind, RoleName};
 pub use json_lines::{InvalidLines, read_json_lines};
 pub use lane::{HoldKind, Peek};
+pub use line::Patience;
 pub use migrate::{Applied, Holder, SchemaError};
 pub use record::{CallRecord, Record};
 pub use retention::{Deletion, MIN_RETAIN};
@@ -36,6 +37,7 @@ pub use tls_files::{TlsFileError, check_tls_files};
 
 use crate::pace::DbClock;
 use crate::pace::clock::{ClockReading, Moment};
+use errors::may_have_happened;
 
 /// A process's view of the database's clock, kept up by the readings that claims bring along.
 #[derive(Debug, Default)]

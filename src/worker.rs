@@ -21,7 +21,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::config::WorkerConfig;
-use crate::outbox::{Outbox, explain, is_outage};
+use crate::outbox::{Outbox, Patience, explain, is_outage};
 use crate::signaling::{Client, ClientSettings, InvalidClient};
 use lane::Lane;
 use lane_loop::LaneLoop;
@@ -125,6 +125,7 @@ pub async fn run(
     let recorder = Recorder {
         outbox: Arc::clone(&outbox),
         name: config.name.clone(),
+        patience: Patience::default(),
         behind,
     };
     let mut recorder = tokio::spawn(recorder.run(inbox));

@@ -6,7 +6,8 @@ use sqlx::FromRow;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::{HoldKind, Outbox, timed};
+use super::line::Patience;
+use super::{HoldKind, Outbox, explain, may_have_happened, timed};
 use crate::message::{InvalidMessage, Message, Payload, Target, UserId};
 use crate::outcome::Terms;
 use crate::pace::clock::ClockReading;
@@ -27,8 +28,20 @@ pub struct ClaimRequest<'a> {
     pub claimed_by: &'a str,
     /// Before when a lease must have ended for its row to count as lost; none if any will do.
     pub lost_before: Option<DbTime>,
+    /// How long this lane waits for a claim.
+    pub patience: &'a Patience,
     /// Whether this worker hears the bell, and so wants it rung while there is nothing to take.
     pub bell: bool,
+}
+
+/// A claim that has failed.
+#[derive(Debug, thiserror::Error)]
+#[error("the claim failed: {}", explain(.source))]
+pub struct ClaimError {
+    /// Why.
+    pub source: sqlx::Error,
+    /// The database may have carried it out: then its rows are nobody's until the lease ends, or they are given back.
+    pub may_have_rows: bool,
 }
 
 /// What a claim gave.
@@ -131,12 +144,14 @@ impl Outbox {
     /// Takes due rows of an app, as far as there are slots within the horizon.
     ///
     /// # Errors
-    /// Where the database fails. Rows may have been taken all the same, see [`may_have_happened`](super::may_have_happened).
-    pub async fn claim(&self, request: &ClaimRequest<'_>) -> Result<Batch, sqlx::Error> {
+    /// Where the database fails, with whether rows may have been taken all the same.
+    pub async fn claim(&self, request: &ClaimRequest<'_>) -> Result<Batch, ClaimError> {
         let claim_id = request.claim_id;
-        let (rows, asked, answered) = self
+        let mut was_asked = false;
+        let result = self
             .line()
-            .run(async |session| {
+            .run_within(request.patience.deadline(), async |session| {
+                was_asked = true;
                 let statement = sqlx::query_as(include_str!("claim.sql"))
                     .persistent(session.keeps_statements())
                     .bind(request.app)
@@ -151,8 +166,20 @@ impl Outbox {
                 let timed: (Vec<ClaimRow>, _, _) = timed(statement).await?;
                 Ok(timed)
             })
-            .await?;
-        let first = rows.first().ok_or(sqlx::Error::RowNotFound)?;
+            .await;
+        // A claim that finds nothing is quick however slow the database is.
+        if !matches!(&result, Ok((rows, ..)) if rows.len() < 2) {
+            request.patience.learn(&result);
+        }
+        let failed = |source| ClaimError {
+            may_have_rows: was_asked && may_have_happened(&source),
+            source,
+        };
+        let (rows, asked, answered) = result.map_err(failed)?;
+        let first = rows
+            .first()
+            .ok_or(sqlx::Error::RowNotFound)
+            .map_err(failed)?;
         let at = DbTime::from(first.at);
         self.clock().observe(ClockReading {
             asked,
@@ -184,30 +211,39 @@ impl Outbox {
         })
     }
 
-    /// Gives back the rows of a claim whose answer never came: nobody called them. Returns how many there were.
+    /// Gives back the rows of claims whose answers never came: nobody called them. Returns which claims had some.
     ///
     /// When they were due is not known any more. That they were is, so they are due since they were inserted.
     ///
     /// # Errors
     /// Where the database fails.
-    pub async fn give_back_claim(&self, app: &str, claim_id: Uuid) -> Result<u64, sqlx::Error> {
+    pub async fn give_back_claims(
+        &self,
+        app: &str,
+        claim_ids: &[Uuid],
+    ) -> Result<Vec<Uuid>, sqlx::Error> {
         self.line()
             .run(async |session| {
-                let given_back = sqlx::query(
+                sqlx::query_scalar(
                     "with probe as (
                          update signaling.lane set hold_until = clock_timestamp(), probe_claim_id = null
-                         where app = $1 and probe_claim_id = $2)
-                     update signaling.outbox
-                     set claim_id = null, claimed_by = null, due_at = least(created_at, clock_timestamp())
-                     where app = $1 and status = 'pending' and (sent_at is not null or claim_id is not null)
-                       and due_at > clock_timestamp() and claim_id = $2",
+                         where app = $1 and probe_claim_id = any ($2)),
+                     claimed as materialized (
+                         select id, claim_id from signaling.outbox
+                         where app = $1 and status = 'pending' and (sent_at is not null or claim_id is not null)
+                           and due_at > (select clock_timestamp()) and claim_id = any ($2)
+                         for no key update skip locked),
+                     given_back as (
+                         update signaling.outbox
+                         set claim_id = null, claimed_by = null, due_at = least(created_at, clock_timestamp())
+                         where id = any (array(select id from claimed)))
+                     select distinct claim_id from claimed",
                 )
                 .persistent(session.keeps_statements())
                 .bind(app)
-                .bind(claim_id)
-                .execute(&mut **session)
-                .await?;
-                Ok(given_back.rows_affected())
+                .bind(claim_ids)
+                .fetch_all(&mut **session)
+                .await
             })
             .await
     }

@@ -29,32 +29,28 @@ pub fn explain(error: &sqlx::Error) -> String {
 }
 
 /// Whether a statement that failed may have been carried out all the same: the server did not say that it was not.
-pub fn may_have_happened(error: &sqlx::Error) -> bool {
+pub(super) fn may_have_happened(error: &sqlx::Error) -> bool {
     error
         .as_database_error()
         .and_then(|error| error.try_downcast_ref::<PgDatabaseError>())
         .is_none_or(|error| error.severity() != PgSeverity::Error)
 }
 
-/// Whether an error says that the database is away, starting, stopping or full, which passes, and not that something is
-/// wrong with what was asked or how it is set up. Classes 08 (connection exception), 53 (insufficient resources, such as
-/// connections) and 57 (operator intervention) of PostgreSQL, appendix A.
+/// Whether waiting may mend what is wrong: the database is away, starts, stops, is full or takes no writes, a name can't
+/// be looked up. Not so where something is wrong with what was asked or how it is set up: classes 28 (authorization),
+/// 3D (no such database) and 42 (access rule violation) of PostgreSQL, appendix A; a file, a certificate.
 pub fn is_outage(error: &sqlx::Error) -> bool {
     match error {
-        sqlx::Error::Database(_) => is_of_class(error, &["08", "53", "57"]),
-        sqlx::Error::Io(error) => matches!(
+        sqlx::Error::Database(_) => !is_of_class(error, &["28", "3D", "42"]),
+        sqlx::Error::Io(error) => !matches!(
             error.kind(),
-            ErrorKind::ConnectionRefused
-                | ErrorKind::ConnectionReset
-                | ErrorKind::ConnectionAborted
-                | ErrorKind::BrokenPipe
-                | ErrorKind::UnexpectedEof
-                | ErrorKind::TimedOut
-                | ErrorKind::HostUnreachable
-                | ErrorKind::NetworkUnreachable
-                | ErrorKind::NetworkDown
+            ErrorKind::NotFound
+                | ErrorKind::PermissionDenied
+                | ErrorKind::InvalidData
+                | ErrorKind::InvalidInput
+                | ErrorKind::Unsupported
         ),
-        sqlx::Error::PoolTimedOut => true,
+        sqlx::Error::PoolTimedOut | sqlx::Error::Protocol(_) => true,
         _ => false,
     }
 }
@@ -79,8 +75,9 @@ pub fn is_about_the_data(error: &sqlx::Error) -> bool {
 /// server at all (PostgreSQL, appendix A).
 pub(super) fn is_about_the_connection(error: &sqlx::Error) -> bool {
     match error.as_database_error() {
-        Some(_) => is_of_class(error, &["08", "57"]),
-        None => !matches!(error, sqlx::Error::RowNotFound),
+        // 57014: this statement alone was cancelled.
+        Some(_) => is_of_class(error, &["08", "57P"]),
+        None => !matches!(error, sqlx::Error::RowNotFound | sqlx::Error::PoolTimedOut),
     }
 }
 

@@ -4,8 +4,8 @@ with
 over as materialized (
     select id, attempts, at_most_once, claimed_by, claim_id is not null as lost
     from signaling.outbox
-    where app = $1 and status = 'pending' and expires_at <= clock_timestamp()
-      and (claim_id is null or due_at <= least(clock_timestamp(), $2))
+    where app = $1 and status = 'pending' and expires_at <= (select clock_timestamp())
+      and (claim_id is null or due_at <= least((select clock_timestamp()), $2))
     order by expires_at limit 1000
     for no key update skip locked
 ),

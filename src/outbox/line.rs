@@ -3,9 +3,9 @@
 
 use std::io;
 use std::ops::{Deref, DerefMut};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
-use std::time::Duration;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use deadpool::Runtime;
 use deadpool::managed::{
@@ -43,23 +43,44 @@ pub(super) const CONNECT_DEADLINE: Duration = Duration::from_secs(3);
 /// How long a statement of the hot path may take: thousands of times what it needs, and short enough that a worker
 /// goes on soon after the network does.
 const DEADLINE: Duration = Duration::from_secs(4);
-/// A database that is only slow must get its chance: the deadline doubles with each statement that misses it, so often.
-const MAX_DOUBLINGS: u32 = 3;
 /// How long a farewell to the server may take.
 const CLOSE_DEADLINE: Duration = Duration::from_secs(1);
 
 /// How often connections have shown to be dead. Those that were made before may be dead, too, on whichever line: they
 /// lead to the same server, over the same network.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Breaks(Arc<AtomicU64>);
+pub(super) struct Breaks(Arc<Seen>);
+
+#[derive(Debug, Default)]
+struct Seen {
+    breaks: AtomicU64,
+    last_answer: Mutex<Option<Instant>>,
+}
 
 impl Breaks {
     fn count(&self) -> u64 {
-        self.0.load(Ordering::Relaxed)
+        self.0.breaks.load(Ordering::Relaxed)
     }
 
     fn one_more(&self) {
-        self.0.fetch_add(1, Ordering::Relaxed);
+        self.0.breaks.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn note_answer(&self) {
+        *self.last_answer() = Some(Instant::now());
+    }
+
+    /// Whether some statement was answered within that time: then the network is there, and the server.
+    fn has_answered_within(&self, time: Duration) -> bool {
+        self.last_answer()
+            .is_some_and(|answer| answer.elapsed() < time)
+    }
+
+    fn last_answer(&self) -> MutexGuard<'_, Option<Instant>> {
+        self.0
+            .last_answer
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -68,8 +89,6 @@ pub(super) struct Line {
     pool: Pool<Connector>,
     pooler: bool,
     breaks: Breaks,
-    /// Statements in a row that took longer than their deadline.
-    missed: AtomicU32,
 }
 
 impl std::fmt::Debug for Line {
@@ -106,12 +125,10 @@ impl Line {
             pool: pool.expect("a runtime is given, which is all that is checked"),
             pooler,
             breaks,
-            missed: AtomicU32::new(0),
         }
     }
 
-    /// Runs statements of the hot path, within the deadline. When they fail because of the server or the network, no
-    /// connection is used again.
+    /// Runs statements of the hot path, within the usual deadline.
     ///
     /// # Errors
     /// Where a statement fails, or there is no answer in time. Then it may have been carried out all the same.
@@ -119,32 +136,46 @@ impl Line {
         &self,
         work: impl AsyncFnOnce(&mut Session) -> Result<T, sqlx::Error>,
     ) -> Result<T, sqlx::Error> {
+        self.run_within(DEADLINE, work).await
+    }
+
+    /// Runs statements of the hot path. When they fail because of the server or the network, no connection is used
+    /// again. A statement that takes too long while others are answered is only slow.
+    ///
+    /// # Errors
+    /// As for [`run`](Self::run).
+    pub(super) async fn run_within<T>(
+        &self,
+        deadline: Duration,
+        work: impl AsyncFnOnce(&mut Session) -> Result<T, sqlx::Error>,
+    ) -> Result<T, sqlx::Error> {
         // What waits for a statement is many kilobytes: it stands in the heap, not in every task that asks.
-        let result = Box::pin(self.try_run(work)).await;
-        if result.as_ref().is_err_and(is_about_the_connection) {
-            self.breaks.one_more();
-            self.pool.retain(|_, _| false);
+        let result = Box::pin(self.try_run(deadline, work)).await;
+        match &result {
+            Ok(_) => self.breaks.note_answer(),
+            Err(error) if is_timeout(error) && self.breaks.has_answered_within(deadline / 2) => {}
+            Err(error) if is_about_the_connection(error) => {
+                self.breaks.one_more();
+                self.pool.retain(|_, _| false);
+            }
+            Err(_) => {}
         }
         result
     }
 
     async fn try_run<T>(
         &self,
+        deadline: Duration,
         work: impl AsyncFnOnce(&mut Session) -> Result<T, sqlx::Error>,
     ) -> Result<T, sqlx::Error> {
-        let missed = self.missed.load(Ordering::Relaxed);
-        let deadline = DEADLINE * 2_u32.pow(missed.min(MAX_DOUBLINGS));
-        // Beside the deadline of its own: only a statement that is slow, not a network that is gone, asks for patience.
+        // Beside the deadline of its own.
         let mut session = self.session().await?;
-        let working = within(deadline, async {
+        within(deadline, async {
             let value = work(&mut session).await?;
             session.finish().await?;
             Ok(value)
-        });
-        let result = working.await;
-        let missed = if is_timeout(&result) { missed + 1 } else { 0 };
-        self.missed.store(missed, Ordering::Relaxed);
-        result
+        })
+        .await
     }
 
     /// A session without a deadline.
@@ -202,8 +233,33 @@ fn timed_out(why: &str) -> sqlx::Error {
     sqlx::Error::Io(io::Error::new(io::ErrorKind::TimedOut, why))
 }
 
-fn is_timeout<T>(result: &Result<T, sqlx::Error>) -> bool {
-    matches!(result, Err(sqlx::Error::Io(error)) if error.kind() == io::ErrorKind::TimedOut)
+fn is_timeout(error: &sqlx::Error) -> bool {
+    matches!(error, sqlx::Error::Io(error) if error.kind() == io::ErrorKind::TimedOut)
+}
+
+/// How long somebody waits for statements of one kind. A database that is only slow must get its chance: the deadline
+/// doubles with each statement that misses it.
+#[derive(Debug, Default)]
+pub struct Patience(AtomicU32);
+
+impl Patience {
+    /// At most eight times as long as usual.
+    const MAX_DOUBLINGS: u32 = 3;
+
+    pub(super) fn deadline(&self) -> Duration {
+        DEADLINE * 2_u32.pow(self.0.load(Ordering::Relaxed).min(Self::MAX_DOUBLINGS))
+    }
+
+    /// Takes in how a statement went that had something to do.
+    pub(super) fn learn<T>(&self, result: &Result<T, sqlx::Error>) {
+        match result {
+            Ok(_) => self.0.store(0, Ordering::Relaxed),
+            Err(error) if is_timeout(error) => {
+                self.0.fetch_add(1, Ordering::Relaxed);
+            }
+            Err(_) => {}
+        }
+    }
 }
 
 fn without_pool(error: PoolError<sqlx::Error>) -> sqlx::Error {

@@ -157,9 +157,10 @@ impl Outbox {
     /// Where some have not.
     pub async fn check_schema(&self) -> Result<(), SchemaError> {
         let needed = MIGRATIONS.last().map_or(0, |(version, ..)| *version);
-        let mut session = self.session().await?;
-        let applied = applied(&mut session).await?;
-        session.finish().await?;
+        let applied = self
+            .line()
+            .run(async |session| applied(session).await)
+            .await?;
         match applied.last() {
             None => Err(SchemaError::Missing),
             Some(found) if *found < needed => Err(SchemaError::Outdated {

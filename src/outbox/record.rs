@@ -7,6 +7,7 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::claim::micros;
+use super::line::Patience;
 use super::{Claimed, Outbox};
 use crate::outcome::FinalStatus;
 use crate::pace::DbTime;
@@ -78,6 +79,7 @@ impl Outbox {
         &self,
         records: &[Record],
         recorded_by: &str,
+        patience: &Patience,
     ) -> Result<HashMap<i64, bool>, sqlx::Error> {
         let column = |value: fn(&Record) -> i64| records.iter().map(value).collect::<Vec<_>>();
         let call = |record: &Record| record.call.clone();
@@ -118,9 +120,9 @@ impl Outbox {
             .map(|record| Some(micros(record.call.as_ref()?.duration)))
             .collect();
 
-        let settled: Vec<(i64, bool)> = self
+        let settled: Result<Vec<(i64, bool)>, _> = self
             .recorder_line()
-            .run(async |session| {
+            .run_within(patience.deadline(), async |session| {
                 sqlx::query_as(include_str!("record.sql"))
                     .persistent(session.keeps_statements())
                     .bind(ids)
@@ -138,7 +140,8 @@ impl Outbox {
                     .fetch_all(&mut **session)
                     .await
             })
-            .await?;
-        Ok(settled.into_iter().collect())
+            .await;
+        patience.learn(&settled);
+        Ok(settled?.into_iter().collect())
     }
 }

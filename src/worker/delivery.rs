@@ -5,8 +5,9 @@ use std::time::Instant;
 
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
 
-use super::lane::Lane;
+use super::lane::{Heard, Lane};
 use super::recorder::Delivered;
 use crate::message::Message;
 use crate::outbox::{CallRecord, Claimed, HoldKind, Record};
@@ -46,44 +47,52 @@ pub(super) async fn deliver(
 ) {
     let mut wants_slot = false;
     // A probe that has found nothing out lets another message probe.
-    let mut open_probe = claimed.probe();
-    let record = tokio::select! {
+    let open_probe = claimed.probe().map_or(News::None, News::OpenProbe);
+    let (record, news) = tokio::select! {
         biased;
-        () = wave.cancelled() => Record::unharmed(&claimed),
+        () = wave.cancelled() => (Record::unharmed(&claimed), open_probe),
         ready = get_ready(&lane, &claimed) => match ready {
-            Ok(ready) => {
-                open_probe = None;
-                call(&lane, &claimed, ready).await
-            }
-            Err(NoCall::Record(record)) => record,
+            Ok(ready) => call(&lane, &claimed, ready).await,
+            Err(NoCall::Record(record)) => (record, open_probe),
             Err(NoCall::Late) => {
                 wants_slot = true;
-                Record::unharmed(&claimed)
+                (Record::unharmed(&claimed), open_probe)
             }
-            Err(NoCall::Failed(at, failure)) => {
-                open_probe = None;
-                conclude(&lane, &claimed, at, at, Err(failure)).await
-            }
+            Err(NoCall::Failed(at, failure)) => conclude(&lane, &claimed, at, at, Err(failure)),
             Err(NoCall::NoCredentials(error)) => {
-                open_probe = None;
-                lane.hold(HoldKind::Parked, &error.to_string(), claimed.probe()).await;
-                Record::unharmed(&claimed)
+                let news = News::NoCredentials(error.to_string(), claimed.probe());
+                (Record::unharmed(&claimed), news)
             }
         },
     };
-    if let Some(probe) = open_probe {
-        lane.give_back_probe(probe).await;
-    }
     // The recorder takes records for as long as there are deliveries.
     records
         .send(Delivered {
             record,
-            lane,
+            lane: Arc::clone(&lane),
             wants_slot,
             _room: room,
         })
         .await
         .ok();
+    // What is known is written whatever the lane's row waits for; and at a shutdown the recorder waits for its senders.
+    drop(records);
+    match news {
+        News::None => {}
+        News::Outcome(heard) => lane.heed(&heard).await,
+        News::OpenProbe(probe) => lane.give_back_probe(probe).await,
+        News::NoCredentials(why, probe) => lane.hold(HoldKind::Parked, &why, probe).await,
+    }
+}
+
+/// What the lane has to know of a delivery.
+enum News {
+    None,
+    Outcome(Heard),
+    /// A probe made no call.
+    OpenProbe(Uuid),
+    /// The app's secrets can't be read, and whether that was a probe.
+    NoCredentials(String, Option<Uuid>),
 }
 
 async fn get_ready(lane: &Lane, claimed: &Claimed) -> Result<Ready, NoCall> {
@@ -173,23 +182,23 @@ fn sign(
     lane.client.prepare(request, &message.sender, connection)
 }
 
-async fn call(lane: &Lane, claimed: &Claimed, ready: Ready) -> Record {
+async fn call(lane: &Lane, claimed: &Claimed, ready: Ready) -> (Record, News) {
     let sent_at = ready.permit.starts_at();
     let call = lane
         .client
         .send(ready.permit, ready.connection, ready.request)
         .await;
-    conclude(lane, claimed, sent_at, lane.now(), call).await
+    conclude(lane, claimed, sent_at, lane.now(), call)
 }
 
-/// Decides what a call came to, tells the lane, and writes it down.
-async fn conclude(
+/// Decides what a call came to: what is written down, and what the lane is told.
+fn conclude(
     lane: &Lane,
     claimed: &Claimed,
     sent_at: DbTime,
     now: DbTime,
     call: Result<Answer, CallFailure>,
-) -> Record {
+) -> (Record, News) {
     let outcome = outcome::classify(&call);
     let attempt = claimed.terms.attempts + 1;
     let next = outcome::next(
@@ -211,13 +220,7 @@ async fn conclude(
     if outcome == Outcome::Unauthorized {
         lane.client.credentials().forget_made_tokens();
     }
-    lane.heed(
-        &outcome,
-        sent_at,
-        error.as_deref().unwrap_or_default(),
-        claimed.probe(),
-    )
-    .await;
+    let verdict = lane.health.judge(&outcome, claimed.probe().is_some());
     let (status, due_at) = match next {
         Next::Final(status) => (Some(status), claimed.was_due_at),
         Next::Again(due_at) | Next::AgainUncounted(due_at) => (None, due_at),
@@ -226,12 +229,12 @@ async fn conclude(
     let (http_status, request_id) = call.map_or((None, None), |answer| {
         (Some(answer.status), answer.request_id)
     });
-    Record {
+    let record = Record {
         id: claimed.id,
         claim_id: claimed.claim_id,
         due_at,
         status,
-        error,
+        error: error.clone(),
         call: Some(CallRecord {
             sent_at,
             duration: now.since(sent_at),
@@ -240,5 +243,13 @@ async fn conclude(
             outcome: outcome.attempt_outcome(),
             counts: !matches!(next, Next::AgainUncounted(_) | Next::Back),
         }),
-    }
+    };
+    let heard = Heard {
+        outcome,
+        verdict,
+        sent_at,
+        error: error.unwrap_or_default(),
+        probe: claimed.probe(),
+    };
+    (record, News::Outcome(heard))
 }

@@ -17,7 +17,7 @@ pub(super) struct Health {
 }
 
 /// What an outcome says of the lane.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Verdict {
     /// Nothing to do.
     Well,

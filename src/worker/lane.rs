@@ -31,6 +31,16 @@ pub(super) struct Shared {
     pub(super) behind: watch::Receiver<bool>,
 }
 
+/// What a call said of the API's state.
+#[derive(Debug)]
+pub(super) struct Heard {
+    pub(super) outcome: Outcome,
+    pub(super) verdict: Verdict,
+    pub(super) sent_at: DbTime,
+    pub(super) error: String,
+    pub(super) probe: Option<Uuid>,
+}
+
 /// One app, as its loop and its deliveries see it.
 #[derive(Debug)]
 pub(super) struct Lane {
@@ -130,24 +140,19 @@ impl Lane {
         *wave = self.shutdown.child_token();
     }
 
-    /// Takes in what a call said of the API's state, and does for the whole fleet what follows from it.
-    pub(super) async fn heed(
-        &self,
-        outcome: &Outcome,
-        sent_at: DbTime,
-        error: &str,
-        probe: Option<Uuid>,
-    ) {
+    /// Does for the whole fleet what follows from a call.
+    pub(super) async fn heed(&self, heard: &Heard) {
+        let Heard { probe, sent_at, .. } = *heard;
         // Before a probe that was answered 429 lets the others go on.
-        if let Outcome::Throttled(retry_after) = outcome {
+        if let Outcome::Throttled(retry_after) = &heard.outcome {
             let asked = retry_after.map_or(Duration::ZERO, |RetryAfter(asked)| {
                 asked.min(MAX_RETRY_AFTER)
             });
             self.throttle(sent_at, asked).await;
         }
-        match (self.health.judge(outcome, probe.is_some()), probe) {
+        match (heard.verdict, probe) {
             (Verdict::Recovered, Some(probe)) => self.release(probe).await,
-            (Verdict::Hold(kind), _) => self.hold(kind, error, probe).await,
+            (Verdict::Hold(kind), _) => self.hold(kind, &heard.error, probe).await,
             (Verdict::Well | Verdict::Recovered, _) => {}
         }
     }
@@ -163,7 +168,7 @@ impl Lane {
         let mut tries = Tries::of(probe);
         let held = loop {
             let held = outbox.hold(&self.app, kind, reason, probe).await;
-            if held.is_ok() || !tries.another().await {
+            if held.is_ok() || !tries.another(&self.shutdown).await {
                 break held;
             }
         };
@@ -231,7 +236,7 @@ impl Lane {
         let outbox = &self.shared.outbox;
         let mut tries = Tries::of(Some(probe));
         while let Err(error) = outbox.give_back_probe(&self.app, probe).await {
-            if tries.another().await {
+            if tries.another(&self.shutdown).await {
                 continue;
             }
             tracing::debug!(
@@ -251,7 +256,7 @@ impl Lane {
         let mut tries = Tries::of(Some(probe));
         let released = loop {
             let released = outbox.release(&self.app, probe).await;
-            if released.is_ok() || !tries.another().await {
+            if released.is_ok() || !tries.another(&self.shutdown).await {
                 break released;
             }
         };
@@ -282,13 +287,13 @@ impl Tries {
         Self(if probe.is_some() { MOST_TRIES - 1 } else { 0 })
     }
 
-    /// Waits for the next try, if there is one.
-    async fn another(&mut self) -> bool {
+    /// Waits for the next try, if there is one. A shutdown does not wait for it.
+    async fn another(&mut self, shutdown: &CancellationToken) -> bool {
         if self.0 == 0 {
             return false;
         }
         self.0 -= 1;
-        tokio::time::sleep(TRY_AGAIN_AFTER).await;
-        true
+        let pause = tokio::time::sleep(TRY_AGAIN_AFTER);
+        shutdown.run_until_cancelled(pause).await.is_some()
     }
 }

@@ -14,7 +14,7 @@ use super::lane::Lane;
 use super::recorder::Delivered;
 use super::rest::Rest;
 use super::unheard::Unheard;
-use crate::outbox::{Batch, ClaimRequest, explain, may_have_happened};
+use crate::outbox::{Batch, ClaimRequest, Patience, explain};
 
 /// How long a process that begins waits for the answer to its first call.
 const FIRST_ANSWER: Duration = Duration::from_secs(1);
@@ -29,6 +29,7 @@ pub(super) struct LaneLoop {
     deliveries: TaskTracker,
     rest: Rest,
     unheard: Unheard,
+    patience: Patience,
     database_pause: Duration,
 }
 
@@ -45,6 +46,7 @@ impl LaneLoop {
             deliveries,
             rest,
             unheard: Unheard::new(),
+            patience: Patience::default(),
             database_pause: DATABASE_PAUSE,
         }
     }
@@ -116,6 +118,7 @@ impl LaneLoop {
             lease: shared.timing.lease,
             claimed_by: &shared.name,
             lost_before: self.lane.contact().lost_before(),
+            patience: &self.patience,
             bell: shared.listening.load(Ordering::Relaxed),
         };
         let batch = match shared.outbox.claim(&request).await {
@@ -125,10 +128,10 @@ impl LaneLoop {
             }
             Err(error) => {
                 self.lane.contact().failed();
-                if may_have_happened(&error) {
+                if error.may_have_rows {
                     self.unheard.add(request.claim_id, request.lease);
                 }
-                return Err(error);
+                return Err(error.source);
             }
         };
         self.unheard.give_back(&self.lane).await;

@@ -1,13 +1,13 @@
 //! The recorder: writes what became of messages, many at a time, and keeps it until the database has it.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{OwnedSemaphorePermit, mpsc, watch};
 
 use super::lane::Lane;
-use crate::outbox::{Outbox, Record, explain, is_about_the_data};
+use crate::outbox::{Outbox, Patience, Record, explain, is_about_the_data};
 
 /// A message that is through, with its place in the lane until it is recorded.
 #[derive(Debug)]
@@ -21,6 +21,8 @@ pub(super) struct Delivered {
 
 /// Most records of one statement.
 const MAX_BATCH: usize = 200;
+/// Most of these whose rows were locked at the last try.
+const MAX_LOCKED: usize = 50;
 /// How long the first record waits for others.
 const LINGER: Duration = Duration::from_millis(5);
 /// The pause before a failed statement is tried again, at first and at most.
@@ -36,6 +38,8 @@ pub(super) struct Recorder {
     pub(super) outbox: Arc<Outbox>,
     /// Who records, for people.
     pub(super) name: String,
+    /// How long it waits for a statement.
+    pub(super) patience: Patience,
     /// Whether it is behind.
     pub(super) behind: watch::Sender<bool>,
 }
@@ -44,8 +48,21 @@ impl Recorder {
     /// Records until all senders are gone and everything is written.
     pub(super) async fn run(self, mut inbox: mpsc::Receiver<Delivered>) {
         let mut batch = Vec::with_capacity(MAX_BATCH);
-        // Rows that were locked are still in the batch: they go with the next one.
-        while !batch.is_empty() || inbox.recv_many(&mut batch, MAX_BATCH).await > 0 {
+        // Rows that somebody has locked stand aside: however many they are, the others go on.
+        let mut locked = VecDeque::new();
+        loop {
+            if locked.is_empty() {
+                if inbox.recv_many(&mut batch, MAX_BATCH).await == 0 {
+                    return;
+                }
+            } else {
+                let pause = tokio::time::sleep(RETRY_PAUSE);
+                tokio::pin!(pause);
+                tokio::select! {
+                    received = inbox.recv_many(&mut batch, MAX_BATCH) => if received == 0 { pause.await },
+                    () = &mut pause => {}
+                }
+            }
             let linger = tokio::time::sleep(LINGER);
             tokio::pin!(linger);
             while batch.len() < MAX_BATCH {
@@ -55,25 +72,22 @@ impl Recorder {
                     received = inbox.recv_many(&mut batch, room) => if received == 0 { break },
                 }
             }
+            let again = locked.len().min(MAX_LOCKED);
+            batch.extend(locked.drain(..again));
             let records: Vec<Record> = batch
                 .iter()
                 .map(|delivered| delivered.record.clone())
                 .collect();
             let settled = self.write(&records).await;
-            let mut locked = Vec::new();
             for delivered in batch.drain(..) {
                 if !settled.contains(&delivered.record.id) {
-                    locked.push(delivered);
+                    locked.push_back(delivered);
                 } else if delivered.wants_slot {
                     delivered.lane.ring();
                 } else if delivered.record.status.is_none() {
                     delivered.lane.look();
                 }
             }
-            if !locked.is_empty() {
-                tokio::time::sleep(RETRY_PAUSE).await;
-            }
-            batch = locked;
         }
     }
 
@@ -93,7 +107,7 @@ impl Recorder {
                         tracing::warn!(
                             message_id = late.id,
                             called = late.call.is_some(),
-                            "a record came after its claim had ended: it is not written"
+                            "a record came after its claim had ended: it is not written, unless it was before"
                         );
                     }
                     return settled.into_keys().collect();
@@ -131,7 +145,7 @@ impl Recorder {
     }
 
     async fn try_write(&self, records: &[Record]) -> Result<HashMap<i64, bool>, sqlx::Error> {
-        let writing = self.outbox.record(records, &self.name);
+        let writing = self.outbox.record(records, &self.name, &self.patience);
         tokio::pin!(writing);
         if let Ok(written) = tokio::time::timeout(BEHIND_AFTER, &mut writing).await {
             return written;

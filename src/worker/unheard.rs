@@ -24,8 +24,10 @@ pub(super) struct Unheard {
 #[derive(Debug)]
 struct Claim {
     id: Uuid,
-    /// Nothing of it is left after that.
-    lease_ends: Instant,
+    lease: Duration,
+    /// When nothing of it can be left: a lease after the database has answered again. It may have carried the claim out
+    /// no sooner.
+    gone_at: Option<Instant>,
 }
 
 impl Unheard {
@@ -43,7 +45,8 @@ impl Unheard {
         }
         self.claims.push_back(Claim {
             id,
-            lease_ends: Instant::now() + lease,
+            lease,
+            gone_at: None,
         });
         self.next_look = Instant::now();
     }
@@ -54,37 +57,30 @@ impl Unheard {
         if self.claims.is_empty() || now < self.next_look {
             return;
         }
-        self.next_look = now + LOOK_EVERY;
-        self.claims.retain(|claim| claim.lease_ends > now);
-        for _ in 0..self.claims.len() {
-            let Some(claim) = self.claims.pop_front() else {
-                return;
-            };
-            match lane
-                .shared
-                .outbox
-                .give_back_claim(&lane.app, claim.id)
-                .await
-            {
-                Ok(0) => self.claims.push_back(claim),
-                Ok(messages) => {
+        for claim in &mut self.claims {
+            claim.gone_at.get_or_insert(now + claim.lease);
+        }
+        let ids: Vec<Uuid> = self.claims.iter().map(|claim| claim.id).collect();
+        match lane.shared.outbox.give_back_claims(&lane.app, &ids).await {
+            Ok(found) => {
+                if !found.is_empty() {
                     tracing::info!(
                         app = lane.app,
-                        messages,
+                        claims = found.len(),
                         "a claim whose answer was lost is given back: nothing of it was called"
                     );
                     lane.ring();
                 }
-                Err(error) => {
-                    tracing::debug!(
-                        app = lane.app,
-                        error = explain(&error),
-                        "a claim without an answer can't be looked for"
-                    );
-                    self.claims.push_back(claim);
-                    return;
-                }
+                // A row of it may be locked at this moment: it is looked for again.
+                self.claims
+                    .retain(|claim| claim.gone_at.is_none_or(|gone_at| gone_at > now));
             }
+            Err(error) => tracing::debug!(
+                app = lane.app,
+                error = explain(&error),
+                "claims without an answer can't be looked for"
+            ),
         }
+        self.next_look = Instant::now() + LOOK_EVERY;
     }
 }

@@ -93,7 +93,7 @@ impl Fault {
                 }
             }
             Self::WorkerSuspended => {
-                arena.fleet.suspend_one(rng, "STOP").await;
+                arena.fleet.signal_one(rng, "STOP").await;
                 // Longer than a lease.
                 sleep(lasting.max(Duration::from_secs(4))).await;
                 arena.fleet.resume().await;

@@ -64,8 +64,8 @@ impl Fleet {
         self.add(world);
     }
 
-    /// Stops one of them in order, and starts another.
-    pub(crate) async fn suspend_one(&mut self, rng: &mut StdRng, signal: &str) {
+    /// Sends a signal to one of them.
+    pub(crate) async fn signal_one(&mut self, rng: &mut StdRng, signal: &str) {
         let index = rng.random_range(0..self.workers.len());
         self.workers[index].1.signal(signal).await;
     }

@@ -96,6 +96,41 @@ async fn a_row_that_a_client_has_locked_holds_up_no_other() {
     assert!(world.seen().duplicates <= 1);
 }
 
+/// More than go into one statement of the recorder.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn hundreds_of_locked_rows_hold_up_no_other() {
+    let world = World::with(slow_api(1_000)).await;
+    world.insert_many(450).await;
+    let worker = world
+        .worker()
+        .env("WORKER_REQUEST_TIMEOUT", "2s")
+        .env("WORKER_LEASE", "60s")
+        .start();
+    let mut client = world.pool.begin().await.expect("a transaction");
+    let mut locked = 0;
+    world
+        .until("hundreds of rows are being sent", PATIENCE, async || {
+            locked = sqlx::query(
+                "select from signaling.outbox where status = 'pending' and claim_id is not null for update",
+            )
+            .execute(&mut *client)
+            .await
+            .expect("locked")
+            .rows_affected();
+            locked > 250
+        })
+        .await;
+    // Their outcomes are known after a second, and can't be written. This message comes after them.
+    let id = world.insert(peer(json!({"payload": "free"}))).await;
+    assert_eq!(world.until_final(id).await.status, "message_sent");
+    let waiting = world.count("status = 'pending'").await;
+    assert!(waiting > 250, "{waiting} of {locked}");
+    client.commit().await.expect("given free");
+    world.until_all_final().await;
+    assert_eq!(world.seen().duplicates, 0);
+    drop(worker);
+}
+
 #[tokio::test]
 async fn an_outcome_is_kept_until_the_database_takes_it() {
     let world = World::with(slow_api(500)).await;
