@@ -96,6 +96,7 @@ async fn inserts_and_claims_go_on_while_a_table_in_use_is_migrated() {
         .replace("$5", "gen_random_uuid()")
         .replace("$6", "'me'")
         .replace("$7::boolean", "true")
+        .replace("$8", "'infinity'::timestamptz")
         .leak();
     let statements = [
         "insert into signaling.outbox (sender, destination, payload) values ('alice', 'bob', 'hello')",
