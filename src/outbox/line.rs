@@ -168,7 +168,7 @@ impl Line {
         deadline: Duration,
         work: impl AsyncFnOnce(&mut Session) -> Result<T, sqlx::Error>,
     ) -> Result<T, sqlx::Error> {
-        // Beside the deadline of its own.
+        // Connecting has a deadline of its own.
         let mut session = self.session().await?;
         within(deadline, async {
             let value = work(&mut session).await?;
@@ -221,16 +221,13 @@ pub(super) async fn within<T>(
     asked: impl Future<Output = Result<T, sqlx::Error>>,
 ) -> Result<T, sqlx::Error> {
     let Ok(answer) = tokio::time::timeout(deadline, asked).await else {
-        return Err(timed_out(&format!(
-            "no answer within {}",
-            humantime::format_duration(deadline)
+        let why = format!("no answer within {}", humantime::format_duration(deadline));
+        return Err(sqlx::Error::Io(io::Error::new(
+            io::ErrorKind::TimedOut,
+            why,
         )));
     };
     answer
-}
-
-fn timed_out(why: &str) -> sqlx::Error {
-    sqlx::Error::Io(io::Error::new(io::ErrorKind::TimedOut, why))
 }
 
 fn is_timeout(error: &sqlx::Error) -> bool {
@@ -270,7 +267,11 @@ fn without_pool(error: PoolError<sqlx::Error>) -> sqlx::Error {
         PoolError::Closed => sqlx::Error::PoolClosed,
         PoolError::Timeout(TimeoutType::Create | TimeoutType::Recycle)
         | PoolError::NoRuntimeSpecified
-        | PoolError::PostCreateHook(_) => timed_out("no connection within 3s"),
+        // No timeout of a statement: it says nothing of how slow the database is, and asks for no patience.
+        | PoolError::PostCreateHook(_) => sqlx::Error::Io(io::Error::new(
+            io::ErrorKind::HostUnreachable,
+            format!("no connection within {}", humantime::format_duration(CONNECT_DEADLINE)),
+        )),
     }
 }
 
