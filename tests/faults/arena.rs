@@ -9,10 +9,9 @@ use time::OffsetDateTime;
 
 use crate::fault::Fault;
 use crate::fleet::Fleet;
-use crate::harness::{Machine, Postgres, World};
+use crate::harness::{Machine, Postgres, Stalls, World};
 use crate::producers::Producers;
 use crate::proxy::{Network, Proxy};
-use crate::stalls::Stalls;
 use crate::verdict;
 
 /// How many connections Postgres takes: enough for all, and few enough to be taken away.

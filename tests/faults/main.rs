@@ -20,7 +20,6 @@ mod fleet;
 mod harness;
 mod producers;
 mod proxy;
-mod stalls;
 mod verdict;
 
 use std::time::{Duration, Instant};

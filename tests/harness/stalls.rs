@@ -11,6 +11,9 @@ const TICK: Duration = Duration::from_millis(2);
 pub(crate) struct Stalls(Arc<AtomicU64>);
 
 impl Stalls {
+    /// What the pace leaves for the way of a call from its start to whoever takes note of it.
+    pub(crate) const TOLERABLE: Duration = Duration::from_millis(10);
+
     pub(crate) fn watch() -> Self {
         let longest_us = Arc::new(AtomicU64::new(0));
         let seen = Arc::clone(&longest_us);
