@@ -9,13 +9,13 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
 use super::args::DatabaseArgs;
-use crate::outbox::AppStatus;
+use crate::outbox::{AppStatus, Pending};
 
 /// Show how each app is doing: what waits, for how long, how fast it goes out, and what became of it
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   worker status
-  worker status --json | jq '.[] | {app, oldest_due_s}'")]
+  worker status --json | jq '.[] | {app, pending}'")]
 pub(super) struct StatusArgs {
     #[command(flatten)]
     database: DatabaseArgs,
@@ -51,15 +51,18 @@ fn show(app: &AppStatus) -> String {
             app.rate_per_s, app.peak_calls_1m
         ),
     );
-    line("pending", counts(&app.pending));
-    if let Some(seconds) = app.oldest_due_s {
+    line("pending", pending(&app.pending));
+    if let Some(seconds) = app.pending.oldest_s {
         let age = Duration::from_secs_f64(seconds.max(0.0).floor());
         line(
             "oldest",
-            format!("{} since it was inserted", humantime::format_duration(age)),
+            format!("waits for {}", humantime::format_duration(age)),
         );
     }
-    line("finished", counts(&app.finished));
+    line(
+        "finished",
+        format!("{} in the last 24 h", counts(&app.finished_24h)),
+    );
     format!("{}\n{text}", app.app)
 }
 
@@ -112,7 +115,22 @@ fn lane(app: &AppStatus) -> String {
     text
 }
 
-fn counts(by_state: &BTreeMap<String, i64>) -> String {
+fn pending(pending: &Pending) -> String {
+    let states = [
+        ("queued", pending.queued),
+        ("scheduled", pending.scheduled),
+        ("retrying", pending.retrying),
+        ("sending", pending.sending),
+    ];
+    let counts: BTreeMap<String, u64> = states
+        .into_iter()
+        .filter(|(_, messages)| *messages > 0)
+        .map(|(state, messages)| (state.to_owned(), messages))
+        .collect();
+    self::counts(&counts)
+}
+
+fn counts(by_state: &BTreeMap<String, u64>) -> String {
     if by_state.is_empty() {
         return "none".into();
     }

@@ -96,6 +96,11 @@ pub struct Claimed {
     pub was_due_at: DbTime,
     /// From when on it may be sent.
     pub slot_at: DbTime,
+    /// For a message that was never called: since when it could have been, that is its insert or, if that is later, when
+    /// it was due.
+    pub wanted_at: Option<DbTime>,
+    /// The producer's W3C trace context, as it was written.
+    pub traceparent: Option<String>,
     /// When the lease ends, at the earliest: counted from before the claim was asked for.
     pub lease_ends: Instant,
 }
@@ -138,6 +143,8 @@ struct MessageRow {
     expires_at: Option<OffsetDateTime>,
     was_due_at: Option<OffsetDateTime>,
     slot_at: Option<OffsetDateTime>,
+    wanted_at: Option<OffsetDateTime>,
+    traceparent: Option<String>,
 }
 
 impl Outbox {
@@ -271,6 +278,8 @@ impl MessageRow {
             was_due_at: self.was_due_at?.into(),
             slot_at: self.slot_at?.into(),
             lease_ends,
+            wanted_at: self.wanted_at.map(DbTime::from),
+            traceparent: self.traceparent,
             message: message(
                 self.sender?,
                 self.destination,

@@ -139,7 +139,9 @@ select budget.at, budget.slots, budget.hold, budget.hold_until, after.ended, aft
        coalesce(budget.bell_until, 'epoch') <= budget.at and coalesce(after.bell_until > budget.at, false) as bell_switched_on,
        claimed.id, claimed.sender, claimed.destination, claimed.channel_name, claimed.payload,
        claimed.wait_for_ack, claimed.enable_offline_messaging, claimed.enable_historical_messaging,
-       claimed.attempts, claimed.max_attempts, claimed.at_most_once, claimed.expires_at,
+       claimed.attempts, claimed.max_attempts, claimed.at_most_once, claimed.expires_at, claimed.traceparent,
+       case when claimed.sent_at is null and claimed.attempts = 0
+            then greatest(slotted.was_due_at, claimed.created_at) end as wanted_at,
        slotted.was_due_at, budget.first_slot_at + slotted.place * budget.spacing as slot_at
 from budget cross join after left join (claimed join slotted using (id)) on true
 order by slotted.place

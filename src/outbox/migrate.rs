@@ -36,6 +36,11 @@ const MIGRATIONS: &[(i64, &str, &str)] = &[
         "retention",
         include_str!("../../migrations/0004_retention.sql"),
     ),
+    (
+        5,
+        "figures",
+        include_str!("../../migrations/0005_figures.sql"),
+    ),
 ];
 
 /// A migration that was run.

@@ -11,12 +11,19 @@ use super::line::{Breaks, CONNECT_DEADLINE, Line, Session, within};
 use super::{SharedClock, explain};
 use crate::bounds;
 
+/// Connections for those who look on.
+const VIEWER_CONNECTIONS: u32 = 2;
+/// How long the server works for those who look on.
+const LOOK_DEADLINE: Duration = Duration::from_secs(5);
+
 /// The database with the outbox, over a bounded number of connections.
 #[derive(Debug)]
 pub struct Outbox {
     line: Line,
     /// What is known of calls gets into the database whatever the lanes wait for.
     recorder: Line,
+    /// Who looks on takes no connection from those who work.
+    viewer: Line,
     options: PgConnectOptions,
     pooler: bool,
     clock: SharedClock,
@@ -83,6 +90,7 @@ impl Outbox {
         Ok(Self {
             line: line(max_connections),
             recorder: line(1),
+            viewer: line(VIEWER_CONNECTIONS),
             options,
             pooler,
             clock: SharedClock::default(),
@@ -114,6 +122,30 @@ impl Outbox {
         &self.recorder
     }
 
+    /// Reads what people and monitors want to see. Connections are made when that is asked for.
+    ///
+    /// # Errors
+    /// Where the database fails, or takes longer than [`LOOK_DEADLINE`]: then the server has given up, too.
+    pub(super) async fn look<T>(
+        &self,
+        work: impl AsyncFnOnce(&mut Session) -> Result<T, sqlx::Error>,
+    ) -> Result<T, sqlx::Error> {
+        // The server ends the statement first.
+        let deadline = LOOK_DEADLINE + Duration::from_secs(1);
+        within(deadline + CONNECT_DEADLINE, async {
+            let mut session = self.viewer.transaction().await?;
+            let timeout = format!(
+                "set local statement_timeout = {}",
+                LOOK_DEADLINE.as_millis()
+            );
+            session.execute(sqlx::AssertSqlSafe(timeout)).await?;
+            let value = work(&mut session).await?;
+            session.finish().await?;
+            Ok(value)
+        })
+        .await
+    }
+
     /// A session for statements that take as long as they take.
     pub(super) async fn session(&self) -> Result<Session, sqlx::Error> {
         self.line.session().await
@@ -123,6 +155,7 @@ impl Outbox {
     pub async fn close(&self) {
         self.line.close().await;
         self.recorder.close().await;
+        self.viewer.close().await;
     }
 }
 

@@ -1,30 +1,70 @@
 //! What people ask for: how each app is doing.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use serde::Serialize;
 use sqlx::FromRow;
 use time::OffsetDateTime;
 
 use super::Outbox;
+use crate::figures::Figures;
 
 /// How one app is doing.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Default, Serialize)]
 pub struct AppStatus {
     /// The app's alias.
     pub app: String,
     /// Its lane; none if no worker has ever served it.
     pub lane: Option<LaneStatus>,
-    /// Pending rows by state: scheduled, queued, sending, retrying.
-    pub pending: BTreeMap<String, i64>,
-    /// Age of the oldest row that is due, in seconds.
-    pub oldest_due_s: Option<f64>,
+    /// Pending messages.
+    pub pending: Pending,
     /// Calls a second that were made in the last ten seconds.
     pub rate_per_s: f64,
     /// The most calls within a sliding second of the last minute.
     pub peak_calls_1m: i64,
-    /// Final rows by status.
-    pub finished: BTreeMap<String, i64>,
+    /// What was done in the last hour.
+    pub last_hour: Figures,
+    /// Messages by how they ended in the last 24 hours. What people cancelled is not counted.
+    pub finished_24h: BTreeMap<String, u64>,
+}
+
+/// The pending messages of an app, as they were counted last.
+#[derive(Debug, Default, Serialize)]
+pub struct Pending {
+    /// Wait for their first call.
+    pub queued: u64,
+    /// Are not due yet.
+    pub scheduled: u64,
+    /// Wait for another call.
+    pub retrying: u64,
+    /// A worker has them.
+    pub sending: u64,
+    /// For how long the oldest one waits that is not scheduled, in seconds.
+    pub oldest_s: Option<f64>,
+    /// How long ago they were counted, in seconds; none if they never were.
+    pub counted_ago_s: Option<f64>,
+}
+
+impl Pending {
+    /// All but those that are scheduled for later.
+    pub fn backlog(&self) -> u64 {
+        self.queued + self.retrying + self.sending
+    }
+}
+
+impl AppStatus {
+    /// How long the backlog takes at the rate at which slots are given out, if nothing is added; none while nothing goes
+    /// out.
+    #[expect(clippy::cast_precision_loss, reason = "an estimate")]
+    pub fn time_to_drain(&self) -> Option<Duration> {
+        let lane = self.lane.as_ref()?;
+        let is_sending = lane.paused_at.is_none() && lane.hold.is_none();
+        let seconds = self.pending.backlog() as f64 / lane.rate_per_s;
+        is_sending
+            .then(|| Duration::try_from_secs_f64(seconds).ok())
+            .flatten()
+    }
 }
 
 /// The lane's row, for people.
@@ -73,80 +113,123 @@ struct LaneRow {
 }
 
 #[derive(FromRow)]
-struct CountRow {
+struct CensusRow {
     app: String,
-    state: String,
-    rows: i64,
-    oldest_due_s: Option<f64>,
+    queued: i64,
+    scheduled: i64,
+    retrying: i64,
+    sending: i64,
+    oldest_s: Option<f64>,
+    counted_ago_s: Option<f64>,
+}
+
+#[derive(FromRow)]
+struct FinishedRow {
+    app: String,
+    status: String,
+    messages: i64,
 }
 
 impl Outbox {
-    /// How each app is doing, in the order of their names. Reads the whole table.
+    /// How each app is doing, in the order of their names. What waits is counted again, if that was not done lately;
+    /// nothing else depends on how many messages there are.
     ///
     /// # Errors
     /// Where the database fails.
     pub async fn status(&self) -> Result<Vec<AppStatus>, sqlx::Error> {
-        let mut session = self.session().await?;
-        let lanes: Vec<LaneRow> = sqlx::query_as(
-            "select app, limit_per_s, limit_set_by, next_slot_at, throttled_at,
-                    next_slot_at > clock_timestamp() + interval '1 second' as told_to_wait, paused_at, paused_by, pause_reason,
-                    hold, hold_reason, hold_since, hold_until,
-                    signaling.present_rate(rate_per_s, rate_at, limit_per_s, clock_timestamp()) as rate_per_s,
-                    signaling.peak_rate(app, clock_timestamp() - interval '1 minute', clock_timestamp()) as peak_calls_1m,
-                    (select count(*) / 10.0::float8
-                     from signaling.calls(app, clock_timestamp() - interval '10 seconds', clock_timestamp())) as calls_per_s
-             from signaling.lane",
-        )
-        .persistent(false)
-        .fetch_all(&mut *session)
-        .await?;
-        let counts: Vec<CountRow> = sqlx::query_as(
-            "select app, state, count(*) as rows,
-                    extract(epoch from max(age) filter (where state in ('queued', 'sending', 'retrying')))::float8
-                        as oldest_due_s
-             from signaling.delivery_status group by app, state",
-        )
-        .persistent(false)
-        .fetch_all(&mut *session)
-        .await?;
-        session.finish().await?;
+        self.take_census(Duration::ZERO).await?;
+        self.last_status().await
+    }
+
+    /// The same, with what waits as somebody has counted it.
+    ///
+    /// # Errors
+    /// Where the database fails.
+    pub async fn last_status(&self) -> Result<Vec<AppStatus>, sqlx::Error> {
+        let (lanes, pending, finished) = self
+            .look(async |session| {
+                let lanes: Vec<LaneRow> = sqlx::query_as(
+                    "select app, limit_per_s, limit_set_by, next_slot_at, throttled_at,
+                            next_slot_at > clock_timestamp() + interval '1 second' as told_to_wait, paused_at, paused_by, pause_reason,
+                            hold, hold_reason, hold_since, hold_until,
+                            signaling.present_rate(rate_per_s, rate_at, limit_per_s, clock_timestamp()) as rate_per_s,
+                            signaling.peak_rate(app, clock_timestamp() - interval '1 minute', clock_timestamp()) as peak_calls_1m,
+                            (select count(*) / 10.0::float8
+                             from signaling.calls(app, clock_timestamp() - interval '10 seconds', clock_timestamp())) as calls_per_s
+                     from signaling.lane",
+                )
+                .persistent(false)
+                .fetch_all(&mut **session)
+                .await?;
+                let pending: Vec<CensusRow> = sqlx::query_as(
+                    "select app, queued, scheduled, retrying, sending,
+                            extract(epoch from greatest('0', clock_timestamp() - oldest_at))::float8 as oldest_s,
+                            extract(epoch from clock_timestamp() - counted_at)::float8 as counted_ago_s
+                     from signaling.census cross join signaling.census_turn",
+                )
+                .persistent(false)
+                .fetch_all(&mut **session)
+                .await?;
+                let finished: Vec<FinishedRow> = sqlx::query_as(
+                    "select app, status, messages
+                     from (select app, sum(message_sent)::bigint as message_sent,
+                                  sum(message_delivered)::bigint as message_delivered,
+                                  sum(message_offline)::bigint as message_offline, sum(failed)::bigint as failed,
+                                  sum(expired)::bigint as expired, sum(unknown)::bigint as unknown
+                           from signaling.rollup where minute > now() - interval '24 hours' group by app) as total,
+                          lateral (values ('message_sent', message_sent), ('message_delivered', message_delivered),
+                                          ('message_offline', message_offline), ('failed', failed),
+                                          ('expired', expired), ('unknown', unknown)) as ended (status, messages)
+                     where messages > 0",
+                )
+                .persistent(false)
+                .fetch_all(&mut **session)
+                .await?;
+                Ok((lanes, pending, finished))
+            })
+            .await?;
+        let hour = self
+            .figures_by_minute(None, Duration::from_secs(3_600))
+            .await?;
 
         let mut apps: BTreeMap<String, AppStatus> = BTreeMap::new();
-        let entry = |app: &str| AppStatus {
-            app: app.to_owned(),
-            lane: None,
-            pending: BTreeMap::new(),
-            oldest_due_s: None,
-            rate_per_s: 0.0,
-            peak_calls_1m: 0,
-            finished: BTreeMap::new(),
+        let mut of = |app: &str, change: &mut dyn FnMut(&mut AppStatus)| {
+            let status = apps.entry(app.to_owned()).or_insert_with(|| AppStatus {
+                app: app.to_owned(),
+                ..AppStatus::default()
+            });
+            change(status);
         };
         for row in lanes {
-            let app = apps
-                .entry(row.app.clone())
-                .or_insert_with(|| entry(&row.app));
-            app.lane = Some(row.lane);
-            app.peak_calls_1m = row.peak_calls_1m;
-            app.rate_per_s = row.calls_per_s;
+            let mut lane = Some(row.lane);
+            of(&row.app, &mut |app| {
+                app.lane = lane.take();
+                app.peak_calls_1m = row.peak_calls_1m;
+                app.rate_per_s = row.calls_per_s;
+            });
         }
-        for row in counts {
-            let app = apps
-                .entry(row.app.clone())
-                .or_insert_with(|| entry(&row.app));
-            let pending = matches!(
-                row.state.as_str(),
-                "scheduled" | "queued" | "sending" | "retrying"
-            );
-            let by_state = if pending {
-                &mut app.pending
-            } else {
-                &mut app.finished
-            };
-            by_state.insert(row.state, row.rows);
-            app.oldest_due_s = [app.oldest_due_s, row.oldest_due_s]
-                .into_iter()
-                .flatten()
-                .reduce(f64::max);
+        for row in pending {
+            of(&row.app, &mut |app| {
+                app.pending = Pending {
+                    queued: row.queued.unsigned_abs(),
+                    scheduled: row.scheduled.unsigned_abs(),
+                    retrying: row.retrying.unsigned_abs(),
+                    sending: row.sending.unsigned_abs(),
+                    oldest_s: row.oldest_s,
+                    counted_ago_s: row.counted_ago_s,
+                };
+            });
+        }
+        for row in finished {
+            of(&row.app, &mut |app| {
+                app.finished_24h
+                    .insert(row.status.clone(), row.messages.unsigned_abs());
+            });
+        }
+        for minute in hour {
+            of(&minute.app, &mut |app| {
+                app.last_hour.merge(&minute.figures);
+            });
         }
         Ok(apps.into_values().collect())
     }

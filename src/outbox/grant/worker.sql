@@ -17,3 +17,6 @@ grant execute on function signaling.refuse_unknown_app to :"role";
 grant execute on function signaling.pause, signaling.resume, signaling.set_limit to :"role";
 grant execute on function signaling.retry, signaling.cancel to :"role";
 grant execute on function signaling.delete_finished to :"role";
+grant select, insert, update on signaling.rollup to :"role";
+grant select on signaling.census, signaling.census_turn to :"role";
+grant execute on function signaling.take_census to :"role";

@@ -1,0 +1,261 @@
+//! Figures that last: what an app's calls came to within a minute, and how they are added up. Pure.
+
+use std::time::Duration;
+
+use serde::Serialize;
+
+use crate::outcome::{FinalStatus, Outcome};
+
+/// Upper bounds of a [`Histogram`]'s buckets, in seconds, each included; a last bucket takes what is longer. They stand in
+/// the comment of `signaling.rollup`, too: figures of several versions are added up.
+pub const BOUNDS_S: [f64; 18] = [
+    0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 60.0, 300.0,
+    1_800.0, 3_600.0,
+];
+/// Buckets of a histogram.
+pub const BUCKETS: usize = BOUNDS_S.len() + 1;
+
+/// How many durations were how long.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+#[serde(transparent)]
+pub struct Histogram([u64; BUCKETS]);
+
+impl Histogram {
+    /// A histogram with these counts; what is missing is none, what is too much belongs to the last bucket.
+    pub fn from_counts(counts: &[u64]) -> Self {
+        let mut histogram = Self::default();
+        for (index, count) in counts.iter().enumerate() {
+            histogram.0[index.min(BUCKETS - 1)] += count;
+        }
+        histogram
+    }
+
+    /// How many were in each bucket.
+    pub fn counts(&self) -> &[u64; BUCKETS] {
+        &self.0
+    }
+
+    /// Takes in one.
+    pub fn observe(&mut self, duration: Duration) {
+        let duration_s = duration.as_secs_f64();
+        let bucket = BOUNDS_S.partition_point(|bound_s| *bound_s < duration_s);
+        self.0[bucket] += 1;
+    }
+
+    /// Takes in those of another.
+    pub fn merge(&mut self, other: &Self) {
+        for (count, more) in self.0.iter_mut().zip(other.0) {
+            *count += more;
+        }
+    }
+
+    /// How many there are.
+    pub fn count(&self) -> u64 {
+        self.0.iter().sum()
+    }
+
+    /// The duration that this share of all (0 to 1) does not exceed, estimated within its bucket; none of none. What
+    /// is longer than the last bound counts as that.
+    #[expect(
+        clippy::cast_precision_loss,
+        reason = "an estimate, of counts far below 2^52"
+    )]
+    pub fn quantile(&self, share: f64) -> Option<Duration> {
+        let total = self.count();
+        if total == 0 {
+            return None;
+        }
+        let wanted = share.clamp(0.0, 1.0) * total as f64;
+        let mut below = 0.0;
+        let mut lower_s = 0.0;
+        for (bound_s, count) in BOUNDS_S.iter().zip(self.0) {
+            let count = count as f64;
+            if count > 0.0 && below + count >= wanted {
+                let part = ((wanted - below) / count).clamp(0.0, 1.0);
+                return Some(Duration::from_secs_f64(
+                    lower_s + (bound_s - lower_s) * part,
+                ));
+            }
+            below += count;
+            lower_s = *bound_s;
+        }
+        Some(Duration::from_secs_f64(lower_s))
+    }
+}
+
+/// What an app's calls came to.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct Figures {
+    /// Messages that ended as `message_sent`: one call each, as for the next two.
+    pub message_sent: u64,
+    /// Those that ended as `message_delivered`.
+    pub message_delivered: u64,
+    /// Those that ended as `message_offline`.
+    pub message_offline: u64,
+    /// Messages that ended as `failed`.
+    pub failed: u64,
+    /// Messages that ended as `expired`.
+    pub expired: u64,
+    /// Messages that ended as `unknown`.
+    pub unknown: u64,
+    /// Calls that are worth another one.
+    pub calls_retry: u64,
+    /// Calls that were answered 429.
+    pub calls_throttled: u64,
+    /// Calls that were refused for good.
+    pub calls_rejected: u64,
+    /// Calls that were answered 401 or 403.
+    pub calls_unauthorized: u64,
+    /// Calls that may have had their effect.
+    pub calls_ambiguous: u64,
+    /// Slots that were given up because they had passed.
+    pub slots_missed: u64,
+    /// How long calls took.
+    pub call_time: Histogram,
+    /// How long messages waited for their first call, from when they were due.
+    pub delay: Histogram,
+}
+
+impl Figures {
+    /// Counts a call.
+    pub fn called(&mut self, outcome: &Outcome, took: Duration) {
+        self.call_time.observe(took);
+        match outcome {
+            // It ends its message, and is counted with that.
+            Outcome::Done(_) => {}
+            Outcome::Retry(_) => self.calls_retry += 1,
+            Outcome::Throttled(_) => self.calls_throttled += 1,
+            Outcome::Rejected => self.calls_rejected += 1,
+            Outcome::Unauthorized => self.calls_unauthorized += 1,
+            Outcome::Ambiguous => self.calls_ambiguous += 1,
+        }
+    }
+
+    /// Counts messages that have ended.
+    pub fn ended(&mut self, status: FinalStatus, messages: u64) {
+        *match status {
+            FinalStatus::MessageSent => &mut self.message_sent,
+            FinalStatus::MessageDelivered => &mut self.message_delivered,
+            FinalStatus::MessageOffline => &mut self.message_offline,
+            FinalStatus::Failed => &mut self.failed,
+            FinalStatus::Expired => &mut self.expired,
+            FinalStatus::Unknown => &mut self.unknown,
+        } += messages;
+    }
+
+    /// All calls.
+    pub fn calls(&self) -> u64 {
+        self.calls_well()
+            + self.calls_retry
+            + self.calls_throttled
+            + self.calls_rejected
+            + self.calls_unauthorized
+            + self.calls_ambiguous
+    }
+
+    /// Calls that ended their message well.
+    pub fn calls_well(&self) -> u64 {
+        self.message_sent + self.message_delivered + self.message_offline
+    }
+
+    /// Takes in those of another time or process.
+    pub fn merge(&mut self, other: &Self) {
+        let Self {
+            message_sent,
+            message_delivered,
+            message_offline,
+            failed,
+            expired,
+            unknown,
+            calls_retry,
+            calls_throttled,
+            calls_rejected,
+            calls_unauthorized,
+            calls_ambiguous,
+            slots_missed,
+            call_time,
+            delay,
+        } = other;
+        self.message_sent += message_sent;
+        self.message_delivered += message_delivered;
+        self.message_offline += message_offline;
+        self.failed += failed;
+        self.expired += expired;
+        self.unknown += unknown;
+        self.calls_retry += calls_retry;
+        self.calls_throttled += calls_throttled;
+        self.calls_rejected += calls_rejected;
+        self.calls_unauthorized += calls_unauthorized;
+        self.calls_ambiguous += calls_ambiguous;
+        self.slots_missed += slots_missed;
+        self.call_time.merge(call_time);
+        self.delay.merge(delay);
+    }
+
+    /// Messages by how they ended, of those that there are any.
+    pub fn by_status(&self) -> impl Iterator<Item = (FinalStatus, u64)> {
+        [
+            (FinalStatus::MessageSent, self.message_sent),
+            (FinalStatus::MessageDelivered, self.message_delivered),
+            (FinalStatus::MessageOffline, self.message_offline),
+            (FinalStatus::Failed, self.failed),
+            (FinalStatus::Expired, self.expired),
+            (FinalStatus::Unknown, self.unknown),
+        ]
+        .into_iter()
+        .filter(|(_, messages)| *messages > 0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn a_duration_at_a_bound_is_within_it() {
+        let mut histogram = Histogram::default();
+        histogram.observe(Duration::from_millis(1));
+        histogram.observe(Duration::from_micros(1_001));
+        histogram.observe(Duration::from_hours(2));
+        assert_eq!(&histogram.counts()[..2], [1, 1]);
+        assert_eq!(histogram.counts()[BUCKETS - 1], 1);
+    }
+
+    #[test]
+    fn nothing_has_no_quantile() {
+        assert_eq!(Histogram::default().quantile(0.5), None);
+    }
+
+    proptest! {
+        /// An estimate is as exact as the buckets are wide.
+        #[test]
+        fn a_quantile_is_within_the_bucket_of_the_true_one(
+            mut durations_us in proptest::collection::vec(0_u64..4_000_000_000, 1..200),
+            share in 0.01_f64..1.0,
+        ) {
+            let mut histogram = Histogram::default();
+            for us in &durations_us {
+                histogram.observe(Duration::from_micros(*us));
+            }
+            durations_us.sort_unstable();
+            #[expect(clippy::cast_precision_loss, clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "few")]
+            let rank = ((share * durations_us.len() as f64).ceil() as usize).clamp(1, durations_us.len());
+            let truth_s = Duration::from_micros(durations_us[rank - 1]).as_secs_f64();
+            let upper = BOUNDS_S.partition_point(|bound_s| *bound_s < truth_s);
+            let estimate_s = histogram.quantile(share).expect("some").as_secs_f64();
+            let lower_s = if upper == 0 { 0.0 } else { BOUNDS_S[upper - 1] };
+            let upper_s = BOUNDS_S.get(upper).copied().unwrap_or(lower_s);
+            prop_assert!((lower_s - 1e-9..=upper_s + 1e-9).contains(&estimate_s), "{estimate_s} not in {lower_s}..={upper_s}");
+        }
+
+        #[test]
+        fn histograms_add_up(one in proptest::collection::vec(0_u64..1_000, BUCKETS), other in proptest::collection::vec(0_u64..1_000, BUCKETS)) {
+            let mut sum = Histogram::from_counts(&one);
+            sum.merge(&Histogram::from_counts(&other));
+            let all: Vec<u64> = one.iter().zip(&other).map(|(one, other)| one + other).collect();
+            prop_assert_eq!(sum, Histogram::from_counts(&all));
+        }
+    }
+}

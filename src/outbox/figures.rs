@@ -1,0 +1,191 @@
+//! Figures that last: what workers add up by the minute, and the count of what waits.
+
+use std::time::Duration;
+
+use sqlx::FromRow;
+use time::OffsetDateTime;
+
+use super::Outbox;
+use super::claim::micros;
+use crate::figures::{Figures, Histogram};
+
+/// What an app's workers did in a minute.
+#[derive(Debug, Clone)]
+pub struct MinuteFigures {
+    /// When the minute began.
+    pub minute: OffsetDateTime,
+    /// The app.
+    pub app: String,
+    /// What was done.
+    pub figures: Figures,
+    /// Messages that were queued or waited for another call, at the last count of the minute, if there was one.
+    pub backlog: Option<u64>,
+}
+
+/// A row of `signaling.rollup`.
+#[derive(FromRow)]
+struct RollupRow {
+    minute: OffsetDateTime,
+    app: String,
+    message_sent: i64,
+    message_delivered: i64,
+    message_offline: i64,
+    failed: i64,
+    expired: i64,
+    unknown: i64,
+    calls_retry: i64,
+    calls_throttled: i64,
+    calls_rejected: i64,
+    calls_unauthorized: i64,
+    calls_ambiguous: i64,
+    slots_missed: i64,
+    call_time: Vec<i64>,
+    delay: Vec<i64>,
+    backlog: Option<i64>,
+}
+
+/// How long a count may take: it reads an index entry for each message that waits.
+const CENSUS_DEADLINE: Duration = Duration::from_secs(60);
+
+impl Outbox {
+    /// Adds what was done to what is known of its minutes.
+    ///
+    /// # Errors
+    /// Where the database fails. It may have been added all the same.
+    pub async fn add_figures(
+        &self,
+        figures: &[(OffsetDateTime, String, Figures)],
+    ) -> Result<(), sqlx::Error> {
+        let column = |value: fn(&Figures) -> u64| -> Vec<i64> {
+            figures
+                .iter()
+                .map(|(.., figures)| count(value(figures)))
+                .collect()
+        };
+        let histogram = |value: fn(&Figures) -> &Histogram| -> Vec<String> {
+            figures
+                .iter()
+                .map(|(.., figures)| array(value(figures)))
+                .collect()
+        };
+        let minutes: Vec<OffsetDateTime> = figures.iter().map(|(minute, ..)| *minute).collect();
+        let apps: Vec<&str> = figures.iter().map(|(_, app, _)| app.as_str()).collect();
+        self.line()
+            .run(async |session| {
+                sqlx::query(include_str!("add_figures.sql"))
+                    .persistent(session.keeps_statements())
+                    .bind(minutes)
+                    .bind(apps)
+                    .bind(column(|figures| figures.message_sent))
+                    .bind(column(|figures| figures.message_delivered))
+                    .bind(column(|figures| figures.message_offline))
+                    .bind(column(|figures| figures.failed))
+                    .bind(column(|figures| figures.expired))
+                    .bind(column(|figures| figures.unknown))
+                    .bind(column(|figures| figures.calls_retry))
+                    .bind(column(|figures| figures.calls_throttled))
+                    .bind(column(|figures| figures.calls_rejected))
+                    .bind(column(|figures| figures.calls_unauthorized))
+                    .bind(column(|figures| figures.calls_ambiguous))
+                    .bind(column(|figures| figures.slots_missed))
+                    .bind(histogram(|figures| &figures.call_time))
+                    .bind(histogram(|figures| &figures.delay))
+                    .execute(&mut **session)
+                    .await
+            })
+            .await?;
+        Ok(())
+    }
+
+    /// Counts what waits, unless that was done so lately that there is no need to, or somebody else is about it. True
+    /// if it counted.
+    ///
+    /// # Errors
+    /// Where the database fails.
+    pub async fn take_census(&self, stale_after: Duration) -> Result<bool, sqlx::Error> {
+        self.line()
+            .run_within(CENSUS_DEADLINE, async |session| {
+                sqlx::query_scalar("select signaling.take_census($1 * interval '1 microsecond')")
+                    .persistent(session.keeps_statements())
+                    .bind(micros(stale_after))
+                    .fetch_one(&mut **session)
+                    .await
+            })
+            .await
+    }
+
+    /// The minutes of the last `span`, of all apps or of one, oldest first; minutes in which an app did nothing may be
+    /// missing.
+    ///
+    /// # Errors
+    /// Where the database fails.
+    pub async fn figures_by_minute(
+        &self,
+        app: Option<&str>,
+        span: Duration,
+    ) -> Result<Vec<MinuteFigures>, sqlx::Error> {
+        let rows: Vec<RollupRow> = self
+            .look(async |session| {
+                sqlx::query_as(
+                    "select minute, app, message_sent, message_delivered, message_offline, failed, expired, unknown,
+                            calls_retry, calls_throttled, calls_rejected, calls_unauthorized, calls_ambiguous,
+                            slots_missed, call_time, delay, backlog
+                     from signaling.rollup
+                     where minute > now() - $1 * interval '1 microsecond' and ($2 is null or app = $2)
+                     order by minute, app",
+                )
+                .persistent(false)
+                .bind(micros(span))
+                .bind(app)
+                .fetch_all(&mut **session)
+                .await
+            })
+            .await?;
+        Ok(rows.into_iter().map(RollupRow::figures).collect())
+    }
+}
+
+impl RollupRow {
+    fn figures(self) -> MinuteFigures {
+        MinuteFigures {
+            minute: self.minute,
+            app: self.app,
+            backlog: self.backlog.map(amount),
+            figures: Figures {
+                message_sent: amount(self.message_sent),
+                message_delivered: amount(self.message_delivered),
+                message_offline: amount(self.message_offline),
+                failed: amount(self.failed),
+                expired: amount(self.expired),
+                unknown: amount(self.unknown),
+                calls_retry: amount(self.calls_retry),
+                calls_throttled: amount(self.calls_throttled),
+                calls_rejected: amount(self.calls_rejected),
+                calls_unauthorized: amount(self.calls_unauthorized),
+                calls_ambiguous: amount(self.calls_ambiguous),
+                slots_missed: amount(self.slots_missed),
+                call_time: histogram(self.call_time),
+                delay: histogram(self.delay),
+            },
+        }
+    }
+}
+
+fn count(value: u64) -> i64 {
+    i64::try_from(value).unwrap_or(i64::MAX)
+}
+
+fn amount(value: i64) -> u64 {
+    u64::try_from(value).unwrap_or(0)
+}
+
+fn histogram(counts: Vec<i64>) -> Histogram {
+    let counts: Vec<u64> = counts.into_iter().map(amount).collect();
+    Histogram::from_counts(&counts)
+}
+
+/// As Postgres writes an array.
+fn array(histogram: &Histogram) -> String {
+    let counts: Vec<String> = histogram.counts().iter().map(u64::to_string).collect();
+    format!("{{{}}}", counts.join(","))
+}
