@@ -120,10 +120,13 @@ begin
         on conflict (app) do update
         set queued = excluded.queued, scheduled = excluded.scheduled, retrying = excluded.retrying,
             sending = excluded.sending, oldest_at = excluded.oldest_at
+        -- Where nothing happens, nothing is written.
+        where (census.queued, census.scheduled, census.retrying, census.sending, census.oldest_at)
+            is distinct from (excluded.queued, excluded.scheduled, excluded.retrying, excluded.sending, excluded.oldest_at)
     )
     insert into signaling.rollup (minute, app, backlog)
     select date_trunc('minute', began), app, queued + retrying from counted order by app
-    on conflict (minute, app) do update set backlog = excluded.backlog;
+    on conflict (minute, app) do update set backlog = excluded.backlog where rollup.backlog is distinct from excluded.backlog;
 
     delete from signaling.rollup where minute < began - interval '8 days';
     update signaling.census_turn set counted_at = began, took = clock_timestamp() - began where is_the_only_row;
@@ -142,7 +145,12 @@ begin
     for needed in
         select gift.what, case when holder.grantee = 0 then 'public' else quote_ident(pg_get_userbyid(holder.grantee)) end as who
         from (values
-                  ('signaling.outbox'::regclass, 'status', 'UPDATE', 'select, insert, update on signaling.rollup'),
+                  ('signaling.outbox'::regclass, 'status', 'UPDATE',
+                   'select, insert (minute, app, message_sent, message_delivered, message_offline, failed, expired, unknown, calls_retry, calls_throttled,
+                                    calls_rejected, calls_unauthorized, calls_ambiguous, slots_missed, call_time, delay),
+                    update (message_sent, message_delivered, message_offline, failed, expired, unknown, calls_retry, calls_throttled,
+                            calls_rejected, calls_unauthorized, calls_ambiguous, slots_missed, call_time, delay)
+                    on signaling.rollup'),
                   ('signaling.outbox', 'status', 'UPDATE', 'execute on function signaling.take_census'),
                   ('signaling.lane', 'app', 'SELECT', 'select on signaling.rollup, signaling.census, signaling.census_turn'),
                   ('signaling.lane', 'app', 'SELECT', 'execute on function signaling.take_census')

@@ -10,6 +10,7 @@ mod migrate;
 mod pause;
 mod retry;
 mod run;
+mod screen;
 mod simulate;
 mod status;
 

@@ -24,7 +24,7 @@ pub use bell::Bell;
 pub use claim::{Batch, ClaimError, ClaimRequest, Claimed, Hold};
 pub use enqueue::{EnqueueError, NewMessage};
 pub use errors::{explain, is_about_the_data, is_outage};
-pub use figures::MinuteFigures;
+pub use figures::{FiguresError, MinuteFigures};
 pub use grant::{GrantError, InvalidRoleName, RoleKind, RoleName};
 pub use json_lines::{InvalidLines, read_json_lines};
 pub use lane::{HoldKind, Peek};
@@ -33,7 +33,7 @@ pub use migrate::{Applied, Holder, SchemaError};
 pub use record::{CallRecord, Record};
 pub use retention::{Deletion, MIN_RETAIN};
 pub use session::{ConnectError, Outbox};
-pub use status::{AppStatus, LaneStatus, Pending, SampleRow};
+pub use status::{AppStatus, LaneStatus, Pending, Percentiles, SampleRow};
 pub use steer::{RetryFilter, SteerError};
 pub use tls_files::{TlsFileError, check_tls_files};
 

@@ -1,8 +1,10 @@
 //! One process of the fleet: a lane for each app, a recorder for all of them, and an ordered end.
 
+mod bookkeeper;
 mod contact;
 mod delivery;
 mod doorman;
+mod figures;
 mod health;
 mod janitor;
 mod lane;
@@ -20,15 +22,19 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::config::WorkerConfig;
+use crate::config::{AppConfig, WorkerConfig};
 use crate::outbox::{Outbox, Patience, explain, is_outage};
 use crate::signaling::{Client, ClientSettings, InvalidClient};
+use bookkeeper::Bookkeeper;
 use lane::Lane;
 use lane_loop::LaneLoop;
 use recorder::Recorder;
 
 /// How often a database that is away while the work begins is tried.
 const DATABASE_RETRY: Duration = Duration::from_secs(1);
+
+/// How long a shutdown waits for the last figures to be written.
+const LAST_FIGURES: Duration = Duration::from_secs(1);
 
 /// Why a worker can't begin, or could not end in order.
 #[derive(Debug, thiserror::Error)]
@@ -85,31 +91,16 @@ pub async fn run(
         behind: is_behind,
     });
 
-    let mut lanes = Vec::new();
-    let mut limits = Vec::new();
-    for app in config.apps {
-        limits.push((app.alias.clone(), app.limit_per_s));
-        let client = Client::new(ClientSettings {
-            base_urls: app.base_urls,
-            ca_file: app.ca_file,
-            app_id: app.app_id,
-            credentials: app.credentials,
-            connect_timeout: config.timing.connect_timeout,
-            request_timeout: config.timing.request_timeout,
-            max_idle_connections: app.max_in_flight,
-        })
-        .map_err(|source| WorkerError::Client {
-            app: app.alias.clone(),
-            source,
-        })?;
-        lanes.push(Arc::new(Lane::new(
-            app.alias,
-            client,
-            app.max_in_flight,
-            Arc::clone(&shared),
-            &shutdown,
-        )));
-    }
+    let limits: Vec<(String, f64)> = config
+        .apps
+        .iter()
+        .map(|app| (app.alias.clone(), app.limit_per_s))
+        .collect();
+    let lanes = config
+        .apps
+        .into_iter()
+        .map(|app| lane(app, &shared, &shutdown).map(Arc::new))
+        .collect::<Result<Vec<_>, _>>()?;
     let opening = open_lanes(&outbox, &limits);
     match shutdown.run_until_cancelled(opening).await {
         Some(opened) => opened?,
@@ -141,6 +132,11 @@ pub async fn run(
         loops.spawn(lane_loop.run(shutdown.clone()));
     }
     drop(records);
+    let bookkeeper = Arc::new(Bookkeeper {
+        outbox: Arc::clone(&outbox),
+        lanes: lanes.clone(),
+    });
+    loops.spawn(Arc::clone(&bookkeeper).run(shutdown.clone()));
     if let Some(retain) = config.retain {
         loops.spawn(janitor::run(Arc::clone(&outbox), retain, shutdown.clone()));
     }
@@ -171,8 +167,40 @@ pub async fn run(
             drain_timeout: config.drain_timeout,
         });
     }
+    // Nobody waits long for figures.
+    tokio::time::timeout(LAST_FIGURES, bookkeeper.write())
+        .await
+        .ok();
     tracing::info!("stopped: everything is recorded");
     Ok(())
+}
+
+/// The lane of an app, with its client.
+fn lane(
+    app: AppConfig,
+    shared: &Arc<lane::Shared>,
+    shutdown: &CancellationToken,
+) -> Result<Lane, WorkerError> {
+    let client = Client::new(ClientSettings {
+        base_urls: app.base_urls,
+        ca_file: app.ca_file,
+        app_id: app.app_id,
+        credentials: app.credentials,
+        connect_timeout: shared.timing.connect_timeout,
+        request_timeout: shared.timing.request_timeout,
+        max_idle_connections: app.max_in_flight,
+    })
+    .map_err(|source| WorkerError::Client {
+        app: app.alias.clone(),
+        source,
+    })?;
+    Ok(Lane::new(
+        app.alias,
+        client,
+        app.max_in_flight,
+        Arc::clone(shared),
+        shutdown,
+    ))
 }
 
 /// Makes sure that each app has its lane, also where the database is away while the work begins.

@@ -4,18 +4,24 @@ use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::time::Duration;
 
+use anyhow::Context;
 use clap::Args;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
-use super::args::DatabaseArgs;
-use crate::outbox::{AppStatus, Pending};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+
+use super::args::{DatabaseArgs, parse_duration};
+use super::screen::Screen;
+use crate::outbox::{AppStatus, Outbox, Pending, explain};
 
 /// Show how each app is doing: what waits, for how long, how fast it goes out, and what became of it
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   worker status
-  worker status --json | jq '.[] | {app, pending}'")]
+  worker status --watch
+  worker status --json | jq '.[] | {app, pending, delay_last_hour}'")]
 pub(super) struct StatusArgs {
     #[command(flatten)]
     database: DatabaseArgs,
@@ -23,21 +29,95 @@ pub(super) struct StatusArgs {
     /// Print JSON: an array with an object for each app
     #[arg(long)]
     json: bool,
+
+    /// Show it again and again, until Ctrl-C
+    #[arg(long, conflicts_with = "json")]
+    watch: bool,
+
+    /// How often, with --watch
+    #[arg(long, value_name = "DURATION", default_value = "2s", value_parser = parse_interval, requires = "watch")]
+    every: Duration,
+}
+
+/// The shortest time between two looks.
+const MIN_INTERVAL: Duration = Duration::from_millis(500);
+
+fn parse_interval(text: &str) -> Result<Duration, String> {
+    parse_duration(text).and_then(|interval| {
+        if interval < MIN_INTERVAL {
+            Err("it is shorter than 500ms".into())
+        } else {
+            Ok(interval)
+        }
+    })
 }
 
 pub(super) async fn run(args: StatusArgs) -> anyhow::Result<()> {
     let outbox = args.database.connect(1).await?;
     outbox.check_schema().await?;
-    let apps = outbox.status().await?;
-    outbox.close().await;
-    if args.json {
-        println!("{}", serde_json::to_string_pretty(&apps)?);
-    } else if apps.is_empty() {
-        println!("no app has a message or a worker yet");
+    if args.watch {
+        watch(&outbox, args.every).await?;
     } else {
-        print!("{}", apps.iter().map(show).collect::<Vec<_>>().join("\n"));
+        let apps = outbox.status().await?;
+        if args.json {
+            println!("{}", serde_json::to_string_pretty(&apps)?);
+        } else {
+            print!("{}", show_all(&apps));
+        }
     }
+    outbox.close().await;
     Ok(())
+}
+
+/// Shows the apps again and again, on a terminal in the same place. A database that is away for a while does not end
+/// it.
+async fn watch(outbox: &Outbox, every: Duration) -> anyhow::Result<()> {
+    let shutdown = CancellationToken::new();
+    let mut term = signal(SignalKind::terminate()).context("SIGTERM can't be handled")?;
+    let ended = shutdown.clone();
+    tokio::spawn(async move {
+        tokio::select! {
+            _ = term.recv() => {}
+            _ = tokio::signal::ctrl_c() => {}
+        }
+        ended.cancel();
+    });
+    let mut screen = Screen::new();
+    let mut text = String::new();
+    while !shutdown.is_cancelled() {
+        let Some(apps) = shutdown.run_until_cancelled(outbox.status()).await else {
+            break;
+        };
+        let trouble = match apps {
+            Ok(apps) => {
+                text = show_all(&apps);
+                String::new()
+            }
+            Err(error) => format!("\nno news: {}\n", explain(&error)),
+        };
+        let now = outbox_time(outbox).await;
+        screen.show(&format!("{now}\n\n{text}{trouble}"))?;
+        shutdown
+            .run_until_cancelled(tokio::time::sleep(every))
+            .await;
+    }
+    screen.leave()
+}
+
+/// The time by the database's clock, for people.
+async fn outbox_time(outbox: &Outbox) -> String {
+    outbox
+        .database_time()
+        .await
+        .ok()
+        .map_or_else(|| "the database is away".into(), |now| at(Some(now)))
+}
+
+fn show_all(apps: &[AppStatus]) -> String {
+    if apps.is_empty() {
+        return "no app has a message or a worker yet\n".into();
+    }
+    apps.iter().map(show).collect::<Vec<_>>().join("\n")
 }
 
 fn show(app: &AppStatus) -> String {
@@ -53,10 +133,26 @@ fn show(app: &AppStatus) -> String {
     );
     line("pending", pending(&app.pending));
     if let Some(seconds) = app.pending.oldest_s {
-        let age = Duration::from_secs_f64(seconds.max(0.0).floor());
+        line("oldest", format!("waits for {}", coarse(seconds)));
+    }
+    if let Some(time) = app.time_to_drain().filter(|_| app.pending.backlog() > 0) {
         line(
-            "oldest",
-            format!("waits for {}", humantime::format_duration(age)),
+            "drained",
+            format!(
+                "in about {}, if nothing is added",
+                coarse(time.as_secs_f64().max(1.0))
+            ),
+        );
+    }
+    if let Some(delay) = &app.delay_last_hour {
+        line(
+            "delay",
+            format!(
+                "{} median, {} for 95 %, {} for 99 % of the last hour's messages",
+                fine(delay.p50_s),
+                fine(delay.p95_s),
+                fine(delay.p99_s)
+            ),
         );
     }
     line(
@@ -74,10 +170,6 @@ fn lane(app: &AppStatus) -> String {
         reason
             .as_ref()
             .map(|reason| format!(": {reason}"))
-            .unwrap_or_default()
-    };
-    let at = |time: Option<OffsetDateTime>| {
-        time.and_then(|time| time.replace_nanosecond(0).ok()?.format(&Rfc3339).ok())
             .unwrap_or_default()
     };
     let mut text = if lane.paused_at.is_some() {
@@ -113,6 +205,28 @@ fn lane(app: &AppStatus) -> String {
         write!(text, ", set by {by}").ok();
     }
     text
+}
+
+/// A time, to the second.
+fn at(time: Option<OffsetDateTime>) -> String {
+    time.and_then(|time| time.replace_nanosecond(0).ok()?.format(&Rfc3339).ok())
+        .unwrap_or_default()
+}
+
+/// A duration, to the second.
+fn coarse(seconds: f64) -> String {
+    let duration = Duration::try_from_secs_f64(seconds.max(0.0).floor()).unwrap_or(Duration::MAX);
+    humantime::format_duration(duration).to_string()
+}
+
+/// A duration that may be short.
+fn fine(seconds: f64) -> String {
+    match seconds {
+        seconds if seconds < 0.01 => format!("{:.1} ms", seconds * 1e3),
+        seconds if seconds < 1.0 => format!("{:.0} ms", seconds * 1e3),
+        seconds if seconds < 60.0 => format!("{seconds:.1} s"),
+        seconds => coarse(seconds),
+    }
 }
 
 fn pending(pending: &Pending) -> String {

@@ -5,8 +5,8 @@ use std::time::Duration;
 use sqlx::FromRow;
 use time::OffsetDateTime;
 
-use super::Outbox;
 use super::claim::micros;
+use super::{Outbox, explain, may_have_happened};
 use crate::figures::{Figures, Histogram};
 
 /// What an app's workers did in a minute.
@@ -20,6 +20,16 @@ pub struct MinuteFigures {
     pub figures: Figures,
     /// Messages that were queued or waited for another call, at the last count of the minute, if there was one.
     pub backlog: Option<u64>,
+}
+
+/// Figures that could not be added.
+#[derive(Debug, thiserror::Error)]
+#[error("figures can't be added: {}", explain(.source))]
+pub struct FiguresError {
+    /// Why.
+    pub source: sqlx::Error,
+    /// The database may have carried it out.
+    pub may_be_added: bool,
 }
 
 /// A row of `signaling.rollup`.
@@ -51,11 +61,11 @@ impl Outbox {
     /// Adds what was done to what is known of its minutes.
     ///
     /// # Errors
-    /// Where the database fails. It may have been added all the same.
+    /// Where the database fails, with whether it may have been added all the same.
     pub async fn add_figures(
         &self,
         figures: &[(OffsetDateTime, String, Figures)],
-    ) -> Result<(), sqlx::Error> {
+    ) -> Result<(), FiguresError> {
         let column = |value: fn(&Figures) -> u64| -> Vec<i64> {
             figures
                 .iter()
@@ -70,8 +80,11 @@ impl Outbox {
         };
         let minutes: Vec<OffsetDateTime> = figures.iter().map(|(minute, ..)| *minute).collect();
         let apps: Vec<&str> = figures.iter().map(|(_, app, _)| app.as_str()).collect();
-        self.line()
+        let mut was_asked = false;
+        let added = self
+            .line()
             .run(async |session| {
+                was_asked = true;
                 sqlx::query(include_str!("add_figures.sql"))
                     .persistent(session.keeps_statements())
                     .bind(minutes)
@@ -93,8 +106,14 @@ impl Outbox {
                     .execute(&mut **session)
                     .await
             })
-            .await?;
-        Ok(())
+            .await;
+        match added {
+            Ok(_) => Ok(()),
+            Err(source) => Err(FiguresError {
+                may_be_added: was_asked && may_have_happened(&source),
+                source,
+            }),
+        }
     }
 
     /// Counts what waits, unless that was done so lately that there is no need to, or somebody else is about it. True

@@ -8,7 +8,7 @@ use sqlx::FromRow;
 use time::OffsetDateTime;
 
 use super::Outbox;
-use crate::figures::Figures;
+use crate::figures::{Figures, Histogram};
 
 /// How one app is doing.
 #[derive(Debug, Default, Serialize)]
@@ -25,6 +25,8 @@ pub struct AppStatus {
     pub peak_calls_1m: i64,
     /// What was done in the last hour.
     pub last_hour: Figures,
+    /// How long the last hour's messages waited for their first call.
+    pub delay_last_hour: Option<Percentiles>,
     /// Messages by how they ended in the last 24 hours. What people cancelled is not counted.
     pub finished_24h: BTreeMap<String, u64>,
 }
@@ -44,6 +46,29 @@ pub struct Pending {
     pub oldest_s: Option<f64>,
     /// How long ago they were counted, in seconds; none if they never were.
     pub counted_ago_s: Option<f64>,
+}
+
+/// What half, 95 % and 99 % of some durations do not exceed, in seconds: estimates.
+#[derive(Debug, Clone, Copy, Serialize)]
+pub struct Percentiles {
+    /// The median.
+    pub p50_s: f64,
+    /// That of 95 %.
+    pub p95_s: f64,
+    /// That of 99 %.
+    pub p99_s: f64,
+}
+
+impl Percentiles {
+    /// Those of a histogram that is not empty.
+    pub fn of(histogram: &Histogram) -> Option<Self> {
+        let seconds = |share| Some(histogram.quantile(share)?.as_secs_f64());
+        Some(Self {
+            p50_s: seconds(0.50)?,
+            p95_s: seconds(0.95)?,
+            p99_s: seconds(0.99)?,
+        })
+    }
 }
 
 impl Pending {
@@ -163,7 +188,8 @@ impl Outbox {
                 .await?;
                 let pending: Vec<CensusRow> = sqlx::query_as(
                     "select app, queued, scheduled, retrying, sending,
-                            extract(epoch from greatest('0', clock_timestamp() - oldest_at))::float8 as oldest_s,
+                            case when oldest_at is not null
+                                 then extract(epoch from greatest('0', clock_timestamp() - oldest_at))::float8 end as oldest_s,
                             extract(epoch from clock_timestamp() - counted_at)::float8 as counted_ago_s
                      from signaling.census cross join signaling.census_turn",
                 )
@@ -230,6 +256,9 @@ impl Outbox {
             of(&minute.app, &mut |app| {
                 app.last_hour.merge(&minute.figures);
             });
+        }
+        for app in apps.values_mut() {
+            app.delay_last_hour = Percentiles::of(&app.last_hour.delay);
         }
         Ok(apps.into_values().collect())
     }

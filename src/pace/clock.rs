@@ -25,6 +25,12 @@ impl DbTime {
         Duration::from_micros(u64::try_from(self.0.saturating_sub(earlier.0)).unwrap_or(0))
     }
 
+    /// The last multiple of `step`, counted from 1970, that is not later.
+    #[must_use]
+    pub fn floor(self, step: Duration) -> Self {
+        Self(self.0 - self.0.rem_euclid(micros(step).max(1)))
+    }
+
     fn offset_by(self, us: i64) -> Self {
         Self(self.0.saturating_add(us))
     }

@@ -9,6 +9,7 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::contact::Contact;
+use super::figures::LaneFigures;
 use super::health::{Health, Verdict};
 use crate::config::Timing;
 use crate::outbox::{Claimed, HoldKind, Outbox, explain};
@@ -59,6 +60,7 @@ pub(super) struct Lane {
     /// Orders what this process does to the lane's row.
     steering: tokio::sync::Mutex<()>,
     pub(super) health: Health,
+    pub(super) figures: LaneFigures,
     contact: Mutex<Contact>,
     shutdown: CancellationToken,
 }
@@ -82,6 +84,7 @@ impl Lane {
             wave: Mutex::new(shutdown.child_token()),
             steering: tokio::sync::Mutex::default(),
             health: Health::default(),
+            figures: LaneFigures::default(),
             contact: Mutex::default(),
             shutdown: shutdown.clone(),
         }

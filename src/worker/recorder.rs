@@ -1,6 +1,6 @@
 //! The recorder: writes what became of messages, many at a time, and keeps it until the database has it.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -80,7 +80,13 @@ impl Recorder {
                 .collect();
             let settled = self.write(&records).await;
             for delivered in batch.drain(..) {
-                if !settled.contains(&delivered.record.id) {
+                let lane = &delivered.lane;
+                if let Some(status) = delivered.record.status
+                    && settled.get(&delivered.record.id) == Some(&true)
+                {
+                    lane.figures.ended(lane.now(), status, 1);
+                }
+                if !settled.contains_key(&delivered.record.id) {
                     locked.push_back(delivered);
                 } else if delivered.wants_slot {
                     delivered.lane.ring();
@@ -91,10 +97,10 @@ impl Recorder {
         }
     }
 
-    /// Writes records, and again until the database has answered. Returns the ids of those that are done with: written,
-    /// too late, or refused. A record that the database refuses for what is in it is given up, alone: its lease
+    /// Writes records, and again until the database has answered. Returns the ids of those that are done with: true for
+    /// the written ones, false for those that came too late or were refused. A record that the database refuses for what is in it is given up, alone: its lease
     /// ends, and the message is due again.
-    async fn write(&self, records: &[Record]) -> HashSet<i64> {
+    async fn write(&self, records: &[Record]) -> HashMap<i64, bool> {
         let mut pause = RETRY_PAUSE;
         loop {
             match self.try_write(records).await {
@@ -110,7 +116,7 @@ impl Recorder {
                             "a record came after its claim had ended: it is not written, unless it was before"
                         );
                     }
-                    return settled.into_keys().collect();
+                    return settled;
                 }
                 Err(error) if is_about_the_data(&error) && records.len() > 1 => {
                     let (first, second) = records.split_at(records.len() / 2);
@@ -126,7 +132,7 @@ impl Recorder {
                             "the database refuses this record: the message is due again when its lease ends"
                         );
                     }
-                    return records.iter().map(|record| record.id).collect();
+                    return records.iter().map(|record| (record.id, false)).collect();
                 }
                 Err(error) => {
                     self.behind.send_replace(true);

@@ -5,6 +5,7 @@ mod cli;
 mod connections;
 mod delivery;
 mod docs;
+mod figures;
 mod fleet;
 #[path = "../harness/mod.rs"]
 mod harness;

@@ -17,6 +17,11 @@ grant execute on function signaling.refuse_unknown_app to :"role";
 grant execute on function signaling.pause, signaling.resume, signaling.set_limit to :"role";
 grant execute on function signaling.retry, signaling.cancel to :"role";
 grant execute on function signaling.delete_finished to :"role";
-grant select, insert, update on signaling.rollup to :"role";
-grant select on signaling.census, signaling.census_turn to :"role";
+grant select on signaling.rollup, signaling.census, signaling.census_turn to :"role";
+grant insert (minute, app, message_sent, message_delivered, message_offline, failed, expired, unknown, calls_retry, calls_throttled,
+              calls_rejected, calls_unauthorized, calls_ambiguous, slots_missed, call_time, delay)
+    on signaling.rollup to :"role";
+grant update (message_sent, message_delivered, message_offline, failed, expired, unknown, calls_retry, calls_throttled,
+              calls_rejected, calls_unauthorized, calls_ambiguous, slots_missed, call_time, delay)
+    on signaling.rollup to :"role";
 grant execute on function signaling.take_census to :"role";

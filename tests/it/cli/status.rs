@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::harness::{World, peer};
+use crate::harness::{PATIENCE, World, peer};
 
 async fn status_json(world: &World) -> Value {
     let finished = world.command(&["status", "--json"]).finish().await;
@@ -45,6 +45,12 @@ async fn each_app_is_shown_with_what_waits_and_what_became_of_the_rest() {
         .insert(peer(json!({"app": "other", "due_at": "2001-01-01"})))
         .await;
 
+    // A count that was made a moment ago is good enough for the command.
+    world
+        .until("all that waits is counted", PATIENCE, async || {
+            status_json(&world).await[1]["pending"]["queued"] == 2
+        })
+        .await;
     let apps = status_json(&world).await;
     let names: Vec<_> = apps
         .as_array()
@@ -54,9 +60,21 @@ async fn each_app_is_shown_with_what_waits_and_what_became_of_the_rest() {
         .collect();
     assert_eq!(names, ["default", "other"]);
     let (default, other) = (&apps[0], &apps[1]);
-    assert_eq!(default["pending"], json!({"scheduled": 1}));
-    assert_eq!(default["finished"], json!({"message_sent": 2, "failed": 1}));
-    assert_eq!(default["oldest_due_s"], Value::Null);
+    let waiting = |app: &Value| {
+        ["queued", "scheduled", "retrying", "sending"].map(|state| app["pending"][state].clone())
+    };
+    assert_eq!(waiting(default), [0, 1, 0, 0]);
+    assert_eq!(
+        default["finished_24h"],
+        json!({"message_sent": 2, "failed": 1})
+    );
+    assert_eq!(default["pending"]["oldest_s"], Value::Null);
+    assert_eq!(default["last_hour"]["calls_rejected"], 1);
+    assert!(
+        default["delay_last_hour"]["p50_s"]
+            .as_f64()
+            .is_some_and(|delay_s| delay_s > 0.0)
+    );
     assert_eq!(default["lane"]["limit_per_s"], 500.0);
     assert!(
         default["lane"]["rate_per_s"]
@@ -65,10 +83,14 @@ async fn each_app_is_shown_with_what_waits_and_what_became_of_the_rest() {
     );
     assert_eq!(default["lane"]["hold"], Value::Null);
     assert!(default["rate_per_s"].is_number());
-    assert_eq!(other["pending"], json!({"queued": 2}));
-    assert_eq!(other["finished"], json!({}));
+    assert_eq!(waiting(other), [2, 0, 0, 0]);
+    assert_eq!(other["finished_24h"], json!({}));
     assert_eq!(other["lane"], Value::Null);
-    assert!(other["oldest_due_s"].is_number());
+    assert!(
+        other["pending"]["oldest_s"]
+            .as_f64()
+            .is_some_and(|oldest_s| oldest_s > 86_400.0)
+    );
 
     let text = status_text(&world).await;
     for phrase in [
@@ -83,6 +105,19 @@ async fn each_app_is_shown_with_what_waits_and_what_became_of_the_rest() {
     ] {
         assert!(text.contains(phrase), "{phrase:?} is missing: {text}");
     }
+}
+
+#[tokio::test]
+async fn who_watches_sees_what_changes_until_they_end_it() {
+    let world = World::new().await;
+    let mut watching = world
+        .command(&["status", "--watch", "--every", "500ms"])
+        .start();
+    watching.until_printed("no app has a message").await;
+    world.insert(peer(json!({"app": "other"}))).await;
+    watching.until_printed("1 queued").await;
+    watching.signal("INT").await;
+    assert_eq!(watching.wait_exit().await, Some(0));
 }
 
 #[tokio::test]
@@ -145,18 +180,14 @@ async fn a_person_reads_the_state_of_a_message_from_the_view() {
         (sent, "message_sent"),
     ] {
         world
-            .until(
-                &format!("message {id} is {state}"),
-                crate::harness::PATIENCE,
-                async || {
-                    world
-                        .ask::<String>(&format!(
-                            "select state from signaling.delivery where id = {id}"
-                        ))
-                        .await
-                        == state
-                },
-            )
+            .until(&format!("message {id} is {state}"), PATIENCE, async || {
+                world
+                    .ask::<String>(&format!(
+                        "select state from signaling.delivery where id = {id}"
+                    ))
+                    .await
+                    == state
+            })
             .await;
     }
 }

@@ -165,3 +165,30 @@ async fn a_worker_can_not_insert_or_change_what_a_producer_said_nor_harm_the_sch
         .await;
     assert_eq!(migrated.code, Some(1), "{migrated:?}");
 }
+
+#[tokio::test]
+async fn a_worker_that_may_not_write_figures_sends_its_messages_and_says_so_once() {
+    let world = World::new().await;
+    let role = Role::granted(&world, "worker").await;
+    world
+        .execute(&format!(
+            "revoke all on signaling.rollup from {0}; revoke all on function signaling.take_census from {0}",
+            role.name
+        ))
+        .await;
+    let mut worker = world.worker().env("DATABASE_URL", &role.url).start();
+    for _ in 0..2 {
+        let id = world.insert(peer(json!({}))).await;
+        world.until_final(id).await;
+        worker.until_logged("what was done can't be added up").await;
+        worker.until_logged("what waits can't be counted").await;
+    }
+    worker.stop().await;
+    let log = worker.stderr.whole_text();
+    for trouble in [
+        "what was done can't be added up",
+        "what waits can't be counted",
+    ] {
+        assert_eq!(log.matches(trouble).count(), 1, "{log}");
+    }
+}

@@ -1,0 +1,106 @@
+//! Writes down what the lanes have counted, and has what waits counted, for the whole fleet.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio_util::sync::CancellationToken;
+
+use super::lane::Lane;
+use crate::outbox::{FiguresError, Outbox, explain};
+
+/// How often figures are written, where there are any.
+const WRITE_EVERY: Duration = Duration::from_secs(1);
+/// How often the fleet counts what waits; less often where counting takes longer than a tenth of a second.
+const COUNT_EVERY: Duration = Duration::from_secs(5);
+
+/// The figures of all lanes of a process.
+pub(super) struct Bookkeeper {
+    pub(super) outbox: Arc<Outbox>,
+    pub(super) lanes: Vec<Arc<Lane>>,
+}
+
+impl Bookkeeper {
+    /// Keeps books until the shutdown.
+    pub(super) async fn run(self: Arc<Self>, shutdown: CancellationToken) {
+        let books = async {
+            tokio::join!(self.write_forever(), self.count_forever());
+        };
+        shutdown.run_until_cancelled(books).await;
+    }
+
+    async fn write_forever(&self) {
+        let mut trouble = Trouble::default();
+        loop {
+            tokio::time::sleep(WRITE_EVERY).await;
+            let written = self.write().await.map_err(|error| error.source);
+            trouble.note("what was done can't be added up", written);
+        }
+    }
+
+    async fn count_forever(&self) {
+        let mut trouble = Trouble::default();
+        loop {
+            let began = Instant::now();
+            let counted = self.outbox.take_census(COUNT_EVERY / 2).await;
+            trouble.note("what waits can't be counted", counted.map(drop));
+            tokio::time::sleep_until((began + COUNT_EVERY).into()).await;
+        }
+    }
+
+    /// Writes what was counted. What may have been written, though the database did not say so, is not written again:
+    /// figures rather miss something than tell of it twice.
+    ///
+    /// # Errors
+    /// Where the database fails.
+    pub(super) async fn write(&self) -> Result<(), FiguresError> {
+        let taken: Vec<_> = self
+            .lanes
+            .iter()
+            .flat_map(|lane| {
+                let minutes = lane.figures.take();
+                minutes
+                    .into_iter()
+                    .map(move |(minute, figures)| (lane, minute, figures))
+            })
+            .collect();
+        if taken.is_empty() {
+            return Ok(());
+        }
+        let rows: Vec<_> = taken
+            .iter()
+            .map(|(lane, minute, figures)| ((*minute).into(), lane.app.clone(), *figures))
+            .collect();
+        let written = self.outbox.add_figures(&rows).await;
+        if let Err(error) = &written
+            && !error.may_be_added
+        {
+            for (lane, minute, figures) in taken {
+                lane.figures.put_back(minute, &figures);
+            }
+        }
+        written
+    }
+}
+
+/// Says once that something fails, and again after it went well.
+#[derive(Default)]
+struct Trouble {
+    is_told: bool,
+}
+
+impl Trouble {
+    fn note(&mut self, what: &'static str, result: Result<(), sqlx::Error>) {
+        match result {
+            Ok(()) => self.is_told = false,
+            Err(error) => {
+                if !self.is_told {
+                    tracing::warn!(
+                        error = explain(&error),
+                        "{what}: messages go on, figures are missing"
+                    );
+                }
+                self.is_told = true;
+            }
+        }
+    }
+}

@@ -1,0 +1,203 @@
+//! What workers did, added up by the minute, and the count of what waits.
+
+use serde_json::json;
+
+use crate::harness::{APP_ID, PATIENCE, World, peer, slow_api};
+
+/// A sum over all minutes.
+async fn total(world: &World, column: &str) -> i64 {
+    world
+        .ask(&format!(
+            "select coalesce(sum({column}), 0)::bigint from signaling.rollup where app = 'default'"
+        ))
+        .await
+}
+
+/// How many durations a histogram holds, over all minutes.
+async fn observed(world: &World, column: &str) -> i64 {
+    world
+        .ask(&format!(
+            "select coalesce(sum(count), 0)::bigint from signaling.rollup, unnest({column}) as count"
+        ))
+        .await
+}
+
+/// Counts now, however lately somebody else did.
+async fn take_census(world: &World) {
+    world
+        .until("what waits is counted", PATIENCE, async || {
+            world
+                .execute("update signaling.census_turn set counted_at = 'epoch'")
+                .await;
+            world.ask("select signaling.take_census()").await
+        })
+        .await;
+}
+
+/// (queued, scheduled, retrying, sending) of an app.
+async fn census(world: &World, app: &str) -> Option<(i64, i64, i64, i64)> {
+    sqlx::query_as(
+        "select queued, scheduled, retrying, sending from signaling.census where app = $1",
+    )
+    .bind(app)
+    .fetch_optional(&world.pool)
+    .await
+    .expect("the census")
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_fleet_has_done_adds_up_to_what_the_api_saw_and_the_rows_say() {
+    let world = World::new().await;
+    world.set_faults(&[
+        "500:first_calls=1,share=0.1",
+        "400:destination=never",
+        "429:count=2",
+    ]);
+    world.insert_many(300).await;
+    for _ in 0..5 {
+        world.insert(peer(json!({"destination": "never"}))).await;
+    }
+    let start = |name: &str| {
+        world
+            .worker()
+            .env("WORKER_NAME", name)
+            .env("WORKER_RETRY_BASE", "100ms")
+            .start()
+    };
+    let mut fleet = [start("one"), start("two")];
+    world.until_all_final().await;
+    for worker in &mut fleet {
+        worker.stop().await;
+    }
+
+    let seen = world.seen();
+    let app = &seen.apps[APP_ID];
+    assert_eq!(total(&world, "message_sent").await, 300);
+    assert_eq!(total(&world, "failed").await, 5);
+    assert_eq!(total(&world, "calls_rejected").await, 5);
+    assert_eq!(
+        total(&world, "calls_retry").await.unsigned_abs(),
+        app.by_status[&500]
+    );
+    assert_eq!(
+        total(&world, "calls_throttled").await.unsigned_abs(),
+        app.by_status[&429]
+    );
+    assert_eq!(
+        observed(&world, "call_time").await.unsigned_abs(),
+        seen.calls
+    );
+    assert_eq!(
+        observed(&world, "delay").await,
+        305,
+        "each message had one first call"
+    );
+}
+
+#[tokio::test]
+async fn the_delay_is_that_of_the_first_call_from_when_a_message_was_due() {
+    let world = World::new().await;
+    // Inserted long ago, and due for two to five seconds.
+    world
+        .insert(peer(
+            json!({"created_at": "2001-01-01", "due_at": "2001-01-01"}),
+        ))
+        .await;
+    world
+        .execute("update signaling.outbox set due_at = clock_timestamp() - interval '2.5 seconds'")
+        .await;
+    let mut worker = world.worker().start();
+    world.until_all_final().await;
+    worker.stop().await;
+    let buckets: Vec<i64> = world
+        .ask("select delay from signaling.rollup where delay <> '{}'")
+        .await;
+    // Up to 5 s is the twelfth, 60 s would be the fifteenth: a busy machine may take its time.
+    let place = buckets.iter().position(|count| *count == 1);
+    assert!(matches!(place, Some(11..=14)), "{buckets:?}");
+}
+
+#[tokio::test]
+async fn what_waits_is_counted_by_app_and_state() {
+    let world = World::with(slow_api(60_000)).await;
+    let _worker = world.worker().env("WORKER_MAX_IN_FLIGHT", "1").start();
+    world.insert(peer(json!({}))).await;
+    world
+        .until("it is being sent", PATIENCE, async || {
+            world.count("claim_id is not null").await == 1
+        })
+        .await;
+    world.insert_many(3).await;
+    world.insert(peer(json!({"due_at": "2100-01-01"}))).await;
+    world
+        .insert(peer(json!({"app": "other", "due_at": "2001-01-01"})))
+        .await;
+    world
+        .execute("update signaling.outbox set sent_at = now(), attempts = 1 where app = 'other'")
+        .await;
+    take_census(&world).await;
+    assert_eq!(census(&world, "default").await, Some((3, 1, 0, 1)));
+    assert_eq!(census(&world, "other").await, Some((0, 0, 1, 0)));
+    let backlog: i64 = world
+        .ask("select backlog from signaling.rollup where app = 'default' order by minute desc limit 1")
+        .await;
+    assert_eq!(backlog, 3);
+
+    // What is gone is not remembered; an app that has a lane has nothing waiting.
+    world
+        .execute("delete from signaling.outbox where claim_id is null")
+        .await;
+    take_census(&world).await;
+    assert_eq!(census(&world, "default").await, Some((0, 0, 0, 1)));
+    assert_eq!(census(&world, "other").await, None);
+}
+
+#[tokio::test]
+async fn who_counts_while_another_one_does_or_did_lately_does_not() {
+    let world = World::new().await;
+    let counted = async || {
+        world
+            .ask::<bool>("select signaling.take_census('1 minute')")
+            .await
+    };
+    assert!(counted().await);
+    assert!(!counted().await, "it was just done");
+
+    // Counting has taken a second: fifty seconds pass before it is done again, whoever asks.
+    world
+        .execute(
+            "update signaling.census_turn set counted_at = now() - interval '49 s', took = '1 s'",
+        )
+        .await;
+    assert!(!world.ask::<bool>("select signaling.take_census()").await);
+    world
+        .execute(
+            "update signaling.census_turn set counted_at = now() - interval '51 s', took = '1 s'",
+        )
+        .await;
+    let mut counting = world.pool.begin().await.expect("a transaction");
+    sqlx::query("select from signaling.census_turn for update")
+        .execute(&mut *counting)
+        .await
+        .expect("locked");
+    assert!(
+        !world.ask::<bool>("select signaling.take_census()").await,
+        "another one is about it"
+    );
+    counting.rollback().await.expect("unlocked");
+    assert!(world.ask::<bool>("select signaling.take_census()").await);
+}
+
+#[tokio::test]
+async fn figures_are_forgotten_after_eight_days() {
+    let world = World::new().await;
+    world
+        .execute(
+            "insert into signaling.rollup (minute, app, message_sent)
+             select date_trunc('minute', now()) - days * interval '1 day', 'default', 1 from generate_series(0, 20) as days",
+        )
+        .await;
+    take_census(&world).await;
+    let kept: i64 = world.ask("select count(*) from signaling.rollup").await;
+    assert!((8..=9).contains(&kept), "{kept} days are kept");
+}
