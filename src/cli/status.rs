@@ -241,7 +241,11 @@ fn pending(pending: &Pending) -> String {
         .filter(|(_, messages)| *messages > 0)
         .map(|(state, messages)| (state.to_owned(), messages))
         .collect();
-    self::counts(&counts)
+    let counts = self::counts(&counts);
+    match pending.counted_ago_s {
+        Some(ago_s) if ago_s >= 5.0 => format!("{counts}, as counted {} ago", coarse(ago_s)),
+        _ => counts,
+    }
 }
 
 fn counts(by_state: &BTreeMap<String, u64>) -> String {
