@@ -18,6 +18,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 use crate::config::ConfigError;
+use crate::ops::OpsError;
 use crate::outbox::{ConnectError, TlsFileError};
 use crate::signaling::InvalidClient;
 use crate::telemetry::{self, LogFormat};
@@ -132,6 +133,7 @@ fn is_usage(error: &anyhow::Error) -> bool {
     error.chain().any(|cause| {
         cause.is::<ConfigError>()
             || cause.is::<UsageError>()
+            || cause.is::<OpsError>()
             || cause.is::<InvalidClient>()
             || cause.is::<TlsFileError>()
             || matches!(cause.downcast_ref(), Some(ConnectError::Url))

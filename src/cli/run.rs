@@ -12,8 +12,10 @@ use tokio_util::sync::CancellationToken;
 use super::args::{DatabaseArgs, host, parse_duration, parse_retain};
 use crate::bounds;
 use crate::config::{self, AppConfig, ConfigError, RawApp, Timing, WorkerConfig};
+use crate::ops::{OpsError, OpsServer, OpsSettings, Waiting};
 use crate::outbox::{ConnectError, Outbox, SchemaError, is_outage};
 use crate::retry::RetryPolicy;
+use crate::telemetry::causes;
 use crate::worker;
 
 /// Deliver messages, until SIGTERM or SIGINT
@@ -47,6 +49,8 @@ pub(super) struct RunArgs {
     app: AppArgs,
     #[command(flatten)]
     worker: WorkerArgs,
+    #[command(flatten)]
+    ops: OpsArgs,
 }
 
 /// What goes for the app, or for each app of the file that does not say otherwise.
@@ -138,6 +142,20 @@ struct WorkerArgs {
     name: Option<String>,
 }
 
+/// For people and programs that look after the worker.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Ops server")]
+struct OpsArgs {
+    /// Where health, metrics and the dashboard are served, or `off`. Port 0 is any that is free: the log says
+    /// which. Beyond loopback, a token is needed [default: 127.0.0.1:9090, if it is free]
+    #[arg(long, env = "WORKER_OPS_ADDR", value_name = "ADDRESS")]
+    ops_addr: Option<String>,
+
+    /// A file with the token that who asks for metrics or the dashboard needs; it is read again when it changes
+    #[arg(long, env = "WORKER_OPS_TOKEN_FILE", value_name = "FILE")]
+    ops_token_file: Option<PathBuf>,
+}
+
 /// How often a database that can't be used yet is tried.
 const DATABASE_RETRY: Duration = Duration::from_secs(1);
 
@@ -145,12 +163,30 @@ pub(super) async fn run(args: RunArgs) -> anyhow::Result<()> {
     let config = config(&args)?;
     raise_file_limit(&config);
     let shutdown = CancellationToken::new();
+    // Before the database is asked for anything, so that what it says is seen.
+    let ops = start_ops(&args.ops, &shutdown).await?;
+    let shown = ops
+        .as_ref()
+        .map(|ops| ops.state.clone())
+        .unwrap_or_default();
     let work = async {
-        let Some(outbox) = shutdown.run_until_cancelled(open(&args)).await else {
+        let opening = open(&args, &shown.waiting_for);
+        let Some(outbox) = shutdown.run_until_cancelled(opening).await else {
             return Ok(());
         };
         let outbox = Arc::new(outbox?);
-        Box::pin(worker::run(config, Arc::clone(&outbox), shutdown.clone())).await?;
+        // It is opened once.
+        shown.outbox.set(Arc::clone(&outbox)).ok();
+        Box::pin(worker::run(
+            config,
+            Arc::clone(&outbox),
+            Arc::clone(&shown.vitals),
+            shutdown.clone(),
+        ))
+        .await?;
+        if let Some(ops) = &ops {
+            ops.stop().await;
+        }
         outbox.close().await;
         Ok(())
     };
@@ -161,9 +197,28 @@ pub(super) async fn run(args: RunArgs) -> anyhow::Result<()> {
     }
 }
 
+/// The ops server, if there is to be one.
+async fn start_ops(
+    args: &OpsArgs,
+    shutdown: &CancellationToken,
+) -> Result<Option<OpsServer>, OpsError> {
+    let token_file = args
+        .ops_token_file
+        .as_deref()
+        .filter(|file| !file.as_os_str().is_empty());
+    let address = args
+        .ops_addr
+        .as_deref()
+        .filter(|address| !address.is_empty());
+    match OpsSettings::new(address, token_file)? {
+        Some(settings) => OpsServer::start(settings, shutdown.clone()).await,
+        None => Ok(None),
+    }
+}
+
 /// The database with the schema that is needed. A worker that starts while its database is down, or has no connection
 /// to spare, waits as one does that was started before: it is no reason to end.
-async fn open(args: &RunArgs) -> anyhow::Result<Outbox> {
+async fn open(args: &RunArgs, waiting: &Waiting) -> anyhow::Result<Outbox> {
     let try_open = async || -> anyhow::Result<Outbox> {
         let outbox = args
             .database
@@ -176,6 +231,7 @@ async fn open(args: &RunArgs) -> anyhow::Result<Outbox> {
     loop {
         match try_open().await {
             Err(error) if is_passing(&error) => {
+                waiting.because(causes(error.as_ref()));
                 if !has_warned {
                     tracing::warn!("{error:#}: trying again until it can");
                     has_warned = true;

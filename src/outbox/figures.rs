@@ -7,6 +7,7 @@ use time::OffsetDateTime;
 
 use super::Outbox;
 use super::claim::micros;
+use super::statements::Statement;
 use crate::figures::{Figures, Histogram};
 
 /// What an app's workers did in a minute.
@@ -71,7 +72,7 @@ impl Outbox {
         let minutes: Vec<OffsetDateTime> = figures.iter().map(|(minute, ..)| *minute).collect();
         let apps: Vec<&str> = figures.iter().map(|(_, app, _)| app.as_str()).collect();
         self.line()
-            .run(async |session| {
+            .run(Statement::Figures, async |session| {
                 sqlx::query(include_str!("add_figures.sql"))
                     .persistent(session.keeps_statements())
                     .bind(minutes)
@@ -104,7 +105,7 @@ impl Outbox {
     /// Where the database fails.
     pub async fn take_census(&self, stale_after: Duration) -> Result<bool, sqlx::Error> {
         self.line()
-            .run_within(CENSUS_DEADLINE, async |session| {
+            .run_within(Statement::Census, CENSUS_DEADLINE, async |session| {
                 sqlx::query_scalar("select signaling.take_census($1 * interval '1 microsecond')")
                     .persistent(session.keeps_statements())
                     .bind(micros(stale_after))

@@ -55,6 +55,7 @@ pub(super) async fn deliver(
             Ok(ready) => call(&lane, &claimed, ready).await,
             Err(NoCall::Record(record)) => (record, open_probe),
             Err(NoCall::Late) => {
+                lane.figures.slot_missed();
                 wants_slot = true;
                 (Record::unharmed(&claimed), open_probe)
             }
@@ -200,6 +201,10 @@ fn conclude(
     call: Result<Answer, CallFailure>,
 ) -> (Record, News) {
     let outcome = outcome::classify(&call);
+    lane.figures.called(&outcome, now.since(sent_at));
+    if let Some(wanted_at) = claimed.wanted_at {
+        lane.figures.waited(sent_at.since(wanted_at));
+    }
     let attempt = claimed.terms.attempts + 1;
     let next = outcome::next(
         &outcome,
