@@ -215,9 +215,8 @@ fn database(database: &Database) -> Check {
             "it answers the worker, and has no connection left for this look",
         ),
         Database::NotYet(None) => check(NAME, false, "it has not been reached yet"),
-        Database::NotYet(Some(why)) | Database::Away(why) => {
-            check(NAME, false, &format!("it can't be reached: {why}"))
-        }
+        Database::NotYet(Some(why)) => check(NAME, false, &format!("waiting for it: {why}")),
+        Database::Away(why) => check(NAME, false, &format!("it can't be reached: {why}")),
     }
 }
 
@@ -384,7 +383,7 @@ mod tests {
             ..well()
         };
         let text = text(&report(waiting, Vec::new()));
-        assert!(text.contains("FAIL database: it can't be reached: refused"));
+        assert!(text.contains("FAIL database: waiting for it: refused"));
         assert!(text.contains("FAIL lanes: they are not open yet"));
     }
 

@@ -26,7 +26,7 @@ const DEFAULT_ADDRESS: SocketAddr =
 /// The most connections at once; others wait.
 const MAX_CONNECTIONS: usize = 64;
 /// How long the head of a request may take, and a connection be idle.
-const HEAD_WITHIN: Duration = Duration::from_secs(15);
+const HEAD_WITHIN: Duration = Duration::from_secs(10);
 /// The most bytes of a request's head.
 const MAX_HEAD_BYTES: usize = 16 * 1024;
 /// How long a connection may be used.
