@@ -7,6 +7,7 @@ mod enqueue;
 mod grant;
 mod limit;
 mod migrate;
+mod ops;
 mod pause;
 mod retry;
 mod run;

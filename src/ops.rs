@@ -8,6 +8,7 @@ mod health;
 mod login;
 mod metrics;
 pub mod pages;
+mod readiness;
 mod server;
 
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};

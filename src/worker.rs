@@ -22,7 +22,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::config::WorkerConfig;
+use crate::config::{AppConfig, WorkerConfig};
 use crate::outbox::{Outbox, Patience, explain, is_outage};
 use crate::signaling::{Client, ClientSettings, InvalidClient};
 pub use figures::{CALL_DURATION, CALLS, DELAY, MESSAGES_FINISHED, SLOTS_MISSED};
@@ -94,26 +94,7 @@ pub async fn run(
     let mut limits = Vec::new();
     for app in config.apps {
         limits.push((app.alias.clone(), app.limit_per_s));
-        let client = Client::new(ClientSettings {
-            base_urls: app.base_urls,
-            ca_file: app.ca_file,
-            app_id: app.app_id,
-            credentials: app.credentials,
-            connect_timeout: config.timing.connect_timeout,
-            request_timeout: config.timing.request_timeout,
-            max_idle_connections: app.max_in_flight,
-        })
-        .map_err(|source| WorkerError::Client {
-            app: app.alias.clone(),
-            source,
-        })?;
-        lanes.push(Arc::new(Lane::new(
-            app.alias,
-            client,
-            app.max_in_flight,
-            Arc::clone(&shared),
-            &shutdown,
-        )));
+        lanes.push(Arc::new(lane(app, Arc::clone(&shared), &shutdown)?));
     }
     let opening = open_lanes(&outbox, &limits);
     match shutdown.run_until_cancelled(opening).await {
@@ -179,6 +160,34 @@ pub async fn run(
     }
     tracing::info!("stopped: everything is recorded");
     Ok(())
+}
+
+/// The lane of an app, with its client.
+fn lane(
+    app: AppConfig,
+    shared: Arc<lane::Shared>,
+    shutdown: &CancellationToken,
+) -> Result<Lane, WorkerError> {
+    let client = Client::new(ClientSettings {
+        base_urls: app.base_urls,
+        ca_file: app.ca_file,
+        app_id: app.app_id,
+        credentials: app.credentials,
+        connect_timeout: shared.timing.connect_timeout,
+        request_timeout: shared.timing.request_timeout,
+        max_idle_connections: app.max_in_flight,
+    })
+    .map_err(|source| WorkerError::Client {
+        app: app.alias.clone(),
+        source,
+    })?;
+    Ok(Lane::new(
+        app.alias,
+        client,
+        app.max_in_flight,
+        shared,
+        shutdown,
+    ))
 }
 
 /// Makes sure that each app has its lane, also where the database is away while the work begins.

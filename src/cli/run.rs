@@ -10,9 +10,10 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use super::args::{DatabaseArgs, host, parse_duration, parse_retain};
+use super::ops::OpsArgs;
 use crate::bounds;
 use crate::config::{self, AppConfig, ConfigError, RawApp, Timing, WorkerConfig};
-use crate::ops::{OpsError, OpsServer, OpsSettings, Waiting};
+use crate::ops::Waiting;
 use crate::outbox::{ConnectError, Outbox, SchemaError, is_outage};
 use crate::retry::RetryPolicy;
 use crate::telemetry::causes;
@@ -142,20 +143,6 @@ struct WorkerArgs {
     name: Option<String>,
 }
 
-/// For people and programs that look after the worker.
-#[derive(Debug, Args)]
-#[command(next_help_heading = "Ops server")]
-struct OpsArgs {
-    /// Where health, metrics and the dashboard are served, or `off`. Port 0 is any that is free: the log says
-    /// which. Beyond loopback, a token is needed [default: 127.0.0.1:9090, if it is free]
-    #[arg(long, env = "WORKER_OPS_ADDR", value_name = "ADDRESS")]
-    ops_addr: Option<String>,
-
-    /// A file with the token that who asks for metrics or the dashboard needs; it is read again when it changes
-    #[arg(long, env = "WORKER_OPS_TOKEN_FILE", value_name = "FILE")]
-    ops_token_file: Option<PathBuf>,
-}
-
 /// How often a database that can't be used yet is tried.
 const DATABASE_RETRY: Duration = Duration::from_secs(1);
 
@@ -164,7 +151,7 @@ pub(super) async fn run(args: RunArgs) -> anyhow::Result<()> {
     raise_file_limit(&config);
     let shutdown = CancellationToken::new();
     // Before the database is asked for anything, so that what it says is seen.
-    let ops = start_ops(&args.ops, &shutdown).await?;
+    let ops = args.ops.start(&shutdown).await?;
     let shown = ops
         .as_ref()
         .map(|ops| ops.state.clone())
@@ -194,25 +181,6 @@ pub(super) async fn run(args: RunArgs) -> anyhow::Result<()> {
         biased;
         () = signals(shutdown.clone())? => anyhow::bail!("ended at once by a second signal: what was in flight is due again when its lease ends"),
         result = work => result,
-    }
-}
-
-/// The ops server, if there is to be one.
-async fn start_ops(
-    args: &OpsArgs,
-    shutdown: &CancellationToken,
-) -> Result<Option<OpsServer>, OpsError> {
-    let token_file = args
-        .ops_token_file
-        .as_deref()
-        .filter(|file| !file.as_os_str().is_empty());
-    let address = args
-        .ops_addr
-        .as_deref()
-        .filter(|address| !address.is_empty());
-    match OpsSettings::new(address, token_file)? {
-        Some(settings) => OpsServer::start(settings, shutdown.clone()).await,
-        None => Ok(None),
     }
 }
 

@@ -16,22 +16,31 @@ pub(super) const TRIES: usize = 3;
 
 /// The last answer. Who comes while one is looked up waits for it.
 #[derive(Debug, Default)]
-pub(super) struct Fleet(Mutex<Option<(Instant, Option<Arc<[AppStatus]>>)>>);
+pub(super) struct Fleet(Mutex<Option<Looked>>);
+
+#[derive(Debug)]
+struct Looked {
+    at: Instant,
+    status: Option<Arc<[AppStatus]>>,
+}
 
 impl Fleet {
     /// All apps; none where the database does not say.
     pub(super) async fn status(&self, outbox: &Outbox) -> Option<Arc<[AppStatus]>> {
         let mut last = self.0.lock().await;
-        if let Some((at, status)) = &*last
-            && at.elapsed() < FRESH_FOR
+        if let Some(looked) = &*last
+            && looked.at.elapsed() < FRESH_FOR
         {
-            return status.clone();
+            return looked.status.clone();
         }
         let status = match tokio::time::timeout(ANSWER_WITHIN, look(outbox)).await {
             Ok(Ok(status)) => Some(status.into()),
             Ok(Err(_)) | Err(_) => None,
         };
-        *last = Some((Instant::now(), status.clone()));
+        *last = Some(Looked {
+            at: Instant::now(),
+            status: status.clone(),
+        });
         status
     }
 }

@@ -160,7 +160,7 @@ fn render_fleet(apps: Option<&Arc<[AppStatus]>>) -> String {
             "Whether the database answers: 1, or 0."
         );
         gauge!(DATABASE_UP).set(u32::from(apps.is_some()));
-        for app in apps.map(|apps| apps.as_ref()).unwrap_or_default() {
+        for app in apps.map(AsRef::as_ref).unwrap_or_default() {
             set_backlog(app);
             set_lane(app);
         }

@@ -32,6 +32,13 @@ async fn a_worker_says_that_it_is_alive_and_ready() {
     assert_eq!(report["notes"], json!([]));
 }
 
+/// What only the database knows.
+const STALE: [&str; 3] = [
+    "signaling_lane_state",
+    "signaling_limit",
+    "signaling_backlog",
+];
+
 #[tokio::test]
 async fn a_worker_whose_database_is_away_is_alive_and_not_ready_until_it_is_there() {
     let world = World::new().await;
@@ -51,6 +58,14 @@ async fn a_worker_whose_database_is_away_is_alive_and_not_ready_until_it_is_ther
 
     gate.open().await;
     watched.until_ready().await;
+    world.execute("select signaling.take_census()").await;
+    world
+        .until("the fleet shows", PATIENCE, async || {
+            let samples = Samples::read(&watched.door.get("/metrics").await.body);
+            samples.get("signaling_database_up") == Some(1.0)
+                && STALE.iter().all(|name| !samples.names(name).is_empty())
+        })
+        .await;
 
     gate.close().await;
     watched
@@ -60,11 +75,7 @@ async fn a_worker_whose_database_is_away_is_alive_and_not_ready_until_it_is_ther
     let samples = Samples::read(&watched.door.get("/metrics").await.body);
     assert_eq!(samples.get("signaling_database_up"), Some(0.0));
     // What the database said before is not said again.
-    for stale in [
-        "signaling_lane_state",
-        "signaling_limit",
-        "signaling_backlog",
-    ] {
+    for stale in STALE {
         assert!(samples.names(stale).is_empty(), "{stale}");
     }
     assert!(samples.get("process_start_time_seconds").is_some());
