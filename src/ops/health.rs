@@ -29,13 +29,20 @@ pub(super) struct Health(Mutex<Option<(Instant, Database)>>);
 
 /// `GET /readyz`
 pub(super) async fn readyz(State(state): State<OpsState>, headers: HeaderMap) -> Response {
+    let database = state.health.database(&state).await;
+    // Who is not answered is not asked twice.
+    let notes = if database == Database::There {
+        notes(&state).await
+    } else {
+        Vec::new()
+    };
     let seen = Seen {
         is_ending: state.shutdown.is_cancelled(),
-        database: state.health.database(&state).await,
+        database,
         lanes: lanes(&state.vitals),
         behind_for: state.vitals.behind_since().map(|since| since.elapsed()),
     };
-    let report = report(seen, notes(&state).await);
+    let report = report(seen, notes);
     let status = if report.ready {
         StatusCode::OK
     } else {

@@ -91,14 +91,20 @@ impl Door {
         headers: &[(&str, &str)],
         body: &str,
     ) -> Answer {
-        let mut request = format!("{method} {path} HTTP/1.1\r\nconnection: close\r\n");
+        let mut lines = vec![
+            format!("{method} {path} HTTP/1.1"),
+            "connection: close".to_owned(),
+            format!("content-length: {}", body.len()),
+        ];
         if !headers.iter().any(|(name, _)| *name == "host") {
-            request += &format!("host: {}\r\n", self.0);
+            lines.push(format!("host: {}", self.0));
         }
-        for (name, value) in headers {
-            request += &format!("{name}: {value}\r\n");
-        }
-        request += &format!("content-length: {}\r\n\r\n{body}", body.len());
+        lines.extend(
+            headers
+                .iter()
+                .map(|(name, value)| format!("{name}: {value}")),
+        );
+        let request = format!("{}\r\n\r\n{body}", lines.join("\r\n"));
         let asking = async {
             let mut stream = TcpStream::connect(self.0).await.expect("connected");
             // A server that has seen enough may answer and close before it has read everything.

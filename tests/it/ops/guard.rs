@@ -213,13 +213,14 @@ async fn no_answer_shows_a_payload_or_a_secret() {
 /// All that is served without a page of the dashboard, with the token and without.
 async fn everything(door: Door) -> String {
     let bearer = format!("Bearer {TOKEN}");
-    let mut all = String::new();
+    let mut all = Vec::new();
     for path in ["/healthz", "/readyz", "/metrics", "/login", "/no-such-page"] {
         for headers in [&[][..], &[("authorization", bearer.as_str())]] {
             let answer = door.get_with(path, headers).await;
-            all += &format!("{:?}\n{}\n", answer.headers, answer.body);
+            all.push(format!("{:?}\n{}", answer.headers, answer.body));
         }
     }
     let wrong = format!("token={TOKEN}x");
-    all + &format!("{:?}", door.post("/login", &[], &wrong).await)
+    all.push(format!("{:?}", door.post("/login", &[], &wrong).await));
+    all.join("\n")
 }
