@@ -7,6 +7,7 @@ mod enqueue;
 mod grant;
 mod limit;
 mod migrate;
+mod ops;
 mod pause;
 mod retry;
 mod run;
@@ -19,6 +20,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 use crate::config::ConfigError;
+use crate::ops::OpsError;
 use crate::outbox::{ConnectError, TlsFileError};
 use crate::signaling::InvalidClient;
 use crate::telemetry::{self, LogFormat};
@@ -133,6 +135,7 @@ fn is_usage(error: &anyhow::Error) -> bool {
     error.chain().any(|cause| {
         cause.is::<ConfigError>()
             || cause.is::<UsageError>()
+            || cause.is::<OpsError>()
             || cause.is::<InvalidClient>()
             || cause.is::<TlsFileError>()
             || matches!(cause.downcast_ref(), Some(ConnectError::Url))

@@ -73,6 +73,7 @@ async fn show(
     let worker = tokio::spawn(worker::run(
         config(dev, &simulator.base_url())?,
         Arc::clone(&outbox),
+        Arc::default(),
         ending.clone(),
     ));
     let result = if let Some(count) = dev.messages {

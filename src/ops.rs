@@ -1,25 +1,77 @@
-//! The ops server: health, metrics and the dashboard, for the people and programs that look after the worker.
+//! The ops server: health, metrics and the dashboard, for the people and programs that look after the worker. It is
+//! there before the database is, and until the last message is recorded.
 
+mod access;
+mod fleet;
+mod guard;
+mod health;
+mod login;
+mod metrics;
 pub mod pages;
+mod readiness;
+mod server;
 
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use axum::Router;
+use axum::middleware::from_fn_with_state;
 use axum::routing::get;
+use tokio_util::sync::CancellationToken;
 
 use crate::outbox::Outbox;
+use crate::worker::Vitals;
+pub use access::{Access, OpsToken, TokenError};
+use fleet::Fleet;
+use health::Health;
+use metrics::Metrics;
+pub use server::{OpsError, OpsServer, OpsSettings};
 
 /// What the handlers share.
 #[derive(Debug, Clone, Default)]
 pub struct OpsState {
     /// The database, as soon as it has been reached for the first time.
     pub outbox: Arc<OnceLock<Arc<Outbox>>>,
+    /// What the worker shows of itself.
+    pub vitals: Arc<Vitals>,
+    /// Cancelled when the worker begins to end.
+    pub shutdown: CancellationToken,
+    /// Why the database can't be used yet.
+    pub waiting_for: Waiting,
+    /// Who may ask.
+    pub access: Access,
+    health: Arc<Health>,
+    fleet: Arc<Fleet>,
+    metrics: Option<Arc<Metrics>>,
 }
 
-/// Everything that is served.
+/// What a worker that starts waits for, in a sentence.
+#[derive(Debug, Clone, Default)]
+pub struct Waiting(Arc<Mutex<Option<String>>>);
+
+impl Waiting {
+    /// It waits, because of this.
+    pub fn because(&self, why: String) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(why);
+    }
+
+    fn why(&self) -> Option<String> {
+        self.0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+}
+
+/// Everything that is served, behind the guard.
 pub fn router(state: OpsState) -> Router {
+    let guard = guard::Guard::new(state.access.clone());
     Router::new()
         .route("/healthz", get(async || "alive\n"))
+        .route("/readyz", get(health::readyz))
+        .route("/metrics", get(metrics::metrics))
+        .merge(login::routes())
         .merge(pages::routes())
         .with_state(state)
+        // Outermost, so that it also stands before what does not exist.
+        .layer(from_fn_with_state(guard, guard::guard))
 }

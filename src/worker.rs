@@ -2,6 +2,7 @@
 
 mod bookkeeper;
 mod contact;
+mod counters;
 mod delivery;
 mod doorman;
 mod figures;
@@ -11,7 +12,9 @@ mod lane;
 mod lane_loop;
 mod recorder;
 mod rest;
+mod tally;
 mod unheard;
+mod vitals;
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -26,9 +29,11 @@ use crate::config::{AppConfig, WorkerConfig};
 use crate::outbox::{Outbox, Patience, explain, is_outage};
 use crate::signaling::{Client, ClientSettings, InvalidClient};
 use bookkeeper::Bookkeeper;
+pub use counters::{CALL_DURATION, CALLS, DELAY, MESSAGES_FINISHED, SLOTS_MISSED};
 use lane::Lane;
 use lane_loop::LaneLoop;
 use recorder::Recorder;
+pub use vitals::{LaneVitals, Pulse, Stuck, Vitals};
 
 /// How often a database that is away while the work begins is tried.
 const DATABASE_RETRY: Duration = Duration::from_secs(1);
@@ -68,27 +73,28 @@ pub enum WorkerError {
 }
 
 /// Works until `shutdown` is cancelled: then claims nothing more, gives back what is not sent, and finishes and
-/// records what is in flight.
+/// records what is in flight. Meanwhile `vitals` show how it fares.
 ///
 /// # Errors
 /// Where it can't begin, or the drain timeout ends before everything is recorded.
 pub async fn run(
     config: WorkerConfig,
     outbox: Arc<Outbox>,
+    vitals: Arc<Vitals>,
     shutdown: CancellationToken,
 ) -> Result<(), WorkerError> {
     let room_of_all = config.apps.iter().map(|app| app.max_in_flight).sum();
     let (records, inbox) = mpsc::channel(room_of_all);
     let deliveries = TaskTracker::new();
     let listening = Arc::new(AtomicBool::new(false));
-    let (behind, is_behind) = watch::channel(false);
+    let (behind, is_behind) = watch::channel(None);
     let shared = Arc::new(lane::Shared {
         outbox: Arc::clone(&outbox),
         name: config.name.clone(),
         timing: config.timing,
         retry: config.retry,
         listening: Arc::clone(&listening),
-        behind: is_behind,
+        behind: is_behind.clone(),
     });
 
     let limits: Vec<(String, f64)> = config
@@ -126,6 +132,7 @@ pub async fn run(
         listening,
         shutdown.clone(),
     ));
+    vitals.begin(lanes.iter().map(|lane| lane.vitals()).collect(), is_behind);
     let mut loops = JoinSet::new();
     for lane in &lanes {
         let lane_loop = LaneLoop::new(Arc::clone(lane), records.clone(), deliveries.clone());

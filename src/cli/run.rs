@@ -10,10 +10,13 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use super::args::{DatabaseArgs, host, parse_duration, parse_retain};
+use super::ops::OpsArgs;
 use crate::bounds;
 use crate::config::{self, AppConfig, ConfigError, RawApp, Timing, WorkerConfig};
+use crate::ops::Waiting;
 use crate::outbox::{ConnectError, Outbox, SchemaError, is_outage};
 use crate::retry::RetryPolicy;
+use crate::telemetry::causes;
 use crate::worker;
 
 /// Deliver messages, until SIGTERM or SIGINT
@@ -47,6 +50,8 @@ pub(super) struct RunArgs {
     app: AppArgs,
     #[command(flatten)]
     worker: WorkerArgs,
+    #[command(flatten)]
+    ops: OpsArgs,
 }
 
 /// What goes for the app, or for each app of the file that does not say otherwise.
@@ -145,12 +150,30 @@ pub(super) async fn run(args: RunArgs) -> anyhow::Result<()> {
     let config = config(&args)?;
     raise_file_limit(&config);
     let shutdown = CancellationToken::new();
+    // Before the database is asked for anything, so that what it says is seen.
+    let ops = args.ops.start(&shutdown).await?;
+    let shown = ops
+        .as_ref()
+        .map(|ops| ops.state.clone())
+        .unwrap_or_default();
     let work = async {
-        let Some(outbox) = shutdown.run_until_cancelled(open(&args)).await else {
+        let opening = open(&args, &shown.waiting_for);
+        let Some(outbox) = shutdown.run_until_cancelled(opening).await else {
             return Ok(());
         };
         let outbox = Arc::new(outbox?);
-        Box::pin(worker::run(config, Arc::clone(&outbox), shutdown.clone())).await?;
+        // It is opened once.
+        shown.outbox.set(Arc::clone(&outbox)).ok();
+        Box::pin(worker::run(
+            config,
+            Arc::clone(&outbox),
+            Arc::clone(&shown.vitals),
+            shutdown.clone(),
+        ))
+        .await?;
+        if let Some(ops) = &ops {
+            ops.stop().await;
+        }
         outbox.close().await;
         Ok(())
     };
@@ -163,7 +186,7 @@ pub(super) async fn run(args: RunArgs) -> anyhow::Result<()> {
 
 /// The database with the schema that is needed. A worker that starts while its database is down, or has no connection
 /// to spare, waits as one does that was started before: it is no reason to end.
-async fn open(args: &RunArgs) -> anyhow::Result<Outbox> {
+async fn open(args: &RunArgs, waiting: &Waiting) -> anyhow::Result<Outbox> {
     let try_open = async || -> anyhow::Result<Outbox> {
         let outbox = args
             .database
@@ -176,6 +199,7 @@ async fn open(args: &RunArgs) -> anyhow::Result<Outbox> {
     loop {
         match try_open().await {
             Err(error) if is_passing(&error) => {
+                waiting.because(causes(error.as_ref()));
                 if !has_warned {
                     tracing::warn!("{error:#}: trying again until it can");
                     has_warned = true;

@@ -7,6 +7,7 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::line::Patience;
+use super::statements::Statement;
 use super::{HoldKind, Outbox, explain, may_have_happened, timed};
 use crate::message::{InvalidMessage, Message, Payload, Target, UserId};
 use crate::outcome::Terms;
@@ -51,8 +52,8 @@ pub struct Batch {
     pub messages: Vec<Claimed>,
     /// How many slots could have been given out.
     pub slots: usize,
-    /// Rows that ended in the claim itself, as expired or unknown.
-    pub ended: usize,
+    /// Rows that ended in the claim itself.
+    pub ended: Ended,
     /// The database's time of the claim.
     pub at: DbTime,
     /// The lane's next free slot.
@@ -65,10 +66,34 @@ pub struct Batch {
     pub bell_switched_on: bool,
 }
 
+/// Rows that ended without a call of their own, by how.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Ended {
+    /// Their time was over.
+    pub expired: usize,
+    /// Nobody can know whether they were called, and once is all they may be.
+    pub unknown: usize,
+}
+
+impl Ended {
+    /// From two counts of a statement.
+    pub(super) fn from_columns(expired: i64, unknown: i64) -> Self {
+        Self {
+            expired: usize::try_from(expired).unwrap_or(0),
+            unknown: usize::try_from(unknown).unwrap_or(0),
+        }
+    }
+
+    /// All of them.
+    pub fn count(self) -> usize {
+        self.expired + self.unknown
+    }
+}
+
 impl Batch {
     /// True if there may be more to take, as soon as there are slots and room for it.
     pub fn is_full(&self) -> bool {
-        self.slots > 0 && self.messages.len() + self.ended >= self.slots
+        self.slots > 0 && self.messages.len() + self.ended.count() >= self.slots
     }
 }
 
@@ -119,7 +144,8 @@ struct ClaimRow {
     slots: i64,
     hold: Option<String>,
     hold_until: Option<OffsetDateTime>,
-    ended: i64,
+    expired: i64,
+    unknown: i64,
     next_slot_at: OffsetDateTime,
     next_due_at: Option<OffsetDateTime>,
     bell_switched_on: bool,
@@ -157,22 +183,26 @@ impl Outbox {
         let mut was_asked = false;
         let result = self
             .line()
-            .run_within(request.patience.deadline(), async |session| {
-                was_asked = true;
-                let statement = sqlx::query_as(include_str!("claim.sql"))
-                    .persistent(session.keeps_statements())
-                    .bind(request.app)
-                    .bind(i64::try_from(request.rows).unwrap_or(i64::MAX))
-                    .bind(micros(HORIZON))
-                    .bind(micros(request.lease))
-                    .bind(claim_id)
-                    .bind(request.claimed_by)
-                    .bind(request.bell)
-                    .bind(or_never(request.lost_before))
-                    .fetch_all(&mut **session);
-                let timed: (Vec<ClaimRow>, _, _) = timed(statement).await?;
-                Ok(timed)
-            })
+            .run_within(
+                Statement::Claim,
+                request.patience.deadline(),
+                async |session| {
+                    was_asked = true;
+                    let statement = sqlx::query_as(include_str!("claim.sql"))
+                        .persistent(session.keeps_statements())
+                        .bind(request.app)
+                        .bind(i64::try_from(request.rows).unwrap_or(i64::MAX))
+                        .bind(micros(HORIZON))
+                        .bind(micros(request.lease))
+                        .bind(claim_id)
+                        .bind(request.claimed_by)
+                        .bind(request.bell)
+                        .bind(or_never(request.lost_before))
+                        .fetch_all(&mut **session);
+                    let timed: (Vec<ClaimRow>, _, _) = timed(statement).await?;
+                    Ok(timed)
+                },
+            )
             .await;
         // A claim that finds nothing is quick however slow the database is.
         if !matches!(&result, Ok((rows, ..)) if rows.len() < 2) {
@@ -203,7 +233,7 @@ impl Outbox {
         Ok(Batch {
             at,
             slots: usize::try_from(first.slots).unwrap_or(0),
-            ended: usize::try_from(first.ended).unwrap_or(0),
+            ended: Ended::from_columns(first.expired, first.unknown),
             next_slot_at: first.next_slot_at.into(),
             next_due_at: first.next_due_at.map(DbTime::from),
             bell_switched_on: first.bell_switched_on,
@@ -230,7 +260,7 @@ impl Outbox {
         claim_ids: &[Uuid],
     ) -> Result<Vec<Uuid>, sqlx::Error> {
         self.line()
-            .run(async |session| {
+            .run(Statement::GiveBack, async |session| {
                 sqlx::query_scalar(
                     "with probe as (
                          update signaling.lane set hold_until = clock_timestamp(), probe_claim_id = null

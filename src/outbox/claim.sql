@@ -89,7 +89,7 @@ ended as (
                      then 'the worker that had this message ended without a record: whether it was called is not known'
                      else coalesce(error, 'not sent before its expires_at') end
     where id = any (array(select id from due where ended_as is not null))
-    returning 1
+    returning status
 ),
 -- The log says why a message may be called twice.
 lost as (
@@ -101,15 +101,18 @@ lost as (
 -- Where everything due could be taken, the workers go to sleep and want the bell; a backlog keeps them awake
 -- without it. It is wanted for a minute at a time, so that workers which died don't make producers ring for long.
 after as materialized (
-    select claimed, ended,
+    select claimed, expired, unknown,
            first_slot_at + claimed * spacing as next_slot_at,
            case when not $7::boolean or slots = 0 then bell_until
-                when claimed + ended >= slots then null
+                when claimed + expired + unknown >= slots then null
                 when bell_until > at + interval '30 seconds' then bell_until
                 else at + interval '60 seconds'
            end as bell_until
     from budget,
-         (select (select count(*) from claimed) as claimed, (select count(*) from ended) as ended) as counts
+         (select (select count(*) from claimed) as claimed,
+                 count(*) filter (where status = 'expired') as expired,
+                 count(*) filter (where status = 'unknown') as unknown
+          from ended) as counts
 ),
 -- Nothing is written where nothing changes: an idle worker's polls leave no dead rows behind.
 moved as (
@@ -125,7 +128,7 @@ moved as (
     from budget, after
     where lane.app = $1 and (after.claimed > 0 or after.bell_until is distinct from lane.bell_until)
 )
-select budget.at, budget.slots, budget.hold, budget.hold_until, after.ended, after.next_slot_at,
+select budget.at, budget.slots, budget.hold, budget.hold_until, after.expired, after.unknown, after.next_slot_at,
        -- What is due after now, be it the end of somebody's lease: when to look again, if nothing else comes.
        least((select due_at from signaling.outbox
               where app = $1 and status = 'pending' and sent_at is null and claim_id is null

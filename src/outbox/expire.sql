@@ -18,6 +18,7 @@ ended as (
                      then 'the worker that had this message ended without a record: whether it was called is not known'
                      else coalesce(error, 'not sent before its expires_at') end
     where id = any (array(select id from over))
+    returning status
 ),
 -- As in the claim: the log says what is not known.
 logged as (
@@ -26,4 +27,4 @@ logged as (
            'the worker that had this message ended without a record: whether it was called is not known', claimed_by
     from over where lost
 )
-select count(*) from over
+select count(*) filter (where status = 'expired'), count(*) filter (where status = 'unknown') from ended

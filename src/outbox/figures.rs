@@ -6,6 +6,7 @@ use sqlx::FromRow;
 use time::OffsetDateTime;
 
 use super::claim::micros;
+use super::statements::Statement;
 use super::{Outbox, explain, may_have_happened};
 use crate::figures::{Figures, Histogram};
 
@@ -83,7 +84,7 @@ impl Outbox {
         let mut was_asked = false;
         let added = self
             .line()
-            .run(async |session| {
+            .run(Statement::Figures, async |session| {
                 was_asked = true;
                 sqlx::query(include_str!("add_figures.sql"))
                     .persistent(session.keeps_statements())
@@ -123,7 +124,7 @@ impl Outbox {
     /// Where the database fails.
     pub async fn take_census(&self, stale_after: Duration) -> Result<bool, sqlx::Error> {
         self.line()
-            .run_within(CENSUS_DEADLINE, async |session| {
+            .run_within(Statement::Census, CENSUS_DEADLINE, async |session| {
                 sqlx::query_scalar("select signaling.take_census($1 * interval '1 microsecond')")
                     .persistent(session.keeps_statements())
                     .bind(micros(stale_after))

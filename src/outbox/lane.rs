@@ -7,7 +7,8 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::claim::{micros, or_never};
-use super::{Hold, Outbox, timed};
+use super::statements::Statement;
+use super::{Ended, Hold, Outbox, timed};
 use crate::pace::clock::ClockReading;
 use crate::pace::{DbTime, HORIZON};
 
@@ -75,7 +76,7 @@ impl Outbox {
     /// Where the database fails.
     pub async fn open_lane(&self, app: &str, limit_per_s: f64) -> Result<(), sqlx::Error> {
         self.line()
-            .run(async |session| {
+            .run(Statement::Lane, async |session| {
                 sqlx::query(
                     "with opened as (
                          insert into signaling.lane (app, limit_per_s, configured_per_s, rate_per_s)
@@ -111,7 +112,7 @@ impl Outbox {
     pub async fn peek(&self, app: &str) -> Result<Peek, sqlx::Error> {
         let (row, asked, answered) = self
             .line()
-            .run(async |session| {
+            .run(Statement::Peek, async |session| {
                 let statement = sqlx::query_as(
                     "select clock_timestamp() as at,
                             case when paused_at is not null then 'paused' else hold end as hold,
@@ -152,21 +153,27 @@ impl Outbox {
     }
 
     /// Ends an app's rows whose time is over while nobody claims them: they wait for a later time, or in a lane
-    /// that is held. Returns how many.
+    /// that is held. Returns how many, and how.
     ///
     /// # Errors
     /// Where the database fails.
-    pub async fn expire(&self, app: &str, lost_before: Option<DbTime>) -> Result<i64, sqlx::Error> {
-        self.line()
-            .run(async |session| {
-                sqlx::query_scalar(include_str!("expire.sql"))
+    pub async fn expire(
+        &self,
+        app: &str,
+        lost_before: Option<DbTime>,
+    ) -> Result<Ended, sqlx::Error> {
+        let (expired, unknown) = self
+            .line()
+            .run(Statement::Expire, async |session| {
+                sqlx::query_as(include_str!("expire.sql"))
                     .persistent(session.keeps_statements())
                     .bind(app)
                     .bind(or_never(lost_before))
                     .fetch_one(&mut **session)
                     .await
             })
-            .await
+            .await?;
+        Ok(Ended::from_columns(expired, unknown))
     }
 
     /// Holds an app's lane for all workers, and says whether that is news. A failed probe makes the pause longer; the
@@ -183,7 +190,7 @@ impl Outbox {
     ) -> Result<bool, sqlx::Error> {
         let began: Option<bool> = self
             .line()
-            .run(async |session| {
+            .run(Statement::Lane, async |session| {
                 sqlx::query_scalar(
                     "update signaling.lane
                      set hold = $2, hold_reason = $3,
@@ -216,7 +223,7 @@ impl Outbox {
     /// Where the database fails.
     pub async fn release(&self, app: &str, probe: Uuid) -> Result<bool, sqlx::Error> {
         self.line()
-            .run(async |session| {
+            .run(Statement::Lane, async |session| {
                 let released = sqlx::query(
                     "with released as (
                          update signaling.lane
@@ -242,7 +249,7 @@ impl Outbox {
     /// Where the database fails.
     pub async fn give_back_probe(&self, app: &str, probe: Uuid) -> Result<(), sqlx::Error> {
         self.line()
-            .run(async |session| {
+            .run(Statement::GiveBack, async |session| {
                 sqlx::query(
                     "update signaling.lane set hold_until = clock_timestamp(), probe_claim_id = null
                      where app = $1 and probe_claim_id = $2",
@@ -270,7 +277,7 @@ impl Outbox {
     ) -> Result<Option<f64>, sqlx::Error> {
         let rate: Option<Option<f64>> = self
             .line()
-            .run(async |session| {
+            .run(Statement::Lane, async |session| {
                 sqlx::query_scalar(include_str!("throttle.sql"))
                     .persistent(session.keeps_statements())
                     .bind(app)

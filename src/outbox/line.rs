@@ -15,6 +15,7 @@ use sqlx::postgres::PgConnectOptions;
 use sqlx::{ConnectOptions, Connection, Executor, PgConnection};
 
 use super::errors::is_about_the_connection;
+use super::statements::{Statement, StatementFigures};
 
 /// What every session is told. The statements are written for indexes; a plan that was made while the table was
 /// empty would read the whole table for as long as the plan is kept, which for a queue is until the next ANALYZE.
@@ -76,6 +77,11 @@ impl Breaks {
             .is_some_and(|answer| answer.elapsed() < time)
     }
 
+    /// When some statement was last answered.
+    pub(super) fn answered_at(&self) -> Option<Instant> {
+        *self.last_answer()
+    }
+
     fn last_answer(&self) -> MutexGuard<'_, Option<Instant>> {
         self.0
             .last_answer
@@ -89,6 +95,7 @@ pub(super) struct Line {
     pool: Pool<Connector>,
     pooler: bool,
     breaks: Breaks,
+    figures: Arc<StatementFigures>,
 }
 
 impl std::fmt::Debug for Line {
@@ -107,6 +114,7 @@ impl Line {
         options: PgConnectOptions,
         pooler: bool,
         breaks: Breaks,
+        figures: Arc<StatementFigures>,
         max_connections: u32,
     ) -> Self {
         let connector = Connector {
@@ -125,6 +133,7 @@ impl Line {
             pool: pool.expect("a runtime is given, which is all that is checked"),
             pooler,
             breaks,
+            figures,
         }
     }
 
@@ -134,9 +143,10 @@ impl Line {
     /// Where a statement fails, or there is no answer in time. Then it may have been carried out all the same.
     pub(super) async fn run<T>(
         &self,
+        statement: Statement,
         work: impl AsyncFnOnce(&mut Session) -> Result<T, sqlx::Error>,
     ) -> Result<T, sqlx::Error> {
-        self.run_within(DEADLINE, work).await
+        self.run_within(statement, DEADLINE, work).await
     }
 
     /// Runs statements of the hot path. When they fail because of the server or the network, no connection is used
@@ -146,11 +156,14 @@ impl Line {
     /// As for [`run`](Self::run).
     pub(super) async fn run_within<T>(
         &self,
+        statement: Statement,
         deadline: Duration,
         work: impl AsyncFnOnce(&mut Session) -> Result<T, sqlx::Error>,
     ) -> Result<T, sqlx::Error> {
         // What waits for a statement is many kilobytes: it stands in the heap, not in every task that asks.
+        let begun = Instant::now();
         let result = Box::pin(self.try_run(deadline, work)).await;
+        self.figures.learn(statement, begun, &result);
         match &result {
             Ok(_) => self.breaks.note_answer(),
             Err(error) if is_timeout(error) && self.breaks.has_answered_within(deadline / 2) => {}

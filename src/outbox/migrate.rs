@@ -14,6 +14,7 @@ pub use holder::Holder;
 use holder::listed;
 use runner::Runner;
 
+use super::statements::Statement;
 use super::{Outbox, explain};
 
 const TABLE: &str = "signaling.schema_migrations";
@@ -161,19 +162,33 @@ impl Outbox {
     /// # Errors
     /// Where some have not.
     pub async fn check_schema(&self) -> Result<(), SchemaError> {
-        let needed = MIGRATIONS.last().map_or(0, |(version, ..)| *version);
         let applied = self
             .line()
-            .run(async |session| applied(session).await)
+            .run(Statement::Schema, async |session| applied(session).await)
             .await?;
-        match applied.last() {
-            None => Err(SchemaError::Missing),
-            Some(found) if *found < needed => Err(SchemaError::Outdated {
-                found: *found,
-                needed,
-            }),
-            Some(_) => Ok(()),
-        }
+        is_enough(&applied)
+    }
+
+    /// The same for those who look on: it takes no connection from those who work.
+    ///
+    /// # Errors
+    /// Where some have not, or the database fails.
+    pub async fn look_at_schema(&self) -> Result<(), SchemaError> {
+        let applied = self.look(async |session| applied(session).await).await?;
+        is_enough(&applied)
+    }
+}
+
+/// Whether the newest migration of this binary is among those that have been run.
+fn is_enough(applied: &[i64]) -> Result<(), SchemaError> {
+    let needed = MIGRATIONS.last().map_or(0, |(version, ..)| *version);
+    match applied.last() {
+        None => Err(SchemaError::Missing),
+        Some(found) if *found < needed => Err(SchemaError::Outdated {
+            found: *found,
+            needed,
+        }),
+        Some(_) => Ok(()),
     }
 }
 

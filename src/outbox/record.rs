@@ -8,6 +8,7 @@ use uuid::Uuid;
 
 use super::claim::micros;
 use super::line::Patience;
+use super::statements::Statement;
 use super::{Claimed, Outbox};
 use crate::outcome::FinalStatus;
 use crate::pace::DbTime;
@@ -122,7 +123,7 @@ impl Outbox {
 
         let settled: Result<Vec<(i64, bool)>, _> = self
             .recorder_line()
-            .run_within(patience.deadline(), async |session| {
+            .run_within(Statement::Record, patience.deadline(), async |session| {
                 sqlx::query_as(include_str!("record.sql"))
                     .persistent(session.keeps_statements())
                     .bind(ids)

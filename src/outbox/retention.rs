@@ -7,6 +7,7 @@ use uuid::Uuid;
 
 use super::Outbox;
 use super::claim::micros;
+use super::statements::Statement;
 
 /// The shortest time that finished messages can be kept: what a look at the last minute shows is still there.
 pub const MIN_RETAIN: Duration = Duration::from_secs(60);
@@ -51,7 +52,7 @@ impl Outbox {
     ) -> Result<Deletion, sqlx::Error> {
         let row: DeletionRow = self
             .line()
-            .run(async |session| {
+            .run(Statement::Delete, async |session| {
                 sqlx::query_as(
                     "select has_turn, is_pass_over, deleted,
                             (extract(epoch from held_until - clock_timestamp()) * 1000000)::bigint as held_for_us

@@ -1,13 +1,15 @@
 //! Connections to the database: bounded in number and in time, and usable through a pooler in transaction mode.
 
 use std::str::FromStr;
-use std::time::Duration;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use secrecy::{ExposeSecret, SecretString};
 use sqlx::postgres::PgConnectOptions;
 use sqlx::{ConnectOptions, Connection, Executor, PgConnection};
 
 use super::line::{Breaks, CONNECT_DEADLINE, Line, Session, within};
+use super::statements::{Statement, StatementFigures};
 use super::{SharedClock, explain};
 use crate::bounds;
 
@@ -24,6 +26,8 @@ pub struct Outbox {
     recorder: Line,
     /// Who looks on takes no connection from those who work.
     viewer: Line,
+    breaks: Breaks,
+    figures: Arc<StatementFigures>,
     options: PgConnectOptions,
     pooler: bool,
     clock: SharedClock,
@@ -86,11 +90,22 @@ impl Outbox {
             .await
             .map_err(unreachable)?;
         let breaks = Breaks::default();
-        let line = |connections| Line::new(options.clone(), pooler, breaks.clone(), connections);
+        let figures = Arc::new(StatementFigures::new());
+        let line = |connections| {
+            Line::new(
+                options.clone(),
+                pooler,
+                breaks.clone(),
+                Arc::clone(&figures),
+                connections,
+            )
+        };
         Ok(Self {
             line: line(max_connections),
             recorder: line(1),
             viewer: line(VIEWER_CONNECTIONS),
+            breaks,
+            figures,
             options,
             pooler,
             clock: SharedClock::default(),
@@ -100,6 +115,11 @@ impl Outbox {
     /// Whether a pooler in transaction mode is in between: sessions keep nothing, and there is no LISTEN.
     pub fn has_pooler(&self) -> bool {
         self.pooler
+    }
+
+    /// When a statement of the work itself was last answered.
+    pub fn answered_at(&self) -> Option<Instant> {
+        self.breaks.answered_at()
     }
 
     /// This process's view of the database's clock.
@@ -132,7 +152,8 @@ impl Outbox {
     ) -> Result<T, sqlx::Error> {
         // The server ends the statement first.
         let deadline = LOOK_DEADLINE + Duration::from_secs(1);
-        within(deadline + CONNECT_DEADLINE, async {
+        let begun = Instant::now();
+        let result = within(deadline + CONNECT_DEADLINE, async {
             let mut session = self.viewer.transaction().await?;
             let timeout = format!(
                 "set local statement_timeout = {}",
@@ -143,7 +164,9 @@ impl Outbox {
             session.finish().await?;
             Ok(value)
         })
-        .await
+        .await;
+        self.figures.learn(Statement::Look, begun, &result);
+        result
     }
 
     /// A session for statements that take as long as they take.

@@ -57,7 +57,7 @@ impl Bookkeeper {
             .lanes
             .iter()
             .flat_map(|lane| {
-                let minutes = lane.figures.take();
+                let minutes = lane.figures.tally.take();
                 minutes
                     .into_iter()
                     .map(move |(minute, figures)| (lane, minute, figures))
@@ -75,7 +75,7 @@ impl Bookkeeper {
             && !error.may_be_added
         {
             for (lane, minute, figures) in taken {
-                lane.figures.put_back(minute, &figures);
+                lane.figures.tally.put_back(minute, &figures);
             }
         }
         written

@@ -1,110 +1,62 @@
-//! What a lane does, counted.
+//! What a lane does, for those who look on: counted for the process's metrics, and added up for the fleet.
 
-use std::collections::BTreeMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use crate::figures::Figures;
+use super::counters::Counters;
+use super::tally::Tally;
+use crate::outbox::Ended;
 use crate::outcome::{FinalStatus, Outcome};
 use crate::pace::DbTime;
 
-/// Counts of one app's lane, by the minute, until the bookkeeper takes them.
-#[derive(Debug, Default)]
+/// The figures of one app in this process.
+#[derive(Debug)]
 pub(super) struct LaneFigures {
-    minutes: Mutex<BTreeMap<DbTime, Figures>>,
+    counters: Counters,
+    pub(super) tally: Tally,
 }
-
-/// A minute of the database's clock.
-const MINUTE: Duration = Duration::from_secs(60);
-/// Most minutes that are kept for a database that is away.
-const MAX_MINUTES: usize = 120;
 
 impl LaneFigures {
-    /// A call has ended.
+    /// All at zero.
+    pub(super) fn new(app: &str) -> Self {
+        Self {
+            counters: Counters::new(app),
+            tally: Tally::default(),
+        }
+    }
+
+    /// A call is over. One that could not be made for lack of a connection counts, too: as a retry that took no time.
     pub(super) fn called(&self, now: DbTime, outcome: &Outcome, took: Duration) {
-        self.count(now, |figures| figures.called(outcome, took));
+        self.counters.called(outcome, took);
+        self.tally.called(now, outcome, took);
     }
 
-    /// A message that was due for that long is called for the first time.
+    /// A message had its first call so long after it was due.
     pub(super) fn waited(&self, now: DbTime, delay: Duration) {
-        self.count(now, |figures| figures.delay.observe(delay));
+        self.counters.waited(delay);
+        self.tally.waited(now, delay);
     }
 
-    /// A slot has passed unused.
+    /// A slot had passed before its call could start.
     pub(super) fn slot_missed(&self, now: DbTime) {
-        self.count(now, |figures| figures.slots_missed += 1);
+        self.counters.slot_missed();
+        self.tally.slot_missed(now);
     }
 
-    /// Messages have ended, and their rows say so.
-    pub(super) fn ended(&self, now: DbTime, status: FinalStatus, messages: u64) {
+    /// A message has ended, and that is written.
+    pub(super) fn ended(&self, now: DbTime, status: FinalStatus) {
+        self.ended_many(now, status, 1);
+    }
+
+    /// Messages have ended in the database, without a call.
+    pub(super) fn ended_uncalled(&self, now: DbTime, ended: Ended) {
+        self.ended_many(now, FinalStatus::Expired, ended.expired as u64);
+        self.ended_many(now, FinalStatus::Unknown, ended.unknown as u64);
+    }
+
+    fn ended_many(&self, now: DbTime, status: FinalStatus, messages: u64) {
         if messages > 0 {
-            self.count(now, |figures| figures.ended(status, messages));
+            self.counters.ended(status, messages);
+            self.tally.ended(now, status, messages);
         }
-    }
-
-    /// What was counted since this was last asked, with the beginnings of the minutes.
-    pub(super) fn take(&self) -> BTreeMap<DbTime, Figures> {
-        std::mem::take(&mut *self.minutes())
-    }
-
-    /// Takes back what could not be written. Of too many minutes the oldest are forgotten.
-    pub(super) fn put_back(&self, minute: DbTime, figures: &Figures) {
-        let mut minutes = self.minutes();
-        minutes.entry(minute).or_default().merge(figures);
-        while minutes.len() > MAX_MINUTES {
-            minutes.pop_first();
-        }
-    }
-
-    fn count(&self, now: DbTime, change: impl FnOnce(&mut Figures)) {
-        change(self.minutes().entry(now.floor(MINUTE)).or_default());
-    }
-
-    fn minutes(&self) -> MutexGuard<'_, BTreeMap<DbTime, Figures>> {
-        self.minutes.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn at_s(seconds: i64) -> DbTime {
-        DbTime::from_micros(seconds * 1_000_000)
-    }
-
-    #[test]
-    fn what_happens_is_counted_in_its_minute_and_given_out_once() {
-        let figures = LaneFigures::default();
-        figures.waited(at_s(59), Duration::from_millis(3));
-        figures.ended(at_s(60), FinalStatus::MessageSent, 2);
-        figures.ended(at_s(119), FinalStatus::MessageSent, 1);
-        let taken = figures.take();
-        let minutes: Vec<_> = taken
-            .iter()
-            .map(|(minute, figures)| (*minute, figures.message_sent, figures.delay.count()))
-            .collect();
-        assert_eq!(minutes, [(at_s(0), 0, 1), (at_s(60), 3, 0)]);
-        assert!(figures.take().is_empty());
-    }
-
-    #[test]
-    fn what_could_not_be_written_is_kept_for_two_hours_of_minutes() {
-        let figures = LaneFigures::default();
-        let one = Figures {
-            message_sent: 1,
-            ..Figures::default()
-        };
-        for minute in 0..200 {
-            figures.put_back(at_s(minute * 60), &one);
-            figures.put_back(at_s(minute * 60), &one);
-        }
-        let kept = figures.take();
-        assert_eq!(kept.len(), MAX_MINUTES);
-        assert_eq!(
-            kept.last_key_value()
-                .map(|(minute, figures)| (*minute, figures.message_sent)),
-            Some((at_s(199 * 60), 2))
-        );
     }
 }

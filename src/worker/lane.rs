@@ -11,6 +11,7 @@ use uuid::Uuid;
 use super::contact::Contact;
 use super::figures::LaneFigures;
 use super::health::{Health, Verdict};
+use super::vitals::{LaneVitals, Pulse};
 use crate::config::Timing;
 use crate::outbox::{Claimed, HoldKind, Outbox, explain};
 use crate::outcome::{MAX_RETRY_AFTER, Outcome};
@@ -28,8 +29,8 @@ pub(super) struct Shared {
     pub(super) retry: RetryPolicy,
     /// Whether this process hears the bell at present.
     pub(super) listening: Arc<AtomicBool>,
-    /// Whether the recorder is behind: then nothing is claimed.
-    pub(super) behind: watch::Receiver<bool>,
+    /// Since when the recorder is behind: then nothing is claimed.
+    pub(super) behind: watch::Receiver<Option<Instant>>,
 }
 
 /// What a call said of the API's state.
@@ -61,6 +62,7 @@ pub(super) struct Lane {
     steering: tokio::sync::Mutex<()>,
     pub(super) health: Health,
     pub(super) figures: LaneFigures,
+    pub(super) pulse: Arc<Pulse>,
     contact: Mutex<Contact>,
     shutdown: CancellationToken,
 }
@@ -74,6 +76,8 @@ impl Lane {
         shutdown: &CancellationToken,
     ) -> Self {
         Self {
+            figures: LaneFigures::new(&app),
+            pulse: Arc::new(Pulse::new()),
             app,
             client,
             shared,
@@ -84,7 +88,6 @@ impl Lane {
             wave: Mutex::new(shutdown.child_token()),
             steering: tokio::sync::Mutex::default(),
             health: Health::default(),
-            figures: LaneFigures::default(),
             contact: Mutex::default(),
             shutdown: shutdown.clone(),
         }
@@ -93,6 +96,16 @@ impl Lane {
     /// Messages between their claim and their record.
     pub(super) fn in_flight(&self) -> usize {
         self.max_in_flight - self.room.available_permits()
+    }
+
+    /// What others may see of it.
+    pub(super) fn vitals(&self) -> LaneVitals {
+        LaneVitals {
+            app: self.app.clone(),
+            pulse: Arc::clone(&self.pulse),
+            room: Arc::clone(&self.room),
+            max_in_flight: self.max_in_flight,
+        }
     }
 
     /// How it fares with the database.

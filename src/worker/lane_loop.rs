@@ -88,12 +88,11 @@ impl LaneLoop {
     async fn wait_for_room(&self) -> usize {
         let lane = &self.lane;
         // What is known of calls is written before anything is claimed: it may be about the same rows.
-        lane.shared
-            .behind
-            .clone()
-            .wait_for(|behind| !behind)
-            .await
-            .ok();
+        let mut behind = lane.shared.behind.clone();
+        if behind.borrow().is_some() {
+            behind.wait_for(Option::is_none).await.ok();
+            lane.pulse.beat(Duration::ZERO);
+        }
         if !lane.health.is_proven() {
             let all = u32::try_from(lane.max_in_flight).unwrap_or(u32::MAX);
             match tokio::time::timeout(FIRST_ANSWER, lane.room.acquire_many(all)).await {
@@ -103,6 +102,10 @@ impl LaneLoop {
             }
         }
         // Only this loop takes permits, so what is available stays so.
+        if lane.room.available_permits() == 0 {
+            // Each message in flight is recorded by the end of its lease, unless the recorder is behind.
+            lane.pulse.beat(lane.shared.timing.lease);
+        }
         if let Ok(permit) = lane.room.acquire().await {
             drop(permit);
         }
@@ -124,10 +127,13 @@ impl LaneLoop {
         let batch = match shared.outbox.claim(&request).await {
             Ok(batch) => {
                 self.lane.contact().answered(batch.at, Instant::now());
+                self.lane.pulse.beat(Duration::ZERO);
+                self.lane.figures.ended_uncalled(batch.at, batch.ended);
                 batch
             }
             Err(error) => {
                 self.lane.contact().failed();
+                self.lane.pulse.failed(explain(&error.source));
                 if error.may_have_rows {
                     self.unheard.add(request.claim_id, request.lease);
                 }

@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::{OwnedSemaphorePermit, mpsc, watch};
 
@@ -40,8 +40,8 @@ pub(super) struct Recorder {
     pub(super) name: String,
     /// How long it waits for a statement.
     pub(super) patience: Patience,
-    /// Whether it is behind.
-    pub(super) behind: watch::Sender<bool>,
+    /// Since when it is behind.
+    pub(super) behind: watch::Sender<Option<Instant>>,
 }
 
 impl Recorder {
@@ -80,15 +80,15 @@ impl Recorder {
                 .collect();
             let settled = self.write(&records).await;
             for delivered in batch.drain(..) {
-                let lane = &delivered.lane;
-                if let Some(status) = delivered.record.status
-                    && settled.get(&delivered.record.id) == Some(&true)
-                {
-                    lane.figures.ended(lane.now(), status, 1);
-                }
-                if !settled.contains_key(&delivered.record.id) {
+                let Some(is_written) = settled.get(&delivered.record.id) else {
                     locked.push_back(delivered);
-                } else if delivered.wants_slot {
+                    continue;
+                };
+                if let (true, Some(status)) = (is_written, delivered.record.status) {
+                    let lane = &delivered.lane;
+                    lane.figures.ended(lane.now(), status);
+                }
+                if delivered.wants_slot {
                     delivered.lane.ring();
                 } else if delivered.record.status.is_none() {
                     delivered.lane.look();
@@ -98,14 +98,14 @@ impl Recorder {
     }
 
     /// Writes records, and again until the database has answered. Returns the ids of those that are done with: true for
-    /// the written ones, false for those that came too late or were refused. A record that the database refuses for what is in it is given up, alone: its lease
-    /// ends, and the message is due again.
+    /// those that are written, false for those that were too late or refused. A record that the database refuses for
+    /// what is in it is given up, alone: its lease ends, and the message is due again.
     async fn write(&self, records: &[Record]) -> HashMap<i64, bool> {
         let mut pause = RETRY_PAUSE;
         loop {
             match self.try_write(records).await {
                 Ok(settled) => {
-                    self.behind.send_replace(false);
+                    self.behind.send_replace(None);
                     for late in records
                         .iter()
                         .filter(|record| settled.get(&record.id) == Some(&false))
@@ -135,7 +135,7 @@ impl Recorder {
                     return records.iter().map(|record| (record.id, false)).collect();
                 }
                 Err(error) => {
-                    self.behind.send_replace(true);
+                    self.is_behind();
                     if pause == RETRY_PAUSE {
                         tracing::warn!(
                             records = records.len(),
@@ -150,13 +150,19 @@ impl Recorder {
         }
     }
 
+    fn is_behind(&self) {
+        self.behind.send_modify(|since| {
+            since.get_or_insert_with(Instant::now);
+        });
+    }
+
     async fn try_write(&self, records: &[Record]) -> Result<HashMap<i64, bool>, sqlx::Error> {
         let writing = self.outbox.record(records, &self.name, &self.patience);
         tokio::pin!(writing);
         if let Ok(written) = tokio::time::timeout(BEHIND_AFTER, &mut writing).await {
             return written;
         }
-        self.behind.send_replace(true);
+        self.is_behind();
         writing.await
     }
 }

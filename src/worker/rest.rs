@@ -69,6 +69,7 @@ impl Rest {
                     self.nap = self.longest_nap();
                     Box::pin(self.sleep(None, None)).await;
                 } else {
+                    self.lane.pulse.beat(wait);
                     tokio::time::sleep(wait).await;
                 }
             }
@@ -93,6 +94,8 @@ impl Rest {
                 .nap
                 .min(self.longest_nap())
                 .min(bell_fades.saturating_duration_since(Instant::now()));
+            // Here it comes after an answer of the database.
+            lane.pulse.beat(nap);
             tokio::select! {
                 () = lane.bell.notified() => {
                     self.nap = FIRST_NAP;
@@ -125,7 +128,9 @@ impl Rest {
             // An error here shows again in the claim, which deals with it.
             let lost_before = self.lane.contact().lost_before();
             let outbox = &self.lane.shared.outbox;
-            outbox.expire(&self.lane.app, lost_before).await.ok();
+            if let Ok(ended) = outbox.expire(&self.lane.app, lost_before).await {
+                self.lane.figures.ended_uncalled(self.lane.now(), ended);
+            }
         }
     }
 
@@ -157,15 +162,18 @@ fn after(batch: &Batch) -> Next {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::outbox::HoldKind;
+    use crate::outbox::{Ended, HoldKind};
 
     const AT: DbTime = DbTime::from_micros(1_000_000_000);
 
-    fn batch(slots: usize, ended: usize) -> Batch {
+    fn batch(slots: usize, expired: usize) -> Batch {
         Batch {
             messages: Vec::new(),
             slots,
-            ended,
+            ended: Ended {
+                expired,
+                unknown: 0,
+            },
             at: AT,
             next_slot_at: AT + HORIZON,
             next_due_at: None,

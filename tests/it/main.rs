@@ -10,6 +10,7 @@ mod fleet;
 #[path = "../harness/mod.rs"]
 mod harness;
 mod hygiene;
+mod ops;
 mod pushback;
 mod retention;
 mod schema;

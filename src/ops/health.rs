@@ -1,0 +1,136 @@
+//! `/readyz`: what readiness depends on is looked up here, and decided on in `readiness.rs`.
+
+use std::time::{Duration, Instant};
+
+use axum::Json;
+use axum::extract::State;
+use axum::response::{IntoResponse, Response};
+use hyper::header::ACCEPT;
+use hyper::{HeaderMap, StatusCode};
+use tokio::sync::Mutex;
+
+use super::OpsState;
+use super::fleet::{LaneState, TRIES};
+use super::readiness::{Database, Seen, report, seconds, text};
+use crate::outbox::{Outbox, SchemaError, explain};
+use crate::worker::{Stuck, Vitals};
+
+/// How old a look at the database may be.
+const FRESH_FOR: Duration = Duration::from_secs(1);
+/// How long the database may take for it.
+const ANSWER_WITHIN: Duration = Duration::from_secs(3);
+/// An answer to the worker itself that is no older says that the database is there, too: where it has no connection left
+/// for those who look on, the worker still has its own.
+const RECENT: Duration = Duration::from_secs(5);
+
+/// What the database said last, and when that was.
+#[derive(Debug, Default)]
+pub(super) struct Health(Mutex<Option<(Instant, Database)>>);
+
+/// `GET /readyz`
+pub(super) async fn readyz(State(state): State<OpsState>, headers: HeaderMap) -> Response {
+    let database = state.health.database(&state).await;
+    // Who is not answered is not asked twice.
+    let notes = if database == Database::There {
+        notes(&state).await
+    } else {
+        Vec::new()
+    };
+    let seen = Seen {
+        is_ending: state.shutdown.is_cancelled(),
+        database,
+        lanes: lanes(&state.vitals),
+        behind_for: state.vitals.behind_since().map(|since| since.elapsed()),
+    };
+    let report = report(seen, notes);
+    let status = if report.ready {
+        StatusCode::OK
+    } else {
+        StatusCode::SERVICE_UNAVAILABLE
+    };
+    let wants_json = headers
+        .get(ACCEPT)
+        .and_then(|accept| accept.to_str().ok())
+        .is_some_and(|accept| accept.contains("application/json"));
+    if wants_json {
+        (status, Json(report)).into_response()
+    } else {
+        (status, text(&report)).into_response()
+    }
+}
+
+impl Health {
+    async fn database(&self, state: &OpsState) -> Database {
+        let Some(outbox) = state.outbox.get() else {
+            return Database::NotYet(state.waiting_for.why());
+        };
+        let mut last = self.0.lock().await;
+        if let Some((at, database)) = &*last
+            && at.elapsed() < FRESH_FOR
+        {
+            return database.clone();
+        }
+        let database = look(outbox).await;
+        *last = Some((Instant::now(), database.clone()));
+        database
+    }
+}
+
+async fn look_at_schema(outbox: &Outbox) -> Result<(), SchemaError> {
+    let mut tries = 1;
+    loop {
+        match outbox.look_at_schema().await {
+            Err(SchemaError::Database(_)) if tries < TRIES => tries += 1,
+            result => return result,
+        }
+    }
+}
+
+async fn look(outbox: &Outbox) -> Database {
+    let why = match tokio::time::timeout(ANSWER_WITHIN, look_at_schema(outbox)).await {
+        Ok(Ok(())) => return Database::There,
+        Ok(Err(SchemaError::Database(error))) => explain(&error),
+        Ok(Err(error)) => return Database::Unmigrated(error.to_string()),
+        Err(_) => format!("no answer within {}", seconds(ANSWER_WITHIN)),
+    };
+    let answers_worker = outbox.answered_at().is_some_and(|at| at.elapsed() < RECENT);
+    if answers_worker {
+        Database::AnswersWorker
+    } else {
+        Database::Away(why)
+    }
+}
+
+fn lanes(vitals: &Vitals) -> Option<Vec<(String, Option<Stuck>)>> {
+    let lanes = vitals.lanes()?.iter();
+    Some(
+        lanes
+            .map(|lane| (lane.app.clone(), lane.pulse.stuck()))
+            .collect(),
+    )
+}
+
+/// What is the matter with this process's apps, by no fault of it.
+async fn notes(state: &OpsState) -> Vec<String> {
+    let (Some(outbox), Some(lanes)) = (state.outbox.get(), state.vitals.lanes()) else {
+        return Vec::new();
+    };
+    let Some(apps) = state.fleet.status(outbox).await else {
+        return Vec::new();
+    };
+    apps.iter()
+        .filter(|app| lanes.iter().any(|lane| lane.app == app.app))
+        .filter_map(|app| {
+            // Why a person has paused it, or what the API says, is not for everybody.
+            let says = match LaneState::of(app.lane.as_ref()?) {
+                LaneState::Sending => return None,
+                LaneState::Slowed => "slowed by a 429",
+                LaneState::Waiting => "waiting, as the API asked",
+                LaneState::Paused => "paused by a person",
+                LaneState::Parked => "parked: the API refuses its credentials",
+                LaneState::Broken => "broken: the API can't be reached, or answers with errors",
+            };
+            Some(format!("the app {} is {says}", app.app))
+        })
+        .collect()
+}

@@ -1,0 +1,206 @@
+//! Signing in with the token, for browsers: a form, and a cookie that stands for the token.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use axum::extract::{Form, Query, State};
+use axum::response::{Html, IntoResponse, Redirect, Response};
+use axum::routing::{get, post};
+use axum::{Extension, Router};
+use hyper::header::{RETRY_AFTER, SET_COOKIE};
+use hyper::{StatusCode, Uri};
+use serde::Deserialize;
+
+use super::OpsState;
+use super::access::{Access, cookie_value, is_token};
+use super::guard::COOKIE_NAME;
+
+/// Where the form is.
+pub(super) const PATH: &str = "/login";
+/// How long a sign-in lasts, at most: the browser's session, or a working day.
+const SIGNED_IN_FOR_S: u32 = 12 * 60 * 60;
+/// The longest address to come back to, in bytes.
+const MAX_NEXT_BYTES: usize = 1_000;
+/// So many wrong tokens within [`WRONG_WITHIN`]: then none is looked at for a while.
+const MOST_WRONG: usize = 5;
+const WRONG_WITHIN: Duration = Duration::from_secs(10);
+
+/// When wrong tokens were given lately.
+#[derive(Debug, Default)]
+struct Wrong(Mutex<VecDeque<Instant>>);
+
+impl Wrong {
+    /// For how long no token is looked at, if there were too many wrong ones.
+    fn pause(&self, now: Instant) -> Option<Duration> {
+        let mut times = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        times.retain(|time| now.saturating_duration_since(*time) < WRONG_WITHIN);
+        let oldest = times.front().filter(|_| times.len() >= MOST_WRONG)?;
+        Some(WRONG_WITHIN.saturating_sub(now.saturating_duration_since(*oldest)))
+    }
+
+    fn add(&self, now: Instant) {
+        let mut times = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if times.len() == MOST_WRONG {
+            times.pop_front();
+        }
+        times.push_back(now);
+    }
+}
+
+#[derive(Deserialize)]
+struct Back {
+    next: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct Given {
+    token: String,
+    next: Option<String>,
+}
+
+/// The form, what it sends, and the way out.
+pub(super) fn routes() -> Router<OpsState> {
+    Router::new()
+        .route(PATH, get(form).post(sign_in))
+        .route("/logout", post(sign_out))
+        .layer(Extension(Arc::<Wrong>::default()))
+}
+
+/// The form's address for somebody who wanted to see this one.
+pub(super) fn address(wanted: &Uri) -> String {
+    let wanted = wanted
+        .path_and_query()
+        .map_or("/", |wanted| wanted.as_str());
+    let next = way_back(Some(wanted));
+    let query: String = form_urlencoded::Serializer::new(String::new())
+        .append_pair("next", next)
+        .finish();
+    format!("{PATH}?{query}")
+}
+
+/// An address of this server, and of no other: browsers take `//` and `/\` for the beginning of another's name.
+fn way_back(next: Option<&str>) -> &str {
+    next.filter(|next| {
+        next.len() <= MAX_NEXT_BYTES
+            && next.starts_with('/')
+            && !next[1..].starts_with(['/', '\\'])
+            && next.bytes().all(|byte| byte.is_ascii_graphic())
+    })
+    .unwrap_or("/")
+}
+
+async fn form(State(state): State<OpsState>, Query(back): Query<Back>) -> Response {
+    match state.access {
+        Access::Loopback => Redirect::to("/").into_response(),
+        Access::Token(_) => page(StatusCode::OK, None, way_back(back.next.as_deref())),
+    }
+}
+
+async fn sign_in(
+    State(state): State<OpsState>,
+    Extension(wrong): Extension<Arc<Wrong>>,
+    Form(given): Form<Given>,
+) -> Response {
+    let next = way_back(given.next.as_deref());
+    let Access::Token(token) = &state.access else {
+        return Redirect::to("/").into_response();
+    };
+    if let Some(pause) = wrong.pause(Instant::now()) {
+        let seconds = pause.as_secs() + 1;
+        let why = format!("Too many wrong tokens: try again in {seconds} s.");
+        let page = page(StatusCode::TOO_MANY_REQUESTS, Some(&why), next);
+        return ([(RETRY_AFTER, seconds.to_string())], page).into_response();
+    }
+    let Some(token) = token.current() else {
+        let why = "The worker has no token that can be used: its log says why.";
+        return page(StatusCode::SERVICE_UNAVAILABLE, Some(why), next);
+    };
+    if !is_token(given.token.trim().as_bytes(), &token) {
+        wrong.add(Instant::now());
+        return page(
+            StatusCode::UNAUTHORIZED,
+            Some("That is not the token."),
+            next,
+        );
+    }
+    let cookie = format!(
+        "{COOKIE_NAME}={}; Path=/; HttpOnly; SameSite=Strict; Max-Age={SIGNED_IN_FOR_S}",
+        cookie_value(&token)
+    );
+    ([(SET_COOKIE, cookie)], Redirect::to(next)).into_response()
+}
+
+async fn sign_out() -> Response {
+    let cookie = format!("{COOKIE_NAME}=; Path=/; HttpOnly; SameSite=Strict; Max-Age=0");
+    ([(SET_COOKIE, cookie)], Redirect::to(PATH)).into_response()
+}
+
+/// The form. `why` and `next` have been checked: they need no escaping but that of an ampersand or a quote.
+fn page(status: StatusCode, why: Option<&str>, next: &str) -> Response {
+    let why = why
+        .map(|why| format!("<p role=\"alert\">{why}</p>\n"))
+        .unwrap_or_default();
+    let next = escape(next);
+    let page = format!(
+        "<!doctype html>
+<html lang=\"en\">
+<head><meta charset=\"utf-8\"><meta name=\"viewport\" content=\"width=device-width\"><meta name=\"color-scheme\" content=\"light dark\"><title>Sign in · signaling worker</title></head>
+<body><main>
+<h1>Signaling worker</h1>
+{why}<form method=\"post\" action=\"{PATH}\">
+<input type=\"hidden\" name=\"next\" value=\"{next}\">
+<p><label for=\"token\">Token</label> <input id=\"token\" name=\"token\" type=\"password\" autocomplete=\"current-password\" required autofocus></p>
+<p>It stands in the file that WORKER_OPS_TOKEN_FILE names.</p>
+<p><button>Sign in</button></p>
+</form>
+</main></body>
+</html>
+"
+    );
+    (status, Html(page)).into_response()
+}
+
+fn escape(text: &str) -> String {
+    text.replace('&', "&amp;")
+        .replace('"', "&quot;")
+        .replace('<', "&lt;")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_way_back_leads_to_no_other_server() {
+        for (next, back) in [
+            (
+                Some("/messages?app=default&status=failed"),
+                "/messages?app=default&status=failed",
+            ),
+            (Some("/"), "/"),
+            (Some("//evil.example"), "/"),
+            (Some("/\\evil.example"), "/"),
+            (Some("https://evil.example"), "/"),
+            (Some("evil"), "/"),
+            (Some("/a\nb"), "/"),
+            (Some(""), "/"),
+            (None, "/"),
+        ] {
+            assert_eq!(way_back(next), back, "{next:?}");
+        }
+        let wanted: Uri = "/messages?a=1&b=2".parse().expect("an address");
+        assert_eq!(address(&wanted), "/login?next=%2Fmessages%3Fa%3D1%26b%3D2");
+    }
+
+    #[test]
+    fn after_some_wrong_tokens_none_is_looked_at_for_a_while() {
+        let (wrong, begun) = (Wrong::default(), Instant::now());
+        for _ in 0..MOST_WRONG {
+            assert_eq!(wrong.pause(begun), None);
+            wrong.add(begun);
+        }
+        assert_eq!(wrong.pause(begun), Some(WRONG_WITHIN));
+        assert_eq!(wrong.pause(begun + WRONG_WITHIN), None);
+    }
+}

@@ -1,0 +1,10 @@
+//! The ops server of a running worker, asked over HTTP.
+
+mod addresses;
+mod door;
+mod gate;
+mod guard;
+mod health;
+mod login;
+mod metrics;
+mod text;

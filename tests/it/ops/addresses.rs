@@ -1,0 +1,109 @@
+//! Where the server is.
+
+use std::fs;
+
+use serde_json::json;
+use tokio::net::TcpListener;
+
+use super::door::Watched;
+use crate::harness::{Worker, World, peer};
+
+/// `worker run` with everything that it needs, and a database that it will not get to.
+fn run() -> Worker {
+    Worker::new(&["run"])
+        .env("DATABASE_URL", "postgres://app:hush-hush@127.0.0.1:1/app")
+        .env("AGORA_APP_ID", "app")
+        .env("AGORA_API_KEY", "key")
+        .env("AGORA_API_SECRET", "hush-hush")
+}
+
+async fn refused(worker: Worker, phrases: &[&str]) {
+    let finished = worker.finish().await;
+    assert_eq!(finished.code, Some(2), "{finished:?}");
+    for phrase in phrases {
+        assert!(
+            finished.stderr.contains(phrase),
+            "{phrase:?} is missing: {finished:?}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn an_address_that_others_can_reach_needs_a_token() {
+    for address in ["0.0.0.0:0", "[::]:0", "192.0.2.1:9090"] {
+        let worker = run().env("WORKER_OPS_ADDR", address);
+        refused(
+            worker,
+            &["reached from other hosts", "WORKER_OPS_TOKEN_FILE"],
+        )
+        .await;
+    }
+    let file = tempfile::NamedTempFile::new().expect("a file");
+    let path = file.path().display().to_string();
+    let with_file = || {
+        run()
+            .env("WORKER_OPS_ADDR", "0.0.0.0:0")
+            .arg("--ops-token-file")
+            .arg(&path)
+    };
+    refused(with_file(), &["is empty", "WORKER_OPS_TOKEN_FILE"]).await;
+    fs::write(file.path(), "zebra-short").expect("written");
+    refused(with_file(), &["shorter than 16 characters"]).await;
+    fs::write(file.path(), "zebra-token-0918273645").expect("written");
+    let mut worker = with_file().start();
+    worker.until_logged("ops server: http://0.0.0.0:").await;
+    worker.stop().await;
+    assert!(!worker.stderr.text().contains("zebra"));
+}
+
+#[tokio::test]
+async fn an_address_that_is_none_or_taken_is_a_mistake() {
+    for address in ["9090", "localhost", "example.com:9090", "on"] {
+        refused(
+            run().env("WORKER_OPS_ADDR", address),
+            &["is no address", "off"],
+        )
+        .await;
+    }
+    let taken = TcpListener::bind("127.0.0.1:0").await.expect("bound");
+    let address = taken.local_addr().expect("an address").to_string();
+    let worker = run()
+        .env("WORKER_OPS_ADDR", "off")
+        .arg("--ops-addr")
+        .arg(&address);
+    refused(worker, &[&address, "can't listen", "WORKER_OPS_ADDR"]).await;
+}
+
+#[tokio::test]
+async fn a_worker_whose_default_address_is_taken_works_without() {
+    let world = World::new().await;
+    // If this can't be had, somebody else has it.
+    let taken = TcpListener::bind("127.0.0.1:9090").await;
+    let mut worker = world.worker().without_env("WORKER_OPS_ADDR").start();
+    worker
+        .until_logged("no ops server: its default address can't be had")
+        .await;
+    let id = world.insert(peer(json!({}))).await;
+    assert_eq!(world.until_final(id).await.status, "message_sent");
+    worker.stop().await;
+    drop(taken);
+}
+
+#[tokio::test]
+async fn a_server_that_is_off_is_not_there() {
+    let world = World::new().await;
+    let mut worker = world.worker().env("WORKER_OPS_ADDR", "off").start();
+    worker.until_logged("worker started").await;
+    worker.stop().await;
+    assert!(!worker.stderr.text().contains("ops server"));
+}
+
+#[tokio::test]
+async fn the_server_is_gone_with_its_worker() {
+    let world = World::new().await;
+    let mut watched = Watched::start(world.worker()).await;
+    watched.until_ready().await;
+    watched.worker.stop().await;
+    let address = watched.door.0;
+    assert!(tokio::net::TcpStream::connect(address).await.is_err());
+}
