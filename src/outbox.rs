@@ -21,7 +21,7 @@ use std::sync::{Mutex, PoisonError};
 
 pub use bell::Bell;
 pub use claim::{Batch, ClaimError, ClaimRequest, Claimed, Hold};
-pub use enqueue::{EnqueueError, NewMessage};
+pub use enqueue::{EnqueueError, enqueue};
 pub use errors::{explain, is_about_the_data, is_outage};
 pub use grant::{GrantError, InvalidRoleName, RoleKind, RoleName};
 pub use json_lines::{InvalidLines, read_json_lines};

@@ -9,6 +9,7 @@ mod fleet;
 #[path = "../harness/mod.rs"]
 mod harness;
 mod hygiene;
+mod producers;
 mod pushback;
 mod retention;
 mod schema;

@@ -1,0 +1,4 @@
+//! Applications that insert messages: with the library, and the examples in other languages.
+
+mod examples;
+mod library;
