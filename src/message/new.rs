@@ -67,7 +67,7 @@ impl NewMessage {
     /// A message to one user.
     ///
     /// # Errors
-    /// Where the API allows one of the names not, or not the payload.
+    /// Where the API does not allow one of the names, or the payload.
     pub fn to_peer(
         sender: impl Into<String>,
         destination: impl Into<String>,
@@ -84,7 +84,7 @@ impl NewMessage {
     /// A message to everybody in a channel.
     ///
     /// # Errors
-    /// Where the API allows one of the names not, or not the payload.
+    /// Where the API does not allow one of the names, or the payload.
     pub fn to_channel(
         sender: impl Into<String>,
         channel_name: impl Into<String>,
