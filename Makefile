@@ -18,7 +18,7 @@ build: ## Build target/release/worker
 	cargo build --release --locked
 
 test: ## Run all tests; those of the database start their own PostgreSQL and PgBouncer
-	@.ci/ensure-prerequisites compiler postgres pgbouncer faketime
+	@.ci/ensure-prerequisites compiler postgres pgbouncer faketime python node
 	cargo test --locked
 
 faults: ## Let a fleet suffer every fault for FAULTS_MINUTES (5); FAULTS_SEED repeats a run, FAULTS_ONLY=A,B chooses

@@ -6,7 +6,7 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use hyper::header::{HeaderMap, HeaderName, HeaderValue};
 use signaling_worker::config::parse_apps;
-use signaling_worker::message::{Payload, Target, UserId};
+use signaling_worker::message::{ChannelName, Payload, Target, UserId};
 use signaling_worker::outbox::read_json_lines;
 use signaling_worker::outcome::{Outcome, classify, describe};
 use signaling_worker::signaling::{
@@ -106,15 +106,17 @@ pub(crate) fn enqueue_input(data: &[u8]) {
     match read_json_lines(data) {
         Ok(messages) => {
             for message in messages {
-                UserId::sender(message.sender).expect("a sender");
-                Payload::new(message.payload).expect("a payload");
-                Target::from_columns(
-                    message.destination,
-                    message.channel_name,
-                    message.wait_for_ack,
-                    message.enable_offline_messaging,
-                )
-                .expect("a target");
+                let message = message.message();
+                UserId::sender(message.sender.as_str()).expect("a sender");
+                Payload::new(message.payload.as_str()).expect("a payload");
+                match &message.target {
+                    Target::Peer { destination, .. } => {
+                        UserId::destination(destination.as_str()).expect("a receiver");
+                    }
+                    Target::Channel { name } => {
+                        ChannelName::new(name.as_str()).expect("a channel");
+                    }
+                }
             }
         }
         Err(error) => assert_told(&error.to_string()),

@@ -154,12 +154,18 @@ async fn deliver_samples(
     count: usize,
     shutdown: &CancellationToken,
 ) -> anyhow::Result<()> {
-    let samples = samples::samples(count);
+    let samples = samples::samples(count)?;
     let messages: Vec<_> = samples
         .iter()
         .map(|sample| sample.message.clone())
         .collect();
-    let ids = outbox.enqueue(&messages).await?;
+    // None has a key, so each has an id.
+    let ids: Vec<_> = outbox
+        .enqueue(&messages)
+        .await?
+        .into_iter()
+        .flatten()
+        .collect();
     println!(
         "inserted    {count} sample messages: to peers and channels, some offline, some that need a retry\n"
     );

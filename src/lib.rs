@@ -10,6 +10,8 @@
 //! a permit ([`pace::SendPermit`]) → [`signaling`] makes the call ([`signaling::Answer`]) → [`outcome`] decides what
 //! it means ([`outcome::Outcome`]) and what becomes of the row ([`outcome::Next`]) → [`outbox`] records it
 //! ([`outbox::Record`]). [`worker`] runs this for each app, in a lane of its own.
+//!
+//! An application in Rust needs none of that: [`enqueue()`] inserts messages in its transaction.
 
 pub mod bounds;
 pub mod cli;
@@ -27,3 +29,6 @@ pub mod simulator;
 pub mod telemetry;
 mod tls;
 pub mod worker;
+
+pub use message::NewMessage;
+pub use outbox::{EnqueueError, enqueue};

@@ -1,13 +1,22 @@
 //! A message as the API takes it. A value that exists is valid: the table's CHECK constraints hold the same rules,
 //! so that a producer's mistake is refused in its own `INSERT` and never gets as far as this.
 
+mod columns;
+mod new;
+
 use std::fmt;
 use std::sync::Arc;
+
+pub use columns::MessageColumns;
+pub use new::NewMessage;
 
 /// Longest user ID and channel name, in characters (Messaging REST API, parameters).
 pub const MAX_NAME_CHARS: usize = 64;
 /// Largest payload, in bytes of UTF-8 (Messaging REST API: "not exceed 32 KB").
 pub const MAX_PAYLOAD_BYTES: usize = 32_768;
+
+/// The most calls that a message may ask for.
+pub const MAX_ATTEMPTS: u16 = 1_000;
 
 /// The characters that the API allows in user IDs and channel names beside letters, digits and space. Its 1.x page
 /// prints `" , "` where the vendor's other pages have `{` and `}`.
@@ -53,6 +62,18 @@ pub enum InvalidMessage {
     /// Not exactly one of destination and channel name.
     #[error("exactly one of destination and channel_name has to be given")]
     NotOneTarget,
+    /// The one character that Postgres stores in no text.
+    #[error("{what} has the character U+0000, which the database can't store")]
+    Nul {
+        /// Which part of the message.
+        what: &'static str,
+    },
+    /// No alias of an app.
+    #[error("app is not a name of 1 to 64 letters, digits, dots, dashes and underscores")]
+    NotAnAlias,
+    /// A number of calls out of bounds.
+    #[error("max_attempts is not between 1 and {MAX_ATTEMPTS}")]
+    NotANumberOfAttempts,
 }
 
 fn check_name(what: &'static str, name: &str) -> Result<(), InvalidMessage> {
@@ -138,7 +159,7 @@ impl ChannelName {
     }
 }
 
-/// What is said: 1 to 32,768 bytes of UTF-8. Prints its size, never itself. A clone is the same text.
+/// What is said: 1 to 32,768 bytes of UTF-8 without U+0000. Prints its size, never itself. A clone is the same text.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Payload(Arc<str>);
 
@@ -146,7 +167,7 @@ impl Payload {
     /// A payload within the API's bounds.
     ///
     /// # Errors
-    /// Where it is empty or too long.
+    /// Where it is empty or too long, or can't be stored.
     pub fn new(value: impl Into<String>) -> Result<Self, InvalidMessage> {
         let value = value.into();
         if value.is_empty() {
@@ -157,6 +178,9 @@ impl Payload {
                 what: "payload",
                 limit: "32,768 bytes of UTF-8",
             });
+        }
+        if value.contains('\0') {
+            return Err(InvalidMessage::Nul { what: "payload" });
         }
         Ok(Self(value.into()))
     }
@@ -271,6 +295,7 @@ mod tests {
     fn a_payload_is_measured_in_bytes_and_never_printed() {
         assert!(Payload::new("é".repeat(16_384)).is_ok());
         assert!(Payload::new("é".repeat(16_385)).is_err());
+        assert!(Payload::new("a\0b").is_err());
         assert_eq!(
             format!("{:?}", Payload::new("hush").expect("valid")),
             "Payload(4 bytes)"

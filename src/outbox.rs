@@ -23,7 +23,7 @@ use std::sync::{Mutex, PoisonError};
 
 pub use bell::Bell;
 pub use claim::{Batch, ClaimError, ClaimRequest, Claimed, Ended, Hold};
-pub use enqueue::{EnqueueError, NewMessage};
+pub use enqueue::{EnqueueError, enqueue};
 pub use errors::{explain, is_about_the_data, is_outage};
 pub use figures::{FiguresError, MinuteFigures};
 pub use grant::{GrantError, InvalidRoleName, RoleKind, RoleName};

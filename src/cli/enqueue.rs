@@ -7,8 +7,8 @@ use time::OffsetDateTime;
 
 use super::UsageError;
 use super::args::{DatabaseArgs, parse_time};
-use crate::message::InvalidMessage;
-use crate::outbox::{EnqueueError, InvalidLines, NewMessage, read_json_lines};
+use crate::message::{InvalidMessage, MessageColumns, NewMessage};
+use crate::outbox::{EnqueueError, InvalidLines, read_json_lines};
 
 /// Insert messages: one given by flags, or many as JSON lines on standard input
 ///
@@ -92,8 +92,7 @@ pub(super) async fn run(args: EnqueueArgs) -> anyhow::Result<()> {
             error => UsageError(error.to_string()).into(),
         })?
     } else {
-        let message = args.message();
-        message.check().map_err(|error| match error {
+        let message = NewMessage::try_from(args.columns()).map_err(|error| match error {
             InvalidMessage::NotOneTarget => {
                 UsageError("say whom it is for: --destination USER or --channel NAME".into())
             }
@@ -109,26 +108,26 @@ pub(super) async fn run(args: EnqueueArgs) -> anyhow::Result<()> {
             EnqueueError::Refused { .. } => {
                 UsageError(format!("{error}: none was inserted")).into()
             }
-            EnqueueError::Database(_) => anyhow::Error::from(error),
+            EnqueueError::Changed | EnqueueError::Database(_) => anyhow::Error::from(error),
         })?;
     outbox.close().await;
     let mut out = std::io::stdout().lock();
-    for id in &ids {
+    for id in ids.iter().flatten() {
         writeln!(out, "{id}")?;
     }
-    if ids.len() < messages.len() {
+    let repeated = ids.iter().filter(|id| id.is_none()).count();
+    if repeated > 0 {
         eprintln!(
-            "{} of {} were there already, by their dedupe_key",
-            messages.len() - ids.len(),
-            messages.len()
+            "{repeated} of {} were there already, by their dedupe_key",
+            ids.len()
         );
     }
     Ok(())
 }
 
 impl EnqueueArgs {
-    fn message(&self) -> NewMessage {
-        NewMessage {
+    fn columns(&self) -> MessageColumns {
+        MessageColumns {
             app: self.app.clone(),
             sender: self.sender.clone().unwrap_or_default(),
             destination: self.destination.clone(),

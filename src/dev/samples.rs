@@ -1,6 +1,6 @@
 //! Sample messages, each with what should become of it.
 
-use crate::outbox::NewMessage;
+use crate::message::{InvalidMessage, NewMessage};
 
 /// Receivers whose names begin so are offline.
 pub(super) const OFFLINE: &str = "offline-";
@@ -17,37 +17,37 @@ pub(super) struct Sample {
 }
 
 /// So many messages: of twenty, eleven to peers with and without an ack, six to channels, two offline, one flaky.
-pub(super) fn samples(count: usize) -> Vec<Sample> {
+///
+/// # Errors
+/// Where the API would not take one.
+pub(super) fn samples(count: usize) -> Result<Vec<Sample>, InvalidMessage> {
     (0..count).map(sample).collect()
 }
 
-fn sample(number: usize) -> Sample {
-    let peer = |destination: String, wait_for_ack| NewMessage {
-        sender: format!("sender-{}", number % 7),
-        destination: Some(destination),
-        payload: format!(r#"{{"sample":{number},"text":"Hello from the outbox"}}"#),
-        wait_for_ack,
-        ..NewMessage::default()
-    };
-    let to_channel = |message: NewMessage| NewMessage {
-        destination: None,
-        channel_name: Some(format!("channel-{}", number % 5)),
-        ..message
+fn sample(number: usize) -> Result<Sample, InvalidMessage> {
+    let sender = format!("sender-{}", number % 7);
+    let payload = format!(r#"{{"sample":{number},"text":"Hello from the outbox"}}"#);
+    let to = |receivers: &str| {
+        NewMessage::to_peer(
+            sender.clone(),
+            format!("{receivers}{number}"),
+            payload.clone(),
+        )
     };
     let (message, ends_as, calls) = match number % 20 {
-        0..=5 => (peer(format!("user-{number}"), false), "message_sent", 1),
-        6..=10 => (peer(format!("user-{number}"), true), "message_delivered", 1),
-        11..=16 => (to_channel(peer(String::new(), false)), "message_sent", 1),
-        17..=18 => (
-            peer(format!("{OFFLINE}{number}"), true),
-            "message_offline",
-            1,
-        ),
-        _ => (peer(format!("{FLAKY}{number}"), false), "message_sent", 2),
+        0..=5 => (to("user-")?, "message_sent", 1),
+        6..=10 => (to("user-")?.wait_for_ack()?, "message_delivered", 1),
+        11..=16 => {
+            let channel = format!("channel-{}", number % 5);
+            let message = NewMessage::to_channel(sender.clone(), channel, payload.clone())?;
+            (message, "message_sent", 1)
+        }
+        17..=18 => (to(OFFLINE)?.wait_for_ack()?, "message_offline", 1),
+        _ => (to(FLAKY)?, "message_sent", 2),
     };
-    Sample {
+    Ok(Sample {
         message,
         ends_as,
         calls,
-    }
+    })
 }

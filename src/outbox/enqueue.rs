@@ -1,68 +1,34 @@
-//! Inserting messages, for the command line and for tests. An application inserts with SQL of its own.
+//! Inserting messages: for producers in Rust, for the command line and for tests. Other producers insert with SQL of
+//! their own.
 
-use serde::{Deserialize, Serialize};
-use time::OffsetDateTime;
+use sqlx::{Acquire, FromRow, PgConnection, Postgres};
 
 use super::{Outbox, explain};
-use crate::message::{InvalidMessage, Payload, Target, UserId};
+use crate::message::{NewMessage, Target};
 
-/// Rows of one statement. All statements of a call are one transaction.
+/// Rows of one statement.
 const ROWS_PER_STATEMENT: usize = 1_000;
 
-/// A message to insert. The fields are the columns that a producer writes; what is left out has the table's default.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, Serialize)]
-#[serde(deny_unknown_fields)]
-#[expect(clippy::struct_excessive_bools, reason = "each is a column of its own")]
-pub struct NewMessage {
-    /// Which configured app sends it.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub app: Option<String>,
-    /// The API's user ID of the sender.
-    pub sender: String,
-    /// The receiver of a peer message.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub destination: Option<String>,
-    /// The channel of a channel message.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub channel_name: Option<String>,
-    /// 1 to 32,768 bytes.
-    pub payload: String,
-    /// Tell delivered from offline. Peer messages only.
-    #[serde(default)]
-    pub wait_for_ack: bool,
-    /// Keep it for a receiver that is offline. Peer messages only.
-    #[serde(default)]
-    pub enable_offline_messaging: bool,
-    /// Keep it as a historical message.
-    #[serde(default)]
-    pub enable_historical_messaging: bool,
-    /// Earliest time to send.
-    #[serde(
-        default,
-        with = "time::serde::rfc3339::option",
-        skip_serializing_if = "Option::is_none"
-    )]
-    pub due_at: Option<OffsetDateTime>,
-    /// Not sent after this.
-    #[serde(
-        default,
-        with = "time::serde::rfc3339::option",
-        skip_serializing_if = "Option::is_none"
-    )]
-    pub expires_at: Option<OffsetDateTime>,
-    /// Calls that may go wrong.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub max_attempts: Option<u16>,
-    /// Never called again after a call whose outcome is not known.
-    #[serde(default)]
-    pub at_most_once: bool,
-    /// Unique per app: a message whose key is there already is not inserted again.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub dedupe_key: Option<String>,
-    /// W3C trace context of the producer.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub traceparent: Option<String>,
-}
+/// Types, functions and the table are named in full: this runs with the application's `search_path`. (`unnest` of
+/// several arrays is grammar, and `coalesce` too.)
+const INSERT: &str = "
+    insert into signaling.outbox
+        (app, sender, destination, channel_name, payload, wait_for_ack, enable_offline_messaging,
+         enable_historical_messaging, due_at, expires_at, max_attempts, at_most_once, dedupe_key, traceparent)
+    select app, sender, destination, channel_name, payload, wait_for_ack, enable_offline_messaging,
+           enable_historical_messaging, coalesce(due_at, pg_catalog.now()), expires_at, max_attempts, at_most_once,
+           dedupe_key, traceparent
+    from unnest($1::pg_catalog.text[], $2::pg_catalog.text[], $3::pg_catalog.text[], $4::pg_catalog.text[],
+                $5::pg_catalog.text[], $6::pg_catalog.bool[], $7::pg_catalog.bool[], $8::pg_catalog.bool[],
+                $9::pg_catalog.timestamptz[], $10::pg_catalog.timestamptz[], $11::pg_catalog.int4[],
+                $12::pg_catalog.bool[], $13::pg_catalog.text[], $14::pg_catalog.text[])
+         with ordinality
+         as message (app, sender, destination, channel_name, payload, wait_for_ack, enable_offline_messaging,
+                     enable_historical_messaging, due_at, expires_at, max_attempts, at_most_once, dedupe_key,
+                     traceparent, place)
+    order by place
+    on conflict do nothing
+    returning id, app, dedupe_key";
 
 /// Why messages were not inserted. None of them was.
 #[derive(Debug, thiserror::Error)]
@@ -73,6 +39,11 @@ pub enum EnqueueError {
         /// The constraint's name.
         constraint: String,
     },
+    /// Somebody's trigger has changed a message or left it out, so that the rows can't be told apart.
+    #[error(
+        "a trigger on signaling.outbox changes messages while they are inserted: it may not touch app and dedupe_key, nor leave a message out"
+    )]
+    Changed,
     /// The database failed.
     #[error("the database failed: {}", explain(.0))]
     Database(sqlx::Error),
@@ -92,69 +63,234 @@ impl From<sqlx::Error> for EnqueueError {
     }
 }
 
-impl NewMessage {
-    /// Checks what the API demands, so that a person learns of a mistake in words, and of which line has it.
-    ///
-    /// # Errors
-    /// The first mistake.
-    pub fn check(&self) -> Result<(), InvalidMessage> {
-        UserId::sender(self.sender.as_str())?;
-        Target::from_columns(
-            self.destination.clone(),
-            self.channel_name.clone(),
-            self.wait_for_ack,
-            self.enable_offline_messaging,
-        )?;
-        Payload::new(self.payload.as_str())?;
-        Ok(())
+/// Inserts messages into `signaling.outbox`, in their order, with what the caller has in hand: a `&mut Transaction` of
+/// its own, so that they are sent if that commits and never were if it rolls back; a `&mut PgConnection`; or a
+/// `&PgPool`, for messages that belong to nothing else.
+///
+/// Returns an id for each message, in the same order, and `None` for one whose `dedupe_key` is there already, in the
+/// table or in an earlier message of the same call. The id finds the message in `signaling.delivery_status`.
+///
+/// All messages are inserted, or none is. Up to 1,000 are one statement; more of them are several, in a transaction,
+/// or a savepoint of the caller's. A caller that begins its transaction with SQL text and not with
+/// [`Connection::begin`](sqlx::Connection::begin) inserts 1,000 at most with each call: sqlx does not know of that
+/// transaction, and would end it with its own.
+///
+/// The role needs the rights of a producer: `worker grant producer`.
+///
+/// ```no_run
+/// use signaling_worker::{NewMessage, enqueue};
+///
+/// # async fn ship(pool: sqlx::PgPool, order_id: i64) -> Result<(), Box<dyn std::error::Error>> {
+/// let mut transaction = pool.begin().await?;
+/// sqlx::query("update app_order set shipped_at = now() where id = $1")
+///     .bind(order_id)
+///     .execute(&mut *transaction)
+///     .await?;
+/// let message = NewMessage::to_peer("shop", "user-17", "Your order is on its way")?
+///     .wait_for_ack()?
+///     .dedupe_key(format!("order-{order_id}-shipped"))?;
+/// let ids = enqueue(&mut transaction, &[message]).await?;
+/// transaction.commit().await?;
+///
+/// match ids[0] {
+///     Some(id) => println!("message {id}"),
+///     None => println!("somebody was there before"),
+/// }
+/// # Ok(())
+/// # }
+/// ```
+///
+/// # Errors
+/// Where the table refuses one, or the database fails. A transaction of the caller's is then to be rolled back, as after
+/// any statement that fails.
+#[expect(
+    clippy::manual_async_fn,
+    reason = "an async fn can't promise to be Send for every A, and a task or a handler needs that"
+)]
+pub fn enqueue<'a, 'c, A>(
+    connection: A,
+    messages: &'a [NewMessage],
+) -> impl Future<Output = Result<Vec<Option<i64>>, EnqueueError>> + Send + 'a
+where
+    A: Acquire<'c, Database = Postgres> + Send + 'a,
+{
+    async move {
+        if messages.len() <= ROWS_PER_STATEMENT {
+            if messages.is_empty() {
+                return Ok(Vec::new());
+            }
+            let mut connection = connection.acquire().await?;
+            return insert(&mut connection, messages, true).await;
+        }
+        let mut transaction = connection.begin().await?;
+        let ids = insert(&mut transaction, messages, true).await?;
+        transaction.commit().await?;
+        Ok(ids)
     }
 }
 
 impl Outbox {
-    /// Inserts messages in one transaction, in their order. Returns the ids of those that were inserted: one whose
-    /// `dedupe_key` is there already is not.
+    /// Inserts messages like [`enqueue`], in a transaction of their own.
     ///
     /// # Errors
     /// Where the table refuses one, or the database fails. Then none is inserted.
-    pub async fn enqueue(&self, messages: &[NewMessage]) -> Result<Vec<i64>, EnqueueError> {
-        let mut transaction = self.line().transaction().await?;
-        let mut ids = Vec::with_capacity(messages.len());
-        for rows in messages.chunks(ROWS_PER_STATEMENT) {
-            let inserted: Vec<i64> = sqlx::query_scalar(
-                "insert into signaling.outbox
-                     (app, sender, destination, channel_name, payload, wait_for_ack, enable_offline_messaging,
-                      enable_historical_messaging, due_at, expires_at, max_attempts, at_most_once, dedupe_key, traceparent)
-                 select coalesce(app, 'default'), sender, destination, channel_name, payload, wait_for_ack,
-                        enable_offline_messaging, enable_historical_messaging, coalesce(due_at, now()), expires_at,
-                        coalesce(max_attempts, 10), at_most_once, dedupe_key, traceparent
-                 from json_to_recordset($1::json) as message
-                      (app text, sender text, destination text, channel_name text, payload text, wait_for_ack boolean,
-                       enable_offline_messaging boolean, enable_historical_messaging boolean, due_at timestamptz,
-                       expires_at timestamptz, max_attempts integer, at_most_once boolean, dedupe_key text,
-                       traceparent text)
-                 on conflict do nothing
-                 returning id",
-            )
-            .persistent(false)
-            .bind(serde_json::to_string(rows).map_err(|error| sqlx::Error::Encode(error.into()))?)
-            .fetch_all(&mut *transaction)
-            .await?;
-            ids.extend(inserted);
-        }
-        transaction.finish().await?;
+    pub async fn enqueue(&self, messages: &[NewMessage]) -> Result<Vec<Option<i64>>, EnqueueError> {
+        let mut session = self.line().transaction().await?;
+        // Done once, and perhaps behind a pooler: nothing to keep prepared.
+        let ids = insert(&mut session, messages, false).await?;
+        session.finish().await?;
         Ok(ids)
     }
+}
+
+/// One statement after the other: it is the caller's transaction that makes them one.
+async fn insert(
+    connection: &mut PgConnection,
+    messages: &[NewMessage],
+    keep_prepared: bool,
+) -> Result<Vec<Option<i64>>, EnqueueError> {
+    let mut ids = Vec::with_capacity(messages.len());
+    for messages in messages.chunks(ROWS_PER_STATEMENT) {
+        let inserted = insert_some(connection, messages, keep_prepared).await?;
+        ids.extend(match_up(messages, inserted)?);
+    }
+    Ok(ids)
+}
+
+async fn insert_some(
+    connection: &mut PgConnection,
+    messages: &[NewMessage],
+    keep_prepared: bool,
+) -> Result<Vec<Inserted>, sqlx::Error> {
+    sqlx::query_as(INSERT)
+        .bind(column(messages, |new| new.app.as_str()))
+        .bind(column(messages, |new| new.message.sender.as_str()))
+        .bind(column(messages, |new| match &new.message.target {
+            Target::Peer { destination, .. } => Some(destination.as_str()),
+            Target::Channel { .. } => None,
+        }))
+        .bind(column(messages, |new| match &new.message.target {
+            Target::Peer { .. } => None,
+            Target::Channel { name } => Some(name.as_str()),
+        }))
+        .bind(column(messages, |new| new.message.payload.as_str()))
+        .bind(column(messages, |new| match new.message.target {
+            Target::Peer { wait_for_ack, .. } => wait_for_ack,
+            Target::Channel { .. } => false,
+        }))
+        .bind(column(messages, |new| match new.message.target {
+            Target::Peer {
+                enable_offline_messaging,
+                ..
+            } => enable_offline_messaging,
+            Target::Channel { .. } => false,
+        }))
+        .bind(column(messages, |new| {
+            new.message.enable_historical_messaging
+        }))
+        .bind(column(messages, |new| new.due_at))
+        .bind(column(messages, |new| new.expires_at))
+        .bind(column(messages, |new| i32::from(new.max_attempts)))
+        .bind(column(messages, |new| new.at_most_once))
+        .bind(column(messages, dedupe_key))
+        .bind(column(messages, |new| new.traceparent.as_deref()))
+        .persistent(keep_prepared)
+        .fetch_all(connection)
+        .await
+}
+
+fn column<'m, T>(messages: &'m [NewMessage], value: impl Fn(&'m NewMessage) -> T) -> Vec<T> {
+    messages.iter().map(value).collect()
+}
+
+fn dedupe_key(message: &NewMessage) -> Option<&str> {
+    message.dedupe_key.as_ref().map(|key| key.0.as_str())
+}
+
+/// A row as it was inserted.
+#[derive(FromRow)]
+struct Inserted {
+    id: i64,
+    app: String,
+    dedupe_key: Option<String>,
+}
+
+/// Which row is which message's: rows come in the order of the messages, and only one with a key may be missing. A key
+/// is inserted but once, so the first message that has the row's key is the one.
+fn match_up(
+    messages: &[NewMessage],
+    inserted: Vec<Inserted>,
+) -> Result<Vec<Option<i64>>, EnqueueError> {
+    let mut rows = inserted.into_iter().peekable();
+    let mut ids = Vec::with_capacity(messages.len());
+    for message in messages {
+        let row = rows.next_if(|row| {
+            row.app == message.app && row.dedupe_key.as_deref() == dedupe_key(message)
+        });
+        if row.is_none() && message.dedupe_key.is_none() {
+            return Err(EnqueueError::Changed);
+        }
+        ids.push(row.map(|row| row.id));
+    }
+    if rows.next().is_some() {
+        return Err(EnqueueError::Changed);
+    }
+    Ok(ids)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn message(app: &str, key: Option<&str>) -> NewMessage {
+        let message = NewMessage::to_peer("a", "b", "hi")
+            .and_then(|message| message.app(app))
+            .expect("valid");
+        match key {
+            Some(key) => message.dedupe_key(key).expect("valid"),
+            None => message,
+        }
+    }
+
+    fn row(id: i64, app: &str, key: Option<&str>) -> Inserted {
+        Inserted {
+            id,
+            app: app.to_owned(),
+            dedupe_key: key.map(str::to_owned),
+        }
+    }
+
     #[test]
-    fn a_misspelt_column_is_not_ignored() {
-        let error =
-            serde_json::from_str::<NewMessage>(r#"{"sender":"a","destiny":"b","payload":"x"}"#)
-                .expect_err("an unknown field");
-        assert!(error.to_string().contains("destiny"), "{error}");
+    fn each_row_is_given_to_the_message_it_was_inserted_for() {
+        let messages = [
+            message("a", Some("old")),
+            message("a", None),
+            message("a", Some("k")),
+            message("b", Some("k")),
+            message("a", Some("k")),
+            message("a", None),
+            message("a", Some("old")),
+        ];
+        let inserted = vec![
+            row(1, "a", None),
+            row(2, "a", Some("k")),
+            row(3, "b", Some("k")),
+            row(4, "a", None),
+        ];
+        let ids = match_up(&messages, inserted).expect("a match");
+        assert_eq!(ids, [None, Some(1), Some(2), Some(3), None, Some(4), None]);
+    }
+
+    #[test]
+    fn rows_that_are_nobodys_are_an_error_and_no_wrong_ids() {
+        let messages = [message("a", None), message("a", Some("k"))];
+        for inserted in [
+            vec![],
+            vec![row(1, "b", None), row(2, "a", Some("k"))],
+            vec![row(1, "a", None), row(2, "a", Some("other"))],
+            vec![row(1, "a", None), row(2, "a", Some("k")), row(3, "a", None)],
+        ] {
+            assert!(match_up(&messages, inserted).is_err());
+        }
     }
 }

@@ -2,9 +2,8 @@
 
 use std::io::BufRead;
 
-use super::NewMessage;
 use crate::bounds;
-use crate::message::{InvalidMessage, MAX_PAYLOAD_BYTES};
+use crate::message::{InvalidMessage, MAX_PAYLOAD_BYTES, MessageColumns, NewMessage};
 
 /// Messages of one call, which are one transaction.
 const MAX_MESSAGES: usize = 1_000_000;
@@ -85,13 +84,12 @@ fn read_within(
         if bytes.trim_ascii().is_empty() {
             continue;
         }
-        let message: NewMessage =
+        let columns: MessageColumns =
             serde_json::from_slice(&bytes).map_err(|error| InvalidLines::NotAMessage {
                 line,
                 mistake: bounds::without_values(&error.to_string()),
             })?;
-        message
-            .check()
+        let message = NewMessage::try_from(columns)
             .map_err(|source| InvalidLines::Refused { line, source })?;
         if messages.len() == MAX_MESSAGES {
             return Err(InvalidLines::TooMany);

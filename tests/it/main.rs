@@ -11,6 +11,7 @@ mod fleet;
 mod harness;
 mod hygiene;
 mod ops;
+mod producers;
 mod pushback;
 mod retention;
 mod schema;

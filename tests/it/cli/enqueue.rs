@@ -155,8 +155,11 @@ async fn all_lines_are_inserted_or_none_and_a_mistake_is_told_with_its_line() {
         assert_eq!(finished.stdout, "");
     }
     // A mistake that only the table knows, in a later statement of the same transaction.
+    world
+        .execute("alter table signaling.outbox add constraint payload_is_not_polite check (payload <> 'hey')")
+        .await;
     let input = format!("{right}\n").repeat(1_500)
-        + r#"{"sender":"alice","destination":"bob","payload":"hi","max_attempts":0}"#;
+        + r#"{"sender":"alice","destination":"bob","payload":"hey"}"#;
     let finished = world
         .command(&["enqueue", "--stdin"])
         .input(&input)
@@ -166,7 +169,7 @@ async fn all_lines_are_inserted_or_none_and_a_mistake_is_told_with_its_line() {
     assert!(
         finished
             .stderr
-            .contains("max attempts is not between 1 and 1000"),
+            .contains("the table refuses a message: payload is not polite"),
         "{finished:?}"
     );
     assert_eq!(world.count("true").await, 0);
@@ -246,9 +249,9 @@ async fn wrong_flags_are_a_mistake_of_usage() {
     assert_eq!(world.count("true").await, 0);
 }
 
-/// What the table refuses, and the command itself does not check, is a failure all the same.
+/// The table would refuse these, too, but with a constraint's name.
 #[tokio::test]
-async fn what_only_the_table_refuses_is_told_in_words() {
+async fn what_the_table_would_refuse_is_told_in_words() {
     let world = World::new().await;
     for (flags, phrase) in [
         (
@@ -271,7 +274,7 @@ async fn what_only_the_table_refuses_is_told_in_words() {
                 "--payload=hi",
                 "--dedupe-key=",
             ],
-            "dedupe key is empty",
+            "dedupe_key is empty",
         ),
     ] {
         let mut worker = world.command(&["enqueue"]);

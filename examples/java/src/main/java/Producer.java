@@ -1,0 +1,167 @@
+import java.sql.Connection;
+import java.sql.DriverManager;
+import java.sql.PreparedStatement;
+import java.sql.ResultSet;
+import java.sql.SQLException;
+import java.time.Duration;
+import java.util.List;
+import java.util.OptionalLong;
+import java.util.UUID;
+import org.postgresql.util.PSQLException;
+
+/**
+ * A shop that tells its customer and its warehouse of an order, in the transaction that stores the order.
+ *
+ * <p>Run it, against a database that {@code worker migrate} has prepared and a {@code worker run} serves:
+ *
+ * <pre>
+ * JDBC_URL='jdbc:postgresql://host:5432/app?user=user&amp;password=password' mvn --quiet compile exec:java
+ * </pre>
+ *
+ * <p>No test runs this example.
+ */
+public final class Producer {
+    /** How long the example waits for a message to be final. An application need not wait. */
+    private static final Duration PATIENCE = Duration.ofSeconds(30);
+
+    private static final Duration POLL_INTERVAL = Duration.ofMillis(200);
+
+    /** SQLSTATE of a constraint that says no. */
+    private static final String CHECK_VIOLATION = "23514";
+
+    private static final String CREATE_ORDERS =
+            """
+            create table if not exists app_order (
+                id bigint generated always as identity primary key,
+                customer text not null
+            )""";
+
+    /** With a dedupe_key, a repeated insert is no second message: it returns no row. */
+    private static final String NOTIFY_CUSTOMER =
+            """
+            insert into signaling.outbox (sender, destination, payload, wait_for_ack, dedupe_key, traceparent)
+            values ('shop', ?, ?, true, ?, ?)
+            on conflict do nothing
+            returning id""";
+
+    private static final String NOTIFY_WAREHOUSE =
+            """
+            insert into signaling.outbox (sender, channel_name, payload)
+            values ('shop', 'warehouse', ?)
+            returning id""";
+
+    /** An order, and the messages that were inserted with it. */
+    private record Order(long id, List<Long> messages) {}
+
+    private final Connection connection;
+
+    private Producer(Connection connection) {
+        this.connection = connection;
+    }
+
+    /** Runs a statement that returns an id, or nothing. */
+    private OptionalLong insert(String sql, String... values) throws SQLException {
+        try (PreparedStatement statement = connection.prepareStatement(sql)) {
+            for (int index = 0; index < values.length; index++) {
+                statement.setString(index + 1, values[index]);
+            }
+            try (ResultSet rows = statement.executeQuery()) {
+                return rows.next() ? OptionalLong.of(rows.getLong(1)) : OptionalLong.empty();
+            }
+        }
+    }
+
+    /** Returns the id of the message; empty where it was inserted before. */
+    private OptionalLong notifyCustomer(long orderId, String customer) throws SQLException {
+        return insert(
+                NOTIFY_CUSTOMER,
+                customer,
+                "Order " + orderId + " is confirmed",
+                "order-" + orderId + "-confirmed",
+                traceparent());
+    }
+
+    /** An application that is traced passes on the context of its present span. */
+    private static String traceparent() {
+        String trace = UUID.randomUUID().toString().replace("-", "");
+        String span = UUID.randomUUID().toString().replace("-", "").substring(0, 16);
+        return "00-" + trace + "-" + span + "-01";
+    }
+
+    /** The order and its messages, all of them or nothing. */
+    private Order placeOrder(String customer) throws SQLException {
+        connection.setAutoCommit(false);
+        try {
+            long orderId =
+                    insert("insert into app_order (customer) values (?) returning id", customer).orElseThrow();
+            long toCustomer = notifyCustomer(orderId, customer).orElseThrow();
+            long toWarehouse = insert(NOTIFY_WAREHOUSE, "Pack order " + orderId).orElseThrow();
+            connection.commit();
+            return new Order(orderId, List.of(toCustomer, toWarehouse));
+        } catch (SQLException | RuntimeException error) {
+            connection.rollback();
+            throw error;
+        } finally {
+            connection.setAutoCommit(true);
+        }
+    }
+
+    private String status(long messageId) throws SQLException {
+        try (PreparedStatement statement =
+                connection.prepareStatement("select status from signaling.delivery_status where id = ?")) {
+            statement.setLong(1, messageId);
+            try (ResultSet rows = statement.executeQuery()) {
+                rows.next();
+                return rows.getString(1);
+            }
+        }
+    }
+
+    /** Returns the final status, or {@code pending} where that takes too long. */
+    private String waitUntilFinal(long messageId) throws SQLException, InterruptedException {
+        long begun = System.nanoTime();
+        while (true) {
+            String status = status(messageId);
+            if (!status.equals("pending") || System.nanoTime() - begun > PATIENCE.toNanos()) {
+                return status;
+            }
+            Thread.sleep(POLL_INTERVAL.toMillis());
+        }
+    }
+
+    private void run() throws SQLException, InterruptedException {
+        try (var statement = connection.createStatement()) {
+            statement.execute(CREATE_ORDERS);
+        }
+
+        Order order = placeOrder("user-17");
+        System.out.printf("order %d is stored, and messages %s with it%n", order.id(), order.messages());
+
+        OptionalLong again = notifyCustomer(order.id(), "user-17");
+        System.out.println("a repeat is " + (again.isPresent() ? "message " + again.getAsLong() : "no second message"));
+
+        try {
+            placeOrder("user/17");
+        } catch (PSQLException error) {
+            if (!CHECK_VIOLATION.equals(error.getSQLState())) {
+                throw error;
+            }
+            // Nothing is stored, the order neither. The constraint's name says what is wrong.
+            System.out.println("refused: " + error.getServerErrorMessage().getConstraint());
+        }
+
+        for (long message : order.messages()) {
+            String status = waitUntilFinal(message);
+            System.out.printf("message %d: %s%n", message, status);
+            if (status.equals("pending")) {
+                throw new IllegalStateException("no worker has sent message " + message + " within " + PATIENCE);
+            }
+        }
+    }
+
+    public static void main(String[] arguments) throws SQLException, InterruptedException {
+        try (Connection connection = DriverManager.getConnection(System.getenv("JDBC_URL"))) {
+            new Producer(connection).run();
+        }
+    }
+}

@@ -1,0 +1,114 @@
+//! A shop that tells its customer and its warehouse of an order, in the transaction that stores the order.
+//!
+//! Run it, against a database that `worker migrate` has prepared and a `worker run` serves:
+//!
+//! ```sh
+//! DATABASE_URL=postgres://user:password@host:5432/app cargo run --example producer
+//! ```
+//!
+//! A program of its own depends on this crate by its path or repository, and on the same version of sqlx.
+
+use std::time::{Duration, Instant};
+
+use signaling_worker::message::InvalidMessage;
+use signaling_worker::{NewMessage, enqueue};
+use sqlx::{PgPool, query, query_scalar};
+use uuid::Uuid;
+
+/// How long the example waits for the messages to be final. An application need not wait.
+const PATIENCE: Duration = Duration::from_secs(30);
+const POLL_INTERVAL: Duration = Duration::from_millis(200);
+
+const CREATE_ORDERS: &str = "
+    create table if not exists app_order (
+        id bigint generated always as identity primary key,
+        customer text not null
+    )";
+
+/// With a key, a repeated insert is no second message.
+fn to_customer(order_id: i64, customer: &str) -> Result<NewMessage, InvalidMessage> {
+    NewMessage::to_peer("shop", customer, format!("Order {order_id} is confirmed"))?
+        .wait_for_ack()?
+        .dedupe_key(format!("order-{order_id}-confirmed"))?
+        .traceparent(traceparent())
+}
+
+fn to_warehouse(order_id: i64) -> Result<NewMessage, InvalidMessage> {
+    NewMessage::to_channel("shop", "warehouse", format!("Pack order {order_id}"))
+}
+
+/// An application that is traced passes on the context of its present span.
+fn traceparent() -> String {
+    let (trace, span) = (Uuid::new_v4(), Uuid::new_v4());
+    format!("00-{}-{:016x}-01", trace.simple(), span.as_u64_pair().0)
+}
+
+/// The order and its messages, all of them or nothing. Returns the order's id and those of the messages.
+async fn place_order(pool: &PgPool, customer: &str) -> anyhow::Result<(i64, Vec<i64>)> {
+    let mut transaction = pool.begin().await?;
+    let order_id = query_scalar("insert into app_order (customer) values ($1) returning id")
+        .bind(customer)
+        .fetch_one(&mut *transaction)
+        .await?;
+    let messages = [to_customer(order_id, customer)?, to_warehouse(order_id)?];
+    let ids = enqueue(&mut transaction, &messages).await?;
+    transaction.commit().await?;
+    Ok((order_id, ids.into_iter().flatten().collect()))
+}
+
+/// The final status, or `pending` where that takes too long.
+async fn wait_until_final(pool: &PgPool, message_id: i64) -> Result<String, sqlx::Error> {
+    let begun = Instant::now();
+    loop {
+        let status: String =
+            query_scalar("select status from signaling.delivery_status where id = $1")
+                .bind(message_id)
+                .fetch_one(pool)
+                .await?;
+        if status != "pending" || begun.elapsed() > PATIENCE {
+            return Ok(status);
+        }
+        tokio::time::sleep(POLL_INTERVAL).await;
+    }
+}
+
+#[tokio::main]
+async fn main() -> anyhow::Result<()> {
+    let pool = PgPool::connect(&std::env::var("DATABASE_URL")?).await?;
+    query(CREATE_ORDERS).execute(&pool).await?;
+
+    let (order_id, messages) = place_order(&pool, "user-17").await?;
+    println!("order {order_id} is stored, and messages {messages:?} with it");
+
+    let again = enqueue(&pool, &[to_customer(order_id, "user-17")?]).await?;
+    match again[0] {
+        None => println!("a repeat is no second message"),
+        Some(id) => println!("a repeat is message {id}"),
+    }
+
+    // Here the mistake is found before the database is asked, and nothing is stored, the order neither.
+    if let Err(mistake) = place_order(&pool, "user/17").await {
+        println!("no message: {mistake}");
+    }
+    // Who inserts with SQL is told by the name of a constraint.
+    let refused = query(
+        "insert into signaling.outbox (sender, destination, payload) values ('shop', 'user/17', 'hi')",
+    )
+    .execute(&pool)
+    .await;
+    if let Err(sqlx::Error::Database(error)) = &refused
+        && error.is_check_violation()
+    {
+        println!("refused: {}", error.constraint().unwrap_or_default());
+    }
+
+    for message in messages {
+        let status = wait_until_final(&pool, message).await?;
+        println!("message {message}: {status}");
+        anyhow::ensure!(
+            status != "pending",
+            "no worker has sent it within {PATIENCE:?}"
+        );
+    }
+    Ok(())
+}

@@ -1,0 +1,5 @@
+//! Applications that insert messages: with the library, and the examples in other languages.
+
+mod examples;
+mod installed;
+mod library;

@@ -1,0 +1,214 @@
+//! What the examples need, installed below the target directory: once, and again when it changes. Where a language or
+//! the network is missing, that is said, and the example left out.
+
+use std::fs::{self, File};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::Duration;
+
+use tokio::process::Command;
+
+use crate::harness::Machine;
+
+/// How long one step of an installation or a build may take.
+const PATIENCE: Duration = Duration::from_secs(600);
+
+/// What pip and npm say of a network that is not there.
+const SIGNS_OF_NO_NETWORK: [&str; 12] = [
+    "NewConnectionError",
+    "ConnectTimeoutError",
+    "ReadTimeoutError",
+    "ProxyError",
+    "NameResolutionError",
+    "Network is unreachable",
+    "EAI_AGAIN",
+    "ENOTFOUND",
+    "ECONNREFUSED",
+    "ECONNRESET",
+    "ETIMEDOUT",
+    "ENETUNREACH",
+];
+
+/// The interpreter of an environment with what an example's `requirements.txt` names.
+pub(super) async fn python_environment(example: &Path) -> Option<PathBuf> {
+    let version = [
+        "-c",
+        "import ensurepip, sys, venv; print(sys.executable, sys.version)",
+    ];
+    let Some(version) = version_of("python3", &version).await else {
+        return left_out(
+            "Python",
+            "there is no python3 with venv (Debian: python3-venv)",
+        );
+    };
+    let requirements = example.join("requirements.txt");
+    let stamp = version + &read(&requirements);
+    let installed = installed("python", &stamp, async |directory| {
+        run(Command::new("python3").args(["-m", "venv"]).arg(directory)).await?;
+        run(Command::new(directory.join("bin/python"))
+            .args([
+                "-m",
+                "pip",
+                "install",
+                "--quiet",
+                "--disable-pip-version-check",
+            ])
+            .args(["--retries", "1", "--timeout", "20", "--requirement"])
+            .arg(&requirements))
+        .await
+    })
+    .await;
+    match installed {
+        Ok(directory) => Some(directory.join("bin/python")),
+        Err(NoNetwork) => left_out("Python", "PyPI can't be reached"),
+    }
+}
+
+/// A directory with an example for Node, and what its `package-lock.json` names.
+pub(super) async fn node_package(example: &Path) -> Option<PathBuf> {
+    let node = version_of("node", &["--version"]).await;
+    let npm = version_of("npm", &["--version"]).await;
+    let Some(version) = node.zip(npm).map(|(node, npm)| node + &npm) else {
+        return left_out("Node", "there is no node with npm");
+    };
+    let files =
+        ["package.json", "package-lock.json", "producer.mjs"].map(|file| example.join(file));
+    let stamp = files
+        .iter()
+        .fold(version, |stamp, file| stamp + &read(file));
+    let installed = installed("node", &stamp, async |directory| {
+        fs::create_dir(directory).expect("a directory");
+        for file in &files {
+            fs::copy(file, directory.join(file.file_name().expect("a name"))).expect("copied");
+        }
+        run(Command::new("npm")
+            .args(["ci", "--ignore-scripts", "--no-audit", "--no-fund"])
+            .args(["--fetch-retries=1", "--fetch-timeout=20000"])
+            .current_dir(directory))
+        .await
+    })
+    .await;
+    match installed {
+        Ok(directory) => Some(directory),
+        Err(NoNetwork) => left_out("Node", "the npm registry can't be reached"),
+    }
+}
+
+/// An example of this package, built as this test is.
+pub(super) async fn cargo_example(name: &str) -> PathBuf {
+    let _machine = Machine::shared().await;
+    let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    command
+        .args([
+            "build",
+            "--quiet",
+            "--locked",
+            "--message-format=json",
+            "--example",
+            name,
+        ])
+        .current_dir(env!("CARGO_MANIFEST_DIR"));
+    if !cfg!(debug_assertions) {
+        command.arg("--release");
+    }
+    let output = finish(&mut command).await;
+    assert!(output.status.success(), "{}", text(&output));
+    String::from_utf8_lossy(&output.stdout)
+        .lines()
+        .filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok())
+        .filter(|message| message["target"]["name"] == name)
+        .find_map(|message| Some(PathBuf::from(message["executable"].as_str()?)))
+        .expect("cargo names what it has built")
+}
+
+/// Says, past what the harness captures, that a test has not looked at anything.
+fn left_out<T>(language: &str, why: &str) -> Option<T> {
+    writeln!(
+        std::io::stderr(),
+        "NOTICE: the example in {language} is left out: {why}"
+    )
+    .expect("said");
+    None
+}
+
+struct NoNetwork;
+
+/// A directory that `install` makes and fills, unless it is there already with the same stamp. Another process that
+/// does the same is waited for.
+async fn installed(
+    name: &str,
+    stamp: &str,
+    install: impl AsyncFnOnce(&Path) -> Result<(), NoNetwork>,
+) -> Result<PathBuf, NoNetwork> {
+    let _machine = Machine::shared().await;
+    let parent = Path::new(env!("CARGO_TARGET_TMPDIR")).join("examples");
+    fs::create_dir_all(&parent).expect("a directory");
+    let lock = File::create(parent.join(format!("{name}.lock"))).expect("a lock");
+    let _lock = tokio::task::spawn_blocking(move || lock.lock().map(|()| lock))
+        .await
+        .expect("waited")
+        .expect("locked");
+
+    let (directory, stamp_file) = (parent.join(name), parent.join(format!("{name}.stamp")));
+    if fs::read_to_string(&stamp_file).is_ok_and(|there| there == stamp) {
+        return Ok(directory);
+    }
+    for old in [fs::remove_file(&stamp_file), fs::remove_dir_all(&directory)] {
+        if let Err(error) = old {
+            assert_eq!(error.kind(), std::io::ErrorKind::NotFound, "{error}");
+        }
+    }
+    install(&directory).await?;
+    // Last: half of an installation is none.
+    fs::write(&stamp_file, stamp).expect("written");
+    Ok(directory)
+}
+
+fn read(path: &Path) -> String {
+    fs::read_to_string(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+/// What a program says of its version; none where it is not there or does not work.
+async fn version_of(program: &str, arguments: &[&str]) -> Option<String> {
+    let output = Command::new(program)
+        .args(arguments)
+        .stdin(Stdio::null())
+        .kill_on_drop(true)
+        .output();
+    let output = tokio::time::timeout(PATIENCE, output).await.ok()?.ok()?;
+    output
+        .status
+        .success()
+        .then(|| String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+/// Runs a step of an installation.
+///
+/// # Panics
+/// Where it fails, and not for the network.
+async fn run(command: &mut Command) -> Result<(), NoNetwork> {
+    let output = finish(command).await;
+    let said = text(&output);
+    if output.status.success() {
+        Ok(())
+    } else if SIGNS_OF_NO_NETWORK.iter().any(|sign| said.contains(sign)) {
+        Err(NoNetwork)
+    } else {
+        panic!("{command:?} failed: {said}");
+    }
+}
+
+async fn finish(command: &mut Command) -> std::process::Output {
+    let output = command.stdin(Stdio::null()).kill_on_drop(true).output();
+    tokio::time::timeout(PATIENCE, output)
+        .await
+        .unwrap_or_else(|_| panic!("{command:?} does not end"))
+        .unwrap_or_else(|error| panic!("it can't be started: {error}"))
+}
+
+fn text(output: &std::process::Output) -> String {
+    [&output.stdout, &output.stderr]
+        .map(|bytes| String::from_utf8_lossy(bytes))
+        .concat()
+}

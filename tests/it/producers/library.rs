@@ -1,0 +1,269 @@
+//! `signaling_worker::enqueue`
+
+use serde_json::{Value, json};
+use signaling_worker::{EnqueueError, NewMessage, enqueue};
+use sqlx::{Acquire, Connection, Executor, PgConnection};
+use time::macros::datetime;
+
+use crate::harness::World;
+
+fn message(payload: &str) -> NewMessage {
+    NewMessage::to_peer("alice", "bob", payload).expect("valid")
+}
+
+fn keyed(key: &str) -> NewMessage {
+    message(key).dedupe_key(key).expect("valid")
+}
+
+fn numbered(count: usize) -> Vec<NewMessage> {
+    (0..count).map(|n| message(&format!("m{n}"))).collect()
+}
+
+impl World {
+    /// What the producer wrote, of a row.
+    async fn columns(&self, id: i64) -> Value {
+        let row: String = self
+            .ask(&format!(
+                "select (to_jsonb(outbox) - array['id', 'due_at', 'expires_at', 'created_at'])::text
+                 from signaling.outbox where id = {id}"
+            ))
+            .await;
+        serde_json::from_str(&row).expect("JSON")
+    }
+}
+
+#[tokio::test]
+async fn a_message_is_there_if_the_transaction_commits_and_not_if_it_rolls_back() {
+    let world = World::new().await;
+    for count in [1, 1_500] {
+        let mut transaction = world.pool.begin().await.expect("begun");
+        let ids = enqueue(&mut transaction, &numbered(count))
+            .await
+            .expect("inserted");
+        assert_eq!(ids.len(), count);
+        transaction.rollback().await.expect("rolled back");
+        assert_eq!(world.count("true").await, 0);
+    }
+
+    let mut transaction = world.pool.begin().await.expect("begun");
+    let ids = enqueue(&mut transaction, &[message("hi")])
+        .await
+        .expect("inserted");
+    assert_eq!(world.count("true").await, 0);
+    transaction.commit().await.expect("committed");
+    let id = ids[0].expect("an id");
+    let mut worker = world.worker().start();
+    assert_eq!(world.until_final(id).await.status, "message_sent");
+    assert_eq!(world.calls_of("hi").len(), 1);
+    worker.stop().await;
+}
+
+#[tokio::test]
+async fn thousands_are_inserted_in_their_order_and_each_has_its_id() {
+    let world = World::new().await;
+    let ids = enqueue(&world.pool, &numbered(4_321))
+        .await
+        .expect("inserted");
+    let ids: Vec<i64> = ids.into_iter().map(|id| id.expect("an id")).collect();
+    assert!(ids.is_sorted());
+    let there: Vec<(i64, String)> =
+        sqlx::query_as("select id, payload from signaling.outbox order by id")
+            .fetch_all(&world.pool)
+            .await
+            .expect("rows");
+    let expected: Vec<_> = ids
+        .into_iter()
+        .enumerate()
+        .map(|(n, id)| (id, format!("m{n}")))
+        .collect();
+    assert_eq!(there, expected);
+    assert!(
+        enqueue(&world.pool, &[])
+            .await
+            .expect("nothing to do")
+            .is_empty()
+    );
+}
+
+#[tokio::test]
+async fn one_message_that_the_table_refuses_keeps_all_of_a_call_out_and_is_named() {
+    let world = World::new().await;
+    world
+        .execute("alter table signaling.outbox add constraint payload_is_not_polite check (payload <> 'hey')")
+        .await;
+    for count in [10, 2_500] {
+        let mut messages = numbered(count);
+        messages.push(message("hey"));
+        let mut connection = world.pool.acquire().await.expect("a connection");
+        let error = enqueue(&mut *connection, &messages)
+            .await
+            .expect_err("refused");
+        assert!(
+            matches!(&error, EnqueueError::Refused { constraint } if constraint == "payload_is_not_polite"),
+            "{error}"
+        );
+        assert_eq!(world.count("true").await, 0);
+    }
+    // The caller's own savepoint keeps its transaction usable.
+    let mut transaction = world.pool.begin().await.expect("begun");
+    let mut savepoint = transaction.begin().await.expect("a savepoint");
+    enqueue(&mut savepoint, &[message("hey")])
+        .await
+        .expect_err("refused");
+    savepoint.rollback().await.expect("rolled back");
+    enqueue(&mut transaction, &[message("hello")])
+        .await
+        .expect("inserted");
+    transaction.commit().await.expect("committed");
+    assert_eq!(world.count("payload = 'hello'").await, 1);
+}
+
+#[tokio::test]
+async fn a_message_whose_key_is_there_already_has_no_id() {
+    let world = World::new().await;
+    let of_app = |key| keyed(key).app("news").expect("valid");
+    let messages = [
+        keyed("one"),
+        message("x"),
+        keyed("one"),
+        of_app("one"),
+        keyed("two"),
+    ];
+    let first = enqueue(&world.pool, &messages).await.expect("inserted");
+    let has_id: Vec<_> = first.iter().map(Option::is_some).collect();
+    assert_eq!(has_id, [true, true, false, true, true]);
+
+    let again = enqueue(
+        &world.pool,
+        &[keyed("two"), keyed("three"), message("y"), of_app("one")],
+    )
+    .await
+    .expect("inserted");
+    let has_id: Vec<_> = again.iter().map(Option::is_some).collect();
+    assert_eq!(has_id, [false, true, true, false]);
+    assert_eq!(world.count("true").await, 6);
+    for (ids, payloads) in [
+        (&first, ["one", "x", "", "one", "two"].as_slice()),
+        (&again, &["", "three", "y", ""]),
+    ] {
+        for (id, payload) in ids.iter().zip(payloads) {
+            if let Some(id) = id {
+                assert_eq!(world.columns(*id).await["payload"], *payload);
+            }
+        }
+    }
+
+    // Across statements of one call, too.
+    let mut many = numbered(1_200);
+    many.insert(0, keyed("four"));
+    many.push(keyed("four"));
+    let ids = enqueue(&world.pool, &many).await.expect("inserted");
+    assert!(ids[0].is_some());
+    assert_eq!(ids.last(), Some(&None));
+    assert_eq!(ids.iter().flatten().count(), 1_201);
+}
+
+#[tokio::test]
+async fn every_column_arrives_and_what_is_not_said_is_as_the_table_has_it() {
+    let world = World::new().await;
+    let full = message("Hello")
+        .app("news")
+        .and_then(NewMessage::wait_for_ack)
+        .and_then(NewMessage::enable_offline_messaging)
+        .and_then(|message| message.max_attempts(3))
+        .and_then(|message| message.dedupe_key("k"))
+        .and_then(|message| {
+            message.traceparent("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01")
+        })
+        .expect("valid")
+        .enable_historical_messaging()
+        .at_most_once()
+        .due_at(datetime!(2030-01-31 12:00 UTC))
+        .expires_at(datetime!(2031-01-31 12:00 +1));
+    let channel = NewMessage::to_channel("alice", "lobby", "Hello all").expect("valid");
+    let ids = enqueue(&world.pool, &[full, channel])
+        .await
+        .expect("inserted");
+    let [Some(full), Some(channel)] = ids[..] else {
+        panic!("two ids: {ids:?}");
+    };
+    let mut expected = json!({
+        "app": "news", "sender": "alice", "destination": "bob", "channel_name": null, "payload": "Hello",
+        "wait_for_ack": true, "enable_offline_messaging": true, "enable_historical_messaging": true,
+        "max_attempts": 3, "at_most_once": true, "dedupe_key": "k",
+        "traceparent": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
+    });
+    let columns = world.columns(full).await;
+    for (column, value) in expected.as_object_mut().expect("an object") {
+        assert_eq!(columns[column], *value, "{column}");
+    }
+    assert_eq!(
+        world
+            .count("due_at = '2030-01-31 12:00Z' and expires_at = '2031-01-31 11:00Z'")
+            .await,
+        1
+    );
+
+    let plain = world
+        .insert(json!({"sender": "alice", "channel_name": "lobby", "payload": "Hello all"}))
+        .await;
+    assert_eq!(world.columns(channel).await, world.columns(plain).await);
+    assert_eq!(
+        world
+            .count(&format!(
+                "id = {channel} and due_at = created_at and expires_at is null"
+            ))
+            .await,
+        1
+    );
+}
+
+#[tokio::test]
+async fn a_pool_a_connection_and_a_transaction_insert_alike_also_in_a_task_of_their_own() {
+    let world = World::new().await;
+    let pool = world.pool.clone();
+    tokio::spawn(async move {
+        enqueue(&pool, &[message("pool")]).await.expect("inserted");
+        let mut connection = pool.acquire().await.expect("a connection");
+        enqueue(&mut connection, &[message("pooled")])
+            .await
+            .expect("inserted");
+        let mut transaction = pool.begin().await.expect("begun");
+        enqueue(&mut *transaction, &[message("in a transaction")])
+            .await
+            .expect("inserted");
+        transaction.commit().await.expect("committed");
+    })
+    .await
+    .expect("done");
+    let mut connection = PgConnection::connect(&world.url).await.expect("connected");
+    enqueue(&mut connection, &numbered(1_001))
+        .await
+        .expect("inserted");
+    assert_eq!(world.count("true").await, 1_004);
+}
+
+/// What an application has in its schemas never stands in for what is meant.
+#[tokio::test]
+async fn the_applications_search_path_changes_nothing() {
+    let world = World::new().await;
+    let mut connection = PgConnection::connect(&world.url).await.expect("connected");
+    connection
+        .execute(
+            "create schema shop;
+             create table shop.outbox (id bigint);
+             create function shop.now() returns timestamptz language sql as 'select timestamptz ''epoch''';
+             create function shop.unnest(pg_catalog.text[]) returns setof pg_catalog.text language sql as 'select null';
+             create domain shop.text as pg_catalog.int4;
+             create domain shop.int4 as pg_catalog.text;
+             create domain shop.timestamptz as pg_catalog.bool;
+             set search_path = shop, pg_catalog",
+        )
+        .await
+        .expect("an application");
+    let ids = enqueue(&mut connection, &[message("hi"), keyed("k")])
+        .await
+        .expect("inserted");
+    assert_eq!(ids.iter().flatten().count(), 2);
+    assert_eq!(world.count("due_at = created_at").await, 2);
+}
