@@ -20,6 +20,7 @@ use clap::{Parser, Subcommand};
 use crate::config::ConfigError;
 use crate::outbox::{ConnectError, TlsFileError};
 use crate::signaling::InvalidClient;
+use crate::telemetry::traces::InvalidTraces;
 use crate::telemetry::{self, LogFormat};
 
 /// Delivers messages from a Postgres outbox to the Agora Signaling REST API, inside a call budget that all workers
@@ -133,6 +134,7 @@ fn is_usage(error: &anyhow::Error) -> bool {
         cause.is::<ConfigError>()
             || cause.is::<UsageError>()
             || cause.is::<InvalidClient>()
+            || cause.is::<InvalidTraces>()
             || cause.is::<TlsFileError>()
             || matches!(cause.downcast_ref(), Some(ConnectError::Url))
     })

@@ -9,6 +9,7 @@ mod lane;
 mod lane_loop;
 mod recorder;
 mod rest;
+mod trace;
 mod unheard;
 
 use std::sync::Arc;
@@ -83,6 +84,7 @@ pub async fn run(
         retry: config.retry,
         listening: Arc::clone(&listening),
         behind: is_behind,
+        traces: config.traces,
     });
 
     let mut lanes = Vec::new();

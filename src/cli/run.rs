@@ -14,6 +14,7 @@ use crate::bounds;
 use crate::config::{self, AppConfig, ConfigError, RawApp, Timing, WorkerConfig};
 use crate::outbox::{ConnectError, Outbox, SchemaError, is_outage};
 use crate::retry::RetryPolicy;
+use crate::telemetry::traces::Traces;
 use crate::worker;
 
 /// Deliver messages, until SIGTERM or SIGINT
@@ -28,6 +29,9 @@ use crate::worker;
   AGORA_TOKEN and AGORA_UID              a token that you make, for its one sender
   AGORA_APP_CERTIFICATE                  the worker makes a token for each sender
 Each also with _FILE at its end, as the name of a file that holds it; a file is read again when it changes.
+
+Traces go by OTLP (http/protobuf) to where OTEL_EXPORTER_OTLP_ENDPOINT says, like http://localhost:4318;
+without it, there are none. The other standard variables, like OTEL_SERVICE_NAME, hold too: see the README.
 
 Examples:
   DATABASE_URL=postgres://localhost/app AGORA_APP_ID=… AGORA_API_KEY=… AGORA_API_SECRET_FILE=/run/secrets/agora worker run
@@ -142,7 +146,9 @@ struct WorkerArgs {
 const DATABASE_RETRY: Duration = Duration::from_secs(1);
 
 pub(super) async fn run(args: RunArgs) -> anyhow::Result<()> {
-    let config = config(&args)?;
+    let mut config = config(&args)?;
+    let traces = Traces::from_environment(&config.name)?;
+    config.traces.clone_from(&traces);
     raise_file_limit(&config);
     let shutdown = CancellationToken::new();
     let work = async {
@@ -150,7 +156,11 @@ pub(super) async fn run(args: RunArgs) -> anyhow::Result<()> {
             return Ok(());
         };
         let outbox = Arc::new(outbox?);
-        Box::pin(worker::run(config, Arc::clone(&outbox), shutdown.clone())).await?;
+        let worked = Box::pin(worker::run(config, Arc::clone(&outbox), shutdown.clone())).await;
+        if let Some(traces) = traces {
+            traces.shutdown().await;
+        }
+        worked?;
         outbox.close().await;
         Ok(())
     };
@@ -237,6 +247,7 @@ fn config(args: &RunArgs) -> Result<WorkerConfig, ConfigError> {
             .drain_timeout
             .unwrap_or(worker.request_timeout + Duration::from_secs(5)),
         retain: worker.retain,
+        traces: None,
     })
 }
 

@@ -16,6 +16,7 @@ use crate::outcome::{MAX_RETRY_AFTER, Outcome};
 use crate::pace::DbTime;
 use crate::retry::RetryPolicy;
 use crate::signaling::{Client, RetryAfter};
+use crate::telemetry::traces::Traces;
 
 /// What all lanes of a process share.
 #[derive(Debug)]
@@ -29,6 +30,8 @@ pub(super) struct Shared {
     pub(super) listening: Arc<AtomicBool>,
     /// Whether the recorder is behind: then nothing is claimed.
     pub(super) behind: watch::Receiver<bool>,
+    /// Where traces go, if they are asked for.
+    pub(super) traces: Option<Traces>,
 }
 
 /// What a call said of the API's state.
