@@ -9,11 +9,13 @@ mod lane;
 mod lane_loop;
 mod recorder;
 mod rest;
+mod seldom;
+mod standing;
 mod trace;
 mod unheard;
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, AtomicUsize};
 use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
@@ -21,15 +23,19 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::bounds;
 use crate::config::WorkerConfig;
 use crate::outbox::{Outbox, Patience, explain, is_outage};
 use crate::signaling::{Client, ClientSettings, InvalidClient};
 use lane::Lane;
 use lane_loop::LaneLoop;
 use recorder::Recorder;
+use seldom::Seldom;
 
 /// How often a database that is away while the work begins is tried.
 const DATABASE_RETRY: Duration = Duration::from_secs(1);
+/// How much of its apps' names a worker says when it starts.
+const MAX_ALIASES_CHARS: usize = 500;
 
 /// Why a worker can't begin, or could not end in order.
 #[derive(Debug, thiserror::Error)]
@@ -84,6 +90,7 @@ pub async fn run(
         retry: config.retry,
         listening: Arc::clone(&listening),
         behind: is_behind,
+        failing: AtomicUsize::new(0),
         traces: config.traces,
     });
 
@@ -117,10 +124,15 @@ pub async fn run(
         Some(opened) => opened?,
         None => return Ok(()),
     }
+    let aliases: Vec<_> = lanes.iter().map(|lane| lane.app.as_str()).collect();
     tracing::info!(
         worker = config.name,
-        apps = lanes.len(),
+        version = env!("CARGO_PKG_VERSION"),
+        apps = bounds::text(&aliases.join(", "), MAX_ALIASES_CHARS),
         pooler = outbox.has_pooler(),
+        traces = lanes
+            .first()
+            .is_some_and(|lane| lane.shared.traces.is_some()),
         "worker started"
     );
 
@@ -129,6 +141,8 @@ pub async fn run(
         name: config.name.clone(),
         patience: Patience::default(),
         behind,
+        late: Seldom::default(),
+        refused: Seldom::default(),
     };
     let mut recorder = tokio::spawn(recorder.run(inbox));
     let doorman = tokio::spawn(doorman::run(
@@ -158,7 +172,7 @@ pub async fn run(
         shutdown.cancel();
         return Err(WorkerError::Failed);
     }
-    tracing::info!("stopping: claims nothing more, finishes what is in flight");
+    tracing::debug!("stopping: claims nothing more, finishes what is in flight");
     doorman.abort();
     let drained = tokio::time::timeout(config.drain_timeout, async {
         while loops.join_next().await.is_some() {}
@@ -179,16 +193,20 @@ pub async fn run(
 
 /// Makes sure that each app has its lane, also where the database is away while the work begins.
 async fn open_lanes(outbox: &Outbox, limits: &[(String, f64)]) -> Result<(), WorkerError> {
+    let mut has_warned = false;
     for (app, limit_per_s) in limits {
         while let Err(error) = outbox.open_lane(app, *limit_per_s).await {
             if !is_outage(&error) {
                 return Err(error.into());
             }
-            tracing::warn!(
-                app,
-                error = explain(&error),
-                "the lane can't be opened: trying again until it can"
-            );
+            if !has_warned {
+                has_warned = true;
+                tracing::warn!(
+                    app,
+                    error = explain(&error),
+                    "the lane can't be opened: trying again until it can"
+                );
+            }
             tokio::time::sleep(DATABASE_RETRY).await;
         }
     }

@@ -219,7 +219,7 @@ pub(super) fn signals(shutdown: CancellationToken) -> anyhow::Result<impl Future
             if !shutdown.is_cancelled() {
                 tracing::info!(
                     signal = name,
-                    "shutting down; a second signal ends it at once"
+                    "shutting down: claims nothing more, finishes what is in flight; a second signal ends it at once"
                 );
             }
             shutdown.cancel();

@@ -61,6 +61,8 @@ pub struct Batch {
     pub next_due_at: Option<DbTime>,
     /// Why the lane is held, if it is. The rows then are a probe.
     pub hold: Option<Hold>,
+    /// Slots a second at present, where a 429 has slowed the lane.
+    pub slowed_to_per_s: Option<f64>,
     /// The bell was switched on by this claim: an insert that is about to be committed may not ring it.
     pub bell_switched_on: bool,
 }
@@ -122,6 +124,7 @@ struct ClaimRow {
     ended: i64,
     next_slot_at: OffsetDateTime,
     next_due_at: Option<OffsetDateTime>,
+    slowed_to_per_s: Option<f64>,
     bell_switched_on: bool,
     #[sqlx(flatten)]
     message: MessageRow,
@@ -206,6 +209,7 @@ impl Outbox {
             ended: usize::try_from(first.ended).unwrap_or(0),
             next_slot_at: first.next_slot_at.into(),
             next_due_at: first.next_due_at.map(DbTime::from),
+            slowed_to_per_s: first.slowed_to_per_s,
             bell_switched_on: first.bell_switched_on,
             hold,
             messages: rows

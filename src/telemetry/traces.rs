@@ -197,9 +197,9 @@ fn check_endpoint(endpoint: &str) -> Result<(), &'static str> {
         return Err("it does not begin with http:// or https://");
     }
     match uri.authority() {
-        Some(authority) if authority.as_str().contains('@') => {
-            Err("it has a user name or password in it, which belong into OTEL_EXPORTER_OTLP_HEADERS")
-        }
+        Some(authority) if authority.as_str().contains('@') => Err(
+            "it has a user name or password in it, which belong into OTEL_EXPORTER_OTLP_HEADERS",
+        ),
         Some(authority) if !authority.host().is_empty() => Ok(()),
         _ => Err("it names no host"),
     }
@@ -266,7 +266,10 @@ mod tests {
         ] {
             let error = read(&[(ENDPOINT, endpoint)]).expect_err(endpoint);
             let text = error.to_string();
-            assert!(text.contains(ENDPOINT) && !text.contains("secret"), "{text}");
+            assert!(
+                text.contains(ENDPOINT) && !text.contains("secret"),
+                "{text}"
+            );
         }
         let grpc = ("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc");
         let endpoint = (ENDPOINT, "http://localhost:4318");

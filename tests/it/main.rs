@@ -9,6 +9,8 @@ mod fleet;
 #[path = "../harness/mod.rs"]
 mod harness;
 mod hygiene;
+mod logs;
 mod pushback;
 mod retention;
 mod schema;
+mod traces;
