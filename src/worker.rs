@@ -124,17 +124,7 @@ pub async fn run(
         Some(opened) => opened?,
         None => return Ok(()),
     }
-    let aliases: Vec<_> = lanes.iter().map(|lane| lane.app.as_str()).collect();
-    tracing::info!(
-        worker = config.name,
-        version = env!("CARGO_PKG_VERSION"),
-        apps = bounds::text(&aliases.join(", "), MAX_ALIASES_CHARS),
-        pooler = outbox.has_pooler(),
-        traces = lanes
-            .first()
-            .is_some_and(|lane| lane.shared.traces.is_some()),
-        "worker started"
-    );
+    say_started(&config.name, &lanes, &outbox);
 
     let recorder = Recorder {
         outbox: Arc::clone(&outbox),
@@ -189,6 +179,21 @@ pub async fn run(
     }
     tracing::info!("stopped: everything is recorded");
     Ok(())
+}
+
+/// Says what works here from now on.
+fn say_started(name: &str, lanes: &[Arc<Lane>], outbox: &Outbox) {
+    let aliases: Vec<_> = lanes.iter().map(|lane| lane.app.as_str()).collect();
+    tracing::info!(
+        worker = name,
+        version = env!("CARGO_PKG_VERSION"),
+        apps = bounds::text(&aliases.join(", "), MAX_ALIASES_CHARS),
+        pooler = outbox.has_pooler(),
+        traces = lanes
+            .first()
+            .is_some_and(|lane| lane.shared.traces.is_some()),
+        "worker started"
+    );
 }
 
 /// Makes sure that each app has its lane, also where the database is away while the work begins.

@@ -70,7 +70,7 @@ pub(super) async fn deliver(
             }
         },
     };
-    trace::tell(&lane, &claimed, &record, server);
+    trace::tell(&lane, &claimed, &record, server.as_ref());
     // The recorder takes records for as long as there are deliveries.
     records
         .send(Delivered {

@@ -9,6 +9,7 @@ use std::time::{Duration, SystemTime};
 
 use opentelemetry::trace::{Span, SpanKind, Status, TraceContextExt, Tracer};
 use opentelemetry::{Context, KeyValue};
+use opentelemetry_sdk::trace::SdkTracer;
 
 use super::lane::Lane;
 use crate::message::Target;
@@ -16,7 +17,6 @@ use crate::outbox::{CallRecord, Claimed, Record};
 use crate::outcome::FinalStatus;
 use crate::pace::DbTime;
 use crate::signaling::{BaseUrl, Connection};
-use crate::telemetry::traces::Traces;
 
 /// Whom a connection leads to, if that is to be told.
 pub(super) fn server_of(lane: &Lane, connection: &Connection) -> Option<BaseUrl> {
@@ -26,20 +26,20 @@ pub(super) fn server_of(lane: &Lane, connection: &Connection) -> Option<BaseUrl>
 
 /// Tells of a delivery that is over: a call was made, or the message has ended without one. A message that goes back
 /// unharmed has nothing to tell. Nothing of its content is told, nor who it is from or for.
-pub(super) fn tell(lane: &Lane, claimed: &Claimed, record: &Record, server: Option<BaseUrl>) {
-    let Some(traces) = &lane.shared.traces else {
+pub(super) fn tell(lane: &Lane, claimed: &Claimed, record: &Record, server: Option<&BaseUrl>) {
+    let Some(spans) = &lane.shared.traces else {
         return;
     };
     if record.call.is_none() && record.status.is_none() {
         return;
     }
-    let tracer = traces.tracer();
+    let tracer = spans.tracer();
     let mut delivery = tracer
         .span_builder(format!("deliver {}", lane.app))
         .with_kind(SpanKind::Consumer)
         .with_start_time(wall(claimed_at(lane, claimed)))
         .with_attributes(about_the_message(lane, claimed, record))
-        .start_with_context(tracer, &traces.parent(claimed.traceparent.as_deref()));
+        .start_with_context(tracer, &spans.parent(claimed.traceparent.as_deref()));
     if !delivery.is_recording() {
         return;
     }
@@ -49,8 +49,8 @@ pub(super) fn tell(lane: &Lane, claimed: &Claimed, record: &Record, server: Opti
     let delivery = Context::new().with_span(delivery);
     let ended = match &record.call {
         Some(call) => {
-            let server = server.as_ref().unwrap_or_else(|| lane.client.base_url());
-            tell_call(traces, &delivery, call, server);
+            let server = server.unwrap_or_else(|| lane.client.base_url());
+            tell_call(tracer, &delivery, call, server);
             call.sent_at + call.duration
         }
         None => lane.now(),
@@ -58,7 +58,7 @@ pub(super) fn tell(lane: &Lane, claimed: &Claimed, record: &Record, server: Opti
     delivery.span().end_with_timestamp(wall(ended));
 }
 
-fn tell_call(traces: &Traces, delivery: &Context, call: &CallRecord, server: &BaseUrl) {
+fn tell_call(tracer: &SdkTracer, delivery: &Context, call: &CallRecord, server: &BaseUrl) {
     let (address, port) = server.address();
     let mut attributes = vec![
         KeyValue::new("http.request.method", "POST"),
@@ -78,7 +78,6 @@ fn tell_call(traces: &Traces, delivery: &Context, call: &CallRecord, server: &Ba
     if let Some(outcome) = call.outcome {
         attributes.push(KeyValue::new("error.type", outcome));
     }
-    let tracer = traces.tracer();
     let mut span = tracer
         .span_builder("POST")
         .with_kind(SpanKind::Client)
@@ -121,7 +120,7 @@ fn about_the_message(lane: &Lane, claimed: &Claimed, record: &Record) -> Vec<Key
 /// In one word, why the delivery is not a success.
 fn went_wrong(record: &Record) -> Option<&'static str> {
     let of_the_call = record.call.as_ref().and_then(|call| call.outcome);
-    of_the_call.or(match record.status? {
+    of_the_call.or_else(|| match record.status? {
         FinalStatus::MessageSent | FinalStatus::MessageDelivered | FinalStatus::MessageOffline => {
             None
         }

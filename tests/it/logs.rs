@@ -2,10 +2,11 @@
 
 use serde_json::{Value, json};
 use signaling_worker::simulator::{Behaviour, SimulatorConfig};
+use sqlx::{AssertSqlSafe, Connection, PgConnection};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
-use crate::harness::{API_KEY, API_SECRET, PATIENCE, Running, World, basic, peer};
+use crate::harness::{API_KEY, API_SECRET, PATIENCE, Postgres, Running, World, basic, peer};
 
 /// Waits until each of these has said so, while messages go on coming in.
 async fn until_all_have_said(world: &World, workers: &[Running], text: &str) {
@@ -135,12 +136,15 @@ async fn a_database_that_is_away_is_told_of_once_for_all_apps_and_so_is_its_retu
     world.until_asleep().await;
 
     let database: String = world.ask("select current_database()::text").await;
-    let allow = async |allowed: bool| {
-        world
-            .execute(&format!(
-                "alter database {database} allow_connections {allowed}"
-            ))
-            .await;
+    // Not from within it.
+    let admin_url = Postgres::shared().await.cluster.admin_url();
+    let mut admin = PgConnection::connect(&admin_url).await.expect("connected");
+    let mut allow = async |allowed: bool| {
+        let statement = format!("alter database {database} allow_connections {allowed}");
+        sqlx::raw_sql(AssertSqlSafe(statement))
+            .execute(&mut admin)
+            .await
+            .expect("altered");
     };
     allow(false).await;
     world
