@@ -69,7 +69,7 @@ async fn a_retried_message_is_two_deliveries_under_its_producers_span_each_with_
 
         let calls: Vec<_> = spans
             .iter()
-            .filter(|span| span.parent == delivery.span_id)
+            .filter(|span| span.parent == delivery.id)
             .collect();
         assert_eq!(calls.len(), 1, "{spans:#?}");
         let call = calls[0];
@@ -97,7 +97,7 @@ async fn a_retried_message_is_two_deliveries_under_its_producers_span_each_with_
     // The times are those of the row.
     let last = spans
         .iter()
-        .find(|span| span.parent == deliveries[1].span_id)
+        .find(|span| span.parent == deliveries[1].id)
         .expect("its call");
     let sent_at = row.sent_at.expect("it was called").unix_timestamp_nanos();
     assert_eq!(i128::from(last.start_ns), sent_at);
