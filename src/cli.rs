@@ -23,6 +23,7 @@ use crate::config::ConfigError;
 use crate::ops::OpsError;
 use crate::outbox::{ConnectError, TlsFileError};
 use crate::signaling::InvalidClient;
+use crate::telemetry::traces::InvalidTraces;
 use crate::telemetry::{self, LogFormat};
 
 /// Delivers messages from a Postgres outbox to the Agora Signaling REST API, inside a call budget that all workers
@@ -137,6 +138,7 @@ fn is_usage(error: &anyhow::Error) -> bool {
             || cause.is::<UsageError>()
             || cause.is::<OpsError>()
             || cause.is::<InvalidClient>()
+            || cause.is::<InvalidTraces>()
             || cause.is::<TlsFileError>()
             || matches!(cause.downcast_ref(), Some(ConnectError::Url))
     })

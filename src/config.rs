@@ -10,6 +10,7 @@ use std::time::Duration;
 use crate::bounds;
 use crate::pace::{HORIZON, TOLERANCE};
 use crate::retry::RetryPolicy;
+use crate::telemetry::traces::Traces;
 
 pub use app::{AppConfig, AppError, RawApp, check_distinct, secrets_from};
 pub use file::{InvalidToml, parse_apps, read_apps};
@@ -29,6 +30,8 @@ pub struct WorkerConfig {
     pub drain_timeout: Duration,
     /// How long messages are kept after they have finished; for ever if none.
     pub retain: Option<Duration>,
+    /// Where traces go, if they are asked for.
+    pub traces: Option<Traces>,
 }
 
 /// Times that depend on one another.

@@ -145,6 +145,7 @@ fn config(dev: &Dev, base_url: &str) -> anyhow::Result<WorkerConfig> {
         retry: RetryPolicy::new(Duration::from_millis(250), second * 10)?,
         drain_timeout: second * 20,
         retain: None,
+        traces: None,
     })
 }
 

@@ -13,6 +13,7 @@ pub mod token;
 pub use answer::{
     Answer, AnswerBody, CallFailure, MAX_REASON_CHARS, MAX_REQUEST_ID_CHARS, RetryAfter,
 };
+pub(crate) use client::tls_config;
 pub use client::{Client, ClientSettings, InvalidClient, SignedRequest};
 pub use confidential::Confidential;
 pub use connections::Connection;

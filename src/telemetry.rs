@@ -1,4 +1,8 @@
-//! What people read: logs, for them by default and as JSON lines on request, and errors in one line.
+//! What people read: logs, for them by default and as JSON lines on request, and errors in one line. Traces,
+//! for the systems that collect them, on request.
+
+mod collector;
+pub mod traces;
 
 use std::io::IsTerminal;
 

@@ -12,12 +12,15 @@ mod lane;
 mod lane_loop;
 mod recorder;
 mod rest;
+mod seldom;
+mod standing;
 mod tally;
+mod trace;
 mod unheard;
 mod vitals;
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, AtomicUsize};
 use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
@@ -25,6 +28,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::bounds;
 use crate::config::{AppConfig, WorkerConfig};
 use crate::outbox::{Outbox, Patience, explain, is_outage};
 use crate::signaling::{Client, ClientSettings, InvalidClient};
@@ -33,10 +37,13 @@ pub use counters::{CALL_DURATION, CALLS, DELAY, MESSAGES_FINISHED, SLOTS_MISSED}
 use lane::Lane;
 use lane_loop::LaneLoop;
 use recorder::Recorder;
+use seldom::Seldom;
 pub use vitals::{LaneVitals, Pulse, Stuck, Vitals};
 
 /// How often a database that is away while the work begins is tried.
 const DATABASE_RETRY: Duration = Duration::from_secs(1);
+/// How much of its apps' names a worker says when it starts.
+const MAX_ALIASES_CHARS: usize = 500;
 
 /// How long a shutdown waits for the last figures to be written.
 const LAST_FIGURES: Duration = Duration::from_secs(1);
@@ -95,6 +102,8 @@ pub async fn run(
         retry: config.retry,
         listening: Arc::clone(&listening),
         behind: is_behind.clone(),
+        failing: AtomicUsize::new(0),
+        traces: config.traces,
     });
 
     let limits: Vec<(String, f64)> = config
@@ -112,18 +121,15 @@ pub async fn run(
         Some(opened) => opened?,
         None => return Ok(()),
     }
-    tracing::info!(
-        worker = config.name,
-        apps = lanes.len(),
-        pooler = outbox.has_pooler(),
-        "worker started"
-    );
+    say_started(&config.name, &lanes, &outbox);
 
     let recorder = Recorder {
         outbox: Arc::clone(&outbox),
         name: config.name.clone(),
         patience: Patience::default(),
         behind,
+        late: Seldom::default(),
+        refused: Seldom::default(),
     };
     let mut recorder = tokio::spawn(recorder.run(inbox));
     let doorman = tokio::spawn(doorman::run(
@@ -159,7 +165,7 @@ pub async fn run(
         shutdown.cancel();
         return Err(WorkerError::Failed);
     }
-    tracing::info!("stopping: claims nothing more, finishes what is in flight");
+    tracing::debug!("stopping: claims nothing more, finishes what is in flight");
     doorman.abort();
     let drained = tokio::time::timeout(config.drain_timeout, async {
         while loops.join_next().await.is_some() {}
@@ -180,6 +186,21 @@ pub async fn run(
         .ok();
     tracing::info!("stopped: everything is recorded");
     Ok(())
+}
+
+/// Says what works here from now on.
+fn say_started(name: &str, lanes: &[Arc<Lane>], outbox: &Outbox) {
+    let aliases: Vec<_> = lanes.iter().map(|lane| lane.app.as_str()).collect();
+    tracing::info!(
+        worker = name,
+        version = env!("CARGO_PKG_VERSION"),
+        apps = bounds::text(&aliases.join(", "), MAX_ALIASES_CHARS),
+        pooler = outbox.has_pooler(),
+        traces = lanes
+            .first()
+            .is_some_and(|lane| lane.shared.traces.is_some()),
+        "worker started"
+    );
 }
 
 /// The lane of an app, with its client.
@@ -212,16 +233,20 @@ fn lane(
 
 /// Makes sure that each app has its lane, also where the database is away while the work begins.
 async fn open_lanes(outbox: &Outbox, limits: &[(String, f64)]) -> Result<(), WorkerError> {
+    let mut has_warned = false;
     for (app, limit_per_s) in limits {
         while let Err(error) = outbox.open_lane(app, *limit_per_s).await {
             if !is_outage(&error) {
                 return Err(error.into());
             }
-            tracing::warn!(
-                app,
-                error = explain(&error),
-                "the lane can't be opened: trying again until it can"
-            );
+            if !has_warned {
+                has_warned = true;
+                tracing::warn!(
+                    app,
+                    error = explain(&error),
+                    "the lane can't be opened: trying again until it can"
+                );
+            }
             tokio::time::sleep(DATABASE_RETRY).await;
         }
     }

@@ -17,6 +17,7 @@ use crate::ops::Waiting;
 use crate::outbox::{ConnectError, Outbox, SchemaError, is_outage};
 use crate::retry::RetryPolicy;
 use crate::telemetry::causes;
+use crate::telemetry::traces::Traces;
 use crate::worker;
 
 /// Deliver messages, until SIGTERM or SIGINT
@@ -31,6 +32,9 @@ use crate::worker;
   AGORA_TOKEN and AGORA_UID              a token that you make, for its one sender
   AGORA_APP_CERTIFICATE                  the worker makes a token for each sender
 Each also with _FILE at its end, as the name of a file that holds it; a file is read again when it changes.
+
+Traces go by OTLP (http/protobuf) to where OTEL_EXPORTER_OTLP_ENDPOINT says, like http://localhost:4318;
+without it, there are none. The other standard variables, like OTEL_SERVICE_NAME, hold too: see the README.
 
 Examples:
   DATABASE_URL=postgres://localhost/app AGORA_APP_ID=… AGORA_API_KEY=… AGORA_API_SECRET_FILE=/run/secrets/agora worker run
@@ -147,7 +151,9 @@ struct WorkerArgs {
 const DATABASE_RETRY: Duration = Duration::from_secs(1);
 
 pub(super) async fn run(args: RunArgs) -> anyhow::Result<()> {
-    let config = config(&args)?;
+    let mut config = config(&args)?;
+    let traces = Traces::from_environment(&config.name)?;
+    config.traces.clone_from(&traces);
     raise_file_limit(&config);
     let shutdown = CancellationToken::new();
     // Before the database is asked for anything, so that what it says is seen.
@@ -164,13 +170,17 @@ pub(super) async fn run(args: RunArgs) -> anyhow::Result<()> {
         let outbox = Arc::new(outbox?);
         // It is opened once.
         shown.outbox.set(Arc::clone(&outbox)).ok();
-        Box::pin(worker::run(
+        let worked = Box::pin(worker::run(
             config,
             Arc::clone(&outbox),
             Arc::clone(&shown.vitals),
             shutdown.clone(),
         ))
-        .await?;
+        .await;
+        if let Some(traces) = traces {
+            traces.shutdown().await;
+        }
+        worked?;
         if let Some(ops) = &ops {
             ops.stop().await;
         }
@@ -233,7 +243,7 @@ pub(super) fn signals(shutdown: CancellationToken) -> anyhow::Result<impl Future
             if !shutdown.is_cancelled() {
                 tracing::info!(
                     signal = name,
-                    "shutting down; a second signal ends it at once"
+                    "shutting down: claims nothing more, finishes what is in flight; a second signal ends it at once"
                 );
             }
             shutdown.cancel();
@@ -261,6 +271,7 @@ fn config(args: &RunArgs) -> Result<WorkerConfig, ConfigError> {
             .drain_timeout
             .unwrap_or(worker.request_timeout + Duration::from_secs(5)),
         retain: worker.retain,
+        traces: None,
     })
 }
 

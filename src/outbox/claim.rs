@@ -62,6 +62,8 @@ pub struct Batch {
     pub next_due_at: Option<DbTime>,
     /// Why the lane is held, if it is. The rows then are a probe.
     pub hold: Option<Hold>,
+    /// Slots a second at present, where a 429 has slowed the lane.
+    pub slowed_to_per_s: Option<f64>,
     /// The bell was switched on by this claim: an insert that is about to be committed may not ring it.
     pub bell_switched_on: bool,
 }
@@ -148,6 +150,7 @@ struct ClaimRow {
     unknown: i64,
     next_slot_at: OffsetDateTime,
     next_due_at: Option<OffsetDateTime>,
+    slowed_to_per_s: Option<f64>,
     bell_switched_on: bool,
     #[sqlx(flatten)]
     message: MessageRow,
@@ -236,6 +239,7 @@ impl Outbox {
             ended: Ended::from_columns(first.expired, first.unknown),
             next_slot_at: first.next_slot_at.into(),
             next_due_at: first.next_due_at.map(DbTime::from),
+            slowed_to_per_s: first.slowed_to_per_s,
             bell_switched_on: first.bell_switched_on,
             hold,
             messages: rows

@@ -14,7 +14,7 @@ clock as materialized (
 -- How many slots may be given out now: none while a person has paused the app, a single one to probe a lane that is
 -- held, and else those within the horizon.
 budget as materialized (
-    select at, bell_until, first_slot_at, present_rate, interval '1 second' / present_rate as spacing,
+    select at, bell_until, first_slot_at, present_rate, full_rate, interval '1 second' / present_rate as spacing,
            case when paused_at is not null then 'paused' else hold end as hold,
            -- A pause that the API has asked for goes for probes too.
            case when paused_at is not null then at + interval '1 hour'
@@ -27,7 +27,8 @@ budget as materialized (
                     * present_rate)::bigint))
            end as slots
     from (select *, greatest(next_slot_at, at) as first_slot_at,
-                 signaling.present_rate(rate_per_s, rate_at, limit_per_s, at) as present_rate
+                 signaling.present_rate(rate_per_s, rate_at, limit_per_s, at) as present_rate,
+                 signaling.slot_rate(limit_per_s) as full_rate
           from clock) as paced
 ),
 -- While both kinds wait, messages that are called again have a fifth of the slots, on average. What one kind
@@ -138,6 +139,7 @@ select budget.at, budget.slots, budget.hold, budget.hold_until, after.expired, a
               where app = $1 and status = 'pending' and (sent_at is not null or claim_id is not null)
                 and due_at > (select at from budget)
               order by due_at limit 1)) as next_due_at,
+       case when budget.present_rate < budget.full_rate then budget.present_rate end as slowed_to_per_s,
        -- The bell was switched on just now: an insert that has looked before, and commits later, does not ring.
        coalesce(budget.bell_until, 'epoch') <= budget.at and coalesce(after.bell_until > budget.at, false) as bell_switched_on,
        claimed.id, claimed.sender, claimed.destination, claimed.channel_name, claimed.payload,

@@ -1,7 +1,7 @@
 //! One call over HTTP, on a connection that is there before the call's slot is: [`Client::connection`] before the
 //! slot, [`Client::send`] in it. Nothing in here repeats a request.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -88,7 +88,7 @@ impl Client {
         http.set_nodelay(true);
         http.set_connect_timeout(Some(settings.connect_timeout));
         let connector = HttpsConnectorBuilder::new()
-            .with_tls_config(tls_config(&settings)?)
+            .with_tls_config(tls_config(settings.ca_file.as_deref())?)
             .https_or_http()
             .enable_http1()
             .wrap_connector(http);
@@ -117,6 +117,13 @@ impl Client {
     /// How to sign in.
     pub fn credentials(&self) -> &Credentials {
         &self.settings.credentials
+    }
+
+    /// Where the host is that is called at present.
+    pub fn base_url(&self) -> &BaseUrl {
+        // There is a host: settings without one are refused.
+        let serving = self.serving.load(Ordering::Relaxed);
+        &self.hosts[serving].base_url
     }
 
     /// Longest time from the start of a call to the end of its answer.
@@ -300,13 +307,17 @@ async fn read(
     )
 }
 
-fn tls_config(settings: &ClientSettings) -> Result<rustls::ClientConfig, InvalidClient> {
+/// TLS that trusts the certificates of a file beside the public ones.
+///
+/// # Errors
+/// Where the file can't be used.
+pub(crate) fn tls_config(ca_file: Option<&Path>) -> Result<rustls::ClientConfig, InvalidClient> {
     let mut roots = rustls::RootCertStore {
         roots: webpki_roots::TLS_SERVER_ROOTS.to_vec(),
     };
-    if let Some(path) = &settings.ca_file {
+    if let Some(path) = ca_file {
         let unusable = |why: String| InvalidClient::CaFile {
-            path: path.clone(),
+            path: path.to_owned(),
             why,
         };
         let mut added = 0;

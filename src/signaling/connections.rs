@@ -156,6 +156,11 @@ impl Connections {
 }
 
 impl Connection {
+    /// Where it leads to.
+    pub fn base_url(&self) -> &BaseUrl {
+        &self.host.base_url
+    }
+
     /// Puts a connection back that no request went out on, or whose answer has been read.
     pub fn put_back(self) {
         let Self { sender, host } = self;

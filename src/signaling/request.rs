@@ -60,6 +60,17 @@ impl BaseUrl {
         &self.uri
     }
 
+    /// The host's name or address, and its port.
+    pub fn address(&self) -> (&str, u16) {
+        let default = if self.uri.scheme_str() == Some("http") {
+            80
+        } else {
+            443
+        };
+        let port = self.uri.port_u16().unwrap_or(default);
+        (self.uri.host().unwrap_or_default(), port)
+    }
+
     /// The value of the header `Host`.
     pub(super) fn host(&self) -> &str {
         self.uri

@@ -9,6 +9,7 @@ use uuid::Uuid;
 
 use super::lane::{Heard, Lane};
 use super::recorder::Delivered;
+use super::trace;
 use crate::message::Message;
 use crate::outbox::{CallRecord, Claimed, HoldKind, Record};
 use crate::outcome::{self, FinalStatus, Next, Outcome};
@@ -46,13 +47,17 @@ pub(super) async fn deliver(
     records: mpsc::Sender<Delivered>,
 ) {
     let mut wants_slot = false;
+    let mut server = None;
     // A probe that has found nothing out lets another message probe.
     let open_probe = claimed.probe().map_or(News::None, News::OpenProbe);
     let (record, news) = tokio::select! {
         biased;
         () = wave.cancelled() => (Record::unharmed(&claimed), open_probe),
         ready = get_ready(&lane, &claimed) => match ready {
-            Ok(ready) => call(&lane, &claimed, ready).await,
+            Ok(ready) => {
+                server = trace::server_of(&lane, &ready.connection);
+                call(&lane, &claimed, ready).await
+            }
             Err(NoCall::Record(record)) => (record, open_probe),
             Err(NoCall::Late) => {
                 lane.figures.slot_missed(lane.now());
@@ -66,6 +71,7 @@ pub(super) async fn deliver(
             }
         },
     };
+    trace::tell(&lane, &claimed, &record, server.as_ref());
     // The recorder takes records for as long as there are deliveries.
     records
         .send(Delivered {

@@ -28,16 +28,21 @@ pub(super) async fn run(
         );
         return;
     }
+    let mut was_lost = false;
     while !shutdown.is_cancelled() {
         match outbox.listen().await {
             Ok(mut bell) => {
                 listening.store(true, Ordering::Relaxed);
+                if was_lost {
+                    tracing::info!("the doorbell is heard again");
+                }
                 // What rang before is not heard: look once.
                 for lane in &lanes {
                     lane.ring();
                 }
                 let error = hear(&mut bell, &lanes).await;
                 listening.store(false, Ordering::Relaxed);
+                was_lost = true;
                 tracing::warn!(
                     error,
                     "the doorbell is lost: looking for work every 200 ms meanwhile"

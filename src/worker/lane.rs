@@ -1,6 +1,6 @@
 //! The lane of one app: what its loop and its deliveries share.
 
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, AtomicUsize};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -11,13 +11,15 @@ use uuid::Uuid;
 use super::contact::Contact;
 use super::figures::LaneFigures;
 use super::health::{Health, Verdict};
+use super::standing::Standing;
 use super::vitals::{LaneVitals, Pulse};
 use crate::config::Timing;
-use crate::outbox::{Claimed, HoldKind, Outbox, explain};
+use crate::outbox::{Batch, Claimed, HoldKind, Outbox, Peek, explain, is_outage};
 use crate::outcome::{MAX_RETRY_AFTER, Outcome};
 use crate::pace::DbTime;
 use crate::retry::RetryPolicy;
 use crate::signaling::{Client, RetryAfter};
+use crate::telemetry::traces::Traces;
 
 /// What all lanes of a process share.
 #[derive(Debug)]
@@ -31,6 +33,10 @@ pub(super) struct Shared {
     pub(super) listening: Arc<AtomicBool>,
     /// Since when the recorder is behind: then nothing is claimed.
     pub(super) behind: watch::Receiver<Option<Instant>>,
+    /// How many lanes have a database that fails, so that one of them says it for all.
+    pub(super) failing: AtomicUsize,
+    /// Where traces go, if they are asked for.
+    pub(super) traces: Option<Traces>,
 }
 
 /// What a call said of the API's state.
@@ -58,8 +64,8 @@ pub(super) struct Lane {
     pub(super) look: Notify,
     /// Cancelled to give back all messages that wait for their slots. A new one takes its place.
     wave: Mutex<CancellationToken>,
-    /// Orders what this process does to the lane's row.
-    steering: tokio::sync::Mutex<()>,
+    /// Orders what this process does to the lane's row, with what it has said of that.
+    steering: tokio::sync::Mutex<Standing>,
     pub(super) health: Health,
     pub(super) figures: LaneFigures,
     pub(super) pulse: Arc<Pulse>,
@@ -177,7 +183,7 @@ impl Lane {
     pub(super) async fn hold(&self, kind: HoldKind, reason: &str, probe: Option<Uuid>) {
         self.give_back();
         // Of the many calls that fail together, one tells the fleet.
-        let Some(_steering) = self.steer(probe.is_some()).await else {
+        let Some(mut standing) = self.steer(probe.is_some()).await else {
             return;
         };
         let outbox = &self.shared.outbox;
@@ -189,19 +195,13 @@ impl Lane {
             }
         };
         match held {
-            Ok(true) => tracing::warn!(
-                app = self.app,
-                hold = kind.as_str(),
+            Ok(true) => {
                 // What the API says after that may repeat the message, and is in the lane's row.
-                reason = reason.split(": ").next(),
-                "lane held: its messages wait, one call at a time is tried"
-            ),
+                let reason = reason.split(": ").next().unwrap_or_default();
+                standing.held(&self.app, self.now(), kind, reason);
+            }
             Ok(false) => {}
-            Err(error) => tracing::warn!(
-                app = self.app,
-                error = explain(&error),
-                "the lane could not be held"
-            ),
+            Err(error) => self.could_not("held", &error),
         }
     }
 
@@ -210,7 +210,7 @@ impl Lane {
         if retry_after > Duration::ZERO {
             self.give_back();
         }
-        let Some(_steering) = self.steer(false).await else {
+        let Some(mut standing) = self.steer(false).await else {
             return;
         };
         match self
@@ -221,25 +221,16 @@ impl Lane {
         {
             Ok(Some(rate_per_s)) => {
                 self.give_back();
-                tracing::warn!(
-                    app = self.app,
-                    rate_per_s = format!("{rate_per_s:.1}"),
-                    retry_after = %humantime::format_duration(retry_after),
-                    "lane slowed: the API answered 429"
-                );
+                standing.slowed(&self.app, self.now(), rate_per_s, retry_after);
             }
             Ok(None) => {}
-            Err(error) => tracing::warn!(
-                app = self.app,
-                error = explain(&error),
-                "the lane could not be slowed"
-            ),
+            Err(error) => self.could_not("slowed", &error),
         }
     }
 
     /// The right to write the lane's row: one at a time in this process, so that a row which somebody has locked ties
     /// up one connection. Who need not wait for it goes without.
-    async fn steer(&self, waits: bool) -> Option<tokio::sync::MutexGuard<'_, ()>> {
+    async fn steer(&self, waits: bool) -> Option<tokio::sync::MutexGuard<'_, Standing>> {
         if waits {
             Some(self.steering.lock().await)
         } else {
@@ -267,7 +258,7 @@ impl Lane {
 
     /// Lets the app go on for the whole fleet.
     async fn release(&self, probe: Uuid) {
-        let _steering = self.steering.lock().await;
+        let mut standing = self.steering.lock().await;
         let outbox = &self.shared.outbox;
         let mut tries = Tries::of(Some(probe));
         let released = loop {
@@ -277,13 +268,34 @@ impl Lane {
             }
         };
         match released {
-            Ok(true) => tracing::info!(app = self.app, "lane released: sending again"),
+            Ok(true) => standing.released(&self.app, self.now()),
             Ok(false) => {}
-            Err(error) => tracing::warn!(
-                app = self.app,
-                error = explain(&error),
-                "the lane could not be released"
-            ),
+            Err(error) => self.could_not("released", &error),
+        }
+    }
+
+    /// A claim shows in which state the lane is. Who is about to change that says so itself.
+    pub(super) fn seen_in_claim(&self, batch: &Batch) {
+        if let Ok(mut standing) = self.steering.try_lock() {
+            standing.seen_rate(&self.app, batch.at, batch.slowed_to_per_s);
+            standing.seen(&self.app, batch.at, batch.hold.map(|hold| hold.kind));
+        }
+    }
+
+    /// A look shows whether the lane is held.
+    pub(super) fn seen_in_peek(&self, peek: &Peek) {
+        if let Ok(mut standing) = self.steering.try_lock() {
+            standing.seen(&self.app, peek.at, peek.hold.map(|hold| hold.kind));
+        }
+    }
+
+    fn could_not(&self, what: &str, error: &sqlx::Error) {
+        let (app, error_text) = (&self.app, explain(error));
+        // The loop says it of a database that is away.
+        if is_outage(error) {
+            tracing::debug!(app, error = error_text, "the lane could not be {what}");
+        } else {
+            tracing::warn!(app, error = error_text, "the lane could not be {what}");
         }
     }
 }

@@ -129,6 +129,7 @@ impl LaneLoop {
                 self.lane.contact().answered(batch.at, Instant::now());
                 self.lane.pulse.beat(Duration::ZERO);
                 self.lane.figures.ended_uncalled(batch.at, batch.ended);
+                self.lane.seen_in_claim(&batch);
                 batch
             }
             Err(error) => {
@@ -142,19 +143,26 @@ impl LaneLoop {
         };
         self.unheard.give_back(&self.lane).await;
         if self.database_pause != DATABASE_PAUSE {
-            tracing::info!(app = self.lane.app, "the database answers again");
             self.database_pause = DATABASE_PAUSE;
+            if self.lane.shared.failing.fetch_sub(1, Ordering::Relaxed) == 1 {
+                tracing::info!("the database answers again");
+            }
         }
         Ok(batch)
     }
 
     fn pause_for_database(&mut self, error: &sqlx::Error) -> Duration {
         if self.database_pause == DATABASE_PAUSE {
-            tracing::warn!(
-                app = self.lane.app,
-                error = explain(error),
-                "the database fails: trying again until it answers"
-            );
+            let (app, error) = (&self.lane.app, explain(error));
+            if self.lane.shared.failing.fetch_add(1, Ordering::Relaxed) == 0 {
+                tracing::warn!(
+                    app,
+                    error,
+                    "the database fails: trying again until it answers"
+                );
+            } else {
+                tracing::debug!(app, error, "the database fails for this app, too");
+            }
         }
         // Spread, so that a fleet does not come back all at once.
         let pause = self.database_pause.mul_f64(rand::random_range(0.5..1.0));

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::{OwnedSemaphorePermit, mpsc, watch};
 
 use super::lane::Lane;
+use super::seldom::Seldom;
 use crate::outbox::{Outbox, Patience, Record, explain, is_about_the_data};
 
 /// A message that is through, with its place in the lane until it is recorded.
@@ -42,6 +43,10 @@ pub(super) struct Recorder {
     pub(super) patience: Patience,
     /// Since when it is behind.
     pub(super) behind: watch::Sender<Option<Instant>>,
+    /// Of records that came too late.
+    pub(super) late: Seldom,
+    /// Of records that the database refuses.
+    pub(super) refused: Seldom,
 }
 
 impl Recorder {
@@ -106,13 +111,20 @@ impl Recorder {
             match self.try_write(records).await {
                 Ok(settled) => {
                     self.behind.send_replace(None);
+                    if pause != RETRY_PAUSE {
+                        tracing::info!("records are written again");
+                    }
                     for late in records
                         .iter()
                         .filter(|record| settled.get(&record.id) == Some(&false))
                     {
+                        let Some(others_before) = self.late.may_say() else {
+                            continue;
+                        };
                         tracing::warn!(
                             message_id = late.id,
                             called = late.call.is_some(),
+                            others_before,
                             "a record came after its claim had ended: it is not written, unless it was before"
                         );
                     }
@@ -126,8 +138,12 @@ impl Recorder {
                 }
                 Err(error) if is_about_the_data(&error) => {
                     for record in records {
+                        let Some(others_before) = self.refused.may_say() else {
+                            continue;
+                        };
                         tracing::error!(
                             message_id = record.id,
+                            others_before,
                             error = explain(&error),
                             "the database refuses this record: the message is due again when its lease ends"
                         );

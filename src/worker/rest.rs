@@ -111,6 +111,7 @@ impl Rest {
             let Ok(peek) = lane.shared.outbox.peek(&lane.app).await else {
                 return;
             };
+            lane.seen_in_peek(&peek);
             next_due_at = peek.next_due_at;
             // A hold whose time has come is not a reason to look at once, over and over.
             hold = peek.hold.filter(|hold| hold.until > peek.at);
@@ -179,6 +180,7 @@ mod tests {
             next_due_at: None,
             hold: None,
             bell_switched_on: false,
+            slowed_to_per_s: None,
         }
     }
 

@@ -56,7 +56,7 @@ impl Worker {
     pub(crate) fn start(self) -> Running {
         let mut command = Command::new(env!("CARGO_BIN_EXE_worker"));
         for (name, _) in std::env::vars() {
-            let is_setting = ["AGORA_", "WORKER_", "DATABASE_URL", "SIMULATOR_"]
+            let is_setting = ["AGORA_", "WORKER_", "DATABASE_URL", "SIMULATOR_", "OTEL_"]
                 .iter()
                 .any(|prefix| name.starts_with(prefix));
             // Where the programs of PostgreSQL are is a matter of the machine.

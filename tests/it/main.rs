@@ -10,8 +10,10 @@ mod fleet;
 #[path = "../harness/mod.rs"]
 mod harness;
 mod hygiene;
+mod logs;
 mod ops;
 mod producers;
 mod pushback;
 mod retention;
 mod schema;
+mod traces;

@@ -16,9 +16,14 @@ const IN_FLIGHT_US: u64 = 200_000;
 async fn a_burst_of_429s_cuts_the_rate_once_costs_no_attempt_and_the_rate_comes_back() {
     // The answers are slow enough for all calls of the burst to have started before the first answer comes.
     let world = World::with(slow_api(150)).await;
-    let fleet = fleet(3, || world.worker()).await;
+    let debug = || {
+        world
+            .worker()
+            .env("WORKER_LOG", "info,signaling_worker=debug")
+    };
+    let fleet = fleet(3, debug).await;
     warm_up(&world).await;
-    let cuts = || logged(&fleet, "lane slowed");
+    let cuts = || logged(&fleet, "a 429 has cut the rate");
 
     for (burst, rate) in [(1, 0.8), (2, 0.8 * 0.8)] {
         world.set_faults(&["429:count=20"]);

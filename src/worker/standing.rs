@@ -1,0 +1,118 @@
+//! What this process has said of a lane's state. The lane is the whole fleet's, and any worker may change it, or a person:
+//! each process says once what it has found out itself or seen in a claim, and once that it is over.
+
+use std::time::{Duration, Instant};
+
+use crate::outbox::HoldKind;
+use crate::pace::DbTime;
+
+/// A lane that stays slow is told of so often: an API that allows less than the limit answers 429 for ever.
+const SAY_SLOWED_EVERY: Duration = Duration::from_secs(60);
+
+/// What was said last.
+#[derive(Debug)]
+pub(super) struct Standing {
+    /// When that was so: what a claim saw before is old.
+    as_of: DbTime,
+    hold: Option<HoldKind>,
+    slowed_said_at: Option<Instant>,
+}
+
+impl Default for Standing {
+    fn default() -> Self {
+        Self {
+            as_of: DbTime::from_micros(0),
+            hold: None,
+            slowed_said_at: None,
+        }
+    }
+}
+
+impl Standing {
+    /// A claim or a look has seen the lane.
+    pub(super) fn seen(&mut self, app: &str, at: DbTime, hold: Option<HoldKind>) {
+        if at > self.as_of && hold != self.hold {
+            self.say(
+                app,
+                at,
+                hold,
+                "another worker's calls: `worker status` says which",
+            );
+        }
+    }
+
+    /// A claim has seen at which rate the lane is, if that is below its full one.
+    pub(super) fn seen_rate(&mut self, app: &str, at: DbTime, slowed_to_per_s: Option<f64>) {
+        if at <= self.as_of {
+            return;
+        }
+        match slowed_to_per_s {
+            Some(rate_per_s) if self.slowed_said_at.is_none() => {
+                self.say_slowed(app, rate_per_s, Duration::ZERO);
+            }
+            None if self.slowed_said_at.take().is_some() => {
+                tracing::info!(app, "lane back at its full rate");
+            }
+            Some(_) | None => {}
+        }
+    }
+
+    /// This process has held the lane.
+    pub(super) fn held(&mut self, app: &str, at: DbTime, kind: HoldKind, reason: &str) {
+        self.say(app, at, Some(kind), reason);
+    }
+
+    /// This process has released the lane.
+    pub(super) fn released(&mut self, app: &str, at: DbTime) {
+        self.say(app, at, None, "");
+    }
+
+    /// This process has slowed the lane.
+    pub(super) fn slowed(&mut self, app: &str, at: DbTime, rate_per_s: f64, retry_after: Duration) {
+        self.as_of = at;
+        tracing::debug!(app, rate_per_s, "a 429 has cut the rate");
+        if self
+            .slowed_said_at
+            .is_none_or(|said_at| said_at.elapsed() >= SAY_SLOWED_EVERY)
+        {
+            self.say_slowed(app, rate_per_s, retry_after);
+        }
+    }
+
+    fn say_slowed(&mut self, app: &str, rate_per_s: f64, retry_after: Duration) {
+        self.slowed_said_at = Some(Instant::now());
+        tracing::warn!(
+            app,
+            rate_per_s = format!("{rate_per_s:.1}"),
+            retry_after = %humantime::format_duration(retry_after),
+            "lane slowed: the API answers 429; the rate climbs back by itself. If this lasts, others use the app's limit, or WORKER_RATE is above it"
+        );
+    }
+
+    fn say(&mut self, app: &str, at: DbTime, hold: Option<HoldKind>, reason: &str) {
+        let before = std::mem::replace(&mut self.hold, hold);
+        self.as_of = at;
+        match (before, hold) {
+            (_, Some(HoldKind::Broken)) => tracing::warn!(
+                app,
+                hold = HoldKind::Broken.as_str(),
+                reason,
+                "lane held: the API fails or can't be reached. Messages wait; one call at a time is tried, and all go on when it is answered"
+            ),
+            (_, Some(HoldKind::Parked)) => tracing::warn!(
+                app,
+                hold = HoldKind::Parked.as_str(),
+                reason,
+                "lane held: the app can't sign in. Check its key and secret, token or certificate. Messages wait; one call at a time is tried, and all go on when it is let in"
+            ),
+            (_, Some(HoldKind::Paused)) => tracing::info!(
+                app,
+                hold = HoldKind::Paused.as_str(),
+                "lane paused by a person: no call starts until `worker resume`. `worker status` says who and why"
+            ),
+            (Some(HoldKind::Paused), None) => tracing::info!(app, "lane resumed: sending again"),
+            (Some(_), None) => tracing::info!(app, "lane released: sending again"),
+            (None, None) => {}
+        }
+    }
+}

@@ -1,0 +1,278 @@
+//! Traces, as a collector gets them.
+
+mod collector;
+
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+
+use crate::harness::{API_KEY, API_SECRET, PATIENCE, Worker, World, channel, peer};
+use collector::{Collector, Conduct, Seen};
+
+const TRACE: &str = "0af7651916cd43dd8448eb211c80319c";
+const PRODUCER: &str = "b7ad6b7169203331";
+
+/// A worker whose traces go there soon.
+fn traced(world: &World, collector: &Collector) -> Worker {
+    world
+        .worker()
+        .env("OTEL_EXPORTER_OTLP_ENDPOINT", &collector.url)
+        .env("OTEL_BSP_SCHEDULE_DELAY", "50")
+}
+
+#[tokio::test]
+async fn a_retried_message_is_two_deliveries_under_its_producers_span_each_with_its_call() {
+    let world = World::new().await;
+    let collector = Collector::start(Conduct::Takes).await;
+    world.set_faults(&["500:destination=flaky,first_calls=1"]);
+    let id = world
+        .insert(peer(json!({
+            "destination": "flaky",
+            "traceparent": format!("00-{TRACE}-{PRODUCER}-01"),
+        })))
+        .await;
+    let mut worker = traced(&world, &collector)
+        .env("OTEL_EXPORTER_OTLP_HEADERS", "x-tenant=shop")
+        .env("WORKER_NAME", "tracer")
+        .start();
+    let row = world.until_final(id).await;
+    worker.stop().await;
+
+    let seen = collector.seen();
+    assert_eq!(seen.header("x-tenant").as_deref(), Some("shop"));
+    let resource = seen.resource();
+    assert_eq!(resource["service.name"], "signaling-worker");
+    assert_eq!(resource["service.instance.id"], "tracer");
+    let spans = seen.spans();
+    assert_eq!(spans.len(), 4, "{spans:#?}");
+    assert!(spans.iter().all(|span| span.trace_id == TRACE));
+    let deliveries: Vec<_> = spans
+        .iter()
+        .filter(|span| span.parent == PRODUCER)
+        .collect();
+    assert_eq!(deliveries.len(), 2, "{spans:#?}");
+    let (server, port) = world
+        .simulator
+        .base_url()
+        .trim_start_matches("http://")
+        .split_once(':')
+        .map(|(host, port)| (host.to_owned(), port.to_owned()))
+        .expect("a port");
+    for (number, delivery) in (1..).zip(&deliveries) {
+        assert_eq!(delivery.name, "deliver default");
+        assert_eq!(delivery.kind, "CONSUMER");
+        assert_eq!(delivery["signaling.app"], "default");
+        assert_eq!(delivery["messaging.message.id"], id.to_string());
+        assert_eq!(delivery["signaling.destination.kind"], "peer");
+        assert_eq!(delivery["signaling.attempt"], number.to_string());
+        assert_eq!(delivery["signaling.claimed_by"], "tracer");
+
+        let calls: Vec<_> = spans
+            .iter()
+            .filter(|span| span.parent == delivery.id)
+            .collect();
+        assert_eq!(calls.len(), 1, "{spans:#?}");
+        let call = calls[0];
+        assert_eq!((call.name.as_str(), call.kind), ("POST", "CLIENT"));
+        assert_eq!(call["http.request.method"], "POST");
+        assert_eq!(call["server.address"], server);
+        assert_eq!(call["server.port"], port);
+        assert!(delivery.start_ns <= call.start_ns);
+        assert!(call.start_ns < call.end_ns && call.end_ns <= delivery.end_ns);
+        let (status, outcome, error) = if number == 1 {
+            ("500", "retry", Some("retry"))
+        } else {
+            ("200", "done", None)
+        };
+        assert_eq!(call["http.response.status_code"], status);
+        assert_eq!(call["signaling.outcome"], outcome);
+        assert_eq!(call.error.as_deref(), error);
+        assert_eq!(delivery.error.as_deref(), error);
+    }
+    // How long it waited is told of the first call alone; what became of it, of the last one.
+    assert!(deliveries[0]["signaling.delay_s"].parse::<f64>().is_ok());
+    assert!(deliveries[1].get("signaling.delay_s").is_none());
+    assert!(deliveries[0].get("signaling.status").is_none());
+    assert_eq!(deliveries[1]["signaling.status"], "message_sent");
+    // The times are those of the row.
+    let last = spans
+        .iter()
+        .find(|span| span.parent == deliveries[1].id)
+        .expect("its call");
+    let sent_at = row.sent_at.expect("it was called").unix_timestamp_nanos();
+    assert_eq!(i128::from(last.start_ns), sent_at);
+    assert_eq!(Some(&last["signaling.request_id"]), row.request_id.as_ref());
+}
+
+#[tokio::test]
+async fn without_a_valid_traceparent_a_delivery_begins_a_trace_and_an_unsampled_one_has_none() {
+    let world = World::new().await;
+    let collector = Collector::start(Conduct::Takes).await;
+    let unsampled = format!("00-{TRACE}-{PRODUCER}-00");
+    for traceparent in [None, Some("not a traceparent"), Some(unsampled.as_str())] {
+        world
+            .insert(channel(json!({"traceparent": traceparent})))
+            .await;
+    }
+    let mut worker = traced(&world, &collector)
+        .env("OTEL_SERVICE_NAME", "shop-messages")
+        .start();
+    world.until_all_final().await;
+    worker.stop().await;
+
+    let seen = collector.seen();
+    assert_eq!(seen.resource()["service.name"], "shop-messages");
+    let spans = seen.spans();
+    let roots: Vec<_> = spans.iter().filter(|span| span.parent.is_empty()).collect();
+    assert_eq!((roots.len(), spans.len()), (2, 4), "{spans:#?}");
+    assert_ne!(roots[0].trace_id, roots[1].trace_id);
+    assert!(spans.iter().all(|span| span.trace_id != TRACE));
+    assert!(
+        roots
+            .iter()
+            .all(|root| root["signaling.destination.kind"] == "channel")
+    );
+}
+
+#[tokio::test]
+async fn a_message_that_ends_without_a_call_is_a_delivery_without_one() {
+    let world = World::new().await;
+    let collector = Collector::start(Conduct::Takes).await;
+    // A worker that has a token for one user can't send for another.
+    let id = world.insert(peer(json!({"sender": "mallory"}))).await;
+    let mut worker = world
+        .worker_without_app()
+        .env("AGORA_APP_ID", "app")
+        .env("AGORA_TOKEN", "token-of-alice")
+        .env("AGORA_UID", "alice")
+        .env("OTEL_EXPORTER_OTLP_ENDPOINT", &collector.url)
+        .start();
+    assert_eq!(world.until_final(id).await.status, "failed");
+    worker.stop().await;
+
+    let spans = collector.seen().spans();
+    assert_eq!(spans.len(), 1, "{spans:#?}");
+    assert_eq!(spans[0]["signaling.status"], "failed");
+    assert_eq!(spans[0].error.as_deref(), Some("failed"));
+}
+
+#[tokio::test]
+async fn traces_have_no_payload_no_names_of_users_and_no_secret_in_them() {
+    const PAYLOAD: &str = "payload-7364528190";
+    const SENDER: &str = "sender-8273645190";
+    const RECEIVER: &str = "receiver-9182736450";
+    const CHANNEL: &str = "channel-1928374650";
+    let world = World::new().await;
+    let collector = Collector::start(Conduct::Takes).await;
+    let said = json!({"result": "failed", "code": RECEIVER, "reason": format!("{SENDER} can't send {PAYLOAD}")});
+    world.set_faults(&[
+        "429:count=1",
+        "hang:count=1",
+        "drop:count=1",
+        &format!("400:count=1,body={said}"),
+    ]);
+    for _ in 0..5 {
+        let peer = peer(json!({"sender": SENDER, "destination": RECEIVER, "payload": PAYLOAD}));
+        world.insert(peer).await;
+        let message =
+            channel(json!({"sender": SENDER, "channel_name": CHANNEL, "payload": PAYLOAD}));
+        world.insert(message).await;
+    }
+    let mut worker = traced(&world, &collector)
+        .env("WORKER_REQUEST_TIMEOUT", "500ms")
+        .start();
+    world.until_all_final().await;
+    worker.stop().await;
+
+    let seen = collector.seen();
+    assert!(seen.spans().len() >= 20, "{:#?}", seen.spans());
+    for marker in [PAYLOAD, SENDER, RECEIVER, CHANNEL, API_KEY, API_SECRET] {
+        assert!(!seen.has(marker), "{marker} is in the traces");
+    }
+    assert!(seen.has("signaling.claimed_by"), "the bytes are searched");
+}
+
+#[tokio::test]
+async fn a_collector_that_is_away_or_hangs_or_refuses_stops_neither_deliveries_nor_the_shutdown() {
+    for conduct in [Conduct::Away, Conduct::Hangs, Conduct::Refuses] {
+        let world = World::new().await;
+        let collector = Collector::start(conduct).await;
+        world.insert_many(300).await;
+        let mut worker = traced(&world, &collector)
+            .env("OTEL_BSP_MAX_QUEUE_SIZE", "32")
+            .env("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", "16")
+            .start();
+        world.until_all_final().await;
+        assert_eq!(world.seen().accepted, 300);
+        let asked = Instant::now();
+        worker.stop().await;
+        let took = asked.elapsed();
+        assert!(took < Duration::from_secs(10), "{conduct:?}: {took:?}");
+        let log = worker.stderr.whole_text();
+        let told = log.matches("traces can't be sent").count();
+        assert!(told <= 1, "{conduct:?}: {log}");
+        // A collector that hangs is one that is waited for: nothing else can be known within the run.
+        assert!(told == 1 || matches!(conduct, Conduct::Hangs), "{log}");
+    }
+}
+
+#[tokio::test]
+async fn a_collector_that_comes_back_gets_traces_again_and_both_is_said_once() {
+    let world = World::new().await;
+    let collector = Collector::start(Conduct::Refuses).await;
+    let mut worker = traced(&world, &collector).start();
+    world.insert(peer(json!({}))).await;
+    worker.until_logged("traces can't be sent").await;
+    collector.conduct(Conduct::Takes);
+    world
+        .until("the collector has spans", PATIENCE, async || {
+            world.insert(peer(json!({}))).await;
+            !collector.seen().spans().is_empty()
+        })
+        .await;
+    worker.until_logged("takes traces again").await;
+    worker.stop().await;
+    let log = worker.stderr.whole_text();
+    assert_eq!(log.matches("traces can't be sent").count(), 1, "{log}");
+    assert_eq!(log.matches("takes traces again").count(), 1, "{log}");
+}
+
+#[tokio::test]
+async fn settings_of_traces_that_make_no_sense_are_told_of_at_the_start() {
+    let world = World::new().await;
+    for (name, value, says) in [
+        (
+            "OTEL_EXPORTER_OTLP_ENDPOINT",
+            "localhost:4317",
+            "write it like http://localhost:4318",
+        ),
+        ("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc", "http/protobuf"),
+        (
+            "OTEL_EXPORTER_OTLP_CERTIFICATE",
+            "/nowhere/ca.pem",
+            "/nowhere/ca.pem",
+        ),
+    ] {
+        let finished = world
+            .worker()
+            .env("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:1")
+            .env(name, value)
+            .finish()
+            .await;
+        assert_eq!(finished.code, Some(2), "{finished:?}");
+        assert!(finished.stderr.contains(says), "{finished:?}");
+    }
+}
+
+#[tokio::test]
+async fn nobody_is_told_anything_unless_it_is_asked_for() {
+    let world = World::new().await;
+    let collector = Collector::start(Conduct::Takes).await;
+    world.insert(peer(json!({}))).await;
+    let mut worker = traced(&world, &collector)
+        .env("OTEL_SDK_DISABLED", "true")
+        .start();
+    world.until_all_final().await;
+    worker.stop().await;
+    assert_eq!(collector.seen(), Seen::default());
+}
