@@ -9,6 +9,7 @@ mod grant;
 mod json_lines;
 mod lane;
 mod line;
+mod message_detail;
 mod migrate;
 mod record;
 mod retention;
@@ -27,6 +28,9 @@ pub use grant::{GrantError, InvalidRoleName, RoleKind, RoleName};
 pub use json_lines::{InvalidLines, read_json_lines};
 pub use lane::{HoldKind, Peek};
 pub use line::Patience;
+pub use message_detail::{
+    CallDetail, LaneDetail, MessageDetail, MessageError, MessageRow, NextStep, PayloadDetail,
+};
 pub use migrate::{Applied, Holder, SchemaError};
 pub use record::{CallRecord, Record};
 pub use retention::{Deletion, MIN_RETAIN};
