@@ -2,6 +2,7 @@
 
 mod args;
 mod cancel;
+mod check;
 mod completions;
 mod dev;
 mod enqueue;
@@ -38,6 +39,7 @@ use crate::telemetry::{self, LogFormat};
 #[command(after_help = "Examples:
   worker dev --messages 2000     see it work: throwaway Postgres, simulated API, worker
   worker migrate                 create or update the schema `signaling`
+  worker check                   is everything there that a worker needs?
   worker run                     deliver, until SIGTERM or SIGINT
   worker status                  how each app is doing
   worker message 17              what became of one message, and what happens next
@@ -71,6 +73,7 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     Run(run::RunArgs),
+    Check(check::CheckArgs),
     Migrate(migrate::MigrateArgs),
     Grant(grant::GrantArgs),
     Status(status::StatusArgs),
@@ -107,6 +110,7 @@ pub fn main() -> ExitCode {
     let result = runtime.block_on(async {
         match cli.command {
             Command::Run(args) => run::run(args).await,
+            Command::Check(args) => check::run(args).await,
             Command::Migrate(args) => migrate::run(args).await,
             Command::Grant(args) => grant::run(args).await,
             Command::Status(args) => status::run(args).await,

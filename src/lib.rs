@@ -12,6 +12,7 @@
 //! ([`outbox::Record`]). [`worker`] runs this for each app, in a lane of its own.
 
 pub mod bounds;
+pub mod check;
 pub mod cli;
 pub mod config;
 pub mod dev;

@@ -1,5 +1,6 @@
 //! `worker man`
 
+use std::fmt::Write;
 use std::fs;
 use std::path::PathBuf;
 
@@ -27,7 +28,7 @@ pub(super) fn run(args: &ManArgs) -> anyhow::Result<()> {
         return super::print(&page(command)?);
     };
     fs::create_dir_all(dir).with_context(|| format!("{} can't be made", dir.display()))?;
-    for (name, page) in pages(command)? {
+    for (name, page) in pages(&command)? {
         let path = dir.join(&name);
         fs::write(&path, page).with_context(|| format!("{} can't be written", path.display()))?;
         println!("{}", path.display());
@@ -36,7 +37,7 @@ pub(super) fn run(args: &ManArgs) -> anyhow::Result<()> {
 }
 
 /// The page of the command and those of its subcommands, by their files' names.
-fn pages(command: Command) -> anyhow::Result<Vec<(String, Vec<u8>)>> {
+fn pages(command: &Command) -> anyhow::Result<Vec<(String, Vec<u8>)>> {
     let subcommands = command
         .get_subcommands()
         .cloned()
@@ -56,6 +57,22 @@ fn pages(command: Command) -> anyhow::Result<Vec<(String, Vec<u8>)>> {
 
 fn page(command: Command) -> anyhow::Result<Vec<u8>> {
     let mut page = Vec::new();
-    Man::new(command).render(&mut page)?;
-    Ok(page)
+    Man::new(command)
+        .source(concat!("worker ", env!("CARGO_PKG_VERSION")))
+        .render(&mut page)?;
+    Ok(in_ascii(&String::from_utf8(page)?).into_bytes())
+}
+
+/// Other characters as roff names them: what formats a page may know no encoding.
+fn in_ascii(page: &str) -> String {
+    let mut ascii = String::with_capacity(page.len());
+    for c in page.chars() {
+        if c.is_ascii() {
+            ascii.push(c);
+        } else {
+            // Writing into a string does not fail.
+            write!(ascii, "\\[u{:04X}]", u32::from(c)).ok();
+        }
+    }
+    ascii
 }

@@ -23,9 +23,6 @@ use crate::outbox::{CallDetail, LaneDetail, LaneStatus, MessageDetail, MessageRo
 
 Calls that went well are not logged one by one: such a call shows when it started and the answer, not how long it took.")]
 pub(super) struct MessageArgs {
-    #[command(flatten)]
-    database: DatabaseArgs,
-
     /// The message
     #[arg(value_name = "ID")]
     id: i64,
@@ -37,6 +34,9 @@ pub(super) struct MessageArgs {
     /// Print JSON: an object
     #[arg(long)]
     json: bool,
+
+    #[command(flatten)]
+    database: DatabaseArgs,
 }
 
 pub(super) async fn run(args: MessageArgs) -> anyhow::Result<()> {
@@ -237,7 +237,9 @@ fn obstacle(lane: &LaneDetail, app: &str) -> String {
             "; whether the app is paused or held is not known: this role may not read lanes".into()
         }
         LaneDetail::None => format!(", but no worker has served the app {app} yet"),
-        LaneDetail::Lane(lane) => standing(lane).map_or_else(String::new, |why| format!(", but {why}")),
+        LaneDetail::Lane(lane) => {
+            standing(lane).map_or_else(String::new, |why| format!(", but {why}"))
+        }
     }
 }
 

@@ -4,6 +4,7 @@ use serde::Serialize;
 use sqlx::{FromRow, PgConnection};
 use time::OffsetDateTime;
 
+use super::facts::lanes;
 use super::status::LaneStatus;
 use super::{Outbox, SchemaError, explain};
 
@@ -225,6 +226,8 @@ impl Outbox {
         .await?;
         let Some(rights) = rights else {
             session.finish().await?;
+            // It may be the only connection.
+            drop(session);
             self.check_schema().await?;
             return Err(SchemaError::Missing.into());
         };
@@ -241,9 +244,12 @@ impl Outbox {
         };
         let (calls, earlier_calls) = calls(&mut session, id).await?;
         let lane = if rights.may_read_lane {
-            lane(&mut session, &message.app)
+            lanes(&mut session, Some(&message.app))
                 .await?
-                .map_or(LaneDetail::None, |lane| LaneDetail::Lane(Box::new(lane)))
+                .pop()
+                .map_or(LaneDetail::None, |lane| {
+                    LaneDetail::Lane(Box::new(lane.lane))
+                })
         } else {
             LaneDetail::NoRight
         };
@@ -299,10 +305,7 @@ async fn payload(
 }
 
 /// The latest calls in their order, and how many there were before.
-async fn calls(
-    session: &mut PgConnection,
-    id: i64,
-) -> Result<(Vec<CallDetail>, i64), sqlx::Error> {
+async fn calls(session: &mut PgConnection, id: i64) -> Result<(Vec<CallDetail>, i64), sqlx::Error> {
     let mut calls: Vec<CallDetail> = sqlx::query_as(
         "select attempt, sent_at, extract(epoch from duration)::float8 * 1000 as duration_ms, http_status, outcome,
                 error, claimed_by, recorded_at
@@ -322,20 +325,6 @@ async fn calls(
             .await?;
     let told = i64::try_from(calls.len()).unwrap_or(i64::MAX);
     Ok((calls, all.saturating_sub(told).max(0)))
-}
-
-async fn lane(session: &mut PgConnection, app: &str) -> Result<Option<LaneStatus>, sqlx::Error> {
-    sqlx::query_as(
-        "select limit_per_s, limit_set_by, next_slot_at, throttled_at,
-                next_slot_at > clock_timestamp() + interval '1 second' as told_to_wait,
-                paused_at, paused_by, pause_reason, hold, hold_reason, hold_since, hold_until,
-                signaling.present_rate(rate_per_s, rate_at, limit_per_s, clock_timestamp()) as rate_per_s
-         from signaling.lane where app = $1",
-    )
-    .persistent(false)
-    .bind(app)
-    .fetch_optional(session)
-    .await
 }
 
 #[cfg(test)]
