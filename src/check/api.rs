@@ -52,8 +52,8 @@ fn host(
             Finding::ok(
                 SUBJECT,
                 format!(
-                    "{url}: connected in {} ms, {how}{sign_in}",
-                    took.as_millis()
+                    "{url}: connected in {:.1} ms, {how}{sign_in}",
+                    took.as_secs_f64() * 1e3
                 ),
             )
         }

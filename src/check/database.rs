@@ -32,7 +32,7 @@ pub fn server(
         (None, false) => "without TLS".into(),
     };
     let there = format!(
-        "PostgreSQL {} at {address}, {encrypted}, {:.1} ms away",
+        "PostgreSQL {} at {address}, {encrypted}, {:.2} ms away",
         facts.version,
         distance.round_trip.as_secs_f64() * 1e3
     );

@@ -175,7 +175,7 @@ pub fn finding(probed: &Probed) -> Finding {
         }
         Probed::NoSlot(refusal) => return no_slot(*refusal),
     };
-    let told = || format!("{} after {took} ms", outcome::describe(call));
+    let told = || format!("after {took} ms: {}", outcome::describe(call));
     match outcome::classify(call) {
         Outcome::Done(taken) => {
             let what = match taken {
@@ -187,12 +187,12 @@ pub fn finding(probed: &Probed) -> Finding {
         }
         Outcome::Unauthorized => Finding::fail(
             SUBJECT,
-            format!("the API refuses the credentials: {}", told()),
+            format!("the API refuses the credentials, {}", told()),
             "look at the app ID and the secrets (AGORA_APP_ID, AGORA_API_KEY, AGORA_API_SECRET, AGORA_TOKEN, AGORA_APP_CERTIFICATE), and whether the account may use Signaling",
         ),
         Outcome::Rejected => Finding::fail(
             SUBJECT,
-            format!("the API refuses the message: {}", told()),
+            format!("the API refuses the message, {}", told()),
             "look at the users of --probe and --probe-from, the app ID and AGORA_BASE_URL",
         ),
         Outcome::Throttled(_) => Finding::warn(

@@ -1,13 +1,13 @@
 //! `worker check`
 
-use std::fmt::Write;
+mod report;
+
 use std::sync::Arc;
 
 use clap::Args;
 
 use super::args::DatabaseArgs;
 use super::run::{self, AppArgs, WorkerArgs};
-use crate::bounds;
 use crate::check::probe::{self, Probe};
 use crate::check::{Finding, Level, api, database, settings};
 use crate::config::{AppConfig, WorkerConfig};
@@ -17,6 +17,7 @@ use crate::signaling::{Client, ClientSettings, Credentials};
 use crate::telemetry;
 
 use super::UsageError;
+use report::Report;
 
 /// Check that everything is there that a worker needs, and say what to do where it is not
 ///
@@ -62,10 +63,7 @@ pub(super) async fn run(args: CheckArgs) -> anyhow::Result<()> {
         let sender = args.probe_from.as_deref().unwrap_or(PROBE_SENDER);
         probe::message(sender, destination).map_err(|error| refused_name(&error))?;
     }
-    let mut report = Report {
-        prints: !args.json,
-        findings: Vec::new(),
-    };
+    let mut report = Report::new(!args.json);
     let config = match run::config(&args.app, &args.worker) {
         Ok(config) => {
             report.add(settings::settings(&config));
@@ -270,67 +268,4 @@ impl Target<'_> {
             ),
         }
     }
-}
-
-/// The findings, printed as they come or all at the end.
-struct Report {
-    prints: bool,
-    findings: Vec<Finding>,
-}
-
-impl Report {
-    fn add(&mut self, finding: Finding) {
-        if self.prints {
-            print!("{}", line(&finding));
-        }
-        self.findings.push(finding);
-    }
-
-    fn add_all(&mut self, findings: Vec<Finding>) {
-        for finding in findings {
-            self.add(finding);
-        }
-    }
-
-    fn end(self) -> anyhow::Result<()> {
-        if !self.prints {
-            println!("{}", serde_json::to_string_pretty(&self.findings)?);
-        }
-        let failures = self
-            .findings
-            .iter()
-            .filter(|finding| finding.level == Level::Fail)
-            .count();
-        anyhow::ensure!(
-            failures == 0,
-            "{failures} of {} checks failed",
-            self.findings.len()
-        );
-        Ok(())
-    }
-}
-
-/// The longest text of a line, in characters.
-const MAX_SHOWN_CHARS: usize = 1_000;
-
-fn line(finding: &Finding) -> String {
-    let level = match finding.level {
-        Level::Ok => "ok",
-        Level::Warn => "warn",
-        Level::Fail => "FAIL",
-    };
-    let shown = |text: &str| bounds::text(text, MAX_SHOWN_CHARS);
-    let app = finding
-        .app
-        .as_ref()
-        .map_or_else(String::new, |app| format!("{app}: "));
-    let mut text = format!(
-        "{level:<5} {:<12} {app}{}\n",
-        finding.subject,
-        shown(&finding.found)
-    );
-    if let Some(advice) = &finding.advice {
-        writeln!(text, "{:<18} -> {}", "", shown(advice)).ok();
-    }
-    text
 }

@@ -135,7 +135,7 @@ fn timeline(detail: &MessageDetail) -> Vec<(String, String)> {
     // While it is claimed the column has the lease's end, and when it was due before is not known.
     let was_due = row.finished_at.is_some() || !row.is_claimed;
     let never_called = detail.calls.is_empty() && detail.earlier_calls == 0;
-    if was_due && never_called && row.due_at != row.created_at {
+    if was_due && never_called && row.due_at != row.created_at && row.due_at <= row.at {
         events.push((at(row.due_at), "due".into()));
     }
     if detail.earlier_calls > 0 {

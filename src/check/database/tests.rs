@@ -37,13 +37,13 @@ fn assert_told(finding: &Finding, level: Level, phrase: &str) {
 fn a_server_has_to_take_writes_and_to_be_new_enough() {
     let judged =
         |facts: &ServerFacts, ms| server("db:5432", facts, distance(ms, 0), false).remove(0);
-    assert_told(&judged(&facts(), 1), Level::Ok, "TLSv1.3, 1.0 ms away");
+    assert_told(&judged(&facts(), 1), Level::Ok, "TLSv1.3, 1.00 ms away");
     let plain = ServerFacts {
         tls_version: None,
         ..facts()
     };
     assert_told(&judged(&plain, 1), Level::Ok, "without TLS");
-    assert_told(&judged(&facts(), 50), Level::Warn, "50.0 ms away");
+    assert_told(&judged(&facts(), 50), Level::Warn, "50.00 ms away");
     let standby = ServerFacts {
         is_standby: true,
         is_read_only: true,

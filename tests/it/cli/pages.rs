@@ -54,8 +54,8 @@ async fn there_is_a_manual_page_for_every_command_that_formats_without_a_warning
         .finish()
         .await;
     assert_eq!(finished.code, Some(0), "{finished:?}");
-    let main = Worker::new(&["man"]).finish().await;
-    assert_eq!(main.code, Some(0), "{main:?}");
+    let printed = Worker::new(&["man"]).finish().await;
+    assert_eq!(printed.code, Some(0), "{printed:?}");
 
     let help = Worker::new(&["-h"]).finish().await.stdout;
     let commands: Vec<_> = help
@@ -69,7 +69,7 @@ async fn there_is_a_manual_page_for_every_command_that_formats_without_a_warning
         .filter(|command| *command != "help")
         .collect();
     assert!(commands.contains(&"run"), "{help}");
-    let mut pages = vec![main.stdout];
+    let mut pages = vec![printed.stdout];
     for command in commands {
         let path = man.join(format!("worker-{command}.1"));
         pages.push(
