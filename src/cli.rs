@@ -2,10 +2,14 @@
 
 mod args;
 mod cancel;
+mod check;
+mod completions;
 mod dev;
 mod enqueue;
 mod grant;
 mod limit;
+mod man;
+mod message;
 mod migrate;
 mod ops;
 mod pause;
@@ -15,6 +19,7 @@ mod screen;
 mod simulate;
 mod status;
 
+use std::io::{ErrorKind, Write};
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
@@ -38,8 +43,10 @@ use crate::telemetry::{self, LogFormat};
 #[command(after_help = "Examples:
   worker dev --messages 2000     see it work: throwaway Postgres, simulated API, worker
   worker migrate                 create or update the schema `signaling`
+  worker check                   is everything there that a worker needs?
   worker run                     deliver, until SIGTERM or SIGINT
   worker status                  how each app is doing
+  worker message 17              what became of one message, and what happens next
 
 Exit codes: 0 done, 1 failed, 2 wrong usage or configuration.")]
 struct Cli {
@@ -70,9 +77,11 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     Run(run::RunArgs),
+    Check(check::CheckArgs),
     Migrate(migrate::MigrateArgs),
     Grant(grant::GrantArgs),
     Status(status::StatusArgs),
+    Message(message::MessageArgs),
     Enqueue(enqueue::EnqueueArgs),
     Pause(pause::PauseArgs),
     Resume(pause::ResumeArgs),
@@ -81,6 +90,8 @@ enum Command {
     Cancel(cancel::CancelArgs),
     Simulate(simulate::SimulateArgs),
     Dev(dev::DevArgs),
+    Completions(completions::CompletionsArgs),
+    Man(man::ManArgs),
 }
 
 /// Parses the command line, runs the command, and says with which code to exit.
@@ -103,9 +114,11 @@ pub fn main() -> ExitCode {
     let result = runtime.block_on(async {
         match cli.command {
             Command::Run(args) => run::run(args).await,
+            Command::Check(args) => check::run(args).await,
             Command::Migrate(args) => migrate::run(args).await,
             Command::Grant(args) => grant::run(args).await,
             Command::Status(args) => status::run(args).await,
+            Command::Message(args) => message::run(args).await,
             Command::Enqueue(args) => enqueue::run(args).await,
             Command::Pause(args) => pause::pause(args).await,
             Command::Resume(args) => pause::resume(args).await,
@@ -114,6 +127,8 @@ pub fn main() -> ExitCode {
             Command::Cancel(args) => cancel::run(args).await,
             Command::Simulate(args) => simulate::run(args).await,
             Command::Dev(args) => dev::run(args).await,
+            Command::Completions(args) => completions::run(&args),
+            Command::Man(args) => man::run(&args),
         }
     });
     // A name look-up or a read of standard input can't be interrupted: they end with the process.
@@ -124,6 +139,14 @@ pub fn main() -> ExitCode {
             eprintln!("error: {}", telemetry::causes(error.as_ref()));
             ExitCode::from(if is_usage(&error) { 2 } else { 1 })
         }
+    }
+}
+
+/// Writes to standard output what may be long. A reader that has seen enough, like `head`, is no failure.
+fn print(text: &[u8]) -> anyhow::Result<()> {
+    match std::io::stdout().lock().write_all(text) {
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
+        written => Ok(written?),
     }
 }
 

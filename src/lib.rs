@@ -14,6 +14,7 @@
 //! An application in Rust needs none of that: [`enqueue()`] inserts messages in its transaction.
 
 pub mod bounds;
+pub mod check;
 pub mod cli;
 pub mod config;
 pub mod dev;

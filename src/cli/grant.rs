@@ -9,10 +9,10 @@ use crate::outbox::{RoleKind, RoleName};
 ///
 /// producer: inserts messages, reads them, cancels them. Also for `worker enqueue`.
 ///
-/// worker: what `worker run` and the commands status, pause, resume, limit, retry and cancel need.
+/// worker: what `worker run` and the commands check, status, message, pause, resume, limit, retry and cancel need.
 ///
-/// reader: what becomes of messages and how each app is doing, without payloads: `signaling.delivery_status`, and
-/// `worker status`.
+/// reader: what becomes of messages and how each app is doing, without payloads: `signaling.delivery_status`,
+/// `worker status` and `worker message`.
 ///
 /// Needs the rights of the schema's owner, who is the role that ran `worker migrate`. Run it again after an update:
 /// rights that are there already do no harm. It takes nothing away. A role can have several kinds.

@@ -61,7 +61,7 @@ pub(super) struct RunArgs {
 /// What goes for the app, or for each app of the file that does not say otherwise.
 #[derive(Debug, Args)]
 #[command(next_help_heading = "App")]
-struct AppArgs {
+pub(super) struct AppArgs {
     /// A TOML file with several apps, instead of the one app of the variables
     #[arg(long, env = "WORKER_CONFIG", value_name = "FILE")]
     config: Option<PathBuf>,
@@ -101,7 +101,7 @@ struct AppArgs {
 
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Worker")]
-struct WorkerArgs {
+pub(super) struct WorkerArgs {
     /// Longest time from the start of a call to the end of its answer
     #[arg(long, env = "WORKER_REQUEST_TIMEOUT", default_value = "15s", value_parser = parse_duration)]
     request_timeout: Duration,
@@ -140,7 +140,7 @@ struct WorkerArgs {
     /// hears the doorbell
     #[arg(long, env = "WORKER_DATABASE_CONNECTIONS", default_value_t = 5, value_name = "COUNT",
           value_parser = clap::value_parser!(u32).range(1..=1_000))]
-    database_connections: u32,
+    pub(super) database_connections: u32,
 
     /// The worker's name in `claimed_by` [default: host name and process ID]
     #[arg(long, env = "WORKER_NAME")]
@@ -151,7 +151,7 @@ struct WorkerArgs {
 const DATABASE_RETRY: Duration = Duration::from_secs(1);
 
 pub(super) async fn run(args: RunArgs) -> anyhow::Result<()> {
-    let mut config = config(&args)?;
+    let mut config = config(&args.app, &args.worker)?;
     let traces = Traces::from_environment(&config.name)?;
     config.traces.clone_from(&traces);
     raise_file_limit(&config);
@@ -251,8 +251,7 @@ pub(super) fn signals(shutdown: CancellationToken) -> anyhow::Result<impl Future
     })
 }
 
-fn config(args: &RunArgs) -> Result<WorkerConfig, ConfigError> {
-    let worker = &args.worker;
+pub(super) fn config(app: &AppArgs, worker: &WorkerArgs) -> Result<WorkerConfig, ConfigError> {
     let timing = Timing::new(
         worker.lease,
         worker.request_timeout,
@@ -260,7 +259,7 @@ fn config(args: &RunArgs) -> Result<WorkerConfig, ConfigError> {
         worker.poll,
     )?;
     Ok(WorkerConfig {
-        apps: apps(&args.app)?,
+        apps: apps(app)?,
         name: worker.name.clone().map_or_else(
             || format!("{}:{}", host(), std::process::id()),
             |name| bounds::text(&name, bounds::MAX_NAME_CHARS),
@@ -320,11 +319,16 @@ fn given(text: Option<&str>) -> Option<String> {
     text.filter(|text| !text.is_empty()).map(str::to_owned)
 }
 
-/// Each call in flight is a connection, and a file to the system. Its soft limit is often 1,024.
-fn raise_file_limit(config: &WorkerConfig) {
+/// How many files a worker may have open at once: each call in flight is a connection, and a file to the system.
+pub(super) fn files_needed(config: &WorkerConfig) -> u64 {
     const OTHER_FILES: u64 = 100;
     let connections: usize = config.apps.iter().map(|app| app.max_in_flight).sum();
-    let needed = OTHER_FILES + connections as u64;
+    OTHER_FILES + connections as u64
+}
+
+/// The soft limit of open files is often 1,024.
+fn raise_file_limit(config: &WorkerConfig) {
+    let needed = files_needed(config);
     match rlimit::increase_nofile_limit(needed) {
         Ok(limit) if limit < needed => tracing::warn!(
             limit,

@@ -18,7 +18,7 @@ pub enum RoleKind {
 
 impl RoleKind {
     /// The grants, as psql runs them where its variable `role` is set.
-    fn grants(self) -> &'static str {
+    pub(super) fn grants(self) -> &'static str {
         match self {
             Self::Producer => include_str!("grant/producer.sql"),
             Self::Worker => include_str!("grant/worker.sql"),

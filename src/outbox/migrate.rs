@@ -55,6 +55,17 @@ pub struct Applied {
     pub took: Duration,
 }
 
+/// How far the schema is, in comparison with this binary.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct SchemaVersion {
+    /// The newest migration in the database; none if there is no outbox.
+    pub found: Option<i64>,
+    /// The newest one of this binary.
+    pub needed: i64,
+    /// Number and description of those of this binary that have not been run.
+    pub missing: Vec<(i64, &'static str)>,
+}
+
 /// Why the schema can't be used as it is.
 #[derive(Debug, thiserror::Error)]
 pub enum SchemaError {
@@ -155,6 +166,26 @@ impl Outbox {
             .await;
         connection.close().await.ok();
         migrated
+    }
+
+    /// Which migrations have been run, and which are missing.
+    ///
+    /// # Errors
+    /// Where the database fails, or who asks may not know.
+    pub async fn schema_version(&self) -> Result<SchemaVersion, sqlx::Error> {
+        let applied = self
+            .line()
+            .run(Statement::Schema, async |session| applied(session).await)
+            .await?;
+        Ok(SchemaVersion {
+            found: applied.last().copied(),
+            needed: MIGRATIONS.last().map_or(0, |(version, ..)| *version),
+            missing: MIGRATIONS
+                .iter()
+                .filter(|(version, ..)| !applied.contains(version))
+                .map(|(version, description, _)| (*version, *description))
+                .collect(),
+        })
     }
 
     /// Checks that all migrations of this binary have been run.

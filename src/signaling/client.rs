@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::{Bytes, Incoming};
@@ -159,6 +159,20 @@ impl Client {
             }
         }
         Err(failure)
+    }
+
+    /// Connects to each host, for people who want to know whether that works: in the hosts' order, how long it took.
+    pub async fn try_hosts(&self) -> Vec<(BaseUrl, Result<Duration, CallFailure>)> {
+        let mut tried = Vec::with_capacity(self.hosts.len());
+        for host in &self.hosts {
+            let begun = Instant::now();
+            let connected = host.get().await.map(|connection| {
+                connection.put_back();
+                begun.elapsed()
+            });
+            tried.push((host.base_url.clone(), connected));
+        }
+        tried
     }
 
     /// Goes over to another host, and begins to look for the first one if that was left.

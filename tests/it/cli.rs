@@ -1,8 +1,11 @@
 //! The command line, as a person or a script meets it.
 
+mod check;
 mod dev;
 mod enqueue;
 mod help;
+mod message;
+mod pages;
 mod simulate;
 mod status;
 mod usage;

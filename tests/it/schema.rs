@@ -6,4 +6,4 @@ mod locks;
 mod migrating;
 mod names;
 mod plan;
-mod roles;
+pub(crate) mod roles;

@@ -15,14 +15,14 @@ use crate::harness::{World, peer};
 const INSUFFICIENT_PRIVILEGE: &str = "42501";
 
 /// A role that can log in.
-struct Role {
-    name: String,
-    url: String,
+pub(crate) struct Role {
+    pub(crate) name: String,
+    pub(crate) url: String,
 }
 
 impl Role {
     /// A new one, without any right. Roles belong to the cluster, so the name has that of the test's database in it.
-    async fn new(world: &World, name: &str) -> Self {
+    pub(crate) async fn new(world: &World, name: &str) -> Self {
         let database: String = world.ask("select current_database()::text").await;
         let name = format!("{name}_{database}");
         world
@@ -34,7 +34,7 @@ impl Role {
     }
 
     /// A new one with the rights of a kind, given by the command.
-    async fn granted(world: &World, kind: &str) -> Self {
+    pub(crate) async fn granted(world: &World, kind: &str) -> Self {
         let role = Self::new(world, kind).await;
         let granted = world.command(&["grant", kind, &role.name]).finish().await;
         assert_eq!(granted.code, Some(0), "{granted:?}");

@@ -1,0 +1,282 @@
+//! What the database's facts say.
+
+use std::time::Duration;
+
+use super::Finding;
+use crate::outbox::{Distance, LaneFacts, OldTransaction, SchemaVersion, ServerFacts};
+
+/// The oldest version that knows what the statements need (`with … as materialized`), as a number.
+const MIN_VERSION: i32 = 120_000;
+/// A round trip from which on a claim takes noticeably long.
+const FAR_AWAY: Duration = Duration::from_millis(20);
+/// A difference of clocks from which on the API may take a token for not yet valid, or over.
+const CLOCKS_DIFFER: time::Duration = time::Duration::minutes(1);
+/// How long a transaction may be open before dead rows pile up, in s.
+const LONG_TRANSACTION_S: f64 = 300.0;
+/// The same in transactions that have begun since, where the time is not known.
+const MANY_TRANSACTIONS: i64 = 1_000_000;
+/// Connections that a worker's start takes for a moment, beside its own.
+const AT_START: i64 = 2;
+
+/// The server, and the way to it.
+pub fn server(
+    address: &str,
+    facts: &ServerFacts,
+    distance: Distance,
+    pooler: bool,
+) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    let encrypted = match (&facts.tls_version, pooler) {
+        (_, true) => "by way of a pooler".into(),
+        (Some(version), false) => version.clone(),
+        (None, false) => "without TLS".into(),
+    };
+    let there = format!(
+        "PostgreSQL {} at {address}, {encrypted}, {:.2} ms away",
+        facts.version,
+        distance.round_trip.as_secs_f64() * 1e3
+    );
+    findings.push(if facts.version_num < MIN_VERSION {
+        Finding::fail("database", there, "use PostgreSQL 12 or newer")
+    } else if facts.is_standby {
+        Finding::fail(
+            "database",
+            format!("{there}: a standby, which takes no writes"),
+            "name the primary server in DATABASE_URL",
+        )
+    } else if facts.is_read_only {
+        Finding::fail(
+            "database",
+            format!("{there}: it takes no writes"),
+            "look at default_transaction_read_only of the server, the database and the role",
+        )
+    } else if distance.round_trip > FAR_AWAY {
+        Finding::warn(
+            "database",
+            there,
+            "each claim and each record is a round trip: run the worker nearer to its database",
+        )
+    } else {
+        Finding::ok("database", there)
+    });
+    if pooler {
+        findings.push(Finding::ok(
+            "pooler",
+            "in transaction mode: the worker polls every 200 ms instead of listening; `worker migrate` needs the URL of the database itself",
+        ));
+    }
+    findings
+}
+
+/// The clocks of this host and the database. `makes_tokens`: whether the host's clock dates what the API compares.
+pub fn clock(distance: Distance, makes_tokens: bool) -> Finding {
+    let ahead = distance.host_ahead;
+    let text = format!(
+        "this host's is {:.3} s {} the database's",
+        ahead.abs().as_seconds_f64(),
+        if ahead.is_negative() {
+            "behind"
+        } else {
+            "ahead of"
+        }
+    );
+    if makes_tokens && ahead.abs() > CLOCKS_DIFFER {
+        return Finding::warn(
+            "clock",
+            text,
+            "workers go by the database's clock, but tokens from AGORA_APP_CERTIFICATE are dated by this host's: set it by NTP",
+        );
+    }
+    Finding::ok(
+        "clock",
+        format!("{text}; workers go by the database's alone"),
+    )
+}
+
+/// How far the schema is.
+pub fn schema(version: &SchemaVersion) -> Finding {
+    let missing: Vec<_> = version
+        .missing
+        .iter()
+        .map(|(number, description)| format!("{number} ({description})"))
+        .collect();
+    match version.found {
+        None => Finding::fail(
+            "schema",
+            "the database has no outbox yet",
+            "run `worker migrate`",
+        ),
+        Some(found) if !missing.is_empty() => Finding::fail(
+            "schema",
+            format!("at version {found}; missing: {}", missing.join(", ")),
+            "run `worker migrate`",
+        ),
+        Some(found) if found > version.needed => Finding::ok(
+            "schema",
+            format!(
+                "at version {found}, newer than this worker's {}, which works with it",
+                version.needed
+            ),
+        ),
+        Some(found) => Finding::ok("schema", format!("at version {found}")),
+    }
+}
+
+/// The rights that the role lacks.
+pub fn rights(user: &str, missing: &[String]) -> Finding {
+    if missing.is_empty() {
+        return Finding::ok("rights", format!("{user} may do what a worker does"));
+    }
+    Finding::fail(
+        "rights",
+        format!("{user} lacks: {}", missing.join("; ")),
+        format!("as the schema's owner, run `worker grant worker {user}`"),
+    )
+}
+
+/// Whether a worker of `own` connections gets them.
+pub fn connections(facts: &ServerFacts, own: u32, pooler: bool) -> Finding {
+    let needed = i64::from(own) + AT_START;
+    if pooler {
+        return Finding::ok(
+            "connections",
+            format!("the worker takes up to {own} of the pooler"),
+        );
+    }
+    let bounds = [
+        (Some(facts.server_left), "max_connections"),
+        (facts.role_left, "the role's connection limit"),
+        (facts.database_left, "the database's connection limit"),
+    ];
+    let (left, of) = bounds
+        .into_iter()
+        .filter_map(|(left, of)| Some((left?, of)))
+        .min_by_key(|(left, _)| *left)
+        .unwrap_or((facts.server_left, "max_connections"));
+    let text = format!(
+        "{left} of {of} are left; a worker takes up to {own}, and {needed} while it starts"
+    );
+    if left < needed {
+        return Finding::warn(
+            "connections",
+            text,
+            format!(
+                "raise {of}, or lower WORKER_DATABASE_CONNECTIONS; if this worker runs already, it has its own"
+            ),
+        );
+    }
+    Finding::ok("connections", text)
+}
+
+/// Whether dead rows are cleaned up.
+pub fn autovacuum(facts: &ServerFacts) -> Finding {
+    if !facts.autovacuum {
+        return Finding::warn(
+            "autovacuum",
+            "it is off for the whole server: dead rows pile up, and claims get slower",
+            "set autovacuum and track_counts to on",
+        );
+    }
+    if !facts.tables_without_autovacuum.is_empty() {
+        let tables = facts.tables_without_autovacuum.join(", ");
+        return Finding::warn(
+            "autovacuum",
+            format!("it is off for {tables}: dead rows pile up, and claims get slower"),
+            "alter table signaling.… reset (autovacuum_enabled)",
+        );
+    }
+    Finding::ok("autovacuum", "on")
+}
+
+/// Whether some transaction keeps dead rows from being cleaned up. The oldest comes first.
+pub fn snapshots(open: &[OldTransaction]) -> Finding {
+    let is_old = |transaction: &&OldTransaction| match transaction.age_s {
+        Some(age_s) => age_s > LONG_TRANSACTION_S,
+        None => transaction.transactions_since > MANY_TRANSACTIONS,
+    };
+    let old: Vec<_> = open
+        .iter()
+        .filter(is_old)
+        .map(|transaction| {
+            let since = match transaction.age_s {
+                Some(age_s) => {
+                    let age = Duration::from_secs_f64(age_s.clamp(0.0, 1e9).floor());
+                    format!("for {}", humantime::format_duration(age))
+                }
+                None => format!("for {} transactions", transaction.transactions_since),
+            };
+            format!("{} {since}", transaction.holder)
+        })
+        .collect();
+    if old.is_empty() {
+        return Finding::ok("snapshots", "no transaction has been open for long");
+    }
+    Finding::warn(
+        "snapshots",
+        format!("open: {}", old.join("; ")),
+        "dead rows stay as long, and claims get slower: end it, or run long reports on a replica",
+    )
+}
+
+/// The lane of an app that a worker is to serve with this limit.
+pub fn lane(app: &str, limit_per_s: f64, lanes: &[LaneFacts]) -> Finding {
+    let Some(facts) = lanes.iter().find(|facts| facts.app == app) else {
+        return Finding::ok("lane", "no worker has served this app yet").of_app(app);
+    };
+    let lane = &facts.lane;
+    let because = |reason: &Option<String>| {
+        reason
+            .as_deref()
+            .map_or_else(String::new, |reason| format!(": {reason}"))
+    };
+    let finding = if lane.paused_at.is_some() {
+        Finding::warn(
+            "lane",
+            format!(
+                "paused by {}{}",
+                lane.paused_by.as_deref().unwrap_or("somebody"),
+                because(&lane.pause_reason)
+            ),
+            format!("`worker resume {app}` ends it"),
+        )
+    } else if let Some(hold) = &lane.hold {
+        let advice = if hold == "parked" {
+            "the API refuses the credentials: put them right, and the workers find out by themselves"
+        } else {
+            "the API fails or can't be reached: the workers try it, and go on by themselves"
+        };
+        Finding::warn(
+            "lane",
+            format!("{hold}{}", because(&lane.hold_reason)),
+            advice,
+        )
+    } else if lane.told_to_wait {
+        Finding::warn(
+            "lane",
+            "the API has asked for a pause",
+            "`worker status` says until when",
+        )
+    } else if (facts.configured_per_s - limit_per_s).abs() > f64::EPSILON {
+        Finding::warn(
+            "lane",
+            format!(
+                "the workers are configured with {} calls/s, this one with {limit_per_s}",
+                facts.configured_per_s
+            ),
+            "give all workers of an app the same WORKER_RATE: the last one that starts sets it",
+        )
+    } else {
+        let by = lane
+            .limit_set_by
+            .as_deref()
+            .map_or_else(String::new, |by| format!(", set by {by}"));
+        Finding::ok(
+            "lane",
+            format!("sending, at most {} calls/s{by}", lane.limit_per_s),
+        )
+    };
+    finding.of_app(app)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,275 @@
+//! One signed-in call, to know that the credentials are good. The API has no call without an effect, so it is a message
+//! to a user who is named for it. It takes a slot of the app's budget as any other call does, and is no row of the
+//! outbox: a worker's role may not insert any.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use uuid::Uuid;
+
+use super::Finding;
+use crate::message::{InvalidMessage, Message, Payload, Target, UserId};
+use crate::outbox::{Outbox, Refusal, SingleCall};
+use crate::outcome::{self, Outcome, Taken};
+use crate::pace::SendPermit;
+use crate::pace::clock::Moment;
+use crate::signaling::{Answer, ApiRequest, CallFailure, Client, CredentialError};
+
+const SUBJECT: &str = "probe";
+
+/// What the message says.
+const PAYLOAD: &str = "signaling-worker check";
+/// How long a slot is asked for: longer than the longest pause of a held lane.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// How long to wait after a slot was refused.
+const ASK_AGAIN: Duration = Duration::from_millis(20);
+/// How long the API is left alone after a 429 that does not say for how long.
+const NO_PAUSE: Duration = Duration::ZERO;
+
+/// The message of a probe.
+///
+/// # Errors
+/// Where the API does not allow a name.
+pub fn message(sender: &str, destination: &str) -> Result<Message, InvalidMessage> {
+    Ok(Message {
+        sender: UserId::sender(sender)?,
+        target: Target::Peer {
+            destination: UserId::destination(destination)?,
+            wait_for_ack: false,
+            enable_offline_messaging: false,
+        },
+        payload: Payload::new(PAYLOAD)?,
+        enable_historical_messaging: false,
+    })
+}
+
+/// What came of a probe.
+#[derive(Debug)]
+pub enum Probed {
+    /// A call was made, or no connection for it.
+    Called {
+        /// What came back.
+        call: Result<Answer, CallFailure>,
+        /// How long that took.
+        took: Duration,
+    },
+    /// The call can't be signed in.
+    NotSignedIn(CredentialError),
+    /// There was no slot for it.
+    NoSlot(Refusal),
+}
+
+/// An app that can be probed.
+#[derive(Debug)]
+pub struct Probe<'a> {
+    /// The database with its lane.
+    pub outbox: &'a Outbox,
+    /// Its alias.
+    pub app: &'a str,
+    /// Its limit, for a lane that no worker has opened yet.
+    pub limit_per_s: f64,
+    /// Its API.
+    pub client: &'a Arc<Client>,
+    /// For how long the slot's place is kept, as for a claimed message.
+    pub lease: Duration,
+}
+
+impl Probe<'_> {
+    /// Makes the call in a slot of its own.
+    ///
+    /// # Errors
+    /// Where the database fails.
+    pub async fn call(&self, message: &Message) -> Result<Probed, sqlx::Error> {
+        let connection = match self.client.connection().await {
+            Ok(connection) => connection,
+            Err(failure) => {
+                return Ok(Probed::Called {
+                    call: Err(failure),
+                    took: Duration::ZERO,
+                });
+            }
+        };
+        let request = ApiRequest::new(self.client.app_id(), message)
+            .map_err(|_| CredentialError::NotAHeader("message as JSON"))
+            .and_then(|request| self.client.prepare(request, &message.sender, &connection));
+        let request = match request {
+            Ok(request) => request,
+            Err(error) => return Ok(Probed::NotSignedIn(error)),
+        };
+        let call_id = Uuid::new_v4();
+        let (permit, is_probe) = match self.permit(call_id).await? {
+            Ok(permitted) => permitted,
+            Err(refusal) => return Ok(Probed::NoSlot(refusal)),
+        };
+        let sent_at = permit.starts_at();
+        let begun = Instant::now();
+        let call = self.client.send(permit, connection, request).await;
+        let took = begun.elapsed();
+        if let Outcome::Throttled(wait) = outcome::classify(&call) {
+            let pause = wait.map_or(NO_PAUSE, |wait| wait.0);
+            self.outbox.throttle(self.app, sent_at, pause).await?;
+        }
+        if is_probe {
+            // The workers find out for themselves: their credentials may be others than those of this process.
+            self.outbox.give_back_probe(self.app, call_id).await?;
+        }
+        Ok(Probed::Called { call, took })
+    }
+
+    /// Waits for a slot, and says whether it is that of a held lane's probe.
+    async fn permit(
+        &self,
+        call_id: Uuid,
+    ) -> Result<Result<(SendPermit, bool), Refusal>, sqlx::Error> {
+        let begun = Instant::now();
+        let mut refusal = Refusal::Busy;
+        while begun.elapsed() < PATIENCE {
+            match self
+                .outbox
+                .slot_for_single_call(self.app, call_id, self.lease)
+                .await?
+            {
+                SingleCall::NoLane => self.outbox.open_lane(self.app, self.limit_per_s).await?,
+                SingleCall::Refused(why @ (Refusal::Paused | Refusal::ToldToWait)) => {
+                    return Ok(Err(why));
+                }
+                SingleCall::Refused(why @ (Refusal::Busy | Refusal::Held)) => {
+                    refusal = why;
+                    tokio::time::sleep(ASK_AGAIN).await;
+                }
+                SingleCall::Slot {
+                    slot_at,
+                    lease_ends,
+                    is_probe,
+                } => {
+                    if let Some(clock) = self.outbox.clock().get() {
+                        tokio::time::sleep_until(clock.instant_of(slot_at).into()).await;
+                        let timeout = self.client.request_timeout();
+                        let now = Moment::now();
+                        if let Ok(permit) =
+                            SendPermit::take(slot_at, &clock, now, lease_ends, timeout)
+                        {
+                            return Ok(Ok((permit, is_probe)));
+                        }
+                    }
+                    if is_probe {
+                        self.outbox.give_back_probe(self.app, call_id).await?;
+                    }
+                }
+            }
+        }
+        Ok(Err(refusal))
+    }
+}
+
+/// What a probe says.
+pub fn finding(probed: &Probed) -> Finding {
+    let (call, took) = match probed {
+        Probed::Called { call, took } => (call, took.as_millis()),
+        Probed::NotSignedIn(error) => {
+            return Finding::fail(
+                SUBJECT,
+                format!("not made: {error}"),
+                "look at the app's sign-in, and at --probe-from",
+            );
+        }
+        Probed::NoSlot(refusal) => return no_slot(*refusal),
+    };
+    let told = || format!("after {took} ms: {}", outcome::describe(call));
+    match outcome::classify(call) {
+        Outcome::Done(taken) => {
+            let what = match taken {
+                Taken::Sent => "the API took the message",
+                Taken::Delivered => "the receiver has the message",
+                Taken::Offline => "the API took the message, and its receiver is offline",
+            };
+            Finding::ok(SUBJECT, format!("{what}, after {took} ms"))
+        }
+        Outcome::Unauthorized => Finding::fail(
+            SUBJECT,
+            format!("the API refuses the credentials, {}", told()),
+            "look at the app ID and the secrets (AGORA_APP_ID, AGORA_API_KEY, AGORA_API_SECRET, AGORA_TOKEN, AGORA_APP_CERTIFICATE), and whether the account may use Signaling",
+        ),
+        Outcome::Rejected => Finding::fail(
+            SUBJECT,
+            format!("the API refuses the message, {}", told()),
+            "look at the users of --probe and --probe-from, the app ID and AGORA_BASE_URL",
+        ),
+        Outcome::Throttled(_) => Finding::warn(
+            SUBJECT,
+            told(),
+            "the API knows the credentials, and allows no more calls now: who else calls it for this app ID?",
+        ),
+        Outcome::Retry(_) | Outcome::Ambiguous => Finding::fail(
+            SUBJECT,
+            told(),
+            "try again; if that stays so, look at AGORA_BASE_URL and what is between this host and the API",
+        ),
+    }
+}
+
+fn no_slot(refusal: Refusal) -> Finding {
+    let (found, advice) = match refusal {
+        Refusal::Paused => (
+            "not made: a person has paused the app",
+            "`worker status` says who and why, `worker resume` ends it",
+        ),
+        Refusal::ToldToWait => (
+            "not made: the API has asked for a pause",
+            "`worker status` says until when",
+        ),
+        Refusal::Busy => (
+            "not made: the workers took all slots of the last 10 s",
+            "try again; `worker status` shows how the calls of the workers go",
+        ),
+        Refusal::Held => (
+            "not made: the app is held, and the workers made the calls that try it",
+            "`worker status` says why it is held",
+        ),
+    };
+    Finding::warn(SUBJECT, found, advice)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::check::Level;
+    use crate::signaling::AnswerBody;
+
+    fn answered(status: u16, code: Option<&str>) -> Probed {
+        Probed::Called {
+            call: Ok(Answer {
+                status,
+                retry_after: None,
+                request_id: None,
+                body: AnswerBody::Object {
+                    result: (status == 200).then(|| "success".into()),
+                    code: code.map(str::to_owned),
+                    reason: None,
+                },
+            }),
+            took: Duration::from_millis(20),
+        }
+    }
+
+    #[test]
+    fn only_a_success_is_one_and_only_a_429_is_no_failure() {
+        for (probed, level, phrase) in [
+            (answered(200, Some("message_sent")), Level::Ok, "20 ms"),
+            (answered(401, None), Level::Fail, "refuses the credentials"),
+            (answered(404, None), Level::Fail, "refuses the message"),
+            (answered(429, None), Level::Warn, "HTTP 429"),
+            (answered(503, None), Level::Fail, "HTTP 503"),
+            (Probed::NoSlot(Refusal::Paused), Level::Warn, "paused"),
+            (
+                Probed::NotSignedIn(CredentialError::OtherSender { uid: "u".into() }),
+                Level::Fail,
+                "not made",
+            ),
+        ] {
+            let finding = finding(&probed);
+            assert_eq!(finding.level, level, "{finding:?}");
+            assert!(finding.found.contains(phrase), "{finding:?}");
+        }
+    }
+}

@@ -1,0 +1,77 @@
+//! What a check says, line by line.
+
+use std::fmt::Write;
+
+use crate::bounds;
+use crate::check::{Finding, Level};
+
+/// The findings, printed as they come or all at the end.
+pub(super) struct Report {
+    prints: bool,
+    findings: Vec<Finding>,
+}
+
+impl Report {
+    /// An empty one, whose findings are printed as lines or, at the end, as JSON.
+    pub(super) fn new(prints: bool) -> Self {
+        Self {
+            prints,
+            findings: Vec::new(),
+        }
+    }
+
+    pub(super) fn add(&mut self, finding: Finding) {
+        if self.prints {
+            print!("{}", line(&finding));
+        }
+        self.findings.push(finding);
+    }
+
+    pub(super) fn add_all(&mut self, findings: Vec<Finding>) {
+        for finding in findings {
+            self.add(finding);
+        }
+    }
+
+    pub(super) fn end(self) -> anyhow::Result<()> {
+        if !self.prints {
+            println!("{}", serde_json::to_string_pretty(&self.findings)?);
+        }
+        let failures = self
+            .findings
+            .iter()
+            .filter(|finding| finding.level == Level::Fail)
+            .count();
+        anyhow::ensure!(
+            failures == 0,
+            "{failures} of {} checks failed",
+            self.findings.len()
+        );
+        Ok(())
+    }
+}
+
+/// The longest text of a line, in characters.
+const MAX_SHOWN_CHARS: usize = 1_000;
+
+fn line(finding: &Finding) -> String {
+    let level = match finding.level {
+        Level::Ok => "ok",
+        Level::Warn => "warn",
+        Level::Fail => "FAIL",
+    };
+    let shown = |text: &str| bounds::text(text, MAX_SHOWN_CHARS);
+    let app = finding
+        .app
+        .as_ref()
+        .map_or_else(String::new, |app| format!("{app}: "));
+    let mut text = format!(
+        "{level:<5} {:<12} {app}{}\n",
+        finding.subject,
+        shown(&finding.found)
+    );
+    if let Some(advice) = &finding.advice {
+        writeln!(text, "{:<18} -> {}", "", shown(advice)).ok();
+    }
+    text
+}

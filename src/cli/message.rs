@@ -1,0 +1,275 @@
+//! `worker message`
+
+use std::fmt::Write;
+
+use clap::Args;
+use time::OffsetDateTime;
+use time::format_description::FormatItem;
+use time::macros::format_description;
+
+use super::args::DatabaseArgs;
+use crate::bounds;
+use crate::outbox::{CallDetail, LaneDetail, LaneStatus, MessageDetail, MessageRow, NextStep};
+
+/// Show one message: where it stands, each call, and what happens next
+///
+/// Needs the rights of a reader. Its payload is not shown unless asked for, and asking for it needs the right to read
+/// payloads.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  worker message 17
+  worker message 17 --json | jq '.calls[] | {sent_at, http_status, outcome, error}'
+  worker message 17 --payload
+
+Calls that went well are not logged one by one: such a call shows when it started and the answer, not how long it took.")]
+pub(super) struct MessageArgs {
+    /// The message
+    #[arg(value_name = "ID")]
+    id: i64,
+
+    /// Show the payload, not only its size
+    #[arg(long)]
+    payload: bool,
+
+    /// Print JSON: an object
+    #[arg(long)]
+    json: bool,
+
+    #[command(flatten)]
+    database: DatabaseArgs,
+}
+
+pub(super) async fn run(args: MessageArgs) -> anyhow::Result<()> {
+    let outbox = args.database.connect(1).await?;
+    let detail = outbox.message(args.id, args.payload).await?;
+    outbox.close().await;
+    if args.json {
+        println!("{}", serde_json::to_string_pretty(&detail)?);
+    } else {
+        print!("{}", show(&detail));
+    }
+    Ok(())
+}
+
+const TIME: &[FormatItem<'static>] =
+    format_description!("[year]-[month]-[day]T[hour]:[minute]:[second].[subsecond digits:3]Z");
+
+/// A time in UTC, to the millisecond.
+fn at(time: OffsetDateTime) -> String {
+    time.to_offset(time::UtcOffset::UTC)
+        .format(TIME)
+        .unwrap_or_else(|_| time.to_string())
+}
+
+/// The longest text of others that is shown in a line, in characters.
+const MAX_SHOWN_CHARS: usize = 1_000;
+
+/// A text of others in a line.
+fn shown(text: &str) -> String {
+    bounds::text(text, MAX_SHOWN_CHARS)
+}
+
+fn show(detail: &MessageDetail) -> String {
+    let mut text = heading(detail);
+    text.push('\n');
+    for (when, what) in timeline(detail) {
+        writeln!(text, "  {when}  {what}").ok();
+    }
+    writeln!(text, "\nnext: {}", next(detail)).ok();
+    text
+}
+
+fn heading(detail: &MessageDetail) -> String {
+    let row = &detail.message;
+    let mut text = format!("message {} of app {}: {}\n", row.id, row.app, row.state);
+    let mut line = |name: &str, value: String| writeln!(text, "  {name:<10} {value}").ok();
+    line("from", row.sender.clone());
+    match (&row.destination, &row.channel_name) {
+        (Some(user), _) => line("to user", user.clone()),
+        (None, channel) => line("to channel", channel.clone().unwrap_or_default()),
+    };
+    line("payload", payload(detail));
+    line(
+        "attempts",
+        format!("{} of {}", row.attempts, row.max_attempts),
+    );
+    if row.at_most_once {
+        line(
+            "repeats",
+            "at most once: never after a call whose outcome is not known".into(),
+        );
+    }
+    if let Some(expires_at) = row.expires_at {
+        line("expires", at(expires_at));
+    }
+    text
+}
+
+fn payload(detail: &MessageDetail) -> String {
+    match (&detail.payload.text, detail.payload.bytes) {
+        (Some(text), _) => printable(text),
+        (None, Some(bytes)) => format!("{bytes} bytes; --payload shows it"),
+        (None, None) => "not shown: this role may not read payloads".into(),
+    }
+}
+
+/// A payload for a terminal: in one line, with escapes for what would steer it.
+fn printable(payload: &str) -> String {
+    payload
+        .chars()
+        .flat_map(|c| {
+            let (escaped, plain) = if c.is_control() {
+                (Some(c.escape_default()), None)
+            } else {
+                (None, Some(c))
+            };
+            escaped.into_iter().flatten().chain(plain)
+        })
+        .collect()
+}
+
+/// What happened, in its order.
+fn timeline(detail: &MessageDetail) -> Vec<(String, String)> {
+    let row = &detail.message;
+    let mut events = vec![(at(row.created_at), "inserted".to_owned())];
+    // While it is claimed the column has the lease's end, and when it was due before is not known.
+    let was_due = row.finished_at.is_some() || !row.is_claimed;
+    let never_called = detail.calls.is_empty() && detail.earlier_calls == 0;
+    if was_due && never_called && row.due_at != row.created_at && row.due_at <= row.at {
+        events.push((at(row.due_at), "due".into()));
+    }
+    if detail.earlier_calls > 0 {
+        events.push((
+            " ".repeat(at(row.at).len()),
+            format!("{} earlier calls are not shown", detail.earlier_calls),
+        ));
+    }
+    events.extend(detail.calls.iter().map(call));
+    // The log has only calls that went wrong.
+    if let (Some(sent_at), true) = (row.sent_at, row.status.starts_with("message_")) {
+        events.push((at(sent_at), last_call(row)));
+    }
+    if let Some(finished_at) = row.finished_at {
+        let mut what = row.status.clone();
+        if let Some(error) = &row.error {
+            write!(what, ": {}", shown(error)).ok();
+        }
+        events.push((at(finished_at), what));
+    }
+    events
+}
+
+fn by(worker: Option<&str>) -> String {
+    worker.map_or_else(String::new, |worker| format!(", by {}", shown(worker)))
+}
+
+fn call(call: &CallDetail) -> (String, String) {
+    let mut what = if call.outcome == "lost" {
+        format!("call {}, if it was one: lost", call.attempt)
+    } else {
+        let mut what = format!("call {}: {}", call.attempt, call.outcome);
+        if let Some(status) = call.http_status {
+            write!(what, ", HTTP {status}").ok();
+        }
+        if let Some(ms) = call.duration_ms {
+            write!(what, " after {ms:.0} ms").ok();
+        }
+        what
+    };
+    what += &by(call.claimed_by.as_deref());
+    if let Some(error) = &call.error {
+        write!(what, ": {}", shown(error)).ok();
+    }
+    (at(call.sent_at.unwrap_or(call.recorded_at)), what)
+}
+
+fn last_call(row: &MessageRow) -> String {
+    let mut what = format!("call {}: done", row.attempts);
+    if let Some(status) = row.http_status {
+        write!(what, ", HTTP {status}").ok();
+    }
+    what += &by(row.claimed_by.as_deref());
+    if let Some(request_id) = &row.request_id {
+        write!(what, ", request ID {}", shown(request_id)).ok();
+    }
+    what
+}
+
+fn next(detail: &MessageDetail) -> String {
+    let row = &detail.message;
+    let worker = row
+        .claimed_by
+        .as_deref()
+        .map_or_else(|| "a worker".into(), shown);
+    let step = match detail.next {
+        NextStep::Nothing => {
+            return match row.status.as_str() {
+                "failed" | "expired" | "cancelled" | "unknown" => format!(
+                    "nothing. `worker retry --status {} --id {}` sends it again",
+                    row.status, row.id
+                ),
+                _ => "nothing".into(),
+            };
+        }
+        NextStep::Sending { lease_ends_at } => {
+            return format!(
+                "{worker} has it, and calls it or waits for its slot; if that worker dies, others take it at {}",
+                at(lease_ends_at)
+            );
+        }
+        NextStep::Waits { until } if row.attempts > 0 || row.sent_at.is_some() => {
+            format!("the next call is due at {}", at(until))
+        }
+        NextStep::Waits { until } => format!("the first call is due at {}", at(until)),
+        NextStep::Due => "it is due, and waits for a free slot".into(),
+        NextStep::Lost { lease_ended_at } => format!(
+            "{worker} had it and recorded nothing until its lease ended at {}: the next claim finds it",
+            at(lease_ended_at)
+        ),
+    };
+    format!("{step}{}", obstacle(&detail.lane, &row.app))
+}
+
+/// What keeps all messages of the app, as the end of a sentence.
+fn obstacle(lane: &LaneDetail, app: &str) -> String {
+    match lane {
+        LaneDetail::NoRight => {
+            "; whether the app is paused or held is not known: this role may not read lanes".into()
+        }
+        LaneDetail::None => format!(", but no worker has served the app {app} yet"),
+        LaneDetail::Lane(lane) => {
+            standing(lane).map_or_else(String::new, |why| format!(", but {why}"))
+        }
+    }
+}
+
+fn standing(lane: &LaneStatus) -> Option<String> {
+    let because = |reason: &Option<String>| {
+        reason
+            .as_deref()
+            .map_or_else(String::new, |reason| format!(": {}", shown(reason)))
+    };
+    let when = |time: Option<OffsetDateTime>| time.map(at).unwrap_or_default();
+    if lane.paused_at.is_some() {
+        return Some(format!(
+            "the app is paused by {} since {}{}",
+            shown(lane.paused_by.as_deref().unwrap_or("somebody")),
+            when(lane.paused_at),
+            because(&lane.pause_reason)
+        ));
+    }
+    if let Some(hold) = &lane.hold {
+        return Some(format!(
+            "the app's lane is {hold} since {}, one call is tried at {}{}",
+            when(lane.hold_since),
+            when(lane.hold_until),
+            because(&lane.hold_reason)
+        ));
+    }
+    lane.told_to_wait.then(|| {
+        format!(
+            "the app makes no call before {}, as the API asked",
+            at(lane.next_slot_at)
+        )
+    })
+}

@@ -1,0 +1,172 @@
+//! What `worker check` asks the database about itself. Reads only; what it means is decided in [`crate::check`].
+
+use std::time::Duration;
+
+use serde::Serialize;
+use sqlx::{FromRow, PgConnection};
+use time::OffsetDateTime;
+
+use super::statements::Statement;
+use super::status::LaneStatus;
+use super::{Outbox, timed};
+
+/// What a server says of itself, and of the session that asks.
+#[derive(Debug, Clone, FromRow)]
+pub struct ServerFacts {
+    /// The version, for people.
+    pub version: String,
+    /// The version as a number: 150004 is 15.4.
+    pub version_num: i32,
+    /// It follows another server.
+    pub is_standby: bool,
+    /// It takes no writes.
+    pub is_read_only: bool,
+    /// The version of TLS of this session, if it has any. Behind a pooler, of the pooler's.
+    pub tls_version: Option<String>,
+    /// Who asks.
+    pub user: String,
+    /// Connections that others than superusers may still make.
+    pub server_left: i64,
+    /// Connections that the role may still make, if that is limited.
+    pub role_left: Option<i64>,
+    /// Connections to this database that may still be made, if that is limited.
+    pub database_left: Option<i64>,
+    /// Whether autovacuum runs at all.
+    pub autovacuum: bool,
+    /// The tables of the schema for which it is switched off.
+    pub tables_without_autovacuum: Vec<String>,
+}
+
+/// The distance of a database in time.
+#[derive(Debug, Clone, Copy)]
+pub struct Distance {
+    /// The shortest of a few round trips.
+    pub round_trip: Duration,
+    /// By how much this host's clock is ahead of the database's; negative if it is behind. Uncertain by half of the
+    /// round trip.
+    pub host_ahead: time::Duration,
+}
+
+/// A transaction that keeps rows from being cleaned up.
+#[derive(Debug, Clone, PartialEq, FromRow)]
+pub struct OldTransaction {
+    /// Who has it, for people.
+    pub holder: String,
+    /// How long it has been open, in s; none if who asks may not know.
+    pub age_s: Option<f64>,
+    /// How many transactions have begun since.
+    pub transactions_since: i64,
+}
+
+/// The state of an app's lane, with the limit that the workers are configured with.
+#[derive(Debug, Serialize, FromRow)]
+pub struct LaneFacts {
+    /// The app's alias.
+    pub app: String,
+    /// The limit that the worker which started last is configured with, in calls/s.
+    pub configured_per_s: f64,
+    /// Its state.
+    #[sqlx(flatten)]
+    #[serde(flatten)]
+    pub lane: LaneStatus,
+}
+
+/// So many round trips are measured, for the shortest.
+const ROUND_TRIPS: usize = 5;
+
+impl Outbox {
+    /// The host and port that the URL names.
+    pub fn address(&self) -> String {
+        format!(
+            "{}:{}",
+            self.options().get_host(),
+            self.options().get_port()
+        )
+    }
+
+    /// What the server says of itself. The connection that asks is not counted as taken.
+    ///
+    /// # Errors
+    /// Where the database fails.
+    pub async fn server_facts(&self) -> Result<ServerFacts, sqlx::Error> {
+        self.line()
+            .run(Statement::Look, async |session| {
+                sqlx::query_as(include_str!("server_facts.sql"))
+                    .persistent(false)
+                    .fetch_one(&mut **session)
+                    .await
+            })
+            .await
+    }
+
+    /// How far away the database is, and how far its clock is from this host's.
+    ///
+    /// # Errors
+    /// Where the database fails.
+    pub async fn distance(&self) -> Result<Distance, sqlx::Error> {
+        let mut best: Option<Distance> = None;
+        for _ in 0..ROUND_TRIPS {
+            let (shown, asked, answered) = self
+                .line()
+                .run(Statement::Look, async |session| {
+                    let statement = sqlx::query_scalar("select clock_timestamp()")
+                        .persistent(session.keeps_statements())
+                        .fetch_one(&mut **session);
+                    let timed: (OffsetDateTime, _, _) = timed(statement).await?;
+                    Ok(timed)
+                })
+                .await?;
+            let round_trip = answered.instant.saturating_duration_since(asked.instant);
+            if best.is_none_or(|best| round_trip < best.round_trip) {
+                best = Some(Distance {
+                    round_trip,
+                    host_ahead: OffsetDateTime::from(asked.wall) + round_trip / 2 - shown,
+                });
+            }
+        }
+        best.ok_or(sqlx::Error::RowNotFound)
+    }
+
+    /// The oldest transactions of this database that keep rows from being cleaned up, the oldest first.
+    ///
+    /// # Errors
+    /// Where the database fails.
+    pub async fn old_transactions(&self) -> Result<Vec<OldTransaction>, sqlx::Error> {
+        self.line()
+            .run(Statement::Look, async |session| {
+                sqlx::query_as(include_str!("old_transactions.sql"))
+                    .persistent(false)
+                    .fetch_all(&mut **session)
+                    .await
+            })
+            .await
+    }
+
+    /// All lanes, by the names of their apps.
+    ///
+    /// # Errors
+    /// Where the database fails.
+    pub async fn lanes(&self) -> Result<Vec<LaneFacts>, sqlx::Error> {
+        self.line()
+            .run(Statement::Look, async |session| lanes(session, None).await)
+            .await
+    }
+}
+
+/// The lanes, or that of one app.
+pub(super) async fn lanes(
+    session: &mut PgConnection,
+    app: Option<&str>,
+) -> Result<Vec<LaneFacts>, sqlx::Error> {
+    sqlx::query_as(
+        "select app, configured_per_s, limit_per_s, limit_set_by, next_slot_at, throttled_at,
+                next_slot_at > clock_timestamp() + interval '1 second' as told_to_wait,
+                paused_at, paused_by, pause_reason, hold, hold_reason, hold_since, hold_until,
+                signaling.present_rate(rate_per_s, rate_at, limit_per_s, clock_timestamp()) as rate_per_s
+         from signaling.lane where $1::text is null or app = $1 order by app",
+    )
+    .persistent(false)
+    .bind(app)
+    .fetch_all(session)
+    .await
+}

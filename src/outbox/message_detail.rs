@@ -1,0 +1,295 @@
+//! What people ask for: one message, with everything that happened to it and what happens next.
+
+mod next;
+
+use serde::Serialize;
+use sqlx::{FromRow, PgConnection};
+use time::OffsetDateTime;
+
+pub use next::NextStep;
+
+use super::facts::lanes;
+use super::status::LaneStatus;
+use super::{Outbox, SchemaError, explain};
+
+/// The most calls of a message that are told of, the latest ones. 429s don't count as attempts, so there may be more.
+const MAX_CALLS: i64 = 1_000;
+
+/// One message and its history, at a moment.
+#[derive(Debug, Serialize)]
+pub struct MessageDetail {
+    /// The message itself.
+    #[serde(flatten)]
+    pub message: MessageRow,
+    /// Its content, as far as it was asked for and may be read.
+    pub payload: PayloadDetail,
+    /// Calls that did not end it well and claims that were lost, in their order.
+    pub calls: Vec<CallDetail>,
+    /// How many more of them there were before these.
+    pub earlier_calls: i64,
+    /// What happens to it next, if its lane lets it.
+    pub next: NextStep,
+    /// The state of its app.
+    pub lane: LaneDetail,
+}
+
+/// A row of the outbox, without what producers may make of content.
+#[derive(Debug, Serialize, FromRow)]
+pub struct MessageRow {
+    /// The database's time of the look.
+    #[serde(with = "time::serde::rfc3339")]
+    pub at: OffsetDateTime,
+    /// Its id.
+    pub id: i64,
+    /// The app that it belongs to.
+    pub app: String,
+    /// The API's user ID of the sender.
+    pub sender: String,
+    /// The receiver of a peer message.
+    pub destination: Option<String>,
+    /// The channel of a channel message.
+    pub channel_name: Option<String>,
+    /// `pending` or a final status.
+    pub status: String,
+    /// The status, or of a pending message: scheduled, queued, sending, retrying.
+    pub state: String,
+    /// Calls that count.
+    pub attempts: i32,
+    /// Calls that may go wrong.
+    pub max_attempts: i32,
+    /// Never called again after a call whose outcome is not known.
+    pub at_most_once: bool,
+    /// When it was inserted.
+    #[serde(with = "time::serde::rfc3339")]
+    pub created_at: OffsetDateTime,
+    /// When it is due; while a worker has it, when the lease ends; of a final message, when it was due last.
+    #[serde(with = "time::serde::rfc3339")]
+    pub due_at: OffsetDateTime,
+    /// Not sent after this.
+    #[serde(with = "time::serde::rfc3339::option")]
+    pub expires_at: Option<OffsetDateTime>,
+    /// Whether a worker has it, had it and died, or has finished it.
+    pub is_claimed: bool,
+    /// Which worker.
+    pub claimed_by: Option<String>,
+    /// When the last call started.
+    #[serde(with = "time::serde::rfc3339::option")]
+    pub sent_at: Option<OffsetDateTime>,
+    /// When it became final.
+    #[serde(with = "time::serde::rfc3339::option")]
+    pub finished_at: Option<OffsetDateTime>,
+    /// The answer's status to the last call.
+    pub http_status: Option<i32>,
+    /// Under which the API knows the last call.
+    pub request_id: Option<String>,
+    /// What went wrong at the last call.
+    pub error: Option<String>,
+}
+
+/// A message's content.
+#[derive(Debug, Serialize)]
+pub struct PayloadDetail {
+    /// Its size in bytes of UTF-8; none where who asks may not read it.
+    pub bytes: Option<i64>,
+    /// The content, if it was asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub text: Option<String>,
+}
+
+/// A call that did not end its message well, or a claim that was lost.
+#[derive(Debug, Serialize, FromRow)]
+pub struct CallDetail {
+    /// Which call of the message this was, from 1.
+    pub attempt: i32,
+    /// When it started; none if that is not known.
+    #[serde(with = "time::serde::rfc3339::option")]
+    pub sent_at: Option<OffsetDateTime>,
+    /// How long it took, in ms.
+    pub duration_ms: Option<f64>,
+    /// The answer's status.
+    pub http_status: Option<i32>,
+    /// retry, throttled, rejected, unauthorized, ambiguous or lost.
+    pub outcome: String,
+    /// What went wrong.
+    pub error: Option<String>,
+    /// Which worker made it, or was lost with it.
+    pub claimed_by: Option<String>,
+    /// When this was written.
+    #[serde(with = "time::serde::rfc3339")]
+    pub recorded_at: OffsetDateTime,
+}
+
+/// What is known of the lane of a message's app.
+#[derive(Debug, Serialize)]
+#[serde(tag = "known", rename_all = "snake_case")]
+pub enum LaneDetail {
+    /// Nothing: who asks may not read it.
+    NoRight,
+    /// There is none: no worker has ever served the app.
+    None,
+    /// Its state.
+    Lane(Box<LaneStatus>),
+}
+
+/// Why nothing can be told of a message.
+#[derive(Debug, thiserror::Error)]
+pub enum MessageError {
+    /// There is no such message.
+    #[error(
+        "there is no message {0}: it was never inserted, its transaction is not committed, or it is deleted already"
+    )]
+    NotFound(i64),
+    /// The content was asked for by somebody who may not read it.
+    #[error(
+        "{user} may not read payloads: leave out --payload, or log in as a role that may, such as one with the rights of a producer (`worker grant producer {user}`)"
+    )]
+    NoRightToPayload {
+        /// Who asks.
+        user: String,
+    },
+    /// The schema is missing or too old.
+    #[error(transparent)]
+    Schema(#[from] SchemaError),
+    /// The database failed.
+    #[error("the database failed: {}", explain(.0))]
+    Database(#[from] sqlx::Error),
+}
+
+#[derive(FromRow)]
+struct Rights {
+    user: String,
+    may_read_payload: bool,
+    may_read_lane: bool,
+}
+
+impl Outbox {
+    /// One message and what happened to it. Who may read no content still learns everything else, unless they ask
+    /// for the content.
+    ///
+    /// # Errors
+    /// Where there is no such message, its content may not be read, or the database fails.
+    pub async fn message(
+        &self,
+        id: i64,
+        with_payload: bool,
+    ) -> Result<MessageDetail, MessageError> {
+        let found = self
+            .look(async |session| Ok(detail(session, id, with_payload).await))
+            .await?;
+        if let Err(MessageError::Schema(_)) = found {
+            // What exactly is wrong with it.
+            self.check_schema().await?;
+        }
+        found
+    }
+}
+
+async fn detail(
+    session: &mut PgConnection,
+    id: i64,
+    with_payload: bool,
+) -> Result<MessageDetail, MessageError> {
+    let rights: Option<Rights> = sqlx::query_as(
+        "select current_user::text as user,
+                has_column_privilege(relation, 'payload', 'select') as may_read_payload,
+                has_table_privilege('signaling.lane', 'select') as may_read_lane
+         from to_regclass('signaling.outbox') as relation
+         where relation is not null and to_regclass('signaling.delivery_status') is not null",
+    )
+    .persistent(false)
+    .fetch_optional(&mut *session)
+    .await?;
+    let rights = rights.ok_or(SchemaError::Missing)?;
+    if with_payload && !rights.may_read_payload {
+        return Err(MessageError::NoRightToPayload { user: rights.user });
+    }
+    let message = message(&mut *session, id)
+        .await?
+        .ok_or(MessageError::NotFound(id))?;
+    let payload = if rights.may_read_payload {
+        payload(&mut *session, id, with_payload).await?
+    } else {
+        None
+    };
+    let (calls, earlier_calls) = calls(&mut *session, id).await?;
+    let lane = if rights.may_read_lane {
+        lanes(&mut *session, Some(&message.app))
+            .await?
+            .pop()
+            .map_or(LaneDetail::None, |lane| {
+                LaneDetail::Lane(Box::new(lane.lane))
+            })
+    } else {
+        LaneDetail::NoRight
+    };
+    Ok(MessageDetail {
+        next: NextStep::of(&message),
+        message,
+        payload: payload.unwrap_or(PayloadDetail {
+            bytes: None,
+            text: None,
+        }),
+        calls,
+        earlier_calls,
+        lane,
+    })
+}
+
+/// The columns that a reader may read.
+async fn message(session: &mut PgConnection, id: i64) -> Result<Option<MessageRow>, sqlx::Error> {
+    sqlx::query_as(
+        "select clock_timestamp() as at, id, app, outbox.sender, outbox.destination, outbox.channel_name, outbox.status,
+                delivery_status.state, outbox.attempts, outbox.max_attempts, outbox.at_most_once, outbox.created_at,
+                outbox.due_at, outbox.expires_at, outbox.claim_id is not null as is_claimed, outbox.claimed_by,
+                outbox.sent_at, outbox.finished_at, outbox.http_status, outbox.request_id, outbox.error
+         from signaling.outbox join signaling.delivery_status using (id, app)
+         where id = $1",
+    )
+    .persistent(false)
+    .bind(id)
+    .fetch_optional(session)
+    .await
+}
+
+async fn payload(
+    session: &mut PgConnection,
+    id: i64,
+    with_text: bool,
+) -> Result<Option<PayloadDetail>, sqlx::Error> {
+    let row: Option<(i64, Option<String>)> = sqlx::query_as(
+        "select octet_length(convert_to(payload, 'UTF8'))::bigint, case when $2 then payload end
+         from signaling.outbox where id = $1",
+    )
+    .persistent(false)
+    .bind(id)
+    .bind(with_text)
+    .fetch_optional(session)
+    .await?;
+    Ok(row.map(|(bytes, text)| PayloadDetail {
+        bytes: Some(bytes),
+        text,
+    }))
+}
+
+/// The latest calls in their order, and how many there were before.
+async fn calls(session: &mut PgConnection, id: i64) -> Result<(Vec<CallDetail>, i64), sqlx::Error> {
+    let mut calls: Vec<CallDetail> = sqlx::query_as(
+        "select attempt, sent_at, extract(epoch from duration)::float8 * 1000 as duration_ms, http_status, outcome,
+                error, claimed_by, recorded_at
+         from signaling.attempt where message_id = $1 order by id desc limit $2",
+    )
+    .persistent(false)
+    .bind(id)
+    .bind(MAX_CALLS)
+    .fetch_all(&mut *session)
+    .await?;
+    calls.reverse();
+    let all: i64 =
+        sqlx::query_scalar("select count(*) from signaling.attempt where message_id = $1")
+            .persistent(false)
+            .bind(id)
+            .fetch_one(session)
+            .await?;
+    let told = i64::try_from(calls.len()).unwrap_or(i64::MAX);
+    Ok((calls, all.saturating_sub(told).max(0)))
+}

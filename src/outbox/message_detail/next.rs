@@ -1,0 +1,108 @@
+//! What happens to a message next.
+
+use serde::Serialize;
+use time::OffsetDateTime;
+
+use super::MessageRow;
+
+/// What happens to a message next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(tag = "step", rename_all = "snake_case")]
+pub enum NextStep {
+    /// It is final.
+    Nothing,
+    /// Its time has not come.
+    Waits {
+        /// When it is due.
+        #[serde(with = "time::serde::rfc3339")]
+        until: OffsetDateTime,
+    },
+    /// It is due: the next claim of its app that has a slot for it takes it.
+    Due,
+    /// A worker has it, and calls it or waits for its slot.
+    Sending {
+        /// When others take it, if that worker dies.
+        #[serde(with = "time::serde::rfc3339")]
+        lease_ends_at: OffsetDateTime,
+    },
+    /// A worker had it and did not record what became of it: the next claim of its app finds it.
+    Lost {
+        /// Since when.
+        #[serde(with = "time::serde::rfc3339")]
+        lease_ended_at: OffsetDateTime,
+    },
+}
+
+impl NextStep {
+    pub(super) fn of(row: &MessageRow) -> Self {
+        match (row.finished_at.is_some(), row.is_claimed) {
+            (true, _) => Self::Nothing,
+            (false, true) if row.due_at > row.at => Self::Sending {
+                lease_ends_at: row.due_at,
+            },
+            (false, true) => Self::Lost {
+                lease_ended_at: row.due_at,
+            },
+            (false, false) if row.due_at > row.at => Self::Waits { until: row.due_at },
+            (false, false) => Self::Due,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use time::Duration;
+
+    use super::*;
+
+    fn row(is_claimed: bool, due_in_s: i64, is_final: bool) -> MessageRow {
+        let at = OffsetDateTime::UNIX_EPOCH;
+        MessageRow {
+            at,
+            id: 1,
+            app: "default".into(),
+            sender: "alice".into(),
+            destination: Some("bob".into()),
+            channel_name: None,
+            status: "pending".into(),
+            state: "queued".into(),
+            attempts: 0,
+            max_attempts: 10,
+            at_most_once: false,
+            created_at: at,
+            due_at: at + Duration::seconds(due_in_s),
+            expires_at: None,
+            is_claimed,
+            claimed_by: None,
+            sent_at: None,
+            finished_at: is_final.then_some(at),
+            http_status: None,
+            request_id: None,
+            error: None,
+        }
+    }
+
+    #[test]
+    fn the_next_step_follows_from_who_has_the_message_and_until_when() {
+        let at = |seconds| OffsetDateTime::UNIX_EPOCH + Duration::seconds(seconds);
+        for (row, next) in [
+            (row(true, 5, true), NextStep::Nothing),
+            (row(false, 5, false), NextStep::Waits { until: at(5) }),
+            (row(false, 0, false), NextStep::Due),
+            (
+                row(true, 5, false),
+                NextStep::Sending {
+                    lease_ends_at: at(5),
+                },
+            ),
+            (
+                row(true, 0, false),
+                NextStep::Lost {
+                    lease_ended_at: at(0),
+                },
+            ),
+        ] {
+            assert_eq!(NextStep::of(&row), next, "{row:?}");
+        }
+    }
+}

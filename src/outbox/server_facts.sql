@@ -1,0 +1,27 @@
+-- What the server says of itself, to anybody who may connect.
+select current_setting('server_version') as version,
+       current_setting('server_version_num')::int as version_num,
+       pg_is_in_recovery() as is_standby,
+       current_setting('transaction_read_only')::boolean as is_read_only,
+       (select version from pg_stat_ssl where pid = pg_backend_pid() and ssl) as tls_version,
+       current_user::text as "user",
+       current_setting('max_connections')::bigint
+           - current_setting('superuser_reserved_connections')::bigint
+           - coalesce(current_setting('reserved_connections', true), '0')::bigint
+           - connections.taken + 1 as server_left,
+       (select rolconnlimit - connections.of_role + 1 from pg_roles
+        where rolname = session_user and rolconnlimit >= 0) as role_left,
+       (select datconnlimit - connections.of_database + 1 from pg_database
+        where datname = current_database() and datconnlimit >= 0) as database_left,
+       current_setting('autovacuum')::boolean and current_setting('track_counts')::boolean as autovacuum,
+       array(select relname::text from pg_class
+             where relnamespace = to_regnamespace('signaling') and relkind = 'r'
+               and exists (select from pg_options_to_table(reloptions)
+                           where option_name = 'autovacuum_enabled' and not option_value::boolean)
+             order by relname) as tables_without_autovacuum
+from (select count(*) as taken,
+             count(*) filter (where usename = session_user) as of_role,
+             count(*) filter (where datname = current_database()) as of_database
+      from pg_stat_activity
+      -- What others run is not told to everybody, but that they are connected is.
+      where datid is not null and coalesce(backend_type, 'client backend') = 'client backend') as connections

@@ -1,0 +1,103 @@
+//! A slot for a call that belongs to no message: no call goes out beside the app's budget.
+
+use std::time::{Duration, Instant};
+
+use sqlx::FromRow;
+use time::OffsetDateTime;
+use uuid::Uuid;
+
+use super::claim::micros;
+use super::statements::Statement;
+use super::{Outbox, timed};
+use crate::pace::clock::ClockReading;
+use crate::pace::{DbTime, HORIZON};
+
+/// What came of asking for a slot.
+#[derive(Debug)]
+pub enum SingleCall {
+    /// A slot.
+    Slot {
+        /// From when on the call may start.
+        slot_at: DbTime,
+        /// Until when it must have ended, at the earliest: counted from before the slot was asked for.
+        lease_ends: Instant,
+        /// The lane is held, and this call is its probe: give it back by [`Outbox::give_back_probe`].
+        is_probe: bool,
+    },
+    /// None now.
+    Refused(Refusal),
+    /// The app has no lane: no worker has ever served it.
+    NoLane,
+}
+
+/// Why there is no slot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Refusal {
+    /// A person has paused the app.
+    Paused,
+    /// The API has asked for a pause.
+    ToldToWait,
+    /// Others have taken the slots of the next moments.
+    Busy,
+    /// The lane is held, and not to be tried yet.
+    Held,
+}
+
+#[derive(FromRow)]
+struct SlotRow {
+    at: OffsetDateTime,
+    slot_at: OffsetDateTime,
+    refusal: Option<String>,
+    is_probe: bool,
+}
+
+impl Outbox {
+    /// Takes a slot of an app for one call that belongs to no message. `call_id` is its name, fresh for each.
+    ///
+    /// # Errors
+    /// Where the database fails.
+    pub async fn slot_for_single_call(
+        &self,
+        app: &str,
+        call_id: Uuid,
+        lease: Duration,
+    ) -> Result<SingleCall, sqlx::Error> {
+        let (row, asked, answered) = self
+            .line()
+            .run(Statement::Claim, async |session| {
+                let statement = sqlx::query_as(include_str!("single_call.sql"))
+                    .persistent(session.keeps_statements())
+                    .bind(app)
+                    // Workers with a backlog take all slots within the horizon at once: this is the next one.
+                    .bind(micros(2 * HORIZON))
+                    .bind(call_id)
+                    .bind(micros(lease))
+                    .fetch_optional(&mut **session);
+                let timed: (Option<SlotRow>, _, _) = timed(statement).await?;
+                Ok(timed)
+            })
+            .await?;
+        let Some(row) = row else {
+            return Ok(SingleCall::NoLane);
+        };
+        self.clock().observe(ClockReading {
+            asked,
+            answered,
+            shown: row.at.into(),
+        });
+        let refusal = row.refusal.as_deref().map(|refusal| match refusal {
+            "paused" => Refusal::Paused,
+            "told to wait" => Refusal::ToldToWait,
+            "held" => Refusal::Held,
+            _ => Refusal::Busy,
+        });
+        Ok(match refusal {
+            Some(refusal) => SingleCall::Refused(refusal),
+            None => SingleCall::Slot {
+                slot_at: row.slot_at.into(),
+                lease_ends: asked.instant + lease,
+                is_probe: row.is_probe,
+            },
+        })
+    }
+}

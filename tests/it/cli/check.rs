@@ -1,0 +1,358 @@
+//! `worker check`
+
+mod probe;
+
+use serde_json::Value;
+use signaling_worker::simulator::SimulatorConfig;
+use tempfile::TempDir;
+
+use crate::harness::{
+    API_KEY, API_SECRET, APP_ID, Authority, Finished, Machine, PgBouncer, Postgres, Worker, World,
+    write,
+};
+use crate::schema::roles::Role;
+
+/// `worker check` with everything that a worker needs.
+fn check(world: &World) -> Worker {
+    world
+        .command(&["check"])
+        .env("AGORA_BASE_URL", &world.simulator.base_url())
+        .env("AGORA_APP_ID", APP_ID)
+        .env("AGORA_API_KEY", API_KEY)
+        .env("AGORA_API_SECRET", API_SECRET)
+}
+
+/// What a check says whose exit code is this one.
+async fn said(worker: Worker, code: i32) -> String {
+    let finished = worker.finish().await;
+    assert_eq!(finished.code, Some(code), "{finished:?}");
+    let fails = finished.stdout.lines().any(|line| line.starts_with("FAIL"));
+    assert_eq!(fails, code == 1, "{finished:?}");
+    assert_no_secret(&finished);
+    finished.stdout
+}
+
+fn assert_no_secret(finished: &Finished) {
+    for output in [&finished.stdout, &finished.stderr] {
+        assert!(
+            !output.contains(API_SECRET) && !output.contains("hush-hush"),
+            "{output}"
+        );
+    }
+}
+
+/// Asserts that there is a line of this level about this subject, and that it or the advice below it has the phrases.
+fn assert_line(text: &str, level: &str, subject: &str, phrases: &[&str]) {
+    let begins = format!("{level:<5} {subject} ");
+    let finding: String = text
+        .lines()
+        .skip_while(|line| !line.starts_with(&begins))
+        .enumerate()
+        .take_while(|(index, line)| *index == 0 || line.starts_with(' '))
+        .flat_map(|(_, line)| [line, "\n"])
+        .collect();
+    assert!(!finding.is_empty(), "no line {begins:?}: {text}");
+    for phrase in phrases {
+        assert!(
+            finding.contains(phrase),
+            "{phrase:?} is missing: {finding}\n{text}"
+        );
+    }
+}
+
+async fn lane(world: &World, column: &str) -> String {
+    world
+        .ask(&format!(
+            "select ({column})::text from signaling.lane where app = 'default'"
+        ))
+        .await
+}
+
+/// A lane without a worker.
+async fn open_lane(world: &World) {
+    world
+        .execute(
+            "insert into signaling.lane (app, limit_per_s, configured_per_s, rate_per_s)
+             values ('default', 500, 500, signaling.slot_rate(500))",
+        )
+        .await;
+}
+
+#[tokio::test]
+async fn where_all_is_well_every_line_says_so_and_nothing_is_sent_or_changed() {
+    let world = World::new().await;
+    let role = Role::granted(&world, "worker").await;
+    let text = said(check(&world).env("DATABASE_URL", &role.url), 0).await;
+    for subject in [
+        "settings",
+        "files",
+        "database",
+        "schema",
+        "rights",
+        "lane",
+        "connections",
+        "autovacuum",
+        "snapshots",
+        "clock",
+        "api",
+    ] {
+        assert_line(&text, "ok", subject, &[]);
+    }
+    assert_line(
+        &text,
+        "ok",
+        "api",
+        &["default: http://127.0.0.1:", "signing in is not tried"],
+    );
+    assert_line(&text, "ok", "rights", &[&role.name]);
+    assert_eq!(world.seen().calls, 0);
+    assert_eq!(
+        world
+            .ask::<i64>("select count(*) from signaling.lane")
+            .await,
+        0
+    );
+
+    let finished = check(&world).arg("--json").finish().await;
+    let findings: Value = serde_json::from_str(&finished.stdout).expect("JSON");
+    let findings = findings.as_array().expect("an array");
+    assert!(
+        findings.iter().all(|finding| finding["level"] == "ok"),
+        "{findings:?}"
+    );
+    let api = findings.iter().find(|finding| finding["subject"] == "api");
+    assert_eq!(api.expect("the API")["app"], "default");
+}
+
+#[tokio::test]
+async fn a_database_that_is_not_migrated_says_what_to_run() {
+    let mut world = World::new().await;
+    world.url = Postgres::shared().await.empty_database().await;
+    let text = said(check(&world), 1).await;
+    assert_line(&text, "ok", "database", &["PostgreSQL"]);
+    assert_line(&text, "FAIL", "schema", &["no outbox", "worker migrate"]);
+    assert_line(&text, "ok", "api", &[]);
+}
+
+#[tokio::test]
+async fn migrations_that_are_missing_are_named() {
+    let world = World::new().await;
+    world
+        .execute("delete from signaling.schema_migrations where version > 2")
+        .await;
+    let text = said(check(&world), 1).await;
+    assert_line(
+        &text,
+        "FAIL",
+        "schema",
+        &["at version 2", "3 (roles)", "worker migrate"],
+    );
+}
+
+#[tokio::test]
+async fn rights_that_a_role_lacks_are_named_with_what_gives_them() {
+    let world = World::new().await;
+    for (kind, phrases) in [
+        (
+            "reader",
+            &[
+                "update (status, due_at",
+                "execute on signaling.pause",
+                "grant worker",
+            ][..],
+        ),
+        (
+            "worker",
+            &["select on signaling.lane", "execute on signaling.retry"],
+        ),
+    ] {
+        let role = Role::granted(&world, kind).await;
+        if kind == "worker" {
+            said(check(&world).env("DATABASE_URL", &role.url), 0).await;
+            world
+                .execute(&format!(
+                    "revoke select on signaling.lane from {0}; revoke execute on function signaling.retry from {0}",
+                    role.name
+                ))
+                .await;
+        }
+        let text = said(check(&world).env("DATABASE_URL", &role.url), 1).await;
+        assert_line(&text, "FAIL", "rights", phrases);
+        assert_line(&text, "FAIL", "rights", &[&role.name]);
+    }
+    let nobody = Role::new(&world, "nobody").await;
+    let text = said(check(&world).env("DATABASE_URL", &nobody.url), 1).await;
+    assert_line(
+        &text,
+        "FAIL",
+        "schema",
+        &["permission denied", "grant worker"],
+    );
+    assert_line(&text, "ok", "autovacuum", &[]);
+}
+
+#[tokio::test]
+async fn what_is_wrong_in_one_place_does_not_hide_the_others() {
+    let world = World::new().await;
+    // Nothing listens on port 1.
+    let text = said(
+        check(&world)
+            .env(
+                "DATABASE_URL",
+                "postgres://app:hush-hush@127.0.0.1:1/app?sslmode=disable",
+            )
+            .env("AGORA_BASE_URL", "http://127.0.0.1:1")
+            .arg("--probe")
+            .arg("user-17"),
+        1,
+    )
+    .await;
+    assert_line(&text, "ok", "settings", &["default (500 calls/s)"]);
+    assert_line(&text, "FAIL", "database", &["127.0.0.1:1"]);
+    assert_line(
+        &text,
+        "FAIL",
+        "api",
+        &["could not be reached", "AGORA_BASE_URL"],
+    );
+    assert_line(&text, "warn", "probe", &["not made"]);
+
+    let text = said(check(&world).env("WORKER_LEASE", "1s"), 1).await;
+    assert_line(&text, "FAIL", "settings", &["WORKER_LEASE"]);
+    assert_line(&text, "ok", "schema", &[]);
+
+    let text = said(check(&world).without_env("AGORA_API_SECRET"), 1).await;
+    assert_line(&text, "FAIL", "settings", &["AGORA_API_SECRET"]);
+    let unreadable = check(&world)
+        .without_env("AGORA_API_SECRET")
+        .env("AGORA_API_SECRET_FILE", "/nowhere/secret");
+    assert_line(
+        &said(unreadable, 1).await,
+        "FAIL",
+        "settings",
+        &["/nowhere/secret"],
+    );
+    let text = said(check(&world).without_env("DATABASE_URL"), 1).await;
+    assert_line(&text, "FAIL", "database", &["set DATABASE_URL"]);
+
+    let second = format!("http://127.0.0.1:1,{}", world.simulator.base_url());
+    let text = said(check(&world).env("AGORA_BASE_URL", &second), 0).await;
+    assert_line(&text, "warn", "api", &["127.0.0.1:1", "another host"]);
+    assert_line(&text, "ok", "api", &["connected"]);
+}
+
+#[tokio::test]
+async fn a_certificate_that_is_not_trusted_is_told_of() {
+    let directory = TempDir::new().expect("a directory");
+    let ca = Authority::new("the CA of the tests");
+    let world = World::with(SimulatorConfig {
+        tls: Some(ca.server("127.0.0.1").write(directory.path(), "server")),
+        ..SimulatorConfig::default()
+    })
+    .await;
+    let text = said(check(&world), 1).await;
+    assert_line(
+        &text,
+        "FAIL",
+        "api",
+        &["signed by no CA that is trusted here", "AGORA_CA_FILE"],
+    );
+    let file = write(directory.path(), "ca.pem", &ca.pem());
+    let file = file.to_str().expect("a path");
+    let text = said(check(&world).env("AGORA_CA_FILE", file), 0).await;
+    assert_line(&text, "ok", "api", &["its certificate is good"]);
+    let text = said(check(&world).env("AGORA_CA_FILE", "/nowhere/ca.pem"), 1).await;
+    assert_line(&text, "FAIL", "api", &["/nowhere/ca.pem"]);
+}
+
+#[tokio::test]
+async fn every_app_of_a_file_is_checked() {
+    let world = World::new().await;
+    let directory = TempDir::new().expect("a directory");
+    let file = write(
+        directory.path(),
+        "apps.toml",
+        &format!(
+            "[apps.default]\napp_id = \"{APP_ID}\"\napi_key = \"{API_KEY}\"\napi_secret = \"{API_SECRET}\"\n
+             [apps.eu]\napp_id = \"other\"\napi_key = \"{API_KEY}\"\napi_secret = \"hush-hush\"\nrate = 200\n"
+        ),
+    );
+    let worker = world
+        .command(&[
+            "check",
+            "--probe",
+            "user-17",
+            "--config",
+            file.to_str().expect("a path"),
+        ])
+        .env("AGORA_BASE_URL", &world.simulator.base_url());
+    let text = said(worker, 1).await;
+    assert_line(
+        &text,
+        "ok",
+        "settings",
+        &["default (500 calls/s), eu (200 calls/s)"],
+    );
+    let probes: Vec<_> = text
+        .lines()
+        .filter(|line| line.contains(" probe "))
+        .collect();
+    assert!(
+        probes[0].starts_with("ok") && probes[0].contains("default: "),
+        "{text}"
+    );
+    assert!(
+        probes[1].starts_with("FAIL") && probes[1].contains("eu: "),
+        "{text}"
+    );
+}
+
+#[tokio::test]
+async fn a_pooler_is_found_out() {
+    let machine = Machine::shared().await;
+    let postgres = Postgres::shared().await;
+    let mut world = World::on(machine, postgres, SimulatorConfig::default()).await;
+    let pooler = PgBouncer::start(postgres, "").await;
+    world.url = pooler.url(&world.url);
+    let text = said(check(&world).arg("--probe").arg("user-17"), 0).await;
+    assert_line(&text, "ok", "pooler", &["polls every 200 ms"]);
+    assert_line(&text, "ok", "database", &["by way of a pooler"]);
+    assert_line(&text, "ok", "rights", &[]);
+    assert_line(&text, "ok", "probe", &[]);
+}
+
+#[tokio::test]
+async fn a_table_without_autovacuum_and_a_database_without_connections_are_warned_of() {
+    let world = World::new().await;
+    let role = Role::granted(&world, "worker").await;
+    world
+        .execute(&format!(
+            "alter table signaling.outbox set (autovacuum_enabled = off); alter role {} connection limit 5",
+            role.name
+        ))
+        .await;
+    let text = said(check(&world).env("DATABASE_URL", &role.url), 0).await;
+    assert_line(&text, "warn", "autovacuum", &["outbox"]);
+    assert_line(
+        &text,
+        "warn",
+        "connections",
+        &[
+            "5 of the role's connection limit",
+            "WORKER_DATABASE_CONNECTIONS",
+        ],
+    );
+}
+
+#[tokio::test]
+async fn a_database_that_takes_no_writes_fails() {
+    let world = World::new().await;
+    let database: String = world.ask("select current_database()::text").await;
+    world
+        .execute(&format!(
+            "alter database {database} set default_transaction_read_only = on"
+        ))
+        .await;
+    let text = said(check(&world), 1).await;
+    assert_line(&text, "FAIL", "database", &["takes no writes"]);
+}

@@ -1,0 +1,269 @@
+//! `worker message`
+
+use serde_json::{Value, json};
+
+use crate::harness::{Finished, Postgres, Worker, World, channel, peer};
+use crate::schema::roles::Role;
+
+async fn told(world: &World, id: i64, more: &[&str]) -> Finished {
+    let mut worker = world.command(&["message", &id.to_string()]);
+    for argument in more {
+        worker = worker.arg(argument);
+    }
+    worker.finish().await
+}
+
+async fn text(world: &World, id: i64, more: &[&str]) -> String {
+    let finished = told(world, id, more).await;
+    assert_eq!(finished.code, Some(0), "{finished:?}");
+    finished.stdout
+}
+
+async fn as_json(world: &World, id: i64, more: &[&str]) -> Value {
+    let text = text(world, id, &[&["--json"], more].concat()).await;
+    serde_json::from_str(&text).expect("JSON")
+}
+
+fn assert_in_order(text: &str, phrases: &[&str]) {
+    let mut rest = text;
+    for phrase in phrases {
+        rest = rest
+            .split_once(phrase)
+            .unwrap_or_else(|| panic!("{phrase:?} is missing, or too early: {text}"))
+            .1;
+    }
+}
+
+/// A lane without a worker.
+async fn open_lane(world: &World) {
+    world
+        .execute(
+            "insert into signaling.lane (app, limit_per_s, configured_per_s, rate_per_s)
+             values ('default', 100, 100, signaling.slot_rate(100))",
+        )
+        .await;
+}
+
+#[tokio::test]
+async fn a_message_is_told_of_from_its_insert_to_its_end_without_its_payload() {
+    let world = World::new().await;
+    world.set_faults(&[
+        "500:destination=once,first_calls=1",
+        "400:destination=never",
+    ]);
+    let payload = "nobody else's business";
+    let sent = world
+        .insert(peer(json!({"destination": "once", "payload": payload})))
+        .await;
+    let failed = world.insert(peer(json!({"destination": "never"}))).await;
+    let mut worker = world.worker().env("WORKER_NAME", "the-worker").start();
+    world.until_all_final().await;
+    worker.stop().await;
+
+    let told = text(&world, sent, &[]).await;
+    assert_in_order(
+        &told,
+        &[
+            &format!("message {sent} of app default: message_sent"),
+            "alice",
+            "once",
+            "22 bytes",
+            "2 of 10",
+            "inserted",
+            "call 1: retry, HTTP 500 after",
+            "by the-worker",
+            "call 2: done, HTTP 200",
+            "by the-worker",
+            "message_sent",
+            "next: nothing",
+        ],
+    );
+    assert!(!told.contains(payload), "{told}");
+    let told = text(&world, failed, &[]).await;
+    assert_in_order(
+        &told,
+        &[
+            "call 1: rejected, HTTP 400",
+            "failed: HTTP 400",
+            &format!("worker retry --status failed --id {failed}"),
+        ],
+    );
+
+    let detail = as_json(&world, sent, &[]).await;
+    assert_eq!(detail["status"], "message_sent");
+    assert_eq!(detail["payload"], json!({"bytes": 22}));
+    assert_eq!(detail["next"], json!({"step": "nothing"}));
+    let calls = detail["calls"].as_array().expect("an array");
+    assert_eq!(calls.len(), 1, "{detail}");
+    assert_eq!(calls[0]["outcome"], "retry");
+    assert_eq!(calls[0]["http_status"], 500);
+    assert!(calls[0]["duration_ms"].as_f64().is_some_and(|ms| ms >= 0.0));
+    let shown = as_json(&world, sent, &["--payload"]).await;
+    assert_eq!(shown["payload"]["text"], payload);
+}
+
+#[tokio::test]
+async fn what_happens_next_is_told_with_what_is_in_its_way() {
+    let world = World::new().await;
+    let queued = world.insert(channel(json!({}))).await;
+    let scheduled = world
+        .insert(peer(json!({"due_at": "2100-01-01T00:00:00Z"})))
+        .await;
+    let sending = world.insert(peer(json!({}))).await;
+    let lost = world.insert(peer(json!({}))).await;
+    for (id, due) in [
+        (sending, "+ interval '1 hour'"),
+        (lost, "- interval '1 minute'"),
+    ] {
+        world
+            .execute(&format!(
+                "update signaling.outbox set claim_id = gen_random_uuid(), claimed_by = 'some-worker',
+                        due_at = clock_timestamp() {due} where id = {id}"
+            ))
+            .await;
+    }
+    let next = async |id| {
+        let text = text(&world, id, &[]).await;
+        text.split_once("next: ")
+            .expect("what is next")
+            .1
+            .to_owned()
+    };
+    let unserved = next(queued).await;
+    assert!(
+        unserved.contains("no worker has served the app"),
+        "{unserved}"
+    );
+    open_lane(&world).await;
+    let waits = next(queued).await;
+    assert!(
+        waits.starts_with("it is due, and waits for a free slot\n"),
+        "{waits}"
+    );
+    let waits = next(scheduled).await;
+    assert!(
+        waits.contains("first call is due at 2100-01-01T00:00:00.000Z"),
+        "{waits}"
+    );
+    let is_sent = next(sending).await;
+    assert!(is_sent.starts_with("some-worker has it"), "{is_sent}");
+    let is_lost = next(lost).await;
+    assert!(
+        is_lost.contains("some-worker had it and recorded nothing"),
+        "{is_lost}"
+    );
+
+    for (state, phrase) in [
+        (
+            "hold = 'parked', hold_reason = 'HTTP 401', hold_since = now(), hold_until = now()",
+            "parked since",
+        ),
+        (
+            "hold = null, hold_since = null, hold_until = null, next_slot_at = now() + interval '1 hour'",
+            "as the API asked",
+        ),
+        (
+            "paused_at = now(), paused_by = 'olga', pause_reason = 'moving house'",
+            "paused by olga",
+        ),
+    ] {
+        world
+            .execute(&format!("update signaling.lane set {state}"))
+            .await;
+        let waits = next(queued).await;
+        assert!(waits.contains(phrase), "{phrase:?}: {waits}");
+    }
+    let detail = as_json(&world, queued, &[]).await;
+    assert_eq!(detail["next"], json!({"step": "due"}));
+    assert_eq!(detail["lane"]["known"], "lane");
+    assert_eq!(detail["lane"]["pause_reason"], "moving house");
+}
+
+#[tokio::test]
+async fn a_claim_that_was_lost_stands_among_the_calls() {
+    let world = World::new().await;
+    let id = world.insert(peer(json!({"at_most_once": true}))).await;
+    world
+        .execute(
+            "update signaling.outbox set claim_id = gen_random_uuid(), claimed_by = 'dead-worker',
+                    due_at = clock_timestamp() - interval '1 minute'",
+        )
+        .await;
+    let mut worker = world.worker().start();
+    world.until_final(id).await;
+    worker.stop().await;
+    assert_in_order(
+        &text(&world, id, &[]).await,
+        &[
+            "at most once",
+            "if it was one: lost, by dead-worker",
+            "unknown: ",
+            "worker retry --status unknown",
+        ],
+    );
+}
+
+#[tokio::test]
+async fn a_message_that_does_not_exist_and_a_database_without_outbox_are_said_to_be_so() {
+    let world = World::new().await;
+    let finished = told(&world, 17, &[]).await;
+    assert_eq!(finished.code, Some(1), "{finished:?}");
+    assert!(
+        finished.stderr.contains("there is no message 17"),
+        "{finished:?}"
+    );
+    assert_eq!(finished.stdout, "");
+
+    let url = Postgres::shared().await.empty_database().await;
+    let finished = Worker::new(&["message", "17"])
+        .env("DATABASE_URL", &url)
+        .finish()
+        .await;
+    assert_eq!(finished.code, Some(1), "{finished:?}");
+    assert!(finished.stderr.contains("worker migrate"), "{finished:?}");
+}
+
+#[tokio::test]
+async fn who_may_not_read_content_learns_everything_else() {
+    let mut world = World::new().await;
+    open_lane(&world).await;
+    let id = world
+        .insert(peer(json!({"payload": "secret thoughts"})))
+        .await;
+    let reader = Role::granted(&world, "reader").await;
+    let producer = Role::granted(&world, "producer").await;
+
+    world.url = reader.url;
+    let told_text = text(&world, id, &[]).await;
+    assert!(told_text.contains("may not read payloads"), "{told_text}");
+    assert!(told_text.contains("waits for a free slot\n"), "{told_text}");
+    let refused = told(&world, id, &["--payload"]).await;
+    assert_eq!(refused.code, Some(1), "{refused:?}");
+    for phrase in [
+        reader.name.as_str(),
+        "may not read payloads",
+        "grant producer",
+    ] {
+        assert!(refused.stderr.contains(phrase), "{refused:?}");
+    }
+
+    world.url = producer.url;
+    let told_text = text(&world, id, &["--payload"]).await;
+    assert!(told_text.contains("secret thoughts"), "{told_text}");
+    assert!(told_text.contains("may not read lanes"), "{told_text}");
+    assert_eq!(
+        as_json(&world, id, &[]).await["lane"],
+        json!({"known": "no_right"})
+    );
+}
+
+#[tokio::test]
+async fn a_payload_can_not_steer_a_terminal() {
+    let world = World::new().await;
+    let id = world
+        .insert(peer(json!({"payload": "\u{1b}[2Jgrüße\nnext: everything"})))
+        .await;
+    let told = text(&world, id, &["--payload"]).await;
+    assert!(told.contains(r"\u{1b}[2Jgrüße\nnext: everything"), "{told}");
+    assert!(!told.contains('\u{1b}'), "{told}");
+}
