@@ -13,6 +13,7 @@ use secrecy::SecretString;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::{RawApp, Timing, WorkerConfig};
+use crate::ops::{OpsServer, OpsSettings};
 use crate::outbox::{Outbox, SampleRow};
 use crate::retry::RetryPolicy;
 use crate::simulator::{
@@ -70,10 +71,16 @@ async fn show(
     );
 
     let ending = shutdown.child_token();
+    let ops = match dev.messages {
+        // It is over before anybody looks.
+        Some(_) => None,
+        None => dashboard(&outbox, &ending).await?,
+    };
+    let vitals = ops.as_ref().map(|ops| Arc::clone(&ops.state.vitals));
     let worker = tokio::spawn(worker::run(
         config(dev, &simulator.base_url())?,
         Arc::clone(&outbox),
-        Arc::default(),
+        vitals.unwrap_or_default(),
         ending.clone(),
     ));
     let result = if let Some(count) = dev.messages {
@@ -88,9 +95,29 @@ Insert a row into signaling.outbox and look at signaling.delivery. Ctrl-C ends i
     };
     ending.cancel();
     worker.await??;
+    if let Some(ops) = &ops {
+        ops.stop().await;
+    }
     outbox.close().await;
     simulator.stop().await;
     result
+}
+
+/// The ops server, if its usual address is free.
+async fn dashboard(
+    outbox: &Arc<Outbox>,
+    shutdown: &CancellationToken,
+) -> anyhow::Result<Option<OpsServer>> {
+    let Some(settings) = OpsSettings::new(None, None)? else {
+        return Ok(None);
+    };
+    let ops = OpsServer::start(settings, shutdown.clone()).await?;
+    if let Some(ops) = &ops {
+        // It is opened once.
+        ops.state.outbox.set(Arc::clone(outbox)).ok();
+        println!("dashboard   http://{}", ops.address);
+    }
+    Ok(ops)
 }
 
 async fn simulator(limit_per_s: u32) -> anyhow::Result<Simulator> {

@@ -12,7 +12,7 @@ use crate::dev::{self, Dev};
 /// afterwards.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
-  worker dev                     run until Ctrl-C; prints how to connect with psql
+  worker dev                     run until Ctrl-C; prints how to connect with psql, and where the dashboard is
   worker dev --messages 2000     deliver sample messages, print a summary; exits with 0 if every message ended
                                  as it should")]
 pub(super) struct DevArgs {

@@ -110,6 +110,8 @@ impl OpsSettings {
 pub struct OpsServer {
     /// What it shows; to be filled while the worker goes on.
     pub state: OpsState,
+    /// Where it is.
+    pub address: SocketAddr,
     stopping: CancellationToken,
     tasks: TaskTracker,
 }
@@ -154,6 +156,7 @@ impl OpsServer {
                 metrics: Some(Arc::clone(&metrics)),
                 ..OpsState::default()
             },
+            address,
             stopping: CancellationToken::new(),
             tasks: TaskTracker::new(),
         };
