@@ -5,6 +5,7 @@ mod cancel;
 mod dev;
 mod enqueue;
 mod grant;
+mod health;
 mod limit;
 mod migrate;
 mod pause;
@@ -69,6 +70,7 @@ enum Command {
     Migrate(migrate::MigrateArgs),
     Grant(grant::GrantArgs),
     Status(status::StatusArgs),
+    Health(health::HealthArgs),
     Enqueue(enqueue::EnqueueArgs),
     Pause(pause::PauseArgs),
     Resume(pause::ResumeArgs),
@@ -102,6 +104,7 @@ pub fn main() -> ExitCode {
             Command::Migrate(args) => migrate::run(args).await,
             Command::Grant(args) => grant::run(args).await,
             Command::Status(args) => status::run(args).await,
+            Command::Health(args) => health::run(args).await,
             Command::Enqueue(args) => enqueue::run(args).await,
             Command::Pause(args) => pause::pause(args).await,
             Command::Resume(args) => pause::resume(args).await,

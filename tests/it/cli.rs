@@ -2,6 +2,7 @@
 
 mod dev;
 mod enqueue;
+mod health;
 mod help;
 mod simulate;
 mod status;

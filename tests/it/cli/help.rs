@@ -24,6 +24,7 @@ async fn the_help_of_each_command_has_examples() {
         ),
         (&["migrate"], &["DATABASE_URL=", "signaling"]),
         (&["status"], &["--json"]),
+        (&["health"], &["WORKER_OPS_ADDR", "--ready"]),
         (
             &["grant"],
             &[
