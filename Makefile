@@ -1,8 +1,8 @@
 .DEFAULT_GOAL := help
-.PHONY: help demo run build test faults fuzz lint lint-tools
+.PHONY: help demo run build test faults fuzz lint lint-tools docker-check
 
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: ## Deliver 2,000 messages through a throwaway PostgreSQL and a simulated API
 	@.ci/ensure-prerequisites compiler postgres
@@ -40,3 +40,6 @@ lint: ## Check the format, the lints, the docs and the dependencies
 
 lint-tools: ## Install the tools that check the dependencies
 	cargo install --locked cargo-deny cargo-machete
+
+docker-check: ## Build the image and try the services of docker/compose.yaml; needs Docker
+	@docker/check

@@ -7,6 +7,7 @@ mod completions;
 mod dev;
 mod enqueue;
 mod grant;
+mod health;
 mod limit;
 mod man;
 mod message;
@@ -82,6 +83,7 @@ enum Command {
     Grant(grant::GrantArgs),
     Status(status::StatusArgs),
     Message(message::MessageArgs),
+    Health(health::HealthArgs),
     Enqueue(enqueue::EnqueueArgs),
     Pause(pause::PauseArgs),
     Resume(pause::ResumeArgs),
@@ -119,6 +121,7 @@ pub fn main() -> ExitCode {
             Command::Grant(args) => grant::run(args).await,
             Command::Status(args) => status::run(args).await,
             Command::Message(args) => message::run(args).await,
+            Command::Health(args) => health::run(args).await,
             Command::Enqueue(args) => enqueue::run(args).await,
             Command::Pause(args) => pause::pause(args).await,
             Command::Resume(args) => pause::resume(args).await,

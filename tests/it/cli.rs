@@ -3,6 +3,7 @@
 mod check;
 mod dev;
 mod enqueue;
+mod health;
 mod help;
 mod message;
 mod pages;

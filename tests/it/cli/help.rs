@@ -28,6 +28,7 @@ async fn the_help_of_each_command_has_examples() {
         (&["check"], &["--probe", "FAIL", "budget", "WORKER_LEASE"]),
         (&["completions"], &["bash", "zsh", "fish"]),
         (&["man"], &["--dir", "worker-run"]),
+        (&["health"], &["WORKER_OPS_ADDR", "--ready"]),
         (
             &["grant"],
             &[
