@@ -2,9 +2,11 @@
 //! what people ask for. No other module contains SQL for the outbox.
 
 mod bell;
+mod browse;
 mod claim;
 mod enqueue;
 mod errors;
+mod failures;
 mod figures;
 mod grant;
 mod json_lines;
@@ -21,9 +23,13 @@ mod tls_files;
 use std::sync::{Mutex, PoisonError};
 
 pub use bell::Bell;
+pub use browse::{
+    CallLine, MessageFilter, MessageLine, MessagePage, MessageView, PAGE_ROWS, PENDING, STATES,
+};
 pub use claim::{Batch, ClaimError, ClaimRequest, Claimed, Hold};
 pub use enqueue::{EnqueueError, NewMessage};
 pub use errors::{explain, is_about_the_data, is_outage};
+pub use failures::{FailureGroup, FailureKey, Failures, MAX_CALLS_LOOKED_AT};
 pub use figures::MinuteFigures;
 pub use grant::{GrantError, InvalidRoleName, RoleKind, RoleName};
 pub use json_lines::{InvalidLines, read_json_lines};

@@ -1,0 +1,315 @@
+//! Is it going out, how fast, what fails: each app at a glance.
+
+mod lane_state;
+
+use std::time::Duration;
+
+use axum::extract::{Query, State};
+use axum::response::Response;
+use maud::{Markup, html};
+use time::OffsetDateTime;
+
+use super::actions::Notice;
+use super::frame::{Frame, Section};
+use super::plot::{MINUTES, Plot};
+use super::show;
+use super::wrong::PageError;
+use crate::figures::{Figures, Histogram};
+use crate::ops::OpsState;
+use crate::outbox::{AppStatus, MinuteFigures};
+use lane_state::LaneState;
+
+pub(super) async fn show(
+    State(state): State<OpsState>,
+    Query(notice): Query<Notice>,
+) -> Result<Response, PageError> {
+    let outbox = super::outbox(&state)?;
+    let apps = outbox.last_status().await?;
+    let minutes = outbox
+        .figures_by_minute(None, Duration::from_secs(3_660))
+        .await?;
+    let now = outbox.viewed_at().await?;
+    let frame = Frame {
+        title: "Overview",
+        section: Section::Overview,
+        refreshes: true,
+    };
+    let live = html! {
+        h1.unseen { "Overview" }
+        @if apps.is_empty() {
+            section.panel {
+                h2 { "Nothing yet" }
+                p { "No app has a message or a worker so far. " code { "worker run" } " makes one known, and so does the first message." }
+            }
+        }
+        @for app in &apps {
+            (section(app, &minutes, now))
+        }
+        p.foot { "As of " (show::time(now)) ", by the database's clock." }
+    };
+    Ok(frame.page(&notice.markup(), &live))
+}
+
+fn section(app: &AppStatus, minutes: &[MinuteFigures], now: OffsetDateTime) -> Markup {
+    let name = app.app.as_str();
+    let heading = format!("app-{name}");
+    let lane = LaneState::of(app, now);
+    let limit = app.lane.as_ref().map(|lane| lane.limit_per_s);
+    html! {
+        section.panel aria-labelledby=(heading) {
+            div.head {
+                h2 id=(heading) { (name) }
+                (show::badge(lane.tone, lane.word))
+                @if app.lane.is_some() {
+                    p.actions {
+                        @if lane.is_paused {
+                            a.button href=(show::link("/actions/resume", &[("app", name)])) { "Resume…" span.unseen { " " (name) } }
+                        } @else {
+                            a.button href=(show::link("/actions/pause", &[("app", name)])) { "Pause…" span.unseen { " " (name) } }
+                        }
+                        a.button href=(show::link("/actions/limit", &[("app", name)])) { "Limit…" span.unseen { " of " (name) } }
+                    }
+                }
+            }
+            p.why { (lane.sentence) }
+            (tiles(app))
+            div.columns {
+                (calls_plot(app, minutes, now, limit))
+                (backlog_plot(app, minutes, now))
+            }
+            div.columns {
+                (waiting(app))
+                (outcomes(app))
+                (finished(app))
+            }
+        }
+    }
+}
+
+fn tiles(app: &AppStatus) -> Markup {
+    let delay = &app.last_hour.delay;
+    let drain = app.time_to_drain();
+    let backlog = app.pending.backlog();
+    html! {
+        dl.tiles {
+            div {
+                dt { "Calls a second" }
+                dd {
+                    strong { (show::rate(app.rate_per_s)) }
+                    @if let Some(lane) = &app.lane {
+                        span.dim { " of " (show::rate(lane.limit_per_s)) @if lane.limit_set_by.is_some() { ", set by hand" } }
+                    }
+                }
+            }
+            div {
+                dt { "Waiting" }
+                dd {
+                    strong { (show::number(backlog)) }
+                    @match drain {
+                        Some(_) if backlog == 0 => span.dim { " all is sent" },
+                        Some(drain) => span.dim { " gone in " (show::duration(drain)) },
+                        None if backlog > 0 => span.dim { " not moving" },
+                        None => {},
+                    }
+                }
+            }
+            div {
+                dt { "Oldest" }
+                dd {
+                    @match app.pending.oldest_s.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok()) {
+                        Some(age) => { strong { (show::duration(age)) } span.dim { " waits" } },
+                        None => strong { "–" },
+                    }
+                }
+            }
+            div {
+                dt { "Wait before the call, last hour" }
+                dd { (percentiles(delay)) }
+            }
+            div {
+                dt { "Length of a call, last hour" }
+                dd { (percentiles(&app.last_hour.call_time)) }
+            }
+        }
+    }
+}
+
+fn percentiles(of: &Histogram) -> Markup {
+    html! {
+        strong { (show::maybe_duration(of.quantile(0.5))) } span.dim { " half, " }
+        strong.small { (show::maybe_duration(of.quantile(0.95))) } span.dim { " 95 %, " }
+        strong.small { (show::maybe_duration(of.quantile(0.99))) } span.dim { " 99 %" }
+    }
+}
+
+/// Where a minute stands in a plot, if it does: at its end.
+fn minutes_before(minute: OffsetDateTime, now: OffsetDateTime) -> Option<f64> {
+    let at = (minute - now).as_seconds_f64() / 60.0 + 1.0;
+    (-MINUTES..0.0).contains(&at).then_some(at)
+}
+
+#[expect(clippy::cast_precision_loss, reason = "for a plot")]
+fn calls_plot(
+    app: &AppStatus,
+    minutes: &[MinuteFigures],
+    now: OffsetDateTime,
+    limit: Option<f64>,
+) -> Markup {
+    let mut points: Vec<(f64, f64)> = Vec::new();
+    for minute in minutes.iter().filter(|minute| minute.app == app.app) {
+        let Some(at) = minutes_before(minute.minute, now) else {
+            continue;
+        };
+        // Nothing was done in a minute that is missing.
+        let before = points.last().map_or(-MINUTES, |(at, _)| *at);
+        if at - before > 1.5 {
+            points.extend([
+                (before + if points.is_empty() { 0.0 } else { 1.0 }, 0.0),
+                (at - 1.0, 0.0),
+            ]);
+        }
+        points.push((at, minute.figures.calls() as f64 / 60.0));
+    }
+    let last = points.last().map_or(-MINUTES, |(at, _)| *at);
+    if last < -1.5 {
+        points.extend([
+            (last + if points.is_empty() { 0.0 } else { 1.0 }, 0.0),
+            (-1.0, 0.0),
+        ]);
+    }
+    points.push((0.0, app.rate_per_s));
+    let highest = points.iter().map(|(_, value)| *value).fold(0.0, f64::max);
+    let of_limit = limit.map_or(String::new(), |limit| {
+        format!(", limit {} (dashed)", show::rate(limit))
+    });
+    Plot {
+        title: "Calls a second, last hour",
+        description: &format!(
+            "Now {}, at most {} in the mean of a minute{of_limit}.",
+            show::rate(app.rate_per_s),
+            show::rate((highest * 10.0).round() / 10.0),
+        ),
+        points: &points,
+        limit,
+    }
+    .figure()
+}
+
+#[expect(clippy::cast_precision_loss, reason = "for a plot")]
+fn backlog_plot(app: &AppStatus, minutes: &[MinuteFigures], now: OffsetDateTime) -> Markup {
+    let backlog = app.pending.backlog();
+    let mut points: Vec<(f64, f64)> = minutes
+        .iter()
+        .filter(|minute| minute.app == app.app)
+        .filter_map(|minute| Some((minutes_before(minute.minute, now)?, minute.backlog? as f64)))
+        .collect();
+    let highest = points
+        .iter()
+        .map(|(_, value)| *value)
+        .fold(backlog as f64, f64::max);
+    points.push((0.0, backlog as f64));
+    Plot {
+        title: "Messages that wait, last hour",
+        description: &format!("Now {}, at most {highest:.0}.", show::number(backlog)),
+        points: &points,
+        limit: None,
+    }
+    .figure()
+}
+
+fn rows(caption: &str, rows: &[(String, u64, String)]) -> Markup {
+    html! {
+        table.counts {
+            caption { (caption) }
+            thead.unseen { tr { th scope="col" { "What" } th scope="col" { "How many" } } }
+            tbody {
+                @for (name, count, link) in rows {
+                    tr class=[(*count == 0).then_some("none")] {
+                        th scope="row" { (name) }
+                        td { a href=(link) { (show::number(*count)) span.unseen { " " (name) } } }
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn waiting(app: &AppStatus) -> Markup {
+    let pending = &app.pending;
+    let states = [
+        ("queued", pending.queued),
+        ("scheduled", pending.scheduled),
+        ("sending", pending.sending),
+        ("retrying", pending.retrying),
+    ];
+    let counted = pending
+        .counted_ago_s
+        .and_then(|seconds| Duration::try_from_secs_f64(seconds).ok())
+        .map_or_else(
+            || "not counted yet".into(),
+            |ago| format!("counted {} ago", show::duration(ago)),
+        );
+    let counts: Vec<_> = states
+        .map(|(state, count)| (state.to_owned(), count, messages_in(&app.app, state)))
+        .into();
+    rows(&format!("Waiting, {counted}"), &counts)
+}
+
+fn outcomes(app: &AppStatus) -> Markup {
+    let Figures {
+        calls_retry,
+        calls_throttled,
+        calls_rejected,
+        calls_unauthorized,
+        calls_ambiguous,
+        ..
+    } = app.last_hour;
+    let failures = |outcome: &str, name: &str, calls: u64| {
+        let query = [
+            ("app", app.app.as_str()),
+            ("span", "hour"),
+            ("outcome", outcome),
+        ];
+        (name.to_owned(), calls, show::link("/failures", &query))
+    };
+    let well = (
+        "well".to_owned(),
+        app.last_hour.calls_well(),
+        show::link("/messages", &[("app", &app.app)]),
+    );
+    let counts = [
+        well,
+        failures("retry", "failed, called again", calls_retry),
+        failures("throttled", "throttled (429)", calls_throttled),
+        failures("rejected", "rejected for good", calls_rejected),
+        failures(
+            "unauthorized",
+            "unauthorized (401, 403)",
+            calls_unauthorized,
+        ),
+        failures("ambiguous", "ambiguous: no clear answer", calls_ambiguous),
+    ];
+    rows("Calls, last hour", &counts)
+}
+
+fn finished(app: &AppStatus) -> Markup {
+    let statuses = [
+        "message_sent",
+        "message_delivered",
+        "message_offline",
+        "failed",
+        "expired",
+        "unknown",
+    ];
+    let counts: Vec<_> = statuses
+        .map(|status| {
+            let messages = app.finished_24h.get(status).copied().unwrap_or(0);
+            (show::words(status), messages, messages_in(&app.app, status))
+        })
+        .into();
+    rows("Messages that ended, last 24 h", &counts)
+}
+
+fn messages_in(app: &str, state: &str) -> String {
+    show::link("/messages", &[("app", app), ("state", state)])
+}
