@@ -147,8 +147,12 @@ impl Browser {
 
     /// Presses keys, where the focus is.
     pub(super) async fn press(&self, keys: impl Into<thirtyfour::TypingData>) {
-        let focused = self.driver.active_element().await.expect("a focus");
-        focused.send_keys(keys).await.expect("pressed");
+        self.driver
+            .action_chain()
+            .send_keys(keys)
+            .perform()
+            .await
+            .expect("pressed");
     }
 
     /// Presses Tab until the focus is on what an expression (of `element`) describes.

@@ -3,6 +3,7 @@
 (() => {
   const contact = document.getElementById("contact");
   let lostAt = null;
+  let isPressing = false;
 
   const live = () => document.getElementById("live");
   const everyMs = () => 1000 * Number(live()?.dataset.everyS ?? 0);
@@ -11,7 +12,7 @@
   const isBusy = () => {
     const selection = document.getSelection();
     const isSelecting = selection && !selection.isCollapsed && live().contains(selection.anchorNode);
-    return document.visibilityState !== "visible" || isSelecting || Boolean(document.activeElement?.closest("form"));
+    return document.visibilityState !== "visible" || isPressing || isSelecting || Boolean(document.activeElement?.closest("form"));
   };
 
   // The links and buttons of a page are found again by what they lead to and where they stand.
@@ -55,6 +56,10 @@
     if (everyMs() > 0 && !isBusy()) await refresh();
     setTimeout(loop, everyMs() || 3000);
   };
+
+  // A link that is taken away between press and release is never followed.
+  addEventListener("pointerdown", () => { isPressing = true; });
+  for (const end of ["pointerup", "pointercancel"]) addEventListener(end, () => setTimeout(() => { isPressing = false; }, 100));
 
   // A notice of what was done is not for whoever loads the page again.
   const here = new URL(location.href);
