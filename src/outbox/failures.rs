@@ -8,8 +8,8 @@ use time::OffsetDateTime;
 use super::Outbox;
 use super::claim::micros;
 
-/// The newest calls that are looked at: at 490 calls/s that all fail, those of 40 seconds.
-pub const MAX_CALLS_LOOKED_AT: i64 = 20_000;
+/// The newest calls that are looked at: at 490 calls/s that all fail, those of 20 seconds.
+pub const MAX_CALLS_LOOKED_AT: i64 = 10_000;
 /// Groups that are shown.
 const MAX_GROUPS: i64 = 100;
 /// Failed messages of a group that are sent again at once: the newest.

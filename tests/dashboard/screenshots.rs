@@ -17,7 +17,6 @@ async fn pictures_of_the_pages() {
     let browser = Browser::start().await.expect("a browser");
     let world = World::with(slow_api(20)).await;
     shown::an_hour_of_figures(&world, "default").await;
-    shown::messages_of_all_states(&world, 8).await;
     let _worker = world.worker().start();
     world.until_asleep().await;
     world
@@ -31,11 +30,12 @@ async fn pictures_of_the_pages() {
         )
         .await;
     shown::an_hour_of_figures(&world, "eu").await;
+    shown::messages_of_all_states(&world, 8).await;
     let dashboard = Dashboard::of(&world).await;
     tokio::time::sleep(Duration::from_secs(12)).await;
     dashboard.count().await;
     let failed: i64 = world
-        .ask("select max(message_id) from signaling.attempt where outcome = 'retry'")
+        .ask("select max(message_id) from signaling.attempt where outcome = 'rejected'")
         .await;
     let message = format!("/messages/{failed}");
     for (name, path, size, scheme) in [

@@ -10,6 +10,8 @@ use axum::http::header::{
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
+use base64::Engine;
+use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use sha2::{Digest, Sha256};
 
 use super::OpsState;
@@ -99,9 +101,7 @@ impl Asset {
 
 /// What tells a content from another one.
 fn version(content: &str) -> String {
-    Sha256::digest(content)
-        .iter()
-        .take(8)
-        .map(|byte| format!("{byte:02x}"))
-        .collect()
+    let mut version = BASE64_URL_SAFE_NO_PAD.encode(Sha256::digest(content));
+    version.truncate(16);
+    version
 }

@@ -107,7 +107,7 @@ fn tiles(app: &AppStatus) -> Markup {
                     strong { (show::number(backlog)) }
                     @match drain {
                         Some(_) if backlog == 0 => span.dim { " all is sent" },
-                        Some(drain) => span.dim { " gone in " (show::duration(drain)) },
+                        Some(drain) => { " " span.dim.pair { "gone in " (show::duration(drain)) } },
                         None if backlog > 0 => span.dim { " not moving" },
                         None => {},
                     }
@@ -135,10 +135,13 @@ fn tiles(app: &AppStatus) -> Markup {
 }
 
 fn percentiles(of: &Histogram) -> Markup {
+    let small = |name: &str, share: f64| {
+        html! { " " span.pair { span.dim { (name) " " } strong.small { (show::maybe_duration(of.quantile(share))) } } }
+    };
     html! {
-        strong { (show::maybe_duration(of.quantile(0.5))) } span.dim { " half, " }
-        strong.small { (show::maybe_duration(of.quantile(0.95))) } span.dim { " 95 %, " }
-        strong.small { (show::maybe_duration(of.quantile(0.99))) } span.dim { " 99 %" }
+        span.pair { span.dim { "p50 " } strong { (show::maybe_duration(of.quantile(0.5))) } }
+        (small("p95", 0.95))
+        (small("p99", 0.99))
     }
 }
 
@@ -177,17 +180,17 @@ fn calls_plot(
             (-1.0, 0.0),
         ]);
     }
+    let busiest = points.iter().map(|(_, value)| *value).fold(0.0, f64::max);
     points.push((0.0, app.rate_per_s));
-    let highest = points.iter().map(|(_, value)| *value).fold(0.0, f64::max);
     let of_limit = limit.map_or(String::new(), |limit| {
         format!(", limit {} (dashed)", show::rate(limit))
     });
     Plot {
         title: "Calls a second, last hour",
         description: &format!(
-            "Now {}, at most {} in the mean of a minute{of_limit}.",
+            "Now {}; {} in the busiest minute{of_limit}.",
             show::rate(app.rate_per_s),
-            show::rate((highest * 10.0).round() / 10.0),
+            show::rate((busiest * 10.0).round() / 10.0),
         ),
         points: &points,
         limit,
@@ -203,14 +206,19 @@ fn backlog_plot(app: &AppStatus, minutes: &[MinuteFigures], now: OffsetDateTime)
         .filter(|minute| minute.app == app.app)
         .filter_map(|minute| Some((minutes_before(minute.minute, now)?, minute.backlog? as f64)))
         .collect();
-    let highest = points
+    let most = minutes
         .iter()
-        .map(|(_, value)| *value)
-        .fold(backlog as f64, f64::max);
+        .filter(|minute| minute.app == app.app)
+        .filter_map(|minute| minute.backlog)
+        .fold(backlog, u64::max);
     points.push((0.0, backlog as f64));
     Plot {
         title: "Messages that wait, last hour",
-        description: &format!("Now {}, at most {highest:.0}.", show::number(backlog)),
+        description: &format!(
+            "Now {}, at most {}.",
+            show::number(backlog),
+            show::number(most)
+        ),
         points: &points,
         limit: None,
     }

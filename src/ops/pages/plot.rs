@@ -73,7 +73,7 @@ impl Plot<'_> {
             .bold_line_style(GRID)
             .light_line_style(TRANSPARENT)
             .axis_style(GRID)
-            .x_labels(7)
+            .x_labels(4)
             .y_labels(4)
             .x_label_formatter(&|minutes| moment(*minutes))
             .y_label_formatter(&|value| short(*value))
