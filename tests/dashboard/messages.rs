@@ -143,3 +143,28 @@ async fn messages_that_come_while_somebody_pages_are_not_in_the_way() {
         .collect();
     assert_eq!(seen, (1..=120).collect());
 }
+
+#[tokio::test]
+async fn a_page_that_has_looked_far_enough_says_so_and_the_next_one_goes_on() {
+    let world = World::new().await;
+    world.insert_many(99).await;
+    for id in [2_000_000, 4_000_000] {
+        world
+            .execute(&format!(
+                "alter sequence signaling.outbox_id_seq restart with {id}"
+            ))
+            .await;
+        world.insert_many(1).await;
+    }
+    let dashboard = Dashboard::of(&world).await;
+    let page = dashboard.page("/messages?to=user-99").await;
+    assert_eq!(ids(&page), [0; 0], "{page}");
+    for part in [
+        "Nothing found so far",
+        "Look further",
+        "Looked at the ids 4,000,000 to ",
+    ] {
+        assert!(page.contains(part), "{part} is missing in {page}");
+    }
+    assert_eq!(all(&dashboard, "to=user-99").await, [99]);
+}
