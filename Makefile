@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help demo run build test faults fuzz lint lint-tools docker-check
+.PHONY: help demo run build test screenshots faults fuzz lint lint-tools docker-check
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -18,8 +18,12 @@ build: ## Build target/release/worker
 	cargo build --release --locked
 
 test: ## Run all tests; those of the database start their own PostgreSQL and PgBouncer
-	@.ci/ensure-prerequisites compiler postgres pgbouncer faketime python node
+	@.ci/ensure-prerequisites compiler postgres pgbouncer faketime python node browser
 	cargo test --locked
+
+screenshots: ## Take the pictures in docs/screenshots again
+	@.ci/ensure-prerequisites compiler postgres browser
+	cargo test --locked --test dashboard -- --ignored pictures_of_the_pages
 
 faults: ## Let a fleet suffer every fault for FAULTS_MINUTES (5); FAULTS_SEED repeats a run, FAULTS_ONLY=A,B chooses
 	@.ci/ensure-prerequisites compiler postgres faketime

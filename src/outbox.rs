@@ -2,10 +2,12 @@
 //! what people ask for. No other module contains SQL for the outbox.
 
 mod bell;
+mod browse;
 mod claim;
 mod enqueue;
 mod errors;
 mod facts;
+mod failures;
 mod figures;
 mod grant;
 mod json_lines;
@@ -26,10 +28,14 @@ mod tls_files;
 use std::sync::{Mutex, PoisonError};
 
 pub use bell::Bell;
+pub use browse::{
+    CallLine, MessageFilter, MessageLine, MessagePage, MessageView, PAGE_ROWS, PENDING, STATES,
+};
 pub use claim::{Batch, ClaimError, ClaimRequest, Claimed, Ended, Hold};
 pub use enqueue::{EnqueueError, enqueue};
 pub use errors::{explain, is_about_the_data, is_outage};
 pub use facts::{Distance, LaneFacts, OldTransaction, ServerFacts};
+pub use failures::{FailureGroup, FailureKey, Failures, MAX_CALLS_LOOKED_AT};
 pub use figures::{FiguresError, MinuteFigures};
 pub use grant::{GrantError, InvalidRoleName, RoleKind, RoleName};
 pub use json_lines::{InvalidLines, read_json_lines};

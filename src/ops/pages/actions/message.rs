@@ -1,0 +1,231 @@
+//! Cancel a message, send it again, or all that failed in the same way.
+
+use axum::Form;
+use axum::extract::{Query, State};
+use axum::response::{Redirect, Response};
+use maud::html;
+use serde::Deserialize;
+
+use super::{Question, back};
+use crate::ops::OpsState;
+use crate::ops::pages::failures::Span;
+use crate::ops::pages::message::{can_be_cancelled, can_be_retried};
+use crate::ops::pages::messages::wanted;
+use crate::ops::pages::show;
+use crate::ops::pages::wrong::PageError;
+use crate::outbox::{FailureKey, MessageView, RetryFilter};
+
+/// Which message.
+#[derive(Debug, Deserialize)]
+pub(super) struct Wish {
+    id: i64,
+}
+
+impl Wish {
+    fn path(&self) -> String {
+        format!("/messages/{}", self.id)
+    }
+}
+
+async fn find(state: &OpsState, wish: &Wish) -> Result<MessageView, PageError> {
+    let found = crate::ops::pages::outbox(state)?
+        .view_message(wish.id, false)
+        .await?;
+    found
+        .map(|(message, _)| message)
+        .ok_or_else(|| PageError::Missing(format!("there is no message {}", wish.id)))
+}
+
+pub(super) async fn ask_cancel(
+    State(state): State<OpsState>,
+    Query(wish): Query<Wish>,
+) -> Result<Response, PageError> {
+    let message = find(&state, &wish).await?;
+    if !can_be_cancelled(&message) {
+        return Err(PageError::Wrong(format!(
+            "message {} can't be cancelled: it is {}",
+            message.id,
+            show::words(&message.state)
+        )));
+    }
+    Ok(Question {
+        title: &format!("Cancel message {}?", message.id),
+        consequence: html! {
+            p { "It is not called any more, and ends as cancelled." }
+            @if message.attempts > 0 { p { "It was called before: that call may have arrived." } }
+        },
+        action: "/actions/cancel",
+        fields: html! {},
+        hidden: &[("id", &message.id.to_string())],
+        button: &format!("Cancel message {}", message.id),
+        back: &wish.path(),
+    }
+    .page())
+}
+
+pub(super) async fn cancel(
+    State(state): State<OpsState>,
+    Form(wish): Form<Wish>,
+) -> Result<Redirect, PageError> {
+    let done = crate::ops::pages::outbox(&state)?.cancel(wish.id).await?;
+    let done = if done { "cancelled" } else { "not-cancelled" };
+    Ok(back(&wish.path(), done, &[]))
+}
+
+pub(super) async fn ask_retry(
+    State(state): State<OpsState>,
+    Query(wish): Query<Wish>,
+) -> Result<Response, PageError> {
+    let message = find(&state, &wish).await?;
+    if !can_be_retried(&message) {
+        return Err(PageError::Wrong(format!(
+            "message {} is {}: only one that failed, expired, was cancelled or is unknown can be sent again",
+            message.id,
+            show::words(&message.state)
+        )));
+    }
+    Ok(Question {
+        title: &format!("Send message {} again?", message.id),
+        consequence: html! {
+            p { "It waits for a slot with all its attempts, and without an expiry that is over." }
+            @if message.state == "unknown" {
+                p { b { "It may arrive twice:" } " nobody knows whether its last call had an effect." }
+            }
+        },
+        action: "/actions/retry",
+        fields: html! {},
+        hidden: &[("id", &message.id.to_string())],
+        button: &format!("Send message {} again", message.id),
+        back: &wish.path(),
+    }
+    .page())
+}
+
+pub(super) async fn retry(
+    State(state): State<OpsState>,
+    Form(wish): Form<Wish>,
+) -> Result<Redirect, PageError> {
+    let filter = RetryFilter {
+        statuses: ["failed", "expired", "cancelled", "unknown"]
+            .map(str::to_owned)
+            .into(),
+        ids: vec![wish.id],
+        ..RetryFilter::default()
+    };
+    let messages = crate::ops::pages::outbox(&state)?
+        .retry(&filter, false, None)
+        .await?;
+    Ok(back(
+        &wish.path(),
+        "retried",
+        &[("n", &messages.to_string())],
+    ))
+}
+
+/// Which failures.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct GroupWish {
+    app: String,
+    outcome: String,
+    http_status: String,
+    error: String,
+    no_error: String,
+    span: String,
+}
+
+impl GroupWish {
+    fn key(&self) -> Result<FailureKey, PageError> {
+        let http_status = match self.http_status.as_str() {
+            "" => None,
+            status => Some(
+                status
+                    .parse()
+                    .map_err(|_| PageError::Wrong("an HTTP status is a number".into()))?,
+            ),
+        };
+        let has_error = self.no_error != "1";
+        // A text with NUL is none that Postgres knows.
+        let text = |text: &str| text.replace('\0', "");
+        Ok(FailureKey {
+            app: text(&self.app),
+            outcome: text(&self.outcome),
+            http_status,
+            error: has_error.then(|| text(&self.error)),
+        })
+    }
+}
+
+pub(super) async fn ask_retry_group(
+    State(state): State<OpsState>,
+    Query(wish): Query<GroupWish>,
+) -> Result<Response, PageError> {
+    let key = wish.key()?;
+    let span = Span::read(&wish.span);
+    let ids = crate::ops::pages::outbox(&state)?
+        .failed_messages(&key, span.length())
+        .await?;
+    let messages = show::messages(ids.len() as u64);
+    let it = if ids.len() == 1 {
+        "It waits"
+    } else {
+        "They wait"
+    };
+    Ok(Question {
+        title: &format!("Send {messages} again?"),
+        consequence: html! {
+            p {
+                "Of " b { (key.app) } ", those that have failed for good within " (span.words()) " with "
+                @if let Some(status) = key.http_status { span.code { (status) } " " }
+                @match wanted(key.error.as_deref().unwrap_or_default()) {
+                    Some(error) => { "“" (error) "”." },
+                    None => "no error text.",
+                }
+            }
+            p { (it) " for slots with all attempts, and without an expiry that is over; repeated calls have a fifth of the app's slots while others wait." }
+        },
+        action: "/actions/retry-group",
+        fields: html! {},
+        hidden: &[
+            ("app", &key.app),
+            ("outcome", &key.outcome),
+            ("http_status", &wish.http_status),
+            ("error", key.error.as_deref().unwrap_or_default()),
+            ("no_error", &wish.no_error),
+            ("span", span.text()),
+        ],
+        button: &format!("Send {messages} again"),
+        back: "/failures",
+    }
+    .page())
+}
+
+pub(super) async fn retry_group(
+    State(state): State<OpsState>,
+    Form(wish): Form<GroupWish>,
+) -> Result<Redirect, PageError> {
+    let key = wish.key()?;
+    let outbox = crate::ops::pages::outbox(&state)?;
+    let ids = outbox
+        .failed_messages(&key, Span::read(&wish.span).length())
+        .await?;
+    let filter = RetryFilter {
+        app: Some(key.app),
+        statuses: vec!["failed".into()],
+        http_statuses: key.http_status.into_iter().collect(),
+        ids,
+        ..RetryFilter::default()
+    };
+    // No ids would mean any.
+    let messages = if filter.ids.is_empty() {
+        0
+    } else {
+        outbox.retry(&filter, false, None).await?
+    };
+    let more = [("n", messages.to_string()), ("span", wish.span)];
+    let more: Vec<(&str, &str)> = more
+        .iter()
+        .map(|(name, value)| (*name, value.as_str()))
+        .collect();
+    Ok(back("/failures", "retried", &more))
+}

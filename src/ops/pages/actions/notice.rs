@@ -1,0 +1,35 @@
+//! What was done, for the page that comes after it. Only what stands here can be said: a link that somebody has made up
+//! puts no words into the worker's mouth.
+
+use maud::{Markup, html};
+use serde::Deserialize;
+
+use crate::ops::pages::show;
+
+/// What a URL says was done.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(in crate::ops::pages) struct Notice {
+    done: String,
+    n: String,
+}
+
+impl Notice {
+    /// The notice, if there is one.
+    pub(in crate::ops::pages) fn markup(&self) -> Markup {
+        let messages = show::messages(self.n.parse().unwrap_or(0));
+        let text = match self.done.as_str() {
+            "paused" => "Paused. Calls in flight are finished; no other one starts.".into(),
+            "already-paused" => "It was paused already: who did it and why stands below.".into(),
+            "resumed" => "It sends again.".into(),
+            "not-paused" => "It was not paused.".into(),
+            "limited" => "The limit has changed, on all hosts.".into(),
+            "already-limited" => "That was the limit already.".into(),
+            "cancelled" => "Cancelled.".into(),
+            "not-cancelled" => "Not cancelled: it is being sent, or has ended meanwhile.".into(),
+            "retried" => format!("{messages} will be sent again."),
+            _ => return html! {},
+        };
+        html! { p.notice role="status" { (text) } }
+    }
+}

@@ -1,0 +1,181 @@
+//! What fails, and why: calls that did not end well, in groups.
+
+use std::time::Duration;
+
+use axum::extract::{Query, State};
+use axum::response::Response;
+use maud::{Markup, html};
+use serde::Deserialize;
+
+use super::actions::Notice;
+use super::frame::{Frame, Section};
+use super::messages::wanted;
+use super::show::{self, Tone};
+use super::wrong::PageError;
+use crate::ops::OpsState;
+use crate::outbox::{FailureGroup, Failures, MAX_CALLS_LOOKED_AT};
+
+/// What the URL asks for.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct Wish {
+    app: String,
+    span: String,
+    outcome: String,
+}
+
+/// How far back to look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Span {
+    Hour,
+    Day,
+}
+
+impl Span {
+    /// As a URL has it; an hour if it says nothing else.
+    pub(super) fn read(text: &str) -> Self {
+        if text == "day" { Self::Day } else { Self::Hour }
+    }
+
+    /// For a URL.
+    pub(super) fn text(self) -> &'static str {
+        match self {
+            Self::Hour => "hour",
+            Self::Day => "day",
+        }
+    }
+
+    pub(super) fn length(self) -> Duration {
+        match self {
+            Self::Hour => Duration::from_hours(1),
+            Self::Day => Duration::from_hours(24),
+        }
+    }
+
+    /// As people say it.
+    pub(super) fn words(self) -> &'static str {
+        match self {
+            Self::Hour => "the last hour",
+            Self::Day => "the last 24 hours",
+        }
+    }
+}
+
+pub(super) async fn show(
+    State(state): State<OpsState>,
+    Query(wish): Query<Wish>,
+    Query(notice): Query<Notice>,
+) -> Result<Response, PageError> {
+    let app = wanted(&wish.app);
+    let outcome = wanted(&wish.outcome);
+    let span = Span::read(&wish.span);
+    let mut failures = super::outbox(&state)?
+        .failures(app.as_deref(), span.length())
+        .await?;
+    failures.groups.retain(|group| {
+        outcome
+            .as_ref()
+            .is_none_or(|outcome| group.key.outcome == *outcome)
+    });
+    let frame = Frame {
+        title: "Failures",
+        section: Section::Failures,
+        refreshes: true,
+    };
+    let live = html! {
+        div.head {
+            h1 { "Failures" }
+            (spans(&wish, span))
+        }
+        p.why {
+            "Calls of " (span.words()) " that did not end their message well"
+            @if let Some(app) = &app { ", of " b { (app) } }
+            @if let Some(outcome) = &outcome { ", that were " b { (show::words(outcome)) } }
+            "."
+            @if app.is_some() || outcome.is_some() { " " a href=(show::link("/failures", &[("span", span.text())])) { "Show all" } "." }
+        }
+        @if let Some(since) = failures.only_since {
+            p.panel {
+                "There are many: these are the newest " (show::count(MAX_CALLS_LOOKED_AT)) " calls, since "
+                (show::time_and_distance(since, failures.now)) "."
+            }
+        }
+        @if failures.groups.is_empty() {
+            p.panel { (show::badge(Tone::Good, "none")) " Nothing failed." }
+        } @else {
+            (table(&failures, span))
+        }
+    };
+    Ok(frame.page(&notice.markup(), &live))
+}
+
+fn spans(wish: &Wish, now: Span) -> Markup {
+    html! {
+        nav.pages aria-label="How far back" {
+            @for (span, text) in [(Span::Hour, "Last hour"), (Span::Day, "Last 24 hours")] {
+                a.button href=(show::link("/failures", &[("app", &wish.app), ("span", span.text()), ("outcome", &wish.outcome)]))
+                    aria-current=[(span == now).then_some("true")] { (text) }
+            }
+        }
+    }
+}
+
+fn table(failures: &Failures, span: Span) -> Markup {
+    html! {
+        div.panel.scroll role="region" aria-label="Failures, the most frequent first" tabindex="0" {
+            table.list {
+                thead {
+                    tr {
+                        th scope="col" { "What went wrong" }
+                        th scope="col" { "Outcome" }
+                        th scope="col" { "App" }
+                        th.number scope="col" { "Calls" }
+                        th.number scope="col" { "Messages" }
+                        th scope="col" { "Last" }
+                        th scope="col" { "For good" }
+                    }
+                }
+                tbody {
+                    @for group in &failures.groups { (line(group, failures, span)) }
+                }
+            }
+        }
+    }
+}
+
+fn line(group: &FailureGroup, failures: &Failures, span: Span) -> Markup {
+    let key = &group.key;
+    let tone = if key.outcome == "rejected" {
+        Tone::Bad
+    } else {
+        Tone::Warning
+    };
+    let http_status = key.http_status.map(|status| status.to_string());
+    let mut retry = vec![
+        ("app", key.app.as_str()),
+        ("outcome", &key.outcome),
+        ("http_status", http_status.as_deref().unwrap_or_default()),
+        ("error", key.error.as_deref().unwrap_or_default()),
+        ("span", span.text()),
+    ];
+    if key.error.is_none() {
+        retry.push(("no_error", "1"));
+    }
+    html! {
+        tr {
+            th.text scope="row" {
+                @if let Some(status) = &http_status { span.code { (status) } " " }
+                (key.error.as_deref().unwrap_or("no text"))
+            }
+            td { (show::badge(tone, &show::words(&key.outcome))) }
+            td.name { (key.app) }
+            td.number { (show::count(group.calls)) }
+            td.number { (show::count(group.messages)) }
+            td { (show::when(group.last_at, failures.now)) ", " a href=(format!("/messages/{}", group.example_id)) { "message " (group.example_id) } }
+            td {
+                @if group.failed == 0 { span.dim { "none" } }
+                @else { (show::count(group.failed)) " " a.button href=(show::link("/actions/retry-group", &retry)) { "Send again…" } }
+            }
+        }
+    }
+}

@@ -1,0 +1,243 @@
+//! Is it going out, how fast, what fails: each app at a glance.
+
+mod lane_state;
+mod plots;
+
+use std::time::Duration;
+
+use axum::extract::{Query, State};
+use axum::response::Response;
+use maud::{Markup, html};
+use time::OffsetDateTime;
+
+use super::actions::Notice;
+use super::frame::{Frame, Section};
+use super::show;
+use super::wrong::PageError;
+use crate::figures::{Figures, Histogram};
+use crate::ops::OpsState;
+use crate::outbox::{AppStatus, MinuteFigures};
+use lane_state::LaneState;
+
+pub(super) async fn show(
+    State(state): State<OpsState>,
+    Query(notice): Query<Notice>,
+) -> Result<Response, PageError> {
+    let outbox = super::outbox(&state)?;
+    let apps = outbox.last_status().await?;
+    let minutes = outbox
+        .figures_by_minute(None, Duration::from_secs(3_660))
+        .await?;
+    let now = outbox.viewed_at().await?;
+    let frame = Frame {
+        title: "Overview",
+        section: Section::Overview,
+        refreshes: true,
+    };
+    let live = html! {
+        h1.unseen { "Overview" }
+        @if apps.is_empty() {
+            section.panel {
+                h2 { "Nothing yet" }
+                p { "No app has a message or a worker so far. " code { "worker run" } " makes one known, and so does the first message." }
+            }
+        }
+        @for app in &apps {
+            (section(app, &minutes, now))
+        }
+        p.foot { "As of " (show::time(now)) ", by the database's clock." }
+    };
+    Ok(frame.page(&notice.markup(), &live))
+}
+
+fn section(app: &AppStatus, minutes: &[MinuteFigures], now: OffsetDateTime) -> Markup {
+    let name = app.app.as_str();
+    let heading = format!("app-{name}");
+    let lane = LaneState::of(app, now);
+    let limit = app.lane.as_ref().map(|lane| lane.limit_per_s);
+    html! {
+        section.panel aria-labelledby=(heading) {
+            div.head {
+                h2 id=(heading) { (name) }
+                (show::badge(lane.tone, lane.word))
+                @if app.lane.is_some() {
+                    p.actions {
+                        @if lane.is_paused {
+                            a.button href=(show::link("/actions/resume", &[("app", name)])) { "Resume…" span.unseen { " " (name) } }
+                        } @else {
+                            a.button href=(show::link("/actions/pause", &[("app", name)])) { "Pause…" span.unseen { " " (name) } }
+                        }
+                        a.button href=(show::link("/actions/limit", &[("app", name)])) { "Limit…" span.unseen { " of " (name) } }
+                    }
+                }
+            }
+            p.why { (lane.sentence) }
+            (tiles(app))
+            div.columns {
+                (plots::calls(app, minutes, now, limit))
+                (plots::backlog(app, minutes, now))
+            }
+            div.columns {
+                (waiting(app))
+                (outcomes(app))
+                (finished(app))
+            }
+        }
+    }
+}
+
+fn tiles(app: &AppStatus) -> Markup {
+    let delay = &app.last_hour.delay;
+    let drain = app.time_to_drain();
+    let backlog = app.pending.backlog();
+    html! {
+        dl.tiles {
+            div {
+                dt { "Calls a second" }
+                dd {
+                    strong { (show::rate(app.rate_per_s)) }
+                    @if let Some(lane) = &app.lane {
+                        span.dim { " of " (show::rate(lane.limit_per_s)) @if lane.limit_set_by.is_some() { ", set by hand" } }
+                    }
+                }
+            }
+            div {
+                dt { "Waiting" }
+                dd {
+                    strong { (show::number(backlog)) }
+                    @match drain {
+                        Some(_) if backlog == 0 => span.dim { " all is sent" },
+                        Some(drain) => { " " span.dim.pair { "gone in " (show::duration(drain)) } },
+                        None if backlog > 0 => span.dim { " not moving" },
+                        None => {},
+                    }
+                }
+            }
+            div {
+                dt { "Oldest" }
+                dd {
+                    @match app.pending.oldest_s.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok()) {
+                        Some(age) => { strong { (show::duration(age)) } span.dim { " waits" } },
+                        None => strong { "–" },
+                    }
+                }
+            }
+            div {
+                dt { "Wait before the call, last hour" }
+                dd { (percentiles(delay)) }
+            }
+            div {
+                dt { "Length of a call, last hour" }
+                dd { (percentiles(&app.last_hour.call_time)) }
+            }
+        }
+    }
+}
+
+fn percentiles(of: &Histogram) -> Markup {
+    let small = |name: &str, share: f64| {
+        html! { " " span.pair { span.dim { (name) " " } strong.small { (show::maybe_duration(of.quantile(share))) } } }
+    };
+    html! {
+        span.pair { span.dim { "p50 " } strong { (show::maybe_duration(of.quantile(0.5))) } }
+        (small("p95", 0.95))
+        (small("p99", 0.99))
+    }
+}
+
+fn rows(caption: &str, rows: &[(String, u64, String)]) -> Markup {
+    html! {
+        table.counts {
+            caption { (caption) }
+            thead.unseen { tr { th scope="col" { "What" } th scope="col" { "How many" } } }
+            tbody {
+                @for (name, count, link) in rows {
+                    tr class=[(*count == 0).then_some("none")] {
+                        th scope="row" { (name) }
+                        td { a href=(link) { (show::number(*count)) span.unseen { " " (name) } } }
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn waiting(app: &AppStatus) -> Markup {
+    let pending = &app.pending;
+    let states = [
+        ("queued", pending.queued),
+        ("scheduled", pending.scheduled),
+        ("sending", pending.sending),
+        ("retrying", pending.retrying),
+    ];
+    let counted = pending
+        .counted_ago_s
+        .and_then(|seconds| Duration::try_from_secs_f64(seconds).ok())
+        .map_or_else(
+            || "not counted yet".into(),
+            |ago| format!("counted {} ago", show::duration(ago)),
+        );
+    let counts: Vec<_> = states
+        .map(|(state, count)| (state.to_owned(), count, messages_in(&app.app, state)))
+        .into();
+    rows(&format!("Waiting, {counted}"), &counts)
+}
+
+fn outcomes(app: &AppStatus) -> Markup {
+    let Figures {
+        calls_retry,
+        calls_throttled,
+        calls_rejected,
+        calls_unauthorized,
+        calls_ambiguous,
+        ..
+    } = app.last_hour;
+    let failures = |outcome: &str, name: &str, calls: u64| {
+        let query = [
+            ("app", app.app.as_str()),
+            ("span", "hour"),
+            ("outcome", outcome),
+        ];
+        (name.to_owned(), calls, show::link("/failures", &query))
+    };
+    let well = (
+        "well".to_owned(),
+        app.last_hour.calls_well(),
+        show::link("/messages", &[("app", &app.app)]),
+    );
+    let counts = [
+        well,
+        failures("retry", "failed, called again", calls_retry),
+        failures("throttled", "throttled (429)", calls_throttled),
+        failures("rejected", "rejected for good", calls_rejected),
+        failures(
+            "unauthorized",
+            "unauthorized (401, 403)",
+            calls_unauthorized,
+        ),
+        failures("ambiguous", "ambiguous: no clear answer", calls_ambiguous),
+    ];
+    rows("Calls, last hour", &counts)
+}
+
+fn finished(app: &AppStatus) -> Markup {
+    let statuses = [
+        "message_sent",
+        "message_delivered",
+        "message_offline",
+        "failed",
+        "expired",
+        "unknown",
+    ];
+    let counts: Vec<_> = statuses
+        .map(|status| {
+            let messages = app.finished_24h.get(status).copied().unwrap_or(0);
+            (show::words(status), messages, messages_in(&app.app, status))
+        })
+        .into();
+    rows("Messages that ended, last 24 h", &counts)
+}
+
+fn messages_in(app: &str, state: &str) -> String {
+    show::link("/messages", &[("app", app), ("state", state)])
+}

@@ -1,0 +1,201 @@
+//! What an app's lane is doing, in words and with its reason.
+
+use std::time::Duration;
+
+use maud::{Markup, html};
+use time::OffsetDateTime;
+
+use crate::ops::pages::show::{self, Tone};
+use crate::outbox::{AppStatus, LaneStatus};
+
+/// While messages are due, a worker gives out slots all the time; after so long without one, none runs.
+const SILENCE: Duration = Duration::from_secs(60);
+/// A lane at this share of its limit is not slowed.
+const FULL_PACE: f64 = 0.97;
+
+/// What a lane is doing.
+pub(super) struct LaneState {
+    pub(super) tone: Tone,
+    pub(super) word: &'static str,
+    pub(super) sentence: Markup,
+    pub(super) is_paused: bool,
+}
+
+impl LaneState {
+    pub(super) fn of(app: &AppStatus, now: OffsetDateTime) -> Self {
+        let Some(lane) = &app.lane else {
+            return Self::new(
+                Tone::Bad,
+                "no worker",
+                html! { "No worker has served this app yet: its messages wait until one does." },
+            );
+        };
+        if let Some(since) = lane.paused_at {
+            return Self {
+                is_paused: true,
+                ..Self::new(Tone::Warning, "paused", paused(lane, since, now))
+            };
+        }
+        if let Some(hold) = &lane.hold {
+            let word = if hold == "parked" { "parked" } else { "broken" };
+            return Self::new(Tone::Bad, word, held(lane, word, now));
+        }
+        if lane.told_to_wait {
+            let sentence = html! { "The API asked for a pause: no call before " (show::time_and_distance(lane.next_slot_at, now)) "." };
+            return Self::new(Tone::Warning, "waiting", sentence);
+        }
+        let backlog = app.pending.queued + app.pending.retrying;
+        let waits_long = app
+            .pending
+            .oldest_s
+            .is_some_and(|age_s| age_s > SILENCE.as_secs_f64());
+        if backlog > 0 && waits_long && app.rate_per_s == 0.0 && lane.next_slot_at + SILENCE < now {
+            let sentence = html! {
+                "Messages are due, and no worker has taken one since " (show::time_and_distance(lane.next_slot_at, now))
+                ". Is a worker running that serves this app?"
+            };
+            return Self::new(Tone::Bad, "no worker", sentence);
+        }
+        if lane.rate_per_s < FULL_PACE * lane.limit_per_s {
+            let sentence = html! {
+                "A 429 " @if let Some(at) = lane.throttled_at { "at " (show::time_and_distance(at, now)) }
+                " slowed it to " (show::rate(lane.rate_per_s.round())) " calls/s. It climbs back by itself."
+            };
+            return Self::new(Tone::Warning, "slowed", sentence);
+        }
+        if backlog + app.pending.sending > 0 || app.rate_per_s > 0.0 {
+            return Self::new(
+                Tone::Good,
+                "sending",
+                html! { "Messages go out as they become due." },
+            );
+        }
+        Self::new(
+            Tone::Good,
+            "idle",
+            html! { "Nothing waits to be sent now." },
+        )
+    }
+
+    fn new(tone: Tone, word: &'static str, sentence: Markup) -> Self {
+        Self {
+            tone,
+            word,
+            sentence,
+            is_paused: false,
+        }
+    }
+}
+
+fn paused(lane: &LaneStatus, since: OffsetDateTime, now: OffsetDateTime) -> Markup {
+    html! {
+        "Paused by " b { (lane.paused_by.as_deref().unwrap_or("somebody")) } " since " (show::time_and_distance(since, now))
+        @match &lane.pause_reason {
+            Some(reason) => { ": “" (reason) "”." },
+            None => ", without a reason.",
+        }
+        @if let Some(hold) = &lane.hold { " It is " (hold) ", too." }
+    }
+}
+
+fn held(lane: &LaneStatus, word: &str, now: OffsetDateTime) -> Markup {
+    html! {
+        @if word == "parked" { "The API refuses the credentials" } @else { "Calls fail one after the other" }
+        @if let Some(since) = lane.hold_since { " since " (show::time_and_distance(since, now)) }
+        @if let Some(reason) = &lane.hold_reason { ": “" (reason) "”" }
+        ". "
+        @match lane.hold_until {
+            Some(until) if until > now => { "The next try is " (show::when(until, now)) "." },
+            _ => "It is tried again with the next message that is due.",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use time::macros::datetime;
+
+    use super::*;
+    use crate::outbox::Pending;
+
+    const NOW: OffsetDateTime = datetime!(2030-01-31 12:00 UTC);
+
+    fn lane() -> LaneStatus {
+        LaneStatus {
+            limit_per_s: 500.0,
+            rate_per_s: 490.2,
+            told_to_wait: false,
+            limit_set_by: None,
+            next_slot_at: NOW,
+            throttled_at: None,
+            paused_at: None,
+            paused_by: None,
+            pause_reason: None,
+            hold: None,
+            hold_reason: None,
+            hold_since: None,
+            hold_until: None,
+        }
+    }
+
+    fn shown(lane: Option<LaneStatus>, queued: u64) -> (&'static str, String) {
+        let app = AppStatus {
+            lane,
+            pending: Pending {
+                queued,
+                oldest_s: Some(90.0),
+                ..Pending::default()
+            },
+            ..AppStatus::default()
+        };
+        let state = LaneState::of(&app, NOW);
+        (state.word, state.sentence.into_string())
+    }
+
+    #[test]
+    fn each_state_has_its_word_and_its_reason() {
+        let paused = LaneStatus {
+            paused_at: Some(NOW),
+            paused_by: Some("olga".into()),
+            pause_reason: Some("the vendor is down".into()),
+            ..lane()
+        };
+        let parked = LaneStatus {
+            hold: Some("parked".into()),
+            hold_reason: Some("401".into()),
+            hold_until: Some(NOW + Duration::from_secs(3)),
+            ..lane()
+        };
+        let waiting = LaneStatus {
+            told_to_wait: true,
+            next_slot_at: NOW + Duration::from_secs(30),
+            ..lane()
+        };
+        let slowed = LaneStatus {
+            rate_per_s: 100.0,
+            throttled_at: Some(NOW),
+            ..lane()
+        };
+        let left_alone = LaneStatus {
+            next_slot_at: NOW - Duration::from_secs(120),
+            ..lane()
+        };
+        for (lane, queued, word, reason) in [
+            (None, 1, "no worker", "No worker has served"),
+            (Some(paused), 1, "paused", "olga"),
+            (Some(parked), 1, "parked", "in 3.0 s"),
+            (Some(waiting), 1, "waiting", "in 30 s"),
+            (Some(slowed), 1, "slowed", "100 calls/s"),
+            (Some(left_alone), 1, "no worker", "2 min ago"),
+            (Some(lane()), 1, "sending", "go out"),
+            (Some(lane()), 0, "idle", "Nothing"),
+        ] {
+            let (shown_word, sentence) = shown(lane, queued);
+            assert_eq!(shown_word, word, "{sentence}");
+            assert!(
+                sentence.contains(reason),
+                "{reason} is missing in {sentence}"
+            );
+        }
+    }
+}

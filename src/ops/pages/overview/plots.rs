@@ -1,0 +1,90 @@
+//! An app's last hour, from its figures by the minute.
+
+use maud::Markup;
+use time::OffsetDateTime;
+
+use crate::ops::pages::plot::{MINUTES, Plot};
+use crate::ops::pages::show;
+use crate::outbox::{AppStatus, MinuteFigures};
+
+/// Where a minute stands in a plot, if it does: at its end.
+fn minutes_before(minute: OffsetDateTime, now: OffsetDateTime) -> Option<f64> {
+    let at = (minute - now).as_seconds_f64() / 60.0 + 1.0;
+    (-MINUTES..0.0).contains(&at).then_some(at)
+}
+
+/// Calls a second, minute by minute, against the limit.
+#[expect(clippy::cast_precision_loss, reason = "for a plot")]
+pub(super) fn calls(
+    app: &AppStatus,
+    minutes: &[MinuteFigures],
+    now: OffsetDateTime,
+    limit: Option<f64>,
+) -> Markup {
+    let mut points: Vec<(f64, f64)> = Vec::new();
+    for minute in minutes.iter().filter(|minute| minute.app == app.app) {
+        let Some(at) = minutes_before(minute.minute, now) else {
+            continue;
+        };
+        // Nothing was done in a minute that is missing.
+        let before = points.last().map_or(-MINUTES, |(at, _)| *at);
+        if at - before > 1.5 {
+            points.extend([
+                (before + if points.is_empty() { 0.0 } else { 1.0 }, 0.0),
+                (at - 1.0, 0.0),
+            ]);
+        }
+        points.push((at, minute.figures.calls() as f64 / 60.0));
+    }
+    let last = points.last().map_or(-MINUTES, |(at, _)| *at);
+    if last < -1.5 {
+        points.extend([
+            (last + if points.is_empty() { 0.0 } else { 1.0 }, 0.0),
+            (-1.0, 0.0),
+        ]);
+    }
+    let busiest = points.iter().map(|(_, value)| *value).fold(0.0, f64::max);
+    points.push((0.0, app.rate_per_s));
+    let of_limit = limit.map_or(String::new(), |limit| {
+        format!(", limit {} (dashed)", show::rate(limit))
+    });
+    Plot {
+        title: "Calls a second, last hour",
+        description: &format!(
+            "Now {}; {} in the busiest minute{of_limit}.",
+            show::rate(app.rate_per_s),
+            show::rate((busiest * 10.0).round() / 10.0),
+        ),
+        points: &points,
+        limit,
+    }
+    .figure()
+}
+
+/// What waited, minute by minute.
+#[expect(clippy::cast_precision_loss, reason = "for a plot")]
+pub(super) fn backlog(app: &AppStatus, minutes: &[MinuteFigures], now: OffsetDateTime) -> Markup {
+    let backlog = app.pending.backlog();
+    let mut points: Vec<(f64, f64)> = minutes
+        .iter()
+        .filter(|minute| minute.app == app.app)
+        .filter_map(|minute| Some((minutes_before(minute.minute, now)?, minute.backlog? as f64)))
+        .collect();
+    let most = minutes
+        .iter()
+        .filter(|minute| minute.app == app.app)
+        .filter_map(|minute| minute.backlog)
+        .fold(backlog, u64::max);
+    points.push((0.0, backlog as f64));
+    Plot {
+        title: "Messages that wait, last hour",
+        description: &format!(
+            "Now {}, at most {}.",
+            show::number(backlog),
+            show::number(most)
+        ),
+        points: &points,
+        limit: None,
+    }
+    .figure()
+}

@@ -1,0 +1,97 @@
+//! Pages for what can't be shown or done.
+
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use maud::html;
+
+use super::frame::{Frame, Section};
+use crate::outbox::{SteerError, explain};
+
+/// Why there is no page.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum PageError {
+    /// The database has not been reached since this process started.
+    #[error("the database has not been reached yet")]
+    NotReached,
+    /// The database failed.
+    #[error("the database failed: {}", explain(.0))]
+    Database(#[from] sqlx::Error),
+    /// There is no such thing.
+    #[error("{0}")]
+    Missing(String),
+    /// What was asked for makes no sense: what would.
+    #[error("{0}")]
+    Wrong(String),
+}
+
+impl From<SteerError> for PageError {
+    fn from(error: SteerError) -> Self {
+        match error {
+            SteerError::Database(error) => Self::Database(error),
+            refused @ SteerError::Refused { .. } => Self::Wrong(refused.to_string()),
+        }
+    }
+}
+
+impl PageError {
+    fn status(&self) -> StatusCode {
+        match self {
+            Self::NotReached | Self::Database(_) => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Missing(_) => StatusCode::NOT_FOUND,
+            Self::Wrong(_) => StatusCode::BAD_REQUEST,
+        }
+    }
+}
+
+impl IntoResponse for PageError {
+    fn into_response(self) -> Response {
+        let waits = matches!(self, Self::NotReached | Self::Database(_));
+        let title = match self {
+            Self::NotReached => "Waiting for the database",
+            Self::Database(_) => "The database can't be asked",
+            Self::Missing(_) => "Not found",
+            Self::Wrong(_) => "That does not work",
+        };
+        let frame = Frame {
+            title,
+            section: Section::None,
+            refreshes: waits,
+        };
+        let content = html! {
+            h1 { (title) }
+            section.panel {
+                p { (sentence(&self.to_string())) }
+                @if waits {
+                    p { "The worker keeps trying. This page shows what is there as soon as the database answers." }
+                } @else {
+                    p { a href="/" { "Go to the overview" } }
+                }
+            }
+        };
+        (self.status(), frame.page(&html! {}, &content)).into_response()
+    }
+}
+
+/// The same with a capital at its beginning and a full stop at its end.
+fn sentence(text: &str) -> String {
+    let mut chars = text.chars();
+    let first = chars.next().map(|c| c.to_uppercase().to_string());
+    let end = if text.ends_with(['.', '!', '?']) {
+        ""
+    } else {
+        "."
+    };
+    format!("{}{}{end}", first.unwrap_or_default(), chars.as_str())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_is_told_as_a_sentence() {
+        assert_eq!(sentence("there is no app 'x'"), "There is no app 'x'.");
+        assert_eq!(sentence("Why?"), "Why?");
+        assert_eq!(sentence(""), ".");
+    }
+}

@@ -1,0 +1,244 @@
+//! What people look through: messages, newest first, and one message with its calls. Every statement is bounded, however
+//! large the outbox is.
+//!
+//! There is no index for most of what a person may ask for, because every message would pay for it. So a page goes down
+//! the primary key, a window of ids at a time, until it is full or has taken long enough; then it says how far it has
+//! looked, and the next page goes on there. What is pending has its indexes: as long as that is little, it is found by them.
+
+mod one;
+mod windows;
+
+use sqlx::FromRow;
+use time::OffsetDateTime;
+
+use super::Outbox;
+use super::line::Session;
+pub use one::{CallLine, MessageView};
+use windows::{by_windows, window};
+
+/// Messages on a page.
+pub const PAGE_ROWS: usize = 50;
+/// Pending messages that are found by their indexes; more are looked for by their ids.
+const MAX_PENDING_IDS: i64 = 20_000;
+
+/// What a message may be on the way to, or have become: the values of `state` in `signaling.delivery`.
+pub const STATES: [&str; 11] = [
+    "queued",
+    "scheduled",
+    "sending",
+    "retrying",
+    "message_sent",
+    "message_delivered",
+    "message_offline",
+    "failed",
+    "expired",
+    "cancelled",
+    "unknown",
+];
+/// All states of a message that has not ended.
+pub const PENDING: &str = "pending";
+
+/// Which messages to show. What is none asks for nothing.
+#[derive(Debug, Default, Clone)]
+pub struct MessageFilter {
+    /// Of this app.
+    pub app: Option<String>,
+    /// One of [`STATES`], or [`PENDING`].
+    pub state: Option<String>,
+    /// To this destination or channel.
+    pub receiver: Option<String>,
+    /// From this sender.
+    pub sender: Option<String>,
+    /// Inserted at this time or later.
+    pub since: Option<OffsetDateTime>,
+    /// Inserted before this time.
+    pub until: Option<OffsetDateTime>,
+    /// With this in their error, in capitals or not.
+    pub error_has: Option<String>,
+}
+
+/// A message in a list: without its content.
+#[derive(Debug, FromRow)]
+pub struct MessageLine {
+    /// Its id.
+    pub id: i64,
+    /// Its app.
+    pub app: String,
+    /// Who it is from.
+    pub sender: String,
+    /// Whom a peer message is for.
+    pub destination: Option<String>,
+    /// Where a channel message goes.
+    pub channel_name: Option<String>,
+    /// One of [`STATES`].
+    pub state: String,
+    /// Calls that were made.
+    pub attempts: i32,
+    /// The HTTP status of the last call.
+    pub http_status: Option<i32>,
+    /// What went wrong.
+    pub error: Option<String>,
+    /// When it was inserted.
+    pub created_at: OffsetDateTime,
+    /// When it is called next, if that is known.
+    pub next_attempt_at: Option<OffsetDateTime>,
+    /// When it ended.
+    pub finished_at: Option<OffsetDateTime>,
+}
+
+/// A page of messages.
+#[derive(Debug)]
+pub struct MessagePage {
+    /// The messages, newest first.
+    pub rows: Vec<MessageLine>,
+    /// Where the next page begins: it has ids below this. None if there are no more.
+    pub next_before: Option<i64>,
+    /// The highest and the lowest id that were looked at, where messages had to be looked for.
+    pub looked_at: Option<(i64, i64)>,
+    /// The time by the database's clock.
+    pub now: OffsetDateTime,
+}
+
+impl MessageFilter {
+    /// Whether every message will do.
+    pub fn is_empty(&self) -> bool {
+        let Self {
+            app,
+            state,
+            receiver,
+            sender,
+            since,
+            until,
+            error_has,
+        } = self;
+        [app, state, receiver, sender, error_has]
+            .iter()
+            .all(|text| text.is_none())
+            && since.is_none()
+            && until.is_none()
+    }
+}
+
+impl Outbox {
+    /// The time by the database's clock, for those who look on.
+    ///
+    /// # Errors
+    /// Where the database fails.
+    pub async fn viewed_at(&self) -> Result<OffsetDateTime, sqlx::Error> {
+        self.look(async |session| time_of(session).await).await
+    }
+
+    /// The newest messages that a filter lets through, with ids below `before`.
+    ///
+    /// # Errors
+    /// Where the database fails, or one of its statements takes too long.
+    pub async fn browse(
+        &self,
+        filter: &MessageFilter,
+        before: Option<i64>,
+    ) -> Result<MessagePage, sqlx::Error> {
+        self.look(async |session| {
+            let now = time_of(session).await?;
+            let pending = match filter.state.as_deref() {
+                Some(state) => pending_ids(session, filter.app.as_deref(), state).await?,
+                None => None,
+            };
+            let (rows, next_before, looked_at) = match pending {
+                Some(ids) => by_ids(session, filter, &ids, before).await?,
+                None => by_windows(session, filter, before).await?,
+            };
+            Ok(MessagePage {
+                rows,
+                next_before,
+                looked_at,
+                now,
+            })
+        })
+        .await
+    }
+}
+
+async fn time_of(session: &mut Session) -> Result<OffsetDateTime, sqlx::Error> {
+    sqlx::query_scalar("select clock_timestamp()")
+        .persistent(false)
+        .fetch_one(&mut **session)
+        .await
+}
+
+type Found = (Vec<MessageLine>, Option<i64>, Option<(i64, i64)>);
+
+/// The ids of what may be in a state, if that is a pending one and few are; none if they have to be looked for.
+async fn pending_ids(
+    session: &mut Session,
+    app: Option<&str>,
+    state: &str,
+) -> Result<Option<Vec<i64>>, sqlx::Error> {
+    let (fresh, again) = match state {
+        "queued" | "scheduled" => (true, false),
+        "sending" | "retrying" => (false, true),
+        PENDING => (true, true),
+        _ => return Ok(None),
+    };
+    let mut ids: Vec<i64> = Vec::new();
+    for (is_wanted, statement) in [
+        (fresh, include_str!("browse/fresh.sql")),
+        (again, include_str!("browse/again.sql")),
+    ] {
+        if is_wanted {
+            let some: Vec<i64> = sqlx::query_scalar(statement)
+                .persistent(false)
+                .bind(app)
+                .bind(MAX_PENDING_IDS + 1)
+                .fetch_all(&mut **session)
+                .await?;
+            ids.extend(some);
+        }
+    }
+    let are_all = i64::try_from(ids.len()).is_ok_and(|count| count <= MAX_PENDING_IDS);
+    Ok(are_all.then_some(ids))
+}
+
+/// A page of these.
+async fn by_ids(
+    session: &mut Session,
+    filter: &MessageFilter,
+    ids: &[i64],
+    before: Option<i64>,
+) -> Result<Found, sqlx::Error> {
+    let mut ids: Vec<i64> = ids
+        .iter()
+        .copied()
+        .filter(|id| before.is_none_or(|before| *id < before))
+        .collect();
+    ids.sort_unstable_by(|one, other| other.cmp(one));
+    let mut rows = Vec::new();
+    // What is in the index may be in another state: a list of ids at a time, until the page is full.
+    for some in ids.chunks(1_000) {
+        let (Some(highest), Some(lowest)) = (some.first(), some.last()) else {
+            break;
+        };
+        let some = window(
+            session,
+            filter,
+            (*highest, *lowest),
+            Some(some),
+            PAGE_ROWS + 1 - rows.len(),
+        )
+        .await?;
+        rows.extend(some);
+        if rows.len() > PAGE_ROWS {
+            break;
+        }
+    }
+    let next_before = cut(&mut rows);
+    Ok((rows, next_before, None))
+}
+
+/// Leaves a page of the rows; where the next one begins, if some are left over.
+fn cut(rows: &mut Vec<MessageLine>) -> Option<i64> {
+    if rows.len() <= PAGE_ROWS {
+        return None;
+    }
+    rows.truncate(PAGE_ROWS);
+    rows.last().map(|row| row.id)
+}

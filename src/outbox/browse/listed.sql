@@ -1,0 +1,2 @@
+  -- Only those that are listed.
+  and id = any ($11::bigint[])

@@ -1,0 +1,13 @@
+-- Messages in a range of ids that a filter lets through, newest first: $1 is the highest id, $2 the lowest. By the
+-- primary key, because nothing else has this order; the range bounds what is read. $10 rows at most.
+select id, app, sender, destination, channel_name, state, attempts, http_status, error, created_at, next_attempt_at,
+       finished_at
+from signaling.delivery_status
+where id <= $1 and id >= $2
+  and ($3::text is null or app = $3)
+  and ($4::text is null or state = $4 or $4 = 'pending' and status = 'pending')
+  and ($5::text is null or destination = $5 or channel_name = $5)
+  and ($6::text is null or sender = $6)
+  and ($7::timestamptz is null or created_at >= $7)
+  and ($8::timestamptz is null or created_at < $8)
+  and ($9::text is null or strpos(lower(error), lower($9)) > 0)

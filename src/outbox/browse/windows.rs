@@ -1,0 +1,136 @@
+//! Messages are looked for down the primary key, a window of ids at a time.
+
+use std::time::{Duration, Instant};
+
+use time::OffsetDateTime;
+
+use super::{Found, MessageFilter, MessageLine, PAGE_ROWS, Session, cut};
+
+/// Ids that one statement looks at.
+const WINDOW_IDS: i64 = 10_000;
+/// Ids that a page looks at, at most.
+const MAX_PAGE_IDS: i64 = 1_000_000;
+/// After so long, a page is shown as far as it has come.
+const PAGE_TIME: Duration = Duration::from_millis(400);
+/// Ids are in the order of creation but for this many: a transaction may be open for long before it inserts.
+const ID_DISORDER: i64 = 10_000;
+
+/// A page of what is found on the way down the primary key.
+pub(super) async fn by_windows(
+    session: &mut Session,
+    filter: &MessageFilter,
+    before: Option<i64>,
+) -> Result<Found, sqlx::Error> {
+    let begun = Instant::now();
+    let mut rows = Vec::new();
+    let Some((mut highest, lowest)) = bounds(session, filter, before).await? else {
+        return Ok((rows, None, None));
+    };
+    let (began_at, mut looked_down_to) = (highest, highest + 1);
+    let mut is_exhausted = false;
+    loop {
+        let floor = highest.saturating_sub(WINDOW_IDS - 1).max(lowest);
+        let room = PAGE_ROWS + 1 - rows.len();
+        rows.extend(window(session, filter, (highest, floor), None, room).await?);
+        if rows.len() > PAGE_ROWS {
+            let next_before = cut(&mut rows);
+            return Ok((rows, next_before, None));
+        }
+        looked_down_to = floor.min(looked_down_to);
+        // Over a gap in one step, however wide it is.
+        match next_id(session, floor).await? {
+            Some(id) if id >= lowest => highest = id,
+            _ => is_exhausted = true,
+        }
+        if is_exhausted || begun.elapsed() > PAGE_TIME || began_at - looked_down_to > MAX_PAGE_IDS {
+            break;
+        }
+    }
+    let next_before = (!is_exhausted).then_some(looked_down_to);
+    Ok((rows, next_before, Some((began_at, looked_down_to))))
+}
+
+/// The messages of a range of ids, or those of it that are listed.
+pub(super) async fn window(
+    session: &mut Session,
+    filter: &MessageFilter,
+    (highest, lowest): (i64, i64),
+    listed: Option<&[i64]>,
+    max_rows: usize,
+) -> Result<Vec<MessageLine>, sqlx::Error> {
+    let statement = if listed.is_some() {
+        concat!(include_str!("window.sql"), include_str!("listed.sql"))
+    } else {
+        include_str!("window.sql")
+    };
+    let statement = format!("{statement}\norder by id desc limit $10");
+    sqlx::query_as(sqlx::AssertSqlSafe(statement))
+        .persistent(false)
+        .bind(highest)
+        .bind(lowest)
+        .bind(&filter.app)
+        .bind(&filter.state)
+        .bind(&filter.receiver)
+        .bind(&filter.sender)
+        .bind(filter.since)
+        .bind(filter.until)
+        .bind(&filter.error_has)
+        .bind(i64::try_from(max_rows).unwrap_or(i64::MAX))
+        .bind(listed)
+        .fetch_all(&mut **session)
+        .await
+}
+
+/// The highest id below another one.
+async fn next_id(session: &mut Session, below: i64) -> Result<Option<i64>, sqlx::Error> {
+    sqlx::query_scalar("select id from signaling.outbox where id < $1 order by id desc limit 1")
+        .persistent(false)
+        .bind(below)
+        .fetch_optional(&mut **session)
+        .await
+}
+
+/// The highest and the lowest id that may be on a page.
+async fn bounds(
+    session: &mut Session,
+    filter: &MessageFilter,
+    before: Option<i64>,
+) -> Result<Option<(i64, i64)>, sqlx::Error> {
+    let Some(newest) = next_id(session, i64::MAX).await? else {
+        return Ok(None);
+    };
+    let mut highest = newest.min(before.unwrap_or(i64::MAX).saturating_sub(1));
+    let mut lowest = 1;
+    if let Some(until) = filter.until {
+        let end = first_id_since(session, newest, until).await?;
+        highest = highest.min(end.saturating_add(ID_DISORDER));
+    }
+    if let Some(since) = filter.since {
+        lowest = (first_id_since(session, newest, since).await? - ID_DISORDER).max(1);
+    }
+    Ok((highest >= lowest).then_some((highest, lowest)))
+}
+
+/// About where the ids begin that were inserted at a time or later, by bisection: ids are nearly in that order.
+async fn first_id_since(
+    session: &mut Session,
+    newest: i64,
+    since: OffsetDateTime,
+) -> Result<i64, sqlx::Error> {
+    let (mut low, mut high) = (1, newest.saturating_add(1));
+    while low < high {
+        let middle = low + (high - low) / 2;
+        let row: Option<(i64, OffsetDateTime)> = sqlx::query_as(
+            "select id, created_at from signaling.outbox where id >= $1 order by id limit 1",
+        )
+        .persistent(false)
+        .bind(middle)
+        .fetch_optional(&mut **session)
+        .await?;
+        match row {
+            Some((id, created_at)) if created_at < since => low = id + 1,
+            _ => high = middle,
+        }
+    }
+    Ok(low)
+}

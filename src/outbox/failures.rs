@@ -1,0 +1,125 @@
+//! What goes wrong, in groups: the newest calls that did not end well, by what was answered.
+
+use std::time::Duration;
+
+use sqlx::FromRow;
+use time::OffsetDateTime;
+
+use super::Outbox;
+use super::claim::micros;
+
+/// The newest calls that are looked at: at 490 calls/s that all fail, those of 20 seconds.
+pub const MAX_CALLS_LOOKED_AT: i64 = 10_000;
+/// Groups that are shown.
+const MAX_GROUPS: i64 = 100;
+/// Failed messages of a group that are sent again at once: the newest.
+const MAX_RETRIED: i64 = 5_000;
+
+/// What the calls of a group have in common.
+#[derive(Debug, Clone, PartialEq, Eq, FromRow)]
+pub struct FailureKey {
+    /// The app.
+    pub app: String,
+    /// What the call came to, as in `signaling.attempt`.
+    pub outcome: String,
+    /// What was answered, if anything was.
+    pub http_status: Option<i32>,
+    /// What went wrong.
+    pub error: Option<String>,
+}
+
+/// Calls that failed in the same way.
+#[derive(Debug, FromRow)]
+pub struct FailureGroup {
+    /// In which way.
+    #[sqlx(flatten)]
+    pub key: FailureKey,
+    /// How many calls.
+    pub calls: i64,
+    /// Of how many messages.
+    pub messages: i64,
+    /// How many of these messages have ended as `failed`, with this error as their last.
+    pub failed: i64,
+    /// When the last one was recorded.
+    pub last_at: OffsetDateTime,
+    /// The last one's message.
+    pub example_id: i64,
+}
+
+/// What went wrong lately.
+#[derive(Debug)]
+pub struct Failures {
+    /// The groups, those with the most calls first.
+    pub groups: Vec<FailureGroup>,
+    /// Since when calls were looked at, if there were more than [`MAX_CALLS_LOOKED_AT`] in the time that was asked for.
+    pub only_since: Option<OffsetDateTime>,
+    /// The time by the database's clock.
+    pub now: OffsetDateTime,
+}
+
+impl Outbox {
+    /// What went wrong within the last `span`, of all apps or of one: as far as the newest [`MAX_CALLS_LOOKED_AT`] calls
+    /// show it.
+    ///
+    /// # Errors
+    /// Where the database fails.
+    pub async fn failures(
+        &self,
+        app: Option<&str>,
+        span: Duration,
+    ) -> Result<Failures, sqlx::Error> {
+        self.look(async |session| {
+            let now = sqlx::query_scalar("select clock_timestamp()")
+                .persistent(false)
+                .fetch_one(&mut **session)
+                .await?;
+            let groups = sqlx::query_as(include_str!("failures/groups.sql"))
+                .persistent(false)
+                .bind(MAX_CALLS_LOOKED_AT)
+                .bind(micros(span))
+                .bind(app)
+                .bind(MAX_GROUPS)
+                .fetch_all(&mut **session)
+                .await?;
+            let only_since = sqlx::query_scalar(
+                "select recorded_at from signaling.attempt order by id desc offset $1 limit 1",
+            )
+            .persistent(false)
+            .bind(MAX_CALLS_LOOKED_AT)
+            .fetch_optional(&mut **session)
+            .await?
+            .filter(|at: &OffsetDateTime| *at > now - span);
+            Ok(Failures {
+                groups,
+                only_since,
+                now,
+            })
+        })
+        .await
+    }
+
+    /// The messages of a group that have ended as `failed`, newest first.
+    ///
+    /// # Errors
+    /// Where the database fails.
+    pub async fn failed_messages(
+        &self,
+        key: &FailureKey,
+        span: Duration,
+    ) -> Result<Vec<i64>, sqlx::Error> {
+        self.look(async |session| {
+            sqlx::query_scalar(include_str!("failures/messages.sql"))
+                .persistent(false)
+                .bind(MAX_CALLS_LOOKED_AT)
+                .bind(micros(span))
+                .bind(&key.app)
+                .bind(&key.outcome)
+                .bind(key.http_status)
+                .bind(&key.error)
+                .bind(MAX_RETRIED)
+                .fetch_all(&mut **session)
+                .await
+        })
+        .await
+    }
+}

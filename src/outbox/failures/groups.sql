@@ -1,0 +1,23 @@
+-- The newest $1 calls that did not end well, as far as they were recorded within the last $2 microseconds, by what they
+-- came to. Rows are recorded in about the order of their ids, so the primary key bounds what is read.
+with newest as (
+    select id, message_id, http_status, outcome, error, recorded_at
+    from signaling.attempt order by id desc limit $1
+), of_app as (
+    select newest.*, message.app,
+           message.status = 'failed' and message.error is not distinct from newest.error
+           and message.http_status is not distinct from newest.http_status as is_failed
+    from newest
+    -- One look by the primary key for each: its limit keeps the planner from joining the whole outbox.
+    cross join lateral (
+        select app, status, http_status, error from signaling.outbox where outbox.id = newest.message_id limit 1
+    ) as message
+    where recorded_at > clock_timestamp() - $2 * interval '1 microsecond' and ($3::text is null or app = $3)
+)
+select app, outcome, http_status, error, count(*) as calls, count(distinct message_id) as messages,
+       count(distinct message_id) filter (where is_failed) as failed,
+       max(recorded_at) as last_at, (array_agg(message_id order by id desc))[1] as example_id
+from of_app
+group by app, outcome, http_status, error
+order by count(*) desc, max(id) desc
+limit $4

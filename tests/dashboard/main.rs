@@ -1,0 +1,20 @@
+//! The dashboard: its pages as they are served, and as a real browser shows them, beside a real Postgres, the simulated
+//! API and the compiled worker. The names of the tests are the claims that they hold.
+
+mod actions;
+mod browser;
+mod failures;
+#[path = "../harness/mod.rs"]
+#[expect(
+    dead_code,
+    unused_imports,
+    reason = "the integration tests use the rest"
+)]
+mod harness;
+mod messages;
+mod pages;
+mod plan;
+mod screenshots;
+mod server;
+mod shown;
+mod watched;

@@ -1,0 +1,170 @@
+//! The list of messages: what it finds, and that no page looks for long.
+
+use std::collections::BTreeSet;
+
+use super::server::Dashboard;
+use super::shown;
+use crate::harness::World;
+
+/// The ids on a page, in its order.
+fn ids(page: &str) -> Vec<i64> {
+    page.split("<th scope=\"row\"><a href=\"/messages/")
+        .skip(1)
+        .map(|rest| {
+            rest.split('"')
+                .next()
+                .expect("an end")
+                .parse()
+                .expect("an id")
+        })
+        .collect()
+}
+
+/// Where the next page is.
+fn next(page: &str) -> Option<String> {
+    let (_, rest) = page.split_once("rel=\"next\" href=\"")?;
+    Some(rest.split('"').next()?.replace("&amp;", "&"))
+}
+
+/// All ids of a filter, page by page.
+async fn all(dashboard: &Dashboard, query: &str) -> Vec<i64> {
+    let mut found = Vec::new();
+    let mut path = Some(format!("/messages?{query}"));
+    while let Some(here) = path {
+        let page = dashboard.page(&here).await;
+        found.extend(ids(&page));
+        path = next(&page);
+    }
+    found
+}
+
+#[tokio::test]
+async fn the_pages_of_a_filter_have_each_of_its_messages_once_and_the_newest_first() {
+    let world = World::new().await;
+    shown::messages_of_all_states(&world, 60).await;
+    let dashboard = Dashboard::of(&world).await;
+    for (query, condition) in [
+        ("", "true"),
+        ("state=failed", "status = 'failed'"),
+        ("state=message_sent", "status = 'message_sent'"),
+        ("state=pending", "status = 'pending'"),
+        (
+            "state=queued",
+            "status = 'pending' and attempts = 0 and due_at <= now()",
+        ),
+        (
+            "state=scheduled&app=default",
+            "status = 'pending' and attempts = 0 and due_at > now()",
+        ),
+        ("state=retrying", "status = 'pending' and attempts > 0"),
+        ("state=sending", "false"),
+        ("to=user-7", "destination = 'user-7'"),
+        ("to=lobby-0", "channel_name = 'lobby-0'"),
+        ("sender=order-events&state=unknown", "status = 'unknown'"),
+        ("sender=nobody", "false"),
+        ("app=other", "false"),
+        ("error=NO+SUCH+USER", "error like '%no such user%'"),
+    ] {
+        let found = all(&dashboard, query).await;
+        let expected: Vec<i64> = sqlx::query_scalar(sqlx::AssertSqlSafe(format!(
+            "select id from signaling.outbox where {condition} order by id desc"
+        )))
+        .fetch_all(&world.pool)
+        .await
+        .expect("ids");
+        assert_eq!(found, expected, "{query}");
+    }
+}
+
+#[tokio::test]
+async fn a_time_narrows_the_list() {
+    let world = World::new().await;
+    shown::messages_of_all_states(&world, 60).await;
+    let dashboard = Dashboard::of(&world).await;
+    let moment = |seconds: i32| {
+        world.ask::<String>(Box::leak(
+            format!("select to_char((now() - interval '{seconds} seconds') at time zone 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS')").into_boxed_str(),
+        ))
+    };
+    let (since, until) = (moment(300).await, moment(100).await);
+    let found = all(&dashboard, &format!("since={since}&until={until}")).await;
+    let expected: i64 = world
+        .count(&format!(
+            "created_at >= '{since}Z' and created_at < '{until}Z'"
+        ))
+        .await;
+    assert!(expected > 0);
+    assert_eq!(i64::try_from(found.len()).expect("few"), expected);
+    assert!(all(&dashboard, "until=2020-01-01T00:00").await.is_empty());
+    assert!(all(&dashboard, "since=2099-01-01T00:00").await.is_empty());
+}
+
+#[tokio::test]
+async fn a_page_goes_over_any_gap_of_ids_and_says_how_far_it_looked() {
+    let world = World::new().await;
+    world.insert_many(3).await;
+    world
+        .execute("alter sequence signaling.outbox_id_seq restart with 90000000000")
+        .await;
+    world.insert_many(2).await;
+    let dashboard = Dashboard::of(&world).await;
+    let page = dashboard.page("/messages?to=user-1").await;
+    assert_eq!(ids(&page), [90_000_000_000, 1], "{page}");
+    assert!(
+        page.contains("Looked at the ids 90,000,000,001 to 1"),
+        "{page}"
+    );
+    let nothing = dashboard.page("/messages?to=nobody").await;
+    assert!(nothing.contains("No message is like this"), "{nothing}");
+}
+
+#[tokio::test]
+async fn an_id_leads_to_its_message() {
+    let world = World::new().await;
+    let dashboard = Dashboard::of(&world).await;
+    world.insert_many(1).await;
+    let answer = dashboard.get("/messages?id=1&app=&state=").await;
+    assert_eq!(answer.headers["location"], "/messages/1");
+    assert!(dashboard.page("/messages/1").await.contains("Message 1"));
+}
+
+#[tokio::test]
+async fn messages_that_come_while_somebody_pages_are_not_in_the_way() {
+    let world = World::new().await;
+    world.insert_many(120).await;
+    let dashboard = Dashboard::of(&world).await;
+    let first = dashboard.page("/messages").await;
+    world.insert_many(70).await;
+    let second = dashboard.page(&next(&first).expect("more")).await;
+    let third = dashboard.page(&next(&second).expect("more")).await;
+    let seen: BTreeSet<i64> = [first, second, third]
+        .iter()
+        .flat_map(|page| ids(page))
+        .collect();
+    assert_eq!(seen, (1..=120).collect());
+}
+
+#[tokio::test]
+async fn a_page_that_has_looked_far_enough_says_so_and_the_next_one_goes_on() {
+    let world = World::new().await;
+    world.insert_many(99).await;
+    for id in [2_000_000, 4_000_000] {
+        world
+            .execute(&format!(
+                "alter sequence signaling.outbox_id_seq restart with {id}"
+            ))
+            .await;
+        world.insert_many(1).await;
+    }
+    let dashboard = Dashboard::of(&world).await;
+    let page = dashboard.page("/messages?to=user-99").await;
+    assert_eq!(ids(&page), [0; 0], "{page}");
+    for part in [
+        "Nothing found so far",
+        "Look further",
+        "Looked at the ids 4,000,000 to ",
+    ] {
+        assert!(page.contains(part), "{part} is missing in {page}");
+    }
+    assert_eq!(all(&dashboard, "to=user-99").await, [99]);
+}

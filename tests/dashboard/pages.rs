@@ -1,0 +1,233 @@
+//! What the pages say, and how they are served.
+
+use hyper::header::{CACHE_CONTROL, CONTENT_TYPE, ETAG};
+use hyper::{Method, StatusCode};
+use serde_json::json;
+
+use super::server::Dashboard;
+use super::shown;
+use crate::harness::{World, peer};
+
+#[tokio::test]
+async fn before_the_database_is_reached_each_page_says_so_and_then_shows_it() {
+    let world = World::new().await;
+    let (dashboard, reached) = Dashboard::without_database().await;
+    for path in [
+        "/",
+        "/messages",
+        "/messages/1",
+        "/failures",
+        "/actions/pause?app=default",
+    ] {
+        let page = dashboard.get(path).await;
+        assert_eq!(page.status, StatusCode::SERVICE_UNAVAILABLE, "{path}");
+        assert!(
+            page.text.contains("database has not been reached"),
+            "{path}: {}",
+            page.text
+        );
+        assert!(
+            page.text.contains("data-every-s"),
+            "{path} looks again by itself"
+        );
+    }
+    let other = Dashboard::of(&world).await;
+    reached
+        .set(other.outbox.clone().expect("one"))
+        .expect("set once");
+    dashboard.page("/").await;
+}
+
+#[tokio::test]
+async fn the_overview_says_what_each_app_does_and_why() {
+    let world = World::new().await;
+    let dashboard = Dashboard::of(&world).await;
+    assert!(dashboard.page("/").await.contains("Nothing yet"));
+
+    world.insert(peer(json!({}))).await;
+    shown::open_lane(&world, "orders").await;
+    world
+        .execute("select signaling.pause('orders', 'the vendor is down', 'olga')")
+        .await;
+    shown::open_lane(&world, "chat").await;
+    world
+        .execute(
+            "update signaling.lane set hold = 'parked', hold_reason = 'the API answered 401', hold_since = now(),
+                    hold_until = now() + interval '1 hour' where app = 'chat'",
+        )
+        .await;
+    shown::an_hour_of_figures(&world, "chat").await;
+    dashboard.count().await;
+    let page = dashboard.page("/").await;
+    for part in [
+        "no worker",
+        "No worker has served this app yet",
+        "Paused by <b>olga</b>",
+        "“the vendor is down”",
+        "The API refuses the credentials",
+        "“the API answered 401”",
+        "next try is",
+        "role=\"img\"",
+        "limit 100 (dashed)",
+        "href=\"/messages?app=default&amp;state=queued\"",
+        "href=\"/failures?app=chat&amp;span=hour&amp;outcome=throttled\"",
+        ">300<span",
+    ] {
+        assert!(page.contains(part), "{part} is missing in {page}");
+    }
+}
+
+#[tokio::test]
+async fn what_a_row_contains_is_text_on_every_page() {
+    let world = World::new().await;
+    let dashboard = Dashboard::of(&world).await;
+    let id = hostile(&world).await;
+    for path in [
+        "/".to_owned(),
+        "/messages".to_owned(),
+        format!("/messages/{id}?payload=1"),
+        "/failures".to_owned(),
+        "/messages?app=%3Cscript%3E%22%27&error=%22%3E%3Cscript%3E".to_owned(),
+        "/?done=paused&n=%3Cscript%3E".to_owned(),
+        "/failures?app=%3Cscript%3Emarked()%3C/script%3E".to_owned(),
+    ] {
+        let page = dashboard.page(&path).await;
+        assert_eq!(page.matches("<script").count(), 1, "{path}: {page}");
+        assert!(!page.contains("<img"), "{path}: {page}");
+        assert!(!page.contains("\"javascript:"), "{path}: {page}");
+        assert!(!page.contains("style="), "{path}: {page}");
+        assert!(!page.contains("onerror=\""), "{path}: {page}");
+    }
+}
+
+/// A message, a call and a lane in which every text wants to run.
+pub(super) async fn hostile(world: &World) -> i64 {
+    let script = "<script>window.marked=1</script>\"><img src=x onerror=window.marked=1>'";
+    let id: i64 = sqlx::query_scalar(
+        "insert into signaling.outbox (sender, destination, payload, dedupe_key, traceparent)
+         values ('<b onclick=marked()>', 'javascript:window.marked=1', $1, $1, $1) returning id",
+    )
+    .bind(script)
+    .fetch_one(&world.pool)
+    .await
+    .expect("a message");
+    for statement in [
+        "update signaling.outbox set status = 'failed', finished_at = now(), sent_at = now(), attempts = 1, http_status = 400,
+                error = $1, request_id = $1, claimed_by = $1",
+        "insert into signaling.attempt (message_id, attempt, sent_at, http_status, outcome, error, claimed_by)
+         select id, 1, now(), 400, 'rejected', $1, $1 from signaling.outbox",
+        "insert into signaling.lane (app, limit_per_s, configured_per_s, rate_per_s, hold, hold_reason, hold_since, hold_until,
+                                     limit_set_by)
+         values ('held', 9, 9, 8, 'broken', $1, now(), now(), $1)",
+        "insert into signaling.lane (app, limit_per_s, configured_per_s, rate_per_s, paused_at, paused_by, pause_reason)
+         values ('default', 9, 9, 8, now(), $1, $1)",
+    ] {
+        sqlx::query(statement)
+            .bind(script)
+            .execute(&world.pool)
+            .await
+            .expect("written");
+    }
+    id
+}
+
+#[tokio::test]
+async fn a_payload_is_shown_only_when_it_is_asked_for_and_kept_nowhere() {
+    let world = World::new().await;
+    let dashboard = Dashboard::of(&world).await;
+    let id = world
+        .insert(peer(
+            json!({"payload": "a word for bob", "dedupe_key": "key-of-content"}),
+        ))
+        .await;
+    for path in ["/", "/messages", "/failures", &format!("/messages/{id}")] {
+        let page = dashboard.get(path).await;
+        assert!(!page.text.contains("a word for bob"), "{path}");
+        assert!(!page.text.contains("key-of-content"), "{path}");
+        assert_eq!(page.headers[CACHE_CONTROL], "no-store", "{path}");
+    }
+    let shown = dashboard.page(&format!("/messages/{id}?payload=1")).await;
+    assert!(shown.contains("a word for bob"), "{shown}");
+}
+
+#[tokio::test]
+async fn assets_are_kept_by_browsers_until_they_change() {
+    let (dashboard, _) = Dashboard::without_database().await;
+    let page = dashboard.get("/").await.text;
+    for (name, kind) in [
+        ("dashboard.css", "text/css"),
+        ("dashboard.js", "text/javascript"),
+        ("icon.svg", "image/svg+xml"),
+    ] {
+        let from = page.find(&format!("/assets/{name}")).expect("it is named");
+        let url = page[from..].split('"').next().expect("its end");
+        let asset = dashboard.get(url).await;
+        assert_eq!(asset.status, StatusCode::OK, "{url}");
+        assert!(
+            asset.headers[CONTENT_TYPE]
+                .to_str()
+                .expect("text")
+                .starts_with(kind),
+            "{url}"
+        );
+        assert!(
+            asset.headers[CACHE_CONTROL]
+                .to_str()
+                .expect("text")
+                .contains("immutable"),
+            "{url}"
+        );
+        let etag = asset.headers[ETAG].to_str().expect("text");
+        let again = dashboard
+            .ask(Method::GET, url, "", &[("if-none-match", etag)])
+            .await;
+        assert_eq!(
+            (again.status, again.text.as_str()),
+            (StatusCode::NOT_MODIFIED, "")
+        );
+        let other = dashboard.get(&format!("/assets/{name}?v=old")).await;
+        assert_eq!(other.headers[CACHE_CONTROL], "no-cache");
+    }
+}
+
+#[tokio::test]
+async fn what_does_not_exist_or_makes_no_sense_is_told_in_a_sentence() {
+    let world = World::new().await;
+    let dashboard = Dashboard::of(&world).await;
+    for (path, status, phrase) in [
+        (
+            "/messages/17",
+            StatusCode::NOT_FOUND,
+            "There is no such message",
+        ),
+        (
+            "/messages/seventeen",
+            StatusCode::NOT_FOUND,
+            "There is no such message",
+        ),
+        (
+            "/messages?since=yesterday",
+            StatusCode::BAD_REQUEST,
+            "2030-01-31T12:00",
+        ),
+        (
+            "/messages?state=lost",
+            StatusCode::BAD_REQUEST,
+            "There is no such state",
+        ),
+        (
+            "/messages?before=-3",
+            StatusCode::BAD_REQUEST,
+            "An id is a number",
+        ),
+        (
+            "/actions/pause?app=nobody",
+            StatusCode::NOT_FOUND,
+            "There is no app “nobody”",
+        ),
+    ] {
+        let page = dashboard.get(path).await;
+        assert_eq!(page.status, status, "{path}");
+        assert!(page.text.contains(phrase), "{path}: {}", page.text);
+    }
+}

@@ -1,0 +1,63 @@
+//! Pictures of the pages for the README: `make screenshots`.
+
+use std::path::Path;
+use std::time::Duration;
+
+use super::browser::{Browser, PHONE};
+use super::server::Dashboard;
+use super::shown;
+use crate::harness::{World, slow_api};
+
+/// The most bytes of a picture in the repository.
+const MAX_BYTES: usize = 150 * 1024;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "writes docs/screenshots: make screenshots"]
+async fn pictures_of_the_pages() {
+    let browser = Browser::start().await.expect("a browser");
+    let world = World::with(slow_api(20)).await;
+    shown::an_hour_of_figures(&world, "default").await;
+    let _worker = world.worker().start();
+    world.until_asleep().await;
+    world
+        .execute(
+            "insert into signaling.outbox (sender, destination, payload, wait_for_ack)
+             select 'order-events', 'user-' || n % 900, '{\"order\": ' || n || ', \"state\": \"packed\"}', n % 3 = 0
+             from generate_series(1, 20000) as n;
+             insert into signaling.lane (app, limit_per_s, configured_per_s, rate_per_s)
+             values ('eu', 200, 200, signaling.slot_rate(200));
+             select signaling.pause('eu', 'the vendor maintains its servers until 14:00', 'olga@ops-1')",
+        )
+        .await;
+    shown::an_hour_of_figures(&world, "eu").await;
+    shown::messages_of_all_states(&world, 8).await;
+    let dashboard = Dashboard::of(&world).await;
+    tokio::time::sleep(Duration::from_secs(12)).await;
+    dashboard.count().await;
+    let failed: i64 = world
+        .ask("select max(message_id) from signaling.attempt where outcome = 'rejected'")
+        .await;
+    let message = format!("/messages/{failed}");
+    for (name, path, size, scheme) in [
+        ("overview", "/", (1200, 900), "light"),
+        ("overview-dark", "/", (1200, 900), "dark"),
+        ("messages", "/messages", (1200, 760), "light"),
+        ("message", message.as_str(), (1200, 640), "light"),
+        ("failures", "/failures", (1200, 420), "light"),
+        ("phone", "/", PHONE, "light"),
+    ] {
+        browser.resize(size).await;
+        browser.prefer(scheme).await;
+        browser.open(&format!("{}{path}", dashboard.url)).await;
+        let picture = browser.screenshot().await;
+        assert!(
+            picture.len() < MAX_BYTES,
+            "{name} has {} bytes",
+            picture.len()
+        );
+        let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/screenshots");
+        std::fs::create_dir_all(&directory).expect("a directory");
+        std::fs::write(directory.join(format!("{name}.png")), picture).expect("written");
+    }
+    browser.quit().await;
+}

@@ -1,0 +1,64 @@
+//! Rows as they would be after some time of work, without any.
+
+use crate::harness::World;
+
+/// Figures of the last hour as a busy worker leaves them behind: calls that rise and fall, some of which fail.
+pub(super) async fn an_hour_of_figures(world: &World, app: &str) {
+    world
+        .execute(&format!(
+            "insert into signaling.rollup (minute, app, message_sent, message_delivered, message_offline, failed, expired, unknown,
+                                           calls_retry, calls_throttled, calls_rejected, calls_unauthorized, calls_ambiguous,
+                                           call_time, delay, backlog)
+             select date_trunc('minute', now()) - n * interval '1 minute', '{app}', level * 40, level * 12, level * 2, n % 3, 0, 0,
+                    level / 2 + n % 4, case when n between 20 and 24 then 60 else 0 end, n % 3, 0, n % 2,
+                    array[0, 0, 0, level, level * 30, level * 20, level * 3, level, level / 9, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0],
+                    array[0, 0, 0, 0, level * 5, level * 20, level * 20, level * 8, level * 4, level, 0, 0, 0, 0, 0, 0, 0, 0, 0],
+                    greatest(0, 9000 * sin(n / 9.0))::bigint
+             from generate_series(1, 61) as n
+             cross join lateral (select (300 + 180 * sin(n / 7.0))::bigint as level) as wave"
+        ))
+        .await;
+}
+
+/// Messages of all states, which no worker has touched: so many of each.
+pub(super) async fn messages_of_all_states(world: &World, each: i32) {
+    world
+        .execute(&format!(
+            "alter table signaling.outbox disable trigger user;
+             insert into signaling.outbox (app, sender, destination, channel_name, payload, status, attempts, sent_at, finished_at,
+                                           due_at, created_at, http_status, error)
+             select 'default', 'order-events', case when n % 4 > 0 then 'user-' || n % 40 end,
+                    case when n % 4 = 0 then 'lobby-' || n % 3 end, '{{\"order\": ' || n || '}}', status, calls,
+                    case when calls > 0 then created_at + interval '1 second' end,
+                    case when status <> 'pending' then created_at + interval '2 seconds' end,
+                    case when scheduled then now() + interval '1 hour' else created_at end, created_at, http_status, error
+             from generate_series(1, {each}) as n,
+                  (values ('message_sent', 1, false, 200, null), ('message_delivered', 1, false, 200, null),
+                          ('message_offline', 2, false, 200, null),
+                          ('failed', 1, false, 404, 'the API answered 404 (not found): no such user'),
+                          ('expired', 0, false, null, 'not sent before its expires_at'), ('cancelled', 0, false, null, null),
+                          ('unknown', 1, false, null, 'no answer within 15s'), ('pending', 0, false, null, null),
+                          ('pending', 0, true, null, null),
+                          ('pending', 1, false, 503, 'the API answered 503 (service unavailable)'))
+                      as kind (status, calls, scheduled, http_status, error)
+             cross join lateral (select now() - (({each} - n) * 7 + 3) * interval '1 second' as created_at) as age
+             order by n, status;
+             alter table signaling.outbox enable trigger user;
+             insert into signaling.attempt (message_id, attempt, sent_at, duration, http_status, outcome, error, claimed_by, recorded_at)
+             select id, 1, sent_at, interval '34 milliseconds', http_status,
+                    case status when 'failed' then 'rejected' when 'unknown' then 'ambiguous' else 'retry' end, error, 'worker-1',
+                    sent_at + interval '40 milliseconds'
+             from signaling.outbox where error is not null and attempts > 0 order by id"
+        ))
+        .await;
+}
+
+/// A lane without a worker.
+pub(super) async fn open_lane(world: &World, app: &str) {
+    world
+        .execute(&format!(
+            "insert into signaling.lane (app, limit_per_s, configured_per_s, rate_per_s)
+             values ('{app}', 100, 100, signaling.slot_rate(100))"
+        ))
+        .await;
+}
