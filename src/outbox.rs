@@ -28,9 +28,7 @@ mod tls_files;
 use std::sync::{Mutex, PoisonError};
 
 pub use bell::Bell;
-pub use browse::{
-    CallLine, MessageFilter, MessageLine, MessagePage, MessageView, PAGE_ROWS, PENDING, STATES,
-};
+pub use browse::{MessageFilter, MessageLine, MessagePage, PAGE_ROWS, PENDING, STATES};
 pub use claim::{Batch, ClaimError, ClaimRequest, Claimed, Ended, Hold};
 pub use enqueue::{EnqueueError, enqueue};
 pub use errors::{explain, is_about_the_data, is_outage};

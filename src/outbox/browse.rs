@@ -5,7 +5,6 @@
 //! the primary key, a window of ids at a time, until it is full or has taken long enough; then it says how far it has
 //! looked, and the next page goes on there. What is pending has its indexes: as long as that is little, it is found by them.
 
-mod one;
 mod windows;
 
 use sqlx::FromRow;
@@ -13,7 +12,6 @@ use time::OffsetDateTime;
 
 use super::Outbox;
 use super::line::Session;
-pub use one::{CallLine, MessageView};
 use windows::{by_windows, window};
 
 /// Messages on a page.

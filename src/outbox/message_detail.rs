@@ -57,6 +57,8 @@ pub struct MessageRow {
     pub attempts: i32,
     /// Calls that may go wrong.
     pub max_attempts: i32,
+    /// Whether the call waits for the receiver.
+    pub wait_for_ack: bool,
     /// Never called again after a call whose outcome is not known.
     pub at_most_once: bool,
     /// When it was inserted.
@@ -237,18 +239,11 @@ async fn detail(
 
 /// The columns that a reader may read.
 async fn message(session: &mut PgConnection, id: i64) -> Result<Option<MessageRow>, sqlx::Error> {
-    sqlx::query_as(
-        "select clock_timestamp() as at, id, app, outbox.sender, outbox.destination, outbox.channel_name, outbox.status,
-                delivery_status.state, outbox.attempts, outbox.max_attempts, outbox.at_most_once, outbox.created_at,
-                outbox.due_at, outbox.expires_at, outbox.claim_id is not null as is_claimed, outbox.claimed_by,
-                outbox.sent_at, outbox.finished_at, outbox.http_status, outbox.request_id, outbox.error
-         from signaling.outbox join signaling.delivery_status using (id, app)
-         where id = $1",
-    )
-    .persistent(false)
-    .bind(id)
-    .fetch_optional(session)
-    .await
+    sqlx::query_as(include_str!("message_detail/message.sql"))
+        .persistent(false)
+        .bind(id)
+        .fetch_optional(session)
+        .await
 }
 
 async fn payload(

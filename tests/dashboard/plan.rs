@@ -74,9 +74,9 @@ fn asked() -> Vec<Asked> {
         },
         Asked {
             name: "one message",
-            statement: include_str!("../../src/outbox/browse/one.sql").into(),
-            types: "bigint, boolean",
-            values: "17, true",
+            statement: include_str!("../../src/outbox/message_detail/message.sql").into(),
+            types: "bigint",
+            values: "17",
             has: &["using outbox_pkey"],
         },
     ]

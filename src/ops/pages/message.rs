@@ -13,7 +13,7 @@ use super::messages::receiver;
 use super::show::{self, Tone};
 use super::wrong::PageError;
 use crate::ops::OpsState;
-use crate::outbox::{CallLine, MessageView};
+use crate::outbox::{CallDetail, LaneDetail, MessageDetail, MessageError, MessageRow, NextStep};
 
 /// What the URL asks for.
 #[derive(Debug, Default, Deserialize)]
@@ -28,17 +28,12 @@ pub(super) async fn show(
     Query(wish): Query<Wish>,
     Query(notice): Query<Notice>,
 ) -> Result<Response, PageError> {
-    let missing = || {
-        PageError::Missing(
-            "there is no such message; it may have been deleted, as WORKER_RETAIN asks for".into(),
-        )
-    };
-    let id: i64 = id.parse().map_err(|_| missing())?;
+    let id: i64 = id
+        .parse()
+        .map_err(|_| PageError::Missing(format!("there is no message {id}")))?;
     let with_payload = wish.payload == "1";
-    let (message, calls) = super::outbox(&state)?
-        .view_message(id, with_payload)
-        .await?
-        .ok_or_else(missing)?;
+    let detail = find(&state, id, with_payload).await?;
+    let message = &detail.message;
     let title = format!("Message {id}");
     let frame = Frame {
         title: &title,
@@ -49,19 +44,19 @@ pub(super) async fn show(
         div.head {
             h1 { (title) }
             (show::state(&message.state))
-            (actions(&message))
+            (actions(message))
         }
-        section.panel aria-label="What comes next" { p { (next(&message)) } }
+        section.panel aria-label="What comes next" { p { (next(&detail)) } }
         div.columns {
-            section.panel aria-labelledby="facts" { h2 #facts { "The message" } (facts(&message)) }
-            section.panel aria-labelledby="timeline" { h2 #timeline { "What happened" } (timeline(&message, &calls)) }
+            section.panel aria-labelledby="facts" { h2 #facts { "The message" } (facts(message)) }
+            section.panel aria-labelledby="timeline" { h2 #timeline { "What happened" } (timeline(&detail)) }
         }
-        section.panel aria-labelledby="payload-title" { h2 #payload-title { "Payload" } (payload(&message)) }
+        section.panel aria-labelledby="payload-title" { h2 #payload-title { "Payload" } (payload(&detail)) }
     };
     Ok(frame.page(&notice.markup(), &live))
 }
 
-fn actions(message: &MessageView) -> Markup {
+fn actions(message: &MessageRow) -> Markup {
     let link = |action: &str| {
         show::link(
             &format!("/actions/{action}"),
@@ -76,38 +71,43 @@ fn actions(message: &MessageView) -> Markup {
     }
 }
 
-pub(super) fn can_be_cancelled(message: &MessageView) -> bool {
+pub(super) fn can_be_cancelled(message: &MessageRow) -> bool {
     message.finished_at.is_none() && message.state != "sending"
 }
 
-pub(super) fn can_be_retried(message: &MessageView) -> bool {
+pub(super) fn can_be_retried(message: &MessageRow) -> bool {
     ["failed", "expired", "cancelled", "unknown"].contains(&message.state.as_str())
 }
 
-fn next(message: &MessageView) -> Markup {
-    let due = html! { (show::time_and_distance(message.due_at, message.now)) };
+fn next(detail: &MessageDetail) -> Markup {
+    let message = &detail.message;
+    let at = |time| show::time_and_distance(time, message.at);
     html! {
-        @match message.state.as_str() {
-            "sending" => {
+        @match detail.next {
+            NextStep::Nothing => { (ended(message)) },
+            NextStep::Sending { lease_ends_at } => {
                 b { (message.claimed_by.as_deref().unwrap_or("A worker")) } " has it, for a call now. If that worker dies, another one takes it after "
-                (due) "."
+                (at(lease_ends_at)) "."
             },
-            "scheduled" => { "Its first call comes at " (due) ", or a little later." },
-            _ if message.finished_at.is_some() => { (ended(message)) },
-            _ if message.is_claimed => "The worker that had it is gone: the next one that claims takes it, and counts a call.",
-            _ if message.is_due => "It is due: its next call takes the next slot that its app has free.",
-            _ => { "Call " (message.attempts + 1) " of at most " (message.max_attempts) " comes at " (due) ", or a little later." },
+            NextStep::Lost { .. } => "The worker that had it is gone: the next one that claims takes it, and counts a call.",
+            NextStep::Due => "It is due: its next call takes the next slot that its app has free.",
+            NextStep::Waits { until } => { "Call " (message.attempts + 1) " of at most " (message.max_attempts) " comes at " (at(until)) ", or a little later." },
         }
-        @if message.finished_at.is_none() {
-            @if !message.has_lane { " No worker has served its app yet." }
-            @if message.is_paused { " Its app is paused: nothing is sent until somebody resumes it." }
-            @else if let Some(hold) = &message.hold { " Its app's lane is " (hold) ": one call at a time is tried." }
-            @if let Some(expires_at) = message.expires_at { " It expires at " (show::time_and_distance(expires_at, message.now)) "." }
+        @if detail.next != NextStep::Nothing {
+            @match &detail.lane {
+                LaneDetail::NoRight => {},
+                LaneDetail::None => " No worker has served its app yet.",
+                LaneDetail::Lane(lane) => {
+                    @if lane.paused_at.is_some() { " Its app is paused: nothing is sent until somebody resumes it." }
+                    @else if let Some(hold) = &lane.hold { " Its app's lane is " (hold) ": one call at a time is tried." }
+                },
+            }
+            @if let Some(expires_at) = message.expires_at { " It expires at " (at(expires_at)) "." }
         }
     }
 }
 
-fn ended(message: &MessageView) -> &'static str {
+fn ended(message: &MessageRow) -> &'static str {
     match message.state.as_str() {
         "message_sent" => "The API took it. Nothing more happens to it.",
         "message_delivered" => "The receiver has it. Nothing more happens to it.",
@@ -129,13 +129,13 @@ fn ended(message: &MessageView) -> &'static str {
     }
 }
 
-fn facts(message: &MessageView) -> Markup {
+fn facts(message: &MessageRow) -> Markup {
     let to = message
         .destination
         .as_deref()
         .or(message.channel_name.as_deref())
         .unwrap_or_default();
-    let time = |at| show::time_and_distance(at, message.now);
+    let time = |at| show::time_and_distance(at, message.at);
     html! {
         dl.facts {
             div { dt { "App" } dd { a href=(show::link("/messages", &[("app", &message.app)])) { (message.app) } } }
@@ -170,11 +170,13 @@ fn facts(message: &MessageView) -> Markup {
     }
 }
 
-fn timeline(message: &MessageView, calls: &[CallLine]) -> Markup {
+fn timeline(detail: &MessageDetail) -> Markup {
+    let message = &detail.message;
     html! {
         ol.timeline {
             li { p { b { "Inserted" } } p.dim { (show::time(message.created_at)) } }
-            @for call in calls { (call_line(call)) }
+            @if detail.earlier_calls > 0 { li { p.dim { (show::count(detail.earlier_calls)) " earlier calls are not shown" } } }
+            @for call in &detail.calls { (call_line(call)) }
             @if let Some(finished_at) = message.finished_at {
                 li {
                     p { (show::state(&message.state)) @if let Some(status) = message.http_status { " " span.code { (status) } } }
@@ -187,7 +189,7 @@ fn timeline(message: &MessageView, calls: &[CallLine]) -> Markup {
     }
 }
 
-fn call_line(call: &CallLine) -> Markup {
+fn call_line(call: &CallDetail) -> Markup {
     let tone = if call.outcome == "rejected" {
         Tone::Bad
     } else {
@@ -212,16 +214,29 @@ fn call_line(call: &CallLine) -> Markup {
     }
 }
 
-fn payload(message: &MessageView) -> Markup {
-    let path = format!("/messages/{}", message.id);
-    let bytes = show::count(message.payload_bytes.into());
+fn payload(detail: &MessageDetail) -> Markup {
+    let path = format!("/messages/{}", detail.message.id);
     html! {
-        @match &message.payload {
-            Some(payload) => {
+        @match (&detail.payload.text, detail.payload.bytes) {
+            (Some(payload), bytes) => {
                 pre #payload tabindex="0" aria-label="Payload" { (payload) }
-                p { (bytes) " bytes. " a href=(path) { "Hide it" } }
+                p { (show::count(bytes.unwrap_or_default())) " bytes. " a href=(path) { "Hide it" } }
             },
-            None => p { (bytes) " bytes, not shown. " a href=(format!("{path}?payload=1")) { "Show the payload" } },
+            (None, Some(bytes)) => p { (show::count(bytes)) " bytes, not shown. " a href=(format!("{path}?payload=1")) { "Show the payload" } },
+            (None, None) => p { "This worker's role may not read it." },
         }
     }
+}
+
+/// The message, or why it can't be shown.
+pub(super) async fn find(
+    state: &OpsState,
+    id: i64,
+    with_payload: bool,
+) -> Result<MessageDetail, PageError> {
+    let found = super::outbox(state)?.message(id, with_payload).await;
+    found.map_err(|error| match error {
+        MessageError::Database(error) => error.into(),
+        error => PageError::Missing(error.to_string()),
+    })
 }

@@ -68,6 +68,7 @@ mod tests {
             state: "queued".into(),
             attempts: 0,
             max_attempts: 10,
+            wait_for_ack: false,
             at_most_once: false,
             created_at: at,
             due_at: at + Duration::seconds(due_in_s),

@@ -9,11 +9,11 @@ use serde::Deserialize;
 use super::{Question, back};
 use crate::ops::OpsState;
 use crate::ops::pages::failures::Span;
-use crate::ops::pages::message::{can_be_cancelled, can_be_retried};
+use crate::ops::pages::message::{can_be_cancelled, can_be_retried, find};
 use crate::ops::pages::messages::wanted;
 use crate::ops::pages::show;
 use crate::ops::pages::wrong::PageError;
-use crate::outbox::{FailureKey, MessageView, RetryFilter};
+use crate::outbox::{FailureKey, RetryFilter};
 
 /// Which message.
 #[derive(Debug, Deserialize)]
@@ -27,20 +27,11 @@ impl Wish {
     }
 }
 
-async fn find(state: &OpsState, wish: &Wish) -> Result<MessageView, PageError> {
-    let found = crate::ops::pages::outbox(state)?
-        .view_message(wish.id, false)
-        .await?;
-    found
-        .map(|(message, _)| message)
-        .ok_or_else(|| PageError::Missing(format!("there is no message {}", wish.id)))
-}
-
 pub(super) async fn ask_cancel(
     State(state): State<OpsState>,
     Query(wish): Query<Wish>,
 ) -> Result<Response, PageError> {
-    let message = find(&state, &wish).await?;
+    let message = find(&state, wish.id, false).await?.message;
     if !can_be_cancelled(&message) {
         return Err(PageError::Wrong(format!(
             "message {} can't be cancelled: it is {}",
@@ -76,7 +67,7 @@ pub(super) async fn ask_retry(
     State(state): State<OpsState>,
     Query(wish): Query<Wish>,
 ) -> Result<Response, PageError> {
-    let message = find(&state, &wish).await?;
+    let message = find(&state, wish.id, false).await?.message;
     if !can_be_retried(&message) {
         return Err(PageError::Wrong(format!(
             "message {} is {}: only one that failed, expired, was cancelled or is unknown can be sent again",
