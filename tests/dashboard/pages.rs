@@ -47,7 +47,7 @@ async fn the_overview_says_what_each_app_does_and_why() {
     world.insert(peer(json!({}))).await;
     shown::open_lane(&world, "orders").await;
     world
-        .execute("select signaling.pause('orders', 'the vendor is down', 'olga')")
+        .execute("select signaling.pause('orders', 'the vendor is down', 'operator')")
         .await;
     shown::open_lane(&world, "chat").await;
     world
@@ -62,7 +62,7 @@ async fn the_overview_says_what_each_app_does_and_why() {
     for part in [
         "no worker",
         "No worker has served this app yet",
-        "Paused by <b>olga</b>",
+        "Paused by <b>operator</b>",
         "“the vendor is down”",
         "The API refuses the credentials",
         "“the API answered 401”",

@@ -26,7 +26,7 @@ async fn pictures_of_the_pages() {
              from generate_series(1, 20000) as n;
              insert into signaling.lane (app, limit_per_s, configured_per_s, rate_per_s)
              values ('eu', 200, 200, signaling.slot_rate(200));
-             select signaling.pause('eu', 'the vendor maintains its servers until 14:00', 'olga@ops-1')",
+             select signaling.pause('eu', 'the vendor maintains its servers until 14:00', 'operator@ops-1')",
         )
         .await;
     shown::an_hour_of_figures(&world, "eu").await;
