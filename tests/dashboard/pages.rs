@@ -198,12 +198,12 @@ async fn what_does_not_exist_or_makes_no_sense_is_told_in_a_sentence() {
         (
             "/messages/17",
             StatusCode::NOT_FOUND,
-            "There is no such message",
+            "There is no message 17",
         ),
         (
             "/messages/seventeen",
             StatusCode::NOT_FOUND,
-            "There is no such message",
+            "There is no message seventeen",
         ),
         (
             "/messages?since=yesterday",

@@ -156,7 +156,7 @@ mod tests {
     fn each_state_has_its_word_and_its_reason() {
         let paused = LaneStatus {
             paused_at: Some(NOW),
-            paused_by: Some("olga".into()),
+            paused_by: Some("operator".into()),
             pause_reason: Some("the vendor is down".into()),
             ..lane()
         };
@@ -182,7 +182,7 @@ mod tests {
         };
         for (lane, queued, word, reason) in [
             (None, 1, "no worker", "No worker has served"),
-            (Some(paused), 1, "paused", "olga"),
+            (Some(paused), 1, "paused", "operator"),
             (Some(parked), 1, "parked", "in 3.0 s"),
             (Some(waiting), 1, "waiting", "in 30 s"),
             (Some(slowed), 1, "slowed", "100 calls/s"),
