@@ -33,7 +33,7 @@ pub use claim::{Batch, ClaimError, ClaimRequest, Claimed, Ended, Hold};
 pub use enqueue::{EnqueueError, enqueue};
 pub use errors::{explain, is_about_the_data, is_outage};
 pub use facts::{Distance, LaneFacts, OldTransaction, ServerFacts};
-pub use failures::{FailureGroup, FailureKey, Failures, MAX_CALLS_LOOKED_AT};
+pub use failures::{FailureGroup, FailureKey, Failures, MAX_CALLS_LOOKED_AT, MAX_RETRIED};
 pub use figures::{FiguresError, MinuteFigures};
 pub use grant::{GrantError, InvalidRoleName, RoleKind, RoleName};
 pub use json_lines::{InvalidLines, read_json_lines};

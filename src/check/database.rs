@@ -15,8 +15,6 @@ const CLOCKS_DIFFER: time::Duration = time::Duration::minutes(1);
 const LONG_TRANSACTION_S: f64 = 300.0;
 /// The same in transactions that have begun since, where the time is not known.
 const MANY_TRANSACTIONS: i64 = 1_000_000;
-/// Connections that a worker's start takes for a moment, beside its own.
-const AT_START: i64 = 2;
 
 /// The server, and the way to it.
 pub fn server(
@@ -136,7 +134,6 @@ pub fn rights(user: &str, missing: &[String]) -> Finding {
 
 /// Whether a worker of `own` connections gets them.
 pub fn connections(facts: &ServerFacts, own: u32, pooler: bool) -> Finding {
-    let needed = i64::from(own) + AT_START;
     if pooler {
         return Finding::ok(
             "connections",
@@ -153,10 +150,8 @@ pub fn connections(facts: &ServerFacts, own: u32, pooler: bool) -> Finding {
         .filter_map(|(left, of)| Some((left?, of)))
         .min_by_key(|(left, _)| *left)
         .unwrap_or((facts.server_left, "max_connections"));
-    let text = format!(
-        "{left} of {of} are left; a worker takes up to {own}, and {needed} while it starts"
-    );
-    if left < needed {
+    let text = format!("{left} of {of} are left; a worker takes up to {own}");
+    if left < i64::from(own) {
         return Finding::warn(
             "connections",
             text,

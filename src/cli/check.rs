@@ -53,8 +53,9 @@ pub(super) struct CheckArgs {
     worker: WorkerArgs,
 }
 
-/// A worker's connections beside those of the setting: one records, one listens.
-const OTHER_CONNECTIONS: u32 = 2;
+/// A worker's connections beside those of the setting: one records, one listens, two are for the ops server. Before that
+/// is asked for anything, as many look for a pooler.
+const OTHER_CONNECTIONS: u32 = 4;
 /// Who sends a probe, where any user may.
 const PROBE_SENDER: &str = "signaling-worker";
 

@@ -13,7 +13,7 @@ pub const MAX_CALLS_LOOKED_AT: i64 = 10_000;
 /// Groups that are shown.
 const MAX_GROUPS: i64 = 100;
 /// Failed messages of a group that are sent again at once: the newest.
-const MAX_RETRIED: i64 = 5_000;
+pub const MAX_RETRIED: usize = 5_000;
 
 /// What the calls of a group have in common.
 #[derive(Debug, Clone, PartialEq, Eq, FromRow)]
@@ -116,7 +116,7 @@ impl Outbox {
                 .bind(&key.outcome)
                 .bind(key.http_status)
                 .bind(&key.error)
-                .bind(MAX_RETRIED)
+                .bind(i64::try_from(MAX_RETRIED).unwrap_or(i64::MAX))
                 .fetch_all(&mut **session)
                 .await
         })

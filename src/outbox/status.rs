@@ -42,7 +42,7 @@ pub struct Pending {
     pub retrying: u64,
     /// A worker has them.
     pub sending: u64,
-    /// For how long the oldest one waits that is not scheduled, in seconds.
+    /// For how long the oldest one had waited then that is not scheduled, in seconds.
     pub oldest_s: Option<f64>,
     /// How long ago they were counted, in seconds; none if they never were.
     pub counted_ago_s: Option<f64>,
@@ -189,7 +189,7 @@ impl Outbox {
                 let pending: Vec<CensusRow> = sqlx::query_as(
                     "select app, queued, scheduled, retrying, sending,
                             case when oldest_at is not null
-                                 then extract(epoch from greatest('0', clock_timestamp() - oldest_at))::float8 end as oldest_s,
+                                 then extract(epoch from greatest('0', counted_at - oldest_at))::float8 end as oldest_s,
                             extract(epoch from clock_timestamp() - counted_at)::float8 as counted_ago_s
                      from signaling.census cross join signaling.census_turn",
                 )

@@ -22,16 +22,17 @@ pub(super) struct Bookkeeper {
 impl Bookkeeper {
     /// Keeps books until the shutdown.
     pub(super) async fn run(self: Arc<Self>, shutdown: CancellationToken) {
-        let books = async {
-            tokio::join!(self.write_forever(), self.count_forever());
-        };
-        shutdown.run_until_cancelled(books).await;
+        tokio::join!(
+            self.write_until(&shutdown),
+            shutdown.run_until_cancelled(self.count_forever())
+        );
     }
 
-    async fn write_forever(&self) {
+    /// What is being written when the shutdown comes, gets written: it is counted nowhere else any more.
+    async fn write_until(&self, shutdown: &CancellationToken) {
         let mut trouble = Trouble::default();
-        loop {
-            tokio::time::sleep(WRITE_EVERY).await;
+        let pause = || shutdown.run_until_cancelled(tokio::time::sleep(WRITE_EVERY));
+        while pause().await.is_some() {
             let written = self.write().await.map_err(|error| error.source);
             trouble.note("what was done can't be added up", written);
         }

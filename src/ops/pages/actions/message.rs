@@ -13,7 +13,7 @@ use crate::ops::pages::message::{can_be_cancelled, can_be_retried, find};
 use crate::ops::pages::messages::wanted;
 use crate::ops::pages::show;
 use crate::ops::pages::wrong::PageError;
-use crate::outbox::{FailureKey, RetryFilter};
+use crate::outbox::{FailureKey, MAX_RETRIED, RetryFilter};
 
 /// Which message.
 #[derive(Debug, Deserialize)]
@@ -157,6 +157,7 @@ pub(super) async fn ask_retry_group(
         .failed_messages(&key, span.length())
         .await?;
     let messages = show::messages(ids.len() as u64);
+    let is_cut = ids.len() >= MAX_RETRIED;
     let it = if ids.len() == 1 {
         "It waits"
     } else {
@@ -173,6 +174,7 @@ pub(super) async fn ask_retry_group(
                     None => "no error text.",
                 }
             }
+            @if is_cut { p { "These are the newest; there may be more, for another time." } }
             p { (it) " for slots with all attempts, and without an expiry that is over; repeated calls have a fifth of the app's slots while others wait." }
         },
         action: "/actions/retry-group",
