@@ -136,8 +136,8 @@ $$;
 comment on function signaling.take_census is 'Counts pending messages into signaling.census, unless that was done lately.';
 revoke all on function signaling.take_census from public;
 
--- Roles that work as an older version let them go on to: who writes what becomes of messages writes the figures, too,
--- and who may read that, and the lanes, reads them.
+-- Roles that work as an older version let them go on to: who claims messages writes the figures, too, and who may read
+-- the lanes reads them.
 do $$
 declare
     needed record;
@@ -145,13 +145,13 @@ begin
     for needed in
         select gift.what, case when holder.grantee = 0 then 'public' else quote_ident(pg_get_userbyid(holder.grantee)) end as who
         from (values
-                  ('signaling.outbox'::regclass, 'status', 'UPDATE',
+                  ('signaling.outbox'::regclass, 'claim_id', 'UPDATE',
                    'select, insert (minute, app, message_sent, message_delivered, message_offline, failed, expired, unknown, calls_retry, calls_throttled,
                                     calls_rejected, calls_unauthorized, calls_ambiguous, slots_missed, call_time, delay),
                     update (message_sent, message_delivered, message_offline, failed, expired, unknown, calls_retry, calls_throttled,
                             calls_rejected, calls_unauthorized, calls_ambiguous, slots_missed, call_time, delay)
                     on signaling.rollup'),
-                  ('signaling.outbox', 'status', 'UPDATE', 'execute on function signaling.take_census'),
+                  ('signaling.outbox', 'claim_id', 'UPDATE', 'execute on function signaling.take_census'),
                   ('signaling.lane', 'app', 'SELECT', 'select on signaling.rollup, signaling.census, signaling.census_turn'),
                   ('signaling.lane', 'app', 'SELECT', 'execute on function signaling.take_census')
              ) as gift (relation, column_name, privilege, what)
@@ -161,6 +161,8 @@ begin
             select grantee from aclexplode(relacl) where privilege_type = gift.privilege
             union
             select grantee from aclexplode(attacl) where privilege_type = gift.privilege
+            union
+            select oid from pg_roles where rolname = 'pg_write_all_data' and gift.privilege = 'UPDATE'
         ) as holder
         where holder.grantee <> relowner
     loop

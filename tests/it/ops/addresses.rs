@@ -1,12 +1,13 @@
 //! Where the server is.
 
 use std::fs;
+use std::time::Duration;
 
 use serde_json::json;
 use tokio::net::TcpListener;
 
 use super::door::Watched;
-use crate::harness::{Worker, World, peer};
+use crate::harness::{Worker, World, comes_true, peer};
 
 /// `worker run` with everything that it needs, and a database that it will not get to.
 fn run() -> Worker {
@@ -77,8 +78,13 @@ async fn an_address_that_is_none_or_taken_is_a_mistake() {
 #[tokio::test]
 async fn a_worker_whose_default_address_is_taken_works_without() {
     let world = World::new().await;
-    // If this can't be had, somebody else has it.
-    let taken = TcpListener::bind("127.0.0.1:9090").await;
+    // Another test may have it for a while; if it can't be had at all, somebody else has it.
+    let mut taken = None;
+    comes_true(Duration::from_secs(10), async || {
+        taken = TcpListener::bind("127.0.0.1:9090").await.ok();
+        taken.is_some()
+    })
+    .await;
     let mut worker = world.worker().without_env("WORKER_OPS_ADDR").start();
     worker
         .until_logged("no ops server: its default address can't be had")

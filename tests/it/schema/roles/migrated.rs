@@ -92,6 +92,9 @@ async fn roles_that_were_given_rights_by_hand_can_do_what_they_could_and_others_
         "select signaling.set_limit('default', null)",
         "select signaling.retry()",
         "select signaling.cancel(1)",
+        "insert into signaling.rollup (minute, app, message_sent) values (now(), 'default', 1)
+         on conflict (minute, app) do update set message_sent = rollup.message_sent + 1",
+        "select signaling.take_census()",
     ];
     let insert =
         "insert into signaling.outbox (sender, destination, payload) values ('a', 'b', 'x')";
