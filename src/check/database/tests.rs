@@ -144,9 +144,9 @@ fn the_tightest_bound_on_connections_counts() {
             false,
         )
     };
-    assert_told(&left(9, None, None), Level::Ok, "9 of max_connections");
-    assert_told(&left(8, None, None), Level::Warn, "8 of max_connections");
-    assert_told(&left(90, Some(8), Some(9)), Level::Warn, "8 of the role's");
+    assert_told(&left(7, None, None), Level::Ok, "7 of max_connections");
+    assert_told(&left(6, None, None), Level::Warn, "6 of max_connections");
+    assert_told(&left(90, Some(6), Some(7)), Level::Warn, "6 of the role's");
     assert_told(
         &left(90, Some(80), Some(3)),
         Level::Warn,
