@@ -52,7 +52,8 @@ create table signaling.census (
 )
 with (fillfactor = 10, autovacuum_vacuum_threshold = 200, autovacuum_vacuum_scale_factor = 0);
 
-comment on table signaling.census is 'Pending messages by app and state, as they were last counted: see census_turn.';
+comment on table signaling.census is
+    'Pending messages by app and state, as they were last counted: see census_turn. Of apps that no worker has served yet, the first 100.';
 comment on column signaling.census.oldest_at is
     'Since when the oldest one waits that is not scheduled: when it was due; if it was called before, when it was inserted.';
 
@@ -105,13 +106,18 @@ begin
         where status = 'pending' and (sent_at is not null or claim_id is not null)
         group by app
     ), counted as (
+        -- Apps that have nothing pending any more are known by their lanes.
         select app, coalesce(queued, 0) as queued, coalesce(scheduled, 0) as scheduled, coalesce(retrying, 0) as retrying,
                coalesce(sending, 0) as sending, least(fresh.oldest_at, again.oldest_at) as oldest_at
-        from fresh full join again using (app)
-        -- Apps that have nothing pending any more are known by their lanes.
+        from signaling.lane left join fresh using (app) left join again using (app)
+        -- Apps that no worker has served yet may be mistakes of any number.
         union all
-        select app, 0, 0, 0, 0, null from signaling.lane
-        where not exists (select from fresh where fresh.app = lane.app) and not exists (select from again where again.app = lane.app)
+        (select app, coalesce(queued, 0), coalesce(scheduled, 0), coalesce(retrying, 0), coalesce(sending, 0),
+                least(fresh.oldest_at, again.oldest_at)
+         from fresh full join again using (app)
+         where not exists (select from signaling.lane where lane.app = coalesce(fresh.app, again.app))
+         order by app
+         limit 100)
     ), gone as (
         delete from signaling.census where app <> all (select app from counted)
     ), written as (
@@ -125,7 +131,9 @@ begin
             is distinct from (excluded.queued, excluded.scheduled, excluded.retrying, excluded.sending, excluded.oldest_at)
     )
     insert into signaling.rollup (minute, app, backlog)
-    select date_trunc('minute', began), app, queued + retrying from counted order by app
+    select date_trunc('minute', began), app, queued + retrying from counted
+    where exists (select from signaling.lane where lane.app = counted.app)
+    order by app
     on conflict (minute, app) do update set backlog = excluded.backlog where rollup.backlog is distinct from excluded.backlog;
 
     delete from signaling.rollup where minute < began - interval '8 days';

@@ -12,6 +12,7 @@ mod figures;
 mod grant;
 mod json_lines;
 mod lane;
+mod lane_status;
 mod line;
 mod message_detail;
 mod migrate;
@@ -32,12 +33,13 @@ pub use browse::{MessageFilter, MessageLine, MessagePage, PAGE_ROWS, PENDING, ST
 pub use claim::{Batch, ClaimError, ClaimRequest, Claimed, Ended, Hold};
 pub use enqueue::{EnqueueError, enqueue};
 pub use errors::{explain, is_about_the_data, is_outage};
-pub use facts::{Distance, LaneFacts, OldTransaction, ServerFacts};
+pub use facts::{Distance, OldTransaction, ServerFacts};
 pub use failures::{FailureGroup, FailureKey, Failures, MAX_CALLS_LOOKED_AT, MAX_RETRIED};
 pub use figures::{FiguresError, MinuteFigures};
 pub use grant::{GrantError, InvalidRoleName, RoleKind, RoleName};
 pub use json_lines::{InvalidLines, read_json_lines};
 pub use lane::{HoldKind, Peek};
+pub use lane_status::{AppLane, LaneState, LaneStatus, Pending};
 pub use line::Patience;
 pub use message_detail::{
     CallDetail, LaneDetail, MessageDetail, MessageError, MessageRow, NextStep, PayloadDetail,
@@ -48,7 +50,7 @@ pub use retention::{Deletion, MIN_RETAIN};
 pub use session::{ConnectError, Outbox};
 pub use single_call::{Refusal, SingleCall};
 pub use statements::{STATEMENT_DURATION, STATEMENT_ERRORS};
-pub use status::{AppStatus, LaneStatus, Pending, Percentiles, SampleRow};
+pub use status::{AppStatus, Percentiles, SampleRow};
 pub use steer::{RetryFilter, SteerError};
 pub use tls_files::{TlsFileError, check_tls_files};
 

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::Finding;
-use crate::outbox::{Distance, LaneFacts, OldTransaction, SchemaVersion, ServerFacts};
+use crate::outbox::{AppLane, Distance, LaneState, OldTransaction, SchemaVersion, ServerFacts};
 
 /// The oldest version that knows what the statements need (`with … as materialized`), as a number.
 const MIN_VERSION: i32 = 120_000;
@@ -214,18 +214,23 @@ pub fn snapshots(open: &[OldTransaction]) -> Finding {
 }
 
 /// The lane of an app that a worker is to serve with this limit.
-pub fn lane(app: &str, limit_per_s: f64, lanes: &[LaneFacts]) -> Finding {
-    let Some(facts) = lanes.iter().find(|facts| facts.app == app) else {
+pub fn lane(app: &str, limit_per_s: f64, lanes: &[AppLane]) -> Finding {
+    let Some(lane) = lanes
+        .iter()
+        .find(|lane| lane.app == app)
+        .and_then(|lane| lane.lane.as_ref())
+    else {
         return Finding::ok("lane", "no worker has served this app yet").of_app(app);
     };
-    let lane = &facts.lane;
     let because = |reason: &Option<String>| {
         reason
             .as_deref()
             .map_or_else(String::new, |reason| format!(": {reason}"))
     };
-    let finding = if lane.paused_at.is_some() {
-        Finding::warn(
+    let state = lane.state();
+    let held = || format!("{}{}", state.as_str(), because(&lane.hold_reason));
+    let finding = match state {
+        LaneState::Paused => Finding::warn(
             "lane",
             format!(
                 "paused by {}{}",
@@ -233,42 +238,49 @@ pub fn lane(app: &str, limit_per_s: f64, lanes: &[LaneFacts]) -> Finding {
                 because(&lane.pause_reason)
             ),
             format!("`worker resume {app}` ends it"),
-        )
-    } else if let Some(hold) = &lane.hold {
-        let advice = if hold == "parked" {
-            "the API refuses the credentials: put them right, and the workers find out by themselves"
-        } else {
-            "the API fails or can't be reached: the workers try it, and go on by themselves"
-        };
-        Finding::warn(
+        ),
+        LaneState::Parked => Finding::warn(
             "lane",
-            format!("{hold}{}", because(&lane.hold_reason)),
-            advice,
-        )
-    } else if lane.told_to_wait {
-        Finding::warn(
+            held(),
+            "the API refuses the credentials: put them right, and the workers find out by themselves",
+        ),
+        LaneState::Broken => Finding::warn(
+            "lane",
+            held(),
+            "the API fails or can't be reached: the workers try it, and go on by themselves",
+        ),
+        LaneState::Waiting => Finding::warn(
             "lane",
             "the API has asked for a pause",
             "`worker status` says until when",
-        )
-    } else if (facts.configured_per_s - limit_per_s).abs() > f64::EPSILON {
-        Finding::warn(
+        ),
+        LaneState::Slowed | LaneState::Sending
+            if (lane.configured_per_s - limit_per_s).abs() > f64::EPSILON =>
+        {
+            Finding::warn(
+                "lane",
+                format!(
+                    "the workers are configured with {} calls/s, this one with {limit_per_s}",
+                    lane.configured_per_s
+                ),
+                "give all workers of an app the same WORKER_RATE: the last one that starts sets it",
+            )
+        }
+        LaneState::Slowed => Finding::warn(
             "lane",
-            format!(
-                "the workers are configured with {} calls/s, this one with {limit_per_s}",
-                facts.configured_per_s
-            ),
-            "give all workers of an app the same WORKER_RATE: the last one that starts sets it",
-        )
-    } else {
-        let by = lane
-            .limit_set_by
-            .as_deref()
-            .map_or_else(String::new, |by| format!(", set by {by}"));
-        Finding::ok(
-            "lane",
-            format!("sending, at most {} calls/s{by}", lane.limit_per_s),
-        )
+            format!("slowed to {:.0} calls/s by a 429", lane.rate_per_s),
+            "it climbs back by itself; if this lasts, others use the app's limit, or WORKER_RATE is above it",
+        ),
+        LaneState::Sending => {
+            let by = lane
+                .limit_set_by
+                .as_deref()
+                .map_or_else(String::new, |by| format!(", set by {by}"));
+            Finding::ok(
+                "lane",
+                format!("sending, at most {} calls/s{by}", lane.limit_per_s),
+            )
+        }
     };
     finding.of_app(app)
 }

@@ -12,7 +12,7 @@ use crate::check::probe::{self, Probe};
 use crate::check::{Finding, Level, api, database, settings};
 use crate::config::{AppConfig, WorkerConfig};
 use crate::message::{InvalidMessage, Message};
-use crate::outbox::{LaneFacts, Outbox, RoleKind, explain};
+use crate::outbox::{Outbox, RoleKind, explain};
 use crate::signaling::{Client, ClientSettings, Credentials};
 use crate::telemetry;
 
@@ -199,7 +199,7 @@ async fn look_at_database(
         if missing.is_empty()
             && let Some(config) = config
         {
-            let lanes: Vec<LaneFacts> = outbox.lanes().await?;
+            let lanes = outbox.lanes().await?;
             for app in &config.apps {
                 report.add(database::lane(&app.alias, app.limit_per_s, &lanes));
             }

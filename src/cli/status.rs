@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::args::{DatabaseArgs, parse_duration};
 use super::screen::Screen;
-use crate::outbox::{AppStatus, Outbox, Pending, explain};
+use crate::outbox::{AppStatus, LaneState, Outbox, Pending, explain};
 
 /// Show how each app is doing: what waits, for how long, how fast it goes out, and what became of it
 #[derive(Debug, Args)]
@@ -84,33 +84,24 @@ async fn watch(outbox: &Outbox, every: Duration) -> anyhow::Result<()> {
     });
     let mut screen = Screen::new();
     let mut text = String::new();
-    while !shutdown.is_cancelled() {
-        let Some(apps) = shutdown.run_until_cancelled(outbox.status()).await else {
-            break;
-        };
-        let trouble = match apps {
-            Ok(apps) => {
-                text = show_all(&apps);
+    let look = async || {
+        let apps = outbox.status().await?;
+        Ok::<_, sqlx::Error>((apps, outbox.viewed_at().await?))
+    };
+    while let Some(looked) = shutdown.run_until_cancelled(look()).await {
+        let trouble = match looked {
+            Ok((apps, now)) => {
+                text = format!("{}\n\n{}", at(Some(now)), show_all(&apps));
                 String::new()
             }
             Err(error) => format!("\nno news: {}\n", explain(&error)),
         };
-        let now = outbox_time(outbox).await;
-        screen.show(&format!("{now}\n\n{text}{trouble}"))?;
+        screen.show(&format!("{text}{trouble}"))?;
         shutdown
             .run_until_cancelled(tokio::time::sleep(every))
             .await;
     }
     screen.leave()
-}
-
-/// The time by the database's clock, for people.
-async fn outbox_time(outbox: &Outbox) -> String {
-    outbox
-        .database_time()
-        .await
-        .ok()
-        .map_or_else(|| "the database is away".into(), |now| at(Some(now)))
 }
 
 fn show_all(apps: &[AppStatus]) -> String {
@@ -172,33 +163,31 @@ fn lane(app: &AppStatus) -> String {
             .map(|reason| format!(": {reason}"))
             .unwrap_or_default()
     };
-    let mut text = if lane.paused_at.is_some() {
-        let by = lane.paused_by.as_deref().unwrap_or("somebody");
-        format!(
-            "paused by {by} since {}{}",
-            at(lane.paused_at),
-            because(&lane.pause_reason)
-        )
-    } else if let Some(hold) = &lane.hold {
-        format!(
-            "{hold} since {}, next try {}{}",
-            at(lane.hold_since),
-            at(lane.hold_until),
-            because(&lane.hold_reason)
-        )
-    } else if lane.told_to_wait {
-        format!(
-            "no call before {}, as the API asked",
-            at(Some(lane.next_slot_at))
-        )
-    } else if lane.rate_per_s < 0.97 * lane.limit_per_s {
-        format!(
+    let state = lane.state();
+    let mut text = match state {
+        LaneState::Sending => state.as_str().into(),
+        LaneState::Slowed => format!(
             "slowed to {:.0} calls/s by a 429 at {}",
             lane.rate_per_s,
             at(lane.throttled_at)
-        )
-    } else {
-        "sending".into()
+        ),
+        LaneState::Waiting => format!(
+            "no call before {}, as the API asked",
+            at(Some(lane.next_slot_at))
+        ),
+        LaneState::Paused => format!(
+            "paused by {} since {}{}",
+            lane.paused_by.as_deref().unwrap_or("somebody"),
+            at(lane.paused_at),
+            because(&lane.pause_reason)
+        ),
+        LaneState::Parked | LaneState::Broken => format!(
+            "{} since {}, next try {}{}",
+            state.as_str(),
+            at(lane.hold_since),
+            at(lane.hold_until),
+            because(&lane.hold_reason)
+        ),
     };
     write!(text, "; limit {} calls/s", lane.limit_per_s).ok();
     if let Some(by) = &lane.limit_set_by {

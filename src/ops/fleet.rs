@@ -3,108 +3,103 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use time::OffsetDateTime;
 use tokio::sync::Mutex;
 
-use crate::outbox::{AppStatus, LaneStatus, Outbox};
+use crate::outbox::{AppLane, AppStatus, MinuteFigures, Outbox};
 
 /// How old an answer may be.
 const FRESH_FOR: Duration = Duration::from_secs(1);
-/// How long the database may take for it.
-const ANSWER_WITHIN: Duration = Duration::from_secs(3);
+/// How long monitors wait for the database. They ask again by themselves.
+const LANES_WITHIN: Duration = Duration::from_secs(3);
+/// What the plots of the overview show, and the minute that has begun.
+const SHOWN: Duration = Duration::from_secs(3_660);
 /// Tries of one look. A connection that has died meanwhile shows in the statement, and those who look on have two.
-pub(super) const TRIES: usize = 3;
+const TRIES: usize = 3;
 
-/// The last answer. Who comes while one is looked up waits for it.
+/// The last answers.
 #[derive(Debug, Default)]
-pub(super) struct Fleet(Mutex<Option<Looked>>);
+pub(super) struct Fleet {
+    lanes: Last<Option<Arc<[AppLane]>>>,
+    overview: Last<Result<Arc<Overview>, Arc<sqlx::Error>>>,
+}
 
+/// All that the overview shows.
 #[derive(Debug)]
-struct Looked {
-    at: Instant,
-    status: Option<Arc<[AppStatus]>>,
+pub(super) struct Overview {
+    pub(super) apps: Vec<AppStatus>,
+    pub(super) minutes: Vec<MinuteFigures>,
+    /// The database's time of the look.
+    pub(super) at: OffsetDateTime,
 }
 
 impl Fleet {
-    /// All apps; none where the database does not say.
-    pub(super) async fn status(&self, outbox: &Outbox) -> Option<Arc<[AppStatus]>> {
-        let mut last = self.0.lock().await;
-        if let Some(looked) = &*last
-            && looked.at.elapsed() < FRESH_FOR
-        {
-            return looked.status.clone();
-        }
-        let status = match tokio::time::timeout(ANSWER_WITHIN, look(outbox)).await {
-            Ok(Ok(status)) => Some(status.into()),
-            Ok(Err(_)) | Err(_) => None,
+    /// What each lane is doing, for monitors; none where the database does not say.
+    pub(super) async fn lanes(&self, outbox: &Outbox) -> Option<Arc<[AppLane]>> {
+        let look = async {
+            let lanes = tokio::time::timeout(LANES_WITHIN, tried(|| outbox.lanes()));
+            Some(lanes.await.ok()?.ok()?.into())
         };
-        *last = Some(Looked {
-            at: Instant::now(),
-            status: status.clone(),
-        });
-        status
+        self.lanes.or(look).await
+    }
+
+    /// What people want to see of it.
+    ///
+    /// # Errors
+    /// Where the database fails.
+    pub(super) async fn overview(
+        &self,
+        outbox: &Outbox,
+    ) -> Result<Arc<Overview>, Arc<sqlx::Error>> {
+        let look = async {
+            let overview = tried(|| overview(outbox)).await;
+            overview.map(Arc::new).map_err(Arc::new)
+        };
+        self.overview.or(look).await
     }
 }
 
-async fn look(outbox: &Outbox) -> Result<Vec<AppStatus>, sqlx::Error> {
+async fn overview(outbox: &Outbox) -> Result<Overview, sqlx::Error> {
+    Ok(Overview {
+        apps: outbox.last_status().await?,
+        minutes: outbox.figures_by_minute(None, SHOWN).await?,
+        at: outbox.viewed_at().await?,
+    })
+}
+
+/// What was looked up last. Who comes while it is looked up waits for that.
+#[derive(Debug)]
+struct Last<T>(Mutex<Option<(Instant, T)>>);
+
+impl<T> Default for Last<T> {
+    fn default() -> Self {
+        Self(Mutex::default())
+    }
+}
+
+impl<T: Clone> Last<T> {
+    async fn or(&self, look: impl Future<Output = T>) -> T {
+        let mut last = self.0.lock().await;
+        if let Some((at, value)) = &*last
+            && at.elapsed() < FRESH_FOR
+        {
+            return value.clone();
+        }
+        let value = look.await;
+        *last = Some((Instant::now(), value.clone()));
+        value
+    }
+}
+
+/// Asks again where a connection has died meanwhile.
+pub(super) async fn tried<T, E, F: Future<Output = Result<T, E>>>(
+    look: impl Fn() -> F,
+) -> Result<T, E> {
     let mut tries = 1;
     loop {
-        match outbox.last_status().await {
+        match look().await {
             Err(_) if tries < TRIES => tries += 1,
             result => return result,
-        }
-    }
-}
-
-/// What a lane is doing, in a word.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum LaneState {
-    /// It sends what is due, at its rate.
-    Sending,
-    /// A 429 has slowed it.
-    Slowed,
-    /// The API has asked for a pause.
-    Waiting,
-    /// A person has paused it.
-    Paused,
-    /// The API refuses the app's credentials.
-    Parked,
-    /// The API can't be reached, or answers with errors.
-    Broken,
-}
-
-impl LaneState {
-    pub(super) const ALL: [Self; 6] = [
-        Self::Sending,
-        Self::Slowed,
-        Self::Waiting,
-        Self::Paused,
-        Self::Parked,
-        Self::Broken,
-    ];
-
-    /// A lane whose rate is less than this part of its limit is slowed: else it is `1 / 1.02` of it.
-    const SLOWED_BELOW: f64 = 0.97;
-
-    pub(super) fn of(lane: &LaneStatus) -> Self {
-        match lane.hold.as_deref() {
-            _ if lane.paused_at.is_some() => Self::Paused,
-            Some("broken") => Self::Broken,
-            Some(_) => Self::Parked,
-            None if lane.told_to_wait => Self::Waiting,
-            None if lane.rate_per_s < Self::SLOWED_BELOW * lane.limit_per_s => Self::Slowed,
-            None => Self::Sending,
-        }
-    }
-
-    /// The value of the label.
-    pub(super) fn as_str(self) -> &'static str {
-        match self {
-            Self::Sending => "sending",
-            Self::Slowed => "slowed",
-            Self::Waiting => "waiting",
-            Self::Paused => "paused",
-            Self::Parked => "parked",
-            Self::Broken => "broken",
         }
     }
 }

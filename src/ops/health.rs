@@ -10,9 +10,9 @@ use hyper::{HeaderMap, StatusCode};
 use tokio::sync::Mutex;
 
 use super::OpsState;
-use super::fleet::{LaneState, TRIES};
+use super::fleet::tried;
 use super::readiness::{Database, Seen, report, seconds, text};
-use crate::outbox::{Outbox, SchemaError, explain};
+use crate::outbox::{LaneState, Outbox, SchemaError, explain};
 use crate::worker::{Stuck, Vitals};
 
 /// How old a look at the database may be.
@@ -76,25 +76,19 @@ impl Health {
     }
 }
 
-async fn look_at_schema(outbox: &Outbox) -> Result<(), SchemaError> {
-    let mut tries = 1;
-    loop {
-        match outbox.look_at_schema().await {
-            Err(SchemaError::Database(_)) if tries < TRIES => tries += 1,
-            result => return result,
-        }
-    }
+/// Whether the worker itself has been answered a moment ago.
+pub(super) fn has_answered_lately(outbox: &Outbox) -> bool {
+    outbox.answered_at().is_some_and(|at| at.elapsed() < RECENT)
 }
 
 async fn look(outbox: &Outbox) -> Database {
-    let why = match tokio::time::timeout(ANSWER_WITHIN, look_at_schema(outbox)).await {
+    let why = match tokio::time::timeout(ANSWER_WITHIN, tried(|| outbox.look_at_schema())).await {
         Ok(Ok(())) => return Database::There,
         Ok(Err(SchemaError::Database(error))) => explain(&error),
         Ok(Err(error)) => return Database::Unmigrated(error.to_string()),
         Err(_) => format!("no answer within {}", seconds(ANSWER_WITHIN)),
     };
-    let answers_worker = outbox.answered_at().is_some_and(|at| at.elapsed() < RECENT);
-    if answers_worker {
+    if has_answered_lately(outbox) {
         Database::AnswersWorker
     } else {
         Database::Away(why)
@@ -115,14 +109,14 @@ async fn notes(state: &OpsState) -> Vec<String> {
     let (Some(outbox), Some(lanes)) = (state.outbox.get(), state.vitals.lanes()) else {
         return Vec::new();
     };
-    let Some(apps) = state.fleet.status(outbox).await else {
+    let Some(apps) = state.fleet.lanes(outbox).await else {
         return Vec::new();
     };
     apps.iter()
         .filter(|app| lanes.iter().any(|lane| lane.app == app.app))
         .filter_map(|app| {
             // Why a person has paused it, or what the API says, is not for everybody.
-            let says = match LaneState::of(app.lane.as_ref()?) {
+            let says = match app.lane.as_ref()?.state() {
                 LaneState::Sending => return None,
                 LaneState::Slowed => "slowed by a 429",
                 LaneState::Waiting => "waiting, as the API asked",

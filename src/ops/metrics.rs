@@ -1,6 +1,5 @@
 //! The metrics, as Prometheus reads them: what this process has counted, and how the fleet is doing.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use axum::extract::State;
@@ -11,15 +10,18 @@ use metrics::{Unit, describe_counter, describe_gauge, describe_histogram, gauge}
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
 use metrics_process::Collector;
 
-use super::OpsState;
-use super::fleet::LaneState;
+use super::{OpsState, health};
 use crate::figures::BOUNDS_S;
-use crate::outbox::{AppStatus, STATEMENT_DURATION, STATEMENT_ERRORS};
+use crate::outbox::{
+    AppLane, LaneState, LaneStatus, Pending, STATEMENT_DURATION, STATEMENT_ERRORS,
+};
 use crate::worker::{CALL_DURATION, CALLS, DELAY, MESSAGES_FINISHED, SLOTS_MISSED, Vitals};
 
 const IN_FLIGHT: &str = "signaling_in_flight_messages";
 const BUILD_INFO: &str = "signaling_build_info";
 const BACKLOG: &str = "signaling_backlog_messages";
+const UNSERVED: &str = "signaling_unserved_messages";
+const COUNTED_AGE: &str = "signaling_backlog_counted_age_seconds";
 const OLDEST_AGE: &str = "signaling_oldest_due_age_seconds";
 const LIMIT: &str = "signaling_limit_calls_per_second";
 const RATE: &str = "signaling_rate_calls_per_second";
@@ -93,12 +95,15 @@ pub(super) async fn metrics(State(state): State<OpsState>) -> Response {
     let Some(metrics) = &state.metrics else {
         return (StatusCode::NOT_FOUND, "this process records no metrics\n").into_response();
     };
-    let fleet = match state.outbox.get() {
-        Some(outbox) => state.fleet.status(outbox).await,
-        None => None,
-    };
+    let mut fleet = None;
+    let mut is_up = false;
+    if let Some(outbox) = state.outbox.get() {
+        fleet = state.fleet.lanes(outbox).await;
+        // Those who look on may have to wait while those who work are answered.
+        is_up = fleet.is_some() || health::has_answered_lately(outbox);
+    }
     let mut text = metrics.render(&state.vitals);
-    text += &render_fleet(fleet.as_ref());
+    text += &render_fleet(is_up, fleet.as_deref().unwrap_or_default());
     (
         [(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")],
         text,
@@ -151,7 +156,7 @@ fn describe() {
 }
 
 /// What is the same in every process. A recorder of its own, so that nothing is left of what the database said before.
-fn render_fleet(apps: Option<&Arc<[AppStatus]>>) -> String {
+fn render_fleet(is_up: bool, apps: &[AppLane]) -> String {
     let recorder = PrometheusBuilder::new().build_recorder();
     metrics::with_local_recorder(&recorder, || {
         describe_gauge!(
@@ -159,17 +164,40 @@ fn render_fleet(apps: Option<&Arc<[AppStatus]>>) -> String {
             Unit::Count,
             "Whether the database answers: 1, or 0."
         );
-        gauge!(DATABASE_UP).set(u32::from(apps.is_some()));
-        for app in apps.map(AsRef::as_ref).unwrap_or_default() {
-            set_backlog(app);
-            set_lane(app);
+        gauge!(DATABASE_UP).set(u32::from(is_up));
+        for AppLane { app, lane, pending } in apps {
+            // What has no lane may be a mistake, and any number of them.
+            if let Some(lane) = lane {
+                set_lane(app, lane);
+                set_backlog(app, pending);
+            }
         }
+        set_counted(apps);
     });
     recorder.handle().render()
 }
 
-fn set_backlog(app: &AppStatus) {
-    let pending = &app.pending;
+fn set_counted(apps: &[AppLane]) {
+    let Some(counted_ago_s) = apps.iter().find_map(|app| app.pending.counted_ago_s) else {
+        return;
+    };
+    describe_gauge!(
+        COUNTED_AGE,
+        Unit::Seconds,
+        "How long ago the messages of the fleet that are not final were counted."
+    );
+    describe_gauge!(
+        UNSERVED,
+        Unit::Count,
+        "Messages of apps that no worker has ever served, as they were counted last; of the first 100 such apps."
+    );
+    let unserved = apps.iter().filter(|app| app.lane.is_none());
+    let unserved = unserved.map(|app| app.pending.backlog() + app.pending.scheduled);
+    gauge!(COUNTED_AGE).set(counted_ago_s);
+    gauge!(UNSERVED).set(count(unserved.sum()));
+}
+
+fn set_backlog(app: &str, pending: &Pending) {
     if pending.counted_ago_s.is_none() {
         return;
     }
@@ -181,7 +209,7 @@ fn set_backlog(app: &AppStatus) {
     describe_gauge!(
         OLDEST_AGE,
         Unit::Seconds,
-        "For how long the oldest message waits that is not scheduled for later; 0 if there is none."
+        "For how long the oldest message had waited at the last count that is not scheduled for later; 0 if there is none."
     );
     for (state, messages) in [
         ("queued", pending.queued),
@@ -189,15 +217,12 @@ fn set_backlog(app: &AppStatus) {
         ("retrying", pending.retrying),
         ("sending", pending.sending),
     ] {
-        gauge!(BACKLOG, "app" => app.app.clone(), "state" => state).set(count(messages));
+        gauge!(BACKLOG, "app" => app.to_owned(), "state" => state).set(count(messages));
     }
-    gauge!(OLDEST_AGE, "app" => app.app.clone()).set(pending.oldest_s.unwrap_or(0.0));
+    gauge!(OLDEST_AGE, "app" => app.to_owned()).set(pending.oldest_s.unwrap_or(0.0));
 }
 
-fn set_lane(app: &AppStatus) {
-    let Some(lane) = &app.lane else {
-        return;
-    };
+fn set_lane(app: &str, lane: &LaneStatus) {
     describe_gauge!(
         LIMIT,
         Unit::CountPerSecond,
@@ -213,11 +238,11 @@ fn set_lane(app: &AppStatus) {
         Unit::Count,
         "1 for the state of the app's lane, else 0."
     );
-    gauge!(LIMIT, "app" => app.app.clone()).set(lane.limit_per_s);
-    gauge!(RATE, "app" => app.app.clone()).set(lane.rate_per_s);
-    let present = LaneState::of(lane);
+    gauge!(LIMIT, "app" => app.to_owned()).set(lane.limit_per_s);
+    gauge!(RATE, "app" => app.to_owned()).set(lane.rate_per_s);
+    let present = lane.state();
     for state in LaneState::ALL {
-        gauge!(LANE_STATE, "app" => app.app.clone(), "state" => state.as_str())
+        gauge!(LANE_STATE, "app" => app.to_owned(), "state" => state.as_str())
             .set(u32::from(state == present));
     }
 }

@@ -2,12 +2,10 @@
 
 use std::time::Duration;
 
-use serde::Serialize;
-use sqlx::{FromRow, PgConnection};
+use sqlx::FromRow;
 use time::OffsetDateTime;
 
 use super::statements::Statement;
-use super::status::LaneStatus;
 use super::{Outbox, timed};
 
 /// What a server says of itself, and of the session that asks.
@@ -56,19 +54,6 @@ pub struct OldTransaction {
     pub age_s: Option<f64>,
     /// How many transactions have begun since.
     pub transactions_since: i64,
-}
-
-/// The state of an app's lane, with the limit that the workers are configured with.
-#[derive(Debug, Serialize, FromRow)]
-pub struct LaneFacts {
-    /// The app's alias.
-    pub app: String,
-    /// The limit that the worker which started last is configured with, in calls/s.
-    pub configured_per_s: f64,
-    /// Its state.
-    #[sqlx(flatten)]
-    #[serde(flatten)]
-    pub lane: LaneStatus,
 }
 
 /// So many round trips are measured, for the shortest.
@@ -141,32 +126,4 @@ impl Outbox {
             })
             .await
     }
-
-    /// All lanes, by the names of their apps.
-    ///
-    /// # Errors
-    /// Where the database fails.
-    pub async fn lanes(&self) -> Result<Vec<LaneFacts>, sqlx::Error> {
-        self.line()
-            .run(Statement::Look, async |session| lanes(session, None).await)
-            .await
-    }
-}
-
-/// The lanes, or that of one app.
-pub(super) async fn lanes(
-    session: &mut PgConnection,
-    app: Option<&str>,
-) -> Result<Vec<LaneFacts>, sqlx::Error> {
-    sqlx::query_as(
-        "select app, configured_per_s, limit_per_s, limit_set_by, next_slot_at, throttled_at,
-                next_slot_at > clock_timestamp() + interval '1 second' as told_to_wait,
-                paused_at, paused_by, pause_reason, hold, hold_reason, hold_since, hold_until,
-                signaling.present_rate(rate_per_s, rate_at, limit_per_s, clock_timestamp()) as rate_per_s
-         from signaling.lane where $1::text is null or app = $1 order by app",
-    )
-    .persistent(false)
-    .bind(app)
-    .fetch_all(session)
-    .await
 }

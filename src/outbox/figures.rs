@@ -83,7 +83,7 @@ impl Outbox {
         let apps: Vec<&str> = figures.iter().map(|(_, app, _)| app.as_str()).collect();
         let mut was_asked = false;
         let added = self
-            .line()
+            .aside_line()
             .run(Statement::Figures, async |session| {
                 was_asked = true;
                 sqlx::query(include_str!("add_figures.sql"))
@@ -123,7 +123,7 @@ impl Outbox {
     /// # Errors
     /// Where the database fails.
     pub async fn take_census(&self, stale_after: Duration) -> Result<bool, sqlx::Error> {
-        self.line()
+        self.aside_line()
             .run_within(Statement::Census, CENSUS_DEADLINE, async |session| {
                 sqlx::query_scalar("select signaling.take_census($1 * interval '1 microsecond')")
                     .persistent(session.keeps_statements())

@@ -8,8 +8,7 @@ use time::OffsetDateTime;
 
 pub use next::NextStep;
 
-use super::facts::lanes;
-use super::status::LaneStatus;
+use super::lane_status::{LaneStatus, lane_of};
 use super::{Outbox, SchemaError, explain};
 
 /// The most calls of a message that are told of, the latest ones. 429s don't count as attempts, so there may be more.
@@ -215,12 +214,9 @@ async fn detail(
     };
     let (calls, earlier_calls) = calls(&mut *session, id).await?;
     let lane = if rights.may_read_lane {
-        lanes(&mut *session, Some(&message.app))
+        lane_of(&message.app, &mut *session)
             .await?
-            .pop()
-            .map_or(LaneDetail::None, |lane| {
-                LaneDetail::Lane(Box::new(lane.lane))
-            })
+            .map_or(LaneDetail::None, |lane| LaneDetail::Lane(Box::new(lane)))
     } else {
         LaneDetail::NoRight
     };

@@ -13,10 +13,10 @@ use super::statements::{Statement, StatementFigures};
 use super::{SharedClock, explain};
 use crate::bounds;
 
-/// Connections for those who look on.
-const VIEWER_CONNECTIONS: u32 = 2;
-/// How long the server works for those who look on.
-const LOOK_DEADLINE: Duration = Duration::from_secs(5);
+/// Connections for what no message waits for.
+const ASIDE_CONNECTIONS: u32 = 2;
+/// How long the server works on a statement of those who look on: less than any of them waits.
+const LOOK_DEADLINE: Duration = Duration::from_millis(2_500);
 
 /// The database with the outbox, over a bounded number of connections.
 #[derive(Debug)]
@@ -24,8 +24,8 @@ pub struct Outbox {
     line: Line,
     /// What is known of calls gets into the database whatever the lanes wait for.
     recorder: Line,
-    /// Who looks on takes no connection from those who work.
-    viewer: Line,
+    /// What no message waits for takes no connection from those who work: figures, and those who look on.
+    aside: Line,
     breaks: Breaks,
     figures: Arc<StatementFigures>,
     options: PgConnectOptions,
@@ -103,7 +103,7 @@ impl Outbox {
         Ok(Self {
             line: line(max_connections),
             recorder: line(1),
-            viewer: line(VIEWER_CONNECTIONS),
+            aside: line(ASIDE_CONNECTIONS),
             breaks,
             figures,
             options,
@@ -117,7 +117,7 @@ impl Outbox {
         self.pooler
     }
 
-    /// When a statement of the work itself was last answered.
+    /// When a statement was last answered, other than one of those who look on.
     pub fn answered_at(&self) -> Option<Instant> {
         self.breaks.answered_at()
     }
@@ -142,6 +142,11 @@ impl Outbox {
         &self.recorder
     }
 
+    /// The line of figures.
+    pub(super) fn aside_line(&self) -> &Line {
+        &self.aside
+    }
+
     /// Reads what people and monitors want to see. Connections are made when that is asked for.
     ///
     /// # Errors
@@ -154,7 +159,7 @@ impl Outbox {
         let deadline = LOOK_DEADLINE + Duration::from_secs(1);
         let begun = Instant::now();
         let result = within(deadline + CONNECT_DEADLINE, async {
-            let mut session = self.viewer.transaction().await?;
+            let mut session = self.aside.transaction().await?;
             let timeout = format!(
                 "set local statement_timeout = {}",
                 LOOK_DEADLINE.as_millis()
@@ -178,7 +183,7 @@ impl Outbox {
     pub async fn close(&self) {
         self.line.close().await;
         self.recorder.close().await;
-        self.viewer.close().await;
+        self.aside.close().await;
     }
 }
 

@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use serde::Serialize;
 use sqlx::FromRow;
-use time::OffsetDateTime;
 
-use super::Outbox;
+use super::lane_status::{AppLane, LaneStatus, Pending, lanes};
+use super::{Outbox, explain};
 use crate::figures::{Figures, Histogram};
 
 /// How one app is doing.
@@ -29,23 +29,6 @@ pub struct AppStatus {
     pub delay_last_hour: Option<Percentiles>,
     /// Messages by how they ended in the last 24 hours. What people cancelled is not counted.
     pub finished_24h: BTreeMap<String, u64>,
-}
-
-/// The pending messages of an app, as they were counted last.
-#[derive(Debug, Default, Serialize)]
-pub struct Pending {
-    /// Wait for their first call.
-    pub queued: u64,
-    /// Are not due yet.
-    pub scheduled: u64,
-    /// Wait for another call.
-    pub retrying: u64,
-    /// A worker has them.
-    pub sending: u64,
-    /// For how long the oldest one had waited then that is not scheduled, in seconds.
-    pub oldest_s: Option<f64>,
-    /// How long ago they were counted, in seconds; none if they never were.
-    pub counted_ago_s: Option<f64>,
 }
 
 /// What half, 95 % and 99 % of some durations do not exceed, in seconds: estimates.
@@ -71,13 +54,6 @@ impl Percentiles {
     }
 }
 
-impl Pending {
-    /// All but those that are scheduled for later.
-    pub fn backlog(&self) -> u64 {
-        self.queued + self.retrying + self.sending
-    }
-}
-
 impl AppStatus {
     /// How long the backlog takes at the rate at which slots are given out, if nothing is added; none while nothing goes
     /// out.
@@ -92,60 +68,11 @@ impl AppStatus {
     }
 }
 
-/// The lane's row, for people.
-#[derive(Debug, Serialize, FromRow)]
-pub struct LaneStatus {
-    /// Calls a second that the API allows.
-    pub limit_per_s: f64,
-    /// Slots a second that are given out at present.
-    pub rate_per_s: f64,
-    /// Whether the API has asked for a pause that is not over.
-    pub told_to_wait: bool,
-    /// Who set another limit than the configured one.
-    pub limit_set_by: Option<String>,
-    /// No call before this: later than now while the API has asked for a pause.
-    #[serde(with = "time::serde::rfc3339")]
-    pub next_slot_at: OffsetDateTime,
-    /// When a 429 last slowed the lane.
-    #[serde(with = "time::serde::rfc3339::option")]
-    pub throttled_at: Option<OffsetDateTime>,
-    /// Since when a person has paused the app.
-    #[serde(with = "time::serde::rfc3339::option")]
-    pub paused_at: Option<OffsetDateTime>,
-    /// Who.
-    pub paused_by: Option<String>,
-    /// Why.
-    pub pause_reason: Option<String>,
-    /// `parked` or `broken`; none while it sends.
-    pub hold: Option<String>,
-    /// Why it is held.
-    pub hold_reason: Option<String>,
-    /// Since when.
-    #[serde(with = "time::serde::rfc3339::option")]
-    pub hold_since: Option<OffsetDateTime>,
-    /// When one call is tried again.
-    #[serde(with = "time::serde::rfc3339::option")]
-    pub hold_until: Option<OffsetDateTime>,
-}
-
 #[derive(FromRow)]
-struct LaneRow {
+struct RateRow {
     app: String,
     peak_calls_1m: i64,
     calls_per_s: f64,
-    #[sqlx(flatten)]
-    lane: LaneStatus,
-}
-
-#[derive(FromRow)]
-struct CensusRow {
-    app: String,
-    queued: i64,
-    scheduled: i64,
-    retrying: i64,
-    sending: i64,
-    oldest_s: Option<f64>,
-    counted_ago_s: Option<f64>,
 }
 
 #[derive(FromRow)]
@@ -156,13 +83,18 @@ struct FinishedRow {
 }
 
 impl Outbox {
-    /// How each app is doing, in the order of their names. What waits is counted again, if that was not done lately;
-    /// nothing else depends on how many messages there are.
+    /// How each app is doing, in the order of their names. What waits is counted again, if that was not done lately
+    /// and can be: a standby only tells what was counted. Nothing else depends on how many messages there are.
     ///
     /// # Errors
     /// Where the database fails.
     pub async fn status(&self) -> Result<Vec<AppStatus>, sqlx::Error> {
-        self.take_census(Duration::ZERO).await?;
+        if let Err(error) = self.take_census(Duration::ZERO).await {
+            tracing::debug!(
+                error = explain(&error),
+                "what waits can't be counted: the last count is shown"
+            );
+        }
         self.last_status().await
     }
 
@@ -171,27 +103,15 @@ impl Outbox {
     /// # Errors
     /// Where the database fails.
     pub async fn last_status(&self) -> Result<Vec<AppStatus>, sqlx::Error> {
-        let (lanes, pending, finished) = self
+        let (lanes, rates, finished) = self
             .look(async |session| {
-                let lanes: Vec<LaneRow> = sqlx::query_as(
-                    "select app, limit_per_s, limit_set_by, next_slot_at, throttled_at,
-                            next_slot_at > clock_timestamp() + interval '1 second' as told_to_wait, paused_at, paused_by, pause_reason,
-                            hold, hold_reason, hold_since, hold_until,
-                            signaling.present_rate(rate_per_s, rate_at, limit_per_s, clock_timestamp()) as rate_per_s,
+                let lanes = lanes(session).await?;
+                let rates: Vec<RateRow> = sqlx::query_as(
+                    "select app,
                             signaling.peak_rate(app, clock_timestamp() - interval '1 minute', clock_timestamp()) as peak_calls_1m,
                             (select count(*) / 10.0::float8
                              from signaling.calls(app, clock_timestamp() - interval '10 seconds', clock_timestamp())) as calls_per_s
                      from signaling.lane",
-                )
-                .persistent(false)
-                .fetch_all(&mut **session)
-                .await?;
-                let pending: Vec<CensusRow> = sqlx::query_as(
-                    "select app, queued, scheduled, retrying, sending,
-                            case when oldest_at is not null
-                                 then extract(epoch from greatest('0', counted_at - oldest_at))::float8 end as oldest_s,
-                            extract(epoch from clock_timestamp() - counted_at)::float8 as counted_ago_s
-                     from signaling.census cross join signaling.census_turn",
                 )
                 .persistent(false)
                 .fetch_all(&mut **session)
@@ -211,51 +131,41 @@ impl Outbox {
                 .persistent(false)
                 .fetch_all(&mut **session)
                 .await?;
-                Ok((lanes, pending, finished))
+                Ok((lanes, rates, finished))
             })
             .await?;
         let hour = self
             .figures_by_minute(None, Duration::from_secs(3_600))
             .await?;
 
-        let mut apps: BTreeMap<String, AppStatus> = BTreeMap::new();
-        let mut of = |app: &str, change: &mut dyn FnMut(&mut AppStatus)| {
-            let status = apps.entry(app.to_owned()).or_insert_with(|| AppStatus {
-                app: app.to_owned(),
-                ..AppStatus::default()
-            });
-            change(status);
-        };
-        for row in lanes {
-            let mut lane = Some(row.lane);
-            of(&row.app, &mut |app| {
-                app.lane = lane.take();
+        let mut apps: BTreeMap<String, AppStatus> = lanes
+            .into_iter()
+            .map(|AppLane { app, lane, pending }| {
+                let status = AppStatus {
+                    app: app.clone(),
+                    lane,
+                    pending,
+                    ..AppStatus::default()
+                };
+                (app, status)
+            })
+            .collect();
+        for row in rates {
+            if let Some(app) = apps.get_mut(&row.app) {
                 app.peak_calls_1m = row.peak_calls_1m;
                 app.rate_per_s = row.calls_per_s;
-            });
-        }
-        for row in pending {
-            of(&row.app, &mut |app| {
-                app.pending = Pending {
-                    queued: row.queued.unsigned_abs(),
-                    scheduled: row.scheduled.unsigned_abs(),
-                    retrying: row.retrying.unsigned_abs(),
-                    sending: row.sending.unsigned_abs(),
-                    oldest_s: row.oldest_s,
-                    counted_ago_s: row.counted_ago_s,
-                };
-            });
+            }
         }
         for row in finished {
-            of(&row.app, &mut |app| {
+            if let Some(app) = apps.get_mut(&row.app) {
                 app.finished_24h
-                    .insert(row.status.clone(), row.messages.unsigned_abs());
-            });
+                    .insert(row.status, row.messages.unsigned_abs());
+            }
         }
         for minute in hour {
-            of(&minute.app, &mut |app| {
+            if let Some(app) = apps.get_mut(&minute.app) {
                 app.last_hour.merge(&minute.figures);
-            });
+            }
         }
         for app in apps.values_mut() {
             app.delay_last_hour = Percentiles::of(&app.last_hour.delay);
@@ -286,20 +196,6 @@ impl Outbox {
                 .await?;
         session.finish().await?;
         Ok(counts.into_iter().collect())
-    }
-
-    /// The time by the database's clock.
-    ///
-    /// # Errors
-    /// Where the database fails.
-    pub async fn database_time(&self) -> Result<OffsetDateTime, sqlx::Error> {
-        let mut session = self.session().await?;
-        let now = sqlx::query_scalar("select clock_timestamp()")
-            .persistent(false)
-            .fetch_one(&mut *session)
-            .await?;
-        session.finish().await?;
-        Ok(now)
     }
 
     /// What became of these rows, in the order of their ids.

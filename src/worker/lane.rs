@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use tokio::sync::{Notify, Semaphore, watch};
+use tokio::sync::{Notify, Semaphore, SemaphorePermit, watch};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
@@ -64,8 +64,10 @@ pub(super) struct Lane {
     pub(super) look: Notify,
     /// Cancelled to give back all messages that wait for their slots. A new one takes its place.
     wave: Mutex<CancellationToken>,
-    /// Orders what this process does to the lane's row, with what it has said of that.
-    steering: tokio::sync::Mutex<Standing>,
+    /// One permit, for who writes the lane's row: so that a row which somebody has locked ties up one connection.
+    steering: Semaphore,
+    /// What this process has said of the lane's state.
+    standing: Mutex<Standing>,
     pub(super) health: Health,
     pub(super) figures: LaneFigures,
     pub(super) pulse: Arc<Pulse>,
@@ -92,7 +94,8 @@ impl Lane {
             bell: Notify::new(),
             look: Notify::new(),
             wave: Mutex::new(shutdown.child_token()),
-            steering: tokio::sync::Mutex::default(),
+            steering: Semaphore::new(1),
+            standing: Mutex::default(),
             health: Health::default(),
             contact: Mutex::default(),
             shutdown: shutdown.clone(),
@@ -183,7 +186,7 @@ impl Lane {
     pub(super) async fn hold(&self, kind: HoldKind, reason: &str, probe: Option<Uuid>) {
         self.give_back();
         // Of the many calls that fail together, one tells the fleet.
-        let Some(mut standing) = self.steer(probe.is_some()).await else {
+        let Some(_steering) = self.steer(probe.is_some()).await else {
             return;
         };
         let outbox = &self.shared.outbox;
@@ -198,7 +201,7 @@ impl Lane {
             Ok(true) => {
                 // What the API says after that may repeat the message, and is in the lane's row.
                 let reason = reason.split(": ").next().unwrap_or_default();
-                standing.held(&self.app, self.now(), kind, reason);
+                self.standing().held(&self.app, self.now(), kind, reason);
             }
             Ok(false) => {}
             Err(error) => self.could_not("held", &error),
@@ -210,7 +213,7 @@ impl Lane {
         if retry_after > Duration::ZERO {
             self.give_back();
         }
-        let Some(mut standing) = self.steer(false).await else {
+        let Some(_steering) = self.steer(false).await else {
             return;
         };
         match self
@@ -221,21 +224,30 @@ impl Lane {
         {
             Ok(Some(rate_per_s)) => {
                 self.give_back();
-                standing.slowed(&self.app, self.now(), rate_per_s, retry_after);
+                self.standing()
+                    .slowed(&self.app, self.now(), rate_per_s, retry_after);
             }
             Ok(None) => {}
             Err(error) => self.could_not("slowed", &error),
         }
     }
 
-    /// The right to write the lane's row: one at a time in this process, so that a row which somebody has locked ties
-    /// up one connection. Who need not wait for it goes without.
-    async fn steer(&self, waits: bool) -> Option<tokio::sync::MutexGuard<'_, Standing>> {
+    /// The right to write the lane's row. Who need not wait for it goes without.
+    async fn steer(&self, waits: bool) -> Option<SemaphorePermit<'_>> {
         if waits {
-            Some(self.steering.lock().await)
+            self.steering.acquire().await.ok()
         } else {
-            self.steering.try_lock().ok()
+            self.steering.try_acquire().ok()
         }
+    }
+
+    fn standing(&self) -> MutexGuard<'_, Standing> {
+        self.standing.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether this process writes the lane's row at present: then it says itself what that changes.
+    fn is_steering(&self) -> bool {
+        self.steering.available_permits() == 0
     }
 
     /// Lets another message probe, where the one that was to did not make a call.
@@ -258,7 +270,7 @@ impl Lane {
 
     /// Lets the app go on for the whole fleet.
     async fn release(&self, probe: Uuid) {
-        let mut standing = self.steering.lock().await;
+        let _steering = self.steer(true).await;
         let outbox = &self.shared.outbox;
         let mut tries = Tries::of(Some(probe));
         let released = loop {
@@ -268,15 +280,16 @@ impl Lane {
             }
         };
         match released {
-            Ok(true) => standing.released(&self.app, self.now()),
+            Ok(true) => self.standing().released(&self.app, self.now()),
             Ok(false) => {}
             Err(error) => self.could_not("released", &error),
         }
     }
 
-    /// A claim shows in which state the lane is. Who is about to change that says so itself.
+    /// A claim shows in which state the lane is.
     pub(super) fn seen_in_claim(&self, batch: &Batch) {
-        if let Ok(mut standing) = self.steering.try_lock() {
+        if !self.is_steering() {
+            let mut standing = self.standing();
             standing.seen_rate(&self.app, batch.at, batch.slowed_to_per_s);
             standing.seen(&self.app, batch.at, batch.hold.map(|hold| hold.kind));
         }
@@ -284,8 +297,9 @@ impl Lane {
 
     /// A look shows whether the lane is held.
     pub(super) fn seen_in_peek(&self, peek: &Peek) {
-        if let Ok(mut standing) = self.steering.try_lock() {
-            standing.seen(&self.app, peek.at, peek.hold.map(|hold| hold.kind));
+        if !self.is_steering() {
+            let hold = peek.hold.map(|hold| hold.kind);
+            self.standing().seen(&self.app, peek.at, hold);
         }
     }
 

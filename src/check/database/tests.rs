@@ -189,57 +189,54 @@ fn a_transaction_is_long_by_its_time_and_where_that_is_hidden_by_what_has_begun_
     assert_told(&open(None, 1_000_001), Level::Warn, "1000001 transactions");
 }
 
-fn lane_facts(change: impl FnOnce(&mut LaneFacts)) -> Vec<LaneFacts> {
-    let mut facts = LaneFacts {
-        app: "default".into(),
+fn lanes(change: impl FnOnce(&mut LaneStatus)) -> Vec<AppLane> {
+    let mut lane = LaneStatus {
         configured_per_s: 500.0,
-        lane: LaneStatus {
-            limit_per_s: 500.0,
-            rate_per_s: 490.0,
-            told_to_wait: false,
-            limit_set_by: None,
-            next_slot_at: OffsetDateTime::UNIX_EPOCH,
-            throttled_at: None,
-            paused_at: None,
-            paused_by: None,
-            pause_reason: None,
-            hold: None,
-            hold_reason: None,
-            hold_since: None,
-            hold_until: None,
-        },
+        limit_per_s: 500.0,
+        rate_per_s: 490.0,
+        told_to_wait: false,
+        limit_set_by: None,
+        next_slot_at: OffsetDateTime::UNIX_EPOCH,
+        throttled_at: None,
+        paused_at: None,
+        paused_by: None,
+        pause_reason: None,
+        hold: None,
+        hold_reason: None,
+        hold_since: None,
+        hold_until: None,
     };
-    change(&mut facts);
-    vec![facts]
+    change(&mut lane);
+    vec![AppLane {
+        app: "default".into(),
+        lane: Some(lane),
+        ..AppLane::default()
+    }]
 }
 
 #[test]
 fn a_lane_that_does_not_send_is_told_of_with_the_reason() {
-    let judged = |change: fn(&mut LaneFacts)| lane("default", 500.0, &lane_facts(change));
+    let judged = |change: fn(&mut LaneStatus)| lane("default", 500.0, &lanes(change));
     assert_told(&judged(|_| ()), Level::Ok, "at most 500 calls/s");
-    assert_told(
-        &lane("eu", 500.0, &lane_facts(|_| ())),
-        Level::Ok,
-        "no worker",
-    );
-    let paused = judged(|facts| {
-        facts.lane.paused_at = Some(OffsetDateTime::UNIX_EPOCH);
-        facts.lane.paused_by = Some("ann@host".into());
-        facts.lane.pause_reason = Some("moving house".into());
+    assert_told(&lane("eu", 500.0, &lanes(|_| ())), Level::Ok, "no worker");
+    let paused = judged(|lane| {
+        lane.paused_at = Some(OffsetDateTime::UNIX_EPOCH);
+        lane.paused_by = Some("ann@host".into());
+        lane.pause_reason = Some("moving house".into());
     });
     assert_told(&paused, Level::Warn, "paused by ann@host: moving house");
-    let parked = judged(|facts| {
-        facts.lane.hold = Some("parked".into());
-        facts.lane.hold_reason = Some("HTTP 401".into());
+    let parked = judged(|lane| {
+        lane.hold = Some("parked".into());
+        lane.hold_reason = Some("HTTP 401".into());
     });
     assert_told(&parked, Level::Warn, "parked: HTTP 401");
     assert_told(
-        &judged(|facts| facts.lane.told_to_wait = true),
+        &judged(|lane| lane.told_to_wait = true),
         Level::Warn,
         "pause",
     );
     assert_told(
-        &judged(|facts| facts.configured_per_s = 200.0),
+        &judged(|lane| lane.configured_per_s = 200.0),
         Level::Warn,
         "200 calls/s",
     );

@@ -1,6 +1,6 @@
 //! Is it going out, how fast, what fails: each app at a glance.
 
-mod lane_state;
+mod lane_view;
 mod plots;
 
 use std::time::Duration;
@@ -16,19 +16,18 @@ use super::show;
 use super::wrong::PageError;
 use crate::figures::{Figures, Histogram};
 use crate::ops::OpsState;
+use crate::ops::fleet::Overview;
 use crate::outbox::{AppStatus, MinuteFigures};
-use lane_state::LaneState;
+use lane_view::LaneView;
 
 pub(super) async fn show(
     State(state): State<OpsState>,
     Query(notice): Query<Notice>,
 ) -> Result<Response, PageError> {
     let outbox = super::outbox(&state)?;
-    let apps = outbox.last_status().await?;
-    let minutes = outbox
-        .figures_by_minute(None, Duration::from_secs(3_660))
-        .await?;
-    let now = outbox.viewed_at().await?;
+    let overview = state.fleet.overview(outbox).await;
+    let overview = overview.map_err(PageError::Database)?;
+    let Overview { apps, minutes, at } = &*overview;
     let frame = Frame {
         title: "Overview",
         section: Section::Overview,
@@ -42,10 +41,10 @@ pub(super) async fn show(
                 p { "No app has a message or a worker so far. " code { "worker run" } " makes one known, and so does the first message." }
             }
         }
-        @for app in &apps {
-            (section(app, &minutes, now))
+        @for app in apps {
+            (section(app, minutes, *at))
         }
-        p.foot { "As of " (show::time(now)) ", by the database's clock." }
+        p.foot { "As of " (show::time(*at)) ", by the database's clock." }
     };
     Ok(frame.page(&notice.markup(), &live))
 }
@@ -53,7 +52,7 @@ pub(super) async fn show(
 fn section(app: &AppStatus, minutes: &[MinuteFigures], now: OffsetDateTime) -> Markup {
     let name = app.app.as_str();
     let heading = format!("app-{name}");
-    let lane = LaneState::of(app, now);
+    let lane = LaneView::of(app, now);
     let limit = app.lane.as_ref().map(|lane| lane.limit_per_s);
     html! {
         section.panel aria-labelledby=(heading) {

@@ -1,5 +1,7 @@
 //! Pages for what can't be shown or done.
 
+use std::sync::Arc;
+
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use maud::html;
@@ -15,7 +17,7 @@ pub(super) enum PageError {
     NotReached,
     /// The database failed.
     #[error("the database failed: {}", explain(.0))]
-    Database(#[from] sqlx::Error),
+    Database(Arc<sqlx::Error>),
     /// There is no such thing.
     #[error("{0}")]
     Missing(String),
@@ -24,10 +26,16 @@ pub(super) enum PageError {
     Wrong(String),
 }
 
+impl From<sqlx::Error> for PageError {
+    fn from(error: sqlx::Error) -> Self {
+        Self::Database(Arc::new(error))
+    }
+}
+
 impl From<SteerError> for PageError {
     fn from(error: SteerError) -> Self {
         match error {
-            SteerError::Database(error) => Self::Database(error),
+            SteerError::Database(error) => error.into(),
             refused @ SteerError::Refused { .. } => Self::Wrong(refused.to_string()),
         }
     }

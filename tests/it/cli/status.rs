@@ -28,6 +28,24 @@ async fn an_empty_outbox_is_said_to_be_empty() {
 }
 
 #[tokio::test]
+async fn where_nothing_can_be_counted_the_last_count_is_shown_with_its_age() {
+    let world = World::new().await;
+    world.insert(peer(json!({}))).await;
+    world.execute("select signaling.take_census()").await;
+    world
+        .execute("update signaling.census_turn set counted_at = now() - interval '2 hours'")
+        .await;
+    let database: String = world.ask("select current_database()::text").await;
+    world
+        .execute(&format!(
+            "alter database {database} set default_transaction_read_only = on"
+        ))
+        .await;
+    let text = status_text(&world).await;
+    assert!(text.contains("1 queued, as counted 2h"), "{text}");
+}
+
+#[tokio::test]
 async fn each_app_is_shown_with_what_waits_and_what_became_of_the_rest() {
     let world = World::new().await;
     world.set_faults(&["400:destination=never"]);

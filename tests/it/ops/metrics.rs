@@ -20,12 +20,14 @@ const OF_THE_PROCESS: [&str; 10] = [
     "signaling_slots_missed_total",
 ];
 /// What the database says of the fleet.
-const OF_THE_FLEET: [&str; 5] = [
+const OF_THE_FLEET: [&str; 7] = [
+    "signaling_backlog_counted_age_seconds",
     "signaling_backlog_messages",
     "signaling_lane_state",
     "signaling_limit_calls_per_second",
     "signaling_oldest_due_age_seconds",
     "signaling_rate_calls_per_second",
+    "signaling_unserved_messages",
 ];
 
 async fn samples(watched: &Watched) -> Samples {
@@ -202,6 +204,7 @@ async fn every_process_shows_the_same_of_the_fleet() {
     assert_eq!(limited.code, Some(0), "{limited:?}");
     world.insert_many(7).await;
     world.insert(peer(json!({"due_at": "2100-01-01"}))).await;
+    world.insert(peer(json!({"app": "mistake"}))).await;
     world.execute("select signaling.take_census()").await;
 
     for watched in [&first, &second] {
@@ -231,11 +234,14 @@ async fn every_process_shows_the_same_of_the_fleet() {
                 100.0,
             ),
             ("signaling_database_up".into(), 1.0),
+            ("signaling_unserved_messages".into(), 1.0),
         ] {
             let value = samples.value(&key);
             assert!((value - expected).abs() < 0.01, "{key} is {value}");
         }
         assert!(samples.value("signaling_oldest_due_age_seconds{app=\"default\"}") >= 0.0);
+        let mistake = "signaling_backlog_messages{app=\"mistake\",state=\"queued\"}";
+        assert_eq!(samples.get(mistake), None);
         // A lane is in one state.
         assert!((samples.sum("signaling_lane_state") - 1.0).abs() < 0.01);
     }

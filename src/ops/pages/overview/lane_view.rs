@@ -6,22 +6,20 @@ use maud::{Markup, html};
 use time::OffsetDateTime;
 
 use crate::ops::pages::show::{self, Tone};
-use crate::outbox::{AppStatus, LaneStatus};
+use crate::outbox::{AppStatus, LaneState, LaneStatus};
 
 /// While messages are due, a worker gives out slots all the time; after so long without one, none runs.
 const SILENCE: Duration = Duration::from_secs(60);
-/// A lane at this share of its limit is not slowed.
-const FULL_PACE: f64 = 0.97;
 
 /// What a lane is doing.
-pub(super) struct LaneState {
+pub(super) struct LaneView {
     pub(super) tone: Tone,
     pub(super) word: &'static str,
     pub(super) sentence: Markup,
     pub(super) is_paused: bool,
 }
 
-impl LaneState {
+impl LaneView {
     pub(super) fn of(app: &AppStatus, now: OffsetDateTime) -> Self {
         let Some(lane) = &app.lane else {
             return Self::new(
@@ -30,51 +28,48 @@ impl LaneState {
                 html! { "No worker has served this app yet: its messages wait until one does." },
             );
         };
-        if let Some(since) = lane.paused_at {
-            return Self {
+        let state = lane.state();
+        let word = state.as_str();
+        match state {
+            LaneState::Paused => Self {
                 is_paused: true,
-                ..Self::new(Tone::Warning, "paused", paused(lane, since, now))
-            };
-        }
-        if let Some(hold) = &lane.hold {
-            let word = if hold == "parked" { "parked" } else { "broken" };
-            return Self::new(Tone::Bad, word, held(lane, word, now));
-        }
-        if lane.told_to_wait {
-            let sentence = html! { "The API asked for a pause: no call before " (show::time_and_distance(lane.next_slot_at, now)) "." };
-            return Self::new(Tone::Warning, "waiting", sentence);
-        }
-        let backlog = app.pending.queued + app.pending.retrying;
-        let waits_long = app
-            .pending
-            .oldest_s
-            .is_some_and(|age_s| age_s > SILENCE.as_secs_f64());
-        if backlog > 0 && waits_long && app.rate_per_s == 0.0 && lane.next_slot_at + SILENCE < now {
-            let sentence = html! {
-                "Messages are due, and no worker has taken one since " (show::time_and_distance(lane.next_slot_at, now))
-                ". Is a worker running that serves this app?"
-            };
-            return Self::new(Tone::Bad, "no worker", sentence);
-        }
-        if lane.rate_per_s < FULL_PACE * lane.limit_per_s {
-            let sentence = html! {
-                "A 429 " @if let Some(at) = lane.throttled_at { "at " (show::time_and_distance(at, now)) }
-                " slowed it to " (show::rate(lane.rate_per_s.round())) " calls/s. It climbs back by itself."
-            };
-            return Self::new(Tone::Warning, "slowed", sentence);
-        }
-        if backlog + app.pending.sending > 0 || app.rate_per_s > 0.0 {
-            return Self::new(
+                ..Self::new(Tone::Warning, word, paused(lane, now))
+            },
+            LaneState::Parked | LaneState::Broken => {
+                Self::new(Tone::Bad, word, held(lane, state, now))
+            }
+            LaneState::Waiting => Self::new(
+                Tone::Warning,
+                word,
+                html! { "The API asked for a pause: no call before " (show::time_and_distance(lane.next_slot_at, now)) "." },
+            ),
+            LaneState::Slowed | LaneState::Sending if is_left_alone(app, lane, now) => Self::new(
+                Tone::Bad,
+                "no worker",
+                html! {
+                    "Messages are due, and no worker has taken one since " (show::time_and_distance(lane.next_slot_at, now))
+                    ". Is a worker running that serves this app?"
+                },
+            ),
+            LaneState::Slowed => Self::new(
+                Tone::Warning,
+                word,
+                html! {
+                    "A 429 " @if let Some(at) = lane.throttled_at { "at " (show::time_and_distance(at, now)) }
+                    " slowed it to " (show::rate(lane.rate_per_s.round())) " calls/s. It climbs back by itself."
+                },
+            ),
+            LaneState::Sending if app.pending.backlog() > 0 || app.rate_per_s > 0.0 => Self::new(
                 Tone::Good,
-                "sending",
+                word,
                 html! { "Messages go out as they become due." },
-            );
+            ),
+            LaneState::Sending => Self::new(
+                Tone::Good,
+                "idle",
+                html! { "Nothing waits to be sent now." },
+            ),
         }
-        Self::new(
-            Tone::Good,
-            "idle",
-            html! { "Nothing waits to be sent now." },
-        )
     }
 
     fn new(tone: Tone, word: &'static str, sentence: Markup) -> Self {
@@ -87,9 +82,20 @@ impl LaneState {
     }
 }
 
-fn paused(lane: &LaneStatus, since: OffsetDateTime, now: OffsetDateTime) -> Markup {
+/// Whether messages are due, and have been for long, and nobody takes them.
+fn is_left_alone(app: &AppStatus, lane: &LaneStatus, now: OffsetDateTime) -> bool {
+    let waits_long = app
+        .pending
+        .oldest_s
+        .is_some_and(|age_s| age_s > SILENCE.as_secs_f64());
+    let is_due = app.pending.queued + app.pending.retrying > 0;
+    is_due && waits_long && app.rate_per_s == 0.0 && lane.next_slot_at + SILENCE < now
+}
+
+fn paused(lane: &LaneStatus, now: OffsetDateTime) -> Markup {
     html! {
-        "Paused by " b { (lane.paused_by.as_deref().unwrap_or("somebody")) } " since " (show::time_and_distance(since, now))
+        "Paused by " b { (lane.paused_by.as_deref().unwrap_or("somebody")) }
+        @if let Some(since) = lane.paused_at { " since " (show::time_and_distance(since, now)) }
         @match &lane.pause_reason {
             Some(reason) => { ": “" (reason) "”." },
             None => ", without a reason.",
@@ -98,9 +104,9 @@ fn paused(lane: &LaneStatus, since: OffsetDateTime, now: OffsetDateTime) -> Mark
     }
 }
 
-fn held(lane: &LaneStatus, word: &str, now: OffsetDateTime) -> Markup {
+fn held(lane: &LaneStatus, state: LaneState, now: OffsetDateTime) -> Markup {
     html! {
-        @if word == "parked" { "The API refuses the credentials" } @else { "Calls fail one after the other" }
+        @if state == LaneState::Parked { "The API refuses the credentials" } @else { "Calls fail one after the other" }
         @if let Some(since) = lane.hold_since { " since " (show::time_and_distance(since, now)) }
         @if let Some(reason) = &lane.hold_reason { ": “" (reason) "”" }
         ". "
@@ -122,6 +128,7 @@ mod tests {
 
     fn lane() -> LaneStatus {
         LaneStatus {
+            configured_per_s: 500.0,
             limit_per_s: 500.0,
             rate_per_s: 490.2,
             told_to_wait: false,
@@ -148,7 +155,7 @@ mod tests {
             },
             ..AppStatus::default()
         };
-        let state = LaneState::of(&app, NOW);
+        let state = LaneView::of(&app, NOW);
         (state.word, state.sentence.into_string())
     }
 

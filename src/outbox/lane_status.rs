@@ -1,0 +1,290 @@
+//! What each lane is doing and what waits for it, for people and monitors: cheap to ask, however much was sent.
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+use sqlx::{FromRow, PgConnection};
+use time::OffsetDateTime;
+
+use super::Outbox;
+
+/// What an app's lane is doing, and what waits for it.
+#[derive(Debug, Default)]
+pub struct AppLane {
+    /// The app's alias.
+    pub app: String,
+    /// Its lane; none if no worker has ever served it.
+    pub lane: Option<LaneStatus>,
+    /// Pending messages.
+    pub pending: Pending,
+}
+
+/// The pending messages of an app, as they were counted last.
+#[derive(Debug, Default, Serialize)]
+pub struct Pending {
+    /// Wait for their first call.
+    pub queued: u64,
+    /// Are not due yet.
+    pub scheduled: u64,
+    /// Wait for another call.
+    pub retrying: u64,
+    /// A worker has them.
+    pub sending: u64,
+    /// For how long the oldest one had waited then that is not scheduled, in seconds.
+    pub oldest_s: Option<f64>,
+    /// How long ago they were counted, in seconds; none if they never were.
+    pub counted_ago_s: Option<f64>,
+}
+
+impl Pending {
+    /// All but those that are scheduled for later.
+    pub fn backlog(&self) -> u64 {
+        self.queued + self.retrying + self.sending
+    }
+}
+
+/// The lane's row, for people.
+#[derive(Debug, Serialize, FromRow)]
+pub struct LaneStatus {
+    /// Calls a second that the worker which started last is configured with.
+    pub configured_per_s: f64,
+    /// Calls a second that the API allows: the configured limit, unless a person has set another.
+    pub limit_per_s: f64,
+    /// Slots a second that are given out at present.
+    pub rate_per_s: f64,
+    /// Whether the API has asked for a pause that is not over.
+    pub told_to_wait: bool,
+    /// Who set another limit than the configured one.
+    pub limit_set_by: Option<String>,
+    /// No call before this: later than now while the API has asked for a pause.
+    #[serde(with = "time::serde::rfc3339")]
+    pub next_slot_at: OffsetDateTime,
+    /// When a 429 last slowed the lane.
+    #[serde(with = "time::serde::rfc3339::option")]
+    pub throttled_at: Option<OffsetDateTime>,
+    /// Since when a person has paused the app.
+    #[serde(with = "time::serde::rfc3339::option")]
+    pub paused_at: Option<OffsetDateTime>,
+    /// Who.
+    pub paused_by: Option<String>,
+    /// Why.
+    pub pause_reason: Option<String>,
+    /// `parked` or `broken`; none while it sends.
+    pub hold: Option<String>,
+    /// Why it is held.
+    pub hold_reason: Option<String>,
+    /// Since when.
+    #[serde(with = "time::serde::rfc3339::option")]
+    pub hold_since: Option<OffsetDateTime>,
+    /// When one call is tried again.
+    #[serde(with = "time::serde::rfc3339::option")]
+    pub hold_until: Option<OffsetDateTime>,
+}
+
+/// What a lane is doing, in a word.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LaneState {
+    /// It sends what is due, at its rate.
+    Sending,
+    /// A 429 has slowed it.
+    Slowed,
+    /// The API has asked for a pause.
+    Waiting,
+    /// A person has paused it.
+    Paused,
+    /// The API refuses the app's credentials.
+    Parked,
+    /// The API can't be reached, or answers with errors.
+    Broken,
+}
+
+impl LaneState {
+    /// All there are.
+    pub const ALL: [Self; 6] = [
+        Self::Sending,
+        Self::Slowed,
+        Self::Waiting,
+        Self::Paused,
+        Self::Parked,
+        Self::Broken,
+    ];
+
+    /// A lane whose rate is less than this part of its limit is slowed: else it is `1 / 1.02` of it.
+    const SLOWED_BELOW: f64 = 0.97;
+
+    /// The word.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Sending => "sending",
+            Self::Slowed => "slowed",
+            Self::Waiting => "waiting",
+            Self::Paused => "paused",
+            Self::Parked => "parked",
+            Self::Broken => "broken",
+        }
+    }
+}
+
+impl LaneStatus {
+    /// What it is doing: of several things, the one that people can do most about.
+    pub fn state(&self) -> LaneState {
+        match self.hold.as_deref() {
+            _ if self.paused_at.is_some() => LaneState::Paused,
+            Some("broken") => LaneState::Broken,
+            Some(_) => LaneState::Parked,
+            None if self.told_to_wait => LaneState::Waiting,
+            None if self.rate_per_s < LaneState::SLOWED_BELOW * self.limit_per_s => {
+                LaneState::Slowed
+            }
+            None => LaneState::Sending,
+        }
+    }
+}
+
+#[derive(FromRow)]
+struct LaneRow {
+    app: String,
+    #[sqlx(flatten)]
+    lane: LaneStatus,
+}
+
+#[derive(FromRow)]
+struct CensusRow {
+    app: String,
+    queued: i64,
+    scheduled: i64,
+    retrying: i64,
+    sending: i64,
+    oldest_s: Option<f64>,
+    counted_ago_s: Option<f64>,
+}
+
+impl Outbox {
+    /// What each lane is doing and what waits for it, as it was counted last, in the order of the apps' names.
+    ///
+    /// # Errors
+    /// Where the database fails.
+    pub async fn lanes(&self) -> Result<Vec<AppLane>, sqlx::Error> {
+        self.look(async |session| lanes(session).await).await
+    }
+}
+
+/// The lane of an app, if it has one.
+pub(super) async fn lane_of(
+    app: &str,
+    session: &mut PgConnection,
+) -> Result<Option<LaneStatus>, sqlx::Error> {
+    let lanes = lane_rows(session, Some(app)).await?;
+    Ok(lanes.into_iter().next().map(|row| row.lane))
+}
+
+async fn lane_rows(
+    session: &mut PgConnection,
+    app: Option<&str>,
+) -> Result<Vec<LaneRow>, sqlx::Error> {
+    sqlx::query_as(
+        "select app, configured_per_s, limit_per_s, limit_set_by, next_slot_at, throttled_at,
+                next_slot_at > clock_timestamp() + interval '1 second' as told_to_wait, paused_at, paused_by, pause_reason,
+                hold, hold_reason, hold_since, hold_until,
+                signaling.present_rate(rate_per_s, rate_at, limit_per_s, clock_timestamp()) as rate_per_s
+         from signaling.lane where $1::text is null or app = $1",
+    )
+    .persistent(false)
+    .bind(app)
+    .fetch_all(session)
+    .await
+}
+
+pub(super) async fn lanes(session: &mut PgConnection) -> Result<Vec<AppLane>, sqlx::Error> {
+    let lanes = lane_rows(&mut *session, None).await?;
+    let pending: Vec<CensusRow> = sqlx::query_as(
+        "select app, queued, scheduled, retrying, sending,
+                case when oldest_at is not null
+                     then extract(epoch from greatest('0', counted_at - oldest_at))::float8 end as oldest_s,
+                extract(epoch from clock_timestamp() - counted_at)::float8 as counted_ago_s
+         from signaling.census cross join signaling.census_turn",
+    )
+    .persistent(false)
+    .fetch_all(session)
+    .await?;
+
+    let mut apps: BTreeMap<String, AppLane> = lanes
+        .into_iter()
+        .map(|LaneRow { app, lane }| {
+            let lane = AppLane {
+                app: app.clone(),
+                lane: Some(lane),
+                pending: Pending::default(),
+            };
+            (app, lane)
+        })
+        .collect();
+    for row in pending {
+        let app = apps.entry(row.app).or_insert_with_key(|app| AppLane {
+            app: app.clone(),
+            ..AppLane::default()
+        });
+        app.pending = Pending {
+            queued: row.queued.unsigned_abs(),
+            scheduled: row.scheduled.unsigned_abs(),
+            retrying: row.retrying.unsigned_abs(),
+            sending: row.sending.unsigned_abs(),
+            oldest_s: row.oldest_s,
+            counted_ago_s: row.counted_ago_s,
+        };
+    }
+    Ok(apps.into_values().collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use time::macros::datetime;
+
+    use super::*;
+
+    #[test]
+    fn a_lane_is_what_people_can_do_most_about() {
+        let lane = LaneStatus {
+            configured_per_s: 500.0,
+            limit_per_s: 500.0,
+            rate_per_s: 490.2,
+            told_to_wait: false,
+            limit_set_by: None,
+            next_slot_at: datetime!(2030-01-31 12:00 UTC),
+            throttled_at: None,
+            paused_at: None,
+            paused_by: None,
+            pause_reason: None,
+            hold: None,
+            hold_reason: None,
+            hold_since: None,
+            hold_until: None,
+        };
+        assert_eq!(lane.state(), LaneState::Sending);
+        let lane = LaneStatus {
+            rate_per_s: 400.0,
+            ..lane
+        };
+        assert_eq!(lane.state(), LaneState::Slowed);
+        let lane = LaneStatus {
+            told_to_wait: true,
+            ..lane
+        };
+        assert_eq!(lane.state(), LaneState::Waiting);
+        let lane = LaneStatus {
+            hold: Some("broken".into()),
+            ..lane
+        };
+        assert_eq!(lane.state(), LaneState::Broken);
+        let lane = LaneStatus {
+            hold: Some("parked".into()),
+            ..lane
+        };
+        assert_eq!(lane.state(), LaneState::Parked);
+        let lane = LaneStatus {
+            paused_at: Some(lane.next_slot_at),
+            ..lane
+        };
+        assert_eq!(lane.state(), LaneState::Paused);
+    }
+}
