@@ -1,6 +1,7 @@
 //! The command line: what can be asked of the binary, one file a command.
 
 mod args;
+mod bench;
 mod cancel;
 mod check;
 mod completions;
@@ -92,6 +93,7 @@ enum Command {
     Cancel(cancel::CancelArgs),
     Simulate(simulate::SimulateArgs),
     Dev(dev::DevArgs),
+    Bench(bench::BenchArgs),
     Completions(completions::CompletionsArgs),
     Man(man::ManArgs),
 }
@@ -130,6 +132,7 @@ pub fn main() -> ExitCode {
             Command::Cancel(args) => cancel::run(args).await,
             Command::Simulate(args) => simulate::run(args).await,
             Command::Dev(args) => dev::run(args).await,
+            Command::Bench(args) => bench::run(args).await,
             Command::Completions(args) => completions::run(&args),
             Command::Man(args) => man::run(&args),
         }

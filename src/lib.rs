@@ -13,6 +13,7 @@
 //!
 //! An application in Rust needs none of that: [`enqueue()`] inserts messages in its transaction.
 
+pub mod bench;
 pub mod bounds;
 pub mod check;
 pub mod cli;

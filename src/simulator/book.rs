@@ -125,6 +125,7 @@ impl Book {
             open_connections: self.open_connections,
             most_connections: self.most_connections,
             apps,
+            ..Summary::default()
         }
     }
 

@@ -68,7 +68,10 @@ impl Ledger {
 
     /// The totals since the start, or since the last [`clear`](Self::clear).
     pub fn summary(&self) -> Summary {
-        self.book().summary()
+        Summary {
+            at_us: u64::try_from(self.started.elapsed().as_micros()).unwrap_or(u64::MAX),
+            ..self.book().summary()
+        }
     }
 
     /// Forgets all calls and totals. Calls under way are not counted when they end, and the limit keeps its memory.

@@ -10,6 +10,8 @@ use super::limit::SlidingSecond;
 /// The totals of a [`Ledger`](super::Ledger).
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Summary {
+    /// Microseconds from the ledger's start to this look at it.
+    pub at_us: u64,
     /// Calls that arrived, refused ones included.
     pub calls: u64,
     /// Calls about which the API has decided. The others still wait for their body, or lost their client before.

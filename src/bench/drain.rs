@@ -1,0 +1,108 @@
+//! Sending what waits: the measurement that most questions come down to.
+
+use std::time::Duration;
+
+use anyhow::ensure;
+use sqlx::{Executor as _, PgConnection, Postgres, Transaction};
+
+use super::figures::Figures;
+use super::stage::{Costs, Machine, Setting, Stage};
+
+/// How long nothing may happen.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Which of the calls are looked at, and what else goes on.
+#[derive(Debug, Clone)]
+pub(super) struct Drain {
+    pub(super) setting: Setting,
+    /// Calls before those whose rate is measured.
+    pub(super) skipped: u64,
+    /// Calls whose rate is measured.
+    pub(super) measured: u64,
+    /// Whether somebody holds a snapshot from the beginning to the end.
+    pub(super) held_snapshot: bool,
+}
+
+impl Drain {
+    /// Sends all that waits, and measures all of it.
+    pub(super) fn of(setting: Setting) -> Self {
+        Self {
+            skipped: 0,
+            measured: setting.waiting,
+            setting,
+            held_snapshot: false,
+        }
+    }
+
+    pub(super) async fn measure(&self, machine: &Machine) -> anyhow::Result<Figures> {
+        let stage = Stage::set(machine, self.setting.clone()).await?;
+        let snapshot = if self.held_snapshot {
+            Some(hold_snapshot(&stage).await?)
+        } else {
+            None
+        };
+        let senders = stage.start().await?;
+        let last = self.skipped + self.measured;
+        stage.api.until_calls(last, PATIENCE).await?;
+        let costs = stage.stop(senders).await?;
+        if last == self.setting.waiting {
+            stage.check_all_are_final().await?;
+        }
+        let rate = stage.api.rate_between(self.skipped + 1, last).await?;
+        let summary = stage.api.summary().await?;
+        drop(snapshot);
+
+        let mut figures = Figures::default();
+        figures.add("messages_per_s", rate);
+        if let Some(limit) = self.setting.limit {
+            let apps = &summary.apps;
+            let worst = apps.values().map(|app| app.worst_sliding_second).max();
+            let worst = worst.unwrap_or(0);
+            ensure!(
+                worst <= u64::from(limit),
+                "{worst} calls within a second, with a limit of {limit}"
+            );
+            figures.add("fullest_second_calls", count(worst));
+        }
+        if self.setting.apps > 1 {
+            let calls = || summary.apps.values().map(|app| count(app.calls));
+            let (least, most) = (calls().reduce(f64::min), calls().reduce(f64::max));
+            figures.add_some("fewest_of_an_app", least);
+            figures.add_some("most_of_an_app", most);
+        }
+        add_costs(&mut figures, &costs, summary.calls);
+        stage.clear().await?;
+        Ok(figures)
+    }
+}
+
+fn add_costs(figures: &mut Figures, costs: &Costs, messages: u64) {
+    let Costs {
+        used,
+        peak_memory_mib,
+    } = costs;
+    let messages = count(messages);
+    let per_thousand = |seconds: Option<f64>| seconds.map(|seconds| seconds * 1e3 / messages);
+    figures.add_some("sender_cpu_s_per_1000", per_thousand(used.sender_cpu_s));
+    figures.add_some("postgres_cpu_s_per_1000", per_thousand(used.postgres_cpu_s));
+    figures.add("wal_bytes_per_message", used.wal_bytes / messages);
+    figures.add("transactions_per_message", used.transactions / messages);
+    figures.add("dead_tuples_per_message", used.dead_tuples / messages);
+    figures.add_some("peak_memory_mib", *peak_memory_mib);
+}
+
+/// A report or a backup that has begun: as long as it lasts, no version of a row that it may see is cleaned up.
+async fn hold_snapshot(stage: &Stage<'_>) -> anyhow::Result<Transaction<'static, Postgres>> {
+    let mut transaction = stage.pool.begin().await?;
+    let connection: &mut PgConnection = &mut transaction;
+    connection
+        .execute("set transaction isolation level repeatable read")
+        .await?;
+    connection.execute("select count(*) from pg_class").await?;
+    Ok(transaction)
+}
+
+#[expect(clippy::cast_precision_loss, reason = "counts far below 2^52")]
+pub(super) fn count(value: u64) -> f64 {
+    value as f64
+}

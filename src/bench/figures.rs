@@ -1,0 +1,107 @@
+//! What was measured, by name. A name ends with its unit.
+
+use serde::Serialize;
+use serde::ser::SerializeMap as _;
+
+/// Figures of one run, or the medians of several, in the order in which they are shown.
+#[derive(Debug, Clone, Default)]
+pub struct Figures(Vec<(&'static str, f64)>);
+
+impl Figures {
+    pub(super) fn add(&mut self, name: &'static str, value: f64) {
+        self.0.push((name, value));
+    }
+
+    /// Adds what could be measured.
+    pub(super) fn add_some(&mut self, name: &'static str, value: Option<f64>) {
+        if let Some(value) = value {
+            self.add(name, value);
+        }
+    }
+
+    /// The value of this name.
+    pub fn get(&self, name: &str) -> Option<f64> {
+        self.0
+            .iter()
+            .find(|(other, _)| *other == name)
+            .map(|(_, value)| *value)
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = (&'static str, f64)> {
+        self.0.iter().copied()
+    }
+
+    /// The medians of several runs.
+    pub(super) fn medians(runs: &[Self]) -> Self {
+        let Some(first) = runs.first() else {
+            return Self::default();
+        };
+        let medians = first.iter().map(|(name, _)| {
+            let values = runs.iter().filter_map(|run| run.get(name)).collect();
+            (name, percentile(values, 0.5))
+        });
+        Self(medians.collect())
+    }
+}
+
+impl Serialize for Figures {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(Some(self.0.len()))?;
+        for (name, value) in &self.0 {
+            map.serialize_entry(name, value)?;
+        }
+        map.end()
+    }
+}
+
+/// The value that this share of all does not exceed, by the nearest rank; with an even number of values and a half, the
+/// mean of the two in the middle. 0 of none.
+#[expect(
+    clippy::cast_precision_loss,
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "a rank is a small number"
+)]
+pub(super) fn percentile(mut values: Vec<f64>, share: f64) -> f64 {
+    values.sort_by(f64::total_cmp);
+    let last = values.len().saturating_sub(1);
+    let rank = last as f64 * share;
+    let at = |rank: f64| values.get(rank as usize).copied().unwrap_or(0.0);
+    if share == 0.5 {
+        f64::midpoint(at(rank.floor()), at(rank.ceil()))
+    } else {
+        at(rank.ceil())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn percentiles_are_values_that_were_measured_and_a_median_may_lie_between_two() {
+        let close = |values: &[f64], share, expected: f64| {
+            let value = percentile(values.to_vec(), share);
+            assert!((value - expected).abs() < 1e-9, "{value} of {values:?}");
+        };
+        close(&[3.0, 1.0, 2.0], 0.5, 2.0);
+        close(&[4.0, 1.0, 2.0, 3.0], 0.5, 2.5);
+        close(&[4.0, 1.0, 2.0, 3.0], 0.99, 4.0);
+        close(&[7.0], 0.99, 7.0);
+        close(&[], 0.5, 0.0);
+    }
+
+    #[test]
+    fn medians_are_taken_figure_by_figure() {
+        let run = |rate, cpu| {
+            let mut figures = Figures::default();
+            figures.add("rate", rate);
+            figures.add("cpu", cpu);
+            figures
+        };
+        let medians = Figures::medians(&[run(1.0, 30.0), run(3.0, 10.0), run(2.0, 20.0)]);
+        assert_eq!(medians.get("rate"), Some(2.0));
+        assert_eq!(medians.get("cpu"), Some(20.0));
+        assert_eq!(medians.get("none"), None);
+    }
+}

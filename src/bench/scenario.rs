@@ -1,0 +1,350 @@
+//! What is measured: each scenario with its cases, and what is to be reached.
+
+use std::fmt;
+use std::time::Duration;
+
+use clap::ValueEnum;
+use serde::{Serialize, Serializer};
+
+use super::delay::Delay;
+use super::drain::Drain;
+use super::figures::Figures;
+use super::idle::Idle;
+use super::producers::{Beside, Producers};
+use super::stage::{Machine, Sender, Setting};
+use super::{MeasuredCase, scaled, scaled_time};
+
+/// A question, and how it is asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Scenario {
+    /// Messages a second without a limit, and what each costs
+    Drain,
+    /// From the insert to the call, at 100 inserts a second
+    Delay,
+    /// How much of a limit of 500 calls a second is used, by 1, 4 and 8 processes
+    Pace,
+    /// The rate while somebody holds a snapshot
+    Horizon,
+    /// The rate with 2 million messages waiting
+    Backlog,
+    /// The rate with 10 million finished messages
+    History,
+    /// Commits of 32 producers beside a worker
+    Producers,
+    /// Memory with 1,024 calls under way and payloads of 32 KB
+    Memory,
+    /// 20 apps in one worker
+    Apps,
+    /// A worker with nothing to do
+    Idle,
+}
+
+impl fmt::Display for Scenario {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let name = self.to_possible_value();
+        formatter.write_str(name.as_ref().map_or("", |name| name.get_name()))
+    }
+}
+
+impl Serialize for Scenario {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+/// One of the things that a scenario compares.
+#[derive(Debug)]
+pub(super) struct Case {
+    pub(super) name: &'static str,
+    pub(super) load: Load,
+}
+
+/// What is done in a case.
+#[derive(Debug)]
+pub(super) enum Load {
+    Drain(Drain),
+    Delay(Delay),
+    Producers(Producers),
+    Idle(Idle),
+}
+
+impl Load {
+    pub(super) async fn measure(&self, machine: &Machine) -> anyhow::Result<Figures> {
+        match self {
+            Self::Drain(drain) => drain.measure(machine).await,
+            Self::Delay(delay) => delay.measure(machine).await,
+            Self::Producers(producers) => producers.measure(machine).await,
+            Self::Idle(idle) => idle.measure(machine).await,
+        }
+    }
+}
+
+const WORKER: &str = "worker";
+const HAND_WRITTEN: &str = "hand-written loop";
+
+impl Scenario {
+    pub(super) fn cases(self, scale: f64) -> Vec<Case> {
+        let worker = Setting::of(Sender::Worker);
+        let hand_written = Setting::of(Sender::HandWritten);
+        let case = |name, load| Case { name, load };
+        let drain = |name, drain| case(name, Load::Drain(drain));
+        match self {
+            Self::Drain => [
+                (WORKER, worker, 100_000),
+                (HAND_WRITTEN, hand_written, 30_000),
+            ]
+            .map(|(name, setting, messages)| {
+                let waiting = scaled(messages, scale);
+                drain(name, Drain::of(Setting { waiting, ..setting }))
+            })
+            .into(),
+            Self::Delay => [
+                (WORKER, Sender::Worker),
+                (HAND_WRITTEN, Sender::HandWritten),
+            ]
+            .map(|(name, sender)| {
+                let messages = usize::try_from(scaled(3_000, scale)).unwrap_or(usize::MAX);
+                let delay = Delay {
+                    sender,
+                    per_s: 100,
+                    messages,
+                };
+                case(name, Load::Delay(delay))
+            })
+            .into(),
+            Self::Pace => [("1 process", 1), ("4 processes", 4), ("8 processes", 8)]
+                .map(|(name, processes)| {
+                    let (skipped, measured) = (1_000, scaled(9_000, scale));
+                    let setting = Setting {
+                        processes,
+                        limit: Some(500),
+                        // There is always something to send.
+                        waiting: skipped + measured + 1_000,
+                        ..worker.clone()
+                    };
+                    let pace = Drain {
+                        skipped,
+                        measured,
+                        ..Drain::of(setting)
+                    };
+                    drain(name, pace)
+                })
+                .into(),
+            Self::Horizon => [("no snapshot", false), ("held snapshot", true)]
+                .map(|(name, held_snapshot)| {
+                    let (skipped, measured) = (scaled(500_000, scale), scaled(50_000, scale));
+                    let setting = Setting {
+                        waiting: skipped + measured,
+                        ..worker.clone()
+                    };
+                    let horizon = Drain {
+                        skipped,
+                        measured,
+                        held_snapshot,
+                        ..Drain::of(setting)
+                    };
+                    drain(name, horizon)
+                })
+                .into(),
+            Self::Backlog => [("20,000 waiting", 20_000), ("2 million waiting", 2_000_000)]
+                .map(|(name, waiting)| {
+                    let waiting = scaled(waiting, scale);
+                    let setting = Setting {
+                        waiting,
+                        ..worker.clone()
+                    };
+                    let backlog = Drain {
+                        measured: scaled(20_000, scale),
+                        ..Drain::of(setting)
+                    };
+                    drain(name, backlog)
+                })
+                .into(),
+            Self::History => [("no history", 0), ("10 million finished", 10_000_000)]
+                .map(|(name, history)| {
+                    let setting = Setting {
+                        history: scaled(history, scale),
+                        waiting: scaled(100_000, scale),
+                        ..worker.clone()
+                    };
+                    drain(name, Drain::of(setting))
+                })
+                .into(),
+            Self::Producers => [
+                ("no worker", Beside::Nobody),
+                ("busy worker", Beside::Worker),
+                ("ringing the bell", Beside::Bell),
+            ]
+            .map(|(name, beside)| {
+                let counted_for = scaled_time(Duration::from_secs(10), scale);
+                let producers = Producers {
+                    beside,
+                    counted_for,
+                };
+                case(name, Load::Producers(producers))
+            })
+            .into(),
+            Self::Memory => {
+                let setting = Setting {
+                    waiting: scaled(20_000, scale),
+                    payload_bytes: 32_768,
+                    latency: Duration::from_millis(500),
+                    ..worker
+                };
+                vec![drain("1,024 calls of 32 KB", Drain::of(setting))]
+            }
+            Self::Apps => {
+                let (skipped, measured) = (scaled(10_000, scale), scaled(60_000, scale));
+                let setting = Setting {
+                    apps: 20,
+                    limit: Some(500),
+                    // Each app has enough left at the end.
+                    waiting: 2 * (skipped + measured),
+                    ..worker
+                };
+                let apps = Drain {
+                    skipped,
+                    measured,
+                    ..Drain::of(setting)
+                };
+                vec![drain("20 apps", apps)]
+            }
+            Self::Idle => {
+                let idle = Idle {
+                    sender: Sender::Worker,
+                    looked_at_for: scaled_time(Duration::from_secs(20), scale),
+                };
+                vec![case(WORKER, Load::Idle(idle))]
+            }
+        }
+    }
+
+    /// What is to be reached.
+    pub(super) fn targets(self, cases: &[MeasuredCase]) -> Vec<Target> {
+        let figure = |case: usize, name: &str| cases.get(case)?.median.get(name);
+        let ratio = |name: &str, of: usize, to: usize| Some(figure(of, name)? / figure(to, name)?);
+        let cpu = |case: usize| {
+            Some(figure(case, "sender_cpu_s_per_1000")? + figure(case, "postgres_cpu_s_per_1000")?)
+        };
+        let targets = match self {
+            Self::Drain => vec![
+                Target::at_least(
+                    "messages/s, times the loop's",
+                    ratio("messages_per_s", 0, 1),
+                    4.0,
+                ),
+                Target::at_most(
+                    "processor time a message, of the loop's",
+                    cpu(0).zip(cpu(1)).map(|(own, its)| own / its),
+                    0.25,
+                ),
+            ],
+            Self::Delay => vec![
+                Target::at_most("median, ms", figure(0, "delay_p50_ms"), 2.0),
+                Target::at_most("99 %, ms", figure(0, "delay_p99_ms"), 5.0),
+            ],
+            Self::Pace => ["1 process", "4 processes", "8 processes"]
+                .into_iter()
+                .enumerate()
+                .map(|(case, name)| {
+                    let share = figure(case, "messages_per_s").map(|rate| rate / 500.0);
+                    Target::at_least(format!("part of the limit, {name}"), share, 0.98)
+                })
+                .collect(),
+            Self::Horizon => vec![Target::at_least(
+                "rate, of the rate without the snapshot",
+                ratio("messages_per_s", 1, 0),
+                0.9,
+            )],
+            Self::Backlog | Self::History => vec![Target::at_least(
+                "rate, of the rate with little",
+                ratio("messages_per_s", 1, 0),
+                0.9,
+            )],
+            Self::Producers => vec![
+                Target::at_least(
+                    "commits/s beside a worker, of those alone",
+                    ratio("commits_per_s", 1, 0),
+                    0.9,
+                ),
+                Target::at_least(
+                    "commits/s that ring the bell, of those that do not",
+                    ratio("commits_per_s", 2, 0),
+                    0.9,
+                ),
+            ],
+            Self::Memory => vec![Target::at_most("MiB", figure(0, "peak_memory_mib"), 100.0)],
+            Self::Apps => vec![Target::at_least(
+                "calls of the app with the fewest, of the one with the most",
+                figure(0, "fewest_of_an_app")
+                    .zip(figure(0, "most_of_an_app"))
+                    .map(|(fewest, most)| fewest / most),
+                0.9,
+            )],
+            Self::Idle => vec![
+                Target::at_most(
+                    "% of a core, worker",
+                    figure(0, "sender_percent_of_a_core"),
+                    0.5,
+                ),
+                Target::at_most(
+                    "% of a core, Postgres",
+                    figure(0, "postgres_percent_of_a_core"),
+                    0.5,
+                ),
+                Target::at_most("MiB", figure(0, "peak_memory_mib"), 40.0),
+            ],
+        };
+        targets.into_iter().flatten().collect()
+    }
+}
+
+/// What is to be reached, and whether it was.
+#[derive(Debug, Clone, Serialize)]
+pub struct Target {
+    /// Of what, and its unit.
+    pub what: String,
+    /// What was measured.
+    pub value: f64,
+    /// At least or at most.
+    pub bound: Bound,
+    /// What is to be reached.
+    pub target: f64,
+    /// Whether it was.
+    pub is_met: bool,
+}
+
+/// On which side of a target a value may be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Bound {
+    /// Not below it.
+    AtLeast,
+    /// Not above it.
+    AtMost,
+}
+
+impl Target {
+    fn at_least(what: impl Into<String>, value: Option<f64>, target: f64) -> Option<Self> {
+        Self::new(what, value, Bound::AtLeast, target)
+    }
+
+    fn at_most(what: impl Into<String>, value: Option<f64>, target: f64) -> Option<Self> {
+        Self::new(what, value, Bound::AtMost, target)
+    }
+
+    fn new(what: impl Into<String>, value: Option<f64>, bound: Bound, target: f64) -> Option<Self> {
+        let value = value?;
+        let is_met = match bound {
+            Bound::AtLeast => value >= target,
+            Bound::AtMost => value <= target,
+        };
+        Some(Self {
+            what: what.into(),
+            value,
+            bound,
+            target,
+            is_met,
+        })
+    }
+}

@@ -1,0 +1,355 @@
+//! Where one measurement takes place: a database of its own, the simulated API, and the processes that send.
+
+use std::io::Write as _;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use anyhow::{Context as _, ensure};
+use secrecy::SecretString;
+use sqlx::postgres::PgPoolOptions;
+use sqlx::{AssertSqlSafe, PgPool};
+use tempfile::NamedTempFile;
+
+use super::api::Api;
+use super::child::Child;
+use super::hand_written;
+use super::meter::{self, Reading};
+use crate::dev::postgres::{Durability, Settings, ThrowawayPostgres};
+use crate::outbox::Outbox;
+
+/// A limit that no machine reaches.
+const NO_LIMIT: u32 = 1_000_000;
+/// Rows that are inserted at once.
+const ROWS_PER_INSERT: u64 = 500_000;
+/// Connections of the measurement itself.
+const CONNECTIONS: u32 = 4;
+
+/// The database server of all measurements.
+#[derive(Debug)]
+pub(super) struct Machine {
+    postgres: ThrowawayPostgres,
+    databases: AtomicU32,
+}
+
+impl Machine {
+    /// Starts a server whose commits wait for the disk.
+    pub(super) async fn start() -> anyhow::Result<Self> {
+        let settings = Settings {
+            durability: Durability::Durable,
+            server_settings: [
+                ("shared_buffers", "256MB"),
+                ("max_wal_size", "4GB"),
+                ("wal_compression", "off"),
+            ]
+            .map(|(name, value)| (name.into(), value.into()))
+            .into(),
+            ..Settings::default()
+        };
+        Ok(Self {
+            postgres: ThrowawayPostgres::start_with(&settings).await?,
+            databases: AtomicU32::new(0),
+        })
+    }
+
+    pub(super) fn version(&self) -> &str {
+        self.postgres.version()
+    }
+
+    pub(super) async fn stop(self) -> anyhow::Result<()> {
+        Ok(self.postgres.stop().await?)
+    }
+}
+
+/// Who sends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Sender {
+    /// `worker run`.
+    Worker,
+    /// The loop that people write by hand.
+    HandWritten,
+}
+
+/// What is there before the sending begins.
+#[derive(Debug, Clone)]
+pub(super) struct Setting {
+    pub(super) sender: Sender,
+    /// How many processes send.
+    pub(super) processes: usize,
+    /// Calls a second that the API allows each app.
+    pub(super) limit: Option<u32>,
+    pub(super) apps: usize,
+    /// Messages that are finished.
+    pub(super) history: u64,
+    /// Messages that wait.
+    pub(super) waiting: u64,
+    pub(super) payload_bytes: u32,
+    /// How long the API takes for an answer.
+    pub(super) latency: Duration,
+}
+
+impl Setting {
+    pub(super) fn of(sender: Sender) -> Self {
+        Self {
+            sender,
+            processes: 1,
+            limit: None,
+            apps: 1,
+            history: 0,
+            waiting: 0,
+            payload_bytes: 50,
+            latency: Duration::ZERO,
+        }
+    }
+}
+
+/// The place, made as the setting says.
+#[derive(Debug)]
+pub(super) struct Stage<'a> {
+    machine: &'a Machine,
+    setting: Setting,
+    database: String,
+    pub(super) url: String,
+    pub(super) pool: PgPool,
+    pub(super) api: Api,
+}
+
+impl<'a> Stage<'a> {
+    /// Makes it.
+    pub(super) async fn set(machine: &'a Machine, setting: Setting) -> anyhow::Result<Self> {
+        let number = machine.databases.fetch_add(1, Ordering::Relaxed);
+        let database = format!("bench_{number}");
+        let url = machine.postgres.create_database(&database).await?;
+        let pool = PgPoolOptions::new()
+            .max_connections(CONNECTIONS)
+            .connect(&url)
+            .await?;
+        let api = Api::start(setting.limit, setting.latency).await?;
+        let stage = Self {
+            machine,
+            setting,
+            database,
+            url,
+            pool,
+            api,
+        };
+        stage.fill().await?;
+        Ok(stage)
+    }
+
+    async fn fill(&self) -> anyhow::Result<()> {
+        match self.setting.sender {
+            Sender::Worker => {
+                let outbox = Outbox::connect(&SecretString::from(self.url.as_str()), 1).await?;
+                outbox.migrate(Duration::from_secs(60), |_| ()).await?;
+                outbox.close().await;
+            }
+            Sender::HandWritten => self.execute(hand_written::SCHEMA).await?,
+        }
+        let Setting {
+            history,
+            waiting,
+            payload_bytes,
+            ..
+        } = self.setting;
+        let app = self.app_of("n");
+        self.insert(history, |numbers| match self.setting.sender {
+            Sender::Worker => format!(
+                "insert into signaling.outbox (app, sender, destination, payload, status, attempts, created_at, due_at, sent_at, finished_at, http_status)
+                 select {app}, 'bench', 'user-' || n % 1000, rpad('old ' || n, {payload_bytes}, '.'), 'message_sent', 1, at, at, at, at, 200
+                 from (select n, now() - interval '1 day' + n * interval '1 ms' as at from {numbers} as n) as old"
+            ),
+            Sender::HandWritten => format!(
+                "insert into hand_written.message (sender, destination, payload, status, sent_at, result)
+                 select 'bench', 'user-' || n % 1000, rpad('old ' || n, {payload_bytes}, '.'), 'done', now(), 'message_sent' from {numbers} as n"
+            ),
+        })
+        .await?;
+        self.insert(waiting, |numbers| match self.setting.sender {
+            Sender::Worker => format!(
+                "insert into signaling.outbox (app, sender, destination, payload)
+                 select {app}, 'bench', 'user-' || n % 1000, rpad('message ' || n, {payload_bytes}, '.') from {numbers} as n"
+            ),
+            Sender::HandWritten => format!(
+                "insert into hand_written.message (sender, destination, payload)
+                 select 'bench', 'user-' || n % 1000, rpad('message ' || n, {payload_bytes}, '.') from {numbers} as n"
+            ),
+        })
+        .await?;
+        self.execute("vacuum analyze").await?;
+        self.execute("checkpoint").await
+    }
+
+    /// The app of a row, as SQL.
+    fn app_of(&self, number: &str) -> String {
+        if self.setting.apps == 1 {
+            "'default'".into()
+        } else {
+            format!("'app-' || {number} % {}", self.setting.apps)
+        }
+    }
+
+    async fn insert(&self, rows: u64, statement: impl Fn(&str) -> String) -> anyhow::Result<()> {
+        let mut first = 1;
+        while first <= rows {
+            let last = rows.min(first + ROWS_PER_INSERT - 1);
+            self.execute(&statement(&format!("generate_series({first}, {last})")))
+                .await?;
+            first = last + 1;
+        }
+        Ok(())
+    }
+
+    async fn execute(&self, statement: &str) -> anyhow::Result<()> {
+        sqlx::raw_sql(AssertSqlSafe(statement.to_owned()))
+            .execute(&self.pool)
+            .await?;
+        Ok(())
+    }
+
+    /// Begins to send.
+    pub(super) async fn start(&self) -> anyhow::Result<Senders> {
+        let mut before = Reading {
+            sender_cpu_s: Some(0.0),
+            postgres_cpu_s: self.server_cpu_s(),
+            ..Reading::default()
+        };
+        before.read_database(&self.pool).await?;
+        let mut settings = vec![
+            ("DATABASE_URL", self.url.clone()),
+            ("AGORA_BASE_URL", self.api.url.clone()),
+            ("WORKER_LOG", "warn".into()),
+        ];
+        let mut config = None;
+        let mut arguments = vec!["run"];
+        match self.setting.sender {
+            Sender::HandWritten => arguments = vec!["bench", "--as-the-hand-written-loop"],
+            Sender::Worker => {
+                settings.push(("WORKER_OPS_ADDR", "off".into()));
+                let limit = self.setting.limit.unwrap_or(NO_LIMIT);
+                settings.push(("WORKER_RATE", limit.to_string()));
+                if self.setting.apps == 1 {
+                    settings.extend([
+                        ("AGORA_APP_ID", "bench".to_owned()),
+                        ("AGORA_API_KEY", "bench".into()),
+                        ("AGORA_API_SECRET", "bench".into()),
+                    ]);
+                } else {
+                    let file = self.config_file()?;
+                    settings.push(("WORKER_CONFIG", file.path().display().to_string()));
+                    config = Some(file);
+                }
+            }
+        }
+        let processes = (0..self.setting.processes)
+            .map(|_| Child::start("sender", &arguments, &settings))
+            .collect::<Result<_, _>>()?;
+        Ok(Senders {
+            before,
+            processes,
+            _config: config,
+        })
+    }
+
+    fn config_file(&self) -> anyhow::Result<NamedTempFile> {
+        let mut file = NamedTempFile::new()?;
+        for app in 0..self.setting.apps {
+            writeln!(
+                file,
+                "[apps.app-{app}]\napp_id = \"bench-{app}\"\napi_key = \"bench\"\napi_secret = \"bench\""
+            )?;
+        }
+        file.flush()?;
+        Ok(file)
+    }
+
+    /// The processor time that was used so far.
+    pub(super) fn read_cpu(&self, senders: &Senders) -> anyhow::Result<Reading> {
+        let mut sum = Some(0.0);
+        for process in &senders.processes {
+            let used = meter::cpu_s(process.pid()?);
+            sum = sum.and_then(|sum| Some(sum + used?));
+        }
+        Ok(Reading {
+            sender_cpu_s: sum,
+            postgres_cpu_s: self.server_cpu_s(),
+            ..Reading::default()
+        })
+    }
+
+    fn server_cpu_s(&self) -> Option<f64> {
+        meter::cpu_with_children_s(self.machine.postgres.pid()?)
+    }
+
+    /// Ends the sending; what it has cost.
+    pub(super) async fn stop(&self, senders: Senders) -> anyhow::Result<Costs> {
+        let mut after = self.read_cpu(&senders)?;
+        let mut peak_memory_mib: Option<f64> = None;
+        for process in &senders.processes {
+            let peak = meter::peak_memory_mib(process.pid()?);
+            peak_memory_mib = peak_memory_mib.into_iter().chain(peak).reduce(f64::max);
+        }
+        for process in senders.processes {
+            process.stop().await?;
+        }
+        // The database's figures are complete once those who worked are gone.
+        after.read_database(&self.pool).await?;
+        after.postgres_cpu_s = self.server_cpu_s();
+        Ok(Costs {
+            used: after.since(&senders.before),
+            peak_memory_mib,
+        })
+    }
+
+    /// Whether every message is final.
+    pub(super) async fn check_all_are_final(&self) -> anyhow::Result<()> {
+        let left: i64 = sqlx::query_scalar(match self.setting.sender {
+            Sender::Worker => {
+                "select count(*) from signaling.outbox where status not in ('message_sent')"
+            }
+            Sender::HandWritten => {
+                "select count(*) from hand_written.message where status <> 'done'"
+            }
+        })
+        .fetch_one(&self.pool)
+        .await?;
+        ensure!(left == 0, "{left} messages were not sent");
+        Ok(())
+    }
+
+    /// Takes it down.
+    pub(super) async fn clear(self) -> anyhow::Result<()> {
+        let duplicates = self.api.summary().await?.duplicates;
+        self.api.stop().await?;
+        self.pool.close().await;
+        let admin = PgPoolOptions::new()
+            .max_connections(1)
+            .connect(&self.machine.postgres.admin_url())
+            .await?;
+        sqlx::raw_sql(AssertSqlSafe(format!(
+            "drop database {} with (force)",
+            self.database
+        )))
+        .execute(&admin)
+        .await
+        .context("the database can't be dropped")?;
+        admin.close().await;
+        ensure!(duplicates == 0, "{duplicates} messages were sent twice");
+        Ok(())
+    }
+}
+
+/// The processes that send.
+#[derive(Debug)]
+pub(super) struct Senders {
+    before: Reading,
+    processes: Vec<Child>,
+    _config: Option<NamedTempFile>,
+}
+
+/// What sending has cost.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Costs {
+    pub(super) used: Reading,
+    /// The most memory that one of the processes has had.
+    pub(super) peak_memory_mib: Option<f64>,
+}
