@@ -15,7 +15,7 @@ use crate::bounds;
 
 /// Connections for those who look on.
 const VIEWER_CONNECTIONS: u32 = 2;
-/// How long the server works for those who look on.
+/// How long the server works on a statement for those who look on.
 const LOOK_DEADLINE: Duration = Duration::from_secs(5);
 
 /// The database with the outbox, over a bounded number of connections.
@@ -24,7 +24,7 @@ pub struct Outbox {
     line: Line,
     /// What is known of calls gets into the database whatever the lanes wait for.
     recorder: Line,
-    /// Who looks on takes no connection from those who work.
+    /// Who looks on, and now and then changes something, takes no connection from those who work.
     viewer: Line,
     breaks: Breaks,
     figures: Arc<StatementFigures>,
@@ -150,6 +150,23 @@ impl Outbox {
         &self,
         work: impl AsyncFnOnce(&mut Session) -> Result<T, sqlx::Error>,
     ) -> Result<T, sqlx::Error> {
+        self.view(Statement::Look, async |session| {
+            let value = work(session).await?;
+            session.finish().await?;
+            Ok(value)
+        })
+        .await
+    }
+
+    /// Does what somebody who looks on asks for, in a transaction that the work ends itself.
+    ///
+    /// # Errors
+    /// As for [`look`](Self::look).
+    pub(super) async fn view<T>(
+        &self,
+        statement: Statement,
+        work: impl AsyncFnOnce(&mut Session) -> Result<T, sqlx::Error>,
+    ) -> Result<T, sqlx::Error> {
         // The server ends the statement first.
         let deadline = LOOK_DEADLINE + Duration::from_secs(1);
         let begun = Instant::now();
@@ -160,12 +177,10 @@ impl Outbox {
                 LOOK_DEADLINE.as_millis()
             );
             session.execute(sqlx::AssertSqlSafe(timeout)).await?;
-            let value = work(&mut session).await?;
-            session.finish().await?;
-            Ok(value)
+            work(&mut session).await
         })
         .await;
-        self.figures.learn(Statement::Look, begun, &result);
+        self.figures.learn(statement, begun, &result);
         result
     }
 

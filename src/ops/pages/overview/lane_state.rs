@@ -44,7 +44,7 @@ impl LaneState {
             let sentence = html! { "The API asked for a pause: no call before " (show::time_and_distance(lane.next_slot_at, now)) "." };
             return Self::new(Tone::Warning, "waiting", sentence);
         }
-        let backlog = app.pending.queued + app.pending.retrying;
+        let backlog = app.pending.backlog();
         let waits_long = app
             .pending
             .oldest_s
