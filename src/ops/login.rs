@@ -14,6 +14,8 @@ use super::guard::{COOKIE_NAME, WRONG_TOKEN_PAUSE};
 
 /// Where the form is.
 pub(super) const PATH: &str = "/login";
+/// Without an icon of the page's own, browsers look for one where the token is needed.
+const ICON_PATH: &str = "/assets/icon.svg";
 /// How long a browser keeps the cookie: a working day. After that it is asked for the token again. The cookie itself
 /// says nothing of time: who has copied one gets in until there is another token in the file.
 const SIGNED_IN_FOR_S: u32 = 12 * 60 * 60;
@@ -100,7 +102,7 @@ async fn sign_out() -> Response {
     ([(SET_COOKIE, cookie)], Redirect::to(PATH)).into_response()
 }
 
-/// The form. `why` and `next` have been checked: they need no escaping but that of an ampersand or a quote.
+/// The form. Browsers that keep passwords want a name for each, if only a hidden one. `why` and `next` have been checked: they need no escaping but that of an ampersand or a quote.
 fn page(status: StatusCode, why: Option<&str>, next: &str) -> Response {
     let why = why
         .map(|why| format!("<p role=\"alert\">{why}</p>\n"))
@@ -109,11 +111,12 @@ fn page(status: StatusCode, why: Option<&str>, next: &str) -> Response {
     let page = format!(
         "<!doctype html>
 <html lang=\"en\">
-<head><meta charset=\"utf-8\"><meta name=\"viewport\" content=\"width=device-width\"><meta name=\"color-scheme\" content=\"light dark\"><title>Sign in · signaling worker</title></head>
+<head><meta charset=\"utf-8\"><meta name=\"viewport\" content=\"width=device-width\"><meta name=\"color-scheme\" content=\"light dark\"><title>Sign in · signaling worker</title><link rel=\"icon\" type=\"image/svg+xml\" href=\"{ICON_PATH}\"></head>
 <body><main>
 <h1>Signaling worker</h1>
 {why}<form method=\"post\" action=\"{PATH}\">
 <input type=\"hidden\" name=\"next\" value=\"{next}\">
+<input type=\"text\" autocomplete=\"username\" value=\"worker\" hidden>
 <p><label for=\"token\">Token</label> <input id=\"token\" name=\"token\" type=\"password\" autocomplete=\"current-password\" required autofocus></p>
 <p>It stands in the file that WORKER_OPS_TOKEN_FILE names.</p>
 <p><button>Sign in</button></p>

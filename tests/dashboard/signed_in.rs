@@ -43,6 +43,7 @@ async fn a_page_whose_sign_in_is_over_leads_to_the_form_and_back() {
     sign_in(&browser, OTHER_TOKEN).await;
     browser.until_shown("No message is like this").await;
     assert_eq!(browser.value("location.href").await, wanted);
-    assert!(browser.complaints().await.is_empty());
+    let complaints = browser.complaints().await;
+    assert!(complaints.is_empty(), "{complaints:#?}");
     browser.quit().await;
 }
