@@ -134,7 +134,6 @@ mod tests {
 
     #[test]
     fn who_comes_gets_a_seat_and_who_has_been_idle_for_longest_loses_it() {
-        // In the past, so that what happens in the test is later.
         let begun = Instant::now();
         let (seats, now) = (Seats::new(3), begun + Duration::from_secs(1));
         let mut all: Vec<_> = (0..3).map(|_| seats.take(begun)).collect();
@@ -143,16 +142,16 @@ mod tests {
         assert_eq!(lost(&all), [false, true, false, false]);
         all.push(seats.take(now));
         assert_eq!(lost(&all), [false, true, true, false, false]);
-        // Who has been answered is idle again, and not for long.
+        // Who has been answered is idle again.
         drop(answering);
-        let _answering = (all[3].answer(), all[4].answer());
+        let others = (all[3].answer(), all[4].answer());
         all.push(seats.take(now));
         assert_eq!(lost(&all), [true, true, true, false, false, false]);
         // Where nobody is idle, the longest answer is not waited for.
-        let _last = all[5].answer();
+        let last = all[5].answer();
         all.push(seats.take(now));
         assert_eq!(lost(&all), [true, true, true, true, false, false, false]);
-        drop(all);
+        drop((all, others, last));
         assert!(seats.taken().seats.is_empty());
     }
 }
