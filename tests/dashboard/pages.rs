@@ -231,3 +231,26 @@ async fn what_does_not_exist_or_makes_no_sense_is_told_in_a_sentence() {
         assert!(page.text.contains(phrase), "{path}: {}", page.text);
     }
 }
+
+#[tokio::test]
+async fn the_overview_counts_what_waits_in_one_way() {
+    let world = World::new().await;
+    shown::open_lane(&world, "default").await;
+    world.insert_many(5).await;
+    world
+        .execute(
+            "update signaling.outbox set claim_id = gen_random_uuid(), claimed_by = 'w', due_at = now() + interval '1 minute'
+             where id <= 2",
+        )
+        .await;
+    let dashboard = Dashboard::of(&world).await;
+    dashboard.count().await;
+    let page = dashboard.page("/").await;
+    for part in [
+        "<dt>Waiting</dt><dd><strong>3</strong>",
+        "Now 3, at most 3.",
+        ">2<span class=\"unseen\"> sending",
+    ] {
+        assert!(page.contains(part), "{part} is missing in {page}");
+    }
+}

@@ -82,11 +82,7 @@ pub(super) async fn pause(
     let reason = (!reason.is_empty()).then_some(reason);
     let outbox = crate::ops::pages::outbox(&state)?;
     let is_news = outbox.pause(&app(&wish), reason.as_deref(), BY).await?;
-    Ok(back(
-        "/",
-        if is_news { "paused" } else { "already-paused" },
-        &[],
-    ))
+    Ok(told(is_news, "paused", "already-paused"))
 }
 
 pub(super) async fn ask_resume(
@@ -125,11 +121,7 @@ pub(super) async fn resume(
     let is_news = crate::ops::pages::outbox(&state)?
         .resume(&app(&wish))
         .await?;
-    Ok(back(
-        "/",
-        if is_news { "resumed" } else { "not-paused" },
-        &[],
-    ))
+    Ok(told(is_news, "resumed", "not-paused"))
 }
 
 pub(super) async fn ask_limit(
@@ -176,15 +168,12 @@ pub(super) async fn limit(
     };
     let outbox = crate::ops::pages::outbox(&state)?;
     let is_news = outbox.set_limit(&app(&wish), calls_per_s, BY).await?;
-    Ok(back(
-        "/",
-        if is_news {
-            "limited"
-        } else {
-            "already-limited"
-        },
-        &[],
-    ))
+    Ok(told(is_news, "limited", "already-limited"))
+}
+
+/// Back to the overview, which says what was done, or that it had been done before.
+fn told(is_news: bool, news: &str, no_news: &str) -> Redirect {
+    back("/", if is_news { news } else { no_news }, &[])
 }
 
 fn parse_limit(text: &str) -> Result<f64, PageError> {
