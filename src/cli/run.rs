@@ -147,6 +147,9 @@ pub(super) struct WorkerArgs {
     name: Option<String>,
 }
 
+/// How long a worker takes at most to end after its drain timeout, but for the last figures, which have a second: what
+/// stops it has to wait for so long.
+const FAREWELL: Duration = Duration::from_secs(4);
 /// How often a database that can't be used yet is tried.
 const DATABASE_RETRY: Duration = Duration::from_secs(1);
 
@@ -177,15 +180,23 @@ pub(super) async fn run(args: RunArgs) -> anyhow::Result<()> {
             shutdown.clone(),
         ))
         .await;
-        if let Some(traces) = traces {
-            traces.shutdown().await;
-        }
-        worked?;
-        if let Some(ops) = &ops {
-            ops.stop().await;
-        }
-        outbox.close().await;
-        Ok(())
+        let farewell = async {
+            let flush = async {
+                if let Some(traces) = traces {
+                    traces.shutdown().await;
+                }
+            };
+            let close = async {
+                if let Some(ops) = &ops {
+                    ops.stop().await;
+                }
+                outbox.close().await;
+            };
+            tokio::join!(flush, close);
+        };
+        // What is not closed by then is closed by the end of the process.
+        tokio::time::timeout(FAREWELL, farewell).await.ok();
+        Ok(worked?)
     };
     tokio::select! {
         biased;

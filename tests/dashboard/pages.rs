@@ -6,7 +6,7 @@ use serde_json::json;
 
 use super::server::Dashboard;
 use super::shown;
-use crate::harness::{World, peer};
+use crate::harness::{PATIENCE, World, peer};
 
 #[tokio::test]
 async fn before_the_database_is_reached_each_page_says_so_and_then_shows_it() {
@@ -58,7 +58,14 @@ async fn the_overview_says_what_each_app_does_and_why() {
         .await;
     shown::an_hour_of_figures(&world, "chat").await;
     dashboard.count().await;
-    let page = dashboard.page("/").await;
+    // What was looked up a moment ago is shown again.
+    let mut page = String::new();
+    world
+        .until("the overview shows it", PATIENCE, async || {
+            page = dashboard.page("/").await;
+            page.contains("Paused by")
+        })
+        .await;
     for part in [
         "no worker",
         "No worker has served this app yet",
