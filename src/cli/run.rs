@@ -34,7 +34,7 @@ use crate::worker;
 Each also with _FILE at its end, as the name of a file that holds it; a file is read again when it changes.
 
 Traces go by OTLP (http/protobuf) to where OTEL_EXPORTER_OTLP_ENDPOINT says, like http://localhost:4318;
-without it, there are none. The other standard variables, like OTEL_SERVICE_NAME, hold too: see the README.
+without it, there are none. The other standard variables, like OTEL_SERVICE_NAME, hold too: see docs/operation.md.
 
 Examples:
   DATABASE_URL=postgres://localhost/app AGORA_APP_ID=… AGORA_API_KEY=… AGORA_API_SECRET_FILE=/run/secrets/agora worker run

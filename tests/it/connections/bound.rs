@@ -1,4 +1,4 @@
-//! No more connections than README.md promises, to either side.
+//! No more connections than docs/operation.md promises, to either side.
 
 use std::io::Write;
 
