@@ -117,9 +117,11 @@ pub struct Figures {
 }
 
 impl Figures {
-    /// Counts a call.
-    pub fn called(&mut self, outcome: &Outcome, took: Duration) {
-        self.call_time.observe(took);
+    /// Counts a call, with its duration if it was made.
+    pub fn called(&mut self, outcome: &Outcome, took: Option<Duration>) {
+        if let Some(took) = took {
+            self.call_time.observe(took);
+        }
         match outcome {
             // It ends its message, and is counted with that.
             Outcome::Done(_) => {}
@@ -212,6 +214,15 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    #[test]
+    fn a_call_that_was_not_made_is_counted_and_has_no_duration() {
+        let mut figures = Figures::default();
+        figures.called(&Outcome::Retry(None), None);
+        figures.called(&Outcome::Retry(None), Some(Duration::from_millis(3)));
+        assert_eq!(figures.calls_retry, 2);
+        assert_eq!(figures.call_time.count(), 1);
+    }
 
     #[test]
     fn a_duration_at_a_bound_is_within_it() {

@@ -9,6 +9,7 @@ mod login;
 mod metrics;
 pub mod pages;
 mod readiness;
+mod seats;
 mod server;
 
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};

@@ -149,7 +149,7 @@ pub async fn run(
         outbox: Arc::clone(&outbox),
         lanes: lanes.clone(),
     });
-    loops.spawn(Arc::clone(&bookkeeper).run(shutdown.clone()));
+    let mut bookkeeping = tokio::spawn(Arc::clone(&bookkeeper).run(shutdown.clone()));
     if let Some(retain) = config.retain {
         loops.spawn(janitor::run(Arc::clone(&outbox), retain, shutdown.clone()));
     }
@@ -160,6 +160,7 @@ pub async fn run(
         () = shutdown.cancelled() => false,
         _ = &mut recorder => true,
         _ = loops.join_next() => true,
+        _ = &mut bookkeeping => true,
     };
     if failed {
         shutdown.cancel();
@@ -181,9 +182,11 @@ pub async fn run(
         });
     }
     // Nobody waits long for figures.
-    tokio::time::timeout(LAST_FIGURES, bookkeeper.write())
-        .await
-        .ok();
+    let last_figures = async {
+        bookkeeping.await.ok();
+        bookkeeper.write().await.ok();
+    };
+    tokio::time::timeout(LAST_FIGURES, last_figures).await.ok();
     tracing::info!("stopped: everything is recorded");
     Ok(())
 }

@@ -34,7 +34,7 @@ use crate::worker;
 Each also with _FILE at its end, as the name of a file that holds it; a file is read again when it changes.
 
 Traces go by OTLP (http/protobuf) to where OTEL_EXPORTER_OTLP_ENDPOINT says, like http://localhost:4318;
-without it, there are none. The other standard variables, like OTEL_SERVICE_NAME, hold too: see the README.
+without it, there are none. The other standard variables, like OTEL_SERVICE_NAME, hold too: see docs/operation.md.
 
 Examples:
   DATABASE_URL=postgres://localhost/app AGORA_APP_ID=… AGORA_API_KEY=… AGORA_API_SECRET_FILE=/run/secrets/agora worker run
@@ -147,6 +147,9 @@ pub(super) struct WorkerArgs {
     name: Option<String>,
 }
 
+/// How long a worker takes at most to end after its drain timeout, but for the last figures, which have a second: what
+/// stops it has to wait for so long.
+const FAREWELL: Duration = Duration::from_secs(4);
 /// How often a database that can't be used yet is tried.
 const DATABASE_RETRY: Duration = Duration::from_secs(1);
 
@@ -177,15 +180,23 @@ pub(super) async fn run(args: RunArgs) -> anyhow::Result<()> {
             shutdown.clone(),
         ))
         .await;
-        if let Some(traces) = traces {
-            traces.shutdown().await;
-        }
-        worked?;
-        if let Some(ops) = &ops {
-            ops.stop().await;
-        }
-        outbox.close().await;
-        Ok(())
+        let farewell = async {
+            let flush = async {
+                if let Some(traces) = traces {
+                    traces.shutdown().await;
+                }
+            };
+            let close = async {
+                if let Some(ops) = &ops {
+                    ops.stop().await;
+                }
+                outbox.close().await;
+            };
+            tokio::join!(flush, close);
+        };
+        // What is not closed by then is closed by the end of the process.
+        tokio::time::timeout(FAREWELL, farewell).await.ok();
+        Ok(worked?)
     };
     tokio::select! {
         biased;

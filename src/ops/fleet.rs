@@ -57,6 +57,12 @@ impl Fleet {
         };
         self.overview.or(look).await
     }
+
+    /// Looks again, for whoever comes next: something was changed here.
+    pub(super) async fn forget(&self) {
+        self.lanes.forget().await;
+        self.overview.forget().await;
+    }
 }
 
 async fn overview(outbox: &Outbox) -> Result<Overview, sqlx::Error> {
@@ -78,6 +84,10 @@ impl<T> Default for Last<T> {
 }
 
 impl<T: Clone> Last<T> {
+    async fn forget(&self) {
+        *self.0.lock().await = None;
+    }
+
     async fn or(&self, look: impl Future<Output = T>) -> T {
         let mut last = self.0.lock().await;
         if let Some((at, value)) = &*last

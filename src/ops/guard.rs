@@ -26,8 +26,9 @@ pub(super) const COOKIE_NAME: &str = "signaling_ops";
 const MAX_BODY_BYTES: usize = 64 * 1024;
 /// The longest time for an answer.
 const ANSWER_WITHIN: Duration = Duration::from_secs(30);
-/// The answer to a wrong token comes later: who guesses needs a connection all the time for each guess.
-const WRONG_TOKEN_PAUSE: Duration = Duration::from_secs(1);
+/// The answer to a wrong token comes later: who guesses has to wait for it, or to connect anew. It bounds no other's
+/// tries, least of all those of who has the right one.
+pub(super) const WRONG_TOKEN_PAUSE: Duration = Duration::from_secs(1);
 
 const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 /// Referrers stay here, but are not left out: without them, browsers say of a form that its origin is null.
@@ -43,6 +44,10 @@ const SECURITY_HEADERS: [(HeaderName, &str); 4] = [
         "same-origin",
     ),
 ];
+
+/// Goes with a request of somebody to whom everything may be told: whoever has the token, or reaches a server without one.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Insider;
 
 /// Decides who gets through.
 #[derive(Debug, Clone)]
@@ -119,8 +124,9 @@ pub(super) async fn guard(State(guard): State<Guard>, request: Request, next: Ne
     response
 }
 
-async fn answer(guard: &Guard, request: Request, next: Next) -> Response {
+async fn answer(guard: &Guard, mut request: Request, next: Next) -> Response {
     let headers = request.headers();
+    let credential = guard.credential(headers);
     let asked = Asked {
         method: request.method(),
         path: request.uri().path(),
@@ -131,7 +137,7 @@ async fn answer(guard: &Guard, request: Request, next: Next) -> Response {
         origin: headers
             .get(ORIGIN)
             .map(|origin| origin.to_str().unwrap_or_default()),
-        credential: guard.credential(headers),
+        credential,
     };
     match decide(asked) {
         Verdict::Pass => {}
@@ -159,6 +165,9 @@ async fn answer(guard: &Guard, request: Request, next: Next) -> Response {
     if is_too_long(headers) {
         let why = "the request has more than 64 KiB\n";
         return (StatusCode::PAYLOAD_TOO_LARGE, why).into_response();
+    }
+    if matches!(credential, None | Some(Credential::Right)) {
+        request.extensions_mut().insert(Insider);
     }
     let request = request.map(|body| Body::new(Limited::new(body, MAX_BODY_BYTES)));
     let answering = tokio::time::timeout(ANSWER_WITHIN, next.run(request));

@@ -2,15 +2,16 @@
 
 use std::time::{Duration, Instant};
 
-use axum::Json;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
+use axum::{Extension, Json};
 use hyper::header::ACCEPT;
 use hyper::{HeaderMap, StatusCode};
 use tokio::sync::Mutex;
 
 use super::OpsState;
 use super::fleet::tried;
+use super::guard::Insider;
 use super::readiness::{Database, Seen, report, seconds, text};
 use crate::outbox::{LaneState, Outbox, SchemaError, explain};
 use crate::worker::{Stuck, Vitals};
@@ -27,8 +28,12 @@ const RECENT: Duration = Duration::from_secs(5);
 #[derive(Debug, Default)]
 pub(super) struct Health(Mutex<Option<(Instant, Database)>>);
 
-/// `GET /readyz`
-pub(super) async fn readyz(State(state): State<OpsState>, headers: HeaderMap) -> Response {
+/// `GET /readyz`. Probes need no token; without it, they are not told what errors say.
+pub(super) async fn readyz(
+    State(state): State<OpsState>,
+    insider: Option<Extension<Insider>>,
+    headers: HeaderMap,
+) -> Response {
     let database = state.health.database(&state).await;
     // Who is not answered is not asked twice.
     let notes = if database == Database::There {
@@ -42,7 +47,10 @@ pub(super) async fn readyz(State(state): State<OpsState>, headers: HeaderMap) ->
         lanes: lanes(&state.vitals),
         behind_for: state.vitals.behind_since().map(|since| since.elapsed()),
     };
-    let report = report(seen, notes);
+    let mut report = report(seen, notes);
+    if insider.is_none() {
+        report.leave_out_details();
+    }
     let status = if report.ready {
         StatusCode::OK
     } else {

@@ -1,53 +1,26 @@
 //! Signing in with the token, for browsers: a form, and a cookie that stands for the token.
 
-use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
-
+use axum::Router;
 use axum::extract::{Form, Query, State};
 use axum::response::{Html, IntoResponse, Redirect, Response};
 use axum::routing::{get, post};
-use axum::{Extension, Router};
-use hyper::header::{RETRY_AFTER, SET_COOKIE};
+use hyper::header::SET_COOKIE;
 use hyper::{StatusCode, Uri};
 use serde::Deserialize;
 
 use super::OpsState;
 use super::access::{Access, cookie_value, is_token};
-use super::guard::COOKIE_NAME;
+use super::guard::{COOKIE_NAME, WRONG_TOKEN_PAUSE};
 
 /// Where the form is.
 pub(super) const PATH: &str = "/login";
-/// How long a sign-in lasts, at most: the browser's session, or a working day.
+/// Without an icon of the page's own, browsers look for one where the token is needed.
+const ICON_PATH: &str = "/assets/icon.svg";
+/// How long a browser keeps the cookie: a working day. After that it is asked for the token again. The cookie itself
+/// says nothing of time: who has copied one gets in until there is another token in the file.
 const SIGNED_IN_FOR_S: u32 = 12 * 60 * 60;
 /// The longest address to come back to, in bytes.
 const MAX_NEXT_BYTES: usize = 1_000;
-/// So many wrong tokens within [`WRONG_WITHIN`]: then none is looked at for a while.
-const MOST_WRONG: usize = 5;
-const WRONG_WITHIN: Duration = Duration::from_secs(10);
-
-/// When wrong tokens were given lately.
-#[derive(Debug, Default)]
-struct Wrong(Mutex<VecDeque<Instant>>);
-
-impl Wrong {
-    /// For how long no token is looked at, if there were too many wrong ones.
-    fn pause(&self, now: Instant) -> Option<Duration> {
-        let mut times = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        times.retain(|time| now.saturating_duration_since(*time) < WRONG_WITHIN);
-        let oldest = times.front().filter(|_| times.len() >= MOST_WRONG)?;
-        Some(WRONG_WITHIN.saturating_sub(now.saturating_duration_since(*oldest)))
-    }
-
-    fn add(&self, now: Instant) {
-        let mut times = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if times.len() == MOST_WRONG {
-            times.pop_front();
-        }
-        times.push_back(now);
-    }
-}
-
 #[derive(Deserialize)]
 struct Back {
     next: Option<String>,
@@ -64,7 +37,6 @@ pub(super) fn routes() -> Router<OpsState> {
     Router::new()
         .route(PATH, get(form).post(sign_in))
         .route("/logout", post(sign_out))
-        .layer(Extension(Arc::<Wrong>::default()))
 }
 
 /// The form's address for somebody who wanted to see this one.
@@ -97,33 +69,27 @@ async fn form(State(state): State<OpsState>, Query(back): Query<Back>) -> Respon
     }
 }
 
-async fn sign_in(
-    State(state): State<OpsState>,
-    Extension(wrong): Extension<Arc<Wrong>>,
-    Form(given): Form<Given>,
-) -> Response {
+/// A right token is taken whatever others have tried. That it can't be guessed is due to its length: that wrong ones are
+/// answered later only makes guessing dearer.
+async fn sign_in(State(state): State<OpsState>, Form(given): Form<Given>) -> Response {
     let next = way_back(given.next.as_deref());
     let Access::Token(token) = &state.access else {
         return Redirect::to("/").into_response();
     };
-    if let Some(pause) = wrong.pause(Instant::now()) {
-        let seconds = pause.as_secs() + 1;
-        let why = format!("Too many wrong tokens: try again in {seconds} s.");
-        let page = page(StatusCode::TOO_MANY_REQUESTS, Some(&why), next);
-        return ([(RETRY_AFTER, seconds.to_string())], page).into_response();
-    }
     let Some(token) = token.current() else {
         let why = "The worker has no token that can be used: its log says why.";
         return page(StatusCode::SERVICE_UNAVAILABLE, Some(why), next);
     };
     if !is_token(given.token.trim().as_bytes(), &token) {
-        wrong.add(Instant::now());
+        tokio::time::sleep(WRONG_TOKEN_PAUSE).await;
         return page(
             StatusCode::UNAUTHORIZED,
             Some("That is not the token."),
             next,
         );
     }
+    // Not `Secure`: the server itself speaks plain HTTP, over which browsers keep no such cookie, and the header by which
+    // a proxy would say that it speaks HTTPS to them can be sent by anybody.
     let cookie = format!(
         "{COOKIE_NAME}={}; Path=/; HttpOnly; SameSite=Strict; Max-Age={SIGNED_IN_FOR_S}",
         cookie_value(&token)
@@ -136,7 +102,7 @@ async fn sign_out() -> Response {
     ([(SET_COOKIE, cookie)], Redirect::to(PATH)).into_response()
 }
 
-/// The form. `why` and `next` have been checked: they need no escaping but that of an ampersand or a quote.
+/// The form. Browsers that keep passwords want a name for each, if only a hidden one. `why` and `next` have been checked: they need no escaping but that of an ampersand or a quote.
 fn page(status: StatusCode, why: Option<&str>, next: &str) -> Response {
     let why = why
         .map(|why| format!("<p role=\"alert\">{why}</p>\n"))
@@ -145,11 +111,12 @@ fn page(status: StatusCode, why: Option<&str>, next: &str) -> Response {
     let page = format!(
         "<!doctype html>
 <html lang=\"en\">
-<head><meta charset=\"utf-8\"><meta name=\"viewport\" content=\"width=device-width\"><meta name=\"color-scheme\" content=\"light dark\"><title>Sign in · signaling worker</title></head>
+<head><meta charset=\"utf-8\"><meta name=\"viewport\" content=\"width=device-width\"><meta name=\"color-scheme\" content=\"light dark\"><title>Sign in · signaling worker</title><link rel=\"icon\" type=\"image/svg+xml\" href=\"{ICON_PATH}\"></head>
 <body><main>
 <h1>Signaling worker</h1>
 {why}<form method=\"post\" action=\"{PATH}\">
 <input type=\"hidden\" name=\"next\" value=\"{next}\">
+<input type=\"text\" autocomplete=\"username\" value=\"worker\" hidden>
 <p><label for=\"token\">Token</label> <input id=\"token\" name=\"token\" type=\"password\" autocomplete=\"current-password\" required autofocus></p>
 <p>It stands in the file that WORKER_OPS_TOKEN_FILE names.</p>
 <p><button>Sign in</button></p>
@@ -191,16 +158,5 @@ mod tests {
         }
         let wanted: Uri = "/messages?a=1&b=2".parse().expect("an address");
         assert_eq!(address(&wanted), "/login?next=%2Fmessages%3Fa%3D1%26b%3D2");
-    }
-
-    #[test]
-    fn after_some_wrong_tokens_none_is_looked_at_for_a_while() {
-        let (wrong, begun) = (Wrong::default(), Instant::now());
-        for _ in 0..MOST_WRONG {
-            assert_eq!(wrong.pause(begun), None);
-            wrong.add(begun);
-        }
-        assert_eq!(wrong.pause(begun), Some(WRONG_WITHIN));
-        assert_eq!(wrong.pause(begun + WRONG_WITHIN), None);
     }
 }

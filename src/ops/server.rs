@@ -5,25 +5,28 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::str::FromStr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use axum::Router;
+use hyper::Request;
+use hyper::body::Incoming;
 use hyper::server::conn::http1;
+use hyper::service::{Service as _, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::access::{Access, OpsToken, TokenError};
 use super::metrics::{Metrics, MetricsError};
+use super::seats::{Seat, Seats};
 use super::{OpsState, router};
 
 /// Where the server is if nobody says another address.
 const DEFAULT_ADDRESS: SocketAddr =
     SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 9090);
-/// The most connections at once; others wait.
+/// The most connections at once. One more takes the place of another one.
 const MAX_CONNECTIONS: usize = 64;
 /// How long the head of a request may take, and a connection be idle.
 const HEAD_WITHIN: Duration = Duration::from_secs(10);
@@ -188,35 +191,47 @@ async fn serve(
     stopping: CancellationToken,
     tasks: TaskTracker,
 ) {
-    let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    let seats = Seats::new(MAX_CONNECTIONS);
     let accepting = async {
-        // The semaphore is never closed.
-        while let Ok(place) = Arc::clone(&places).acquire_owned().await {
+        loop {
             let Ok((stream, _)) = listener.accept().await else {
                 tokio::time::sleep(ACCEPT_PAUSE).await;
                 continue;
             };
+            let seat = seats.take(Instant::now());
             let (router, stopping) = (router.clone(), stopping.clone());
-            tasks.spawn(async move {
-                connection(stream, router, &stopping).await;
-                drop(place);
-            });
+            tasks.spawn(async move { connection(stream, router, seat, &stopping).await });
         }
     };
     stopping.run_until_cancelled(accepting).await;
 }
 
-/// Serves one connection. What goes wrong with it is its client's business.
-async fn connection(stream: TcpStream, router: Router, stopping: &CancellationToken) {
+/// Serves one connection, as long as it has its seat. What goes wrong with it is its client's business.
+async fn connection(
+    stream: TcpStream,
+    router: Router,
+    seat: Arc<Seat>,
+    stopping: &CancellationToken,
+) {
     stream.set_nodelay(true).ok();
+    let service = TowerToHyperService::new(router);
+    let answer = service_fn(|request: Request<Incoming>| {
+        let (answering, answer) = (seat.answer(), service.call(request));
+        async move {
+            let answer = answer.await;
+            drop(answering);
+            answer
+        }
+    });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_WITHIN)
         .max_buf_size(MAX_HEAD_BYTES)
-        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
+        .serve_connection(TokioIo::new(stream), answer);
     tokio::pin!(connection);
     tokio::select! {
         _ = &mut connection => return,
+        () = seat.lost() => return,
         () = stopping.cancelled() => {}
         () = tokio::time::sleep(CONNECTION_FOR) => {}
     }

@@ -7,6 +7,8 @@
 
 mod windows;
 
+use std::time::{Duration, Instant};
+
 use sqlx::FromRow;
 use time::OffsetDateTime;
 
@@ -16,6 +18,8 @@ use windows::{by_windows, window};
 
 /// Messages on a page.
 pub const PAGE_ROWS: usize = 50;
+/// After so long, a page is shown as far as it has come.
+const PAGE_TIME: Duration = Duration::from_millis(400);
 /// Pending messages that are found by their indexes; more are looked for by their ids.
 const MAX_PENDING_IDS: i64 = 20_000;
 
@@ -33,6 +37,8 @@ pub const STATES: [&str; 11] = [
     "cancelled",
     "unknown",
 ];
+/// Ids of a list that one statement looks at.
+const LISTED_IDS: usize = 1_000;
 /// All states of a message that has not ended.
 pub const PENDING: &str = "pending";
 
@@ -136,14 +142,15 @@ impl Outbox {
         before: Option<i64>,
     ) -> Result<MessagePage, sqlx::Error> {
         self.look(async |session| {
+            let budget = Budget::begin();
             let now = time_of(session).await?;
             let pending = match filter.state.as_deref() {
                 Some(state) => pending_ids(session, filter.app.as_deref(), state).await?,
                 None => None,
             };
             let (rows, next_before, looked_at) = match pending {
-                Some(ids) => by_ids(session, filter, &ids, before).await?,
-                None => by_windows(session, filter, before).await?,
+                Some(ids) => by_ids(session, filter, &ids, before, budget).await?,
+                None => by_windows(session, filter, before, budget).await?,
             };
             Ok(MessagePage {
                 rows,
@@ -161,6 +168,25 @@ async fn time_of(session: &mut Session) -> Result<OffsetDateTime, sqlx::Error> {
         .persistent(false)
         .fetch_one(&mut **session)
         .await
+}
+
+/// The time that a page has. Whatever repeats a statement ends when it is spent, after one at least, so that the next page
+/// goes on further down.
+#[derive(Debug, Clone, Copy)]
+struct Budget {
+    begun: Instant,
+}
+
+impl Budget {
+    fn begin() -> Self {
+        Self {
+            begun: Instant::now(),
+        }
+    }
+
+    fn is_spent(self) -> bool {
+        self.begun.elapsed() > PAGE_TIME
+    }
 }
 
 type Found = (Vec<MessageLine>, Option<i64>, Option<(i64, i64)>);
@@ -190,10 +216,13 @@ async fn pending_ids(
                 .fetch_all(&mut **session)
                 .await?;
             ids.extend(some);
+            let are_all = i64::try_from(ids.len()).is_ok_and(|count| count <= MAX_PENDING_IDS);
+            if !are_all {
+                return Ok(None);
+            }
         }
     }
-    let are_all = i64::try_from(ids.len()).is_ok_and(|count| count <= MAX_PENDING_IDS);
-    Ok(are_all.then_some(ids))
+    Ok(Some(ids))
 }
 
 /// A page of these.
@@ -202,6 +231,7 @@ async fn by_ids(
     filter: &MessageFilter,
     ids: &[i64],
     before: Option<i64>,
+    budget: Budget,
 ) -> Result<Found, sqlx::Error> {
     let mut ids: Vec<i64> = ids
         .iter()
@@ -209,23 +239,21 @@ async fn by_ids(
         .filter(|id| before.is_none_or(|before| *id < before))
         .collect();
     ids.sort_unstable_by(|one, other| other.cmp(one));
+    let (newest, oldest) = (ids.first().copied(), ids.last().copied());
     let mut rows = Vec::new();
     // What is in the index may be in another state: a list of ids at a time, until the page is full.
-    for some in ids.chunks(1_000) {
-        let (Some(highest), Some(lowest)) = (some.first(), some.last()) else {
+    for some in ids.chunks(LISTED_IDS) {
+        let (Some(&highest), Some(&lowest)) = (some.first(), some.last()) else {
             break;
         };
-        let some = window(
-            session,
-            filter,
-            (*highest, *lowest),
-            Some(some),
-            PAGE_ROWS + 1 - rows.len(),
-        )
-        .await?;
-        rows.extend(some);
+        let room = PAGE_ROWS + 1 - rows.len();
+        rows.extend(window(session, filter, (highest, lowest), Some(some), room).await?);
         if rows.len() > PAGE_ROWS {
             break;
+        }
+        if budget.is_spent() && oldest != Some(lowest) {
+            let looked_at = newest.map(|newest| (newest, lowest));
+            return Ok((rows, Some(lowest), looked_at));
         }
     }
     let next_before = cut(&mut rows);

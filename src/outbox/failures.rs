@@ -58,14 +58,15 @@ pub struct Failures {
 }
 
 impl Outbox {
-    /// What went wrong within the last `span`, of all apps or of one: as far as the newest [`MAX_CALLS_LOOKED_AT`] calls
-    /// show it.
+    /// What went wrong within the last `span`, of all apps or of one, with any outcome or one: as far as the newest
+    /// [`MAX_CALLS_LOOKED_AT`] calls of all apps show it, because no index tells the calls of one.
     ///
     /// # Errors
     /// Where the database fails.
     pub async fn failures(
         &self,
         app: Option<&str>,
+        outcome: Option<&str>,
         span: Duration,
     ) -> Result<Failures, sqlx::Error> {
         self.look(async |session| {
@@ -79,6 +80,7 @@ impl Outbox {
                 .bind(micros(span))
                 .bind(app)
                 .bind(MAX_GROUPS)
+                .bind(outcome)
                 .fetch_all(&mut **session)
                 .await?;
             let only_since = sqlx::query_scalar(

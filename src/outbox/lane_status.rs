@@ -37,9 +37,9 @@ pub struct Pending {
 }
 
 impl Pending {
-    /// All but those that are scheduled for later.
+    /// What waits: neither scheduled for later nor with a worker. `signaling.rollup` has the same by the minute.
     pub fn backlog(&self) -> u64 {
-        self.queued + self.retrying + self.sending
+        self.queued + self.retrying
     }
 }
 

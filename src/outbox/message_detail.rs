@@ -175,7 +175,12 @@ impl Outbox {
         with_payload: bool,
     ) -> Result<MessageDetail, MessageError> {
         let found = self
-            .look(async |session| Ok(detail(session, id, with_payload).await))
+            .look(
+                async |session| match detail(session, id, with_payload).await {
+                    Err(MessageError::Database(error)) => Err(error),
+                    found => Ok(found),
+                },
+            )
             .await?;
         if let Err(MessageError::Schema(_)) = found {
             // What exactly is wrong with it.

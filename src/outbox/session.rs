@@ -24,7 +24,8 @@ pub struct Outbox {
     line: Line,
     /// What is known of calls gets into the database whatever the lanes wait for.
     recorder: Line,
-    /// What no message waits for takes no connection from those who work: figures, and those who look on.
+    /// What no message waits for takes no connection from those who work: figures, those who look on, and what they now
+    /// and then change.
     aside: Line,
     breaks: Breaks,
     figures: Arc<StatementFigures>,
@@ -155,22 +156,35 @@ impl Outbox {
         &self,
         work: impl AsyncFnOnce(&mut Session) -> Result<T, sqlx::Error>,
     ) -> Result<T, sqlx::Error> {
-        // The server ends the statement first.
-        let deadline = LOOK_DEADLINE + Duration::from_secs(1);
-        let begun = Instant::now();
-        let result = within(deadline + CONNECT_DEADLINE, async {
-            let mut session = self.aside.transaction().await?;
-            let timeout = format!(
-                "set local statement_timeout = {}",
-                LOOK_DEADLINE.as_millis()
-            );
-            session.execute(sqlx::AssertSqlSafe(timeout)).await?;
-            let value = work(&mut session).await?;
+        self.do_aside(Statement::Look, LOOK_DEADLINE, async |session| {
+            let value = work(session).await?;
             session.finish().await?;
             Ok(value)
         })
+        .await
+    }
+
+    /// Does what somebody who looks on asks for, in a transaction that the work ends itself.
+    ///
+    /// # Errors
+    /// Where the database fails, or a statement takes longer than the deadline: then the server has given up, too.
+    pub(super) async fn do_aside<T>(
+        &self,
+        statement: Statement,
+        deadline: Duration,
+        work: impl AsyncFnOnce(&mut Session) -> Result<T, sqlx::Error>,
+    ) -> Result<T, sqlx::Error> {
+        let begun = Instant::now();
+        // The server ends the statement first.
+        let patience = CONNECT_DEADLINE + deadline + Duration::from_secs(1);
+        let result = within(patience, async {
+            let mut session = self.aside.transaction().await?;
+            let timeout = format!("set local statement_timeout = {}", deadline.as_millis());
+            session.execute(sqlx::AssertSqlSafe(timeout)).await?;
+            work(&mut session).await
+        })
         .await;
-        self.figures.learn(Statement::Look, begun, &result);
+        self.figures.learn(statement, begun, &result);
         result
     }
 

@@ -34,10 +34,12 @@ pub(super) enum Statement {
     Schema,
     /// Reads for people and monitors.
     Look,
+    /// Changes what a person wants changed.
+    Steer,
 }
 
 impl Statement {
-    const ALL: [Self; 11] = [
+    const ALL: [Self; 12] = [
         Self::Claim,
         Self::Record,
         Self::Peek,
@@ -49,6 +51,7 @@ impl Statement {
         Self::Delete,
         Self::Schema,
         Self::Look,
+        Self::Steer,
     ];
 
     /// The value of the label.
@@ -65,6 +68,7 @@ impl Statement {
             Self::Delete => "delete",
             Self::Schema => "schema",
             Self::Look => "look",
+            Self::Steer => "steer",
         }
     }
 }

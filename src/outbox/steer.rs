@@ -1,11 +1,19 @@
-//! What an operator can do. Each is a function of the schema, so that plain SQL does the same.
+//! What an operator can do. Each is a function of the schema, so that plain SQL does the same. Each runs in a transaction
+//! of its own: until its end is asked for, it is certain that nothing was changed.
+
+use std::time::Duration;
 
 use sqlx::Postgres;
 use sqlx::postgres::{PgArguments, PgDatabaseError, PgRow};
 use sqlx::query::QueryScalar;
 use time::OffsetDateTime;
 
-use super::{Outbox, explain};
+use super::line::Session;
+use super::statements::Statement;
+use super::{Outbox, explain, may_have_happened};
+
+/// How long the server works on what an operator wishes: a lock that somebody holds is waited for for less.
+const DEADLINE: Duration = Duration::from_secs(5);
 
 /// Why an operator's wish is not done.
 #[derive(Debug, thiserror::Error)]
@@ -18,9 +26,12 @@ pub enum SteerError {
         /// What would be right.
         hint: Option<String>,
     },
-    /// The database failed.
-    #[error("the database failed: {}", explain(.0))]
+    /// The database failed before anything was changed.
+    #[error("the database failed, and nothing was changed: {}", explain(.0))]
     Database(sqlx::Error),
+    /// The database did not say whether it made the change.
+    #[error("whether anything was changed is not known, so look before you try again: {}", explain(.0))]
+    Unknown(sqlx::Error),
 }
 
 impl From<sqlx::Error> for SteerError {
@@ -41,7 +52,7 @@ impl From<sqlx::Error> for SteerError {
 }
 
 /// Which finished messages to send again.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone)]
 pub struct RetryFilter {
     /// Of this app; any if none.
     pub app: Option<String>,
@@ -116,7 +127,7 @@ impl Outbox {
             .await
     }
 
-    /// Sends finished messages again, at most so many, or only counts them. Returns how many.
+    /// Sends finished messages again, at most so many, or only counts them: for as long as that takes. Returns how many.
     ///
     /// # Errors
     /// Where the filter asks for messages that succeeded, or the database fails.
@@ -126,36 +137,97 @@ impl Outbox {
         dry_run: bool,
         max_rows: Option<i64>,
     ) -> Result<i64, SteerError> {
-        let mut session = self.session().await?;
-        let messages =
-            sqlx::query_scalar("select signaling.retry($1, $2, $3, $4, $5, $6, $7, $8, $9)")
-                .persistent(false)
-                .bind(filter.app.as_deref())
-                .bind(&filter.statuses)
-                .bind(filter.since)
-                .bind(filter.until)
-                .bind(filter.error_like.as_deref())
-                .bind((!filter.http_statuses.is_empty()).then_some(&filter.http_statuses))
-                .bind((!filter.ids.is_empty()).then_some(&filter.ids))
-                .bind(dry_run)
-                .bind(max_rows)
-                .fetch_one(&mut *session)
-                .await?;
-        session.finish().await?;
-        Ok(messages)
+        let mut change = Change::default();
+        let result = async {
+            let mut session = self.line().transaction().await?;
+            change
+                .make(&mut session, retry(filter, dry_run, max_rows))
+                .await
+        };
+        let result = result.await;
+        change.told(result)
     }
 
-    /// Calls a function of the schema.
+    /// Sends these finished messages again, if the filter lets them through, within the time that a person waits for a
+    /// page. Returns how many.
+    ///
+    /// # Errors
+    /// Where the filter asks for messages that succeeded, or the database fails or takes too long.
+    pub async fn retry_listed(&self, ids: &[i64], filter: &RetryFilter) -> Result<i64, SteerError> {
+        // To the function, none means any.
+        if ids.is_empty() {
+            return Ok(0);
+        }
+        let filter = RetryFilter {
+            ids: ids.to_vec(),
+            ..filter.clone()
+        };
+        self.call(retry(&filter, false, None)).await
+    }
+
+    /// Calls a function of the schema on a connection of those who look on: it takes none from those who work, and ends
+    /// in time.
     async fn call<'q, T>(&self, function: Function<'q, T>) -> Result<T, SteerError>
     where
         T: Send + Unpin,
         (T,): for<'r> sqlx::FromRow<'r, PgRow>,
     {
-        let mut session = self.session().await?;
-        let answer = function.persistent(false).fetch_one(&mut *session).await?;
-        session.finish().await?;
-        Ok(answer)
+        let mut change = Change::default();
+        let result = self
+            .do_aside(Statement::Steer, DEADLINE, async |session| {
+                change.make(session, function).await
+            })
+            .await;
+        change.told(result)
     }
 }
 
 type Function<'q, T> = QueryScalar<'q, Postgres, T, PgArguments>;
+
+fn retry(filter: &RetryFilter, dry_run: bool, max_rows: Option<i64>) -> Function<'_, i64> {
+    sqlx::query_scalar("select signaling.retry($1, $2, $3, $4, $5, $6, $7, $8, $9)")
+        .bind(filter.app.as_deref())
+        .bind(&filter.statuses)
+        .bind(filter.since)
+        .bind(filter.until)
+        .bind(filter.error_like.as_deref())
+        .bind((!filter.http_statuses.is_empty()).then_some(&filter.http_statuses))
+        .bind((!filter.ids.is_empty()).then_some(&filter.ids))
+        .bind(dry_run)
+        .bind(max_rows)
+}
+
+/// How far a change has come.
+#[derive(Default)]
+struct Change {
+    /// Whether the transaction's end was asked for.
+    is_ending: bool,
+}
+
+impl Change {
+    async fn make<'q, T>(
+        &mut self,
+        session: &mut Session,
+        function: Function<'q, T>,
+    ) -> Result<T, sqlx::Error>
+    where
+        T: Send + Unpin,
+        (T,): for<'r> sqlx::FromRow<'r, PgRow>,
+    {
+        let answer = function.persistent(false).fetch_one(&mut **session).await?;
+        self.is_ending = true;
+        session.finish().await?;
+        Ok(answer)
+    }
+
+    /// What is known of the change.
+    fn told<T>(&self, result: Result<T, sqlx::Error>) -> Result<T, SteerError> {
+        result.map_err(|error| {
+            if self.is_ending && may_have_happened(&error) {
+                SteerError::Unknown(error)
+            } else {
+                error.into()
+            }
+        })
+    }
+}

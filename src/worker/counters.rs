@@ -82,8 +82,9 @@ impl Counters {
         }
     }
 
-    /// A call is over. One that could not be made for lack of a connection counts, too: as a retry that took no time.
-    pub(super) fn called(&self, outcome: &Outcome, took: Duration) {
+    /// A call is over. One that could not be made for lack of a connection counts, too: as a retry, without a
+    /// duration.
+    pub(super) fn called(&self, outcome: &Outcome, took: Option<Duration>) {
         let calls = &self.calls;
         match outcome {
             Outcome::Done(Taken::Sent) => &calls.message_sent,
@@ -96,7 +97,9 @@ impl Counters {
             Outcome::Ambiguous => &calls.ambiguous,
         }
         .increment(1);
-        self.call_duration.record(took);
+        if let Some(took) = took {
+            self.call_duration.record(took);
+        }
     }
 
     /// A message had its first call so long after it was due.

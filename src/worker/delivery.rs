@@ -207,7 +207,10 @@ fn conclude(
     call: Result<Answer, CallFailure>,
 ) -> (Record, News) {
     let outcome = outcome::classify(&call);
-    lane.figures.called(now, &outcome, now.since(sent_at));
+    // How long it takes until no connection can be made says nothing of how long calls take.
+    let was_sent = !matches!(call, Err(CallFailure::NotSent(_)));
+    let took = was_sent.then(|| now.since(sent_at));
+    lane.figures.called(now, &outcome, took);
     if let Some(wanted_at) = claimed.wanted_at {
         lane.figures.waited(now, sent_at.since(wanted_at));
     }

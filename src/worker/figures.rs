@@ -24,8 +24,9 @@ impl LaneFigures {
         }
     }
 
-    /// A call is over. One that could not be made for lack of a connection counts, too: as a retry that took no time.
-    pub(super) fn called(&self, now: DbTime, outcome: &Outcome, took: Duration) {
+    /// A call is over. One that could not be made for lack of a connection counts, too: as a retry, without a
+    /// duration.
+    pub(super) fn called(&self, now: DbTime, outcome: &Outcome, took: Option<Duration>) {
         self.counters.called(outcome, took);
         self.tally.called(now, outcome, took);
     }

@@ -21,7 +21,7 @@ const MAX_MINUTES: usize = 120;
 
 impl Tally {
     /// A call has ended.
-    pub(super) fn called(&self, now: DbTime, outcome: &Outcome, took: Duration) {
+    pub(super) fn called(&self, now: DbTime, outcome: &Outcome, took: Option<Duration>) {
         self.count(now, |figures| figures.called(outcome, took));
     }
 

@@ -10,7 +10,7 @@ use thirtyfour::{ChromiumLikeCapabilities, LoggingPrefsLogLevel};
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{Child, Command};
 
-use crate::harness::{PATIENCE, until};
+use crate::harness::{PATIENCE, leave_out, until};
 
 const BROWSER: &str = "/usr/bin/chromium";
 const DRIVER: &str = "/usr/bin/chromedriver";
@@ -32,8 +32,8 @@ impl Browser {
             .iter()
             .all(|path| Path::new(path).exists())
         {
-            println!(
-                "skipped: there is no browser; `.ci/ensure-prerequisites browser` installs one"
+            leave_out(
+                "the pages are not looked at in a browser: there is none; `.ci/ensure-prerequisites browser` installs it",
             );
             return None;
         }

@@ -64,7 +64,10 @@ async fn a_group_is_sent_again_and_nothing_else() {
     let question = dashboard
         .page(&format!("/actions/retry-group?{query}"))
         .await;
-    assert!(question.contains("Send 15 messages again?"), "{question}");
+    assert!(
+        question.contains("Send about 15 messages again?"),
+        "{question}"
+    );
     assert_eq!(
         world.count("status = 'failed'").await,
         20,
@@ -107,5 +110,39 @@ async fn real_failures_of_a_worker_are_shown_and_their_messages_tell_each_call()
     let page = dashboard.page(&format!("/messages/{id}")).await;
     for part in ["Call 1", "Call 2", "503", "sent", "Inserted"] {
         assert!(page.contains(part), "{part} is missing in {page}");
+    }
+}
+
+#[tokio::test]
+async fn where_not_all_failures_are_looked_at_the_page_says_so_whatever_it_is_asked_for() {
+    let world = World::new().await;
+    world
+        .insert(peer(json!({"app": "seldom", "destination": "user-1"})))
+        .await;
+    world.insert(peer(json!({}))).await;
+    // One of an app that seldom fails, and then so many of another one that just all are looked at.
+    world
+        .execute(
+            "insert into signaling.attempt (message_id, attempt, outcome, error)
+             select message.id, 1, 'retry', 'of ' || message.app
+             from signaling.outbox as message, generate_series(1, case message.app when 'seldom' then 1 else 9999 end)
+             order by message.id",
+        )
+        .await;
+    let dashboard = Dashboard::of(&world).await;
+    assert!(dashboard.page("/failures").await.contains("of default"));
+    assert!(!dashboard.page("/failures").await.contains("were looked at"));
+    for filter in ["app=seldom", "outcome=rejected"] {
+        world
+            .execute("insert into signaling.attempt (message_id, attempt, outcome, error) select max(id), 2, 'retry', 'of default' from signaling.outbox")
+            .await;
+        let page = dashboard.page(&format!("/failures?{filter}")).await;
+        for part in [
+            "of all apps, the newest 10,000 were looked at",
+            "None of these is like that",
+        ] {
+            assert!(page.contains(part), "{part} is missing in {page}");
+        }
+        assert!(!page.contains("Nothing failed"), "{page}");
     }
 }

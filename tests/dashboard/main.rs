@@ -17,4 +17,6 @@ mod plan;
 mod screenshots;
 mod server;
 mod shown;
+mod signed_in;
+mod slow_way;
 mod watched;

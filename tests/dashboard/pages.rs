@@ -6,7 +6,7 @@ use serde_json::json;
 
 use super::server::Dashboard;
 use super::shown;
-use crate::harness::{World, peer};
+use crate::harness::{PATIENCE, World, peer};
 
 #[tokio::test]
 async fn before_the_database_is_reached_each_page_says_so_and_then_shows_it() {
@@ -58,7 +58,14 @@ async fn the_overview_says_what_each_app_does_and_why() {
         .await;
     shown::an_hour_of_figures(&world, "chat").await;
     dashboard.count().await;
-    let page = dashboard.page("/").await;
+    // What was looked up a moment ago is shown again.
+    let mut page = String::new();
+    world
+        .until("the overview shows it", PATIENCE, async || {
+            page = dashboard.page("/").await;
+            page.contains("Paused by")
+        })
+        .await;
     for part in [
         "no worker",
         "No worker has served this app yet",
@@ -229,5 +236,28 @@ async fn what_does_not_exist_or_makes_no_sense_is_told_in_a_sentence() {
         let page = dashboard.get(path).await;
         assert_eq!(page.status, status, "{path}");
         assert!(page.text.contains(phrase), "{path}: {}", page.text);
+    }
+}
+
+#[tokio::test]
+async fn the_overview_counts_what_waits_in_one_way() {
+    let world = World::new().await;
+    shown::open_lane(&world, "default").await;
+    world.insert_many(5).await;
+    world
+        .execute(
+            "update signaling.outbox set claim_id = gen_random_uuid(), claimed_by = 'w', due_at = now() + interval '1 minute'
+             where id <= 2",
+        )
+        .await;
+    let dashboard = Dashboard::of(&world).await;
+    dashboard.count().await;
+    let page = dashboard.page("/").await;
+    for part in [
+        "<dt>Waiting</dt><dd><strong>3</strong>",
+        "Now 3, at most 3.",
+        ">2<span class=\"unseen\"> sending",
+    ] {
+        assert!(page.contains(part), "{part} is missing in {page}");
     }
 }

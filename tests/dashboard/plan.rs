@@ -53,8 +53,8 @@ fn asked() -> Vec<Asked> {
         Asked {
             name: "groups of failures",
             statement: include_str!("../../src/outbox/failures/groups.sql").into(),
-            types: "bigint, bigint, text, bigint",
-            values: "20000, 3600000000, null, 100",
+            types: "bigint, bigint, text, bigint, text",
+            values: "20000, 3600000000, null, 100, 'retry'",
             has: &[
                 "Index Scan Backward using attempt_pkey",
                 "using outbox_pkey",

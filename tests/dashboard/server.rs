@@ -11,7 +11,7 @@ use hyper::service::service_fn;
 use hyper::{Method, Request, StatusCode};
 use hyper_util::rt::TokioIo;
 use secrecy::SecretString;
-use signaling_worker::ops::{self, OpsState};
+use signaling_worker::ops::{self, Access, OpsState};
 use signaling_worker::outbox::Outbox;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
@@ -37,9 +37,16 @@ pub(super) struct Page {
 impl Dashboard {
     /// The pages of a world.
     pub(super) async fn of(world: &World) -> Self {
-        let url = SecretString::from(world.url.clone());
-        let outbox = Arc::new(Outbox::connect(&url, 2).await.expect("connected"));
-        let state = OpsState::default();
+        Self::with(&world.url, 2, Access::Loopback).await
+    }
+
+    /// Those of a database, beside a worker with so many connections for its work, for whoever may ask.
+    pub(super) async fn with(url: &str, connections: u32, access: Access) -> Self {
+        let url = SecretString::from(url.to_owned());
+        let outbox = Outbox::connect(&url, connections).await;
+        let outbox = Arc::new(outbox.expect("connected"));
+        let mut state = OpsState::default();
+        state.access = access;
         state.outbox.set(Arc::clone(&outbox)).expect("set once");
         let mut dashboard = Self::serve(state).await;
         dashboard.outbox = Some(outbox);

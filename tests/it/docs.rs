@@ -1,6 +1,8 @@
-//! Where the documents name a test, there is one.
+//! What the documents name is there: tests, files, headings, settings.
 
 use std::path::Path;
+
+use crate::harness::Worker;
 
 /// The text of all Rust files below a directory.
 fn sources(directory: &Path, text: &mut String) {
@@ -44,4 +46,90 @@ fn every_test_that_the_guarantees_name_exists() {
         .collect();
     assert!(named.len() > 30, "the tables are not read: {named:?}");
     assert!(missing.is_empty(), "these are no tests: {missing:#?}");
+}
+
+/// The documents, from the root.
+const DOCUMENTS: [&str; 5] = [
+    "README.md",
+    "ARCHITECTURE.md",
+    "docs/operation.md",
+    "docs/guarantees.md",
+    "examples/README.md",
+];
+
+/// The text of a document.
+fn document(path: &str) -> String {
+    std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(path)).expect("a document")
+}
+
+/// What leads to the headings of a document, as GitHub makes it.
+fn anchors(document: &str) -> Vec<String> {
+    let mut is_code = false;
+    let mut anchors = Vec::new();
+    for line in document.lines() {
+        is_code ^= line.trim_start().starts_with("```");
+        let heading = line.trim_start_matches('#');
+        if !is_code && heading.len() < line.len() && heading.starts_with(' ') {
+            anchors.push(
+                heading
+                    .trim()
+                    .to_lowercase()
+                    .chars()
+                    .filter(|character| character.is_alphanumeric() || " -_".contains(*character))
+                    .map(|character| if character == ' ' { '-' } else { character })
+                    .collect(),
+            );
+        }
+    }
+    anchors
+}
+
+#[test]
+fn every_link_between_the_documents_leads_somewhere() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut links = 0;
+    let mut broken = Vec::new();
+    for from in DOCUMENTS {
+        let text = document(from);
+        let targets = text
+            .split("](")
+            .skip(1)
+            .filter_map(|rest| rest.split(')').next());
+        for target in targets.filter(|target| !target.contains("://")) {
+            links += 1;
+            let (path, anchor) = target.split_once('#').unwrap_or((target, ""));
+            let path = if path.is_empty() {
+                root.join(from)
+            } else {
+                root.join(from).with_file_name(path)
+            };
+            let leads = path.exists()
+                && (anchor.is_empty()
+                    || std::fs::read_to_string(&path)
+                        .is_ok_and(|text| anchors(&text).iter().any(|known| known == anchor)));
+            if !leads {
+                broken.push(format!("{from}: {target}"));
+            }
+        }
+    }
+    assert!(links > 30, "the links are not read: {links}");
+    assert!(broken.is_empty(), "these lead nowhere: {broken:#?}");
+}
+
+#[tokio::test]
+async fn every_setting_of_a_worker_is_in_the_documents() {
+    let help = Worker::new(&["run", "--help"]).finish().await;
+    let tables = document("README.md") + &document("docs/operation.md");
+    let settings: Vec<_> = help
+        .stdout
+        .split("[env: ")
+        .skip(1)
+        .filter_map(|rest| rest.split(['=', ']']).next())
+        .collect();
+    let missing: Vec<_> = settings
+        .iter()
+        .filter(|name| !tables.contains(&format!("`{name}`")))
+        .collect();
+    assert!(settings.len() > 15, "the help is not read: {settings:?}");
+    assert!(missing.is_empty(), "these are in no table: {missing:#?}");
 }

@@ -69,14 +69,9 @@ pub(super) async fn show(
     let app = wanted(&wish.app);
     let outcome = wanted(&wish.outcome);
     let span = Span::read(&wish.span);
-    let mut failures = super::outbox(&state)?
-        .failures(app.as_deref(), span.length())
+    let failures = super::outbox(&state)?
+        .failures(app.as_deref(), outcome.as_deref(), span.length())
         .await?;
-    failures.groups.retain(|group| {
-        outcome
-            .as_ref()
-            .is_none_or(|outcome| group.key.outcome == *outcome)
-    });
     let frame = Frame {
         title: "Failures",
         section: Section::Failures,
@@ -96,12 +91,15 @@ pub(super) async fn show(
         }
         @if let Some(since) = failures.only_since {
             p.panel {
-                "There are many: these are the newest " (show::count(MAX_CALLS_LOOKED_AT)) " calls, since "
+                "Many calls failed: of all apps, the newest " (show::count(MAX_CALLS_LOOKED_AT)) " were looked at, those since "
                 (show::time_and_distance(since, failures.now)) "."
             }
         }
         @if failures.groups.is_empty() {
-            p.panel { (show::badge(Tone::Good, "none")) " Nothing failed." }
+            p.panel {
+                @if failures.only_since.is_some() { "None of these is like that." }
+                @else { (show::badge(Tone::Good, "none")) " Nothing failed." }
+            }
         } @else {
             (table(&failures, span))
         }
@@ -121,26 +119,17 @@ fn spans(wish: &Wish, now: Span) -> Markup {
 }
 
 fn table(failures: &Failures, span: Span) -> Markup {
-    html! {
-        div.panel.scroll role="region" aria-label="Failures, the most frequent first" tabindex="0" {
-            table.list {
-                thead {
-                    tr {
-                        th scope="col" { "What went wrong" }
-                        th scope="col" { "Outcome" }
-                        th scope="col" { "App" }
-                        th.number scope="col" { "Calls" }
-                        th.number scope="col" { "Messages" }
-                        th scope="col" { "Last" }
-                        th scope="col" { "For good" }
-                    }
-                }
-                tbody {
-                    @for group in &failures.groups { (line(group, failures, span)) }
-                }
-            }
-        }
-    }
+    let columns = [
+        ("", "What went wrong"),
+        ("", "Outcome"),
+        ("", "App"),
+        ("number", "Calls"),
+        ("number", "Messages"),
+        ("", "Last"),
+        ("", "For good"),
+    ];
+    let rows = html! { @for group in &failures.groups { (line(group, failures, span)) } };
+    show::list("Failures, the most frequent first", &columns, &rows)
 }
 
 fn line(group: &FailureGroup, failures: &Failures, span: Span) -> Markup {

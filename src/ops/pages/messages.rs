@@ -170,27 +170,18 @@ fn nothing(page: &MessagePage, filter: &MessageFilter, before: Option<i64>) -> &
 }
 
 fn table(page: &MessagePage) -> Markup {
-    html! {
-        div.panel.scroll role="region" aria-label="Messages, newest first" tabindex="0" {
-            table.list {
-                thead {
-                    tr {
-                        th scope="col" { "Id" }
-                        th scope="col" { "State" }
-                        th scope="col" { "To" }
-                        th.wide scope="col" { "From" }
-                        th.wide scope="col" { "App" }
-                        th.number scope="col" { "Calls" }
-                        th scope="col" { "Inserted" }
-                        th scope="col" { "What happened" }
-                    }
-                }
-                tbody {
-                    @for row in &page.rows { (line(row, page.now)) }
-                }
-            }
-        }
-    }
+    let columns = [
+        ("", "Id"),
+        ("", "State"),
+        ("", "To"),
+        ("wide", "From"),
+        ("wide", "App"),
+        ("number", "Calls"),
+        ("", "Inserted"),
+        ("", "What happened"),
+    ];
+    let rows = html! { @for row in &page.rows { (line(row, page.now)) } };
+    show::list("Messages, newest first", &columns, &rows)
 }
 
 fn line(row: &MessageLine, now: OffsetDateTime) -> Markup {

@@ -105,7 +105,7 @@ fn tiles(app: &AppStatus) -> Markup {
                 dd {
                     strong { (show::number(backlog)) }
                     @match drain {
-                        Some(_) if backlog == 0 => span.dim { " all is sent" },
+                        Some(_) if backlog == 0 => span.dim { @if app.pending.sending == 0 { " all is sent" } @else { " the last are being sent" } },
                         Some(drain) => { " " span.dim.pair { "gone in " (show::duration(drain)) } },
                         None if backlog > 0 => span.dim { " not moving" },
                         None => {},

@@ -68,6 +68,24 @@ pub(super) fn words(state: &str) -> String {
     }
 }
 
+/// A list in a panel: its name, its columns, each with its classes (such as `number`, or none), and its rows.
+pub(super) fn list(name: &str, columns: &[(&str, &str)], rows: &Markup) -> Markup {
+    html! {
+        div.panel.scroll role="region" aria-label=(name) tabindex="0" {
+            table.list {
+                thead {
+                    tr {
+                        @for (classes, column) in columns {
+                            th class=[(!classes.is_empty()).then_some(classes)] scope="col" { (column) }
+                        }
+                    }
+                }
+                tbody { (rows) }
+            }
+        }
+    }
+}
+
 /// `12,345`.
 pub(super) fn number(value: u64) -> String {
     let digits = value.to_string();

@@ -18,6 +18,9 @@ pub(super) enum PageError {
     /// The database failed.
     #[error("the database failed: {}", explain(.0))]
     Database(Arc<sqlx::Error>),
+    /// What was asked for is not done, or nobody knows whether it is.
+    #[error("{0}")]
+    NotDone(SteerError),
     /// There is no such thing.
     #[error("{0}")]
     Missing(String),
@@ -35,8 +38,8 @@ impl From<sqlx::Error> for PageError {
 impl From<SteerError> for PageError {
     fn from(error: SteerError) -> Self {
         match error {
-            SteerError::Database(error) => error.into(),
-            refused @ SteerError::Refused { .. } => Self::Wrong(refused.to_string()),
+            SteerError::Refused { .. } => Self::Wrong(error.to_string()),
+            SteerError::Database(_) | SteerError::Unknown(_) => Self::NotDone(error),
         }
     }
 }
@@ -44,7 +47,9 @@ impl From<SteerError> for PageError {
 impl PageError {
     fn status(&self) -> StatusCode {
         match self {
-            Self::NotReached | Self::Database(_) => StatusCode::SERVICE_UNAVAILABLE,
+            Self::NotReached | Self::Database(_) | Self::NotDone(_) => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
             Self::Missing(_) => StatusCode::NOT_FOUND,
             Self::Wrong(_) => StatusCode::BAD_REQUEST,
         }
@@ -57,6 +62,8 @@ impl IntoResponse for PageError {
         let title = match self {
             Self::NotReached => "Waiting for the database",
             Self::Database(_) => "The database can't be asked",
+            Self::NotDone(SteerError::Unknown(_)) => "Done, or not",
+            Self::NotDone(_) => "Not done",
             Self::Missing(_) => "Not found",
             Self::Wrong(_) => "That does not work",
         };

@@ -1,17 +1,13 @@
 //! Messages are looked for down the primary key, a window of ids at a time.
 
-use std::time::{Duration, Instant};
-
 use time::OffsetDateTime;
 
-use super::{Found, MessageFilter, MessageLine, PAGE_ROWS, Session, cut};
+use super::{Budget, Found, MessageFilter, MessageLine, PAGE_ROWS, Session, cut};
 
 /// Ids that one statement looks at.
 const WINDOW_IDS: i64 = 10_000;
 /// Ids that a page looks at, at most.
 const MAX_PAGE_IDS: i64 = 1_000_000;
-/// After so long, a page is shown as far as it has come.
-const PAGE_TIME: Duration = Duration::from_millis(400);
 /// Ids are in the order of creation but for this many: a transaction may be open for long before it inserts.
 const ID_DISORDER: i64 = 10_000;
 
@@ -20,10 +16,10 @@ pub(super) async fn by_windows(
     session: &mut Session,
     filter: &MessageFilter,
     before: Option<i64>,
+    budget: Budget,
 ) -> Result<Found, sqlx::Error> {
-    let begun = Instant::now();
     let mut rows = Vec::new();
-    let Some((mut highest, lowest)) = bounds(session, filter, before).await? else {
+    let Some((mut highest, lowest)) = bounds(session, filter, before, budget).await? else {
         return Ok((rows, None, None));
     };
     let (began_at, mut looked_down_to) = (highest, highest + 1);
@@ -42,7 +38,7 @@ pub(super) async fn by_windows(
             Some(id) if id >= lowest => highest = id,
             _ => is_exhausted = true,
         }
-        if is_exhausted || begun.elapsed() > PAGE_TIME || began_at - looked_down_to > MAX_PAGE_IDS {
+        if is_exhausted || budget.is_spent() || began_at - looked_down_to > MAX_PAGE_IDS {
             break;
         }
     }
@@ -95,30 +91,33 @@ async fn bounds(
     session: &mut Session,
     filter: &MessageFilter,
     before: Option<i64>,
+    budget: Budget,
 ) -> Result<Option<(i64, i64)>, sqlx::Error> {
-    let Some(newest) = next_id(session, i64::MAX).await? else {
+    let Some(newest) = next_id(session, before.unwrap_or(i64::MAX)).await? else {
         return Ok(None);
     };
-    let mut highest = newest.min(before.unwrap_or(i64::MAX).saturating_sub(1));
-    let mut lowest = 1;
+    let (mut highest, mut lowest) = (newest, 1);
     if let Some(until) = filter.until {
-        let end = first_id_since(session, newest, until).await?;
+        let (_, end) = first_id_since(session, newest, until, budget).await?;
         highest = highest.min(end.saturating_add(ID_DISORDER));
     }
     if let Some(since) = filter.since {
-        lowest = (first_id_since(session, newest, since).await? - ID_DISORDER).max(1);
+        let (begin, _) = first_id_since(session, newest, since, budget).await?;
+        lowest = (begin - ID_DISORDER).max(1);
     }
     Ok((highest >= lowest).then_some((highest, lowest)))
 }
 
-/// About where the ids begin that were inserted at a time or later, by bisection: ids are nearly in that order.
+/// Between which ids those begin that were inserted at a time or later, by bisection: ids are nearly in that order. It
+/// is about one id, unless the budget is spent before that is found.
 async fn first_id_since(
     session: &mut Session,
     newest: i64,
     since: OffsetDateTime,
-) -> Result<i64, sqlx::Error> {
+    budget: Budget,
+) -> Result<(i64, i64), sqlx::Error> {
     let (mut low, mut high) = (1, newest.saturating_add(1));
-    while low < high {
+    while low < high && !budget.is_spent() {
         let middle = low + (high - low) / 2;
         let row: Option<(i64, OffsetDateTime)> = sqlx::query_as(
             "select id, created_at from signaling.outbox where id >= $1 order by id limit 1",
@@ -132,5 +131,5 @@ async fn first_id_since(
             _ => high = middle,
         }
     }
-    Ok(low)
+    Ok((low, high))
 }

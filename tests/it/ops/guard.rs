@@ -3,6 +3,7 @@
 use std::fs;
 
 use serde_json::json;
+use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 
 use super::door::{Door, Watched};
@@ -112,16 +113,28 @@ async fn a_request_that_is_too_long_is_refused() {
 }
 
 #[tokio::test]
-async fn connections_that_say_nothing_keep_others_out_for_a_while_only() {
+async fn connections_that_say_nothing_keep_nobody_out() {
     let world = World::new().await;
     let watched = Watched::start(world.worker()).await;
-    let mut silent = Vec::new();
-    for _ in 0..80 {
-        silent.push(TcpStream::connect(watched.door.0).await.expect("connected"));
+    let heads = [
+        "",
+        "POST /login HTTP/1.1\r\nhost: localhost\r\nsec-fetch-site: same-origin\r\ncontent-type: application/x-www-form-urlencoded\r\ncontent-length: 100\r\n\r\n",
+    ];
+    // Without a request, and with one that has no end.
+    for head in heads {
+        let mut silent = Vec::new();
+        for _ in 0..80 {
+            let mut stream = TcpStream::connect(watched.door.0).await.expect("connected");
+            // It may have lost its place to another one.
+            stream.write_all(head.as_bytes()).await.ok();
+            silent.push(stream);
+        }
+        // A request without an end would be waited for twice as long.
+        let healthy = tokio::time::timeout(PATIENCE / 2, watched.door.get("/healthz"))
+            .await
+            .expect("nobody is waited for");
+        assert_eq!(healthy.status, 200);
     }
-    // The patience of the request itself is the deadline.
-    assert_eq!(watched.door.get("/healthz").await.status, 200);
-    drop(silent);
 }
 
 #[tokio::test]
@@ -194,9 +207,13 @@ async fn no_answer_shows_a_payload_or_a_secret() {
     )]);
     world.insert(peer(json!({"payload": payload}))).await;
     let watched = Watched::start(world.worker().env("WORKER_OPS_TOKEN_FILE", &path)).await;
-    watched
-        .until_readiness(200, "note the app default is parked")
-        .await;
+    let token = format!("Bearer {TOKEN}");
+    until("it is parked", PATIENCE, async || {
+        let headers = [("authorization", token.as_str())];
+        let ready = watched.door.get_with("/readyz", &headers).await;
+        ready.body.contains("note the app default is parked")
+    })
+    .await;
     let password = world.url.split(['@', ':']).nth(2).expect("a password");
     let shown = everything(watched.door).await + &watched.worker.stderr.text();
     for (what, secret) in [
@@ -208,6 +225,36 @@ async fn no_answer_shows_a_payload_or_a_secret() {
         assert!(!shown.contains(secret), "{what} is shown: {shown}");
     }
     assert!(!watched.worker.command_line().contains(TOKEN));
+}
+
+#[tokio::test]
+async fn who_has_no_token_is_told_which_checks_fail_and_no_more() {
+    let world = World::new().await;
+    let file = tempfile::NamedTempFile::new().expect("a file");
+    fs::write(file.path(), TOKEN).expect("written");
+    let path = file.path().display().to_string();
+    // Nobody listens there.
+    let worker = world
+        .worker()
+        .env("DATABASE_URL", "postgres://zebra@127.0.0.1:1/stripes")
+        .env("WORKER_OPS_TOKEN_FILE", &path);
+    let watched = Watched::start(worker).await;
+    let right = format!("Bearer {TOKEN}");
+    let wrong = format!("Bearer {TOKEN}x");
+    let ask = async |authorization: &str| {
+        let headers = [("authorization", authorization)];
+        watched.door.get_with("/readyz", &headers).await
+    };
+    until("it has tried", PATIENCE, async || {
+        ask(&right).await.body.contains("127.0.0.1:1")
+    })
+    .await;
+    for answer in [watched.door.get("/readyz").await, ask(&wrong).await] {
+        assert_eq!(answer.status, 503);
+        assert!(answer.body.contains("ok   process"), "{answer:?}");
+        assert!(answer.body.contains("FAIL database"), "{answer:?}");
+        assert!(!answer.body.contains("127.0.0.1"), "{answer:?}");
+    }
 }
 
 /// All that is served without a page of the dashboard, with the token and without.

@@ -279,3 +279,20 @@ async fn a_statement_that_fails_is_counted() {
         })
         .await;
 }
+
+#[tokio::test]
+async fn a_message_that_can_not_be_looked_up_is_counted_as_an_error() {
+    let world = World::new().await;
+    let watched = Watched::start(world.worker()).await;
+    watched.until_ready().await;
+    let id = world.insert(peer(json!({}))).await;
+    world.until_final(id).await;
+    let errors = "signaling_database_errors_total{statement=\"look\"}";
+    assert!(samples(&watched).await.get(errors).unwrap_or(0.0) < 0.5);
+    world
+        .execute("alter table signaling.attempt rename column duration to elsewhere")
+        .await;
+    let answer = watched.door.get(&format!("/messages/{id}")).await;
+    assert_eq!(answer.status, 503, "{answer:?}");
+    assert!(samples(&watched).await.value(errors) > 0.5);
+}

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use tokio::process::Command;
 
-use crate::harness::Machine;
+use crate::harness::{Machine, leave_out};
 
 /// How long one step of an installation or a build may take.
 const PATIENCE: Duration = Duration::from_secs(600);
@@ -37,10 +37,8 @@ pub(super) async fn python_environment(example: &Path) -> Option<PathBuf> {
         "import ensurepip, sys, venv; print(sys.executable, sys.version)",
     ];
     let Some(version) = version_of("python3", &version).await else {
-        return left_out(
-            "Python",
-            "there is no python3 with venv (Debian: python3-venv)",
-        );
+        leave_out("the example in Python: there is no python3 with venv (Debian: python3-venv)");
+        return None;
     };
     let requirements = example.join("requirements.txt");
     let stamp = version + &read(&requirements);
@@ -70,7 +68,8 @@ pub(super) async fn node_package(example: &Path) -> Option<PathBuf> {
     let node = version_of("node", &["--version"]).await;
     let npm = version_of("npm", &["--version"]).await;
     let Some(version) = node.zip(npm).map(|(node, npm)| node + &npm) else {
-        return left_out("Node", "there is no node with npm");
+        leave_out("the example in Node: there is no node with npm");
+        return None;
     };
     let files =
         ["package.json", "package-lock.json", "producer.mjs"].map(|file| example.join(file));

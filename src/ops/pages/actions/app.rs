@@ -11,7 +11,7 @@ use crate::bounds;
 use crate::ops::OpsState;
 use crate::ops::pages::show;
 use crate::ops::pages::wrong::PageError;
-use crate::outbox::{AppStatus, LaneStatus};
+use crate::outbox::{AppLane, LaneStatus};
 
 /// The longest reason that a person gives, in characters.
 const MAX_REASON_CHARS: usize = 500;
@@ -29,8 +29,8 @@ pub(super) struct Wish {
 }
 
 /// How an app is doing that has a lane.
-async fn find(state: &OpsState, app: &str) -> Result<(AppStatus, LaneStatus), PageError> {
-    let apps = crate::ops::pages::outbox(state)?.last_status().await?;
+async fn find(state: &OpsState, app: &str) -> Result<(AppLane, LaneStatus), PageError> {
+    let apps = crate::ops::pages::outbox(state)?.lanes().await?;
     let mut found = apps
         .into_iter()
         .find(|status| status.app == app)
@@ -82,11 +82,7 @@ pub(super) async fn pause(
     let reason = (!reason.is_empty()).then_some(reason);
     let outbox = crate::ops::pages::outbox(&state)?;
     let is_news = outbox.pause(&app(&wish), reason.as_deref(), BY).await?;
-    Ok(back(
-        "/",
-        if is_news { "paused" } else { "already-paused" },
-        &[],
-    ))
+    Ok(told(&state, is_news, "paused", "already-paused").await)
 }
 
 pub(super) async fn ask_resume(
@@ -125,11 +121,7 @@ pub(super) async fn resume(
     let is_news = crate::ops::pages::outbox(&state)?
         .resume(&app(&wish))
         .await?;
-    Ok(back(
-        "/",
-        if is_news { "resumed" } else { "not-paused" },
-        &[],
-    ))
+    Ok(told(&state, is_news, "resumed", "not-paused").await)
 }
 
 pub(super) async fn ask_limit(
@@ -176,15 +168,13 @@ pub(super) async fn limit(
     };
     let outbox = crate::ops::pages::outbox(&state)?;
     let is_news = outbox.set_limit(&app(&wish), calls_per_s, BY).await?;
-    Ok(back(
-        "/",
-        if is_news {
-            "limited"
-        } else {
-            "already-limited"
-        },
-        &[],
-    ))
+    Ok(told(&state, is_news, "limited", "already-limited").await)
+}
+
+/// Back to the overview, which says what was done, or that it had been done before.
+async fn told(state: &OpsState, is_news: bool, news: &str, no_news: &str) -> Redirect {
+    state.fleet.forget().await;
+    back("/", if is_news { news } else { no_news }, &[])
 }
 
 fn parse_limit(text: &str) -> Result<f64, PageError> {

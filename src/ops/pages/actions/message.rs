@@ -13,7 +13,7 @@ use crate::ops::pages::message::{can_be_cancelled, can_be_retried, find};
 use crate::ops::pages::messages::wanted;
 use crate::ops::pages::show;
 use crate::ops::pages::wrong::PageError;
-use crate::outbox::{FailureKey, MAX_RETRIED, RetryFilter};
+use crate::outbox::{FailureKey, MAX_RETRIED, RetryFilter, SteerError};
 
 /// Which message.
 #[derive(Debug, Deserialize)]
@@ -100,11 +100,10 @@ pub(super) async fn retry(
         statuses: ["failed", "expired", "cancelled", "unknown"]
             .map(str::to_owned)
             .into(),
-        ids: vec![wish.id],
         ..RetryFilter::default()
     };
     let messages = crate::ops::pages::outbox(&state)?
-        .retry(&filter, false, None)
+        .retry_listed(&[wish.id], &filter)
         .await?;
     Ok(back(
         &wish.path(),
@@ -156,7 +155,9 @@ pub(super) async fn ask_retry_group(
     let ids = crate::ops::pages::outbox(&state)?
         .failed_messages(&key, span.length())
         .await?;
-    let messages = show::messages(ids.len() as u64);
+    // Others may fail, or be sent again, before the answer to the question.
+    let about = if ids.len() == 1 { "" } else { "about " };
+    let messages = format!("{about}{}", show::messages(ids.len() as u64));
     let is_cut = ids.len() >= MAX_RETRIED;
     let it = if ids.len() == 1 {
         "It waits"
@@ -201,20 +202,15 @@ pub(super) async fn retry_group(
     let outbox = crate::ops::pages::outbox(&state)?;
     let ids = outbox
         .failed_messages(&key, Span::read(&wish.span).length())
-        .await?;
+        .await
+        .map_err(SteerError::Database)?;
     let filter = RetryFilter {
         app: Some(key.app),
         statuses: vec!["failed".into()],
         http_statuses: key.http_status.into_iter().collect(),
-        ids,
         ..RetryFilter::default()
     };
-    // No ids would mean any.
-    let messages = if filter.ids.is_empty() {
-        0
-    } else {
-        outbox.retry(&filter, false, None).await?
-    };
+    let messages = outbox.retry_listed(&ids, &filter).await?;
     let more = [("n", messages.to_string()), ("span", wish.span)];
     let more: Vec<(&str, &str)> = more
         .iter()

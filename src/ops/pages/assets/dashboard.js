@@ -40,6 +40,11 @@
   const refresh = async () => {
     try {
       const answer = await fetch(location.href, { headers: { accept: "text/html" }, signal: AbortSignal.timeout(10000) });
+      // Whose sign-in is over is led to the form, which leads back here.
+      if (answer.redirected && new URL(answer.url).pathname === "/login") {
+        location.assign(answer.url);
+        return;
+      }
       const page = new DOMParser().parseFromString(await answer.text(), "text/html");
       const fresh = page.getElementById("live");
       if (!fresh) throw new Error(`no page, but status ${answer.status}`);

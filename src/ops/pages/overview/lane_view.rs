@@ -59,11 +59,15 @@ impl LaneView {
                     " slowed it to " (show::rate(lane.rate_per_s.round())) " calls/s. It climbs back by itself."
                 },
             ),
-            LaneState::Sending if app.pending.backlog() > 0 || app.rate_per_s > 0.0 => Self::new(
-                Tone::Good,
-                word,
-                html! { "Messages go out as they become due." },
-            ),
+            LaneState::Sending
+                if app.pending.backlog() + app.pending.sending > 0 || app.rate_per_s > 0.0 =>
+            {
+                Self::new(
+                    Tone::Good,
+                    word,
+                    html! { "Messages go out as they become due." },
+                )
+            }
             LaneState::Sending => Self::new(
                 Tone::Good,
                 "idle",
@@ -88,8 +92,10 @@ fn is_left_alone(app: &AppStatus, lane: &LaneStatus, now: OffsetDateTime) -> boo
         .pending
         .oldest_s
         .is_some_and(|age_s| age_s > SILENCE.as_secs_f64());
-    let is_due = app.pending.queued + app.pending.retrying > 0;
-    is_due && waits_long && app.rate_per_s == 0.0 && lane.next_slot_at + SILENCE < now
+    app.pending.backlog() > 0
+        && waits_long
+        && app.rate_per_s == 0.0
+        && lane.next_slot_at + SILENCE < now
 }
 
 fn paused(lane: &LaneStatus, now: OffsetDateTime) -> Markup {
