@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 
 /// How many messages are under way at once.
 const TASKS: u32 = 64;
-/// How long a task that has found nothing rests.
+/// How long a task that has found nothing rests, on average.
 const POLL: Duration = Duration::from_millis(100);
 
 /// The table: a queue as people make it.

@@ -30,7 +30,7 @@ use std::sync::{Mutex, PoisonError};
 
 pub use bell::Bell;
 pub use browse::{MessageFilter, MessageLine, MessagePage, PAGE_ROWS, PENDING, STATES};
-pub use claim::{Batch, ClaimError, ClaimRequest, Claimed, Ended, Hold};
+pub use claim::{Batch, ClaimError, ClaimRequest, Claimed, Ended, Hold, Start};
 pub use enqueue::{EnqueueError, enqueue};
 pub use errors::{explain, is_about_the_data, is_outage};
 pub use facts::{Distance, OldTransaction, ServerFacts};

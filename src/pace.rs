@@ -7,9 +7,11 @@
 //! clock and the way of the request to the API.
 
 pub mod clock;
+mod lead;
 mod permit;
 
 pub use clock::{DbClock, DbTime};
+pub use lead::Lead;
 pub use permit::{Late, SendPermit};
 
 use std::time::Duration;

@@ -18,6 +18,7 @@ mod tally;
 mod trace;
 mod unheard;
 mod vitals;
+mod watermark;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize};

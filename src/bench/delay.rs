@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::figures::{Figures, percentile};
+use super::figures::{Figures, median, percentile};
 use super::stage::{Machine, Sender, Setting, Stage};
 
 /// How long the sender runs before anything is inserted.
@@ -72,11 +72,11 @@ impl Delay {
         stage.clear().await?;
 
         let mut figures = Figures::default();
-        figures.add("delay_p50_ms", percentile(delays_ms.clone(), 0.5));
+        figures.add("delay_p50_ms", median(delays_ms.clone()));
         figures.add("delay_p95_ms", percentile(delays_ms.clone(), 0.95));
         figures.add("delay_p99_ms", percentile(delays_ms.clone(), 0.99));
         figures.add("delay_max_ms", percentile(delays_ms, 1.0));
-        figures.add("commit_p50_ms", percentile(commits_ms.clone(), 0.5));
+        figures.add("commit_p50_ms", median(commits_ms.clone()));
         figures.add("commit_p99_ms", percentile(commits_ms, 0.99));
         Ok(figures)
     }

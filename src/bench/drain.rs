@@ -66,9 +66,8 @@ impl Drain {
         }
         if self.setting.apps > 1 {
             let calls = || summary.apps.values().map(|app| count(app.calls));
-            let (least, most) = (calls().reduce(f64::min), calls().reduce(f64::max));
-            figures.add_some("fewest_of_an_app", least);
-            figures.add_some("most_of_an_app", most);
+            figures.add_some("fewest_of_an_app", calls().reduce(f64::min));
+            figures.add_some("most_of_an_app", calls().reduce(f64::max));
         }
         add_costs(&mut figures, &costs, summary.calls);
         stage.clear().await?;

@@ -38,7 +38,7 @@ fn table(measured: &Measured) -> Result<String, fmt::Error> {
             Bound::AtLeast => "at least",
             Bound::AtMost => "at most",
         };
-        let (value, to_reach) = (number(target.value), number(target.target));
+        let (value, to_reach) = (number(target.value), number(target.to_reach));
         writeln!(
             text,
             "  {verdict} {}: {value} ({bound} {to_reach})",

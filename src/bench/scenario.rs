@@ -130,46 +130,7 @@ impl Scenario {
                     drain(name, pace)
                 })
                 .into(),
-            Self::Horizon => [("no snapshot", false), ("held snapshot", true)]
-                .map(|(name, held_snapshot)| {
-                    let (skipped, measured) = (scaled(500_000, scale), scaled(50_000, scale));
-                    let setting = Setting {
-                        waiting: skipped + measured,
-                        ..worker.clone()
-                    };
-                    let horizon = Drain {
-                        skipped,
-                        measured,
-                        held_snapshot,
-                        ..Drain::of(setting)
-                    };
-                    drain(name, horizon)
-                })
-                .into(),
-            Self::Backlog => [("20,000 waiting", 20_000), ("2 million waiting", 2_000_000)]
-                .map(|(name, waiting)| {
-                    let waiting = scaled(waiting, scale);
-                    let setting = Setting {
-                        waiting,
-                        ..worker.clone()
-                    };
-                    let backlog = Drain {
-                        measured: scaled(20_000, scale),
-                        ..Drain::of(setting)
-                    };
-                    drain(name, backlog)
-                })
-                .into(),
-            Self::History => [("no history", 0), ("10 million finished", 10_000_000)]
-                .map(|(name, history)| {
-                    let setting = Setting {
-                        history: scaled(history, scale),
-                        waiting: scaled(100_000, scale),
-                        ..worker.clone()
-                    };
-                    drain(name, Drain::of(setting))
-                })
-                .into(),
+            Self::Horizon | Self::Backlog | Self::History => self.growing(scale),
             Self::Producers => [
                 ("no worker", Beside::Nobody),
                 ("busy worker", Beside::Worker),
@@ -216,6 +177,58 @@ impl Scenario {
                 };
                 vec![case(WORKER, Load::Idle(idle))]
             }
+        }
+    }
+
+    /// Cases that differ in what lies around.
+    fn growing(self, scale: f64) -> Vec<Case> {
+        let worker = Setting::of(Sender::Worker);
+        let drain = |name, drain| Case {
+            name,
+            load: Load::Drain(drain),
+        };
+        match self {
+            Self::Horizon => [("no snapshot", false), ("held snapshot", true)]
+                .map(|(name, held_snapshot)| {
+                    let (skipped, measured) = (scaled(500_000, scale), scaled(50_000, scale));
+                    let setting = Setting {
+                        waiting: skipped + measured,
+                        ..worker.clone()
+                    };
+                    let horizon = Drain {
+                        skipped,
+                        measured,
+                        held_snapshot,
+                        ..Drain::of(setting)
+                    };
+                    drain(name, horizon)
+                })
+                .into(),
+            Self::Backlog => [("20,000 waiting", 20_000), ("2 million waiting", 2_000_000)]
+                .map(|(name, waiting)| {
+                    let waiting = scaled(waiting, scale);
+                    let setting = Setting {
+                        waiting,
+                        ..worker.clone()
+                    };
+                    let backlog = Drain {
+                        measured: scaled(20_000, scale),
+                        ..Drain::of(setting)
+                    };
+                    drain(name, backlog)
+                })
+                .into(),
+            Self::History => [("no history", 0), ("10 million finished", 10_000_000)]
+                .map(|(name, history)| {
+                    let setting = Setting {
+                        history: scaled(history, scale),
+                        waiting: scaled(100_000, scale),
+                        ..worker.clone()
+                    };
+                    drain(name, Drain::of(setting))
+                })
+                .into(),
+            _ => Vec::new(),
         }
     }
 
@@ -309,7 +322,7 @@ pub struct Target {
     /// At least or at most.
     pub bound: Bound,
     /// What is to be reached.
-    pub target: f64,
+    pub to_reach: f64,
     /// Whether it was.
     pub is_met: bool,
 }
@@ -333,17 +346,22 @@ impl Target {
         Self::new(what, value, Bound::AtMost, target)
     }
 
-    fn new(what: impl Into<String>, value: Option<f64>, bound: Bound, target: f64) -> Option<Self> {
+    fn new(
+        what: impl Into<String>,
+        value: Option<f64>,
+        bound: Bound,
+        to_reach: f64,
+    ) -> Option<Self> {
         let value = value?;
         let is_met = match bound {
-            Bound::AtLeast => value >= target,
-            Bound::AtMost => value <= target,
+            Bound::AtLeast => value >= to_reach,
+            Bound::AtMost => value <= to_reach,
         };
         Some(Self {
             what: what.into(),
             value,
             bound,
-            target,
+            to_reach,
             is_met,
         })
     }

@@ -1,14 +1,16 @@
 //! Where one measurement takes place: a database of its own, the simulated API, and the processes that send.
 
 use std::io::Write as _;
+use std::str::FromStr as _;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
 use secrecy::SecretString;
-use sqlx::postgres::PgPoolOptions;
-use sqlx::{AssertSqlSafe, PgPool};
+use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
+use sqlx::{AssertSqlSafe, ConnectOptions as _, PgPool};
 use tempfile::NamedTempFile;
+use tracing::log::LevelFilter;
 
 use super::api::Api;
 use super::child::Child;
@@ -119,9 +121,12 @@ impl<'a> Stage<'a> {
         let number = machine.databases.fetch_add(1, Ordering::Relaxed);
         let database = format!("bench_{number}");
         let url = machine.postgres.create_database(&database).await?;
+        // What fills a database takes long, and is no news.
+        let options =
+            PgConnectOptions::from_str(&url)?.log_slow_statements(LevelFilter::Off, Duration::ZERO);
         let pool = PgPoolOptions::new()
             .max_connections(CONNECTIONS)
-            .connect(&url)
+            .connect_with(options)
             .await?;
         let api = Api::start(setting.limit, setting.latency).await?;
         let stage = Self {

@@ -60,9 +60,9 @@ pub(super) async fn run(args: BenchArgs) -> anyhow::Result<()> {
         () = ended_at_once => anyhow::bail!("ended at once by a second signal"),
         result = async {
             if args.as_the_hand_written_loop {
-                be_the_hand_written_loop(shutdown).await
+                Box::pin(be_the_hand_written_loop(shutdown)).await
             } else {
-                measure(args, &shutdown).await
+                Box::pin(measure(args, &shutdown)).await
             }
         } => result,
     }
@@ -85,7 +85,7 @@ async fn measure(args: BenchArgs, shutdown: &CancellationToken) -> anyhow::Resul
         runs: args.runs,
         scale: args.scale,
     };
-    let report = bench.run(shutdown).await?;
+    let report = Box::pin(bench.run(shutdown)).await?;
     if let Some(path) = args.json {
         let json = serde_json::to_vec_pretty(&report)?;
         tokio::fs::write(&path, json)

@@ -19,10 +19,14 @@ use crate::pace::{DbTime, HORIZON};
 pub struct ClaimRequest<'a> {
     /// The app.
     pub app: &'a str,
+    /// From where on to look for rows.
+    pub start: Start,
     /// The claim's name, fresh for each.
     pub claim_id: Uuid,
     /// Most rows to take.
     pub rows: usize,
+    /// How far ahead of the claim the first slot has to be.
+    pub lead: Duration,
     /// For how long to have them.
     pub lease: Duration,
     /// Who takes them, for people.
@@ -64,8 +68,39 @@ pub struct Batch {
     pub hold: Option<Hold>,
     /// Slots a second at present, where a 429 has slowed the lane.
     pub slowed_to_per_s: Option<f64>,
+    /// The last row, in the order of their times and ids, of those that were never claimed before.
+    pub last_fresh: Option<(DbTime, i64)>,
+    /// No other row was due.
+    pub nothing_again: bool,
     /// The bell was switched on by this claim: an insert that is about to be committed may not ring it.
     pub bell_switched_on: bool,
+}
+
+/// From where on rows are looked for that are due. The index still has what was there before while somebody holds an old
+/// snapshot: any number of entries that lead to nothing.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Start {
+    /// Rows that were never claimed, after this time and id.
+    pub fresh: Option<(DbTime, i64)>,
+    /// The others, after this time.
+    pub again: Option<DbTime>,
+}
+
+impl Start {
+    /// From the first row on.
+    pub const BEGINNING: Self = Self {
+        fresh: None,
+        again: None,
+    };
+
+    /// The arguments of the statements.
+    pub(super) fn columns(&self) -> (Option<OffsetDateTime>, i64, Option<OffsetDateTime>) {
+        (
+            self.fresh.map(|(due_at, _)| due_at.into()),
+            self.fresh.map_or(0, |(_, id)| id),
+            self.again.map(OffsetDateTime::from),
+        )
+    }
 }
 
 /// Rows that ended without a call of their own, by how.
@@ -152,6 +187,9 @@ struct ClaimRow {
     next_due_at: Option<OffsetDateTime>,
     slowed_to_per_s: Option<f64>,
     bell_switched_on: bool,
+    last_fresh_due_at: Option<OffsetDateTime>,
+    last_fresh_id: Option<i64>,
+    nothing_again: bool,
     #[sqlx(flatten)]
     message: MessageRow,
 }
@@ -191,16 +229,21 @@ impl Outbox {
                 request.patience.deadline(),
                 async |session| {
                     was_asked = true;
+                    let (fresh_after, fresh_after_id, again_after) = request.start.columns();
                     let statement = sqlx::query_as(include_str!("claim.sql"))
                         .persistent(session.keeps_statements())
                         .bind(request.app)
                         .bind(i64::try_from(request.rows).unwrap_or(i64::MAX))
-                        .bind(micros(HORIZON))
+                        .bind(micros(HORIZON + request.lead))
                         .bind(micros(request.lease))
                         .bind(claim_id)
                         .bind(request.claimed_by)
                         .bind(request.bell)
                         .bind(or_never(request.lost_before))
+                        .bind(fresh_after)
+                        .bind(fresh_after_id)
+                        .bind(again_after)
+                        .bind(micros(request.lead))
                         .fetch_all(&mut **session);
                     let timed: (Vec<ClaimRow>, _, _) = timed(statement).await?;
                     Ok(timed)
@@ -241,6 +284,11 @@ impl Outbox {
             next_due_at: first.next_due_at.map(DbTime::from),
             slowed_to_per_s: first.slowed_to_per_s,
             bell_switched_on: first.bell_switched_on,
+            last_fresh: first
+                .last_fresh_due_at
+                .map(DbTime::from)
+                .zip(first.last_fresh_id),
+            nothing_again: first.nothing_again,
             hold,
             messages: rows
                 .into_iter()

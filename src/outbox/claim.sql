@@ -1,7 +1,8 @@
 -- Takes due rows of one app, each with a send slot, for as long as the lease.
 -- $1 app, $2 rows at most, $3 horizon in µs, $4 lease in µs, $5 claim_id, $6 claimed_by,
 -- $7 whether this worker wants the bell rung while it sleeps, $8 before when a lease must have ended for its row to
--- count as lost.
+-- count as lost, $9 and $10 the due_at and id after which rows are looked for that were never claimed, $11 the due_at
+-- after which the others are; null to look at all. $12 how far ahead the first slot has to be, in µs.
 with
 -- The lane's row stays locked until this statement ends: slots are given out one claim at a time, fleet-wide.
 lane as materialized (
@@ -26,24 +27,29 @@ budget as materialized (
                     extract(epoch from at + $3::bigint * interval '1 microsecond' - first_slot_at)
                     * present_rate)::bigint))
            end as slots
-    from (select *, greatest(next_slot_at, at) as first_slot_at,
+    from (select *, greatest(next_slot_at, at + $12::bigint * interval '1 microsecond') as first_slot_at,
                  signaling.present_rate(rate_per_s, rate_at, limit_per_s, at) as present_rate,
                  signaling.slot_rate(limit_per_s) as full_rate
           from clock) as paced
 ),
 -- While both kinds wait, messages that are called again have a fifth of the slots, on average. What one kind
 -- leaves over is the other's.
+quota as materialized (
+    select floor(slots * 0.2 + random())::bigint as slots from budget
+),
 reserved as materialized (
     select count(*) as slots from (
         select from signaling.outbox
         where app = $1 and status = 'pending' and (sent_at is not null or claim_id is not null)
+          and due_at > coalesce($11::timestamptz, '-infinity')
           and due_at <= (select at from budget) and (claim_id is null or due_at <= $8)
-        limit (select floor(slots * 0.2 + random())::bigint from budget)) as again
+        limit (select slots from quota)) as again
 ),
 fresh as materialized (
     select id, due_at, expires_at, at_most_once, claim_id, claimed_by, attempts
     from signaling.outbox
     where app = $1 and status = 'pending' and sent_at is null and claim_id is null
+      and (due_at, id) > (coalesce($9::timestamptz, '-infinity'), $10::bigint)
       and due_at <= (select at from budget)
     order by due_at, id
     limit (select budget.slots - reserved.slots from budget, reserved)
@@ -53,6 +59,7 @@ again as materialized (
     select id, due_at, expires_at, at_most_once, claim_id, claimed_by, attempts
     from signaling.outbox
     where app = $1 and status = 'pending' and (sent_at is not null or claim_id is not null)
+      and due_at > coalesce($11::timestamptz, '-infinity')
       and due_at <= (select at from budget) and (claim_id is null or due_at <= $8)
     order by due_at, id
     limit (select budget.slots - (select count(*) from fresh) from budget)
@@ -130,15 +137,19 @@ moved as (
     where lane.app = $1 and (after.claimed > 0 or after.bell_until is distinct from lane.bell_until)
 )
 select budget.at, budget.slots, budget.hold, budget.hold_until, after.expired, after.unknown, after.next_slot_at,
-       -- What is due after now, be it the end of somebody's lease: when to look again, if nothing else comes.
-       least((select due_at from signaling.outbox
+       -- What is due after now, be it the end of somebody's lease: when to look again, if nothing else comes. Who has
+       -- not got all looks again anyway.
+       case when after.claimed + after.expired + after.unknown < budget.slots or budget.slots = 0 then least(
+             (select due_at from signaling.outbox
               where app = $1 and status = 'pending' and sent_at is null and claim_id is null
                 and due_at > (select at from budget)
               order by due_at limit 1),
              (select due_at from signaling.outbox
               where app = $1 and status = 'pending' and (sent_at is not null or claim_id is not null)
                 and due_at > (select at from budget)
-              order by due_at limit 1)) as next_due_at,
+              order by due_at limit 1)) end as next_due_at,
+       last_fresh.due_at as last_fresh_due_at, last_fresh.id as last_fresh_id,
+       quota.slots > 0 and reserved.slots = 0 as nothing_again,
        case when budget.present_rate < budget.full_rate then budget.present_rate end as slowed_to_per_s,
        -- The bell was switched on just now: an insert that has looked before, and commits later, does not ring.
        coalesce(budget.bell_until, 'epoch') <= budget.at and coalesce(after.bell_until > budget.at, false) as bell_switched_on,
@@ -148,5 +159,7 @@ select budget.at, budget.slots, budget.hold, budget.hold_until, after.expired, a
        case when claimed.sent_at is null and claimed.attempts = 0
             then greatest(slotted.was_due_at, claimed.created_at) end as wanted_at,
        slotted.was_due_at, budget.first_slot_at + slotted.place * budget.spacing as slot_at
-from budget cross join after left join (claimed join slotted using (id)) on true
+from budget cross join after cross join quota cross join reserved
+     left join (select due_at, id from fresh order by due_at desc, id desc limit 1) as last_fresh on true
+     left join (claimed join slotted using (id)) on true
 order by slotted.place

@@ -6,7 +6,7 @@ use sqlx::FromRow;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::claim::{micros, or_never};
+use super::claim::{Start, micros, or_never};
 use super::statements::Statement;
 use super::{Ended, Hold, Outbox, timed};
 use crate::pace::clock::ClockReading;
@@ -109,7 +109,8 @@ impl Outbox {
     ///
     /// # Errors
     /// Where the database fails.
-    pub async fn peek(&self, app: &str) -> Result<Peek, sqlx::Error> {
+    pub async fn peek(&self, app: &str, start: Start) -> Result<Peek, sqlx::Error> {
+        let (fresh_after, fresh_after_id, again_after) = start.columns();
         let (row, asked, answered) = self
             .line()
             .run(Statement::Peek, async |session| {
@@ -121,16 +122,21 @@ impl Outbox {
                             end as hold_until,
                             least((select due_at from signaling.outbox
                                    where outbox.app = $1 and status = 'pending' and sent_at is null and claim_id is null
+                                     and (due_at, id) > (coalesce($3::timestamptz, '-infinity'), $4::bigint)
                                    order by due_at limit 1),
                                   (select due_at from signaling.outbox
                                    where outbox.app = $1 and status = 'pending'
                                      and (sent_at is not null or claim_id is not null)
+                                     and due_at > coalesce($5::timestamptz, '-infinity')
                                    order by due_at limit 1)) as next_due_at
                      from signaling.lane where lane.app = $1",
                 )
                 .persistent(session.keeps_statements())
                 .bind(app)
                 .bind(micros(HORIZON))
+                .bind(fresh_after)
+                .bind(fresh_after_id)
+                .bind(again_after)
                 .fetch_one(&mut **session);
                 let timed: (PeekRow, _, _) = timed(statement).await?;
                 Ok(timed)

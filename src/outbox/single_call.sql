@@ -1,4 +1,4 @@
--- Gives out one slot of an app to a call that belongs to no message.
+-- Gives out one slot of an app to a call that belongs to no message. It is far enough ahead for the answer to get there.
 -- $1 app, $2 how far ahead the slot may be in µs, $3 the call's name as a claim, $4 the call's lease in µs.
 with
 -- As in claim.sql: slots are given out one statement at a time, and the clock is read after the lock is had.
@@ -9,7 +9,7 @@ clock as materialized (
     select lane.*, clock_timestamp() as at from lane
 ),
 slot as materialized (
-    select clock.*, greatest(next_slot_at, at) as slot_at,
+    select clock.*, greatest(next_slot_at, at + interval '250 ms') as slot_at,
            signaling.present_rate(rate_per_s, rate_at, limit_per_s, at) as present_rate,
            case when paused_at is not null then 'paused'
                 when greatest(next_slot_at, at) > at + interval '2 seconds' then 'told to wait'

@@ -13,6 +13,7 @@ use super::figures::LaneFigures;
 use super::health::{Health, Verdict};
 use super::standing::Standing;
 use super::vitals::{LaneVitals, Pulse};
+use super::watermark::Watermark;
 use crate::config::Timing;
 use crate::outbox::{Batch, Claimed, HoldKind, Outbox, Peek, explain, is_outage};
 use crate::outcome::{MAX_RETRY_AFTER, Outcome};
@@ -72,6 +73,7 @@ pub(super) struct Lane {
     pub(super) figures: LaneFigures,
     pub(super) pulse: Arc<Pulse>,
     contact: Mutex<Contact>,
+    watermark: Mutex<Watermark>,
     shutdown: CancellationToken,
 }
 
@@ -98,6 +100,7 @@ impl Lane {
             standing: Mutex::default(),
             health: Health::default(),
             contact: Mutex::default(),
+            watermark: Mutex::default(),
             shutdown: shutdown.clone(),
         }
     }
@@ -120,6 +123,13 @@ impl Lane {
     /// How it fares with the database.
     pub(super) fn contact(&self) -> MutexGuard<'_, Contact> {
         self.contact.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// From where on it looks for rows.
+    pub(super) fn watermark(&self) -> MutexGuard<'_, Watermark> {
+        self.watermark
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Wakes the loop: something is due.

@@ -15,6 +15,7 @@ use super::recorder::Delivered;
 use super::rest::Rest;
 use super::unheard::Unheard;
 use crate::outbox::{Batch, ClaimRequest, Patience, explain};
+use crate::pace::Lead;
 
 /// How long a process that begins waits for the answer to its first call.
 const FIRST_ANSWER: Duration = Duration::from_secs(1);
@@ -31,6 +32,7 @@ pub(super) struct LaneLoop {
     unheard: Unheard,
     patience: Patience,
     database_pause: Duration,
+    lead: Lead,
 }
 
 impl LaneLoop {
@@ -48,6 +50,7 @@ impl LaneLoop {
             unheard: Unheard::new(),
             patience: Patience::default(),
             database_pause: DATABASE_PAUSE,
+            lead: Lead::default(),
         }
     }
 
@@ -65,7 +68,7 @@ impl LaneLoop {
             };
             let rest = match self.claim(room).await {
                 Ok(batch) => {
-                    let next = self.rest.after(&batch);
+                    let next = self.rest.after(&batch, self.lead);
                     self.hand_out(batch);
                     shutdown.run_until_cancelled(self.rest.take(next)).await
                 }
@@ -114,10 +117,14 @@ impl LaneLoop {
 
     async fn claim(&mut self, rows: usize) -> Result<Batch, sqlx::Error> {
         let shared = &self.lane.shared;
+        let began = Instant::now();
+        let start = self.lane.watermark().start(began);
         let request = ClaimRequest {
+            start,
             app: &self.lane.app,
             claim_id: Uuid::new_v4(),
             rows,
+            lead: self.lead.get(),
             lease: shared.timing.lease,
             claimed_by: &shared.name,
             lost_before: self.lane.contact().lost_before(),
@@ -126,7 +133,10 @@ impl LaneLoop {
         };
         let batch = match shared.outbox.claim(&request).await {
             Ok(batch) => {
-                self.lane.contact().answered(batch.at, Instant::now());
+                let now = Instant::now();
+                self.lane.contact().answered(batch.at, now);
+                self.lane.watermark().claimed(start, began, now, &batch);
+                self.lead.learn(self.lane.now().since(batch.at));
                 self.lane.pulse.beat(Duration::ZERO);
                 self.lane.figures.ended_uncalled(batch.at, batch.ended);
                 self.lane.seen_in_claim(&batch);

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::lane::Lane;
 use crate::outbox::{Batch, Hold};
-use crate::pace::{DbTime, HORIZON};
+use crate::pace::{DbTime, HORIZON, Lead};
 
 /// The longest nap of a lane that can't hear the bell.
 const DEAF_POLL: Duration = Duration::from_millis(200);
@@ -48,14 +48,14 @@ impl Rest {
     }
 
     /// Takes in a claim, and decides what to do after it.
-    pub(super) fn after(&mut self, batch: &Batch) -> Next {
+    pub(super) fn after(&mut self, batch: &Batch, lead: Lead) -> Next {
         if !batch.messages.is_empty() || batch.bell_switched_on {
             self.nap = FIRST_NAP;
         }
         if self.hears() && !batch.bell_switched_on {
             self.nap = self.longest_nap();
         }
-        after(batch)
+        after(batch, lead)
     }
 
     /// Rests.
@@ -108,9 +108,12 @@ impl Rest {
             }
             self.expire().await;
             // An error here shows again in the claim, which deals with it.
-            let Ok(peek) = lane.shared.outbox.peek(&lane.app).await else {
+            let began = Instant::now();
+            let start = lane.watermark().start(began);
+            let Ok(peek) = lane.shared.outbox.peek(&lane.app, start).await else {
                 return;
             };
+            lane.watermark().looked(start, began, Instant::now(), &peek);
             lane.seen_in_peek(&peek);
             next_due_at = peek.next_due_at;
             // A hold whose time has come is not a reason to look at once, over and over.
@@ -149,9 +152,9 @@ impl Rest {
     }
 }
 
-fn after(batch: &Batch) -> Next {
+fn after(batch: &Batch, lead: Lead) -> Next {
     if batch.hold.is_none() && (batch.slots == 0 || batch.is_full()) {
-        Next::ClaimAt(batch.next_slot_at - HORIZON / 2)
+        Next::ClaimAt(batch.next_slot_at - HORIZON / 2 - lead.get())
     } else {
         Next::Sleep {
             next_due_at: batch.next_due_at,
@@ -180,6 +183,8 @@ mod tests {
             next_due_at: None,
             hold: None,
             bell_switched_on: false,
+            last_fresh: None,
+            nothing_again: true,
             slowed_to_per_s: None,
         }
     }
@@ -187,14 +192,19 @@ mod tests {
     #[test]
     fn a_lane_claims_again_when_half_of_the_horizon_is_free() {
         let again = Next::ClaimAt(AT + HORIZON / 2);
-        assert_eq!(after(&batch(0, 0)), again);
-        assert_eq!(after(&batch(3, 3)), again);
+        let near = Lead::default();
+        assert_eq!(after(&batch(0, 0), near), again);
+        assert_eq!(after(&batch(3, 3), near), again);
+        let mut far = near;
+        far.learn(HORIZON / 4);
+        let earlier = Next::ClaimAt(AT + HORIZON / 4);
+        assert_eq!(after(&batch(3, 3), far), earlier);
     }
 
     #[test]
     fn a_lane_that_has_taken_everything_sleeps() {
         assert_eq!(
-            after(&batch(3, 2)),
+            after(&batch(3, 2), Lead::default()),
             Next::Sleep {
                 next_due_at: None,
                 hold: None
@@ -213,7 +223,7 @@ mod tests {
             ..batch(1, 1)
         };
         assert_eq!(
-            after(&probe),
+            after(&probe, Lead::default()),
             Next::Sleep {
                 next_due_at: None,
                 hold

@@ -89,6 +89,10 @@ async fn inserts_and_claims_go_on_while_a_table_in_use_is_migrated() {
 
     let stop = Arc::new(AtomicBool::new(false));
     let claim: &'static str = CLAIM
+        // The longer names first.
+        .replace("$12::bigint", "0")
+        .replace("$11", "null")
+        .replace("$10", "0")
         .replace("$1", "'default'")
         .replace("$2::bigint", "20")
         .replace("$3::bigint", "150000")
@@ -97,6 +101,7 @@ async fn inserts_and_claims_go_on_while_a_table_in_use_is_migrated() {
         .replace("$6", "'me'")
         .replace("$7::boolean", "true")
         .replace("$8", "'infinity'::timestamptz")
+        .replace("$9", "null")
         .leak();
     let statements = [
         "insert into signaling.outbox (sender, destination, payload) values ('alice', 'bob', 'hello')",
