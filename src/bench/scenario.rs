@@ -192,7 +192,8 @@ impl Scenario {
                 .map(|(name, held_snapshot)| {
                     let (skipped, measured) = (scaled(500_000, scale), scaled(50_000, scale));
                     let setting = Setting {
-                        waiting: skipped + measured,
+                        // The end, where fewer and fewer are left, is no part of it.
+                        waiting: skipped + 2 * measured,
                         ..worker.clone()
                     };
                     let horizon = Drain {

@@ -12,6 +12,9 @@ pub struct Lead(Duration);
 /// What gets here sooner is in time for a slot at the claim's own time.
 const AT_ONCE: Duration = TOLERANCE.checked_div(2).expect("two is not zero");
 
+/// A lead that is shorter is none.
+const LEAST: Duration = Duration::from_millis(1);
+
 impl Lead {
     /// The longest. With the horizon it stays below a second: slots further ahead mean that the API has asked for a
     /// pause. While a database takes longer than that for a claim, nothing is sent.
@@ -22,12 +25,13 @@ impl Lead {
         self.0
     }
 
-    /// Takes in how long after its own time a claim got here. One that was slow counts at once, those that are quicker
-    /// count little by little.
+    /// Takes in how long after its own time a claim got here: the next one may take a quarter longer. One that was slow
+    /// counts at once, those that are quicker count little by little.
     pub fn learn(&mut self, took: Duration) {
         let faded = self.0 * 7 / 8;
-        self.0 = match took.max(faded) {
-            slow if slow > AT_ONCE => slow.min(Self::MAX),
+        let enough = (took * 5 / 4).saturating_sub(AT_ONCE);
+        self.0 = match enough.max(faded) {
+            lead if took > AT_ONCE || lead > LEAST => lead.min(Self::MAX),
             _ => Duration::ZERO,
         };
     }
@@ -50,9 +54,9 @@ mod tests {
     fn a_slow_claim_counts_at_once_and_is_forgotten_little_by_little() {
         let mut lead = Lead::default();
         lead.learn(40 * MS);
-        assert_eq!(lead.get(), 40 * MS);
-        lead.learn(MS);
-        assert_eq!(lead.get(), 35 * MS);
+        assert_eq!(lead.get(), 45 * MS);
+        lead.learn(20 * MS);
+        assert_eq!(lead.get(), 45 * MS * 7 / 8);
         for _ in 0..30 {
             lead.learn(MS);
         }

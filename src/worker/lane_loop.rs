@@ -14,7 +14,7 @@ use super::lane::Lane;
 use super::recorder::Delivered;
 use super::rest::Rest;
 use super::unheard::Unheard;
-use crate::outbox::{Batch, ClaimRequest, Patience, explain};
+use crate::outbox::{Batch, ClaimRequest, Patience, Start, explain};
 use crate::pace::Lead;
 
 /// How long a process that begins waits for the answer to its first call.
@@ -22,6 +22,9 @@ const FIRST_ANSWER: Duration = Duration::from_secs(1);
 /// The pause after the database has failed, at first and at most.
 const DATABASE_PAUSE: Duration = Duration::from_millis(100);
 const DATABASE_PAUSE_CAP: Duration = Duration::from_secs(1);
+
+/// The most rows of a claim: so few that it does not take long, and its first slots are not over when it gets here.
+const MAX_ROWS: usize = 250;
 
 /// The loop of a lane, with what only it uses.
 pub(super) struct LaneLoop {
@@ -33,6 +36,8 @@ pub(super) struct LaneLoop {
     patience: Patience,
     database_pause: Duration,
     lead: Lead,
+    /// The same for claims that look at all rows: they may take far longer.
+    sweep_lead: Lead,
 }
 
 impl LaneLoop {
@@ -51,6 +56,7 @@ impl LaneLoop {
             patience: Patience::default(),
             database_pause: DATABASE_PAUSE,
             lead: Lead::default(),
+            sweep_lead: Lead::default(),
         }
     }
 
@@ -116,15 +122,16 @@ impl LaneLoop {
     }
 
     async fn claim(&mut self, rows: usize) -> Result<Batch, sqlx::Error> {
-        let shared = &self.lane.shared;
         let began = Instant::now();
         let start = self.lane.watermark().start(began);
+        let lead = self.lead_of(start).get();
+        let shared = &self.lane.shared;
         let request = ClaimRequest {
             start,
             app: &self.lane.app,
             claim_id: Uuid::new_v4(),
-            rows,
-            lead: self.lead.get(),
+            rows: rows.min(MAX_ROWS),
+            lead,
             lease: shared.timing.lease,
             claimed_by: &shared.name,
             lost_before: self.lane.contact().lost_before(),
@@ -136,7 +143,8 @@ impl LaneLoop {
                 let now = Instant::now();
                 self.lane.contact().answered(batch.at, now);
                 self.lane.watermark().claimed(start, began, now, &batch);
-                self.lead.learn(self.lane.now().since(batch.at));
+                let took = self.lane.now().since(batch.at);
+                self.lead_of(start).learn(took);
                 self.lane.pulse.beat(Duration::ZERO);
                 self.lane.figures.ended_uncalled(batch.at, batch.ended);
                 self.lane.seen_in_claim(&batch);
@@ -159,6 +167,14 @@ impl LaneLoop {
             }
         }
         Ok(batch)
+    }
+
+    fn lead_of(&mut self, start: Start) -> &mut Lead {
+        if start == Start::BEGINNING {
+            &mut self.sweep_lead
+        } else {
+            &mut self.lead
+        }
     }
 
     fn pause_for_database(&mut self, error: &sqlx::Error) -> Duration {

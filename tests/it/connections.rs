@@ -4,4 +4,5 @@ mod api_tls;
 mod bound;
 mod database_refused;
 mod database_tls;
+mod far;
 mod pgbouncer;
