@@ -197,7 +197,7 @@ mod tests {
         assert_eq!(after(&batch(3, 3), near), again);
         let mut far = near;
         far.learn(HORIZON / 4);
-        let earlier = Next::ClaimAt(AT + HORIZON / 4);
+        let earlier = Next::ClaimAt(AT + HORIZON / 2 - far.get());
         assert_eq!(after(&batch(3, 3), far), earlier);
     }
 
