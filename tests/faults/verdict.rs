@@ -123,7 +123,7 @@ pub(crate) async fn judge_pace(
     let mut first = 0;
     let mut arrived = 0;
     for (index, call) in calls.iter().enumerate() {
-        while call.at_us - calls[first].at_us >= 1_000_000 {
+        while call.at_us.saturating_sub(calls[first].at_us) >= 1_000_000 {
             first += 1;
         }
         arrived = arrived.max(index + 1 - first);
