@@ -237,20 +237,16 @@ pub(super) async fn lanes(session: &mut PgConnection) -> Result<Vec<AppLane>, sq
 }
 
 #[cfg(test)]
-mod tests {
-    use time::macros::datetime;
-
-    use super::*;
-
-    #[test]
-    fn a_lane_is_what_people_can_do_most_about() {
-        let lane = LaneStatus {
+impl LaneStatus {
+    /// A lane to which nothing has happened yet.
+    pub(crate) fn sending() -> Self {
+        Self {
             configured_per_s: 500.0,
             limit_per_s: 500.0,
             rate_per_s: 490.2,
             told_to_wait: false,
             limit_set_by: None,
-            next_slot_at: datetime!(2030-01-31 12:00 UTC),
+            next_slot_at: OffsetDateTime::UNIX_EPOCH,
             throttled_at: None,
             paused_at: None,
             paused_by: None,
@@ -259,7 +255,17 @@ mod tests {
             hold_reason: None,
             hold_since: None,
             hold_until: None,
-        };
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lane_is_what_people_can_do_most_about() {
+        let lane = LaneStatus::sending();
         assert_eq!(lane.state(), LaneState::Sending);
         let lane = LaneStatus {
             rate_per_s: 400.0,

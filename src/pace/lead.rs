@@ -31,7 +31,7 @@ impl Lead {
         let faded = self.0 * 7 / 8;
         let enough = (took * 5 / 4).saturating_sub(AT_ONCE);
         self.0 = match enough.max(faded) {
-            lead if took > AT_ONCE || lead > LEAST => lead.min(Self::MAX),
+            lead if lead > LEAST => lead.min(Self::MAX),
             _ => Duration::ZERO,
         };
     }

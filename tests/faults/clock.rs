@@ -11,20 +11,20 @@ const LIBRARY: &str = "faketime/libfaketimeMT.so.1";
 
 /// A clock for a fleet, as far as this machine has libfaketime.
 pub(crate) struct SteppedClock {
-    library: Option<PathBuf>,
+    faketime: Option<PathBuf>,
     directory: TempDir,
 }
 
 impl SteppedClock {
     pub(crate) fn new() -> Self {
-        let library = std::fs::read_dir("/usr/lib")
+        let faketime = std::fs::read_dir("/usr/lib")
             .into_iter()
             .flatten()
             .flatten()
             .map(|directory| directory.path().join(LIBRARY))
             .find(|path| path.exists());
         let clock = Self {
-            library,
+            faketime,
             directory: TempDir::new().expect("a directory"),
         };
         clock.set("+0");
@@ -33,7 +33,7 @@ impl SteppedClock {
 
     /// Whether it can be set.
     pub(crate) fn is_there(&self) -> bool {
-        self.library.is_some()
+        self.faketime.is_some()
     }
 
     /// Steps the clock: the difference to the true time, such as `+3600` seconds. Programs see it within a second.
@@ -47,12 +47,12 @@ impl SteppedClock {
 
     /// Makes a worker look at this clock. Its measure of time stays true, as it does when a clock is set.
     pub(crate) fn govern(&self, worker: Worker) -> Worker {
-        let Some(library) = &self.library else {
+        let Some(faketime) = &self.faketime else {
             return worker;
         };
         let file = self.directory.path().join("difference");
         worker
-            .env("LD_PRELOAD", &library.to_string_lossy())
+            .env("LD_PRELOAD", &faketime.to_string_lossy())
             .env("FAKETIME_TIMESTAMP_FILE", &file.to_string_lossy())
             .env("FAKETIME_CACHE_DURATION", "1")
             .env("FAKETIME_DONT_FAKE_MONOTONIC", "1")

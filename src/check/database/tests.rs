@@ -190,22 +190,7 @@ fn a_transaction_is_long_by_its_time_and_where_that_is_hidden_by_what_has_begun_
 }
 
 fn lanes(change: impl FnOnce(&mut LaneStatus)) -> Vec<AppLane> {
-    let mut lane = LaneStatus {
-        configured_per_s: 500.0,
-        limit_per_s: 500.0,
-        rate_per_s: 490.0,
-        told_to_wait: false,
-        limit_set_by: None,
-        next_slot_at: OffsetDateTime::UNIX_EPOCH,
-        throttled_at: None,
-        paused_at: None,
-        paused_by: None,
-        pause_reason: None,
-        hold: None,
-        hold_reason: None,
-        hold_since: None,
-        hold_until: None,
-    };
+    let mut lane = LaneStatus::sending();
     change(&mut lane);
     vec![AppLane {
         app: "default".into(),

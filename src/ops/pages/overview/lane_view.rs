@@ -134,20 +134,8 @@ mod tests {
 
     fn lane() -> LaneStatus {
         LaneStatus {
-            configured_per_s: 500.0,
-            limit_per_s: 500.0,
-            rate_per_s: 490.2,
-            told_to_wait: false,
-            limit_set_by: None,
             next_slot_at: NOW,
-            throttled_at: None,
-            paused_at: None,
-            paused_by: None,
-            pause_reason: None,
-            hold: None,
-            hold_reason: None,
-            hold_since: None,
-            hold_until: None,
+            ..LaneStatus::sending()
         }
     }
 
