@@ -62,7 +62,9 @@ pub async fn run(
         tasks.spawn(async move {
             while !shutdown.is_cancelled() {
                 if !send_one(&pool, &api, &api_url).await? {
-                    shutdown.run_until_cancelled(tokio::time::sleep(POLL)).await;
+                    // Spread, so that one of the tasks looks every few milliseconds.
+                    let rest = POLL.mul_f64(rand::random_range(0.5..1.5));
+                    shutdown.run_until_cancelled(tokio::time::sleep(rest)).await;
                 }
             }
             anyhow::Ok(())

@@ -39,6 +39,7 @@ impl Delay {
         let mut inserted = Vec::with_capacity(all);
         let mut committed = Vec::with_capacity(all);
         let pause = Duration::from_secs(1) / self.per_s;
+        let mut producer = stage.pool.acquire().await?;
         let mut next = Instant::now();
         for number in 0..all {
             // Not in step with anybody's timers.
@@ -47,10 +48,11 @@ impl Delay {
             inserted.push(Instant::now());
             sqlx::query(insert)
                 .bind(number.to_string())
-                .execute(&stage.pool)
+                .execute(&mut *producer)
                 .await?;
             committed.push(Instant::now());
         }
+        drop(producer);
         stage.api.until_calls(all as u64, PATIENCE).await?;
         let api_epoch = self.api_epoch(&stage).await?;
         stage.stop(senders).await?;

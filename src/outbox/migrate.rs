@@ -42,6 +42,16 @@ const MIGRATIONS: &[(i64, &str, &str)] = &[
         "figures",
         include_str!("../../migrations/0005_figures.sql"),
     ),
+    (
+        6,
+        "cheaper rows",
+        include_str!("../../migrations/0006_cheaper_rows.sql"),
+    ),
+    (
+        7,
+        "cheaper rows, validated",
+        include_str!("../../migrations/0007_cheaper_rows_valid.sql"),
+    ),
 ];
 
 /// A migration that was run.

@@ -8,7 +8,7 @@ use secrecy::{ExposeSecret, SecretString};
 use sqlx::postgres::PgConnectOptions;
 use sqlx::{ConnectOptions, Connection, Executor, PgConnection};
 
-use super::line::{Breaks, CONNECT_DEADLINE, Line, Session, within};
+use super::line::{Breaks, CONNECT_DEADLINE, Line, Plans, Session, within};
 use super::statements::{Statement, StatementFigures};
 use super::{SharedClock, explain};
 use crate::bounds;
@@ -92,19 +92,20 @@ impl Outbox {
             .map_err(unreachable)?;
         let breaks = Breaks::default();
         let figures = Arc::new(StatementFigures::new());
-        let line = |connections| {
+        let line = |connections, plans| {
             Line::new(
                 options.clone(),
                 pooler,
                 breaks.clone(),
                 Arc::clone(&figures),
                 connections,
+                plans,
             )
         };
         Ok(Self {
-            line: line(max_connections),
-            recorder: line(1),
-            aside: line(ASIDE_CONNECTIONS),
+            line: line(max_connections, Plans::AsPostgresSeesFit),
+            recorder: line(1, Plans::Kept),
+            aside: line(ASIDE_CONNECTIONS, Plans::AsPostgresSeesFit),
             breaks,
             figures,
             options,

@@ -122,7 +122,7 @@ async fn get_ready(lane: &Lane, claimed: &Claimed) -> Result<Ready, NoCall> {
 
     let slot = clock.instant_of(claimed.slot_at);
     let lead = lane.client.connect_lead();
-    tokio::time::sleep_until(slot.checked_sub(lead).unwrap_or(slot).into()).await;
+    sleep_until(slot.checked_sub(lead).unwrap_or(slot)).await;
     let connection = lane
         .client
         .connection()
@@ -171,11 +171,18 @@ async fn get_ready(lane: &Lane, claimed: &Claimed) -> Result<Ready, NoCall> {
 /// by which it has come.
 async fn wait_for(at: DbTime, lane: &Lane, mut clock: DbClock) -> DbClock {
     loop {
-        tokio::time::sleep_until(clock.instant_of(at).into()).await;
+        sleep_until(clock.instant_of(at)).await;
         clock = lane.shared.outbox.clock().get().unwrap_or(clock);
         if clock.at(Instant::now()) >= at {
             return clock;
         }
+    }
+}
+
+/// Waits for a moment. For one that is over a timer would take another millisecond or two: it goes by whole ones.
+async fn sleep_until(at: Instant) {
+    if Instant::now() < at {
+        tokio::time::sleep_until(at.into()).await;
     }
 }
 
