@@ -35,6 +35,8 @@ pub struct ClaimRequest<'a> {
     pub lost_before: Option<DbTime>,
     /// How long this lane waits for a claim.
     pub patience: &'a Patience,
+    /// How soon this lane looks again in any case.
+    pub looks_again_in: Duration,
     /// Whether this worker hears the bell, and so wants it rung while there is nothing to take.
     pub bell: bool,
 }
@@ -62,7 +64,8 @@ pub struct Batch {
     pub at: DbTime,
     /// The lane's next free slot.
     pub next_slot_at: DbTime,
-    /// When something is due that was not due at the claim.
+    /// When something is due that was not due at the claim. Of rows that were claimed before, only what is due until the
+    /// lane looks again in any case.
     pub next_due_at: Option<DbTime>,
     /// Why the lane is held, if it is. The rows then are a probe.
     pub hold: Option<Hold>,
@@ -244,6 +247,7 @@ impl Outbox {
                         .bind(fresh_after_id)
                         .bind(again_after)
                         .bind(micros(request.lead))
+                        .bind(micros(request.looks_again_in))
                         .fetch_all(&mut **session);
                     let timed: (Vec<ClaimRow>, _, _) = timed(statement).await?;
                     Ok(timed)

@@ -2,7 +2,8 @@
 -- $1 app, $2 rows at most, $3 horizon in µs, $4 lease in µs, $5 claim_id, $6 claimed_by,
 -- $7 whether this worker wants the bell rung while it sleeps, $8 before when a lease must have ended for its row to
 -- count as lost, $9 and $10 the due_at and id after which rows are looked for that were never claimed, $11 the due_at
--- after which the others are; null to look at all. $12 how far ahead the first slot has to be, in µs.
+-- after which the others are; null to look at all. $12 how far ahead the first slot has to be, in µs,
+-- $13 how far ahead to look for claimed rows that will be due, in µs.
 with
 -- The lane's row stays locked until this statement ends: slots are given out one claim at a time, fleet-wide.
 lane as materialized (
@@ -37,13 +38,15 @@ budget as materialized (
 quota as materialized (
     select floor(slots * 0.2 + random())::bigint as slots from budget
 ),
-reserved as materialized (
-    select count(*) as slots from (
-        select from signaling.outbox
-        where app = $1 and status = 'pending' and (sent_at is not null or claim_id is not null)
-          and due_at > coalesce($11::timestamptz, '-infinity')
-          and due_at <= (select at from budget) and (claim_id is null or due_at <= $8)
-        limit (select slots from quota)) as again
+again as materialized (
+    select id, due_at, expires_at, at_most_once, claim_id, claimed_by, attempts
+    from signaling.outbox
+    where app = $1 and status = 'pending' and (sent_at is not null or claim_id is not null)
+      and due_at > coalesce($11::timestamptz, '-infinity')
+      and due_at <= (select at from budget) and (claim_id is null or due_at <= $8)
+    order by due_at, id
+    limit (select slots from quota)
+    for no key update skip locked
 ),
 fresh as materialized (
     select id, due_at, expires_at, at_most_once, claim_id, claimed_by, attempts
@@ -52,17 +55,23 @@ fresh as materialized (
       and (due_at, id) > (coalesce($9::timestamptz, '-infinity'), $10::bigint)
       and due_at <= (select at from budget)
     order by due_at, id
-    limit (select budget.slots - reserved.slots from budget, reserved)
+    limit (select budget.slots - (select count(*) from again) from budget)
     for no key update skip locked
 ),
-again as materialized (
+last_again as materialized (
+    select due_at, id from again order by due_at desc, id desc limit 1
+),
+-- Goes on where `again` has stopped, unless that has found all there is.
+more_again as materialized (
     select id, due_at, expires_at, at_most_once, claim_id, claimed_by, attempts
     from signaling.outbox
     where app = $1 and status = 'pending' and (sent_at is not null or claim_id is not null)
-      and due_at > coalesce($11::timestamptz, '-infinity')
+      and (due_at, id) > (coalesce((select due_at from last_again), $11::timestamptz, '-infinity'),
+                          coalesce((select id from last_again), 0))
       and due_at <= (select at from budget) and (claim_id is null or due_at <= $8)
     order by due_at, id
-    limit (select budget.slots - (select count(*) from fresh) from budget)
+    limit (select case when taken.again < quota.slots then 0 else budget.slots - taken.again - taken.fresh end
+           from budget, quota, (select (select count(*) from again) as again, (select count(*) from fresh) as fresh) as taken)
     for no key update skip locked
 ),
 -- A row that is not to be called takes a place but no slot: its time is over (expired), or nobody can know whether
@@ -73,7 +82,7 @@ due as materialized (
            case when claim_id is not null and at_most_once then 'unknown'
                 when expires_at <= (select at from budget) then 'expired'
            end as ended_as
-    from (select * from fresh union all select * from again) as taken
+    from (select * from again union all select * from fresh union all select * from more_again) as taken
 ),
 slotted as materialized (
     select id, due_at as was_due_at, row_number() over (order by due_at, id) - 1 as place
@@ -138,7 +147,8 @@ moved as (
 )
 select budget.at, budget.slots, budget.hold, budget.hold_until, after.expired, after.unknown, after.next_slot_at,
        -- What is due after now, be it the end of somebody's lease: when to look again, if nothing else comes. Who has
-       -- not got all looks again anyway.
+       -- not got all looks again anyway. Of rows that were claimed, only those are looked at that are due soon: while somebody
+       -- holds a snapshot, their index keeps an entry for the lease of every message that was sent since.
        case when after.claimed + after.expired + after.unknown < budget.slots or budget.slots = 0 then least(
              (select due_at from signaling.outbox
               where app = $1 and status = 'pending' and sent_at is null and claim_id is null
@@ -147,9 +157,10 @@ select budget.at, budget.slots, budget.hold, budget.hold_until, after.expired, a
              (select due_at from signaling.outbox
               where app = $1 and status = 'pending' and (sent_at is not null or claim_id is not null)
                 and due_at > (select at from budget)
+                and due_at <= (select at from budget) + $13::bigint * interval '1 microsecond'
               order by due_at limit 1)) end as next_due_at,
        last_fresh.due_at as last_fresh_due_at, last_fresh.id as last_fresh_id,
-       quota.slots > 0 and reserved.slots = 0 as nothing_again,
+       quota.slots > 0 and last_again.id is null as nothing_again,
        case when budget.present_rate < budget.full_rate then budget.present_rate end as slowed_to_per_s,
        -- The bell was switched on just now: an insert that has looked before, and commits later, does not ring.
        coalesce(budget.bell_until, 'epoch') <= budget.at and coalesce(after.bell_until > budget.at, false) as bell_switched_on,
@@ -159,7 +170,8 @@ select budget.at, budget.slots, budget.hold, budget.hold_until, after.expired, a
        case when claimed.sent_at is null and claimed.attempts = 0
             then greatest(slotted.was_due_at, claimed.created_at) end as wanted_at,
        slotted.was_due_at, budget.first_slot_at + slotted.place * budget.spacing as slot_at
-from budget cross join after cross join quota cross join reserved
+from budget cross join after cross join quota
+     left join last_again on true
      left join (select due_at, id from fresh order by due_at desc, id desc limit 1) as last_fresh on true
      left join (claimed join slotted using (id)) on true
 order by slotted.place

@@ -55,16 +55,26 @@ const BURST: Duration = Duration::from_millis(200);
 pub struct Peek {
     /// The database's time of the look.
     pub at: DbTime,
-    /// When the app's next row is due; in the past if it is.
-    pub next_due_at: Option<DbTime>,
+    /// When the app's next row is due that was never claimed; in the past if it is.
+    pub fresh_due_at: Option<DbTime>,
+    /// The same for the others, as far as it is within `looks_again_in`.
+    pub again_due_at: Option<DbTime>,
     /// Whether the lane is held.
     pub hold: Option<Hold>,
+}
+
+impl Peek {
+    /// When the app's next row is due; in the past if it is.
+    pub fn next_due_at(&self) -> Option<DbTime> {
+        self.fresh_due_at.into_iter().chain(self.again_due_at).min()
+    }
 }
 
 #[derive(FromRow)]
 struct PeekRow {
     at: OffsetDateTime,
-    next_due_at: Option<OffsetDateTime>,
+    fresh_due_at: Option<OffsetDateTime>,
+    again_due_at: Option<OffsetDateTime>,
     hold: Option<String>,
     hold_until: Option<OffsetDateTime>,
 }
@@ -109,7 +119,12 @@ impl Outbox {
     ///
     /// # Errors
     /// Where the database fails.
-    pub async fn peek(&self, app: &str, start: Start) -> Result<Peek, sqlx::Error> {
+    pub async fn peek(
+        &self,
+        app: &str,
+        start: Start,
+        looks_again_in: Duration,
+    ) -> Result<Peek, sqlx::Error> {
         let (fresh_after, fresh_after_id, again_after) = start.columns();
         let (row, asked, answered) = self
             .line()
@@ -120,15 +135,16 @@ impl Outbox {
                             case when paused_at is not null then clock_timestamp() + interval '1 hour'
                                  else greatest(hold_until, next_slot_at - $2::bigint * interval '1 microsecond')
                             end as hold_until,
-                            least((select due_at from signaling.outbox
-                                   where outbox.app = $1 and status = 'pending' and sent_at is null and claim_id is null
-                                     and (due_at, id) > (coalesce($3::timestamptz, '-infinity'), $4::bigint)
-                                   order by due_at limit 1),
-                                  (select due_at from signaling.outbox
-                                   where outbox.app = $1 and status = 'pending'
-                                     and (sent_at is not null or claim_id is not null)
-                                     and due_at > coalesce($5::timestamptz, '-infinity')
-                                   order by due_at limit 1)) as next_due_at
+                            (select due_at from signaling.outbox
+                             where outbox.app = $1 and status = 'pending' and sent_at is null and claim_id is null
+                               and (due_at, id) > (coalesce($3::timestamptz, '-infinity'), $4::bigint)
+                             order by due_at limit 1) as fresh_due_at,
+                            (select due_at from signaling.outbox
+                             where outbox.app = $1 and status = 'pending'
+                               and (sent_at is not null or claim_id is not null)
+                               and due_at > coalesce($5::timestamptz, '-infinity')
+                               and due_at <= (select clock_timestamp()) + $6::bigint * interval '1 microsecond'
+                             order by due_at limit 1) as again_due_at
                      from signaling.lane where lane.app = $1",
                 )
                 .persistent(session.keeps_statements())
@@ -137,6 +153,7 @@ impl Outbox {
                 .bind(fresh_after)
                 .bind(fresh_after_id)
                 .bind(again_after)
+                .bind(micros(looks_again_in))
                 .fetch_one(&mut **session);
                 let timed: (PeekRow, _, _) = timed(statement).await?;
                 Ok(timed)
@@ -150,7 +167,8 @@ impl Outbox {
         });
         Ok(Peek {
             at,
-            next_due_at: row.next_due_at.map(DbTime::from),
+            fresh_due_at: row.fresh_due_at.map(DbTime::from),
+            again_due_at: row.again_due_at.map(DbTime::from),
             hold: row.hold.zip(row.hold_until).map(|(kind, until)| Hold {
                 kind: HoldKind::from_column(&kind),
                 until: until.into(),

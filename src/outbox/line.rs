@@ -95,8 +95,8 @@ impl Breaks {
 pub(super) enum Plans {
     /// As Postgres sees fit: each time anew for as long as it thinks that this pays.
     AsPostgresSeesFit,
-    /// Once for a connection. For the record it never sees that the plan is the same each time, whatever is recorded: it
-    /// took half a millisecond for the plan, and as long for the work.
+    /// Once for a connection. Of the record it never sees, and of the claim not always, that the plan is the same each
+    /// time: to plan them took half a millisecond and a whole one, as long as a small one takes for the work.
     Kept,
 }
 
@@ -217,11 +217,13 @@ impl Line {
         Ok(session)
     }
 
-    /// A session with a transaction.
+    /// A session with a transaction, for what is seldom done: its plans are made for it.
     pub(super) async fn transaction(&self) -> Result<Session, sqlx::Error> {
         let mut session = self.session().await?;
         if !session.in_transaction {
-            session.execute("begin").await?;
+            session
+                .execute("begin; set local plan_cache_mode = auto")
+                .await?;
             session.in_transaction = true;
         }
         Ok(session)

@@ -103,7 +103,7 @@ impl Outbox {
             )
         };
         Ok(Self {
-            line: line(max_connections, Plans::AsPostgresSeesFit),
+            line: line(max_connections, Plans::Kept),
             recorder: line(1, Plans::Kept),
             aside: line(ASIDE_CONNECTIONS, Plans::AsPostgresSeesFit),
             breaks,

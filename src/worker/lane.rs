@@ -15,7 +15,7 @@ use super::standing::Standing;
 use super::vitals::{LaneVitals, Pulse};
 use super::watermark::Watermark;
 use crate::config::Timing;
-use crate::outbox::{Batch, Claimed, HoldKind, Outbox, Peek, explain, is_outage};
+use crate::outbox::{Batch, Claimed, HoldKind, Outbox, Peek, Start, explain, is_outage};
 use crate::outcome::{MAX_RETRY_AFTER, Outcome};
 use crate::pace::DbTime;
 use crate::retry::RetryPolicy;
@@ -130,6 +130,19 @@ impl Lane {
         self.watermark
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Looks what is due, and takes nothing.
+    ///
+    /// # Errors
+    /// Where the database fails.
+    pub(super) async fn peek(&self, start: Start, began: Instant) -> Result<Peek, sqlx::Error> {
+        let looks_again_in = self.shared.timing.poll * 2;
+        let peek = self.shared.outbox.peek(&self.app, start, looks_again_in);
+        let peek = peek.await;
+        self.watermark()
+            .looked(start, began, Instant::now(), peek.as_ref().ok());
+        peek
     }
 
     /// Wakes the loop: something is due.

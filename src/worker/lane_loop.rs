@@ -122,8 +122,12 @@ impl LaneLoop {
     }
 
     async fn claim(&mut self, rows: usize) -> Result<Batch, sqlx::Error> {
+        if self.lane.watermark().wants_a_look(Instant::now()) {
+            // An error here shows again in the claim.
+            self.lane.peek(Start::BEGINNING, Instant::now()).await.ok();
+        }
         let began = Instant::now();
-        let start = self.lane.watermark().start(began);
+        let start = self.lane.watermark().start_of_claim(began);
         let lead = self.lead_of(start).get();
         let shared = &self.lane.shared;
         let request = ClaimRequest {
@@ -136,6 +140,7 @@ impl LaneLoop {
             claimed_by: &shared.name,
             lost_before: self.lane.contact().lost_before(),
             patience: &self.patience,
+            looks_again_in: shared.timing.poll * 2,
             bell: shared.listening.load(Ordering::Relaxed),
         };
         let batch = match shared.outbox.claim(&request).await {

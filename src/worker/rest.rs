@@ -109,13 +109,12 @@ impl Rest {
             self.expire().await;
             // An error here shows again in the claim, which deals with it.
             let began = Instant::now();
-            let start = lane.watermark().start(began);
-            let Ok(peek) = lane.shared.outbox.peek(&lane.app, start).await else {
+            let start = lane.watermark().start_of_look(began);
+            let Ok(peek) = lane.peek(start, began).await else {
                 return;
             };
-            lane.watermark().looked(start, began, Instant::now(), &peek);
             lane.seen_in_peek(&peek);
-            next_due_at = peek.next_due_at;
+            next_due_at = peek.next_due_at();
             // A hold whose time has come is not a reason to look at once, over and over.
             hold = peek.hold.filter(|hold| hold.until > peek.at);
             if hold.is_none() && next_due_at.is_some_and(|due_at| due_at <= peek.at) {

@@ -2,34 +2,62 @@
 //! the index keeps an entry for every message that was sent since, and a claim that began at the index's beginning would
 //! read them all: after half a million messages it would take a thousand times as long as it needs. So claims begin
 //! where an earlier one ended. What may have come before that by then is found by sweeps, which begin at the beginning;
-//! they follow each other as fast as they may without taking more than a small part of the time.
+//! they follow each other as fast as they may without taking more than a small part of the time. One that takes long is a
+//! look, which locks nothing: the claims of other processes go on meanwhile.
 
 use std::time::{Duration, Instant};
 
 use crate::outbox::{Batch, Peek, Start};
+use crate::pace::DbTime;
 
 /// A row becomes visible with its transaction's commit, and is due since its beginning, normally. Who commits within
-/// this time is not left to a sweep.
+/// this time is not left to a sweep. Rows that are called again were committed long before they are due.
 const SLACK: Duration = Duration::from_secs(2);
 /// Of so many parts of the time, sweeps take one.
-const SWEEPS_ONE_IN: u32 = 20;
+const SWEEPS_ONE_IN: u32 = 50;
+/// A sweep that takes no longer is made by a claim, which keeps the lane locked for it.
+const QUICK: Duration = Duration::from_millis(10);
 
 /// What is known of a lane's rows.
 #[derive(Debug, Default)]
 pub(super) struct Watermark {
     known: Start,
-    /// None if it is time for one.
-    next_sweep: Option<Instant>,
+    last_sweep: Option<Sweep>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Sweep {
+    took: Duration,
+    ended: Instant,
+}
+
+impl Sweep {
+    fn is_over_for_long(self, now: Instant) -> bool {
+        now >= self.ended + self.took * SWEEPS_ONE_IN
+    }
 }
 
 impl Watermark {
-    /// From where on to look at this time.
-    pub(super) fn start(&self, now: Instant) -> Start {
-        if self.next_sweep.is_none_or(|next_sweep| next_sweep <= now) {
-            Start::BEGINNING
-        } else {
-            self.known
+    /// From where on a claim looks at this time.
+    pub(super) fn start_of_claim(&self, now: Instant) -> Start {
+        match self.last_sweep {
+            Some(last) if last.took > QUICK || !last.is_over_for_long(now) => self.known,
+            _ => Start::BEGINNING,
         }
+    }
+
+    /// The same for a look.
+    pub(super) fn start_of_look(&self, now: Instant) -> Start {
+        match self.last_sweep {
+            Some(last) if !last.is_over_for_long(now) => self.known,
+            _ => Start::BEGINNING,
+        }
+    }
+
+    /// Whether it is time for a sweep, but not by a claim.
+    pub(super) fn wants_a_look(&self, now: Instant) -> bool {
+        self.last_sweep
+            .is_some_and(|last| last.took > QUICK && last.is_over_for_long(now))
     }
 
     /// Takes in a claim that began so.
@@ -49,23 +77,41 @@ impl Watermark {
             None => {}
         }
         if batch.nothing_again {
-            self.known.again = Some(visible);
+            self.known.again = Some(batch.at);
         }
     }
 
-    /// Takes in a look that began so. What it has found is claimed from the beginning on.
-    pub(super) fn looked(&mut self, start: Start, began: Instant, now: Instant, peek: &Peek) {
-        if peek.next_due_at.is_none_or(|due_at| due_at > peek.at) {
-            self.swept(start, began, now);
+    /// Takes in a look that began so; none if it has failed. Claims begin at what it has found.
+    pub(super) fn looked(
+        &mut self,
+        start: Start,
+        began: Instant,
+        now: Instant,
+        peek: Option<&Peek>,
+    ) {
+        if start != Start::BEGINNING {
+            return;
+        }
+        self.swept(start, began, now);
+        let Some(peek) = peek else { return };
+        if let (Some(known), Some(due_at)) = (&mut self.known.fresh, peek.fresh_due_at) {
+            *known = (*known).min((due_at, 0));
+        }
+        if let (Some(known), Some(due_at)) = (&mut self.known.again, peek.again_due_at) {
+            *known = (*known).min(just_before(due_at));
         }
     }
 
     fn swept(&mut self, start: Start, began: Instant, now: Instant) {
         if start == Start::BEGINNING {
             let took = now.saturating_duration_since(began);
-            self.next_sweep = Some(now + took * SWEEPS_ONE_IN);
+            self.last_sweep = Some(Sweep { took, ended: now });
         }
     }
+}
+
+fn just_before(at: DbTime) -> DbTime {
+    at - Duration::from_micros(1)
 }
 
 #[cfg(test)]
@@ -97,56 +143,102 @@ mod tests {
         }
     }
 
-    /// After a sweep that took a second.
-    fn swept(batch: &Batch) -> (Watermark, Instant) {
+    fn peek(fresh_due_at: Option<DbTime>, again_due_at: Option<DbTime>) -> Peek {
+        Peek {
+            at: AT,
+            fresh_due_at,
+            again_due_at,
+            hold: None,
+        }
+    }
+
+    /// After a sweep that took so long.
+    fn swept(took: Duration, batch: &Batch) -> (Watermark, Instant) {
         let begun = Instant::now();
         let mut watermark = Watermark::default();
-        assert_eq!(watermark.start(begun), Start::BEGINNING);
-        watermark.claimed(Start::BEGINNING, begun, begun + SECOND, batch);
-        (watermark, begun + SECOND)
+        assert_eq!(watermark.start_of_claim(begun), Start::BEGINNING);
+        assert!(!watermark.wants_a_look(begun));
+        watermark.claimed(Start::BEGINNING, begun, begun + took, batch);
+        (watermark, begun + took)
     }
 
     #[test]
     fn a_claim_begins_where_the_last_one_ended() {
         let last = (AT - SECOND * 60, 17);
-        let (mut watermark, now) = swept(&batch(5, 5, Some(last)));
-        let start = watermark.start(now);
+        let (mut watermark, now) = swept(SECOND, &batch(5, 5, Some(last)));
+        let start = watermark.start_of_claim(now);
         assert_eq!(start.fresh, Some(last));
-        assert_eq!(start.again, Some(AT - SLACK));
+        assert_eq!(start.again, Some(AT));
         let next = (AT - SECOND * 59, 3);
         watermark.claimed(start, now, now + SECOND, &batch(5, 5, Some(next)));
-        assert_eq!(watermark.start(now).fresh, Some(next));
+        assert_eq!(watermark.start_of_claim(now).fresh, Some(next));
     }
 
     #[test]
     fn what_may_not_be_committed_yet_is_looked_for_again() {
-        let (watermark, now) = swept(&batch(5, 5, Some((AT, 17))));
-        assert_eq!(watermark.start(now).fresh, Some((AT - SLACK, 0)));
-        let (watermark, now) = swept(&batch(5, 0, None));
-        assert_eq!(watermark.start(now).fresh, Some((AT - SLACK, 0)));
+        let (watermark, now) = swept(SECOND, &batch(5, 5, Some((AT, 17))));
+        let start = watermark.start_of_claim(now);
+        assert_eq!(start.fresh, Some((AT - SLACK, 0)));
+        let (watermark, now) = swept(SECOND, &batch(5, 0, None));
+        let start = watermark.start_of_claim(now);
+        assert_eq!(start.fresh, Some((AT - SLACK, 0)));
     }
 
     #[test]
     fn a_claim_without_slots_teaches_nothing() {
-        let (watermark, now) = swept(&batch(0, 0, None));
-        assert_eq!(watermark.start(now), Start::BEGINNING);
+        let (watermark, now) = swept(SECOND, &batch(0, 0, None));
+        assert_eq!(watermark.start_of_claim(now), Start::BEGINNING);
     }
 
     #[test]
-    fn sweeps_take_a_small_part_of_the_time() {
-        let (mut watermark, now) = swept(&batch(5, 0, None));
-        assert_ne!(watermark.start(now + SECOND * 19), Start::BEGINNING);
-        assert_eq!(watermark.start(now + SECOND * 20), Start::BEGINNING);
-        // A look that finds something leaves the sweep to the claim that follows.
-        let peek = |next_due_at| Peek {
-            at: AT,
-            next_due_at,
-            hold: None,
+    fn sweeps_take_a_small_part_of_the_time_and_long_ones_are_no_claims() {
+        let (watermark, now) = swept(QUICK, &batch(5, 0, None));
+        assert_ne!(watermark.start_of_claim(now + QUICK * 49), Start::BEGINNING);
+        assert_eq!(watermark.start_of_claim(now + QUICK * 50), Start::BEGINNING);
+        assert!(!watermark.wants_a_look(now + QUICK * 50));
+
+        let (watermark, now) = swept(SECOND, &batch(5, 0, None));
+        assert!(!watermark.wants_a_look(now + SECOND * 49));
+        assert_ne!(watermark.start_of_look(now + SECOND * 49), Start::BEGINNING);
+        assert!(watermark.wants_a_look(now + SECOND * 50));
+        assert_eq!(watermark.start_of_look(now + SECOND * 50), Start::BEGINNING);
+        assert_ne!(
+            watermark.start_of_claim(now + SECOND * 50),
+            Start::BEGINNING
+        );
+    }
+
+    #[test]
+    fn claims_go_back_to_what_a_look_has_found() {
+        let last = (AT - SECOND * 10, 17);
+        let look = |found: Option<&Peek>| {
+            let (mut watermark, now) = swept(SECOND, &batch(5, 5, Some(last)));
+            let later = now + SECOND * 50;
+            watermark.looked(Start::BEGINNING, later, later + SECOND, found);
+            assert!(!watermark.wants_a_look(later + SECOND));
+            watermark.start_of_claim(later + SECOND)
         };
-        let later = now + SECOND * 20;
-        watermark.looked(Start::BEGINNING, later, later + SECOND, &peek(Some(AT)));
-        assert_eq!(watermark.start(later + SECOND), Start::BEGINNING);
-        watermark.looked(Start::BEGINNING, later, later + SECOND, &peek(None));
-        assert_ne!(watermark.start(later + SECOND), Start::BEGINNING);
+        let unchanged = Start {
+            fresh: Some(last),
+            again: Some(AT),
+        };
+        assert_eq!(look(None), unchanged);
+        assert_eq!(look(Some(&peek(None, None))), unchanged);
+        let later = Some(AT + SECOND);
+        assert_eq!(look(Some(&peek(later, later))), unchanged);
+
+        let found = AT - SECOND * 30;
+        let start = look(Some(&peek(Some(found), Some(found))));
+        assert_eq!(start.fresh, Some((found, 0)));
+        assert!(start.again < Some(found));
+    }
+
+    #[test]
+    fn a_look_at_a_part_is_no_sweep() {
+        let (mut watermark, now) = swept(SECOND, &batch(5, 0, None));
+        let later = now + SECOND * 50;
+        let start = watermark.start_of_claim(later);
+        watermark.looked(start, later, later + SECOND, Some(&peek(None, None)));
+        assert!(watermark.wants_a_look(later + SECOND));
     }
 }

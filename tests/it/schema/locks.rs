@@ -90,6 +90,7 @@ async fn inserts_and_claims_go_on_while_a_table_in_use_is_migrated() {
     let stop = Arc::new(AtomicBool::new(false));
     let claim: &'static str = CLAIM
         // The longer names first.
+        .replace("$13::bigint", "2000000")
         .replace("$12::bigint", "0")
         .replace("$11", "null")
         .replace("$10", "0")
