@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help demo run build test screenshots faults fuzz lint lint-tools docker-check
+.PHONY: help demo run build test bench bench-smoke screenshots faults fuzz lint lint-tools docker-check
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -20,6 +20,16 @@ build: ## Build target/release/worker
 test: ## Run all tests; those of the database start their own PostgreSQL and PgBouncer
 	@.ci/ensure-prerequisites compiler postgres pgbouncer faketime python node browser
 	cargo test --locked
+
+bench: ## Measure everything that docs/performance.md tells: an hour and 20 GB; BENCH="drain --runs 5" chooses
+	@.ci/ensure-prerequisites compiler postgres
+	cargo build --release --locked
+	"$${CARGO_TARGET_DIR:-target}/release/worker" bench $(BENCH)
+
+bench-smoke: ## Compare what a message takes, in counts that are the same on any machine, with benches/counts.json
+	@.ci/ensure-prerequisites compiler postgres valgrind
+	cargo build --release --locked
+	"$${CARGO_TARGET_DIR:-target}/release/worker" bench counts --runs 1 --strict
 
 screenshots: ## Take the pictures in docs/screenshots again
 	@.ci/ensure-prerequisites compiler postgres browser

@@ -3,6 +3,7 @@
 
 mod api;
 mod child;
+mod counts;
 mod delay;
 mod drain;
 mod figures;
@@ -12,6 +13,7 @@ mod producers;
 mod report;
 mod scenario;
 mod stage;
+mod target;
 
 #[path = "../benches/hand_written.rs"]
 pub mod hand_written;
@@ -22,9 +24,10 @@ use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 
 pub use figures::Figures;
+use scenario::Case;
 pub use scenario::Scenario;
-use scenario::{Case, Target};
 use stage::Machine;
+use target::Target;
 
 /// What to measure, and how thoroughly.
 #[derive(Debug, Clone)]
@@ -68,6 +71,14 @@ pub struct MeasuredCase {
     pub median: Figures,
     /// Each run.
     pub runs: Vec<Figures>,
+}
+
+impl Report {
+    /// Whether every target was reached.
+    pub fn all_targets_are_met(&self) -> bool {
+        let mut targets = self.scenarios.iter().flat_map(|scenario| &scenario.targets);
+        targets.all(|target| target.is_met)
+    }
 }
 
 impl Bench {

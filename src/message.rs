@@ -168,7 +168,7 @@ impl Payload {
     ///
     /// # Errors
     /// Where it is empty or too long, or can't be stored.
-    pub fn new(value: impl Into<String>) -> Result<Self, InvalidMessage> {
+    pub fn new(value: impl Into<Arc<str>>) -> Result<Self, InvalidMessage> {
         let value = value.into();
         if value.is_empty() {
             return Err(InvalidMessage::Empty { what: "payload" });
@@ -182,7 +182,7 @@ impl Payload {
         if value.contains('\0') {
             return Err(InvalidMessage::Nul { what: "payload" });
         }
-        Ok(Self(value.into()))
+        Ok(Self(value))
     }
 
     /// The text to send.

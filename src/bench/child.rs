@@ -24,8 +24,24 @@ impl Child {
         arguments: &[&str],
         settings: &[(&str, String)],
     ) -> anyhow::Result<Self> {
+        Self::start_under(&[], name, arguments, settings)
+    }
+
+    /// The same under another program, which is named with its own arguments; empty for none.
+    pub(super) fn start_under(
+        under: &[String],
+        name: &'static str,
+        arguments: &[&str],
+        settings: &[(&str, String)],
+    ) -> anyhow::Result<Self> {
         let program = std::env::current_exe().context("where this program is can't be told")?;
-        let mut command = Command::new(program);
+        let mut command = if let Some((other, its_arguments)) = under.split_first() {
+            let mut command = Command::new(other);
+            command.args(its_arguments).arg(program);
+            command
+        } else {
+            Command::new(program)
+        };
         for (variable, _) in std::env::vars_os() {
             let text = variable.to_string_lossy();
             if SETTINGS.iter().any(|start| text.starts_with(start)) {

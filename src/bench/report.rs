@@ -2,7 +2,7 @@
 
 use std::fmt::{self, Write as _};
 
-use super::scenario::Bound;
+use super::target::Bound;
 use super::{Measured, Report};
 
 impl fmt::Display for Report {

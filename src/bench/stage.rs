@@ -1,6 +1,7 @@
 //! Where one measurement takes place: a database of its own, the simulated API, and the processes that send.
 
 use std::io::Write as _;
+use std::path::PathBuf;
 use std::str::FromStr as _;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
@@ -57,6 +58,16 @@ impl Machine {
         self.postgres.version()
     }
 
+    /// How many lines of the server's log have one of these texts.
+    pub(super) async fn log_lines_with(&self, texts: &[&str]) -> anyhow::Result<u64> {
+        let log = tokio::fs::read(self.postgres.directory().join("server.log")).await?;
+        let lines = log.split(|byte| *byte == b'\n').filter(|line| {
+            let line = String::from_utf8_lossy(line);
+            texts.iter().any(|text| line.contains(text))
+        });
+        Ok(lines.count() as u64)
+    }
+
     pub(super) async fn stop(self) -> anyhow::Result<()> {
         Ok(self.postgres.stop().await?)
     }
@@ -87,6 +98,8 @@ pub(super) struct Setting {
     pub(super) payload_bytes: u32,
     /// How long the API takes for an answer.
     pub(super) latency: Duration,
+    /// Where valgrind writes how many instructions a worker has executed, if they are to be counted.
+    pub(super) valgrind_log: Option<PathBuf>,
 }
 
 impl Setting {
@@ -100,6 +113,7 @@ impl Setting {
             waiting: 0,
             payload_bytes: 50,
             latency: Duration::ZERO,
+            valgrind_log: None,
         }
     }
 }
@@ -158,10 +172,13 @@ impl<'a> Stage<'a> {
         } = self.setting;
         let app = self.app_of("n");
         self.insert(history, |numbers| match self.setting.sender {
+            // A trigger refuses rows that are finished; one who copies a database goes past triggers like that.
             Sender::Worker => format!(
-                "insert into signaling.outbox (app, sender, destination, payload, status, attempts, created_at, due_at, sent_at, finished_at, http_status)
+                "begin; set local session_replication_role = replica;
+                 insert into signaling.outbox (app, sender, destination, payload, status, attempts, created_at, due_at, sent_at, finished_at, http_status)
                  select {app}, 'bench', 'user-' || n % 1000, rpad('old ' || n, {payload_bytes}, '.'), 'message_sent', 1, at, at, at, at, 200
-                 from (select n, now() - interval '1 day' + n * interval '1 ms' as at from {numbers} as n) as old"
+                 from (select n, now() - interval '1 day' + n * interval '1 ms' as at from {numbers} as n) as old;
+                 commit"
             ),
             Sender::HandWritten => format!(
                 "insert into hand_written.message (sender, destination, payload, status, sent_at, result)
@@ -182,6 +199,15 @@ impl<'a> Stage<'a> {
         .await?;
         self.execute("vacuum analyze").await?;
         self.execute("checkpoint").await
+    }
+
+    /// From now on each statement of a new session is a line in the server's log.
+    pub(super) async fn log_statements(&self) -> anyhow::Result<()> {
+        let Self { database, .. } = self;
+        self.execute(&format!(
+            "alter database {database} set log_statement = 'all'"
+        ))
+        .await
     }
 
     /// The app of a row, as SQL.
@@ -245,8 +271,14 @@ impl<'a> Stage<'a> {
                 }
             }
         }
+        let mut under = Vec::new();
+        if let Some(log) = &self.setting.valgrind_log {
+            under.extend(["valgrind", "--tool=cachegrind", "--cache-sim=no"].map(String::from));
+            under.push("--cachegrind-out-file=/dev/null".into());
+            under.push(format!("--log-file={}", log.display()));
+        }
         let processes = (0..self.setting.processes)
-            .map(|_| Child::start("sender", &arguments, &settings))
+            .map(|_| Child::start_under(&under, "sender", &arguments, &settings))
             .collect::<Result<_, _>>()?;
         Ok(Senders {
             before,

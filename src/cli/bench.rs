@@ -20,9 +20,10 @@ use crate::bench::{Bench, Scenario, hand_written};
   worker bench drain delay --runs 5   two scenarios
   worker bench --scale 0.05 --runs 1  a quick look; the figures are rough
   worker bench --json figures.json    all runs of each figure, too
+  worker bench counts --strict        has a change made a message cost more?
 
-Exit codes: 0 measured, whether or not the targets are reached, 1 something failed, or a message was sent twice, lost,
-or above the limit.")]
+Exit codes: 0 measured, 1 something failed, or a message was sent twice, lost, or above the limit, or with --strict a
+target was missed.")]
 pub(super) struct BenchArgs {
     /// What to measure [default: all]
     #[arg(value_name = "SCENARIO")]
@@ -39,6 +40,10 @@ pub(super) struct BenchArgs {
     /// Write the figures, also those of each run, as JSON into a file
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
+
+    /// Fail where a target is missed
+    #[arg(long)]
+    strict: bool,
 
     /// Be what is compared with
     #[arg(long, hide = true)]
@@ -93,5 +98,9 @@ async fn measure(args: BenchArgs, shutdown: &CancellationToken) -> anyhow::Resul
             .with_context(|| format!("{} can't be written", path.display()))?;
     }
     print!("{report}");
+    anyhow::ensure!(
+        !args.strict || report.all_targets_are_met(),
+        "a target was missed"
+    );
     Ok(())
 }

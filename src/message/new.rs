@@ -102,7 +102,7 @@ impl NewMessage {
         let message = Message {
             sender: UserId::sender(sender)?,
             target,
-            payload: Payload::new(payload)?,
+            payload: Payload::new(payload.into() as String)?,
             enable_historical_messaging: false,
         };
         Ok(message.into())

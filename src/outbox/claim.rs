@@ -1,8 +1,11 @@
 //! The claim: due rows, each with a slot, in one statement.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use sqlx::FromRow;
+use sqlx::error::BoxDynError;
+use sqlx::postgres::{PgTypeInfo, PgValueRef};
+use sqlx::{Decode, FromRow, Postgres, Type};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
@@ -203,7 +206,7 @@ struct MessageRow {
     sender: Option<String>,
     destination: Option<String>,
     channel_name: Option<String>,
-    payload: Option<String>,
+    payload: Option<PayloadText>,
     wait_for_ack: Option<bool>,
     enable_offline_messaging: Option<bool>,
     enable_historical_messaging: Option<bool>,
@@ -215,6 +218,26 @@ struct MessageRow {
     slot_at: Option<OffsetDateTime>,
     wanted_at: Option<OffsetDateTime>,
     traceparent: Option<String>,
+}
+
+/// A payload as it is kept: up to 32 KB that are not copied twice.
+struct PayloadText(Arc<str>);
+
+impl Type<Postgres> for PayloadText {
+    fn type_info() -> PgTypeInfo {
+        <str as Type<Postgres>>::type_info()
+    }
+
+    fn compatible(other: &PgTypeInfo) -> bool {
+        <str as Type<Postgres>>::compatible(other)
+    }
+}
+
+impl<'r> Decode<'r, Postgres> for PayloadText {
+    fn decode(value: PgValueRef<'r>) -> Result<Self, BoxDynError> {
+        let text: &str = Decode::<Postgres>::decode(value)?;
+        Ok(Self(text.into()))
+    }
 }
 
 impl Outbox {
@@ -370,7 +393,7 @@ impl MessageRow {
                 self.sender?,
                 self.destination,
                 self.channel_name,
-                self.payload?,
+                self.payload?.0,
                 self.wait_for_ack?,
                 self.enable_offline_messaging?,
                 self.enable_historical_messaging?,
@@ -383,7 +406,7 @@ fn message(
     sender: String,
     destination: Option<String>,
     channel_name: Option<String>,
-    payload: String,
+    payload: Arc<str>,
     wait_for_ack: bool,
     enable_offline_messaging: bool,
     enable_historical_messaging: bool,

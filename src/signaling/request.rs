@@ -113,6 +113,17 @@ struct ChannelBody<'a> {
     payload: &'a str,
 }
 
+/// What stands around a payload.
+const USUAL_FRAME_BYTES: usize = 256;
+
+/// A body as JSON. A buffer that grows as it is written has up to twice the size in the end, and there may be a thousand
+/// of them.
+fn json(payload: &str, body: &impl Serialize) -> Result<Vec<u8>, serde_json::Error> {
+    let mut json = Vec::with_capacity(payload.len() + USUAL_FRAME_BYTES);
+    serde_json::to_writer(&mut json, body)?;
+    Ok(json)
+}
+
 impl ApiRequest {
     /// The request for a message of the app with this app ID.
     ///
@@ -131,21 +142,27 @@ impl ApiRequest {
                 enable_offline_messaging,
             } => Self {
                 path_and_query: format!("{users}/peer_messages?wait_for_ack={wait_for_ack}"),
-                body: serde_json::to_vec(&PeerBody {
-                    destination: destination.as_str(),
-                    enable_offline_messaging: *enable_offline_messaging,
-                    enable_historical_messaging,
+                body: json(
                     payload,
-                })?,
+                    &PeerBody {
+                        destination: destination.as_str(),
+                        enable_offline_messaging: *enable_offline_messaging,
+                        enable_historical_messaging,
+                        payload,
+                    },
+                )?,
                 payload: message.payload.clone(),
             },
             Target::Channel { name } => Self {
                 path_and_query: format!("{users}/channel_messages"),
-                body: serde_json::to_vec(&ChannelBody {
-                    channel_name: name.as_str(),
-                    enable_historical_messaging,
+                body: json(
                     payload,
-                })?,
+                    &ChannelBody {
+                        channel_name: name.as_str(),
+                        enable_historical_messaging,
+                        payload,
+                    },
+                )?,
                 payload: message.payload.clone(),
             },
         })

@@ -25,6 +25,9 @@ const DATABASE_PAUSE_CAP: Duration = Duration::from_secs(1);
 
 /// The most rows of a claim: so few that it does not take long, and its first slots are not over when it gets here.
 const MAX_ROWS: usize = 250;
+/// The same of large messages, by the size of those before: they are in memory more than once until they are handed out,
+/// and written to the API one after the other.
+const MAX_PAYLOAD_BYTES: usize = 1024 * 1024;
 
 /// The loop of a lane, with what only it uses.
 pub(super) struct LaneLoop {
@@ -38,6 +41,8 @@ pub(super) struct LaneLoop {
     lead: Lead,
     /// The same for claims that look at all rows: they may take far longer.
     sweep_lead: Lead,
+    /// The most rows of the next claim.
+    max_rows: usize,
 }
 
 impl LaneLoop {
@@ -57,6 +62,7 @@ impl LaneLoop {
             database_pause: DATABASE_PAUSE,
             lead: Lead::default(),
             sweep_lead: Lead::default(),
+            max_rows: MAX_ROWS,
         }
     }
 
@@ -134,7 +140,7 @@ impl LaneLoop {
             start,
             app: &self.lane.app,
             claim_id: Uuid::new_v4(),
-            rows: rows.min(MAX_ROWS),
+            rows: rows.min(self.max_rows),
             lead,
             lease: shared.timing.lease,
             claimed_by: &shared.name,
@@ -153,6 +159,9 @@ impl LaneLoop {
                 self.lane.pulse.beat(Duration::ZERO);
                 self.lane.figures.ended_uncalled(batch.at, batch.ended);
                 self.lane.seen_in_claim(&batch);
+                if let Some(max_rows) = max_rows_after(&batch) {
+                    self.max_rows = max_rows;
+                }
                 batch
             }
             Err(error) => {
@@ -221,4 +230,13 @@ impl LaneLoop {
             self.deliveries.spawn(delivery);
         }
     }
+}
+
+/// How many messages as large as these may be claimed at once; none if there were none.
+fn max_rows_after(batch: &Batch) -> Option<usize> {
+    let messages = batch.messages.iter().flat_map(|claimed| &claimed.message);
+    let (count, bytes) = messages.fold((0, 0), |(count, bytes), message| {
+        (count + 1, bytes + message.payload.as_str().len())
+    });
+    (count > 0).then(|| (MAX_PAYLOAD_BYTES * count / bytes.max(1)).clamp(1, MAX_ROWS))
 }

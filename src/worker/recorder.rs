@@ -24,8 +24,9 @@ pub(super) struct Delivered {
 const MAX_BATCH: usize = 200;
 /// Most of these whose rows were locked at the last try.
 const MAX_LOCKED: usize = 50;
-/// How long the first record waits for others.
-const LINGER: Duration = Duration::from_millis(5);
+/// How long the first record waits for others. At 490 calls a second that makes ten of a statement: with a quarter of this,
+/// half of all that a message costs the database was for the statements.
+const LINGER: Duration = Duration::from_millis(20);
 /// The pause before a failed statement is tried again, at first and at most.
 const RETRY_PAUSE: Duration = Duration::from_millis(50);
 const RETRY_PAUSE_CAP: Duration = Duration::from_secs(1);
