@@ -194,16 +194,7 @@ impl Scenario {
                 };
                 vec![case(WORKER, Load::Idle(idle))]
             }
-            Self::Counts => {
-                // Not scaled: the committed figures are for these numbers.
-                let counts = Counts {
-                    messages: [500, 3_000],
-                    per_s: 500,
-                    instructed: [200, 1_000],
-                    instructed_per_s: 100,
-                };
-                vec![case(WORKER, Load::Counts(counts))]
-            }
+            Self::Counts => vec![case(WORKER, Load::Counts(Counts::COMMITTED))],
         }
     }
 

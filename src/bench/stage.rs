@@ -135,9 +135,7 @@ impl<'a> Stage<'a> {
         let number = machine.databases.fetch_add(1, Ordering::Relaxed);
         let database = format!("bench_{number}");
         let url = machine.postgres.create_database(&database).await?;
-        // What fills a database takes long, and is no news.
-        let options =
-            PgConnectOptions::from_str(&url)?.log_slow_statements(LevelFilter::Off, Duration::ZERO);
+        let options = quiet(&url)?;
         let pool = PgPoolOptions::new()
             .max_connections(CONNECTIONS)
             .connect_with(options)
@@ -360,7 +358,7 @@ impl<'a> Stage<'a> {
         self.pool.close().await;
         let admin = PgPoolOptions::new()
             .max_connections(1)
-            .connect(&self.machine.postgres.admin_url())
+            .connect_with(quiet(&self.machine.postgres.admin_url())?)
             .await?;
         sqlx::raw_sql(AssertSqlSafe(format!(
             "drop database {} with (force)",
@@ -373,6 +371,11 @@ impl<'a> Stage<'a> {
         ensure!(duplicates == 0, "{duplicates} messages were sent twice");
         Ok(())
     }
+}
+
+/// What fills a database and drops it takes long, and is no news.
+fn quiet(url: &str) -> Result<PgConnectOptions, sqlx::Error> {
+    Ok(PgConnectOptions::from_str(url)?.log_slow_statements(LevelFilter::Off, Duration::ZERO))
 }
 
 /// The processes that send.
