@@ -11,6 +11,7 @@ use secrecy::SecretString;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::{AssertSqlSafe, ConnectOptions as _, PgPool};
 use tempfile::NamedTempFile;
+use tokio::time::timeout;
 use tracing::log::LevelFilter;
 
 use super::api::Api;
@@ -26,6 +27,12 @@ const NO_LIMIT: u32 = 1_000_000;
 const ROWS_PER_INSERT: u64 = 500_000;
 /// Connections of the measurement itself.
 const CONNECTIONS: u32 = 4;
+/// What they call themselves.
+const OWN_NAME: &str = "signaling-worker bench";
+/// How long the server may take to end the sessions of a process that has ended.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// How often it is looked whether it has.
+const LOOK_EVERY: Duration = Duration::from_millis(20);
 
 /// The database server of all measurements.
 #[derive(Debug)]
@@ -242,6 +249,7 @@ impl<'a> Stage<'a> {
             postgres_cpu_s: self.server_cpu_s(),
             ..Reading::default()
         };
+        self.until_alone().await?;
         before.read_database(&self.pool).await?;
         let mut settings = vec![
             ("DATABASE_URL", self.url.clone()),
@@ -326,13 +334,37 @@ impl<'a> Stage<'a> {
         for process in senders.processes {
             process.stop().await?;
         }
-        // The database's figures are complete once those who worked are gone.
+        self.until_alone().await?;
         after.read_database(&self.pool).await?;
         after.postgres_cpu_s = self.server_cpu_s();
         Ok(Costs {
             used: after.since(&senders.before),
             peak_memory_mib,
         })
+    }
+
+    /// Waits until nobody else is connected: a session adds what it has done to the database's figures when it ends,
+    /// and it ends a moment after its client.
+    async fn until_alone(&self) -> anyhow::Result<()> {
+        let alone = async {
+            loop {
+                let others: i64 = sqlx::query_scalar(
+                    "select count(*) from pg_stat_activity
+                     where datname = current_database() and backend_type = 'client backend'
+                     and application_name <> $1",
+                )
+                .bind(OWN_NAME)
+                .fetch_one(&self.pool)
+                .await?;
+                if others == 0 {
+                    return Ok(());
+                }
+                tokio::time::sleep(LOOK_EVERY).await;
+            }
+        };
+        timeout(PATIENCE, alone)
+            .await
+            .context("sessions of a process that has ended are still there")?
     }
 
     /// Whether every message is final.
@@ -375,7 +407,9 @@ impl<'a> Stage<'a> {
 
 /// What fills a database and drops it takes long, and is no news.
 fn quiet(url: &str) -> Result<PgConnectOptions, sqlx::Error> {
-    Ok(PgConnectOptions::from_str(url)?.log_slow_statements(LevelFilter::Off, Duration::ZERO))
+    Ok(PgConnectOptions::from_str(url)?
+        .application_name(OWN_NAME)
+        .log_slow_statements(LevelFilter::Off, Duration::ZERO))
 }
 
 /// The processes that send.
