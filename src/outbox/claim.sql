@@ -39,7 +39,7 @@ quota as materialized (
     select floor(slots * 0.2 + random())::bigint as slots from budget
 ),
 again as materialized (
-    select id, due_at, expires_at, at_most_once, claim_id, claimed_by, attempts
+    select ctid as version, id, due_at, expires_at, at_most_once, claim_id, claimed_by, attempts
     from signaling.outbox
     where app = $1 and status = 'pending' and (sent_at is not null or claim_id is not null)
       and due_at > coalesce($11::timestamptz, '-infinity')
@@ -49,7 +49,7 @@ again as materialized (
     for no key update skip locked
 ),
 fresh as materialized (
-    select id, due_at, expires_at, at_most_once, claim_id, claimed_by, attempts
+    select ctid as version, id, due_at, expires_at, at_most_once, claim_id, claimed_by, attempts
     from signaling.outbox
     where app = $1 and status = 'pending' and sent_at is null and claim_id is null
       and (due_at, id) > (coalesce($9::timestamptz, '-infinity'), $10::bigint)
@@ -63,7 +63,7 @@ last_again as materialized (
 ),
 -- Goes on where `again` has stopped, unless that has found all there is.
 more_again as materialized (
-    select id, due_at, expires_at, at_most_once, claim_id, claimed_by, attempts
+    select ctid as version, id, due_at, expires_at, at_most_once, claim_id, claimed_by, attempts
     from signaling.outbox
     where app = $1 and status = 'pending' and (sent_at is not null or claim_id is not null)
       and (due_at, id) > (coalesce((select due_at from last_again), $11::timestamptz, '-infinity'),
@@ -77,7 +77,7 @@ more_again as materialized (
 -- A row that is not to be called takes a place but no slot: its time is over (expired), or nobody can know whether
 -- an earlier claim that never recorded had called it (unknown, if once is all it may be called).
 due as materialized (
-    select id, due_at, attempts, claimed_by,
+    select version, id, due_at, attempts, claimed_by,
            claim_id is not null as lost,
            case when claim_id is not null and at_most_once then 'unknown'
                 when expires_at <= (select at from budget) then 'expired'
@@ -85,16 +85,17 @@ due as materialized (
     from (select * from again union all select * from fresh union all select * from more_again) as taken
 ),
 slotted as materialized (
-    select id, due_at as was_due_at, row_number() over (order by due_at, id) - 1 as place
+    select version, id, due_at as was_due_at, row_number() over (order by due_at, id) - 1 as place
     from due where ended_as is null
 ),
--- `= any(array)` instead of a join: whatever the planner believes of the CTEs, it goes by the primary key.
+-- By their places in the table, which stay where they are while the rows are locked: no index is read a second time.
+-- `= any(array)` instead of a join, whatever the planner believes of the CTEs.
 claimed as (
     update signaling.outbox
     set claim_id = $5, claimed_by = $6,
         due_at = (select at from budget) + $4::bigint * interval '1 microsecond',
         attempts = attempts + (claim_id is not null)::int
-    where id = any (array(select id from slotted))
+    where ctid = any (array(select version from slotted))
     returning *
 ),
 ended as (
@@ -105,7 +106,7 @@ ended as (
         error = case when claim_id is not null
                      then 'the worker that had this message ended without a record: whether it was called is not known'
                      else coalesce(error, 'not sent before its expires_at') end
-    where id = any (array(select id from due where ended_as is not null))
+    where ctid = any (array(select version from due where ended_as is not null))
     returning status
 ),
 -- The log says why a message may be called twice.
@@ -119,7 +120,7 @@ lost as (
 -- without it. It is wanted for a minute at a time, so that workers which died don't make producers ring for long.
 after as materialized (
     select claimed, expired, unknown,
-           first_slot_at + claimed * spacing as next_slot_at,
+           first_slot_at + (select count(*) from slotted) * spacing as next_slot_at,
            case when not $7::boolean or slots = 0 then bell_until
                 when claimed + expired + unknown >= slots then null
                 when bell_until > at + interval '30 seconds' then bell_until

@@ -1,7 +1,7 @@
 //! The delivery of one message: wait for the slot, call, decide, hand over to the recorder.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tokio_util::sync::CancellationToken;
@@ -18,6 +18,10 @@ use crate::pace::{DbClock, DbTime, SendPermit};
 use crate::signaling::{
     Answer, ApiRequest, CallFailure, Connection, CredentialError, SignedRequest,
 };
+
+/// Messages whose slots are no further apart than this get ready at the same time: to wake up costs more than to get
+/// ready.
+const READY_TOGETHER: Duration = Duration::from_millis(10);
 
 /// Everything that a call needs, in time for its slot.
 struct Ready {
@@ -120,9 +124,8 @@ async fn get_ready(lane: &Lane, claimed: &Claimed) -> Result<Ready, NoCall> {
         return Err(NoCall::Late);
     };
 
-    let slot = clock.instant_of(claimed.slot_at);
-    let lead = lane.client.connect_lead();
-    sleep_until(slot.checked_sub(lead).unwrap_or(slot)).await;
+    let get_ready_at = (claimed.slot_at - lane.client.connect_lead()).floor(READY_TOGETHER);
+    sleep_until(clock.instant_of(get_ready_at)).await;
     let connection = lane
         .client
         .connection()

@@ -27,6 +27,9 @@ const MAX_LOCKED: usize = 50;
 /// How long the first record waits for others. At 490 calls a second that makes ten of a statement: with a quarter of this,
 /// half of all that a message costs the database was for the statements.
 const LINGER: Duration = Duration::from_millis(20);
+/// No more than these in a batch are few: then the next ones are not looked at one by one, for each that is waited for wakes
+/// the recorder up, which costs more than to take it.
+const FEW: usize = MAX_BATCH / 4;
 /// The pause before a failed statement is tried again, at first and at most.
 const RETRY_PAUSE: Duration = Duration::from_millis(50);
 const RETRY_PAUSE_CAP: Duration = Duration::from_secs(1);
@@ -56,6 +59,7 @@ impl Recorder {
         let mut batch = Vec::with_capacity(MAX_BATCH);
         // Rows that somebody has locked stand aside: however many they are, the others go on.
         let mut locked = VecDeque::new();
+        let mut few = true;
         loop {
             if locked.is_empty() {
                 if inbox.recv_many(&mut batch, MAX_BATCH).await == 0 {
@@ -69,15 +73,8 @@ impl Recorder {
                     () = &mut pause => {}
                 }
             }
-            let linger = tokio::time::sleep(LINGER);
-            tokio::pin!(linger);
-            while batch.len() < MAX_BATCH {
-                let room = MAX_BATCH - batch.len();
-                tokio::select! {
-                    () = &mut linger => break,
-                    received = inbox.recv_many(&mut batch, room) => if received == 0 { break },
-                }
-            }
+            gather(&mut inbox, &mut batch, few).await;
+            few = batch.len() <= FEW;
             let again = locked.len().min(MAX_LOCKED);
             batch.extend(locked.drain(..again));
             let records: Vec<Record> = batch
@@ -181,5 +178,22 @@ impl Recorder {
         }
         self.is_behind();
         writing.await
+    }
+}
+
+/// Adds to a batch what comes within [`LINGER`]. Goes on at once with a full one, unless few are expected.
+async fn gather(inbox: &mut mpsc::Receiver<Delivered>, batch: &mut Vec<Delivered>, few: bool) {
+    let linger = tokio::time::sleep(LINGER);
+    tokio::pin!(linger);
+    if few {
+        linger.as_mut().await;
+    }
+    while batch.len() < MAX_BATCH {
+        let room = MAX_BATCH - batch.len();
+        tokio::select! {
+            biased;
+            received = inbox.recv_many(batch, room) => if received == 0 { break },
+            () = &mut linger => break,
+        }
     }
 }
