@@ -53,16 +53,29 @@ pub(super) fn cpu_s(pid: u32) -> Option<f64> {
 /// The same, with the processes that it has started, and those of them that have ended.
 #[cfg(target_os = "linux")]
 pub(super) fn cpu_with_children_s(pid: u32) -> Option<f64> {
-    let own = process(pid)?.stat().ok()?;
-    let ended = u64::try_from(own.cutime + own.cstime).unwrap_or(0);
-    let running: u64 = procfs::process::all_processes()
-        .ok()?
-        .filter_map(|process| process.ok()?.stat().ok())
-        .filter(|stat| stat.ppid == own.pid)
-        .map(|stat| stat.utime + stat.stime)
-        .sum();
-    Some(ticks_s(own.utime + own.stime + ended + running))
+    let mut own = process(pid)?.stat().ok()?;
+    // One that ends while the others are looked at is counted among the ended ones, or not at all: looked at again.
+    for _ in 0..MOST_LOOKS {
+        let running: u64 = procfs::process::all_processes()
+            .ok()?
+            .filter_map(|process| process.ok()?.stat().ok())
+            .filter(|stat| stat.ppid == own.pid)
+            .map(|stat| stat.utime + stat.stime)
+            .sum();
+        let before = own;
+        own = process(pid)?.stat().ok()?;
+        let ended = |stat: &procfs::process::Stat| stat.cutime + stat.cstime;
+        if ended(&own) == ended(&before) {
+            let ended = u64::try_from(ended(&own)).unwrap_or(0);
+            return Some(ticks_s(own.utime + own.stime + ended + running));
+        }
+    }
+    None
 }
+
+/// How often processes are looked at that come and go meanwhile.
+#[cfg(target_os = "linux")]
+const MOST_LOOKS: u32 = 100;
 
 /// The most memory that a process has had, in MiB.
 #[cfg(target_os = "linux")]
