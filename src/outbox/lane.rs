@@ -55,9 +55,9 @@ const BURST: Duration = Duration::from_millis(200);
 pub struct Peek {
     /// The database's time of the look.
     pub at: DbTime,
-    /// When the app's next row is due that was never claimed; in the past if it is.
-    pub fresh_due_at: Option<DbTime>,
-    /// The same for the others, as far as it is within `looks_again_in`.
+    /// The app's next row that was never claimed: when it is due, in the past if it is, and its id.
+    pub fresh: Option<(DbTime, i64)>,
+    /// When the next one of the others is due, as far as that is within `looks_again_in`.
     pub again_due_at: Option<DbTime>,
     /// Whether the lane is held.
     pub hold: Option<Hold>,
@@ -66,7 +66,8 @@ pub struct Peek {
 impl Peek {
     /// When the app's next row is due; in the past if it is.
     pub fn next_due_at(&self) -> Option<DbTime> {
-        self.fresh_due_at.into_iter().chain(self.again_due_at).min()
+        let fresh_due_at = self.fresh.map(|(due_at, _)| due_at);
+        fresh_due_at.into_iter().chain(self.again_due_at).min()
     }
 }
 
@@ -74,6 +75,7 @@ impl Peek {
 struct PeekRow {
     at: OffsetDateTime,
     fresh_due_at: Option<OffsetDateTime>,
+    fresh_id: Option<i64>,
     again_due_at: Option<OffsetDateTime>,
     hold: Option<String>,
     hold_until: Option<OffsetDateTime>,
@@ -135,17 +137,19 @@ impl Outbox {
                             case when paused_at is not null then clock_timestamp() + interval '1 hour'
                                  else greatest(hold_until, next_slot_at - $2::bigint * interval '1 microsecond')
                             end as hold_until,
-                            (select due_at from signaling.outbox
-                             where outbox.app = $1 and status = 'pending' and sent_at is null and claim_id is null
-                               and (due_at, id) > (coalesce($3::timestamptz, '-infinity'), $4::bigint)
-                             order by due_at limit 1) as fresh_due_at,
+                            fresh.due_at as fresh_due_at, fresh.id as fresh_id,
                             (select due_at from signaling.outbox
                              where outbox.app = $1 and status = 'pending'
                                and (sent_at is not null or claim_id is not null)
                                and due_at > coalesce($5::timestamptz, '-infinity')
                                and due_at <= (select clock_timestamp()) + $6::bigint * interval '1 microsecond'
                              order by due_at limit 1) as again_due_at
-                     from signaling.lane where lane.app = $1",
+                     from signaling.lane left join lateral (
+                         select due_at, id from signaling.outbox
+                         where outbox.app = $1 and status = 'pending' and sent_at is null and claim_id is null
+                           and (due_at, id) > (coalesce($3::timestamptz, '-infinity'), $4::bigint)
+                         order by due_at, id limit 1) as fresh on true
+                     where lane.app = $1",
                 )
                 .persistent(session.keeps_statements())
                 .bind(app)
@@ -167,7 +171,7 @@ impl Outbox {
         });
         Ok(Peek {
             at,
-            fresh_due_at: row.fresh_due_at.map(DbTime::from),
+            fresh: row.fresh_due_at.map(DbTime::from).zip(row.fresh_id),
             again_due_at: row.again_due_at.map(DbTime::from),
             hold: row.hold.zip(row.hold_until).map(|(kind, until)| Hold {
                 kind: HoldKind::from_column(&kind),

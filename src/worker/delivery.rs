@@ -82,6 +82,7 @@ pub(super) async fn deliver(
             record,
             lane: Arc::clone(&lane),
             wants_slot,
+            was_called_before: claimed.wanted_at.is_none(),
             _room: room,
         })
         .await

@@ -17,7 +17,24 @@ pub(super) struct Delivered {
     pub(super) lane: Arc<Lane>,
     /// It goes back only for a new slot.
     pub(super) wants_slot: bool,
+    /// It was called before it was claimed.
+    pub(super) was_called_before: bool,
     pub(super) _room: OwnedSemaphorePermit,
+}
+
+impl Delivered {
+    /// Has the lane look for the message, which waits again.
+    fn goes_back(&self) {
+        let Self { record, lane, .. } = self;
+        let was_ever_called = self.was_called_before || record.call.is_some();
+        lane.watermark()
+            .went_back(record.due_at, record.id, was_ever_called);
+        if self.wants_slot {
+            lane.ring();
+        } else {
+            lane.look();
+        }
+    }
 }
 
 /// Most records of one statement.
@@ -91,10 +108,8 @@ impl Recorder {
                     let lane = &delivered.lane;
                     lane.figures.ended(lane.now(), status);
                 }
-                if delivered.wants_slot {
-                    delivered.lane.ring();
-                } else if delivered.record.status.is_none() {
-                    delivered.lane.look();
+                if delivered.record.status.is_none() {
+                    delivered.goes_back();
                 }
             }
         }

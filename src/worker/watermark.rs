@@ -1,8 +1,8 @@
 //! From where on a lane looks for rows that are due. While somebody holds an old snapshot, be it a report or a backup,
 //! the index keeps an entry for every message that was sent since, and a claim that began at the index's beginning would
 //! read them all: after half a million messages it would take a thousand times as long as it needs. So claims begin
-//! where an earlier one ended. What may have come before that by then is found by sweeps, which begin at the beginning;
-//! they follow each other as fast as they may without taking more than a small part of the time. One that takes long is a
+//! where an earlier one ended, or at what this process has put back since. What else may have come before that by then is
+//! found by sweeps, which begin at the beginning; they follow each other as fast as they may without taking more than a small part of the time. One that takes long is a
 //! look, which locks nothing: the claims of other processes go on meanwhile.
 
 use std::time::{Duration, Instant};
@@ -22,7 +22,16 @@ const QUICK: Duration = Duration::from_millis(10);
 #[derive(Debug, Default)]
 pub(super) struct Watermark {
     known: Start,
+    /// The first rows that went back since the last claim began, which may not have seen them.
+    gone_back: First,
     last_sweep: Option<Sweep>,
+}
+
+/// The first rows of some: when one is due that was never claimed, with its id, and when one of the others is.
+#[derive(Debug, Clone, Copy, Default)]
+struct First {
+    fresh: Option<(DbTime, i64)>,
+    again: Option<DbTime>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -38,8 +47,10 @@ impl Sweep {
 }
 
 impl Watermark {
-    /// From where on a claim looks at this time.
-    pub(super) fn start_of_claim(&self, now: Instant) -> Start {
+    /// From where on a claim looks that begins at this time.
+    pub(super) fn start_of_claim(&mut self, now: Instant) -> Start {
+        let gone_back = std::mem::take(&mut self.gone_back);
+        self.begin_at(gone_back);
         match self.last_sweep {
             Some(last) if last.took > QUICK || !last.is_over_for_long(now) => self.known,
             _ => Start::BEGINNING,
@@ -93,12 +104,31 @@ impl Watermark {
             return;
         }
         self.swept(start, began, now);
-        let Some(peek) = peek else { return };
-        if let (Some(known), Some(due_at)) = (&mut self.known.fresh, peek.fresh_due_at) {
-            *known = (*known).min((due_at, 0));
+        if let Some(peek) = peek {
+            self.begin_at(First {
+                fresh: peek.fresh,
+                again: peek.again_due_at,
+            });
         }
-        if let (Some(known), Some(due_at)) = (&mut self.known.again, peek.again_due_at) {
-            *known = (*known).min(just_before(due_at));
+    }
+
+    /// Takes in that this process has put a row back: without a call, or to be called again.
+    pub(super) fn went_back(&mut self, due_at: DbTime, id: i64, was_ever_called: bool) {
+        let first = &mut self.gone_back;
+        if was_ever_called {
+            first.again = first.again.into_iter().chain([due_at]).min();
+        } else {
+            first.fresh = first.fresh.into_iter().chain([(due_at, id)]).min();
+        }
+    }
+
+    /// Begins no later than at these rows.
+    fn begin_at(&mut self, rows: First) {
+        if let (Some(known), Some((due_at, id))) = (&mut self.known.fresh, rows.fresh) {
+            *known = (*known).min((due_at, id - 1));
+        }
+        if let (Some(known), Some(due_at)) = (&mut self.known.again, rows.again) {
+            *known = (*known).min(due_at - Duration::from_micros(1));
         }
     }
 
@@ -108,10 +138,6 @@ impl Watermark {
             self.last_sweep = Some(Sweep { took, ended: now });
         }
     }
-}
-
-fn just_before(at: DbTime) -> DbTime {
-    at - Duration::from_micros(1)
 }
 
 #[cfg(test)]
@@ -143,11 +169,11 @@ mod tests {
         }
     }
 
-    fn peek(fresh_due_at: Option<DbTime>, again_due_at: Option<DbTime>) -> Peek {
+    fn peek(due_at: Option<DbTime>) -> Peek {
         Peek {
             at: AT,
-            fresh_due_at,
-            again_due_at,
+            fresh: due_at.map(|due_at| (due_at, 5)),
+            again_due_at: due_at,
             hold: None,
         }
     }
@@ -176,28 +202,28 @@ mod tests {
 
     #[test]
     fn what_may_not_be_committed_yet_is_looked_for_again() {
-        let (watermark, now) = swept(SECOND, &batch(5, 5, Some((AT, 17))));
+        let (mut watermark, now) = swept(SECOND, &batch(5, 5, Some((AT, 17))));
         let start = watermark.start_of_claim(now);
         assert_eq!(start.fresh, Some((AT - SLACK, 0)));
-        let (watermark, now) = swept(SECOND, &batch(5, 0, None));
+        let (mut watermark, now) = swept(SECOND, &batch(5, 0, None));
         let start = watermark.start_of_claim(now);
         assert_eq!(start.fresh, Some((AT - SLACK, 0)));
     }
 
     #[test]
     fn a_claim_without_slots_teaches_nothing() {
-        let (watermark, now) = swept(SECOND, &batch(0, 0, None));
+        let (mut watermark, now) = swept(SECOND, &batch(0, 0, None));
         assert_eq!(watermark.start_of_claim(now), Start::BEGINNING);
     }
 
     #[test]
     fn sweeps_take_a_small_part_of_the_time_and_long_ones_are_no_claims() {
-        let (watermark, now) = swept(QUICK, &batch(5, 0, None));
+        let (mut watermark, now) = swept(QUICK, &batch(5, 0, None));
         assert_ne!(watermark.start_of_claim(now + QUICK * 49), Start::BEGINNING);
         assert_eq!(watermark.start_of_claim(now + QUICK * 50), Start::BEGINNING);
         assert!(!watermark.wants_a_look(now + QUICK * 50));
 
-        let (watermark, now) = swept(SECOND, &batch(5, 0, None));
+        let (mut watermark, now) = swept(SECOND, &batch(5, 0, None));
         assert!(!watermark.wants_a_look(now + SECOND * 49));
         assert_ne!(watermark.start_of_look(now + SECOND * 49), Start::BEGINNING);
         assert!(watermark.wants_a_look(now + SECOND * 50));
@@ -223,14 +249,32 @@ mod tests {
             again: Some(AT),
         };
         assert_eq!(look(None), unchanged);
-        assert_eq!(look(Some(&peek(None, None))), unchanged);
+        assert_eq!(look(Some(&peek(None))), unchanged);
         let later = Some(AT + SECOND);
-        assert_eq!(look(Some(&peek(later, later))), unchanged);
+        assert_eq!(look(Some(&peek(later))), unchanged);
 
         let found = AT - SECOND * 30;
-        let start = look(Some(&peek(Some(found), Some(found))));
-        assert_eq!(start.fresh, Some((found, 0)));
+        let start = look(Some(&peek(Some(found))));
+        assert_eq!(start.fresh, Some((found, 4)));
         assert!(start.again < Some(found));
+    }
+
+    #[test]
+    fn a_claim_goes_back_to_what_was_put_back_while_the_last_one_was_under_way() {
+        let last = (AT - SECOND * 10, 17);
+        let (mut watermark, now) = swept(SECOND, &batch(5, 5, Some(last)));
+        let start = watermark.start_of_claim(now);
+        watermark.went_back(AT - SECOND * 12, 9, false);
+        watermark.went_back(AT - SECOND * 12, 7, false);
+        watermark.went_back(AT - SECOND * 11, 3, false);
+        watermark.went_back(AT - SECOND, 8, true);
+        watermark.went_back(AT + SECOND, 4, true);
+        watermark.claimed(start, now, now, &batch(5, 5, Some(last)));
+        let back = watermark.start_of_claim(now);
+        assert_eq!(back.fresh, Some((AT - SECOND * 12, 6)));
+        assert!(back.again < Some(AT - SECOND) && back.again > Some(AT - SECOND * 2));
+        watermark.claimed(back, now, now, &batch(5, 5, Some(last)));
+        assert_eq!(watermark.start_of_claim(now), start);
     }
 
     #[test]
@@ -238,7 +282,7 @@ mod tests {
         let (mut watermark, now) = swept(SECOND, &batch(5, 0, None));
         let later = now + SECOND * 50;
         let start = watermark.start_of_claim(later);
-        watermark.looked(start, later, later + SECOND, Some(&peek(None, None)));
+        watermark.looked(start, later, later + SECOND, Some(&peek(None)));
         assert!(watermark.wants_a_look(later + SECOND));
     }
 }
