@@ -7,10 +7,12 @@
 //! clock and the way of the request to the API.
 
 pub mod clock;
+mod group;
 mod lead;
 mod permit;
 
 pub use clock::{DbClock, DbTime};
+pub use group::starts;
 pub use lead::Lead;
 pub use permit::{Late, SendPermit};
 

@@ -42,10 +42,12 @@ enum NoCall {
     NoCredentials(CredentialError),
 }
 
-/// Delivers a claimed message and hands its record over. `wave` gives the message back, until its call starts.
+/// Delivers a claimed message, at the earliest at `start_at`, and hands its record over. `wave` gives the message back, until
+/// its call starts.
 pub(super) async fn deliver(
     lane: Arc<Lane>,
     claimed: Claimed,
+    start_at: DbTime,
     wave: CancellationToken,
     room: OwnedSemaphorePermit,
     records: mpsc::Sender<Delivered>,
@@ -57,7 +59,7 @@ pub(super) async fn deliver(
     let (record, news) = tokio::select! {
         biased;
         () = wave.cancelled() => (Record::unharmed(&claimed), open_probe),
-        ready = get_ready(&lane, &claimed) => match ready {
+        ready = get_ready(&lane, &claimed, start_at) => match ready {
             Ok(ready) => {
                 server = trace::server_of(&lane, &ready.connection);
                 call(&lane, &claimed, ready).await
@@ -107,7 +109,7 @@ enum News {
     NoCredentials(String, Option<Uuid>),
 }
 
-async fn get_ready(lane: &Lane, claimed: &Claimed) -> Result<Ready, NoCall> {
+async fn get_ready(lane: &Lane, claimed: &Claimed, start_at: DbTime) -> Result<Ready, NoCall> {
     let ended = |status, error| NoCall::Record(Record::ended(claimed, status, error));
     let message = claimed
         .message
@@ -125,7 +127,7 @@ async fn get_ready(lane: &Lane, claimed: &Claimed) -> Result<Ready, NoCall> {
         return Err(NoCall::Late);
     };
 
-    let get_ready_at = (claimed.slot_at - lane.client.connect_lead()).floor(READY_TOGETHER);
+    let get_ready_at = (start_at - lane.client.connect_lead()).floor(READY_TOGETHER);
     sleep_until(clock.instant_of(get_ready_at)).await;
     let connection = lane
         .client
@@ -133,7 +135,7 @@ async fn get_ready(lane: &Lane, claimed: &Claimed) -> Result<Ready, NoCall> {
         .await
         .map_err(|failure| NoCall::Failed(lane.now(), failure))?;
     let request = sign(lane, message, &connection).map_err(no_credentials)?;
-    let clock = wait_for(claimed.slot_at, lane, clock).await;
+    let clock = wait_for(start_at, lane, clock).await;
     let now = Moment::now();
     if claimed
         .terms

@@ -15,7 +15,7 @@ use super::recorder::Delivered;
 use super::rest::Rest;
 use super::unheard::Unheard;
 use crate::outbox::{Batch, ClaimRequest, Patience, Start, explain};
-use crate::pace::Lead;
+use crate::pace::{Lead, starts};
 
 /// How long a process that begins waits for the answer to its first call.
 const FIRST_ANSWER: Duration = Duration::from_secs(1);
@@ -211,10 +211,18 @@ impl LaneLoop {
     }
 
     fn hand_out(&self, batch: Batch) {
+        let is_backlog = batch.is_full();
         if batch.hold.is_some() {
             self.lane.give_back();
         }
-        for claimed in batch.messages {
+        let slots: Vec<_> = batch
+            .messages
+            .iter()
+            .map(|claimed| claimed.slot_at)
+            .collect();
+        // Where everything due was taken nothing is worth a wait.
+        let starts = if is_backlog { starts(&slots) } else { slots };
+        for (claimed, start_at) in batch.messages.into_iter().zip(starts) {
             // There is room: the claim was for no more rows than that.
             let Ok(room) = Arc::clone(&self.lane.room).try_acquire_owned() else {
                 break;
@@ -223,6 +231,7 @@ impl LaneLoop {
             let delivery = delivery::deliver(
                 Arc::clone(&self.lane),
                 claimed,
+                start_at,
                 recall,
                 room,
                 self.records.clone(),
