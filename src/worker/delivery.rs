@@ -19,8 +19,7 @@ use crate::signaling::{
     Answer, ApiRequest, CallFailure, Connection, CredentialError, SignedRequest,
 };
 
-/// Messages whose slots are no further apart than this get ready at the same time: to wake up costs more than to get
-/// ready.
+/// Messages get ready at multiples of this, and so several at the same time: to wake up costs more than to get ready.
 const READY_TOGETHER: Duration = Duration::from_millis(10);
 
 /// Everything that a call needs, in time for its slot.
