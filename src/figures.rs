@@ -6,8 +6,8 @@ use serde::Serialize;
 
 use crate::outcome::{FinalStatus, Outcome};
 
-/// Upper bounds of a [`Histogram`]'s buckets, in seconds, each included; a last bucket takes what is longer. They stand in
-/// the comment of `signaling.rollup`, too: figures of several versions are added up.
+/// Upper bounds of a [`Histogram`]'s buckets, in seconds, each included; a last bucket takes what is longer. They
+/// stand in the comment of `signaling.rollup`, too: figures of several versions are added up.
 pub const BOUNDS_S: [f64; 18] = [
     0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 60.0, 300.0,
     1_800.0, 3_600.0,

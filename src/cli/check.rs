@@ -21,9 +21,9 @@ use report::Report;
 
 /// Check that everything is there that a worker needs, and say what to do where it is not
 ///
-/// Takes the same settings as `worker run`, and looks at them, at the database, its schema and the role's rights, and at
-/// the connections to the API. Changes nothing and sends nothing, unless `--probe` asks for it. The exit code is 1 if a
-/// line says FAIL.
+/// Takes the same settings as `worker run`, and looks at them, at the database, its schema and the role's rights, and
+/// at the connections to the API. Changes nothing and sends nothing, unless `--probe` asks for it. The exit code is 1
+/// if a line says FAIL.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   worker check
@@ -53,8 +53,8 @@ pub(super) struct CheckArgs {
     worker: WorkerArgs,
 }
 
-/// A worker's connections beside those of the setting: one records, one listens, two are for the ops server. Before that
-/// is asked for anything, as many look for a pooler.
+/// A worker's connections beside those of the setting: one records, one listens, two are for the ops server. Before
+/// that is asked for anything, as many look for a pooler.
 const OTHER_CONNECTIONS: u32 = 4;
 /// Who sends a probe, where any user may.
 const PROBE_SENDER: &str = "signaling-worker";

@@ -5,8 +5,8 @@ use std::io::{self, IsTerminal, Write};
 
 use terminal_size::{Height, Width, terminal_size};
 
-/// Standard output: a terminal shows each text in the place of the one before, in a screen of its own; anything else gets
-/// one after the other.
+/// Standard output: a terminal shows each text in the place of the one before, in a screen of its own; anything else
+/// gets one after the other.
 pub(super) struct Screen {
     is_terminal: bool,
 }

@@ -1,5 +1,5 @@
-//! A PostgreSQL cluster that exists only as long as it is needed: made from the programs that the machine has, on a port
-//! of its own, and gone without a trace afterwards, even if this process is killed.
+//! A PostgreSQL cluster that exists only as long as it is needed: made from the programs that the machine has, on a
+//! port of its own, and gone without a trace afterwards, even if this process is killed.
 
 mod error;
 mod installation;
@@ -292,8 +292,8 @@ impl ThrowawayPostgres {
         Ok(())
     }
 
-    /// Starts the server again, after a crash, on the same port and with the same data, and waits until it has recovered
-    /// and answers. One that is still running is crashed first.
+    /// Starts the server again, after a crash, on the same port and with the same data, and waits until it has
+    /// recovered and answers. One that is still running is crashed first.
     ///
     /// # Errors
     /// When it does not come up, such as when another process took the port meanwhile.

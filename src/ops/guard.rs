@@ -45,7 +45,8 @@ const SECURITY_HEADERS: [(HeaderName, &str); 4] = [
     ),
 ];
 
-/// Goes with a request of somebody to whom everything may be told: whoever has the token, or reaches a server without one.
+/// Goes with a request of somebody to whom everything may be told: whoever has the token, or reaches a server without
+/// one.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Insider;
 

@@ -20,8 +20,8 @@ use crate::worker::{Stuck, Vitals};
 const FRESH_FOR: Duration = Duration::from_secs(1);
 /// How long the database may take for it.
 const ANSWER_WITHIN: Duration = Duration::from_secs(3);
-/// An answer to the worker itself that is no older says that the database is there, too: where it has no connection left
-/// for those who look on, the worker still has its own.
+/// An answer to the worker itself that is no older says that the database is there, too: where it has no connection
+/// left for those who look on, the worker still has its own.
 const RECENT: Duration = Duration::from_secs(5);
 
 /// What the database said last, and when that was.

@@ -69,8 +69,8 @@ async fn form(State(state): State<OpsState>, Query(back): Query<Back>) -> Respon
     }
 }
 
-/// A right token is taken whatever others have tried. That it can't be guessed is due to its length: that wrong ones are
-/// answered later only makes guessing dearer.
+/// A right token is taken whatever others have tried. That it can't be guessed is due to its length: that wrong ones
+/// are answered later only makes guessing dearer.
 async fn sign_in(State(state): State<OpsState>, Form(given): Form<Given>) -> Response {
     let next = way_back(given.next.as_deref());
     let Access::Token(token) = &state.access else {
@@ -88,8 +88,8 @@ async fn sign_in(State(state): State<OpsState>, Form(given): Form<Given>) -> Res
             next,
         );
     }
-    // Not `Secure`: the server itself speaks plain HTTP, over which browsers keep no such cookie, and the header by which
-    // a proxy would say that it speaks HTTPS to them can be sent by anybody.
+    // Not `Secure`: the server itself speaks plain HTTP, over which browsers keep no such cookie, and the header by
+    // which a proxy would say that it speaks HTTPS to them can be sent by anybody.
     let cookie = format!(
         "{COOKIE_NAME}={}; Path=/; HttpOnly; SameSite=Strict; Max-Age={SIGNED_IN_FOR_S}",
         cookie_value(&token)
@@ -102,7 +102,8 @@ async fn sign_out() -> Response {
     ([(SET_COOKIE, cookie)], Redirect::to(PATH)).into_response()
 }
 
-/// The form. Browsers that keep passwords want a name for each, if only a hidden one. `why` and `next` have been checked: they need no escaping but that of an ampersand or a quote.
+/// The form. Browsers that keep passwords want a name for each, if only a hidden one. `why` and `next` have been
+/// checked: they need no escaping but that of an ampersand or a quote.
 fn page(status: StatusCode, why: Option<&str>, next: &str) -> Response {
     let why = why
         .map(|why| format!("<p role=\"alert\">{why}</p>\n"))

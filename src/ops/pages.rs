@@ -2,8 +2,8 @@
 //! fails and why, and who may have to step in.
 //!
 //! A page is a handler that asks the [`Outbox`] and renders the answer with `maud`, which escapes what it prints. It
-//! works without script; the script only fetches the same page again. What changes something is a form of its own, which
-//! says what will happen, and a POST.
+//! works without script; the script only fetches the same page again. What changes something is a form of its own,
+//! which says what will happen, and a POST.
 
 mod actions;
 mod assets;

@@ -1,7 +1,7 @@
 //! Readiness: whether this process delivers what it is given, and if not, why. Pure.
 //!
-//! It says so of the process. That an app is paused, or that the API refuses it, is no fault of the process and would not
-//! be mended by another one: it is told as a note.
+//! It says so of the process. That an app is paused, or that the API refuses it, is no fault of the process and would
+//! not be mended by another one: it is told as a note.
 
 use std::fmt::Write as _;
 use std::time::Duration;

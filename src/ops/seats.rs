@@ -1,6 +1,6 @@
-//! The connections that are open at once, which have a bound. Who comes when there are that many is let in all the same,
-//! so that no client keeps a probe out, and the connection that is needed least goes. Addresses tell nothing: behind a
-//! proxy, or on this host, all clients have the same.
+//! The connections that are open at once, which have a bound. Who comes when there are that many is let in all the
+//! same, so that no client keeps a probe out, and the connection that is needed least goes. Addresses tell nothing:
+//! behind a proxy, or on this host, all clients have the same.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

@@ -1,9 +1,10 @@
-//! What people look through: messages, newest first, and one message with its calls. Every statement is bounded, however
-//! large the outbox is.
+//! What people look through: messages, newest first, and one message with its calls. Every statement is bounded,
+//! however large the outbox is.
 //!
 //! There is no index for most of what a person may ask for, because every message would pay for it. So a page goes down
 //! the primary key, a window of ids at a time, until it is full or has taken long enough; then it says how far it has
-//! looked, and the next page goes on there. What is pending has its indexes: as long as that is little, it is found by them.
+//! looked, and the next page goes on there. What is pending has its indexes: as long as that is little, it is found
+//! by them.
 
 mod windows;
 
@@ -170,8 +171,8 @@ async fn time_of(session: &mut Session) -> Result<OffsetDateTime, sqlx::Error> {
         .await
 }
 
-/// The time that a page has. Whatever repeats a statement ends when it is spent, after one at least, so that the next page
-/// goes on further down.
+/// The time that a page has. Whatever repeats a statement ends when it is spent, after one at least, so that the next
+/// page goes on further down.
 #[derive(Debug, Clone, Copy)]
 struct Budget {
     begun: Instant,

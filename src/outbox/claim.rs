@@ -67,8 +67,8 @@ pub struct Batch {
     pub at: DbTime,
     /// The lane's next free slot.
     pub next_slot_at: DbTime,
-    /// When something is due that was not due at the claim. Of rows that were claimed before, only what is due until the
-    /// lane looks again in any case.
+    /// When something is due that was not due at the claim. Of rows that were claimed before, only what is due until
+    /// the lane looks again in any case.
     pub next_due_at: Option<DbTime>,
     /// Why the lane is held, if it is. The rows then are a probe.
     pub hold: Option<Hold>,
@@ -82,8 +82,8 @@ pub struct Batch {
     pub bell_switched_on: bool,
 }
 
-/// From where on rows are looked for that are due. The index still has what was there before while somebody holds an old
-/// snapshot: any number of entries that lead to nothing.
+/// From where on rows are looked for that are due. The index still has what was there before while somebody holds an
+/// old snapshot: any number of entries that lead to nothing.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Start {
     /// Rows that were never claimed, after this time and id.
@@ -164,8 +164,8 @@ pub struct Claimed {
     pub was_due_at: DbTime,
     /// From when on it may be sent.
     pub slot_at: DbTime,
-    /// For a message that was never called: since when it could have been, that is its insert or, if that is later, when
-    /// it was due.
+    /// For a message that was never called: since when it could have been, that is its insert or, if that is later,
+    /// when it was due.
     pub wanted_at: Option<DbTime>,
     /// The producer's W3C trace context, as it was written.
     pub traceparent: Option<String>,

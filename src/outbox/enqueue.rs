@@ -101,8 +101,8 @@ impl From<sqlx::Error> for EnqueueError {
 /// ```
 ///
 /// # Errors
-/// Where the table refuses one, or the database fails. A transaction of the caller's is then to be rolled back, as after
-/// any statement that fails.
+/// Where the table refuses one, or the database fails. A transaction of the caller's is then to be rolled back, as
+/// after any statement that fails.
 #[expect(
     clippy::manual_async_fn,
     reason = "an async fn can't promise to be Send for every A, and a task or a handler needs that"

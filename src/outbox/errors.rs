@@ -36,9 +36,10 @@ pub(super) fn may_have_happened(error: &sqlx::Error) -> bool {
         .is_none_or(|error| error.severity() != PgSeverity::Error)
 }
 
-/// Whether waiting may mend what is wrong: the database is away, starts, stops, is full or takes no writes, a name can't
-/// be looked up. Not so where something is wrong with what was asked or how it is set up: classes 28 (authorization),
-/// 3D (no such database) and 42 (access rule violation) of PostgreSQL, appendix A; a file, a certificate.
+/// Whether waiting may mend what is wrong: the database is away, starts, stops, is full or takes no writes, a name
+/// can't be looked up. Not so where something is wrong with what was asked or how it is set up: classes 28
+/// (authorization), 3D (no such database) and 42 (access rule violation) of PostgreSQL, appendix A; a file, a
+/// certificate.
 pub fn is_outage(error: &sqlx::Error) -> bool {
     match error {
         sqlx::Error::Database(_) => !is_of_class(error, &["28", "3D", "42"]),

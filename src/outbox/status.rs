@@ -55,8 +55,8 @@ impl Percentiles {
 }
 
 impl AppStatus {
-    /// How long the backlog takes at the rate at which slots are given out, if nothing is added; none while nothing goes
-    /// out.
+    /// How long the backlog takes at the rate at which slots are given out, if nothing is added; none while nothing
+    /// goes out.
     #[expect(clippy::cast_precision_loss, reason = "an estimate")]
     pub fn time_to_drain(&self) -> Option<Duration> {
         let lane = self.lane.as_ref()?;

@@ -1,5 +1,5 @@
-//! What an operator can do. Each is a function of the schema, so that plain SQL does the same. Each runs in a transaction
-//! of its own: until its end is asked for, it is certain that nothing was changed.
+//! What an operator can do. Each is a function of the schema, so that plain SQL does the same. Each runs in a
+//! transaction of its own: until its end is asked for, it is certain that nothing was changed.
 
 use std::time::Duration;
 
@@ -127,7 +127,8 @@ impl Outbox {
             .await
     }
 
-    /// Sends finished messages again, at most so many, or only counts them: for as long as that takes. Returns how many.
+    /// Sends finished messages again, at most so many, or only counts them: for as long as that takes. Returns how
+    /// many.
     ///
     /// # Errors
     /// Where the filter asks for messages that succeeded, or the database fails.

@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use super::DbTime;
 
-/// How much later than its slot a call starts at most so that it starts with others: at 490 a second, two start together.
-/// To wake up for a call, and again for its answer, costs a process more than all the rest that it does for it. What is left
-/// of [`TOLERANCE`](super::TOLERANCE) is for a machine that is busy.
+/// How much later than its slot a call starts at most so that it starts with others: at 490 a second, two start
+/// together. To wake up for a call, and again for its answer, costs a process more than all the rest that it does for
+/// it. What is left of [`TOLERANCE`](super::TOLERANCE) is for a machine that is busy.
 const AT_MOST: Duration = Duration::from_millis(3);
 
 /// When calls start that have these slots, which are in order: the slot of the last one that can wait for the first.

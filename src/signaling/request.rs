@@ -116,8 +116,8 @@ struct ChannelBody<'a> {
 /// What stands around a payload.
 const USUAL_FRAME_BYTES: usize = 256;
 
-/// A body as JSON. A buffer that grows as it is written has up to twice the size in the end, and there may be a thousand
-/// of them.
+/// A body as JSON. A buffer that grows as it is written has up to twice the size in the end, and there may be a
+/// thousand of them.
 fn json(payload: &str, body: &impl Serialize) -> Result<Vec<u8>, serde_json::Error> {
     let mut json = Vec::with_capacity(payload.len() + USUAL_FRAME_BYTES);
     serde_json::to_writer(&mut json, body)?;

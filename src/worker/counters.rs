@@ -17,8 +17,8 @@ pub const DELAY: &str = "signaling_delay_seconds";
 /// The counter of slots that had passed before their calls could start. Label: `app`.
 pub const SLOTS_MISSED: &str = "signaling_slots_missed_total";
 
-/// The counters of one app. Each label has its handle from the start, so that counting makes no text, and a monitor sees
-/// a zero before it sees a one.
+/// The counters of one app. Each label has its handle from the start, so that counting makes no text, and a monitor
+/// sees a zero before it sees a one.
 #[derive(Debug)]
 pub(super) struct Counters {
     calls: Calls,

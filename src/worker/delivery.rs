@@ -41,8 +41,8 @@ enum NoCall {
     NoCredentials(CredentialError),
 }
 
-/// Delivers a claimed message, at the earliest at `start_at`, and hands its record over. `wave` gives the message back, until
-/// its call starts.
+/// Delivers a claimed message, at the earliest at `start_at`, and hands its record over. `wave` gives the message
+/// back, until its call starts.
 pub(super) async fn deliver(
     lane: Arc<Lane>,
     claimed: Claimed,

@@ -41,11 +41,11 @@ impl Delivered {
 const MAX_BATCH: usize = 200;
 /// Most of these whose rows were locked at the last try.
 const MAX_LOCKED: usize = 50;
-/// How long the first record waits for others. At 490 calls a second that makes ten of a statement: with a quarter of this,
-/// half of all that a message costs the database was for the statements.
+/// How long the first record waits for others. At 490 calls a second that makes ten of a statement: with a quarter of
+/// this, half of all that a message costs the database was for the statements.
 const LINGER: Duration = Duration::from_millis(20);
-/// No more than these in a batch are few: then the next ones are not looked at one by one, for each that is waited for wakes
-/// the recorder up, which costs more than to take it.
+/// No more than these in a batch are few: then the next ones are not looked at one by one, for each that is waited
+/// for wakes the recorder up, which costs more than to take it.
 const FEW: usize = MAX_BATCH / 4;
 /// The pause before a failed statement is tried again, at first and at most.
 const RETRY_PAUSE: Duration = Duration::from_millis(50);

@@ -1,5 +1,5 @@
-//! What this process has said of a lane's state. The lane is the whole fleet's, and any worker may change it, or a person:
-//! each process says once what it has found out itself or seen in a claim, and once that it is over.
+//! What this process has said of a lane's state. The lane is the whole fleet's, and any worker may change it, or a
+//! person: each process says once what it has found out itself or seen in a claim, and once that it is over.
 
 use std::time::{Duration, Instant};
 

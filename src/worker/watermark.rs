@@ -1,10 +1,10 @@
 //! From where on a lane looks for rows that are due. While somebody holds an old snapshot, be it a report or a backup,
-//! the index keeps an entry for every message that was sent since, and a claim that began at the index's beginning would
-//! read them all: after half a million messages it would take a thousand times as long as it needs. So claims begin
-//! where an earlier one ended, or at what this process has put back since. What else may have come before that by then
-//! is found by sweeps, which begin at the beginning; they follow each other as fast as they may without taking more than
-//! a small part of the time. One that takes long is a look, which locks nothing: the claims of other processes go on
-//! meanwhile.
+//! the index keeps an entry for every message that was sent since, and a claim that began at the index's beginning
+//! would read them all: after half a million messages it would take a thousand times as long as it needs. So claims
+//! begin where an earlier one ended, or at what this process has put back since. What else may have come before that
+//! by then is found by sweeps, which begin at the beginning; they follow each other as fast as they may without
+//! taking more than a small part of the time. One that takes long is a look, which locks nothing: the claims of other
+//! processes go on meanwhile.
 
 use std::time::{Duration, Instant};
 

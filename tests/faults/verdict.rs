@@ -98,8 +98,8 @@ pub(crate) async fn judge(world: &World, round: &str, committed: &[String]) -> A
 }
 
 /// Checks that no sliding second of a round holds more calls than the limit, by the workers' own account and by the
-/// receiving end; returns what arrived in the busiest. Where this machine lets processes wait for their turn, what arrives
-/// says nothing of when it was sent.
+/// receiving end; returns what arrived in the busiest. Where this machine lets processes wait for their turn, what
+/// arrives says nothing of when it was sent.
 pub(crate) async fn judge_pace(
     world: &World,
     round: &str,

@@ -1,5 +1,5 @@
-//! What the rules do not cover: the checker finds it, and it is known. A change of the code that covers it turns its test
-//! around.
+//! What the rules do not cover: the checker finds it, and it is known. A change of the code that covers it turns its
+//! test around.
 
 use crate::broken::breaks;
 use crate::promise;

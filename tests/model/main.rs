@@ -5,8 +5,8 @@
 //! say what it does. `promise.rs` says what has to hold in every state. `rules.rs` lists the rules of the protocol, and
 //! `broken.rs` shows for each that the promise fails without it. `limits.rs` has what the rules do not cover.
 //!
-//! Left out is what only keeps steps from being taken: slots and lanes, the order of rows, longer delays, a recorder that
-//! is behind. Left out is also `signaling.retry`, which begins a new life of a row.
+//! Left out is what only keeps steps from being taken: slots and lanes, the order of rows, longer delays, a recorder
+//! that is behind. Left out is also `signaling.retry`, which begins a new life of a row.
 //!
 //! The number of states of each exploration is printed: `cargo test --test model -- --nocapture`.
 

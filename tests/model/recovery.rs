@@ -1,4 +1,5 @@
-//! What happens from a state on once nothing goes wrong any more. That it ends from everywhere is why no message is lost.
+//! What happens from a state on once nothing goes wrong any more. That it ends from everywhere is why no message is
+//! lost.
 
 use crate::action::{Action, Answer, At};
 use crate::protocol::Protocol;

@@ -1,6 +1,6 @@
 //! Runs migrations beside a running application. A migration that waits for a lock makes everybody wait who comes after
-//! it and wants that table, however little they want. So it waits for half a second at most, gives up, leaves the others
-//! a moment, and tries again.
+//! it and wants that table, however little they want. So it waits for half a second at most, gives up, leaves the
+//! others a moment, and tries again.
 
 use std::time::{Duration, Instant};
 

@@ -63,8 +63,8 @@ async fn claim_and_record_go_by_their_indexes_on_tables_of_any_size_and_with_any
     let mut check = async |table: &str| {
         for cache_mode in ["force_custom_plan", "force_generic_plan"] {
             let record = plan(&mut connection, RECORDED, cache_mode).await;
-            // By the primary key, and by the places that were found by it. The index of claimed rows looks small, and isn't
-            // while a snapshot is held.
+            // By the primary key, and by the places that were found by it. The index of claimed rows looks small, and
+            // isn't while a snapshot is held.
             let by_key = record.matches("using outbox_pkey on outbox").count();
             let by_place = record.matches("Tid Scan on outbox").count();
             let in_all =
