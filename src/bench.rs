@@ -13,6 +13,7 @@ mod producers;
 mod report;
 mod scenario;
 mod stage;
+mod stalls;
 mod target;
 
 #[path = "../benches/hand_written.rs"]
@@ -27,7 +28,11 @@ pub use figures::Figures;
 use scenario::Case;
 pub use scenario::Scenario;
 use stage::Machine;
+pub use stalls::Stalls;
 use target::Target;
+
+/// How often a run is tried that the machine itself disturbs.
+const ATTEMPTS: u32 = 4;
 
 /// What to measure, and how thoroughly.
 #[derive(Debug, Clone)]
@@ -60,6 +65,9 @@ pub struct Measured {
     pub cases: Vec<MeasuredCase>,
     /// What is to be reached, and whether it was.
     pub targets: Vec<Target>,
+    /// What went wrong, where not all runs could be made.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub failure: Option<String>,
 }
 
 /// One case of a scenario.
@@ -79,14 +87,21 @@ impl Report {
         let mut targets = self.scenarios.iter().flat_map(|scenario| &scenario.targets);
         targets.all(|target| target.is_met)
     }
+
+    /// The scenarios in which something went wrong.
+    pub fn failed(&self) -> impl Iterator<Item = Scenario> {
+        let failed = self.scenarios.iter().filter(|one| one.failure.is_some());
+        failed.map(|measured| measured.scenario)
+    }
 }
 
 impl Bench {
-    /// Measures, and says on standard error what it is about. A `shutdown` ends it with what there is.
+    /// Measures, and says on standard error what it is about. A `shutdown` ends it with what there is. A process that
+    /// fails or a promise that is broken (a message sent twice or not at all, a call above the limit) ends its
+    /// scenario, and is told in the report.
     ///
     /// # Errors
-    /// Where a process or the database fails, or a promise is broken: a message sent twice or not at all, a call above
-    /// the limit.
+    /// Where the database server can't be started or stopped.
     pub async fn run(&self, shutdown: &CancellationToken) -> anyhow::Result<Report> {
         let machine = Machine::start().await?;
         let mut report = Report {
@@ -95,26 +110,60 @@ impl Bench {
             scenarios: Vec::new(),
         };
         for &scenario in &self.scenarios {
-            let measuring = self.measure(scenario, &machine);
-            match shutdown.run_until_cancelled(measuring).await {
-                Some(measured) => report.scenarios.push(measured?),
-                None => break,
+            let cases = scenario.cases(self.scale);
+            let mut runs = vec![Vec::new(); cases.len()];
+            let running = self.take_runs(scenario, &cases, &mut runs, &machine);
+            let ended = shutdown.run_until_cancelled(running).await;
+            let failure = ended
+                .and_then(Result::err)
+                .map(|error| format!("{error:#}"));
+            if failure.is_some() || runs.iter().all(|runs| !runs.is_empty()) {
+                let measured = Measured::of(scenario, &cases, runs, failure);
+                report.scenarios.push(measured);
+            }
+            if shutdown.is_cancelled() {
+                break;
             }
         }
         machine.stop().await?;
         Ok(report)
     }
 
-    async fn measure(&self, scenario: Scenario, machine: &Machine) -> anyhow::Result<Measured> {
-        let cases = scenario.cases(self.scale);
-        let mut runs: Vec<Vec<Figures>> = vec![Vec::new(); cases.len()];
+    async fn take_runs(
+        &self,
+        scenario: Scenario,
+        cases: &[Case],
+        runs: &mut [Vec<Figures>],
+        machine: &Machine,
+    ) -> anyhow::Result<()> {
         for run in 1..=self.runs {
             // In turn, so that whatever else the machine does meets them alike.
-            for (Case { name, load }, runs) in cases.iter().zip(&mut runs) {
+            for (Case { name, load }, runs) in cases.iter().zip(&mut *runs) {
                 eprintln!("{scenario}: {name}, run {run} of {}", self.runs);
-                runs.push(load.measure(machine).await?);
+                let mut attempt = 1;
+                let figures = loop {
+                    match load.measure(machine).await {
+                        Err(error) if attempt < ATTEMPTS && error.is::<StoodStill>() => {
+                            eprintln!("{scenario}: {error}: measured again");
+                            attempt += 1;
+                        }
+                        result => break result?,
+                    }
+                };
+                runs.push(figures);
             }
         }
+        Ok(())
+    }
+}
+
+impl Measured {
+    fn of(
+        scenario: Scenario,
+        cases: &[Case],
+        runs: Vec<Vec<Figures>>,
+        failure: Option<String>,
+    ) -> Self {
         let cases: Vec<_> = cases
             .iter()
             .zip(runs)
@@ -124,12 +173,25 @@ impl Bench {
                 runs,
             })
             .collect();
-        Ok(Measured {
+        Self {
             targets: scenario.targets(&cases),
             scenario,
             cases,
-        })
+            failure,
+        }
     }
+}
+
+/// More calls arrived within a second than the limit allows, but not more were made: those who make, carry or take note
+/// of them had to wait for a processor, so this says nothing of the pace.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "{arrived} calls arrived within a second, and {started} were made, on a machine that stood still for {stall_ms} ms"
+)]
+struct StoodStill {
+    arrived: u64,
+    started: u64,
+    stall_ms: u128,
 }
 
 /// Scales a number of things, but leaves enough to measure.

@@ -7,6 +7,7 @@ use sqlx::{Executor as _, PgConnection, Postgres, Transaction};
 
 use super::figures::Figures;
 use super::stage::{Costs, Machine, Setting, Stage};
+use super::{Stalls, StoodStill};
 
 /// How long nothing may happen.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -41,9 +42,12 @@ impl Drain {
         } else {
             None
         };
+        // Watching takes some of what is watched.
+        let stalls = self.setting.limit.map(|_| Stalls::watch());
         let senders = stage.start().await?;
         let last = self.skipped + self.measured;
         stage.api.until_calls(last, PATIENCE).await?;
+        let longest_stall = stalls.map(|stalls| stalls.take_longest());
         let costs = stage.stop(senders).await?;
         if last == self.setting.waiting {
             stage.check_all_are_final().await?;
@@ -56,13 +60,11 @@ impl Drain {
         figures.add("messages_per_s", rate);
         if let Some(limit) = self.setting.limit {
             let apps = &summary.apps;
-            let worst = apps.values().map(|app| app.worst_sliding_second).max();
-            let worst = worst.unwrap_or(0);
-            ensure!(
-                worst <= u64::from(limit),
-                "{worst} calls within a second, with a limit of {limit}"
-            );
-            figures.add("fullest_second_calls", count(worst));
+            let arrived = apps.values().map(|app| app.worst_sliding_second).max();
+            let arrived = arrived.unwrap_or(0);
+            let started = stage.fullest_second_by_the_workers().await?;
+            judge_pace(limit, started, arrived, longest_stall.unwrap_or_default())?;
+            figures.add("fullest_second_calls", count(arrived));
         }
         if self.setting.apps > 1 {
             let calls = || summary.apps.values().map(|app| count(app.calls));
@@ -73,6 +75,34 @@ impl Drain {
         stage.clear().await?;
         Ok(figures)
     }
+}
+
+/// Whether no second had more calls of an app than its limit: as the workers took note of them when they `started`, and
+/// as they `arrived`, unless the machine itself has kept them.
+fn judge_pace(
+    limit: u32,
+    started: u64,
+    arrived: u64,
+    longest_stall: Duration,
+) -> anyhow::Result<()> {
+    let limit = u64::from(limit);
+    ensure!(
+        started <= limit,
+        "{started} calls were made within a second, with a limit of {limit}"
+    );
+    if arrived > limit && longest_stall > Stalls::TOLERABLE {
+        return Err(StoodStill {
+            arrived,
+            started,
+            stall_ms: longest_stall.as_millis(),
+        }
+        .into());
+    }
+    ensure!(
+        arrived <= limit,
+        "{arrived} calls arrived within a second, with a limit of {limit}; {started} were made"
+    );
+    Ok(())
 }
 
 fn add_costs(figures: &mut Figures, costs: &Costs, messages: u64) {
@@ -104,4 +134,29 @@ async fn hold_snapshot(stage: &Stage<'_>) -> anyhow::Result<Transaction<'static,
 #[expect(clippy::cast_precision_loss, reason = "counts far below 2^52")]
 pub(super) fn count(value: u64) -> f64 {
     value as f64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const CALM: Duration = Duration::from_millis(2);
+    const DISTURBED: Duration = Duration::from_millis(30);
+
+    #[test]
+    fn calls_that_were_made_above_the_limit_are_a_failure_on_any_machine() {
+        for stall in [CALM, DISTURBED] {
+            let error = judge_pace(500, 501, 490, stall).expect_err("above the limit");
+            assert!(!error.is::<StoodStill>(), "{error}");
+        }
+    }
+
+    #[test]
+    fn calls_that_arrive_above_the_limit_are_a_failure_unless_the_machine_stood_still() {
+        judge_pace(500, 500, 500, DISTURBED).expect("at the limit");
+        let error = judge_pace(500, 490, 501, CALM).expect_err("above the limit");
+        assert!(!error.is::<StoodStill>(), "{error}");
+        let error = judge_pace(500, 490, 501, DISTURBED).expect_err("says nothing");
+        assert!(error.is::<StoodStill>(), "{error}");
+    }
 }

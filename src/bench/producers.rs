@@ -78,6 +78,7 @@ impl Producers {
             });
         }
         tokio::time::sleep(WARM_UP).await;
+        let calls_before = stage.api.summary().await?.calls;
         let (begun, before) = (Instant::now(), commits.load(Ordering::Relaxed));
         tokio::select! {
             () = tokio::time::sleep(self.counted_for) => {}
@@ -85,6 +86,7 @@ impl Producers {
         }
         let made = commits.load(Ordering::Relaxed) - before;
         let seconds = begun.elapsed().as_secs_f64();
+        let calls = stage.api.summary().await?.calls - calls_before;
         producers.shutdown().await;
         pool.close().await;
         if let Some(senders) = senders {
@@ -93,6 +95,7 @@ impl Producers {
         stage.clear().await?;
         let mut figures = Figures::default();
         figures.add("commits_per_s", count(made) / seconds);
+        figures.add("messages_per_s", count(calls) / seconds);
         Ok(figures)
     }
 }

@@ -45,6 +45,9 @@ fn table(measured: &Measured) -> Result<String, fmt::Error> {
             target.what
         )?;
     }
+    if let Some(failure) = &measured.failure {
+        writeln!(text, "  FAILED {failure}")?;
+    }
     Ok(text)
 }
 
@@ -79,6 +82,7 @@ mod tests {
             scenario: Scenario::Drain,
             targets: Scenario::Drain.targets(&cases),
             cases,
+            failure: Some("501 calls".into()),
         };
         let text = table(&measured).expect("a table");
         let lines: Vec<_> = text.lines().collect();
@@ -88,5 +92,6 @@ mod tests {
             lines[2],
             "  MISSED messages/s, times the loop's: 3.00 (at least 4.00)"
         );
+        assert_eq!(lines.last(), Some(&"  FAILED 501 calls"));
     }
 }

@@ -262,6 +262,12 @@ impl Scenario {
         let cpu = |case: usize| {
             Some(figure(case, "sender_cpu_s_per_1000")? + figure(case, "postgres_cpu_s_per_1000")?)
         };
+        let fullest_second = || {
+            let runs = cases.iter().flat_map(|case| &case.runs);
+            let fullest = runs.filter_map(|run| run.get("fullest_second_calls"));
+            let fullest = fullest.reduce(f64::max);
+            Target::at_most("calls in the fullest second of any run", fullest, 500.0)
+        };
         let targets = match self {
             Self::Drain => vec![
                 Target::at_least(
@@ -286,6 +292,7 @@ impl Scenario {
                     let share = figure(case, "messages_per_s").map(|rate| rate / 500.0);
                     Target::at_least(format!("part of the limit, {name}"), share, 0.98)
                 })
+                .chain([fullest_second()])
                 .collect(),
             Self::Horizon => vec![Target::at_least(
                 "rate, of the rate without the snapshot",
@@ -297,19 +304,29 @@ impl Scenario {
                 ratio("messages_per_s", 1, 0),
                 0.9,
             )],
-            Self::Producers => vec![Target::at_least(
-                "commits/s beside a worker, of those alone",
-                ratio("commits_per_s", 1, 0),
-                0.9,
-            )],
+            Self::Producers => vec![
+                Target::at_least(
+                    "commits/s beside a worker, of those alone",
+                    ratio("commits_per_s", 1, 0),
+                    0.9,
+                ),
+                Target::at_least(
+                    "part of the limit that the worker uses",
+                    figure(1, "messages_per_s").map(|rate| rate / 500.0),
+                    0.95,
+                ),
+            ],
             Self::Memory => vec![Target::at_most("MiB", figure(0, "peak_memory_mib"), 100.0)],
-            Self::Apps => vec![Target::at_least(
-                "calls of the app with the fewest, of the one with the most",
-                figure(0, "fewest_of_an_app")
-                    .zip(figure(0, "most_of_an_app"))
-                    .map(|(fewest, most)| fewest / most),
-                0.9,
-            )],
+            Self::Apps => vec![
+                Target::at_least(
+                    "calls of the app with the fewest, of the one with the most",
+                    figure(0, "fewest_of_an_app")
+                        .zip(figure(0, "most_of_an_app"))
+                        .map(|(fewest, most)| fewest / most),
+                    0.9,
+                ),
+                fullest_second(),
+            ],
             Self::Idle => vec![
                 Target::at_most(
                     "% of a core, worker",

@@ -383,6 +383,17 @@ impl<'a> Stage<'a> {
         Ok(())
     }
 
+    /// The most calls of an app within any second, as the workers took note of them when they started.
+    pub(super) async fn fullest_second_by_the_workers(&self) -> anyhow::Result<u64> {
+        let fullest: i64 = sqlx::query_scalar(
+            "select coalesce(max(signaling.peak_rate(app, '-infinity', 'infinity')), 0)
+             from (select distinct app from signaling.outbox) as apps",
+        )
+        .fetch_one(&self.pool)
+        .await?;
+        Ok(u64::try_from(fullest)?)
+    }
+
     /// Takes it down.
     pub(super) async fn clear(self) -> anyhow::Result<()> {
         let duplicates = self.api.summary().await?.duplicates;

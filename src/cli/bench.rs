@@ -22,8 +22,8 @@ use crate::bench::{Bench, Scenario, hand_written};
   worker bench --json figures.json    all runs of each figure, too
   worker bench counts --strict        has a change made a message cost more?
 
-Exit codes: 0 measured, 1 something failed, or a message was sent twice, lost, or above the limit, or with --strict a
-target was missed.")]
+Exit codes: 0 measured, 1 something failed, or a message was sent twice, lost or above the limit,
+or a target was missed with --strict.")]
 pub(super) struct BenchArgs {
     /// What to measure [default: all]
     #[arg(value_name = "SCENARIO")]
@@ -98,6 +98,12 @@ async fn measure(args: BenchArgs, shutdown: &CancellationToken) -> anyhow::Resul
             .with_context(|| format!("{} can't be written", path.display()))?;
     }
     print!("{report}");
+    let failed: Vec<_> = report.failed().map(|one| one.to_string()).collect();
+    anyhow::ensure!(
+        failed.is_empty(),
+        "something went wrong: {}",
+        failed.join(", ")
+    );
     anyhow::ensure!(
         !args.strict || report.all_targets_are_met(),
         "a target was missed"

@@ -3,13 +3,14 @@
 use std::time::{Duration, Instant};
 
 use rand::rngs::StdRng;
+use signaling_worker::bench::Stalls;
 use signaling_worker::simulator::{Behaviour, SimulatorConfig};
 use sqlx::{AssertSqlSafe, Connection, PgConnection};
 use time::OffsetDateTime;
 
 use crate::fault::Fault;
 use crate::fleet::Fleet;
-use crate::harness::{Machine, Postgres, Stalls, World};
+use crate::harness::{Machine, Postgres, World};
 use crate::producers::Producers;
 use crate::proxy::{Network, Proxy};
 use crate::verdict;

@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use sqlx::FromRow;
 
-use crate::harness::{Stalls, World};
+use crate::harness::World;
+use signaling_worker::bench::Stalls;
 
 /// What became of the messages of a round.
 #[derive(Debug, Default)]

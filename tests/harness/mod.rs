@@ -6,7 +6,6 @@ mod machine;
 mod pgbouncer;
 mod process;
 mod rows;
-mod stalls;
 mod world;
 
 use std::io::Write as _;
@@ -17,7 +16,6 @@ pub(crate) use machine::{Machine, Postgres};
 pub(crate) use pgbouncer::{PgBouncer, pooled_client};
 pub(crate) use process::{Finished, Running, Worker};
 pub(crate) use rows::{Attempt, Row, channel, peer};
-pub(crate) use stalls::Stalls;
 pub(crate) use world::{API_KEY, API_SECRET, APP_ID, World, basic, slow_api};
 
 /// How long anything may take that is not measured: far more than it needs, also where the machine is busy.

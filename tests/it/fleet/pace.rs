@@ -1,8 +1,9 @@
 //! The limit that all workers share.
 
+use signaling_worker::bench::Stalls;
 use signaling_worker::simulator::SimulatorConfig;
 
-use crate::harness::{APP_ID, PATIENCE, Stalls, World};
+use crate::harness::{APP_ID, PATIENCE, World};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_sliding_second_of_a_fleet_of_four_holds_more_than_the_limit_and_no_message_is_called_twice()

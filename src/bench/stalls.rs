@@ -1,4 +1,5 @@
-//! Whether this machine can be trusted with measuring: a call that waits for a processor arrives later than it started.
+//! Whether this machine can be trusted with measuring a pace: a call that waits for a processor arrives later than it
+//! started.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -8,13 +9,15 @@ use std::time::{Duration, Instant};
 const TICK: Duration = Duration::from_millis(2);
 
 /// Watches for how long tasks of this process have to wait for their turn.
-pub(crate) struct Stalls(Arc<AtomicU64>);
+#[derive(Debug)]
+pub struct Stalls(Arc<AtomicU64>);
 
 impl Stalls {
     /// What the pace leaves for the way of a call from its start to whoever takes note of it.
-    pub(crate) const TOLERABLE: Duration = Duration::from_millis(10);
+    pub const TOLERABLE: Duration = Duration::from_millis(10);
 
-    pub(crate) fn watch() -> Self {
+    /// Begins to watch, until this is dropped.
+    pub fn watch() -> Self {
         let longest_us = Arc::new(AtomicU64::new(0));
         let seen = Arc::clone(&longest_us);
         tokio::spawn(async move {
@@ -30,7 +33,7 @@ impl Stalls {
     }
 
     /// The longest since this was last asked.
-    pub(crate) fn take_longest(&self) -> Duration {
+    pub fn take_longest(&self) -> Duration {
         Duration::from_micros(self.0.swap(0, Ordering::Relaxed))
     }
 }
