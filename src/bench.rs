@@ -33,6 +33,8 @@ use target::Target;
 
 /// How often a run is tried that the machine itself disturbs.
 const ATTEMPTS: u32 = 4;
+/// How long the machine is looked at before anything begins.
+const LOOKED_AT_FOR: Duration = Duration::from_secs(2);
 
 /// What to measure, and how thoroughly.
 #[derive(Debug, Clone)]
@@ -52,6 +54,8 @@ pub struct Report {
     pub postgres: String,
     /// Processors that this process may use.
     pub cores: usize,
+    /// For how long one of them stood still at the longest, in milliseconds, while nothing was done.
+    pub stood_still_ms: f64,
     /// What each scenario showed.
     pub scenarios: Vec<Measured>,
 }
@@ -88,6 +92,11 @@ impl Report {
         targets.all(|target| target.is_met)
     }
 
+    /// Whether nobody else was served by this machine while nothing was done here.
+    fn machine_is_quiet(&self) -> bool {
+        self.stood_still_ms <= Stalls::TOLERABLE.as_secs_f64() * 1e3
+    }
+
     /// The scenarios in which something went wrong.
     pub fn failed(&self) -> impl Iterator<Item = Scenario> {
         let failed = self.scenarios.iter().filter(|one| one.failure.is_some());
@@ -107,8 +116,16 @@ impl Bench {
         let mut report = Report {
             postgres: machine.version().to_owned(),
             cores: std::thread::available_parallelism().map_or(1, usize::from),
+            stood_still_ms: stood_still_while_idle().await.as_secs_f64() * 1e3,
             scenarios: Vec::new(),
         };
+        if !report.machine_is_quiet() {
+            eprintln!(
+                "this machine is not quiet: a processor stood still for {:.0} ms while nothing was done. \
+                 Figures of time will be rough, those of the pace too low",
+                report.stood_still_ms
+            );
+        }
         for &scenario in &self.scenarios {
             let cases = scenario.cases(self.scale);
             let mut runs = vec![Vec::new(); cases.len()];
@@ -180,6 +197,12 @@ impl Measured {
             failure,
         }
     }
+}
+
+async fn stood_still_while_idle() -> Duration {
+    let stalls = Stalls::watch();
+    tokio::time::sleep(LOOKED_AT_FOR).await;
+    stalls.take_longest()
 }
 
 /// More calls arrived within a second than the limit allows, but not more were made: those who make, carry or take note

@@ -7,7 +7,14 @@ use super::{Measured, Report};
 
 impl fmt::Display for Report {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(formatter, "{}, {} cores", self.postgres, self.cores)?;
+        let Self {
+            postgres, cores, ..
+        } = self;
+        let stood_still = number(self.stood_still_ms);
+        writeln!(
+            formatter,
+            "{postgres}, {cores} cores, each served within {stood_still} ms while nothing was done"
+        )?;
         for measured in &self.scenarios {
             write!(formatter, "\n{}", table(measured)?)?;
         }

@@ -1,14 +1,18 @@
 //! Whether this machine can be trusted with measuring a pace: a call that waits for a processor arrives later than it
 //! started.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
+use std::thread;
 use std::time::{Duration, Instant};
 
 /// How often is looked.
 const TICK: Duration = Duration::from_millis(2);
+/// How many processors are watched: looking costs each of them half a percent of its time.
+const MOST_WATCHED: usize = 8;
 
-/// Watches for how long tasks of this process have to wait for their turn.
+/// Watches each processor for how long those who are ready have to wait for it: because others are served first, or
+/// because the host of a virtual machine takes it away, which it does one by one.
 #[derive(Debug)]
 pub struct Stalls(Arc<AtomicU64>);
 
@@ -19,21 +23,88 @@ impl Stalls {
     /// Begins to watch, until this is dropped.
     pub fn watch() -> Self {
         let longest_us = Arc::new(AtomicU64::new(0));
-        let seen = Arc::clone(&longest_us);
-        tokio::spawn(async move {
-            // Until nobody asks any more.
-            while Arc::strong_count(&seen) > 1 {
-                let due = Instant::now() + TICK;
-                tokio::time::sleep_until(due.into()).await;
-                let late = due.elapsed().as_micros();
-                seen.fetch_max(u64::try_from(late).unwrap_or(u64::MAX), Ordering::Relaxed);
-            }
-        });
+        for processor in processors().into_iter().take(MOST_WATCHED) {
+            let seen = Arc::downgrade(&longest_us);
+            let watching = thread::Builder::new().name("stalls".into());
+            // One that can't be watched is not.
+            drop(watching.spawn(move || {
+                processor.stay();
+                note_waits(&seen);
+            }));
+        }
         Self(longest_us)
     }
 
     /// The longest since this was last asked.
     pub fn take_longest(&self) -> Duration {
         Duration::from_micros(self.0.swap(0, Ordering::Relaxed))
+    }
+}
+
+/// Until nobody asks any more.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the thread is there for nothing else"
+)]
+fn note_waits(longest_us: &Weak<AtomicU64>) {
+    while let Some(longest_us) = longest_us.upgrade() {
+        let begun = Instant::now();
+        thread::sleep(TICK);
+        let late = begun.elapsed().saturating_sub(TICK).as_micros();
+        longest_us.fetch_max(u64::try_from(late).unwrap_or(u64::MAX), Ordering::Relaxed);
+    }
+}
+
+/// One of the processors that this process may use.
+struct Processor(#[cfg_attr(not(target_os = "linux"), expect(dead_code))] usize);
+
+#[cfg(target_os = "linux")]
+impl Processor {
+    /// Lets this thread run nowhere else, if that can be.
+    fn stay(&self) {
+        let mut only = rustix::thread::CpuSet::new();
+        only.set(self.0);
+        let _ = rustix::thread::sched_setaffinity(None, &only);
+    }
+}
+
+#[cfg(target_os = "linux")]
+fn processors() -> Vec<Processor> {
+    use rustix::thread::CpuSet;
+    let all = rustix::thread::sched_getaffinity(None);
+    let all = all
+        .iter()
+        .flat_map(|all| (0..CpuSet::MAX_CPU).filter(|number| all.is_set(*number)));
+    all.map(Processor).collect()
+}
+
+#[cfg(not(target_os = "linux"))]
+impl Processor {
+    /// Nothing keeps a thread where it is.
+    fn stay(&self) {}
+}
+
+#[cfg(not(target_os = "linux"))]
+fn processors() -> Vec<Processor> {
+    let number = thread::available_parallelism().map_or(1, usize::from);
+    (0..number).map(Processor).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_waits_is_noticed_until_nobody_asks_any_more() {
+        let stalls = Stalls::watch();
+        let seen = Arc::downgrade(&stalls.0);
+        // Nobody is ever woken in the very microsecond.
+        while stalls.take_longest().is_zero() {
+            thread::yield_now();
+        }
+        drop(stalls);
+        while seen.upgrade().is_some() {
+            thread::yield_now();
+        }
     }
 }
