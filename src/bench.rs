@@ -50,6 +50,14 @@ pub struct Bench {
 /// What was measured.
 #[derive(Debug, Serialize)]
 pub struct Report {
+    /// The version of this program.
+    pub version: &'static str,
+    /// How often each case was to be measured.
+    pub runs: u32,
+    /// The part of the usual numbers of messages and seconds.
+    pub scale: f64,
+    /// Whether it was ended before everything was measured.
+    pub was_interrupted: bool,
     /// The database server.
     pub postgres: String,
     /// Processors that this process may use.
@@ -69,6 +77,9 @@ pub struct Measured {
     pub cases: Vec<MeasuredCase>,
     /// What is to be reached, and whether it was.
     pub targets: Vec<Target>,
+    /// Runs that were made again, and why.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub repeated: Vec<String>,
     /// What went wrong, where not all runs could be made.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub failure: Option<String>,
@@ -114,6 +125,10 @@ impl Bench {
     pub async fn run(&self, shutdown: &CancellationToken) -> anyhow::Result<Report> {
         let machine = Machine::start().await?;
         let mut report = Report {
+            version: env!("CARGO_PKG_VERSION"),
+            runs: self.runs,
+            scale: self.scale,
+            was_interrupted: false,
             postgres: machine.version().to_owned(),
             cores: std::thread::available_parallelism().map_or(1, usize::from),
             stood_still_ms: stood_still_while_idle().await.as_secs_f64() * 1e3,
@@ -129,18 +144,24 @@ impl Bench {
         for &scenario in &self.scenarios {
             let cases = scenario.cases(self.scale);
             let mut runs = vec![Vec::new(); cases.len()];
-            let running = self.take_runs(scenario, &cases, &mut runs, &machine);
+            let mut repeated = Vec::new();
+            let running = self.take_runs(scenario, &cases, &mut runs, &mut repeated, &machine);
             let ended = shutdown.run_until_cancelled(running).await;
             let failure = ended
                 .and_then(Result::err)
                 .map(|error| format!("{error:#}"));
+            report.was_interrupted = shutdown.is_cancelled();
             if failure.is_some() || runs.iter().all(|runs| !runs.is_empty()) {
-                let measured = Measured::of(scenario, &cases, runs, failure);
-                report.scenarios.push(measured);
+                report.scenarios.push(Measured {
+                    repeated,
+                    failure,
+                    ..Measured::of(scenario, &cases, runs)
+                });
             }
-            if shutdown.is_cancelled() {
+            if report.was_interrupted {
                 break;
             }
+            machine.clear().await?;
         }
         machine.stop().await?;
         Ok(report)
@@ -151,6 +172,7 @@ impl Bench {
         scenario: Scenario,
         cases: &[Case],
         runs: &mut [Vec<Figures>],
+        repeated: &mut Vec<String>,
         machine: &Machine,
     ) -> anyhow::Result<()> {
         for run in 1..=self.runs {
@@ -162,7 +184,9 @@ impl Bench {
                     match load.measure(machine).await {
                         Err(error) if attempt < ATTEMPTS && error.is::<StoodStill>() => {
                             eprintln!("{scenario}: {error}: measured again");
+                            repeated.push(format!("{name}, run {run}: {error}"));
                             attempt += 1;
+                            machine.clear().await?;
                         }
                         result => break result?,
                     }
@@ -175,12 +199,7 @@ impl Bench {
 }
 
 impl Measured {
-    fn of(
-        scenario: Scenario,
-        cases: &[Case],
-        runs: Vec<Vec<Figures>>,
-        failure: Option<String>,
-    ) -> Self {
+    fn of(scenario: Scenario, cases: &[Case], runs: Vec<Vec<Figures>>) -> Self {
         let cases: Vec<_> = cases
             .iter()
             .zip(runs)
@@ -194,7 +213,8 @@ impl Measured {
             targets: scenario.targets(&cases),
             scenario,
             cases,
-            failure,
+            repeated: Vec::new(),
+            failure: None,
         }
     }
 }

@@ -108,7 +108,8 @@ impl Api {
     pub(super) async fn rate_between(&self, first: u64, last: u64) -> anyhow::Result<f64> {
         let at_us = async |seq: u64| {
             let calls = self.calls_after(seq - 1, 1).await?;
-            let call = calls.first().context("the call is not kept any more")?;
+            let call = calls.first().filter(|call| call.seq == seq);
+            let call = call.context("the call is not kept any more")?;
             anyhow::Ok(call.at_us)
         };
         let us = at_us(last).await? - at_us(first).await?;

@@ -1,15 +1,19 @@
 //! The processes under measurement: this program again, each time as something else.
 
 use std::process::Stdio;
+use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use tokio::io::{AsyncBufReadExt as _, BufReader, Lines};
 use tokio::process::{Child as Process, ChildStdout, Command};
+use tokio::time::timeout;
 
+/// How long a process may take to end in order: a worker waits for its calls.
+const PATIENCE: Duration = Duration::from_secs(60);
 /// What the names of settings begin with: none of the user's own reaches a child.
 const SETTINGS: [&str; 5] = ["AGORA_", "DATABASE_URL", "OTEL_", "SIMULATOR_", "WORKER_"];
 
-/// A process that ends with this one.
+/// A process that ends with this one, unless this one is killed.
 #[derive(Debug)]
 pub(super) struct Child {
     name: &'static str,
@@ -86,7 +90,10 @@ impl Child {
     pub(super) async fn stop(mut self) -> anyhow::Result<()> {
         let pid = self.pid()?.to_string();
         let asked = Command::new("kill").args(["-TERM", &pid]).status().await?;
-        let ended = self.process.wait().await?;
+        let name = self.name;
+        let ended = timeout(PATIENCE, self.process.wait())
+            .await
+            .with_context(|| format!("the {name} does not end"))??;
         if !asked.success() || !ended.success() {
             bail!("the {} did not end in order: {ended}", self.name);
         }

@@ -2,6 +2,9 @@
 
 use std::time::{Duration, Instant};
 
+use anyhow::Context as _;
+
+use super::drain::add_costs;
 use super::figures::{Figures, median, percentile};
 use super::stage::{Machine, Sender, Setting, Stage};
 
@@ -55,17 +58,19 @@ impl Delay {
         drop(producer);
         stage.api.until_calls(all as u64, PATIENCE).await?;
         let api_epoch = self.api_epoch(&stage).await?;
-        stage.stop(senders).await?;
+        let costs = stage.stop(senders).await?;
 
-        let mut delays_ms = vec![0.0; all];
+        let mut delays_ms = vec![None; all];
         for call in stage.api.all_calls().await? {
             let number = call.payload.and_then(|payload| payload.parse().ok());
             if let Some(number) = number.filter(|number: &usize| *number < all) {
                 let called = api_epoch + Duration::from_micros(call.at_us);
-                delays_ms[number] = millis(called.saturating_duration_since(inserted[number]));
+                delays_ms[number] =
+                    Some(millis(called.saturating_duration_since(inserted[number])));
             }
         }
-        delays_ms.drain(..NOT_COUNTED);
+        let delays_ms: Option<Vec<f64>> = delays_ms.into_iter().skip(NOT_COUNTED).collect();
+        let delays_ms = delays_ms.context("a message was never called")?;
         let commits_ms: Vec<f64> = inserted
             .iter()
             .zip(&committed)
@@ -80,6 +85,7 @@ impl Delay {
         figures.add("delay_max_ms", percentile(delays_ms, 1.0));
         figures.add("commit_p50_ms", median(commits_ms.clone()));
         figures.add("commit_p99_ms", percentile(commits_ms, 0.99));
+        add_costs(&mut figures, &costs, all as u64);
         Ok(figures)
     }
 

@@ -105,7 +105,7 @@ fn judge_pace(
     Ok(())
 }
 
-fn add_costs(figures: &mut Figures, costs: &Costs, messages: u64) {
+pub(super) fn add_costs(figures: &mut Figures, costs: &Costs, messages: u64) {
     let Costs {
         used,
         peak_memory_mib,

@@ -8,15 +8,29 @@ use super::{Measured, Report};
 impl fmt::Display for Report {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self {
-            postgres, cores, ..
+            version,
+            postgres,
+            cores,
+            scale,
+            ..
         } = self;
         let stood_still = number(self.stood_still_ms);
         writeln!(
             formatter,
-            "{postgres}, {cores} cores, each served within {stood_still} ms while nothing was done"
+            "signaling-worker {version}, {postgres}, {cores} cores, each served within {stood_still} ms while nothing was done"
         )?;
         for measured in &self.scenarios {
             write!(formatter, "\n{}", table(measured)?)?;
+        }
+        if *scale < 1.0 {
+            let part = number(*scale);
+            writeln!(
+                formatter,
+                "\nMeasured with {part} of the numbers of messages and seconds that the cases are named after."
+            )?;
+        }
+        if self.was_interrupted {
+            writeln!(formatter, "\nInterrupted: not everything was measured.")?;
         }
         Ok(())
     }
@@ -45,12 +59,16 @@ fn table(measured: &Measured) -> Result<String, fmt::Error> {
             Bound::AtLeast => "at least",
             Bound::AtMost => "at most",
         };
-        let (value, to_reach) = (number(target.value), number(target.to_reach));
+        let value = target.value.map_or_else(|| "not measured".into(), number);
+        let to_reach = number(target.to_reach);
         writeln!(
             text,
             "  {verdict} {}: {value} ({bound} {to_reach})",
             target.what
         )?;
+    }
+    for repeated in &measured.repeated {
+        writeln!(text, "  AGAIN  {repeated}")?;
     }
     if let Some(failure) = &measured.failure {
         writeln!(text, "  FAILED {failure}")?;
@@ -89,6 +107,7 @@ mod tests {
             scenario: Scenario::Drain,
             targets: Scenario::Drain.targets(&cases),
             cases,
+            repeated: vec!["disturbed".into()],
             failure: Some("501 calls".into()),
         };
         let text = table(&measured).expect("a table");
@@ -99,6 +118,10 @@ mod tests {
             lines[2],
             "  MISSED messages/s, times the loop's: 3.00 (at least 4.00)"
         );
-        assert_eq!(lines.last(), Some(&"  FAILED 501 calls"));
+        assert_eq!(
+            lines[3],
+            "  MISSED processor time a message, of the loop's: not measured (at most 0.250)"
+        );
+        assert_eq!(lines[4..], ["  AGAIN  disturbed", "  FAILED 501 calls"]);
     }
 }

@@ -9,7 +9,7 @@ use std::time::Duration;
 use anyhow::{Context as _, ensure};
 use secrecy::SecretString;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
-use sqlx::{AssertSqlSafe, ConnectOptions as _, PgPool};
+use sqlx::{AssertSqlSafe, ConnectOptions as _, Connection as _, PgConnection, PgPool};
 use tempfile::NamedTempFile;
 use tokio::time::timeout;
 use tracing::log::LevelFilter;
@@ -73,6 +73,19 @@ impl Machine {
             texts.iter().any(|text| line.contains(text))
         });
         Ok(lines.count() as u64)
+    }
+
+    /// Drops what measurements that failed have left behind: it would be cleaned up beside the next ones.
+    pub(super) async fn clear(&self) -> anyhow::Result<()> {
+        let mut admin = quiet(&self.postgres.admin_url())?.connect().await?;
+        let left: Vec<String> =
+            sqlx::query_scalar("select datname from pg_database where datname like 'bench\\_%'")
+                .fetch_all(&mut admin)
+                .await?;
+        for database in left {
+            drop_database(&mut admin, &database).await?;
+        }
+        Ok(admin.close().await?)
     }
 
     pub(super) async fn stop(self) -> anyhow::Result<()> {
@@ -394,26 +407,52 @@ impl<'a> Stage<'a> {
         Ok(u64::try_from(fullest)?)
     }
 
-    /// Takes it down.
+    /// How many messages are recorded as taken by the API, those of the history left out.
+    async fn recorded(&self) -> anyhow::Result<u64> {
+        let finished: i64 = sqlx::query_scalar(match self.setting.sender {
+            Sender::Worker => "select count(*) from signaling.outbox where status = 'message_sent'",
+            Sender::HandWritten => {
+                "select count(*) from hand_written.message where status = 'done'"
+            }
+        })
+        .fetch_one(&self.pool)
+        .await?;
+        Ok(u64::try_from(finished)?.saturating_sub(self.setting.history))
+    }
+
+    /// Takes it down, and looks whether each call that the API took is recorded, and each message was called once.
     pub(super) async fn clear(self) -> anyhow::Result<()> {
-        let duplicates = self.api.summary().await?.duplicates;
+        let summary = self.api.summary().await?;
+        let (duplicates, untracked) = (summary.duplicates, summary.untracked_messages);
+        let apps = summary.apps.values();
+        let taken: u64 = apps.filter_map(|app| app.by_status.get(&200)).sum();
+        let recorded = self.recorded().await?;
         self.api.stop().await?;
         self.pool.close().await;
-        let admin = PgPoolOptions::new()
-            .max_connections(1)
-            .connect_with(quiet(&self.machine.postgres.admin_url())?)
-            .await?;
-        sqlx::raw_sql(AssertSqlSafe(format!(
-            "drop database {} with (force)",
-            self.database
-        )))
-        .execute(&admin)
-        .await
-        .context("the database can't be dropped")?;
-        admin.close().await;
+        let mut admin = quiet(&self.machine.postgres.admin_url())?.connect().await?;
+        drop_database(&mut admin, &self.database).await?;
+        admin.close().await?;
         ensure!(duplicates == 0, "{duplicates} messages were sent twice");
+        ensure!(
+            untracked == 0,
+            "{untracked} messages were too many for the ledger to tell whether they came twice"
+        );
+        ensure!(
+            recorded == taken,
+            "{taken} messages were sent, and {recorded} are recorded as sent"
+        );
         Ok(())
     }
+}
+
+async fn drop_database(admin: &mut PgConnection, database: &str) -> anyhow::Result<()> {
+    sqlx::raw_sql(AssertSqlSafe(format!(
+        "drop database {database} with (force)"
+    )))
+    .execute(admin)
+    .await
+    .context("the database can't be dropped")?;
+    Ok(())
 }
 
 /// What fills a database and drops it takes long, and is no news.

@@ -7,8 +7,8 @@ use serde::Serialize;
 pub struct Target {
     /// Of what, and its unit.
     pub what: String,
-    /// What was measured.
-    pub value: f64,
+    /// What was measured; none where that could not be, and then the target is not reached.
+    pub value: Option<f64>,
     /// At least or at most.
     pub bound: Bound,
     /// What is to be reached.
@@ -28,39 +28,25 @@ pub enum Bound {
 }
 
 impl Target {
-    pub(super) fn at_least(
-        what: impl Into<String>,
-        value: Option<f64>,
-        target: f64,
-    ) -> Option<Self> {
+    pub(super) fn at_least(what: impl Into<String>, value: Option<f64>, target: f64) -> Self {
         Self::new(what, value, Bound::AtLeast, target)
     }
 
-    pub(super) fn at_most(
-        what: impl Into<String>,
-        value: Option<f64>,
-        target: f64,
-    ) -> Option<Self> {
+    pub(super) fn at_most(what: impl Into<String>, value: Option<f64>, target: f64) -> Self {
         Self::new(what, value, Bound::AtMost, target)
     }
 
-    fn new(
-        what: impl Into<String>,
-        value: Option<f64>,
-        bound: Bound,
-        to_reach: f64,
-    ) -> Option<Self> {
-        let value = value?;
-        let is_met = match bound {
+    fn new(what: impl Into<String>, value: Option<f64>, bound: Bound, to_reach: f64) -> Self {
+        let is_met = value.is_some_and(|value| match bound {
             Bound::AtLeast => value >= to_reach,
             Bound::AtMost => value <= to_reach,
-        };
-        Some(Self {
+        });
+        Self {
             what: what.into(),
             value,
             bound,
             to_reach,
             is_met,
-        })
+        }
     }
 }

@@ -1,6 +1,6 @@
 //! `worker bench`
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 use clap::{Args, ValueEnum as _};
@@ -52,8 +52,8 @@ pub(super) struct BenchArgs {
 
 fn parse_scale(text: &str) -> Result<f64, String> {
     match text.parse() {
-        Ok(scale) if (0.001..=10.0).contains(&scale) => Ok(scale),
-        _ => Err("write a number from 0.001 to 10".into()),
+        Ok(scale) if (0.001..=1.0).contains(&scale) => Ok(scale),
+        _ => Err("write a number from 0.001 to 1".into()),
     }
 }
 
@@ -90,14 +90,16 @@ async fn measure(args: BenchArgs, shutdown: &CancellationToken) -> anyhow::Resul
         runs: args.runs,
         scale: args.scale,
     };
-    let report = Box::pin(bench.run(shutdown)).await?;
-    if let Some(path) = args.json {
-        let json = serde_json::to_vec_pretty(&report)?;
-        tokio::fs::write(&path, json)
-            .await
-            .with_context(|| format!("{} can't be written", path.display()))?;
+    if let Some(path) = &args.json {
+        // Better now than after an hour.
+        write(path, b"").await?;
     }
+    let report = Box::pin(bench.run(shutdown)).await?;
     print!("{report}");
+    if let Some(path) = &args.json {
+        write(path, &serde_json::to_vec_pretty(&report)?).await?;
+    }
+    anyhow::ensure!(!report.was_interrupted, "interrupted");
     let failed: Vec<_> = report.failed().map(|one| one.to_string()).collect();
     anyhow::ensure!(
         failed.is_empty(),
@@ -109,4 +111,10 @@ async fn measure(args: BenchArgs, shutdown: &CancellationToken) -> anyhow::Resul
         "a target was missed"
     );
     Ok(())
+}
+
+async fn write(path: &Path, text: &[u8]) -> anyhow::Result<()> {
+    tokio::fs::write(path, text)
+        .await
+        .with_context(|| format!("{} can't be written", path.display()))
 }
