@@ -27,7 +27,7 @@ const DATABASE_PAUSE_CAP: Duration = Duration::from_secs(1);
 const MAX_ROWS: usize = 128;
 /// The same of large messages, by the size of those before: they are in memory more than once until they are handed
 /// out, and written to the API one after the other.
-const MAX_PAYLOAD_BYTES: usize = 512 * 1024;
+const MAX_PAYLOAD_BYTES: usize = 256 * 1024;
 
 /// The loop of a lane, with what only it uses.
 pub(super) struct LaneLoop {
