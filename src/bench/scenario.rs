@@ -265,6 +265,10 @@ impl Scenario {
         let cpu = |case: usize| {
             Some(figure(case, "sender_cpu_s_per_1000")? + figure(case, "postgres_cpu_s_per_1000")?)
         };
+        let memory = |most_mb| {
+            let peak = figure(0, "peak_memory_mib");
+            Target::at_most("MB", peak.map(|mib| mib * MB_PER_MIB), most_mb)
+        };
         let fullest_second = || {
             let runs = cases.iter().flat_map(|case| &case.runs);
             let fullest = runs.filter_map(|run| run.get("fullest_second_calls"));
@@ -319,11 +323,7 @@ impl Scenario {
                     0.95,
                 ),
             ],
-            Self::Memory => vec![Target::at_most(
-                "MB",
-                figure(0, "peak_memory_mib").map(|mib| mib * MB_PER_MIB),
-                100.0,
-            )],
+            Self::Memory => vec![memory(100.0)],
             Self::Apps => vec![
                 Target::at_least(
                     "part of what the limits allow",
@@ -350,11 +350,7 @@ impl Scenario {
                     figure(0, "postgres_percent_of_a_core"),
                     0.5,
                 ),
-                Target::at_most(
-                    "MB",
-                    figure(0, "peak_memory_mib").map(|mib| mib * MB_PER_MIB),
-                    40.0,
-                ),
+                memory(40.0),
             ],
             Self::Counts => committed_counts()
                 .map(|(name, committed)| {
