@@ -123,9 +123,8 @@ async fn what_waits_is_counted_by_app_and_state() {
     let _worker = world.worker().env("WORKER_MAX_IN_FLIGHT", "1").start();
     world.insert(peer(json!({}))).await;
     world
-        .until("it is being sent", PATIENCE, async || {
-            world.count("claim_id is not null").await == 1
-        })
+        // A claim alone may be given back, where its slot is over before the call starts.
+        .until("it is called", PATIENCE, async || world.seen().calls == 1)
         .await;
     world.insert_many(3).await;
     world.insert(peer(json!({"due_at": "2100-01-01"}))).await;
