@@ -48,8 +48,7 @@ impl Producers {
         };
         if self.beside == Beside::Bell {
             sqlx::query(
-                "insert into signaling.lane (app, limit_per_s, configured_per_s, rate_per_s, bell_until)
-                 values ('default', 500, 500, 490, now() + interval '1 hour')",
+                "insert into signaling.bell (app, rings_until) values ('default', now() + interval '1 hour')",
             )
             .execute(&stage.pool)
             .await?;

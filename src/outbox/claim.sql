@@ -5,9 +5,10 @@
 -- after which the others are; null to look at all. $12 how far ahead the first slot has to be, in µs,
 -- $13 how far ahead to look for claimed rows that will be due, in µs.
 with
--- The lane's row stays locked until this statement ends: slots are given out one claim at a time, fleet-wide.
+-- The lane's row stays locked until this statement ends: slots are given out one claim at a time, fleet-wide. Each claim
+-- writes it, and while somebody holds a snapshot no version of it goes away: the newest ones are found first.
 lane as materialized (
-    select * from signaling.lane where app = $1 for update
+    select * from signaling.lane where app collate "C" = $1 order by generation desc limit 1 for update
 ),
 -- A step of its own, so that the clock is read after the lock is had and not before the wait for it.
 clock as materialized (
@@ -142,9 +143,13 @@ moved as (
         probe_claim_id = case when budget.hold is not null and after.claimed > 0 then $5 else lane.probe_claim_id end,
         bell_until = after.bell_until,
         rate_per_s = budget.present_rate,
-        rate_at = budget.at
+        rate_at = budget.at,
+        generation = lane.generation + (random() < 0.02)::int
     from budget, after
-    where lane.app = $1 and (after.claimed > 0 or after.bell_until is distinct from lane.bell_until)
+    where lane.app collate "C" = $1
+      -- Of the version that this statement sees, which is older than the locked one if there was a wait for the lock.
+      and lane.generation >= (select generation from signaling.lane where app collate "C" = $1 order by generation desc limit 1)
+      and (after.claimed > 0 or after.bell_until is distinct from lane.bell_until)
 )
 select budget.at, budget.slots, budget.hold, budget.hold_until, after.expired, after.unknown, after.next_slot_at,
        -- What is due after now, be it the end of somebody's lease: when to look again, if nothing else comes. Who has

@@ -144,12 +144,13 @@ impl Outbox {
                                and due_at > coalesce($5::timestamptz, '-infinity')
                                and due_at <= (select clock_timestamp()) + $6::bigint * interval '1 microsecond'
                              order by due_at limit 1) as again_due_at
-                     from signaling.lane left join lateral (
+                     from (select * from signaling.lane where app collate \"C\" = $1
+                           order by generation desc limit 1) as lane
+                     left join lateral (
                          select due_at, id from signaling.outbox
                          where outbox.app = $1 and status = 'pending' and sent_at is null and claim_id is null
                            and (due_at, id) > (coalesce($3::timestamptz, '-infinity'), $4::bigint)
-                         order by due_at, id limit 1) as fresh on true
-                     where lane.app = $1",
+                         order by due_at, id limit 1) as fresh on true",
                 )
                 .persistent(session.keeps_statements())
                 .bind(app)

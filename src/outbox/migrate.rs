@@ -52,6 +52,12 @@ const MIGRATIONS: &[(i64, &str, &str)] = &[
         "cheaper rows, validated",
         include_str!("../../migrations/0007_cheaper_rows_valid.sql"),
     ),
+    (
+        8,
+        "newest lane",
+        include_str!("../../migrations/0008_newest_lane.sql"),
+    ),
+    (9, "bell", include_str!("../../migrations/0009_bell.sql")),
 ];
 
 /// A migration that was run.

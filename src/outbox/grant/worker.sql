@@ -10,7 +10,7 @@ grant insert (message_id, attempt, sent_at, duration, http_status, outcome, erro
 grant insert (app, limit_per_s, configured_per_s, rate_per_s) on signaling.lane to :"role";
 grant update (limit_per_s, configured_per_s, limit_set_by, limit_set_at, rate_per_s, rate_at, throttled_at, next_slot_at,
               bell_until, hold, hold_reason, hold_since, hold_until, hold_probes, probe_claim_id,
-              paused_at, paused_by, pause_reason)
+              paused_at, paused_by, pause_reason, generation)
     on signaling.lane to :"role";
 grant execute on function signaling.slot_rate, signaling.present_rate, signaling.calls, signaling.peak_rate to :"role";
 grant execute on function signaling.refuse_unknown_app to :"role";

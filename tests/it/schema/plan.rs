@@ -28,10 +28,20 @@ async fn plan(connection: &mut PgConnection, statement: &str, cache_mode: &str) 
     lines.into_iter().map(|(line,)| line + "\n").collect()
 }
 
-#[tokio::test]
-async fn claim_and_record_go_by_their_indexes_on_tables_of_any_size_and_with_any_statistics() {
-    let world = World::new().await;
-    let mut connection = PgConnection::connect(&world.url).await.expect("connected");
+async fn execute(connection: &mut PgConnection, statement: &str) {
+    sqlx::raw_sql(AssertSqlSafe(statement.to_owned()))
+        .execute(connection)
+        .await
+        .unwrap_or_else(|error| panic!("{statement}: {error}"));
+}
+
+async fn connect(world: &World) -> PgConnection {
+    PgConnection::connect(&world.url).await.expect("connected")
+}
+
+/// A session that has been told what a worker's are, with both statements prepared.
+async fn session(world: &World) -> PgConnection {
+    let mut connection = connect(world).await;
     // What src/outbox/line.rs tells every session.
     for setting in [
         "enable_seqscan = off",
@@ -42,21 +52,21 @@ async fn claim_and_record_go_by_their_indexes_on_tables_of_any_size_and_with_any
             SESSION.contains(setting),
             "sessions are told something else now"
         );
-        sqlx::raw_sql(AssertSqlSafe(format!("set {setting}")))
-            .execute(&mut connection)
-            .await
-            .expect("set");
+        execute(&mut connection, &format!("set {setting}")).await;
     }
     let prepare = format!(
         "prepare claim (text, bigint, bigint, bigint, uuid, text, boolean, timestamptz, timestamptz, bigint, timestamptz, bigint, bigint) as {CLAIM};
          prepare record (bigint[], uuid[], timestamptz[], text[], int[], timestamptz[], int[], text[], text[], text[],
                          bigint[], text) as {RECORD}"
     );
-    sqlx::raw_sql(AssertSqlSafe(prepare))
-        .execute(&mut connection)
-        .await
-        .expect("prepared");
+    execute(&mut connection, &prepare).await;
+    connection
+}
 
+#[tokio::test]
+async fn claim_and_record_go_by_their_indexes_on_tables_of_any_size_and_with_any_statistics() {
+    let world = World::new().await;
+    let mut connection = session(&world).await;
     world
         .execute("alter table signaling.outbox set (autovacuum_enabled = false)")
         .await;
@@ -105,6 +115,8 @@ async fn claim_and_record_go_by_their_indexes_on_tables_of_any_size_and_with_any
             assert_eq!(plan.matches("Tid Scan on outbox").count(), 2, "{context}");
             assert_eq!(uses("outbox_pkey"), 0, "{context}");
             assert!(!plan.contains("Seq Scan on outbox"), "{context}");
+            // The lane is locked, written, and looked up for that.
+            assert_eq!(uses("lane_newest"), 3, "{context}");
             assert!(!plan.contains("Seq Scan on lane"), "{context}");
         }
     };
@@ -123,4 +135,58 @@ async fn claim_and_record_go_by_their_indexes_on_tables_of_any_size_and_with_any
     world.execute("vacuum analyze signaling.outbox").await;
     world.insert_many(30_000).await;
     check("big, analyzed while empty").await;
+}
+
+/// How many pages of lanes and bells a statement looks at, on average of some.
+async fn pages_of_lanes(mut session: PgConnection, statement: &str) -> i64 {
+    const TIMES: usize = 20;
+    execute(&mut session, "begin").await;
+    for _ in 0..TIMES {
+        execute(&mut session, statement).await;
+    }
+    // Of all that a session has not reported yet: nothing but this.
+    let looks: i64 = sqlx::query_scalar(
+        "select sum(pg_stat_get_xact_blocks_fetched(oid))::bigint from pg_class
+         where relkind in ('r', 'i') and relnamespace = 'signaling'::regnamespace and relname ~ '^(lane|bell)'",
+    )
+    .fetch_one(&mut session)
+    .await
+    .expect("a count");
+    looks / i64::try_from(TIMES).expect("few")
+}
+
+#[tokio::test]
+async fn claims_and_inserts_pass_few_versions_of_a_lane_while_somebody_holds_a_snapshot() {
+    const MESSAGES: i64 = 2_000;
+    const INSERT: &str = "insert into signaling.outbox (sender, destination, payload) values ('alice', 'bob', 'hello')";
+    let world = World::new().await;
+    world
+        .execute(
+            "insert into signaling.lane (app, limit_per_s, configured_per_s, rate_per_s)
+             values ('default', 1000000, 1000000, 980000)",
+        )
+        .await;
+    let mut holder = connect(&world).await;
+    let snapshot = "begin isolation level repeatable read; select 1";
+    execute(&mut holder, snapshot).await;
+
+    // A lane that takes each message as it comes, and wants the bell rung.
+    let claim = CLAIMED.replace("'2001-01-01', 17", "null, 0");
+    let claim = format!("execute {claim}");
+    let mut connection = session(&world).await;
+    for _ in 0..MESSAGES {
+        execute(&mut connection, INSERT).await;
+        execute(&mut connection, &claim).await;
+    }
+    assert_eq!(world.count("claim_id is not null").await, MESSAGES);
+    let pages: i64 = world
+        .ask("select pg_relation_size('signaling.lane') / current_setting('block_size')::int")
+        .await;
+    assert!(pages >= 20, "only {pages} pages of versions are kept");
+
+    let looks = pages_of_lanes(connect(&world).await, INSERT).await;
+    assert!(looks <= 10, "an insert looks at {looks} pages");
+    let insert_and_claim = format!("{INSERT}; {claim}");
+    let looks = pages_of_lanes(session(&world).await, &insert_and_claim).await;
+    assert!(looks <= 35, "an insert and a claim look at {looks} pages");
 }

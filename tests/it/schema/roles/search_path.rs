@@ -37,11 +37,14 @@ const TRAPS: &str = "
 const TEMPORARY_TRAPS: &str = "
     create table if not exists evil.outbox (like signaling.outbox);
     create table if not exists evil.lane (like signaling.lane);
+    create table if not exists evil.bell (app pg_catalog.text, rings_until pg_catalog.timestamptz);
     create temp table outbox (like signaling.outbox);
     create temp table lane (like signaling.lane);
+    create temp table bell (app pg_catalog.text, rings_until pg_catalog.timestamptz);
     create temp table inserted (app text);
-    insert into lane (app, limit_per_s, configured_per_s, rate_per_s, bell_until, next_slot_at, hold_probes, rate_at)
-        values ('fake', 1, 1, 1, 'infinity', now(), 0, now());
+    insert into lane (app, limit_per_s, configured_per_s, rate_per_s, bell_until, next_slot_at, hold_probes, rate_at, generation)
+        values ('fake', 1, 1, 1, 'infinity', now(), 0, now(), 0);
+    insert into bell values ('fake', 'infinity');
     insert into inserted values ('fake');
     create domain pg_temp.timestamptz as pg_catalog.timestamptz check ({evil}.is_fine('timestamptz'));
     create domain pg_temp.text as pg_catalog.text check ({evil}.is_fine('text'));";
