@@ -1,10 +1,10 @@
 -- The doorbell looks at a table of its own, which is written only when a bell is switched on or off.
 --
 -- It looked at the lanes, with each insert, and those are written by each claim. While somebody holds a snapshot no version
--- of a row is cleaned up: beside 50,000 of them an insert took 3.3 ms instead of 0.8.
+-- of a row is cleaned up: beside 50,000 of them an insert took 2.1 ms instead of 0.8.
 --
 -- Locks the lanes for a moment, in which no slot is given out and inserts wait. With 5 million rows in the outbox it took
--- 15 ms.
+-- 3 ms.
 
 create table signaling.bell (
     app         text primary key,
