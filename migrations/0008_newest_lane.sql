@@ -1,7 +1,8 @@
 -- The newest version of a lane's row is found first, however many there are.
 --
 -- Each claim writes that row. While somebody holds a snapshot, be it a report or a backup, no version of it is cleaned up,
--- and each claim passed them all: with 50,000 of them, the work of ten minutes at 100 messages a second, that took 1.4 ms more.
+-- and each claim passed them all: with 50,000 of them, the work of ten minutes at 100 messages a second, it took 1.4 ms
+-- more.
 --
 -- Locks the lanes for a moment, in which no slot is given out and inserts wait. With 5 million rows in the outbox it took
 -- 5 ms.
