@@ -7,9 +7,9 @@ pub mod secret;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::bounds;
 use crate::pace::{HORIZON, TOLERANCE};
 use crate::retry::RetryPolicy;
+use crate::sanitize;
 use crate::telemetry::traces::Traces;
 
 pub use app::{AppConfig, AppError, RawApp, check_distinct, secrets_from};
@@ -65,7 +65,7 @@ pub enum ConfigError {
     )]
     SameAppId(String, String),
     /// An app's settings are wrong.
-    #[error("the app {alias:?}: {source}", alias = bounds::text(alias, 64))]
+    #[error("the app {alias:?}: {source}", alias = sanitize::text(alias, 64))]
     App {
         /// The app's alias.
         alias: String,

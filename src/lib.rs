@@ -14,7 +14,6 @@
 //! An application in Rust needs none of that: [`enqueue()`] inserts messages in its transaction.
 
 pub mod bench;
-pub mod bounds;
 pub mod check;
 pub mod cli;
 pub mod config;
@@ -26,6 +25,7 @@ pub mod outbox;
 pub mod outcome;
 pub mod pace;
 pub mod retry;
+pub mod sanitize;
 pub mod signaling;
 pub mod simulator;
 pub mod telemetry;

@@ -11,8 +11,8 @@ use tracing_subscriber::EnvFilter;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 
-use crate::bounds;
 use crate::outbox::explain;
+use crate::sanitize;
 
 /// What the database's library says with words of others in it: the server's notices, of which those of somebody's
 /// trigger may say anything; and mistakes in its URL and password file, quoted. Last, so that no filter brings it back.
@@ -77,7 +77,7 @@ pub fn causes(error: &(dyn std::error::Error + 'static)) -> String {
         };
     }
     text.truncate(text.floor_char_boundary(MAX_ERROR_BYTES));
-    bounds::text(&text, MAX_ERROR_BYTES)
+    sanitize::text(&text, MAX_ERROR_BYTES)
 }
 
 #[cfg(test)]

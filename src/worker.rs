@@ -29,9 +29,9 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::bounds;
 use crate::config::{AppConfig, WorkerConfig};
 use crate::outbox::{Outbox, Patience, explain, is_outage};
+use crate::sanitize;
 use crate::signaling::{Client, ClientSettings, InvalidClient};
 use bookkeeper::Bookkeeper;
 pub use counters::{CALL_DURATION, CALLS, DELAY, MESSAGES_FINISHED, SLOTS_MISSED};
@@ -198,7 +198,7 @@ fn say_started(name: &str, lanes: &[Arc<Lane>], outbox: &Outbox) {
     tracing::info!(
         worker = name,
         version = env!("CARGO_PKG_VERSION"),
-        apps = bounds::text(&aliases.join(", "), MAX_ALIASES_CHARS),
+        apps = sanitize::text(&aliases.join(", "), MAX_ALIASES_CHARS),
         pooler = outbox.has_pooler(),
         traces = lanes
             .first()

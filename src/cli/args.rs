@@ -9,9 +9,9 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
 use super::UsageError;
-use crate::bounds;
 use crate::config::secret::SecretSource;
 use crate::outbox::{MIN_RETAIN, Outbox, check_tls_files};
+use crate::sanitize;
 
 /// Which database.
 #[derive(Debug, Args)]
@@ -116,7 +116,7 @@ const MAX_REASON_CHARS: usize = 500;
 
 /// Why a person does something, for the others.
 pub(super) fn parse_reason(text: &str) -> Result<String, String> {
-    let reason = bounds::text(text, MAX_REASON_CHARS + 1);
+    let reason = sanitize::text(text, MAX_REASON_CHARS + 1);
     if reason.chars().count() > MAX_REASON_CHARS {
         return Err(format!("it is longer than {MAX_REASON_CHARS} characters"));
     }
@@ -129,7 +129,7 @@ pub(super) fn operator() -> String {
         .iter()
         .find_map(|name| std::env::var(name).ok())
         .unwrap_or_else(|| "somebody".into());
-    bounds::text(&format!("{user}@{}", host()), bounds::MAX_NAME_CHARS)
+    sanitize::text(&format!("{user}@{}", host()), sanitize::MAX_NAME_CHARS)
 }
 
 /// The host's name.
@@ -137,7 +137,7 @@ pub(super) fn host() -> String {
     std::fs::read_to_string("/proc/sys/kernel/hostname")
         .ok()
         .or_else(|| std::env::var("HOSTNAME").ok())
-        .map(|name| bounds::text(name.trim(), bounds::MAX_NAME_CHARS))
+        .map(|name| sanitize::text(name.trim(), sanitize::MAX_NAME_CHARS))
         .filter(|name| !name.is_empty())
         .unwrap_or_else(|| "worker".into())
 }

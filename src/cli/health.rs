@@ -15,7 +15,7 @@ use tokio::net::TcpStream;
 
 use super::UsageError;
 use super::args::parse_duration;
-use crate::bounds;
+use crate::sanitize;
 
 /// Where a worker's ops server is if nobody says another address.
 const DEFAULT_ADDRESS: &str = "127.0.0.1:9090";
@@ -126,7 +126,7 @@ fn shown(answer: &[u8]) -> String {
         .map(str::trim)
         .filter(|line| !line.is_empty())
         .collect();
-    bounds::text(&lines.join("; "), MAX_SHOWN_CHARS)
+    sanitize::text(&lines.join("; "), MAX_SHOWN_CHARS)
 }
 
 #[cfg(test)]

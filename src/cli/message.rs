@@ -8,8 +8,8 @@ use time::format_description::FormatItem;
 use time::macros::format_description;
 
 use super::args::DatabaseArgs;
-use crate::bounds;
 use crate::outbox::{CallDetail, LaneDetail, LaneStatus, MessageDetail, MessageRow, NextStep};
+use crate::sanitize;
 
 /// Show one message: where it stands, each call, and what happens next
 ///
@@ -66,7 +66,7 @@ const MAX_SHOWN_CHARS: usize = 1_000;
 
 /// A text of others in a line.
 fn shown(text: &str) -> String {
-    bounds::text(text, MAX_SHOWN_CHARS)
+    sanitize::text(text, MAX_SHOWN_CHARS)
 }
 
 fn show(detail: &MessageDetail) -> String {

@@ -11,11 +11,11 @@ use tokio_util::sync::CancellationToken;
 
 use super::args::{DatabaseArgs, host, parse_duration, parse_retain};
 use super::ops::OpsArgs;
-use crate::bounds;
 use crate::config::{self, AppConfig, ConfigError, RawApp, Timing, WorkerConfig};
 use crate::ops::Waiting;
 use crate::outbox::{ConnectError, Outbox, SchemaError, is_outage};
 use crate::retry::RetryPolicy;
+use crate::sanitize;
 use crate::telemetry::causes;
 use crate::telemetry::traces::Traces;
 use crate::worker;
@@ -273,7 +273,7 @@ pub(super) fn config(app: &AppArgs, worker: &WorkerArgs) -> Result<WorkerConfig,
         apps: apps(app)?,
         name: worker.name.clone().map_or_else(
             || format!("{}:{}", host(), std::process::id()),
-            |name| bounds::text(&name, bounds::MAX_NAME_CHARS),
+            |name| sanitize::text(&name, sanitize::MAX_NAME_CHARS),
         ),
         timing,
         retry: RetryPolicy::new(worker.retry_base, worker.retry_cap)?,

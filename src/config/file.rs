@@ -6,7 +6,7 @@ use std::path::Path;
 use serde::Deserialize;
 
 use super::{ConfigError, RawApp};
-use crate::bounds::{self, FileError};
+use crate::sanitize::{self, FileError};
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -21,7 +21,7 @@ const MAX_FILE_BYTES: u64 = 1024 * 1024;
 /// # Errors
 /// Where the file can't be read or is not of that shape.
 pub fn read_apps(path: &Path) -> Result<BTreeMap<String, RawApp>, ConfigError> {
-    let text = bounds::read_text_file(path, MAX_FILE_BYTES).map_err(|error| match error {
+    let text = sanitize::read_text_file(path, MAX_FILE_BYTES).map_err(|error| match error {
         FileError::Io(source) => ConfigError::File {
             path: path.to_owned(),
             source,
@@ -50,7 +50,7 @@ pub fn parse_apps(text: &str) -> Result<BTreeMap<String, RawApp>, InvalidToml> {
     toml::from_str::<ConfigFile>(text)
         .map(|file| file.apps)
         .map_err(|error| InvalidToml {
-            message: bounds::without_values(error.message()),
+            message: sanitize::redact_values(error.message()),
             line: error
                 .span()
                 .and_then(|span| text.get(..span.start))

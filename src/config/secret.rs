@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use secrecy::SecretString;
 
-use crate::bounds::{self, FileError};
+use crate::sanitize::{self, FileError};
 
 /// The most bytes of a secret, given itself or in a file.
 pub(super) const MAX_SECRET_BYTES: u64 = 16 * 1024;
@@ -89,7 +89,7 @@ impl SecretFile {
 }
 
 fn read_file(path: &Path) -> Result<SecretString, SecretError> {
-    let text = bounds::read_text_file(path, MAX_SECRET_BYTES).map_err(|error| match error {
+    let text = sanitize::read_text_file(path, MAX_SECRET_BYTES).map_err(|error| match error {
         FileError::Io(source) => SecretError::Unreadable {
             path: path.to_owned(),
             source,

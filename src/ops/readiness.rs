@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use crate::bounds;
+use crate::sanitize;
 use crate::worker::Stuck;
 
 /// For how long the recorder may be behind.
@@ -173,7 +173,7 @@ fn check(name: &'static str, ok: bool, says: &str) -> Check {
     Check {
         name,
         ok,
-        says: bounds::text(says, MAX_ERROR_CHARS),
+        says: sanitize::text(says, MAX_ERROR_CHARS),
     }
 }
 

@@ -2,8 +2,8 @@
 
 use std::io::BufRead;
 
-use crate::bounds;
 use crate::message::{InvalidMessage, MAX_PAYLOAD_BYTES, MessageColumns, NewMessage};
+use crate::sanitize;
 
 /// Messages of one call, which are one transaction.
 const MAX_MESSAGES: usize = 1_000_000;
@@ -87,7 +87,7 @@ fn read_within(
         let columns: MessageColumns =
             serde_json::from_slice(&bytes).map_err(|error| InvalidLines::NotAMessage {
                 line,
-                mistake: bounds::without_values(&error.to_string()),
+                mistake: sanitize::redact_values(&error.to_string()),
             })?;
         let message = NewMessage::try_from(columns)
             .map_err(|source| InvalidLines::Refused { line, source })?;

@@ -11,7 +11,7 @@ use sqlx::{ConnectOptions, Connection, Executor, PgConnection};
 use super::line::{Breaks, CONNECT_DEADLINE, Line, Plans, Session, within};
 use super::statements::{Statement, StatementFigures};
 use super::{SharedClock, explain};
-use crate::bounds;
+use crate::sanitize;
 
 /// Connections for what no message waits for.
 const ASIDE_CONNECTIONS: u32 = 2;
@@ -233,7 +233,7 @@ fn unknown_parameters(url: &str) -> impl Iterator<Item = String> {
             !key.is_empty() && !KNOWN_PARAMETERS.contains(key) && !key.starts_with("options")
         })
         .map(|key| {
-            if bounds::is_like_a_setting(key) {
+            if sanitize::looks_like_setting_name(key) {
                 format!(": {key}")
             } else {
                 String::new()

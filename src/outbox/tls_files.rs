@@ -9,7 +9,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use secrecy::{ExposeSecret, SecretString};
 use sqlx::postgres::{PgConnectOptions, PgSslMode};
 
-use crate::bounds;
+use crate::sanitize;
 
 /// The system's own collections of certificates have some 300 KB.
 const MAX_PEM_BYTES: u64 = 4 * 1024 * 1024;
@@ -74,7 +74,7 @@ fn file(url: &str, names: &[&str]) -> Option<PathBuf> {
 }
 
 fn read(setting: &'static str, path: &Path) -> Result<Vec<u8>, TlsFileError> {
-    bounds::read_file(path, MAX_PEM_BYTES).map_err(|error| TlsFileError {
+    sanitize::read_file(path, MAX_PEM_BYTES).map_err(|error| TlsFileError {
         setting,
         path: path.to_owned(),
         why: error.to_string(),

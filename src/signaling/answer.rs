@@ -6,7 +6,7 @@ use hyper::header::{DATE, HeaderMap, RETRY_AFTER};
 use serde_json::{Map, Value};
 
 use super::Confidential;
-use crate::bounds;
+use crate::sanitize;
 
 /// The most of an answer's body that is read. The documented bodies have some hundred bytes.
 pub(super) const MAX_BODY_BYTES: usize = 64 * 1024;
@@ -122,7 +122,7 @@ fn read_body(bytes: &[u8], confidential: &Confidential) -> (AnswerBody, Option<S
 /// The first field of these names that is a string or a number, as text.
 fn text_of(object: &Map<String, Value>, names: &[&str]) -> Option<String> {
     names.iter().find_map(|name| match object.get(*name)? {
-        Value::String(text) => Some(bounds::text(text, MAX_REASON_CHARS + LOOK_AHEAD_CHARS)),
+        Value::String(text) => Some(sanitize::text(text, MAX_REASON_CHARS + LOOK_AHEAD_CHARS)),
         Value::Number(number) => Some(number.to_string()),
         _ => None,
     })
@@ -130,8 +130,8 @@ fn text_of(object: &Map<String, Value>, names: &[&str]) -> Option<String> {
 
 /// A text as it may be stored and shown, unless it repeats the request.
 fn kept(text: &str, max_chars: usize, confidential: &Confidential) -> Option<String> {
-    let looked_at = bounds::text(text, max_chars + LOOK_AHEAD_CHARS);
-    (!confidential.is_repeated_by(&looked_at)).then(|| bounds::text(&looked_at, max_chars))
+    let looked_at = sanitize::text(text, max_chars + LOOK_AHEAD_CHARS);
+    (!confidential.is_repeated_by(&looked_at)).then(|| sanitize::text(&looked_at, max_chars))
 }
 
 impl RetryAfter {

@@ -21,9 +21,9 @@ use super::connections::{Connection, Connections};
 use super::{
     Answer, ApiRequest, BaseUrl, CallFailure, Confidential, CredentialError, Credentials, SignIn,
 };
-use crate::bounds;
 use crate::message::UserId;
 use crate::pace::SendPermit;
+use crate::sanitize;
 use crate::telemetry::causes;
 
 /// How often the first host is tried while another one serves.
@@ -335,7 +335,7 @@ pub(crate) fn tls_config(ca_file: Option<&Path>) -> Result<rustls::ClientConfig,
             why,
         };
         let mut added = 0;
-        let pem = bounds::read_file(path, MAX_CA_FILE_BYTES)
+        let pem = sanitize::read_file(path, MAX_CA_FILE_BYTES)
             .map_err(|error| unusable(error.to_string()))?;
         for certificate in CertificateDer::pem_slice_iter(&pem) {
             let certificate = certificate.map_err(|error| unusable(error.to_string()))?;

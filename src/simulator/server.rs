@@ -26,7 +26,7 @@ use tower_service::Service as _;
 use super::SimulatorError;
 use super::answer::CloseUnanswered;
 use super::ledger::Ledger;
-use crate::bounds::{self, FileError};
+use crate::sanitize::{self, FileError};
 
 const BACKLOG: u32 = 1_024;
 const MAX_CONNECTIONS: usize = 4_096;
@@ -78,7 +78,7 @@ pub(super) fn tls_acceptor(files: &TlsFiles) -> Result<TlsAcceptor, SimulatorErr
 }
 
 fn read_pem(path: &Path) -> Result<Vec<u8>, pem::Error> {
-    bounds::read_file(path, MAX_PEM_BYTES).map_err(|error| match error {
+    sanitize::read_file(path, MAX_PEM_BYTES).map_err(|error| match error {
         FileError::Io(error) => pem::Error::Io(error),
         error @ FileError::TooLong { .. } => pem::Error::Io(io::Error::other(error)),
     })

@@ -2,8 +2,8 @@
 
 use std::fmt::Write;
 
-use crate::bounds;
 use crate::check::{Finding, Level};
+use crate::sanitize;
 
 /// The findings, printed as they come or all at the end.
 pub(super) struct Report {
@@ -60,7 +60,7 @@ fn line(finding: &Finding) -> String {
         Level::Warn => "warn",
         Level::Fail => "FAIL",
     };
-    let shown = |text: &str| bounds::text(text, MAX_SHOWN_CHARS);
+    let shown = |text: &str| sanitize::text(text, MAX_SHOWN_CHARS);
     let app = finding
         .app
         .as_ref()

@@ -11,9 +11,9 @@ use time::{OffsetDateTime, PrimitiveDateTime};
 use super::frame::{Frame, Section};
 use super::show;
 use super::wrong::PageError;
-use crate::bounds;
 use crate::ops::OpsState;
 use crate::outbox::{MessageFilter, MessageLine, MessagePage, PAGE_ROWS, PENDING, STATES};
+use crate::sanitize;
 
 /// The longest text that is looked for, in characters.
 const MAX_TEXT_CHARS: usize = 300;
@@ -214,7 +214,7 @@ pub(super) fn receiver(destination: Option<&str>, channel: Option<&str>) -> Mark
 
 /// What a field asks for.
 pub(super) fn wanted(text: &str) -> Option<String> {
-    let text = bounds::text(text.trim(), MAX_TEXT_CHARS);
+    let text = sanitize::text(text.trim(), MAX_TEXT_CHARS);
     (!text.is_empty()).then_some(text)
 }
 

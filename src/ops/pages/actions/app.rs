@@ -7,11 +7,11 @@ use maud::html;
 use serde::Deserialize;
 
 use super::{BY, Question, back};
-use crate::bounds;
 use crate::ops::OpsState;
 use crate::ops::pages::show;
 use crate::ops::pages::wrong::PageError;
 use crate::outbox::{AppLane, LaneStatus};
+use crate::sanitize;
 
 /// The longest reason that a person gives, in characters.
 const MAX_REASON_CHARS: usize = 500;
@@ -37,7 +37,7 @@ async fn find(state: &OpsState, app: &str) -> Result<(AppLane, LaneStatus), Page
         .ok_or_else(|| {
             PageError::Missing(format!(
                 "there is no app “{}”",
-                bounds::text(app, bounds::MAX_NAME_CHARS)
+                sanitize::text(app, sanitize::MAX_NAME_CHARS)
             ))
         })?;
     let lane = found.lane.take().ok_or_else(|| {
@@ -78,7 +78,7 @@ pub(super) async fn pause(
     State(state): State<OpsState>,
     Form(wish): Form<Wish>,
 ) -> Result<Redirect, PageError> {
-    let reason = bounds::text(wish.reason.trim(), MAX_REASON_CHARS);
+    let reason = sanitize::text(wish.reason.trim(), MAX_REASON_CHARS);
     let reason = (!reason.is_empty()).then_some(reason);
     let outbox = crate::ops::pages::outbox(&state)?;
     let is_news = outbox.pause(&app(&wish), reason.as_deref(), BY).await?;
@@ -189,7 +189,7 @@ fn parse_limit(text: &str) -> Result<f64, PageError> {
 
 /// The app that a form names. The database says whether there is one.
 fn app(wish: &Wish) -> String {
-    bounds::text(&wish.app, bounds::MAX_NAME_CHARS)
+    sanitize::text(&wish.app, sanitize::MAX_NAME_CHARS)
 }
 
 #[cfg(test)]

@@ -65,7 +65,7 @@ pub fn read_text_file(path: &Path, max_bytes: u64) -> Result<String, FileError> 
 
 /// What serde says of an input that has the wrong shape, without the value that it quotes: that may be a secret or a
 /// part of a payload. A key is shown only where it could be the name of a setting or a column.
-pub fn without_values(mistake: &str) -> String {
+pub fn redact_values(mistake: &str) -> String {
     let told = if let Some(kind) = ["invalid type", "invalid value"]
         .into_iter()
         .find(|kind| mistake.starts_with(kind))
@@ -80,7 +80,7 @@ pub fn without_values(mistake: &str) -> String {
             .rfind("`, expected one of ")
             .or_else(|| rest.rfind("`, expected `"))
             .map_or((rest, ""), |at| (&rest[..at], &rest[at + 1..]));
-        if is_like_a_setting(key) {
+        if looks_like_setting_name(key) {
             format!("unknown field `{key}`{expected}")
         } else {
             format!("unknown field{expected}")
@@ -94,7 +94,7 @@ pub fn without_values(mistake: &str) -> String {
 }
 
 /// Whether a key that nobody knows could be the misspelt name of a setting, and not a value in the wrong place.
-pub fn is_like_a_setting(key: &str) -> bool {
+pub fn looks_like_setting_name(key: &str) -> bool {
     (1..=MAX_SHOWN_KEY_BYTES).contains(&key.len())
         && key.bytes().all(|b| b.is_ascii_lowercase() || b == b'_')
 }
@@ -148,8 +148,8 @@ mod tests {
             ("unknown field `hush`hush`", "unknown field"),
             ("missing field `apps`", "missing field `apps`"),
         ] {
-            assert_eq!(without_values(mistake), told);
+            assert_eq!(redact_values(mistake), told);
         }
-        assert!(without_values(&"é\n".repeat(10_000)).len() <= MAX_MISTAKE_BYTES);
+        assert!(redact_values(&"é\n".repeat(10_000)).len() <= MAX_MISTAKE_BYTES);
     }
 }
