@@ -2,7 +2,6 @@
 
 mod app;
 mod file;
-pub mod secret;
 
 use std::path::PathBuf;
 use std::time::Duration;

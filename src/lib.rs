@@ -26,6 +26,7 @@ pub mod outcome;
 pub mod pace;
 pub mod retry;
 pub mod sanitize;
+pub mod secret;
 pub mod signaling;
 pub mod simulator;
 pub mod telemetry;

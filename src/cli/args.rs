@@ -9,9 +9,9 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
 use super::UsageError;
-use crate::config::secret::SecretSource;
 use crate::outbox::{MIN_RETAIN, Outbox, check_tls_files};
 use crate::sanitize;
+use crate::secret::SecretSource;
 
 /// Which database.
 #[derive(Debug, Args)]

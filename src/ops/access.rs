@@ -8,7 +8,7 @@ use hmac::{Hmac, KeyInit as _, Mac as _};
 use secrecy::{ExposeSecret, SecretString};
 use sha2::Sha256;
 
-use crate::config::secret::{SecretError, SecretSource};
+use crate::secret::{SecretError, SecretSource};
 
 /// The shortest token, in characters: 16 that are random can't be guessed.
 const MIN_TOKEN_CHARS: usize = 16;

@@ -10,8 +10,8 @@ use hyper::header::{AUTHORIZATION, HeaderName, HeaderValue};
 use secrecy::{ExposeSecret, SecretString};
 
 use super::token::{self, TokenClaims};
-use crate::config::secret::{SecretError, SecretSource};
 use crate::message::UserId;
+use crate::secret::{SecretError, SecretSource};
 
 /// How the API is told who calls.
 #[derive(Debug)]
