@@ -124,8 +124,8 @@ impl Figures {
         }
         match outcome {
             // It ends its message, and is counted with that.
-            Outcome::Done(_) => {}
-            Outcome::Retry(_) => self.calls_retry += 1,
+            Outcome::Accepted(_) => {}
+            Outcome::Transient(_) => self.calls_retry += 1,
             Outcome::Throttled(_) => self.calls_throttled += 1,
             Outcome::Rejected => self.calls_rejected += 1,
             Outcome::Unauthorized => self.calls_unauthorized += 1,
@@ -218,8 +218,8 @@ mod tests {
     #[test]
     fn a_call_that_was_not_made_is_counted_and_has_no_duration() {
         let mut figures = Figures::default();
-        figures.called(&Outcome::Retry(None), None);
-        figures.called(&Outcome::Retry(None), Some(Duration::from_millis(3)));
+        figures.called(&Outcome::Transient(None), None);
+        figures.called(&Outcome::Transient(None), Some(Duration::from_millis(3)));
         assert_eq!(figures.calls_retry, 2);
         assert_eq!(figures.call_time.count(), 1);
     }

@@ -10,9 +10,9 @@ use crate::signaling::{Answer, AnswerBody, CallFailure, RetryAfter};
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Outcome {
     /// The API took the message.
-    Done(Taken),
+    Accepted(Acceptance),
     /// It went wrong without an effect, and may go well another time, though not before the API says.
-    Retry(Option<RetryAfter>),
+    Transient(Option<RetryAfter>),
     /// Too many calls. The message is not at fault.
     Throttled(Option<RetryAfter>),
     /// The message can't succeed.
@@ -25,7 +25,7 @@ pub enum Outcome {
 
 /// How the API took a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Taken {
+pub enum Acceptance {
     /// It is sent.
     Sent,
     /// The receiver has it.
@@ -38,14 +38,14 @@ pub enum Taken {
 pub fn classify(call: &Result<Answer, CallFailure>) -> Outcome {
     match call {
         Ok(answer) => classify_answer(answer),
-        Err(CallFailure::NotSent(_)) => Outcome::Retry(None),
+        Err(CallFailure::NotSent(_)) => Outcome::Transient(None),
         Err(CallFailure::TimedOut(_) | CallFailure::Broken(_)) => Outcome::Ambiguous,
     }
 }
 
 fn classify_answer(answer: &Answer) -> Outcome {
     match answer.status {
-        200 => taken(&answer.body).map_or(Outcome::Ambiguous, Outcome::Done),
+        200 => acceptance(&answer.body).map_or(Outcome::Ambiguous, Outcome::Accepted),
         401 | 403 => Outcome::Unauthorized,
         // "No response from the server or the request times out": it may have been taken. So may what a gateway
         // passed on and had no good answer to.
@@ -54,12 +54,12 @@ fn classify_answer(answer: &Answer) -> Outcome {
         429 => Outcome::Throttled(answer.retry_after),
         400..=499 => Outcome::Rejected,
         // The server says that it failed; a redirect or anything else was not carried out.
-        _ => Outcome::Retry(answer.retry_after),
+        _ => Outcome::Transient(answer.retry_after),
     }
 }
 
 /// The success that the body of a 200 tells of, if it does.
-fn taken(body: &AnswerBody) -> Option<Taken> {
+fn acceptance(body: &AnswerBody) -> Option<Acceptance> {
     let AnswerBody::Object { result, code, .. } = body else {
         return None;
     };
@@ -69,12 +69,12 @@ fn taken(body: &AnswerBody) -> Option<Taken> {
         None => false,
     };
     match code.as_deref() {
-        Some("message_sent") => Some(Taken::Sent),
-        Some("message_delivered") => Some(Taken::Delivered),
+        Some("message_sent") => Some(Acceptance::Sent),
+        Some("message_delivered") => Some(Acceptance::Delivered),
         // An older page of the vendor calls it peer_offline.
-        Some("message_offline" | "peer_offline") => Some(Taken::Offline),
+        Some("message_offline" | "peer_offline") => Some(Acceptance::Offline),
         // A channel message's success has no code. "Sent" is the least that a success says.
-        _ if success => Some(Taken::Sent),
+        _ if success => Some(Acceptance::Sent),
         _ => None,
     }
 }
@@ -140,7 +140,7 @@ impl FinalStatus {
 
 /// What the outcome depends on beside the answer: the row's promises.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Terms {
+pub struct DeliveryPolicy {
     /// Calls that have counted before this one.
     pub attempts: u32,
     /// Calls that may go wrong.
@@ -159,45 +159,45 @@ pub enum Next {
     /// It is final.
     Final(FinalStatus),
     /// It is called again at this time; the call that was made counts as an attempt.
-    Again(DbTime),
+    Retry(DbTime),
     /// It is called again at this time, and the call that was made does not count.
-    AgainUncounted(DbTime),
+    Snooze(DbTime),
     /// It goes back to its old place, and the call that was made does not count.
-    Back,
+    Release,
 }
 
 /// Decides what becomes of a row after a call. `backoff` is the retry policy's delay for this attempt.
-pub fn next(outcome: &Outcome, terms: Terms, now: DbTime, backoff: Duration) -> Next {
+pub fn next(outcome: &Outcome, policy: DeliveryPolicy, now: DbTime, backoff: Duration) -> Next {
     let again = |next: fn(DbTime) -> Next, delay: Duration| {
         let due_at = now + delay;
-        match terms.expires_at {
+        match policy.expires_at {
             Some(expires_at) if expires_at <= due_at => Next::Final(FinalStatus::Expired),
             _ => next(due_at),
         }
     };
     let asked = match outcome {
-        Outcome::Throttled(Some(asked)) | Outcome::Retry(Some(asked)) => {
+        Outcome::Throttled(Some(asked)) | Outcome::Transient(Some(asked)) => {
             asked.0.min(MAX_RETRY_AFTER)
         }
         _ => Duration::ZERO,
     };
     let delay = backoff.max(asked);
     match outcome {
-        Outcome::Done(Taken::Sent) => Next::Final(FinalStatus::MessageSent),
-        Outcome::Done(Taken::Delivered) => Next::Final(FinalStatus::MessageDelivered),
-        Outcome::Done(Taken::Offline) => Next::Final(FinalStatus::MessageOffline),
+        Outcome::Accepted(Acceptance::Sent) => Next::Final(FinalStatus::MessageSent),
+        Outcome::Accepted(Acceptance::Delivered) => Next::Final(FinalStatus::MessageDelivered),
+        Outcome::Accepted(Acceptance::Offline) => Next::Final(FinalStatus::MessageOffline),
         Outcome::Rejected => Next::Final(FinalStatus::Failed),
-        Outcome::Throttled(_) => again(Next::AgainUncounted, delay),
+        Outcome::Throttled(_) => again(Next::Snooze, delay),
         // The lane waits, not the row: it stays the first in line.
-        Outcome::Unauthorized => Next::Back,
-        Outcome::Ambiguous if terms.at_most_once => Next::Final(FinalStatus::Unknown),
+        Outcome::Unauthorized => Next::Release,
+        Outcome::Ambiguous if policy.at_most_once => Next::Final(FinalStatus::Unknown),
         // An outage is nothing that a message should pay for.
-        Outcome::Retry(_) | Outcome::Ambiguous if terms.probe => again(Next::AgainUncounted, delay),
-        Outcome::Retry(_) | Outcome::Ambiguous => {
-            if terms.attempts + 1 >= terms.max_attempts {
+        Outcome::Transient(_) | Outcome::Ambiguous if policy.probe => again(Next::Snooze, delay),
+        Outcome::Transient(_) | Outcome::Ambiguous => {
+            if policy.attempts + 1 >= policy.max_attempts {
                 Next::Final(FinalStatus::Failed)
             } else {
-                again(Next::Again, delay)
+                again(Next::Retry, delay)
             }
         }
     }
@@ -210,8 +210,8 @@ impl Outcome {
     /// The value of the attempt's column `outcome`; none for a call that ended the message well.
     pub fn attempt_outcome(&self) -> Option<&'static str> {
         match self {
-            Self::Done(_) => None,
-            Self::Retry(_) => Some("retry"),
+            Self::Accepted(_) => None,
+            Self::Transient(_) => Some("retry"),
             Self::Throttled(_) => Some("throttled"),
             Self::Rejected => Some("rejected"),
             Self::Unauthorized => Some("unauthorized"),
@@ -240,32 +240,32 @@ mod tests {
 
     #[test]
     fn each_documented_answer_means_what_the_documentation_says() {
-        use Outcome::{Ambiguous, Done, Rejected, Retry, Throttled, Unauthorized};
+        use Outcome::{Accepted, Ambiguous, Rejected, Throttled, Transient, Unauthorized};
         let cases = [
             (
                 200,
                 r#"{"result":"success","request_id":"1","code":"message_sent"}"#,
-                Done(Taken::Sent),
+                Accepted(Acceptance::Sent),
             ),
             (
                 200,
                 r#"{"result":"success","request_id":"1","code":"message_delivered"}"#,
-                Done(Taken::Delivered),
+                Accepted(Acceptance::Delivered),
             ),
             (
                 200,
                 r#"{"request_id":"1","code":"message_offline"}"#,
-                Done(Taken::Offline),
+                Accepted(Acceptance::Offline),
             ),
             (
                 200,
                 r#"{"result":"success","code":"peer_offline"}"#,
-                Done(Taken::Offline),
+                Accepted(Acceptance::Offline),
             ),
             (
                 200,
                 r#"{"result":"success","request_id":"1"}"#,
-                Done(Taken::Sent),
+                Accepted(Acceptance::Sent),
             ),
             (
                 200,
@@ -278,7 +278,7 @@ mod tests {
             (200, "<html>", Ambiguous),
             (200, "[1]", Ambiguous),
             (204, "", Ambiguous),
-            (302, "", Retry(None)),
+            (302, "", Transient(None)),
             (400, r#"{"result":"failed","reason":"bad"}"#, Rejected),
             (
                 401,
@@ -298,10 +298,10 @@ mod tests {
             (
                 500,
                 r#"{"errorCode":500,"error":true,"reason":"x","requestId":"1"}"#,
-                Retry(None),
+                Transient(None),
             ),
             (502, "", Ambiguous),
-            (503, "", Retry(None)),
+            (503, "", Transient(None)),
             (504, "", Ambiguous),
         ];
         for (status, body, expected) in cases {
@@ -313,7 +313,7 @@ mod tests {
     fn a_call_without_an_answer_is_ambiguous_unless_it_was_not_sent() {
         assert_eq!(
             classify(&Err(CallFailure::NotSent("refused".into()))),
-            Outcome::Retry(None)
+            Outcome::Transient(None)
         );
         assert_eq!(
             classify(&Err(CallFailure::TimedOut(Duration::from_secs(1)))),
@@ -327,7 +327,7 @@ mod tests {
 
     const NOW: DbTime = DbTime::from_micros(1_000_000_000);
     const SECOND: Duration = Duration::from_secs(1);
-    const TERMS: Terms = Terms {
+    const POLICY: DeliveryPolicy = DeliveryPolicy {
         attempts: 0,
         max_attempts: 3,
         at_most_once: false,
@@ -337,14 +337,14 @@ mod tests {
 
     #[test]
     fn a_message_is_tried_until_its_attempts_are_used_up() {
-        let last = Terms {
+        let last = DeliveryPolicy {
             attempts: 2,
-            ..TERMS
+            ..POLICY
         };
-        for outcome in [Outcome::Retry(None), Outcome::Ambiguous] {
+        for outcome in [Outcome::Transient(None), Outcome::Ambiguous] {
             assert_eq!(
-                next(&outcome, TERMS, NOW, SECOND),
-                Next::Again(NOW + SECOND)
+                next(&outcome, POLICY, NOW, SECOND),
+                Next::Retry(NOW + SECOND)
             );
             assert_eq!(
                 next(&outcome, last, NOW, SECOND),
@@ -355,14 +355,17 @@ mod tests {
 
     #[test]
     fn throttling_and_bad_credentials_cost_no_attempt() {
-        let last = Terms {
+        let last = DeliveryPolicy {
             attempts: 2,
-            ..TERMS
+            ..POLICY
         };
-        assert_eq!(next(&Outcome::Unauthorized, last, NOW, SECOND), Next::Back);
+        assert_eq!(
+            next(&Outcome::Unauthorized, last, NOW, SECOND),
+            Next::Release
+        );
         assert_eq!(
             next(&Outcome::Throttled(None), last, NOW, SECOND),
-            Next::AgainUncounted(NOW + SECOND)
+            Next::Snooze(NOW + SECOND)
         );
     }
 
@@ -370,33 +373,33 @@ mod tests {
     fn retry_after_is_never_undercut_and_bounded() {
         let after = |asked| Outcome::Throttled(Some(RetryAfter(asked)));
         assert_eq!(
-            next(&after(SECOND * 9), TERMS, NOW, SECOND),
-            Next::AgainUncounted(NOW + SECOND * 9)
+            next(&after(SECOND * 9), POLICY, NOW, SECOND),
+            Next::Snooze(NOW + SECOND * 9)
         );
         assert_eq!(
-            next(&after(SECOND / 2), TERMS, NOW, SECOND),
-            Next::AgainUncounted(NOW + SECOND)
+            next(&after(SECOND / 2), POLICY, NOW, SECOND),
+            Next::Snooze(NOW + SECOND)
         );
         assert_eq!(
-            next(&after(SECOND * 1_000_000), TERMS, NOW, SECOND),
-            Next::AgainUncounted(NOW + MAX_RETRY_AFTER)
+            next(&after(SECOND * 1_000_000), POLICY, NOW, SECOND),
+            Next::Snooze(NOW + MAX_RETRY_AFTER)
         );
     }
 
     #[test]
     fn a_probe_that_fails_costs_its_message_no_attempt() {
-        let probe = Terms {
+        let probe = DeliveryPolicy {
             attempts: 2,
             probe: true,
-            ..TERMS
+            ..POLICY
         };
-        for outcome in [Outcome::Retry(None), Outcome::Ambiguous] {
+        for outcome in [Outcome::Transient(None), Outcome::Ambiguous] {
             assert_eq!(
                 next(&outcome, probe, NOW, SECOND),
-                Next::AgainUncounted(NOW + SECOND)
+                Next::Snooze(NOW + SECOND)
             );
         }
-        let once = Terms {
+        let once = DeliveryPolicy {
             at_most_once: true,
             ..probe
         };
@@ -408,42 +411,42 @@ mod tests {
 
     #[test]
     fn a_server_error_that_asks_for_time_is_given_it() {
-        let asked = Outcome::Retry(Some(RetryAfter(SECOND * 9)));
+        let asked = Outcome::Transient(Some(RetryAfter(SECOND * 9)));
         assert_eq!(
-            next(&asked, TERMS, NOW, SECOND),
-            Next::Again(NOW + SECOND * 9)
+            next(&asked, POLICY, NOW, SECOND),
+            Next::Retry(NOW + SECOND * 9)
         );
     }
 
     #[test]
     fn at_most_once_ends_as_unknown_after_an_ambiguous_call_and_only_then() {
-        let once = Terms {
+        let once = DeliveryPolicy {
             at_most_once: true,
-            ..TERMS
+            ..POLICY
         };
         assert_eq!(
             next(&Outcome::Ambiguous, once, NOW, SECOND),
             Next::Final(FinalStatus::Unknown)
         );
         assert_eq!(
-            next(&Outcome::Retry(None), once, NOW, SECOND),
-            Next::Again(NOW + SECOND)
+            next(&Outcome::Transient(None), once, NOW, SECOND),
+            Next::Retry(NOW + SECOND)
         );
     }
 
     #[test]
     fn a_message_that_would_be_due_after_its_expiry_has_expired() {
-        let short = Terms {
+        let short = DeliveryPolicy {
             expires_at: Some(NOW + SECOND),
-            ..TERMS
+            ..POLICY
         };
         assert_eq!(
-            next(&Outcome::Retry(None), short, NOW, SECOND),
+            next(&Outcome::Transient(None), short, NOW, SECOND),
             Next::Final(FinalStatus::Expired)
         );
         assert_eq!(
-            next(&Outcome::Retry(None), short, NOW, SECOND / 2),
-            Next::Again(NOW + SECOND / 2)
+            next(&Outcome::Transient(None), short, NOW, SECOND / 2),
+            Next::Retry(NOW + SECOND / 2)
         );
     }
 
@@ -451,14 +454,14 @@ mod tests {
         #[test]
         fn random_bytes_never_count_as_success(status: u16, body: Vec<u8>) {
             let call = Ok(Answer::read(status, &HeaderMap::new(), Ok(&body), &Confidential::default()));
-            prop_assert!(!matches!(classify(&call), Outcome::Done(_)));
+            prop_assert!(!matches!(classify(&call), Outcome::Accepted(_)));
             prop_assert!(describe(&call).len() < 2_000);
         }
 
         #[test]
         fn only_a_200_can_be_a_success(status in (0_u16..1_000).prop_filter("not 200", |s| *s != 200)) {
             let call = answer(status, r#"{"result":"success","code":"message_sent"}"#);
-            prop_assert!(!matches!(classify(&call), Outcome::Done(_)));
+            prop_assert!(!matches!(classify(&call), Outcome::Accepted(_)));
         }
     }
 }

@@ -10,7 +10,7 @@ use uuid::Uuid;
 use super::Finding;
 use crate::message::{InvalidMessage, Message, Payload, Target, UserId};
 use crate::outbox::{Outbox, Refusal, SingleCall};
-use crate::outcome::{self, Outcome, Taken};
+use crate::outcome::{self, Acceptance, Outcome};
 use crate::pace::SendPermit;
 use crate::pace::clock::Moment;
 use crate::signaling::{Answer, ApiRequest, CallFailure, Client, CredentialError};
@@ -177,11 +177,11 @@ pub fn finding(probed: &Probed) -> Finding {
     };
     let told = || format!("after {took} ms: {}", outcome::describe(call));
     match outcome::classify(call) {
-        Outcome::Done(taken) => {
+        Outcome::Accepted(taken) => {
             let what = match taken {
-                Taken::Sent => "the API took the message",
-                Taken::Delivered => "the receiver has the message",
-                Taken::Offline => "the API took the message, and its receiver is offline",
+                Acceptance::Sent => "the API took the message",
+                Acceptance::Delivered => "the receiver has the message",
+                Acceptance::Offline => "the API took the message, and its receiver is offline",
             };
             Finding::ok(SUBJECT, format!("{what}, after {took} ms"))
         }
@@ -200,7 +200,7 @@ pub fn finding(probed: &Probed) -> Finding {
             told(),
             "the API knows the credentials, and allows no more calls now: who else calls it for this app ID?",
         ),
-        Outcome::Retry(_) | Outcome::Ambiguous => Finding::fail(
+        Outcome::Transient(_) | Outcome::Ambiguous => Finding::fail(
             SUBJECT,
             told(),
             "try again; if that stays so, look at AGORA_BASE_URL and what is between this host and the API",

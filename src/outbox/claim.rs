@@ -13,7 +13,7 @@ use super::line::Patience;
 use super::statements::Statement;
 use super::{HoldKind, Outbox, explain, may_have_happened, timed};
 use crate::message::{InvalidMessage, Message, Payload, Target, UserId};
-use crate::outcome::Terms;
+use crate::outcome::DeliveryPolicy;
 use crate::pace::clock::ClockReading;
 use crate::pace::{DbTime, HORIZON};
 
@@ -159,7 +159,7 @@ pub struct Claimed {
     /// What to send; an error only where the table's constraints have been removed by hand.
     pub message: Result<Message, InvalidMessage>,
     /// What the row promises and bounds.
-    pub terms: Terms,
+    pub policy: DeliveryPolicy,
     /// When it was due: where it goes back to if it is not sent.
     pub was_due_at: DbTime,
     /// From when on it may be sent.
@@ -176,7 +176,7 @@ pub struct Claimed {
 impl Claimed {
     /// The claim as the probe of a lane that is held, if it is that.
     pub fn probe(&self) -> Option<Uuid> {
-        self.terms.probe.then_some(self.claim_id)
+        self.policy.probe.then_some(self.claim_id)
     }
 }
 
@@ -373,7 +373,7 @@ impl MessageRow {
                 .and_then(|count| u32::try_from(count).ok())
                 .unwrap_or(0)
         };
-        let terms = Terms {
+        let policy = DeliveryPolicy {
             attempts: count(self.attempts),
             max_attempts: count(self.max_attempts),
             at_most_once: self.at_most_once?,
@@ -383,7 +383,7 @@ impl MessageRow {
         Some(Claimed {
             id: self.id?,
             claim_id,
-            terms,
+            policy,
             was_due_at: self.was_due_at?.into(),
             slot_at: self.slot_at?.into(),
             lease_ends,

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use metrics::{Counter, Histogram, counter, histogram};
 
-use crate::outcome::{FinalStatus, Outcome, Taken};
+use crate::outcome::{Acceptance, FinalStatus, Outcome};
 
 /// The counter of calls. Labels: `app`, `outcome`.
 pub const CALLS: &str = "signaling_calls_total";
@@ -87,10 +87,10 @@ impl Counters {
     pub(super) fn called(&self, outcome: &Outcome, took: Option<Duration>) {
         let calls = &self.calls;
         match outcome {
-            Outcome::Done(Taken::Sent) => &calls.message_sent,
-            Outcome::Done(Taken::Delivered) => &calls.message_delivered,
-            Outcome::Done(Taken::Offline) => &calls.message_offline,
-            Outcome::Retry(_) => &calls.retry,
+            Outcome::Accepted(Acceptance::Sent) => &calls.message_sent,
+            Outcome::Accepted(Acceptance::Delivered) => &calls.message_delivered,
+            Outcome::Accepted(Acceptance::Offline) => &calls.message_offline,
+            Outcome::Transient(_) => &calls.retry,
             Outcome::Throttled(_) => &calls.throttled,
             Outcome::Rejected => &calls.rejected,
             Outcome::Unauthorized => &calls.unauthorized,

@@ -137,7 +137,7 @@ async fn get_ready(lane: &Lane, claimed: &Claimed, start_at: DbTime) -> Result<R
     let clock = wait_for(start_at, lane, clock).await;
     let now = Moment::now();
     if claimed
-        .terms
+        .policy
         .expires_at
         .is_some_and(|expires_at| expires_at <= clock.at(now.instant))
     {
@@ -226,14 +226,14 @@ fn conclude(
     if let Some(wanted_at) = claimed.wanted_at {
         lane.figures.waited(now, sent_at.since(wanted_at));
     }
-    let attempt = claimed.terms.attempts + 1;
+    let attempt = claimed.policy.attempts + 1;
     let next = outcome::next(
         &outcome,
-        claimed.terms,
+        claimed.policy,
         now,
         lane.shared.retry.delay(attempt),
     );
-    let error = (!matches!(outcome, Outcome::Done(_))).then(|| outcome::describe(&call));
+    let error = (!matches!(outcome, Outcome::Accepted(_))).then(|| outcome::describe(&call));
     tracing::debug!(
         app = lane.app,
         message_id = claimed.id,
@@ -249,8 +249,8 @@ fn conclude(
     let verdict = lane.health.judge(&outcome, claimed.probe().is_some());
     let (status, due_at) = match next {
         Next::Final(status) => (Some(status), claimed.was_due_at),
-        Next::Again(due_at) | Next::AgainUncounted(due_at) => (None, due_at),
-        Next::Back => (None, claimed.was_due_at),
+        Next::Retry(due_at) | Next::Snooze(due_at) => (None, due_at),
+        Next::Release => (None, claimed.was_due_at),
     };
     let (http_status, request_id) = call.map_or((None, None), |answer| {
         (Some(answer.status), answer.request_id)
@@ -267,7 +267,7 @@ fn conclude(
             http_status,
             request_id,
             outcome: outcome.attempt_outcome(),
-            counts: !matches!(next, Next::AgainUncounted(_) | Next::Back),
+            counts: !matches!(next, Next::Snooze(_) | Next::Release),
         }),
     };
     let heard = Heard {

@@ -44,7 +44,7 @@ impl Health {
         match outcome {
             Outcome::Unauthorized => Verdict::Hold(HoldKind::Parked),
             // The API has answered and means it: it is there, and knows us.
-            Outcome::Done(_) | Outcome::Rejected | Outcome::Throttled(_) => {
+            Outcome::Accepted(_) | Outcome::Rejected | Outcome::Throttled(_) => {
                 self.failures.store(0, Ordering::Relaxed);
                 self.proven.store(true, Ordering::Relaxed);
                 if probe {
@@ -53,7 +53,7 @@ impl Health {
                     Verdict::Well
                 }
             }
-            Outcome::Retry(_) | Outcome::Ambiguous => {
+            Outcome::Transient(_) | Outcome::Ambiguous => {
                 let failures = self
                     .failures
                     .fetch_add(1, Ordering::Relaxed)
@@ -72,16 +72,19 @@ impl Health {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::outcome::Taken;
+    use crate::outcome::Acceptance;
 
-    const FINE: Outcome = Outcome::Done(Taken::Sent);
+    const FINE: Outcome = Outcome::Accepted(Acceptance::Sent);
 
     #[test]
     fn a_row_of_failures_is_an_outage_and_a_success_in_between_is_not() {
         let health = Health::default();
         for _ in 0..100 {
             for _ in 1..FAILURES_OF_AN_OUTAGE {
-                assert_eq!(health.judge(&Outcome::Retry(None), false), Verdict::Well);
+                assert_eq!(
+                    health.judge(&Outcome::Transient(None), false),
+                    Verdict::Well
+                );
             }
             assert_eq!(health.judge(&FINE, false), Verdict::Well);
         }
@@ -89,7 +92,7 @@ mod tests {
             assert_eq!(health.judge(&Outcome::Ambiguous, false), Verdict::Well);
         }
         assert_eq!(
-            health.judge(&Outcome::Retry(None), false),
+            health.judge(&Outcome::Transient(None), false),
             Verdict::Hold(HoldKind::Broken)
         );
     }
@@ -98,7 +101,7 @@ mod tests {
     fn a_probe_decides_alone() {
         let health = Health::default();
         assert_eq!(
-            health.judge(&Outcome::Retry(None), true),
+            health.judge(&Outcome::Transient(None), true),
             Verdict::Hold(HoldKind::Broken)
         );
         assert_eq!(

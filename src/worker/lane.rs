@@ -167,7 +167,7 @@ impl Lane {
 
     /// What gives a message back. A probe is not given back with the others: it is what tells how they fare.
     pub(super) fn recall_of(&self, claimed: &Claimed) -> CancellationToken {
-        if claimed.terms.probe {
+        if claimed.policy.probe {
             self.shutdown.clone()
         } else {
             self.wave()

@@ -97,7 +97,7 @@ fn about_the_message(lane: &Lane, claimed: &Claimed, record: &Record) -> Vec<Key
         KeyValue::new("messaging.operation.type", "process"),
         KeyValue::new("messaging.message.id", claimed.id.to_string()),
         KeyValue::new("signaling.app", lane.app.clone()),
-        KeyValue::new("signaling.attempt", i64::from(claimed.terms.attempts) + 1),
+        KeyValue::new("signaling.attempt", i64::from(claimed.policy.attempts) + 1),
         KeyValue::new("signaling.claimed_by", lane.shared.name.clone()),
     ];
     if let Ok(message) = &claimed.message {

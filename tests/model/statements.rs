@@ -15,16 +15,16 @@ impl Protocol {
     /// Slots, lanes and the order of rows are left out: they only keep claims from being made, and a claim may be
     /// made late in the model anyway.
     pub(crate) fn claim(&self, state: &mut State, worker: usize, message: usize) {
-        let terms = &self.messages[message];
+        let policy = &self.messages[message];
         let row = &mut state.rows[message];
         let is_lost = row.claimed;
         if is_lost {
-            row.attempts = (row.attempts + 1).min(terms.max_attempts);
+            row.attempts = (row.attempts + 1).min(policy.max_attempts);
             if self.rules.claim_logs_lost {
                 row.truth.has_unlogged_call = false;
             }
         }
-        if is_lost && terms.at_most_once && self.rules.claim_ends_lost_at_most_once {
+        if is_lost && policy.at_most_once && self.rules.claim_ends_lost_at_most_once {
             row.end = Some(End::Unknown);
         } else if row.has_expired() && self.rules.expiry_is_looked_at {
             row.end = Some(End::Expired);

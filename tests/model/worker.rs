@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use signaling_worker::outcome::{self, Next, Outcome, Taken, Terms};
+use signaling_worker::outcome::{self, Acceptance, DeliveryPolicy, Next, Outcome};
 use signaling_worker::pace::{DbTime, Late};
 
 use crate::action::{Answer, At};
@@ -116,7 +116,9 @@ impl Protocol {
             _ => Told::NoEffect,
         };
         let outcome = match Outcome::from(answer) {
-            Outcome::Ambiguous if !self.rules.success_needs_an_answer => Outcome::Done(Taken::Sent),
+            Outcome::Ambiguous if !self.rules.success_needs_an_answer => {
+                Outcome::Accepted(Acceptance::Sent)
+            }
             outcome => outcome,
         };
         let record = self.decide(state, at, &outcome, call);
@@ -125,7 +127,7 @@ impl Protocol {
 
     /// `NoCall::Failed` in `worker/delivery.rs`: no connection could be made.
     pub(crate) fn not_sent(&self, state: &mut State, at: At) {
-        let record = self.decide(state, at, &Outcome::Retry(None), Told::NoCall);
+        let record = self.decide(state, at, &Outcome::Transient(None), Told::NoCall);
         Self::hand_over(state, at, record);
     }
 
@@ -133,7 +135,7 @@ impl Protocol {
         let delivery = state.delivery(at);
         let message = &self.messages[delivery.message];
         let time = |ticks: Ticks| DbTime::from_micros(i64::from(ticks));
-        let terms = Terms {
+        let policy = DeliveryPolicy {
             attempts: u32::from(delivery.attempts),
             max_attempts: u32::from(message.max_attempts),
             at_most_once: message.at_most_once && self.rules.ambiguity_ends_at_most_once,
@@ -141,11 +143,11 @@ impl Protocol {
             probe: false,
         };
         let backoff = Duration::from_micros(u64::from(BACKOFF));
-        let (end, due_in, counts) = match outcome::next(outcome, terms, time(0), backoff) {
+        let (end, due_in, counts) = match outcome::next(outcome, policy, time(0), backoff) {
             Next::Final(status) => (Some(status.into()), 0, true),
-            Next::Again(_) => (None, BACKOFF, true),
-            Next::AgainUncounted(_) => (None, BACKOFF, false),
-            Next::Back => (None, 0, false),
+            Next::Retry(_) => (None, BACKOFF, true),
+            Next::Snooze(_) => (None, BACKOFF, false),
+            Next::Release => (None, 0, false),
         };
         Record {
             end,
@@ -230,7 +232,7 @@ impl Record {
 impl From<Answer> for Outcome {
     fn from(answer: Answer) -> Self {
         match answer {
-            Answer::Success => Self::Done(Taken::Sent),
+            Answer::Success => Self::Done(Acceptance::Sent),
             Answer::ServerError => Self::Retry(None),
             Answer::TooManyRequests => Self::Throttled(None),
             Answer::Unauthorized => Self::Unauthorized,
