@@ -7,13 +7,13 @@
 //! clock and the way of the request to the API.
 
 pub mod clock;
-mod group;
-mod lead;
+mod coalesce;
+mod lookahead;
 mod permit;
 
 pub use clock::{DbClock, DbTime};
-pub use group::starts;
-pub use lead::Lead;
+pub use coalesce::coalesced_starts;
+pub use lookahead::Lookahead;
 pub use permit::{Late, SendPermit};
 
 use std::time::Duration;

@@ -29,7 +29,7 @@ pub struct ClaimRequest<'a> {
     /// Most rows to take.
     pub rows: usize,
     /// How far ahead of the claim the first slot has to be.
-    pub lead: Duration,
+    pub lookahead: Duration,
     /// For how long to have them.
     pub lease: Duration,
     /// Who takes them, for people.
@@ -83,7 +83,7 @@ pub struct Batch {
 }
 
 /// From where on rows are looked for that are due. The index still has what was there before while somebody holds an
-/// old snapshot: any number of entries that lead to nothing.
+/// old snapshot: any number of entries that lookahead to nothing.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Start {
     /// Rows that were never claimed, after this time and id.
@@ -260,7 +260,7 @@ impl Outbox {
                         .persistent(session.keeps_statements())
                         .bind(request.app)
                         .bind(i64::try_from(request.rows).unwrap_or(i64::MAX))
-                        .bind(micros(HORIZON + request.lead))
+                        .bind(micros(HORIZON + request.lookahead))
                         .bind(micros(request.lease))
                         .bind(claim_id)
                         .bind(request.claimed_by)
@@ -269,7 +269,7 @@ impl Outbox {
                         .bind(fresh_after)
                         .bind(fresh_after_id)
                         .bind(again_after)
-                        .bind(micros(request.lead))
+                        .bind(micros(request.lookahead))
                         .bind(micros(request.looks_again_in))
                         .fetch_all(&mut **session);
                     let timed: (Vec<ClaimRow>, _, _) = timed(statement).await?;
@@ -279,7 +279,7 @@ impl Outbox {
             .await;
         // A claim that finds nothing is quick however slow the database is.
         if !matches!(&result, Ok((rows, ..)) if rows.len() < 2) {
-            request.patience.learn(&result);
+            request.patience.observe(&result);
         }
         let failed = |source| ClaimError {
             may_have_rows: was_asked && may_have_happened(&source),

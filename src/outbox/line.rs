@@ -175,7 +175,7 @@ impl Line {
         // What waits for a statement is many kilobytes: it stands in the heap, not in every task that asks.
         let begun = Instant::now();
         let result = Box::pin(self.try_run(deadline, work)).await;
-        self.figures.learn(statement, begun, &result);
+        self.figures.observe(statement, begun, &result);
         match &result {
             Ok(_) => self.breaks.note_answer(),
             Err(error) if is_timeout(error) && self.breaks.has_answered_within(deadline / 2) => {}

@@ -142,7 +142,7 @@ impl Outbox {
                     .await
             })
             .await;
-        patience.learn(&settled);
+        patience.observe(&settled);
         Ok(settled?.into_iter().collect())
     }
 }

@@ -185,7 +185,7 @@ impl Outbox {
             work(&mut session).await
         })
         .await;
-        self.figures.learn(statement, begun, &result);
+        self.figures.observe(statement, begun, &result);
         result
     }
 

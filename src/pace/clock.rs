@@ -129,7 +129,7 @@ pub struct DbClock {
 
 /// By how much a process's two ways to measure a time may differ: an [`Instant`] stands still while a host sleeps or
 /// a virtual machine is paused, and the host's clock does not.
-const MAX_STANDSTILL: Duration = Duration::from_millis(50);
+const MAX_SUSPENSION: Duration = Duration::from_millis(50);
 
 impl DbClock {
     /// A clock from its first reading.
@@ -161,11 +161,11 @@ impl DbClock {
     /// Whether this process has, or may have, stood still without noticing since the newest reading was asked for: an
     /// answer that was on its way meanwhile is as old as the standstill was long. The estimate is then behind the
     /// database's clock, and worth nothing until the next reading.
-    pub fn stood_still(&self, now: Moment) -> bool {
+    pub fn was_suspended(&self, now: Moment) -> bool {
         let read_at = self.newest.asked;
         let measured = now.instant.saturating_duration_since(read_at.instant);
         match now.wall.duration_since(read_at.wall) {
-            Ok(passed) => passed.abs_diff(measured) > MAX_STANDSTILL,
+            Ok(passed) => passed.abs_diff(measured) > MAX_SUSPENSION,
             // The host's clock was set back: nothing can be said.
             Err(_) => true,
         }
@@ -264,15 +264,15 @@ mod tests {
     fn a_host_that_slept_is_noticed_until_the_next_reading() {
         let base = Instant::now();
         let mut clock = DbClock::new(reading(base, 0, 0, 1_000_000));
-        assert!(!clock.stood_still(moment(base, 1_000, 1_000)));
-        assert!(clock.stood_still(moment(base, 1_000, 9_000)));
-        assert!(clock.stood_still(moment(base, 1_000, 0)));
+        assert!(!clock.was_suspended(moment(base, 1_000, 1_000)));
+        assert!(clock.was_suspended(moment(base, 1_000, 9_000)));
+        assert!(clock.was_suspended(moment(base, 1_000, 0)));
         clock.observe(ClockReading {
             asked: moment(base, 1_000, 9_000),
             answered: moment(base, 1_000, 9_000),
             ..reading(base, 1_000, 1_000, 1_009_000)
         });
-        assert!(!clock.stood_still(moment(base, 2_000, 10_000)));
+        assert!(!clock.was_suspended(moment(base, 2_000, 10_000)));
     }
 
     /// The answer was on its way meanwhile: it is older than both clocks of the host can tell since.
@@ -284,7 +284,7 @@ mod tests {
             answered: moment(base, 1_001, 9_001),
             ..reading(base, 1_000, 1_001, 1_001_000)
         });
-        assert!(clock.stood_still(moment(base, 1_002, 9_002)));
+        assert!(clock.was_suspended(moment(base, 1_002, 9_002)));
     }
 
     #[test]

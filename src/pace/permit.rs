@@ -50,7 +50,7 @@ impl SendPermit {
         lease_ends: Instant,
         request_timeout: Duration,
     ) -> Result<Self, Late> {
-        if clock.stood_still(now) {
+        if clock.was_suspended(now) {
             return Err(Late::StoodStill);
         }
         let starts_at = clock.at(now.instant);

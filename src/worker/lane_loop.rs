@@ -15,7 +15,7 @@ use super::recorder::Delivered;
 use super::rest::Rest;
 use super::unheard::Unheard;
 use crate::outbox::{Batch, ClaimRequest, Patience, Start, explain};
-use crate::pace::{Lead, starts};
+use crate::pace::{Lookahead, starts};
 
 /// How long a process that begins waits for the answer to its first call.
 const FIRST_ANSWER: Duration = Duration::from_secs(1);
@@ -38,9 +38,9 @@ pub(super) struct LaneLoop {
     unheard: Unheard,
     patience: Patience,
     database_pause: Duration,
-    lead: Lead,
+    lookahead: Lookahead,
     /// The same for claims that look at all rows: they may take far longer.
-    sweep_lead: Lead,
+    full_scan_lookahead: Lookahead,
     /// The most rows of the next claim.
     max_rows: usize,
 }
@@ -60,8 +60,8 @@ impl LaneLoop {
             unheard: Unheard::new(),
             patience: Patience::default(),
             database_pause: DATABASE_PAUSE,
-            lead: Lead::default(),
-            sweep_lead: Lead::default(),
+            lookahead: Lookahead::default(),
+            full_scan_lookahead: Lookahead::default(),
             max_rows: MAX_ROWS,
         }
     }
@@ -80,7 +80,7 @@ impl LaneLoop {
             };
             let rest = match self.claim(room).await {
                 Ok(batch) => {
-                    let next = self.rest.after(&batch, self.lead);
+                    let next = self.rest.after(&batch, self.lookahead);
                     self.hand_out(batch);
                     shutdown.run_until_cancelled(self.rest.take(next)).await
                 }
@@ -134,14 +134,14 @@ impl LaneLoop {
         }
         let began = Instant::now();
         let start = self.lane.watermark().start_of_claim(began);
-        let lead = self.lead_of(start).get();
+        let lookahead = self.lookahead_of(start).get();
         let shared = &self.lane.shared;
         let request = ClaimRequest {
             start,
             app: &self.lane.app,
             claim_id: Uuid::new_v4(),
             rows: rows.min(self.max_rows),
-            lead,
+            lookahead,
             lease: shared.timing.lease,
             claimed_by: &shared.name,
             lost_before: self.lane.contact().lost_before(),
@@ -155,7 +155,7 @@ impl LaneLoop {
                 self.lane.contact().answered(batch.at, now);
                 self.lane.watermark().claimed(start, began, now, &batch);
                 let took = self.lane.now().since(batch.at);
-                self.lead_of(start).learn(took);
+                self.lookahead_of(start).observe(took);
                 self.lane.pulse.beat(Duration::ZERO);
                 self.lane.figures.ended_uncalled(batch.at, batch.ended);
                 self.lane.seen_in_claim(&batch);
@@ -183,11 +183,11 @@ impl LaneLoop {
         Ok(batch)
     }
 
-    fn lead_of(&mut self, start: Start) -> &mut Lead {
+    fn lookahead_of(&mut self, start: Start) -> &mut Lookahead {
         if start == Start::BEGINNING {
-            &mut self.sweep_lead
+            &mut self.full_scan_lookahead
         } else {
-            &mut self.lead
+            &mut self.lookahead
         }
     }
 
@@ -221,7 +221,11 @@ impl LaneLoop {
             .map(|claimed| claimed.slot_at)
             .collect();
         // Where everything due was taken nothing is worth a wait.
-        let starts = if is_backlog { starts(&slots) } else { slots };
+        let starts = if is_backlog {
+            coalesced_starts(&slots)
+        } else {
+            slots
+        };
         for (claimed, start_at) in batch.messages.into_iter().zip(starts) {
             // There is room: the claim was for no more rows than that.
             let Ok(room) = Arc::clone(&self.lane.room).try_acquire_owned() else {

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::lane::Lane;
 use crate::outbox::{Batch, Hold};
-use crate::pace::{DbTime, HORIZON, Lead};
+use crate::pace::{DbTime, HORIZON, Lookahead};
 
 /// The longest nap of a lane that can't hear the bell.
 const DEAF_POLL: Duration = Duration::from_millis(200);
@@ -48,14 +48,14 @@ impl Rest {
     }
 
     /// Takes in a claim, and decides what to do after it.
-    pub(super) fn after(&mut self, batch: &Batch, lead: Lead) -> Next {
+    pub(super) fn after(&mut self, batch: &Batch, lookahead: Lookahead) -> Next {
         if !batch.messages.is_empty() || batch.bell_switched_on {
             self.nap = FIRST_NAP;
         }
         if self.hears() && !batch.bell_switched_on {
             self.nap = self.longest_nap();
         }
-        after(batch, lead)
+        after(batch, lookahead)
     }
 
     /// Rests.
@@ -151,9 +151,9 @@ impl Rest {
     }
 }
 
-fn after(batch: &Batch, lead: Lead) -> Next {
+fn after(batch: &Batch, lookahead: Lookahead) -> Next {
     if batch.hold.is_none() && (batch.slots == 0 || batch.is_full()) {
-        Next::ClaimAt(batch.next_slot_at - HORIZON / 2 - lead.get())
+        Next::ClaimAt(batch.next_slot_at - HORIZON / 2 - lookahead.get())
     } else {
         Next::Sleep {
             next_due_at: batch.next_due_at,
@@ -191,11 +191,11 @@ mod tests {
     #[test]
     fn a_lane_claims_again_when_half_of_the_horizon_is_free() {
         let again = Next::ClaimAt(AT + HORIZON / 2);
-        let near = Lead::default();
+        let near = Lookahead::default();
         assert_eq!(after(&batch(0, 0), near), again);
         assert_eq!(after(&batch(3, 3), near), again);
         let mut far = near;
-        far.learn(HORIZON / 4);
+        far.observe(HORIZON / 4);
         let earlier = Next::ClaimAt(AT + HORIZON / 2 - far.get());
         assert_eq!(after(&batch(3, 3), far), earlier);
     }
@@ -203,7 +203,7 @@ mod tests {
     #[test]
     fn a_lane_that_has_taken_everything_sleeps() {
         assert_eq!(
-            after(&batch(3, 2), Lead::default()),
+            after(&batch(3, 2), Lookahead::default()),
             Next::Sleep {
                 next_due_at: None,
                 hold: None
@@ -222,7 +222,7 @@ mod tests {
             ..batch(1, 1)
         };
         assert_eq!(
-            after(&probe, Lead::default()),
+            after(&probe, Lookahead::default()),
             Next::Sleep {
                 next_due_at: None,
                 hold

@@ -58,7 +58,7 @@ pub(crate) struct Rules {
     pub(crate) permit_checks_the_slot: bool,
     /// `SendPermit::take`: `Late::StoodStill`.
     pub(crate) permit_checks_the_clock: bool,
-    /// `DbClock::stood_still`: a standstill is noticed from the moment on at which the clock's newest reading was
+    /// `DbClock::was_suspended`: a standstill is noticed from the moment on at which the clock's newest reading was
     /// asked for, not from its answer.
     pub(crate) standstill_counts_from_the_asking: bool,
     /// `outbox/claim.rs`: `lease_ends` is counted from before the claim was asked for, not from its answer.

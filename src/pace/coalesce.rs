@@ -10,7 +10,7 @@ use super::DbTime;
 const AT_MOST: Duration = Duration::from_millis(3);
 
 /// When calls start that have these slots, which are in order: the slot of the last one that can wait for the first.
-pub fn starts(slots: &[DbTime]) -> Vec<DbTime> {
+pub fn coalesced_starts(slots: &[DbTime]) -> Vec<DbTime> {
     let mut starts = Vec::with_capacity(slots.len());
     while let Some(&first) = slots.get(starts.len()) {
         let rest = &slots[starts.len()..];
@@ -27,7 +27,10 @@ mod tests {
 
     fn starts_us(slots_us: &[i64]) -> Vec<i64> {
         let slots: Vec<_> = slots_us.iter().copied().map(DbTime::from_micros).collect();
-        starts(&slots).into_iter().map(DbTime::as_micros).collect()
+        coalesced_starts(&slots)
+            .into_iter()
+            .map(DbTime::as_micros)
+            .collect()
     }
 
     #[test]

@@ -7,15 +7,15 @@ use super::TOLERANCE;
 /// How long after its own time a claim's rows get here. A slot that has passed by then by more than the tolerance is
 /// missed, and so would be the next one, and every other.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
-pub struct Lead(Duration);
+pub struct Lookahead(Duration);
 
 /// What gets here sooner is in time for a slot at the claim's own time.
 const AT_ONCE: Duration = TOLERANCE.checked_div(2).expect("two is not zero");
 
-/// A lead that is shorter is none.
+/// A lookahead that is shorter is none.
 const LEAST: Duration = Duration::from_millis(1);
 
-impl Lead {
+impl Lookahead {
     /// The longest. With the horizon it stays below a second: slots further ahead mean that the API has asked for a
     /// pause. While a database takes longer than that for a claim, nothing is sent.
     pub const MAX: Duration = Duration::from_millis(800);
@@ -27,11 +27,11 @@ impl Lead {
 
     /// Takes in how long after its own time a claim got here: the next one may take a quarter longer. One that was slow
     /// counts at once, those that are quicker count little by little.
-    pub fn learn(&mut self, took: Duration) {
+    pub fn observe(&mut self, took: Duration) {
         let faded = self.0 * 7 / 8;
         let enough = (took * 5 / 4).saturating_sub(AT_ONCE);
         self.0 = match enough.max(faded) {
-            lead if lead > LEAST => lead.min(Self::MAX),
+            lookahead if lookahead > LEAST => lookahead.min(Self::MAX),
             _ => Duration::ZERO,
         };
     }
@@ -45,23 +45,23 @@ mod tests {
 
     #[test]
     fn a_database_nearby_needs_none() {
-        let mut lead = Lead::default();
-        lead.learn(4 * MS);
-        assert_eq!(lead.get(), Duration::ZERO);
+        let mut lookahead = Lookahead::default();
+        lookahead.observe(4 * MS);
+        assert_eq!(lookahead.get(), Duration::ZERO);
     }
 
     #[test]
     fn a_slow_claim_counts_at_once_and_is_forgotten_little_by_little() {
-        let mut lead = Lead::default();
-        lead.learn(40 * MS);
-        assert_eq!(lead.get(), 45 * MS);
-        lead.learn(20 * MS);
-        assert_eq!(lead.get(), 45 * MS * 7 / 8);
+        let mut lookahead = Lookahead::default();
+        lookahead.observe(40 * MS);
+        assert_eq!(lookahead.get(), 45 * MS);
+        lookahead.observe(20 * MS);
+        assert_eq!(lookahead.get(), 45 * MS * 7 / 8);
         for _ in 0..30 {
-            lead.learn(MS);
+            lookahead.observe(MS);
         }
-        assert_eq!(lead.get(), Duration::ZERO);
-        lead.learn(90_000 * MS);
-        assert_eq!(lead.get(), Lead::MAX);
+        assert_eq!(lookahead.get(), Duration::ZERO);
+        lookahead.observe(90_000 * MS);
+        assert_eq!(lookahead.get(), Lookahead::MAX);
     }
 }
