@@ -10,7 +10,7 @@ use signaling_worker::message::{ChannelName, Payload, Target, UserId};
 use signaling_worker::outbox::read_json_lines;
 use signaling_worker::outcome::{Outcome, classify, describe};
 use signaling_worker::signaling::{
-    Answer, AnswerBody, Confidential, MAX_REASON_CHARS, MAX_REQUEST_ID_CHARS, RetryAfter,
+    EchoFilter, MAX_REASON_CHARS, MAX_REQUEST_ID_CHARS, Response, ResponseBody, RetryAfter,
 };
 
 /// A value in the seeds that stands for a secret or a payload: no mistake may quote it.
@@ -24,15 +24,15 @@ const MAX_MISTAKE_BYTES: usize = 1_000;
 pub(crate) fn answer(data: &[u8]) {
     let (status, headers, body) = split_answer(data);
     let payload = Payload::new(PAYLOAD).expect("a payload");
-    let confidential = Confidential::new(payload, vec![HUSH.to_owned().into()]);
-    let answer = Answer::read(status, &headers, Ok(body), &confidential);
+    let echo_filter = EchoFilter::new(payload, vec![HUSH.to_owned().into()]);
+    let answer = Response::read(status, &headers, Ok(body), &echo_filter);
 
     assert_eq!(answer.status, status);
     if let Some(id) = &answer.request_id {
         assert_kept(id, MAX_REQUEST_ID_CHARS);
         assert!(!id.is_empty());
     }
-    if let AnswerBody::Object {
+    if let ResponseBody::Object {
         result,
         code,
         reason,
@@ -42,7 +42,7 @@ pub(crate) fn answer(data: &[u8]) {
             assert_kept(text, MAX_REASON_CHARS);
         }
     }
-    let is_object = matches!(answer.body, AnswerBody::Object { .. });
+    let is_object = matches!(answer.body, ResponseBody::Object { .. });
     let call = Ok(answer);
     if matches!(classify(&call), Outcome::Accepted(_)) {
         assert!(status == 200 && is_object, "{call:?}");

@@ -1,10 +1,10 @@
-//! What an answer, or its absence, means: decided here and nowhere else, without asking anything but the arguments.
+//! What an response, or its absence, means: decided here and nowhere else, without asking anything but the arguments.
 
 use std::fmt::Write;
 use std::time::Duration;
 
 use crate::pace::DbTime;
-use crate::signaling::{Answer, AnswerBody, CallFailure, RetryAfter};
+use crate::signaling::{CallFailure, Response, ResponseBody, RetryAfter};
 
 /// What a call came to.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -35,32 +35,32 @@ pub enum Acceptance {
 }
 
 /// Decides what a call came to (Messaging REST API, "Status code" and "Response body parameters").
-pub fn classify(call: &Result<Answer, CallFailure>) -> Outcome {
+pub fn classify(call: &Result<Response, CallFailure>) -> Outcome {
     match call {
-        Ok(answer) => classify_answer(answer),
+        Ok(response) => classify_response(response),
         Err(CallFailure::NotSent(_)) => Outcome::Transient(None),
         Err(CallFailure::TimedOut(_) | CallFailure::Broken(_)) => Outcome::Ambiguous,
     }
 }
 
-fn classify_answer(answer: &Answer) -> Outcome {
-    match answer.status {
-        200 => acceptance(&answer.body).map_or(Outcome::Ambiguous, Outcome::Accepted),
+fn classify_response(response: &Response) -> Outcome {
+    match response.status {
+        200 => acceptance(&response.body).map_or(Outcome::Ambiguous, Outcome::Accepted),
         401 | 403 => Outcome::Unauthorized,
         // "No response from the server or the request times out": it may have been taken. So may what a gateway
-        // passed on and had no good answer to.
+        // passed on and had no good response to.
         // Another 2xx is no documented success, and may be one all the same.
         201..=299 | 408 | 502 | 504 => Outcome::Ambiguous,
-        429 => Outcome::Throttled(answer.retry_after),
+        429 => Outcome::Throttled(response.retry_after),
         400..=499 => Outcome::Rejected,
         // The server says that it failed; a redirect or anything else was not carried out.
-        _ => Outcome::Transient(answer.retry_after),
+        _ => Outcome::Transient(response.retry_after),
     }
 }
 
 /// The success that the body of a 200 tells of, if it does.
-fn acceptance(body: &AnswerBody) -> Option<Acceptance> {
-    let AnswerBody::Object { result, code, .. } = body else {
+fn acceptance(body: &ResponseBody) -> Option<Acceptance> {
+    let ResponseBody::Object { result, code, .. } = body else {
         return None;
     };
     let success = match result.as_deref() {
@@ -80,12 +80,12 @@ fn acceptance(body: &AnswerBody) -> Option<Acceptance> {
 }
 
 /// What to tell a person about a call that did not end well. Without the payload, and bounded.
-pub fn describe(call: &Result<Answer, CallFailure>) -> String {
+pub fn describe(call: &Result<Response, CallFailure>) -> String {
     match call {
         Err(failure) => failure.to_string(),
-        Ok(Answer { status, body, .. }) => match body {
-            AnswerBody::Unreadable(why) => format!("HTTP {status}, and {why}"),
-            AnswerBody::Object {
+        Ok(Response { status, body, .. }) => match body {
+            ResponseBody::Unreadable(why) => format!("HTTP {status}, and {why}"),
+            ResponseBody::Object {
                 result,
                 code,
                 reason,
@@ -138,7 +138,7 @@ impl FinalStatus {
     }
 }
 
-/// What the outcome depends on beside the answer: the row's promises.
+/// What the outcome depends on beside the response: the row's promises.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct DeliveryPolicy {
     /// Calls that have counted before this one.
@@ -226,15 +226,15 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::signaling::Confidential;
+    use crate::signaling::EchoFilter;
 
     #[expect(clippy::unnecessary_wraps, reason = "the calls under test are results")]
-    fn answer(status: u16, body: &str) -> Result<Answer, CallFailure> {
-        Ok(Answer::read(
+    fn response(status: u16, body: &str) -> Result<Response, CallFailure> {
+        Ok(Response::read(
             status,
             &HeaderMap::new(),
             Ok(body.as_bytes()),
-            &Confidential::default(),
+            &EchoFilter::default(),
         ))
     }
 
@@ -305,7 +305,11 @@ mod tests {
             (504, "", Ambiguous),
         ];
         for (status, body, expected) in cases {
-            assert_eq!(classify(&answer(status, body)), expected, "{status} {body}");
+            assert_eq!(
+                classify(&response(status, body)),
+                expected,
+                "{status} {body}"
+            );
         }
     }
 
@@ -453,14 +457,14 @@ mod tests {
     proptest! {
         #[test]
         fn random_bytes_never_count_as_success(status: u16, body: Vec<u8>) {
-            let call = Ok(Answer::read(status, &HeaderMap::new(), Ok(&body), &Confidential::default()));
+            let call = Ok(Response::read(status, &HeaderMap::new(), Ok(&body), &EchoFilter::default()));
             prop_assert!(!matches!(classify(&call), Outcome::Accepted(_)));
             prop_assert!(describe(&call).len() < 2_000);
         }
 
         #[test]
         fn only_a_200_can_be_a_success(status in (0_u16..1_000).prop_filter("not 200", |s| *s != 200)) {
-            let call = answer(status, r#"{"result":"success","code":"message_sent"}"#);
+            let call = response(status, r#"{"result":"success","code":"message_sent"}"#);
             prop_assert!(!matches!(classify(&call), Outcome::Accepted(_)));
         }
     }

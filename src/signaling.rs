@@ -1,21 +1,21 @@
 //! The Agora Signaling 1.x Messaging REST API, as far as this worker speaks it: the request, signing in, one call
-//! on a connection that is ready before its slot, and the answer as it came. What an answer means is decided in
+//! on a connection that is ready before its slot, and the response as it came. What an response means is decided in
 //! [`crate::outcome`].
 
-mod answer;
 mod client;
-mod confidential;
-mod connections;
+mod connection_pool;
 mod credentials;
+mod echo_filter;
 mod request;
+mod response;
 pub mod token;
 
-pub use answer::{
-    Answer, AnswerBody, CallFailure, MAX_REASON_CHARS, MAX_REQUEST_ID_CHARS, RetryAfter,
-};
 pub(crate) use client::tls_config;
 pub use client::{Client, ClientSettings, InvalidClient, SignedRequest};
-pub use confidential::Confidential;
-pub use connections::Connection;
-pub use credentials::{CredentialError, Credentials, SignIn, TokenCache, TokenHeaders};
+pub use connection_pool::Connection;
+pub use credentials::{Authenticator, CredentialError, Credentials, TokenCache, TokenHeaders};
+pub use echo_filter::EchoFilter;
 pub use request::{ApiRequest, BaseUrl, InvalidBaseUrl};
+pub use response::{
+    CallFailure, MAX_REASON_CHARS, MAX_REQUEST_ID_CHARS, Response, ResponseBody, RetryAfter,
+};

@@ -13,7 +13,7 @@ use crate::outbox::{Outbox, Refusal, SingleCall};
 use crate::outcome::{self, Acceptance, Outcome};
 use crate::pace::SendPermit;
 use crate::pace::clock::Moment;
-use crate::signaling::{Answer, ApiRequest, CallFailure, Client, CredentialError};
+use crate::signaling::{ApiRequest, CallFailure, Client, CredentialError, Response};
 
 const SUBJECT: &str = "probe";
 
@@ -49,7 +49,7 @@ pub enum Probed {
     /// A call was made, or no connection for it.
     Called {
         /// What came back.
-        call: Result<Answer, CallFailure>,
+        call: Result<Response, CallFailure>,
         /// How long that took.
         took: Duration,
     },
@@ -234,15 +234,15 @@ fn no_slot(refusal: Refusal) -> Finding {
 mod tests {
     use super::*;
     use crate::check::Level;
-    use crate::signaling::AnswerBody;
+    use crate::signaling::ResponseBody;
 
     fn answered(status: u16, code: Option<&str>) -> Probed {
         Probed::Called {
-            call: Ok(Answer {
+            call: Ok(Response {
                 status,
                 retry_after: None,
                 request_id: None,
-                body: AnswerBody::Object {
+                body: ResponseBody::Object {
                     result: (status == 200).then(|| "success".into()),
                     code: code.map(str::to_owned),
                     reason: None,

@@ -20,7 +20,7 @@ use crate::sanitize;
 /// Where a worker's ops server is if nobody says another address.
 const DEFAULT_ADDRESS: &str = "127.0.0.1:9090";
 /// The most bytes of an answer that are read.
-const MAX_ANSWER_BYTES: usize = 16 * 1024;
+const MAX_RESPONSE_BYTES: usize = 16 * 1024;
 /// The most characters of an answer that are shown.
 const MAX_SHOWN_CHARS: usize = 1_000;
 
@@ -111,7 +111,7 @@ async fn ask(address: SocketAddr, path: &str) -> anyhow::Result<(StatusCode, Byt
         .header(HOST, address.to_string())
         .body(Empty::<Bytes>::new())?;
     let (head, body) = sender.send_request(request).await?.into_parts();
-    let body = Limited::new(body, MAX_ANSWER_BYTES)
+    let body = Limited::new(body, MAX_RESPONSE_BYTES)
         .collect()
         .await
         .map_err(|error| anyhow::anyhow!("its answer breaks off or has no end: {error}"))?;
@@ -155,7 +155,7 @@ mod tests {
             "ok   database; FAIL lanes: [1mno"
         );
         assert_eq!(
-            shown(&[b'x'; MAX_ANSWER_BYTES]).chars().count(),
+            shown(&[b'x'; MAX_RESPONSE_BYTES]).chars().count(),
             MAX_SHOWN_CHARS
         );
     }

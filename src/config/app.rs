@@ -48,7 +48,7 @@ pub enum AppError {
     AppId,
     /// No way to sign in, or more than one, or half of one.
     #[error("{0}")]
-    SignIn(&'static str),
+    Authenticator(&'static str),
     /// A value and a file for the same secret.
     #[error("{0} is given both as a value and as a file: leave out one")]
     TwoSecrets(&'static str),
@@ -228,7 +228,7 @@ impl RawApp {
             (Some(key), Some(secret), None, None) => Ok(Credentials::Basic { key, secret }),
             (None, None, Some(token), None) => Ok(Credentials::Token {
                 token,
-                uid: UserId::sender(self.uid.ok_or(AppError::SignIn(
+                uid: UserId::sender(self.uid.ok_or(AppError::Authenticator(
                     "AGORA_TOKEN needs AGORA_UID (uid): the user that the token was made for",
                 ))?)
                 .map_err(AppError::Uid)?,
@@ -240,16 +240,16 @@ impl RawApp {
                 headers: given_headers.unwrap_or(TokenHeaders::Authorization),
                 made: TokenCache::default(),
             }),
-            (None, None, None, None) => Err(AppError::SignIn(
+            (None, None, None, None) => Err(AppError::Authenticator(
                 "it has no way to sign in: set AGORA_API_KEY and AGORA_API_SECRET (api_key, api_secret), or AGORA_TOKEN and AGORA_UID, or AGORA_APP_CERTIFICATE; each has a variant ending in _FILE",
             )),
-            (Some(_), None, None, None) => {
-                Err(AppError::SignIn("AGORA_API_KEY needs AGORA_API_SECRET"))
-            }
-            (None, Some(_), None, None) => {
-                Err(AppError::SignIn("AGORA_API_SECRET needs AGORA_API_KEY"))
-            }
-            _ => Err(AppError::SignIn(
+            (Some(_), None, None, None) => Err(AppError::Authenticator(
+                "AGORA_API_KEY needs AGORA_API_SECRET",
+            )),
+            (None, Some(_), None, None) => Err(AppError::Authenticator(
+                "AGORA_API_SECRET needs AGORA_API_KEY",
+            )),
+            _ => Err(AppError::Authenticator(
                 "it has more than one way to sign in: keep one of AGORA_API_KEY with AGORA_API_SECRET, AGORA_TOKEN, and AGORA_APP_CERTIFICATE",
             )),
         }

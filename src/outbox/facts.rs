@@ -23,11 +23,11 @@ pub struct ServerFacts {
     pub tls_version: Option<String>,
     /// Who asks.
     pub user: String,
-    /// Connections that others than superusers may still make.
+    /// ConnectionPool that others than superusers may still make.
     pub server_left: i64,
-    /// Connections that the role may still make, if that is limited.
+    /// ConnectionPool that the role may still make, if that is limited.
     pub role_left: Option<i64>,
-    /// Connections to this database that may still be made, if that is limited.
+    /// ConnectionPool to this database that may still be made, if that is limited.
     pub database_left: Option<i64>,
     /// Whether autovacuum runs at all.
     pub autovacuum: bool,

@@ -100,7 +100,7 @@ pub(super) enum Plans {
     Kept,
 }
 
-/// Connections that are made when they are needed, and kept.
+/// ConnectionPool that are made when they are needed, and kept.
 pub(super) struct Line {
     pool: Pool<Connector>,
     pooler: bool,

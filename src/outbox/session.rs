@@ -1,4 +1,4 @@
-//! Connections to the database: bounded in number and in time, and usable through a pooler in transaction mode.
+//! ConnectionPool to the database: bounded in number and in time, and usable through a pooler in transaction mode.
 
 use std::str::FromStr;
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use super::statements::{Statement, StatementFigures};
 use super::{SharedClock, explain};
 use crate::sanitize;
 
-/// Connections for what no message waits for.
+/// ConnectionPool for what no message waits for.
 const ASIDE_CONNECTIONS: u32 = 2;
 /// How long the server works on a statement of those who look on: less than any of them waits.
 const LOOK_DEADLINE: Duration = Duration::from_millis(2_500);
@@ -149,7 +149,7 @@ impl Outbox {
         &self.aside
     }
 
-    /// Reads what people and monitors want to see. Connections are made when that is asked for.
+    /// Reads what people and monitors want to see. ConnectionPool are made when that is asked for.
     ///
     /// # Errors
     /// Where the database fails, or takes longer than [`LOOK_DEADLINE`]: then the server has given up, too.

@@ -16,10 +16,11 @@ use hyper_util::client::legacy::connect::HttpConnector;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 
-use super::answer::MAX_BODY_BYTES;
-use super::connections::{Connection, Connections};
+use super::connection_pool::{Connection, ConnectionPool};
+use super::response::MAX_BODY_BYTES;
 use super::{
-    Answer, ApiRequest, BaseUrl, CallFailure, Confidential, CredentialError, Credentials, SignIn,
+    ApiRequest, Authenticator, BaseUrl, CallFailure, CredentialError, Credentials, EchoFilter,
+    Response,
 };
 use crate::message::UserId;
 use crate::pace::SendPermit;
@@ -27,7 +28,7 @@ use crate::sanitize;
 use crate::telemetry::causes;
 
 /// How often the first host is tried while another one serves.
-const LOOK_FOR_FIRST_HOST: Duration = Duration::from_secs(10);
+const FIRST_HOST_RETRY: Duration = Duration::from_secs(10);
 /// The most bytes of a file of certificates: several times what all public authorities of the world have.
 const MAX_CA_FILE_BYTES: u64 = 2 * 1024 * 1024;
 
@@ -44,7 +45,7 @@ pub struct ClientSettings {
     pub credentials: Credentials,
     /// Longest time for a TCP and TLS handshake.
     pub connect_timeout: Duration,
-    /// Longest time from the start of a call to the end of its answer.
+    /// Longest time from the start of a call to the end of its response.
     pub request_timeout: Duration,
     /// Most connections that are kept idle.
     pub max_idle_connections: usize,
@@ -70,7 +71,7 @@ pub enum InvalidClient {
 #[derive(Debug)]
 pub struct Client {
     settings: ClientSettings,
-    hosts: Vec<Arc<Connections>>,
+    hosts: Vec<Arc<ConnectionPool>>,
     /// The host that serves at present.
     serving: AtomicUsize,
     /// For the task that looks for the first host while another one serves.
@@ -93,7 +94,7 @@ impl Client {
             .enable_http1()
             .wrap_connector(http);
         let connections = |base_url: &BaseUrl| {
-            Arc::new(Connections::new(
+            Arc::new(ConnectionPool::new(
                 base_url.clone(),
                 connector.clone(),
                 settings.connect_timeout,
@@ -126,13 +127,13 @@ impl Client {
         &self.hosts[serving].base_url
     }
 
-    /// Longest time from the start of a call to the end of its answer.
+    /// Longest time from the start of a call to the end of its response.
     pub fn request_timeout(&self) -> Duration {
         self.settings.request_timeout
     }
 
     /// How long before its slot a call should ask for a connection.
-    pub fn connect_lead(&self) -> Duration {
+    pub fn connect_ahead(&self) -> Duration {
         self.hosts
             .get(self.serving.load(Ordering::Relaxed))
             .map_or(Duration::ZERO, |host| host.lead())
@@ -150,7 +151,7 @@ impl Client {
             match self.hosts[index].get().await {
                 Ok(connection) => {
                     if turn > 0 {
-                        self.serve_from(index, serving, &failure);
+                        self.use_host(index, serving, &failure);
                     }
                     return Ok(connection);
                 }
@@ -176,7 +177,7 @@ impl Client {
     }
 
     /// Goes over to another host, and begins to look for the first one if that was left.
-    fn serve_from(&self, index: usize, before: usize, why: &CallFailure) {
+    fn use_host(&self, index: usize, before: usize, why: &CallFailure) {
         if self
             .serving
             .compare_exchange(before, index, Ordering::Relaxed, Ordering::Relaxed)
@@ -187,7 +188,7 @@ impl Client {
         let (from, to) = (&self.hosts[before].base_url, &self.hosts[index].base_url);
         tracing::warn!(app_id = self.app_id(), %from, %to, %why, "calling another host of the API");
         if before == 0 {
-            tokio::spawn(look_for_first_host(self.this.clone()));
+            tokio::spawn(retry_first_host(self.this.clone()));
         }
     }
 
@@ -203,11 +204,11 @@ impl Client {
         connection: &Connection,
     ) -> Result<SignedRequest, CredentialError> {
         let base_url = &connection.host.base_url;
-        let SignIn {
+        let Authenticator {
             headers: sign_in,
             secrets,
-        } = self.credentials().sign_in(sender)?;
-        let confidential = Confidential::new(request.payload().clone(), secrets);
+        } = self.credentials().authorize(sender)?;
+        let echo_filter = EchoFilter::new(request.payload().clone(), secrets);
         let (target, body) = request.into_parts(base_url);
         let mut signed = Request::new(Full::new(Bytes::from(body)));
         *signed.method_mut() = Method::POST;
@@ -230,38 +231,38 @@ impl Client {
         headers.extend(sign_in);
         Ok(SignedRequest {
             request: signed,
-            confidential,
+            echo_filter,
         })
     }
 
     /// Makes one call: at most one request leaves this process, whatever happens.
     ///
     /// # Errors
-    /// Where no answer came, with whether the request may have arrived.
+    /// Where no response came, with whether the request may have arrived.
     pub async fn send(
         &self,
         _permit: SendPermit,
         mut connection: Connection,
         request: SignedRequest,
-    ) -> Result<Answer, CallFailure> {
+    ) -> Result<Response, CallFailure> {
         let timeout = self.settings.request_timeout;
         let deadline = tokio::time::Instant::now() + timeout;
         let response =
             tokio::time::timeout_at(deadline, exchange(&mut connection.sender, request.request))
                 .await
                 .map_err(|_| CallFailure::TimedOut(timeout))??;
-        let (answer, reusable) = read(response, deadline, &request.confidential).await;
+        let (response, reusable) = read(response, deadline, &request.echo_filter).await;
         if reusable {
             connection.reuse().await;
         }
-        Ok(answer)
+        Ok(response)
     }
 }
 
 /// Tries the first host until it can be reached, and goes back to it.
-async fn look_for_first_host(client: Weak<Client>) {
+async fn retry_first_host(client: Weak<Client>) {
     loop {
-        tokio::time::sleep(LOOK_FOR_FIRST_HOST).await;
+        tokio::time::sleep(FIRST_HOST_RETRY).await;
         let Some(client) = client.upgrade() else {
             return;
         };
@@ -277,8 +278,8 @@ async fn look_for_first_host(client: Weak<Client>) {
 /// A request with its credentials. It does not print.
 pub struct SignedRequest {
     request: Request<Full<Bytes>>,
-    /// What its answer may not repeat.
-    confidential: Confidential,
+    /// What its response may not repeat.
+    echo_filter: EchoFilter,
 }
 
 async fn exchange(
@@ -296,13 +297,13 @@ async fn exchange(
     })
 }
 
-/// Reads an answer, and whether its connection can be used again. Once a status is here, it counts, even where the
+/// Reads an response, and whether its connection can be used again. Once a status is here, it counts, even where the
 /// rest does not come: a 400 with half a body is a 400.
 async fn read(
     response: Response<Incoming>,
     deadline: tokio::time::Instant,
-    confidential: &Confidential,
-) -> (Answer, bool) {
+    echo_filter: &EchoFilter,
+) -> (Response, bool) {
     let (head, body) = response.into_parts();
     let collected =
         tokio::time::timeout_at(deadline, Limited::new(body, MAX_BODY_BYTES).collect()).await;
@@ -316,7 +317,7 @@ async fn read(
     };
     let read = body.as_ref().map(AsRef::as_ref).map_err(|why| *why);
     (
-        Answer::read(head.status.as_u16(), &head.headers, read, confidential),
+        Response::read(head.status.as_u16(), &head.headers, read, echo_filter),
         body.is_ok(),
     )
 }

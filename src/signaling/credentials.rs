@@ -76,7 +76,7 @@ pub enum CredentialError {
 type Headers = Vec<(HeaderName, HeaderValue)>;
 
 /// What signs in a call.
-pub struct SignIn {
+pub struct Authenticator {
     /// The headers.
     pub headers: Headers,
     /// The secrets that are in them, each by itself.
@@ -114,7 +114,7 @@ impl Credentials {
     ///
     /// # Errors
     /// Where a secret can't be read, or the credentials are for another sender.
-    pub fn sign_in(&self, sender: &UserId) -> Result<SignIn, CredentialError> {
+    pub fn authorize(&self, sender: &UserId) -> Result<Authenticator, CredentialError> {
         self.allow(sender)?;
         match self {
             Self::Basic { key, secret } => {
@@ -125,7 +125,7 @@ impl Credentials {
                     secret.expose_secret()
                 ));
                 let header = header(&format!("Basic {pair}"), "API key and secret")?;
-                Ok(SignIn {
+                Ok(Authenticator {
                     headers: vec![(AUTHORIZATION, header)],
                     secrets: vec![key, secret, pair.into()],
                 })
@@ -149,7 +149,7 @@ impl Credentials {
     }
 
     /// Forgets tokens that were made: the API has refused one, or the certificate may have changed.
-    pub fn forget_made_tokens(&self) {
+    pub fn discard_signed_tokens(&self) {
         if let Self::Certificate { made, .. } = self {
             made.clear();
         }
@@ -160,7 +160,7 @@ fn with_token(
     kind: TokenHeaders,
     secret: SecretString,
     uid: &UserId,
-) -> Result<SignIn, CredentialError> {
+) -> Result<Authenticator, CredentialError> {
     let token = secret.expose_secret();
     let headers = match kind {
         TokenHeaders::XAgora => vec![
@@ -180,7 +180,7 @@ fn with_token(
             )]
         }
     };
-    Ok(SignIn {
+    Ok(Authenticator {
         headers,
         secrets: vec![secret],
     })
@@ -195,23 +195,23 @@ fn header(value: &str, what: &'static str) -> Result<HeaderValue, CredentialErro
 /// Made tokens by sender, bounded. A token is renewed when half of its life is over.
 #[derive(Debug, Default)]
 pub struct TokenCache {
-    made: Mutex<MadeTokens>,
+    made: Mutex<SignedTokens>,
 }
 
 #[derive(Default)]
-struct MadeTokens {
+struct SignedTokens {
     /// What they were made from: another certificate makes them all worthless.
     certificate: String,
-    by_sender: HashMap<UserId, MadeToken>,
+    by_sender: HashMap<UserId, SignedToken>,
 }
 
-impl std::fmt::Debug for MadeTokens {
+impl std::fmt::Debug for SignedTokens {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "MadeTokens({})", self.by_sender.len())
+        write!(f, "SignedTokens({})", self.by_sender.len())
     }
 }
 
-struct MadeToken {
+struct SignedToken {
     token: String,
     made_at: Instant,
 }
@@ -256,7 +256,7 @@ impl TokenCache {
         }
         made.by_sender.insert(
             sender.clone(),
-            MadeToken {
+            SignedToken {
                 token: token.clone(),
                 made_at: now,
             },
@@ -281,7 +281,7 @@ mod tests {
         UserId::sender(name).expect("a sender")
     }
 
-    fn shown(signed_in: &SignIn) -> Vec<String> {
+    fn shown(signed_in: &Authenticator) -> Vec<String> {
         signed_in
             .headers
             .iter()
@@ -296,7 +296,7 @@ mod tests {
             secret: SecretSource::value("secret"),
         };
         assert_eq!(
-            shown(&basic.sign_in(&sender("a")).expect("headers")),
+            shown(&basic.authorize(&sender("a")).expect("headers")),
             ["authorization: Basic a2V5OnNlY3JldA=="]
         );
     }
@@ -311,7 +311,7 @@ mod tests {
         assert_eq!(
             shown(
                 &given(TokenHeaders::XAgora)
-                    .sign_in(&sender("u"))
+                    .authorize(&sender("u"))
                     .expect("headers")
             ),
             ["x-agora-token: T", "x-agora-uid: u"]
@@ -319,13 +319,13 @@ mod tests {
         assert_eq!(
             shown(
                 &given(TokenHeaders::Authorization)
-                    .sign_in(&sender("u"))
+                    .authorize(&sender("u"))
                     .expect("headers")
             ),
             ["authorization: agora token=T"]
         );
         let error = given(TokenHeaders::XAgora)
-            .sign_in(&sender("v"))
+            .authorize(&sender("v"))
             .err()
             .expect("another sender");
         assert!(matches!(error, CredentialError::OtherSender { .. }));
@@ -339,11 +339,11 @@ mod tests {
             headers: TokenHeaders::XAgora,
             made: TokenCache::default(),
         };
-        let headers = |name| shown(&made.sign_in(&sender(name)).expect("headers"));
+        let headers = |name| shown(&made.authorize(&sender(name)).expect("headers"));
         let first = headers("a");
         assert_eq!(first, headers("a"));
         assert_ne!(first, headers("b"));
-        made.forget_made_tokens();
+        made.discard_signed_tokens();
         assert_ne!(first, headers("a"));
     }
 

@@ -16,7 +16,7 @@ use crate::outcome::{self, FinalStatus, Next, Outcome};
 use crate::pace::clock::Moment;
 use crate::pace::{DbClock, DbTime, SendPermit};
 use crate::signaling::{
-    Answer, ApiRequest, CallFailure, Connection, CredentialError, SignedRequest,
+    ApiRequest, CallFailure, Connection, CredentialError, Response, SignedRequest,
 };
 
 /// Messages get ready at multiples of this, and so several at the same time: to wake up costs more than to get ready.
@@ -126,7 +126,7 @@ async fn get_ready(lane: &Lane, claimed: &Claimed, start_at: DbTime) -> Result<R
         return Err(NoCall::Late);
     };
 
-    let get_ready_at = (start_at - lane.client.connect_lead()).floor(READY_TOGETHER);
+    let get_ready_at = (start_at - lane.client.connect_ahead()).floor(READY_TOGETHER);
     sleep_until(clock.instant_of(get_ready_at)).await;
     let connection = lane
         .client
@@ -216,7 +216,7 @@ fn conclude(
     claimed: &Claimed,
     sent_at: DbTime,
     now: DbTime,
-    call: Result<Answer, CallFailure>,
+    call: Result<Response, CallFailure>,
 ) -> (Record, News) {
     let outcome = outcome::classify(&call);
     // How long it takes until no connection can be made says nothing of how long calls take.
@@ -244,7 +244,7 @@ fn conclude(
         "called"
     );
     if outcome == Outcome::Unauthorized {
-        lane.client.credentials().forget_made_tokens();
+        lane.client.credentials().discard_signed_tokens();
     }
     let verdict = lane.health.judge(&outcome, claimed.probe().is_some());
     let (status, due_at) = match next {

@@ -15,7 +15,7 @@ use super::recorder::Delivered;
 use super::rest::Rest;
 use super::unheard::Unheard;
 use crate::outbox::{Batch, ClaimRequest, Patience, Start, explain};
-use crate::pace::{Lookahead, starts};
+use crate::pace::{Lookahead, coalesced_starts};
 
 /// How long a process that begins waits for the answer to its first call.
 const FIRST_ANSWER: Duration = Duration::from_secs(1);

@@ -31,7 +31,7 @@ pub(crate) enum Action {
     /// `Client::send` alone, for a worker that had stopped just before it.
     Send { at: At, is_taken: bool },
     /// `conclude`: the call is over, for the worker.
-    Conclude { at: At, answer: Answer },
+    Conclude { at: At, answer: Response },
     /// `outbox/record.sql`.
     Record(At),
     /// The same, and the database's answer is lost: it is tried again (`Recorder::write`).
@@ -50,7 +50,7 @@ pub(crate) enum Action {
 
 /// What a call comes to, for the worker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Answer {
+pub(crate) enum Response {
     /// A 200 with a readable body.
     Success,
     /// 500, 503.
@@ -65,7 +65,7 @@ pub(crate) enum Answer {
     Ambiguous,
 }
 
-impl Answer {
+impl Response {
     /// What the API may say of a call that it took, and of one that it did not.
     pub(crate) fn possible(is_taken: bool) -> &'static [Self] {
         if is_taken {

@@ -2,7 +2,7 @@
 
 use stateright::{Model, Property};
 
-use crate::action::{Action, Answer, At};
+use crate::action::{Action, At, Response};
 use crate::promise;
 use crate::rules::{Hazards, Message, Rules};
 use crate::state::{Breach, Clock, Row, Stage, State, Ticks, Truth, Worker};
@@ -115,7 +115,7 @@ impl Protocol {
                 actions.extend([true, false].map(|is_taken| Action::Send { at, is_taken }));
             }
             Stage::Calling { is_taken, .. } => actions.extend(
-                Answer::possible(*is_taken)
+                Response::possible(*is_taken)
                     .iter()
                     .map(|&answer| Action::Conclude { at, answer }),
             ),

@@ -1,7 +1,7 @@
 //! What happens from a state on once nothing goes wrong any more. That it ends from everywhere is why no message is
 //! lost.
 
-use crate::action::{Action, Answer, At};
+use crate::action::{Action, At, Response};
 use crate::protocol::Protocol;
 use crate::state::{Claim, Stage, State, Worker};
 
@@ -52,9 +52,9 @@ impl Protocol {
             Stage::Permitted => Action::Send { at, is_taken: true },
             Stage::Calling { is_taken, .. } => {
                 let answer = if is_taken {
-                    Answer::Success
+                    Response::Success
                 } else {
-                    Answer::ServerError
+                    Response::ServerError
                 };
                 Action::Conclude { at, answer }
             }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use signaling_worker::outcome::{self, Acceptance, DeliveryPolicy, Next, Outcome};
 use signaling_worker::pace::{DbTime, Late};
 
-use crate::action::{Answer, At};
+use crate::action::{At, Response};
 use crate::protocol::Protocol;
 use crate::state::{Breach, Clock, End, Orphan, Record, Stage, State, Ticks, Told, Worker};
 
@@ -109,10 +109,10 @@ impl Protocol {
     }
 
     /// `conclude` in `worker/delivery.rs`. What becomes of the row is decided by the code itself.
-    pub(crate) fn conclude(&self, state: &mut State, at: At, answer: Answer) {
+    pub(crate) fn conclude(&self, state: &mut State, at: At, answer: Response) {
         let call = match answer {
-            Answer::Success => Told::Success,
-            Answer::Ambiguous => Told::Ambiguous,
+            Response::Success => Told::Success,
+            Response::Ambiguous => Told::Ambiguous,
             _ => Told::NoEffect,
         };
         let outcome = match Outcome::from(answer) {
@@ -229,15 +229,15 @@ impl Record {
     };
 }
 
-impl From<Answer> for Outcome {
-    fn from(answer: Answer) -> Self {
+impl From<Response> for Outcome {
+    fn from(answer: Response) -> Self {
         match answer {
-            Answer::Success => Self::Done(Acceptance::Sent),
-            Answer::ServerError => Self::Retry(None),
-            Answer::TooManyRequests => Self::Throttled(None),
-            Answer::Unauthorized => Self::Unauthorized,
-            Answer::Rejected => Self::Rejected,
-            Answer::Ambiguous => Self::Ambiguous,
+            Response::Success => Self::Done(Acceptance::Sent),
+            Response::ServerError => Self::Retry(None),
+            Response::TooManyRequests => Self::Throttled(None),
+            Response::Unauthorized => Self::Unauthorized,
+            Response::Rejected => Self::Rejected,
+            Response::Ambiguous => Self::Ambiguous,
         }
     }
 }

@@ -5,17 +5,17 @@ use std::time::{Duration, SystemTime};
 use hyper::header::{DATE, HeaderMap, RETRY_AFTER};
 use serde_json::{Map, Value};
 
-use super::Confidential;
+use super::EchoFilter;
 use crate::sanitize;
 
-/// The most of an answer's body that is read. The documented bodies have some hundred bytes.
+/// The most of an response's body that is read. The documented bodies have some hundred bytes.
 pub(super) const MAX_BODY_BYTES: usize = 64 * 1024;
 /// The longest request ID that is kept, in characters.
 pub const MAX_REQUEST_ID_CHARS: usize = 128;
 /// The longest reason of the API that is kept, in characters.
 pub const MAX_REASON_CHARS: usize = 300;
 /// So much more of a text is looked at before it is cut: a piece of the payload must not look short for the cut.
-const LOOK_AHEAD_CHARS: usize = 128;
+const LOOKAHEAD_CHARS: usize = 128;
 /// What stands in the place of a text that repeats the request.
 const NOT_KEPT: &str = "(not kept: it repeats the message or the credentials)";
 /// What results and codes say by the API's documentation. A payload may be the same word, and that tells nothing of it.
@@ -28,22 +28,22 @@ const VOCABULARY: [&str; 6] = [
     "peer_offline",
 ];
 
-/// An answer of the API: at least its status line and headers came.
+/// An response of the API: at least its status line and headers came.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Answer {
+pub struct Response {
     /// The HTTP status.
     pub status: u16,
-    /// `Retry-After`, where the answer has one that can be read.
+    /// `Retry-After`, where the response has one that can be read.
     pub retry_after: Option<RetryAfter>,
     /// The ID under which the API knows the call: from the body, or from the header `X-Request-ID`.
     pub request_id: Option<String>,
     /// What the body says.
-    pub body: AnswerBody,
+    pub body: ResponseBody,
 }
 
-/// The body of an answer, read leniently: each field may be missing, and be a string or a number.
+/// The body of an response, read leniently: each field may be missing, and be a string or a number.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum AnswerBody {
+pub enum ResponseBody {
     /// A JSON object.
     Object {
         /// `result`: `success` or `failed`.
@@ -61,25 +61,25 @@ pub enum AnswerBody {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RetryAfter(pub Duration);
 
-impl Answer {
-    /// Reads an answer. `body` is what of it could be had, `Err` with the reason if not all of it. Of its texts, those
-    /// are kept that do not repeat what is `confidential`.
+impl Response {
+    /// Reads an response. `body` is what of it could be had, `Err` with the reason if not all of it. Of its texts, those
+    /// are kept that do not repeat what is `echo_filter`.
     pub fn read(
         status: u16,
         headers: &HeaderMap,
         body: Result<&[u8], &'static str>,
-        confidential: &Confidential,
+        echo_filter: &EchoFilter,
     ) -> Self {
         let (body, id_in_body) = match body {
-            Ok(bytes) => read_body(bytes, confidential),
-            Err(why) => (AnswerBody::Unreadable(why), None),
+            Ok(bytes) => read_body(bytes, echo_filter),
+            Err(why) => (ResponseBody::Unreadable(why), None),
         };
         let date = headers
             .get(DATE)
             .and_then(|value| httpdate::parse_http_date(value.to_str().ok()?).ok());
         let id_in_header = || {
             let id = headers.get("x-request-id")?.to_str().ok()?;
-            kept(id, MAX_REQUEST_ID_CHARS, confidential)
+            kept(id, MAX_REQUEST_ID_CHARS, echo_filter)
         };
         Self {
             status,
@@ -92,13 +92,13 @@ impl Answer {
     }
 }
 
-fn read_body(bytes: &[u8], confidential: &Confidential) -> (AnswerBody, Option<String>) {
+fn read_body(bytes: &[u8], echo_filter: &EchoFilter) -> (ResponseBody, Option<String>) {
     if bytes.is_empty() {
-        return (AnswerBody::Unreadable("it has no body"), None);
+        return (ResponseBody::Unreadable("it has no body"), None);
     }
     let Ok(Value::Object(object)) = serde_json::from_slice::<Value>(bytes) else {
         return (
-            AnswerBody::Unreadable("its body is not a JSON object"),
+            ResponseBody::Unreadable("its body is not a JSON object"),
             None,
         );
     };
@@ -107,35 +107,35 @@ fn read_body(bytes: &[u8], confidential: &Confidential) -> (AnswerBody, Option<S
         if VOCABULARY.contains(&text.as_str()) {
             return Some(text);
         }
-        Some(kept(&text, MAX_REASON_CHARS, confidential).unwrap_or_else(|| NOT_KEPT.into()))
+        Some(kept(&text, MAX_REASON_CHARS, echo_filter).unwrap_or_else(|| NOT_KEPT.into()))
     };
-    let body = AnswerBody::Object {
+    let body = ResponseBody::Object {
         result: told(&["result"]),
         code: told(&["code", "errorCode"]),
         reason: told(&["reason", "message"]),
     };
     let request_id = text_of(&object, &["request_id", "requestId"])
-        .and_then(|id| kept(&id, MAX_REQUEST_ID_CHARS, confidential));
+        .and_then(|id| kept(&id, MAX_REQUEST_ID_CHARS, echo_filter));
     (body, request_id)
 }
 
 /// The first field of these names that is a string or a number, as text.
 fn text_of(object: &Map<String, Value>, names: &[&str]) -> Option<String> {
     names.iter().find_map(|name| match object.get(*name)? {
-        Value::String(text) => Some(sanitize::text(text, MAX_REASON_CHARS + LOOK_AHEAD_CHARS)),
+        Value::String(text) => Some(sanitize::text(text, MAX_REASON_CHARS + LOOKAHEAD_CHARS)),
         Value::Number(number) => Some(number.to_string()),
         _ => None,
     })
 }
 
 /// A text as it may be stored and shown, unless it repeats the request.
-fn kept(text: &str, max_chars: usize, confidential: &Confidential) -> Option<String> {
-    let looked_at = sanitize::text(text, max_chars + LOOK_AHEAD_CHARS);
-    (!confidential.is_repeated_by(&looked_at)).then(|| sanitize::text(&looked_at, max_chars))
+fn kept(text: &str, max_chars: usize, echo_filter: &EchoFilter) -> Option<String> {
+    let looked_at = sanitize::text(text, max_chars + LOOKAHEAD_CHARS);
+    (!echo_filter.is_echoed_in(&looked_at)).then(|| sanitize::text(&looked_at, max_chars))
 }
 
 impl RetryAfter {
-    /// Reads the header: seconds, or an HTTP date (RFC 9110, section 10.2.3). A date is compared with the answer's own
+    /// Reads the header: seconds, or an HTTP date (RFC 9110, section 10.2.3). A date is compared with the response's own
     /// `Date`, so that no clock but the API's matters, and with this host's where it has none.
     pub fn parse(value: &str, date: Option<SystemTime>) -> Option<Self> {
         let value = value.trim();
@@ -153,17 +153,17 @@ impl RetryAfter {
     }
 }
 
-/// A call that has no answer.
+/// A call that has no response.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum CallFailure {
     /// Nothing of the request went out: no connection, or it was closed before the request was written.
     #[error("the API could not be reached: {0}")]
     NotSent(String),
-    /// The request went out, and no complete answer came in time.
-    #[error("no answer within {}", humantime::format_duration(*.0))]
+    /// The request went out, and no complete response came in time.
+    #[error("no response within {}", humantime::format_duration(*.0))]
     TimedOut(Duration),
     /// The request went out, or part of it, and the connection broke.
-    #[error("the connection broke before an answer came: {0}")]
+    #[error("the connection broke before an response came: {0}")]
     Broken(String),
 }
 
@@ -174,22 +174,22 @@ mod tests {
     use super::*;
     use crate::message::Payload;
 
-    fn read(body: &str) -> Answer {
-        Answer::read(
+    fn read(body: &str) -> Response {
+        Response::read(
             200,
             &HeaderMap::new(),
             Ok(body.as_bytes()),
-            &Confidential::default(),
+            &EchoFilter::default(),
         )
     }
 
     #[test]
     fn fields_are_read_as_strings_or_numbers_under_each_of_their_names() {
-        let answer = read(r#"{"errorCode":500,"error":true,"reason":"it broke","requestId":17}"#);
-        assert_eq!(answer.request_id.as_deref(), Some("17"));
+        let response = read(r#"{"errorCode":500,"error":true,"reason":"it broke","requestId":17}"#);
+        assert_eq!(response.request_id.as_deref(), Some("17"));
         assert_eq!(
-            answer.body,
-            AnswerBody::Object {
+            response.body,
+            ResponseBody::Object {
                 result: None,
                 code: Some("500".into()),
                 reason: Some("it broke".into())
@@ -200,7 +200,7 @@ mod tests {
     #[test]
     fn text_from_outside_is_bounded_and_has_no_control_characters() {
         let reason = format!("\\u0000{}", "x".repeat(1_000));
-        let AnswerBody::Object {
+        let ResponseBody::Object {
             reason: Some(reason),
             ..
         } = read(&format!(r#"{{"reason":"{reason}"}}"#)).body
@@ -212,7 +212,7 @@ mod tests {
 
     #[test]
     fn a_text_that_repeats_the_request_is_not_kept_and_the_rest_is() {
-        let confidential = Confidential::new(
+        let echo_filter = EchoFilter::new(
             Payload::new("meet me at the old bridge at nine").expect("a payload"),
             vec!["tiger-tiger-tiger".to_owned().into()],
         );
@@ -221,36 +221,36 @@ mod tests {
             "x-request-id",
             "tiger-tiger-tiger".parse().expect("a value"),
         );
-        let read = |body: &str| Answer::read(400, &headers, Ok(body.as_bytes()), &confidential);
+        let read = |body: &str| Response::read(400, &headers, Ok(body.as_bytes()), &echo_filter);
 
-        let answer = read(
+        let response = read(
             r#"{"result":"failed","code":"tiger-tiger","reason":"can't send \"at the old bridge\"","requestId":17}"#,
         );
-        assert_eq!(answer.request_id.as_deref(), Some("17"));
-        let expected = AnswerBody::Object {
+        assert_eq!(response.request_id.as_deref(), Some("17"));
+        let expected = ResponseBody::Object {
             result: Some("failed".into()),
             code: Some(NOT_KEPT.into()),
             reason: Some(NOT_KEPT.into()),
         };
-        assert_eq!(answer.body, expected);
+        assert_eq!(response.body, expected);
         assert_eq!(read("{}").request_id, None);
 
         // What is kept ends within the piece: it is a piece all the same.
         let reason = format!("{}at the old bridge", "x".repeat(MAX_REASON_CHARS - 4));
         let body = read(&format!(r#"{{"reason":"{reason}"}}"#)).body;
         assert!(
-            matches!(body, AnswerBody::Object { reason: Some(reason), .. } if reason == NOT_KEPT)
+            matches!(body, ResponseBody::Object { reason: Some(reason), .. } if reason == NOT_KEPT)
         );
     }
 
     #[test]
     fn a_payload_that_is_a_word_of_the_api_changes_no_meaning() {
-        let confidential =
-            Confidential::new(Payload::new("message_sent").expect("a payload"), Vec::new());
+        let echo_filter =
+            EchoFilter::new(Payload::new("message_sent").expect("a payload"), Vec::new());
         let body = br#"{"result":"success","code":"message_sent"}"#;
-        let answer = Answer::read(200, &HeaderMap::new(), Ok(body), &confidential);
+        let response = Response::read(200, &HeaderMap::new(), Ok(body), &echo_filter);
         assert!(
-            matches!(answer.body, AnswerBody::Object { code: Some(code), .. } if code == "message_sent")
+            matches!(response.body, ResponseBody::Object { code: Some(code), .. } if code == "message_sent")
         );
     }
 
@@ -280,8 +280,11 @@ mod tests {
             RETRY_AFTER,
             "Fri, 01 Jan 1999 00:00:09 GMT".parse().expect("a value"),
         );
-        let answer = Answer::read(429, &headers, Ok(b""), &Confidential::default());
-        assert_eq!(answer.retry_after, Some(RetryAfter(Duration::from_secs(9))));
+        let response = Response::read(429, &headers, Ok(b""), &EchoFilter::default());
+        assert_eq!(
+            response.retry_after,
+            Some(RetryAfter(Duration::from_secs(9)))
+        );
     }
 
     proptest! {
@@ -291,7 +294,7 @@ mod tests {
             if let Ok(value) = retry_after.parse() {
                 headers.insert(RETRY_AFTER, value);
             }
-            Answer::read(status, &headers, Ok(&body), &Confidential::default());
+            Response::read(status, &headers, Ok(&body), &EchoFilter::default());
         }
     }
 }

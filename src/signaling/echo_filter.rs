@@ -1,7 +1,7 @@
-//! What no answer may say back: the payload and the secrets of its own request.
+//! What no response may say back: the payload and the secrets of its own request.
 //!
-//! Some gateways repeat in an error what they were sent. What an answer says would get into the outbox, the lane's row
-//! and the log, where neither belongs. So each text of an answer is checked against its request before it is kept, and
+//! Some gateways repeat in an error what they were sent. What an response says would get into the outbox, the lane's row
+//! and the log, where neither belongs. So each text of an response is checked against its request before it is kept, and
 //! a text that repeats a longer piece of it is given up as a whole. Looked through are the text as it is and what is
 //! in it as JSON escapes, percent-encoding and base64, also one in another.
 
@@ -26,13 +26,13 @@ const SHORTEST_BASE64: usize = 6;
 
 /// The payload and the secrets of a request. Prints neither.
 #[derive(Clone, Default)]
-pub struct Confidential {
+pub struct EchoFilter {
     payload: Option<Payload>,
     secrets: Vec<SecretString>,
 }
 
-impl Confidential {
-    /// What the answer to a request with this payload, signed in with these secrets, may not repeat.
+impl EchoFilter {
+    /// What the response to a request with this payload, signed in with these secrets, may not repeat.
     pub fn new(payload: Payload, secrets: Vec<SecretString>) -> Self {
         Self {
             payload: Some(payload),
@@ -42,12 +42,12 @@ impl Confidential {
 
     /// Whether a text repeats 16 bytes in a row of the payload, 8 of a secret, or the whole of one that is shorter.
     /// What has less than 4 bytes does not count. Control characters don't either: they are not kept anyway.
-    pub fn is_repeated_by(&self, text: &str) -> bool {
+    pub fn is_echoed_in(&self, text: &str) -> bool {
         if text.len() < SHORTEST {
             return false;
         }
         let mut views = Vec::new();
-        look_through(text.as_bytes(), MAX_DEPTH, &mut views);
+        contains_echo(text.as_bytes(), MAX_DEPTH, &mut views);
         let seen = Windows::of(&views);
         self.secrets
             .iter()
@@ -59,9 +59,9 @@ impl Confidential {
     }
 }
 
-impl fmt::Debug for Confidential {
+impl fmt::Debug for EchoFilter {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Confidential(***)")
+        f.write_str("EchoFilter(***)")
     }
 }
 
@@ -145,7 +145,7 @@ fn without_controls(bytes: &[u8]) -> Cow<'_, [u8]> {
 }
 
 /// Adds a text and what is encoded in it.
-fn look_through(text: &[u8], depth: u32, views: &mut Vec<Vec<u8>>) {
+fn contains_echo(text: &[u8], depth: u32, views: &mut Vec<Vec<u8>>) {
     if depth > 0 {
         let decoded = [
             text.contains(&b'\\').then(|| json_unescaped(text)),
@@ -153,7 +153,7 @@ fn look_through(text: &[u8], depth: u32, views: &mut Vec<Vec<u8>>) {
                 .then(|| percent_encoding::percent_decode(text).collect()),
         ];
         for decoded in decoded.into_iter().flatten().chain(from_base64(text)) {
-            look_through(&decoded, depth - 1, views);
+            contains_echo(&decoded, depth - 1, views);
         }
     }
     views.push(without_controls(text).into_owned());
@@ -234,8 +234,8 @@ mod tests {
 
     use super::*;
 
-    fn confidential(payload: &str, secret: &str) -> Confidential {
-        Confidential::new(
+    fn echo_filter(payload: &str, secret: &str) -> EchoFilter {
+        EchoFilter::new(
             Payload::new(payload).expect("a payload"),
             vec![SecretString::from(secret.to_owned())],
         )
@@ -243,7 +243,7 @@ mod tests {
 
     #[test]
     fn ordinary_words_of_an_answer_are_no_repetition() {
-        let ours = confidential(
+        let ours = echo_filter(
             "{\"type\":\"order\",\"text\":\"Your order is on its way, thank you\"}",
             "5CFd2fd1755d40ecb72977518be15d3b",
         );
@@ -256,18 +256,18 @@ mod tests {
             "0f3c2a4e-9d0b-4c7e-8a51-2b6f4d1e9c33",
             "100% of C:\\new are wrong",
         ] {
-            assert!(!ours.is_repeated_by(text), "{text}");
+            assert!(!ours.is_echoed_in(text), "{text}");
         }
         // What is too short to be told from ordinary text does not count, and a word within a word neither.
-        assert!(!confidential("ok", "abc").is_repeated_by("token abc is not ok"));
-        assert!(!confidential("rate", "tent").is_repeated_by("operate on content"));
+        assert!(!echo_filter("ok", "abc").is_echoed_in("token abc is not ok"));
+        assert!(!echo_filter("rate", "tent").is_echoed_in("operate on content"));
     }
 
     #[test]
     fn a_short_payload_or_secret_is_found_as_a_word() {
-        let ours = confidential("4711", "tiger");
+        let ours = echo_filter("4711", "tiger");
         for text in ["wrong payload \"4711\"", "4711", "NDcxMQ==", "key tiger?"] {
-            assert!(ours.is_repeated_by(text), "{text}");
+            assert!(ours.is_echoed_in(text), "{text}");
         }
     }
 
@@ -298,11 +298,11 @@ mod tests {
         fn a_piece_is_found_wherever_it_is_from_and_however_it_is_written(
             payload in "\\PC{40,200}", secret in "[!-~]{8,64}", start in 0_usize..20, before in "[a-z ]{0,30}",
         ) {
-            let ours = confidential(&payload, &secret);
+            let ours = echo_filter(&payload, &secret);
             let piece: String = payload.chars().skip(start).take(16).collect();
             for piece in encoded(&piece).into_iter().chain(encoded(&secret)) {
                 let text = format!("{before} {piece} and so on");
-                prop_assert!(ours.is_repeated_by(&text), "{}", text);
+                prop_assert!(ours.is_echoed_in(&text), "{}", text);
             }
         }
 
@@ -310,7 +310,7 @@ mod tests {
         fn only_a_run_that_is_long_enough_counts(payload in "[a-m]{15,90}", text in "[a-m]{15,90}") {
             let has_run = text.as_bytes().windows(PAYLOAD_RUN).any(|run| payload.as_bytes().windows(PAYLOAD_RUN).any(|p| p == run));
             let is_short = payload.len() < PAYLOAD_RUN && text == payload;
-            prop_assert_eq!(confidential(&payload, "!!!!!!!!").is_repeated_by(&text), has_run || is_short);
+            prop_assert_eq!(echo_filter(&payload, "!!!!!!!!").is_echoed_in(&text), has_run || is_short);
         }
     }
 }

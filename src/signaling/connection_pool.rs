@@ -1,4 +1,4 @@
-//! Connections to one host of the API, kept alive between calls.
+//! ConnectionPool to one host of the API, kept alive between calls.
 //!
 //! hyper-util's own client takes a connection from its pool, or makes one, only after a request is handed to it:
 //! a TCP and TLS handshake would come between a call's slot and the wire, and calls that waited for one would arrive
@@ -24,20 +24,20 @@ use crate::tls::refused_certificate;
 /// How long a connection may be idle before it is not used again: shorter than what servers and the gateways in
 /// front of them commonly keep, so that a request seldom meets a connection that is just being closed.
 const MAX_IDLE: Duration = Duration::from_secs(20);
-/// How long after an answer its connection may take to be ready again before it is given up.
+/// How long after an response its connection may take to be ready again before it is given up.
 const REUSE_WITHIN: Duration = Duration::from_millis(100);
 /// Least time before its slot at which a call looks for a connection.
 const MIN_LEAD: Duration = Duration::from_millis(5);
 
-/// The most header lines of an answer. The API's have about ten, and gateways add some.
-const MAX_ANSWER_HEADERS: usize = 64;
-/// The most bytes of an answer's status line and headers, and of what a connection has read ahead. With the usual
+/// The most header lines of an response. The API's have about ten, and gateways add some.
+const MAX_RESPONSE_HEADERS: usize = 64;
+/// The most bytes of an response's status line and headers, and of what a connection has read ahead. With the usual
 /// bound of 408 KiB, a thousand connections might take 400 MiB.
-const MAX_ANSWER_HEAD_BYTES: usize = 32 * 1024;
+const MAX_RESPONSE_HEAD_BYTES: usize = 32 * 1024;
 
 /// The connections to one host.
 #[derive(Debug)]
-pub(super) struct Connections {
+pub(super) struct ConnectionPool {
     pub(super) base_url: BaseUrl,
     connector: HttpsConnector<HttpConnector>,
     connect_timeout: Duration,
@@ -57,10 +57,10 @@ struct Idle {
 #[derive(Debug)]
 pub struct Connection {
     pub(super) sender: SendRequest<Full<Bytes>>,
-    pub(super) host: Arc<Connections>,
+    pub(super) host: Arc<ConnectionPool>,
 }
 
-impl Connections {
+impl ConnectionPool {
     pub(super) fn new(
         base_url: BaseUrl,
         connector: HttpsConnector<HttpConnector>,
@@ -100,14 +100,14 @@ impl Connections {
                 let timeout = humantime::format_duration(self.connect_timeout);
                 CallFailure::NotSent(format!("no connection within {timeout}"))
             })??;
-        self.learn_from(started.elapsed());
+        self.note_headers(started.elapsed());
         Ok(Connection {
             sender,
             host: Arc::clone(self),
         })
     }
 
-    fn learn_from(&self, connect_time: Duration) {
+    fn note_headers(&self, connect_time: Duration) {
         let took = u64::try_from(connect_time.as_micros())
             .unwrap_or(u64::MAX)
             .max(1);
@@ -140,8 +140,8 @@ impl Connections {
                 CallFailure::NotSent(certificate.unwrap_or_else(|| causes(&*error)))
             })?;
         let (mut sender, connection) = http1::Builder::new()
-            .max_headers(MAX_ANSWER_HEADERS)
-            .max_buf_size(MAX_ANSWER_HEAD_BYTES)
+            .max_headers(MAX_RESPONSE_HEADERS)
+            .max_buf_size(MAX_RESPONSE_HEAD_BYTES)
             .handshake(io)
             .await
             .map_err(|error| CallFailure::NotSent(causes(&error)))?;
@@ -161,7 +161,7 @@ impl Connection {
         &self.host.base_url
     }
 
-    /// Puts a connection back that no request went out on, or whose answer has been read.
+    /// Puts a connection back that no request went out on, or whose response has been read.
     pub fn put_back(self) {
         let Self { sender, host } = self;
         let mut idle = host.idle.lock().unwrap_or_else(PoisonError::into_inner);
@@ -179,7 +179,7 @@ impl Connection {
         }
     }
 
-    /// Puts a connection back as soon as it is ready after its answer.
+    /// Puts a connection back as soon as it is ready after its response.
     pub(super) async fn reuse(mut self) {
         if let Ok(Ok(())) = tokio::time::timeout(REUSE_WITHIN, self.sender.ready()).await {
             self.put_back();
