@@ -1,20 +1,19 @@
 //! One process of the fleet: a lane for each app, a recorder for all of them, and an ordered end.
 
-mod bookkeeper;
 mod contact;
-mod counters;
 mod delivery;
 mod doorman;
-mod figures;
 mod health;
 mod janitor;
 mod lane;
 mod lane_loop;
+mod lane_metrics;
+mod minute_buffer;
 mod recorder;
 mod rest;
 mod seldom;
 mod standing;
-mod tally;
+mod stats_flusher;
 mod trace;
 mod unheard;
 mod vitals;
@@ -33,12 +32,12 @@ use crate::config::{AppConfig, WorkerConfig};
 use crate::outbox::{Outbox, Patience, explain, is_outage};
 use crate::sanitize;
 use crate::signaling::{Client, ClientSettings, InvalidClient};
-use bookkeeper::Bookkeeper;
-pub use counters::{CALL_DURATION, CALLS, DELAY, MESSAGES_FINISHED, SLOTS_MISSED};
 use lane::Lane;
 use lane_loop::LaneLoop;
+pub use lane_metrics::{CALL_DURATION, CALLS, DELAY, MESSAGES_FINISHED, SLOTS_MISSED};
 use recorder::Recorder;
 use seldom::Seldom;
+use stats_flusher::StatsFlusher;
 pub use vitals::{LaneVitals, Pulse, Stuck, Vitals};
 
 /// How often a database that is away while the work begins is tried.
@@ -46,8 +45,8 @@ const DATABASE_RETRY: Duration = Duration::from_secs(1);
 /// How much of its apps' names a worker says when it starts.
 const MAX_ALIASES_CHARS: usize = 500;
 
-/// How long a shutdown waits for the last figures to be written.
-const LAST_FIGURES: Duration = Duration::from_secs(1);
+/// How long a shutdown waits for the last stats to be written.
+const LAST_STATS: Duration = Duration::from_secs(1);
 
 /// Why a worker can't begin, or could not end in order.
 #[derive(Debug, thiserror::Error)]
@@ -146,11 +145,11 @@ pub async fn run(
         loops.spawn(lane_loop.run(shutdown.clone()));
     }
     drop(records);
-    let bookkeeper = Arc::new(Bookkeeper {
+    let stats_flusher = Arc::new(StatsFlusher {
         outbox: Arc::clone(&outbox),
         lanes: lanes.clone(),
     });
-    let mut bookkeeping = tokio::spawn(Arc::clone(&bookkeeper).run(shutdown.clone()));
+    let mut stats_flushing = tokio::spawn(Arc::clone(&stats_flusher).run(shutdown.clone()));
     if let Some(retain) = config.retain {
         loops.spawn(janitor::run(Arc::clone(&outbox), retain, shutdown.clone()));
     }
@@ -161,7 +160,7 @@ pub async fn run(
         () = shutdown.cancelled() => false,
         _ = &mut recorder => true,
         _ = loops.join_next() => true,
-        _ = &mut bookkeeping => true,
+        _ = &mut stats_flushing => true,
     };
     if failed {
         shutdown.cancel();
@@ -182,12 +181,12 @@ pub async fn run(
             drain_timeout: config.drain_timeout,
         });
     }
-    // Nobody waits long for figures.
-    let last_figures = async {
-        bookkeeping.await.ok();
-        bookkeeper.write().await.ok();
+    // Nobody waits long for stats.
+    let last_stats = async {
+        stats_flushing.await.ok();
+        stats_flusher.write().await.ok();
     };
-    tokio::time::timeout(LAST_FIGURES, last_figures).await.ok();
+    tokio::time::timeout(LAST_STATS, last_stats).await.ok();
     tracing::info!("stopped: everything is recorded");
     Ok(())
 }

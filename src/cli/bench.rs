@@ -18,8 +18,8 @@ use crate::bench::{Bench, Scenario, hand_written};
 #[command(after_help = "Examples:
   worker bench                        everything, three times
   worker bench drain delay --runs 5   two scenarios
-  worker bench --scale 0.05 --runs 1  a quick look; the figures are rough
-  worker bench --json figures.json    all runs of each figure, too
+  worker bench --scale 0.05 --runs 1  a quick look; the stats are rough
+  worker bench --json stats.json    all runs of each figure, too
   worker bench counts --strict        has a change made a message cost more?
 
 Exit codes: 0 measured, 1 something failed, or a message was sent twice, lost or above the limit,
@@ -37,7 +37,7 @@ pub(super) struct BenchArgs {
     #[arg(long, default_value_t = 1.0, value_name = "PART", value_parser = parse_scale)]
     scale: f64,
 
-    /// Write the figures, also those of each run, as JSON into a file
+    /// Write the stats, also those of each run, as JSON into a file
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
 

@@ -147,7 +147,7 @@ pub(super) struct WorkerArgs {
     name: Option<String>,
 }
 
-/// How long a worker takes at most to end after its drain timeout, but for the last figures, which have a second: what
+/// How long a worker takes at most to end after its drain timeout, but for the last stats, which have a second: what
 /// stops it has to wait for so long.
 const FAREWELL: Duration = Duration::from_secs(4);
 /// How often a database that can't be used yet is tried.

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use time::OffsetDateTime;
 use tokio::sync::Mutex;
 
-use crate::outbox::{AppLane, AppStatus, MinuteFigures, Outbox};
+use crate::outbox::{AppLane, AppStatus, MinuteStats, Outbox};
 
 /// How old an answer may be.
 const FRESH_FOR: Duration = Duration::from_secs(1);
@@ -28,7 +28,7 @@ pub(super) struct Fleet {
 #[derive(Debug)]
 pub(super) struct Overview {
     pub(super) apps: Vec<AppStatus>,
-    pub(super) minutes: Vec<MinuteFigures>,
+    pub(super) minutes: Vec<MinuteStats>,
     /// The database's time of the look.
     pub(super) at: OffsetDateTime,
 }
@@ -68,7 +68,7 @@ impl Fleet {
 async fn overview(outbox: &Outbox) -> Result<Overview, sqlx::Error> {
     Ok(Overview {
         apps: outbox.last_status().await?,
-        minutes: outbox.figures_by_minute(None, SHOWN).await?,
+        minutes: outbox.minute_stats(None, SHOWN).await?,
         at: outbox.viewed_at().await?,
     })
 }

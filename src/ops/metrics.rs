@@ -11,10 +11,10 @@ use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, Promet
 use metrics_process::Collector;
 
 use super::{OpsState, health};
-use crate::figures::BOUNDS_S;
 use crate::outbox::{
     AppLane, LaneState, LaneStatus, Pending, STATEMENT_DURATION, STATEMENT_ERRORS,
 };
+use crate::stats::BOUNDS_S;
 use crate::worker::{CALL_DURATION, CALLS, DELAY, MESSAGES_FINISHED, SLOTS_MISSED, Vitals};
 
 const IN_FLIGHT: &str = "signaling_in_flight_messages";

@@ -149,7 +149,7 @@ struct LaneRow {
 }
 
 #[derive(FromRow)]
-struct CensusRow {
+struct QueueCountsRow {
     app: String,
     queued: i64,
     scheduled: i64,
@@ -197,7 +197,7 @@ async fn lane_rows(
 
 pub(super) async fn lanes(session: &mut PgConnection) -> Result<Vec<AppLane>, sqlx::Error> {
     let lanes = lane_rows(&mut *session, None).await?;
-    let pending: Vec<CensusRow> = sqlx::query_as(
+    let pending: Vec<QueueCountsRow> = sqlx::query_as(
         "select app, queued, scheduled, retrying, sending,
                 case when oldest_at is not null
                      then extract(epoch from greatest('0', counted_at - oldest_at))::float8 end as oldest_s,

@@ -15,7 +15,7 @@ use sqlx::postgres::PgConnectOptions;
 use sqlx::{ConnectOptions, Connection, Executor, PgConnection};
 
 use super::errors::is_about_the_connection;
-use super::statements::{Statement, StatementFigures};
+use super::statements::{Statement, StatementMetrics};
 
 /// What every session is told. The statements are written for indexes; a plan that was made while the table was
 /// empty would read the whole table for as long as the plan is kept, which for a queue is until the next ANALYZE.
@@ -105,7 +105,7 @@ pub(super) struct Line {
     pool: Pool<Connector>,
     pooler: bool,
     breaks: Breaks,
-    figures: Arc<StatementFigures>,
+    stats: Arc<StatementMetrics>,
 }
 
 impl std::fmt::Debug for Line {
@@ -124,7 +124,7 @@ impl Line {
         options: PgConnectOptions,
         pooler: bool,
         breaks: Breaks,
-        figures: Arc<StatementFigures>,
+        stats: Arc<StatementMetrics>,
         max_connections: u32,
         plans: Plans,
     ) -> Self {
@@ -145,7 +145,7 @@ impl Line {
             pool: pool.expect("a runtime is given, which is all that is checked"),
             pooler,
             breaks,
-            figures,
+            stats,
         }
     }
 
@@ -175,7 +175,7 @@ impl Line {
         // What waits for a statement is many kilobytes: it stands in the heap, not in every task that asks.
         let begun = Instant::now();
         let result = Box::pin(self.try_run(deadline, work)).await;
-        self.figures.observe(statement, begun, &result);
+        self.stats.observe(statement, begun, &result);
         match &result {
             Ok(_) => self.breaks.note_answer(),
             Err(error) if is_timeout(error) && self.breaks.has_answered_within(deadline / 2) => {}

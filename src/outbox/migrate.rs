@@ -1,4 +1,4 @@
-//! Migrations: embedded, in the schema `signaling`, with a bookkeeping table there. An application that runs its
+//! Migrations: embedded, in the schema `signaling`, with a stats_flushing table there. An application that runs its
 //! own sqlx migrations in the same database keeps them elsewhere and is not disturbed.
 
 mod holder;
@@ -39,7 +39,7 @@ const MIGRATIONS: &[(i64, &str, &str)] = &[
     ),
     (
         5,
-        "figures",
+        "stats",
         include_str!("../../migrations/0005_figures.sql"),
     ),
     (

@@ -9,7 +9,7 @@ use sqlx::postgres::PgConnectOptions;
 use sqlx::{ConnectOptions, Connection, Executor, PgConnection};
 
 use super::line::{Breaks, CONNECT_DEADLINE, Line, Plans, Session, within};
-use super::statements::{Statement, StatementFigures};
+use super::statements::{Statement, StatementMetrics};
 use super::{SharedClock, explain};
 use crate::sanitize;
 
@@ -24,11 +24,11 @@ pub struct Outbox {
     line: Line,
     /// What is known of calls gets into the database whatever the lanes wait for.
     recorder: Line,
-    /// What no message waits for takes no connection from those who work: figures, those who look on, and what they now
+    /// What no message waits for takes no connection from those who work: stats, those who look on, and what they now
     /// and then change.
     aside: Line,
     breaks: Breaks,
-    figures: Arc<StatementFigures>,
+    stats: Arc<StatementMetrics>,
     options: PgConnectOptions,
     pooler: bool,
     clock: SharedClock,
@@ -91,13 +91,13 @@ impl Outbox {
             .await
             .map_err(unreachable)?;
         let breaks = Breaks::default();
-        let figures = Arc::new(StatementFigures::new());
+        let stats = Arc::new(StatementMetrics::new());
         let line = |connections, plans| {
             Line::new(
                 options.clone(),
                 pooler,
                 breaks.clone(),
-                Arc::clone(&figures),
+                Arc::clone(&stats),
                 connections,
                 plans,
             )
@@ -107,7 +107,7 @@ impl Outbox {
             recorder: line(1, Plans::Kept),
             aside: line(ASIDE_CONNECTIONS, Plans::AsPostgresSeesFit),
             breaks,
-            figures,
+            stats,
             options,
             pooler,
             clock: SharedClock::default(),
@@ -144,7 +144,7 @@ impl Outbox {
         &self.recorder
     }
 
-    /// The line of figures.
+    /// The line of stats.
     pub(super) fn aside_line(&self) -> &Line {
         &self.aside
     }
@@ -185,7 +185,7 @@ impl Outbox {
             work(&mut session).await
         })
         .await;
-        self.figures.observe(statement, begun, &result);
+        self.stats.observe(statement, begun, &result);
         result
     }
 

@@ -24,10 +24,10 @@ pub(super) enum Statement {
     GiveBack,
     /// Writes the lane's row: opens, holds, releases, slows.
     Lane,
-    /// Adds up the figures of a minute.
-    Figures,
+    /// Adds up the stats of a minute.
+    Stats,
     /// Counts what waits.
-    Census,
+    QueueCounts,
     /// Deletes old messages.
     Delete,
     /// Asks for the version of the schema.
@@ -46,8 +46,8 @@ impl Statement {
         Self::Expire,
         Self::GiveBack,
         Self::Lane,
-        Self::Figures,
-        Self::Census,
+        Self::Stats,
+        Self::QueueCounts,
         Self::Delete,
         Self::Schema,
         Self::Look,
@@ -63,8 +63,8 @@ impl Statement {
             Self::Expire => "expire",
             Self::GiveBack => "give_back",
             Self::Lane => "lane",
-            Self::Figures => "figures",
-            Self::Census => "census",
+            Self::Stats => "stats",
+            Self::QueueCounts => "queue_counts",
             Self::Delete => "delete",
             Self::Schema => "schema",
             Self::Look => "look",
@@ -75,9 +75,9 @@ impl Statement {
 
 /// Where statements are counted: nowhere, if no recorder of metrics is installed when this is made.
 #[derive(Debug)]
-pub(super) struct StatementFigures([(Histogram, Counter); Statement::ALL.len()]);
+pub(super) struct StatementMetrics([(Histogram, Counter); Statement::ALL.len()]);
 
-impl StatementFigures {
+impl StatementMetrics {
     pub(super) fn new() -> Self {
         Self(Statement::ALL.map(|statement| {
             let name = statement.as_str();

@@ -8,7 +8,7 @@ use sqlx::FromRow;
 
 use super::lane_status::{AppLane, LaneStatus, Pending, lanes};
 use super::{Outbox, explain};
-use crate::figures::{Figures, Histogram};
+use crate::stats::{Histogram, Stats};
 
 /// How one app is doing.
 #[derive(Debug, Default, Serialize)]
@@ -24,7 +24,7 @@ pub struct AppStatus {
     /// The most calls within a sliding second of the last minute.
     pub peak_calls_1m: i64,
     /// What was done in the last hour.
-    pub last_hour: Figures,
+    pub last_hour: Stats,
     /// How long the last hour's messages waited for their first call.
     pub delay_last_hour: Option<Percentiles>,
     /// Messages by how they ended in the last 24 hours. What people cancelled is not counted.
@@ -89,7 +89,7 @@ impl Outbox {
     /// # Errors
     /// Where the database fails.
     pub async fn status(&self) -> Result<Vec<AppStatus>, sqlx::Error> {
-        if let Err(error) = self.take_census(Duration::ZERO).await {
+        if let Err(error) = self.refresh_queue_counts(Duration::ZERO).await {
             tracing::debug!(
                 error = explain(&error),
                 "what waits can't be counted: the last count is shown"
@@ -134,9 +134,7 @@ impl Outbox {
                 Ok((lanes, rates, finished))
             })
             .await?;
-        let hour = self
-            .figures_by_minute(None, Duration::from_secs(3_600))
-            .await?;
+        let hour = self.minute_stats(None, Duration::from_secs(3_600)).await?;
 
         let mut apps: BTreeMap<String, AppStatus> = lanes
             .into_iter()
@@ -164,7 +162,7 @@ impl Outbox {
         }
         for minute in hour {
             if let Some(app) = apps.get_mut(&minute.app) {
-                app.last_hour.merge(&minute.figures);
+                app.last_hour.merge(&minute.stats);
             }
         }
         for app in apps.values_mut() {

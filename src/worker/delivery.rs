@@ -65,7 +65,7 @@ pub(super) async fn deliver(
             }
             Err(NoCall::Record(record)) => (record, open_probe),
             Err(NoCall::Late) => {
-                lane.figures.slot_missed(lane.now());
+                lane.stats.slot_missed(lane.now());
                 wants_slot = true;
                 (Record::unharmed(&claimed), open_probe)
             }
@@ -222,9 +222,9 @@ fn conclude(
     // How long it takes until no connection can be made says nothing of how long calls take.
     let was_sent = !matches!(call, Err(CallFailure::NotSent(_)));
     let took = was_sent.then(|| now.since(sent_at));
-    lane.figures.called(now, &outcome, took);
+    lane.stats.called(now, &outcome, took);
     if let Some(wanted_at) = claimed.wanted_at {
-        lane.figures.waited(now, sent_at.since(wanted_at));
+        lane.stats.waited(now, sent_at.since(wanted_at));
     }
     let attempt = claimed.policy.attempts + 1;
     let next = outcome::next(

@@ -9,8 +9,8 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::contact::Contact;
-use super::figures::LaneFigures;
 use super::health::{Health, Verdict};
+use super::lane_stats::LaneStats;
 use super::standing::Standing;
 use super::vitals::{LaneVitals, Pulse};
 use super::watermark::Watermark;
@@ -70,7 +70,7 @@ pub(super) struct Lane {
     /// What this process has said of the lane's state.
     standing: Mutex<Standing>,
     pub(super) health: Health,
-    pub(super) figures: LaneFigures,
+    pub(super) stats: LaneStats,
     pub(super) pulse: Arc<Pulse>,
     contact: Mutex<Contact>,
     watermark: Mutex<Watermark>,
@@ -86,7 +86,7 @@ impl Lane {
         shutdown: &CancellationToken,
     ) -> Self {
         Self {
-            figures: LaneFigures::new(&app),
+            stats: LaneStats::new(&app),
             pulse: Arc::new(Pulse::new()),
             app,
             client,

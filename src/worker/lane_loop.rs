@@ -157,7 +157,7 @@ impl LaneLoop {
                 let took = self.lane.now().since(batch.at);
                 self.lookahead_of(start).observe(took);
                 self.lane.pulse.beat(Duration::ZERO);
-                self.lane.figures.ended_uncalled(batch.at, batch.ended);
+                self.lane.stats.ended_uncalled(batch.at, batch.ended);
                 self.lane.seen_in_claim(&batch);
                 if let Some(max_rows) = max_rows_after(&batch) {
                     self.max_rows = max_rows;

@@ -106,7 +106,7 @@ impl Recorder {
                 };
                 if let (true, Some(status)) = (is_written, delivered.record.status) {
                     let lane = &delivered.lane;
-                    lane.figures.ended(lane.now(), status);
+                    lane.stats.ended(lane.now(), status);
                 }
                 if delivered.record.status.is_none() {
                     delivered.goes_back();

@@ -132,7 +132,7 @@ impl Rest {
             let lost_before = self.lane.contact().lost_before();
             let outbox = &self.lane.shared.outbox;
             if let Ok(ended) = outbox.expire(&self.lane.app, lost_before).await {
-                self.lane.figures.ended_uncalled(self.lane.now(), ended);
+                self.lane.stats.ended_uncalled(self.lane.now(), ended);
             }
         }
     }

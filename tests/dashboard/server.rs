@@ -80,7 +80,7 @@ impl Dashboard {
     pub(super) async fn count(&self) {
         let outbox = self.outbox.as_ref().expect("a database");
         outbox
-            .take_census(std::time::Duration::ZERO)
+            .refresh_queue_counts(std::time::Duration::ZERO)
             .await
             .expect("counted");
     }

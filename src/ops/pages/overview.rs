@@ -14,10 +14,10 @@ use super::actions::Notice;
 use super::frame::{Frame, Section};
 use super::show;
 use super::wrong::PageError;
-use crate::figures::{Figures, Histogram};
 use crate::ops::OpsState;
 use crate::ops::fleet::Overview;
-use crate::outbox::{AppStatus, MinuteFigures};
+use crate::outbox::{AppStatus, MinuteStats};
+use crate::stats::{Histogram, Stats};
 use lane_view::LaneView;
 
 pub(super) async fn show(
@@ -49,7 +49,7 @@ pub(super) async fn show(
     Ok(frame.page(&notice.markup(), &live))
 }
 
-fn section(app: &AppStatus, minutes: &[MinuteFigures], now: OffsetDateTime) -> Markup {
+fn section(app: &AppStatus, minutes: &[MinuteStats], now: OffsetDateTime) -> Markup {
     let name = app.app.as_str();
     let heading = format!("app-{name}");
     let lane = LaneView::of(app, now);
@@ -183,7 +183,7 @@ fn waiting(app: &AppStatus) -> Markup {
 }
 
 fn outcomes(app: &AppStatus) -> Markup {
-    let Figures {
+    let Stats {
         calls_retry,
         calls_throttled,
         calls_rejected,

@@ -1,11 +1,11 @@
-//! An app's last hour, from its figures by the minute.
+//! An app's last hour, from its stats by the minute.
 
 use maud::Markup;
 use time::OffsetDateTime;
 
 use crate::ops::pages::plot::{MINUTES, Plot};
 use crate::ops::pages::show;
-use crate::outbox::{AppStatus, MinuteFigures};
+use crate::outbox::{AppStatus, MinuteStats};
 
 /// Where a minute stands in a plot, if it does: at its end.
 fn minutes_before(minute: OffsetDateTime, now: OffsetDateTime) -> Option<f64> {
@@ -17,7 +17,7 @@ fn minutes_before(minute: OffsetDateTime, now: OffsetDateTime) -> Option<f64> {
 #[expect(clippy::cast_precision_loss, reason = "for a plot")]
 pub(super) fn calls(
     app: &AppStatus,
-    minutes: &[MinuteFigures],
+    minutes: &[MinuteStats],
     now: OffsetDateTime,
     limit: Option<f64>,
 ) -> Markup {
@@ -34,7 +34,7 @@ pub(super) fn calls(
                 (at - 1.0, 0.0),
             ]);
         }
-        points.push((at, minute.figures.calls() as f64 / 60.0));
+        points.push((at, minute.stats.calls() as f64 / 60.0));
     }
     let last = points.last().map_or(-MINUTES, |(at, _)| *at);
     if last < -1.5 {
@@ -63,7 +63,7 @@ pub(super) fn calls(
 
 /// What waited, minute by minute.
 #[expect(clippy::cast_precision_loss, reason = "for a plot")]
-pub(super) fn backlog(app: &AppStatus, minutes: &[MinuteFigures], now: OffsetDateTime) -> Markup {
+pub(super) fn backlog(app: &AppStatus, minutes: &[MinuteStats], now: OffsetDateTime) -> Markup {
     let backlog = app.pending.backlog();
     let mut points: Vec<(f64, f64)> = minutes
         .iter()

@@ -2,45 +2,45 @@
 
 use std::time::Duration;
 
-use super::counters::Counters;
-use super::tally::Tally;
+use super::lane_metrics::LaneMetrics;
+use super::minute_buffer::MinuteBuffer;
 use crate::outbox::Ended;
 use crate::outcome::{FinalStatus, Outcome};
 use crate::pace::DbTime;
 
-/// The figures of one app in this process.
+/// The stats of one app in this process.
 #[derive(Debug)]
-pub(super) struct LaneFigures {
-    counters: Counters,
-    pub(super) tally: Tally,
+pub(super) struct LaneStats {
+    metrics: LaneMetrics,
+    pub(super) minutes: MinuteBuffer,
 }
 
-impl LaneFigures {
+impl LaneStats {
     /// All at zero.
     pub(super) fn new(app: &str) -> Self {
         Self {
-            counters: Counters::new(app),
-            tally: Tally::default(),
+            metrics: LaneMetrics::new(app),
+            minutes: MinuteBuffer::default(),
         }
     }
 
     /// A call is over. One that could not be made for lack of a connection counts, too: as a retry, without a
     /// duration.
     pub(super) fn called(&self, now: DbTime, outcome: &Outcome, took: Option<Duration>) {
-        self.counters.called(outcome, took);
-        self.tally.called(now, outcome, took);
+        self.metrics.called(outcome, took);
+        self.minutes.called(now, outcome, took);
     }
 
     /// A message had its first call so long after it was due.
     pub(super) fn waited(&self, now: DbTime, delay: Duration) {
-        self.counters.waited(delay);
-        self.tally.waited(now, delay);
+        self.metrics.waited(delay);
+        self.minutes.waited(now, delay);
     }
 
     /// A slot had passed before its call could start.
     pub(super) fn slot_missed(&self, now: DbTime) {
-        self.counters.slot_missed();
-        self.tally.slot_missed(now);
+        self.metrics.slot_missed();
+        self.minutes.slot_missed(now);
     }
 
     /// A message has ended, and that is written.
@@ -56,8 +56,8 @@ impl LaneFigures {
 
     fn ended_many(&self, now: DbTime, status: FinalStatus, messages: u64) {
         if messages > 0 {
-            self.counters.ended(status, messages);
-            self.tally.ended(now, status, messages);
+            self.metrics.ended(status, messages);
+            self.minutes.ended(now, status, messages);
         }
     }
 }

@@ -17,10 +17,10 @@ pub const DELAY: &str = "signaling_delay_seconds";
 /// The counter of slots that had passed before their calls could start. Label: `app`.
 pub const SLOTS_MISSED: &str = "signaling_slots_missed_total";
 
-/// The counters of one app. Each label has its handle from the start, so that counting makes no text, and a monitor
+/// The metrics of one app. Each label has its handle from the start, so that counting makes no text, and a monitor
 /// sees a zero before it sees a one.
 #[derive(Debug)]
-pub(super) struct Counters {
+pub(super) struct LaneMetrics {
     calls: Calls,
     finished: Finished,
     call_duration: Histogram,
@@ -50,7 +50,7 @@ struct Finished {
     unknown: Counter,
 }
 
-impl Counters {
+impl LaneMetrics {
     /// All at zero; counted nowhere, if no recorder of metrics is installed by now.
     pub(super) fn new(app: &str) -> Self {
         let app = app.to_owned();

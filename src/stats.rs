@@ -1,4 +1,4 @@
-//! Figures that last: what an app's calls came to within a minute, and how they are added up. Pure.
+//! Stats that last: what an app's calls came to within a minute, and how they are added up. Pure.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use serde::Serialize;
 use crate::outcome::{FinalStatus, Outcome};
 
 /// Upper bounds of a [`Histogram`]'s buckets, in seconds, each included; a last bucket takes what is longer. They
-/// stand in the comment of `signaling.rollup`, too: figures of several versions are added up.
+/// stand in the comment of `signaling.rollup`, too: stats of several versions are added up.
 pub const BOUNDS_S: [f64; 18] = [
     0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 60.0, 300.0,
     1_800.0, 3_600.0,
@@ -85,7 +85,7 @@ impl Histogram {
 
 /// What an app's calls came to.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
-pub struct Figures {
+pub struct Stats {
     /// Messages that ended as `message_sent`: one call each, as for the next two.
     pub message_sent: u64,
     /// Those that ended as `message_delivered`.
@@ -116,7 +116,7 @@ pub struct Figures {
     pub delay: Histogram,
 }
 
-impl Figures {
+impl Stats {
     /// Counts a call, with its duration if it was made.
     pub fn called(&mut self, outcome: &Outcome, took: Option<Duration>) {
         if let Some(took) = took {
@@ -217,11 +217,11 @@ mod tests {
 
     #[test]
     fn a_call_that_was_not_made_is_counted_and_has_no_duration() {
-        let mut figures = Figures::default();
-        figures.called(&Outcome::Transient(None), None);
-        figures.called(&Outcome::Transient(None), Some(Duration::from_millis(3)));
-        assert_eq!(figures.calls_retry, 2);
-        assert_eq!(figures.call_time.count(), 1);
+        let mut stats = Stats::default();
+        stats.called(&Outcome::Transient(None), None);
+        stats.called(&Outcome::Transient(None), Some(Duration::from_millis(3)));
+        assert_eq!(stats.calls_retry, 2);
+        assert_eq!(stats.call_time.count(), 1);
     }
 
     #[test]

@@ -4,14 +4,14 @@ use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use crate::figures::Figures;
 use crate::outcome::{FinalStatus, Outcome};
 use crate::pace::DbTime;
+use crate::stats::Stats;
 
-/// What one app's lane has done, until the bookkeeper takes it.
+/// What one app's lane has done, until the stats_flusher takes it.
 #[derive(Debug, Default)]
-pub(super) struct Tally {
-    minutes: Mutex<BTreeMap<DbTime, Figures>>,
+pub(super) struct MinuteBuffer {
+    minutes: Mutex<BTreeMap<DbTime, Stats>>,
 }
 
 /// A minute of the database's clock.
@@ -19,48 +19,48 @@ const MINUTE: Duration = Duration::from_secs(60);
 /// Most minutes that are kept for a database that is away.
 const MAX_MINUTES: usize = 120;
 
-impl Tally {
+impl MinuteBuffer {
     /// A call has ended.
     pub(super) fn called(&self, now: DbTime, outcome: &Outcome, took: Option<Duration>) {
-        self.count(now, |figures| figures.called(outcome, took));
+        self.count(now, |stats| stats.called(outcome, took));
     }
 
     /// A message that was due for that long is called for the first time.
     pub(super) fn waited(&self, now: DbTime, delay: Duration) {
-        self.count(now, |figures| figures.delay.observe(delay));
+        self.count(now, |stats| stats.delay.observe(delay));
     }
 
     /// A slot has passed unused.
     pub(super) fn slot_missed(&self, now: DbTime) {
-        self.count(now, |figures| figures.slots_missed += 1);
+        self.count(now, |stats| stats.slots_missed += 1);
     }
 
     /// Messages have ended, and their rows say so.
     pub(super) fn ended(&self, now: DbTime, status: FinalStatus, messages: u64) {
         if messages > 0 {
-            self.count(now, |figures| figures.ended(status, messages));
+            self.count(now, |stats| stats.ended(status, messages));
         }
     }
 
     /// What was counted since this was last asked, with the beginnings of the minutes.
-    pub(super) fn take(&self) -> BTreeMap<DbTime, Figures> {
+    pub(super) fn take(&self) -> BTreeMap<DbTime, Stats> {
         std::mem::take(&mut *self.minutes())
     }
 
     /// Takes back what could not be written. Of too many minutes the oldest are forgotten.
-    pub(super) fn put_back(&self, minute: DbTime, figures: &Figures) {
+    pub(super) fn put_back(&self, minute: DbTime, stats: &Stats) {
         let mut minutes = self.minutes();
-        minutes.entry(minute).or_default().merge(figures);
+        minutes.entry(minute).or_default().merge(stats);
         while minutes.len() > MAX_MINUTES {
             minutes.pop_first();
         }
     }
 
-    fn count(&self, now: DbTime, change: impl FnOnce(&mut Figures)) {
+    fn count(&self, now: DbTime, change: impl FnOnce(&mut Stats)) {
         change(self.minutes().entry(now.floor(MINUTE)).or_default());
     }
 
-    fn minutes(&self) -> MutexGuard<'_, BTreeMap<DbTime, Figures>> {
+    fn minutes(&self) -> MutexGuard<'_, BTreeMap<DbTime, Stats>> {
         self.minutes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -75,35 +75,35 @@ mod tests {
 
     #[test]
     fn what_happens_is_counted_in_its_minute_and_given_out_once() {
-        let tally = Tally::default();
-        tally.waited(at_s(59), Duration::from_millis(3));
-        tally.ended(at_s(60), FinalStatus::MessageSent, 2);
-        tally.ended(at_s(119), FinalStatus::MessageSent, 1);
-        let taken = tally.take();
+        let minutes = MinuteBuffer::default();
+        minutes.waited(at_s(59), Duration::from_millis(3));
+        minutes.ended(at_s(60), FinalStatus::MessageSent, 2);
+        minutes.ended(at_s(119), FinalStatus::MessageSent, 1);
+        let taken = minutes.take();
         let minutes: Vec<_> = taken
             .iter()
-            .map(|(minute, figures)| (*minute, figures.message_sent, figures.delay.count()))
+            .map(|(minute, stats)| (*minute, stats.message_sent, stats.delay.count()))
             .collect();
         assert_eq!(minutes, [(at_s(0), 0, 1), (at_s(60), 3, 0)]);
-        assert!(tally.take().is_empty());
+        assert!(minutes.take().is_empty());
     }
 
     #[test]
     fn what_could_not_be_written_is_kept_for_two_hours_of_minutes() {
-        let tally = Tally::default();
-        let one = Figures {
+        let minutes = MinuteBuffer::default();
+        let one = Stats {
             message_sent: 1,
-            ..Figures::default()
+            ..Stats::default()
         };
         for minute in 0..200 {
-            tally.put_back(at_s(minute * 60), &one);
-            tally.put_back(at_s(minute * 60), &one);
+            minutes.put_back(at_s(minute * 60), &one);
+            minutes.put_back(at_s(minute * 60), &one);
         }
-        let kept = tally.take();
+        let kept = minutes.take();
         assert_eq!(kept.len(), MAX_MINUTES);
         assert_eq!(
             kept.last_key_value()
-                .map(|(minute, figures)| (*minute, figures.message_sent)),
+                .map(|(minute, stats)| (*minute, stats.message_sent)),
             Some((at_s(199 * 60), 2))
         );
     }

@@ -6,20 +6,20 @@ use std::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
 
 use super::lane::Lane;
-use crate::outbox::{FiguresError, Outbox, explain};
+use crate::outbox::{Outbox, StatsError, explain};
 
-/// How often figures are written, where there are any.
+/// How often stats are written, where there are any.
 const WRITE_EVERY: Duration = Duration::from_secs(1);
 /// How often the fleet counts what waits; less often where counting takes longer than a tenth of a second.
 const COUNT_EVERY: Duration = Duration::from_secs(5);
 
-/// The figures of all lanes of a process.
-pub(super) struct Bookkeeper {
+/// The stats of all lanes of a process.
+pub(super) struct StatsFlusher {
     pub(super) outbox: Arc<Outbox>,
     pub(super) lanes: Vec<Arc<Lane>>,
 }
 
-impl Bookkeeper {
+impl StatsFlusher {
     /// Keeps books until the shutdown.
     pub(super) async fn run(self: Arc<Self>, shutdown: CancellationToken) {
         tokio::join!(
@@ -42,26 +42,26 @@ impl Bookkeeper {
         let mut trouble = Trouble::default();
         loop {
             let began = Instant::now();
-            let counted = self.outbox.take_census(COUNT_EVERY / 2).await;
+            let counted = self.outbox.refresh_queue_counts(COUNT_EVERY / 2).await;
             trouble.note("what waits can't be counted", counted.map(drop));
             tokio::time::sleep_until((began + COUNT_EVERY).into()).await;
         }
     }
 
     /// Writes what was counted. What may have been written, though the database did not say so, is not written again:
-    /// figures rather miss something than tell of it twice.
+    /// stats rather miss something than tell of it twice.
     ///
     /// # Errors
     /// Where the database fails.
-    pub(super) async fn write(&self) -> Result<(), FiguresError> {
+    pub(super) async fn write(&self) -> Result<(), StatsError> {
         let taken: Vec<_> = self
             .lanes
             .iter()
             .flat_map(|lane| {
-                let minutes = lane.figures.tally.take();
+                let minutes = lane.stats.minutes.take();
                 minutes
                     .into_iter()
-                    .map(move |(minute, figures)| (lane, minute, figures))
+                    .map(move |(minute, stats)| (lane, minute, stats))
             })
             .collect();
         if taken.is_empty() {
@@ -69,14 +69,14 @@ impl Bookkeeper {
         }
         let rows: Vec<_> = taken
             .iter()
-            .map(|(lane, minute, figures)| ((*minute).into(), lane.app.clone(), *figures))
+            .map(|(lane, minute, stats)| ((*minute).into(), lane.app.clone(), *stats))
             .collect();
-        let written = self.outbox.add_figures(&rows).await;
+        let written = self.outbox.add_minute_stats(&rows).await;
         if let Err(error) = &written
-            && !error.may_be_added
+            && !error.may_be_saved
         {
-            for (lane, minute, figures) in taken {
-                lane.figures.tally.put_back(minute, &figures);
+            for (lane, minute, stats) in taken {
+                lane.stats.minutes.put_back(minute, &stats);
             }
         }
         written
@@ -97,7 +97,7 @@ impl Trouble {
                 if !self.is_told {
                     tracing::warn!(
                         error = explain(&error),
-                        "{what}: messages go on, figures are missing"
+                        "{what}: messages go on, stats are missing"
                     );
                 }
                 self.is_told = true;

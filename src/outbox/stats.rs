@@ -1,4 +1,4 @@
-//! Figures that last: what workers add up by the minute, and the count of what waits.
+//! Stats that last: what workers add up by the minute, and the count of what waits.
 
 use std::time::Duration;
 
@@ -8,34 +8,34 @@ use time::OffsetDateTime;
 use super::claim::micros;
 use super::statements::Statement;
 use super::{Outbox, explain, may_have_happened};
-use crate::figures::{Figures, Histogram};
+use crate::stats::{Histogram, Stats};
 
 /// What an app's workers did in a minute.
 #[derive(Debug, Clone)]
-pub struct MinuteFigures {
+pub struct MinuteStats {
     /// When the minute began.
     pub minute: OffsetDateTime,
     /// The app.
     pub app: String,
     /// What was done.
-    pub figures: Figures,
+    pub stats: Stats,
     /// Messages that were queued or waited for another call, at the last count of the minute, if there was one.
     pub backlog: Option<u64>,
 }
 
-/// Figures that could not be added.
+/// Stats that could not be added.
 #[derive(Debug, thiserror::Error)]
-#[error("figures can't be added: {}", explain(.source))]
-pub struct FiguresError {
+#[error("stats can't be added: {}", explain(.source))]
+pub struct StatsError {
     /// Why.
     pub source: sqlx::Error,
     /// The database may have carried it out.
-    pub may_be_added: bool,
+    pub may_be_saved: bool,
 }
 
 /// A row of `signaling.rollup`.
 #[derive(FromRow)]
-struct RollupRow {
+struct MinuteStatsRow {
     minute: OffsetDateTime,
     app: String,
     message_sent: i64,
@@ -56,62 +56,62 @@ struct RollupRow {
 }
 
 /// How long a count may take: it reads an index entry for each message that waits.
-const CENSUS_DEADLINE: Duration = Duration::from_secs(60);
+const QUEUE_COUNTS_TIMEOUT: Duration = Duration::from_secs(60);
 
 impl Outbox {
     /// Adds what was done to what is known of its minutes.
     ///
     /// # Errors
     /// Where the database fails, with whether it may have been added all the same.
-    pub async fn add_figures(
+    pub async fn add_minute_stats(
         &self,
-        figures: &[(OffsetDateTime, String, Figures)],
-    ) -> Result<(), FiguresError> {
-        let column = |value: fn(&Figures) -> u64| -> Vec<i64> {
-            figures
+        stats: &[(OffsetDateTime, String, Stats)],
+    ) -> Result<(), StatsError> {
+        let column = |value: fn(&Stats) -> u64| -> Vec<i64> {
+            stats
                 .iter()
-                .map(|(.., figures)| count(value(figures)))
+                .map(|(.., stats)| count(value(stats)))
                 .collect()
         };
-        let histogram = |value: fn(&Figures) -> &Histogram| -> Vec<String> {
-            figures
+        let histogram = |value: fn(&Stats) -> &Histogram| -> Vec<String> {
+            stats
                 .iter()
-                .map(|(.., figures)| array(value(figures)))
+                .map(|(.., stats)| array(value(stats)))
                 .collect()
         };
-        let minutes: Vec<OffsetDateTime> = figures.iter().map(|(minute, ..)| *minute).collect();
-        let apps: Vec<&str> = figures.iter().map(|(_, app, _)| app.as_str()).collect();
+        let minutes: Vec<OffsetDateTime> = stats.iter().map(|(minute, ..)| *minute).collect();
+        let apps: Vec<&str> = stats.iter().map(|(_, app, _)| app.as_str()).collect();
         let mut was_asked = false;
         let added = self
             .aside_line()
-            .run(Statement::Figures, async |session| {
+            .run(Statement::Stats, async |session| {
                 was_asked = true;
-                sqlx::query(include_str!("add_figures.sql"))
+                sqlx::query(include_str!("add_minute_stats.sql"))
                     .persistent(session.keeps_statements())
                     .bind(minutes)
                     .bind(apps)
-                    .bind(column(|figures| figures.message_sent))
-                    .bind(column(|figures| figures.message_delivered))
-                    .bind(column(|figures| figures.message_offline))
-                    .bind(column(|figures| figures.failed))
-                    .bind(column(|figures| figures.expired))
-                    .bind(column(|figures| figures.unknown))
-                    .bind(column(|figures| figures.calls_retry))
-                    .bind(column(|figures| figures.calls_throttled))
-                    .bind(column(|figures| figures.calls_rejected))
-                    .bind(column(|figures| figures.calls_unauthorized))
-                    .bind(column(|figures| figures.calls_ambiguous))
-                    .bind(column(|figures| figures.slots_missed))
-                    .bind(histogram(|figures| &figures.call_time))
-                    .bind(histogram(|figures| &figures.delay))
+                    .bind(column(|stats| stats.message_sent))
+                    .bind(column(|stats| stats.message_delivered))
+                    .bind(column(|stats| stats.message_offline))
+                    .bind(column(|stats| stats.failed))
+                    .bind(column(|stats| stats.expired))
+                    .bind(column(|stats| stats.unknown))
+                    .bind(column(|stats| stats.calls_retry))
+                    .bind(column(|stats| stats.calls_throttled))
+                    .bind(column(|stats| stats.calls_rejected))
+                    .bind(column(|stats| stats.calls_unauthorized))
+                    .bind(column(|stats| stats.calls_ambiguous))
+                    .bind(column(|stats| stats.slots_missed))
+                    .bind(histogram(|stats| &stats.call_time))
+                    .bind(histogram(|stats| &stats.delay))
                     .execute(&mut **session)
                     .await
             })
             .await;
         match added {
             Ok(_) => Ok(()),
-            Err(source) => Err(FiguresError {
-                may_be_added: was_asked && may_have_happened(&source),
+            Err(source) => Err(StatsError {
+                may_be_saved: was_asked && may_have_happened(&source),
                 source,
             }),
         }
@@ -122,9 +122,9 @@ impl Outbox {
     ///
     /// # Errors
     /// Where the database fails.
-    pub async fn take_census(&self, stale_after: Duration) -> Result<bool, sqlx::Error> {
+    pub async fn refresh_queue_counts(&self, stale_after: Duration) -> Result<bool, sqlx::Error> {
         self.aside_line()
-            .run_within(Statement::Census, CENSUS_DEADLINE, async |session| {
+            .run_within(Self::QueueCounts, QUEUE_COUNTS_TIMEOUT, async |session| {
                 sqlx::query_scalar("select signaling.take_census($1 * interval '1 microsecond')")
                     .persistent(session.keeps_statements())
                     .bind(micros(stale_after))
@@ -139,12 +139,12 @@ impl Outbox {
     ///
     /// # Errors
     /// Where the database fails.
-    pub async fn figures_by_minute(
+    pub async fn minute_stats(
         &self,
         app: Option<&str>,
         span: Duration,
-    ) -> Result<Vec<MinuteFigures>, sqlx::Error> {
-        let rows: Vec<RollupRow> = self
+    ) -> Result<Vec<MinuteStats>, sqlx::Error> {
+        let rows: Vec<MinuteStatsRow> = self
             .look(async |session| {
                 sqlx::query_as(
                     "select minute, app, message_sent, message_delivered, message_offline, failed, expired, unknown,
@@ -161,17 +161,17 @@ impl Outbox {
                 .await
             })
             .await?;
-        Ok(rows.into_iter().map(RollupRow::figures).collect())
+        Ok(rows.into_iter().map(MinuteStatsRow::stats).collect())
     }
 }
 
-impl RollupRow {
-    fn figures(self) -> MinuteFigures {
-        MinuteFigures {
+impl MinuteStatsRow {
+    fn stats(self) -> MinuteStats {
+        MinuteStats {
             minute: self.minute,
             app: self.app,
             backlog: self.backlog.map(amount),
-            figures: Figures {
+            stats: Stats {
                 message_sent: amount(self.message_sent),
                 message_delivered: amount(self.message_delivered),
                 message_offline: amount(self.message_offline),
