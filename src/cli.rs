@@ -142,7 +142,10 @@ pub fn main() -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("error: {}", telemetry::causes(error.as_ref()));
+            eprintln!(
+                "error: {}",
+                crate::error_text::error_chain_text(error.as_ref())
+            );
             ExitCode::from(if is_usage(&error) { 2 } else { 1 })
         }
     }

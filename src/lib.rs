@@ -18,6 +18,7 @@ pub mod check;
 pub mod cli;
 pub mod config;
 pub mod dev;
+mod error_text;
 pub mod message;
 pub mod ops;
 pub mod outbox;

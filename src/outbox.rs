@@ -1,62 +1,51 @@
 //! Everything that is said to the database, and nothing else: the claim, the record, the doorbell, the lane's row,
 //! what people ask for. No other module contains SQL for the outbox.
 
-mod bell;
-mod browse;
-mod claim;
+mod admin;
+mod connect;
+mod diagnostics;
 mod enqueue;
 mod errors;
-mod facts;
-mod failures;
-mod grant;
-mod json_lines;
-mod lane;
-mod lane_status;
-mod line;
-mod message_detail;
-mod migrate;
-mod record;
+mod pool;
+mod queue;
+mod read;
 mod retention;
-mod rights;
-mod session;
-mod single_call;
-mod statements;
+mod schema;
 mod stats;
-mod status;
-mod steer;
-mod tls_files;
+mod wakeup;
 
 use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
-pub use bell::Bell;
-pub use browse::{MessageFilter, MessageLine, MessagePage, PAGE_ROWS, PENDING, STATES};
-pub use claim::{Batch, ClaimError, ClaimRequest, Claimed, Ended, Hold, Start};
-pub use enqueue::{EnqueueError, enqueue};
-pub use errors::{explain, is_about_the_data, is_outage};
-pub use facts::{Distance, OldTransaction, ServerFacts};
-pub use failures::{FailureGroup, FailureKey, Failures, MAX_CALLS_LOOKED_AT, MAX_RETRIED};
-pub use grant::{GrantError, InvalidRoleName, RoleKind, RoleName};
-pub use json_lines::{InvalidLines, read_json_lines};
-pub use lane::{HoldKind, Peek};
-pub use lane_status::{AppLane, LaneState, LaneStatus, Pending};
-pub use line::Patience;
-pub use message_detail::{
-    CallDetail, LaneDetail, MessageDetail, MessageError, MessageRow, NextStep, PayloadDetail,
+pub use admin::{AdminError, RetryFilter};
+pub use connect::{ConnectError, Outbox};
+pub use diagnostics::{DatabaseLatency, OldTransaction, ServerDiagnostics};
+pub use enqueue::{EnqueueError, InvalidLines, enqueue, read_json_lines};
+pub use errors::{is_data_error, is_outage};
+pub use pool::{
+    AdaptiveTimeout, STATEMENT_DURATION, STATEMENT_ERRORS, TlsFileError, check_tls_files,
 };
-pub use migrate::{Applied, Holder, SchemaError, SchemaVersion};
-pub use record::{CallRecord, Record};
+pub use queue::{
+    Batch, CallRecord, ClaimError, ClaimRequest, Claimed, Ended, Hold, HoldKind, NextDue, Record,
+    Refusal, ScanPosition, SlotReservation,
+};
+pub use read::{
+    AppLane, AppStatus, CallDetail, FailureGroup, FailureKey, Failures, LaneDetail, LaneState,
+    LaneStatus, MAX_CALLS_LOOKED_AT, MAX_RETRIED, MessageDetail, MessageError, MessageFilter,
+    MessageLine, MessagePage, MessageRow, NextStep, PAGE_ROWS, PENDING, PayloadDetail, Pending,
+    Percentiles, STATES, SampleRow,
+};
 pub use retention::{Deletion, MIN_RETAIN};
-pub use session::{ConnectError, Outbox};
-pub use single_call::{Refusal, SingleCall};
-pub use statements::{STATEMENT_DURATION, STATEMENT_ERRORS};
+pub use schema::{
+    Applied, GrantError, InvalidRoleName, LockHolder, RoleKind, RoleName, SchemaError,
+    SchemaVersion,
+};
 pub use stats::{MinuteStats, StatsError};
-pub use status::{AppStatus, Percentiles, SampleRow};
-pub use steer::{RetryFilter, SteerError};
-pub use tls_files::{TlsFileError, check_tls_files};
+pub use wakeup::WakeupListener;
 
 use crate::pace::DbClock;
 use crate::pace::clock::{ClockReading, Moment};
-use errors::may_have_happened;
+use errors::may_have_taken_effect;
 
 /// A process's view of the database's clock, kept up by the readings that claims bring along.
 #[derive(Debug, Default)]
@@ -85,4 +74,8 @@ async fn timed<T, E>(
     let asked = Moment::now();
     let value = statement.await?;
     Ok((value, asked, Moment::now()))
+}
+
+fn micros(duration: Duration) -> i64 {
+    i64::try_from(duration.as_micros()).unwrap_or(i64::MAX)
 }

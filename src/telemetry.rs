@@ -11,9 +11,6 @@ use tracing_subscriber::EnvFilter;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 
-use crate::outbox::explain;
-use crate::sanitize;
-
 /// What the database's library says with words of others in it: the server's notices, of which those of somebody's
 /// trigger may say anything; and mistakes in its URL and password file, quoted. Last, so that no filter brings it back.
 const NEVER_LOGGED: &str = "sqlx::postgres::notice=off,sqlx_postgres::options=off";
@@ -46,53 +43,4 @@ pub fn init(
         LogFormat::Json => registry.with(lines.json().flatten_event(true)).try_init()?,
     }
     Ok(())
-}
-
-/// The most bytes of an error's line.
-const MAX_ERROR_BYTES: usize = 1_000;
-
-/// An error with its causes, in one bounded line. A cause that its error already tells of is not told twice.
-pub fn causes(error: &(dyn std::error::Error + 'static)) -> String {
-    let words = |error: &(dyn std::error::Error + 'static)| match error.downcast_ref() {
-        Some(error) => explain(error),
-        None => error.to_string(),
-    };
-    let mut text = words(error);
-    let mut cause = if error.is::<sqlx::Error>() {
-        None
-    } else {
-        error.source()
-    };
-    while let Some(error) = cause {
-        let next = words(error);
-        if !text.contains(&next) {
-            text.push_str(": ");
-            text.push_str(&next);
-        }
-        // What an error of the database is caused by is the same again, in more words.
-        cause = if error.is::<sqlx::Error>() {
-            None
-        } else {
-            error.source()
-        };
-    }
-    text.truncate(text.floor_char_boundary(MAX_ERROR_BYTES));
-    sanitize::text(&text, MAX_ERROR_BYTES)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_cause_is_told_once() {
-        let inner = std::io::Error::other("refused");
-        let outer = anyhow::Error::new(inner)
-            .context("the database fails: refused")
-            .context("no start");
-        assert_eq!(
-            causes(outer.as_ref()),
-            "no start: the database fails: refused"
-        );
-    }
 }

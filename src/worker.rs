@@ -8,6 +8,7 @@ mod janitor;
 mod lane;
 mod lane_loop;
 mod lane_metrics;
+mod lane_stats;
 mod minute_buffer;
 mod recorder;
 mod rest;
@@ -29,7 +30,8 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::config::{AppConfig, WorkerConfig};
-use crate::outbox::{Outbox, Patience, explain, is_outage};
+use crate::error_text::database_error_text;
+use crate::outbox::{AdaptiveTimeout, Outbox, is_outage};
 use crate::sanitize;
 use crate::signaling::{Client, ClientSettings, InvalidClient};
 use lane::Lane;
@@ -60,7 +62,7 @@ pub enum WorkerError {
         source: InvalidClient,
     },
     /// The database failed before the work began.
-    #[error("the lanes can't be opened: {}", explain(.0))]
+    #[error("the lanes can't be opened: {}", database_error_text(.0))]
     Database(#[from] sqlx::Error),
     /// A part of the worker has failed: a defect, told of by what it has printed.
     #[error(
@@ -126,7 +128,7 @@ pub async fn run(
     let recorder = Recorder {
         outbox: Arc::clone(&outbox),
         name: config.name.clone(),
-        patience: Patience::default(),
+        timeout: AdaptiveTimeout::default(),
         behind,
         late: Seldom::default(),
         refused: Seldom::default(),
@@ -246,7 +248,7 @@ async fn open_lanes(outbox: &Outbox, limits: &[(String, f64)]) -> Result<(), Wor
                 has_warned = true;
                 tracing::warn!(
                     app,
-                    error = explain(&error),
+                    error = database_error_text(&error),
                     "the lane can't be opened: trying again until it can"
                 );
             }

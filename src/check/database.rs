@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use super::Finding;
-use crate::outbox::{AppLane, Distance, LaneState, OldTransaction, SchemaVersion, ServerFacts};
+use crate::outbox::{
+    AppLane, DatabaseLatency, LaneState, OldTransaction, SchemaVersion, ServerDiagnostics,
+};
 
 /// The oldest version that knows what the statements need (`with … as materialized`), as a number.
 const MIN_VERSION: i32 = 120_000;
@@ -19,8 +21,8 @@ const MANY_TRANSACTIONS: i64 = 1_000_000;
 /// The server, and the way to it.
 pub fn server(
     address: &str,
-    facts: &ServerFacts,
-    distance: Distance,
+    facts: &ServerDiagnostics,
+    distance: DatabaseLatency,
     pooler: bool,
 ) -> Vec<Finding> {
     let mut findings = Vec::new();
@@ -67,7 +69,7 @@ pub fn server(
 }
 
 /// The clocks of this host and the database. `makes_tokens`: whether the host's clock dates what the API compares.
-pub fn clock(distance: Distance, makes_tokens: bool) -> Finding {
+pub fn clock(distance: DatabaseLatency, makes_tokens: bool) -> Finding {
     let ahead = distance.host_ahead;
     let text = format!(
         "this host's is {:.3} s {} the database's",
@@ -133,7 +135,7 @@ pub fn rights(user: &str, missing: &[String]) -> Finding {
 }
 
 /// Whether a worker of `own` connections gets them.
-pub fn connections(facts: &ServerFacts, own: u32, pooler: bool) -> Finding {
+pub fn connections(facts: &ServerDiagnostics, own: u32, pooler: bool) -> Finding {
     if pooler {
         return Finding::ok(
             "connections",
@@ -164,7 +166,7 @@ pub fn connections(facts: &ServerFacts, own: u32, pooler: bool) -> Finding {
 }
 
 /// Whether dead rows are cleaned up.
-pub fn autovacuum(facts: &ServerFacts) -> Finding {
+pub fn autovacuum(facts: &ServerDiagnostics) -> Finding {
     if !facts.autovacuum {
         return Finding::warn(
             "autovacuum",

@@ -9,7 +9,7 @@ use uuid::Uuid;
 
 use super::Finding;
 use crate::message::{InvalidMessage, Message, Payload, Target, UserId};
-use crate::outbox::{Outbox, Refusal, SingleCall};
+use crate::outbox::{Outbox, Refusal, SlotReservation};
 use crate::outcome::{self, Acceptance, Outcome};
 use crate::pace::SendPermit;
 use crate::pace::clock::Moment;
@@ -111,7 +111,7 @@ impl Probe<'_> {
         }
         if is_probe {
             // The workers find out for themselves: their credentials may be others than those of this process.
-            self.outbox.give_back_probe(self.app, call_id).await?;
+            self.outbox.release_probe(self.app, call_id).await?;
         }
         Ok(Probed::Called { call, took })
     }
@@ -126,18 +126,20 @@ impl Probe<'_> {
         while begun.elapsed() < PATIENCE {
             match self
                 .outbox
-                .slot_for_single_call(self.app, call_id, self.lease)
+                .reserve_slot(self.app, call_id, self.lease)
                 .await?
             {
-                SingleCall::NoLane => self.outbox.open_lane(self.app, self.limit_per_s).await?,
-                SingleCall::Refused(why @ (Refusal::Paused | Refusal::ToldToWait)) => {
+                SlotReservation::NoLane => {
+                    self.outbox.open_lane(self.app, self.limit_per_s).await?
+                }
+                SlotReservation::Refused(why @ (Refusal::Paused | Refusal::RetryAfter)) => {
                     return Ok(Err(why));
                 }
-                SingleCall::Refused(why @ (Refusal::Busy | Refusal::Held)) => {
+                SlotReservation::Refused(why @ (Refusal::Busy | Refusal::Held)) => {
                     refusal = why;
                     tokio::time::sleep(ASK_AGAIN).await;
                 }
-                SingleCall::Slot {
+                SlotReservation::Slot {
                     slot_at,
                     lease_ends,
                     is_probe,
@@ -153,7 +155,7 @@ impl Probe<'_> {
                         }
                     }
                     if is_probe {
-                        self.outbox.give_back_probe(self.app, call_id).await?;
+                        self.outbox.release_probe(self.app, call_id).await?;
                     }
                 }
             }
@@ -214,7 +216,7 @@ fn no_slot(refusal: Refusal) -> Finding {
             "not made: a person has paused the app",
             "`worker status` says who and why, `worker resume` ends it",
         ),
-        Refusal::ToldToWait => (
+        Refusal::RetryAfter => (
             "not made: the API has asked for a pause",
             "`worker status` says until when",
         ),

@@ -11,10 +11,10 @@ use super::run::{self, AppArgs, WorkerArgs};
 use crate::check::probe::{self, Probe};
 use crate::check::{Finding, Level, api, database, settings};
 use crate::config::{AppConfig, WorkerConfig};
+use crate::error_text::database_error_text;
 use crate::message::{InvalidMessage, Message};
-use crate::outbox::{Outbox, RoleKind, explain};
+use crate::outbox::{Outbox, RoleKind};
 use crate::signaling::{Client, ClientSettings, Credentials};
-use crate::telemetry;
 
 use super::UsageError;
 use report::Report;
@@ -111,9 +111,9 @@ pub(super) async fn run(args: CheckArgs) -> anyhow::Result<()> {
     report.end()
 }
 
-/// An error with its causes, in one line.
+/// An error with its error_chain_text, in one line.
 fn told(error: &(dyn std::error::Error + 'static)) -> String {
-    telemetry::causes(error)
+    crate::error_text::error_chain_text(error)
 }
 
 fn refused_name(error: &InvalidMessage) -> UsageError {
@@ -157,7 +157,7 @@ async fn check_database(
     if let Err(error) = look_at_database(args, config, &outbox, report).await {
         report.add(Finding::fail(
             "database",
-            format!("the database failed: {}", explain(&error)),
+            format!("the database failed: {}", database_error_text(&error)),
             "look at the server's log, and try again",
         ));
         return None;
@@ -172,8 +172,8 @@ async fn look_at_database(
     report: &mut Report,
 ) -> Result<(), sqlx::Error> {
     let pooler = outbox.has_pooler();
-    let server = outbox.server_facts().await?;
-    let distance = outbox.distance().await?;
+    let server = outbox.server_diagnostics().await?;
+    let distance = outbox.latency().await?;
     report.add_all(database::server(
         &outbox.address(),
         &server,
@@ -184,7 +184,7 @@ async fn look_at_database(
         Ok(version) => database::schema(&version),
         Err(error) => Finding::fail(
             "schema",
-            format!("it can't be looked at: {}", explain(&error)),
+            format!("it can't be looked at: {}", database_error_text(&error)),
             format!(
                 "as the schema's owner, run `worker grant worker {}`",
                 server.user
@@ -194,7 +194,7 @@ async fn look_at_database(
     let has_schema = schema.level != Level::Fail;
     report.add(schema);
     if has_schema {
-        let missing = outbox.missing_rights(RoleKind::Worker).await?;
+        let missing = outbox.missing_privileges(RoleKind::Worker).await?;
         report.add(database::rights(&server.user, &missing));
         if missing.is_empty()
             && let Some(config) = config
@@ -264,7 +264,7 @@ impl Target<'_> {
             Ok(probed) => probe::finding(&probed),
             Err(error) => Finding::fail(
                 "probe",
-                format!("no slot could be had: {}", explain(&error)),
+                format!("no slot could be had: {}", database_error_text(&error)),
                 "put schema and rights right first",
             ),
         }

@@ -12,11 +12,11 @@ use tokio_util::sync::CancellationToken;
 use super::args::{DatabaseArgs, host, parse_duration, parse_retain};
 use super::ops::OpsArgs;
 use crate::config::{self, AppConfig, ConfigError, RawApp, Timing, WorkerConfig};
+use crate::error_text::error_chain_text;
 use crate::ops::Waiting;
 use crate::outbox::{ConnectError, Outbox, SchemaError, is_outage};
 use crate::retry::RetryPolicy;
 use crate::sanitize;
-use crate::telemetry::causes;
 use crate::telemetry::traces::Traces;
 use crate::worker;
 
@@ -220,7 +220,7 @@ async fn open(args: &RunArgs, waiting: &Waiting) -> anyhow::Result<Outbox> {
     loop {
         match try_open().await {
             Err(error) if is_passing(&error) => {
-                waiting.because(causes(error.as_ref()));
+                waiting.because(error_chain_text(error.as_ref()));
                 if !has_warned {
                     tracing::warn!("{error:#}: trying again until it can");
                     has_warned = true;

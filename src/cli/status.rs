@@ -14,7 +14,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::args::{DatabaseArgs, parse_duration};
 use super::screen::Screen;
-use crate::outbox::{AppStatus, LaneState, Outbox, Pending, explain};
+use crate::error_text::database_error_text;
+use crate::outbox::{AppStatus, LaneState, Outbox, Pending};
 
 /// Show how each app is doing: what waits, for how long, how fast it goes out, and what became of it
 #[derive(Debug, Args)]
@@ -94,7 +95,7 @@ async fn watch(outbox: &Outbox, every: Duration) -> anyhow::Result<()> {
                 text = format!("{}\n\n{}", at(Some(now)), show_all(&apps));
                 String::new()
             }
-            Err(error) => format!("\nno news: {}\n", explain(&error)),
+            Err(error) => format!("\nno news: {}\n", database_error_text(&error)),
         };
         screen.show(&format!("{text}{trouble}"))?;
         shutdown

@@ -6,8 +6,8 @@ use std::path::PathBuf;
 use serde::Deserialize;
 
 use super::ConfigError;
-use super::secret::{MAX_SECRET_BYTES, SecretError, SecretSource};
 use crate::message::{InvalidMessage, UserId};
+use crate::secret::{MAX_SECRET_BYTES, SecretError, SecretSource};
 use crate::signaling::{BaseUrl, Credentials, InvalidBaseUrl, TokenCache, TokenHeaders};
 
 /// The vendor's address of the API.

@@ -13,7 +13,8 @@ use super::OpsState;
 use super::fleet::tried;
 use super::guard::Insider;
 use super::readiness::{Database, Seen, report, seconds, text};
-use crate::outbox::{LaneState, Outbox, SchemaError, explain};
+use crate::error_text::database_error_text;
+use crate::outbox::{LaneState, Outbox, SchemaError};
 use crate::worker::{Stuck, Vitals};
 
 /// How old a look at the database may be.
@@ -86,13 +87,15 @@ impl Health {
 
 /// Whether the worker itself has been answered a moment ago.
 pub(super) fn has_answered_lately(outbox: &Outbox) -> bool {
-    outbox.answered_at().is_some_and(|at| at.elapsed() < RECENT)
+    outbox
+        .last_response_at()
+        .is_some_and(|at| at.elapsed() < RECENT)
 }
 
 async fn look(outbox: &Outbox) -> Database {
     let why = match tokio::time::timeout(ANSWER_WITHIN, tried(|| outbox.look_at_schema())).await {
         Ok(Ok(())) => return Database::There,
-        Ok(Err(SchemaError::Database(error))) => explain(&error),
+        Ok(Err(SchemaError::Database(error))) => database_error_text(&error),
         Ok(Err(error)) => return Database::Unmigrated(error.to_string()),
         Err(_) => format!("no answer within {}", seconds(ANSWER_WITHIN)),
     };

@@ -1,10 +1,15 @@
 //! Inserting messages: for producers in Rust, for the command line and for tests. Other producers insert with SQL of
 //! their own.
 
+mod json_lines;
+
 use sqlx::{Acquire, FromRow, PgConnection, Postgres};
 
-use super::{Outbox, explain};
+pub use json_lines::{InvalidLines, read_json_lines};
+
+use crate::error_text::database_error_text;
 use crate::message::{NewMessage, Target};
+use crate::outbox::Outbox;
 
 /// Rows of one statement.
 const ROWS_PER_STATEMENT: usize = 1_000;
@@ -45,7 +50,7 @@ pub enum EnqueueError {
     )]
     Changed,
     /// The database failed.
-    #[error("the database failed: {}", explain(.0))]
+    #[error("the database failed: {}", database_error_text(.0))]
     Database(sqlx::Error),
 }
 
@@ -135,7 +140,7 @@ impl Outbox {
     /// # Errors
     /// Where the table refuses one, or the database fails. Then none is inserted.
     pub async fn enqueue(&self, messages: &[NewMessage]) -> Result<Vec<Option<i64>>, EnqueueError> {
-        let mut session = self.line().transaction().await?;
+        let mut session = self.pool().transaction().await?;
         // Done once, and perhaps behind a pooler: nothing to keep prepared.
         let ids = insert(&mut session, messages, false).await?;
         session.finish().await?;

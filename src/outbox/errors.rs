@@ -1,35 +1,12 @@
-//! What an error of the database says, for people and for those who decide what to do next.
+//! Classifies database errors: outage, connection, data, or possibly carried out.
 
 use std::io::ErrorKind;
 
 use sqlx::error::DatabaseError;
 use sqlx::postgres::{PgDatabaseError, PgSeverity};
 
-use crate::tls::refused_certificate;
-
-/// SQLSTATE of an exception that was raised without another one. The schema's own functions give others.
-const RAISED: &str = "P0001";
-
-/// What the database said, in its own words and without where in its source it said so. Its detail is left out, which
-/// repeats the row; and what somebody's trigger has raised says anything.
-pub fn explain(error: &sqlx::Error) -> String {
-    let Some(error) = error.as_database_error() else {
-        return without_connection(error);
-    };
-    if error.code().as_deref() == Some(RAISED) {
-        return "somebody's trigger or function refused it (raise exception): the server's log says why".into();
-    }
-    let hint = error
-        .try_downcast_ref::<PgDatabaseError>()
-        .and_then(|error| error.hint());
-    match hint {
-        Some(hint) => format!("{} ({hint})", error.message()),
-        None => error.message().to_owned(),
-    }
-}
-
 /// Whether a statement that failed may have been carried out all the same: the server did not say that it was not.
-pub(super) fn may_have_happened(error: &sqlx::Error) -> bool {
+pub(super) fn may_have_taken_effect(error: &sqlx::Error) -> bool {
     error
         .as_database_error()
         .and_then(|error| error.try_downcast_ref::<PgDatabaseError>())
@@ -56,25 +33,16 @@ pub fn is_outage(error: &sqlx::Error) -> bool {
     }
 }
 
-fn without_connection(error: &sqlx::Error) -> String {
-    match error {
-        sqlx::Error::Io(why) => refused_certificate(why, "sslrootcert of DATABASE_URL"),
-        sqlx::Error::Tls(why) => Some(format!("no TLS connection: {why}")),
-        _ => None,
-    }
-    .unwrap_or_else(|| error.to_string())
-}
-
 /// Whether the same statement fails again with the same data: data exceptions (class 22), integrity violations (23) and
 /// errors raised by somebody's trigger (P0) (PostgreSQL, appendix A).
-pub fn is_about_the_data(error: &sqlx::Error) -> bool {
+pub fn is_data_error(error: &sqlx::Error) -> bool {
     is_of_class(error, &["22", "23", "P0"])
 }
 
 /// Whether an error is about the connection or the server, not about the statement: classes 08 (connection exception)
 /// and 57 (operator intervention: the server stops, or a person has ended the session), and what is no answer of a
 /// server at all (PostgreSQL, appendix A).
-pub(super) fn is_about_the_connection(error: &sqlx::Error) -> bool {
+pub(super) fn is_connection_error(error: &sqlx::Error) -> bool {
     match error.as_database_error() {
         // 57014: this statement alone was cancelled.
         Some(_) => is_of_class(error, &["08", "57P"]),

@@ -5,9 +5,9 @@ use std::time::Duration;
 use sqlx::FromRow;
 use uuid::Uuid;
 
-use super::Outbox;
-use super::claim::micros;
-use super::statements::Statement;
+use crate::outbox::Outbox;
+use crate::outbox::micros;
+use crate::outbox::pool::statement::Statement;
 
 /// The shortest time that finished messages can be kept: what a look at the last minute shows is still there.
 pub const MIN_RETAIN: Duration = Duration::from_secs(60);
@@ -51,14 +51,14 @@ impl Outbox {
         retain: Duration,
     ) -> Result<Deletion, sqlx::Error> {
         let row: DeletionRow = self
-            .line()
+            .pool()
             .run(Statement::Delete, async |session| {
                 sqlx::query_as(
                     "select has_turn, is_pass_over, deleted,
                             (extract(epoch from held_until - clock_timestamp()) * 1000000)::bigint as held_for_us
                      from signaling.delete_finished($1, $2::bigint * interval '1 microsecond')",
                 )
-                .persistent(session.keeps_statements())
+                .persistent(session.caches_statements())
                 .bind(worker)
                 .bind(micros(retain))
                 .fetch_one(&mut **session)

@@ -5,9 +5,10 @@ use std::time::Duration;
 use sqlx::FromRow;
 use time::OffsetDateTime;
 
-use super::claim::micros;
-use super::statements::Statement;
-use super::{Outbox, explain, may_have_happened};
+use crate::error_text::database_error_text;
+use crate::outbox::micros;
+use crate::outbox::pool::statement::Statement;
+use crate::outbox::{Outbox, may_have_taken_effect};
 use crate::stats::{Histogram, Stats};
 
 /// What an app's workers did in a minute.
@@ -25,7 +26,7 @@ pub struct MinuteStats {
 
 /// Stats that could not be added.
 #[derive(Debug, thiserror::Error)]
-#[error("stats can't be added: {}", explain(.source))]
+#[error("stats can't be added: {}", database_error_text(.source))]
 pub struct StatsError {
     /// Why.
     pub source: sqlx::Error,
@@ -83,11 +84,11 @@ impl Outbox {
         let apps: Vec<&str> = stats.iter().map(|(_, app, _)| app.as_str()).collect();
         let mut was_asked = false;
         let added = self
-            .aside_line()
+            .monitoring_pool()
             .run(Statement::Stats, async |session| {
                 was_asked = true;
                 sqlx::query(include_str!("add_minute_stats.sql"))
-                    .persistent(session.keeps_statements())
+                    .persistent(session.caches_statements())
                     .bind(minutes)
                     .bind(apps)
                     .bind(column(|stats| stats.message_sent))
@@ -111,7 +112,7 @@ impl Outbox {
         match added {
             Ok(_) => Ok(()),
             Err(source) => Err(StatsError {
-                may_be_saved: was_asked && may_have_happened(&source),
+                may_be_saved: was_asked && may_have_taken_effect(&source),
                 source,
             }),
         }
@@ -123,14 +124,20 @@ impl Outbox {
     /// # Errors
     /// Where the database fails.
     pub async fn refresh_queue_counts(&self, stale_after: Duration) -> Result<bool, sqlx::Error> {
-        self.aside_line()
-            .run_within(Self::QueueCounts, QUEUE_COUNTS_TIMEOUT, async |session| {
-                sqlx::query_scalar("select signaling.take_census($1 * interval '1 microsecond')")
-                    .persistent(session.keeps_statements())
+        self.monitoring_pool()
+            .run_within(
+                Statement::QueueCounts,
+                QUEUE_COUNTS_TIMEOUT,
+                async |session| {
+                    sqlx::query_scalar(
+                        "select signaling.take_census($1 * interval '1 microsecond')",
+                    )
+                    .persistent(session.caches_statements())
                     .bind(micros(stale_after))
                     .fetch_one(&mut **session)
                     .await
-            })
+                },
+            )
             .await
     }
 
@@ -145,7 +152,7 @@ impl Outbox {
         span: Duration,
     ) -> Result<Vec<MinuteStats>, sqlx::Error> {
         let rows: Vec<MinuteStatsRow> = self
-            .look(async |session| {
+            .read(async |session| {
                 sqlx::query_as(
                     "select minute, app, message_sent, message_delivered, message_offline, failed, expired, unknown,
                             calls_retry, calls_throttled, calls_rejected, calls_unauthorized, calls_ambiguous,

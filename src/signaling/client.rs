@@ -10,7 +10,7 @@ use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::{Bytes, Incoming};
 use hyper::client::conn::http1::SendRequest;
 use hyper::header::{CONTENT_TYPE, HOST, HeaderValue, USER_AGENT};
-use hyper::{Method, Request, Response};
+use hyper::{Method, Request};
 use hyper_rustls::HttpsConnectorBuilder;
 use hyper_util::client::legacy::connect::HttpConnector;
 use rustls::pki_types::CertificateDer;
@@ -22,10 +22,10 @@ use super::{
     ApiRequest, Authenticator, BaseUrl, CallFailure, CredentialError, Credentials, EchoFilter,
     Response,
 };
+use crate::error_text::error_chain_text;
 use crate::message::UserId;
 use crate::pace::SendPermit;
 use crate::sanitize;
-use crate::telemetry::causes;
 
 /// How often the first host is tried while another one serves.
 const FIRST_HOST_RETRY: Duration = Duration::from_secs(10);
@@ -285,10 +285,10 @@ pub struct SignedRequest {
 async fn exchange(
     sender: &mut SendRequest<Full<Bytes>>,
     request: Request<Full<Bytes>>,
-) -> Result<Response<Incoming>, CallFailure> {
+) -> Result<hyper::Response<Incoming>, CallFailure> {
     sender.try_send_request(request).await.map_err(|mut error| {
         let unsent = error.take_message().is_some();
-        let why = causes(error.error());
+        let why = error_chain_text(error.error());
         if unsent {
             CallFailure::NotSent(why)
         } else {
@@ -300,7 +300,7 @@ async fn exchange(
 /// Reads an response, and whether its connection can be used again. Once a status is here, it counts, even where the
 /// rest does not come: a 400 with half a body is a 400.
 async fn read(
-    response: Response<Incoming>,
+    response: hyper::Response<Incoming>,
     deadline: tokio::time::Instant,
     echo_filter: &EchoFilter,
 ) -> (Response, bool) {

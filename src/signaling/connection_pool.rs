@@ -17,8 +17,8 @@ use hyper_util::client::legacy::connect::HttpConnector;
 use tower_service::Service;
 
 use super::{BaseUrl, CallFailure};
+use crate::error_text::error_chain_text;
 use crate::pace::HORIZON;
-use crate::telemetry::causes;
 use crate::tls::refused_certificate;
 
 /// How long a connection may be idle before it is not used again: shorter than what servers and the gateways in
@@ -137,20 +137,20 @@ impl ConnectionPool {
             .await
             .map_err(|error| {
                 let certificate = refused_certificate(&*error, "AGORA_CA_FILE");
-                CallFailure::NotSent(certificate.unwrap_or_else(|| causes(&*error)))
+                CallFailure::NotSent(certificate.unwrap_or_else(|| error_chain_text(&*error)))
             })?;
         let (mut sender, connection) = http1::Builder::new()
             .max_headers(MAX_RESPONSE_HEADERS)
             .max_buf_size(MAX_RESPONSE_HEAD_BYTES)
             .handshake(io)
             .await
-            .map_err(|error| CallFailure::NotSent(causes(&error)))?;
+            .map_err(|error| CallFailure::NotSent(error_chain_text(&error)))?;
         // Ends when the connection does; what goes wrong with it reaches the call that uses it.
         tokio::spawn(async move { connection.await.ok() });
         sender
             .ready()
             .await
-            .map_err(|error| CallFailure::NotSent(causes(&error)))?;
+            .map_err(|error| CallFailure::NotSent(error_chain_text(&error)))?;
         Ok(sender)
     }
 }

@@ -10,7 +10,7 @@ use opentelemetry_http::hyper::HyperClient;
 use opentelemetry_http::{Bytes, HttpClient, HttpError, Request, Response};
 use tokio::runtime::Handle;
 
-use super::causes;
+use crate::error_text::error_chain_text;
 use crate::signaling::{InvalidClient, tls_config};
 use crate::tls::refused_certificate;
 
@@ -93,7 +93,7 @@ impl HttpClient for Collector {
             Ok(response) => Some(format!("it answers HTTP {}", response.status().as_u16())),
             Err(error) => Some(
                 refused_certificate(&**error, "OTEL_EXPORTER_OTLP_CERTIFICATE")
-                    .unwrap_or_else(|| causes(&**error)),
+                    .unwrap_or_else(|| error_chain_text(&**error)),
             ),
         });
         result

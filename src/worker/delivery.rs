@@ -57,7 +57,7 @@ pub(super) async fn deliver(
     let open_probe = claimed.probe().map_or(News::None, News::OpenProbe);
     let (record, news) = tokio::select! {
         biased;
-        () = wave.cancelled() => (Record::unharmed(&claimed), open_probe),
+        () = wave.cancelled() => (Record::release(&claimed), open_probe),
         ready = get_ready(&lane, &claimed, start_at) => match ready {
             Ok(ready) => {
                 server = trace::server_of(&lane, &ready.connection);
@@ -67,12 +67,12 @@ pub(super) async fn deliver(
             Err(NoCall::Late) => {
                 lane.stats.slot_missed(lane.now());
                 wants_slot = true;
-                (Record::unharmed(&claimed), open_probe)
+                (Record::release(&claimed), open_probe)
             }
             Err(NoCall::Failed(at, failure)) => conclude(&lane, &claimed, at, at, Err(failure)),
             Err(NoCall::NoCredentials(error)) => {
                 let news = News::NoCredentials(error.to_string(), claimed.probe());
-                (Record::unharmed(&claimed), news)
+                (Record::release(&claimed), news)
             }
         },
     };
@@ -93,7 +93,7 @@ pub(super) async fn deliver(
     match news {
         News::None => {}
         News::Outcome(heard) => lane.heed(&heard).await,
-        News::OpenProbe(probe) => lane.give_back_probe(probe).await,
+        News::OpenProbe(probe) => lane.release_probe(probe).await,
         News::NoCredentials(why, probe) => lane.hold(HoldKind::Parked, &why, probe).await,
     }
 }

@@ -7,7 +7,8 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 use super::lane::Lane;
-use crate::outbox::{Bell, Outbox, explain};
+use crate::error_text::database_error_text;
+use crate::outbox::{Outbox, WakeupListener};
 
 /// The pause before listening is tried again.
 const RETRY_PAUSE: Duration = Duration::from_secs(1);
@@ -48,19 +49,22 @@ pub(super) async fn run(
                     "the doorbell is lost: looking for work every 200 ms meanwhile"
                 );
             }
-            Err(error) => tracing::debug!(error = explain(&error), "can't listen for the doorbell"),
+            Err(error) => tracing::debug!(
+                error = database_error_text(&error),
+                "can't listen for the doorbell"
+            ),
         }
         tokio::time::sleep(RETRY_PAUSE).await;
     }
 }
 
 /// Rings for the lanes until the connection is lost; says why.
-async fn hear(bell: &mut Bell, lanes: &[Arc<Lane>]) -> String {
+async fn hear(bell: &mut WakeupListener, lanes: &[Arc<Lane>]) -> String {
     loop {
-        let Ok(heard) = tokio::time::timeout(CHECK_AFTER, bell.heard()).await else {
+        let Ok(heard) = tokio::time::timeout(CHECK_AFTER, bell.recv()).await else {
             match bell.check().await {
                 Ok(()) => continue,
-                Err(error) => return explain(&error),
+                Err(error) => return database_error_text(&error),
             }
         };
         match heard {
@@ -70,7 +74,7 @@ async fn hear(bell: &mut Bell, lanes: &[Arc<Lane>]) -> String {
                 }
             }
             Ok(None) => return "the connection was closed".into(),
-            Err(error) => return explain(&error),
+            Err(error) => return database_error_text(&error),
         }
     }
 }

@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use crate::outbox::{Deletion, Outbox, explain};
+use crate::error_text::database_error_text;
+use crate::outbox::{Deletion, Outbox};
 
 /// How many times as long as a batch took the pause after it is: deleting takes a tenth of one connection's time, also
 /// where the database is slow.
@@ -49,7 +50,7 @@ async fn delete_forever(outbox: &Outbox, retain: Duration) {
             Err(ref error) => {
                 if !failing {
                     tracing::warn!(
-                        error = explain(error),
+                        error = database_error_text(error),
                         "old messages can't be deleted: tried again later"
                     );
                 }

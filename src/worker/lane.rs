@@ -15,7 +15,8 @@ use super::standing::Standing;
 use super::vitals::{LaneVitals, Pulse};
 use super::watermark::Watermark;
 use crate::config::Timing;
-use crate::outbox::{Batch, Claimed, HoldKind, Outbox, Peek, Start, explain, is_outage};
+use crate::error_text::database_error_text;
+use crate::outbox::{Batch, Claimed, HoldKind, NextDue, Outbox, ScanPosition, is_outage};
 use crate::outcome::{MAX_RETRY_AFTER, Outcome};
 use crate::pace::DbTime;
 use crate::retry::RetryPolicy;
@@ -136,9 +137,13 @@ impl Lane {
     ///
     /// # Errors
     /// Where the database fails.
-    pub(super) async fn peek(&self, start: Start, began: Instant) -> Result<Peek, sqlx::Error> {
-        let looks_again_in = self.shared.timing.poll * 2;
-        let peek = self.shared.outbox.peek(&self.app, start, looks_again_in);
+    pub(super) async fn peek(
+        &self,
+        start: ScanPosition,
+        began: Instant,
+    ) -> Result<NextDue, sqlx::Error> {
+        let next_poll_in = self.shared.timing.poll * 2;
+        let peek = self.shared.outbox.next_due(&self.app, start, next_poll_in);
         let peek = peek.await;
         self.watermark()
             .looked(start, began, Instant::now(), peek.as_ref().ok());
@@ -274,16 +279,16 @@ impl Lane {
     }
 
     /// Lets another message probe, where the one that was to did not make a call.
-    pub(super) async fn give_back_probe(&self, probe: Uuid) {
+    pub(super) async fn release_probe(&self, probe: Uuid) {
         let outbox = &self.shared.outbox;
         let mut tries = Tries::of(Some(probe));
-        while let Err(error) = outbox.give_back_probe(&self.app, probe).await {
+        while let Err(error) = outbox.release_probe(&self.app, probe).await {
             if tries.another(&self.shutdown).await {
                 continue;
             }
             tracing::debug!(
                 app = self.app,
-                error = explain(&error),
+                error = database_error_text(&error),
                 "a probe could not be given back: the next one is later"
             );
             break;
@@ -297,7 +302,7 @@ impl Lane {
         let outbox = &self.shared.outbox;
         let mut tries = Tries::of(Some(probe));
         let released = loop {
-            let released = outbox.release(&self.app, probe).await;
+            let released = outbox.release_hold(&self.app, probe).await;
             if released.is_ok() || !tries.another(&self.shutdown).await {
                 break released;
             }
@@ -319,7 +324,7 @@ impl Lane {
     }
 
     /// A look shows whether the lane is held.
-    pub(super) fn seen_in_peek(&self, peek: &Peek) {
+    pub(super) fn seen_in_peek(&self, peek: &NextDue) {
         if !self.is_steering() {
             let hold = peek.hold.map(|hold| hold.kind);
             self.standing().seen(&self.app, peek.at, hold);
@@ -327,7 +332,7 @@ impl Lane {
     }
 
     fn could_not(&self, what: &str, error: &sqlx::Error) {
-        let (app, error_text) = (&self.app, explain(error));
+        let (app, error_text) = (&self.app, database_error_text(error));
         // The loop says it of a database that is away.
         if is_outage(error) {
             tracing::debug!(app, error = error_text, "the lane could not be {what}");

@@ -14,7 +14,8 @@ use super::lane::Lane;
 use super::recorder::Delivered;
 use super::rest::Rest;
 use super::unheard::Unheard;
-use crate::outbox::{Batch, ClaimRequest, Patience, Start, explain};
+use crate::error_text::database_error_text;
+use crate::outbox::{AdaptiveTimeout, Batch, ClaimRequest, ScanPosition};
 use crate::pace::{Lookahead, coalesced_starts};
 
 /// How long a process that begins waits for the answer to its first call.
@@ -36,7 +37,7 @@ pub(super) struct LaneLoop {
     deliveries: TaskTracker,
     rest: Rest,
     unheard: Unheard,
-    patience: Patience,
+    timeout: AdaptiveTimeout,
     database_pause: Duration,
     lookahead: Lookahead,
     /// The same for claims that look at all rows: they may take far longer.
@@ -58,7 +59,7 @@ impl LaneLoop {
             deliveries,
             rest,
             unheard: Unheard::new(),
-            patience: Patience::default(),
+            timeout: AdaptiveTimeout::default(),
             database_pause: DATABASE_PAUSE,
             lookahead: Lookahead::default(),
             full_scan_lookahead: Lookahead::default(),
@@ -130,7 +131,10 @@ impl LaneLoop {
     async fn claim(&mut self, rows: usize) -> Result<Batch, sqlx::Error> {
         if self.lane.watermark().wants_a_look(Instant::now()) {
             // An error here shows again in the claim.
-            self.lane.peek(Start::BEGINNING, Instant::now()).await.ok();
+            self.lane
+                .peek(ScanPosition::BEGINNING, Instant::now())
+                .await
+                .ok();
         }
         let began = Instant::now();
         let start = self.lane.watermark().start_of_claim(began);
@@ -145,8 +149,8 @@ impl LaneLoop {
             lease: shared.timing.lease,
             claimed_by: &shared.name,
             lost_before: self.lane.contact().lost_before(),
-            patience: &self.patience,
-            looks_again_in: shared.timing.poll * 2,
+            timeout: &self.timeout,
+            next_poll_in: shared.timing.poll * 2,
             bell: shared.listening.load(Ordering::Relaxed),
         };
         let batch = match shared.outbox.claim(&request).await {
@@ -166,7 +170,7 @@ impl LaneLoop {
             }
             Err(error) => {
                 self.lane.contact().failed();
-                self.lane.pulse.failed(explain(&error.source));
+                self.lane.pulse.failed(database_error_text(&error.source));
                 if error.may_have_rows {
                     self.unheard.add(request.claim_id, request.lease);
                 }
@@ -183,8 +187,8 @@ impl LaneLoop {
         Ok(batch)
     }
 
-    fn lookahead_of(&mut self, start: Start) -> &mut Lookahead {
-        if start == Start::BEGINNING {
+    fn lookahead_of(&mut self, start: ScanPosition) -> &mut Lookahead {
+        if start == ScanPosition::BEGINNING {
             &mut self.full_scan_lookahead
         } else {
             &mut self.lookahead
@@ -193,7 +197,7 @@ impl LaneLoop {
 
     fn pause_for_database(&mut self, error: &sqlx::Error) -> Duration {
         if self.database_pause == DATABASE_PAUSE {
-            let (app, error) = (&self.lane.app, explain(error));
+            let (app, error) = (&self.lane.app, database_error_text(error));
             if self.lane.shared.failing.fetch_add(1, Ordering::Relaxed) == 0 {
                 tracing::warn!(
                     app,

@@ -8,7 +8,8 @@ use tokio::sync::{OwnedSemaphorePermit, mpsc, watch};
 
 use super::lane::Lane;
 use super::seldom::Seldom;
-use crate::outbox::{Outbox, Patience, Record, explain, is_about_the_data};
+use crate::error_text::database_error_text;
+use crate::outbox::{AdaptiveTimeout, Outbox, Record, is_data_error};
 
 /// A message that is through, with its place in the lane until it is recorded.
 #[derive(Debug)]
@@ -61,7 +62,7 @@ pub(super) struct Recorder {
     /// Who records, for people.
     pub(super) name: String,
     /// How long it waits for a statement.
-    pub(super) patience: Patience,
+    pub(super) timeout: AdaptiveTimeout,
     /// Since when it is behind.
     pub(super) behind: watch::Sender<Option<Instant>>,
     /// Of records that came too late.
@@ -143,13 +144,13 @@ impl Recorder {
                     }
                     return settled;
                 }
-                Err(error) if is_about_the_data(&error) && records.len() > 1 => {
+                Err(error) if is_data_error(&error) && records.len() > 1 => {
                     let (first, second) = records.split_at(records.len() / 2);
                     let mut settled = Box::pin(self.write(first)).await;
                     settled.extend(Box::pin(self.write(second)).await);
                     return settled;
                 }
-                Err(error) if is_about_the_data(&error) => {
+                Err(error) if is_data_error(&error) => {
                     for record in records {
                         let Some(others_before) = self.refused.may_say() else {
                             continue;
@@ -157,7 +158,7 @@ impl Recorder {
                         tracing::error!(
                             message_id = record.id,
                             others_before,
-                            error = explain(&error),
+                            error = database_error_text(&error),
                             "the database refuses this record: the message is due again when its lease ends"
                         );
                     }
@@ -168,7 +169,7 @@ impl Recorder {
                     if pause == RETRY_PAUSE {
                         tracing::warn!(
                             records = records.len(),
-                            error = explain(&error),
+                            error = database_error_text(&error),
                             "records can't be written: kept, and tried again"
                         );
                     }
@@ -186,7 +187,7 @@ impl Recorder {
     }
 
     async fn try_write(&self, records: &[Record]) -> Result<HashMap<i64, bool>, sqlx::Error> {
-        let writing = self.outbox.record(records, &self.name, &self.patience);
+        let writing = self.outbox.record(records, &self.name, &self.timeout);
         tokio::pin!(writing);
         if let Ok(written) = tokio::time::timeout(BEHIND_AFTER, &mut writing).await {
             return written;

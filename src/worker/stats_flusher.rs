@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
 
 use super::lane::Lane;
-use crate::outbox::{Outbox, StatsError, explain};
+use crate::error_text::database_error_text;
+use crate::outbox::{Outbox, StatsError};
 
 /// How often stats are written, where there are any.
 const WRITE_EVERY: Duration = Duration::from_secs(1);
@@ -96,7 +97,7 @@ impl Trouble {
             Err(error) => {
                 if !self.is_told {
                     tracing::warn!(
-                        error = explain(&error),
+                        error = database_error_text(&error),
                         "{what}: messages go on, stats are missing"
                     );
                 }

@@ -1,13 +1,13 @@
 //! Claims whose answers never came. The database may have carried them out: then their rows are this worker's for as
 //! long as the lease, and nobody calls them. So they are given back as soon as the database answers again.
 
+use crate::error_text::database_error_text;
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use uuid::Uuid;
 
 use super::lane::Lane;
-use crate::outbox::explain;
 
 /// Most claims to remember. The rows of others are due again when their leases end.
 const MOST: usize = 32;
@@ -61,7 +61,7 @@ impl Unheard {
             claim.gone_at.get_or_insert(now + claim.lease);
         }
         let ids: Vec<Uuid> = self.claims.iter().map(|claim| claim.id).collect();
-        match lane.shared.outbox.give_back_claims(&lane.app, &ids).await {
+        match lane.shared.outbox.release_claims(&lane.app, &ids).await {
             Ok(found) => {
                 if !found.is_empty() {
                     tracing::info!(
@@ -77,7 +77,7 @@ impl Unheard {
             }
             Err(error) => tracing::debug!(
                 app = lane.app,
-                error = explain(&error),
+                error = database_error_text(&error),
                 "claims without an answer can't be looked for"
             ),
         }

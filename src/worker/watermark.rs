@@ -8,7 +8,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::outbox::{Batch, Peek, Start};
+use crate::outbox::{Batch, NextDue, ScanPosition};
 use crate::pace::DbTime;
 
 /// A row becomes visible with its transaction's commit, and is due since its beginning, normally. Who commits within
@@ -22,7 +22,7 @@ const QUICK: Duration = Duration::from_millis(10);
 /// What is known of a lane's rows.
 #[derive(Debug, Default)]
 pub(super) struct Watermark {
-    known: Start,
+    known: ScanPosition,
     /// The first rows that went back since the last claim began, which may not have seen them.
     gone_back: First,
     last_sweep: Option<Sweep>,
@@ -49,20 +49,20 @@ impl Sweep {
 
 impl Watermark {
     /// From where on a claim looks that begins at this time.
-    pub(super) fn start_of_claim(&mut self, now: Instant) -> Start {
+    pub(super) fn start_of_claim(&mut self, now: Instant) -> ScanPosition {
         let gone_back = std::mem::take(&mut self.gone_back);
         self.begin_at(gone_back);
         match self.last_sweep {
             Some(last) if last.took > QUICK || !last.is_over_for_long(now) => self.known,
-            _ => Start::BEGINNING,
+            _ => ScanPosition::BEGINNING,
         }
     }
 
     /// The same for a look.
-    pub(super) fn start_of_look(&self, now: Instant) -> Start {
+    pub(super) fn start_of_look(&self, now: Instant) -> ScanPosition {
         match self.last_sweep {
             Some(last) if !last.is_over_for_long(now) => self.known,
-            _ => Start::BEGINNING,
+            _ => ScanPosition::BEGINNING,
         }
     }
 
@@ -73,7 +73,13 @@ impl Watermark {
     }
 
     /// Takes in a claim that began so.
-    pub(super) fn claimed(&mut self, start: Start, began: Instant, now: Instant, batch: &Batch) {
+    pub(super) fn claimed(
+        &mut self,
+        start: ScanPosition,
+        began: Instant,
+        now: Instant,
+        batch: &Batch,
+    ) {
         self.swept(start, began, now);
         if batch.slots == 0 {
             // Nothing was looked at.
@@ -96,12 +102,12 @@ impl Watermark {
     /// Takes in a look that began so; none if it has failed. Claims begin at what it has found.
     pub(super) fn looked(
         &mut self,
-        start: Start,
+        start: ScanPosition,
         began: Instant,
         now: Instant,
-        peek: Option<&Peek>,
+        peek: Option<&NextDue>,
     ) {
-        if start != Start::BEGINNING {
+        if start != ScanPosition::BEGINNING {
             return;
         }
         self.swept(start, began, now);
@@ -133,8 +139,8 @@ impl Watermark {
         }
     }
 
-    fn swept(&mut self, start: Start, began: Instant, now: Instant) {
-        if start == Start::BEGINNING {
+    fn swept(&mut self, start: ScanPosition, began: Instant, now: Instant) {
+        if start == ScanPosition::BEGINNING {
             let took = now.saturating_duration_since(began);
             self.last_sweep = Some(Sweep { took, ended: now });
         }
@@ -170,8 +176,8 @@ mod tests {
         }
     }
 
-    fn peek(due_at: Option<DbTime>) -> Peek {
-        Peek {
+    fn peek(due_at: Option<DbTime>) -> NextDue {
+        NextDue {
             at: AT,
             fresh: due_at.map(|due_at| (due_at, 5)),
             again_due_at: due_at,
@@ -183,9 +189,9 @@ mod tests {
     fn swept(took: Duration, batch: &Batch) -> (Watermark, Instant) {
         let begun = Instant::now();
         let mut watermark = Watermark::default();
-        assert_eq!(watermark.start_of_claim(begun), Start::BEGINNING);
+        assert_eq!(watermark.start_of_claim(begun), ScanPosition::BEGINNING);
         assert!(!watermark.wants_a_look(begun));
-        watermark.claimed(Start::BEGINNING, begun, begun + took, batch);
+        watermark.claimed(ScanPosition::BEGINNING, begun, begun + took, batch);
         (watermark, begun + took)
     }
 
@@ -214,38 +220,50 @@ mod tests {
     #[test]
     fn a_claim_without_slots_teaches_nothing() {
         let (mut watermark, now) = swept(SECOND, &batch(0, 0, None));
-        assert_eq!(watermark.start_of_claim(now), Start::BEGINNING);
+        assert_eq!(watermark.start_of_claim(now), ScanPosition::BEGINNING);
     }
 
     #[test]
     fn sweeps_take_a_small_part_of_the_time_and_long_ones_are_no_claims() {
         let (mut watermark, now) = swept(QUICK, &batch(5, 0, None));
-        assert_ne!(watermark.start_of_claim(now + QUICK * 49), Start::BEGINNING);
-        assert_eq!(watermark.start_of_claim(now + QUICK * 50), Start::BEGINNING);
+        assert_ne!(
+            watermark.start_of_claim(now + QUICK * 49),
+            ScanPosition::BEGINNING
+        );
+        assert_eq!(
+            watermark.start_of_claim(now + QUICK * 50),
+            ScanPosition::BEGINNING
+        );
         assert!(!watermark.wants_a_look(now + QUICK * 50));
 
         let (mut watermark, now) = swept(SECOND, &batch(5, 0, None));
         assert!(!watermark.wants_a_look(now + SECOND * 49));
-        assert_ne!(watermark.start_of_look(now + SECOND * 49), Start::BEGINNING);
+        assert_ne!(
+            watermark.start_of_look(now + SECOND * 49),
+            ScanPosition::BEGINNING
+        );
         assert!(watermark.wants_a_look(now + SECOND * 50));
-        assert_eq!(watermark.start_of_look(now + SECOND * 50), Start::BEGINNING);
+        assert_eq!(
+            watermark.start_of_look(now + SECOND * 50),
+            ScanPosition::BEGINNING
+        );
         assert_ne!(
             watermark.start_of_claim(now + SECOND * 50),
-            Start::BEGINNING
+            ScanPosition::BEGINNING
         );
     }
 
     #[test]
     fn claims_go_back_to_what_a_look_has_found() {
         let last = (AT - SECOND * 10, 17);
-        let look = |found: Option<&Peek>| {
+        let look = |found: Option<&NextDue>| {
             let (mut watermark, now) = swept(SECOND, &batch(5, 5, Some(last)));
             let later = now + SECOND * 50;
-            watermark.looked(Start::BEGINNING, later, later + SECOND, found);
+            watermark.looked(ScanPosition::BEGINNING, later, later + SECOND, found);
             assert!(!watermark.wants_a_look(later + SECOND));
             watermark.start_of_claim(later + SECOND)
         };
-        let unchanged = Start {
+        let unchanged = ScanPosition {
             fresh: Some(last),
             again: Some(AT),
         };

@@ -15,8 +15,8 @@ struct Asked {
 }
 
 fn asked() -> Vec<Asked> {
-    let window = include_str!("../../src/outbox/browse/window.sql");
-    let listed = include_str!("../../src/outbox/browse/listed.sql");
+    let window = include_str!("../../src/outbox/read/search/window.sql");
+    let listed = include_str!("../../src/outbox/read/search/listed.sql");
     let fields = "bigint, bigint, text, text, text, text, timestamptz, timestamptz, text, bigint";
     vec![
         Asked {
@@ -38,14 +38,14 @@ fn asked() -> Vec<Asked> {
         },
         Asked {
             name: "what was never claimed",
-            statement: include_str!("../../src/outbox/browse/fresh.sql").into(),
+            statement: include_str!("../../src/outbox/read/search/fresh.sql").into(),
             types: "text, bigint",
             values: "null, 20001",
             has: &["Limit", "using outbox_fresh"],
         },
         Asked {
             name: "what was claimed",
-            statement: include_str!("../../src/outbox/browse/again.sql").into(),
+            statement: include_str!("../../src/outbox/read/search/again.sql").into(),
             types: "text, bigint",
             values: "'default', 20001",
             has: &["Limit", "using outbox_again"],
@@ -86,7 +86,7 @@ fn asked() -> Vec<Asked> {
 async fn what_the_pages_ask_for_goes_by_indexes_on_tables_of_any_size_and_with_any_statistics() {
     let world = World::new().await;
     let mut connection = PgConnection::connect(&world.url).await.expect("connected");
-    // What src/outbox/line.rs tells every session.
+    // What src/outbox/pool.rs tells every session.
     sqlx::raw_sql("set enable_seqscan = off; set enable_bitmapscan = off; set jit = off; set search_path = pg_catalog, pg_temp")
         .execute(&mut connection)
         .await

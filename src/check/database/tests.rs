@@ -4,8 +4,8 @@ use super::*;
 use crate::check::Level;
 use crate::outbox::LaneStatus;
 
-fn facts() -> ServerFacts {
-    ServerFacts {
+fn facts() -> ServerDiagnostics {
+    ServerDiagnostics {
         version: "15.4".into(),
         version_num: 150_004,
         is_standby: false,
@@ -20,8 +20,8 @@ fn facts() -> ServerFacts {
     }
 }
 
-fn distance(round_trip_ms: u64, host_ahead_s: i64) -> Distance {
-    Distance {
+fn distance(round_trip_ms: u64, host_ahead_s: i64) -> DatabaseLatency {
+    DatabaseLatency {
         round_trip: Duration::from_millis(round_trip_ms),
         host_ahead: time::Duration::seconds(host_ahead_s),
     }
@@ -36,26 +36,26 @@ fn assert_told(finding: &Finding, level: Level, phrase: &str) {
 #[test]
 fn a_server_has_to_take_writes_and_to_be_new_enough() {
     let judged =
-        |facts: &ServerFacts, ms| server("db:5432", facts, distance(ms, 0), false).remove(0);
+        |facts: &ServerDiagnostics, ms| server("db:5432", facts, distance(ms, 0), false).remove(0);
     assert_told(&judged(&facts(), 1), Level::Ok, "TLSv1.3, 1.00 ms away");
-    let plain = ServerFacts {
+    let plain = ServerDiagnostics {
         tls_version: None,
         ..facts()
     };
     assert_told(&judged(&plain, 1), Level::Ok, "without TLS");
     assert_told(&judged(&facts(), 50), Level::Warn, "50.00 ms away");
-    let standby = ServerFacts {
+    let standby = ServerDiagnostics {
         is_standby: true,
         is_read_only: true,
         ..facts()
     };
     assert_told(&judged(&standby, 1), Level::Fail, "a standby");
-    let read_only = ServerFacts {
+    let read_only = ServerDiagnostics {
         is_read_only: true,
         ..facts()
     };
     assert_told(&judged(&read_only, 1), Level::Fail, "takes no writes");
-    let old = ServerFacts {
+    let old = ServerDiagnostics {
         version_num: 110_022,
         ..facts()
     };
@@ -69,7 +69,7 @@ fn a_pooler_is_told_of_with_what_it_means() {
     assert_told(&findings[1], Level::Ok, "instead of listening");
     assert_told(
         &connections(
-            &ServerFacts {
+            &ServerDiagnostics {
                 server_left: 1,
                 ..facts()
             },
@@ -134,7 +134,7 @@ fn rights_that_are_missing_are_named() {
 fn the_tightest_bound_on_connections_counts() {
     let left = |server_left, role_left, database_left| {
         connections(
-            &ServerFacts {
+            &ServerDiagnostics {
                 server_left,
                 role_left,
                 database_left,
@@ -157,12 +157,12 @@ fn the_tightest_bound_on_connections_counts() {
 #[test]
 fn an_autovacuum_that_is_off_is_warned_of() {
     assert_told(&autovacuum(&facts()), Level::Ok, "on");
-    let off = ServerFacts {
+    let off = ServerDiagnostics {
         autovacuum: false,
         ..facts()
     };
     assert_told(&autovacuum(&off), Level::Warn, "whole server");
-    let table = ServerFacts {
+    let table = ServerDiagnostics {
         tables_without_autovacuum: vec!["outbox".into()],
         ..facts()
     };

@@ -46,7 +46,7 @@ pub(super) async fn show(
         "" => None,
         before => Some(number(before)?),
     };
-    let page = super::outbox(&state)?.browse(&filter, before).await?;
+    let page = super::outbox(&state)?.search(&filter, before).await?;
     let frame = Frame {
         title: "Messages",
         section: Section::Messages,

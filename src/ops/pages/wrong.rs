@@ -7,7 +7,8 @@ use axum::response::{IntoResponse, Response};
 use maud::html;
 
 use super::frame::{Frame, Section};
-use crate::outbox::{SteerError, explain};
+use crate::error_text::database_error_text;
+use crate::outbox::AdminError;
 
 /// Why there is no page.
 #[derive(Debug, thiserror::Error)]
@@ -16,11 +17,11 @@ pub(super) enum PageError {
     #[error("the database has not been reached yet")]
     NotReached,
     /// The database failed.
-    #[error("the database failed: {}", explain(.0))]
+    #[error("the database failed: {}", database_error_text(.0))]
     Database(Arc<sqlx::Error>),
     /// What was asked for is not done, or nobody knows whether it is.
     #[error("{0}")]
-    NotDone(SteerError),
+    NotDone(AdminError),
     /// There is no such thing.
     #[error("{0}")]
     Missing(String),
@@ -35,11 +36,11 @@ impl From<sqlx::Error> for PageError {
     }
 }
 
-impl From<SteerError> for PageError {
-    fn from(error: SteerError) -> Self {
+impl From<AdminError> for PageError {
+    fn from(error: AdminError) -> Self {
         match error {
-            SteerError::Refused { .. } => Self::Wrong(error.to_string()),
-            SteerError::Database(_) | SteerError::Unknown(_) => Self::NotDone(error),
+            AdminError::Refused { .. } => Self::Wrong(error.to_string()),
+            AdminError::Database(_) | AdminError::Unknown(_) => Self::NotDone(error),
         }
     }
 }
@@ -62,7 +63,7 @@ impl IntoResponse for PageError {
         let title = match self {
             Self::NotReached => "Waiting for the database",
             Self::Database(_) => "The database can't be asked",
-            Self::NotDone(SteerError::Unknown(_)) => "Done, or not",
+            Self::NotDone(AdminError::Unknown(_)) => "Done, or not",
             Self::NotDone(_) => "Not done",
             Self::Missing(_) => "Not found",
             Self::Wrong(_) => "That does not work",

@@ -9,7 +9,7 @@ use sqlx::{AssertSqlSafe, Connection, PgConnection, SqlSafeStr};
 
 use crate::harness::{Machine, PATIENCE, Postgres, Worker, until};
 
-const CLAIM: &str = include_str!("../../../src/outbox/claim.sql");
+const CLAIM: &str = include_str!("../../../src/outbox/queue/claim.sql");
 
 /// The migrations that were released before the rule was, and which it does not go for.
 const BEFORE_THE_RULE: [(i64, &str); 2] = [

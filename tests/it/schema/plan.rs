@@ -4,9 +4,9 @@ use sqlx::{AssertSqlSafe, Connection, PgConnection};
 
 use crate::harness::World;
 
-const CLAIM: &str = include_str!("../../../src/outbox/claim.sql");
-const RECORD: &str = include_str!("../../../src/outbox/record.sql");
-const SESSION: &str = include_str!("../../../src/outbox/line.rs");
+const CLAIM: &str = include_str!("../../../src/outbox/queue/claim.sql");
+const RECORD: &str = include_str!("../../../src/outbox/queue/record.sql");
+const SESSION: &str = include_str!("../../../src/outbox/pool.rs");
 
 const CLAIMED: &str = "claim ('default', 100, 150000, 30000000, 'c0ffee00-0000-4000-8000-000000000000', 'me', true, 'infinity', '2001-01-01', 17, '2001-01-01', 0, 2000000)";
 const RECORDED: &str = "record ('{1,2}', '{c0ffee00-0000-4000-8000-000000000000,c0ffee00-0000-4000-8000-000000000000}', '{now,now}',
@@ -42,7 +42,7 @@ async fn connect(world: &World) -> PgConnection {
 /// A session that has been told what a worker's are, with both statements prepared.
 async fn session(world: &World) -> PgConnection {
     let mut connection = connect(world).await;
-    // What src/outbox/line.rs tells every session.
+    // What src/outbox/pool.rs tells every session.
     for setting in [
         "enable_seqscan = off",
         "enable_bitmapscan = off",

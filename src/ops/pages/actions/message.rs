@@ -13,7 +13,7 @@ use crate::ops::pages::message::{can_be_cancelled, can_be_retried, find};
 use crate::ops::pages::messages::wanted;
 use crate::ops::pages::show;
 use crate::ops::pages::wrong::PageError;
-use crate::outbox::{FailureKey, MAX_RETRIED, RetryFilter, SteerError};
+use crate::outbox::{AdminError, FailureKey, MAX_RETRIED, RetryFilter};
 
 /// Which message.
 #[derive(Debug, Deserialize)]
@@ -203,7 +203,7 @@ pub(super) async fn retry_group(
     let ids = outbox
         .failed_messages(&key, Span::read(&wish.span).length())
         .await
-        .map_err(SteerError::Database)?;
+        .map_err(AdminError::Database)?;
     let filter = RetryFilter {
         app: Some(key.app),
         statuses: vec!["failed".into()],

@@ -6,22 +6,22 @@ use sqlx::FromRow;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::claim::micros;
-use super::statements::Statement;
-use super::{Outbox, timed};
+use crate::outbox::micros;
+use crate::outbox::pool::statement::Statement;
+use crate::outbox::{Outbox, timed};
 use crate::pace::clock::ClockReading;
 use crate::pace::{DbTime, HORIZON};
 
 /// What came of asking for a slot.
 #[derive(Debug)]
-pub enum SingleCall {
+pub enum SlotReservation {
     /// A slot.
     Slot {
         /// From when on the call may start.
         slot_at: DbTime,
         /// Until when it must have ended, at the earliest: counted from before the slot was asked for.
         lease_ends: Instant,
-        /// The lane is held, and this call is its probe: give it back by [`Outbox::give_back_probe`].
+        /// The lane is held, and this call is its probe: give it back by [`Outbox::release_probe`].
         is_probe: bool,
     },
     /// None now.
@@ -36,7 +36,7 @@ pub enum Refusal {
     /// A person has paused the app.
     Paused,
     /// The API has asked for a pause.
-    ToldToWait,
+    RetryAfter,
     /// Others have taken the slots of the next moments.
     Busy,
     /// The lane is held, and not to be tried yet.
@@ -56,17 +56,17 @@ impl Outbox {
     ///
     /// # Errors
     /// Where the database fails.
-    pub async fn slot_for_single_call(
+    pub async fn reserve_slot(
         &self,
         app: &str,
         call_id: Uuid,
         lease: Duration,
-    ) -> Result<SingleCall, sqlx::Error> {
+    ) -> Result<SlotReservation, sqlx::Error> {
         let (row, asked, answered) = self
-            .line()
+            .pool()
             .run(Statement::Claim, async |session| {
-                let statement = sqlx::query_as(include_str!("single_call.sql"))
-                    .persistent(session.keeps_statements())
+                let statement = sqlx::query_as(include_str!("reserve_slot.sql"))
+                    .persistent(session.caches_statements())
                     .bind(app)
                     // Workers with a backlog take all slots within the horizon at once: this is the next one.
                     .bind(micros(2 * HORIZON))
@@ -78,7 +78,7 @@ impl Outbox {
             })
             .await?;
         let Some(row) = row else {
-            return Ok(SingleCall::NoLane);
+            return Ok(SlotReservation::NoLane);
         };
         self.clock().observe(ClockReading {
             asked,
@@ -87,13 +87,13 @@ impl Outbox {
         });
         let refusal = row.refusal.as_deref().map(|refusal| match refusal {
             "paused" => Refusal::Paused,
-            "told to wait" => Refusal::ToldToWait,
+            "told to wait" => Refusal::RetryAfter,
             "held" => Refusal::Held,
             _ => Refusal::Busy,
         });
         Ok(match refusal {
-            Some(refusal) => SingleCall::Refused(refusal),
-            None => SingleCall::Slot {
+            Some(refusal) => SlotReservation::Refused(refusal),
+            None => SlotReservation::Slot {
                 slot_at: row.slot_at.into(),
                 lease_ends: asked.instant + lease,
                 is_probe: row.is_probe,

@@ -34,7 +34,7 @@ pub enum NextStep {
 }
 
 impl NextStep {
-    pub(super) fn of(row: &MessageRow) -> Self {
+    pub(crate) fn of(row: &MessageRow) -> Self {
         match (row.finished_at.is_some(), row.is_claimed) {
             (true, _) => Self::Nothing,
             (false, true) if row.due_at > row.at => Self::Sending {

@@ -1,11 +1,11 @@
 //! Which rights a role lacks: what `grant/` would give it, and it does not have.
 
-use super::statements::Statement;
-use super::{Outbox, RoleKind};
+use crate::outbox::pool::statement::Statement;
+use crate::outbox::{Outbox, RoleKind};
 
 /// One right, as a line of `grant/` gives it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct Right {
+struct Privilege {
     kind: &'static str,
     privilege: String,
     object: String,
@@ -14,7 +14,7 @@ struct Right {
 
 /// The rights that statements give. They are those of this binary, in one form: `grant PRIVILEGE [(columns)] on
 /// [schema|function] objects to ROLE`.
-fn rights(statements: &str) -> Vec<Right> {
+fn privileges(statements: &str) -> Vec<Privilege> {
     let without_comments: String = statements
         .lines()
         .filter(|line| !line.trim_start().starts_with("--"))
@@ -23,7 +23,7 @@ fn rights(statements: &str) -> Vec<Right> {
     without_comments.split(';').flat_map(of_statement).collect()
 }
 
-fn of_statement(statement: &str) -> Vec<Right> {
+fn of_statement(statement: &str) -> Vec<Privilege> {
     let words = statement.split_whitespace().collect::<Vec<_>>().join(" ");
     let Some((what, rest)) = words
         .strip_prefix("grant ")
@@ -52,7 +52,7 @@ fn of_statement(statement: &str) -> Vec<Right> {
     objects
         .split(", ")
         .flat_map(|object| {
-            columns.split(", ").map(move |column| Right {
+            columns.split(", ").map(move |column| Privilege {
                 kind,
                 privilege: privilege.to_owned(),
                 object: object.to_owned(),
@@ -67,14 +67,17 @@ impl Outbox {
     ///
     /// # Errors
     /// Where the database fails.
-    pub async fn missing_rights(&self, kind: RoleKind) -> Result<Vec<String>, sqlx::Error> {
-        let rights = rights(kind.grants());
-        let column = |of: fn(&Right) -> &str| -> Vec<String> {
-            rights.iter().map(|right| of(right).to_owned()).collect()
+    pub async fn missing_privileges(&self, kind: RoleKind) -> Result<Vec<String>, sqlx::Error> {
+        let privileges = privileges(kind.grants());
+        let column = |of: fn(&Privilege) -> &str| -> Vec<String> {
+            privileges
+                .iter()
+                .map(|right| of(right).to_owned())
+                .collect()
         };
         let missing: Vec<(String, String, String)> = self
-            .line()
-            .run(Statement::Look, async |session| {
+            .pool()
+            .run(Statement::Read, async |session| {
                 let may_look: bool = sqlx::query_scalar(
                     "select coalesce(has_schema_privilege(to_regnamespace('signaling'), 'usage'), false)",
                 )
@@ -129,7 +132,7 @@ mod tests {
 
     #[test]
     fn the_rights_of_a_statement_are_told_apart() {
-        let told: Vec<_> = rights(
+        let told: Vec<_> = privileges(
             "-- A comment; with a semicolon.
              grant usage on schema signaling to :\"role\";
              grant update (a,
@@ -139,7 +142,7 @@ mod tests {
         )
         .into_iter()
         .map(|right| {
-            let Right {
+            let Privilege {
                 kind,
                 privilege,
                 object,
@@ -171,9 +174,9 @@ mod tests {
                 .flat_map(|line| [line, "\n"])
                 .collect();
             for statement in statements.split(';').filter(|text| !text.trim().is_empty()) {
-                let rights = of_statement(statement);
-                assert!(!rights.is_empty(), "{statement}");
-                for Right {
+                let privileges = of_statement(statement);
+                assert!(!privileges.is_empty(), "{statement}");
+                for Privilege {
                     kind,
                     privilege,
                     object,

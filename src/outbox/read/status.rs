@@ -7,7 +7,8 @@ use serde::Serialize;
 use sqlx::FromRow;
 
 use super::lane_status::{AppLane, LaneStatus, Pending, lanes};
-use super::{Outbox, explain};
+use crate::error_text::database_error_text;
+use crate::outbox::Outbox;
 use crate::stats::{Histogram, Stats};
 
 /// How one app is doing.
@@ -91,7 +92,7 @@ impl Outbox {
     pub async fn status(&self) -> Result<Vec<AppStatus>, sqlx::Error> {
         if let Err(error) = self.refresh_queue_counts(Duration::ZERO).await {
             tracing::debug!(
-                error = explain(&error),
+                error = database_error_text(&error),
                 "what waits can't be counted: the last count is shown"
             );
         }
@@ -104,7 +105,7 @@ impl Outbox {
     /// Where the database fails.
     pub async fn last_status(&self) -> Result<Vec<AppStatus>, sqlx::Error> {
         let (lanes, rates, finished) = self
-            .look(async |session| {
+            .read(async |session| {
                 let lanes = lanes(session).await?;
                 let rates: Vec<RateRow> = sqlx::query_as(
                     "select app,

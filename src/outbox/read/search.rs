@@ -13,8 +13,8 @@ use std::time::{Duration, Instant};
 use sqlx::FromRow;
 use time::OffsetDateTime;
 
-use super::Outbox;
-use super::line::Session;
+use crate::outbox::Outbox;
+use crate::outbox::pool::Session;
 use windows::{by_windows, window};
 
 /// Messages on a page.
@@ -130,19 +130,19 @@ impl Outbox {
     /// # Errors
     /// Where the database fails.
     pub async fn viewed_at(&self) -> Result<OffsetDateTime, sqlx::Error> {
-        self.look(async |session| time_of(session).await).await
+        self.read(async |session| time_of(session).await).await
     }
 
     /// The newest messages that a filter lets through, with ids below `before`.
     ///
     /// # Errors
     /// Where the database fails, or one of its statements takes too long.
-    pub async fn browse(
+    pub async fn search(
         &self,
         filter: &MessageFilter,
         before: Option<i64>,
     ) -> Result<MessagePage, sqlx::Error> {
-        self.look(async |session| {
+        self.read(async |session| {
             let budget = Budget::begin();
             let now = time_of(session).await?;
             let pending = match filter.state.as_deref() {
@@ -206,8 +206,8 @@ async fn pending_ids(
     };
     let mut ids: Vec<i64> = Vec::new();
     for (is_wanted, statement) in [
-        (fresh, include_str!("browse/fresh.sql")),
-        (again, include_str!("browse/again.sql")),
+        (fresh, include_str!("search/first_attempts.sql")),
+        (again, include_str!("search/retries.sql")),
     ] {
         if is_wanted {
             let some: Vec<i64> = sqlx::query_scalar(statement)

@@ -5,8 +5,8 @@ use std::time::Duration;
 use sqlx::FromRow;
 use time::OffsetDateTime;
 
-use super::Outbox;
-use super::claim::micros;
+use crate::outbox::Outbox;
+use crate::outbox::micros;
 
 /// The newest calls that are looked at: at 490 calls/s that all fail, those of 20 seconds.
 pub const MAX_CALLS_LOOKED_AT: i64 = 10_000;
@@ -69,7 +69,7 @@ impl Outbox {
         outcome: Option<&str>,
         span: Duration,
     ) -> Result<Failures, sqlx::Error> {
-        self.look(async |session| {
+        self.read(async |session| {
             let now = sqlx::query_scalar("select clock_timestamp()")
                 .persistent(false)
                 .fetch_one(&mut **session)
@@ -109,7 +109,7 @@ impl Outbox {
         key: &FailureKey,
         span: Duration,
     ) -> Result<Vec<i64>, sqlx::Error> {
-        self.look(async |session| {
+        self.read(async |session| {
             sqlx::query_scalar(include_str!("failures/messages.sql"))
                 .persistent(false)
                 .bind(MAX_CALLS_LOOKED_AT)

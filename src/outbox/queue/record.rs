@@ -6,10 +6,10 @@ use std::time::Duration;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::claim::micros;
-use super::line::Patience;
-use super::statements::Statement;
-use super::{Claimed, Outbox};
+use crate::outbox::micros;
+use crate::outbox::pool::AdaptiveTimeout;
+use crate::outbox::pool::statement::Statement;
+use crate::outbox::{Claimed, Outbox};
 use crate::outcome::FinalStatus;
 use crate::pace::DbTime;
 
@@ -49,7 +49,7 @@ pub struct CallRecord {
 
 impl Record {
     /// A row goes back as it was.
-    pub fn unharmed(claimed: &Claimed) -> Self {
+    pub fn release(claimed: &Claimed) -> Self {
         Self {
             id: claimed.id,
             claim_id: claimed.claim_id,
@@ -65,7 +65,7 @@ impl Record {
         Self {
             status: Some(status),
             error: Some(error),
-            ..Self::unharmed(claimed)
+            ..Self::release(claimed)
         }
     }
 }
@@ -80,7 +80,7 @@ impl Outbox {
         &self,
         records: &[Record],
         recorded_by: &str,
-        patience: &Patience,
+        timeout: &AdaptiveTimeout,
     ) -> Result<HashMap<i64, bool>, sqlx::Error> {
         let column = |value: fn(&Record) -> i64| records.iter().map(value).collect::<Vec<_>>();
         let call = |record: &Record| record.call.clone();
@@ -122,10 +122,10 @@ impl Outbox {
             .collect();
 
         let settled: Result<Vec<(i64, bool)>, _> = self
-            .recorder_line()
-            .run_within(Statement::Record, patience.deadline(), async |session| {
+            .recorder_pool()
+            .run_within(Statement::Record, timeout.deadline(), async |session| {
                 sqlx::query_as(include_str!("record.sql"))
-                    .persistent(session.keeps_statements())
+                    .persistent(session.caches_statements())
                     .bind(ids)
                     .bind(claim_ids)
                     .bind(due_at)
@@ -142,7 +142,7 @@ impl Outbox {
                     .await
             })
             .await;
-        patience.observe(&settled);
+        timeout.observe(&settled);
         Ok(settled?.into_iter().collect())
     }
 }

@@ -5,12 +5,12 @@ use std::time::Duration;
 use sqlx::FromRow;
 use time::OffsetDateTime;
 
-use super::statements::Statement;
-use super::{Outbox, timed};
+use crate::outbox::pool::statement::Statement;
+use crate::outbox::{Outbox, timed};
 
 /// What a server says of itself, and of the session that asks.
 #[derive(Debug, Clone, FromRow)]
-pub struct ServerFacts {
+pub struct ServerDiagnostics {
     /// The version, for people.
     pub version: String,
     /// The version as a number: 150004 is 15.4.
@@ -37,7 +37,7 @@ pub struct ServerFacts {
 
 /// The distance of a database in time.
 #[derive(Debug, Clone, Copy)]
-pub struct Distance {
+pub struct DatabaseLatency {
     /// The shortest of a few round trips.
     pub round_trip: Duration,
     /// By how much this host's clock is ahead of the database's; negative if it is behind. Uncertain by half of the
@@ -73,10 +73,10 @@ impl Outbox {
     ///
     /// # Errors
     /// Where the database fails.
-    pub async fn server_facts(&self) -> Result<ServerFacts, sqlx::Error> {
-        self.line()
-            .run(Statement::Look, async |session| {
-                sqlx::query_as(include_str!("server_facts.sql"))
+    pub async fn server_diagnostics(&self) -> Result<ServerDiagnostics, sqlx::Error> {
+        self.pool()
+            .run(Statement::Read, async |session| {
+                sqlx::query_as(include_str!("diagnostics/server.sql"))
                     .persistent(false)
                     .fetch_one(&mut **session)
                     .await
@@ -88,14 +88,14 @@ impl Outbox {
     ///
     /// # Errors
     /// Where the database fails.
-    pub async fn distance(&self) -> Result<Distance, sqlx::Error> {
-        let mut best: Option<Distance> = None;
+    pub async fn latency(&self) -> Result<DatabaseLatency, sqlx::Error> {
+        let mut best: Option<DatabaseLatency> = None;
         for _ in 0..ROUND_TRIPS {
             let (shown, asked, answered) = self
-                .line()
-                .run(Statement::Look, async |session| {
+                .pool()
+                .run(Statement::Read, async |session| {
                     let statement = sqlx::query_scalar("select clock_timestamp()")
-                        .persistent(session.keeps_statements())
+                        .persistent(session.caches_statements())
                         .fetch_one(&mut **session);
                     let timed: (OffsetDateTime, _, _) = timed(statement).await?;
                     Ok(timed)
@@ -103,7 +103,7 @@ impl Outbox {
                 .await?;
             let round_trip = answered.instant.saturating_duration_since(asked.instant);
             if best.is_none_or(|best| round_trip < best.round_trip) {
-                best = Some(Distance {
+                best = Some(DatabaseLatency {
                     round_trip,
                     host_ahead: OffsetDateTime::from(asked.wall) + round_trip / 2 - shown,
                 });
@@ -117,9 +117,9 @@ impl Outbox {
     /// # Errors
     /// Where the database fails.
     pub async fn old_transactions(&self) -> Result<Vec<OldTransaction>, sqlx::Error> {
-        self.line()
-            .run(Statement::Look, async |session| {
-                sqlx::query_as(include_str!("old_transactions.sql"))
+        self.pool()
+            .run(Statement::Read, async |session| {
+                sqlx::query_as(include_str!("diagnostics/old_transactions.sql"))
                     .persistent(false)
                     .fetch_all(&mut **session)
                     .await

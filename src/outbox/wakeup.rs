@@ -3,42 +3,42 @@
 use sqlx::Executor;
 use sqlx::postgres::{PgListener, PgPoolOptions};
 
-use super::Outbox;
-use super::line::{CONNECT_DEADLINE, within};
+use crate::outbox::Outbox;
+use crate::outbox::pool::{CONNECT_TIMEOUT, within};
 
 /// The channel on which the trigger `ring_bell` notifies, with the app as its payload.
 const CHANNEL: &str = "signaling_bell";
 
 /// A connection that hears the bell.
 #[derive(Debug)]
-pub struct Bell(PgListener);
+pub struct WakeupListener(PgListener);
 
 impl Outbox {
     /// Begins to listen, on a connection of its own.
     ///
     /// # Errors
     /// Where the database can't be reached.
-    pub async fn listen(&self) -> Result<Bell, sqlx::Error> {
+    pub async fn listen(&self) -> Result<WakeupListener, sqlx::Error> {
         let pool = PgPoolOptions::new()
             .max_connections(1)
             .connect_lazy_with(self.options().clone());
-        within(CONNECT_DEADLINE, async {
+        within(CONNECT_TIMEOUT, async {
             let mut listener = PgListener::connect_with(&pool).await?;
             // A lost connection is to be known of: what rang meanwhile was not heard.
             listener.eager_reconnect(false);
             listener.listen(CHANNEL).await?;
-            Ok(Bell(listener))
+            Ok(WakeupListener(listener))
         })
         .await
     }
 }
 
-impl Bell {
+impl WakeupListener {
     /// Waits for a ring; the app for which it rang. None if the connection was lost: listen anew.
     ///
     /// # Errors
     /// Where the database fails.
-    pub async fn heard(&mut self) -> Result<Option<String>, sqlx::Error> {
+    pub async fn recv(&mut self) -> Result<Option<String>, sqlx::Error> {
         Ok(self
             .0
             .try_recv()
@@ -51,7 +51,7 @@ impl Bell {
     /// # Errors
     /// Where it is: listen anew.
     pub async fn check(&mut self) -> Result<(), sqlx::Error> {
-        within(CONNECT_DEADLINE, self.0.execute("select")).await?;
+        within(CONNECT_TIMEOUT, self.0.execute("select")).await?;
         Ok(())
     }
 }

@@ -11,17 +11,17 @@ pub const STATEMENT_ERRORS: &str = "signaling_database_errors_total";
 
 /// What is said to the database while a worker runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Statement {
+pub(crate) enum Statement {
     /// Takes due rows.
     Claim,
     /// Writes what became of them.
     Record,
     /// Looks when something is due.
-    Peek,
+    NextDue,
     /// Ends rows whose time is over.
     Expire,
     /// Gives back claims and probes that came to nothing.
-    GiveBack,
+    Release,
     /// Writes the lane's row: opens, holds, releases, slows.
     Lane,
     /// Adds up the stats of a minute.
@@ -33,25 +33,25 @@ pub(super) enum Statement {
     /// Asks for the version of the schema.
     Schema,
     /// Reads for people and monitors.
-    Look,
+    Read,
     /// Changes what a person wants changed.
-    Steer,
+    Admin,
 }
 
 impl Statement {
     const ALL: [Self; 12] = [
         Self::Claim,
         Self::Record,
-        Self::Peek,
+        Self::NextDue,
         Self::Expire,
-        Self::GiveBack,
+        Self::Release,
         Self::Lane,
         Self::Stats,
         Self::QueueCounts,
         Self::Delete,
         Self::Schema,
-        Self::Look,
-        Self::Steer,
+        Self::Read,
+        Self::Admin,
     ];
 
     /// The value of the label.
@@ -59,26 +59,26 @@ impl Statement {
         match self {
             Self::Claim => "claim",
             Self::Record => "record",
-            Self::Peek => "peek",
+            Self::NextDue => "next_due",
             Self::Expire => "expire",
-            Self::GiveBack => "give_back",
+            Self::Release => "release",
             Self::Lane => "lane",
             Self::Stats => "stats",
             Self::QueueCounts => "queue_counts",
             Self::Delete => "delete",
             Self::Schema => "schema",
-            Self::Look => "look",
-            Self::Steer => "steer",
+            Self::Read => "read",
+            Self::Admin => "admin",
         }
     }
 }
 
 /// Where statements are counted: nowhere, if no recorder of metrics is installed when this is made.
 #[derive(Debug)]
-pub(super) struct StatementMetrics([(Histogram, Counter); Statement::ALL.len()]);
+pub(crate) struct StatementMetrics([(Histogram, Counter); Statement::ALL.len()]);
 
 impl StatementMetrics {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self(Statement::ALL.map(|statement| {
             let name = statement.as_str();
             (
@@ -89,7 +89,7 @@ impl StatementMetrics {
     }
 
     /// Takes in how a statement went that was begun then.
-    pub(super) fn learn<T>(
+    pub(crate) fn observe<T>(
         &self,
         statement: Statement,
         begun: Instant,

@@ -1,15 +1,16 @@
 //! What people ask for: one message, with everything that happened to it and what happens next.
 
-mod next;
+mod next_step;
 
 use serde::Serialize;
 use sqlx::{FromRow, PgConnection};
 use time::OffsetDateTime;
 
-pub use next::NextStep;
+pub use next_step::NextStep;
 
 use super::lane_status::{LaneStatus, lane_of};
-use super::{Outbox, SchemaError, explain};
+use crate::error_text::database_error_text;
+use crate::outbox::{Outbox, SchemaError};
 
 /// The most calls of a message that are told of, the latest ones. 429s don't count as attempts, so there may be more.
 const MAX_CALLS: i64 = 1_000;
@@ -152,12 +153,12 @@ pub enum MessageError {
     #[error(transparent)]
     Schema(#[from] SchemaError),
     /// The database failed.
-    #[error("the database failed: {}", explain(.0))]
+    #[error("the database failed: {}", database_error_text(.0))]
     Database(#[from] sqlx::Error),
 }
 
 #[derive(FromRow)]
-struct Rights {
+struct Privileges {
     user: String,
     may_read_payload: bool,
     may_read_lane: bool,
@@ -175,7 +176,7 @@ impl Outbox {
         with_payload: bool,
     ) -> Result<MessageDetail, MessageError> {
         let found = self
-            .look(
+            .read(
                 async |session| match detail(session, id, with_payload).await {
                     Err(MessageError::Database(error)) => Err(error),
                     found => Ok(found),
@@ -195,7 +196,7 @@ async fn detail(
     id: i64,
     with_payload: bool,
 ) -> Result<MessageDetail, MessageError> {
-    let rights: Option<Rights> = sqlx::query_as(
+    let privileges: Option<Privileges> = sqlx::query_as(
         "select current_user::text as user,
                 has_column_privilege(relation, 'payload', 'select') as may_read_payload,
                 has_table_privilege('signaling.lane', 'select') as may_read_lane
@@ -205,20 +206,22 @@ async fn detail(
     .persistent(false)
     .fetch_optional(&mut *session)
     .await?;
-    let rights = rights.ok_or(SchemaError::Missing)?;
-    if with_payload && !rights.may_read_payload {
-        return Err(MessageError::NoRightToPayload { user: rights.user });
+    let privileges = privileges.ok_or(SchemaError::Missing)?;
+    if with_payload && !privileges.may_read_payload {
+        return Err(MessageError::NoRightToPayload {
+            user: privileges.user,
+        });
     }
     let message = message(&mut *session, id)
         .await?
         .ok_or(MessageError::NotFound(id))?;
-    let payload = if rights.may_read_payload {
+    let payload = if privileges.may_read_payload {
         payload(&mut *session, id, with_payload).await?
     } else {
         None
     };
     let (calls, earlier_calls) = calls(&mut *session, id).await?;
-    let lane = if rights.may_read_lane {
+    let lane = if privileges.may_read_lane {
         lane_of(&message.app, &mut *session)
             .await?
             .map_or(LaneDetail::None, |lane| LaneDetail::Lane(Box::new(lane)))
@@ -240,7 +243,7 @@ async fn detail(
 
 /// The columns that a reader may read.
 async fn message(session: &mut PgConnection, id: i64) -> Result<Option<MessageRow>, sqlx::Error> {
-    sqlx::query_as(include_str!("message_detail/message.sql"))
+    sqlx::query_as(include_str!("detail/message.sql"))
         .persistent(false)
         .bind(id)
         .fetch_optional(session)

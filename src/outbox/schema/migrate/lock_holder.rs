@@ -6,7 +6,7 @@ use sqlx::{FromRow, PgConnection};
 
 /// A session that holds a lock.
 #[derive(Debug, Clone, PartialEq, Eq, FromRow)]
-pub struct Holder {
+pub struct LockHolder {
     /// Its process; 0 is a prepared transaction.
     pub pid: i32,
     /// Its user, if the database tells.
@@ -21,7 +21,7 @@ pub struct Holder {
     pub is_autovacuum: bool,
 }
 
-impl fmt::Display for Holder {
+impl fmt::Display for LockHolder {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.pid == 0 {
             return formatter.write_str("a prepared transaction (see pg_prepared_xacts)");
@@ -49,7 +49,7 @@ impl fmt::Display for Holder {
 }
 
 /// Names holders in a sentence.
-pub(super) fn listed(holders: &[Holder]) -> String {
+pub(super) fn listed(holders: &[LockHolder]) -> String {
     if holders.is_empty() {
         return "sessions that have ended since".into();
     }
@@ -74,10 +74,10 @@ macro_rules! holders_among {
 }
 
 /// Those that a process waits for.
-pub(super) async fn holders_before(
+pub(super) async fn lock_holders_before(
     connection: &mut PgConnection,
     pid: i32,
-) -> Result<Vec<Holder>, sqlx::Error> {
+) -> Result<Vec<LockHolder>, sqlx::Error> {
     sqlx::query_as(holders_among!("select unnest(pg_blocking_pids($1)) as pid"))
         .bind(pid)
         .fetch_all(connection)
@@ -85,10 +85,10 @@ pub(super) async fn holders_before(
 }
 
 /// Those that hold an advisory lock.
-pub(super) async fn holders_of(
+pub(super) async fn lock_holders_of(
     connection: &mut PgConnection,
     lock: i64,
-) -> Result<Vec<Holder>, sqlx::Error> {
+) -> Result<Vec<LockHolder>, sqlx::Error> {
     sqlx::query_as(holders_among!(
         "select pid from pg_locks
          where locktype = 'advisory' and granted and objsubid = 1
@@ -106,7 +106,7 @@ mod tests {
 
     #[test]
     fn a_holder_is_told_of_with_what_is_known_of_it() {
-        let unknown = Holder {
+        let unknown = LockHolder {
             pid: 17,
             user: None,
             application: None,
@@ -114,14 +114,14 @@ mod tests {
             since: None,
             is_autovacuum: false,
         };
-        let known = Holder {
+        let known = LockHolder {
             user: Some("app".into()),
             application: Some("psql".into()),
             state: Some("idle in transaction".into()),
             since: Some("2030-01-31T12:00:00Z".into()),
             ..unknown.clone()
         };
-        let prepared = Holder {
+        let prepared = LockHolder {
             pid: 0,
             ..unknown.clone()
         };

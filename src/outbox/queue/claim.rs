@@ -9,10 +9,11 @@ use sqlx::{Decode, FromRow, Postgres, Type};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::line::Patience;
-use super::statements::Statement;
-use super::{HoldKind, Outbox, explain, may_have_happened, timed};
+use crate::error_text::database_error_text;
 use crate::message::{InvalidMessage, Message, Payload, Target, UserId};
+use crate::outbox::pool::AdaptiveTimeout;
+use crate::outbox::pool::statement::Statement;
+use crate::outbox::{HoldKind, Outbox, may_have_taken_effect, micros, timed};
 use crate::outcome::DeliveryPolicy;
 use crate::pace::clock::ClockReading;
 use crate::pace::{DbTime, HORIZON};
@@ -23,7 +24,7 @@ pub struct ClaimRequest<'a> {
     /// The app.
     pub app: &'a str,
     /// From where on to look for rows.
-    pub start: Start,
+    pub start: ScanPosition,
     /// The claim's name, fresh for each.
     pub claim_id: Uuid,
     /// Most rows to take.
@@ -37,16 +38,16 @@ pub struct ClaimRequest<'a> {
     /// Before when a lease must have ended for its row to count as lost; none if any will do.
     pub lost_before: Option<DbTime>,
     /// How long this lane waits for a claim.
-    pub patience: &'a Patience,
+    pub timeout: &'a AdaptiveTimeout,
     /// How soon this lane looks again in any case.
-    pub looks_again_in: Duration,
+    pub next_poll_in: Duration,
     /// Whether this worker hears the bell, and so wants it rung while there is nothing to take.
     pub bell: bool,
 }
 
 /// A claim that has failed.
 #[derive(Debug, thiserror::Error)]
-#[error("the claim failed: {}", explain(.source))]
+#[error("the claim failed: {}", database_error_text(.source))]
 pub struct ClaimError {
     /// Why.
     pub source: sqlx::Error,
@@ -85,14 +86,14 @@ pub struct Batch {
 /// From where on rows are looked for that are due. The index still has what was there before while somebody holds an
 /// old snapshot: any number of entries that lookahead to nothing.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Start {
+pub struct ScanPosition {
     /// Rows that were never claimed, after this time and id.
     pub fresh: Option<(DbTime, i64)>,
     /// The others, after this time.
     pub again: Option<DbTime>,
 }
 
-impl Start {
+impl ScanPosition {
     /// From the first row on.
     pub const BEGINNING: Self = Self {
         fresh: None,
@@ -100,7 +101,7 @@ impl Start {
     };
 
     /// The arguments of the statements.
-    pub(super) fn columns(&self) -> (Option<OffsetDateTime>, i64, Option<OffsetDateTime>) {
+    pub(crate) fn columns(&self) -> (Option<OffsetDateTime>, i64, Option<OffsetDateTime>) {
         (
             self.fresh.map(|(due_at, _)| due_at.into()),
             self.fresh.map_or(0, |(_, id)| id),
@@ -120,7 +121,7 @@ pub struct Ended {
 
 impl Ended {
     /// From two counts of a statement.
-    pub(super) fn from_columns(expired: i64, unknown: i64) -> Self {
+    pub(crate) fn from_columns(expired: i64, unknown: i64) -> Self {
         Self {
             expired: usize::try_from(expired).unwrap_or(0),
             unknown: usize::try_from(unknown).unwrap_or(0),
@@ -249,15 +250,15 @@ impl Outbox {
         let claim_id = request.claim_id;
         let mut was_asked = false;
         let result = self
-            .line()
+            .pool()
             .run_within(
                 Statement::Claim,
-                request.patience.deadline(),
+                request.timeout.deadline(),
                 async |session| {
                     was_asked = true;
                     let (fresh_after, fresh_after_id, again_after) = request.start.columns();
                     let statement = sqlx::query_as(include_str!("claim.sql"))
-                        .persistent(session.keeps_statements())
+                        .persistent(session.caches_statements())
                         .bind(request.app)
                         .bind(i64::try_from(request.rows).unwrap_or(i64::MAX))
                         .bind(micros(HORIZON + request.lookahead))
@@ -270,7 +271,7 @@ impl Outbox {
                         .bind(fresh_after_id)
                         .bind(again_after)
                         .bind(micros(request.lookahead))
-                        .bind(micros(request.looks_again_in))
+                        .bind(micros(request.next_poll_in))
                         .fetch_all(&mut **session);
                     let timed: (Vec<ClaimRow>, _, _) = timed(statement).await?;
                     Ok(timed)
@@ -279,10 +280,10 @@ impl Outbox {
             .await;
         // A claim that finds nothing is quick however slow the database is.
         if !matches!(&result, Ok((rows, ..)) if rows.len() < 2) {
-            request.patience.observe(&result);
+            request.timeout.observe(&result);
         }
         let failed = |source| ClaimError {
-            may_have_rows: was_asked && may_have_happened(&source),
+            may_have_rows: was_asked && may_have_taken_effect(&source),
             source,
         };
         let (rows, asked, answered) = result.map_err(failed)?;
@@ -333,13 +334,13 @@ impl Outbox {
     ///
     /// # Errors
     /// Where the database fails.
-    pub async fn give_back_claims(
+    pub async fn release_claims(
         &self,
         app: &str,
         claim_ids: &[Uuid],
     ) -> Result<Vec<Uuid>, sqlx::Error> {
-        self.line()
-            .run(Statement::GiveBack, async |session| {
+        self.pool()
+            .run(Statement::Release, async |session| {
                 sqlx::query_scalar(
                     "with probe as (
                          update signaling.lane set hold_until = clock_timestamp(), probe_claim_id = null
@@ -355,7 +356,7 @@ impl Outbox {
                          where id = any (array(select id from claimed)))
                      select distinct claim_id from claimed",
                 )
-                .persistent(session.keeps_statements())
+                .persistent(session.caches_statements())
                 .bind(app)
                 .bind(claim_ids)
                 .fetch_all(&mut **session)
@@ -425,12 +426,8 @@ fn message(
 }
 
 /// A time for a parameter; none is later than any.
-pub(super) fn or_never(at: Option<DbTime>) -> OffsetDateTime {
+pub(crate) fn or_never(at: Option<DbTime>) -> OffsetDateTime {
     // The year 9999, which every driver can write.
     const NEVER: DbTime = DbTime::from_micros(253_370_764_800_000_000);
     at.unwrap_or(NEVER).into()
-}
-
-pub(super) fn micros(duration: Duration) -> i64 {
-    i64::try_from(duration.as_micros()).unwrap_or(i64::MAX)
 }

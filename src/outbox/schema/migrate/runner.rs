@@ -8,7 +8,7 @@ use sqlx::migrate::{MigrateError, Migration, Migrator};
 use sqlx::postgres::PgConnectOptions;
 use sqlx::{AssertSqlSafe, Executor, PgConnection};
 
-use super::holder::{Holder, holders_before, holders_of};
+use super::lock_holder::{LockHolder, lock_holders_before, lock_holders_of};
 use super::{Applied, SchemaError, TABLE, applied, connect};
 
 /// How long a migration waits for a lock, with others behind it; the other half of a second is for its work.
@@ -88,7 +88,7 @@ impl Runner {
             if begun.elapsed() >= self.lock_wait {
                 return Err(SchemaError::Busy {
                     lock_wait: self.lock_wait,
-                    holders: holders_of(connection, lock).await?,
+                    holders: lock_holders_of(connection, lock).await?,
                 });
             }
             tokio::time::sleep(TURN_POLL).await;
@@ -160,7 +160,7 @@ struct Blocked {
     pid: i32,
     watcher: PgConnection,
     /// Who was in the way when somebody was, the last time.
-    holders: Vec<Holder>,
+    holders: Vec<LockHolder>,
 }
 
 impl Blocked {
@@ -188,7 +188,7 @@ impl Blocked {
                 () = tokio::time::sleep(LOOK_EVERY) => {}
             }
             // Who can't be seen is not told of; the attempt counts.
-            if let Ok(holders) = holders_before(&mut self.watcher, self.pid).await
+            if let Ok(holders) = lock_holders_before(&mut self.watcher, self.pid).await
                 && !holders.is_empty()
             {
                 self.holders = holders;

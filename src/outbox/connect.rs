@@ -8,26 +8,27 @@ use secrecy::{ExposeSecret, SecretString};
 use sqlx::postgres::PgConnectOptions;
 use sqlx::{ConnectOptions, Connection, Executor, PgConnection};
 
-use super::line::{Breaks, CONNECT_DEADLINE, Line, Plans, Session, within};
-use super::statements::{Statement, StatementMetrics};
-use super::{SharedClock, explain};
+use crate::error_text::database_error_text;
+use crate::outbox::SharedClock;
+use crate::outbox::pool::statement::{Statement, StatementMetrics};
+use crate::outbox::pool::{CONNECT_TIMEOUT, DbPool, PlanCache, PoolEpoch, Session, within};
 use crate::sanitize;
 
 /// ConnectionPool for what no message waits for.
-const ASIDE_CONNECTIONS: u32 = 2;
+const MONITORING_CONNECTIONS: u32 = 2;
 /// How long the server works on a statement of those who look on: less than any of them waits.
-const LOOK_DEADLINE: Duration = Duration::from_millis(2_500);
+const READ_TIMEOUT: Duration = Duration::from_millis(2_500);
 
 /// The database with the outbox, over a bounded number of connections.
 #[derive(Debug)]
 pub struct Outbox {
-    line: Line,
+    line: DbPool,
     /// What is known of calls gets into the database whatever the lanes wait for.
-    recorder: Line,
+    recorder: DbPool,
     /// What no message waits for takes no connection from those who work: stats, those who look on, and what they now
     /// and then change.
-    aside: Line,
-    breaks: Breaks,
+    monitoring: DbPool,
+    breaks: PoolEpoch,
     stats: Arc<StatementMetrics>,
     options: PgConnectOptions,
     pooler: bool,
@@ -43,7 +44,10 @@ pub enum ConnectError {
     )]
     Url,
     /// The database does not answer, or does not let us in.
-    #[error("the database at {host}:{port} can't be used: {}", explain(source))]
+    #[error(
+        "the database at {host}:{port} can't be used: {}",
+        database_error_text(source)
+    )]
     Unreachable {
         /// Its host.
         host: String,
@@ -87,13 +91,13 @@ impl Outbox {
             port: options.get_port(),
             source,
         };
-        let pooler = Box::pin(within(CONNECT_DEADLINE, has_transaction_pooler(&options)))
+        let pooler = Box::pin(within(CONNECT_TIMEOUT, has_transaction_pooler(&options)))
             .await
             .map_err(unreachable)?;
-        let breaks = Breaks::default();
+        let breaks = PoolEpoch::default();
         let stats = Arc::new(StatementMetrics::new());
         let line = |connections, plans| {
-            Line::new(
+            DbPool::new(
                 options.clone(),
                 pooler,
                 breaks.clone(),
@@ -103,9 +107,9 @@ impl Outbox {
             )
         };
         Ok(Self {
-            line: line(max_connections, Plans::Kept),
-            recorder: line(1, Plans::Kept),
-            aside: line(ASIDE_CONNECTIONS, Plans::AsPostgresSeesFit),
+            line: line(max_connections, PlanCache::Generic),
+            recorder: line(1, PlanCache::Generic),
+            monitoring: line(MONITORING_CONNECTIONS, PlanCache::Auto),
             breaks,
             stats,
             options,
@@ -120,8 +124,8 @@ impl Outbox {
     }
 
     /// When a statement was last answered, other than one of those who look on.
-    pub fn answered_at(&self) -> Option<Instant> {
-        self.breaks.answered_at()
+    pub fn last_response_at(&self) -> Option<Instant> {
+        self.breaks.last_response_at()
     }
 
     /// This process's view of the database's clock.
@@ -135,29 +139,29 @@ impl Outbox {
     }
 
     /// The line of everything but records.
-    pub(super) fn line(&self) -> &Line {
+    pub(super) fn pool(&self) -> &DbPool {
         &self.line
     }
 
     /// The line that only the recorder uses.
-    pub(super) fn recorder_line(&self) -> &Line {
+    pub(super) fn recorder_pool(&self) -> &DbPool {
         &self.recorder
     }
 
     /// The line of stats.
-    pub(super) fn aside_line(&self) -> &Line {
-        &self.aside
+    pub(super) fn monitoring_pool(&self) -> &DbPool {
+        &self.monitoring
     }
 
     /// Reads what people and monitors want to see. ConnectionPool are made when that is asked for.
     ///
     /// # Errors
-    /// Where the database fails, or takes longer than [`LOOK_DEADLINE`]: then the server has given up, too.
-    pub(super) async fn look<T>(
+    /// Where the database fails, or takes longer than [`READ_TIMEOUT`]: then the server has given up, too.
+    pub(super) async fn read<T>(
         &self,
         work: impl AsyncFnOnce(&mut Session) -> Result<T, sqlx::Error>,
     ) -> Result<T, sqlx::Error> {
-        self.do_aside(Statement::Look, LOOK_DEADLINE, async |session| {
+        self.run_monitoring(Statement::Read, READ_TIMEOUT, async |session| {
             let value = work(session).await?;
             session.finish().await?;
             Ok(value)
@@ -169,7 +173,7 @@ impl Outbox {
     ///
     /// # Errors
     /// Where the database fails, or a statement takes longer than the deadline: then the server has given up, too.
-    pub(super) async fn do_aside<T>(
+    pub(super) async fn run_monitoring<T>(
         &self,
         statement: Statement,
         deadline: Duration,
@@ -177,9 +181,9 @@ impl Outbox {
     ) -> Result<T, sqlx::Error> {
         let begun = Instant::now();
         // The server ends the statement first.
-        let patience = CONNECT_DEADLINE + deadline + Duration::from_secs(1);
-        let result = within(patience, async {
-            let mut session = self.aside.transaction().await?;
+        let timeout = CONNECT_TIMEOUT + deadline + Duration::from_secs(1);
+        let result = within(timeout, async {
+            let mut session = self.monitoring.transaction().await?;
             let timeout = format!("set local statement_timeout = {}", deadline.as_millis());
             session.execute(sqlx::AssertSqlSafe(timeout)).await?;
             work(&mut session).await
@@ -198,7 +202,7 @@ impl Outbox {
     pub async fn close(&self) {
         self.line.close().await;
         self.recorder.close().await;
-        self.aside.close().await;
+        self.monitoring.close().await;
     }
 }
 

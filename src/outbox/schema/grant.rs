@@ -1,9 +1,10 @@
-//! Rights for roles: what a producer, a worker and a reader may do, and nothing else.
+//! Privileges for roles: what a producer, a worker and a reader may do, and nothing else.
 
 use std::fmt;
 use std::str::FromStr;
 
-use super::{Outbox, explain};
+use crate::error_text::database_error_text;
+use crate::outbox::Outbox;
 
 /// What a role is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -18,7 +19,7 @@ pub enum RoleKind {
 
 impl RoleKind {
     /// The grants, as psql runs them where its variable `role` is set.
-    pub(super) fn grants(self) -> &'static str {
+    pub(crate) fn grants(self) -> &'static str {
         match self {
             Self::Producer => include_str!("grant/producer.sql"),
             Self::Worker => include_str!("grant/worker.sql"),
@@ -109,7 +110,7 @@ pub enum GrantError {
         owner: String,
     },
     /// The database failed.
-    #[error("the database failed: {}", explain(.0))]
+    #[error("the database failed: {}", database_error_text(.0))]
     Database(#[from] sqlx::Error),
 }
 
@@ -120,7 +121,7 @@ impl Outbox {
     /// # Errors
     /// Where there is no such role, who asks may not give rights, or the database fails.
     pub async fn grant(&self, kind: RoleKind, role: &RoleName) -> Result<(), GrantError> {
-        let mut transaction = self.line().transaction().await?;
+        let mut transaction = self.pool().transaction().await?;
         // Two that write the rights of one table at once would fail. The number is this lock's name.
         sqlx::query("select pg_advisory_xact_lock(7310596821344203)")
             .persistent(false)

@@ -6,9 +6,10 @@ use sqlx::FromRow;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::claim::{Start, micros, or_never};
-use super::statements::Statement;
-use super::{Ended, Hold, Outbox, timed};
+use crate::outbox::micros;
+use crate::outbox::pool::statement::Statement;
+use crate::outbox::queue::claim::{ScanPosition, or_never};
+use crate::outbox::{Ended, Hold, Outbox, timed};
 use crate::pace::clock::ClockReading;
 use crate::pace::{DbTime, HORIZON};
 
@@ -33,7 +34,7 @@ impl HoldKind {
         }
     }
 
-    pub(super) fn from_column(value: &str) -> Self {
+    pub(crate) fn from_column(value: &str) -> Self {
         match value {
             "broken" => Self::Broken,
             "paused" => Self::Paused,
@@ -52,18 +53,18 @@ const BURST: Duration = Duration::from_millis(200);
 
 /// A look at a lane that takes nothing and writes nothing.
 #[derive(Debug)]
-pub struct Peek {
+pub struct NextDue {
     /// The database's time of the look.
     pub at: DbTime,
     /// The app's next row that was never claimed: when it is due, in the past if it is, and its id.
     pub fresh: Option<(DbTime, i64)>,
-    /// When the next one of the others is due, as far as that is within `looks_again_in`.
+    /// When the next one of the others is due, as far as that is within `next_poll_in`.
     pub again_due_at: Option<DbTime>,
     /// Whether the lane is held.
     pub hold: Option<Hold>,
 }
 
-impl Peek {
+impl NextDue {
     /// When the app's next row is due; in the past if it is.
     pub fn next_due_at(&self) -> Option<DbTime> {
         let fresh_due_at = self.fresh.map(|(due_at, _)| due_at);
@@ -72,7 +73,7 @@ impl Peek {
 }
 
 #[derive(FromRow)]
-struct PeekRow {
+struct NextDueRow {
     at: OffsetDateTime,
     fresh_due_at: Option<OffsetDateTime>,
     fresh_id: Option<i64>,
@@ -87,7 +88,7 @@ impl Outbox {
     /// # Errors
     /// Where the database fails.
     pub async fn open_lane(&self, app: &str, limit_per_s: f64) -> Result<(), sqlx::Error> {
-        self.line()
+        self.pool()
             .run(Statement::Lane, async |session| {
                 sqlx::query(
                     "with opened as (
@@ -121,16 +122,16 @@ impl Outbox {
     ///
     /// # Errors
     /// Where the database fails.
-    pub async fn peek(
+    pub async fn next_due(
         &self,
         app: &str,
-        start: Start,
-        looks_again_in: Duration,
-    ) -> Result<Peek, sqlx::Error> {
+        start: ScanPosition,
+        next_poll_in: Duration,
+    ) -> Result<NextDue, sqlx::Error> {
         let (fresh_after, fresh_after_id, again_after) = start.columns();
         let (row, asked, answered) = self
-            .line()
-            .run(Statement::Peek, async |session| {
+            .pool()
+            .run(Statement::NextDue, async |session| {
                 let statement = sqlx::query_as(
                     "select clock_timestamp() as at,
                             case when paused_at is not null then 'paused' else hold end as hold,
@@ -152,15 +153,15 @@ impl Outbox {
                            and (due_at, id) > (coalesce($3::timestamptz, '-infinity'), $4::bigint)
                          order by due_at, id limit 1) as fresh on true",
                 )
-                .persistent(session.keeps_statements())
+                .persistent(session.caches_statements())
                 .bind(app)
                 .bind(micros(HORIZON))
                 .bind(fresh_after)
                 .bind(fresh_after_id)
                 .bind(again_after)
-                .bind(micros(looks_again_in))
+                .bind(micros(next_poll_in))
                 .fetch_one(&mut **session);
-                let timed: (PeekRow, _, _) = timed(statement).await?;
+                let timed: (NextDueRow, _, _) = timed(statement).await?;
                 Ok(timed)
             })
             .await?;
@@ -170,7 +171,7 @@ impl Outbox {
             answered,
             shown: at,
         });
-        Ok(Peek {
+        Ok(NextDue {
             at,
             fresh: row.fresh_due_at.map(DbTime::from).zip(row.fresh_id),
             again_due_at: row.again_due_at.map(DbTime::from),
@@ -192,10 +193,10 @@ impl Outbox {
         lost_before: Option<DbTime>,
     ) -> Result<Ended, sqlx::Error> {
         let (expired, unknown) = self
-            .line()
+            .pool()
             .run(Statement::Expire, async |session| {
                 sqlx::query_as(include_str!("expire.sql"))
-                    .persistent(session.keeps_statements())
+                    .persistent(session.caches_statements())
                     .bind(app)
                     .bind(or_never(lost_before))
                     .fetch_one(&mut **session)
@@ -218,7 +219,7 @@ impl Outbox {
         probe: Option<Uuid>,
     ) -> Result<bool, sqlx::Error> {
         let began: Option<bool> = self
-            .line()
+            .pool()
             .run(Statement::Lane, async |session| {
                 sqlx::query_scalar(
                     "update signaling.lane
@@ -232,7 +233,7 @@ impl Outbox {
                        and case when $4::uuid is null then hold is null else probe_claim_id = $4 end
                      returning hold_probes = 1",
                 )
-                .persistent(session.keeps_statements())
+                .persistent(session.caches_statements())
                 .bind(app)
                 .bind(kind.as_str())
                 .bind(reason)
@@ -250,8 +251,8 @@ impl Outbox {
     ///
     /// # Errors
     /// Where the database fails.
-    pub async fn release(&self, app: &str, probe: Uuid) -> Result<bool, sqlx::Error> {
-        self.line()
+    pub async fn release_hold(&self, app: &str, probe: Uuid) -> Result<bool, sqlx::Error> {
+        self.pool()
             .run(Statement::Lane, async |session| {
                 let released = sqlx::query(
                     "with released as (
@@ -262,7 +263,7 @@ impl Outbox {
                          returning app)
                      select pg_notify('signaling_bell', app) from released",
                 )
-                .persistent(session.keeps_statements())
+                .persistent(session.caches_statements())
                 .bind(app)
                 .bind(probe)
                 .fetch_optional(&mut **session)
@@ -276,14 +277,14 @@ impl Outbox {
     ///
     /// # Errors
     /// Where the database fails.
-    pub async fn give_back_probe(&self, app: &str, probe: Uuid) -> Result<(), sqlx::Error> {
-        self.line()
-            .run(Statement::GiveBack, async |session| {
+    pub async fn release_probe(&self, app: &str, probe: Uuid) -> Result<(), sqlx::Error> {
+        self.pool()
+            .run(Statement::Release, async |session| {
                 sqlx::query(
                     "update signaling.lane set hold_until = clock_timestamp(), probe_claim_id = null
                      where app = $1 and probe_claim_id = $2",
                 )
-                .persistent(session.keeps_statements())
+                .persistent(session.caches_statements())
                 .bind(app)
                 .bind(probe)
                 .execute(&mut **session)
@@ -305,10 +306,10 @@ impl Outbox {
         retry_after: Duration,
     ) -> Result<Option<f64>, sqlx::Error> {
         let rate: Option<Option<f64>> = self
-            .line()
+            .pool()
             .run(Statement::Lane, async |session| {
                 sqlx::query_scalar(include_str!("throttle.sql"))
-                    .persistent(session.keeps_statements())
+                    .persistent(session.caches_statements())
                     .bind(app)
                     .bind(OffsetDateTime::from(sent_at))
                     .bind(micros(retry_after))

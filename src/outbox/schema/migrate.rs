@@ -1,7 +1,7 @@
-//! Migrations: embedded, in the schema `signaling`, with a stats_flushing table there. An application that runs its
+//! Migrations: embedded, in the schema `signaling`, with a bookkeeping table there. An application that runs its
 //! own sqlx migrations in the same database keeps them elsewhere and is not disturbed.
 
-mod holder;
+mod lock_holder;
 mod runner;
 
 use std::time::Duration;
@@ -10,12 +10,13 @@ use sqlx::migrate::{MigrateError, Migration, MigrationType};
 use sqlx::postgres::PgConnectOptions;
 use sqlx::{ConnectOptions, Connection, Executor, PgConnection, SqlSafeStr};
 
-pub use holder::Holder;
-use holder::listed;
+pub use lock_holder::LockHolder;
+use lock_holder::listed;
 use runner::Runner;
 
-use super::statements::Statement;
-use super::{Outbox, explain};
+use crate::error_text::database_error_text;
+use crate::outbox::Outbox;
+use crate::outbox::pool::statement::Statement;
 
 const TABLE: &str = "signaling.schema_migrations";
 
@@ -24,40 +25,44 @@ const MIGRATIONS: &[(i64, &str, &str)] = &[
     (
         1,
         "outbox",
-        include_str!("../../migrations/0001_outbox.sql"),
+        include_str!("../../../migrations/0001_outbox.sql"),
     ),
     (
         2,
         "lane control",
-        include_str!("../../migrations/0002_lane_control.sql"),
+        include_str!("../../../migrations/0002_lane_control.sql"),
     ),
-    (3, "roles", include_str!("../../migrations/0003_roles.sql")),
+    (
+        3,
+        "roles",
+        include_str!("../../../migrations/0003_roles.sql"),
+    ),
     (
         4,
         "retention",
-        include_str!("../../migrations/0004_retention.sql"),
+        include_str!("../../../migrations/0004_retention.sql"),
     ),
     (
         5,
-        "stats",
-        include_str!("../../migrations/0005_figures.sql"),
+        "figures",
+        include_str!("../../../migrations/0005_figures.sql"),
     ),
     (
         6,
         "cheaper rows",
-        include_str!("../../migrations/0006_cheaper_rows.sql"),
+        include_str!("../../../migrations/0006_cheaper_rows.sql"),
     ),
     (
         7,
         "cheaper rows, validated",
-        include_str!("../../migrations/0007_cheaper_rows_valid.sql"),
+        include_str!("../../../migrations/0007_cheaper_rows_valid.sql"),
     ),
     (
         8,
         "newest lane",
-        include_str!("../../migrations/0008_newest_lane.sql"),
+        include_str!("../../../migrations/0008_newest_lane.sql"),
     ),
-    (9, "bell", include_str!("../../migrations/0009_bell.sql")),
+    (9, "bell", include_str!("../../../migrations/0009_bell.sql")),
 ];
 
 /// A migration that was run.
@@ -117,7 +122,7 @@ pub enum SchemaError {
         /// How long it has tried.
         lock_wait: Duration,
         /// Who was in the way.
-        holders: Vec<Holder>,
+        holders: Vec<LockHolder>,
     },
     /// Another process migrates, all the time that this one may wait.
     #[error(
@@ -129,13 +134,13 @@ pub enum SchemaError {
         /// How long this one has waited.
         lock_wait: Duration,
         /// The other one.
-        holders: Vec<Holder>,
+        holders: Vec<LockHolder>,
     },
     /// A migration failed, or one that was run before differs.
     #[error("the migration failed: {0}")]
     Migrate(#[from] MigrateError),
     /// The database failed.
-    #[error("the database failed: {}", explain(.0))]
+    #[error("the database failed: {}", database_error_text(.0))]
     Database(#[from] sqlx::Error),
 }
 
@@ -190,7 +195,7 @@ impl Outbox {
     /// Where the database fails, or who asks may not know.
     pub async fn schema_version(&self) -> Result<SchemaVersion, sqlx::Error> {
         let applied = self
-            .line()
+            .pool()
             .run(Statement::Schema, async |session| applied(session).await)
             .await?;
         Ok(SchemaVersion {
@@ -210,7 +215,7 @@ impl Outbox {
     /// Where some have not.
     pub async fn check_schema(&self) -> Result<(), SchemaError> {
         let applied = self
-            .line()
+            .pool()
             .run(Statement::Schema, async |session| applied(session).await)
             .await?;
         is_enough(&applied)
@@ -221,7 +226,7 @@ impl Outbox {
     /// # Errors
     /// Where some have not, or the database fails.
     pub async fn look_at_schema(&self) -> Result<(), SchemaError> {
-        let applied = self.look(async |session| applied(session).await).await?;
+        let applied = self.read(async |session| applied(session).await).await?;
         is_enough(&applied)
     }
 }

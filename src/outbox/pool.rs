@@ -1,10 +1,14 @@
-//! A line to the database: a few connections that are used again, and no wait without an end. A network that swallows
+//! A pool of connections to the database: a few connections that are used again, and no wait without an end. A network that swallows
 //! packets answers nothing and reports nothing; what waits for it would wait for a quarter of an hour or more.
+
+mod adaptive_timeout;
+mod epoch;
+pub(super) mod statement;
+mod tls_files;
 
 use std::io;
 use std::ops::{Deref, DerefMut};
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use deadpool::Runtime;
@@ -14,8 +18,13 @@ use deadpool::managed::{
 use sqlx::postgres::PgConnectOptions;
 use sqlx::{ConnectOptions, Connection, Executor, PgConnection};
 
-use super::errors::is_about_the_connection;
-use super::statements::{Statement, StatementMetrics};
+pub use adaptive_timeout::AdaptiveTimeout;
+pub(super) use epoch::PoolEpoch;
+pub use statement::{STATEMENT_DURATION, STATEMENT_ERRORS};
+pub use tls_files::{TlsFileError, check_tls_files};
+
+use crate::outbox::errors::is_connection_error;
+use crate::outbox::pool::statement::{Statement, StatementMetrics};
 
 /// What every session is told. The statements are written for indexes; a plan that was made while the table was
 /// empty would read the whole table for as long as the plan is kept, which for a queue is until the next ANALYZE.
@@ -40,95 +49,52 @@ macro_rules! session_settings {
 }
 
 /// How long a connection may take to be made, and how long a statement may wait for one to be free.
-pub(super) const CONNECT_DEADLINE: Duration = Duration::from_secs(3);
+pub(crate) const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 /// How long a statement of the hot path may take: thousands of times what it needs, and short enough that a worker
 /// goes on soon after the network does.
-const DEADLINE: Duration = Duration::from_secs(4);
+const STATEMENT_TIMEOUT: Duration = Duration::from_secs(4);
 /// How long a farewell to the server may take.
-const CLOSE_DEADLINE: Duration = Duration::from_secs(1);
-
-/// How often connections have shown to be dead. Those that were made before may be dead, too, on whichever line: they
-/// lead to the same server, over the same network.
-#[derive(Debug, Clone, Default)]
-pub(super) struct Breaks(Arc<Seen>);
-
-#[derive(Debug, Default)]
-struct Seen {
-    breaks: AtomicU64,
-    last_answer: Mutex<Option<Instant>>,
-}
-
-impl Breaks {
-    fn count(&self) -> u64 {
-        self.0.breaks.load(Ordering::Relaxed)
-    }
-
-    fn one_more(&self) {
-        self.0.breaks.fetch_add(1, Ordering::Relaxed);
-    }
-
-    fn note_answer(&self) {
-        *self.last_answer() = Some(Instant::now());
-    }
-
-    /// Whether some statement was answered within that time: then the network is there, and the server.
-    fn has_answered_within(&self, time: Duration) -> bool {
-        self.last_answer()
-            .is_some_and(|answer| answer.elapsed() < time)
-    }
-
-    /// When some statement was last answered.
-    pub(super) fn answered_at(&self) -> Option<Instant> {
-        *self.last_answer()
-    }
-
-    fn last_answer(&self) -> MutexGuard<'_, Option<Instant>> {
-        self.0
-            .last_answer
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-    }
-}
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// How the statements of a line are planned.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Plans {
+pub(crate) enum PlanCache {
     /// As Postgres sees fit: each time anew for as long as it thinks that this pays.
-    AsPostgresSeesFit,
+    Auto,
     /// Once for a connection. Of the record it never sees, and of the claim not always, that the plan is the same each
     /// time: to plan them took half a millisecond and a whole one, as long as a small one takes for the work.
-    Kept,
+    Generic,
 }
 
 /// ConnectionPool that are made when they are needed, and kept.
-pub(super) struct Line {
-    pool: Pool<Connector>,
+pub(crate) struct DbPool {
+    pool: Pool<ConnectionManager>,
     pooler: bool,
-    breaks: Breaks,
+    breaks: PoolEpoch,
     stats: Arc<StatementMetrics>,
 }
 
-impl std::fmt::Debug for Line {
+impl std::fmt::Debug for DbPool {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         formatter
-            .debug_struct("Line")
+            .debug_struct("DbPool")
             .field("pool", &self.pool.status())
             .field("pooler", &self.pooler)
             .finish_non_exhaustive()
     }
 }
 
-impl Line {
+impl DbPool {
     /// A line of so many connections at most; none is made yet.
-    pub(super) fn new(
+    pub(crate) fn new(
         options: PgConnectOptions,
         pooler: bool,
-        breaks: Breaks,
+        breaks: PoolEpoch,
         stats: Arc<StatementMetrics>,
         max_connections: u32,
-        plans: Plans,
+        plans: PlanCache,
     ) -> Self {
-        let connector = Connector {
+        let connector = ConnectionManager {
             options,
             pooler,
             breaks: breaks.clone(),
@@ -138,8 +104,8 @@ impl Line {
             .max_size(usize::try_from(max_connections).unwrap_or(usize::MAX))
             .queue_mode(QueueMode::Lifo)
             .runtime(Runtime::Tokio1)
-            .wait_timeout(Some(CONNECT_DEADLINE))
-            .create_timeout(Some(CONNECT_DEADLINE))
+            .wait_timeout(Some(CONNECT_TIMEOUT))
+            .create_timeout(Some(CONNECT_TIMEOUT))
             .build();
         Self {
             pool: pool.expect("a runtime is given, which is all that is checked"),
@@ -153,12 +119,12 @@ impl Line {
     ///
     /// # Errors
     /// Where a statement fails, or there is no answer in time. Then it may have been carried out all the same.
-    pub(super) async fn run<T>(
+    pub(crate) async fn run<T>(
         &self,
         statement: Statement,
         work: impl AsyncFnOnce(&mut Session) -> Result<T, sqlx::Error>,
     ) -> Result<T, sqlx::Error> {
-        self.run_within(statement, DEADLINE, work).await
+        self.run_within(statement, STATEMENT_TIMEOUT, work).await
     }
 
     /// Runs statements of the hot path. When they fail because of the server or the network, no connection is used
@@ -166,7 +132,7 @@ impl Line {
     ///
     /// # Errors
     /// As for [`run`](Self::run).
-    pub(super) async fn run_within<T>(
+    pub(crate) async fn run_within<T>(
         &self,
         statement: Statement,
         deadline: Duration,
@@ -177,10 +143,10 @@ impl Line {
         let result = Box::pin(self.try_run(deadline, work)).await;
         self.stats.observe(statement, begun, &result);
         match &result {
-            Ok(_) => self.breaks.note_answer(),
-            Err(error) if is_timeout(error) && self.breaks.has_answered_within(deadline / 2) => {}
-            Err(error) if is_about_the_connection(error) => {
-                self.breaks.one_more();
+            Ok(_) => self.breaks.note_response(),
+            Err(error) if is_timeout(error) && self.breaks.responded_within(deadline / 2) => {}
+            Err(error) if is_connection_error(error) => {
+                self.breaks.advance();
                 self.pool.retain(|_, _| false);
             }
             Err(_) => {}
@@ -204,21 +170,21 @@ impl Line {
     }
 
     /// A session without a deadline.
-    pub(super) async fn session(&self) -> Result<Session, sqlx::Error> {
+    pub(crate) async fn session(&self) -> Result<Session, sqlx::Error> {
         let mut session = Session {
-            link: self.pool.get().await.map_err(without_pool)?,
+            link: self.pool.get().await.map_err(pool_error)?,
             in_transaction: self.pooler,
         };
         session.link.in_use = true;
         if self.pooler {
             let begin = concat!("begin; ", session_settings!("set local"));
-            within(CONNECT_DEADLINE, session.execute(begin)).await?;
+            within(CONNECT_TIMEOUT, session.execute(begin)).await?;
         }
         Ok(session)
     }
 
     /// A session with a transaction, for what is seldom done: its plans are made for it.
-    pub(super) async fn transaction(&self) -> Result<Session, sqlx::Error> {
+    pub(crate) async fn transaction(&self) -> Result<Session, sqlx::Error> {
         let mut session = self.session().await?;
         if !session.in_transaction {
             session
@@ -230,11 +196,11 @@ impl Line {
     }
 
     /// Takes leave of the server.
-    pub(super) async fn close(&self) {
+    pub(crate) async fn close(&self) {
         let idle = self.pool.retain(|_, _| false).removed;
         self.pool.close();
         for link in idle {
-            within(CLOSE_DEADLINE, link.connection.close()).await.ok();
+            within(CLOSE_TIMEOUT, link.connection.close()).await.ok();
         }
     }
 }
@@ -243,7 +209,7 @@ impl Line {
 ///
 /// # Errors
 /// Those of `asked`, and [`io::ErrorKind::TimedOut`].
-pub(super) async fn within<T>(
+pub(crate) async fn within<T>(
     deadline: Duration,
     asked: impl Future<Output = Result<T, sqlx::Error>>,
 ) -> Result<T, sqlx::Error> {
@@ -261,32 +227,7 @@ fn is_timeout(error: &sqlx::Error) -> bool {
     matches!(error, sqlx::Error::Io(error) if error.kind() == io::ErrorKind::TimedOut)
 }
 
-/// How long somebody waits for statements of one kind. A database that is only slow must get its chance: the deadline
-/// doubles with each statement that misses it.
-#[derive(Debug, Default)]
-pub struct Patience(AtomicU32);
-
-impl Patience {
-    /// At most eight times as long as usual.
-    const MAX_DOUBLINGS: u32 = 3;
-
-    pub(super) fn deadline(&self) -> Duration {
-        DEADLINE * 2_u32.pow(self.0.load(Ordering::Relaxed).min(Self::MAX_DOUBLINGS))
-    }
-
-    /// Takes in how a statement went that had something to do.
-    pub(super) fn learn<T>(&self, result: &Result<T, sqlx::Error>) {
-        match result {
-            Ok(_) => self.0.store(0, Ordering::Relaxed),
-            Err(error) if is_timeout(error) => {
-                self.0.fetch_add(1, Ordering::Relaxed);
-            }
-            Err(_) => {}
-        }
-    }
-}
-
-fn without_pool(error: PoolError<sqlx::Error>) -> sqlx::Error {
+fn pool_error(error: PoolError<sqlx::Error>) -> sqlx::Error {
     use deadpool::managed::TimeoutType;
     match error {
         PoolError::Backend(error) => error,
@@ -294,24 +235,24 @@ fn without_pool(error: PoolError<sqlx::Error>) -> sqlx::Error {
         PoolError::Closed => sqlx::Error::PoolClosed,
         PoolError::Timeout(TimeoutType::Create | TimeoutType::Recycle)
         | PoolError::NoRuntimeSpecified
-        // No timeout of a statement: it says nothing of how slow the database is, and asks for no patience.
+        // No timeout of a statement: it says nothing of how slow the database is, and asks for no timeout.
         | PoolError::PostCreateHook(_) => sqlx::Error::Io(io::Error::new(
             io::ErrorKind::HostUnreachable,
-            format!("no connection within {}", humantime::format_duration(CONNECT_DEADLINE)),
+            format!("no connection within {}", humantime::format_duration(CONNECT_TIMEOUT)),
         )),
     }
 }
 
 /// Makes connections.
-struct Connector {
+struct ConnectionManager {
     options: PgConnectOptions,
     pooler: bool,
-    breaks: Breaks,
-    plans: Plans,
+    breaks: PoolEpoch,
+    plans: PlanCache,
 }
 
 /// A connection, and what tells whether it can be used again.
-struct Link {
+struct PooledConnection {
     connection: PgConnection,
     /// It is in the middle of something.
     in_use: bool,
@@ -319,22 +260,22 @@ struct Link {
     breaks: u64,
 }
 
-impl Manager for Connector {
-    type Type = Link;
+impl Manager for ConnectionManager {
+    type Type = PooledConnection;
     type Error = sqlx::Error;
 
-    async fn create(&self) -> Result<Link, sqlx::Error> {
+    async fn create(&self) -> Result<PooledConnection, sqlx::Error> {
         let breaks = self.breaks.count();
         let mut connection = Box::pin(self.options.connect()).await?;
         if !self.pooler {
             connection.execute(session_settings!("set")).await?;
-            if self.plans == Plans::Kept {
+            if self.plans == PlanCache::Generic {
                 connection
                     .execute("set plan_cache_mode = force_generic_plan")
                     .await?;
             }
         }
-        Ok(Link {
+        Ok(PooledConnection {
             connection,
             in_use: false,
             breaks,
@@ -343,7 +284,11 @@ impl Manager for Connector {
 
     /// A connection is as good as it was left; one that has died meanwhile shows in the statement itself, which every
     /// caller repeats. Asking before each would add a round trip to every claim.
-    async fn recycle(&self, link: &mut Link, _: &Metrics) -> RecycleResult<sqlx::Error> {
+    async fn recycle(
+        &self,
+        link: &mut PooledConnection,
+        _: &Metrics,
+    ) -> RecycleResult<sqlx::Error> {
         if link.in_use || link.breaks != self.breaks.count() {
             return Err(RecycleError::message("not to be trusted"));
         }
@@ -354,19 +299,19 @@ impl Manager for Connector {
 /// Where a statement runs: on a connection of our own, with prepared statements; or behind a pooler, in a transaction
 /// and without them, because two messages of the protocol may else meet two different servers. A session that is not
 /// finished takes its connection with it.
-pub(super) struct Session {
-    link: Object<Connector>,
+pub(crate) struct Session {
+    link: Object<ConnectionManager>,
     in_transaction: bool,
 }
 
 impl Session {
     /// Whether statements may be kept prepared.
-    pub(super) fn keeps_statements(&self) -> bool {
+    pub(crate) fn caches_statements(&self) -> bool {
         !self.in_transaction
     }
 
     /// Ends the session; only then what the statements did is done.
-    pub(super) async fn finish(&mut self) -> Result<(), sqlx::Error> {
+    pub(crate) async fn finish(&mut self) -> Result<(), sqlx::Error> {
         if self.in_transaction {
             self.execute("commit").await?;
         }

@@ -8,16 +8,17 @@ use sqlx::postgres::{PgArguments, PgDatabaseError, PgRow};
 use sqlx::query::QueryScalar;
 use time::OffsetDateTime;
 
-use super::line::Session;
-use super::statements::Statement;
-use super::{Outbox, explain, may_have_happened};
+use crate::error_text::database_error_text;
+use crate::outbox::pool::Session;
+use crate::outbox::pool::statement::Statement;
+use crate::outbox::{Outbox, may_have_taken_effect};
 
 /// How long the server works on what an operator wishes: a lock that somebody holds is waited for for less.
-const DEADLINE: Duration = Duration::from_secs(5);
+const STATEMENT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Why an operator's wish is not done.
 #[derive(Debug, thiserror::Error)]
-pub enum SteerError {
+pub enum AdminError {
     /// It can't be: what is wrong, and a hint.
     #[error("{message}{}", hint.as_ref().map(|hint| format!(" ({hint})")).unwrap_or_default())]
     Refused {
@@ -27,14 +28,14 @@ pub enum SteerError {
         hint: Option<String>,
     },
     /// The database failed before anything was changed.
-    #[error("the database failed, and nothing was changed: {}", explain(.0))]
+    #[error("the database failed, and nothing was changed: {}", database_error_text(.0))]
     Database(sqlx::Error),
     /// The database did not say whether it made the change.
-    #[error("whether anything was changed is not known, so look before you try again: {}", explain(.0))]
+    #[error("whether anything was changed is not known, so look before you try again: {}", database_error_text(.0))]
     Unknown(sqlx::Error),
 }
 
-impl From<sqlx::Error> for SteerError {
+impl From<sqlx::Error> for AdminError {
     fn from(error: sqlx::Error) -> Self {
         let refused = error
             .as_database_error()
@@ -80,7 +81,7 @@ impl Outbox {
         app: &str,
         reason: Option<&str>,
         by: &str,
-    ) -> Result<bool, SteerError> {
+    ) -> Result<bool, AdminError> {
         self.call(
             sqlx::query_scalar("select signaling.pause($1, $2, $3)")
                 .bind(app)
@@ -94,7 +95,7 @@ impl Outbox {
     ///
     /// # Errors
     /// Where there is no such app, or the database fails.
-    pub async fn resume(&self, app: &str) -> Result<bool, SteerError> {
+    pub async fn resume(&self, app: &str) -> Result<bool, AdminError> {
         self.call(sqlx::query_scalar("select signaling.resume($1)").bind(app))
             .await
     }
@@ -108,7 +109,7 @@ impl Outbox {
         app: &str,
         calls_per_s: Option<f64>,
         by: &str,
-    ) -> Result<bool, SteerError> {
+    ) -> Result<bool, AdminError> {
         self.call(
             sqlx::query_scalar("select signaling.set_limit($1, $2, $3)")
                 .bind(app)
@@ -122,7 +123,7 @@ impl Outbox {
     ///
     /// # Errors
     /// Where the database fails.
-    pub async fn cancel(&self, id: i64) -> Result<bool, SteerError> {
+    pub async fn cancel(&self, id: i64) -> Result<bool, AdminError> {
         self.call(sqlx::query_scalar("select signaling.cancel($1)").bind(id))
             .await
     }
@@ -137,10 +138,10 @@ impl Outbox {
         filter: &RetryFilter,
         dry_run: bool,
         max_rows: Option<i64>,
-    ) -> Result<i64, SteerError> {
+    ) -> Result<i64, AdminError> {
         let mut change = Change::default();
         let result = async {
-            let mut session = self.line().transaction().await?;
+            let mut session = self.pool().transaction().await?;
             change
                 .make(&mut session, retry(filter, dry_run, max_rows))
                 .await
@@ -154,7 +155,7 @@ impl Outbox {
     ///
     /// # Errors
     /// Where the filter asks for messages that succeeded, or the database fails or takes too long.
-    pub async fn retry_listed(&self, ids: &[i64], filter: &RetryFilter) -> Result<i64, SteerError> {
+    pub async fn retry_listed(&self, ids: &[i64], filter: &RetryFilter) -> Result<i64, AdminError> {
         // To the function, none means any.
         if ids.is_empty() {
             return Ok(0);
@@ -168,14 +169,14 @@ impl Outbox {
 
     /// Calls a function of the schema on a connection of those who look on: it takes none from those who work, and ends
     /// in time.
-    async fn call<'q, T>(&self, function: Function<'q, T>) -> Result<T, SteerError>
+    async fn call<'q, T>(&self, function: Function<'q, T>) -> Result<T, AdminError>
     where
         T: Send + Unpin,
         (T,): for<'r> sqlx::FromRow<'r, PgRow>,
     {
         let mut change = Change::default();
         let result = self
-            .do_aside(Statement::Steer, DEADLINE, async |session| {
+            .run_monitoring(Statement::Admin, STATEMENT_TIMEOUT, async |session| {
                 change.make(session, function).await
             })
             .await;
@@ -222,10 +223,10 @@ impl Change {
     }
 
     /// What is known of the change.
-    fn told<T>(&self, result: Result<T, sqlx::Error>) -> Result<T, SteerError> {
+    fn told<T>(&self, result: Result<T, sqlx::Error>) -> Result<T, AdminError> {
         result.map_err(|error| {
-            if self.is_ending && may_have_happened(&error) {
-                SteerError::Unknown(error)
+            if self.is_ending && may_have_taken_effect(&error) {
+                AdminError::Unknown(error)
             } else {
                 error.into()
             }

@@ -6,7 +6,7 @@ use serde::Serialize;
 use sqlx::{FromRow, PgConnection};
 use time::OffsetDateTime;
 
-use super::Outbox;
+use crate::outbox::Outbox;
 
 /// What an app's lane is doing, and what waits for it.
 #[derive(Debug, Default)]
@@ -165,12 +165,12 @@ impl Outbox {
     /// # Errors
     /// Where the database fails.
     pub async fn lanes(&self) -> Result<Vec<AppLane>, sqlx::Error> {
-        self.look(async |session| lanes(session).await).await
+        self.read(async |session| lanes(session).await).await
     }
 }
 
 /// The lane of an app, if it has one.
-pub(super) async fn lane_of(
+pub(crate) async fn lane_of(
     app: &str,
     session: &mut PgConnection,
 ) -> Result<Option<LaneStatus>, sqlx::Error> {
@@ -195,7 +195,7 @@ async fn lane_rows(
     .await
 }
 
-pub(super) async fn lanes(session: &mut PgConnection) -> Result<Vec<AppLane>, sqlx::Error> {
+pub(crate) async fn lanes(session: &mut PgConnection) -> Result<Vec<AppLane>, sqlx::Error> {
     let lanes = lane_rows(&mut *session, None).await?;
     let pending: Vec<QueueCountsRow> = sqlx::query_as(
         "select app, queued, scheduled, retrying, sending,

@@ -1,0 +1,85 @@
+//! Errors as one line of text for people: without row contents, without a repeated cause.
+
+use sqlx::postgres::PgDatabaseError;
+
+use crate::sanitize;
+use crate::tls::refused_certificate;
+
+/// SQLSTATE of an exception that was raised without another one. The schema's own functions give others.
+const RAISED: &str = "P0001";
+
+/// What the database said, in its own words and without where in its source it said so. Its detail is left out, which
+/// repeats the row; and what somebody's trigger has raised says anything.
+pub fn database_error_text(error: &sqlx::Error) -> String {
+    let Some(error) = error.as_database_error() else {
+        return without_connection(error);
+    };
+    if error.code().as_deref() == Some(RAISED) {
+        return "somebody's trigger or function refused it (raise exception): the server's log says why".into();
+    }
+    let hint = error
+        .try_downcast_ref::<PgDatabaseError>()
+        .and_then(|error| error.hint());
+    match hint {
+        Some(hint) => format!("{} ({hint})", error.message()),
+        None => error.message().to_owned(),
+    }
+}
+
+fn without_connection(error: &sqlx::Error) -> String {
+    match error {
+        sqlx::Error::Io(why) => refused_certificate(why, "sslrootcert of DATABASE_URL"),
+        sqlx::Error::Tls(why) => Some(format!("no TLS connection: {why}")),
+        _ => None,
+    }
+    .unwrap_or_else(|| error.to_string())
+}
+
+/// The most bytes of an error's line.
+const MAX_ERROR_BYTES: usize = 1_000;
+
+/// An error with its error_chain_text, in one bounded line. A cause that its error already tells of is not told twice.
+pub fn error_chain_text(error: &(dyn std::error::Error + 'static)) -> String {
+    let words = |error: &(dyn std::error::Error + 'static)| match error.downcast_ref() {
+        Some(error) => database_error_text(error),
+        None => error.to_string(),
+    };
+    let mut text = words(error);
+    let mut cause = if error.is::<sqlx::Error>() {
+        None
+    } else {
+        error.source()
+    };
+    while let Some(error) = cause {
+        let next = words(error);
+        if !text.contains(&next) {
+            text.push_str(": ");
+            text.push_str(&next);
+        }
+        // What an error of the database is caused by is the same again, in more words.
+        cause = if error.is::<sqlx::Error>() {
+            None
+        } else {
+            error.source()
+        };
+    }
+    text.truncate(text.floor_char_boundary(MAX_ERROR_BYTES));
+    sanitize::text(&text, MAX_ERROR_BYTES)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cause_is_told_once() {
+        let inner = std::io::Error::other("refused");
+        let outer = anyhow::Error::new(inner)
+            .context("the database fails: refused")
+            .context("no start");
+        assert_eq!(
+            error_chain_text(outer.as_ref()),
+            "no start: the database fails: refused"
+        );
+    }
+}

@@ -1,0 +1,31 @@
+//! A timeout that doubles while statements miss it, so that a slow database still gets its chance.
+
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use super::{STATEMENT_TIMEOUT, is_timeout};
+
+/// How long somebody waits for statements of one kind. A database that is only slow must get its chance: the deadline
+/// doubles with each statement that misses it.
+#[derive(Debug, Default)]
+pub struct AdaptiveTimeout(AtomicU32);
+
+impl AdaptiveTimeout {
+    /// At most eight times as long as usual.
+    const MAX_DOUBLINGS: u32 = 3;
+
+    pub(crate) fn deadline(&self) -> Duration {
+        STATEMENT_TIMEOUT * 2_u32.pow(self.0.load(Ordering::Relaxed).min(Self::MAX_DOUBLINGS))
+    }
+
+    /// Takes in how a statement went that had something to do.
+    pub(crate) fn observe<T>(&self, result: &Result<T, sqlx::Error>) {
+        match result {
+            Ok(_) => self.0.store(0, Ordering::Relaxed),
+            Err(error) if is_timeout(error) => {
+                self.0.fetch_add(1, Ordering::Relaxed);
+            }
+            Err(_) => {}
+        }
+    }
+}

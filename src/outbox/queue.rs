@@ -1,0 +1,11 @@
+//! The worker's protocol with the database: claim, record, and the state of the lane's row.
+
+pub(in crate::outbox) mod claim;
+mod lane;
+mod record;
+mod reserve_slot;
+
+pub use claim::{Batch, ClaimError, ClaimRequest, Claimed, Ended, Hold, ScanPosition};
+pub use lane::{HoldKind, NextDue};
+pub use record::{CallRecord, Record};
+pub use reserve_slot::{Refusal, SlotReservation};
