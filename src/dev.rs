@@ -76,11 +76,11 @@ async fn show(
         Some(_) => None,
         None => dashboard(&outbox, &ending).await?,
     };
-    let vitals = ops.as_ref().map(|ops| Arc::clone(&ops.state.vitals));
+    let liveness = ops.as_ref().map(|ops| Arc::clone(&ops.state.liveness));
     let worker = tokio::spawn(worker::run(
         config(dev, &simulator.base_url())?,
         Arc::clone(&outbox),
-        vitals.unwrap_or_default(),
+        liveness.unwrap_or_default(),
         ending.clone(),
     ));
     let result = if let Some(count) = dev.messages {

@@ -20,7 +20,7 @@ use axum::routing::get;
 use tokio_util::sync::CancellationToken;
 
 use crate::outbox::Outbox;
-use crate::worker::Vitals;
+use crate::worker::Liveness;
 pub use access::{Access, OpsToken, TokenError};
 use fleet::Fleet;
 use health::Health;
@@ -33,7 +33,7 @@ pub struct OpsState {
     /// The database, as soon as it has been reached for the first time.
     pub outbox: Arc<OnceLock<Arc<Outbox>>>,
     /// What the worker shows of itself.
-    pub vitals: Arc<Vitals>,
+    pub liveness: Arc<Liveness>,
     /// Cancelled when the worker begins to end.
     pub shutdown: CancellationToken,
     /// Why the database can't be used yet.

@@ -1,24 +1,13 @@
 //! One process of the fleet: a lane for each app, a recorder for all of them, and an ordered end.
 
-mod contact;
+mod claim_loop;
 mod delivery;
-mod doorman;
-mod health;
-mod janitor;
 mod lane;
-mod lane_loop;
-mod lane_metrics;
-mod lane_stats;
-mod minute_buffer;
+mod listener;
+mod liveness;
+mod log_throttle;
+mod maintenance;
 mod recorder;
-mod rest;
-mod seldom;
-mod standing;
-mod stats_flusher;
-mod trace;
-mod unheard;
-mod vitals;
-mod watermark;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize};
@@ -34,13 +23,13 @@ use crate::error_text::database_error_text;
 use crate::outbox::{AdaptiveTimeout, Outbox, is_outage};
 use crate::sanitize;
 use crate::signaling::{Client, ClientSettings, InvalidClient};
+use claim_loop::ClaimLoop;
 use lane::Lane;
-use lane_loop::LaneLoop;
-pub use lane_metrics::{CALL_DURATION, CALLS, DELAY, MESSAGES_FINISHED, SLOTS_MISSED};
+pub use lane::metrics::{CALL_DURATION, CALLS, DELAY, MESSAGES_FINISHED, SLOTS_MISSED};
+pub use liveness::{Heartbeat, LaneLiveness, Liveness, Stuck};
+use log_throttle::LogThrottle;
+use maintenance::{StatsFlusher, delete_finished};
 use recorder::Recorder;
-use seldom::Seldom;
-use stats_flusher::StatsFlusher;
-pub use vitals::{LaneVitals, Pulse, Stuck, Vitals};
 
 /// How often a database that is away while the work begins is tried.
 const DATABASE_RETRY: Duration = Duration::from_secs(1);
@@ -82,28 +71,28 @@ pub enum WorkerError {
 }
 
 /// Works until `shutdown` is cancelled: then claims nothing more, gives back what is not sent, and finishes and
-/// records what is in flight. Meanwhile `vitals` show how it fares.
+/// records what is in flight. Meanwhile `liveness` show how it fares.
 ///
 /// # Errors
 /// Where it can't begin, or the drain timeout ends before everything is recorded.
 pub async fn run(
     config: WorkerConfig,
     outbox: Arc<Outbox>,
-    vitals: Arc<Vitals>,
+    liveness: Arc<Liveness>,
     shutdown: CancellationToken,
 ) -> Result<(), WorkerError> {
-    let room_of_all = config.apps.iter().map(|app| app.max_in_flight).sum();
-    let (records, inbox) = mpsc::channel(room_of_all);
+    let total_capacity = config.apps.iter().map(|app| app.max_in_flight).sum();
+    let (records, inbox) = mpsc::channel(total_capacity);
     let deliveries = TaskTracker::new();
     let listening = Arc::new(AtomicBool::new(false));
-    let (behind, is_behind) = watch::channel(None);
+    let (behind, mark_lagging) = watch::channel(None);
     let shared = Arc::new(lane::Shared {
         outbox: Arc::clone(&outbox),
         name: config.name.clone(),
         timing: config.timing,
         retry: config.retry,
         listening: Arc::clone(&listening),
-        behind: is_behind.clone(),
+        behind: mark_lagging.clone(),
         failing: AtomicUsize::new(0),
         traces: config.traces,
     });
@@ -123,28 +112,31 @@ pub async fn run(
         Some(opened) => opened?,
         None => return Ok(()),
     }
-    say_started(&config.name, &lanes, &outbox);
+    log_started(&config.name, &lanes, &outbox);
 
     let recorder = Recorder {
         outbox: Arc::clone(&outbox),
         name: config.name.clone(),
         timeout: AdaptiveTimeout::default(),
         behind,
-        late: Seldom::default(),
-        refused: Seldom::default(),
+        late: LogThrottle::default(),
+        refused: LogThrottle::default(),
     };
     let mut recorder = tokio::spawn(recorder.run(inbox));
-    let doorman = tokio::spawn(doorman::run(
+    let listener = tokio::spawn(listener::run(
         Arc::clone(&outbox),
         lanes.clone(),
         listening,
         shutdown.clone(),
     ));
-    vitals.begin(lanes.iter().map(|lane| lane.vitals()).collect(), is_behind);
+    liveness.begin(
+        lanes.iter().map(|lane| lane.liveness()).collect(),
+        mark_lagging,
+    );
     let mut loops = JoinSet::new();
     for lane in &lanes {
-        let lane_loop = LaneLoop::new(Arc::clone(lane), records.clone(), deliveries.clone());
-        loops.spawn(lane_loop.run(shutdown.clone()));
+        let claim_loop = ClaimLoop::new(Arc::clone(lane), records.clone(), deliveries.clone());
+        loops.spawn(claim_loop.run(shutdown.clone()));
     }
     drop(records);
     let stats_flusher = Arc::new(StatsFlusher {
@@ -153,7 +145,11 @@ pub async fn run(
     });
     let mut stats_flushing = tokio::spawn(Arc::clone(&stats_flusher).run(shutdown.clone()));
     if let Some(retain) = config.retain {
-        loops.spawn(janitor::run(Arc::clone(&outbox), retain, shutdown.clone()));
+        loops.spawn(delete_finished(
+            Arc::clone(&outbox),
+            retain,
+            shutdown.clone(),
+        ));
     }
 
     // None of these ends by itself: if one does, it has failed, and the process is of no use without it.
@@ -169,7 +165,7 @@ pub async fn run(
         return Err(WorkerError::Failed);
     }
     tracing::debug!("stopping: claims nothing more, finishes what is in flight");
-    doorman.abort();
+    listener.abort();
     let drained = tokio::time::timeout(config.drain_timeout, async {
         while loops.join_next().await.is_some() {}
         deliveries.close();
@@ -194,7 +190,7 @@ pub async fn run(
 }
 
 /// Says what works here from now on.
-fn say_started(name: &str, lanes: &[Arc<Lane>], outbox: &Outbox) {
+fn log_started(name: &str, lanes: &[Arc<Lane>], outbox: &Outbox) {
     let aliases: Vec<_> = lanes.iter().map(|lane| lane.app.as_str()).collect();
     tracing::info!(
         worker = name,

@@ -176,7 +176,7 @@ pub(super) async fn run(args: RunArgs) -> anyhow::Result<()> {
         let worked = Box::pin(worker::run(
             config,
             Arc::clone(&outbox),
-            Arc::clone(&shown.vitals),
+            Arc::clone(&shown.liveness),
             shutdown.clone(),
         ))
         .await;

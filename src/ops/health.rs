@@ -15,7 +15,7 @@ use super::guard::Insider;
 use super::readiness::{Database, Seen, report, seconds, text};
 use crate::error_text::database_error_text;
 use crate::outbox::{LaneState, Outbox, SchemaError};
-use crate::worker::{Stuck, Vitals};
+use crate::worker::{Liveness, Stuck};
 
 /// How old a look at the database may be.
 const FRESH_FOR: Duration = Duration::from_secs(1);
@@ -45,8 +45,11 @@ pub(super) async fn readyz(
     let seen = Seen {
         is_ending: state.shutdown.is_cancelled(),
         database,
-        lanes: lanes(&state.vitals),
-        behind_for: state.vitals.behind_since().map(|since| since.elapsed()),
+        lanes: lanes(&state.liveness),
+        behind_for: state
+            .liveness
+            .recorder_lagging_since()
+            .map(|since| since.elapsed()),
     };
     let mut report = report(seen, notes);
     if insider.is_none() {
@@ -106,18 +109,18 @@ async fn look(outbox: &Outbox) -> Database {
     }
 }
 
-fn lanes(vitals: &Vitals) -> Option<Vec<(String, Option<Stuck>)>> {
-    let lanes = vitals.lanes()?.iter();
+fn lanes(liveness: &Liveness) -> Option<Vec<(String, Option<Stuck>)>> {
+    let lanes = liveness.lanes()?.iter();
     Some(
         lanes
-            .map(|lane| (lane.app.clone(), lane.pulse.stuck()))
+            .map(|lane| (lane.app.clone(), lane.heartbeat.stuck()))
             .collect(),
     )
 }
 
 /// What is the matter with this process's apps, by no fault of it.
 async fn notes(state: &OpsState) -> Vec<String> {
-    let (Some(outbox), Some(lanes)) = (state.outbox.get(), state.vitals.lanes()) else {
+    let (Some(outbox), Some(lanes)) = (state.outbox.get(), state.liveness.lanes()) else {
         return Vec::new();
     };
     let Some(apps) = state.fleet.lanes(outbox).await else {

@@ -15,7 +15,7 @@ use crate::outbox::{
     AppLane, LaneState, LaneStatus, Pending, STATEMENT_DURATION, STATEMENT_ERRORS,
 };
 use crate::stats::BOUNDS_S;
-use crate::worker::{CALL_DURATION, CALLS, DELAY, MESSAGES_FINISHED, SLOTS_MISSED, Vitals};
+use crate::worker::{CALL_DURATION, CALLS, DELAY, Liveness, MESSAGES_FINISHED, SLOTS_MISSED};
 
 const IN_FLIGHT: &str = "signaling_in_flight_messages";
 const BUILD_INFO: &str = "signaling_build_info";
@@ -81,8 +81,8 @@ impl Metrics {
         }
     }
 
-    fn render(&self, vitals: &Vitals) -> String {
-        for lane in vitals.lanes().unwrap_or_default() {
+    fn render(&self, liveness: &Liveness) -> String {
+        for lane in liveness.lanes().unwrap_or_default() {
             gauge!(IN_FLIGHT, "app" => lane.app.clone()).set(count(lane.in_flight() as u64));
         }
         self.process.collect();
@@ -102,7 +102,7 @@ pub(super) async fn metrics(State(state): State<OpsState>) -> Response {
         // Those who look on may have to wait while those who work are answered.
         is_up = fleet.is_some() || health::has_answered_lately(outbox);
     }
-    let mut text = metrics.render(&state.vitals);
+    let mut text = metrics.render(&state.liveness);
     text += &render_fleet(is_up, fleet.as_deref().unwrap_or_default());
     (
         [(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")],

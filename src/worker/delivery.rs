@@ -1,5 +1,7 @@
 //! The delivery of one message: wait for the slot, call, decide, hand over to the recorder.
 
+mod trace;
+
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -7,9 +9,8 @@ use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use super::lane::{Heard, Lane};
+use super::lane::{AttemptReport, Lane};
 use super::recorder::Delivered;
-use super::trace;
 use crate::message::Message;
 use crate::outbox::{CallRecord, Claimed, HoldKind, Record};
 use crate::outcome::{self, FinalStatus, Next, Outcome};
@@ -20,10 +21,10 @@ use crate::signaling::{
 };
 
 /// Messages get ready at multiples of this, and so several at the same time: to wake up costs more than to get ready.
-const READY_TOGETHER: Duration = Duration::from_millis(10);
+const PREPARE_INTERVAL: Duration = Duration::from_millis(10);
 
 /// Everything that a call needs, in time for its slot.
-struct Ready {
+struct Prepared {
     permit: SendPermit,
     connection: Connection,
     request: SignedRequest,
@@ -41,42 +42,44 @@ enum NoCall {
     NoCredentials(CredentialError),
 }
 
-/// Delivers a claimed message, at the earliest at `start_at`, and hands its record over. `wave` gives the message
+/// Delivers a claimed message, at the earliest at `start_at`, and hands its record over. `release_signal` gives the message
 /// back, until its call starts.
 pub(super) async fn deliver(
     lane: Arc<Lane>,
     claimed: Claimed,
     start_at: DbTime,
-    wave: CancellationToken,
-    room: OwnedSemaphorePermit,
+    release_signal: CancellationToken,
+    capacity: OwnedSemaphorePermit,
     records: mpsc::Sender<Delivered>,
 ) {
     let mut wants_slot = false;
     let mut server = None;
     // A probe that has found nothing out lets another message probe.
-    let open_probe = claimed.probe().map_or(News::None, News::OpenProbe);
-    let (record, news) = tokio::select! {
+    let unused_probe = claimed
+        .probe()
+        .map_or(LaneEvent::None, LaneEvent::ProbeUnused);
+    let (record, event) = tokio::select! {
         biased;
-        () = wave.cancelled() => (Record::release(&claimed), open_probe),
-        ready = get_ready(&lane, &claimed, start_at) => match ready {
+        () = release_signal.cancelled() => (Record::release(&claimed), unused_probe),
+        ready = prepare(&lane, &claimed, start_at) => match ready {
             Ok(ready) => {
-                server = trace::server_of(&lane, &ready.connection);
+                server = trace::traced_server(&lane, &ready.connection);
                 call(&lane, &claimed, ready).await
             }
-            Err(NoCall::Record(record)) => (record, open_probe),
+            Err(NoCall::Record(record)) => (record, unused_probe),
             Err(NoCall::Late) => {
                 lane.stats.slot_missed(lane.now());
                 wants_slot = true;
-                (Record::release(&claimed), open_probe)
+                (Record::release(&claimed), unused_probe)
             }
-            Err(NoCall::Failed(at, failure)) => conclude(&lane, &claimed, at, at, Err(failure)),
+            Err(NoCall::Failed(at, failure)) => classify(&lane, &claimed, at, at, Err(failure)),
             Err(NoCall::NoCredentials(error)) => {
-                let news = News::NoCredentials(error.to_string(), claimed.probe());
-                (Record::release(&claimed), news)
+                let event = LaneEvent::NoCredentials(error.to_string(), claimed.probe());
+                (Record::release(&claimed), event)
             }
         },
     };
-    trace::tell(&lane, &claimed, &record, server.as_ref());
+    trace::record_spans(&lane, &claimed, &record, server.as_ref());
     // The recorder takes records for as long as there are deliveries.
     records
         .send(Delivered {
@@ -84,31 +87,31 @@ pub(super) async fn deliver(
             lane: Arc::clone(&lane),
             wants_slot,
             was_called_before: claimed.wanted_at.is_none(),
-            _room: room,
+            _capacity: capacity,
         })
         .await
         .ok();
     // What is known is written whatever the lane's row waits for; and at a shutdown the recorder waits for its senders.
     drop(records);
-    match news {
-        News::None => {}
-        News::Outcome(heard) => lane.heed(&heard).await,
-        News::OpenProbe(probe) => lane.release_probe(probe).await,
-        News::NoCredentials(why, probe) => lane.hold(HoldKind::Parked, &why, probe).await,
+    match event {
+        LaneEvent::None => {}
+        LaneEvent::Outcome(report) => lane.apply(&report).await,
+        LaneEvent::ProbeUnused(probe) => lane.release_probe(probe).await,
+        LaneEvent::NoCredentials(why, probe) => lane.hold(HoldKind::Parked, &why, probe).await,
     }
 }
 
 /// What the lane has to know of a delivery.
-enum News {
+enum LaneEvent {
     None,
-    Outcome(Heard),
+    Outcome(AttemptReport),
     /// A probe made no call.
-    OpenProbe(Uuid),
+    ProbeUnused(Uuid),
     /// The app's secrets can't be read, and whether that was a probe.
     NoCredentials(String, Option<Uuid>),
 }
 
-async fn get_ready(lane: &Lane, claimed: &Claimed, start_at: DbTime) -> Result<Ready, NoCall> {
+async fn prepare(lane: &Lane, claimed: &Claimed, start_at: DbTime) -> Result<Prepared, NoCall> {
     let ended = |status, error| NoCall::Record(Record::ended(claimed, status, error));
     let message = claimed
         .message
@@ -126,7 +129,7 @@ async fn get_ready(lane: &Lane, claimed: &Claimed, start_at: DbTime) -> Result<R
         return Err(NoCall::Late);
     };
 
-    let get_ready_at = (start_at - lane.client.connect_ahead()).floor(READY_TOGETHER);
+    let get_ready_at = (start_at - lane.client.connect_ahead()).floor(PREPARE_INTERVAL);
     sleep_until(clock.instant_of(get_ready_at)).await;
     let connection = lane
         .client
@@ -154,7 +157,7 @@ async fn get_ready(lane: &Lane, claimed: &Claimed, start_at: DbTime) -> Result<R
         claimed.lease_ends,
         lane.client.request_timeout(),
     ) {
-        Ok(permit) => Ok(Ready {
+        Ok(permit) => Ok(Prepared {
             permit,
             connection,
             request,
@@ -201,23 +204,23 @@ fn sign(
     lane.client.prepare(request, &message.sender, connection)
 }
 
-async fn call(lane: &Lane, claimed: &Claimed, ready: Ready) -> (Record, News) {
+async fn call(lane: &Lane, claimed: &Claimed, ready: Prepared) -> (Record, LaneEvent) {
     let sent_at = ready.permit.starts_at();
     let call = lane
         .client
         .send(ready.permit, ready.connection, ready.request)
         .await;
-    conclude(lane, claimed, sent_at, lane.now(), call)
+    classify(lane, claimed, sent_at, lane.now(), call)
 }
 
 /// Decides what a call came to: what is written down, and what the lane is told.
-fn conclude(
+fn classify(
     lane: &Lane,
     claimed: &Claimed,
     sent_at: DbTime,
     now: DbTime,
     call: Result<Response, CallFailure>,
-) -> (Record, News) {
+) -> (Record, LaneEvent) {
     let outcome = outcome::classify(&call);
     // How long it takes until no connection can be made says nothing of how long calls take.
     let was_sent = !matches!(call, Err(CallFailure::NotSent(_)));
@@ -246,7 +249,7 @@ fn conclude(
     if outcome == Outcome::Unauthorized {
         lane.client.credentials().discard_signed_tokens();
     }
-    let verdict = lane.health.judge(&outcome, claimed.probe().is_some());
+    let transition = lane.health.observe(&outcome, claimed.probe().is_some());
     let (status, due_at) = match next {
         Next::Final(status) => (Some(status), claimed.was_due_at),
         Next::Retry(due_at) | Next::Snooze(due_at) => (None, due_at),
@@ -270,12 +273,12 @@ fn conclude(
             counts: !matches!(next, Next::Snooze(_) | Next::Release),
         }),
     };
-    let heard = Heard {
+    let report = AttemptReport {
         outcome,
-        verdict,
+        transition,
         sent_at,
         error: error.unwrap_or_default(),
         probe: claimed.probe(),
     };
-    (record, News::Outcome(heard))
+    (record, LaneEvent::Outcome(report))
 }

@@ -1,5 +1,13 @@
 //! The lane of one app: what its loop and its deliveries share.
 
+mod circuit_breaker;
+mod lane_log;
+pub(super) mod metrics;
+mod minute_buffer;
+mod outage_grace;
+mod scan_position;
+mod stats;
+
 use std::sync::atomic::{AtomicBool, AtomicUsize};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -8,12 +16,7 @@ use tokio::sync::{Notify, Semaphore, SemaphorePermit, watch};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use super::contact::Contact;
-use super::health::{Health, Verdict};
-use super::lane_stats::LaneStats;
-use super::standing::Standing;
-use super::vitals::{LaneVitals, Pulse};
-use super::watermark::Watermark;
+use super::liveness::{Heartbeat, LaneLiveness};
 use crate::config::Timing;
 use crate::error_text::database_error_text;
 use crate::outbox::{Batch, Claimed, HoldKind, NextDue, Outbox, ScanPosition, is_outage};
@@ -22,6 +25,11 @@ use crate::pace::DbTime;
 use crate::retry::RetryPolicy;
 use crate::signaling::{Client, RetryAfter};
 use crate::telemetry::traces::Traces;
+use circuit_breaker::{CircuitBreaker, Transition};
+use lane_log::LaneLog;
+use outage_grace::OutageGrace;
+use scan_position::ScanState;
+use stats::LaneStats;
 
 /// What all lanes of a process share.
 #[derive(Debug)]
@@ -43,9 +51,9 @@ pub(super) struct Shared {
 
 /// What a call said of the API's state.
 #[derive(Debug)]
-pub(super) struct Heard {
+pub(super) struct AttemptReport {
     pub(super) outcome: Outcome,
-    pub(super) verdict: Verdict,
+    pub(super) transition: Transition,
     pub(super) sent_at: DbTime,
     pub(super) error: String,
     pub(super) probe: Option<Uuid>,
@@ -58,23 +66,23 @@ pub(super) struct Lane {
     pub(super) client: Arc<Client>,
     pub(super) shared: Arc<Shared>,
     /// A permit for each message from its claim until it is recorded: what bounds memory and connections.
-    pub(super) room: Arc<Semaphore>,
+    pub(super) capacity: Arc<Semaphore>,
     pub(super) max_in_flight: usize,
     /// Something is due: claim.
-    pub(super) bell: Notify,
+    pub(super) wakeup: Notify,
     /// Something will be due: look when.
-    pub(super) look: Notify,
+    pub(super) recheck: Notify,
     /// Cancelled to give back all messages that wait for their slots. A new one takes its place.
-    wave: Mutex<CancellationToken>,
+    release_signal: Mutex<CancellationToken>,
     /// One permit, for who writes the lane's row: so that a row which somebody has locked ties up one connection.
-    steering: Semaphore,
+    row_writer: Semaphore,
     /// What this process has said of the lane's state.
-    standing: Mutex<Standing>,
-    pub(super) health: Health,
+    log: Mutex<LaneLog>,
+    pub(super) health: CircuitBreaker,
     pub(super) stats: LaneStats,
-    pub(super) pulse: Arc<Pulse>,
-    contact: Mutex<Contact>,
-    watermark: Mutex<Watermark>,
+    pub(super) heartbeat: Arc<Heartbeat>,
+    outage_grace: Mutex<OutageGrace>,
+    scan_state: Mutex<ScanState>,
     shutdown: CancellationToken,
 }
 
@@ -88,47 +96,49 @@ impl Lane {
     ) -> Self {
         Self {
             stats: LaneStats::new(&app),
-            pulse: Arc::new(Pulse::new()),
+            heartbeat: Arc::new(Heartbeat::new()),
             app,
             client,
             shared,
-            room: Arc::new(Semaphore::new(max_in_flight)),
+            capacity: Arc::new(Semaphore::new(max_in_flight)),
             max_in_flight,
-            bell: Notify::new(),
-            look: Notify::new(),
-            wave: Mutex::new(shutdown.child_token()),
-            steering: Semaphore::new(1),
-            standing: Mutex::default(),
-            health: Health::default(),
-            contact: Mutex::default(),
-            watermark: Mutex::default(),
+            wakeup: Notify::new(),
+            recheck: Notify::new(),
+            release_signal: Mutex::new(shutdown.child_token()),
+            row_writer: Semaphore::new(1),
+            log: Mutex::default(),
+            health: CircuitBreaker::default(),
+            outage_grace: Mutex::default(),
+            scan_state: Mutex::default(),
             shutdown: shutdown.clone(),
         }
     }
 
     /// Messages between their claim and their record.
     pub(super) fn in_flight(&self) -> usize {
-        self.max_in_flight - self.room.available_permits()
+        self.max_in_flight - self.capacity.available_permits()
     }
 
     /// What others may see of it.
-    pub(super) fn vitals(&self) -> LaneVitals {
-        LaneVitals {
+    pub(super) fn liveness(&self) -> LaneLiveness {
+        LaneLiveness {
             app: self.app.clone(),
-            pulse: Arc::clone(&self.pulse),
-            room: Arc::clone(&self.room),
+            heartbeat: Arc::clone(&self.heartbeat),
+            capacity: Arc::clone(&self.capacity),
             max_in_flight: self.max_in_flight,
         }
     }
 
     /// How it fares with the database.
-    pub(super) fn contact(&self) -> MutexGuard<'_, Contact> {
-        self.contact.lock().unwrap_or_else(PoisonError::into_inner)
+    pub(super) fn outage_grace(&self) -> MutexGuard<'_, OutageGrace> {
+        self.outage_grace
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     /// From where on it looks for rows.
-    pub(super) fn watermark(&self) -> MutexGuard<'_, Watermark> {
-        self.watermark
+    pub(super) fn scan_state(&self) -> MutexGuard<'_, ScanState> {
+        self.scan_state
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
     }
@@ -137,27 +147,27 @@ impl Lane {
     ///
     /// # Errors
     /// Where the database fails.
-    pub(super) async fn peek(
+    pub(super) async fn next_due(
         &self,
         start: ScanPosition,
         began: Instant,
     ) -> Result<NextDue, sqlx::Error> {
         let next_poll_in = self.shared.timing.poll * 2;
-        let peek = self.shared.outbox.next_due(&self.app, start, next_poll_in);
-        let peek = peek.await;
-        self.watermark()
-            .looked(start, began, Instant::now(), peek.as_ref().ok());
-        peek
+        let next_due = self.shared.outbox.next_due(&self.app, start, next_poll_in);
+        let next_due = next_due.await;
+        self.scan_state()
+            .next_due_read(start, began, Instant::now(), next_due.as_ref().ok());
+        next_due
     }
 
     /// Wakes the loop: something is due.
-    pub(super) fn ring(&self) {
-        self.bell.notify_one();
+    pub(super) fn wake(&self) {
+        self.wakeup.notify_one();
     }
 
     /// Makes a sleeping loop look when something is due.
-    pub(super) fn look(&self) {
-        self.look.notify_one();
+    pub(super) fn recheck(&self) {
+        self.recheck.notify_one();
     }
 
     /// The present estimate of the database's time.
@@ -171,50 +181,53 @@ impl Lane {
     }
 
     /// What gives a message back. A probe is not given back with the others: it is what tells how they fare.
-    pub(super) fn recall_of(&self, claimed: &Claimed) -> CancellationToken {
+    pub(super) fn release_signal_for(&self, claimed: &Claimed) -> CancellationToken {
         if claimed.policy.probe {
             self.shutdown.clone()
         } else {
-            self.wave()
+            self.release_signal()
         }
     }
 
-    fn wave(&self) -> CancellationToken {
-        self.wave
+    fn release_signal(&self) -> CancellationToken {
+        self.release_signal
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .clone()
     }
 
     /// Gives back every message that waits for its slot, unharmed.
-    pub(super) fn give_back(&self) {
-        let mut wave = self.wave.lock().unwrap_or_else(PoisonError::into_inner);
-        wave.cancel();
-        *wave = self.shutdown.child_token();
+    pub(super) fn release_unsent(&self) {
+        let mut release_signal = self
+            .release_signal
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        release_signal.cancel();
+        *release_signal = self.shutdown.child_token();
     }
 
     /// Does for the whole fleet what follows from a call.
-    pub(super) async fn heed(&self, heard: &Heard) {
-        let Heard { probe, sent_at, .. } = *heard;
+    pub(super) async fn apply(&self, report: &AttemptReport) {
+        let AttemptReport { probe, sent_at, .. } = *report;
         // Before a probe that was answered 429 lets the others go on.
-        if let Outcome::Throttled(retry_after) = &heard.outcome {
+        if let Outcome::Throttled(retry_after) = &report.outcome {
             let asked = retry_after.map_or(Duration::ZERO, |RetryAfter(asked)| {
                 asked.min(MAX_RETRY_AFTER)
             });
             self.throttle(sent_at, asked).await;
         }
-        match (heard.verdict, probe) {
-            (Verdict::Recovered, Some(probe)) => self.release(probe).await,
-            (Verdict::Hold(kind), _) => self.hold(kind, &heard.error, probe).await,
-            (Verdict::Well | Verdict::Recovered, _) => {}
+        match (report.transition, probe) {
+            (Transition::Release, Some(probe)) => self.release_hold(probe).await,
+            (Transition::Hold(kind), _) => self.hold(kind, &report.error, probe).await,
+            (Transition::None | Transition::Release, _) => {}
         }
     }
 
     /// Holds the app for the whole fleet: its messages are not at fault.
     pub(super) async fn hold(&self, kind: HoldKind, reason: &str, probe: Option<Uuid>) {
-        self.give_back();
+        self.release_unsent();
         // Of the many calls that fail together, one tells the fleet.
-        let Some(_steering) = self.steer(probe.is_some()).await else {
+        let Some(_steering) = self.write_permit(probe.is_some()).await else {
             return;
         };
         let outbox = &self.shared.outbox;
@@ -229,19 +242,19 @@ impl Lane {
             Ok(true) => {
                 // What the API says after that may repeat the message, and is in the lane's row.
                 let reason = reason.split(": ").next().unwrap_or_default();
-                self.standing().held(&self.app, self.now(), kind, reason);
+                self.log().held(&self.app, self.now(), kind, reason);
             }
             Ok(false) => {}
-            Err(error) => self.could_not("held", &error),
+            Err(error) => self.log_failure("held", &error),
         }
     }
 
     /// Slows the app for the whole fleet.
     async fn throttle(&self, sent_at: DbTime, retry_after: Duration) {
         if retry_after > Duration::ZERO {
-            self.give_back();
+            self.release_unsent();
         }
-        let Some(_steering) = self.steer(false).await else {
+        let Some(_steering) = self.write_permit(false).await else {
             return;
         };
         match self
@@ -251,31 +264,31 @@ impl Lane {
             .await
         {
             Ok(Some(rate_per_s)) => {
-                self.give_back();
-                self.standing()
+                self.release_unsent();
+                self.log()
                     .slowed(&self.app, self.now(), rate_per_s, retry_after);
             }
             Ok(None) => {}
-            Err(error) => self.could_not("slowed", &error),
+            Err(error) => self.log_failure("slowed", &error),
         }
     }
 
     /// The right to write the lane's row. Who need not wait for it goes without.
-    async fn steer(&self, waits: bool) -> Option<SemaphorePermit<'_>> {
+    async fn write_permit(&self, waits: bool) -> Option<SemaphorePermit<'_>> {
         if waits {
-            self.steering.acquire().await.ok()
+            self.row_writer.acquire().await.ok()
         } else {
-            self.steering.try_acquire().ok()
+            self.row_writer.try_acquire().ok()
         }
     }
 
-    fn standing(&self) -> MutexGuard<'_, Standing> {
-        self.standing.lock().unwrap_or_else(PoisonError::into_inner)
+    fn log(&self) -> MutexGuard<'_, LaneLog> {
+        self.log.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Whether this process writes the lane's row at present: then it says itself what that changes.
-    fn is_steering(&self) -> bool {
-        self.steering.available_permits() == 0
+    fn is_writing_row(&self) -> bool {
+        self.row_writer.available_permits() == 0
     }
 
     /// Lets another message probe, where the one that was to did not make a call.
@@ -293,12 +306,12 @@ impl Lane {
             );
             break;
         }
-        self.look();
+        self.recheck();
     }
 
     /// Lets the app go on for the whole fleet.
-    async fn release(&self, probe: Uuid) {
-        let _steering = self.steer(true).await;
+    async fn release_hold(&self, probe: Uuid) {
+        let _steering = self.write_permit(true).await;
         let outbox = &self.shared.outbox;
         let mut tries = Tries::of(Some(probe));
         let released = loop {
@@ -308,30 +321,30 @@ impl Lane {
             }
         };
         match released {
-            Ok(true) => self.standing().released(&self.app, self.now()),
+            Ok(true) => self.log().released(&self.app, self.now()),
             Ok(false) => {}
-            Err(error) => self.could_not("released", &error),
+            Err(error) => self.log_failure("released", &error),
         }
     }
 
     /// A claim shows in which state the lane is.
-    pub(super) fn seen_in_claim(&self, batch: &Batch) {
-        if !self.is_steering() {
-            let mut standing = self.standing();
-            standing.seen_rate(&self.app, batch.at, batch.slowed_to_per_s);
-            standing.seen(&self.app, batch.at, batch.hold.map(|hold| hold.kind));
+    pub(super) fn observe_claim(&self, batch: &Batch) {
+        if !self.is_writing_row() {
+            let mut log = self.log();
+            log.seen_rate(&self.app, batch.at, batch.slowed_to_per_s);
+            log.seen(&self.app, batch.at, batch.hold.map(|hold| hold.kind));
         }
     }
 
     /// A look shows whether the lane is held.
-    pub(super) fn seen_in_peek(&self, peek: &NextDue) {
-        if !self.is_steering() {
-            let hold = peek.hold.map(|hold| hold.kind);
-            self.standing().seen(&self.app, peek.at, hold);
+    pub(super) fn observe_next_due(&self, next_due: &NextDue) {
+        if !self.is_writing_row() {
+            let hold = next_due.hold.map(|hold| hold.kind);
+            self.log().seen(&self.app, next_due.at, hold);
         }
     }
 
-    fn could_not(&self, what: &str, error: &sqlx::Error) {
+    fn log_failure(&self, what: &str, error: &sqlx::Error) {
         let (app, error_text) = (&self.app, database_error_text(error));
         // The loop says it of a database that is away.
         if is_outage(error) {

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::{OwnedSemaphorePermit, mpsc, watch};
 
 use super::lane::Lane;
-use super::seldom::Seldom;
+use super::log_throttle::LogThrottle;
 use crate::error_text::database_error_text;
 use crate::outbox::{AdaptiveTimeout, Outbox, Record, is_data_error};
 
@@ -20,20 +20,20 @@ pub(super) struct Delivered {
     pub(super) wants_slot: bool,
     /// It was called before it was claimed.
     pub(super) was_called_before: bool,
-    pub(super) _room: OwnedSemaphorePermit,
+    pub(super) _capacity: OwnedSemaphorePermit,
 }
 
 impl Delivered {
     /// Has the lane look for the message, which waits again.
-    fn goes_back(&self) {
+    fn return_to_queue(&self) {
         let Self { record, lane, .. } = self;
         let was_ever_called = self.was_called_before || record.call.is_some();
-        lane.watermark()
-            .went_back(record.due_at, record.id, was_ever_called);
+        lane.scan_state()
+            .returned(record.due_at, record.id, was_ever_called);
         if self.wants_slot {
-            lane.ring();
+            lane.wake();
         } else {
-            lane.look();
+            lane.recheck();
         }
     }
 }
@@ -66,9 +66,9 @@ pub(super) struct Recorder {
     /// Since when it is behind.
     pub(super) behind: watch::Sender<Option<Instant>>,
     /// Of records that came too late.
-    pub(super) late: Seldom,
+    pub(super) late: LogThrottle,
     /// Of records that the database refuses.
-    pub(super) refused: Seldom,
+    pub(super) refused: LogThrottle,
 }
 
 impl Recorder {
@@ -110,7 +110,7 @@ impl Recorder {
                     lane.stats.ended(lane.now(), status);
                 }
                 if delivered.record.status.is_none() {
-                    delivered.goes_back();
+                    delivered.return_to_queue();
                 }
             }
         }
@@ -132,13 +132,13 @@ impl Recorder {
                         .iter()
                         .filter(|record| settled.get(&record.id) == Some(&false))
                     {
-                        let Some(others_before) = self.late.may_say() else {
+                        let Some(suppressed) = self.late.admit() else {
                             continue;
                         };
                         tracing::warn!(
                             message_id = late.id,
                             called = late.call.is_some(),
-                            others_before,
+                            suppressed,
                             "a record came after its claim had ended: it is not written, unless it was before"
                         );
                     }
@@ -152,12 +152,12 @@ impl Recorder {
                 }
                 Err(error) if is_data_error(&error) => {
                     for record in records {
-                        let Some(others_before) = self.refused.may_say() else {
+                        let Some(suppressed) = self.refused.admit() else {
                             continue;
                         };
                         tracing::error!(
                             message_id = record.id,
-                            others_before,
+                            suppressed,
                             error = database_error_text(&error),
                             "the database refuses this record: the message is due again when its lease ends"
                         );
@@ -165,7 +165,7 @@ impl Recorder {
                     return records.iter().map(|record| (record.id, false)).collect();
                 }
                 Err(error) => {
-                    self.is_behind();
+                    self.mark_lagging();
                     if pause == RETRY_PAUSE {
                         tracing::warn!(
                             records = records.len(),
@@ -180,7 +180,7 @@ impl Recorder {
         }
     }
 
-    fn is_behind(&self) {
+    fn mark_lagging(&self) {
         self.behind.send_modify(|since| {
             since.get_or_insert_with(Instant::now);
         });
@@ -192,7 +192,7 @@ impl Recorder {
         if let Ok(written) = tokio::time::timeout(BEHIND_AFTER, &mut writing).await {
             return written;
         }
-        self.is_behind();
+        self.mark_lagging();
         writing.await
     }
 }
@@ -205,10 +205,10 @@ async fn gather(inbox: &mut mpsc::Receiver<Delivered>, batch: &mut Vec<Delivered
         linger.as_mut().await;
     }
     while batch.len() < MAX_BATCH {
-        let room = MAX_BATCH - batch.len();
+        let capacity = MAX_BATCH - batch.len();
         tokio::select! {
             biased;
-            received = inbox.recv_many(batch, room) => if received == 0 { break },
+            received = inbox.recv_many(batch, capacity) => if received == 0 { break },
             () = &mut linger => break,
         }
     }

@@ -35,11 +35,11 @@ pub(super) async fn run(
             Ok(mut bell) => {
                 listening.store(true, Ordering::Relaxed);
                 if was_lost {
-                    tracing::info!("the doorbell is heard again");
+                    tracing::info!("the doorbell is report again");
                 }
-                // What rang before is not heard: look once.
+                // What rang before is not report: look once.
                 for lane in &lanes {
-                    lane.ring();
+                    lane.wake();
                 }
                 let error = hear(&mut bell, &lanes).await;
                 listening.store(false, Ordering::Relaxed);
@@ -61,16 +61,16 @@ pub(super) async fn run(
 /// Rings for the lanes until the connection is lost; says why.
 async fn hear(bell: &mut WakeupListener, lanes: &[Arc<Lane>]) -> String {
     loop {
-        let Ok(heard) = tokio::time::timeout(CHECK_AFTER, bell.recv()).await else {
+        let Ok(report) = tokio::time::timeout(CHECK_AFTER, bell.recv()).await else {
             match bell.check().await {
                 Ok(()) => continue,
                 Err(error) => return database_error_text(&error),
             }
         };
-        match heard {
+        match report {
             Ok(Some(app)) => {
                 for lane in lanes.iter().filter(|lane| lane.app == app) {
-                    lane.ring();
+                    lane.wake();
                 }
             }
             Ok(None) => return "the connection was closed".into(),

@@ -15,17 +15,17 @@ use crate::pace::DbTime;
 /// this time is not left to a sweep. Rows that are called again were committed long before they are due.
 const SLACK: Duration = Duration::from_secs(2);
 /// Of so many parts of the time, sweeps take one.
-const SWEEPS_ONE_IN: u32 = 50;
+const FULL_SCAN_SHARE: u32 = 50;
 /// A sweep that takes no longer is made by a claim, which keeps the lane locked for it.
 const QUICK: Duration = Duration::from_millis(10);
 
 /// What is known of a lane's rows.
 #[derive(Debug, Default)]
-pub(super) struct Watermark {
+pub(in crate::worker) struct ScanState {
     known: ScanPosition,
     /// The first rows that went back since the last claim began, which may not have seen them.
-    gone_back: First,
-    last_sweep: Option<Sweep>,
+    returned: First,
+    last_full_scan: Option<FullScan>,
 }
 
 /// The first rows of some: when one is due that was never claimed, with its id, and when one of the others is.
@@ -36,51 +36,51 @@ struct First {
 }
 
 #[derive(Debug, Clone, Copy)]
-struct Sweep {
+struct FullScan {
     took: Duration,
     ended: Instant,
 }
 
-impl Sweep {
-    fn is_over_for_long(self, now: Instant) -> bool {
-        now >= self.ended + self.took * SWEEPS_ONE_IN
+impl FullScan {
+    fn is_stale(self, now: Instant) -> bool {
+        now >= self.ended + self.took * FULL_SCAN_SHARE
     }
 }
 
-impl Watermark {
+impl ScanState {
     /// From where on a claim looks that begins at this time.
-    pub(super) fn start_of_claim(&mut self, now: Instant) -> ScanPosition {
-        let gone_back = std::mem::take(&mut self.gone_back);
-        self.begin_at(gone_back);
-        match self.last_sweep {
-            Some(last) if last.took > QUICK || !last.is_over_for_long(now) => self.known,
+    pub(in crate::worker) fn claim_position(&mut self, now: Instant) -> ScanPosition {
+        let returned = std::mem::take(&mut self.returned);
+        self.begin_at(returned);
+        match self.last_full_scan {
+            Some(last) if last.took > QUICK || !last.is_stale(now) => self.known,
             _ => ScanPosition::BEGINNING,
         }
     }
 
     /// The same for a look.
-    pub(super) fn start_of_look(&self, now: Instant) -> ScanPosition {
-        match self.last_sweep {
-            Some(last) if !last.is_over_for_long(now) => self.known,
+    pub(in crate::worker) fn next_due_position(&self, now: Instant) -> ScanPosition {
+        match self.last_full_scan {
+            Some(last) if !last.is_stale(now) => self.known,
             _ => ScanPosition::BEGINNING,
         }
     }
 
     /// Whether it is time for a sweep, but not by a claim.
-    pub(super) fn wants_a_look(&self, now: Instant) -> bool {
-        self.last_sweep
-            .is_some_and(|last| last.took > QUICK && last.is_over_for_long(now))
+    pub(in crate::worker) fn needs_full_scan(&self, now: Instant) -> bool {
+        self.last_full_scan
+            .is_some_and(|last| last.took > QUICK && last.is_stale(now))
     }
 
     /// Takes in a claim that began so.
-    pub(super) fn claimed(
+    pub(in crate::worker) fn claimed(
         &mut self,
         start: ScanPosition,
         began: Instant,
         now: Instant,
         batch: &Batch,
     ) {
-        self.swept(start, began, now);
+        self.full_scan_done(start, began, now);
         if batch.slots == 0 {
             // Nothing was looked at.
             return;
@@ -100,28 +100,28 @@ impl Watermark {
     }
 
     /// Takes in a look that began so; none if it has failed. Claims begin at what it has found.
-    pub(super) fn looked(
+    pub(in crate::worker) fn next_due_read(
         &mut self,
         start: ScanPosition,
         began: Instant,
         now: Instant,
-        peek: Option<&NextDue>,
+        next_due: Option<&NextDue>,
     ) {
         if start != ScanPosition::BEGINNING {
             return;
         }
-        self.swept(start, began, now);
-        if let Some(peek) = peek {
+        self.full_scan_done(start, began, now);
+        if let Some(next_due) = next_due {
             self.begin_at(First {
-                fresh: peek.fresh,
-                again: peek.again_due_at,
+                fresh: next_due.fresh,
+                again: next_due.again_due_at,
             });
         }
     }
 
     /// Takes in that this process has put a row back: without a call, or to be called again.
-    pub(super) fn went_back(&mut self, due_at: DbTime, id: i64, was_ever_called: bool) {
-        let first = &mut self.gone_back;
+    pub(in crate::worker) fn returned(&mut self, due_at: DbTime, id: i64, was_ever_called: bool) {
+        let first = &mut self.returned;
         if was_ever_called {
             first.again = first.again.into_iter().chain([due_at]).min();
         } else {
@@ -139,10 +139,10 @@ impl Watermark {
         }
     }
 
-    fn swept(&mut self, start: ScanPosition, began: Instant, now: Instant) {
+    fn full_scan_done(&mut self, start: ScanPosition, began: Instant, now: Instant) {
         if start == ScanPosition::BEGINNING {
             let took = now.saturating_duration_since(began);
-            self.last_sweep = Some(Sweep { took, ended: now });
+            self.last_full_scan = Some(FullScan { took, ended: now });
         }
     }
 }
@@ -176,7 +176,7 @@ mod tests {
         }
     }
 
-    fn peek(due_at: Option<DbTime>) -> NextDue {
+    fn next_due(due_at: Option<DbTime>) -> NextDue {
         NextDue {
             at: AT,
             fresh: due_at.map(|due_at| (due_at, 5)),
@@ -186,69 +186,69 @@ mod tests {
     }
 
     /// After a sweep that took so long.
-    fn swept(took: Duration, batch: &Batch) -> (Watermark, Instant) {
+    fn full_scan_done(took: Duration, batch: &Batch) -> (ScanState, Instant) {
         let begun = Instant::now();
-        let mut watermark = Watermark::default();
-        assert_eq!(watermark.start_of_claim(begun), ScanPosition::BEGINNING);
-        assert!(!watermark.wants_a_look(begun));
-        watermark.claimed(ScanPosition::BEGINNING, begun, begun + took, batch);
-        (watermark, begun + took)
+        let mut scan_state = ScanState::default();
+        assert_eq!(scan_state.claim_position(begun), ScanPosition::BEGINNING);
+        assert!(!scan_state.needs_full_scan(begun));
+        scan_state.claimed(ScanPosition::BEGINNING, begun, begun + took, batch);
+        (scan_state, begun + took)
     }
 
     #[test]
     fn a_claim_begins_where_the_last_one_ended() {
         let last = (AT - SECOND * 60, 17);
-        let (mut watermark, now) = swept(SECOND, &batch(5, 5, Some(last)));
-        let start = watermark.start_of_claim(now);
+        let (mut scan_state, now) = full_scan_done(SECOND, &batch(5, 5, Some(last)));
+        let start = scan_state.claim_position(now);
         assert_eq!(start.fresh, Some(last));
         assert_eq!(start.again, Some(AT));
         let next = (AT - SECOND * 59, 3);
-        watermark.claimed(start, now, now + SECOND, &batch(5, 5, Some(next)));
-        assert_eq!(watermark.start_of_claim(now).fresh, Some(next));
+        scan_state.claimed(start, now, now + SECOND, &batch(5, 5, Some(next)));
+        assert_eq!(scan_state.claim_position(now).fresh, Some(next));
     }
 
     #[test]
     fn what_may_not_be_committed_yet_is_looked_for_again() {
-        let (mut watermark, now) = swept(SECOND, &batch(5, 5, Some((AT, 17))));
-        let start = watermark.start_of_claim(now);
+        let (mut scan_state, now) = full_scan_done(SECOND, &batch(5, 5, Some((AT, 17))));
+        let start = scan_state.claim_position(now);
         assert_eq!(start.fresh, Some((AT - SLACK, 0)));
-        let (mut watermark, now) = swept(SECOND, &batch(5, 0, None));
-        let start = watermark.start_of_claim(now);
+        let (mut scan_state, now) = full_scan_done(SECOND, &batch(5, 0, None));
+        let start = scan_state.claim_position(now);
         assert_eq!(start.fresh, Some((AT - SLACK, 0)));
     }
 
     #[test]
     fn a_claim_without_slots_teaches_nothing() {
-        let (mut watermark, now) = swept(SECOND, &batch(0, 0, None));
-        assert_eq!(watermark.start_of_claim(now), ScanPosition::BEGINNING);
+        let (mut scan_state, now) = full_scan_done(SECOND, &batch(0, 0, None));
+        assert_eq!(scan_state.claim_position(now), ScanPosition::BEGINNING);
     }
 
     #[test]
     fn sweeps_take_a_small_part_of_the_time_and_long_ones_are_no_claims() {
-        let (mut watermark, now) = swept(QUICK, &batch(5, 0, None));
+        let (mut scan_state, now) = full_scan_done(QUICK, &batch(5, 0, None));
         assert_ne!(
-            watermark.start_of_claim(now + QUICK * 49),
+            scan_state.claim_position(now + QUICK * 49),
             ScanPosition::BEGINNING
         );
         assert_eq!(
-            watermark.start_of_claim(now + QUICK * 50),
+            scan_state.claim_position(now + QUICK * 50),
             ScanPosition::BEGINNING
         );
-        assert!(!watermark.wants_a_look(now + QUICK * 50));
+        assert!(!scan_state.needs_full_scan(now + QUICK * 50));
 
-        let (mut watermark, now) = swept(SECOND, &batch(5, 0, None));
-        assert!(!watermark.wants_a_look(now + SECOND * 49));
+        let (mut scan_state, now) = full_scan_done(SECOND, &batch(5, 0, None));
+        assert!(!scan_state.needs_full_scan(now + SECOND * 49));
         assert_ne!(
-            watermark.start_of_look(now + SECOND * 49),
+            scan_state.next_due_position(now + SECOND * 49),
             ScanPosition::BEGINNING
         );
-        assert!(watermark.wants_a_look(now + SECOND * 50));
+        assert!(scan_state.needs_full_scan(now + SECOND * 50));
         assert_eq!(
-            watermark.start_of_look(now + SECOND * 50),
+            scan_state.next_due_position(now + SECOND * 50),
             ScanPosition::BEGINNING
         );
         assert_ne!(
-            watermark.start_of_claim(now + SECOND * 50),
+            scan_state.claim_position(now + SECOND * 50),
             ScanPosition::BEGINNING
         );
     }
@@ -257,23 +257,23 @@ mod tests {
     fn claims_go_back_to_what_a_look_has_found() {
         let last = (AT - SECOND * 10, 17);
         let look = |found: Option<&NextDue>| {
-            let (mut watermark, now) = swept(SECOND, &batch(5, 5, Some(last)));
+            let (mut scan_state, now) = full_scan_done(SECOND, &batch(5, 5, Some(last)));
             let later = now + SECOND * 50;
-            watermark.looked(ScanPosition::BEGINNING, later, later + SECOND, found);
-            assert!(!watermark.wants_a_look(later + SECOND));
-            watermark.start_of_claim(later + SECOND)
+            scan_state.next_due_read(ScanPosition::BEGINNING, later, later + SECOND, found);
+            assert!(!scan_state.needs_full_scan(later + SECOND));
+            scan_state.claim_position(later + SECOND)
         };
         let unchanged = ScanPosition {
             fresh: Some(last),
             again: Some(AT),
         };
         assert_eq!(look(None), unchanged);
-        assert_eq!(look(Some(&peek(None))), unchanged);
+        assert_eq!(look(Some(&next_due(None))), unchanged);
         let later = Some(AT + SECOND);
-        assert_eq!(look(Some(&peek(later))), unchanged);
+        assert_eq!(look(Some(&next_due(later))), unchanged);
 
         let found = AT - SECOND * 30;
-        let start = look(Some(&peek(Some(found))));
+        let start = look(Some(&next_due(Some(found))));
         assert_eq!(start.fresh, Some((found, 4)));
         assert!(start.again < Some(found));
     }
@@ -281,27 +281,27 @@ mod tests {
     #[test]
     fn a_claim_goes_back_to_what_was_put_back_while_the_last_one_was_under_way() {
         let last = (AT - SECOND * 10, 17);
-        let (mut watermark, now) = swept(SECOND, &batch(5, 5, Some(last)));
-        let start = watermark.start_of_claim(now);
-        watermark.went_back(AT - SECOND * 12, 9, false);
-        watermark.went_back(AT - SECOND * 12, 7, false);
-        watermark.went_back(AT - SECOND * 11, 3, false);
-        watermark.went_back(AT - SECOND, 8, true);
-        watermark.went_back(AT + SECOND, 4, true);
-        watermark.claimed(start, now, now, &batch(5, 5, Some(last)));
-        let back = watermark.start_of_claim(now);
+        let (mut scan_state, now) = full_scan_done(SECOND, &batch(5, 5, Some(last)));
+        let start = scan_state.claim_position(now);
+        scan_state.returned(AT - SECOND * 12, 9, false);
+        scan_state.returned(AT - SECOND * 12, 7, false);
+        scan_state.returned(AT - SECOND * 11, 3, false);
+        scan_state.returned(AT - SECOND, 8, true);
+        scan_state.returned(AT + SECOND, 4, true);
+        scan_state.claimed(start, now, now, &batch(5, 5, Some(last)));
+        let back = scan_state.claim_position(now);
         assert_eq!(back.fresh, Some((AT - SECOND * 12, 6)));
         assert!(back.again < Some(AT - SECOND) && back.again > Some(AT - SECOND * 2));
-        watermark.claimed(back, now, now, &batch(5, 5, Some(last)));
-        assert_eq!(watermark.start_of_claim(now), start);
+        scan_state.claimed(back, now, now, &batch(5, 5, Some(last)));
+        assert_eq!(scan_state.claim_position(now), start);
     }
 
     #[test]
     fn a_look_at_a_part_is_no_sweep() {
-        let (mut watermark, now) = swept(SECOND, &batch(5, 0, None));
+        let (mut scan_state, now) = full_scan_done(SECOND, &batch(5, 0, None));
         let later = now + SECOND * 50;
-        let start = watermark.start_of_claim(later);
-        watermark.looked(start, later, later + SECOND, Some(&peek(None)));
-        assert!(watermark.wants_a_look(later + SECOND));
+        let start = scan_state.claim_position(later);
+        scan_state.next_due_read(start, later, later + SECOND, Some(&next_due(None)));
+        assert!(scan_state.needs_full_scan(later + SECOND));
     }
 }

@@ -10,7 +10,7 @@ use crate::stats::Stats;
 
 /// What one app's lane has done, until the stats_flusher takes it.
 #[derive(Debug, Default)]
-pub(super) struct MinuteBuffer {
+pub(in crate::worker) struct MinuteBuffer {
     minutes: Mutex<BTreeMap<DbTime, Stats>>,
 }
 
@@ -21,34 +21,34 @@ const MAX_MINUTES: usize = 120;
 
 impl MinuteBuffer {
     /// A call has ended.
-    pub(super) fn called(&self, now: DbTime, outcome: &Outcome, took: Option<Duration>) {
+    pub(in crate::worker) fn called(&self, now: DbTime, outcome: &Outcome, took: Option<Duration>) {
         self.count(now, |stats| stats.called(outcome, took));
     }
 
     /// A message that was due for that long is called for the first time.
-    pub(super) fn waited(&self, now: DbTime, delay: Duration) {
+    pub(in crate::worker) fn waited(&self, now: DbTime, delay: Duration) {
         self.count(now, |stats| stats.delay.observe(delay));
     }
 
     /// A slot has passed unused.
-    pub(super) fn slot_missed(&self, now: DbTime) {
+    pub(in crate::worker) fn slot_missed(&self, now: DbTime) {
         self.count(now, |stats| stats.slots_missed += 1);
     }
 
     /// Messages have ended, and their rows say so.
-    pub(super) fn ended(&self, now: DbTime, status: FinalStatus, messages: u64) {
+    pub(in crate::worker) fn ended(&self, now: DbTime, status: FinalStatus, messages: u64) {
         if messages > 0 {
             self.count(now, |stats| stats.ended(status, messages));
         }
     }
 
     /// What was counted since this was last asked, with the beginnings of the minutes.
-    pub(super) fn take(&self) -> BTreeMap<DbTime, Stats> {
+    pub(in crate::worker) fn take(&self) -> BTreeMap<DbTime, Stats> {
         std::mem::take(&mut *self.minutes())
     }
 
     /// Takes back what could not be written. Of too many minutes the oldest are forgotten.
-    pub(super) fn put_back(&self, minute: DbTime, stats: &Stats) {
+    pub(in crate::worker) fn put_back(&self, minute: DbTime, stats: &Stats) {
         let mut minutes = self.minutes();
         minutes.entry(minute).or_default().merge(stats);
         while minutes.len() > MAX_MINUTES {

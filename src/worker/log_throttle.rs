@@ -8,25 +8,28 @@ const EVERY: Duration = Duration::from_secs(10);
 
 /// Counts what is not said.
 #[derive(Debug, Default)]
-pub(super) struct Seldom(Mutex<Count>);
+pub(super) struct LogThrottle(Mutex<Count>);
 
 #[derive(Debug, Default)]
 struct Count {
-    said_at: Option<Instant>,
-    unsaid: u64,
+    logged_at: Option<Instant>,
+    suppressed: u64,
 }
 
-impl Seldom {
+impl LogThrottle {
     /// Whether it may be said now; then, how often it was not since it last was.
-    pub(super) fn may_say(&self) -> Option<u64> {
+    pub(super) fn admit(&self) -> Option<u64> {
         let mut count = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let now = Instant::now();
-        if count.said_at.is_some_and(|said_at| now < said_at + EVERY) {
-            count.unsaid += 1;
+        if count
+            .logged_at
+            .is_some_and(|logged_at| now < logged_at + EVERY)
+        {
+            count.suppressed += 1;
             return None;
         }
-        count.said_at = Some(now);
-        Some(std::mem::take(&mut count.unsaid))
+        count.logged_at = Some(now);
+        Some(std::mem::take(&mut count.suppressed))
     }
 }
 
@@ -36,12 +39,12 @@ mod tests {
 
     #[test]
     fn what_strikes_every_message_is_said_once_and_counted() {
-        let seldom = Seldom::default();
-        assert_eq!(seldom.may_say(), Some(0));
+        let log_throttle = LogThrottle::default();
+        assert_eq!(log_throttle.admit(), Some(0));
         for _ in 0..1_000 {
-            assert_eq!(seldom.may_say(), None);
+            assert_eq!(log_throttle.admit(), None);
         }
-        seldom.0.lock().expect("fine").said_at = Instant::now().checked_sub(EVERY);
-        assert_eq!(seldom.may_say(), Some(1_000));
+        log_throttle.0.lock().expect("fine").logged_at = Instant::now().checked_sub(EVERY);
+        assert_eq!(log_throttle.admit(), Some(1_000));
     }
 }

@@ -20,7 +20,7 @@ pub const SLOTS_MISSED: &str = "signaling_slots_missed_total";
 /// The metrics of one app. Each label has its handle from the start, so that counting makes no text, and a monitor
 /// sees a zero before it sees a one.
 #[derive(Debug)]
-pub(super) struct LaneMetrics {
+pub(in crate::worker) struct LaneMetrics {
     calls: Calls,
     finished: Finished,
     call_duration: Histogram,
@@ -52,7 +52,7 @@ struct Finished {
 
 impl LaneMetrics {
     /// All at zero; counted nowhere, if no recorder of metrics is installed by now.
-    pub(super) fn new(app: &str) -> Self {
+    pub(in crate::worker) fn new(app: &str) -> Self {
         let app = app.to_owned();
         let call =
             |outcome: &'static str| counter!(CALLS, "app" => app.clone(), "outcome" => outcome);
@@ -84,7 +84,7 @@ impl LaneMetrics {
 
     /// A call is over. One that could not be made for lack of a connection counts, too: as a retry, without a
     /// duration.
-    pub(super) fn called(&self, outcome: &Outcome, took: Option<Duration>) {
+    pub(in crate::worker) fn called(&self, outcome: &Outcome, took: Option<Duration>) {
         let calls = &self.calls;
         match outcome {
             Outcome::Accepted(Acceptance::Sent) => &calls.message_sent,
@@ -103,17 +103,17 @@ impl LaneMetrics {
     }
 
     /// A message had its first call so long after it was due.
-    pub(super) fn waited(&self, delay: Duration) {
+    pub(in crate::worker) fn waited(&self, delay: Duration) {
         self.delay.record(delay);
     }
 
     /// A slot had passed before its call could start.
-    pub(super) fn slot_missed(&self) {
+    pub(in crate::worker) fn slot_missed(&self) {
         self.slots_missed.increment(1);
     }
 
     /// So many messages have ended, and that is written.
-    pub(super) fn ended(&self, status: FinalStatus, messages: u64) {
+    pub(in crate::worker) fn ended(&self, status: FinalStatus, messages: u64) {
         let finished = &self.finished;
         match status {
             FinalStatus::MessageSent => &finished.message_sent,

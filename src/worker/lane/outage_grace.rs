@@ -8,51 +8,51 @@ use crate::pace::DbTime;
 
 /// How long the others have to write what they know: more than a recorder needs to notice, be its last try one that
 /// waits for a connection until its deadline.
-const SETTLE: Duration = Duration::from_secs(5);
+const GRACE_PERIOD: Duration = Duration::from_secs(5);
 
 /// What a lane knows of the database's availability.
 #[derive(Debug, Default)]
-pub(super) struct Contact {
+pub(in crate::worker) struct OutageGrace {
     last_answer: Option<DbTime>,
-    settling: Option<Settling>,
+    grace: Option<Grace>,
 }
 
 #[derive(Debug)]
-struct Settling {
+struct Grace {
     /// A lease that has ended before this did so while its worker could record.
     lost_before: DbTime,
     /// When it is over; none while the database is away.
     until: Option<Instant>,
 }
 
-impl Contact {
+impl OutageGrace {
     /// The database has failed.
-    pub(super) fn failed(&mut self) {
+    pub(in crate::worker) fn failed(&mut self) {
         let last_answer = self.last_answer.unwrap_or(DbTime::from_micros(0));
-        let lost_before = match &self.settling {
+        let lost_before = match &self.grace {
             None => last_answer,
             // Not for ever, where it fails over and over.
-            Some(settling) => settling.lost_before.max(last_answer - SETTLE),
+            Some(grace) => grace.lost_before.max(last_answer - GRACE_PERIOD),
         };
-        self.settling = Some(Settling {
+        self.grace = Some(Grace {
             lost_before,
             until: None,
         });
     }
 
     /// The database has answered at `now`, when its clock showed `at`.
-    pub(super) fn answered(&mut self, at: DbTime, now: Instant) {
+    pub(in crate::worker) fn answered(&mut self, at: DbTime, now: Instant) {
         self.last_answer = Some(at);
-        if let Some(settling) = &mut self.settling
-            && *settling.until.get_or_insert(now + SETTLE) <= now
+        if let Some(grace) = &mut self.grace
+            && *grace.until.get_or_insert(now + GRACE_PERIOD) <= now
         {
-            self.settling = None;
+            self.grace = None;
         }
     }
 
     /// Before when a lease must have ended for its message to count as lost; none if any will do.
-    pub(super) fn lost_before(&self) -> Option<DbTime> {
-        self.settling.as_ref().map(|settling| settling.lost_before)
+    pub(in crate::worker) fn lost_before(&self) -> Option<DbTime> {
+        self.grace.as_ref().map(|grace| grace.lost_before)
     }
 }
 
@@ -66,29 +66,32 @@ mod tests {
     #[test]
     fn after_an_outage_the_others_have_time_to_write_what_they_know() {
         let begun = Instant::now();
-        let mut contact = Contact::default();
-        contact.answered(AT, begun);
-        assert_eq!(contact.lost_before(), None);
-        contact.failed();
-        contact.failed();
-        assert_eq!(contact.lost_before(), Some(AT));
+        let mut outage_grace = OutageGrace::default();
+        outage_grace.answered(AT, begun);
+        assert_eq!(outage_grace.lost_before(), None);
+        outage_grace.failed();
+        outage_grace.failed();
+        assert_eq!(outage_grace.lost_before(), Some(AT));
         let back = begun + SECOND * 60;
-        contact.answered(AT + SECOND * 60, back);
-        assert_eq!(contact.lost_before(), Some(AT));
-        contact.answered(AT + SECOND * 62, back + SECOND * 2);
-        assert_eq!(contact.lost_before(), Some(AT));
-        contact.answered(AT + SECOND * 65, back + SETTLE);
-        assert_eq!(contact.lost_before(), None);
+        outage_grace.answered(AT + SECOND * 60, back);
+        assert_eq!(outage_grace.lost_before(), Some(AT));
+        outage_grace.answered(AT + SECOND * 62, back + SECOND * 2);
+        assert_eq!(outage_grace.lost_before(), Some(AT));
+        outage_grace.answered(AT + SECOND * 65, back + GRACE_PERIOD);
+        assert_eq!(outage_grace.lost_before(), None);
     }
 
     #[test]
     fn a_database_that_fails_over_and_over_keeps_no_message_from_being_lost() {
         let begun = Instant::now();
-        let mut contact = Contact::default();
+        let mut outage_grace = OutageGrace::default();
         for turn in 0..60 {
-            contact.answered(AT + SECOND * turn, begun + SECOND * turn);
-            contact.failed();
+            outage_grace.answered(AT + SECOND * turn, begun + SECOND * turn);
+            outage_grace.failed();
         }
-        assert_eq!(contact.lost_before(), Some(AT + SECOND * 59 - SETTLE));
+        assert_eq!(
+            outage_grace.lost_before(),
+            Some(AT + SECOND * 59 - GRACE_PERIOD)
+        );
     }
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::lane_metrics::LaneMetrics;
+use super::metrics::LaneMetrics;
 use super::minute_buffer::MinuteBuffer;
 use crate::outbox::Ended;
 use crate::outcome::{FinalStatus, Outcome};
@@ -10,14 +10,14 @@ use crate::pace::DbTime;
 
 /// The stats of one app in this process.
 #[derive(Debug)]
-pub(super) struct LaneStats {
+pub(in crate::worker) struct LaneStats {
     metrics: LaneMetrics,
-    pub(super) minutes: MinuteBuffer,
+    pub(in crate::worker) minutes: MinuteBuffer,
 }
 
 impl LaneStats {
     /// All at zero.
-    pub(super) fn new(app: &str) -> Self {
+    pub(in crate::worker) fn new(app: &str) -> Self {
         Self {
             metrics: LaneMetrics::new(app),
             minutes: MinuteBuffer::default(),
@@ -26,30 +26,30 @@ impl LaneStats {
 
     /// A call is over. One that could not be made for lack of a connection counts, too: as a retry, without a
     /// duration.
-    pub(super) fn called(&self, now: DbTime, outcome: &Outcome, took: Option<Duration>) {
+    pub(in crate::worker) fn called(&self, now: DbTime, outcome: &Outcome, took: Option<Duration>) {
         self.metrics.called(outcome, took);
         self.minutes.called(now, outcome, took);
     }
 
     /// A message had its first call so long after it was due.
-    pub(super) fn waited(&self, now: DbTime, delay: Duration) {
+    pub(in crate::worker) fn waited(&self, now: DbTime, delay: Duration) {
         self.metrics.waited(delay);
         self.minutes.waited(now, delay);
     }
 
     /// A slot had passed before its call could start.
-    pub(super) fn slot_missed(&self, now: DbTime) {
+    pub(in crate::worker) fn slot_missed(&self, now: DbTime) {
         self.metrics.slot_missed();
         self.minutes.slot_missed(now);
     }
 
     /// A message has ended, and that is written.
-    pub(super) fn ended(&self, now: DbTime, status: FinalStatus) {
+    pub(in crate::worker) fn ended(&self, now: DbTime, status: FinalStatus) {
         self.ended_many(now, status, 1);
     }
 
     /// Messages have ended in the database, without a call.
-    pub(super) fn ended_uncalled(&self, now: DbTime, ended: Ended) {
+    pub(in crate::worker) fn ended_uncalled(&self, now: DbTime, ended: Ended) {
         self.ended_many(now, FinalStatus::Expired, ended.expired as u64);
         self.ended_many(now, FinalStatus::Unknown, ended.unknown as u64);
     }

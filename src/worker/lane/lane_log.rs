@@ -7,32 +7,32 @@ use crate::outbox::HoldKind;
 use crate::pace::DbTime;
 
 /// A lane that stays slow is told of so often: an API that allows less than the limit answers 429 for ever.
-const SAY_SLOWED_EVERY: Duration = Duration::from_secs(60);
+const LOG_THROTTLED_EVERY: Duration = Duration::from_secs(60);
 
 /// What was said last.
 #[derive(Debug)]
-pub(super) struct Standing {
+pub(in crate::worker) struct LaneLog {
     /// When that was so: what a claim saw before is old.
     as_of: DbTime,
     hold: Option<HoldKind>,
-    slowed_said_at: Option<Instant>,
+    throttled_logged_at: Option<Instant>,
 }
 
-impl Default for Standing {
+impl Default for LaneLog {
     fn default() -> Self {
         Self {
             as_of: DbTime::from_micros(0),
             hold: None,
-            slowed_said_at: None,
+            throttled_logged_at: None,
         }
     }
 }
 
-impl Standing {
+impl LaneLog {
     /// A claim or a look has seen the lane.
-    pub(super) fn seen(&mut self, app: &str, at: DbTime, hold: Option<HoldKind>) {
+    pub(in crate::worker) fn seen(&mut self, app: &str, at: DbTime, hold: Option<HoldKind>) {
         if at > self.as_of && hold != self.hold {
-            self.say(
+            self.log(
                 app,
                 at,
                 hold,
@@ -42,15 +42,20 @@ impl Standing {
     }
 
     /// A claim has seen at which rate the lane is, if that is below its full one.
-    pub(super) fn seen_rate(&mut self, app: &str, at: DbTime, slowed_to_per_s: Option<f64>) {
+    pub(in crate::worker) fn seen_rate(
+        &mut self,
+        app: &str,
+        at: DbTime,
+        slowed_to_per_s: Option<f64>,
+    ) {
         if at <= self.as_of {
             return;
         }
         match slowed_to_per_s {
-            Some(rate_per_s) if self.slowed_said_at.is_none() => {
-                self.say_slowed(app, rate_per_s, Duration::ZERO);
+            Some(rate_per_s) if self.throttled_logged_at.is_none() => {
+                self.log_throttled(app, rate_per_s, Duration::ZERO);
             }
-            None if self.slowed_said_at.take().is_some() => {
+            None if self.throttled_logged_at.take().is_some() => {
                 tracing::info!(app, "lane back at its full rate");
             }
             Some(_) | None => {}
@@ -58,29 +63,35 @@ impl Standing {
     }
 
     /// This process has held the lane.
-    pub(super) fn held(&mut self, app: &str, at: DbTime, kind: HoldKind, reason: &str) {
-        self.say(app, at, Some(kind), reason);
+    pub(in crate::worker) fn held(&mut self, app: &str, at: DbTime, kind: HoldKind, reason: &str) {
+        self.log(app, at, Some(kind), reason);
     }
 
     /// This process has released the lane.
-    pub(super) fn released(&mut self, app: &str, at: DbTime) {
-        self.say(app, at, None, "");
+    pub(in crate::worker) fn released(&mut self, app: &str, at: DbTime) {
+        self.log(app, at, None, "");
     }
 
     /// This process has slowed the lane.
-    pub(super) fn slowed(&mut self, app: &str, at: DbTime, rate_per_s: f64, retry_after: Duration) {
+    pub(in crate::worker) fn slowed(
+        &mut self,
+        app: &str,
+        at: DbTime,
+        rate_per_s: f64,
+        retry_after: Duration,
+    ) {
         self.as_of = at;
         tracing::debug!(app, rate_per_s, "a 429 has cut the rate");
         if self
-            .slowed_said_at
-            .is_none_or(|said_at| said_at.elapsed() >= SAY_SLOWED_EVERY)
+            .throttled_logged_at
+            .is_none_or(|logged_at| logged_at.elapsed() >= LOG_THROTTLED_EVERY)
         {
-            self.say_slowed(app, rate_per_s, retry_after);
+            self.log_throttled(app, rate_per_s, retry_after);
         }
     }
 
-    fn say_slowed(&mut self, app: &str, rate_per_s: f64, retry_after: Duration) {
-        self.slowed_said_at = Some(Instant::now());
+    fn log_throttled(&mut self, app: &str, rate_per_s: f64, retry_after: Duration) {
+        self.throttled_logged_at = Some(Instant::now());
         tracing::warn!(
             app,
             rate_per_s = format!("{rate_per_s:.1}"),
@@ -89,7 +100,7 @@ impl Standing {
         );
     }
 
-    fn say(&mut self, app: &str, at: DbTime, hold: Option<HoldKind>, reason: &str) {
+    fn log(&mut self, app: &str, at: DbTime, hold: Option<HoldKind>, reason: &str) {
         let before = std::mem::replace(&mut self.hold, hold);
         self.as_of = at;
         match (before, hold) {

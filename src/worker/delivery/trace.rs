@@ -11,22 +11,27 @@ use opentelemetry::trace::{Span, SpanKind, Status, TraceContextExt, Tracer};
 use opentelemetry::{Context, KeyValue};
 use opentelemetry_sdk::trace::SdkTracer;
 
-use super::lane::Lane;
 use crate::message::Target;
 use crate::outbox::{CallRecord, Claimed, Record};
 use crate::outcome::FinalStatus;
 use crate::pace::DbTime;
 use crate::signaling::{BaseUrl, Connection};
+use crate::worker::lane::Lane;
 
 /// Whom a connection leads to, if that is to be told.
-pub(super) fn server_of(lane: &Lane, connection: &Connection) -> Option<BaseUrl> {
-    let is_told = lane.shared.traces.is_some();
-    is_told.then(|| connection.base_url().clone())
+pub(in crate::worker) fn traced_server(lane: &Lane, connection: &Connection) -> Option<BaseUrl> {
+    let is_logged = lane.shared.traces.is_some();
+    is_logged.then(|| connection.base_url().clone())
 }
 
 /// Tells of a delivery that is over: a call was made, or the message has ended without one. A message that goes back
 /// unharmed has nothing to tell. Nothing of its content is told, nor who it is from or for.
-pub(super) fn tell(lane: &Lane, claimed: &Claimed, record: &Record, server: Option<&BaseUrl>) {
+pub(in crate::worker) fn record_spans(
+    lane: &Lane,
+    claimed: &Claimed,
+    record: &Record,
+    server: Option<&BaseUrl>,
+) {
     let Some(spans) = &lane.shared.traces else {
         return;
     };
@@ -38,19 +43,19 @@ pub(super) fn tell(lane: &Lane, claimed: &Claimed, record: &Record, server: Opti
         .span_builder(format!("deliver {}", lane.app))
         .with_kind(SpanKind::Consumer)
         .with_start_time(wall(claimed_at(lane, claimed)))
-        .with_attributes(about_the_message(lane, claimed, record))
+        .with_attributes(message_attributes(lane, claimed, record))
         .start_with_context(tracer, &spans.parent(claimed.traceparent.as_deref()));
     if !delivery.is_recording() {
         return;
     }
-    if let Some(what) = went_wrong(record) {
+    if let Some(what) = failure_of(record) {
         delivery.set_status(Status::error(what));
     }
     let delivery = Context::new().with_span(delivery);
     let ended = match &record.call {
         Some(call) => {
             let server = server.unwrap_or_else(|| lane.client.base_url());
-            tell_call(tracer, &delivery, call, server);
+            record_attempt_span(tracer, &delivery, call, server);
             call.sent_at + call.duration
         }
         None => lane.now(),
@@ -58,7 +63,12 @@ pub(super) fn tell(lane: &Lane, claimed: &Claimed, record: &Record, server: Opti
     delivery.span().end_with_timestamp(wall(ended));
 }
 
-fn tell_call(tracer: &SdkTracer, delivery: &Context, call: &CallRecord, server: &BaseUrl) {
+fn record_attempt_span(
+    tracer: &SdkTracer,
+    delivery: &Context,
+    call: &CallRecord,
+    server: &BaseUrl,
+) {
     let (address, port) = server.address();
     let mut attributes = vec![
         KeyValue::new("http.request.method", "POST"),
@@ -90,7 +100,7 @@ fn tell_call(tracer: &SdkTracer, delivery: &Context, call: &CallRecord, server: 
     span.end_with_timestamp(wall(call.sent_at + call.duration));
 }
 
-fn about_the_message(lane: &Lane, claimed: &Claimed, record: &Record) -> Vec<KeyValue> {
+fn message_attributes(lane: &Lane, claimed: &Claimed, record: &Record) -> Vec<KeyValue> {
     let mut attributes = vec![
         KeyValue::new("messaging.system", "signaling"),
         KeyValue::new("messaging.operation.name", "deliver"),
@@ -118,7 +128,7 @@ fn about_the_message(lane: &Lane, claimed: &Claimed, record: &Record) -> Vec<Key
 }
 
 /// In one word, why the delivery is not a success.
-fn went_wrong(record: &Record) -> Option<&'static str> {
+fn failure_of(record: &Record) -> Option<&'static str> {
     let of_the_call = record.call.as_ref().and_then(|call| call.outcome);
     of_the_call.or_else(|| match record.status? {
         FinalStatus::MessageSent | FinalStatus::MessageDelivered | FinalStatus::MessageOffline => {

@@ -1,4 +1,7 @@
-//! The loop of a lane: wait for room, claim, hand out, rest.
+//! The loop of a lane: wait for capacity, claim, hand out, rest.
+
+mod idle_wait;
+mod orphaned_claims;
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -12,11 +15,11 @@ use uuid::Uuid;
 use super::delivery;
 use super::lane::Lane;
 use super::recorder::Delivered;
-use super::rest::Rest;
-use super::unheard::Unheard;
 use crate::error_text::database_error_text;
 use crate::outbox::{AdaptiveTimeout, Batch, ClaimRequest, ScanPosition};
 use crate::pace::{Lookahead, coalesced_starts};
+use idle_wait::IdleWait;
+use orphaned_claims::OrphanedClaims;
 
 /// How long a process that begins waits for the answer to its first call.
 const FIRST_ANSWER: Duration = Duration::from_secs(1);
@@ -31,12 +34,12 @@ const MAX_ROWS: usize = 128;
 const MAX_PAYLOAD_BYTES: usize = 256 * 1024;
 
 /// The loop of a lane, with what only it uses.
-pub(super) struct LaneLoop {
+pub(super) struct ClaimLoop {
     lane: Arc<Lane>,
     records: mpsc::Sender<Delivered>,
     deliveries: TaskTracker,
-    rest: Rest,
-    unheard: Unheard,
+    rest: IdleWait,
+    orphaned_claims: OrphanedClaims,
     timeout: AdaptiveTimeout,
     database_pause: Duration,
     lookahead: Lookahead,
@@ -46,19 +49,19 @@ pub(super) struct LaneLoop {
     max_rows: usize,
 }
 
-impl LaneLoop {
+impl ClaimLoop {
     pub(super) fn new(
         lane: Arc<Lane>,
         records: mpsc::Sender<Delivered>,
         deliveries: TaskTracker,
     ) -> Self {
-        let rest = Rest::new(Arc::clone(&lane));
+        let rest = IdleWait::new(Arc::clone(&lane));
         Self {
             lane,
             records,
             deliveries,
             rest,
-            unheard: Unheard::new(),
+            orphaned_claims: OrphanedClaims::new(),
             timeout: AdaptiveTimeout::default(),
             database_pause: DATABASE_PAUSE,
             lookahead: Lookahead::default(),
@@ -71,18 +74,19 @@ impl LaneLoop {
     /// deliveries.
     pub(super) async fn run(mut self, shutdown: CancellationToken) {
         self.run_until(&shutdown).await;
-        self.unheard.give_back(&self.lane).await;
+        self.orphaned_claims.release(&self.lane).await;
     }
 
     async fn run_until(&mut self, shutdown: &CancellationToken) {
         loop {
-            let Some(room) = shutdown.run_until_cancelled(self.wait_for_room()).await else {
+            let Some(capacity) = shutdown.run_until_cancelled(self.wait_for_capacity()).await
+            else {
                 return;
             };
-            let rest = match self.claim(room).await {
+            let rest = match self.claim(capacity).await {
                 Ok(batch) => {
                     let next = self.rest.after(&batch, self.lookahead);
-                    self.hand_out(batch);
+                    self.dispatch(batch);
                     shutdown.run_until_cancelled(self.rest.take(next)).await
                 }
                 Err(error) => {
@@ -101,43 +105,43 @@ impl LaneLoop {
     /// Waits until there is room for a message; for how many there is. A process begins with one call at a time, so
     /// that a fleet with wrong credentials makes a handful of calls. It does not wait for long: the first call may
     /// be one that waits for its receiver.
-    async fn wait_for_room(&self) -> usize {
+    async fn wait_for_capacity(&self) -> usize {
         let lane = &self.lane;
         // What is known of calls is written before anything is claimed: it may be about the same rows.
         let mut behind = lane.shared.behind.clone();
         if behind.borrow().is_some() {
             behind.wait_for(Option::is_none).await.ok();
-            lane.pulse.beat(Duration::ZERO);
+            lane.heartbeat.beat(Duration::ZERO);
         }
-        if !lane.health.is_proven() {
+        if !lane.health.has_succeeded() {
             let all = u32::try_from(lane.max_in_flight).unwrap_or(u32::MAX);
-            match tokio::time::timeout(FIRST_ANSWER, lane.room.acquire_many(all)).await {
-                Ok(_) if !lane.health.is_proven() => return 1,
+            match tokio::time::timeout(FIRST_ANSWER, lane.capacity.acquire_many(all)).await {
+                Ok(_) if !lane.health.has_succeeded() => return 1,
                 Ok(_) => {}
-                Err(_) => lane.health.assume_well(),
+                Err(_) => lane.health.assume_available(),
             }
         }
         // Only this loop takes permits, so what is available stays so.
-        if lane.room.available_permits() == 0 {
+        if lane.capacity.available_permits() == 0 {
             // Each message in flight is recorded by the end of its lease, unless the recorder is behind.
-            lane.pulse.beat(lane.shared.timing.lease);
+            lane.heartbeat.beat(lane.shared.timing.lease);
         }
-        if let Ok(permit) = lane.room.acquire().await {
+        if let Ok(permit) = lane.capacity.acquire().await {
             drop(permit);
         }
-        lane.room.available_permits()
+        lane.capacity.available_permits()
     }
 
     async fn claim(&mut self, rows: usize) -> Result<Batch, sqlx::Error> {
-        if self.lane.watermark().wants_a_look(Instant::now()) {
+        if self.lane.scan_state().needs_full_scan(Instant::now()) {
             // An error here shows again in the claim.
             self.lane
-                .peek(ScanPosition::BEGINNING, Instant::now())
+                .next_due(ScanPosition::BEGINNING, Instant::now())
                 .await
                 .ok();
         }
         let began = Instant::now();
-        let start = self.lane.watermark().start_of_claim(began);
+        let start = self.lane.scan_state().claim_position(began);
         let lookahead = self.lookahead_of(start).get();
         let shared = &self.lane.shared;
         let request = ClaimRequest {
@@ -148,7 +152,7 @@ impl LaneLoop {
             lookahead,
             lease: shared.timing.lease,
             claimed_by: &shared.name,
-            lost_before: self.lane.contact().lost_before(),
+            lost_before: self.lane.outage_grace().lost_before(),
             timeout: &self.timeout,
             next_poll_in: shared.timing.poll * 2,
             bell: shared.listening.load(Ordering::Relaxed),
@@ -156,28 +160,30 @@ impl LaneLoop {
         let batch = match shared.outbox.claim(&request).await {
             Ok(batch) => {
                 let now = Instant::now();
-                self.lane.contact().answered(batch.at, now);
-                self.lane.watermark().claimed(start, began, now, &batch);
+                self.lane.outage_grace().answered(batch.at, now);
+                self.lane.scan_state().claimed(start, began, now, &batch);
                 let took = self.lane.now().since(batch.at);
                 self.lookahead_of(start).observe(took);
-                self.lane.pulse.beat(Duration::ZERO);
+                self.lane.heartbeat.beat(Duration::ZERO);
                 self.lane.stats.ended_uncalled(batch.at, batch.ended);
-                self.lane.seen_in_claim(&batch);
+                self.lane.observe_claim(&batch);
                 if let Some(max_rows) = max_rows_after(&batch) {
                     self.max_rows = max_rows;
                 }
                 batch
             }
             Err(error) => {
-                self.lane.contact().failed();
-                self.lane.pulse.failed(database_error_text(&error.source));
+                self.lane.outage_grace().failed();
+                self.lane
+                    .heartbeat
+                    .failed(database_error_text(&error.source));
                 if error.may_have_rows {
-                    self.unheard.add(request.claim_id, request.lease);
+                    self.orphaned_claims.add(request.claim_id, request.lease);
                 }
                 return Err(error.source);
             }
         };
-        self.unheard.give_back(&self.lane).await;
+        self.orphaned_claims.release(&self.lane).await;
         if self.database_pause != DATABASE_PAUSE {
             self.database_pause = DATABASE_PAUSE;
             if self.lane.shared.failing.fetch_sub(1, Ordering::Relaxed) == 1 {
@@ -214,10 +220,10 @@ impl LaneLoop {
         pause
     }
 
-    fn hand_out(&self, batch: Batch) {
+    fn dispatch(&self, batch: Batch) {
         let is_backlog = batch.is_full();
         if batch.hold.is_some() {
-            self.lane.give_back();
+            self.lane.release_unsent();
         }
         let slots: Vec<_> = batch
             .messages
@@ -231,17 +237,17 @@ impl LaneLoop {
             slots
         };
         for (claimed, start_at) in batch.messages.into_iter().zip(starts) {
-            // There is room: the claim was for no more rows than that.
-            let Ok(room) = Arc::clone(&self.lane.room).try_acquire_owned() else {
+            // There is capacity: the claim was for no more rows than that.
+            let Ok(capacity) = Arc::clone(&self.lane.capacity).try_acquire_owned() else {
                 break;
             };
-            let recall = self.lane.recall_of(&claimed);
+            let release_signal = self.lane.release_signal_for(&claimed);
             let delivery = delivery::deliver(
                 Arc::clone(&self.lane),
                 claimed,
                 start_at,
-                recall,
-                room,
+                release_signal,
+                capacity,
                 self.records.clone(),
             );
             self.deliveries.spawn(delivery);

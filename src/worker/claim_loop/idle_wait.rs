@@ -4,31 +4,31 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use super::lane::Lane;
 use crate::outbox::{Batch, Hold};
 use crate::pace::{DbTime, HORIZON, Lookahead};
+use crate::worker::lane::Lane;
 
-/// The longest nap of a lane that can't hear the bell.
-const DEAF_POLL: Duration = Duration::from_millis(200);
-/// The first nap after the bell was switched on, or without one.
-const FIRST_NAP: Duration = Duration::from_millis(5);
+/// The longest poll_interval of a lane that can't hear the bell.
+const POLL_WITHOUT_LISTENER: Duration = Duration::from_millis(200);
+/// The first poll_interval after the bell was switched on, or without one.
+const FIRST_POLL: Duration = Duration::from_millis(5);
 /// After so long asleep a lane claims, so that the bell stays on: less than half of the minute that a claim asks for.
-const BELL_RENEWAL: Duration = Duration::from_secs(25);
+const WAKEUP_RENEWAL: Duration = Duration::from_secs(25);
 /// How often rows are looked for whose time is over while nobody claims them.
 const EXPIRE_EVERY: Duration = Duration::from_secs(1);
 
 /// How a lane rests.
 #[derive(Debug)]
-pub(super) struct Rest {
+pub(in crate::worker) struct IdleWait {
     lane: Arc<Lane>,
-    /// How long to sleep when nothing wakes the lane. It grows from nap to nap, also over claims that took nothing.
-    nap: Duration,
+    /// How long to sleep when nothing wakes the lane. It grows from poll_interval to poll_interval, also over claims that took nothing.
+    poll_interval: Duration,
     next_expiry: Instant,
 }
 
 /// What to do after a claim.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Next {
+pub(in crate::worker) enum Next {
     /// There may be more: claim again when half of the horizon is free.
     ClaimAt(DbTime),
     /// Everything due is taken, or nothing may be: sleep until the bell, or something is due.
@@ -38,38 +38,38 @@ pub(super) enum Next {
     },
 }
 
-impl Rest {
-    pub(super) fn new(lane: Arc<Lane>) -> Self {
+impl IdleWait {
+    pub(in crate::worker) fn new(lane: Arc<Lane>) -> Self {
         Self {
             lane,
-            nap: FIRST_NAP,
+            poll_interval: FIRST_POLL,
             next_expiry: Instant::now(),
         }
     }
 
     /// Takes in a claim, and decides what to do after it.
-    pub(super) fn after(&mut self, batch: &Batch, lookahead: Lookahead) -> Next {
+    pub(in crate::worker) fn after(&mut self, batch: &Batch, lookahead: Lookahead) -> Next {
         if !batch.messages.is_empty() || batch.bell_switched_on {
-            self.nap = FIRST_NAP;
+            self.poll_interval = FIRST_POLL;
         }
-        if self.hears() && !batch.bell_switched_on {
-            self.nap = self.longest_nap();
+        if self.has_listener() && !batch.bell_switched_on {
+            self.poll_interval = self.max_poll_interval();
         }
         after(batch, lookahead)
     }
 
     /// Rests.
-    pub(super) async fn take(&mut self, next: Next) {
+    pub(in crate::worker) async fn take(&mut self, next: Next) {
         self.expire().await;
         match next {
             Next::ClaimAt(at) => {
                 let wait = at.since(self.lane.now());
                 if wait > self.lane.shared.timing.poll {
                     // The API has asked for a long pause: meanwhile rows expire, and a person may step in.
-                    self.nap = self.longest_nap();
+                    self.poll_interval = self.max_poll_interval();
                     Box::pin(self.sleep(None, None)).await;
                 } else {
-                    self.lane.pulse.beat(wait);
+                    self.lane.heartbeat.beat(wait);
                     tokio::time::sleep(wait).await;
                 }
             }
@@ -82,42 +82,42 @@ impl Rest {
     async fn sleep(&mut self, mut next_due_at: Option<DbTime>, mut hold: Option<Hold>) {
         let lane = Arc::clone(&self.lane);
         // A claim wants the bell for a minute and renews that in its second half: back to it in time.
-        let bell_fades = Instant::now() + BELL_RENEWAL;
-        while Instant::now() < bell_fades {
+        let wakeup_ends = Instant::now() + WAKEUP_RENEWAL;
+        while Instant::now() < wakeup_ends {
             let now = lane.now();
             // What is due while the lane is held waits for the hold's end.
             let due_in = match hold {
                 Some(hold) => Some(hold.until.since(now)),
                 None => next_due_at.map(|due_at| due_at.since(now)),
             };
-            let nap = self
-                .nap
-                .min(self.longest_nap())
-                .min(bell_fades.saturating_duration_since(Instant::now()));
+            let poll_interval = self
+                .poll_interval
+                .min(self.max_poll_interval())
+                .min(wakeup_ends.saturating_duration_since(Instant::now()));
             // Here it comes after an answer of the database.
-            lane.pulse.beat(nap);
+            lane.heartbeat.beat(poll_interval);
             tokio::select! {
-                () = lane.bell.notified() => {
-                    self.nap = FIRST_NAP;
+                () = lane.wakeup.notified() => {
+                    self.poll_interval = FIRST_POLL;
                     return;
                 }
-                () = lane.look.notified() => {}
-                () = tokio::time::sleep(due_in.map_or(nap, |due_in| due_in.min(nap))) => {
-                    self.nap = (nap * 2).max(FIRST_NAP);
+                () = lane.recheck.notified() => {}
+                () = tokio::time::sleep(due_in.map_or(poll_interval, |due_in| due_in.min(poll_interval))) => {
+                    self.poll_interval = (poll_interval * 2).max(FIRST_POLL);
                 }
             }
             self.expire().await;
             // An error here shows again in the claim, which deals with it.
             let began = Instant::now();
-            let start = lane.watermark().start_of_look(began);
-            let Ok(peek) = lane.peek(start, began).await else {
+            let start = lane.scan_state().next_due_position(began);
+            let Ok(next_due) = lane.next_due(start, began).await else {
                 return;
             };
-            lane.seen_in_peek(&peek);
-            next_due_at = peek.next_due_at();
+            lane.observe_next_due(&next_due);
+            next_due_at = next_due.next_due_at();
             // A hold whose time has come is not a reason to look at once, over and over.
-            hold = peek.hold.filter(|hold| hold.until > peek.at);
-            if hold.is_none() && next_due_at.is_some_and(|due_at| due_at <= peek.at) {
+            hold = next_due.hold.filter(|hold| hold.until > next_due.at);
+            if hold.is_none() && next_due_at.is_some_and(|due_at| due_at <= next_due.at) {
                 return;
             }
         }
@@ -129,7 +129,7 @@ impl Rest {
         if now >= self.next_expiry {
             self.next_expiry = now + EXPIRE_EVERY;
             // An error here shows again in the claim, which deals with it.
-            let lost_before = self.lane.contact().lost_before();
+            let lost_before = self.lane.outage_grace().lost_before();
             let outbox = &self.lane.shared.outbox;
             if let Ok(ended) = outbox.expire(&self.lane.app, lost_before).await {
                 self.lane.stats.ended_uncalled(self.lane.now(), ended);
@@ -137,16 +137,16 @@ impl Rest {
         }
     }
 
-    fn hears(&self) -> bool {
+    fn has_listener(&self) -> bool {
         self.lane.shared.listening.load(Ordering::Relaxed)
     }
 
-    fn longest_nap(&self) -> Duration {
+    fn max_poll_interval(&self) -> Duration {
         let poll = self.lane.shared.timing.poll;
-        if self.hears() {
+        if self.has_listener() {
             poll
         } else {
-            poll.min(DEAF_POLL)
+            poll.min(POLL_WITHOUT_LISTENER)
         }
     }
 }

@@ -6,60 +6,60 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::{Semaphore, watch};
 
-/// How much later than expected a lane may be heard of before it counts as stuck: more than a claim takes that its
+/// How much later than expected a lane may be report of before it counts as stuck: more than a claim takes that its
 /// database lets wait.
 const GRACE: Duration = Duration::from_secs(15);
 
 /// The signs of life of one process. Empty until its lanes are open.
 #[derive(Debug, Default)]
-pub struct Vitals(OnceLock<Working>);
+pub struct Liveness(OnceLock<Working>);
 
 #[derive(Debug)]
 struct Working {
-    lanes: Vec<LaneVitals>,
+    lanes: Vec<LaneLiveness>,
     behind: watch::Receiver<Option<Instant>>,
 }
 
 /// Those of one lane.
 #[derive(Debug)]
-pub struct LaneVitals {
+pub struct LaneLiveness {
     /// The app.
     pub app: String,
     /// Whether it gets on.
-    pub pulse: Arc<Pulse>,
-    pub(super) room: Arc<Semaphore>,
+    pub heartbeat: Arc<Heartbeat>,
+    pub(super) capacity: Arc<Semaphore>,
     pub(super) max_in_flight: usize,
 }
 
-impl Vitals {
+impl Liveness {
     /// From now on there is something to see.
-    pub(super) fn begin(&self, lanes: Vec<LaneVitals>, behind: watch::Receiver<Option<Instant>>) {
+    pub(super) fn begin(&self, lanes: Vec<LaneLiveness>, behind: watch::Receiver<Option<Instant>>) {
         // A process works once.
         self.0.set(Working { lanes, behind }).ok();
     }
 
     /// The lanes; none until they are open.
-    pub fn lanes(&self) -> Option<&[LaneVitals]> {
+    pub fn lanes(&self) -> Option<&[LaneLiveness]> {
         self.0.get().map(|working| working.lanes.as_slice())
     }
 
     /// Since when what is known of calls can't be written, or not quickly.
-    pub fn behind_since(&self) -> Option<Instant> {
+    pub fn recorder_lagging_since(&self) -> Option<Instant> {
         *self.0.get()?.behind.borrow()
     }
 }
 
-impl LaneVitals {
+impl LaneLiveness {
     /// Messages between their claim and their record.
     pub fn in_flight(&self) -> usize {
-        self.max_in_flight - self.room.available_permits()
+        self.max_in_flight - self.capacity.available_permits()
     }
 }
 
 /// The heartbeat of a lane's loop. It beats when the database has answered a claim or a look, and says by when it will
 /// beat again; a loop that goes round without ever getting an answer does not beat.
 #[derive(Debug)]
-pub struct Pulse(Mutex<Beat>);
+pub struct Heartbeat(Mutex<Beat>);
 
 #[derive(Debug)]
 struct Beat {
@@ -68,16 +68,16 @@ struct Beat {
     error: Option<String>,
 }
 
-/// A lane that should have been heard of.
+/// A lane that should have been report of.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Stuck {
-    /// For how long nothing was heard.
+    /// For how long nothing was report.
     pub silent_for: Duration,
     /// What went wrong last since then, if anything has been said.
     pub error: Option<String>,
 }
 
-impl Pulse {
+impl Heartbeat {
     pub(super) fn new() -> Self {
         let now = Instant::now();
         Self(Mutex::new(Beat {
@@ -131,22 +131,22 @@ mod tests {
 
     #[test]
     fn a_lane_is_stuck_when_it_is_not_heard_of_by_when_it_said() {
-        let pulse = Pulse::new();
+        let heartbeat = Heartbeat::new();
         let begun = Instant::now();
-        pulse.beat_at(begun, SECOND * 20);
-        assert_eq!(pulse.stuck_at(begun + SECOND * 20 + GRACE), None);
-        pulse.failed("no".into());
+        heartbeat.beat_at(begun, SECOND * 20);
+        assert_eq!(heartbeat.stuck_at(begun + SECOND * 20 + GRACE), None);
+        heartbeat.failed("no".into());
         assert_eq!(
-            pulse.stuck_at(begun + SECOND * 60),
+            heartbeat.stuck_at(begun + SECOND * 60),
             Some(Stuck {
                 silent_for: SECOND * 60,
                 error: Some("no".into())
             })
         );
-        pulse.beat_at(begun + SECOND * 60, Duration::ZERO);
-        assert_eq!(pulse.stuck_at(begun + SECOND * 60), None);
+        heartbeat.beat_at(begun + SECOND * 60, Duration::ZERO);
+        assert_eq!(heartbeat.stuck_at(begun + SECOND * 60), None);
         // What went wrong before is over.
-        let later = pulse.stuck_at(begun + SECOND * 90).expect("stuck");
+        let later = heartbeat.stuck_at(begun + SECOND * 90).expect("stuck");
         assert_eq!(later.error, None);
     }
 }

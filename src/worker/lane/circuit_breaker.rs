@@ -7,50 +7,50 @@ use crate::outcome::Outcome;
 
 /// So many calls that fail one after the other are an outage, not chance: with one call in five failing by itself,
 /// that happens about once in four hundred thousand calls.
-const FAILURES_OF_AN_OUTAGE: u32 = 8;
+const MAX_CONSECUTIVE_FAILURES: u32 = 8;
 
 /// Counts failures in a row, and knows whether the API has ever been well.
 #[derive(Debug, Default)]
-pub(super) struct Health {
+pub(in crate::worker) struct CircuitBreaker {
     failures: AtomicU32,
-    proven: AtomicBool,
+    succeeded: AtomicBool,
 }
 
 /// What an outcome says of the lane.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Verdict {
+pub(in crate::worker) enum Transition {
     /// Nothing to do.
-    Well,
+    None,
     /// The probe of a held lane found the API well.
-    Recovered,
+    Release,
     /// The lane is to be held, or held on.
     Hold(HoldKind),
 }
 
-impl Health {
+impl CircuitBreaker {
     /// Whether the API has been well to this process. Before, one call at a time is enough to find out that the
     /// credentials are wrong or that the API is away.
-    pub(super) fn is_proven(&self) -> bool {
-        self.proven.load(Ordering::Relaxed)
+    pub(in crate::worker) fn has_succeeded(&self) -> bool {
+        self.succeeded.load(Ordering::Relaxed)
     }
 
     /// Takes the API for well without a proof.
-    pub(super) fn assume_well(&self) {
-        self.proven.store(true, Ordering::Relaxed);
+    pub(in crate::worker) fn assume_available(&self) {
+        self.succeeded.store(true, Ordering::Relaxed);
     }
 
     /// Takes in an outcome. A probe's is about the hold; any other call's is one among many.
-    pub(super) fn judge(&self, outcome: &Outcome, probe: bool) -> Verdict {
+    pub(in crate::worker) fn observe(&self, outcome: &Outcome, probe: bool) -> Transition {
         match outcome {
-            Outcome::Unauthorized => Verdict::Hold(HoldKind::Parked),
+            Outcome::Unauthorized => Transition::Hold(HoldKind::Parked),
             // The API has answered and means it: it is there, and knows us.
             Outcome::Accepted(_) | Outcome::Rejected | Outcome::Throttled(_) => {
                 self.failures.store(0, Ordering::Relaxed);
-                self.proven.store(true, Ordering::Relaxed);
+                self.succeeded.store(true, Ordering::Relaxed);
                 if probe {
-                    Verdict::Recovered
+                    Transition::Release
                 } else {
-                    Verdict::Well
+                    Transition::None
                 }
             }
             Outcome::Transient(_) | Outcome::Ambiguous => {
@@ -58,11 +58,11 @@ impl Health {
                     .failures
                     .fetch_add(1, Ordering::Relaxed)
                     .saturating_add(1);
-                if probe || failures >= FAILURES_OF_AN_OUTAGE {
+                if probe || failures >= MAX_CONSECUTIVE_FAILURES {
                     self.failures.store(0, Ordering::Relaxed);
-                    Verdict::Hold(HoldKind::Broken)
+                    Transition::Hold(HoldKind::Broken)
                 } else {
-                    Verdict::Well
+                    Transition::None
                 }
             }
         }
@@ -78,48 +78,48 @@ mod tests {
 
     #[test]
     fn a_row_of_failures_is_an_outage_and_a_success_in_between_is_not() {
-        let health = Health::default();
+        let health = CircuitBreaker::default();
         for _ in 0..100 {
-            for _ in 1..FAILURES_OF_AN_OUTAGE {
+            for _ in 1..MAX_CONSECUTIVE_FAILURES {
                 assert_eq!(
-                    health.judge(&Outcome::Transient(None), false),
-                    Verdict::Well
+                    health.observe(&Outcome::Transient(None), false),
+                    Transition::None
                 );
             }
-            assert_eq!(health.judge(&FINE, false), Verdict::Well);
+            assert_eq!(health.observe(&FINE, false), Transition::None);
         }
-        for _ in 1..FAILURES_OF_AN_OUTAGE {
-            assert_eq!(health.judge(&Outcome::Ambiguous, false), Verdict::Well);
+        for _ in 1..MAX_CONSECUTIVE_FAILURES {
+            assert_eq!(health.observe(&Outcome::Ambiguous, false), Transition::None);
         }
         assert_eq!(
-            health.judge(&Outcome::Transient(None), false),
-            Verdict::Hold(HoldKind::Broken)
+            health.observe(&Outcome::Transient(None), false),
+            Transition::Hold(HoldKind::Broken)
         );
     }
 
     #[test]
     fn a_probe_decides_alone() {
-        let health = Health::default();
+        let health = CircuitBreaker::default();
         assert_eq!(
-            health.judge(&Outcome::Transient(None), true),
-            Verdict::Hold(HoldKind::Broken)
+            health.observe(&Outcome::Transient(None), true),
+            Transition::Hold(HoldKind::Broken)
         );
         assert_eq!(
-            health.judge(&Outcome::Unauthorized, true),
-            Verdict::Hold(HoldKind::Parked)
+            health.observe(&Outcome::Unauthorized, true),
+            Transition::Hold(HoldKind::Parked)
         );
         assert_eq!(
-            health.judge(&Outcome::Throttled(None), true),
-            Verdict::Recovered
+            health.observe(&Outcome::Throttled(None), true),
+            Transition::Release
         );
-        assert_eq!(health.judge(&FINE, true), Verdict::Recovered);
+        assert_eq!(health.observe(&FINE, true), Transition::Release);
     }
 
     #[test]
     fn one_refused_sign_in_parks() {
         assert_eq!(
-            Health::default().judge(&Outcome::Unauthorized, false),
-            Verdict::Hold(HoldKind::Parked)
+            CircuitBreaker::default().observe(&Outcome::Unauthorized, false),
+            Transition::Hold(HoldKind::Parked)
         );
     }
 }

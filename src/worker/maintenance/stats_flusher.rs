@@ -5,9 +5,9 @@ use std::time::{Duration, Instant};
 
 use tokio_util::sync::CancellationToken;
 
-use super::lane::Lane;
 use crate::error_text::database_error_text;
 use crate::outbox::{Outbox, StatsError};
+use crate::worker::lane::Lane;
 
 /// How often stats are written, where there are any.
 const WRITE_EVERY: Duration = Duration::from_secs(1);
@@ -15,14 +15,14 @@ const WRITE_EVERY: Duration = Duration::from_secs(1);
 const COUNT_EVERY: Duration = Duration::from_secs(5);
 
 /// The stats of all lanes of a process.
-pub(super) struct StatsFlusher {
-    pub(super) outbox: Arc<Outbox>,
-    pub(super) lanes: Vec<Arc<Lane>>,
+pub(in crate::worker) struct StatsFlusher {
+    pub(in crate::worker) outbox: Arc<Outbox>,
+    pub(in crate::worker) lanes: Vec<Arc<Lane>>,
 }
 
 impl StatsFlusher {
     /// Keeps books until the shutdown.
-    pub(super) async fn run(self: Arc<Self>, shutdown: CancellationToken) {
+    pub(in crate::worker) async fn run(self: Arc<Self>, shutdown: CancellationToken) {
         tokio::join!(
             self.write_until(&shutdown),
             shutdown.run_until_cancelled(self.count_forever())
@@ -31,7 +31,7 @@ impl StatsFlusher {
 
     /// What is being written when the shutdown comes, gets written: it is counted nowhere else any more.
     async fn write_until(&self, shutdown: &CancellationToken) {
-        let mut trouble = Trouble::default();
+        let mut trouble = FailureLog::default();
         let pause = || shutdown.run_until_cancelled(tokio::time::sleep(WRITE_EVERY));
         while pause().await.is_some() {
             let written = self.write().await.map_err(|error| error.source);
@@ -40,7 +40,7 @@ impl StatsFlusher {
     }
 
     async fn count_forever(&self) {
-        let mut trouble = Trouble::default();
+        let mut trouble = FailureLog::default();
         loop {
             let began = Instant::now();
             let counted = self.outbox.refresh_queue_counts(COUNT_EVERY / 2).await;
@@ -54,7 +54,7 @@ impl StatsFlusher {
     ///
     /// # Errors
     /// Where the database fails.
-    pub(super) async fn write(&self) -> Result<(), StatsError> {
+    pub(in crate::worker) async fn write(&self) -> Result<(), StatsError> {
         let taken: Vec<_> = self
             .lanes
             .iter()
@@ -86,22 +86,22 @@ impl StatsFlusher {
 
 /// Says once that something fails, and again after it went well.
 #[derive(Default)]
-struct Trouble {
-    is_told: bool,
+struct FailureLog {
+    is_logged: bool,
 }
 
-impl Trouble {
+impl FailureLog {
     fn note(&mut self, what: &'static str, result: Result<(), sqlx::Error>) {
         match result {
-            Ok(()) => self.is_told = false,
+            Ok(()) => self.is_logged = false,
             Err(error) => {
-                if !self.is_told {
+                if !self.is_logged {
                     tracing::warn!(
                         error = database_error_text(&error),
                         "{what}: messages go on, stats are missing"
                     );
                 }
-                self.is_told = true;
+                self.is_logged = true;
             }
         }
     }

@@ -22,7 +22,11 @@ const MAX_REST: Duration = Duration::from_secs(60);
 const MIN_REST: Duration = Duration::from_millis(200);
 
 /// Deletes until the shutdown. A batch that is under way then is undone or done, as the database has it.
-pub(super) async fn run(outbox: Arc<Outbox>, retain: Duration, shutdown: CancellationToken) {
+pub(in crate::worker) async fn run(
+    outbox: Arc<Outbox>,
+    retain: Duration,
+    shutdown: CancellationToken,
+) {
     shutdown
         .run_until_cancelled(delete_forever(&outbox, retain))
         .await;
