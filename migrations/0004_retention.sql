@@ -140,5 +140,5 @@ begin
 end
 $$;
 comment on function signaling.delete_finished is
-    'Deletes a batch of messages that finished longer ago than a time: for the worker, see WORKER_RETAIN.';
+    'Deletes a batch of messages that finished longer ago than a time: for the worker, see WORKER_RETENTION.';
 revoke all on function signaling.delete_finished from public;

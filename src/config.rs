@@ -28,7 +28,7 @@ pub struct WorkerConfig {
     /// How long a shutdown waits for calls in flight and their records.
     pub drain_timeout: Duration,
     /// How long messages are kept after they have finished; for ever if none.
-    pub retain: Option<Duration>,
+    pub retention: Option<Duration>,
     /// Where traces go, if they are asked for.
     pub traces: Option<Traces>,
 }
@@ -43,7 +43,7 @@ pub struct Timing {
     /// Longest time for a TCP and TLS handshake.
     pub connect_timeout: Duration,
     /// How often a sleeping lane looks for itself.
-    pub poll: Duration,
+    pub poll_interval: Duration,
 }
 /// Why settings can't be used. Each says what to change.
 #[derive(Debug, thiserror::Error)]
@@ -121,12 +121,12 @@ impl Timing {
         lease: Option<Duration>,
         request_timeout: Duration,
         connect_timeout: Duration,
-        poll: Duration,
+        poll_interval: Duration,
     ) -> Result<Self, ConfigError> {
         for (name, time) in [
             ("WORKER_REQUEST_TIMEOUT", request_timeout),
             ("WORKER_CONNECT_TIMEOUT", connect_timeout),
-            ("WORKER_POLL", poll),
+            ("WORKER_POLL_INTERVAL", poll_interval),
         ] {
             if time < Duration::from_millis(1) {
                 return Err(ConfigError::Zero(name));
@@ -145,7 +145,7 @@ impl Timing {
             lease,
             request_timeout,
             connect_timeout,
-            poll,
+            poll_interval,
         })
     }
 }
@@ -155,8 +155,8 @@ mod tests {
 
     #[test]
     fn a_lease_outlasts_the_wait_for_the_slot_and_the_call() {
-        let (second, poll) = (Duration::from_secs(1), Duration::from_millis(500));
-        let timing = |lease| Timing::new(lease, second, second, poll);
+        let (second, poll_interval) = (Duration::from_secs(1), Duration::from_millis(500));
+        let timing = |lease| Timing::new(lease, second, second, poll_interval);
         assert!(matches!(
             timing(Some(second + Duration::from_millis(999))),
             Err(ConfigError::LeaseTooShort { .. })

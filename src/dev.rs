@@ -171,7 +171,7 @@ fn config(dev: &Dev, base_url: &str) -> anyhow::Result<WorkerConfig> {
         // Short, so that retries are seen within the show.
         retry: RetryPolicy::new(Duration::from_millis(250), second * 10)?,
         drain_timeout: second * 20,
-        retain: None,
+        retention: None,
         traces: None,
     })
 }

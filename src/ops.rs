@@ -1,15 +1,13 @@
 //! The ops server: health, metrics and the dashboard, for the people and programs that look after the worker. It is
 //! there before the database is, and until the last message is recorded.
 
-mod access;
+mod auth;
 mod fleet;
-mod guard;
 mod health;
-mod login;
 mod metrics;
-pub mod pages;
+mod dashboard;
 mod readiness;
-mod seats;
+mod connection_limit;
 mod server;
 
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
@@ -21,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::outbox::Outbox;
 use crate::worker::Liveness;
-pub use access::{Access, OpsToken, TokenError};
+pub use auth::{Access, OpsToken, TokenError};
 use fleet::Fleet;
 use health::Health;
 use metrics::Metrics;
@@ -65,14 +63,14 @@ impl Waiting {
 
 /// Everything that is served, behind the guard.
 pub fn router(state: OpsState) -> Router {
-    let guard = guard::Guard::new(state.access.clone());
+    let auth = auth::Auth::new(state.access.clone());
     Router::new()
         .route("/healthz", get(async || "alive\n"))
         .route("/readyz", get(health::readyz))
         .route("/metrics", get(metrics::metrics))
-        .merge(login::routes())
-        .merge(pages::routes())
+        .merge(auth::routes())
+        .merge(dashboard::routes())
         .with_state(state)
         // Outermost, so that it also stands before what does not exist.
-        .layer(from_fn_with_state(guard, guard::guard))
+        .layer(from_fn_with_state(auth, auth::authenticate))
 }

@@ -35,7 +35,7 @@ pub use read::{
     MessageLine, MessagePage, MessageRow, NextStep, PAGE_ROWS, PENDING, PayloadDetail, Pending,
     Percentiles, STATES, SampleRow,
 };
-pub use retention::{Deletion, MIN_RETAIN};
+pub use retention::{Deletion, MIN_RETENTION};
 pub use schema::{
     Applied, GrantError, InvalidRoleName, LockHolder, RoleKind, RoleName, SchemaError,
     SchemaVersion,

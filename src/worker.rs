@@ -25,7 +25,7 @@ use crate::sanitize;
 use crate::signaling::{Client, ClientSettings, InvalidClient};
 use claim_loop::ClaimLoop;
 use lane::Lane;
-pub use lane::metrics::{CALL_DURATION, CALLS, DELAY, MESSAGES_FINISHED, SLOTS_MISSED};
+pub use lane::metrics::{CALL_DURATION, CALLS, QUEUE_WAIT, MESSAGES_FINISHED, SLOTS_MISSED};
 pub use liveness::{Heartbeat, LaneLiveness, Liveness, Stuck};
 use log_throttle::LogThrottle;
 use maintenance::{StatsFlusher, delete_finished};
@@ -144,10 +144,10 @@ pub async fn run(
         lanes: lanes.clone(),
     });
     let mut stats_flushing = tokio::spawn(Arc::clone(&stats_flusher).run(shutdown.clone()));
-    if let Some(retain) = config.retain {
+    if let Some(retention) = config.retention {
         loops.spawn(delete_finished(
             Arc::clone(&outbox),
-            retain,
+            retention,
             shutdown.clone(),
         ));
     }

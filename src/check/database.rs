@@ -241,12 +241,12 @@ pub fn lane(app: &str, limit_per_s: f64, lanes: &[AppLane]) -> Finding {
             ),
             format!("`worker resume {app}` ends it"),
         ),
-        LaneState::Parked => Finding::warn(
+        LaneState::Unauthorized => Finding::warn(
             "lane",
             held(),
             "the API refuses the credentials: put them right, and the workers find out by themselves",
         ),
-        LaneState::Broken => Finding::warn(
+        LaneState::Unavailable => Finding::warn(
             "lane",
             held(),
             "the API fails or can't be reached: the workers try it, and go on by themselves",

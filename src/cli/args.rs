@@ -9,7 +9,7 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
 use super::UsageError;
-use crate::outbox::{MIN_RETAIN, Outbox, check_tls_files};
+use crate::outbox::{MIN_RETENTION, Outbox, check_tls_files};
 use crate::sanitize;
 use crate::secret::SecretSource;
 
@@ -89,18 +89,18 @@ pub(super) fn parse_duration(text: &str) -> Result<Duration, String> {
 }
 
 /// The longest time that messages can be kept without keeping them for ever.
-const MAX_RETAIN: Duration = Duration::from_secs(3_653 * 86_400);
+const MAX_RETENTION: Duration = Duration::from_secs(3_653 * 86_400);
 
 /// How long to keep finished messages: `12h`, `30d`.
-pub(super) fn parse_retain(text: &str) -> Result<Duration, String> {
+pub(super) fn parse_retention(text: &str) -> Result<Duration, String> {
     match humantime::parse_duration(text) {
-        Ok(retain) if retain < MIN_RETAIN => Err(
+        Ok(retention) if retention < MIN_RETENTION => Err(
             "it is shorter than 1 minute: write it like 12h or 30d, or leave it unset to keep all messages".into(),
         ),
-        Ok(retain) if retain > MAX_RETAIN => {
+        Ok(retention) if retention > MAX_RETENTION => {
             Err("it is longer than 10 years: leave it unset to keep all messages".into())
         }
-        Ok(retain) => Ok(retain),
+        Ok(retention) => Ok(retention),
         Err(error) => Err(format!("{error}: write it like 12h or 30d")),
     }
 }

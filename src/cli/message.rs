@@ -238,12 +238,12 @@ fn obstacle(lane: &LaneDetail, app: &str) -> String {
         }
         LaneDetail::None => format!(", but no worker has served the app {app} yet"),
         LaneDetail::Lane(lane) => {
-            standing(lane).map_or_else(String::new, |why| format!(", but {why}"))
+            connection(lane).map_or_else(String::new, |why| format!(", but {why}"))
         }
     }
 }
 
-fn standing(lane: &LaneStatus) -> Option<String> {
+fn connection(lane: &LaneStatus) -> Option<String> {
     let because = |reason: &Option<String>| {
         reason
             .as_deref()

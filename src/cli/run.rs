@@ -9,7 +9,7 @@ use clap::Args;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-use super::args::{DatabaseArgs, host, parse_duration, parse_retain};
+use super::args::{DatabaseArgs, host, parse_duration, parse_retention};
 use super::ops::OpsArgs;
 use crate::config::{self, AppConfig, ConfigError, RawApp, Timing, WorkerConfig};
 use crate::error_text::error_chain_text;
@@ -124,8 +124,8 @@ pub(super) struct WorkerArgs {
     retry_cap: Duration,
 
     /// How often an idle worker looks for work when nothing wakes it
-    #[arg(long, env = "WORKER_POLL", default_value = "1s", value_parser = parse_duration)]
-    poll: Duration,
+    #[arg(long, env = "WORKER_POLL_INTERVAL", default_value = "1s", value_parser = parse_duration)]
+    poll_interval: Duration,
 
     /// How long a shutdown waits for calls in flight [default: the request timeout and 5s]
     #[arg(long, env = "WORKER_DRAIN_TIMEOUT", value_parser = parse_duration)]
@@ -133,8 +133,8 @@ pub(super) struct WorkerArgs {
 
     /// Delete messages, with their attempts, this long after they have finished, like `12h` or `30d`; at least `1m`
     /// [default: keep them]
-    #[arg(long, env = "WORKER_RETAIN", value_name = "DURATION", value_parser = parse_retain)]
-    retain: Option<Duration>,
+    #[arg(long, env = "WORKER_RETENTION", value_name = "DURATION", value_parser = parse_retention)]
+    retention: Option<Duration>,
 
     /// Most connections to the database, beside the one that records and the one that
     /// hears the doorbell
@@ -267,7 +267,7 @@ pub(super) fn config(app: &AppArgs, worker: &WorkerArgs) -> Result<WorkerConfig,
         worker.lease,
         worker.request_timeout,
         worker.connect_timeout,
-        worker.poll,
+        worker.poll_interval,
     )?;
     Ok(WorkerConfig {
         apps: apps(app)?,
@@ -280,7 +280,7 @@ pub(super) fn config(app: &AppArgs, worker: &WorkerArgs) -> Result<WorkerConfig,
         drain_timeout: worker
             .drain_timeout
             .unwrap_or(worker.request_timeout + Duration::from_secs(5)),
-        retain: worker.retain,
+        retention: worker.retention,
         traces: None,
     })
 }

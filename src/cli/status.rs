@@ -182,7 +182,7 @@ fn lane(app: &AppStatus) -> String {
             at(lane.paused_at),
             because(&lane.pause_reason)
         ),
-        LaneState::Parked | LaneState::Broken => format!(
+        LaneState::Unauthorized | LaneState::Unavailable => format!(
             "{} since {}, next try {}{}",
             state.as_str(),
             at(lane.hold_since),

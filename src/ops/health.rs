@@ -11,7 +11,7 @@ use tokio::sync::Mutex;
 
 use super::OpsState;
 use super::fleet::tried;
-use super::guard::Insider;
+use super::auth::Authenticated;
 use super::readiness::{Database, Seen, report, seconds, text};
 use crate::error_text::database_error_text;
 use crate::outbox::{LaneState, Outbox, SchemaError};
@@ -20,7 +20,7 @@ use crate::worker::{Liveness, Stuck};
 /// How old a look at the database may be.
 const FRESH_FOR: Duration = Duration::from_secs(1);
 /// How long the database may take for it.
-const ANSWER_WITHIN: Duration = Duration::from_secs(3);
+const RESPONSE_TIMEOUT: Duration = Duration::from_secs(3);
 /// An answer to the worker itself that is no older says that the database is there, too: where it has no connection
 /// left for those who look on, the worker still has its own.
 const RECENT: Duration = Duration::from_secs(5);
@@ -32,7 +32,7 @@ pub(super) struct Health(Mutex<Option<(Instant, Database)>>);
 /// `GET /readyz`. Probes need no token; without it, they are not told what errors say.
 pub(super) async fn readyz(
     State(state): State<OpsState>,
-    insider: Option<Extension<Insider>>,
+    authenticated: Option<Extension<Authenticated>>,
     headers: HeaderMap,
 ) -> Response {
     let database = state.health.database(&state).await;
@@ -52,7 +52,7 @@ pub(super) async fn readyz(
             .map(|since| since.elapsed()),
     };
     let mut report = report(seen, notes);
-    if insider.is_none() {
+    if authenticated.is_none() {
         report.leave_out_details();
     }
     let status = if report.ready {
@@ -89,20 +89,20 @@ impl Health {
 }
 
 /// Whether the worker itself has been answered a moment ago.
-pub(super) fn has_answered_lately(outbox: &Outbox) -> bool {
+pub(super) fn has_responded_lately(outbox: &Outbox) -> bool {
     outbox
         .last_response_at()
         .is_some_and(|at| at.elapsed() < RECENT)
 }
 
 async fn look(outbox: &Outbox) -> Database {
-    let why = match tokio::time::timeout(ANSWER_WITHIN, tried(|| outbox.look_at_schema())).await {
+    let why = match tokio::time::timeout(RESPONSE_TIMEOUT, tried(|| outbox.look_at_schema())).await {
         Ok(Ok(())) => return Database::There,
         Ok(Err(SchemaError::Database(error))) => database_error_text(&error),
         Ok(Err(error)) => return Database::Unmigrated(error.to_string()),
-        Err(_) => format!("no answer within {}", seconds(ANSWER_WITHIN)),
+        Err(_) => format!("no answer within {}", seconds(RESPONSE_TIMEOUT)),
     };
-    if has_answered_lately(outbox) {
+    if has_responded_lately(outbox) {
         Database::AnswersWorker
     } else {
         Database::Away(why)
@@ -135,8 +135,8 @@ async fn notes(state: &OpsState) -> Vec<String> {
                 LaneState::Slowed => "slowed by a 429",
                 LaneState::Waiting => "waiting, as the API asked",
                 LaneState::Paused => "paused by a person",
-                LaneState::Parked => "parked: the API refuses its credentials",
-                LaneState::Broken => "broken: the API can't be reached, or answers with errors",
+                LaneState::Unauthorized => "parked: the API refuses its credentials",
+                LaneState::Unavailable => "broken: the API can't be reached, or answers with errors",
             };
             Some(format!("the app {} is {says}", app.app))
         })

@@ -15,14 +15,14 @@ use crate::outbox::{
     AppLane, LaneState, LaneStatus, Pending, STATEMENT_DURATION, STATEMENT_ERRORS,
 };
 use crate::stats::BOUNDS_S;
-use crate::worker::{CALL_DURATION, CALLS, DELAY, Liveness, MESSAGES_FINISHED, SLOTS_MISSED};
+use crate::worker::{CALL_DURATION, CALLS, QUEUE_WAIT, Liveness, MESSAGES_FINISHED, SLOTS_MISSED};
 
 const IN_FLIGHT: &str = "signaling_in_flight_messages";
 const BUILD_INFO: &str = "signaling_build_info";
 const BACKLOG: &str = "signaling_backlog_messages";
 const UNSERVED: &str = "signaling_unserved_messages";
-const COUNTED_AGE: &str = "signaling_backlog_counted_age_seconds";
-const OLDEST_AGE: &str = "signaling_oldest_due_age_seconds";
+const BACKLOG_SAMPLE_AGE: &str = "signaling_backlog_sample_age_seconds";
+const OLDEST_MESSAGE_AGE: &str = "signaling_oldest_message_age_seconds";
 const LIMIT: &str = "signaling_limit_calls_per_second";
 const RATE: &str = "signaling_rate_calls_per_second";
 const LANE_STATE: &str = "signaling_lane_state";
@@ -43,7 +43,7 @@ pub enum MetricsError {
     Buckets(#[from] BuildError),
     /// There is a recorder already.
     #[error("metrics are recorded elsewhere already")]
-    Taken,
+    OpenConnections,
 }
 
 /// What this process counts.
@@ -58,14 +58,14 @@ impl Metrics {
     pub(super) fn install() -> Result<Self, MetricsError> {
         let recorder = PrometheusBuilder::new()
             .set_buckets_for_metric(Matcher::Full(CALL_DURATION.into()), &BOUNDS_S)?
-            .set_buckets_for_metric(Matcher::Full(DELAY.into()), &BOUNDS_S)?
+            .set_buckets_for_metric(Matcher::Full(QUEUE_WAIT.into()), &BOUNDS_S)?
             .set_buckets_for_metric(
                 Matcher::Full(STATEMENT_DURATION.into()),
                 &STATEMENT_BOUNDS_S,
             )?
             .build_recorder();
         let handle = recorder.handle();
-        metrics::set_global_recorder(recorder).map_err(|_| MetricsError::Taken)?;
+        metrics::set_global_recorder(recorder).map_err(|_| MetricsError::OpenConnections)?;
         describe();
         gauge!(BUILD_INFO, "version" => env!("CARGO_PKG_VERSION")).set(1);
         let process = Collector::default();
@@ -100,7 +100,7 @@ pub(super) async fn metrics(State(state): State<OpsState>) -> Response {
     if let Some(outbox) = state.outbox.get() {
         fleet = state.fleet.lanes(outbox).await;
         // Those who look on may have to wait while those who work are answered.
-        is_up = fleet.is_some() || health::has_answered_lately(outbox);
+        is_up = fleet.is_some() || health::has_responded_lately(outbox);
     }
     let mut text = metrics.render(&state.liveness);
     text += &render_fleet(is_up, fleet.as_deref().unwrap_or_default());
@@ -128,7 +128,7 @@ fn describe() {
         "From the start of a call to the end of its answer."
     );
     describe_histogram!(
-        DELAY,
+        QUEUE_WAIT,
         Unit::Seconds,
         "From when a message was due, normally its insert, to the start of its first call."
     );
@@ -182,7 +182,7 @@ fn set_counted(apps: &[AppLane]) {
         return;
     };
     describe_gauge!(
-        COUNTED_AGE,
+        BACKLOG_SAMPLE_AGE,
         Unit::Seconds,
         "How long ago the messages of the fleet that are not final were counted."
     );
@@ -193,7 +193,7 @@ fn set_counted(apps: &[AppLane]) {
     );
     let unserved = apps.iter().filter(|app| app.lane.is_none());
     let unserved = unserved.map(|app| app.pending.backlog() + app.pending.scheduled);
-    gauge!(COUNTED_AGE).set(counted_ago_s);
+    gauge!(BACKLOG_SAMPLE_AGE).set(counted_ago_s);
     gauge!(UNSERVED).set(count(unserved.sum()));
 }
 
@@ -207,7 +207,7 @@ fn set_backlog(app: &str, pending: &Pending) {
         "Messages of the fleet that are not final, as they were counted last."
     );
     describe_gauge!(
-        OLDEST_AGE,
+        OLDEST_MESSAGE_AGE,
         Unit::Seconds,
         "For how long the oldest message had waited at the last count that is not scheduled for later; 0 if there is none."
     );
@@ -219,7 +219,7 @@ fn set_backlog(app: &str, pending: &Pending) {
     ] {
         gauge!(BACKLOG, "app" => app.to_owned(), "state" => state).set(count(messages));
     }
-    gauge!(OLDEST_AGE, "app" => app.to_owned()).set(pending.oldest_s.unwrap_or(0.0));
+    gauge!(OLDEST_MESSAGE_AGE, "app" => app.to_owned()).set(pending.oldest_s.unwrap_or(0.0));
 }
 
 fn set_lane(app: &str, lane: &LaneStatus) {

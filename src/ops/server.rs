@@ -18,9 +18,9 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::access::{Access, OpsToken, TokenError};
+use super::auth::{Access, OpsToken, TokenError};
 use super::metrics::{Metrics, MetricsError};
-use super::seats::{Seat, Seats};
+use super::connection_limit::{ConnectionSlot, ConnectionLimit};
 use super::{OpsState, router};
 
 /// Where the server is if nobody says another address.
@@ -29,13 +29,13 @@ const DEFAULT_ADDRESS: SocketAddr =
 /// The most connections at once. One more takes the place of another one.
 const MAX_CONNECTIONS: usize = 64;
 /// How long the head of a request may take, and a connection be idle.
-const HEAD_WITHIN: Duration = Duration::from_secs(10);
+const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 /// The most bytes of a request's head.
 const MAX_HEAD_BYTES: usize = 16 * 1024;
 /// How long a connection may be used.
 const CONNECTION_FOR: Duration = Duration::from_secs(300);
 /// How long the answer may take after that, or after the worker has ended.
-const LAST_ANSWER_WITHIN: Duration = Duration::from_secs(2);
+const LAST_RESPONSE_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long accepting rests when the system has no more sockets to give.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
@@ -191,32 +191,32 @@ async fn serve(
     stopping: CancellationToken,
     tasks: TaskTracker,
 ) {
-    let seats = Seats::new(MAX_CONNECTIONS);
+    let slots = ConnectionLimit::new(MAX_CONNECTIONS);
     let accepting = async {
         loop {
             let Ok((stream, _)) = listener.accept().await else {
                 tokio::time::sleep(ACCEPT_PAUSE).await;
                 continue;
             };
-            let seat = seats.take(Instant::now());
+            let slot = slots.take(Instant::now());
             let (router, stopping) = (router.clone(), stopping.clone());
-            tasks.spawn(async move { connection(stream, router, seat, &stopping).await });
+            tasks.spawn(async move { connection(stream, router, slot, &stopping).await });
         }
     };
     stopping.run_until_cancelled(accepting).await;
 }
 
-/// Serves one connection, as long as it has its seat. What goes wrong with it is its client's business.
+/// Serves one connection, as long as it has its slot. What goes wrong with it is its client's business.
 async fn connection(
     stream: TcpStream,
     router: Router,
-    seat: Arc<Seat>,
+    slot: Arc<ConnectionSlot>,
     stopping: &CancellationToken,
 ) {
     stream.set_nodelay(true).ok();
     let service = TowerToHyperService::new(router);
     let answer = service_fn(|request: Request<Incoming>| {
-        let (answering, answer) = (seat.answer(), service.call(request));
+        let (answering, answer) = (slot.begin_request(), service.call(request));
         async move {
             let answer = answer.await;
             drop(answering);
@@ -225,18 +225,18 @@ async fn connection(
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
-        .header_read_timeout(HEAD_WITHIN)
+        .header_read_timeout(HEAD_TIMEOUT)
         .max_buf_size(MAX_HEAD_BYTES)
         .serve_connection(TokioIo::new(stream), answer);
     tokio::pin!(connection);
     tokio::select! {
         _ = &mut connection => return,
-        () = seat.lost() => return,
+        () = slot.evicted() => return,
         () = stopping.cancelled() => {}
         () = tokio::time::sleep(CONNECTION_FOR) => {}
     }
     connection.as_mut().graceful_shutdown();
-    tokio::time::timeout(LAST_ANSWER_WITHIN, connection)
+    tokio::time::timeout(LAST_RESPONSE_TIMEOUT, connection)
         .await
         .ok();
 }

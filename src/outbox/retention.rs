@@ -10,7 +10,7 @@ use crate::outbox::micros;
 use crate::outbox::pool::statement::Statement;
 
 /// The shortest time that finished messages can be kept: what a look at the last minute shows is still there.
-pub const MIN_RETAIN: Duration = Duration::from_secs(60);
+pub const MIN_RETENTION: Duration = Duration::from_secs(60);
 
 /// What became of an attempt to delete a batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,15 +40,15 @@ struct DeletionRow {
 }
 
 impl Outbox {
-    /// Deletes a batch of messages that finished longer ago than `retain`, with their attempts, if it is this
+    /// Deletes a batch of messages that finished longer ago than `retention`, with their attempts, if it is this
     /// worker's turn. Takes some milliseconds, and passes over rows that somebody has locked.
     ///
     /// # Errors
-    /// Where `retain` is less than [`MIN_RETAIN`], or the database fails.
+    /// Where `retention` is less than [`MIN_RETENTION`], or the database fails.
     pub async fn delete_finished(
         &self,
         worker: Uuid,
-        retain: Duration,
+        retention: Duration,
     ) -> Result<Deletion, sqlx::Error> {
         let row: DeletionRow = self
             .pool()
@@ -60,7 +60,7 @@ impl Outbox {
                 )
                 .persistent(session.caches_statements())
                 .bind(worker)
-                .bind(micros(retain))
+                .bind(micros(retention))
                 .fetch_one(&mut **session)
                 .await
             })

@@ -154,7 +154,7 @@ impl ClaimLoop {
             claimed_by: &shared.name,
             lost_before: self.lane.outage_grace().lost_before(),
             timeout: &self.timeout,
-            next_poll_in: shared.timing.poll * 2,
+            next_poll_in: shared.timing.poll_interval * 2,
             bell: shared.listening.load(Ordering::Relaxed),
         };
         let batch = match shared.outbox.claim(&request).await {

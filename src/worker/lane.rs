@@ -152,7 +152,7 @@ impl Lane {
         start: ScanPosition,
         began: Instant,
     ) -> Result<NextDue, sqlx::Error> {
-        let next_poll_in = self.shared.timing.poll * 2;
+        let next_poll_in = self.shared.timing.poll_interval * 2;
         let next_due = self.shared.outbox.next_due(&self.app, start, next_poll_in);
         let next_due = next_due.await;
         self.scan_state()

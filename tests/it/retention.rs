@@ -97,7 +97,7 @@ async fn messages_that_finished_long_ago_go_with_their_attempts_and_all_others_s
         .await
         .expect("locked");
 
-    let mut worker = world.worker().env("WORKER_RETAIN", "1h").start();
+    let mut worker = world.worker().env("WORKER_RETENTION", "1h").start();
     worker.until_logged(DELETED).await;
     let said = worker.stderr.text();
     assert!(said.contains("deleted=2500 retain=1h"), "{said}");
@@ -116,7 +116,7 @@ async fn messages_that_finished_long_ago_go_with_their_attempts_and_all_others_s
     // The next pass finds what the first one had to pass over.
     client.commit().await.expect("given free");
     world.let_the_next_one_delete().await;
-    let next = world.worker().env("WORKER_RETAIN", "1h").start();
+    let next = world.worker().env("WORKER_RETENTION", "1h").start();
     next.until_logged(DELETED).await;
     assert_eq!(world.count(&format!("id = {locked}")).await, 0);
     assert_eq!(world.count("true").await, 3);
@@ -147,7 +147,7 @@ async fn nothing_is_deleted_unless_it_is_asked_for() {
 async fn of_two_workers_one_deletes_at_a_time() {
     let world = World::new().await;
     world.insert_old(5_000).await;
-    let worker = || world.worker().env("WORKER_RETAIN", "1h").start();
+    let worker = || world.worker().env("WORKER_RETENTION", "1h").start();
     let (one, other) = (worker(), worker());
     world
         .until("the pass is over", PATIENCE, async || {
@@ -210,7 +210,7 @@ async fn a_deletion_that_is_stuck_holds_up_no_message_and_no_shutdown() {
         .execute(&mut *client)
         .await
         .expect("locked");
-    let mut worker = world.worker().env("WORKER_RETAIN", "1h").start();
+    let mut worker = world.worker().env("WORKER_RETENTION", "1h").start();
     world
         .until("a batch is stuck", PATIENCE, async || {
             world

@@ -17,9 +17,9 @@ use crate::pace::{DbTime, HORIZON};
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum HoldKind {
     /// The API refuses the app's credentials.
-    Parked,
+    Unauthorized,
     /// The API can't be reached, or answers with errors.
-    Broken,
+    Unavailable,
     /// A person has paused the app.
     Paused,
 }
@@ -28,17 +28,17 @@ impl HoldKind {
     /// The value of the column `hold`.
     pub fn as_str(self) -> &'static str {
         match self {
-            Self::Parked => "parked",
-            Self::Broken => "broken",
+            Self::Unauthorized => "parked",
+            Self::Unavailable => "broken",
             Self::Paused => "paused",
         }
     }
 
     pub(crate) fn from_column(value: &str) -> Self {
         match value {
-            "broken" => Self::Broken,
+            "broken" => Self::Unavailable,
             "paused" => Self::Paused,
-            _ => Self::Parked,
+            _ => Self::Unauthorized,
         }
     }
 }

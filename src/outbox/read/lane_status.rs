@@ -93,9 +93,9 @@ pub enum LaneState {
     /// A person has paused it.
     Paused,
     /// The API refuses the app's credentials.
-    Parked,
+    Unauthorized,
     /// The API can't be reached, or answers with errors.
-    Broken,
+    Unavailable,
 }
 
 impl LaneState {
@@ -105,8 +105,8 @@ impl LaneState {
         Self::Slowed,
         Self::Waiting,
         Self::Paused,
-        Self::Parked,
-        Self::Broken,
+        Self::Unauthorized,
+        Self::Unavailable,
     ];
 
     /// A lane whose rate is less than this part of its limit is slowed: else it is `1 / 1.02` of it.
@@ -119,8 +119,8 @@ impl LaneState {
             Self::Slowed => "slowed",
             Self::Waiting => "waiting",
             Self::Paused => "paused",
-            Self::Parked => "parked",
-            Self::Broken => "broken",
+            Self::Unauthorized => "parked",
+            Self::Unavailable => "broken",
         }
     }
 }
@@ -130,8 +130,8 @@ impl LaneStatus {
     pub fn state(&self) -> LaneState {
         match self.hold.as_deref() {
             _ if self.paused_at.is_some() => LaneState::Paused,
-            Some("broken") => LaneState::Broken,
-            Some(_) => LaneState::Parked,
+            Some("broken") => LaneState::Unavailable,
+            Some(_) => LaneState::Unauthorized,
             None if self.told_to_wait => LaneState::Waiting,
             None if self.rate_per_s < LaneState::SLOWED_BELOW * self.limit_per_s => {
                 LaneState::Slowed
@@ -281,12 +281,12 @@ mod tests {
             hold: Some("broken".into()),
             ..lane
         };
-        assert_eq!(lane.state(), LaneState::Broken);
+        assert_eq!(lane.state(), LaneState::Unavailable);
         let lane = LaneStatus {
             hold: Some("parked".into()),
             ..lane
         };
-        assert_eq!(lane.state(), LaneState::Parked);
+        assert_eq!(lane.state(), LaneState::Unauthorized);
         let lane = LaneStatus {
             paused_at: Some(lane.next_slot_at),
             ..lane

@@ -64,7 +64,7 @@ impl IdleWait {
         match next {
             Next::ClaimAt(at) => {
                 let wait = at.since(self.lane.now());
-                if wait > self.lane.shared.timing.poll {
+                if wait > self.lane.shared.timing.poll_interval {
                     // The API has asked for a long pause: meanwhile rows expire, and a person may step in.
                     self.poll_interval = self.max_poll_interval();
                     Box::pin(self.sleep(None, None)).await;
@@ -142,7 +142,7 @@ impl IdleWait {
     }
 
     fn max_poll_interval(&self) -> Duration {
-        let poll = self.lane.shared.timing.poll;
+        let poll = self.lane.shared.timing.poll_interval;
         if self.has_listener() {
             poll
         } else {
@@ -214,7 +214,7 @@ mod tests {
     #[test]
     fn a_held_lane_sleeps_whatever_its_probe_took() {
         let hold = Some(Hold {
-            kind: HoldKind::Parked,
+            kind: HoldKind::Unauthorized,
             until: AT + HORIZON,
         });
         let probe = Batch {

@@ -42,7 +42,7 @@ impl CircuitBreaker {
     /// Takes in an outcome. A probe's is about the hold; any other call's is one among many.
     pub(in crate::worker) fn observe(&self, outcome: &Outcome, probe: bool) -> Transition {
         match outcome {
-            Outcome::Unauthorized => Transition::Hold(HoldKind::Parked),
+            Outcome::Unauthorized => Transition::Hold(HoldKind::Unauthorized),
             // The API has answered and means it: it is there, and knows us.
             Outcome::Accepted(_) | Outcome::Rejected | Outcome::Throttled(_) => {
                 self.failures.store(0, Ordering::Relaxed);
@@ -60,7 +60,7 @@ impl CircuitBreaker {
                     .saturating_add(1);
                 if probe || failures >= MAX_CONSECUTIVE_FAILURES {
                     self.failures.store(0, Ordering::Relaxed);
-                    Transition::Hold(HoldKind::Broken)
+                    Transition::Hold(HoldKind::Unavailable)
                 } else {
                     Transition::None
                 }
@@ -93,7 +93,7 @@ mod tests {
         }
         assert_eq!(
             health.observe(&Outcome::Transient(None), false),
-            Transition::Hold(HoldKind::Broken)
+            Transition::Hold(HoldKind::Unavailable)
         );
     }
 
@@ -102,11 +102,11 @@ mod tests {
         let health = CircuitBreaker::default();
         assert_eq!(
             health.observe(&Outcome::Transient(None), true),
-            Transition::Hold(HoldKind::Broken)
+            Transition::Hold(HoldKind::Unavailable)
         );
         assert_eq!(
             health.observe(&Outcome::Unauthorized, true),
-            Transition::Hold(HoldKind::Parked)
+            Transition::Hold(HoldKind::Unauthorized)
         );
         assert_eq!(
             health.observe(&Outcome::Throttled(None), true),
@@ -119,7 +119,7 @@ mod tests {
     fn one_refused_sign_in_parks() {
         assert_eq!(
             CircuitBreaker::default().observe(&Outcome::Unauthorized, false),
-            Transition::Hold(HoldKind::Parked)
+            Transition::Hold(HoldKind::Unauthorized)
         );
     }
 }

@@ -104,15 +104,15 @@ impl LaneLog {
         let before = std::mem::replace(&mut self.hold, hold);
         self.as_of = at;
         match (before, hold) {
-            (_, Some(HoldKind::Broken)) => tracing::warn!(
+            (_, Some(HoldKind::Unavailable)) => tracing::warn!(
                 app,
-                hold = HoldKind::Broken.as_str(),
+                hold = HoldKind::Unavailable.as_str(),
                 reason,
                 "lane held: the API fails or can't be reached. Messages wait; one call at a time is tried, and all go on when it is answered"
             ),
-            (_, Some(HoldKind::Parked)) => tracing::warn!(
+            (_, Some(HoldKind::Unauthorized)) => tracing::warn!(
                 app,
-                hold = HoldKind::Parked.as_str(),
+                hold = HoldKind::Unauthorized.as_str(),
                 reason,
                 "lane held: the app can't sign in. Check its key and secret, token or certificate. Messages wait; one call at a time is tried, and all go on when it is let in"
             ),

@@ -13,7 +13,7 @@ pub const MESSAGES_FINISHED: &str = "signaling_messages_finished_total";
 /// The histogram of how long calls took, in seconds. Label: `app`.
 pub const CALL_DURATION: &str = "signaling_call_duration_seconds";
 /// The histogram of how long messages waited for their first call, in seconds. Label: `app`.
-pub const DELAY: &str = "signaling_delay_seconds";
+pub const QUEUE_WAIT: &str = "signaling_queue_wait_seconds";
 /// The counter of slots that had passed before their calls could start. Label: `app`.
 pub const SLOTS_MISSED: &str = "signaling_slots_missed_total";
 
@@ -77,7 +77,7 @@ impl LaneMetrics {
                 unknown: finished(FinalStatus::Unknown),
             },
             call_duration: histogram!(CALL_DURATION, "app" => app.clone()),
-            delay: histogram!(DELAY, "app" => app.clone()),
+            delay: histogram!(QUEUE_WAIT, "app" => app.clone()),
             slots_missed: counter!(SLOTS_MISSED, "app" => app.clone()),
         }
     }

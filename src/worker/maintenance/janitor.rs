@@ -24,27 +24,27 @@ const MIN_REST: Duration = Duration::from_millis(200);
 /// Deletes until the shutdown. A batch that is under way then is undone or done, as the database has it.
 pub(in crate::worker) async fn run(
     outbox: Arc<Outbox>,
-    retain: Duration,
+    retention: Duration,
     shutdown: CancellationToken,
 ) {
     shutdown
-        .run_until_cancelled(delete_forever(&outbox, retain))
+        .run_until_cancelled(delete_forever(&outbox, retention))
         .await;
 }
 
-async fn delete_forever(outbox: &Outbox, retain: Duration) {
+async fn delete_forever(outbox: &Outbox, retention: Duration) {
     let worker = Uuid::new_v4();
     let mut failing = false;
     loop {
         let began = Instant::now();
-        let deletion = outbox.delete_finished(worker, retain).await;
+        let deletion = outbox.delete_finished(worker, retention).await;
         let pause = match deletion {
             Ok(Deletion::GoesOn) => (began.elapsed() * PAUSES_PER_BATCH).min(MAX_PAUSE),
             Ok(Deletion::PassIsOver { deleted, next_in }) => {
                 if deleted > 0 {
                     tracing::info!(
                         deleted,
-                        retain = %humantime::format_duration(retain),
+                        retention = %humantime::format_duration(retention),
                         "finished messages that were old enough are deleted"
                     );
                 }

@@ -77,7 +77,7 @@ async fn a_held_app_goes_on_by_itself_also_with_nothing_new_inserted() {
     let world = World::new().await;
     world.set_faults(&["401:count=2"]);
     world.insert_many(20).await;
-    let worker = world.worker().env("WORKER_POLL", "60s").start();
+    let worker = world.worker().env("WORKER_POLL_INTERVAL", "60s").start();
     world.until_all_final().await;
     worker.until_logged("lane released").await;
     assert_eq!(world.seen().accepted, 20);

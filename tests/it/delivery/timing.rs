@@ -10,7 +10,7 @@ const PROMPT: time::Duration = time::Duration::seconds(2);
 #[tokio::test]
 async fn a_scheduled_message_is_called_when_it_is_due_and_not_before() {
     let world = World::new().await;
-    let worker = world.worker().env("WORKER_POLL", "60s").start();
+    let worker = world.worker().env("WORKER_POLL_INTERVAL", "60s").start();
     worker.until_logged("worker started").await;
     world.until_asleep().await;
     let mut ids = Vec::new();
@@ -40,7 +40,7 @@ async fn a_message_that_was_scheduled_before_the_worker_started_is_called_when_i
     let id = world
         .insert(peer(json!({"due_at": world.time_in(1_500).await})))
         .await;
-    let _worker = world.worker().env("WORKER_POLL", "60s").start();
+    let _worker = world.worker().env("WORKER_POLL_INTERVAL", "60s").start();
     let row = world.until_final(id).await;
     assert!(
         (time::Duration::ZERO..PROMPT).contains(&row.lateness()),
@@ -56,7 +56,7 @@ async fn a_retry_is_called_when_it_is_due() {
     let id = world.insert(peer(json!({"payload": "again"}))).await;
     let _worker = world
         .worker()
-        .env("WORKER_POLL", "60s")
+        .env("WORKER_POLL_INTERVAL", "60s")
         .env("WORKER_RETRY_BASE", "400ms")
         .env("WORKER_RETRY_CAP", "3s")
         .start();

@@ -151,7 +151,7 @@ async fn a_dead_workers_row_is_free_when_its_lease_ends_and_not_before() {
     let lease_ends = world.row(id).await.due_at;
     victim.kill().await;
     let _survivor = short_lease(&world, "survivor")
-        .env("WORKER_POLL", "60s")
+        .env("WORKER_POLL_INTERVAL", "60s")
         .start();
     let row = world.until_final(id).await;
     let late = row.sent_at.expect("called") - lease_ends;

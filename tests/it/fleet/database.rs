@@ -200,7 +200,7 @@ async fn a_worker_whose_connections_are_cut_goes_on() {
 #[tokio::test]
 async fn a_lost_doorbell_is_replaced() {
     let world = World::new().await;
-    let worker = world.worker().env("WORKER_POLL", "60s").start();
+    let worker = world.worker().env("WORKER_POLL_INTERVAL", "60s").start();
     world.until_asleep().await;
     terminate_workers(&world).await;
     worker.until_logged("the doorbell is lost").await;

@@ -10,7 +10,7 @@ const PROMPT: time::Duration = time::Duration::seconds(2);
 #[tokio::test]
 async fn an_insert_wakes_an_idle_worker_by_the_bell() {
     let world = World::new().await;
-    let _worker = world.worker().env("WORKER_POLL", "60s").start();
+    let _worker = world.worker().env("WORKER_POLL_INTERVAL", "60s").start();
     world.until_asleep().await;
     // After the first ones the worker's naps are as long as its polls: only the bell is left.
     for number in 0..8 {
@@ -51,7 +51,7 @@ async fn polling_alone_is_enough() {
     world
         .execute("alter table signaling.outbox disable trigger ring_bell")
         .await;
-    let _worker = world.worker().env("WORKER_POLL", "200ms").start();
+    let _worker = world.worker().env("WORKER_POLL_INTERVAL", "200ms").start();
     world.until_asleep().await;
     for number in 0..5 {
         let id = world
@@ -73,7 +73,7 @@ async fn a_message_whose_transaction_was_open_while_the_worker_fell_asleep_is_fo
     .fetch_one(&mut *open)
     .await
     .expect("inserted");
-    let _worker = world.worker().env("WORKER_POLL", "60s").start();
+    let _worker = world.worker().env("WORKER_POLL_INTERVAL", "60s").start();
     world.until_asleep().await;
     assert_eq!(world.seen().calls, 0);
     open.commit().await.expect("committed");
@@ -90,7 +90,7 @@ async fn a_message_whose_transaction_was_open_while_the_worker_fell_asleep_is_fo
 async fn a_worker_that_is_started_takes_what_is_there() {
     let world = World::new().await;
     world.insert_many(20).await;
-    let _worker = world.worker().env("WORKER_POLL", "60s").start();
+    let _worker = world.worker().env("WORKER_POLL_INTERVAL", "60s").start();
     world.until_all_final().await;
     assert_eq!(world.seen().calls, 20);
 }
@@ -98,7 +98,7 @@ async fn a_worker_that_is_started_takes_what_is_there() {
 #[tokio::test]
 async fn an_idle_worker_writes_nothing() {
     let world = World::new().await;
-    let _worker = world.worker().env("WORKER_POLL", "20ms").start();
+    let _worker = world.worker().env("WORKER_POLL_INTERVAL", "20ms").start();
     world.until_asleep().await;
     let polls = async || {
         world

@@ -14,18 +14,18 @@ const OF_THE_PROCESS: [&str; 10] = [
     "signaling_database_errors_total",
     "signaling_database_statement_duration_seconds_bucket",
     "signaling_database_up",
-    "signaling_delay_seconds_bucket",
+    "signaling_queue_wait_seconds_bucket",
     "signaling_in_flight_messages",
     "signaling_messages_finished_total",
     "signaling_slots_missed_total",
 ];
 /// What the database says of the fleet.
 const OF_THE_FLEET: [&str; 7] = [
-    "signaling_backlog_counted_age_seconds",
+    "signaling_backlog_sample_age_seconds",
     "signaling_backlog_messages",
     "signaling_lane_state",
     "signaling_limit_calls_per_second",
-    "signaling_oldest_due_age_seconds",
+    "signaling_oldest_message_age_seconds",
     "signaling_rate_calls_per_second",
     "signaling_unserved_messages",
 ];
@@ -151,7 +151,7 @@ async fn what_is_counted_adds_up_to_what_the_api_saw_and_the_database_has() {
     );
     let durations = samples.value("signaling_call_duration_seconds_count{app=\"default\"}");
     equal("durations", durations, float(seen.calls));
-    let delays = samples.value("signaling_delay_seconds_count{app=\"default\"}");
+    let delays = samples.value("signaling_queue_wait_seconds_count{app=\"default\"}");
     // The one that was due for 100 ms may have been called.
     assert!(
         (f64::from(CALLED)..=f64::from(CALLED + 1)).contains(&delays),
@@ -239,7 +239,7 @@ async fn every_process_shows_the_same_of_the_fleet() {
             let value = samples.value(&key);
             assert!((value - expected).abs() < 0.01, "{key} is {value}");
         }
-        assert!(samples.value("signaling_oldest_due_age_seconds{app=\"default\"}") >= 0.0);
+        assert!(samples.value("signaling_oldest_message_age_seconds{app=\"default\"}") >= 0.0);
         let mistake = "signaling_backlog_messages{app=\"mistake\",state=\"queued\"}";
         assert_eq!(samples.get(mistake), None);
         // A lane is in one state.

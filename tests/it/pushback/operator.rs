@@ -148,7 +148,7 @@ async fn a_pause_stops_the_calls_of_the_whole_fleet_and_resume_goes_on() {
 #[tokio::test]
 async fn an_idle_worker_learns_at_once_that_its_app_was_resumed() {
     let world = World::new().await;
-    let _worker = world.worker().env("WORKER_POLL", "60s").start();
+    let _worker = world.worker().env("WORKER_POLL_INTERVAL", "60s").start();
     world.until_asleep().await;
     assert!(world.ask::<bool>("select signaling.pause('default')").await);
     let by: String = lane(&world, "paused_by").await;

@@ -45,7 +45,7 @@ async fn a_worker_with_the_rights_of_a_worker_delivers_slows_down_holds_its_lane
         .worker()
         .env("DATABASE_URL", &role.url)
         .env("WORKER_LOG", "info,signaling_worker=debug")
-        .env("WORKER_RETAIN", "1h")
+        .env("WORKER_RETENTION", "1h")
         .start();
     worker.until_logged("worker started").await;
 

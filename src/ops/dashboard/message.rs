@@ -7,35 +7,35 @@ use axum::response::Response;
 use maud::{Markup, html};
 use serde::Deserialize;
 
-use super::actions::Notice;
-use super::frame::{Frame, Section};
+use super::flash::Flash;
+use super::layout::{Layout, Section};
 use super::messages::receiver;
-use super::show::{self, Tone};
-use super::wrong::PageError;
+use super::format::{self, Tone};
+use super::error::PageError;
 use crate::ops::OpsState;
 use crate::outbox::{CallDetail, LaneDetail, MessageDetail, MessageError, MessageRow, NextStep};
 
 /// What the URL asks for.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
-pub(super) struct Wish {
+pub(super) struct Params {
     payload: String,
 }
 
 pub(super) async fn show(
     State(state): State<OpsState>,
     Path(id): Path<String>,
-    Query(wish): Query<Wish>,
-    Query(notice): Query<Notice>,
+    Query(params): Query<Params>,
+    Query(notice): Query<Flash>,
 ) -> Result<Response, PageError> {
     let id: i64 = id
         .parse()
         .map_err(|_| PageError::Missing(format!("there is no message {id}")))?;
-    let with_payload = wish.payload == "1";
+    let with_payload = params.payload == "1";
     let detail = find(&state, id, with_payload).await?;
     let message = &detail.message;
     let title = format!("Message {id}");
-    let frame = Frame {
+    let layout = Layout {
         title: &title,
         section: Section::Messages,
         refreshes: message.finished_at.is_none(),
@@ -43,7 +43,7 @@ pub(super) async fn show(
     let live = html! {
         div.head {
             h1 { (title) }
-            (show::state(&message.state))
+            (format::state(&message.state))
             (actions(message))
         }
         section.panel aria-label="What comes next" { p { (next(&detail)) } }
@@ -53,12 +53,12 @@ pub(super) async fn show(
         }
         section.panel aria-labelledby="payload-title" { h2 #payload-title { "Payload" } (payload(&detail)) }
     };
-    Ok(frame.page(&notice.markup(), &live))
+    Ok(layout.page(&notice.markup(), &live))
 }
 
 fn actions(message: &MessageRow) -> Markup {
     let link = |action: &str| {
-        show::link(
+        format::link(
             &format!("/actions/{action}"),
             &[("id", &message.id.to_string())],
         )
@@ -81,7 +81,7 @@ pub(super) fn can_be_retried(message: &MessageRow) -> bool {
 
 fn next(detail: &MessageDetail) -> Markup {
     let message = &detail.message;
-    let at = |time| show::time_and_distance(time, message.at);
+    let at = |time| format::time_and_distance(time, message.at);
     html! {
         @match detail.next {
             NextStep::Nothing => { (ended(message)) },
@@ -135,16 +135,16 @@ fn facts(message: &MessageRow) -> Markup {
         .as_deref()
         .or(message.channel_name.as_deref())
         .unwrap_or_default();
-    let time = |at| show::time_and_distance(at, message.at);
+    let time = |at| format::time_and_distance(at, message.at);
     html! {
         dl.facts {
-            div { dt { "App" } dd { a href=(show::link("/messages", &[("app", &message.app)])) { (message.app) } } }
+            div { dt { "App" } dd { a href=(format::link("/messages", &[("app", &message.app)])) { (message.app) } } }
             div { dt { "From" } dd { (message.sender) } }
             div {
                 dt { "To" }
                 dd {
                     (receiver(message.destination.as_deref(), message.channel_name.as_deref()))
-                    " " a.small href=(show::link("/messages", &[("to", to)])) { "all to it" }
+                    " " a.small href=(format::link("/messages", &[("to", to)])) { "all to it" }
                 }
             }
             div { dt { "Inserted" } dd { (time(message.created_at)) } }
@@ -174,16 +174,16 @@ fn timeline(detail: &MessageDetail) -> Markup {
     let message = &detail.message;
     html! {
         ol.timeline {
-            li { p { b { "Inserted" } } p.dim { (show::time(message.created_at)) } }
-            @if detail.earlier_calls > 0 { li { p.dim { (show::count(detail.earlier_calls)) " earlier calls are not shown" } } }
+            li { p { b { "Inserted" } } p.dim { (format::time(message.created_at)) } }
+            @if detail.earlier_calls > 0 { li { p.dim { (format::count(detail.earlier_calls)) " earlier calls are not shown" } } }
             @for call in &detail.calls { (call_line(call)) }
             @if let Some(finished_at) = message.finished_at {
                 li {
-                    p { (show::state(&message.state)) @if let Some(status) = message.http_status { " " span.code { (status) } } }
-                    p.dim { (show::time(finished_at)) ", " (show::duration((finished_at - message.created_at).unsigned_abs())) " after it was inserted" }
+                    p { (format::state(&message.state)) @if let Some(status) = message.http_status { " " span.code { (status) } } }
+                    p.dim { (format::time(finished_at)) ", " (format::duration((finished_at - message.created_at).unsigned_abs())) " after it was inserted" }
                 }
             } @else {
-                li { p { (show::state(&message.state)) } p.dim { "now" } }
+                li { p { (format::state(&message.state)) } p.dim { "now" } }
             }
         }
     }
@@ -201,13 +201,13 @@ fn call_line(call: &CallDetail) -> Markup {
     html! {
         li {
             p {
-                b { "Call " (call.attempt) } " " (show::badge(tone, &call.outcome))
+                b { "Call " (call.attempt) } " " (format::badge(tone, &call.outcome))
                 @if let Some(status) = call.http_status { " " span.code { (status) } }
             }
             @if let Some(error) = &call.error { p.text { (error) } }
             p.dim {
-                (show::time(call.sent_at.unwrap_or(call.recorded_at)))
-                @if let Some(took) = took { ", took " (show::duration(took)) }
+                (format::time(call.sent_at.unwrap_or(call.recorded_at)))
+                @if let Some(took) = took { ", took " (format::duration(took)) }
                 @if let Some(worker) = &call.claimed_by { ", by " (worker) }
             }
         }
@@ -220,9 +220,9 @@ fn payload(detail: &MessageDetail) -> Markup {
         @match (&detail.payload.text, detail.payload.bytes) {
             (Some(payload), bytes) => {
                 pre #payload tabindex="0" aria-label="Payload" { (payload) }
-                p { (show::count(bytes.unwrap_or_default())) " bytes. " a href=(path) { "Hide it" } }
+                p { (format::count(bytes.unwrap_or_default())) " bytes. " a href=(path) { "Hide it" } }
             },
-            (None, Some(bytes)) => p { (show::count(bytes)) " bytes, not shown. " a href=(format!("{path}?payload=1")) { "Show the payload" } },
+            (None, Some(bytes)) => p { (format::count(bytes)) " bytes, not shown. " a href=(format!("{path}?payload=1")) { "Show the payload" } },
             (None, None) => p { "This worker's role may not read it." },
         }
     }

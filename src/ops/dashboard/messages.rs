@@ -8,9 +8,9 @@ use time::format_description::well_known::Rfc3339;
 use time::macros::format_description;
 use time::{OffsetDateTime, PrimitiveDateTime};
 
-use super::frame::{Frame, Section};
-use super::show;
-use super::wrong::PageError;
+use super::layout::{Layout, Section};
+use super::format;
+use super::error::PageError;
 use crate::ops::OpsState;
 use crate::outbox::{MessageFilter, MessageLine, MessagePage, PAGE_ROWS, PENDING, STATES};
 use crate::sanitize;
@@ -47,7 +47,7 @@ pub(super) async fn show(
         before => Some(number(before)?),
     };
     let page = super::outbox(&state)?.search(&filter, before).await?;
-    let frame = Frame {
+    let layout = Layout {
         title: "Messages",
         section: Section::Messages,
         // An older page is read, not watched.
@@ -57,7 +57,7 @@ pub(super) async fn show(
         h1 { "Messages" }
         (form.markup())
     };
-    Ok(frame.page(&fixed, &form.results(&page, &filter, before)))
+    Ok(layout.page(&fixed, &form.results(&page, &filter, before)))
 }
 
 impl Form {
@@ -112,7 +112,7 @@ impl Form {
                         option value="" { "any" }
                         option value=(PENDING) selected[self.state == PENDING] { "pending (any of the next four)" }
                         @for state in STATES {
-                            option value=(state) selected[self.state == state] { (show::words(state)) }
+                            option value=(state) selected[self.state == state] { (format::words(state)) }
                         }
                     }
                 }
@@ -131,7 +131,7 @@ impl Form {
     }
 
     fn results(&self, page: &MessagePage, filter: &MessageFilter, before: Option<i64>) -> Markup {
-        let older = |before: i64| show::link("/messages", &self.query(&before.to_string()));
+        let older = |before: i64| format::link("/messages", &self.query(&before.to_string()));
         html! {
             @if page.rows.is_empty() {
                 p.panel { (nothing(page, filter, before)) }
@@ -140,7 +140,7 @@ impl Form {
             }
             nav.pages aria-label="Pages of messages" {
                 @if before.is_some() {
-                    a.button href=(show::link("/messages", &self.query(""))) { "Newest" }
+                    a.button href=(format::link("/messages", &self.query(""))) { "Newest" }
                 }
                 @if let Some(before) = page.next_before {
                     a.button rel="next" href=(older(before)) {
@@ -150,7 +150,7 @@ impl Form {
                     span.dim { "No older ones." }
                 }
                 @if let (Some((highest, lowest)), false) = (page.looked_at, filter.is_empty()) {
-                    span.dim #looked { "Looked at the ids " (show::count(highest)) " to " (show::count(lowest)) "." }
+                    span.dim #looked { "Looked at the ids " (format::count(highest)) " to " (format::count(lowest)) "." }
                 }
             }
         }
@@ -181,24 +181,24 @@ fn table(page: &MessagePage) -> Markup {
         ("", "What happened"),
     ];
     let rows = html! { @for row in &page.rows { (line(row, page.now)) } };
-    show::list("Messages, newest first", &columns, &rows)
+    format::list("Messages, newest first", &columns, &rows)
 }
 
 fn line(row: &MessageLine, now: OffsetDateTime) -> Markup {
     html! {
         tr {
             th scope="row" { a href=(format!("/messages/{}", row.id)) { (row.id) } }
-            td { (show::state(&row.state)) }
+            td { (format::state(&row.state)) }
             td.name { (receiver(row.destination.as_deref(), row.channel_name.as_deref())) }
             td.name.wide { (row.sender) }
             td.name.wide { (row.app) }
             td.number { (row.attempts) }
-            td { (show::when(row.created_at, now)) }
+            td { (format::when(row.created_at, now)) }
             td.text {
                 @if let Some(status) = row.http_status { span.code { (status) } " " }
                 @if let Some(error) = &row.error { (error) }
-                @if let Some(next) = row.next_attempt_at.filter(|next| *next > now) { span.dim { " next call " (show::when(next, now)) } }
-                @else if let Some(finished) = row.finished_at.filter(|_| row.error.is_none()) { span.dim { " " (show::when(finished, now)) } }
+                @if let Some(next) = row.next_attempt_at.filter(|next| *next > now) { span.dim { " next call " (format::when(next, now)) } }
+                @else if let Some(finished) = row.finished_at.filter(|_| row.error.is_none()) { span.dim { " " (format::when(finished, now)) } }
             }
         }
     }

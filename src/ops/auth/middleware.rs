@@ -1,7 +1,5 @@
 //! What stands before every page: who may ask, from where, how much and for how long.
 
-mod decision;
-
 use std::time::Duration;
 
 use axum::body::Body;
@@ -16,26 +14,21 @@ use hyper::header::{
 };
 use hyper::{Method, StatusCode};
 
-use super::access::{Access, is_cookie, is_token};
-use super::login;
-use decision::{Asked, Credential, Verdict, decide};
+use super::token::{Access, COOKIE_NAME, WRONG_TOKEN_DELAY, is_cookie, is_token};
+use super::session;
+use super::policy::{RequestFacts, Credential, Decision, decide};
 
-/// The cookie of who has signed in.
-pub(super) const COOKIE_NAME: &str = "signaling_ops";
 /// The most bytes of a request's body.
 const MAX_BODY_BYTES: usize = 64 * 1024;
 /// The longest time for an answer.
-const ANSWER_WITHIN: Duration = Duration::from_secs(30);
-/// The answer to a wrong token comes later: who guesses has to wait for it, or to connect anew. It bounds no other's
-/// tries, least of all those of who has the right one.
-pub(super) const WRONG_TOKEN_PAUSE: Duration = Duration::from_secs(1);
+const RESPONSE_TIMEOUT: Duration = Duration::from_secs(30);
 
 const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 /// Referrers stay here, but are not left out: without them, browsers say of a form that its origin is null.
 const SECURITY_HEADERS: [(HeaderName, &str); 4] = [
     (
         CONTENT_SECURITY_POLICY,
-        "default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self'; connect-src 'self'; form-action 'self'; frame-ancestors 'none'; base-uri 'none'",
+        "default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self'; connect-src 'self'; form-action 'self'; layout-ancestors 'none'; base-uri 'none'",
     ),
     (X_CONTENT_TYPE_OPTIONS, "nosniff"),
     (REFERRER_POLICY, "same-origin"),
@@ -48,16 +41,16 @@ const SECURITY_HEADERS: [(HeaderName, &str); 4] = [
 /// Goes with a request of somebody to whom everything may be told: whoever has the token, or reaches a server without
 /// one.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Insider;
+pub(in crate::ops) struct Authenticated;
 
 /// Decides who gets through.
 #[derive(Debug, Clone)]
-pub(super) struct Guard {
+pub(in crate::ops) struct Auth {
     access: Access,
 }
 
-impl Guard {
-    pub(super) fn new(access: Access) -> Self {
+impl Auth {
+    pub(in crate::ops) fn new(access: Access) -> Self {
         Self { access }
     }
 
@@ -113,8 +106,8 @@ fn only(headers: &HeaderMap, name: HeaderName) -> Option<&str> {
 }
 
 /// Lets through what may get through, within its bounds, and adds what browsers are to heed.
-pub(super) async fn guard(State(guard): State<Guard>, request: Request, next: Next) -> Response {
-    let mut response = answer(&guard, request, next).await;
+pub(in crate::ops) async fn authenticate(State(auth): State<Auth>, request: Request, next: Next) -> Response {
+    let mut response = respond(&auth, request, next).await;
     let headers = response.headers_mut();
     for (name, value) in SECURITY_HEADERS {
         headers.insert(name, HeaderValue::from_static(value));
@@ -125,10 +118,10 @@ pub(super) async fn guard(State(guard): State<Guard>, request: Request, next: Ne
     response
 }
 
-async fn answer(guard: &Guard, mut request: Request, next: Next) -> Response {
+async fn respond(auth: &Auth, mut request: Request, next: Next) -> Response {
     let headers = request.headers();
-    let credential = guard.credential(headers);
-    let asked = Asked {
+    let credential = auth.credential(headers);
+    let facts = RequestFacts {
         method: request.method(),
         path: request.uri().path(),
         host: only(headers, HOST),
@@ -140,25 +133,25 @@ async fn answer(guard: &Guard, mut request: Request, next: Next) -> Response {
             .map(|origin| origin.to_str().unwrap_or_default()),
         credential,
     };
-    match decide(asked) {
-        Verdict::Pass => {}
-        Verdict::SignIn if wants_page(&request) => {
-            return Redirect::to(&login::address(request.uri())).into_response();
+    match decide(facts) {
+        Decision::Pass => {}
+        Decision::SignIn if wants_page(&request) => {
+            return Redirect::to(&session::address(request.uri())).into_response();
         }
-        Verdict::SignIn => return unauthorized("send the token: Authorization: Bearer …\n"),
-        Verdict::WrongToken => {
-            tokio::time::sleep(WRONG_TOKEN_PAUSE).await;
+        Decision::SignIn => return unauthorized("send the token: Authorization: Bearer …\n"),
+        Decision::WrongToken => {
+            tokio::time::sleep(WRONG_TOKEN_DELAY).await;
             return unauthorized("the token is not right\n");
         }
-        Verdict::NoToken => {
+        Decision::NoToken => {
             let why = "the file of WORKER_OPS_TOKEN_FILE has no token that can be used: the worker's log says why\n";
             return (StatusCode::SERVICE_UNAVAILABLE, why).into_response();
         }
-        Verdict::ForeignHost => {
-            let why = "this server has no token, so it must be asked by a name of this host alone, like localhost or 127.0.0.1. To reach it by another name, set WORKER_OPS_TOKEN_FILE\n";
+        Decision::ForeignHost => {
+            let why = "this server has no token, so it must be facts by a name of this host alone, like localhost or 127.0.0.1. To reach it by another name, set WORKER_OPS_TOKEN_FILE\n";
             return (StatusCode::FORBIDDEN, why).into_response();
         }
-        Verdict::ForeignOrigin => {
+        Decision::ForeignOrigin => {
             let why = "a change must come from a page of this server: the headers Sec-Fetch-Site or Origin, and Host, say that it does not\n";
             return (StatusCode::FORBIDDEN, why).into_response();
         }
@@ -168,11 +161,11 @@ async fn answer(guard: &Guard, mut request: Request, next: Next) -> Response {
         return (StatusCode::PAYLOAD_TOO_LARGE, why).into_response();
     }
     if matches!(credential, None | Some(Credential::Right)) {
-        request.extensions_mut().insert(Insider);
+        request.extensions_mut().insert(Authenticated);
     }
     let request = request.map(|body| Body::new(Limited::new(body, MAX_BODY_BYTES)));
-    let answering = tokio::time::timeout(ANSWER_WITHIN, next.run(request));
-    answering.await.unwrap_or_else(|_| {
+    let responding = tokio::time::timeout(RESPONSE_TIMEOUT, next.run(request));
+    responding.await.unwrap_or_else(|_| {
         let why = "no answer within 30 s\n";
         (StatusCode::SERVICE_UNAVAILABLE, why).into_response()
     })

@@ -8,40 +8,40 @@ use std::time::Instant;
 
 use tokio_util::sync::CancellationToken;
 
-/// Who has a seat.
+/// Who has a slot.
 #[derive(Debug, Clone)]
-pub(super) struct Seats {
+pub(super) struct ConnectionLimit {
     most: usize,
-    taken: Arc<Mutex<Taken>>,
+    taken: Arc<Mutex<OpenConnections>>,
 }
 
 #[derive(Debug, Default)]
-struct Taken {
+struct OpenConnections {
     /// By number: later ones have higher numbers.
-    seats: BTreeMap<u64, Standing>,
+    slots: BTreeMap<u64, OpenConnection>,
     next: u64,
 }
 
 #[derive(Debug)]
-struct Standing {
+struct OpenConnection {
     /// Since when it waits for a request, or has one that is not answered.
     since: Instant,
-    is_answering: bool,
+    is_in_request: bool,
     gone: CancellationToken,
 }
 
 /// A connection's place among the others. It is free when this is dropped.
 #[derive(Debug)]
-pub(super) struct Seat {
+pub(super) struct ConnectionSlot {
     number: u64,
     gone: CancellationToken,
-    seats: Seats,
+    slots: ConnectionLimit,
 }
 
 /// A request that is being answered, until this is dropped.
-pub(super) struct Answering(Arc<Seat>);
+pub(super) struct InRequest(Arc<ConnectionSlot>);
 
-impl Seats {
+impl ConnectionLimit {
     /// So many, all free.
     pub(super) fn new(most: usize) -> Self {
         Self {
@@ -50,73 +50,73 @@ impl Seats {
         }
     }
 
-    /// A seat for a new connection. If none is free, the connection that has been idle for longest loses its own, or
+    /// A slot for a new connection. If none is free, the connection that has been idle for longest loses its own, or
     /// where none is idle, the one whose request takes the longest.
-    pub(super) fn take(&self, now: Instant) -> Arc<Seat> {
+    pub(super) fn take(&self, now: Instant) -> Arc<ConnectionSlot> {
         let mut taken = self.taken();
-        while taken.seats.len() >= self.most
-            && let Some(number) = taken.least_needed()
-            && let Some(standing) = taken.seats.remove(&number)
+        while taken.slots.len() >= self.most
+            && let Some(number) = taken.eviction_candidate()
+            && let Some(connection) = taken.slots.remove(&number)
         {
-            standing.gone.cancel();
+            connection.gone.cancel();
         }
         let number = taken.next;
         taken.next += 1;
         let gone = CancellationToken::new();
-        let standing = Standing {
+        let connection = OpenConnection {
             since: now,
-            is_answering: false,
+            is_in_request: false,
             gone: gone.clone(),
         };
-        taken.seats.insert(number, standing);
-        Arc::new(Seat {
+        taken.slots.insert(number, connection);
+        Arc::new(ConnectionSlot {
             number,
             gone,
-            seats: self.clone(),
+            slots: self.clone(),
         })
     }
 
-    fn taken(&self) -> MutexGuard<'_, Taken> {
+    fn taken(&self) -> MutexGuard<'_, OpenConnections> {
         self.taken.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Taken {
-    fn least_needed(&self) -> Option<u64> {
-        self.seats
+impl OpenConnections {
+    fn eviction_candidate(&self) -> Option<u64> {
+        self.slots
             .iter()
-            .min_by_key(|(_, standing)| (standing.is_answering, standing.since))
+            .min_by_key(|(_, connection)| (connection.is_in_request, connection.since))
             .map(|(number, _)| *number)
     }
 }
 
-impl Seat {
-    /// Waits until the seat is lost to another connection.
-    pub(super) async fn lost(&self) {
+impl ConnectionSlot {
+    /// Waits until the slot is lost to another connection.
+    pub(super) async fn evicted(&self) {
         self.gone.cancelled().await;
     }
 
     /// Notes that a request is being answered.
-    pub(super) fn answer(self: &Arc<Self>) -> Answering {
+    pub(super) fn begin_request(self: &Arc<Self>) -> InRequest {
         self.note(true);
-        Answering(Arc::clone(self))
+        InRequest(Arc::clone(self))
     }
 
-    fn note(&self, is_answering: bool) {
-        if let Some(standing) = self.seats.taken().seats.get_mut(&self.number) {
-            standing.since = Instant::now();
-            standing.is_answering = is_answering;
+    fn note(&self, is_in_request: bool) {
+        if let Some(connection) = self.slots.taken().slots.get_mut(&self.number) {
+            connection.since = Instant::now();
+            connection.is_in_request = is_in_request;
         }
     }
 }
 
-impl Drop for Seat {
+impl Drop for ConnectionSlot {
     fn drop(&mut self) {
-        self.seats.taken().seats.remove(&self.number);
+        self.slots.taken().slots.remove(&self.number);
     }
 }
 
-impl Drop for Answering {
+impl Drop for InRequest {
     fn drop(&mut self) {
         self.0.note(false);
     }
@@ -128,30 +128,30 @@ mod tests {
 
     use super::*;
 
-    fn lost(seats: &[Arc<Seat>]) -> Vec<bool> {
-        seats.iter().map(|seat| seat.gone.is_cancelled()).collect()
+    fn lost(slots: &[Arc<ConnectionSlot>]) -> Vec<bool> {
+        slots.iter().map(|slot| slot.gone.is_cancelled()).collect()
     }
 
     #[test]
     fn who_comes_gets_a_seat_and_who_has_been_idle_for_longest_loses_it() {
         let begun = Instant::now();
-        let (seats, now) = (Seats::new(3), begun + Duration::from_secs(1));
-        let mut all: Vec<_> = (0..3).map(|_| seats.take(begun)).collect();
-        let answering = all[0].answer();
-        all.push(seats.take(now));
+        let (slots, now) = (ConnectionLimit::new(3), begun + Duration::from_secs(1));
+        let mut all: Vec<_> = (0..3).map(|_| slots.take(begun)).collect();
+        let answering = all[0].begin_request();
+        all.push(slots.take(now));
         assert_eq!(lost(&all), [false, true, false, false]);
-        all.push(seats.take(now));
+        all.push(slots.take(now));
         assert_eq!(lost(&all), [false, true, true, false, false]);
         // Who has been answered is idle again.
         drop(answering);
-        let others = (all[3].answer(), all[4].answer());
-        all.push(seats.take(now));
+        let others = (all[3].begin_request(), all[4].begin_request());
+        all.push(slots.take(now));
         assert_eq!(lost(&all), [true, true, true, false, false, false]);
         // Where nobody is idle, the longest answer is not waited for.
-        let last = all[5].answer();
-        all.push(seats.take(now));
+        let last = all[5].begin_request();
+        all.push(slots.take(now));
         assert_eq!(lost(&all), [true, true, true, true, false, false, false]);
         drop((all, others, last));
-        assert!(seats.taken().seats.is_empty());
+        assert!(slots.taken().slots.is_empty());
     }
 }

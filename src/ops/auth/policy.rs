@@ -5,11 +5,13 @@ use std::net::IpAddr;
 use hyper::Method;
 use hyper::http::uri::Authority;
 
-use crate::ops::login;
+/// Where the form is.
+pub(in crate::ops) const LOGIN_PATH: &str = "/login";
+
 
 /// What a request has to show for itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Credential {
+pub(in crate::ops) enum Credential {
     None,
     Wrong,
     Right,
@@ -19,19 +21,19 @@ pub(super) enum Credential {
 
 /// What the decision depends on.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Asked<'a> {
-    pub(super) method: &'a Method,
-    pub(super) path: &'a str,
-    pub(super) host: Option<&'a str>,
-    pub(super) fetch_site: Option<&'a str>,
-    pub(super) origin: Option<&'a str>,
+pub(in crate::ops) struct RequestFacts<'a> {
+    pub(in crate::ops) method: &'a Method,
+    pub(in crate::ops) path: &'a str,
+    pub(in crate::ops) host: Option<&'a str>,
+    pub(in crate::ops) fetch_site: Option<&'a str>,
+    pub(in crate::ops) origin: Option<&'a str>,
     /// None where no token is needed.
-    pub(super) credential: Option<Credential>,
+    pub(in crate::ops) credential: Option<Credential>,
 }
 
 /// The decision.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Verdict {
+pub(in crate::ops) enum Decision {
     Pass,
     /// It needs the token.
     SignIn,
@@ -44,33 +46,33 @@ pub(super) enum Verdict {
 }
 
 /// Decides on a request. Pure.
-pub(super) fn decide(asked: Asked<'_>) -> Verdict {
-    if asked.credential.is_none() && !asked.host.is_some_and(is_loopback_name) {
-        return Verdict::ForeignHost;
+pub(in crate::ops) fn decide(facts: RequestFacts<'_>) -> Decision {
+    if facts.credential.is_none() && !facts.host.is_some_and(is_loopback_name) {
+        return Decision::ForeignHost;
     }
-    let reads = matches!(*asked.method, Method::GET | Method::HEAD);
-    if !reads && !is_same_origin(asked) {
-        return Verdict::ForeignOrigin;
+    let reads = matches!(*facts.method, Method::GET | Method::HEAD);
+    if !reads && !is_same_origin(facts) {
+        return Decision::ForeignOrigin;
     }
-    if is_open(asked.path) {
-        return Verdict::Pass;
+    if is_open(facts.path) {
+        return Decision::Pass;
     }
-    match asked.credential {
-        None | Some(Credential::Right) => Verdict::Pass,
-        Some(Credential::None) => Verdict::SignIn,
-        Some(Credential::Wrong) => Verdict::WrongToken,
-        Some(Credential::NoToken) => Verdict::NoToken,
+    match facts.credential {
+        None | Some(Credential::Right) => Decision::Pass,
+        Some(Credential::None) => Decision::SignIn,
+        Some(Credential::Wrong) => Decision::WrongToken,
+        Some(Credential::NoToken) => Decision::NoToken,
     }
 }
 
 /// What says nothing but that the worker is there and well, and what the login page needs.
 fn is_open(path: &str) -> bool {
-    matches!(path, "/healthz" | "/readyz" | login::PATH) || path.starts_with("/assets/")
+    matches!(path, "/healthz" | "/readyz" | LOGIN_PATH) || path.starts_with("/assets/")
 }
 
 /// A page of another site may be able to send a request here, but not to say that it comes from here.
-fn is_same_origin(asked: Asked<'_>) -> bool {
-    match (asked.fetch_site, asked.origin, asked.host) {
+fn is_same_origin(facts: RequestFacts<'_>) -> bool {
+    match (facts.fetch_site, facts.origin, facts.host) {
         (Some(site), ..) => matches!(site, "same-origin" | "none"),
         (None, Some(origin), Some(host)) => origin
             .split_once("://")
@@ -102,7 +104,7 @@ fn is_loopback_name(host: &str) -> bool {
 mod tests {
     use super::*;
 
-    const GET: Asked<'_> = Asked {
+    const GET: RequestFacts<'_> = RequestFacts {
         method: &Method::GET,
         path: "/",
         host: Some("localhost:9090"),
@@ -110,7 +112,7 @@ mod tests {
         origin: None,
         credential: None,
     };
-    const POST: Asked<'_> = Asked {
+    const POST: RequestFacts<'_> = RequestFacts {
         method: &Method::POST,
         fetch_site: Some("same-origin"),
         ..GET
@@ -126,11 +128,11 @@ mod tests {
             "[::1]",
             "[::1]:80",
         ] {
-            let asked = Asked {
+            let facts = RequestFacts {
                 host: Some(host),
                 ..GET
             };
-            assert_eq!(decide(asked), Verdict::Pass, "{host}");
+            assert_eq!(decide(facts), Decision::Pass, "{host}");
         }
         for host in [
             "",
@@ -148,22 +150,22 @@ mod tests {
             "local host",
         ] {
             for path in ["/", "/metrics", "/healthz", "/nothing"] {
-                let asked = Asked {
+                let facts = RequestFacts {
                     host: Some(host),
                     path,
                     ..GET
                 };
-                assert_eq!(decide(asked), Verdict::ForeignHost, "{host} {path}");
+                assert_eq!(decide(facts), Decision::ForeignHost, "{host} {path}");
             }
         }
-        assert_eq!(decide(Asked { host: None, ..GET }), Verdict::ForeignHost);
+        assert_eq!(decide(RequestFacts { host: None, ..GET }), Decision::ForeignHost);
         // With a token, names do not matter.
-        let asked = Asked {
+        let facts = RequestFacts {
             host: Some("evil.example"),
             credential: Some(Credential::Right),
             ..GET
         };
-        assert_eq!(decide(asked), Verdict::Pass);
+        assert_eq!(decide(facts), Decision::Pass);
     }
 
     #[test]
@@ -191,37 +193,37 @@ mod tests {
                 &Method::DELETE,
                 &Method::OPTIONS,
             ] {
-                let asked = Asked {
+                let facts = RequestFacts {
                     method,
                     fetch_site,
                     origin,
                     ..POST
                 };
                 let expected = if passes {
-                    Verdict::Pass
+                    Decision::Pass
                 } else {
-                    Verdict::ForeignOrigin
+                    Decision::ForeignOrigin
                 };
                 assert_eq!(
-                    decide(asked),
+                    decide(facts),
                     expected,
                     "{method} {fetch_site:?} {origin:?}"
                 );
             }
             // What only reads may be linked to from anywhere.
-            let asked = Asked {
+            let facts = RequestFacts {
                 fetch_site,
                 origin,
                 ..GET
             };
-            assert_eq!(decide(asked), Verdict::Pass);
+            assert_eq!(decide(facts), Decision::Pass);
         }
     }
 
     #[test]
     fn with_a_token_everything_but_health_and_the_login_needs_it() {
         let ask = |path, credential| {
-            decide(Asked {
+            decide(RequestFacts {
                 path,
                 credential: Some(credential),
                 ..GET
@@ -235,25 +237,25 @@ mod tests {
             "/nothing",
             "/logout",
         ] {
-            assert_eq!(ask(path, Credential::None), Verdict::SignIn, "{path}");
-            assert_eq!(ask(path, Credential::Wrong), Verdict::WrongToken, "{path}");
-            assert_eq!(ask(path, Credential::NoToken), Verdict::NoToken, "{path}");
-            assert_eq!(ask(path, Credential::Right), Verdict::Pass, "{path}");
+            assert_eq!(ask(path, Credential::None), Decision::SignIn, "{path}");
+            assert_eq!(ask(path, Credential::Wrong), Decision::WrongToken, "{path}");
+            assert_eq!(ask(path, Credential::NoToken), Decision::NoToken, "{path}");
+            assert_eq!(ask(path, Credential::Right), Decision::Pass, "{path}");
         }
         for path in ["/healthz", "/readyz", "/login", "/assets/page.css"] {
             for credential in [Credential::None, Credential::Wrong, Credential::NoToken] {
-                assert_eq!(ask(path, credential), Verdict::Pass, "{path}");
+                assert_eq!(ask(path, credential), Decision::Pass, "{path}");
             }
         }
     }
 
     #[test]
     fn the_token_does_not_replace_the_origin() {
-        let asked = Asked {
+        let facts = RequestFacts {
             credential: Some(Credential::Right),
             fetch_site: Some("cross-site"),
             ..POST
         };
-        assert_eq!(decide(asked), Verdict::ForeignOrigin);
+        assert_eq!(decide(facts), Decision::ForeignOrigin);
     }
 }

@@ -1,7 +1,7 @@
 //! Is it going out, how fast, what fails: each app at a glance.
 
 mod lane_view;
-mod plots;
+mod charts;
 
 use std::time::Duration;
 
@@ -10,10 +10,10 @@ use axum::response::Response;
 use maud::{Markup, html};
 use time::OffsetDateTime;
 
-use super::actions::Notice;
-use super::frame::{Frame, Section};
-use super::show;
-use super::wrong::PageError;
+use super::flash::Flash;
+use super::layout::{Layout, Section};
+use super::format;
+use super::error::PageError;
 use crate::ops::OpsState;
 use crate::ops::fleet::Overview;
 use crate::outbox::{AppStatus, MinuteStats};
@@ -22,13 +22,13 @@ use lane_view::LaneView;
 
 pub(super) async fn show(
     State(state): State<OpsState>,
-    Query(notice): Query<Notice>,
+    Query(notice): Query<Flash>,
 ) -> Result<Response, PageError> {
     let outbox = super::outbox(&state)?;
     let overview = state.fleet.overview(outbox).await;
     let overview = overview.map_err(PageError::Database)?;
     let Overview { apps, minutes, at } = &*overview;
-    let frame = Frame {
+    let layout = Layout {
         title: "Overview",
         section: Section::Overview,
         refreshes: true,
@@ -44,9 +44,9 @@ pub(super) async fn show(
         @for app in apps {
             (section(app, minutes, *at))
         }
-        p.foot { "As of " (show::time(*at)) ", by the database's clock." }
+        p.foot { "As of " (format::time(*at)) ", by the database's clock." }
     };
-    Ok(frame.page(&notice.markup(), &live))
+    Ok(layout.page(&notice.markup(), &live))
 }
 
 fn section(app: &AppStatus, minutes: &[MinuteStats], now: OffsetDateTime) -> Markup {
@@ -58,23 +58,23 @@ fn section(app: &AppStatus, minutes: &[MinuteStats], now: OffsetDateTime) -> Mar
         section.panel aria-labelledby=(heading) {
             div.head {
                 h2 id=(heading) { (name) }
-                (show::badge(lane.tone, lane.word))
+                (format::badge(lane.tone, lane.word))
                 @if app.lane.is_some() {
                     p.actions {
                         @if lane.is_paused {
-                            a.button href=(show::link("/actions/resume", &[("app", name)])) { "Resume…" span.unseen { " " (name) } }
+                            a.button href=(format::link("/actions/resume", &[("app", name)])) { "Resume…" span.unseen { " " (name) } }
                         } @else {
-                            a.button href=(show::link("/actions/pause", &[("app", name)])) { "Pause…" span.unseen { " " (name) } }
+                            a.button href=(format::link("/actions/pause", &[("app", name)])) { "Pause…" span.unseen { " " (name) } }
                         }
-                        a.button href=(show::link("/actions/limit", &[("app", name)])) { "Limit…" span.unseen { " of " (name) } }
+                        a.button href=(format::link("/actions/limit", &[("app", name)])) { "Limit…" span.unseen { " of " (name) } }
                     }
                 }
             }
             p.why { (lane.sentence) }
             (tiles(app))
             div.columns {
-                (plots::calls(app, minutes, now, limit))
-                (plots::backlog(app, minutes, now))
+                (charts::calls(app, minutes, now, limit))
+                (charts::backlog(app, minutes, now))
             }
             div.columns {
                 (waiting(app))
@@ -94,19 +94,19 @@ fn tiles(app: &AppStatus) -> Markup {
             div {
                 dt { "Calls a second" }
                 dd {
-                    strong { (show::rate(app.rate_per_s)) }
+                    strong { (format::rate(app.rate_per_s)) }
                     @if let Some(lane) = &app.lane {
-                        span.dim { " of " (show::rate(lane.limit_per_s)) @if lane.limit_set_by.is_some() { ", set by hand" } }
+                        span.dim { " of " (format::rate(lane.limit_per_s)) @if lane.limit_set_by.is_some() { ", set by hand" } }
                     }
                 }
             }
             div {
                 dt { "Waiting" }
                 dd {
-                    strong { (show::number(backlog)) }
+                    strong { (format::number(backlog)) }
                     @match drain {
                         Some(_) if backlog == 0 => span.dim { @if app.pending.sending == 0 { " all is sent" } @else { " the last are being sent" } },
-                        Some(drain) => { " " span.dim.pair { "gone in " (show::duration(drain)) } },
+                        Some(drain) => { " " span.dim.pair { "gone in " (format::duration(drain)) } },
                         None if backlog > 0 => span.dim { " not moving" },
                         None => {},
                     }
@@ -116,7 +116,7 @@ fn tiles(app: &AppStatus) -> Markup {
                 dt { "Oldest" }
                 dd {
                     @match app.pending.oldest_s.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok()) {
-                        Some(age) => { strong { (show::duration(age)) } span.dim { " waits" } },
+                        Some(age) => { strong { (format::duration(age)) } span.dim { " waits" } },
                         None => strong { "–" },
                     }
                 }
@@ -135,10 +135,10 @@ fn tiles(app: &AppStatus) -> Markup {
 
 fn percentiles(of: &Histogram) -> Markup {
     let small = |name: &str, share: f64| {
-        html! { " " span.pair { span.dim { (name) " " } strong.small { (show::maybe_duration(of.quantile(share))) } } }
+        html! { " " span.pair { span.dim { (name) " " } strong.small { (format::maybe_duration(of.quantile(share))) } } }
     };
     html! {
-        span.pair { span.dim { "p50 " } strong { (show::maybe_duration(of.quantile(0.5))) } }
+        span.pair { span.dim { "p50 " } strong { (format::maybe_duration(of.quantile(0.5))) } }
         (small("p95", 0.95))
         (small("p99", 0.99))
     }
@@ -153,7 +153,7 @@ fn rows(caption: &str, rows: &[(String, u64, String)]) -> Markup {
                 @for (name, count, link) in rows {
                     tr class=[(*count == 0).then_some("none")] {
                         th scope="row" { (name) }
-                        td { a href=(link) { (show::number(*count)) span.unseen { " " (name) } } }
+                        td { a href=(link) { (format::number(*count)) span.unseen { " " (name) } } }
                     }
                 }
             }
@@ -174,7 +174,7 @@ fn waiting(app: &AppStatus) -> Markup {
         .and_then(|seconds| Duration::try_from_secs_f64(seconds).ok())
         .map_or_else(
             || "not counted yet".into(),
-            |ago| format!("counted {} ago", show::duration(ago)),
+            |ago| format!("counted {} ago", format::duration(ago)),
         );
     let counts: Vec<_> = states
         .map(|(state, count)| (state.to_owned(), count, messages_in(&app.app, state)))
@@ -197,12 +197,12 @@ fn outcomes(app: &AppStatus) -> Markup {
             ("span", "hour"),
             ("outcome", outcome),
         ];
-        (name.to_owned(), calls, show::link("/failures", &query))
+        (name.to_owned(), calls, format::link("/failures", &query))
     };
     let well = (
         "well".to_owned(),
         app.last_hour.calls_well(),
-        show::link("/messages", &[("app", &app.app)]),
+        format::link("/messages", &[("app", &app.app)]),
     );
     let counts = [
         well,
@@ -231,12 +231,12 @@ fn finished(app: &AppStatus) -> Markup {
     let counts: Vec<_> = statuses
         .map(|status| {
             let messages = app.finished_24h.get(status).copied().unwrap_or(0);
-            (show::words(status), messages, messages_in(&app.app, status))
+            (format::words(status), messages, messages_in(&app.app, status))
         })
         .into();
     rows("Messages that ended, last 24 h", &counts)
 }
 
 fn messages_in(app: &str, state: &str) -> String {
-    show::link("/messages", &[("app", app), ("state", state)])
+    format::link("/messages", &[("app", app), ("state", state)])
 }

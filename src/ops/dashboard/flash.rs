@@ -4,20 +4,20 @@
 use maud::{Markup, html};
 use serde::Deserialize;
 
-use crate::ops::pages::show;
+use crate::ops::dashboard::format;
 
 /// What a URL says was done.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
-pub(in crate::ops::pages) struct Notice {
+pub(in crate::ops::dashboard) struct Flash {
     done: String,
     n: String,
 }
 
-impl Notice {
+impl Flash {
     /// The notice, if there is one.
-    pub(in crate::ops::pages) fn markup(&self) -> Markup {
-        let messages = show::messages(self.n.parse().unwrap_or(0));
+    pub(in crate::ops::dashboard) fn markup(&self) -> Markup {
+        let messages = format::messages(self.n.parse().unwrap_or(0));
         let text = match self.done.as_str() {
             "paused" => "Paused. Calls in flight are finished; no other one starts.".into(),
             "already-paused" => "It was paused already: who did it and why stands below.".into(),

@@ -3,8 +3,8 @@
 use maud::Markup;
 use time::OffsetDateTime;
 
-use crate::ops::pages::plot::{MINUTES, Plot};
-use crate::ops::pages::show;
+use crate::ops::dashboard::chart::{MINUTES, Chart};
+use crate::ops::dashboard::format;
 use crate::outbox::{AppStatus, MinuteStats};
 
 /// Where a minute stands in a plot, if it does: at its end.
@@ -46,14 +46,14 @@ pub(super) fn calls(
     let busiest = points.iter().map(|(_, value)| *value).fold(0.0, f64::max);
     points.push((0.0, app.rate_per_s));
     let of_limit = limit.map_or(String::new(), |limit| {
-        format!(", limit {} (dashed)", show::rate(limit))
+        format!(", limit {} (dashed)", format::rate(limit))
     });
-    Plot {
+    Chart {
         title: "Calls a second, last hour",
         description: &format!(
             "Now {}; {} in the busiest minute{of_limit}.",
-            show::rate(app.rate_per_s),
-            show::rate((busiest * 10.0).round() / 10.0),
+            format::rate(app.rate_per_s),
+            format::rate((busiest * 10.0).round() / 10.0),
         ),
         points: &points,
         limit,
@@ -76,12 +76,12 @@ pub(super) fn backlog(app: &AppStatus, minutes: &[MinuteStats], now: OffsetDateT
         .filter_map(|minute| minute.backlog)
         .fold(backlog, u64::max);
     points.push((0.0, backlog as f64));
-    Plot {
+    Chart {
         title: "Messages that wait, last hour",
         description: &format!(
             "Now {}, at most {}.",
-            show::number(backlog),
-            show::number(most)
+            format::number(backlog),
+            format::number(most)
         ),
         points: &points,
         limit: None,

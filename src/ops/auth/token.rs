@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use secrecy::{ExposeSecret, SecretString};
@@ -10,6 +11,11 @@ use sha2::Sha256;
 
 use crate::secret::{SecretError, SecretSource};
 
+/// The cookie of who has signed in.
+pub(in crate::ops) const COOKIE_NAME: &str = "signaling_ops";
+/// The answer to a wrong token comes later: who guesses has to wait for it, or to connect anew. It bounds no other's
+/// tries, least of all those of who has the right one.
+pub(in crate::ops) const WRONG_TOKEN_DELAY: Duration = Duration::from_secs(1);
 /// The shortest token, in characters: 16 that are random can't be guessed.
 const MIN_TOKEN_CHARS: usize = 16;
 /// What makes a cookie of a token. It is the same in all processes, so that several behind one address take each
@@ -80,7 +86,7 @@ impl OpsToken {
     }
 
     /// The token as it is now; none if there is none that can be used. That is logged once.
-    pub(super) fn current(&self) -> Option<SecretString> {
+    pub(in crate::ops) fn current(&self) -> Option<SecretString> {
         match self.read() {
             Ok(token) => {
                 self.has_warned.store(false, Ordering::Relaxed);
@@ -97,7 +103,7 @@ impl OpsToken {
 }
 
 /// Whether somebody has the token. Takes as long for any wrong one.
-pub(super) fn is_token(given: &[u8], token: &SecretString) -> bool {
+pub(in crate::ops) fn is_token(given: &[u8], token: &SecretString) -> bool {
     let expected = mac(token.expose_secret().as_bytes())
         .finalize()
         .into_bytes();
@@ -105,7 +111,7 @@ pub(super) fn is_token(given: &[u8], token: &SecretString) -> bool {
 }
 
 /// The value of the cookie that stands for the token. The token can't be had from it.
-pub(super) fn cookie_value(token: &SecretString) -> String {
+pub(in crate::ops) fn cookie_value(token: &SecretString) -> String {
     use std::fmt::Write as _;
     let mut value = String::new();
     for byte in mac(token.expose_secret().as_bytes())
@@ -119,7 +125,7 @@ pub(super) fn cookie_value(token: &SecretString) -> String {
 }
 
 /// Whether a cookie stands for the token. Takes as long for any wrong one.
-pub(super) fn is_cookie(given: &str, token: &SecretString) -> bool {
+pub(in crate::ops) fn is_cookie(given: &str, token: &SecretString) -> bool {
     let compare = |value: &str| mac(value.as_bytes());
     let expected = compare(&cookie_value(token)).finalize().into_bytes();
     compare(given).verify_slice(&expected).is_ok()

@@ -8,13 +8,14 @@
 mod actions;
 mod assets;
 mod failures;
-mod frame;
+mod flash;
+mod layout;
 mod message;
 mod messages;
 mod overview;
-mod plot;
-mod show;
-mod wrong;
+mod chart;
+mod format;
+mod error;
 
 use std::sync::Arc;
 
@@ -24,7 +25,7 @@ use axum::routing::get;
 
 use super::OpsState;
 use crate::outbox::Outbox;
-use wrong::PageError;
+use error::PageError;
 
 /// The most bytes of a form.
 const MAX_FORM_BYTES: usize = 16 * 1024;

@@ -19,14 +19,14 @@ pub(super) enum Section {
 }
 
 /// What a page says of itself.
-pub(super) struct Frame<'a> {
+pub(super) struct Layout<'a> {
     pub(super) title: &'a str,
     pub(super) section: Section,
     /// Whether what it shows is fetched again every few seconds.
     pub(super) refreshes: bool,
 }
 
-impl Frame<'_> {
+impl Layout<'_> {
     /// The page. What is `fixed` stays as it is while a person looks at it: forms, and what they have done.
     pub(super) fn page(&self, fixed: &Markup, live: &Markup) -> Response {
         let markup = html! {

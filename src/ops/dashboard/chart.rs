@@ -16,7 +16,7 @@ const GRID: RGBColor = RGBColor(0xe2, 0xe6, 0xec);
 const INK: RGBColor = RGBColor(0x55, 0x60, 0x70);
 
 /// What a plot shows.
-pub(super) struct Plot<'a> {
+pub(super) struct Chart<'a> {
     /// What it is, for those who don't see it, too.
     pub(super) title: &'a str,
     /// What there is to see.
@@ -27,7 +27,7 @@ pub(super) struct Plot<'a> {
     pub(super) limit: Option<f64>,
 }
 
-impl Plot<'_> {
+impl Chart<'_> {
     /// The plot with its title.
     pub(super) fn figure(&self) -> Markup {
         html! {
@@ -120,7 +120,7 @@ mod tests {
 
     #[test]
     fn a_plot_says_what_it_shows_and_has_no_style_of_its_own() {
-        let plot = Plot {
+        let plot = Chart {
             title: "Calls <a second>",
             description: "at most 3",
             points: &[(-60.0, 0.0), (0.0, 3.0)],
@@ -144,7 +144,7 @@ mod tests {
 
     #[test]
     fn nothing_can_be_plotted() {
-        let plot = Plot {
+        let plot = Chart {
             title: "Backlog",
             description: "",
             points: &[],

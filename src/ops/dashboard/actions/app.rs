@@ -8,8 +8,8 @@ use serde::Deserialize;
 
 use super::{BY, Question, back};
 use crate::ops::OpsState;
-use crate::ops::pages::show;
-use crate::ops::pages::wrong::PageError;
+use crate::ops::dashboard::format;
+use crate::ops::dashboard::error::PageError;
 use crate::outbox::{AppLane, LaneStatus};
 use crate::sanitize;
 
@@ -21,7 +21,7 @@ const MAX_LIMIT: f64 = 1_000_000.0;
 /// Which app, and what a form says of it.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
-pub(super) struct Wish {
+pub(super) struct Params {
     app: String,
     reason: String,
     limit: String,
@@ -30,7 +30,7 @@ pub(super) struct Wish {
 
 /// How an app is doing that has a lane.
 async fn find(state: &OpsState, app: &str) -> Result<(AppLane, LaneStatus), PageError> {
-    let apps = crate::ops::pages::outbox(state)?.lanes().await?;
+    let apps = crate::ops::dashboard::outbox(state)?.lanes().await?;
     let mut found = apps
         .into_iter()
         .find(|status| status.app == app)
@@ -51,16 +51,16 @@ async fn find(state: &OpsState, app: &str) -> Result<(AppLane, LaneStatus), Page
 
 pub(super) async fn ask_pause(
     State(state): State<OpsState>,
-    Query(wish): Query<Wish>,
+    Query(params): Query<Params>,
 ) -> Result<Response, PageError> {
-    let (status, _) = find(&state, &wish.app).await?;
+    let (status, _) = find(&state, &params.app).await?;
     let app = &status.app;
     Ok(Question {
         title: &format!("Pause {app}?"),
         consequence: html! {
             p {
                 "No call of " b { (app) } " starts from then on, on any host, until somebody resumes it. Calls in flight are finished. "
-                (show::messages(status.pending.backlog())) " that are due wait then, and so do those that come; messages with an expiry may expire."
+                (format::messages(status.pending.backlog())) " that are due wait then, and so do those that come; messages with an expiry may expire."
             }
         },
         action: "/actions/pause",
@@ -76,27 +76,27 @@ pub(super) async fn ask_pause(
 
 pub(super) async fn pause(
     State(state): State<OpsState>,
-    Form(wish): Form<Wish>,
+    Form(params): Form<Params>,
 ) -> Result<Redirect, PageError> {
-    let reason = sanitize::text(wish.reason.trim(), MAX_REASON_CHARS);
+    let reason = sanitize::text(params.reason.trim(), MAX_REASON_CHARS);
     let reason = (!reason.is_empty()).then_some(reason);
-    let outbox = crate::ops::pages::outbox(&state)?;
-    let is_news = outbox.pause(&app(&wish), reason.as_deref(), BY).await?;
+    let outbox = crate::ops::dashboard::outbox(&state)?;
+    let is_news = outbox.pause(&app(&params), reason.as_deref(), BY).await?;
     Ok(told(&state, is_news, "paused", "already-paused").await)
 }
 
 pub(super) async fn ask_resume(
     State(state): State<OpsState>,
-    Query(wish): Query<Wish>,
+    Query(params): Query<Params>,
 ) -> Result<Response, PageError> {
-    let (status, lane) = find(&state, &wish.app).await?;
+    let (status, lane) = find(&state, &params.app).await?;
     let app = &status.app;
     Ok(Question {
         title: &format!("Resume {app}?"),
         consequence: html! {
             p {
-                b { (app) } " sends again at once, on all hosts, at " (show::rate(lane.limit_per_s)) " calls/s at most. "
-                (show::messages(status.pending.backlog())) " are due."
+                b { (app) } " sends again at once, on all hosts, at " (format::rate(lane.limit_per_s)) " calls/s at most. "
+                (format::messages(status.pending.backlog())) " are due."
             }
             @if let Some(hold) = &lane.hold {
                 p { "Its lane is " (hold) " as well: that ends when the API answers." }
@@ -116,25 +116,25 @@ pub(super) async fn ask_resume(
 
 pub(super) async fn resume(
     State(state): State<OpsState>,
-    Form(wish): Form<Wish>,
+    Form(params): Form<Params>,
 ) -> Result<Redirect, PageError> {
-    let is_news = crate::ops::pages::outbox(&state)?
-        .resume(&app(&wish))
+    let is_news = crate::ops::dashboard::outbox(&state)?
+        .resume(&app(&params))
         .await?;
     Ok(told(&state, is_news, "resumed", "not-paused").await)
 }
 
 pub(super) async fn ask_limit(
     State(state): State<OpsState>,
-    Query(wish): Query<Wish>,
+    Query(params): Query<Params>,
 ) -> Result<Response, PageError> {
-    let (status, lane) = find(&state, &wish.app).await?;
+    let (status, lane) = find(&state, &params.app).await?;
     let app = &status.app;
     Ok(Question {
         title: &format!("Another limit for {app}?"),
         consequence: html! {
             p {
-                "It is " b { (show::rate(lane.limit_per_s)) " calls/s" } " now"
+                "It is " b { (format::rate(lane.limit_per_s)) " calls/s" } " now"
                 @if let Some(by) = &lane.limit_set_by { ", set by " (by) }
                 ". Another one holds at once, on all hosts, also for workers that start later, until it is set back. A limit above what the API allows makes it answer 429."
             }
@@ -159,15 +159,15 @@ pub(super) async fn ask_limit(
 
 pub(super) async fn limit(
     State(state): State<OpsState>,
-    Form(wish): Form<Wish>,
+    Form(params): Form<Params>,
 ) -> Result<Redirect, PageError> {
-    let calls_per_s = if wish.configured == "1" {
+    let calls_per_s = if params.configured == "1" {
         None
     } else {
-        Some(parse_limit(&wish.limit)?)
+        Some(parse_limit(&params.limit)?)
     };
-    let outbox = crate::ops::pages::outbox(&state)?;
-    let is_news = outbox.set_limit(&app(&wish), calls_per_s, BY).await?;
+    let outbox = crate::ops::dashboard::outbox(&state)?;
+    let is_news = outbox.set_limit(&app(&params), calls_per_s, BY).await?;
     Ok(told(&state, is_news, "limited", "already-limited").await)
 }
 
@@ -188,8 +188,8 @@ fn parse_limit(text: &str) -> Result<f64, PageError> {
 }
 
 /// The app that a form names. The database says whether there is one.
-fn app(wish: &Wish) -> String {
-    sanitize::text(&wish.app, sanitize::MAX_NAME_CHARS)
+fn app(params: &Params) -> String {
+    sanitize::text(&params.app, sanitize::MAX_NAME_CHARS)
 }
 
 #[cfg(test)]

@@ -7,18 +7,18 @@ use axum::response::Response;
 use maud::{Markup, html};
 use serde::Deserialize;
 
-use super::actions::Notice;
-use super::frame::{Frame, Section};
+use super::flash::Flash;
+use super::layout::{Layout, Section};
 use super::messages::wanted;
-use super::show::{self, Tone};
-use super::wrong::PageError;
+use super::format::{self, Tone};
+use super::error::PageError;
 use crate::ops::OpsState;
 use crate::outbox::{FailureGroup, Failures, MAX_CALLS_LOOKED_AT};
 
 /// What the URL asks for.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
-pub(super) struct Wish {
+pub(super) struct Params {
     app: String,
     span: String,
     outcome: String,
@@ -63,16 +63,16 @@ impl Span {
 
 pub(super) async fn show(
     State(state): State<OpsState>,
-    Query(wish): Query<Wish>,
-    Query(notice): Query<Notice>,
+    Query(params): Query<Params>,
+    Query(notice): Query<Flash>,
 ) -> Result<Response, PageError> {
-    let app = wanted(&wish.app);
-    let outcome = wanted(&wish.outcome);
-    let span = Span::read(&wish.span);
+    let app = wanted(&params.app);
+    let outcome = wanted(&params.outcome);
+    let span = Span::read(&params.span);
     let failures = super::outbox(&state)?
         .failures(app.as_deref(), outcome.as_deref(), span.length())
         .await?;
-    let frame = Frame {
+    let layout = Layout {
         title: "Failures",
         section: Section::Failures,
         refreshes: true,
@@ -80,38 +80,38 @@ pub(super) async fn show(
     let live = html! {
         div.head {
             h1 { "Failures" }
-            (spans(&wish, span))
+            (spans(&params, span))
         }
         p.why {
             "Calls of " (span.words()) " that did not end their message well"
             @if let Some(app) = &app { ", of " b { (app) } }
-            @if let Some(outcome) = &outcome { ", that were " b { (show::words(outcome)) } }
+            @if let Some(outcome) = &outcome { ", that were " b { (format::words(outcome)) } }
             "."
-            @if app.is_some() || outcome.is_some() { " " a href=(show::link("/failures", &[("span", span.text())])) { "Show all" } "." }
+            @if app.is_some() || outcome.is_some() { " " a href=(format::link("/failures", &[("span", span.text())])) { "Show all" } "." }
         }
         @if let Some(since) = failures.only_since {
             p.panel {
-                "Many calls failed: of all apps, the newest " (show::count(MAX_CALLS_LOOKED_AT)) " were looked at, those since "
-                (show::time_and_distance(since, failures.now)) "."
+                "Many calls failed: of all apps, the newest " (format::count(MAX_CALLS_LOOKED_AT)) " were looked at, those since "
+                (format::time_and_distance(since, failures.now)) "."
             }
         }
         @if failures.groups.is_empty() {
             p.panel {
                 @if failures.only_since.is_some() { "None of these is like that." }
-                @else { (show::badge(Tone::Good, "none")) " Nothing failed." }
+                @else { (format::badge(Tone::Good, "none")) " Nothing failed." }
             }
         } @else {
             (table(&failures, span))
         }
     };
-    Ok(frame.page(&notice.markup(), &live))
+    Ok(layout.page(&notice.markup(), &live))
 }
 
-fn spans(wish: &Wish, now: Span) -> Markup {
+fn spans(params: &Params, now: Span) -> Markup {
     html! {
         nav.pages aria-label="How far back" {
             @for (span, text) in [(Span::Hour, "Last hour"), (Span::Day, "Last 24 hours")] {
-                a.button href=(show::link("/failures", &[("app", &wish.app), ("span", span.text()), ("outcome", &wish.outcome)]))
+                a.button href=(format::link("/failures", &[("app", &params.app), ("span", span.text()), ("outcome", &params.outcome)]))
                     aria-current=[(span == now).then_some("true")] { (text) }
             }
         }
@@ -129,7 +129,7 @@ fn table(failures: &Failures, span: Span) -> Markup {
         ("", "For good"),
     ];
     let rows = html! { @for group in &failures.groups { (line(group, failures, span)) } };
-    show::list("Failures, the most frequent first", &columns, &rows)
+    format::list("Failures, the most frequent first", &columns, &rows)
 }
 
 fn line(group: &FailureGroup, failures: &Failures, span: Span) -> Markup {
@@ -156,14 +156,14 @@ fn line(group: &FailureGroup, failures: &Failures, span: Span) -> Markup {
                 @if let Some(status) = &http_status { span.code { (status) } " " }
                 (key.error.as_deref().unwrap_or("no text"))
             }
-            td { (show::badge(tone, &show::words(&key.outcome))) }
+            td { (format::badge(tone, &format::words(&key.outcome))) }
             td.name { (key.app) }
-            td.number { (show::count(group.calls)) }
-            td.number { (show::count(group.messages)) }
-            td { (show::when(group.last_at, failures.now)) ", " a href=(format!("/messages/{}", group.example_id)) { "message " (group.example_id) } }
+            td.number { (format::count(group.calls)) }
+            td.number { (format::count(group.messages)) }
+            td { (format::when(group.last_at, failures.now)) ", " a href=(format!("/messages/{}", group.example_id)) { "message " (group.example_id) } }
             td {
                 @if group.failed == 0 { span.dim { "none" } }
-                @else { (show::count(group.failed)) " " a.button href=(show::link("/actions/retry-group", &retry)) { "Send again…" } }
+                @else { (format::count(group.failed)) " " a.button href=(format::link("/actions/retry-group", &retry)) { "Send again…" } }
             }
         }
     }

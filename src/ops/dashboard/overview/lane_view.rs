@@ -5,7 +5,7 @@ use std::time::Duration;
 use maud::{Markup, html};
 use time::OffsetDateTime;
 
-use crate::ops::pages::show::{self, Tone};
+use crate::ops::dashboard::format::{self, Tone};
 use crate::outbox::{AppStatus, LaneState, LaneStatus};
 
 /// While messages are due, a worker gives out slots all the time; after so long without one, none runs.
@@ -35,19 +35,19 @@ impl LaneView {
                 is_paused: true,
                 ..Self::new(Tone::Warning, word, paused(lane, now))
             },
-            LaneState::Parked | LaneState::Broken => {
+            LaneState::Unauthorized | LaneState::Unavailable => {
                 Self::new(Tone::Bad, word, held(lane, state, now))
             }
             LaneState::Waiting => Self::new(
                 Tone::Warning,
                 word,
-                html! { "The API asked for a pause: no call before " (show::time_and_distance(lane.next_slot_at, now)) "." },
+                html! { "The API asked for a pause: no call before " (format::time_and_distance(lane.next_slot_at, now)) "." },
             ),
             LaneState::Slowed | LaneState::Sending if is_left_alone(app, lane, now) => Self::new(
                 Tone::Bad,
                 "no worker",
                 html! {
-                    "Messages are due, and no worker has taken one since " (show::time_and_distance(lane.next_slot_at, now))
+                    "Messages are due, and no worker has taken one since " (format::time_and_distance(lane.next_slot_at, now))
                     ". Is a worker running that serves this app?"
                 },
             ),
@@ -55,8 +55,8 @@ impl LaneView {
                 Tone::Warning,
                 word,
                 html! {
-                    "A 429 " @if let Some(at) = lane.throttled_at { "at " (show::time_and_distance(at, now)) }
-                    " slowed it to " (show::rate(lane.rate_per_s.round())) " calls/s. It climbs back by itself."
+                    "A 429 " @if let Some(at) = lane.throttled_at { "at " (format::time_and_distance(at, now)) }
+                    " slowed it to " (format::rate(lane.rate_per_s.round())) " calls/s. It climbs back by itself."
                 },
             ),
             LaneState::Sending
@@ -101,7 +101,7 @@ fn is_left_alone(app: &AppStatus, lane: &LaneStatus, now: OffsetDateTime) -> boo
 fn paused(lane: &LaneStatus, now: OffsetDateTime) -> Markup {
     html! {
         "Paused by " b { (lane.paused_by.as_deref().unwrap_or("somebody")) }
-        @if let Some(since) = lane.paused_at { " since " (show::time_and_distance(since, now)) }
+        @if let Some(since) = lane.paused_at { " since " (format::time_and_distance(since, now)) }
         @match &lane.pause_reason {
             Some(reason) => { ": “" (reason) "”." },
             None => ", without a reason.",
@@ -112,12 +112,12 @@ fn paused(lane: &LaneStatus, now: OffsetDateTime) -> Markup {
 
 fn held(lane: &LaneStatus, state: LaneState, now: OffsetDateTime) -> Markup {
     html! {
-        @if state == LaneState::Parked { "The API refuses the credentials" } @else { "Calls fail one after the other" }
-        @if let Some(since) = lane.hold_since { " since " (show::time_and_distance(since, now)) }
+        @if state == LaneState::Unauthorized { "The API refuses the credentials" } @else { "Calls fail one after the other" }
+        @if let Some(since) = lane.hold_since { " since " (format::time_and_distance(since, now)) }
         @if let Some(reason) = &lane.hold_reason { ": “" (reason) "”" }
         ". "
         @match lane.hold_until {
-            Some(until) if until > now => { "The next try is " (show::when(until, now)) "." },
+            Some(until) if until > now => { "The next try is " (format::when(until, now)) "." },
             _ => "It is tried again with the next message that is due.",
         }
     }

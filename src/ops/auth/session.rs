@@ -8,12 +8,10 @@ use hyper::header::SET_COOKIE;
 use hyper::{StatusCode, Uri};
 use serde::Deserialize;
 
-use super::OpsState;
-use super::access::{Access, cookie_value, is_token};
-use super::guard::{COOKIE_NAME, WRONG_TOKEN_PAUSE};
+use crate::ops::OpsState;
+use super::policy::LOGIN_PATH;
+use super::token::{Access, COOKIE_NAME, WRONG_TOKEN_DELAY, cookie_value, is_token};
 
-/// Where the form is.
-pub(super) const PATH: &str = "/login";
 /// Without an icon of the page's own, browsers look for one where the token is needed.
 const ICON_PATH: &str = "/assets/icon.svg";
 /// How long a browser keeps the cookie: a working day. After that it is asked for the token again. The cookie itself
@@ -33,14 +31,14 @@ struct Given {
 }
 
 /// The form, what it sends, and the way out.
-pub(super) fn routes() -> Router<OpsState> {
+pub(in crate::ops) fn routes() -> Router<OpsState> {
     Router::new()
-        .route(PATH, get(form).post(sign_in))
+        .route(LOGIN_PATH, get(form).post(sign_in))
         .route("/logout", post(sign_out))
 }
 
 /// The form's address for somebody who wanted to see this one.
-pub(super) fn address(wanted: &Uri) -> String {
+pub(in crate::ops) fn address(wanted: &Uri) -> String {
     let wanted = wanted
         .path_and_query()
         .map_or("/", |wanted| wanted.as_str());
@@ -48,7 +46,7 @@ pub(super) fn address(wanted: &Uri) -> String {
     let query: String = form_urlencoded::Serializer::new(String::new())
         .append_pair("next", next)
         .finish();
-    format!("{PATH}?{query}")
+    format!("{LOGIN_PATH}?{query}")
 }
 
 /// An address of this server, and of no other: browsers take `//` and `/\` for the beginning of another's name.
@@ -81,7 +79,7 @@ async fn sign_in(State(state): State<OpsState>, Form(given): Form<Given>) -> Res
         return page(StatusCode::SERVICE_UNAVAILABLE, Some(why), next);
     };
     if !is_token(given.token.trim().as_bytes(), &token) {
-        tokio::time::sleep(WRONG_TOKEN_PAUSE).await;
+        tokio::time::sleep(WRONG_TOKEN_DELAY).await;
         return page(
             StatusCode::UNAUTHORIZED,
             Some("That is not the token."),
@@ -99,7 +97,7 @@ async fn sign_in(State(state): State<OpsState>, Form(given): Form<Given>) -> Res
 
 async fn sign_out() -> Response {
     let cookie = format!("{COOKIE_NAME}=; Path=/; HttpOnly; SameSite=Strict; Max-Age=0");
-    ([(SET_COOKIE, cookie)], Redirect::to(PATH)).into_response()
+    ([(SET_COOKIE, cookie)], Redirect::to(LOGIN_PATH)).into_response()
 }
 
 /// The form. Browsers that keep passwords want a name for each, if only a hidden one. `why` and `next` have been
@@ -115,7 +113,7 @@ fn page(status: StatusCode, why: Option<&str>, next: &str) -> Response {
 <head><meta charset=\"utf-8\"><meta name=\"viewport\" content=\"width=device-width\"><meta name=\"color-scheme\" content=\"light dark\"><title>Sign in · signaling worker</title><link rel=\"icon\" type=\"image/svg+xml\" href=\"{ICON_PATH}\"></head>
 <body><main>
 <h1>Signaling worker</h1>
-{why}<form method=\"post\" action=\"{PATH}\">
+{why}<form method=\"post\" action=\"{LOGIN_PATH}\">
 <input type=\"hidden\" name=\"next\" value=\"{next}\">
 <input type=\"text\" autocomplete=\"username\" value=\"worker\" hidden>
 <p><label for=\"token\">Token</label> <input id=\"token\" name=\"token\" type=\"password\" autocomplete=\"current-password\" required autofocus></p>

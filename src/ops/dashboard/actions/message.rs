@@ -8,20 +8,20 @@ use serde::Deserialize;
 
 use super::{Question, back};
 use crate::ops::OpsState;
-use crate::ops::pages::failures::Span;
-use crate::ops::pages::message::{can_be_cancelled, can_be_retried, find};
-use crate::ops::pages::messages::wanted;
-use crate::ops::pages::show;
-use crate::ops::pages::wrong::PageError;
+use crate::ops::dashboard::failures::Span;
+use crate::ops::dashboard::message::{can_be_cancelled, can_be_retried, find};
+use crate::ops::dashboard::messages::wanted;
+use crate::ops::dashboard::format;
+use crate::ops::dashboard::error::PageError;
 use crate::outbox::{AdminError, FailureKey, MAX_RETRIED, RetryFilter};
 
 /// Which message.
 #[derive(Debug, Deserialize)]
-pub(super) struct Wish {
+pub(super) struct Params {
     id: i64,
 }
 
-impl Wish {
+impl Params {
     fn path(&self) -> String {
         format!("/messages/{}", self.id)
     }
@@ -29,14 +29,14 @@ impl Wish {
 
 pub(super) async fn ask_cancel(
     State(state): State<OpsState>,
-    Query(wish): Query<Wish>,
+    Query(params): Query<Params>,
 ) -> Result<Response, PageError> {
-    let message = find(&state, wish.id, false).await?.message;
+    let message = find(&state, params.id, false).await?.message;
     if !can_be_cancelled(&message) {
         return Err(PageError::Wrong(format!(
             "message {} can't be cancelled: it is {}",
             message.id,
-            show::words(&message.state)
+            format::words(&message.state)
         )));
     }
     Ok(Question {
@@ -49,30 +49,30 @@ pub(super) async fn ask_cancel(
         fields: html! {},
         hidden: &[("id", &message.id.to_string())],
         button: &format!("Cancel message {}", message.id),
-        back: &wish.path(),
+        back: &params.path(),
     }
     .page())
 }
 
 pub(super) async fn cancel(
     State(state): State<OpsState>,
-    Form(wish): Form<Wish>,
+    Form(params): Form<Params>,
 ) -> Result<Redirect, PageError> {
-    let done = crate::ops::pages::outbox(&state)?.cancel(wish.id).await?;
+    let done = crate::ops::dashboard::outbox(&state)?.cancel(params.id).await?;
     let done = if done { "cancelled" } else { "not-cancelled" };
-    Ok(back(&wish.path(), done, &[]))
+    Ok(back(&params.path(), done, &[]))
 }
 
 pub(super) async fn ask_retry(
     State(state): State<OpsState>,
-    Query(wish): Query<Wish>,
+    Query(params): Query<Params>,
 ) -> Result<Response, PageError> {
-    let message = find(&state, wish.id, false).await?.message;
+    let message = find(&state, params.id, false).await?.message;
     if !can_be_retried(&message) {
         return Err(PageError::Wrong(format!(
             "message {} is {}: only one that failed, expired, was cancelled or is unknown can be sent again",
             message.id,
-            show::words(&message.state)
+            format::words(&message.state)
         )));
     }
     Ok(Question {
@@ -87,14 +87,14 @@ pub(super) async fn ask_retry(
         fields: html! {},
         hidden: &[("id", &message.id.to_string())],
         button: &format!("Send message {} again", message.id),
-        back: &wish.path(),
+        back: &params.path(),
     }
     .page())
 }
 
 pub(super) async fn retry(
     State(state): State<OpsState>,
-    Form(wish): Form<Wish>,
+    Form(params): Form<Params>,
 ) -> Result<Redirect, PageError> {
     let filter = RetryFilter {
         statuses: ["failed", "expired", "cancelled", "unknown"]
@@ -102,11 +102,11 @@ pub(super) async fn retry(
             .into(),
         ..RetryFilter::default()
     };
-    let messages = crate::ops::pages::outbox(&state)?
-        .retry_listed(&[wish.id], &filter)
+    let messages = crate::ops::dashboard::outbox(&state)?
+        .retry_listed(&[params.id], &filter)
         .await?;
     Ok(back(
-        &wish.path(),
+        &params.path(),
         "retried",
         &[("n", &messages.to_string())],
     ))
@@ -148,16 +148,16 @@ impl GroupWish {
 
 pub(super) async fn ask_retry_group(
     State(state): State<OpsState>,
-    Query(wish): Query<GroupWish>,
+    Query(params): Query<GroupWish>,
 ) -> Result<Response, PageError> {
-    let key = wish.key()?;
-    let span = Span::read(&wish.span);
-    let ids = crate::ops::pages::outbox(&state)?
+    let key = params.key()?;
+    let span = Span::read(&params.span);
+    let ids = crate::ops::dashboard::outbox(&state)?
         .failed_messages(&key, span.length())
         .await?;
     // Others may fail, or be sent again, before the answer to the question.
     let about = if ids.len() == 1 { "" } else { "about " };
-    let messages = format!("{about}{}", show::messages(ids.len() as u64));
+    let messages = format!("{about}{}", format::messages(ids.len() as u64));
     let is_cut = ids.len() >= MAX_RETRIED;
     let it = if ids.len() == 1 {
         "It waits"
@@ -183,9 +183,9 @@ pub(super) async fn ask_retry_group(
         hidden: &[
             ("app", &key.app),
             ("outcome", &key.outcome),
-            ("http_status", &wish.http_status),
+            ("http_status", &params.http_status),
             ("error", key.error.as_deref().unwrap_or_default()),
-            ("no_error", &wish.no_error),
+            ("no_error", &params.no_error),
             ("span", span.text()),
         ],
         button: &format!("Send {messages} again"),
@@ -196,12 +196,12 @@ pub(super) async fn ask_retry_group(
 
 pub(super) async fn retry_group(
     State(state): State<OpsState>,
-    Form(wish): Form<GroupWish>,
+    Form(params): Form<GroupWish>,
 ) -> Result<Redirect, PageError> {
-    let key = wish.key()?;
-    let outbox = crate::ops::pages::outbox(&state)?;
+    let key = params.key()?;
+    let outbox = crate::ops::dashboard::outbox(&state)?;
     let ids = outbox
-        .failed_messages(&key, Span::read(&wish.span).length())
+        .failed_messages(&key, Span::read(&params.span).length())
         .await
         .map_err(AdminError::Database)?;
     let filter = RetryFilter {
@@ -211,7 +211,7 @@ pub(super) async fn retry_group(
         ..RetryFilter::default()
     };
     let messages = outbox.retry_listed(&ids, &filter).await?;
-    let more = [("n", messages.to_string()), ("span", wish.span)];
+    let more = [("n", messages.to_string()), ("span", params.span)];
     let more: Vec<(&str, &str)> = more
         .iter()
         .map(|(name, value)| (*name, value.as_str()))

@@ -3,7 +3,6 @@
 
 mod app;
 mod message;
-mod notice;
 
 use axum::Router;
 use axum::response::{Redirect, Response};
@@ -11,9 +10,8 @@ use axum::routing::get;
 use maud::{Markup, html};
 
 use super::OpsState;
-use super::frame::{Frame, Section};
-use super::show;
-pub(super) use notice::Notice;
+use super::layout::{Layout, Section};
+use super::format;
 
 /// Who does what is done here, for those who ask later.
 const BY: &str = "dashboard";
@@ -57,7 +55,7 @@ struct Question<'a> {
 
 impl Question<'_> {
     fn page(&self) -> Response {
-        let frame = Frame {
+        let layout = Layout {
             title: self.title,
             section: Section::None,
             refreshes: false,
@@ -76,7 +74,7 @@ impl Question<'_> {
                 }
             }
         };
-        frame.page(&content, &html! {})
+        layout.page(&content, &html! {})
     }
 }
 
@@ -84,5 +82,5 @@ impl Question<'_> {
 fn back(path: &str, done: &str, more: &[(&str, &str)]) -> Redirect {
     let mut query = vec![("done", done)];
     query.extend(more);
-    Redirect::to(&show::link(path, &query))
+    Redirect::to(&format::link(path, &query))
 }

@@ -6,7 +6,7 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use maud::html;
 
-use super::frame::{Frame, Section};
+use super::layout::{Layout, Section};
 use crate::error_text::database_error_text;
 use crate::outbox::AdminError;
 
@@ -68,7 +68,7 @@ impl IntoResponse for PageError {
             Self::Missing(_) => "Not found",
             Self::Wrong(_) => "That does not work",
         };
-        let frame = Frame {
+        let layout = Layout {
             title,
             section: Section::None,
             refreshes: waits,
@@ -84,7 +84,7 @@ impl IntoResponse for PageError {
                 }
             }
         };
-        (self.status(), frame.page(&html! {}, &content)).into_response()
+        (self.status(), layout.page(&html! {}, &content)).into_response()
     }
 }
 
