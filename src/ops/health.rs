@@ -135,8 +135,8 @@ async fn notes(state: &OpsState) -> Vec<String> {
                 LaneState::Slowed => "slowed by a 429",
                 LaneState::Waiting => "waiting, as the API asked",
                 LaneState::Paused => "paused by a person",
-                LaneState::Unauthorized => "parked: the API refuses its credentials",
-                LaneState::Unavailable => "broken: the API can't be reached, or answers with errors",
+                LaneState::Unauthorized => "unauthorized: the API refuses its credentials",
+                LaneState::Unavailable => "unavailable: the API can't be reached, or answers with errors",
             };
             Some(format!("the app {} is {says}", app.app))
         })

@@ -243,7 +243,7 @@ fn classify(
         attempt,
         http_status = call.as_ref().ok().map(|answer| answer.status),
         duration_ms = now.since(sent_at).as_millis(),
-        outcome = outcome.attempt_outcome().unwrap_or("done"),
+        outcome = outcome.attempt_outcome().unwrap_or("accepted"),
         "called"
     );
     if outcome == Outcome::Unauthorized {

@@ -49,12 +49,12 @@ async fn each_process_says_once_that_a_lane_is_held_slowed_or_paused_and_once_th
     until_all_have_said(&world, &workers, "worker started").await;
 
     world.set_faults(&["500"]);
-    until_all_have_said(&world, &workers, "hold=\"broken\"").await;
+    until_all_have_said(&world, &workers, "hold=\"unavailable\"").await;
     world.set_faults(&[]);
     until_all_have_said(&world, &workers, "lane released").await;
 
     world.set_credentials(basic(API_KEY, "another secret"));
-    until_all_have_said(&world, &workers, "hold=\"parked\"").await;
+    until_all_have_said(&world, &workers, "hold=\"unauthorized\"").await;
     world.set_credentials(basic(API_KEY, API_SECRET));
     world
         .until("both are back", PATIENCE, async || {
@@ -78,8 +78,8 @@ async fn each_process_says_once_that_a_lane_is_held_slowed_or_paused_and_once_th
     for worker in &mut workers {
         worker.stop().await;
         for (text, times) in [
-            ("hold=\"broken\"", 1),
-            ("hold=\"parked\"", 1),
+            ("hold=\"unavailable\"", 1),
+            ("hold=\"unauthorized\"", 1),
             ("lane released", 2),
             ("lane paused", 1),
             ("lane resumed", 1),
@@ -212,7 +212,7 @@ async fn json_logs_are_objects_with_the_same_fields_in_each_line() {
     let held = line("lane held");
     assert_eq!(
         (&held["app"], &held["hold"]),
-        (&json!("default"), &json!("parked"))
+        (&json!("default"), &json!("unauthorized"))
     );
     assert_eq!(held["reason"], "HTTP 401");
     assert_eq!(line("lane released")["app"], "default");

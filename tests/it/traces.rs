@@ -82,7 +82,7 @@ async fn a_retried_message_is_two_deliveries_under_its_producers_span_each_with_
         let (status, outcome, error) = if number == 1 {
             ("500", "retry", Some("retry"))
         } else {
-            ("200", "done", None)
+            ("200", "accepted", None)
         };
         assert_eq!(call["http.response.status_code"], status);
         assert_eq!(call["signaling.outcome"], outcome);

@@ -28,6 +28,15 @@ impl HoldKind {
     /// The value of the column `hold`.
     pub fn as_str(self) -> &'static str {
         match self {
+            Self::Unauthorized => "unauthorized",
+            Self::Unavailable => "unavailable",
+            Self::Paused => "paused",
+        }
+    }
+
+    /// The value of the column `hold`, whose words are older than these.
+    fn column(self) -> &'static str {
+        match self {
             Self::Unauthorized => "parked",
             Self::Unavailable => "broken",
             Self::Paused => "paused",
@@ -235,7 +244,7 @@ impl Outbox {
                 )
                 .persistent(session.caches_statements())
                 .bind(app)
-                .bind(kind.as_str())
+                .bind(kind.column())
                 .bind(reason)
                 .bind(probe)
                 .bind(micros(HOLD_PAUSE))

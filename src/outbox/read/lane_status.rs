@@ -69,7 +69,7 @@ pub struct LaneStatus {
     pub paused_by: Option<String>,
     /// Why.
     pub pause_reason: Option<String>,
-    /// `parked` or `broken`; none while it sends.
+    /// `unauthorized` or `unavailable`; none while it sends.
     pub hold: Option<String>,
     /// Why it is held.
     pub hold_reason: Option<String>,
@@ -119,8 +119,8 @@ impl LaneState {
             Self::Slowed => "slowed",
             Self::Waiting => "waiting",
             Self::Paused => "paused",
-            Self::Unauthorized => "parked",
-            Self::Unavailable => "broken",
+            Self::Unauthorized => "unauthorized",
+            Self::Unavailable => "unavailable",
         }
     }
 }
@@ -130,7 +130,7 @@ impl LaneStatus {
     pub fn state(&self) -> LaneState {
         match self.hold.as_deref() {
             _ if self.paused_at.is_some() => LaneState::Paused,
-            Some("broken") => LaneState::Unavailable,
+            Some("unavailable") => LaneState::Unavailable,
             Some(_) => LaneState::Unauthorized,
             None if self.told_to_wait => LaneState::Waiting,
             None if self.rate_per_s < LaneState::SLOWED_BELOW * self.limit_per_s => {
@@ -185,7 +185,8 @@ async fn lane_rows(
     sqlx::query_as(
         "select app, configured_per_s, limit_per_s, limit_set_by, next_slot_at, throttled_at,
                 next_slot_at > clock_timestamp() + interval '1 second' as told_to_wait, paused_at, paused_by, pause_reason,
-                hold, hold_reason, hold_since, hold_until,
+                case hold when 'parked' then 'unauthorized' when 'broken' then 'unavailable' end as hold,
+                hold_reason, hold_since, hold_until,
                 signaling.present_rate(rate_per_s, rate_at, limit_per_s, clock_timestamp()) as rate_per_s
          from signaling.lane where $1::text is null or app = $1",
     )
@@ -278,12 +279,12 @@ mod tests {
         };
         assert_eq!(lane.state(), LaneState::Waiting);
         let lane = LaneStatus {
-            hold: Some("broken".into()),
+            hold: Some("unavailable".into()),
             ..lane
         };
         assert_eq!(lane.state(), LaneState::Unavailable);
         let lane = LaneStatus {
-            hold: Some("parked".into()),
+            hold: Some("unauthorized".into()),
             ..lane
         };
         assert_eq!(lane.state(), LaneState::Unauthorized);

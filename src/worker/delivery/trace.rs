@@ -74,7 +74,7 @@ fn record_attempt_span(
         KeyValue::new("http.request.method", "POST"),
         KeyValue::new("server.address", address.to_owned()),
         KeyValue::new("server.port", i64::from(port)),
-        KeyValue::new("signaling.outcome", call.outcome.unwrap_or("done")),
+        KeyValue::new("signaling.outcome", call.outcome.unwrap_or("accepted")),
     ];
     if let Some(status) = call.http_status {
         attributes.push(KeyValue::new(

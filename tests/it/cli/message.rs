@@ -156,7 +156,7 @@ async fn what_happens_next_is_told_with_what_is_in_its_way() {
     for (state, phrase) in [
         (
             "hold = 'parked', hold_reason = 'HTTP 401', hold_since = now(), hold_until = now()",
-            "parked since",
+            "unauthorized since",
         ),
         (
             "hold = null, hold_since = null, hold_until = null, next_slot_at = now() + interval '1 hour'",

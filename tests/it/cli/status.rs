@@ -158,7 +158,7 @@ async fn a_held_lane_is_shown_with_the_reason() {
     let worker = world.worker().start();
     worker.until_logged("lane held").await;
     let lane = &status_json(&world).await[0]["lane"];
-    assert_eq!(lane["hold"], "parked");
+    assert_eq!(lane["hold"], "unauthorized");
     assert!(
         lane["hold_reason"]
             .as_str()
@@ -171,7 +171,7 @@ async fn a_held_lane_is_shown_with_the_reason() {
     );
     let text = status_text(&world).await;
     assert!(
-        text.contains("parked since") && text.contains("HTTP 401"),
+        text.contains("unauthorized since") && text.contains("HTTP 401"),
         "{text}"
     );
 }

@@ -211,7 +211,7 @@ async fn no_answer_shows_a_payload_or_a_secret() {
     until("it is parked", PATIENCE, async || {
         let headers = [("authorization", token.as_str())];
         let ready = watched.door.get_with("/readyz", &headers).await;
-        ready.body.contains("note the app default is parked")
+        ready.body.contains("note the app default is unauthorized")
     })
     .await;
     let password = world.url.split(['@', ':']).nth(2).expect("a password");

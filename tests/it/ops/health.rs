@@ -167,7 +167,7 @@ async fn an_app_that_is_held_or_paused_is_noted_and_the_worker_is_ready() {
     world.insert(peer(json!({}))).await;
     let watched = Watched::start(world.worker()).await;
     watched
-        .until_readiness(200, "note the app default is parked")
+        .until_readiness(200, "note the app default is unauthorized")
         .await;
     let paused = world
         .command(&["pause", "default", "--reason", "a-private-matter"])

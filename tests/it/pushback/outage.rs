@@ -72,7 +72,7 @@ async fn an_api_that_can_not_be_reached_burns_no_messages() {
     assert!(calls < 60, "{calls} calls while it was away");
     until_given_back(&world).await;
     let status = world.command(&["status"]).finish().await.stdout;
-    assert!(status.contains("broken since"), "{status}");
+    assert!(status.contains("unavailable since"), "{status}");
 
     world.simulator = Simulator::start(SimulatorConfig {
         bind: world.simulator.address(),

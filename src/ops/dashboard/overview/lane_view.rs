@@ -162,7 +162,7 @@ mod tests {
             ..lane()
         };
         let parked = LaneStatus {
-            hold: Some("parked".into()),
+            hold: Some("unauthorized".into()),
             hold_reason: Some("401".into()),
             hold_until: Some(NOW + Duration::from_secs(3)),
             ..lane()
@@ -184,7 +184,7 @@ mod tests {
         for (lane, queued, word, reason) in [
             (None, 1, "no worker", "No worker has served"),
             (Some(paused), 1, "paused", "operator"),
-            (Some(parked), 1, "parked", "in 3.0 s"),
+            (Some(parked), 1, "unauthorized", "in 3.0 s"),
             (Some(waiting), 1, "waiting", "in 30 s"),
             (Some(slowed), 1, "slowed", "100 calls/s"),
             (Some(left_alone), 1, "no worker", "2 min ago"),
