@@ -1,7 +1,6 @@
 //! Each rule taken away alone: the checker finds what breaks. So every property of the promise can fail.
 
-use stateright::{Checker, HasDiscoveries, Model};
-
+use crate::explorer::counterexample;
 use crate::promise;
 use crate::protocol::Protocol;
 use crate::rules::{Message, Rules};
@@ -9,15 +8,12 @@ use crate::rules::{Message, Rules};
 const AT_LEAST_ONCE: Message = Message::AT_LEAST_ONCE;
 const AT_MOST_ONCE: Message = Message::AT_MOST_ONCE;
 
-/// Explores until a property is found broken, and prints the steps that lead there.
-/// Their numbers of workers are those of the sorted state that each step begins in.
-pub(crate) fn breaks(property: &'static str, protocol: Protocol) {
-    let sought = HasDiscoveries::AnyOf([property].into());
-    let checker = protocol.checker().finish_when(sought).spawn_bfs().join();
-    let steps = checker.assert_any_discovery(property).into_actions();
-    println!("not true any more after {} steps: {property}", steps.len());
-    for step in steps {
-        println!("    {step:?}");
+/// Explores until a property is violated, and prints the shortest path there. `worker` in an action is the index in the
+/// sorted state before that action, so one process can have another index in the next action.
+pub(crate) fn breaks(property: &'static str, protocol: &Protocol) {
+    match counterexample(protocol, property) {
+        Some(violation) => println!("{violation}"),
+        None => panic!("no counterexample: {property}"),
     }
 }
 
@@ -25,7 +21,7 @@ pub(crate) fn breaks(property: &'static str, protocol: Protocol) {
 fn breaks_without(rule: fn(&mut Rules), message: Message, property: &'static str) {
     let mut protocol = Protocol::of(2, 1, &[message]);
     rule(&mut protocol.rules);
-    breaks(property, protocol);
+    breaks(property, &protocol);
 }
 
 #[test]
@@ -33,7 +29,7 @@ fn without_the_claim_in_the_record_two_workers_call_at_once() {
     let rule: fn(&mut Rules) = |rules| rules.record_names_its_claim = false;
     let mut three_workers = Protocol::of(3, 1, &[AT_LEAST_ONCE]);
     rule(&mut three_workers.rules);
-    breaks(promise::ALONE, three_workers);
+    breaks(promise::ALONE, &three_workers);
     breaks_without(rule, AT_LEAST_ONCE, promise::NOT_AFTER_THE_END);
 }
 
@@ -72,7 +68,7 @@ fn on_hosts_that_sleep_the_lease_alone_does_not_keep_two_workers_apart() {
     };
     breaks(
         promise::ALONE,
-        Protocol {
+        &Protocol {
             rules,
             ..sleeping.clone()
         },
@@ -83,7 +79,7 @@ fn on_hosts_that_sleep_the_lease_alone_does_not_keep_two_workers_apart() {
     };
     breaks(
         promise::ALONE,
-        Protocol {
+        &Protocol {
             rules,
             ..sleeping.clone()
         },
@@ -94,7 +90,7 @@ fn on_hosts_that_sleep_the_lease_alone_does_not_keep_two_workers_apart() {
         standstill_counts_from_the_asking: false,
         ..sleeping.rules
     };
-    breaks(promise::ALONE, Protocol { rules, ..sleeping });
+    breaks(promise::ALONE, &Protocol { rules, ..sleeping });
 }
 
 #[test]
@@ -145,7 +141,7 @@ fn an_expiry_that_ignores_the_claim_ends_what_is_being_called() {
         ..Protocol::of(2, 1, &[AT_LEAST_ONCE.expiring_in(1)])
     };
     long_calls.rules.expire_respects_claims = false;
-    breaks(promise::NOT_AFTER_THE_END, long_calls);
+    breaks(promise::NOT_AFTER_THE_END, &long_calls);
 }
 
 #[test]

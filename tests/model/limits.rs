@@ -16,7 +16,7 @@ fn a_worker_that_stops_between_its_permit_and_the_wire_may_call_beside_another_w
     };
     breaks(
         promise::ALONE,
-        Protocol {
+        &Protocol {
             hazards,
             ..protocol
         },

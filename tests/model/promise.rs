@@ -1,7 +1,6 @@
 //! The promise as properties of the model, and the situations that it has to reach for them to mean anything.
 
-use stateright::Property;
-
+use crate::explorer::Property;
 use crate::protocol::Protocol;
 use crate::rules::Message;
 use crate::state::{Breach, Claim, Clock, Delivery, End, Row, Stage, State};

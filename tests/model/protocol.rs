@@ -1,8 +1,7 @@
 //! The protocol as a set of steps: which ones can be taken in a state, and what each leads to.
 
-use stateright::{Model, Property};
-
 use crate::action::{Action, At, Response};
+use crate::explorer::{Model, Property};
 use crate::promise;
 use crate::rules::{Hazards, Message, Rules};
 use crate::state::{Breach, Clock, Row, Stage, State, Ticks, Truth, Worker};
@@ -58,7 +57,6 @@ impl Protocol {
 
     /// Takes a step. Who is who stays as it is.
     pub(crate) fn take(&self, state: &mut State, action: Action) {
-        let ends: Vec<_> = state.rows.iter().map(|row| row.end).collect();
         match action {
             Action::Claim { worker, message } => self.claim(state, worker, message),
             Action::HandOut(at) => self.hand_out(state, at),
@@ -82,11 +80,6 @@ impl Protocol {
             Action::Expire { message } => self.expire(state, message),
             Action::Cancel { message } => self.cancel(state, message),
             Action::Tick { asleep } => Self::tick(state, asleep),
-        }
-        for (message, end) in ends.into_iter().enumerate() {
-            if end.is_some() && state.rows[message].end != end {
-                state.breach(Breach::ChangedAfterItsEnd);
-            }
         }
     }
 
@@ -132,7 +125,7 @@ impl Model for Protocol {
     type State = State;
     type Action = Action;
 
-    fn init_states(&self) -> Vec<State> {
+    fn initial_state(&self) -> State {
         let row = |message: &Message| Row {
             end: None,
             claimed: false,
@@ -142,12 +135,12 @@ impl Model for Protocol {
             tells_of_loss: false,
             truth: Truth::default(),
         };
-        vec![State {
+        State {
             rows: self.messages.iter().map(row).collect(),
             workers: vec![Worker::default(); self.workers],
             orphans: Vec::new(),
             breaches: 0,
-        }]
+        }
     }
 
     fn actions(&self, state: &State, actions: &mut Vec<Action>) {
@@ -191,11 +184,15 @@ impl Model for Protocol {
         actions.push(Action::Tick { asleep: None });
     }
 
-    fn next_state(&self, state: &State, action: Action) -> Option<State> {
+    fn next_state(&self, state: &State, action: Action) -> State {
         let mut next = state.clone();
         self.take(&mut next, action);
+        let mut rows = state.rows.iter().zip(&next.rows);
+        if rows.any(|(before, after)| before.end.is_some() && after.end != before.end) {
+            next.breach(Breach::ChangedAfterItsEnd);
+        }
         next.sort();
-        (next != *state).then_some(next)
+        next
     }
 
     fn properties(&self) -> Vec<Property<Self>> {
