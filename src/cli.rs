@@ -1,10 +1,10 @@
 //! The command line: what can be asked of the binary, one file a command.
 
 mod args;
-mod bench;
 mod cancel;
 mod check;
 mod completions;
+#[cfg(feature = "dev")]
 mod dev;
 mod enqueue;
 mod grant;
@@ -18,7 +18,6 @@ mod pause;
 mod retry;
 mod run;
 mod screen;
-mod simulate;
 mod status;
 
 use std::io::{ErrorKind, Write};
@@ -91,9 +90,10 @@ enum Command {
     Limit(limit::LimitArgs),
     Retry(retry::RetryArgs),
     Cancel(cancel::CancelArgs),
-    Simulate(simulate::SimulateArgs),
+    #[cfg(feature = "dev")]
+    Simulate(simulator::cli::SimulateArgs),
+    #[cfg(feature = "dev")]
     Dev(dev::DevArgs),
-    Bench(bench::BenchArgs),
     Completions(completions::CompletionsArgs),
     Man(man::ManArgs),
 }
@@ -130,9 +130,10 @@ pub fn main() -> ExitCode {
             Command::Limit(args) => limit::run(args).await,
             Command::Retry(args) => retry::run(args).await,
             Command::Cancel(args) => cancel::run(args).await,
-            Command::Simulate(args) => simulate::run(args).await,
+            #[cfg(feature = "dev")]
+            Command::Simulate(args) => simulator::cli::run(args).await,
+            #[cfg(feature = "dev")]
             Command::Dev(args) => dev::run(args).await,
-            Command::Bench(args) => bench::run(args).await,
             Command::Completions(args) => completions::run(&args),
             Command::Man(args) => man::run(&args),
         }

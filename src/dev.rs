@@ -1,7 +1,6 @@
 //! `worker dev`: everything that a delivery needs, thrown away afterwards. A throwaway Postgres, the migrations, the
 //! simulated API and a worker, in one process and with nothing set up by hand.
 
-pub mod postgres;
 mod progress;
 mod samples;
 
@@ -16,11 +15,11 @@ use crate::config::{RawApp, Timing, WorkerConfig};
 use crate::ops::{OpsServer, OpsSettings};
 use crate::outbox::{Outbox, SampleRow};
 use crate::retry::RetryPolicy;
-use crate::simulator::{
+use crate::worker;
+use simulator::{
     ApiKey, Behaviour, Credentials, Fault, FaultRule, Ledger, Simulator, SimulatorConfig,
 };
-use crate::worker;
-use postgres::ThrowawayPostgres;
+use testkit::postgres::ThrowawayPostgres;
 
 /// What to show.
 #[derive(Debug, Clone)]

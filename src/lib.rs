@@ -13,11 +13,11 @@
 //!
 //! An application in Rust needs none of that: [`enqueue()`] inserts messages in its transaction.
 
-pub mod bench;
 pub mod check;
 pub mod cli;
 pub mod config;
-pub mod dev;
+#[cfg(feature = "dev")]
+mod dev;
 mod error_text;
 pub mod message;
 pub mod ops;
@@ -28,7 +28,6 @@ pub mod retry;
 pub mod sanitize;
 pub mod secret;
 pub mod signaling;
-pub mod simulator;
 pub mod stats;
 pub mod telemetry;
 mod tls;

@@ -2,12 +2,12 @@
 //! there before the database is, and until the last message is recorded.
 
 mod auth;
+mod connection_limit;
+mod dashboard;
 mod fleet;
 mod health;
 mod metrics;
-mod dashboard;
 mod readiness;
-mod connection_limit;
 mod server;
 
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};

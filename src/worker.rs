@@ -25,7 +25,7 @@ use crate::sanitize;
 use crate::signaling::{Client, ClientSettings, InvalidClient};
 use claim_loop::ClaimLoop;
 use lane::Lane;
-pub use lane::metrics::{CALL_DURATION, CALLS, QUEUE_WAIT, MESSAGES_FINISHED, SLOTS_MISSED};
+pub use lane::metrics::{CALL_DURATION, CALLS, MESSAGES_FINISHED, QUEUE_WAIT, SLOTS_MISSED};
 pub use liveness::{Heartbeat, LaneLiveness, Liveness, Stuck};
 use log_throttle::LogThrottle;
 use maintenance::{StatsFlusher, delete_finished};

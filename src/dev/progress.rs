@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
 
 use crate::outbox::{Outbox, SampleRow};
-use crate::simulator::AppSummary;
+use simulator::AppSummary;
 
 const LIVE_EVERY: Duration = Duration::from_millis(200);
 const LINE_EVERY: Duration = Duration::from_secs(1);

@@ -7,15 +7,15 @@
 
 mod actions;
 mod assets;
+mod chart;
+mod error;
 mod failures;
 mod flash;
+mod format;
 mod layout;
 mod message;
 mod messages;
 mod overview;
-mod chart;
-mod format;
-mod error;
 
 use std::sync::Arc;
 

@@ -10,8 +10,8 @@ use hyper::{HeaderMap, StatusCode};
 use tokio::sync::Mutex;
 
 use super::OpsState;
-use super::fleet::tried;
 use super::auth::Authenticated;
+use super::fleet::tried;
 use super::readiness::{Database, Seen, report, seconds, text};
 use crate::error_text::database_error_text;
 use crate::outbox::{LaneState, Outbox, SchemaError};
@@ -96,7 +96,8 @@ pub(super) fn has_responded_lately(outbox: &Outbox) -> bool {
 }
 
 async fn look(outbox: &Outbox) -> Database {
-    let why = match tokio::time::timeout(RESPONSE_TIMEOUT, tried(|| outbox.look_at_schema())).await {
+    let why = match tokio::time::timeout(RESPONSE_TIMEOUT, tried(|| outbox.look_at_schema())).await
+    {
         Ok(Ok(())) => return Database::There,
         Ok(Err(SchemaError::Database(error))) => database_error_text(&error),
         Ok(Err(error)) => return Database::Unmigrated(error.to_string()),
@@ -136,7 +137,9 @@ async fn notes(state: &OpsState) -> Vec<String> {
                 LaneState::Waiting => "waiting, as the API asked",
                 LaneState::Paused => "paused by a person",
                 LaneState::Unauthorized => "unauthorized: the API refuses its credentials",
-                LaneState::Unavailable => "unavailable: the API can't be reached, or answers with errors",
+                LaneState::Unavailable => {
+                    "unavailable: the API can't be reached, or answers with errors"
+                }
             };
             Some(format!("the app {} is {says}", app.app))
         })

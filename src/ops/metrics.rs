@@ -15,7 +15,7 @@ use crate::outbox::{
     AppLane, LaneState, LaneStatus, Pending, STATEMENT_DURATION, STATEMENT_ERRORS,
 };
 use crate::stats::BOUNDS_S;
-use crate::worker::{CALL_DURATION, CALLS, QUEUE_WAIT, Liveness, MESSAGES_FINISHED, SLOTS_MISSED};
+use crate::worker::{CALL_DURATION, CALLS, Liveness, MESSAGES_FINISHED, QUEUE_WAIT, SLOTS_MISSED};
 
 const IN_FLIGHT: &str = "signaling_in_flight_messages";
 const BUILD_INFO: &str = "signaling_build_info";

@@ -19,8 +19,8 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::auth::{Access, OpsToken, TokenError};
+use super::connection_limit::{ConnectionLimit, ConnectionSlot};
 use super::metrics::{Metrics, MetricsError};
-use super::connection_limit::{ConnectionSlot, ConnectionLimit};
 use super::{OpsState, router};
 
 /// Where the server is if nobody says another address.

@@ -97,7 +97,9 @@ pub(super) async fn deliver(
         LaneEvent::None => {}
         LaneEvent::Outcome(report) => lane.apply(&report).await,
         LaneEvent::ProbeUnused(probe) => lane.release_probe(probe).await,
-        LaneEvent::NoCredentials(why, probe) => lane.hold(HoldKind::Unauthorized, &why, probe).await,
+        LaneEvent::NoCredentials(why, probe) => {
+            lane.hold(HoldKind::Unauthorized, &why, probe).await
+        }
     }
 }
 

@@ -8,7 +8,7 @@ use signaling_worker::ops::Access;
 use super::server::Dashboard;
 use super::shown::{messages_of_all_states, open_lane};
 use super::slow_way::SlowWay;
-use crate::harness::{World, peer};
+use testkit::{World, peer};
 
 #[tokio::test]
 async fn an_app_is_paused_limited_and_resumed_after_a_question() {

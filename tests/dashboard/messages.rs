@@ -8,7 +8,7 @@ use signaling_worker::ops::Access;
 use super::server::Dashboard;
 use super::shown;
 use super::slow_way::SlowWay;
-use crate::harness::World;
+use testkit::World;
 
 /// The ids on a page, in its order.
 fn ids(page: &str) -> Vec<i64> {

@@ -6,7 +6,7 @@ use serde_json::json;
 
 use super::server::Dashboard;
 use super::shown;
-use crate::harness::{PATIENCE, World, peer};
+use testkit::{PATIENCE, World, peer};
 
 #[tokio::test]
 async fn before_the_database_is_reached_each_page_says_so_and_then_shows_it() {

@@ -3,7 +3,7 @@
 use sqlx::{AssertSqlSafe, Connection, PgConnection, Row};
 
 use super::shown;
-use crate::harness::World;
+use testkit::World;
 
 /// A statement of the pages, its parameters' types and values, and what its plan has to have.
 struct Asked {

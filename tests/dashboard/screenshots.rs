@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::browser::{Browser, PHONE};
 use super::server::Dashboard;
 use super::shown;
-use crate::harness::{World, slow_api};
+use testkit::{World, slow_api};
 
 /// The most bytes of a picture in the repository.
 const MAX_BYTES: usize = 150 * 1024;

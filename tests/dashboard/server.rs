@@ -17,7 +17,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
 use tower_service::Service as _;
 
-use crate::harness::World;
+use testkit::World;
 
 /// The pages, served until this goes out of scope.
 pub(super) struct Dashboard {

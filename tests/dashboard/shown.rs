@@ -1,6 +1,6 @@
 //! Rows as they would be after some time of work, without any.
 
-use crate::harness::World;
+use testkit::World;
 
 /// Figures of the last hour as a busy worker leaves them behind: calls that rise and fall, some of which fail.
 pub(super) async fn an_hour_of_figures(world: &World, app: &str) {

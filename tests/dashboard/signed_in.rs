@@ -9,7 +9,7 @@ use thirtyfour::Key;
 
 use super::browser::Browser;
 use super::server::Dashboard;
-use crate::harness::World;
+use testkit::World;
 
 const TOKEN: &str = "zebra-token-0918273645";
 const OTHER_TOKEN: &str = "another-token-5647382910";

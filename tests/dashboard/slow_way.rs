@@ -10,7 +10,7 @@ use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
 
-use crate::harness::World;
+use testkit::World;
 
 /// So long that nobody waits for it.
 const NEVER: Duration = Duration::from_hours(1);

@@ -6,7 +6,7 @@ use thirtyfour::Key;
 use super::browser::{Browser, DESKTOP, PHONE};
 use super::server::Dashboard;
 use super::{pages, shown};
-use crate::harness::{PATIENCE, World, peer};
+use testkit::{PATIENCE, World, peer};
 
 const PAGES: [&str; 7] = [
     "/",

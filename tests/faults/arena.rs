@@ -3,17 +3,17 @@
 use std::time::{Duration, Instant};
 
 use rand::rngs::StdRng;
-use signaling_worker::bench::Stalls;
-use signaling_worker::simulator::{Behaviour, SimulatorConfig};
+use simulator::{Behaviour, SimulatorConfig};
 use sqlx::{AssertSqlSafe, Connection, PgConnection};
+use testkit::SchedulerStalls;
 use time::OffsetDateTime;
 
 use crate::fault::Fault;
 use crate::fleet::Fleet;
-use crate::harness::{Machine, Postgres, World};
 use crate::producers::Producers;
 use crate::proxy::{Network, Proxy};
 use crate::verdict;
+use testkit::{Machine, Postgres, World};
 
 /// How many connections Postgres takes: enough for all, and few enough to be taken away.
 const CONNECTIONS: u16 = 70;
@@ -28,7 +28,7 @@ pub(crate) struct Arena {
     pub(crate) world: World,
     pub(crate) proxy: Proxy,
     pub(crate) fleet: Fleet,
-    stalls: Stalls,
+    stalls: SchedulerStalls,
     rounds: usize,
 }
 
@@ -56,7 +56,7 @@ impl Arena {
             world,
             proxy,
             fleet,
-            stalls: Stalls::watch(),
+            stalls: SchedulerStalls::watch(),
             rounds: 0,
         }
     }

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use crate::harness::{PATIENCE, World, peer};
 use crate::proxy::{Network, Proxy};
+use testkit::{PATIENCE, World, peer};
 
 /// The database has given the message to the worker, and the worker does not know.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

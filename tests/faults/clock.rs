@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use tempfile::TempDir;
 
-use crate::harness::Worker;
+use testkit::Worker;
 
 /// Where Debian and its relatives keep the library that stands between a program and the clock.
 const LIBRARY: &str = "faketime/libfaketimeMT.so.1";

@@ -6,7 +6,7 @@ use time::OffsetDateTime;
 use time::macros::format_description;
 
 use crate::clock::SteppedClock;
-use crate::harness::{PATIENCE, Running, World, until};
+use testkit::{PATIENCE, Running, World, until};
 
 /// How many workers there are.
 const WORKERS: usize = 3;

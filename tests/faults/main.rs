@@ -11,13 +11,6 @@ mod claims;
 mod clock;
 mod fault;
 mod fleet;
-#[path = "../harness/mod.rs"]
-#[allow(
-    dead_code,
-    unused_imports,
-    reason = "it is shared with the other tests"
-)]
-mod harness;
 mod producers;
 mod proxy;
 mod verdict;
@@ -64,7 +57,7 @@ async fn no_fault_loses_a_message_or_repeats_one_without_a_reason() {
         faults.shuffle(&mut rng);
         for &fault in &faults {
             if fault == Fault::ClocksStep && !arena.fleet.clock().is_there() {
-                harness::leave_out(&format!(
+                testkit::leave_out(&format!(
                     "{fault:?} is left out: this machine has no libfaketime"
                 ));
                 continue;

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use sqlx::FromRow;
 
-use crate::harness::World;
-use signaling_worker::bench::Stalls;
+use testkit::SchedulerStalls;
+use testkit::World;
 
 /// What became of the messages of a round.
 #[derive(Debug, Default)]
@@ -131,7 +131,7 @@ pub(crate) async fn judge_pace(
     }
     let is_within = u32::try_from(arrived).is_ok_and(|arrived| arrived <= crate::LIMIT);
     assert!(
-        is_within || longest_stall > Stalls::TOLERABLE,
+        is_within || longest_stall > SchedulerStalls::TOLERABLE,
         "{round}: {arrived} calls arrived in a second, {sent} were sent"
     );
     if !is_within {

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use crate::harness::Worker;
+use testkit::Worker;
 
 /// The text of all Rust files below a directory.
 fn sources(directory: &Path, text: &mut String) {

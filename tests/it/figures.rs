@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use crate::harness::{APP_ID, PATIENCE, World, peer, slow_api};
+use testkit::{APP_ID, PATIENCE, World, peer, slow_api};
 
 /// A sum over all minutes.
 async fn total(world: &World, column: &str) -> i64 {

@@ -1,12 +1,12 @@
 //! What a worker tells people at the usual level: what concerns them, once.
 
 use serde_json::{Value, json};
-use signaling_worker::simulator::{Behaviour, SimulatorConfig};
+use simulator::{Behaviour, SimulatorConfig};
 use sqlx::{AssertSqlSafe, Connection, PgConnection};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
-use crate::harness::{API_KEY, API_SECRET, PATIENCE, Postgres, Running, World, basic, peer};
+use testkit::{API_KEY, API_SECRET, PATIENCE, Postgres, Running, World, basic, peer};
 
 /// Waits until each of these has said so, while messages go on coming in.
 async fn until_all_have_said(world: &World, workers: &[Running], text: &str) {

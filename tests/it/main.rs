@@ -1,14 +1,13 @@
 //! The compiled binary against a real Postgres and the simulated API, looked at from outside: by SQL, by exit codes
 //! and output, and by the API's own ledger of what arrived. The names of the tests are the claims that they hold.
 
+mod certificates;
 mod cli;
 mod connections;
 mod delivery;
 mod docs;
 mod figures;
 mod fleet;
-#[path = "../harness/mod.rs"]
-mod harness;
 mod hygiene;
 mod logs;
 mod ops;

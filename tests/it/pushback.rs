@@ -13,10 +13,10 @@ mod throttle;
 
 use std::collections::BTreeMap;
 
-use signaling_worker::simulator::{Behaviour, Call, SimulatorConfig};
+use simulator::{Behaviour, Call, SimulatorConfig};
 use sqlx::Decode;
 
-use crate::harness::{PATIENCE, Running, Worker, World, peer};
+use testkit::{PATIENCE, Running, Worker, World, peer};
 
 /// So many workers, with the names `worker-0`, `worker-1` and so on, that have come to their work.
 async fn fleet(count: usize, worker: impl Fn() -> Worker) -> Vec<Running> {

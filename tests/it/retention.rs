@@ -6,7 +6,7 @@ use serde_json::json;
 use sqlx::FromRow;
 use uuid::Uuid;
 
-use crate::harness::{PATIENCE, World, peer};
+use testkit::{PATIENCE, World, peer};
 
 const DELETED: &str = "finished messages that were old enough are deleted";
 

@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 
-use crate::harness::{API_KEY, API_SECRET, PATIENCE, Worker, World, channel, peer};
 use collector::{Collector, Conduct, Seen};
+use testkit::{API_KEY, API_SECRET, PATIENCE, Worker, World, channel, peer};
 
 const TRACE: &str = "0af7651916cd43dd8448eb211c80319c";
 const PRODUCER: &str = "b7ad6b7169203331";

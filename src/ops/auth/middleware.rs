@@ -14,9 +14,9 @@ use hyper::header::{
 };
 use hyper::{Method, StatusCode};
 
-use super::token::{Access, COOKIE_NAME, WRONG_TOKEN_DELAY, is_cookie, is_token};
+use super::policy::{Credential, Decision, RequestFacts, decide};
 use super::session;
-use super::policy::{RequestFacts, Credential, Decision, decide};
+use super::token::{Access, COOKIE_NAME, WRONG_TOKEN_DELAY, is_cookie, is_token};
 
 /// The most bytes of a request's body.
 const MAX_BODY_BYTES: usize = 64 * 1024;
@@ -106,7 +106,11 @@ fn only(headers: &HeaderMap, name: HeaderName) -> Option<&str> {
 }
 
 /// Lets through what may get through, within its bounds, and adds what browsers are to heed.
-pub(in crate::ops) async fn authenticate(State(auth): State<Auth>, request: Request, next: Next) -> Response {
+pub(in crate::ops) async fn authenticate(
+    State(auth): State<Auth>,
+    request: Request,
+    next: Next,
+) -> Response {
     let mut response = respond(&auth, request, next).await;
     let headers = response.headers_mut();
     for (name, value) in SECURITY_HEADERS {

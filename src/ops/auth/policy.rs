@@ -8,7 +8,6 @@ use hyper::http::uri::Authority;
 /// Where the form is.
 pub(in crate::ops) const LOGIN_PATH: &str = "/login";
 
-
 /// What a request has to show for itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::ops) enum Credential {
@@ -158,7 +157,10 @@ mod tests {
                 assert_eq!(decide(facts), Decision::ForeignHost, "{host} {path}");
             }
         }
-        assert_eq!(decide(RequestFacts { host: None, ..GET }), Decision::ForeignHost);
+        assert_eq!(
+            decide(RequestFacts { host: None, ..GET }),
+            Decision::ForeignHost
+        );
         // With a token, names do not matter.
         let facts = RequestFacts {
             host: Some("evil.example"),

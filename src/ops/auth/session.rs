@@ -8,9 +8,9 @@ use hyper::header::SET_COOKIE;
 use hyper::{StatusCode, Uri};
 use serde::Deserialize;
 
-use crate::ops::OpsState;
 use super::policy::LOGIN_PATH;
 use super::token::{Access, COOKIE_NAME, WRONG_TOKEN_DELAY, cookie_value, is_token};
+use crate::ops::OpsState;
 
 /// Without an icon of the page's own, browsers look for one where the token is needed.
 const ICON_PATH: &str = "/assets/icon.svg";

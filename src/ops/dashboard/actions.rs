@@ -10,8 +10,8 @@ use axum::routing::get;
 use maud::{Markup, html};
 
 use super::OpsState;
-use super::layout::{Layout, Section};
 use super::format;
+use super::layout::{Layout, Section};
 
 /// Who does what is done here, for those who ask later.
 const BY: &str = "dashboard";

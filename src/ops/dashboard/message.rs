@@ -7,11 +7,11 @@ use axum::response::Response;
 use maud::{Markup, html};
 use serde::Deserialize;
 
+use super::error::PageError;
 use super::flash::Flash;
+use super::format::{self, Tone};
 use super::layout::{Layout, Section};
 use super::messages::receiver;
-use super::format::{self, Tone};
-use super::error::PageError;
 use crate::ops::OpsState;
 use crate::outbox::{CallDetail, LaneDetail, MessageDetail, MessageError, MessageRow, NextStep};
 

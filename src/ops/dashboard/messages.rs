@@ -8,9 +8,9 @@ use time::format_description::well_known::Rfc3339;
 use time::macros::format_description;
 use time::{OffsetDateTime, PrimitiveDateTime};
 
-use super::layout::{Layout, Section};
-use super::format;
 use super::error::PageError;
+use super::format;
+use super::layout::{Layout, Section};
 use crate::ops::OpsState;
 use crate::outbox::{MessageFilter, MessageLine, MessagePage, PAGE_ROWS, PENDING, STATES};
 use crate::sanitize;

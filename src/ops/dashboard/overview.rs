@@ -1,7 +1,7 @@
 //! Is it going out, how fast, what fails: each app at a glance.
 
-mod lane_view;
 mod charts;
+mod lane_view;
 
 use std::time::Duration;
 
@@ -10,10 +10,10 @@ use axum::response::Response;
 use maud::{Markup, html};
 use time::OffsetDateTime;
 
-use super::flash::Flash;
-use super::layout::{Layout, Section};
-use super::format;
 use super::error::PageError;
+use super::flash::Flash;
+use super::format;
+use super::layout::{Layout, Section};
 use crate::ops::OpsState;
 use crate::ops::fleet::Overview;
 use crate::outbox::{AppStatus, MinuteStats};
@@ -231,7 +231,11 @@ fn finished(app: &AppStatus) -> Markup {
     let counts: Vec<_> = statuses
         .map(|status| {
             let messages = app.finished_24h.get(status).copied().unwrap_or(0);
-            (format::words(status), messages, messages_in(&app.app, status))
+            (
+                format::words(status),
+                messages,
+                messages_in(&app.app, status),
+            )
         })
         .into();
     rows("Messages that ended, last 24 h", &counts)

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use crate::harness::{Machine, Worker};
+use testkit::{Machine, Worker};
 
 /// Measures, as short as it can.
 async fn measured(scenario: &str) -> (Value, String) {

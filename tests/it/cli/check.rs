@@ -3,14 +3,14 @@
 mod probe;
 
 use serde_json::Value;
-use signaling_worker::simulator::SimulatorConfig;
+use simulator::SimulatorConfig;
 use tempfile::TempDir;
 
-use crate::harness::{
+use crate::schema::roles::Role;
+use testkit::{
     API_KEY, API_SECRET, APP_ID, Authority, Finished, Machine, PgBouncer, Postgres, Worker, World,
     write,
 };
-use crate::schema::roles::Role;
 
 /// `worker check` with everything that a worker needs.
 fn check(world: &World) -> Worker {

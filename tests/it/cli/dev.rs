@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use sqlx::{Connection, PgConnection};
 use tempfile::TempDir;
 
-use crate::harness::{Machine, PATIENCE, Running, Worker, until};
+use testkit::{Machine, PATIENCE, Running, Worker, until};
 
 /// A directory for everything temporary, which the account that Postgres runs as can enter.
 fn temporary_directory() -> TempDir {

@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use crate::harness::World;
+use testkit::World;
 
 fn lines(messages: &[serde_json::Value]) -> String {
     let mut lines = messages

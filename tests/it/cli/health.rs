@@ -10,7 +10,7 @@ use hyper_util::rt::TokioIo;
 use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpSocket};
 
-use crate::harness::{Finished, Worker};
+use testkit::{Finished, Worker};
 
 /// Serves what a worker's ops server would, until the test ends.
 async fn serve(router: Router) -> SocketAddr {

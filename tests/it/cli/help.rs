@@ -1,6 +1,6 @@
 //! Help texts.
 
-use crate::harness::Worker;
+use testkit::Worker;
 
 #[tokio::test]
 async fn the_help_of_each_command_has_examples() {

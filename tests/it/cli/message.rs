@@ -2,8 +2,8 @@
 
 use serde_json::{Value, json};
 
-use crate::harness::{Finished, Postgres, Worker, World, channel, peer};
 use crate::schema::roles::Role;
+use testkit::{Finished, Postgres, Worker, World, channel, peer};
 
 async fn told(world: &World, id: i64, more: &[&str]) -> Finished {
     let mut worker = world.command(&["message", &id.to_string()]);

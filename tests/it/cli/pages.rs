@@ -4,7 +4,7 @@ use std::process::{Command, Output, Stdio};
 
 use tempfile::TempDir;
 
-use crate::harness::Worker;
+use testkit::Worker;
 
 /// What a program makes of an input; none if it is not installed.
 fn piped(program: &str, arguments: &[&str], input: &str) -> Option<Output> {

@@ -3,7 +3,7 @@
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use crate::harness::{Machine, Running, Worker};
+use testkit::{Machine, Running, Worker};
 
 /// Makes a request on a connection of its own, and returns the answer as it came.
 async fn request(address: &str, head: &str, body: &str) -> String {

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::harness::{PATIENCE, World, peer};
+use testkit::{PATIENCE, World, peer};
 
 async fn status_json(world: &World) -> Value {
     let finished = world.command(&["status", "--json"]).finish().await;

@@ -5,7 +5,7 @@ use std::io::Write;
 
 use tempfile::NamedTempFile;
 
-use crate::harness::{Finished, Machine, Postgres, Worker};
+use testkit::{Finished, Machine, Postgres, Worker};
 
 const URL: &str = "postgres://app:hush-hush@localhost:5432/app";
 

@@ -1,10 +1,10 @@
 //! An API behind a certificate of a private CA.
 
 use serde_json::json;
-use signaling_worker::simulator::{SimulatorConfig, TlsFiles};
+use simulator::{SimulatorConfig, TlsFiles};
 use tempfile::TempDir;
 
-use crate::harness::{Authority, World, peer, write};
+use testkit::{Authority, World, peer, write};
 
 /// A world whose API shows these files.
 async fn world(tls: TlsFiles) -> World {

@@ -3,11 +3,11 @@
 use std::io::Write;
 
 use serde_json::json;
-use signaling_worker::simulator::{Behaviour, Simulator, SimulatorConfig};
+use simulator::{Behaviour, Simulator, SimulatorConfig};
 use sqlx::{AssertSqlSafe, Connection, PgConnection};
 use tempfile::NamedTempFile;
 
-use crate::harness::{
+use testkit::{
     API_KEY, API_SECRET, Machine, PATIENCE, Postgres, Worker, World, basic, peer, slow_api,
 };
 

@@ -3,7 +3,7 @@
 use tempfile::TempDir;
 
 use super::database_tls::{Encrypted, assert_no_password};
-use crate::harness::{Authority, Machine, Postgres, Worker, write};
+use testkit::{Authority, Machine, Postgres, Worker, write};
 
 /// Runs commands that can't connect, and returns what they said.
 async fn refused(url: &str, why: &str) {

@@ -3,10 +3,10 @@
 use std::collections::BTreeMap;
 
 use serde_json::json;
-use signaling_worker::dev::postgres::Settings;
 use tempfile::TempDir;
+use testkit::postgres::Settings;
 
-use crate::harness::{
+use testkit::{
     Authority, Certified, Machine, PATIENCE, Postgres, Worker, World, peer, slow_api, write,
 };
 

@@ -8,7 +8,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
-use crate::harness::World;
+use testkit::World;
 
 /// How long everything is on its way, in each direction: more than a call may be late for its slot.
 const ONE_WAY: Duration = Duration::from_millis(25);

@@ -3,12 +3,12 @@
 use std::time::Duration;
 
 use serde_json::json;
-use signaling_worker::simulator::{Behaviour, SimulatorConfig};
+use simulator::{Behaviour, SimulatorConfig};
 use sqlx::{Connection, Row};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use crate::harness::{
+use testkit::{
     APP_ID, Finished, Machine, PATIENCE, PgBouncer, Postgres, Worker, World, peer, pooled_client,
     slow_api, until,
 };

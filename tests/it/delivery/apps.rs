@@ -5,7 +5,7 @@ use std::io::Write;
 use serde_json::json;
 use tempfile::NamedTempFile;
 
-use crate::harness::{API_KEY, API_SECRET, World, peer};
+use testkit::{API_KEY, API_SECRET, World, peer};
 
 fn file(text: &str) -> NamedTempFile {
     let mut file = NamedTempFile::new().expect("a file");

@@ -1,9 +1,9 @@
 //! Calls that go wrong, and what they mean for their messages.
 
 use serde_json::json;
-use signaling_worker::simulator::{Simulator, SimulatorConfig};
+use simulator::{Simulator, SimulatorConfig};
 
-use crate::harness::{API_KEY, API_SECRET, Attempt, PATIENCE, Row, Worker, World, basic, peer};
+use testkit::{API_KEY, API_SECRET, Attempt, PATIENCE, Row, Worker, World, basic, peer};
 
 /// Faults, with the outcome of the attempt, and whether the API takes the message all the same.
 const FAULTS: [(&str, &str, bool); 11] = [
@@ -160,7 +160,7 @@ async fn a_refused_connection_is_tried_again_until_the_api_is_back() {
         .await;
 
     let config = SimulatorConfig {
-        behaviour: signaling_worker::simulator::Behaviour {
+        behaviour: simulator::Behaviour {
             credentials: basic(API_KEY, API_SECRET),
             ..Default::default()
         },

@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use crate::harness::{API_KEY, API_SECRET, PATIENCE, World, basic, peer};
+use testkit::{API_KEY, API_SECRET, PATIENCE, World, basic, peer};
 
 #[tokio::test]
 async fn wrong_credentials_fail_no_message_and_cost_only_a_handful_of_calls() {

@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use crate::harness::{World, channel, peer};
+use testkit::{World, channel, peer};
 
 #[tokio::test]
 async fn each_kind_of_message_ends_with_its_status_and_what_the_api_said() {

@@ -1,11 +1,11 @@
 //! Three ways to sign in, and where their secrets come from.
 
 use serde_json::json;
-use signaling_worker::simulator::{Credentials, GivenToken};
+use simulator::{Credentials, GivenToken};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 
-use crate::harness::{API_KEY, API_SECRET, APP_ID, PATIENCE, Worker, World, basic, peer};
+use testkit::{API_KEY, API_SECRET, APP_ID, PATIENCE, Worker, World, basic, peer};
 
 const TOKEN: &str = "007token-of-the-tests";
 const CERTIFICATE: &str = "5CFd2fd1755d40ecb72977518be15d3b";

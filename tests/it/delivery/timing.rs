@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use crate::harness::{World, peer};
+use testkit::{World, peer};
 
 /// Far more than it takes, and far less than a poll.
 const PROMPT: time::Duration = time::Duration::seconds(2);

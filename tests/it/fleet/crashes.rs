@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use crate::harness::{PATIENCE, Worker, World, peer, slow_api};
+use testkit::{PATIENCE, Worker, World, peer, slow_api};
 
 /// With a lease that is soon over.
 fn short_lease(world: &World, name: &str) -> Worker {

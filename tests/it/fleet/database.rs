@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde_json::json;
 use sqlx::Connection;
 
-use crate::harness::{Machine, PATIENCE, Postgres, World, peer, slow_api};
+use testkit::{Machine, PATIENCE, Postgres, World, peer, slow_api};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_database_that_crashes_and_comes_back_costs_no_message_and_no_outcome() {

@@ -1,9 +1,9 @@
 //! The limit that all workers share.
 
-use signaling_worker::bench::Stalls;
-use signaling_worker::simulator::SimulatorConfig;
+use simulator::SimulatorConfig;
+use testkit::SchedulerStalls;
 
-use crate::harness::{APP_ID, PATIENCE, World};
+use testkit::{APP_ID, PATIENCE, World};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_sliding_second_of_a_fleet_of_four_holds_more_than_the_limit_and_no_message_is_called_twice()
@@ -11,7 +11,7 @@ async fn no_sliding_second_of_a_fleet_of_four_holds_more_than_the_limit_and_no_m
     let mut api = SimulatorConfig::default();
     api.behaviour.limit = None;
     let world = World::alone(api).await;
-    let stalls = Stalls::watch();
+    let stalls = SchedulerStalls::watch();
     let fleet: Vec<_> = (0..4)
         .map(|number| {
             world
@@ -46,7 +46,7 @@ async fn no_sliding_second_of_a_fleet_of_four_holds_more_than_the_limit_and_no_m
     // They also arrive like that, unless this very process was kept from taking note of it.
     let longest_stall = stalls.take_longest();
     assert!(
-        app.worst_sliding_second <= 500 || longest_stall > Stalls::TOLERABLE,
+        app.worst_sliding_second <= 500 || longest_stall > SchedulerStalls::TOLERABLE,
         "{} calls arrived in a second, on a machine that stood still for {longest_stall:?}",
         app.worst_sliding_second
     );

@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use crate::harness::{PATIENCE, World, peer, slow_api};
+use testkit::{PATIENCE, World, peer, slow_api};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_worker_that_is_told_to_stop_records_what_it_has_called_and_gives_back_the_rest_at_once()

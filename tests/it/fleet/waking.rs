@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use crate::harness::{PATIENCE, World, peer};
+use testkit::{PATIENCE, World, peer};
 
 /// Far more than it takes, and far less than a poll of a minute.
 const PROMPT: time::Duration = time::Duration::seconds(2);

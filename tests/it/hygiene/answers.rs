@@ -9,7 +9,7 @@ use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 
 use super::raw_api::{RawApi, write_for_ever};
-use crate::harness::{Row, World, peer};
+use testkit::{Row, World, peer};
 
 /// The most that a connection may have taken of an answer without an end. The buffers of the two sockets are the
 /// greatest part: the system makes them up to some megabytes.

@@ -4,7 +4,7 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use crate::harness::{APP_ID, Worker, World};
+use testkit::{APP_ID, Worker, World};
 
 /// Paths from which nobody can read to the end: a file of a tebibyte (which takes no room), a device, a FIFO to which
 /// nobody writes, a directory.
@@ -76,9 +76,7 @@ async fn names_and_reasons_that_people_give_are_bounded() {
         .worker()
         .env("WORKER_NAME", &"n".repeat(100_000))
         .start();
-    let id = world
-        .insert(crate::harness::peer(serde_json::json!({})))
-        .await;
+    let id = world.insert(testkit::peer(serde_json::json!({}))).await;
     let row = world.until_final(id).await;
     assert_eq!(row.claimed_by, Some("n".repeat(128)));
     let pause = |reason: usize| {

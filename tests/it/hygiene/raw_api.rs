@@ -7,7 +7,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
 
-use crate::harness::{APP_ID, PATIENCE, World, until};
+use testkit::{APP_ID, PATIENCE, World, until};
 
 /// A request as it came: its head, and its body.
 pub(super) struct RawRequest {
@@ -70,7 +70,7 @@ impl RawApi {
     }
 
     /// A worker that calls this API.
-    pub(super) fn worker(&self, world: &World) -> crate::harness::Worker {
+    pub(super) fn worker(&self, world: &World) -> testkit::Worker {
         world
             .worker()
             .env("AGORA_APP_ID", APP_ID)

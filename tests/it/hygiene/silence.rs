@@ -6,10 +6,10 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 
 use serde_json::json;
-use signaling_worker::simulator::{ApiKey, Credentials, GivenToken};
+use simulator::{ApiKey, Credentials, GivenToken};
 
 use super::markers::{Marker, assert_silent, marker};
-use crate::harness::{APP_ID, Finished, Worker, World, channel, peer};
+use testkit::{APP_ID, Finished, Worker, World, channel, peer};
 
 const PAYLOAD: &str = "Zebra \"Größe\" 7364528190 of nobody else";
 const KEY: &str = "Kq7ZebraKey918273";

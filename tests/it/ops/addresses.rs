@@ -7,7 +7,7 @@ use serde_json::json;
 use tokio::net::TcpListener;
 
 use super::door::Watched;
-use crate::harness::{Worker, World, comes_true, peer};
+use testkit::{Worker, World, comes_true, peer};
 
 /// `worker run` with everything that it needs, and a database that it will not get to.
 fn run() -> Worker {

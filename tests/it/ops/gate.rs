@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
 
-use crate::harness::World;
+use testkit::World;
 
 /// The way from a port of its own to a world's database. Closed at first: nobody listens.
 pub(super) struct Gate {

@@ -7,7 +7,7 @@ use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 
 use super::door::{Door, Watched};
-use crate::harness::{API_SECRET, PATIENCE, World, peer, until};
+use testkit::{API_SECRET, PATIENCE, World, peer, until};
 
 const TOKEN: &str = "zebra-token-0918273645";
 

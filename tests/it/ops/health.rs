@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use super::door::Watched;
 use super::gate::Gate;
 use super::text::Samples;
-use crate::harness::{PATIENCE, World, peer, slow_api};
+use testkit::{PATIENCE, World, peer, slow_api};
 
 #[tokio::test]
 async fn a_worker_says_that_it_is_alive_and_ready() {

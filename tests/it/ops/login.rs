@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use tokio::task::JoinSet;
 
 use super::door::{Answer, Door, Watched};
-use crate::harness::{PATIENCE, World, until};
+use testkit::{PATIENCE, World, until};
 
 const TOKEN: &str = "zebra-token-0918273645";
 const PAGE: [(&str, &str); 1] = [("accept", "text/html,*/*")];

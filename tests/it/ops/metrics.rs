@@ -4,7 +4,7 @@ use serde_json::json;
 
 use super::door::Watched;
 use super::text::Samples;
-use crate::harness::{APP_ID, PATIENCE, World, peer};
+use testkit::{APP_ID, PATIENCE, World, peer};
 
 /// What is counted in each process.
 const OF_THE_PROCESS: [&str; 10] = [

@@ -4,11 +4,11 @@ use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
 
-use signaling_worker::simulator::Call;
+use simulator::Call;
 use tokio::process::Command;
 
 use super::installed::{cargo_example, node_package, python_environment};
-use crate::harness::World;
+use testkit::World;
 
 /// An example waits for 30 s by itself.
 const PATIENCE: Duration = Duration::from_secs(90);

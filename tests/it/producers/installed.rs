@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use tokio::process::Command;
 
-use crate::harness::{Machine, leave_out};
+use testkit::{Machine, leave_out};
 
 /// How long one step of an installation or a build may take.
 const PATIENCE: Duration = Duration::from_secs(600);

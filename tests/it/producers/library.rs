@@ -5,7 +5,7 @@ use signaling_worker::{EnqueueError, NewMessage, enqueue};
 use sqlx::{Acquire, Connection, Executor, PgConnection};
 use time::macros::datetime;
 
-use crate::harness::World;
+use testkit::World;
 
 fn message(payload: &str) -> NewMessage {
     NewMessage::to_peer("alice", "bob", payload).expect("valid")

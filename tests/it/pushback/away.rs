@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::{api_with_limit, fleet};
-use crate::harness::{APP_ID, World};
+use testkit::{APP_ID, World};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_worker_that_was_away_sends_no_burst_loses_nothing_and_calls_nothing_twice() {
@@ -63,7 +63,7 @@ async fn a_worker_that_was_away_for_longer_than_its_leases_does_not_use_them() {
     // Another message shows that it is awake: the other worker is gone.
     fleet[1].stop().await;
     let id = world
-        .insert(crate::harness::peer(serde_json::json!({"payload": "next"})))
+        .insert(testkit::peer(serde_json::json!({"payload": "next"})))
         .await;
     let row = world.until_final(id).await;
     assert_eq!(row.claimed_by.as_deref(), Some("worker-0"));

@@ -3,7 +3,7 @@
 use tempfile::NamedTempFile;
 
 use super::{fleet, lane, until_lane};
-use crate::harness::{API_KEY, API_SECRET, APP_ID, World};
+use testkit::{API_KEY, API_SECRET, APP_ID, World};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_wrong_secret_costs_a_handful_of_calls_until_its_file_is_corrected_without_a_restart() {
@@ -44,7 +44,7 @@ async fn a_wrong_secret_costs_a_handful_of_calls_until_its_file_is_corrected_wit
             .await,
         300
     );
-    assert!(fleet.iter_mut().all(crate::harness::Running::is_running));
+    assert!(fleet.iter_mut().all(testkit::Running::is_running));
     assert!(lane::<bool>(&world, "hold is null").await);
     assert_eq!((world.seen().accepted, world.seen().duplicates), (300, 0));
     assert!(

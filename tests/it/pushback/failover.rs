@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use serde_json::json;
-use signaling_worker::simulator::{Behaviour, Simulator, SimulatorConfig};
+use simulator::{Behaviour, Simulator, SimulatorConfig};
 
 use super::{until_lane, warm_up};
-use crate::harness::{API_KEY, API_SECRET, Worker, World, basic, peer};
+use testkit::{API_KEY, API_SECRET, Worker, World, basic, peer};
 
 /// Longer than the worker lets pass before it looks for the first host again.
 const LOOKS_FOR_FIRST_HOST: Duration = Duration::from_secs(25);

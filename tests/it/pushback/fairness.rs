@@ -1,7 +1,7 @@
 //! What share fresh messages and those that are called again get when the budget is short.
 
 use super::{insert_due, kinds};
-use crate::harness::{PATIENCE, World};
+use testkit::{PATIENCE, World};
 
 /// Makes all messages with this kind of payload such that have been called before.
 async fn call_again(world: &World, kind: &str) {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::{fleet, lane};
-use crate::harness::{APP_ID, Finished, PATIENCE, Worker, World, peer};
+use testkit::{APP_ID, Finished, PATIENCE, Worker, World, peer};
 
 /// A command of somebody called olga.
 pub(super) fn olga(world: &World, arguments: &[&str]) -> Worker {
@@ -199,9 +199,7 @@ async fn a_limit_changes_the_pace_of_running_workers_and_outlasts_them() {
     let said = done(&world, &["limit", "default", "50"]).await;
     assert_eq!(said, "the limit of default is now 50 calls/s\n");
     let from = world.seen().apps[APP_ID].last_at_us + 500_000;
-    let enough = |summary: &signaling_worker::simulator::Summary| {
-        summary.apps[APP_ID].last_at_us > from + 2_000_000
-    };
+    let enough = |summary: &simulator::Summary| summary.apps[APP_ID].last_at_us > from + 2_000_000;
     world
         .simulator
         .ledger()

@@ -4,11 +4,11 @@ use std::io::Write;
 use std::time::Duration;
 
 use serde_json::json;
-use signaling_worker::simulator::{Behaviour, Simulator, SimulatorConfig};
+use simulator::{Behaviour, Simulator, SimulatorConfig};
 use tempfile::NamedTempFile;
 
 use super::{fleet, lane, until_lane, warm_up};
-use crate::harness::{API_KEY, API_SECRET, PATIENCE, World, basic, peer};
+use testkit::{API_KEY, API_SECRET, PATIENCE, World, basic, peer};
 
 const MESSAGES: u32 = 300;
 

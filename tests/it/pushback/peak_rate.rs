@@ -1,9 +1,9 @@
 //! The proof that the pace held.
 
 use serde_json::json;
-use signaling_worker::simulator::SimulatorConfig;
+use simulator::SimulatorConfig;
 
-use crate::harness::{APP_ID, World, channel, peer};
+use testkit::{APP_ID, World, channel, peer};
 
 /// Makes a message that was last called so many µs into the year 2030.
 async fn sent_at(world: &World, app: &str, after_us: i64) -> i64 {

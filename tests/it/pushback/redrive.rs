@@ -4,7 +4,7 @@ use serde_json::json;
 
 use super::fleet;
 use super::operator::{done, ends_with, open_lane};
-use crate::harness::{APP_ID, PATIENCE, World, peer};
+use testkit::{APP_ID, PATIENCE, World, peer};
 
 /// Finished messages of many kinds, by what they are called.
 async fn finished_messages(world: &World) {

@@ -3,11 +3,11 @@
 use std::time::{Duration, SystemTime};
 
 use serde_json::json;
-use signaling_worker::simulator::{Fault, FaultRule, SimulatorConfig};
+use simulator::{Fault, FaultRule, SimulatorConfig};
 use time::OffsetDateTime;
 
 use super::{api_with_limit, fleet, lane, logged, warm_up};
-use crate::harness::{APP_ID, PATIENCE, World, peer, slow_api};
+use testkit::{APP_ID, PATIENCE, World, peer, slow_api};
 
 /// What starts or arrives so soon after a 429 had its slot before it.
 const IN_FLIGHT_US: u64 = 200_000;

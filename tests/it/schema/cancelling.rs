@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use crate::harness::{World, peer};
+use testkit::{World, peer};
 
 #[tokio::test]
 async fn a_pending_message_can_be_cancelled_once_and_is_never_called() {
@@ -69,7 +69,7 @@ async fn a_message_that_waits_for_its_retry_can_be_cancelled() {
     world
         .until(
             "the first call is recorded",
-            crate::harness::PATIENCE,
+            testkit::PATIENCE,
             async || world.row(id).await.attempts == 1,
         )
         .await;

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use serde_json::{Value, json};
 
-use crate::harness::{World, channel, peer};
+use testkit::{World, channel, peer};
 
 /// The constraint that refuses a message, or none.
 async fn refused_by(world: &World, message: &Value) -> Option<String> {

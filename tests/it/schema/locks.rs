@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use sqlx::migrate::{Migration, MigrationType, Migrator};
 use sqlx::{AssertSqlSafe, Connection, PgConnection, SqlSafeStr};
 
-use crate::harness::{Machine, PATIENCE, Postgres, Worker, until};
+use testkit::{Machine, PATIENCE, Postgres, Worker, until};
 
 const CLAIM: &str = include_str!("../../../src/outbox/queue/claim.sql");
 

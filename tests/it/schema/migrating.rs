@@ -2,7 +2,7 @@
 
 use sqlx::{Connection, PgConnection};
 
-use crate::harness::{Machine, Postgres, Worker};
+use testkit::{Machine, Postgres, Worker};
 
 fn migrate(url: &str) -> Worker {
     Worker::new(&["migrate"]).env("DATABASE_URL", url)

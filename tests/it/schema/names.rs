@@ -3,9 +3,9 @@
 use std::collections::BTreeSet;
 
 use serde_json::json;
-use signaling_worker::simulator::CallKind;
+use simulator::CallKind;
 
-use crate::harness::{World, channel, peer};
+use testkit::{World, channel, peer};
 
 fn allowed_characters() -> impl Iterator<Item = char> {
     ('\u{1}'..='\u{7f}')

@@ -2,7 +2,7 @@
 
 use sqlx::{AssertSqlSafe, Connection, PgConnection};
 
-use crate::harness::World;
+use testkit::World;
 
 const CLAIM: &str = include_str!("../../../src/outbox/queue/claim.sql");
 const RECORD: &str = include_str!("../../../src/outbox/queue/record.sql");

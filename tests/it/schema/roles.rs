@@ -9,7 +9,7 @@ mod worker;
 
 use sqlx::{AssertSqlSafe, Connection, PgConnection};
 
-use crate::harness::{World, peer};
+use testkit::{World, peer};
 
 /// `insufficient_privilege`, PostgreSQL, appendix A.
 const INSUFFICIENT_PRIVILEGE: &str = "42501";

@@ -8,8 +8,8 @@ use serde::Deserialize;
 
 use super::{BY, Question, back};
 use crate::ops::OpsState;
-use crate::ops::dashboard::format;
 use crate::ops::dashboard::error::PageError;
+use crate::ops::dashboard::format;
 use crate::outbox::{AppLane, LaneStatus};
 use crate::sanitize;
 

@@ -8,11 +8,11 @@ use serde::Deserialize;
 
 use super::{Question, back};
 use crate::ops::OpsState;
+use crate::ops::dashboard::error::PageError;
 use crate::ops::dashboard::failures::Span;
+use crate::ops::dashboard::format;
 use crate::ops::dashboard::message::{can_be_cancelled, can_be_retried, find};
 use crate::ops::dashboard::messages::wanted;
-use crate::ops::dashboard::format;
-use crate::ops::dashboard::error::PageError;
 use crate::outbox::{AdminError, FailureKey, MAX_RETRIED, RetryFilter};
 
 /// Which message.
@@ -58,7 +58,9 @@ pub(super) async fn cancel(
     State(state): State<OpsState>,
     Form(params): Form<Params>,
 ) -> Result<Redirect, PageError> {
-    let done = crate::ops::dashboard::outbox(&state)?.cancel(params.id).await?;
+    let done = crate::ops::dashboard::outbox(&state)?
+        .cancel(params.id)
+        .await?;
     let done = if done { "cancelled" } else { "not-cancelled" };
     Ok(back(&params.path(), done, &[]))
 }

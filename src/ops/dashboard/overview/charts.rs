@@ -3,7 +3,7 @@
 use maud::Markup;
 use time::OffsetDateTime;
 
-use crate::ops::dashboard::chart::{MINUTES, Chart};
+use crate::ops::dashboard::chart::{Chart, MINUTES};
 use crate::ops::dashboard::format;
 use crate::outbox::{AppStatus, MinuteStats};
 

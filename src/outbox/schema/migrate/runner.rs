@@ -223,7 +223,7 @@ mod tests {
 
     use super::super::migration;
     use super::*;
-    use crate::dev::postgres::ThrowawayPostgres;
+    use testkit::postgres::ThrowawayPostgres;
 
     /// A statement that waits for its turn would be one that the index waits for, and the other way round.
     #[tokio::test]

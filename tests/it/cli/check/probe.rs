@@ -1,8 +1,8 @@
 //! `worker check --probe`
 
 use super::{assert_line, check, lane, open_lane, said};
-use crate::harness::{API_KEY, World, basic};
 use crate::schema::roles::Role;
+use testkit::{API_KEY, World, basic};
 
 #[tokio::test]
 async fn a_probe_is_one_signed_in_call_in_a_slot_of_the_apps_budget() {

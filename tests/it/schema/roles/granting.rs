@@ -3,7 +3,7 @@
 use sqlx::AssertSqlSafe;
 
 use super::{Role, can, connect};
-use crate::harness::{Finished, Worker, World};
+use testkit::{Finished, Worker, World};
 
 const KINDS: [&str; 3] = ["producer", "worker", "reader"];
 

@@ -4,7 +4,7 @@ use sqlx::migrate::{Migration, MigrationType, Migrator};
 use sqlx::{Connection, PgConnection, SqlSafeStr};
 
 use super::{ask, can, can_not, connect, try_to};
-use crate::harness::{Machine, Postgres, Worker};
+use testkit::{Machine, Postgres, Worker};
 
 const ROLES: &str = include_str!("../../../../migrations/0003_roles.sql");
 

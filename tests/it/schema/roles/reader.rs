@@ -3,7 +3,7 @@
 use super::{
     Role, ask, can, can_not, can_not_harm_the_schema, columns, open_lane, waiting_message,
 };
-use crate::harness::World;
+use testkit::World;
 
 /// What producers write, or may make of what they write.
 const CONTENT: [&str; 3] = ["payload", "dedupe_key", "traceparent"];

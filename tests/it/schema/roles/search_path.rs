@@ -4,7 +4,7 @@ use serde_json::json;
 use sqlx::{AssertSqlSafe, PgConnection};
 
 use super::{Role, ask, can, can_not, connect, list, open_lane, waiting_message};
-use crate::harness::{PATIENCE, Postgres, Worker, World, peer};
+use testkit::{PATIENCE, Postgres, Worker, World, peer};
 
 /// Everything that a function of the schema, a trigger or the worker might name, in a schema `{evil}` that its owner
 /// has put there: whatever of it is executed leaves a line in `{evil}.loot`.

@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use super::{Role, can, can_not, can_not_harm_the_schema, columns, open_lane, waiting_message};
-use crate::harness::{PATIENCE, World, peer};
+use testkit::{PATIENCE, World, peer};
 
 /// Runs a command as a role, and returns what it prints.
 async fn done(world: &World, role: &Role, arguments: &[&str]) -> String {

@@ -1,6 +1,7 @@
 //! The compiled binary, as a process.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::path::PathBuf;
 use std::process::Stdio;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -13,15 +14,31 @@ use super::{PATIENCE, comes_true};
 /// The most bytes of output that are kept of one process; the oldest lines go first.
 const MAX_KEPT_BYTES: usize = 8 * 1024 * 1024;
 
+/// The worker's binary: cargo puts it beside the directory of the test binaries.
+///
+/// # Panics
+/// Where it is not there.
+pub(crate) fn worker_binary() -> PathBuf {
+    let test = std::env::current_exe().expect("this test's own path");
+    let profile = test.ancestors().nth(2).expect("a directory of cargo's");
+    let worker = profile.join("worker");
+    assert!(
+        worker.exists(),
+        "{} is missing: run `cargo build` first",
+        worker.display()
+    );
+    worker
+}
+
 /// A command to be run, with nothing in its environment of what the worker's own settings are.
-pub(crate) struct Worker {
+pub struct Worker {
     arguments: Vec<String>,
     environment: BTreeMap<String, String>,
     input: String,
 }
 
 impl Worker {
-    pub(crate) fn new(arguments: &[&str]) -> Self {
+    pub fn new(arguments: &[&str]) -> Self {
         Self {
             arguments: arguments.iter().map(ToString::to_string).collect(),
             // Where many run at once, each that is looked at by HTTP says where.
@@ -30,31 +47,31 @@ impl Worker {
         }
     }
 
-    pub(crate) fn arg(mut self, argument: &str) -> Self {
+    pub fn arg(mut self, argument: &str) -> Self {
         self.arguments.push(argument.to_owned());
         self
     }
 
     /// Sets a variable, in the place of an earlier value.
-    pub(crate) fn env(mut self, name: &str, value: &str) -> Self {
+    pub fn env(mut self, name: &str, value: &str) -> Self {
         self.environment.insert(name.to_owned(), value.to_owned());
         self
     }
 
-    pub(crate) fn without_env(mut self, name: &str) -> Self {
+    pub fn without_env(mut self, name: &str) -> Self {
         self.environment.remove(name);
         self
     }
 
     /// What the process reads on its standard input.
-    pub(crate) fn input(mut self, text: &str) -> Self {
+    pub fn input(mut self, text: &str) -> Self {
         text.clone_into(&mut self.input);
         self
     }
 
     /// Starts it. It is killed when what is returned goes out of scope.
-    pub(crate) fn start(self) -> Running {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_worker"));
+    pub fn start(self) -> Running {
+        let mut command = Command::new(worker_binary());
         for (name, _) in std::env::vars() {
             let is_setting = ["AGORA_", "WORKER_", "DATABASE_URL", "SIMULATOR_", "OTEL_"]
                 .iter()
@@ -95,7 +112,7 @@ impl Worker {
     }
 
     /// Runs it to its end.
-    pub(crate) async fn finish(self) -> Finished {
+    pub async fn finish(self) -> Finished {
         let mut running = self.start();
         let code = running.wait_exit().await;
         Finished {
@@ -108,26 +125,26 @@ impl Worker {
 
 /// What became of a command.
 #[derive(Debug)]
-pub(crate) struct Finished {
+pub struct Finished {
     /// The exit code; none where a signal ended it.
-    pub(crate) code: Option<i32>,
-    pub(crate) stdout: String,
-    pub(crate) stderr: String,
+    pub code: Option<i32>,
+    pub stdout: String,
+    pub stderr: String,
 }
 
 /// A process that has been started.
-pub(crate) struct Running {
+pub struct Running {
     name: String,
     pid: u32,
     child: Child,
-    pub(crate) stdout: Output,
-    pub(crate) stderr: Output,
+    pub stdout: Output,
+    pub stderr: Output,
     readers: Vec<JoinHandle<()>>,
 }
 
 impl Running {
     /// Sends a signal, such as `TERM`.
-    pub(crate) async fn signal(&mut self, signal: &str) {
+    pub async fn signal(&mut self, signal: &str) {
         assert!(self.is_running(), "no process to send {signal} to");
         let sent = Command::new("kill")
             .args(["-s", signal, &self.pid.to_string()])
@@ -138,29 +155,29 @@ impl Running {
     }
 
     /// Ends it in order, so that nothing of it is still on its way to the database.
-    pub(crate) async fn stop(&mut self) {
+    pub async fn stop(&mut self) {
         self.signal("TERM").await;
         assert_eq!(self.wait_exit().await, Some(0), "`{}` failed", self.name);
     }
 
     /// Ends it without a chance to do anything, and returns when it is gone. A statement that it has sent may still
     /// be carried out by the database.
-    pub(crate) async fn kill(&mut self) {
+    pub async fn kill(&mut self) {
         self.child.kill().await.expect("killed");
     }
 
     /// Its command line, as every user of the host can read it.
-    pub(crate) fn command_line(&self) -> String {
+    pub fn command_line(&self) -> String {
         let line = std::fs::read(format!("/proc/{}/cmdline", self.pid)).expect("it is running");
         String::from_utf8_lossy(&line).into_owned()
     }
 
-    pub(crate) fn is_running(&mut self) -> bool {
+    pub fn is_running(&mut self) -> bool {
         self.child.try_wait().expect("its state").is_none()
     }
 
     /// Waits for its end and that of its output; the exit code, or none where a signal ended it.
-    pub(crate) async fn wait_exit(&mut self) -> Option<i32> {
+    pub async fn wait_exit(&mut self) -> Option<i32> {
         let status = tokio::time::timeout(PATIENCE, self.child.wait())
             .await
             .unwrap_or_else(|_| panic!("`{}` does not end", self.name))
@@ -175,12 +192,12 @@ impl Running {
     }
 
     /// Waits until it has logged `text`.
-    pub(crate) async fn until_logged(&self, text: &str) {
+    pub async fn until_logged(&self, text: &str) {
         self.until_said(&self.stderr, text).await;
     }
 
     /// Waits until it has printed `text`.
-    pub(crate) async fn until_printed(&self, text: &str) {
+    pub async fn until_printed(&self, text: &str) {
         self.until_said(&self.stdout, text).await;
     }
 
@@ -202,7 +219,7 @@ impl Drop for Running {
 
 /// What a process has written, as far as it is kept.
 #[derive(Clone, Default)]
-pub(crate) struct Output(Arc<Mutex<Kept>>);
+pub struct Output(Arc<Mutex<Kept>>);
 
 #[derive(Default)]
 struct Kept {
@@ -237,12 +254,12 @@ impl Output {
     }
 
     /// Everything that is kept.
-    pub(crate) fn text(&self) -> String {
+    pub fn text(&self) -> String {
         self.kept().lines.iter().map(String::as_str).collect()
     }
 
     /// Everything that was written.
-    pub(crate) fn whole_text(&self) -> String {
+    pub fn whole_text(&self) -> String {
         assert_eq!(self.kept().dropped_lines, 0, "there was too much output");
         self.text()
     }

@@ -4,8 +4,8 @@
 //! Tests and `worker dev` run it in their own process, `worker simulate` alone:
 //!
 //! ```
-//! # async fn example() -> Result<(), signaling_worker::simulator::SimulatorError> {
-//! use signaling_worker::simulator::{Simulator, SimulatorConfig};
+//! # async fn example() -> Result<(), simulator::SimulatorError> {
+//! use simulator::{Simulator, SimulatorConfig};
 //!
 //! let simulator = Simulator::start(SimulatorConfig::default()).await?;
 //! println!("{}/dev/v2/project/…", simulator.base_url());
@@ -15,18 +15,20 @@
 //! # }
 //! ```
 
-mod answer;
 mod api;
+mod api_state;
 mod auth;
 mod behaviour;
-mod book;
 mod call;
+pub mod cli;
 mod control;
 mod fault_text;
 mod faults;
 mod ledger;
+mod ledger_state;
 mod limit;
 mod request;
+mod response;
 mod server;
 mod summary;
 mod token;
@@ -36,17 +38,19 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use axum::Router;
+use axum::extract::State;
+use axum::http::{StatusCode, Uri};
 use thiserror::Error;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use self::api::Api;
+use self::api_state::ApiState;
 pub use self::auth::{ApiKey, Credentials, GivenToken};
 pub use self::behaviour::Behaviour;
 pub use self::call::{Call, CallKind};
-pub use self::fault_text::FaultError;
 use self::faults::Faults;
-pub use self::faults::{Fault, FaultRule};
+pub use self::faults::{Fault, FaultError, FaultRule};
 pub use self::ledger::{Ledger, WaitTimedOut};
 pub use self::server::TlsFiles;
 pub use self::summary::{AppSummary, Summary};
@@ -116,7 +120,7 @@ pub enum SimulatorError {
 pub struct Simulator {
     address: SocketAddr,
     is_tls: bool,
-    api: Arc<Api>,
+    api: Arc<ApiState>,
     stopping: CancellationToken,
     tasks: TaskTracker,
 }
@@ -139,7 +143,7 @@ impl Simulator {
         let address = listener.local_addr().map_err(not_bound)?;
 
         let is_tls = tls.is_some();
-        let api = Arc::new(Api::new(
+        let api = Arc::new(ApiState::new(
             config.ledger.unwrap_or_default(),
             config.behaviour,
             Faults::new(config.faults, config.seed),
@@ -149,7 +153,7 @@ impl Simulator {
         tasks.spawn(server::serve(
             listener,
             tls,
-            Arc::clone(&api).router(),
+            router(Arc::clone(&api)),
             Arc::clone(&api.ledger),
             stopping.clone(),
             tasks.clone(),
@@ -221,6 +225,23 @@ impl Drop for Simulator {
     fn drop(&mut self) {
         self.stopping.cancel();
     }
+}
+
+fn router(api: Arc<ApiState>) -> Router {
+    let stray = async |State(api): State<Arc<ApiState>>, uri: Uri, status| {
+        if control::is_control(uri.path()) {
+            api::unknown(status)
+        } else {
+            api::stray(&api, status)
+        }
+    };
+    api::routes()
+        .fallback(move |state, uri| stray(state, uri, StatusCode::NOT_FOUND))
+        .merge(control::routes())
+        .method_not_allowed_fallback(move |state, uri| {
+            stray(state, uri, StatusCode::METHOD_NOT_ALLOWED)
+        })
+        .with_state(api)
 }
 
 fn check_faults(rules: &[FaultRule]) -> Result<(), FaultError> {

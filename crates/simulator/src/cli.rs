@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
-use crate::simulator::{
+use crate::{
     ApiKey, Behaviour, Credentials, FaultRule, GivenToken, Simulator, SimulatorConfig, Summary,
     TlsFiles,
 };
@@ -38,7 +38,7 @@ AGORA_API_SECRET, AGORA_TOKEN (with AGORA_UID for one user alone), AGORA_APP_CER
 /// Run the simulated Signaling API
 #[derive(Debug, Args)]
 #[command(after_long_help = EXAMPLES)]
-pub(super) struct SimulateArgs {
+pub struct SimulateArgs {
     /// The address to listen on; port 0 takes a free one
     #[arg(
         long,
@@ -83,7 +83,7 @@ pub(super) struct SimulateArgs {
 
 /// A number of calls, or none at all.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct CallLimit(Option<u32>);
+struct CallLimit(Option<u32>);
 
 impl FromStr for CallLimit {
     type Err = String;
@@ -103,7 +103,7 @@ impl FromStr for CallLimit {
 ///
 /// # Errors
 /// When the credentials in the environment are incomplete, or the API can't be served as asked.
-pub(super) async fn run(args: SimulateArgs) -> anyhow::Result<()> {
+pub async fn run(args: SimulateArgs) -> anyhow::Result<()> {
     // Asked for first, so that no signal is missed once the address is printed.
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
@@ -201,7 +201,7 @@ fn report(summary: &Summary) -> String {
 mod tests {
     use std::collections::BTreeMap;
 
-    use crate::simulator::AppSummary;
+    use crate::AppSummary;
     use clap::Parser;
 
     use super::*;

@@ -11,11 +11,10 @@ use axum::{Json, Router};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
-use super::api::Api;
+use super::api_state::ApiState;
 use super::behaviour::Behaviour;
 use super::call::Call;
-use super::fault_text::FaultError;
-use super::faults::FaultRule;
+use super::faults::{FaultError, FaultRule};
 use super::summary::Summary;
 
 /// The most calls listed at once.
@@ -37,7 +36,7 @@ PUT    /_simulator/config                   replace the fields given: limit, app
 ";
 
 /// The routes of the control API.
-pub(super) fn routes() -> Router<Arc<Api>> {
+pub(super) fn routes() -> Router<Arc<ApiState>> {
     Router::new()
         .route("/_simulator", get(HELP))
         .route("/_simulator/", get(HELP))
@@ -52,11 +51,11 @@ pub(super) fn is_control(path: &str) -> bool {
     path.starts_with("/_simulator/") || path == "/_simulator"
 }
 
-async fn summary(State(api): State<Arc<Api>>) -> Json<Summary> {
+async fn summary(State(api): State<Arc<ApiState>>) -> Json<Summary> {
     Json(api.ledger.summary())
 }
 
-async fn clear(State(api): State<Arc<Api>>) -> StatusCode {
+async fn clear(State(api): State<Arc<ApiState>>) -> StatusCode {
     api.ledger.clear();
     StatusCode::NO_CONTENT
 }
@@ -74,16 +73,16 @@ fn usual_page() -> usize {
     1_000
 }
 
-async fn calls(State(api): State<Arc<Api>>, Query(page): Query<Page>) -> Json<Vec<Call>> {
+async fn calls(State(api): State<Arc<ApiState>>, Query(page): Query<Page>) -> Json<Vec<Call>> {
     let limit = page.limit.min(MAX_LISTED_CALLS);
     Json(api.ledger.calls_after(page.after, limit))
 }
 
-async fn faults(State(api): State<Arc<Api>>) -> Json<Vec<FaultRule>> {
+async fn faults(State(api): State<Arc<ApiState>>) -> Json<Vec<FaultRule>> {
     Json(api.faults().rules().to_vec())
 }
 
-async fn set_faults(State(api): State<Arc<Api>>, body: Bytes) -> Response {
+async fn set_faults(State(api): State<Arc<ApiState>>, body: Bytes) -> Response {
     match read_rules(&body) {
         Ok(rules) => {
             api.faults().replace(rules.clone());
@@ -107,11 +106,11 @@ fn read_rules(body: &[u8]) -> Result<Vec<FaultRule>, String> {
     rules.into_iter().map(read).collect()
 }
 
-async fn config(State(api): State<Arc<Api>>) -> Json<Value> {
+async fn config(State(api): State<Arc<ApiState>>) -> Json<Value> {
     Json(without_secrets(&api.behaviour()))
 }
 
-async fn set_config(State(api): State<Arc<Api>>, body: Bytes) -> Response {
+async fn set_config(State(api): State<Arc<ApiState>>, body: Bytes) -> Response {
     match changed(&api.behaviour(), &body) {
         Ok(behaviour) => {
             let shown = without_secrets(&behaviour);

@@ -16,7 +16,7 @@ const GARBAGE: &[u8] = b"<html>\xff\xfe{\"result\":";
 
 /// An answer that is ready to be sent.
 #[derive(Debug)]
-pub(super) struct Answer {
+pub(super) struct ApiResponse {
     pub(super) status: StatusCode,
     retry_after: Option<String>,
     body: Bytes,
@@ -24,7 +24,7 @@ pub(super) struct Answer {
     broken: bool,
 }
 
-impl Answer {
+impl ApiResponse {
     fn new(status: StatusCode, body: impl Into<Bytes>) -> Self {
         Self {
             status,
@@ -114,12 +114,12 @@ impl Answer {
 
 /// Marks a response that is not to be sent: the connection is closed in its place.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct CloseUnanswered;
+pub(super) struct CloseWithoutResponse;
 
 /// The response that stands for a closed connection.
-pub(super) fn close_unanswered() -> Response {
+pub(super) fn close_without_response() -> Response {
     let mut response = Response::new(Body::empty());
-    response.extensions_mut().insert(CloseUnanswered);
+    response.extensions_mut().insert(CloseWithoutResponse);
     response
 }
 

@@ -3,9 +3,7 @@
 use std::time::Duration;
 
 use serde_json::Value;
-use signaling_worker::simulator::{
-    ApiKey, Behaviour, Call, Credentials, Simulator, SimulatorConfig, Summary,
-};
+use simulator::{ApiKey, Behaviour, Call, Credentials, Simulator, SimulatorConfig, Summary};
 use sqlx::postgres::PgPoolOptions;
 use sqlx::{AssertSqlSafe, PgPool};
 
@@ -14,25 +12,25 @@ use super::process::Worker;
 use super::rows::{Attempt, Row};
 use super::{PATIENCE, comes_true};
 
-pub(crate) const APP_ID: &str = "app-of-the-tests";
-pub(crate) const API_KEY: &str = "key-of-the-tests";
-pub(crate) const API_SECRET: &str = "secret-of-the-tests";
+pub const APP_ID: &str = "app-of-the-tests";
+pub const API_KEY: &str = "key-of-the-tests";
+pub const API_SECRET: &str = "secret-of-the-tests";
 
 /// A database, a simulated API that accepts [`API_KEY`] with [`API_SECRET`], and the test as the producer.
-pub(crate) struct World {
-    pub(crate) simulator: Simulator,
-    pub(crate) pool: PgPool,
-    pub(crate) url: String,
+pub struct World {
+    pub simulator: Simulator,
+    pub pool: PgPool,
+    pub url: String,
     _machine: Machine,
 }
 
 impl World {
-    pub(crate) async fn new() -> Self {
+    pub async fn new() -> Self {
         Self::with(SimulatorConfig::default()).await
     }
 
     /// With another simulator; it accepts the usual key unless other credentials are given.
-    pub(crate) async fn with(mut simulator: SimulatorConfig) -> Self {
+    pub async fn with(mut simulator: SimulatorConfig) -> Self {
         let machine = Machine::shared().await;
         // Who shares the machine can't measure at full rate: where it stands still for more than 10 ms, calls arrive
         // together that started apart.
@@ -45,16 +43,12 @@ impl World {
     }
 
     /// With the whole machine for itself.
-    pub(crate) async fn alone(simulator: SimulatorConfig) -> Self {
+    pub async fn alone(simulator: SimulatorConfig) -> Self {
         let machine = Machine::alone().await;
         Self::on(machine, Postgres::shared().await, simulator).await
     }
 
-    pub(crate) async fn on(
-        machine: Machine,
-        postgres: &Postgres,
-        mut simulator: SimulatorConfig,
-    ) -> Self {
+    pub async fn on(machine: Machine, postgres: &Postgres, mut simulator: SimulatorConfig) -> Self {
         let url = postgres.migrated_database().await;
         let pool = PgPoolOptions::new()
             .max_connections(4)
@@ -73,12 +67,12 @@ impl World {
     }
 
     /// A command that needs the database and nothing else.
-    pub(crate) fn command(&self, arguments: &[&str]) -> Worker {
+    pub fn command(&self, arguments: &[&str]) -> Worker {
         Worker::new(arguments).env("DATABASE_URL", &self.url)
     }
 
     /// `worker run`, with retries that come soon.
-    pub(crate) fn worker(&self) -> Worker {
+    pub fn worker(&self) -> Worker {
         self.worker_without_app()
             .env("AGORA_APP_ID", APP_ID)
             .env("AGORA_API_KEY", API_KEY)
@@ -86,7 +80,7 @@ impl World {
     }
 
     /// `worker run` without an app ID and a way to sign in.
-    pub(crate) fn worker_without_app(&self) -> Worker {
+    pub fn worker_without_app(&self) -> Worker {
         self.command(&["run"])
             .env("AGORA_BASE_URL", &self.simulator.base_url())
             .env("WORKER_RETRY_BASE", "50ms")
@@ -94,14 +88,14 @@ impl World {
     }
 
     /// Inserts a message, and returns its id.
-    pub(crate) async fn insert(&self, message: Value) -> i64 {
+    pub async fn insert(&self, message: Value) -> i64 {
         self.try_insert(&message)
             .await
             .unwrap_or_else(|error| panic!("{message} is refused: {error}"))
     }
 
     /// Inserts a message if the table lets it in. Columns that are not named have their defaults.
-    pub(crate) async fn try_insert(&self, message: &Value) -> Result<i64, sqlx::Error> {
+    pub async fn try_insert(&self, message: &Value) -> Result<i64, sqlx::Error> {
         let columns = message
             .as_object()
             .expect("columns and values")
@@ -120,7 +114,7 @@ impl World {
     }
 
     /// Inserts so many different peer messages in one statement.
-    pub(crate) async fn insert_many(&self, count: i32) {
+    pub async fn insert_many(&self, count: i32) {
         sqlx::query(
             "insert into signaling.outbox (sender, destination, payload)
              select 'alice', 'user-' || n, 'message ' || n from generate_series(1, $1) as n",
@@ -132,7 +126,7 @@ impl World {
     }
 
     /// The database's time so many milliseconds from now, as a column's value.
-    pub(crate) async fn time_in(&self, ms: i32) -> String {
+    pub async fn time_in(&self, ms: i32) -> String {
         sqlx::query_scalar("select (clock_timestamp() + $1 * interval '1 millisecond')::text")
             .bind(ms)
             .fetch_one(&self.pool)
@@ -140,7 +134,7 @@ impl World {
             .expect("a time")
     }
 
-    pub(crate) async fn row(&self, id: i64) -> Row {
+    pub async fn row(&self, id: i64) -> Row {
         sqlx::query_as("select * from signaling.outbox where id = $1")
             .bind(id)
             .fetch_one(&self.pool)
@@ -148,7 +142,7 @@ impl World {
             .expect("a row")
     }
 
-    pub(crate) async fn attempts(&self, id: i64) -> Vec<Attempt> {
+    pub async fn attempts(&self, id: i64) -> Vec<Attempt> {
         sqlx::query_as("select * from signaling.attempt where message_id = $1 order by id")
             .bind(id)
             .fetch_all(&self.pool)
@@ -157,7 +151,7 @@ impl World {
     }
 
     /// How many rows satisfy a condition of SQL.
-    pub(crate) async fn count(&self, condition: &str) -> i64 {
+    pub async fn count(&self, condition: &str) -> i64 {
         let statement = format!("select count(*) from signaling.outbox where {condition}");
         sqlx::query_scalar(AssertSqlSafe(statement))
             .fetch_one(&self.pool)
@@ -166,7 +160,7 @@ impl World {
     }
 
     /// What a statement of one row and one column says.
-    pub(crate) async fn ask<T>(&self, statement: &str) -> T
+    pub async fn ask<T>(&self, statement: &str) -> T
     where
         T: Send + Unpin + for<'r> sqlx::Decode<'r, sqlx::Postgres> + sqlx::Type<sqlx::Postgres>,
     {
@@ -176,7 +170,7 @@ impl World {
             .unwrap_or_else(|error| panic!("{statement}: {error}"))
     }
 
-    pub(crate) async fn execute(&self, statement: &str) {
+    pub async fn execute(&self, statement: &str) {
         sqlx::raw_sql(AssertSqlSafe(statement.to_owned()))
             .execute(&self.pool)
             .await
@@ -184,12 +178,7 @@ impl World {
     }
 
     /// Waits until `holds`; the panic says where things stood.
-    pub(crate) async fn until(
-        &self,
-        what: &str,
-        deadline: Duration,
-        holds: impl AsyncFnMut() -> bool,
-    ) {
+    pub async fn until(&self, what: &str, deadline: Duration, holds: impl AsyncFnMut() -> bool) {
         let came = comes_true(deadline, holds).await;
         let state = if came {
             String::new()
@@ -200,7 +189,7 @@ impl World {
     }
 
     /// Waits until a row is final, and returns it.
-    pub(crate) async fn until_final(&self, id: i64) -> Row {
+    pub async fn until_final(&self, id: i64) -> Row {
         self.until(&format!("message {id} is final"), PATIENCE, async || {
             self.row(id).await.finished_at.is_some()
         })
@@ -209,7 +198,7 @@ impl World {
     }
 
     /// Waits until no row is pending.
-    pub(crate) async fn until_all_final(&self) {
+    pub async fn until_all_final(&self) {
         self.until("every row is final", PATIENCE, async || {
             self.count("status = 'pending'").await == 0
         })
@@ -217,7 +206,7 @@ impl World {
     }
 
     /// Waits until a worker has found nothing to do and wants the bell rung.
-    pub(crate) async fn until_asleep(&self) {
+    pub async fn until_asleep(&self) {
         self.until("a worker sleeps", PATIENCE, async || {
             self.ask(
                 "select exists (select from signaling.lane where bell_until > clock_timestamp())",
@@ -228,17 +217,17 @@ impl World {
     }
 
     /// The totals of the API.
-    pub(crate) fn seen(&self) -> Summary {
+    pub fn seen(&self) -> Summary {
         self.simulator.ledger().summary()
     }
 
     /// The calls with a payload that arrived at the API.
-    pub(crate) fn calls_of(&self, payload: &str) -> Vec<Call> {
+    pub fn calls_of(&self, payload: &str) -> Vec<Call> {
         self.simulator.ledger().calls_for_payload(payload)
     }
 
     /// Waits until the API has taken so many messages.
-    pub(crate) async fn until_accepted(&self, count: u64) {
+    pub async fn until_accepted(&self, count: u64) {
         self.simulator
             .ledger()
             .wait_for_accepted(count, PATIENCE)
@@ -247,7 +236,7 @@ impl World {
     }
 
     /// Faults of the API, in their textual form, instead of those before.
-    pub(crate) fn set_faults(&self, rules: &[&str]) {
+    pub fn set_faults(&self, rules: &[&str]) {
         let rules = rules
             .iter()
             .map(|rule| rule.parse().expect("a fault"))
@@ -255,11 +244,11 @@ impl World {
         self.simulator.set_faults(rules).expect("faults");
     }
 
-    pub(crate) fn set_credentials(&self, credentials: Credentials) {
+    pub fn set_credentials(&self, credentials: Credentials) {
         self.change(|behaviour| behaviour.credentials = credentials);
     }
 
-    pub(crate) fn change(&self, change: impl FnOnce(&mut Behaviour)) {
+    pub fn change(&self, change: impl FnOnce(&mut Behaviour)) {
         let mut behaviour = self.simulator.config();
         change(&mut behaviour);
         self.simulator.set_config(behaviour).expect("a behaviour");
@@ -286,7 +275,7 @@ impl World {
 }
 
 /// An API key and its secret as the only way to sign in.
-pub(crate) fn basic(api_key: &str, api_secret: &str) -> Credentials {
+pub fn basic(api_key: &str, api_secret: &str) -> Credentials {
     Credentials {
         basic: vec![ApiKey {
             api_key: api_key.to_owned(),
@@ -297,7 +286,7 @@ pub(crate) fn basic(api_key: &str, api_secret: &str) -> Credentials {
 }
 
 /// A simulator that answers after so many milliseconds.
-pub(crate) fn slow_api(latency_ms: u64) -> SimulatorConfig {
+pub fn slow_api(latency_ms: u64) -> SimulatorConfig {
     SimulatorConfig {
         behaviour: Behaviour {
             latency_ms,

@@ -7,7 +7,7 @@ use sqlx::{Executor as _, PgConnection, Postgres, Transaction};
 
 use super::figures::Figures;
 use super::stage::{Costs, Machine, Setting, Stage};
-use super::{Stalls, StoodStill};
+use super::{SchedulerStalls, StoodStill};
 
 /// How long nothing may happen.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -43,7 +43,7 @@ impl Drain {
             None
         };
         // Watching takes some of what is watched.
-        let stalls = self.setting.limit.map(|_| Stalls::watch());
+        let stalls = self.setting.limit.map(|_| SchedulerStalls::watch());
         let senders = stage.start().await?;
         let last = self.skipped + self.measured;
         stage.api.until_calls(last, PATIENCE).await?;
@@ -90,7 +90,7 @@ fn judge_pace(
         started <= limit,
         "{started} calls were made within a second, with a limit of {limit}"
     );
-    if arrived > limit && longest_stall > Stalls::TOLERABLE {
+    if arrived > limit && longest_stall > SchedulerStalls::TOLERABLE {
         return Err(StoodStill {
             arrived,
             started,

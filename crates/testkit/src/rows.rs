@@ -5,7 +5,7 @@ use sqlx::FromRow;
 use time::OffsetDateTime;
 
 /// A peer message: columns and their values, those of `columns` instead of the usual ones.
-pub(crate) fn peer(columns: Value) -> Value {
+pub fn peer(columns: Value) -> Value {
     merged(
         json!({"sender": "alice", "destination": "bob", "payload": "hello"}),
         columns,
@@ -13,7 +13,7 @@ pub(crate) fn peer(columns: Value) -> Value {
 }
 
 /// A channel message.
-pub(crate) fn channel(columns: Value) -> Value {
+pub fn channel(columns: Value) -> Value {
     merged(
         json!({"sender": "alice", "channel_name": "lobby", "payload": "hello"}),
         columns,
@@ -30,35 +30,35 @@ fn merged(mut message: Value, columns: Value) -> Value {
 
 /// A row of the outbox.
 #[derive(Debug, Clone, FromRow)]
-pub(crate) struct Row {
-    pub(crate) status: String,
-    pub(crate) attempts: i32,
-    pub(crate) claim_id: Option<uuid::Uuid>,
-    pub(crate) claimed_by: Option<String>,
-    pub(crate) created_at: OffsetDateTime,
-    pub(crate) due_at: OffsetDateTime,
-    pub(crate) sent_at: Option<OffsetDateTime>,
-    pub(crate) finished_at: Option<OffsetDateTime>,
-    pub(crate) http_status: Option<i32>,
-    pub(crate) request_id: Option<String>,
-    pub(crate) error: Option<String>,
+pub struct Row {
+    pub status: String,
+    pub attempts: i32,
+    pub claim_id: Option<uuid::Uuid>,
+    pub claimed_by: Option<String>,
+    pub created_at: OffsetDateTime,
+    pub due_at: OffsetDateTime,
+    pub sent_at: Option<OffsetDateTime>,
+    pub finished_at: Option<OffsetDateTime>,
+    pub http_status: Option<i32>,
+    pub request_id: Option<String>,
+    pub error: Option<String>,
 }
 
 impl Row {
     /// How long after it was due its last call started.
-    pub(crate) fn lateness(&self) -> time::Duration {
+    pub fn lateness(&self) -> time::Duration {
         self.sent_at.expect("it was called") - self.due_at
     }
 }
 
 /// A call that did not end its message well.
 #[derive(Debug, Clone, FromRow)]
-pub(crate) struct Attempt {
+pub struct Attempt {
     #[sqlx(rename = "attempt")]
-    pub(crate) number: i32,
-    pub(crate) sent_at: Option<OffsetDateTime>,
-    pub(crate) http_status: Option<i32>,
-    pub(crate) outcome: String,
-    pub(crate) error: Option<String>,
-    pub(crate) claimed_by: Option<String>,
+    pub number: i32,
+    pub sent_at: Option<OffsetDateTime>,
+    pub http_status: Option<i32>,
+    pub outcome: String,
+    pub error: Option<String>,
+    pub claimed_by: Option<String>,
 }

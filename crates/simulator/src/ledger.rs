@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 use thiserror::Error;
 use tokio::sync::Notify;
 
-use super::book::{Admission, Arrival, Book};
 use super::call::{Call, CallKind};
+use super::ledger_state::{Admission, Arrival, LedgerState};
 use super::summary::Summary;
 
 /// Calls kept in memory by [`Ledger::default`].
@@ -20,7 +20,7 @@ const DEFAULT_KEPT_CALLS: usize = 1_000_000;
 #[derive(Debug)]
 pub struct Ledger {
     started: Instant,
-    book: Mutex<Book>,
+    state: Mutex<LedgerState>,
     changed: Notify,
 }
 
@@ -46,37 +46,37 @@ impl Ledger {
     pub fn with_kept_calls(kept_calls_max: usize) -> Self {
         Self {
             started: Instant::now(),
-            book: Mutex::new(Book::new(kept_calls_max)),
+            state: Mutex::new(LedgerState::new(kept_calls_max)),
             changed: Notify::new(),
         }
     }
 
     /// The calls that are still kept, in the order of arrival.
     pub fn calls(&self) -> Vec<Call> {
-        self.book().calls().cloned().collect()
+        self.state().calls().cloned().collect()
     }
 
     /// At most `limit` of the kept calls whose `seq` is greater than `seq`.
     pub fn calls_after(&self, seq: u64, limit: usize) -> Vec<Call> {
-        self.book().calls_after(seq).take(limit).cloned().collect()
+        self.state().calls_after(seq).take(limit).cloned().collect()
     }
 
     /// The kept calls that carried `payload`.
     pub fn calls_for_payload(&self, payload: &str) -> Vec<Call> {
-        self.book().calls_for_payload(payload).cloned().collect()
+        self.state().calls_for_payload(payload).cloned().collect()
     }
 
     /// The totals since the start, or since the last [`clear`](Self::clear).
     pub fn summary(&self) -> Summary {
         Summary {
             at_us: u64::try_from(self.started.elapsed().as_micros()).unwrap_or(u64::MAX),
-            ..self.book().summary()
+            ..self.state().summary()
         }
     }
 
     /// Forgets all calls and totals. Calls under way are not counted when they end, and the limit keeps its memory.
     pub fn clear(&self) {
-        self.change(Book::clear);
+        self.change(LedgerState::clear);
     }
 
     /// Waits until `count` calls were judged: answered, or left without an answer on purpose.
@@ -84,7 +84,7 @@ impl Ledger {
     /// # Errors
     /// [`WaitTimedOut`] when that does not come within `timeout`.
     pub async fn wait_for_calls(&self, count: u64, timeout: Duration) -> Result<(), WaitTimedOut> {
-        self.wait(timeout, |book| book.judged_calls() >= count)
+        self.wait(timeout, |state| state.judged_calls() >= count)
             .await
     }
 
@@ -97,7 +97,7 @@ impl Ledger {
         count: u64,
         timeout: Duration,
     ) -> Result<(), WaitTimedOut> {
-        self.wait(timeout, |book| book.accepted() >= count).await
+        self.wait(timeout, |state| state.accepted() >= count).await
     }
 
     /// Waits until the summary satisfies `condition`, which is asked after every change.
@@ -109,20 +109,21 @@ impl Ledger {
         timeout: Duration,
         condition: impl Fn(&Summary) -> bool,
     ) -> Result<(), WaitTimedOut> {
-        self.wait(timeout, |book| condition(&book.summary())).await
+        self.wait(timeout, |state| condition(&state.summary()))
+            .await
     }
 
     async fn wait(
         &self,
         timeout: Duration,
-        condition: impl Fn(&Book) -> bool,
+        condition: impl Fn(&LedgerState) -> bool,
     ) -> Result<(), WaitTimedOut> {
         let waiting = async {
             loop {
                 // Registered before the look, so that a change in between is not missed.
                 let mut changed = std::pin::pin!(self.changed.notified());
                 changed.as_mut().enable();
-                if condition(&self.book()) {
+                if condition(&self.state()) {
                     return;
                 }
                 changed.await;
@@ -138,47 +139,47 @@ impl Ledger {
 
     /// Counts a connection, for as long as what is returned is kept.
     pub(super) fn connected(self: &Arc<Self>) -> OpenConnection {
-        self.change(Book::connected);
+        self.change(LedgerState::connected);
         OpenConnection(Arc::clone(self))
     }
 
     /// Notes a request that is no call: an unknown route or method.
     pub(super) fn note_stray(&self) {
-        self.change(Book::note_stray);
+        self.change(LedgerState::note_stray);
     }
 
     /// Notes the arrival of a call. What is found out later is written by [`judge`](Self::judge).
     pub(super) fn arrive(&self, arrived: Instant, kind: CallKind, app_id: String) -> Arrival {
         let at = arrived.saturating_duration_since(self.started);
-        self.change(|book| book.arrive(at, kind, app_id))
+        self.change(|state| state.arrive(at, kind, app_id))
     }
 
     /// Asks the limit, and counts the call among those of its message.
     pub(super) fn admit(&self, arrival: &Arrival, limit: Option<u32>) -> Admission {
         let key = arrival.call.message_key();
-        self.book().admit(arrival, key, limit)
+        self.state().admit(arrival, key, limit)
     }
 
     /// Writes down what was decided about the call. Its status may come later, by [`answered`](Self::answered).
     pub(super) fn judge(&self, arrival: &Arrival) {
         let key = arrival.call.message_key();
-        self.change(|book| book.judge(arrival, key));
+        self.change(|state| state.judge(arrival, key));
     }
 
     /// Notes that a call which was judged before has been answered with `status`.
-    pub(super) fn answered(&self, arrival: &Arrival, status: u16) {
-        self.change(|book| book.answered(&arrival.call, status));
+    pub(super) fn responded(&self, arrival: &Arrival, status: u16) {
+        self.change(|state| state.responded(&arrival.call, status));
     }
 
-    fn change<T>(&self, change: impl FnOnce(&mut Book) -> T) -> T {
-        let outcome = change(&mut self.book());
+    fn change<T>(&self, change: impl FnOnce(&mut LedgerState) -> T) -> T {
+        let outcome = change(&mut self.state());
         self.changed.notify_waiters();
         outcome
     }
 
-    fn book(&self) -> MutexGuard<'_, Book> {
-        // A test that panicked while it held the book has failed already; the others may go on reading.
-        self.book.lock().unwrap_or_else(PoisonError::into_inner)
+    fn state(&self) -> MutexGuard<'_, LedgerState> {
+        // A test that panicked while it held the state has failed already; the others may go on reading.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -188,7 +189,7 @@ pub(super) struct OpenConnection(Arc<Ledger>);
 
 impl Drop for OpenConnection {
     fn drop(&mut self) {
-        self.0.change(Book::disconnected);
+        self.0.change(LedgerState::disconnected);
     }
 }
 

@@ -1,6 +1,6 @@
 use std::sync::Arc;
 
-use super::super::book::OTHER_APPS;
+use super::super::ledger_state::OTHER_APPS;
 use super::*;
 
 /// A call of the message `payload` that arrives `at_ms` after the ledger's start, and is accepted.
@@ -74,7 +74,7 @@ fn a_call_has_no_status_until_it_is_answered() {
     ledger.judge(&arrival);
     assert_eq!(ledger.calls()[0].status, None);
     assert_eq!(ledger.summary().apps["app"].unanswered, 1);
-    ledger.answered(&arrival, 200);
+    ledger.responded(&arrival, 200);
     assert_eq!(ledger.calls()[0].status, Some(200));
     assert_eq!(ledger.summary().apps["app"].unanswered, 0);
 }
@@ -103,7 +103,7 @@ fn a_cleared_ledger_counts_nothing_of_before_and_keeps_the_limit() {
     assert_eq!(first, Admission::Admitted { nth: Some(1) });
     ledger.clear();
     ledger.judge(&under_way);
-    ledger.answered(&under_way, 200);
+    ledger.responded(&under_way, 200);
     let summary = ledger.summary();
     let nothing = Summary {
         at_us: summary.at_us,

@@ -1,55 +1,9 @@
-//! Fault rules as short texts, such as `500:share=0.01`, and what is wrong with a bad one.
+//! Fault rules as short texts, such as `500:share=0.01`, parsed.
 
 use std::str::FromStr;
 
-use thiserror::Error;
+use super::faults::{A_SHARE, Fault, FaultError, FaultRule};
 
-use super::faults::{Fault, FaultRule};
-
-/// A fault rule that can't be understood or can't be done.
-#[derive(Debug, Error, PartialEq)]
-pub enum FaultError {
-    /// The part before the colon names no fault.
-    #[error(
-        "unknown fault `{0}`: write a status from 200 to 599, slow=DURATION, drop, drop_before, hang, garbage or half_body"
-    )]
-    UnknownFault(String),
-    /// A key that no rule has, or no value after it.
-    #[error(
-        "`{0}` is no condition of a fault: write app=, sender=, destination=, share=, count=, first_calls=, retry_after= or, last of all, body="
-    )]
-    UnknownKey(String),
-    /// A value that does not fit its key.
-    #[error("`{value}` can't be the {key} of a fault: it has to be {expected}")]
-    BadValue {
-        /// The key.
-        key: &'static str,
-        /// What was written.
-        value: String,
-        /// What would be right.
-        expected: &'static str,
-    },
-    /// An answer's detail for a fault that has none.
-    #[error("{key} only goes with a status, such as 503:{key}=…, not with {fault}")]
-    OnlyWithStatus {
-        /// The key.
-        key: &'static str,
-        /// The name of the fault.
-        fault: &'static str,
-    },
-}
-
-impl FaultError {
-    pub(super) fn bad(key: &'static str, value: &str, expected: &'static str) -> Self {
-        Self::BadValue {
-            key,
-            value: value.to_owned(),
-            expected,
-        }
-    }
-}
-
-pub(super) const A_SHARE: &str = "a number from 0 to 1";
 const A_NUMBER: &str = "a whole number";
 
 fn parsed<T: FromStr>(

@@ -1,6 +1,7 @@
 //! Listening, TLS, and serving connections until the simulator stops.
 
-use std::io;
+use std::fs::File;
+use std::io::{self, Read as _};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -24,9 +25,8 @@ use tokio_util::task::TaskTracker;
 use tower_service::Service as _;
 
 use super::SimulatorError;
-use super::answer::CloseUnanswered;
 use super::ledger::Ledger;
-use crate::sanitize::{self, FileError};
+use super::response::CloseWithoutResponse;
 
 const BACKLOG: u32 = 1_024;
 const MAX_CONNECTIONS: usize = 4_096;
@@ -77,11 +77,17 @@ pub(super) fn tls_acceptor(files: &TlsFiles) -> Result<TlsAcceptor, SimulatorErr
     Ok(TlsAcceptor::from(Arc::new(config)))
 }
 
+/// Reads a PEM file of bounded size: a device would have no end.
 fn read_pem(path: &Path) -> Result<Vec<u8>, pem::Error> {
-    sanitize::read_file(path, MAX_PEM_BYTES).map_err(|error| match error {
-        FileError::Io(error) => pem::Error::Io(error),
-        error @ FileError::TooLong { .. } => pem::Error::Io(io::Error::other(error)),
-    })
+    let mut pem = Vec::new();
+    File::open(path)
+        .and_then(|file| file.take(MAX_PEM_BYTES + 1).read_to_end(&mut pem))
+        .map_err(pem::Error::Io)?;
+    if pem.len() as u64 > MAX_PEM_BYTES {
+        let too_long = format!("it has more than {} KiB", MAX_PEM_BYTES / 1024);
+        return Err(pem::Error::Io(io::Error::other(too_long)));
+    }
+    Ok(pem)
 }
 
 /// Accepts and serves connections until `stopping`, all of them as `tasks`.
@@ -140,7 +146,7 @@ async fn http(stream: impl AsyncRead + AsyncWrite + Unpin, router: Router) {
                 Err(never) => match never {},
             };
             // The server sends nothing and closes when the service fails.
-            match response.extensions().get::<CloseUnanswered>() {
+            match response.extensions().get::<CloseWithoutResponse>() {
                 Some(_) => Err(ClosedOnPurpose),
                 None => Ok(response),
             }

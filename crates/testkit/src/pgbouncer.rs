@@ -11,8 +11,8 @@ use sqlx::{ConnectOptions, Connection, PgConnection};
 use tempfile::TempDir;
 use tokio::process::{Child, ChildStdin, Command};
 
-use super::certificates::write;
 use super::machine::Postgres;
+use super::write;
 use super::{PATIENCE, comes_true};
 
 /// Keeps PgBouncer until the input ends, which it does also when this process is killed.
@@ -29,7 +29,7 @@ pub(crate) const POOL_SIZE: u32 = 4;
 const KEEPS_STATEMENTS: (u32, u32) = (1, 21);
 
 /// A PgBouncer, running or killed.
-pub(crate) struct PgBouncer {
+pub struct PgBouncer {
     directory: TempDir,
     owner: (u32, u32),
     port: u16,
@@ -39,7 +39,7 @@ pub(crate) struct PgBouncer {
 impl PgBouncer {
     /// What the tests run with: lines of the configuration, as far as the installed version knows them. Without any,
     /// everything is as the version has it.
-    pub(crate) async fn variants() -> Vec<&'static str> {
+    pub async fn variants() -> Vec<&'static str> {
         if version().await >= KEEPS_STATEMENTS {
             vec![
                 "",
@@ -52,7 +52,7 @@ impl PgBouncer {
     }
 
     /// Starts one in front of a cluster, with more lines in its configuration.
-    pub(crate) async fn start(postgres: &Postgres, settings: &str) -> Self {
+    pub async fn start(postgres: &Postgres, settings: &str) -> Self {
         let cluster = &postgres.cluster;
         // It refuses to run as root, as the server does.
         let owner = fs::metadata(cluster.directory()).expect("the cluster's directory");
@@ -104,14 +104,14 @@ max_client_conn = 200
     }
 
     /// The URL of a database, by way of PgBouncer.
-    pub(crate) fn url(&self, url: &str) -> String {
+    pub fn url(&self, url: &str) -> String {
         let (before, rest) = url.split_once("@127.0.0.1:").expect("a host");
         let (_, database) = rest.split_once('/').expect("a database");
         format!("{before}@127.0.0.1:{}/{database}", self.port)
     }
 
     /// Ends it as a crash would, and returns when it is gone.
-    pub(crate) async fn kill(&mut self) {
+    pub async fn kill(&mut self) {
         let (mut keeper, input) = self.running.take().expect("it runs");
         drop(input);
         tokio::time::timeout(PATIENCE, keeper.wait())
@@ -121,7 +121,7 @@ max_client_conn = 200
     }
 
     /// Starts it again after it was killed, on the same port.
-    pub(crate) async fn restart(&mut self, postgres: &Postgres) {
+    pub async fn restart(&mut self, postgres: &Postgres) {
         assert!(self.running.is_none(), "it still runs");
         self.run();
         self.until_it_answers(&postgres.cluster.admin_url()).await;
@@ -160,7 +160,7 @@ max_client_conn = 200
 }
 
 /// Connects by way of PgBouncer, which refuses a parameter that sqlx usually sends.
-pub(crate) async fn pooled_client(url: &str) -> Result<PgConnection, sqlx::Error> {
+pub async fn pooled_client(url: &str) -> Result<PgConnection, sqlx::Error> {
     let options: PgConnectOptions = url.parse()?;
     options.extra_float_digits(None).connect().await
 }

@@ -28,7 +28,7 @@ pub use figures::Figures;
 use scenario::Case;
 pub use scenario::Scenario;
 use stage::Machine;
-pub use stalls::Stalls;
+pub use stalls::SchedulerStalls;
 use target::Target;
 
 /// How often a run is tried that the machine itself disturbs.
@@ -105,7 +105,7 @@ impl Report {
 
     /// Whether nobody else was served by this machine while nothing was done here.
     fn machine_is_quiet(&self) -> bool {
-        self.stood_still_ms <= Stalls::TOLERABLE.as_secs_f64() * 1e3
+        self.stood_still_ms <= SchedulerStalls::TOLERABLE.as_secs_f64() * 1e3
     }
 
     /// The scenarios in which something went wrong.
@@ -220,7 +220,7 @@ impl Measured {
 }
 
 async fn stood_still_while_idle() -> Duration {
-    let stalls = Stalls::watch();
+    let stalls = SchedulerStalls::watch();
     tokio::time::sleep(LOOKED_AT_FOR).await;
     stalls.take_longest()
 }

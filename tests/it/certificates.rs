@@ -1,12 +1,13 @@
 //! Certificates as an organisation makes its own.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use rcgen::{
     BasicConstraints, CertificateParams, CertifiedIssuer, DistinguishedName, DnType,
     ExtendedKeyUsagePurpose, IsCa, KeyPair, KeyUsagePurpose, date_time_ymd,
 };
-use signaling_worker::simulator::TlsFiles;
+use simulator::TlsFiles;
+use testkit::write;
 
 /// A private certificate authority.
 pub(crate) struct Authority(CertifiedIssuer<'static, KeyPair>);
@@ -75,13 +76,6 @@ impl Certified {
             key: write(directory, &format!("{name}.key"), &self.key),
         }
     }
-}
-
-/// Writes a file, and returns its path.
-pub(crate) fn write(directory: &Path, name: &str, text: &str) -> PathBuf {
-    let path = directory.join(name);
-    std::fs::write(&path, text).expect("written");
-    path
 }
 
 fn common_name(name: &str) -> DistinguishedName {

@@ -95,7 +95,7 @@ impl AppTotals {
         self.acceptances.insert(at);
     }
 
-    pub(super) fn answered(&mut self, status: u16) {
+    pub(super) fn responded(&mut self, status: u16) {
         *self.by_status.entry(status).or_default() += 1;
     }
 

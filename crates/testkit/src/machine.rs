@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use signaling_worker::dev::postgres::{Settings, ThrowawayPostgres};
+use crate::postgres::{Settings, ThrowawayPostgres};
 use sqlx::{AssertSqlSafe, Connection, PgConnection};
 use tokio::sync::{OnceCell, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
@@ -12,7 +12,7 @@ static MACHINE: RwLock<()> = RwLock::const_new(());
 
 /// A share of the machine for as long as it is kept. Tests that measure the pace want all of it: their calls would
 /// be late where two dozen other processes are in the way.
-pub(crate) enum Machine {
+pub enum Machine {
     /// With other tests.
     Shared {
         _guard: RwLockReadGuard<'static, ()>,
@@ -24,13 +24,13 @@ pub(crate) enum Machine {
 }
 
 impl Machine {
-    pub(crate) async fn shared() -> Self {
+    pub async fn shared() -> Self {
         Self::Shared {
             _guard: MACHINE.read().await,
         }
     }
 
-    pub(crate) async fn alone() -> Self {
+    pub async fn alone() -> Self {
         Self::Alone {
             _guard: MACHINE.write().await,
         }
@@ -45,24 +45,24 @@ const TEMPLATE: &str = "migrated";
 static SHARED_CLUSTER: OnceCell<Postgres> = OnceCell::const_new();
 
 /// A cluster with databases for tests.
-pub(crate) struct Postgres {
-    pub(crate) cluster: ThrowawayPostgres,
+pub struct Postgres {
+    pub cluster: ThrowawayPostgres,
     databases: AtomicU32,
 }
 
 impl Postgres {
     /// The one that tests share.
-    pub(crate) async fn shared() -> &'static Self {
+    pub async fn shared() -> &'static Self {
         SHARED_CLUSTER.get_or_init(Self::start).await
     }
 
     /// One of its own, for a test that crashes it.
-    pub(crate) async fn start() -> Self {
+    pub async fn start() -> Self {
         Self::with_connections(400).await
     }
 
     /// One of its own that takes so many connections at once.
-    pub(crate) async fn with_connections(max_connections: u16) -> Self {
+    pub async fn with_connections(max_connections: u16) -> Self {
         Self::start_with(Settings {
             max_connections,
             ..Settings::default()
@@ -71,7 +71,7 @@ impl Postgres {
     }
 
     /// One with other settings.
-    pub(crate) async fn start_with(settings: Settings) -> Self {
+    pub async fn start_with(settings: Settings) -> Self {
         let cluster = ThrowawayPostgres::start_with(&settings)
             .await
             .expect("a throwaway Postgres");
@@ -91,12 +91,12 @@ impl Postgres {
     }
 
     /// A new database with the outbox; its URL.
-    pub(crate) async fn migrated_database(&self) -> String {
+    pub async fn migrated_database(&self) -> String {
         self.database(&format!(" template {TEMPLATE}")).await
     }
 
     /// A new database without anything; its URL.
-    pub(crate) async fn empty_database(&self) -> String {
+    pub async fn empty_database(&self) -> String {
         self.database("").await
     }
 

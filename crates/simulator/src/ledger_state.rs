@@ -32,7 +32,7 @@ pub(super) enum Admission {
 
 /// Calls, totals, messages, and the limit's memory.
 #[derive(Debug)]
-pub(super) struct Book {
+pub(super) struct LedgerState {
     calls: VecDeque<Call>,
     /// Bounds the calls kept, and the messages told apart.
     kept_max: usize,
@@ -55,7 +55,7 @@ struct MessageTally {
     accepted: u32,
 }
 
-impl Book {
+impl LedgerState {
     pub(super) fn new(kept_max: usize) -> Self {
         Self {
             calls: VecDeque::new(),
@@ -202,7 +202,7 @@ impl Book {
                 .accepted(arrival.at, times == Some(2));
         }
         if let Some(status) = call.status {
-            self.app(&call.app_id).answered(status);
+            self.app(&call.app_id).responded(status);
         }
         if let Some(kept) = self.kept(call.seq) {
             *kept = call.clone();
@@ -210,11 +210,11 @@ impl Book {
         self.judged_calls += 1;
     }
 
-    pub(super) fn answered(&mut self, call: &Call, status: u16) {
+    pub(super) fn responded(&mut self, call: &Call, status: u16) {
         if call.seq <= self.cleared_seq {
             return;
         }
-        self.app(&call.app_id).answered(status);
+        self.app(&call.app_id).responded(status);
         if let Some(kept) = self.kept(call.seq) {
             kept.status = Some(status);
         }

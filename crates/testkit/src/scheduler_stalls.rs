@@ -14,9 +14,9 @@ const MOST_WATCHED: usize = 8;
 /// Watches each processor for how long those who are ready have to wait for it: because others are served first, or
 /// because the host of a virtual machine takes it away, which it does one by one.
 #[derive(Debug)]
-pub struct Stalls(Arc<AtomicU64>);
+pub struct SchedulerStalls(Arc<AtomicU64>);
 
-impl Stalls {
+impl SchedulerStalls {
     /// What the pace leaves for the way of a call from its start to whoever takes note of it.
     pub const TOLERABLE: Duration = Duration::from_millis(10);
 
@@ -96,7 +96,7 @@ mod tests {
 
     #[test]
     fn who_waits_is_noticed_until_nobody_asks_any_more() {
-        let stalls = Stalls::watch();
+        let stalls = SchedulerStalls::watch();
         let seen = Arc::downgrade(&stalls.0);
         // Nobody is ever woken in the very microsecond.
         while stalls.take_longest().is_zero() {
