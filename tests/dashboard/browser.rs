@@ -1,15 +1,14 @@
-//! A real browser: Debian's Chromium, by its own driver. Nothing of it is left behind.
+//! A real browser: Debian's Chromium with its chromedriver. Each test starts its own, with a profile of its own.
 
 use std::path::Path;
 use std::process::Stdio;
 
 use serde_json::{Value, json};
 use tempfile::TempDir;
-use thirtyfour::prelude::*;
-use thirtyfour::{ChromiumLikeCapabilities, LoggingPrefsLogLevel};
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{Child, Command};
 
+use super::webdriver::{Key, Session};
 use testkit::{PATIENCE, leave_out, until};
 
 const BROWSER: &str = "/usr/bin/chromium";
@@ -20,13 +19,13 @@ pub(super) const DESKTOP: (u32, u32) = (1280, 900);
 
 /// A browser with one page.
 pub(super) struct Browser {
-    driver: WebDriver,
-    program: Child,
+    session: Session,
+    driver: Child,
     profile: TempDir,
 }
 
 impl Browser {
-    /// Starts one; none where none is installed, which is said.
+    /// Starts a browser. Returns `None`, with a notice on stderr, if none is installed.
     pub(super) async fn start() -> Option<Self> {
         if ![BROWSER, DRIVER]
             .iter()
@@ -38,7 +37,7 @@ impl Browser {
             return None;
         }
         let profile = TempDir::new().expect("a directory");
-        let mut program = Command::new(DRIVER)
+        let mut driver = Command::new(DRIVER)
             .arg("--port=0")
             .env("HOME", profile.path())
             .stdin(Stdio::null())
@@ -47,11 +46,9 @@ impl Browser {
             .kill_on_drop(true)
             .spawn()
             .expect("the driver starts");
-        let port = port(&mut program).await;
-        let mut wishes = DesiredCapabilities::chrome();
-        wishes.set_binary(BROWSER).expect("set");
+        let port = port(&mut driver).await;
         let profile_argument = format!("--user-data-dir={}", profile.path().display());
-        for argument in [
+        let arguments = [
             "--headless=new",
             "--no-sandbox",
             "--disable-gpu",
@@ -64,18 +61,16 @@ impl Browser {
             "--disable-sync",
             "--force-device-scale-factor=1",
             &profile_argument,
-        ] {
-            wishes.add_arg(argument).expect("set");
-        }
-        wishes
-            .set_browser_log_level(LoggingPrefsLogLevel::All)
-            .expect("set");
-        let driver = WebDriver::new(format!("http://127.0.0.1:{port}"), wishes)
-            .await
-            .expect("a browser");
+        ];
+        let capabilities = json!({
+            "browserName": "chrome",
+            "goog:chromeOptions": {"binary": BROWSER, "args": arguments},
+            "goog:loggingPrefs": {"browser": "ALL"},
+        });
+        let session = Session::start(port, capabilities).await;
         let browser = Self {
+            session: session.expect("the browser starts"),
             driver,
-            program,
             profile,
         };
         browser.resize(DESKTOP).await;
@@ -83,56 +78,49 @@ impl Browser {
     }
 
     pub(super) async fn open(&self, url: &str) {
-        self.driver.goto(url).await.expect("opened");
+        self.session.navigate(url).await.expect("opened");
     }
 
-    /// The window's inner size.
+    /// Sets the window's inner size.
     pub(super) async fn resize(&self, (width, height): (u32, u32)) {
         let metrics = json!({"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 500});
-        self.command("Emulation.setDeviceMetricsOverride", metrics)
+        self.devtools("Emulation.setDeviceMetricsOverride", metrics)
             .await;
     }
 
-    /// What the system asks for: `light` or `dark`.
+    /// Sets the colour scheme that the system prefers, `light` or `dark`.
     pub(super) async fn prefer(&self, scheme: &str) {
         let media = json!({"features": [{"name": "prefers-color-scheme", "value": scheme}]});
-        self.command("Emulation.setEmulatedMedia", media).await;
+        self.devtools("Emulation.setEmulatedMedia", media).await;
     }
 
-    /// Lets it reach nothing, or everything again.
+    /// Cuts the browser off from the network, or connects it again.
     pub(super) async fn disconnect(&self, offline: bool) {
         let conditions = json!({"offline": offline, "latency": 0, "downloadThroughput": -1, "uploadThroughput": -1});
-        self.command("Network.enable", json!({})).await;
-        self.command("Network.emulateNetworkConditions", conditions)
+        self.devtools("Network.enable", json!({})).await;
+        self.devtools("Network.emulateNetworkConditions", conditions)
             .await;
     }
 
-    async fn command(&self, name: &str, parameters: Value) {
-        self.driver
-            .cdp()
-            .send_raw(name, parameters)
-            .await
-            .expect("done");
+    async fn devtools(&self, command: &str, parameters: Value) {
+        let done = self.session.devtools(command, parameters).await;
+        done.expect("done");
     }
 
-    /// What an expression comes to.
+    /// Evaluates a JavaScript expression.
     pub(super) async fn value(&self, expression: &str) -> Value {
-        self.driver
-            .execute(format!("return ({expression})"), Vec::new())
+        self.session
+            .execute(&format!("return ({expression})"))
             .await
-            .unwrap_or_else(|error| panic!("{expression}: {error}"))
-            .json()
-            .clone()
+            .unwrap_or_else(|error| panic!("{expression}: {error:#}"))
     }
 
     /// Waits until an expression is true.
     pub(super) async fn until(&self, expression: &str) {
+        let script = format!("return Boolean({expression})");
         until(expression, PATIENCE, async || {
-            // Between two pages there may be nothing to ask.
-            matches!(
-                self.driver.execute(format!("return Boolean({expression})"), Vec::new()).await,
-                Ok(value) if value.json() == &Value::Bool(true)
-            )
+            // While the browser goes from one page to the next, the script can fail.
+            matches!(self.session.execute(&script).await, Ok(Value::Bool(true)))
         })
         .await;
     }
@@ -146,17 +134,12 @@ impl Browser {
         .await;
     }
 
-    /// Presses keys, where the focus is.
-    pub(super) async fn press(&self, keys: impl Into<thirtyfour::TypingData>) {
-        self.driver
-            .action_chain()
-            .send_keys(keys)
-            .perform()
-            .await
-            .expect("pressed");
+    /// Types a text, or presses a [`Key`], in the focused element.
+    pub(super) async fn press(&self, keys: impl Into<String>) {
+        self.session.press(&keys.into()).await.expect("pressed");
     }
 
-    /// Presses Tab until the focus is on what an expression (of `element`) describes.
+    /// Presses Tab until `expression`, in which `element` is the focused element, is true.
     pub(super) async fn tab_to(&self, expression: &str) {
         for _ in 0..200 {
             self.press(Key::Tab).await;
@@ -168,28 +151,25 @@ impl Browser {
         panic!("no Tab leads to {expression}");
     }
 
-    /// Everything that the console was told since the last time, and the browser found wrong.
+    /// Returns what the page and the browser have logged to the console since the previous call.
     pub(super) async fn complaints(&self) -> Vec<String> {
-        let entries = self.driver.browser_log().await.expect("a log");
-        entries
-            .into_iter()
-            .map(|entry| format!("{}: {}", entry.level, entry.message))
-            .collect()
+        self.session.console().await.expect("a log")
     }
 
     pub(super) async fn screenshot(&self) -> Vec<u8> {
-        self.driver.screenshot_as_png().await.expect("a picture")
+        self.session.screenshot().await.expect("a picture")
     }
 
-    /// Ends it.
+    /// Ends the browser and its driver.
     pub(super) async fn quit(mut self) {
-        self.driver.clone().quit().await.expect("ended");
-        self.program.kill().await.expect("killed");
+        self.session.end().await.expect("ended");
+        self.driver.kill().await.expect("killed");
     }
 }
 
 impl Drop for Browser {
-    /// The browser of a test that has failed goes by its profile, which nobody else has.
+    /// Kills every process that has this browser's profile on its command line. A test that fails does not quit its
+    /// browser, and chromedriver's end leaves the browser running.
     fn drop(&mut self) {
         let profile = self.profile.path().display().to_string();
         let Ok(processes) = std::fs::read_dir("/proc") else {
@@ -210,9 +190,9 @@ impl Drop for Browser {
     }
 }
 
-/// The port that the driver has chosen.
-async fn port(program: &mut Child) -> u16 {
-    let mut lines = BufReader::new(program.stdout.take().expect("piped")).lines();
+/// Reads the port that chromedriver has chosen.
+async fn port(driver: &mut Child) -> u16 {
+    let mut lines = BufReader::new(driver.stdout.take().expect("piped")).lines();
     let port = tokio::time::timeout(PATIENCE, async {
         while let Some(line) = lines.next_line().await.expect("a line") {
             let port = line
@@ -227,7 +207,7 @@ async fn port(program: &mut Child) -> u16 {
     .await
     .expect("the driver starts in time")
     .expect("the driver says its port");
-    // What else it says is read, so that it is not held up.
+    // A full pipe would block chromedriver.
     tokio::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
     port
 }

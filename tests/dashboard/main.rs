@@ -20,3 +20,4 @@ mod shown;
 mod signed_in;
 mod slow_way;
 mod watched;
+mod webdriver;

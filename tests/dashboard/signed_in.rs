@@ -5,10 +5,10 @@ use std::sync::Arc;
 
 use signaling_worker::ops::{Access, OpsToken};
 use tempfile::NamedTempFile;
-use thirtyfour::Key;
 
 use super::browser::Browser;
 use super::server::Dashboard;
+use super::webdriver::Key;
 use testkit::World;
 
 const TOKEN: &str = "zebra-token-0918273645";

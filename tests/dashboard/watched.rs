@@ -1,10 +1,10 @@
 //! What a person sees and does in a browser.
 
 use serde_json::{Value, json};
-use thirtyfour::Key;
 
 use super::browser::{Browser, DESKTOP, PHONE};
 use super::server::Dashboard;
+use super::webdriver::Key;
 use super::{pages, shown};
 use testkit::{PATIENCE, World, peer};
 
