@@ -4,13 +4,6 @@
 mod actions;
 mod browser;
 mod failures;
-#[path = "../harness/mod.rs"]
-#[expect(
-    dead_code,
-    unused_imports,
-    reason = "the integration tests use the rest"
-)]
-mod harness;
 mod messages;
 mod pages;
 mod plan;
