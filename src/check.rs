@@ -1,17 +1,17 @@
 //! `worker check`: whether everything that a worker needs is there. Facts are gathered elsewhere ([`crate::outbox`],
 //! [`crate::signaling`], [`probe`]); what they mean, and what to do, is decided here by pure functions.
 
-pub mod api;
-pub mod database;
-pub mod probe;
-pub mod settings;
+pub(crate) mod api;
+pub(crate) mod database;
+pub(crate) mod probe;
+pub(crate) mod settings;
 
 use serde::Serialize;
 
 /// How bad it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Level {
+pub(crate) enum Level {
     /// As it should be.
     Ok,
     /// A worker works, but not as well as it could, or not for long.
@@ -22,24 +22,24 @@ pub enum Level {
 
 /// What was found out about one subject.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Finding {
+pub(crate) struct Finding {
     /// How bad it is.
-    pub level: Level,
+    pub(crate) level: Level,
     /// What it is about.
-    pub subject: &'static str,
+    pub(crate) subject: &'static str,
     /// The app that it is about, if it is about one.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub app: Option<String>,
+    pub(crate) app: Option<String>,
     /// What was found.
-    pub found: String,
+    pub(crate) found: String,
     /// What to do about it.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub advice: Option<String>,
+    pub(crate) advice: Option<String>,
 }
 
 impl Finding {
     /// All is well.
-    pub fn ok(subject: &'static str, found: impl Into<String>) -> Self {
+    pub(crate) fn ok(subject: &'static str, found: impl Into<String>) -> Self {
         Self {
             level: Level::Ok,
             subject,
@@ -50,7 +50,7 @@ impl Finding {
     }
 
     /// It works, but.
-    pub fn warn(
+    pub(crate) fn warn(
         subject: &'static str,
         found: impl Into<String>,
         advice: impl Into<String>,
@@ -63,7 +63,7 @@ impl Finding {
     }
 
     /// It does not work.
-    pub fn fail(
+    pub(crate) fn fail(
         subject: &'static str,
         found: impl Into<String>,
         advice: impl Into<String>,
@@ -75,7 +75,7 @@ impl Finding {
     }
 
     /// It does not work, and what was found says what to do.
-    pub fn fail_as_told(subject: &'static str, found: impl Into<String>) -> Self {
+    pub(crate) fn fail_as_told(subject: &'static str, found: impl Into<String>) -> Self {
         Self {
             level: Level::Fail,
             ..Self::ok(subject, found)
@@ -84,7 +84,7 @@ impl Finding {
 
     /// About one app.
     #[must_use]
-    pub fn of_app(self, app: &str) -> Self {
+    pub(crate) fn of_app(self, app: &str) -> Self {
         Self {
             app: Some(app.to_owned()),
             ..self

@@ -163,7 +163,7 @@ fn print(text: &[u8]) -> anyhow::Result<()> {
 /// A mistake in what was asked for, in contrast to something that failed.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
-pub struct UsageError(pub String);
+pub(crate) struct UsageError(pub(crate) String);
 
 fn is_usage(error: &anyhow::Error) -> bool {
     error.chain().any(|cause| {

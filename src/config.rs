@@ -11,43 +11,43 @@ use crate::retry::RetryPolicy;
 use crate::sanitize;
 use crate::telemetry::traces::Traces;
 
-pub use app::{AppConfig, AppError, RawApp, check_distinct, secrets_from};
-pub use file::{InvalidToml, parse_apps, read_apps};
+pub(crate) use app::{AppConfig, AppError, RawApp, check_distinct, secrets_from};
+pub(crate) use file::{InvalidToml, parse_apps, read_apps};
 
 /// How one process works.
 #[derive(Debug)]
-pub struct WorkerConfig {
+pub(crate) struct WorkerConfig {
     /// The apps to serve.
-    pub apps: Vec<AppConfig>,
+    pub(crate) apps: Vec<AppConfig>,
     /// Who claims, for people: host and process.
-    pub name: String,
+    pub(crate) name: String,
     /// How the process goes about each app.
-    pub timing: Timing,
+    pub(crate) timing: Timing,
     /// When a message is called again.
-    pub retry: RetryPolicy,
+    pub(crate) retry: RetryPolicy,
     /// How long a shutdown waits for calls in flight and their records.
-    pub drain_timeout: Duration,
+    pub(crate) drain_timeout: Duration,
     /// How long messages are kept after they have finished; for ever if none.
-    pub retention: Option<Duration>,
+    pub(crate) retention: Option<Duration>,
     /// Where traces go, if they are asked for.
-    pub traces: Option<Traces>,
+    pub(crate) traces: Option<Traces>,
 }
 
 /// Times that depend on one another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Timing {
+pub(crate) struct Timing {
     /// How long a claimed row belongs to this process.
-    pub lease: Duration,
+    pub(crate) lease: Duration,
     /// Longest time from the start of a call to the end of its answer.
-    pub request_timeout: Duration,
+    pub(crate) request_timeout: Duration,
     /// Longest time for a TCP and TLS handshake.
-    pub connect_timeout: Duration,
+    pub(crate) connect_timeout: Duration,
     /// How often a sleeping lane looks for itself.
-    pub poll_interval: Duration,
+    pub(crate) poll_interval: Duration,
 }
 /// Why settings can't be used. Each says what to change.
 #[derive(Debug, thiserror::Error)]
-pub enum ConfigError {
+pub(crate) enum ConfigError {
     /// No app ID.
     #[error(
         "no app is configured: set AGORA_APP_ID and how to sign in (AGORA_API_KEY and AGORA_API_SECRET), or name a file of apps with --config"
@@ -117,7 +117,7 @@ impl Timing {
     ///
     /// # Errors
     /// Where a call could outlast its lease, or a time is zero.
-    pub fn new(
+    pub(crate) fn new(
         lease: Option<Duration>,
         request_timeout: Duration,
         connect_timeout: Duration,

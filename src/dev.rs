@@ -23,11 +23,11 @@ use testkit::postgres::ThrowawayPostgres;
 
 /// What to show.
 #[derive(Debug, Clone)]
-pub struct Dev {
+pub(crate) struct Dev {
     /// Insert so many sample messages, and end when they have gone out. Without it, run until interrupted.
-    pub messages: Option<usize>,
+    pub(crate) messages: Option<usize>,
     /// The app's limit of calls a second.
-    pub limit_per_s: u32,
+    pub(crate) limit_per_s: u32,
 }
 
 const DATABASE: &str = "dev";
@@ -41,7 +41,7 @@ const KEPT_CALLS: usize = 100_000;
 ///
 /// # Errors
 /// Where something can't start, the worker fails, or a sample message did not end as it should.
-pub async fn run(dev: Dev, shutdown: CancellationToken) -> anyhow::Result<()> {
+pub(crate) async fn run(dev: Dev, shutdown: CancellationToken) -> anyhow::Result<()> {
     let postgres = tokio::select! {
         postgres = ThrowawayPostgres::start() => postgres?,
         () = shutdown.cancelled() => return Ok(()),

@@ -10,7 +10,7 @@ const RAISED: &str = "P0001";
 
 /// What the database said, in its own words and without where in its source it said so. Its detail is left out, which
 /// repeats the row; and what somebody's trigger has raised says anything.
-pub fn database_error_text(error: &sqlx::Error) -> String {
+pub(crate) fn database_error_text(error: &sqlx::Error) -> String {
     let Some(error) = error.as_database_error() else {
         return without_connection(error);
     };
@@ -39,7 +39,7 @@ fn without_connection(error: &sqlx::Error) -> String {
 const MAX_ERROR_BYTES: usize = 1_000;
 
 /// An error with its error_chain_text, in one bounded line. A cause that its error already tells of is not told twice.
-pub fn error_chain_text(error: &(dyn std::error::Error + 'static)) -> String {
+pub(crate) fn error_chain_text(error: &(dyn std::error::Error + 'static)) -> String {
     let words = |error: &(dyn std::error::Error + 'static)| match error.downcast_ref() {
         Some(error) => database_error_text(error),
         None => error.to_string(),

@@ -1,37 +1,38 @@
-//! Delivers messages from a Postgres outbox to the Agora Signaling Messaging REST API.
+//! Inserts messages for the Agora Signaling Messaging REST API into a Postgres outbox, in the application's own
+//! transaction. If that transaction commits, a worker sends the message, never above the app's limit of calls a second,
+//! and writes the result into the row.
 //!
-//! An application inserts a row into `signaling.outbox` in its own transaction. If that commits, the message is
-//! called out to the API, never above the app's limit of calls a second however many workers run, and what became
-//! of it is written back into the row.
-//!
-//! A message goes through these modules, each step a type of its own:
-//!
-//! [`outbox`] claims due rows, each with a send slot ([`outbox::Claimed`]) → [`pace`] waits for the slot and gives
-//! a permit ([`pace::SendPermit`]) → [`signaling`] makes the call ([`signaling::Answer`]) → [`outcome`] decides what
-//! it means ([`outcome::Outcome`]) and what becomes of the row ([`outcome::Next`]) → [`outbox`] records it
-//! ([`outbox::Record`]). [`worker`] runs this for each app, in a lane of its own.
-//!
-//! An application in Rust needs none of that: [`enqueue()`] inserts messages in its transaction.
+//! [`enqueue()`] inserts a [`NewMessage`]. The rest of this package is the binary `worker`.
 
-pub mod check;
-pub mod cli;
-pub mod config;
+#![warn(missing_docs)]
+
+mod check;
+mod cli;
+mod config;
 #[cfg(feature = "dev")]
 mod dev;
 mod error_text;
-pub mod message;
-pub mod ops;
-pub mod outbox;
-pub mod outcome;
-pub mod pace;
-pub mod retry;
-pub mod sanitize;
-pub mod secret;
-pub mod signaling;
-pub mod stats;
-pub mod telemetry;
+#[cfg(any(test, feature = "fuzzing"))]
+#[doc(hidden)]
+pub mod fuzzing;
+mod message;
+#[cfg(test)]
+#[path = "../tests/model/mod.rs"]
+mod model;
+mod ops;
+mod outbox;
+mod outcome;
+mod pace;
+mod retry;
+mod sanitize;
+mod secret;
+mod signaling;
+mod stats;
+mod telemetry;
 mod tls;
-pub mod worker;
+mod worker;
 
-pub use message::NewMessage;
+#[doc(hidden)]
+pub use cli::main;
+pub use message::{InvalidMessage, NewMessage};
 pub use outbox::{EnqueueError, enqueue};

@@ -1,7 +1,7 @@
-//! The binary: see [`signaling_worker::cli`].
+//! The binary `worker`.
 
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    signaling_worker::cli::main()
+    signaling_worker::main()
 }

@@ -7,16 +7,16 @@ mod new;
 use std::fmt;
 use std::sync::Arc;
 
-pub use columns::MessageColumns;
+pub(crate) use columns::MessageColumns;
 pub use new::NewMessage;
 
 /// Longest user ID and channel name, in characters (Messaging REST API, parameters).
-pub const MAX_NAME_CHARS: usize = 64;
+pub(crate) const MAX_NAME_CHARS: usize = 64;
 /// Largest payload, in bytes of UTF-8 (Messaging REST API: "not exceed 32 KB").
-pub const MAX_PAYLOAD_BYTES: usize = 32_768;
+pub(crate) const MAX_PAYLOAD_BYTES: usize = 32_768;
 
 /// The most calls that a message may ask for.
-pub const MAX_ATTEMPTS: u16 = 1_000;
+pub(crate) const MAX_ATTEMPTS: u16 = 1_000;
 
 /// The characters that the API allows in user IDs and channel names beside letters, digits and space. Its 1.x page
 /// prints `" , "` where the vendor's other pages have `{` and `}`.
@@ -100,14 +100,14 @@ fn check_name(what: &'static str, name: &str) -> Result<(), InvalidMessage> {
 
 /// A Signaling user ID: 1 to 64 of the allowed characters, no space first or last.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct UserId(String);
+pub(crate) struct UserId(String);
 
 impl UserId {
     /// A user ID that receives.
     ///
     /// # Errors
     /// Where the API does not allow the value.
-    pub fn destination(value: impl Into<String>) -> Result<Self, InvalidMessage> {
+    pub(crate) fn destination(value: impl Into<String>) -> Result<Self, InvalidMessage> {
         let value = value.into();
         check_name("destination", &value)?;
         Ok(Self(value))
@@ -117,7 +117,7 @@ impl UserId {
     ///
     /// # Errors
     /// Where the API does not allow the value, or a path can't carry it (`.` and `..`).
-    pub fn sender(value: impl Into<String>) -> Result<Self, InvalidMessage> {
+    pub(crate) fn sender(value: impl Into<String>) -> Result<Self, InvalidMessage> {
         let value = value.into();
         check_name("sender", &value)?;
         if value == "." || value == ".." {
@@ -127,7 +127,7 @@ impl UserId {
     }
 
     /// The ID as the API knows it.
-    pub fn as_str(&self) -> &str {
+    pub(crate) fn as_str(&self) -> &str {
         &self.0
     }
 }
@@ -140,35 +140,35 @@ impl fmt::Display for UserId {
 
 /// A channel's name: 1 to 64 of the allowed characters, no space first or last.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ChannelName(String);
+pub(crate) struct ChannelName(String);
 
 impl ChannelName {
     /// A channel to send to.
     ///
     /// # Errors
     /// Where the API does not allow the value.
-    pub fn new(value: impl Into<String>) -> Result<Self, InvalidMessage> {
+    pub(crate) fn new(value: impl Into<String>) -> Result<Self, InvalidMessage> {
         let value = value.into();
         check_name("channel_name", &value)?;
         Ok(Self(value))
     }
 
     /// The name as the API knows it.
-    pub fn as_str(&self) -> &str {
+    pub(crate) fn as_str(&self) -> &str {
         &self.0
     }
 }
 
 /// What is said: 1 to 32,768 bytes of UTF-8 without U+0000. Prints its size, never itself. A clone is the same text.
 #[derive(Clone, PartialEq, Eq)]
-pub struct Payload(Arc<str>);
+pub(crate) struct Payload(Arc<str>);
 
 impl Payload {
     /// A payload within the API's bounds.
     ///
     /// # Errors
     /// Where it is empty or too long, or can't be stored.
-    pub fn new(value: impl Into<Arc<str>>) -> Result<Self, InvalidMessage> {
+    pub(crate) fn new(value: impl Into<Arc<str>>) -> Result<Self, InvalidMessage> {
         let value = value.into();
         if value.is_empty() {
             return Err(InvalidMessage::Empty { what: "payload" });
@@ -186,7 +186,7 @@ impl Payload {
     }
 
     /// The text to send.
-    pub fn as_str(&self) -> &str {
+    pub(crate) fn as_str(&self) -> &str {
         &self.0
     }
 }
@@ -199,7 +199,7 @@ impl fmt::Debug for Payload {
 
 /// Whom a message is for, with what only this kind of message can ask for.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Target {
+pub(crate) enum Target {
     /// One user.
     Peer {
         /// The receiver.
@@ -221,7 +221,7 @@ impl Target {
     ///
     /// # Errors
     /// Where both or none are filled, or the API does not allow the name.
-    pub fn from_columns(
+    pub(crate) fn from_columns(
         destination: Option<String>,
         channel_name: Option<String>,
         wait_for_ack: bool,
@@ -247,15 +247,15 @@ impl Target {
 
 /// What one call says to the API.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Message {
+pub(crate) struct Message {
     /// Who sends.
-    pub sender: UserId,
+    pub(crate) sender: UserId,
     /// Who receives.
-    pub target: Target,
+    pub(crate) target: Target,
     /// What is said.
-    pub payload: Payload,
+    pub(crate) payload: Payload,
     /// Keep it as a historical message (deprecated by the vendor, still accepted).
-    pub enable_historical_messaging: bool,
+    pub(crate) enable_historical_messaging: bool,
 }
 
 #[cfg(test)]

@@ -19,25 +19,25 @@ use tokio_util::sync::CancellationToken;
 
 use crate::outbox::Outbox;
 use crate::worker::Liveness;
-pub use auth::{Access, OpsToken, TokenError};
+pub(crate) use auth::Access;
 use fleet::Fleet;
 use health::Health;
 use metrics::Metrics;
-pub use server::{OpsError, OpsServer, OpsSettings};
+pub(crate) use server::{OpsError, OpsServer, OpsSettings};
 
 /// What the handlers share.
 #[derive(Debug, Clone, Default)]
-pub struct OpsState {
+pub(crate) struct OpsState {
     /// The database, as soon as it has been reached for the first time.
-    pub outbox: Arc<OnceLock<Arc<Outbox>>>,
+    pub(crate) outbox: Arc<OnceLock<Arc<Outbox>>>,
     /// What the worker shows of itself.
-    pub liveness: Arc<Liveness>,
+    pub(crate) liveness: Arc<Liveness>,
     /// Cancelled when the worker begins to end.
-    pub shutdown: CancellationToken,
+    pub(crate) shutdown: CancellationToken,
     /// Why the database can't be used yet.
-    pub waiting_for: Waiting,
+    pub(crate) waiting_for: Waiting,
     /// Who may ask.
-    pub access: Access,
+    pub(crate) access: Access,
     health: Arc<Health>,
     fleet: Arc<Fleet>,
     metrics: Option<Arc<Metrics>>,
@@ -45,11 +45,11 @@ pub struct OpsState {
 
 /// What a worker that starts waits for, in a sentence.
 #[derive(Debug, Clone, Default)]
-pub struct Waiting(Arc<Mutex<Option<String>>>);
+pub(crate) struct Waiting(Arc<Mutex<Option<String>>>);
 
 impl Waiting {
     /// It waits, because of this.
-    pub fn because(&self, why: String) {
+    pub(crate) fn because(&self, why: String) {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(why);
     }
 
@@ -62,7 +62,7 @@ impl Waiting {
 }
 
 /// Everything that is served, behind the guard.
-pub fn router(state: OpsState) -> Router {
+pub(crate) fn router(state: OpsState) -> Router {
     let auth = auth::Auth::new(state.access.clone());
     Router::new()
         .route("/healthz", get(async || "alive\n"))

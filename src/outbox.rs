@@ -17,31 +17,28 @@ mod wakeup;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-pub use admin::{AdminError, RetryFilter};
-pub use connect::{ConnectError, Outbox};
-pub use diagnostics::{DatabaseLatency, OldTransaction, ServerDiagnostics};
-pub use enqueue::{EnqueueError, InvalidLines, enqueue, read_json_lines};
-pub use errors::{is_data_error, is_outage};
-pub use pool::{
+pub(crate) use admin::{AdminError, RetryFilter};
+pub(crate) use connect::{ConnectError, Outbox};
+pub(crate) use diagnostics::{DatabaseLatency, OldTransaction, ServerDiagnostics};
+pub use enqueue::{EnqueueError, enqueue};
+pub(crate) use enqueue::{InvalidLines, read_json_lines};
+pub(crate) use errors::{is_data_error, is_outage};
+pub(crate) use pool::{
     AdaptiveTimeout, STATEMENT_DURATION, STATEMENT_ERRORS, TlsFileError, check_tls_files,
 };
-pub use queue::{
-    Batch, CallRecord, ClaimError, ClaimRequest, Claimed, Ended, Hold, HoldKind, NextDue, Record,
-    Refusal, ScanPosition, SlotReservation,
+pub(crate) use queue::{
+    Batch, CallRecord, ClaimRequest, Claimed, Ended, Hold, HoldKind, NextDue, Record, Refusal,
+    ScanPosition, SlotReservation,
 };
-pub use read::{
+pub(crate) use read::{
     AppLane, AppStatus, CallDetail, FailureGroup, FailureKey, Failures, LaneDetail, LaneState,
     LaneStatus, MAX_CALLS_LOOKED_AT, MAX_RETRIED, MessageDetail, MessageError, MessageFilter,
-    MessageLine, MessagePage, MessageRow, NextStep, PAGE_ROWS, PENDING, PayloadDetail, Pending,
-    Percentiles, STATES, SampleRow,
+    MessageLine, MessagePage, MessageRow, NextStep, PAGE_ROWS, PENDING, Pending, STATES, SampleRow,
 };
-pub use retention::{Deletion, MIN_RETENTION};
-pub use schema::{
-    Applied, GrantError, InvalidRoleName, LockHolder, RoleKind, RoleName, SchemaError,
-    SchemaVersion,
-};
-pub use stats::{MinuteStats, StatsError};
-pub use wakeup::WakeupListener;
+pub(crate) use retention::{Deletion, MIN_RETENTION};
+pub(crate) use schema::{RoleKind, RoleName, SchemaError, SchemaVersion};
+pub(crate) use stats::{MinuteStats, StatsError};
+pub(crate) use wakeup::WakeupListener;
 
 use crate::pace::DbClock;
 use crate::pace::clock::{ClockReading, Moment};
@@ -49,11 +46,11 @@ use errors::may_have_taken_effect;
 
 /// A process's view of the database's clock, kept up by the readings that claims bring along.
 #[derive(Debug, Default)]
-pub struct SharedClock(Mutex<Option<DbClock>>);
+pub(crate) struct SharedClock(Mutex<Option<DbClock>>);
 
 impl SharedClock {
     /// Takes in a reading.
-    pub fn observe(&self, reading: ClockReading) {
+    pub(crate) fn observe(&self, reading: ClockReading) {
         let mut clock = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         match &mut *clock {
             Some(clock) => clock.observe(reading),
@@ -62,7 +59,7 @@ impl SharedClock {
     }
 
     /// The estimate as it stands; none before the first reading.
-    pub fn get(&self) -> Option<DbClock> {
+    pub(crate) fn get(&self) -> Option<DbClock> {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

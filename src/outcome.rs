@@ -8,7 +8,7 @@ use crate::signaling::{CallFailure, Response, ResponseBody, RetryAfter};
 
 /// What a call came to.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Outcome {
+pub(crate) enum Outcome {
     /// The API took the message.
     Accepted(Acceptance),
     /// It went wrong without an effect, and may go well another time, though not before the API says.
@@ -25,7 +25,7 @@ pub enum Outcome {
 
 /// How the API took a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Acceptance {
+pub(crate) enum Acceptance {
     /// It is sent.
     Sent,
     /// The receiver has it.
@@ -35,7 +35,7 @@ pub enum Acceptance {
 }
 
 /// Decides what a call came to (Messaging REST API, "Status code" and "Response body parameters").
-pub fn classify(call: &Result<Response, CallFailure>) -> Outcome {
+pub(crate) fn classify(call: &Result<Response, CallFailure>) -> Outcome {
     match call {
         Ok(response) => classify_response(response),
         Err(CallFailure::NotSent(_)) => Outcome::Transient(None),
@@ -80,7 +80,7 @@ fn acceptance(body: &ResponseBody) -> Option<Acceptance> {
 }
 
 /// What to tell a person about a call that did not end well. Without the payload, and bounded.
-pub fn describe(call: &Result<Response, CallFailure>) -> String {
+pub(crate) fn describe(call: &Result<Response, CallFailure>) -> String {
     match call {
         Err(failure) => failure.to_string(),
         Ok(Response { status, body, .. }) => match body {
@@ -109,7 +109,7 @@ pub fn describe(call: &Result<Response, CallFailure>) -> String {
 
 /// A final status of a row, as the column spells it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum FinalStatus {
+pub(crate) enum FinalStatus {
     /// The API took it.
     MessageSent,
     /// The receiver has it.
@@ -126,7 +126,7 @@ pub enum FinalStatus {
 
 impl FinalStatus {
     /// The value of the column `status`.
-    pub fn as_str(self) -> &'static str {
+    pub(crate) fn as_str(self) -> &'static str {
         match self {
             Self::MessageSent => "message_sent",
             Self::MessageDelivered => "message_delivered",
@@ -140,22 +140,22 @@ impl FinalStatus {
 
 /// What the outcome depends on beside the response: the row's promises.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct DeliveryPolicy {
+pub(crate) struct DeliveryPolicy {
     /// Calls that have counted before this one.
-    pub attempts: u32,
+    pub(crate) attempts: u32,
     /// Calls that may go wrong.
-    pub max_attempts: u32,
+    pub(crate) max_attempts: u32,
     /// Never called again after an ambiguous outcome.
-    pub at_most_once: bool,
+    pub(crate) at_most_once: bool,
     /// Not sent after this.
-    pub expires_at: Option<DbTime>,
+    pub(crate) expires_at: Option<DbTime>,
     /// Whether the call probes a lane that is held.
-    pub probe: bool,
+    pub(crate) probe: bool,
 }
 
 /// What becomes of the row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Next {
+pub(crate) enum Next {
     /// It is final.
     Final(FinalStatus),
     /// It is called again at this time; the call that was made counts as an attempt.
@@ -167,7 +167,12 @@ pub enum Next {
 }
 
 /// Decides what becomes of a row after a call. `backoff` is the retry policy's delay for this attempt.
-pub fn next(outcome: &Outcome, policy: DeliveryPolicy, now: DbTime, backoff: Duration) -> Next {
+pub(crate) fn next(
+    outcome: &Outcome,
+    policy: DeliveryPolicy,
+    now: DbTime,
+    backoff: Duration,
+) -> Next {
     let again = |next: fn(DbTime) -> Next, delay: Duration| {
         let due_at = now + delay;
         match policy.expires_at {
@@ -204,11 +209,11 @@ pub fn next(outcome: &Outcome, policy: DeliveryPolicy, now: DbTime, backoff: Dur
 }
 
 /// The longest wait that a `Retry-After` is followed for.
-pub const MAX_RETRY_AFTER: Duration = Duration::from_hours(1);
+pub(crate) const MAX_RETRY_AFTER: Duration = Duration::from_hours(1);
 
 impl Outcome {
     /// The value of the attempt's column `outcome`; none for a call that ended the message well.
-    pub fn attempt_outcome(&self) -> Option<&'static str> {
+    pub(crate) fn attempt_outcome(&self) -> Option<&'static str> {
         match self {
             Self::Accepted(_) => None,
             Self::Transient(_) => Some("retry"),

@@ -6,24 +6,24 @@
 //! never more than `limit`. What [`TOLERANCE`] leaves of those 20 ms is for what no process can see: the error of its
 //! clock and the way of the request to the API.
 
-pub mod clock;
+pub(crate) mod clock;
 mod coalesce;
 mod lookahead;
 mod permit;
 
-pub use clock::{DbClock, DbTime};
-pub use coalesce::coalesced_starts;
-pub use lookahead::Lookahead;
-pub use permit::{Late, SendPermit};
+pub(crate) use clock::{DbClock, DbTime};
+pub(crate) use coalesce::coalesced_starts;
+pub(crate) use lookahead::Lookahead;
+pub(crate) use permit::SendPermit;
 
 use std::time::Duration;
 
 /// How late a call may start after its slot.
-pub const TOLERANCE: Duration = Duration::from_millis(10);
+pub(crate) const TOLERANCE: Duration = Duration::from_millis(10);
 
 /// How far ahead slots are given out: long enough for one claim to fill a round trip to the database many times,
 /// short enough for the fleet to follow a change of the lane at once.
-pub const HORIZON: Duration = Duration::from_millis(150);
+pub(crate) const HORIZON: Duration = Duration::from_millis(150);
 
 #[cfg(test)]
 mod tests {

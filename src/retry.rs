@@ -11,14 +11,14 @@ const JITTER: f64 = 0.5;
 
 /// Exponential backoff: `base`, twice that, and so on, spread by half to both sides, and never above `cap`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct RetryPolicy {
+pub(crate) struct RetryPolicy {
     base: Duration,
     cap: Duration,
 }
 
 /// Why a policy can't be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum InvalidRetryPolicy {
+pub(crate) enum InvalidRetryPolicy {
     /// A base of no time would call again at once, for ever.
     #[error("the retry base is zero: set WORKER_RETRY_BASE to at least 1ms")]
     NoBase,
@@ -39,7 +39,7 @@ impl RetryPolicy {
     ///
     /// # Errors
     /// Where `base` is below a millisecond or above `cap`.
-    pub fn new(base: Duration, cap: Duration) -> Result<Self, InvalidRetryPolicy> {
+    pub(crate) fn new(base: Duration, cap: Duration) -> Result<Self, InvalidRetryPolicy> {
         if base < Duration::from_millis(1) {
             return Err(InvalidRetryPolicy::NoBase);
         }
@@ -50,7 +50,7 @@ impl RetryPolicy {
     }
 
     /// The delay before the call that follows failed attempt number `attempt` (1 is the first).
-    pub fn delay(&self, attempt: u32) -> Duration {
+    pub(crate) fn delay(&self, attempt: u32) -> Duration {
         let mut backoff = self.policy_at(attempt);
         backoff.next_backoff().unwrap_or(self.cap).min(self.cap)
     }

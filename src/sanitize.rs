@@ -6,7 +6,7 @@ use std::io::{self, Read};
 use std::path::Path;
 
 /// The longest name that this process gives itself or its user, in characters.
-pub const MAX_NAME_CHARS: usize = 128;
+pub(crate) const MAX_NAME_CHARS: usize = 128;
 /// The longest description of a mistake in an input, in bytes.
 const MAX_MISTAKE_BYTES: usize = 500;
 /// The longest name of a setting or column that is shown although nobody knows it.
@@ -14,7 +14,7 @@ const MAX_SHOWN_KEY_BYTES: usize = 32;
 
 /// A text without control characters, cut to so many characters. Postgres refuses NUL, and a line break would begin
 /// a line of the log.
-pub fn text(text: &str, max_chars: usize) -> String {
+pub(crate) fn text(text: &str, max_chars: usize) -> String {
     text.chars()
         .filter(|c| !c.is_control())
         .take(max_chars)
@@ -23,7 +23,7 @@ pub fn text(text: &str, max_chars: usize) -> String {
 
 /// Why a file is not read.
 #[derive(Debug, thiserror::Error)]
-pub enum FileError {
+pub(crate) enum FileError {
     /// The system says no, or it is no regular file.
     #[error(transparent)]
     Io(#[from] io::Error),
@@ -40,7 +40,7 @@ pub enum FileError {
 ///
 /// # Errors
 /// Where it can't be read, is something else than a file, or is longer.
-pub fn read_file(path: &Path, max_bytes: u64) -> Result<Vec<u8>, FileError> {
+pub(crate) fn read_file(path: &Path, max_bytes: u64) -> Result<Vec<u8>, FileError> {
     if !fs::metadata(path)?.is_file() {
         return Err(io::Error::other("it is not a regular file").into());
     }
@@ -58,14 +58,14 @@ pub fn read_file(path: &Path, max_bytes: u64) -> Result<Vec<u8>, FileError> {
 ///
 /// # Errors
 /// Those of [`read_file`], and where it is not UTF-8.
-pub fn read_text_file(path: &Path, max_bytes: u64) -> Result<String, FileError> {
+pub(crate) fn read_text_file(path: &Path, max_bytes: u64) -> Result<String, FileError> {
     String::from_utf8(read_file(path, max_bytes)?)
         .map_err(|_| io::Error::new(io::ErrorKind::InvalidData, "it is not UTF-8").into())
 }
 
 /// What serde says of an input that has the wrong shape, without the value that it quotes: that may be a secret or a
 /// part of a payload. A key is shown only where it could be the name of a setting or a column.
-pub fn redact_values(mistake: &str) -> String {
+pub(crate) fn redact_values(mistake: &str) -> String {
     let told = if let Some(kind) = ["invalid type", "invalid value"]
         .into_iter()
         .find(|kind| mistake.starts_with(kind))
@@ -94,7 +94,7 @@ pub fn redact_values(mistake: &str) -> String {
 }
 
 /// Whether a key that nobody knows could be the misspelt name of a setting, and not a value in the wrong place.
-pub fn looks_like_setting_name(key: &str) -> bool {
+pub(crate) fn looks_like_setting_name(key: &str) -> bool {
     (1..=MAX_SHOWN_KEY_BYTES).contains(&key.len())
         && key.bytes().all(|b| b.is_ascii_lowercase() || b == b'_')
 }

@@ -15,7 +15,7 @@ pub(super) const MAX_SECRET_BYTES: u64 = 16 * 1024;
 const RECHECK_AFTER: Duration = Duration::from_secs(1);
 
 /// Where a secret comes from.
-pub enum SecretSource {
+pub(crate) enum SecretSource {
     /// It was given itself.
     Value(SecretString),
     /// It stands in a file, which may be replaced while the worker runs.
@@ -23,14 +23,14 @@ pub enum SecretSource {
 }
 
 /// A file that holds a secret, and what it held last.
-pub struct SecretFile {
+pub(crate) struct SecretFile {
     path: PathBuf,
     last: Mutex<Option<(Instant, SecretString)>>,
 }
 
 /// Why a secret can't be had.
 #[derive(Debug, thiserror::Error)]
-pub enum SecretError {
+pub(crate) enum SecretError {
     /// The file can't be read.
     #[error("the secret's file {path} can't be read: {source}", path = .path.display())]
     Unreadable {
@@ -49,12 +49,12 @@ pub enum SecretError {
 
 impl SecretSource {
     /// A secret that is given itself.
-    pub fn value(secret: impl Into<String>) -> Self {
+    pub(crate) fn value(secret: impl Into<String>) -> Self {
         Self::Value(SecretString::from(secret.into()))
     }
 
     /// A secret in a file, without the white space around it.
-    pub fn file(path: impl Into<PathBuf>) -> Self {
+    pub(crate) fn file(path: impl Into<PathBuf>) -> Self {
         Self::File(SecretFile {
             path: path.into(),
             last: Mutex::new(None),
@@ -65,7 +65,7 @@ impl SecretSource {
     ///
     /// # Errors
     /// Where the file can't be read, is empty or far too long.
-    pub fn read(&self) -> Result<SecretString, SecretError> {
+    pub(crate) fn read(&self) -> Result<SecretString, SecretError> {
         match self {
             Self::Value(secret) => Ok(secret.clone()),
             Self::File(file) => file.read(),

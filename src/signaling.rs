@@ -8,14 +8,16 @@ mod credentials;
 mod echo_filter;
 mod request;
 mod response;
-pub mod token;
+pub(crate) mod token;
 
 pub(crate) use client::tls_config;
-pub use client::{Client, ClientSettings, InvalidClient, SignedRequest};
-pub use connection_pool::Connection;
-pub use credentials::{Authenticator, CredentialError, Credentials, TokenCache, TokenHeaders};
-pub use echo_filter::EchoFilter;
-pub use request::{ApiRequest, BaseUrl, InvalidBaseUrl};
-pub use response::{
+pub(crate) use client::{Client, ClientSettings, InvalidClient, SignedRequest};
+pub(crate) use connection_pool::Connection;
+pub(crate) use credentials::{
+    Authenticator, CredentialError, Credentials, TokenCache, TokenHeaders,
+};
+pub(crate) use echo_filter::EchoFilter;
+pub(crate) use request::{ApiRequest, BaseUrl, InvalidBaseUrl};
+pub(crate) use response::{
     CallFailure, MAX_REASON_CHARS, MAX_REQUEST_ID_CHARS, Response, ResponseBody, RetryAfter,
 };

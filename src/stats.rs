@@ -8,21 +8,21 @@ use crate::outcome::{FinalStatus, Outcome};
 
 /// Upper bounds of a [`Histogram`]'s buckets, in seconds, each included; a last bucket takes what is longer. They
 /// stand in the comment of `signaling.rollup`, too: stats of several versions are added up.
-pub const BOUNDS_S: [f64; 18] = [
+pub(crate) const BOUNDS_S: [f64; 18] = [
     0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 60.0, 300.0,
     1_800.0, 3_600.0,
 ];
 /// Buckets of a histogram.
-pub const BUCKETS: usize = BOUNDS_S.len() + 1;
+pub(crate) const BUCKETS: usize = BOUNDS_S.len() + 1;
 
 /// How many durations were how long.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 #[serde(transparent)]
-pub struct Histogram([u64; BUCKETS]);
+pub(crate) struct Histogram([u64; BUCKETS]);
 
 impl Histogram {
     /// A histogram with these counts; what is missing is none, what is too much belongs to the last bucket.
-    pub fn from_counts(counts: &[u64]) -> Self {
+    pub(crate) fn from_counts(counts: &[u64]) -> Self {
         let mut histogram = Self::default();
         for (index, count) in counts.iter().enumerate() {
             histogram.0[index.min(BUCKETS - 1)] += count;
@@ -31,26 +31,26 @@ impl Histogram {
     }
 
     /// How many were in each bucket.
-    pub fn counts(&self) -> &[u64; BUCKETS] {
+    pub(crate) fn counts(&self) -> &[u64; BUCKETS] {
         &self.0
     }
 
     /// Takes in one.
-    pub fn observe(&mut self, duration: Duration) {
+    pub(crate) fn observe(&mut self, duration: Duration) {
         let duration_s = duration.as_secs_f64();
         let bucket = BOUNDS_S.partition_point(|bound_s| *bound_s < duration_s);
         self.0[bucket] += 1;
     }
 
     /// Takes in those of another.
-    pub fn merge(&mut self, other: &Self) {
+    pub(crate) fn merge(&mut self, other: &Self) {
         for (count, more) in self.0.iter_mut().zip(other.0) {
             *count += more;
         }
     }
 
     /// How many there are.
-    pub fn count(&self) -> u64 {
+    pub(crate) fn count(&self) -> u64 {
         self.0.iter().sum()
     }
 
@@ -60,7 +60,7 @@ impl Histogram {
         clippy::cast_precision_loss,
         reason = "an estimate, of counts far below 2^52"
     )]
-    pub fn quantile(&self, share: f64) -> Option<Duration> {
+    pub(crate) fn quantile(&self, share: f64) -> Option<Duration> {
         let total = self.count();
         if total == 0 {
             return None;
@@ -85,40 +85,40 @@ impl Histogram {
 
 /// What an app's calls came to.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
-pub struct Stats {
+pub(crate) struct Stats {
     /// Messages that ended as `message_sent`: one call each, as for the next two.
-    pub message_sent: u64,
+    pub(crate) message_sent: u64,
     /// Those that ended as `message_delivered`.
-    pub message_delivered: u64,
+    pub(crate) message_delivered: u64,
     /// Those that ended as `message_offline`.
-    pub message_offline: u64,
+    pub(crate) message_offline: u64,
     /// Messages that ended as `failed`.
-    pub failed: u64,
+    pub(crate) failed: u64,
     /// Messages that ended as `expired`.
-    pub expired: u64,
+    pub(crate) expired: u64,
     /// Messages that ended as `unknown`.
-    pub unknown: u64,
+    pub(crate) unknown: u64,
     /// Calls that are worth another one.
-    pub calls_retry: u64,
+    pub(crate) calls_retry: u64,
     /// Calls that were answered 429.
-    pub calls_throttled: u64,
+    pub(crate) calls_throttled: u64,
     /// Calls that were refused for good.
-    pub calls_rejected: u64,
+    pub(crate) calls_rejected: u64,
     /// Calls that were answered 401 or 403.
-    pub calls_unauthorized: u64,
+    pub(crate) calls_unauthorized: u64,
     /// Calls that may have had their effect.
-    pub calls_ambiguous: u64,
+    pub(crate) calls_ambiguous: u64,
     /// Slots that were given up because they had passed.
-    pub slots_missed: u64,
+    pub(crate) slots_missed: u64,
     /// How long calls took.
-    pub call_time: Histogram,
+    pub(crate) call_time: Histogram,
     /// How long messages waited for their first call, from when they were due.
-    pub delay: Histogram,
+    pub(crate) delay: Histogram,
 }
 
 impl Stats {
     /// Counts a call, with its duration if it was made.
-    pub fn called(&mut self, outcome: &Outcome, took: Option<Duration>) {
+    pub(crate) fn called(&mut self, outcome: &Outcome, took: Option<Duration>) {
         if let Some(took) = took {
             self.call_time.observe(took);
         }
@@ -134,7 +134,7 @@ impl Stats {
     }
 
     /// Counts messages that have ended.
-    pub fn ended(&mut self, status: FinalStatus, messages: u64) {
+    pub(crate) fn ended(&mut self, status: FinalStatus, messages: u64) {
         *match status {
             FinalStatus::MessageSent => &mut self.message_sent,
             FinalStatus::MessageDelivered => &mut self.message_delivered,
@@ -146,7 +146,7 @@ impl Stats {
     }
 
     /// All calls.
-    pub fn calls(&self) -> u64 {
+    pub(crate) fn calls(&self) -> u64 {
         self.calls_well()
             + self.calls_retry
             + self.calls_throttled
@@ -156,12 +156,12 @@ impl Stats {
     }
 
     /// Calls that ended their message well.
-    pub fn calls_well(&self) -> u64 {
+    pub(crate) fn calls_well(&self) -> u64 {
         self.message_sent + self.message_delivered + self.message_offline
     }
 
     /// Takes in those of another time or process.
-    pub fn merge(&mut self, other: &Self) {
+    pub(crate) fn merge(&mut self, other: &Self) {
         let Self {
             message_sent,
             message_delivered,
@@ -195,7 +195,7 @@ impl Stats {
     }
 
     /// Messages by how they ended, of those that there are any.
-    pub fn by_status(&self) -> impl Iterator<Item = (FinalStatus, u64)> {
+    pub(crate) fn by_status(&self) -> impl Iterator<Item = (FinalStatus, u64)> {
         [
             (FinalStatus::MessageSent, self.message_sent),
             (FinalStatus::MessageDelivered, self.message_delivered),

@@ -2,7 +2,7 @@
 //! for the systems that collect them, on request.
 
 mod collector;
-pub mod traces;
+pub(crate) mod traces;
 
 use std::io::IsTerminal;
 
@@ -17,7 +17,7 @@ const NEVER_LOGGED: &str = "sqlx::postgres::notice=off,sqlx_postgres::options=of
 
 /// How logs are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-pub enum LogFormat {
+pub(crate) enum LogFormat {
     /// Lines for people, coloured on a terminal.
     Text,
     /// One JSON object a line.
@@ -28,7 +28,7 @@ pub enum LogFormat {
 ///
 /// # Errors
 /// Where the filter can't be read, or logs are set up already.
-pub fn init(
+pub(crate) fn init(
     filter: &str,
     format: LogFormat,
 ) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {

@@ -25,8 +25,8 @@ use crate::sanitize;
 use crate::signaling::{Client, ClientSettings, InvalidClient};
 use claim_loop::ClaimLoop;
 use lane::Lane;
-pub use lane::metrics::{CALL_DURATION, CALLS, MESSAGES_FINISHED, QUEUE_WAIT, SLOTS_MISSED};
-pub use liveness::{Heartbeat, LaneLiveness, Liveness, Stuck};
+pub(crate) use lane::metrics::{CALL_DURATION, CALLS, MESSAGES_FINISHED, QUEUE_WAIT, SLOTS_MISSED};
+pub(crate) use liveness::{Liveness, Stuck};
 use log_throttle::LogThrottle;
 use maintenance::{StatsFlusher, delete_finished};
 use recorder::Recorder;
@@ -41,7 +41,7 @@ const LAST_STATS: Duration = Duration::from_secs(1);
 
 /// Why a worker can't begin, or could not end in order.
 #[derive(Debug, thiserror::Error)]
-pub enum WorkerError {
+pub(crate) enum WorkerError {
     /// An app's client can't be made.
     #[error("the app {app:?}: {source}")]
     Client {
@@ -75,7 +75,7 @@ pub enum WorkerError {
 ///
 /// # Errors
 /// Where it can't begin, or the drain timeout ends before everything is recorded.
-pub async fn run(
+pub(crate) async fn run(
     config: WorkerConfig,
     outbox: Arc<Outbox>,
     liveness: Arc<Liveness>,

@@ -10,8 +10,7 @@
 
 use std::time::{Duration, Instant};
 
-use signaling_worker::message::InvalidMessage;
-use signaling_worker::{NewMessage, enqueue};
+use signaling_worker::{InvalidMessage, NewMessage, enqueue};
 use sqlx::{PgPool, query, query_scalar};
 use uuid::Uuid;
 

@@ -1,6 +1,3 @@
 #![no_main]
 
-#[path = "../inputs.rs"]
-mod inputs;
-
-libfuzzer_sys::fuzz_target!(|data: &[u8]| inputs::retry_after(data));
+libfuzzer_sys::fuzz_target!(|data: &[u8]| signaling_worker::fuzzing::retry_after(data));

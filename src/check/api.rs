@@ -8,7 +8,10 @@ use crate::signaling::CallFailure;
 const SUBJECT: &str = "api";
 
 /// What came of connecting to an app's hosts, each by its base URL.
-pub fn hosts(tried: &[(String, Result<Duration, CallFailure>)], is_probed: bool) -> Vec<Finding> {
+pub(crate) fn hosts(
+    tried: &[(String, Result<Duration, CallFailure>)],
+    is_probed: bool,
+) -> Vec<Finding> {
     let some_answer = tried.iter().any(|(_, connected)| connected.is_ok());
     tried
         .iter()

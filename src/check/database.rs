@@ -19,7 +19,7 @@ const LONG_TRANSACTION_S: f64 = 300.0;
 const MANY_TRANSACTIONS: i64 = 1_000_000;
 
 /// The server, and the way to it.
-pub fn server(
+pub(crate) fn server(
     address: &str,
     facts: &ServerDiagnostics,
     distance: DatabaseLatency,
@@ -69,7 +69,7 @@ pub fn server(
 }
 
 /// The clocks of this host and the database. `makes_tokens`: whether the host's clock dates what the API compares.
-pub fn clock(distance: DatabaseLatency, makes_tokens: bool) -> Finding {
+pub(crate) fn clock(distance: DatabaseLatency, makes_tokens: bool) -> Finding {
     let ahead = distance.host_ahead;
     let text = format!(
         "this host's is {:.3} s {} the database's",
@@ -94,7 +94,7 @@ pub fn clock(distance: DatabaseLatency, makes_tokens: bool) -> Finding {
 }
 
 /// How far the schema is.
-pub fn schema(version: &SchemaVersion) -> Finding {
+pub(crate) fn schema(version: &SchemaVersion) -> Finding {
     let missing: Vec<_> = version
         .missing
         .iter()
@@ -123,7 +123,7 @@ pub fn schema(version: &SchemaVersion) -> Finding {
 }
 
 /// The rights that the role lacks.
-pub fn rights(user: &str, missing: &[String]) -> Finding {
+pub(crate) fn rights(user: &str, missing: &[String]) -> Finding {
     if missing.is_empty() {
         return Finding::ok("rights", format!("{user} may do what a worker does"));
     }
@@ -135,7 +135,7 @@ pub fn rights(user: &str, missing: &[String]) -> Finding {
 }
 
 /// Whether a worker of `own` connections gets them.
-pub fn connections(facts: &ServerDiagnostics, own: u32, pooler: bool) -> Finding {
+pub(crate) fn connections(facts: &ServerDiagnostics, own: u32, pooler: bool) -> Finding {
     if pooler {
         return Finding::ok(
             "connections",
@@ -166,7 +166,7 @@ pub fn connections(facts: &ServerDiagnostics, own: u32, pooler: bool) -> Finding
 }
 
 /// Whether dead rows are cleaned up.
-pub fn autovacuum(facts: &ServerDiagnostics) -> Finding {
+pub(crate) fn autovacuum(facts: &ServerDiagnostics) -> Finding {
     if !facts.autovacuum {
         return Finding::warn(
             "autovacuum",
@@ -186,7 +186,7 @@ pub fn autovacuum(facts: &ServerDiagnostics) -> Finding {
 }
 
 /// Whether some transaction keeps dead rows from being cleaned up. The oldest comes first.
-pub fn snapshots(open: &[OldTransaction]) -> Finding {
+pub(crate) fn snapshots(open: &[OldTransaction]) -> Finding {
     let is_old = |transaction: &&OldTransaction| match transaction.age_s {
         Some(age_s) => age_s > LONG_TRANSACTION_S,
         None => transaction.transactions_since > MANY_TRANSACTIONS,
@@ -216,7 +216,7 @@ pub fn snapshots(open: &[OldTransaction]) -> Finding {
 }
 
 /// The lane of an app that a worker is to serve with this limit.
-pub fn lane(app: &str, limit_per_s: f64, lanes: &[AppLane]) -> Finding {
+pub(crate) fn lane(app: &str, limit_per_s: f64, lanes: &[AppLane]) -> Finding {
     let Some(lane) = lanes
         .iter()
         .find(|lane| lane.app == app)

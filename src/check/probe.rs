@@ -30,7 +30,7 @@ const NO_PAUSE: Duration = Duration::ZERO;
 ///
 /// # Errors
 /// Where the API does not allow a name.
-pub fn message(sender: &str, destination: &str) -> Result<Message, InvalidMessage> {
+pub(crate) fn message(sender: &str, destination: &str) -> Result<Message, InvalidMessage> {
     Ok(Message {
         sender: UserId::sender(sender)?,
         target: Target::Peer {
@@ -45,7 +45,7 @@ pub fn message(sender: &str, destination: &str) -> Result<Message, InvalidMessag
 
 /// What came of a probe.
 #[derive(Debug)]
-pub enum Probed {
+pub(crate) enum Probed {
     /// A call was made, or no connection for it.
     Called {
         /// What came back.
@@ -61,17 +61,17 @@ pub enum Probed {
 
 /// An app that can be probed.
 #[derive(Debug)]
-pub struct Probe<'a> {
+pub(crate) struct Probe<'a> {
     /// The database with its lane.
-    pub outbox: &'a Outbox,
+    pub(crate) outbox: &'a Outbox,
     /// Its alias.
-    pub app: &'a str,
+    pub(crate) app: &'a str,
     /// Its limit, for a lane that no worker has opened yet.
-    pub limit_per_s: f64,
+    pub(crate) limit_per_s: f64,
     /// Its API.
-    pub client: &'a Arc<Client>,
+    pub(crate) client: &'a Arc<Client>,
     /// For how long the slot's place is kept, as for a claimed message.
-    pub lease: Duration,
+    pub(crate) lease: Duration,
 }
 
 impl Probe<'_> {
@@ -79,7 +79,7 @@ impl Probe<'_> {
     ///
     /// # Errors
     /// Where the database fails.
-    pub async fn call(&self, message: &Message) -> Result<Probed, sqlx::Error> {
+    pub(crate) async fn call(&self, message: &Message) -> Result<Probed, sqlx::Error> {
         let connection = match self.client.connection().await {
             Ok(connection) => connection,
             Err(failure) => {
@@ -165,7 +165,7 @@ impl Probe<'_> {
 }
 
 /// What a probe says.
-pub fn finding(probed: &Probed) -> Finding {
+pub(crate) fn finding(probed: &Probed) -> Finding {
     let (call, took) = match probed {
         Probed::Called { call, took } => (call, took.as_millis()),
         Probed::NotSignedIn(error) => {

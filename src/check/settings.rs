@@ -4,7 +4,7 @@ use super::Finding;
 use crate::config::WorkerConfig;
 
 /// Settings that are coherent.
-pub fn settings(config: &WorkerConfig) -> Finding {
+pub(crate) fn settings(config: &WorkerConfig) -> Finding {
     let apps: Vec<_> = config
         .apps
         .iter()
@@ -23,7 +23,7 @@ pub fn settings(config: &WorkerConfig) -> Finding {
 
 /// Whether this host lets a process have as many files open as there may be calls in flight. A worker raises its soft
 /// limit by itself, up to the hard one.
-pub fn files(needed: u64, hard_limit: u64) -> Finding {
+pub(crate) fn files(needed: u64, hard_limit: u64) -> Finding {
     if hard_limit < needed {
         return Finding::warn(
             "files",

@@ -18,25 +18,25 @@ const DEFAULT_LIMIT_PER_S: f64 = 500.0;
 const DEFAULT_MAX_IN_FLIGHT: usize = 1_024;
 /// One app.
 #[derive(Debug)]
-pub struct AppConfig {
+pub(crate) struct AppConfig {
     /// Its alias: the column `app` of its rows.
-    pub alias: String,
+    pub(crate) alias: String,
     /// Its app ID.
-    pub app_id: String,
+    pub(crate) app_id: String,
     /// How to sign in.
-    pub credentials: Credentials,
+    pub(crate) credentials: Credentials,
     /// Where the API is: the first host, and others for when that can't be reached.
-    pub base_urls: Vec<BaseUrl>,
+    pub(crate) base_urls: Vec<BaseUrl>,
     /// Certificates to trust beside the public ones.
-    pub ca_file: Option<PathBuf>,
+    pub(crate) ca_file: Option<PathBuf>,
     /// Calls a second that the API allows, fleet-wide.
-    pub limit_per_s: f64,
+    pub(crate) limit_per_s: f64,
     /// Calls that may be under way at once in this process.
-    pub max_in_flight: usize,
+    pub(crate) max_in_flight: usize,
 }
 /// What can be wrong with an app.
 #[derive(Debug, thiserror::Error)]
-pub enum AppError {
+pub(crate) enum AppError {
     /// The alias can't stand in the column.
     #[error("its name is not 1 to 64 letters, digits, dots, dashes or underscores")]
     Alias,
@@ -84,25 +84,25 @@ pub enum AppError {
     missing_docs,
     reason = "each is the variable of the same name, documented in the README"
 )]
-pub struct RawApp {
-    pub app_id: Option<String>,
-    pub api_key: Option<String>,
-    pub api_key_file: Option<PathBuf>,
-    pub api_secret: Option<String>,
-    pub api_secret_file: Option<PathBuf>,
-    pub token: Option<String>,
-    pub token_file: Option<PathBuf>,
-    pub uid: Option<String>,
-    pub app_certificate: Option<String>,
-    pub app_certificate_file: Option<PathBuf>,
-    pub token_headers: Option<String>,
-    pub base_url: Option<String>,
-    pub ca_file: Option<PathBuf>,
-    pub rate: Option<f64>,
-    pub max_in_flight: Option<usize>,
+pub(crate) struct RawApp {
+    pub(crate) app_id: Option<String>,
+    pub(crate) api_key: Option<String>,
+    pub(crate) api_key_file: Option<PathBuf>,
+    pub(crate) api_secret: Option<String>,
+    pub(crate) api_secret_file: Option<PathBuf>,
+    pub(crate) token: Option<String>,
+    pub(crate) token_file: Option<PathBuf>,
+    pub(crate) uid: Option<String>,
+    pub(crate) app_certificate: Option<String>,
+    pub(crate) app_certificate_file: Option<PathBuf>,
+    pub(crate) token_headers: Option<String>,
+    pub(crate) base_url: Option<String>,
+    pub(crate) ca_file: Option<PathBuf>,
+    pub(crate) rate: Option<f64>,
+    pub(crate) max_in_flight: Option<usize>,
 }
 /// What the environment gives for one app: secrets have no flags, so that they stand in no list of processes.
-pub fn secrets_from(variable: impl Fn(&str) -> Option<String>) -> RawApp {
+pub(crate) fn secrets_from(variable: impl Fn(&str) -> Option<String>) -> RawApp {
     let text = |name: &str| variable(name).filter(|value| !value.is_empty());
     let path = |name: &str| text(name).map(PathBuf::from);
     RawApp {
@@ -124,7 +124,7 @@ pub fn secrets_from(variable: impl Fn(&str) -> Option<String>) -> RawApp {
 ///
 /// # Errors
 /// Where two have the same app ID.
-pub fn check_distinct(apps: &[AppConfig]) -> Result<(), ConfigError> {
+pub(crate) fn check_distinct(apps: &[AppConfig]) -> Result<(), ConfigError> {
     let mut aliases = BTreeMap::new();
     for app in apps {
         if let Some(other) = aliases.insert(&app.app_id, &app.alias) {
@@ -136,7 +136,7 @@ pub fn check_distinct(apps: &[AppConfig]) -> Result<(), ConfigError> {
 
 impl RawApp {
     /// True if nothing at all is said of an app.
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         let texts = [
             &self.app_id,
             &self.api_key,
@@ -158,7 +158,7 @@ impl RawApp {
     ///
     /// # Errors
     /// The first thing that is wrong, with the app's name.
-    pub fn check(self, alias: &str) -> Result<AppConfig, ConfigError> {
+    pub(crate) fn check(self, alias: &str) -> Result<AppConfig, ConfigError> {
         self.into_app(alias).map_err(|source| ConfigError::App {
             alias: alias.to_owned(),
             source,

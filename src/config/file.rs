@@ -20,7 +20,7 @@ const MAX_FILE_BYTES: u64 = 1024 * 1024;
 ///
 /// # Errors
 /// Where the file can't be read or is not of that shape.
-pub fn read_apps(path: &Path) -> Result<BTreeMap<String, RawApp>, ConfigError> {
+pub(crate) fn read_apps(path: &Path) -> Result<BTreeMap<String, RawApp>, ConfigError> {
     let text = sanitize::read_text_file(path, MAX_FILE_BYTES).map_err(|error| match error {
         FileError::Io(source) => ConfigError::File {
             path: path.to_owned(),
@@ -37,7 +37,7 @@ pub fn read_apps(path: &Path) -> Result<BTreeMap<String, RawApp>, ConfigError> {
 /// A text that is no configuration. It says what is wrong and where, and none of the values: they may be secrets.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{message}{}", line.map(|line| format!(" (line {line})")).unwrap_or_default())]
-pub struct InvalidToml {
+pub(crate) struct InvalidToml {
     message: String,
     line: Option<usize>,
 }
@@ -46,7 +46,7 @@ pub struct InvalidToml {
 ///
 /// # Errors
 /// Where it is not TOML, or of another shape.
-pub fn parse_apps(text: &str) -> Result<BTreeMap<String, RawApp>, InvalidToml> {
+pub(crate) fn parse_apps(text: &str) -> Result<BTreeMap<String, RawApp>, InvalidToml> {
     toml::from_str::<ConfigFile>(text)
         .map(|file| file.apps)
         .map_err(|error| InvalidToml {

@@ -10,47 +10,47 @@ use super::{InvalidMessage, NewMessage, Target};
 #[derive(Clone, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 #[expect(clippy::struct_excessive_bools, reason = "each is a column of its own")]
-pub struct MessageColumns {
+pub(crate) struct MessageColumns {
     /// Which configured app sends it.
     #[serde(default)]
-    pub app: Option<String>,
+    pub(crate) app: Option<String>,
     /// The API's user ID of the sender.
-    pub sender: String,
+    pub(crate) sender: String,
     /// The receiver of a peer message.
     #[serde(default)]
-    pub destination: Option<String>,
+    pub(crate) destination: Option<String>,
     /// The channel of a channel message.
     #[serde(default)]
-    pub channel_name: Option<String>,
+    pub(crate) channel_name: Option<String>,
     /// 1 to 32,768 bytes.
-    pub payload: String,
+    pub(crate) payload: String,
     /// Tell delivered from offline. Peer messages only.
     #[serde(default)]
-    pub wait_for_ack: bool,
+    pub(crate) wait_for_ack: bool,
     /// Keep it for a receiver that is offline. Peer messages only.
     #[serde(default)]
-    pub enable_offline_messaging: bool,
+    pub(crate) enable_offline_messaging: bool,
     /// Keep it as a historical message.
     #[serde(default)]
-    pub enable_historical_messaging: bool,
+    pub(crate) enable_historical_messaging: bool,
     /// Earliest time to send.
     #[serde(default, with = "rfc3339::option")]
-    pub due_at: Option<OffsetDateTime>,
+    pub(crate) due_at: Option<OffsetDateTime>,
     /// Not sent after this.
     #[serde(default, with = "rfc3339::option")]
-    pub expires_at: Option<OffsetDateTime>,
+    pub(crate) expires_at: Option<OffsetDateTime>,
     /// Calls that may go wrong.
     #[serde(default)]
-    pub max_attempts: Option<u16>,
+    pub(crate) max_attempts: Option<u16>,
     /// Never called again after a call whose outcome is not known.
     #[serde(default)]
-    pub at_most_once: bool,
+    pub(crate) at_most_once: bool,
     /// Unique per app: a message whose key is there already is not inserted again.
     #[serde(default)]
-    pub dedupe_key: Option<String>,
+    pub(crate) dedupe_key: Option<String>,
     /// W3C trace context of the producer.
     #[serde(default)]
-    pub traceparent: Option<String>,
+    pub(crate) traceparent: Option<String>,
 }
 
 impl TryFrom<MessageColumns> for NewMessage {

@@ -109,7 +109,7 @@ impl NewMessage {
     }
 
     /// What the call will say to the API.
-    pub fn message(&self) -> &Message {
+    pub(crate) fn message(&self) -> &Message {
         &self.message
     }
 

@@ -7,4 +7,4 @@ mod token;
 
 pub(super) use middleware::{Auth, Authenticated, authenticate};
 pub(super) use session::routes;
-pub use token::{Access, OpsToken, TokenError};
+pub(crate) use token::{Access, OpsToken, TokenError};

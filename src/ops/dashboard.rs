@@ -31,7 +31,7 @@ use error::PageError;
 const MAX_FORM_BYTES: usize = 16 * 1024;
 
 /// The pages, and what they need.
-pub fn routes() -> Router<OpsState> {
+pub(crate) fn routes() -> Router<OpsState> {
     Router::new()
         .route("/", get(overview::show))
         .route("/messages", get(messages::show))

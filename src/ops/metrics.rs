@@ -37,7 +37,7 @@ const UPKEEP_EVERY: Duration = Duration::from_secs(5);
 
 /// Why there are no metrics.
 #[derive(Debug, thiserror::Error)]
-pub enum MetricsError {
+pub(crate) enum MetricsError {
     /// The buckets can't be used.
     #[error(transparent)]
     Buckets(#[from] BuildError),

@@ -41,7 +41,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 /// Where the server is to be, and for whom.
 #[derive(Debug)]
-pub struct OpsSettings {
+pub(crate) struct OpsSettings {
     address: SocketAddr,
     /// Whether somebody has said so: then it has to be there.
     is_explicit: bool,
@@ -50,7 +50,7 @@ pub struct OpsSettings {
 
 /// Why there is no server.
 #[derive(Debug, thiserror::Error)]
-pub enum OpsError {
+pub(crate) enum OpsError {
     /// No address.
     #[error(
         "WORKER_OPS_ADDR is no address: write an IP address and a port, like 127.0.0.1:9090, [::1]:9090 or 0.0.0.0:9090 (port 0 is any that is free), or `off`"
@@ -84,7 +84,10 @@ impl OpsSettings {
     ///
     /// # Errors
     /// Where the address is none, or others could ask without a token, or the token can't be used.
-    pub fn new(address: Option<&str>, token_file: Option<&Path>) -> Result<Option<Self>, OpsError> {
+    pub(crate) fn new(
+        address: Option<&str>,
+        token_file: Option<&Path>,
+    ) -> Result<Option<Self>, OpsError> {
         if address == Some("off") {
             return Ok(None);
         }
@@ -110,11 +113,11 @@ impl OpsSettings {
 
 /// The server at work.
 #[derive(Debug)]
-pub struct OpsServer {
+pub(crate) struct OpsServer {
     /// What it shows; to be filled while the worker goes on.
-    pub state: OpsState,
+    pub(crate) state: OpsState,
     /// Where it is.
-    pub address: SocketAddr,
+    pub(crate) address: SocketAddr,
     stopping: CancellationToken,
     tasks: TaskTracker,
 }
@@ -125,7 +128,7 @@ impl OpsServer {
     ///
     /// # Errors
     /// Where an address that was asked for can't be had.
-    pub async fn start(
+    pub(crate) async fn start(
         settings: OpsSettings,
         shutdown: CancellationToken,
     ) -> Result<Option<Self>, OpsError> {
@@ -178,7 +181,7 @@ impl OpsServer {
     }
 
     /// Ends it, with the answers that are under way.
-    pub async fn stop(&self) {
+    pub(crate) async fn stop(&self) {
         self.stopping.cancel();
         self.tasks.close();
         self.tasks.wait().await;

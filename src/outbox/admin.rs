@@ -18,7 +18,7 @@ const STATEMENT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Why an operator's wish is not done.
 #[derive(Debug, thiserror::Error)]
-pub enum AdminError {
+pub(crate) enum AdminError {
     /// It can't be: what is wrong, and a hint.
     #[error("{message}{}", hint.as_ref().map(|hint| format!(" ({hint})")).unwrap_or_default())]
     Refused {
@@ -54,21 +54,21 @@ impl From<sqlx::Error> for AdminError {
 
 /// Which finished messages to send again.
 #[derive(Debug, Default, Clone)]
-pub struct RetryFilter {
+pub(crate) struct RetryFilter {
     /// Of this app; any if none.
-    pub app: Option<String>,
+    pub(crate) app: Option<String>,
     /// With one of these statuses.
-    pub statuses: Vec<String>,
+    pub(crate) statuses: Vec<String>,
     /// Finished at this time or later.
-    pub since: Option<OffsetDateTime>,
+    pub(crate) since: Option<OffsetDateTime>,
     /// Finished before this time.
-    pub until: Option<OffsetDateTime>,
+    pub(crate) until: Option<OffsetDateTime>,
     /// With an error like this, as SQL's LIKE has it.
-    pub error_like: Option<String>,
+    pub(crate) error_like: Option<String>,
     /// With one of these HTTP statuses; any if empty.
-    pub http_statuses: Vec<i32>,
+    pub(crate) http_statuses: Vec<i32>,
     /// With one of these ids; any if empty.
-    pub ids: Vec<i64>,
+    pub(crate) ids: Vec<i64>,
 }
 
 impl Outbox {
@@ -76,7 +76,7 @@ impl Outbox {
     ///
     /// # Errors
     /// Where there is no such app, or the database fails.
-    pub async fn pause(
+    pub(crate) async fn pause(
         &self,
         app: &str,
         reason: Option<&str>,
@@ -95,7 +95,7 @@ impl Outbox {
     ///
     /// # Errors
     /// Where there is no such app, or the database fails.
-    pub async fn resume(&self, app: &str) -> Result<bool, AdminError> {
+    pub(crate) async fn resume(&self, app: &str) -> Result<bool, AdminError> {
         self.call(sqlx::query_scalar("select signaling.resume($1)").bind(app))
             .await
     }
@@ -104,7 +104,7 @@ impl Outbox {
     ///
     /// # Errors
     /// Where there is no such app, the limit is none, or the database fails.
-    pub async fn set_limit(
+    pub(crate) async fn set_limit(
         &self,
         app: &str,
         calls_per_s: Option<f64>,
@@ -123,7 +123,7 @@ impl Outbox {
     ///
     /// # Errors
     /// Where the database fails.
-    pub async fn cancel(&self, id: i64) -> Result<bool, AdminError> {
+    pub(crate) async fn cancel(&self, id: i64) -> Result<bool, AdminError> {
         self.call(sqlx::query_scalar("select signaling.cancel($1)").bind(id))
             .await
     }
@@ -133,7 +133,7 @@ impl Outbox {
     ///
     /// # Errors
     /// Where the filter asks for messages that succeeded, or the database fails.
-    pub async fn retry(
+    pub(crate) async fn retry(
         &self,
         filter: &RetryFilter,
         dry_run: bool,
@@ -155,7 +155,11 @@ impl Outbox {
     ///
     /// # Errors
     /// Where the filter asks for messages that succeeded, or the database fails or takes too long.
-    pub async fn retry_listed(&self, ids: &[i64], filter: &RetryFilter) -> Result<i64, AdminError> {
+    pub(crate) async fn retry_listed(
+        &self,
+        ids: &[i64],
+        filter: &RetryFilter,
+    ) -> Result<i64, AdminError> {
         // To the function, none means any.
         if ids.is_empty() {
             return Ok(0);

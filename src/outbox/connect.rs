@@ -21,7 +21,7 @@ const READ_TIMEOUT: Duration = Duration::from_millis(2_500);
 
 /// The database with the outbox, over a bounded number of connections.
 #[derive(Debug)]
-pub struct Outbox {
+pub(crate) struct Outbox {
     line: DbPool,
     /// What is known of calls gets into the database whatever the lanes wait for.
     recorder: DbPool,
@@ -37,7 +37,7 @@ pub struct Outbox {
 
 /// Why the database can't be used.
 #[derive(Debug, thiserror::Error)]
-pub enum ConnectError {
+pub(crate) enum ConnectError {
     /// The URL is none. What is wrong with it is not said in its own words: it has a password in it.
     #[error(
         "DATABASE_URL is not a Postgres URL: write it like postgres://user:password@host:5432/database, with other characters than letters and digits percent-encoded"
@@ -63,7 +63,10 @@ impl Outbox {
     ///
     /// # Errors
     /// Where the URL is wrong or the database can't be reached.
-    pub async fn connect(url: &SecretString, max_connections: u32) -> Result<Self, ConnectError> {
+    pub(crate) async fn connect(
+        url: &SecretString,
+        max_connections: u32,
+    ) -> Result<Self, ConnectError> {
         let url = url.expose_secret();
         let rest = ["postgres://", "postgresql://"]
             .iter()
@@ -119,17 +122,17 @@ impl Outbox {
     }
 
     /// Whether a pooler in transaction mode is in between: sessions keep nothing, and there is no LISTEN.
-    pub fn has_pooler(&self) -> bool {
+    pub(crate) fn has_pooler(&self) -> bool {
         self.pooler
     }
 
     /// When a statement was last answered, other than one of those who look on.
-    pub fn last_response_at(&self) -> Option<Instant> {
+    pub(crate) fn last_response_at(&self) -> Option<Instant> {
         self.breaks.last_response_at()
     }
 
     /// This process's view of the database's clock.
-    pub fn clock(&self) -> &SharedClock {
+    pub(crate) fn clock(&self) -> &SharedClock {
         &self.clock
     }
 
@@ -199,7 +202,7 @@ impl Outbox {
     }
 
     /// Closes the connections.
-    pub async fn close(&self) {
+    pub(crate) async fn close(&self) {
         self.line.close().await;
         self.recorder.close().await;
         self.monitoring.close().await;

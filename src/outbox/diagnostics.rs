@@ -10,50 +10,50 @@ use crate::outbox::{Outbox, timed};
 
 /// What a server says of itself, and of the session that asks.
 #[derive(Debug, Clone, FromRow)]
-pub struct ServerDiagnostics {
+pub(crate) struct ServerDiagnostics {
     /// The version, for people.
-    pub version: String,
+    pub(crate) version: String,
     /// The version as a number: 150004 is 15.4.
-    pub version_num: i32,
+    pub(crate) version_num: i32,
     /// It follows another server.
-    pub is_standby: bool,
+    pub(crate) is_standby: bool,
     /// It takes no writes.
-    pub is_read_only: bool,
+    pub(crate) is_read_only: bool,
     /// The version of TLS of this session, if it has any. Behind a pooler, of the pooler's.
-    pub tls_version: Option<String>,
+    pub(crate) tls_version: Option<String>,
     /// Who asks.
-    pub user: String,
+    pub(crate) user: String,
     /// ConnectionPool that others than superusers may still make.
-    pub server_left: i64,
+    pub(crate) server_left: i64,
     /// ConnectionPool that the role may still make, if that is limited.
-    pub role_left: Option<i64>,
+    pub(crate) role_left: Option<i64>,
     /// ConnectionPool to this database that may still be made, if that is limited.
-    pub database_left: Option<i64>,
+    pub(crate) database_left: Option<i64>,
     /// Whether autovacuum runs at all.
-    pub autovacuum: bool,
+    pub(crate) autovacuum: bool,
     /// The tables of the schema for which it is switched off.
-    pub tables_without_autovacuum: Vec<String>,
+    pub(crate) tables_without_autovacuum: Vec<String>,
 }
 
 /// The distance of a database in time.
 #[derive(Debug, Clone, Copy)]
-pub struct DatabaseLatency {
+pub(crate) struct DatabaseLatency {
     /// The shortest of a few round trips.
-    pub round_trip: Duration,
+    pub(crate) round_trip: Duration,
     /// By how much this host's clock is ahead of the database's; negative if it is behind. Uncertain by half of the
     /// round trip.
-    pub host_ahead: time::Duration,
+    pub(crate) host_ahead: time::Duration,
 }
 
 /// A transaction that keeps rows from being cleaned up.
 #[derive(Debug, Clone, PartialEq, FromRow)]
-pub struct OldTransaction {
+pub(crate) struct OldTransaction {
     /// Who has it, for people.
-    pub holder: String,
+    pub(crate) holder: String,
     /// How long it has been open, in s; none if who asks may not know.
-    pub age_s: Option<f64>,
+    pub(crate) age_s: Option<f64>,
     /// How many transactions have begun since.
-    pub transactions_since: i64,
+    pub(crate) transactions_since: i64,
 }
 
 /// So many round trips are measured, for the shortest.
@@ -61,7 +61,7 @@ const ROUND_TRIPS: usize = 5;
 
 impl Outbox {
     /// The host and port that the URL names.
-    pub fn address(&self) -> String {
+    pub(crate) fn address(&self) -> String {
         format!(
             "{}:{}",
             self.options().get_host(),
@@ -73,7 +73,7 @@ impl Outbox {
     ///
     /// # Errors
     /// Where the database fails.
-    pub async fn server_diagnostics(&self) -> Result<ServerDiagnostics, sqlx::Error> {
+    pub(crate) async fn server_diagnostics(&self) -> Result<ServerDiagnostics, sqlx::Error> {
         self.pool()
             .run(Statement::Read, async |session| {
                 sqlx::query_as(include_str!("diagnostics/server.sql"))
@@ -88,7 +88,7 @@ impl Outbox {
     ///
     /// # Errors
     /// Where the database fails.
-    pub async fn latency(&self) -> Result<DatabaseLatency, sqlx::Error> {
+    pub(crate) async fn latency(&self) -> Result<DatabaseLatency, sqlx::Error> {
         let mut best: Option<DatabaseLatency> = None;
         for _ in 0..ROUND_TRIPS {
             let (shown, asked, answered) = self
@@ -116,7 +116,7 @@ impl Outbox {
     ///
     /// # Errors
     /// Where the database fails.
-    pub async fn old_transactions(&self) -> Result<Vec<OldTransaction>, sqlx::Error> {
+    pub(crate) async fn old_transactions(&self) -> Result<Vec<OldTransaction>, sqlx::Error> {
         self.pool()
             .run(Statement::Read, async |session| {
                 sqlx::query_as(include_str!("diagnostics/old_transactions.sql"))

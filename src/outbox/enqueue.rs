@@ -5,7 +5,7 @@ mod json_lines;
 
 use sqlx::{Acquire, FromRow, PgConnection, Postgres};
 
-pub use json_lines::{InvalidLines, read_json_lines};
+pub(crate) use json_lines::{InvalidLines, read_json_lines};
 
 use crate::error_text::database_error_text;
 use crate::message::{NewMessage, Target};
@@ -139,7 +139,10 @@ impl Outbox {
     ///
     /// # Errors
     /// Where the table refuses one, or the database fails. Then none is inserted.
-    pub async fn enqueue(&self, messages: &[NewMessage]) -> Result<Vec<Option<i64>>, EnqueueError> {
+    pub(crate) async fn enqueue(
+        &self,
+        messages: &[NewMessage],
+    ) -> Result<Vec<Option<i64>>, EnqueueError> {
         let mut session = self.pool().transaction().await?;
         // Done once, and perhaps behind a pooler: nothing to keep prepared.
         let ids = insert(&mut session, messages, false).await?;

@@ -17,7 +17,7 @@ pub(super) fn may_have_taken_effect(error: &sqlx::Error) -> bool {
 /// can't be looked up. Not so where something is wrong with what was asked or how it is set up: classes 28
 /// (authorization), 3D (no such database) and 42 (access rule violation) of PostgreSQL, appendix A; a file, a
 /// certificate.
-pub fn is_outage(error: &sqlx::Error) -> bool {
+pub(crate) fn is_outage(error: &sqlx::Error) -> bool {
     match error {
         sqlx::Error::Database(_) => !is_of_class(error, &["28", "3D", "42"]),
         sqlx::Error::Io(error) => !matches!(
@@ -35,7 +35,7 @@ pub fn is_outage(error: &sqlx::Error) -> bool {
 
 /// Whether the same statement fails again with the same data: data exceptions (class 22), integrity violations (23) and
 /// errors raised by somebody's trigger (P0) (PostgreSQL, appendix A).
-pub fn is_data_error(error: &sqlx::Error) -> bool {
+pub(crate) fn is_data_error(error: &sqlx::Error) -> bool {
     is_of_class(error, &["22", "23", "P0"])
 }
 

@@ -18,10 +18,10 @@ use deadpool::managed::{
 use sqlx::postgres::PgConnectOptions;
 use sqlx::{ConnectOptions, Connection, Executor, PgConnection};
 
-pub use adaptive_timeout::AdaptiveTimeout;
+pub(crate) use adaptive_timeout::AdaptiveTimeout;
 pub(super) use epoch::PoolEpoch;
-pub use statement::{STATEMENT_DURATION, STATEMENT_ERRORS};
-pub use tls_files::{TlsFileError, check_tls_files};
+pub(crate) use statement::{STATEMENT_DURATION, STATEMENT_ERRORS};
+pub(crate) use tls_files::{TlsFileError, check_tls_files};
 
 use crate::outbox::errors::is_connection_error;
 use crate::outbox::pool::statement::{Statement, StatementMetrics};

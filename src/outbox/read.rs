@@ -6,10 +6,10 @@ mod lane_status;
 mod search;
 mod status;
 
-pub use detail::{
+pub(crate) use detail::{
     CallDetail, LaneDetail, MessageDetail, MessageError, MessageRow, NextStep, PayloadDetail,
 };
-pub use failures::{FailureGroup, FailureKey, Failures, MAX_CALLS_LOOKED_AT, MAX_RETRIED};
-pub use lane_status::{AppLane, LaneState, LaneStatus, Pending};
-pub use search::{MessageFilter, MessageLine, MessagePage, PAGE_ROWS, PENDING, STATES};
-pub use status::{AppStatus, Percentiles, SampleRow};
+pub(crate) use failures::{FailureGroup, FailureKey, Failures, MAX_CALLS_LOOKED_AT, MAX_RETRIED};
+pub(crate) use lane_status::{AppLane, LaneState, LaneStatus, Pending};
+pub(crate) use search::{MessageFilter, MessageLine, MessagePage, PAGE_ROWS, PENDING, STATES};
+pub(crate) use status::{AppStatus, Percentiles, SampleRow};

@@ -10,11 +10,11 @@ use crate::outbox::micros;
 use crate::outbox::pool::statement::Statement;
 
 /// The shortest time that finished messages can be kept: what a look at the last minute shows is still there.
-pub const MIN_RETENTION: Duration = Duration::from_secs(60);
+pub(crate) const MIN_RETENTION: Duration = Duration::from_secs(60);
 
 /// What became of an attempt to delete a batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Deletion {
+pub(crate) enum Deletion {
     /// The pass goes on with the next batch.
     GoesOn,
     /// The pass is over.
@@ -45,7 +45,7 @@ impl Outbox {
     ///
     /// # Errors
     /// Where `retention` is less than [`MIN_RETENTION`], or the database fails.
-    pub async fn delete_finished(
+    pub(crate) async fn delete_finished(
         &self,
         worker: Uuid,
         retention: Duration,

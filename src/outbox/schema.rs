@@ -4,5 +4,5 @@ mod grant;
 mod migrate;
 mod privileges;
 
-pub use grant::{GrantError, InvalidRoleName, RoleKind, RoleName};
-pub use migrate::{Applied, LockHolder, SchemaError, SchemaVersion};
+pub(crate) use grant::{GrantError, InvalidRoleName, RoleKind, RoleName};
+pub(crate) use migrate::{Applied, LockHolder, SchemaError, SchemaVersion};

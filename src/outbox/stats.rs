@@ -13,25 +13,25 @@ use crate::stats::{Histogram, Stats};
 
 /// What an app's workers did in a minute.
 #[derive(Debug, Clone)]
-pub struct MinuteStats {
+pub(crate) struct MinuteStats {
     /// When the minute began.
-    pub minute: OffsetDateTime,
+    pub(crate) minute: OffsetDateTime,
     /// The app.
-    pub app: String,
+    pub(crate) app: String,
     /// What was done.
-    pub stats: Stats,
+    pub(crate) stats: Stats,
     /// Messages that were queued or waited for another call, at the last count of the minute, if there was one.
-    pub backlog: Option<u64>,
+    pub(crate) backlog: Option<u64>,
 }
 
 /// Stats that could not be added.
 #[derive(Debug, thiserror::Error)]
 #[error("stats can't be added: {}", database_error_text(.source))]
-pub struct StatsError {
+pub(crate) struct StatsError {
     /// Why.
-    pub source: sqlx::Error,
+    pub(crate) source: sqlx::Error,
     /// The database may have carried it out.
-    pub may_be_saved: bool,
+    pub(crate) may_be_saved: bool,
 }
 
 /// A row of `signaling.rollup`.
@@ -64,7 +64,7 @@ impl Outbox {
     ///
     /// # Errors
     /// Where the database fails, with whether it may have been added all the same.
-    pub async fn add_minute_stats(
+    pub(crate) async fn add_minute_stats(
         &self,
         stats: &[(OffsetDateTime, String, Stats)],
     ) -> Result<(), StatsError> {
@@ -123,7 +123,10 @@ impl Outbox {
     ///
     /// # Errors
     /// Where the database fails.
-    pub async fn refresh_queue_counts(&self, stale_after: Duration) -> Result<bool, sqlx::Error> {
+    pub(crate) async fn refresh_queue_counts(
+        &self,
+        stale_after: Duration,
+    ) -> Result<bool, sqlx::Error> {
         self.monitoring_pool()
             .run_within(
                 Statement::QueueCounts,
@@ -146,7 +149,7 @@ impl Outbox {
     ///
     /// # Errors
     /// Where the database fails.
-    pub async fn minute_stats(
+    pub(crate) async fn minute_stats(
         &self,
         app: Option<&str>,
         span: Duration,

@@ -11,14 +11,14 @@ const CHANNEL: &str = "signaling_bell";
 
 /// A connection that hears the bell.
 #[derive(Debug)]
-pub struct WakeupListener(PgListener);
+pub(crate) struct WakeupListener(PgListener);
 
 impl Outbox {
     /// Begins to listen, on a connection of its own.
     ///
     /// # Errors
     /// Where the database can't be reached.
-    pub async fn listen(&self) -> Result<WakeupListener, sqlx::Error> {
+    pub(crate) async fn listen(&self) -> Result<WakeupListener, sqlx::Error> {
         let pool = PgPoolOptions::new()
             .max_connections(1)
             .connect_lazy_with(self.options().clone());
@@ -38,7 +38,7 @@ impl WakeupListener {
     ///
     /// # Errors
     /// Where the database fails.
-    pub async fn recv(&mut self) -> Result<Option<String>, sqlx::Error> {
+    pub(crate) async fn recv(&mut self) -> Result<Option<String>, sqlx::Error> {
         Ok(self
             .0
             .try_recv()
@@ -50,7 +50,7 @@ impl WakeupListener {
     ///
     /// # Errors
     /// Where it is: listen anew.
-    pub async fn check(&mut self) -> Result<(), sqlx::Error> {
+    pub(crate) async fn check(&mut self) -> Result<(), sqlx::Error> {
         within(CONNECT_TIMEOUT, self.0.execute("select")).await?;
         Ok(())
     }

@@ -7,27 +7,27 @@ use time::OffsetDateTime;
 
 /// A moment on the database's clock, in microseconds since 1970 (the precision of `timestamptz`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub struct DbTime(i64);
+pub(crate) struct DbTime(i64);
 
 impl DbTime {
     /// The moment so many microseconds after 1970.
-    pub const fn from_micros(us: i64) -> Self {
+    pub(crate) const fn from_micros(us: i64) -> Self {
         Self(us)
     }
 
     /// Microseconds since 1970.
-    pub fn as_micros(self) -> i64 {
+    pub(crate) fn as_micros(self) -> i64 {
         self.0
     }
 
     /// The time since `earlier`, or zero if that is later.
-    pub fn since(self, earlier: Self) -> Duration {
+    pub(crate) fn since(self, earlier: Self) -> Duration {
         Duration::from_micros(u64::try_from(self.0.saturating_sub(earlier.0)).unwrap_or(0))
     }
 
     /// The last multiple of `step`, counted from 1970, that is not later.
     #[must_use]
-    pub fn floor(self, step: Duration) -> Self {
+    pub(crate) fn floor(self, step: Duration) -> Self {
         Self(self.0 - self.0.rem_euclid(micros(step).max(1)))
     }
 
@@ -69,16 +69,16 @@ fn micros(duration: Duration) -> i64 {
 
 /// Now, on both of this host's clocks.
 #[derive(Debug, Clone, Copy)]
-pub struct Moment {
+pub(crate) struct Moment {
     /// The clock that measures times. It stands still while the host sleeps.
-    pub instant: Instant,
+    pub(crate) instant: Instant,
     /// The clock that people read. It goes on, and can be set.
-    pub wall: SystemTime,
+    pub(crate) wall: SystemTime,
 }
 
 impl Moment {
     /// This moment.
-    pub fn now() -> Self {
+    pub(crate) fn now() -> Self {
         #[expect(
             clippy::disallowed_methods,
             reason = "compared with itself alone, to notice that the host has slept"
@@ -93,13 +93,13 @@ impl Moment {
 
 /// One reading of the database's clock, with when this process asked for it and had it.
 #[derive(Debug, Clone, Copy)]
-pub struct ClockReading {
+pub(crate) struct ClockReading {
     /// Just before the statement was sent.
-    pub asked: Moment,
+    pub(crate) asked: Moment,
     /// Just after its answer came.
-    pub answered: Moment,
+    pub(crate) answered: Moment,
     /// What the database's clock showed in between.
-    pub shown: DbTime,
+    pub(crate) shown: DbTime,
 }
 
 impl ClockReading {
@@ -122,7 +122,7 @@ const DRIFT: f64 = 100e-6;
 /// This process's estimate of the database's clock: the reading with the least possible error, taken as shown
 /// halfway. That error is half of its round trip, and the drift since.
 #[derive(Debug, Clone, Copy)]
-pub struct DbClock {
+pub(crate) struct DbClock {
     best: ClockReading,
     newest: ClockReading,
 }
@@ -133,7 +133,7 @@ const MAX_SUSPENSION: Duration = Duration::from_millis(50);
 
 impl DbClock {
     /// A clock from its first reading.
-    pub fn new(reading: ClockReading) -> Self {
+    pub(crate) fn new(reading: ClockReading) -> Self {
         Self {
             best: reading,
             newest: reading,
@@ -141,7 +141,7 @@ impl DbClock {
     }
 
     /// Takes in a reading that a statement brought along.
-    pub fn observe(&mut self, reading: ClockReading) {
+    pub(crate) fn observe(&mut self, reading: ClockReading) {
         self.newest = reading;
         let now = reading.answered.instant;
         // A reading that can't be reconciled with the estimate means that a clock was set, or that this host slept.
@@ -161,7 +161,7 @@ impl DbClock {
     /// Whether this process has, or may have, stood still without noticing since the newest reading was asked for: an
     /// answer that was on its way meanwhile is as old as the standstill was long. The estimate is then behind the
     /// database's clock, and worth nothing until the next reading.
-    pub fn was_suspended(&self, now: Moment) -> bool {
+    pub(crate) fn was_suspended(&self, now: Moment) -> bool {
         let read_at = self.newest.asked;
         let measured = now.instant.saturating_duration_since(read_at.instant);
         match now.wall.duration_since(read_at.wall) {
@@ -176,7 +176,7 @@ impl DbClock {
     }
 
     /// What the database's clock shows at a moment of this process.
-    pub fn at(&self, instant: Instant) -> DbTime {
+    pub(crate) fn at(&self, instant: Instant) -> DbTime {
         let reference = self.reference();
         match instant.checked_duration_since(reference) {
             Some(after) => self.best.shown + after,
@@ -186,7 +186,7 @@ impl DbClock {
 
     /// When, for this process, the database's clock shows a time. A time before this process's own clock began is
     /// its beginning.
-    pub fn instant_of(&self, at: DbTime) -> Instant {
+    pub(crate) fn instant_of(&self, at: DbTime) -> Instant {
         let reference = self.reference();
         if at >= self.best.shown {
             reference + at.since(self.best.shown)

@@ -10,7 +10,7 @@ use super::DbTime;
 const AT_MOST: Duration = Duration::from_millis(3);
 
 /// When calls start that have these slots, which are in order: the slot of the last one that can wait for the first.
-pub fn coalesced_starts(slots: &[DbTime]) -> Vec<DbTime> {
+pub(crate) fn coalesced_starts(slots: &[DbTime]) -> Vec<DbTime> {
     let mut starts = Vec::with_capacity(slots.len());
     while let Some(&first) = slots.get(starts.len()) {
         let rest = &slots[starts.len()..];

@@ -7,7 +7,7 @@ use super::TOLERANCE;
 /// How long after its own time a claim's rows get here. A slot that has passed by then by more than the tolerance is
 /// missed, and so would be the next one, and every other.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
-pub struct Lookahead(Duration);
+pub(crate) struct Lookahead(Duration);
 
 /// What gets here sooner is in time for a slot at the claim's own time.
 const AT_ONCE: Duration = TOLERANCE.checked_div(2).expect("two is not zero");
@@ -18,16 +18,16 @@ const LEAST: Duration = Duration::from_millis(1);
 impl Lookahead {
     /// The longest. With the horizon it stays below a second: slots further ahead mean that the API has asked for a
     /// pause. While a database takes longer than that for a claim, nothing is sent.
-    pub const MAX: Duration = Duration::from_millis(800);
+    pub(crate) const MAX: Duration = Duration::from_millis(800);
 
     /// How far ahead of the next claim its first slot has to be.
-    pub fn get(self) -> Duration {
+    pub(crate) fn get(self) -> Duration {
         self.0
     }
 
     /// Takes in how long after its own time a claim got here: the next one may take a quarter longer. One that was slow
     /// counts at once, those that are quicker count little by little.
-    pub fn observe(&mut self, took: Duration) {
+    pub(crate) fn observe(&mut self, took: Duration) {
         let faded = self.0 * 7 / 8;
         let enough = (took * 5 / 4).saturating_sub(AT_ONCE);
         self.0 = match enough.max(faded) {

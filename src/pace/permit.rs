@@ -9,20 +9,20 @@ use super::{DbClock, DbTime, TOLERANCE};
 /// by value: a call without a slot of its own does not compile.
 #[derive(Debug)]
 #[must_use = "a slot that is not used is lost to the whole fleet"]
-pub struct SendPermit {
+pub(crate) struct SendPermit {
     starts_at: DbTime,
 }
 
 impl SendPermit {
     /// When the call starts, on the database's clock.
-    pub fn starts_at(&self) -> DbTime {
+    pub(crate) fn starts_at(&self) -> DbTime {
         self.starts_at
     }
 }
 
 /// Why a call may not start. The message goes back unharmed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Late {
+pub(crate) enum Late {
     /// The slot has been missed by more than the tolerance: another call may be due by now.
     Slot,
     /// This process may have stood still: what it takes for now may be long ago.
@@ -43,7 +43,7 @@ impl SendPermit {
     ///
     /// # Errors
     /// Where the call would start too late, with the reason.
-    pub fn take(
+    pub(crate) fn take(
         slot: DbTime,
         clock: &DbClock,
         now: Moment,

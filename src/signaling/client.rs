@@ -34,26 +34,26 @@ const MAX_CA_FILE_BYTES: u64 = 2 * 1024 * 1024;
 
 /// What a client needs to know of its app.
 #[derive(Debug)]
-pub struct ClientSettings {
+pub(crate) struct ClientSettings {
     /// Where the API is: the first host, and others for when that can't be reached.
-    pub base_urls: Vec<BaseUrl>,
+    pub(crate) base_urls: Vec<BaseUrl>,
     /// A PEM file with certificates to trust beside the public ones.
-    pub ca_file: Option<PathBuf>,
+    pub(crate) ca_file: Option<PathBuf>,
     /// The app ID.
-    pub app_id: String,
+    pub(crate) app_id: String,
     /// How to sign in.
-    pub credentials: Credentials,
+    pub(crate) credentials: Credentials,
     /// Longest time for a TCP and TLS handshake.
-    pub connect_timeout: Duration,
+    pub(crate) connect_timeout: Duration,
     /// Longest time from the start of a call to the end of its response.
-    pub request_timeout: Duration,
+    pub(crate) request_timeout: Duration,
     /// Most connections that are kept idle.
-    pub max_idle_connections: usize,
+    pub(crate) max_idle_connections: usize,
 }
 
 /// Why a client can't be made.
 #[derive(Debug, thiserror::Error)]
-pub enum InvalidClient {
+pub(crate) enum InvalidClient {
     /// The file of certificates can't be read.
     #[error("the CA file {path} can't be used: {why}", path = .path.display())]
     CaFile {
@@ -69,7 +69,7 @@ pub enum InvalidClient {
 
 /// The API as one app sees it: its hosts, its credentials and its connections.
 #[derive(Debug)]
-pub struct Client {
+pub(crate) struct Client {
     settings: ClientSettings,
     hosts: Vec<Arc<ConnectionPool>>,
     /// The host that serves at present.
@@ -83,7 +83,7 @@ impl Client {
     ///
     /// # Errors
     /// Where the CA file can't be used.
-    pub fn new(settings: ClientSettings) -> Result<Arc<Self>, InvalidClient> {
+    pub(crate) fn new(settings: ClientSettings) -> Result<Arc<Self>, InvalidClient> {
         let mut http = HttpConnector::new();
         http.enforce_http(false);
         http.set_nodelay(true);
@@ -111,29 +111,29 @@ impl Client {
     }
 
     /// The app ID of this client.
-    pub fn app_id(&self) -> &str {
+    pub(crate) fn app_id(&self) -> &str {
         &self.settings.app_id
     }
 
     /// How to sign in.
-    pub fn credentials(&self) -> &Credentials {
+    pub(crate) fn credentials(&self) -> &Credentials {
         &self.settings.credentials
     }
 
     /// Where the host is that is called at present.
-    pub fn base_url(&self) -> &BaseUrl {
+    pub(crate) fn base_url(&self) -> &BaseUrl {
         // There is a host: settings without one are refused.
         let serving = self.serving.load(Ordering::Relaxed);
         &self.hosts[serving].base_url
     }
 
     /// Longest time from the start of a call to the end of its response.
-    pub fn request_timeout(&self) -> Duration {
+    pub(crate) fn request_timeout(&self) -> Duration {
         self.settings.request_timeout
     }
 
     /// How long before its slot a call should ask for a connection.
-    pub fn connect_ahead(&self) -> Duration {
+    pub(crate) fn connect_ahead(&self) -> Duration {
         self.hosts
             .get(self.serving.load(Ordering::Relaxed))
             .map_or(Duration::ZERO, |host| host.lead())
@@ -143,7 +143,7 @@ impl Client {
     ///
     /// # Errors
     /// [`CallFailure::NotSent`] where none can be made in time.
-    pub async fn connection(&self) -> Result<Connection, CallFailure> {
+    pub(crate) async fn connection(&self) -> Result<Connection, CallFailure> {
         let serving = self.serving.load(Ordering::Relaxed);
         let mut failure = CallFailure::NotSent("no host is configured".into());
         for turn in 0..self.hosts.len() {
@@ -163,7 +163,7 @@ impl Client {
     }
 
     /// Connects to each host, for people who want to know whether that works: in the hosts' order, how long it took.
-    pub async fn try_hosts(&self) -> Vec<(BaseUrl, Result<Duration, CallFailure>)> {
+    pub(crate) async fn try_hosts(&self) -> Vec<(BaseUrl, Result<Duration, CallFailure>)> {
         let mut tried = Vec::with_capacity(self.hosts.len());
         for host in &self.hosts {
             let begun = Instant::now();
@@ -197,7 +197,7 @@ impl Client {
     ///
     /// # Errors
     /// Where the credentials can't be had, or are for another sender.
-    pub fn prepare(
+    pub(crate) fn prepare(
         &self,
         request: ApiRequest,
         sender: &UserId,
@@ -239,7 +239,7 @@ impl Client {
     ///
     /// # Errors
     /// Where no response came, with whether the request may have arrived.
-    pub async fn send(
+    pub(crate) async fn send(
         &self,
         _permit: SendPermit,
         mut connection: Connection,
@@ -276,7 +276,7 @@ async fn retry_first_host(client: Weak<Client>) {
 }
 
 /// A request with its credentials. It does not print.
-pub struct SignedRequest {
+pub(crate) struct SignedRequest {
     request: Request<Full<Bytes>>,
     /// What its response may not repeat.
     echo_filter: EchoFilter,

@@ -55,7 +55,7 @@ struct Idle {
 
 /// A connection that is ready for a request.
 #[derive(Debug)]
-pub struct Connection {
+pub(crate) struct Connection {
     pub(super) sender: SendRequest<Full<Bytes>>,
     pub(super) host: Arc<ConnectionPool>,
 }
@@ -157,12 +157,12 @@ impl ConnectionPool {
 
 impl Connection {
     /// Where it leads to.
-    pub fn base_url(&self) -> &BaseUrl {
+    pub(crate) fn base_url(&self) -> &BaseUrl {
         &self.host.base_url
     }
 
     /// Puts a connection back that no request went out on, or whose response has been read.
-    pub fn put_back(self) {
+    pub(crate) fn put_back(self) {
         let Self { sender, host } = self;
         let mut idle = host.idle.lock().unwrap_or_else(PoisonError::into_inner);
         while idle

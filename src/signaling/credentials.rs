@@ -15,7 +15,7 @@ use crate::secret::{SecretError, SecretSource};
 
 /// How the API is told who calls.
 #[derive(Debug)]
-pub enum Credentials {
+pub(crate) enum Credentials {
     /// The account's key and secret: any sender.
     Basic {
         /// The API key.
@@ -47,7 +47,7 @@ pub enum Credentials {
 
 /// In which headers a token goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum TokenHeaders {
+pub(crate) enum TokenHeaders {
     /// `x-agora-token` and `x-agora-uid`, as the Messaging REST API of 1.x documents.
     XAgora,
     /// `Authorization: agora token=…`, as the vendor's newer pages give for 007 tokens.
@@ -56,7 +56,7 @@ pub enum TokenHeaders {
 
 /// Why a call can't be signed in.
 #[derive(Debug, thiserror::Error)]
-pub enum CredentialError {
+pub(crate) enum CredentialError {
     /// A given token is for one sender, and the row has another one.
     #[error(
         "the sender is not {uid:?}, the only one whom the app's token (AGORA_TOKEN, AGORA_UID) lets send"
@@ -76,11 +76,11 @@ pub enum CredentialError {
 type Headers = Vec<(HeaderName, HeaderValue)>;
 
 /// What signs in a call.
-pub struct Authenticator {
+pub(crate) struct Authenticator {
     /// The headers.
-    pub headers: Headers,
+    pub(crate) headers: Headers,
     /// The secrets that are in them, each by itself.
-    pub secrets: Vec<SecretString>,
+    pub(crate) secrets: Vec<SecretString>,
 }
 
 impl Credentials {
@@ -88,7 +88,7 @@ impl Credentials {
     ///
     /// # Errors
     /// With a given token, for every other sender than the token's own.
-    pub fn allow(&self, sender: &UserId) -> Result<(), CredentialError> {
+    pub(crate) fn allow(&self, sender: &UserId) -> Result<(), CredentialError> {
         match self {
             Self::Token { uid, .. } if uid != sender => Err(CredentialError::OtherSender {
                 uid: uid.as_str().to_owned(),
@@ -101,7 +101,7 @@ impl Credentials {
     ///
     /// # Errors
     /// Where one can't be had.
-    pub fn read_secrets(&self) -> Result<(), SecretError> {
+    pub(crate) fn read_secrets(&self) -> Result<(), SecretError> {
         match self {
             Self::Basic { key, secret } => key.read().and_then(|_| secret.read()),
             Self::Token { token, .. } => token.read(),
@@ -114,7 +114,7 @@ impl Credentials {
     ///
     /// # Errors
     /// Where a secret can't be read, or the credentials are for another sender.
-    pub fn authorize(&self, sender: &UserId) -> Result<Authenticator, CredentialError> {
+    pub(crate) fn authorize(&self, sender: &UserId) -> Result<Authenticator, CredentialError> {
         self.allow(sender)?;
         match self {
             Self::Basic { key, secret } => {
@@ -149,7 +149,7 @@ impl Credentials {
     }
 
     /// Forgets tokens that were made: the API has refused one, or the certificate may have changed.
-    pub fn discard_signed_tokens(&self) {
+    pub(crate) fn discard_signed_tokens(&self) {
         if let Self::Certificate { made, .. } = self {
             made.clear();
         }
@@ -194,7 +194,7 @@ fn header(value: &str, what: &'static str) -> Result<HeaderValue, CredentialErro
 
 /// Made tokens by sender, bounded. A token is renewed when half of its life is over.
 #[derive(Debug, Default)]
-pub struct TokenCache {
+pub(crate) struct TokenCache {
     made: Mutex<SignedTokens>,
 }
 

@@ -26,14 +26,14 @@ const SHORTEST_BASE64: usize = 6;
 
 /// The payload and the secrets of a request. Prints neither.
 #[derive(Clone, Default)]
-pub struct EchoFilter {
+pub(crate) struct EchoFilter {
     payload: Option<Payload>,
     secrets: Vec<SecretString>,
 }
 
 impl EchoFilter {
     /// What the response to a request with this payload, signed in with these secrets, may not repeat.
-    pub fn new(payload: Payload, secrets: Vec<SecretString>) -> Self {
+    pub(crate) fn new(payload: Payload, secrets: Vec<SecretString>) -> Self {
         Self {
             payload: Some(payload),
             secrets,
@@ -42,7 +42,7 @@ impl EchoFilter {
 
     /// Whether a text repeats 16 bytes in a row of the payload, 8 of a secret, or the whole of one that is shorter.
     /// What has less than 4 bytes does not count. Control characters don't either: they are not kept anyway.
-    pub fn is_echoed_in(&self, text: &str) -> bool {
+    pub(crate) fn is_echoed_in(&self, text: &str) -> bool {
         if text.len() < SHORTEST {
             return false;
         }

@@ -17,7 +17,7 @@ const SEGMENT: &AsciiSet = &NON_ALPHANUMERIC
 
 /// Where the API is: scheme, host and port, and a path in front of the API's own if a gateway adds one.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct BaseUrl {
+pub(crate) struct BaseUrl {
     uri: Uri,
     path_prefix: String,
 }
@@ -26,7 +26,7 @@ pub struct BaseUrl {
 /// in it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("it is not a base URL of the API ({why}): write it like https://api.agora.io")]
-pub struct InvalidBaseUrl {
+pub(crate) struct InvalidBaseUrl {
     why: &'static str,
 }
 
@@ -35,7 +35,7 @@ impl BaseUrl {
     ///
     /// # Errors
     /// Where it is not an http or https URL with a host, or has a query, or a user name or password in it.
-    pub fn parse(url: &str) -> Result<Self, InvalidBaseUrl> {
+    pub(crate) fn parse(url: &str) -> Result<Self, InvalidBaseUrl> {
         let invalid = |why| InvalidBaseUrl { why };
         let uri: Uri = url.parse().map_err(|_| invalid("it can't be read"))?;
         if !matches!(uri.scheme_str(), Some("http" | "https")) {
@@ -61,7 +61,7 @@ impl BaseUrl {
     }
 
     /// The host's name or address, and its port.
-    pub fn address(&self) -> (&str, u16) {
+    pub(crate) fn address(&self) -> (&str, u16) {
         let default = if self.uri.scheme_str() == Some("http") {
             80
         } else {
@@ -92,7 +92,7 @@ impl fmt::Display for BaseUrl {
 }
 
 /// What one call asks for, apart from where it goes and how it signs in. It does not print.
-pub struct ApiRequest {
+pub(crate) struct ApiRequest {
     path_and_query: String,
     body: Vec<u8>,
     payload: Payload,
@@ -129,7 +129,7 @@ impl ApiRequest {
     ///
     /// # Errors
     /// Where serde can't write the body: never, for a message that exists.
-    pub fn new(app_id: &str, message: &Message) -> Result<Self, serde_json::Error> {
+    pub(crate) fn new(app_id: &str, message: &Message) -> Result<Self, serde_json::Error> {
         let app_id = utf8_percent_encode(app_id, SEGMENT);
         let sender = utf8_percent_encode(message.sender.as_str(), SEGMENT);
         let users = format!("/dev/v2/project/{app_id}/rtm/users/{sender}");

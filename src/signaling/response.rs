@@ -11,9 +11,9 @@ use crate::sanitize;
 /// The most of an response's body that is read. The documented bodies have some hundred bytes.
 pub(super) const MAX_BODY_BYTES: usize = 64 * 1024;
 /// The longest request ID that is kept, in characters.
-pub const MAX_REQUEST_ID_CHARS: usize = 128;
+pub(crate) const MAX_REQUEST_ID_CHARS: usize = 128;
 /// The longest reason of the API that is kept, in characters.
-pub const MAX_REASON_CHARS: usize = 300;
+pub(crate) const MAX_REASON_CHARS: usize = 300;
 /// So much more of a text is looked at before it is cut: a piece of the payload must not look short for the cut.
 const LOOKAHEAD_CHARS: usize = 128;
 /// What stands in the place of a text that repeats the request.
@@ -30,20 +30,20 @@ const VOCABULARY: [&str; 6] = [
 
 /// An response of the API: at least its status line and headers came.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Response {
+pub(crate) struct Response {
     /// The HTTP status.
-    pub status: u16,
+    pub(crate) status: u16,
     /// `Retry-After`, where the response has one that can be read.
-    pub retry_after: Option<RetryAfter>,
+    pub(crate) retry_after: Option<RetryAfter>,
     /// The ID under which the API knows the call: from the body, or from the header `X-Request-ID`.
-    pub request_id: Option<String>,
+    pub(crate) request_id: Option<String>,
     /// What the body says.
-    pub body: ResponseBody,
+    pub(crate) body: ResponseBody,
 }
 
 /// The body of an response, read leniently: each field may be missing, and be a string or a number.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum ResponseBody {
+pub(crate) enum ResponseBody {
     /// A JSON object.
     Object {
         /// `result`: `success` or `failed`.
@@ -59,12 +59,12 @@ pub enum ResponseBody {
 
 /// How long the API asks to wait.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct RetryAfter(pub Duration);
+pub(crate) struct RetryAfter(pub(crate) Duration);
 
 impl Response {
     /// Reads an response. `body` is what of it could be had, `Err` with the reason if not all of it. Of its texts, those
     /// are kept that do not repeat what is `echo_filter`.
-    pub fn read(
+    pub(crate) fn read(
         status: u16,
         headers: &HeaderMap,
         body: Result<&[u8], &'static str>,
@@ -137,7 +137,7 @@ fn kept(text: &str, max_chars: usize, echo_filter: &EchoFilter) -> Option<String
 impl RetryAfter {
     /// Reads the header: seconds, or an HTTP date (RFC 9110, section 10.2.3). A date is compared with the response's own
     /// `Date`, so that no clock but the API's matters, and with this host's where it has none.
-    pub fn parse(value: &str, date: Option<SystemTime>) -> Option<Self> {
+    pub(crate) fn parse(value: &str, date: Option<SystemTime>) -> Option<Self> {
         let value = value.trim();
         if !value.is_empty() && value.bytes().all(|byte| byte.is_ascii_digit()) {
             // More seconds than a number holds are a very long time.
@@ -155,7 +155,7 @@ impl RetryAfter {
 
 /// A call that has no response.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum CallFailure {
+pub(crate) enum CallFailure {
     /// Nothing of the request went out: no connection, or it was closed before the request was written.
     #[error("the API could not be reached: {0}")]
     NotSent(String),

@@ -14,28 +14,28 @@ use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
 
 /// Longest life of a token, by the API's rules.
-pub const MAX_LIFETIME: Duration = Duration::from_hours(24);
+pub(crate) const MAX_LIFETIME: Duration = Duration::from_hours(24);
 
 const SERVICE_RTM: u16 = 2;
 const PRIVILEGE_RTM_LOGIN: u16 = 1;
 
 /// What a token says: this user may sign in to this app's messaging for a while.
 #[derive(Debug, Clone, Copy)]
-pub struct TokenClaims<'a> {
+pub(crate) struct TokenClaims<'a> {
     /// The app ID.
-    pub app_id: &'a str,
+    pub(crate) app_id: &'a str,
     /// The user, and so the only sender.
-    pub user_id: &'a str,
+    pub(crate) user_id: &'a str,
     /// When it was made, in seconds since 1970.
-    pub issued_at_s: u32,
+    pub(crate) issued_at_s: u32,
     /// How long it lives, in seconds, 86,400 at most.
-    pub expires_in_s: u32,
+    pub(crate) expires_in_s: u32,
     /// A random number that makes the signature unique.
-    pub salt: u32,
+    pub(crate) salt: u32,
 }
 
 /// Makes a token. `certificate` is the app certificate as the vendor's console shows it.
-pub fn make(claims: TokenClaims<'_>, certificate: &str) -> String {
+pub(crate) fn make(claims: TokenClaims<'_>, certificate: &str) -> String {
     let mut compressed = ZlibEncoder::new(Vec::new(), Compression::default());
     // Writing into memory does not fail; a token cut short would be refused by the API with a 401.
     let packed = compressed

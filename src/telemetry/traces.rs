@@ -20,7 +20,7 @@ use super::collector::Collector;
 use crate::signaling::InvalidClient;
 
 /// How long a shutdown waits for the last spans to be sent.
-pub const FLUSH_TIMEOUT: Duration = Duration::from_secs(3);
+pub(crate) const FLUSH_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// What the spans of this program go by, unless `OTEL_SERVICE_NAME` says otherwise.
 const SERVICE_NAME: &str = "signaling-worker";
@@ -30,7 +30,7 @@ const TRACES_ENDPOINT: &str = "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT";
 
 /// Why traces can't be set up. The endpoint is not shown: it may have a password in it.
 #[derive(Debug, thiserror::Error)]
-pub enum InvalidTraces {
+pub(crate) enum InvalidTraces {
     /// The endpoint is no URL of a collector.
     #[error(
         "{variable} is not the URL of a collector ({why}): write it like http://localhost:4318, or leave it out for no traces"
@@ -59,7 +59,7 @@ pub enum InvalidTraces {
 
 /// Where spans go. Cheap to clone.
 #[derive(Clone)]
-pub struct Traces {
+pub(crate) struct Traces {
     provider: SdkTracerProvider,
     tracer: SdkTracer,
     propagator: TraceContextPropagator,
@@ -71,7 +71,7 @@ impl Traces {
     ///
     /// # Errors
     /// Where the environment asks for something that is not to be had.
-    pub fn from_environment(instance: &str) -> Result<Option<Self>, InvalidTraces> {
+    pub(crate) fn from_environment(instance: &str) -> Result<Option<Self>, InvalidTraces> {
         let Some(settings) =
             Settings::read(|name| std::env::var(name).ok().filter(|value| !value.is_empty()))?
         else {
@@ -109,12 +109,12 @@ impl Traces {
     }
 
     /// What makes spans.
-    pub fn tracer(&self) -> &SdkTracer {
+    pub(crate) fn tracer(&self) -> &SdkTracer {
         &self.tracer
     }
 
     /// A producer's context, from its W3C `traceparent`; an empty one, which begins a new trace, without a valid one.
-    pub fn parent(&self, traceparent: Option<&str>) -> Context {
+    pub(crate) fn parent(&self, traceparent: Option<&str>) -> Context {
         match traceparent {
             Some(traceparent) => self
                 .propagator
@@ -124,7 +124,7 @@ impl Traces {
     }
 
     /// Sends what is left, for [`FLUSH_TIMEOUT`] at most; what is not sent then is lost.
-    pub async fn shutdown(self) {
+    pub(crate) async fn shutdown(self) {
         let flushing =
             tokio::task::spawn_blocking(move || self.provider.shutdown_with_timeout(FLUSH_TIMEOUT));
         if !matches!(flushing.await, Ok(Ok(()))) {

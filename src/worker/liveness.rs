@@ -12,7 +12,7 @@ const GRACE: Duration = Duration::from_secs(15);
 
 /// The signs of life of one process. Empty until its lanes are open.
 #[derive(Debug, Default)]
-pub struct Liveness(OnceLock<Working>);
+pub(crate) struct Liveness(OnceLock<Working>);
 
 #[derive(Debug)]
 struct Working {
@@ -22,11 +22,11 @@ struct Working {
 
 /// Those of one lane.
 #[derive(Debug)]
-pub struct LaneLiveness {
+pub(crate) struct LaneLiveness {
     /// The app.
-    pub app: String,
+    pub(crate) app: String,
     /// Whether it gets on.
-    pub heartbeat: Arc<Heartbeat>,
+    pub(crate) heartbeat: Arc<Heartbeat>,
     pub(super) capacity: Arc<Semaphore>,
     pub(super) max_in_flight: usize,
 }
@@ -39,19 +39,19 @@ impl Liveness {
     }
 
     /// The lanes; none until they are open.
-    pub fn lanes(&self) -> Option<&[LaneLiveness]> {
+    pub(crate) fn lanes(&self) -> Option<&[LaneLiveness]> {
         self.0.get().map(|working| working.lanes.as_slice())
     }
 
     /// Since when what is known of calls can't be written, or not quickly.
-    pub fn recorder_lagging_since(&self) -> Option<Instant> {
+    pub(crate) fn recorder_lagging_since(&self) -> Option<Instant> {
         *self.0.get()?.behind.borrow()
     }
 }
 
 impl LaneLiveness {
     /// Messages between their claim and their record.
-    pub fn in_flight(&self) -> usize {
+    pub(crate) fn in_flight(&self) -> usize {
         self.max_in_flight - self.capacity.available_permits()
     }
 }
@@ -59,7 +59,7 @@ impl LaneLiveness {
 /// The heartbeat of a lane's loop. It beats when the database has answered a claim or a look, and says by when it will
 /// beat again; a loop that goes round without ever getting an answer does not beat.
 #[derive(Debug)]
-pub struct Heartbeat(Mutex<Beat>);
+pub(crate) struct Heartbeat(Mutex<Beat>);
 
 #[derive(Debug)]
 struct Beat {
@@ -70,11 +70,11 @@ struct Beat {
 
 /// A lane that should have been report of.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Stuck {
+pub(crate) struct Stuck {
     /// For how long nothing was report.
-    pub silent_for: Duration,
+    pub(crate) silent_for: Duration,
     /// What went wrong last since then, if anything has been said.
-    pub error: Option<String>,
+    pub(crate) error: Option<String>,
 }
 
 impl Heartbeat {
@@ -106,7 +106,7 @@ impl Heartbeat {
     }
 
     /// Whether the loop is stuck.
-    pub fn stuck(&self) -> Option<Stuck> {
+    pub(crate) fn stuck(&self) -> Option<Stuck> {
         self.stuck_at(Instant::now())
     }
 

@@ -1,9 +1,9 @@
 //! Each rule taken away alone: the checker finds what breaks. So every property of the promise can fail.
 
-use crate::explorer::counterexample;
-use crate::promise;
-use crate::protocol::Protocol;
-use crate::rules::{Message, Rules};
+use super::explorer::counterexample;
+use super::promise;
+use super::protocol::Protocol;
+use super::rules::{Message, Rules};
 
 const AT_LEAST_ONCE: Message = Message::AT_LEAST_ONCE;
 const AT_MOST_ONCE: Message = Message::AT_MOST_ONCE;

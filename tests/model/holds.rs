@@ -1,8 +1,8 @@
 //! The promise holds in every state that can be reached.
 
-use crate::explorer::{Failure, explore};
-use crate::protocol::Protocol;
-use crate::rules::Message;
+use super::explorer::{Failure, explore};
+use super::protocol::Protocol;
+use super::rules::Message;
 
 const AT_LEAST_ONCE: Message = Message::AT_LEAST_ONCE;
 const AT_MOST_ONCE: Message = Message::AT_MOST_ONCE;

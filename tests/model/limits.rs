@@ -1,10 +1,10 @@
 //! What the rules do not cover: the checker finds it, and it is known. A change of the code that covers it turns its
 //! test around.
 
-use crate::broken::breaks;
-use crate::promise;
-use crate::protocol::Protocol;
-use crate::rules::{Hazards, Message};
+use super::broken::breaks;
+use super::promise;
+use super::protocol::Protocol;
+use super::rules::{Hazards, Message};
 
 /// Between the last look at the clock and the first byte lie microseconds, and the API knows no fence.
 #[test]

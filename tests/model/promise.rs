@@ -1,9 +1,9 @@
 //! The promise as properties of the model, and the situations that it has to reach for them to mean anything.
 
-use crate::explorer::Property;
-use crate::protocol::Protocol;
-use crate::rules::Message;
-use crate::state::{Breach, Claim, Clock, Delivery, End, Row, Stage, State};
+use super::explorer::Property;
+use super::protocol::Protocol;
+use super::rules::Message;
+use super::state::{Breach, Claim, Clock, Delivery, End, Row, Stage, State};
 
 pub(crate) const FINAL: &str = "a final row stays final, with one status";
 pub(crate) const ALONE: &str = "no two calls of a message are on at once";

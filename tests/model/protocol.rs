@@ -1,10 +1,10 @@
 //! The protocol as a set of steps: which ones can be taken in a state, and what each leads to.
 
-use crate::action::{Action, At, Response};
-use crate::explorer::{Model, Property};
-use crate::promise;
-use crate::rules::{Hazards, Message, Rules};
-use crate::state::{Breach, Clock, Row, Stage, State, Ticks, Truth, Worker};
+use super::action::{Action, At, Response};
+use super::explorer::{Model, Property};
+use super::promise;
+use super::rules::{Hazards, Message, Rules};
+use super::state::{Breach, Clock, Row, Stage, State, Ticks, Truth, Worker};
 
 /// The world that is explored: its size, what may go wrong in it, and the rules that everybody keeps.
 #[derive(Debug, Clone)]

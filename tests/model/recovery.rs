@@ -1,9 +1,9 @@
 //! What happens from a state on once nothing goes wrong any more. That it ends from everywhere is why no message is
 //! lost.
 
-use crate::action::{Action, At, Response};
-use crate::protocol::Protocol;
-use crate::state::{Claim, Stage, State, Worker};
+use super::action::{Action, At, Response};
+use super::protocol::Protocol;
+use super::state::{Claim, Stage, State, Worker};
 
 /// More steps than any recovery takes. Even the longest one waits for a few leases and makes a few calls a message.
 const MOST_STEPS: usize = 200;

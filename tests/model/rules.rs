@@ -1,6 +1,6 @@
 //! What a message promises, what may go wrong, and the rules that hold the promise.
 
-use crate::state::Ticks;
+use super::state::Ticks;
 
 /// The producer's columns of a row.
 #[derive(Debug, Clone, Copy)]

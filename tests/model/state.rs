@@ -3,9 +3,9 @@
 //! Time is relative: everything that ends has the ticks that are left of it. So the number of states is finite
 //! although time is not.
 
-use signaling_worker::outcome::FinalStatus;
+use crate::outcome::FinalStatus;
 
-use crate::action::At;
+use super::action::At;
 
 /// Ticks of time.
 pub(crate) type Ticks = u8;

@@ -1,8 +1,8 @@
 //! The statements, each as atomic as the database makes it.
 
-use crate::action::At;
-use crate::protocol::Protocol;
-use crate::state::{Breach, Claim, Delivery, End, Row, Stage, State, Told};
+use super::action::At;
+use super::protocol::Protocol;
+use super::state::{Breach, Claim, Delivery, End, Row, Stage, State, Told};
 
 impl Protocol {
     /// Whether a claim takes a row.

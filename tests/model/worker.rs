@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
-use signaling_worker::outcome::{self, Acceptance, DeliveryPolicy, Next, Outcome};
-use signaling_worker::pace::{DbTime, Late};
+use crate::outcome::{self, Acceptance, DeliveryPolicy, Next, Outcome};
+use crate::pace::{DbTime, Late};
 
-use crate::action::{At, Response};
-use crate::protocol::Protocol;
-use crate::state::{Breach, Clock, End, Orphan, Record, Stage, State, Ticks, Told, Worker};
+use super::action::{At, Response};
+use super::protocol::Protocol;
+use super::state::{Breach, Clock, End, Orphan, Record, Stage, State, Ticks, Told, Worker};
 
 /// The delay before a message is called again. Claims come late in the model, so it stands for any longer one.
 const BACKOFF: Ticks = 1;

@@ -24,7 +24,7 @@ const COOKIE_LABEL: &[u8] = b"signaling-worker ops session 1";
 
 /// Who may ask.
 #[derive(Debug, Clone, Default)]
-pub enum Access {
+pub(crate) enum Access {
     /// Whoever reaches a loopback address, by a loopback name: there is no token.
     #[default]
     Loopback,
@@ -34,14 +34,14 @@ pub enum Access {
 
 /// The token, in a file that is read again when it changes.
 #[derive(Debug)]
-pub struct OpsToken {
+pub(crate) struct OpsToken {
     source: SecretSource,
     has_warned: AtomicBool,
 }
 
 /// Why there is no token.
 #[derive(Debug, thiserror::Error)]
-pub enum TokenError {
+pub(crate) enum TokenError {
     /// The file can't be read, or has nothing in it.
     #[error(
         "WORKER_OPS_TOKEN_FILE: {0}: write a token into it, like the output of `openssl rand -hex 32`"
@@ -64,7 +64,7 @@ impl OpsToken {
     ///
     /// # Errors
     /// Where there is none in it now that can be used.
-    pub fn in_file(path: impl Into<PathBuf>) -> Result<Self, TokenError> {
+    pub(crate) fn in_file(path: impl Into<PathBuf>) -> Result<Self, TokenError> {
         let token = Self {
             source: SecretSource::file(path),
             has_warned: AtomicBool::new(false),

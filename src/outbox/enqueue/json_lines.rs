@@ -16,7 +16,7 @@ const MAX_LINE_BYTES: u64 = 6 * MAX_PAYLOAD_BYTES as u64 + 8 * 1024;
 
 /// Why lines are no messages. It names the line, and quotes nothing that is in it.
 #[derive(Debug, thiserror::Error)]
-pub enum InvalidLines {
+pub(crate) enum InvalidLines {
     /// The input can't be read.
     #[error("standard input can't be read: {0}")]
     Unreadable(#[from] std::io::Error),
@@ -54,7 +54,7 @@ pub enum InvalidLines {
 ///
 /// # Errors
 /// The first mistake.
-pub fn read_json_lines(input: impl BufRead) -> Result<Vec<NewMessage>, InvalidLines> {
+pub(crate) fn read_json_lines(input: impl BufRead) -> Result<Vec<NewMessage>, InvalidLines> {
     read_within(input, MAX_INPUT_BYTES)
 }
 

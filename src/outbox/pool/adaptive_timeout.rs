@@ -8,7 +8,7 @@ use super::{STATEMENT_TIMEOUT, is_timeout};
 /// How long somebody waits for statements of one kind. A database that is only slow must get its chance: the deadline
 /// doubles with each statement that misses it.
 #[derive(Debug, Default)]
-pub struct AdaptiveTimeout(AtomicU32);
+pub(crate) struct AdaptiveTimeout(AtomicU32);
 
 impl AdaptiveTimeout {
     /// At most eight times as long as usual.

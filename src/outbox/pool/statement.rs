@@ -5,9 +5,9 @@ use std::time::Instant;
 use metrics::{Counter, Histogram, counter, histogram};
 
 /// The histogram of how long a statement takes, in seconds, with the wait for a connection. Label: `statement`.
-pub const STATEMENT_DURATION: &str = "signaling_database_statement_duration_seconds";
+pub(crate) const STATEMENT_DURATION: &str = "signaling_database_statement_duration_seconds";
 /// The counter of statements that failed. Label: `statement`.
-pub const STATEMENT_ERRORS: &str = "signaling_database_errors_total";
+pub(crate) const STATEMENT_ERRORS: &str = "signaling_database_errors_total";
 
 /// What is said to the database while a worker runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -17,7 +17,7 @@ const MAX_PEM_BYTES: u64 = 4 * 1024 * 1024;
 /// A file that a URL names does not hold what it should.
 #[derive(Debug, thiserror::Error)]
 #[error("{setting} of DATABASE_URL names {path}: {why}", path = .path.display())]
-pub struct TlsFileError {
+pub(crate) struct TlsFileError {
     /// The parameter of the URL.
     setting: &'static str,
     path: PathBuf,
@@ -34,7 +34,7 @@ const CLIENT_KEY: &[&str] = &["sslkey", "ssl-key"];
 ///
 /// # Errors
 /// Where a file is missing, or holds no certificate or no key.
-pub fn check_tls_files(url: &SecretString) -> Result<(), TlsFileError> {
+pub(crate) fn check_tls_files(url: &SecretString) -> Result<(), TlsFileError> {
     let url = url.expose_secret();
     let Ok(options) = PgConnectOptions::from_str(url) else {
         return Ok(());

@@ -20,82 +20,82 @@ use crate::pace::{DbTime, HORIZON};
 
 /// What a worker asks for.
 #[derive(Debug)]
-pub struct ClaimRequest<'a> {
+pub(crate) struct ClaimRequest<'a> {
     /// The app.
-    pub app: &'a str,
+    pub(crate) app: &'a str,
     /// From where on to look for rows.
-    pub start: ScanPosition,
+    pub(crate) start: ScanPosition,
     /// The claim's name, fresh for each.
-    pub claim_id: Uuid,
+    pub(crate) claim_id: Uuid,
     /// Most rows to take.
-    pub rows: usize,
+    pub(crate) rows: usize,
     /// How far ahead of the claim the first slot has to be.
-    pub lookahead: Duration,
+    pub(crate) lookahead: Duration,
     /// For how long to have them.
-    pub lease: Duration,
+    pub(crate) lease: Duration,
     /// Who takes them, for people.
-    pub claimed_by: &'a str,
+    pub(crate) claimed_by: &'a str,
     /// Before when a lease must have ended for its row to count as lost; none if any will do.
-    pub lost_before: Option<DbTime>,
+    pub(crate) lost_before: Option<DbTime>,
     /// How long this lane waits for a claim.
-    pub timeout: &'a AdaptiveTimeout,
+    pub(crate) timeout: &'a AdaptiveTimeout,
     /// How soon this lane looks again in any case.
-    pub next_poll_in: Duration,
+    pub(crate) next_poll_in: Duration,
     /// Whether this worker hears the bell, and so wants it rung while there is nothing to take.
-    pub bell: bool,
+    pub(crate) bell: bool,
 }
 
 /// A claim that has failed.
 #[derive(Debug, thiserror::Error)]
 #[error("the claim failed: {}", database_error_text(.source))]
-pub struct ClaimError {
+pub(crate) struct ClaimError {
     /// Why.
-    pub source: sqlx::Error,
+    pub(crate) source: sqlx::Error,
     /// The database may have carried it out: then its rows are nobody's until the lease ends, or they are given back.
-    pub may_have_rows: bool,
+    pub(crate) may_have_rows: bool,
 }
 
 /// What a claim gave.
 #[derive(Debug)]
-pub struct Batch {
+pub(crate) struct Batch {
     /// The rows, in the order of their slots.
-    pub messages: Vec<Claimed>,
+    pub(crate) messages: Vec<Claimed>,
     /// How many slots could have been given out.
-    pub slots: usize,
+    pub(crate) slots: usize,
     /// Rows that ended in the claim itself.
-    pub ended: Ended,
+    pub(crate) ended: Ended,
     /// The database's time of the claim.
-    pub at: DbTime,
+    pub(crate) at: DbTime,
     /// The lane's next free slot.
-    pub next_slot_at: DbTime,
+    pub(crate) next_slot_at: DbTime,
     /// When something is due that was not due at the claim. Of rows that were claimed before, only what is due until
     /// the lane looks again in any case.
-    pub next_due_at: Option<DbTime>,
+    pub(crate) next_due_at: Option<DbTime>,
     /// Why the lane is held, if it is. The rows then are a probe.
-    pub hold: Option<Hold>,
+    pub(crate) hold: Option<Hold>,
     /// Slots a second at present, where a 429 has slowed the lane.
-    pub slowed_to_per_s: Option<f64>,
+    pub(crate) slowed_to_per_s: Option<f64>,
     /// The last row, in the order of their times and ids, of those that were never claimed before.
-    pub last_fresh: Option<(DbTime, i64)>,
+    pub(crate) last_fresh: Option<(DbTime, i64)>,
     /// No other row was due.
-    pub nothing_again: bool,
+    pub(crate) nothing_again: bool,
     /// The bell was switched on by this claim: an insert that is about to be committed may not ring it.
-    pub bell_switched_on: bool,
+    pub(crate) bell_switched_on: bool,
 }
 
 /// From where on rows are looked for that are due. The index still has what was there before while somebody holds an
 /// old snapshot: any number of entries that lookahead to nothing.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct ScanPosition {
+pub(crate) struct ScanPosition {
     /// Rows that were never claimed, after this time and id.
-    pub fresh: Option<(DbTime, i64)>,
+    pub(crate) fresh: Option<(DbTime, i64)>,
     /// The others, after this time.
-    pub again: Option<DbTime>,
+    pub(crate) again: Option<DbTime>,
 }
 
 impl ScanPosition {
     /// From the first row on.
-    pub const BEGINNING: Self = Self {
+    pub(crate) const BEGINNING: Self = Self {
         fresh: None,
         again: None,
     };
@@ -112,11 +112,11 @@ impl ScanPosition {
 
 /// Rows that ended without a call of their own, by how.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Ended {
+pub(crate) struct Ended {
     /// Their time was over.
-    pub expired: usize,
+    pub(crate) expired: usize,
     /// Nobody can know whether they were called, and once is all they may be.
-    pub unknown: usize,
+    pub(crate) unknown: usize,
 }
 
 impl Ended {
@@ -129,54 +129,54 @@ impl Ended {
     }
 
     /// All of them.
-    pub fn count(self) -> usize {
+    pub(crate) fn count(self) -> usize {
         self.expired + self.unknown
     }
 }
 
 impl Batch {
     /// True if there may be more to take, as soon as there are slots and room for it.
-    pub fn is_full(&self) -> bool {
+    pub(crate) fn is_full(&self) -> bool {
         self.slots > 0 && self.messages.len() + self.ended.count() >= self.slots
     }
 }
 
 /// A lane that is held.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Hold {
+pub(crate) struct Hold {
     /// What holds it.
-    pub kind: HoldKind,
+    pub(crate) kind: HoldKind,
     /// When the next probe may be made.
-    pub until: DbTime,
+    pub(crate) until: DbTime,
 }
 
 /// A row that this process has for the time of a lease.
 #[derive(Debug)]
-pub struct Claimed {
+pub(crate) struct Claimed {
     /// The row.
-    pub id: i64,
+    pub(crate) id: i64,
     /// The claim, which its record has to name.
-    pub claim_id: Uuid,
+    pub(crate) claim_id: Uuid,
     /// What to send; an error only where the table's constraints have been removed by hand.
-    pub message: Result<Message, InvalidMessage>,
+    pub(crate) message: Result<Message, InvalidMessage>,
     /// What the row promises and bounds.
-    pub policy: DeliveryPolicy,
+    pub(crate) policy: DeliveryPolicy,
     /// When it was due: where it goes back to if it is not sent.
-    pub was_due_at: DbTime,
+    pub(crate) was_due_at: DbTime,
     /// From when on it may be sent.
-    pub slot_at: DbTime,
+    pub(crate) slot_at: DbTime,
     /// For a message that was never called: since when it could have been, that is its insert or, if that is later,
     /// when it was due.
-    pub wanted_at: Option<DbTime>,
+    pub(crate) wanted_at: Option<DbTime>,
     /// The producer's W3C trace context, as it was written.
-    pub traceparent: Option<String>,
+    pub(crate) traceparent: Option<String>,
     /// When the lease ends, at the earliest: counted from before the claim was asked for.
-    pub lease_ends: Instant,
+    pub(crate) lease_ends: Instant,
 }
 
 impl Claimed {
     /// The claim as the probe of a lane that is held, if it is that.
-    pub fn probe(&self) -> Option<Uuid> {
+    pub(crate) fn probe(&self) -> Option<Uuid> {
         self.policy.probe.then_some(self.claim_id)
     }
 }
@@ -246,7 +246,7 @@ impl Outbox {
     ///
     /// # Errors
     /// Where the database fails, with whether rows may have been taken all the same.
-    pub async fn claim(&self, request: &ClaimRequest<'_>) -> Result<Batch, ClaimError> {
+    pub(crate) async fn claim(&self, request: &ClaimRequest<'_>) -> Result<Batch, ClaimError> {
         let claim_id = request.claim_id;
         let mut was_asked = false;
         let result = self
@@ -334,7 +334,7 @@ impl Outbox {
     ///
     /// # Errors
     /// Where the database fails.
-    pub async fn release_claims(
+    pub(crate) async fn release_claims(
         &self,
         app: &str,
         claim_ids: &[Uuid],

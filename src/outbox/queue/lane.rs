@@ -15,7 +15,7 @@ use crate::pace::{DbTime, HORIZON};
 
 /// Why a lane is held.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum HoldKind {
+pub(crate) enum HoldKind {
     /// The API refuses the app's credentials.
     Unauthorized,
     /// The API can't be reached, or answers with errors.
@@ -26,7 +26,7 @@ pub enum HoldKind {
 
 impl HoldKind {
     /// The value of the column `hold`.
-    pub fn as_str(self) -> &'static str {
+    pub(crate) fn as_str(self) -> &'static str {
         match self {
             Self::Unauthorized => "unauthorized",
             Self::Unavailable => "unavailable",
@@ -62,20 +62,20 @@ const BURST: Duration = Duration::from_millis(200);
 
 /// A look at a lane that takes nothing and writes nothing.
 #[derive(Debug)]
-pub struct NextDue {
+pub(crate) struct NextDue {
     /// The database's time of the look.
-    pub at: DbTime,
+    pub(crate) at: DbTime,
     /// The app's next row that was never claimed: when it is due, in the past if it is, and its id.
-    pub fresh: Option<(DbTime, i64)>,
+    pub(crate) fresh: Option<(DbTime, i64)>,
     /// When the next one of the others is due, as far as that is within `next_poll_in`.
-    pub again_due_at: Option<DbTime>,
+    pub(crate) again_due_at: Option<DbTime>,
     /// Whether the lane is held.
-    pub hold: Option<Hold>,
+    pub(crate) hold: Option<Hold>,
 }
 
 impl NextDue {
     /// When the app's next row is due; in the past if it is.
-    pub fn next_due_at(&self) -> Option<DbTime> {
+    pub(crate) fn next_due_at(&self) -> Option<DbTime> {
         let fresh_due_at = self.fresh.map(|(due_at, _)| due_at);
         fresh_due_at.into_iter().chain(self.again_due_at).min()
     }
@@ -96,7 +96,7 @@ impl Outbox {
     ///
     /// # Errors
     /// Where the database fails.
-    pub async fn open_lane(&self, app: &str, limit_per_s: f64) -> Result<(), sqlx::Error> {
+    pub(crate) async fn open_lane(&self, app: &str, limit_per_s: f64) -> Result<(), sqlx::Error> {
         self.pool()
             .run(Statement::Lane, async |session| {
                 sqlx::query(
@@ -131,7 +131,7 @@ impl Outbox {
     ///
     /// # Errors
     /// Where the database fails.
-    pub async fn next_due(
+    pub(crate) async fn next_due(
         &self,
         app: &str,
         start: ScanPosition,
@@ -196,7 +196,7 @@ impl Outbox {
     ///
     /// # Errors
     /// Where the database fails.
-    pub async fn expire(
+    pub(crate) async fn expire(
         &self,
         app: &str,
         lost_before: Option<DbTime>,
@@ -220,7 +220,7 @@ impl Outbox {
     ///
     /// # Errors
     /// Where the database fails.
-    pub async fn hold(
+    pub(crate) async fn hold(
         &self,
         app: &str,
         kind: HoldKind,
@@ -260,7 +260,7 @@ impl Outbox {
     ///
     /// # Errors
     /// Where the database fails.
-    pub async fn release_hold(&self, app: &str, probe: Uuid) -> Result<bool, sqlx::Error> {
+    pub(crate) async fn release_hold(&self, app: &str, probe: Uuid) -> Result<bool, sqlx::Error> {
         self.pool()
             .run(Statement::Lane, async |session| {
                 let released = sqlx::query(
@@ -286,7 +286,7 @@ impl Outbox {
     ///
     /// # Errors
     /// Where the database fails.
-    pub async fn release_probe(&self, app: &str, probe: Uuid) -> Result<(), sqlx::Error> {
+    pub(crate) async fn release_probe(&self, app: &str, probe: Uuid) -> Result<(), sqlx::Error> {
         self.pool()
             .run(Statement::Release, async |session| {
                 sqlx::query(
@@ -308,7 +308,7 @@ impl Outbox {
     ///
     /// # Errors
     /// Where the database fails.
-    pub async fn throttle(
+    pub(crate) async fn throttle(
         &self,
         app: &str,
         sent_at: DbTime,

@@ -15,41 +15,41 @@ use crate::pace::DbTime;
 
 /// What became of one claimed row.
 #[derive(Debug, Clone)]
-pub struct Record {
+pub(crate) struct Record {
     /// The row.
-    pub id: i64,
+    pub(crate) id: i64,
     /// The claim under which it was taken: the fence.
-    pub claim_id: Uuid,
+    pub(crate) claim_id: Uuid,
     /// When it is due next; for a final row, when it was due.
-    pub due_at: DbTime,
+    pub(crate) due_at: DbTime,
     /// Its final status, or none if it goes back as pending.
-    pub status: Option<FinalStatus>,
+    pub(crate) status: Option<FinalStatus>,
     /// The call that was made, if one was.
-    pub call: Option<CallRecord>,
+    pub(crate) call: Option<CallRecord>,
     /// What went wrong.
-    pub error: Option<String>,
+    pub(crate) error: Option<String>,
 }
 
 /// A call that was made.
 #[derive(Debug, Clone)]
-pub struct CallRecord {
+pub(crate) struct CallRecord {
     /// Its start.
-    pub sent_at: DbTime,
+    pub(crate) sent_at: DbTime,
     /// How long it took.
-    pub duration: Duration,
+    pub(crate) duration: Duration,
     /// The answer's status, if there was an answer.
-    pub http_status: Option<u16>,
+    pub(crate) http_status: Option<u16>,
     /// Under which the API knows it.
-    pub request_id: Option<String>,
+    pub(crate) request_id: Option<String>,
     /// The attempt's outcome, for calls that did not end the message well.
-    pub outcome: Option<&'static str>,
+    pub(crate) outcome: Option<&'static str>,
     /// Whether it counts against the row's attempts.
-    pub counts: bool,
+    pub(crate) counts: bool,
 }
 
 impl Record {
     /// A row goes back as it was.
-    pub fn release(claimed: &Claimed) -> Self {
+    pub(crate) fn release(claimed: &Claimed) -> Self {
         Self {
             id: claimed.id,
             claim_id: claimed.claim_id,
@@ -61,7 +61,7 @@ impl Record {
     }
 
     /// A row ends without a call.
-    pub fn ended(claimed: &Claimed, status: FinalStatus, error: String) -> Self {
+    pub(crate) fn ended(claimed: &Claimed, status: FinalStatus, error: String) -> Self {
         Self {
             status: Some(status),
             error: Some(error),
@@ -76,7 +76,7 @@ impl Outbox {
     ///
     /// # Errors
     /// Where the database fails; then none is written. Writing the same records again is safe.
-    pub async fn record(
+    pub(crate) async fn record(
         &self,
         records: &[Record],
         recorded_by: &str,

@@ -14,7 +14,7 @@ use crate::pace::{DbTime, HORIZON};
 
 /// What came of asking for a slot.
 #[derive(Debug)]
-pub enum SlotReservation {
+pub(crate) enum SlotReservation {
     /// A slot.
     Slot {
         /// From when on the call may start.
@@ -32,7 +32,7 @@ pub enum SlotReservation {
 
 /// Why there is no slot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Refusal {
+pub(crate) enum Refusal {
     /// A person has paused the app.
     Paused,
     /// The API has asked for a pause.
@@ -56,7 +56,7 @@ impl Outbox {
     ///
     /// # Errors
     /// Where the database fails.
-    pub async fn reserve_slot(
+    pub(crate) async fn reserve_slot(
         &self,
         app: &str,
         call_id: Uuid,

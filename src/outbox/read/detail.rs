@@ -6,7 +6,7 @@ use serde::Serialize;
 use sqlx::{FromRow, PgConnection};
 use time::OffsetDateTime;
 
-pub use next_step::NextStep;
+pub(crate) use next_step::NextStep;
 
 use super::lane_status::{LaneStatus, lane_of};
 use crate::error_text::database_error_text;
@@ -17,114 +17,114 @@ const MAX_CALLS: i64 = 1_000;
 
 /// One message and its history, at a moment.
 #[derive(Debug, Serialize)]
-pub struct MessageDetail {
+pub(crate) struct MessageDetail {
     /// The message itself.
     #[serde(flatten)]
-    pub message: MessageRow,
+    pub(crate) message: MessageRow,
     /// Its content, as far as it was asked for and may be read.
-    pub payload: PayloadDetail,
+    pub(crate) payload: PayloadDetail,
     /// Calls that did not end it well and claims that were lost, in their order.
-    pub calls: Vec<CallDetail>,
+    pub(crate) calls: Vec<CallDetail>,
     /// How many more of them there were before these.
-    pub earlier_calls: i64,
+    pub(crate) earlier_calls: i64,
     /// What happens to it next, if its lane lets it.
-    pub next: NextStep,
+    pub(crate) next: NextStep,
     /// The state of its app.
-    pub lane: LaneDetail,
+    pub(crate) lane: LaneDetail,
 }
 
 /// A row of the outbox, without what producers may make of content.
 #[derive(Debug, Serialize, FromRow)]
-pub struct MessageRow {
+pub(crate) struct MessageRow {
     /// The database's time of the look.
     #[serde(with = "time::serde::rfc3339")]
-    pub at: OffsetDateTime,
+    pub(crate) at: OffsetDateTime,
     /// Its id.
-    pub id: i64,
+    pub(crate) id: i64,
     /// The app that it belongs to.
-    pub app: String,
+    pub(crate) app: String,
     /// The API's user ID of the sender.
-    pub sender: String,
+    pub(crate) sender: String,
     /// The receiver of a peer message.
-    pub destination: Option<String>,
+    pub(crate) destination: Option<String>,
     /// The channel of a channel message.
-    pub channel_name: Option<String>,
+    pub(crate) channel_name: Option<String>,
     /// `pending` or a final status.
-    pub status: String,
+    pub(crate) status: String,
     /// The status, or of a pending message: scheduled, queued, sending, retrying.
-    pub state: String,
+    pub(crate) state: String,
     /// Calls that count.
-    pub attempts: i32,
+    pub(crate) attempts: i32,
     /// Calls that may go wrong.
-    pub max_attempts: i32,
+    pub(crate) max_attempts: i32,
     /// Whether the call waits for the receiver.
-    pub wait_for_ack: bool,
+    pub(crate) wait_for_ack: bool,
     /// Never called again after a call whose outcome is not known.
-    pub at_most_once: bool,
+    pub(crate) at_most_once: bool,
     /// When it was inserted.
     #[serde(with = "time::serde::rfc3339")]
-    pub created_at: OffsetDateTime,
+    pub(crate) created_at: OffsetDateTime,
     /// When it is due; while a worker has it, when the lease ends; of a final message, when it was due last.
     #[serde(with = "time::serde::rfc3339")]
-    pub due_at: OffsetDateTime,
+    pub(crate) due_at: OffsetDateTime,
     /// Not sent after this.
     #[serde(with = "time::serde::rfc3339::option")]
-    pub expires_at: Option<OffsetDateTime>,
+    pub(crate) expires_at: Option<OffsetDateTime>,
     /// Whether a worker has it, had it and died, or has finished it.
-    pub is_claimed: bool,
+    pub(crate) is_claimed: bool,
     /// Which worker.
-    pub claimed_by: Option<String>,
+    pub(crate) claimed_by: Option<String>,
     /// When the last call started.
     #[serde(with = "time::serde::rfc3339::option")]
-    pub sent_at: Option<OffsetDateTime>,
+    pub(crate) sent_at: Option<OffsetDateTime>,
     /// When it became final.
     #[serde(with = "time::serde::rfc3339::option")]
-    pub finished_at: Option<OffsetDateTime>,
+    pub(crate) finished_at: Option<OffsetDateTime>,
     /// The answer's status to the last call.
-    pub http_status: Option<i32>,
+    pub(crate) http_status: Option<i32>,
     /// Under which the API knows the last call.
-    pub request_id: Option<String>,
+    pub(crate) request_id: Option<String>,
     /// What went wrong at the last call.
-    pub error: Option<String>,
+    pub(crate) error: Option<String>,
 }
 
 /// A message's content.
 #[derive(Debug, Serialize)]
-pub struct PayloadDetail {
+pub(crate) struct PayloadDetail {
     /// Its size in bytes of UTF-8; none where who asks may not read it.
-    pub bytes: Option<i64>,
+    pub(crate) bytes: Option<i64>,
     /// The content, if it was asked for.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub text: Option<String>,
+    pub(crate) text: Option<String>,
 }
 
 /// A call that did not end its message well, or a claim that was lost.
 #[derive(Debug, Serialize, FromRow)]
-pub struct CallDetail {
+pub(crate) struct CallDetail {
     /// Which call of the message this was, from 1.
-    pub attempt: i32,
+    pub(crate) attempt: i32,
     /// When it started; none if that is not known.
     #[serde(with = "time::serde::rfc3339::option")]
-    pub sent_at: Option<OffsetDateTime>,
+    pub(crate) sent_at: Option<OffsetDateTime>,
     /// How long it took, in ms.
-    pub duration_ms: Option<f64>,
+    pub(crate) duration_ms: Option<f64>,
     /// The answer's status.
-    pub http_status: Option<i32>,
+    pub(crate) http_status: Option<i32>,
     /// retry, throttled, rejected, unauthorized, ambiguous or lost.
-    pub outcome: String,
+    pub(crate) outcome: String,
     /// What went wrong.
-    pub error: Option<String>,
+    pub(crate) error: Option<String>,
     /// Which worker made it, or was lost with it.
-    pub claimed_by: Option<String>,
+    pub(crate) claimed_by: Option<String>,
     /// When this was written.
     #[serde(with = "time::serde::rfc3339")]
-    pub recorded_at: OffsetDateTime,
+    pub(crate) recorded_at: OffsetDateTime,
 }
 
 /// What is known of the lane of a message's app.
 #[derive(Debug, Serialize)]
 #[serde(tag = "known", rename_all = "snake_case")]
-pub enum LaneDetail {
+pub(crate) enum LaneDetail {
     /// Nothing: who asks may not read it.
     NoRight,
     /// There is none: no worker has ever served the app.
@@ -135,7 +135,7 @@ pub enum LaneDetail {
 
 /// Why nothing can be told of a message.
 #[derive(Debug, thiserror::Error)]
-pub enum MessageError {
+pub(crate) enum MessageError {
     /// There is no such message.
     #[error(
         "there is no message {0}: it was never inserted, its transaction is not committed, or it is deleted already"
@@ -170,7 +170,7 @@ impl Outbox {
     ///
     /// # Errors
     /// Where there is no such message, its content may not be read, or the database fails.
-    pub async fn message(
+    pub(crate) async fn message(
         &self,
         id: i64,
         with_payload: bool,

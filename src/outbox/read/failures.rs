@@ -9,52 +9,52 @@ use crate::outbox::Outbox;
 use crate::outbox::micros;
 
 /// The newest calls that are looked at: at 490 calls/s that all fail, those of 20 seconds.
-pub const MAX_CALLS_LOOKED_AT: i64 = 10_000;
+pub(crate) const MAX_CALLS_LOOKED_AT: i64 = 10_000;
 /// Groups that are shown.
 const MAX_GROUPS: i64 = 100;
 /// Failed messages of a group that are sent again at once: the newest.
-pub const MAX_RETRIED: usize = 5_000;
+pub(crate) const MAX_RETRIED: usize = 5_000;
 
 /// What the calls of a group have in common.
 #[derive(Debug, Clone, PartialEq, Eq, FromRow)]
-pub struct FailureKey {
+pub(crate) struct FailureKey {
     /// The app.
-    pub app: String,
+    pub(crate) app: String,
     /// What the call came to, as in `signaling.attempt`.
-    pub outcome: String,
+    pub(crate) outcome: String,
     /// What was answered, if anything was.
-    pub http_status: Option<i32>,
+    pub(crate) http_status: Option<i32>,
     /// What went wrong.
-    pub error: Option<String>,
+    pub(crate) error: Option<String>,
 }
 
 /// Calls that failed in the same way.
 #[derive(Debug, FromRow)]
-pub struct FailureGroup {
+pub(crate) struct FailureGroup {
     /// In which way.
     #[sqlx(flatten)]
-    pub key: FailureKey,
+    pub(crate) key: FailureKey,
     /// How many calls.
-    pub calls: i64,
+    pub(crate) calls: i64,
     /// Of how many messages.
-    pub messages: i64,
+    pub(crate) messages: i64,
     /// How many of these messages have ended as `failed`, with this error as their last.
-    pub failed: i64,
+    pub(crate) failed: i64,
     /// When the last one was recorded.
-    pub last_at: OffsetDateTime,
+    pub(crate) last_at: OffsetDateTime,
     /// The last one's message.
-    pub example_id: i64,
+    pub(crate) example_id: i64,
 }
 
 /// What went wrong lately.
 #[derive(Debug)]
-pub struct Failures {
+pub(crate) struct Failures {
     /// The groups, those with the most calls first.
-    pub groups: Vec<FailureGroup>,
+    pub(crate) groups: Vec<FailureGroup>,
     /// Since when calls were looked at, if there were more than [`MAX_CALLS_LOOKED_AT`] in the time that was asked for.
-    pub only_since: Option<OffsetDateTime>,
+    pub(crate) only_since: Option<OffsetDateTime>,
     /// The time by the database's clock.
-    pub now: OffsetDateTime,
+    pub(crate) now: OffsetDateTime,
 }
 
 impl Outbox {
@@ -63,7 +63,7 @@ impl Outbox {
     ///
     /// # Errors
     /// Where the database fails.
-    pub async fn failures(
+    pub(crate) async fn failures(
         &self,
         app: Option<&str>,
         outcome: Option<&str>,
@@ -104,7 +104,7 @@ impl Outbox {
     ///
     /// # Errors
     /// Where the database fails.
-    pub async fn failed_messages(
+    pub(crate) async fn failed_messages(
         &self,
         key: &FailureKey,
         span: Duration,

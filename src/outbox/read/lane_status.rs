@@ -10,80 +10,80 @@ use crate::outbox::Outbox;
 
 /// What an app's lane is doing, and what waits for it.
 #[derive(Debug, Default)]
-pub struct AppLane {
+pub(crate) struct AppLane {
     /// The app's alias.
-    pub app: String,
+    pub(crate) app: String,
     /// Its lane; none if no worker has ever served it.
-    pub lane: Option<LaneStatus>,
+    pub(crate) lane: Option<LaneStatus>,
     /// Pending messages.
-    pub pending: Pending,
+    pub(crate) pending: Pending,
 }
 
 /// The pending messages of an app, as they were counted last.
 #[derive(Debug, Default, Serialize)]
-pub struct Pending {
+pub(crate) struct Pending {
     /// Wait for their first call.
-    pub queued: u64,
+    pub(crate) queued: u64,
     /// Are not due yet.
-    pub scheduled: u64,
+    pub(crate) scheduled: u64,
     /// Wait for another call.
-    pub retrying: u64,
+    pub(crate) retrying: u64,
     /// A worker has them.
-    pub sending: u64,
+    pub(crate) sending: u64,
     /// For how long the oldest one had waited then that is not scheduled, in seconds.
-    pub oldest_s: Option<f64>,
+    pub(crate) oldest_s: Option<f64>,
     /// How long ago they were counted, in seconds; none if they never were.
-    pub counted_ago_s: Option<f64>,
+    pub(crate) counted_ago_s: Option<f64>,
 }
 
 impl Pending {
     /// What waits: neither scheduled for later nor with a worker. `signaling.rollup` has the same by the minute.
-    pub fn backlog(&self) -> u64 {
+    pub(crate) fn backlog(&self) -> u64 {
         self.queued + self.retrying
     }
 }
 
 /// The lane's row, for people.
 #[derive(Debug, Serialize, FromRow)]
-pub struct LaneStatus {
+pub(crate) struct LaneStatus {
     /// Calls a second that the worker which started last is configured with.
-    pub configured_per_s: f64,
+    pub(crate) configured_per_s: f64,
     /// Calls a second that the API allows: the configured limit, unless a person has set another.
-    pub limit_per_s: f64,
+    pub(crate) limit_per_s: f64,
     /// Slots a second that are given out at present.
-    pub rate_per_s: f64,
+    pub(crate) rate_per_s: f64,
     /// Whether the API has asked for a pause that is not over.
-    pub told_to_wait: bool,
+    pub(crate) told_to_wait: bool,
     /// Who set another limit than the configured one.
-    pub limit_set_by: Option<String>,
+    pub(crate) limit_set_by: Option<String>,
     /// No call before this: later than now while the API has asked for a pause.
     #[serde(with = "time::serde::rfc3339")]
-    pub next_slot_at: OffsetDateTime,
+    pub(crate) next_slot_at: OffsetDateTime,
     /// When a 429 last slowed the lane.
     #[serde(with = "time::serde::rfc3339::option")]
-    pub throttled_at: Option<OffsetDateTime>,
+    pub(crate) throttled_at: Option<OffsetDateTime>,
     /// Since when a person has paused the app.
     #[serde(with = "time::serde::rfc3339::option")]
-    pub paused_at: Option<OffsetDateTime>,
+    pub(crate) paused_at: Option<OffsetDateTime>,
     /// Who.
-    pub paused_by: Option<String>,
+    pub(crate) paused_by: Option<String>,
     /// Why.
-    pub pause_reason: Option<String>,
+    pub(crate) pause_reason: Option<String>,
     /// `unauthorized` or `unavailable`; none while it sends.
-    pub hold: Option<String>,
+    pub(crate) hold: Option<String>,
     /// Why it is held.
-    pub hold_reason: Option<String>,
+    pub(crate) hold_reason: Option<String>,
     /// Since when.
     #[serde(with = "time::serde::rfc3339::option")]
-    pub hold_since: Option<OffsetDateTime>,
+    pub(crate) hold_since: Option<OffsetDateTime>,
     /// When one call is tried again.
     #[serde(with = "time::serde::rfc3339::option")]
-    pub hold_until: Option<OffsetDateTime>,
+    pub(crate) hold_until: Option<OffsetDateTime>,
 }
 
 /// What a lane is doing, in a word.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum LaneState {
+pub(crate) enum LaneState {
     /// It sends what is due, at its rate.
     Sending,
     /// A 429 has slowed it.
@@ -100,7 +100,7 @@ pub enum LaneState {
 
 impl LaneState {
     /// All there are.
-    pub const ALL: [Self; 6] = [
+    pub(crate) const ALL: [Self; 6] = [
         Self::Sending,
         Self::Slowed,
         Self::Waiting,
@@ -113,7 +113,7 @@ impl LaneState {
     const SLOWED_BELOW: f64 = 0.97;
 
     /// The word.
-    pub fn as_str(self) -> &'static str {
+    pub(crate) fn as_str(self) -> &'static str {
         match self {
             Self::Sending => "sending",
             Self::Slowed => "slowed",
@@ -127,7 +127,7 @@ impl LaneState {
 
 impl LaneStatus {
     /// What it is doing: of several things, the one that people can do most about.
-    pub fn state(&self) -> LaneState {
+    pub(crate) fn state(&self) -> LaneState {
         match self.hold.as_deref() {
             _ if self.paused_at.is_some() => LaneState::Paused,
             Some("unavailable") => LaneState::Unavailable,
@@ -164,7 +164,7 @@ impl Outbox {
     ///
     /// # Errors
     /// Where the database fails.
-    pub async fn lanes(&self) -> Result<Vec<AppLane>, sqlx::Error> {
+    pub(crate) async fn lanes(&self) -> Result<Vec<AppLane>, sqlx::Error> {
         self.read(async |session| lanes(session).await).await
     }
 }

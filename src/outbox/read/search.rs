@@ -18,14 +18,14 @@ use crate::outbox::pool::Session;
 use windows::{by_windows, window};
 
 /// Messages on a page.
-pub const PAGE_ROWS: usize = 50;
+pub(crate) const PAGE_ROWS: usize = 50;
 /// After so long, a page is shown as far as it has come.
 const PAGE_TIME: Duration = Duration::from_millis(400);
 /// Pending messages that are found by their indexes; more are looked for by their ids.
 const MAX_PENDING_IDS: i64 = 20_000;
 
 /// What a message may be on the way to, or have become: the values of `state` in `signaling.delivery`.
-pub const STATES: [&str; 11] = [
+pub(crate) const STATES: [&str; 11] = [
     "queued",
     "scheduled",
     "sending",
@@ -41,72 +41,72 @@ pub const STATES: [&str; 11] = [
 /// Ids of a list that one statement looks at.
 const LISTED_IDS: usize = 1_000;
 /// All states of a message that has not ended.
-pub const PENDING: &str = "pending";
+pub(crate) const PENDING: &str = "pending";
 
 /// Which messages to show. What is none asks for nothing.
 #[derive(Debug, Default, Clone)]
-pub struct MessageFilter {
+pub(crate) struct MessageFilter {
     /// Of this app.
-    pub app: Option<String>,
+    pub(crate) app: Option<String>,
     /// One of [`STATES`], or [`PENDING`].
-    pub state: Option<String>,
+    pub(crate) state: Option<String>,
     /// To this destination or channel.
-    pub receiver: Option<String>,
+    pub(crate) receiver: Option<String>,
     /// From this sender.
-    pub sender: Option<String>,
+    pub(crate) sender: Option<String>,
     /// Inserted at this time or later.
-    pub since: Option<OffsetDateTime>,
+    pub(crate) since: Option<OffsetDateTime>,
     /// Inserted before this time.
-    pub until: Option<OffsetDateTime>,
+    pub(crate) until: Option<OffsetDateTime>,
     /// With this in their error, in capitals or not.
-    pub error_has: Option<String>,
+    pub(crate) error_has: Option<String>,
 }
 
 /// A message in a list: without its content.
 #[derive(Debug, FromRow)]
-pub struct MessageLine {
+pub(crate) struct MessageLine {
     /// Its id.
-    pub id: i64,
+    pub(crate) id: i64,
     /// Its app.
-    pub app: String,
+    pub(crate) app: String,
     /// Who it is from.
-    pub sender: String,
+    pub(crate) sender: String,
     /// Whom a peer message is for.
-    pub destination: Option<String>,
+    pub(crate) destination: Option<String>,
     /// Where a channel message goes.
-    pub channel_name: Option<String>,
+    pub(crate) channel_name: Option<String>,
     /// One of [`STATES`].
-    pub state: String,
+    pub(crate) state: String,
     /// Calls that were made.
-    pub attempts: i32,
+    pub(crate) attempts: i32,
     /// The HTTP status of the last call.
-    pub http_status: Option<i32>,
+    pub(crate) http_status: Option<i32>,
     /// What went wrong.
-    pub error: Option<String>,
+    pub(crate) error: Option<String>,
     /// When it was inserted.
-    pub created_at: OffsetDateTime,
+    pub(crate) created_at: OffsetDateTime,
     /// When it is called next, if that is known.
-    pub next_attempt_at: Option<OffsetDateTime>,
+    pub(crate) next_attempt_at: Option<OffsetDateTime>,
     /// When it ended.
-    pub finished_at: Option<OffsetDateTime>,
+    pub(crate) finished_at: Option<OffsetDateTime>,
 }
 
 /// A page of messages.
 #[derive(Debug)]
-pub struct MessagePage {
+pub(crate) struct MessagePage {
     /// The messages, newest first.
-    pub rows: Vec<MessageLine>,
+    pub(crate) rows: Vec<MessageLine>,
     /// Where the next page begins: it has ids below this. None if there are no more.
-    pub next_before: Option<i64>,
+    pub(crate) next_before: Option<i64>,
     /// The highest and the lowest id that were looked at, where messages had to be looked for.
-    pub looked_at: Option<(i64, i64)>,
+    pub(crate) looked_at: Option<(i64, i64)>,
     /// The time by the database's clock.
-    pub now: OffsetDateTime,
+    pub(crate) now: OffsetDateTime,
 }
 
 impl MessageFilter {
     /// Whether every message will do.
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         let Self {
             app,
             state,
@@ -129,7 +129,7 @@ impl Outbox {
     ///
     /// # Errors
     /// Where the database fails.
-    pub async fn viewed_at(&self) -> Result<OffsetDateTime, sqlx::Error> {
+    pub(crate) async fn viewed_at(&self) -> Result<OffsetDateTime, sqlx::Error> {
         self.read(async |session| time_of(session).await).await
     }
 
@@ -137,7 +137,7 @@ impl Outbox {
     ///
     /// # Errors
     /// Where the database fails, or one of its statements takes too long.
-    pub async fn search(
+    pub(crate) async fn search(
         &self,
         filter: &MessageFilter,
         before: Option<i64>,

@@ -13,39 +13,39 @@ use crate::stats::{Histogram, Stats};
 
 /// How one app is doing.
 #[derive(Debug, Default, Serialize)]
-pub struct AppStatus {
+pub(crate) struct AppStatus {
     /// The app's alias.
-    pub app: String,
+    pub(crate) app: String,
     /// Its lane; none if no worker has ever served it.
-    pub lane: Option<LaneStatus>,
+    pub(crate) lane: Option<LaneStatus>,
     /// Pending messages.
-    pub pending: Pending,
+    pub(crate) pending: Pending,
     /// Calls a second that were made in the last ten seconds.
-    pub rate_per_s: f64,
+    pub(crate) rate_per_s: f64,
     /// The most calls within a sliding second of the last minute.
-    pub peak_calls_1m: i64,
+    pub(crate) peak_calls_1m: i64,
     /// What was done in the last hour.
-    pub last_hour: Stats,
+    pub(crate) last_hour: Stats,
     /// How long the last hour's messages waited for their first call.
-    pub delay_last_hour: Option<Percentiles>,
+    pub(crate) delay_last_hour: Option<Percentiles>,
     /// Messages by how they ended in the last 24 hours. What people cancelled is not counted.
-    pub finished_24h: BTreeMap<String, u64>,
+    pub(crate) finished_24h: BTreeMap<String, u64>,
 }
 
 /// What half, 95 % and 99 % of some durations do not exceed, in seconds: estimates.
 #[derive(Debug, Clone, Copy, Serialize)]
-pub struct Percentiles {
+pub(crate) struct Percentiles {
     /// The median.
-    pub p50_s: f64,
+    pub(crate) p50_s: f64,
     /// That of 95 %.
-    pub p95_s: f64,
+    pub(crate) p95_s: f64,
     /// That of 99 %.
-    pub p99_s: f64,
+    pub(crate) p99_s: f64,
 }
 
 impl Percentiles {
     /// Those of a histogram that is not empty.
-    pub fn of(histogram: &Histogram) -> Option<Self> {
+    pub(crate) fn of(histogram: &Histogram) -> Option<Self> {
         let seconds = |share| Some(histogram.quantile(share)?.as_secs_f64());
         Some(Self {
             p50_s: seconds(0.50)?,
@@ -59,7 +59,7 @@ impl AppStatus {
     /// How long the backlog takes at the rate at which slots are given out, if nothing is added; none while nothing
     /// goes out.
     #[expect(clippy::cast_precision_loss, reason = "an estimate")]
-    pub fn time_to_drain(&self) -> Option<Duration> {
+    pub(crate) fn time_to_drain(&self) -> Option<Duration> {
         let lane = self.lane.as_ref()?;
         let is_sending = lane.paused_at.is_none() && lane.hold.is_none();
         let seconds = self.pending.backlog() as f64 / lane.rate_per_s;
@@ -89,7 +89,7 @@ impl Outbox {
     ///
     /// # Errors
     /// Where the database fails.
-    pub async fn status(&self) -> Result<Vec<AppStatus>, sqlx::Error> {
+    pub(crate) async fn status(&self) -> Result<Vec<AppStatus>, sqlx::Error> {
         if let Err(error) = self.refresh_queue_counts(Duration::ZERO).await {
             tracing::debug!(
                 error = database_error_text(&error),
@@ -103,7 +103,7 @@ impl Outbox {
     ///
     /// # Errors
     /// Where the database fails.
-    pub async fn last_status(&self) -> Result<Vec<AppStatus>, sqlx::Error> {
+    pub(crate) async fn last_status(&self) -> Result<Vec<AppStatus>, sqlx::Error> {
         let (lanes, rates, finished) = self
             .read(async |session| {
                 let lanes = lanes(session).await?;
@@ -175,11 +175,11 @@ impl Outbox {
 
 /// What became of a sample message.
 #[derive(Debug, FromRow)]
-pub struct SampleRow {
+pub(crate) struct SampleRow {
     /// The row's status.
-    pub status: String,
+    pub(crate) status: String,
     /// Its attempts.
-    pub attempts: i32,
+    pub(crate) attempts: i32,
 }
 
 impl Outbox {
@@ -187,7 +187,7 @@ impl Outbox {
     ///
     /// # Errors
     /// Where the database fails.
-    pub async fn sample_counts(&self) -> Result<BTreeMap<String, i64>, sqlx::Error> {
+    pub(crate) async fn sample_counts(&self) -> Result<BTreeMap<String, i64>, sqlx::Error> {
         let mut session = self.session().await?;
         let counts: Vec<(String, i64)> =
             sqlx::query_as("select state, count(*) from signaling.delivery group by state")
@@ -201,7 +201,7 @@ impl Outbox {
     ///
     /// # Errors
     /// Where the database fails.
-    pub async fn sample_rows(&self, ids: &[i64]) -> Result<Vec<SampleRow>, sqlx::Error> {
+    pub(crate) async fn sample_rows(&self, ids: &[i64]) -> Result<Vec<SampleRow>, sqlx::Error> {
         let mut session = self.session().await?;
         let rows = sqlx::query_as(
             "select status, attempts from signaling.outbox where id = any ($1) order by id",

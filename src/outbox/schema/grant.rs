@@ -8,7 +8,7 @@ use crate::outbox::Outbox;
 
 /// What a role is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum RoleKind {
+pub(crate) enum RoleKind {
     /// Inserts, reads and cancels messages.
     Producer,
     /// Delivers messages, and lets operators step in.
@@ -32,18 +32,18 @@ impl RoleKind {
     }
 
     /// The SQL that makes a role one of this kind: a transaction that may be run again.
-    pub fn script(self, role: &RoleName) -> String {
+    pub(crate) fn script(self, role: &RoleName) -> String {
         format!("begin;\n{}commit;\n", self.statements(role))
     }
 }
 
 /// The name of a role that rights can be given to.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct RoleName(String);
+pub(crate) struct RoleName(String);
 
 /// Why a text is no name of a role.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum InvalidRoleName {
+pub(crate) enum InvalidRoleName {
     /// Nothing, or more than Postgres keeps: it would cut the name, and mean another role.
     #[error("a role's name has 1 to 63 bytes")]
     Length,
@@ -89,7 +89,7 @@ impl fmt::Display for RoleName {
 
 /// Why rights were not given. None of them was.
 #[derive(Debug, thiserror::Error)]
-pub enum GrantError {
+pub(crate) enum GrantError {
     /// There is no such role.
     #[error(
         "there is no role {role}: create it first, with `create role {};` and a way to log in, such as a password",
@@ -120,7 +120,7 @@ impl Outbox {
     ///
     /// # Errors
     /// Where there is no such role, who asks may not give rights, or the database fails.
-    pub async fn grant(&self, kind: RoleKind, role: &RoleName) -> Result<(), GrantError> {
+    pub(crate) async fn grant(&self, kind: RoleKind, role: &RoleName) -> Result<(), GrantError> {
         let mut transaction = self.pool().transaction().await?;
         // Two that write the rights of one table at once would fail. The number is this lock's name.
         sqlx::query("select pg_advisory_xact_lock(7310596821344203)")

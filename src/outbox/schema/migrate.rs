@@ -10,7 +10,7 @@ use sqlx::migrate::{MigrateError, Migration, MigrationType};
 use sqlx::postgres::PgConnectOptions;
 use sqlx::{ConnectOptions, Connection, Executor, PgConnection, SqlSafeStr};
 
-pub use lock_holder::LockHolder;
+pub(crate) use lock_holder::LockHolder;
 use lock_holder::listed;
 use runner::Runner;
 
@@ -67,29 +67,29 @@ const MIGRATIONS: &[(i64, &str, &str)] = &[
 
 /// A migration that was run.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Applied {
+pub(crate) struct Applied {
     /// Its number.
-    pub version: i64,
+    pub(crate) version: i64,
     /// What it is about.
-    pub description: String,
+    pub(crate) description: String,
     /// How long it took, without what was spent on attempts that got no lock. It held its locks for less.
-    pub took: Duration,
+    pub(crate) took: Duration,
 }
 
 /// How far the schema is, in comparison with this binary.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct SchemaVersion {
+pub(crate) struct SchemaVersion {
     /// The newest migration in the database; none if there is no outbox.
-    pub found: Option<i64>,
+    pub(crate) found: Option<i64>,
     /// The newest one of this binary.
-    pub needed: i64,
+    pub(crate) needed: i64,
     /// Number and description of those of this binary that have not been run.
-    pub missing: Vec<(i64, &'static str)>,
+    pub(crate) missing: Vec<(i64, &'static str)>,
 }
 
 /// Why the schema can't be used as it is.
 #[derive(Debug, thiserror::Error)]
-pub enum SchemaError {
+pub(crate) enum SchemaError {
     /// The migrations have not been run.
     #[error("the database has no outbox yet: run `worker migrate` first")]
     Missing,
@@ -164,7 +164,7 @@ impl Outbox {
     /// # Errors
     /// Where one fails, or gets no lock: it is undone, and those before it stay. Behind a pooler in transaction mode,
     /// where nothing could make processes take turns.
-    pub async fn migrate(
+    pub(crate) async fn migrate(
         &self,
         lock_wait: Duration,
         on_applied: impl FnMut(&Applied),
@@ -193,7 +193,7 @@ impl Outbox {
     ///
     /// # Errors
     /// Where the database fails, or who asks may not know.
-    pub async fn schema_version(&self) -> Result<SchemaVersion, sqlx::Error> {
+    pub(crate) async fn schema_version(&self) -> Result<SchemaVersion, sqlx::Error> {
         let applied = self
             .pool()
             .run(Statement::Schema, async |session| applied(session).await)
@@ -213,7 +213,7 @@ impl Outbox {
     ///
     /// # Errors
     /// Where some have not.
-    pub async fn check_schema(&self) -> Result<(), SchemaError> {
+    pub(crate) async fn check_schema(&self) -> Result<(), SchemaError> {
         let applied = self
             .pool()
             .run(Statement::Schema, async |session| applied(session).await)
@@ -225,7 +225,7 @@ impl Outbox {
     ///
     /// # Errors
     /// Where some have not, or the database fails.
-    pub async fn look_at_schema(&self) -> Result<(), SchemaError> {
+    pub(crate) async fn look_at_schema(&self) -> Result<(), SchemaError> {
         let applied = self.read(async |session| applied(session).await).await?;
         is_enough(&applied)
     }

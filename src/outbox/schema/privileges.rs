@@ -67,7 +67,10 @@ impl Outbox {
     ///
     /// # Errors
     /// Where the database fails.
-    pub async fn missing_privileges(&self, kind: RoleKind) -> Result<Vec<String>, sqlx::Error> {
+    pub(crate) async fn missing_privileges(
+        &self,
+        kind: RoleKind,
+    ) -> Result<Vec<String>, sqlx::Error> {
         let privileges = privileges(kind.grants());
         let column = |of: fn(&Privilege) -> &str| -> Vec<String> {
             privileges

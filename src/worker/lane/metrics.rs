@@ -7,15 +7,15 @@ use metrics::{Counter, Histogram, counter, histogram};
 use crate::outcome::{Acceptance, FinalStatus, Outcome};
 
 /// The counter of calls. Labels: `app`, `outcome`.
-pub const CALLS: &str = "signaling_calls_total";
+pub(crate) const CALLS: &str = "signaling_calls_total";
 /// The counter of messages that ended. Labels: `app`, `status`.
-pub const MESSAGES_FINISHED: &str = "signaling_messages_finished_total";
+pub(crate) const MESSAGES_FINISHED: &str = "signaling_messages_finished_total";
 /// The histogram of how long calls took, in seconds. Label: `app`.
-pub const CALL_DURATION: &str = "signaling_call_duration_seconds";
+pub(crate) const CALL_DURATION: &str = "signaling_call_duration_seconds";
 /// The histogram of how long messages waited for their first call, in seconds. Label: `app`.
-pub const QUEUE_WAIT: &str = "signaling_queue_wait_seconds";
+pub(crate) const QUEUE_WAIT: &str = "signaling_queue_wait_seconds";
 /// The counter of slots that had passed before their calls could start. Label: `app`.
-pub const SLOTS_MISSED: &str = "signaling_slots_missed_total";
+pub(crate) const SLOTS_MISSED: &str = "signaling_slots_missed_total";
 
 /// The metrics of one app. Each label has its handle from the start, so that counting makes no text, and a monitor
 /// sees a zero before it sees a one.

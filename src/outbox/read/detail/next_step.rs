@@ -8,7 +8,7 @@ use super::MessageRow;
 /// What happens to a message next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(tag = "step", rename_all = "snake_case")]
-pub enum NextStep {
+pub(crate) enum NextStep {
     /// It is final.
     Nothing,
     /// Its time has not come.

@@ -6,19 +6,19 @@ use sqlx::{FromRow, PgConnection};
 
 /// A session that holds a lock.
 #[derive(Debug, Clone, PartialEq, Eq, FromRow)]
-pub struct LockHolder {
+pub(crate) struct LockHolder {
     /// Its process; 0 is a prepared transaction.
-    pub pid: i32,
+    pub(crate) pid: i32,
     /// Its user, if the database tells.
-    pub user: Option<String>,
+    pub(crate) user: Option<String>,
     /// What it calls itself.
-    pub application: Option<String>,
+    pub(crate) application: Option<String>,
     /// What it does, as in `idle in transaction`.
-    pub state: Option<String>,
+    pub(crate) state: Option<String>,
     /// Since when its transaction is open, in RFC 3339.
-    pub since: Option<String>,
+    pub(crate) since: Option<String>,
     /// Whether it is a background process that cleans up.
-    pub is_autovacuum: bool,
+    pub(crate) is_autovacuum: bool,
 }
 
 impl fmt::Display for LockHolder {

@@ -1,17 +1,19 @@
 //! What must hold for any input from outside: a function for each fuzz target, which panics where it does not.
-//! `tests/fuzz/` runs the same functions for a short time with every test run.
-#![allow(dead_code, reason = "each target has a function of its own")]
+//! The tests run the same functions for a short time.
+
+#[cfg(test)]
+mod tests;
 
 use std::time::{Duration, UNIX_EPOCH};
 
-use hyper::header::{HeaderMap, HeaderName, HeaderValue};
-use signaling_worker::config::parse_apps;
-use signaling_worker::message::{ChannelName, Payload, Target, UserId};
-use signaling_worker::outbox::read_json_lines;
-use signaling_worker::outcome::{Outcome, classify, describe};
-use signaling_worker::signaling::{
+use crate::config::parse_apps;
+use crate::message::{ChannelName, Payload, Target, UserId};
+use crate::outbox::read_json_lines;
+use crate::outcome::{Outcome, classify, describe};
+use crate::signaling::{
     EchoFilter, MAX_REASON_CHARS, MAX_REQUEST_ID_CHARS, Response, ResponseBody, RetryAfter,
 };
+use hyper::header::{HeaderMap, HeaderName, HeaderValue};
 
 /// A value in the seeds that stands for a secret or a payload: no mistake may quote it.
 const HUSH: &str = "Hush7Zq9Hush";
@@ -21,7 +23,7 @@ const PAYLOAD: &str = "Hush7Zq9Hush is what nobody says back, 0123456789";
 const MAX_MISTAKE_BYTES: usize = 1_000;
 
 /// An answer: the status, header lines, an empty line and the body.
-pub(crate) fn answer(data: &[u8]) {
+pub fn answer(data: &[u8]) {
     let (status, headers, body) = split_answer(data);
     let payload = Payload::new(PAYLOAD).expect("a payload");
     let echo_filter = EchoFilter::new(payload, vec![HUSH.to_owned().into()]);
@@ -51,7 +53,7 @@ pub(crate) fn answer(data: &[u8]) {
 }
 
 /// The header alone, with the answer's date after a line break.
-pub(crate) fn retry_after(data: &[u8]) {
+pub fn retry_after(data: &[u8]) {
     let text = String::from_utf8_lossy(data);
     let (value, answered_at) = text.split_once('\n').unwrap_or((&text, ""));
     let answered_at = httpdate::parse_http_date(answered_at).unwrap_or(UNIX_EPOCH);
@@ -67,7 +69,7 @@ pub(crate) fn retry_after(data: &[u8]) {
 }
 
 /// A file of apps: a mistake, or settings of which each app is coherent or refused.
-pub(crate) fn config_file(data: &[u8]) {
+pub fn config_file(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else {
         return;
     };
@@ -102,7 +104,7 @@ pub(crate) fn config_file(data: &[u8]) {
 }
 
 /// Lines for `worker enqueue --stdin`: a mistake, or messages that the API takes.
-pub(crate) fn enqueue_input(data: &[u8]) {
+pub fn enqueue_input(data: &[u8]) {
     match read_json_lines(data) {
         Ok(messages) => {
             for message in messages {

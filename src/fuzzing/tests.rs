@@ -3,9 +3,6 @@
 //!
 //! `FUZZ_SEED` repeats a run, `FUZZ_INPUTS` makes it longer.
 
-#[path = "../../fuzz/inputs.rs"]
-mod inputs;
-
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
@@ -130,22 +127,22 @@ fn run(target: &str, check: fn(&[u8])) {
 
 #[test]
 fn any_answer_is_bounded_and_only_a_200_with_a_readable_body_is_a_success() {
-    run("answer", inputs::answer);
+    run("answer", super::answer);
 }
 
 #[test]
 fn any_retry_after_is_seconds_or_a_date_or_nothing() {
-    run("retry_after", inputs::retry_after);
+    run("retry_after", super::retry_after);
 }
 
 #[test]
 fn any_configuration_is_coherent_or_refused_without_a_secret_in_the_words() {
-    run("config_file", inputs::config_file);
+    run("config_file", super::config_file);
 }
 
 #[test]
 fn any_line_is_a_valid_message_or_refused_without_a_payload_in_the_words() {
-    run("enqueue_input", inputs::enqueue_input);
+    run("enqueue_input", super::enqueue_input);
 }
 
 /// Guards the tests above: a check that fails is not swallowed on the way.
