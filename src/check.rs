@@ -8,11 +8,9 @@ pub(crate) mod settings;
 
 use serde::Serialize;
 
-/// How bad it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Level {
-    /// As it should be.
     Ok,
     /// A worker works, but not as well as it could, or not for long.
     Warn,
@@ -23,14 +21,11 @@ pub(crate) enum Level {
 /// What was found out about one subject.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub(crate) struct Finding {
-    /// How bad it is.
     pub(crate) level: Level,
-    /// What it is about.
     pub(crate) subject: &'static str,
     /// The app that it is about, if it is about one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) app: Option<String>,
-    /// What was found.
     pub(crate) found: String,
     /// What to do about it.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -38,7 +33,6 @@ pub(crate) struct Finding {
 }
 
 impl Finding {
-    /// All is well.
     pub(crate) fn ok(subject: &'static str, found: impl Into<String>) -> Self {
         Self {
             level: Level::Ok,
@@ -49,7 +43,6 @@ impl Finding {
         }
     }
 
-    /// It works, but.
     pub(crate) fn warn(
         subject: &'static str,
         found: impl Into<String>,
@@ -62,7 +55,6 @@ impl Finding {
         }
     }
 
-    /// It does not work.
     pub(crate) fn fail(
         subject: &'static str,
         found: impl Into<String>,
@@ -82,7 +74,6 @@ impl Finding {
         }
     }
 
-    /// About one app.
     #[must_use]
     pub(crate) fn of_app(self, app: &str) -> Self {
         Self {

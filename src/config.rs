@@ -12,12 +12,12 @@ use crate::sanitize;
 use crate::telemetry::traces::Traces;
 
 pub(crate) use app::{AppConfig, AppError, RawApp, check_distinct, secrets_from};
-pub(crate) use file::{InvalidToml, parse_apps, read_apps};
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) use file::parse_apps;
+pub(crate) use file::{InvalidToml, read_apps};
 
-/// How one process works.
 #[derive(Debug)]
 pub(crate) struct WorkerConfig {
-    /// The apps to serve.
     pub(crate) apps: Vec<AppConfig>,
     /// Who claims, for people: host and process.
     pub(crate) name: String,
@@ -48,7 +48,6 @@ pub(crate) struct Timing {
 /// Why settings can't be used. Each says what to change.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ConfigError {
-    /// No app ID.
     #[error(
         "no app is configured: set AGORA_APP_ID and how to sign in (AGORA_API_KEY and AGORA_API_SECRET), or name a file of apps with --config"
     )]
@@ -65,18 +64,11 @@ pub(crate) enum ConfigError {
     SameAppId(String, String),
     /// An app's settings are wrong.
     #[error("the app {alias:?}: {source}", alias = sanitize::text(alias, 64))]
-    App {
-        /// The app's alias.
-        alias: String,
-        /// What is wrong.
-        source: AppError,
-    },
+    App { alias: String, source: AppError },
     /// The file can't be read.
     #[error("the configuration {path} can't be read: {source}", path = .path.display())]
     File {
-        /// The file.
         path: PathBuf,
-        /// What the system said.
         source: std::io::Error,
     },
     /// The file is too large to be a configuration.
@@ -84,20 +76,13 @@ pub(crate) enum ConfigError {
     FileTooLong(PathBuf),
     /// The file is not TOML of the right shape.
     #[error("the configuration {path} is not right: {source}", path = .path.display())]
-    Toml {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong.
-        source: InvalidToml,
-    },
+    Toml { path: PathBuf, source: InvalidToml },
     /// The lease could end during a call.
     #[error(
         "a lease of {lease:?} is too short for a request timeout of {request_timeout:?}: set WORKER_LEASE to at least {needed:?}, or WORKER_REQUEST_TIMEOUT lower"
     )]
     LeaseTooShort {
-        /// The lease.
         lease: Duration,
-        /// The request timeout.
         request_timeout: Duration,
         /// The shortest lease for it.
         needed: Duration,
@@ -105,7 +90,6 @@ pub(crate) enum ConfigError {
     /// The retry policy is impossible.
     #[error(transparent)]
     Retry(#[from] crate::retry::InvalidRetryPolicy),
-    /// A time of nothing.
     #[error("{0} is zero: set it to at least 1ms")]
     Zero(&'static str),
 }

@@ -21,7 +21,6 @@ use simulator::{
 };
 use testkit::postgres::ThrowawayPostgres;
 
-/// What to show.
 #[derive(Debug, Clone)]
 pub(crate) struct Dev {
     /// Insert so many sample messages, and end when they have gone out. Without it, run until interrupted.

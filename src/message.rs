@@ -185,7 +185,6 @@ impl Payload {
         Ok(Self(value))
     }
 
-    /// The text to send.
     pub(crate) fn as_str(&self) -> &str {
         &self.0
     }
@@ -200,18 +199,14 @@ impl fmt::Debug for Payload {
 /// Whom a message is for, with what only this kind of message can ask for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Target {
-    /// One user.
     Peer {
-        /// The receiver.
         destination: UserId,
         /// Answer only when the receiver has it, so that delivered and offline can be told apart.
         wait_for_ack: bool,
         /// Keep the message for a receiver that is offline.
         enable_offline_messaging: bool,
     },
-    /// Everybody in a channel.
     Channel {
-        /// The channel.
         name: ChannelName,
     },
 }
@@ -248,11 +243,8 @@ impl Target {
 /// What one call says to the API.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Message {
-    /// Who sends.
     pub(crate) sender: UserId,
-    /// Who receives.
     pub(crate) target: Target,
-    /// What is said.
     pub(crate) payload: Payload,
     /// Keep it as a historical message (deprecated by the vendor, still accepted).
     pub(crate) enable_historical_messaging: bool,

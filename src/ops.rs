@@ -25,7 +25,6 @@ use health::Health;
 use metrics::Metrics;
 pub(crate) use server::{OpsError, OpsServer, OpsSettings};
 
-/// What the handlers share.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct OpsState {
     /// The database, as soon as it has been reached for the first time.
@@ -36,7 +35,6 @@ pub(crate) struct OpsState {
     pub(crate) shutdown: CancellationToken,
     /// Why the database can't be used yet.
     pub(crate) waiting_for: Waiting,
-    /// Who may ask.
     pub(crate) access: Access,
     health: Arc<Health>,
     fleet: Arc<Fleet>,

@@ -49,7 +49,6 @@ use errors::may_have_taken_effect;
 pub(crate) struct SharedClock(Mutex<Option<DbClock>>);
 
 impl SharedClock {
-    /// Takes in a reading.
     pub(crate) fn observe(&self, reading: ClockReading) {
         let mut clock = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         match &mut *clock {

@@ -15,7 +15,6 @@ pub(crate) enum Outcome {
     Transient(Option<RetryAfter>),
     /// Too many calls. The message is not at fault.
     Throttled(Option<RetryAfter>),
-    /// The message can't succeed.
     Rejected,
     /// The credentials or the feature are wrong for the whole app. The message is not at fault.
     Unauthorized,
@@ -26,11 +25,8 @@ pub(crate) enum Outcome {
 /// How the API took a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Acceptance {
-    /// It is sent.
     Sent,
-    /// The receiver has it.
     Delivered,
-    /// The receiver is offline.
     Offline,
 }
 
@@ -110,15 +106,11 @@ pub(crate) fn describe(call: &Result<Response, CallFailure>) -> String {
 /// A final status of a row, as the column spells it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum FinalStatus {
-    /// The API took it.
     MessageSent,
-    /// The receiver has it.
     MessageDelivered,
-    /// The receiver is offline.
     MessageOffline,
     /// It can't succeed, or has used up its attempts.
     Failed,
-    /// Its time is over.
     Expired,
     /// Nobody can know whether it was taken, and it may not be called again.
     Unknown,
@@ -147,7 +139,6 @@ pub(crate) struct DeliveryPolicy {
     pub(crate) max_attempts: u32,
     /// Never called again after an ambiguous outcome.
     pub(crate) at_most_once: bool,
-    /// Not sent after this.
     pub(crate) expires_at: Option<DbTime>,
     /// Whether the call probes a lane that is held.
     pub(crate) probe: bool,
@@ -156,7 +147,6 @@ pub(crate) struct DeliveryPolicy {
 /// What becomes of the row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Next {
-    /// It is final.
     Final(FinalStatus),
     /// It is called again at this time; the call that was made counts as an attempt.
     Retry(DbTime),

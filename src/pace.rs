@@ -14,6 +14,8 @@ mod permit;
 pub(crate) use clock::{DbClock, DbTime};
 pub(crate) use coalesce::coalesced_starts;
 pub(crate) use lookahead::Lookahead;
+#[cfg(test)]
+pub(crate) use permit::Late;
 pub(crate) use permit::SendPermit;
 
 use std::time::Duration;

@@ -26,12 +26,7 @@ pub(crate) enum InvalidRetryPolicy {
     #[error(
         "the retry cap {cap:?} is shorter than the retry base {base:?}: raise WORKER_RETRY_CAP or lower WORKER_RETRY_BASE"
     )]
-    CapBelowBase {
-        /// The first delay.
-        base: Duration,
-        /// The longest delay.
-        cap: Duration,
-    },
+    CapBelowBase { base: Duration, cap: Duration },
 }
 
 impl RetryPolicy {

@@ -29,10 +29,7 @@ pub(crate) enum FileError {
     Io(#[from] io::Error),
     /// There is more in it than was asked for.
     #[error("it has more than {} KiB: is it the right file?", .max_bytes / 1024)]
-    TooLong {
-        /// The bound.
-        max_bytes: u64,
-    },
+    TooLong { max_bytes: u64 },
 }
 
 /// Reads a regular file of at most so many bytes. A FIFO would keep the reader waiting for as long as nobody writes,

@@ -16,7 +16,6 @@ const RECHECK_AFTER: Duration = Duration::from_secs(1);
 
 /// Where a secret comes from.
 pub(crate) enum SecretSource {
-    /// It was given itself.
     Value(SecretString),
     /// It stands in a file, which may be replaced while the worker runs.
     File(SecretFile),
@@ -34,9 +33,7 @@ pub(crate) enum SecretError {
     /// The file can't be read.
     #[error("the secret's file {path} can't be read: {source}", path = .path.display())]
     Unreadable {
-        /// The file.
         path: PathBuf,
-        /// What the system said.
         source: std::io::Error,
     },
     /// The file has nothing in it.

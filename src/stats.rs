@@ -12,7 +12,6 @@ pub(crate) const BOUNDS_S: [f64; 18] = [
     0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 60.0, 300.0,
     1_800.0, 3_600.0,
 ];
-/// Buckets of a histogram.
 pub(crate) const BUCKETS: usize = BOUNDS_S.len() + 1;
 
 /// How many durations were how long.
@@ -35,7 +34,6 @@ impl Histogram {
         &self.0
     }
 
-    /// Takes in one.
     pub(crate) fn observe(&mut self, duration: Duration) {
         let duration_s = duration.as_secs_f64();
         let bucket = BOUNDS_S.partition_point(|bound_s| *bound_s < duration_s);
@@ -49,7 +47,6 @@ impl Histogram {
         }
     }
 
-    /// How many there are.
     pub(crate) fn count(&self) -> u64 {
         self.0.iter().sum()
     }
@@ -110,7 +107,6 @@ pub(crate) struct Stats {
     pub(crate) calls_ambiguous: u64,
     /// Slots that were given up because they had passed.
     pub(crate) slots_missed: u64,
-    /// How long calls took.
     pub(crate) call_time: Histogram,
     /// How long messages waited for their first call, from when they were due.
     pub(crate) delay: Histogram,
@@ -145,7 +141,6 @@ impl Stats {
         } += messages;
     }
 
-    /// All calls.
     pub(crate) fn calls(&self) -> u64 {
         self.calls_well()
             + self.calls_retry
@@ -192,20 +187,6 @@ impl Stats {
         self.slots_missed += slots_missed;
         self.call_time.merge(call_time);
         self.delay.merge(delay);
-    }
-
-    /// Messages by how they ended, of those that there are any.
-    pub(crate) fn by_status(&self) -> impl Iterator<Item = (FinalStatus, u64)> {
-        [
-            (FinalStatus::MessageSent, self.message_sent),
-            (FinalStatus::MessageDelivered, self.message_delivered),
-            (FinalStatus::MessageOffline, self.message_offline),
-            (FinalStatus::Failed, self.failed),
-            (FinalStatus::Expired, self.expired),
-            (FinalStatus::Unknown, self.unknown),
-        ]
-        .into_iter()
-        .filter(|(_, messages)| *messages > 0)
     }
 }
 

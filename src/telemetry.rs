@@ -15,7 +15,6 @@ use tracing_subscriber::util::SubscriberInitExt;
 /// trigger may say anything; and mistakes in its URL and password file, quoted. Last, so that no filter brings it back.
 const NEVER_LOGGED: &str = "sqlx::postgres::notice=off,sqlx_postgres::options=off";
 
-/// How logs are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum LogFormat {
     /// Lines for people, coloured on a terminal.

@@ -44,12 +44,7 @@ const LAST_STATS: Duration = Duration::from_secs(1);
 pub(crate) enum WorkerError {
     /// An app's client can't be made.
     #[error("the app {app:?}: {source}")]
-    Client {
-        /// The app's alias.
-        app: String,
-        /// What is wrong.
-        source: InvalidClient,
-    },
+    Client { app: String, source: InvalidClient },
     /// The database failed before the work began.
     #[error("the lanes can't be opened: {}", database_error_text(.0))]
     Database(#[from] sqlx::Error),
@@ -63,7 +58,6 @@ pub(crate) enum WorkerError {
         "{unfinished} messages were unfinished when the drain timeout of {drain_timeout:?} was over: they are due again when their leases end"
     )]
     NotDrained {
-        /// How many messages.
         unfinished: usize,
         /// The time that they had.
         drain_timeout: Duration,

@@ -17,7 +17,6 @@ use crate::signaling::{ApiRequest, CallFailure, Client, CredentialError, Respons
 
 const SUBJECT: &str = "probe";
 
-/// What the message says.
 const PAYLOAD: &str = "signaling-worker check";
 /// How long a slot is asked for: longer than the longest pause of a held lane.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -48,9 +47,7 @@ pub(crate) fn message(sender: &str, destination: &str) -> Result<Message, Invali
 pub(crate) enum Probed {
     /// A call was made, or no connection for it.
     Called {
-        /// What came back.
         call: Result<Response, CallFailure>,
-        /// How long that took.
         took: Duration,
     },
     /// The call can't be signed in.
@@ -64,11 +61,9 @@ pub(crate) enum Probed {
 pub(crate) struct Probe<'a> {
     /// The database with its lane.
     pub(crate) outbox: &'a Outbox,
-    /// Its alias.
     pub(crate) app: &'a str,
     /// Its limit, for a lane that no worker has opened yet.
     pub(crate) limit_per_s: f64,
-    /// Its API.
     pub(crate) client: &'a Arc<Client>,
     /// For how long the slot's place is kept, as for a claimed message.
     pub(crate) lease: Duration,
@@ -164,7 +159,6 @@ impl Probe<'_> {
     }
 }
 
-/// What a probe says.
 pub(crate) fn finding(probed: &Probed) -> Finding {
     let (call, took) = match probed {
         Probed::Called { call, took } => (call, took.as_millis()),

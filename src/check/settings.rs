@@ -3,7 +3,6 @@
 use super::Finding;
 use crate::config::WorkerConfig;
 
-/// Settings that are coherent.
 pub(crate) fn settings(config: &WorkerConfig) -> Finding {
     let apps: Vec<_> = config
         .apps

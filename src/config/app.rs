@@ -16,14 +16,11 @@ const DEFAULT_BASE_URL: &str = "https://api.agora.io";
 const DEFAULT_LIMIT_PER_S: f64 = 500.0;
 /// Calls of one app that may be under way at once in one process.
 const DEFAULT_MAX_IN_FLIGHT: usize = 1_024;
-/// One app.
 #[derive(Debug)]
 pub(crate) struct AppConfig {
     /// Its alias: the column `app` of its rows.
     pub(crate) alias: String,
-    /// Its app ID.
     pub(crate) app_id: String,
-    /// How to sign in.
     pub(crate) credentials: Credentials,
     /// Where the API is: the first host, and others for when that can't be reached.
     pub(crate) base_urls: Vec<BaseUrl>,
@@ -40,10 +37,8 @@ pub(crate) enum AppError {
     /// The alias can't stand in the column.
     #[error("its name is not 1 to 64 letters, digits, dots, dashes or underscores")]
     Alias,
-    /// No app ID.
     #[error("it has no app ID: set AGORA_APP_ID (app_id in a file)")]
     NoAppId,
-    /// Not an app ID.
     #[error("its app ID is not 1 to 128 letters, digits, dashes or underscores")]
     AppId,
     /// No way to sign in, or more than one, or half of one.
@@ -67,7 +62,6 @@ pub(crate) enum AppError {
     /// A secret can't be had.
     #[error(transparent)]
     Secret(#[from] SecretError),
-    /// The limit is none.
     #[error(
         "a rate of {0} calls a second is not between 1 and 1,000,000: change WORKER_RATE (rate)"
     )]
@@ -80,10 +74,6 @@ pub(crate) enum AppError {
 /// An app's settings as they are given, in the environment or in a file.
 #[derive(Default, Deserialize)]
 #[serde(deny_unknown_fields)]
-#[expect(
-    missing_docs,
-    reason = "each is the variable of the same name, documented in the README"
-)]
 pub(crate) struct RawApp {
     pub(crate) app_id: Option<String>,
     pub(crate) api_key: Option<String>,

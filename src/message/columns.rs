@@ -33,10 +33,8 @@ pub(crate) struct MessageColumns {
     /// Keep it as a historical message.
     #[serde(default)]
     pub(crate) enable_historical_messaging: bool,
-    /// Earliest time to send.
     #[serde(default, with = "rfc3339::option")]
     pub(crate) due_at: Option<OffsetDateTime>,
-    /// Not sent after this.
     #[serde(default, with = "rfc3339::option")]
     pub(crate) expires_at: Option<OffsetDateTime>,
     /// Calls that may go wrong.

@@ -8,7 +8,6 @@ use std::time::Instant;
 
 use tokio_util::sync::CancellationToken;
 
-/// Who has a slot.
 #[derive(Debug, Clone)]
 pub(super) struct ConnectionLimit {
     most: usize,
@@ -42,7 +41,6 @@ pub(super) struct ConnectionSlot {
 pub(super) struct InRequest(Arc<ConnectionSlot>);
 
 impl ConnectionLimit {
-    /// So many, all free.
     pub(super) fn new(most: usize) -> Self {
         Self {
             most,

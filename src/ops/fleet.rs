@@ -17,7 +17,6 @@ const SHOWN: Duration = Duration::from_secs(3_660);
 /// Tries of one look. A connection that has died meanwhile shows in the statement, and those who look on have two.
 const TRIES: usize = 3;
 
-/// The last answers.
 #[derive(Debug, Default)]
 pub(super) struct Fleet {
     lanes: Last<Option<Arc<[AppLane]>>>,

@@ -46,7 +46,6 @@ pub(crate) enum MetricsError {
     OpenConnections,
 }
 
-/// What this process counts.
 #[derive(Debug)]
 pub(super) struct Metrics {
     handle: PrometheusHandle,

@@ -25,13 +25,11 @@ pub(super) enum Database {
     Away(String),
     /// It answers the worker, but has no connection for those who look on.
     AnswersWorker,
-    /// It answers.
     There,
     /// It answers, and has not the schema that is needed.
     Unmigrated(String),
 }
 
-/// What readiness depends on.
 #[derive(Debug)]
 pub(super) struct Seen {
     pub(super) is_ending: bool,
@@ -41,7 +39,6 @@ pub(super) struct Seen {
     pub(super) behind_for: Option<Duration>,
 }
 
-/// The answer.
 #[derive(Debug, PartialEq, Eq, Serialize)]
 pub(super) struct Report {
     pub(super) ready: bool,
@@ -73,7 +70,6 @@ impl Report {
     }
 }
 
-/// Decides. Pure.
 pub(super) fn report(seen: Seen, notes: Vec<String>) -> Report {
     let checks = vec![
         process(seen.is_ending),

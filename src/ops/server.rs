@@ -51,12 +51,10 @@ pub(crate) struct OpsSettings {
 /// Why there is no server.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum OpsError {
-    /// No address.
     #[error(
         "WORKER_OPS_ADDR is no address: write an IP address and a port, like 127.0.0.1:9090, [::1]:9090 or 0.0.0.0:9090 (port 0 is any that is free), or `off`"
     )]
     Address,
-    /// Others could ask.
     #[error(
         "WORKER_OPS_ADDR={0} can be reached from other hosts: name a file with a token that they need in WORKER_OPS_TOKEN_FILE (--ops-token-file), or take an address of this host alone, like 127.0.0.1:9090"
     )]
@@ -69,12 +67,9 @@ pub(crate) enum OpsError {
         "the ops server can't listen at {address}: {source}. Set WORKER_OPS_ADDR (--ops-addr) to another address, or to `off`"
     )]
     Bind {
-        /// The address.
         address: SocketAddr,
-        /// What the system said.
         source: io::Error,
     },
-    /// Nothing can be recorded.
     #[error("metrics can't be recorded: {0}")]
     Metrics(#[from] MetricsError),
 }
@@ -111,12 +106,10 @@ impl OpsSettings {
     }
 }
 
-/// The server at work.
 #[derive(Debug)]
 pub(crate) struct OpsServer {
     /// What it shows; to be filled while the worker goes on.
     pub(crate) state: OpsState,
-    /// Where it is.
     pub(crate) address: SocketAddr,
     stopping: CancellationToken,
     tasks: TaskTracker,

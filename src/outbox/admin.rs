@@ -22,9 +22,7 @@ pub(crate) enum AdminError {
     /// It can't be: what is wrong, and a hint.
     #[error("{message}{}", hint.as_ref().map(|hint| format!(" ({hint})")).unwrap_or_default())]
     Refused {
-        /// What is wrong.
         message: String,
-        /// What would be right.
         hint: Option<String>,
     },
     /// The database failed before anything was changed.
@@ -61,7 +59,6 @@ pub(crate) struct RetryFilter {
     pub(crate) statuses: Vec<String>,
     /// Finished at this time or later.
     pub(crate) since: Option<OffsetDateTime>,
-    /// Finished before this time.
     pub(crate) until: Option<OffsetDateTime>,
     /// With an error like this, as SQL's LIKE has it.
     pub(crate) error_like: Option<String>,

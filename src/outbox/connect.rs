@@ -49,9 +49,7 @@ pub(crate) enum ConnectError {
         database_error_text(source)
     )]
     Unreachable {
-        /// Its host.
         host: String,
-        /// Its port.
         port: u16,
         /// What it said, or the system.
         source: sqlx::Error,
@@ -151,7 +149,6 @@ impl Outbox {
         &self.recorder
     }
 
-    /// The line of stats.
     pub(super) fn monitoring_pool(&self) -> &DbPool {
         &self.monitoring
     }
@@ -201,7 +198,6 @@ impl Outbox {
         self.line.session().await
     }
 
-    /// Closes the connections.
     pub(crate) async fn close(&self) {
         self.line.close().await;
         self.recorder.close().await;

@@ -11,17 +11,13 @@ use crate::outbox::{Outbox, timed};
 /// What a server says of itself, and of the session that asks.
 #[derive(Debug, Clone, FromRow)]
 pub(crate) struct ServerDiagnostics {
-    /// The version, for people.
     pub(crate) version: String,
     /// The version as a number: 150004 is 15.4.
     pub(crate) version_num: i32,
-    /// It follows another server.
     pub(crate) is_standby: bool,
-    /// It takes no writes.
     pub(crate) is_read_only: bool,
     /// The version of TLS of this session, if it has any. Behind a pooler, of the pooler's.
     pub(crate) tls_version: Option<String>,
-    /// Who asks.
     pub(crate) user: String,
     /// ConnectionPool that others than superusers may still make.
     pub(crate) server_left: i64,

@@ -243,7 +243,6 @@ fn pool_error(error: PoolError<sqlx::Error>) -> sqlx::Error {
     }
 }
 
-/// Makes connections.
 struct ConnectionManager {
     options: PgConnectOptions,
     pooler: bool,

@@ -5,7 +5,7 @@ mod lane;
 mod record;
 mod reserve_slot;
 
-pub(crate) use claim::{Batch, ClaimError, ClaimRequest, Claimed, Ended, Hold, ScanPosition};
+pub(crate) use claim::{Batch, ClaimRequest, Claimed, Ended, Hold, ScanPosition};
 pub(crate) use lane::{HoldKind, NextDue};
 pub(crate) use record::{CallRecord, Record};
 pub(crate) use reserve_slot::{Refusal, SlotReservation};

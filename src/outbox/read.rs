@@ -7,9 +7,9 @@ mod search;
 mod status;
 
 pub(crate) use detail::{
-    CallDetail, LaneDetail, MessageDetail, MessageError, MessageRow, NextStep, PayloadDetail,
+    CallDetail, LaneDetail, MessageDetail, MessageError, MessageRow, NextStep,
 };
 pub(crate) use failures::{FailureGroup, FailureKey, Failures, MAX_CALLS_LOOKED_AT, MAX_RETRIED};
 pub(crate) use lane_status::{AppLane, LaneState, LaneStatus, Pending};
 pub(crate) use search::{MessageFilter, MessageLine, MessagePage, PAGE_ROWS, PENDING, STATES};
-pub(crate) use status::{AppStatus, Percentiles, SampleRow};
+pub(crate) use status::{AppStatus, SampleRow};

@@ -17,7 +17,6 @@ pub(crate) const MIN_RETENTION: Duration = Duration::from_secs(60);
 pub(crate) enum Deletion {
     /// The pass goes on with the next batch.
     GoesOn,
-    /// The pass is over.
     PassIsOver {
         /// How many messages it has deleted, whichever processes did it.
         deleted: u64,
@@ -25,10 +24,7 @@ pub(crate) enum Deletion {
         next_in: Duration,
     },
     /// It is another process's turn, or the next pass has not begun.
-    NotNow {
-        /// When to ask again.
-        next_in: Duration,
-    },
+    NotNow { next_in: Duration },
 }
 
 #[derive(FromRow)]

@@ -4,5 +4,5 @@ mod grant;
 mod migrate;
 mod privileges;
 
-pub(crate) use grant::{GrantError, InvalidRoleName, RoleKind, RoleName};
-pub(crate) use migrate::{Applied, LockHolder, SchemaError, SchemaVersion};
+pub(crate) use grant::{RoleKind, RoleName};
+pub(crate) use migrate::{SchemaError, SchemaVersion};

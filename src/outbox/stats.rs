@@ -14,11 +14,8 @@ use crate::stats::{Histogram, Stats};
 /// What an app's workers did in a minute.
 #[derive(Debug, Clone)]
 pub(crate) struct MinuteStats {
-    /// When the minute began.
     pub(crate) minute: OffsetDateTime,
-    /// The app.
     pub(crate) app: String,
-    /// What was done.
     pub(crate) stats: Stats,
     /// Messages that were queued or waited for another call, at the last count of the minute, if there was one.
     pub(crate) backlog: Option<u64>,
@@ -28,7 +25,6 @@ pub(crate) struct MinuteStats {
 #[derive(Debug, thiserror::Error)]
 #[error("stats can't be added: {}", database_error_text(.source))]
 pub(crate) struct StatsError {
-    /// Why.
     pub(crate) source: sqlx::Error,
     /// The database may have carried it out.
     pub(crate) may_be_saved: bool,

@@ -77,7 +77,6 @@ pub(crate) struct Moment {
 }
 
 impl Moment {
-    /// This moment.
     pub(crate) fn now() -> Self {
         #[expect(
             clippy::disallowed_methods,

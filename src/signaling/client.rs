@@ -39,9 +39,7 @@ pub(crate) struct ClientSettings {
     pub(crate) base_urls: Vec<BaseUrl>,
     /// A PEM file with certificates to trust beside the public ones.
     pub(crate) ca_file: Option<PathBuf>,
-    /// The app ID.
     pub(crate) app_id: String,
-    /// How to sign in.
     pub(crate) credentials: Credentials,
     /// Longest time for a TCP and TLS handshake.
     pub(crate) connect_timeout: Duration,
@@ -57,7 +55,6 @@ pub(crate) enum InvalidClient {
     /// The file of certificates can't be read.
     #[error("the CA file {path} can't be used: {why}", path = .path.display())]
     CaFile {
-        /// The file.
         path: PathBuf,
         /// What is wrong with it.
         why: String,
@@ -115,7 +112,6 @@ impl Client {
         &self.settings.app_id
     }
 
-    /// How to sign in.
     pub(crate) fn credentials(&self) -> &Credentials {
         &self.settings.credentials
     }

@@ -156,7 +156,6 @@ impl ConnectionPool {
 }
 
 impl Connection {
-    /// Where it leads to.
     pub(crate) fn base_url(&self) -> &BaseUrl {
         &self.host.base_url
     }

@@ -18,14 +18,11 @@ use crate::secret::{SecretError, SecretSource};
 pub(crate) enum Credentials {
     /// The account's key and secret: any sender.
     Basic {
-        /// The API key.
         key: SecretSource,
-        /// The API secret.
         secret: SecretSource,
     },
     /// A token that somebody else makes: one sender.
     Token {
-        /// The token.
         token: SecretSource,
         /// The user that it was made for.
         uid: UserId,
@@ -34,13 +31,10 @@ pub(crate) enum Credentials {
     },
     /// Tokens that this worker makes from the app certificate: any sender.
     Certificate {
-        /// The app ID.
         app_id: String,
-        /// The app certificate.
         certificate: SecretSource,
         /// In which headers they go.
         headers: TokenHeaders,
-        /// One token per sender.
         made: TokenCache,
     },
 }
@@ -77,7 +71,6 @@ type Headers = Vec<(HeaderName, HeaderValue)>;
 
 /// What signs in a call.
 pub(crate) struct Authenticator {
-    /// The headers.
     pub(crate) headers: Headers,
     /// The secrets that are in them, each by itself.
     pub(crate) secrets: Vec<SecretString>,

@@ -168,7 +168,6 @@ impl ApiRequest {
         })
     }
 
-    /// The payload in it.
     pub(super) fn payload(&self) -> &Payload {
         &self.payload
     }

@@ -31,20 +31,17 @@ const VOCABULARY: [&str; 6] = [
 /// An response of the API: at least its status line and headers came.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Response {
-    /// The HTTP status.
     pub(crate) status: u16,
     /// `Retry-After`, where the response has one that can be read.
     pub(crate) retry_after: Option<RetryAfter>,
     /// The ID under which the API knows the call: from the body, or from the header `X-Request-ID`.
     pub(crate) request_id: Option<String>,
-    /// What the body says.
     pub(crate) body: ResponseBody,
 }
 
 /// The body of an response, read leniently: each field may be missing, and be a string or a number.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum ResponseBody {
-    /// A JSON object.
     Object {
         /// `result`: `success` or `failed`.
         result: Option<String>,

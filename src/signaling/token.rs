@@ -22,7 +22,6 @@ const PRIVILEGE_RTM_LOGIN: u16 = 1;
 /// What a token says: this user may sign in to this app's messaging for a while.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct TokenClaims<'a> {
-    /// The app ID.
     pub(crate) app_id: &'a str,
     /// The user, and so the only sender.
     pub(crate) user_id: &'a str,

@@ -41,7 +41,6 @@ pub(crate) enum InvalidTraces {
         /// What is wrong with it.
         why: &'static str,
     },
-    /// Another protocol than ours.
     #[error(
         "{variable} asks for another protocol than http/protobuf, the only one that traces are sent by: set it to that, and {ENDPOINT} to the collector's port for it, usually 4318"
     )]
@@ -108,7 +107,6 @@ impl Traces {
         }))
     }
 
-    /// What makes spans.
     pub(crate) fn tracer(&self) -> &SdkTracer {
         &self.tracer
     }

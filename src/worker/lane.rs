@@ -68,7 +68,6 @@ pub(super) struct Lane {
     /// A permit for each message from its claim until it is recorded: what bounds memory and connections.
     pub(super) capacity: Arc<Semaphore>,
     pub(super) max_in_flight: usize,
-    /// Something is due: claim.
     pub(super) wakeup: Notify,
     /// Something will be due: look when.
     pub(super) recheck: Notify,
@@ -358,7 +357,6 @@ impl Lane {
 /// How often what a probe has found out is told to a database that fails: nobody else will say it, and until the end of
 /// its lease everybody waits for it.
 const MOST_TRIES: u32 = 8;
-/// Between two of these.
 const TRY_AGAIN_AFTER: Duration = Duration::from_millis(500);
 
 /// The tries that are left.

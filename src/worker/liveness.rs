@@ -20,12 +20,9 @@ struct Working {
     behind: watch::Receiver<Option<Instant>>,
 }
 
-/// Those of one lane.
 #[derive(Debug)]
 pub(crate) struct LaneLiveness {
-    /// The app.
     pub(crate) app: String,
-    /// Whether it gets on.
     pub(crate) heartbeat: Arc<Heartbeat>,
     pub(super) capacity: Arc<Semaphore>,
     pub(super) max_in_flight: usize,

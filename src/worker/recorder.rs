@@ -59,7 +59,6 @@ const BEHIND_AFTER: Duration = Duration::from_millis(500);
 /// What the recorder works with.
 pub(super) struct Recorder {
     pub(super) outbox: Arc<Outbox>,
-    /// Who records, for people.
     pub(super) name: String,
     /// How long it waits for a statement.
     pub(super) timeout: AdaptiveTimeout,

@@ -232,8 +232,8 @@ impl Record {
 impl From<Response> for Outcome {
     fn from(answer: Response) -> Self {
         match answer {
-            Response::Success => Self::Done(Acceptance::Sent),
-            Response::ServerError => Self::Retry(None),
+            Response::Success => Self::Accepted(Acceptance::Sent),
+            Response::ServerError => Self::Transient(None),
             Response::TooManyRequests => Self::Throttled(None),
             Response::Unauthorized => Self::Unauthorized,
             Response::Rejected => Self::Rejected,

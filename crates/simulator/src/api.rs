@@ -27,7 +27,6 @@ const MAX_BODY_BYTES: usize = 256 * 1024;
 /// How long a body may take to come in.
 const BODY_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// How a call ends.
 enum Ending {
     Respond(ApiResponse),
     Close,

@@ -8,7 +8,6 @@ use super::behaviour::Behaviour;
 use super::faults::Faults;
 use super::ledger::Ledger;
 
-/// What all connections share.
 #[derive(Debug)]
 pub(super) struct ApiState {
     pub(super) ledger: Arc<Ledger>,

@@ -35,7 +35,6 @@ pub struct ApiKey {
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct GivenToken {
-    /// The token.
     pub token: String,
     /// The only user it is for.
     #[serde(default)]

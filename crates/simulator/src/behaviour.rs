@@ -23,7 +23,6 @@ pub struct Behaviour {
     pub latency_ms: u64,
     /// Up to so many milliseconds more, evenly spread.
     pub jitter_ms: u64,
-    /// Who may call.
     pub credentials: Credentials,
 }
 

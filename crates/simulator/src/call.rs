@@ -31,9 +31,7 @@ pub struct Call {
     pub at_us: u64,
     /// The app ID in the path.
     pub app_id: String,
-    /// The endpoint.
     pub kind: CallKind,
-    /// The sending user, percent-decoded.
     pub sender: String,
     /// The receiving user, or the channel.
     pub target: String,
@@ -47,7 +45,6 @@ pub struct Call {
     pub wait_for_ack: bool,
     /// What the body said; `false` for channel messages.
     pub enable_offline_messaging: bool,
-    /// What the body said.
     pub enable_historical_messaging: bool,
     /// The HTTP status answered; `None` when no answer was given, or not yet.
     pub status: Option<u16>,

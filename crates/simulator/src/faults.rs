@@ -25,17 +25,13 @@ pub enum FaultError {
     /// A value that does not fit its key.
     #[error("`{value}` can't be the {key} of a fault: it has to be {expected}")]
     BadValue {
-        /// The key.
         key: &'static str,
-        /// What was written.
         value: String,
-        /// What would be right.
         expected: &'static str,
     },
     /// An answer's detail for a fault that has none.
     #[error("{key} only goes with a status, such as 503:{key}=…, not with {fault}")]
     OnlyWithStatus {
-        /// The key.
         key: &'static str,
         /// The name of the fault.
         fault: &'static str,
@@ -115,12 +111,9 @@ impl Fault {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct FaultRule {
-    /// What goes wrong.
     pub fault: Fault,
-    /// The app ID.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub app: Option<String>,
-    /// The sending user.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sender: Option<String>,
     /// What the receiving user's or the channel's name begins with.

@@ -28,7 +28,6 @@ pub struct Ledger {
 #[derive(Debug, Error)]
 #[error("after {waited:?} the ledger still isn't as awaited: {summary:?}")]
 pub struct WaitTimedOut {
-    /// How long was waited.
     pub waited: Duration,
     /// What the ledger held at the end.
     pub summary: Box<Summary>,

@@ -66,7 +66,6 @@ pub struct SimulatorConfig {
     pub ledger: Option<Arc<Ledger>>,
     /// The seed of the dice that faults and jitter throw.
     pub seed: u64,
-    /// The first fault rules.
     pub faults: Vec<FaultRule>,
     /// How the API behaves at first.
     pub behaviour: Behaviour,
@@ -91,15 +90,12 @@ pub enum SimulatorError {
     /// The address can't be listened on.
     #[error("can't listen on {address}; is something else using it?")]
     Bind {
-        /// The address.
         address: SocketAddr,
-        /// What the system says.
         source: io::Error,
     },
     /// A certificate or key can't be read.
     #[error("can't read {}", path.display())]
     TlsFile {
-        /// The file.
         path: PathBuf,
         /// What is wrong with it.
         source: rustls::pki_types::pem::Error,
@@ -178,7 +174,6 @@ impl Simulator {
         format!("{scheme}://{}", self.address)
     }
 
-    /// The calls so far.
     pub fn ledger(&self) -> &Arc<Ledger> {
         &self.api.ledger
     }

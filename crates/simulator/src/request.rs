@@ -7,7 +7,6 @@ use serde_json::{Map, Value};
 
 use super::call::{Call, CallKind};
 
-/// The longest payload.
 const MAX_PAYLOAD_BYTES: usize = 32 * 1024;
 
 /// The longest name of a user or a channel.

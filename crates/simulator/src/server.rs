@@ -42,7 +42,6 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 pub struct TlsFiles {
     /// The certificate, and the chain after it.
     pub certificate: PathBuf,
-    /// Its private key.
     pub key: PathBuf,
 }
 

@@ -40,7 +40,6 @@ pub(super) enum TokenError {
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Token {
     signature: Vec<u8>,
-    /// What was signed.
     info: Vec<u8>,
     app_id: String,
     issued_at_s: u32,

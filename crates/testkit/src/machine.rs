@@ -13,11 +13,9 @@ static MACHINE: RwLock<()> = RwLock::const_new(());
 /// A share of the machine for as long as it is kept. Tests that measure the pace want all of it: their calls would
 /// be late where two dozen other processes are in the way.
 pub enum Machine {
-    /// With other tests.
     Shared {
         _guard: RwLockReadGuard<'static, ()>,
     },
-    /// Alone.
     Alone {
         _guard: RwLockWriteGuard<'static, ()>,
     },
@@ -70,7 +68,6 @@ impl Postgres {
         .await
     }
 
-    /// One with other settings.
     pub async fn start_with(settings: Settings) -> Self {
         let cluster = ThrowawayPostgres::start_with(&settings)
             .await

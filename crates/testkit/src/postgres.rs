@@ -39,7 +39,6 @@ const READY_POLL: Duration = Duration::from_millis(20);
 /// What may stand in a URL's path as it is, of what the name of a database usually holds.
 const ESCAPED_IN_URLS: &AsciiSet = &NON_ALPHANUMERIC.remove(b'_').remove(b'-').remove(b'.');
 
-/// What a cluster survives.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Durability {
     /// Nothing that was committed is lost when the server dies ([`ThrowawayPostgres::crash`]); everything may be lost
@@ -56,7 +55,6 @@ pub enum Durability {
 /// How a cluster is set up.
 #[derive(Debug, Clone)]
 pub struct Settings {
-    /// What it survives.
     pub durability: Durability,
     /// How many connections it takes at once.
     pub max_connections: u16,

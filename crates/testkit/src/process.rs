@@ -253,12 +253,10 @@ impl Output {
         }
     }
 
-    /// Everything that is kept.
     pub fn text(&self) -> String {
         self.kept().lines.iter().map(String::as_str).collect()
     }
 
-    /// Everything that was written.
     pub fn whole_text(&self) -> String {
         assert_eq!(self.kept().dropped_lines, 0, "there was too much output");
         self.text()

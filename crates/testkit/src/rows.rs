@@ -12,7 +12,6 @@ pub fn peer(columns: Value) -> Value {
     )
 }
 
-/// A channel message.
 pub fn channel(columns: Value) -> Value {
     merged(
         json!({"sender": "alice", "channel_name": "lobby", "payload": "hello"}),

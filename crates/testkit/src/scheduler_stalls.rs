@@ -6,7 +6,6 @@ use std::sync::{Arc, Weak};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// How often is looked.
 const TICK: Duration = Duration::from_millis(2);
 /// How many processors are watched: looking costs each of them half a percent of its time.
 const MOST_WATCHED: usize = 8;

@@ -43,7 +43,6 @@ const SECURITY_HEADERS: [(HeaderName, &str); 4] = [
 #[derive(Debug, Clone, Copy)]
 pub(in crate::ops) struct Authenticated;
 
-/// Decides who gets through.
 #[derive(Debug, Clone)]
 pub(in crate::ops) struct Auth {
     access: Access,

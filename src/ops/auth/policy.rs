@@ -5,7 +5,6 @@ use std::net::IpAddr;
 use hyper::Method;
 use hyper::http::uri::Authority;
 
-/// Where the form is.
 pub(in crate::ops) const LOGIN_PATH: &str = "/login";
 
 /// What a request has to show for itself.
@@ -30,11 +29,9 @@ pub(in crate::ops) struct RequestFacts<'a> {
     pub(in crate::ops) credential: Option<Credential>,
 }
 
-/// The decision.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::ops) enum Decision {
     Pass,
-    /// It needs the token.
     SignIn,
     WrongToken,
     NoToken,

@@ -22,13 +22,11 @@ const MIN_TOKEN_CHARS: usize = 16;
 /// other's.
 const COOKIE_LABEL: &[u8] = b"signaling-worker ops session 1";
 
-/// Who may ask.
 #[derive(Debug, Clone, Default)]
 pub(crate) enum Access {
     /// Whoever reaches a loopback address, by a loopback name: there is no token.
     #[default]
     Loopback,
-    /// Whoever has the token.
     Token(Arc<OpsToken>),
 }
 
@@ -47,7 +45,6 @@ pub(crate) enum TokenError {
         "WORKER_OPS_TOKEN_FILE: {0}: write a token into it, like the output of `openssl rand -hex 32`"
     )]
     File(#[from] SecretError),
-    /// It can be guessed.
     #[error(
         "the token in WORKER_OPS_TOKEN_FILE is shorter than {MIN_TOKEN_CHARS} characters: write a longer one into it, like the output of `openssl rand -hex 32`"
     )]

@@ -39,17 +39,13 @@ pub(super) fn routes() -> Router<OpsState> {
 struct Question<'a> {
     /// What it is about, as in "Pause default".
     title: &'a str,
-    /// What exactly will happen.
     consequence: Markup,
-    /// Where the form goes.
     action: &'a str,
     /// Fields that a person fills in.
     fields: Markup,
     /// What goes along with them.
     hidden: &'a [(&'a str, &'a str)],
-    /// What the button says.
     button: &'a str,
-    /// Where to go instead.
     back: &'a str,
 }
 

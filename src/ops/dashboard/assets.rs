@@ -53,7 +53,6 @@ pub(super) fn routes() -> Router<OpsState> {
 }
 
 impl Asset {
-    /// Where this content is.
     pub(super) fn url(&self) -> String {
         format!("{}?v={}", self.path, *self.version)
     }

@@ -6,7 +6,6 @@ use plotters::prelude::*;
 
 /// Width and height, in the units of the picture; it is shown as wide as there is room.
 const SIZE: (u32, u32) = (480, 168);
-/// Minutes that are shown.
 pub(super) const MINUTES: f64 = 60.0;
 
 const LINE: RGBColor = RGBColor(0x1d, 0x4e, 0xd8);
@@ -15,7 +14,6 @@ const LIMIT: RGBColor = RGBColor(0xb4, 0x23, 0x18);
 const GRID: RGBColor = RGBColor(0xe2, 0xe6, 0xec);
 const INK: RGBColor = RGBColor(0x55, 0x60, 0x70);
 
-/// What a plot shows.
 pub(super) struct Chart<'a> {
     /// What it is, for those who don't see it, too.
     pub(super) title: &'a str,

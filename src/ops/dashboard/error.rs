@@ -16,7 +16,6 @@ pub(super) enum PageError {
     /// The database has not been reached since this process started.
     #[error("the database has not been reached yet")]
     NotReached,
-    /// The database failed.
     #[error("the database failed: {}", database_error_text(.0))]
     Database(Arc<sqlx::Error>),
     /// What was asked for is not done, or nobody knows whether it is.

@@ -37,7 +37,6 @@ impl Span {
         if text == "day" { Self::Day } else { Self::Hour }
     }
 
-    /// For a URL.
     pub(super) fn text(self) -> &'static str {
         match self {
             Self::Hour => "hour",
@@ -52,7 +51,6 @@ impl Span {
         }
     }
 
-    /// As people say it.
     pub(super) fn words(self) -> &'static str {
         match self {
             Self::Hour => "the last hour",

@@ -204,7 +204,6 @@ fn line(row: &MessageLine, now: OffsetDateTime) -> Markup {
     }
 }
 
-/// Where a message goes.
 pub(super) fn receiver(destination: Option<&str>, channel: Option<&str>) -> Markup {
     html! {
         @if let Some(channel) = channel { span.dim { "channel " } (channel) }

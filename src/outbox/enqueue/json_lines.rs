@@ -22,30 +22,19 @@ pub(crate) enum InvalidLines {
     Unreadable(#[from] std::io::Error),
     /// A line that never ends, or that could not become a message.
     #[error("line {line} is longer than any message can be: none was inserted")]
-    LineTooLong {
-        /// Its number.
-        line: usize,
-    },
+    LineTooLong { line: usize },
     /// A line that is not JSON, or has other fields.
     #[error("line {line}: {mistake}: none was inserted")]
     NotAMessage {
-        /// Its number.
         line: usize,
         /// What is wrong, without the value.
         mistake: String,
     },
     /// A message that the API would not take.
     #[error("line {line}: {source}: none was inserted")]
-    Refused {
-        /// Its number.
-        line: usize,
-        /// What is wrong.
-        source: InvalidMessage,
-    },
-    /// Too many at once.
+    Refused { line: usize, source: InvalidMessage },
     #[error("more than {MAX_MESSAGES} messages: insert them in several calls")]
     TooMany,
-    /// Too much at once.
     #[error("more than {} MiB: insert the messages in several calls", MAX_INPUT_BYTES / 1024 / 1024)]
     TooMuch,
 }

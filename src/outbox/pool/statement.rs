@@ -12,7 +12,6 @@ pub(crate) const STATEMENT_ERRORS: &str = "signaling_database_errors_total";
 /// What is said to the database while a worker runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Statement {
-    /// Takes due rows.
     Claim,
     /// Writes what became of them.
     Record,
@@ -26,9 +25,7 @@ pub(crate) enum Statement {
     Lane,
     /// Adds up the stats of a minute.
     Stats,
-    /// Counts what waits.
     QueueCounts,
-    /// Deletes old messages.
     Delete,
     /// Asks for the version of the schema.
     Schema,

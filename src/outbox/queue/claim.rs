@@ -21,13 +21,11 @@ use crate::pace::{DbTime, HORIZON};
 /// What a worker asks for.
 #[derive(Debug)]
 pub(crate) struct ClaimRequest<'a> {
-    /// The app.
     pub(crate) app: &'a str,
     /// From where on to look for rows.
     pub(crate) start: ScanPosition,
     /// The claim's name, fresh for each.
     pub(crate) claim_id: Uuid,
-    /// Most rows to take.
     pub(crate) rows: usize,
     /// How far ahead of the claim the first slot has to be.
     pub(crate) lookahead: Duration,
@@ -49,13 +47,11 @@ pub(crate) struct ClaimRequest<'a> {
 #[derive(Debug, thiserror::Error)]
 #[error("the claim failed: {}", database_error_text(.source))]
 pub(crate) struct ClaimError {
-    /// Why.
     pub(crate) source: sqlx::Error,
     /// The database may have carried it out: then its rows are nobody's until the lease ends, or they are given back.
     pub(crate) may_have_rows: bool,
 }
 
-/// What a claim gave.
 #[derive(Debug)]
 pub(crate) struct Batch {
     /// The rows, in the order of their slots.
@@ -113,7 +109,6 @@ impl ScanPosition {
 /// Rows that ended without a call of their own, by how.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Ended {
-    /// Their time was over.
     pub(crate) expired: usize,
     /// Nobody can know whether they were called, and once is all they may be.
     pub(crate) unknown: usize,
@@ -128,7 +123,6 @@ impl Ended {
         }
     }
 
-    /// All of them.
     pub(crate) fn count(self) -> usize {
         self.expired + self.unknown
     }
@@ -144,7 +138,6 @@ impl Batch {
 /// A lane that is held.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Hold {
-    /// What holds it.
     pub(crate) kind: HoldKind,
     /// When the next probe may be made.
     pub(crate) until: DbTime,
@@ -153,7 +146,6 @@ pub(crate) struct Hold {
 /// A row that this process has for the time of a lease.
 #[derive(Debug)]
 pub(crate) struct Claimed {
-    /// The row.
     pub(crate) id: i64,
     /// The claim, which its record has to name.
     pub(crate) claim_id: Uuid,

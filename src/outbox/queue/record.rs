@@ -16,7 +16,6 @@ use crate::pace::DbTime;
 /// What became of one claimed row.
 #[derive(Debug, Clone)]
 pub(crate) struct Record {
-    /// The row.
     pub(crate) id: i64,
     /// The claim under which it was taken: the fence.
     pub(crate) claim_id: Uuid,
@@ -26,16 +25,13 @@ pub(crate) struct Record {
     pub(crate) status: Option<FinalStatus>,
     /// The call that was made, if one was.
     pub(crate) call: Option<CallRecord>,
-    /// What went wrong.
     pub(crate) error: Option<String>,
 }
 
 /// A call that was made.
 #[derive(Debug, Clone)]
 pub(crate) struct CallRecord {
-    /// Its start.
     pub(crate) sent_at: DbTime,
-    /// How long it took.
     pub(crate) duration: Duration,
     /// The answer's status, if there was an answer.
     pub(crate) http_status: Option<u16>,

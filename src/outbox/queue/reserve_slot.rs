@@ -15,7 +15,6 @@ use crate::pace::{DbTime, HORIZON};
 /// What came of asking for a slot.
 #[derive(Debug)]
 pub(crate) enum SlotReservation {
-    /// A slot.
     Slot {
         /// From when on the call may start.
         slot_at: DbTime,
@@ -24,7 +23,6 @@ pub(crate) enum SlotReservation {
         /// The lane is held, and this call is its probe: give it back by [`Outbox::release_probe`].
         is_probe: bool,
     },
-    /// None now.
     Refused(Refusal),
     /// The app has no lane: no worker has ever served it.
     NoLane,

@@ -18,7 +18,6 @@ const MAX_CALLS: i64 = 1_000;
 /// One message and its history, at a moment.
 #[derive(Debug, Serialize)]
 pub(crate) struct MessageDetail {
-    /// The message itself.
     #[serde(flatten)]
     pub(crate) message: MessageRow,
     /// Its content, as far as it was asked for and may be read.
@@ -39,7 +38,6 @@ pub(crate) struct MessageRow {
     /// The database's time of the look.
     #[serde(with = "time::serde::rfc3339")]
     pub(crate) at: OffsetDateTime,
-    /// Its id.
     pub(crate) id: i64,
     /// The app that it belongs to.
     pub(crate) app: String,
@@ -53,7 +51,6 @@ pub(crate) struct MessageRow {
     pub(crate) status: String,
     /// The status, or of a pending message: scheduled, queued, sending, retrying.
     pub(crate) state: String,
-    /// Calls that count.
     pub(crate) attempts: i32,
     /// Calls that may go wrong.
     pub(crate) max_attempts: i32,
@@ -61,23 +58,19 @@ pub(crate) struct MessageRow {
     pub(crate) wait_for_ack: bool,
     /// Never called again after a call whose outcome is not known.
     pub(crate) at_most_once: bool,
-    /// When it was inserted.
     #[serde(with = "time::serde::rfc3339")]
     pub(crate) created_at: OffsetDateTime,
     /// When it is due; while a worker has it, when the lease ends; of a final message, when it was due last.
     #[serde(with = "time::serde::rfc3339")]
     pub(crate) due_at: OffsetDateTime,
-    /// Not sent after this.
     #[serde(with = "time::serde::rfc3339::option")]
     pub(crate) expires_at: Option<OffsetDateTime>,
     /// Whether a worker has it, had it and died, or has finished it.
     pub(crate) is_claimed: bool,
-    /// Which worker.
     pub(crate) claimed_by: Option<String>,
     /// When the last call started.
     #[serde(with = "time::serde::rfc3339::option")]
     pub(crate) sent_at: Option<OffsetDateTime>,
-    /// When it became final.
     #[serde(with = "time::serde::rfc3339::option")]
     pub(crate) finished_at: Option<OffsetDateTime>,
     /// The answer's status to the last call.
@@ -88,7 +81,6 @@ pub(crate) struct MessageRow {
     pub(crate) error: Option<String>,
 }
 
-/// A message's content.
 #[derive(Debug, Serialize)]
 pub(crate) struct PayloadDetail {
     /// Its size in bytes of UTF-8; none where who asks may not read it.
@@ -108,15 +100,12 @@ pub(crate) struct CallDetail {
     pub(crate) sent_at: Option<OffsetDateTime>,
     /// How long it took, in ms.
     pub(crate) duration_ms: Option<f64>,
-    /// The answer's status.
     pub(crate) http_status: Option<i32>,
     /// retry, throttled, rejected, unauthorized, ambiguous or lost.
     pub(crate) outcome: String,
-    /// What went wrong.
     pub(crate) error: Option<String>,
     /// Which worker made it, or was lost with it.
     pub(crate) claimed_by: Option<String>,
-    /// When this was written.
     #[serde(with = "time::serde::rfc3339")]
     pub(crate) recorded_at: OffsetDateTime,
 }
@@ -129,7 +118,6 @@ pub(crate) enum LaneDetail {
     NoRight,
     /// There is none: no worker has ever served the app.
     None,
-    /// Its state.
     Lane(Box<LaneStatus>),
 }
 
@@ -145,14 +133,10 @@ pub(crate) enum MessageError {
     #[error(
         "{user} may not read payloads: leave out --payload, or log in as a role that may, such as one with the rights of a producer (`worker grant producer {user}`)"
     )]
-    NoRightToPayload {
-        /// Who asks.
-        user: String,
-    },
+    NoRightToPayload { user: String },
     /// The schema is missing or too old.
     #[error(transparent)]
     Schema(#[from] SchemaError),
-    /// The database failed.
     #[error("the database failed: {}", database_error_text(.0))]
     Database(#[from] sqlx::Error),
 }

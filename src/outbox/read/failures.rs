@@ -10,7 +10,6 @@ use crate::outbox::micros;
 
 /// The newest calls that are looked at: at 490 calls/s that all fail, those of 20 seconds.
 pub(crate) const MAX_CALLS_LOOKED_AT: i64 = 10_000;
-/// Groups that are shown.
 const MAX_GROUPS: i64 = 100;
 /// Failed messages of a group that are sent again at once: the newest.
 pub(crate) const MAX_RETRIED: usize = 5_000;
@@ -18,35 +17,28 @@ pub(crate) const MAX_RETRIED: usize = 5_000;
 /// What the calls of a group have in common.
 #[derive(Debug, Clone, PartialEq, Eq, FromRow)]
 pub(crate) struct FailureKey {
-    /// The app.
     pub(crate) app: String,
     /// What the call came to, as in `signaling.attempt`.
     pub(crate) outcome: String,
     /// What was answered, if anything was.
     pub(crate) http_status: Option<i32>,
-    /// What went wrong.
     pub(crate) error: Option<String>,
 }
 
 /// Calls that failed in the same way.
 #[derive(Debug, FromRow)]
 pub(crate) struct FailureGroup {
-    /// In which way.
     #[sqlx(flatten)]
     pub(crate) key: FailureKey,
-    /// How many calls.
     pub(crate) calls: i64,
-    /// Of how many messages.
     pub(crate) messages: i64,
     /// How many of these messages have ended as `failed`, with this error as their last.
     pub(crate) failed: i64,
     /// When the last one was recorded.
     pub(crate) last_at: OffsetDateTime,
-    /// The last one's message.
     pub(crate) example_id: i64,
 }
 
-/// What went wrong lately.
 #[derive(Debug)]
 pub(crate) struct Failures {
     /// The groups, those with the most calls first.

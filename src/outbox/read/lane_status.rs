@@ -11,11 +11,9 @@ use crate::outbox::Outbox;
 /// What an app's lane is doing, and what waits for it.
 #[derive(Debug, Default)]
 pub(crate) struct AppLane {
-    /// The app's alias.
     pub(crate) app: String,
     /// Its lane; none if no worker has ever served it.
     pub(crate) lane: Option<LaneStatus>,
-    /// Pending messages.
     pub(crate) pending: Pending,
 }
 
@@ -24,11 +22,8 @@ pub(crate) struct AppLane {
 pub(crate) struct Pending {
     /// Wait for their first call.
     pub(crate) queued: u64,
-    /// Are not due yet.
     pub(crate) scheduled: u64,
-    /// Wait for another call.
     pub(crate) retrying: u64,
-    /// A worker has them.
     pub(crate) sending: u64,
     /// For how long the oldest one had waited then that is not scheduled, in seconds.
     pub(crate) oldest_s: Option<f64>,
@@ -65,15 +60,11 @@ pub(crate) struct LaneStatus {
     /// Since when a person has paused the app.
     #[serde(with = "time::serde::rfc3339::option")]
     pub(crate) paused_at: Option<OffsetDateTime>,
-    /// Who.
     pub(crate) paused_by: Option<String>,
-    /// Why.
     pub(crate) pause_reason: Option<String>,
     /// `unauthorized` or `unavailable`; none while it sends.
     pub(crate) hold: Option<String>,
-    /// Why it is held.
     pub(crate) hold_reason: Option<String>,
-    /// Since when.
     #[serde(with = "time::serde::rfc3339::option")]
     pub(crate) hold_since: Option<OffsetDateTime>,
     /// When one call is tried again.
@@ -99,7 +90,6 @@ pub(crate) enum LaneState {
 }
 
 impl LaneState {
-    /// All there are.
     pub(crate) const ALL: [Self; 6] = [
         Self::Sending,
         Self::Slowed,
@@ -112,7 +102,6 @@ impl LaneState {
     /// A lane whose rate is less than this part of its limit is slowed: else it is `1 / 1.02` of it.
     const SLOWED_BELOW: f64 = 0.97;
 
-    /// The word.
     pub(crate) fn as_str(self) -> &'static str {
         match self {
             Self::Sending => "sending",

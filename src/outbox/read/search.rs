@@ -17,7 +17,6 @@ use crate::outbox::Outbox;
 use crate::outbox::pool::Session;
 use windows::{by_windows, window};
 
-/// Messages on a page.
 pub(crate) const PAGE_ROWS: usize = 50;
 /// After so long, a page is shown as far as it has come.
 const PAGE_TIME: Duration = Duration::from_millis(400);
@@ -46,17 +45,14 @@ pub(crate) const PENDING: &str = "pending";
 /// Which messages to show. What is none asks for nothing.
 #[derive(Debug, Default, Clone)]
 pub(crate) struct MessageFilter {
-    /// Of this app.
     pub(crate) app: Option<String>,
     /// One of [`STATES`], or [`PENDING`].
     pub(crate) state: Option<String>,
     /// To this destination or channel.
     pub(crate) receiver: Option<String>,
-    /// From this sender.
     pub(crate) sender: Option<String>,
     /// Inserted at this time or later.
     pub(crate) since: Option<OffsetDateTime>,
-    /// Inserted before this time.
     pub(crate) until: Option<OffsetDateTime>,
     /// With this in their error, in capitals or not.
     pub(crate) error_has: Option<String>,
@@ -65,11 +61,8 @@ pub(crate) struct MessageFilter {
 /// A message in a list: without its content.
 #[derive(Debug, FromRow)]
 pub(crate) struct MessageLine {
-    /// Its id.
     pub(crate) id: i64,
-    /// Its app.
     pub(crate) app: String,
-    /// Who it is from.
     pub(crate) sender: String,
     /// Whom a peer message is for.
     pub(crate) destination: Option<String>,
@@ -77,24 +70,18 @@ pub(crate) struct MessageLine {
     pub(crate) channel_name: Option<String>,
     /// One of [`STATES`].
     pub(crate) state: String,
-    /// Calls that were made.
     pub(crate) attempts: i32,
     /// The HTTP status of the last call.
     pub(crate) http_status: Option<i32>,
-    /// What went wrong.
     pub(crate) error: Option<String>,
-    /// When it was inserted.
     pub(crate) created_at: OffsetDateTime,
     /// When it is called next, if that is known.
     pub(crate) next_attempt_at: Option<OffsetDateTime>,
-    /// When it ended.
     pub(crate) finished_at: Option<OffsetDateTime>,
 }
 
-/// A page of messages.
 #[derive(Debug)]
 pub(crate) struct MessagePage {
-    /// The messages, newest first.
     pub(crate) rows: Vec<MessageLine>,
     /// Where the next page begins: it has ids below this. None if there are no more.
     pub(crate) next_before: Option<i64>,
@@ -226,7 +213,6 @@ async fn pending_ids(
     Ok(Some(ids))
 }
 
-/// A page of these.
 async fn by_ids(
     session: &mut Session,
     filter: &MessageFilter,

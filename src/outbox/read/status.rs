@@ -14,11 +14,9 @@ use crate::stats::{Histogram, Stats};
 /// How one app is doing.
 #[derive(Debug, Default, Serialize)]
 pub(crate) struct AppStatus {
-    /// The app's alias.
     pub(crate) app: String,
     /// Its lane; none if no worker has ever served it.
     pub(crate) lane: Option<LaneStatus>,
-    /// Pending messages.
     pub(crate) pending: Pending,
     /// Calls a second that were made in the last ten seconds.
     pub(crate) rate_per_s: f64,
@@ -35,7 +33,6 @@ pub(crate) struct AppStatus {
 /// What half, 95 % and 99 % of some durations do not exceed, in seconds: estimates.
 #[derive(Debug, Clone, Copy, Serialize)]
 pub(crate) struct Percentiles {
-    /// The median.
     pub(crate) p50_s: f64,
     /// That of 95 %.
     pub(crate) p95_s: f64,
@@ -176,9 +173,7 @@ impl Outbox {
 /// What became of a sample message.
 #[derive(Debug, FromRow)]
 pub(crate) struct SampleRow {
-    /// The row's status.
     pub(crate) status: String,
-    /// Its attempts.
     pub(crate) attempts: i32,
 }
 

@@ -95,21 +95,12 @@ pub(crate) enum GrantError {
         "there is no role {role}: create it first, with `create role {};` and a way to log in, such as a password",
         role.quoted()
     )]
-    NoSuchRole {
-        /// Its name.
-        role: RoleName,
-    },
+    NoSuchRole { role: RoleName },
     /// Who asks may not give rights away.
     #[error(
         "{user} can't give rights: log in as the owner of the schema signaling, {owner}, or have its owner run what --print shows"
     )]
-    NotTheOwner {
-        /// Who asks.
-        user: String,
-        /// Who could.
-        owner: String,
-    },
-    /// The database failed.
+    NotTheOwner { user: String, owner: String },
     #[error("the database failed: {}", database_error_text(.0))]
     Database(#[from] sqlx::Error),
 }

@@ -68,9 +68,7 @@ const MIGRATIONS: &[(i64, &str, &str)] = &[
 /// A migration that was run.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Applied {
-    /// Its number.
     pub(crate) version: i64,
-    /// What it is about.
     pub(crate) description: String,
     /// How long it took, without what was spent on attempts that got no lock. It held its locks for less.
     pub(crate) took: Duration,
@@ -115,9 +113,7 @@ pub(crate) enum SchemaError {
         listed(.holders)
     )]
     Locked {
-        /// The migration's number.
         version: i64,
-        /// What it is about.
         description: String,
         /// How long it has tried.
         lock_wait: Duration,
@@ -133,13 +129,11 @@ pub(crate) enum SchemaError {
     Busy {
         /// How long this one has waited.
         lock_wait: Duration,
-        /// The other one.
         holders: Vec<LockHolder>,
     },
     /// A migration failed, or one that was run before differs.
     #[error("the migration failed: {0}")]
     Migrate(#[from] MigrateError),
-    /// The database failed.
     #[error("the database failed: {}", database_error_text(.0))]
     Database(#[from] sqlx::Error),
 }

@@ -17,7 +17,6 @@ const WAKEUP_RENEWAL: Duration = Duration::from_secs(25);
 /// How often rows are looked for whose time is over while nobody claims them.
 const EXPIRE_EVERY: Duration = Duration::from_secs(1);
 
-/// How a lane rests.
 #[derive(Debug)]
 pub(in crate::worker) struct IdleWait {
     lane: Arc<Lane>,
@@ -58,7 +57,6 @@ impl IdleWait {
         after(batch, lookahead)
     }
 
-    /// Rests.
     pub(in crate::worker) async fn take(&mut self, next: Next) {
         self.expire().await;
         match next {

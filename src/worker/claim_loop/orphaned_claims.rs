@@ -38,7 +38,6 @@ impl OrphanedClaims {
         }
     }
 
-    /// Remembers a claim.
     pub(in crate::worker) fn add(&mut self, id: Uuid, lease: Duration) {
         if self.claims.len() == MOST {
             self.claims.pop_front();

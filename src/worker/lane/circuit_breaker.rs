@@ -19,7 +19,6 @@ pub(in crate::worker) struct CircuitBreaker {
 /// What an outcome says of the lane.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::worker) enum Transition {
-    /// Nothing to do.
     None,
     /// The probe of a held lane found the API well.
     Release,

@@ -9,7 +9,6 @@ use crate::pace::DbTime;
 /// A lane that stays slow is told of so often: an API that allows less than the limit answers 429 for ever.
 const LOG_THROTTLED_EVERY: Duration = Duration::from_secs(60);
 
-/// What was said last.
 #[derive(Debug)]
 pub(in crate::worker) struct LaneLog {
     /// When that was so: what a claim saw before is old.

@@ -20,7 +20,6 @@ const MINUTE: Duration = Duration::from_secs(60);
 const MAX_MINUTES: usize = 120;
 
 impl MinuteBuffer {
-    /// A call has ended.
     pub(in crate::worker) fn called(&self, now: DbTime, outcome: &Outcome, took: Option<Duration>) {
         self.count(now, |stats| stats.called(outcome, took));
     }
@@ -75,31 +74,31 @@ mod tests {
 
     #[test]
     fn what_happens_is_counted_in_its_minute_and_given_out_once() {
-        let minutes = MinuteBuffer::default();
-        minutes.waited(at_s(59), Duration::from_millis(3));
-        minutes.ended(at_s(60), FinalStatus::MessageSent, 2);
-        minutes.ended(at_s(119), FinalStatus::MessageSent, 1);
-        let taken = minutes.take();
+        let buffer = MinuteBuffer::default();
+        buffer.waited(at_s(59), Duration::from_millis(3));
+        buffer.ended(at_s(60), FinalStatus::MessageSent, 2);
+        buffer.ended(at_s(119), FinalStatus::MessageSent, 1);
+        let taken = buffer.take();
         let minutes: Vec<_> = taken
             .iter()
             .map(|(minute, stats)| (*minute, stats.message_sent, stats.delay.count()))
             .collect();
         assert_eq!(minutes, [(at_s(0), 0, 1), (at_s(60), 3, 0)]);
-        assert!(minutes.take().is_empty());
+        assert!(buffer.take().is_empty());
     }
 
     #[test]
     fn what_could_not_be_written_is_kept_for_two_hours_of_minutes() {
-        let minutes = MinuteBuffer::default();
+        let buffer = MinuteBuffer::default();
         let one = Stats {
             message_sent: 1,
             ..Stats::default()
         };
         for minute in 0..200 {
-            minutes.put_back(at_s(minute * 60), &one);
-            minutes.put_back(at_s(minute * 60), &one);
+            buffer.put_back(at_s(minute * 60), &one);
+            buffer.put_back(at_s(minute * 60), &one);
         }
-        let kept = minutes.take();
+        let kept = buffer.take();
         assert_eq!(kept.len(), MAX_MINUTES);
         assert_eq!(
             kept.last_key_value()

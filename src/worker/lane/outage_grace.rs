@@ -26,7 +26,6 @@ struct Grace {
 }
 
 impl OutageGrace {
-    /// The database has failed.
     pub(in crate::worker) fn failed(&mut self) {
         let last_answer = self.last_answer.unwrap_or(DbTime::from_micros(0));
         let lost_before = match &self.grace {

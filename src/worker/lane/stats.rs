@@ -16,7 +16,6 @@ pub(in crate::worker) struct LaneStats {
 }
 
 impl LaneStats {
-    /// All at zero.
     pub(in crate::worker) fn new(app: &str) -> Self {
         Self {
             metrics: LaneMetrics::new(app),

@@ -12,7 +12,6 @@ pub enum PostgresError {
         unusable.as_deref().map(|why| format!(" ({why})")).unwrap_or_default()
     )]
     NotFound {
-        /// The places, in words.
         looked_in: String,
         /// What was found but could not be run, and why.
         unusable: Option<String>,
@@ -39,7 +38,6 @@ pub enum PostgresError {
     /// `initdb` or the server ended by itself.
     #[error("PostgreSQL ended while {doing}; the end of its log:\n{log}")]
     Failed {
-        /// What was being done.
         doing: &'static str,
         /// The last lines that it wrote.
         log: String,
@@ -47,9 +45,7 @@ pub enum PostgresError {
     /// PostgreSQL took longer than is reasonable.
     #[error("PostgreSQL was not done with {doing} after {after:?}; the end of its log:\n{log}")]
     TimedOut {
-        /// What was being done.
         doing: &'static str,
-        /// The limit.
         after: Duration,
         /// The last lines that it wrote.
         log: String,
@@ -57,7 +53,6 @@ pub enum PostgresError {
     /// The operating system refused something.
     #[error("{doing}: {source}")]
     Io {
-        /// What was being done.
         doing: &'static str,
         /// What the operating system said.
         source: io::Error,

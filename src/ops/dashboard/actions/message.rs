@@ -15,7 +15,6 @@ use crate::ops::dashboard::message::{can_be_cancelled, can_be_retried, find};
 use crate::ops::dashboard::messages::wanted;
 use crate::outbox::{AdminError, FailureKey, MAX_RETRIED, RetryFilter};
 
-/// Which message.
 #[derive(Debug, Deserialize)]
 pub(super) struct Params {
     id: i64,
@@ -114,7 +113,6 @@ pub(super) async fn retry(
     ))
 }
 
-/// Which failures.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 pub(super) struct GroupWish {

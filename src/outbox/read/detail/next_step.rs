@@ -9,11 +9,9 @@ use super::MessageRow;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(tag = "step", rename_all = "snake_case")]
 pub(crate) enum NextStep {
-    /// It is final.
     Nothing,
     /// Its time has not come.
     Waits {
-        /// When it is due.
         #[serde(with = "time::serde::rfc3339")]
         until: OffsetDateTime,
     },
@@ -27,7 +25,6 @@ pub(crate) enum NextStep {
     },
     /// A worker had it and did not record what became of it: the next claim of its app finds it.
     Lost {
-        /// Since when.
         #[serde(with = "time::serde::rfc3339")]
         lease_ended_at: OffsetDateTime,
     },

@@ -11,7 +11,6 @@ pub(crate) struct LockHolder {
     pub(crate) pid: i32,
     /// Its user, if the database tells.
     pub(crate) user: Option<String>,
-    /// What it calls itself.
     pub(crate) application: Option<String>,
     /// What it does, as in `idle in transaction`.
     pub(crate) state: Option<String>,
