@@ -1,6 +1,5 @@
 //! The command line, as a person or a script meets it.
 
-mod bench;
 mod check;
 mod dev;
 mod enqueue;

@@ -10,49 +10,50 @@ use testkit::{PATIENCE, World, peer};
 
 const DELETED: &str = "finished messages that were old enough are deleted";
 
-impl World {
-    /// Inserts so many messages that finished two hours ago, an hour after they were inserted. The first id.
-    async fn insert_old(&self, count: i32) -> i64 {
-        let first: i64 = self
-            .ask("select coalesce(max(id), 0) + 1 from signaling.outbox")
-            .await;
-        self.insert_many(count).await;
-        self.execute(&format!(
-            "update signaling.outbox
-             set status = 'failed', finished_at = now() - interval '2 hours', created_at = now() - interval '3 hours'
-             where id >= {first}"
-        ))
+/// Inserts so many messages that finished two hours ago, an hour after they were inserted. The first id.
+async fn insert_old(world: &World, count: i32) -> i64 {
+    let first: i64 = world
+        .ask("select coalesce(max(id), 0) + 1 from signaling.outbox")
         .await;
-        first
-    }
+    world.insert_many(count).await;
+    world.execute(&format!(
+        "update signaling.outbox
+         set status = 'failed', finished_at = now() - interval '2 hours', created_at = now() - interval '3 hours'
+         where id >= {first}"
+    ))
+    .await;
+    first
+}
 
-    /// Deletes a batch as a worker would.
-    async fn delete_finished(&self, worker: Uuid, retain: &str) -> Result<Batch, sqlx::Error> {
-        sqlx::query_as("select * from signaling.delete_finished($1, $2::interval)")
-            .bind(worker)
-            .bind(retain)
-            .fetch_one(&self.pool)
+/// Deletes a batch as a worker would.
+async fn delete_finished(world: &World, worker: Uuid, retain: &str) -> Result<Batch, sqlx::Error> {
+    sqlx::query_as("select * from signaling.delete_finished($1, $2::interval)")
+        .bind(worker)
+        .bind(retain)
+        .fetch_one(&world.pool)
+        .await
+}
+
+/// Deletes batches until the pass is over. How many batches there were.
+async fn delete_all_finished(world: &World, retain: &str) -> usize {
+    let worker = Uuid::new_v4();
+    for batches in 1..2_000 {
+        let batch = delete_finished(world, worker, retain)
             .await
-    }
-
-    /// Deletes batches until the pass is over. How many batches there were.
-    async fn delete_all_finished(&self, retain: &str) -> usize {
-        let worker = Uuid::new_v4();
-        for batches in 1..2_000 {
-            let batch = self.delete_finished(worker, retain).await.expect("a batch");
-            assert!(batch.has_turn);
-            if batch.is_pass_over {
-                return batches;
-            }
+            .expect("a batch");
+        assert!(batch.has_turn);
+        if batch.is_pass_over {
+            return batches;
         }
-        panic!("the pass has no end");
     }
+    panic!("the pass has no end");
+}
 
-    /// Ends the rest between two passes, or the turn of a worker that is gone.
-    async fn let_the_next_one_delete(&self) {
-        self.execute("update signaling.retention set held_until = 'epoch'")
-            .await;
-    }
+/// Ends the rest between two passes, or the turn of a worker that is gone.
+async fn let_the_next_one_delete(world: &World) {
+    world
+        .execute("update signaling.retention set held_until = 'epoch'")
+        .await;
 }
 
 #[derive(Debug, FromRow)]
@@ -65,7 +66,7 @@ struct Batch {
 #[tokio::test]
 async fn messages_that_finished_long_ago_go_with_their_attempts_and_all_others_stay() {
     let world = World::new().await;
-    let old = world.insert_old(2_500).await;
+    let old = insert_old(&world, 2_500).await;
     world
         .execute(
             "insert into signaling.attempt (message_id, attempt, outcome)
@@ -73,9 +74,9 @@ async fn messages_that_finished_long_ago_go_with_their_attempts_and_all_others_s
              update signaling.outbox set dedupe_key = 'taken' where id = 17",
         )
         .await;
-    let waits = world.insert_old(1).await;
+    let waits = insert_old(&world, 1).await;
     let (late, locked, young) = (waits + 1, waits + 2, waits + 3);
-    world.insert_old(2).await;
+    insert_old(&world, 2).await;
     world
         .execute(&format!(
             "update signaling.outbox set status = 'pending', finished_at = null, due_at = now() + interval '1 day'
@@ -115,7 +116,7 @@ async fn messages_that_finished_long_ago_go_with_their_attempts_and_all_others_s
 
     // The next pass finds what the first one had to pass over.
     client.commit().await.expect("given free");
-    world.let_the_next_one_delete().await;
+    let_the_next_one_delete(&world).await;
     let next = world.worker().env("WORKER_RETENTION", "1h").start();
     next.until_logged(DELETED).await;
     assert_eq!(world.count(&format!("id = {locked}")).await, 0);
@@ -131,7 +132,7 @@ async fn messages_that_finished_long_ago_go_with_their_attempts_and_all_others_s
 #[tokio::test]
 async fn nothing_is_deleted_unless_it_is_asked_for() {
     let world = World::new().await;
-    world.insert_old(10).await;
+    insert_old(&world, 10).await;
     let _worker = world.worker().start();
     let id = world.insert(peer(json!({}))).await;
     world.until_final(id).await;
@@ -146,7 +147,7 @@ async fn nothing_is_deleted_unless_it_is_asked_for() {
 #[tokio::test]
 async fn of_two_workers_one_deletes_at_a_time() {
     let world = World::new().await;
-    world.insert_old(5_000).await;
+    insert_old(&world, 5_000).await;
     let worker = || world.worker().env("WORKER_RETENTION", "1h").start();
     let (one, other) = (worker(), worker());
     world
@@ -164,23 +165,23 @@ async fn of_two_workers_one_deletes_at_a_time() {
 #[tokio::test]
 async fn a_pass_is_one_workers_until_that_is_gone_and_goes_on_where_it_was() {
     let world = World::new().await;
-    world.insert_old(3_000).await;
+    insert_old(&world, 3_000).await;
     let (one, other) = (Uuid::new_v4(), Uuid::new_v4());
-    let first = world.delete_finished(one, "1 hour").await.expect("a batch");
+    let first = delete_finished(&world, one, "1 hour")
+        .await
+        .expect("a batch");
     let deleted = first.deleted.expect("a number");
     assert!(first.has_turn && !first.is_pass_over && deleted > 0);
     assert_eq!(world.count("true").await, 3_000 - deleted);
 
-    let refused = world
-        .delete_finished(other, "1 hour")
+    let refused = delete_finished(&world, other, "1 hour")
         .await
         .expect("an answer");
     assert!(!refused.has_turn);
     assert_eq!(world.count("true").await, 3_000 - deleted);
 
-    world.let_the_next_one_delete().await;
-    let next = world
-        .delete_finished(other, "1 hour")
+    let_the_next_one_delete(&world).await;
+    let next = delete_finished(&world, other, "1 hour")
         .await
         .expect("a batch");
     assert!(next.has_turn);
@@ -189,8 +190,7 @@ async fn a_pass_is_one_workers_until_that_is_gone_and_goes_on_where_it_was() {
         3_000 - next.deleted.expect("a number"),
         "it counts on"
     );
-    let late = world
-        .delete_finished(one, "1 hour")
+    let late = delete_finished(&world, one, "1 hour")
         .await
         .expect("an answer");
     assert!(!late.has_turn, "the first one has lost its turn");
@@ -199,7 +199,7 @@ async fn a_pass_is_one_workers_until_that_is_gone_and_goes_on_where_it_was() {
 #[tokio::test]
 async fn a_deletion_that_is_stuck_holds_up_no_message_and_no_shutdown() {
     let world = World::new().await;
-    world.insert_old(50).await;
+    insert_old(&world, 50).await;
     world
         .execute(
             "insert into signaling.attempt (message_id, attempt, outcome) values (25, 1, 'retry')",
@@ -238,7 +238,7 @@ async fn a_deletion_that_is_stuck_holds_up_no_message_and_no_shutdown() {
 #[tokio::test]
 async fn a_pass_ends_where_messages_are_too_young_whatever_their_producers_date_them() {
     let world = World::new().await;
-    world.insert_old(300).await;
+    insert_old(&world, 300).await;
     world
         .execute(
             "update signaling.outbox set created_at = 'infinity' where id <= 150;
@@ -247,9 +247,9 @@ async fn a_pass_ends_where_messages_are_too_young_whatever_their_producers_date_
         .await;
     world.insert_many(300).await;
     // Nothing that was inserted after those can have finished before them: it is not looked for.
-    world.insert_old(10).await;
+    insert_old(&world, 10).await;
 
-    world.delete_all_finished("1 hour").await;
+    delete_all_finished(&world, "1 hour").await;
     assert_eq!(
         world.count("id <= 300").await,
         0,
@@ -265,19 +265,19 @@ async fn a_pass_ends_where_messages_are_too_young_whatever_their_producers_date_
 #[tokio::test]
 async fn a_pass_crosses_a_gap_of_any_size_in_few_batches_and_reads_no_table_as_a_whole() {
     let world = World::new().await;
-    world.insert_old(10).await;
+    insert_old(&world, 10).await;
     world
         .execute("select setval(pg_get_serial_sequence('signaling.outbox', 'id'), 20000000000)")
         .await;
-    world.insert_old(10).await;
-    let batches = world.delete_all_finished("1 hour").await;
+    insert_old(&world, 10).await;
+    let batches = delete_all_finished(&world, "1 hour").await;
     assert_eq!(world.count("true").await, 0);
     assert!(batches < 500, "{batches} batches");
 
     // With settings that leave the choice to the planner, on a table that is small enough to be read as a whole.
-    world.insert_old(100).await;
+    insert_old(&world, 100).await;
     world.execute("analyze signaling.outbox").await;
-    world.let_the_next_one_delete().await;
+    let_the_next_one_delete(&world).await;
     let mut transaction = world.pool.begin().await.expect("a transaction");
     let scanned = "select seq_scan from pg_stat_xact_user_tables
                    where schemaname = 'signaling' and relname = 'outbox'";
@@ -299,8 +299,8 @@ async fn a_pass_crosses_a_gap_of_any_size_in_few_batches_and_reads_no_table_as_a
 #[tokio::test]
 async fn who_may_call_the_function_needs_no_right_to_delete_and_gets_at_nothing_young() {
     let world = World::new().await;
-    world.insert_old(5).await;
-    let young = world.delete_finished(Uuid::new_v4(), "59 seconds").await;
+    insert_old(&world, 5).await;
+    let young = delete_finished(&world, Uuid::new_v4(), "59 seconds").await;
     let error = young.expect_err("refused").to_string();
     assert!(error.contains("at least 1 minute"), "{error}");
 

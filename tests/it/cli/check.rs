@@ -8,9 +8,10 @@ use tempfile::TempDir;
 
 use crate::schema::roles::Role;
 use testkit::{
-    API_KEY, API_SECRET, APP_ID, Authority, Finished, Machine, PgBouncer, Postgres, Worker, World,
-    write,
+    API_KEY, API_SECRET, APP_ID, Finished, Machine, PgBouncer, Postgres, Worker, World, write,
 };
+
+use crate::certificates::Authority;
 
 /// `worker check` with everything that a worker needs.
 fn check(world: &World) -> Worker {

@@ -4,7 +4,9 @@ use serde_json::json;
 use simulator::{SimulatorConfig, TlsFiles};
 use tempfile::TempDir;
 
-use testkit::{Authority, World, peer, write};
+use testkit::{World, peer, write};
+
+use crate::certificates::Authority;
 
 /// A world whose API shows these files.
 async fn world(tls: TlsFiles) -> World {

@@ -3,7 +3,9 @@
 use tempfile::TempDir;
 
 use super::database_tls::{Encrypted, assert_no_password};
-use testkit::{Authority, Machine, Postgres, Worker, write};
+use testkit::{Machine, Postgres, Worker, write};
+
+use crate::certificates::Authority;
 
 /// Runs commands that can't connect, and returns what they said.
 async fn refused(url: &str, why: &str) {

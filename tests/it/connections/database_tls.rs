@@ -6,9 +6,9 @@ use serde_json::json;
 use tempfile::TempDir;
 use testkit::postgres::Settings;
 
-use testkit::{
-    Authority, Certified, Machine, PATIENCE, Postgres, Worker, World, peer, slow_api, write,
-};
+use testkit::{Machine, PATIENCE, Postgres, Worker, World, peer, slow_api, write};
+
+use crate::certificates::{Authority, Certified};
 
 /// The user that only a client certificate lets in.
 const CERTIFIED_USER: &str = "certified";
