@@ -38,7 +38,7 @@ fn without_connection(error: &sqlx::Error) -> String {
 /// The most bytes of an error's line.
 const MAX_ERROR_BYTES: usize = 1_000;
 
-/// An error with its error_chain_text, in one bounded line. A cause that its error already tells of is not told twice.
+/// An error with its causes, in one bounded line. A cause that its error already tells of is not told twice.
 pub(crate) fn error_chain_text(error: &(dyn std::error::Error + 'static)) -> String {
     let words = |error: &(dyn std::error::Error + 'static)| match error.downcast_ref() {
         Some(error) => database_error_text(error),

@@ -10,9 +10,8 @@ use crate::config::parse_apps;
 use crate::message::{ChannelName, Payload, Target, UserId};
 use crate::outbox::read_json_lines;
 use crate::outcome::{Outcome, classify, describe};
-use crate::signaling::{
-    EchoFilter, MAX_REASON_CHARS, MAX_REQUEST_ID_CHARS, Response, ResponseBody, RetryAfter,
-};
+use crate::signaling::response::{MAX_REASON_CHARS, MAX_REQUEST_ID_CHARS};
+use crate::signaling::{EchoFilter, Response, ResponseBody, RetryAfter};
 use hyper::header::{HeaderMap, HeaderName, HeaderValue};
 
 /// A value in the seeds that stands for a secret or a payload: no mistake may quote it.
@@ -108,7 +107,7 @@ pub fn enqueue_input(data: &[u8]) {
     match read_json_lines(data) {
         Ok(messages) => {
             for message in messages {
-                let message = message.message();
+                let message = message.message;
                 UserId::sender(message.sender.as_str()).expect("a sender");
                 Payload::new(message.payload.as_str()).expect("a payload");
                 match &message.target {

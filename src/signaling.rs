@@ -1,5 +1,5 @@
 //! The Agora Signaling 1.x Messaging REST API, as far as this worker speaks it: the request, signing in, one call
-//! on a connection that is ready before its slot, and the response as it came. What an response means is decided in
+//! on a connection that is ready before its slot, and the response as it came. What a response means is decided in
 //! [`crate::outcome`].
 
 mod client;
@@ -7,7 +7,7 @@ mod connection_pool;
 mod credentials;
 mod echo_filter;
 mod request;
-mod response;
+pub(crate) mod response;
 pub(crate) mod token;
 
 pub(crate) use client::tls_config;
@@ -18,6 +18,4 @@ pub(crate) use credentials::{
 };
 pub(crate) use echo_filter::EchoFilter;
 pub(crate) use request::{ApiRequest, BaseUrl, InvalidBaseUrl};
-pub(crate) use response::{
-    CallFailure, MAX_REASON_CHARS, MAX_REQUEST_ID_CHARS, Response, ResponseBody, RetryAfter,
-};
+pub(crate) use response::{CallFailure, Response, ResponseBody, RetryAfter};

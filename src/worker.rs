@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize};
 use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
-use tokio::task::JoinSet;
+use tokio::task::{JoinHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -79,14 +79,14 @@ pub(crate) async fn run(
     let (records, inbox) = mpsc::channel(total_capacity);
     let deliveries = TaskTracker::new();
     let listening = Arc::new(AtomicBool::new(false));
-    let (behind, mark_lagging) = watch::channel(None);
+    let (lag, recorder_lag) = watch::channel(None);
     let shared = Arc::new(lane::Shared {
         outbox: Arc::clone(&outbox),
         name: config.name.clone(),
         timing: config.timing,
         retry: config.retry,
         listening: Arc::clone(&listening),
-        behind: mark_lagging.clone(),
+        recorder_lag: recorder_lag.clone(),
         failing: AtomicUsize::new(0),
         traces: config.traces,
     });
@@ -112,7 +112,7 @@ pub(crate) async fn run(
         outbox: Arc::clone(&outbox),
         name: config.name.clone(),
         timeout: AdaptiveTimeout::default(),
-        behind,
+        lag,
         late: LogThrottle::default(),
         refused: LogThrottle::default(),
     };
@@ -125,7 +125,7 @@ pub(crate) async fn run(
     ));
     liveness.begin(
         lanes.iter().map(|lane| lane.liveness()).collect(),
-        mark_lagging,
+        recorder_lag,
     );
     let mut loops = JoinSet::new();
     for lane in &lanes {
@@ -173,14 +173,18 @@ pub(crate) async fn run(
             drain_timeout: config.drain_timeout,
         });
     }
-    // Nobody waits long for stats.
-    let last_stats = async {
-        stats_flushing.await.ok();
-        stats_flusher.write().await.ok();
-    };
-    tokio::time::timeout(LAST_STATS, last_stats).await.ok();
+    save_last_stats(stats_flushing, &stats_flusher).await;
     tracing::info!("stopped: everything is recorded");
     Ok(())
+}
+
+/// Saves the last stats, but does not wait long for a database that fails.
+async fn save_last_stats(flushing: JoinHandle<()>, stats_flusher: &StatsFlusher) {
+    let saving = async {
+        flushing.await.ok();
+        stats_flusher.write().await.ok();
+    };
+    tokio::time::timeout(LAST_STATS, saving).await.ok();
 }
 
 /// Says what works here from now on.

@@ -125,7 +125,7 @@ impl Probe<'_> {
                 .await?
             {
                 SlotReservation::NoLane => {
-                    self.outbox.open_lane(self.app, self.limit_per_s).await?
+                    self.outbox.open_lane(self.app, self.limit_per_s).await?;
                 }
                 SlotReservation::Refused(why @ (Refusal::Paused | Refusal::RetryAfter)) => {
                     return Ok(Err(why));

@@ -111,7 +111,7 @@ pub(super) async fn run(args: CheckArgs) -> anyhow::Result<()> {
     report.end()
 }
 
-/// An error with its error_chain_text, in one line.
+/// An error with its causes, in one line.
 fn told(error: &(dyn std::error::Error + 'static)) -> String {
     crate::error_text::error_chain_text(error)
 }

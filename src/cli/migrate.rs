@@ -8,7 +8,7 @@ use super::args::{DatabaseArgs, parse_duration};
 
 /// Create the schema `signaling`, or bring it up to date
 ///
-/// Safe to run at any time, and from several places at once. It keeps its own stats_flushing in the schema, apart from
+/// Safe to run at any time, and from several places at once. It keeps its own bookkeeping in the schema, apart from
 /// any migrations of the application. A migration makes nobody wait for longer than a second: where somebody holds a
 /// lock that it needs, it steps back and tries again.
 #[derive(Debug, Args)]

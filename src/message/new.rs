@@ -24,7 +24,7 @@ const MAX_TRACEPARENT_CHARS: usize = 128;
 ///     .dedupe_key("order-4711-shipped")?;
 /// let mistake = NewMessage::to_channel("shop", "news/today", "Hello all").unwrap_err();
 /// assert!(mistake.to_string().contains("channel_name has the character '/'"));
-/// # Ok::<(), signaling_worker::message::InvalidMessage>(())
+/// # Ok::<(), signaling_worker::InvalidMessage>(())
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NewMessage {
@@ -106,11 +106,6 @@ impl NewMessage {
             enable_historical_messaging: false,
         };
         Ok(message.into())
-    }
-
-    /// What the call will say to the API.
-    pub(crate) fn message(&self) -> &Message {
-        &self.message
     }
 
     /// Which configured app sends it: an alias, `default` if nothing is said.

@@ -1,4 +1,4 @@
-//! ConnectionPool to the database: bounded in number and in time, and usable through a pooler in transaction mode.
+//! Connections to the database: bounded in number and in time, and usable through a pooler in transaction mode.
 
 use std::str::FromStr;
 use std::sync::Arc;
@@ -14,7 +14,7 @@ use crate::outbox::pool::statement::{Statement, StatementMetrics};
 use crate::outbox::pool::{CONNECT_TIMEOUT, DbPool, PlanCache, PoolEpoch, Session, within};
 use crate::sanitize;
 
-/// ConnectionPool for what no message waits for.
+/// Connections for what no message waits for.
 const MONITORING_CONNECTIONS: u32 = 2;
 /// How long the server works on a statement of those who look on: less than any of them waits.
 const READ_TIMEOUT: Duration = Duration::from_millis(2_500);
@@ -153,7 +153,7 @@ impl Outbox {
         &self.monitoring
     }
 
-    /// Reads what people and monitors want to see. ConnectionPool are made when that is asked for.
+    /// Reads what people and monitors want to see. Connections are made when that is asked for.
     ///
     /// # Errors
     /// Where the database fails, or takes longer than [`READ_TIMEOUT`]: then the server has given up, too.

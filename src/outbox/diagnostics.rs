@@ -19,11 +19,11 @@ pub(crate) struct ServerDiagnostics {
     /// The version of TLS of this session, if it has any. Behind a pooler, of the pooler's.
     pub(crate) tls_version: Option<String>,
     pub(crate) user: String,
-    /// ConnectionPool that others than superusers may still make.
+    /// Connections that others than superusers may still make.
     pub(crate) server_left: i64,
-    /// ConnectionPool that the role may still make, if that is limited.
+    /// Connections that the role may still make, if that is limited.
     pub(crate) role_left: Option<i64>,
-    /// ConnectionPool to this database that may still be made, if that is limited.
+    /// Connections to this database that may still be made, if that is limited.
     pub(crate) database_left: Option<i64>,
     /// Whether autovacuum runs at all.
     pub(crate) autovacuum: bool,

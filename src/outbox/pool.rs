@@ -66,7 +66,7 @@ pub(crate) enum PlanCache {
     Generic,
 }
 
-/// ConnectionPool that are made when they are needed, and kept.
+/// Connections that are made when they are needed, and kept.
 pub(crate) struct DbPool {
     pool: Pool<ConnectionManager>,
     pooler: bool,
@@ -235,7 +235,7 @@ fn pool_error(error: PoolError<sqlx::Error>) -> sqlx::Error {
         PoolError::Closed => sqlx::Error::PoolClosed,
         PoolError::Timeout(TimeoutType::Create | TimeoutType::Recycle)
         | PoolError::NoRuntimeSpecified
-        // No timeout of a statement: it says nothing of how slow the database is, and asks for no timeout.
+        // No timeout of a statement: it says nothing of how slow the database is, and is no reason to wait longer.
         | PoolError::PostCreateHook(_) => sqlx::Error::Io(io::Error::new(
             io::ErrorKind::HostUnreachable,
             format!("no connection within {}", humantime::format_duration(CONNECT_TIMEOUT)),

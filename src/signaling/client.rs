@@ -293,7 +293,7 @@ async fn exchange(
     })
 }
 
-/// Reads an response, and whether its connection can be used again. Once a status is here, it counts, even where the
+/// Reads a response, and whether its connection can be used again. Once a status is here, it counts, even where the
 /// rest does not come: a 400 with half a body is a 400.
 async fn read(
     response: hyper::Response<Incoming>,

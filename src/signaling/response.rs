@@ -8,7 +8,7 @@ use serde_json::{Map, Value};
 use super::EchoFilter;
 use crate::sanitize;
 
-/// The most of an response's body that is read. The documented bodies have some hundred bytes.
+/// The most of a response's body that is read. The documented bodies have some hundred bytes.
 pub(super) const MAX_BODY_BYTES: usize = 64 * 1024;
 /// The longest request ID that is kept, in characters.
 pub(crate) const MAX_REQUEST_ID_CHARS: usize = 128;
@@ -28,7 +28,7 @@ const VOCABULARY: [&str; 6] = [
     "peer_offline",
 ];
 
-/// An response of the API: at least its status line and headers came.
+/// A response of the API: at least its status line and headers came.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Response {
     pub(crate) status: u16,
@@ -39,7 +39,7 @@ pub(crate) struct Response {
     pub(crate) body: ResponseBody,
 }
 
-/// The body of an response, read leniently: each field may be missing, and be a string or a number.
+/// The body of a response, read leniently: each field may be missing, and be a string or a number.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum ResponseBody {
     Object {
@@ -59,8 +59,8 @@ pub(crate) enum ResponseBody {
 pub(crate) struct RetryAfter(pub(crate) Duration);
 
 impl Response {
-    /// Reads an response. `body` is what of it could be had, `Err` with the reason if not all of it. Of its texts, those
-    /// are kept that do not repeat what is `echo_filter`.
+    /// Reads a response. `body` is what of it could be had, `Err` with the reason if not all of it. Of its texts, those
+    /// are kept that do not repeat what the `EchoFilter` knows.
     pub(crate) fn read(
         status: u16,
         headers: &HeaderMap,
@@ -160,7 +160,7 @@ pub(crate) enum CallFailure {
     #[error("no response within {}", humantime::format_duration(*.0))]
     TimedOut(Duration),
     /// The request went out, or part of it, and the connection broke.
-    #[error("the connection broke before an response came: {0}")]
+    #[error("the connection broke before a response came: {0}")]
     Broken(String),
 }
 

@@ -108,9 +108,9 @@ impl ClaimLoop {
     async fn wait_for_capacity(&self) -> usize {
         let lane = &self.lane;
         // What is known of calls is written before anything is claimed: it may be about the same rows.
-        let mut behind = lane.shared.behind.clone();
-        if behind.borrow().is_some() {
-            behind.wait_for(Option::is_none).await.ok();
+        let mut lag = lane.shared.recorder_lag.clone();
+        if lag.borrow().is_some() {
+            lag.wait_for(Option::is_none).await.ok();
             lane.heartbeat.beat(Duration::ZERO);
         }
         if !lane.health.has_succeeded() {

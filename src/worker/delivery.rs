@@ -98,7 +98,7 @@ pub(super) async fn deliver(
         LaneEvent::Outcome(report) => lane.apply(&report).await,
         LaneEvent::ProbeUnused(probe) => lane.release_probe(probe).await,
         LaneEvent::NoCredentials(why, probe) => {
-            lane.hold(HoldKind::Unauthorized, &why, probe).await
+            lane.hold(HoldKind::Unauthorized, &why, probe).await;
         }
     }
 }

@@ -42,7 +42,7 @@ pub(super) struct Shared {
     /// Whether this process hears the bell at present.
     pub(super) listening: Arc<AtomicBool>,
     /// Since when the recorder is behind: then nothing is claimed.
-    pub(super) behind: watch::Receiver<Option<Instant>>,
+    pub(super) recorder_lag: watch::Receiver<Option<Instant>>,
     /// How many lanes have a database that fails, so that one of them says it for all.
     pub(super) failing: AtomicUsize,
     /// Where traces go, if they are asked for.

@@ -35,9 +35,9 @@ pub(super) async fn run(
             Ok(mut bell) => {
                 listening.store(true, Ordering::Relaxed);
                 if was_lost {
-                    tracing::info!("the doorbell is report again");
+                    tracing::info!("the doorbell is heard again");
                 }
-                // What rang before is not report: look once.
+                // What rang before is not heard: look once.
                 for lane in &lanes {
                     lane.wake();
                 }

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::{Semaphore, watch};
 
-/// How much later than expected a lane may be report of before it counts as stuck: more than a claim takes that its
+/// How much later than expected a lane may be heard of before it counts as stuck: more than a claim takes that its
 /// database lets wait.
 const GRACE: Duration = Duration::from_secs(15);
 
@@ -17,7 +17,7 @@ pub(crate) struct Liveness(OnceLock<Working>);
 #[derive(Debug)]
 struct Working {
     lanes: Vec<LaneLiveness>,
-    behind: watch::Receiver<Option<Instant>>,
+    recorder_lag: watch::Receiver<Option<Instant>>,
 }
 
 #[derive(Debug)]
@@ -30,9 +30,18 @@ pub(crate) struct LaneLiveness {
 
 impl Liveness {
     /// From now on there is something to see.
-    pub(super) fn begin(&self, lanes: Vec<LaneLiveness>, behind: watch::Receiver<Option<Instant>>) {
+    pub(super) fn begin(
+        &self,
+        lanes: Vec<LaneLiveness>,
+        recorder_lag: watch::Receiver<Option<Instant>>,
+    ) {
         // A process works once.
-        self.0.set(Working { lanes, behind }).ok();
+        self.0
+            .set(Working {
+                lanes,
+                recorder_lag,
+            })
+            .ok();
     }
 
     /// The lanes; none until they are open.
@@ -42,7 +51,7 @@ impl Liveness {
 
     /// Since when what is known of calls can't be written, or not quickly.
     pub(crate) fn recorder_lagging_since(&self) -> Option<Instant> {
-        *self.0.get()?.behind.borrow()
+        *self.0.get()?.recorder_lag.borrow()
     }
 }
 
@@ -65,10 +74,10 @@ struct Beat {
     error: Option<String>,
 }
 
-/// A lane that should have been report of.
+/// A lane that should have been heard of.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Stuck {
-    /// For how long nothing was report.
+    /// For how long nothing was heard.
     pub(crate) silent_for: Duration,
     /// What went wrong last since then, if anything has been said.
     pub(crate) error: Option<String>,

@@ -54,7 +54,7 @@ const RETRY_PAUSE_CAP: Duration = Duration::from_secs(1);
 
 /// When a statement takes so long, the recorder is behind: lanes claim nothing until it has caught up, so that no
 /// message whose outcome is known is called again because its lease has ended meanwhile.
-const BEHIND_AFTER: Duration = Duration::from_millis(500);
+const LAG_AFTER: Duration = Duration::from_millis(500);
 
 /// What the recorder works with.
 pub(super) struct Recorder {
@@ -63,7 +63,7 @@ pub(super) struct Recorder {
     /// How long it waits for a statement.
     pub(super) timeout: AdaptiveTimeout,
     /// Since when it is behind.
-    pub(super) behind: watch::Sender<Option<Instant>>,
+    pub(super) lag: watch::Sender<Option<Instant>>,
     /// Of records that came too late.
     pub(super) late: LogThrottle,
     /// Of records that the database refuses.
@@ -123,7 +123,7 @@ impl Recorder {
         loop {
             match self.try_write(records).await {
                 Ok(settled) => {
-                    self.behind.send_replace(None);
+                    self.lag.send_replace(None);
                     if pause != RETRY_PAUSE {
                         tracing::info!("records are written again");
                     }
@@ -180,7 +180,7 @@ impl Recorder {
     }
 
     fn mark_lagging(&self) {
-        self.behind.send_modify(|since| {
+        self.lag.send_modify(|since| {
             since.get_or_insert_with(Instant::now);
         });
     }
@@ -188,7 +188,7 @@ impl Recorder {
     async fn try_write(&self, records: &[Record]) -> Result<HashMap<i64, bool>, sqlx::Error> {
         let writing = self.outbox.record(records, &self.name, &self.timeout);
         tokio::pin!(writing);
-        if let Ok(written) = tokio::time::timeout(BEHIND_AFTER, &mut writing).await {
+        if let Ok(written) = tokio::time::timeout(LAG_AFTER, &mut writing).await {
             return written;
         }
         self.mark_lagging();

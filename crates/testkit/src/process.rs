@@ -31,6 +31,7 @@ pub(crate) fn worker_binary() -> PathBuf {
 }
 
 /// A command to be run, with nothing in its environment of what the worker's own settings are.
+#[must_use]
 pub struct Worker {
     arguments: Vec<String>,
     environment: BTreeMap<String, String>,

@@ -80,7 +80,7 @@ pub(crate) struct Batch {
 }
 
 /// From where on rows are looked for that are due. The index still has what was there before while somebody holds an
-/// old snapshot: any number of entries that lookahead to nothing.
+/// old snapshot: any number of entries that lead to nothing.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct ScanPosition {
     /// Rows that were never claimed, after this time and id.

@@ -32,6 +32,7 @@ pub(crate) struct AppStatus {
 
 /// What half, 95 % and 99 % of some durations do not exceed, in seconds: estimates.
 #[derive(Debug, Clone, Copy, Serialize)]
+#[expect(clippy::struct_field_names, reason = "the unit stands last")]
 pub(crate) struct Percentiles {
     pub(crate) p50_s: f64,
     /// That of 95 %.

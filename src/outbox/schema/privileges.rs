@@ -7,7 +7,7 @@ use crate::outbox::{Outbox, RoleKind};
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Privilege {
     kind: &'static str,
-    privilege: String,
+    action: String,
     object: String,
     column: String,
 }
@@ -54,7 +54,7 @@ fn of_statement(statement: &str) -> Vec<Privilege> {
         .flat_map(|object| {
             columns.split(", ").map(move |column| Privilege {
                 kind,
-                privilege: privilege.to_owned(),
+                action: privilege.to_owned(),
                 object: object.to_owned(),
                 column: column.to_owned(),
             })
@@ -109,7 +109,7 @@ impl Outbox {
                 )
                 .persistent(false)
                 .bind(column(|right| right.kind))
-                .bind(column(|right| &right.privilege))
+                .bind(column(|right| &right.action))
                 .bind(column(|right| &right.object))
                 .bind(column(|right| &right.column))
                 .fetch_all(&mut **session)
@@ -147,11 +147,11 @@ mod tests {
         .map(|right| {
             let Privilege {
                 kind,
-                privilege,
+                action,
                 object,
                 column,
             } = right;
-            format!("{kind} {privilege} {object} {column}")
+            format!("{kind} {action} {object} {column}")
         })
         .collect();
         assert_eq!(
@@ -181,13 +181,13 @@ mod tests {
                 assert!(!privileges.is_empty(), "{statement}");
                 for Privilege {
                     kind,
-                    privilege,
+                    action,
                     object,
                     column,
                 } in privileges
                 {
                     assert!(
-                        privilege.chars().all(|c| c.is_ascii_lowercase()),
+                        action.chars().all(|c| c.is_ascii_lowercase()),
                         "{statement}"
                     );
                     assert!(

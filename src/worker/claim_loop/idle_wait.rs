@@ -8,9 +8,9 @@ use crate::outbox::{Batch, Hold};
 use crate::pace::{DbTime, HORIZON, Lookahead};
 use crate::worker::lane::Lane;
 
-/// The longest poll_interval of a lane that can't hear the bell.
+/// The longest poll interval of a lane that can't hear the bell.
 const POLL_WITHOUT_LISTENER: Duration = Duration::from_millis(200);
-/// The first poll_interval after the bell was switched on, or without one.
+/// The first poll interval after the bell was switched on, or without one.
 const FIRST_POLL: Duration = Duration::from_millis(5);
 /// After so long asleep a lane claims, so that the bell stays on: less than half of the minute that a claim asks for.
 const WAKEUP_RENEWAL: Duration = Duration::from_secs(25);
@@ -20,7 +20,7 @@ const EXPIRE_EVERY: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub(in crate::worker) struct IdleWait {
     lane: Arc<Lane>,
-    /// How long to sleep when nothing wakes the lane. It grows from poll_interval to poll_interval, also over claims that took nothing.
+    /// How long to sleep when nothing wakes the lane. It grows from poll to poll, also over claims that took nothing.
     poll_interval: Duration,
     next_expiry: Instant,
 }

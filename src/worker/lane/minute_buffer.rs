@@ -8,7 +8,7 @@ use crate::outcome::{FinalStatus, Outcome};
 use crate::pace::DbTime;
 use crate::stats::Stats;
 
-/// What one app's lane has done, until the stats_flusher takes it.
+/// What one app's lane has done, until the stats flusher takes it.
 #[derive(Debug, Default)]
 pub(in crate::worker) struct MinuteBuffer {
     minutes: Mutex<BTreeMap<DbTime, Stats>>,
