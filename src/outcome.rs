@@ -1,4 +1,4 @@
-//! What an response, or its absence, means: decided here and nowhere else, without asking anything but the arguments.
+//! What a response, or its absence, means: decided here and nowhere else, without asking anything but the arguments.
 
 use std::fmt::Write;
 use std::time::Duration;

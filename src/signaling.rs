@@ -1,5 +1,5 @@
 //! The Agora Signaling 1.x Messaging REST API, as far as this worker speaks it: the request, signing in, one call
-//! on a connection that is ready before its slot, and the response as it came. What an response means is decided in
+//! on a connection that is ready before its slot, and the response as it came. What a response means is decided in
 //! [`crate::outcome`].
 
 mod client;

@@ -164,7 +164,10 @@ pub async fn run(
         shutdown.cancel();
         return Err(WorkerError::Failed);
     }
-    tracing::debug!("stopping: claims nothing more, finishes what is in flight");
+    tracing::debug!(
+        event = "drain_started",
+        "stopping: claims nothing more, finishes what is in flight"
+    );
     listener.abort();
     let drained = tokio::time::timeout(config.drain_timeout, async {
         while loops.join_next().await.is_some() {}
@@ -185,7 +188,7 @@ pub async fn run(
         stats_flusher.write().await.ok();
     };
     tokio::time::timeout(LAST_STATS, last_stats).await.ok();
-    tracing::info!("stopped: everything is recorded");
+    tracing::info!(event = "worker_stopped", "stopped: everything is recorded");
     Ok(())
 }
 
@@ -193,6 +196,7 @@ pub async fn run(
 fn log_started(name: &str, lanes: &[Arc<Lane>], outbox: &Outbox) {
     let aliases: Vec<_> = lanes.iter().map(|lane| lane.app.as_str()).collect();
     tracing::info!(
+        event = "worker_started",
         worker = name,
         version = env!("CARGO_PKG_VERSION"),
         apps = sanitize::text(&aliases.join(", "), MAX_ALIASES_CHARS),
@@ -243,6 +247,7 @@ async fn open_lanes(outbox: &Outbox, limits: &[(String, f64)]) -> Result<(), Wor
             if !has_warned {
                 has_warned = true;
                 tracing::warn!(
+                    event = "lane_open_failed",
                     app,
                     error = database_error_text(&error),
                     "the lane can't be opened: trying again until it can"

@@ -186,7 +186,14 @@ impl Client {
             return;
         }
         let (from, to) = (&self.hosts[before].base_url, &self.hosts[index].base_url);
-        tracing::warn!(app_id = self.app_id(), %from, %to, %why, "calling another host of the API");
+        tracing::warn!(
+            event = "host_changed",
+            app_id = self.app_id(),
+            %from,
+            %to,
+            %why,
+            "calling another host of the API"
+        );
         if before == 0 {
             tokio::spawn(retry_first_host(self.this.clone()));
         }
@@ -269,7 +276,12 @@ async fn retry_first_host(client: Weak<Client>) {
         if let Ok(connection) = client.hosts[0].get().await {
             connection.put_back();
             client.serving.store(0, Ordering::Relaxed);
-            tracing::info!(app_id = client.app_id(), to = %client.hosts[0].base_url, "calling the first host of the API again");
+            tracing::info!(
+                event = "host_restored",
+                app_id = client.app_id(),
+                to = %client.hosts[0].base_url,
+                "calling the first host of the API again"
+            );
             return;
         }
     }
@@ -297,7 +309,7 @@ async fn exchange(
     })
 }
 
-/// Reads an response, and whether its connection can be used again. Once a status is here, it counts, even where the
+/// Reads a response, and whether its connection can be used again. Once a status is here, it counts, even where the
 /// rest does not come: a 400 with half a body is a 400.
 async fn read(
     response: hyper::Response<Incoming>,

@@ -24,14 +24,14 @@ use crate::tls::refused_certificate;
 /// How long a connection may be idle before it is not used again: shorter than what servers and the gateways in
 /// front of them commonly keep, so that a request seldom meets a connection that is just being closed.
 const MAX_IDLE: Duration = Duration::from_secs(20);
-/// How long after an response its connection may take to be ready again before it is given up.
+/// How long after a response its connection may take to be ready again before it is given up.
 const REUSE_WITHIN: Duration = Duration::from_millis(100);
 /// Least time before its slot at which a call looks for a connection.
 const MIN_LEAD: Duration = Duration::from_millis(5);
 
-/// The most header lines of an response. The API's have about ten, and gateways add some.
+/// The most header lines of a response. The API's have about ten, and gateways add some.
 const MAX_RESPONSE_HEADERS: usize = 64;
-/// The most bytes of an response's status line and headers, and of what a connection has read ahead. With the usual
+/// The most bytes of a response's status line and headers, and of what a connection has read ahead. With the usual
 /// bound of 408 KiB, a thousand connections might take 400 MiB.
 const MAX_RESPONSE_HEAD_BYTES: usize = 32 * 1024;
 

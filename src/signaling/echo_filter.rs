@@ -1,7 +1,7 @@
 //! What no response may say back: the payload and the secrets of its own request.
 //!
-//! Some gateways repeat in an error what they were sent. What an response says would get into the outbox, the lane's row
-//! and the log, where neither belongs. So each text of an response is checked against its request before it is kept, and
+//! Some gateways repeat in an error what they were sent. What a response says would get into the outbox, the lane's row
+//! and the log, where neither belongs. So each text of a response is checked against its request before it is kept, and
 //! a text that repeats a longer piece of it is given up as a whole. Looked through are the text as it is and what is
 //! in it as JSON escapes, percent-encoding and base64, also one in another.
 

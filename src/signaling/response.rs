@@ -8,7 +8,7 @@ use serde_json::{Map, Value};
 use super::EchoFilter;
 use crate::sanitize;
 
-/// The most of an response's body that is read. The documented bodies have some hundred bytes.
+/// The most of a response's body that is read. The documented bodies have some hundred bytes.
 pub(super) const MAX_BODY_BYTES: usize = 64 * 1024;
 /// The longest request ID that is kept, in characters.
 pub const MAX_REQUEST_ID_CHARS: usize = 128;
@@ -41,7 +41,7 @@ pub struct Response {
     pub body: ResponseBody,
 }
 
-/// The body of an response, read leniently: each field may be missing, and be a string or a number.
+/// The body of a response, read leniently: each field may be missing, and be a string or a number.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ResponseBody {
     /// A JSON object.
@@ -62,7 +62,7 @@ pub enum ResponseBody {
 pub struct RetryAfter(pub Duration);
 
 impl Response {
-    /// Reads an response. `body` is what of it could be had, `Err` with the reason if not all of it. Of its texts, those
+    /// Reads a response. `body` is what of it could be had, `Err` with the reason if not all of it. Of its texts, those
     /// are kept that do not repeat what is `echo_filter`.
     pub fn read(
         status: u16,
@@ -163,7 +163,7 @@ pub enum CallFailure {
     #[error("no response within {}", humantime::format_duration(*.0))]
     TimedOut(Duration),
     /// The request went out, or part of it, and the connection broke.
-    #[error("the connection broke before an response came: {0}")]
+    #[error("the connection broke before a response came: {0}")]
     Broken(String),
 }
 

@@ -126,7 +126,7 @@ impl Recorder {
                 Ok(settled) => {
                     self.behind.send_replace(None);
                     if pause != RETRY_PAUSE {
-                        tracing::info!("records are written again");
+                        tracing::info!(event = "records_resumed", "records are written again");
                     }
                     for late in records
                         .iter()
@@ -136,6 +136,7 @@ impl Recorder {
                             continue;
                         };
                         tracing::warn!(
+                            event = "record_late",
                             message_id = late.id,
                             called = late.call.is_some(),
                             suppressed,
@@ -156,6 +157,7 @@ impl Recorder {
                             continue;
                         };
                         tracing::error!(
+                            event = "record_refused",
                             message_id = record.id,
                             suppressed,
                             error = database_error_text(&error),
@@ -168,6 +170,7 @@ impl Recorder {
                     self.mark_lagging();
                     if pause == RETRY_PAUSE {
                         tracing::warn!(
+                            event = "record_failed",
                             records = records.len(),
                             error = database_error_text(&error),
                             "records can't be written: kept, and tried again"
