@@ -158,7 +158,10 @@ pub(crate) async fn run(
         shutdown.cancel();
         return Err(WorkerError::Failed);
     }
-    tracing::debug!("stopping: claims nothing more, finishes what is in flight");
+    tracing::debug!(
+        event = "drain_started",
+        "stopping: claims nothing more, finishes what is in flight"
+    );
     listener.abort();
     let drained = tokio::time::timeout(config.drain_timeout, async {
         while loops.join_next().await.is_some() {}
@@ -174,7 +177,7 @@ pub(crate) async fn run(
         });
     }
     save_last_stats(stats_flushing, &stats_flusher).await;
-    tracing::info!("stopped: everything is recorded");
+    tracing::info!(event = "worker_stopped", "stopped: everything is recorded");
     Ok(())
 }
 
@@ -191,6 +194,7 @@ async fn save_last_stats(flushing: JoinHandle<()>, stats_flusher: &StatsFlusher)
 fn log_started(name: &str, lanes: &[Arc<Lane>], outbox: &Outbox) {
     let aliases: Vec<_> = lanes.iter().map(|lane| lane.app.as_str()).collect();
     tracing::info!(
+        event = "worker_started",
         worker = name,
         version = env!("CARGO_PKG_VERSION"),
         apps = sanitize::text(&aliases.join(", "), MAX_ALIASES_CHARS),
@@ -241,6 +245,7 @@ async fn open_lanes(outbox: &Outbox, limits: &[(String, f64)]) -> Result<(), Wor
             if !has_warned {
                 has_warned = true;
                 tracing::warn!(
+                    event = "lane_open_failed",
                     app,
                     error = database_error_text(&error),
                     "the lane can't be opened: trying again until it can"

@@ -222,7 +222,10 @@ async fn open(args: &RunArgs, waiting: &Waiting) -> anyhow::Result<Outbox> {
             Err(error) if is_passing(&error) => {
                 waiting.because(error_chain_text(error.as_ref()));
                 if !has_warned {
-                    tracing::warn!("{error:#}: trying again until it can");
+                    tracing::warn!(
+                        event = "startup_delayed",
+                        "{error:#}: trying again until it can"
+                    );
                     has_warned = true;
                 }
                 tokio::time::sleep(DATABASE_RETRY).await;
@@ -253,6 +256,7 @@ pub(super) fn signals(shutdown: CancellationToken) -> anyhow::Result<impl Future
             };
             if !shutdown.is_cancelled() {
                 tracing::info!(
+                    event = "shutdown_started",
                     signal = name,
                     "shutting down: claims nothing more, finishes what is in flight; a second signal ends it at once"
                 );
@@ -342,11 +346,14 @@ fn raise_file_limit(config: &WorkerConfig) {
     let needed = files_needed(config);
     match rlimit::increase_nofile_limit(needed) {
         Ok(limit) if limit < needed => tracing::warn!(
+            event = "file_limit_capped",
             limit,
             needed,
             "the limit of open files is too low for all calls that may be in flight: raise it, or lower WORKER_MAX_IN_FLIGHT"
         ),
         Ok(_) => {}
-        Err(error) => tracing::warn!(%error, "the limit of open files can't be raised"),
+        Err(error) => {
+            tracing::warn!(event = "file_limit_failed", %error, "the limit of open files can't be raised");
+        }
     }
 }

@@ -140,6 +140,7 @@ impl OpsServer {
             Err(source) if is_explicit => return Err(OpsError::Bind { address, source }),
             Err(error) => {
                 tracing::warn!(
+                    event = "ops_server_skipped",
                     %address,
                     %error,
                     "no ops server: its default address can't be had. Set WORKER_OPS_ADDR to another one, or to `off`"
@@ -169,7 +170,7 @@ impl OpsServer {
             server.stopping.clone(),
             server.tasks.clone(),
         ));
-        tracing::info!("ops server: http://{address}");
+        tracing::info!(event = "ops_server_started", %address, "ops server: http://{address}");
         Ok(Some(server))
     }
 

@@ -78,7 +78,10 @@ impl Outbox {
             return Err(ConnectError::Url);
         }
         for key in unknown_parameters(rest) {
-            tracing::warn!("DATABASE_URL has a parameter that means nothing here{key}");
+            tracing::warn!(
+                event = "database_parameter_ignored",
+                "DATABASE_URL has a parameter that means nothing here{key}"
+            );
         }
         let options = PgConnectOptions::from_str(url)
             .map_err(|_| ConnectError::Url)?

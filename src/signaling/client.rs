@@ -182,7 +182,14 @@ impl Client {
             return;
         }
         let (from, to) = (&self.hosts[before].base_url, &self.hosts[index].base_url);
-        tracing::warn!(app_id = self.app_id(), %from, %to, %why, "calling another host of the API");
+        tracing::warn!(
+            event = "host_changed",
+            app_id = self.app_id(),
+            %from,
+            %to,
+            %why,
+            "calling another host of the API"
+        );
         if before == 0 {
             tokio::spawn(retry_first_host(self.this.clone()));
         }
@@ -265,7 +272,12 @@ async fn retry_first_host(client: Weak<Client>) {
         if let Ok(connection) = client.hosts[0].get().await {
             connection.put_back();
             client.serving.store(0, Ordering::Relaxed);
-            tracing::info!(app_id = client.app_id(), to = %client.hosts[0].base_url, "calling the first host of the API again");
+            tracing::info!(
+                event = "host_restored",
+                app_id = client.app_id(),
+                to = %client.hosts[0].base_url,
+                "calling the first host of the API again"
+            );
             return;
         }
     }

@@ -65,6 +65,7 @@ impl Collector {
                         told_at: Some(Instant::now()),
                     };
                     tracing::warn!(
+                        event = "collector_failed",
                         error,
                         "traces can't be sent: they are dropped until the collector takes them; messages are delivered all the same"
                     );
@@ -72,7 +73,10 @@ impl Collector {
             }
             None if trouble.is_told => {
                 trouble.is_told = false;
-                tracing::info!("the collector takes traces again");
+                tracing::info!(
+                    event = "collector_restored",
+                    "the collector takes traces again"
+                );
             }
             Some(_) | None => {}
         }

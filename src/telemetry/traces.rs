@@ -127,6 +127,7 @@ impl Traces {
             tokio::task::spawn_blocking(move || self.provider.shutdown_with_timeout(FLUSH_TIMEOUT));
         if !matches!(flushing.await, Ok(Ok(()))) {
             tracing::warn!(
+                event = "traces_lost",
                 waited = %humantime::format_duration(FLUSH_TIMEOUT),
                 "the last traces could not be sent: they are lost, the messages are not"
             );

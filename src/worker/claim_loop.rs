@@ -187,7 +187,7 @@ impl ClaimLoop {
         if self.database_pause != DATABASE_PAUSE {
             self.database_pause = DATABASE_PAUSE;
             if self.lane.shared.failing.fetch_sub(1, Ordering::Relaxed) == 1 {
-                tracing::info!("the database answers again");
+                tracing::info!(event = "database_restored", "the database answers again");
             }
         }
         Ok(batch)
@@ -206,12 +206,18 @@ impl ClaimLoop {
             let (app, error) = (&self.lane.app, database_error_text(error));
             if self.lane.shared.failing.fetch_add(1, Ordering::Relaxed) == 0 {
                 tracing::warn!(
+                    event = "database_failed",
                     app,
                     error,
                     "the database fails: trying again until it answers"
                 );
             } else {
-                tracing::debug!(app, error, "the database fails for this app, too");
+                tracing::debug!(
+                    event = "claim_failed",
+                    app,
+                    error,
+                    "the database fails for this app, too"
+                );
             }
         }
         // Spread, so that a fleet does not come back all at once.

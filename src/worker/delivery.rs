@@ -166,6 +166,7 @@ async fn prepare(lane: &Lane, claimed: &Claimed, start_at: DbTime) -> Result<Pre
         }),
         Err(why) => {
             tracing::debug!(
+                event = "slot_missed",
                 app = lane.app,
                 message_id = claimed.id,
                 ?why,
@@ -240,6 +241,7 @@ fn classify(
     );
     let error = (!matches!(outcome, Outcome::Accepted(_))).then(|| outcome::describe(&call));
     tracing::debug!(
+        event = "attempt_finished",
         app = lane.app,
         message_id = claimed.id,
         attempt,

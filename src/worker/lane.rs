@@ -299,6 +299,7 @@ impl Lane {
                 continue;
             }
             tracing::debug!(
+                event = "probe_release_failed",
                 app = self.app,
                 error = database_error_text(&error),
                 "a probe could not be given back: the next one is later"
@@ -347,9 +348,19 @@ impl Lane {
         let (app, error_text) = (&self.app, database_error_text(error));
         // The loop says it of a database that is away.
         if is_outage(error) {
-            tracing::debug!(app, error = error_text, "the lane could not be {what}");
+            tracing::debug!(
+                event = "lane_update_failed",
+                app,
+                error = error_text,
+                "the lane could not be {what}"
+            );
         } else {
-            tracing::warn!(app, error = error_text, "the lane could not be {what}");
+            tracing::warn!(
+                event = "lane_update_failed",
+                app,
+                error = error_text,
+                "the lane could not be {what}"
+            );
         }
     }
 }

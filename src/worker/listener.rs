@@ -25,6 +25,7 @@ pub(super) async fn run(
 ) {
     if outbox.has_pooler() {
         tracing::info!(
+            event = "listener_disabled",
             "the database is behind a pooler in transaction mode: no doorbell, looking for work every 200 ms"
         );
         return;
@@ -35,9 +36,9 @@ pub(super) async fn run(
             Ok(mut bell) => {
                 listening.store(true, Ordering::Relaxed);
                 if was_lost {
-                    tracing::info!("the doorbell is heard again");
+                    tracing::info!(event = "listener_restored", "the doorbell is heard again");
                 }
-                // What rang before is not heard: look once.
+                // What rang before was not heard: look once.
                 for lane in &lanes {
                     lane.wake();
                 }
@@ -45,11 +46,13 @@ pub(super) async fn run(
                 listening.store(false, Ordering::Relaxed);
                 was_lost = true;
                 tracing::warn!(
+                    event = "listener_lost",
                     error,
                     "the doorbell is lost: looking for work every 200 ms meanwhile"
                 );
             }
             Err(error) => tracing::debug!(
+                event = "listener_failed",
                 error = database_error_text(&error),
                 "can't listen for the doorbell"
             ),

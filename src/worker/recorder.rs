@@ -125,7 +125,7 @@ impl Recorder {
                 Ok(settled) => {
                     self.lag.send_replace(None);
                     if pause != RETRY_PAUSE {
-                        tracing::info!("records are written again");
+                        tracing::info!(event = "records_resumed", "records are written again");
                     }
                     for late in records
                         .iter()
@@ -135,6 +135,7 @@ impl Recorder {
                             continue;
                         };
                         tracing::warn!(
+                            event = "record_late",
                             message_id = late.id,
                             called = late.call.is_some(),
                             suppressed,
@@ -155,6 +156,7 @@ impl Recorder {
                             continue;
                         };
                         tracing::error!(
+                            event = "record_refused",
                             message_id = record.id,
                             suppressed,
                             error = database_error_text(&error),
@@ -167,6 +169,7 @@ impl Recorder {
                     self.mark_lagging();
                     if pause == RETRY_PAUSE {
                         tracing::warn!(
+                            event = "record_failed",
                             records = records.len(),
                             error = database_error_text(&error),
                             "records can't be written: kept, and tried again"

@@ -50,7 +50,7 @@ async fn a_claim_whose_answer_is_lost_is_given_back_long_before_its_lease_ends_a
         .await;
     proxy.set(Network::Up);
 
-    worker.until_logged("is given back").await;
+    worker.until_logged("claim_released").await;
     let row = world.until_final(id).await;
     assert_eq!((row.status.as_str(), row.attempts), ("message_sent", 1));
     assert_eq!(world.seen().calls, 1);

@@ -1,5 +1,6 @@
 //! What the documents name is there: tests, files, headings, settings.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use testkit::Worker;
@@ -14,6 +15,14 @@ fn sources(directory: &Path, text: &mut String) {
             *text += &std::fs::read_to_string(&path).expect("a text");
         }
     }
+}
+
+/// The values that fields have in source code, such as `event = "lane_held"`, with repetitions.
+fn values_of<'text>(text: &'text str, field: &str) -> Vec<&'text str> {
+    text.split(&format!("{field} = \""))
+        .skip(1)
+        .filter_map(|rest| rest.split('"').next())
+        .collect()
 }
 
 /// What stands in backticks in the last column of a document's tables.
@@ -133,4 +142,39 @@ async fn every_setting_of_a_worker_is_in_the_documents() {
         .collect();
     assert!(settings.len() > 15, "the help is not read: {settings:?}");
     assert!(missing.is_empty(), "these are in no table: {missing:#?}");
+}
+
+#[test]
+fn every_log_line_has_an_event_and_every_event_is_in_the_documents() {
+    let mut text = String::new();
+    sources(
+        &Path::new(env!("CARGO_MANIFEST_DIR")).join("src"),
+        &mut text,
+    );
+    let mut calls = 0;
+    for level in ["error", "warn", "info", "debug", "trace"] {
+        let call = format!("tracing::{level}!(");
+        for rest in text.split(&call).skip(1) {
+            calls += 1;
+            let first = rest.trim_start();
+            let shown = first.lines().next().unwrap_or_default();
+            assert!(first.starts_with("event = \""), "no event first: {shown}");
+        }
+    }
+    let logged: BTreeSet<_> = values_of(&text, "event").into_iter().collect();
+    assert!(calls > 40 && logged.len() > 40, "the sources are not read");
+
+    let operation = document("docs/operation.md");
+    let levels = ["error", "warn", "info", "debug"];
+    let rows: Vec<_> = operation
+        .lines()
+        .filter_map(|line| {
+            let mut cells = line.split('|').skip(1).map(str::trim);
+            let event = cells.next()?.strip_prefix('`')?.strip_suffix('`')?;
+            levels.contains(&cells.next()?).then_some(event)
+        })
+        .collect();
+    let documented: BTreeSet<_> = rows.iter().copied().collect();
+    assert_eq!(rows.len(), documented.len(), "an event is there twice");
+    assert_eq!(documented, logged);
 }

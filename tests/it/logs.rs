@@ -1,28 +1,43 @@
 //! What a worker tells people at the usual level: what concerns them, once.
 
+use std::collections::BTreeSet;
+
 use serde_json::{Value, json};
 use simulator::{Behaviour, SimulatorConfig};
 use sqlx::{AssertSqlSafe, Connection, PgConnection};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
-use testkit::{API_KEY, API_SECRET, PATIENCE, Postgres, Running, World, basic, peer};
+use testkit::{API_KEY, API_SECRET, PATIENCE, Postgres, Running, World, basic, log_lines, peer};
 
-/// Waits until each of these has said so, while messages go on coming in.
-async fn until_all_have_said(world: &World, workers: &[Running], text: &str) {
+/// Waits until each of these has logged an event with a field, while messages go on coming in.
+async fn until_all_have_logged(world: &World, workers: &[Running], event: &str, field: &str) {
     world
-        .until(text, PATIENCE, async || {
+        .until(&format!("{event} {field}"), PATIENCE, async || {
             world.insert(peer(json!({}))).await;
             workers
                 .iter()
-                .all(|worker| worker.stderr.text().contains(text))
+                .all(|worker| logged_with(worker, event, field) > 0)
         })
         .await;
 }
 
-fn lines_with(worker: &Running, text: &str) -> usize {
-    let log = worker.stderr.whole_text();
-    log.lines().filter(|line| line.contains(text)).count()
+/// How many lines of an event with a field it has logged. An empty field is in every line.
+fn logged_with(worker: &Running, event: &str, field: &str) -> usize {
+    log_lines(&worker.stderr.whole_text(), event)
+        .iter()
+        .filter(|line| line.contains(field))
+        .count()
+}
+
+/// The lines of a log that is written as JSON.
+fn json_lines(worker: &Running) -> Vec<Value> {
+    worker
+        .stderr
+        .whole_text()
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap_or_else(|error| panic!("{line}: {error}")))
+        .collect()
 }
 
 #[tokio::test]
@@ -36,8 +51,9 @@ async fn five_hundred_messages_and_their_failures_are_a_handful_of_lines_and_non
     assert!(world.count("status = 'failed'").await > 0);
     assert!(world.count("attempts > 1").await > 0);
     let log = worker.stderr.whole_text();
-    assert!(log.contains("worker started"), "{log}");
-    assert!(log.contains("stopped: everything is recorded"), "{log}");
+    for event in ["worker_started", "worker_stopped"] {
+        assert_eq!(worker.logged(event), 1, "{log}");
+    }
     assert!(log.lines().count() <= 8, "{log}");
     assert!(!log.contains("message_id"), "{log}");
 }
@@ -46,50 +62,60 @@ async fn five_hundred_messages_and_their_failures_are_a_handful_of_lines_and_non
 async fn each_process_says_once_that_a_lane_is_held_slowed_or_paused_and_once_that_it_is_back() {
     let world = World::new().await;
     let mut workers: Vec<_> = (0..2).map(|_| world.worker().start()).collect();
-    until_all_have_said(&world, &workers, "worker started").await;
+    until_all_have_logged(&world, &workers, "worker_started", "").await;
 
     world.set_faults(&["500"]);
-    until_all_have_said(&world, &workers, "hold=\"unavailable\"").await;
+    until_all_have_logged(&world, &workers, "lane_held", "hold=\"unavailable\"").await;
     world.set_faults(&[]);
-    until_all_have_said(&world, &workers, "lane released").await;
+    until_all_have_logged(&world, &workers, "lane_released", "").await;
 
     world.set_credentials(basic(API_KEY, "another secret"));
-    until_all_have_said(&world, &workers, "hold=\"unauthorized\"").await;
+    until_all_have_logged(&world, &workers, "lane_held", "hold=\"unauthorized\"").await;
     world.set_credentials(basic(API_KEY, API_SECRET));
     world
         .until("both are back", PATIENCE, async || {
             workers
                 .iter()
-                .all(|worker| lines_with(worker, "lane released") == 2)
+                .all(|worker| worker.logged("lane_released") == 2)
         })
         .await;
 
     let pause = ["pause", "default", "--reason", "a test"];
     assert_eq!(world.command(&pause).finish().await.code, Some(0));
-    until_all_have_said(&world, &workers, "lane paused").await;
+    until_all_have_logged(&world, &workers, "lane_paused", "").await;
     let resume = ["resume", "default"];
     assert_eq!(world.command(&resume).finish().await.code, Some(0));
-    until_all_have_said(&world, &workers, "lane resumed").await;
+    until_all_have_logged(&world, &workers, "lane_resumed", "").await;
 
     world.set_faults(&["429:count=1"]);
-    until_all_have_said(&world, &workers, "lane slowed").await;
-    until_all_have_said(&world, &workers, "lane back at its full rate").await;
+    until_all_have_logged(&world, &workers, "lane_throttled", "").await;
+    until_all_have_logged(&world, &workers, "lane_rate_restored", "").await;
 
     for worker in &mut workers {
         worker.stop().await;
-        for (text, times) in [
-            ("hold=\"unavailable\"", 1),
-            ("hold=\"unauthorized\"", 1),
-            ("lane released", 2),
-            ("lane paused", 1),
-            ("lane resumed", 1),
-            ("lane slowed", 1),
-            ("lane back", 1),
+        for (event, field, times) in [
+            ("lane_held", "hold=\"unavailable\"", 1),
+            ("lane_held", "hold=\"unauthorized\"", 1),
+            ("lane_released", "", 2),
+            ("lane_paused", "", 1),
+            ("lane_resumed", "", 1),
+            ("lane_throttled", "", 1),
+            ("lane_rate_restored", "", 1),
         ] {
-            assert_eq!(lines_with(worker, text), times, "{text}");
+            assert_eq!(logged_with(worker, event, field), times, "{event} {field}");
         }
-        let of_the_lane = lines_with(worker, "lane ");
-        assert_eq!(of_the_lane, lines_with(worker, "app=\"default\""));
+        let log = worker.stderr.whole_text();
+        let of_the_lane: Vec<_> = log
+            .lines()
+            .filter(|line| line.contains("event=\"lane_"))
+            .collect();
+        assert_eq!(of_the_lane.len(), 8, "{log}");
+        assert!(
+            of_the_lane
+                .iter()
+                .all(|line| line.contains("app=\"default\"")),
+            "{log}"
+        );
     }
 }
 
@@ -110,8 +136,8 @@ async fn an_api_that_allows_less_than_the_limit_is_told_of_once_and_not_with_eac
         .start();
     world.until_all_final().await;
     worker.stop().await;
-    assert!(lines_with(&worker, "a 429 has cut the rate") > 3);
-    assert_eq!(lines_with(&worker, "lane slowed"), 1);
+    assert!(worker.logged("lane_rate_cut") > 3);
+    assert_eq!(worker.logged("lane_throttled"), 1);
 }
 
 #[tokio::test]
@@ -132,7 +158,7 @@ async fn a_database_that_is_away_is_told_of_once_for_all_apps_and_so_is_its_retu
         .env("WORKER_CONFIG", path.to_str().expect("a path"))
         .env("WORKER_LOG", "info,signaling_worker=debug")
         .start();
-    worker.until_logged("worker started").await;
+    worker.until_logged("worker_started").await;
     world.until_asleep().await;
 
     let database: String = world.ask("select current_database()::text").await;
@@ -155,20 +181,20 @@ async fn a_database_that_is_away_is_told_of_once_for_all_apps_and_so_is_its_retu
         .await;
     world
         .until("all lanes have noticed", PATIENCE, async || {
-            lines_with(&worker, "fails for this app, too") == 2
+            worker.logged("claim_failed") == 2
         })
         .await;
     allow(true).await;
-    worker.until_logged("the database answers again").await;
-    worker.until_logged("the doorbell is heard again").await;
+    worker.until_logged("database_restored").await;
+    worker.until_logged("listener_restored").await;
     worker.stop().await;
-    for text in [
-        "the database fails: trying again",
-        "the database answers again",
-        "the doorbell is lost",
-        "the doorbell is heard again",
+    for event in [
+        "database_failed",
+        "database_restored",
+        "listener_lost",
+        "listener_restored",
     ] {
-        assert_eq!(lines_with(&worker, text), 1, "{text}");
+        assert_eq!(worker.logged(event), 1, "{event}");
     }
 }
 
@@ -179,15 +205,10 @@ async fn json_logs_are_objects_with_the_same_fields_in_each_line() {
     let mut worker = world.worker().env("WORKER_LOG_FORMAT", "json").start();
     let id = world.insert(peer(json!({}))).await;
     world.until_final(id).await;
-    worker.until_logged("lane released").await;
+    worker.until_logged("lane_released").await;
     worker.stop().await;
 
-    let lines: Vec<Value> = worker
-        .stderr
-        .whole_text()
-        .lines()
-        .map(|line| serde_json::from_str(line).unwrap_or_else(|error| panic!("{line}: {error}")))
-        .collect();
+    let lines = json_lines(&worker);
     for line in &lines {
         let timestamp = line["timestamp"].as_str().expect("a timestamp");
         let at = OffsetDateTime::parse(timestamp, &Rfc3339).expect("of RFC 3339");
@@ -196,25 +217,105 @@ async fn json_logs_are_objects_with_the_same_fields_in_each_line() {
         assert!(["INFO", "WARN", "ERROR"].contains(&level), "{line}");
         assert!(line["message"].is_string(), "{line}");
     }
-    let line = |text: &str| {
+    let line = |event: &str| {
         lines
             .iter()
-            .find(|line| {
-                line["message"]
-                    .as_str()
-                    .is_some_and(|it| it.starts_with(text))
-            })
-            .unwrap_or_else(|| panic!("no {text:?} in {lines:#?}"))
+            .find(|line| line["event"] == event)
+            .unwrap_or_else(|| panic!("no {event} in {lines:#?}"))
     };
-    let started = line("worker started");
+    let started = line("worker_started");
     assert_eq!(started["apps"], "default");
     assert_eq!(started["traces"], false);
-    let held = line("lane held");
+    let held = line("lane_held");
     assert_eq!(
         (&held["app"], &held["hold"]),
         (&json!("default"), &json!("unauthorized"))
     );
     assert_eq!(held["reason"], "HTTP 401");
-    assert_eq!(line("lane released")["app"], "default");
+    assert_eq!(line("lane_released")["app"], "default");
     assert!(!worker.stderr.whole_text().contains('\u{1b}'), "no colours");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_line_of_a_run_in_which_much_goes_wrong_names_its_event() {
+    let world = World::new().await;
+    world
+        .execute(
+            "create function refuse() returns trigger language plpgsql as $$ begin raise 'no'; end $$;
+             create trigger refuse before update on signaling.outbox for each row
+             when (new.finished_at is not null and new.payload = 'refused') execute function refuse()",
+        )
+        .await;
+    // Only the worker's own lines.
+    let mut worker = world
+        .worker()
+        .env("WORKER_LOG_FORMAT", "json")
+        .env("WORKER_LOG", "signaling_worker=trace")
+        .env("WORKER_OPS_ADDR", "127.0.0.1:0")
+        .start();
+    let workers = std::slice::from_mut(&mut worker);
+
+    for (faults, field) in [
+        ("500", "\"hold\":\"unavailable\""),
+        ("401", "\"hold\":\"unauthorized\""),
+    ] {
+        world.set_faults(&[faults]);
+        until_all_have_logged(&world, workers, "lane_held", field).await;
+        world.set_faults(&[]);
+        world.until_all_final().await;
+    }
+    world.set_faults(&["429:count=1"]);
+    until_all_have_logged(&world, workers, "lane_throttled", "").await;
+    let pause = ["pause", "default", "--reason", "a test"];
+    assert_eq!(world.command(&pause).finish().await.code, Some(0));
+    until_all_have_logged(&world, workers, "lane_paused", "").await;
+    let resume = ["resume", "default"];
+    assert_eq!(world.command(&resume).finish().await.code, Some(0));
+    until_all_have_logged(&world, workers, "lane_resumed", "").await;
+    world.insert(peer(json!({"payload": "refused"}))).await;
+    worker.until_logged("record_refused").await;
+    world
+        .execute(
+            "select pg_terminate_backend(pid) from pg_stat_activity
+             where datname = current_database() and application_name = 'signaling-worker'",
+        )
+        .await;
+    worker.until_logged("listener_lost").await;
+    worker.until_logged("listener_restored").await;
+    worker.stop().await;
+
+    let lines = json_lines(&worker);
+    let mut events = BTreeSet::new();
+    for line in &lines {
+        let event = line["event"].as_str().unwrap_or_default();
+        let is_name = event
+            .bytes()
+            .all(|byte| byte.is_ascii_lowercase() || byte == b'_');
+        assert!(is_name && event.contains('_'), "no event: {line}");
+        events.insert(event);
+    }
+    assert!(events.len() > 12, "too little went wrong: {events:?}");
+    for event in ["ops_server_started", "attempt_finished", "worker_stopped"] {
+        assert!(events.contains(event), "{event} is missing: {events:?}");
+    }
+}
+
+#[tokio::test]
+async fn logs_as_text_name_the_event_in_each_line() {
+    let world = World::new().await;
+    world.set_faults(&["401:count=1"]);
+    let mut worker = world.worker().start();
+    let id = world.insert(peer(json!({}))).await;
+    world.until_final(id).await;
+    worker.until_logged("lane_released").await;
+    worker.stop().await;
+    let log = worker.stderr.whole_text();
+    for line in log.lines() {
+        assert_eq!(line.matches(" event=\"").count(), 1, "{line}");
+    }
+    let held = worker.log_line("lane_held");
+    assert!(
+        held.contains(" WARN ") && held.contains("app=\"default\""),
+        "{held}"
+    );
 }

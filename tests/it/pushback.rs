@@ -28,7 +28,7 @@ async fn fleet(count: usize, worker: impl Fn() -> Worker) -> Vec<Running> {
         })
         .collect();
     for worker in &fleet {
-        worker.until_logged("worker started").await;
+        worker.until_logged("worker_started").await;
     }
     fleet
 }
@@ -66,12 +66,9 @@ async fn until_lane(world: &World, condition: &str) {
         .await;
 }
 
-/// How many lines of a fleet's logs say `text`.
-fn logged(fleet: &[Running], text: &str) -> usize {
-    fleet
-        .iter()
-        .map(|worker| worker.stderr.whole_text().matches(text).count())
-        .sum()
+/// How many lines of an event a fleet has logged.
+fn logged(fleet: &[Running], event: &str) -> usize {
+    fleet.iter().map(|worker| worker.logged(event)).sum()
 }
 
 /// An API that takes so many calls in a second.

@@ -1,6 +1,6 @@
 //! Listening, TLS, and serving connections until the simulator stops.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::{self, Read as _};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -76,8 +76,12 @@ pub(super) fn tls_acceptor(files: &TlsFiles) -> Result<TlsAcceptor, SimulatorErr
     Ok(TlsAcceptor::from(Arc::new(config)))
 }
 
-/// Reads a PEM file of bounded size: a device would have no end.
+/// Reads a regular PEM file of bounded size. A FIFO that nobody writes to would block the start, and a device would
+/// have no end.
 fn read_pem(path: &Path) -> Result<Vec<u8>, pem::Error> {
+    if !fs::metadata(path).map_err(pem::Error::Io)?.is_file() {
+        return Err(pem::Error::Io(io::Error::other("it is not a regular file")));
+    }
     let mut pem = Vec::new();
     File::open(path)
         .and_then(|file| file.take(MAX_PEM_BYTES + 1).read_to_end(&mut pem))

@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 
 pub use machine::{Machine, Postgres};
 pub use pgbouncer::{PgBouncer, pooled_client};
-pub use process::{Finished, Running, Worker};
+pub use process::{Finished, Running, Worker, log_lines};
 pub use rows::{Attempt, Row, channel, peer};
 pub use scheduler_stalls::SchedulerStalls;
 pub use world::{API_KEY, API_SECRET, APP_ID, World, basic, slow_api};

@@ -192,19 +192,35 @@ impl Running {
         status.code()
     }
 
-    /// Waits until it has logged `text`.
-    pub async fn until_logged(&self, text: &str) {
-        self.until_said(&self.stderr, text).await;
+    /// Waits until it has logged an event, such as `worker_started`.
+    pub async fn until_logged(&self, event: &str) {
+        let logged = comes_true(PATIENCE, async || {
+            !log_lines(&self.stderr.text(), event).is_empty()
+        })
+        .await;
+        assert!(logged, "`{}` has not logged {event}", self.name);
+    }
+
+    /// How many lines of an event it has logged.
+    pub fn logged(&self, event: &str) -> usize {
+        log_lines(&self.stderr.whole_text(), event).len()
+    }
+
+    /// The first line that it has logged of an event.
+    ///
+    /// # Panics
+    /// Where there is none.
+    pub fn log_line(&self, event: &str) -> String {
+        let log = self.stderr.whole_text();
+        let lines = log_lines(&log, event);
+        let line = lines.first().unwrap_or_else(|| panic!("no {event}: {log}"));
+        (*line).to_owned()
     }
 
     /// Waits until it has printed `text`.
     pub async fn until_printed(&self, text: &str) {
-        self.until_said(&self.stdout, text).await;
-    }
-
-    async fn until_said(&self, output: &Output, text: &str) {
-        let said = comes_true(PATIENCE, async || output.text().contains(text)).await;
-        assert!(said, "`{}` has not said {text:?}", self.name);
+        let printed = comes_true(PATIENCE, async || self.stdout.text().contains(text)).await;
+        assert!(printed, "`{}` has not printed {text:?}", self.name);
     }
 }
 
@@ -216,6 +232,15 @@ impl Drop for Running {
             println!("--- stderr of `{name}` ({pid})\n{}---", self.stderr.tail());
         }
     }
+}
+
+/// The lines of a log, as text or as JSON, that have an event as their field `event`. Other words of a log may change.
+pub fn log_lines<'log>(log: &'log str, event: &str) -> Vec<&'log str> {
+    let as_text = format!("event=\"{event}\"");
+    let as_json = format!("\"event\":\"{event}\"");
+    log.lines()
+        .filter(|line| line.contains(&as_text) || line.contains(&as_json))
+        .collect()
 }
 
 /// What a process has written, as far as it is kept.

@@ -91,7 +91,10 @@ impl OpsToken {
             }
             Err(error) => {
                 if !self.has_warned.swap(true, Ordering::Relaxed) {
-                    tracing::warn!("the ops server lets nobody in: {error}");
+                    tracing::warn!(
+                        event = "ops_token_failed",
+                        "the ops server lets nobody in: {error}"
+                    );
                 }
                 None
             }

@@ -49,6 +49,7 @@ pub(crate) fn check_tls_files(url: &SecretString) -> Result<(), TlsFileError> {
         check_certificates("sslrootcert", &path)?;
         if let Some(mode) = unchecked {
             tracing::warn!(
+                event = "database_certificate_ignored",
                 "sslrootcert of DATABASE_URL has no effect: sslmode={mode} checks no certificate; write sslmode=verify-full"
             );
         }

@@ -90,6 +90,7 @@ impl Outbox {
     pub(crate) async fn status(&self) -> Result<Vec<AppStatus>, sqlx::Error> {
         if let Err(error) = self.refresh_queue_counts(Duration::ZERO).await {
             tracing::debug!(
+                event = "queue_counts_reused",
                 error = database_error_text(&error),
                 "what waits can't be counted: the last count is shown"
             );

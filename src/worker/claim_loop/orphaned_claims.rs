@@ -64,6 +64,7 @@ impl OrphanedClaims {
             Ok(found) => {
                 if !found.is_empty() {
                     tracing::info!(
+                        event = "claim_released",
                         app = lane.app,
                         claims = found.len(),
                         "a claim whose answer was lost is given back: nothing of it was called"
@@ -75,6 +76,7 @@ impl OrphanedClaims {
                     .retain(|claim| claim.expired_at.is_none_or(|expired_at| expired_at > now));
             }
             Err(error) => tracing::debug!(
+                event = "claim_release_failed",
                 app = lane.app,
                 error = database_error_text(&error),
                 "claims without an answer can't be looked for"

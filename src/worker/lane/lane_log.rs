@@ -55,7 +55,11 @@ impl LaneLog {
                 self.log_throttled(app, rate_per_s, Duration::ZERO);
             }
             None if self.throttled_logged_at.take().is_some() => {
-                tracing::info!(app, "lane back at its full rate");
+                tracing::info!(
+                    event = "lane_rate_restored",
+                    app,
+                    "lane back at its full rate"
+                );
             }
             Some(_) | None => {}
         }
@@ -80,7 +84,12 @@ impl LaneLog {
         retry_after: Duration,
     ) {
         self.as_of = at;
-        tracing::debug!(app, rate_per_s, "a 429 has cut the rate");
+        tracing::debug!(
+            event = "lane_rate_cut",
+            app,
+            rate_per_s,
+            "a 429 has cut the rate"
+        );
         if self
             .throttled_logged_at
             .is_none_or(|logged_at| logged_at.elapsed() >= LOG_THROTTLED_EVERY)
@@ -92,6 +101,7 @@ impl LaneLog {
     fn log_throttled(&mut self, app: &str, rate_per_s: f64, retry_after: Duration) {
         self.throttled_logged_at = Some(Instant::now());
         tracing::warn!(
+            event = "lane_throttled",
             app,
             rate_per_s = format!("{rate_per_s:.1}"),
             retry_after = %humantime::format_duration(retry_after),
@@ -104,24 +114,31 @@ impl LaneLog {
         self.as_of = at;
         match (before, hold) {
             (_, Some(HoldKind::Unavailable)) => tracing::warn!(
+                event = "lane_held",
                 app,
                 hold = HoldKind::Unavailable.as_str(),
                 reason,
                 "lane held: the API fails or can't be reached. Messages wait; one call at a time is tried, and all go on when it is answered"
             ),
             (_, Some(HoldKind::Unauthorized)) => tracing::warn!(
+                event = "lane_held",
                 app,
                 hold = HoldKind::Unauthorized.as_str(),
                 reason,
                 "lane held: the app can't sign in. Check its key and secret, token or certificate. Messages wait; one call at a time is tried, and all go on when it is let in"
             ),
             (_, Some(HoldKind::Paused)) => tracing::info!(
+                event = "lane_paused",
                 app,
                 hold = HoldKind::Paused.as_str(),
                 "lane paused by a person: no call starts until `worker resume`. `worker status` says who and why"
             ),
-            (Some(HoldKind::Paused), None) => tracing::info!(app, "lane resumed: sending again"),
-            (Some(_), None) => tracing::info!(app, "lane released: sending again"),
+            (Some(HoldKind::Paused), None) => {
+                tracing::info!(event = "lane_resumed", app, "lane resumed: sending again");
+            }
+            (Some(_), None) => {
+                tracing::info!(event = "lane_released", app, "lane released: sending again");
+            }
             (None, None) => {}
         }
     }

@@ -43,6 +43,7 @@ async fn delete_forever(outbox: &Outbox, retention: Duration) {
             Ok(Deletion::PassIsOver { deleted, next_in }) => {
                 if deleted > 0 {
                     tracing::info!(
+                        event = "messages_deleted",
                         deleted,
                         retention = %humantime::format_duration(retention),
                         "finished messages that were old enough are deleted"
@@ -54,6 +55,7 @@ async fn delete_forever(outbox: &Outbox, retention: Duration) {
             Err(ref error) => {
                 if !failing {
                     tracing::warn!(
+                        event = "deletion_failed",
                         error = database_error_text(error),
                         "old messages can't be deleted: tried again later"
                     );

@@ -35,7 +35,13 @@ impl StatsFlusher {
         let pause = || shutdown.run_until_cancelled(tokio::time::sleep(WRITE_EVERY));
         while pause().await.is_some() {
             let written = self.write().await.map_err(|error| error.source);
-            trouble.note("what was done can't be added up", written);
+            trouble.note(written, |error| {
+                tracing::warn!(
+                    event = "stats_failed",
+                    error,
+                    "what was done can't be added up: messages go on, stats are missing"
+                );
+            });
         }
     }
 
@@ -44,7 +50,13 @@ impl StatsFlusher {
         loop {
             let began = Instant::now();
             let counted = self.outbox.refresh_queue_counts(COUNT_EVERY / 2).await;
-            trouble.note("what waits can't be counted", counted.map(drop));
+            trouble.note(counted.map(drop), |error| {
+                tracing::warn!(
+                    event = "queue_counts_failed",
+                    error,
+                    "what waits can't be counted: messages go on, stats are missing"
+                );
+            });
             tokio::time::sleep_until((began + COUNT_EVERY).into()).await;
         }
     }
@@ -91,15 +103,12 @@ struct FailureLog {
 }
 
 impl FailureLog {
-    fn note(&mut self, what: &'static str, result: Result<(), sqlx::Error>) {
+    fn note(&mut self, result: Result<(), sqlx::Error>, log: impl FnOnce(String)) {
         match result {
             Ok(()) => self.is_logged = false,
             Err(error) => {
                 if !self.is_logged {
-                    tracing::warn!(
-                        error = database_error_text(&error),
-                        "{what}: messages go on, stats are missing"
-                    );
+                    log(database_error_text(&error));
                 }
                 self.is_logged = true;
             }

@@ -156,7 +156,7 @@ async fn a_held_lane_is_shown_with_the_reason() {
     world.set_faults(&["401"]);
     world.insert(peer(json!({}))).await;
     let worker = world.worker().start();
-    worker.until_logged("lane held").await;
+    worker.until_logged("lane_held").await;
     let lane = &status_json(&world).await[0]["lane"];
     assert_eq!(lane["hold"], "unauthorized");
     assert!(

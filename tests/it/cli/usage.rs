@@ -209,8 +209,9 @@ async fn a_database_that_can_not_be_reached_is_named_without_the_password() {
     }
     // The one that is to run for good waits for its database.
     let mut waiting = run().env("DATABASE_URL", url).start();
-    waiting.until_logged("127.0.0.1:1").await;
-    waiting.until_logged("trying again until it can").await;
+    waiting.until_logged("startup_delayed").await;
+    let line = waiting.log_line("startup_delayed");
+    assert!(line.contains("127.0.0.1:1"), "{line}");
     assert!(waiting.is_running());
     waiting.stop().await;
     assert!(!waiting.stderr.text().contains("hush-hush"));

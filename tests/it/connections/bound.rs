@@ -56,7 +56,7 @@ async fn a_worker_with_many_apps_and_slow_calls_has_no_more_database_connections
         .env("WORKER_DATABASE_CONNECTIONS", &SHARED.to_string())
         .start();
     // The two by which it looks for a pooler at its start may not be gone at the server yet.
-    worker.until_logged("worker started").await;
+    worker.until_logged("worker_started").await;
     world.until_accepted(1).await;
     let (mut most, mut looks, mut cut) = (0, 0, false);
     world

@@ -59,7 +59,7 @@ async fn a_worker_sends_whose_database_is_far_away() {
     let world = World::new().await;
     let url = far_away(&world.url).await;
     let mut worker = world.worker().env("DATABASE_URL", &url).start();
-    worker.until_logged("worker started").await;
+    worker.until_logged("worker_started").await;
     // From a lane that has nothing to do, where the first slot is at the claim's own time.
     world.insert_many(3).await;
     world.until_all_final().await;

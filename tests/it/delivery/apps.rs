@@ -77,7 +77,7 @@ async fn an_app_that_is_refused_does_not_hold_another() {
         .worker_without_app()
         .env("WORKER_CONFIG", path)
         .start();
-    worker.until_logged("lane held").await;
+    worker.until_logged("lane_held").await;
     let fine = world.insert(peer(json!({"app": "fine"}))).await;
     assert_eq!(world.until_final(fine).await.status, "message_sent");
     assert_eq!(world.row(refused).await.status, "pending");

@@ -61,7 +61,7 @@ async fn a_403_holds_the_app_like_a_401() {
     world.set_faults(&["403:count=1"]);
     let id = world.insert(peer(json!({"max_attempts": 1}))).await;
     let worker = world.worker().start();
-    worker.until_logged("lane held").await;
+    worker.until_logged("lane_held").await;
     let row = world.until_final(id).await;
     assert_eq!((row.status.as_str(), row.attempts), ("message_sent", 1));
     let attempts = world.attempts(id).await;
@@ -79,7 +79,7 @@ async fn a_held_app_goes_on_by_itself_also_with_nothing_new_inserted() {
     world.insert_many(20).await;
     let worker = world.worker().env("WORKER_POLL_INTERVAL", "60s").start();
     world.until_all_final().await;
-    worker.until_logged("lane released").await;
+    worker.until_logged("lane_released").await;
     assert_eq!(world.seen().accepted, 20);
 }
 
@@ -89,7 +89,7 @@ async fn a_message_expires_also_while_its_app_is_held() {
     world.set_credentials(basic(API_KEY, "another secret"));
     let held = world.insert(peer(json!({}))).await;
     let worker = world.worker().start();
-    worker.until_logged("lane held").await;
+    worker.until_logged("lane_held").await;
     let id = world
         .insert(peer(json!({"expires_at": world.time_in(300).await})))
         .await;

@@ -176,7 +176,7 @@ async fn secrets_are_read_from_files_and_again_when_a_file_changes() {
     .without_env("DATABASE_URL")
     .start();
     let id = world.insert(peer(json!({}))).await;
-    worker.until_logged("lane held").await;
+    worker.until_logged("lane_held").await;
     write("secret", "the next secret");
     assert_eq!(world.until_final(id).await.status, "message_sent");
 }
@@ -190,17 +190,17 @@ async fn a_secret_whose_file_is_gone_holds_the_app_until_it_is_back() {
     let variables = [("AGORA_API_KEY", API_KEY), ("AGORA_API_SECRET_FILE", path)];
     std::fs::write(&secret, API_SECRET).expect("written");
     let worker = worker_with(&world, &variables).start();
-    worker.until_logged("worker started").await;
+    worker.until_logged("worker_started").await;
     std::fs::remove_file(&secret).expect("removed");
     // What was read is good for a moment.
     world
         .until("the app is held", PATIENCE, async || {
             world.insert(peer(json!({}))).await;
-            worker.stderr.text().contains("lane held")
+            worker.logged("lane_held") > 0
         })
         .await;
-    let said = worker.stderr.text();
-    assert!(said.contains("can't be read"), "{said}");
+    let line = worker.log_line("lane_held");
+    assert!(line.contains("can't be read"), "{line}");
     let probes = async || {
         world
             .ask::<i32>("select hold_probes from signaling.lane")

@@ -124,7 +124,7 @@ async fn a_worker_that_stops_for_longer_than_its_lease_writes_nothing_over_anoth
     // Another message shows that it is awake and has written what it had.
     let next = world.insert(peer(json!({"payload": "next"}))).await;
     world.until_final(next).await;
-    sleeper.until_logged("not written").await;
+    sleeper.until_logged("record_late").await;
     let after = world.row(id).await;
     assert_eq!(
         (after.finished_at, after.request_id),

@@ -23,7 +23,7 @@ async fn a_database_that_crashes_and_comes_back_costs_no_message_and_no_outcome(
     postgres.cluster.crash().await.expect("down");
     let called = world.seen().calls;
     // What has its slot is still called; then nothing more can be claimed.
-    worker.until_logged("kept, and tried again").await;
+    worker.until_logged("record_failed").await;
     postgres.cluster.restart().await.expect("up again");
     world.until_all_final().await;
 
@@ -141,7 +141,7 @@ async fn an_outcome_is_kept_until_the_database_takes_it() {
     let name: String = world.ask("select current_database()::text").await;
     set_open(&name, false).await;
     terminate_workers(&world).await;
-    worker.until_logged("kept, and tried again").await;
+    worker.until_logged("record_failed").await;
     assert_eq!(world.row(id).await.status, "pending");
     set_open(&name, true).await;
     let row = world.until_final(id).await;
@@ -203,7 +203,7 @@ async fn a_lost_doorbell_is_replaced() {
     let worker = world.worker().env("WORKER_POLL_INTERVAL", "60s").start();
     world.until_asleep().await;
     terminate_workers(&world).await;
-    worker.until_logged("the doorbell is lost").await;
+    worker.until_logged("listener_lost").await;
     // Deaf or not, it finds what is inserted.
     let meanwhile = world.insert(peer(json!({}))).await;
     world.until_final(meanwhile).await;
@@ -231,14 +231,14 @@ async fn a_worker_that_starts_while_its_database_is_away_waits_for_it() {
     let id = world.insert(peer(json!({}))).await;
     postgres.cluster.crash().await.expect("down");
     let mut worker = world.worker().start();
-    worker.until_logged("trying again until it can").await;
+    worker.until_logged("startup_delayed").await;
     postgres.cluster.restart().await.expect("up again");
     assert_eq!(world.until_final(id).await.status, "message_sent");
 
     // One that is told to stop meanwhile does.
     postgres.cluster.crash().await.expect("down");
     let mut waiting = world.worker().start();
-    waiting.until_logged("trying again until it can").await;
+    waiting.until_logged("startup_delayed").await;
     waiting.stop().await;
     assert!(worker.is_running());
     postgres.cluster.restart().await.expect("up again");

@@ -21,7 +21,7 @@ async fn no_sliding_second_of_a_fleet_of_four_holds_more_than_the_limit_and_no_m
         })
         .collect();
     for worker in &fleet {
-        worker.until_logged("worker started").await;
+        worker.until_logged("worker_started").await;
     }
     world.insert_many(1_500).await;
     world

@@ -52,13 +52,14 @@ async fn a_second_signal_ends_a_worker_at_once_although_a_call_is_in_flight() {
     let mut worker = world.worker().start();
     world.until_accepted(1).await;
     worker.signal("TERM").await;
-    worker.until_logged("shutting down").await;
+    worker.until_logged("shutdown_started").await;
     assert!(worker.is_running(), "a call is in flight");
     let begun = std::time::Instant::now();
     worker.signal("TERM").await;
     assert_eq!(worker.wait_exit().await, Some(1));
     assert!(begun.elapsed().as_secs() < 10, "it waited for the call");
-    assert!(worker.stderr.text().contains("second signal"), "it says so");
+    let line = worker.log_line("shutdown_started");
+    assert!(line.contains("second signal"), "{line}");
     assert_eq!(
         world.row(id).await.status,
         "pending",
@@ -125,7 +126,7 @@ async fn a_claim_that_a_shutdown_interrupts_leaves_no_row_behind() {
         })
         .await;
     worker.signal("TERM").await;
-    worker.until_logged("shutting down").await;
+    worker.until_logged("shutdown_started").await;
     lock.commit().await.expect("unlocked");
 
     assert_eq!(worker.wait_exit().await, Some(0));

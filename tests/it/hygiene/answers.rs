@@ -57,7 +57,7 @@ fn assert_broken(row: &Row) {
     assert_eq!((row.status.as_str(), row.http_status), ("failed", None));
     let error = row.error.as_deref().expect("an error");
     assert!(
-        error.contains("the connection broke before an answer came"),
+        error.contains("the connection broke before a response came"),
         "{error}"
     );
 }
@@ -100,7 +100,7 @@ async fn interim_answers_without_an_end_are_given_up_when_the_time_is_over() {
     })
     .await;
     assert_eq!((row.status.as_str(), row.http_status), ("failed", None));
-    assert_eq!(row.error.as_deref(), Some("no answer within 2s"));
+    assert_eq!(row.error.as_deref(), Some("no response within 2s"));
 }
 
 #[tokio::test]
@@ -145,7 +145,7 @@ async fn an_answer_that_drips_is_given_up_when_the_time_is_over() {
     /// Far shorter than the request timeout, so that no pause between two bytes is what ends the call.
     const DRIP: Duration = Duration::from_millis(50);
     for (head, http_status, error) in [
-        ("HTTP/1.1 200 OK\r\nx-slow: ", None, "no answer within 2s"),
+        ("HTTP/1.1 200 OK\r\nx-slow: ", None, "no response within 2s"),
         (
             "HTTP/1.1 200 OK\r\ncontent-length: 60000\r\n\r\n",
             Some(200),

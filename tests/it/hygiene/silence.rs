@@ -145,19 +145,17 @@ async fn a_run_in_which_everything_goes_wrong_shows_no_secret_and_no_payload() {
                  where datname = current_database() and application_name = 'signaling-worker'",
             )
             .await;
-        worker.until_logged("the doorbell is lost").await;
+        worker.until_logged("listener_lost").await;
         world.execute(LOUD_TRIGGER).await;
         let loud = json!({"app": "basic", "destination": "loud", "payload": PAYLOAD});
         world.insert(peer(loud)).await;
-        worker
-            .until_logged("the database refuses this record")
-            .await;
+        worker.until_logged("record_refused").await;
 
         // Secrets that go away while it runs, and an end in the middle of it.
         fs::remove_file(directory.path().join("secret")).expect("removed");
         let lost = json!({"app": "basic", "destination": "fine", "payload": PAYLOAD});
         world.insert(peer(lost)).await;
-        worker.until_logged("lane held").await;
+        worker.until_logged("lane_held").await;
         let shown = world.command(&["status", "--json"]).finish().await;
         worker.stop().await;
 

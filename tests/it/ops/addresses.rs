@@ -52,7 +52,9 @@ async fn an_address_that_others_can_reach_needs_a_token() {
     refused(with_file(), &["shorter than 16 characters"]).await;
     fs::write(file.path(), "zebra-token-0918273645").expect("written");
     let mut worker = with_file().start();
-    worker.until_logged("ops server: http://0.0.0.0:").await;
+    worker.until_logged("ops_server_started").await;
+    let line = worker.log_line("ops_server_started");
+    assert!(line.contains(" address=0.0.0.0:"), "{line}");
     worker.stop().await;
     assert!(!worker.stderr.text().contains("zebra"));
 }
@@ -86,9 +88,9 @@ async fn a_worker_whose_default_address_is_taken_works_without() {
     })
     .await;
     let mut worker = world.worker().without_env("WORKER_OPS_ADDR").start();
-    worker
-        .until_logged("no ops server: its default address can't be had")
-        .await;
+    worker.until_logged("ops_server_skipped").await;
+    let line = worker.log_line("ops_server_skipped");
+    assert!(line.contains("Set WORKER_OPS_ADDR"), "{line}");
     let id = world.insert(peer(json!({}))).await;
     assert_eq!(world.until_final(id).await.status, "message_sent");
     worker.stop().await;
@@ -99,9 +101,11 @@ async fn a_worker_whose_default_address_is_taken_works_without() {
 async fn a_server_that_is_off_is_not_there() {
     let world = World::new().await;
     let mut worker = world.worker().env("WORKER_OPS_ADDR", "off").start();
-    worker.until_logged("worker started").await;
+    worker.until_logged("worker_started").await;
     worker.stop().await;
-    assert!(!worker.stderr.text().contains("ops server"));
+    for event in ["ops_server_started", "ops_server_skipped"] {
+        assert_eq!(worker.logged(event), 0, "{event}");
+    }
 }
 
 #[tokio::test]

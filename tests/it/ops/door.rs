@@ -16,9 +16,9 @@ pub(super) struct Watched {
 impl Watched {
     pub(super) async fn start(worker: Worker) -> Self {
         let worker = worker.env("WORKER_OPS_ADDR", "127.0.0.1:0").start();
-        worker.until_logged("ops server: http://").await;
-        let log = worker.stderr.text();
-        let (_, rest) = log.split_once("ops server: http://").expect("an address");
+        worker.until_logged("ops_server_started").await;
+        let line = worker.log_line("ops_server_started");
+        let (_, rest) = line.split_once(" address=").expect("an address");
         let address = rest.split_whitespace().next().expect("an address");
         let door = Door(address.parse().expect("an address"));
         Self { worker, door }

@@ -186,10 +186,7 @@ async fn with_a_token_metrics_and_pages_need_it_and_health_does_not() {
         ask("/metrics", &format!("Bearer {other}")).await.status == 503
     })
     .await;
-    watched
-        .worker
-        .until_logged("the ops server lets nobody in")
-        .await;
+    watched.worker.until_logged("ops_token_failed").await;
     assert_eq!(ask("/metrics", "Bearer short").await.status, 503);
     assert_eq!(door.get("/healthz").await.status, 200);
 }

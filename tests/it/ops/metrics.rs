@@ -287,7 +287,7 @@ async fn a_message_that_can_not_be_looked_up_is_counted_as_an_error() {
     watched.until_ready().await;
     let id = world.insert(peer(json!({}))).await;
     world.until_final(id).await;
-    let errors = "signaling_database_errors_total{statement=\"look\"}";
+    let errors = "signaling_database_errors_total{statement=\"read\"}";
     assert!(samples(&watched).await.get(errors).unwrap_or(0.0) < 0.5);
     world
         .execute("alter table signaling.attempt rename column duration to elsewhere")

@@ -50,7 +50,7 @@ async fn a_host_that_can_not_be_reached_is_replaced_by_the_next_one_until_it_is_
         "a host that can't be reached costs no attempt"
     );
     assert_eq!(world.seen().accepted, 50);
-    worker.until_logged("calling another host").await;
+    worker.until_logged("host_changed").await;
 
     let first = simulator(Some(first.address())).await;
     let mut sent = 50;
@@ -71,7 +71,7 @@ async fn a_host_that_can_not_be_reached_is_replaced_by_the_next_one_until_it_is_
             },
         )
         .await;
-    worker.until_logged("calling the first host").await;
+    worker.until_logged("host_restored").await;
     let on_second = world.seen().calls;
     world.insert_many(20).await;
     world.until_all_final().await;
@@ -112,7 +112,7 @@ async fn a_host_that_dies_in_the_middle_loses_no_message() {
     world.until_accepted(80).await;
     world.simulator.stop().await;
     world.until_all_final().await;
-    worker.until_logged("calling another host").await;
+    worker.until_logged("host_changed").await;
     assert_eq!(world.count("status = 'message_sent'").await, 301);
     assert!(calls(&second) > 50, "{} calls", calls(&second));
     let unexplained = world

@@ -179,7 +179,7 @@ async fn a_paused_app_stays_paused_over_a_restart_and_its_messages_expire() {
     worker.stop().await;
     let kept = world.insert(peer(json!({}))).await;
     let worker = world.worker().start();
-    worker.until_logged("worker started").await;
+    worker.until_logged("worker_started").await;
     let expiring = world
         .insert(peer(json!({"expires_at": world.time_in(300).await})))
         .await;

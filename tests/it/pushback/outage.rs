@@ -167,7 +167,7 @@ async fn an_app_whose_api_is_away_does_not_delay_another() {
     }
     let path = config.path().to_str().expect("a path");
     let worker = world.worker_without_app().arg("--config").arg(path).start();
-    worker.until_logged("lane held").await;
+    worker.until_logged("lane_held").await;
     for number in 0..50 {
         world
             .insert(peer(

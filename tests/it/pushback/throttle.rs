@@ -23,7 +23,7 @@ async fn a_burst_of_429s_cuts_the_rate_once_costs_no_attempt_and_the_rate_comes_
     };
     let fleet = fleet(3, debug).await;
     warm_up(&world).await;
-    let cuts = || logged(&fleet, "a 429 has cut the rate");
+    let cuts = || logged(&fleet, "lane_rate_cut");
 
     for (burst, rate) in [(1, 0.8), (2, 0.8 * 0.8)] {
         world.set_faults(&["429:count=20"]);
@@ -131,7 +131,7 @@ async fn a_retry_after_may_be_an_http_date() {
     };
     world.simulator.set_faults(vec![rule]).expect("a fault");
     world.insert_many(1).await;
-    worker.until_logged("lane slowed").await;
+    worker.until_logged("lane_throttled").await;
     world.insert_many(20).await;
     world.until_all_final().await;
 
@@ -172,7 +172,7 @@ async fn an_absurd_retry_after_is_bounded_by_an_hour() {
         world.simulator.set_faults(vec![rule]).expect("a fault");
         let id = world.insert(peer(json!({}))).await;
         let worker = world.worker().start();
-        worker.until_logged("lane slowed").await;
+        worker.until_logged("lane_throttled").await;
         world
             .until("the refusal is recorded", PATIENCE, async || {
                 !world.attempts(id).await.is_empty()
@@ -286,7 +286,7 @@ async fn a_message_expires_also_while_its_app_waits_for_retry_after() {
     world.set_faults(&["429:retry_after=600"]);
     world.insert(peer(json!({}))).await;
     let worker = world.worker().start();
-    worker.until_logged("lane slowed").await;
+    worker.until_logged("lane_throttled").await;
     let id = world
         .insert(peer(json!({"expires_at": world.time_in(300).await})))
         .await;

@@ -204,7 +204,7 @@ async fn a_migration_that_gets_no_lock_lets_others_go_on_and_says_who_holds_it()
     );
 
     let mut second = migrate("1m").start();
-    second.until_logged("tries again").await;
+    second.until_logged("migration_blocked").await;
     execute(&mut client, "commit").await;
     assert_eq!(
         second.wait_exit().await,

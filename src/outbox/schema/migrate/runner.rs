@@ -142,6 +142,7 @@ impl Runner {
                 Some(waiting) => waiting,
                 None => {
                     tracing::info!(
+                        event = "migration_blocked",
                         migration = migration.version,
                         lock_wait = %humantime::format_duration(self.lock_wait),
                         "others hold a lock that the migration needs: it lets them go on, and tries again"
