@@ -13,7 +13,7 @@ use crate::fleet::Fleet;
 use crate::producers::Producers;
 use crate::proxy::{Network, Proxy};
 use crate::verdict;
-use testkit::{Machine, Postgres, World};
+use testkit::{Postgres, World};
 
 /// How many connections Postgres takes: enough for all, and few enough to be taken away.
 const CONNECTIONS: u16 = 70;
@@ -34,7 +34,6 @@ pub(crate) struct Arena {
 
 impl Arena {
     pub(crate) async fn start() -> Self {
-        let machine = Machine::alone().await;
         let postgres = Postgres::with_connections(CONNECTIONS).await;
         let simulator = SimulatorConfig {
             behaviour: Behaviour {
@@ -44,7 +43,7 @@ impl Arena {
             },
             ..SimulatorConfig::default()
         };
-        let world = World::on(machine, &postgres, simulator).await;
+        let world = World::on(&postgres, simulator).await;
         let port = postgres.cluster.port();
         let proxy = Proxy::start(port).await;
         let url = world

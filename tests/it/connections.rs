@@ -5,4 +5,3 @@ mod bound;
 mod database_refused;
 mod database_tls;
 mod far;
-mod pgbouncer;

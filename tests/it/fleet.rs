@@ -2,6 +2,5 @@
 
 mod crashes;
 mod database;
-mod pace;
 mod shutdown;
 mod waking;

@@ -1,7 +1,6 @@
 //! When the API pushes back, or a person does: the fleet holds still, slows down and comes back by itself, and no
 //! message pays for it.
 
-mod away;
 mod credentials;
 mod failover;
 mod fairness;
@@ -13,33 +12,10 @@ mod throttle;
 
 use std::collections::BTreeMap;
 
-use simulator::{Behaviour, Call, SimulatorConfig};
+use simulator::Call;
 use sqlx::Decode;
 
-use testkit::{PATIENCE, Running, Worker, World, peer};
-
-/// So many workers, with the names `worker-0`, `worker-1` and so on, that have come to their work.
-async fn fleet(count: usize, worker: impl Fn() -> Worker) -> Vec<Running> {
-    let fleet: Vec<_> = (0..count)
-        .map(|number| {
-            worker()
-                .env("WORKER_NAME", &format!("worker-{number}"))
-                .start()
-        })
-        .collect();
-    for worker in &fleet {
-        worker.until_logged("worker_started").await;
-    }
-    fleet
-}
-
-/// Sends a first message, so that a worker knows the API to be well and takes many at a time.
-async fn warm_up(world: &World) {
-    let id = world
-        .insert(peer(serde_json::json!({"payload": "warm-up"})))
-        .await;
-    assert_eq!(world.until_final(id).await.status, "message_sent");
-}
+use testkit::{PATIENCE, Running, World};
 
 /// What an expression over the lane of the app `default` says.
 async fn lane<T>(world: &World, expression: &str) -> T
@@ -69,17 +45,6 @@ async fn until_lane(world: &World, condition: &str) {
 /// How many lines of an event a fleet has logged.
 fn logged(fleet: &[Running], event: &str) -> usize {
     fleet.iter().map(|worker| worker.logged(event)).sum()
-}
-
-/// An API that takes so many calls in a second.
-fn api_with_limit(limit: u32) -> SimulatorConfig {
-    SimulatorConfig {
-        behaviour: Behaviour {
-            limit: Some(limit),
-            ..Behaviour::default()
-        },
-        ..SimulatorConfig::default()
-    }
 }
 
 /// Inserts so many messages, with payloads that begin with `kind`, that were due so many seconds ago.

@@ -2,7 +2,6 @@
 
 mod cancelling;
 mod constraints;
-mod locks;
 mod migrating;
 mod names;
 mod plan;

@@ -14,12 +14,14 @@ use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-pub use machine::{Machine, Postgres};
+pub use machine::{Postgres, WholeMachine};
 pub use pgbouncer::{PgBouncer, pooled_client};
 pub use process::{Finished, Running, Worker, log_lines};
 pub use rows::{Attempt, Row, channel, peer};
 pub use scheduler_stalls::SchedulerStalls;
-pub use world::{API_KEY, API_SECRET, APP_ID, World, basic, slow_api};
+pub use world::{
+    API_KEY, API_SECRET, APP_ID, World, api_with_limit, basic, fleet, slow_api, warm_up,
+};
 
 /// How long anything may take that is not measured: far more than it needs, also where the machine is busy.
 pub const PATIENCE: Duration = Duration::from_secs(30);

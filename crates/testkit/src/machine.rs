@@ -4,33 +4,23 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use crate::postgres::{Settings, ThrowawayPostgres};
 use sqlx::{AssertSqlSafe, Connection, PgConnection};
-use tokio::sync::{OnceCell, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use tokio::sync::{Mutex, MutexGuard, OnceCell};
 
 use super::process::Worker;
 
-static MACHINE: RwLock<()> = RwLock::const_new(());
+static MACHINE: Mutex<()> = Mutex::const_new(());
 
-/// A share of the machine for as long as it is kept. Tests that measure the pace want all of it: their calls would
-/// be late where two dozen other processes are in the way.
-pub enum Machine {
-    Shared {
-        _guard: RwLockReadGuard<'static, ()>,
-    },
-    Alone {
-        _guard: RwLockWriteGuard<'static, ()>,
-    },
+/// The right to measure, which one test of a process has at a time. A test binary that measures has no other tests:
+/// their processes would make calls late.
+pub struct WholeMachine {
+    _guard: MutexGuard<'static, ()>,
 }
 
-impl Machine {
-    pub async fn shared() -> Self {
-        Self::Shared {
-            _guard: MACHINE.read().await,
-        }
-    }
-
-    pub async fn alone() -> Self {
-        Self::Alone {
-            _guard: MACHINE.write().await,
+impl WholeMachine {
+    /// Waits until no other test measures.
+    pub async fn take() -> Self {
+        Self {
+            _guard: MACHINE.lock().await,
         }
     }
 }

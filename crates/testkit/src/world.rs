@@ -7,9 +7,9 @@ use simulator::{ApiKey, Behaviour, Call, Credentials, Simulator, SimulatorConfig
 use sqlx::postgres::PgPoolOptions;
 use sqlx::{AssertSqlSafe, PgPool};
 
-use super::machine::{Machine, Postgres};
-use super::process::Worker;
-use super::rows::{Attempt, Row};
+use super::machine::{Postgres, WholeMachine};
+use super::process::{Running, Worker};
+use super::rows::{Attempt, Row, peer};
 use super::{PATIENCE, comes_true};
 
 pub const APP_ID: &str = "app-of-the-tests";
@@ -21,7 +21,7 @@ pub struct World {
     pub simulator: Simulator,
     pub pool: PgPool,
     pub url: String,
-    _machine: Machine,
+    machine: Option<WholeMachine>,
 }
 
 impl World {
@@ -31,7 +31,6 @@ impl World {
 
     /// With another simulator; it accepts the usual key unless other credentials are given.
     pub async fn with(mut simulator: SimulatorConfig) -> Self {
-        let machine = Machine::shared().await;
         // Who shares the machine can't measure at full rate: where it stands still for more than 10 ms, calls arrive
         // together that started apart.
         let full = Behaviour::default().limit;
@@ -39,16 +38,18 @@ impl World {
             .behaviour
             .limit
             .filter(|_| simulator.behaviour.limit != full);
-        Self::on(machine, Postgres::shared().await, simulator).await
+        Self::on(Postgres::shared().await, simulator).await
     }
 
     /// With the whole machine for itself.
     pub async fn alone(simulator: SimulatorConfig) -> Self {
-        let machine = Machine::alone().await;
-        Self::on(machine, Postgres::shared().await, simulator).await
+        let machine = WholeMachine::take().await;
+        let mut world = Self::on(Postgres::shared().await, simulator).await;
+        world.machine = Some(machine);
+        world
     }
 
-    pub async fn on(machine: Machine, postgres: &Postgres, mut simulator: SimulatorConfig) -> Self {
+    pub async fn on(postgres: &Postgres, mut simulator: SimulatorConfig) -> Self {
         let url = postgres.migrated_database().await;
         let pool = PgPoolOptions::new()
             .max_connections(4)
@@ -62,7 +63,7 @@ impl World {
             simulator: Simulator::start(simulator).await.expect("a simulator"),
             pool,
             url,
-            _machine: machine,
+            machine: None,
         }
     }
 
@@ -294,4 +295,38 @@ pub fn slow_api(latency_ms: u64) -> SimulatorConfig {
         },
         ..SimulatorConfig::default()
     }
+}
+
+/// An API that takes so many calls in a second.
+pub fn api_with_limit(limit: u32) -> SimulatorConfig {
+    SimulatorConfig {
+        behaviour: Behaviour {
+            limit: Some(limit),
+            ..Behaviour::default()
+        },
+        ..SimulatorConfig::default()
+    }
+}
+
+/// So many workers, with the names `worker-0`, `worker-1` and so on, that have come to their work.
+pub async fn fleet(count: usize, worker: impl Fn() -> Worker) -> Vec<Running> {
+    let fleet: Vec<_> = (0..count)
+        .map(|number| {
+            worker()
+                .env("WORKER_NAME", &format!("worker-{number}"))
+                .start()
+        })
+        .collect();
+    for worker in &fleet {
+        worker.until_logged("worker_started").await;
+    }
+    fleet
+}
+
+/// Sends a first message, so that a worker knows the API to be well and takes many at a time.
+pub async fn warm_up(world: &World) {
+    let id = world
+        .insert(peer(serde_json::json!({"payload": "warm-up"})))
+        .await;
+    assert_eq!(world.until_final(id).await.status, "message_sent");
 }

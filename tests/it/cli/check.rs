@@ -7,9 +7,7 @@ use simulator::SimulatorConfig;
 use tempfile::TempDir;
 
 use crate::schema::roles::Role;
-use testkit::{
-    API_KEY, API_SECRET, APP_ID, Finished, Machine, PgBouncer, Postgres, Worker, World, write,
-};
+use testkit::{API_KEY, API_SECRET, APP_ID, Finished, PgBouncer, Postgres, Worker, World, write};
 
 use crate::certificates::Authority;
 
@@ -310,9 +308,8 @@ async fn every_app_of_a_file_is_checked() {
 
 #[tokio::test]
 async fn a_pooler_is_found_out() {
-    let machine = Machine::shared().await;
     let postgres = Postgres::shared().await;
-    let mut world = World::on(machine, postgres, SimulatorConfig::default()).await;
+    let mut world = World::on(postgres, SimulatorConfig::default()).await;
     let pooler = PgBouncer::start(postgres, "").await;
     world.url = pooler.url(&world.url);
     let text = said(check(&world).arg("--probe").arg("user-17"), 0).await;

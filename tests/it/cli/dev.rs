@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use sqlx::{Connection, PgConnection};
 use tempfile::TempDir;
 
-use testkit::{Machine, PATIENCE, Running, Worker, until};
+use testkit::{PATIENCE, Running, Worker, until};
 
 /// A directory for everything temporary, which the account that Postgres runs as can enter.
 fn temporary_directory() -> TempDir {
@@ -68,7 +68,6 @@ async fn until_nothing_is_left(directory: &TempDir, url: &str, server_pid: u32) 
 
 #[tokio::test]
 async fn sample_messages_are_delivered_summed_up_and_nothing_is_left_behind() {
-    let _machine = Machine::shared().await;
     let directory = temporary_directory();
     let mut dev = dev(&directory).arg("--messages=60").start();
     let url = database_url(&dev).await;
@@ -103,7 +102,6 @@ async fn sample_messages_are_delivered_summed_up_and_nothing_is_left_behind() {
 
 #[tokio::test]
 async fn an_interrupted_demonstration_fails_and_leaves_nothing_behind() {
-    let _machine = Machine::shared().await;
     let directory = temporary_directory();
     let mut dev = dev(&directory).arg("--messages=20000").start();
     let url = database_url(&dev).await;
@@ -125,7 +123,6 @@ async fn an_interrupted_demonstration_fails_and_leaves_nothing_behind() {
 
 #[tokio::test]
 async fn a_playground_runs_until_it_is_interrupted_and_leaves_nothing_behind() {
-    let _machine = Machine::shared().await;
     let directory = temporary_directory();
     let mut dev = dev(&directory).start();
     let url = database_url(&dev).await;
@@ -153,7 +150,6 @@ async fn a_playground_runs_until_it_is_interrupted_and_leaves_nothing_behind() {
 
 #[tokio::test]
 async fn a_killed_demonstration_leaves_nothing_behind_either() {
-    let _machine = Machine::shared().await;
     let directory = temporary_directory();
     let mut dev = dev(&directory).start();
     let url = database_url(&dev).await;

@@ -3,7 +3,7 @@
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use testkit::{Machine, Running, Worker};
+use testkit::{Running, Worker};
 
 /// Makes a request on a connection of its own, and returns the answer as it came.
 async fn request(address: &str, head: &str, body: &str) -> String {
@@ -35,7 +35,6 @@ async fn address(simulator: &Running) -> String {
 
 #[tokio::test]
 async fn the_simulated_api_starts_answers_and_sums_up_what_it_has_seen() {
-    let _machine = Machine::shared().await;
     let mut simulator = Worker::new(&[
         "simulate",
         "--listen",
@@ -73,7 +72,6 @@ async fn the_simulated_api_starts_answers_and_sums_up_what_it_has_seen() {
 
 #[tokio::test]
 async fn the_simulated_api_demands_the_credentials_of_the_environment() {
-    let _machine = Machine::shared().await;
     let mut simulator = Worker::new(&["simulate", "--listen", "127.0.0.1:0"])
         .env("AGORA_API_KEY", "key")
         .env("AGORA_API_SECRET", "hush-hush")

@@ -5,7 +5,7 @@ use std::io::Write;
 
 use tempfile::NamedTempFile;
 
-use testkit::{Finished, Machine, Postgres, Worker};
+use testkit::{Finished, Postgres, Worker};
 
 const URL: &str = "postgres://app:hush-hush@localhost:5432/app";
 
@@ -219,7 +219,6 @@ async fn a_database_that_can_not_be_reached_is_named_without_the_password() {
 
 #[tokio::test]
 async fn a_wrong_password_is_told_without_showing_it() {
-    let _machine = Machine::shared().await;
     let postgres = Postgres::shared().await;
     let port = postgres.cluster.port();
     let url = format!("postgres://postgres:hush-hush@127.0.0.1:{port}/postgres?sslmode=disable");

@@ -7,9 +7,7 @@ use simulator::{Behaviour, Simulator, SimulatorConfig};
 use sqlx::{AssertSqlSafe, Connection, PgConnection};
 use tempfile::NamedTempFile;
 
-use testkit::{
-    API_KEY, API_SECRET, Machine, PATIENCE, Postgres, Worker, World, basic, peer, slow_api,
-};
+use testkit::{API_KEY, API_SECRET, PATIENCE, Postgres, Worker, World, basic, peer, slow_api};
 
 /// `WORKER_DATABASE_CONNECTIONS` in these tests: few, so that four apps have to share them.
 const SHARED: i64 = 2;
@@ -198,7 +196,6 @@ async fn a_command_has_no_more_database_connections_than_promised() {
 
 #[tokio::test]
 async fn migrate_has_no_more_database_connections_than_promised() {
-    let _machine = Machine::shared().await;
     let url = Postgres::shared().await.empty_database().await;
     let mut admin = PgConnection::connect(&url).await.expect("connected");
     let database: String = sqlx::query_scalar("select current_database()::text")

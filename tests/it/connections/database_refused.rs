@@ -3,7 +3,7 @@
 use tempfile::TempDir;
 
 use super::database_tls::{Encrypted, assert_no_password};
-use testkit::{Machine, Postgres, Worker, log_lines, write};
+use testkit::{Postgres, Worker, log_lines, write};
 
 use crate::certificates::Authority;
 
@@ -29,7 +29,6 @@ async fn refused(url: &str, why: &str) {
 
 #[tokio::test]
 async fn a_database_that_can_not_prove_who_it_is_is_refused_with_what_to_put_right() {
-    let _machine = Machine::shared().await;
     let tls = Encrypted::start(|ca| ca.server("localhost")).await;
     write(
         tls.directory.path(),
@@ -82,7 +81,6 @@ async fn a_database_that_can_not_prove_who_it_is_is_refused_with_what_to_put_rig
 
 #[tokio::test]
 async fn a_database_with_an_expired_certificate_or_without_tls_is_refused() {
-    let _machine = Machine::shared().await;
     let expired = Encrypted::start(|ca| ca.expired_server("localhost")).await;
     let url = expired.verified(&expired.postgres.migrated_database().await);
     refused(&url, "its certificate has expired on 2020-01-31").await;

@@ -6,7 +6,7 @@ use serde_json::json;
 use tempfile::TempDir;
 use testkit::postgres::Settings;
 
-use testkit::{Machine, PATIENCE, Postgres, Worker, World, peer, slow_api, write};
+use testkit::{PATIENCE, Postgres, Worker, World, peer, slow_api, write};
 
 use crate::certificates::{Authority, Certified};
 
@@ -109,7 +109,6 @@ async fn connections(world: &World) -> (i64, i64) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_connection_is_encrypted_and_checked_with_sslmode_verify_full() {
-    let machine = Machine::shared().await;
     let tls = Encrypted::start(|ca| ca.server("localhost")).await;
     let empty = tls.verified(&tls.postgres.empty_database().await);
     let migrated = Worker::new(&["migrate"])
@@ -118,7 +117,7 @@ async fn every_connection_is_encrypted_and_checked_with_sslmode_verify_full() {
         .await;
     assert_eq!(migrated.code, Some(0), "{migrated:?}");
 
-    let mut world = World::on(machine, &tls.postgres, slow_api(20)).await;
+    let mut world = World::on(&tls.postgres, slow_api(20)).await;
     world.url = tls.verified(&world.url);
     let mut worker = world.worker().env("WORKER_POLL_INTERVAL", "60s").start();
     world.until_asleep().await;
@@ -158,11 +157,10 @@ async fn every_connection_is_encrypted_and_checked_with_sslmode_verify_full() {
 
 #[tokio::test]
 async fn a_client_certificate_signs_the_worker_in() {
-    let machine = Machine::shared().await;
     let tls = Encrypted::start(|ca| ca.server("localhost")).await;
     let client = tls.ca.client(CERTIFIED_USER);
     client.write(tls.directory.path(), "client");
-    let mut world = World::on(machine, &tls.postgres, slow_api(0)).await;
+    let mut world = World::on(&tls.postgres, slow_api(0)).await;
     world
         .execute(&format!("create role {CERTIFIED_USER} superuser login"))
         .await;

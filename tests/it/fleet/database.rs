@@ -5,13 +5,12 @@ use std::time::Duration;
 use serde_json::json;
 use sqlx::Connection;
 
-use testkit::{Machine, PATIENCE, Postgres, World, peer, slow_api};
+use testkit::{PATIENCE, Postgres, World, peer, slow_api};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_database_that_crashes_and_comes_back_costs_no_message_and_no_outcome() {
-    let machine = Machine::shared().await;
     let mut postgres = Postgres::start().await;
-    let world = World::on(machine, &postgres, slow_api(100)).await;
+    let world = World::on(&postgres, slow_api(100)).await;
     world.insert_many(500).await;
     // Long enough a lease for outcomes to be recorded late, short enough to wait for where a claim's answer was lost.
     let mut worker = world
@@ -43,9 +42,8 @@ async fn a_database_that_crashes_and_comes_back_costs_no_message_and_no_outcome(
 
 #[tokio::test]
 async fn an_outage_that_outlasts_the_leases_repeats_no_call_whose_outcome_is_known() {
-    let machine = Machine::shared().await;
     let mut postgres = Postgres::start().await;
-    let world = World::on(machine, &postgres, slow_api(500)).await;
+    let world = World::on(&postgres, slow_api(500)).await;
     world.insert_many(100).await;
     let _worker = world
         .worker()
@@ -225,9 +223,8 @@ async fn a_lost_doorbell_is_replaced() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_worker_that_starts_while_its_database_is_away_waits_for_it() {
-    let machine = Machine::shared().await;
     let mut postgres = Postgres::start().await;
-    let world = World::on(machine, &postgres, slow_api(0)).await;
+    let world = World::on(&postgres, slow_api(0)).await;
     let id = world.insert(peer(json!({}))).await;
     postgres.cluster.crash().await.expect("down");
     let mut worker = world.worker().start();

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use tokio::process::Command;
 
-use testkit::{Machine, leave_out};
+use testkit::leave_out;
 
 /// How long one step of an installation or a build may take.
 const PATIENCE: Duration = Duration::from_secs(600);
@@ -96,7 +96,6 @@ pub(super) async fn node_package(example: &Path) -> Option<PathBuf> {
 
 /// An example of this package, built as this test is.
 pub(super) async fn cargo_example(name: &str) -> PathBuf {
-    let _machine = Machine::shared().await;
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     command
         .args([
@@ -140,7 +139,6 @@ async fn installed(
     stamp: &str,
     install: impl AsyncFnOnce(&Path) -> Result<(), NoNetwork>,
 ) -> Result<PathBuf, NoNetwork> {
-    let _machine = Machine::shared().await;
     let parent = Path::new(env!("CARGO_TARGET_TMPDIR")).join("examples");
     fs::create_dir_all(&parent).expect("a directory");
     let lock = File::create(parent.join(format!("{name}.lock"))).expect("a lock");

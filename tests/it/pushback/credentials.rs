@@ -2,7 +2,8 @@
 
 use tempfile::NamedTempFile;
 
-use super::{fleet, lane, until_lane};
+use super::{lane, until_lane};
+use testkit::fleet;
 use testkit::{API_KEY, API_SECRET, APP_ID, World};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

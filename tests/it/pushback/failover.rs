@@ -5,7 +5,8 @@ use std::time::Duration;
 use serde_json::json;
 use simulator::{Behaviour, Simulator, SimulatorConfig};
 
-use super::{until_lane, warm_up};
+use super::until_lane;
+use testkit::warm_up;
 use testkit::{API_KEY, API_SECRET, Worker, World, basic, peer};
 
 /// Longer than the worker lets pass before it looks for the first host again.

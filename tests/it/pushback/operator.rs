@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::{fleet, lane};
+use super::lane;
+use testkit::fleet;
 use testkit::{APP_ID, Finished, PATIENCE, Worker, World, peer};
 
 /// A command of somebody called olga.

@@ -7,8 +7,9 @@ use serde_json::json;
 use simulator::{Behaviour, Simulator, SimulatorConfig};
 use tempfile::NamedTempFile;
 
-use super::{fleet, lane, until_lane, warm_up};
+use super::{lane, until_lane};
 use testkit::{API_KEY, API_SECRET, PATIENCE, World, basic, peer};
+use testkit::{fleet, warm_up};
 
 const MESSAGES: u32 = 300;
 

@@ -1,9 +1,8 @@
 //! The proof that the pace held.
 
 use serde_json::json;
-use simulator::SimulatorConfig;
 
-use testkit::{APP_ID, World, channel, peer};
+use testkit::{World, channel, peer};
 
 /// Makes a message that was last called so many µs into the year 2030.
 async fn sent_at(world: &World, app: &str, after_us: i64) -> i64 {
@@ -88,40 +87,4 @@ async fn the_peak_counts_every_call_of_the_app_in_the_span_and_no_other() {
     // Two calls at the same moment are two.
     sent_at(&world, "default", 300).await;
     assert_eq!(peak(&world, "default", 0, 60_000_000).await, 4);
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_peak_of_a_run_is_within_the_limit_and_what_the_api_saw() {
-    let world = World::alone(SimulatorConfig::default()).await;
-    world.set_faults(&["500:count=3", "503:first_calls=1,share=0.05"]);
-    world.insert_many(180).await;
-    let worker = || world.worker().env("WORKER_RATE", "100");
-    let _fleet = super::fleet(2, worker).await;
-    world.until_all_final().await;
-
-    let peak: i64 = world
-        .ask("select signaling.peak_rate('default', now() - interval '1 minute', now())")
-        .await;
-    assert!(peak <= 100, "{peak} calls in a second");
-    let app = &world.seen().apps[APP_ID];
-    assert!(app.worst_sliding_second <= 100, "{app:?}");
-    let seen = i64::try_from(app.worst_sliding_second).expect("few");
-    assert!((peak - seen).abs() <= 5, "{peak} here, {seen} there");
-    let calls: i64 = world
-        .ask("select count(*) from signaling.calls('default', now() - interval '1 minute', now())")
-        .await;
-    assert_eq!(
-        calls.unsigned_abs(),
-        app.calls,
-        "every call is accounted for"
-    );
-
-    let status = world.command(&["status", "--json"]).finish().await;
-    let status: serde_json::Value = serde_json::from_str(&status.stdout).expect("JSON");
-    assert_eq!(status[0]["peak_calls_1m"], peak);
-    let text = world.command(&["status"]).finish().await.stdout;
-    assert!(
-        text.contains(&format!("at most {peak} in a second of the last minute")),
-        "{text}"
-    );
 }

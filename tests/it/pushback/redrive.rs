@@ -2,8 +2,8 @@
 
 use serde_json::json;
 
-use super::fleet;
 use super::operator::{done, ends_with, open_lane};
+use testkit::fleet;
 use testkit::{APP_ID, PATIENCE, World, peer};
 
 /// Finished messages of many kinds, by what they are called.

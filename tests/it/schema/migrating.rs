@@ -2,7 +2,7 @@
 
 use sqlx::{Connection, PgConnection};
 
-use testkit::{Machine, Postgres, Worker};
+use testkit::{Postgres, Worker};
 
 fn migrate(url: &str) -> Worker {
     Worker::new(&["migrate"]).env("DATABASE_URL", url)
@@ -14,7 +14,6 @@ async fn connected(url: &str) -> PgConnection {
 
 #[tokio::test]
 async fn an_applications_own_sqlx_migrations_are_not_disturbed() {
-    let _machine = Machine::shared().await;
     let url = Postgres::shared().await.empty_database().await;
     let mut connection = connected(&url).await;
     // As sqlx makes it; the version is also one of ours.
@@ -60,7 +59,6 @@ async fn an_applications_own_sqlx_migrations_are_not_disturbed() {
 
 #[tokio::test]
 async fn eight_processes_that_migrate_at_once_all_succeed() {
-    let _machine = Machine::shared().await;
     let url = Postgres::shared().await.empty_database().await;
     let mut processes: Vec<_> = (0..8).map(|_| migrate(&url).start()).collect();
     for process in &mut processes {
@@ -80,7 +78,6 @@ async fn eight_processes_that_migrate_at_once_all_succeed() {
 
 #[tokio::test]
 async fn migrating_again_leaves_the_messages_alone() {
-    let _machine = Machine::shared().await;
     let url = Postgres::shared().await.migrated_database().await;
     let mut connection = connected(&url).await;
     sqlx::raw_sql(
@@ -101,7 +98,6 @@ async fn migrating_again_leaves_the_messages_alone() {
 
 #[tokio::test]
 async fn a_worker_in_a_database_that_is_not_migrated_says_what_to_do() {
-    let _machine = Machine::shared().await;
     let url = Postgres::shared().await.empty_database().await;
     for command in [&["run"][..], &["status"]] {
         let finished = Worker::new(command)

@@ -4,7 +4,7 @@ use sqlx::migrate::{Migration, MigrationType, Migrator};
 use sqlx::{Connection, PgConnection, SqlSafeStr};
 
 use super::{ask, can, can_not, connect, try_to};
-use testkit::{Machine, Postgres, Worker};
+use testkit::{Postgres, Worker};
 
 const ROLES: &str = include_str!("../../../../migrations/0003_roles.sql");
 
@@ -46,7 +46,6 @@ async fn older_database() -> (String, PgConnection) {
 
 #[tokio::test]
 async fn roles_that_were_given_rights_by_hand_can_do_what_they_could_and_others_still_can_not() {
-    let _machine = Machine::shared().await;
     let (url, mut owner) = older_database().await;
     let database: String = ask(&mut owner, "select current_database()::text").await;
     let name = |kind: &str| format!("{kind} of \"{database}\"");
@@ -127,7 +126,6 @@ async fn roles_that_were_given_rights_by_hand_can_do_what_they_could_and_others_
 
 #[tokio::test]
 async fn bringing_roles_in_takes_no_lock_on_a_table_but_that_of_a_reader() {
-    let _machine = Machine::shared().await;
     let (url, mut owner) = older_database().await;
     let mut other = connect(&url).await;
     // Goes together with nothing but a reader's.

@@ -7,14 +7,14 @@ use std::time::{Duration, Instant};
 use sqlx::migrate::{Migration, MigrationType, Migrator};
 use sqlx::{AssertSqlSafe, Connection, PgConnection, SqlSafeStr};
 
-use testkit::{Machine, PATIENCE, Postgres, Worker, until};
+use testkit::{PATIENCE, Postgres, WholeMachine, Worker, until};
 
-const CLAIM: &str = include_str!("../../../src/outbox/queue/claim.sql");
+const CLAIM: &str = include_str!("../../src/outbox/queue/claim.sql");
 
 /// The migrations that were released before the rule was, and which it does not go for.
 const BEFORE_THE_RULE: [(i64, &str); 2] = [
-    (1, include_str!("../../../migrations/0001_outbox.sql")),
-    (2, include_str!("../../../migrations/0002_lane_control.sql")),
+    (1, include_str!("../../migrations/0001_outbox.sql")),
+    (2, include_str!("../../migrations/0002_lane_control.sql")),
 ];
 
 /// A new database with the first migrations; its URL.
@@ -107,7 +107,7 @@ fn as_an_older_worker(claim: &str) -> String {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn inserts_and_claims_go_on_while_a_table_in_use_is_migrated() {
-    let _machine = Machine::alone().await;
+    let _machine = WholeMachine::take().await;
     let url = database_at_version(2).await;
     fill(&mut connected(&url).await, 40_000).await;
 
@@ -159,7 +159,7 @@ async fn inserts_and_claims_go_on_while_a_table_in_use_is_migrated() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_migration_that_gets_no_lock_lets_others_go_on_and_says_who_holds_it() {
-    let _machine = Machine::alone().await;
+    let _machine = WholeMachine::take().await;
     // The second migration alters the table of the lanes.
     let url = database_at_version(1).await;
     let mut client = connected(&url).await;
@@ -219,8 +219,8 @@ async fn a_migration_that_gets_no_lock_lets_others_go_on_and_says_who_holds_it()
 /// Older versions take their turn by the lock that sqlx takes.
 #[tokio::test]
 async fn migrators_take_turns_with_those_of_older_versions_and_say_who_is_at_work() {
+    let _machine = WholeMachine::take().await;
     use sqlx::migrate::Migrate;
-    let _machine = Machine::shared().await;
     let url = Postgres::shared().await.empty_database().await;
     let mut older = connected(&url).await;
     older.lock().await.expect("its turn");
@@ -301,7 +301,7 @@ async fn footprint(connection: &mut PgConnection, sql: &str) -> Footprint {
 
 #[tokio::test]
 async fn no_migration_reads_or_writes_a_whole_table_while_it_locks_it() {
-    let _machine = Machine::shared().await;
+    let _machine = WholeMachine::take().await;
     let url = database_at_version(2).await;
     let mut connection = connected(&url).await;
     fill(&mut connection, 1_000).await;

@@ -9,8 +9,8 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use testkit::{
-    APP_ID, Finished, Machine, PATIENCE, PgBouncer, Postgres, Worker, World, peer, pooled_client,
-    slow_api, until,
+    APP_ID, Finished, PATIENCE, PgBouncer, Postgres, WholeMachine, Worker, World, peer,
+    pooled_client, slow_api, until,
 };
 
 /// The calls a second that the API of these tests allows.
@@ -21,12 +21,14 @@ struct Pooled {
     world: World,
     pooler: PgBouncer,
     direct_url: String,
+    _machine: WholeMachine,
 }
 
 impl Pooled {
-    async fn start(machine: Machine, simulator: SimulatorConfig, settings: &str) -> Self {
+    async fn start(simulator: SimulatorConfig, settings: &str) -> Self {
+        let _machine = WholeMachine::take().await;
         let postgres = Postgres::shared().await;
-        let mut world = World::on(machine, postgres, simulator).await;
+        let mut world = World::on(postgres, simulator).await;
         let pooler = PgBouncer::start(postgres, settings).await;
         let direct_url = world.url.clone();
         world.url = pooler.url(&direct_url);
@@ -34,6 +36,7 @@ impl Pooled {
             world,
             pooler,
             direct_url,
+            _machine,
         }
     }
 
@@ -87,7 +90,7 @@ async fn two_workers_behind_a_pooler_deliver_each_message_once_within_the_limit_
             },
             ..SimulatorConfig::default()
         };
-        let pooled = Pooled::start(Machine::alone().await, simulator, settings).await;
+        let pooled = Pooled::start(simulator, settings).await;
         let world = &pooled.world;
         world.insert_many(300).await;
         let start = |name: &str| {
@@ -141,7 +144,7 @@ async fn two_workers_behind_a_pooler_deliver_each_message_once_within_the_limit_
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_commands_work_through_a_pooler_save_migrate_which_says_so() {
     for settings in PgBouncer::variants().await {
-        let pooled = Pooled::start(Machine::shared().await, slow_api(0), settings).await;
+        let pooled = Pooled::start(slow_api(0), settings).await;
         let world = &pooled.world;
         let migrated = world.command(&["migrate"]).finish().await;
         assert_eq!(migrated.code, Some(1), "{migrated:?}");
@@ -200,8 +203,7 @@ fn id(printed: &str) -> i64 {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_pooler_that_is_killed_and_started_again_costs_no_message_and_no_outcome() {
     for settings in PgBouncer::variants().await {
-        let machine = Machine::shared().await;
-        let mut pooled = Pooled::start(machine, slow_api(100), settings).await;
+        let mut pooled = Pooled::start(slow_api(100), settings).await;
         let world = &pooled.world;
         world.insert_many(500).await;
         let start = || {

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use super::{api_with_limit, fleet};
 use testkit::{APP_ID, World};
+use testkit::{api_with_limit, fleet};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_worker_that_was_away_sends_no_burst_loses_nothing_and_calls_nothing_twice() {

@@ -1,0 +1,10 @@
+//! Tests that measure: rates, gaps, and how long a lock is held. Each has the machine for itself, because its calls
+//! would be late where the processes of other tests compete for a processor.
+
+mod migration_locks;
+mod pace;
+mod peak_rate;
+mod pgbouncer;
+mod rolling_restart;
+mod suspended;
+mod throttle;
