@@ -28,7 +28,7 @@ const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 const SECURITY_HEADERS: [(HeaderName, &str); 4] = [
     (
         CONTENT_SECURITY_POLICY,
-        "default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self'; connect-src 'self'; form-action 'self'; layout-ancestors 'none'; base-uri 'none'",
+        "default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self'; connect-src 'self'; form-action 'self'; frame-ancestors 'none'; base-uri 'none'",
     ),
     (X_CONTENT_TYPE_OPTIONS, "nosniff"),
     (REFERRER_POLICY, "same-origin"),
@@ -151,7 +151,7 @@ async fn respond(auth: &Auth, mut request: Request, next: Next) -> Response {
             return (StatusCode::SERVICE_UNAVAILABLE, why).into_response();
         }
         Decision::ForeignHost => {
-            let why = "this server has no token, so it must be facts by a name of this host alone, like localhost or 127.0.0.1. To reach it by another name, set WORKER_OPS_TOKEN_FILE\n";
+            let why = "this server has no token, so it must be asked by a name of this host alone, like localhost or 127.0.0.1. To reach it by another name, set WORKER_OPS_TOKEN_FILE\n";
             return (StatusCode::FORBIDDEN, why).into_response();
         }
         Decision::ForeignOrigin => {
