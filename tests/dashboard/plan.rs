@@ -38,21 +38,21 @@ fn asked() -> Vec<Asked> {
         },
         Asked {
             name: "what was never claimed",
-            statement: include_str!("../../src/outbox/read/search/fresh.sql").into(),
+            statement: include_str!("../../src/outbox/read/search/first_attempts.sql").into(),
             types: "text, bigint",
             values: "null, 20001",
             has: &["Limit", "using outbox_fresh"],
         },
         Asked {
             name: "what was claimed",
-            statement: include_str!("../../src/outbox/read/search/again.sql").into(),
+            statement: include_str!("../../src/outbox/read/search/retries.sql").into(),
             types: "text, bigint",
             values: "'default', 20001",
             has: &["Limit", "using outbox_again"],
         },
         Asked {
             name: "groups of failures",
-            statement: include_str!("../../src/outbox/failures/groups.sql").into(),
+            statement: include_str!("../../src/outbox/read/failures/groups.sql").into(),
             types: "bigint, bigint, text, bigint, text",
             values: "20000, 3600000000, null, 100, 'retry'",
             has: &[
@@ -63,7 +63,7 @@ fn asked() -> Vec<Asked> {
         },
         Asked {
             name: "the messages of a group",
-            statement: include_str!("../../src/outbox/failures/messages.sql").into(),
+            statement: include_str!("../../src/outbox/read/failures/messages.sql").into(),
             types: "bigint, bigint, text, text, int, text, bigint",
             values: "20000, 3600000000, 'default', 'rejected', 404, 'x', 5000",
             has: &[
@@ -74,7 +74,7 @@ fn asked() -> Vec<Asked> {
         },
         Asked {
             name: "one message",
-            statement: include_str!("../../src/outbox/message_detail/message.sql").into(),
+            statement: include_str!("../../src/outbox/read/detail/message.sql").into(),
             types: "bigint",
             values: "17",
             has: &["using outbox_pkey"],
