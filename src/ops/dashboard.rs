@@ -16,6 +16,8 @@ mod layout;
 mod message;
 mod messages;
 mod overview;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 

@@ -1,13 +1,11 @@
-//! What can be done by the pages: a question first, which changes nothing, and then a POST.
+//! Actions of the dashboard: a GET asks for confirmation and changes nothing, a POST acts.
 
 use hyper::{Method, StatusCode};
 use serde_json::json;
 
-use signaling_worker::ops::Access;
-
+use super::database_proxy::DatabaseProxy;
 use super::server::Dashboard;
-use super::shown::{messages_of_all_states, open_lane};
-use super::slow_way::SlowWay;
+use super::shown::open_lane;
 use testkit::{World, peer};
 
 #[tokio::test]
@@ -18,7 +16,7 @@ async fn an_app_is_paused_limited_and_resumed_after_a_question() {
     let lane = async |columns: &str| -> String {
         world
             .ask(&format!(
-                "select coalesce(({columns})::text, 'nothing') from signaling.lane"
+                "select coalesce(({columns})::text, 'nothing') from signaling.lane where app = 'default'"
             ))
             .await
     };
@@ -118,49 +116,16 @@ async fn a_form_without_an_end_is_refused() {
 }
 
 #[tokio::test]
-async fn what_is_looked_at_and_done_takes_no_connection_from_the_work() {
-    let world = World::new().await;
-    open_lane(&world, "default").await;
-    messages_of_all_states(&world, 2).await;
-    // A worker all of whose connections are taken.
-    let dashboard = Dashboard::with(&world.url, 0, Access::Loopback).await;
-    for path in ["/", "/messages?state=queued", "/messages/1", "/failures"] {
-        dashboard.page(path).await;
-    }
-    let id = async |condition: &str| -> i64 {
-        let ids = format!("select min(id) from signaling.outbox where {condition}");
-        world.ask(&ids).await
-    };
-    let (queued, failed) = (
-        id("status = 'pending'").await,
-        id("status = 'failed'").await,
-    );
-    let group = "app=default&outcome=rejected&http_status=404&error=the+API+answered+404+(not+found):+no+such+user";
-    for (path, form) in [
-        ("/actions/pause", "app=default".to_owned()),
-        ("/actions/resume", "app=default".to_owned()),
-        ("/actions/limit", "app=default&limit=42".to_owned()),
-        ("/actions/cancel", format!("id={queued}")),
-        ("/actions/retry", format!("id={failed}")),
-        ("/actions/retry-group", group.to_owned()),
-    ] {
-        dashboard.post(path, &form).await;
-    }
-    assert_eq!(world.row(queued).await.status, "cancelled");
-    assert_eq!(world.count("status = 'failed'").await, 0);
-}
-
-#[tokio::test]
 async fn what_the_database_does_not_do_in_time_is_told_as_not_done() {
     let world = World::new().await;
     open_lane(&world, "default").await;
-    let way = SlowWay::to(&world).await;
-    let dashboard = Dashboard::with(way.url(), 2, Access::Loopback).await;
-    let is_paused = "select paused_at is not null from signaling.lane";
+    let proxy = DatabaseProxy::open(&world);
+    let dashboard = Dashboard::through(&proxy, &world).await;
+    let is_paused = "select paused_at is not null from signaling.lane where app = 'default'";
 
-    // Somebody sits on the row.
+    // Another session holds a lock on the row.
     let mut client = world.pool.begin().await.expect("a transaction");
-    sqlx::query("select from signaling.lane for update")
+    sqlx::query("select from signaling.lane where app = 'default' for update")
         .execute(&mut *client)
         .await
         .expect("locked");
@@ -171,16 +136,16 @@ async fn what_the_database_does_not_do_in_time_is_told_as_not_done() {
         for part in ["Not done", "nothing was changed"] {
             assert!(answer.text.contains(part), "{}", answer.text);
         }
-        // It is not looked at again as if it were a page.
+        // The script must not fetch the response to a POST again as if it were a page.
         assert!(!answer.text.contains("data-every-s"), "{}", answer.text);
     };
     told().await;
     client.rollback().await.expect("let go");
     assert!(!world.ask::<bool>(is_paused).await);
 
-    // The network swallows what is sent on a connection that there is.
+    // The network drops what the worker sends on an established connection.
     dashboard.post("/actions/resume", "app=default").await;
-    way.swallow();
+    proxy.swallow();
     told().await;
     assert!(!world.ask::<bool>(is_paused).await);
 }

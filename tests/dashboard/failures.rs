@@ -102,10 +102,9 @@ async fn a_group_is_sent_again_and_nothing_else() {
 async fn real_failures_of_a_worker_are_shown_and_their_messages_tell_each_call() {
     let world = World::new().await;
     world.set_faults(&["503:count=2"]);
-    let _worker = world.worker().start();
+    let dashboard = Dashboard::start(world.worker()).await;
     let id = world.insert(peer(json!({}))).await;
     world.until_final(id).await;
-    let dashboard = Dashboard::of(&world).await;
     assert!(dashboard.page("/failures").await.contains("503"));
     let page = dashboard.page(&format!("/messages/{id}")).await;
     for part in ["Call 1", "Call 2", "503", "sent", "Inserted"] {

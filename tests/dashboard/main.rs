@@ -1,8 +1,9 @@
-//! The dashboard: its pages as they are served, and as a real browser shows them, beside a real Postgres, the simulated
-//! API and the compiled worker. The names of the tests are the claims that they hold.
+//! The dashboard of the compiled worker: its pages over HTTP and in a real browser, with a real Postgres and the
+//! simulated API. The names of the tests are the claims that they hold.
 
 mod actions;
 mod browser;
+mod database_proxy;
 mod failures;
 mod messages;
 mod pages;
@@ -11,6 +12,5 @@ mod screenshots;
 mod server;
 mod shown;
 mod signed_in;
-mod slow_way;
 mod watched;
 mod webdriver;

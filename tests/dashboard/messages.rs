@@ -3,11 +3,9 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use signaling_worker::ops::Access;
-
+use super::database_proxy::DatabaseProxy;
 use super::server::Dashboard;
 use super::shown;
-use super::slow_way::SlowWay;
 use testkit::World;
 
 /// The ids on a page, in its order.
@@ -181,10 +179,10 @@ async fn a_page_takes_no_longer_because_the_database_is_slow() {
         .execute("alter sequence signaling.outbox_id_seq restart with 90000000000")
         .await;
     world.insert_many(2).await;
-    let way = SlowWay::to(&world).await;
-    let dashboard = Dashboard::with(way.url(), 2, Access::Loopback).await;
+    let proxy = DatabaseProxy::open(&world);
+    let dashboard = Dashboard::through(&proxy, &world).await;
     dashboard.page("/messages").await;
-    way.delay(Duration::from_millis(100));
+    proxy.delay(Duration::from_millis(100));
 
     // Three lists of ids, of which each takes a while.
     let page = dashboard.page("/messages?state=queued&to=user-1").await;

@@ -1,17 +1,17 @@
-//! What the pages say, and how they are served.
+//! Content and HTTP headers of the pages.
 
 use hyper::header::{CACHE_CONTROL, CONTENT_TYPE, ETAG};
 use hyper::{Method, StatusCode};
 use serde_json::json;
 
-use super::server::Dashboard;
+use super::server::{Dashboard, count_pending};
 use super::shown;
 use testkit::{PATIENCE, World, peer};
 
 #[tokio::test]
 async fn before_the_database_is_reached_each_page_says_so_and_then_shows_it() {
     let world = World::new().await;
-    let (dashboard, reached) = Dashboard::without_database().await;
+    let (dashboard, mut proxy) = Dashboard::without_database(&world).await;
     for path in [
         "/",
         "/messages",
@@ -31,19 +31,18 @@ async fn before_the_database_is_reached_each_page_says_so_and_then_shows_it() {
             "{path} looks again by itself"
         );
     }
-    let other = Dashboard::of(&world).await;
-    reached
-        .set(other.outbox.clone().expect("one"))
-        .expect("set once");
-    dashboard.page("/").await;
+    proxy.accept();
+    world
+        .until("the overview is there", PATIENCE, async || {
+            dashboard.get("/").await.status == StatusCode::OK
+        })
+        .await;
 }
 
 #[tokio::test]
 async fn the_overview_says_what_each_app_does_and_why() {
     let world = World::new().await;
     let dashboard = Dashboard::of(&world).await;
-    assert!(dashboard.page("/").await.contains("Nothing yet"));
-
     world.insert(peer(json!({}))).await;
     shown::open_lane(&world, "orders").await;
     world
@@ -57,8 +56,8 @@ async fn the_overview_says_what_each_app_does_and_why() {
         )
         .await;
     shown::an_hour_of_figures(&world, "chat").await;
-    dashboard.count().await;
-    // What was looked up a moment ago is shown again.
+    count_pending(&world).await;
+    // The worker caches the overview for a second.
     let mut page = String::new();
     world
         .until("the overview shows it", PATIENCE, async || {
@@ -107,7 +106,7 @@ async fn what_a_row_contains_is_text_on_every_page() {
     }
 }
 
-/// A message, a call and a lane in which every text wants to run.
+/// Inserts a message, an attempt and two lanes whose texts are scripts.
 pub(super) async fn hostile(world: &World) -> i64 {
     let script = "<script>window.marked=1</script>\"><img src=x onerror=window.marked=1>'";
     let id: i64 = sqlx::query_scalar(
@@ -159,7 +158,8 @@ async fn a_payload_is_shown_only_when_it_is_asked_for_and_kept_nowhere() {
 
 #[tokio::test]
 async fn assets_are_kept_by_browsers_until_they_change() {
-    let (dashboard, _) = Dashboard::without_database().await;
+    let world = World::new().await;
+    let (dashboard, _proxy) = Dashboard::without_database(&world).await;
     let page = dashboard.get("/").await.text;
     for (name, kind) in [
         ("dashboard.css", "text/css"),
@@ -251,7 +251,7 @@ async fn the_overview_counts_what_waits_in_one_way() {
         )
         .await;
     let dashboard = Dashboard::of(&world).await;
-    dashboard.count().await;
+    count_pending(&world).await;
     let page = dashboard.page("/").await;
     for part in [
         "<dt>Waiting</dt><dd><strong>3</strong>",

@@ -1,32 +1,25 @@
-//! The pages of a world, served by this process on a port of its own.
+//! The dashboard of a `worker run` process, on a free port.
 
-use std::sync::{Arc, OnceLock};
-
-use axum::Router;
 use http_body_util::{BodyExt as _, Full};
-use hyper::body::{Bytes, Incoming};
+use hyper::body::Bytes;
 use hyper::header::{CONTENT_TYPE, HeaderMap, LOCATION};
-use hyper::server::conn::http1;
-use hyper::service::service_fn;
 use hyper::{Method, Request, StatusCode};
 use hyper_util::rt::TokioIo;
-use secrecy::SecretString;
-use signaling_worker::ops::{self, Access, OpsState};
-use signaling_worker::outbox::Outbox;
-use tokio::net::{TcpListener, TcpStream};
-use tokio::task::JoinHandle;
-use tower_service::Service as _;
+use tokio::net::TcpStream;
 
-use testkit::World;
+use super::database_proxy::DatabaseProxy;
+use testkit::{PATIENCE, Running, Worker, World, until};
 
-/// The pages, served until this goes out of scope.
+/// Configures the app `idle` and no other.
+const IDLE_CONFIG: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/dashboard/idle.toml");
+
+/// A worker's dashboard. Dropping it kills the worker.
 pub(super) struct Dashboard {
     pub(super) url: String,
-    pub(super) outbox: Option<Arc<Outbox>>,
-    serving: JoinHandle<()>,
+    _worker: Running,
 }
 
-/// A page as it came.
+/// A response of the dashboard.
 #[derive(Debug)]
 pub(super) struct Page {
     pub(super) status: StatusCode,
@@ -34,69 +27,67 @@ pub(super) struct Page {
     pub(super) text: String,
 }
 
+/// `worker run` for the app `idle`, which has no messages. Messages of other apps stay as the test inserted them. The
+/// overview has a panel for `idle`, and `signaling.lane` a row.
+pub(super) fn idle_worker(world: &World) -> Worker {
+    world.worker_without_app().env("WORKER_CONFIG", IDLE_CONFIG)
+}
+
 impl Dashboard {
-    /// The pages of a world.
+    /// Starts an idle worker on the world's database.
     pub(super) async fn of(world: &World) -> Self {
-        Self::with(&world.url, 2, Access::Loopback).await
+        Self::start(idle_worker(world)).await
     }
 
-    /// Those of a database, beside a worker with so many connections for its work, for whoever may ask.
-    pub(super) async fn with(url: &str, connections: u32, access: Access) -> Self {
-        let url = SecretString::from(url.to_owned());
-        let outbox = Outbox::connect(&url, connections).await;
-        let outbox = Arc::new(outbox.expect("connected"));
-        let mut state = OpsState::default();
-        state.access = access;
-        state.outbox.set(Arc::clone(&outbox)).expect("set once");
-        let mut dashboard = Self::serve(state).await;
-        dashboard.outbox = Some(outbox);
+    /// Starts an idle worker whose connections to the database go through a proxy.
+    pub(super) async fn through(proxy: &DatabaseProxy, world: &World) -> Self {
+        Self::start(idle_worker(world).env("DATABASE_URL", proxy.url())).await
+    }
+
+    /// Starts an idle worker whose database refuses connections until the returned proxy is opened.
+    pub(super) async fn without_database(world: &World) -> (Self, DatabaseProxy) {
+        let proxy = DatabaseProxy::closed(world);
+        let worker = idle_worker(world).env("DATABASE_URL", proxy.url());
+        (Self::listening(worker).await, proxy)
+    }
+
+    /// Starts a worker, and waits until it is ready: by then its lanes have their rows.
+    pub(super) async fn start(worker: Worker) -> Self {
+        let dashboard = Self::listening(worker).await;
+        until("the dashboard's worker is ready", PATIENCE, async || {
+            dashboard.get("/readyz").await.status == StatusCode::OK
+        })
+        .await;
         dashboard
     }
 
-    /// Those of a worker that has not reached its database yet; and where it is put once it has.
-    pub(super) async fn without_database() -> (Self, Arc<OnceLock<Arc<Outbox>>>) {
-        let state = OpsState::default();
-        let outbox = Arc::clone(&state.outbox);
-        (Self::serve(state).await, outbox)
-    }
-
-    async fn serve(state: OpsState) -> Self {
-        let listener = TcpListener::bind(("127.0.0.1", 0)).await.expect("a port");
-        let address = listener.local_addr().expect("an address");
-        let router = ops::router(state);
-        let serving = tokio::spawn(async move {
-            while let Ok((stream, _)) = listener.accept().await {
-                tokio::spawn(connection(stream, router.clone()));
-            }
-        });
+    /// Starts a worker, and waits until its ops server listens.
+    async fn listening(worker: Worker) -> Self {
+        let worker = worker.env("WORKER_OPS_ADDR", "127.0.0.1:0").start();
+        let mut url = None;
+        until("the ops server listens", PATIENCE, async || {
+            url = logged_url(&worker.stderr.text());
+            url.is_some()
+        })
+        .await;
         Self {
-            url: format!("http://{address}"),
-            outbox: None,
-            serving,
+            url: url.expect("just waited for"),
+            _worker: worker,
         }
-    }
-
-    /// Counts what waits, as workers do now and then.
-    pub(super) async fn count(&self) {
-        let outbox = self.outbox.as_ref().expect("a database");
-        outbox
-            .refresh_queue_counts(std::time::Duration::ZERO)
-            .await
-            .expect("counted");
     }
 
     pub(super) async fn get(&self, path: &str) -> Page {
         self.ask(Method::GET, path, "", &[]).await
     }
 
-    /// A page that there is.
+    /// Gets a page that has to exist.
     pub(super) async fn page(&self, path: &str) -> String {
         let page = self.get(path).await;
         assert_eq!(page.status, StatusCode::OK, "{path}: {}", page.text);
         page.text
     }
 
-    /// Sends a form; where it leads.
+    /// Posts a form, and returns the path that the response redirects to.
     pub(super) async fn post(&self, path: &str, form: &str) -> String {
         let page = self.ask(Method::POST, path, form, &[]).await;
         assert_eq!(page.status, StatusCode::SEE_OTHER, "{path}: {}", page.text);
@@ -128,8 +119,8 @@ impl Dashboard {
         let request = request
             .body(Full::new(Bytes::from(form.to_owned())))
             .expect("a request");
-        let answer = sender.send_request(request).await.expect("an answer");
-        let (head, body) = answer.into_parts();
+        let response = sender.send_request(request).await.expect("a response");
+        let (head, body) = response.into_parts();
         let body = body.collect().await.expect("a body").to_bytes();
         Page {
             status: head.status,
@@ -139,17 +130,20 @@ impl Dashboard {
     }
 }
 
-impl Drop for Dashboard {
-    fn drop(&mut self) {
-        self.serving.abort();
-    }
+/// Reads the URL of the ops server, whose port the system has chosen, from the worker's log.
+fn logged_url(log: &str) -> Option<String> {
+    let (_, rest) = log.split_once("ops server: ")?;
+    Some(rest.split_whitespace().next()?.to_owned())
 }
 
-async fn connection(stream: TcpStream, router: Router) {
-    let service = service_fn(move |request: Request<Incoming>| router.clone().call(request));
-    // Whoever asked may have gone.
-    http1::Builder::new()
-        .serve_connection(TokioIo::new(stream), service)
-        .await
-        .ok();
+/// Counts the pending messages, as workers do from time to time. The count is skipped while a worker counts, and just
+/// after, so it is repeated until it happens.
+pub(super) async fn count_pending(world: &World) {
+    world
+        .until("pending messages are counted", PATIENCE, async || {
+            world
+                .ask("select signaling.take_census(interval '0')")
+                .await
+        })
+        .await;
 }

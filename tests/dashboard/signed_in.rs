@@ -1,13 +1,11 @@
-//! The pages for whoever has the token.
+//! The dashboard of a worker that requires a token.
 
 use std::fs;
-use std::sync::Arc;
 
-use signaling_worker::ops::{Access, OpsToken};
 use tempfile::NamedTempFile;
 
 use super::browser::Browser;
-use super::server::Dashboard;
+use super::server::{Dashboard, idle_worker};
 use super::webdriver::Key;
 use testkit::World;
 
@@ -30,14 +28,15 @@ async fn a_page_whose_sign_in_is_over_leads_to_the_form_and_back() {
     let world = World::new().await;
     let file = NamedTempFile::new().expect("a file");
     fs::write(file.path(), TOKEN).expect("written");
-    let token = OpsToken::in_file(file.path()).expect("a token");
-    let dashboard = Dashboard::with(&world.url, 2, Access::Token(Arc::new(token))).await;
+    let path = file.path().to_str().expect("text");
+    let worker = idle_worker(&world).env("WORKER_OPS_TOKEN_FILE", path);
+    let dashboard = Dashboard::start(worker).await;
     let wanted = format!("{}/messages?to=user-7", dashboard.url);
     browser.open(&wanted).await;
     sign_in(&browser, TOKEN).await;
     browser.until_shown("No message is like this").await;
 
-    // A new token ends what was signed in with the old one, which the page sees when it looks again.
+    // A new token ends the session that began with the old one. The open page learns of it at its next refresh.
     fs::write(file.path(), OTHER_TOKEN).expect("written");
     browser.until("location.pathname === '/login'").await;
     sign_in(&browser, OTHER_TOKEN).await;

@@ -1,9 +1,9 @@
-//! What a person sees and does in a browser.
+//! The dashboard in a real browser.
 
 use serde_json::{Value, json};
 
 use super::browser::{Browser, DESKTOP, PHONE};
-use super::server::Dashboard;
+use super::server::{Dashboard, count_pending};
 use super::webdriver::Key;
 use super::{pages, shown};
 use testkit::{PATIENCE, World, peer};
@@ -18,14 +18,14 @@ const PAGES: [&str; 7] = [
     "/actions/limit?app=default",
 ];
 
-/// A world with much to show, without a worker.
+/// A world with messages of all states and an hour of figures. No worker sends its messages.
 async fn shown_world() -> (World, Dashboard) {
     let world = World::new().await;
     shown::open_lane(&world, "default").await;
     shown::messages_of_all_states(&world, 20).await;
     shown::an_hour_of_figures(&world, "default").await;
     let dashboard = Dashboard::of(&world).await;
-    dashboard.count().await;
+    count_pending(&world).await;
     (world, dashboard)
 }
 
@@ -117,7 +117,7 @@ async fn the_overview_shows_the_state_of_an_app_and_plots_its_last_hour() {
     browser.open(&dashboard.url).await;
     browser.until_shown("default").await;
     let plots = browser
-        .value("[...document.querySelectorAll('svg[role=img]')].map((svg) => [svg.querySelector('title').textContent, svg.querySelectorAll('polygon, polyline').length > 0, svg.getBoundingClientRect().width > 200])")
+        .value("[...document.querySelectorAll('[aria-labelledby=app-default] svg[role=img]')].map((svg) => [svg.querySelector('title').textContent, svg.querySelectorAll('polygon, polyline').length > 0, svg.getBoundingClientRect().width > 200])")
         .await;
     assert_eq!(
         plots,
@@ -183,11 +183,10 @@ async fn a_pause_by_the_page_stops_the_calls_and_resuming_goes_on() {
         return;
     };
     let world = World::new().await;
-    let _worker = world.worker().env("WORKER_RATE", "50").start();
+    let dashboard = Dashboard::start(world.worker().env("WORKER_RATE", "50")).await;
     world.insert_many(2_000).await;
     world.until_accepted(20).await;
-    let dashboard = Dashboard::of(&world).await;
-    dashboard.count().await;
+    count_pending(&world).await;
     browser.open(&dashboard.url).await;
     browser.until_shown("sending").await;
     browser
@@ -217,7 +216,7 @@ async fn a_pause_by_the_page_stops_the_calls_and_resuming_goes_on() {
         .await;
     let calls = world.seen().calls;
     assert!(calls < 2_000, "it was too late for this test");
-    // The page looks again meanwhile.
+    // The page has refreshed itself at least once since the pause.
     browser.until("performance.getEntriesByType('resource').filter((entry) => entry.initiatorType === 'fetch').length > 0").await;
     assert_eq!(world.seen().calls, calls, "calls of a paused app");
 
@@ -248,7 +247,7 @@ async fn a_page_shows_what_comes_and_says_when_it_has_lost_contact() {
         .await;
     browser.until_shown("user-4711").await;
 
-    // Nothing is taken away from under a hand.
+    // A refresh keeps what a person has typed.
     browser.tab_to("element.name === 'sender'").await;
     browser.press("half a na").await;
     world
@@ -278,7 +277,7 @@ async fn what_a_row_contains_does_not_run() {
     let world = World::new().await;
     let dashboard = Dashboard::of(&world).await;
     let id = pages::hostile(&world).await;
-    dashboard.count().await;
+    count_pending(&world).await;
     for path in [
         "/".to_owned(),
         "/messages".to_owned(),

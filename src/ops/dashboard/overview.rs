@@ -27,13 +27,17 @@ pub(super) async fn show(
     let outbox = super::outbox(&state)?;
     let overview = state.fleet.overview(outbox).await;
     let overview = overview.map_err(PageError::Database)?;
-    let Overview { apps, minutes, at } = &*overview;
     let layout = Layout {
         title: "Overview",
         section: Section::Overview,
         refreshes: true,
     };
-    let live = html! {
+    Ok(layout.page(&notice.markup(), &live(&overview)))
+}
+
+/// The part of the page that the script refreshes.
+fn live(Overview { apps, minutes, at }: &Overview) -> Markup {
+    html! {
         h1.unseen { "Overview" }
         @if apps.is_empty() {
             section.panel {
@@ -45,8 +49,7 @@ pub(super) async fn show(
             (section(app, minutes, *at))
         }
         p.foot { "As of " (format::time(*at)) ", by the database's clock." }
-    };
-    Ok(layout.page(&notice.markup(), &live))
+    }
 }
 
 fn section(app: &AppStatus, minutes: &[MinuteStats], now: OffsetDateTime) -> Markup {
@@ -243,4 +246,23 @@ fn finished(app: &AppStatus) -> Markup {
 
 fn messages_in(app: &str, state: &str) -> String {
     format::link("/messages", &[("app", app), ("state", state)])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn without_an_app_the_overview_says_how_one_appears() {
+        let overview = Overview {
+            apps: Vec::new(),
+            minutes: Vec::new(),
+            at: OffsetDateTime::UNIX_EPOCH,
+        };
+        let page = live(&overview).into_string();
+        assert!(
+            page.contains("Nothing yet") && page.contains("worker run"),
+            "{page}"
+        );
+    }
 }
