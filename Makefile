@@ -21,15 +21,15 @@ test: ## Run all tests; those of the database start their own PostgreSQL and PgB
 	@.ci/ensure-prerequisites compiler postgres pgbouncer faketime python node browser
 	cargo test --locked
 
-bench: ## Measure everything that docs/performance.md tells: an hour and 20 GB; BENCH="drain --runs 5" chooses
+bench: ## Measure everything in docs/performance.md (an hour, 20 GB); BENCH="drain --runs 5" chooses
 	@.ci/ensure-prerequisites compiler postgres
-	cargo build --release --locked
-	"$${CARGO_TARGET_DIR:-target}/release/worker" bench $(BENCH)
+	cargo build --release --locked -p signaling-worker -p signaling-bench
+	"$${CARGO_TARGET_DIR:-target}/release/bench" $(BENCH)
 
-bench-smoke: ## Compare what a message takes, in counts that are the same on any machine, with benches/counts.json
+bench-smoke: ## Compare the statements, WAL bytes and instructions of a message with crates/bench/counts.json
 	@.ci/ensure-prerequisites compiler postgres valgrind
-	cargo build --release --locked
-	"$${CARGO_TARGET_DIR:-target}/release/worker" bench counts --runs 1 --strict
+	cargo build --release --locked -p signaling-worker -p signaling-bench
+	"$${CARGO_TARGET_DIR:-target}/release/bench" counts --runs 1 --strict
 
 screenshots: ## Take the pictures in docs/screenshots again
 	@.ci/ensure-prerequisites compiler postgres browser

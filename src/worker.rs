@@ -91,11 +91,7 @@ pub(crate) async fn run(
         traces: config.traces,
     });
 
-    let limits: Vec<(String, f64)> = config
-        .apps
-        .iter()
-        .map(|app| (app.alias.clone(), app.limit_per_s))
-        .collect();
+    let limits: Vec<_> = config.apps.iter().map(limit_of).collect();
     let lanes = config
         .apps
         .into_iter()
@@ -204,6 +200,10 @@ fn log_started(name: &str, lanes: &[Arc<Lane>], outbox: &Outbox) {
             .is_some_and(|lane| lane.shared.traces.is_some()),
         "worker started"
     );
+}
+
+fn limit_of(app: &AppConfig) -> (String, f64) {
+    (app.alias.clone(), app.limit_per_s)
 }
 
 /// The lane of an app, with its client.

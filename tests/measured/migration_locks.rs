@@ -219,8 +219,8 @@ async fn a_migration_that_gets_no_lock_lets_others_go_on_and_says_who_holds_it()
 /// Older versions take their turn by the lock that sqlx takes.
 #[tokio::test]
 async fn migrators_take_turns_with_those_of_older_versions_and_say_who_is_at_work() {
-    let _machine = WholeMachine::take().await;
     use sqlx::migrate::Migrate;
+    let _machine = WholeMachine::take().await;
     let url = Postgres::shared().await.empty_database().await;
     let mut older = connected(&url).await;
     older.lock().await.expect("its turn");

@@ -26,7 +26,7 @@ struct Pooled {
 
 impl Pooled {
     async fn start(simulator: SimulatorConfig, settings: &str) -> Self {
-        let _machine = WholeMachine::take().await;
+        let machine = WholeMachine::take().await;
         let postgres = Postgres::shared().await;
         let mut world = World::on(postgres, simulator).await;
         let pooler = PgBouncer::start(postgres, settings).await;
@@ -36,7 +36,7 @@ impl Pooled {
             world,
             pooler,
             direct_url,
-            _machine,
+            _machine: machine,
         }
     }
 

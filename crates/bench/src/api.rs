@@ -1,4 +1,4 @@
-//! The simulated API, in a process of its own, and what it has seen.
+//! The simulated API as a process, and a client for its ledger.
 
 use std::time::{Duration, Instant};
 
@@ -10,30 +10,30 @@ use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
 use serde::de::DeserializeOwned;
+use simulator::{Call, Summary};
 
-use super::child::Child;
-use crate::simulator::{Call, Summary};
+use crate::child::{ChildProcess, worker_binary};
 
-/// How often it is asked whether something has come true. Each look costs the machine that is measured.
-const LOOK_EVERY: Duration = Duration::from_millis(50);
-/// How many calls are listed at once.
+/// How often the ledger is polled. Each request takes processor time from the measured processes.
+const POLL_INTERVAL: Duration = Duration::from_millis(50);
+/// How many calls are listed in one request.
 const PAGE: u64 = 10_000;
 
-/// The API.
 #[derive(Debug)]
-pub(super) struct Api {
-    process: Child,
+pub(crate) struct Api {
+    process: ChildProcess,
     client: Client<HttpConnector, Empty<Bytes>>,
-    pub(super) url: String,
+    pub(crate) url: String,
 }
 
 impl Api {
-    /// Starts it. Without a limit it takes all it can.
-    pub(super) async fn start(limit: Option<u32>, latency: Duration) -> anyhow::Result<Self> {
+    /// Starts the API. Without a limit it accepts every call.
+    pub(crate) async fn start(limit: Option<u32>, latency: Duration) -> anyhow::Result<Self> {
         let limit = limit.map_or_else(|| "none".into(), |limit| limit.to_string());
-        let latency = humantime::format_duration(latency).to_string();
-        let mut process = Child::start(
+        let latency = format!("{}ms", latency.as_millis());
+        let mut process = ChildProcess::start(
             "simulated API",
+            &worker_binary()?,
             &[
                 "simulate",
                 "--listen",
@@ -45,7 +45,7 @@ impl Api {
             ],
             &[],
         )?;
-        let url = process.says("simulated API").await?;
+        let url = process.wait_for_line("simulated API").await?;
         Ok(Self {
             process,
             client: Client::builder(TokioExecutor::new()).build_http(),
@@ -53,22 +53,21 @@ impl Api {
         })
     }
 
-    pub(super) async fn stop(self) -> anyhow::Result<()> {
+    pub(crate) async fn stop(self) -> anyhow::Result<()> {
         self.process.stop().await
     }
 
-    /// Its totals.
-    pub(super) async fn summary(&self) -> anyhow::Result<Summary> {
+    /// The ledger's totals.
+    pub(crate) async fn summary(&self) -> anyhow::Result<Summary> {
         self.get("ledger").await
     }
 
-    /// The calls after this one, in the order of their arrival.
-    pub(super) async fn calls_after(&self, seq: u64, limit: u64) -> anyhow::Result<Vec<Call>> {
+    /// At most `limit` calls after the one numbered `seq`, in the order of their arrival.
+    pub(crate) async fn calls_after(&self, seq: u64, limit: u64) -> anyhow::Result<Vec<Call>> {
         self.get(&format!("calls?after={seq}&limit={limit}")).await
     }
 
-    /// All calls.
-    pub(super) async fn all_calls(&self) -> anyhow::Result<Vec<Call>> {
+    pub(crate) async fn all_calls(&self) -> anyhow::Result<Vec<Call>> {
         let mut calls: Vec<Call> = Vec::new();
         loop {
             let after = calls.last().map_or(0, |call| call.seq);
@@ -80,46 +79,46 @@ impl Api {
         }
     }
 
-    /// Waits until so many calls were made.
+    /// Waits until the API has received so many calls.
     ///
     /// # Errors
-    /// Where nothing happens for `patience`.
-    pub(super) async fn until_calls(&self, calls: u64, patience: Duration) -> anyhow::Result<()> {
+    /// If no call arrives for `timeout`.
+    pub(crate) async fn wait_for_calls(&self, calls: u64, timeout: Duration) -> anyhow::Result<()> {
         let mut last = (0, Instant::now());
         loop {
-            let made = self.summary().await?.calls;
-            if made >= calls {
+            let received = self.summary().await?.calls;
+            if received >= calls {
                 return Ok(());
             }
-            if made > last.0 {
-                last = (made, Instant::now());
+            if received > last.0 {
+                last = (received, Instant::now());
             }
             ensure!(
-                last.1.elapsed() < patience,
-                "{made} of {calls} calls were made, and no other for {}",
-                humantime::format_duration(patience)
+                last.1.elapsed() < timeout,
+                "the API received {received} of {calls} calls, and none in the last {} s",
+                timeout.as_secs()
             );
-            tokio::time::sleep(LOOK_EVERY).await;
+            tokio::time::sleep(POLL_INTERVAL).await;
         }
     }
 
-    /// Calls a second from one call to another, by their places in the order of arrival.
+    /// Calls a second from one call to another, both given by their number in the order of arrival.
     #[expect(clippy::cast_precision_loss, reason = "far below 2^52")]
-    pub(super) async fn rate_between(&self, first: u64, last: u64) -> anyhow::Result<f64> {
+    pub(crate) async fn rate_between(&self, first: u64, last: u64) -> anyhow::Result<f64> {
         let at_us = async |seq: u64| {
             let calls = self.calls_after(seq - 1, 1).await?;
             let call = calls.first().filter(|call| call.seq == seq);
-            let call = call.context("the call is not kept any more")?;
+            let call = call.with_context(|| format!("the ledger no longer has call {seq}"))?;
             anyhow::Ok(call.at_us)
         };
         let us = at_us(last).await? - at_us(first).await?;
         Ok((last - first) as f64 * 1e6 / us as f64)
     }
 
-    async fn get<T: DeserializeOwned>(&self, what: &str) -> anyhow::Result<T> {
-        let request = Request::get(format!("{}/_simulator/{what}", self.url)).body(Empty::new())?;
-        let answer = self.client.request(request).await?;
-        let body = answer.into_body().collect().await?.to_bytes();
+    async fn get<T: DeserializeOwned>(&self, path: &str) -> anyhow::Result<T> {
+        let request = Request::get(format!("{}/_simulator/{path}", self.url)).body(Empty::new())?;
+        let response = self.client.request(request).await?;
+        let body = response.into_body().collect().await?.to_bytes();
         Ok(serde_json::from_slice(&body)?)
     }
 }

@@ -1,102 +1,182 @@
-//! The processes under measurement: this program again, each time as something else.
+//! The processes that the benchmark starts: the worker, the simulated API and the hand-written loop.
 
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, bail, ensure};
 use tokio::io::{AsyncBufReadExt as _, BufReader, Lines};
-use tokio::process::{Child as Process, ChildStdout, Command};
+use tokio::process::{Child, ChildStdout, Command};
 use tokio::time::timeout;
 
-/// How long a process may take to end in order: a worker waits for its calls.
-const PATIENCE: Duration = Duration::from_secs(60);
-/// What the names of settings begin with: none of the user's own reaches a child.
-const SETTINGS: [&str; 5] = ["AGORA_", "DATABASE_URL", "OTEL_", "SIMULATOR_", "WORKER_"];
+/// How long a process may take to end after SIGTERM: a worker finishes its calls in flight.
+const STOP_TIMEOUT: Duration = Duration::from_secs(60);
+/// Prefixes of settings. The user's own settings must not reach a child: they would change what is measured.
+const SETTING_PREFIXES: [&str; 5] = ["AGORA_", "DATABASE_URL", "OTEL_", "SIMULATOR_", "WORKER_"];
+/// Names another worker binary than the one beside the benchmark.
+const WORKER_BIN: &str = "WORKER_BIN";
 
-/// A process that ends with this one, unless this one is killed.
-#[derive(Debug)]
-pub(super) struct Child {
-    name: &'static str,
-    process: Process,
-    output: Lines<BufReader<ChildStdout>>,
+/// The worker's binary. Its command `simulate` is the simulated API.
+///
+/// # Errors
+/// If there is no such file.
+pub(crate) fn worker_binary() -> anyhow::Result<PathBuf> {
+    let path = match std::env::var_os(WORKER_BIN).filter(|path| !path.is_empty()) {
+        // A name without a slash would be searched in PATH.
+        Some(path) => std::path::absolute(path)?,
+        None => bench_binary()?.with_file_name("worker"),
+    };
+    ensure!(
+        path.is_file(),
+        "there is no worker binary at {}: run `make bench`, or `cargo build --release`, or set {WORKER_BIN}",
+        path.display()
+    );
+    Ok(path)
 }
 
-impl Child {
-    /// Starts this program with other arguments, and no settings but these.
-    pub(super) fn start(
+/// This program, which is also the hand-written loop.
+pub(crate) fn bench_binary() -> anyhow::Result<PathBuf> {
+    std::env::current_exe().context("the path of this program can't be read")
+}
+
+/// Runs a program to its end.
+///
+/// # Errors
+/// If it can't be started, or its exit code is not 0; with its output on standard error.
+pub(crate) async fn run_to_end(
+    program: &Path,
+    arguments: &[&str],
+    settings: &[(&str, String)],
+) -> anyhow::Result<()> {
+    let called = format!("`{} {}`", program.display(), arguments.join(" "));
+    let output = command(&[], program, arguments, settings)
+        .output()
+        .await
+        .with_context(|| format!("{called} can't be started"))?;
+    ensure!(
+        output.status.success(),
+        "{called} failed ({}): {}",
+        output.status,
+        String::from_utf8_lossy(&output.stderr).trim()
+    );
+    Ok(())
+}
+
+/// A process in the background. It is killed when this value is dropped.
+#[derive(Debug)]
+pub(crate) struct ChildProcess {
+    name: &'static str,
+    process: Child,
+    stdout: Lines<BufReader<ChildStdout>>,
+}
+
+impl ChildProcess {
+    pub(crate) fn start(
         name: &'static str,
+        program: &Path,
         arguments: &[&str],
         settings: &[(&str, String)],
     ) -> anyhow::Result<Self> {
-        Self::start_under(&[], name, arguments, settings)
+        Self::start_under(&[], name, program, arguments, settings)
     }
 
-    /// The same under another program, which is named with its own arguments; empty for none.
-    pub(super) fn start_under(
-        under: &[String],
+    /// Starts the program under a wrapper such as valgrind, given with its arguments; an empty wrapper is none.
+    pub(crate) fn start_under(
+        wrapper: &[String],
         name: &'static str,
+        program: &Path,
         arguments: &[&str],
         settings: &[(&str, String)],
     ) -> anyhow::Result<Self> {
-        let program = std::env::current_exe().context("where this program is can't be told")?;
-        let mut command = if let Some((other, its_arguments)) = under.split_first() {
-            let mut command = Command::new(other);
-            command.args(its_arguments).arg(program);
-            command
-        } else {
-            Command::new(program)
-        };
-        for (variable, _) in std::env::vars_os() {
-            let text = variable.to_string_lossy();
-            if SETTINGS.iter().any(|start| text.starts_with(start)) {
-                command.env_remove(&variable);
-            }
-        }
-        let mut process = command
-            .args(arguments)
-            .envs(settings.iter().map(|(name, value)| (name, value)))
-            .stdin(Stdio::null())
+        let mut process = command(wrapper, program, arguments, settings)
             .stdout(Stdio::piped())
-            .kill_on_drop(true)
             .spawn()
             .with_context(|| format!("the {name} can't be started"))?;
-        let stdout = process.stdout.take().context("it has no output")?;
+        let stdout = process
+            .stdout
+            .take()
+            .context("standard output is not a pipe")?;
         Ok(Self {
             name,
             process,
-            output: BufReader::new(stdout).lines(),
+            stdout: BufReader::new(stdout).lines(),
         })
     }
 
-    /// The rest of the first line of its output that begins so.
-    pub(super) async fn says(&mut self, start: &str) -> anyhow::Result<String> {
-        while let Some(line) = self.output.next_line().await? {
-            if let Some(rest) = line.strip_prefix(start) {
+    /// Reads standard output up to the first line that begins with `prefix`, and returns the rest of that line.
+    ///
+    /// # Errors
+    /// If the process ends before.
+    pub(crate) async fn wait_for_line(&mut self, prefix: &str) -> anyhow::Result<String> {
+        while let Some(line) = self.stdout.next_line().await? {
+            if let Some(rest) = line.strip_prefix(prefix) {
                 return Ok(rest.trim().to_owned());
             }
         }
-        bail!("the {} has ended before it was ready", self.name)
+        bail!("the {} ended before it was ready", self.name)
     }
 
-    /// Its process ID, while it runs.
-    pub(super) fn pid(&self) -> anyhow::Result<u32> {
+    /// The process ID.
+    ///
+    /// # Errors
+    /// If the process has ended by itself.
+    pub(crate) fn pid(&self) -> anyhow::Result<u32> {
         let name = self.name;
         self.process
             .id()
             .with_context(|| format!("the {name} has ended by itself"))
     }
 
-    /// Ends it in order.
-    pub(super) async fn stop(mut self) -> anyhow::Result<()> {
-        let pid = self.pid()?.to_string();
-        let asked = Command::new("kill").args(["-TERM", &pid]).status().await?;
+    /// Sends SIGTERM, and waits for the end.
+    ///
+    /// # Errors
+    /// If the process does not end in time with exit code 0.
+    pub(crate) async fn stop(mut self) -> anyhow::Result<()> {
         let name = self.name;
-        let ended = timeout(PATIENCE, self.process.wait())
+        let pid = self.pid()?.to_string();
+        let kill = Command::new("kill").args(["-TERM", &pid]).status().await?;
+        ensure!(kill.success(), "SIGTERM can't be sent to the {name}");
+        let status = timeout(STOP_TIMEOUT, self.process.wait())
             .await
-            .with_context(|| format!("the {name} does not end"))??;
-        if !asked.success() || !ended.success() {
-            bail!("the {} did not end in order: {ended}", self.name);
-        }
+            .with_context(|| {
+                let seconds = STOP_TIMEOUT.as_secs();
+                format!("the {name} did not end within {seconds} s after SIGTERM")
+            })??;
+        ensure!(
+            status.success(),
+            "the {name} failed after SIGTERM: {status}"
+        );
         Ok(())
     }
+}
+
+/// A command with no settings but the given ones.
+fn command(
+    wrapper: &[String],
+    program: &Path,
+    arguments: &[&str],
+    settings: &[(&str, String)],
+) -> Command {
+    let mut command = if let Some((wrapper, its_arguments)) = wrapper.split_first() {
+        let mut command = Command::new(wrapper);
+        command.args(its_arguments).arg(program);
+        command
+    } else {
+        Command::new(program)
+    };
+    for (name, _) in std::env::vars_os() {
+        let text = name.to_string_lossy();
+        if SETTING_PREFIXES
+            .iter()
+            .any(|prefix| text.starts_with(prefix))
+        {
+            command.env_remove(&name);
+        }
+    }
+    command
+        .args(arguments)
+        .envs(settings.iter().map(|(name, value)| (name, value)))
+        .stdin(Stdio::null())
+        .kill_on_drop(true);
+    command
 }

@@ -1,85 +1,91 @@
-//! Sending what waits: the measurement that most questions come down to.
+//! Sends a backlog, and measures the rate and the costs. Most scenarios are a case of this.
 
 use std::time::Duration;
 
 use anyhow::ensure;
 use sqlx::{Executor as _, PgConnection, Postgres, Transaction};
+use testkit::SchedulerStalls;
 
-use super::figures::Figures;
-use super::stage::{Costs, Machine, Setting, Stage};
-use super::{SchedulerStalls, StoodStill};
+use crate::environment::{Costs, DatabaseServer, Environment, EnvironmentConfig};
+use crate::measurements::Measurements;
 
-/// How long nothing may happen.
-const PATIENCE: Duration = Duration::from_secs(60);
+/// The measurement fails if no call arrives for so long.
+const PROGRESS_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// Which of the calls are looked at, and what else goes on.
+/// Which of the calls are measured, and under which conditions.
 #[derive(Debug, Clone)]
-pub(super) struct Drain {
-    pub(super) setting: Setting,
-    /// Calls before those whose rate is measured.
-    pub(super) skipped: u64,
-    /// Calls whose rate is measured.
-    pub(super) measured: u64,
-    /// Whether somebody holds a snapshot from the beginning to the end.
-    pub(super) held_snapshot: bool,
+pub(crate) struct Drain {
+    pub(crate) config: EnvironmentConfig,
+    /// Calls before the measured ones.
+    pub(crate) skipped: u64,
+    /// The rate is that of so many calls.
+    pub(crate) measured: u64,
+    /// Whether another session holds a snapshot during the whole run.
+    pub(crate) held_snapshot: bool,
 }
 
 impl Drain {
-    /// Sends all that waits, and measures all of it.
-    pub(super) fn of(setting: Setting) -> Self {
+    /// Sends and measures the whole backlog.
+    pub(crate) fn of(config: EnvironmentConfig) -> Self {
         Self {
             skipped: 0,
-            measured: setting.waiting,
-            setting,
+            measured: config.backlog,
+            config,
             held_snapshot: false,
         }
     }
 
-    pub(super) async fn measure(&self, machine: &Machine) -> anyhow::Result<Figures> {
-        let stage = Stage::set(machine, self.setting.clone()).await?;
+    pub(crate) async fn measure(&self, server: &DatabaseServer) -> anyhow::Result<Measurements> {
+        let environment = Environment::create(server, self.config.clone()).await?;
         let snapshot = if self.held_snapshot {
-            Some(hold_snapshot(&stage).await?)
+            Some(hold_snapshot(&environment).await?)
         } else {
             None
         };
-        // Watching takes some of what is watched.
-        let stalls = self.setting.limit.map(|_| SchedulerStalls::watch());
-        let senders = stage.start().await?;
+        // Watching takes processor time, so it is left out where there is no pace to check.
+        let stalls = self.config.limit.map(|_| SchedulerStalls::watch());
+        let senders = environment.start_senders().await?;
         let last = self.skipped + self.measured;
-        stage.api.until_calls(last, PATIENCE).await?;
+        environment
+            .api
+            .wait_for_calls(last, PROGRESS_TIMEOUT)
+            .await?;
         let longest_stall = stalls.map(|stalls| stalls.take_longest());
-        let costs = stage.stop(senders).await?;
-        if last == self.setting.waiting {
-            stage.check_all_are_final().await?;
+        let costs = environment.stop_senders(senders).await?;
+        if last == self.config.backlog {
+            environment.check_all_are_final().await?;
         }
-        let rate = stage.api.rate_between(self.skipped + 1, last).await?;
-        let summary = stage.api.summary().await?;
+        let rate = environment.api.rate_between(self.skipped + 1, last).await?;
+        let summary = environment.api.summary().await?;
         drop(snapshot);
 
-        let mut figures = Figures::default();
-        figures.add("messages_per_s", rate);
-        if let Some(limit) = self.setting.limit {
+        let mut measurements = Measurements::default();
+        measurements.add("messages_per_s", rate);
+        if let Some(limit) = self.config.limit {
             let apps = &summary.apps;
             let arrived = apps.values().map(|app| app.worst_sliding_second).max();
             let arrived = arrived.unwrap_or(0);
-            let started = stage.fullest_second_by_the_workers().await?;
-            judge_pace(limit, started, arrived, longest_stall.unwrap_or_default())?;
-            figures.add("fullest_second_calls", count(arrived));
+            let started = environment.fullest_second_of_starts().await?;
+            check_pace(limit, started, arrived, longest_stall.unwrap_or_default())?;
+            measurements.add("fullest_second_calls", count(arrived));
         }
-        if self.setting.apps > 1 {
+        if self.config.apps > 1 {
             let calls = || summary.apps.values().map(|app| count(app.calls));
-            figures.add_some("fewest_of_an_app", calls().reduce(f64::min));
-            figures.add_some("most_of_an_app", calls().reduce(f64::max));
+            measurements.add_some("fewest_of_an_app", calls().reduce(f64::min));
+            measurements.add_some("most_of_an_app", calls().reduce(f64::max));
         }
-        add_costs(&mut figures, &costs, summary.calls);
-        stage.clear().await?;
-        Ok(figures)
+        add_costs(&mut measurements, &costs, summary.calls);
+        environment.remove().await?;
+        Ok(measurements)
     }
 }
 
-/// Whether no second had more calls of an app than its limit: as the workers took note of them when they `started`, and
-/// as they `arrived`, unless the machine itself has kept them.
-fn judge_pace(
+/// Checks that no second had more calls of an app than its limit, both by the starts that the workers recorded and by
+/// the arrivals at the API.
+///
+/// # Errors
+/// [`SchedulerStalled`] if only the arrivals are too many and a scheduler stall explains them.
+fn check_pace(
     limit: u32,
     started: u64,
     arrived: u64,
@@ -88,10 +94,10 @@ fn judge_pace(
     let limit = u64::from(limit);
     ensure!(
         started <= limit,
-        "{started} calls were made within a second, with a limit of {limit}"
+        "{started} calls started within a second, with a limit of {limit}"
     );
     if arrived > limit && longest_stall > SchedulerStalls::TOLERABLE {
-        return Err(StoodStill {
+        return Err(SchedulerStalled {
             arrived,
             started,
             stall_ms: longest_stall.as_millis(),
@@ -100,29 +106,43 @@ fn judge_pace(
     }
     ensure!(
         arrived <= limit,
-        "{arrived} calls arrived within a second, with a limit of {limit}; {started} were made"
+        "{arrived} calls arrived within a second, with a limit of {limit}; {started} started"
     );
     Ok(())
 }
 
-pub(super) fn add_costs(figures: &mut Figures, costs: &Costs, messages: u64) {
+/// More calls arrived within a second than the limit allows, but no more started. A scheduler stall delayed the sender,
+/// the API or the kernel between them, so the run says nothing about the pace.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "{arrived} calls arrived within a second, {started} started, and a processor was not available for {stall_ms} ms"
+)]
+pub(crate) struct SchedulerStalled {
+    arrived: u64,
+    started: u64,
+    stall_ms: u128,
+}
+
+pub(crate) fn add_costs(measurements: &mut Measurements, costs: &Costs, messages: u64) {
     let Costs {
         used,
         peak_memory_mib,
     } = costs;
     let messages = count(messages);
     let per_thousand = |seconds: Option<f64>| seconds.map(|seconds| seconds * 1e3 / messages);
-    figures.add_some("sender_cpu_s_per_1000", per_thousand(used.sender_cpu_s));
-    figures.add_some("postgres_cpu_s_per_1000", per_thousand(used.postgres_cpu_s));
-    figures.add("wal_bytes_per_message", used.wal_bytes / messages);
-    figures.add("transactions_per_message", used.transactions / messages);
-    figures.add("dead_tuples_per_message", used.dead_tuples / messages);
-    figures.add_some("peak_memory_mib", *peak_memory_mib);
+    measurements.add_some("sender_cpu_s_per_1000", per_thousand(used.sender_cpu_s));
+    measurements.add_some("postgres_cpu_s_per_1000", per_thousand(used.postgres_cpu_s));
+    measurements.add("wal_bytes_per_message", used.wal_bytes / messages);
+    measurements.add("transactions_per_message", used.transactions / messages);
+    measurements.add("dead_tuples_per_message", used.dead_tuples / messages);
+    measurements.add_some("peak_memory_mib", *peak_memory_mib);
 }
 
-/// A report or a backup that has begun: as long as it lasts, no version of a row that it may see is cleaned up.
-async fn hold_snapshot(stage: &Stage<'_>) -> anyhow::Result<Transaction<'static, Postgres>> {
-    let mut transaction = stage.pool.begin().await?;
+/// Holds a snapshot, as a long report or a backup does: vacuum can't remove row versions that the snapshot may see.
+async fn hold_snapshot(
+    environment: &Environment<'_>,
+) -> anyhow::Result<Transaction<'static, Postgres>> {
+    let mut transaction = environment.pool.begin().await?;
     let connection: &mut PgConnection = &mut transaction;
     connection
         .execute("set transaction isolation level repeatable read")
@@ -132,7 +152,7 @@ async fn hold_snapshot(stage: &Stage<'_>) -> anyhow::Result<Transaction<'static,
 }
 
 #[expect(clippy::cast_precision_loss, reason = "counts far below 2^52")]
-pub(super) fn count(value: u64) -> f64 {
+pub(crate) fn count(value: u64) -> f64 {
     value as f64
 }
 
@@ -140,23 +160,23 @@ pub(super) fn count(value: u64) -> f64 {
 mod tests {
     use super::*;
 
-    const CALM: Duration = Duration::from_millis(2);
-    const DISTURBED: Duration = Duration::from_millis(30);
+    const TOLERABLE: Duration = Duration::from_millis(2);
+    const LONG: Duration = Duration::from_millis(30);
 
     #[test]
-    fn calls_that_were_made_above_the_limit_are_a_failure_on_any_machine() {
-        for stall in [CALM, DISTURBED] {
-            let error = judge_pace(500, 501, 490, stall).expect_err("above the limit");
-            assert!(!error.is::<StoodStill>(), "{error}");
+    fn starts_above_the_limit_are_a_failure_despite_a_stall() {
+        for stall in [TOLERABLE, LONG] {
+            let error = check_pace(500, 501, 490, stall).expect_err("above the limit");
+            assert!(!error.is::<SchedulerStalled>(), "{error}");
         }
     }
 
     #[test]
-    fn calls_that_arrive_above_the_limit_are_a_failure_unless_the_machine_stood_still() {
-        judge_pace(500, 500, 500, DISTURBED).expect("at the limit");
-        let error = judge_pace(500, 490, 501, CALM).expect_err("above the limit");
-        assert!(!error.is::<StoodStill>(), "{error}");
-        let error = judge_pace(500, 490, 501, DISTURBED).expect_err("says nothing");
-        assert!(error.is::<StoodStill>(), "{error}");
+    fn arrivals_above_the_limit_are_a_failure_without_a_stall() {
+        check_pace(500, 500, 500, LONG).expect("at the limit");
+        let error = check_pace(500, 490, 501, TOLERABLE).expect_err("above the limit");
+        assert!(!error.is::<SchedulerStalled>(), "{error}");
+        let error = check_pace(500, 490, 501, LONG).expect_err("repeated");
+        assert!(error.is::<SchedulerStalled>(), "{error}");
     }
 }

@@ -1,4 +1,4 @@
-//! Where one measurement takes place: a database of its own, the simulated API, and the processes that send.
+//! The environment of one run: a database, the simulated API, and the processes that send.
 
 use std::io::Write as _;
 use std::path::PathBuf;
@@ -7,43 +7,40 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
-use secrecy::SecretString;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::{AssertSqlSafe, ConnectOptions as _, Connection as _, PgConnection, PgPool};
 use tempfile::NamedTempFile;
+use testkit::postgres::{Durability, Settings, ThrowawayPostgres};
 use tokio::time::timeout;
-use tracing::log::LevelFilter;
 
-use super::api::Api;
-use super::child::Child;
-use super::hand_written;
-use super::meter::{self, Reading};
-use crate::dev::postgres::{Durability, Settings, ThrowawayPostgres};
-use crate::outbox::Outbox;
+use crate::api::Api;
+use crate::child::{self, ChildProcess};
+use crate::hand_written;
+use crate::resource_usage::{self, ResourceUsage};
 
 /// A limit that no machine reaches.
 const NO_LIMIT: u32 = 1_000_000;
-/// Rows that are inserted at once.
+/// Rows of one insert statement.
 const ROWS_PER_INSERT: u64 = 500_000;
-/// Connections of the measurement itself.
+/// Connections of the benchmark itself.
 const CONNECTIONS: u32 = 4;
-/// What they call themselves.
-const OWN_NAME: &str = "signaling-worker bench";
+/// Tells sessions of the benchmark from those of the senders.
+const APPLICATION_NAME: &str = "signaling-bench";
 /// How long the server may take to end the sessions of a process that has ended.
-const PATIENCE: Duration = Duration::from_secs(60);
-/// How often it is looked whether it has.
-const LOOK_EVERY: Duration = Duration::from_millis(20);
+const SESSION_END_TIMEOUT: Duration = Duration::from_secs(60);
+/// How often the sessions are polled.
+const POLL_INTERVAL: Duration = Duration::from_millis(20);
 
-/// The database server of all measurements.
+/// The database server of all runs.
 #[derive(Debug)]
-pub(super) struct Machine {
+pub(crate) struct DatabaseServer {
     postgres: ThrowawayPostgres,
     databases: AtomicU32,
 }
 
-impl Machine {
+impl DatabaseServer {
     /// Starts a server whose commits wait for the disk.
-    pub(super) async fn start() -> anyhow::Result<Self> {
+    pub(crate) async fn start() -> anyhow::Result<Self> {
         let settings = Settings {
             durability: Durability::Durable,
             server_settings: [
@@ -61,12 +58,12 @@ impl Machine {
         })
     }
 
-    pub(super) fn version(&self) -> &str {
+    pub(crate) fn version(&self) -> &str {
         self.postgres.version()
     }
 
-    /// How many lines of the server's log have one of these texts.
-    pub(super) async fn log_lines_with(&self, texts: &[&str]) -> anyhow::Result<u64> {
+    /// Lines of the server's log that contain one of these texts.
+    pub(crate) async fn log_lines_with(&self, texts: &[&str]) -> anyhow::Result<u64> {
         let log = tokio::fs::read(self.postgres.directory().join("server.log")).await?;
         let lines = log.split(|byte| *byte == b'\n').filter(|line| {
             let line = String::from_utf8_lossy(line);
@@ -75,9 +72,11 @@ impl Machine {
         Ok(lines.count() as u64)
     }
 
-    /// Drops what measurements that failed have left behind: it would be cleaned up beside the next ones.
-    pub(super) async fn clear(&self) -> anyhow::Result<()> {
-        let mut admin = quiet(&self.postgres.admin_url())?.connect().await?;
+    /// Drops the databases of failed runs. Autovacuum would work on them during the next runs.
+    pub(crate) async fn drop_databases(&self) -> anyhow::Result<()> {
+        let mut admin = connect_options(&self.postgres.admin_url())?
+            .connect()
+            .await?;
         let left: Vec<String> =
             sqlx::query_scalar("select datname from pg_database where datname like 'bench\\_%'")
                 .fetch_all(&mut admin)
@@ -88,49 +87,49 @@ impl Machine {
         Ok(admin.close().await?)
     }
 
-    pub(super) async fn stop(self) -> anyhow::Result<()> {
+    pub(crate) async fn stop(self) -> anyhow::Result<()> {
         Ok(self.postgres.stop().await?)
     }
 }
 
-/// Who sends.
+/// The program that sends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Sender {
+pub(crate) enum Sender {
     /// `worker run`.
     Worker,
-    /// The loop that people write by hand.
+    /// The hand-written loop.
     HandWritten,
 }
 
-/// What is there before the sending begins.
+/// The load, and the conditions under which it is sent.
 #[derive(Debug, Clone)]
-pub(super) struct Setting {
-    pub(super) sender: Sender,
-    /// How many processes send.
-    pub(super) processes: usize,
+pub(crate) struct EnvironmentConfig {
+    pub(crate) sender: Sender,
+    /// Sending processes.
+    pub(crate) processes: usize,
     /// Calls a second that the API allows each app.
-    pub(super) limit: Option<u32>,
-    pub(super) apps: usize,
-    /// Messages that are finished.
-    pub(super) history: u64,
-    /// Messages that wait.
-    pub(super) waiting: u64,
-    pub(super) payload_bytes: u32,
-    /// How long the API takes for an answer.
-    pub(super) latency: Duration,
-    /// Where valgrind writes how many instructions a worker has executed, if they are to be counted.
-    pub(super) valgrind_log: Option<PathBuf>,
+    pub(crate) limit: Option<u32>,
+    pub(crate) apps: usize,
+    /// Finished messages.
+    pub(crate) history: u64,
+    /// Messages that are due when the senders start.
+    pub(crate) backlog: u64,
+    pub(crate) payload_bytes: u32,
+    /// How long the API takes to respond.
+    pub(crate) latency: Duration,
+    /// Runs the worker under valgrind, which writes the number of executed instructions into this file.
+    pub(crate) valgrind_log: Option<PathBuf>,
 }
 
-impl Setting {
-    pub(super) fn of(sender: Sender) -> Self {
+impl EnvironmentConfig {
+    pub(crate) fn of(sender: Sender) -> Self {
         Self {
             sender,
             processes: 1,
             limit: None,
             apps: 1,
             history: 0,
-            waiting: 0,
+            backlog: 0,
             payload_bytes: 50,
             latency: Duration::ZERO,
             valgrind_log: None,
@@ -138,59 +137,64 @@ impl Setting {
     }
 }
 
-/// The place, made as the setting says.
 #[derive(Debug)]
-pub(super) struct Stage<'a> {
-    machine: &'a Machine,
-    setting: Setting,
+pub(crate) struct Environment<'a> {
+    server: &'a DatabaseServer,
+    config: EnvironmentConfig,
     database: String,
-    pub(super) url: String,
-    pub(super) pool: PgPool,
-    pub(super) api: Api,
+    pub(crate) url: String,
+    pub(crate) pool: PgPool,
+    pub(crate) api: Api,
 }
 
-impl<'a> Stage<'a> {
-    /// Makes it.
-    pub(super) async fn set(machine: &'a Machine, setting: Setting) -> anyhow::Result<Self> {
-        let number = machine.databases.fetch_add(1, Ordering::Relaxed);
+impl<'a> Environment<'a> {
+    /// Creates the database with its rows, and starts the API.
+    pub(crate) async fn create(
+        server: &'a DatabaseServer,
+        config: EnvironmentConfig,
+    ) -> anyhow::Result<Self> {
+        let number = server.databases.fetch_add(1, Ordering::Relaxed);
         let database = format!("bench_{number}");
-        let url = machine.postgres.create_database(&database).await?;
-        let options = quiet(&url)?;
+        let url = server.postgres.create_database(&database).await?;
+        let options = connect_options(&url)?;
         let pool = PgPoolOptions::new()
             .max_connections(CONNECTIONS)
             .connect_with(options)
             .await?;
-        let api = Api::start(setting.limit, setting.latency).await?;
-        let stage = Self {
-            machine,
-            setting,
+        let api = Api::start(config.limit, config.latency).await?;
+        let environment = Self {
+            server,
+            config,
             database,
             url,
             pool,
             api,
         };
-        stage.fill().await?;
-        Ok(stage)
+        environment.create_schema().await?;
+        environment.insert_rows().await?;
+        Ok(environment)
     }
 
-    async fn fill(&self) -> anyhow::Result<()> {
-        match self.setting.sender {
+    async fn create_schema(&self) -> anyhow::Result<()> {
+        match self.config.sender {
             Sender::Worker => {
-                let outbox = Outbox::connect(&SecretString::from(self.url.as_str()), 1).await?;
-                outbox.migrate(Duration::from_secs(60), |_| ()).await?;
-                outbox.close().await;
+                let settings = [("DATABASE_URL", self.url.clone())];
+                child::run_to_end(&child::worker_binary()?, &["migrate"], &settings).await
             }
-            Sender::HandWritten => self.execute(hand_written::SCHEMA).await?,
+            Sender::HandWritten => self.execute(hand_written::SCHEMA).await,
         }
-        let Setting {
+    }
+
+    async fn insert_rows(&self) -> anyhow::Result<()> {
+        let EnvironmentConfig {
             history,
-            waiting,
+            backlog,
             payload_bytes,
             ..
-        } = self.setting;
+        } = self.config;
         let app = self.app_of("n");
-        self.insert(history, |numbers| match self.setting.sender {
-            // A trigger refuses rows that are finished; one who copies a database goes past triggers like that.
+        self.insert(history, |numbers| match self.config.sender {
+            // A trigger refuses to insert finished rows, except in the role of a replica.
             Sender::Worker => format!(
                 "begin; set local session_replication_role = replica;
                  insert into signaling.outbox (app, sender, destination, payload, status, attempts, created_at, due_at, sent_at, finished_at, http_status)
@@ -204,7 +208,7 @@ impl<'a> Stage<'a> {
             ),
         })
         .await?;
-        self.insert(waiting, |numbers| match self.setting.sender {
+        self.insert(backlog, |numbers| match self.config.sender {
             Sender::Worker => format!(
                 "insert into signaling.outbox (app, sender, destination, payload)
                  select {app}, 'bench', 'user-' || n % 1000, rpad('message ' || n, {payload_bytes}, '.') from {numbers} as n"
@@ -219,8 +223,8 @@ impl<'a> Stage<'a> {
         self.execute("checkpoint").await
     }
 
-    /// From now on each statement of a new session is a line in the server's log.
-    pub(super) async fn log_statements(&self) -> anyhow::Result<()> {
+    /// Logs each statement of sessions that begin from now on.
+    pub(crate) async fn log_statements(&self) -> anyhow::Result<()> {
         let Self { database, .. } = self;
         self.execute(&format!(
             "alter database {database} set log_statement = 'all'"
@@ -228,12 +232,12 @@ impl<'a> Stage<'a> {
         .await
     }
 
-    /// The app of a row, as SQL.
+    /// An SQL expression for the app of a row.
     fn app_of(&self, number: &str) -> String {
-        if self.setting.apps == 1 {
+        if self.config.apps == 1 {
             "'default'".into()
         } else {
-            format!("'app-' || {number} % {}", self.setting.apps)
+            format!("'app-' || {number} % {}", self.config.apps)
         }
     }
 
@@ -255,60 +259,62 @@ impl<'a> Stage<'a> {
         Ok(())
     }
 
-    /// Begins to send.
-    pub(super) async fn start(&self) -> anyhow::Result<Senders> {
-        let mut before = Reading {
+    /// Starts the sending processes.
+    pub(crate) async fn start_senders(&self) -> anyhow::Result<Senders> {
+        let mut before = ResourceUsage {
             sender_cpu_s: Some(0.0),
             postgres_cpu_s: self.server_cpu_s(),
-            ..Reading::default()
+            ..ResourceUsage::default()
         };
-        self.until_alone().await?;
+        self.wait_until_alone().await?;
         before.read_database(&self.pool).await?;
         let mut settings = vec![
             ("DATABASE_URL", self.url.clone()),
             ("AGORA_BASE_URL", self.api.url.clone()),
             ("WORKER_LOG", "warn".into()),
         ];
-        let mut config = None;
-        let mut arguments = vec!["run"];
-        match self.setting.sender {
-            Sender::HandWritten => arguments = vec!["bench", "--as-the-hand-written-loop"],
+        let mut apps_file = None;
+        let (program, argument) = match self.config.sender {
+            Sender::HandWritten => (child::bench_binary()?, "--as-the-hand-written-loop"),
             Sender::Worker => {
                 settings.push(("WORKER_OPS_ADDR", "off".into()));
-                let limit = self.setting.limit.unwrap_or(NO_LIMIT);
+                let limit = self.config.limit.unwrap_or(NO_LIMIT);
                 settings.push(("WORKER_RATE", limit.to_string()));
-                if self.setting.apps == 1 {
+                if self.config.apps == 1 {
                     settings.extend([
                         ("AGORA_APP_ID", "bench".to_owned()),
                         ("AGORA_API_KEY", "bench".into()),
                         ("AGORA_API_SECRET", "bench".into()),
                     ]);
                 } else {
-                    let file = self.config_file()?;
+                    let file = self.write_apps_file()?;
                     settings.push(("WORKER_CONFIG", file.path().display().to_string()));
-                    config = Some(file);
+                    apps_file = Some(file);
                 }
+                (child::worker_binary()?, "run")
             }
+        };
+        let mut wrapper = Vec::new();
+        if let Some(log) = &self.config.valgrind_log {
+            wrapper.extend(["valgrind", "--tool=cachegrind", "--cache-sim=no"].map(String::from));
+            wrapper.push("--cachegrind-out-file=/dev/null".into());
+            wrapper.push(format!("--log-file={}", log.display()));
         }
-        let mut under = Vec::new();
-        if let Some(log) = &self.setting.valgrind_log {
-            under.extend(["valgrind", "--tool=cachegrind", "--cache-sim=no"].map(String::from));
-            under.push("--cachegrind-out-file=/dev/null".into());
-            under.push(format!("--log-file={}", log.display()));
-        }
-        let processes = (0..self.setting.processes)
-            .map(|_| Child::start_under(&under, "sender", &arguments, &settings))
+        let processes = (0..self.config.processes)
+            .map(|_| {
+                ChildProcess::start_under(&wrapper, "sender", &program, &[argument], &settings)
+            })
             .collect::<Result<_, _>>()?;
         Ok(Senders {
             before,
             processes,
-            _config: config,
+            _apps_file: apps_file,
         })
     }
 
-    fn config_file(&self) -> anyhow::Result<NamedTempFile> {
+    fn write_apps_file(&self) -> anyhow::Result<NamedTempFile> {
         let mut file = NamedTempFile::new()?;
-        for app in 0..self.setting.apps {
+        for app in 0..self.config.apps {
             writeln!(
                 file,
                 "[apps.app-{app}]\napp_id = \"bench-{app}\"\napi_key = \"bench\"\napi_secret = \"bench\""
@@ -318,36 +324,36 @@ impl<'a> Stage<'a> {
         Ok(file)
     }
 
-    /// The processor time that was used so far.
-    pub(super) fn read_cpu(&self, senders: &Senders) -> anyhow::Result<Reading> {
+    /// The processor time of the senders and the server so far.
+    pub(crate) fn read_cpu(&self, senders: &Senders) -> anyhow::Result<ResourceUsage> {
         let mut sum = Some(0.0);
         for process in &senders.processes {
-            let used = meter::cpu_s(process.pid()?);
+            let used = resource_usage::cpu_s(process.pid()?);
             sum = sum.and_then(|sum| Some(sum + used?));
         }
-        Ok(Reading {
+        Ok(ResourceUsage {
             sender_cpu_s: sum,
             postgres_cpu_s: self.server_cpu_s(),
-            ..Reading::default()
+            ..ResourceUsage::default()
         })
     }
 
     fn server_cpu_s(&self) -> Option<f64> {
-        meter::cpu_with_children_s(self.machine.postgres.pid()?)
+        resource_usage::cpu_with_children_s(self.server.postgres.pid()?)
     }
 
-    /// Ends the sending; what it has cost.
-    pub(super) async fn stop(&self, senders: Senders) -> anyhow::Result<Costs> {
+    /// Stops the senders, and returns their costs.
+    pub(crate) async fn stop_senders(&self, senders: Senders) -> anyhow::Result<Costs> {
         let mut after = self.read_cpu(&senders)?;
         let mut peak_memory_mib: Option<f64> = None;
         for process in &senders.processes {
-            let peak = meter::peak_memory_mib(process.pid()?);
+            let peak = resource_usage::peak_memory_mib(process.pid()?);
             peak_memory_mib = peak_memory_mib.into_iter().chain(peak).reduce(f64::max);
         }
         for process in senders.processes {
             process.stop().await?;
         }
-        self.until_alone().await?;
+        self.wait_until_alone().await?;
         after.read_database(&self.pool).await?;
         after.postgres_cpu_s = self.server_cpu_s();
         Ok(Costs {
@@ -356,9 +362,9 @@ impl<'a> Stage<'a> {
         })
     }
 
-    /// Waits until nobody else is connected: a session adds what it has done to the database's figures when it ends,
-    /// and it ends a moment after its client.
-    async fn until_alone(&self) -> anyhow::Result<()> {
+    /// Waits until only the benchmark is connected. A session adds its work to the statistics of the database when it
+    /// ends, which is a moment after its client has ended.
+    async fn wait_until_alone(&self) -> anyhow::Result<()> {
         let alone = async {
             loop {
                 let others: i64 = sqlx::query_scalar(
@@ -366,25 +372,25 @@ impl<'a> Stage<'a> {
                      where datname = current_database() and backend_type = 'client backend'
                      and application_name <> $1",
                 )
-                .bind(OWN_NAME)
+                .bind(APPLICATION_NAME)
                 .fetch_one(&self.pool)
                 .await?;
                 if others == 0 {
                     return Ok(());
                 }
-                tokio::time::sleep(LOOK_EVERY).await;
+                tokio::time::sleep(POLL_INTERVAL).await;
             }
         };
-        timeout(PATIENCE, alone)
+        timeout(SESSION_END_TIMEOUT, alone)
             .await
-            .context("sessions of a process that has ended are still there")?
+            .context("the server has not ended the sessions of a process that has ended")?
     }
 
-    /// Whether every message is final.
-    pub(super) async fn check_all_are_final(&self) -> anyhow::Result<()> {
-        let left: i64 = sqlx::query_scalar(match self.setting.sender {
+    /// Checks that every message was sent.
+    pub(crate) async fn check_all_are_final(&self) -> anyhow::Result<()> {
+        let left: i64 = sqlx::query_scalar(match self.config.sender {
             Sender::Worker => {
-                "select count(*) from signaling.outbox where status not in ('message_sent')"
+                "select count(*) from signaling.outbox where status <> 'message_sent'"
             }
             Sender::HandWritten => {
                 "select count(*) from hand_written.message where status <> 'done'"
@@ -396,8 +402,8 @@ impl<'a> Stage<'a> {
         Ok(())
     }
 
-    /// The most calls of an app within any second, as the workers took note of them when they started.
-    pub(super) async fn fullest_second_by_the_workers(&self) -> anyhow::Result<u64> {
+    /// The most calls of an app in any second, by the start times that the workers recorded.
+    pub(crate) async fn fullest_second_of_starts(&self) -> anyhow::Result<u64> {
         let fullest: i64 = sqlx::query_scalar(
             "select coalesce(max(signaling.peak_rate(app, '-infinity', 'infinity')), 0)
              from (select distinct app from signaling.outbox) as apps",
@@ -407,9 +413,9 @@ impl<'a> Stage<'a> {
         Ok(u64::try_from(fullest)?)
     }
 
-    /// How many messages are recorded as taken by the API, those of the history left out.
+    /// Messages recorded as accepted by the API, without those of the history.
     async fn recorded(&self) -> anyhow::Result<u64> {
-        let finished: i64 = sqlx::query_scalar(match self.setting.sender {
+        let finished: i64 = sqlx::query_scalar(match self.config.sender {
             Sender::Worker => "select count(*) from signaling.outbox where status = 'message_sent'",
             Sender::HandWritten => {
                 "select count(*) from hand_written.message where status = 'done'"
@@ -417,29 +423,31 @@ impl<'a> Stage<'a> {
         })
         .fetch_one(&self.pool)
         .await?;
-        Ok(u64::try_from(finished)?.saturating_sub(self.setting.history))
+        Ok(u64::try_from(finished)?.saturating_sub(self.config.history))
     }
 
-    /// Takes it down, and looks whether each call that the API took is recorded, and each message was called once.
-    pub(super) async fn clear(self) -> anyhow::Result<()> {
+    /// Stops the API, drops the database, and checks that each accepted call is recorded and no message was sent twice.
+    pub(crate) async fn remove(self) -> anyhow::Result<()> {
         let summary = self.api.summary().await?;
         let (duplicates, untracked) = (summary.duplicates, summary.untracked_messages);
         let apps = summary.apps.values();
-        let taken: u64 = apps.filter_map(|app| app.by_status.get(&200)).sum();
+        let accepted: u64 = apps.filter_map(|app| app.by_status.get(&200)).sum();
         let recorded = self.recorded().await?;
         self.api.stop().await?;
         self.pool.close().await;
-        let mut admin = quiet(&self.machine.postgres.admin_url())?.connect().await?;
+        let mut admin = connect_options(&self.server.postgres.admin_url())?
+            .connect()
+            .await?;
         drop_database(&mut admin, &self.database).await?;
         admin.close().await?;
         ensure!(duplicates == 0, "{duplicates} messages were sent twice");
         ensure!(
             untracked == 0,
-            "{untracked} messages were too many for the ledger to tell whether they came twice"
+            "the ledger was full, and did not check {untracked} messages for duplicates"
         );
         ensure!(
-            recorded == taken,
-            "{taken} messages were sent, and {recorded} are recorded as sent"
+            recorded == accepted,
+            "the API accepted {accepted} messages, and {recorded} are recorded as sent"
         );
         Ok(())
     }
@@ -455,25 +463,23 @@ async fn drop_database(admin: &mut PgConnection, database: &str) -> anyhow::Resu
     Ok(())
 }
 
-/// What fills a database and drops it takes long, and is no news.
-fn quiet(url: &str) -> Result<PgConnectOptions, sqlx::Error> {
-    Ok(PgConnectOptions::from_str(url)?
-        .application_name(OWN_NAME)
-        .log_slow_statements(LevelFilter::Off, Duration::ZERO))
+fn connect_options(url: &str) -> Result<PgConnectOptions, sqlx::Error> {
+    Ok(PgConnectOptions::from_str(url)?.application_name(APPLICATION_NAME))
 }
 
-/// The processes that send.
+/// The sending processes.
 #[derive(Debug)]
-pub(super) struct Senders {
-    before: Reading,
-    processes: Vec<Child>,
-    _config: Option<NamedTempFile>,
+pub(crate) struct Senders {
+    before: ResourceUsage,
+    processes: Vec<ChildProcess>,
+    /// The workers read it while they run.
+    _apps_file: Option<NamedTempFile>,
 }
 
-/// What sending has cost.
+/// The costs of sending.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Costs {
-    pub(super) used: Reading,
-    /// The most memory that one of the processes has had.
-    pub(super) peak_memory_mib: Option<f64>,
+pub(crate) struct Costs {
+    pub(crate) used: ResourceUsage,
+    /// The highest peak of the processes.
+    pub(crate) peak_memory_mib: Option<f64>,
 }

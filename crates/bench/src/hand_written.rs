@@ -1,6 +1,6 @@
-//! What `worker bench` compares with: the loop that people write by hand. Sixty-four tasks, each of which claims one
-//! row, sends it, and writes down that it is sent. It keeps no limit, retries nothing and loses its place when it is
-//! killed; it is here for what a message costs.
+//! A hand-written send loop, with which the benchmark compares the worker. Each of 64 tasks claims one row, sends it,
+//! and marks it as sent. The loop keeps no limit, does not retry, and leaves claimed rows behind when it is killed; it
+//! shows the costs of a message in a simple program.
 
 use std::time::Duration;
 
@@ -16,13 +16,13 @@ use sqlx::postgres::PgPoolOptions;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-/// How many messages are under way at once.
+/// Messages in flight at once.
 const TASKS: u32 = 64;
-/// How long a task that has found nothing rests, on average.
-const POLL: Duration = Duration::from_millis(100);
+/// Average pause of a task that has found no message.
+const POLL_INTERVAL: Duration = Duration::from_millis(100);
 
-/// The table: a queue as people make it.
-pub const SCHEMA: &str = "
+/// A typical queue table.
+pub(crate) const SCHEMA: &str = "
     create schema hand_written;
     create table hand_written.message (
         id          bigint generated always as identity primary key,
@@ -39,11 +39,11 @@ pub const SCHEMA: &str = "
 
 type Api = Client<HttpConnector, Full<Bytes>>;
 
-/// Sends until it is told to end.
+/// Sends messages until `shutdown`.
 ///
 /// # Errors
-/// Where the database or the API fails.
-pub async fn run(
+/// If the database or the API fails.
+pub(crate) async fn run(
     database_url: &str,
     api_url: &str,
     shutdown: CancellationToken,
@@ -62,9 +62,11 @@ pub async fn run(
         tasks.spawn(async move {
             while !shutdown.is_cancelled() {
                 if !send_one(&pool, &api, &api_url).await? {
-                    // Spread, so that one of the tasks looks every few milliseconds.
-                    let rest = POLL.mul_f64(rand::random_range(0.5..1.5));
-                    shutdown.run_until_cancelled(tokio::time::sleep(rest)).await;
+                    // Random pauses spread the tasks, so that some task polls every few milliseconds.
+                    let pause = POLL_INTERVAL.mul_f64(rand::random_range(0.5..1.5));
+                    shutdown
+                        .run_until_cancelled(tokio::time::sleep(pause))
+                        .await;
                 }
             }
             anyhow::Ok(())
@@ -76,7 +78,7 @@ pub async fn run(
     Ok(())
 }
 
-/// Claims a message and sends it. False if there is none.
+/// Claims a message and sends it. Returns false if there is no message.
 async fn send_one(pool: &PgPool, api: &Api, api_url: &str) -> anyhow::Result<bool> {
     let claimed: Option<(i64, String, String, String)> = sqlx::query_as(
         "update hand_written.message set status = 'sending', sent_at = clock_timestamp()
@@ -105,10 +107,10 @@ async fn send_one(pool: &PgPool, api: &Api, api_url: &str) -> anyhow::Result<boo
         .await
         .context("the API can't be called")?;
     let status = response.status();
-    let answer = response.into_body().collect().await?.to_bytes();
-    let answer: serde_json::Value = serde_json::from_slice(&answer)?;
+    let body = response.into_body().collect().await?.to_bytes();
+    let body: serde_json::Value = serde_json::from_slice(&body)?;
     let result = if status.is_success() {
-        answer["code"].as_str().unwrap_or("unknown")
+        body["code"].as_str().unwrap_or("unknown")
     } else {
         "failed"
     };

@@ -1,51 +1,75 @@
-//! `worker bench`
+//! `bench`: measures the worker's binary from outside, as processes against a throwaway PostgreSQL and the simulated
+//! API, and compares it with a hand-written send loop.
+
+mod api;
+mod bench;
+mod child;
+mod counts;
+mod delay;
+mod drain;
+mod environment;
+mod hand_written;
+mod idle;
+mod measurements;
+mod producers;
+mod report;
+mod resource_usage;
+mod scenario;
+mod target;
 
 use std::path::{Path, PathBuf};
+use std::process::ExitCode;
 
 use anyhow::Context as _;
-use clap::{Args, ValueEnum as _};
+use clap::{Parser, ValueEnum as _};
+use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-use super::run::signals;
-use crate::bench::{Bench, Scenario, hand_written};
+use crate::bench::Bench;
+use crate::scenario::Scenario;
 
-/// Measure what messages cost on this machine, beside the loop that people write by hand
+/// Measure what messages cost on this machine, compared with a hand-written send loop
 ///
-/// Starts a throwaway Postgres, the simulated API and workers, each as a process of its own, and nothing else is
-/// touched. Needs the binaries of PostgreSQL, a quiet machine, and for everything about an hour and 20 GB of disk.
-/// `--scale 0.05` gives an impression within minutes.
-#[derive(Debug, Args)]
-#[command(after_help = "Examples:
-  worker bench                        everything, three times
-  worker bench drain delay --runs 5   two scenarios
-  worker bench --scale 0.05 --runs 1  a quick look; the stats are rough
-  worker bench --json stats.json    all runs of each figure, too
-  worker bench counts --strict        has a change made a message cost more?
+/// Starts a throwaway PostgreSQL, the simulated API and workers, each as its own process, and touches nothing else.
+/// Needs PostgreSQL's programs, a quiet machine, and for all scenarios about an hour and 20 GB of disk.
+/// `--scale 0.05` gives an impression within minutes. The worker is the binary `worker` in the same directory, or the
+/// one that `WORKER_BIN` names.
+#[derive(Debug, Parser)]
+#[command(
+    name = "bench",
+    version,
+    after_help = "Examples:
+  bench                            every scenario, three times
+  bench drain delay --runs 5       two scenarios
+  bench --scale 0.05 --runs 1      a quick look; the numbers are rough
+  bench --json measurements.json   write the values of each run, too
+  bench counts --strict            has a change made a message cost more?
 
-Exit codes: 0 measured, 1 something failed, or a message was sent twice, lost or above the limit,
-or a target was missed with --strict.")]
-pub(super) struct BenchArgs {
+Exit codes: 0 measured; 1 something failed, a message was lost, sent twice or above the limit, or, with --strict,
+a target was missed; 2 wrong usage."
+)]
+struct Cli {
     /// What to measure [default: all]
     #[arg(value_name = "SCENARIO")]
     scenarios: Vec<Scenario>,
 
-    /// How often; the table shows medians
+    /// Runs of each case; the table shows medians
     #[arg(long, default_value_t = 3, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..=100))]
     runs: u32,
 
-    /// The part of the usual numbers of messages and seconds
-    #[arg(long, default_value_t = 1.0, value_name = "PART", value_parser = parse_scale)]
+    /// Multiplies the usual numbers of messages and seconds
+    #[arg(long, default_value_t = 1.0, value_name = "FACTOR", value_parser = parse_scale)]
     scale: f64,
 
-    /// Write the stats, also those of each run, as JSON into a file
+    /// Write the measurements, also those of each run, as JSON into a file
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
 
-    /// Fail where a target is missed
+    /// Fail if a target is missed
     #[arg(long)]
     strict: bool,
 
-    /// Be what is compared with
+    /// Run as the hand-written loop, with which the benchmark compares the worker
     #[arg(long, hide = true)]
     as_the_hand_written_loop: bool,
 }
@@ -57,57 +81,86 @@ fn parse_scale(text: &str) -> Result<f64, String> {
     }
 }
 
-pub(super) async fn run(args: BenchArgs) -> anyhow::Result<()> {
+#[tokio::main]
+async fn main() -> ExitCode {
+    match run(Cli::parse()).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run(cli: Cli) -> anyhow::Result<()> {
     let shutdown = CancellationToken::new();
-    let ended_at_once = signals(shutdown.clone())?;
+    let second_signal = signals(shutdown.clone())?;
     tokio::select! {
         biased;
-        () = ended_at_once => anyhow::bail!("ended at once by a second signal"),
+        () = second_signal => anyhow::bail!("ended at once by a second signal"),
         result = async {
-            if args.as_the_hand_written_loop {
-                Box::pin(be_the_hand_written_loop(shutdown)).await
+            if cli.as_the_hand_written_loop {
+                Box::pin(run_hand_written_loop(shutdown)).await
             } else {
-                Box::pin(measure(args, &shutdown)).await
+                Box::pin(measure(cli, &shutdown)).await
             }
         } => result,
     }
 }
 
-async fn be_the_hand_written_loop(shutdown: CancellationToken) -> anyhow::Result<()> {
-    let setting = |name| std::env::var(name).with_context(|| format!("{name} is not set"));
+/// Cancels `shutdown` at the first SIGTERM or SIGINT, and returns at the second.
+fn signals(shutdown: CancellationToken) -> anyhow::Result<impl Future<Output = ()>> {
+    let mut terminate = signal(SignalKind::terminate()).context("SIGTERM can't be handled")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("SIGINT can't be handled")?;
+    Ok(async move {
+        for _ in 0..2 {
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+            }
+            shutdown.cancel();
+        }
+    })
+}
+
+async fn run_hand_written_loop(shutdown: CancellationToken) -> anyhow::Result<()> {
+    let setting = |name: &str| {
+        let value = std::env::var(name).ok();
+        value.with_context(|| format!("{name} is not set"))
+    };
     let (database_url, api_url) = (setting("DATABASE_URL")?, setting("AGORA_BASE_URL")?);
     hand_written::run(&database_url, &api_url, shutdown).await
 }
 
-async fn measure(args: BenchArgs, shutdown: &CancellationToken) -> anyhow::Result<()> {
-    let scenarios = if args.scenarios.is_empty() {
+async fn measure(cli: Cli, shutdown: &CancellationToken) -> anyhow::Result<()> {
+    let scenarios = if cli.scenarios.is_empty() {
         Scenario::value_variants().to_vec()
     } else {
-        args.scenarios
+        cli.scenarios
     };
     let bench = Bench {
         scenarios,
-        runs: args.runs,
-        scale: args.scale,
+        runs: cli.runs,
+        scale: cli.scale,
     };
-    if let Some(path) = &args.json {
-        // Better now than after an hour.
+    if let Some(path) = &cli.json {
+        // A file that can't be written fails the benchmark at its start, not after an hour.
         write(path, b"").await?;
     }
     let report = Box::pin(bench.run(shutdown)).await?;
     print!("{report}");
-    if let Some(path) = &args.json {
+    if let Some(path) = &cli.json {
         write(path, &serde_json::to_vec_pretty(&report)?).await?;
     }
     anyhow::ensure!(!report.was_interrupted, "interrupted");
-    let failed: Vec<_> = report.failed().map(|one| one.to_string()).collect();
+    let failed: Vec<_> = report.failed_scenarios().map(|it| it.to_string()).collect();
     anyhow::ensure!(
         failed.is_empty(),
-        "something went wrong: {}",
+        "scenarios failed: {}; the table has the reasons",
         failed.join(", ")
     );
     anyhow::ensure!(
-        !args.strict || report.all_targets_are_met(),
+        !cli.strict || report.all_targets_are_met(),
         "a target was missed"
     );
     Ok(())

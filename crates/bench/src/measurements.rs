@@ -1,38 +1,37 @@
-//! What was measured, by name. A name ends with its unit.
+//! Measured values by name. A name ends with its unit.
 
 use serde::Serialize;
 use serde::ser::SerializeMap as _;
 
-/// Figures of one run, or the medians of several, in the order in which they are shown.
+/// Values of one run, or medians of several runs, in the order of the table.
 #[derive(Debug, Clone, Default)]
-pub struct Figures(Vec<(&'static str, f64)>);
+pub(crate) struct Measurements(Vec<(&'static str, f64)>);
 
-impl Figures {
-    pub(super) fn add(&mut self, name: &'static str, value: f64) {
+impl Measurements {
+    pub(crate) fn add(&mut self, name: &'static str, value: f64) {
         self.0.push((name, value));
     }
 
-    /// Adds what could be measured.
-    pub(super) fn add_some(&mut self, name: &'static str, value: Option<f64>) {
+    /// Adds a value unless the system does not provide it.
+    pub(crate) fn add_some(&mut self, name: &'static str, value: Option<f64>) {
         if let Some(value) = value {
             self.add(name, value);
         }
     }
 
-    /// The value of this name.
-    pub fn get(&self, name: &str) -> Option<f64> {
+    pub(crate) fn get(&self, name: &str) -> Option<f64> {
         self.0
             .iter()
             .find(|(other, _)| *other == name)
             .map(|(_, value)| *value)
     }
 
-    pub(super) fn iter(&self) -> impl Iterator<Item = (&'static str, f64)> {
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (&'static str, f64)> {
         self.0.iter().copied()
     }
 
     /// The medians of several runs.
-    pub(super) fn medians(runs: &[Self]) -> Self {
+    pub(crate) fn medians(runs: &[Self]) -> Self {
         let Some(first) = runs.first() else {
             return Self::default();
         };
@@ -44,7 +43,7 @@ impl Figures {
     }
 }
 
-impl Serialize for Figures {
+impl Serialize for Measurements {
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let mut map = serializer.serialize_map(Some(self.0.len()))?;
         for (name, value) in &self.0 {
@@ -54,21 +53,21 @@ impl Serialize for Figures {
     }
 }
 
-/// The value in the middle, or the mean of the two that are. 0 of none.
-pub(super) fn median(values: Vec<f64>) -> f64 {
+/// The middle value, or the mean of the two middle values. 0 of no values.
+pub(crate) fn median(values: Vec<f64>) -> f64 {
     let half = |values| percentile(values, 0.5);
     let negated = values.iter().map(|value| -value).collect();
     f64::midpoint(half(values), -half(negated))
 }
 
-/// The least value that is not below this share of all. 0 of none.
+/// The smallest value that is at least as large as this share of all values. 0 of no values.
 #[expect(
     clippy::cast_precision_loss,
     clippy::cast_possible_truncation,
     clippy::cast_sign_loss,
     reason = "a rank is a small number"
 )]
-pub(super) fn percentile(mut values: Vec<f64>, share: f64) -> f64 {
+pub(crate) fn percentile(mut values: Vec<f64>, share: f64) -> f64 {
     values.sort_by(f64::total_cmp);
     let rank = (values.len().saturating_sub(1) as f64 * share).ceil();
     values.get(rank as usize).copied().unwrap_or(0.0)
@@ -79,7 +78,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn percentiles_are_values_that_were_measured_and_a_median_may_lie_between_two() {
+    fn a_percentile_is_a_measured_value_and_a_median_may_lie_between_two() {
         let close = |value: f64, expected: f64| {
             assert!(
                 (value - expected).abs() < 1e-9,
@@ -96,14 +95,14 @@ mod tests {
     }
 
     #[test]
-    fn medians_are_taken_figure_by_figure() {
+    fn medians_are_taken_by_name() {
         let run = |rate, cpu| {
-            let mut figures = Figures::default();
-            figures.add("rate", rate);
-            figures.add("cpu", cpu);
-            figures
+            let mut measurements = Measurements::default();
+            measurements.add("rate", rate);
+            measurements.add("cpu", cpu);
+            measurements
         };
-        let medians = Figures::medians(&[run(1.0, 30.0), run(3.0, 10.0), run(2.0, 20.0)]);
+        let medians = Measurements::medians(&[run(1.0, 30.0), run(3.0, 10.0), run(2.0, 20.0)]);
         assert_eq!(medians.get("rate"), Some(2.0));
         assert_eq!(medians.get("cpu"), Some(20.0));
         assert_eq!(medians.get("none"), None);

@@ -1,4 +1,4 @@
-//! What producers notice of a worker: how many transactions they commit beside it.
+//! How many transactions producers commit with and without a worker on the same database.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -7,56 +7,54 @@ use std::time::{Duration, Instant};
 use sqlx::postgres::PgPoolOptions;
 use tokio::task::JoinSet;
 
-use super::drain::count;
-use super::figures::Figures;
-use super::stage::{Machine, Sender, Setting, Stage};
+use crate::drain::count;
+use crate::environment::{DatabaseServer, Environment, EnvironmentConfig, Sender};
+use crate::measurements::Measurements;
 
-/// Connections that insert, each as fast as it can.
+/// Connections that insert, each without a pause.
 const PRODUCERS: u32 = 32;
-/// How long they run before they are counted.
+/// How long they run before their commits are counted.
 const WARM_UP: Duration = Duration::from_secs(2);
 
-/// Beside what they work.
+/// What runs at the same time as the producers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Beside {
-    /// Nobody.
-    Nobody,
-    /// A worker that sends what it may.
-    Worker,
-    /// Nobody, but each insert rings the bell for a worker that sleeps.
-    Bell,
+pub(crate) enum Alongside {
+    NoWorker,
+    /// A worker that sends at the limit.
+    BusyWorker,
+    /// No worker, but each insert notifies as if a worker were idle.
+    Notifications,
 }
 
-/// Producers at work.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Producers {
-    pub(super) beside: Beside,
-    pub(super) counted_for: Duration,
+pub(crate) struct Producers {
+    pub(crate) alongside: Alongside,
+    pub(crate) measured_for: Duration,
 }
 
 impl Producers {
-    pub(super) async fn measure(&self, machine: &Machine) -> anyhow::Result<Figures> {
-        let setting = Setting {
+    pub(crate) async fn measure(&self, server: &DatabaseServer) -> anyhow::Result<Measurements> {
+        let config = EnvironmentConfig {
             limit: Some(500),
-            waiting: 20_000,
-            ..Setting::of(Sender::Worker)
+            backlog: 20_000,
+            ..EnvironmentConfig::of(Sender::Worker)
         };
-        let stage = Stage::set(machine, setting).await?;
-        let senders = match self.beside {
-            Beside::Worker => Some(stage.start().await?),
-            Beside::Nobody | Beside::Bell => None,
+        let environment = Environment::create(server, config).await?;
+        let senders = match self.alongside {
+            Alongside::BusyWorker => Some(environment.start_senders().await?),
+            Alongside::NoWorker | Alongside::Notifications => None,
         };
-        if self.beside == Beside::Bell {
+        if self.alongside == Alongside::Notifications {
             sqlx::query(
                 "insert into signaling.bell (app, rings_until) values ('default', now() + interval '1 hour')",
             )
-            .execute(&stage.pool)
+            .execute(&environment.pool)
             .await?;
         }
         let pool = PgPoolOptions::new()
             .max_connections(PRODUCERS)
             .min_connections(PRODUCERS)
-            .connect(&stage.url)
+            .connect(&environment.url)
             .await?;
         let commits = Arc::new(AtomicU64::new(0));
         let mut producers = JoinSet::new();
@@ -77,24 +75,24 @@ impl Producers {
             });
         }
         tokio::time::sleep(WARM_UP).await;
-        let calls_before = stage.api.summary().await?.calls;
+        let calls_before = environment.api.summary().await?.calls;
         let (begun, before) = (Instant::now(), commits.load(Ordering::Relaxed));
         tokio::select! {
-            () = tokio::time::sleep(self.counted_for) => {}
+            () = tokio::time::sleep(self.measured_for) => {}
             Some(ended) = producers.join_next() => ended??,
         }
         let made = commits.load(Ordering::Relaxed) - before;
         let seconds = begun.elapsed().as_secs_f64();
-        let calls = stage.api.summary().await?.calls - calls_before;
+        let calls = environment.api.summary().await?.calls - calls_before;
         producers.shutdown().await;
         pool.close().await;
         if let Some(senders) = senders {
-            stage.stop(senders).await?;
+            environment.stop_senders(senders).await?;
         }
-        stage.clear().await?;
-        let mut figures = Figures::default();
-        figures.add("commits_per_s", count(made) / seconds);
-        figures.add("messages_per_s", count(calls) / seconds);
-        Ok(figures)
+        environment.remove().await?;
+        let mut measurements = Measurements::default();
+        measurements.add("commits_per_s", count(made) / seconds);
+        measurements.add("messages_per_s", count(calls) / seconds);
+        Ok(measurements)
     }
 }

@@ -1,9 +1,93 @@
-//! The report as a table for people.
+//! The report: what each scenario measured, as JSON and as a table for people.
 
 use std::fmt::{self, Write as _};
 
-use super::target::Bound;
-use super::{Measured, Report};
+use serde::Serialize;
+use testkit::SchedulerStalls;
+
+use crate::measurements::Measurements;
+use crate::scenario::{Case, Scenario};
+use crate::target::{Bound, Target};
+
+/// The result of the benchmark.
+#[derive(Debug, Serialize)]
+pub(crate) struct Report {
+    /// Version of the benchmark, which is also that of the worker.
+    pub(crate) version: &'static str,
+    /// Requested runs of each case.
+    pub(crate) runs: u32,
+    /// Multiplies the usual numbers of messages and seconds.
+    pub(crate) scale: f64,
+    /// Whether a signal ended the benchmark before all scenarios were measured.
+    pub(crate) was_interrupted: bool,
+    /// Version of the database server.
+    pub(crate) postgres: String,
+    /// Processors that this process may use.
+    pub(crate) cores: usize,
+    /// Longest scheduler stall of one of them while the benchmark did nothing.
+    pub(crate) idle_stall_ms: f64,
+    pub(crate) scenarios: Vec<ScenarioReport>,
+}
+
+#[derive(Debug, Serialize)]
+pub(crate) struct ScenarioReport {
+    pub(crate) scenario: Scenario,
+    /// In the order in which they are compared.
+    pub(crate) cases: Vec<CaseReport>,
+    pub(crate) targets: Vec<Target>,
+    /// Runs that a scheduler stall disturbed, so that they were repeated, each with the reason.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) repeated: Vec<String>,
+    /// Why the scenario has ended before all runs were made.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) failure: Option<String>,
+}
+
+#[derive(Debug, Serialize)]
+pub(crate) struct CaseReport {
+    pub(crate) case: &'static str,
+    /// Medians of the runs.
+    pub(crate) median: Measurements,
+    pub(crate) runs: Vec<Measurements>,
+}
+
+impl Report {
+    pub(crate) fn all_targets_are_met(&self) -> bool {
+        let mut targets = self.scenarios.iter().flat_map(|scenario| &scenario.targets);
+        targets.all(|target| target.is_met)
+    }
+
+    /// Whether the processors were available while the benchmark did nothing.
+    pub(crate) fn machine_is_quiet(&self) -> bool {
+        self.idle_stall_ms <= SchedulerStalls::TOLERABLE.as_secs_f64() * 1e3
+    }
+
+    pub(crate) fn failed_scenarios(&self) -> impl Iterator<Item = Scenario> {
+        let failed = self.scenarios.iter().filter(|it| it.failure.is_some());
+        failed.map(|it| it.scenario)
+    }
+}
+
+impl ScenarioReport {
+    pub(crate) fn of(scenario: Scenario, cases: &[Case], runs: Vec<Vec<Measurements>>) -> Self {
+        let cases: Vec<_> = cases
+            .iter()
+            .zip(runs)
+            .map(|(case, runs)| CaseReport {
+                case: case.name,
+                median: Measurements::medians(&runs),
+                runs,
+            })
+            .collect();
+        Self {
+            targets: scenario.targets(&cases),
+            scenario,
+            cases,
+            repeated: Vec::new(),
+            failure: None,
+        }
+    }
+}
 
 impl fmt::Display for Report {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -14,19 +98,19 @@ impl fmt::Display for Report {
             scale,
             ..
         } = self;
-        let stood_still = number(self.stood_still_ms);
+        let idle_stall = number(self.idle_stall_ms);
         writeln!(
             formatter,
-            "signaling-worker {version}, {postgres}, {cores} cores, each served within {stood_still} ms while nothing was done"
+            "signaling-worker {version}, {postgres}, {cores} cores, longest scheduler stall while idle {idle_stall} ms"
         )?;
         for measured in &self.scenarios {
             write!(formatter, "\n{}", table(measured)?)?;
         }
         if *scale < 1.0 {
-            let part = number(*scale);
+            let scale = number(*scale);
             writeln!(
                 formatter,
-                "\nMeasured with {part} of the numbers of messages and seconds that the cases are named after."
+                "\nScale {scale}: the cases had fewer messages and seconds than their names say."
             )?;
         }
         if self.was_interrupted {
@@ -36,8 +120,8 @@ impl fmt::Display for Report {
     }
 }
 
-/// A column a case, a row a figure, and what is to be reached below them.
-fn table(measured: &Measured) -> Result<String, fmt::Error> {
+/// A column for each case, a row for each measurement, and the targets below them.
+fn table(measured: &ScenarioReport) -> Result<String, fmt::Error> {
     let mut text = String::new();
     write!(text, "{:<26}", measured.scenario.to_string())?;
     for case in &measured.cases {
@@ -60,15 +144,15 @@ fn table(measured: &Measured) -> Result<String, fmt::Error> {
             Bound::AtMost => "at most",
         };
         let value = target.value.map_or_else(|| "not measured".into(), number);
-        let to_reach = number(target.to_reach);
+        let bound_value = number(target.bound_value);
         writeln!(
             text,
-            "  {verdict} {}: {value} ({bound} {to_reach})",
+            "  {verdict} {}: {value} ({bound} {bound_value})",
             target.what
         )?;
     }
     for repeated in &measured.repeated {
-        writeln!(text, "  AGAIN  {repeated}")?;
+        writeln!(text, "  REPEAT {repeated}")?;
     }
     if let Some(failure) = &measured.failure {
         writeln!(text, "  FAILED {failure}")?;
@@ -76,7 +160,7 @@ fn table(measured: &Measured) -> Result<String, fmt::Error> {
     Ok(text)
 }
 
-/// A number with as many digits as say something.
+/// A number with three significant digits, or the digits before its decimal point.
 fn number(value: f64) -> String {
     match value.abs() {
         size if size >= 100.0 => format!("{value:.0}"),
@@ -88,22 +172,21 @@ fn number(value: f64) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Figures, MeasuredCase, Scenario};
     use super::*;
 
     #[test]
-    fn a_table_has_a_column_for_each_case_and_says_what_was_missed() {
+    fn a_table_has_a_column_for_each_case_and_names_missed_targets() {
         let case = |case, rate| {
-            let mut median = Figures::default();
+            let mut median = Measurements::default();
             median.add("messages_per_s", rate);
-            MeasuredCase {
+            CaseReport {
                 case,
                 runs: vec![median.clone()],
                 median,
             }
         };
         let cases = vec![case("worker", 12_000.0), case("hand-written loop", 4_000.0)];
-        let measured = Measured {
+        let measured = ScenarioReport {
             scenario: Scenario::Drain,
             targets: Scenario::Drain.targets(&cases),
             cases,
@@ -122,6 +205,6 @@ mod tests {
             lines[3],
             "  MISSED processor time a message, of the loop's: not measured (at most 0.250)"
         );
-        assert_eq!(lines[4..], ["  AGAIN  disturbed", "  FAILED 501 calls"]);
+        assert_eq!(lines[4..], ["  REPEAT disturbed", "  FAILED 501 calls"]);
     }
 }

@@ -1,24 +1,24 @@
-//! What a measurement costs: time of processors, the log of the database, transactions, dead rows, memory.
+//! Resource usage of processes and of the database: processor time, memory, WAL, transactions, dead rows.
 
 use sqlx::PgPool;
 
-/// What was used up to a moment.
+/// Totals up to a moment, or the difference of two moments.
 #[derive(Debug, Clone, Copy, Default)]
-pub(super) struct Reading {
-    /// Processor time of the sending processes, in seconds; none where the system does not tell.
-    pub(super) sender_cpu_s: Option<f64>,
-    /// That of the database server with all its processes.
-    pub(super) postgres_cpu_s: Option<f64>,
+pub(crate) struct ResourceUsage {
+    /// Processor time of the sending processes. None where the system does not provide it.
+    pub(crate) sender_cpu_s: Option<f64>,
+    /// Processor time of the database server with all its processes.
+    pub(crate) postgres_cpu_s: Option<f64>,
     /// Bytes of write-ahead log.
-    pub(super) wal_bytes: f64,
-    /// Transactions of the database, begun and ended.
-    pub(super) transactions: f64,
-    /// Versions of rows that updates and deletes left behind.
-    pub(super) dead_tuples: f64,
+    pub(crate) wal_bytes: f64,
+    /// Transactions that have ended, by a commit or a rollback.
+    pub(crate) transactions: f64,
+    /// Row versions that updates and deletes have left behind.
+    pub(crate) dead_tuples: f64,
 }
 
-impl Reading {
-    pub(super) fn since(&self, earlier: &Self) -> Self {
+impl ResourceUsage {
+    pub(crate) fn since(&self, earlier: &Self) -> Self {
         let less = |now: Option<f64>, then: Option<f64>| Some(now? - then?);
         Self {
             sender_cpu_s: less(self.sender_cpu_s, earlier.sender_cpu_s),
@@ -29,8 +29,8 @@ impl Reading {
         }
     }
 
-    /// Reads what the database counts.
-    pub(super) async fn read_database(&mut self, pool: &PgPool) -> Result<(), sqlx::Error> {
+    /// Reads the counters of the database.
+    pub(crate) async fn read_database(&mut self, pool: &PgPool) -> Result<(), sqlx::Error> {
         (self.wal_bytes, self.transactions, self.dead_tuples) = sqlx::query_as(
             "select (pg_current_wal_insert_lsn() - '0/0')::float8,
                     (select xact_commit + xact_rollback from pg_stat_database
@@ -43,19 +43,19 @@ impl Reading {
     }
 }
 
-/// Processor time of a process, in seconds.
+/// Processor time of a process.
 #[cfg(target_os = "linux")]
-pub(super) fn cpu_s(pid: u32) -> Option<f64> {
+pub(crate) fn cpu_s(pid: u32) -> Option<f64> {
     let stat = process(pid)?.stat().ok()?;
     Some(ticks_s(stat.utime + stat.stime))
 }
 
-/// The same, with the processes that it has started, and those of them that have ended.
+/// Processor time of a process with its children, including those that have ended.
 #[cfg(target_os = "linux")]
-pub(super) fn cpu_with_children_s(pid: u32) -> Option<f64> {
+pub(crate) fn cpu_with_children_s(pid: u32) -> Option<f64> {
     let mut own = process(pid)?.stat().ok()?;
-    // One that ends while the others are looked at is counted among the ended ones, or not at all: looked at again.
-    for _ in 0..MOST_LOOKS {
+    // A child that ends between the two reads would be counted twice or not at all, so both are read again.
+    for _ in 0..MAX_READS {
         let running: u64 = procfs::process::all_processes()
             .ok()?
             .filter_map(|process| process.ok()?.stat().ok())
@@ -73,14 +73,14 @@ pub(super) fn cpu_with_children_s(pid: u32) -> Option<f64> {
     None
 }
 
-/// How often processes are looked at that come and go meanwhile.
+/// Reads before the processor time is given up because children keep ending.
 #[cfg(target_os = "linux")]
-const MOST_LOOKS: u32 = 100;
+const MAX_READS: u32 = 100;
 
-/// The most memory that a process has had, in MiB.
+/// The highest resident memory of a process so far.
 #[cfg(target_os = "linux")]
 #[expect(clippy::cast_precision_loss, reason = "far below 2^52")]
-pub(super) fn peak_memory_mib(pid: u32) -> Option<f64> {
+pub(crate) fn peak_memory_mib(pid: u32) -> Option<f64> {
     Some(process(pid)?.status().ok()?.vmhwm? as f64 / 1024.0)
 }
 
@@ -96,16 +96,16 @@ fn ticks_s(ticks: u64) -> f64 {
 }
 
 #[cfg(not(target_os = "linux"))]
-pub(super) fn cpu_s(_: u32) -> Option<f64> {
+pub(crate) fn cpu_s(_: u32) -> Option<f64> {
     None
 }
 
 #[cfg(not(target_os = "linux"))]
-pub(super) fn cpu_with_children_s(_: u32) -> Option<f64> {
+pub(crate) fn cpu_with_children_s(_: u32) -> Option<f64> {
     None
 }
 
 #[cfg(not(target_os = "linux"))]
-pub(super) fn peak_memory_mib(_: u32) -> Option<f64> {
+pub(crate) fn peak_memory_mib(_: u32) -> Option<f64> {
     None
 }

@@ -1,4 +1,4 @@
-//! What is measured: each scenario with its cases, and what is to be reached.
+//! The scenarios: their cases and targets.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -7,40 +7,40 @@ use std::time::Duration;
 use clap::ValueEnum;
 use serde::{Serialize, Serializer};
 
-use super::counts::Counts;
-use super::delay::Delay;
-use super::drain::Drain;
-use super::figures::Figures;
-use super::idle::Idle;
-use super::producers::{Beside, Producers};
-use super::stage::{Machine, Sender, Setting};
-use super::target::Target;
-use super::{MeasuredCase, scaled, scaled_time};
+use crate::counts::Counts;
+use crate::delay::Delay;
+use crate::drain::Drain;
+use crate::environment::{DatabaseServer, EnvironmentConfig, Sender};
+use crate::idle::Idle;
+use crate::measurements::Measurements;
+use crate::producers::{Alongside, Producers};
+use crate::report::CaseReport;
+use crate::target::Target;
 
-/// A question, and how it is asked.
+/// A question that the benchmark answers by comparing cases.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum Scenario {
-    /// Messages a second without a limit, and what each costs
+pub(crate) enum Scenario {
+    /// Messages a second without a limit, and the costs of each
     Drain,
-    /// From the insert to the call, at 100 inserts a second
+    /// Delay from insert to call, at 100 inserts a second
     Delay,
-    /// How much of a limit of 500 calls a second is used, by 1, 4 and 8 processes
+    /// The used part of a limit of 500 calls a second, with 1, 4 and 8 processes
     Pace,
-    /// The rate while somebody holds a snapshot
+    /// The rate while another session holds a snapshot
     Horizon,
-    /// The rate with 2 million messages waiting
+    /// The rate with a backlog of 2 million messages
     Backlog,
     /// The rate with 10 million finished messages
     History,
-    /// Commits of 32 producers beside a worker
+    /// Commits of 32 producers, with and without a worker
     Producers,
-    /// Memory with 1,024 calls under way and payloads of 32 KB
+    /// Memory with 1,024 calls in flight and payloads of 32 KB
     Memory,
     /// 20 apps in one worker
     Apps,
-    /// A worker with nothing to do
+    /// A worker without messages
     Idle,
-    /// Statements, transactions, WAL bytes and instructions a message, whatever the machine
+    /// Statements, transactions, WAL bytes and instructions a message, about equal on any machine
     Counts,
 }
 
@@ -57,16 +57,15 @@ impl Serialize for Scenario {
     }
 }
 
-/// One of the things that a scenario compares.
+/// One of the cases that a scenario compares.
 #[derive(Debug)]
-pub(super) struct Case {
-    pub(super) name: &'static str,
-    pub(super) load: Load,
+pub(crate) struct Case {
+    pub(crate) name: &'static str,
+    pub(crate) load: Load,
 }
 
-/// What is done in a case.
 #[derive(Debug)]
-pub(super) enum Load {
+pub(crate) enum Load {
     Drain(Drain),
     Delay(Delay),
     Producers(Producers),
@@ -75,21 +74,21 @@ pub(super) enum Load {
 }
 
 impl Load {
-    pub(super) async fn measure(&self, machine: &Machine) -> anyhow::Result<Figures> {
+    pub(crate) async fn measure(&self, server: &DatabaseServer) -> anyhow::Result<Measurements> {
         match self {
-            Self::Drain(drain) => drain.measure(machine).await,
-            Self::Delay(delay) => delay.measure(machine).await,
-            Self::Producers(producers) => producers.measure(machine).await,
-            Self::Idle(idle) => idle.measure(machine).await,
-            Self::Counts(counts) => counts.measure(machine).await,
+            Self::Drain(drain) => drain.measure(server).await,
+            Self::Delay(delay) => delay.measure(server).await,
+            Self::Producers(producers) => producers.measure(server).await,
+            Self::Idle(idle) => idle.measure(server).await,
+            Self::Counts(counts) => counts.measure(server).await,
         }
     }
 }
 
-/// The counts as they were when somebody last took them.
-const COMMITTED_COUNTS: &str = include_str!("../../benches/counts.json");
-/// Batches are never quite the same.
-const COUNTS_MAY_GROW: f64 = 1.1;
+/// The counts of the last commit that changed them on purpose.
+const COMMITTED_COUNTS: &str = include_str!("../counts.json");
+/// Tolerance: the sizes of batches differ from run to run.
+const MAX_COUNT_GROWTH: f64 = 1.1;
 
 /// A megabyte is a million bytes.
 const MB_PER_MIB: f64 = 1.048_576;
@@ -103,9 +102,9 @@ const WORKER: &str = "worker";
 const HAND_WRITTEN: &str = "hand-written loop";
 
 impl Scenario {
-    pub(super) fn cases(self, scale: f64) -> Vec<Case> {
-        let worker = Setting::of(Sender::Worker);
-        let hand_written = Setting::of(Sender::HandWritten);
+    pub(crate) fn cases(self, scale: f64) -> Vec<Case> {
+        let worker = EnvironmentConfig::of(Sender::Worker);
+        let hand_written = EnvironmentConfig::of(Sender::HandWritten);
         let case = |name, load| Case { name, load };
         let drain = |name, drain| case(name, Load::Drain(drain));
         match self {
@@ -113,9 +112,9 @@ impl Scenario {
                 (WORKER, worker, 100_000),
                 (HAND_WRITTEN, hand_written, 30_000),
             ]
-            .map(|(name, setting, messages)| {
-                let waiting = scaled(messages, scale);
-                drain(name, Drain::of(Setting { waiting, ..setting }))
+            .map(|(name, config, messages)| {
+                let backlog = scaled(messages, scale);
+                drain(name, Drain::of(EnvironmentConfig { backlog, ..config }))
             })
             .into(),
             Self::Delay => [
@@ -135,65 +134,65 @@ impl Scenario {
             Self::Pace => [("1 process", 1), ("4 processes", 4), ("8 processes", 8)]
                 .map(|(name, processes)| {
                     let (skipped, measured) = (1_000, scaled(9_000, scale));
-                    let setting = Setting {
+                    let config = EnvironmentConfig {
                         processes,
                         limit: Some(500),
-                        // There is always something to send.
-                        waiting: skipped + measured + 1_000,
+                        // The backlog outlasts the measurement.
+                        backlog: skipped + measured + 1_000,
                         ..worker.clone()
                     };
                     let pace = Drain {
                         skipped,
                         measured,
-                        ..Drain::of(setting)
+                        ..Drain::of(config)
                     };
                     drain(name, pace)
                 })
                 .into(),
             Self::Horizon | Self::Backlog | Self::History => self.growing(scale),
             Self::Producers => [
-                ("no worker", Beside::Nobody),
-                ("busy worker", Beside::Worker),
-                ("ringing the bell", Beside::Bell),
+                ("no worker", Alongside::NoWorker),
+                ("busy worker", Alongside::BusyWorker),
+                ("notify each commit", Alongside::Notifications),
             ]
-            .map(|(name, beside)| {
-                let counted_for = scaled_time(Duration::from_secs(10), scale);
+            .map(|(name, alongside)| {
+                let measured_for = scaled_time(Duration::from_secs(10), scale);
                 let producers = Producers {
-                    beside,
-                    counted_for,
+                    alongside,
+                    measured_for,
                 };
                 case(name, Load::Producers(producers))
             })
             .into(),
             Self::Memory => {
-                let setting = Setting {
-                    waiting: scaled(20_000, scale),
+                let config = EnvironmentConfig {
+                    backlog: scaled(20_000, scale),
                     payload_bytes: 32_768,
                     latency: Duration::from_millis(500),
                     ..worker
                 };
-                vec![drain("1,024 calls of 32 KB", Drain::of(setting))]
+                vec![drain("1,024 calls of 32 KB", Drain::of(config))]
             }
             Self::Apps => {
                 let (skipped, measured) = (scaled(10_000, scale), scaled(60_000, scale));
-                let setting = Setting {
+                let config = EnvironmentConfig {
                     apps: 20,
                     limit: Some(500),
-                    // Each app has enough left at the end.
-                    waiting: 2 * (skipped + measured),
+                    // The backlog of each app outlasts the measurement.
+                    backlog: 2 * (skipped + measured),
                     ..worker
                 };
                 let apps = Drain {
                     skipped,
                     measured,
-                    ..Drain::of(setting)
+                    ..Drain::of(config)
                 };
                 vec![drain("20 apps", apps)]
             }
             Self::Idle => {
                 let idle = Idle {
                     sender: Sender::Worker,
-                    looked_at_for: scaled_time(Duration::from_secs(20), scale),
+                    measured_for: scaled_time(Duration::from_secs(20), scale),
                 };
                 vec![case(WORKER, Load::Idle(idle))]
             }
@@ -201,9 +200,9 @@ impl Scenario {
         }
     }
 
-    /// Cases that differ in what lies around.
+    /// Cases that differ in the number of old row versions or rows.
     fn growing(self, scale: f64) -> Vec<Case> {
-        let worker = Setting::of(Sender::Worker);
+        let worker = EnvironmentConfig::of(Sender::Worker);
         let drain = |name, drain| Case {
             name,
             load: Load::Drain(drain),
@@ -212,62 +211,61 @@ impl Scenario {
             Self::Horizon => [("no snapshot", false), ("held snapshot", true)]
                 .map(|(name, held_snapshot)| {
                     let (skipped, measured) = (scaled(500_000, scale), scaled(150_000, scale));
-                    let setting = Setting {
-                        // The end, where fewer and fewer are left, is no part of it.
-                        waiting: skipped + measured + measured / 3,
+                    let config = EnvironmentConfig {
+                        // The last messages are not measured, because claims get smaller at the end.
+                        backlog: skipped + measured + measured / 3,
                         ..worker.clone()
                     };
                     let horizon = Drain {
                         skipped,
                         measured,
                         held_snapshot,
-                        ..Drain::of(setting)
+                        ..Drain::of(config)
                     };
                     drain(name, horizon)
                 })
                 .into(),
-            // The longer one for as long as it takes until what waits is counted once more, which takes a fiftieth of
-            // the time, but half of the first second.
+            // The worker counts the backlog again and again, for half of the first second and then a fiftieth of the
+            // time. The large case is measured for long enough to include such a count.
             Self::Backlog => [
-                ("20,000 waiting", 20_000, 20_000),
-                ("2 million waiting", 2_000_000, 500_000),
+                ("backlog of 20,000", 20_000, 20_000),
+                ("backlog of 2 million", 2_000_000, 500_000),
             ]
-            .map(|(name, waiting, measured)| {
-                let setting = Setting {
-                    waiting: scaled(waiting, scale),
+            .map(|(name, messages, measured)| {
+                let config = EnvironmentConfig {
+                    backlog: scaled(messages, scale),
                     ..worker.clone()
                 };
                 let backlog = Drain {
                     measured: scaled(measured, scale),
-                    ..Drain::of(setting)
+                    ..Drain::of(config)
                 };
                 drain(name, backlog)
             })
             .into(),
             Self::History => [("no history", 0), ("10 million finished", 10_000_000)]
                 .map(|(name, history)| {
-                    let setting = Setting {
+                    let config = EnvironmentConfig {
                         history: scaled(history, scale),
-                        waiting: scaled(100_000, scale),
+                        backlog: scaled(100_000, scale),
                         ..worker.clone()
                     };
-                    drain(name, Drain::of(setting))
+                    drain(name, Drain::of(config))
                 })
                 .into(),
             _ => Vec::new(),
         }
     }
 
-    /// What is to be reached.
-    pub(super) fn targets(self, cases: &[MeasuredCase]) -> Vec<Target> {
-        let figure = |case: usize, name: &str| cases.get(case)?.median.get(name);
-        let ratio = |name: &str, of: usize, to: usize| Some(figure(of, name)? / figure(to, name)?);
+    pub(crate) fn targets(self, cases: &[CaseReport]) -> Vec<Target> {
+        let median = |case: usize, name: &str| cases.get(case)?.median.get(name);
+        let ratio = |name: &str, of: usize, to: usize| Some(median(of, name)? / median(to, name)?);
         let cpu = |case: usize| {
-            Some(figure(case, "sender_cpu_s_per_1000")? + figure(case, "postgres_cpu_s_per_1000")?)
+            Some(median(case, "sender_cpu_s_per_1000")? + median(case, "postgres_cpu_s_per_1000")?)
         };
-        let memory = |most_mb| {
-            let peak = figure(0, "peak_memory_mib");
-            Target::at_most("MB", peak.map(|mib| mib * MB_PER_MIB), most_mb)
+        let memory = |limit_mb| {
+            let peak = median(0, "peak_memory_mib");
+            Target::at_most("MB", peak.map(|mib| mib * MB_PER_MIB), limit_mb)
         };
         let fullest_second = || {
             let runs = cases.iter().flat_map(|case| &case.runs);
@@ -289,14 +287,14 @@ impl Scenario {
                 ),
             ],
             Self::Delay => vec![
-                Target::at_most("median, ms", figure(0, "delay_p50_ms"), 2.0),
-                Target::at_most("99 %, ms", figure(0, "delay_p99_ms"), 5.0),
+                Target::at_most("median, ms", median(0, "delay_p50_ms"), 2.0),
+                Target::at_most("99 %, ms", median(0, "delay_p99_ms"), 5.0),
             ],
             Self::Pace => ["1 process", "4 processes", "8 processes"]
                 .into_iter()
                 .enumerate()
                 .map(|(case, name)| {
-                    let share = figure(case, "messages_per_s").map(|rate| rate / 500.0);
+                    let share = median(case, "messages_per_s").map(|rate| rate / 500.0);
                     Target::at_least(format!("part of the limit, {name}"), share, 0.98)
                 })
                 .chain([fullest_second()])
@@ -307,19 +305,19 @@ impl Scenario {
                 0.9,
             )],
             Self::Backlog | Self::History => vec![Target::at_least(
-                "rate, of the rate with little",
+                "rate, of the rate with few rows",
                 ratio("messages_per_s", 1, 0),
                 0.9,
             )],
             Self::Producers => vec![
                 Target::at_least(
-                    "commits/s beside a worker, of those alone",
+                    "commits/s with a worker, of those without",
                     ratio("commits_per_s", 1, 0),
                     0.9,
                 ),
                 Target::at_least(
                     "part of the limit that the worker uses",
-                    figure(1, "messages_per_s").map(|rate| rate / 500.0),
+                    median(1, "messages_per_s").map(|rate| rate / 500.0),
                     0.95,
                 ),
             ],
@@ -327,13 +325,13 @@ impl Scenario {
             Self::Apps => vec![
                 Target::at_least(
                     "part of what the limits allow",
-                    figure(0, "messages_per_s").map(|rate| rate / (20.0 * 490.0)),
+                    median(0, "messages_per_s").map(|rate| rate / (20.0 * 490.0)),
                     0.95,
                 ),
                 Target::at_least(
                     "calls of the app with the fewest, of the one with the most",
-                    figure(0, "fewest_of_an_app")
-                        .zip(figure(0, "most_of_an_app"))
+                    median(0, "fewest_of_an_app")
+                        .zip(median(0, "most_of_an_app"))
                         .map(|(fewest, most)| fewest / most),
                     0.9,
                 ),
@@ -342,24 +340,39 @@ impl Scenario {
             Self::Idle => vec![
                 Target::at_most(
                     "% of a core, worker",
-                    figure(0, "sender_percent_of_a_core"),
+                    median(0, "sender_percent_of_a_core"),
                     0.5,
                 ),
                 Target::at_most(
                     "% of a core, Postgres",
-                    figure(0, "postgres_percent_of_a_core"),
+                    median(0, "postgres_percent_of_a_core"),
                     0.5,
                 ),
                 memory(40.0),
             ],
             Self::Counts => committed_counts()
                 .map(|(name, committed)| {
-                    let value = figure(0, &name);
-                    Target::at_most(name, value, committed * COUNTS_MAY_GROW)
+                    let value = median(0, &name);
+                    Target::at_most(name, value, committed * MAX_COUNT_GROWTH)
                 })
                 .collect(),
         }
     }
+}
+
+/// Scales a number of messages, but keeps enough of them to measure.
+#[expect(
+    clippy::cast_precision_loss,
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "far below 2^52, and positive"
+)]
+fn scaled(usual: u64, scale: f64) -> u64 {
+    ((usual as f64 * scale) as u64).clamp(1_000.min(usual), u64::from(u32::MAX))
+}
+
+fn scaled_time(usual: Duration, scale: f64) -> Duration {
+    usual.mul_f64(scale).max(Duration::from_secs(2))
 }
 
 #[cfg(test)]
@@ -367,9 +380,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_committed_counts_are_read_and_each_is_a_target() {
+    fn each_committed_count_is_a_target() {
         let names: Vec<_> = committed_counts().map(|(name, _)| name).collect();
-        let mut median = Figures::default();
+        let mut median = Measurements::default();
         for name in [
             "instructions_per_message",
             "statements_per_message",
@@ -379,7 +392,7 @@ mod tests {
             assert!(names.iter().any(|other| other == name), "no {name}");
             median.add(name, f64::MAX);
         }
-        let case = MeasuredCase {
+        let case = CaseReport {
             case: WORKER,
             runs: Vec::new(),
             median,

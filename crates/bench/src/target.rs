@@ -1,51 +1,44 @@
-//! What is to be reached.
+//! Targets: bounds that measurements should keep.
 
 use serde::Serialize;
 
-/// What is to be reached, and whether it was.
 #[derive(Debug, Clone, Serialize)]
-pub struct Target {
-    /// Of what, and its unit.
-    pub what: String,
-    /// What was measured; none where that could not be, and then the target is not reached.
-    pub value: Option<f64>,
-    /// At least or at most.
-    pub bound: Bound,
-    /// What is to be reached.
-    pub to_reach: f64,
-    /// Whether it was.
-    pub is_met: bool,
+pub(crate) struct Target {
+    /// Name of the measurement, with its unit.
+    pub(crate) what: String,
+    /// The measured value. A value that could not be measured misses the target.
+    pub(crate) value: Option<f64>,
+    pub(crate) bound: Bound,
+    pub(crate) bound_value: f64,
+    pub(crate) is_met: bool,
 }
 
-/// On which side of a target a value may be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Bound {
-    /// Not below it.
+pub(crate) enum Bound {
     AtLeast,
-    /// Not above it.
     AtMost,
 }
 
 impl Target {
-    pub(super) fn at_least(what: impl Into<String>, value: Option<f64>, target: f64) -> Self {
-        Self::new(what, value, Bound::AtLeast, target)
+    pub(crate) fn at_least(what: impl Into<String>, value: Option<f64>, bound_value: f64) -> Self {
+        Self::new(what, value, Bound::AtLeast, bound_value)
     }
 
-    pub(super) fn at_most(what: impl Into<String>, value: Option<f64>, target: f64) -> Self {
-        Self::new(what, value, Bound::AtMost, target)
+    pub(crate) fn at_most(what: impl Into<String>, value: Option<f64>, bound_value: f64) -> Self {
+        Self::new(what, value, Bound::AtMost, bound_value)
     }
 
-    fn new(what: impl Into<String>, value: Option<f64>, bound: Bound, to_reach: f64) -> Self {
+    fn new(what: impl Into<String>, value: Option<f64>, bound: Bound, bound_value: f64) -> Self {
         let is_met = value.is_some_and(|value| match bound {
-            Bound::AtLeast => value >= to_reach,
-            Bound::AtMost => value <= to_reach,
+            Bound::AtLeast => value >= bound_value,
+            Bound::AtMost => value <= bound_value,
         });
         Self {
             what: what.into(),
             value,
             bound,
-            to_reach,
+            bound_value,
             is_met,
         }
     }

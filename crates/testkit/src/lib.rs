@@ -1,6 +1,10 @@
 //! What the tests stand on: a [`World`] for each test, with a database and a simulated API of its own, and the
 //! compiled binary as processes in it. Tests wait for conditions, never for time to pass.
-#![allow(clippy::missing_panics_doc, reason = "a panic is how a test fails")]
+#![allow(
+    clippy::missing_errors_doc,
+    clippy::missing_panics_doc,
+    reason = "only tests call it, and a panic is how a test fails"
+)]
 
 mod machine;
 mod pgbouncer;
