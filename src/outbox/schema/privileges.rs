@@ -181,7 +181,7 @@ mod tests {
                     privilege,
                     object,
                     column,
-                } in rights
+                } in privileges
                 {
                     assert!(
                         privilege.chars().all(|c| c.is_ascii_lowercase()),

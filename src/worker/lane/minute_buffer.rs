@@ -75,17 +75,17 @@ mod tests {
 
     #[test]
     fn what_happens_is_counted_in_its_minute_and_given_out_once() {
-        let minutes = MinuteBuffer::default();
-        minutes.waited(at_s(59), Duration::from_millis(3));
-        minutes.ended(at_s(60), FinalStatus::MessageSent, 2);
-        minutes.ended(at_s(119), FinalStatus::MessageSent, 1);
-        let taken = minutes.take();
+        let buffer = MinuteBuffer::default();
+        buffer.waited(at_s(59), Duration::from_millis(3));
+        buffer.ended(at_s(60), FinalStatus::MessageSent, 2);
+        buffer.ended(at_s(119), FinalStatus::MessageSent, 1);
+        let taken = buffer.take();
         let minutes: Vec<_> = taken
             .iter()
             .map(|(minute, stats)| (*minute, stats.message_sent, stats.delay.count()))
             .collect();
         assert_eq!(minutes, [(at_s(0), 0, 1), (at_s(60), 3, 0)]);
-        assert!(minutes.take().is_empty());
+        assert!(buffer.take().is_empty());
     }
 
     #[test]
