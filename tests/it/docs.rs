@@ -151,30 +151,33 @@ fn every_log_line_has_an_event_and_every_event_is_in_the_documents() {
         &Path::new(env!("CARGO_MANIFEST_DIR")).join("src"),
         &mut text,
     );
-    let mut found = 0;
+    let mut calls = 0;
     for level in ["error", "warn", "info", "debug", "trace"] {
         let call = format!("tracing::{level}!(");
         for rest in text.split(&call).skip(1) {
-            found += 1;
+            calls += 1;
             let first = rest.trim_start();
             let shown = first.lines().next().unwrap_or_default();
             assert!(first.starts_with("event = \""), "no event first: {shown}");
         }
     }
-    let logged: BTreeSet<_> = values_of(&text, "event").into_iter().collect();
-    assert!(found > 40 && logged.len() > 40, "the sources are not read");
+    let in_sources: BTreeSet<_> = values_of(&text, "event").into_iter().collect();
+    assert!(
+        calls > 40 && in_sources.len() > 40,
+        "the sources are not read"
+    );
 
     let operation = document("docs/operation.md");
     let levels = ["error", "warn", "info", "debug"];
     let rows: Vec<_> = operation
         .lines()
         .filter_map(|line| {
-            let mut cells = line.split('|').skip(1).map(str::trim);
-            let event = cells.next()?.strip_prefix('`')?.strip_suffix('`')?;
-            levels.contains(&cells.next()?).then_some(event)
+            let mut columns = line.split('|').skip(1).map(str::trim);
+            let event = columns.next()?.strip_prefix('`')?.strip_suffix('`')?;
+            levels.contains(&columns.next()?).then_some(event)
         })
         .collect();
     let documented: BTreeSet<_> = rows.iter().copied().collect();
     assert_eq!(rows.len(), documented.len(), "an event is there twice");
-    assert_eq!(documented, logged);
+    assert_eq!(documented, in_sources);
 }
