@@ -6,8 +6,8 @@ help: ## List the targets
 
 demo: ## Deliver 2,000 messages through a throwaway PostgreSQL and a simulated API
 	@.ci/ensure-prerequisites compiler postgres
-	cargo build --release --locked
-	"$${CARGO_TARGET_DIR:-target}/release/worker" dev --messages 2000
+	cargo build --locked
+	"$${CARGO_TARGET_DIR:-target}/debug/worker" dev --messages 2000
 
 run: ## Run the worker; its settings are in the environment
 	@.ci/ensure-prerequisites compiler
@@ -19,7 +19,7 @@ build: ## Build target/release/worker
 
 test: ## Run all tests; those of the database start their own PostgreSQL and PgBouncer
 	@.ci/ensure-prerequisites compiler postgres pgbouncer faketime python node browser
-	cargo test --locked
+	cargo test --locked --workspace
 
 bench: ## Measure everything in docs/performance.md (an hour, 20 GB); BENCH="drain --runs 5" chooses
 	@.ci/ensure-prerequisites compiler postgres
@@ -48,8 +48,8 @@ lint: ## Check the format, the lints, the docs and the dependencies
 	@.ci/ensure-prerequisites compiler
 	cargo fmt --all --check
 	cargo fmt --manifest-path fuzz/Cargo.toml --check
-	cargo clippy --all-targets --locked -- -D warnings
-	RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --locked
+	cargo clippy --workspace --all-targets --locked -- -D warnings
+	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --locked
 	@.ci/check-dependencies
 
 lint-tools: ## Install the tools that check the dependencies

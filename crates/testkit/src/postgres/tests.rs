@@ -205,7 +205,7 @@ async fn victim() {
 async fn nothing_is_left_after_the_parent_was_killed() {
     let parent = nursery();
     let mut victim = Command::new(env::current_exe().unwrap())
-        .args(["--exact", "dev::postgres::tests::victim", "--nocapture"])
+        .args(["--exact", "postgres::tests::victim", "--nocapture"])
         .env(VICTIM, parent.path())
         .stdout(Stdio::piped())
         .spawn()
