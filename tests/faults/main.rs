@@ -17,6 +17,7 @@ mod verdict;
 
 use std::time::{Duration, Instant};
 
+use futures_util::future::join_all;
 use rand::rngs::StdRng;
 use rand::seq::SliceRandom;
 use rand::{RngExt, SeedableRng};
@@ -24,6 +25,9 @@ use rand::{RngExt, SeedableRng};
 use arena::Arena;
 use fault::Fault;
 
+/// How many arenas there are at once. Each has its own database, API, fleet and share of the faults; most of the time
+/// each waits.
+const ARENAS: usize = 3;
 /// The limit of the app, calls in any sliding second.
 const LIMIT: u32 = 200;
 
@@ -41,7 +45,6 @@ async fn no_fault_loses_a_message_or_repeats_one_without_a_reason() {
     let minutes = number_from("FAULTS_MINUTES");
     println!("FAULTS_SEED={seed}");
     let mut rng = StdRng::seed_from_u64(seed);
-    let ends = Instant::now() + Duration::from_secs(60 * minutes.unwrap_or(0));
 
     let only = std::env::var("FAULTS_ONLY").ok();
     let is_chosen = |fault: &Fault| {
@@ -51,7 +54,19 @@ async fn no_fault_loses_a_message_or_repeats_one_without_a_reason() {
     };
     let mut faults: Vec<Fault> = Fault::ALL.into_iter().filter(is_chosen).collect();
     assert!(!faults.is_empty(), "FAULTS_ONLY={only:?} names none");
+    faults.shuffle(&mut rng);
 
+    let ends = Instant::now() + Duration::from_secs(60 * minutes.unwrap_or(0));
+    let share = faults.len().div_ceil(ARENAS);
+    let arenas = faults.chunks(share).map(|faults| {
+        let rng = StdRng::seed_from_u64(rng.random());
+        run_arena(faults.to_vec(), rng, minutes.is_some(), ends)
+    });
+    join_all(arenas).await;
+}
+
+/// Goes through `faults` once, and again until `ends`.
+async fn run_arena(mut faults: Vec<Fault>, mut rng: StdRng, is_long: bool, ends: Instant) {
     let mut arena = Arena::start().await;
     loop {
         faults.shuffle(&mut rng);
@@ -62,9 +77,10 @@ async fn no_fault_loses_a_message_or_repeats_one_without_a_reason() {
                 ));
                 continue;
             }
-            let lasting = match minutes {
-                None => Duration::from_millis(2_000),
-                Some(_) => Duration::from_millis(rng.random_range(2_000..8_000)),
+            let lasting = if is_long {
+                Duration::from_millis(rng.random_range(2_000..8_000))
+            } else {
+                Duration::from_millis(2_000)
             };
             arena.suffer(fault, &mut rng, lasting).await;
         }

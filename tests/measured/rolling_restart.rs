@@ -2,16 +2,16 @@
 
 use testkit::{PATIENCE, World, slow_api};
 
-/// Calls that take two seconds, so that some thousand of them are under way all the time.
+/// Calls that take a second, so that some hundreds of them are under way all the time.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_rolling_restart_at_full_rate_repeats_no_call_and_leaves_no_gap() {
-    const MESSAGES: u64 = 7_000;
+    const MESSAGES: u64 = 5_000;
     const AT_FULL_RATE: u64 = 1_000;
     // How exactly the pace is kept is for others to test: a machine that stands still for 10 ms would spoil it.
-    let mut api = slow_api(2_000);
+    let mut api = slow_api(1_000);
     api.behaviour.limit = None;
     let world = World::alone(api).await;
-    world.insert_many(7_000).await;
+    world.insert_many(5_000).await;
     let start = |name: &str| world.worker().env("WORKER_NAME", name).start();
     let mut fleet = ["a", "b", "c"].map(start);
     world.until_accepted(AT_FULL_RATE).await;

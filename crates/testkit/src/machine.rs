@@ -1,14 +1,15 @@
 //! What all tests of the process share: the machine, and a Postgres with a migrated database to copy.
 
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::postgres::{Settings, ThrowawayPostgres};
 use sqlx::{AssertSqlSafe, Connection, PgConnection};
-use tokio::sync::{Mutex, MutexGuard, OnceCell};
+use tokio::sync::{MutexGuard, OnceCell};
 
 use super::process::Worker;
 
-static MACHINE: Mutex<()> = Mutex::const_new(());
+static MACHINE: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
 
 /// The right to measure, which one test of a process has at a time. A test binary that measures has no other tests:
 /// their processes would make calls late.
@@ -36,6 +37,22 @@ static SHARED_CLUSTER: OnceCell<Postgres> = OnceCell::const_new();
 pub struct Postgres {
     pub cluster: ThrowawayPostgres,
     databases: AtomicU32,
+    /// Databases whose tests are over. The next test drops them: otherwise hundreds would fill the memory.
+    finished: Arc<Mutex<Vec<String>>>,
+}
+
+/// The database of one test. Dropping this lets the next test drop the database.
+pub(crate) struct TestDatabase {
+    pub(crate) url: String,
+    name: String,
+    finished: Arc<Mutex<Vec<String>>>,
+}
+
+impl Drop for TestDatabase {
+    fn drop(&mut self) {
+        let mut finished = self.finished.lock().unwrap_or_else(PoisonError::into_inner);
+        finished.push(std::mem::take(&mut self.name));
+    }
 }
 
 impl Postgres {
@@ -74,29 +91,57 @@ impl Postgres {
         Self {
             cluster,
             databases: AtomicU32::new(0),
+            finished: Arc::default(),
+        }
+    }
+
+    /// A new database with the outbox, until the test is over.
+    pub(crate) async fn test_database(&self) -> TestDatabase {
+        self.drop_finished().await;
+        let name = self.create(&format!(" template {TEMPLATE}")).await;
+        TestDatabase {
+            url: self.cluster.url(&name),
+            name,
+            finished: Arc::clone(&self.finished),
         }
     }
 
     /// A new database with the outbox; its URL.
     pub async fn migrated_database(&self) -> String {
-        self.database(&format!(" template {TEMPLATE}")).await
+        let name = self.create(&format!(" template {TEMPLATE}")).await;
+        self.cluster.url(&name)
     }
 
     /// A new database without anything; its URL.
     pub async fn empty_database(&self) -> String {
-        self.database("").await
+        let name = self.create("").await;
+        self.cluster.url(&name)
     }
 
-    async fn database(&self, template: &str) -> String {
+    async fn create(&self, template: &str) -> String {
         let name = format!("test_{}", self.databases.fetch_add(1, Ordering::Relaxed));
-        let mut admin = PgConnection::connect(&self.cluster.admin_url())
-            .await
-            .expect("connected");
-        sqlx::query(AssertSqlSafe(format!("create database {name}{template}")))
-            .execute(&mut admin)
+        self.execute(format!("create database {name}{template}"))
             .await
             .expect("a database");
-        admin.close().await.expect("closed");
-        self.cluster.url(&name)
+        name
+    }
+
+    async fn drop_finished(&self) {
+        let finished =
+            std::mem::take(&mut *self.finished.lock().unwrap_or_else(PoisonError::into_inner));
+        for name in finished {
+            // What can't be dropped is removed with the cluster.
+            self.execute(format!("drop database {name} with (force)"))
+                .await
+                .ok();
+        }
+    }
+
+    async fn execute(&self, statement: String) -> Result<(), sqlx::Error> {
+        let mut admin = PgConnection::connect(&self.cluster.admin_url()).await?;
+        sqlx::query(AssertSqlSafe(statement))
+            .execute(&mut admin)
+            .await?;
+        admin.close().await
     }
 }

@@ -95,7 +95,8 @@ impl Settings {
             "log_checkpoints=off".to_owned(),
         ];
         if self.durability == Durability::Throwaway {
-            settings.extend(["fsync=off", "full_page_writes=off"].map(str::to_owned));
+            let quick = ["fsync=off", "full_page_writes=off", "max_wal_size=256MB"];
+            settings.extend(quick.map(str::to_owned));
         }
         let given = self.server_settings.iter();
         settings.extend(given.map(|(name, value)| format!("{name}={value}")));
@@ -147,7 +148,7 @@ impl ThrowawayPostgres {
     /// As there.
     pub async fn start_with(settings: &Settings) -> Result<Self, PostgresError> {
         let installation = Installation::find(settings.bindir.as_deref()).await?;
-        let parent = installation.parent_directory()?;
+        let parent = installation.parent_directory(settings.durability)?;
         Self::start_in(&parent, &installation, settings).await
     }
 

@@ -7,7 +7,7 @@ use simulator::{ApiKey, Behaviour, Call, Credentials, Simulator, SimulatorConfig
 use sqlx::postgres::PgPoolOptions;
 use sqlx::{AssertSqlSafe, PgPool};
 
-use super::machine::{Postgres, WholeMachine};
+use super::machine::{Postgres, TestDatabase, WholeMachine};
 use super::process::{Running, Worker};
 use super::rows::{Attempt, Row, peer};
 use super::{PATIENCE, comes_true};
@@ -22,6 +22,7 @@ pub struct World {
     pub pool: PgPool,
     pub url: String,
     machine: Option<WholeMachine>,
+    _database: TestDatabase,
 }
 
 impl World {
@@ -50,7 +51,8 @@ impl World {
     }
 
     pub async fn on(postgres: &Postgres, mut simulator: SimulatorConfig) -> Self {
-        let url = postgres.migrated_database().await;
+        let database = postgres.test_database().await;
+        let url = database.url.clone();
         let pool = PgPoolOptions::new()
             .max_connections(4)
             .connect(&url)
@@ -64,6 +66,7 @@ impl World {
             pool,
             url,
             machine: None,
+            _database: database,
         }
     }
 
