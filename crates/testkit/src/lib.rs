@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 
 pub use machine::{Postgres, WholeMachine};
 pub use pgbouncer::{PgBouncer, pooled_client};
-pub use process::{Finished, Running, Worker, log_lines};
+pub use process::{Finished, Running, Worker, log_lines, worker_binary};
 pub use rows::{Attempt, Row, channel, peer};
 pub use scheduler_stalls::SchedulerStalls;
 pub use world::{

@@ -68,7 +68,7 @@ fn example(path: &str) -> std::path::PathBuf {
 
 #[tokio::test]
 async fn the_producer_in_rust_has_its_messages_delivered() {
-    assert_delivers(Command::new(cargo_example("producer").await)).await;
+    assert_delivers(Command::new(cargo_example("producer"))).await;
 }
 
 #[tokio::test]

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use tokio::process::Command;
 
-use testkit::leave_out;
+use testkit::{leave_out, worker_binary};
 
 /// How long one step of an installation or a build may take.
 const PATIENCE: Duration = Duration::from_secs(600);
@@ -94,30 +94,15 @@ pub(super) async fn node_package(example: &Path) -> Option<PathBuf> {
     }
 }
 
-/// An example of this package, built as this test is.
-pub(super) async fn cargo_example(name: &str) -> PathBuf {
-    let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    command
-        .args([
-            "build",
-            "--quiet",
-            "--locked",
-            "--message-format=json",
-            "--example",
-            name,
-        ])
-        .current_dir(env!("CARGO_MANIFEST_DIR"));
-    if !cfg!(debug_assertions) {
-        command.arg("--release");
-    }
-    let output = finish(&mut command).await;
-    assert!(output.status.success(), "{}", text(&output));
-    String::from_utf8_lossy(&output.stdout)
-        .lines()
-        .filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok())
-        .filter(|message| message["target"]["name"] == name)
-        .find_map(|message| Some(PathBuf::from(message["executable"].as_str()?)))
-        .expect("cargo names what it has built")
+/// An example of this package: cargo builds it with the tests, and puts it beside the worker.
+pub(super) fn cargo_example(name: &str) -> PathBuf {
+    let example = worker_binary().with_file_name("examples").join(name);
+    assert!(
+        example.exists(),
+        "{} is missing: run `cargo build --examples`",
+        example.display()
+    );
+    example
 }
 
 /// Says, past what the harness captures, that a test has not looked at anything.
