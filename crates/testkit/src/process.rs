@@ -18,7 +18,7 @@ const MAX_KEPT_BYTES: usize = 8 * 1024 * 1024;
 ///
 /// # Panics
 /// Where it is not there.
-pub(crate) fn worker_binary() -> PathBuf {
+pub fn worker_binary() -> PathBuf {
     let test = std::env::current_exe().expect("this test's own path");
     let profile = test.ancestors().nth(2).expect("a directory of cargo's");
     let worker = profile.join("worker");
