@@ -178,7 +178,7 @@ impl NewMessage {
     /// Calls after which it ends as `failed`, in place of 10.
     ///
     /// # Errors
-    /// Where that is not between 1 and [`MAX_ATTEMPTS`].
+    /// Where that is not between 1 and 1,000.
     pub fn max_attempts(mut self, calls: u16) -> Result<Self, InvalidMessage> {
         if !(1..=MAX_ATTEMPTS).contains(&calls) {
             return Err(InvalidMessage::NotANumberOfAttempts);
