@@ -15,7 +15,7 @@ async fn a_scheduled_message_is_called_when_it_is_due_and_not_before() {
     world.until_asleep().await;
     let mut ids = Vec::new();
     // The later one first: what is due sooner has to move up the alarm.
-    for ms in [1_500, 700] {
+    for ms in [2_500, 1_500] {
         ids.push(
             world
                 .insert(peer(json!({"due_at": world.time_in(ms).await})))
@@ -30,7 +30,9 @@ async fn a_scheduled_message_is_called_when_it_is_due_and_not_before() {
             -row.lateness()
         );
         assert!(row.lateness() < PROMPT, "late by {}", row.lateness());
-        assert!(row.sent_at.expect("called") - row.created_at >= time::Duration::milliseconds(600));
+        // On a busy machine the insert itself comes late.
+        let waited = row.sent_at.expect("called") - row.created_at;
+        assert!(waited >= time::Duration::milliseconds(500), "{waited}");
     }
 }
 
