@@ -28,7 +28,7 @@ pub use world::{
 };
 
 /// How long anything may take that is not measured: far more than it needs, also where the machine is busy.
-pub const PATIENCE: Duration = Duration::from_secs(30);
+pub const PATIENCE: Duration = Duration::from_secs(90);
 
 /// How often a condition is looked at.
 const LOOK_EVERY: Duration = Duration::from_millis(15);
