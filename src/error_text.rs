@@ -8,8 +8,8 @@ use crate::tls::refused_certificate;
 /// SQLSTATE of an exception that was raised without another one. The schema's own functions give others.
 const RAISED: &str = "P0001";
 
-/// What the database said, in its own words and without where in its source it said so. Its detail is left out, which
-/// repeats the row; and what somebody's trigger has raised says anything.
+/// Describes a database error by the server's message and hint. The detail is left out because it repeats the row. The
+/// text that a user's trigger has raised is left out because it may repeat a payload.
 pub(crate) fn database_error_text(error: &sqlx::Error) -> String {
     let Some(error) = error.as_database_error() else {
         return without_connection(error);
@@ -38,7 +38,7 @@ fn without_connection(error: &sqlx::Error) -> String {
 /// The most bytes of an error's line.
 const MAX_ERROR_BYTES: usize = 1_000;
 
-/// An error with its causes, in one bounded line. A cause that its error already tells of is not told twice.
+/// Describes an error with its causes, in one bounded line. A cause whose text the line already has is skipped.
 pub(crate) fn error_chain_text(error: &(dyn std::error::Error + 'static)) -> String {
     let words = |error: &(dyn std::error::Error + 'static)| match error.downcast_ref() {
         Some(error) => database_error_text(error),
@@ -56,7 +56,7 @@ pub(crate) fn error_chain_text(error: &(dyn std::error::Error + 'static)) -> Str
             text.push_str(": ");
             text.push_str(&next);
         }
-        // What an error of the database is caused by is the same again, in more words.
+        // sqlx repeats a database error as its own cause, in more words.
         cause = if error.is::<sqlx::Error>() {
             None
         } else {

@@ -1,4 +1,5 @@
-//! What a response, or its absence, means: decided here and nowhere else, without asking anything but the arguments.
+//! Classifies responses and missing responses. No other module decides what a response means, and nothing but the
+//! arguments decides it here.
 
 use std::fmt::Write;
 use std::time::Duration;
@@ -130,7 +131,7 @@ impl FinalStatus {
     }
 }
 
-/// What the outcome depends on beside the response: the row's promises.
+/// The row's part in the decision after an attempt: its limits and promises.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct DeliveryPolicy {
     /// Calls that have counted before this one.

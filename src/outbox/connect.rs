@@ -25,8 +25,8 @@ pub(crate) struct Outbox {
     line: DbPool,
     /// What is known of calls gets into the database whatever the lanes wait for.
     recorder: DbPool,
-    /// What no message waits for takes no connection from those who work: stats, those who look on, and what they now
-    /// and then change.
+    /// Connections for monitoring: stats, status queries and operators' actions. A pool of its own, so that these never
+    /// delay a claim or a record.
     monitoring: DbPool,
     breaks: PoolEpoch,
     stats: Arc<StatementMetrics>,

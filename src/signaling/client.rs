@@ -286,7 +286,7 @@ async fn retry_first_host(client: Weak<Client>) {
 /// A request with its credentials. It does not print.
 pub(crate) struct SignedRequest {
     request: Request<Full<Bytes>>,
-    /// What its response may not repeat.
+    /// Detects a response that repeats this request.
     echo_filter: EchoFilter,
 }
 

@@ -1,4 +1,4 @@
-//! What no response may say back: the payload and the secrets of its own request.
+//! Detects responses that repeat the payload or the secrets of their own request.
 //!
 //! Some gateways repeat in an error what they were sent. What a response says would get into the outbox, the lane's row
 //! and the log, where neither belongs. So each text of a response is checked against its request before it is kept, and

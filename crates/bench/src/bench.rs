@@ -17,7 +17,7 @@ const MAX_TRIES: u32 = 4;
 /// How long the idle machine is observed for scheduler stalls before the first run.
 const IDLE_OBSERVATION: Duration = Duration::from_secs(2);
 
-/// What to measure, and how thoroughly.
+/// A benchmark: its scenarios, how often each runs, and at which scale.
 #[derive(Debug, Clone)]
 pub(crate) struct Bench {
     pub(crate) scenarios: Vec<Scenario>,

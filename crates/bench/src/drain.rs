@@ -20,7 +20,7 @@ pub(crate) struct Drain {
     pub(crate) skipped: u64,
     /// The rate is that of so many calls.
     pub(crate) measured: u64,
-    /// Whether another session holds a snapshot during the whole run.
+    /// Another session holds a snapshot during the whole run.
     pub(crate) held_snapshot: bool,
 }
 

@@ -49,7 +49,7 @@ Exit codes: 0 measured; 1 something failed, a message was lost, sent twice or ab
 a target was missed; 2 wrong usage."
 )]
 struct Cli {
-    /// What to measure [default: all]
+    /// The scenarios to run [default: all]
     #[arg(value_name = "SCENARIO")]
     scenarios: Vec<Scenario>,
 

@@ -16,7 +16,7 @@ const PRODUCERS: u32 = 32;
 /// How long they run before their commits are counted.
 const WARM_UP: Duration = Duration::from_secs(2);
 
-/// What runs at the same time as the producers.
+/// The process that runs at the same time as the producers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Alongside {
     NoWorker,

@@ -18,7 +18,7 @@ pub(crate) struct Report {
     pub(crate) runs: u32,
     /// Multiplies the usual numbers of messages and seconds.
     pub(crate) scale: f64,
-    /// Whether a signal ended the benchmark before all scenarios were measured.
+    /// A signal ended the benchmark before all scenarios were measured.
     pub(crate) was_interrupted: bool,
     /// Version of the database server.
     pub(crate) postgres: String,
@@ -57,7 +57,7 @@ impl Report {
         targets.all(|target| target.is_met)
     }
 
-    /// Whether the processors were available while the benchmark did nothing.
+    /// No processor stood still for long while the benchmark did nothing.
     pub(crate) fn machine_is_quiet(&self) -> bool {
         self.idle_stall_ms <= SchedulerStalls::TOLERABLE.as_secs_f64() * 1e3
     }

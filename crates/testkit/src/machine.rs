@@ -1,4 +1,4 @@
-//! What all tests of the process share: the machine, and a Postgres with a migrated database to copy.
+//! Resources that all tests of a process share: the machine, and a Postgres with a migrated template database.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -130,7 +130,7 @@ impl Postgres {
         let finished =
             std::mem::take(&mut *self.finished.lock().unwrap_or_else(PoisonError::into_inner));
         for name in finished {
-            // What can't be dropped is removed with the cluster.
+            // The cluster's end removes a database that can't be dropped here.
             self.execute(format!("drop database {name} with (force)"))
                 .await
                 .ok();

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use super::{STATEMENT_TIMEOUT, is_timeout};
 
-/// How long somebody waits for statements of one kind. A database that is only slow must get its chance: the deadline
-/// doubles with each statement that misses it.
+/// The timeout for statements of one kind. It doubles with each statement that misses it, because a database that is
+/// only slow would otherwise never finish one.
 #[derive(Debug, Default)]
 pub(crate) struct AdaptiveTimeout(AtomicU32);
 

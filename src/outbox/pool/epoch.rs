@@ -28,7 +28,7 @@ impl PoolEpoch {
         *self.last_response() = Some(Instant::now());
     }
 
-    /// Whether some statement was answered within that time: then the network is there, and the server.
+    /// Whether a statement got a response within that time. If so, the network and the server are reachable.
     pub(crate) fn responded_within(&self, time: Duration) -> bool {
         self.last_response()
             .is_some_and(|answer| answer.elapsed() < time)

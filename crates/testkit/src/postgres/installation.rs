@@ -154,7 +154,7 @@ fn in_memory(durability: Durability) -> Option<PathBuf> {
     let directory = Path::new("/dev/shm");
     let room = rustix::fs::statvfs(directory).ok()?;
     let has_room = room.f_bavail.saturating_mul(room.f_frsize) >= MIN_MEMORY_BYTES;
-    // Who sets TMPDIR has chosen a place.
+    // A user who sets TMPDIR has chosen a place.
     let is_wanted = durability == Durability::Throwaway && env::var_os("TMPDIR").is_none();
     (is_wanted && has_room).then(|| directory.to_owned())
 }
