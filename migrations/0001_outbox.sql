@@ -1,5 +1,5 @@
--- The outbox, its attempts and its lanes. Everything lives in the schema `signaling`, which `worker migrate`
--- creates before it runs this file.
+-- The outbox, its attempts and its lanes. `worker migrate` creates the schema `signaling` before it runs this file, and
+-- the functions (migrations/functions/) after it.
 
 -- One row per message. The first block of columns is the producer's, the second one the worker's.
 create table signaling.outbox (
@@ -32,8 +32,9 @@ create table signaling.outbox (
 
     -- What the API demands. A constraint is named for the mistake that it refuses, because its name is what
     -- the producer's driver shows. Postgres checks them in the order of their names.
+    -- A length beside the expression: a bounded repetition ('{1,64}') takes eight times as long, three times a message.
     constraint app_is_not_a_name_of_1_to_64_letters_digits_dots_dashes
-        check (app ~ '^[A-Za-z0-9._-]{1,64}$'),
+        check (app ~ '^[A-Za-z0-9._-]+$' and char_length(app) <= 64),
     constraint sender_is_empty
         check (sender <> ''),
     constraint sender_is_longer_than_64_characters
@@ -80,11 +81,11 @@ create table signaling.outbox (
         check (char_length(dedupe_key) between 1 and 256),
     constraint traceparent_is_longer_than_128_characters
         check (char_length(traceparent) <= 128),
-    -- An infinite time can't be compared with a clock that a worker computes with.
-    constraint due_at_is_not_a_finite_time
-        check (isfinite(due_at)),
-    constraint expires_at_is_not_a_finite_time
-        check (isfinite(expires_at)),
+    -- Postgres holds years that drivers can't read, and infinity: a worker that meets one could not send its message.
+    constraint due_at_is_before_year_1_or_after_year_9999
+        check (due_at >= '0001-01-01 00:00+00' and due_at < '10000-01-01 00:00+00'),
+    constraint expires_at_is_before_year_1_or_after_year_9999
+        check (expires_at >= '0001-01-01 00:00+00' and expires_at < '10000-01-01 00:00+00'),
 
     -- What the states mean.
     constraint status_is_not_a_known_status
@@ -102,13 +103,13 @@ with (fillfactor = 70,
       autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_threshold = 5000,
       autovacuum_analyze_scale_factor = 0.05);
 
--- Serve the claim: the due rows of one app, oldest first. Rows that were never claimed stand apart from those that
--- were, so that neither kind has to be searched for among any number of the other.
-create index outbox_fresh on signaling.outbox (app, due_at, id)
+-- Serve claim() and next_due(): the due rows of one app, oldest first. First attempts and retries have an index each, so
+-- that neither kind is searched for among any number of the other.
+create index outbox_first_attempts on signaling.outbox (app, due_at, id)
     where status = 'pending' and sent_at is null and claim_id is null;
-create index outbox_again on signaling.outbox (app, due_at, id)
+create index outbox_retries on signaling.outbox (app, due_at, id)
     where status = 'pending' and (sent_at is not null or claim_id is not null);
--- Serves the expiry of rows that wait for a later time or in a lane that is held.
+-- Serves expire(): rows that wait for a later time, or in a lane that is held.
 create index outbox_expiring on signaling.outbox (app, expires_at) where status = 'pending' and expires_at is not null;
 -- Serves signaling.peak_rate(): calls by time. A block range index costs next to nothing to keep.
 create index outbox_sent on signaling.outbox using brin (sent_at) with (pages_per_range = 32, autosummarize = on);
@@ -150,7 +151,7 @@ create table signaling.attempt (
     claimed_by  text,
     recorded_at timestamptz not null default clock_timestamp(),
     constraint outcome_is_not_a_known_outcome
-        check (outcome in ('retry', 'throttled', 'rejected', 'unauthorized', 'ambiguous', 'lost'))
+        check (outcome in ('transient', 'throttled', 'rejected', 'unauthorized', 'ambiguous', 'lost'))
 );
 create index attempt_of_message on signaling.attempt (message_id, id);
 create index attempt_sent on signaling.attempt using brin (sent_at) with (pages_per_range = 32, autosummarize = on);
@@ -158,39 +159,103 @@ create index attempt_sent on signaling.attempt using brin (sent_at) with (pages_
 comment on table signaling.attempt is 'Calls that did not end their message well, oldest first by id.';
 comment on column signaling.attempt.attempt is 'Which call of the message this was, from 1. A call answered 429 shares its number with the next one.';
 comment on column signaling.attempt.outcome is
-    'retry: worth another call. throttled: 429. rejected: never worth another call. unauthorized: 401 or 403. ambiguous: it may have had its effect. lost: the worker that had the row died, so whether it called is not known.';
+    'transient: worth another call. throttled: 429. rejected: never worth another call. unauthorized: 401 or 403. ambiguous: it may have had its effect. lost: the worker that had the row died, so whether it called is not known.';
 
--- One row per app: the budget of calls that all workers share.
+-- One row per app: the budget of calls that all workers share, and the state of the lane.
 create table signaling.lane (
-    app          text             primary key,
-    limit_per_s  double precision not null,
-    rate_per_s   double precision not null,
-    next_slot_at timestamptz      not null default 'epoch',
-    bell_until   timestamptz,
+    app              text             primary key,
+    limit_per_s      double precision not null,
+    configured_per_s double precision not null,
+    limit_set_by     text,
+    limit_set_at     timestamptz,
+    rate_per_s       double precision not null,
+    rate_at          timestamptz      not null default 'epoch',
+    throttled_at     timestamptz,
+    next_slot_at     timestamptz      not null default 'epoch',
 
-    hold         text,
-    hold_reason  text,
-    hold_since   timestamptz,
-    hold_until   timestamptz,
-    hold_probes  integer          not null default 0,
+    hold             text,
+    hold_reason      text,
+    hold_since       timestamptz,
+    hold_until       timestamptz,
+    hold_probes      integer          not null default 0,
+    probe_claim_id   uuid,
+
+    paused_at        timestamptz,
+    paused_by        text,
+    pause_reason     text,
+
+    generation       bigint           not null default 0,
 
     constraint limit_per_s_is_not_between_1_and_a_million check (limit_per_s between 1 and 1000000),
     constraint rate_per_s_is_not_positive check (rate_per_s > 0),
-    constraint hold_is_not_a_known_hold check (hold in ('parked', 'broken')),
+    constraint hold_is_not_a_known_hold check (hold in ('unauthorized', 'unavailable')),
     constraint a_hold_needs_its_times
-        check ((hold is null) = (hold_since is null) and (hold is null) = (hold_until is null))
+        check ((hold is null) = (hold_since is null) and (hold is null) = (hold_until is null)),
+    constraint a_pause_needs_who_and_when check ((paused_at is null) = (paused_by is null))
 )
 -- Every claim writes this row: its versions stay on one page, and are cleaned up there.
 with (fillfactor = 10, autovacuum_vacuum_threshold = 200, autovacuum_vacuum_scale_factor = 0);
 
+-- Serves claim() and next_due() while somebody holds a snapshot, be it a report or a backup: then no version of a lane's
+-- row goes away, and a claim would pass them all. In a collation of its own, because Postgres would else take the
+-- primary key, which looks as good.
+create index lane_newest on signaling.lane (app collate "C", generation desc);
+
 comment on table signaling.lane is 'One row per app: its budget of calls, shared by every worker, and its state.';
-comment on column signaling.lane.limit_per_s is 'Calls a second that the API allows this app.';
-comment on column signaling.lane.rate_per_s is 'Slots a second that are given out: less than the limit, so that calls which start late within the tolerance stay within it.';
-comment on column signaling.lane.next_slot_at is 'The next send slot that nobody has taken.';
-comment on column signaling.lane.bell_until is 'Until then some worker sleeps and is to be notified of inserts.';
+comment on column signaling.lane.limit_per_s is
+    'Calls a second that go out at most: the configured limit, or what signaling.set_limit() said.';
+comment on column signaling.lane.configured_per_s is 'The limit that the worker which started last is configured with.';
+comment on column signaling.lane.limit_set_by is 'Who set another limit than the configured one. Null: nobody.';
+comment on column signaling.lane.rate_per_s is
+    'Slots a second as of rate_at. A 429 cuts it; then it climbs back by 5 % a second, see signaling.present_rate().';
+comment on column signaling.lane.throttled_at is 'When a burst of 429s last cut the rate.';
+comment on column signaling.lane.next_slot_at is
+    'The next send slot that nobody has taken. Far ahead while the API has asked for a pause by Retry-After.';
 comment on column signaling.lane.hold is
-    'parked: the API refuses the credentials. broken: the API can''t be reached or answers with errors. Null: sending.';
-comment on column signaling.lane.hold_until is 'When one call is tried again.';
+    'unauthorized: the API refuses the credentials. unavailable: the API can''t be reached or answers with errors. Null: sending.';
+comment on column signaling.lane.hold_until is 'When one message is tried again.';
+comment on column signaling.lane.probe_claim_id is
+    'The claim that probes a held lane: only its outcome changes the hold.';
+comment on column signaling.lane.paused_at is 'Since when an operator keeps the app from sending. Null: not paused.';
+comment on column signaling.lane.generation is
+    'Grows every fifty claims or so: by lane_newest the newest versions are found first.';
+
+-- Which apps have an idle worker that wants to be notified of inserts. A table beside the lanes: each insert reads it, and
+-- the lanes have a new version with each claim, all of which an insert would pass while somebody holds a snapshot.
+create table signaling.wakeup (
+    app          text        primary key,
+    wanted_until timestamptz not null
+)
+with (fillfactor = 10, autovacuum_vacuum_threshold = 200, autovacuum_vacuum_scale_factor = 0);
+
+comment on table signaling.wakeup is 'Which apps have an idle worker, for signaling.notify_workers().';
+comment on column signaling.wakeup.wanted_until is 'Until then inserts notify. A minute at a time, in case the worker dies.';
+
+-- How far the deletion of old messages is, and which process deletes. One row: one process of the fleet at a time.
+create table signaling.retention (
+    is_the_only_row boolean     primary key default true,
+    held_by         uuid,
+    held_until      timestamptz not null default 'epoch',
+    began_at        timestamptz,
+    looked_up_to    bigint,
+    last_row        bigint,
+    deleted         bigint      not null default 0,
+
+    constraint retention_has_one_row check (is_the_only_row)
+)
+-- Every batch writes this row: its versions stay on one page, and are cleaned up there.
+with (fillfactor = 10, autovacuum_vacuum_threshold = 200, autovacuum_vacuum_scale_factor = 0);
+insert into signaling.retention default values;
+
+comment on table signaling.retention is
+    'How far the deletion of old messages is: it goes through the outbox by id, one process at a time.';
+comment on column signaling.retention.held_by is 'The process that deletes. Null between two passes.';
+comment on column signaling.retention.held_until is
+    'Until then no other process goes on with the pass; between two passes, when the next one begins.';
+comment on column signaling.retention.began_at is 'When the pass began. Null between two passes.';
+comment on column signaling.retention.looked_up_to is 'The pass has looked at every id up to this one.';
+comment on column signaling.retention.last_row is 'The last row that the pass has met: what follows it is a gap so far.';
+comment on column signaling.retention.deleted is 'How many messages this pass has deleted, or the last one.';
 
 -- The row as a person wants to read it.
 create view signaling.delivery as
@@ -210,16 +275,22 @@ from signaling.outbox;
 comment on view signaling.delivery is
     'The outbox for people: state is scheduled, queued, sending, retrying, or the final status.';
 
--- A row is born pending: what became of it is the worker's to write.
-create function signaling.refuse_finished_insert() returns trigger
-    language plpgsql set search_path = ''
-as $$
-begin
-    raise exception 'a message is inserted as pending: leave status, attempts and the worker''s other columns to their defaults'
-        using errcode = 'check_violation', constraint = 'message_is_not_inserted_as_pending',
-              schema = 'signaling', table = 'outbox';
-end
-$$;
+-- The row without its content: without payload, and without dedupe_key, which may be made of content. A view, so that
+-- `select *` works, and that a column which comes later has to be let in.
+create view signaling.delivery_status as
+select id, app, sender, destination, channel_name, status, state, next_attempt_at, age,
+       attempts, max_attempts, http_status, error, request_id,
+       created_at, sent_at, finished_at, expires_at, wait_for_ack, at_most_once, claimed_by
+from signaling.delivery;
+
+comment on view signaling.delivery_status is
+    'What becomes of messages, without their content: signaling.delivery without payload and dedupe_key.';
+
+-- The triggers' functions get their texts from migrations/functions/.
+create function signaling.refuse_finished_insert() returns trigger language plpgsql as 'begin return new; end';
+create function signaling.notify_workers() returns trigger language plpgsql as 'begin return null; end';
+
+-- A message is born pending: the other states are the worker's to write.
 create trigger message_is_inserted_as_pending
     before insert on signaling.outbox
     for each row
@@ -228,40 +299,7 @@ create trigger message_is_inserted_as_pending
           or new.request_id is not null or new.error is not null)
 execute function signaling.refuse_finished_insert();
 
--- The doorbell. NOTIFY takes a lock over all commits of the cluster, so it rings only where some worker sleeps.
-create function signaling.ring_bell() returns trigger
-    language plpgsql security definer set search_path = ''
-as $$
-begin
-    perform pg_notify('signaling_bell', lane.app)
-    from signaling.lane
-    where lane.bell_until > clock_timestamp()
-      and exists (select from inserted where inserted.app = lane.app);
-    return null;
-end
-$$;
-create trigger ring_bell
+create trigger notify_workers
     after insert on signaling.outbox
     referencing new table as inserted
-    for each statement execute function signaling.ring_bell();
-
--- Cancels a message that is not being sent. True if it did; false if the message is being sent, is final, or
--- does not exist.
-create function signaling.cancel(id bigint) returns boolean
-    language sql volatile set search_path = ''
-as $$
-    with cancelled as (
-        update signaling.outbox
-        set status = 'cancelled', finished_at = clock_timestamp(),
-            error = case when claim_id is not null
-                         then 'cancelled after a worker died with it: whether it was called is not known'
-                         else error end
-        where outbox.id = $1
-          and outbox.status = 'pending'
-          and (outbox.claim_id is null or outbox.due_at <= clock_timestamp())
-        returning 1
-    )
-    select exists (select from cancelled)
-$$;
-comment on function signaling.cancel(bigint) is
-    'Cancels a pending message that is not being sent; says whether it did.';
+    for each statement execute function signaling.notify_workers();

@@ -1,5 +1,5 @@
-//! Everything that is said to the database, and nothing else: the claim, the record, the doorbell, the lane's row,
-//! what people ask for. No other module contains SQL for the outbox.
+//! All access to the database: the protocol (`queue`), the schema, queries for people, and the connections. No other
+//! module contains SQL for the outbox.
 
 mod admin;
 mod connect;
@@ -17,6 +17,8 @@ mod wakeup;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use sqlx::postgres::types::PgInterval;
+
 pub(crate) use admin::{AdminError, RetryFilter};
 pub(crate) use connect::{ConnectError, Outbox};
 pub(crate) use diagnostics::{DatabaseLatency, OldTransaction, ServerDiagnostics};
@@ -27,8 +29,8 @@ pub(crate) use pool::{
     AdaptiveTimeout, STATEMENT_DURATION, STATEMENT_ERRORS, TlsFileError, check_tls_files,
 };
 pub(crate) use queue::{
-    Batch, CallRecord, ClaimRequest, Claimed, Ended, Hold, HoldKind, NextDue, Record, Refusal,
-    ScanPosition, SlotReservation,
+    Batch, CallRecord, ClaimRequest, Claimed, Ended, Hold, HoldKind, Look, NextDue, Record,
+    RecordResult, Refusal, ScanPosition, SlotReservation, Wakeup,
 };
 pub(crate) use read::{
     AppLane, AppStatus, CallDetail, FailureGroup, FailureKey, Failures, LaneDetail, LaneState,
@@ -41,7 +43,7 @@ pub(crate) use stats::{MinuteStats, StatsError};
 pub(crate) use wakeup::WakeupListener;
 
 use crate::pace::DbClock;
-use crate::pace::clock::{ClockReading, Moment};
+use crate::pace::clock::ClockReading;
 use errors::may_have_taken_effect;
 
 /// A process's view of the database's clock, kept up by the readings that claims bring along.
@@ -63,15 +65,11 @@ impl SharedClock {
     }
 }
 
-/// Runs a statement that shows the database's clock, and remembers when.
-async fn timed<T, E>(
-    statement: impl Future<Output = Result<T, E>>,
-) -> Result<(T, Moment, Moment), E> {
-    let asked = Moment::now();
-    let value = statement.await?;
-    Ok((value, asked, Moment::now()))
-}
-
-fn micros(duration: Duration) -> i64 {
-    i64::try_from(duration.as_micros()).unwrap_or(i64::MAX)
+/// A duration as an argument, in whole microseconds.
+fn interval(duration: Duration) -> PgInterval {
+    PgInterval {
+        months: 0,
+        days: 0,
+        microseconds: i64::try_from(duration.as_micros()).unwrap_or(i64::MAX),
+    }
 }

@@ -7,6 +7,7 @@ mod listener;
 mod liveness;
 mod log_throttle;
 mod maintenance;
+mod poller;
 mod recorder;
 
 use std::sync::Arc;
@@ -29,12 +30,18 @@ pub(crate) use lane::metrics::{CALL_DURATION, CALLS, MESSAGES_FINISHED, QUEUE_WA
 pub(crate) use liveness::{Liveness, Stuck};
 use log_throttle::LogThrottle;
 use maintenance::{StatsFlusher, delete_finished};
-use recorder::Recorder;
+use poller::{PollAlarm, Poller};
+use recorder::{Delivered, Recorder};
 
 /// How often a database that is away while the work begins is tried.
 const DATABASE_RETRY: Duration = Duration::from_secs(1);
 /// How much of its apps' names a worker says when it starts.
 const MAX_ALIASES_CHARS: usize = 500;
+
+/// The pause before the loop of a lane is started again that has panicked.
+const LANE_RESTART_PAUSE: Duration = Duration::from_secs(1);
+/// How much of a panic's text is logged.
+const MAX_PANIC_CHARS: usize = 300;
 
 /// How long a shutdown waits for the last stats to be written.
 const LAST_STATS: Duration = Duration::from_secs(1);
@@ -87,6 +94,7 @@ pub(crate) async fn run(
         retry: config.retry,
         listening: Arc::clone(&listening),
         recorder_lag: recorder_lag.clone(),
+        poll_alarm: PollAlarm::default(),
         failing: AtomicUsize::new(0),
         traces: config.traces,
     });
@@ -125,10 +133,20 @@ pub(crate) async fn run(
     );
     let mut loops = JoinSet::new();
     for lane in &lanes {
-        let claim_loop = ClaimLoop::new(Arc::clone(lane), records.clone(), deliveries.clone());
-        loops.spawn(claim_loop.run(shutdown.clone()));
+        loops.spawn(run_lane(
+            Arc::clone(lane),
+            records.clone(),
+            deliveries.clone(),
+            shutdown.clone(),
+        ));
     }
     drop(records);
+    let poller = Poller {
+        outbox: Arc::clone(&outbox),
+        lanes: lanes.clone(),
+        poll_interval: config.timing.poll_interval,
+    };
+    loops.spawn(poller.run(shutdown.clone()));
     let stats_flusher = Arc::new(StatsFlusher {
         outbox: Arc::clone(&outbox),
         lanes: lanes.clone(),
@@ -175,6 +193,33 @@ pub(crate) async fn run(
     save_last_stats(stats_flushing, &stats_flusher).await;
     tracing::info!(event = "worker_stopped", "stopped: everything is recorded");
     Ok(())
+}
+
+/// Runs the loop of a lane until the shutdown. A panic is a defect: it is logged and counted, and the loop begins anew,
+/// while the other lanes go on.
+async fn run_lane(
+    lane: Arc<Lane>,
+    records: mpsc::Sender<Delivered>,
+    deliveries: TaskTracker,
+    shutdown: CancellationToken,
+) {
+    loop {
+        let claim_loop = ClaimLoop::new(Arc::clone(&lane), records.clone(), deliveries.clone());
+        let Err(error) = tokio::spawn(claim_loop.run(shutdown.clone())).await else {
+            return;
+        };
+        lane.stats.panicked();
+        tracing::error!(
+            event = "lane_panicked",
+            app = lane.app,
+            error = sanitize::text(&error.to_string(), MAX_PANIC_CHARS),
+            "the loop of this lane has failed, which is a defect: it is started again. Please report it"
+        );
+        let pause = tokio::time::sleep(LANE_RESTART_PAUSE);
+        if shutdown.run_until_cancelled(pause).await.is_none() {
+            return;
+        }
+    }
 }
 
 /// Saves the last stats, but does not wait long for a database that fails.

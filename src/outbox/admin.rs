@@ -138,7 +138,7 @@ impl Outbox {
     ) -> Result<i64, AdminError> {
         let mut change = Change::default();
         let result = async {
-            let mut session = self.pool().transaction().await?;
+            let mut session = self.pool().transaction(None).await?;
             change
                 .make(&mut session, retry(filter, dry_run, max_rows))
                 .await

@@ -11,7 +11,9 @@ use sqlx::{ConnectOptions, Connection, Executor, PgConnection};
 use crate::error_text::database_error_text;
 use crate::outbox::SharedClock;
 use crate::outbox::pool::statement::{Statement, StatementMetrics};
-use crate::outbox::pool::{CONNECT_TIMEOUT, DbPool, PlanCache, PoolEpoch, Session, within};
+use crate::outbox::pool::{
+    CONNECT_TIMEOUT, DbPool, PoolEpoch, Session, startup_options, within,
+};
 use crate::sanitize;
 
 /// Connections for what no message waits for.
@@ -22,13 +24,13 @@ const READ_TIMEOUT: Duration = Duration::from_millis(2_500);
 /// The database with the outbox, over a bounded number of connections.
 #[derive(Debug)]
 pub(crate) struct Outbox {
-    line: DbPool,
-    /// What is known of calls gets into the database whatever the lanes wait for.
+    pool: DbPool,
+    /// A connection of its own, so that outcomes are saved whatever the lanes wait for.
     recorder: DbPool,
     /// Connections for monitoring: stats, status queries and operators' actions. A pool of its own, so that these never
     /// delay a claim or a record.
     monitoring: DbPool,
-    breaks: PoolEpoch,
+    epoch: PoolEpoch,
     stats: Arc<StatementMetrics>,
     options: PgConnectOptions,
     pooler: bool,
@@ -95,26 +97,25 @@ impl Outbox {
             port: options.get_port(),
             source,
         };
-        let pooler = Box::pin(within(CONNECT_TIMEOUT, has_transaction_pooler(&options)))
+        let (options, pooler) = Box::pin(within(CONNECT_TIMEOUT, detect_pooler(&options)))
             .await
             .map_err(unreachable)?;
-        let breaks = PoolEpoch::default();
+        let epoch = PoolEpoch::default();
         let stats = Arc::new(StatementMetrics::new());
-        let line = |connections, plans| {
+        let pool = |connections| {
             DbPool::new(
                 options.clone(),
                 pooler,
-                breaks.clone(),
+                epoch.clone(),
                 Arc::clone(&stats),
                 connections,
-                plans,
             )
         };
         Ok(Self {
-            line: line(max_connections, PlanCache::Generic),
-            recorder: line(1, PlanCache::Generic),
-            monitoring: line(MONITORING_CONNECTIONS, PlanCache::Auto),
-            breaks,
+            pool: pool(max_connections),
+            recorder: pool(1),
+            monitoring: pool(MONITORING_CONNECTIONS),
+            epoch,
             stats,
             options,
             pooler,
@@ -122,14 +123,14 @@ impl Outbox {
         })
     }
 
-    /// Whether a pooler in transaction mode is in between: sessions keep nothing, and there is no LISTEN.
+    /// Whether a pooler is in between: sessions keep nothing, and there is no LISTEN.
     pub(crate) fn has_pooler(&self) -> bool {
         self.pooler
     }
 
     /// When a statement was last answered, other than one of those who look on.
     pub(crate) fn last_response_at(&self) -> Option<Instant> {
-        self.breaks.last_response_at()
+        self.epoch.last_response_at()
     }
 
     /// This process's view of the database's clock.
@@ -137,17 +138,15 @@ impl Outbox {
         &self.clock
     }
 
-    /// How to connect, for what needs a connection of its own: migrations and the doorbell.
+    /// How to connect, for work that needs a connection of its own: migrations and LISTEN.
     pub(super) fn options(&self) -> &PgConnectOptions {
         &self.options
     }
 
-    /// The line of everything but records.
     pub(super) fn pool(&self) -> &DbPool {
-        &self.line
+        &self.pool
     }
 
-    /// The line that only the recorder uses.
     pub(super) fn recorder_pool(&self) -> &DbPool {
         &self.recorder
     }
@@ -186,9 +185,7 @@ impl Outbox {
         // The server ends the statement first.
         let timeout = CONNECT_TIMEOUT + deadline + Duration::from_secs(1);
         let result = within(timeout, async {
-            let mut session = self.monitoring.transaction().await?;
-            let timeout = format!("set local statement_timeout = {}", deadline.as_millis());
-            session.execute(sqlx::AssertSqlSafe(timeout)).await?;
+            let mut session = self.monitoring.transaction(Some(deadline)).await?;
             work(&mut session).await
         })
         .await;
@@ -196,13 +193,8 @@ impl Outbox {
         result
     }
 
-    /// A session for statements that take as long as they take.
-    pub(super) async fn session(&self) -> Result<Session, sqlx::Error> {
-        self.line.session().await
-    }
-
     pub(crate) async fn close(&self) {
-        self.line.close().await;
+        self.pool.close().await;
         self.recorder.close().await;
         self.monitoring.close().await;
     }
@@ -247,10 +239,24 @@ fn unknown_parameters(url: &str) -> impl Iterator<Item = String> {
         })
 }
 
-/// Two connections that are open at once have two servers, each its own throughout, unless a pooler lends servers
-/// out by the transaction. Statements without parameters go as simple queries, which any pooler can pass on.
-async fn has_transaction_pooler(options: &PgConnectOptions) -> Result<bool, sqlx::Error> {
-    let mut connections = [options.connect().await?, options.connect().await?];
+/// How to connect, and whether a pooler is in between.
+///
+/// Two connections that are open at once have two servers, each its own throughout, unless a pooler lends servers out by
+/// the transaction. Statements without parameters go as simple queries, which any pooler can pass on. A pooler in session
+/// mode refuses the settings at the start of a session; each transaction then brings them along.
+async fn detect_pooler(
+    options: &PgConnectOptions,
+) -> Result<(PgConnectOptions, bool), sqlx::Error> {
+    let direct = options.clone().options(startup_options());
+    let first = match direct.connect().await {
+        Ok(first) => first,
+        Err(error) if is_startup_refused(&error) => {
+            options.connect().await?.close().await?;
+            return Ok((options.clone(), true));
+        }
+        Err(error) => return Err(error),
+    };
+    let mut connections = [first, direct.connect().await?];
     let mut pids = [Vec::new(), Vec::new()];
     // Not in turn: a pooler that gives its servers out in turn would give each connection the same one every time.
     for index in [0, 1, 1, 0, 0, 1] {
@@ -262,7 +268,19 @@ async fn has_transaction_pooler(options: &PgConnectOptions) -> Result<bool, sqlx
     let changed = pids
         .iter()
         .any(|pids| pids.iter().any(|pid| *pid != pids[0]));
-    Ok(changed || pids[0][0] == pids[1][0])
+    if changed || pids[0][0] == pids[1][0] {
+        Ok((options.clone(), true))
+    } else {
+        Ok((direct, false))
+    }
+}
+
+/// Whether a pooler refuses a setting at the start of a session. PgBouncer does so with the code 08P01, "unsupported
+/// startup parameter"; with `ignore_startup_parameters = options` it drops the settings instead.
+fn is_startup_refused(error: &sqlx::Error) -> bool {
+    error.as_database_error().is_some_and(|error| {
+        error.code().as_deref() == Some("08P01") && error.message().contains("startup parameter")
+    })
 }
 
 async fn backend_pid(connection: &mut PgConnection) -> Result<i32, sqlx::Error> {

@@ -143,7 +143,7 @@ impl Outbox {
         &self,
         messages: &[NewMessage],
     ) -> Result<Vec<Option<i64>>, EnqueueError> {
-        let mut session = self.pool().transaction().await?;
+        let mut session = self.pool().transaction(None).await?;
         // Done once, and perhaps behind a pooler: nothing to keep prepared.
         let ids = insert(&mut session, messages, false).await?;
         session.finish().await?;

@@ -2,6 +2,7 @@
 //! packets answers nothing and reports nothing; what waits for it would wait for a quarter of an hour or more.
 
 mod adaptive_timeout;
+mod call;
 mod epoch;
 pub(super) mod statement;
 mod tls_files;
@@ -15,38 +16,19 @@ use deadpool::Runtime;
 use deadpool::managed::{
     Manager, Metrics, Object, Pool, PoolError, QueueMode, RecycleError, RecycleResult,
 };
-use sqlx::postgres::PgConnectOptions;
-use sqlx::{ConnectOptions, Connection, Executor, PgConnection};
+use sqlx::postgres::{PgConnectOptions, PgRow};
+use sqlx::{ConnectOptions, Connection, Executor, FromRow, PgConnection, Row};
 
 pub(crate) use adaptive_timeout::AdaptiveTimeout;
+pub(super) use call::Call;
 pub(super) use epoch::PoolEpoch;
 pub(crate) use statement::{STATEMENT_DURATION, STATEMENT_ERRORS};
 pub(crate) use tls_files::{TlsFileError, check_tls_files};
 
 use crate::outbox::errors::is_connection_error;
 use crate::outbox::pool::statement::{Statement, StatementMetrics};
-
-/// What every session is told. The statements are written for indexes; a plan that was made while the table was
-/// empty would read the whole table for as long as the plan is kept, which for a queue is until the next ANALYZE.
-/// The costs that discouraged plans are given would make short statements compile with JIT. And a lock that a client
-/// sits on must not tie up a connection for as long as it likes. Functions and operators are those of the system:
-/// anybody may have rights to create others in the schema `public`, which fit an argument's type better.
-macro_rules! session_settings {
-    ($set:literal) => {
-        concat!(
-            $set,
-            " enable_seqscan = off; ",
-            $set,
-            " enable_bitmapscan = off; ",
-            $set,
-            " jit = off; ",
-            $set,
-            " lock_timeout = '2s'; ",
-            $set,
-            " search_path = pg_catalog, pg_temp"
-        )
-    };
-}
+use crate::pace::DbTime;
+use crate::pace::clock::{ClockReading, Moment};
 
 /// How long a connection may take to be made, and how long a statement may wait for one to be free.
 pub(crate) const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
@@ -56,21 +38,35 @@ const STATEMENT_TIMEOUT: Duration = Duration::from_secs(4);
 /// How long a farewell to the server may take.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// How the statements of a line are planned.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum PlanCache {
-    /// As Postgres sees fit: each time anew for as long as it thinks that this pays.
-    Auto,
-    /// Once for a connection. Of the record it never sees, and of the claim not always, that the plan is the same each
-    /// time: to plan them took half a millisecond and a whole one, as long as a small one takes for the work.
-    Generic,
+/// The longest time that the server works on a statement, for connections that keep their settings: longer than the
+/// client waits for any.
+const SERVER_TIMEOUT: Duration = Duration::from_secs(65);
+
+/// How long a statement waits for a lock, so that a session that sits on one does not tie up a connection.
+const LOCK_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// The start of a transaction that is made of plain statements: for indexes, because a plan that is made while a table
+/// is empty reads the whole table later; without JIT, which the costs of discouraged plans would start; and with the
+/// names of the system alone, because others may create functions in the schema `public` that fit better.
+const BEGIN: &str = "begin isolation level read committed; set local enable_seqscan = off; \
+    set local enable_bitmapscan = off; set local jit = off; set local search_path = pg_catalog, pg_temp";
+
+/// What a connection is told when it is made, unless a pooler is in between. No default of the database or the role
+/// matters after that.
+pub(super) fn startup_options() -> [(&'static str, String); 3] {
+    [
+        ("default_transaction_isolation", "read committed".into()),
+        ("lock_timeout", LOCK_TIMEOUT.as_millis().to_string()),
+        ("statement_timeout", SERVER_TIMEOUT.as_millis().to_string()),
+    ]
 }
 
 /// Connections that are made when they are needed, and kept.
 pub(crate) struct DbPool {
     pool: Pool<ConnectionManager>,
+    /// A pooler in transaction mode is in between: each transaction is one message with all its settings.
     pooler: bool,
-    breaks: PoolEpoch,
+    epoch: PoolEpoch,
     stats: Arc<StatementMetrics>,
 }
 
@@ -85,22 +81,19 @@ impl std::fmt::Debug for DbPool {
 }
 
 impl DbPool {
-    /// A line of so many connections at most; none is made yet.
+    /// A pool of so many connections at most; none is made yet.
     pub(crate) fn new(
         options: PgConnectOptions,
         pooler: bool,
-        breaks: PoolEpoch,
+        epoch: PoolEpoch,
         stats: Arc<StatementMetrics>,
         max_connections: u32,
-        plans: PlanCache,
     ) -> Self {
-        let connector = ConnectionManager {
+        let manager = ConnectionManager {
             options,
-            pooler,
-            breaks: breaks.clone(),
-            plans,
+            epoch: epoch.clone(),
         };
-        let pool = Pool::builder(connector)
+        let pool = Pool::builder(manager)
             .max_size(usize::try_from(max_connections).unwrap_or(usize::MAX))
             .queue_mode(QueueMode::Lifo)
             .runtime(Runtime::Tokio1)
@@ -110,43 +103,60 @@ impl DbPool {
         Self {
             pool: pool.expect("a runtime is given, which is all that is checked"),
             pooler,
-            breaks,
+            epoch,
             stats,
         }
     }
 
-    /// Runs statements of the hot path, within the usual deadline.
+    /// Calls a function of the schema, within the usual deadline. The rows come as they are, with how the call went in
+    /// time.
     ///
     /// # Errors
-    /// Where a statement fails, or there is no answer in time. Then it may have been carried out all the same.
-    pub(crate) async fn run<T>(
+    /// Where the call fails, or there is no answer in time. Then it may have been carried out all the same.
+    pub(crate) async fn call(
         &self,
         statement: Statement,
-        work: impl AsyncFnOnce(&mut Session) -> Result<T, sqlx::Error>,
-    ) -> Result<T, sqlx::Error> {
-        self.run_within(statement, STATEMENT_TIMEOUT, work).await
+        call: Call,
+    ) -> Result<Answer, sqlx::Error> {
+        self.call_within(statement, STATEMENT_TIMEOUT, call).await
+    }
+
+    /// The same with a deadline.
+    ///
+    /// # Errors
+    /// As for [`call`](Self::call).
+    pub(crate) async fn call_within(
+        &self,
+        statement: Statement,
+        deadline: Duration,
+        call: Call,
+    ) -> Result<Answer, sqlx::Error> {
+        self.run_within(statement, deadline, async |session| {
+            session.call(call, deadline).await
+        })
+        .await
     }
 
     /// Runs statements of the hot path. When they fail because of the server or the network, no connection is used
     /// again. A statement that takes too long while others are answered is only slow.
     ///
     /// # Errors
-    /// As for [`run`](Self::run).
+    /// Where a statement fails, or there is no answer in time. Then it may have been carried out all the same.
     pub(crate) async fn run_within<T>(
         &self,
         statement: Statement,
         deadline: Duration,
         work: impl AsyncFnOnce(&mut Session) -> Result<T, sqlx::Error>,
     ) -> Result<T, sqlx::Error> {
-        // What waits for a statement is many kilobytes: it stands in the heap, not in every task that asks.
+        // The state of a statement takes many kilobytes: it is in the heap, and not in every task that runs one.
         let begun = Instant::now();
         let result = Box::pin(self.try_run(deadline, work)).await;
         self.stats.observe(statement, begun, &result);
         match &result {
-            Ok(_) => self.breaks.note_response(),
-            Err(error) if is_timeout(error) && self.breaks.responded_within(deadline / 2) => {}
+            Ok(_) => self.epoch.note_response(),
+            Err(error) if is_timeout(error) && self.epoch.responded_within(deadline / 2) => {}
             Err(error) if is_connection_error(error) => {
-                self.breaks.advance();
+                self.epoch.advance();
                 self.pool.retain(|_, _| false);
             }
             Err(_) => {}
@@ -169,29 +179,30 @@ impl DbPool {
         .await
     }
 
-    /// A session without a deadline.
-    pub(crate) async fn session(&self) -> Result<Session, sqlx::Error> {
+    async fn session(&self) -> Result<Session, sqlx::Error> {
         let mut session = Session {
             link: self.pool.get().await.map_err(pool_error)?,
-            in_transaction: self.pooler,
+            pooler: self.pooler,
+            in_transaction: false,
         };
         session.link.in_use = true;
-        if self.pooler {
-            let begin = concat!("begin; ", session_settings!("set local"));
-            within(CONNECT_TIMEOUT, session.execute(begin)).await?;
-        }
         Ok(session)
     }
 
-    /// A session with a transaction, for what is seldom done: its plans are made for it.
-    pub(crate) async fn transaction(&self) -> Result<Session, sqlx::Error> {
+    /// A session with a transaction of plain statements, on which the server works for as long as `deadline` allows;
+    /// without one, for as long as it takes.
+    pub(crate) async fn transaction(
+        &self,
+        deadline: Option<Duration>,
+    ) -> Result<Session, sqlx::Error> {
         let mut session = self.session().await?;
-        if !session.in_transaction {
-            session
-                .execute("begin; set local plan_cache_mode = auto")
-                .await?;
-            session.in_transaction = true;
-        }
+        let timeout_ms = deadline.map_or(0, |deadline| deadline.as_millis());
+        let lock_timeout_ms = LOCK_TIMEOUT.as_millis();
+        let begin = format!(
+            "{BEGIN}; set local statement_timeout = {timeout_ms}; set local lock_timeout = {lock_timeout_ms}"
+        );
+        within(CONNECT_TIMEOUT, session.execute(sqlx::AssertSqlSafe(begin))).await?;
+        session.in_transaction = true;
         Ok(session)
     }
 
@@ -245,9 +256,7 @@ fn pool_error(error: PoolError<sqlx::Error>) -> sqlx::Error {
 
 struct ConnectionManager {
     options: PgConnectOptions,
-    pooler: bool,
-    breaks: PoolEpoch,
-    plans: PlanCache,
+    epoch: PoolEpoch,
 }
 
 /// A connection, and what tells whether it can be used again.
@@ -255,8 +264,8 @@ struct PooledConnection {
     connection: PgConnection,
     /// It is in the middle of something.
     in_use: bool,
-    /// The count of breaks when it was made.
-    breaks: u64,
+    /// The epoch in which it was made.
+    epoch: u64,
 }
 
 impl Manager for ConnectionManager {
@@ -264,20 +273,11 @@ impl Manager for ConnectionManager {
     type Error = sqlx::Error;
 
     async fn create(&self) -> Result<PooledConnection, sqlx::Error> {
-        let breaks = self.breaks.count();
-        let mut connection = Box::pin(self.options.connect()).await?;
-        if !self.pooler {
-            connection.execute(session_settings!("set")).await?;
-            if self.plans == PlanCache::Generic {
-                connection
-                    .execute("set plan_cache_mode = force_generic_plan")
-                    .await?;
-            }
-        }
+        let epoch = self.epoch.count();
         Ok(PooledConnection {
-            connection,
+            connection: Box::pin(self.options.connect()).await?,
             in_use: false,
-            breaks,
+            epoch,
         })
     }
 
@@ -288,25 +288,95 @@ impl Manager for ConnectionManager {
         link: &mut PooledConnection,
         _: &Metrics,
     ) -> RecycleResult<sqlx::Error> {
-        if link.in_use || link.breaks != self.breaks.count() {
+        if link.in_use || link.epoch != self.epoch.count() {
             return Err(RecycleError::message("not to be trusted"));
         }
         Ok(())
     }
 }
 
-/// Where a statement runs: on a connection of our own, with prepared statements; or behind a pooler, in a transaction
-/// and without them, because two messages of the protocol may else meet two different servers. A session that is not
-/// finished takes its connection with it.
+/// The result of a call, and when it was asked for and answered.
+pub(crate) struct Answer {
+    pub(crate) rows: Vec<PgRow>,
+    pub(crate) asked: Moment,
+    pub(crate) answered: Moment,
+}
+
+impl Answer {
+    /// What the answer tells of the database's clock, which showed `at`.
+    pub(crate) fn clock_reading(&self, at: DbTime) -> ClockReading {
+        ClockReading {
+            asked: self.asked,
+            answered: self.answered,
+            shown: at,
+        }
+    }
+
+    /// The single value of the first row; none if there is no row, or it is null.
+    ///
+    /// # Errors
+    /// Where the value is of another type.
+    pub(crate) fn value<T>(&self) -> Result<Option<T>, sqlx::Error>
+    where
+        T: for<'r> sqlx::Decode<'r, sqlx::Postgres> + sqlx::Type<sqlx::Postgres>,
+    {
+        self.rows
+            .first()
+            .map_or(Ok(None), |row| row.try_get::<Option<T>, _>(0))
+    }
+
+    /// All rows, decoded.
+    ///
+    /// # Errors
+    /// Where a row has other columns.
+    pub(crate) fn decode<T: for<'r> FromRow<'r, PgRow>>(&self) -> Result<Vec<T>, sqlx::Error> {
+        self.rows.iter().map(T::from_row).collect()
+    }
+}
+
+/// A connection in use. A session that is not finished takes its connection with it.
 pub(crate) struct Session {
     link: Object<ConnectionManager>,
+    pooler: bool,
     in_transaction: bool,
 }
 
 impl Session {
-    /// Whether statements may be kept prepared.
-    pub(crate) fn caches_statements(&self) -> bool {
-        !self.in_transaction
+    /// Calls a function in a transaction of its own: as a prepared statement, or behind a pooler in one message, because
+    /// two messages may meet two different servers there.
+    async fn call(&mut self, call: Call, deadline: Duration) -> Result<Answer, sqlx::Error> {
+        let asked = Moment::now();
+        let rows = if self.pooler {
+            let transaction = format!(
+                "begin isolation level read committed; set local statement_timeout = {}; set local lock_timeout = {}; {}; commit",
+                deadline.as_millis(),
+                LOCK_TIMEOUT.as_millis(),
+                call.literal(),
+            );
+            let rows = sqlx::raw_sql(sqlx::AssertSqlSafe(transaction))
+                .fetch_all(&mut self.link.connection)
+                .await;
+            if rows.is_err() {
+                // The server has stopped within the transaction. If this fails, too, the connection is given up.
+                self.execute("rollback").await?;
+                self.link.in_use = false;
+            }
+            rows?
+        } else {
+            let (text, arguments) = call.prepared();
+            let rows = sqlx::query_with(sqlx::AssertSqlSafe(text), arguments)
+                .fetch_all(&mut self.link.connection)
+                .await;
+            if matches!(rows, Err(sqlx::Error::Database(_))) {
+                self.link.in_use = false;
+            }
+            rows?
+        };
+        Ok(Answer {
+            rows,
+            asked,
+            answered: Moment::now(),
+        })
     }
 
     /// Ends the session; only then what the statements did is done.

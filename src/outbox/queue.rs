@@ -1,11 +1,12 @@
-//! The worker's protocol with the database: claim, record, and the state of the lane's row.
+//! The worker's protocol: each operation calls the function of the same name in `migrations/functions/`.
 
-pub(in crate::outbox) mod claim;
+mod claim;
 mod lane;
 mod record;
+mod release;
 mod reserve_slot;
 
-pub(crate) use claim::{Batch, ClaimRequest, Claimed, Ended, Hold, ScanPosition};
-pub(crate) use lane::{HoldKind, NextDue};
-pub(crate) use record::{CallRecord, Record};
+pub(crate) use claim::{Batch, ClaimRequest, Claimed, Ended, Hold, ScanPosition, Wakeup};
+pub(crate) use lane::{HoldKind, Look, NextDue};
+pub(crate) use record::{CallRecord, Record, RecordResult};
 pub(crate) use reserve_slot::{Refusal, SlotReservation};

@@ -5,9 +5,10 @@ use std::time::Duration;
 use sqlx::FromRow;
 use uuid::Uuid;
 
-use crate::outbox::Outbox;
-use crate::outbox::micros;
+use crate::outbox::pool::Call;
 use crate::outbox::pool::statement::Statement;
+use crate::outbox::{Outbox, interval};
+use crate::pace::DbTime;
 
 /// The shortest time that finished messages can be kept: what a look at the last minute shows is still there.
 pub(crate) const MIN_RETENTION: Duration = Duration::from_secs(60);
@@ -32,7 +33,8 @@ struct DeletionRow {
     has_turn: bool,
     is_pass_over: bool,
     deleted: Option<i64>,
-    held_for_us: i64,
+    held_until: DbTime,
+    at: DbTime,
 }
 
 impl Outbox {
@@ -46,22 +48,12 @@ impl Outbox {
         worker: Uuid,
         retention: Duration,
     ) -> Result<Deletion, sqlx::Error> {
-        let row: DeletionRow = self
-            .pool()
-            .run(Statement::Delete, async |session| {
-                sqlx::query_as(
-                    "select has_turn, is_pass_over, deleted,
-                            (extract(epoch from held_until - clock_timestamp()) * 1000000)::bigint as held_for_us
-                     from signaling.delete_finished($1, $2::bigint * interval '1 microsecond')",
-                )
-                .persistent(session.caches_statements())
-                .bind(worker)
-                .bind(micros(retention))
-                .fetch_one(&mut **session)
-                .await
-            })
-            .await?;
-        let next_in = Duration::from_micros(row.held_for_us.max(0).unsigned_abs());
+        let call = Call::new("delete_finished")
+            .with("worker", worker)
+            .with("retain", interval(retention));
+        let answer = self.pool().call(Statement::Delete, call).await?;
+        let row: DeletionRow = answer.decode()?.pop().ok_or(sqlx::Error::RowNotFound)?;
+        let next_in = row.held_until.since(row.at);
         Ok(match row {
             DeletionRow {
                 has_turn: false, ..

@@ -1,4 +1,4 @@
-//! The doorbell: inserts ring it while a worker sleeps.
+//! Notifications of inserts, while a worker is idle.
 
 use sqlx::Executor;
 use sqlx::postgres::{PgListener, PgPoolOptions};
@@ -6,10 +6,10 @@ use sqlx::postgres::{PgListener, PgPoolOptions};
 use crate::outbox::Outbox;
 use crate::outbox::pool::{CONNECT_TIMEOUT, within};
 
-/// The channel on which the trigger `ring_bell` notifies, with the app as its payload.
-const CHANNEL: &str = "signaling_bell";
+/// The channel on which the trigger `notify_workers` notifies, with the app as its payload.
+const CHANNEL: &str = "signaling_wakeup";
 
-/// A connection that hears the bell.
+/// A connection that receives notifications.
 #[derive(Debug)]
 pub(crate) struct WakeupListener(PgListener);
 
@@ -24,7 +24,7 @@ impl Outbox {
             .connect_lazy_with(self.options().clone());
         within(CONNECT_TIMEOUT, async {
             let mut listener = PgListener::connect_with(&pool).await?;
-            // A lost connection is to be known of: what rang meanwhile was not heard.
+            // A lost connection must show: notifications of the meantime are lost.
             listener.eager_reconnect(false);
             listener.listen(CHANNEL).await?;
             Ok(WakeupListener(listener))
@@ -34,7 +34,7 @@ impl Outbox {
 }
 
 impl WakeupListener {
-    /// Waits for a ring; the app for which it rang. None if the connection was lost: listen anew.
+    /// Waits for a notification, and returns its app. None if the connection was lost: listen anew.
     ///
     /// # Errors
     /// Where the database fails.

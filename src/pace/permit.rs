@@ -29,6 +29,21 @@ pub(crate) enum Late {
     StoodStill,
     /// What is left of the lease is shorter than a call may take: another worker might get the message meanwhile.
     Lease,
+    /// The lane was held or slowed after the claim: a call now would go to an API that refuses it.
+    Released,
+}
+
+/// What a permit depends on.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct PermitTerms {
+    /// From when on the call may start.
+    pub(crate) slot: DbTime,
+    /// When the claim was asked for.
+    pub(crate) claimed_at: Instant,
+    /// When the lease ends.
+    pub(crate) lease_ends: Instant,
+    /// How long the call may take.
+    pub(crate) request_timeout: Duration,
 }
 
 /// A moment by which a call has to start so that it has ended while the lease holds.
@@ -39,25 +54,28 @@ pub(super) fn last_start(lease_ends: Instant, request_timeout: Duration) -> Inst
 }
 
 impl SendPermit {
-    /// The permit for `slot`, if `now` is in time for it and early enough within the lease.
+    /// The permit for a slot, if `now` is in time for it and early enough within the lease. Messages of claims up to
+    /// `released_at` get none.
     ///
     /// # Errors
-    /// Where the call would start too late, with the reason.
+    /// Where the call may not start, with the reason.
     pub(crate) fn take(
-        slot: DbTime,
+        terms: PermitTerms,
         clock: &DbClock,
         now: Moment,
-        lease_ends: Instant,
-        request_timeout: Duration,
+        released_at: Option<Instant>,
     ) -> Result<Self, Late> {
+        if released_at.is_some_and(|released_at| terms.claimed_at <= released_at) {
+            return Err(Late::Released);
+        }
         if clock.was_suspended(now) {
             return Err(Late::StoodStill);
         }
         let starts_at = clock.at(now.instant);
-        if starts_at > slot + TOLERANCE {
+        if starts_at > terms.slot + TOLERANCE {
             return Err(Late::Slot);
         }
-        if now.instant >= last_start(lease_ends, request_timeout) {
+        if now.instant >= last_start(terms.lease_ends, terms.request_timeout) {
             return Err(Late::Lease);
         }
         Ok(Self { starts_at })
@@ -80,6 +98,15 @@ mod tests {
         }
     }
 
+    fn terms(slot: DbTime, claimed_at: Instant, lease_ends: Instant) -> PermitTerms {
+        PermitTerms {
+            slot,
+            claimed_at,
+            lease_ends,
+            request_timeout: TIMEOUT,
+        }
+    }
+
     fn clock(now: Instant) -> DbClock {
         DbClock::new(ClockReading {
             asked: moment(now),
@@ -92,8 +119,9 @@ mod tests {
     fn a_slot_is_good_until_the_tolerance_ends_and_not_a_microsecond_longer() {
         let now = Instant::now();
         let slot = DbTime::from_micros(1_000_000_000);
-        let take =
-            |instant| SendPermit::take(slot, &clock(now), moment(instant), now + LEASE, TIMEOUT);
+        let take = |instant| {
+            SendPermit::take(terms(slot, now, now + LEASE), &clock(now), moment(instant), None)
+        };
         assert!(take(now).is_ok());
         assert!(take(now + TOLERANCE).is_ok());
         assert_eq!(
@@ -106,9 +134,23 @@ mod tests {
     fn no_call_starts_when_it_could_outlast_the_lease() {
         let now = Instant::now();
         let slot = DbTime::from_micros(1_000_000_000);
-        let take =
-            |lease_ends| SendPermit::take(slot, &clock(now), moment(now), lease_ends, TIMEOUT);
+        let take = |lease_ends| {
+            SendPermit::take(terms(slot, now, lease_ends), &clock(now), moment(now), None)
+        };
         assert!(take(now + TIMEOUT + Duration::from_millis(1)).is_ok());
         assert_eq!(take(now + TIMEOUT).err(), Some(Late::Lease));
+    }
+
+    #[test]
+    fn messages_of_claims_before_a_hold_are_given_back_and_later_ones_are_not() {
+        let now = Instant::now();
+        let slot = DbTime::from_micros(1_000_000_000);
+        let take = |released_at| {
+            let terms = terms(slot, now, now + LEASE);
+            SendPermit::take(terms, &clock(now), moment(now), Some(released_at))
+        };
+        let just_before = now - Duration::from_micros(1);
+        assert!(take(just_before).is_ok());
+        assert_eq!(take(now).err(), Some(Late::Released));
     }
 }

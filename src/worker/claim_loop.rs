@@ -1,4 +1,4 @@
-//! The loop of a lane: wait for capacity, claim, hand out, rest.
+//! The loop of a lane: wait for capacity, claim, dispatch, wait.
 
 mod idle_wait;
 mod orphaned_claims;
@@ -16,9 +16,9 @@ use super::delivery;
 use super::lane::Lane;
 use super::recorder::Delivered;
 use crate::error_text::database_error_text;
-use crate::outbox::{AdaptiveTimeout, Batch, ClaimRequest, ScanPosition};
+use crate::outbox::{AdaptiveTimeout, Batch, ClaimRequest};
 use crate::pace::{Lookahead, coalesced_starts};
-use idle_wait::IdleWait;
+use idle_wait::Next;
 use orphaned_claims::OrphanedClaims;
 
 /// How long a process that begins waits for the answer to its first call.
@@ -38,13 +38,10 @@ pub(super) struct ClaimLoop {
     lane: Arc<Lane>,
     records: mpsc::Sender<Delivered>,
     deliveries: TaskTracker,
-    rest: IdleWait,
     orphaned_claims: OrphanedClaims,
     timeout: AdaptiveTimeout,
     database_pause: Duration,
     lookahead: Lookahead,
-    /// The same for claims that look at all rows: they may take far longer.
-    full_scan_lookahead: Lookahead,
     /// The most rows of the next claim.
     max_rows: usize,
 }
@@ -55,17 +52,14 @@ impl ClaimLoop {
         records: mpsc::Sender<Delivered>,
         deliveries: TaskTracker,
     ) -> Self {
-        let rest = IdleWait::new(Arc::clone(&lane));
         Self {
             lane,
             records,
             deliveries,
-            rest,
             orphaned_claims: OrphanedClaims::new(),
             timeout: AdaptiveTimeout::default(),
             database_pause: DATABASE_PAUSE,
             lookahead: Lookahead::default(),
-            full_scan_lookahead: Lookahead::default(),
             max_rows: MAX_ROWS,
         }
     }
@@ -83,11 +77,14 @@ impl ClaimLoop {
             else {
                 return;
             };
-            let rest = match self.claim(capacity).await {
+            let waited = match self.claim(capacity).await {
                 Ok(batch) => {
-                    let next = self.rest.after(&batch, self.lookahead);
+                    let next = Next::after(&batch, self.lookahead);
+                    if next == Next::Idle {
+                        self.lane.idle(&batch);
+                    }
                     self.dispatch(batch);
-                    shutdown.run_until_cancelled(self.rest.take(next)).await
+                    shutdown.run_until_cancelled(next.wait(&self.lane)).await
                 }
                 Err(error) => {
                     let pause = self.pause_for_database(&error);
@@ -96,9 +93,10 @@ impl ClaimLoop {
                         .await
                 }
             };
-            if rest.is_none() {
+            if waited.is_none() {
                 return;
             }
+            self.lane.schedule().busy();
         }
     }
 
@@ -133,37 +131,28 @@ impl ClaimLoop {
     }
 
     async fn claim(&mut self, rows: usize) -> Result<Batch, sqlx::Error> {
-        if self.lane.scan_state().needs_full_scan(Instant::now()) {
-            // An error here shows again in the claim.
-            self.lane
-                .next_due(ScanPosition::BEGINNING, Instant::now())
-                .await
-                .ok();
-        }
-        let began = Instant::now();
-        let start = self.lane.scan_state().claim_position(began);
-        let lookahead = self.lookahead_of(start).get();
+        let position = self.lane.scan_state().position();
         let shared = &self.lane.shared;
         let request = ClaimRequest {
-            start,
+            position,
             app: &self.lane.app,
             claim_id: Uuid::new_v4(),
-            rows: rows.min(self.max_rows),
-            lookahead,
+            max_messages: rows.min(self.max_rows),
+            lookahead: self.lookahead.get(),
             lease: shared.timing.lease,
             claimed_by: &shared.name,
             lost_before: self.lane.outage_grace().lost_before(),
             timeout: &self.timeout,
-            next_poll_in: shared.timing.poll_interval * 2,
-            bell: shared.listening.load(Ordering::Relaxed),
+            poll_interval: shared.timing.poll_interval * 2,
+            wants_wakeup: shared.listening.load(Ordering::Relaxed),
         };
         let batch = match shared.outbox.claim(&request).await {
             Ok(batch) => {
-                let now = Instant::now();
-                self.lane.outage_grace().answered(batch.at, now);
-                self.lane.scan_state().claimed(start, began, now, &batch);
-                let took = self.lane.now().since(batch.at);
-                self.lookahead_of(start).observe(took);
+                self.lane
+                    .outage_grace()
+                    .answered(batch.at, Instant::now());
+                self.lane.scan_state().claimed(position, &batch);
+                self.lookahead.observe(self.lane.now().since(batch.at));
                 self.lane.heartbeat.beat(Duration::ZERO);
                 self.lane.stats.ended_uncalled(batch.at, batch.ended);
                 self.lane.observe_claim(&batch);
@@ -174,6 +163,7 @@ impl ClaimLoop {
             }
             Err(error) => {
                 self.lane.outage_grace().failed();
+                self.lane.scan_state().look_soon(Instant::now());
                 self.lane
                     .heartbeat
                     .failed(database_error_text(&error.source));
@@ -191,14 +181,6 @@ impl ClaimLoop {
             }
         }
         Ok(batch)
-    }
-
-    fn lookahead_of(&mut self, start: ScanPosition) -> &mut Lookahead {
-        if start == ScanPosition::BEGINNING {
-            &mut self.full_scan_lookahead
-        } else {
-            &mut self.lookahead
-        }
     }
 
     fn pause_for_database(&mut self, error: &sqlx::Error) -> Duration {
@@ -247,12 +229,10 @@ impl ClaimLoop {
             let Ok(capacity) = Arc::clone(&self.lane.capacity).try_acquire_owned() else {
                 break;
             };
-            let release_signal = self.lane.release_signal_for(&claimed);
             let delivery = delivery::deliver(
                 Arc::clone(&self.lane),
                 claimed,
                 start_at,
-                release_signal,
                 capacity,
                 self.records.clone(),
             );

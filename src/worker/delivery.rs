@@ -6,7 +6,6 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
-use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::lane::{AttemptReport, Lane};
@@ -15,7 +14,7 @@ use crate::message::Message;
 use crate::outbox::{CallRecord, Claimed, HoldKind, Record};
 use crate::outcome::{self, FinalStatus, Next, Outcome};
 use crate::pace::clock::Moment;
-use crate::pace::{DbClock, DbTime, SendPermit};
+use crate::pace::{DbClock, DbTime, Late, PermitTerms, SendPermit};
 use crate::signaling::{
     ApiRequest, CallFailure, Connection, CredentialError, Response, SignedRequest,
 };
@@ -34,21 +33,21 @@ struct Prepared {
 enum NoCall {
     /// The row ends, or goes back, as this record says.
     Record(Record),
-    /// The slot or the lease has passed: the row goes back and wants a new one at once.
+    /// The slot or the lease has passed: the message goes back for a new slot.
     Late,
+    /// The lane was held or slowed since the claim: the message goes back.
+    Released,
     /// No connection could be made: as good as a call that failed.
     Failed(DbTime, CallFailure),
     /// The app's secrets can't be read: nothing of it can be sent.
     NoCredentials(CredentialError),
 }
 
-/// Delivers a claimed message, at the earliest at `start_at`, and hands its record over. `release_signal` gives the message
-/// back, until its call starts.
+/// Delivers a claimed message, at the earliest at `start_at`, and hands its record over.
 pub(super) async fn deliver(
     lane: Arc<Lane>,
     claimed: Claimed,
     start_at: DbTime,
-    release_signal: CancellationToken,
     capacity: OwnedSemaphorePermit,
     records: mpsc::Sender<Delivered>,
 ) {
@@ -60,7 +59,7 @@ pub(super) async fn deliver(
         .map_or(LaneEvent::None, LaneEvent::ProbeUnused);
     let (record, event) = tokio::select! {
         biased;
-        () = release_signal.cancelled() => (Record::release(&claimed), unused_probe),
+        () = lane.shutdown().cancelled() => (Record::release(&claimed), unused_probe),
         ready = prepare(&lane, &claimed, start_at) => match ready {
             Ok(ready) => {
                 server = trace::traced_server(&lane, &ready.connection);
@@ -72,6 +71,7 @@ pub(super) async fn deliver(
                 wants_slot = true;
                 (Record::release(&claimed), unused_probe)
             }
+            Err(NoCall::Released) => (Record::release(&claimed), unused_probe),
             Err(NoCall::Failed(at, failure)) => classify(&lane, &claimed, at, at, Err(failure)),
             Err(NoCall::NoCredentials(error)) => {
                 let event = LaneEvent::NoCredentials(error.to_string(), claimed.probe());
@@ -86,7 +86,7 @@ pub(super) async fn deliver(
             record,
             lane: Arc::clone(&lane),
             wants_slot,
-            was_called_before: claimed.wanted_at.is_none(),
+            was_retry: claimed.is_retry,
             _capacity: capacity,
         })
         .await
@@ -152,18 +152,26 @@ async fn prepare(lane: &Lane, claimed: &Claimed, start_at: DbTime) -> Result<Pre
             "not sent before its expires_at".into(),
         ));
     }
-    match SendPermit::take(
-        claimed.slot_at,
-        &clock,
-        now,
-        claimed.lease_ends,
-        lane.client.request_timeout(),
-    ) {
+    // A probe is not given back with the others: its outcome tells how they fare.
+    let released_at = lane
+        .unsent_released_at()
+        .filter(|_| claimed.probe().is_none());
+    let terms = PermitTerms {
+        slot: claimed.slot_at,
+        claimed_at: claimed.claimed_at,
+        lease_ends: claimed.lease_ends,
+        request_timeout: lane.client.request_timeout(),
+    };
+    match SendPermit::take(terms, &clock, now, released_at) {
         Ok(permit) => Ok(Prepared {
             permit,
             connection,
             request,
         }),
+        Err(Late::Released) => {
+            connection.put_back();
+            Err(NoCall::Released)
+        }
         Err(why) => {
             tracing::debug!(
                 event = "slot_missed",

@@ -6,9 +6,10 @@ pub(super) mod metrics;
 mod minute_buffer;
 mod outage_grace;
 mod scan_position;
+mod schedule;
 mod stats;
 
-use std::sync::atomic::{AtomicBool, AtomicUsize};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -17,9 +18,10 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::liveness::{Heartbeat, LaneLiveness};
+use super::poller::PollAlarm;
 use crate::config::Timing;
 use crate::error_text::database_error_text;
-use crate::outbox::{Batch, Claimed, HoldKind, NextDue, Outbox, ScanPosition, is_outage};
+use crate::outbox::{Batch, HoldKind, NextDue, Outbox, is_outage};
 use crate::outcome::{MAX_RETRY_AFTER, Outcome};
 use crate::pace::DbTime;
 use crate::retry::RetryPolicy;
@@ -29,18 +31,20 @@ use circuit_breaker::{CircuitBreaker, Transition};
 use lane_log::LaneLog;
 use outage_grace::OutageGrace;
 use scan_position::ScanState;
+pub(super) use schedule::Schedule;
 use stats::LaneStats;
 
 /// What all lanes of a process share.
 #[derive(Debug)]
 pub(super) struct Shared {
     pub(super) outbox: Arc<Outbox>,
-    /// Who claims, for people.
+    /// Worker name written to claimed_by. Informational; never compared.
     pub(super) name: String,
     pub(super) timing: Timing,
     pub(super) retry: RetryPolicy,
-    /// Whether this process hears the bell at present.
+    /// Whether this process is notified of inserts at present.
     pub(super) listening: Arc<AtomicBool>,
+    pub(super) poll_alarm: PollAlarm,
     /// Since when the recorder is behind: then nothing is claimed.
     pub(super) recorder_lag: watch::Receiver<Option<Instant>>,
     /// How many lanes have a database that fails, so that one of them says it for all.
@@ -68,14 +72,15 @@ pub(super) struct Lane {
     /// A permit for each message from its claim until it is recorded: what bounds memory and connections.
     pub(super) capacity: Arc<Semaphore>,
     pub(super) max_in_flight: usize,
+    /// Wakes the loop: something is due.
     pub(super) wakeup: Notify,
-    /// Something will be due: look when.
-    pub(super) recheck: Notify,
-    /// Cancelled to give back all messages that wait for their slots. A new one takes its place.
-    release_signal: Mutex<CancellationToken>,
+    /// Has the idle loop read its schedule again.
+    pub(super) rescheduled: Notify,
+    schedule: Mutex<Schedule>,
+    /// When the messages that wait for their slots were last to be given back: those of earlier claims.
+    unsent_released_at: Mutex<Option<Instant>>,
     /// One permit, for who writes the lane's row: so that a row which somebody has locked ties up one connection.
     row_writer: Semaphore,
-    /// What this process has said of the lane's state.
     log: Mutex<LaneLog>,
     pub(super) health: CircuitBreaker,
     pub(super) stats: LaneStats,
@@ -102,8 +107,9 @@ impl Lane {
             capacity: Arc::new(Semaphore::new(max_in_flight)),
             max_in_flight,
             wakeup: Notify::new(),
-            recheck: Notify::new(),
-            release_signal: Mutex::new(shutdown.child_token()),
+            rescheduled: Notify::new(),
+            schedule: Mutex::default(),
+            unsent_released_at: Mutex::default(),
             row_writer: Semaphore::new(1),
             log: Mutex::default(),
             health: CircuitBreaker::default(),
@@ -135,28 +141,16 @@ impl Lane {
             .unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// From where on it looks for rows.
+    /// From where on its claims look for messages.
     pub(super) fn scan_state(&self) -> MutexGuard<'_, ScanState> {
         self.scan_state
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Looks what is due, and takes nothing.
-    ///
-    /// # Errors
-    /// Where the database fails.
-    pub(super) async fn next_due(
-        &self,
-        start: ScanPosition,
-        began: Instant,
-    ) -> Result<NextDue, sqlx::Error> {
-        let next_poll_in = self.shared.timing.poll_interval * 2;
-        let next_due = self.shared.outbox.next_due(&self.app, start, next_poll_in);
-        let next_due = next_due.await;
-        self.scan_state()
-            .next_due_read(start, began, Instant::now(), next_due.as_ref().ok());
-        next_due
+    /// What the idle loop waits for.
+    pub(super) fn schedule(&self) -> MutexGuard<'_, Schedule> {
+        self.schedule.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Wakes the loop: something is due.
@@ -164,9 +158,33 @@ impl Lane {
         self.wakeup.notify_one();
     }
 
-    /// Makes a sleeping loop look when something is due.
-    pub(super) fn recheck(&self) {
-        self.recheck.notify_one();
+    /// Has the poller look at this lane as soon as it can.
+    pub(super) fn look_soon(&self) {
+        let now = Instant::now();
+        self.scan_state().look_soon(now);
+        self.schedule().look_soon(now);
+        self.shared.poll_alarm.set(now);
+    }
+
+    /// Takes in that the loop is idle after a claim.
+    pub(super) fn idle(&self, batch: &Batch) {
+        let now = Instant::now();
+        self.schedule().idle(batch, now);
+        self.shared.poll_alarm.set(self.plan_poll(now));
+    }
+
+    /// Sets when the poller looks at this lane next, and returns that.
+    pub(super) fn plan_poll(&self, now: Instant) -> Instant {
+        let is_listening = self.shared.listening.load(Ordering::Relaxed);
+        let poll_interval = self.shared.timing.poll_interval;
+        self.schedule().plan_poll(now, is_listening, poll_interval)
+    }
+
+    /// Takes in that a message goes back to the queue: the loop wakes when it is due.
+    pub(super) fn returned(&self, due_at: DbTime, id: i64, is_retry: bool) {
+        self.scan_state().returned(due_at, id, is_retry);
+        self.schedule().due_at(due_at);
+        self.rescheduled.notify_one();
     }
 
     /// The present estimate of the database's time.
@@ -179,30 +197,20 @@ impl Lane {
             .map_or(DbTime::from_micros(0), |clock| clock.at(Instant::now()))
     }
 
-    /// What gives a message back. A probe is not given back with the others: it is what tells how they fare.
-    pub(super) fn release_signal_for(&self, claimed: &Claimed) -> CancellationToken {
-        if claimed.policy.probe {
-            self.shutdown.clone()
-        } else {
-            self.release_signal()
-        }
+    /// Gives back every message that waits for its slot: none of their calls starts after this.
+    pub(super) fn release_unsent(&self) {
+        *self.unsent_released_at() = Some(Instant::now());
     }
 
-    fn release_signal(&self) -> CancellationToken {
-        self.release_signal
+    /// When messages that waited for their slots were last given back.
+    pub(super) fn unsent_released_at(&self) -> MutexGuard<'_, Option<Instant>> {
+        self.unsent_released_at
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
-            .clone()
     }
 
-    /// Gives back every message that waits for its slot, unharmed.
-    pub(super) fn release_unsent(&self) {
-        let mut release_signal = self
-            .release_signal
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        release_signal.cancel();
-        *release_signal = self.shutdown.child_token();
+    pub(super) fn shutdown(&self) -> &CancellationToken {
+        &self.shutdown
     }
 
     /// Does for the whole fleet what follows from a call.
@@ -238,12 +246,16 @@ impl Lane {
             }
         };
         match held {
-            Ok(true) => {
+            Ok(is_new) => {
+                // The next probe is made when this pause is over.
+                self.look_soon();
+                if !is_new {
+                    return;
+                }
                 // What the API says after that may repeat the message, and is in the lane's row.
                 let reason = reason.split(": ").next().unwrap_or_default();
                 self.log().held(&self.app, self.now(), kind, reason);
             }
-            Ok(false) => {}
             Err(error) => self.log_failure("held", &error),
         }
     }
@@ -294,7 +306,7 @@ impl Lane {
     pub(super) async fn release_probe(&self, probe: Uuid) {
         let outbox = &self.shared.outbox;
         let mut tries = Tries::of(Some(probe));
-        while let Err(error) = outbox.release_probe(&self.app, probe).await {
+        while let Err(error) = outbox.release(&self.app, &[probe]).await {
             if tries.another(&self.shutdown).await {
                 continue;
             }
@@ -306,7 +318,7 @@ impl Lane {
             );
             break;
         }
-        self.recheck();
+        self.look_soon();
     }
 
     /// Lets the app go on for the whole fleet.
@@ -331,13 +343,18 @@ impl Lane {
     pub(super) fn observe_claim(&self, batch: &Batch) {
         if !self.is_writing_row() {
             let mut log = self.log();
-            log.seen_rate(&self.app, batch.at, batch.slowed_to_per_s);
+            log.seen_rate(&self.app, batch.at, batch.throttled_per_s);
             log.seen(&self.app, batch.at, batch.hold.map(|hold| hold.kind));
         }
     }
 
-    /// A look shows whether the lane is held.
+    /// Takes in when the next messages are due.
     pub(super) fn observe_next_due(&self, next_due: &NextDue) {
+        if self.schedule().observe_next_due(next_due) {
+            self.wake();
+        } else {
+            self.rescheduled.notify_one();
+        }
         if !self.is_writing_row() {
             let hold = next_due.hold.map(|hold| hold.kind);
             self.log().seen(&self.app, next_due.at, hold);

@@ -1,4 +1,4 @@
-//! Hears the doorbell for all lanes of a process. Without it, lanes look for themselves more often.
+//! Listens for notifications of inserts, for all lanes of a process. Without them, the poller looks more often.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -26,46 +26,46 @@ pub(super) async fn run(
     if outbox.has_pooler() {
         tracing::info!(
             event = "listener_disabled",
-            "the database is behind a pooler in transaction mode: no doorbell, looking for work every 200 ms"
+            "the database is behind a pooler: inserts can't notify this worker, so it polls every 200 ms"
         );
         return;
     }
     let mut was_lost = false;
     while !shutdown.is_cancelled() {
         match outbox.listen().await {
-            Ok(mut bell) => {
+            Ok(mut notifications) => {
                 listening.store(true, Ordering::Relaxed);
                 if was_lost {
-                    tracing::info!(event = "listener_restored", "the doorbell is heard again");
+                    tracing::info!(event = "listener_restored", "inserts notify this worker again");
                 }
-                // What rang before was not heard: look once.
+                // Notifications before this are lost: claim once.
                 for lane in &lanes {
                     lane.wake();
                 }
-                let error = hear(&mut bell, &lanes).await;
+                let error = listen(&mut notifications, &lanes).await;
                 listening.store(false, Ordering::Relaxed);
                 was_lost = true;
                 tracing::warn!(
                     event = "listener_lost",
                     error,
-                    "the doorbell is lost: looking for work every 200 ms meanwhile"
+                    "inserts can't notify this worker: it polls every 200 ms meanwhile"
                 );
             }
             Err(error) => tracing::debug!(
                 event = "listener_failed",
                 error = database_error_text(&error),
-                "can't listen for the doorbell"
+                "can't listen for notifications"
             ),
         }
         tokio::time::sleep(RETRY_PAUSE).await;
     }
 }
 
-/// Rings for the lanes until the connection is lost; says why.
-async fn hear(bell: &mut WakeupListener, lanes: &[Arc<Lane>]) -> String {
+/// Wakes the lanes that are notified, until the connection is lost. Returns why.
+async fn listen(notifications: &mut WakeupListener, lanes: &[Arc<Lane>]) -> String {
     loop {
-        let Ok(report) = tokio::time::timeout(CHECK_AFTER, bell.recv()).await else {
-            match bell.check().await {
+        let Ok(report) = tokio::time::timeout(CHECK_AFTER, notifications.recv()).await else {
+            match notifications.check().await {
                 Ok(()) => continue,
                 Err(error) => return database_error_text(&error),
             }

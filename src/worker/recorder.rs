@@ -1,6 +1,6 @@
 //! The recorder: writes what became of messages, many at a time, and keeps it until the database has it.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -9,7 +9,7 @@ use tokio::sync::{OwnedSemaphorePermit, mpsc, watch};
 use super::lane::Lane;
 use super::log_throttle::LogThrottle;
 use crate::error_text::database_error_text;
-use crate::outbox::{AdaptiveTimeout, Outbox, Record, is_data_error};
+use crate::outbox::{AdaptiveTimeout, Outbox, Record, RecordResult, is_data_error};
 
 /// A message that is through, with its place in the lane until it is recorded.
 #[derive(Debug)]
@@ -18,8 +18,8 @@ pub(super) struct Delivered {
     pub(super) lane: Arc<Lane>,
     /// It goes back only for a new slot.
     pub(super) wants_slot: bool,
-    /// It was called before it was claimed.
-    pub(super) was_called_before: bool,
+    /// It was attempted, or claimed, before this claim.
+    pub(super) was_retry: bool,
     pub(super) _capacity: OwnedSemaphorePermit,
 }
 
@@ -27,13 +27,10 @@ impl Delivered {
     /// Has the lane look for the message, which waits again.
     fn return_to_queue(&self) {
         let Self { record, lane, .. } = self;
-        let was_ever_called = self.was_called_before || record.call.is_some();
-        lane.scan_state()
-            .returned(record.due_at, record.id, was_ever_called);
+        let is_retry = self.was_retry || record.call.is_some();
+        lane.returned(record.due_at, record.id, is_retry);
         if self.wants_slot {
             lane.wake();
-        } else {
-            lane.recheck();
         }
     }
 }
@@ -98,15 +95,18 @@ impl Recorder {
                 .iter()
                 .map(|delivered| delivered.record.clone())
                 .collect();
-            let settled = self.write(&records).await;
-            for delivered in batch.drain(..) {
-                let Some(is_written) = settled.get(&delivered.record.id) else {
-                    locked.push_back(delivered);
-                    continue;
-                };
-                if let (true, Some(status)) = (is_written, delivered.record.status) {
-                    let lane = &delivered.lane;
-                    lane.stats.ended(lane.now(), status);
+            let results = self.write(&records).await;
+            for (delivered, result) in batch.drain(..).zip(results) {
+                match (result, delivered.record.status) {
+                    (RecordResult::Locked, _) => {
+                        locked.push_back(delivered);
+                        continue;
+                    }
+                    (RecordResult::Recorded, Some(status)) => {
+                        let lane = &delivered.lane;
+                        lane.stats.ended(lane.now(), status);
+                    }
+                    (RecordResult::Recorded | RecordResult::Discarded, _) => {}
                 }
                 if delivered.record.status.is_none() {
                     delivered.return_to_queue();
@@ -115,55 +115,29 @@ impl Recorder {
         }
     }
 
-    /// Writes records, and again until the database has answered. Returns the ids of those that are done with: true for
-    /// those that are written, false for those that were too late or refused. A record that the database refuses for
-    /// what is in it is given up, alone: its lease ends, and the message is due again.
-    async fn write(&self, records: &[Record]) -> HashMap<i64, bool> {
+    /// Writes records, and again until the database has answered. Returns the result of each, in their order. A record
+    /// that the database refuses for what is in it is given up, alone: its lease ends, and the message is due again.
+    async fn write(&self, records: &[Record]) -> Vec<RecordResult> {
         let mut pause = RETRY_PAUSE;
         loop {
             match self.try_write(records).await {
-                Ok(settled) => {
+                Ok(results) => {
                     self.lag.send_replace(None);
                     if pause != RETRY_PAUSE {
                         tracing::info!(event = "records_resumed", "records are written again");
                     }
-                    for late in records
-                        .iter()
-                        .filter(|record| settled.get(&record.id) == Some(&false))
-                    {
-                        let Some(suppressed) = self.late.admit() else {
-                            continue;
-                        };
-                        tracing::warn!(
-                            event = "record_late",
-                            message_id = late.id,
-                            called = late.call.is_some(),
-                            suppressed,
-                            "a record came after its claim had ended: it is not written, unless it was before"
-                        );
-                    }
-                    return settled;
+                    self.log_discarded(records, &results);
+                    return results;
                 }
                 Err(error) if is_data_error(&error) && records.len() > 1 => {
                     let (first, second) = records.split_at(records.len() / 2);
-                    let mut settled = Box::pin(self.write(first)).await;
-                    settled.extend(Box::pin(self.write(second)).await);
-                    return settled;
+                    let mut results = Box::pin(self.write(first)).await;
+                    results.extend(Box::pin(self.write(second)).await);
+                    return results;
                 }
                 Err(error) if is_data_error(&error) => {
-                    for record in records {
-                        let Some(suppressed) = self.refused.admit() else {
-                            continue;
-                        };
-                        tracing::error!(
-                            event = "record_refused",
-                            message_id = record.id,
-                            suppressed,
-                            error = database_error_text(&error),
-                            "the database refuses this record: the message is due again when its lease ends"
-                        );
-                    }
-                    return records.iter().map(|record| (record.id, false)).collect();
+                    self.log_refused(records, &error);
+                    return vec![RecordResult::Discarded; records.len()];
                 }
                 Err(error) => {
                     self.mark_lagging();
@@ -182,13 +156,43 @@ impl Recorder {
         }
     }
 
+    fn log_discarded(&self, records: &[Record], results: &[RecordResult]) {
+        for (record, result) in records.iter().zip(results) {
+            if *result == RecordResult::Discarded
+                && let Some(suppressed) = self.late.admit()
+            {
+                tracing::warn!(
+                    event = "record_late",
+                    message_id = record.id,
+                    called = record.call.is_some(),
+                    suppressed,
+                    "lease ended before the result was saved; the result is discarded"
+                );
+            }
+        }
+    }
+
+    fn log_refused(&self, records: &[Record], error: &sqlx::Error) {
+        for record in records {
+            if let Some(suppressed) = self.refused.admit() {
+                tracing::error!(
+                    event = "record_refused",
+                    message_id = record.id,
+                    suppressed,
+                    error = database_error_text(error),
+                    "the database refuses this record: the message is due again when its lease ends"
+                );
+            }
+        }
+    }
+
     fn mark_lagging(&self) {
         self.lag.send_modify(|since| {
             since.get_or_insert_with(Instant::now);
         });
     }
 
-    async fn try_write(&self, records: &[Record]) -> Result<HashMap<i64, bool>, sqlx::Error> {
+    async fn try_write(&self, records: &[Record]) -> Result<Vec<RecordResult>, sqlx::Error> {
         let writing = self.outbox.record(records, &self.name, &self.timeout);
         tokio::pin!(writing);
         if let Ok(written) = tokio::time::timeout(LAG_AFTER, &mut writing).await {

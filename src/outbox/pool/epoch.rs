@@ -4,24 +4,24 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-/// How often connections have shown to be dead. Those that were made before may be dead, too, on whichever line: they
-/// lead to the same server, over the same network.
+/// Counts connection failures, for all pools of a process: their connections lead to the same server over the same
+/// network, and one that is dead without notice blocks a statement until its deadline.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct PoolEpoch(Arc<Seen>);
 
 #[derive(Debug, Default)]
 struct Seen {
-    breaks: AtomicU64,
+    failures: AtomicU64,
     last_response: Mutex<Option<Instant>>,
 }
 
 impl PoolEpoch {
     pub(crate) fn count(&self) -> u64 {
-        self.0.breaks.load(Ordering::Relaxed)
+        self.0.failures.load(Ordering::Relaxed)
     }
 
     pub(crate) fn advance(&self) {
-        self.0.breaks.fetch_add(1, Ordering::Relaxed);
+        self.0.failures.fetch_add(1, Ordering::Relaxed);
     }
 
     pub(crate) fn note_response(&self) {

@@ -1,46 +1,44 @@
-//! The claim: due rows, each with a slot, in one statement.
+//! The claim: due messages, each with a slot.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use sqlx::error::BoxDynError;
-use sqlx::postgres::{PgTypeInfo, PgValueRef};
-use sqlx::{Decode, FromRow, Postgres, Type};
-use time::OffsetDateTime;
+use sqlx::postgres::{PgRow, PgTypeInfo, PgValueRef};
+use sqlx::{Decode, FromRow, Postgres, Row, Type};
 use uuid::Uuid;
 
 use crate::error_text::database_error_text;
 use crate::message::{InvalidMessage, Message, Payload, Target, UserId};
-use crate::outbox::pool::AdaptiveTimeout;
 use crate::outbox::pool::statement::Statement;
-use crate::outbox::{HoldKind, Outbox, may_have_taken_effect, micros, timed};
+use crate::outbox::pool::{AdaptiveTimeout, Call};
+use crate::outbox::{HoldKind, Outbox, interval, may_have_taken_effect};
 use crate::outcome::DeliveryPolicy;
-use crate::pace::clock::ClockReading;
 use crate::pace::{DbTime, HORIZON};
 
 /// What a worker asks for.
 #[derive(Debug)]
 pub(crate) struct ClaimRequest<'a> {
     pub(crate) app: &'a str,
-    /// From where on to look for rows.
-    pub(crate) start: ScanPosition,
+    /// The claim passes over messages up to here.
+    pub(crate) position: ScanPosition,
     /// The claim's name, fresh for each.
     pub(crate) claim_id: Uuid,
-    pub(crate) rows: usize,
+    pub(crate) max_messages: usize,
     /// How far ahead of the claim the first slot has to be.
     pub(crate) lookahead: Duration,
-    /// For how long to have them.
+    /// For how long to have the messages.
     pub(crate) lease: Duration,
-    /// Who takes them, for people.
+    /// Worker name written to claimed_by. Informational; never compared.
     pub(crate) claimed_by: &'a str,
-    /// Before when a lease must have ended for its row to count as lost; none if any will do.
+    /// Before when a lease must have ended for its message to count as lost; none if any will do.
     pub(crate) lost_before: Option<DbTime>,
     /// How long this lane waits for a claim.
     pub(crate) timeout: &'a AdaptiveTimeout,
     /// How soon this lane looks again in any case.
-    pub(crate) next_poll_in: Duration,
-    /// Whether this worker hears the bell, and so wants it rung while there is nothing to take.
-    pub(crate) bell: bool,
+    pub(crate) poll_interval: Duration,
+    /// Whether this worker listens, and so wants inserts to notify while there is nothing to take.
+    pub(crate) wants_wakeup: bool,
 }
 
 /// A claim that has failed.
@@ -54,56 +52,51 @@ pub(crate) struct ClaimError {
 
 #[derive(Debug)]
 pub(crate) struct Batch {
-    /// The rows, in the order of their slots.
+    /// The messages, in the order of their slots.
     pub(crate) messages: Vec<Claimed>,
     /// How many slots could have been given out.
     pub(crate) slots: usize,
-    /// Rows that ended in the claim itself.
+    /// Messages that ended in the claim itself.
     pub(crate) ended: Ended,
     /// The database's time of the claim.
     pub(crate) at: DbTime,
     /// The lane's next free slot.
     pub(crate) next_slot_at: DbTime,
-    /// When something is due that was not due at the claim. Of rows that were claimed before, only what is due until
-    /// the lane looks again in any case.
+    /// When something is due that was not due at the claim. Of retries, only those that are due within the poll
+    /// interval.
     pub(crate) next_due_at: Option<DbTime>,
-    /// Why the lane is held, if it is. The rows then are a probe.
+    /// Why the lane is held, if it is. The message then is a probe.
     pub(crate) hold: Option<Hold>,
     /// Slots a second at present, where a 429 has slowed the lane.
-    pub(crate) slowed_to_per_s: Option<f64>,
-    /// The last row, in the order of their times and ids, of those that were never claimed before.
-    pub(crate) last_fresh: Option<(DbTime, i64)>,
-    /// No other row was due.
-    pub(crate) nothing_again: bool,
-    /// The bell was switched on by this claim: an insert that is about to be committed may not ring it.
-    pub(crate) bell_switched_on: bool,
+    pub(crate) throttled_per_s: Option<f64>,
+    pub(crate) wakeup: Wakeup,
 }
 
-/// From where on rows are looked for that are due. The index still has what was there before while somebody holds an
-/// old snapshot: any number of entries that lead to nothing.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+/// Whether inserts notify.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Wakeup {
+    Off,
+    On,
+    /// From this claim on: an insert that has looked before, and commits later, does not.
+    New,
+}
+
+/// Later than any time.
+pub(super) const INFINITY: DbTime = DbTime::from_micros(i64::MAX);
+
+/// After which `(due_at, id)` a claim looks for messages. While somebody holds an old snapshot, the index keeps an entry
+/// for each message that was there before, and a claim from the beginning would read them all.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct ScanPosition {
-    /// Rows that were never claimed, after this time and id.
-    pub(crate) fresh: Option<(DbTime, i64)>,
-    /// The others, after this time.
-    pub(crate) again: Option<DbTime>,
+    pub(crate) first: (DbTime, i64),
+    pub(crate) retry: (DbTime, i64),
 }
 
 impl ScanPosition {
-    /// From the first row on.
     pub(crate) const BEGINNING: Self = Self {
-        fresh: None,
-        again: None,
+        first: (DbTime::from_micros(i64::MIN), 0),
+        retry: (DbTime::from_micros(i64::MIN), 0),
     };
-
-    /// The arguments of the statements.
-    pub(crate) fn columns(&self) -> (Option<OffsetDateTime>, i64, Option<OffsetDateTime>) {
-        (
-            self.fresh.map(|(due_at, _)| due_at.into()),
-            self.fresh.map_or(0, |(_, id)| id),
-            self.again.map(OffsetDateTime::from),
-        )
-    }
 }
 
 /// Rows that ended without a call of their own, by how.
@@ -116,7 +109,7 @@ pub(crate) struct Ended {
 
 impl Ended {
     /// From two counts of a statement.
-    pub(crate) fn from_columns(expired: i64, unknown: i64) -> Self {
+    pub(crate) fn from_columns(expired: i32, unknown: i32) -> Self {
         Self {
             expired: usize::try_from(expired).unwrap_or(0),
             unknown: usize::try_from(unknown).unwrap_or(0),
@@ -143,6 +136,15 @@ pub(crate) struct Hold {
     pub(crate) until: DbTime,
 }
 
+impl Hold {
+    pub(crate) fn from_columns(kind: Option<&str>, until: Option<DbTime>) -> Option<Self> {
+        Some(Self {
+            kind: HoldKind::from_column(kind?),
+            until: until?,
+        })
+    }
+}
+
 /// A row that this process has for the time of a lease.
 #[derive(Debug)]
 pub(crate) struct Claimed {
@@ -162,8 +164,12 @@ pub(crate) struct Claimed {
     pub(crate) wanted_at: Option<DbTime>,
     /// The producer's W3C trace context, as it was written.
     pub(crate) traceparent: Option<String>,
-    /// When the lease ends, at the earliest: counted from before the claim was asked for.
+    /// When the claim was asked for.
+    pub(crate) claimed_at: Instant,
+    /// When the lease ends, at the earliest: counted from then.
     pub(crate) lease_ends: Instant,
+    /// It was attempted, or claimed, before.
+    pub(crate) is_retry: bool,
 }
 
 impl Claimed {
@@ -173,44 +179,41 @@ impl Claimed {
     }
 }
 
-/// A row of `claim.sql`: what it says of the whole claim, and one message or none.
+/// The first row: the lane.
 #[derive(FromRow)]
-struct ClaimRow {
-    at: OffsetDateTime,
-    slots: i64,
+struct LaneRow {
+    at: DbTime,
+    slots: i32,
     hold: Option<String>,
-    hold_until: Option<OffsetDateTime>,
-    expired: i64,
-    unknown: i64,
-    next_slot_at: OffsetDateTime,
-    next_due_at: Option<OffsetDateTime>,
-    slowed_to_per_s: Option<f64>,
-    bell_switched_on: bool,
-    last_fresh_due_at: Option<OffsetDateTime>,
-    last_fresh_id: Option<i64>,
-    nothing_again: bool,
-    #[sqlx(flatten)]
-    message: MessageRow,
+    hold_until: Option<DbTime>,
+    throttled_per_s: Option<f64>,
+    expired: i32,
+    unknown: i32,
+    next_slot_at: DbTime,
+    next_due_at: Option<DbTime>,
+    wakeup: Option<String>,
 }
 
+/// One of the other rows: a message.
 #[derive(FromRow)]
 struct MessageRow {
-    id: Option<i64>,
-    sender: Option<String>,
+    id: i64,
+    sender: String,
     destination: Option<String>,
     channel_name: Option<String>,
-    payload: Option<PayloadText>,
-    wait_for_ack: Option<bool>,
-    enable_offline_messaging: Option<bool>,
-    enable_historical_messaging: Option<bool>,
-    attempts: Option<i32>,
-    max_attempts: Option<i32>,
-    at_most_once: Option<bool>,
-    expires_at: Option<OffsetDateTime>,
-    was_due_at: Option<OffsetDateTime>,
-    slot_at: Option<OffsetDateTime>,
-    wanted_at: Option<OffsetDateTime>,
+    payload: PayloadText,
+    wait_for_ack: bool,
+    enable_offline_messaging: bool,
+    enable_historical_messaging: bool,
+    attempts: i32,
+    max_attempts: i32,
+    at_most_once: bool,
+    expires_at: Option<DbTime>,
     traceparent: Option<String>,
+    is_retry: bool,
+    created_at: DbTime,
+    was_due_at: DbTime,
+    slot_at: DbTime,
 }
 
 /// A payload as it is kept: up to 32 KB that are not copied twice.
@@ -234,165 +237,124 @@ impl<'r> Decode<'r, Postgres> for PayloadText {
 }
 
 impl Outbox {
-    /// Takes due rows of an app, as far as there are slots within the horizon.
+    /// Takes due messages of an app, as far as there are slots within the horizon.
     ///
     /// # Errors
-    /// Where the database fails, with whether rows may have been taken all the same.
+    /// Where the database fails, with whether messages may have been taken all the same.
     pub(crate) async fn claim(&self, request: &ClaimRequest<'_>) -> Result<Batch, ClaimError> {
-        let claim_id = request.claim_id;
-        let mut was_asked = false;
-        let result = self
-            .pool()
-            .run_within(
-                Statement::Claim,
-                request.timeout.deadline(),
-                async |session| {
-                    was_asked = true;
-                    let (fresh_after, fresh_after_id, again_after) = request.start.columns();
-                    let statement = sqlx::query_as(include_str!("claim.sql"))
-                        .persistent(session.caches_statements())
-                        .bind(request.app)
-                        .bind(i64::try_from(request.rows).unwrap_or(i64::MAX))
-                        .bind(micros(HORIZON + request.lookahead))
-                        .bind(micros(request.lease))
-                        .bind(claim_id)
-                        .bind(request.claimed_by)
-                        .bind(request.bell)
-                        .bind(or_never(request.lost_before))
-                        .bind(fresh_after)
-                        .bind(fresh_after_id)
-                        .bind(again_after)
-                        .bind(micros(request.lookahead))
-                        .bind(micros(request.next_poll_in))
-                        .fetch_all(&mut **session);
-                    let timed: (Vec<ClaimRow>, _, _) = timed(statement).await?;
-                    Ok(timed)
-                },
+        let position = request.position;
+        let call = Call::new("claim")
+            .with("app", request.app)
+            .with("claim_id", request.claim_id)
+            .with("claimed_by", request.claimed_by)
+            .with(
+                "max_messages",
+                i32::try_from(request.max_messages).unwrap_or(i32::MAX),
             )
+            .with("lease", interval(request.lease))
+            .with("horizon", interval(HORIZON))
+            .with("lookahead", interval(request.lookahead))
+            .with("lost_before", request.lost_before.unwrap_or(INFINITY))
+            .with("first_after_at", position.first.0)
+            .with("first_after_id", position.first.1)
+            .with("retry_after_at", position.retry.0)
+            .with("retry_after_id", position.retry.1)
+            .with("poll_interval", interval(request.poll_interval))
+            .with("wants_wakeup", request.wants_wakeup);
+        let deadline = request.timeout.deadline();
+        let answer = self
+            .pool()
+            .call_within(Statement::Claim, deadline, call)
             .await;
         // A claim that finds nothing is quick however slow the database is.
-        if !matches!(&result, Ok((rows, ..)) if rows.len() < 2) {
-            request.timeout.observe(&result);
+        if !matches!(&answer, Ok(answer) if answer.rows.len() < 2) {
+            request.timeout.observe(&answer);
         }
         let failed = |source| ClaimError {
-            may_have_rows: was_asked && may_have_taken_effect(&source),
+            may_have_rows: may_have_taken_effect(&source),
             source,
         };
-        let (rows, asked, answered) = result.map_err(failed)?;
-        let first = rows
-            .first()
+        let answer = answer.map_err(failed)?;
+        let (lane, messages) = answer
+            .rows
+            .split_first()
             .ok_or(sqlx::Error::RowNotFound)
             .map_err(failed)?;
-        let at = DbTime::from(first.at);
-        self.clock().observe(ClockReading {
-            asked,
-            answered,
-            shown: at,
-        });
-        let hold = match (&first.hold, first.hold_until) {
-            (Some(kind), Some(until)) => Some(Hold {
-                kind: HoldKind::from_column(kind),
-                until: until.into(),
-            }),
-            _ => None,
-        };
+        let lane = LaneRow::from_row(lane).map_err(failed)?;
+        self.clock().observe(answer.clock_reading(lane.at));
+        let hold = Hold::from_columns(lane.hold.as_deref(), lane.hold_until);
+        let mut messages: Vec<Claimed> = messages
+            .iter()
+            .filter_map(|row| claimed(row, request, answer.asked.instant, hold.is_some()))
+            .collect();
+        messages.sort_by_key(|claimed| claimed.slot_at);
         Ok(Batch {
-            at,
-            slots: usize::try_from(first.slots).unwrap_or(0),
-            ended: Ended::from_columns(first.expired, first.unknown),
-            next_slot_at: first.next_slot_at.into(),
-            next_due_at: first.next_due_at.map(DbTime::from),
-            slowed_to_per_s: first.slowed_to_per_s,
-            bell_switched_on: first.bell_switched_on,
-            last_fresh: first
-                .last_fresh_due_at
-                .map(DbTime::from)
-                .zip(first.last_fresh_id),
-            nothing_again: first.nothing_again,
+            messages,
+            at: lane.at,
+            slots: usize::try_from(lane.slots).unwrap_or(0),
+            ended: Ended::from_columns(lane.expired, lane.unknown),
+            next_slot_at: lane.next_slot_at,
+            next_due_at: lane.next_due_at,
+            throttled_per_s: lane.throttled_per_s,
             hold,
-            messages: rows
-                .into_iter()
-                .filter_map(|row| {
-                    row.message
-                        .claimed(claim_id, asked.instant + request.lease, hold.is_some())
-                })
-                .collect(),
+            wakeup: match lane.wakeup.as_deref() {
+                Some("on") => Wakeup::On,
+                Some(_) => Wakeup::New,
+                None => Wakeup::Off,
+            },
         })
-    }
-
-    /// Gives back the rows of claims whose answers never came: nobody called them. Returns which claims had some.
-    ///
-    /// When they were due is not known any more. That they were is, so they are due since they were inserted.
-    ///
-    /// # Errors
-    /// Where the database fails.
-    pub(crate) async fn release_claims(
-        &self,
-        app: &str,
-        claim_ids: &[Uuid],
-    ) -> Result<Vec<Uuid>, sqlx::Error> {
-        self.pool()
-            .run(Statement::Release, async |session| {
-                sqlx::query_scalar(
-                    "with probe as (
-                         update signaling.lane set hold_until = clock_timestamp(), probe_claim_id = null
-                         where app = $1 and probe_claim_id = any ($2)),
-                     claimed as materialized (
-                         select id, claim_id from signaling.outbox
-                         where app = $1 and status = 'pending' and (sent_at is not null or claim_id is not null)
-                           and due_at > (select clock_timestamp()) and claim_id = any ($2)
-                         for no key update skip locked),
-                     given_back as (
-                         update signaling.outbox
-                         set claim_id = null, claimed_by = null, due_at = least(created_at, clock_timestamp())
-                         where id = any (array(select id from claimed)))
-                     select distinct claim_id from claimed",
-                )
-                .persistent(session.caches_statements())
-                .bind(app)
-                .bind(claim_ids)
-                .fetch_all(&mut **session)
-                .await
-            })
-            .await
     }
 }
 
-impl MessageRow {
-    /// The message of a row that has one. The columns that a row can't be without stand in the table as not null.
-    fn claimed(self, claim_id: Uuid, lease_ends: Instant, probe: bool) -> Option<Claimed> {
-        let count = |column: Option<i32>| {
-            column
-                .and_then(|count| u32::try_from(count).ok())
-                .unwrap_or(0)
-        };
-        let policy = DeliveryPolicy {
-            attempts: count(self.attempts),
-            max_attempts: count(self.max_attempts),
-            at_most_once: self.at_most_once?,
-            expires_at: self.expires_at.map(DbTime::from),
-            probe,
-        };
-        Some(Claimed {
-            id: self.id?,
-            claim_id,
-            policy,
-            was_due_at: self.was_due_at?.into(),
-            slot_at: self.slot_at?.into(),
-            lease_ends,
-            wanted_at: self.wanted_at.map(DbTime::from),
-            traceparent: self.traceparent,
-            message: message(
-                self.sender?,
-                self.destination,
-                self.channel_name,
-                self.payload?.0,
-                self.wait_for_ack?,
-                self.enable_offline_messaging?,
-                self.enable_historical_messaging?,
-            ),
-        })
-    }
+/// A message of the claim. One that can't be read is logged and left: its lease ends.
+fn claimed(
+    row: &PgRow,
+    request: &ClaimRequest<'_>,
+    asked: Instant,
+    probe: bool,
+) -> Option<Claimed> {
+    let count = |column: i32| u32::try_from(column).unwrap_or(0);
+    let row = match MessageRow::from_row(row) {
+        Ok(row) => row,
+        Err(error) => {
+            tracing::error!(
+                event = "message_unreadable",
+                app = request.app,
+                message_id = row.try_get::<i64, _>("id").ok(),
+                error = database_error_text(&error),
+                "a claimed message can't be read: it waits until its lease ends"
+            );
+            return None;
+        }
+    };
+    let policy = DeliveryPolicy {
+        attempts: count(row.attempts),
+        max_attempts: count(row.max_attempts),
+        at_most_once: row.at_most_once,
+        expires_at: row.expires_at,
+        probe,
+    };
+    Some(Claimed {
+        id: row.id,
+        claim_id: request.claim_id,
+        policy,
+        was_due_at: row.was_due_at,
+        slot_at: row.slot_at,
+        claimed_at: asked,
+        lease_ends: asked + request.lease,
+        is_retry: row.is_retry,
+        wanted_at: (!row.is_retry).then(|| row.was_due_at.max(row.created_at)),
+        traceparent: row.traceparent,
+        message: message(
+            row.sender,
+            row.destination,
+            row.channel_name,
+            row.payload.0,
+            row.wait_for_ack,
+            row.enable_offline_messaging,
+            row.enable_historical_messaging,
+        ),
+    })
 }
 
 fn message(
@@ -415,11 +377,4 @@ fn message(
         payload: Payload::new(payload)?,
         enable_historical_messaging,
     })
-}
-
-/// A time for a parameter; none is later than any.
-pub(crate) fn or_never(at: Option<DbTime>) -> OffsetDateTime {
-    // The year 9999, which every driver can write.
-    const NEVER: DbTime = DbTime::from_micros(253_370_764_800_000_000);
-    at.unwrap_or(NEVER).into()
 }

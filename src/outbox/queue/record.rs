@@ -1,15 +1,13 @@
 //! The record: what became of claimed rows, many in one statement.
 
-use std::collections::HashMap;
 use std::time::Duration;
 
-use time::OffsetDateTime;
+use sqlx::FromRow;
 use uuid::Uuid;
 
-use crate::outbox::micros;
-use crate::outbox::pool::AdaptiveTimeout;
 use crate::outbox::pool::statement::Statement;
-use crate::outbox::{Claimed, Outbox};
+use crate::outbox::pool::{AdaptiveTimeout, Call};
+use crate::outbox::{Claimed, Outbox, interval};
 use crate::outcome::FinalStatus;
 use crate::pace::DbTime;
 
@@ -66,9 +64,25 @@ impl Record {
     }
 }
 
+/// What became of a record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum RecordResult {
+    /// It is written.
+    Recorded,
+    /// Another session has the message locked: write it again.
+    Locked,
+    /// The lease had ended, and with it the claim: nothing is written.
+    Discarded,
+}
+
+#[derive(FromRow)]
+struct ResultRow {
+    place: i32,
+    result: String,
+}
+
 impl Outbox {
-    /// Writes records in one statement. Returns the ids that are settled: true for those that were written, false for
-    /// those whose rows are no longer under the claims that they name. The others are locked by somebody: try again.
+    /// Writes records in one statement. Returns the result of each, in their order.
     ///
     /// # Errors
     /// Where the database fails; then none is written. Writing the same records again is safe.
@@ -77,68 +91,65 @@ impl Outbox {
         records: &[Record],
         recorded_by: &str,
         timeout: &AdaptiveTimeout,
-    ) -> Result<HashMap<i64, bool>, sqlx::Error> {
-        let column = |value: fn(&Record) -> i64| records.iter().map(value).collect::<Vec<_>>();
-        let call = |record: &Record| record.call.clone();
-        let ids = column(|record| record.id);
-        let claim_ids: Vec<Uuid> = records.iter().map(|record| record.claim_id).collect();
-        let due_at: Vec<OffsetDateTime> =
-            records.iter().map(|record| record.due_at.into()).collect();
-        let statuses: Vec<Option<&str>> = records
-            .iter()
-            .map(|record| record.status.map(FinalStatus::as_str))
-            .collect();
-        let counted: Vec<i32> = records
-            .iter()
-            .map(|record| i32::from(call(record).is_some_and(|call| call.counts)))
-            .collect();
-        let sent_at: Vec<Option<OffsetDateTime>> = records
-            .iter()
-            .map(|record| Some(record.call.as_ref()?.sent_at.into()))
-            .collect();
-        let http_statuses: Vec<Option<i32>> = records
-            .iter()
-            .map(|record| record.call.as_ref()?.http_status.map(i32::from))
-            .collect();
-        let request_ids: Vec<Option<&str>> = records
-            .iter()
-            .map(|record| record.call.as_ref()?.request_id.as_deref())
-            .collect();
-        let errors: Vec<Option<&str>> = records
-            .iter()
-            .map(|record| record.error.as_deref())
-            .collect();
-        let outcomes: Vec<Option<&str>> = records
-            .iter()
-            .map(|record| record.call.as_ref()?.outcome)
-            .collect();
-        let durations: Vec<Option<i64>> = records
-            .iter()
-            .map(|record| Some(micros(record.call.as_ref()?.duration)))
-            .collect();
-
-        let settled: Result<Vec<(i64, bool)>, _> = self
+    ) -> Result<Vec<RecordResult>, sqlx::Error> {
+        let call = Call::new("record")
+            .with("recorded_by", recorded_by)
+            .with("ids", column(records, |record| record.id))
+            .with("claim_ids", column(records, |record| record.claim_id))
+            .with("due_at", column(records, |record| record.due_at))
+            .with(
+                "statuses",
+                column(records, |record| record.status.map(FinalStatus::as_str)),
+            )
+            .with(
+                "charged",
+                column(records, |record| {
+                    record.call.as_ref().is_some_and(|call| call.counts)
+                }),
+            )
+            .with("sent_at", of_calls(records, |call| Some(call.sent_at)))
+            .with(
+                "http_statuses",
+                of_calls(records, |call| call.http_status.map(i32::from)),
+            )
+            .with(
+                "request_ids",
+                of_calls(records, |call| call.request_id.as_deref()),
+            )
+            .with("errors", column(records, |record| record.error.as_deref()))
+            .with("outcomes", of_calls(records, |call| call.outcome))
+            .with(
+                "durations",
+                of_calls(records, |call| Some(interval(call.duration))),
+            );
+        let answer = self
             .recorder_pool()
-            .run_within(Statement::Record, timeout.deadline(), async |session| {
-                sqlx::query_as(include_str!("record.sql"))
-                    .persistent(session.caches_statements())
-                    .bind(ids)
-                    .bind(claim_ids)
-                    .bind(due_at)
-                    .bind(statuses)
-                    .bind(counted)
-                    .bind(sent_at)
-                    .bind(http_statuses)
-                    .bind(request_ids)
-                    .bind(errors)
-                    .bind(outcomes)
-                    .bind(durations)
-                    .bind(recorded_by)
-                    .fetch_all(&mut **session)
-                    .await
-            })
+            .call_within(Statement::Record, timeout.deadline(), call)
             .await;
-        timeout.observe(&settled);
-        Ok(settled?.into_iter().collect())
+        timeout.observe(&answer);
+        let mut results = vec![RecordResult::Locked; records.len()];
+        for row in answer?.decode::<ResultRow>()? {
+            let place = usize::try_from(row.place - 1).unwrap_or(usize::MAX);
+            if let Some(result) = results.get_mut(place) {
+                *result = match row.result.as_str() {
+                    "recorded" => RecordResult::Recorded,
+                    "locked" => RecordResult::Locked,
+                    _ => RecordResult::Discarded,
+                };
+            }
+        }
+        Ok(results)
     }
+}
+
+fn column<'r, T>(records: &'r [Record], value: impl Fn(&'r Record) -> T) -> Vec<T> {
+    records.iter().map(value).collect()
+}
+
+/// A column that only records of calls have.
+fn of_calls<'r, T>(
+    records: &'r [Record],
+    value: impl Fn(&'r CallRecord) -> Option<T>,
+) -> Vec<Option<T>> {
+    column(records, |record| record.call.as_ref().and_then(&value))
 }

@@ -3,13 +3,11 @@
 use std::time::{Duration, Instant};
 
 use sqlx::FromRow;
-use time::OffsetDateTime;
 use uuid::Uuid;
 
-use crate::outbox::micros;
+use crate::outbox::pool::Call;
 use crate::outbox::pool::statement::Statement;
-use crate::outbox::{Outbox, timed};
-use crate::pace::clock::ClockReading;
+use crate::outbox::{Outbox, interval};
 use crate::pace::{DbTime, HORIZON};
 
 /// What came of asking for a slot.
@@ -20,7 +18,7 @@ pub(crate) enum SlotReservation {
         slot_at: DbTime,
         /// Until when it must have ended, at the earliest: counted from before the slot was asked for.
         lease_ends: Instant,
-        /// The lane is held, and this call is its probe: give it back by [`Outbox::release_probe`].
+        /// The lane is held, and this call is its probe: give it back by [`Outbox::release`].
         is_probe: bool,
     },
     Refused(Refusal),
@@ -43,8 +41,8 @@ pub(crate) enum Refusal {
 
 #[derive(FromRow)]
 struct SlotRow {
-    at: OffsetDateTime,
-    slot_at: OffsetDateTime,
+    at: DbTime,
+    slot_at: DbTime,
     refusal: Option<String>,
     is_probe: bool,
 }
@@ -60,40 +58,27 @@ impl Outbox {
         call_id: Uuid,
         lease: Duration,
     ) -> Result<SlotReservation, sqlx::Error> {
-        let (row, asked, answered) = self
-            .pool()
-            .run(Statement::Claim, async |session| {
-                let statement = sqlx::query_as(include_str!("reserve_slot.sql"))
-                    .persistent(session.caches_statements())
-                    .bind(app)
-                    // Workers with a backlog take all slots within the horizon at once: this is the next one.
-                    .bind(micros(2 * HORIZON))
-                    .bind(call_id)
-                    .bind(micros(lease))
-                    .fetch_optional(&mut **session);
-                let timed: (Option<SlotRow>, _, _) = timed(statement).await?;
-                Ok(timed)
-            })
-            .await?;
-        let Some(row) = row else {
+        let call = Call::new("reserve_slot")
+            .with("app", app)
+            .with("call_id", call_id)
+            .with("lease", interval(lease))
+            .with("horizon", interval(HORIZON));
+        let answer = self.pool().call(Statement::Claim, call).await?;
+        let Some(row) = answer.decode::<SlotRow>()?.pop() else {
             return Ok(SlotReservation::NoLane);
         };
-        self.clock().observe(ClockReading {
-            asked,
-            answered,
-            shown: row.at.into(),
-        });
+        self.clock().observe(answer.clock_reading(row.at));
         let refusal = row.refusal.as_deref().map(|refusal| match refusal {
             "paused" => Refusal::Paused,
-            "told to wait" => Refusal::RetryAfter,
+            "retry_after" => Refusal::RetryAfter,
             "held" => Refusal::Held,
             _ => Refusal::Busy,
         });
         Ok(match refusal {
             Some(refusal) => SlotReservation::Refused(refusal),
             None => SlotReservation::Slot {
-                slot_at: row.slot_at.into(),
-                lease_ends: asked.instant + lease,
+                slot_at: row.slot_at,
+                lease_ends: answer.asked.instant + lease,
                 is_probe: row.is_probe,
             },
         })

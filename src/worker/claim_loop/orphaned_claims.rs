@@ -60,7 +60,7 @@ impl OrphanedClaims {
             claim.expired_at.get_or_insert(now + claim.lease);
         }
         let ids: Vec<Uuid> = self.claims.iter().map(|claim| claim.id).collect();
-        match lane.shared.outbox.release_claims(&lane.app, &ids).await {
+        match lane.shared.outbox.release(&lane.app, &ids).await {
             Ok(found) => {
                 if !found.is_empty() {
                     tracing::info!(

@@ -1,33 +1,3 @@
--- Retention: finished messages go, a small batch at a time.
---
--- Takes no lock on a table that was there before, so nobody waits for it. With an outbox of 5 million rows it took 20 ms.
-
--- How far the walk through the outbox is, and which process walks. One row: one process of the fleet at a time.
-create table signaling.retention (
-    is_the_only_row boolean     primary key default true,
-    held_by         uuid,
-    held_until      timestamptz not null default 'epoch',
-    began_at        timestamptz,
-    looked_up_to    bigint,
-    last_row        bigint,
-    deleted         bigint      not null default 0,
-
-    constraint retention_has_one_row check (is_the_only_row)
-)
--- Every batch writes this row: its versions stay on one page, and are cleaned up there.
-with (fillfactor = 10, autovacuum_vacuum_threshold = 200, autovacuum_vacuum_scale_factor = 0);
-insert into signaling.retention default values;
-
-comment on table signaling.retention is
-    'How far the deletion of old messages is: it walks through the outbox by id, one process at a time.';
-comment on column signaling.retention.held_by is 'The process that deletes. Null between two passes.';
-comment on column signaling.retention.held_until is
-    'Until then no other process goes on with the pass; between two passes, when the next one begins.';
-comment on column signaling.retention.began_at is 'When the pass began. Null between two passes.';
-comment on column signaling.retention.looked_up_to is 'The pass has looked at every id up to this one.';
-comment on column signaling.retention.last_row is 'The last row that the pass has met: what follows it is a gap so far.';
-comment on column signaling.retention.deleted is 'How many messages this pass has deleted, or the last one.';
-
 -- Deletes some messages that finished longer ago than `retain`, with their attempts: for about as long as `max_time`,
 -- and 1,000 of them at most. A pass goes through the outbox by id, over many calls, and rests for a minute at its end.
 --
@@ -40,17 +10,18 @@ comment on column signaling.retention.deleted is 'How many messages this pass ha
 --
 -- Only this function deletes, and only what is final and older than a minute: whoever may call it needs no right to
 -- delete from the table.
-create function signaling.delete_finished(
+create or replace function signaling.delete_finished(
     worker   uuid,
     retain   interval,
     max_time interval default interval '5 milliseconds',
     out has_turn     boolean,
     out is_pass_over boolean,
     out deleted      bigint,
-    out held_until   timestamptz
+    out held_until   timestamptz,
+    out at           timestamptz
 )
     language plpgsql volatile security definer
-    set search_path = pg_catalog, pg_temp
+    set search_path = pg_catalog, pg_temp set row_security = off
     -- Plans by the primary key, whatever the statistics say.
     set enable_seqscan = off set enable_bitmapscan = off set jit = off set plan_cache_mode = force_generic_plan
 as $$
@@ -74,7 +45,9 @@ begin
         raise exception 'messages are kept for at least 1 minute after they have finished'
             using errcode = 'invalid_parameter_value';
     end if;
+    perform signaling.assert_session();
     cutoff := began - retain;
+    at := began;
 
     -- Somebody else's turn is not waited for.
     select * into turn from signaling.retention
@@ -139,6 +112,3 @@ begin
     where is_the_only_row;
 end
 $$;
-comment on function signaling.delete_finished is
-    'Deletes a batch of messages that finished longer ago than a time: for the worker, see WORKER_RETENTION.';
-revoke all on function signaling.delete_finished from public;

@@ -1,0 +1,19 @@
+-- Refuses to run the protocol in a session in which it would go wrong.
+--
+-- In REPEATABLE READ and SERIALIZABLE a claim that waited for the lane's row would fail, and one that did not would miss
+-- messages that were committed meanwhile. A claim whose commit a crash can undo could send a message that may be sent
+-- once only a second time.
+create or replace function signaling.assert_session() returns void
+    language plpgsql
+as $$
+begin
+    if pg_catalog.current_setting('transaction_isolation') <> 'read committed' then
+        raise exception 'the worker''s functions run in READ COMMITTED, and this transaction is %',
+                        pg_catalog.upper(pg_catalog.current_setting('transaction_isolation'))
+            using errcode = 'invalid_transaction_state', hint = 'begin isolation level read committed';
+    end if;
+    if pg_catalog.current_setting('synchronous_commit') = 'off' then
+        perform pg_catalog.set_config('synchronous_commit', 'local', true);
+    end if;
+end
+$$;

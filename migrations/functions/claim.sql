@@ -1,0 +1,145 @@
+-- Takes due messages of an app, each with a send slot. The messages belong to the worker until the lease ends.
+--
+-- claim_id       a fresh id for this claim: record() and release() name it
+-- claimed_by     the worker's name, informational
+-- lease          how long the messages belong to the worker
+-- horizon        slots lie at most so far ahead of the lookahead
+-- lookahead      slots lie at least so far ahead: the time in which the result reaches the worker
+-- lost_before    a lease that ended after this does not count as lost yet
+-- first_after_*  the scan position of first attempts: the claim passes over messages up to this (due_at, id)
+-- retry_after_*  the scan position of retries
+-- poll_interval  next_due_at tells of retries that are due within this time
+-- wants_wakeup   the worker listens: inserts shall notify once all that is due is taken
+--
+-- Returns one row about the lane, in which id is null, and then one row a message, in no order.
+-- Locks the lane's row, and the messages that it takes; passes over messages that are locked.
+-- Indexes: lane_newest, outbox_retries, outbox_first_attempts. From there on it reaches messages by their ctid.
+create or replace function signaling.claim(
+    app text, claim_id uuid, claimed_by text, max_messages integer, lease interval, horizon interval, lookahead interval,
+    lost_before timestamptz, first_after_at timestamptz, first_after_id bigint, retry_after_at timestamptz,
+    retry_after_id bigint, poll_interval interval, wants_wakeup boolean
+) returns table (
+    at timestamptz, slots integer, hold text, hold_until timestamptz, throttled_per_s double precision,
+    expired integer, unknown integer, next_slot_at timestamptz, next_due_at timestamptz, wakeup text,
+    id bigint, sender text, destination text, channel_name text, payload text, wait_for_ack boolean,
+    enable_offline_messaging boolean, enable_historical_messaging boolean, attempts integer, max_attempts integer,
+    at_most_once boolean, expires_at timestamptz, traceparent text, is_retry boolean, created_at timestamptz,
+    was_due_at timestamptz, slot_at timestamptz
+)
+    language plpgsql security definer
+    set search_path = pg_catalog, pg_temp set row_security = off set plan_cache_mode = force_generic_plan
+    set enable_seqscan = off set enable_bitmapscan = off set enable_indexscan = on set jit = off
+as $$
+#variable_conflict use_column
+declare
+    locked record;
+    rate double precision;
+    first_slot_at timestamptz;
+    horizon_ends timestamptz;
+    retries tid[] := '{}';
+    firsts tid[] := '{}';
+    taken tid[];
+    overdue tid[];
+    retry_count integer;
+    claimed_count integer;
+begin
+    perform signaling.assert_session();
+
+    -- Lock the lane: slots are given out by one claim at a time, fleet-wide.
+    select lane.ctid as place, lane.* into locked from signaling.lane
+    where app collate "C" = claim.app order by generation desc limit 1 for no key update;
+    if not found then
+        raise exception 'the app % has no lane', claim.app using errcode = 'no_data_found';
+    end if;
+
+    -- Read the clock after the wait for that lock.
+    at := clock_timestamp();
+
+    -- Count the slots: none while the app is paused, one for the probe of a held lane, else those within the horizon.
+    rate := signaling.present_rate(locked.rate_per_s, locked.rate_at, locked.limit_per_s, at);
+    first_slot_at := greatest(locked.next_slot_at, at + lookahead);
+    horizon_ends := at + lookahead + horizon;
+    if locked.paused_at is not null then
+        slots := 0; hold := 'paused'; hold_until := at + interval '1 hour';
+    elsif locked.hold is not null then
+        slots := (locked.hold_until <= at and first_slot_at <= horizon_ends)::integer;
+        hold := locked.hold; hold_until := greatest(locked.hold_until, first_slot_at - horizon);
+    else
+        slots := greatest(0, least(max_messages, ceil(date_part('epoch', horizon_ends - first_slot_at) * rate)));
+    end if;
+
+    -- Lock the due messages of both kinds, oldest first.
+    if slots > 0 then
+        retries := array(
+            select ctid from signaling.outbox
+            where app = claim.app and status = 'pending' and (sent_at is not null or claim_id is not null)
+              and (due_at, id) > (retry_after_at, retry_after_id) and due_at <= at
+              and (claim_id is null or due_at <= lost_before)
+            order by due_at, id limit slots for no key update skip locked);
+        firsts := array(
+            select ctid from signaling.outbox
+            where app = claim.app and status = 'pending' and sent_at is null and claim_id is null
+              and (due_at, id) > (first_after_at, first_after_id) and due_at <= at
+            order by due_at, id limit slots for no key update skip locked);
+    end if;
+
+    -- Take them. While both kinds wait, retries get a fifth of the slots on average; each kind gets what the other
+    -- leaves over.
+    retry_count := least(cardinality(retries),
+                         greatest(floor(slots * 0.2 + random())::integer, slots - cardinality(firsts)));
+    taken := retries[:retry_count] || firsts[:slots - retry_count];
+
+    -- End those that must not be called: their time is over, or a lost worker may have made their only attempt.
+    overdue := array(select ctid from signaling.outbox
+                     where ctid = any (taken) and (claim_id is not null or expires_at <= at));
+    select ended.expired, ended.unknown into expired, unknown from signaling.end_overdue(overdue, at) as ended;
+    claimed_count := cardinality(taken) - expired - unknown;
+
+    -- Advance the lane. The next probe of a held lane waits for the outcome of this one, or for the end of its lease.
+    next_slot_at := first_slot_at;
+    if claimed_count > 0 then
+        next_slot_at := first_slot_at + claimed_count * interval '1 second' / rate;
+        update signaling.lane
+        set next_slot_at = claim.next_slot_at, rate_per_s = rate, rate_at = at,
+            hold_until = case when hold is not null then at + lease end,
+            probe_claim_id = case when hold is not null then claim.claim_id end,
+            generation = generation + (random() < 0.02)::integer
+        where ctid = locked.place;
+    end if;
+
+    -- Tell the worker how long it may sleep.
+    if slots = 0 or cardinality(taken) < slots then
+        next_due_at := least(
+            (select due_at from signaling.outbox
+             where app = claim.app and status = 'pending' and sent_at is null and claim_id is null and due_at > at
+             order by due_at limit 1),
+            (select due_at from signaling.outbox
+             where app = claim.app and status = 'pending' and (sent_at is not null or claim_id is not null)
+               and due_at > at and due_at <= at + poll_interval
+             order by due_at limit 1));
+    end if;
+    if wants_wakeup then
+        wakeup := signaling.want_wakeup(app, case when slots > 0 then cardinality(taken) < slots end, at);
+    end if;
+    throttled_per_s := case when rate < signaling.slot_rate(locked.limit_per_s) then rate end;
+    return next;
+
+    -- Claim the messages, and return them.
+    return query
+    with due as materialized (
+        select ctid as place, due_at, sent_at is not null or claim_id is not null as is_retry,
+               row_number() over (order by due_at, id) - 1 as nth
+        from signaling.outbox where ctid = any (taken)
+    )
+    update signaling.outbox
+    set claim_id = claim.claim_id, claimed_by = claim.claimed_by, due_at = at + lease,
+        attempts = attempts + (claim_id is not null)::integer
+    from due where outbox.ctid = due.place
+    returning null::timestamptz, null::integer, null::text, null::timestamptz, null::double precision,
+              null::integer, null::integer, null::timestamptz, null::timestamptz, null::text,
+              id, sender, destination, channel_name, payload, wait_for_ack,
+              enable_offline_messaging, enable_historical_messaging, attempts, max_attempts,
+              at_most_once, expires_at, traceparent, due.is_retry, created_at,
+              due.due_at, first_slot_at + due.nth * interval '1 second' / rate;
+end
+$$;

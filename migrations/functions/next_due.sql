@@ -1,0 +1,50 @@
+-- Looks when the next messages of some apps are due, and takes nothing.
+--
+-- apps           with, in the same order, the scan positions from which to look: see claim(); -infinity to look at all
+-- horizon        as for claim()
+-- poll_interval  retries are told of that are due within this time
+--
+-- Returns a row for each app that has a lane.
+-- Locks nothing.
+-- Indexes: lane_newest, outbox_retries, outbox_first_attempts.
+create or replace function signaling.next_due(
+    apps text[], first_after_at timestamptz[], first_after_id bigint[], retry_after_at timestamptz[],
+    retry_after_id bigint[], horizon interval, poll_interval interval
+) returns table (
+    app text, at timestamptz, hold text, hold_until timestamptz, first_due_at timestamptz, first_id bigint,
+    retry_due_at timestamptz, retry_id bigint
+)
+    language plpgsql security definer
+    set search_path = pg_catalog, pg_temp set row_security = off set plan_cache_mode = force_generic_plan
+    set enable_seqscan = off set enable_bitmapscan = off set enable_indexscan = on set jit = off
+as $$
+#variable_conflict use_column
+declare
+    now_at constant timestamptz := clock_timestamp();
+begin
+    perform signaling.assert_session();
+    return query
+    select asked.app, now_at,
+           case when lane.paused_at is not null then 'paused' else lane.hold end,
+           case when lane.paused_at is not null then now_at + interval '1 hour'
+                else greatest(lane.hold_until, lane.next_slot_at - horizon) end,
+           first.due_at, first.id, retry.due_at, retry.id
+    from unnest(apps, first_after_at, first_after_id, retry_after_at, retry_after_id)
+             as asked (app, first_after_at, first_after_id, retry_after_at, retry_after_id)
+    cross join lateral (
+        select * from signaling.lane where lane.app collate "C" = asked.app order by generation desc limit 1
+    ) as lane
+    left join lateral (
+        select due_at, id from signaling.outbox
+        where outbox.app = asked.app and status = 'pending' and sent_at is null and claim_id is null
+          and (due_at, id) > (asked.first_after_at, asked.first_after_id)
+        order by due_at, id limit 1
+    ) as first on true
+    left join lateral (
+        select due_at, id from signaling.outbox
+        where outbox.app = asked.app and status = 'pending' and (sent_at is not null or claim_id is not null)
+          and (due_at, id) > (asked.retry_after_at, asked.retry_after_id) and due_at <= now_at + poll_interval
+        order by due_at, id limit 1
+    ) as retry on true;
+end
+$$;

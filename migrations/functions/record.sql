@@ -1,0 +1,91 @@
+-- Writes the outcomes of claimed messages. The arrays hold one record at each place.
+--
+-- recorded_by    the worker's name, informational
+-- ids, claim_ids which message, and the claim that had it
+-- due_at         when the message is due next, if it goes back; as it was, if it is final
+-- statuses       the final status; null: the message goes back as pending
+-- charged        the attempt counts against max_attempts
+-- sent_at        when the attempt began; null: there was none
+-- http_statuses, request_ids, errors   what the API answered
+-- outcomes       the attempt's outcome, for signaling.attempt; null if the message ended well
+-- durations      how long the attempt took
+--
+-- Returns a row for each place, from 1: 'recorded'; 'locked', somebody has the message locked: try again; 'discarded', the
+-- claim had ended. To write a record again is safe: it is 'recorded' then, too.
+-- Locks the messages that it writes; passes over messages that are locked.
+-- Index: outbox_pkey.
+create or replace function signaling.record(
+    recorded_by text, ids bigint[], claim_ids uuid[], due_at timestamptz[], statuses text[], charged boolean[],
+    sent_at timestamptz[], http_statuses integer[], request_ids text[], errors text[], outcomes text[],
+    durations interval[]
+) returns table (place integer, result text)
+    language plpgsql security definer
+    set search_path = pg_catalog, pg_temp set row_security = off set plan_cache_mode = force_generic_plan
+    set enable_seqscan = off set enable_bitmapscan = off set enable_indexscan = on set jit = off
+as $$
+#variable_conflict use_column
+declare
+    written integer[];
+begin
+    perform signaling.assert_session();
+
+    -- Write the records whose claims still have their messages. `is not distinct from` and `case` keep Postgres from the
+    -- index of retries: it looks small, but while somebody holds a snapshot it has an entry for each message sent since.
+    with given as materialized (
+        select given.*
+        from unnest(ids, claim_ids, record.due_at, statuses, charged, record.sent_at, http_statuses, request_ids, errors)
+            with ordinality as given (id, claim_id, due_at, status, charged, sent_at, http_status, request_id, error, place)
+    ), free as materialized (
+        select given.*, outbox.ctid as version
+        from given join signaling.outbox using (id)
+        where outbox.claim_id is not distinct from given.claim_id
+          and case when outbox.status = 'pending' then true end
+        for no key update of outbox skip locked
+    ), recorded as (
+        update signaling.outbox
+        set status = coalesce(free.status, 'pending'),
+            due_at = free.due_at,
+            -- A message that goes back belongs to no claim; a final one keeps the claim that finished it.
+            claim_id = case when free.status is not null then outbox.claim_id end,
+            claimed_by = case when free.status is not null then outbox.claimed_by end,
+            finished_at = case when free.status is not null then clock_timestamp() end,
+            attempts = outbox.attempts + free.charged::integer,
+            sent_at = coalesce(free.sent_at, outbox.sent_at),
+            http_status = case when free.sent_at is not null then free.http_status else outbox.http_status end,
+            request_id = case when free.sent_at is not null then free.request_id else outbox.request_id end,
+            -- A message that expires after an attempt keeps what went wrong with that.
+            error = case when free.sent_at is not null then free.error
+                         when free.status = 'expired' then coalesce(outbox.error, free.error)
+                         else coalesce(free.error, outbox.error) end
+        from free
+        where outbox.ctid = free.version
+        returning free.place::integer
+    )
+    select coalesce(array_agg(place), '{}') into written from recorded;
+
+    -- Log the attempts that did not end well.
+    if array_remove(outcomes, null) <> '{}' then
+        insert into signaling.attempt (message_id, attempt, sent_at, duration, http_status, outcome, error, claimed_by)
+        select given.id, outbox.attempts - given.charged::integer + 1, given.sent_at, given.duration,
+               given.http_status, given.outcome, given.error, recorded_by
+        from unnest(ids, charged, record.sent_at, http_statuses, errors, outcomes, durations)
+                 with ordinality as given (id, charged, sent_at, http_status, error, outcome, duration, place)
+             join signaling.outbox using (id)
+        where given.outcome is not null and given.place = any (written);
+    end if;
+
+    return query select unnest(written), 'recorded';
+
+    -- Say of the others whether they are locked, were written before, or came after their claim had ended.
+    if cardinality(written) < cardinality(ids) then
+        return query
+        select given.place::integer,
+               case when outbox.claim_id = given.claim_id and outbox.status = 'pending' then 'locked'
+                    when outbox.claim_id = given.claim_id and outbox.status = given.status then 'recorded'
+                    else 'discarded' end
+        from unnest(ids, claim_ids, statuses) with ordinality as given (id, claim_id, status, place)
+             left join signaling.outbox using (id)
+        where given.place <> all (written);
+    end if;
+end
+$$;

@@ -1,0 +1,71 @@
+-- Counts what waits, unless that was done less than `stale_after` ago, or fifty times as long ago as it took: so
+-- counting takes a fiftieth of one connection's time at most, however much waits. Whoever comes while another one
+-- counts does not wait for that. True if it counted.
+--
+-- It goes through the two indexes of what is pending, and nothing else: finished messages cost it nothing.
+create or replace function signaling.refresh_queue_counts(stale_after interval default '0') returns boolean
+    language plpgsql volatile security definer
+    set search_path = pg_catalog, pg_temp set row_security = off
+    set enable_seqscan = off set enable_bitmapscan = off set jit = off set max_parallel_workers_per_gather = 0
+as $$
+declare
+    began timestamptz := clock_timestamp();
+begin
+    perform from signaling.queue_counts_turn
+    where is_the_only_row and counted_at + greatest(stale_after, took * 50) <= began
+    for update skip locked;
+    if not found then
+        return false;
+    end if;
+    -- If the server crashes, what it forgets of this is counted again.
+    perform set_config('synchronous_commit', 'off', true);
+
+    with firsts as (
+        select app, count(*) filter (where due_at <= began) as queued, count(*) filter (where due_at > began) as scheduled,
+               min(due_at) filter (where due_at <= began) as oldest_at
+        from signaling.outbox
+        where status = 'pending' and sent_at is null and claim_id is null
+        group by app
+    ), retries as (
+        select app, count(*) filter (where claim_id is not null and due_at > began) as sending,
+               count(*) filter (where claim_id is null or due_at <= began) as retrying,
+               min(created_at) as oldest_at
+        from signaling.outbox
+        where status = 'pending' and (sent_at is not null or claim_id is not null)
+        group by app
+    ), counted as (
+        -- Apps that have nothing pending any more are known by their lanes.
+        select app, coalesce(queued, 0) as queued, coalesce(scheduled, 0) as scheduled, coalesce(retrying, 0) as retrying,
+               coalesce(sending, 0) as sending, least(firsts.oldest_at, retries.oldest_at) as oldest_at
+        from signaling.lane left join firsts using (app) left join retries using (app)
+        -- Apps that no worker has served yet may be mistakes of any number.
+        union all
+        (select app, coalesce(queued, 0), coalesce(scheduled, 0), coalesce(retrying, 0), coalesce(sending, 0),
+                least(firsts.oldest_at, retries.oldest_at)
+         from firsts full join retries using (app)
+         where not exists (select from signaling.lane where lane.app = coalesce(firsts.app, retries.app))
+         order by app
+         limit 100)
+    ), gone as (
+        delete from signaling.queue_counts where app <> all (select app from counted)
+    ), written as (
+        insert into signaling.queue_counts (app, queued, scheduled, retrying, sending, oldest_at)
+        select app, queued, scheduled, retrying, sending, oldest_at from counted order by app
+        on conflict (app) do update
+        set queued = excluded.queued, scheduled = excluded.scheduled, retrying = excluded.retrying,
+            sending = excluded.sending, oldest_at = excluded.oldest_at
+        -- Where nothing happens, nothing is written.
+        where (queue_counts.queued, queue_counts.scheduled, queue_counts.retrying, queue_counts.sending, queue_counts.oldest_at)
+            is distinct from (excluded.queued, excluded.scheduled, excluded.retrying, excluded.sending, excluded.oldest_at)
+    )
+    insert into signaling.minute_stats (minute, app, backlog)
+    select date_trunc('minute', began), app, queued + retrying from counted
+    where exists (select from signaling.lane where lane.app = counted.app)
+    order by app
+    on conflict (minute, app) do update set backlog = excluded.backlog where minute_stats.backlog is distinct from excluded.backlog;
+
+    delete from signaling.minute_stats where minute < began - interval '8 days';
+    update signaling.queue_counts_turn set counted_at = began, took = clock_timestamp() - began where is_the_only_row;
+    return true;
+end
+$$;

@@ -1,0 +1,20 @@
+-- Ends the hold of an app's lane after its probe went well, and wakes its workers. Says whether it did.
+--
+-- Locks the lane's row.
+create or replace function signaling.release_hold(app text, probe uuid) returns boolean
+    language plpgsql security definer
+    set search_path = pg_catalog, pg_temp set row_security = off set enable_seqscan = off
+as $$
+#variable_conflict use_column
+begin
+    perform signaling.assert_session();
+    update signaling.lane
+    set hold = null, hold_reason = null, hold_since = null, hold_until = null, hold_probes = 0, probe_claim_id = null
+    where app = release_hold.app and probe_claim_id = probe;
+    if not found then
+        return false;
+    end if;
+    perform pg_notify('signaling_wakeup', app);
+    return true;
+end
+$$;

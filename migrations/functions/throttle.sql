@@ -1,0 +1,40 @@
+-- Slows an app's lane after a 429: cuts its rate by a fifth, once for each burst of them, and gives out no slot for as long
+-- as the API asks. Returns the new rate in slots a second, or null if it was not cut.
+--
+-- sent_at        when the attempt began that was answered 429
+-- retry_after    how long the API asks to wait
+--
+-- Locks the lane's row.
+create or replace function signaling.throttle(app text, sent_at timestamptz, retry_after interval)
+    returns double precision
+    language plpgsql security definer
+    set search_path = pg_catalog, pg_temp set row_security = off set enable_seqscan = off
+as $$
+#variable_conflict use_column
+declare
+    -- Attempts that began so soon after a cut had their slots before it.
+    burst constant interval := interval '200 milliseconds';
+    -- Never so slow that the way back has no beginning.
+    least_per_s constant double precision := 0.5;
+    lane signaling.lane;
+    at timestamptz;
+    rate double precision;
+    slot_at timestamptz;
+    is_cut boolean;
+begin
+    perform signaling.assert_session();
+    select * into lane from signaling.lane where app = throttle.app for no key update;
+    at := clock_timestamp();
+    is_cut := lane.throttled_at is null or throttle.sent_at > lane.throttled_at + burst;
+    slot_at := greatest(lane.next_slot_at, at + retry_after);
+    rate := signaling.present_rate(lane.rate_per_s, lane.rate_at, lane.limit_per_s, at) * case when is_cut then 0.8 else 1 end;
+    rate := least(greatest(least_per_s, rate), signaling.slot_rate(lane.limit_per_s));
+    if is_cut or slot_at > lane.next_slot_at then
+        update signaling.lane
+        set rate_per_s = rate, rate_at = at, next_slot_at = slot_at,
+            throttled_at = case when is_cut then at else throttled_at end
+        where app = throttle.app;
+    end if;
+    return case when is_cut then rate end;
+end
+$$;

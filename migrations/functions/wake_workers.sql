@@ -1,0 +1,10 @@
+-- Notifies the workers of an app that an operator, or the end of a hold, has made messages due.
+create or replace function signaling.wake_workers(app text) returns void
+    language plpgsql
+as $$
+begin
+    if signaling.can_notify() then
+        perform pg_catalog.pg_notify('signaling_wakeup', app);
+    end if;
+end
+$$;

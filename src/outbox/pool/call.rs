@@ -1,0 +1,148 @@
+//! A call of one of the schema's functions, as a prepared statement or as text.
+
+use std::fmt::Write;
+
+use sqlx::postgres::{PgArguments, PgHasArrayType};
+use sqlx::postgres::types::PgInterval;
+use sqlx::{Arguments, Encode, Postgres, Type};
+use uuid::Uuid;
+
+use crate::pace::DbTime;
+
+/// A call of a function of the schema `signaling`, with named arguments. It can be written in two ways: with
+/// parameters, for a prepared statement; or with literals, for the one message in which a pooler in transaction mode
+/// takes a whole transaction.
+pub(in crate::outbox) struct Call {
+    prepared: String,
+    literal: String,
+    arguments: PgArguments,
+}
+
+impl Call {
+    /// A call of `signaling.<function>`, without arguments yet.
+    pub(in crate::outbox) fn new(function: &str) -> Self {
+        let text = format!("select * from signaling.{function}(");
+        Self {
+            prepared: text.clone(),
+            literal: text,
+            arguments: PgArguments::default(),
+        }
+    }
+
+    /// Adds an argument.
+    #[must_use]
+    pub(in crate::outbox) fn with<T: Argument>(mut self, name: &str, value: T) -> Self {
+        let separator = if self.arguments.len() == 0 { "" } else { ", " };
+        let literal = value
+            .text()
+            .map_or_else(|| "null".to_owned(), |text| quoted(&text));
+        let type_name = T::type_info();
+        write!(self.literal, "{separator}{name} => {literal}::{type_name}").ok();
+        // sqlx reports a value that it can't encode; none of these types has one.
+        self.arguments.add(value).ok();
+        let place = self.arguments.len();
+        write!(self.prepared, "{separator}{name} => ${place}").ok();
+        self
+    }
+
+    /// The text with parameters, and the arguments.
+    pub(super) fn prepared(self) -> (String, PgArguments) {
+        (self.prepared + ")", self.arguments)
+    }
+
+    /// The text with literals.
+    pub(super) fn literal(self) -> String {
+        self.literal + ")"
+    }
+}
+
+/// A literal that means the same whatever `standard_conforming_strings` is.
+fn quoted(text: &str) -> String {
+    format!("E'{}'", text.replace('\\', "\\\\").replace('\'', "''"))
+}
+
+/// A value that Postgres also takes as text.
+pub(in crate::outbox) trait Argument:
+    for<'q> Encode<'q, Postgres> + Type<Postgres> + Send
+{
+    /// The value as Postgres reads it, or none for null.
+    fn text(&self) -> Option<String>;
+}
+
+macro_rules! argument {
+    ($($type:ty: $value:ident => $text:expr;)*) => {
+        $(impl Argument for $type {
+            fn text(&self) -> Option<String> {
+                let $value = self;
+                Some($text)
+            }
+        })*
+    };
+}
+
+argument! {
+    &str: value => (*value).to_owned();
+    String: value => value.clone();
+    bool: value => value.to_string();
+    i32: value => value.to_string();
+    i64: value => value.to_string();
+    f64: value => value.to_string();
+    Uuid: value => value.to_string();
+    DbTime: value => match value.as_micros() {
+        i64::MAX => "infinity".to_owned(),
+        i64::MIN => "-infinity".to_owned(),
+        _ => value.to_string(),
+    };
+    PgInterval: value => format!("{} microseconds", value.microseconds);
+}
+
+impl<T: Argument> Argument for Option<T> {
+    fn text(&self) -> Option<String> {
+        self.as_ref()?.text()
+    }
+}
+
+impl<T: Argument + PgHasArrayType> Argument for Vec<T>
+where
+    Self: for<'q> Encode<'q, Postgres> + Type<Postgres>,
+{
+    fn text(&self) -> Option<String> {
+        let elements: Vec<String> = self
+            .iter()
+            .map(|element| {
+                element.text().map_or_else(
+                    || "null".to_owned(),
+                    |text| {
+                        let escaped = text.replace('\\', "\\\\").replace('"', "\\\"");
+                        format!("\"{escaped}\"")
+                    },
+                )
+            })
+            .collect();
+        Some(format!("{{{}}}", elements.join(",")))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_call_is_written_with_parameters_and_with_literals() {
+        let call = || {
+            Call::new("hold")
+                .with("app", r"it's a \ test")
+                .with("probe", None::<Uuid>)
+                .with("counts", vec![1_i64, 2])
+                .with("errors", vec![Some(r#"say "no" \"#), None])
+        };
+        assert_eq!(
+            call().prepared().0,
+            "select * from signaling.hold(app => $1, probe => $2, counts => $3, errors => $4)"
+        );
+        assert_eq!(
+            call().literal(),
+            r#"select * from signaling.hold(app => E'it''s a \\ test'::TEXT, probe => null::UUID, counts => E'{"1","2"}'::INT8[], errors => E'{"say \\"no\\" \\\\",null}'::TEXT[])"#
+        );
+    }
+}

@@ -1,0 +1,209 @@
+//! Looks for all lanes of a process at once: when messages are due that no notification has told of, and which messages'
+//! time is over while no worker claims them. Each is one statement, however many idle apps there are.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+
+use super::lane::Lane;
+use crate::error_text::database_error_text;
+use crate::outbox::{Look, Outbox, ScanPosition};
+use crate::pace::DbTime;
+
+/// How often messages are ended whose time is over.
+const EXPIRE_EVERY: Duration = Duration::from_secs(1);
+/// The pause after the database has failed.
+const DATABASE_PAUSE: Duration = Duration::from_millis(200);
+/// Idle lanes whose turn comes within this part of the poll interval take it now, so that they share a statement.
+const TOGETHER: u32 = 4;
+/// The longest pause between two looks.
+const LONGEST_PAUSE: Duration = Duration::from_secs(3600);
+
+/// When the poller looks next. A lane that becomes idle sets it earlier.
+#[derive(Debug)]
+pub(super) struct PollAlarm {
+    at: Mutex<Instant>,
+    changed: Notify,
+}
+
+impl Default for PollAlarm {
+    fn default() -> Self {
+        Self {
+            at: Mutex::new(Instant::now()),
+            changed: Notify::new(),
+        }
+    }
+}
+
+impl PollAlarm {
+    /// Has the poller look at this time, or earlier.
+    pub(super) fn set(&self, at: Instant) {
+        let mut next = self.at.lock().unwrap_or_else(PoisonError::into_inner);
+        if at < *next {
+            *next = at;
+            self.changed.notify_one();
+        }
+    }
+
+    fn clear(&self) {
+        let mut next = self.at.lock().unwrap_or_else(PoisonError::into_inner);
+        *next = Instant::now() + LONGEST_PAUSE;
+    }
+
+    async fn wait(&self) {
+        loop {
+            let at = *self.at.lock().unwrap_or_else(PoisonError::into_inner);
+            tokio::select! {
+                () = tokio::time::sleep_until(at.into()) => return,
+                () = self.changed.notified() => {}
+            }
+        }
+    }
+}
+
+/// Polls for the lanes of one process.
+pub(super) struct Poller {
+    pub(super) outbox: Arc<Outbox>,
+    pub(super) lanes: Vec<Arc<Lane>>,
+    pub(super) poll_interval: Duration,
+}
+
+impl Poller {
+    pub(super) async fn run(self, shutdown: CancellationToken) {
+        tokio::join!(
+            shutdown.run_until_cancelled(self.poll()),
+            shutdown.run_until_cancelled(self.expire()),
+        );
+    }
+
+    async fn poll(&self) {
+        let Some(shared) = self.lanes.first().map(|lane| Arc::clone(&lane.shared)) else {
+            return;
+        };
+        loop {
+            // Cleared before the lanes are asked: what a lane sets meanwhile stays.
+            shared.poll_alarm.clear();
+            let now = Instant::now();
+            let turns = self.turns(now);
+            if !turns.is_empty() && !self.look(&turns).await {
+                tokio::time::sleep(DATABASE_PAUSE).await;
+            }
+            for lane in &self.lanes {
+                shared.poll_alarm.set(next_turn(lane));
+            }
+            shared.poll_alarm.wait().await;
+        }
+    }
+
+    /// The lanes to look at now: those whose time has come, and with them idle lanes whose time is near.
+    fn turns(&self, now: Instant) -> Vec<Turn<'_>> {
+        if self.lanes.iter().all(|lane| next_turn(lane) > now) {
+            return Vec::new();
+        }
+        let near = now + self.poll_interval / TOGETHER;
+        let is_near = |lane: &&Arc<Lane>| match lane.schedule().next_poll() {
+            Some(next_poll) => next_poll <= near,
+            None => next_turn(lane) <= now,
+        };
+        let lanes = self.lanes.iter().filter(is_near);
+        lanes.map(|lane| Turn::new(lane, now)).collect()
+    }
+
+    /// Looks at some lanes. False if the database has failed.
+    async fn look(&self, turns: &[Turn<'_>]) -> bool {
+        let began = Instant::now();
+        let looks: Vec<Look<'_>> = turns
+            .iter()
+            .map(|turn| Look {
+                app: &turn.lane.app,
+                position: turn.position,
+            })
+            .collect();
+        let found = self.outbox.next_due(&looks, self.poll_interval * 2).await;
+        let now = Instant::now();
+        for Turn { lane, is_full, .. } in turns {
+            lane.plan_poll(now);
+            match &found {
+                Ok(found) => {
+                    if let Some(next_due) = found.get(&lane.app) {
+                        if *is_full {
+                            lane.scan_state().looked(began, now, next_due);
+                        }
+                        lane.observe_next_due(next_due);
+                    }
+                }
+                Err(_) => {
+                    lane.scan_state().look_soon(now);
+                    // The claim deals with the database.
+                    if lane.schedule().next_poll().is_some() {
+                        lane.wake();
+                    }
+                }
+            }
+        }
+        if let Err(error) = &found {
+            tracing::debug!(
+                event = "look_failed",
+                error = database_error_text(error),
+                "the lanes can't be looked at: trying again"
+            );
+        }
+        found.is_ok()
+    }
+
+    /// Ends messages whose time is over while no worker claims them.
+    async fn expire(&self) {
+        let apps: Vec<&str> = self.lanes.iter().map(|lane| lane.app.as_str()).collect();
+        loop {
+            // An error here shows again in the claim.
+            if let Ok(ended) = self.outbox.expire(&apps, self.lost_before()).await {
+                for (app, ended) in ended {
+                    for lane in self.lanes.iter().filter(|lane| lane.app == app) {
+                        lane.stats.ended_uncalled(lane.now(), ended);
+                    }
+                }
+            }
+            tokio::time::sleep(EXPIRE_EVERY).await;
+        }
+    }
+
+    /// Before when a lease must have ended for its message to count as lost, for the lane that is the most careful.
+    fn lost_before(&self) -> Option<DbTime> {
+        let lanes = self.lanes.iter();
+        lanes
+            .filter_map(|lane| lane.outage_grace().lost_before())
+            .min()
+    }
+}
+
+/// A lane that is looked at.
+struct Turn<'l> {
+    lane: &'l Lane,
+    position: ScanPosition,
+    is_full: bool,
+}
+
+impl<'l> Turn<'l> {
+    fn new(lane: &'l Lane, now: Instant) -> Self {
+        let scan = lane.scan_state();
+        let is_full = now >= scan.next_full_look();
+        let position = if is_full {
+            ScanPosition::BEGINNING
+        } else {
+            scan.position()
+        };
+        Self {
+            lane,
+            position,
+            is_full,
+        }
+    }
+}
+
+/// When a lane is to be looked at: an idle one by its schedule, a busy one when it needs a full look.
+fn next_turn(lane: &Lane) -> Instant {
+    let next_poll = lane.schedule().next_poll();
+    next_poll.unwrap_or_else(|| lane.scan_state().next_full_look())
+}
