@@ -24,7 +24,8 @@ impl Histogram {
     pub(crate) fn from_counts(counts: &[u64]) -> Self {
         let mut histogram = Self::default();
         for (index, count) in counts.iter().enumerate() {
-            histogram.0[index.min(BUCKETS - 1)] += count;
+            let sum = &mut histogram.0[index.min(BUCKETS - 1)];
+            *sum = sum.saturating_add(*count);
         }
         histogram
     }
@@ -43,12 +44,12 @@ impl Histogram {
     /// Takes in those of another.
     pub(crate) fn merge(&mut self, other: &Self) {
         for (count, more) in self.0.iter_mut().zip(other.0) {
-            *count += more;
+            *count = count.saturating_add(more);
         }
     }
 
     pub(crate) fn count(&self) -> u64 {
-        self.0.iter().sum()
+        self.0.iter().copied().fold(0, u64::saturating_add)
     }
 
     /// The duration that this share of all (0 to 1) does not exceed, estimated within its bucket; none of none. What

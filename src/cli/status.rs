@@ -16,6 +16,7 @@ use super::args::{DatabaseArgs, parse_duration};
 use super::screen::Screen;
 use crate::error_text::database_error_text;
 use crate::outbox::{AppStatus, LaneState, Outbox, Pending};
+use crate::pace::DbTime;
 
 /// Show how each app is doing: what waits, for how long, how fast it goes out, and what became of it
 #[derive(Debug, Args)]
@@ -198,8 +199,9 @@ fn lane(app: &AppStatus) -> String {
 }
 
 /// A time, to the second.
-fn at(time: Option<OffsetDateTime>) -> String {
-    time.and_then(|time| time.replace_nanosecond(0).ok()?.format(&Rfc3339).ok())
+fn at(time: Option<DbTime>) -> String {
+    time.map(OffsetDateTime::from)
+        .and_then(|time| time.replace_nanosecond(0).ok()?.format(&Rfc3339).ok())
         .unwrap_or_default()
 }
 

@@ -9,12 +9,13 @@ use crate::error_text::database_error_text;
 use crate::outbox::micros;
 use crate::outbox::pool::statement::Statement;
 use crate::outbox::{Outbox, may_have_taken_effect};
+use crate::pace::DbTime;
 use crate::stats::{Histogram, Stats};
 
 /// What an app's workers did in a minute.
 #[derive(Debug, Clone)]
 pub(crate) struct MinuteStats {
-    pub(crate) minute: OffsetDateTime,
+    pub(crate) minute: DbTime,
     pub(crate) app: String,
     pub(crate) stats: Stats,
     /// Messages that were queued or waited for another call, at the last count of the minute, if there was one.
@@ -33,7 +34,7 @@ pub(crate) struct StatsError {
 /// A row of `signaling.rollup`.
 #[derive(FromRow)]
 struct MinuteStatsRow {
-    minute: OffsetDateTime,
+    minute: DbTime,
     app: String,
     message_sent: i64,
     message_delivered: i64,
@@ -76,7 +77,7 @@ impl Outbox {
                 .map(|(.., stats)| array(value(stats)))
                 .collect()
         };
-        let minutes: Vec<OffsetDateTime> = stats.iter().map(|(minute, ..)| *minute).collect();
+        let minutes: Vec<DbTime> = stats.iter().map(|(at, ..)| DbTime::from(*at)).collect();
         let apps: Vec<&str> = stats.iter().map(|(_, app, _)| app.as_str()).collect();
         let mut was_asked = false;
         let added = self
@@ -201,8 +202,12 @@ fn count(value: u64) -> i64 {
     i64::try_from(value).unwrap_or(i64::MAX)
 }
 
-fn amount(value: i64) -> u64 {
-    u64::try_from(value).unwrap_or(0)
+/// Far above what workers count. A person may write any number into the tables: without this bound, adding up such rows
+/// would overflow, and panic.
+const MAX_AMOUNT: u64 = 1 << 48;
+
+pub(in crate::outbox) fn amount(value: i64) -> u64 {
+    u64::try_from(value).unwrap_or(0).min(MAX_AMOUNT)
 }
 
 fn histogram(counts: Vec<i64>) -> Histogram {

@@ -8,7 +8,6 @@ use std::time::Duration;
 use axum::extract::{Query, State};
 use axum::response::Response;
 use maud::{Markup, html};
-use time::OffsetDateTime;
 
 use super::error::PageError;
 use super::flash::Flash;
@@ -17,6 +16,7 @@ use super::layout::{Layout, Section};
 use crate::ops::OpsState;
 use crate::ops::fleet::Overview;
 use crate::outbox::{AppStatus, MinuteStats};
+use crate::pace::DbTime;
 use crate::stats::{Histogram, Stats};
 use lane_view::LaneView;
 
@@ -52,7 +52,7 @@ fn live(Overview { apps, minutes, at }: &Overview) -> Markup {
     }
 }
 
-fn section(app: &AppStatus, minutes: &[MinuteStats], now: OffsetDateTime) -> Markup {
+fn section(app: &AppStatus, minutes: &[MinuteStats], now: DbTime) -> Markup {
     let name = app.app.as_str();
     let heading = format!("app-{name}");
     let lane = LaneView::of(app, now);
@@ -257,7 +257,7 @@ mod tests {
         let overview = Overview {
             apps: Vec::new(),
             minutes: Vec::new(),
-            at: OffsetDateTime::UNIX_EPOCH,
+            at: DbTime::from_micros(0),
         };
         let page = live(&overview).into_string();
         assert!(

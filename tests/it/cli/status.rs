@@ -125,6 +125,36 @@ async fn each_app_is_shown_with_what_waits_and_what_became_of_the_rest() {
     }
 }
 
+/// A date of the `time` crate ends with the year 9999, and adding to one panics beyond.
+#[tokio::test]
+async fn times_after_the_year_9999_are_shown_as_its_end() {
+    let world = World::new().await;
+    let mut worker = world.worker().start();
+    world
+        .until("the app has a lane", PATIENCE, async || {
+            status_json(&world).await[0]["lane"].is_object()
+        })
+        .await;
+    worker.stop().await;
+    for (time, shown) in [
+        ("infinity", "9999-12-31T23:59:59.999999Z"),
+        ("20000-01-01Z", "9999-12-31T23:59:59.999999Z"),
+        ("-infinity", "0001-01-01T00:00:00Z"),
+        ("0044-03-15Z BC", "0001-01-01T00:00:00Z"),
+        ("2030-01-31 12:00Z", "2030-01-31T12:00:00Z"),
+    ] {
+        world
+            .execute(&format!(
+                "update signaling.lane set paused_at = '{time}', paused_by = 'ann'"
+            ))
+            .await;
+        assert_eq!(status_json(&world).await[0]["lane"]["paused_at"], shown);
+        let text = status_text(&world).await;
+        let to_the_second = shown.replace(".999999", "");
+        assert!(text.contains(&to_the_second), "{text}");
+    }
+}
+
 #[tokio::test]
 async fn who_watches_sees_what_changes_until_they_end_it() {
     let world = World::new().await;
