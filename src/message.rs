@@ -71,6 +71,12 @@ pub enum InvalidMessage {
     /// No alias of an app.
     #[error("app is not a name of 1 to 64 letters, digits, dots, dashes and underscores")]
     NotAnAlias,
+    /// A time that the table does not take.
+    #[error("{what} is before year 1 or after year 9999 in UTC")]
+    TimeOutOfRange {
+        /// Which part of the message.
+        what: &'static str,
+    },
     /// A number of calls out of bounds.
     #[error("max_attempts is not between 1 and {MAX_ATTEMPTS}")]
     NotANumberOfAttempts,

@@ -8,11 +8,13 @@
 
 pub(crate) mod clock;
 mod coalesce;
+mod db_time;
 mod lookahead;
 mod permit;
 
-pub(crate) use clock::{DbClock, DbTime};
+pub(crate) use clock::DbClock;
 pub(crate) use coalesce::coalesced_starts;
+pub(crate) use db_time::DbTime;
 pub(crate) use lookahead::Lookahead;
 #[cfg(test)]
 pub(crate) use permit::Late;

@@ -7,7 +7,7 @@ use serde::Serialize;
 use crate::outcome::{FinalStatus, Outcome};
 
 /// Upper bounds of a [`Histogram`]'s buckets, in seconds, each included; a last bucket takes what is longer. They
-/// stand in the comment of `signaling.rollup`, too: stats of several versions are added up.
+/// stand in the comment of `signaling.minute_stats`, too: stats of several versions are added up.
 pub(crate) const BOUNDS_S: [f64; 18] = [
     0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 60.0, 300.0,
     1_800.0, 3_600.0,
@@ -24,7 +24,8 @@ impl Histogram {
     pub(crate) fn from_counts(counts: &[u64]) -> Self {
         let mut histogram = Self::default();
         for (index, count) in counts.iter().enumerate() {
-            histogram.0[index.min(BUCKETS - 1)] += count;
+            let sum = &mut histogram.0[index.min(BUCKETS - 1)];
+            *sum = sum.saturating_add(*count);
         }
         histogram
     }
@@ -43,12 +44,12 @@ impl Histogram {
     /// Takes in those of another.
     pub(crate) fn merge(&mut self, other: &Self) {
         for (count, more) in self.0.iter_mut().zip(other.0) {
-            *count += more;
+            *count = count.saturating_add(more);
         }
     }
 
     pub(crate) fn count(&self) -> u64 {
-        self.0.iter().sum()
+        self.0.iter().copied().fold(0, u64::saturating_add)
     }
 
     /// The duration that this share of all (0 to 1) does not exceed, estimated within its bucket; none of none. What
@@ -95,8 +96,8 @@ pub(crate) struct Stats {
     pub(crate) expired: u64,
     /// Messages that ended as `unknown`.
     pub(crate) unknown: u64,
-    /// Calls that are worth another one.
-    pub(crate) calls_retry: u64,
+    /// Calls that failed without an effect, and may succeed the next time.
+    pub(crate) calls_transient: u64,
     /// Calls that were answered 429.
     pub(crate) calls_throttled: u64,
     /// Calls that were refused for good.
@@ -109,6 +110,7 @@ pub(crate) struct Stats {
     pub(crate) slots_missed: u64,
     pub(crate) call_time: Histogram,
     /// How long messages waited for their first call, from when they were due.
+    #[serde(rename = "queue_wait")]
     pub(crate) delay: Histogram,
 }
 
@@ -121,7 +123,7 @@ impl Stats {
         match outcome {
             // It ends its message, and is counted with that.
             Outcome::Accepted(_) => {}
-            Outcome::Transient(_) => self.calls_retry += 1,
+            Outcome::Transient(_) => self.calls_transient += 1,
             Outcome::Throttled(_) => self.calls_throttled += 1,
             Outcome::Rejected => self.calls_rejected += 1,
             Outcome::Unauthorized => self.calls_unauthorized += 1,
@@ -143,7 +145,7 @@ impl Stats {
 
     pub(crate) fn calls(&self) -> u64 {
         self.calls_well()
-            + self.calls_retry
+            + self.calls_transient
             + self.calls_throttled
             + self.calls_rejected
             + self.calls_unauthorized
@@ -164,7 +166,7 @@ impl Stats {
             failed,
             expired,
             unknown,
-            calls_retry,
+            calls_transient,
             calls_throttled,
             calls_rejected,
             calls_unauthorized,
@@ -179,7 +181,7 @@ impl Stats {
         self.failed += failed;
         self.expired += expired;
         self.unknown += unknown;
-        self.calls_retry += calls_retry;
+        self.calls_transient += calls_transient;
         self.calls_throttled += calls_throttled;
         self.calls_rejected += calls_rejected;
         self.calls_unauthorized += calls_unauthorized;
@@ -201,7 +203,7 @@ mod tests {
         let mut stats = Stats::default();
         stats.called(&Outcome::Transient(None), None);
         stats.called(&Outcome::Transient(None), Some(Duration::from_millis(3)));
-        assert_eq!(stats.calls_retry, 2);
+        assert_eq!(stats.calls_transient, 2);
         assert_eq!(stats.call_time.count(), 1);
     }
 

@@ -197,7 +197,8 @@ pub(crate) fn snapshots(open: &[OldTransaction]) -> Finding {
         .map(|transaction| {
             let since = match transaction.age_s {
                 Some(age_s) => {
-                    let age = Duration::from_secs_f64(age_s.clamp(0.0, 1e9).floor());
+                    let age_s = age_s.clamp(0.0, 1e9).floor();
+                    let age = Duration::try_from_secs_f64(age_s).unwrap_or_default();
                     format!("for {}", humantime::format_duration(age))
                 }
                 None => format!("for {} transactions", transaction.transactions_since),

@@ -10,6 +10,7 @@ use time::format_description::well_known::Rfc3339;
 
 use super::UsageError;
 use crate::outbox::{MIN_RETENTION, Outbox, check_tls_files};
+use crate::pace::DbTime;
 use crate::sanitize;
 use crate::secret::SecretSource;
 
@@ -106,9 +107,15 @@ pub(super) fn parse_retention(text: &str) -> Result<Duration, String> {
 }
 
 /// A time as RFC 3339 writes it: `2030-01-31T12:00:00Z`.
+/// It is in UTC and within the years 1 to 9999: sqlx panics where it has to convert others.
 pub(super) fn parse_time(text: &str) -> Result<OffsetDateTime, String> {
-    OffsetDateTime::parse(text, &Rfc3339)
-        .map_err(|error| format!("{error}: write it like 2030-01-31T12:00:00Z"))
+    let time = OffsetDateTime::parse(text, &Rfc3339)
+        .map_err(|error| format!("{error}: write it like 2030-01-31T12:00:00Z"))?;
+    let time = DbTime::from(time);
+    if !time.is_within_years_1_to_9999() {
+        return Err("it is before year 1 or after year 9999 in UTC".into());
+    }
+    Ok(time.into())
 }
 
 /// The longest reason that a person gives, in characters.
@@ -140,4 +147,28 @@ pub(super) fn host() -> String {
         .map(|name| sanitize::text(name.trim(), sanitize::MAX_NAME_CHARS))
         .filter(|name| !name.is_empty())
         .unwrap_or_else(|| "worker".into())
+}
+
+#[cfg(test)]
+mod tests {
+    use time::macros::datetime;
+
+    use super::*;
+
+    #[test]
+    fn a_time_is_in_utc_and_within_the_years_1_to_9999() {
+        let expected = datetime!(2030-01-31 12:00 UTC);
+        for text in ["2030-01-31T12:00:00Z", "2030-01-31T07:00:00-05:00"] {
+            let time = parse_time(text).expect("a time");
+            assert_eq!((time, time.offset()), (expected, expected.offset()));
+        }
+        for text in [
+            "9999-12-31T23:59:59-05:00",
+            "0001-01-01T00:00:00+01:00",
+            "0000-06-01T00:00:00Z",
+            "tomorrow",
+        ] {
+            assert!(parse_time(text).is_err(), "{text}");
+        }
+    }
 }

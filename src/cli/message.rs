@@ -9,6 +9,7 @@ use time::macros::format_description;
 
 use super::args::DatabaseArgs;
 use crate::outbox::{CallDetail, LaneDetail, LaneStatus, MessageDetail, MessageRow, NextStep};
+use crate::pace::DbTime;
 use crate::sanitize;
 
 /// Show one message: where it stands, each call, and what happens next
@@ -55,8 +56,8 @@ const TIME: &[FormatItem<'static>] =
     format_description!("[year]-[month]-[day]T[hour]:[minute]:[second].[subsecond digits:3]Z");
 
 /// A time in UTC, to the millisecond.
-fn at(time: OffsetDateTime) -> String {
-    time.to_offset(time::UtcOffset::UTC)
+fn at(time: DbTime) -> String {
+    OffsetDateTime::from(time)
         .format(TIME)
         .unwrap_or_else(|_| time.to_string())
 }
@@ -249,7 +250,7 @@ fn connection(lane: &LaneStatus) -> Option<String> {
             .as_deref()
             .map_or_else(String::new, |reason| format!(": {}", shown(reason)))
     };
-    let when = |time: Option<OffsetDateTime>| time.map(at).unwrap_or_default();
+    let when = |time: Option<DbTime>| time.map(at).unwrap_or_default();
     if lane.paused_at.is_some() {
         return Some(format!(
             "the app is paused by {} since {}{}",

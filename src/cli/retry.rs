@@ -73,7 +73,7 @@ pub(super) async fn run(args: RetryArgs) -> anyhow::Result<()> {
         println!("{} would be sent again", count(messages));
     } else {
         // What fails again meanwhile is not taken a second time.
-        let now = outbox.viewed_at().await?;
+        let now = OffsetDateTime::from(outbox.viewed_at().await?);
         let filter = RetryFilter {
             until: Some(filter.until.map_or(now, |until| until.min(now))),
             ..filter

@@ -16,13 +16,14 @@ use super::args::{DatabaseArgs, parse_duration};
 use super::screen::Screen;
 use crate::error_text::database_error_text;
 use crate::outbox::{AppStatus, LaneState, Outbox, Pending};
+use crate::pace::DbTime;
 
 /// Show how each app is doing: what waits, for how long, how fast it goes out, and what became of it
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   worker status
   worker status --watch
-  worker status --json | jq '.[] | {app, pending, delay_last_hour}'")]
+  worker status --json | jq '.[] | {app, pending, queue_wait_last_hour}'")]
 pub(super) struct StatusArgs {
     #[command(flatten)]
     database: DatabaseArgs,
@@ -136,14 +137,14 @@ fn show(app: &AppStatus) -> String {
             ),
         );
     }
-    if let Some(delay) = &app.delay_last_hour {
+    if let Some(wait) = &app.queue_wait_last_hour {
         line(
-            "delay",
+            "queue wait",
             format!(
                 "{} median, {} for 95 %, {} for 99 % of the last hour's messages",
-                fine(delay.p50_s),
-                fine(delay.p95_s),
-                fine(delay.p99_s)
+                fine(wait.p50_s),
+                fine(wait.p95_s),
+                fine(wait.p99_s)
             ),
         );
     }
@@ -198,8 +199,9 @@ fn lane(app: &AppStatus) -> String {
 }
 
 /// A time, to the second.
-fn at(time: Option<OffsetDateTime>) -> String {
-    time.and_then(|time| time.replace_nanosecond(0).ok()?.format(&Rfc3339).ok())
+fn at(time: Option<DbTime>) -> String {
+    time.map(OffsetDateTime::from)
+        .and_then(|time| time.replace_nanosecond(0).ok()?.format(&Rfc3339).ok())
         .unwrap_or_default()
 }
 

@@ -64,11 +64,15 @@ impl TryFrom<MessageColumns> for NewMessage {
         )?;
         let mut message = Self::to(target, columns.sender, columns.payload)?;
         message.message.enable_historical_messaging = columns.enable_historical_messaging;
-        message.due_at = columns.due_at;
-        message.expires_at = columns.expires_at;
         message.at_most_once = columns.at_most_once;
         if let Some(alias) = columns.app {
             message = message.app(alias)?;
+        }
+        if let Some(time) = columns.due_at {
+            message = message.due_at(time)?;
+        }
+        if let Some(time) = columns.expires_at {
+            message = message.expires_at(time)?;
         }
         if let Some(calls) = columns.max_attempts {
             message = message.max_attempts(calls)?;

@@ -5,6 +5,7 @@ use std::fmt;
 use time::OffsetDateTime;
 
 use super::{ChannelName, InvalidMessage, MAX_ATTEMPTS, Message, Payload, Target, UserId};
+use crate::pace::DbTime;
 
 /// Calls after which a message ends as `failed`, unless it says otherwise.
 const DEFAULT_MAX_ATTEMPTS: u16 = 10;
@@ -30,8 +31,8 @@ const MAX_TRACEPARENT_CHARS: usize = 128;
 pub struct NewMessage {
     pub(crate) message: Message,
     pub(crate) app: String,
-    pub(crate) due_at: Option<OffsetDateTime>,
-    pub(crate) expires_at: Option<OffsetDateTime>,
+    pub(crate) due_at: Option<DbTime>,
+    pub(crate) expires_at: Option<DbTime>,
     pub(crate) max_attempts: u16,
     pub(crate) at_most_once: bool,
     pub(crate) dedupe_key: Option<DedupeKey>,
@@ -162,17 +163,21 @@ impl NewMessage {
     }
 
     /// The earliest time to send, in place of the database's present one.
-    #[must_use]
-    pub fn due_at(mut self, time: OffsetDateTime) -> Self {
-        self.due_at = Some(time);
-        self
+    ///
+    /// # Errors
+    /// Where it is before year 1 or after year 9999 in UTC.
+    pub fn due_at(mut self, time: OffsetDateTime) -> Result<Self, InvalidMessage> {
+        self.due_at = Some(check_time("due_at", time)?);
+        Ok(self)
     }
 
     /// No call starts after this time.
-    #[must_use]
-    pub fn expires_at(mut self, time: OffsetDateTime) -> Self {
-        self.expires_at = Some(time);
-        self
+    ///
+    /// # Errors
+    /// Where it is before year 1 or after year 9999 in UTC.
+    pub fn expires_at(mut self, time: OffsetDateTime) -> Result<Self, InvalidMessage> {
+        self.expires_at = Some(check_time("expires_at", time)?);
+        Ok(self)
     }
 
     /// Calls after which it ends as `failed`, in place of 10.
@@ -240,8 +245,19 @@ fn check_text(
     Ok(())
 }
 
+fn check_time(what: &'static str, time: OffsetDateTime) -> Result<DbTime, InvalidMessage> {
+    let time = DbTime::from(time);
+    if time.is_within_years_1_to_9999() {
+        Ok(time)
+    } else {
+        Err(InvalidMessage::TimeOutOfRange { what })
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    use time::macros::datetime;
+
     use super::*;
 
     fn message() -> NewMessage {
@@ -268,6 +284,26 @@ mod tests {
         assert!(message().traceparent("é".repeat(128)).is_ok());
         assert!(message().wait_for_ack().is_err());
         assert!(message().enable_offline_messaging().is_err());
+    }
+
+    #[test]
+    fn a_time_outside_of_the_years_1_to_9999_in_utc_is_refused() {
+        for time in [
+            datetime!(9999-12-31 23:59:59 -05:00),
+            datetime!(0001-01-01 00:00 +1),
+            datetime!(0000-12-31 23:59:59.9999999 UTC),
+            datetime!(-4714-01-01 00:00 UTC),
+        ] {
+            let refused = |what| Err(InvalidMessage::TimeOutOfRange { what });
+            assert_eq!(message().due_at(time), refused("due_at"));
+            assert_eq!(message().expires_at(time), refused("expires_at"));
+        }
+        for time in [
+            datetime!(0001-01-01 00:00 UTC),
+            datetime!(9999-12-31 23:59:59.999_999_999 UTC),
+        ] {
+            assert!(message().due_at(time).is_ok());
+        }
     }
 
     #[test]

@@ -3,10 +3,10 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use time::OffsetDateTime;
 use tokio::sync::Mutex;
 
 use crate::outbox::{AppLane, AppStatus, MinuteStats, Outbox};
+use crate::pace::DbTime;
 
 /// How old an answer may be.
 const FRESH_FOR: Duration = Duration::from_secs(1);
@@ -29,7 +29,7 @@ pub(super) struct Overview {
     pub(super) apps: Vec<AppStatus>,
     pub(super) minutes: Vec<MinuteStats>,
     /// The database's time of the look.
-    pub(super) at: OffsetDateTime,
+    pub(super) at: DbTime,
 }
 
 impl Fleet {

@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use sqlx::FromRow;
-use time::OffsetDateTime;
 
 use crate::outbox::pool::statement::Statement;
 use crate::outbox::{Outbox, timed};
+use crate::pace::DbTime;
 
 /// What a server says of itself, and of the session that asks.
 #[derive(Debug, Clone, FromRow)]
@@ -93,15 +93,17 @@ impl Outbox {
                     let statement = sqlx::query_scalar("select clock_timestamp()")
                         .persistent(session.caches_statements())
                         .fetch_one(&mut **session);
-                    let timed: (OffsetDateTime, _, _) = timed(statement).await?;
+                    let timed: (DbTime, _, _) = timed(statement).await?;
                     Ok(timed)
                 })
                 .await?;
             let round_trip = answered.instant.saturating_duration_since(asked.instant);
             if best.is_none_or(|best| round_trip < best.round_trip) {
+                let host = DbTime::from(asked.wall) + round_trip / 2;
+                let ahead_us = host.as_micros().saturating_sub(shown.as_micros());
                 best = Some(DatabaseLatency {
                     round_trip,
-                    host_ahead: OffsetDateTime::from(asked.wall) + round_trip / 2 - shown,
+                    host_ahead: time::Duration::microseconds(ahead_us),
                 });
             }
         }

@@ -1,71 +1,8 @@
 //! The database's clock, the only one that processes compare, and this process's estimate of it.
 
-use std::ops::{Add, Sub};
 use std::time::{Duration, Instant, SystemTime};
 
-use time::OffsetDateTime;
-
-/// A moment on the database's clock, in microseconds since 1970 (the precision of `timestamptz`).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct DbTime(i64);
-
-impl DbTime {
-    /// The moment so many microseconds after 1970.
-    pub(crate) const fn from_micros(us: i64) -> Self {
-        Self(us)
-    }
-
-    /// Microseconds since 1970.
-    pub(crate) fn as_micros(self) -> i64 {
-        self.0
-    }
-
-    /// The time since `earlier`, or zero if that is later.
-    pub(crate) fn since(self, earlier: Self) -> Duration {
-        Duration::from_micros(u64::try_from(self.0.saturating_sub(earlier.0)).unwrap_or(0))
-    }
-
-    /// The last multiple of `step`, counted from 1970, that is not later.
-    #[must_use]
-    pub(crate) fn floor(self, step: Duration) -> Self {
-        Self(self.0 - self.0.rem_euclid(micros(step).max(1)))
-    }
-
-    fn offset_by(self, us: i64) -> Self {
-        Self(self.0.saturating_add(us))
-    }
-}
-
-impl Add<Duration> for DbTime {
-    type Output = Self;
-    fn add(self, duration: Duration) -> Self {
-        self.offset_by(micros(duration))
-    }
-}
-
-impl Sub<Duration> for DbTime {
-    type Output = Self;
-    fn sub(self, duration: Duration) -> Self {
-        self.offset_by(-micros(duration))
-    }
-}
-
-impl From<OffsetDateTime> for DbTime {
-    fn from(at: OffsetDateTime) -> Self {
-        Self(i64::try_from(at.unix_timestamp_nanos() / 1_000).unwrap_or(i64::MAX))
-    }
-}
-
-impl From<DbTime> for OffsetDateTime {
-    fn from(at: DbTime) -> Self {
-        // Every timestamptz that the table's constraints admit and a clock can show is within the range.
-        Self::from_unix_timestamp_nanos(i128::from(at.0) * 1_000).unwrap_or(Self::UNIX_EPOCH)
-    }
-}
-
-fn micros(duration: Duration) -> i64 {
-    i64::try_from(duration.as_micros()).unwrap_or(i64::MAX)
-}
+use super::DbTime;
 
 /// Now, on both of this host's clocks.
 #[derive(Debug, Clone, Copy)]

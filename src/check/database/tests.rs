@@ -1,8 +1,7 @@
-use time::OffsetDateTime;
-
 use super::*;
 use crate::check::Level;
 use crate::outbox::LaneStatus;
+use crate::pace::DbTime;
 
 fn facts() -> ServerDiagnostics {
     ServerDiagnostics {
@@ -205,16 +204,16 @@ fn a_lane_that_does_not_send_is_told_of_with_the_reason() {
     assert_told(&judged(|_| ()), Level::Ok, "at most 500 calls/s");
     assert_told(&lane("eu", 500.0, &lanes(|_| ())), Level::Ok, "no worker");
     let paused = judged(|lane| {
-        lane.paused_at = Some(OffsetDateTime::UNIX_EPOCH);
+        lane.paused_at = Some(DbTime::from_micros(0));
         lane.paused_by = Some("ann@host".into());
         lane.pause_reason = Some("moving house".into());
     });
     assert_told(&paused, Level::Warn, "paused by ann@host: moving house");
-    let parked = judged(|lane| {
+    let unauthorized = judged(|lane| {
         lane.hold = Some("unauthorized".into());
         lane.hold_reason = Some("HTTP 401".into());
     });
-    assert_told(&parked, Level::Warn, "unauthorized: HTTP 401");
+    assert_told(&unauthorized, Level::Warn, "unauthorized: HTTP 401");
     assert_told(
         &judged(|lane| lane.told_to_wait = true),
         Level::Warn,

@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use maud::{Markup, html};
 use time::OffsetDateTime;
-use time::format_description::well_known::Rfc3339;
+
+use crate::pace::DbTime;
 
 /// What a state means for whoever looks on. Each has a sign of its own: colour is never all that tells them apart.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -146,22 +147,22 @@ pub(super) fn maybe_duration(of: Option<Duration>) -> String {
 }
 
 /// A time, to the second.
-pub(super) fn time(at: OffsetDateTime) -> Markup {
-    html! { time datetime=(rfc3339(at)) { (at.date()) " " (clock(at)) " UTC" } }
+pub(super) fn time(at: DbTime) -> Markup {
+    html! { time datetime=(at) { (date_and_clock(at)) } }
 }
 
 /// A time with how long ago or ahead it is.
-pub(super) fn time_and_distance(at: OffsetDateTime, now: OffsetDateTime) -> Markup {
+pub(super) fn time_and_distance(at: DbTime, now: DbTime) -> Markup {
     html! { (time(at)) span.dim { " (" (distance(at, now)) ")" } }
 }
 
 /// How long ago or ahead a time is, which itself shows where a pointer rests.
-pub(super) fn when(at: OffsetDateTime, now: OffsetDateTime) -> Markup {
-    html! { time datetime=(rfc3339(at)) title=(format!("{} {} UTC", at.date(), clock(at))) { (distance(at, now)) } }
+pub(super) fn when(at: DbTime, now: DbTime) -> Markup {
+    html! { time datetime=(at) title=(date_and_clock(at)) { (distance(at, now)) } }
 }
 
-fn distance(at: OffsetDateTime, now: OffsetDateTime) -> String {
-    let far = (now - at).unsigned_abs();
+fn distance(at: DbTime, now: DbTime) -> String {
+    let far = now.since(at).max(at.since(now));
     if far < Duration::from_secs(1) {
         "now".into()
     } else if at < now {
@@ -171,12 +172,10 @@ fn distance(at: OffsetDateTime, now: OffsetDateTime) -> String {
     }
 }
 
-fn clock(at: OffsetDateTime) -> String {
-    format!("{:02}:{:02}:{:02}", at.hour(), at.minute(), at.second())
-}
-
-fn rfc3339(at: OffsetDateTime) -> String {
-    at.format(&Rfc3339).unwrap_or_default()
+fn date_and_clock(at: DbTime) -> String {
+    let at = OffsetDateTime::from(at);
+    let (hour, minute, second) = at.to_hms();
+    format!("{} {hour:02}:{minute:02}:{second:02} UTC", at.date())
 }
 
 /// A path with a query of these pairs, as far as they have a value.

@@ -91,7 +91,7 @@ fn next(detail: &MessageDetail) -> Markup {
             },
             NextStep::Lost { .. } => "The worker that had it is gone: the next one that claims takes it, and counts a call.",
             NextStep::Due => "It is due: its next call takes the next slot that its app has free.",
-            NextStep::Waits { until } => { "Call " (message.attempts + 1) " of at most " (message.max_attempts) " comes at " (at(until)) ", or a little later." },
+            NextStep::Waits { until } => { "Call " (message.attempts.saturating_add(1)) " of at most " (message.max_attempts) " comes at " (at(until)) ", or a little later." },
         }
         @if detail.next != NextStep::Nothing {
             @match &detail.lane {
@@ -180,7 +180,7 @@ fn timeline(detail: &MessageDetail) -> Markup {
             @if let Some(finished_at) = message.finished_at {
                 li {
                     p { (format::state(&message.state)) @if let Some(status) = message.http_status { " " span.code { (status) } } }
-                    p.dim { (format::time(finished_at)) ", " (format::duration((finished_at - message.created_at).unsigned_abs())) " after it was inserted" }
+                    p.dim { (format::time(finished_at)) ", " (format::duration(finished_at.since(message.created_at))) " after it was inserted" }
                 }
             } @else {
                 li { p { (format::state(&message.state)) } p.dim { "now" } }

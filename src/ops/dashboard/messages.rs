@@ -13,6 +13,7 @@ use super::format;
 use super::layout::{Layout, Section};
 use crate::ops::OpsState;
 use crate::outbox::{MessageFilter, MessageLine, MessagePage, PAGE_ROWS, PENDING, STATES};
+use crate::pace::DbTime;
 use crate::sanitize;
 
 /// The longest text that is looked for, in characters.
@@ -184,7 +185,7 @@ fn table(page: &MessagePage) -> Markup {
     format::list("Messages, newest first", &columns, &rows)
 }
 
-fn line(row: &MessageLine, now: OffsetDateTime) -> Markup {
+fn line(row: &MessageLine, now: DbTime) -> Markup {
     html! {
         tr {
             th scope="row" { a href=(format!("/messages/{}", row.id)) { (row.id) } }
@@ -226,7 +227,7 @@ fn number(text: &str) -> Result<i64, PageError> {
 }
 
 /// A time as a browser's field has it, which is UTC here, or as RFC 3339 writes it.
-fn time(text: &str) -> Result<Option<OffsetDateTime>, PageError> {
+fn time(text: &str) -> Result<Option<DbTime>, PageError> {
     let text = text.trim();
     if text.is_empty() {
         return Ok(None);
@@ -237,8 +238,16 @@ fn time(text: &str) -> Result<Option<OffsetDateTime>, PageError> {
     OffsetDateTime::parse(text, &Rfc3339)
         .or_else(|_| PrimitiveDateTime::parse(text, &seconds).map(in_utc))
         .or_else(|_| PrimitiveDateTime::parse(text, &minutes).map(in_utc))
+        .ok()
+        .map(DbTime::from)
+        // Postgres refuses some earlier and later ones, which would show as a failure of the database.
+        .filter(|time| time.is_within_years_1_to_9999())
         .map(Some)
-        .map_err(|_| PageError::Wrong("a time is written like 2030-01-31T12:00, in UTC".into()))
+        .ok_or_else(|| {
+            PageError::Wrong(
+                "a time is written like 2030-01-31T12:00, in UTC, of the years 1 to 9999".into(),
+            )
+        })
 }
 
 #[cfg(test)]
@@ -254,9 +263,16 @@ mod tests {
             ("2030-01-31T12:00:05", datetime!(2030-01-31 12:00:05 UTC)),
             ("2030-01-31T13:00:00+01:00", datetime!(2030-01-31 12:00 UTC)),
         ] {
-            assert_eq!(time(text).expect("a time"), Some(expected));
+            assert_eq!(time(text).expect("a time"), Some(expected.into()));
         }
         assert_eq!(time(" ").expect("none"), None);
-        assert!(time("yesterday").is_err());
+        for text in [
+            "yesterday",
+            "9999-12-31T23:59:59-05:00",
+            "0000-12-31T23:59",
+            "-4714-01-01T00:00",
+        ] {
+            assert!(time(text).is_err(), "{text}");
+        }
     }
 }

@@ -8,7 +8,6 @@ use std::time::Duration;
 use axum::extract::{Query, State};
 use axum::response::Response;
 use maud::{Markup, html};
-use time::OffsetDateTime;
 
 use super::error::PageError;
 use super::flash::Flash;
@@ -17,6 +16,7 @@ use super::layout::{Layout, Section};
 use crate::ops::OpsState;
 use crate::ops::fleet::Overview;
 use crate::outbox::{AppStatus, MinuteStats};
+use crate::pace::DbTime;
 use crate::stats::{Histogram, Stats};
 use lane_view::LaneView;
 
@@ -52,7 +52,7 @@ fn live(Overview { apps, minutes, at }: &Overview) -> Markup {
     }
 }
 
-fn section(app: &AppStatus, minutes: &[MinuteStats], now: OffsetDateTime) -> Markup {
+fn section(app: &AppStatus, minutes: &[MinuteStats], now: DbTime) -> Markup {
     let name = app.app.as_str();
     let heading = format!("app-{name}");
     let lane = LaneView::of(app, now);
@@ -89,7 +89,7 @@ fn section(app: &AppStatus, minutes: &[MinuteStats], now: OffsetDateTime) -> Mar
 }
 
 fn tiles(app: &AppStatus) -> Markup {
-    let delay = &app.last_hour.delay;
+    let queue_wait = &app.last_hour.delay;
     let drain = app.time_to_drain();
     let backlog = app.pending.backlog();
     html! {
@@ -126,7 +126,7 @@ fn tiles(app: &AppStatus) -> Markup {
             }
             div {
                 dt { "Wait before the call, last hour" }
-                dd { (percentiles(delay)) }
+                dd { (percentiles(queue_wait)) }
             }
             div {
                 dt { "Length of a call, last hour" }
@@ -187,7 +187,7 @@ fn waiting(app: &AppStatus) -> Markup {
 
 fn outcomes(app: &AppStatus) -> Markup {
     let Stats {
-        calls_retry,
+        calls_transient,
         calls_throttled,
         calls_rejected,
         calls_unauthorized,
@@ -209,7 +209,7 @@ fn outcomes(app: &AppStatus) -> Markup {
     );
     let counts = [
         well,
-        failures("retry", "failed, called again", calls_retry),
+        failures("transient", "failed, called again", calls_transient),
         failures("throttled", "throttled (429)", calls_throttled),
         failures("rejected", "rejected for good", calls_rejected),
         failures(
@@ -257,7 +257,7 @@ mod tests {
         let overview = Overview {
             apps: Vec::new(),
             minutes: Vec::new(),
-            at: OffsetDateTime::UNIX_EPOCH,
+            at: DbTime::from_micros(0),
         };
         let page = live(&overview).into_string();
         assert!(

@@ -112,6 +112,20 @@ mod tests {
     }
 
     #[test]
+    fn a_time_that_no_table_takes_is_a_mistake_of_its_line() {
+        for (column, time) in [
+            ("due_at", "9999-12-31T23:59:59-05:00"),
+            ("expires_at", "0000-01-01T00:00:00Z"),
+        ] {
+            let line =
+                format!(r#"{{"sender":"a","destination":"b","payload":"x","{column}":"{time}"}}"#);
+            let error = mistake(line.as_bytes());
+            let expected = format!("line 1: {column} is before year 1 or after year 9999");
+            assert!(error.starts_with(&expected), "{error}");
+        }
+    }
+
+    #[test]
     fn a_mistake_is_told_without_what_is_in_the_line() {
         for line in [
             r#"{"payload": 47114711}"#,

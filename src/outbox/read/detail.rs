@@ -4,13 +4,13 @@ mod next_step;
 
 use serde::Serialize;
 use sqlx::{FromRow, PgConnection};
-use time::OffsetDateTime;
 
 pub(crate) use next_step::NextStep;
 
 use super::lane_status::{LaneStatus, lane_of};
 use crate::error_text::database_error_text;
 use crate::outbox::{Outbox, SchemaError};
+use crate::pace::DbTime;
 
 /// The most calls of a message that are told of, the latest ones. 429s don't count as attempts, so there may be more.
 const MAX_CALLS: i64 = 1_000;
@@ -36,8 +36,7 @@ pub(crate) struct MessageDetail {
 #[derive(Debug, Serialize, FromRow)]
 pub(crate) struct MessageRow {
     /// The database's time of the look.
-    #[serde(with = "time::serde::rfc3339")]
-    pub(crate) at: OffsetDateTime,
+    pub(crate) at: DbTime,
     pub(crate) id: i64,
     /// The app that it belongs to.
     pub(crate) app: String,
@@ -58,21 +57,16 @@ pub(crate) struct MessageRow {
     pub(crate) wait_for_ack: bool,
     /// Never called again after a call whose outcome is not known.
     pub(crate) at_most_once: bool,
-    #[serde(with = "time::serde::rfc3339")]
-    pub(crate) created_at: OffsetDateTime,
+    pub(crate) created_at: DbTime,
     /// When it is due; while a worker has it, when the lease ends; of a final message, when it was due last.
-    #[serde(with = "time::serde::rfc3339")]
-    pub(crate) due_at: OffsetDateTime,
-    #[serde(with = "time::serde::rfc3339::option")]
-    pub(crate) expires_at: Option<OffsetDateTime>,
+    pub(crate) due_at: DbTime,
+    pub(crate) expires_at: Option<DbTime>,
     /// Whether a worker has it, had it and died, or has finished it.
     pub(crate) is_claimed: bool,
     pub(crate) claimed_by: Option<String>,
     /// When the last call started.
-    #[serde(with = "time::serde::rfc3339::option")]
-    pub(crate) sent_at: Option<OffsetDateTime>,
-    #[serde(with = "time::serde::rfc3339::option")]
-    pub(crate) finished_at: Option<OffsetDateTime>,
+    pub(crate) sent_at: Option<DbTime>,
+    pub(crate) finished_at: Option<DbTime>,
     /// The answer's status to the last call.
     pub(crate) http_status: Option<i32>,
     /// Under which the API knows the last call.
@@ -96,18 +90,16 @@ pub(crate) struct CallDetail {
     /// Which call of the message this was, from 1.
     pub(crate) attempt: i32,
     /// When it started; none if that is not known.
-    #[serde(with = "time::serde::rfc3339::option")]
-    pub(crate) sent_at: Option<OffsetDateTime>,
+    pub(crate) sent_at: Option<DbTime>,
     /// How long it took, in ms.
     pub(crate) duration_ms: Option<f64>,
     pub(crate) http_status: Option<i32>,
-    /// retry, throttled, rejected, unauthorized, ambiguous or lost.
+    /// transient, throttled, rejected, unauthorized, ambiguous or lost.
     pub(crate) outcome: String,
     pub(crate) error: Option<String>,
     /// Which worker made it, or was lost with it.
     pub(crate) claimed_by: Option<String>,
-    #[serde(with = "time::serde::rfc3339")]
-    pub(crate) recorded_at: OffsetDateTime,
+    pub(crate) recorded_at: DbTime,
 }
 
 /// What is known of the lane of a message's app.

@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use sqlx::FromRow;
-use time::OffsetDateTime;
 
 use crate::outbox::Outbox;
 use crate::outbox::micros;
+use crate::pace::DbTime;
 
 /// The newest calls that are looked at: at 490 calls/s that all fail, those of 20 seconds.
 pub(crate) const MAX_CALLS_LOOKED_AT: i64 = 10_000;
@@ -35,7 +35,7 @@ pub(crate) struct FailureGroup {
     /// How many of these messages have ended as `failed`, with this error as their last.
     pub(crate) failed: i64,
     /// When the last one was recorded.
-    pub(crate) last_at: OffsetDateTime,
+    pub(crate) last_at: DbTime,
     pub(crate) example_id: i64,
 }
 
@@ -44,9 +44,9 @@ pub(crate) struct Failures {
     /// The groups, those with the most calls first.
     pub(crate) groups: Vec<FailureGroup>,
     /// Since when calls were looked at, if there were more than [`MAX_CALLS_LOOKED_AT`] in the time that was asked for.
-    pub(crate) only_since: Option<OffsetDateTime>,
+    pub(crate) only_since: Option<DbTime>,
     /// The time by the database's clock.
-    pub(crate) now: OffsetDateTime,
+    pub(crate) now: DbTime,
 }
 
 impl Outbox {
@@ -82,7 +82,7 @@ impl Outbox {
             .bind(MAX_CALLS_LOOKED_AT)
             .fetch_optional(&mut **session)
             .await?
-            .filter(|at: &OffsetDateTime| *at > now - span);
+            .filter(|at: &DbTime| *at > now - span);
             Ok(Failures {
                 groups,
                 only_since,

@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 use sqlx::{FromRow, PgConnection};
-use time::OffsetDateTime;
 
 use crate::outbox::Outbox;
+use crate::outbox::stats::amount;
+use crate::pace::DbTime;
 
 /// What an app's lane is doing, and what waits for it.
 #[derive(Debug, Default)]
@@ -32,7 +33,7 @@ pub(crate) struct Pending {
 }
 
 impl Pending {
-    /// What waits: neither scheduled for later nor with a worker. `signaling.rollup` has the same by the minute.
+    /// The messages that are due and not claimed. `signaling.minute_stats` has the same number by the minute.
     pub(crate) fn backlog(&self) -> u64 {
         self.queued + self.retrying
     }
@@ -52,24 +53,19 @@ pub(crate) struct LaneStatus {
     /// Who set another limit than the configured one.
     pub(crate) limit_set_by: Option<String>,
     /// No call before this: later than now while the API has asked for a pause.
-    #[serde(with = "time::serde::rfc3339")]
-    pub(crate) next_slot_at: OffsetDateTime,
+    pub(crate) next_slot_at: DbTime,
     /// When a 429 last slowed the lane.
-    #[serde(with = "time::serde::rfc3339::option")]
-    pub(crate) throttled_at: Option<OffsetDateTime>,
+    pub(crate) throttled_at: Option<DbTime>,
     /// Since when a person has paused the app.
-    #[serde(with = "time::serde::rfc3339::option")]
-    pub(crate) paused_at: Option<OffsetDateTime>,
+    pub(crate) paused_at: Option<DbTime>,
     pub(crate) paused_by: Option<String>,
     pub(crate) pause_reason: Option<String>,
     /// `unauthorized` or `unavailable`; none while it sends.
     pub(crate) hold: Option<String>,
     pub(crate) hold_reason: Option<String>,
-    #[serde(with = "time::serde::rfc3339::option")]
-    pub(crate) hold_since: Option<OffsetDateTime>,
+    pub(crate) hold_since: Option<DbTime>,
     /// When one call is tried again.
-    #[serde(with = "time::serde::rfc3339::option")]
-    pub(crate) hold_until: Option<OffsetDateTime>,
+    pub(crate) hold_until: Option<DbTime>,
 }
 
 /// What a lane is doing, in a word.
@@ -174,8 +170,7 @@ async fn lane_rows(
     sqlx::query_as(
         "select app, configured_per_s, limit_per_s, limit_set_by, next_slot_at, throttled_at,
                 next_slot_at > clock_timestamp() + interval '1 second' as told_to_wait, paused_at, paused_by, pause_reason,
-                case hold when 'parked' then 'unauthorized' when 'broken' then 'unavailable' end as hold,
-                hold_reason, hold_since, hold_until,
+                hold, hold_reason, hold_since, hold_until,
                 signaling.present_rate(rate_per_s, rate_at, limit_per_s, clock_timestamp()) as rate_per_s
          from signaling.lane where $1::text is null or app = $1",
     )
@@ -192,7 +187,7 @@ pub(crate) async fn lanes(session: &mut PgConnection) -> Result<Vec<AppLane>, sq
                 case when oldest_at is not null
                      then extract(epoch from greatest('0', counted_at - oldest_at))::float8 end as oldest_s,
                 extract(epoch from clock_timestamp() - counted_at)::float8 as counted_ago_s
-         from signaling.census cross join signaling.census_turn",
+         from signaling.queue_counts cross join signaling.queue_counts_turn",
     )
     .persistent(false)
     .fetch_all(session)
@@ -215,10 +210,10 @@ pub(crate) async fn lanes(session: &mut PgConnection) -> Result<Vec<AppLane>, sq
             ..AppLane::default()
         });
         app.pending = Pending {
-            queued: row.queued.unsigned_abs(),
-            scheduled: row.scheduled.unsigned_abs(),
-            retrying: row.retrying.unsigned_abs(),
-            sending: row.sending.unsigned_abs(),
+            queued: amount(row.queued),
+            scheduled: amount(row.scheduled),
+            retrying: amount(row.retrying),
+            sending: amount(row.sending),
             oldest_s: row.oldest_s,
             counted_ago_s: row.counted_ago_s,
         };
@@ -236,7 +231,7 @@ impl LaneStatus {
             rate_per_s: 490.2,
             told_to_wait: false,
             limit_set_by: None,
-            next_slot_at: OffsetDateTime::UNIX_EPOCH,
+            next_slot_at: DbTime::from_micros(0),
             throttled_at: None,
             paused_at: None,
             paused_by: None,

@@ -11,10 +11,10 @@ mod windows;
 use std::time::{Duration, Instant};
 
 use sqlx::FromRow;
-use time::OffsetDateTime;
 
 use crate::outbox::Outbox;
 use crate::outbox::pool::Session;
+use crate::pace::DbTime;
 use windows::{by_windows, window};
 
 pub(crate) const PAGE_ROWS: usize = 50;
@@ -52,8 +52,8 @@ pub(crate) struct MessageFilter {
     pub(crate) receiver: Option<String>,
     pub(crate) sender: Option<String>,
     /// Inserted at this time or later.
-    pub(crate) since: Option<OffsetDateTime>,
-    pub(crate) until: Option<OffsetDateTime>,
+    pub(crate) since: Option<DbTime>,
+    pub(crate) until: Option<DbTime>,
     /// With this in their error, in capitals or not.
     pub(crate) error_has: Option<String>,
 }
@@ -74,10 +74,10 @@ pub(crate) struct MessageLine {
     /// The HTTP status of the last call.
     pub(crate) http_status: Option<i32>,
     pub(crate) error: Option<String>,
-    pub(crate) created_at: OffsetDateTime,
+    pub(crate) created_at: DbTime,
     /// When it is called next, if that is known.
-    pub(crate) next_attempt_at: Option<OffsetDateTime>,
-    pub(crate) finished_at: Option<OffsetDateTime>,
+    pub(crate) next_attempt_at: Option<DbTime>,
+    pub(crate) finished_at: Option<DbTime>,
 }
 
 #[derive(Debug)]
@@ -88,7 +88,7 @@ pub(crate) struct MessagePage {
     /// The highest and the lowest id that were looked at, where messages had to be looked for.
     pub(crate) looked_at: Option<(i64, i64)>,
     /// The time by the database's clock.
-    pub(crate) now: OffsetDateTime,
+    pub(crate) now: DbTime,
 }
 
 impl MessageFilter {
@@ -116,7 +116,7 @@ impl Outbox {
     ///
     /// # Errors
     /// Where the database fails.
-    pub(crate) async fn viewed_at(&self) -> Result<OffsetDateTime, sqlx::Error> {
+    pub(crate) async fn viewed_at(&self) -> Result<DbTime, sqlx::Error> {
         self.read(async |session| time_of(session).await).await
     }
 
@@ -151,7 +151,7 @@ impl Outbox {
     }
 }
 
-async fn time_of(session: &mut Session) -> Result<OffsetDateTime, sqlx::Error> {
+async fn time_of(session: &mut Session) -> Result<DbTime, sqlx::Error> {
     sqlx::query_scalar("select clock_timestamp()")
         .persistent(false)
         .fetch_one(&mut **session)

@@ -31,9 +31,11 @@ async fn an_empty_outbox_is_said_to_be_empty() {
 async fn where_nothing_can_be_counted_the_last_count_is_shown_with_its_age() {
     let world = World::new().await;
     world.insert(peer(json!({}))).await;
-    world.execute("select signaling.take_census()").await;
     world
-        .execute("update signaling.census_turn set counted_at = now() - interval '2 hours'")
+        .execute("select signaling.refresh_queue_counts()")
+        .await;
+    world
+        .execute("update signaling.queue_counts_turn set counted_at = now() - interval '2 hours'")
         .await;
     let database: String = world.ask("select current_database()::text").await;
     world
@@ -89,7 +91,7 @@ async fn each_app_is_shown_with_what_waits_and_what_became_of_the_rest() {
     assert_eq!(default["pending"]["oldest_s"], Value::Null);
     assert_eq!(default["last_hour"]["calls_rejected"], 1);
     assert!(
-        default["delay_last_hour"]["p50_s"]
+        default["queue_wait_last_hour"]["p50_s"]
             .as_f64()
             .is_some_and(|delay_s| delay_s > 0.0)
     );
@@ -122,6 +124,36 @@ async fn each_app_is_shown_with_what_waits_and_what_became_of_the_rest() {
         "500",
     ] {
         assert!(text.contains(phrase), "{phrase:?} is missing: {text}");
+    }
+}
+
+/// A date of the `time` crate ends with the year 9999, and adding to one panics beyond.
+#[tokio::test]
+async fn times_after_the_year_9999_are_shown_as_its_end() {
+    let world = World::new().await;
+    let mut worker = world.worker().start();
+    world
+        .until("the app has a lane", PATIENCE, async || {
+            status_json(&world).await[0]["lane"].is_object()
+        })
+        .await;
+    worker.stop().await;
+    for (time, shown) in [
+        ("infinity", "9999-12-31T23:59:59.999999Z"),
+        ("20000-01-01Z", "9999-12-31T23:59:59.999999Z"),
+        ("-infinity", "0001-01-01T00:00:00Z"),
+        ("0044-03-15Z BC", "0001-01-01T00:00:00Z"),
+        ("2030-01-31 12:00Z", "2030-01-31T12:00:00Z"),
+    ] {
+        world
+            .execute(&format!(
+                "update signaling.lane set paused_at = '{time}', paused_by = 'ann'"
+            ))
+            .await;
+        assert_eq!(status_json(&world).await[0]["lane"]["paused_at"], shown);
+        let text = status_text(&world).await;
+        let to_the_second = shown.replace(".999999", "");
+        assert!(text.contains(&to_the_second), "{text}");
     }
 }
 

@@ -173,11 +173,11 @@ async fn every_column_arrives_and_what_is_not_said_is_as_the_table_has_it() {
         .and_then(|message| {
             message.traceparent("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01")
         })
+        .and_then(|message| message.due_at(datetime!(2030-01-31 12:00 UTC)))
+        .and_then(|message| message.expires_at(datetime!(2031-01-31 12:00 +1)))
         .expect("valid")
         .enable_historical_messaging()
-        .at_most_once()
-        .due_at(datetime!(2030-01-31 12:00 UTC))
-        .expires_at(datetime!(2031-01-31 12:00 +1));
+        .at_most_once();
     let channel = NewMessage::to_channel("alice", "lobby", "Hello all").expect("valid");
     let ids = enqueue(&world.pool, &[full, channel])
         .await

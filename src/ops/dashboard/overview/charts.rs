@@ -1,15 +1,16 @@
 //! An app's last hour, from its stats by the minute.
 
 use maud::Markup;
-use time::OffsetDateTime;
 
 use crate::ops::dashboard::chart::{Chart, MINUTES};
 use crate::ops::dashboard::format;
 use crate::outbox::{AppStatus, MinuteStats};
+use crate::pace::DbTime;
 
 /// Where a minute stands in a plot, if it does: at its end.
-fn minutes_before(minute: OffsetDateTime, now: OffsetDateTime) -> Option<f64> {
-    let at = (minute - now).as_seconds_f64() / 60.0 + 1.0;
+fn minutes_before(minute: DbTime, now: DbTime) -> Option<f64> {
+    let ago_s = now.since(minute).as_secs_f64() - minute.since(now).as_secs_f64();
+    let at = 1.0 - ago_s / 60.0;
     (-MINUTES..0.0).contains(&at).then_some(at)
 }
 
@@ -18,7 +19,7 @@ fn minutes_before(minute: OffsetDateTime, now: OffsetDateTime) -> Option<f64> {
 pub(super) fn calls(
     app: &AppStatus,
     minutes: &[MinuteStats],
-    now: OffsetDateTime,
+    now: DbTime,
     limit: Option<f64>,
 ) -> Markup {
     let mut points: Vec<(f64, f64)> = Vec::new();
@@ -63,7 +64,7 @@ pub(super) fn calls(
 
 /// What waited, minute by minute.
 #[expect(clippy::cast_precision_loss, reason = "for a plot")]
-pub(super) fn backlog(app: &AppStatus, minutes: &[MinuteStats], now: OffsetDateTime) -> Markup {
+pub(super) fn backlog(app: &AppStatus, minutes: &[MinuteStats], now: DbTime) -> Markup {
     let backlog = app.pending.backlog();
     let mut points: Vec<(f64, f64)> = minutes
         .iter()

@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use maud::{Markup, html};
-use time::OffsetDateTime;
 
 use crate::ops::dashboard::format::{self, Tone};
 use crate::outbox::{AppStatus, LaneState, LaneStatus};
+use crate::pace::DbTime;
 
 /// While messages are due, a worker gives out slots all the time; after so long without one, none runs.
 const SILENCE: Duration = Duration::from_secs(60);
@@ -20,7 +20,7 @@ pub(super) struct LaneView {
 }
 
 impl LaneView {
-    pub(super) fn of(app: &AppStatus, now: OffsetDateTime) -> Self {
+    pub(super) fn of(app: &AppStatus, now: DbTime) -> Self {
         let Some(lane) = &app.lane else {
             return Self::new(
                 Tone::Bad,
@@ -87,7 +87,7 @@ impl LaneView {
 }
 
 /// Whether messages are due, and have been for long, and nobody takes them.
-fn is_left_alone(app: &AppStatus, lane: &LaneStatus, now: OffsetDateTime) -> bool {
+fn is_left_alone(app: &AppStatus, lane: &LaneStatus, now: DbTime) -> bool {
     let waits_long = app
         .pending
         .oldest_s
@@ -98,7 +98,7 @@ fn is_left_alone(app: &AppStatus, lane: &LaneStatus, now: OffsetDateTime) -> boo
         && lane.next_slot_at + SILENCE < now
 }
 
-fn paused(lane: &LaneStatus, now: OffsetDateTime) -> Markup {
+fn paused(lane: &LaneStatus, now: DbTime) -> Markup {
     html! {
         "Paused by " b { (lane.paused_by.as_deref().unwrap_or("somebody")) }
         @if let Some(since) = lane.paused_at { " since " (format::time_and_distance(since, now)) }
@@ -110,7 +110,7 @@ fn paused(lane: &LaneStatus, now: OffsetDateTime) -> Markup {
     }
 }
 
-fn held(lane: &LaneStatus, state: LaneState, now: OffsetDateTime) -> Markup {
+fn held(lane: &LaneStatus, state: LaneState, now: DbTime) -> Markup {
     html! {
         @if state == LaneState::Unauthorized { "The API refuses the credentials" } @else { "Calls fail one after the other" }
         @if let Some(since) = lane.hold_since { " since " (format::time_and_distance(since, now)) }
@@ -125,12 +125,10 @@ fn held(lane: &LaneStatus, state: LaneState, now: OffsetDateTime) -> Markup {
 
 #[cfg(test)]
 mod tests {
-    use time::macros::datetime;
-
     use super::*;
     use crate::outbox::Pending;
 
-    const NOW: OffsetDateTime = datetime!(2030-01-31 12:00 UTC);
+    const NOW: DbTime = DbTime::from_micros(1_900_000_000_000_000);
 
     fn lane() -> LaneStatus {
         LaneStatus {
@@ -161,7 +159,7 @@ mod tests {
             pause_reason: Some("the vendor is down".into()),
             ..lane()
         };
-        let parked = LaneStatus {
+        let unauthorized = LaneStatus {
             hold: Some("unauthorized".into()),
             hold_reason: Some("401".into()),
             hold_until: Some(NOW + Duration::from_secs(3)),
@@ -184,7 +182,7 @@ mod tests {
         for (lane, queued, word, reason) in [
             (None, 1, "no worker", "No worker has served"),
             (Some(paused), 1, "paused", "operator"),
-            (Some(parked), 1, "unauthorized", "in 3.0 s"),
+            (Some(unauthorized), 1, "unauthorized", "in 3.0 s"),
             (Some(waiting), 1, "waiting", "in 30 s"),
             (Some(slowed), 1, "slowed", "100 calls/s"),
             (Some(left_alone), 1, "no worker", "2 min ago"),

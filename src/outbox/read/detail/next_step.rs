@@ -1,9 +1,9 @@
 //! What happens to a message next.
 
 use serde::Serialize;
-use time::OffsetDateTime;
 
 use super::MessageRow;
+use crate::pace::DbTime;
 
 /// What happens to a message next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -12,21 +12,18 @@ pub(crate) enum NextStep {
     Nothing,
     /// Its time has not come.
     Waits {
-        #[serde(with = "time::serde::rfc3339")]
-        until: OffsetDateTime,
+        until: DbTime,
     },
     /// It is due: the next claim of its app that has a slot for it takes it.
     Due,
     /// A worker has it, and calls it or waits for its slot.
     Sending {
         /// When others take it, if that worker dies.
-        #[serde(with = "time::serde::rfc3339")]
-        lease_ends_at: OffsetDateTime,
+        lease_ends_at: DbTime,
     },
     /// A worker had it and did not record what became of it: the next claim of its app finds it.
     Lost {
-        #[serde(with = "time::serde::rfc3339")]
-        lease_ended_at: OffsetDateTime,
+        lease_ended_at: DbTime,
     },
 }
 
@@ -48,12 +45,12 @@ impl NextStep {
 
 #[cfg(test)]
 mod tests {
-    use time::Duration;
+    use std::time::Duration;
 
     use super::*;
 
-    fn row(is_claimed: bool, due_in_s: i64, is_final: bool) -> MessageRow {
-        let at = OffsetDateTime::UNIX_EPOCH;
+    fn row(is_claimed: bool, due_in_s: u64, is_final: bool) -> MessageRow {
+        let at = DbTime::from_micros(0);
         MessageRow {
             at,
             id: 1,
@@ -68,7 +65,7 @@ mod tests {
             wait_for_ack: false,
             at_most_once: false,
             created_at: at,
-            due_at: at + Duration::seconds(due_in_s),
+            due_at: at + Duration::from_secs(due_in_s),
             expires_at: None,
             is_claimed,
             claimed_by: None,
@@ -82,7 +79,7 @@ mod tests {
 
     #[test]
     fn the_next_step_follows_from_who_has_the_message_and_until_when() {
-        let at = |seconds| OffsetDateTime::UNIX_EPOCH + Duration::seconds(seconds);
+        let at = |seconds| DbTime::from_micros(0) + Duration::from_secs(seconds);
         for (row, next) in [
             (row(true, 5, true), NextStep::Nothing),
             (row(false, 5, false), NextStep::Waits { until: at(5) }),

@@ -1,8 +1,7 @@
 //! Messages are looked for down the primary key, a window of ids at a time.
 
-use time::OffsetDateTime;
-
 use super::{Budget, Found, MessageFilter, MessageLine, PAGE_ROWS, Session, cut};
+use crate::pace::DbTime;
 
 /// Ids that one statement looks at.
 const WINDOW_IDS: i64 = 10_000;
@@ -113,13 +112,13 @@ async fn bounds(
 async fn first_id_since(
     session: &mut Session,
     newest: i64,
-    since: OffsetDateTime,
+    since: DbTime,
     budget: Budget,
 ) -> Result<(i64, i64), sqlx::Error> {
     let (mut low, mut high) = (1, newest.saturating_add(1));
     while low < high && !budget.is_spent() {
         let middle = low + (high - low) / 2;
-        let row: Option<(i64, OffsetDateTime)> = sqlx::query_as(
+        let row: Option<(i64, DbTime)> = sqlx::query_as(
             "select id, created_at from signaling.outbox where id >= $1 order by id limit 1",
         )
         .persistent(false)
@@ -127,7 +126,7 @@ async fn first_id_since(
         .fetch_optional(&mut **session)
         .await?;
         match row {
-            Some((id, created_at)) if created_at < since => low = id + 1,
+            Some((id, created_at)) if created_at < since => low = id.saturating_add(1),
             _ => high = middle,
         }
     }
