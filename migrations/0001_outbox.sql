@@ -231,6 +231,13 @@ with (fillfactor = 10, autovacuum_vacuum_threshold = 200, autovacuum_vacuum_scal
 comment on table signaling.wakeup is 'Which apps have an idle worker, for signaling.notify_workers().';
 comment on column signaling.wakeup.wanted_until is 'Until then inserts notify. A minute at a time, in case the worker dies.';
 
+-- The functions as `worker migrate` has installed them, to replace those whose text has changed.
+create table signaling.schema_functions (
+    name text primary key,
+    text text not null
+);
+comment on table signaling.schema_functions is 'The texts of the functions, as worker migrate has installed them.';
+
 -- How far the deletion of old messages is, and which process deletes. One row: one process of the fleet at a time.
 create table signaling.retention (
     is_the_only_row boolean     primary key default true,

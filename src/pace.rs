@@ -1,6 +1,6 @@
 //! The pace of an app's calls: slots on the database's clock, and how a process keeps to them.
 //!
-//! Slots are given out by the claim (`outbox/claim.sql`) at a spacing of one over the lane's rate. A call may start
+//! Slots are given out by the claim (`signaling.claim`) at a spacing of one over the lane's rate. A call may start
 //! from its slot on until [`TOLERANCE`] later. With a rate of `limit / 1.02` slots a second (`signaling.slot_rate`),
 //! the starts of any sliding second that are at most 20 ms late lie in slots of at most 1.02 seconds, so they are
 //! never more than `limit`. What [`TOLERANCE`] leaves of those 20 ms is for what no process can see: the error of its
@@ -16,9 +16,7 @@ pub(crate) use clock::DbClock;
 pub(crate) use coalesce::coalesced_starts;
 pub(crate) use db_time::DbTime;
 pub(crate) use lookahead::Lookahead;
-#[cfg(test)]
-pub(crate) use permit::Late;
-pub(crate) use permit::SendPermit;
+pub(crate) use permit::{Late, PermitTerms, SendPermit};
 
 use std::time::Duration;
 

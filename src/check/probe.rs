@@ -11,8 +11,8 @@ use super::Finding;
 use crate::message::{InvalidMessage, Message, Payload, Target, UserId};
 use crate::outbox::{Outbox, Refusal, SlotReservation};
 use crate::outcome::{self, Acceptance, Outcome};
-use crate::pace::SendPermit;
 use crate::pace::clock::Moment;
+use crate::pace::{PermitTerms, SendPermit};
 use crate::signaling::{ApiRequest, CallFailure, Client, CredentialError, Response};
 
 const SUBJECT: &str = "probe";
@@ -106,7 +106,7 @@ impl Probe<'_> {
         }
         if is_probe {
             // The workers find out for themselves: their credentials may be others than those of this process.
-            self.outbox.release_probe(self.app, call_id).await?;
+            self.outbox.release(self.app, &[call_id]).await?;
         }
         Ok(Probed::Called { call, took })
     }
@@ -141,16 +141,19 @@ impl Probe<'_> {
                 } => {
                     if let Some(clock) = self.outbox.clock().get() {
                         tokio::time::sleep_until(clock.instant_of(slot_at).into()).await;
-                        let timeout = self.client.request_timeout();
+                        let terms = PermitTerms {
+                            slot: slot_at,
+                            claimed_at: begun,
+                            lease_ends,
+                            request_timeout: self.client.request_timeout(),
+                        };
                         let now = Moment::now();
-                        if let Ok(permit) =
-                            SendPermit::take(slot_at, &clock, now, lease_ends, timeout)
-                        {
+                        if let Ok(permit) = SendPermit::take(terms, &clock, now, None) {
                             return Ok(Ok((permit, is_probe)));
                         }
                     }
                     if is_probe {
-                        self.outbox.release_probe(self.app, call_id).await?;
+                        self.outbox.release(self.app, &[call_id]).await?;
                     }
                 }
             }

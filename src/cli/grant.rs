@@ -5,11 +5,14 @@ use clap::{Args, ValueEnum};
 use super::args::DatabaseArgs;
 use crate::outbox::{RoleKind, RoleName};
 
-/// Give a role the rights that a producer, a worker or a reader needs, and no others
+/// Give a role the rights that a producer, a worker, an operator or a reader needs, and no others
 ///
 /// producer: inserts messages, reads them, cancels them. Also for `worker enqueue`.
 ///
-/// worker: what `worker run` and the commands check, status, message, pause, resume, limit, retry and cancel need.
+/// worker: what `worker run` and the commands check, status and message need. It writes no table: it calls functions.
+///
+/// operator: pauses, resumes, limits, retries and cancels, and reads like a reader. A worker whose dashboard is to do that
+/// needs it, too.
 ///
 /// reader: what becomes of messages and how each app is doing, without payloads: `signaling.delivery_status`,
 /// `worker status` and `worker message`.
@@ -20,6 +23,7 @@ use crate::outbox::{RoleKind, RoleName};
 #[command(after_help = "Examples:
   worker grant producer shop
   worker grant worker signaling_worker
+  worker grant operator ops
   worker grant reader grafana --print | psql     print the SQL instead; needs no database
 
 To take away what a role may do in the schema, such as rights that were given by hand, first:
@@ -45,6 +49,7 @@ pub(super) struct GrantArgs {
 enum Kind {
     Producer,
     Worker,
+    Operator,
     Reader,
 }
 
@@ -55,9 +60,10 @@ pub(super) async fn run(args: GrantArgs) -> anyhow::Result<()> {
             RoleKind::Producer,
             "a producer: it may insert, read and cancel messages",
         ),
-        Kind::Worker => (
-            RoleKind::Worker,
-            "a worker: it may deliver messages, and pause, resume, limit, retry and cancel",
+        Kind::Worker => (RoleKind::Worker, "a worker: it may deliver messages"),
+        Kind::Operator => (
+            RoleKind::Operator,
+            "an operator: it may pause, resume, limit, retry and cancel, and read like a reader",
         ),
         Kind::Reader => (
             RoleKind::Reader,

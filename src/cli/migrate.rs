@@ -36,7 +36,10 @@ pub(super) async fn run(args: MigrateArgs) -> anyhow::Result<()> {
         })
         .await;
     outbox.close().await;
-    migrated?;
+    let functions = migrated?;
+    if functions > 0 {
+        println!("installed {functions} functions");
+    }
     println!("the schema signaling is up to date");
     Ok(())
 }

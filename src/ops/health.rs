@@ -96,8 +96,7 @@ pub(super) fn has_responded_lately(outbox: &Outbox) -> bool {
 }
 
 async fn look(outbox: &Outbox) -> Database {
-    let why = match tokio::time::timeout(RESPONSE_TIMEOUT, tried(|| outbox.look_at_schema())).await
-    {
+    let why = match tokio::time::timeout(RESPONSE_TIMEOUT, tried(|| outbox.check_schema())).await {
         Ok(Ok(())) => return Database::There,
         Ok(Err(SchemaError::Database(error))) => database_error_text(&error),
         Ok(Err(error)) => return Database::Unmigrated(error.to_string()),

@@ -40,7 +40,16 @@ impl From<sqlx::Error> for AdminError {
             .and_then(|error| error.try_downcast_ref::<PgDatabaseError>())
             // no_data_found, invalid_parameter_value, and the table's own constraints
             .filter(|error| matches!(error.code(), "P0002" | "22023" | "23514"));
+        let is_denied = error
+            .as_database_error()
+            .is_some_and(|error| error.code().as_deref() == Some("42501"));
         match refused {
+            None if is_denied => Self::Refused {
+                message: "this role is no operator, so nothing was changed".into(),
+                hint: Some(
+                    "as the schema's owner, run `worker grant operator` with its name".into(),
+                ),
+            },
             Some(error) => Self::Refused {
                 message: error.message().to_owned(),
                 hint: error.hint().map(str::to_owned),

@@ -11,9 +11,7 @@ use sqlx::{ConnectOptions, Connection, Executor, PgConnection};
 use crate::error_text::database_error_text;
 use crate::outbox::SharedClock;
 use crate::outbox::pool::statement::{Statement, StatementMetrics};
-use crate::outbox::pool::{
-    CONNECT_TIMEOUT, DbPool, PoolEpoch, Session, startup_options, within,
-};
+use crate::outbox::pool::{CONNECT_TIMEOUT, DbPool, PoolEpoch, Session, startup_options, within};
 use crate::sanitize;
 
 /// Connections for what no message waits for.

@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use sqlx::FromRow;
 
-use crate::outbox::pool::statement::Statement;
-use crate::outbox::{Outbox, timed};
+use crate::outbox::Outbox;
 use crate::pace::DbTime;
+use crate::pace::clock::Moment;
 
 /// What a server says of itself, and of the session that asks.
 #[derive(Debug, Clone, FromRow)]
@@ -70,14 +70,13 @@ impl Outbox {
     /// # Errors
     /// Where the database fails.
     pub(crate) async fn server_diagnostics(&self) -> Result<ServerDiagnostics, sqlx::Error> {
-        self.pool()
-            .run(Statement::Read, async |session| {
-                sqlx::query_as(include_str!("diagnostics/server.sql"))
-                    .persistent(false)
-                    .fetch_one(&mut **session)
-                    .await
-            })
-            .await
+        self.read(async |session| {
+            sqlx::query_as(include_str!("diagnostics/server.sql"))
+                .persistent(false)
+                .fetch_one(&mut **session)
+                .await
+        })
+        .await
     }
 
     /// How far away the database is, and how far its clock is from this host's.
@@ -85,29 +84,26 @@ impl Outbox {
     /// # Errors
     /// Where the database fails.
     pub(crate) async fn latency(&self) -> Result<DatabaseLatency, sqlx::Error> {
-        let mut best: Option<DatabaseLatency> = None;
-        for _ in 0..ROUND_TRIPS {
-            let (shown, asked, answered) = self
-                .pool()
-                .run(Statement::Read, async |session| {
-                    let statement = sqlx::query_scalar("select clock_timestamp()")
-                        .persistent(session.caches_statements())
-                        .fetch_one(&mut **session);
-                    let timed: (DbTime, _, _) = timed(statement).await?;
-                    Ok(timed)
-                })
-                .await?;
-            let round_trip = answered.instant.saturating_duration_since(asked.instant);
-            if best.is_none_or(|best| round_trip < best.round_trip) {
-                let host = DbTime::from(asked.wall) + round_trip / 2;
-                let ahead_us = host.as_micros().saturating_sub(shown.as_micros());
-                best = Some(DatabaseLatency {
-                    round_trip,
-                    host_ahead: time::Duration::microseconds(ahead_us),
-                });
+        self.read(async |session| {
+            let mut best: Option<DatabaseLatency> = None;
+            for _ in 0..ROUND_TRIPS {
+                let asked = Moment::now();
+                let shown: DbTime = sqlx::query_scalar("select clock_timestamp()")
+                    .fetch_one(&mut **session)
+                    .await?;
+                let round_trip = asked.instant.elapsed();
+                if best.is_none_or(|best| round_trip < best.round_trip) {
+                    let host = DbTime::from(asked.wall) + round_trip / 2;
+                    let ahead_us = host.as_micros().saturating_sub(shown.as_micros());
+                    best = Some(DatabaseLatency {
+                        round_trip,
+                        host_ahead: time::Duration::microseconds(ahead_us),
+                    });
+                }
             }
-        }
-        best.ok_or(sqlx::Error::RowNotFound)
+            best.ok_or(sqlx::Error::RowNotFound)
+        })
+        .await
     }
 
     /// The oldest transactions of this database that keep rows from being cleaned up, the oldest first.
@@ -115,13 +111,12 @@ impl Outbox {
     /// # Errors
     /// Where the database fails.
     pub(crate) async fn old_transactions(&self) -> Result<Vec<OldTransaction>, sqlx::Error> {
-        self.pool()
-            .run(Statement::Read, async |session| {
-                sqlx::query_as(include_str!("diagnostics/old_transactions.sql"))
-                    .persistent(false)
-                    .fetch_all(&mut **session)
-                    .await
-            })
-            .await
+        self.read(async |session| {
+            sqlx::query_as(include_str!("diagnostics/old_transactions.sql"))
+                .persistent(false)
+                .fetch_all(&mut **session)
+                .await
+        })
+        .await
     }
 }

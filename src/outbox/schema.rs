@@ -1,8 +1,10 @@
-//! The schema `signaling`: its migrations, and the privileges of roles on it.
+//! The schema: its migrations and functions, and the privileges of roles in it.
 
+mod functions;
 mod grant;
 mod migrate;
 mod privileges;
 
-pub(crate) use grant::{RoleKind, RoleName};
+pub(crate) use grant::RoleName;
 pub(crate) use migrate::{SchemaError, SchemaVersion};
+pub(crate) use privileges::RoleKind;

@@ -6,9 +6,9 @@ use sqlx::FromRow;
 use time::OffsetDateTime;
 
 use crate::error_text::database_error_text;
-use crate::outbox::micros;
+use crate::outbox::pool::Call;
 use crate::outbox::pool::statement::Statement;
-use crate::outbox::{Outbox, may_have_taken_effect};
+use crate::outbox::{Outbox, interval, may_have_taken_effect};
 use crate::pace::DbTime;
 use crate::stats::{Histogram, Stats};
 
@@ -53,14 +53,6 @@ struct MinuteStatsRow {
     backlog: Option<i64>,
 }
 
-/// One array for each column, in the order of the columns. SQL has no arrays of arrays of different lengths, so the
-/// histograms are texts.
-const ADD_MINUTE_STATS: &str = "
-    select signaling.add_minute_stats(
-        $1::timestamptz[], $2::text[], $3::bigint[], $4::bigint[], $5::bigint[], $6::bigint[], $7::bigint[],
-        $8::bigint[], $9::bigint[], $10::bigint[], $11::bigint[], $12::bigint[], $13::bigint[], $14::bigint[],
-        $15::text[], $16::text[])";
-
 /// How long a count may take: it reads an index entry for each message that waits.
 const QUEUE_COUNTS_TIMEOUT: Duration = Duration::from_secs(60);
 
@@ -87,37 +79,32 @@ impl Outbox {
         };
         let minutes: Vec<DbTime> = stats.iter().map(|(at, ..)| DbTime::from(*at)).collect();
         let apps: Vec<&str> = stats.iter().map(|(_, app, _)| app.as_str()).collect();
-        let mut was_asked = false;
-        let added = self
-            .monitoring_pool()
-            .run(Statement::Stats, async |session| {
-                was_asked = true;
-                sqlx::query(ADD_MINUTE_STATS)
-                    .persistent(session.caches_statements())
-                    .bind(minutes)
-                    .bind(apps)
-                    .bind(column(|stats| stats.message_sent))
-                    .bind(column(|stats| stats.message_delivered))
-                    .bind(column(|stats| stats.message_offline))
-                    .bind(column(|stats| stats.failed))
-                    .bind(column(|stats| stats.expired))
-                    .bind(column(|stats| stats.unknown))
-                    .bind(column(|stats| stats.calls_transient))
-                    .bind(column(|stats| stats.calls_throttled))
-                    .bind(column(|stats| stats.calls_rejected))
-                    .bind(column(|stats| stats.calls_unauthorized))
-                    .bind(column(|stats| stats.calls_ambiguous))
-                    .bind(column(|stats| stats.slots_missed))
-                    .bind(histogram(|stats| &stats.call_time))
-                    .bind(histogram(|stats| &stats.delay))
-                    .execute(&mut **session)
-                    .await
-            })
-            .await;
+        let call = Call::new("add_minute_stats")
+            .with("minutes", minutes)
+            .with("apps", apps)
+            .with("message_sent", column(|stats| stats.message_sent))
+            .with("message_delivered", column(|stats| stats.message_delivered))
+            .with("message_offline", column(|stats| stats.message_offline))
+            .with("failed", column(|stats| stats.failed))
+            .with("expired", column(|stats| stats.expired))
+            .with("unknown", column(|stats| stats.unknown))
+            .with("calls_transient", column(|stats| stats.calls_transient))
+            .with("calls_throttled", column(|stats| stats.calls_throttled))
+            .with("calls_rejected", column(|stats| stats.calls_rejected))
+            .with(
+                "calls_unauthorized",
+                column(|stats| stats.calls_unauthorized),
+            )
+            .with("calls_ambiguous", column(|stats| stats.calls_ambiguous))
+            .with("slots_missed", column(|stats| stats.slots_missed))
+            // SQL has no arrays of arrays of different lengths: the histograms are texts.
+            .with("call_time", histogram(|stats| &stats.call_time))
+            .with("queue_wait", histogram(|stats| &stats.delay));
+        let added = self.monitoring_pool().call(Statement::Stats, call).await;
         match added {
             Ok(_) => Ok(()),
             Err(source) => Err(StatsError {
-                may_be_saved: was_asked && may_have_taken_effect(&source),
+                may_be_saved: may_have_taken_effect(&source),
                 source,
             }),
         }
@@ -132,21 +119,12 @@ impl Outbox {
         &self,
         stale_after: Duration,
     ) -> Result<bool, sqlx::Error> {
-        self.monitoring_pool()
-            .run_within(
-                Statement::QueueCounts,
-                QUEUE_COUNTS_TIMEOUT,
-                async |session| {
-                    sqlx::query_scalar(
-                        "select signaling.refresh_queue_counts($1 * interval '1 microsecond')",
-                    )
-                    .persistent(session.caches_statements())
-                    .bind(micros(stale_after))
-                    .fetch_one(&mut **session)
-                    .await
-                },
-            )
-            .await
+        let call = Call::new("refresh_queue_counts").with("stale_after", interval(stale_after));
+        let answer = self
+            .monitoring_pool()
+            .call_within(Statement::QueueCounts, QUEUE_COUNTS_TIMEOUT, call)
+            .await?;
+        Ok(answer.value()?.unwrap_or(false))
     }
 
     /// The minutes of the last `span`, of all apps or of one, oldest first; minutes in which an app did nothing may be
@@ -166,11 +144,11 @@ impl Outbox {
                             calls_transient, calls_throttled, calls_rejected, calls_unauthorized, calls_ambiguous,
                             slots_missed, call_time, queue_wait, backlog
                      from signaling.minute_stats
-                     where minute > now() - $1 * interval '1 microsecond' and ($2 is null or app = $2)
+                     where minute > now() - $1::interval and ($2 is null or app = $2)
                      order by minute, app",
                 )
                 .persistent(false)
-                .bind(micros(span))
+                .bind(interval(span))
                 .bind(app)
                 .fetch_all(&mut **session)
                 .await

@@ -120,7 +120,12 @@ mod tests {
         let now = Instant::now();
         let slot = DbTime::from_micros(1_000_000_000);
         let take = |instant| {
-            SendPermit::take(terms(slot, now, now + LEASE), &clock(now), moment(instant), None)
+            SendPermit::take(
+                terms(slot, now, now + LEASE),
+                &clock(now),
+                moment(instant),
+                None,
+            )
         };
         assert!(take(now).is_ok());
         assert!(take(now + TOLERANCE).is_ok());

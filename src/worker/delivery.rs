@@ -158,7 +158,7 @@ async fn prepare(lane: &Lane, claimed: &Claimed, start_at: DbTime) -> Result<Pre
         .filter(|_| claimed.probe().is_none());
     let terms = PermitTerms {
         slot: claimed.slot_at,
-        claimed_at: claimed.claimed_at,
+        claimed_at: claimed.asked_at,
         lease_ends: claimed.lease_ends,
         request_timeout: lane.client.request_timeout(),
     };

@@ -38,7 +38,7 @@ use stats::LaneStats;
 #[derive(Debug)]
 pub(super) struct Shared {
     pub(super) outbox: Arc<Outbox>,
-    /// Worker name written to claimed_by. Informational; never compared.
+    /// Worker name written to `claimed_by`. Informational; never compared.
     pub(super) name: String,
     pub(super) timing: Timing,
     pub(super) retry: RetryPolicy,

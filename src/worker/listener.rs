@@ -36,7 +36,10 @@ pub(super) async fn run(
             Ok(mut notifications) => {
                 listening.store(true, Ordering::Relaxed);
                 if was_lost {
-                    tracing::info!(event = "listener_restored", "inserts notify this worker again");
+                    tracing::info!(
+                        event = "listener_restored",
+                        "inserts notify this worker again"
+                    );
                 }
                 // Notifications before this are lost: claim once.
                 for lane in &lanes {

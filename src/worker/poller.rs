@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::lane::Lane;
 use crate::error_text::database_error_text;
-use crate::outbox::{Look, Outbox, ScanPosition};
+use crate::outbox::{Look, NextDue, Outbox, ScanPosition};
 use crate::pace::DbTime;
 
 /// How often messages are ended whose time is over.
@@ -123,34 +123,26 @@ impl Poller {
             .collect();
         let found = self.outbox.next_due(&looks, self.poll_interval * 2).await;
         let now = Instant::now();
-        for Turn { lane, is_full, .. } in turns {
-            lane.plan_poll(now);
-            match &found {
-                Ok(found) => {
-                    if let Some(next_due) = found.get(&lane.app) {
-                        if *is_full {
-                            lane.scan_state().looked(began, now, next_due);
-                        }
-                        lane.observe_next_due(next_due);
-                    }
+        let found = match found {
+            Ok(found) => found,
+            Err(error) => {
+                tracing::debug!(
+                    event = "look_failed",
+                    error = database_error_text(&error),
+                    "the lanes can't be looked at: trying again"
+                );
+                for turn in turns {
+                    turn.failed(now);
                 }
-                Err(_) => {
-                    lane.scan_state().look_soon(now);
-                    // The claim deals with the database.
-                    if lane.schedule().next_poll().is_some() {
-                        lane.wake();
-                    }
-                }
+                return false;
+            }
+        };
+        for turn in turns {
+            if let Some(next_due) = found.get(&turn.lane.app) {
+                turn.found(began, now, next_due);
             }
         }
-        if let Err(error) = &found {
-            tracing::debug!(
-                event = "look_failed",
-                error = database_error_text(error),
-                "the lanes can't be looked at: trying again"
-            );
-        }
-        found.is_ok()
+        true
     }
 
     /// Ends messages whose time is over while no worker claims them.
@@ -198,6 +190,25 @@ impl<'l> Turn<'l> {
             lane,
             position,
             is_full,
+        }
+    }
+
+    fn found(&self, began: Instant, now: Instant, next_due: &NextDue) {
+        let lane = self.lane;
+        lane.plan_poll(now);
+        if self.is_full {
+            lane.scan_state().looked(began, now, next_due);
+        }
+        lane.observe_next_due(next_due);
+    }
+
+    /// An idle lane claims, and its loop deals with the database.
+    fn failed(&self, now: Instant) {
+        let lane = self.lane;
+        lane.plan_poll(now);
+        lane.scan_state().look_soon(now);
+        if lane.schedule().next_poll().is_some() {
+            lane.wake();
         }
     }
 }

@@ -102,6 +102,9 @@ fn clocks_that_differ_matter_only_to_tokens_that_are_made_here() {
 #[test]
 fn migrations_that_are_missing_are_named() {
     let version = |found, missing: &[(i64, &'static str)]| SchemaVersion {
+        functions_found: Some(1),
+        functions_needed: 1,
+        encoding: "UTF8".into(),
         found,
         needed: 4,
         missing: missing.to_vec(),

@@ -2,8 +2,8 @@
 
 use std::fmt::Write;
 
-use sqlx::postgres::{PgArguments, PgHasArrayType};
 use sqlx::postgres::types::PgInterval;
+use sqlx::postgres::{PgArguments, PgHasArrayType};
 use sqlx::{Arguments, Encode, Postgres, Type};
 use uuid::Uuid;
 
@@ -96,7 +96,10 @@ argument! {
     PgInterval: value => format!("{} microseconds", value.microseconds);
 }
 
-impl<T: Argument> Argument for Option<T> {
+impl<T: Argument> Argument for Option<T>
+where
+    Self: for<'q> Encode<'q, Postgres> + Type<Postgres>,
+{
     fn text(&self) -> Option<String> {
         self.as_ref()?.text()
     }

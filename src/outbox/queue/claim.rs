@@ -29,7 +29,7 @@ pub(crate) struct ClaimRequest<'a> {
     pub(crate) lookahead: Duration,
     /// For how long to have the messages.
     pub(crate) lease: Duration,
-    /// Worker name written to claimed_by. Informational; never compared.
+    /// Worker name written to `claimed_by`. Informational; never compared.
     pub(crate) claimed_by: &'a str,
     /// Before when a lease must have ended for its message to count as lost; none if any will do.
     pub(crate) lost_before: Option<DbTime>,
@@ -165,7 +165,7 @@ pub(crate) struct Claimed {
     /// The producer's W3C trace context, as it was written.
     pub(crate) traceparent: Option<String>,
     /// When the claim was asked for.
-    pub(crate) claimed_at: Instant,
+    pub(crate) asked_at: Instant,
     /// When the lease ends, at the earliest: counted from then.
     pub(crate) lease_ends: Instant,
     /// It was attempted, or claimed, before.
@@ -196,6 +196,7 @@ struct LaneRow {
 
 /// One of the other rows: a message.
 #[derive(FromRow)]
+#[expect(clippy::struct_excessive_bools, reason = "the row has these columns")]
 struct MessageRow {
     id: i64,
     sender: String,
@@ -340,7 +341,7 @@ fn claimed(
         policy,
         was_due_at: row.was_due_at,
         slot_at: row.slot_at,
-        claimed_at: asked,
+        asked_at: asked,
         lease_ends: asked + request.lease,
         is_retry: row.is_retry,
         wanted_at: (!row.is_retry).then(|| row.was_due_at.max(row.created_at)),

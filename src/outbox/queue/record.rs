@@ -114,9 +114,9 @@ impl Outbox {
             )
             .with(
                 "request_ids",
-                of_calls(records, |call| call.request_id.as_deref()),
+                of_calls(records, |call| call.request_id.clone()),
             )
-            .with("errors", column(records, |record| record.error.as_deref()))
+            .with("errors", column(records, |record| record.error.clone()))
             .with("outcomes", of_calls(records, |call| call.outcome))
             .with(
                 "durations",

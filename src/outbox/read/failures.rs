@@ -5,7 +5,7 @@ use std::time::Duration;
 use sqlx::FromRow;
 
 use crate::outbox::Outbox;
-use crate::outbox::micros;
+use crate::outbox::interval;
 use crate::pace::DbTime;
 
 /// The newest calls that are looked at: at 490 calls/s that all fail, those of 20 seconds.
@@ -69,7 +69,7 @@ impl Outbox {
             let groups = sqlx::query_as(include_str!("failures/groups.sql"))
                 .persistent(false)
                 .bind(MAX_CALLS_LOOKED_AT)
-                .bind(micros(span))
+                .bind(interval(span))
                 .bind(app)
                 .bind(MAX_GROUPS)
                 .bind(outcome)
@@ -105,7 +105,7 @@ impl Outbox {
             sqlx::query_scalar(include_str!("failures/messages.sql"))
                 .persistent(false)
                 .bind(MAX_CALLS_LOOKED_AT)
-                .bind(micros(span))
+                .bind(interval(span))
                 .bind(&key.app)
                 .bind(&key.outcome)
                 .bind(key.http_status)

@@ -185,12 +185,14 @@ impl Outbox {
     /// # Errors
     /// Where the database fails.
     pub(crate) async fn sample_counts(&self) -> Result<BTreeMap<String, i64>, sqlx::Error> {
-        let mut session = self.session().await?;
-        let counts: Vec<(String, i64)> =
-            sqlx::query_as("select state, count(*) from signaling.delivery group by state")
-                .fetch_all(&mut *session)
-                .await?;
-        session.finish().await?;
+        let counts: Vec<(String, i64)> = self
+            .read(async |session| {
+                sqlx::query_as("select state, count(*) from signaling.delivery group by state")
+                    .persistent(false)
+                    .fetch_all(&mut **session)
+                    .await
+            })
+            .await?;
         Ok(counts.into_iter().collect())
     }
 
@@ -199,14 +201,15 @@ impl Outbox {
     /// # Errors
     /// Where the database fails.
     pub(crate) async fn sample_rows(&self, ids: &[i64]) -> Result<Vec<SampleRow>, sqlx::Error> {
-        let mut session = self.session().await?;
-        let rows = sqlx::query_as(
-            "select status, attempts from signaling.outbox where id = any ($1) order by id",
-        )
-        .bind(ids)
-        .fetch_all(&mut *session)
-        .await?;
-        session.finish().await?;
-        Ok(rows)
+        self.read(async |session| {
+            sqlx::query_as(
+                "select status, attempts from signaling.outbox where id = any ($1) order by id",
+            )
+            .persistent(false)
+            .bind(ids)
+            .fetch_all(&mut **session)
+            .await
+        })
+        .await
     }
 }

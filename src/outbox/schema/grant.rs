@@ -1,41 +1,11 @@
-//! Privileges for roles: what a producer, a worker and a reader may do, and nothing else.
+//! Grants a role the privileges of its kind.
 
 use std::fmt;
 use std::str::FromStr;
 
+use super::privileges::RoleKind;
 use crate::error_text::database_error_text;
 use crate::outbox::Outbox;
-
-/// What a role is for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum RoleKind {
-    /// Inserts, reads and cancels messages.
-    Producer,
-    /// Delivers messages, and lets operators step in.
-    Worker,
-    /// Reads what becomes of messages, without their content.
-    Reader,
-}
-
-impl RoleKind {
-    /// The grants, as psql runs them where its variable `role` is set.
-    pub(crate) fn grants(self) -> &'static str {
-        match self {
-            Self::Producer => include_str!("grant/producer.sql"),
-            Self::Worker => include_str!("grant/worker.sql"),
-            Self::Reader => include_str!("grant/reader.sql"),
-        }
-    }
-
-    fn statements(self, role: &RoleName) -> String {
-        self.grants().replace(":\"role\"", &role.quoted())
-    }
-
-    /// The SQL that makes a role one of this kind: a transaction that may be run again.
-    pub(crate) fn script(self, role: &RoleName) -> String {
-        format!("begin;\n{}commit;\n", self.statements(role))
-    }
-}
 
 /// The name of a role that rights can be given to.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -76,7 +46,7 @@ impl FromStr for RoleName {
 
 impl RoleName {
     /// The name as an identifier of SQL.
-    fn quoted(&self) -> String {
+    pub(super) fn quoted(&self) -> String {
         format!("\"{}\"", self.0.replace('"', "\"\""))
     }
 }
@@ -112,7 +82,7 @@ impl Outbox {
     /// # Errors
     /// Where there is no such role, who asks may not give rights, or the database fails.
     pub(crate) async fn grant(&self, kind: RoleKind, role: &RoleName) -> Result<(), GrantError> {
-        let mut transaction = self.pool().transaction().await?;
+        let mut transaction = self.pool().transaction(None).await?;
         // Two that write the rights of one table at once would fail. The number is this lock's name.
         sqlx::query("select pg_advisory_xact_lock(7310596821344203)")
             .persistent(false)
@@ -141,7 +111,7 @@ impl Outbox {
         if let Some((user, owner)) = foreign {
             return Err(GrantError::NotTheOwner { user, owner });
         }
-        sqlx::raw_sql(sqlx::AssertSqlSafe(kind.statements(role)))
+        sqlx::raw_sql(sqlx::AssertSqlSafe(kind.grants(role)))
             .execute(&mut *transaction)
             .await?;
         transaction.finish().await?;
@@ -180,8 +150,13 @@ mod tests {
 
     #[test]
     fn every_statement_gives_rights_to_the_role_and_to_nobody_else() {
-        for kind in [RoleKind::Producer, RoleKind::Worker, RoleKind::Reader] {
-            let statements = kind.statements(&role("some role"));
+        for kind in [
+            RoleKind::Producer,
+            RoleKind::Worker,
+            RoleKind::Operator,
+            RoleKind::Reader,
+        ] {
+            let statements = kind.grants(&role("some role"));
             for statement in statements.split(';').filter(|text| !text.trim().is_empty()) {
                 assert!(
                     statement.trim_end().ends_with(r#"to "some role""#),

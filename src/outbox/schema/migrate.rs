@@ -14,9 +14,10 @@ pub(crate) use lock_holder::LockHolder;
 use lock_holder::listed;
 use runner::Runner;
 
+use super::functions::{self, PROTOCOL_VERSION};
+
 use crate::error_text::database_error_text;
 use crate::outbox::Outbox;
-use crate::outbox::pool::statement::Statement;
 
 const TABLE: &str = "signaling.schema_migrations";
 
@@ -29,40 +30,9 @@ const MIGRATIONS: &[(i64, &str, &str)] = &[
     ),
     (
         2,
-        "lane control",
-        include_str!("../../../migrations/0002_lane_control.sql"),
+        "stats",
+        include_str!("../../../migrations/0002_stats.sql"),
     ),
-    (
-        3,
-        "roles",
-        include_str!("../../../migrations/0003_roles.sql"),
-    ),
-    (
-        4,
-        "retention",
-        include_str!("../../../migrations/0004_retention.sql"),
-    ),
-    (
-        5,
-        "figures",
-        include_str!("../../../migrations/0005_figures.sql"),
-    ),
-    (
-        6,
-        "cheaper rows",
-        include_str!("../../../migrations/0006_cheaper_rows.sql"),
-    ),
-    (
-        7,
-        "cheaper rows, validated",
-        include_str!("../../../migrations/0007_cheaper_rows_valid.sql"),
-    ),
-    (
-        8,
-        "newest lane",
-        include_str!("../../../migrations/0008_newest_lane.sql"),
-    ),
-    (9, "bell", include_str!("../../../migrations/0009_bell.sql")),
 ];
 
 /// A migration that was run.
@@ -83,6 +53,12 @@ pub(crate) struct SchemaVersion {
     pub(crate) needed: i64,
     /// Number and description of those of this binary that have not been run.
     pub(crate) missing: Vec<(i64, &'static str)>,
+    /// The version of the functions in the database; none if there are none.
+    pub(crate) functions_found: Option<i32>,
+    /// The version of this binary's functions.
+    pub(crate) functions_needed: i32,
+    /// The encoding of the database.
+    pub(crate) encoding: String,
 }
 
 /// Why the schema can't be used as it is.
@@ -101,6 +77,16 @@ pub(crate) enum SchemaError {
         /// The newest one of this binary.
         needed: i64,
     },
+    /// The functions are of an older version.
+    #[error(
+        "the database's functions are at version {found}, this worker needs {needed}: run `worker migrate` first"
+    )]
+    OutdatedFunctions { found: i32, needed: i32 },
+    /// Text of such a database may be no text for a worker.
+    #[error(
+        "the database's encoding is {encoding}, in which text may have bytes that no worker can read: create the database with `encoding 'UTF8'`"
+    )]
+    Encoding { encoding: String },
     /// Migrators take turns by a lock that belongs to a session, and a pooler keeps no sessions.
     #[error(
         "DATABASE_URL leads through a pooler in transaction mode: run `worker migrate` with the URL of the database itself"
@@ -151,18 +137,18 @@ fn migration(version: i64, description: &'static str, sql: &'static str) -> Migr
 }
 
 impl Outbox {
-    /// Runs the migrations that are missing, and tells of each. Processes that do so at once take turns. For its turn,
-    /// and for the locks of each migration, it waits up to `lock_wait`, but never in such a way that others have to
-    /// wait behind it for long.
+    /// Runs the migrations that are missing, and reports each; then installs the functions whose text has changed, and
+    /// returns how many. Processes that do so at once take turns. For its turn, and for the locks of each migration, it
+    /// waits up to `lock_wait`, but never in such a way that other sessions have to wait behind it for long.
     ///
     /// # Errors
-    /// Where one fails, or gets no lock: it is undone, and those before it stay. Behind a pooler in transaction mode,
-    /// where nothing could make processes take turns.
+    /// Where a migration fails, or gets no lock: it is undone, and those before it stay. Behind a pooler, where nothing
+    /// could make processes take turns. Where the database's encoding is not UTF-8.
     pub(crate) async fn migrate(
         &self,
         lock_wait: Duration,
         on_applied: impl FnMut(&Applied),
-    ) -> Result<(), SchemaError> {
+    ) -> Result<usize, SchemaError> {
         if self.has_pooler() {
             return Err(SchemaError::Pooler);
         }
@@ -176,70 +162,83 @@ impl Outbox {
             .iter()
             .map(|(version, description, sql)| migration(*version, description, sql))
             .collect();
-        let migrated = Runner::new(migrations, options, lock_wait)
-            .run(&mut connection, on_applied)
-            .await;
+        let migrated = async {
+            has_utf8(&encoding(&mut connection).await?)?;
+            Runner::new(migrations, options, lock_wait)
+                .run(&mut connection, on_applied)
+                .await?;
+            functions::install(&mut connection).await
+        };
+        let migrated = migrated.await;
         connection.close().await.ok();
         migrated
     }
 
-    /// Which migrations have been run, and which are missing.
+    /// Which migrations have been run and which are missing, and the version of the functions.
     ///
     /// # Errors
-    /// Where the database fails, or who asks may not know.
+    /// Where the database fails, or the role may not read that.
     pub(crate) async fn schema_version(&self) -> Result<SchemaVersion, sqlx::Error> {
-        let applied = self
-            .pool()
-            .run(Statement::Schema, async |session| applied(session).await)
-            .await?;
-        Ok(SchemaVersion {
-            found: applied.last().copied(),
-            needed: MIGRATIONS.last().map_or(0, |(version, ..)| *version),
-            missing: MIGRATIONS
-                .iter()
-                .filter(|(version, ..)| !applied.contains(version))
-                .map(|(version, description, _)| (*version, *description))
-                .collect(),
+        self.read(async |session| {
+            let applied = applied(session).await?;
+            Ok(SchemaVersion {
+                found: applied.last().copied(),
+                needed: MIGRATIONS.last().map_or(0, |(version, ..)| *version),
+                missing: MIGRATIONS
+                    .iter()
+                    .filter(|(version, ..)| !applied.contains(version))
+                    .map(|(version, description, _)| (*version, *description))
+                    .collect(),
+                functions_found: functions::found_version(session).await?,
+                functions_needed: PROTOCOL_VERSION,
+                encoding: encoding(session).await?,
+            })
         })
+        .await
     }
 
-    /// Checks that all migrations of this binary have been run.
+    /// Checks that all migrations and functions of this binary are there. Takes no connection from claims and records.
     ///
     /// # Errors
-    /// Where some have not.
+    /// Where some are not, or the database fails.
     pub(crate) async fn check_schema(&self) -> Result<(), SchemaError> {
-        let applied = self
-            .pool()
-            .run(Statement::Schema, async |session| applied(session).await)
-            .await?;
-        is_enough(&applied)
-    }
-
-    /// The same for those who look on: it takes no connection from those who work.
-    ///
-    /// # Errors
-    /// Where some have not, or the database fails.
-    pub(crate) async fn look_at_schema(&self) -> Result<(), SchemaError> {
-        let applied = self.read(async |session| applied(session).await).await?;
-        is_enough(&applied)
-    }
-}
-
-/// Whether the newest migration of this binary is among those that have been run.
-fn is_enough(applied: &[i64]) -> Result<(), SchemaError> {
-    let needed = MIGRATIONS.last().map_or(0, |(version, ..)| *version);
-    match applied.last() {
-        None => Err(SchemaError::Missing),
-        Some(found) if *found < needed => Err(SchemaError::Outdated {
-            found: *found,
-            needed,
-        }),
-        Some(_) => Ok(()),
+        let schema = self.schema_version().await?;
+        has_utf8(&schema.encoding)?;
+        match (schema.found, schema.functions_found) {
+            (None, _) => Err(SchemaError::Missing),
+            (Some(found), _) if found < schema.needed => Err(SchemaError::Outdated {
+                found,
+                needed: schema.needed,
+            }),
+            (Some(_), found) if found < Some(PROTOCOL_VERSION) => {
+                Err(SchemaError::OutdatedFunctions {
+                    found: found.unwrap_or(0),
+                    needed: PROTOCOL_VERSION,
+                })
+            }
+            (Some(_), _) => Ok(()),
+        }
     }
 }
 
-/// A connection that looks for names nowhere but in the system's own schema, see `session_settings` in `line.rs`:
-/// migrations run with the rights of their owner.
+fn has_utf8(encoding: &str) -> Result<(), SchemaError> {
+    if encoding == "UTF8" {
+        return Ok(());
+    }
+    Err(SchemaError::Encoding {
+        encoding: encoding.to_owned(),
+    })
+}
+
+async fn encoding(connection: &mut PgConnection) -> Result<String, sqlx::Error> {
+    sqlx::query_scalar("select current_setting('server_encoding')")
+        .persistent(false)
+        .fetch_one(connection)
+        .await
+}
+
+/// A connection that looks for names nowhere but in the system's own schema: migrations run with the rights of their
+/// owner, and others may create functions in the schema `public` that fit better.
 async fn connect(options: &PgConnectOptions) -> Result<PgConnection, sqlx::Error> {
     let mut connection = options.connect().await?;
     connection

@@ -1,69 +1,223 @@
-//! Which rights a role lacks: what `grant/` would give it, and it does not have.
+//! The privileges of each kind of role: the SQL that grants them, and which of them a role lacks.
 
-use crate::outbox::pool::statement::Statement;
-use crate::outbox::{Outbox, RoleKind};
+use std::fmt::Write;
 
-/// One right, as a line of `grant/` gives it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct Privilege {
-    kind: &'static str,
-    action: String,
-    object: String,
-    column: String,
+use sqlx::{AssertSqlSafe, PgConnection};
+
+use super::grant::RoleName;
+use crate::outbox::Outbox;
+
+/// What a role is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum RoleKind {
+    /// Inserts, reads and cancels messages.
+    Producer,
+    /// Delivers messages by the functions of the protocol, and writes no table.
+    Worker,
+    /// Pauses, resumes, limits, retries and cancels, and reads like a reader.
+    Operator,
+    /// Reads what becomes of messages, without their content.
+    Reader,
 }
 
-/// The rights that statements give. They are those of this binary, in one form: `grant PRIVILEGE [(columns)] on
-/// [schema|function] objects to ROLE`.
-fn privileges(statements: &str) -> Vec<Privilege> {
-    let without_comments: String = statements
-        .lines()
-        .filter(|line| !line.trim_start().starts_with("--"))
-        .flat_map(|line| [line, " "])
-        .collect();
-    without_comments.split(';').flat_map(of_statement).collect()
+/// The privileges of a kind.
+struct Privileges {
+    /// The kind in a sentence, for the head of the script.
+    about: &'static str,
+    /// Columns of the outbox that the role inserts.
+    insert: &'static [&'static str],
+    /// Columns of the outbox that the role reads, if it may not read all.
+    select_columns: &'static [&'static str],
+    select: &'static [&'static str],
+    execute: &'static [&'static str],
 }
 
-fn of_statement(statement: &str) -> Vec<Privilege> {
-    let words = statement.split_whitespace().collect::<Vec<_>>().join(" ");
-    let Some((what, rest)) = words
-        .strip_prefix("grant ")
-        .and_then(|words| words.split_once(" on "))
-    else {
-        return Vec::new();
-    };
-    let objects = rest
-        .rsplit_once(" to ")
-        .map_or(rest, |(objects, _)| objects);
-    let (privilege, columns) = match what.split_once(" (") {
-        Some((privilege, columns)) => (privilege, columns.trim_end_matches(')')),
-        None => (what, ""),
-    };
-    let (kind, objects) = [("schema", "schema "), ("function", "function ")]
-        .into_iter()
-        .find_map(|(kind, prefix)| Some((kind, objects.strip_prefix(prefix)?)))
-        .unwrap_or((
-            if columns.is_empty() {
-                "table"
-            } else {
-                "column"
-            },
-            objects,
-        ));
-    objects
-        .split(", ")
-        .flat_map(|object| {
-            columns.split(", ").map(move |column| Privilege {
-                kind,
-                action: privilege.to_owned(),
-                object: object.to_owned(),
-                column: column.to_owned(),
-            })
-        })
-        .collect()
+const PRODUCER: Privileges = Privileges {
+    about: "A producer: inserts messages, reads them and their outcomes, cancels them.",
+    insert: &[
+        "app",
+        "sender",
+        "destination",
+        "channel_name",
+        "payload",
+        "wait_for_ack",
+        "enable_offline_messaging",
+        "enable_historical_messaging",
+        "due_at",
+        "expires_at",
+        "max_attempts",
+        "at_most_once",
+        "dedupe_key",
+        "traceparent",
+    ],
+    select_columns: &[],
+    select: &["outbox", "attempt", "delivery", "delivery_status"],
+    execute: &["cancel", "protocol_version"],
+};
+
+const WORKER: Privileges = Privileges {
+    about: "A worker: delivers messages by the functions of the protocol, and writes no table.",
+    insert: &[],
+    select_columns: &[],
+    select: &[
+        "outbox",
+        "attempt",
+        "lane",
+        "wakeup",
+        "delivery",
+        "delivery_status",
+        "retention",
+        "minute_stats",
+        "queue_counts",
+        "queue_counts_turn",
+        "schema_migrations",
+    ],
+    execute: &[
+        "open_lane",
+        "next_due",
+        "claim",
+        "record",
+        "release",
+        "expire",
+        "hold",
+        "release_hold",
+        "throttle",
+        "reserve_slot",
+        "delete_finished",
+        "add_minute_stats",
+        "refresh_queue_counts",
+        "slot_rate",
+        "present_rate",
+        "calls",
+        "peak_rate",
+        "protocol_version",
+    ],
+};
+
+/// All but the payload, and the dedupe key and the traceparent, which producers may make of it.
+const READABLE_COLUMNS: &[&str] = &[
+    "id",
+    "app",
+    "sender",
+    "destination",
+    "channel_name",
+    "wait_for_ack",
+    "enable_offline_messaging",
+    "enable_historical_messaging",
+    "due_at",
+    "expires_at",
+    "max_attempts",
+    "at_most_once",
+    "created_at",
+    "status",
+    "attempts",
+    "claim_id",
+    "claimed_by",
+    "sent_at",
+    "finished_at",
+    "http_status",
+    "request_id",
+    "error",
+];
+
+const READABLE_TABLES: &[&str] = &[
+    "delivery_status",
+    "attempt",
+    "lane",
+    "minute_stats",
+    "queue_counts",
+    "queue_counts_turn",
+    "schema_migrations",
+];
+
+const OPERATOR: Privileges = Privileges {
+    about: "An operator: pauses, resumes, limits, retries and cancels, and reads like a reader.",
+    insert: &[],
+    select_columns: READABLE_COLUMNS,
+    select: READABLE_TABLES,
+    execute: &[
+        "pause",
+        "resume",
+        "set_limit",
+        "retry",
+        "cancel",
+        "refresh_queue_counts",
+        "slot_rate",
+        "present_rate",
+        "calls",
+        "peak_rate",
+        "protocol_version",
+    ],
+};
+
+const READER: Privileges = Privileges {
+    about: "A reader: reads what becomes of messages and how each app is doing, without the content of messages.",
+    insert: &[],
+    select_columns: READABLE_COLUMNS,
+    select: READABLE_TABLES,
+    execute: &[
+        "refresh_queue_counts",
+        "slot_rate",
+        "present_rate",
+        "calls",
+        "peak_rate",
+        "protocol_version",
+    ],
+};
+
+impl RoleKind {
+    const ALL: [Self; 4] = [Self::Producer, Self::Worker, Self::Operator, Self::Reader];
+
+    fn privileges(self) -> &'static Privileges {
+        match self {
+            Self::Producer => &PRODUCER,
+            Self::Worker => &WORKER,
+            Self::Operator => &OPERATOR,
+            Self::Reader => &READER,
+        }
+    }
+
+    /// The SQL that makes a role one of this kind: a transaction that may be run again.
+    pub(crate) fn script(self, role: &RoleName) -> String {
+        let about = self.privileges().about;
+        format!("-- {about}\nbegin;\n{}commit;\n", self.grants(role))
+    }
+
+    /// The grants of the script.
+    pub(super) fn grants(self, role: &RoleName) -> String {
+        let role = role.quoted();
+        let privileges = self.privileges();
+        let qualified = |names: &[&str]| {
+            let names: Vec<String> = names
+                .iter()
+                .map(|name| format!("signaling.{name}"))
+                .collect();
+            names.join(", ")
+        };
+        let mut grants = format!("grant usage on schema signaling to {role};\n");
+        for (privilege, columns) in [
+            ("insert", privileges.insert),
+            ("select", privileges.select_columns),
+        ] {
+            if !columns.is_empty() {
+                let columns = columns.join(", ");
+                writeln!(
+                    grants,
+                    "grant {privilege} ({columns}) on signaling.outbox to {role};"
+                )
+                .ok();
+            }
+        }
+        let (tables, functions) = (qualified(privileges.select), qualified(privileges.execute));
+        writeln!(grants, "grant select on {tables} to {role};").ok();
+        writeln!(grants, "grant execute on function {functions} to {role};").ok();
+        grants
+    }
 }
 
 impl Outbox {
-    /// The rights of a kind that the role of this connection lacks, in words. The schema has to be up to date.
+    /// The privileges of a kind that the role of this connection lacks, in words. Postgres is asked, so privileges by way
+    /// of other roles count. The schema has to be up to date.
     ///
     /// # Errors
     /// Where the database fails.
@@ -71,132 +225,91 @@ impl Outbox {
         &self,
         kind: RoleKind,
     ) -> Result<Vec<String>, sqlx::Error> {
-        let privileges = privileges(kind.grants());
-        let column = |of: fn(&Privilege) -> &str| -> Vec<String> {
-            privileges
-                .iter()
-                .map(|right| of(right).to_owned())
-                .collect()
-        };
-        let missing: Vec<(String, String, String)> = self
-            .pool()
-            .run(Statement::Read, async |session| {
-                let may_look: bool = sqlx::query_scalar(
-                    "select coalesce(has_schema_privilege(to_regnamespace('signaling'), 'usage'), false)",
-                )
-                .persistent(false)
-                .fetch_one(&mut **session)
-                .await?;
-                if !may_look {
-                    return Ok(vec![(
-                        "usage".to_owned(),
-                        "the schema signaling".to_owned(),
-                        String::new(),
-                    )]);
-                }
-                sqlx::query_as(
-                    "select privilege, object, coalesce(string_agg(nullif(column_name, ''), ', ' order by place), '')
-                     from unnest($1::text[], $2::text[], $3::text[], $4::text[])
-                          with ordinality as needed (kind, privilege, object, column_name, place)
-                     where not coalesce(
-                         case kind
-                             when 'schema' then has_schema_privilege(to_regnamespace(object), privilege)
-                             when 'function' then has_function_privilege(to_regproc(object), privilege)
-                             when 'table' then has_table_privilege(to_regclass(object), privilege)
-                             else has_column_privilege(to_regclass(object), column_name, privilege)
-                         end, false)
-                     group by privilege, object order by min(place)",
-                )
-                .persistent(false)
-                .bind(column(|right| right.kind))
-                .bind(column(|right| &right.action))
-                .bind(column(|right| &right.object))
-                .bind(column(|right| &right.column))
-                .fetch_all(&mut **session)
-                .await
-            })
+        let privileges = kind.privileges();
+        self.read(async |session| {
+            let may_look: bool = sqlx::query_scalar(
+                "select coalesce(has_schema_privilege(to_regnamespace('signaling'), 'usage'), false)",
+            )
+            .persistent(false)
+            .fetch_one(&mut **session)
             .await?;
-        Ok(missing
-            .into_iter()
-            .map(|(privilege, object, columns)| {
-                if columns.is_empty() {
-                    format!("{privilege} on {object}")
-                } else {
-                    format!("{privilege} ({columns}) on {object}")
-                }
-            })
-            .collect())
+            if !may_look {
+                return Ok(vec!["usage on the schema signaling".to_owned()]);
+            }
+            sqlx::query_scalar(
+                "select 'insert (' || name || ') on signaling.outbox' from unnest($1::text[]) as name
+                 where not has_column_privilege('signaling.outbox', name, 'insert')
+                 union all
+                 select 'select (' || name || ') on signaling.outbox' from unnest($2::text[]) as name
+                 where not has_column_privilege('signaling.outbox', name, 'select')
+                 union all
+                 select 'select on signaling.' || name from unnest($3::text[]) as name
+                 where not coalesce(has_table_privilege(to_regclass('signaling.' || name), 'select'), false)
+                 union all
+                 select 'execute on function signaling.' || name from unnest($4::text[]) as name
+                 where not coalesce(has_function_privilege(to_regproc('signaling.' || name), 'execute'), false)",
+            )
+            .persistent(false)
+            .bind(privileges.insert)
+            .bind(privileges.select_columns)
+            .bind(privileges.select)
+            .bind(privileges.execute)
+            .fetch_all(&mut **session)
+            .await
+        })
+        .await
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_rights_of_a_statement_are_told_apart() {
-        let told: Vec<_> = privileges(
-            "-- A comment; with a semicolon.
-             grant usage on schema signaling to :\"role\";
-             grant update (a,
-                           b) on signaling.t to :\"role\";
-             grant select on signaling.t, signaling.u to :\"role\";
-             grant execute on function signaling.f to :\"role\";",
-        )
-        .into_iter()
-        .map(|right| {
-            let Privilege {
-                kind,
-                action,
-                object,
-                column,
-            } = right;
-            format!("{kind} {action} {object} {column}")
-        })
-        .collect();
-        assert_eq!(
-            told,
-            [
-                "schema usage signaling ",
-                "column update signaling.t a",
-                "column update signaling.t b",
-                "table select signaling.t ",
-                "table select signaling.u ",
-                "function execute signaling.f ",
-            ]
-        );
-    }
-
-    #[test]
-    fn every_statement_of_every_kind_is_understood() {
-        for kind in [RoleKind::Producer, RoleKind::Worker, RoleKind::Reader] {
-            let statements: String = kind
-                .grants()
-                .lines()
-                .filter(|line| !line.starts_with("--"))
-                .flat_map(|line| [line, "\n"])
-                .collect();
-            for statement in statements.split(';').filter(|text| !text.trim().is_empty()) {
-                let privileges = of_statement(statement);
-                assert!(!privileges.is_empty(), "{statement}");
-                for Privilege {
-                    kind,
-                    action,
-                    object,
-                    column,
-                } in privileges
-                {
-                    assert!(
-                        action.chars().all(|c| c.is_ascii_lowercase()),
-                        "{statement}"
-                    );
-                    assert!(
-                        object == "signaling" || object.starts_with("signaling."),
-                        "{statement}"
-                    );
-                    assert_eq!(kind == "column", !column.is_empty(), "{statement}");
-                }
+/// Grants each role that is of a kind by one of its privileges the others of that kind.
+pub(super) async fn refresh_privileges(connection: &mut PgConnection) -> Result<(), sqlx::Error> {
+    for kind in RoleKind::ALL {
+        let roles: Vec<String> = match kind {
+            RoleKind::Worker => grantees_of_function("claim", connection).await?,
+            RoleKind::Operator => grantees_of_function("pause", connection).await?,
+            RoleKind::Producer => grantees_of_table("outbox", "INSERT", connection).await?,
+            RoleKind::Reader => grantees_of_table("minute_stats", "SELECT", connection).await?,
+        };
+        for role in roles {
+            if let Ok(role) = role.parse() {
+                sqlx::raw_sql(AssertSqlSafe(kind.grants(&role)))
+                    .execute(&mut *connection)
+                    .await?;
             }
         }
     }
+    Ok(())
+}
+
+async fn grantees_of_function(
+    name: &str,
+    connection: &mut PgConnection,
+) -> Result<Vec<String>, sqlx::Error> {
+    sqlx::query_scalar(
+        "select rolname::text from pg_proc, aclexplode(proacl) as acl, pg_roles
+         where pg_proc.oid = to_regproc('signaling.' || $1) and pg_roles.oid = grantee and grantee <> proowner",
+    )
+    .bind(name)
+    .fetch_all(connection)
+    .await
+}
+
+async fn grantees_of_table(
+    name: &str,
+    privilege: &str,
+    connection: &mut PgConnection,
+) -> Result<Vec<String>, sqlx::Error> {
+    sqlx::query_scalar(
+        "select distinct rolname::text
+         from (select relowner, aclexplode(relacl) as acl from pg_class
+               where oid = to_regclass('signaling.' || $1)
+               union all
+               select relowner, aclexplode(attacl) from pg_class join pg_attribute on attrelid = pg_class.oid
+               where pg_class.oid = to_regclass('signaling.' || $1)) as granted, pg_roles
+         where pg_roles.oid = (acl).grantee and (acl).grantee <> relowner and (acl).privilege_type = $2",
+    )
+    .bind(name)
+    .bind(privilege)
+    .fetch_all(connection)
+    .await
 }

@@ -109,10 +109,7 @@ mod tests {
 
     #[test]
     fn a_lane_that_has_taken_everything_is_idle() {
-        assert_eq!(
-            Next::after(&batch(3, 2), Lookahead::default()),
-            Next::Idle
-        );
+        assert_eq!(Next::after(&batch(3, 2), Lookahead::default()), Next::Idle);
     }
 
     #[test]

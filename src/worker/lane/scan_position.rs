@@ -89,8 +89,7 @@ impl ScanState {
     /// Takes in a full look that began at `began`.
     pub(in crate::worker) fn looked(&mut self, began: Instant, now: Instant, next_due: &NextDue) {
         let took = now.saturating_duration_since(began);
-        self.next_full_look =
-            now + (took * FULL_LOOK_SHARE).clamp(SHORTEST_PAUSE, LONGEST_PAUSE);
+        self.next_full_look = now + (took * FULL_LOOK_SHARE).clamp(SHORTEST_PAUSE, LONGEST_PAUSE);
         if let Some((due_at, id)) = next_due.first {
             self.begin_before(due_at, id, false);
         }

@@ -12,7 +12,7 @@ with newest as (
     cross join lateral (
         select app, status, http_status, error from signaling.outbox where outbox.id = newest.message_id limit 1
     ) as message
-    where recorded_at > clock_timestamp() - $2 * interval '1 microsecond' and ($3::text is null or app = $3)
+    where recorded_at > clock_timestamp() - $2::interval and ($3::text is null or app = $3)
       and ($5::text is null or outcome = $5)
 )
 select app, outcome, http_status, error, count(*) as calls, count(distinct message_id) as messages,

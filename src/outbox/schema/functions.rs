@@ -1,0 +1,171 @@
+//! The functions of the schema: their texts, and how they get into the database.
+
+use sqlx::{AssertSqlSafe, Connection, PgConnection};
+
+use super::SchemaError;
+use super::privileges::refresh_privileges;
+
+/// The version of the functions that this binary calls: that of `migrations/functions/protocol_version.sql`.
+pub(super) const PROTOCOL_VERSION: i32 = 1;
+
+macro_rules! functions {
+    ($($name:literal,)*) => {
+        &[$(($name, include_str!(concat!("../../../migrations/functions/", $name, ".sql")))),*]
+    };
+}
+
+/// The name and the text of each function.
+pub(super) const FUNCTIONS: &[(&str, &str)] = functions![
+    "add_minute_stats",
+    "assert_session",
+    "calls",
+    "can_notify",
+    "cancel",
+    "claim",
+    "delete_finished",
+    "end_overdue",
+    "expire",
+    "hold",
+    "next_due",
+    "notify_workers",
+    "open_lane",
+    "pause",
+    "peak_rate",
+    "present_rate",
+    "protocol_version",
+    "record",
+    "refresh_queue_counts",
+    "refuse_finished_insert",
+    "refuse_unknown_app",
+    "release",
+    "release_hold",
+    "reserve_slot",
+    "resume",
+    "retry",
+    "set_limit",
+    "slot_rate",
+    "throttle",
+    "wake_workers",
+    "want_wakeup",
+];
+
+/// Creates or replaces the functions whose text has changed, in one transaction. Returns how many. Functions of a newer
+/// version stay: newer workers call them, and they serve older ones.
+///
+/// Roles that may call the functions of a kind get the new ones of that kind, too, so that an update stops no worker.
+///
+/// # Errors
+/// Where the database fails. Then nothing has changed.
+pub(super) async fn install(connection: &mut PgConnection) -> Result<usize, SchemaError> {
+    if found_version(connection).await? > Some(PROTOCOL_VERSION) {
+        return Ok(0);
+    }
+    let mut transaction = connection.begin().await?;
+    // Functions call each other, so one may come before another that it names.
+    sqlx::raw_sql("set local check_function_bodies = off")
+        .execute(&mut *transaction)
+        .await?;
+    let (names, texts): (Vec<&str>, Vec<&str>) = FUNCTIONS.iter().copied().unzip();
+    let changed: Vec<String> = sqlx::query_scalar(
+        "insert into signaling.schema_functions as installed (name, text)
+         select name, text from unnest($1::text[], $2::text[]) as given (name, text)
+         on conflict (name) do update set text = excluded.text where installed.text <> excluded.text
+         returning name",
+    )
+    .bind(names)
+    .bind(texts)
+    .fetch_all(&mut *transaction)
+    .await?;
+    if changed.is_empty() {
+        return Ok(0);
+    }
+    for (name, text) in FUNCTIONS {
+        if changed.iter().any(|changed| changed == name) {
+            sqlx::raw_sql(AssertSqlSafe(*text))
+                .execute(&mut *transaction)
+                .await?;
+        }
+    }
+    // Postgres lets everybody call a new function.
+    sqlx::raw_sql("revoke all on all functions in schema signaling from public")
+        .execute(&mut *transaction)
+        .await?;
+    refresh_privileges(&mut transaction).await?;
+    transaction.commit().await?;
+    Ok(changed.len())
+}
+
+/// The version of the functions in the database; none if there are none.
+pub(super) async fn found_version(
+    connection: &mut PgConnection,
+) -> Result<Option<i32>, sqlx::Error> {
+    let exists: bool =
+        sqlx::query_scalar("select to_regproc('signaling.protocol_version') is not null")
+            .persistent(false)
+            .fetch_one(&mut *connection)
+            .await?;
+    if !exists {
+        return Ok(None);
+    }
+    sqlx::query_scalar("select signaling.protocol_version()")
+        .persistent(false)
+        .fetch_one(connection)
+        .await
+        .map(Some)
+}
+
+#[cfg(test)]
+mod tests {
+    use sha2::{Digest, Sha256};
+
+    use super::*;
+
+    /// A change without a new version would let an older `worker migrate` bring the old text back.
+    #[test]
+    fn a_changed_function_has_a_new_version() {
+        let mut digest = Sha256::new();
+        for (name, text) in FUNCTIONS {
+            digest.update(name);
+            digest.update(text);
+        }
+        let digest: String = digest
+            .finalize()
+            .iter()
+            .map(|byte| format!("{byte:02x}"))
+            .collect();
+        let released = include_str!("../../../migrations/functions.sha256");
+        let expected = format!("{PROTOCOL_VERSION} {digest}");
+        assert_eq!(
+            released.trim(),
+            expected,
+            "raise the version in protocol_version.sql and functions.rs, and write this line to migrations/functions.sha256"
+        );
+    }
+
+    #[test]
+    fn every_function_has_a_file_of_its_name_and_every_file_is_installed() {
+        let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/migrations/functions");
+        let mut files: Vec<String> = std::fs::read_dir(folder)
+            .expect("a folder")
+            .map(|entry| {
+                let name = entry.expect("a file").file_name();
+                name.to_string_lossy().trim_end_matches(".sql").to_owned()
+            })
+            .collect();
+        files.sort();
+        let names: Vec<&str> = FUNCTIONS.iter().map(|(name, _)| *name).collect();
+        assert_eq!(files, names);
+        for (name, text) in FUNCTIONS {
+            let create = format!("create or replace function signaling.{name}(");
+            assert_eq!(text.matches("create or replace").count(), 1, "{name}");
+            assert!(text.contains(&create), "{name}");
+            assert!(text.starts_with("-- "), "{name} says what it does");
+        }
+        let version = format!("select {PROTOCOL_VERSION}");
+        let (_, text) = FUNCTIONS
+            .iter()
+            .find(|(name, _)| *name == "protocol_version")
+            .expect("a version");
+        assert!(text.contains(&version));
+    }
+}
