@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
+use sqlx::AssertSqlSafe;
 
 use crate::drain::add_costs;
 use crate::environment::{DatabaseServer, Environment, EnvironmentConfig, Sender};
@@ -30,14 +31,10 @@ impl Delay {
         let environment = Environment::create(server, EnvironmentConfig::of(self.sender)).await?;
         let senders = environment.start_senders().await?;
         tokio::time::sleep(WARM_UP).await;
-        let insert = match self.sender {
-            Sender::Worker => {
-                "insert into signaling.outbox (sender, destination, payload) values ('bench', 'bob', $1)"
-            }
-            Sender::HandWritten => {
-                "insert into hand_written.message (sender, destination, payload) values ('bench', 'bob', $1)"
-            }
-        };
+        let insert = format!(
+            "insert into {} (sender, destination, payload) values ('bench', 'bob', $1)",
+            self.sender.table()
+        );
         let all = self.messages + WARM_UP_MESSAGES;
         let mut inserted = Vec::with_capacity(all);
         let mut committed = Vec::with_capacity(all);
@@ -49,7 +46,7 @@ impl Delay {
             next += pause.mul_f64(rand::random_range(0.5..1.5));
             tokio::time::sleep_until(next.into()).await;
             inserted.push(Instant::now());
-            sqlx::query(insert)
+            sqlx::query(AssertSqlSafe(insert.as_str()))
                 .bind(number.to_string())
                 .execute(&mut *producer)
                 .await?;

@@ -101,6 +101,16 @@ pub(crate) enum Sender {
     HandWritten,
 }
 
+impl Sender {
+    /// The table that it sends from. Both have the same columns.
+    pub(crate) fn table(self) -> &'static str {
+        match self {
+            Self::Worker => "signaling.outbox",
+            Self::HandWritten => "hand_written.outbox",
+        }
+    }
+}
+
 /// The load, and the conditions under which it is sent.
 #[derive(Debug, Clone)]
 pub(crate) struct EnvironmentConfig {
@@ -192,31 +202,23 @@ impl<'a> Environment<'a> {
             payload_bytes,
             ..
         } = self.config;
-        let app = self.app_of("n");
-        self.insert(history, |numbers| match self.config.sender {
+        let (app, table) = (self.app_of("n"), self.config.sender.table());
+        self.insert(history, |numbers| {
             // A trigger refuses to insert finished rows, except in the role of a replica.
-            Sender::Worker => format!(
+            format!(
                 "begin; set local session_replication_role = replica;
-                 insert into signaling.outbox (app, sender, destination, payload, status, attempts, created_at, due_at, sent_at, finished_at, http_status)
+                 insert into {table} (app, sender, destination, payload, status, attempts, created_at, due_at, sent_at, finished_at, http_status)
                  select {app}, 'bench', 'user-' || n % 1000, rpad('old ' || n, {payload_bytes}, '.'), 'message_sent', 1, at, at, at, at, 200
                  from (select n, now() - interval '1 day' + n * interval '1 ms' as at from {numbers} as n) as old;
                  commit"
-            ),
-            Sender::HandWritten => format!(
-                "insert into hand_written.message (sender, destination, payload, status, sent_at, result)
-                 select 'bench', 'user-' || n % 1000, rpad('old ' || n, {payload_bytes}, '.'), 'done', now(), 'message_sent' from {numbers} as n"
-            ),
+            )
         })
         .await?;
-        self.insert(backlog, |numbers| match self.config.sender {
-            Sender::Worker => format!(
-                "insert into signaling.outbox (app, sender, destination, payload)
+        self.insert(backlog, |numbers| {
+            format!(
+                "insert into {table} (app, sender, destination, payload)
                  select {app}, 'bench', 'user-' || n % 1000, rpad('message ' || n, {payload_bytes}, '.') from {numbers} as n"
-            ),
-            Sender::HandWritten => format!(
-                "insert into hand_written.message (sender, destination, payload)
-                 select 'bench', 'user-' || n % 1000, rpad('message ' || n, {payload_bytes}, '.') from {numbers} as n"
-            ),
+            )
         })
         .await?;
         self.execute("vacuum analyze").await?;
@@ -388,16 +390,7 @@ impl<'a> Environment<'a> {
 
     /// Checks that every message was sent.
     pub(crate) async fn check_all_are_final(&self) -> anyhow::Result<()> {
-        let left: i64 = sqlx::query_scalar(match self.config.sender {
-            Sender::Worker => {
-                "select count(*) from signaling.outbox where status <> 'message_sent'"
-            }
-            Sender::HandWritten => {
-                "select count(*) from hand_written.message where status <> 'done'"
-            }
-        })
-        .fetch_one(&self.pool)
-        .await?;
+        let left = self.count_where("status <> 'message_sent'").await?;
         ensure!(left == 0, "{left} messages were not sent");
         Ok(())
     }
@@ -415,15 +408,17 @@ impl<'a> Environment<'a> {
 
     /// Messages recorded as accepted by the API, without those of the history.
     async fn recorded(&self) -> anyhow::Result<u64> {
-        let finished: i64 = sqlx::query_scalar(match self.config.sender {
-            Sender::Worker => "select count(*) from signaling.outbox where status = 'message_sent'",
-            Sender::HandWritten => {
-                "select count(*) from hand_written.message where status = 'done'"
-            }
-        })
-        .fetch_one(&self.pool)
-        .await?;
-        Ok(u64::try_from(finished)?.saturating_sub(self.config.history))
+        let sent = self.count_where("status = 'message_sent'").await?;
+        Ok(sent.saturating_sub(self.config.history))
+    }
+
+    async fn count_where(&self, condition: &str) -> anyhow::Result<u64> {
+        let table = self.config.sender.table();
+        let statement = format!("select count(*) from {table} where {condition}");
+        let rows: i64 = sqlx::query_scalar(AssertSqlSafe(statement))
+            .fetch_one(&self.pool)
+            .await?;
+        Ok(u64::try_from(rows)?)
     }
 
     /// Stops the API, drops the database, and checks that each accepted call is recorded and no message was sent twice.
