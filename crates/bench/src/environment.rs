@@ -2,19 +2,17 @@
 
 use std::io::Write as _;
 use std::path::PathBuf;
-use std::str::FromStr as _;
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
-use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
-use sqlx::{AssertSqlSafe, ConnectOptions as _, Connection as _, PgConnection, PgPool};
+use sqlx::postgres::PgPoolOptions;
+use sqlx::{AssertSqlSafe, Executor as _, PgConnection, PgPool, Postgres, Transaction};
 use tempfile::NamedTempFile;
-use testkit::postgres::{Durability, Settings, ThrowawayPostgres};
 use tokio::time::timeout;
 
 use crate::api::Api;
 use crate::child::{self, ChildProcess};
+use crate::database_server::{APPLICATION_NAME, DatabaseServer, connect_options};
 use crate::hand_written;
 use crate::resource_usage::{self, ResourceUsage};
 
@@ -24,88 +22,24 @@ const NO_LIMIT: u32 = 1_000_000;
 const ROWS_PER_INSERT: u64 = 500_000;
 /// Connections of the benchmark itself.
 const CONNECTIONS: u32 = 4;
-/// Tells sessions of the benchmark from those of the senders.
-const APPLICATION_NAME: &str = "signaling-bench";
 /// How long the server may take to end the sessions of a process that has ended.
 const SESSION_END_TIMEOUT: Duration = Duration::from_secs(60);
 /// How often the sessions are polled.
 const POLL_INTERVAL: Duration = Duration::from_millis(20);
 
-/// The database server of all runs.
-#[derive(Debug)]
-pub(crate) struct DatabaseServer {
-    postgres: ThrowawayPostgres,
-    databases: AtomicU32,
-}
-
-impl DatabaseServer {
-    /// Starts a server whose commits wait for the disk.
-    pub(crate) async fn start() -> anyhow::Result<Self> {
-        let settings = Settings {
-            durability: Durability::Durable,
-            server_settings: [
-                ("shared_buffers", "256MB"),
-                ("max_wal_size", "4GB"),
-                ("wal_compression", "off"),
-            ]
-            .map(|(name, value)| (name.into(), value.into()))
-            .into(),
-            ..Settings::default()
-        };
-        Ok(Self {
-            postgres: ThrowawayPostgres::start_with(&settings).await?,
-            databases: AtomicU32::new(0),
-        })
-    }
-
-    pub(crate) fn version(&self) -> &str {
-        self.postgres.version()
-    }
-
-    /// Lines of the server's log that contain one of these texts.
-    pub(crate) async fn log_lines_with(&self, texts: &[&str]) -> anyhow::Result<u64> {
-        let log = tokio::fs::read(self.postgres.directory().join("server.log")).await?;
-        let lines = log.split(|byte| *byte == b'\n').filter(|line| {
-            let line = String::from_utf8_lossy(line);
-            texts.iter().any(|text| line.contains(text))
-        });
-        Ok(lines.count() as u64)
-    }
-
-    /// Drops the databases of failed runs. Autovacuum would work on them during the next runs.
-    pub(crate) async fn drop_databases(&self) -> anyhow::Result<()> {
-        let mut admin = connect_options(&self.postgres.admin_url())?
-            .connect()
-            .await?;
-        let left: Vec<String> =
-            sqlx::query_scalar("select datname from pg_database where datname like 'bench\\_%'")
-                .fetch_all(&mut admin)
-                .await?;
-        for database in left {
-            drop_database(&mut admin, &database).await?;
-        }
-        Ok(admin.close().await?)
-    }
-
-    pub(crate) async fn stop(self) -> anyhow::Result<()> {
-        Ok(self.postgres.stop().await?)
-    }
-}
-
 /// The program that sends.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub(crate) enum Sender {
-    /// `worker run`.
-    Worker,
-    /// The hand-written loop.
+    /// `worker run` of this binary.
+    Worker(PathBuf),
     HandWritten,
 }
 
 impl Sender {
     /// The table that it sends from. Both have the same columns.
-    pub(crate) fn table(self) -> &'static str {
+    pub(crate) fn table(&self) -> &'static str {
         match self {
-            Self::Worker => "signaling.outbox",
+            Self::Worker(_) => "signaling.outbox",
             Self::HandWritten => "hand_written.outbox",
         }
     }
@@ -163,9 +97,7 @@ impl<'a> Environment<'a> {
         server: &'a DatabaseServer,
         config: EnvironmentConfig,
     ) -> anyhow::Result<Self> {
-        let number = server.databases.fetch_add(1, Ordering::Relaxed);
-        let database = format!("bench_{number}");
-        let url = server.postgres.create_database(&database).await?;
+        let (database, url) = server.create_database().await?;
         let options = connect_options(&url)?;
         let pool = PgPoolOptions::new()
             .max_connections(CONNECTIONS)
@@ -186,10 +118,10 @@ impl<'a> Environment<'a> {
     }
 
     async fn create_schema(&self) -> anyhow::Result<()> {
-        match self.config.sender {
-            Sender::Worker => {
+        match &self.config.sender {
+            Sender::Worker(binary) => {
                 let settings = [("DATABASE_URL", self.url.clone())];
-                child::run_to_end(&child::worker_binary()?, &["migrate"], &settings).await
+                child::run_to_end(binary, &["migrate"], &settings).await
             }
             Sender::HandWritten => self.execute(hand_written::SCHEMA).await,
         }
@@ -223,6 +155,21 @@ impl<'a> Environment<'a> {
         .await?;
         self.execute("vacuum analyze").await?;
         self.execute("checkpoint").await
+    }
+
+    pub(crate) fn sender(&self) -> &Sender {
+        &self.config.sender
+    }
+
+    /// Holds a snapshot, as a long report or a backup does: vacuum can't remove row versions that the snapshot may see.
+    pub(crate) async fn hold_snapshot(&self) -> anyhow::Result<Transaction<'static, Postgres>> {
+        let mut transaction = self.pool.begin().await?;
+        let connection: &mut PgConnection = &mut transaction;
+        connection
+            .execute("set transaction isolation level repeatable read")
+            .await?;
+        connection.execute("select count(*) from pg_class").await?;
+        Ok(transaction)
     }
 
     /// Logs each statement of sessions that begin from now on.
@@ -276,9 +223,9 @@ impl<'a> Environment<'a> {
             ("WORKER_LOG", "warn".into()),
         ];
         let mut apps_file = None;
-        let (program, argument) = match self.config.sender {
-            Sender::HandWritten => (child::bench_binary()?, "--as-the-hand-written-loop"),
-            Sender::Worker => {
+        let (program, argument) = match &self.config.sender {
+            Sender::HandWritten => (child::bench_binary()?, "hand-written-loop"),
+            Sender::Worker(binary) => {
                 settings.push(("WORKER_OPS_ADDR", "off".into()));
                 let limit = self.config.limit.unwrap_or(NO_LIMIT);
                 settings.push(("WORKER_RATE", limit.to_string()));
@@ -293,7 +240,7 @@ impl<'a> Environment<'a> {
                     settings.push(("WORKER_CONFIG", file.path().display().to_string()));
                     apps_file = Some(file);
                 }
-                (child::worker_binary()?, "run")
+                (binary.clone(), "run")
             }
         };
         let mut wrapper = Vec::new();
@@ -340,8 +287,9 @@ impl<'a> Environment<'a> {
         })
     }
 
-    fn server_cpu_s(&self) -> Option<f64> {
-        resource_usage::cpu_with_children_s(self.server.postgres.pid()?)
+    /// The processor time of the server so far.
+    pub(crate) fn server_cpu_s(&self) -> Option<f64> {
+        resource_usage::cpu_with_children_s(self.server.pid()?)
     }
 
     /// Stops the senders, and returns their costs.
@@ -430,11 +378,7 @@ impl<'a> Environment<'a> {
         let recorded = self.recorded().await?;
         self.api.stop().await?;
         self.pool.close().await;
-        let mut admin = connect_options(&self.server.postgres.admin_url())?
-            .connect()
-            .await?;
-        drop_database(&mut admin, &self.database).await?;
-        admin.close().await?;
+        self.server.drop_database(&self.database).await?;
         ensure!(duplicates == 0, "{duplicates} messages were sent twice");
         ensure!(
             untracked == 0,
@@ -446,20 +390,6 @@ impl<'a> Environment<'a> {
         );
         Ok(())
     }
-}
-
-async fn drop_database(admin: &mut PgConnection, database: &str) -> anyhow::Result<()> {
-    sqlx::raw_sql(AssertSqlSafe(format!(
-        "drop database {database} with (force)"
-    )))
-    .execute(admin)
-    .await
-    .context("the database can't be dropped")?;
-    Ok(())
-}
-
-fn connect_options(url: &str) -> Result<PgConnectOptions, sqlx::Error> {
-    Ok(PgConnectOptions::from_str(url)?.application_name(APPLICATION_NAME))
 }
 
 /// The sending processes.

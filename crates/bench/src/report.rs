@@ -8,12 +8,14 @@ use testkit::SchedulerStalls;
 use crate::measurements::Measurements;
 use crate::scenario::{Case, Scenario};
 use crate::target::{Bound, Target};
+use crate::worker::Worker;
 
 /// The result of the benchmark.
 #[derive(Debug, Serialize)]
 pub(crate) struct Report {
-    /// Version of the benchmark, which is also that of the worker.
+    /// Version of the benchmark, which is also that of a worker built with it.
     pub(crate) version: &'static str,
+    pub(crate) workers: Vec<Worker>,
     /// Requested runs of each case.
     pub(crate) runs: u32,
     /// Multiplies the usual numbers of messages and seconds.
@@ -34,6 +36,7 @@ pub(crate) struct ScenarioReport {
     pub(crate) scenario: Scenario,
     /// In the order in which they are compared.
     pub(crate) cases: Vec<CaseReport>,
+    /// Those of the worker that is named last.
     pub(crate) targets: Vec<Target>,
     /// Runs that a scheduler stall disturbed, so that they were repeated, each with the reason.
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -45,7 +48,9 @@ pub(crate) struct ScenarioReport {
 
 #[derive(Debug, Serialize)]
 pub(crate) struct CaseReport {
-    pub(crate) case: &'static str,
+    pub(crate) case: String,
+    /// Name of the worker that sends. None for the hand-written loop.
+    pub(crate) worker: Option<String>,
     /// Medians of the runs.
     pub(crate) median: Measurements,
     pub(crate) runs: Vec<Measurements>,
@@ -69,18 +74,32 @@ impl Report {
 }
 
 impl ScenarioReport {
-    pub(crate) fn of(scenario: Scenario, cases: &[Case], runs: Vec<Vec<Measurements>>) -> Self {
+    pub(crate) fn of(
+        scenario: Scenario,
+        workers: &[Worker],
+        cases: &[Case],
+        runs: Vec<Vec<Measurements>>,
+    ) -> Self {
         let cases: Vec<_> = cases
             .iter()
             .zip(runs)
             .map(|(case, runs)| CaseReport {
-                case: case.name,
+                case: case.name.clone(),
+                worker: case.worker.clone(),
                 median: Measurements::medians(&runs),
                 runs,
             })
             .collect();
+        let of_worker = |worker: &Worker| -> Vec<_> {
+            let is_its =
+                |case: &&CaseReport| case.worker.as_ref().is_none_or(|it| *it == worker.name);
+            cases.iter().filter(is_its).collect()
+        };
         Self {
-            targets: scenario.targets(&cases),
+            targets: workers
+                .last()
+                .map(|worker| scenario.targets(&of_worker(worker)))
+                .unwrap_or_default(),
             scenario,
             cases,
             repeated: Vec::new(),
@@ -103,6 +122,11 @@ impl fmt::Display for Report {
             formatter,
             "signaling-worker {version}, {postgres}, {cores} cores, longest scheduler stall while idle {idle_stall} ms"
         )?;
+        if self.workers.len() > 1 {
+            for Worker { name, binary } in &self.workers {
+                writeln!(formatter, "{name}: {}", binary.display())?;
+            }
+        }
         for measured in &self.scenarios {
             write!(formatter, "\n{}", table(measured)?)?;
         }
@@ -123,17 +147,26 @@ impl fmt::Display for Report {
 /// A column for each case, a row for each measurement, and the targets below them.
 fn table(measured: &ScenarioReport) -> Result<String, fmt::Error> {
     let mut text = String::new();
-    write!(text, "{:<26}", measured.scenario.to_string())?;
+    let names: Vec<_> = measured
+        .cases
+        .first()
+        .iter()
+        .flat_map(|case| case.median.iter().map(|(name, _)| name))
+        .collect();
+    let longest = names.iter().map(|name| name.len()).max();
+    let name_width = longest.unwrap_or(0).max(24);
+    let width = |case: &CaseReport| case.case.chars().count().max(20);
+    let scenario = measured.scenario.to_string();
+    write!(text, "{scenario:<0$}", name_width + 2)?;
     for case in &measured.cases {
-        write!(text, "  {:>20}", case.case)?;
+        write!(text, "  {:>1$}", case.case, width(case))?;
     }
     writeln!(text)?;
-    let first = measured.cases.first();
-    for (name, _) in first.iter().flat_map(|case| case.median.iter()) {
-        write!(text, "  {name:<24}")?;
+    for name in names {
+        write!(text, "  {name:<name_width$}")?;
         for case in &measured.cases {
             let value = case.median.get(name).map_or_else(|| "–".into(), number);
-            write!(text, "  {value:>20}")?;
+            write!(text, "  {value:>0$}", width(case))?;
         }
         writeln!(text)?;
     }
@@ -176,20 +209,24 @@ mod tests {
 
     #[test]
     fn a_table_has_a_column_for_each_case_and_names_missed_targets() {
-        let case = |case, rate| {
+        let case = |case: &str, worker: Option<&str>, rate| {
             let mut median = Measurements::default();
             median.add("messages_per_s", rate);
             CaseReport {
-                case,
+                case: case.into(),
+                worker: worker.map(Into::into),
                 runs: vec![median.clone()],
                 median,
             }
         };
-        let cases = vec![case("worker", 12_000.0), case("hand-written loop", 4_000.0)];
+        let cases = [
+            case("worker", Some("worker"), 12_000.0),
+            case("hand-written loop", None, 4_000.0),
+        ];
         let measured = ScenarioReport {
             scenario: Scenario::Drain,
-            targets: Scenario::Drain.targets(&cases),
-            cases,
+            targets: Scenario::Drain.targets(&cases.iter().collect::<Vec<_>>()),
+            cases: cases.into(),
             repeated: vec!["disturbed".into()],
             failure: Some("501 calls".into()),
         };
