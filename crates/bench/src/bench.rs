@@ -25,6 +25,8 @@ pub(crate) struct Bench {
     pub(crate) workers: Vec<Worker>,
     /// Runs of each case.
     pub(crate) runs: u32,
+    /// Runs of each case of a scenario that compares pairs.
+    pub(crate) pairs: u32,
     pub(crate) case_options: CaseOptions,
 }
 
@@ -41,6 +43,7 @@ impl Bench {
             version: env!("CARGO_PKG_VERSION"),
             workers: self.workers.clone(),
             runs: self.runs,
+            pairs: self.pairs,
             scale: self.case_options.scale,
             was_interrupted: false,
             postgres: server.version().to_owned(),
@@ -90,10 +93,14 @@ impl Bench {
         repeated: &mut Vec<String>,
         server: &DatabaseServer,
     ) -> anyhow::Result<()> {
-        for run in 1..=self.runs {
+        let number = match scenario {
+            Scenario::SnapshotDrain => self.pairs,
+            _ => self.runs,
+        };
+        for run in 1..=number {
             // In turn, so that other load on the machine affects the cases alike.
             for (Case { name, load, .. }, runs) in cases.iter().zip(&mut *runs) {
-                eprintln!("{scenario}: {name}, run {run} of {}", self.runs);
+                eprintln!("{scenario}: {name}, run {run} of {number}");
                 let mut tries = 1;
                 let measurements = loop {
                     match Box::pin(load.measure(server)).await {

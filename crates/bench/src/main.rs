@@ -17,6 +17,7 @@ mod producers;
 mod report;
 mod resource_usage;
 mod scenario;
+mod snapshot_delay;
 mod target;
 mod targets;
 mod worker;
@@ -73,6 +74,14 @@ struct Cli {
     /// beside this program]
     #[arg(long = "worker", value_name = "[NAME=]PATH")]
     workers: Vec<Worker>,
+
+    /// Pairs of runs in snapshot-drain
+    #[arg(long, default_value_t = 9, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..=100))]
+    pairs: u32,
+
+    /// Minutes of snapshot-delay
+    #[arg(long, default_value_t = 10, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(2..=600))]
+    minutes: u32,
 
     /// Multiplies the usual numbers of messages and seconds
     #[arg(long, default_value_t = 1.0, value_name = "FACTOR", value_parser = parse_scale)]
@@ -182,7 +191,11 @@ async fn measure(cli: Cli, shutdown: &CancellationToken) -> anyhow::Result<()> {
         scenarios,
         workers: workers.collect::<Result<_, _>>()?,
         runs: cli.runs,
-        case_options: CaseOptions { scale: cli.scale },
+        pairs: cli.pairs,
+        case_options: CaseOptions {
+            scale: cli.scale,
+            snapshot_minutes: cli.minutes,
+        },
     };
     let report = Box::pin(bench.run(shutdown)).await?;
     print!("{report}");

@@ -54,6 +54,16 @@ impl<'a> PacedProducer<'a> {
         Ok(())
     }
 
+    /// Inserts messages for so long, and returns the time of the start.
+    pub(crate) async fn insert_for(&mut self, length: Duration) -> anyhow::Result<Instant> {
+        let begun = Instant::now();
+        let mut next = begun;
+        while begun.elapsed() < length {
+            self.insert_at(&mut next).await?;
+        }
+        Ok(begun)
+    }
+
     /// Inserts a message one pause after `next`, and moves `next` there. A late insert does not delay the following
     /// ones.
     async fn insert_at(&mut self, next: &mut Instant) -> anyhow::Result<()> {

@@ -5,7 +5,7 @@ use std::fmt::{self, Write as _};
 use serde::Serialize;
 use testkit::SchedulerStalls;
 
-use crate::measurements::Measurements;
+use crate::measurements::{Measurements, median};
 use crate::scenario::{Case, Scenario};
 use crate::target::{Bound, Target};
 use crate::worker::Worker;
@@ -18,6 +18,8 @@ pub(crate) struct Report {
     pub(crate) workers: Vec<Worker>,
     /// Requested runs of each case.
     pub(crate) runs: u32,
+    /// Requested runs of each case of a scenario that compares pairs.
+    pub(crate) pairs: u32,
     /// Multiplies the usual numbers of messages and seconds.
     pub(crate) scale: f64,
     /// A signal ended the benchmark before all scenarios were measured.
@@ -38,6 +40,9 @@ pub(crate) struct ScenarioReport {
     pub(crate) cases: Vec<CaseReport>,
     /// Those of the worker that is named last.
     pub(crate) targets: Vec<Target>,
+    /// For a scenario that compares two cases in pairs of runs.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) pairs: Vec<PairsReport>,
     /// Runs that a scheduler stall disturbed, so that they were repeated, each with the reason.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(crate) repeated: Vec<String>,
@@ -54,6 +59,15 @@ pub(crate) struct CaseReport {
     /// Medians of the runs.
     pub(crate) median: Measurements,
     pub(crate) runs: Vec<Measurements>,
+}
+
+/// The second case of a worker as a percentage of its first case.
+#[derive(Debug, Serialize)]
+pub(crate) struct PairsReport {
+    pub(crate) worker: String,
+    /// One for each pair of runs.
+    pub(crate) percents: Vec<f64>,
+    pub(crate) median_percent: f64,
 }
 
 impl Report {
@@ -95,7 +109,16 @@ impl ScenarioReport {
                 |case: &&CaseReport| case.worker.as_ref().is_none_or(|it| *it == worker.name);
             cases.iter().filter(is_its).collect()
         };
+        let pairs = workers.iter().map(|worker| {
+            let percents = scenario.pair_percents(&of_worker(worker));
+            PairsReport {
+                worker: worker.name.clone(),
+                median_percent: median(percents.clone()),
+                percents,
+            }
+        });
         Self {
+            pairs: pairs.filter(|pairs| !pairs.percents.is_empty()).collect(),
             targets: workers
                 .last()
                 .map(|worker| scenario.targets(&of_worker(worker)))
@@ -170,6 +193,16 @@ fn table(measured: &ScenarioReport) -> Result<String, fmt::Error> {
         }
         writeln!(text)?;
     }
+    for pairs in &measured.pairs {
+        let percents: Vec<_> = pairs.percents.iter().copied().map(number).collect();
+        writeln!(
+            text,
+            "  pairs of {}, %: {}; median {}",
+            pairs.worker,
+            percents.join(", "),
+            number(pairs.median_percent)
+        )?;
+    }
     for target in &measured.targets {
         let verdict = if target.is_met { "ok    " } else { "MISSED" };
         let bound = match target.bound {
@@ -226,6 +259,11 @@ mod tests {
         let measured = ScenarioReport {
             scenario: Scenario::Drain,
             targets: Scenario::Drain.targets(&cases.iter().collect::<Vec<_>>()),
+            pairs: vec![PairsReport {
+                worker: "worker".into(),
+                percents: vec![91.0, 95.0],
+                median_percent: 93.0,
+            }],
             cases: cases.into(),
             repeated: vec!["disturbed".into()],
             failure: Some("501 calls".into()),
@@ -234,14 +272,15 @@ mod tests {
         let lines: Vec<_> = text.lines().collect();
         assert!(lines[0].starts_with("drain") && lines[0].ends_with("hand-written loop"));
         assert!(lines[1].contains("12000") && lines[1].ends_with("4000"));
+        assert_eq!(lines[2], "  pairs of worker, %: 91.0, 95.0; median 93.0");
         assert_eq!(
-            lines[2],
+            lines[3],
             "  MISSED messages/s, times the loop's: 3.00 (at least 4.00)"
         );
         assert_eq!(
-            lines[3],
+            lines[4],
             "  MISSED processor time a message, of the loop's: not measured (at most 0.250)"
         );
-        assert_eq!(lines[4..], ["  REPEAT disturbed", "  FAILED 501 calls"]);
+        assert_eq!(lines[5..], ["  REPEAT disturbed", "  FAILED 501 calls"]);
     }
 }

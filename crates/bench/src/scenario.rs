@@ -14,6 +14,7 @@ use crate::environment::{EnvironmentConfig, Sender};
 use crate::idle::Idle;
 use crate::measurements::Measurements;
 use crate::producers::{Alongside, Producers};
+use crate::snapshot_delay::SnapshotDelay;
 use crate::worker::{self, Worker};
 
 /// A question that the benchmark answers by comparing cases.
@@ -27,6 +28,10 @@ pub(crate) enum Scenario {
     Pace,
     /// The rate while another session holds a snapshot
     Horizon,
+    /// The rate of the last tenth of 150,000 messages under a held snapshot, compared in pairs of runs
+    SnapshotDrain,
+    /// The delay in the last minute under a held snapshot, compared with the first minute
+    SnapshotDelay,
     /// The rate with a backlog of 2 million messages
     Backlog,
     /// The rate with 10 million finished messages
@@ -70,12 +75,15 @@ pub(crate) struct Case {
 pub(crate) struct CaseOptions {
     /// Multiplies the usual numbers of messages and seconds.
     pub(crate) scale: f64,
+    /// How long messages are sent under a held snapshot.
+    pub(crate) snapshot_minutes: u32,
 }
 
 #[derive(Debug)]
 pub(crate) enum Load {
     Drain(Drain),
     Delay(Delay),
+    SnapshotDelay(SnapshotDelay),
     Producers(Producers),
     Idle(Idle),
     Counts(Counts),
@@ -86,6 +94,7 @@ impl Load {
         match self {
             Self::Drain(drain) => drain.measure(server).await,
             Self::Delay(delay) => delay.measure(server).await,
+            Self::SnapshotDelay(delay) => delay.measure(server).await,
             Self::Producers(producers) => producers.measure(server).await,
             Self::Idle(idle) => idle.measure(server).await,
             Self::Counts(counts) => counts.measure(server).await,
@@ -143,6 +152,15 @@ impl Scenario {
         match self {
             Self::Drain => vec![(WORKER, drain_load(sender, 100_000, scale))],
             Self::Delay => vec![(WORKER, delay_load(sender, scale))],
+            Self::SnapshotDelay => {
+                let delay = SnapshotDelay {
+                    sender,
+                    per_s: LOW_LOAD_PER_S,
+                    minutes: options.snapshot_minutes,
+                    minute: scaled_time(Duration::from_secs(60), scale),
+                };
+                vec![(WORKER, Load::SnapshotDelay(delay))]
+            }
             Self::Pace => [("1 process", 1), ("4 processes", 4), ("8 processes", 8)]
                 .map(|(name, processes)| {
                     let (skipped, measured) = (1_000, scaled(9_000, scale));
@@ -161,7 +179,9 @@ impl Scenario {
                     drain(name, pace)
                 })
                 .into(),
-            Self::Horizon | Self::Backlog | Self::History => self.growing(scale, &worker),
+            Self::Horizon | Self::SnapshotDrain | Self::Backlog | Self::History => {
+                self.growing(scale, &worker)
+            }
             Self::Producers => [
                 ("no worker", Alongside::NoWorker),
                 ("busy worker", Alongside::BusyWorker),
@@ -232,6 +252,22 @@ impl Scenario {
                         ..Drain::of(config)
                     };
                     drain(name, horizon)
+                })
+                .into(),
+            Self::SnapshotDrain => [("no snapshot", false), ("held snapshot", true)]
+                .map(|(name, held_snapshot)| {
+                    let backlog = scaled(150_000, scale);
+                    let config = EnvironmentConfig {
+                        backlog,
+                        ..worker.clone()
+                    };
+                    let last_tenth = Drain {
+                        skipped: backlog - backlog / 10,
+                        measured: backlog / 10,
+                        held_snapshot,
+                        ..Drain::of(config)
+                    };
+                    drain(name, last_tenth)
                 })
                 .into(),
             // The worker counts the backlog again and again, for half of the first second and then a fiftieth of the

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use crate::measurements::median as median_of;
 use crate::report::CaseReport;
 use crate::scenario::Scenario;
 use crate::target::Target;
@@ -63,7 +64,11 @@ impl Scenario {
                 })
                 .chain([fullest_second()])
                 .collect(),
-            Self::Horizon | Self::Backlog | Self::History => self.targets_of_growth(cases),
+            Self::Horizon
+            | Self::SnapshotDrain
+            | Self::SnapshotDelay
+            | Self::Backlog
+            | Self::History => self.targets_of_growth(cases),
             Self::Producers => vec![
                 Target::at_least(
                     "commits/s with a worker, of those without",
@@ -124,6 +129,18 @@ impl Scenario {
                 rate(),
                 0.9,
             )],
+            Self::SnapshotDrain => vec![Target::at_least(
+                "% of the rate without the snapshot, median of the pairs",
+                Some(self.pair_percents(cases))
+                    .filter(|percents| !percents.is_empty())
+                    .map(median_of),
+                90.0,
+            )],
+            Self::SnapshotDelay => vec![Target::at_most(
+                "median of the last minute, % of the first minute's",
+                median(0, "last_of_first_percent"),
+                125.0,
+            )],
             Self::Backlog | Self::History => vec![Target::at_least(
                 "rate, of the rate with few rows",
                 rate(),
@@ -131,6 +148,22 @@ impl Scenario {
             )],
             _ => Vec::new(),
         }
+    }
+
+    /// The rate under a held snapshot as a percentage of the rate without, for each pair of runs. A pair is measured in
+    /// turn, so that other load on the machine affects both runs alike.
+    pub(crate) fn pair_percents(self, cases: &[&CaseReport]) -> Vec<f64> {
+        let (Self::SnapshotDrain, [without, with, ..]) = (self, cases) else {
+            return Vec::new();
+        };
+        without
+            .runs
+            .iter()
+            .zip(&with.runs)
+            .filter_map(|(without, with)| {
+                Some(with.get("messages_per_s")? / without.get("messages_per_s")? * 100.0)
+            })
+            .collect()
     }
 }
 
@@ -162,5 +195,31 @@ mod tests {
         let targets = Scenario::Counts.targets(&[&case]);
         assert_eq!(targets.len(), names.len());
         assert!(targets.iter().all(|target| !target.is_met));
+    }
+
+    #[test]
+    fn pairs_are_compared_run_by_run() {
+        let case = |rates: [f64; 3]| {
+            let runs = rates.map(|rate| {
+                let mut run = Measurements::default();
+                run.add("messages_per_s", rate);
+                run
+            });
+            CaseReport {
+                case: String::new(),
+                worker: Some("worker".into()),
+                median: Measurements::medians(&runs),
+                runs: runs.into(),
+            }
+        };
+        let cases = [case([100.0, 200.0, 400.0]), case([95.0, 150.0, 320.0])];
+        let cases: Vec<_> = cases.iter().collect();
+        let percents = Scenario::SnapshotDrain.pair_percents(&cases);
+        let rounded: Vec<_> = percents.iter().map(|percent| percent.round()).collect();
+        assert_eq!(rounded, [95.0, 75.0, 80.0]);
+        let targets = Scenario::SnapshotDrain.targets(&cases);
+        assert!(!targets[0].is_met);
+        assert_eq!(targets[0].value.map(f64::round), Some(80.0));
+        assert_eq!(Scenario::Horizon.pair_percents(&cases), [0.0; 0]);
     }
 }
