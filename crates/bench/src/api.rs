@@ -12,7 +12,7 @@ use hyper_util::rt::TokioExecutor;
 use serde::de::DeserializeOwned;
 use simulator::{Call, Summary};
 
-use crate::child::{ChildProcess, worker_binary};
+use crate::child::{ChildProcess, bench_binary};
 
 /// How often the ledger is polled. Each request takes processor time from the measured processes.
 const POLL_INTERVAL: Duration = Duration::from_millis(50);
@@ -27,15 +27,15 @@ pub(crate) struct Api {
 }
 
 impl Api {
-    /// Starts the API. Without a limit it accepts every call.
+    /// Starts the API, which is the same program for all senders. Without a limit it accepts every call.
     pub(crate) async fn start(limit: Option<u32>, latency: Duration) -> anyhow::Result<Self> {
         let limit = limit.map_or_else(|| "none".into(), |limit| limit.to_string());
         let latency = format!("{}ms", latency.as_millis());
         let mut process = ChildProcess::start(
             "simulated API",
-            &worker_binary()?,
+            &bench_binary()?,
             &[
-                "simulate",
+                "simulated-api",
                 "--listen",
                 "127.0.0.1:0",
                 "--limit",

@@ -5,12 +5,12 @@ use std::time::Duration;
 use testkit::SchedulerStalls;
 use tokio_util::sync::CancellationToken;
 
-use crate::child;
+use crate::database_server::DatabaseServer;
 use crate::drain::SchedulerStalled;
-use crate::environment::DatabaseServer;
 use crate::measurements::Measurements;
 use crate::report::{Report, ScenarioReport};
-use crate::scenario::{Case, Scenario};
+use crate::scenario::{Case, CaseOptions, Scenario};
+use crate::worker::Worker;
 
 /// How many times a run is tried that a scheduler stall disturbs.
 const MAX_TRIES: u32 = 4;
@@ -21,10 +21,13 @@ const IDLE_OBSERVATION: Duration = Duration::from_secs(2);
 #[derive(Debug, Clone)]
 pub(crate) struct Bench {
     pub(crate) scenarios: Vec<Scenario>,
+    /// The workers to compare. The targets are those of the last one.
+    pub(crate) workers: Vec<Worker>,
     /// Runs of each case.
     pub(crate) runs: u32,
-    /// Multiplies the usual numbers of messages and seconds.
-    pub(crate) scale: f64,
+    /// Runs of each case of a scenario that compares pairs.
+    pub(crate) pairs: u32,
+    pub(crate) case_options: CaseOptions,
 }
 
 impl Bench {
@@ -33,14 +36,15 @@ impl Bench {
     /// its scenario; the report has the reason.
     ///
     /// # Errors
-    /// If the worker's binary is missing, or the database server can't be started or stopped.
+    /// If the database server can't be started or stopped.
     pub(crate) async fn run(&self, shutdown: &CancellationToken) -> anyhow::Result<Report> {
-        child::worker_binary()?;
         let server = DatabaseServer::start().await?;
         let mut report = Report {
             version: env!("CARGO_PKG_VERSION"),
+            workers: self.workers.clone(),
             runs: self.runs,
-            scale: self.scale,
+            pairs: self.pairs,
+            scale: self.case_options.scale,
             was_interrupted: false,
             postgres: server.version().to_owned(),
             cores: std::thread::available_parallelism().map_or(1, usize::from),
@@ -55,7 +59,7 @@ impl Bench {
             );
         }
         for &scenario in &self.scenarios {
-            let cases = scenario.cases(self.scale);
+            let cases = scenario.cases(self.case_options, &self.workers);
             let mut runs = vec![Vec::new(); cases.len()];
             let mut repeated = Vec::new();
             let running = self.take_runs(scenario, &cases, &mut runs, &mut repeated, &server);
@@ -68,7 +72,7 @@ impl Bench {
                 report.scenarios.push(ScenarioReport {
                     repeated,
                     failure,
-                    ..ScenarioReport::of(scenario, &cases, runs)
+                    ..ScenarioReport::of(scenario, &self.workers, &cases, runs)
                 });
             }
             if report.was_interrupted {
@@ -89,13 +93,17 @@ impl Bench {
         repeated: &mut Vec<String>,
         server: &DatabaseServer,
     ) -> anyhow::Result<()> {
-        for run in 1..=self.runs {
+        let number = match scenario {
+            Scenario::SnapshotDrain => self.pairs,
+            _ => self.runs,
+        };
+        for run in 1..=number {
             // In turn, so that other load on the machine affects the cases alike.
-            for (Case { name, load }, runs) in cases.iter().zip(&mut *runs) {
-                eprintln!("{scenario}: {name}, run {run} of {}", self.runs);
+            for (Case { name, load, .. }, runs) in cases.iter().zip(&mut *runs) {
+                eprintln!("{scenario}: {name}, run {run} of {number}");
                 let mut tries = 1;
                 let measurements = loop {
-                    match load.measure(server).await {
+                    match Box::pin(load.measure(server)).await {
                         Err(error) if tries < MAX_TRIES && error.is::<SchedulerStalled>() => {
                             eprintln!("{scenario}: {error}: measuring again");
                             repeated.push(format!("{name}, run {run}: {error}"));

@@ -13,28 +13,8 @@ use tokio::time::timeout;
 const STOP_TIMEOUT: Duration = Duration::from_secs(60);
 /// Prefixes of settings. The user's own settings must not reach a child: they would change what is measured.
 const SETTING_PREFIXES: [&str; 5] = ["AGORA_", "DATABASE_URL", "OTEL_", "SIMULATOR_", "WORKER_"];
-/// Names another worker binary than the one beside the benchmark.
-const WORKER_BIN: &str = "WORKER_BIN";
 
-/// The worker's binary. Its command `simulate` is the simulated API.
-///
-/// # Errors
-/// If there is no such file.
-pub(crate) fn worker_binary() -> anyhow::Result<PathBuf> {
-    let path = match std::env::var_os(WORKER_BIN).filter(|path| !path.is_empty()) {
-        // A name without a slash would be searched in PATH.
-        Some(path) => std::path::absolute(path)?,
-        None => bench_binary()?.with_file_name("worker"),
-    };
-    ensure!(
-        path.is_file(),
-        "there is no worker binary at {}: run `make bench`, or `cargo build --release`, or set {WORKER_BIN}",
-        path.display()
-    );
-    Ok(path)
-}
-
-/// This program, which is also the hand-written loop.
+/// This program, which is also the hand-written loop and the simulated API.
 pub(crate) fn bench_binary() -> anyhow::Result<PathBuf> {
     std::env::current_exe().context("the path of this program can't be read")
 }

@@ -7,8 +7,9 @@ use std::time::Duration;
 use anyhow::Context as _;
 use tempfile::NamedTempFile;
 
+use crate::database_server::DatabaseServer;
 use crate::drain::count;
-use crate::environment::{DatabaseServer, Environment, EnvironmentConfig, Sender};
+use crate::environment::{Environment, EnvironmentConfig, Sender};
 use crate::measurements::Measurements;
 use crate::resource_usage::ResourceUsage;
 
@@ -18,8 +19,9 @@ const PROGRESS_TIMEOUT: Duration = Duration::from_secs(60);
 const EXECUTED: [&str; 2] = ["LOG:  execute ", "LOG:  statement: "];
 
 /// Two rounds at the same rate. Their difference is the cost of the additional messages, without that of a start.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(crate) struct Counts {
+    pub(crate) sender: Sender,
     /// Messages of each round.
     pub(crate) messages: [u64; 2],
     /// Calls a second. Any machine keeps up with so few, so each claim takes about the same number of rows.
@@ -37,16 +39,23 @@ struct Round {
 
 impl Counts {
     /// The rounds of `counts.json`. `--scale` does not change them, because the counts would differ.
-    pub(crate) const COMMITTED: Self = Self {
-        messages: [500, 3_000],
-        per_s: 500,
-        valgrind_messages: [200, 1_000],
-        valgrind_per_s: 100,
-    };
+    pub(crate) fn committed(sender: Sender) -> Self {
+        Self {
+            sender,
+            messages: [500, 3_000],
+            per_s: 500,
+            valgrind_messages: [200, 1_000],
+            valgrind_per_s: 100,
+        }
+    }
 
     pub(crate) async fn measure(&self, server: &DatabaseServer) -> anyhow::Result<Measurements> {
-        let few = round(server, self.messages[0], self.per_s, None).await?;
-        let many = round(server, self.messages[1], self.per_s, None).await?;
+        let few = self
+            .round(server, self.messages[0], self.per_s, None)
+            .await?;
+        let many = self
+            .round(server, self.messages[1], self.per_s, None)
+            .await?;
         let messages = count(self.messages[1] - self.messages[0]);
         let used = many.used.since(&few.used);
         let mut measurements = Measurements::default();
@@ -76,43 +85,45 @@ impl Counts {
     ) -> anyhow::Result<f64> {
         let log = NamedTempFile::new()?;
         let messages = self.valgrind_messages[round_index];
-        round(server, messages, self.valgrind_per_s, Some(log.path())).await?;
+        let (per_s, path) = (self.valgrind_per_s, Some(log.path()));
+        self.round(server, messages, per_s, path).await?;
         let log = tokio::fs::read_to_string(log.path()).await?;
         instructions_in(&log)
             .with_context(|| format!("valgrind's log has no count of instructions: {log}"))
     }
-}
 
-async fn round(
-    server: &DatabaseServer,
-    messages: u64,
-    per_s: u32,
-    valgrind_log: Option<&Path>,
-) -> anyhow::Result<Round> {
-    let config = EnvironmentConfig {
-        limit: Some(per_s),
-        backlog: messages,
-        valgrind_log: valgrind_log.map(Path::to_owned),
-        ..EnvironmentConfig::of(Sender::Worker)
-    };
-    let environment = Environment::create(server, config).await?;
-    if valgrind_log.is_none() {
-        environment.log_statements().await?;
+    async fn round(
+        &self,
+        server: &DatabaseServer,
+        messages: u64,
+        per_s: u32,
+        valgrind_log: Option<&Path>,
+    ) -> anyhow::Result<Round> {
+        let config = EnvironmentConfig {
+            limit: Some(per_s),
+            backlog: messages,
+            valgrind_log: valgrind_log.map(Path::to_owned),
+            ..EnvironmentConfig::of(self.sender.clone())
+        };
+        let environment = Environment::create(server, config).await?;
+        if valgrind_log.is_none() {
+            environment.log_statements().await?;
+        }
+        let statements = server.log_lines_with(&EXECUTED).await?;
+        let senders = environment.start_senders().await?;
+        environment
+            .api
+            .wait_for_calls(messages, PROGRESS_TIMEOUT)
+            .await?;
+        let used = environment.stop_senders(senders).await?.used;
+        let statements = server.log_lines_with(&EXECUTED).await? - statements;
+        environment.check_all_are_final().await?;
+        environment.remove().await?;
+        Ok(Round {
+            statements: count(statements),
+            used,
+        })
     }
-    let statements = server.log_lines_with(&EXECUTED).await?;
-    let senders = environment.start_senders().await?;
-    environment
-        .api
-        .wait_for_calls(messages, PROGRESS_TIMEOUT)
-        .await?;
-    let used = environment.stop_senders(senders).await?.used;
-    let statements = server.log_lines_with(&EXECUTED).await? - statements;
-    environment.check_all_are_final().await?;
-    environment.remove().await?;
-    Ok(Round {
-        statements: count(statements),
-        used,
-    })
 }
 
 async fn has_valgrind() -> bool {

@@ -1,24 +1,25 @@
-//! The delay from the insert of a message to its call, while the load is low.
+//! The delay of a message while the load is low, and the processor time that it costs. The delay is what a user feels:
+//! it begins just before the producer sends its insert, includes the commit, and ends when the call arrives at the API.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::Context as _;
 
-use crate::drain::add_costs;
-use crate::environment::{DatabaseServer, Environment, EnvironmentConfig, Sender};
+use crate::database_server::DatabaseServer;
+use crate::drain::{add_cpu, add_database_costs, count};
+use crate::environment::{Environment, EnvironmentConfig, Sender};
 use crate::measurements::{Measurements, median, percentile};
+use crate::paced_producer::{PacedProducer, millis};
+use crate::resource_usage::ResourceUsage;
 
 /// How long the sender runs before the first insert.
-const WARM_UP: Duration = Duration::from_secs(2);
+pub(crate) const WARM_UP: Duration = Duration::from_secs(2);
 /// Messages before the measured ones. The first calls have to open their connections.
-const WARM_UP_MESSAGES: usize = 100;
+pub(crate) const WARM_UP_MESSAGES: usize = 100;
 /// The measurement fails if no call arrives for so long.
-const PROGRESS_TIMEOUT: Duration = Duration::from_secs(10);
-/// Reads of the API's clock. The read with the shortest round trip is the most exact one.
-const CLOCK_READS: usize = 20;
+pub(crate) const PROGRESS_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Inserts messages one by one, each in its own transaction.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(crate) struct Delay {
     pub(crate) sender: Sender,
     pub(crate) per_s: u32,
@@ -27,59 +28,32 @@ pub(crate) struct Delay {
 
 impl Delay {
     pub(crate) async fn measure(&self, server: &DatabaseServer) -> anyhow::Result<Measurements> {
-        let environment = Environment::create(server, EnvironmentConfig::of(self.sender)).await?;
+        let inserts_cpu_s = self.cpu_of_inserts_s(server).await?;
+
+        let config = EnvironmentConfig::of(self.sender.clone());
+        let environment = Environment::create(server, config).await?;
         let senders = environment.start_senders().await?;
         tokio::time::sleep(WARM_UP).await;
-        let insert = match self.sender {
-            Sender::Worker => {
-                "insert into signaling.outbox (sender, destination, payload) values ('bench', 'bob', $1)"
-            }
-            Sender::HandWritten => {
-                "insert into hand_written.message (sender, destination, payload) values ('bench', 'bob', $1)"
-            }
-        };
-        let all = self.messages + WARM_UP_MESSAGES;
-        let mut inserted = Vec::with_capacity(all);
-        let mut committed = Vec::with_capacity(all);
-        let pause = Duration::from_secs(1) / self.per_s;
-        let mut producer = environment.pool.acquire().await?;
-        let mut next = Instant::now();
-        for number in 0..all {
-            // A random pause does not run in step with the timers of the sender.
-            next += pause.mul_f64(rand::random_range(0.5..1.5));
-            tokio::time::sleep_until(next.into()).await;
-            inserted.push(Instant::now());
-            sqlx::query(insert)
-                .bind(number.to_string())
-                .execute(&mut *producer)
-                .await?;
-            committed.push(Instant::now());
-        }
-        drop(producer);
-        environment
-            .api
-            .wait_for_calls(all as u64, PROGRESS_TIMEOUT)
-            .await?;
-        let api_epoch = self.api_epoch(&environment).await?;
+        let mut producer = PacedProducer::connect(&environment, self.per_s).await?;
+        producer.insert(WARM_UP_MESSAGES).await?;
+        let before = environment.read_cpu(&senders)?;
+        producer.insert(self.messages).await?;
+        let all = producer.inserted.len() as u64;
+        let arrived = environment.api.wait_for_calls(all, PROGRESS_TIMEOUT);
+        arrived.await?;
+        let used = environment.read_cpu(&senders)?.since(&before);
         let costs = environment.stop_senders(senders).await?;
-
-        let mut delays_ms = vec![None; all];
-        for call in environment.api.all_calls().await? {
-            let number = call.payload.and_then(|payload| payload.parse().ok());
-            if let Some(number) = number.filter(|number: &usize| *number < all) {
-                let called = api_epoch + Duration::from_micros(call.at_us);
-                delays_ms[number] =
-                    Some(millis(called.saturating_duration_since(inserted[number])));
-            }
-        }
+        let delays_ms = producer.delays_ms().await?;
+        let commits_ms: Vec<f64> = producer
+            .inserted
+            .iter()
+            .skip(WARM_UP_MESSAGES)
+            .map(|inserted| millis(inserted.committed - inserted.begun))
+            .collect();
+        drop(producer);
+        environment.remove().await?;
         let delays_ms: Option<Vec<f64>> = delays_ms.into_iter().skip(WARM_UP_MESSAGES).collect();
         let delays_ms = delays_ms.context("the API never received one of the messages")?;
-        let commits_ms: Vec<f64> = inserted
-            .iter()
-            .zip(&committed)
-            .map(|(inserted, committed)| millis(*committed - *inserted))
-            .collect();
-        environment.remove().await?;
 
         let mut measurements = Measurements::default();
         measurements.add("delay_p50_ms", median(delays_ms.clone()));
@@ -88,31 +62,41 @@ impl Delay {
         measurements.add("delay_max_ms", percentile(delays_ms, 1.0));
         measurements.add("commit_p50_ms", median(commits_ms.clone()));
         measurements.add("commit_p99_ms", percentile(commits_ms, 0.99));
-        add_costs(&mut measurements, &costs, all as u64);
+        self.add_cpu(&mut measurements, &used, inserts_cpu_s);
+        add_database_costs(&mut measurements, &costs, all);
         Ok(measurements)
     }
 
-    /// The start of the API's ledger, by the clock of this process.
-    async fn api_epoch(&self, environment: &Environment<'_>) -> anyhow::Result<Instant> {
-        let mut best: Option<(Duration, Instant)> = None;
-        for _ in 0..CLOCK_READS {
-            let asked = Instant::now();
-            let at = Duration::from_micros(environment.api.summary().await?.at_us);
-            let took = asked.elapsed();
-            if let Some(epoch) = (asked + took / 2).checked_sub(at)
-                && best.is_none_or(|(shortest, _)| took < shortest)
-            {
-                best = Some((took, epoch));
-            }
-        }
-        best.map(|(_, epoch)| epoch).ok_or_else(|| {
-            anyhow::anyhow!(
-                "the start of the API's ledger can't be expressed by this machine's clock"
-            )
-        })
+    /// Adds the processor time of the measured messages. Postgres spends a part of it on the inserts, also without a
+    /// sender, so that part is shown apart.
+    fn add_cpu(
+        &self,
+        measurements: &mut Measurements,
+        used: &ResourceUsage,
+        inserts_cpu_s: Option<f64>,
+    ) {
+        let messages = self.messages as u64;
+        add_cpu(measurements, used, messages);
+        let per_thousand = |seconds: f64| seconds * 1e3 / count(messages);
+        let inserts = inserts_cpu_s.map(per_thousand);
+        measurements.add_some("postgres_cpu_inserts_s_per_1000", inserts);
+        let all = used.postgres_cpu_s.map(per_thousand);
+        let sending = all.zip(inserts).map(|(all, inserts)| all - inserts);
+        measurements.add_some("postgres_cpu_sending_s_per_1000", sending);
     }
-}
 
-fn millis(duration: Duration) -> f64 {
-    duration.as_secs_f64() * 1e3
+    /// Postgres's processor time for the same inserts at the same pace, without a sender. An insert that wakes an idle
+    /// worker costs more; the difference counts as sending.
+    async fn cpu_of_inserts_s(&self, server: &DatabaseServer) -> anyhow::Result<Option<f64>> {
+        let config = EnvironmentConfig::of(self.sender.clone());
+        let environment = Environment::create(server, config).await?;
+        let mut producer = PacedProducer::connect(&environment, self.per_s).await?;
+        producer.insert(WARM_UP_MESSAGES).await?;
+        let before = environment.server_cpu_s();
+        producer.insert(self.messages).await?;
+        let after = environment.server_cpu_s();
+        drop(producer);
+        environment.remove().await?;
+        Ok(after.zip(before).map(|(after, before)| after - before))
+    }
 }

@@ -3,11 +3,12 @@
 use std::time::Duration;
 
 use anyhow::ensure;
-use sqlx::{Executor as _, PgConnection, Postgres, Transaction};
 use testkit::SchedulerStalls;
 
-use crate::environment::{Costs, DatabaseServer, Environment, EnvironmentConfig};
+use crate::database_server::DatabaseServer;
+use crate::environment::{Costs, Environment, EnvironmentConfig};
 use crate::measurements::Measurements;
+use crate::resource_usage::ResourceUsage;
 
 /// The measurement fails if no call arrives for so long.
 const PROGRESS_TIMEOUT: Duration = Duration::from_secs(60);
@@ -38,7 +39,7 @@ impl Drain {
     pub(crate) async fn measure(&self, server: &DatabaseServer) -> anyhow::Result<Measurements> {
         let environment = Environment::create(server, self.config.clone()).await?;
         let snapshot = if self.held_snapshot {
-            Some(hold_snapshot(&environment).await?)
+            Some(environment.hold_snapshot().await?)
         } else {
             None
         };
@@ -74,7 +75,8 @@ impl Drain {
             measurements.add_some("fewest_of_an_app", calls().reduce(f64::min));
             measurements.add_some("most_of_an_app", calls().reduce(f64::max));
         }
-        add_costs(&mut measurements, &costs, summary.calls);
+        add_cpu(&mut measurements, &costs.used, summary.calls);
+        add_database_costs(&mut measurements, &costs, summary.calls);
         environment.remove().await?;
         Ok(measurements)
     }
@@ -123,32 +125,24 @@ pub(crate) struct SchedulerStalled {
     stall_ms: u128,
 }
 
-pub(crate) fn add_costs(measurements: &mut Measurements, costs: &Costs, messages: u64) {
+pub(crate) fn add_cpu(measurements: &mut Measurements, used: &ResourceUsage, messages: u64) {
+    let per_thousand =
+        |seconds: Option<f64>| seconds.map(|seconds| seconds * 1e3 / count(messages));
+    measurements.add_some("sender_cpu_s_per_1000", per_thousand(used.sender_cpu_s));
+    measurements.add_some("postgres_cpu_s_per_1000", per_thousand(used.postgres_cpu_s));
+}
+
+/// Adds the costs of sending other than processor time.
+pub(crate) fn add_database_costs(measurements: &mut Measurements, costs: &Costs, messages: u64) {
     let Costs {
         used,
         peak_memory_mib,
     } = costs;
     let messages = count(messages);
-    let per_thousand = |seconds: Option<f64>| seconds.map(|seconds| seconds * 1e3 / messages);
-    measurements.add_some("sender_cpu_s_per_1000", per_thousand(used.sender_cpu_s));
-    measurements.add_some("postgres_cpu_s_per_1000", per_thousand(used.postgres_cpu_s));
     measurements.add("wal_bytes_per_message", used.wal_bytes / messages);
     measurements.add("transactions_per_message", used.transactions / messages);
     measurements.add("dead_tuples_per_message", used.dead_tuples / messages);
     measurements.add_some("peak_memory_mib", *peak_memory_mib);
-}
-
-/// Holds a snapshot, as a long report or a backup does: vacuum can't remove row versions that the snapshot may see.
-async fn hold_snapshot(
-    environment: &Environment<'_>,
-) -> anyhow::Result<Transaction<'static, Postgres>> {
-    let mut transaction = environment.pool.begin().await?;
-    let connection: &mut PgConnection = &mut transaction;
-    connection
-        .execute("set transaction isolation level repeatable read")
-        .await?;
-    connection.execute("select count(*) from pg_class").await?;
-    Ok(transaction)
 }
 
 #[expect(clippy::cast_precision_loss, reason = "counts far below 2^52")]

@@ -2,19 +2,17 @@
 
 use std::io::Write as _;
 use std::path::PathBuf;
-use std::str::FromStr as _;
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
-use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
-use sqlx::{AssertSqlSafe, ConnectOptions as _, Connection as _, PgConnection, PgPool};
+use sqlx::postgres::PgPoolOptions;
+use sqlx::{AssertSqlSafe, Executor as _, PgConnection, PgPool, Postgres, Transaction};
 use tempfile::NamedTempFile;
-use testkit::postgres::{Durability, Settings, ThrowawayPostgres};
 use tokio::time::timeout;
 
 use crate::api::Api;
 use crate::child::{self, ChildProcess};
+use crate::database_server::{APPLICATION_NAME, DatabaseServer, connect_options};
 use crate::hand_written;
 use crate::resource_usage::{self, ResourceUsage};
 
@@ -24,81 +22,27 @@ const NO_LIMIT: u32 = 1_000_000;
 const ROWS_PER_INSERT: u64 = 500_000;
 /// Connections of the benchmark itself.
 const CONNECTIONS: u32 = 4;
-/// Tells sessions of the benchmark from those of the senders.
-const APPLICATION_NAME: &str = "signaling-bench";
 /// How long the server may take to end the sessions of a process that has ended.
 const SESSION_END_TIMEOUT: Duration = Duration::from_secs(60);
 /// How often the sessions are polled.
 const POLL_INTERVAL: Duration = Duration::from_millis(20);
 
-/// The database server of all runs.
-#[derive(Debug)]
-pub(crate) struct DatabaseServer {
-    postgres: ThrowawayPostgres,
-    databases: AtomicU32,
-}
-
-impl DatabaseServer {
-    /// Starts a server whose commits wait for the disk.
-    pub(crate) async fn start() -> anyhow::Result<Self> {
-        let settings = Settings {
-            durability: Durability::Durable,
-            server_settings: [
-                ("shared_buffers", "256MB"),
-                ("max_wal_size", "4GB"),
-                ("wal_compression", "off"),
-            ]
-            .map(|(name, value)| (name.into(), value.into()))
-            .into(),
-            ..Settings::default()
-        };
-        Ok(Self {
-            postgres: ThrowawayPostgres::start_with(&settings).await?,
-            databases: AtomicU32::new(0),
-        })
-    }
-
-    pub(crate) fn version(&self) -> &str {
-        self.postgres.version()
-    }
-
-    /// Lines of the server's log that contain one of these texts.
-    pub(crate) async fn log_lines_with(&self, texts: &[&str]) -> anyhow::Result<u64> {
-        let log = tokio::fs::read(self.postgres.directory().join("server.log")).await?;
-        let lines = log.split(|byte| *byte == b'\n').filter(|line| {
-            let line = String::from_utf8_lossy(line);
-            texts.iter().any(|text| line.contains(text))
-        });
-        Ok(lines.count() as u64)
-    }
-
-    /// Drops the databases of failed runs. Autovacuum would work on them during the next runs.
-    pub(crate) async fn drop_databases(&self) -> anyhow::Result<()> {
-        let mut admin = connect_options(&self.postgres.admin_url())?
-            .connect()
-            .await?;
-        let left: Vec<String> =
-            sqlx::query_scalar("select datname from pg_database where datname like 'bench\\_%'")
-                .fetch_all(&mut admin)
-                .await?;
-        for database in left {
-            drop_database(&mut admin, &database).await?;
-        }
-        Ok(admin.close().await?)
-    }
-
-    pub(crate) async fn stop(self) -> anyhow::Result<()> {
-        Ok(self.postgres.stop().await?)
-    }
-}
-
 /// The program that sends.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub(crate) enum Sender {
-    /// `worker run`.
-    Worker,
-    /// The hand-written loop.
+    /// `worker run` of this binary.
+    Worker(PathBuf),
     HandWritten,
+}
+
+impl Sender {
+    /// The table that it sends from. Both have the same columns.
+    pub(crate) fn table(&self) -> &'static str {
+        match self {
+            Self::Worker(_) => "signaling.outbox",
+            Self::HandWritten => "hand_written.outbox",
+        }
+    }
 }
 
 /// The load, and the conditions under which it is sent.
@@ -153,9 +97,7 @@ impl<'a> Environment<'a> {
         server: &'a DatabaseServer,
         config: EnvironmentConfig,
     ) -> anyhow::Result<Self> {
-        let number = server.databases.fetch_add(1, Ordering::Relaxed);
-        let database = format!("bench_{number}");
-        let url = server.postgres.create_database(&database).await?;
+        let (database, url) = server.create_database().await?;
         let options = connect_options(&url)?;
         let pool = PgPoolOptions::new()
             .max_connections(CONNECTIONS)
@@ -176,10 +118,10 @@ impl<'a> Environment<'a> {
     }
 
     async fn create_schema(&self) -> anyhow::Result<()> {
-        match self.config.sender {
-            Sender::Worker => {
+        match &self.config.sender {
+            Sender::Worker(binary) => {
                 let settings = [("DATABASE_URL", self.url.clone())];
-                child::run_to_end(&child::worker_binary()?, &["migrate"], &settings).await
+                child::run_to_end(binary, &["migrate"], &settings).await
             }
             Sender::HandWritten => self.execute(hand_written::SCHEMA).await,
         }
@@ -192,35 +134,42 @@ impl<'a> Environment<'a> {
             payload_bytes,
             ..
         } = self.config;
-        let app = self.app_of("n");
-        self.insert(history, |numbers| match self.config.sender {
+        let (app, table) = (self.app_of("n"), self.config.sender.table());
+        self.insert(history, |numbers| {
             // A trigger refuses to insert finished rows, except in the role of a replica.
-            Sender::Worker => format!(
+            format!(
                 "begin; set local session_replication_role = replica;
-                 insert into signaling.outbox (app, sender, destination, payload, status, attempts, created_at, due_at, sent_at, finished_at, http_status)
+                 insert into {table} (app, sender, destination, payload, status, attempts, created_at, due_at, sent_at, finished_at, http_status)
                  select {app}, 'bench', 'user-' || n % 1000, rpad('old ' || n, {payload_bytes}, '.'), 'message_sent', 1, at, at, at, at, 200
                  from (select n, now() - interval '1 day' + n * interval '1 ms' as at from {numbers} as n) as old;
                  commit"
-            ),
-            Sender::HandWritten => format!(
-                "insert into hand_written.message (sender, destination, payload, status, sent_at, result)
-                 select 'bench', 'user-' || n % 1000, rpad('old ' || n, {payload_bytes}, '.'), 'done', now(), 'message_sent' from {numbers} as n"
-            ),
+            )
         })
         .await?;
-        self.insert(backlog, |numbers| match self.config.sender {
-            Sender::Worker => format!(
-                "insert into signaling.outbox (app, sender, destination, payload)
+        self.insert(backlog, |numbers| {
+            format!(
+                "insert into {table} (app, sender, destination, payload)
                  select {app}, 'bench', 'user-' || n % 1000, rpad('message ' || n, {payload_bytes}, '.') from {numbers} as n"
-            ),
-            Sender::HandWritten => format!(
-                "insert into hand_written.message (sender, destination, payload)
-                 select 'bench', 'user-' || n % 1000, rpad('message ' || n, {payload_bytes}, '.') from {numbers} as n"
-            ),
+            )
         })
         .await?;
         self.execute("vacuum analyze").await?;
         self.execute("checkpoint").await
+    }
+
+    pub(crate) fn sender(&self) -> &Sender {
+        &self.config.sender
+    }
+
+    /// Holds a snapshot, as a long report or a backup does: vacuum can't remove row versions that the snapshot may see.
+    pub(crate) async fn hold_snapshot(&self) -> anyhow::Result<Transaction<'static, Postgres>> {
+        let mut transaction = self.pool.begin().await?;
+        let connection: &mut PgConnection = &mut transaction;
+        connection
+            .execute("set transaction isolation level repeatable read")
+            .await?;
+        connection.execute("select count(*) from pg_class").await?;
+        Ok(transaction)
     }
 
     /// Logs each statement of sessions that begin from now on.
@@ -274,9 +223,9 @@ impl<'a> Environment<'a> {
             ("WORKER_LOG", "warn".into()),
         ];
         let mut apps_file = None;
-        let (program, argument) = match self.config.sender {
-            Sender::HandWritten => (child::bench_binary()?, "--as-the-hand-written-loop"),
-            Sender::Worker => {
+        let (program, argument) = match &self.config.sender {
+            Sender::HandWritten => (child::bench_binary()?, "hand-written-loop"),
+            Sender::Worker(binary) => {
                 settings.push(("WORKER_OPS_ADDR", "off".into()));
                 let limit = self.config.limit.unwrap_or(NO_LIMIT);
                 settings.push(("WORKER_RATE", limit.to_string()));
@@ -291,7 +240,7 @@ impl<'a> Environment<'a> {
                     settings.push(("WORKER_CONFIG", file.path().display().to_string()));
                     apps_file = Some(file);
                 }
-                (child::worker_binary()?, "run")
+                (binary.clone(), "run")
             }
         };
         let mut wrapper = Vec::new();
@@ -338,8 +287,9 @@ impl<'a> Environment<'a> {
         })
     }
 
-    fn server_cpu_s(&self) -> Option<f64> {
-        resource_usage::cpu_with_children_s(self.server.postgres.pid()?)
+    /// The processor time of the server so far.
+    pub(crate) fn server_cpu_s(&self) -> Option<f64> {
+        resource_usage::cpu_with_children_s(self.server.pid()?)
     }
 
     /// Stops the senders, and returns their costs.
@@ -388,16 +338,7 @@ impl<'a> Environment<'a> {
 
     /// Checks that every message was sent.
     pub(crate) async fn check_all_are_final(&self) -> anyhow::Result<()> {
-        let left: i64 = sqlx::query_scalar(match self.config.sender {
-            Sender::Worker => {
-                "select count(*) from signaling.outbox where status <> 'message_sent'"
-            }
-            Sender::HandWritten => {
-                "select count(*) from hand_written.message where status <> 'done'"
-            }
-        })
-        .fetch_one(&self.pool)
-        .await?;
+        let left = self.count_where("status <> 'message_sent'").await?;
         ensure!(left == 0, "{left} messages were not sent");
         Ok(())
     }
@@ -415,15 +356,17 @@ impl<'a> Environment<'a> {
 
     /// Messages recorded as accepted by the API, without those of the history.
     async fn recorded(&self) -> anyhow::Result<u64> {
-        let finished: i64 = sqlx::query_scalar(match self.config.sender {
-            Sender::Worker => "select count(*) from signaling.outbox where status = 'message_sent'",
-            Sender::HandWritten => {
-                "select count(*) from hand_written.message where status = 'done'"
-            }
-        })
-        .fetch_one(&self.pool)
-        .await?;
-        Ok(u64::try_from(finished)?.saturating_sub(self.config.history))
+        let sent = self.count_where("status = 'message_sent'").await?;
+        Ok(sent.saturating_sub(self.config.history))
+    }
+
+    async fn count_where(&self, condition: &str) -> anyhow::Result<u64> {
+        let table = self.config.sender.table();
+        let statement = format!("select count(*) from {table} where {condition}");
+        let rows: i64 = sqlx::query_scalar(AssertSqlSafe(statement))
+            .fetch_one(&self.pool)
+            .await?;
+        Ok(u64::try_from(rows)?)
     }
 
     /// Stops the API, drops the database, and checks that each accepted call is recorded and no message was sent twice.
@@ -435,11 +378,7 @@ impl<'a> Environment<'a> {
         let recorded = self.recorded().await?;
         self.api.stop().await?;
         self.pool.close().await;
-        let mut admin = connect_options(&self.server.postgres.admin_url())?
-            .connect()
-            .await?;
-        drop_database(&mut admin, &self.database).await?;
-        admin.close().await?;
+        self.server.drop_database(&self.database).await?;
         ensure!(duplicates == 0, "{duplicates} messages were sent twice");
         ensure!(
             untracked == 0,
@@ -451,20 +390,6 @@ impl<'a> Environment<'a> {
         );
         Ok(())
     }
-}
-
-async fn drop_database(admin: &mut PgConnection, database: &str) -> anyhow::Result<()> {
-    sqlx::raw_sql(AssertSqlSafe(format!(
-        "drop database {database} with (force)"
-    )))
-    .execute(admin)
-    .await
-    .context("the database can't be dropped")?;
-    Ok(())
-}
-
-fn connect_options(url: &str) -> Result<PgConnectOptions, sqlx::Error> {
-    Ok(PgConnectOptions::from_str(url)?.application_name(APPLICATION_NAME))
 }
 
 /// The sending processes.

@@ -2,13 +2,14 @@
 
 use std::time::{Duration, Instant};
 
-use crate::environment::{DatabaseServer, Environment, EnvironmentConfig, Sender};
+use crate::database_server::DatabaseServer;
+use crate::environment::{Environment, EnvironmentConfig, Sender};
 use crate::measurements::Measurements;
 
 /// How long the worker runs before it is measured.
 const WARM_UP: Duration = Duration::from_secs(5);
 
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(crate) struct Idle {
     pub(crate) sender: Sender,
     pub(crate) measured_for: Duration,
@@ -16,7 +17,8 @@ pub(crate) struct Idle {
 
 impl Idle {
     pub(crate) async fn measure(&self, server: &DatabaseServer) -> anyhow::Result<Measurements> {
-        let environment = Environment::create(server, EnvironmentConfig::of(self.sender)).await?;
+        let environment =
+            Environment::create(server, EnvironmentConfig::of(self.sender.clone())).await?;
         let senders = environment.start_senders().await?;
         tokio::time::sleep(WARM_UP).await;
         let (begun, before) = (Instant::now(), environment.read_cpu(&senders)?);

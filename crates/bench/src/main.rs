@@ -5,45 +5,58 @@ mod api;
 mod bench;
 mod child;
 mod counts;
+mod database_server;
 mod delay;
 mod drain;
 mod environment;
 mod hand_written;
 mod idle;
 mod measurements;
+mod paced_producer;
 mod producers;
 mod report;
 mod resource_usage;
 mod scenario;
+mod snapshot_delay;
 mod target;
+mod targets;
+mod worker;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::Context as _;
-use clap::{Parser, ValueEnum as _};
+use clap::{Parser, Subcommand, ValueEnum as _};
+use simulator::cli::SimulateArgs;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use crate::bench::Bench;
-use crate::scenario::Scenario;
+use crate::scenario::{CaseOptions, Scenario};
+use crate::worker::Worker;
 
 /// Measure what messages cost on this machine, compared with a hand-written send loop
 ///
 /// Starts a throwaway PostgreSQL, the simulated API and workers, each as its own process, and touches nothing else.
-/// Needs PostgreSQL's programs, a quiet machine, and for all scenarios about an hour and 20 GB of disk.
+/// Needs PostgreSQL's programs, a quiet machine, and for all scenarios about two hours and 20 GB of disk.
 /// `--scale 0.05` gives an impression within minutes. The worker is the binary `worker` in the same directory, or the
-/// one that `WORKER_BIN` names.
+/// one that `--worker` or `WORKER_BIN` names. Several workers are measured in turn, each with a database that its own
+/// `migrate` has created.
 #[derive(Debug, Parser)]
 #[command(
     name = "bench",
     version,
+    args_conflicts_with_subcommands = true,
+    disable_help_subcommand = true,
+    override_usage = "bench [OPTIONS] [SCENARIO]...",
     after_help = "Examples:
   bench                            every scenario, three times
   bench drain delay --runs 5       two scenarios
   bench --scale 0.05 --runs 1      a quick look; the numbers are rough
   bench --json measurements.json   write the values of each run, too
   bench counts --strict            has a change made a message cost more?
+  bench drain delay --worker old=/tmp/old-worker --worker new=target/release/worker
+                                   an older worker, a newer one and the loop, in turn
 
 Exit codes: 0 measured; 1 something failed, a message was lost, sent twice or above the limit, or, with --strict,
 a target was missed; 2 wrong usage."
@@ -57,6 +70,19 @@ struct Cli {
     #[arg(long, default_value_t = 3, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..=100))]
     runs: u32,
 
+    /// A worker binary to measure; may be given again, and the targets are those of the last one [default: `worker`
+    /// beside this program]
+    #[arg(long = "worker", value_name = "[NAME=]PATH")]
+    workers: Vec<Worker>,
+
+    /// Pairs of runs in snapshot-drain
+    #[arg(long, default_value_t = 9, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..=100))]
+    pairs: u32,
+
+    /// Minutes of snapshot-delay
+    #[arg(long, default_value_t = 10, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(2..=600))]
+    minutes: u32,
+
     /// Multiplies the usual numbers of messages and seconds
     #[arg(long, default_value_t = 1.0, value_name = "FACTOR", value_parser = parse_scale)]
     scale: f64,
@@ -69,9 +95,19 @@ struct Cli {
     #[arg(long)]
     strict: bool,
 
+    #[command(subcommand)]
+    role: Option<Role>,
+}
+
+/// The processes that the benchmark starts from its own program.
+#[derive(Debug, Subcommand)]
+enum Role {
     /// Run as the hand-written loop, with which the benchmark compares the worker
-    #[arg(long, hide = true)]
-    as_the_hand_written_loop: bool,
+    #[command(hide = true)]
+    HandWrittenLoop,
+    /// Run as the simulated API
+    #[command(hide = true)]
+    SimulatedApi(SimulateArgs),
 }
 
 fn parse_scale(text: &str) -> Result<f64, String> {
@@ -99,10 +135,12 @@ async fn run(cli: Cli) -> anyhow::Result<()> {
         biased;
         () = second_signal => anyhow::bail!("ended at once by a second signal"),
         result = async {
-            if cli.as_the_hand_written_loop {
-                Box::pin(run_hand_written_loop(shutdown)).await
-            } else {
-                Box::pin(measure(cli, &shutdown)).await
+            match cli.role {
+                Some(Role::HandWrittenLoop) => Box::pin(run_hand_written_loop(shutdown)).await,
+                Some(Role::SimulatedApi(arguments)) => {
+                    Box::pin(simulator::cli::run(arguments)).await
+                }
+                None => Box::pin(measure(cli, &shutdown)).await,
             }
         } => result,
     }
@@ -133,20 +171,32 @@ async fn run_hand_written_loop(shutdown: CancellationToken) -> anyhow::Result<()
 }
 
 async fn measure(cli: Cli, shutdown: &CancellationToken) -> anyhow::Result<()> {
+    if let Some(path) = &cli.json {
+        // A file that can't be written fails the benchmark at its start, not after an hour.
+        write(path, b"").await?;
+    }
     let scenarios = if cli.scenarios.is_empty() {
         Scenario::value_variants().to_vec()
     } else {
         cli.scenarios
     };
+    let workers = if cli.workers.is_empty() {
+        vec![Worker::default_one()?]
+    } else {
+        cli.workers
+    };
+    worker::check_names(&workers)?;
+    let workers = workers.into_iter().map(Worker::resolve);
     let bench = Bench {
         scenarios,
+        workers: workers.collect::<Result<_, _>>()?,
         runs: cli.runs,
-        scale: cli.scale,
+        pairs: cli.pairs,
+        case_options: CaseOptions {
+            scale: cli.scale,
+            snapshot_minutes: cli.minutes,
+        },
     };
-    if let Some(path) = &cli.json {
-        // A file that can't be written fails the benchmark at its start, not after an hour.
-        write(path, b"").await?;
-    }
     let report = Box::pin(bench.run(shutdown)).await?;
     print!("{report}");
     if let Some(path) = &cli.json {

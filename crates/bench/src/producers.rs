@@ -4,11 +4,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use anyhow::bail;
+use sqlx::PgPool;
 use sqlx::postgres::PgPoolOptions;
 use tokio::task::JoinSet;
 
+use crate::database_server::DatabaseServer;
 use crate::drain::count;
-use crate::environment::{DatabaseServer, Environment, EnvironmentConfig, Sender};
+use crate::environment::{Environment, EnvironmentConfig, Sender};
 use crate::measurements::Measurements;
 
 /// Connections that insert, each without a pause.
@@ -26,8 +29,9 @@ pub(crate) enum Alongside {
     Notifications,
 }
 
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(crate) struct Producers {
+    pub(crate) sender: Sender,
     pub(crate) alongside: Alongside,
     pub(crate) measured_for: Duration,
 }
@@ -37,7 +41,7 @@ impl Producers {
         let config = EnvironmentConfig {
             limit: Some(500),
             backlog: 20_000,
-            ..EnvironmentConfig::of(Sender::Worker)
+            ..EnvironmentConfig::of(self.sender.clone())
         };
         let environment = Environment::create(server, config).await?;
         let senders = match self.alongside {
@@ -45,11 +49,7 @@ impl Producers {
             Alongside::NoWorker | Alongside::Notifications => None,
         };
         if self.alongside == Alongside::Notifications {
-            sqlx::query(
-                "insert into signaling.bell (app, rings_until) values ('default', now() + interval '1 hour')",
-            )
-            .execute(&environment.pool)
-            .await?;
+            notify_each_commit(&environment.pool).await?;
         }
         let pool = PgPoolOptions::new()
             .max_connections(PRODUCERS)
@@ -95,4 +95,31 @@ impl Producers {
         measurements.add("messages_per_s", count(calls) / seconds);
         Ok(measurements)
     }
+}
+
+/// Makes each insert notify, as if a worker were idle. Worker binaries differ in the table that the insert's trigger reads.
+///
+/// # Errors
+/// If the database has none of the tables.
+async fn notify_each_commit(pool: &PgPool) -> anyhow::Result<()> {
+    for (table, insert) in [
+        (
+            "signaling.wakeup",
+            "insert into signaling.wakeup (app, wanted_until) values ('default', now() + interval '1 hour')",
+        ),
+        (
+            "signaling.bell",
+            "insert into signaling.bell (app, rings_until) values ('default', now() + interval '1 hour')",
+        ),
+    ] {
+        let exists: bool = sqlx::query_scalar("select to_regclass($1) is not null")
+            .bind(table)
+            .fetch_one(pool)
+            .await?;
+        if exists {
+            sqlx::query(insert).execute(pool).await?;
+            return Ok(());
+        }
+    }
+    bail!("the worker's migrations created no table that makes inserts notify")
 }

@@ -1,6 +1,5 @@
-//! The scenarios: their cases and targets.
+//! The scenarios and their cases.
 
-use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
@@ -8,14 +7,15 @@ use clap::ValueEnum;
 use serde::{Serialize, Serializer};
 
 use crate::counts::Counts;
+use crate::database_server::DatabaseServer;
 use crate::delay::Delay;
 use crate::drain::Drain;
-use crate::environment::{DatabaseServer, EnvironmentConfig, Sender};
+use crate::environment::{EnvironmentConfig, Sender};
 use crate::idle::Idle;
 use crate::measurements::Measurements;
 use crate::producers::{Alongside, Producers};
-use crate::report::CaseReport;
-use crate::target::Target;
+use crate::snapshot_delay::SnapshotDelay;
+use crate::worker::{self, Worker};
 
 /// A question that the benchmark answers by comparing cases.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -28,6 +28,10 @@ pub(crate) enum Scenario {
     Pace,
     /// The rate while another session holds a snapshot
     Horizon,
+    /// The rate of the last tenth of 150,000 messages under a held snapshot, compared in pairs of runs
+    SnapshotDrain,
+    /// The delay in the last minute under a held snapshot, compared with the first minute
+    SnapshotDelay,
     /// The rate with a backlog of 2 million messages
     Backlog,
     /// The rate with 10 million finished messages
@@ -60,14 +64,26 @@ impl Serialize for Scenario {
 /// One of the cases that a scenario compares.
 #[derive(Debug)]
 pub(crate) struct Case {
-    pub(crate) name: &'static str,
+    pub(crate) name: String,
+    /// Name of the worker that sends. None for the hand-written loop.
+    pub(crate) worker: Option<String>,
     pub(crate) load: Load,
+}
+
+/// Settings of the user that change the cases.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct CaseOptions {
+    /// Multiplies the usual numbers of messages and seconds.
+    pub(crate) scale: f64,
+    /// How long messages are sent under a held snapshot.
+    pub(crate) snapshot_minutes: u32,
 }
 
 #[derive(Debug)]
 pub(crate) enum Load {
     Drain(Drain),
     Delay(Delay),
+    SnapshotDelay(SnapshotDelay),
     Producers(Producers),
     Idle(Idle),
     Counts(Counts),
@@ -78,6 +94,7 @@ impl Load {
         match self {
             Self::Drain(drain) => drain.measure(server).await,
             Self::Delay(delay) => delay.measure(server).await,
+            Self::SnapshotDelay(delay) => delay.measure(server).await,
             Self::Producers(producers) => producers.measure(server).await,
             Self::Idle(idle) => idle.measure(server).await,
             Self::Counts(counts) => counts.measure(server).await,
@@ -85,52 +102,65 @@ impl Load {
     }
 }
 
-/// The counts of the last commit that changed them on purpose.
-const COMMITTED_COUNTS: &str = include_str!("../counts.json");
-/// Tolerance: the sizes of batches differ from run to run.
-const MAX_COUNT_GROWTH: f64 = 1.1;
-
-/// A megabyte is a million bytes.
-const MB_PER_MIB: f64 = 1.048_576;
-
-fn committed_counts() -> impl Iterator<Item = (String, f64)> {
-    let counts: BTreeMap<String, f64> = serde_json::from_str(COMMITTED_COUNTS).unwrap_or_default();
-    counts.into_iter()
-}
-
-const WORKER: &str = "worker";
+/// Name of the only case of a worker.
+const WORKER: &str = worker::DEFAULT_NAME;
 const HAND_WRITTEN: &str = "hand-written loop";
+/// Inserts a second while the load is low.
+const LOW_LOAD_PER_S: u32 = 100;
 
 impl Scenario {
-    pub(crate) fn cases(self, scale: f64) -> Vec<Case> {
-        let worker = EnvironmentConfig::of(Sender::Worker);
-        let hand_written = EnvironmentConfig::of(Sender::HandWritten);
-        let case = |name, load| Case { name, load };
-        let drain = |name, drain| case(name, Load::Drain(drain));
-        match self {
-            Self::Drain => [
-                (WORKER, worker, 100_000),
-                (HAND_WRITTEN, hand_written, 30_000),
-            ]
-            .map(|(name, config, messages)| {
-                let backlog = scaled(messages, scale);
-                drain(name, Drain::of(EnvironmentConfig { backlog, ..config }))
-            })
-            .into(),
-            Self::Delay => [
-                (WORKER, Sender::Worker),
-                (HAND_WRITTEN, Sender::HandWritten),
-            ]
-            .map(|(name, sender)| {
-                let messages = usize::try_from(scaled(3_000, scale)).unwrap_or(usize::MAX);
-                let delay = Delay {
-                    sender,
-                    per_s: 100,
-                    messages,
+    /// The cases of each worker, and that of the hand-written loop where the scenario compares with it.
+    pub(crate) fn cases(self, options: CaseOptions, workers: &[Worker]) -> Vec<Case> {
+        let mut cases = Vec::new();
+        for worker in workers {
+            let sender = Sender::Worker(worker.binary.clone());
+            for (name, load) in self.cases_of_worker(options, sender) {
+                let name = if name == WORKER {
+                    worker.name.clone()
+                } else if workers.len() == 1 {
+                    name.into()
+                } else {
+                    format!("{}: {name}", worker.name)
                 };
-                case(name, Load::Delay(delay))
-            })
-            .into(),
+                cases.push(Case {
+                    name,
+                    worker: Some(worker.name.clone()),
+                    load,
+                });
+            }
+        }
+        cases.extend(self.load_of_loop(options.scale).map(|load| Case {
+            name: HAND_WRITTEN.into(),
+            worker: None,
+            load,
+        }));
+        cases
+    }
+
+    fn load_of_loop(self, scale: f64) -> Option<Load> {
+        match self {
+            Self::Drain => Some(drain_load(Sender::HandWritten, 30_000, scale)),
+            Self::Delay => Some(delay_load(Sender::HandWritten, scale)),
+            _ => None,
+        }
+    }
+
+    fn cases_of_worker(self, options: CaseOptions, sender: Sender) -> Vec<(&'static str, Load)> {
+        let scale = options.scale;
+        let worker = EnvironmentConfig::of(sender.clone());
+        let drain = |name, drain| (name, Load::Drain(drain));
+        match self {
+            Self::Drain => vec![(WORKER, drain_load(sender, 100_000, scale))],
+            Self::Delay => vec![(WORKER, delay_load(sender, scale))],
+            Self::SnapshotDelay => {
+                let delay = SnapshotDelay {
+                    sender,
+                    per_s: LOW_LOAD_PER_S,
+                    minutes: options.snapshot_minutes,
+                    minute: scaled_time(Duration::from_secs(60), scale),
+                };
+                vec![(WORKER, Load::SnapshotDelay(delay))]
+            }
             Self::Pace => [("1 process", 1), ("4 processes", 4), ("8 processes", 8)]
                 .map(|(name, processes)| {
                     let (skipped, measured) = (1_000, scaled(9_000, scale));
@@ -149,7 +179,9 @@ impl Scenario {
                     drain(name, pace)
                 })
                 .into(),
-            Self::Horizon | Self::Backlog | Self::History => self.growing(scale),
+            Self::Horizon | Self::SnapshotDrain | Self::Backlog | Self::History => {
+                self.growing(scale, &worker)
+            }
             Self::Producers => [
                 ("no worker", Alongside::NoWorker),
                 ("busy worker", Alongside::BusyWorker),
@@ -158,10 +190,11 @@ impl Scenario {
             .map(|(name, alongside)| {
                 let measured_for = scaled_time(Duration::from_secs(10), scale);
                 let producers = Producers {
+                    sender: sender.clone(),
                     alongside,
                     measured_for,
                 };
-                case(name, Load::Producers(producers))
+                (name, Load::Producers(producers))
             })
             .into(),
             Self::Memory => {
@@ -191,22 +224,18 @@ impl Scenario {
             }
             Self::Idle => {
                 let idle = Idle {
-                    sender: Sender::Worker,
+                    sender,
                     measured_for: scaled_time(Duration::from_secs(20), scale),
                 };
-                vec![case(WORKER, Load::Idle(idle))]
+                vec![(WORKER, Load::Idle(idle))]
             }
-            Self::Counts => vec![case(WORKER, Load::Counts(Counts::COMMITTED))],
+            Self::Counts => vec![(WORKER, Load::Counts(Counts::committed(sender)))],
         }
     }
 
     /// Cases that differ in the number of old row versions or rows.
-    fn growing(self, scale: f64) -> Vec<Case> {
-        let worker = EnvironmentConfig::of(Sender::Worker);
-        let drain = |name, drain| Case {
-            name,
-            load: Load::Drain(drain),
-        };
+    fn growing(self, scale: f64, worker: &EnvironmentConfig) -> Vec<(&'static str, Load)> {
+        let drain = |name, drain| (name, Load::Drain(drain));
         match self {
             Self::Horizon => [("no snapshot", false), ("held snapshot", true)]
                 .map(|(name, held_snapshot)| {
@@ -223,6 +252,22 @@ impl Scenario {
                         ..Drain::of(config)
                     };
                     drain(name, horizon)
+                })
+                .into(),
+            Self::SnapshotDrain => [("no snapshot", false), ("held snapshot", true)]
+                .map(|(name, held_snapshot)| {
+                    let backlog = scaled(150_000, scale);
+                    let config = EnvironmentConfig {
+                        backlog,
+                        ..worker.clone()
+                    };
+                    let last_tenth = Drain {
+                        skipped: backlog - backlog / 10,
+                        measured: backlog / 10,
+                        held_snapshot,
+                        ..Drain::of(config)
+                    };
+                    drain(name, last_tenth)
                 })
                 .into(),
             // The worker counts the backlog again and again, for half of the first second and then a fiftieth of the
@@ -256,108 +301,21 @@ impl Scenario {
             _ => Vec::new(),
         }
     }
+}
 
-    pub(crate) fn targets(self, cases: &[CaseReport]) -> Vec<Target> {
-        let median = |case: usize, name: &str| cases.get(case)?.median.get(name);
-        let ratio = |name: &str, of: usize, to: usize| Some(median(of, name)? / median(to, name)?);
-        let cpu = |case: usize| {
-            Some(median(case, "sender_cpu_s_per_1000")? + median(case, "postgres_cpu_s_per_1000")?)
-        };
-        let memory = |limit_mb| {
-            let peak = median(0, "peak_memory_mib");
-            Target::at_most("MB", peak.map(|mib| mib * MB_PER_MIB), limit_mb)
-        };
-        let fullest_second = || {
-            let runs = cases.iter().flat_map(|case| &case.runs);
-            let fullest = runs.filter_map(|run| run.get("fullest_second_calls"));
-            let fullest = fullest.reduce(f64::max);
-            Target::at_most("calls in the fullest second of any run", fullest, 500.0)
-        };
-        match self {
-            Self::Drain => vec![
-                Target::at_least(
-                    "messages/s, times the loop's",
-                    ratio("messages_per_s", 0, 1),
-                    4.0,
-                ),
-                Target::at_most(
-                    "processor time a message, of the loop's",
-                    cpu(0).zip(cpu(1)).map(|(own, its)| own / its),
-                    0.25,
-                ),
-            ],
-            Self::Delay => vec![
-                Target::at_most("median, ms", median(0, "delay_p50_ms"), 2.0),
-                Target::at_most("99 %, ms", median(0, "delay_p99_ms"), 5.0),
-            ],
-            Self::Pace => ["1 process", "4 processes", "8 processes"]
-                .into_iter()
-                .enumerate()
-                .map(|(case, name)| {
-                    let share = median(case, "messages_per_s").map(|rate| rate / 500.0);
-                    Target::at_least(format!("part of the limit, {name}"), share, 0.98)
-                })
-                .chain([fullest_second()])
-                .collect(),
-            Self::Horizon => vec![Target::at_least(
-                "rate, of the rate without the snapshot",
-                ratio("messages_per_s", 1, 0),
-                0.9,
-            )],
-            Self::Backlog | Self::History => vec![Target::at_least(
-                "rate, of the rate with few rows",
-                ratio("messages_per_s", 1, 0),
-                0.9,
-            )],
-            Self::Producers => vec![
-                Target::at_least(
-                    "commits/s with a worker, of those without",
-                    ratio("commits_per_s", 1, 0),
-                    0.9,
-                ),
-                Target::at_least(
-                    "part of the limit that the worker uses",
-                    median(1, "messages_per_s").map(|rate| rate / 500.0),
-                    0.95,
-                ),
-            ],
-            Self::Memory => vec![memory(100.0)],
-            Self::Apps => vec![
-                Target::at_least(
-                    "part of what the limits allow",
-                    median(0, "messages_per_s").map(|rate| rate / (20.0 * 490.0)),
-                    0.95,
-                ),
-                Target::at_least(
-                    "calls of the app with the fewest, of the one with the most",
-                    median(0, "fewest_of_an_app")
-                        .zip(median(0, "most_of_an_app"))
-                        .map(|(fewest, most)| fewest / most),
-                    0.9,
-                ),
-                fullest_second(),
-            ],
-            Self::Idle => vec![
-                Target::at_most(
-                    "% of a core, worker",
-                    median(0, "sender_percent_of_a_core"),
-                    0.5,
-                ),
-                Target::at_most(
-                    "% of a core, Postgres",
-                    median(0, "postgres_percent_of_a_core"),
-                    0.5,
-                ),
-                memory(40.0),
-            ],
-            Self::Counts => committed_counts()
-                .map(|(name, committed)| {
-                    let value = median(0, &name);
-                    Target::at_most(name, value, committed * MAX_COUNT_GROWTH)
-                })
-                .collect(),
-        }
-    }
+fn drain_load(sender: Sender, messages: u64, scale: f64) -> Load {
+    Load::Drain(Drain::of(EnvironmentConfig {
+        backlog: scaled(messages, scale),
+        ..EnvironmentConfig::of(sender)
+    }))
+}
+
+fn delay_load(sender: Sender, scale: f64) -> Load {
+    Load::Delay(Delay {
+        sender,
+        per_s: LOW_LOAD_PER_S,
+        messages: usize::try_from(scaled(3_000, scale)).unwrap_or(usize::MAX),
+    })
 }
 
 /// Scales a number of messages, but keeps enough of them to measure.
@@ -373,32 +331,4 @@ fn scaled(usual: u64, scale: f64) -> u64 {
 
 fn scaled_time(usual: Duration, scale: f64) -> Duration {
     usual.mul_f64(scale).max(Duration::from_secs(2))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn each_committed_count_is_a_target() {
-        let names: Vec<_> = committed_counts().map(|(name, _)| name).collect();
-        let mut median = Measurements::default();
-        for name in [
-            "instructions_per_message",
-            "statements_per_message",
-            "transactions_per_message",
-            "wal_bytes_per_message",
-        ] {
-            assert!(names.iter().any(|other| other == name), "no {name}");
-            median.add(name, f64::MAX);
-        }
-        let case = CaseReport {
-            case: WORKER,
-            runs: Vec::new(),
-            median,
-        };
-        let targets = Scenario::Counts.targets(&[case]);
-        assert_eq!(targets.len(), names.len());
-        assert!(targets.iter().all(|target| !target.is_met));
-    }
 }

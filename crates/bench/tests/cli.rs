@@ -38,7 +38,9 @@ fn the_help_lists_scenarios_examples_and_exit_codes() {
     ] {
         assert!(help.contains(expected), "no {expected:?} in {help}");
     }
-    assert!(!help.contains("hand-written-loop"), "{help}");
+    for role in ["hand-written-loop", "simulated-api"] {
+        assert!(!help.contains(role), "{help}");
+    }
 }
 
 #[test]
@@ -47,6 +49,8 @@ fn wrong_usage_is_exit_code_2() {
         (&["sprint"][..], "invalid value 'sprint'"),
         (&["--runs", "0"], "0 is not in 1..=100"),
         (&["--scale", "2"], "write a number from 0.001 to 1"),
+        (&["--minutes", "1"], "1 is not in 2..=600"),
+        (&["--worker", "old="], "write the path of a worker binary"),
     ] {
         let output = run(bench(arguments));
         assert_eq!(output.status.code(), Some(2));
@@ -77,7 +81,7 @@ fn a_json_file_that_cannot_be_written_fails_at_the_start() {
 
 #[test]
 fn the_hand_written_loop_names_a_setting_that_it_lacks() {
-    let output = run(bench(&["--as-the-hand-written-loop"]));
+    let output = run(bench(&["hand-written-loop"]));
     assert_eq!(output.status.code(), Some(1));
     assert_eq!(stderr(&output), "error: DATABASE_URL is not set\n");
 }
