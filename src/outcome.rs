@@ -207,7 +207,7 @@ impl Outcome {
     pub(crate) fn attempt_outcome(&self) -> Option<&'static str> {
         match self {
             Self::Accepted(_) => None,
-            Self::Transient(_) => Some("retry"),
+            Self::Transient(_) => Some("transient"),
             Self::Throttled(_) => Some("throttled"),
             Self::Rejected => Some("rejected"),
             Self::Unauthorized => Some("unauthorized"),

@@ -7,7 +7,7 @@ use serde::Serialize;
 use crate::outcome::{FinalStatus, Outcome};
 
 /// Upper bounds of a [`Histogram`]'s buckets, in seconds, each included; a last bucket takes what is longer. They
-/// stand in the comment of `signaling.rollup`, too: stats of several versions are added up.
+/// stand in the comment of `signaling.minute_stats`, too: stats of several versions are added up.
 pub(crate) const BOUNDS_S: [f64; 18] = [
     0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 60.0, 300.0,
     1_800.0, 3_600.0,
@@ -96,8 +96,8 @@ pub(crate) struct Stats {
     pub(crate) expired: u64,
     /// Messages that ended as `unknown`.
     pub(crate) unknown: u64,
-    /// Calls that are worth another one.
-    pub(crate) calls_retry: u64,
+    /// Calls that failed without an effect, and may succeed the next time.
+    pub(crate) calls_transient: u64,
     /// Calls that were answered 429.
     pub(crate) calls_throttled: u64,
     /// Calls that were refused for good.
@@ -110,6 +110,7 @@ pub(crate) struct Stats {
     pub(crate) slots_missed: u64,
     pub(crate) call_time: Histogram,
     /// How long messages waited for their first call, from when they were due.
+    #[serde(rename = "queue_wait")]
     pub(crate) delay: Histogram,
 }
 
@@ -122,7 +123,7 @@ impl Stats {
         match outcome {
             // It ends its message, and is counted with that.
             Outcome::Accepted(_) => {}
-            Outcome::Transient(_) => self.calls_retry += 1,
+            Outcome::Transient(_) => self.calls_transient += 1,
             Outcome::Throttled(_) => self.calls_throttled += 1,
             Outcome::Rejected => self.calls_rejected += 1,
             Outcome::Unauthorized => self.calls_unauthorized += 1,
@@ -144,7 +145,7 @@ impl Stats {
 
     pub(crate) fn calls(&self) -> u64 {
         self.calls_well()
-            + self.calls_retry
+            + self.calls_transient
             + self.calls_throttled
             + self.calls_rejected
             + self.calls_unauthorized
@@ -165,7 +166,7 @@ impl Stats {
             failed,
             expired,
             unknown,
-            calls_retry,
+            calls_transient,
             calls_throttled,
             calls_rejected,
             calls_unauthorized,
@@ -180,7 +181,7 @@ impl Stats {
         self.failed += failed;
         self.expired += expired;
         self.unknown += unknown;
-        self.calls_retry += calls_retry;
+        self.calls_transient += calls_transient;
         self.calls_throttled += calls_throttled;
         self.calls_rejected += calls_rejected;
         self.calls_unauthorized += calls_unauthorized;
@@ -202,7 +203,7 @@ mod tests {
         let mut stats = Stats::default();
         stats.called(&Outcome::Transient(None), None);
         stats.called(&Outcome::Transient(None), Some(Duration::from_millis(3)));
-        assert_eq!(stats.calls_retry, 2);
+        assert_eq!(stats.calls_transient, 2);
         assert_eq!(stats.call_time.count(), 1);
     }
 

@@ -23,7 +23,7 @@ use crate::pace::DbTime;
 #[command(after_help = "Examples:
   worker status
   worker status --watch
-  worker status --json | jq '.[] | {app, pending, delay_last_hour}'")]
+  worker status --json | jq '.[] | {app, pending, queue_wait_last_hour}'")]
 pub(super) struct StatusArgs {
     #[command(flatten)]
     database: DatabaseArgs,
@@ -137,14 +137,14 @@ fn show(app: &AppStatus) -> String {
             ),
         );
     }
-    if let Some(delay) = &app.delay_last_hour {
+    if let Some(wait) = &app.queue_wait_last_hour {
         line(
-            "delay",
+            "queue wait",
             format!(
                 "{} median, {} for 95 %, {} for 99 % of the last hour's messages",
-                fine(delay.p50_s),
-                fine(delay.p95_s),
-                fine(delay.p99_s)
+                fine(wait.p50_s),
+                fine(wait.p95_s),
+                fine(wait.p99_s)
             ),
         );
     }

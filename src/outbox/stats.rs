@@ -31,7 +31,7 @@ pub(crate) struct StatsError {
     pub(crate) may_be_saved: bool,
 }
 
-/// A row of `signaling.rollup`.
+/// A row of `signaling.minute_stats`.
 #[derive(FromRow)]
 struct MinuteStatsRow {
     minute: DbTime,
@@ -42,25 +42,33 @@ struct MinuteStatsRow {
     failed: i64,
     expired: i64,
     unknown: i64,
-    calls_retry: i64,
+    calls_transient: i64,
     calls_throttled: i64,
     calls_rejected: i64,
     calls_unauthorized: i64,
     calls_ambiguous: i64,
     slots_missed: i64,
     call_time: Vec<i64>,
-    delay: Vec<i64>,
+    queue_wait: Vec<i64>,
     backlog: Option<i64>,
 }
+
+/// One array for each column, in the order of the columns. SQL has no arrays of arrays of different lengths, so the
+/// histograms are texts.
+const ADD_MINUTE_STATS: &str = "
+    select signaling.add_minute_stats(
+        $1::timestamptz[], $2::text[], $3::bigint[], $4::bigint[], $5::bigint[], $6::bigint[], $7::bigint[],
+        $8::bigint[], $9::bigint[], $10::bigint[], $11::bigint[], $12::bigint[], $13::bigint[], $14::bigint[],
+        $15::text[], $16::text[])";
 
 /// How long a count may take: it reads an index entry for each message that waits.
 const QUEUE_COUNTS_TIMEOUT: Duration = Duration::from_secs(60);
 
 impl Outbox {
-    /// Adds what was done to what is known of its minutes.
+    /// Adds stats to their minutes.
     ///
     /// # Errors
-    /// Where the database fails, with whether it may have been added all the same.
+    /// Where the database fails. The error says whether the database may have added them nevertheless.
     pub(crate) async fn add_minute_stats(
         &self,
         stats: &[(OffsetDateTime, String, Stats)],
@@ -84,7 +92,7 @@ impl Outbox {
             .monitoring_pool()
             .run(Statement::Stats, async |session| {
                 was_asked = true;
-                sqlx::query(include_str!("add_minute_stats.sql"))
+                sqlx::query(ADD_MINUTE_STATS)
                     .persistent(session.caches_statements())
                     .bind(minutes)
                     .bind(apps)
@@ -94,7 +102,7 @@ impl Outbox {
                     .bind(column(|stats| stats.failed))
                     .bind(column(|stats| stats.expired))
                     .bind(column(|stats| stats.unknown))
-                    .bind(column(|stats| stats.calls_retry))
+                    .bind(column(|stats| stats.calls_transient))
                     .bind(column(|stats| stats.calls_throttled))
                     .bind(column(|stats| stats.calls_rejected))
                     .bind(column(|stats| stats.calls_unauthorized))
@@ -115,8 +123,8 @@ impl Outbox {
         }
     }
 
-    /// Counts what waits, unless that was done so lately that there is no need to, or somebody else is about it. True
-    /// if it counted.
+    /// Counts the pending messages, unless the last count is younger than `stale_after` or another session is counting.
+    /// True if it counted.
     ///
     /// # Errors
     /// Where the database fails.
@@ -130,7 +138,7 @@ impl Outbox {
                 QUEUE_COUNTS_TIMEOUT,
                 async |session| {
                     sqlx::query_scalar(
-                        "select signaling.take_census($1 * interval '1 microsecond')",
+                        "select signaling.refresh_queue_counts($1 * interval '1 microsecond')",
                     )
                     .persistent(session.caches_statements())
                     .bind(micros(stale_after))
@@ -155,9 +163,9 @@ impl Outbox {
             .read(async |session| {
                 sqlx::query_as(
                     "select minute, app, message_sent, message_delivered, message_offline, failed, expired, unknown,
-                            calls_retry, calls_throttled, calls_rejected, calls_unauthorized, calls_ambiguous,
-                            slots_missed, call_time, delay, backlog
-                     from signaling.rollup
+                            calls_transient, calls_throttled, calls_rejected, calls_unauthorized, calls_ambiguous,
+                            slots_missed, call_time, queue_wait, backlog
+                     from signaling.minute_stats
                      where minute > now() - $1 * interval '1 microsecond' and ($2 is null or app = $2)
                      order by minute, app",
                 )
@@ -185,14 +193,14 @@ impl MinuteStatsRow {
                 failed: amount(self.failed),
                 expired: amount(self.expired),
                 unknown: amount(self.unknown),
-                calls_retry: amount(self.calls_retry),
+                calls_transient: amount(self.calls_transient),
                 calls_throttled: amount(self.calls_throttled),
                 calls_rejected: amount(self.calls_rejected),
                 calls_unauthorized: amount(self.calls_unauthorized),
                 calls_ambiguous: amount(self.calls_ambiguous),
                 slots_missed: amount(self.slots_missed),
                 call_time: histogram(self.call_time),
-                delay: histogram(self.delay),
+                delay: histogram(self.queue_wait),
             },
         }
     }

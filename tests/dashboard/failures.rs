@@ -123,7 +123,7 @@ async fn where_not_all_failures_are_looked_at_the_page_says_so_whatever_it_is_as
     world
         .execute(
             "insert into signaling.attempt (message_id, attempt, outcome, error)
-             select message.id, 1, 'retry', 'of ' || message.app
+             select message.id, 1, 'transient', 'of ' || message.app
              from signaling.outbox as message, generate_series(1, case message.app when 'seldom' then 1 else 9999 end)
              order by message.id",
         )
@@ -133,7 +133,7 @@ async fn where_not_all_failures_are_looked_at_the_page_says_so_whatever_it_is_as
     assert!(!dashboard.page("/failures").await.contains("were looked at"));
     for filter in ["app=seldom", "outcome=rejected"] {
         world
-            .execute("insert into signaling.attempt (message_id, attempt, outcome, error) select max(id), 2, 'retry', 'of default' from signaling.outbox")
+            .execute("insert into signaling.attempt (message_id, attempt, outcome, error) select max(id), 2, 'transient', 'of default' from signaling.outbox")
             .await;
         let page = dashboard.page(&format!("/failures?{filter}")).await;
         for part in [

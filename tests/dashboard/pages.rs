@@ -51,7 +51,7 @@ async fn the_overview_says_what_each_app_does_and_why() {
     shown::open_lane(&world, "chat").await;
     world
         .execute(
-            "update signaling.lane set hold = 'parked', hold_reason = 'the API answered 401', hold_since = now(),
+            "update signaling.lane set hold = 'unauthorized', hold_reason = 'the API answered 401', hold_since = now(),
                     hold_until = now() + interval '1 hour' where app = 'chat'",
         )
         .await;
@@ -124,7 +124,7 @@ pub(super) async fn hostile(world: &World) -> i64 {
          select id, 1, now(), 400, 'rejected', $1, $1 from signaling.outbox",
         "insert into signaling.lane (app, limit_per_s, configured_per_s, rate_per_s, hold, hold_reason, hold_since, hold_until,
                                      limit_set_by)
-         values ('held', 9, 9, 8, 'broken', $1, now(), now(), $1)",
+         values ('held', 9, 9, 8, 'unavailable', $1, now(), now(), $1)",
         "insert into signaling.lane (app, limit_per_s, configured_per_s, rate_per_s, paused_at, paused_by, pause_reason)
          values ('default', 9, 9, 8, now(), $1, $1)",
     ] {

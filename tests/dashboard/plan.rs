@@ -54,7 +54,7 @@ fn asked() -> Vec<Asked> {
             name: "groups of failures",
             statement: include_str!("../../src/outbox/read/failures/groups.sql").into(),
             types: "bigint, bigint, text, bigint, text",
-            values: "20000, 3600000000, null, 100, 'retry'",
+            values: "20000, 3600000000, null, 100, 'transient'",
             has: &[
                 "Index Scan Backward using attempt_pkey",
                 "using outbox_pkey",

@@ -142,7 +142,7 @@ pub(super) async fn count_pending(world: &World) {
     world
         .until("pending messages are counted", PATIENCE, async || {
             world
-                .ask("select signaling.take_census(interval '0')")
+                .ask("select signaling.refresh_queue_counts(interval '0')")
                 .await
         })
         .await;

@@ -6,9 +6,9 @@ use testkit::World;
 pub(super) async fn an_hour_of_figures(world: &World, app: &str) {
     world
         .execute(&format!(
-            "insert into signaling.rollup (minute, app, message_sent, message_delivered, message_offline, failed, expired, unknown,
-                                           calls_retry, calls_throttled, calls_rejected, calls_unauthorized, calls_ambiguous,
-                                           call_time, delay, backlog)
+            "insert into signaling.minute_stats (minute, app, message_sent, message_delivered, message_offline, failed, expired, unknown,
+                                           calls_transient, calls_throttled, calls_rejected, calls_unauthorized, calls_ambiguous,
+                                           call_time, queue_wait, backlog)
              select date_trunc('minute', now()) - n * interval '1 minute', '{app}', level * 40, level * 12, level * 2, n % 3, 0, 0,
                     level / 2 + n % 4, case when n between 20 and 24 then 60 else 0 end, n % 3, 0, n % 2,
                     array[0, 0, 0, level, level * 30, level * 20, level * 3, level, level / 9, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0],
@@ -46,7 +46,7 @@ pub(super) async fn messages_of_all_states(world: &World, each: i32) {
              alter table signaling.outbox enable trigger user;
              insert into signaling.attempt (message_id, attempt, sent_at, duration, http_status, outcome, error, claimed_by, recorded_at)
              select id, 1, sent_at, interval '34 milliseconds', http_status,
-                    case status when 'failed' then 'rejected' when 'unknown' then 'ambiguous' else 'retry' end, error, 'worker-1',
+                    case status when 'failed' then 'rejected' when 'unknown' then 'ambiguous' else 'transient' end, error, 'worker-1',
                     sent_at + interval '40 milliseconds'
              from signaling.outbox where error is not null and attempts > 0 order by id"
         ))

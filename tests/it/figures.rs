@@ -8,7 +8,7 @@ use testkit::{APP_ID, PATIENCE, World, peer, slow_api};
 async fn total(world: &World, column: &str) -> i64 {
     world
         .ask(&format!(
-            "select coalesce(sum({column}), 0)::bigint from signaling.rollup where app = 'default'"
+            "select coalesce(sum({column}), 0)::bigint from signaling.minute_stats where app = 'default'"
         ))
         .await
 }
@@ -17,32 +17,32 @@ async fn total(world: &World, column: &str) -> i64 {
 async fn observed(world: &World, column: &str) -> i64 {
     world
         .ask(&format!(
-            "select coalesce(sum(count), 0)::bigint from signaling.rollup, unnest({column}) as count"
+            "select coalesce(sum(count), 0)::bigint from signaling.minute_stats, unnest({column}) as count"
         ))
         .await
 }
 
 /// Counts now, however lately somebody else did.
-async fn take_census(world: &World) {
+async fn refresh_queue_counts(world: &World) {
     world
         .until("what waits is counted", PATIENCE, async || {
             world
-                .execute("update signaling.census_turn set counted_at = 'epoch'")
+                .execute("update signaling.queue_counts_turn set counted_at = 'epoch'")
                 .await;
-            world.ask("select signaling.take_census()").await
+            world.ask("select signaling.refresh_queue_counts()").await
         })
         .await;
 }
 
 /// (queued, scheduled, retrying, sending) of an app.
-async fn census(world: &World, app: &str) -> Option<(i64, i64, i64, i64)> {
+async fn queue_counts(world: &World, app: &str) -> Option<(i64, i64, i64, i64)> {
     sqlx::query_as(
-        "select queued, scheduled, retrying, sending from signaling.census where app = $1",
+        "select queued, scheduled, retrying, sending from signaling.queue_counts where app = $1",
     )
     .bind(app)
     .fetch_optional(&world.pool)
     .await
-    .expect("the census")
+    .expect("the counts")
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -76,7 +76,7 @@ async fn what_a_fleet_has_done_adds_up_to_what_the_api_saw_and_the_rows_say() {
     assert_eq!(total(&world, "failed").await, 5);
     assert_eq!(total(&world, "calls_rejected").await, 5);
     assert_eq!(
-        total(&world, "calls_retry").await.unsigned_abs(),
+        total(&world, "calls_transient").await.unsigned_abs(),
         app.by_status[&500]
     );
     assert_eq!(
@@ -88,14 +88,14 @@ async fn what_a_fleet_has_done_adds_up_to_what_the_api_saw_and_the_rows_say() {
         seen.calls
     );
     assert_eq!(
-        observed(&world, "delay").await,
+        observed(&world, "queue_wait").await,
         305,
         "each message had one first call"
     );
 }
 
 #[tokio::test]
-async fn the_delay_is_that_of_the_first_call_from_when_a_message_was_due() {
+async fn the_queue_wait_lasts_from_when_a_message_is_due_to_its_first_call() {
     let world = World::new().await;
     // Inserted long ago, and due for two to five seconds.
     world
@@ -110,7 +110,7 @@ async fn the_delay_is_that_of_the_first_call_from_when_a_message_was_due() {
     world.until_all_final().await;
     worker.stop().await;
     let buckets: Vec<i64> = world
-        .ask("select delay from signaling.rollup where delay <> '{}'")
+        .ask("select queue_wait from signaling.minute_stats where queue_wait <> '{}'")
         .await;
     // Up to 5 s is the twelfth, 60 s would be the fifteenth: a busy machine may take its time.
     let place = buckets.iter().position(|count| *count == 1);
@@ -134,11 +134,11 @@ async fn what_waits_is_counted_by_app_and_state() {
     world
         .execute("update signaling.outbox set sent_at = now(), attempts = 1 where app = 'other'")
         .await;
-    take_census(&world).await;
-    assert_eq!(census(&world, "default").await, Some((3, 1, 0, 1)));
-    assert_eq!(census(&world, "other").await, Some((0, 0, 1, 0)));
+    refresh_queue_counts(&world).await;
+    assert_eq!(queue_counts(&world, "default").await, Some((3, 1, 0, 1)));
+    assert_eq!(queue_counts(&world, "other").await, Some((0, 0, 1, 0)));
     let backlog: i64 = world
-        .ask("select backlog from signaling.rollup where app = 'default' order by minute desc limit 1")
+        .ask("select backlog from signaling.minute_stats where app = 'default' order by minute desc limit 1")
         .await;
     assert_eq!(backlog, 3);
 
@@ -146,9 +146,9 @@ async fn what_waits_is_counted_by_app_and_state() {
     world
         .execute("delete from signaling.outbox where claim_id is null")
         .await;
-    take_census(&world).await;
-    assert_eq!(census(&world, "default").await, Some((0, 0, 0, 1)));
-    assert_eq!(census(&world, "other").await, None);
+    refresh_queue_counts(&world).await;
+    assert_eq!(queue_counts(&world, "default").await, Some((0, 0, 0, 1)));
+    assert_eq!(queue_counts(&world, "other").await, None);
 }
 
 #[tokio::test]
@@ -156,7 +156,7 @@ async fn who_counts_while_another_one_does_or_did_lately_does_not() {
     let world = World::new().await;
     let counted = async || {
         world
-            .ask::<bool>("select signaling.take_census('1 minute')")
+            .ask::<bool>("select signaling.refresh_queue_counts('1 minute')")
             .await
     };
     assert!(counted().await);
@@ -165,44 +165,56 @@ async fn who_counts_while_another_one_does_or_did_lately_does_not() {
     // Counting has taken a minute: fifty pass before it is done again, whoever asks.
     world
         .execute(
-            "update signaling.census_turn set counted_at = now() - interval '45 min', took = '1 min'",
+            "update signaling.queue_counts_turn set counted_at = now() - interval '45 min', took = '1 min'",
         )
         .await;
-    assert!(!world.ask::<bool>("select signaling.take_census()").await);
+    assert!(
+        !world
+            .ask::<bool>("select signaling.refresh_queue_counts()")
+            .await
+    );
     world
         .execute(
-            "update signaling.census_turn set counted_at = now() - interval '51 min', took = '1 min'",
+            "update signaling.queue_counts_turn set counted_at = now() - interval '51 min', took = '1 min'",
         )
         .await;
     let mut counting = world.pool.begin().await.expect("a transaction");
-    sqlx::query("select from signaling.census_turn for update")
+    sqlx::query("select from signaling.queue_counts_turn for update")
         .execute(&mut *counting)
         .await
         .expect("locked");
     assert!(
-        !world.ask::<bool>("select signaling.take_census()").await,
+        !world
+            .ask::<bool>("select signaling.refresh_queue_counts()")
+            .await,
         "another one is about it"
     );
     counting.rollback().await.expect("unlocked");
-    assert!(world.ask::<bool>("select signaling.take_census()").await);
+    assert!(
+        world
+            .ask::<bool>("select signaling.refresh_queue_counts()")
+            .await
+    );
 }
 
 #[tokio::test]
-async fn figures_are_forgotten_after_eight_days() {
+async fn minute_stats_are_forgotten_after_eight_days() {
     let world = World::new().await;
     world
         .execute(
-            "insert into signaling.rollup (minute, app, message_sent)
+            "insert into signaling.minute_stats (minute, app, message_sent)
              select date_trunc('minute', now()) - days * interval '1 day', 'default', 1 from generate_series(0, 20) as days",
         )
         .await;
-    take_census(&world).await;
-    let kept: i64 = world.ask("select count(*) from signaling.rollup").await;
+    refresh_queue_counts(&world).await;
+    let kept: i64 = world
+        .ask("select count(*) from signaling.minute_stats")
+        .await;
     assert!((8..=9).contains(&kept), "{kept} days are kept");
 }
 
 #[tokio::test]
-async fn of_apps_that_no_worker_has_served_a_hundred_are_counted_and_none_has_figures() {
+async fn of_apps_that_no_worker_has_served_a_hundred_are_counted_and_none_has_minute_stats() {
     let world = World::new().await;
     world
         .execute(
@@ -210,11 +222,15 @@ async fn of_apps_that_no_worker_has_served_a_hundred_are_counted_and_none_has_fi
              select 'mistake-' || n, 'alice', 'bob', 'hello' from generate_series(1, 150) as n",
         )
         .await;
-    take_census(&world).await;
-    let counted: i64 = world.ask("select count(*) from signaling.census").await;
+    refresh_queue_counts(&world).await;
+    let counted: i64 = world
+        .ask("select count(*) from signaling.queue_counts")
+        .await;
     assert_eq!(counted, 100);
-    let rollups: i64 = world.ask("select count(*) from signaling.rollup").await;
-    assert_eq!(rollups, 0);
+    let minutes: i64 = world
+        .ask("select count(*) from signaling.minute_stats")
+        .await;
+    assert_eq!(minutes, 0);
 }
 
 #[tokio::test]
@@ -222,7 +238,7 @@ async fn messages_do_not_wait_for_a_count() {
     let world = World::new().await;
     world
         .execute(
-            "create or replace function signaling.take_census(stale_after interval default '0') returns boolean
+            "create or replace function signaling.refresh_queue_counts(stale_after interval default '0') returns boolean
              language sql volatile security definer set search_path = pg_catalog, pg_temp
              as $$ select pg_sleep(60) is null $$",
         )
@@ -231,7 +247,7 @@ async fn messages_do_not_wait_for_a_count() {
         world
             .ask::<bool>(
                 "select exists (select from pg_stat_activity
-                                where query like '%take_census%' and state = 'active' and pid <> pg_backend_pid())",
+                                where query like '%refresh_queue_counts%' and state = 'active' and pid <> pg_backend_pid())",
             )
             .await
     };

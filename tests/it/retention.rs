@@ -68,7 +68,7 @@ async fn messages_that_finished_long_ago_go_with_their_attempts_and_all_others_s
     world
         .execute(
             "insert into signaling.attempt (message_id, attempt, outcome)
-             select id, number, 'retry' from signaling.outbox, generate_series(1, 2) as number where id % 5 = 0;
+             select id, number, 'transient' from signaling.outbox, generate_series(1, 2) as number where id % 5 = 0;
              update signaling.outbox set dedupe_key = 'taken' where id = 17",
         )
         .await;
@@ -86,7 +86,7 @@ async fn messages_that_finished_long_ago_go_with_their_attempts_and_all_others_s
     world
         .execute(&format!(
             "update signaling.outbox set status = 'cancelled', finished_at = now() where id = {young};
-             insert into signaling.attempt (message_id, attempt, outcome) values ({young}, 1, 'retry')"
+             insert into signaling.attempt (message_id, attempt, outcome) values ({young}, 1, 'transient')"
         ))
         .await;
     let mut client = world.pool.begin().await.expect("a transaction");
@@ -201,7 +201,7 @@ async fn a_deletion_that_is_stuck_holds_up_no_message_and_no_shutdown() {
     insert_old(&world, 50).await;
     world
         .execute(
-            "insert into signaling.attempt (message_id, attempt, outcome) values (25, 1, 'retry')",
+            "insert into signaling.attempt (message_id, attempt, outcome) values (25, 1, 'transient')",
         )
         .await;
     let mut client = world.pool.begin().await.expect("a transaction");

@@ -80,7 +80,7 @@ async fn a_retried_message_is_two_deliveries_under_its_producers_span_each_with_
         assert!(delivery.start_ns <= call.start_ns);
         assert!(call.start_ns < call.end_ns && call.end_ns <= delivery.end_ns);
         let (status, outcome, error) = if number == 1 {
-            ("500", "retry", Some("retry"))
+            ("500", "transient", Some("transient"))
         } else {
             ("200", "accepted", None)
         };

@@ -209,11 +209,11 @@ fn a_lane_that_does_not_send_is_told_of_with_the_reason() {
         lane.pause_reason = Some("moving house".into());
     });
     assert_told(&paused, Level::Warn, "paused by ann@host: moving house");
-    let parked = judged(|lane| {
+    let unauthorized = judged(|lane| {
         lane.hold = Some("unauthorized".into());
         lane.hold_reason = Some("HTTP 401".into());
     });
-    assert_told(&parked, Level::Warn, "unauthorized: HTTP 401");
+    assert_told(&unauthorized, Level::Warn, "unauthorized: HTTP 401");
     assert_told(
         &judged(|lane| lane.told_to_wait = true),
         Level::Warn,

@@ -89,7 +89,7 @@ fn section(app: &AppStatus, minutes: &[MinuteStats], now: DbTime) -> Markup {
 }
 
 fn tiles(app: &AppStatus) -> Markup {
-    let delay = &app.last_hour.delay;
+    let queue_wait = &app.last_hour.delay;
     let drain = app.time_to_drain();
     let backlog = app.pending.backlog();
     html! {
@@ -126,7 +126,7 @@ fn tiles(app: &AppStatus) -> Markup {
             }
             div {
                 dt { "Wait before the call, last hour" }
-                dd { (percentiles(delay)) }
+                dd { (percentiles(queue_wait)) }
             }
             div {
                 dt { "Length of a call, last hour" }
@@ -187,7 +187,7 @@ fn waiting(app: &AppStatus) -> Markup {
 
 fn outcomes(app: &AppStatus) -> Markup {
     let Stats {
-        calls_retry,
+        calls_transient,
         calls_throttled,
         calls_rejected,
         calls_unauthorized,
@@ -209,7 +209,7 @@ fn outcomes(app: &AppStatus) -> Markup {
     );
     let counts = [
         well,
-        failures("retry", "failed, called again", calls_retry),
+        failures("transient", "failed, called again", calls_transient),
         failures("throttled", "throttled (429)", calls_throttled),
         failures("rejected", "rejected for good", calls_rejected),
         failures(

@@ -94,7 +94,7 @@ pub(crate) struct CallDetail {
     /// How long it took, in ms.
     pub(crate) duration_ms: Option<f64>,
     pub(crate) http_status: Option<i32>,
-    /// retry, throttled, rejected, unauthorized, ambiguous or lost.
+    /// transient, throttled, rejected, unauthorized, ambiguous or lost.
     pub(crate) outcome: String,
     pub(crate) error: Option<String>,
     /// Which worker made it, or was lost with it.

@@ -33,7 +33,7 @@ pub(crate) struct Pending {
 }
 
 impl Pending {
-    /// What waits: neither scheduled for later nor with a worker. `signaling.rollup` has the same by the minute.
+    /// The messages that are due and not claimed. `signaling.minute_stats` has the same number by the minute.
     pub(crate) fn backlog(&self) -> u64 {
         self.queued + self.retrying
     }
@@ -170,8 +170,7 @@ async fn lane_rows(
     sqlx::query_as(
         "select app, configured_per_s, limit_per_s, limit_set_by, next_slot_at, throttled_at,
                 next_slot_at > clock_timestamp() + interval '1 second' as told_to_wait, paused_at, paused_by, pause_reason,
-                case hold when 'parked' then 'unauthorized' when 'broken' then 'unavailable' end as hold,
-                hold_reason, hold_since, hold_until,
+                hold, hold_reason, hold_since, hold_until,
                 signaling.present_rate(rate_per_s, rate_at, limit_per_s, clock_timestamp()) as rate_per_s
          from signaling.lane where $1::text is null or app = $1",
     )
@@ -188,7 +187,7 @@ pub(crate) async fn lanes(session: &mut PgConnection) -> Result<Vec<AppLane>, sq
                 case when oldest_at is not null
                      then extract(epoch from greatest('0', counted_at - oldest_at))::float8 end as oldest_s,
                 extract(epoch from clock_timestamp() - counted_at)::float8 as counted_ago_s
-         from signaling.census cross join signaling.census_turn",
+         from signaling.queue_counts cross join signaling.queue_counts_turn",
     )
     .persistent(false)
     .fetch_all(session)

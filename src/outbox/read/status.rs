@@ -24,8 +24,8 @@ pub(crate) struct AppStatus {
     pub(crate) peak_calls_1m: i64,
     /// What was done in the last hour.
     pub(crate) last_hour: Stats,
-    /// How long the last hour's messages waited for their first call.
-    pub(crate) delay_last_hour: Option<Percentiles>,
+    /// How long messages of the last hour waited for their first call.
+    pub(crate) queue_wait_last_hour: Option<Percentiles>,
     /// Messages by how they ended in the last 24 hours. What people cancelled is not counted.
     pub(crate) finished_24h: BTreeMap<String, u64>,
 }
@@ -122,7 +122,7 @@ impl Outbox {
                                   sum(message_delivered)::bigint as message_delivered,
                                   sum(message_offline)::bigint as message_offline, sum(failed)::bigint as failed,
                                   sum(expired)::bigint as expired, sum(unknown)::bigint as unknown
-                           from signaling.rollup where minute > now() - interval '24 hours' group by app) as total,
+                           from signaling.minute_stats where minute > now() - interval '24 hours' group by app) as total,
                           lateral (values ('message_sent', message_sent), ('message_delivered', message_delivered),
                                           ('message_offline', message_offline), ('failed', failed),
                                           ('expired', expired), ('unknown', unknown)) as ended (status, messages)
@@ -166,7 +166,7 @@ impl Outbox {
             }
         }
         for app in apps.values_mut() {
-            app.delay_last_hour = Percentiles::of(&app.last_hour.delay);
+            app.queue_wait_last_hour = Percentiles::of(&app.last_hour.delay);
         }
         Ok(apps.into_values().collect())
     }

@@ -70,7 +70,7 @@ async fn a_message_is_told_of_from_its_insert_to_its_end_without_its_payload() {
             "22 bytes",
             "2 of 10",
             "inserted",
-            "call 1: retry, HTTP 500 after",
+            "call 1: transient, HTTP 500 after",
             "by the-worker",
             "call 2: done, HTTP 200",
             "by the-worker",
@@ -95,7 +95,7 @@ async fn a_message_is_told_of_from_its_insert_to_its_end_without_its_payload() {
     assert_eq!(detail["next"], json!({"step": "nothing"}));
     let calls = detail["calls"].as_array().expect("an array");
     assert_eq!(calls.len(), 1, "{detail}");
-    assert_eq!(calls[0]["outcome"], "retry");
+    assert_eq!(calls[0]["outcome"], "transient");
     assert_eq!(calls[0]["http_status"], 500);
     assert!(calls[0]["duration_ms"].as_f64().is_some_and(|ms| ms >= 0.0));
     let shown = as_json(&world, sent, &["--payload"]).await;
@@ -155,7 +155,7 @@ async fn what_happens_next_is_told_with_what_is_in_its_way() {
 
     for (state, phrase) in [
         (
-            "hold = 'parked', hold_reason = 'HTTP 401', hold_since = now(), hold_until = now()",
+            "hold = 'unauthorized', hold_reason = 'HTTP 401', hold_since = now(), hold_until = now()",
             "unauthorized since",
         ),
         (

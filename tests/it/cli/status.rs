@@ -31,9 +31,11 @@ async fn an_empty_outbox_is_said_to_be_empty() {
 async fn where_nothing_can_be_counted_the_last_count_is_shown_with_its_age() {
     let world = World::new().await;
     world.insert(peer(json!({}))).await;
-    world.execute("select signaling.take_census()").await;
     world
-        .execute("update signaling.census_turn set counted_at = now() - interval '2 hours'")
+        .execute("select signaling.refresh_queue_counts()")
+        .await;
+    world
+        .execute("update signaling.queue_counts_turn set counted_at = now() - interval '2 hours'")
         .await;
     let database: String = world.ask("select current_database()::text").await;
     world
@@ -89,7 +91,7 @@ async fn each_app_is_shown_with_what_waits_and_what_became_of_the_rest() {
     assert_eq!(default["pending"]["oldest_s"], Value::Null);
     assert_eq!(default["last_hour"]["calls_rejected"], 1);
     assert!(
-        default["delay_last_hour"]["p50_s"]
+        default["queue_wait_last_hour"]["p50_s"]
             .as_f64()
             .is_some_and(|delay_s| delay_s > 0.0)
     );

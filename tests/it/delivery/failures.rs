@@ -8,11 +8,11 @@ use testkit::{API_KEY, API_SECRET, Attempt, PATIENCE, Row, Worker, World, basic,
 /// Faults, with the outcome of the attempt, and whether the API takes the message all the same.
 const FAULTS: [(&str, &str, bool); 11] = [
     ("408", "ambiguous", false),
-    ("500", "retry", false),
+    ("500", "transient", false),
     ("502", "ambiguous", false),
-    ("503", "retry", false),
+    ("503", "transient", false),
     ("504", "ambiguous", false),
-    ("507", "retry", false),
+    ("507", "transient", false),
     ("drop", "ambiguous", true),
     ("drop_before", "ambiguous", false),
     ("hang", "ambiguous", true),
@@ -174,7 +174,7 @@ async fn a_refused_connection_is_tried_again_until_the_api_is_back() {
                 .attempts(id)
                 .await
                 .iter()
-                .all(|attempt| attempt.outcome == "retry")
+                .all(|attempt| attempt.outcome == "transient")
         );
     }
     assert_eq!(world.seen().calls, 2);

@@ -26,7 +26,7 @@ async fn wrong_credentials_fail_no_message_and_cost_only_a_handful_of_calls() {
             .fetch_one(&world.pool)
             .await
             .expect("the lane");
-    assert_eq!(hold, "parked");
+    assert_eq!(hold, "unauthorized");
     assert!(reason.contains("401"), "{reason}");
     let calls = world.seen().calls;
     assert!(

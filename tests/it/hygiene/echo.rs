@@ -148,7 +148,7 @@ async fn echoed(status: u16, sign_in: &[(&str, &str)], secrets: &[Marker]) {
     }
     if status == 401 {
         world
-            .until("the lane is parked", PATIENCE, async || {
+            .until("the lane is unauthorized", PATIENCE, async || {
                 world
                     .ask("select exists (select from signaling.lane where hold_reason is not null)")
                     .await

@@ -205,7 +205,7 @@ async fn no_answer_shows_a_payload_or_a_secret() {
     world.insert(peer(json!({"payload": payload}))).await;
     let watched = Watched::start(world.worker().env("WORKER_OPS_TOKEN_FILE", &path)).await;
     let token = format!("Bearer {TOKEN}");
-    until("it is parked", PATIENCE, async || {
+    until("the app is unauthorized", PATIENCE, async || {
         let headers = [("authorization", token.as_str())];
         let ready = watched.door.get_with("/readyz", &headers).await;
         ready.body.contains("note the app default is unauthorized")

@@ -58,7 +58,9 @@ async fn a_worker_whose_database_is_away_is_alive_and_not_ready_until_it_is_ther
 
     gate.open().await;
     watched.until_ready().await;
-    world.execute("select signaling.take_census()").await;
+    world
+        .execute("select signaling.refresh_queue_counts()")
+        .await;
     world
         .until("the fleet shows", PATIENCE, async || {
             let samples = Samples::read(&watched.door.get("/metrics").await.body);

@@ -135,7 +135,7 @@ async fn what_is_counted_adds_up_to_what_the_api_saw_and_the_database_has() {
     equal("well", well, answered(200));
     equal("delivered", calls("message_delivered"), 1.0);
     equal("offline", calls("message_offline"), 1.0);
-    equal("retry", calls("retry"), answered(500));
+    equal("transient", calls("transient"), answered(500));
     equal("throttled", calls("throttled"), answered(429));
     equal("rejected", calls("rejected"), answered(400));
     equal(
@@ -205,7 +205,9 @@ async fn every_process_shows_the_same_of_the_fleet() {
     world.insert_many(7).await;
     world.insert(peer(json!({"due_at": "2100-01-01"}))).await;
     world.insert(peer(json!({"app": "mistake"}))).await;
-    world.execute("select signaling.take_census()").await;
+    world
+        .execute("select signaling.refresh_queue_counts()")
+        .await;
 
     for watched in [&first, &second] {
         world

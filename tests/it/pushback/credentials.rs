@@ -26,7 +26,7 @@ async fn a_wrong_secret_costs_a_handful_of_calls_until_its_file_is_corrected_wit
             )
     })
     .await;
-    until_lane(&world, "hold = 'parked' and hold_probes >= 3").await;
+    until_lane(&world, "hold = 'unauthorized' and hold_probes >= 3").await;
     let calls = world.seen().calls;
     assert!(
         calls < 20,

@@ -92,7 +92,7 @@ async fn what_a_host_answers_is_no_reason_to_call_another() {
     world.set_faults(&["500"]);
     world.insert_many(30).await;
     let _worker = worker(&world, &world.simulator, &second).start();
-    until_lane(&world, "hold = 'broken' and hold_probes >= 2").await;
+    until_lane(&world, "hold = 'unavailable' and hold_probes >= 2").await;
     world.set_faults(&["401:count=1", "429:count=1", "503:count=1"]);
     world
         .execute("update signaling.lane set hold_probes = 0, hold_until = clock_timestamp()")
@@ -134,7 +134,7 @@ async fn where_no_host_can_be_reached_the_lane_breaks() {
     second.stop().await;
     world.insert_many(50).await;
     let _worker = worker(&world, &first, &second).start();
-    until_lane(&world, "hold = 'broken'").await;
+    until_lane(&world, "hold = 'unavailable'").await;
     // The second one comes back, and is enough.
     let second = simulator(Some(second.address())).await;
     world.until_all_final().await;

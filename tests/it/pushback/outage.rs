@@ -21,7 +21,7 @@ async fn failed_calls(world: &World) -> i64 {
 async fn until_probed(world: &World, probes: i32) {
     until_lane(
         world,
-        &format!("hold = 'broken' and hold_probes >= {probes}"),
+        &format!("hold = 'unavailable' and hold_probes >= {probes}"),
     )
     .await;
 }
@@ -203,7 +203,7 @@ async fn an_app_whose_api_is_away_does_not_delay_another() {
     assert_eq!(
         holds,
         [
-            ("away".to_owned(), Some("broken".to_owned())),
+            ("away".to_owned(), Some("unavailable".to_owned())),
             ("fine".to_owned(), None)
         ]
     );

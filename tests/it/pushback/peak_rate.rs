@@ -20,7 +20,7 @@ async fn attempt_at(world: &World, message_id: i64, after_us: i64) {
     world
         .execute(&format!(
             "insert into signaling.attempt (message_id, attempt, sent_at, outcome)
-             values ({message_id}, 1, timestamptz '2030-01-01Z' + {after_us} * interval '1 microsecond', 'retry')"
+             values ({message_id}, 1, timestamptz '2030-01-01Z' + {after_us} * interval '1 microsecond', 'transient')"
         ))
         .await;
 }

@@ -159,7 +159,7 @@ mod tests {
             pause_reason: Some("the vendor is down".into()),
             ..lane()
         };
-        let parked = LaneStatus {
+        let unauthorized = LaneStatus {
             hold: Some("unauthorized".into()),
             hold_reason: Some("401".into()),
             hold_until: Some(NOW + Duration::from_secs(3)),
@@ -182,7 +182,7 @@ mod tests {
         for (lane, queued, word, reason) in [
             (None, 1, "no worker", "No worker has served"),
             (Some(paused), 1, "paused", "operator"),
-            (Some(parked), 1, "unauthorized", "in 3.0 s"),
+            (Some(unauthorized), 1, "unauthorized", "in 3.0 s"),
             (Some(waiting), 1, "waiting", "in 30 s"),
             (Some(slowed), 1, "slowed", "100 calls/s"),
             (Some(left_alone), 1, "no worker", "2 min ago"),

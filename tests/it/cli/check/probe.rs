@@ -48,14 +48,14 @@ async fn a_probe_goes_by_the_state_of_the_lane() {
     assert_eq!(world.seen().calls, 1);
 
     world
-        .execute("update signaling.lane set hold = 'parked', hold_reason = 'HTTP 401', hold_since = now(), hold_until = now()")
+        .execute("update signaling.lane set hold = 'unauthorized', hold_reason = 'HTTP 401', hold_since = now(), hold_until = now()")
         .await;
     let text = said(probe(&world), 0).await;
     assert_line(&text, "warn", "lane", &["unauthorized: HTTP 401"]);
     assert_line(&text, "ok", "probe", &[]);
     assert_eq!(world.seen().calls, 2);
     // It was the lane's one try, and says nothing for the workers: theirs comes next.
-    assert_eq!(lane(&world, "hold").await, "parked");
+    assert_eq!(lane(&world, "hold").await, "unauthorized");
     assert_eq!(
         lane(
             &world,
