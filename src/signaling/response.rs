@@ -16,8 +16,8 @@ pub(crate) const MAX_REQUEST_ID_CHARS: usize = 128;
 pub(crate) const MAX_REASON_CHARS: usize = 300;
 /// So much more of a text is looked at before it is cut: a piece of the payload must not look short for the cut.
 const LOOKAHEAD_CHARS: usize = 128;
-/// What stands in the place of a text that repeats the request.
-const NOT_KEPT: &str = "(not kept: it repeats the message or the credentials)";
+/// Stands in the place of a text that may repeat the request.
+const NOT_KEPT: &str = "(not kept: it may repeat the message or the credentials)";
 /// What results and codes say by the API's documentation. A payload may be the same word, and that tells nothing of it.
 const VOCABULARY: [&str; 6] = [
     "success",
@@ -59,8 +59,8 @@ pub(crate) enum ResponseBody {
 pub(crate) struct RetryAfter(pub(crate) Duration);
 
 impl Response {
-    /// Reads a response. `body` is what of it could be had, `Err` with the reason if not all of it. Of its texts, those
-    /// are kept that do not repeat what the `EchoFilter` knows.
+    /// Reads a response. `body` is the whole body, or `Err` with the reason why it is not whole. A text that may repeat
+    /// the payload or a secret is not kept.
     pub(crate) fn read(
         status: u16,
         headers: &HeaderMap,
@@ -76,7 +76,7 @@ impl Response {
             .and_then(|value| httpdate::parse_http_date(value.to_str().ok()?).ok());
         let id_in_header = || {
             let id = headers.get("x-request-id")?.to_str().ok()?;
-            kept(id, MAX_REQUEST_ID_CHARS, echo_filter)
+            kept_id(id, echo_filter)
         };
         Self {
             status,
@@ -104,15 +104,19 @@ fn read_body(bytes: &[u8], echo_filter: &EchoFilter) -> (ResponseBody, Option<St
         if VOCABULARY.contains(&text.as_str()) {
             return Some(text);
         }
-        Some(kept(&text, MAX_REASON_CHARS, echo_filter).unwrap_or_else(|| NOT_KEPT.into()))
+        Some(if echo_filter.allows_reason(&text) {
+            sanitize::text(&text, MAX_REASON_CHARS)
+        } else {
+            NOT_KEPT.into()
+        })
     };
     let body = ResponseBody::Object {
         result: told(&["result"]),
         code: told(&["code", "errorCode"]),
         reason: told(&["reason", "message"]),
     };
-    let request_id = text_of(&object, &["request_id", "requestId"])
-        .and_then(|id| kept(&id, MAX_REQUEST_ID_CHARS, echo_filter));
+    let request_id =
+        text_of(&object, &["request_id", "requestId"]).and_then(|id| kept_id(&id, echo_filter));
     (body, request_id)
 }
 
@@ -125,10 +129,12 @@ fn text_of(object: &Map<String, Value>, names: &[&str]) -> Option<String> {
     })
 }
 
-/// A text as it may be stored and shown, unless it repeats the request.
-fn kept(text: &str, max_chars: usize, echo_filter: &EchoFilter) -> Option<String> {
-    let looked_at = sanitize::text(text, max_chars + LOOKAHEAD_CHARS);
-    (!echo_filter.is_echoed_in(&looked_at)).then(|| sanitize::text(&looked_at, max_chars))
+/// A request ID, unless it repeats the request.
+fn kept_id(id: &str, echo_filter: &EchoFilter) -> Option<String> {
+    let id = sanitize::text(id, MAX_REQUEST_ID_CHARS + LOOKAHEAD_CHARS);
+    echo_filter
+        .allows_id(&id)
+        .then(|| sanitize::text(&id, MAX_REQUEST_ID_CHARS))
 }
 
 impl RetryAfter {
@@ -196,7 +202,7 @@ mod tests {
 
     #[test]
     fn text_from_outside_is_bounded_and_has_no_control_characters() {
-        let reason = format!("\\u0000{}", "x".repeat(1_000));
+        let reason = format!("\\u0000{}", "word ".repeat(200));
         let ResponseBody::Object {
             reason: Some(reason),
             ..
@@ -204,7 +210,7 @@ mod tests {
         else {
             panic!("an object with a reason");
         };
-        assert_eq!(reason, "x".repeat(MAX_REASON_CHARS));
+        assert_eq!(reason, "word ".repeat(MAX_REASON_CHARS / 5));
     }
 
     #[test]
@@ -221,7 +227,7 @@ mod tests {
         let read = |body: &str| Response::read(400, &headers, Ok(body.as_bytes()), &echo_filter);
 
         let response = read(
-            r#"{"result":"failed","code":"tiger-tiger","reason":"can't send \"at the old bridge\"","requestId":17}"#,
+            r#"{"result":"failed","code":"tiger-tiger","reason":"can't send \"me at the old bridge\"","requestId":17}"#,
         );
         assert_eq!(response.request_id.as_deref(), Some("17"));
         let expected = ResponseBody::Object {
@@ -233,7 +239,7 @@ mod tests {
         assert_eq!(read("{}").request_id, None);
 
         // What is kept ends within the piece: it is a piece all the same.
-        let reason = format!("{}at the old bridge", "x".repeat(MAX_REASON_CHARS - 4));
+        let reason = format!("{}me at the old bridge", " ".repeat(MAX_REASON_CHARS - 4));
         let body = read(&format!(r#"{{"reason":"{reason}"}}"#)).body;
         assert!(
             matches!(body, ResponseBody::Object { reason: Some(reason), .. } if reason == NOT_KEPT)

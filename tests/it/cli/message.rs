@@ -70,7 +70,7 @@ async fn a_message_is_told_of_from_its_insert_to_its_end_without_its_payload() {
             "22 bytes",
             "2 of 10",
             "inserted",
-            "call 1: retry, HTTP 500 after",
+            "call 1: transient, HTTP 500 after",
             "by the-worker",
             "call 2: done, HTTP 200",
             "by the-worker",

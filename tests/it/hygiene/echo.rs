@@ -1,4 +1,4 @@
-//! A gateway that says back what it was sent, in each form and in each place from which something is kept.
+//! A gateway that repeats what it was sent, in each form and in each field from which the worker keeps a text.
 
 use std::time::Duration;
 
@@ -40,7 +40,7 @@ fn pieces(request: &RawRequest) -> Vec<String> {
     let mut pieces = vec![
         request.body.clone(),
         payload.to_owned(),
-        payload[..24].to_owned(),
+        payload[..32].to_owned(),
     ];
     for (_, value) in headers {
         pieces.push(value.to_owned());
@@ -73,9 +73,14 @@ fn places(status: u16) -> &'static [&'static str] {
 fn answers(request: &RawRequest, status: u16) -> Vec<String> {
     let mut answers = Vec::new();
     for piece in pieces(request) {
-        for (_, encode) in ENCODINGS {
+        for (form, encode) in ENCODINGS {
             let echo = encode(&piece);
             for field in places(status).iter().copied() {
+                // The worker knows base64 by its length alone, and an ID may be as long.
+                let is_base64 = ["base64", "shifted"].contains(&form);
+                if is_base64 && (piece.len() < 31 || field.ends_with("id")) {
+                    continue;
+                }
                 let in_header = field == "x-request-id" && !echo.contains(['\n', '\r']);
                 let mut body = json!({"result": "success", "code": "message_sent"});
                 if field == "reason" || field == "message" {
@@ -129,7 +134,10 @@ async fn echoed(status: u16, sign_in: &[(&str, &str)], secrets: &[Marker]) {
 
     let count = answers(
         &RawRequest {
-            head: "authorization: Basic a2V5OnNlY3JldA==".into(),
+            head: format!(
+                "authorization: Basic {}",
+                STANDARD.encode(format!("{API_KEY}:{API_SECRET}"))
+            ),
             body: json!({ "payload": PAYLOAD }).to_string(),
         },
         status,
@@ -186,7 +194,7 @@ async fn echoed(status: u16, sign_in: &[(&str, &str)], secrets: &[Marker]) {
             0
         );
     } else {
-        assert!(kept.contains("not kept: it repeats"), "{kept}");
+        assert!(kept.contains("not kept: it may repeat"), "{kept}");
     }
     assert_silent("the database", &kept, &markers);
     assert_silent("the log", &worker.stderr.whole_text(), &markers);
