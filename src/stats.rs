@@ -110,8 +110,7 @@ pub(crate) struct Stats {
     pub(crate) slots_missed: u64,
     pub(crate) call_time: Histogram,
     /// How long messages waited for their first call, from when they were due.
-    #[serde(rename = "queue_wait")]
-    pub(crate) delay: Histogram,
+    pub(crate) queue_wait: Histogram,
 }
 
 impl Stats {
@@ -173,7 +172,7 @@ impl Stats {
             calls_ambiguous,
             slots_missed,
             call_time,
-            delay,
+            queue_wait,
         } = other;
         self.message_sent += message_sent;
         self.message_delivered += message_delivered;
@@ -188,7 +187,7 @@ impl Stats {
         self.calls_ambiguous += calls_ambiguous;
         self.slots_missed += slots_missed;
         self.call_time.merge(call_time);
-        self.delay.merge(delay);
+        self.queue_wait.merge(queue_wait);
     }
 }
 

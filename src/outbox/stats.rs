@@ -99,7 +99,7 @@ impl Outbox {
             .with("slots_missed", column(|stats| stats.slots_missed))
             // SQL has no arrays of arrays of different lengths: the histograms are texts.
             .with("call_time", histogram(|stats| &stats.call_time))
-            .with("queue_wait", histogram(|stats| &stats.delay));
+            .with("queue_wait", histogram(|stats| &stats.queue_wait));
         let added = self.monitoring_pool().call(Statement::Stats, call).await;
         match added {
             Ok(_) => Ok(()),
@@ -178,7 +178,7 @@ impl MinuteStatsRow {
                 calls_ambiguous: amount(self.calls_ambiguous),
                 slots_missed: amount(self.slots_missed),
                 call_time: histogram(self.call_time),
-                delay: histogram(self.queue_wait),
+                queue_wait: histogram(self.queue_wait),
             },
         }
     }

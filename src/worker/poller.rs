@@ -103,9 +103,9 @@ impl Poller {
             return Vec::new();
         }
         let near = now + self.poll_interval / TOGETHER;
-        let is_near = |lane: &&Arc<Lane>| match lane.schedule().next_poll() {
-            Some(next_poll) => next_poll <= near,
-            None => next_turn(lane) <= now,
+        let is_near = |lane: &&Arc<Lane>| {
+            let next_poll = lane.schedule().next_poll();
+            next_poll.is_some_and(|next_poll| next_poll <= near) || next_turn(lane) <= now
         };
         let lanes = self.lanes.iter().filter(is_near);
         lanes.map(|lane| Turn::new(lane, now)).collect()

@@ -89,7 +89,7 @@ fn section(app: &AppStatus, minutes: &[MinuteStats], now: DbTime) -> Markup {
 }
 
 fn tiles(app: &AppStatus) -> Markup {
-    let queue_wait = &app.last_hour.delay;
+    let queue_wait = &app.last_hour.queue_wait;
     let drain = app.time_to_drain();
     let backlog = app.pending.backlog();
     html! {

@@ -166,7 +166,7 @@ impl Outbox {
             }
         }
         for app in apps.values_mut() {
-            app.queue_wait_last_hour = Percentiles::of(&app.last_hour.delay);
+            app.queue_wait_last_hour = Percentiles::of(&app.last_hour.queue_wait);
         }
         Ok(apps.into_values().collect())
     }

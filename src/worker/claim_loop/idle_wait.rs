@@ -58,10 +58,8 @@ async fn idle(lane: &Lane) {
     let renewal = tokio::time::sleep(WAKEUP_RENEWAL);
     tokio::pin!(renewal);
     loop {
-        let claim_in = match lane.schedule().claim_at() {
-            Some(at) => at.since(lane.now()),
-            None => WAKEUP_RENEWAL,
-        };
+        let claim_at = lane.schedule().claim_at();
+        let claim_in = claim_at.map_or(WAKEUP_RENEWAL, |at| at.since(lane.now()));
         tokio::select! {
             () = lane.wakeup.notified() => return,
             () = tokio::time::sleep(claim_in) => return,

@@ -26,7 +26,7 @@ impl MinuteBuffer {
 
     /// A message that was due for that long is called for the first time.
     pub(in crate::worker) fn waited(&self, now: DbTime, delay: Duration) {
-        self.count(now, |stats| stats.delay.observe(delay));
+        self.count(now, |stats| stats.queue_wait.observe(delay));
     }
 
     /// A slot has passed unused.
@@ -81,7 +81,7 @@ mod tests {
         let taken = buffer.take();
         let minutes: Vec<_> = taken
             .iter()
-            .map(|(minute, stats)| (*minute, stats.message_sent, stats.delay.count()))
+            .map(|(minute, stats)| (*minute, stats.message_sent, stats.queue_wait.count()))
             .collect();
         assert_eq!(minutes, [(at_s(0), 0, 1), (at_s(60), 3, 0)]);
         assert!(buffer.take().is_empty());
