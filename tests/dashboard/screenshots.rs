@@ -17,7 +17,7 @@ async fn pictures_of_the_pages() {
     let world = World::with(slow_api(20)).await;
     shown::an_hour_of_figures(&world, "default").await;
     let dashboard = Dashboard::start(world.worker()).await;
-    world.until_asleep().await;
+    world.until_idle().await;
     world
         .execute(
             "insert into signaling.outbox (sender, destination, payload, wait_for_ack)

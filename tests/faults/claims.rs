@@ -22,7 +22,7 @@ async fn a_claim_whose_answer_is_lost_is_given_back_long_before_its_lease_ends_a
         .env("DATABASE_URL", &url)
         .env("WORKER_LEASE", "10m")
         .start();
-    world.until_asleep().await;
+    world.until_idle().await;
 
     // The claim waits for the lane's row, and is carried out when nobody can hear of it any more.
     let mut lock = world.pool.begin().await.expect("a transaction");

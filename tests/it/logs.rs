@@ -159,7 +159,7 @@ async fn a_database_that_is_away_is_told_of_once_for_all_apps_and_so_is_its_retu
         .env("WORKER_LOG", "info,signaling_worker=debug")
         .start();
     worker.until_logged("worker_started").await;
-    world.until_asleep().await;
+    world.until_idle().await;
 
     let database: String = world.ask("select current_database()::text").await;
     // Not from within it.

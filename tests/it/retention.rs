@@ -134,7 +134,7 @@ async fn nothing_is_deleted_unless_it_is_asked_for() {
     let _worker = world.worker().start();
     let id = world.insert(peer(json!({}))).await;
     world.until_final(id).await;
-    world.until_asleep().await;
+    world.until_idle().await;
     assert_eq!(world.count("true").await, 11);
     let untouched: bool = world
         .ask("select held_until = 'epoch' and held_by is null from signaling.retention")

@@ -252,7 +252,7 @@ async fn a_pooler_that_lends_a_session_for_as_long_as_its_client_stays_is_none()
     let mut worker = world.worker().env("DATABASE_URL", &url).start();
     let id = world.insert(peer(json!({}))).await;
     assert_eq!(world.until_final(id).await.status, "message_sent");
-    world.until_asleep().await;
+    world.until_idle().await;
     let listens = "select exists (select from pg_stat_activity where datname = current_database()
                    and query ilike 'listen%')";
     world

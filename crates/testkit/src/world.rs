@@ -209,11 +209,11 @@ impl World {
         .await;
     }
 
-    /// Waits until a worker has found nothing to do and wants the bell rung.
-    pub async fn until_asleep(&self) {
-        self.until("a worker sleeps", PATIENCE, async || {
+    /// Waits until a worker has found nothing to do, and inserts notify it.
+    pub async fn until_idle(&self) {
+        self.until("a worker is idle", PATIENCE, async || {
             self.ask(
-                "select exists (select from signaling.lane where bell_until > clock_timestamp())",
+                "select exists (select from signaling.wakeup where wanted_until > clock_timestamp())",
             )
             .await
         })

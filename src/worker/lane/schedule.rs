@@ -15,9 +15,6 @@ use crate::pace::DbTime;
 const POLL_WITHOUT_LISTENER: Duration = Duration::from_millis(200);
 /// The shortest poll interval of any lane.
 const SHORTEST_POLL: Duration = Duration::from_millis(5);
-/// For so long after inserts were told to notify, one may be committed that had looked before.
-const WAKEUP_SETTLES: Duration = Duration::from_secs(2);
-
 /// The schedule of one lane.
 #[derive(Debug)]
 pub(in crate::worker) struct Schedule {
@@ -47,7 +44,8 @@ impl Default for Schedule {
 impl Schedule {
     /// Takes in a claim, after which the loop is idle.
     pub(in crate::worker) fn idle(&mut self, batch: &Batch, now: Instant) {
-        if !batch.messages.is_empty() || batch.wakeup == Wakeup::New {
+        let is_found_by_polls = batch.wakeup == Wakeup::Off && !batch.messages.is_empty();
+        if is_found_by_polls || batch.wakeup == Wakeup::New {
             self.quiet_since = now;
         }
         self.is_idle = true;
@@ -88,27 +86,22 @@ impl Schedule {
         self.is_idle.then_some(self.next_poll)
     }
 
-    /// Sets when the poller looks next, and returns that. While inserts do not notify, the next look comes after a quarter of the time
-    /// in which nothing was found: an insert is found soon in a busy time, and polls cost little in a quiet one.
+    /// Sets when the poller looks next, and returns that: after a quarter of the time since a message was found so, or
+    /// since inserts notify. An insert that does not notify (it had looked before, or can't) is found soon in a busy time,
+    /// and polls cost little in a quiet one.
     pub(in crate::worker) fn plan_poll(
         &mut self,
         now: Instant,
         is_listening: bool,
         poll_interval: Duration,
     ) -> Instant {
-        let quiet_for = now.saturating_duration_since(self.quiet_since);
-        let notified = is_listening && self.wakeup != Wakeup::Off;
-        let pause = if notified && quiet_for >= WAKEUP_SETTLES {
+        let longest = if is_listening && self.wakeup != Wakeup::Off {
             poll_interval
         } else {
-            let longest = if notified {
-                poll_interval
-            } else {
-                poll_interval.min(POLL_WITHOUT_LISTENER)
-            };
-            (quiet_for / 4).max(SHORTEST_POLL).min(longest)
+            poll_interval.min(POLL_WITHOUT_LISTENER)
         };
-        self.next_poll = now + pause;
+        let quiet_for = now.saturating_duration_since(self.quiet_since);
+        self.next_poll = now + (quiet_for / 4).max(SHORTEST_POLL).min(longest);
         self.next_poll
     }
 }
@@ -140,14 +133,14 @@ mod tests {
     }
 
     #[test]
-    fn a_notified_lane_polls_seldom_once_every_insert_sees_that_it_has_to_notify() {
+    fn a_notified_lane_polls_less_and_less_whatever_it_finds() {
         let begun = Instant::now();
         let mut schedule = Schedule::default();
         schedule.idle(&batch(Wakeup::New, None), begun);
         assert_eq!(pause(&mut schedule, begun, true), SHORTEST_POLL);
+        schedule.idle(&batch(Wakeup::On, None), begun + SECOND);
         assert_eq!(pause(&mut schedule, begun + SECOND, true), SECOND / 4);
-        schedule.idle(&batch(Wakeup::On, None), begun);
-        assert_eq!(pause(&mut schedule, begun + SECOND * 2, true), SECOND);
+        assert_eq!(pause(&mut schedule, begun + SECOND * 8, true), SECOND);
     }
 
     #[test]

@@ -120,7 +120,7 @@ async fn every_connection_is_encrypted_and_checked_with_sslmode_verify_full() {
     let mut world = World::on(&tls.postgres, slow_api(20)).await;
     world.url = tls.verified(&world.url);
     let mut worker = world.worker().env("WORKER_POLL_INTERVAL", "60s").start();
-    world.until_asleep().await;
+    world.until_idle().await;
     world
         .until("it hears the bell", PATIENCE, async || {
             world

@@ -12,7 +12,7 @@ async fn a_scheduled_message_is_called_when_it_is_due_and_not_before() {
     let world = World::new().await;
     let worker = world.worker().env("WORKER_POLL_INTERVAL", "60s").start();
     worker.until_logged("worker_started").await;
-    world.until_asleep().await;
+    world.until_idle().await;
     let mut ids = Vec::new();
     // The later one first: what is due sooner has to move up the alarm.
     for ms in [2_500, 1_500] {

@@ -199,7 +199,7 @@ async fn a_worker_whose_connections_are_cut_goes_on() {
 async fn a_lost_doorbell_is_replaced() {
     let world = World::new().await;
     let worker = world.worker().env("WORKER_POLL_INTERVAL", "60s").start();
-    world.until_asleep().await;
+    world.until_idle().await;
     terminate_workers(&world).await;
     worker.until_logged("listener_lost").await;
     // Deaf or not, it finds what is inserted.

@@ -96,7 +96,7 @@ async fn a_shutdown_that_can_not_drain_in_time_says_how_many_messages_are_left()
 async fn an_idle_worker_stops_at_once() {
     let world = World::new().await;
     let mut worker = world.worker().env("WORKER_POLL_INTERVAL", "60s").start();
-    world.until_asleep().await;
+    world.until_idle().await;
     worker.signal("TERM").await;
     assert_eq!(worker.wait_exit().await, Some(0));
 }
@@ -106,7 +106,7 @@ async fn an_idle_worker_stops_at_once() {
 async fn a_claim_that_a_shutdown_interrupts_leaves_no_row_behind() {
     let world = World::new().await;
     let mut worker = world.worker().env("WORKER_POLL_INTERVAL", "60s").start();
-    world.until_asleep().await;
+    world.until_idle().await;
 
     // A claim waits for the lane's row.
     let mut lock = world.pool.begin().await.expect("a transaction");

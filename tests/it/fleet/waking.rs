@@ -1,4 +1,4 @@
-//! How an idle worker learns of work: by the bell, by looking, and by looking again.
+//! How an idle worker learns of messages: by notifications, and by polls.
 
 use serde_json::json;
 
@@ -8,14 +8,14 @@ use testkit::{PATIENCE, World, peer};
 const PROMPT: time::Duration = time::Duration::seconds(2);
 
 #[tokio::test]
-async fn an_insert_wakes_an_idle_worker_by_the_bell() {
+async fn an_insert_notifies_an_idle_worker() {
     let world = World::new().await;
     let _worker = world.worker().env("WORKER_POLL_INTERVAL", "60s").start();
-    world.until_asleep().await;
-    // After the first ones the worker's naps are as long as its polls: only the bell is left.
+    world.until_idle().await;
+    // After the first ones the polls are a minute apart: only the notification is left.
     for number in 0..8 {
         let id = world
-            .insert(peer(json!({"payload": format!("ring {number}")})))
+            .insert(peer(json!({"payload": format!("notify {number}")})))
             .await;
         let row = world.until_final(id).await;
         let latency = row.sent_at.expect("called") - row.created_at;
@@ -24,24 +24,24 @@ async fn an_insert_wakes_an_idle_worker_by_the_bell() {
 }
 
 #[tokio::test]
-async fn the_bell_rings_only_while_a_worker_sleeps() {
+async fn inserts_notify_only_while_a_worker_is_idle() {
     let world = World::new().await;
     let mut listener = sqlx::postgres::PgListener::connect_with(&world.pool)
         .await
         .expect("listening");
-    listener.listen("signaling_bell").await.expect("listening");
+    listener.listen("signaling_wakeup").await.expect("listening");
     // No worker has ever asked for it.
     world.insert(peer(json!({"app": "other"}))).await;
     let worker = world.worker().start();
-    world.until_asleep().await;
-    // Somebody else's messages do not ring for this worker.
+    world.until_idle().await;
+    // The messages of another app do not notify this worker.
     world.insert(peer(json!({"app": "other"}))).await;
     world.insert(peer(json!({}))).await;
-    let rung = tokio::time::timeout(PATIENCE, listener.recv())
+    let notified = tokio::time::timeout(PATIENCE, listener.recv())
         .await
-        .expect("a ring")
-        .expect("a ring");
-    assert_eq!(rung.payload(), "default");
+        .expect("a notification")
+        .expect("a notification");
+    assert_eq!(notified.payload(), "default");
     drop(worker);
 }
 
@@ -49,10 +49,10 @@ async fn the_bell_rings_only_while_a_worker_sleeps() {
 async fn polling_alone_is_enough() {
     let world = World::new().await;
     world
-        .execute("alter table signaling.outbox disable trigger ring_bell")
+        .execute("alter table signaling.outbox disable trigger notify_workers")
         .await;
     let _worker = world.worker().env("WORKER_POLL_INTERVAL", "200ms").start();
-    world.until_asleep().await;
+    world.until_idle().await;
     for number in 0..5 {
         let id = world
             .insert(peer(json!({"payload": format!("quiet {number}")})))
@@ -64,7 +64,7 @@ async fn polling_alone_is_enough() {
 }
 
 #[tokio::test]
-async fn a_message_whose_transaction_was_open_while_the_worker_fell_asleep_is_found_soon() {
+async fn a_message_committed_after_the_worker_became_idle_is_found_soon() {
     let world = World::new().await;
     let mut open = world.pool.begin().await.expect("a transaction");
     let id: i64 = sqlx::query_scalar(
@@ -74,7 +74,7 @@ async fn a_message_whose_transaction_was_open_while_the_worker_fell_asleep_is_fo
     .await
     .expect("inserted");
     let _worker = world.worker().env("WORKER_POLL_INTERVAL", "60s").start();
-    world.until_asleep().await;
+    world.until_idle().await;
     assert_eq!(world.seen().calls, 0);
     open.commit().await.expect("committed");
     let begun = std::time::Instant::now();
@@ -99,7 +99,7 @@ async fn a_worker_that_is_started_takes_what_is_there() {
 async fn an_idle_worker_writes_nothing() {
     let world = World::new().await;
     let _worker = world.worker().env("WORKER_POLL_INTERVAL", "20ms").start();
-    world.until_asleep().await;
+    world.until_idle().await;
     let polls = async || {
         world
             .ask::<i64>(

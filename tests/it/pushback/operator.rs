@@ -150,7 +150,7 @@ async fn a_pause_stops_the_calls_of_the_whole_fleet_and_resume_goes_on() {
 async fn an_idle_worker_learns_at_once_that_its_app_was_resumed() {
     let world = World::new().await;
     let _worker = world.worker().env("WORKER_POLL_INTERVAL", "60s").start();
-    world.until_asleep().await;
+    world.until_idle().await;
     assert!(world.ask::<bool>("select signaling.pause('default')").await);
     let by: String = lane(&world, "paused_by").await;
     assert_eq!(by, world.ask::<String>("select session_user::text").await);
@@ -175,7 +175,7 @@ async fn an_idle_worker_learns_at_once_that_its_app_was_resumed() {
 async fn a_paused_app_stays_paused_over_a_restart_and_its_messages_expire() {
     let world = World::new().await;
     let mut worker = world.worker().start();
-    world.until_asleep().await;
+    world.until_idle().await;
     world.execute("select signaling.pause('default')").await;
     worker.stop().await;
     let kept = world.insert(peer(json!({}))).await;

@@ -242,7 +242,7 @@ async fn messages_that_are_sent_again_keep_the_pace() {
         .execute("update signaling.outbox set status = 'failed', attempts = 10, sent_at = now(), finished_at = now()")
         .await;
     let _fleet = fleet(2, || world.worker().env("WORKER_RATE", "100")).await;
-    world.until_asleep().await;
+    world.until_idle().await;
     let retried = messages(&world, &["retry", "--app", "default"]).await;
     assert_eq!(retried, 200);
     world.until_all_final().await;

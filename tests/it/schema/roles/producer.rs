@@ -28,7 +28,7 @@ async fn a_producer_inserts_reads_and_cancels_messages_and_they_are_delivered() 
     let world = World::new().await;
     let mut producer = Role::granted(&world, "producer").await.connect().await;
     let _worker = world.worker().start();
-    world.until_asleep().await;
+    world.until_idle().await;
 
     let insert = "insert into signaling.outbox (sender, destination, payload, dedupe_key)
                   values ('alice', 'bob', 'hello', 'once')";

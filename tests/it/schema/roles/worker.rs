@@ -57,7 +57,7 @@ async fn a_worker_with_the_rights_of_a_worker_delivers_slows_down_holds_its_lane
         })
         .await;
     // Asleep, so that the next insert rings.
-    world.until_asleep().await;
+    world.until_idle().await;
     world.set_faults(&["429:count=1"]);
     let throttled = world.insert(peer(json!({}))).await;
     assert_eq!(world.until_final(throttled).await.status, "message_sent");
