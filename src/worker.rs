@@ -26,7 +26,9 @@ use crate::sanitize;
 use crate::signaling::{Client, ClientSettings, InvalidClient};
 use claim_loop::ClaimLoop;
 use lane::Lane;
-pub(crate) use lane::metrics::{CALL_DURATION, CALLS, MESSAGES_FINISHED, QUEUE_WAIT, SLOTS_MISSED};
+pub(crate) use lane::metrics::{
+    CALL_DURATION, CALLS, LANE_PANICS, MESSAGES_FINISHED, QUEUE_WAIT, SLOTS_MISSED,
+};
 pub(crate) use liveness::{Liveness, Stuck};
 use log_throttle::LogThrottle;
 use maintenance::{StatsFlusher, delete_finished};
@@ -131,15 +133,7 @@ pub(crate) async fn run(
         lanes.iter().map(|lane| lane.liveness()).collect(),
         recorder_lag,
     );
-    let mut loops = JoinSet::new();
-    for lane in &lanes {
-        loops.spawn(run_lane(
-            Arc::clone(lane),
-            records.clone(),
-            deliveries.clone(),
-            shutdown.clone(),
-        ));
-    }
+    let mut loops = spawn_lanes(&lanes, &records, &deliveries, &shutdown);
     drop(records);
     let poller = Poller {
         outbox: Arc::clone(&outbox),
@@ -193,6 +187,24 @@ pub(crate) async fn run(
     save_last_stats(stats_flushing, &stats_flusher).await;
     tracing::info!(event = "worker_stopped", "stopped: everything is recorded");
     Ok(())
+}
+
+fn spawn_lanes(
+    lanes: &[Arc<Lane>],
+    records: &mpsc::Sender<Delivered>,
+    deliveries: &TaskTracker,
+    shutdown: &CancellationToken,
+) -> JoinSet<()> {
+    let mut loops = JoinSet::new();
+    for lane in lanes {
+        loops.spawn(run_lane(
+            Arc::clone(lane),
+            records.clone(),
+            deliveries.clone(),
+            shutdown.clone(),
+        ));
+    }
+    loops
 }
 
 /// Runs the loop of a lane until the shutdown. A panic is a defect: it is logged and counted, and the loop begins anew,
