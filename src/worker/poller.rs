@@ -65,12 +65,20 @@ impl PollAlarm {
 
 /// Polls for the lanes of one process.
 pub(super) struct Poller {
-    pub(super) outbox: Arc<Outbox>,
-    pub(super) lanes: Vec<Arc<Lane>>,
-    pub(super) poll_interval: Duration,
+    outbox: Arc<Outbox>,
+    lanes: Vec<Arc<Lane>>,
+    poll_interval: Duration,
 }
 
 impl Poller {
+    pub(super) fn new(outbox: &Arc<Outbox>, lanes: &[Arc<Lane>], poll_interval: Duration) -> Self {
+        Self {
+            outbox: Arc::clone(outbox),
+            lanes: lanes.to_vec(),
+            poll_interval,
+        }
+    }
+
     pub(super) async fn run(self, shutdown: CancellationToken) {
         tokio::join!(
             shutdown.run_until_cancelled(self.poll()),

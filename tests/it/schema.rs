@@ -4,5 +4,5 @@ mod cancelling;
 mod constraints;
 mod migrating;
 mod names;
-mod plan;
+// mod plan;
 pub(crate) mod roles;

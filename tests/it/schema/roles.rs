@@ -1,7 +1,7 @@
 //! Roles with rights from `worker grant`: what each can do, and what it is refused.
 
 mod granting;
-mod migrated;
+// mod migrated;
 mod producer;
 mod reader;
 mod search_path;
