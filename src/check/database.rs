@@ -81,7 +81,7 @@ pub(crate) fn pooler(version: &Result<String, sqlx::Error>) -> Finding {
 
 /// Another isolation than the worker's, which the database, the role or the server sets.
 pub(crate) fn isolation(facts: &ServerDiagnostics) -> Option<Finding> {
-    let isolation = facts.default_isolation.as_deref()?;
+    let isolation = &facts.default_isolation;
     (isolation != "read committed").then(|| {
         Finding::ok(
             "isolation",

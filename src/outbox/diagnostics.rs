@@ -22,9 +22,8 @@ pub(crate) struct ServerDiagnostics {
     pub(crate) user: String,
     /// The name of the database, quoted for SQL.
     pub(crate) database: String,
-    /// The isolation that the database, the role or the server sets for new transactions; none if nothing sets it, or
-    /// only the worker's own session.
-    pub(crate) default_isolation: Option<String>,
+    /// The isolation of new transactions, but for sessions that set their own, as the worker's do.
+    pub(crate) default_isolation: String,
     pub(crate) max_prepared_transactions: i32,
     /// The setting `signaling.notify`, by which inserts notify workers or not.
     pub(crate) notify: Option<String>,

@@ -6,16 +6,8 @@ select current_setting('server_version') as version,
        (select version from pg_stat_ssl where pid = pg_backend_pid() and ssl) as tls_version,
        current_user::text as "user",
        quote_ident(current_database()) as database,
-       -- What holds is what is set the most narrowly. A session that the worker has made itself hides the server's own.
-       coalesce((select split_part(setting, '=', 2)
-                 from pg_db_role_setting, unnest(setconfig) as setting
-                 where setting like 'default_transaction_isolation=%'
-                   and setdatabase in (0, (select oid from pg_database where datname = current_database()))
-                   and setrole in (0, (select oid from pg_roles where rolname = session_user))
-                 order by setrole <> 0 desc, setdatabase <> 0 desc limit 1),
-                (select setting from pg_settings
-                 where name = 'default_transaction_isolation' and source not in ('client', 'session', 'default')))
-           as default_isolation,
+       -- As the database, the role or the server sets it: this session has set its own.
+       (select reset_val from pg_settings where name = 'default_transaction_isolation') as default_isolation,
        current_setting('max_prepared_transactions')::int as max_prepared_transactions,
        current_setting('signaling.notify', true) as notify,
        security.tables as tables_with_row_security,
