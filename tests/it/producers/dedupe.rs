@@ -15,7 +15,9 @@ async fn insert(producer: &mut PgConnection, key: &str, conflict: &str) -> Resul
         .fetch_all(producer)
         .await;
     ids.map(|ids| !ids.is_empty()).map_err(|error| {
-        let code = error.as_database_error().and_then(|error| error.code());
+        let code = error
+            .as_database_error()
+            .and_then(sqlx::error::DatabaseError::code);
         code.expect("an error of the server").into_owned()
     })
 }
