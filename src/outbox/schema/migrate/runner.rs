@@ -272,4 +272,60 @@ mod tests {
         connection.close().await.unwrap();
         cluster.stop().await.unwrap();
     }
+
+    /// A migration that waits for a lock has every later statement on that table wait behind it.
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn readers_go_on_while_a_migration_waits_for_a_lock_on_their_table() {
+        let cluster = ThrowawayPostgres::start().await.unwrap();
+        let url = cluster.create_database("locked").await.unwrap();
+        let options = PgConnectOptions::from_str(&url).unwrap();
+        let mut holder = connect(&options).await.unwrap();
+        for statement in [
+            "create schema signaling",
+            "create table signaling.numbers (n int)",
+            "begin; select from signaling.numbers",
+        ] {
+            holder.execute(statement).await.unwrap();
+        }
+
+        let mut reader = connect(&options).await.unwrap();
+        let reads = tokio::spawn(async move {
+            let (begun, mut longest) = (Instant::now(), Duration::ZERO);
+            while begun.elapsed() < Duration::from_secs(5) {
+                let read = Instant::now();
+                reader
+                    .execute("select from signaling.numbers")
+                    .await
+                    .unwrap();
+                longest = longest.max(read.elapsed());
+            }
+            longest
+        });
+        let migrations = vec![migration(
+            1,
+            "column",
+            "alter table signaling.numbers add column name text",
+        )];
+        let mut connection = connect(&options).await.unwrap();
+        let error = Runner::new(migrations, options.clone(), Duration::from_secs(3))
+            .run(&mut connection, |_| {})
+            .await
+            .unwrap_err();
+        let SchemaError::Locked { holders, .. } = error else {
+            panic!("another error: {error}");
+        };
+        assert_eq!(holders.len(), 1, "{holders:?}");
+        let longest = reads.await.unwrap();
+        assert!(
+            longest < Duration::from_secs(2),
+            "a reader waited {longest:?}"
+        );
+        assert!(
+            longest > Duration::from_millis(300),
+            "nobody waited behind the migration: {longest:?}"
+        );
+        connection.close().await.unwrap();
+        holder.close().await.unwrap();
+        cluster.stop().await.unwrap();
+    }
 }
