@@ -10,7 +10,7 @@
 -- Indexes: lane_newest, outbox_retries, outbox_first_attempts, wakeup_pkey.
 create or replace function signaling.next_due(
     apps text[], first_after_at timestamptz[], first_after_id bigint[], retry_after_at timestamptz[],
-    retry_after_id bigint[], horizon interval, poll_interval interval, renews_wakeup boolean
+    retry_after_id bigint[], horizon interval, poll_interval interval, renews_wakeup boolean default false
 ) returns table (
     app text, at timestamptz, hold text, hold_until timestamptz, first_due_at timestamptz, first_id bigint,
     retry_due_at timestamptz, retry_id bigint
