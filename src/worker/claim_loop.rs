@@ -161,7 +161,7 @@ impl ClaimLoop {
             }
             Err(error) => {
                 self.lane.outage_grace().failed();
-                self.lane.scan_state().look_soon(Instant::now());
+                self.lane.scan_state().look_soon();
                 self.lane
                     .heartbeat
                     .failed(database_error_text(&error.source));

@@ -161,7 +161,7 @@ impl Lane {
     /// Has the poller look at this lane as soon as it can.
     pub(super) fn look_soon(&self) {
         let now = Instant::now();
-        self.scan_state().look_soon(now);
+        self.scan_state().look_soon();
         self.schedule().look_soon(now);
         self.shared.poll_alarm.set(now);
     }

@@ -158,8 +158,10 @@ impl Poller {
             }
         };
         for turn in turns {
-            if let Some(next_due) = found.get(&turn.lane.app) {
-                turn.found(began, now, next_due);
+            match found.get(&turn.lane.app) {
+                Some(next_due) => turn.found(began, now, next_due),
+                // The lane's row is gone.
+                None => turn.failed(now),
             }
         }
         true
@@ -230,15 +232,16 @@ impl<'l> Turn<'l> {
     fn failed(&self, now: Instant) {
         let lane = self.lane;
         lane.plan_poll(now);
-        lane.scan_state().look_soon(now);
+        lane.scan_state().look_failed(now);
         if lane.schedule().next_poll().is_some() {
             lane.wake();
         }
     }
 }
 
-/// When a lane is to be looked at: an idle one by its schedule, a busy one when it needs a full look.
+/// When a lane is to be looked at: when it needs a full look, or if it is idle by its schedule.
 fn next_turn(lane: &Lane) -> Instant {
     let next_poll = lane.schedule().next_poll();
-    next_poll.unwrap_or_else(|| lane.scan_state().next_full_look())
+    let next_full_look = lane.scan_state().next_full_look();
+    next_poll.map_or(next_full_look, |next_poll| next_poll.min(next_full_look))
 }

@@ -14,23 +14,29 @@ use crate::pace::DbTime;
 /// A message becomes visible with its transaction's commit, and is due since its beginning, normally. Messages whose
 /// transaction takes longer are left to a full look. Retries were committed long before they are due.
 const COMMIT_SLACK: Duration = Duration::from_secs(2);
-/// A full look follows the last one after fifty times as long as that took, but in any case within these.
+/// While claims take messages, a full look follows the last one after fifty times as long as that took, within bounds.
 const FULL_LOOK_SHARE: u32 = 50;
-const SHORTEST_PAUSE: Duration = Duration::from_millis(100);
+const SHORTEST_PAUSE: Duration = Duration::from_millis(250);
+/// The longest pause, and the pause while claims take nothing.
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
 /// The scan position of a lane, and when it is time for a full look.
 #[derive(Debug)]
 pub(in crate::worker) struct ScanState {
     position: ScanPosition,
-    next_full_look: Instant,
+    last_full_look: Instant,
+    pause: Duration,
+    /// Whether a claim has moved the position since the last full look.
+    has_moved: bool,
 }
 
 impl Default for ScanState {
     fn default() -> Self {
         Self {
             position: ScanPosition::BEGINNING,
-            next_full_look: Instant::now(),
+            last_full_look: Instant::now(),
+            pause: SHORTEST_PAUSE,
+            has_moved: false,
         }
     }
 }
@@ -41,12 +47,24 @@ impl ScanState {
     }
 
     pub(in crate::worker) fn next_full_look(&self) -> Instant {
-        self.next_full_look
+        let pause = if self.has_moved {
+            self.pause
+        } else {
+            LONGEST_PAUSE
+        };
+        self.last_full_look + pause
     }
 
-    /// A statement has failed: what was committed meanwhile may be anywhere.
-    pub(in crate::worker) fn look_soon(&mut self, now: Instant) {
-        self.next_full_look = self.next_full_look.min(now + SHORTEST_PAUSE);
+    /// A statement has failed, or the lane has changed: messages that are due may be anywhere.
+    pub(in crate::worker) fn look_soon(&mut self) {
+        self.has_moved = true;
+        self.pause = SHORTEST_PAUSE;
+    }
+
+    /// Takes in a full look that found no answer: the next one comes soon, but not at once.
+    pub(in crate::worker) fn look_failed(&mut self, now: Instant) {
+        self.last_full_look = now;
+        self.look_soon();
     }
 
     /// Takes in a claim that began at `from`.
@@ -71,6 +89,7 @@ impl ScanState {
         if let Some(retry) = all.or(last(true)) {
             reached.retry = retry.max(from.retry);
         }
+        self.has_moved |= reached != from;
         // Messages that were put back while the claim was under way may not have been seen by it.
         let put_back = self.position;
         if put_back.first >= from.first {
@@ -89,7 +108,9 @@ impl ScanState {
     /// Takes in a full look that began at `began`.
     pub(in crate::worker) fn looked(&mut self, began: Instant, now: Instant, next_due: &NextDue) {
         let took = now.saturating_duration_since(began);
-        self.next_full_look = now + (took * FULL_LOOK_SHARE).clamp(SHORTEST_PAUSE, LONGEST_PAUSE);
+        self.last_full_look = now;
+        self.pause = (took * FULL_LOOK_SHARE).clamp(SHORTEST_PAUSE, LONGEST_PAUSE);
+        self.has_moved = false;
         if let Some((due_at, id)) = next_due.first {
             self.begin_before(due_at, id, false);
         }
@@ -182,11 +203,26 @@ mod tests {
             retry: Some((AT + SECOND, 6)),
             hold: None,
         };
-        scan.looked(now, now + SECOND * 60, &found);
+        let later = now + SECOND * 60;
+        scan.looked(now, later, &found);
         assert_eq!(scan.position().first, (AT - SECOND * 30, 4));
         assert_eq!(scan.position().retry, (AT, 0));
-        assert_eq!(scan.next_full_look(), now + SECOND * 65);
-        scan.looked(now, now, &found);
+        assert_eq!(scan.next_full_look(), later + SECOND * 5);
+    }
+
+    #[test]
+    fn full_looks_follow_each_other_sooner_while_claims_take_messages() {
+        let mut scan = all_taken();
+        let now = Instant::now();
+        let nothing = NextDue {
+            at: AT,
+            first: None,
+            retry: None,
+            hold: None,
+        };
+        scan.looked(now, now, &nothing);
+        assert_eq!(scan.next_full_look(), now + LONGEST_PAUSE);
+        scan.claimed(ScanPosition::BEGINNING, &batch(5, 0));
         assert_eq!(scan.next_full_look(), now + SHORTEST_PAUSE);
     }
 
@@ -201,7 +237,7 @@ mod tests {
             hold: None,
         };
         scan.looked(now, now + SECOND, &nothing);
-        scan.look_soon(now + SECOND);
+        scan.look_soon();
         assert_eq!(scan.next_full_look(), now + SECOND + SHORTEST_PAUSE);
     }
 }

@@ -125,3 +125,34 @@ async fn an_idle_worker_writes_nothing() {
         .await;
     assert_eq!(version().await, before, "the lane's row was written");
 }
+
+#[tokio::test]
+async fn a_message_committed_long_after_its_due_time_is_found_while_others_flow() {
+    let world = World::new().await;
+    let _worker = world.worker().env("WORKER_POLL_INTERVAL", "60s").start();
+    let mut open = world.pool.begin().await.expect("a transaction");
+    let id: i64 = sqlx::query_scalar(
+        "insert into signaling.outbox (sender, destination, payload) values ('alice', 'bob', 'late') returning id",
+    )
+    .fetch_one(&mut *open)
+    .await
+    .expect("inserted");
+    // More than a claim looks back.
+    let past = "select clock_timestamp() > now() + interval '3 seconds'";
+    while !sqlx::query_scalar::<_, bool>(past)
+        .fetch_one(&mut *open)
+        .await
+        .expect("an answer")
+    {
+        let other = world.insert(peer(json!({}))).await;
+        world.until_final(other).await;
+    }
+    open.commit().await.expect("committed");
+    let begun = std::time::Instant::now();
+    while world.row(id).await.status == "pending" {
+        let other = world.insert(peer(json!({}))).await;
+        world.until_final(other).await;
+        assert!(begun.elapsed() < std::time::Duration::from_secs(10));
+    }
+    assert_eq!(world.row(id).await.status, "message_sent");
+}
