@@ -132,11 +132,10 @@ mod tests {
             digest.update(name);
             digest.update(text);
         }
-        let digest: String = digest
+        let digest = digest
             .finalize()
             .iter()
-            .map(|byte| format!("{byte:02x}"))
-            .collect();
+            .fold(String::new(), |digest, byte| format!("{digest}{byte:02x}"));
         let released = include_str!("../../../migrations/functions.sha256");
         let expected = format!("{PROTOCOL_VERSION} {digest}");
         assert_eq!(
