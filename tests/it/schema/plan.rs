@@ -178,26 +178,31 @@ async fn hot_functions_scan_the_indexes_that_they_name_with_any_statistics() {
     check(&world, &mut session, "big tables, analyzed while empty").await;
 }
 
-/// How many pages of some tables and their indexes some statements read, and how many index entries, and rows in
-/// sequential scans. Undoes what they did.
-async fn reads(session: &mut PgConnection, tables: &str, statements: &[&str]) -> (i64, i64) {
-    execute(session, "begin").await;
-    for statement in statements {
-        execute(session, statement).await;
-    }
-    // Of all that a session has not reported yet: nothing but this.
-    let reads: (i64, i64) = sqlx::query_as(
+/// What a session has read of some tables and their indexes since it last reported: pages; index entries, and rows in
+/// sequential scans.
+async fn counted(session: &mut PgConnection, tables: &str) -> (i64, i64) {
+    sqlx::query_as(
         "select sum(pg_stat_get_xact_blocks_fetched(oid))::bigint,
                 sum(pg_stat_get_xact_tuples_returned(oid))::bigint
          from pg_class
          where relkind in ('r', 'i') and relnamespace = 'signaling'::regnamespace and relname ~ $1",
     )
     .bind(tables)
-    .fetch_one(&mut *session)
+    .fetch_one(session)
     .await
-    .expect("counts");
+    .expect("counts")
+}
+
+/// What some statements read, as in [`counted`]. Undoes what they did.
+async fn reads(session: &mut PgConnection, tables: &str, statements: &[&str]) -> (i64, i64) {
+    execute(session, "begin").await;
+    let before = counted(session, tables).await;
+    for statement in statements {
+        execute(session, statement).await;
+    }
+    let after = counted(session, tables).await;
     execute(session, "rollback").await;
-    reads
+    (after.0 - before.0, after.1 - before.1)
 }
 
 #[tokio::test]
