@@ -240,6 +240,37 @@ async fn claims_and_inserts_pass_few_versions_of_a_lane_while_a_snapshot_is_held
     }
 }
 
+#[tokio::test]
+async fn a_scan_position_spares_a_claim_the_dead_entries_that_a_snapshot_keeps() {
+    const MESSAGES: i32 = 2_000;
+    let world = world().await;
+    let mut holder = connect(&world).await;
+    execute(
+        &mut holder,
+        "begin isolation level repeatable read; select 1",
+    )
+    .await;
+    world.insert_many(MESSAGES).await;
+    world
+        .execute("update signaling.outbox set status = 'failed', finished_at = now()")
+        .await;
+    let mut session = connect(&world).await;
+    let (_, entries) = reads(&mut session, "^outbox", &[CLAIM]).await;
+    assert!(entries >= i64::from(MESSAGES), "only {entries} are kept");
+    let (due_at, id): (String, i64) = sqlx::query_as(
+        "select due_at::text, id from signaling.outbox order by due_at desc, id desc",
+    )
+    .fetch_one(&world.pool)
+    .await
+    .expect("a message");
+    let claim = CLAIM.replace(
+        "first_after_at => '-infinity', first_after_id => 0",
+        &format!("first_after_at => '{due_at}', first_after_id => {id}"),
+    );
+    let (_, entries) = reads(&mut session, "^outbox", &[&claim]).await;
+    assert!(entries <= 10, "{entries} entries are read");
+}
+
 /// Writes the records of the messages in the table `picked`.
 const RECORD: &str = HOT[1].2;
 
