@@ -1,26 +1,25 @@
--- Takes due messages of an app, each with a send slot. The messages belong to the worker until the lease ends.
+-- Takes due messages of an app, each with a send slot; they belong to the worker until the lease ends.
 --
 -- claim_id       a fresh id for this claim: record() and release() name it
 -- claimed_by     the worker's name, informational
 -- lease          how long the messages belong to the worker
--- horizon        slots lie at most so far ahead of the lookahead
--- lookahead      slots lie at least so far ahead: the time in which the result reaches the worker
+-- lookahead      slots lie at least so far ahead, the time in which the result reaches the worker, and
+-- horizon        at most so much further
 -- lost_before    a lease that ended after this does not count as lost yet
--- first_after_*  the scan position of first attempts: the claim passes over messages up to this (due_at, id)
--- retry_after_*  the scan position of retries
+-- first_after_*  the claim passes over first attempts up to this (due_at, id); retry_after_* likewise for retries
 -- poll_interval  next_due_at tells of retries that are due within this time
 -- wants_wakeup   the worker listens: inserts shall notify once all that is due is taken
 --
 -- Returns one row about the lane, in which id is null, and then one row a message, in no order.
 -- Locks the lane's row, and the messages that it takes; passes over messages that are locked.
--- Indexes: lane_newest, outbox_retries, outbox_first_attempts. From there on it reaches messages by their ctid.
+-- Indexes: lane_newest, outbox_retries, outbox_first_attempts; from there on it reaches messages by their ctid.
 create or replace function signaling.claim(
     app text, claim_id uuid, claimed_by text, max_messages integer, lease interval, horizon interval, lookahead interval,
     lost_before timestamptz, first_after_at timestamptz, first_after_id bigint, retry_after_at timestamptz,
     retry_after_id bigint, poll_interval interval, wants_wakeup boolean
 ) returns table (
-    at timestamptz, slots integer, hold text, hold_until timestamptz, throttled_per_s double precision,
-    expired integer, unknown integer, next_slot_at timestamptz, next_due_at timestamptz, wakeup text,
+    at timestamptz, slots integer, hold text, hold_until timestamptz, throttled_per_s double precision, expired integer,
+    unknown integer, next_slot_at timestamptz, next_due_at timestamptz, wakeup text,
     id bigint, sender text, destination text, channel_name text, payload text, wait_for_ack boolean,
     enable_offline_messaging boolean, enable_historical_messaging boolean, attempts integer, max_attempts integer,
     at_most_once boolean, expires_at timestamptz, traceparent text, is_retry boolean, created_at timestamptz,
@@ -34,14 +33,11 @@ as $$
 declare
     locked record;
     rate double precision;
-    first_slot_at timestamptz;
-    horizon_ends timestamptz;
+    first_slot_at timestamptz; horizon_ends timestamptz;
     retries tid[] := '{}';
     firsts tid[] := '{}';
-    taken tid[];
-    overdue tid[];
-    retry_count integer;
-    claimed_count integer;
+    taken tid[]; overdue tid[];
+    retry_count integer; claimed_count integer;
 begin
     perform signaling.assert_session();
 
@@ -135,11 +131,10 @@ begin
     set claim_id = claim.claim_id, claimed_by = claim.claimed_by, due_at = at + lease,
         attempts = attempts + (claim_id is not null)::integer
     from due where outbox.ctid = due.place
-    returning null::timestamptz, null::integer, null::text, null::timestamptz, null::double precision,
-              null::integer, null::integer, null::timestamptz, null::timestamptz, null::text,
-              id, sender, destination, channel_name, payload, wait_for_ack,
-              enable_offline_messaging, enable_historical_messaging, attempts, max_attempts,
-              at_most_once, expires_at, traceparent, due.is_retry, created_at,
-              due.due_at, first_slot_at + due.nth * interval '1 second' / rate;
+    returning null::timestamptz, null::integer, null::text, null::timestamptz, null::double precision, null::integer,
+              null::integer, null::timestamptz, null::timestamptz, null::text, id, sender, destination, channel_name,
+              payload, wait_for_ack, enable_offline_messaging, enable_historical_messaging, attempts, max_attempts,
+              at_most_once, expires_at, traceparent, due.is_retry, created_at, due.due_at,
+              first_slot_at + due.nth * interval '1 second' / rate;
 end
 $$;

@@ -15,7 +15,9 @@ use crate::outbox::{
     AppLane, LaneState, LaneStatus, Pending, STATEMENT_DURATION, STATEMENT_ERRORS,
 };
 use crate::stats::BOUNDS_S;
-use crate::worker::{CALL_DURATION, CALLS, Liveness, MESSAGES_FINISHED, QUEUE_WAIT, SLOTS_MISSED};
+use crate::worker::{
+    CALL_DURATION, CALLS, LANE_PANICS, Liveness, MESSAGES_FINISHED, QUEUE_WAIT, SLOTS_MISSED,
+};
 
 const IN_FLIGHT: &str = "signaling_in_flight_messages";
 const BUILD_INFO: &str = "signaling_build_info";
@@ -140,6 +142,11 @@ fn describe() {
         SLOTS_MISSED,
         Unit::Count,
         "Slots that had passed before their calls could start."
+    );
+    describe_counter!(
+        LANE_PANICS,
+        Unit::Count,
+        "Panics of a lane's loop, each a defect. The loop was started again."
     );
     describe_histogram!(
         STATEMENT_DURATION,

@@ -11,7 +11,7 @@ use sqlx::{ConnectOptions, Connection, Executor, PgConnection};
 use crate::error_text::database_error_text;
 use crate::outbox::SharedClock;
 use crate::outbox::pool::statement::{Statement, StatementMetrics};
-use crate::outbox::pool::{CONNECT_TIMEOUT, DbPool, PoolEpoch, Session, startup_options, within};
+use crate::outbox::pool::{CONNECT_TIMEOUT, DbPool, PoolEpoch, Session, within};
 use crate::sanitize;
 
 /// Connections for what no message waits for.
@@ -95,7 +95,7 @@ impl Outbox {
             port: options.get_port(),
             source,
         };
-        let (options, pooler) = Box::pin(within(CONNECT_TIMEOUT, detect_pooler(&options)))
+        let pooler = Box::pin(within(CONNECT_TIMEOUT, has_transaction_pooler(&options)))
             .await
             .map_err(unreachable)?;
         let epoch = PoolEpoch::default();
@@ -121,7 +121,7 @@ impl Outbox {
         })
     }
 
-    /// Whether a pooler is in between: sessions keep nothing, and there is no LISTEN.
+    /// Whether a pooler in transaction mode is in between: sessions keep nothing, and there is no LISTEN.
     pub(crate) fn has_pooler(&self) -> bool {
         self.pooler
     }
@@ -237,24 +237,10 @@ fn unknown_parameters(url: &str) -> impl Iterator<Item = String> {
         })
 }
 
-/// How to connect, and whether a pooler is in between.
-///
 /// Two connections that are open at once have two servers, each its own throughout, unless a pooler lends servers out by
-/// the transaction. Statements without parameters go as simple queries, which any pooler can pass on. A pooler in session
-/// mode refuses the settings at the start of a session; each transaction then brings them along.
-async fn detect_pooler(
-    options: &PgConnectOptions,
-) -> Result<(PgConnectOptions, bool), sqlx::Error> {
-    let direct = options.clone().options(startup_options());
-    let first = match direct.connect().await {
-        Ok(first) => first,
-        Err(error) if is_startup_refused(&error) => {
-            options.connect().await?.close().await?;
-            return Ok((options.clone(), true));
-        }
-        Err(error) => return Err(error),
-    };
-    let mut connections = [first, direct.connect().await?];
+/// the transaction. Statements without parameters go as simple queries, which any pooler can pass on.
+async fn has_transaction_pooler(options: &PgConnectOptions) -> Result<bool, sqlx::Error> {
+    let mut connections = [options.connect().await?, options.connect().await?];
     let mut pids = [Vec::new(), Vec::new()];
     // Not in turn: a pooler that gives its servers out in turn would give each connection the same one every time.
     for index in [0, 1, 1, 0, 0, 1] {
@@ -266,19 +252,7 @@ async fn detect_pooler(
     let changed = pids
         .iter()
         .any(|pids| pids.iter().any(|pid| *pid != pids[0]));
-    if changed || pids[0][0] == pids[1][0] {
-        Ok((options.clone(), true))
-    } else {
-        Ok((direct, false))
-    }
-}
-
-/// Whether a pooler refuses a setting at the start of a session. PgBouncer does so with the code 08P01, "unsupported
-/// startup parameter"; with `ignore_startup_parameters = options` it drops the settings instead.
-fn is_startup_refused(error: &sqlx::Error) -> bool {
-    error.as_database_error().is_some_and(|error| {
-        error.code().as_deref() == Some("08P01") && error.message().contains("startup parameter")
-    })
+    Ok(changed || pids[0][0] == pids[1][0])
 }
 
 async fn backend_pid(connection: &mut PgConnection) -> Result<i32, sqlx::Error> {

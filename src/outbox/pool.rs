@@ -51,14 +51,14 @@ const LOCK_TIMEOUT: Duration = Duration::from_secs(2);
 const BEGIN: &str = "begin isolation level read committed; set local enable_seqscan = off; \
     set local enable_bitmapscan = off; set local jit = off; set local search_path = pg_catalog, pg_temp";
 
-/// What a connection is told when it is made, unless a pooler is in between. No default of the database or the role
-/// matters after that.
-pub(super) fn startup_options() -> [(&'static str, String); 3] {
-    [
-        ("default_transaction_isolation", "read committed".into()),
-        ("lock_timeout", LOCK_TIMEOUT.as_millis().to_string()),
-        ("statement_timeout", SERVER_TIMEOUT.as_millis().to_string()),
-    ]
+/// The settings of a connection, unless a pooler lends servers out by the transaction. No default of the database or the
+/// role matters after that.
+fn session_settings() -> String {
+    format!(
+        "set default_transaction_isolation = 'read committed'; set lock_timeout = {}; set statement_timeout = {}",
+        LOCK_TIMEOUT.as_millis(),
+        SERVER_TIMEOUT.as_millis()
+    )
 }
 
 /// Connections that are made when they are needed, and kept.
@@ -91,6 +91,7 @@ impl DbPool {
     ) -> Self {
         let manager = ConnectionManager {
             options,
+            pooler,
             epoch: epoch.clone(),
         };
         let pool = Pool::builder(manager)
@@ -256,6 +257,7 @@ fn pool_error(error: PoolError<sqlx::Error>) -> sqlx::Error {
 
 struct ConnectionManager {
     options: PgConnectOptions,
+    pooler: bool,
     epoch: PoolEpoch,
 }
 
@@ -274,8 +276,13 @@ impl Manager for ConnectionManager {
 
     async fn create(&self) -> Result<PooledConnection, sqlx::Error> {
         let epoch = self.epoch.count();
+        let mut connection = Box::pin(self.options.connect()).await?;
+        if !self.pooler {
+            let settings = sqlx::AssertSqlSafe(session_settings());
+            connection.execute(settings).await?;
+        }
         Ok(PooledConnection {
-            connection: Box::pin(self.options.connect()).await?,
+            connection,
             in_use: false,
             epoch,
         })

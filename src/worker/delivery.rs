@@ -133,6 +133,10 @@ async fn prepare(lane: &Lane, claimed: &Claimed, start_at: DbTime) -> Result<Pre
 
     let get_ready_at = (start_at - lane.client.connect_ahead()).floor(PREPARE_INTERVAL);
     sleep_until(clock.instant_of(get_ready_at)).await;
+    if released_at(lane, claimed).is_some_and(|released_at| claimed.asked_at <= released_at) {
+        // Else each of them would try to connect to an API that is away.
+        return Err(NoCall::Released);
+    }
     let connection = lane
         .client
         .connection()
@@ -152,17 +156,13 @@ async fn prepare(lane: &Lane, claimed: &Claimed, start_at: DbTime) -> Result<Pre
             "not sent before its expires_at".into(),
         ));
     }
-    // A probe is not given back with the others: its outcome tells how they fare.
-    let released_at = lane
-        .unsent_released_at()
-        .filter(|_| claimed.probe().is_none());
     let terms = PermitTerms {
         slot: claimed.slot_at,
         claimed_at: claimed.asked_at,
         lease_ends: claimed.lease_ends,
         request_timeout: lane.client.request_timeout(),
     };
-    match SendPermit::take(terms, &clock, now, released_at) {
+    match SendPermit::take(terms, &clock, now, released_at(lane, claimed)) {
         Ok(permit) => Ok(Prepared {
             permit,
             connection,
@@ -184,6 +184,12 @@ async fn prepare(lane: &Lane, claimed: &Claimed, start_at: DbTime) -> Result<Pre
             Err(NoCall::Late)
         }
     }
+}
+
+/// When messages were last given back, for a message that is not a probe: the outcome of a probe tells how they fare.
+fn released_at(lane: &Lane, claimed: &Claimed) -> Option<Instant> {
+    lane.unsent_released_at()
+        .filter(|_| claimed.probe().is_none())
 }
 
 /// Waits for a time on the database's clock, also where the estimate of that is corrected meanwhile; for the estimate

@@ -26,7 +26,7 @@ pub(super) async fn run(
     if outbox.has_pooler() {
         tracing::info!(
             event = "listener_disabled",
-            "the database is behind a pooler: inserts can't notify this worker, so it polls every 200 ms"
+            "the database is behind a pooler in transaction mode: inserts can't notify this worker, so it polls every 200 ms"
         );
         return;
     }

@@ -12,7 +12,7 @@ pub(crate) struct At {
 /// steps that are not taken yet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Action {
-    /// `outbox/claim.sql`, for one row that is due. A batch is many of them.
+    /// `signaling.claim`, for one row that is due. A batch is many of them.
     Claim { worker: usize, message: usize },
     /// `LaneLoop::hand_out`: the claim's answer is here.
     HandOut(At),
@@ -32,7 +32,7 @@ pub(crate) enum Action {
     Send { at: At, is_taken: bool },
     /// `conclude`: the call is over, for the worker.
     Conclude { at: At, answer: Response },
-    /// `outbox/record.sql`.
+    /// `signaling.record`.
     Record(At),
     /// The same, and the database's answer is lost: it is tried again (`Recorder::write`).
     RecordUnanswered(At),

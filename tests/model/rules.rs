@@ -47,9 +47,9 @@ pub(crate) struct Hazards {
     reason = "each can be taken away alone"
 )]
 pub(crate) struct Rules {
-    /// `record.sql`: `outbox.claim_id = record.claim_id`.
+    /// `signaling.record`: `outbox.claim_id = record.claim_id`.
     pub(crate) record_names_its_claim: bool,
-    /// `record.sql`: `outbox.status = 'pending'`.
+    /// `signaling.record`: `outbox.status = 'pending'`.
     pub(crate) record_wants_a_pending_row: bool,
     /// `SendPermit::take`: `Late::Lease`.
     pub(crate) permit_checks_the_lease: bool,
@@ -61,15 +61,15 @@ pub(crate) struct Rules {
     /// `DbClock::was_suspended`: a standstill is noticed from the moment on at which the clock's newest reading was
     /// asked for, not from its answer.
     pub(crate) standstill_counts_from_the_asking: bool,
-    /// `outbox/claim.rs`: `lease_ends` is counted from before the claim was asked for, not from its answer.
+    /// `queue/claim.rs`: `lease_ends` is counted from before the claim was asked for, not from its answer.
     pub(crate) lease_counts_from_the_asking: bool,
-    /// `claim.sql`: a row whose lease is over is due, although it has a claim.
+    /// `signaling.claim`: a row whose lease is over is due, although it has a claim.
     pub(crate) lost_rows_are_due: bool,
-    /// `claim.sql`, `due`: a lost row that is at-most-once ends as unknown.
+    /// `signaling.claim`: a lost row that is at-most-once ends as unknown.
     pub(crate) claim_ends_lost_at_most_once: bool,
-    /// `claim.sql`, `lost`: a lost row is logged.
+    /// `signaling.claim`: a lost row is logged.
     pub(crate) claim_logs_lost: bool,
-    /// `claim.sql`, `due`, and the look at the clock in `worker/delivery.rs`: no call after `expires_at`.
+    /// `signaling.claim`, and the look at the clock in `worker/delivery.rs`: no call after `expires_at`.
     pub(crate) expiry_is_looked_at: bool,
     /// `signaling.cancel` and `Outbox::expire`: only rows without a claim, or whose lease is over.
     pub(crate) cancel_respects_claims: bool,

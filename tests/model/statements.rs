@@ -10,7 +10,7 @@ impl Protocol {
         row.is_due() && (self.rules.lost_rows_are_due || !row.claimed)
     }
 
-    /// `outbox/claim.sql`, for a row that is due.
+    /// `signaling.claim`, for a row that is due.
     ///
     /// Slots, lanes and the order of rows are left out: they only keep claims from being made, and a claim may be
     /// made late in the model anyway.
@@ -47,7 +47,7 @@ impl Protocol {
         });
     }
 
-    /// `outbox/record.sql`. A record that does not find its row writes nothing.
+    /// `signaling.record`. A record that does not find its row writes nothing.
     pub(crate) fn record(&self, state: &mut State, at: At) {
         let delivery = state.delivery(at);
         let Stage::Recording(record) = &delivery.stage else {
@@ -76,7 +76,7 @@ impl Protocol {
         }
     }
 
-    /// `Outbox::give_back_claim` in `outbox/claim.rs`. What finds nothing is looked for again, until its lease is over.
+    /// `Outbox::give_back_claim` in `queue/claim.rs`. What finds nothing is looked for again, until its lease is over.
     pub(crate) fn give_back_claim(state: &mut State, at: At) {
         let (message, claim) = (state.delivery(at).message, state.delivery(at).claim);
         let row = &mut state.rows[message];

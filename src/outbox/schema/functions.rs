@@ -21,6 +21,7 @@ pub(super) const FUNCTIONS: &[(&str, &str)] = functions![
     "calls",
     "can_notify",
     "cancel",
+    "check_message",
     "claim",
     "delete_finished",
     "end_overdue",
@@ -35,7 +36,6 @@ pub(super) const FUNCTIONS: &[(&str, &str)] = functions![
     "protocol_version",
     "record",
     "refresh_queue_counts",
-    "refuse_finished_insert",
     "refuse_unknown_app",
     "release",
     "release_hold",
@@ -120,6 +120,7 @@ pub(super) async fn found_version(
 
 #[cfg(test)]
 mod tests {
+    use base64::prelude::{BASE64_STANDARD, Engine};
     use sha2::{Digest, Sha256};
 
     use super::*;
@@ -132,10 +133,7 @@ mod tests {
             digest.update(name);
             digest.update(text);
         }
-        let digest = digest
-            .finalize()
-            .iter()
-            .fold(String::new(), |digest, byte| format!("{digest}{byte:02x}"));
+        let digest = BASE64_STANDARD.encode(digest.finalize());
         let released = include_str!("../../../migrations/functions.sha256");
         let expected = format!("{PROTOCOL_VERSION} {digest}");
         assert_eq!(

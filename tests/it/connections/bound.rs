@@ -159,7 +159,7 @@ async fn a_command_has_no_more_database_connections_than_promised() {
     world.until_all_final().await;
     worker.stop().await;
     let url = bounded_role("bounded_operator", &world.url, 3, "").await;
-    for kind in ["worker", "producer"] {
+    for kind in ["operator", "producer"] {
         let granted = world.command(&["grant", kind, "bounded_operator"]);
         assert_eq!(granted.finish().await.code, Some(0));
     }

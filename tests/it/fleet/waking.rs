@@ -29,7 +29,10 @@ async fn inserts_notify_only_while_a_worker_is_idle() {
     let mut listener = sqlx::postgres::PgListener::connect_with(&world.pool)
         .await
         .expect("listening");
-    listener.listen("signaling_wakeup").await.expect("listening");
+    listener
+        .listen("signaling_wakeup")
+        .await
+        .expect("listening");
     // No worker has ever asked for it.
     world.insert(peer(json!({"app": "other"}))).await;
     let worker = world.worker().start();
