@@ -4,6 +4,7 @@
 -- is_idle   true: a worker waits for messages; false: a backlog keeps it awake; null: leave it as it is
 --
 -- Locks the app's wakeup row, if it changes. It is written once in half a minute while a worker is idle.
+-- Index: wakeup_pkey.
 create or replace function signaling.want_wakeup(app text, is_idle boolean, at timestamptz) returns text
     language plpgsql
 as $$

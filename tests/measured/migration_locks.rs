@@ -37,7 +37,7 @@ const LOAD: [&str; 5] = [
     CLAIM,
     RECORD,
     "select signaling.cancel(10)",
-    "select from signaling.next_due(array['default'], '{-infinity}', '{0}', '{-infinity}', '{0}', '1 second', '2 seconds')",
+    "select from signaling.next_due(array['default'], '{-infinity}', '{0}', '{-infinity}', '{0}', '1 second', '2 seconds', true)",
 ];
 
 fn migrations_directory() -> &'static Path {

@@ -80,3 +80,31 @@ async fn a_message_that_waits_for_its_retry_can_be_cancelled() {
     );
     assert_eq!(world.row(id).await.status, "cancelled");
 }
+
+#[tokio::test]
+async fn a_cancelled_message_whose_worker_died_logs_the_attempt_that_may_have_been() {
+    let world = World::new().await;
+    let id = world.insert(peer(json!({}))).await;
+    world
+        .execute(
+            "update signaling.outbox
+             set claim_id = gen_random_uuid(), claimed_by = 'the dead one', due_at = now() - interval '1 second'",
+        )
+        .await;
+    assert!(
+        world
+            .ask::<bool>(&format!("select signaling.cancel({id})"))
+            .await
+    );
+    let row = world.row(id).await;
+    assert_eq!((&*row.status, row.attempts), ("cancelled", 1));
+    assert!(
+        row.error
+            .expect("an error")
+            .contains("a worker died with it")
+    );
+    let attempts = world.attempts(id).await;
+    assert_eq!(attempts.len(), 1);
+    assert_eq!((attempts[0].number, &*attempts[0].outcome), (1, "lost"));
+    assert_eq!(attempts[0].claimed_by.as_deref(), Some("the dead one"));
+}

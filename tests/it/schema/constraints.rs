@@ -174,8 +174,13 @@ async fn every_forbidden_parameter_is_refused_by_a_constraint_named_for_the_mist
         .collect();
     let all: Vec<String> = world
         .ask(
-            "select array_agg(conname::text) from pg_constraint
-             where conrelid = 'signaling.outbox'::regclass and contype = 'c'",
+            // The table's own, and those that the trigger names.
+            "select array_agg(name) from (
+                 select conname::text from pg_constraint
+                 where conrelid = 'signaling.outbox'::regclass and contype = 'c'
+                 union all
+                 select matched[1] from pg_proc, regexp_matches(prosrc, 'then\\s+''(\\w+)''', 'g') as matched
+                 where oid = to_regproc('signaling.check_message')) as refused (name)",
         )
         .await;
     assert_eq!(
@@ -277,6 +282,40 @@ async fn a_row_can_not_be_brought_into_a_state_that_means_nothing() {
         (
             "a_sent_message_needs_sent_at",
             "status = 'message_sent', finished_at = now()",
+        ),
+    ] {
+        let error = sqlx::query(sqlx::AssertSqlSafe(format!(
+            "update signaling.outbox set {change}"
+        )))
+        .execute(&world.pool)
+        .await
+        .expect_err("refused");
+        let error = error
+            .into_database_error()
+            .expect("an error of the database");
+        assert_eq!(error.constraint(), Some(constraint), "{change}");
+    }
+}
+
+#[tokio::test]
+async fn a_producers_column_can_not_be_updated_to_what_an_insert_may_not_have() {
+    let world = World::new().await;
+    world.insert(peer(json!({}))).await;
+    for (constraint, change) in [
+        ("sender_is_empty", "sender = ''"),
+        (
+            "destination_has_a_forbidden_character",
+            "destination = 'a/b'",
+        ),
+        ("payload_is_empty", "payload = ''"),
+        (
+            "both_destination_and_channel_name_are_given",
+            "channel_name = 'lobby'",
+        ),
+        ("max_attempts_is_not_between_1_and_1000", "max_attempts = 0"),
+        (
+            "wait_for_ack_is_for_peer_messages_only",
+            "destination = null, channel_name = 'lobby', wait_for_ack = true",
         ),
     ] {
         let error = sqlx::query(sqlx::AssertSqlSafe(format!(

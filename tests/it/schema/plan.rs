@@ -5,12 +5,16 @@ use std::collections::BTreeMap;
 use sqlx::{AssertSqlSafe, Connection, PgConnection};
 use testkit::World;
 
-/// A hot function, its file, and a call that does all its work: on a table with messages, if there are any.
-const HOT: [(&str, &str, &str); 5] = [
-    ("claim", include_str!("../../../migrations/functions/claim.sql"), CLAIM),
+/// A part of the claim.
+const WANT_WAKEUP: &str = include_str!("../../../migrations/functions/want_wakeup.sql");
+
+/// A hot function, the files whose heads name its indexes, and a call that does all its work.
+const HOT: [(&str, &[&str], &str); 5] = [
+    ("claim", &[
+ include_str!("../../../migrations/functions/claim.sql"), WANT_WAKEUP], CLAIM),
     (
         "record",
-        include_str!("../../../migrations/functions/record.sql"),
+        &[include_str!("../../../migrations/functions/record.sql")],
         "select from signaling.record(
              'me', array(select id from picked), array(select claim_id from picked), array(select now() from picked),
              array(select 'failed' from picked), array(select true from picked), array(select now() from picked),
@@ -19,18 +23,18 @@ const HOT: [(&str, &str, &str); 5] = [
     ),
     (
         "next_due",
-        include_str!("../../../migrations/functions/next_due.sql"),
+        &[include_str!("../../../migrations/functions/next_due.sql")],
         "select from signaling.next_due(array['default', 'other'], '{-infinity,-infinity}', '{0,0}',
-             '{-infinity,-infinity}', '{0,0}', '1 second', '2 seconds')",
+             '{-infinity,-infinity}', '{0,0}', '1 second', '2 seconds', true)",
     ),
     (
         "expire",
-        include_str!("../../../migrations/functions/expire.sql"),
+        &[include_str!("../../../migrations/functions/expire.sql")],
         "select from signaling.expire(array['default', 'other'], 'infinity')",
     ),
     (
         "release",
-        include_str!("../../../migrations/functions/release.sql"),
+        &[include_str!("../../../migrations/functions/release.sql")],
         "select from signaling.release('default', array['c0ffee00-0000-4000-8000-000000000000'::uuid])",
     ),
 ];
@@ -59,14 +63,19 @@ async fn world() -> World {
         .execute(
             "select signaling.open_lane('default', 1020);
              alter table signaling.outbox set (autovacuum_enabled = false);
-             alter table signaling.lane set (autovacuum_enabled = false)",
+             alter table signaling.lane set (autovacuum_enabled = false);
+             insert into signaling.wakeup values ('default', now() + interval '40 seconds')",
         )
         .await;
     world
 }
 
-/// The indexes that the head of a function's file names.
-fn named_indexes(text: &str) -> Vec<&str> {
+/// The indexes that the heads of files name.
+fn named_indexes(texts: &[&'static str]) -> Vec<&'static str> {
+    texts.iter().flat_map(|text| named_in(text)).collect()
+}
+
+fn named_in(text: &str) -> impl Iterator<Item = &str> {
     let head = text.split("create or replace").next().expect("a head");
     let line = head
         .lines()
@@ -75,16 +84,19 @@ fn named_indexes(text: &str) -> Vec<&str> {
     let sentence = line.split('.').next().expect("a sentence");
     sentence
         .split(|c: char| !c.is_ascii_alphanumeric() && c != '_')
-        .filter(|word| word.starts_with("outbox_") || word.starts_with("lane_"))
-        .collect()
+        .filter(|word| {
+            ["outbox_", "lane_", "wakeup_"]
+                .iter()
+                .any(|table| word.starts_with(table))
+        })
 }
 
-/// How often each table and index of the outbox and the lanes was scanned since the session last reported: scans of a
+/// How often each table and index of the outbox, the lanes and the wakeups was scanned since the session last reported: scans of a
 /// table are sequential.
 async fn scans(connection: &mut PgConnection) -> BTreeMap<String, i64> {
     let scans: Vec<(String, i64)> = sqlx::query_as(
         "select relname::text, pg_stat_get_xact_numscans(oid) from pg_class
-         where relkind in ('r', 'i') and relnamespace = 'signaling'::regnamespace and relname ~ '^(outbox|lane)'",
+         where relkind in ('r', 'i') and relnamespace = 'signaling'::regnamespace and relname ~ '^(outbox|lane|wakeup)'",
     )
     .fetch_all(connection)
     .await
@@ -122,8 +134,8 @@ async fn scanned(session: &mut PgConnection, statement: &str) -> Vec<String> {
 /// Checks each hot function in sessions of its own and in one that has planned its statements long before.
 async fn check(world: &World, old_session: &mut PgConnection, tables: &str) {
     let mut new_session = connect(world).await;
-    for (name, text, call) in HOT {
-        let named = named_indexes(text);
+    for (name, texts, call) in HOT {
+        let named = named_indexes(texts);
         for session in [&mut new_session, &mut *old_session] {
             let scanned = scanned(session, call).await;
             assert!(
@@ -139,6 +151,9 @@ async fn hot_functions_scan_the_indexes_that_they_name_with_any_statistics() {
     let world = world().await;
     let mut session = connect(&world).await;
     check(&world, &mut session, "empty tables").await;
+    world.insert_many(300).await;
+    world.execute("analyze signaling.outbox").await;
+    check(&world, &mut session, "small tables, analyzed").await;
     world.insert_many(30_000).await;
     world
         .execute(
@@ -146,9 +161,9 @@ async fn hot_functions_scan_the_indexes_that_they_name_with_any_statistics() {
              update signaling.outbox set expires_at = now() where id % 100 = 1",
         )
         .await;
-    check(&world, &mut session, "big tables, not analyzed").await;
-    for (name, text, call) in HOT {
-        let mut named: Vec<String> = named_indexes(text)
+    check(&world, &mut session, "big tables, analyzed while small").await;
+    for (name, texts, call) in HOT {
+        let mut named: Vec<String> = named_indexes(texts)
             .iter()
             .map(ToString::to_string)
             .collect();
@@ -175,23 +190,31 @@ async fn hot_functions_scan_the_indexes_that_they_name_with_any_statistics() {
     check(&world, &mut session, "big tables, analyzed while empty").await;
 }
 
-/// How many pages of some tables and their indexes some statements read. Undoes what they did.
-async fn pages(session: &mut PgConnection, tables: &str, statements: &[&str]) -> i64 {
-    execute(session, "begin").await;
-    for statement in statements {
-        execute(session, statement).await;
-    }
-    // Of all that a session has not reported yet: nothing but this.
-    let pages: i64 = sqlx::query_scalar(
-        "select sum(pg_stat_get_xact_blocks_fetched(oid))::bigint from pg_class
+/// What a session has read of some tables and their indexes since it last reported: pages; index entries, and rows in
+/// sequential scans.
+async fn counted(session: &mut PgConnection, tables: &str) -> (i64, i64) {
+    sqlx::query_as(
+        "select sum(pg_stat_get_xact_blocks_fetched(oid))::bigint,
+                sum(pg_stat_get_xact_tuples_returned(oid))::bigint
+         from pg_class
          where relkind in ('r', 'i') and relnamespace = 'signaling'::regnamespace and relname ~ $1",
     )
     .bind(tables)
-    .fetch_one(&mut *session)
+    .fetch_one(session)
     .await
-    .expect("a count");
+    .expect("counts")
+}
+
+/// What some statements read, as in [`counted`]. Undoes what they did.
+async fn reads(session: &mut PgConnection, tables: &str, statements: &[&str]) -> (i64, i64) {
+    execute(session, "begin").await;
+    let before = counted(session, tables).await;
+    for statement in statements {
+        execute(session, statement).await;
+    }
+    let after = counted(session, tables).await;
     execute(session, "rollback").await;
-    pages
+    (after.0 - before.0, after.1 - before.1)
 }
 
 #[tokio::test]
@@ -222,10 +245,42 @@ async fn claims_and_inserts_pass_few_versions_of_a_lane_while_a_snapshot_is_held
         let mut session = connect(&world).await;
         // What a new session has to learn first does not count.
         let twenty = vec![statements; 20].concat();
-        pages(&mut session, "^(lane|wakeup)", &twenty).await;
-        let looks = pages(&mut session, "^(lane|wakeup)", &twenty).await / 20;
-        assert!(looks <= most, "{statements:?} read {looks} pages");
+        reads(&mut session, "^(lane|wakeup)", &twenty).await;
+        let (pages, _) = reads(&mut session, "^(lane|wakeup)", &twenty).await;
+        let pages = pages / 20;
+        assert!(pages <= most, "{statements:?} read {pages} pages");
     }
+}
+
+#[tokio::test]
+async fn a_scan_position_spares_a_claim_the_dead_entries_that_a_snapshot_keeps() {
+    const MESSAGES: i32 = 2_000;
+    let world = world().await;
+    let mut holder = connect(&world).await;
+    execute(
+        &mut holder,
+        "begin isolation level repeatable read; select 1",
+    )
+    .await;
+    world.insert_many(MESSAGES).await;
+    world
+        .execute("update signaling.outbox set status = 'failed', finished_at = now()")
+        .await;
+    let mut session = connect(&world).await;
+    let (_, entries) = reads(&mut session, "^outbox", &[CLAIM]).await;
+    assert!(entries >= i64::from(MESSAGES), "only {entries} are kept");
+    let (due_at, id): (String, i64) = sqlx::query_as(
+        "select due_at::text, id from signaling.outbox order by due_at desc, id desc",
+    )
+    .fetch_one(&world.pool)
+    .await
+    .expect("a message");
+    let claim = CLAIM.replace(
+        "first_after_at => '-infinity', first_after_id => 0",
+        &format!("first_after_at => '{due_at}', first_after_id => {id}"),
+    );
+    let (_, entries) = reads(&mut session, "^outbox", &[&claim]).await;
+    assert!(entries <= 10, "{entries} entries are read");
 }
 
 /// Writes the records of the messages in the table `picked`.
@@ -249,8 +304,12 @@ async fn a_record_reads_its_own_message_and_not_all_that_are_pending() {
                 ),
             )
             .await;
-            let pages = pages(session, "^outbox", &[RECORD]).await / RECORDS;
-            assert!(pages <= 40, "{tables}: {pages} pages for each record");
+            let (_, entries) = reads(session, "^outbox", &[RECORD]).await;
+            let entries = entries / RECORDS;
+            assert!(
+                entries <= 20,
+                "{tables}: {entries} entries or rows for each record"
+            );
         }
     };
     check("empty tables").await;

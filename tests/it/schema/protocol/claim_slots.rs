@@ -127,11 +127,10 @@ async fn messages_get_their_slots_in_the_order_in_which_they_are_due() {
             ids.push(world.insert(peer(json!({"due_at": due_at}))).await);
         }
     }
-    let claimed = Claim::default().run(&world.pool).await;
-    assert_eq!(
-        claimed.ids(),
-        [ids[2], ids[3], ids[4], ids[5], ids[0], ids[1]]
-    );
+    let oldest = Claim::of_at_most(3).run(&world.pool).await;
+    assert_eq!(oldest.ids(), [ids[2], ids[3], ids[4]]);
+    let rest = Claim::default().run(&world.pool).await;
+    assert_eq!(rest.ids(), [ids[5], ids[0], ids[1]]);
 }
 
 #[tokio::test]

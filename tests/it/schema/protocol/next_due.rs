@@ -30,7 +30,7 @@ async fn next_due(world: &World, looks: &[(&str, &str, i64)]) -> BTreeMap<String
         "select * from signaling.next_due(
              apps => $1, first_after_at => $2::text[]::timestamptz[], first_after_id => $3,
              retry_after_at => $2::text[]::timestamptz[], retry_after_id => $3,
-             horizon => '500 milliseconds', poll_interval => '2 seconds')",
+             horizon => '500 milliseconds', poll_interval => '2 seconds', renews_wakeup => false)",
     )
     .bind(apps)
     .bind(times)
@@ -170,4 +170,51 @@ async fn a_paused_lane_says_so() {
     let row = default_app(&world).await;
     assert_eq!(row.hold.as_deref(), Some("paused"));
     assert_eq!(row.hold_until, Some(row.at + Duration::hours(1)));
+}
+
+/// Asks for the default app, and returns how long inserts notify its workers after that, in whole seconds.
+async fn wakeup_after(world: &World, wanted_for: &str, renews: bool) -> i64 {
+    world
+        .execute(&format!(
+            "insert into signaling.wakeup values ('default', clock_timestamp() + interval '{wanted_for}')
+             on conflict (app) do update set wanted_until = excluded.wanted_until;
+             select from signaling.next_due(array['default', 'other'], '{{-infinity,-infinity}}', '{{0,0}}',
+                                            '{{-infinity,-infinity}}', '{{0,0}}', '500 ms', '2 s', {renews})"
+        ))
+        .await;
+    world
+        .ask(
+            "select ceil(extract(epoch from wanted_until - clock_timestamp()))::bigint
+             from signaling.wakeup where app = 'default'",
+        )
+        .await
+}
+
+#[tokio::test]
+async fn a_poll_renews_wakeups_that_would_end_soon_and_begins_none() {
+    let world = world().await;
+    assert!(wakeup_after(&world, "40 seconds", true).await > 45);
+    assert!(wakeup_after(&world, "40 seconds", false).await <= 40);
+    assert!(wakeup_after(&world, "55 seconds", true).await <= 55);
+    assert!(wakeup_after(&world, "-1 second", true).await <= 0);
+    let apps: i64 = world.ask("select count(*) from signaling.wakeup").await;
+    assert_eq!(apps, 1, "the other app has none");
+}
+
+#[tokio::test]
+async fn a_poll_does_not_wait_for_a_wakeup_that_another_worker_renews() {
+    let world = world().await;
+    wakeup_after(&world, "40 seconds", false).await;
+    let mut other = super::connect(&world).await;
+    sqlx::raw_sql("begin; select from signaling.wakeup for update")
+        .execute(&mut other)
+        .await
+        .expect("locked");
+    world
+        .execute(
+            "set lock_timeout = '5s';
+             select from signaling.next_due(array['default'], '{-infinity}', '{0}', '{-infinity}', '{0}',
+                                            '500 ms', '2 s', true)",
+        )
+        .await;
 }

@@ -95,7 +95,7 @@ async fn record(executor: impl PgExecutor<'_>, records: &[Record]) -> Vec<String
     .bind(column(records, |record| record.error))
     .bind(column(records, |record| record.outcome))
     .bind(column(records, |record| {
-        record.sent_at.map(|_| took.clone())
+        record.sent_at.map(|_| took)
     }))
     .fetch_all(executor)
     .await
@@ -251,7 +251,10 @@ async fn a_final_record_that_is_written_again_is_recorded_and_changes_nothing() 
         status: Some("failed"),
         ..Record::transient(id, &claim)
     };
-    assert_eq!(record(&world.pool, &[failed.clone()]).await, ["recorded"]);
+    assert_eq!(
+        record(&world.pool, std::slice::from_ref(&failed)).await,
+        ["recorded"]
+    );
     let before = world.row(id).await;
     assert_eq!(record(&world.pool, &[failed]).await, ["recorded"]);
     let after = world.row(id).await;
@@ -270,7 +273,10 @@ async fn a_record_that_went_back_is_not_charged_twice() {
     let world = world().await;
     let (id, claim) = claimed(&world).await;
     let back = Record::transient(id, &claim);
-    assert_eq!(record(&world.pool, &[back.clone()]).await, ["recorded"]);
+    assert_eq!(
+        record(&world.pool, std::slice::from_ref(&back)).await,
+        ["recorded"]
+    );
     assert_eq!(record(&world.pool, &[back]).await, ["discarded"]);
     assert_eq!(world.row(id).await.attempts, 1);
     assert_eq!(world.attempts(id).await.len(), 1);

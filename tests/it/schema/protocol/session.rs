@@ -39,7 +39,7 @@ const CALLS: [(&str, &str, bool); 18] = [
     ),
     (
         "next_due",
-        "signaling.next_due(array['default'], '{-infinity}', '{0}', '{-infinity}', '{0}', '1 second', '2 seconds')",
+        "signaling.next_due(array['default'], '{-infinity}', '{0}', '{-infinity}', '{0}', '1 second', '2 seconds', true)",
         true,
     ),
     ("open_lane", "signaling.open_lane('default', 102)", true),

@@ -55,7 +55,7 @@ const TEMPORARY_TRAPS: &str = "
 const EVERYTHING: [&str; 26] = [
     "insert into signaling.outbox (sender, destination, payload) values ('alice', 'bob', 'x')",
     "select signaling.open_lane('default', 100)",
-    "select * from signaling.next_due(array['default'], '{-infinity}', '{0}', '{-infinity}', '{0}', '1 s', '2 s')",
+    "select * from signaling.next_due(array['default'], '{-infinity}', '{0}', '{-infinity}', '{0}', '1 s', '2 s', true)",
     "select * from signaling.claim('default', 'c0ffee00-0000-4000-8000-000000000000', 'me', 10, '30 s', '1 s', '0',
                                   'infinity', '-infinity', 0, '-infinity', 0, '2 s', true)",
     "select * from signaling.release('default', array['c0ffee00-0000-4000-8000-000000000000'::uuid])",
