@@ -11,7 +11,8 @@
 -- durations      how long the attempt took
 --
 -- Returns a row for each place, from 1: 'recorded'; 'locked', somebody has the message locked: try again; 'discarded', the
--- claim had ended. To write a record again is safe: it is 'recorded' then, too.
+-- claim had ended. To write a record again is safe: it changes nothing. The second time a record of a final message is
+-- 'recorded', too; one of a message that went back is 'discarded', because that message belongs to no claim any more.
 -- Locks the messages that it writes; passes over messages that are locked.
 -- Index: outbox_pkey.
 create or replace function signaling.record(

@@ -4,7 +4,7 @@
 -- When the messages were due is not known any more; that they were is. So they are due since they were inserted.
 --
 -- Locks the lane's row, if one of the claims probes it, and the messages; passes over messages that are locked.
--- Index: outbox_retries, from now on: the leases of these messages have not ended.
+-- Indexes: lane_pkey; outbox_retries, from now on: the leases of these messages have not ended.
 create or replace function signaling.release(app text, claim_ids uuid[]) returns setof uuid
     language plpgsql security definer
     set search_path = pg_catalog, pg_temp set row_security = off set plan_cache_mode = force_generic_plan

@@ -2,7 +2,10 @@
 
 mod cancelling;
 mod constraints;
+mod functions;
 mod migrating;
 mod names;
 mod plan;
+mod prepared;
+mod protocol;
 pub(crate) mod roles;

@@ -3,7 +3,7 @@
 use sqlx::{AssertSqlSafe, Connection, PgConnection};
 
 use super::SchemaError;
-use super::privileges::refresh_privileges;
+use super::privileges::{PRIVILEGES_LOCK, refresh_privileges, roles_by_kind};
 
 /// The version of the functions that this binary calls: that of `migrations/functions/protocol_version.sql`.
 pub(super) const PROTOCOL_VERSION: i32 = 1;
@@ -52,7 +52,7 @@ pub(super) const FUNCTIONS: &[(&str, &str)] = functions![
 /// Creates or replaces the functions whose text has changed, in one transaction. Returns how many. Functions of a newer
 /// version stay: newer workers call them, and they serve older ones.
 ///
-/// Roles that may call the functions of a kind get the new ones of that kind, too, so that an update stops no worker.
+/// Roles that may call all functions of a kind get the new ones of that kind, too, so that an update stops no worker.
 ///
 /// # Errors
 /// Where the database fails. Then nothing has changed.
@@ -61,6 +61,10 @@ pub(super) async fn install(connection: &mut PgConnection) -> Result<usize, Sche
         return Ok(0);
     }
     let mut transaction = connection.begin().await?;
+    sqlx::raw_sql(PRIVILEGES_LOCK)
+        .execute(&mut *transaction)
+        .await?;
+    let roles = roles_by_kind(&mut transaction).await?;
     // Functions call each other, so one may come before another that it names.
     sqlx::raw_sql("set local check_function_bodies = off")
         .execute(&mut *transaction)
@@ -90,7 +94,7 @@ pub(super) async fn install(connection: &mut PgConnection) -> Result<usize, Sche
     sqlx::raw_sql("revoke all on all functions in schema signaling from public")
         .execute(&mut *transaction)
         .await?;
-    refresh_privileges(&mut transaction).await?;
+    refresh_privileges(&roles, &mut transaction).await?;
     transaction.commit().await?;
     Ok(changed.len())
 }

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-use super::privileges::RoleKind;
+use super::privileges::{PRIVILEGES_LOCK, RoleKind};
 use crate::error_text::database_error_text;
 use crate::outbox::Outbox;
 
@@ -83,8 +83,7 @@ impl Outbox {
     /// Where there is no such role, who asks may not give rights, or the database fails.
     pub(crate) async fn grant(&self, kind: RoleKind, role: &RoleName) -> Result<(), GrantError> {
         let mut transaction = self.pool().transaction(None).await?;
-        // Two that write the rights of one table at once would fail. The number is this lock's name.
-        sqlx::query("select pg_advisory_xact_lock(7310596821344203)")
+        sqlx::query(PRIVILEGES_LOCK)
             .persistent(false)
             .execute(&mut *transaction)
             .await?;

@@ -261,15 +261,43 @@ impl Outbox {
     }
 }
 
-/// Grants each role that is of a kind by one of its privileges the others of that kind.
-pub(super) async fn refresh_privileges(connection: &mut PgConnection) -> Result<(), sqlx::Error> {
+/// A lock of the database's own: sessions that write the privileges of one table or function at once would fail.
+pub(super) const PRIVILEGES_LOCK: &str = "select pg_advisory_xact_lock(7310596821344203)";
+
+/// The roles of each kind: those that were granted every function of the kind that there is. A role that was granted a
+/// few of them by hand is of no kind, or the next `worker migrate` would grant it more than its owner did.
+pub(super) async fn roles_by_kind(
+    connection: &mut PgConnection,
+) -> Result<Vec<(RoleKind, Vec<String>)>, sqlx::Error> {
+    let mut found = Vec::new();
     for kind in RoleKind::ALL {
-        let roles: Vec<String> = match kind {
-            RoleKind::Worker => grantees_of_function("claim", connection).await?,
-            RoleKind::Operator => grantees_of_function("pause", connection).await?,
-            RoleKind::Producer => grantees_of_table("outbox", "INSERT", connection).await?,
-            RoleKind::Reader => grantees_of_table("minute_stats", "SELECT", connection).await?,
-        };
+        let roles = sqlx::query_scalar(
+            "with functions as (
+                 select oid, proowner, proacl from pg_proc
+                 where pronamespace = to_regnamespace('signaling') and proname = any ($1::text[])
+             )
+             select rolname::text
+             from functions, aclexplode(proacl) as acl, pg_roles
+             where pg_roles.oid = acl.grantee and acl.grantee <> proowner
+               and ($2 or has_any_column_privilege(rolname, to_regclass('signaling.outbox'), 'insert'))
+             group by rolname
+             having count(distinct functions.oid) = (select count(*) from functions)",
+        )
+        .bind(kind.privileges().execute)
+        .bind(kind.privileges().insert.is_empty())
+        .fetch_all(&mut *connection)
+        .await?;
+        found.push((kind, roles));
+    }
+    Ok(found)
+}
+
+/// Grants roles what their kinds may do by now.
+pub(super) async fn refresh_privileges(
+    roles: &[(RoleKind, Vec<String>)],
+    connection: &mut PgConnection,
+) -> Result<(), sqlx::Error> {
+    for (kind, roles) in roles {
         for role in roles {
             if let Ok(role) = role.parse() {
                 sqlx::raw_sql(AssertSqlSafe(kind.grants(&role)))
@@ -279,37 +307,4 @@ pub(super) async fn refresh_privileges(connection: &mut PgConnection) -> Result<
         }
     }
     Ok(())
-}
-
-async fn grantees_of_function(
-    name: &str,
-    connection: &mut PgConnection,
-) -> Result<Vec<String>, sqlx::Error> {
-    sqlx::query_scalar(
-        "select rolname::text from pg_proc, aclexplode(proacl) as acl, pg_roles
-         where pg_proc.oid = to_regproc('signaling.' || $1) and pg_roles.oid = grantee and grantee <> proowner",
-    )
-    .bind(name)
-    .fetch_all(connection)
-    .await
-}
-
-async fn grantees_of_table(
-    name: &str,
-    privilege: &str,
-    connection: &mut PgConnection,
-) -> Result<Vec<String>, sqlx::Error> {
-    sqlx::query_scalar(
-        "select distinct rolname::text
-         from (select relowner, aclexplode(relacl) as acl from pg_class
-               where oid = to_regclass('signaling.' || $1)
-               union all
-               select relowner, aclexplode(attacl) from pg_class join pg_attribute on attrelid = pg_class.oid
-               where pg_class.oid = to_regclass('signaling.' || $1)) as granted, pg_roles
-         where pg_roles.oid = (acl).grantee and (acl).grantee <> relowner and (acl).privilege_type = $2",
-    )
-    .bind(name)
-    .bind(privilege)
-    .fetch_all(connection)
-    .await
 }

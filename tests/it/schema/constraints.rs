@@ -138,19 +138,18 @@ fn mistakes() -> Vec<(&'static str, Value)> {
             peer(json!({"traceparent": "t".repeat(129)})),
         ),
         (
-            "due_at_is_not_a_finite_time",
+            "due_at_is_before_year_1_or_after_year_9999",
             peer(json!({"due_at": "infinity"})),
         ),
         (
-            "expires_at_is_not_a_finite_time",
+            "expires_at_is_before_year_1_or_after_year_9999",
             peer(json!({"expires_at": "-infinity"})),
         ),
     ]
 }
 
 #[tokio::test]
-async fn every_forbidden_parameter_is_refused_by_the_insert_with_a_constraint_named_for_the_mistake()
- {
+async fn every_forbidden_parameter_is_refused_by_a_constraint_named_for_the_mistake() {
     let world = World::new().await;
     let mistakes = mistakes();
     for (constraint, message) in &mistakes {
@@ -337,4 +336,52 @@ async fn the_bounds_themselves_are_allowed() {
     ] {
         world.insert(message).await;
     }
+}
+
+#[tokio::test]
+async fn times_that_drivers_can_not_read_are_refused_in_both_directions() {
+    let world = World::new().await;
+    for column in ["due_at", "expires_at"] {
+        let constraint = format!("{column}_is_before_year_1_or_after_year_9999");
+        for refused in [
+            "infinity",
+            "-infinity",
+            "10000-01-01 00:00:00+00",
+            "10000-01-02",
+            // In UTC, that is the year 10000, and the year before the first one.
+            "9999-12-31 23:59:59-05",
+            "0001-01-01 00:00:00+05",
+            "0001-12-31 00:00:00+00 BC",
+            "4000-06-01 00:00:00+00 BC",
+            "294276-12-31 23:59:59+00",
+        ] {
+            assert_eq!(
+                refused_by(&world, &peer(json!({column: refused}))).await,
+                Some(constraint.clone()),
+                "{refused}"
+            );
+        }
+        for allowed in [
+            "0001-01-01 00:00:00+00",
+            "0001-01-01 00:00:00-05",
+            "9999-12-31 23:59:59.999999+00",
+            "10000-01-01 04:00:00+05",
+        ] {
+            let id = world.insert(peer(json!({column: allowed}))).await;
+            world.row(id).await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_message_of_any_allowed_time_can_be_claimed() {
+    let world = World::new().await;
+    let first = world
+        .insert(peer(json!({
+            "due_at": "0001-01-01 00:00:00+00",
+            "expires_at": "9999-12-31 23:59:59.999999+00",
+        })))
+        .await;
+    let _worker = world.worker().start();
+    assert_eq!(world.until_final(first).await.status, "message_sent");
 }

@@ -34,6 +34,8 @@ async fn an_applications_own_sqlx_migrations_are_not_disturbed() {
     let lines: Vec<&str> = first.stdout.lines().collect();
     assert!(lines[0].starts_with("applied 1 outbox in "), "{lines:?}");
     assert!(lines[0].ends_with(" ms"), "{lines:?}");
+    assert!(lines[1].starts_with("applied 2 stats in "), "{lines:?}");
+    assert!(lines[2].starts_with("installed "), "{lines:?}");
     let second = migrate(&url).finish().await;
     assert_eq!(second.code, Some(0), "{}", second.stderr);
     assert_eq!(second.stdout.trim(), "the schema signaling is up to date");
@@ -112,5 +114,31 @@ async fn a_worker_in_a_database_that_is_not_migrated_says_what_to_do() {
             finished.stderr.contains("run `worker migrate` first"),
             "{finished:?}"
         );
+    }
+}
+
+#[tokio::test]
+async fn a_database_whose_encoding_is_not_utf8_is_refused_and_left_as_it_was() {
+    let shared = Postgres::shared().await;
+    let mut admin = connected(&shared.cluster.admin_url()).await;
+    for (name, encoding) in [("of_ascii", "SQL_ASCII"), ("of_latin1", "LATIN1")] {
+        sqlx::raw_sql(sqlx::AssertSqlSafe(format!(
+            "create database {name} template template0 encoding '{encoding}' lc_collate 'C' lc_ctype 'C'"
+        )))
+        .execute(&mut admin)
+        .await
+        .expect("created");
+        let url = shared.cluster.url(name);
+        let refused = migrate(&url).finish().await;
+        assert_eq!(refused.code, Some(1), "{refused:?}");
+        let expected = format!(
+            "the database's encoding is {encoding}, in which text may have bytes that no worker can read: create the database with `encoding 'UTF8'`"
+        );
+        assert!(refused.stderr.contains(&expected), "{refused:?}");
+        let untouched: bool = sqlx::query_scalar("select to_regnamespace('signaling') is null")
+            .fetch_one(&mut connected(&url).await)
+            .await
+            .expect("an answer");
+        assert!(untouched, "{encoding}");
     }
 }

@@ -1,32 +1,45 @@
-//! The statements of the hot path go by their indexes, whatever Postgres knows of the table.
+//! The functions of the hot path go by the indexes that their heads name, whatever Postgres knows of the tables.
+
+use std::collections::BTreeMap;
 
 use sqlx::{AssertSqlSafe, Connection, PgConnection};
-
 use testkit::World;
 
-const CLAIM: &str = include_str!("../../../src/outbox/queue/claim.sql");
-const RECORD: &str = include_str!("../../../src/outbox/queue/record.sql");
-const SESSION: &str = include_str!("../../../src/outbox/pool.rs");
+/// A hot function, its file, and a call that does all its work: on a table with messages, if there are any.
+const HOT: [(&str, &str, &str); 5] = [
+    ("claim", include_str!("../../../migrations/functions/claim.sql"), CLAIM),
+    (
+        "record",
+        include_str!("../../../migrations/functions/record.sql"),
+        "select from signaling.record(
+             'me', array(select id from picked), array(select claim_id from picked), array(select now() from picked),
+             array(select 'failed' from picked), array(select true from picked), array(select now() from picked),
+             array(select 500 from picked), array(select 'id' from picked), array(select 'why' from picked),
+             array(select null::text from picked), array(select interval '1 second' from picked))",
+    ),
+    (
+        "next_due",
+        include_str!("../../../migrations/functions/next_due.sql"),
+        "select from signaling.next_due(array['default', 'other'], '{-infinity,-infinity}', '{0,0}',
+             '{-infinity,-infinity}', '{0,0}', '1 second', '2 seconds')",
+    ),
+    (
+        "expire",
+        include_str!("../../../migrations/functions/expire.sql"),
+        "select from signaling.expire(array['default', 'other'], 'infinity')",
+    ),
+    (
+        "release",
+        include_str!("../../../migrations/functions/release.sql"),
+        "select from signaling.release('default', array['c0ffee00-0000-4000-8000-000000000000'::uuid])",
+    ),
+];
 
-const CLAIMED: &str = "claim ('default', 100, 150000, 30000000, 'c0ffee00-0000-4000-8000-000000000000', 'me', true, 'infinity', '2001-01-01', 17, '2001-01-01', 0, 2000000)";
-const RECORDED: &str = "record ('{1,2}', '{c0ffee00-0000-4000-8000-000000000000,c0ffee00-0000-4000-8000-000000000000}', '{now,now}',
-     '{message_sent,message_sent}', '{1,1}', '{now,now}', '{200,200}', '{a,b}', '{null,null}', '{null,null}', '{1,1}', 'me')";
-
-/// A statement's plan as a worker's session makes it.
-async fn plan(connection: &mut PgConnection, statement: &str, cache_mode: &str) -> String {
-    let explain = format!("set plan_cache_mode = {cache_mode}; explain execute {statement}");
-    let lines: Vec<(String,)> = {
-        use sqlx::Row;
-        sqlx::raw_sql(AssertSqlSafe(explain))
-            .fetch_all(connection)
-            .await
-            .expect("a plan")
-            .iter()
-            .map(|row| (row.get(0),))
-            .collect()
-    };
-    lines.into_iter().map(|(line,)| line + "\n").collect()
-}
+const CLAIM: &str = "select from signaling.claim(
+    app => 'default', claim_id => 'c0ffee00-0000-4000-8000-000000000000', claimed_by => 'me', max_messages => 100,
+    lease => '30 seconds', horizon => '1 second', lookahead => '0', lost_before => 'infinity',
+    first_after_at => '-infinity', first_after_id => 0, retry_after_at => '-infinity', retry_after_id => 0,
+    poll_interval => '2 seconds', wants_wakeup => true)";
 
 async fn execute(connection: &mut PgConnection, statement: &str) {
     sqlx::raw_sql(AssertSqlSafe(statement.to_owned()))
@@ -39,154 +52,216 @@ async fn connect(world: &World) -> PgConnection {
     PgConnection::connect(&world.url).await.expect("connected")
 }
 
-/// A session that has been told what a worker's are, with both statements prepared.
-async fn session(world: &World) -> PgConnection {
-    let mut connection = connect(world).await;
-    // What src/outbox/pool.rs tells every session.
-    for setting in [
-        "enable_seqscan = off",
-        "enable_bitmapscan = off",
-        "jit = off",
-    ] {
-        assert!(
-            SESSION.contains(setting),
-            "sessions are told something else now"
-        );
-        execute(&mut connection, &format!("set {setting}")).await;
+/// A world with a lane that gives out 1,000 slots a second, in which Postgres learns nothing by itself.
+async fn world() -> World {
+    let world = World::new().await;
+    world
+        .execute(
+            "select signaling.open_lane('default', 1020);
+             alter table signaling.outbox set (autovacuum_enabled = false);
+             alter table signaling.lane set (autovacuum_enabled = false)",
+        )
+        .await;
+    world
+}
+
+/// The indexes that the head of a function's file names.
+fn named_indexes(text: &str) -> Vec<&str> {
+    let head = text.split("create or replace").next().expect("a head");
+    let line = head
+        .lines()
+        .find(|line| line.starts_with("-- Index"))
+        .expect("the head names the indexes");
+    let sentence = line.split('.').next().expect("a sentence");
+    sentence
+        .split(|c: char| !c.is_ascii_alphanumeric() && c != '_')
+        .filter(|word| word.starts_with("outbox_") || word.starts_with("lane_"))
+        .collect()
+}
+
+/// How often each table and index of the outbox and the lanes was scanned since the session last reported: scans of a
+/// table are sequential.
+async fn scans(connection: &mut PgConnection) -> BTreeMap<String, i64> {
+    let scans: Vec<(String, i64)> = sqlx::query_as(
+        "select relname::text, pg_stat_get_xact_numscans(oid) from pg_class
+         where relkind in ('r', 'i') and relnamespace = 'signaling'::regnamespace and relname ~ '^(outbox|lane)'",
+    )
+    .fetch_all(connection)
+    .await
+    .expect("counts");
+    scans.into_iter().collect()
+}
+
+/// The tables and indexes that a statement scanned. Undoes what it did.
+async fn scanned(session: &mut PgConnection, statement: &str) -> Vec<String> {
+    execute(
+        session,
+        "begin;
+         -- Messages for record() and release(): those of a claim.
+         create temp table picked on commit drop as select 0::bigint as id, null::uuid as claim_id limit 0",
+    )
+    .await;
+    execute(session, CLAIM).await;
+    execute(
+        session,
+        "insert into picked select id, claim_id from signaling.outbox where claim_id is not null;
+         update signaling.lane set next_slot_at = 'epoch'",
+    )
+    .await;
+    let before = scans(session).await;
+    execute(session, statement).await;
+    let after = scans(session).await;
+    execute(session, "rollback").await;
+    after
+        .into_iter()
+        .filter(|(name, scans)| before[name] != *scans)
+        .map(|(name, _)| name)
+        .collect()
+}
+
+/// Checks each hot function in sessions of its own and in one that has planned its statements long before.
+async fn check(world: &World, old_session: &mut PgConnection, tables: &str) {
+    let mut new_session = connect(world).await;
+    for (name, text, call) in HOT {
+        let named = named_indexes(text);
+        for session in [&mut new_session, &mut *old_session] {
+            let scanned = scanned(session, call).await;
+            assert!(
+                scanned.iter().all(|index| named.contains(&index.as_str())),
+                "{name} on {tables} scans {scanned:?}, and its head names {named:?}"
+            );
+        }
     }
-    let prepare = format!(
-        "prepare claim (text, bigint, bigint, bigint, uuid, text, boolean, timestamptz, timestamptz, bigint, timestamptz, bigint, bigint) as {CLAIM};
-         prepare record (bigint[], uuid[], timestamptz[], text[], int[], timestamptz[], int[], text[], text[], text[],
-                         bigint[], text) as {RECORD}"
-    );
-    execute(&mut connection, &prepare).await;
-    connection
 }
 
 #[tokio::test]
-async fn claim_and_record_go_by_their_indexes_on_tables_of_any_size_and_with_any_statistics() {
-    let world = World::new().await;
-    let mut connection = session(&world).await;
-    world
-        .execute("alter table signaling.outbox set (autovacuum_enabled = false)")
-        .await;
-    let mut check = async |table: &str| {
-        for cache_mode in ["force_custom_plan", "force_generic_plan"] {
-            let record = plan(&mut connection, RECORDED, cache_mode).await;
-            // By the primary key, and by the places that were found by it. The index of claimed rows looks small, and
-            // isn't while a snapshot is held.
-            let by_key = record.matches("using outbox_pkey on outbox").count();
-            let by_place = record.matches("Tid Scan on outbox").count();
-            let in_all =
-                record.matches("on outbox").count() - record.matches("Update on outbox").count();
-            assert_eq!(
-                (by_key, by_place, in_all),
-                (2, 1, 3),
-                "{table}, {cache_mode}:\n{record}"
-            );
-
-            // Each row meets its own record, and not all of them. The other plan is for these two.
-            let is_compared_with_all = |line: &str| {
-                line.contains("Join Filter")
-                    && line.contains("outbox")
-                    && line.contains(".id = record")
-            };
-            let expects_many = |line: &str| {
-                let rows = line.split_once("rows=").map_or("", |(_, rest)| rest);
-                let rows = rows.split(' ').next().unwrap_or_default();
-                line.contains("CTE Scan on record record")
-                    && rows.parse().is_ok_and(|rows: u64| rows >= 1_000)
-            };
-            assert!(
-                cache_mode != "force_generic_plan"
-                    || (record.lines().any(expects_many)
-                        && !record.lines().any(is_compared_with_all)),
-                "{table}, {cache_mode}:\n{record}"
-            );
-
-            let plan = plan(&mut connection, CLAIMED, cache_mode).await;
-            let uses = |index: &str| plan.matches(&format!("using {index} ")).count();
-            let context = format!("{table}, {cache_mode}:\n{plan}");
-            // Rows that were never claimed: those that are due, and the time of the next one.
-            assert_eq!(uses("outbox_fresh"), 2, "{context}");
-            // Rows that were: the same, and more of those that are due.
-            assert_eq!(uses("outbox_again"), 3, "{context}");
-            // The claimed rows and the ended ones, by the places that were found by these.
-            assert_eq!(plan.matches("Tid Scan on outbox").count(), 2, "{context}");
-            assert_eq!(uses("outbox_pkey"), 0, "{context}");
-            assert!(!plan.contains("Seq Scan on outbox"), "{context}");
-            // The lane is locked, written, and looked up for that.
-            assert_eq!(uses("lane_newest"), 3, "{context}");
-            assert!(!plan.contains("Seq Scan on lane"), "{context}");
-        }
-    };
-    check("empty").await;
+async fn hot_functions_scan_the_indexes_that_they_name_with_any_statistics() {
+    let world = world().await;
+    let mut session = connect(&world).await;
+    check(&world, &mut session, "empty tables").await;
     world.insert_many(30_000).await;
-    check("big, not analyzed").await;
+    world
+        .execute(
+            "update signaling.outbox set sent_at = now(), attempts = 1 where id % 3 = 0;
+             update signaling.outbox set expires_at = now() where id % 100 = 1",
+        )
+        .await;
+    check(&world, &mut session, "big tables, not analyzed").await;
+    for (name, text, call) in HOT {
+        let mut named: Vec<String> = named_indexes(text)
+            .iter()
+            .map(ToString::to_string)
+            .collect();
+        named.sort();
+        let scanned = scanned(&mut session, call).await;
+        assert_eq!(scanned, named, "{name} needs each index that it names");
+    }
     world.execute("analyze signaling.outbox").await;
-    check("big, analyzed").await;
+    check(&world, &mut session, "big tables, analyzed").await;
     world
         .execute("update signaling.outbox set status = 'failed', finished_at = now() where id % 1000 <> 0")
         .await;
-    check("nearly all final, analyzed before").await;
+    check(
+        &world,
+        &mut session,
+        "tables of final messages, analyzed before",
+    )
+    .await;
     world.execute("vacuum analyze signaling.outbox").await;
-    check("nearly all final, analyzed").await;
+    check(&world, &mut session, "tables of final messages, analyzed").await;
     world.execute("delete from signaling.outbox").await;
     world.execute("vacuum analyze signaling.outbox").await;
     world.insert_many(30_000).await;
-    check("big, analyzed while empty").await;
+    check(&world, &mut session, "big tables, analyzed while empty").await;
 }
 
-/// How many pages of lanes and bells a statement looks at, on average of some.
-async fn pages_of_lanes(mut session: PgConnection, statement: &str) -> i64 {
-    const TIMES: usize = 20;
-    execute(&mut session, "begin").await;
-    for _ in 0..TIMES {
-        execute(&mut session, statement).await;
+/// How many pages of some tables and their indexes some statements read. Undoes what they did.
+async fn pages(session: &mut PgConnection, tables: &str, statements: &[&str]) -> i64 {
+    execute(session, "begin").await;
+    for statement in statements {
+        execute(session, statement).await;
     }
     // Of all that a session has not reported yet: nothing but this.
-    let looks: i64 = sqlx::query_scalar(
+    let pages: i64 = sqlx::query_scalar(
         "select sum(pg_stat_get_xact_blocks_fetched(oid))::bigint from pg_class
-         where relkind in ('r', 'i') and relnamespace = 'signaling'::regnamespace and relname ~ '^(lane|bell)'",
+         where relkind in ('r', 'i') and relnamespace = 'signaling'::regnamespace and relname ~ $1",
     )
-    .fetch_one(&mut session)
+    .bind(tables)
+    .fetch_one(&mut *session)
     .await
     .expect("a count");
-    looks / i64::try_from(TIMES).expect("few")
+    execute(session, "rollback").await;
+    pages
 }
 
 #[tokio::test]
-async fn claims_and_inserts_pass_few_versions_of_a_lane_while_somebody_holds_a_snapshot() {
+async fn claims_and_inserts_pass_few_versions_of_a_lane_while_a_snapshot_is_held() {
     const MESSAGES: i64 = 2_000;
     const INSERT: &str = "insert into signaling.outbox (sender, destination, payload) values ('alice', 'bob', 'hello')";
     let world = World::new().await;
     world
-        .execute(
-            "insert into signaling.lane (app, limit_per_s, configured_per_s, rate_per_s)
-             values ('default', 1000000, 1000000, 980000)",
-        )
+        .execute("select signaling.open_lane('default', 1000000)")
         .await;
     let mut holder = connect(&world).await;
     let snapshot = "begin isolation level repeatable read; select 1";
     execute(&mut holder, snapshot).await;
 
-    // A lane that takes each message as it comes, and wants the bell rung.
-    let claim = CLAIMED.replace("'2001-01-01', 17", "null, 0");
-    let claim = format!("execute {claim}");
-    let mut connection = session(&world).await;
+    // A lane that takes each message as it comes, and wants to be notified.
+    let mut connection = connect(&world).await;
     for _ in 0..MESSAGES {
         execute(&mut connection, INSERT).await;
-        execute(&mut connection, &claim).await;
+        execute(&mut connection, CLAIM).await;
     }
     assert_eq!(world.count("claim_id is not null").await, MESSAGES);
-    let pages: i64 = world
+    let versions: i64 = world
         .ask("select pg_relation_size('signaling.lane') / current_setting('block_size')::int")
         .await;
-    assert!(pages >= 20, "only {pages} pages of versions are kept");
+    assert!(versions >= 20, "only {versions} pages of versions are kept");
 
-    let looks = pages_of_lanes(connect(&world).await, INSERT).await;
-    assert!(looks <= 10, "an insert looks at {looks} pages");
-    let insert_and_claim = format!("{INSERT}; {claim}");
-    let looks = pages_of_lanes(session(&world).await, &insert_and_claim).await;
-    assert!(looks <= 35, "an insert and a claim look at {looks} pages");
+    for (statements, most) in [(&[INSERT][..], 10), (&[INSERT, CLAIM], 35)] {
+        let mut session = connect(&world).await;
+        // What a new session has to learn first does not count.
+        let twenty = vec![statements; 20].concat();
+        pages(&mut session, "^(lane|wakeup)", &twenty).await;
+        let looks = pages(&mut session, "^(lane|wakeup)", &twenty).await / 20;
+        assert!(looks <= most, "{statements:?} read {looks} pages");
+    }
+}
+
+/// Writes the records of the messages in the table `picked`.
+const RECORD: &str = HOT[1].2;
+
+#[tokio::test]
+async fn a_record_reads_its_own_message_and_not_all_that_are_pending() {
+    // As many as the worker writes at once.
+    const RECORDS: i64 = 200;
+    let world = world().await;
+    let mut old_session = connect(&world).await;
+    let claim_all = "update signaling.outbox set claim_id = gen_random_uuid(), due_at = now() + interval '1 hour'";
+    let mut check = async |tables: &str| {
+        for session in [&mut connect(&world).await, &mut old_session] {
+            execute(
+                session,
+                &format!(
+                    "create temp table if not exists picked (id bigint, claim_id uuid);
+                     truncate picked;
+                     insert into picked select id, claim_id from signaling.outbox order by random() limit {RECORDS}"
+                ),
+            )
+            .await;
+            let pages = pages(session, "^outbox", &[RECORD]).await / RECORDS;
+            assert!(pages <= 40, "{tables}: {pages} pages for each record");
+        }
+    };
+    check("empty tables").await;
+    world.insert_many(30_000).await;
+    world.execute(claim_all).await;
+    check("big tables, not analyzed").await;
+    world.execute("analyze signaling.outbox").await;
+    check("big tables, analyzed").await;
+    world.execute("delete from signaling.outbox").await;
+    world.execute("vacuum analyze signaling.outbox").await;
+    world.insert_many(30_000).await;
+    world.execute(claim_all).await;
+    check("big tables, analyzed while empty").await;
 }

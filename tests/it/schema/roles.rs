@@ -1,7 +1,8 @@
-//! Roles with rights from `worker grant`: what each can do, and what it is refused.
+//! Roles with privileges from `worker grant`: what each can do, and what it is refused.
 
 mod granting;
 mod migrated;
+mod operator;
 mod producer;
 mod reader;
 mod search_path;
@@ -13,6 +14,9 @@ use testkit::{World, peer};
 
 /// `insufficient_privilege`, PostgreSQL, appendix A.
 const INSUFFICIENT_PRIVILEGE: &str = "42501";
+
+/// What a role can be granted.
+const KINDS: [&str; 4] = ["producer", "worker", "operator", "reader"];
 
 /// A role that can log in.
 pub(crate) struct Role {
@@ -125,7 +129,7 @@ async fn can_not_harm_the_schema(world: &World, connection: &mut PgConnection) {
             "alter table {} disable trigger all",
             "alter table {} owner to current_user",
             "create index on {} ((true))",
-            "create trigger mine after insert on {} execute function signaling.ring_bell()",
+            "create trigger mine after insert on {} execute function signaling.notify_workers()",
             "create policy mine on {}",
             "create rule mine as on insert to {} do also select 1",
             "comment on table {} is 'mine'",
@@ -161,7 +165,7 @@ async fn can_not_harm_the_schema(world: &World, connection: &mut PgConnection) {
         "create function signaling.mine() returns int language sql as 'select 1'",
         "create or replace view signaling.delivery_status as select 1",
         "drop view signaling.delivery",
-        "drop index signaling.outbox_fresh",
+        "drop index signaling.outbox_first_attempts",
         "insert into signaling.schema_migrations default values",
         "update signaling.schema_migrations set success = false",
         "select nextval('signaling.outbox_id_seq')",

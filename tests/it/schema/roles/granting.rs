@@ -2,13 +2,11 @@
 
 use sqlx::AssertSqlSafe;
 
-use super::{Role, can, connect};
+use super::{KINDS, Role, can, connect};
 use testkit::{Finished, Worker, World};
 
-const KINDS: [&str; 3] = ["producer", "worker", "reader"];
-
 /// Every right of a role in the schema, and whether it may pass it on.
-async fn rights(world: &World, role: &str) -> Vec<String> {
+pub(super) async fn rights(world: &World, role: &str) -> Vec<String> {
     sqlx::query_scalar(
         "select format('%s %s %s', what, privilege_type, is_grantable) from (
              select 'schema ' || nspname, nspacl from pg_namespace
@@ -63,13 +61,30 @@ async fn the_sql_that_is_printed_without_a_database_gives_the_same_rights_as_the
         let again = grant(&world, &[kind, &by_command.name]).await;
         assert_eq!(again.code, Some(0), "{again:?}");
         assert!(
-            again
-                .stdout
-                .contains(&format!("{} is a {kind}: it may", by_command.name)),
+            again.stdout.contains(&by_command.name)
+                && again.stdout.contains(&format!("{kind}: it may")),
             "{again:?}"
         );
         assert_eq!(rights(&world, &by_hand.name).await, expected);
         assert_eq!(rights(&world, &by_command.name).await, expected);
+    }
+}
+
+#[tokio::test]
+async fn what_is_printed_fits_a_screen() {
+    const LINES: usize = 24;
+    const COLUMNS: usize = 120;
+    for kind in KINDS {
+        let script = printed(kind, "signaling_worker").await;
+        let lines: usize = script
+            .lines()
+            .map(|line| line.chars().count().div_ceil(COLUMNS).max(1))
+            .sum();
+        assert!(lines <= LINES, "{kind}: {lines} lines:\n{script}");
+        assert!(
+            script.starts_with("-- ") && script.ends_with("commit;\n"),
+            "{script}"
+        );
     }
 }
 
@@ -116,7 +131,9 @@ async fn a_role_that_can_not_be_given_rights_is_refused_with_what_to_do() {
     let unknown = grant(&world, &["owner", "postgres"]).await;
     assert_eq!(unknown.code, Some(2), "{unknown:?}");
     assert!(
-        unknown.stderr.contains("producer, worker, reader"),
+        unknown
+            .stderr
+            .contains("producer, worker, operator, reader"),
         "{unknown:?}"
     );
 }
@@ -166,7 +183,7 @@ async fn grants_that_are_made_at_once_all_succeed() {
 }
 
 #[tokio::test]
-async fn rights_suffice_where_everybody_has_been_stripped_of_theirs() {
+pub(super) async fn rights_suffice_where_everybody_has_been_stripped_of_theirs() {
     let world = World::new().await;
     world
         .execute(
@@ -174,7 +191,7 @@ async fn rights_suffice_where_everybody_has_been_stripped_of_theirs() {
         )
         .await;
     super::open_lane(&world).await;
-    for kind in ["worker", "reader"] {
+    for kind in ["worker", "operator", "reader"] {
         let role = Role::granted(&world, kind).await;
         let status = world
             .command(&["status"])
@@ -183,11 +200,11 @@ async fn rights_suffice_where_everybody_has_been_stripped_of_theirs() {
             .await;
         assert_eq!(status.code, Some(0), "{kind}: {status:?}");
     }
-    let worker = Role::granted(&world, "producer").await;
+    let producer = Role::granted(&world, "producer").await;
     let insert =
         "insert into signaling.outbox (sender, destination, payload) values ('a', 'b', 'x')";
     sqlx::query(AssertSqlSafe(insert.to_owned()))
-        .execute(&mut worker.connect().await)
+        .execute(&mut producer.connect().await)
         .await
         .expect("inserted");
 }

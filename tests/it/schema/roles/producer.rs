@@ -84,7 +84,12 @@ async fn a_producer_inserts_reads_and_cancels_messages_and_they_are_delivered() 
 #[tokio::test]
 async fn the_command_that_enqueues_needs_a_producer_and_no_more() {
     let world = World::new().await;
-    for (kind, code) in [("producer", 0), ("worker", 1), ("reader", 1)] {
+    for (kind, code) in [
+        ("producer", 0),
+        ("worker", 1),
+        ("operator", 1),
+        ("reader", 1),
+    ] {
         let role = Role::granted(&world, kind).await;
         let enqueued = world
             .command(&["enqueue", "--sender=a", "--destination=b", "--payload=x"])
@@ -96,7 +101,7 @@ async fn the_command_that_enqueues_needs_a_producer_and_no_more() {
 }
 
 #[tokio::test]
-async fn a_producer_can_not_touch_the_workers_columns_the_lane_or_a_message_that_is_inserted() {
+async fn a_producer_can_not_touch_the_workers_columns_the_lane_or_a_message() {
     let world = World::new().await;
     open_lane(&world).await;
     let id = waiting_message(&world).await;
@@ -123,12 +128,14 @@ async fn a_producer_can_not_touch_the_workers_columns_the_lane_or_a_message_that
          on conflict (id) do update set payload = 'y'",
         "select * from signaling.outbox for update",
         "select * from signaling.outbox for key share",
-        "insert into signaling.attempt (message_id, attempt, outcome) values (1, 1, 'retry')",
+        "insert into signaling.attempt (message_id, attempt, outcome) values (1, 1, 'lost')",
         "update signaling.attempt set error = null",
         "select * from signaling.lane",
         "update signaling.lane set paused_at = null",
         "insert into signaling.lane (app, limit_per_s, configured_per_s, rate_per_s) values ('x', 1, 1, 1)",
         "select * from signaling.schema_migrations",
+        "select * from signaling.wakeup",
+        "update signaling.wakeup set wanted_until = 'infinity'",
         "select signaling.pause('default')",
         "select signaling.resume('default')",
         "select signaling.set_limit('default', 1)",

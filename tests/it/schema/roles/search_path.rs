@@ -37,21 +37,42 @@ const TRAPS: &str = "
 const TEMPORARY_TRAPS: &str = "
     create table if not exists evil.outbox (like signaling.outbox);
     create table if not exists evil.lane (like signaling.lane);
-    create table if not exists evil.bell (app pg_catalog.text, rings_until pg_catalog.timestamptz);
+    create table if not exists evil.attempt (like signaling.attempt);
+    create table if not exists evil.wakeup (like signaling.wakeup);
     create temp table outbox (like signaling.outbox);
     create temp table lane (like signaling.lane);
-    create temp table bell (app pg_catalog.text, rings_until pg_catalog.timestamptz);
+    create temp table attempt (like signaling.attempt);
+    create temp table wakeup (like signaling.wakeup);
     create temp table inserted (app text);
-    insert into lane (app, limit_per_s, configured_per_s, rate_per_s, bell_until, next_slot_at, hold_probes, rate_at, generation)
-        values ('fake', 1, 1, 1, 'infinity', now(), 0, now(), 0);
-    insert into bell values ('fake', 'infinity');
+    insert into lane (app, limit_per_s, configured_per_s, rate_per_s, next_slot_at, hold_probes, rate_at, generation)
+        values ('fake', 1, 1, 1, now(), 0, now(), 0);
+    insert into wakeup values ('fake', 'infinity');
     insert into inserted values ('fake');
     create domain pg_temp.timestamptz as pg_catalog.timestamptz check ({evil}.is_fine('timestamptz'));
     create domain pg_temp.text as pg_catalog.text check ({evil}.is_fine('text'));";
 
-/// Calls every function that somebody may call, and inserts.
-const EVERYTHING: [&str; 11] = [
+/// Calls every function that a role may call but `cancel`, and inserts.
+const EVERYTHING: [&str; 26] = [
     "insert into signaling.outbox (sender, destination, payload) values ('alice', 'bob', 'x')",
+    "select signaling.open_lane('default', 100)",
+    "select * from signaling.next_due(array['default'], '{-infinity}', '{0}', '{-infinity}', '{0}', '1 s', '2 s')",
+    "select * from signaling.claim('default', 'c0ffee00-0000-4000-8000-000000000000', 'me', 10, '30 s', '1 s', '0',
+                                  'infinity', '-infinity', 0, '-infinity', 0, '2 s', true)",
+    "select * from signaling.release('default', array['c0ffee00-0000-4000-8000-000000000000'::uuid])",
+    "select * from signaling.claim('default', 'c0ffee00-0000-4000-8000-000000000000', 'me', 10, '30 s', '1 s', '0',
+                                  'infinity', '-infinity', 0, '-infinity', 0, '2 s', true)",
+    "select * from signaling.record('me', array(select id from signaling.outbox where claim_id is not null limit 1),
+         '{c0ffee00-0000-4000-8000-000000000000}', '{now}', '{null}', '{true}', '{now}', '{500}', '{null}', '{why}',
+         '{transient}', '{1 s}')",
+    "select * from signaling.expire(array['default'], 'infinity')",
+    "select signaling.throttle('default', now(), '0')",
+    "select * from signaling.reserve_slot('default', gen_random_uuid(), '1 s', '1 s')",
+    "select signaling.hold('default', 'unavailable', 'why', null)",
+    "select signaling.release_hold('default', gen_random_uuid())",
+    "select * from signaling.delete_finished(gen_random_uuid(), '1 hour')",
+    "select signaling.add_minute_stats('{now}', '{default}', '{1}', '{0}', '{0}', '{0}', '{0}', '{0}', '{0}', '{0}', '{0}',
+                                       '{0}', '{0}', '{0}', array['{1}'], array['{1}'])",
+    "select signaling.refresh_queue_counts()",
     "select signaling.pause('default', 'why')",
     "select signaling.resume('default')",
     "select signaling.set_limit('default', 7)",
@@ -61,6 +82,7 @@ const EVERYTHING: [&str; 11] = [
     "select * from signaling.calls('default', '2020-01-01', '2040-01-01')",
     "select signaling.peak_rate('default', '2020-01-01', '2040-01-01')",
     "select signaling.present_rate(1, '2020-01-01', 9, '2030-01-01'), signaling.slot_rate(5)",
+    "select signaling.protocol_version()",
     "select * from signaling.delivery_status",
 ];
 
@@ -90,14 +112,16 @@ async fn no_function_looks_for_a_name_where_a_caller_may_have_put_it() {
     let world = World::new().await;
     open_lane(&world).await;
     world
-        .execute("update signaling.lane set bell_until = clock_timestamp() + interval '1 hour'")
+        .execute("insert into signaling.wakeup values ('default', 'infinity')")
         .await;
     let attacker = Role::granted(&world, "producer").await;
-    let granted = world
-        .command(&["grant", "worker", &attacker.name])
-        .finish()
-        .await;
-    assert_eq!(granted.code, Some(0), "{granted:?}");
+    for kind in ["worker", "operator"] {
+        let granted = world
+            .command(&["grant", kind, &attacker.name])
+            .finish()
+            .await;
+        assert_eq!(granted.code, Some(0), "{granted:?}");
+    }
     world
         .execute(&format!(
             "create schema evil authorization {}; grant usage on schema evil to public",
@@ -115,6 +139,12 @@ async fn no_function_looks_for_a_name_where_a_caller_may_have_put_it() {
             "set search_path = evil, pg_temp, signaling, pg_catalog",
         )
         .await;
+        world
+            .execute(
+                "update signaling.lane
+                 set hold = null, hold_since = null, hold_until = null, hold_probes = 0, next_slot_at = 'epoch'",
+            )
+            .await;
         let waiting = waiting_message(&world).await;
         call_everything(&mut session, waiting).await;
         assert_eq!(loot(&world, "evil").await, []);
@@ -138,6 +168,7 @@ async fn no_function_looks_for_a_name_where_a_caller_may_have_put_it() {
 async fn a_worker_executes_nothing_of_a_schema_in_which_others_may_create() {
     let world = World::new().await;
     let role = Role::granted(&world, "worker").await;
+    let operator = Role::granted(&world, "operator").await;
     let attacker = Role::new(&world, "attacker").await;
     // As it is by default up to Postgres 14.
     world
@@ -178,7 +209,7 @@ async fn a_worker_executes_nothing_of_a_schema_in_which_others_may_create() {
     ] {
         let finished = world
             .command(arguments)
-            .env("DATABASE_URL", &role.url)
+            .env("DATABASE_URL", &operator.url)
             .finish()
             .await;
         assert_eq!(finished.code, Some(0), "{finished:?}");
@@ -217,13 +248,13 @@ async fn a_migration_executes_nothing_of_a_schema_in_which_others_may_create() {
 }
 
 #[tokio::test]
-async fn nobody_can_have_the_doorbell_evaluate_a_cast_of_theirs_with_its_owners_rights() {
+async fn nobody_can_have_the_trigger_evaluate_their_cast_as_its_owner() {
     let world = World::new().await;
     open_lane(&world).await;
     world
-        .execute("update signaling.lane set bell_until = clock_timestamp() + interval '1 hour'")
+        .execute("insert into signaling.wakeup values ('default', 'infinity')")
         .await;
-    let ring = "
+    let bait = "
         create type pg_temp.label as enum ('default');
         create temp table loot (as_whom pg_catalog.text);
         create function pg_temp.catch(pg_temp.label) returns pg_catalog.text language plpgsql
@@ -231,25 +262,25 @@ async fn nobody_can_have_the_doorbell_evaluate_a_cast_of_theirs_with_its_owners_
         create cast (pg_temp.label as pg_catalog.text) with function pg_temp.catch(pg_temp.label) as implicit;
         create temp table bait (app pg_temp.label);";
     let trigger = "
-        create trigger ring after insert on bait referencing new table as inserted
-            for each statement execute function signaling.ring_bell()";
+        create trigger notify after insert on bait referencing new table as inserted
+            for each statement execute function signaling.notify_workers()";
     let snap = "insert into bait values ('default')";
 
-    for kind in ["producer", "worker", "reader"] {
+    for kind in super::KINDS {
         let mut session = Role::granted(&world, kind).await.connect().await;
-        can(&mut session, ring).await;
+        can(&mut session, bait).await;
         can_not(&mut session, trigger).await;
     }
     // With the right to call it, it would be done: the trap works.
     let attacker = Role::new(&world, "attacker").await;
     world
         .execute(&format!(
-            "grant usage on schema signaling to {name}; grant execute on function signaling.ring_bell to {name}",
+            "grant usage on schema signaling to {name}; grant execute on function signaling.notify_workers to {name}",
             name = attacker.name
         ))
         .await;
     let mut session = attacker.connect().await;
-    can(&mut session, &format!("{ring} {trigger}")).await;
+    can(&mut session, &format!("{bait} {trigger}")).await;
     can(
         &mut session,
         &format!("grant all on loot to public; {snap}"),
@@ -260,23 +291,26 @@ async fn nobody_can_have_the_doorbell_evaluate_a_cast_of_theirs_with_its_owners_
 }
 
 #[tokio::test]
-async fn every_function_says_where_it_looks_for_names_and_none_lends_its_owners_rights_to_everybody()
- {
+async fn every_function_that_a_role_may_call_says_where_it_looks_for_names() {
     let world = World::new().await;
+    for kind in super::KINDS {
+        Role::granted(&world, kind).await;
+    }
     let functions = list(
         &world,
-        "select format('%s: %s%s', oid::regprocedure,
+        "select format('%s: %s', oid::regprocedure,
                        case when 'search_path=pg_catalog, pg_temp' = any (proconfig) then ''
                             -- Written into the statements that call them: every name in them has its schema.
-                            when proname in ('slot_rate', 'present_rate') and prosrc !~ ' [-+*/<>=] ' then ''
-                            else 'no search_path' end,
-                       case when (prosecdef or provolatile = 'v' and prorettype <> 'void'::regtype and prorettype <> 'trigger'::regtype)
-                                 and has_function_privilege('public', oid, 'execute')
-                            then ', everybody may call it' else '' end)
+                            when proname in ('slot_rate', 'present_rate', 'protocol_version')
+                                 and prosrc !~ ' [-+*/<>=] ' then ''
+                            -- Only functions with a search_path call them.
+                            when not prosecdef
+                                 and not exists (select from aclexplode(proacl) where grantee <> proowner) then ''
+                            else 'no search_path' end)
          from pg_proc where pronamespace = 'signaling'::regnamespace",
     )
     .await;
-    assert!(functions.len() >= 12, "{functions:#?}");
+    assert!(functions.len() > 30, "{functions:#?}");
     let wrong: Vec<_> = functions
         .iter()
         .filter(|line| !line.ends_with(": "))

@@ -1,20 +1,11 @@
-//! A worker, and the operators who share its rights.
+//! A worker: it delivers by the functions of the protocol, and writes no table.
 
 use serde_json::json;
 
-use super::{Role, can, can_not, can_not_harm_the_schema, columns, open_lane, waiting_message};
+use super::{
+    Role, can, can_not, can_not_harm_the_schema, columns, list, open_lane, waiting_message,
+};
 use testkit::{PATIENCE, World, peer};
-
-/// Runs a command as a role, and returns what it prints.
-async fn done(world: &World, role: &Role, arguments: &[&str]) -> String {
-    let finished = world
-        .command(arguments)
-        .env("DATABASE_URL", &role.url)
-        .finish()
-        .await;
-    assert_eq!(finished.code, Some(0), "{arguments:?}: {finished:?}");
-    finished.stdout
-}
 
 async fn lane<T>(world: &World, expression: &str) -> T
 where
@@ -30,7 +21,7 @@ async fn until_lane(world: &World, condition: &str) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_worker_with_the_rights_of_a_worker_delivers_slows_down_holds_its_lane_and_lets_it_go() {
+async fn a_worker_with_its_privileges_delivers_slows_down_holds_and_recovers() {
     let world = World::new().await;
     let role = Role::granted(&world, "worker").await;
     // Old, so that the janitor has something to do.
@@ -56,7 +47,7 @@ async fn a_worker_with_the_rights_of_a_worker_delivers_slows_down_holds_its_lane
             world.count("payload = 'old'").await == 0
         })
         .await;
-    // Asleep, so that the next insert rings.
+    // Idle, so that the next insert notifies.
     world.until_idle().await;
     world.set_faults(&["429:count=1"]);
     let throttled = world.insert(peer(json!({}))).await;
@@ -66,7 +57,7 @@ async fn a_worker_with_the_rights_of_a_worker_delivers_slows_down_holds_its_lane
     // While the lane is held, a message expires; at the end nothing is left.
     world.set_faults(&["500"]);
     world.insert_many(30).await;
-    until_lane(&world, "hold is not distinct from 'broken'").await;
+    until_lane(&world, "hold is not distinct from 'unavailable'").await;
     let expires_at = world.time_in(50).await;
     let expired = world
         .insert(peer(
@@ -85,76 +76,91 @@ async fn a_worker_with_the_rights_of_a_worker_delivers_slows_down_holds_its_lane
 }
 
 #[tokio::test]
-async fn an_operator_with_the_rights_of_a_worker_can_run_every_command_that_steps_in() {
+async fn a_worker_writes_no_table_and_no_column_of_one() {
     let world = World::new().await;
-    let role = Role::granted(&world, "worker").await;
     open_lane(&world).await;
-    let waiting = waiting_message(&world).await.to_string();
-    let run = async |arguments: &[&str]| done(&world, &role, arguments).await;
-
-    assert_eq!(run(&["pause", "default"]).await, "default is paused\n");
-    assert!(run(&["status"]).await.contains("paused by"));
-    assert_eq!(run(&["resume", "default"]).await, "default sends again\n");
-    run(&["limit", "default", "50"]).await;
-    assert!((lane::<f64>(&world, "limit_per_s").await - 50.0).abs() < 1e-9);
-    run(&["limit", "default", "configured"]).await;
-    assert!((lane::<f64>(&world, "limit_per_s").await - 100.0).abs() < 1e-9);
-    assert!(run(&["cancel", &waiting]).await.contains("cancelled"));
-    run(&["retry", "--status", "cancelled", "--dry-run"]).await;
-    assert_eq!(world.count("status = 'cancelled'").await, 1);
-    run(&["retry", "--status", "cancelled"]).await;
-    assert_eq!(world.count("status = 'pending'").await, 1);
-    assert!(run(&["status", "--json"]).await.contains("queued"));
+    waiting_message(&world).await;
+    let role = Role::granted(&world, "worker").await;
+    let mut worker = role.connect().await;
+    let tables = list(
+        &world,
+        "select oid::regclass::text from pg_class
+         where relnamespace = 'signaling'::regnamespace and relkind = 'r' order by 1",
+    )
+    .await;
+    assert!(tables.len() >= 10, "{tables:?}");
+    for table in &tables {
+        can_not(&mut worker, &format!("delete from {table}")).await;
+        for column in columns(&world, table).await {
+            can_not(
+                &mut worker,
+                &format!("insert into {table} ({column}) values (default)"),
+            )
+            .await;
+            can_not(
+                &mut worker,
+                &format!("update {table} set {column} = default"),
+            )
+            .await;
+        }
+        for lock in ["update", "no key update", "share", "key share"] {
+            can_not(&mut worker, &format!("select from {table} for {lock}")).await;
+        }
+    }
+    // As Postgres has it written down.
+    let writes: i64 = world
+        .ask(&format!(
+            "select count(*) from pg_class, unnest(array['insert', 'update', 'references']) as column_privilege
+             where relnamespace = 'signaling'::regnamespace and relkind in ('r', 'v')
+               and (has_any_column_privilege('{0}', pg_class.oid, column_privilege)
+                    or has_table_privilege('{0}', pg_class.oid, 'delete, truncate, trigger'))",
+            role.name
+        ))
+        .await;
+    assert_eq!(writes, 0);
 }
 
 #[tokio::test]
-async fn a_worker_can_not_insert_or_change_what_a_producer_said_nor_harm_the_schema() {
+async fn a_worker_reads_what_it_shows_and_no_more() {
+    let world = World::new().await;
+    let mut worker = Role::granted(&world, "worker").await.connect().await;
+    for table in [
+        "outbox",
+        "attempt",
+        "lane",
+        "wakeup",
+        "delivery",
+        "delivery_status",
+        "retention",
+        "minute_stats",
+        "queue_counts",
+        "queue_counts_turn",
+        "schema_migrations",
+    ] {
+        can(&mut worker, &format!("table signaling.{table}")).await;
+    }
+    can_not(&mut worker, "table signaling.schema_functions").await;
+}
+
+#[tokio::test]
+async fn a_worker_can_not_step_in_as_an_operator_nor_harm_the_schema() {
     let world = World::new().await;
     open_lane(&world).await;
     let role = Role::granted(&world, "worker").await;
     let mut worker = role.connect().await;
-    waiting_message(&world).await;
-    // Beside what became of a message, `retry` sets when it is due and drops an expiry that is over.
-    let own = [
-        "status",
-        "due_at",
-        "expires_at",
-        "attempts",
-        "claim_id",
-        "claimed_by",
-        "sent_at",
-        "finished_at",
-        "http_status",
-        "request_id",
-        "error",
-    ];
-    for column in columns(&world, "signaling.outbox").await {
-        let update = format!("update signaling.outbox set {column} = {column} where false");
-        if own.contains(&column.as_str()) {
-            can(&mut worker, &update).await;
-        } else {
-            can_not(
-                &mut worker,
-                &update.replace(&format!("= {column}"), "= default"),
-            )
-            .await;
-        }
-    }
-    for column in columns(&world, "signaling.attempt").await {
-        can_not(
-            &mut worker,
-            &format!("update signaling.attempt set {column} = default"),
-        )
-        .await;
-    }
-    for statement in [
-        "insert into signaling.outbox (sender, destination, payload) values ('alice', 'bob', 'x')",
-        "insert into signaling.outbox default values",
-        "update signaling.lane set app = 'other'",
-        "insert into signaling.lane (app, limit_per_s, configured_per_s, rate_per_s, paused_at) values ('x', 1, 1, 1, now())",
-        "insert into signaling.attempt (message_id, attempt, outcome, recorded_at) values (1, 1, 'retry', now())",
+    let id = waiting_message(&world).await;
+    for call in [
+        "pause('default')",
+        "resume('default')",
+        "set_limit('default', 1)",
+        "retry('default', dry_run => true)",
+        &format!("cancel({id})"),
+        "want_wakeup('default', true, now())",
+        "end_overdue('{}', now())",
+        "assert_session()",
+        "wake_workers('default')",
     ] {
-        can_not(&mut worker, statement).await;
+        can_not(&mut worker, &format!("select signaling.{call}")).await;
     }
     can_not_harm_the_schema(&world, &mut worker).await;
 
@@ -167,12 +173,12 @@ async fn a_worker_can_not_insert_or_change_what_a_producer_said_nor_harm_the_sch
 }
 
 #[tokio::test]
-async fn a_worker_that_may_not_write_figures_sends_its_messages_and_says_so_once() {
+async fn a_worker_that_may_not_write_stats_sends_its_messages_and_says_so_once() {
     let world = World::new().await;
     let role = Role::granted(&world, "worker").await;
     world
         .execute(&format!(
-            "revoke all on signaling.rollup from {0}; revoke all on function signaling.take_census from {0}",
+            "revoke all on function signaling.add_minute_stats, signaling.refresh_queue_counts from {0}",
             role.name
         ))
         .await;

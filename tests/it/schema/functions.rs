@@ -1,0 +1,229 @@
+//! The functions in the database are those of `migrations/functions/`, and `worker migrate` keeps them so.
+
+use std::collections::BTreeMap;
+
+use sqlx::{AssertSqlSafe, PgConnection};
+
+use super::roles::Role;
+use testkit::World;
+
+/// The text of each file in `migrations/functions/`, by the function's name.
+fn files() -> BTreeMap<String, String> {
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/migrations/functions");
+    std::fs::read_dir(folder)
+        .expect("functions")
+        .map(|entry| {
+            let path = entry.expect("a file").path();
+            let name = path.file_stem().expect("a name").to_string_lossy();
+            let text = std::fs::read_to_string(&path).expect("its text");
+            (name.into_owned(), text)
+        })
+        .collect()
+}
+
+/// What stands between the quotes of a function's definition.
+fn body(text: &str) -> &str {
+    let (open, close) = if text.contains("as $$") {
+        ("as $$", "$$;")
+    } else {
+        ("as '", "';")
+    };
+    let (_, rest) = text.split_once(open).expect("a body");
+    rest.split_once(close).expect("its end").0
+}
+
+/// The query of each function's name and whole definition.
+const DEFINITIONS: &str = "select proname::text, pg_get_functiondef(oid) from pg_proc
+                           where pronamespace = 'signaling'::regnamespace order by proname";
+
+async fn definitions(connection: &mut PgConnection) -> Vec<(String, String)> {
+    sqlx::query_as(DEFINITIONS)
+        .fetch_all(connection)
+        .await
+        .expect("functions")
+}
+
+async fn migrate(world: &World) -> String {
+    let migrated = world.command(&["migrate"]).finish().await;
+    assert_eq!(migrated.code, Some(0), "{migrated:?}");
+    migrated.stdout
+}
+
+async fn body_of(world: &World, name: &str) -> String {
+    world
+        .ask(&format!(
+            "select prosrc from pg_proc where oid = to_regproc('signaling.{name}')"
+        ))
+        .await
+}
+
+#[tokio::test]
+async fn the_database_has_the_function_of_each_file_and_no_other() {
+    let world = World::new().await;
+    let found: Vec<(String, String)> = sqlx::query_as(
+        "select proname::text, prosrc from pg_proc where pronamespace = 'signaling'::regnamespace order by proname",
+    )
+    .fetch_all(&world.pool)
+    .await
+    .expect("functions");
+    let files = files();
+    let expected = files
+        .iter()
+        .map(|(name, text)| (name.clone(), body(text).to_owned()));
+    assert!(expected.clone().eq(found.clone()), "{found:#?}");
+}
+
+#[tokio::test]
+async fn running_a_file_again_changes_nothing_of_its_function() {
+    let world = World::new().await;
+    let mut connection = world.pool.acquire().await.expect("a connection");
+    let before = definitions(&mut connection).await;
+    for (name, text) in files() {
+        sqlx::raw_sql(AssertSqlSafe(text))
+            .execute(&mut *connection)
+            .await
+            .unwrap_or_else(|error| panic!("{name}: {error}"));
+    }
+    assert_eq!(definitions(&mut connection).await, before);
+}
+
+#[tokio::test]
+async fn migrating_twice_installs_nothing_the_second_time() {
+    let world = World::new().await;
+    let version = "select string_agg(proname || xmin::text, ' ' order by proname) from pg_proc
+                   where pronamespace = 'signaling'::regnamespace";
+    let before: String = world.ask(version).await;
+    assert_eq!(
+        migrate(&world).await,
+        "the schema signaling is up to date\n"
+    );
+    assert_eq!(world.ask::<String>(version).await, before);
+}
+
+#[tokio::test]
+async fn a_function_with_another_text_than_the_binarys_is_replaced() {
+    let world = World::new().await;
+    let original = body_of(&world, "slot_rate").await;
+    // As an older version of the binary had it.
+    world
+        .execute(
+            "create or replace function signaling.slot_rate(limit_per_s double precision) returns double precision
+                 language sql immutable as 'select 1::double precision';
+             update signaling.schema_functions set text = 'older' where name = 'slot_rate'",
+        )
+        .await;
+    assert!(migrate(&world).await.starts_with("installed 1 function"));
+    assert_eq!(body_of(&world, "slot_rate").await, original);
+
+    // Changed by hand: what migrate has installed is replaced once its row is gone.
+    world
+        .execute(
+            "create or replace function signaling.slot_rate(limit_per_s double precision) returns double precision
+                 language sql immutable as 'select 1::double precision';
+             delete from signaling.schema_functions where name = 'slot_rate'",
+        )
+        .await;
+    assert!(migrate(&world).await.starts_with("installed 1 function"));
+    assert_eq!(body_of(&world, "slot_rate").await, original);
+    assert_eq!(
+        migrate(&world).await,
+        "the schema signaling is up to date\n"
+    );
+}
+
+#[tokio::test]
+async fn an_older_binary_leaves_the_functions_of_a_newer_one_alone() {
+    let world = World::new().await;
+    world
+        .execute(
+            "create or replace function signaling.protocol_version() returns integer
+                 language sql immutable parallel safe as 'select 999';
+             create or replace function signaling.slot_rate(limit_per_s double precision) returns double precision
+                 language sql immutable as 'select 999::double precision';
+             update signaling.schema_functions set text = 'newer'
+             where name in ('protocol_version', 'slot_rate', 'claim')",
+        )
+        .await;
+    assert_eq!(
+        migrate(&world).await,
+        "the schema signaling is up to date\n"
+    );
+    assert_eq!(
+        body_of(&world, "slot_rate").await,
+        "select 999::double precision"
+    );
+    let newer: i64 = world
+        .ask("select count(*) from signaling.schema_functions where text = 'newer'")
+        .await;
+    assert_eq!(newer, 3);
+    // And a newer set of functions serves it.
+    let status = world.command(&["status"]).finish().await;
+    assert_eq!(status.code, Some(0), "{status:?}");
+}
+
+#[tokio::test]
+async fn a_worker_whose_functions_are_too_old_does_not_start_and_says_what_to_do() {
+    let world = World::new().await;
+    world
+        .execute(
+            "create or replace function signaling.protocol_version() returns integer
+                 language sql immutable parallel safe as 'select 0'",
+        )
+        .await;
+    let mut worker = world.worker().start();
+    assert_eq!(worker.wait_exit().await, Some(1));
+    let stderr = worker.stderr.text();
+    assert!(stderr.contains("functions are at version 0"), "{stderr}");
+    assert!(stderr.contains("run `worker migrate` first"), "{stderr}");
+}
+
+#[tokio::test]
+async fn a_failed_installation_changes_nothing() {
+    let world = World::new().await;
+    // A result with other columns can't be replaced.
+    world
+        .execute(
+            "drop function signaling.slot_rate cascade;
+             create function signaling.slot_rate(limit_per_s double precision) returns text language sql as 'select null';
+             delete from signaling.schema_functions where name in ('slot_rate', 'hold');
+             create or replace function signaling.hold(app text, kind text, reason text, probe uuid) returns boolean
+                 language sql as 'select true'",
+        )
+        .await;
+    let failed = world.command(&["migrate"]).finish().await;
+    assert_eq!(failed.code, Some(1), "{failed:?}");
+    assert!(
+        failed.stderr.contains("slot_rate") || failed.stderr.contains("return type"),
+        "{failed:?}"
+    );
+    assert_eq!(body_of(&world, "hold").await, "select true");
+    let rows: i64 = world
+        .ask("select count(*) from signaling.schema_functions where name in ('slot_rate', 'hold')")
+        .await;
+    assert_eq!(rows, 0);
+}
+
+#[tokio::test]
+async fn nobody_may_call_a_function_that_nobody_was_granted() {
+    let world = World::new().await;
+    let stranger = Role::new(&world, "stranger").await;
+    let open = "select coalesce(string_agg(oid::regprocedure::text, ', '), '') from pg_proc
+                where pronamespace = 'signaling'::regnamespace
+                  and (has_function_privilege('public', oid, 'execute') or has_function_privilege('{}', oid, 'execute'))"
+        .replace("{}", &stranger.name);
+    assert_eq!(world.ask::<String>(&open).await, "");
+    let functions: i64 = world
+        .ask("select count(*) from pg_proc where pronamespace = 'signaling'::regnamespace")
+        .await;
+    assert!(functions > 30, "{functions}");
+
+    // A function that is installed anew is closed, too.
+    world
+        .execute(
+            "drop function signaling.hold;
+             delete from signaling.schema_functions where name in ('hold', 'release_hold')",
+        )
+        .await;
+    assert!(migrate(&world).await.starts_with("installed 2 functions"));
+    assert_eq!(world.ask::<String>(&open).await, "");
+}

@@ -1,0 +1,227 @@
+//! The rules of the worker's protocol, function by function, by SQL alone: no worker runs here.
+
+mod claim_kinds;
+mod claim_lost;
+mod claim_position;
+mod claim_slots;
+mod expire;
+mod hold;
+mod lane;
+mod next_due;
+mod record;
+mod release;
+mod reserve_slot;
+mod session;
+mod throttle;
+mod wakeup;
+
+use sqlx::postgres::PgRow;
+use sqlx::{AssertSqlSafe, Connection, FromRow, PgConnection, PgExecutor};
+use time::OffsetDateTime;
+use uuid::Uuid;
+
+use testkit::World;
+
+/// The default app's limit, for which the lane gives out a slot each 10 ms.
+const LIMIT: &str = "102";
+/// The time from one slot to the next one.
+const SPACING: time::Duration = time::Duration::milliseconds(10);
+/// The lease of a claim.
+const LEASE: time::Duration = time::Duration::seconds(30);
+/// Earlier than all times.
+const BEGINNING: &str = "-infinity";
+/// Later than all times.
+const INFINITY: &str = "infinity";
+
+/// A world in which the default app has a lane.
+async fn world() -> World {
+    let world = World::new().await;
+    world
+        .execute(&format!("select signaling.open_lane('default', {LIMIT})"))
+        .await;
+    world
+}
+
+async fn connect(world: &World) -> PgConnection {
+    PgConnection::connect(&world.url).await.expect("connected")
+}
+
+/// The value of an expression over the default app's lane.
+async fn lane<T>(world: &World, expression: &str) -> T
+where
+    T: Send + Unpin + for<'r> sqlx::Decode<'r, sqlx::Postgres> + sqlx::Type<sqlx::Postgres>,
+{
+    let query = format!("select {expression} from signaling.lane where app = 'default'");
+    world.ask(&query).await
+}
+
+/// Changes the default app's lane by hand.
+async fn set_lane(world: &World, changes: &str) {
+    let update = format!("update signaling.lane set {changes} where app = 'default'");
+    world.execute(&update).await;
+}
+
+/// Changes messages by hand.
+async fn set_messages(world: &World, changes: &str, condition: &str) {
+    world
+        .execute(&format!(
+            "update signaling.outbox set {changes} where {condition}"
+        ))
+        .await;
+}
+
+/// Makes messages retries that are due.
+async fn make_retries(world: &World, condition: &str) {
+    set_messages(
+        world,
+        "sent_at = now() - interval '1 second', attempts = 1",
+        condition,
+    )
+    .await;
+}
+
+async fn now(world: &World) -> OffsetDateTime {
+    world.ask("select clock_timestamp()").await
+}
+
+/// The arguments of a claim, beside its id.
+#[derive(Clone)]
+struct Claim {
+    app: &'static str,
+    claimed_by: &'static str,
+    max_messages: i32,
+    horizon: &'static str,
+    lookahead: &'static str,
+    lost_before: String,
+    first_after: (String, i64),
+    retry_after: (String, i64),
+    poll_interval: &'static str,
+    wants_wakeup: bool,
+}
+
+impl Default for Claim {
+    fn default() -> Self {
+        Self {
+            app: "default",
+            claimed_by: "tester",
+            max_messages: 1_000,
+            horizon: "500 milliseconds",
+            lookahead: "200 milliseconds",
+            lost_before: INFINITY.into(),
+            first_after: (BEGINNING.into(), 0),
+            retry_after: (BEGINNING.into(), 0),
+            poll_interval: "2 seconds",
+            wants_wakeup: false,
+        }
+    }
+}
+
+impl Claim {
+    fn of_at_most(max_messages: i32) -> Self {
+        Self {
+            max_messages,
+            ..Self::default()
+        }
+    }
+
+    fn statement(&self, claim_id: Uuid) -> String {
+        let Self {
+            app,
+            claimed_by,
+            max_messages,
+            horizon,
+            lookahead,
+            lost_before,
+            first_after,
+            retry_after,
+            poll_interval,
+            wants_wakeup,
+        } = self;
+        format!(
+            "select * from signaling.claim(
+                 app => '{app}', claim_id => '{claim_id}', claimed_by => '{claimed_by}',
+                 max_messages => {max_messages}, lease => '{LEASE_TEXT}', horizon => '{horizon}',
+                 lookahead => '{lookahead}', lost_before => '{lost_before}',
+                 first_after_at => '{}', first_after_id => {}, retry_after_at => '{}', retry_after_id => {},
+                 poll_interval => '{poll_interval}', wants_wakeup => {wants_wakeup})",
+            first_after.0, first_after.1, retry_after.0, retry_after.1
+        )
+    }
+
+    async fn run(&self, executor: impl PgExecutor<'_>) -> Claimed {
+        self.try_run(executor).await.expect("claimed")
+    }
+
+    async fn try_run(&self, executor: impl PgExecutor<'_>) -> Result<Claimed, sqlx::Error> {
+        let id = Uuid::new_v4();
+        let rows: Vec<PgRow> = sqlx::query(AssertSqlSafe(self.statement(id)))
+            .fetch_all(executor)
+            .await?;
+        let (lane, messages) = rows.split_first().expect("a row about the lane");
+        let mut messages: Vec<Message> = messages
+            .iter()
+            .map(|row| Message::from_row(row).expect("a message"))
+            .collect();
+        messages.sort_by_key(|message| message.slot_at);
+        Ok(Claimed {
+            id,
+            lane: LaneRow::from_row(lane).expect("a lane"),
+            messages,
+        })
+    }
+}
+
+/// [`LEASE`] as Postgres reads it.
+const LEASE_TEXT: &str = "30 seconds";
+
+/// What a claim returned.
+#[derive(Debug)]
+struct Claimed {
+    id: Uuid,
+    lane: LaneRow,
+    /// In the order of their slots.
+    messages: Vec<Message>,
+}
+
+impl Claimed {
+    fn ids(&self) -> Vec<i64> {
+        self.messages.iter().map(|message| message.id).collect()
+    }
+
+    fn retries(&self) -> usize {
+        let retries = self.messages.iter().filter(|message| message.is_retry);
+        retries.count()
+    }
+}
+
+#[derive(Debug, FromRow)]
+struct LaneRow {
+    at: OffsetDateTime,
+    slots: i32,
+    hold: Option<String>,
+    hold_until: Option<OffsetDateTime>,
+    throttled_per_s: Option<f64>,
+    expired: i32,
+    unknown: i32,
+    next_slot_at: OffsetDateTime,
+    next_due_at: Option<OffsetDateTime>,
+    wakeup: Option<String>,
+}
+
+#[derive(Debug, FromRow)]
+struct Message {
+    id: i64,
+    attempts: i32,
+    is_retry: bool,
+    was_due_at: OffsetDateTime,
+    slot_at: OffsetDateTime,
+}
+
+/// What a function that failed said, and under which SQLSTATE.
+fn database_error(error: sqlx::Error) -> (String, String) {
+    let error = error
+        .into_database_error()
+        .expect("an error of the database");
+    let code = error.code().expect("a code").into_owned();
+    (code, error.message().to_owned())
+}

@@ -1,0 +1,92 @@
+//! `signaling.claim`: scan positions, and when the next messages are due.
+
+use serde_json::json;
+use time::OffsetDateTime;
+
+use super::{Claim, make_retries, set_messages, world};
+use testkit::{World, peer};
+
+/// Three messages that were due at the same time, two of a time after that; and that time.
+async fn five_messages(world: &World) -> (Vec<i64>, String) {
+    let (early, late) = (world.time_in(-2_000).await, world.time_in(-1_000).await);
+    let mut ids = Vec::new();
+    for due_at in [&early, &early, &early, &late, &late] {
+        ids.push(world.insert(peer(json!({"due_at": due_at}))).await);
+    }
+    (ids, early)
+}
+
+#[tokio::test]
+async fn a_claim_passes_over_first_attempts_up_to_its_scan_position() {
+    let world = world().await;
+    let (ids, early) = five_messages(&world).await;
+    let claim = Claim {
+        first_after: (early, ids[1]),
+        ..Claim::default()
+    };
+    assert_eq!(claim.run(&world.pool).await.ids(), ids[2..]);
+    assert_eq!(Claim::default().run(&world.pool).await.ids(), ids[..2]);
+}
+
+#[tokio::test]
+async fn a_claim_passes_over_retries_up_to_their_own_scan_position() {
+    let world = world().await;
+    let (ids, early) = five_messages(&world).await;
+    make_retries(&world, "true").await;
+    let claim = Claim {
+        first_after: ("infinity".into(), 0),
+        retry_after: (early, ids[2]),
+        ..Claim::default()
+    };
+    assert_eq!(claim.run(&world.pool).await.ids(), ids[3..]);
+    assert_eq!(Claim::default().run(&world.pool).await.ids(), ids[..3]);
+}
+
+#[tokio::test]
+async fn a_claim_that_took_all_says_when_the_next_message_is_due() {
+    let world = world().await;
+    let later = world
+        .insert(peer(json!({"due_at": world.time_in(60_000).await})))
+        .await;
+    world
+        .insert(peer(json!({"due_at": world.time_in(90_000).await})))
+        .await;
+    world.insert_many(2).await;
+    let due_at = world.row(later).await.due_at;
+    // While more may be due, there is nothing to wait for.
+    let full = Claim::of_at_most(2).run(&world.pool).await;
+    assert_eq!((full.messages.len(), full.lane.next_due_at), (2, None));
+    let rest = Claim::default().run(&world.pool).await;
+    assert_eq!(
+        (rest.messages.len(), rest.lane.next_due_at),
+        (0, Some(due_at))
+    );
+}
+
+#[tokio::test]
+async fn next_due_at_tells_of_retries_within_the_poll_interval_only() {
+    let world = world().await;
+    let id = world.insert(peer(json!({}))).await;
+    make_retries(&world, "true").await;
+    let next_due_at = async |due_in: &str| -> Option<OffsetDateTime> {
+        let changes = format!("due_at = clock_timestamp() + interval '{due_in}'");
+        set_messages(&world, &changes, "true").await;
+        let claimed = Claim::default().run(&world.pool).await;
+        assert!(claimed.messages.is_empty());
+        claimed.lane.next_due_at
+    };
+    assert_eq!(next_due_at("60 seconds").await, None);
+    let soon = next_due_at("1900 milliseconds").await;
+    assert_eq!(soon, Some(world.row(id).await.due_at));
+}
+
+#[tokio::test]
+async fn a_paused_lane_tells_when_the_next_message_is_due_all_the_same() {
+    let world = world().await;
+    let id = world
+        .insert(peer(json!({"due_at": world.time_in(60_000).await})))
+        .await;
+    world.execute("select signaling.pause('default')").await;
+    let claimed = Claim::default().run(&world.pool).await;
+    assert_eq!(claimed.lane.next_due_at, Some(world.row(id).await.due_at));
+}

@@ -1,0 +1,199 @@
+//! `signaling.hold` and `signaling.release_hold`: a held lane, its probes and its pauses.
+
+use time::{Duration, OffsetDateTime};
+use uuid::Uuid;
+
+use super::{Claim, LEASE, lane, now, set_lane, world};
+use testkit::World;
+
+/// Holds the default app's lane; whether that is news.
+async fn hold(world: &World, kind: &str, probe: Option<Uuid>) -> bool {
+    sqlx::query_scalar("select signaling.hold('default', $1, 'the reason', $2)")
+        .bind(kind)
+        .bind(probe)
+        .fetch_one(&world.pool)
+        .await
+        .expect("held")
+}
+
+async fn release_hold(world: &World, probe: Uuid) -> bool {
+    sqlx::query_scalar("select signaling.release_hold('default', $1)")
+        .bind(probe)
+        .fetch_one(&world.pool)
+        .await
+        .expect("an answer")
+}
+
+/// Lets the pause of a held lane be over.
+async fn end_pause(world: &World) {
+    set_lane(world, "hold_until = clock_timestamp()").await;
+}
+
+/// A lane with messages that is held, and whose pause is over.
+async fn held_world() -> World {
+    let world = world().await;
+    world.insert_many(10).await;
+    assert!(hold(&world, "unavailable", None).await);
+    end_pause(&world).await;
+    world
+}
+
+#[tokio::test]
+async fn a_lane_is_held_once_however_many_attempts_fail_together() {
+    let world = world().await;
+    assert!(hold(&world, "unavailable", None).await);
+    let since: OffsetDateTime = lane(&world, "hold_since").await;
+    let until: OffsetDateTime = lane(&world, "hold_until").await;
+    assert_eq!(until - since, Duration::seconds(1));
+    for kind in ["unavailable", "unauthorized"] {
+        assert!(!hold(&world, kind, None).await);
+    }
+    assert_eq!(
+        lane::<String>(&world, "hold || ': ' || hold_reason").await,
+        "unavailable: the reason"
+    );
+    assert_eq!(lane::<OffsetDateTime>(&world, "hold_until").await, until);
+    assert_eq!(lane::<i32>(&world, "hold_probes").await, 1);
+}
+
+#[tokio::test]
+async fn a_held_lane_sends_nothing_before_its_pause_is_over() {
+    let world = world().await;
+    world.insert_many(3).await;
+    hold(&world, "unavailable", None).await;
+    set_lane(
+        &world,
+        "hold_until = clock_timestamp() + interval '1 minute'",
+    )
+    .await;
+    let claimed = Claim::default().run(&world.pool).await;
+    assert_eq!((claimed.lane.slots, claimed.messages.len()), (0, 0));
+    assert_eq!(claimed.lane.hold.as_deref(), Some("unavailable"));
+    assert_eq!(
+        claimed.lane.hold_until,
+        Some(lane(&world, "hold_until").await)
+    );
+}
+
+#[tokio::test]
+async fn a_held_lane_makes_one_probe_and_the_next_one_waits_for_the_lease() {
+    let world = held_world().await;
+    let probe = Claim::default().run(&world.pool).await;
+    assert_eq!((probe.lane.slots, probe.messages.len()), (1, 1));
+    assert_eq!(probe.lane.hold.as_deref(), Some("unavailable"));
+    assert_eq!(lane::<Uuid>(&world, "probe_claim_id").await, probe.id);
+    let lease_ends = probe.lane.at + LEASE;
+    assert_eq!(
+        lane::<OffsetDateTime>(&world, "hold_until").await,
+        lease_ends
+    );
+    let next = Claim::default().run(&world.pool).await;
+    assert_eq!((next.lane.slots, next.messages.len()), (0, 0));
+    assert_eq!(next.lane.hold_until, Some(lease_ends));
+}
+
+#[tokio::test]
+async fn a_held_lane_without_messages_makes_no_probe() {
+    let world = world().await;
+    hold(&world, "unavailable", None).await;
+    end_pause(&world).await;
+    let claimed = Claim::default().run(&world.pool).await;
+    assert_eq!((claimed.lane.slots, claimed.messages.len()), (1, 0));
+    assert!(lane::<bool>(&world, "probe_claim_id is null").await);
+}
+
+#[tokio::test]
+async fn each_failed_probe_doubles_the_pause_up_to_four_seconds() {
+    let world = held_world().await;
+    for expected in [2, 4, 4, 4] {
+        let probe = Claim::default().run(&world.pool).await;
+        assert_eq!(probe.messages.len(), 1);
+        let before = now(&world).await;
+        assert!(
+            !hold(&world, "unavailable", Some(probe.id)).await,
+            "no news"
+        );
+        let after = now(&world).await;
+        let until: OffsetDateTime = lane(&world, "hold_until").await;
+        let pause = Duration::seconds(expected);
+        assert!(
+            (before + pause..=after + pause).contains(&until),
+            "{expected} s"
+        );
+        assert!(lane::<bool>(&world, "probe_claim_id is null").await);
+        end_pause(&world).await;
+    }
+    assert_eq!(lane::<i32>(&world, "hold_probes").await, 5);
+}
+
+#[tokio::test]
+async fn a_probe_counts_only_while_it_is_the_lanes() {
+    let world = held_world().await;
+    let late = Claim::default().run(&world.pool).await;
+    // Its lease is over, and another probe is under way.
+    end_pause(&world).await;
+    let probe = Claim::default().run(&world.pool).await;
+    let until: OffsetDateTime = lane(&world, "hold_until").await;
+    assert!(!hold(&world, "unauthorized", Some(late.id)).await);
+    assert!(!release_hold(&world, late.id).await);
+    assert_eq!(lane::<OffsetDateTime>(&world, "hold_until").await, until);
+    assert_eq!(lane::<Uuid>(&world, "probe_claim_id").await, probe.id);
+    assert_eq!(lane::<String>(&world, "hold").await, "unavailable");
+}
+
+#[tokio::test]
+async fn a_failed_probe_may_change_why_the_lane_is_held() {
+    let world = held_world().await;
+    let since: OffsetDateTime = lane(&world, "hold_since").await;
+    let probe = Claim::default().run(&world.pool).await;
+    assert!(!hold(&world, "unauthorized", Some(probe.id)).await);
+    assert_eq!(lane::<String>(&world, "hold").await, "unauthorized");
+    assert_eq!(lane::<OffsetDateTime>(&world, "hold_since").await, since);
+}
+
+#[tokio::test]
+async fn a_probe_that_went_well_ends_the_hold_and_wakes_the_workers() {
+    let world = held_world().await;
+    let mut listener = sqlx::postgres::PgListener::connect(&world.url)
+        .await
+        .expect("connected");
+    listener
+        .listen("signaling_wakeup")
+        .await
+        .expect("listening");
+    let probe = Claim::default().run(&world.pool).await;
+    assert!(release_hold(&world, probe.id).await);
+    let woken = listener.recv().await.expect("a notification");
+    assert_eq!(woken.payload(), "default");
+    assert!(
+        lane::<bool>(
+            &world,
+            "hold is null and hold_since is null and hold_until is null and hold_probes = 0 and probe_claim_id is null"
+        )
+        .await
+    );
+    assert!(!release_hold(&world, probe.id).await);
+    assert_eq!(Claim::default().run(&world.pool).await.messages.len(), 9);
+    // The pauses begin anew.
+    assert!(hold(&world, "unavailable", None).await);
+    assert!(lane::<bool>(&world, "hold_until - hold_since = interval '1 second'").await);
+}
+
+#[tokio::test]
+async fn an_app_without_a_lane_can_not_be_held() {
+    let world = World::new().await;
+    assert!(!hold(&world, "unavailable", None).await);
+    assert!(!release_hold(&world, Uuid::new_v4()).await);
+}
+
+#[tokio::test]
+async fn a_hold_of_an_unknown_kind_is_refused() {
+    let world = world().await;
+    let error = sqlx::query("select signaling.hold('default', 'tired', 'why', null)")
+        .execute(&world.pool)
+        .await
+        .expect_err("refused")
+        .into_database_error()
+        .expect("an error of the database");
+    assert_eq!(error.constraint(), Some("hold_is_not_a_known_hold"));
+}

@@ -1,0 +1,135 @@
+//! `signaling.open_lane` and `signaling.set_limit`: an app's lane and its limit.
+
+use super::{lane, set_lane, world};
+use testkit::World;
+
+async fn open_lane(world: &World, limit: f64) {
+    sqlx::query("select signaling.open_lane('default', $1)")
+        .bind(limit)
+        .execute(&world.pool)
+        .await
+        .expect("opened");
+}
+
+/// Sets the limit as an operator; whether that changed something.
+async fn set_limit(world: &World, limit: Option<f64>) -> bool {
+    sqlx::query_scalar("select signaling.set_limit('default', $1, 'the operator')")
+        .bind(limit)
+        .fetch_one(&world.pool)
+        .await
+        .expect("set")
+}
+
+/// The limit, the configured one, the rate, and who set the limit.
+async fn limits(world: &World) -> String {
+    lane(
+        world,
+        "format('%s %s %s %s', limit_per_s, configured_per_s, round(rate_per_s::numeric, 3), limit_set_by)",
+    )
+    .await
+}
+
+#[tokio::test]
+async fn an_apps_first_worker_opens_its_lane_with_the_configured_limit() {
+    let world = World::new().await;
+    open_lane(&world, 204.0).await;
+    assert_eq!(limits(&world).await, "204 204 200.000 ");
+    assert!(
+        lane::<bool>(
+            &world,
+            "next_slot_at = 'epoch' and hold is null and paused_at is null"
+        )
+        .await
+    );
+}
+
+#[tokio::test]
+async fn a_lane_that_is_open_is_not_written_again() {
+    let world = world().await;
+    let version: String = lane(&world, "ctid::text || xmin").await;
+    open_lane(&world, 102.0).await;
+    assert_eq!(lane::<String>(&world, "ctid::text || xmin").await, version);
+}
+
+#[tokio::test]
+async fn another_configured_limit_is_the_lanes_limit_from_then_on() {
+    let world = world().await;
+    open_lane(&world, 204.0).await;
+    assert_eq!(limits(&world).await, "204 204 200.000 ");
+    open_lane(&world, 51.0).await;
+    assert_eq!(limits(&world).await, "51 51 50.000 ");
+}
+
+#[tokio::test]
+async fn a_limit_that_an_operator_has_set_stays_when_workers_start() {
+    let world = world().await;
+    assert!(set_limit(&world, Some(51.0)).await);
+    assert_eq!(limits(&world).await, "51 102 50.000 the operator");
+    open_lane(&world, 204.0).await;
+    assert_eq!(limits(&world).await, "51 204 50.000 the operator");
+    assert!(set_limit(&world, None).await);
+    assert_eq!(limits(&world).await, "204 204 200.000 ");
+    assert!(lane::<bool>(&world, "limit_set_at is null").await);
+}
+
+#[tokio::test]
+async fn a_limit_that_is_set_again_changes_nothing() {
+    let world = world().await;
+    assert!(!set_limit(&world, None).await);
+    assert!(set_limit(&world, Some(102.0)).await, "now the operator's");
+    assert!(!set_limit(&world, Some(102.0)).await);
+}
+
+#[tokio::test]
+async fn a_lane_that_was_throttled_climbs_on_from_its_rate_when_the_limit_changes() {
+    let world = world().await;
+    set_lane(
+        &world,
+        "rate_per_s = 40, rate_at = clock_timestamp() + interval '1 hour'",
+    )
+    .await;
+    assert!(set_limit(&world, Some(204.0)).await);
+    assert_eq!(limits(&world).await, "204 102 40.000 the operator");
+    assert!(set_limit(&world, Some(10.2)).await);
+    assert_eq!(limits(&world).await, "10.2 102 10.000 the operator");
+}
+
+#[tokio::test]
+async fn a_limit_out_of_bounds_is_refused_with_a_constraint_that_says_so() {
+    let world = world().await;
+    for limit in [0.0, 0.5, -1.0, 1_000_001.0, f64::INFINITY, f64::NAN] {
+        for function in ["set_limit", "open_lane"] {
+            let query = format!("select signaling.{function}('default', $1)");
+            let error = sqlx::query(sqlx::AssertSqlSafe(query))
+                .bind(limit)
+                .execute(&world.pool)
+                .await
+                .expect_err("refused")
+                .into_database_error()
+                .expect("an error of the database");
+            assert_eq!(
+                error.constraint(),
+                Some("limit_per_s_is_not_between_1_and_a_million"),
+                "{function}({limit})"
+            );
+        }
+    }
+    assert_eq!(limits(&world).await, "102 102 100.000 ");
+}
+
+#[tokio::test]
+async fn an_unknown_app_is_refused_with_the_apps_that_there_are() {
+    let world = world().await;
+    for call in ["pause('othr')", "resume('othr')", "set_limit('othr', 5)"] {
+        let query = format!("select signaling.{call}");
+        let error = sqlx::query(sqlx::AssertSqlSafe(query))
+            .execute(&world.pool)
+            .await
+            .expect_err("refused")
+            .into_database_error()
+            .expect("an error of the database");
+        assert_eq!(error.message(), "there is no app 'othr'", "{call}");
+        let error = error.downcast_ref::<sqlx::postgres::PgDatabaseError>();
+        assert_eq!(error.hint(), Some("the apps are: default"), "{call}");
+    }
+}

@@ -1,0 +1,173 @@
+//! `signaling.next_due`: when the next messages of some apps are due.
+
+use std::collections::BTreeMap;
+
+use serde_json::json;
+use sqlx::FromRow;
+use time::{Duration, OffsetDateTime};
+
+use super::{BEGINNING, Claim, make_retries, now, set_messages, world};
+use testkit::{World, peer};
+
+#[derive(Debug, FromRow)]
+struct NextDue {
+    app: String,
+    at: OffsetDateTime,
+    hold: Option<String>,
+    hold_until: Option<OffsetDateTime>,
+    first_due_at: Option<OffsetDateTime>,
+    first_id: Option<i64>,
+    retry_due_at: Option<OffsetDateTime>,
+    retry_id: Option<i64>,
+}
+
+/// Looks at apps, each from a scan position for both kinds.
+async fn next_due(world: &World, looks: &[(&str, &str, i64)]) -> BTreeMap<String, NextDue> {
+    let apps: Vec<&str> = looks.iter().map(|(app, ..)| *app).collect();
+    let times: Vec<&str> = looks.iter().map(|(_, time, _)| *time).collect();
+    let ids: Vec<i64> = looks.iter().map(|(.., id)| *id).collect();
+    let rows: Vec<NextDue> = sqlx::query_as(
+        "select * from signaling.next_due(
+             apps => $1, first_after_at => $2::text[]::timestamptz[], first_after_id => $3,
+             retry_after_at => $2::text[]::timestamptz[], retry_after_id => $3,
+             horizon => '500 milliseconds', poll_interval => '2 seconds')",
+    )
+    .bind(apps)
+    .bind(times)
+    .bind(ids)
+    .fetch_all(&world.pool)
+    .await
+    .expect("an answer");
+    rows.into_iter().map(|row| (row.app.clone(), row)).collect()
+}
+
+async fn default_app(world: &World) -> NextDue {
+    let mut rows = next_due(world, &[("default", BEGINNING, 0)]).await;
+    rows.remove("default").expect("a row")
+}
+
+#[tokio::test]
+async fn each_app_that_has_a_lane_gets_a_row() {
+    let world = world().await;
+    world
+        .execute("select signaling.open_lane('other', 50)")
+        .await;
+    let id = world.insert(peer(json!({}))).await;
+    let later = world.time_in(60_000).await;
+    let other = world
+        .insert(peer(json!({"app": "other", "due_at": later})))
+        .await;
+    world.insert(peer(json!({"app": "unserved"}))).await;
+    let looks = ["default", "other", "unserved"].map(|app| (app, BEGINNING, 0));
+    let rows = next_due(&world, &looks).await;
+    assert!(rows.keys().eq(["default", "other"]), "{rows:?}");
+    for (app, id) in [("default", id), ("other", other)] {
+        let row = &rows[app];
+        assert_eq!(row.first_id, Some(id));
+        assert_eq!(row.first_due_at, Some(world.row(id).await.due_at));
+        assert_eq!((row.retry_id, row.retry_due_at), (None, None));
+        assert_eq!((row.hold.as_deref(), row.at), (None, rows["default"].at));
+    }
+    assert!(next_due(&world, &[]).await.is_empty());
+}
+
+#[tokio::test]
+async fn an_empty_lane_has_no_next_message() {
+    let world = world().await;
+    let before = now(&world).await;
+    let row = default_app(&world).await;
+    assert_eq!((row.first_id, row.retry_id, row.hold), (None, None, None));
+    assert!(row.at >= before);
+}
+
+#[tokio::test]
+async fn each_app_is_looked_at_from_its_own_scan_position() {
+    let world = world().await;
+    world
+        .execute("select signaling.open_lane('other', 50)")
+        .await;
+    let due_at = world.time_in(-1_000).await;
+    let mut ids = Vec::new();
+    for app in ["default", "default", "other", "other"] {
+        ids.push(
+            world
+                .insert(peer(json!({"app": app, "due_at": due_at})))
+                .await,
+        );
+    }
+    let rows = next_due(
+        &world,
+        &[("default", &due_at, ids[0]), ("other", &due_at, ids[3])],
+    )
+    .await;
+    assert_eq!(rows["default"].first_id, Some(ids[1]));
+    assert_eq!(rows["other"].first_id, None);
+}
+
+#[tokio::test]
+async fn a_retry_is_told_of_within_the_poll_interval() {
+    let world = world().await;
+    let id = world.insert(peer(json!({}))).await;
+    make_retries(&world, "true").await;
+    set_messages(
+        &world,
+        "due_at = clock_timestamp() + interval '1 minute'",
+        "true",
+    )
+    .await;
+    assert_eq!(default_app(&world).await.retry_id, None);
+    set_messages(
+        &world,
+        "due_at = clock_timestamp() + interval '1 second'",
+        "true",
+    )
+    .await;
+    let row = default_app(&world).await;
+    assert_eq!((row.retry_id, row.first_id), (Some(id), None));
+    assert_eq!(row.retry_due_at, Some(world.row(id).await.due_at));
+}
+
+#[tokio::test]
+async fn a_message_that_is_claimed_is_due_as_a_retry_when_its_lease_ends() {
+    let world = world().await;
+    let id = world.insert(peer(json!({}))).await;
+    Claim::default().run(&world.pool).await;
+    set_messages(
+        &world,
+        "due_at = clock_timestamp() + interval '1 second'",
+        "true",
+    )
+    .await;
+    let row = default_app(&world).await;
+    assert_eq!((row.first_id, row.retry_id), (None, Some(id)));
+}
+
+#[tokio::test]
+async fn a_held_lane_says_when_its_probe_may_be_made() {
+    let world = world().await;
+    world
+        .execute("select signaling.hold('default', 'unauthorized', 'HTTP 401', null)")
+        .await;
+    let row = default_app(&world).await;
+    assert_eq!(row.hold.as_deref(), Some("unauthorized"));
+    assert_eq!(
+        row.hold_until,
+        Some(world.ask("select hold_until from signaling.lane").await)
+    );
+    // The API asked to wait for longer: the probe needs a slot, too.
+    world
+        .execute("select signaling.throttle('default', clock_timestamp(), '10 seconds')")
+        .await;
+    let until = default_app(&world).await.hold_until.expect("a time");
+    let next_slot_at: OffsetDateTime = world.ask("select next_slot_at from signaling.lane").await;
+    assert_eq!(until, next_slot_at - Duration::milliseconds(500));
+}
+
+#[tokio::test]
+async fn a_paused_lane_says_so() {
+    let world = world().await;
+    world.execute("select signaling.pause('default')").await;
+    let row = default_app(&world).await;
+    assert_eq!(row.hold.as_deref(), Some("paused"));
+    assert_eq!(row.hold_until, Some(row.at + Duration::hours(1)));
+}

@@ -1,0 +1,388 @@
+//! `signaling.record`: which records are written, and what they write.
+
+use serde_json::json;
+use sqlx::PgExecutor;
+use sqlx::postgres::types::PgInterval;
+use time::{Duration, OffsetDateTime};
+use uuid::Uuid;
+
+use super::{Claim, Claimed, connect, now, set_messages, world};
+use testkit::{World, peer};
+
+/// One record, as the worker writes it.
+#[derive(Debug, Clone)]
+struct Record {
+    id: i64,
+    claim_id: Uuid,
+    due_at: OffsetDateTime,
+    status: Option<&'static str>,
+    charged: bool,
+    sent_at: Option<OffsetDateTime>,
+    http_status: Option<i32>,
+    request_id: Option<&'static str>,
+    error: Option<&'static str>,
+    outcome: Option<&'static str>,
+}
+
+impl Record {
+    /// The API accepted the message at the claim's time.
+    fn accepted(id: i64, claim: &Claimed) -> Self {
+        Self {
+            id,
+            claim_id: claim.id,
+            due_at: claim.lane.at,
+            status: Some("message_sent"),
+            charged: true,
+            sent_at: Some(claim.lane.at),
+            http_status: Some(200),
+            request_id: Some("request-1"),
+            error: None,
+            outcome: None,
+        }
+    }
+
+    /// The attempt failed, and the message is due again in a minute.
+    fn transient(id: i64, claim: &Claimed) -> Self {
+        Self {
+            due_at: claim.lane.at + Duration::minutes(1),
+            status: None,
+            http_status: Some(500),
+            error: Some("HTTP 500"),
+            outcome: Some("transient"),
+            ..Self::accepted(id, claim)
+        }
+    }
+
+    /// The message ends without an attempt.
+    fn expired(id: i64, claim: &Claimed) -> Self {
+        Self {
+            status: Some("expired"),
+            charged: false,
+            sent_at: None,
+            http_status: None,
+            request_id: None,
+            error: Some("not sent before its expires_at"),
+            ..Self::accepted(id, claim)
+        }
+    }
+}
+
+/// Writes records, and returns the result of each.
+async fn record(executor: impl PgExecutor<'_>, records: &[Record]) -> Vec<String> {
+    fn column<T>(records: &[Record], value: impl Fn(&Record) -> T) -> Vec<T> {
+        records.iter().map(value).collect()
+    }
+    let took = PgInterval {
+        months: 0,
+        days: 0,
+        microseconds: 1_500,
+    };
+    let rows: Vec<(i32, String)> = sqlx::query_as(
+        "select place, result
+         from signaling.record(
+             recorded_by => 'tester', ids => $1, claim_ids => $2, due_at => $3, statuses => $4, charged => $5,
+             sent_at => $6, http_statuses => $7, request_ids => $8, errors => $9, outcomes => $10, durations => $11)
+         order by place",
+    )
+    .bind(column(records, |record| record.id))
+    .bind(column(records, |record| record.claim_id))
+    .bind(column(records, |record| record.due_at))
+    .bind(column(records, |record| record.status))
+    .bind(column(records, |record| record.charged))
+    .bind(column(records, |record| record.sent_at))
+    .bind(column(records, |record| record.http_status))
+    .bind(column(records, |record| record.request_id))
+    .bind(column(records, |record| record.error))
+    .bind(column(records, |record| record.outcome))
+    .bind(column(records, |record| {
+        record.sent_at.map(|_| took.clone())
+    }))
+    .fetch_all(executor)
+    .await
+    .expect("recorded");
+    let places: Vec<i32> = rows.iter().map(|(place, _)| *place).collect();
+    assert!(
+        places
+            .iter()
+            .copied()
+            .eq(1..=i32::try_from(records.len()).expect("few")),
+        "a row for each place: {places:?}"
+    );
+    rows.into_iter().map(|(_, result)| result).collect()
+}
+
+/// A claimed message.
+async fn claimed(world: &World) -> (i64, Claimed) {
+    let id = world.insert(peer(json!({}))).await;
+    let claim = Claim::default().run(&world.pool).await;
+    assert_eq!(claim.ids(), [id]);
+    (id, claim)
+}
+
+#[tokio::test]
+async fn an_accepted_message_is_final_and_keeps_the_claim_that_sent_it() {
+    let world = world().await;
+    let (id, claim) = claimed(&world).await;
+    let before = now(&world).await;
+    let results = record(&world.pool, &[Record::accepted(id, &claim)]).await;
+    assert_eq!(results, ["recorded"]);
+    let row = world.row(id).await;
+    assert_eq!((&*row.status, row.attempts), ("message_sent", 1));
+    assert_eq!(row.claim_id, Some(claim.id));
+    assert_eq!(row.claimed_by.as_deref(), Some("tester"));
+    assert_eq!(row.sent_at, Some(claim.lane.at));
+    assert_eq!(row.http_status, Some(200));
+    assert_eq!(row.request_id.as_deref(), Some("request-1"));
+    assert_eq!((row.error, row.due_at), (None, claim.lane.at));
+    assert!(row.finished_at > Some(before));
+    assert!(world.attempts(id).await.is_empty());
+}
+
+#[tokio::test]
+async fn a_message_that_goes_back_belongs_to_nobody_and_logs_its_attempt() {
+    let world = world().await;
+    let (id, claim) = claimed(&world).await;
+    let results = record(&world.pool, &[Record::transient(id, &claim)]).await;
+    assert_eq!(results, ["recorded"]);
+    let row = world.row(id).await;
+    assert_eq!((&*row.status, row.attempts), ("pending", 1));
+    assert_eq!((row.claim_id, row.claimed_by), (None, None));
+    assert_eq!(row.due_at, claim.lane.at + Duration::minutes(1));
+    assert_eq!(
+        (row.error.as_deref(), row.finished_at),
+        (Some("HTTP 500"), None)
+    );
+    let attempts = world.attempts(id).await;
+    assert_eq!(attempts.len(), 1);
+    let attempt = &attempts[0];
+    assert_eq!((attempt.number, &*attempt.outcome), (1, "transient"));
+    assert_eq!(attempt.sent_at, Some(claim.lane.at));
+    assert_eq!(attempt.http_status, Some(500));
+    assert_eq!(attempt.error.as_deref(), Some("HTTP 500"));
+    assert_eq!(attempt.claimed_by.as_deref(), Some("tester"));
+    let took: String = world
+        .ask("select duration::text from signaling.attempt")
+        .await;
+    assert_eq!(took, "00:00:00.0015");
+}
+
+#[tokio::test]
+async fn an_attempt_that_is_not_charged_shares_its_number_with_the_next_one() {
+    let world = world().await;
+    let id = world.insert(peer(json!({}))).await;
+    for (charged, outcome) in [
+        (true, "transient"),
+        (false, "throttled"),
+        (false, "throttled"),
+        (true, "rejected"),
+    ] {
+        set_messages(&world, "due_at = now()", "true").await;
+        let claim = Claim::default().run(&world.pool).await;
+        let result = Record {
+            charged,
+            outcome: Some(outcome),
+            ..Record::transient(id, &claim)
+        };
+        assert_eq!(record(&world.pool, &[result]).await, ["recorded"]);
+    }
+    let numbers: Vec<(i32, String)> = world
+        .attempts(id)
+        .await
+        .into_iter()
+        .map(|attempt| (attempt.number, attempt.outcome))
+        .collect();
+    let expected = [
+        (1, "transient"),
+        (2, "throttled"),
+        (2, "throttled"),
+        (2, "rejected"),
+    ];
+    assert_eq!(
+        numbers,
+        expected.map(|(number, outcome)| (number, outcome.to_owned()))
+    );
+    assert_eq!(world.row(id).await.attempts, 2);
+}
+
+#[tokio::test]
+async fn a_record_of_another_claim_is_discarded() {
+    let world = world().await;
+    let (id, claim) = claimed(&world).await;
+    let foreign = Record {
+        claim_id: Uuid::new_v4(),
+        ..Record::transient(id, &claim)
+    };
+    let nowhere = Record::accepted(id + 1, &claim);
+    assert_eq!(
+        record(&world.pool, &[foreign, nowhere]).await,
+        ["discarded", "discarded"]
+    );
+    assert_eq!(world.row(id).await.claim_id, Some(claim.id));
+    assert!(world.attempts(id).await.is_empty());
+}
+
+#[tokio::test]
+async fn a_record_is_discarded_once_another_claim_has_the_message() {
+    let world = world().await;
+    let (id, late) = claimed(&world).await;
+    set_messages(&world, "due_at = now() - interval '1 second'", "true").await;
+    let claim = Claim::default().run(&world.pool).await;
+    assert_eq!(claim.ids(), [id]);
+    let results = record(&world.pool, &[Record::accepted(id, &late)]).await;
+    assert_eq!(results, ["discarded"]);
+    assert_eq!(world.row(id).await.status, "pending");
+}
+
+#[tokio::test]
+async fn a_record_is_written_after_its_lease_while_no_other_claim_has_the_message() {
+    let world = world().await;
+    let (id, claim) = claimed(&world).await;
+    set_messages(&world, "due_at = now() - interval '1 minute'", "true").await;
+    let results = record(&world.pool, &[Record::accepted(id, &claim)]).await;
+    assert_eq!(results, ["recorded"]);
+    assert_eq!(world.row(id).await.status, "message_sent");
+}
+
+#[tokio::test]
+async fn a_final_record_that_is_written_again_is_recorded_and_changes_nothing() {
+    let world = world().await;
+    let (id, claim) = claimed(&world).await;
+    let failed = Record {
+        status: Some("failed"),
+        ..Record::transient(id, &claim)
+    };
+    assert_eq!(record(&world.pool, &[failed.clone()]).await, ["recorded"]);
+    let before = world.row(id).await;
+    assert_eq!(record(&world.pool, &[failed]).await, ["recorded"]);
+    let after = world.row(id).await;
+    assert_eq!(
+        (after.attempts, after.finished_at),
+        (before.attempts, before.finished_at)
+    );
+    assert_eq!(world.attempts(id).await.len(), 1);
+    // Another status did not end the message.
+    let other = Record::accepted(id, &claim);
+    assert_eq!(record(&world.pool, &[other]).await, ["discarded"]);
+}
+
+#[tokio::test]
+async fn a_record_that_went_back_is_not_charged_twice() {
+    let world = world().await;
+    let (id, claim) = claimed(&world).await;
+    let back = Record::transient(id, &claim);
+    assert_eq!(record(&world.pool, &[back.clone()]).await, ["recorded"]);
+    assert_eq!(record(&world.pool, &[back]).await, ["discarded"]);
+    assert_eq!(world.row(id).await.attempts, 1);
+    assert_eq!(world.attempts(id).await.len(), 1);
+}
+
+#[tokio::test]
+async fn a_locked_message_holds_up_no_other_record() {
+    let world = world().await;
+    world.insert_many(3).await;
+    let claim = Claim::default().run(&world.pool).await;
+    let mut other = connect(&world).await;
+    sqlx::raw_sql("begin; select from signaling.outbox where id = 2 for update")
+        .execute(&mut other)
+        .await
+        .expect("locked");
+    let records = [1, 2, 3].map(|id| Record::transient(id, &claim));
+    assert_eq!(
+        record(&world.pool, &records).await,
+        ["recorded", "locked", "recorded"]
+    );
+    assert!(world.attempts(2).await.is_empty());
+    sqlx::raw_sql("commit")
+        .execute(&mut other)
+        .await
+        .expect("committed");
+    assert_eq!(record(&world.pool, &records[1..2]).await, ["recorded"]);
+    assert_eq!(world.attempts(2).await.len(), 1);
+}
+
+#[tokio::test]
+async fn a_cancelled_message_discards_the_record() {
+    let world = world().await;
+    let (id, claim) = claimed(&world).await;
+    set_messages(&world, "due_at = now() - interval '1 second'", "true").await;
+    assert!(
+        world
+            .ask::<bool>(&format!("select signaling.cancel({id})"))
+            .await
+    );
+    let results = record(&world.pool, &[Record::accepted(id, &claim)]).await;
+    assert_eq!(results, ["discarded"]);
+    assert_eq!(world.row(id).await.status, "cancelled");
+}
+
+#[tokio::test]
+async fn a_message_that_expires_after_an_attempt_keeps_the_error_of_that() {
+    let world = world().await;
+    world.insert_many(2).await;
+    set_messages(
+        &world,
+        "sent_at = now() - interval '1 minute', attempts = 1, http_status = 500, error = 'HTTP 500'",
+        "id = 1",
+    )
+    .await;
+    let claim = Claim::default().run(&world.pool).await;
+    let records = [1, 2].map(|id| Record::expired(id, &claim));
+    assert_eq!(
+        record(&world.pool, &records).await,
+        ["recorded", "recorded"]
+    );
+    let (tried, untried) = (world.row(1).await, world.row(2).await);
+    assert_eq!((&*tried.status, &*untried.status), ("expired", "expired"));
+    assert_eq!(tried.error.as_deref(), Some("HTTP 500"));
+    assert_eq!((tried.http_status, tried.attempts), (Some(500), 1));
+    assert_eq!(
+        untried.error.as_deref(),
+        Some("not sent before its expires_at")
+    );
+    assert_eq!(untried.sent_at, None);
+}
+
+#[tokio::test]
+async fn a_message_that_goes_back_without_an_attempt_is_as_it_was() {
+    let world = world().await;
+    let (id, claim) = claimed(&world).await;
+    let released = Record {
+        due_at: claim.messages[0].was_due_at,
+        status: None,
+        error: None,
+        ..Record::expired(id, &claim)
+    };
+    assert_eq!(record(&world.pool, &[released]).await, ["recorded"]);
+    let row = world.row(id).await;
+    assert_eq!((row.claim_id, row.sent_at, row.attempts), (None, None, 0));
+    assert_eq!(
+        (row.error, row.due_at),
+        (None, claim.messages[0].was_due_at)
+    );
+    let again = Claim::default().run(&world.pool).await;
+    assert!(!again.messages[0].is_retry, "it is a first attempt still");
+}
+
+#[tokio::test]
+async fn no_records_are_no_error() {
+    let world = world().await;
+    assert!(record(&world.pool, &[]).await.is_empty());
+}
+
+#[tokio::test]
+async fn one_record_that_the_table_refuses_leaves_the_others_unwritten() {
+    let world = world().await;
+    world.insert_many(2).await;
+    let claim = Claim::default().run(&world.pool).await;
+    let refused = Record {
+        status: Some("nonsense"),
+        ..Record::accepted(2, &claim)
+    };
+    let records = [Record::accepted(1, &claim), refused];
+    let attempt = tokio::spawn({
+        let pool = world.pool.clone();
+        async move { record(&pool, &records).await }
+    });
+    assert!(attempt.await.is_err(), "the constraint refuses it");
+    assert_eq!(world.count("status = 'pending'").await, 2);
+}

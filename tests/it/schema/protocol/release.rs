@@ -1,0 +1,125 @@
+//! `signaling.release`: claims that made no attempt.
+
+use serde_json::json;
+use uuid::Uuid;
+
+use super::{Claim, connect, lane, set_messages, world};
+use testkit::{World, peer};
+
+/// Gives claims of the default app back, and returns those that had messages.
+async fn release(world: &World, claims: &[Uuid]) -> Vec<Uuid> {
+    sqlx::query_scalar("select * from signaling.release('default', $1)")
+        .bind(claims)
+        .fetch_all(&world.pool)
+        .await
+        .expect("released")
+}
+
+#[tokio::test]
+async fn released_messages_are_due_at_once_as_first_attempts() {
+    let world = world().await;
+    world.insert_many(5).await;
+    let mut claims = Vec::new();
+    for _ in 0..2 {
+        claims.push(Claim::of_at_most(2).run(&world.pool).await.id);
+    }
+    let mut released = release(&world, &[claims[0], Uuid::new_v4()]).await;
+    assert_eq!(released, claims[..1]);
+    assert_eq!(world.count("claim_id is null").await, 3);
+    assert_eq!(
+        world
+            .count("claim_id is null and due_at <= now() and attempts = 0 and claimed_by is null")
+            .await,
+        3
+    );
+    released = release(&world, &claims).await;
+    assert_eq!(
+        released,
+        claims[1..],
+        "the first one has no messages any more"
+    );
+    let again = Claim::default().run(&world.pool).await;
+    assert_eq!((again.messages.len(), again.retries()), (5, 0));
+}
+
+#[tokio::test]
+async fn a_released_message_is_due_since_its_insert() {
+    let world = world().await;
+    let id = world.insert(peer(json!({}))).await;
+    let claim = Claim::default().run(&world.pool).await;
+    release(&world, &[claim.id]).await;
+    let row = world.row(id).await;
+    assert_eq!(row.due_at, row.created_at);
+    // An insert that a producer has dated into the future is due now.
+    set_messages(&world, "created_at = now() + interval '1 hour'", "true").await;
+    let claim = Claim::default().run(&world.pool).await;
+    release(&world, &[claim.id]).await;
+    assert_eq!(Claim::default().run(&world.pool).await.ids(), [id]);
+}
+
+#[tokio::test]
+async fn a_claim_whose_lease_has_ended_is_lost_and_not_released() {
+    let world = world().await;
+    let id = world.insert(peer(json!({}))).await;
+    let claim = Claim::default().run(&world.pool).await;
+    set_messages(&world, "due_at = now() - interval '1 second'", "true").await;
+    assert!(release(&world, &[claim.id]).await.is_empty());
+    assert_eq!(world.row(id).await.claim_id, Some(claim.id));
+}
+
+#[tokio::test]
+async fn a_final_message_is_not_released() {
+    let world = world().await;
+    let id = world.insert(peer(json!({}))).await;
+    let claim = Claim::default().run(&world.pool).await;
+    set_messages(&world, "status = 'failed', finished_at = now()", "true").await;
+    assert!(release(&world, &[claim.id]).await.is_empty());
+    assert_eq!(world.row(id).await.status, "failed");
+}
+
+#[tokio::test]
+async fn messages_that_are_locked_are_released_another_time() {
+    let world = world().await;
+    world.insert_many(2).await;
+    let claim = Claim::default().run(&world.pool).await;
+    let mut other = connect(&world).await;
+    sqlx::raw_sql("begin; select from signaling.outbox where id = 1 for update")
+        .execute(&mut other)
+        .await
+        .expect("locked");
+    assert_eq!(release(&world, &[claim.id]).await, [claim.id]);
+    assert_eq!(world.count("claim_id is null").await, 1);
+    sqlx::raw_sql("commit")
+        .execute(&mut other)
+        .await
+        .expect("committed");
+    assert_eq!(release(&world, &[claim.id]).await, [claim.id]);
+    assert_eq!(world.count("claim_id is null").await, 2);
+}
+
+#[tokio::test]
+async fn a_released_probe_lets_the_next_one_be_made_at_once() {
+    let world = world().await;
+    world.insert_many(2).await;
+    world
+        .execute(
+            "select signaling.hold('default', 'unavailable', 'HTTP 500', null);
+             update signaling.lane set hold_until = now()",
+        )
+        .await;
+    let probe = Claim::default().run(&world.pool).await;
+    assert_eq!(probe.messages.len(), 1);
+    // Another claim is not the probe.
+    assert!(release(&world, &[Uuid::new_v4()]).await.is_empty());
+    assert!(lane::<bool>(&world, "hold_until > clock_timestamp()").await);
+    assert_eq!(release(&world, &[probe.id]).await, [probe.id]);
+    assert!(
+        lane::<bool>(
+            &world,
+            "hold_until <= clock_timestamp() and probe_claim_id is null"
+        )
+        .await
+    );
+    assert_eq!(lane::<i32>(&world, "hold_probes").await, 1);
+    assert_eq!(Claim::default().run(&world.pool).await.messages.len(), 1);
+}

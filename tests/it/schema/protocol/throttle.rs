@@ -1,0 +1,91 @@
+//! `signaling.throttle` and `signaling.present_rate`: what a 429 does to a lane, and the way back.
+
+use time::{Duration, OffsetDateTime};
+
+use super::{lane, now, set_lane, world};
+use testkit::World;
+
+/// Slows the default app's lane; the new rate, if it was cut.
+async fn throttle(world: &World, sent_at: OffsetDateTime, retry_after: &str) -> Option<f64> {
+    sqlx::query_scalar("select signaling.throttle('default', $1, $2::text::interval)")
+        .bind(sent_at)
+        .bind(retry_after)
+        .fetch_one(&world.pool)
+        .await
+        .expect("throttled")
+}
+
+/// Keeps the rate from climbing for an hour.
+const NO_CLIMB: &str = "rate_at = clock_timestamp() + interval '1 hour'";
+
+#[tokio::test]
+async fn a_429_cuts_the_rate_by_a_fifth_once_for_each_burst() {
+    let world = world().await;
+    let before = now(&world).await;
+    let cut = throttle(&world, before, "0").await.expect("a cut");
+    assert!((cut - 80.0).abs() < 1e-9, "{cut}");
+    let cut_at: OffsetDateTime = lane(&world, "throttled_at").await;
+    assert!(cut_at > before);
+    // Attempts that began before the cut, or so soon after it that their slots were older.
+    for sent_at in [before, cut_at, cut_at + Duration::milliseconds(200)] {
+        assert_eq!(throttle(&world, sent_at, "0").await, None);
+    }
+    assert_eq!(lane::<OffsetDateTime>(&world, "throttled_at").await, cut_at);
+    set_lane(&world, "rate_per_s = 80").await;
+    set_lane(&world, NO_CLIMB).await;
+    let again = throttle(&world, cut_at + Duration::milliseconds(201), "0").await;
+    assert!((again.expect("a cut") - 64.0).abs() < 1e-9, "{again:?}");
+}
+
+#[tokio::test]
+async fn no_slot_is_given_out_for_as_long_as_the_api_asks() {
+    let world = world().await;
+    let at = now(&world).await;
+    throttle(&world, at, "3 seconds").await;
+    let until: OffsetDateTime = lane(&world, "next_slot_at").await;
+    assert!(until > at + Duration::seconds(3) && until < at + Duration::seconds(30));
+    // A shorter wait does not end a longer one, and the rate is cut once.
+    assert_eq!(throttle(&world, at, "1 second").await, None);
+    assert_eq!(lane::<OffsetDateTime>(&world, "next_slot_at").await, until);
+    assert_eq!(throttle(&world, at, "60 seconds").await, None);
+    assert!(lane::<OffsetDateTime>(&world, "next_slot_at").await > at + Duration::seconds(60));
+}
+
+#[tokio::test]
+async fn a_lane_is_never_slowed_below_one_call_in_two_seconds() {
+    let world = world().await;
+    set_lane(&world, "rate_per_s = 0.55").await;
+    set_lane(&world, NO_CLIMB).await;
+    let rate = throttle(&world, now(&world).await, "0").await;
+    assert!((rate.expect("a cut") - 0.5).abs() < 1e-9, "{rate:?}");
+}
+
+#[tokio::test]
+async fn a_cut_rate_climbs_back_by_five_percent_a_second_to_the_limit() {
+    let world = world().await;
+    for (rate, seconds, limit, expected) in [
+        (50.0, 0, 102.0, 50.0),
+        (50.0, 1, 102.0, 52.5),
+        (50.0, 2, 102.0, 55.125),
+        (50.0, 60, 102.0, 100.0),
+        (0.5, 1_000_000_000, 1_020.0, 1_000.0),
+        // The limit was lowered since.
+        (50.0, 0, 10.2, 10.0),
+        // The clock was put back since.
+        (50.0, -60, 102.0, 50.0),
+    ] {
+        let found: f64 = sqlx::query_scalar(
+            "select signaling.present_rate($1, '2030-01-01', $3, '2030-01-01'::timestamptz + $2 * interval '1 second')",
+        )
+        .bind(rate)
+        .bind(seconds)
+        .bind(limit)
+        .fetch_one(&world.pool)
+        .await
+        .expect("a rate");
+        assert!(
+            (found - expected).abs() < 1e-6,
+            "{rate} after {seconds} s: {found}"
+        );
+    }
+}

@@ -1,0 +1,200 @@
+//! `signaling.want_wakeup`, `can_notify` and the trigger `notify_workers`: which inserts notify idle workers.
+
+use std::time::Duration;
+
+use sqlx::postgres::PgListener;
+use sqlx::{Connection, PgConnection};
+use time::OffsetDateTime;
+
+use super::{Claim, connect, world};
+use testkit::World;
+
+/// The claim of a worker that listens.
+fn listening() -> Claim {
+    Claim {
+        wants_wakeup: true,
+        ..Claim::default()
+    }
+}
+
+async fn wanted_until(world: &World) -> Option<OffsetDateTime> {
+    world
+        .ask("select max(wanted_until) from signaling.wakeup where app = 'default'")
+        .await
+}
+
+async fn listener(world: &World) -> PgListener {
+    let mut listener = PgListener::connect(&world.url).await.expect("connected");
+    listener
+        .listen("signaling_wakeup")
+        .await
+        .expect("listening");
+    listener
+}
+
+/// The apps of all notifications up to now.
+async fn notified(world: &World, listener: &mut PgListener) -> Vec<String> {
+    world.execute("notify signaling_wakeup, 'the end'").await;
+    let mut apps = Vec::new();
+    loop {
+        let notification = tokio::time::timeout(Duration::from_secs(60), listener.recv());
+        let notification = notification.await.expect("in time").expect("received");
+        match notification.payload() {
+            "the end" => return apps,
+            app => apps.push(app.to_owned()),
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_claim_that_took_all_wants_a_wakeup_and_says_whether_that_is_new() {
+    let world = world().await;
+    let first = listening().run(&world.pool).await;
+    assert_eq!(first.lane.wakeup.as_deref(), Some("new"));
+    let until = wanted_until(&world).await;
+    assert_eq!(until, Some(first.lane.at + time::Duration::minutes(1)));
+    let second = listening().run(&world.pool).await;
+    assert_eq!(second.lane.wakeup.as_deref(), Some("on"));
+    assert_eq!(
+        wanted_until(&world).await,
+        until,
+        "it is not written again yet"
+    );
+
+    // Half of the minute is over.
+    world
+        .execute(
+            "update signaling.wakeup set wanted_until = clock_timestamp() + interval '29 seconds'",
+        )
+        .await;
+    let third = listening().run(&world.pool).await;
+    assert_eq!(third.lane.wakeup.as_deref(), Some("on"));
+    assert_eq!(
+        wanted_until(&world).await,
+        Some(third.lane.at + time::Duration::minutes(1))
+    );
+
+    // Nobody wanted one for a while.
+    world
+        .execute("update signaling.wakeup set wanted_until = clock_timestamp()")
+        .await;
+    let fourth = listening().run(&world.pool).await;
+    assert_eq!(fourth.lane.wakeup.as_deref(), Some("new"));
+}
+
+#[tokio::test]
+async fn a_backlog_ends_the_wakeups() {
+    let world = world().await;
+    listening().run(&world.pool).await;
+    world.insert_many(3).await;
+    let claim = Claim {
+        max_messages: 2,
+        ..listening()
+    };
+    let full = claim.run(&world.pool).await;
+    assert_eq!((full.messages.len(), full.lane.wakeup), (2, None));
+    assert_eq!(wanted_until(&world).await, Some(full.lane.at));
+    let rest = claim.run(&world.pool).await;
+    assert_eq!(
+        (rest.messages.len(), rest.lane.wakeup.as_deref()),
+        (1, Some("new"))
+    );
+}
+
+#[tokio::test]
+async fn a_claim_without_slots_leaves_the_wakeups_as_they_are() {
+    let world = world().await;
+    world.execute("select signaling.pause('default')").await;
+    assert_eq!(listening().run(&world.pool).await.lane.wakeup, None);
+    assert_eq!(wanted_until(&world).await, None);
+    world.execute("select signaling.resume('default')").await;
+    listening().run(&world.pool).await;
+    world.execute("select signaling.pause('default')").await;
+    assert_eq!(
+        listening().run(&world.pool).await.lane.wakeup.as_deref(),
+        Some("on")
+    );
+}
+
+#[tokio::test]
+async fn a_worker_that_does_not_listen_wants_no_wakeup() {
+    let world = world().await;
+    assert_eq!(Claim::default().run(&world.pool).await.lane.wakeup, None);
+    assert_eq!(wanted_until(&world).await, None);
+}
+
+#[tokio::test]
+async fn inserts_notify_each_app_once_a_statement_while_a_worker_wants_it() {
+    let world = world().await;
+    let mut listener = listener(&world).await;
+    world.insert_many(2).await;
+    assert_eq!(notified(&world, &mut listener).await, [""; 0]);
+    listening().run(&world.pool).await;
+    world.insert_many(2).await;
+    world
+        .execute("insert into signaling.outbox (app, sender, destination, payload) values ('other', 'a', 'b', 'x')")
+        .await;
+    assert_eq!(notified(&world, &mut listener).await, ["default"]);
+    world
+        .execute("update signaling.wakeup set wanted_until = clock_timestamp()")
+        .await;
+    world.insert_many(1).await;
+    assert_eq!(notified(&world, &mut listener).await, [""; 0]);
+}
+
+#[tokio::test]
+async fn an_insert_that_is_rolled_back_notifies_nobody() {
+    let world = world().await;
+    let mut listener = listener(&world).await;
+    listening().run(&world.pool).await;
+    let mut producer = connect(&world).await;
+    let mut transaction = producer.begin().await.expect("begun");
+    sqlx::query(
+        "insert into signaling.outbox (sender, destination, payload) values ('a', 'b', 'x')",
+    )
+    .execute(&mut *transaction)
+    .await
+    .expect("inserted");
+    transaction.rollback().await.expect("undone");
+    assert_eq!(notified(&world, &mut listener).await, [""; 0]);
+}
+
+#[tokio::test]
+async fn no_wakeup_is_wanted_where_notifications_are_off() {
+    let world = world().await;
+    let mut session: PgConnection = connect(&world).await;
+    sqlx::query("set signaling.notify = 'off'")
+        .execute(&mut session)
+        .await
+        .expect("set");
+    assert_eq!(listening().run(&mut session).await.lane.wakeup, None);
+    assert_eq!(wanted_until(&world).await, None);
+    sqlx::query("set signaling.notify = 'on'")
+        .execute(&mut session)
+        .await
+        .expect("set");
+    assert_eq!(
+        listening().run(&mut session).await.lane.wakeup.as_deref(),
+        Some("new")
+    );
+}
+
+#[tokio::test]
+async fn an_operator_wakes_the_workers_of_the_app() {
+    let world = world().await;
+    world.insert_many(1).await;
+    let mut listener = listener(&world).await;
+    world
+        .execute("update signaling.outbox set status = 'failed', finished_at = now()")
+        .await;
+    world
+        .execute("select signaling.pause('default'); select signaling.resume('default')")
+        .await;
+    assert_eq!(notified(&world, &mut listener).await, ["default"]);
+    world
+        .execute("select signaling.set_limit('default', 5)")
+        .await;
+    assert_eq!(notified(&world, &mut listener).await, ["default"]);
+    world.execute("select signaling.retry('default')").await;
+    assert_eq!(notified(&world, &mut listener).await, ["default"]);
+}

@@ -1,0 +1,99 @@
+//! An operator: pauses, resumes, limits, retries and cancels, and reads like a reader.
+
+use super::{
+    Role, ask, can, can_not, can_not_harm_the_schema, columns, list, open_lane, waiting_message,
+};
+use testkit::World;
+
+/// Runs a command as a role, and returns what it prints.
+async fn done(world: &World, role: &Role, arguments: &[&str]) -> String {
+    let finished = world
+        .command(arguments)
+        .env("DATABASE_URL", &role.url)
+        .finish()
+        .await;
+    assert_eq!(finished.code, Some(0), "{arguments:?}: {finished:?}");
+    finished.stdout
+}
+
+#[tokio::test]
+async fn an_operator_can_run_every_command_that_steps_in() {
+    let world = World::new().await;
+    let role = Role::granted(&world, "operator").await;
+    open_lane(&world).await;
+    let waiting = waiting_message(&world).await.to_string();
+    let run = async |arguments: &[&str]| done(&world, &role, arguments).await;
+    let limit = async || -> f64 { world.ask("select limit_per_s from signaling.lane").await };
+
+    assert_eq!(run(&["pause", "default"]).await, "default is paused\n");
+    assert!(run(&["status"]).await.contains("paused by"));
+    assert_eq!(run(&["resume", "default"]).await, "default sends again\n");
+    run(&["limit", "default", "50"]).await;
+    assert!((limit().await - 50.0).abs() < 1e-9);
+    run(&["limit", "default", "configured"]).await;
+    assert!((limit().await - 100.0).abs() < 1e-9);
+    assert!(run(&["cancel", &waiting]).await.contains("cancelled"));
+    run(&["retry", "--status", "cancelled", "--dry-run"]).await;
+    assert_eq!(world.count("status = 'cancelled'").await, 1);
+    run(&["retry", "--status", "cancelled"]).await;
+    assert_eq!(world.count("status = 'pending'").await, 1);
+    assert!(run(&["status", "--json"]).await.contains("queued"));
+}
+
+#[tokio::test]
+async fn an_operator_reads_what_a_reader_reads_and_nothing_else() {
+    let world = World::new().await;
+    let operator = Role::granted(&world, "operator").await;
+    let reader = Role::granted(&world, "reader").await;
+    let readable = async |role: &Role| {
+        list(
+            &world,
+            &format!(
+                "select attrelid::regclass || '.' || attname from pg_attribute join pg_class on pg_class.oid = attrelid
+                 where relnamespace = 'signaling'::regnamespace and relkind in ('r', 'v') and attnum > 0
+                   and has_column_privilege('{}', attrelid, attnum, 'select') order by 1",
+                role.name
+            ),
+        )
+        .await
+    };
+    assert_eq!(readable(&operator).await, readable(&reader).await);
+}
+
+#[tokio::test]
+async fn an_operator_changes_nothing_but_by_its_functions() {
+    let world = World::new().await;
+    open_lane(&world).await;
+    let id = waiting_message(&world).await;
+    let mut operator = Role::granted(&world, "operator").await.connect().await;
+    for table in ["signaling.outbox", "signaling.lane", "signaling.attempt"] {
+        for column in columns(&world, table).await {
+            can_not(
+                &mut operator,
+                &format!("update {table} set {column} = default"),
+            )
+            .await;
+        }
+    }
+    for statement in [
+        "insert into signaling.outbox (sender, destination, payload) values ('alice', 'bob', 'x')",
+        "select payload from signaling.outbox",
+        "select signaling.open_lane('default', 1)",
+        "select signaling.hold('default', 'unavailable', 'why', null)",
+        "select signaling.release_hold('default', gen_random_uuid())",
+        "select signaling.throttle('default', now(), '1 hour')",
+        "select signaling.release('default', '{}')",
+        "select signaling.expire('{default}', 'infinity')",
+        "select signaling.delete_finished(gen_random_uuid(), '1 hour')",
+    ] {
+        can_not(&mut operator, statement).await;
+    }
+    can_not_harm_the_schema(&world, &mut operator).await;
+    let cancelled: bool = ask(&mut operator, &format!("select signaling.cancel({id})")).await;
+    assert!(cancelled);
+    can(
+        &mut operator,
+        "select signaling.retry('default', '{cancelled}')",
+    )
+    .await;
+}
