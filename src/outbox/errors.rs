@@ -6,7 +6,7 @@ use sqlx::error::DatabaseError;
 use sqlx::postgres::{PgDatabaseError, PgSeverity};
 
 /// Whether a statement that failed may have been carried out all the same: the server did not say that it was not.
-pub(super) fn may_have_taken_effect(error: &sqlx::Error) -> bool {
+pub(crate) fn may_have_taken_effect(error: &sqlx::Error) -> bool {
     error
         .as_database_error()
         .and_then(|error| error.try_downcast_ref::<PgDatabaseError>())

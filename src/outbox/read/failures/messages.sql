@@ -7,7 +7,7 @@ from newest
 cross join lateral (
     select id, app, status, http_status, error from signaling.outbox where outbox.id = newest.message_id limit 1
 ) as message
-where recorded_at > clock_timestamp() - $2 * interval '1 microsecond'
+where recorded_at > clock_timestamp() - $2::interval
   and app = $3 and outcome = $4 and newest.http_status is not distinct from $5 and newest.error is not distinct from $6
   and message.status = 'failed' and message.error is not distinct from newest.error
   and message.http_status is not distinct from newest.http_status
