@@ -8,7 +8,7 @@ from (
 ) as lanes
 full join (
     select app, to_jsonb(queue_counts) || jsonb_build_object(
-               'oldest_s', extract(epoch from greatest('0', counted_at - oldest_at)),
+               'oldest_s', case when oldest_at is not null then extract(epoch from greatest('0', counted_at - oldest_at)) end,
                'counted_ago_s', extract(epoch from clock_timestamp() - counted_at)) as pending
     from signaling.queue_counts cross join signaling.queue_counts_turn
 ) as counted using (app)
