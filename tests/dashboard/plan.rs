@@ -16,7 +16,8 @@ struct Asked {
 
 fn asked() -> Vec<Asked> {
     let window = include_str!("../../src/outbox/read/search/window.sql");
-    let fields = "bigint, bigint, text, text, text, text, timestamptz, timestamptz, text, bigint, bigint[]";
+    let fields =
+        "bigint, bigint, text, text, text, text, timestamptz, timestamptz, text, bigint, bigint[]";
     vec![
         Asked {
             name: "a window of ids",
