@@ -50,6 +50,11 @@ pub(super) fn is_connection_error(error: &sqlx::Error) -> bool {
     }
 }
 
+/// Whether a statement has only met a lock: `lock_not_available`, or a deadlock that it was chosen to resolve.
+pub(super) fn is_without_lock(error: &sqlx::Error) -> bool {
+    is_of_class(error, &["55P03", "40P01"])
+}
+
 fn is_of_class(error: &sqlx::Error, classes: &[&str]) -> bool {
     error
         .as_database_error()

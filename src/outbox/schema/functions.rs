@@ -2,8 +2,8 @@
 
 use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection, query};
 
-use super::SchemaError;
 use super::privileges::{PRIVILEGES_LOCK, refresh_privileges, roles_by_kind};
+use super::version::SchemaError;
 use crate::outbox::one_off::{value, values};
 
 /// The version of the functions that this binary calls: that of `migrations/functions/protocol_version.sql`.

@@ -1,0 +1,142 @@
+use super::*;
+use testkit::postgres::ThrowawayPostgres;
+
+const TABLE_AND_INDEX: &[Migration] = &[
+    Migration {
+        version: 1,
+        description: "table",
+        sql: "create table signaling.numbers as select generate_series(1, 1000) as n",
+    },
+    Migration {
+        version: 2,
+        description: "index",
+        sql: "-- no-transaction\ncreate index concurrently numbers_n on signaling.numbers (n)",
+    },
+];
+
+const COLUMN: &[Migration] = &[Migration {
+    version: 3,
+    description: "column",
+    sql: "alter table signaling.numbers add column m integer",
+}];
+
+/// Runs migrations, and returns how many it has run.
+async fn run(url: &str, migrations: &[Migration], lock_wait: Duration) -> Result<u32, SchemaError> {
+    let outbox = Outbox::connect(&url.to_owned().into(), 1).await.unwrap();
+    let mut connection = outbox.migrating_connection().await.unwrap();
+    let mut applied = 0;
+    let run = outbox.run(&mut connection, migrations, lock_wait, |_| applied += 1);
+    let result = run.await;
+    connection.close().await.unwrap();
+    result.map(|()| applied)
+}
+
+/// A statement that waits for its turn would be one that the index waits for, and the other way round.
+#[tokio::test]
+async fn an_index_is_built_concurrently_while_other_processes_wait_for_their_turn() {
+    let cluster = ThrowawayPostgres::start().await.unwrap();
+    let url = cluster.create_database("concurrently").await.unwrap();
+    let migrate = || run(&url, TABLE_AND_INDEX, Duration::from_secs(30));
+    let (a, b, c, d) = tokio::join!(migrate(), migrate(), migrate(), migrate());
+    let applied = [a, b, c, d].map(Result::unwrap);
+    assert_eq!(
+        applied.iter().sum::<u32>(),
+        2,
+        "each by one of them: {applied:?}"
+    );
+
+    let mut connection = PgConnection::connect(&url).await.unwrap();
+    let is_valid =
+        "select indisvalid from pg_index where indexrelid = 'signaling.numbers_n'::regclass";
+    assert!(
+        value::<bool>(&mut connection, query(is_valid))
+            .await
+            .unwrap()
+    );
+    connection.close().await.unwrap();
+    cluster.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_migration_that_gets_no_lock_lets_others_go_on_and_says_who_holds_it() {
+    let cluster = ThrowawayPostgres::start().await.unwrap();
+    let url = cluster.create_database("blocked").await.unwrap();
+    run(&url, TABLE_AND_INDEX, Duration::ZERO).await.unwrap();
+    let mut report = PgConnection::connect(&url).await.unwrap();
+    let pid: i32 = value(&mut report, query("select pg_backend_pid()"))
+        .await
+        .unwrap();
+    report
+        .execute(
+            "set application_name = 'a report'; begin; select 'hush-hush' from signaling.numbers",
+        )
+        .await
+        .unwrap();
+
+    let mut reader = PgConnection::connect(&url).await.unwrap();
+    let mut longest = Duration::ZERO;
+    let migrated = run(&url, COLUMN, Duration::from_secs(2));
+    tokio::pin!(migrated);
+    let refused = loop {
+        let begun = Instant::now();
+        tokio::select! {
+            refused = &mut migrated => break refused.unwrap_err().to_string(),
+            read = reader.execute("select from signaling.numbers limit 1") => drop(read.unwrap()),
+        }
+        longest = longest.max(begun.elapsed());
+    };
+    for phrase in [
+        "migration 3 (column) got no lock within 2s",
+        &format!("process {pid} ("),
+        "\"a report\"",
+        "idle in transaction",
+        "pg_terminate_backend",
+    ] {
+        assert!(refused.contains(phrase), "{phrase:?}: {refused}");
+    }
+    assert!(!refused.contains("hush-hush"), "{refused}");
+    let waits = Duration::from_millis(300)..Duration::from_secs(1);
+    assert!(waits.contains(&longest), "a reader waited {longest:?}");
+
+    report.execute("commit").await.unwrap();
+    assert_eq!(run(&url, COLUMN, Duration::ZERO).await.unwrap(), 1);
+    cluster.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_migrator_that_gets_no_turn_says_who_is_at_work() {
+    let cluster = ThrowawayPostgres::start().await.unwrap();
+    let url = cluster.create_database("busy").await.unwrap();
+    let mut other = PgConnection::connect(&url).await.unwrap();
+    take_turn(&mut other, Duration::ZERO).await.unwrap();
+    let pid: i32 = value(&mut other, query("select pg_backend_pid()"))
+        .await
+        .unwrap();
+    let refused = run(&url, TABLE_AND_INDEX, Duration::from_millis(300))
+        .await
+        .unwrap_err();
+    let expected =
+        format!("another `worker migrate` is at work, for longer than 300ms: process {pid}");
+    assert!(refused.to_string().starts_with(&expected), "{refused}");
+    cluster.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_migration_that_was_run_with_another_text_is_refused() {
+    let cluster = ThrowawayPostgres::start().await.unwrap();
+    let url = cluster.create_database("changed").await.unwrap();
+    run(&url, TABLE_AND_INDEX, Duration::ZERO).await.unwrap();
+    let changed = Migration {
+        sql: "select 1",
+        ..COLUMN[0]
+    };
+    run(&url, COLUMN, Duration::ZERO).await.unwrap();
+    let refused = run(&url, &[changed], Duration::ZERO).await.unwrap_err();
+    assert!(
+        refused
+            .to_string()
+            .starts_with("migration 3 (column) was run with another text"),
+        "{refused}"
+    );
+    cluster.stop().await.unwrap();
+}
