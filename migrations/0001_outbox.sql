@@ -30,58 +30,8 @@ create table signaling.outbox (
     request_id                  text,
     error                       text,
 
-    -- What the API demands. A constraint is named for the mistake that it refuses, because its name is what
-    -- the producer's driver shows. Postgres checks them in the order of their names.
-    -- A length beside the expression: a bounded repetition ('{1,64}') takes eight times as long, three times a message.
-    constraint app_is_not_a_name_of_1_to_64_letters_digits_dots_dashes
-        check (app ~ '^[A-Za-z0-9._-]+$' and char_length(app) <= 64),
-    constraint sender_is_empty
-        check (sender <> ''),
-    constraint sender_is_longer_than_64_characters
-        check (char_length(sender) <= 64),
-    constraint sender_has_a_forbidden_character
-        check (sender ~ '^[A-Za-z0-9 !#$%&()+\-:;<=.>?@\[\]^_{}|~,'']*$'),
-    constraint sender_begins_or_ends_with_a_space
-        check (sender !~ '^ | $'),
-    -- A URL path can't carry these as a segment: every URL library takes them for "here" and "up".
-    constraint sender_is_a_dot_segment
-        check (sender not in ('.', '..')),
-    constraint destination_is_empty
-        check (destination <> ''),
-    constraint destination_is_longer_than_64_characters
-        check (char_length(destination) <= 64),
-    constraint destination_has_a_forbidden_character
-        check (destination ~ '^[A-Za-z0-9 !#$%&()+\-:;<=.>?@\[\]^_{}|~,'']*$'),
-    constraint destination_begins_or_ends_with_a_space
-        check (destination !~ '^ | $'),
-    constraint channel_name_is_empty
-        check (channel_name <> ''),
-    constraint channel_name_is_longer_than_64_characters
-        check (char_length(channel_name) <= 64),
-    constraint channel_name_has_a_forbidden_character
-        check (channel_name ~ '^[A-Za-z0-9 !#$%&()+\-:;<=.>?@\[\]^_{}|~,'']*$'),
-    constraint channel_name_begins_or_ends_with_a_space
-        check (channel_name !~ '^ | $'),
-    constraint neither_destination_nor_channel_name_is_given
-        check (destination is not null or channel_name is not null),
-    constraint both_destination_and_channel_name_are_given
-        check (destination is null or channel_name is null),
-    constraint payload_is_empty
-        check (payload <> ''),
-    -- The API counts bytes of UTF-8, whatever the encoding of this database is.
-    constraint payload_is_longer_than_32768_bytes
-        check (octet_length(convert_to(payload, 'UTF8')) <= 32768),
-    constraint wait_for_ack_is_for_peer_messages_only
-        check (not wait_for_ack or destination is not null),
-    constraint enable_offline_messaging_is_for_peer_messages_only
-        check (not enable_offline_messaging or destination is not null),
-    constraint max_attempts_is_not_between_1_and_1000
-        check (max_attempts between 1 and 1000),
-    constraint dedupe_key_is_empty_or_longer_than_256_characters
-        check (char_length(dedupe_key) between 1 and 256),
-    constraint traceparent_is_longer_than_128_characters
-        check (char_length(traceparent) <= 128),
-    -- Postgres holds years that drivers can't read, and infinity: a worker that meets one could not send its message.
+    -- Postgres holds years that drivers can't read, and infinity: a worker that meets one could not send its message. What
+    -- the API demands of the other columns is refused by the trigger check_message.
     constraint due_at_is_before_year_1_or_after_year_9999
         check (due_at >= '0001-01-01 00:00+00' and due_at < '10000-01-01 00:00+00'),
     constraint expires_at_is_before_year_1_or_after_year_9999
@@ -188,6 +138,7 @@ create table signaling.lane (
 
     constraint limit_per_s_is_not_between_1_and_a_million check (limit_per_s between 1 and 1000000),
     constraint rate_per_s_is_not_positive check (rate_per_s > 0),
+    constraint next_slot_at_or_rate_at_is_infinite check (isfinite(next_slot_at) and isfinite(rate_at)),
     constraint hold_is_not_a_known_hold check (hold in ('unauthorized', 'unavailable')),
     constraint a_hold_needs_its_times
         check ((hold is null) = (hold_since is null) and (hold is null) = (hold_until is null)),
@@ -294,17 +245,14 @@ comment on view signaling.delivery_status is
     'What becomes of messages, without their content: signaling.delivery without payload and dedupe_key.';
 
 -- The triggers' functions get their texts from migrations/functions/.
-create function signaling.refuse_finished_insert() returns trigger language plpgsql as 'begin return new; end';
+create function signaling.check_message() returns trigger language plpgsql as 'begin return new; end';
 create function signaling.notify_workers() returns trigger language plpgsql as 'begin return null; end';
 
--- A message is born pending: the other states are the worker's to write.
-create trigger message_is_inserted_as_pending
-    before insert on signaling.outbox
-    for each row
-    when (new.status <> 'pending' or new.attempts <> 0 or new.claim_id is not null or new.claimed_by is not null
-          or new.sent_at is not null or new.finished_at is not null or new.http_status is not null
-          or new.request_id is not null or new.error is not null)
-execute function signaling.refuse_finished_insert();
+create trigger check_message
+    before insert or update of app, sender, destination, channel_name, payload, wait_for_ack, enable_offline_messaging,
+                               max_attempts, dedupe_key, traceparent
+    on signaling.outbox
+    for each row execute function signaling.check_message();
 
 create trigger notify_workers
     after insert on signaling.outbox

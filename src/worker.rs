@@ -9,6 +9,7 @@ mod log_throttle;
 mod maintenance;
 mod poller;
 mod recorder;
+mod restart;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize};
@@ -34,14 +35,13 @@ use log_throttle::LogThrottle;
 use maintenance::{StatsFlusher, delete_finished};
 use poller::{PollAlarm, Poller};
 use recorder::{Delivered, Recorder};
+use restart::restart_after_panics;
 
 /// How often a database that is away while the work begins is tried.
 const DATABASE_RETRY: Duration = Duration::from_secs(1);
 /// How much of its apps' names a worker says when it starts.
 const MAX_ALIASES_CHARS: usize = 500;
 
-/// The pause before the loop of a lane is started again that has panicked.
-const LANE_RESTART_PAUSE: Duration = Duration::from_secs(1);
 /// How much of a panic's text is logged.
 const MAX_PANIC_CHARS: usize = 300;
 
@@ -135,11 +135,7 @@ pub(crate) async fn run(
     );
     let mut loops = spawn_lanes(&lanes, &records, &deliveries, &shutdown);
     drop(records);
-    let poller = Poller {
-        outbox: Arc::clone(&outbox),
-        lanes: lanes.clone(),
-        poll_interval: config.timing.poll_interval,
-    };
+    let poller = Poller::new(&outbox, &lanes, config.timing.poll_interval);
     loops.spawn(poller.run(shutdown.clone()));
     let stats_flusher = Arc::new(StatsFlusher {
         outbox: Arc::clone(&outbox),
@@ -207,31 +203,27 @@ fn spawn_lanes(
     loops
 }
 
-/// Runs the loop of a lane until the shutdown. A panic is a defect: it is logged and counted, and the loop begins anew,
-/// while the other lanes go on.
+/// Runs the loop of a lane until the shutdown, also where it panics: the other lanes go on meanwhile.
 async fn run_lane(
     lane: Arc<Lane>,
     records: mpsc::Sender<Delivered>,
     deliveries: TaskTracker,
     shutdown: CancellationToken,
 ) {
-    loop {
+    let start = || {
         let claim_loop = ClaimLoop::new(Arc::clone(&lane), records.clone(), deliveries.clone());
-        let Err(error) = tokio::spawn(claim_loop.run(shutdown.clone())).await else {
-            return;
-        };
+        claim_loop.run(shutdown.clone())
+    };
+    restart_after_panics(start, &shutdown, |panic| {
         lane.stats.panicked();
         tracing::error!(
             event = "lane_panicked",
             app = lane.app,
-            error = sanitize::text(&error.to_string(), MAX_PANIC_CHARS),
+            error = sanitize::text(&panic.to_string(), MAX_PANIC_CHARS),
             "the loop of this lane has failed, which is a defect: it is started again. Please report it"
         );
-        let pause = tokio::time::sleep(LANE_RESTART_PAUSE);
-        if shutdown.run_until_cancelled(pause).await.is_none() {
-            return;
-        }
-    }
+    })
+    .await;
 }
 
 /// Saves the last stats, but does not wait long for a database that fails.

@@ -3,13 +3,14 @@
 -- apps           with, in the same order, the scan positions from which to look: see claim(); -infinity to look at all
 -- horizon        as for claim()
 -- poll_interval  retries are told of that are due within this time
+-- renews_wakeup  inserts that notify the workers of these apps shall go on to: see want_wakeup()
 --
 -- Returns a row for each app that has a lane.
--- Locks nothing.
--- Indexes: lane_newest, outbox_retries, outbox_first_attempts.
+-- Locks nothing but wakeup rows that it renews.
+-- Indexes: lane_newest, outbox_retries, outbox_first_attempts, wakeup_pkey.
 create or replace function signaling.next_due(
     apps text[], first_after_at timestamptz[], first_after_id bigint[], retry_after_at timestamptz[],
-    retry_after_id bigint[], horizon interval, poll_interval interval
+    retry_after_id bigint[], horizon interval, poll_interval interval, renews_wakeup boolean default false
 ) returns table (
     app text, at timestamptz, hold text, hold_until timestamptz, first_due_at timestamptz, first_id bigint,
     retry_due_at timestamptz, retry_id bigint
@@ -23,6 +24,15 @@ declare
     now_at constant timestamptz := clock_timestamp();
 begin
     perform signaling.assert_session();
+    if renews_wakeup then
+        -- In one order and without a wait, so that two workers never wait for each other.
+        with ending as (
+            select app from signaling.wakeup
+            where app = any (apps) and wanted_until > now_at and wanted_until < now_at + interval '45 seconds'
+            order by app for no key update skip locked
+        )
+        update signaling.wakeup set wanted_until = now_at + interval '60 seconds' from ending where wakeup.app = ending.app;
+    end if;
     return query
     select asked.app, now_at,
            case when lane.paused_at is not null then 'paused' else lane.hold end,

@@ -3,12 +3,14 @@
 use std::time::Duration;
 
 use super::Finding;
+use crate::error_text::database_error_text;
 use crate::outbox::{
-    AppLane, DatabaseLatency, LaneState, OldTransaction, SchemaVersion, ServerDiagnostics,
+    AppLane, DatabaseLatency, LaneState, OldTransaction, SchemaError, SchemaVersion,
+    ServerDiagnostics,
 };
 
-/// The oldest version that knows what the statements need (`with … as materialized`), as a number.
-const MIN_VERSION: i32 = 120_000;
+/// The oldest version of PostgreSQL that the functions are written for, as a number.
+const MIN_VERSION: i32 = 140_000;
 /// A round trip from which on a claim takes noticeably long.
 const FAR_AWAY: Duration = Duration::from_millis(20);
 /// A difference of clocks from which on the API may take a token for not yet valid, or over.
@@ -24,8 +26,7 @@ pub(crate) fn server(
     facts: &ServerDiagnostics,
     distance: DatabaseLatency,
     pooler: bool,
-) -> Vec<Finding> {
-    let mut findings = Vec::new();
+) -> Finding {
     let encrypted = match (&facts.tls_version, pooler) {
         (_, true) => "by way of a pooler".into(),
         (Some(version), false) => version.clone(),
@@ -36,8 +37,8 @@ pub(crate) fn server(
         facts.version,
         distance.round_trip.as_secs_f64() * 1e3
     );
-    findings.push(if facts.version_num < MIN_VERSION {
-        Finding::fail("database", there, "use PostgreSQL 12 or newer")
+    if facts.version_num < MIN_VERSION {
+        Finding::fail("database", there, "use PostgreSQL 14 or newer")
     } else if facts.is_standby {
         Finding::fail(
             "database",
@@ -58,14 +59,99 @@ pub(crate) fn server(
         )
     } else {
         Finding::ok("database", there)
-    });
-    if pooler {
-        findings.push(Finding::ok(
-            "pooler",
-            "in transaction mode: the worker polls every 200 ms instead of listening; `worker migrate` needs the URL of the database itself",
-        ));
     }
-    findings
+}
+
+/// A pooler in transaction mode, and what it says of its version.
+pub(crate) fn pooler(version: &Result<String, sqlx::Error>) -> Finding {
+    let name = match version {
+        Ok(version) => version.clone(),
+        Err(error) => format!(
+            "a pooler of unknown version ({})",
+            database_error_text(error)
+        ),
+    };
+    Finding::ok(
+        "pooler",
+        format!(
+            "{name}, in transaction mode: the worker polls every 200 ms instead of listening; `worker migrate` needs the URL of the database itself"
+        ),
+    )
+}
+
+/// Another isolation than the worker's, which the database, the role or the server sets.
+pub(crate) fn isolation(facts: &ServerDiagnostics) -> Option<Finding> {
+    let isolation = &facts.default_isolation;
+    (isolation != "read committed").then(|| {
+        Finding::ok(
+            "isolation",
+            format!(
+                "transactions are {isolation} by default; the worker sets read committed itself"
+            ),
+        )
+    })
+}
+
+/// The encoding of the database.
+pub(crate) fn encoding(version: &SchemaVersion) -> Finding {
+    let encoding = version.encoding.clone();
+    if encoding == "UTF8" {
+        return Finding::ok("encoding", encoding);
+    }
+    Finding::fail_as_told("encoding", SchemaError::Encoding { encoding }.to_string())
+}
+
+/// Whether row-level security keeps the schema's functions from their tables.
+pub(crate) fn row_security(facts: &ServerDiagnostics) -> Finding {
+    const SUBJECT: &str = "row security";
+    if !facts.tables_closed_to_functions.is_empty() {
+        let tables = facts.tables_closed_to_functions.join(", ");
+        return Finding::fail(
+            SUBJECT,
+            format!(
+                "its policies on {tables} hold for the owner of the schema's functions, too: each call of a worker fails"
+            ),
+            "as the tables' owner, run `alter table signaling.… no force row level security`; tables and functions need the same owner, or one with BYPASSRLS",
+        );
+    }
+    if facts.tables_with_row_security.is_empty() {
+        return Finding::ok(SUBJECT, "off");
+    }
+    Finding::ok(
+        SUBJECT,
+        format!(
+            "on for {}; the schema's functions pass over it, roles that use the tables themselves do not",
+            facts.tables_with_row_security.join(", ")
+        ),
+    )
+}
+
+/// Whether inserts notify idle workers. Postgres refuses to prepare a transaction that has notified.
+pub(crate) fn notifications(facts: &ServerDiagnostics, pooler: bool) -> Finding {
+    const SUBJECT: &str = "wakeups";
+    let prepared = facts.max_prepared_transactions;
+    match facts.notify.as_deref() {
+        _ if pooler => Finding::ok(SUBJECT, "none: behind a pooler, workers poll"),
+        Some("on") if prepared > 0 => Finding::ok(
+            SUBJECT,
+            "inserts notify idle workers (signaling.notify is on): a transaction that inserts messages can't be prepared",
+        ),
+        Some("off") => Finding::ok(
+            SUBJECT,
+            "none: signaling.notify is off, so idle workers poll every 200 ms",
+        ),
+        _ if prepared > 0 => Finding::warn(
+            SUBJECT,
+            format!(
+                "max_prepared_transactions is {prepared}: inserts do not notify workers, so idle workers poll every 200 ms"
+            ),
+            format!(
+                "if nobody prepares transactions that insert messages, run as a superuser `alter database {} set signaling.notify = 'on'`, and start the workers again",
+                facts.database
+            ),
+        ),
+        _ => Finding::ok(SUBJECT, "inserts notify idle workers"),
+    }
 }
 
 /// The clocks of this host and the database. `makes_tokens`: whether the host's clock dates what the API compares.
@@ -122,6 +208,30 @@ pub(crate) fn schema(version: &SchemaVersion) -> Finding {
     }
 }
 
+/// How far the functions are. None if there is no schema.
+pub(crate) fn functions(version: &SchemaVersion) -> Option<Finding> {
+    const SUBJECT: &str = "functions";
+    version.found?;
+    let needed = version.functions_needed;
+    Some(match version.functions_found {
+        Some(found) if found == needed => Finding::ok(SUBJECT, format!("at version {found}")),
+        Some(found) if found > needed => Finding::ok(
+            SUBJECT,
+            format!("at version {found}, newer than this worker's {needed}, which works with them"),
+        ),
+        Some(found) => Finding::fail(
+            SUBJECT,
+            format!("at version {found}, this worker needs {needed}"),
+            "run `worker migrate`",
+        ),
+        None => Finding::fail(
+            SUBJECT,
+            format!("there are none, this worker needs version {needed}"),
+            "run `worker migrate`",
+        ),
+    })
+}
+
 /// The rights that the role lacks.
 pub(crate) fn rights(user: &str, missing: &[String]) -> Finding {
     if missing.is_empty() {
@@ -131,6 +241,20 @@ pub(crate) fn rights(user: &str, missing: &[String]) -> Finding {
         "rights",
         format!("{user} lacks: {}", missing.join("; ")),
         format!("as the schema's owner, run `worker grant worker {user}`"),
+    )
+}
+
+/// Whether the role has an operator's rights, too, which the dashboard's buttons need.
+pub(crate) fn operator(user: &str, missing: &[String]) -> Finding {
+    Finding::ok(
+        "operator",
+        if missing.is_empty() {
+            format!("{user} is one: the dashboard's buttons work")
+        } else {
+            format!(
+                "{user} is none: the dashboard shows everything, and its buttons are refused; `worker grant operator {user}` allows them"
+            )
+        },
     )
 }
 
@@ -212,7 +336,7 @@ pub(crate) fn snapshots(open: &[OldTransaction]) -> Finding {
     Finding::warn(
         "snapshots",
         format!("open: {}", old.join("; ")),
-        "dead rows stay as long, and claims get slower: end it, or run long reports on a replica",
+        "dead rows stay as long, and claims get slower: end it (a prepared transaction by `commit prepared` or `rollback prepared`), or run long reports on a replica",
     )
 }
 

@@ -174,28 +174,23 @@ async fn look_at_database(
     let pooler = outbox.has_pooler();
     let server = outbox.server_diagnostics().await?;
     let distance = outbox.latency().await?;
-    report.add_all(database::server(
+    report.add(database::server(
         &outbox.address(),
         &server,
         distance,
         pooler,
     ));
-    let schema = match outbox.schema_version().await {
-        Ok(version) => database::schema(&version),
-        Err(error) => Finding::fail(
-            "schema",
-            format!("it can't be looked at: {}", database_error_text(&error)),
-            format!(
-                "as the schema's owner, run `worker grant worker {}`",
-                server.user
-            ),
-        ),
-    };
-    let has_schema = schema.level != Level::Fail;
-    report.add(schema);
+    if pooler {
+        report.add(database::pooler(&outbox.pooler_version().await));
+    }
+    let has_schema = check_schema(outbox, &server.user, report).await;
+    report.add_all(database::isolation(&server));
+    report.add(database::row_security(&server));
     if has_schema {
         let missing = outbox.missing_privileges(RoleKind::Worker).await?;
         report.add(database::rights(&server.user, &missing));
+        let missing_of_operator = outbox.missing_privileges(RoleKind::Operator).await?;
+        report.add(database::operator(&server.user, &missing_of_operator));
         if missing.is_empty()
             && let Some(config) = config
         {
@@ -207,6 +202,7 @@ async fn look_at_database(
     }
     let own = args.worker.database_connections + OTHER_CONNECTIONS;
     report.add(database::connections(&server, own, pooler));
+    report.add(database::notifications(&server, pooler));
     report.add(database::autovacuum(&server));
     report.add(database::snapshots(&outbox.old_transactions().await?));
     let makes_tokens = config.is_some_and(|config| {
@@ -217,6 +213,29 @@ async fn look_at_database(
     });
     report.add(database::clock(distance, makes_tokens));
     Ok(())
+}
+
+/// The encoding, the schema and its functions. Returns whether all that a worker needs of the schema is there.
+async fn check_schema(outbox: &Outbox, user: &str, report: &mut Report) -> bool {
+    let version = match outbox.schema_version().await {
+        Ok(version) => version,
+        Err(error) => {
+            report.add(Finding::fail(
+                "schema",
+                format!("it can't be looked at: {}", database_error_text(&error)),
+                format!("as the schema's owner, run `worker grant worker {user}`"),
+            ));
+            return false;
+        }
+    };
+    report.add(database::encoding(&version));
+    let schema = database::schema(&version);
+    let functions = database::functions(&version);
+    let fails = |finding: &Finding| finding.level == Level::Fail;
+    let is_complete = !fails(&schema) && !functions.as_ref().is_some_and(fails);
+    report.add(schema);
+    report.add_all(functions);
+    is_complete
 }
 
 /// An app whose API is looked at.

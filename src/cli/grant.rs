@@ -17,8 +17,8 @@ use crate::outbox::{RoleKind, RoleName};
 /// reader: what becomes of messages and how each app is doing, without payloads: `signaling.delivery_status`,
 /// `worker status` and `worker message`.
 ///
-/// Needs the rights of the schema's owner, who is the role that ran `worker migrate`. Run it again after an update:
-/// rights that are there already do no harm. It takes nothing away. A role can have several kinds.
+/// Needs the rights of the schema's owner, who is the role that ran `worker migrate`. Later, `worker migrate` gives the
+/// role what a new version adds. It takes nothing away. A role can have several kinds.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   worker grant producer shop

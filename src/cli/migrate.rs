@@ -10,7 +10,8 @@ use super::args::{DatabaseArgs, parse_duration};
 ///
 /// Safe to run at any time, and from several places at once. It keeps its own bookkeeping in the schema, apart from
 /// any migrations of the application. A migration makes nobody wait for longer than a second: where somebody holds a
-/// lock that it needs, it steps back and tries again.
+/// lock that it needs, it steps back and tries again. Then it replaces the schema's functions whose text has changed,
+/// and gives the roles of each kind what the new version adds.
 #[derive(Debug, Args)]
 #[command(after_help = "Example:
   DATABASE_URL=postgres://localhost/app worker migrate")]

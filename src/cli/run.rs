@@ -136,8 +136,8 @@ pub(super) struct WorkerArgs {
     #[arg(long, env = "WORKER_RETENTION", value_name = "DURATION", value_parser = parse_retention)]
     retention: Option<Duration>,
 
-    /// Most connections to the database, beside the one that records and the one that
-    /// hears the doorbell
+    /// Most connections to the database, beside the one that records, the one that receives
+    /// wakeups and two for monitoring
     #[arg(long, env = "WORKER_DATABASE_CONNECTIONS", default_value_t = 5, value_name = "COUNT",
           value_parser = clap::value_parser!(u32).range(1..=1_000))]
     pub(super) database_connections: u32,

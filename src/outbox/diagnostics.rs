@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
-use sqlx::FromRow;
+use sqlx::{ConnectOptions, Connection, FromRow, Row};
 
 use crate::outbox::Outbox;
+use crate::outbox::pool::within;
 use crate::pace::DbTime;
 use crate::pace::clock::Moment;
 
@@ -19,6 +20,17 @@ pub(crate) struct ServerDiagnostics {
     /// The version of TLS of this session, if it has any. Behind a pooler, of the pooler's.
     pub(crate) tls_version: Option<String>,
     pub(crate) user: String,
+    /// The name of the database, quoted for SQL.
+    pub(crate) database: String,
+    /// The isolation of new transactions, but for sessions that set their own, as the worker's do.
+    pub(crate) default_isolation: String,
+    pub(crate) max_prepared_transactions: i32,
+    /// The setting `signaling.notify`, by which inserts notify workers or not.
+    pub(crate) notify: Option<String>,
+    /// The tables of the schema on which row-level security is enabled.
+    pub(crate) tables_with_row_security: Vec<String>,
+    /// Those of them whose policies hold for the owner of the schema's functions, too.
+    pub(crate) tables_closed_to_functions: Vec<String>,
     /// Connections that others than superusers may still make.
     pub(crate) server_left: i64,
     /// Connections that the role may still make, if that is limited.
@@ -52,6 +64,9 @@ pub(crate) struct OldTransaction {
     pub(crate) transactions_since: i64,
 }
 
+/// How long a pooler may take to say its version.
+const POOLER_TIMEOUT: Duration = Duration::from_secs(1);
+
 /// So many round trips are measured, for the shortest.
 const ROUND_TRIPS: usize = 5;
 
@@ -75,6 +90,26 @@ impl Outbox {
                 .persistent(false)
                 .fetch_one(&mut **session)
                 .await
+        })
+        .await
+    }
+
+    /// The name and the version of the pooler, which PgBouncer says on its admin database to those whom its settings
+    /// `admin_users` and `stats_users` name.
+    ///
+    /// # Errors
+    /// Where the pooler is another one, does not let this role ask, or takes longer than [`POOLER_TIMEOUT`].
+    pub(crate) async fn pooler_version(&self) -> Result<String, sqlx::Error> {
+        let options = self.options().clone().database("pgbouncer");
+        within(POOLER_TIMEOUT, async {
+            let mut connection = options.connect().await?;
+            // PgBouncer takes simple queries alone there.
+            let row = sqlx::raw_sql("show version")
+                .fetch_one(&mut connection)
+                .await?;
+            let version = row.try_get(0)?;
+            connection.close().await?;
+            Ok(version)
         })
         .await
     }

@@ -125,7 +125,10 @@ impl DbClock {
     pub(crate) fn instant_of(&self, at: DbTime) -> Instant {
         let reference = self.reference();
         if at >= self.best.shown {
-            reference + at.since(self.best.shown)
+            // An `Instant` ends a few centuries from now, and a slot that far ahead is missed in any case.
+            reference
+                .checked_add(at.since(self.best.shown))
+                .unwrap_or(reference)
         } else {
             reference
                 .checked_sub(self.best.shown.since(at))

@@ -154,7 +154,9 @@ mod tests {
             let terms = terms(slot, now, now + LEASE);
             SendPermit::take(terms, &clock(now), moment(now), Some(released_at))
         };
-        let just_before = now - Duration::from_micros(1);
+        let just_before = now
+            .checked_sub(Duration::from_micros(1))
+            .expect("a time before");
         assert!(take(just_before).is_ok());
         assert_eq!(take(now).err(), Some(Late::Released));
     }

@@ -1,6 +1,7 @@
 //! Looks for all lanes of a process at once: when messages are due that no notification has told of, and which messages'
 //! time is over while no worker claims them. Each is one statement, however many idle apps there are.
 
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -18,6 +19,8 @@ const EXPIRE_EVERY: Duration = Duration::from_secs(1);
 const DATABASE_PAUSE: Duration = Duration::from_millis(200);
 /// Idle lanes whose turn comes within this part of the poll interval take it now, so that they share a statement.
 const TOGETHER: u32 = 4;
+/// How often a look has inserts go on to notify: far less than the minute for which they do.
+const RENEW_WAKEUP_EVERY: Duration = Duration::from_secs(15);
 /// The longest pause between two looks.
 const LONGEST_PAUSE: Duration = Duration::from_secs(3600);
 
@@ -65,12 +68,20 @@ impl PollAlarm {
 
 /// Polls for the lanes of one process.
 pub(super) struct Poller {
-    pub(super) outbox: Arc<Outbox>,
-    pub(super) lanes: Vec<Arc<Lane>>,
-    pub(super) poll_interval: Duration,
+    outbox: Arc<Outbox>,
+    lanes: Vec<Arc<Lane>>,
+    poll_interval: Duration,
 }
 
 impl Poller {
+    pub(super) fn new(outbox: &Arc<Outbox>, lanes: &[Arc<Lane>], poll_interval: Duration) -> Self {
+        Self {
+            outbox: Arc::clone(outbox),
+            lanes: lanes.to_vec(),
+            poll_interval,
+        }
+    }
+
     pub(super) async fn run(self, shutdown: CancellationToken) {
         tokio::join!(
             shutdown.run_until_cancelled(self.poll()),
@@ -82,13 +93,19 @@ impl Poller {
         let Some(shared) = self.lanes.first().map(|lane| Arc::clone(&lane.shared)) else {
             return;
         };
+        let mut next_renewal = Instant::now();
         loop {
             // Cleared before the lanes are asked: what a lane sets meanwhile stays.
             shared.poll_alarm.clear();
             let now = Instant::now();
             let turns = self.turns(now);
-            if !turns.is_empty() && !self.look(&turns).await {
-                tokio::time::sleep(DATABASE_PAUSE).await;
+            if !turns.is_empty() {
+                let renews_wakeup = shared.listening.load(Ordering::Relaxed) && now >= next_renewal;
+                if !self.look(&turns, renews_wakeup).await {
+                    tokio::time::sleep(DATABASE_PAUSE).await;
+                } else if renews_wakeup {
+                    next_renewal = now + RENEW_WAKEUP_EVERY;
+                }
             }
             for lane in &self.lanes {
                 shared.poll_alarm.set(next_turn(lane));
@@ -112,7 +129,7 @@ impl Poller {
     }
 
     /// Looks at some lanes. False if the database has failed.
-    async fn look(&self, turns: &[Turn<'_>]) -> bool {
+    async fn look(&self, turns: &[Turn<'_>], renews_wakeup: bool) -> bool {
         let began = Instant::now();
         let looks: Vec<Look<'_>> = turns
             .iter()
@@ -121,7 +138,10 @@ impl Poller {
                 position: turn.position,
             })
             .collect();
-        let found = self.outbox.next_due(&looks, self.poll_interval * 2).await;
+        let found = self
+            .outbox
+            .next_due(&looks, self.poll_interval * 2, renews_wakeup)
+            .await;
         let now = Instant::now();
         let found = match found {
             Ok(found) => found,
@@ -195,9 +215,13 @@ impl<'l> Turn<'l> {
 
     fn found(&self, began: Instant, now: Instant, next_due: &NextDue) {
         let lane = self.lane;
-        lane.plan_poll(now);
+        let next_poll = lane.plan_poll(now);
         if self.is_full {
             lane.scan_state().looked(began, now, next_due);
+        }
+        if lane.schedule().next_poll().is_some() {
+            lane.heartbeat
+                .beat(next_poll.saturating_duration_since(now));
         }
         lane.observe_next_due(next_due);
     }

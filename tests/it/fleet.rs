@@ -3,4 +3,5 @@
 mod crashes;
 mod database;
 mod shutdown;
+mod strange_values;
 mod waking;

@@ -1,5 +1,6 @@
-//! Migrations in a database whose application goes on: what they lock, and for how long others wait.
+//! `worker migrate` in a database whose application goes on: what it locks, and for how long others wait.
 
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -9,37 +10,72 @@ use sqlx::{AssertSqlSafe, Connection, PgConnection, SqlSafeStr};
 
 use testkit::{PATIENCE, Postgres, WholeMachine, Worker, until};
 
-const CLAIM: &str = include_str!("../../src/outbox/queue/claim.sql");
+/// The first migration. It makes the tables, so that the rule can't go for it.
+const FIRST: &str = include_str!("../../migrations/0001_outbox.sql");
 
-/// The migrations that were released before the rule was, and which it does not go for.
-const BEFORE_THE_RULE: [(i64, &str); 2] = [
-    (1, include_str!("../../migrations/0001_outbox.sql")),
-    (2, include_str!("../../migrations/0002_lane_control.sql")),
+/// A claim of the next messages.
+const CLAIM: &str = "select from signaling.claim(
+    app => 'default', claim_id => gen_random_uuid(), claimed_by => 'me', max_messages => 20, lease => '30 seconds',
+    horizon => '1 second', lookahead => '0', lost_before => 'infinity', first_after_at => '-infinity',
+    first_after_id => 0, retry_after_at => '-infinity', retry_after_id => 0, poll_interval => '2 seconds',
+    wants_wakeup => true)";
+
+/// The record of one claimed message.
+const RECORD: &str = "with claimed as materialized (
+        select id, claim_id from signaling.outbox
+        where app = 'default' and status = 'pending' and claim_id is not null order by due_at limit 1
+    )
+    select from signaling.record(
+        'me', array(select id from claimed), array(select claim_id from claimed), array(select now() from claimed),
+        array(select 'failed' from claimed), array(select true from claimed), array(select now() from claimed),
+        array(select 500 from claimed), array(select 'id' from claimed), array(select 'why' from claimed),
+        array(select 'transient' from claimed), array(select interval '1 second' from claimed))";
+
+/// What an application and its workers do all the time.
+const LOAD: [&str; 5] = [
+    "insert into signaling.outbox (sender, destination, payload) values ('alice', 'bob', 'hello')",
+    CLAIM,
+    RECORD,
+    "select signaling.cancel(10)",
+    "select from signaling.next_due(array['default'], '{-infinity}', '{0}', '{-infinity}', '{0}', '1 second', '2 seconds')",
 ];
 
-/// A new database with the first migrations; its URL.
-async fn database_at_version(version: i64) -> String {
-    let url = Postgres::shared().await.empty_database().await;
-    let migrations = BEFORE_THE_RULE
-        .into_iter()
-        .filter(|(number, _)| *number <= version)
-        .map(|(number, sql)| {
-            Migration::new(
-                number,
-                "released".into(),
-                MigrationType::Simple,
-                sql.into_sql_str(),
-                false,
-            )
-        })
+fn migrations_directory() -> &'static Path {
+    Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/migrations"))
+}
+
+/// The files of a directory with SQL in them, by name.
+fn sql_files(directory: &Path) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(directory).expect("a directory");
+    let mut files: Vec<_> = entries
+        .map(|entry| entry.expect("a file").path())
+        .filter(|path| path.extension().is_some_and(|extension| extension == "sql"))
         .collect();
-    let mut migrator = Migrator::with_migrations(migrations);
+    files.sort();
+    files
+}
+
+/// A new database with the first migration and all functions; its URL.
+async fn database_at_version_1() -> String {
+    let url = Postgres::shared().await.empty_database().await;
+    let mut connection = connected(&url).await;
+    let first = Migration::new(
+        1,
+        "outbox".into(),
+        MigrationType::Simple,
+        FIRST.into_sql_str(),
+        false,
+    );
+    let mut migrator = Migrator::with_migrations(vec![first]);
     migrator.dangerous_set_table_name("signaling.schema_migrations");
     migrator.create_schema("signaling");
-    migrator
-        .run(&mut connected(&url).await)
-        .await
-        .expect("migrated");
+    migrator.run(&mut connection).await.expect("migrated");
+    // Some functions name tables of the second migration.
+    execute(&mut connection, "set check_function_bodies = off").await;
+    for file in sql_files(&migrations_directory().join("functions")) {
+        let text = std::fs::read_to_string(&file).expect("its text");
+        execute(&mut connection, &text).await;
+    }
     url
 }
 
@@ -59,7 +95,7 @@ async fn fill(connection: &mut PgConnection, messages: i32) {
     execute(
         connection,
         &format!(
-            "insert into signaling.lane (app, limit_per_s, configured_per_s, rate_per_s) values ('default', 500, 500, 490);
+            "select signaling.open_lane('default', 500);
              insert into signaling.outbox (sender, destination, payload)
              select 'alice', 'user-' || n, 'message ' || n from generate_series(1, {messages}) as n;
              update signaling.outbox set status = 'failed', finished_at = now() where id % 10 <> 0"
@@ -81,109 +117,67 @@ async fn repeat(url: String, sql: &'static str, stop: Arc<AtomicBool>) -> (u32, 
     (count, longest)
 }
 
-/// The claim as it was while the lanes had no generation.
-fn as_an_older_worker(claim: &str) -> String {
-    let added = [
-        (
-            "app collate \"C\" = $1 order by generation desc limit 1 for update",
-            "app = $1 for update",
-        ),
-        (
-            ",\n        generation = lane.generation + (random() < 0.02)::int",
-            "",
-        ),
-        (
-            "and lane.generation >= (select generation from signaling.lane where app collate \"C\" = $1 order by generation desc limit 1)",
-            "",
-        ),
-    ];
-    let mut claim = claim.to_owned();
-    for (new, old) in added {
-        assert!(claim.contains(new), "the claim has no {new:?}");
-        claim = claim.replace(new, old);
-    }
-    claim
+fn migrate(url: &str) -> Worker {
+    Worker::new(&["migrate"]).env("DATABASE_URL", url)
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn inserts_and_claims_go_on_while_a_table_in_use_is_migrated() {
+async fn no_insert_claim_or_record_fails_or_waits_while_a_database_in_use_is_migrated() {
     let _machine = WholeMachine::take().await;
-    let url = database_at_version(2).await;
-    fill(&mut connected(&url).await, 40_000).await;
+    let url = database_at_version_1().await;
+    let mut connection = connected(&url).await;
+    fill(&mut connection, 40_000).await;
 
     let stop = Arc::new(AtomicBool::new(false));
-    let claim: &'static str = as_an_older_worker(CLAIM)
-        // The longer names first.
-        .replace("$13::bigint", "2000000")
-        .replace("$12::bigint", "0")
-        .replace("$11", "null")
-        .replace("$10", "0")
-        .replace("$1", "'default'")
-        .replace("$2::bigint", "20")
-        .replace("$3::bigint", "150000")
-        .replace("$4::bigint", "30000000")
-        .replace("$5", "gen_random_uuid()")
-        .replace("$6", "'me'")
-        .replace("$7::boolean", "true")
-        .replace("$8", "'infinity'::timestamptz")
-        .replace("$9", "null")
-        .leak();
-    let statements = [
-        "insert into signaling.outbox (sender, destination, payload) values ('alice', 'bob', 'hello')",
-        claim,
-        "select signaling.cancel(10)",
-    ];
-    let others = statements.map(|sql| tokio::spawn(repeat(url.clone(), sql, Arc::clone(&stop))));
-    let migrated = Worker::new(&["migrate"])
-        .env("DATABASE_URL", &url)
-        .finish()
-        .await;
-    stop.store(true, Ordering::Relaxed);
+    let load = LOAD.map(|sql| tokio::spawn(repeat(url.clone(), sql, Arc::clone(&stop))));
+    let migrated = migrate(&url).finish().await;
     assert_eq!(migrated.code, Some(0), "{migrated:?}");
     assert!(
-        migrated.stdout.contains("applied 4 retention in "),
+        migrated.stdout.contains("applied 2 stats in "),
         "{migrated:?}"
     );
-    for (sql, other) in statements.into_iter().zip(others) {
-        let (count, longest) = other.await.expect("it goes on");
+    // And all functions are replaced, again and again.
+    for _ in 0..5 {
+        execute(&mut connection, "delete from signaling.schema_functions").await;
+        let replaced = migrate(&url).finish().await;
+        assert_eq!(replaced.code, Some(0), "{replaced:?}");
+        assert!(replaced.stdout.contains("installed "), "{replaced:?}");
+    }
+    stop.store(true, Ordering::Relaxed);
+    for (sql, statements) in LOAD.into_iter().zip(load) {
+        let (count, longest) = statements.await.expect("none failed");
         assert!(count > 0, "{sql}");
         assert!(longest < Duration::from_secs(1), "{longest:?}: {sql}");
     }
-    let claimed: bool =
-        sqlx::query_scalar("select exists (select from signaling.outbox where claimed_by = 'me')")
-            .fetch_one(&mut connected(&url).await)
+    for condition in ["claimed_by = 'me'", "error = 'why'"] {
+        let query = format!("select exists (select from signaling.outbox where {condition})");
+        let happened: bool = sqlx::query_scalar(AssertSqlSafe(query))
+            .fetch_one(&mut connection)
             .await
             .expect("an answer");
-    assert!(claimed, "the claims took nothing");
+        assert!(happened, "{condition}");
+    }
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_migration_that_gets_no_lock_lets_others_go_on_and_says_who_holds_it() {
+#[tokio::test]
+async fn a_migration_that_gets_no_lock_says_who_holds_it_and_tries_again() {
     let _machine = WholeMachine::take().await;
-    // The second migration alters the table of the lanes.
-    let url = database_at_version(1).await;
+    let url = database_at_version_1().await;
     let mut client = connected(&url).await;
     let pid: i32 = sqlx::query_scalar("select pg_backend_pid()")
         .fetch_one(&mut client)
         .await
         .expect("a process");
+    // The second migration makes a table of this name, and so waits for the end of this transaction.
     execute(
         &mut client,
-        "set application_name = 'a long report'; begin; select 'hush-hush' from signaling.lane",
+        "set application_name = 'a long report'; begin; create table signaling.queue_counts (hush_hush text)",
     )
     .await;
-
-    let stop = Arc::new(AtomicBool::new(false));
-    let reading = repeat(url.clone(), "select from signaling.lane", Arc::clone(&stop));
-    let reader = tokio::spawn(reading);
-    let migrate = |lock_wait: &str| {
-        Worker::new(&["migrate", "--lock-wait", lock_wait]).env("DATABASE_URL", &url)
-    };
-    let refused = migrate("2s").finish().await;
-    stop.store(true, Ordering::Relaxed);
+    let refused = migrate(&url).arg("--lock-wait").arg("2s").finish().await;
     assert_eq!(refused.code, Some(1), "{refused:?}");
     for phrase in [
-        "migration 2 (lane control) got no lock within 2s",
+        "migration 2 (stats) got no lock within 2s",
         &format!("process {pid} ("),
         "\"a long report\"",
         "idle in transaction",
@@ -191,21 +185,11 @@ async fn a_migration_that_gets_no_lock_lets_others_go_on_and_says_who_holds_it()
     ] {
         assert!(refused.stderr.contains(phrase), "{phrase:?}: {refused:?}");
     }
-    assert!(!refused.stderr.contains("hush-hush"), "{refused:?}");
-    let (reads, longest) = reader.await.expect("it goes on");
-    assert!(reads > 0);
-    assert!(
-        longest < Duration::from_secs(1),
-        "a reader waited {longest:?}"
-    );
-    assert!(
-        longest > Duration::from_millis(300),
-        "nobody was in the queue behind the migration: {longest:?}"
-    );
+    assert!(!refused.stderr.contains("hush_hush"), "{refused:?}");
 
-    let mut second = migrate("1m").start();
+    let mut second = migrate(&url).arg("--lock-wait").arg("1m").start();
     second.until_logged("migration_blocked").await;
-    execute(&mut client, "commit").await;
+    execute(&mut client, "rollback").await;
     assert_eq!(
         second.wait_exit().await,
         Some(0),
@@ -213,43 +197,38 @@ async fn a_migration_that_gets_no_lock_lets_others_go_on_and_says_who_holds_it()
         second.stderr.text()
     );
     let printed = second.stdout.text();
-    assert!(printed.contains("applied 2 lane control in "), "{printed}");
+    assert!(printed.contains("applied 2 stats in "), "{printed}");
 }
 
-/// Older versions take their turn by the lock that sqlx takes.
 #[tokio::test]
-async fn migrators_take_turns_with_those_of_older_versions_and_say_who_is_at_work() {
-    use sqlx::migrate::Migrate;
+async fn migrators_take_turns_and_say_who_is_at_work() {
     let _machine = WholeMachine::take().await;
     let url = Postgres::shared().await.empty_database().await;
-    let mut older = connected(&url).await;
-    older.lock().await.expect("its turn");
+    let mut other = connected(&url).await;
+    execute(&mut other, "select pg_advisory_lock(7310596821344204)").await;
     let pid: i32 = sqlx::query_scalar("select pg_backend_pid()")
-        .fetch_one(&mut older)
+        .fetch_one(&mut other)
         .await
         .expect("a process");
-    let migrate = |lock_wait: &str| {
-        Worker::new(&["migrate", "--lock-wait", lock_wait]).env("DATABASE_URL", &url)
-    };
-    let refused = migrate("300ms").finish().await;
+    let refused = migrate(&url).arg("--lock-wait").arg("300ms").finish().await;
     assert_eq!(refused.code, Some(1), "{refused:?}");
     let expected =
         format!("another `worker migrate` is at work, for longer than 300ms: process {pid}");
     assert!(refused.stderr.contains(&expected), "{refused:?}");
 
-    let mut patient = migrate("1m").start();
+    let mut patient = migrate(&url).arg("--lock-wait").arg("1m").start();
     until("it waits for its turn", PATIENCE, async || {
         sqlx::query_scalar(
             "select exists (select from pg_stat_activity where datname = current_database()
              and query like '%pg_try_advisory_lock%' and pid <> pg_backend_pid())",
         )
-        .fetch_one(&mut older)
+        .fetch_one(&mut other)
         .await
         .expect("an answer")
     })
     .await;
     assert!(patient.is_running());
-    older.unlock().await.expect("unlocked");
+    execute(&mut other, "select pg_advisory_unlock_all()").await;
     assert_eq!(
         patient.wait_exit().await,
         Some(0),
@@ -302,7 +281,7 @@ async fn footprint(connection: &mut PgConnection, sql: &str) -> Footprint {
 #[tokio::test]
 async fn no_migration_reads_or_writes_a_whole_table_while_it_locks_it() {
     let _machine = WholeMachine::take().await;
-    let url = database_at_version(2).await;
+    let url = database_at_version_1().await;
     let mut connection = connected(&url).await;
     fill(&mut connection, 1_000).await;
 
@@ -340,14 +319,9 @@ async fn no_migration_reads_or_writes_a_whole_table_while_it_locks_it() {
         assert_eq!(found.reads_a_table, reads_a_table, "{sql}: {found:?}");
     }
 
-    let directory = concat!(env!("CARGO_MANIFEST_DIR"), "/migrations");
-    let mut files: Vec<_> = std::fs::read_dir(directory)
-        .expect("migrations")
-        .map(|entry| entry.expect("a file").path())
-        .collect();
-    files.sort();
-    assert!(files.len() > BEFORE_THE_RULE.len(), "{files:?}");
-    for file in &files[BEFORE_THE_RULE.len()..] {
+    let files = sql_files(migrations_directory());
+    assert!(files.len() > 1, "{files:?}");
+    for file in &files[1..] {
         let sql = std::fs::read_to_string(file).expect("its text");
         // Those that run outside of a transaction take no such lock.
         if !sql.starts_with("-- no-transaction\n") {

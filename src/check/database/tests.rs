@@ -11,6 +11,12 @@ fn facts() -> ServerDiagnostics {
         is_read_only: false,
         tls_version: Some("TLSv1.3".into()),
         user: "signaling_worker".into(),
+        database: "shop".into(),
+        default_isolation: "read committed".into(),
+        max_prepared_transactions: 0,
+        notify: None,
+        tables_with_row_security: Vec::new(),
+        tables_closed_to_functions: Vec::new(),
         server_left: 90,
         role_left: None,
         database_left: None,
@@ -34,8 +40,7 @@ fn assert_told(finding: &Finding, level: Level, phrase: &str) {
 
 #[test]
 fn a_server_has_to_take_writes_and_to_be_new_enough() {
-    let judged =
-        |facts: &ServerDiagnostics, ms| server("db:5432", facts, distance(ms, 0), false).remove(0);
+    let judged = |facts: &ServerDiagnostics, ms| server("db:5432", facts, distance(ms, 0), false);
     assert_told(&judged(&facts(), 1), Level::Ok, "TLSv1.3, 1.00 ms away");
     let plain = ServerDiagnostics {
         tls_version: None,
@@ -55,7 +60,7 @@ fn a_server_has_to_take_writes_and_to_be_new_enough() {
     };
     assert_told(&judged(&read_only, 1), Level::Fail, "takes no writes");
     let old = ServerDiagnostics {
-        version_num: 110_022,
+        version_num: 130_022,
         ..facts()
     };
     assert_told(&judged(&old, 1), Level::Fail, "PostgreSQL");
@@ -63,9 +68,16 @@ fn a_server_has_to_take_writes_and_to_be_new_enough() {
 
 #[test]
 fn a_pooler_is_told_of_with_what_it_means() {
-    let findings = server("db:6432", &facts(), distance(1, 0), true);
-    assert_told(&findings[0], Level::Ok, "by way of a pooler");
-    assert_told(&findings[1], Level::Ok, "instead of listening");
+    let server = server("db:6432", &facts(), distance(1, 0), true);
+    assert_told(&server, Level::Ok, "by way of a pooler");
+    let known = pooler(&Ok("PgBouncer 1.24.0".into()));
+    assert_told(
+        &known,
+        Level::Ok,
+        "PgBouncer 1.24.0, in transaction mode: the worker polls",
+    );
+    let unknown = pooler(&Err(sqlx::Error::PoolTimedOut));
+    assert_told(&unknown, Level::Ok, "unknown version");
     assert_told(
         &connections(
             &ServerDiagnostics {
@@ -118,6 +130,113 @@ fn migrations_that_are_missing_are_named() {
     );
     let outdated = version(Some(3), &[(4, "retention")]);
     assert_told(&schema(&outdated), Level::Fail, "4 (retention)");
+}
+
+fn version(functions_found: Option<i32>, encoding: &str) -> SchemaVersion {
+    SchemaVersion {
+        found: Some(2),
+        needed: 2,
+        missing: Vec::new(),
+        functions_found,
+        functions_needed: 3,
+        encoding: encoding.into(),
+    }
+}
+
+#[test]
+fn functions_may_be_newer_than_the_worker_and_not_older() {
+    let judged =
+        |found| functions(&version(found, "UTF8")).expect("a finding, as there is a schema");
+    assert_told(&judged(Some(3)), Level::Ok, "at version 3");
+    assert_told(&judged(Some(4)), Level::Ok, "newer than this worker's 3");
+    for (found, phrase) in [(Some(2), "at version 2"), (None, "none")] {
+        let finding = judged(found);
+        assert_told(&finding, Level::Fail, phrase);
+        assert_eq!(finding.advice.as_deref(), Some("run `worker migrate`"));
+    }
+    let nothing = SchemaVersion {
+        found: None,
+        ..version(None, "UTF8")
+    };
+    assert_eq!(functions(&nothing), None);
+}
+
+#[test]
+fn another_encoding_than_utf8_fails() {
+    assert_told(&encoding(&version(None, "UTF8")), Level::Ok, "UTF8");
+    let other = encoding(&version(None, "LATIN1"));
+    assert_eq!(other.level, Level::Fail);
+    assert!(other.found.contains("LATIN1") && other.found.contains("encoding 'UTF8'"));
+}
+
+#[test]
+fn another_default_isolation_is_told_of_and_does_no_harm() {
+    let judged = |default: &str| {
+        isolation(&ServerDiagnostics {
+            default_isolation: default.into(),
+            ..facts()
+        })
+    };
+    assert_eq!(judged("read committed"), None);
+    let serializable = judged("serializable").expect("a finding");
+    assert_told(&serializable, Level::Ok, "serializable by default");
+}
+
+#[test]
+fn row_security_fails_only_where_it_holds_for_the_functions() {
+    let judged = |tables: &[&str], closed: &[&str]| {
+        let names = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
+        row_security(&ServerDiagnostics {
+            tables_with_row_security: names(tables),
+            tables_closed_to_functions: names(closed),
+            ..facts()
+        })
+    };
+    assert_told(&judged(&[], &[]), Level::Ok, "off");
+    assert_told(&judged(&["outbox"], &[]), Level::Ok, "on for outbox");
+    assert_told(
+        &judged(&["lane", "outbox"], &["lane"]),
+        Level::Fail,
+        "policies on lane hold",
+    );
+}
+
+#[test]
+fn prepared_transactions_keep_inserts_from_notifying_unless_a_setting_says_otherwise() {
+    let judged = |max_prepared_transactions, notify: Option<&str>, pooler| {
+        notifications(
+            &ServerDiagnostics {
+                max_prepared_transactions,
+                notify: notify.map(str::to_owned),
+                ..facts()
+            },
+            pooler,
+        )
+    };
+    assert_told(&judged(0, None, false), Level::Ok, "inserts notify");
+    assert_told(&judged(0, Some(""), false), Level::Ok, "inserts notify");
+    assert_told(&judged(0, Some("off"), false), Level::Ok, "every 200 ms");
+    assert_told(&judged(9, Some("off"), false), Level::Ok, "every 200 ms");
+    assert_told(
+        &judged(9, Some("on"), false),
+        Level::Ok,
+        "can't be prepared",
+    );
+    assert_told(&judged(9, None, true), Level::Ok, "behind a pooler");
+    let finding = judged(9, None, false);
+    assert_told(&finding, Level::Warn, "every 200 ms");
+    assert!(
+        finding.advice.is_some_and(
+            |advice| advice.contains("alter database shop set signaling.notify = 'on'")
+        )
+    );
+}
+
+#[test]
+fn a_role_that_is_no_operator_is_told_of_and_can_be_a_worker() {
+    assert_told(&operator("w", &[]), Level::Ok, "buttons work");
+    let missing = operator("w", &["execute on function signaling.pause".into()]);
+    assert_told(&missing, Level::Ok, "worker grant operator w");
 }
 
 #[test]

@@ -27,7 +27,7 @@ impl Report {
         self.findings.push(finding);
     }
 
-    pub(super) fn add_all(&mut self, findings: Vec<Finding>) {
+    pub(super) fn add_all(&mut self, findings: impl IntoIterator<Item = Finding>) {
         for finding in findings {
             self.add(finding);
         }

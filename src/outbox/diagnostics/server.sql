@@ -5,6 +5,13 @@ select current_setting('server_version') as version,
        current_setting('transaction_read_only')::boolean as is_read_only,
        (select version from pg_stat_ssl where pid = pg_backend_pid() and ssl) as tls_version,
        current_user::text as "user",
+       quote_ident(current_database()) as database,
+       -- As the database, the role or the server sets it: this session has set its own.
+       (select reset_val from pg_settings where name = 'default_transaction_isolation') as default_isolation,
+       current_setting('max_prepared_transactions')::int as max_prepared_transactions,
+       current_setting('signaling.notify', true) as notify,
+       security.tables as tables_with_row_security,
+       security.closed as tables_closed_to_functions,
        current_setting('max_connections')::bigint
            - current_setting('superuser_reserved_connections')::bigint
            - coalesce(current_setting('reserved_connections', true), '0')::bigint
@@ -19,7 +26,14 @@ select current_setting('server_version') as version,
                and exists (select from pg_options_to_table(reloptions)
                            where option_name = 'autovacuum_enabled' and not option_value::boolean)
              order by relname) as tables_without_autovacuum
-from (select count(*) as taken,
+from (select coalesce(array_agg(relname::text order by relname), '{}') as tables,
+             coalesce(array_agg(relname::text order by relname) filter (where exists (
+                 select from pg_proc join pg_roles on pg_roles.oid = proowner
+                 where pronamespace = relnamespace and prosecdef and not rolsuper and not rolbypassrls
+                   and (relforcerowsecurity or not pg_has_role(proowner, relowner, 'usage')))), '{}') as closed
+      from pg_class
+      where relnamespace = to_regnamespace('signaling') and relkind in ('r', 'p') and relrowsecurity) as security,
+     (select count(*) as taken,
              count(*) filter (where usename = session_user) as of_role,
              count(*) filter (where datname = current_database()) as of_database
       from pg_stat_activity

@@ -102,7 +102,8 @@ impl Outbox {
         Ok(())
     }
 
-    /// Looks when the next messages of some apps are due. Takes nothing.
+    /// Looks when the next messages of some apps are due. Takes nothing. With `renews_wakeup`, inserts that notify their
+    /// workers go on to for another minute.
     ///
     /// # Errors
     /// Where the database fails.
@@ -110,6 +111,7 @@ impl Outbox {
         &self,
         looks: &[Look<'_>],
         poll_interval: Duration,
+        renews_wakeup: bool,
     ) -> Result<HashMap<String, NextDue>, sqlx::Error> {
         fn column<T>(looks: &[Look<'_>], value: impl Fn(ScanPosition) -> T) -> Vec<T> {
             looks.iter().map(|look| value(look.position)).collect()
@@ -122,7 +124,8 @@ impl Outbox {
             .with("retry_after_at", column(looks, |from| from.retry.0))
             .with("retry_after_id", column(looks, |from| from.retry.1))
             .with("horizon", interval(HORIZON))
-            .with("poll_interval", interval(poll_interval));
+            .with("poll_interval", interval(poll_interval))
+            .with("renews_wakeup", renews_wakeup);
         let answer = self.pool().call(Statement::NextDue, call).await?;
         let rows: Vec<NextDueRow> = answer.decode()?;
         if let Some(row) = rows.first() {

@@ -20,9 +20,9 @@ macro_rules! functions {
 
 /// The name and the text of each function.
 pub(super) const FUNCTIONS: &[(&str, &str)] = functions! {
-    add_minute_stats assert_session calls can_notify cancel claim delete_finished end_overdue expire
-    hold next_due notify_workers open_lane pause peak_rate present_rate protocol_version record
-    refresh_queue_counts refuse_finished_insert refuse_unknown_app release release_hold reserve_slot
+    add_minute_stats assert_session calls can_notify cancel check_message claim delete_finished
+    end_overdue expire hold next_due notify_workers open_lane pause peak_rate present_rate
+    protocol_version record refresh_queue_counts refuse_unknown_app release release_hold reserve_slot
     resume retry set_limit slot_rate throttle wake_workers want_wakeup
 };
 
@@ -72,6 +72,7 @@ pub(super) async fn found_version(
 
 #[cfg(test)]
 mod tests {
+    use base64::prelude::{BASE64_STANDARD, Engine};
     use sha2::{Digest, Sha256};
 
     use super::*;
@@ -84,13 +85,9 @@ mod tests {
             digest.update(name);
             digest.update(text);
         }
-        let digest: Vec<String> = digest
-            .finalize()
-            .iter()
-            .map(|b| format!("{b:02x}"))
-            .collect();
+        let digest = BASE64_STANDARD.encode(digest.finalize());
         let released = include_str!("../../../migrations/functions.sha256");
-        let expected = format!("{PROTOCOL_VERSION} {}", digest.concat());
+        let expected = format!("{PROTOCOL_VERSION} {digest}");
         assert_eq!(
             released.trim(),
             expected,

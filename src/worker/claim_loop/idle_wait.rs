@@ -6,8 +6,8 @@ use crate::outbox::Batch;
 use crate::pace::{DbTime, HORIZON, Lookahead};
 use crate::worker::lane::Lane;
 
-/// After so long idle a lane claims, so that inserts go on to notify: less than half of the minute that a claim asks for.
-const WAKEUP_RENEWAL: Duration = Duration::from_secs(25);
+/// Longer than any wait.
+const FOREVER: Duration = Duration::from_secs(3600);
 
 /// What to do after a claim.
 #[derive(Debug, PartialEq, Eq)]
@@ -52,18 +52,15 @@ async fn wait_for_slots(at: DbTime, lane: &Lane) {
     }
 }
 
-/// Waits for a notification, a look that finds something, or the time of the next message.
+/// Waits for a notification, a look that finds something, or the time of the next message. Meanwhile the poller says that
+/// the lane is alive.
 async fn idle(lane: &Lane) {
-    lane.heartbeat.beat(WAKEUP_RENEWAL);
-    let renewal = tokio::time::sleep(WAKEUP_RENEWAL);
-    tokio::pin!(renewal);
     loop {
         let claim_at = lane.schedule().claim_at();
-        let claim_in = claim_at.map_or(WAKEUP_RENEWAL, |at| at.since(lane.now()));
+        let claim_in = claim_at.map_or(FOREVER, |at| at.since(lane.now()));
         tokio::select! {
             () = lane.wakeup.notified() => return,
             () = tokio::time::sleep(claim_in) => return,
-            () = &mut renewal => return,
             () = lane.rescheduled.notified() => {}
         }
     }

@@ -1,5 +1,6 @@
 //! `worker check`
 
+mod database;
 mod probe;
 
 use serde_json::Value;
@@ -7,7 +8,7 @@ use simulator::SimulatorConfig;
 use tempfile::TempDir;
 
 use crate::schema::roles::Role;
-use testkit::{API_KEY, API_SECRET, APP_ID, Finished, PgBouncer, Postgres, Worker, World, write};
+use testkit::{API_KEY, API_SECRET, APP_ID, Finished, Postgres, Worker, World, write};
 
 use crate::certificates::Authority;
 
@@ -86,10 +87,15 @@ async fn where_all_is_well_every_line_says_so_and_nothing_is_sent_or_changed() {
         "settings",
         "files",
         "database",
+        "encoding",
         "schema",
+        "functions",
+        "row security",
         "rights",
+        "operator",
         "lane",
         "connections",
+        "wakeups",
         "autovacuum",
         "snapshots",
         "clock",
@@ -137,14 +143,14 @@ async fn a_database_that_is_not_migrated_says_what_to_run() {
 async fn migrations_that_are_missing_are_named() {
     let world = World::new().await;
     world
-        .execute("delete from signaling.schema_migrations where version > 2")
+        .execute("delete from signaling.schema_migrations where version > 1")
         .await;
     let text = said(check(&world), 1).await;
     assert_line(
         &text,
         "FAIL",
         "schema",
-        &["at version 2", "3 (roles)", "worker migrate"],
+        &["at version 1", "2 (stats)", "worker migrate"],
     );
 }
 
@@ -155,14 +161,17 @@ async fn rights_that_a_role_lacks_are_named_with_what_gives_them() {
         (
             "reader",
             &[
-                "update (status, due_at",
-                "execute on signaling.pause",
+                "select on signaling.outbox",
+                "execute on function signaling.claim",
                 "grant worker",
             ][..],
         ),
         (
             "worker",
-            &["select on signaling.lane", "execute on signaling.retry"],
+            &[
+                "select on signaling.lane",
+                "execute on function signaling.hold",
+            ],
         ),
     ] {
         let role = Role::granted(&world, kind).await;
@@ -170,7 +179,7 @@ async fn rights_that_a_role_lacks_are_named_with_what_gives_them() {
             said(check(&world).env("DATABASE_URL", &role.url), 0).await;
             world
                 .execute(&format!(
-                    "revoke select on signaling.lane from {0}; revoke execute on function signaling.retry from {0}",
+                    "revoke select on signaling.lane from {0}; revoke execute on function signaling.hold from {0}",
                     role.name
                 ))
                 .await;
@@ -304,19 +313,6 @@ async fn every_app_of_a_file_is_checked() {
         probes[1].starts_with("FAIL") && probes[1].contains("eu: "),
         "{text}"
     );
-}
-
-#[tokio::test]
-async fn a_pooler_is_found_out() {
-    let postgres = Postgres::shared().await;
-    let mut world = World::on(postgres, SimulatorConfig::default()).await;
-    let pooler = PgBouncer::start(postgres, "").await;
-    world.url = pooler.url(&world.url);
-    let text = said(check(&world).arg("--probe").arg("user-17"), 0).await;
-    assert_line(&text, "ok", "pooler", &["polls every 200 ms"]);
-    assert_line(&text, "ok", "database", &["by way of a pooler"]);
-    assert_line(&text, "ok", "rights", &[]);
-    assert_line(&text, "ok", "probe", &[]);
 }
 
 #[tokio::test]

@@ -132,7 +132,7 @@ async fn retry_takes_what_it_is_asked_for_and_a_dry_run_only_counts() {
     world
         .execute(
             "create table public.before as select * from signaling.outbox;
-             alter table signaling.outbox disable trigger message_is_inserted_as_pending",
+             alter table signaling.outbox disable trigger check_message",
         )
         .await;
     let as_before = "truncate signaling.outbox cascade;

@@ -1,0 +1,192 @@
+//! What `worker check` says of a database that is set up in an unusual way.
+
+use std::collections::BTreeMap;
+
+use simulator::SimulatorConfig;
+use sqlx::{Connection, PgConnection};
+use testkit::postgres::Settings;
+use testkit::{PgBouncer, Postgres, World};
+
+use super::{assert_line, check, said};
+use crate::schema::roles::Role;
+
+#[tokio::test]
+async fn a_pooler_is_named_with_its_version_if_it_says_that() {
+    let postgres = Postgres::shared().await;
+    for (settings, phrases) in [
+        (
+            "admin_users = postgres",
+            &["PgBouncer 1.", "polls every 200 ms"][..],
+        ),
+        ("", &["unknown version", "polls every 200 ms"]),
+    ] {
+        let mut world = World::on(postgres, SimulatorConfig::default()).await;
+        let pooler = PgBouncer::start(postgres, settings).await;
+        world.url = pooler.url(&world.url);
+        let text = said(check(&world).arg("--probe").arg("user-17"), 0).await;
+        assert_line(&text, "ok", "pooler", phrases);
+        assert_line(&text, "ok", "database", &["by way of a pooler"]);
+        assert_line(&text, "ok", "wakeups", &["behind a pooler"]);
+        assert_line(&text, "ok", "rights", &[]);
+        assert_line(&text, "ok", "probe", &[]);
+    }
+}
+
+#[tokio::test]
+async fn a_default_isolation_is_told_of_as_it_holds_for_the_role() {
+    let world = World::new().await;
+    let role = Role::granted(&world, "worker").await;
+    let check_role = || check(&world).env("DATABASE_URL", &role.url);
+    let text = said(check_role(), 0).await;
+    assert!(!text.contains("isolation"), "{text}");
+
+    let database: String = world.ask("select current_database()::text").await;
+    let name = &role.name;
+    world
+        .execute(&format!(
+            "alter database {database} set default_transaction_isolation = 'serializable'"
+        ))
+        .await;
+    let text = said(check_role(), 0).await;
+    assert_line(&text, "ok", "isolation", &["serializable by default"]);
+    world
+        .execute(&format!(
+            "alter role {name} set default_transaction_isolation = 'repeatable read'"
+        ))
+        .await;
+    let text = said(check_role(), 0).await;
+    assert_line(&text, "ok", "isolation", &["repeatable read by default"]);
+    world
+        .execute(&format!(
+            "alter role {name} in database {database} set default_transaction_isolation = 'read committed'"
+        ))
+        .await;
+    let text = said(check_role(), 0).await;
+    assert!(!text.contains("isolation"), "{text}");
+}
+
+#[tokio::test]
+async fn row_security_fails_where_it_holds_for_the_owner_of_the_functions() {
+    let mut world = World::new().await;
+    world
+        .execute("alter table signaling.outbox enable row level security, force row level security")
+        .await;
+    // The functions belong to a superuser, for whom no policy holds.
+    let text = said(check(&world), 0).await;
+    assert_line(&text, "ok", "row security", &["on for outbox"]);
+
+    let owner = Role::new(&world, "owner").await;
+    let database: String = world.ask("select current_database()::text").await;
+    world
+        .execute(&format!(
+            "drop schema signaling cascade; grant create on database {database} to {}",
+            owner.name
+        ))
+        .await;
+    world.url.clone_from(&owner.url);
+    let migrated = world.command(&["migrate"]).finish().await;
+    assert_eq!(migrated.code, Some(0), "{migrated:?}");
+    let text = said(check(&world), 0).await;
+    assert_line(&text, "ok", "row security", &["off"]);
+    world
+        .execute("alter table signaling.outbox enable row level security")
+        .await;
+    let text = said(check(&world), 0).await;
+    assert_line(&text, "ok", "row security", &["on for outbox"]);
+    world
+        .execute("alter table signaling.outbox force row level security")
+        .await;
+    let text = said(check(&world), 1).await;
+    assert_line(
+        &text,
+        "FAIL",
+        "row security",
+        &["policies on outbox", "no force row level security"],
+    );
+    let mut connection = PgConnection::connect(&owner.url).await.expect("connected");
+    let refused = sqlx::query("select * from signaling.expire(array['default'], null)")
+        .execute(&mut connection)
+        .await;
+    let refused = refused.expect_err("the outbox is closed to its functions");
+    assert!(
+        refused.to_string().contains("row-level security"),
+        "{refused}"
+    );
+}
+
+#[tokio::test]
+async fn another_encoding_fails_before_the_schema_is_created() {
+    let mut world = World::new().await;
+    let database: String = world.ask("select current_database()::text").await;
+    let name = format!("latin1_{database}");
+    world
+        .execute(&format!(
+            "create database {name} encoding 'LATIN1' locale 'C' template template0"
+        ))
+        .await;
+    world.url = world.url.replace(&database, &name);
+    let text = said(check(&world), 1).await;
+    assert_line(&text, "FAIL", "encoding", &["LATIN1", "encoding 'UTF8'"]);
+    assert_line(&text, "FAIL", "schema", &["no outbox"]);
+}
+
+#[tokio::test]
+async fn functions_of_an_older_version_fail_and_newer_ones_do_not() {
+    let world = World::new().await;
+    for (version, level, code, phrases) in [
+        (0, "FAIL", 1, &["at version 0", "worker migrate"][..]),
+        (1_000, "ok", 0, &["at version 1000, newer"]),
+    ] {
+        world
+            .execute(&format!(
+                "create or replace function signaling.protocol_version() returns integer
+                 language sql immutable parallel safe as 'select {version}'"
+            ))
+            .await;
+        let text = said(check(&world), code).await;
+        assert_line(&text, level, "functions", phrases);
+        assert_line(&text, "ok", "schema", &[]);
+    }
+}
+
+#[tokio::test]
+async fn where_transactions_can_be_prepared_inserts_do_not_notify_unless_somebody_says_so() {
+    let postgres = Postgres::start_with(Settings {
+        server_settings: BTreeMap::from([("max_prepared_transactions".into(), "5".into())]),
+        ..Settings::default()
+    })
+    .await;
+    let world = World::on(&postgres, SimulatorConfig::default()).await;
+    let text = said(check(&world), 0).await;
+    let database: String = world.ask("select current_database()::text").await;
+    let advice = format!("alter database {database} set signaling.notify = 'on'");
+    assert_line(
+        &text,
+        "warn",
+        "wakeups",
+        &["max_prepared_transactions is 5", &advice],
+    );
+    // Where nobody is a superuser, the workers' URL says it, too.
+    let url = format!("{}&options[signaling.notify]=on", world.url);
+    let text = said(check(&world).env("DATABASE_URL", &url), 0).await;
+    assert_line(&text, "ok", "wakeups", &["can't be prepared"]);
+    world.execute(&advice).await;
+    let text = said(check(&world), 0).await;
+    assert_line(&text, "ok", "wakeups", &["can't be prepared"]);
+}
+
+#[tokio::test]
+async fn a_worker_that_is_an_operator_too_is_told_so() {
+    let world = World::new().await;
+    let role = Role::granted(&world, "worker").await;
+    let text = said(check(&world).env("DATABASE_URL", &role.url), 0).await;
+    let command = format!("worker grant operator {}", role.name);
+    assert_line(&text, "ok", "operator", &[&command]);
+    let granted = world
+        .command(&["grant", "operator", &role.name])
+        .finish()
+        .await;
+    assert_eq!(granted.code, Some(0), "{granted:?}");
+    let text = said(check(&world).env("DATABASE_URL", &role.url), 0).await;
+    assert_line(&text, "ok", "operator", &["buttons work"]);
+}

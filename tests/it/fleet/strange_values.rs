@@ -1,0 +1,83 @@
+//! Values that Postgres can hold and drivers can't read, in a table whose constraints were removed by hand.
+
+use testkit::{PATIENCE, World};
+
+/// Times at which `timestamptz` ends, and beyond the years that RFC 3339 knows.
+const TIMES: [&str; 6] = [
+    "infinity",
+    "-infinity",
+    "294276-12-31 23:59:59.999999+00",
+    "10000-01-02 00:00:00+00",
+    "0044-03-15 12:00:00+00 BC",
+    "4714-11-24 00:00:00+00 BC",
+];
+
+#[tokio::test]
+async fn no_time_in_a_row_or_a_lane_ends_a_worker() {
+    let world = World::new().await;
+    world
+        .execute(
+            "alter table signaling.outbox
+             drop constraint due_at_is_before_year_1_or_after_year_9999,
+             drop constraint expires_at_is_before_year_1_or_after_year_9999",
+        )
+        .await;
+    let mut worker = world.worker().start();
+    world.insert_many(5).await;
+    world.until_all_final().await;
+    for time in TIMES {
+        world
+            .execute(&format!(
+                "insert into signaling.outbox (sender, destination, payload, due_at, created_at) values
+                     ('alice', 'bob', 'due', '{time}', default), ('alice', 'bob', 'created', default, '{time}');
+                 insert into signaling.outbox (sender, destination, payload, expires_at)
+                 values ('alice', 'bob', 'expires', '{time}');
+                 update signaling.lane set throttled_at = '{time}', limit_set_at = '{time}'"
+            ))
+            .await;
+    }
+    // Three are due after the year 9999, and three expired before year 1.
+    let due_are_final = async || world.count("status = 'pending'").await == 3;
+    world
+        .until("every due row is final", PATIENCE, due_are_final)
+        .await;
+    assert_eq!(world.count("status = 'expired'").await, 3);
+    assert_eq!(world.seen().calls, 5 + 12);
+    for id in 1..=23 {
+        let message = world.command(&["message", &id.to_string()]).finish().await;
+        assert_eq!(message.code, Some(0), "{message:?}");
+    }
+    for arguments in [&["status"][..], &["status", "--json"]] {
+        let status = world.command(arguments).finish().await;
+        assert_eq!(status.code, Some(0), "{status:?}");
+    }
+    worker.stop().await;
+    assert_eq!(worker.logged("lane_panicked"), 0);
+}
+
+#[tokio::test]
+async fn a_lane_whose_slots_can_not_be_counted_stops_no_other() {
+    let world = World::new().await;
+    let mut worker = world.worker().start();
+    world.insert_many(1).await;
+    world.until_all_final().await;
+    // Infinite times are refused by a constraint.
+    for time in ["294276-12-31 00:00:00+00", "4714-11-24 00:00:00+00 BC"] {
+        world
+            .execute(&format!(
+                "update signaling.lane set next_slot_at = '{time}', rate_at = '{time}', rate_per_s = 'NaN'"
+            ))
+            .await;
+        world.insert_many(1).await;
+        let status = world.command(&["status"]).finish().await;
+        assert_eq!(status.code, Some(0), "{time}: {status:?}");
+        assert!(worker.is_running(), "{time}");
+    }
+    world
+        .execute(
+            "update signaling.lane set next_slot_at = now(), rate_at = now(), rate_per_s = 490",
+        )
+        .await;
+    world.until_all_final().await;
+    worker.stop().await;
+}
