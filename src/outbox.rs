@@ -6,6 +6,7 @@ mod connect;
 mod diagnostics;
 mod enqueue;
 mod errors;
+mod one_off;
 mod pool;
 mod queue;
 mod read;
@@ -24,7 +25,7 @@ pub(crate) use connect::{ConnectError, Outbox};
 pub(crate) use diagnostics::{DatabaseLatency, OldTransaction, ServerDiagnostics};
 pub use enqueue::{EnqueueError, enqueue};
 pub(crate) use enqueue::{InvalidLines, read_json_lines};
-pub(crate) use errors::{is_data_error, is_outage};
+pub(crate) use errors::{is_data_error, is_outage, may_have_taken_effect};
 pub(crate) use pool::{
     AdaptiveTimeout, STATEMENT_DURATION, STATEMENT_ERRORS, TlsFileError, check_tls_files,
 };
@@ -39,12 +40,11 @@ pub(crate) use read::{
 };
 pub(crate) use retention::{Deletion, MIN_RETENTION};
 pub(crate) use schema::{RoleKind, RoleName, SchemaError, SchemaVersion};
-pub(crate) use stats::{MinuteStats, StatsError};
+pub(crate) use stats::MinuteStats;
 pub(crate) use wakeup::WakeupListener;
 
 use crate::pace::DbClock;
 use crate::pace::clock::ClockReading;
-use errors::may_have_taken_effect;
 
 /// A process's view of the database's clock, kept up by the readings that claims bring along.
 #[derive(Debug, Default)]

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use serde::Serialize;
+use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::outcome::{FinalStatus, Outcome};
 
@@ -15,26 +15,34 @@ pub(crate) const BOUNDS_S: [f64; 18] = [
 pub(crate) const BUCKETS: usize = BOUNDS_S.len() + 1;
 
 /// How many durations were how long.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
-#[serde(transparent)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "Vec<i64>")]
 pub(crate) struct Histogram([u64; BUCKETS]);
 
-impl Histogram {
-    /// A histogram with these counts; what is missing is none, what is too much belongs to the last bucket.
-    pub(crate) fn from_counts(counts: &[u64]) -> Self {
+/// A count that is missing is none; counts of more buckets belong to the last one.
+impl From<Vec<i64>> for Histogram {
+    fn from(counts: Vec<i64>) -> Self {
         let mut histogram = Self::default();
-        for (index, count) in counts.iter().enumerate() {
-            let sum = &mut histogram.0[index.min(BUCKETS - 1)];
-            *sum = sum.saturating_add(*count);
+        for (index, count) in counts.into_iter().enumerate() {
+            histogram.0[index.min(BUCKETS - 1)] += bounded(count);
         }
         histogram
     }
+}
 
-    /// How many were in each bucket.
-    pub(crate) fn counts(&self) -> &[u64; BUCKETS] {
-        &self.0
-    }
+/// Far above what workers count. A person may write any number into the tables: without this bound, adding up such rows
+/// would overflow, and panic.
+const MAX_COUNT: u64 = 1 << 48;
 
+fn bounded(count: i64) -> u64 {
+    u64::try_from(count).unwrap_or(0).min(MAX_COUNT)
+}
+
+fn count<'de, D: Deserializer<'de>>(column: D) -> Result<u64, D::Error> {
+    i64::deserialize(column).map(bounded)
+}
+
+impl Histogram {
     pub(crate) fn observe(&mut self, duration: Duration) {
         let duration_s = duration.as_secs_f64();
         let bucket = BOUNDS_S.partition_point(|bound_s| *bound_s < duration_s);
@@ -81,32 +89,32 @@ impl Histogram {
     }
 }
 
-/// What an app's calls came to.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+/// What an app's calls came to, as in the columns of `signaling.minute_stats`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Stats {
-    /// Messages that ended as `message_sent`: one call each, as for the next two.
+    #[serde(deserialize_with = "count")]
     pub(crate) message_sent: u64,
-    /// Those that ended as `message_delivered`.
+    #[serde(deserialize_with = "count")]
     pub(crate) message_delivered: u64,
-    /// Those that ended as `message_offline`.
+    #[serde(deserialize_with = "count")]
     pub(crate) message_offline: u64,
-    /// Messages that ended as `failed`.
+    #[serde(deserialize_with = "count")]
     pub(crate) failed: u64,
-    /// Messages that ended as `expired`.
+    #[serde(deserialize_with = "count")]
     pub(crate) expired: u64,
-    /// Messages that ended as `unknown`.
+    #[serde(deserialize_with = "count")]
     pub(crate) unknown: u64,
-    /// Calls that failed without an effect, and may succeed the next time.
+    #[serde(deserialize_with = "count")]
     pub(crate) calls_transient: u64,
-    /// Calls that were answered 429.
+    #[serde(deserialize_with = "count")]
     pub(crate) calls_throttled: u64,
-    /// Calls that were refused for good.
+    #[serde(deserialize_with = "count")]
     pub(crate) calls_rejected: u64,
-    /// Calls that were answered 401 or 403.
+    #[serde(deserialize_with = "count")]
     pub(crate) calls_unauthorized: u64,
-    /// Calls that may have had their effect.
+    #[serde(deserialize_with = "count")]
     pub(crate) calls_ambiguous: u64,
-    /// Slots that were given up because they had passed.
+    #[serde(deserialize_with = "count")]
     pub(crate) slots_missed: u64,
     pub(crate) call_time: Histogram,
     /// How long messages waited for their first call, from when they were due.
@@ -212,8 +220,8 @@ mod tests {
         histogram.observe(Duration::from_millis(1));
         histogram.observe(Duration::from_micros(1_001));
         histogram.observe(Duration::from_hours(2));
-        assert_eq!(&histogram.counts()[..2], [1, 1]);
-        assert_eq!(histogram.counts()[BUCKETS - 1], 1);
+        assert_eq!(&histogram.0[..2], [1, 1]);
+        assert_eq!(histogram.0[BUCKETS - 1], 1);
     }
 
     #[test]
@@ -244,11 +252,24 @@ mod tests {
         }
 
         #[test]
-        fn histograms_add_up(one in proptest::collection::vec(0_u64..1_000, BUCKETS), other in proptest::collection::vec(0_u64..1_000, BUCKETS)) {
-            let mut sum = Histogram::from_counts(&one);
-            sum.merge(&Histogram::from_counts(&other));
-            let all: Vec<u64> = one.iter().zip(&other).map(|(one, other)| one + other).collect();
-            prop_assert_eq!(sum, Histogram::from_counts(&all));
+        fn histograms_add_up(one in proptest::collection::vec(0_i64..1_000, BUCKETS), other in proptest::collection::vec(0_i64..1_000, BUCKETS)) {
+            let all: Vec<i64> = one.iter().zip(&other).map(|(one, other)| one + other).collect();
+            let mut sum = Histogram::from(one);
+            sum.merge(&Histogram::from(other));
+            prop_assert_eq!(sum, Histogram::from(all));
         }
+    }
+
+    #[test]
+    fn a_row_with_any_numbers_can_be_added_up() {
+        let mut row = serde_json::to_value(Stats::default()).expect("JSON");
+        row["failed"] = (-1).into();
+        row["unknown"] = i64::MAX.into();
+        row["call_time"] = vec![i64::MAX; BUCKETS + 1].into();
+        let row: Stats = serde_json::from_value(row).expect("stats");
+        let mut sum = row;
+        sum.merge(&row);
+        assert_eq!((sum.failed, sum.unknown), (0, 2 * MAX_COUNT));
+        assert_eq!(sum.call_time.0[BUCKETS - 1], 4 * MAX_COUNT);
     }
 }

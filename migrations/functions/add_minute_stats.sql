@@ -1,28 +1,17 @@
--- Adds what a worker has done to the stats of its minutes. The arrays hold one minute of one app at each place; histograms
--- are arrays written as text, because Postgres has no arrays of arrays of different lengths.
+-- Adds what a worker has done to the stats of its minutes. The argument is an array with an object for each minute and app;
+-- its keys are the columns of signaling.minute_stats.
 --
 -- Locks the rows that it writes, in the order of their key, so that two workers never wait for each other.
-create or replace function signaling.add_minute_stats(
-    minutes timestamptz[], apps text[], message_sent bigint[], message_delivered bigint[], message_offline bigint[],
-    failed bigint[], expired bigint[], unknown bigint[], calls_transient bigint[], calls_throttled bigint[],
-    calls_rejected bigint[], calls_unauthorized bigint[], calls_ambiguous bigint[], slots_missed bigint[],
-    call_time text[], queue_wait text[]
-) returns void
+create or replace function signaling.add_minute_stats(stats jsonb) returns void
     language plpgsql security definer
     set search_path = pg_catalog, pg_temp set row_security = off
 as $$
 #variable_conflict use_column
 begin
     perform signaling.assert_session();
-    insert into signaling.minute_stats as kept (
-        minute, app, message_sent, message_delivered, message_offline, failed, expired, unknown, calls_transient,
-        calls_throttled, calls_rejected, calls_unauthorized, calls_ambiguous, slots_missed, call_time, queue_wait)
-    select done.minute, done.app, done.c1, done.c2, done.c3, done.c4, done.c5, done.c6, done.c7, done.c8, done.c9, done.c10,
-           done.c11, done.c12, done.call_time::bigint[], done.queue_wait::bigint[]
-    from unnest(minutes, apps, message_sent, message_delivered, message_offline, failed, expired, unknown, calls_transient,
-                calls_throttled, calls_rejected, calls_unauthorized, calls_ambiguous, slots_missed, call_time, queue_wait)
-             as done (minute, app, c1, c2, c3, c4, c5, c6, c7, c8, c9, c10, c11, c12, call_time, queue_wait)
-    order by done.minute, done.app
+    insert into signaling.minute_stats as kept
+    select * from jsonb_populate_recordset(null::signaling.minute_stats, stats)
+    order by minute, app
     on conflict (minute, app) do update
     set message_sent = kept.message_sent + excluded.message_sent,
         message_delivered = kept.message_delivered + excluded.message_delivered,

@@ -67,7 +67,7 @@ impl Fleet {
 async fn overview(outbox: &Outbox) -> Result<Overview, sqlx::Error> {
     Ok(Overview {
         apps: outbox.last_status().await?,
-        minutes: outbox.minute_stats(None, SHOWN).await?,
+        minutes: outbox.minute_stats(SHOWN).await?,
         at: outbox.viewed_at().await?,
     })
 }

@@ -6,7 +6,7 @@ use sqlx::error::DatabaseError;
 use sqlx::postgres::{PgDatabaseError, PgSeverity};
 
 /// Whether a statement that failed may have been carried out all the same: the server did not say that it was not.
-pub(super) fn may_have_taken_effect(error: &sqlx::Error) -> bool {
+pub(crate) fn may_have_taken_effect(error: &sqlx::Error) -> bool {
     error
         .as_database_error()
         .and_then(|error| error.try_downcast_ref::<PgDatabaseError>())
@@ -48,6 +48,11 @@ pub(super) fn is_connection_error(error: &sqlx::Error) -> bool {
         Some(_) => is_of_class(error, &["08", "57P"]),
         None => !matches!(error, sqlx::Error::RowNotFound | sqlx::Error::PoolTimedOut),
     }
+}
+
+/// Whether a statement has only met a lock: `lock_not_available`, or a deadlock that it was chosen to resolve.
+pub(super) fn is_without_lock(error: &sqlx::Error) -> bool {
+    is_of_class(error, &["55P03", "40P01"])
 }
 
 fn is_of_class(error: &sqlx::Error, classes: &[&str]) -> bool {

@@ -2,9 +2,12 @@
 
 mod functions;
 mod grant;
+mod lock_holder;
 mod migrate;
+mod migrations;
 mod privileges;
+mod version;
 
 pub(crate) use grant::RoleName;
-pub(crate) use migrate::{SchemaError, SchemaVersion};
 pub(crate) use privileges::RoleKind;
+pub(crate) use version::{SchemaError, SchemaVersion};

@@ -16,14 +16,14 @@ struct Asked {
 
 fn asked() -> Vec<Asked> {
     let window = include_str!("../../src/outbox/read/search/window.sql");
-    let listed = include_str!("../../src/outbox/read/search/listed.sql");
-    let fields = "bigint, bigint, text, text, text, text, timestamptz, timestamptz, text, bigint";
+    let fields =
+        "bigint, bigint, text, text, text, text, timestamptz, timestamptz, text, bigint, bigint[]";
     vec![
         Asked {
             name: "a window of ids",
-            statement: format!("{window} order by id desc limit $10"),
+            statement: window.into(),
             types: fields,
-            values: "9000, 8001, 'default', 'failed', 'nobody', 'x', '2020-01-01', '2099-01-01', 'none', 51",
+            values: "9000, 8001, 'default', 'failed', 'nobody', 'x', '2020-01-01', '2099-01-01', 'none', 51, null",
             has: &[
                 "Index Scan Backward using outbox_pkey",
                 "Index Cond: ((id <= ",
@@ -31,8 +31,8 @@ fn asked() -> Vec<Asked> {
         },
         Asked {
             name: "a list of ids",
-            statement: format!("{window} {listed} order by id desc limit $10"),
-            types: "bigint, bigint, text, text, text, text, timestamptz, timestamptz, text, bigint, bigint[]",
+            statement: window.into(),
+            types: fields,
             values: "9000, 1, null, 'queued', null, null, null, null, null, 51, array[8, 15, 4711]",
             has: &["using outbox_pkey"],
         },
@@ -41,20 +41,20 @@ fn asked() -> Vec<Asked> {
             statement: include_str!("../../src/outbox/read/search/first_attempts.sql").into(),
             types: "text, bigint",
             values: "null, 20001",
-            has: &["Limit", "using outbox_fresh"],
+            has: &["Limit", "using outbox_first_attempts"],
         },
         Asked {
             name: "what was claimed",
             statement: include_str!("../../src/outbox/read/search/retries.sql").into(),
             types: "text, bigint",
             values: "'default', 20001",
-            has: &["Limit", "using outbox_again"],
+            has: &["Limit", "using outbox_retries"],
         },
         Asked {
             name: "groups of failures",
             statement: include_str!("../../src/outbox/read/failures/groups.sql").into(),
-            types: "bigint, bigint, text, bigint, text",
-            values: "20000, 3600000000, null, 100, 'transient'",
+            types: "bigint, interval, text, bigint, text",
+            values: "20000, '1 hour', null, 100, 'transient'",
             has: &[
                 "Index Scan Backward using attempt_pkey",
                 "using outbox_pkey",
@@ -64,8 +64,8 @@ fn asked() -> Vec<Asked> {
         Asked {
             name: "the messages of a group",
             statement: include_str!("../../src/outbox/read/failures/messages.sql").into(),
-            types: "bigint, bigint, text, text, int, text, bigint",
-            values: "20000, 3600000000, 'default', 'rejected', 404, 'x', 5000",
+            types: "bigint, interval, text, text, int, text, bigint",
+            values: "20000, '1 hour', 'default', 'rejected', 404, 'x', 5000",
             has: &[
                 "Index Scan Backward using attempt_pkey",
                 "using outbox_pkey",

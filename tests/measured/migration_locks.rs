@@ -200,16 +200,14 @@ async fn a_migration_that_gets_no_lock_says_who_holds_it_and_tries_again() {
     assert!(printed.contains("applied 2 stats in "), "{printed}");
 }
 
-/// Older versions take their turn by the lock that sqlx takes.
 #[tokio::test]
-async fn migrators_take_turns_with_those_of_older_versions_and_say_who_is_at_work() {
-    use sqlx::migrate::Migrate;
+async fn migrators_take_turns_and_say_who_is_at_work() {
     let _machine = WholeMachine::take().await;
     let url = Postgres::shared().await.empty_database().await;
-    let mut older = connected(&url).await;
-    older.lock().await.expect("its turn");
+    let mut other = connected(&url).await;
+    execute(&mut other, "select pg_advisory_lock(7310596821344204)").await;
     let pid: i32 = sqlx::query_scalar("select pg_backend_pid()")
-        .fetch_one(&mut older)
+        .fetch_one(&mut other)
         .await
         .expect("a process");
     let refused = migrate(&url).arg("--lock-wait").arg("300ms").finish().await;
@@ -224,13 +222,13 @@ async fn migrators_take_turns_with_those_of_older_versions_and_say_who_is_at_wor
             "select exists (select from pg_stat_activity where datname = current_database()
              and query like '%pg_try_advisory_lock%' and pid <> pg_backend_pid())",
         )
-        .fetch_one(&mut older)
+        .fetch_one(&mut other)
         .await
         .expect("an answer")
     })
     .await;
     assert!(patient.is_running());
-    older.unlock().await.expect("unlocked");
+    execute(&mut other, "select pg_advisory_unlock_all()").await;
     assert_eq!(
         patient.wait_exit().await,
         Some(0),

@@ -4,6 +4,7 @@ use std::fmt::Write;
 
 use sqlx::postgres::types::PgInterval;
 use sqlx::postgres::{PgArguments, PgHasArrayType};
+use sqlx::types::JsonValue;
 use sqlx::{Arguments, Encode, Postgres, Type};
 use uuid::Uuid;
 
@@ -88,6 +89,7 @@ argument! {
     i64: value => value.to_string();
     f64: value => value.to_string();
     Uuid: value => value.to_string();
+    JsonValue: value => value.to_string();
     DbTime: value => match value.as_micros() {
         i64::MAX => "infinity".to_owned(),
         i64::MIN => "-infinity".to_owned(),

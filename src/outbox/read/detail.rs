@@ -3,12 +3,13 @@
 mod next_step;
 
 use serde::Serialize;
-use sqlx::{FromRow, PgConnection};
+use sqlx::{FromRow, PgConnection, query};
 
 pub(crate) use next_step::NextStep;
 
 use super::lane_status::{LaneStatus, lane_of};
 use crate::error_text::database_error_text;
+use crate::outbox::one_off::{rows, value};
 use crate::outbox::{Outbox, SchemaError};
 use crate::pace::DbTime;
 
@@ -28,7 +29,6 @@ pub(crate) struct MessageDetail {
     pub(crate) earlier_calls: i64,
     /// What happens to it next, if its lane lets it.
     pub(crate) next: NextStep,
-    /// The state of its app.
     pub(crate) lane: LaneDetail,
 }
 
@@ -38,24 +38,17 @@ pub(crate) struct MessageRow {
     /// The database's time of the look.
     pub(crate) at: DbTime,
     pub(crate) id: i64,
-    /// The app that it belongs to.
     pub(crate) app: String,
-    /// The API's user ID of the sender.
     pub(crate) sender: String,
-    /// The receiver of a peer message.
     pub(crate) destination: Option<String>,
-    /// The channel of a channel message.
     pub(crate) channel_name: Option<String>,
     /// `pending` or a final status.
     pub(crate) status: String,
     /// The status, or of a pending message: scheduled, queued, sending, retrying.
     pub(crate) state: String,
     pub(crate) attempts: i32,
-    /// Calls that may go wrong.
     pub(crate) max_attempts: i32,
-    /// Whether the call waits for the receiver.
     pub(crate) wait_for_ack: bool,
-    /// Never called again after a call whose outcome is not known.
     pub(crate) at_most_once: bool,
     pub(crate) created_at: DbTime,
     /// When it is due; while a worker has it, when the lease ends; of a final message, when it was due last.
@@ -64,22 +57,18 @@ pub(crate) struct MessageRow {
     /// Whether a worker has it, had it and died, or has finished it.
     pub(crate) is_claimed: bool,
     pub(crate) claimed_by: Option<String>,
-    /// When the last call started.
     pub(crate) sent_at: Option<DbTime>,
     pub(crate) finished_at: Option<DbTime>,
-    /// The answer's status to the last call.
     pub(crate) http_status: Option<i32>,
     /// Under which the API knows the last call.
     pub(crate) request_id: Option<String>,
-    /// What went wrong at the last call.
     pub(crate) error: Option<String>,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Default, Serialize, FromRow)]
 pub(crate) struct PayloadDetail {
     /// Its size in bytes of UTF-8; none where who asks may not read it.
     pub(crate) bytes: Option<i64>,
-    /// The content, if it was asked for.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) text: Option<String>,
 }
@@ -116,17 +105,14 @@ pub(crate) enum LaneDetail {
 /// Why nothing can be told of a message.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum MessageError {
-    /// There is no such message.
     #[error(
         "there is no message {0}: it was never inserted, its transaction is not committed, or it is deleted already"
     )]
     NotFound(i64),
-    /// The content was asked for by somebody who may not read it.
     #[error(
         "{user} may not read payloads: leave out --payload, or log in as a role that may, such as one with the rights of a producer (`worker grant producer {user}`)"
     )]
     NoRightToPayload { user: String },
-    /// The schema is missing or too old.
     #[error(transparent)]
     Schema(#[from] SchemaError),
     #[error("the database failed: {}", database_error_text(.0))]
@@ -141,24 +127,20 @@ struct Privileges {
 }
 
 impl Outbox {
-    /// One message and what happened to it. Who may read no content still learns everything else, unless they ask
-    /// for the content.
-    ///
-    /// # Errors
-    /// Where there is no such message, its content may not be read, or the database fails.
+    /// One message and what happened to it. A role that may read no content still learns everything else, unless it
+    /// asks for the content.
     pub(crate) async fn message(
         &self,
         id: i64,
         with_payload: bool,
     ) -> Result<MessageDetail, MessageError> {
-        let found = self
-            .read(
-                async |session| match detail(session, id, with_payload).await {
-                    Err(MessageError::Database(error)) => Err(error),
-                    found => Ok(found),
-                },
-            )
-            .await?;
+        let found = self.read(
+            async |session| match detail(session, id, with_payload).await {
+                Err(MessageError::Database(error)) => Err(error),
+                found => Ok(found),
+            },
+        );
+        let found = found.await?;
         if let Err(MessageError::Schema(_)) = found {
             // What exactly is wrong with it.
             self.check_schema().await?;
@@ -172,99 +154,50 @@ async fn detail(
     id: i64,
     with_payload: bool,
 ) -> Result<MessageDetail, MessageError> {
-    let privileges: Option<Privileges> = sqlx::query_as(
+    let privileges = query(
         "select current_user::text as user,
                 has_column_privilege(relation, 'payload', 'select') as may_read_payload,
-                has_table_privilege('signaling.lane', 'select') as may_read_lane
+                has_table_privilege('signaling.lane', 'select')
+                    and has_table_privilege('signaling.queue_counts', 'select') as may_read_lane
          from to_regclass('signaling.outbox') as relation
          where relation is not null and to_regclass('signaling.delivery_status') is not null",
-    )
-    .persistent(false)
-    .fetch_optional(&mut *session)
-    .await?;
-    let privileges = privileges.ok_or(SchemaError::Missing)?;
+    );
+    let mut privileges: Vec<Privileges> = rows(session, privileges).await?;
+    let privileges = privileges.pop().ok_or(SchemaError::Missing)?;
     if with_payload && !privileges.may_read_payload {
-        return Err(MessageError::NoRightToPayload {
-            user: privileges.user,
-        });
+        let user = privileges.user;
+        return Err(MessageError::NoRightToPayload { user });
     }
-    let message = message(&mut *session, id)
-        .await?
-        .ok_or(MessageError::NotFound(id))?;
+    let message = query(include_str!("detail/message.sql")).bind(id);
+    let mut message: Vec<MessageRow> = rows(session, message).await?;
+    let message = message.pop().ok_or(MessageError::NotFound(id))?;
     let payload = if privileges.may_read_payload {
-        payload(&mut *session, id, with_payload).await?
+        let payload = query(
+            "select octet_length(convert_to(payload, 'UTF8'))::bigint as bytes, case when $2 then payload end as text
+             from signaling.outbox where id = $1",
+        );
+        rows(session, payload.bind(id).bind(with_payload)).await?
     } else {
-        None
+        Vec::new()
     };
-    let (calls, earlier_calls) = calls(&mut *session, id).await?;
-    let lane = if privileges.may_read_lane {
-        lane_of(&message.app, &mut *session)
-            .await?
-            .map_or(LaneDetail::None, |lane| LaneDetail::Lane(Box::new(lane)))
-    } else {
-        LaneDetail::NoRight
-    };
-    Ok(MessageDetail {
-        next: NextStep::of(&message),
-        message,
-        payload: payload.unwrap_or(PayloadDetail {
-            bytes: None,
-            text: None,
-        }),
-        calls,
-        earlier_calls,
-        lane,
-    })
-}
-
-/// The columns that a reader may read.
-async fn message(session: &mut PgConnection, id: i64) -> Result<Option<MessageRow>, sqlx::Error> {
-    sqlx::query_as(include_str!("detail/message.sql"))
-        .persistent(false)
-        .bind(id)
-        .fetch_optional(session)
-        .await
-}
-
-async fn payload(
-    session: &mut PgConnection,
-    id: i64,
-    with_text: bool,
-) -> Result<Option<PayloadDetail>, sqlx::Error> {
-    let row: Option<(i64, Option<String>)> = sqlx::query_as(
-        "select octet_length(convert_to(payload, 'UTF8'))::bigint, case when $2 then payload end
-         from signaling.outbox where id = $1",
-    )
-    .persistent(false)
-    .bind(id)
-    .bind(with_text)
-    .fetch_optional(session)
-    .await?;
-    Ok(row.map(|(bytes, text)| PayloadDetail {
-        bytes: Some(bytes),
-        text,
-    }))
-}
-
-/// The latest calls in their order, and how many there were before.
-async fn calls(session: &mut PgConnection, id: i64) -> Result<(Vec<CallDetail>, i64), sqlx::Error> {
-    let mut calls: Vec<CallDetail> = sqlx::query_as(
+    let calls = query(
         "select attempt, sent_at, extract(epoch from duration)::float8 * 1000 as duration_ms, http_status, outcome,
                 error, claimed_by, recorded_at
-         from signaling.attempt where message_id = $1 order by id desc limit $2",
-    )
-    .persistent(false)
-    .bind(id)
-    .bind(MAX_CALLS)
-    .fetch_all(&mut *session)
-    .await?;
-    calls.reverse();
-    let all: i64 =
-        sqlx::query_scalar("select count(*) from signaling.attempt where message_id = $1")
-            .persistent(false)
-            .bind(id)
-            .fetch_one(session)
-            .await?;
-    let told = i64::try_from(calls.len()).unwrap_or(i64::MAX);
-    Ok((calls, all.saturating_sub(told).max(0)))
+         from (select * from signaling.attempt where message_id = $1 order by id desc limit $2) as latest order by id",
+    );
+    let earlier_calls =
+        query("select greatest(count(*) - $2, 0) from signaling.attempt where message_id = $1");
+    Ok(MessageDetail {
+        payload: payload.into_iter().next().unwrap_or_default(),
+        calls: rows(session, calls.bind(id).bind(MAX_CALLS)).await?,
+        earlier_calls: value(session, earlier_calls.bind(id).bind(MAX_CALLS)).await?,
+        next: NextStep::of(&message),
+        lane: match privileges.may_read_lane {
+            false => LaneDetail::NoRight,
+            true => lane_of(&message.app, session)
+                .await?
+                .map_or(LaneDetail::None, |lane| LaneDetail::Lane(Box::new(lane))),
+        },
+        message,
+    })
 }

@@ -2,10 +2,11 @@
 
 use std::time::Duration;
 
-use sqlx::FromRow;
+use sqlx::{FromRow, query};
 
-use crate::outbox::Outbox;
-use crate::outbox::interval;
+use super::search::time_of;
+use crate::outbox::one_off::{rows, values};
+use crate::outbox::{Outbox, interval};
 use crate::pace::DbTime;
 
 /// The newest calls that are looked at: at 490 calls/s that all fail, those of 20 seconds.
@@ -18,9 +19,8 @@ pub(crate) const MAX_RETRIED: usize = 5_000;
 #[derive(Debug, Clone, PartialEq, Eq, FromRow)]
 pub(crate) struct FailureKey {
     pub(crate) app: String,
-    /// What the call came to, as in `signaling.attempt`.
+    /// As in `signaling.attempt`.
     pub(crate) outcome: String,
-    /// What was answered, if anything was.
     pub(crate) http_status: Option<i32>,
     pub(crate) error: Option<String>,
 }
@@ -52,40 +52,27 @@ pub(crate) struct Failures {
 impl Outbox {
     /// What went wrong within the last `span`, of all apps or of one, with any outcome or one: as far as the newest
     /// [`MAX_CALLS_LOOKED_AT`] calls of all apps show it, because no index tells the calls of one.
-    ///
-    /// # Errors
-    /// Where the database fails.
     pub(crate) async fn failures(
         &self,
         app: Option<&str>,
         outcome: Option<&str>,
         span: Duration,
     ) -> Result<Failures, sqlx::Error> {
-        self.read(async |session| {
-            let now = sqlx::query_scalar("select clock_timestamp()")
-                .persistent(false)
-                .fetch_one(&mut **session)
-                .await?;
-            let groups = sqlx::query_as(include_str!("failures/groups.sql"))
-                .persistent(false)
-                .bind(MAX_CALLS_LOOKED_AT)
-                .bind(interval(span))
-                .bind(app)
-                .bind(MAX_GROUPS)
-                .bind(outcome)
-                .fetch_all(&mut **session)
-                .await?;
-            let only_since = sqlx::query_scalar(
-                "select recorded_at from signaling.attempt order by id desc offset $1 limit 1",
-            )
-            .persistent(false)
+        let groups = query(include_str!("failures/groups.sql"))
             .bind(MAX_CALLS_LOOKED_AT)
-            .fetch_optional(&mut **session)
-            .await?
-            .filter(|at: &DbTime| *at > now - span);
+            .bind(interval(span))
+            .bind(app)
+            .bind(MAX_GROUPS)
+            .bind(outcome);
+        let newest_not_looked_at =
+            query("select recorded_at from signaling.attempt order by id desc offset $1 limit 1");
+        self.read(async |session| {
+            let now = time_of(session).await?;
+            let groups = rows(session, groups).await?;
+            let times = values(session, newest_not_looked_at.bind(MAX_CALLS_LOOKED_AT)).await?;
             Ok(Failures {
                 groups,
-                only_since,
+                only_since: times.into_iter().find(|at: &DbTime| *at > now - span),
                 now,
             })
         })
@@ -93,27 +80,20 @@ impl Outbox {
     }
 
     /// The messages of a group that have ended as `failed`, newest first.
-    ///
-    /// # Errors
-    /// Where the database fails.
     pub(crate) async fn failed_messages(
         &self,
         key: &FailureKey,
         span: Duration,
     ) -> Result<Vec<i64>, sqlx::Error> {
-        self.read(async |session| {
-            sqlx::query_scalar(include_str!("failures/messages.sql"))
-                .persistent(false)
-                .bind(MAX_CALLS_LOOKED_AT)
-                .bind(interval(span))
-                .bind(&key.app)
-                .bind(&key.outcome)
-                .bind(key.http_status)
-                .bind(&key.error)
-                .bind(i64::try_from(MAX_RETRIED).unwrap_or(i64::MAX))
-                .fetch_all(&mut **session)
-                .await
-        })
-        .await
+        let messages = query(include_str!("failures/messages.sql"))
+            .bind(MAX_CALLS_LOOKED_AT)
+            .bind(interval(span))
+            .bind(&key.app)
+            .bind(&key.outcome)
+            .bind(key.http_status)
+            .bind(&key.error)
+            .bind(i64::try_from(MAX_RETRIED).unwrap_or(i64::MAX));
+        self.read(async |session| values(session, messages).await)
+            .await
     }
 }

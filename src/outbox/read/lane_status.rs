@@ -1,25 +1,27 @@
 //! What each lane is doing and what waits for it, for people and monitors: cheap to ask, however much was sent.
 
-use std::collections::BTreeMap;
-
-use serde::Serialize;
-use sqlx::{FromRow, PgConnection};
+use serde::{Deserialize, Serialize};
+use sqlx::types::Json;
+use sqlx::{AssertSqlSafe, FromRow, PgConnection, query};
 
 use crate::outbox::Outbox;
-use crate::outbox::stats::amount;
+use crate::outbox::one_off::{rows, values};
 use crate::pace::DbTime;
 
 /// What an app's lane is doing, and what waits for it.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, FromRow)]
 pub(crate) struct AppLane {
     pub(crate) app: String,
-    /// Its lane; none if no worker has ever served it.
+    /// None if no worker has ever served the app.
+    #[sqlx(json(nullable))]
     pub(crate) lane: Option<LaneStatus>,
+    #[sqlx(json)]
     pub(crate) pending: Pending,
 }
 
 /// The pending messages of an app, as they were counted last.
-#[derive(Debug, Default, Serialize)]
+#[derive(Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
 pub(crate) struct Pending {
     /// Wait for their first call.
     pub(crate) queued: u64,
@@ -40,7 +42,7 @@ impl Pending {
 }
 
 /// The lane's row, for people.
-#[derive(Debug, Serialize, FromRow)]
+#[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct LaneStatus {
     /// Calls a second that the worker which started last is configured with.
     pub(crate) configured_per_s: f64,
@@ -50,13 +52,11 @@ pub(crate) struct LaneStatus {
     pub(crate) rate_per_s: f64,
     /// Whether the API has asked for a pause that is not over.
     pub(crate) told_to_wait: bool,
-    /// Who set another limit than the configured one.
     pub(crate) limit_set_by: Option<String>,
     /// No call before this: later than now while the API has asked for a pause.
     pub(crate) next_slot_at: DbTime,
     /// When a 429 last slowed the lane.
     pub(crate) throttled_at: Option<DbTime>,
-    /// Since when a person has paused the app.
     pub(crate) paused_at: Option<DbTime>,
     pub(crate) paused_by: Option<String>,
     pub(crate) pause_reason: Option<String>,
@@ -126,99 +126,25 @@ impl LaneStatus {
     }
 }
 
-#[derive(FromRow)]
-struct LaneRow {
-    app: String,
-    #[sqlx(flatten)]
-    lane: LaneStatus,
-}
-
-#[derive(FromRow)]
-struct QueueCountsRow {
-    app: String,
-    queued: i64,
-    scheduled: i64,
-    retrying: i64,
-    sending: i64,
-    oldest_s: Option<f64>,
-    counted_ago_s: Option<f64>,
-}
+const LANES: &str = include_str!("lanes.sql");
 
 impl Outbox {
     /// What each lane is doing and what waits for it, as it was counted last, in the order of the apps' names.
-    ///
-    /// # Errors
-    /// Where the database fails.
     pub(crate) async fn lanes(&self) -> Result<Vec<AppLane>, sqlx::Error> {
-        self.read(async |session| lanes(session).await).await
+        let lanes = format!("{LANES} order by app collate \"C\"");
+        self.read(async |session| rows(session, query(AssertSqlSafe(lanes))).await)
+            .await
     }
 }
 
 /// The lane of an app, if it has one.
-pub(crate) async fn lane_of(
+pub(super) async fn lane_of(
     app: &str,
     session: &mut PgConnection,
 ) -> Result<Option<LaneStatus>, sqlx::Error> {
-    let lanes = lane_rows(session, Some(app)).await?;
-    Ok(lanes.into_iter().next().map(|row| row.lane))
-}
-
-async fn lane_rows(
-    session: &mut PgConnection,
-    app: Option<&str>,
-) -> Result<Vec<LaneRow>, sqlx::Error> {
-    sqlx::query_as(
-        "select app, configured_per_s, limit_per_s, limit_set_by, next_slot_at, throttled_at,
-                next_slot_at > clock_timestamp() + interval '1 second' as told_to_wait, paused_at, paused_by, pause_reason,
-                hold, hold_reason, hold_since, hold_until,
-                signaling.present_rate(rate_per_s, rate_at, limit_per_s, clock_timestamp()) as rate_per_s
-         from signaling.lane where $1::text is null or app = $1",
-    )
-    .persistent(false)
-    .bind(app)
-    .fetch_all(session)
-    .await
-}
-
-pub(crate) async fn lanes(session: &mut PgConnection) -> Result<Vec<AppLane>, sqlx::Error> {
-    let lanes = lane_rows(&mut *session, None).await?;
-    let pending: Vec<QueueCountsRow> = sqlx::query_as(
-        "select app, queued, scheduled, retrying, sending,
-                case when oldest_at is not null
-                     then extract(epoch from greatest('0', counted_at - oldest_at))::float8 end as oldest_s,
-                extract(epoch from clock_timestamp() - counted_at)::float8 as counted_ago_s
-         from signaling.queue_counts cross join signaling.queue_counts_turn",
-    )
-    .persistent(false)
-    .fetch_all(session)
-    .await?;
-
-    let mut apps: BTreeMap<String, AppLane> = lanes
-        .into_iter()
-        .map(|LaneRow { app, lane }| {
-            let lane = AppLane {
-                app: app.clone(),
-                lane: Some(lane),
-                pending: Pending::default(),
-            };
-            (app, lane)
-        })
-        .collect();
-    for row in pending {
-        let app = apps.entry(row.app).or_insert_with_key(|app| AppLane {
-            app: app.clone(),
-            ..AppLane::default()
-        });
-        app.pending = Pending {
-            queued: amount(row.queued),
-            scheduled: amount(row.scheduled),
-            retrying: amount(row.retrying),
-            sending: amount(row.sending),
-            oldest_s: row.oldest_s,
-            counted_ago_s: row.counted_ago_s,
-        };
-    }
-    Ok(apps.into_values().collect())
+    let lane = format!("select lane from ({LANES}) as apps where app = $1 and lane is not null");
+    let lanes = values(session, query(AssertSqlSafe(lane)).bind(app)).await?;
+    Ok(lanes.into_iter().next().map(|Json(lane)| lane))
 }
 
 #[cfg(test)]
@@ -250,32 +176,22 @@ mod tests {
 
     #[test]
     fn a_lane_is_what_people_can_do_most_about() {
-        let lane = LaneStatus::sending();
-        assert_eq!(lane.state(), LaneState::Sending);
-        let lane = LaneStatus {
-            rate_per_s: 400.0,
-            ..lane
+        let mut lane = LaneStatus::sending();
+        let mut becomes = |state, change: fn(&mut LaneStatus)| {
+            change(&mut lane);
+            assert_eq!(lane.state(), state);
         };
-        assert_eq!(lane.state(), LaneState::Slowed);
-        let lane = LaneStatus {
-            told_to_wait: true,
-            ..lane
-        };
-        assert_eq!(lane.state(), LaneState::Waiting);
-        let lane = LaneStatus {
-            hold: Some("unavailable".into()),
-            ..lane
-        };
-        assert_eq!(lane.state(), LaneState::Unavailable);
-        let lane = LaneStatus {
-            hold: Some("unauthorized".into()),
-            ..lane
-        };
-        assert_eq!(lane.state(), LaneState::Unauthorized);
-        let lane = LaneStatus {
-            paused_at: Some(lane.next_slot_at),
-            ..lane
-        };
-        assert_eq!(lane.state(), LaneState::Paused);
+        becomes(LaneState::Sending, |_| {});
+        becomes(LaneState::Slowed, |lane| lane.rate_per_s = 400.0);
+        becomes(LaneState::Waiting, |lane| lane.told_to_wait = true);
+        becomes(LaneState::Unavailable, |lane| {
+            lane.hold = Some("unavailable".into());
+        });
+        becomes(LaneState::Unauthorized, |lane| {
+            lane.hold = Some("unauthorized".into());
+        });
+        becomes(LaneState::Paused, |lane| {
+            lane.paused_at = Some(lane.next_slot_at);
+        });
     }
 }

@@ -10,10 +10,10 @@ mod windows;
 
 use std::time::{Duration, Instant};
 
-use sqlx::FromRow;
+use sqlx::{FromRow, PgConnection, query};
 
 use crate::outbox::Outbox;
-use crate::outbox::pool::Session;
+use crate::outbox::one_off::{value, values};
 use crate::pace::DbTime;
 use windows::{by_windows, window};
 
@@ -21,7 +21,7 @@ pub(crate) const PAGE_ROWS: usize = 50;
 /// After so long, a page is shown as far as it has come.
 const PAGE_TIME: Duration = Duration::from_millis(400);
 /// Pending messages that are found by their indexes; more are looked for by their ids.
-const MAX_PENDING_IDS: i64 = 20_000;
+const MAX_PENDING_IDS: usize = 20_000;
 
 /// What a message may be on the way to, or have become: the values of `state` in `signaling.delivery`.
 pub(crate) const STATES: [&str; 11] = [
@@ -42,8 +42,8 @@ const LISTED_IDS: usize = 1_000;
 /// All states of a message that has not ended.
 pub(crate) const PENDING: &str = "pending";
 
-/// Which messages to show. What is none asks for nothing.
-#[derive(Debug, Default, Clone)]
+/// Which messages to show. A field that is none matches every message.
+#[derive(Debug, Default, PartialEq)]
 pub(crate) struct MessageFilter {
     pub(crate) app: Option<String>,
     /// One of [`STATES`], or [`PENDING`].
@@ -64,14 +64,11 @@ pub(crate) struct MessageLine {
     pub(crate) id: i64,
     pub(crate) app: String,
     pub(crate) sender: String,
-    /// Whom a peer message is for.
     pub(crate) destination: Option<String>,
-    /// Where a channel message goes.
     pub(crate) channel_name: Option<String>,
     /// One of [`STATES`].
     pub(crate) state: String,
     pub(crate) attempts: i32,
-    /// The HTTP status of the last call.
     pub(crate) http_status: Option<i32>,
     pub(crate) error: Option<String>,
     pub(crate) created_at: DbTime,
@@ -92,53 +89,32 @@ pub(crate) struct MessagePage {
 }
 
 impl MessageFilter {
-    /// Whether every message will do.
     pub(crate) fn is_empty(&self) -> bool {
-        let Self {
-            app,
-            state,
-            receiver,
-            sender,
-            since,
-            until,
-            error_has,
-        } = self;
-        [app, state, receiver, sender, error_has]
-            .iter()
-            .all(|text| text.is_none())
-            && since.is_none()
-            && until.is_none()
+        *self == Self::default()
     }
 }
 
+/// Rows of a page, where the next one begins, and the highest and the lowest id that were looked at.
+type Found = (Vec<MessageLine>, Option<i64>, Option<(i64, i64)>);
+
 impl Outbox {
     /// The time by the database's clock, for those who look on.
-    ///
-    /// # Errors
-    /// Where the database fails.
     pub(crate) async fn viewed_at(&self) -> Result<DbTime, sqlx::Error> {
         self.read(async |session| time_of(session).await).await
     }
 
     /// The newest messages that a filter lets through, with ids below `before`.
-    ///
-    /// # Errors
-    /// Where the database fails, or one of its statements takes too long.
     pub(crate) async fn search(
         &self,
         filter: &MessageFilter,
         before: Option<i64>,
     ) -> Result<MessagePage, sqlx::Error> {
         self.read(async |session| {
-            let budget = Budget::begin();
+            let deadline = Deadline(Instant::now() + PAGE_TIME);
             let now = time_of(session).await?;
-            let pending = match filter.state.as_deref() {
-                Some(state) => pending_ids(session, filter.app.as_deref(), state).await?,
-                None => None,
-            };
-            let (rows, next_before, looked_at) = match pending {
-                Some(ids) => by_ids(session, filter, &ids, before, budget).await?,
-                None => by_windows(session, filter, before, budget).await?,
+            let (rows, next_before, looked_at) = match pending_ids(session, filter).await? {
+                Some(ids) => by_ids(session, filter, ids, before, deadline).await?,
+                None => by_windows(session, filter, before, deadline).await?,
             };
             Ok(MessagePage {
                 rows,
@@ -151,96 +127,67 @@ impl Outbox {
     }
 }
 
-async fn time_of(session: &mut Session) -> Result<DbTime, sqlx::Error> {
-    sqlx::query_scalar("select clock_timestamp()")
-        .persistent(false)
-        .fetch_one(&mut **session)
-        .await
+pub(super) async fn time_of(session: &mut PgConnection) -> Result<DbTime, sqlx::Error> {
+    value(session, query("select clock_timestamp()")).await
 }
 
-/// The time that a page has. Whatever repeats a statement ends when it is spent, after one at least, so that the next
-/// page goes on further down.
+/// When a page has taken long enough. What repeats a statement looks at it after one at least, so that the next page goes
+/// on further down.
 #[derive(Debug, Clone, Copy)]
-struct Budget {
-    begun: Instant,
-}
+struct Deadline(Instant);
 
-impl Budget {
-    fn begin() -> Self {
-        Self {
-            begun: Instant::now(),
-        }
-    }
-
-    fn is_spent(self) -> bool {
-        self.begun.elapsed() > PAGE_TIME
+impl Deadline {
+    fn is_over(self) -> bool {
+        Instant::now() > self.0
     }
 }
-
-type Found = (Vec<MessageLine>, Option<i64>, Option<(i64, i64)>);
 
 /// The ids of what may be in a state, if that is a pending one and few are; none if they have to be looked for.
 async fn pending_ids(
-    session: &mut Session,
-    app: Option<&str>,
-    state: &str,
+    session: &mut PgConnection,
+    filter: &MessageFilter,
 ) -> Result<Option<Vec<i64>>, sqlx::Error> {
-    let (fresh, again) = match state {
-        "queued" | "scheduled" => (true, false),
-        "sending" | "retrying" => (false, true),
-        PENDING => (true, true),
+    const FIRST_ATTEMPTS: &str = include_str!("search/first_attempts.sql");
+    const RETRIES: &str = include_str!("search/retries.sql");
+    let statements = match filter.state.as_deref() {
+        Some("queued" | "scheduled") => &[FIRST_ATTEMPTS][..],
+        Some("sending" | "retrying") => &[RETRIES],
+        Some(PENDING) => &[FIRST_ATTEMPTS, RETRIES],
         _ => return Ok(None),
     };
     let mut ids: Vec<i64> = Vec::new();
-    for (is_wanted, statement) in [
-        (fresh, include_str!("search/first_attempts.sql")),
-        (again, include_str!("search/retries.sql")),
-    ] {
-        if is_wanted {
-            let some: Vec<i64> = sqlx::query_scalar(statement)
-                .persistent(false)
-                .bind(app)
-                .bind(MAX_PENDING_IDS + 1)
-                .fetch_all(&mut **session)
-                .await?;
-            ids.extend(some);
-            let are_all = i64::try_from(ids.len()).is_ok_and(|count| count <= MAX_PENDING_IDS);
-            if !are_all {
-                return Ok(None);
-            }
+    for statement in statements {
+        let some = query(*statement)
+            .bind(&filter.app)
+            .bind(i64::try_from(MAX_PENDING_IDS + 1).unwrap_or(i64::MAX));
+        ids.extend(values::<i64>(session, some).await?);
+        if ids.len() > MAX_PENDING_IDS {
+            return Ok(None);
         }
     }
     Ok(Some(ids))
 }
 
 async fn by_ids(
-    session: &mut Session,
+    session: &mut PgConnection,
     filter: &MessageFilter,
-    ids: &[i64],
+    mut ids: Vec<i64>,
     before: Option<i64>,
-    budget: Budget,
+    deadline: Deadline,
 ) -> Result<Found, sqlx::Error> {
-    let mut ids: Vec<i64> = ids
-        .iter()
-        .copied()
-        .filter(|id| before.is_none_or(|before| *id < before))
-        .collect();
+    ids.retain(|id| before.is_none_or(|before| *id < before));
     ids.sort_unstable_by(|one, other| other.cmp(one));
-    let (newest, oldest) = (ids.first().copied(), ids.last().copied());
     let mut rows = Vec::new();
     // What is in the index may be in another state: a list of ids at a time, until the page is full.
     for some in ids.chunks(LISTED_IDS) {
-        let (Some(&highest), Some(&lowest)) = (some.first(), some.last()) else {
-            break;
-        };
+        let (highest, lowest) = (some[0], some[some.len() - 1]);
         let room = PAGE_ROWS + 1 - rows.len();
         rows.extend(window(session, filter, (highest, lowest), Some(some), room).await?);
         if rows.len() > PAGE_ROWS {
             break;
         }
-        if budget.is_spent() && oldest != Some(lowest) {
-            let looked_at = newest.map(|newest| (newest, lowest));
-            return Ok((rows, Some(lowest), looked_at));
+        if deadline.is_over() && ids.last() != Some(&lowest) {
+            return Ok((rows, Some(lowest), Some((ids[0], lowest))));
         }
     }
     let next_before = cut(&mut rows);

@@ -1,99 +1,59 @@
 //! The functions of the schema: their texts, and how they get into the database.
 
-use sqlx::{AssertSqlSafe, Connection, PgConnection};
+use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection, query};
 
-use super::SchemaError;
 use super::privileges::{PRIVILEGES_LOCK, refresh_privileges, roles_by_kind};
+use super::version::SchemaError;
+use crate::outbox::one_off::{value, values};
 
 /// The version of the functions that this binary calls: that of `migrations/functions/protocol_version.sql`.
 pub(super) const PROTOCOL_VERSION: i32 = 1;
 
 macro_rules! functions {
-    ($($name:literal,)*) => {
-        &[$(($name, include_str!(concat!("../../../migrations/functions/", $name, ".sql")))),*]
+    ($($name:ident)*) => {
+        &[$((
+            stringify!($name),
+            include_str!(concat!("../../../migrations/functions/", stringify!($name), ".sql")),
+        )),*]
     };
 }
 
 /// The name and the text of each function.
-pub(super) const FUNCTIONS: &[(&str, &str)] = functions![
-    "add_minute_stats",
-    "assert_session",
-    "calls",
-    "can_notify",
-    "cancel",
-    "check_message",
-    "claim",
-    "delete_finished",
-    "end_overdue",
-    "expire",
-    "hold",
-    "next_due",
-    "notify_workers",
-    "open_lane",
-    "pause",
-    "peak_rate",
-    "present_rate",
-    "protocol_version",
-    "record",
-    "refresh_queue_counts",
-    "refuse_unknown_app",
-    "release",
-    "release_hold",
-    "reserve_slot",
-    "resume",
-    "retry",
-    "set_limit",
-    "slot_rate",
-    "throttle",
-    "wake_workers",
-    "want_wakeup",
-];
+pub(super) const FUNCTIONS: &[(&str, &str)] = functions! {
+    add_minute_stats assert_session calls can_notify cancel check_message claim delete_finished
+    end_overdue expire hold next_due notify_workers open_lane pause peak_rate present_rate
+    protocol_version record refresh_queue_counts refuse_unknown_app release release_hold reserve_slot
+    resume retry set_limit slot_rate throttle wake_workers want_wakeup
+};
 
 /// Creates or replaces the functions whose text has changed, in one transaction. Returns how many. Functions of a newer
 /// version stay: newer workers call them, and they serve older ones.
 ///
 /// Roles that may call all functions of a kind get the new ones of that kind, too, so that an update stops no worker.
-///
-/// # Errors
-/// Where the database fails. Then nothing has changed.
 pub(super) async fn install(connection: &mut PgConnection) -> Result<usize, SchemaError> {
     if found_version(connection).await? > Some(PROTOCOL_VERSION) {
         return Ok(0);
     }
     let mut transaction = connection.begin().await?;
-    sqlx::raw_sql(PRIVILEGES_LOCK)
-        .execute(&mut *transaction)
-        .await?;
+    transaction.execute(PRIVILEGES_LOCK).await?;
     let roles = roles_by_kind(&mut transaction).await?;
-    // Functions call each other, so one may come before another that it names.
-    sqlx::raw_sql("set local check_function_bodies = off")
-        .execute(&mut *transaction)
-        .await?;
     let (names, texts): (Vec<&str>, Vec<&str>) = FUNCTIONS.iter().copied().unzip();
-    let changed: Vec<String> = sqlx::query_scalar(
+    let changed = query(
         "insert into signaling.schema_functions as installed (name, text)
          select name, text from unnest($1::text[], $2::text[]) as given (name, text)
          on conflict (name) do update set text = excluded.text where installed.text <> excluded.text
-         returning name",
-    )
-    .bind(names)
-    .bind(texts)
-    .fetch_all(&mut *transaction)
-    .await?;
+         returning text",
+    );
+    let changed: Vec<String> = values(&mut transaction, changed.bind(names).bind(texts)).await?;
     if changed.is_empty() {
         return Ok(0);
     }
-    for (name, text) in FUNCTIONS {
-        if changed.iter().any(|changed| changed == name) {
-            sqlx::raw_sql(AssertSqlSafe(*text))
-                .execute(&mut *transaction)
-                .await?;
-        }
-    }
+    // Functions call each other, so one may come before another that it names.
+    let mut script = "set local check_function_bodies = off;".to_owned();
+    script.extend(changed.iter().map(String::as_str));
     // Postgres lets everybody call a new function.
-    sqlx::raw_sql("revoke all on all functions in schema signaling from public")
-        .execute(&mut *transaction)
-        .await?;
+    script += "revoke all on all functions in schema signaling from public";
+    transaction.execute(AssertSqlSafe(script)).await?;
     refresh_privileges(&roles, &mut transaction).await?;
     transaction.commit().await?;
     Ok(changed.len())
@@ -103,19 +63,11 @@ pub(super) async fn install(connection: &mut PgConnection) -> Result<usize, Sche
 pub(super) async fn found_version(
     connection: &mut PgConnection,
 ) -> Result<Option<i32>, sqlx::Error> {
-    let exists: bool =
-        sqlx::query_scalar("select to_regproc('signaling.protocol_version') is not null")
-            .persistent(false)
-            .fetch_one(&mut *connection)
-            .await?;
-    if !exists {
+    let exists = query("select to_regproc('signaling.protocol_version') is not null");
+    if !value(connection, exists).await? {
         return Ok(None);
     }
-    sqlx::query_scalar("select signaling.protocol_version()")
-        .persistent(false)
-        .fetch_one(connection)
-        .await
-        .map(Some)
+    value(connection, query("select signaling.protocol_version()")).await
 }
 
 #[cfg(test)]
@@ -162,11 +114,7 @@ mod tests {
             assert!(text.contains(&create), "{name}");
             assert!(text.starts_with("-- "), "{name} says what it does");
         }
-        let version = format!("select {PROTOCOL_VERSION}");
-        let (_, text) = FUNCTIONS
-            .iter()
-            .find(|(name, _)| *name == "protocol_version")
-            .expect("a version");
-        assert!(text.contains(&version));
+        let version = include_str!("../../../migrations/functions/protocol_version.sql");
+        assert!(version.contains(&format!("select {PROTOCOL_VERSION}")));
     }
 }

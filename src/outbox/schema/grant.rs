@@ -3,9 +3,12 @@
 use std::fmt;
 use std::str::FromStr;
 
+use sqlx::{AssertSqlSafe, Executor, query};
+
 use super::privileges::{PRIVILEGES_LOCK, RoleKind};
 use crate::error_text::database_error_text;
 use crate::outbox::Outbox;
+use crate::outbox::one_off::{rows, value};
 
 /// The name of a role that rights can be given to.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -60,13 +63,11 @@ impl fmt::Display for RoleName {
 /// Why rights were not given. None of them was.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum GrantError {
-    /// There is no such role.
     #[error(
         "there is no role {role}: create it first, with `create role {};` and a way to log in, such as a password",
         role.quoted()
     )]
     NoSuchRole { role: RoleName },
-    /// Who asks may not give rights away.
     #[error(
         "{user} can't give rights: log in as the owner of the schema signaling, {owner}, or have its owner run what --print shows"
     )]
@@ -78,41 +79,26 @@ pub(crate) enum GrantError {
 impl Outbox {
     /// Gives a role the rights of a kind, in one transaction. What it may do beside them stays. Giving them again
     /// changes nothing.
-    ///
-    /// # Errors
-    /// Where there is no such role, who asks may not give rights, or the database fails.
     pub(crate) async fn grant(&self, kind: RoleKind, role: &RoleName) -> Result<(), GrantError> {
         let mut transaction = self.pool().transaction(None).await?;
-        sqlx::query(PRIVILEGES_LOCK)
-            .persistent(false)
-            .execute(&mut *transaction)
-            .await?;
-        let exists: bool =
-            sqlx::query_scalar("select exists (select from pg_roles where rolname = $1)")
-                .persistent(false)
-                .bind(&role.0)
-                .fetch_one(&mut *transaction)
-                .await?;
-        if !exists {
+        transaction.execute(PRIVILEGES_LOCK).await?;
+        let exists = query("select exists (select from pg_roles where rolname = $1)").bind(&role.0);
+        if !value(&mut transaction, exists).await? {
             return Err(GrantError::NoSuchRole { role: role.clone() });
         }
-        // Who has a right without being allowed to pass it on is told so by a mere warning.
-        let foreign: Option<(String, String)> = sqlx::query_as(
+        // A user who has a right without being allowed to pass it on would get a mere warning from Postgres.
+        let foreign = query(
             "select current_user::text, pg_get_userbyid(owner)::text
              from (select nspowner from pg_namespace where nspname = 'signaling'
                    union select relowner from pg_class where relnamespace = 'signaling'::regnamespace
                    union select proowner from pg_proc where pronamespace = 'signaling'::regnamespace) as owned (owner)
              where not pg_has_role(owner, 'usage') limit 1",
-        )
-        .persistent(false)
-        .fetch_optional(&mut *transaction)
-        .await?;
-        if let Some((user, owner)) = foreign {
+        );
+        if let Some((user, owner)) = rows(&mut transaction, foreign).await?.pop() {
             return Err(GrantError::NotTheOwner { user, owner });
         }
-        sqlx::raw_sql(sqlx::AssertSqlSafe(kind.grants(role)))
-            .execute(&mut *transaction)
-            .await?;
+        let grants = AssertSqlSafe(kind.grants(role));
+        transaction.execute(grants).await?;
         transaction.finish().await?;
         Ok(())
     }
@@ -149,18 +135,11 @@ mod tests {
 
     #[test]
     fn every_statement_gives_rights_to_the_role_and_to_nobody_else() {
-        for kind in [
-            RoleKind::Producer,
-            RoleKind::Worker,
-            RoleKind::Operator,
-            RoleKind::Reader,
-        ] {
+        for kind in RoleKind::ALL {
             let statements = kind.grants(&role("some role"));
             for statement in statements.split(';').filter(|text| !text.trim().is_empty()) {
-                assert!(
-                    statement.trim_end().ends_with(r#"to "some role""#),
-                    "{statement}"
-                );
+                let grantee = statement.rsplit(" to ").next();
+                assert_eq!(grantee, Some(r#""some role""#), "{statement}");
             }
         }
     }

@@ -1,139 +1,43 @@
-//! Migrations: embedded, in the schema `signaling`, with a bookkeeping table there. An application that runs its
-//! own sqlx migrations in the same database keeps them elsewhere and is not disturbed.
+//! Runs migrations beside a running application. A migration that waits for a lock makes everybody wait who comes after
+//! it and wants that table, however little they want. So it waits for half a second at most, gives up, leaves the
+//! others a moment, and tries again.
 
-mod lock_holder;
-mod runner;
+use std::time::{Duration, Instant};
 
-use std::time::Duration;
+use sqlx::{ConnectOptions, Connection, Executor, PgConnection, query};
 
-use sqlx::migrate::{MigrateError, Migration, MigrationType};
-use sqlx::postgres::PgConnectOptions;
-use sqlx::{ConnectOptions, Connection, Executor, PgConnection, SqlSafeStr};
-
-pub(crate) use lock_holder::LockHolder;
-use lock_holder::listed;
-use runner::Runner;
-
-use super::functions::{self, PROTOCOL_VERSION};
-
-use crate::error_text::database_error_text;
+use super::functions;
+use super::lock_holder::{BLOCKING, HOLDING_ADVISORY, LockHolder, lock_holders};
+use super::migrations::{MIGRATIONS, Migration, TABLE, applied};
+use super::version::{SchemaError, check_encoding, encoding};
 use crate::outbox::Outbox;
+use crate::outbox::errors::is_without_lock;
+use crate::outbox::one_off::value;
+use crate::outbox::pool::Session;
 
-const TABLE: &str = "signaling.schema_migrations";
-
-/// Number, description and text of each migration, in order. A migration that has been released is never changed.
-const MIGRATIONS: &[(i64, &str, &str)] = &[
-    (
-        1,
-        "outbox",
-        include_str!("../../../migrations/0001_outbox.sql"),
-    ),
-    (
-        2,
-        "stats",
-        include_str!("../../../migrations/0002_stats.sql"),
-    ),
-];
+/// How long a migration waits for a lock, with others behind it: half a second, as the other half is for its work.
+///
+/// An autovacuum gives way to whoever has waited for it as long as the check for deadlocks takes to come, if the role
+/// may set that. And should there be a deadlock, the migration is the one that finds it, and gives up.
+const LOCK_LIMITS: &str = "set local lock_timeout = '500ms';
+    do $$ begin
+        set local deadlock_timeout = '200ms';
+    exception when insufficient_privilege then null;
+    end $$";
+/// How long the others have for themselves before the next attempt.
+const ATTEMPT_PAUSE: Duration = Duration::from_millis(500);
+/// How often it is asked whether it is this process's turn, and who is in the way.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
+/// The advisory lock by which migrators take turns.
+const TURN: i64 = 7_310_596_821_344_204;
 
 /// A migration that was run.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Applied {
     pub(crate) version: i64,
-    pub(crate) description: String,
+    pub(crate) description: &'static str,
     /// How long it took, without what was spent on attempts that got no lock. It held its locks for less.
     pub(crate) took: Duration,
-}
-
-/// How far the schema is, in comparison with this binary.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(crate) struct SchemaVersion {
-    /// The newest migration in the database; none if there is no outbox.
-    pub(crate) found: Option<i64>,
-    /// The newest one of this binary.
-    pub(crate) needed: i64,
-    /// Number and description of those of this binary that have not been run.
-    pub(crate) missing: Vec<(i64, &'static str)>,
-    /// The version of the functions in the database; none if there are none.
-    pub(crate) functions_found: Option<i32>,
-    /// The version of this binary's functions.
-    pub(crate) functions_needed: i32,
-    /// The encoding of the database.
-    pub(crate) encoding: String,
-}
-
-/// Why the schema can't be used as it is.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum SchemaError {
-    /// The migrations have not been run.
-    #[error("the database has no outbox yet: run `worker migrate` first")]
-    Missing,
-    /// Some migrations have not been run.
-    #[error(
-        "the database's schema is at version {found}, this worker needs {needed}: run `worker migrate` first"
-    )]
-    Outdated {
-        /// The newest migration in the database.
-        found: i64,
-        /// The newest one of this binary.
-        needed: i64,
-    },
-    /// The functions are of an older version.
-    #[error(
-        "the database's functions are at version {found}, this worker needs {needed}: run `worker migrate` first"
-    )]
-    OutdatedFunctions { found: i32, needed: i32 },
-    /// Text of such a database may be no text for a worker.
-    #[error(
-        "the database's encoding is {encoding}, in which text may have bytes that no worker can read: create the database with `encoding 'UTF8'`"
-    )]
-    Encoding { encoding: String },
-    /// Migrators take turns by a lock that belongs to a session, and a pooler keeps no sessions.
-    #[error(
-        "DATABASE_URL leads through a pooler in transaction mode: run `worker migrate` with the URL of the database itself"
-    )]
-    Pooler,
-    /// Other sessions hold a lock that a migration needs, all the time that it may wait.
-    #[error(
-        "migration {version} ({description}) got no lock within {}: held by {}. It is undone, and nobody waits for it. Run `worker migrate` again when they have ended, or end a session with `select pg_terminate_backend(<process>)`",
-        humantime::format_duration(*.lock_wait),
-        listed(.holders)
-    )]
-    Locked {
-        version: i64,
-        description: String,
-        /// How long it has tried.
-        lock_wait: Duration,
-        /// Who was in the way.
-        holders: Vec<LockHolder>,
-    },
-    /// Another process migrates, all the time that this one may wait.
-    #[error(
-        "another `worker migrate` is at work, for longer than {}: {}. Run this again when it has ended",
-        humantime::format_duration(*.lock_wait),
-        listed(.holders)
-    )]
-    Busy {
-        /// How long this one has waited.
-        lock_wait: Duration,
-        holders: Vec<LockHolder>,
-    },
-    /// A migration failed, or one that was run before differs.
-    #[error("the migration failed: {0}")]
-    Migrate(#[from] MigrateError),
-    #[error("the database failed: {}", database_error_text(.0))]
-    Database(#[from] sqlx::Error),
-}
-
-/// A migration for sqlx. One that begins with the line `-- no-transaction` is a single statement that Postgres runs
-/// outside of a transaction alone.
-fn migration(version: i64, description: &'static str, sql: &'static str) -> Migration {
-    Migration::new(
-        version,
-        description.into(),
-        MigrationType::Simple,
-        sql.into_sql_str(),
-        sql.starts_with("-- no-transaction\n"),
-    )
 }
 
 impl Outbox {
@@ -152,20 +56,10 @@ impl Outbox {
         if self.has_pooler() {
             return Err(SchemaError::Pooler);
         }
-        let options = self
-            .options()
-            .clone()
-            .application_name("signaling-worker migrate");
-        // A connection of its own, closed whatever happens: the lock that migrators take turns by belongs to it.
-        let mut connection = connect(&options).await?;
-        let migrations = MIGRATIONS
-            .iter()
-            .map(|(version, description, sql)| migration(*version, description, sql))
-            .collect();
+        let mut connection = self.migrating_connection().await?;
         let migrated = async {
-            has_utf8(&encoding(&mut connection).await?)?;
-            Runner::new(migrations, options, lock_wait)
-                .run(&mut connection, on_applied)
+            check_encoding(encoding(&mut connection).await?)?;
+            self.run(&mut connection, MIGRATIONS, lock_wait, on_applied)
                 .await?;
             functions::install(&mut connection).await
         };
@@ -174,93 +68,175 @@ impl Outbox {
         migrated
     }
 
-    /// Which migrations have been run and which are missing, and the version of the functions.
-    ///
-    /// # Errors
-    /// Where the database fails, or the role may not read that.
-    pub(crate) async fn schema_version(&self) -> Result<SchemaVersion, sqlx::Error> {
-        self.read(async |session| {
-            let applied = applied(session).await?;
-            Ok(SchemaVersion {
-                found: applied.last().copied(),
-                needed: MIGRATIONS.last().map_or(0, |(version, ..)| *version),
-                missing: MIGRATIONS
-                    .iter()
-                    .filter(|(version, ..)| !applied.contains(version))
-                    .map(|(version, description, _)| (*version, *description))
-                    .collect(),
-                functions_found: functions::found_version(session).await?,
-                functions_needed: PROTOCOL_VERSION,
-                encoding: encoding(session).await?,
-            })
-        })
-        .await
+    /// A connection of its own, because the lock that migrators take turns by belongs to it. It looks for names in the
+    /// system's own schema alone: migrations run with the rights of their owner, and others may create functions in the
+    /// schema `public` that fit better.
+    async fn migrating_connection(&self) -> Result<PgConnection, sqlx::Error> {
+        let options = self
+            .options()
+            .clone()
+            .application_name("signaling-worker migrate");
+        let mut connection = options.connect().await?;
+        connection
+            .execute("set search_path = pg_catalog, pg_temp")
+            .await?;
+        Ok(connection)
     }
 
-    /// Checks that all migrations and functions of this binary are there. Takes no connection from claims and records.
-    ///
-    /// # Errors
-    /// Where some are not, or the database fails.
-    pub(crate) async fn check_schema(&self) -> Result<(), SchemaError> {
-        let schema = self.schema_version().await?;
-        has_utf8(&schema.encoding)?;
-        match (schema.found, schema.functions_found) {
-            (None, _) => Err(SchemaError::Missing),
-            (Some(found), _) if found < schema.needed => Err(SchemaError::Outdated {
-                found,
-                needed: schema.needed,
-            }),
-            (Some(_), found) if found < Some(PROTOCOL_VERSION) => {
-                Err(SchemaError::OutdatedFunctions {
-                    found: found.unwrap_or(0),
-                    needed: PROTOCOL_VERSION,
-                })
+    /// Waits for its turn, which lasts until the connection is closed, and runs what is missing. A newer worker may have
+    /// migrated further; its migrations keep to what older workers need.
+    async fn run(
+        &self,
+        connection: &mut PgConnection,
+        migrations: &[Migration],
+        lock_wait: Duration,
+        mut on_applied: impl FnMut(&Applied),
+    ) -> Result<(), SchemaError> {
+        take_turn(connection, lock_wait).await?;
+        connection.execute(TABLE).await?;
+        let applied = applied(connection).await?;
+        for migration in migrations {
+            let &Migration {
+                version,
+                description,
+                ..
+            } = migration;
+            match applied.iter().find(|(found, _)| *found == version) {
+                None => on_applied(&self.apply(connection, migration, lock_wait).await?),
+                Some((_, checksum)) if *checksum == migration.checksum() => {}
+                Some(_) => {
+                    return Err(SchemaError::Changed {
+                        version,
+                        description,
+                    });
+                }
             }
-            (Some(_), _) => Ok(()),
+        }
+        Ok(())
+    }
+
+    /// Runs one migration, and again while it gets no lock.
+    async fn apply(
+        &self,
+        connection: &mut PgConnection,
+        migration: &Migration,
+        lock_wait: Duration,
+    ) -> Result<Applied, SchemaError> {
+        let &Migration {
+            version,
+            description,
+            ..
+        } = migration;
+        let pid = value(connection, query("select pg_backend_pid()")).await?;
+        let begun = Instant::now();
+        let mut holders = Vec::new();
+        let mut is_blocked = false;
+        loop {
+            let attempted = Instant::now();
+            let attempt = attempt(connection, migration);
+            let Err(source) = self.watch(pid, attempt, &mut holders).await else {
+                let took = attempted.elapsed();
+                return Ok(Applied {
+                    version,
+                    description,
+                    took,
+                });
+            };
+            if !is_without_lock(&source) {
+                return Err(SchemaError::Failed {
+                    version,
+                    description,
+                    source,
+                });
+            }
+            if begun.elapsed() >= lock_wait {
+                return Err(SchemaError::Locked {
+                    version,
+                    description,
+                    lock_wait,
+                    holders,
+                });
+            }
+            if !is_blocked {
+                tracing::info!(
+                    event = "migration_blocked",
+                    migration = version,
+                    lock_wait = %humantime::format_duration(lock_wait),
+                    "others hold a lock that the migration needs: it lets them go on, and tries again"
+                );
+            }
+            is_blocked = true;
+            tokio::time::sleep(ATTEMPT_PAUSE).await;
+        }
+    }
+
+    /// Sees an attempt through, and notes from another connection who is in its way.
+    async fn watch<T>(
+        &self,
+        pid: i32,
+        attempt: impl Future<Output = T>,
+        holders: &mut Vec<LockHolder>,
+    ) -> T {
+        tokio::pin!(attempt);
+        loop {
+            tokio::select! {
+                biased;
+                result = &mut attempt => return result,
+                () = tokio::time::sleep(LOOK_EVERY) => {}
+            }
+            let look =
+                async |session: &mut Session| lock_holders(session, BLOCKING, pid.into()).await;
+            // A look that fails names nobody; the attempt counts.
+            if let Ok(found) = self.read(look).await
+                && !found.is_empty()
+            {
+                *holders = found;
+            }
         }
     }
 }
 
-fn has_utf8(encoding: &str) -> Result<(), SchemaError> {
-    if encoding == "UTF8" {
-        return Ok(());
-    }
-    Err(SchemaError::Encoding {
-        encoding: encoding.to_owned(),
-    })
-}
-
-async fn encoding(connection: &mut PgConnection) -> Result<String, sqlx::Error> {
-    sqlx::query_scalar("select current_setting('server_encoding')")
-        .persistent(false)
-        .fetch_one(connection)
-        .await
-}
-
-/// A connection that looks for names nowhere but in the system's own schema: migrations run with the rights of their
-/// owner, and others may create functions in the schema `public` that fit better.
-async fn connect(options: &PgConnectOptions) -> Result<PgConnection, sqlx::Error> {
-    let mut connection = options.connect().await?;
-    connection
-        .execute("set search_path = pg_catalog, pg_temp")
-        .await?;
-    Ok(connection)
-}
-
-/// The numbers of the migrations that have been run, in order.
-async fn applied(connection: &mut PgConnection) -> Result<Vec<i64>, sqlx::Error> {
-    let exists: bool = sqlx::query_scalar("select to_regclass($1) is not null")
-        .persistent(false)
-        .bind(TABLE)
-        .fetch_one(&mut *connection)
-        .await?;
-    if !exists {
-        return Ok(Vec::new());
-    }
-    sqlx::query_scalar(
-        "select version from signaling.schema_migrations where success order by version",
+/// Waits for other migrators, by polling: an index that is built concurrently would wait for a statement that waits.
+async fn take_turn(connection: &mut PgConnection, lock_wait: Duration) -> Result<(), SchemaError> {
+    let begun = Instant::now();
+    while !value(
+        connection,
+        query("select pg_try_advisory_lock($1)").bind(TURN),
     )
-    .persistent(false)
-    .fetch_all(&mut *connection)
-    .await
+    .await?
+    {
+        if begun.elapsed() >= lock_wait {
+            let holders = lock_holders(connection, HOLDING_ADVISORY, TURN).await?;
+            return Err(SchemaError::Busy { lock_wait, holders });
+        }
+        tokio::time::sleep(LOOK_EVERY).await;
+    }
+    Ok(())
 }
+
+/// Runs a migration once. Outside of a transaction it takes no lock that others have to wait for, but waits for theirs.
+async fn attempt(connection: &mut PgConnection, migration: &Migration) -> Result<(), sqlx::Error> {
+    if !migration.is_in_transaction() {
+        return execute(connection, migration).await;
+    }
+    let mut transaction = connection.begin().await?;
+    transaction.execute(LOCK_LIMITS).await?;
+    execute(&mut transaction, migration).await?;
+    transaction.commit().await
+}
+
+async fn execute(connection: &mut PgConnection, migration: &Migration) -> Result<(), sqlx::Error> {
+    let begun = Instant::now();
+    connection.execute(migration.sql).await?;
+    let nanoseconds = i64::try_from(begun.elapsed().as_nanos()).unwrap_or(i64::MAX);
+    let entry = query(
+        "insert into signaling.schema_migrations (version, description, success, checksum, execution_time)
+         values ($1, $2, true, $3, $4)",
+    );
+    let entry = entry.bind(migration.version).bind(migration.description);
+    let entry = entry.bind(migration.checksum()).bind(nanoseconds);
+    entry.execute(connection).await.map(drop)
+}
+
+#[cfg(test)]
+mod tests;

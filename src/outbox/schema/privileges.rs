@@ -2,10 +2,11 @@
 
 use std::fmt::Write;
 
-use sqlx::{AssertSqlSafe, PgConnection};
+use sqlx::{AssertSqlSafe, PgConnection, query};
 
 use super::grant::RoleName;
 use crate::outbox::Outbox;
+use crate::outbox::one_off::{value, values};
 
 /// What a role is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -20,160 +21,80 @@ pub(crate) enum RoleKind {
     Reader,
 }
 
-/// The privileges of a kind.
+/// The privileges of a kind, as lists of names.
 struct Privileges {
     /// The kind in a sentence, for the head of the script.
     about: &'static str,
     /// Columns of the outbox that the role inserts.
-    insert: &'static [&'static str],
+    insert: &'static str,
     /// Columns of the outbox that the role reads, if it may not read all.
-    select_columns: &'static [&'static str],
-    select: &'static [&'static str],
+    select_columns: &'static str,
+    select: &'static str,
     execute: &'static [&'static str],
 }
 
 const PRODUCER: Privileges = Privileges {
     about: "A producer: inserts messages, reads them and their outcomes, cancels them.",
-    insert: &[
-        "app",
-        "sender",
-        "destination",
-        "channel_name",
-        "payload",
-        "wait_for_ack",
-        "enable_offline_messaging",
-        "enable_historical_messaging",
-        "due_at",
-        "expires_at",
-        "max_attempts",
-        "at_most_once",
-        "dedupe_key",
-        "traceparent",
-    ],
-    select_columns: &[],
-    select: &["outbox", "attempt", "delivery", "delivery_status"],
-    execute: &["cancel", "protocol_version"],
+    insert: "app sender destination channel_name payload wait_for_ack enable_offline_messaging \
+             enable_historical_messaging due_at expires_at max_attempts at_most_once dedupe_key traceparent",
+    select_columns: "",
+    select: "outbox attempt delivery delivery_status",
+    execute: &["cancel protocol_version"],
 };
 
 const WORKER: Privileges = Privileges {
     about: "A worker: delivers messages by the functions of the protocol, and writes no table.",
-    insert: &[],
-    select_columns: &[],
-    select: &[
-        "outbox",
-        "attempt",
-        "lane",
-        "wakeup",
-        "delivery",
-        "delivery_status",
-        "retention",
-        "minute_stats",
-        "queue_counts",
-        "queue_counts_turn",
-        "schema_migrations",
-    ],
+    insert: "",
+    select_columns: "",
+    select: "outbox attempt lane wakeup delivery delivery_status retention minute_stats queue_counts \
+             queue_counts_turn schema_migrations",
     execute: &[
-        "open_lane",
-        "next_due",
-        "claim",
-        "record",
-        "release",
-        "expire",
-        "hold",
-        "release_hold",
-        "throttle",
-        "reserve_slot",
-        "delete_finished",
-        "add_minute_stats",
-        "refresh_queue_counts",
-        "slot_rate",
-        "present_rate",
-        "calls",
-        "peak_rate",
-        "protocol_version",
+        "open_lane next_due claim record release expire hold release_hold throttle reserve_slot \
+         delete_finished add_minute_stats",
+        READING,
     ],
 };
 
-/// All but the payload, and the dedupe key and the traceparent, which producers may make of it.
-const READABLE_COLUMNS: &[&str] = &[
-    "id",
-    "app",
-    "sender",
-    "destination",
-    "channel_name",
-    "wait_for_ack",
-    "enable_offline_messaging",
-    "enable_historical_messaging",
-    "due_at",
-    "expires_at",
-    "max_attempts",
-    "at_most_once",
-    "created_at",
-    "status",
-    "attempts",
-    "claim_id",
-    "claimed_by",
-    "sent_at",
-    "finished_at",
-    "http_status",
-    "request_id",
-    "error",
-];
-
-const READABLE_TABLES: &[&str] = &[
-    "delivery_status",
-    "attempt",
-    "lane",
-    "minute_stats",
-    "queue_counts",
-    "queue_counts_turn",
-    "schema_migrations",
-];
-
 const OPERATOR: Privileges = Privileges {
     about: "An operator: pauses, resumes, limits, retries and cancels, and reads like a reader.",
-    insert: &[],
-    select_columns: READABLE_COLUMNS,
-    select: READABLE_TABLES,
-    execute: &[
-        "pause",
-        "resume",
-        "set_limit",
-        "retry",
-        "cancel",
-        "refresh_queue_counts",
-        "slot_rate",
-        "present_rate",
-        "calls",
-        "peak_rate",
-        "protocol_version",
-    ],
+    execute: &["pause resume set_limit retry cancel", READING],
+    ..READER
 };
 
 const READER: Privileges = Privileges {
     about: "A reader: reads what becomes of messages and how each app is doing, without the content of messages.",
-    insert: &[],
-    select_columns: READABLE_COLUMNS,
-    select: READABLE_TABLES,
-    execute: &[
-        "refresh_queue_counts",
-        "slot_rate",
-        "present_rate",
-        "calls",
-        "peak_rate",
-        "protocol_version",
-    ],
+    insert: "",
+    // All but the payload, and the dedupe key and the traceparent, which producers may make of it.
+    select_columns: "id app sender destination channel_name wait_for_ack enable_offline_messaging \
+                     enable_historical_messaging due_at expires_at max_attempts at_most_once created_at status \
+                     attempts claim_id claimed_by sent_at finished_at http_status request_id error",
+    select: "delivery_status attempt lane minute_stats queue_counts queue_counts_turn schema_migrations",
+    execute: &[READING],
 };
 
-impl RoleKind {
-    const ALL: [Self; 4] = [Self::Producer, Self::Worker, Self::Operator, Self::Reader];
+/// Functions that `worker status` calls.
+const READING: &str =
+    "refresh_queue_counts slot_rate present_rate calls peak_rate protocol_version";
 
-    fn privileges(self) -> &'static Privileges {
+fn names(list: &str) -> Vec<&str> {
+    list.split_whitespace().collect()
+}
+
+impl Privileges {
+    fn functions(&self) -> Vec<&'static str> {
+        self.execute.iter().copied().flat_map(names).collect()
+    }
+}
+
+impl RoleKind {
+    pub(super) const ALL: [Self; 4] = [Self::Producer, Self::Worker, Self::Operator, Self::Reader];
+
+    fn privileges(self) -> Privileges {
         match self {
-            Self::Producer => &PRODUCER,
-            Self::Worker => &WORKER,
-            Self::Operator => &OPERATOR,
-            Self::Reader => &READER,
+            Self::Producer => PRODUCER,
+            Self::Worker => WORKER,
+            Self::Operator => OPERATOR,
+            Self::Reader => READER,
         }
     }
 
@@ -185,77 +106,61 @@ impl RoleKind {
 
     /// The grants of the script.
     pub(super) fn grants(self, role: &RoleName) -> String {
-        let role = role.quoted();
         let privileges = self.privileges();
-        let qualified = |names: &[&str]| {
-            let names: Vec<String> = names
-                .iter()
-                .map(|name| format!("signaling.{name}"))
-                .collect();
-            names.join(", ")
+        let columns = |privilege: &str, list: &str| match names(list).join(", ") {
+            columns if columns.is_empty() => None,
+            columns => Some(format!("{privilege} ({columns}) on signaling.outbox")),
         };
-        let mut grants = format!("grant usage on schema signaling to {role};\n");
-        for (privilege, columns) in [
-            ("insert", privileges.insert),
-            ("select", privileges.select_columns),
-        ] {
-            if !columns.is_empty() {
-                let columns = columns.join(", ");
-                writeln!(
-                    grants,
-                    "grant {privilege} ({columns}) on signaling.outbox to {role};"
-                )
-                .ok();
-            }
+        let qualified = |names: Vec<&str>| format!("signaling.{}", names.join(", signaling."));
+        let grants = [
+            Some("usage on schema signaling".to_owned()),
+            columns("insert", privileges.insert),
+            columns("select", privileges.select_columns),
+            Some(format!("select on {}", qualified(names(privileges.select)))),
+            Some(format!(
+                "execute on function {}",
+                qualified(privileges.functions())
+            )),
+        ];
+        let mut script = String::new();
+        for grant in grants.into_iter().flatten() {
+            writeln!(script, "grant {grant} to {};", role.quoted()).ok();
         }
-        let (tables, functions) = (qualified(privileges.select), qualified(privileges.execute));
-        writeln!(grants, "grant select on {tables} to {role};").ok();
-        writeln!(grants, "grant execute on function {functions} to {role};").ok();
-        grants
+        script
     }
 }
 
 impl Outbox {
     /// The privileges of a kind that the role of this connection lacks, in words. Postgres is asked, so privileges by way
     /// of other roles count. The schema has to be up to date.
-    ///
-    /// # Errors
-    /// Where the database fails.
     pub(crate) async fn missing_privileges(
         &self,
         kind: RoleKind,
     ) -> Result<Vec<String>, sqlx::Error> {
         let privileges = kind.privileges();
-        self.read(async |session| {
-            let may_look: bool = sqlx::query_scalar(
-                "select coalesce(has_schema_privilege(to_regnamespace('signaling'), 'usage'), false)",
-            )
-            .persistent(false)
-            .fetch_one(&mut **session)
-            .await?;
-            if !may_look {
-                return Ok(vec!["usage on the schema signaling".to_owned()]);
-            }
-            sqlx::query_scalar(
-                "select 'insert (' || name || ') on signaling.outbox' from unnest($1::text[]) as name
-                 where not has_column_privilege('signaling.outbox', name, 'insert')
-                 union all
-                 select 'select (' || name || ') on signaling.outbox' from unnest($2::text[]) as name
-                 where not has_column_privilege('signaling.outbox', name, 'select')
-                 union all
-                 select 'select on signaling.' || name from unnest($3::text[]) as name
-                 where not coalesce(has_table_privilege(to_regclass('signaling.' || name), 'select'), false)
-                 union all
-                 select 'execute on function signaling.' || name from unnest($4::text[]) as name
-                 where not coalesce(has_function_privilege(to_regproc('signaling.' || name), 'execute'), false)",
-            )
-            .persistent(false)
-            .bind(privileges.insert)
-            .bind(privileges.select_columns)
-            .bind(privileges.select)
-            .bind(privileges.execute)
-            .fetch_all(&mut **session)
-            .await
+        let may_look = query(
+            "select coalesce(has_schema_privilege(to_regnamespace('signaling'), 'usage'), false)",
+        );
+        let missing = query(
+            "select 'insert (' || name || ') on signaling.outbox' from unnest($1::text[]) as name
+             where not has_column_privilege('signaling.outbox', name, 'insert')
+             union all
+             select 'select (' || name || ') on signaling.outbox' from unnest($2::text[]) as name
+             where not has_column_privilege('signaling.outbox', name, 'select')
+             union all
+             select 'select on signaling.' || name from unnest($3::text[]) as name
+             where not coalesce(has_table_privilege(to_regclass('signaling.' || name), 'select'), false)
+             union all
+             select 'execute on function signaling.' || name from unnest($4::text[]) as name
+             where not coalesce(has_function_privilege(to_regproc('signaling.' || name), 'execute'), false)",
+        )
+        .bind(names(privileges.insert))
+        .bind(names(privileges.select_columns))
+        .bind(names(privileges.select))
+        .bind(privileges.functions());
+        self.read(async |session| match value(session, may_look).await? {
+            true => values(session, missing).await,
+            false => Ok(vec!["usage on the schema signaling".to_owned()]),
         })
         .await
     }
@@ -268,10 +173,10 @@ pub(super) const PRIVILEGES_LOCK: &str = "select pg_advisory_xact_lock(731059682
 /// few of them by hand is of no kind, or the next `worker migrate` would grant it more than its owner did.
 pub(super) async fn roles_by_kind(
     connection: &mut PgConnection,
-) -> Result<Vec<(RoleKind, Vec<String>)>, sqlx::Error> {
+) -> Result<Vec<(RoleKind, String)>, sqlx::Error> {
     let mut found = Vec::new();
     for kind in RoleKind::ALL {
-        let roles = sqlx::query_scalar(
+        let roles = query(
             "with functions as (
                  select oid, proowner, proacl from pg_proc
                  where pronamespace = to_regnamespace('signaling') and proname = any ($1::text[])
@@ -283,27 +188,23 @@ pub(super) async fn roles_by_kind(
              group by rolname
              having count(distinct functions.oid) = (select count(*) from functions)",
         )
-        .bind(kind.privileges().execute)
-        .bind(kind.privileges().insert.is_empty())
-        .fetch_all(&mut *connection)
-        .await?;
-        found.push((kind, roles));
+        .bind(kind.privileges().functions())
+        .bind(kind.privileges().insert.is_empty());
+        let roles = values(connection, roles).await?;
+        found.extend(roles.into_iter().map(|role| (kind, role)));
     }
     Ok(found)
 }
 
 /// Grants roles what their kinds may do by now.
 pub(super) async fn refresh_privileges(
-    roles: &[(RoleKind, Vec<String>)],
+    roles: &[(RoleKind, String)],
     connection: &mut PgConnection,
 ) -> Result<(), sqlx::Error> {
-    for (kind, roles) in roles {
-        for role in roles {
-            if let Ok(role) = role.parse() {
-                sqlx::raw_sql(AssertSqlSafe(kind.grants(&role)))
-                    .execute(&mut *connection)
-                    .await?;
-            }
+    for (kind, role) in roles {
+        if let Ok(role) = role.parse() {
+            let grants = AssertSqlSafe(kind.grants(&role));
+            sqlx::raw_sql(grants).execute(&mut *connection).await?;
         }
     }
     Ok(())

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
 
 use crate::error_text::database_error_text;
-use crate::outbox::{Outbox, StatsError};
+use crate::outbox::{MinuteStats, Outbox, may_have_taken_effect};
 use crate::worker::lane::Lane;
 
 /// How often stats are written, where there are any.
@@ -34,8 +34,7 @@ impl StatsFlusher {
         let mut trouble = FailureLog::default();
         let pause = || shutdown.run_until_cancelled(tokio::time::sleep(WRITE_EVERY));
         while pause().await.is_some() {
-            let written = self.write().await.map_err(|error| error.source);
-            trouble.note(written, |error| {
+            trouble.note(self.write().await, |error| {
                 tracing::warn!(
                     event = "stats_failed",
                     error,
@@ -66,7 +65,7 @@ impl StatsFlusher {
     ///
     /// # Errors
     /// Where the database fails.
-    pub(in crate::worker) async fn write(&self) -> Result<(), StatsError> {
+    pub(in crate::worker) async fn write(&self) -> Result<(), sqlx::Error> {
         let taken: Vec<_> = self
             .lanes
             .iter()
@@ -82,11 +81,16 @@ impl StatsFlusher {
         }
         let rows: Vec<_> = taken
             .iter()
-            .map(|(lane, minute, stats)| ((*minute).into(), lane.app.clone(), *stats))
+            .map(|(lane, minute, stats)| MinuteStats {
+                minute: *minute,
+                app: lane.app.clone(),
+                stats: *stats,
+                backlog: None,
+            })
             .collect();
         let written = self.outbox.add_minute_stats(&rows).await;
         if let Err(error) = &written
-            && !error.may_be_saved
+            && !may_have_taken_effect(error)
         {
             for (lane, minute, stats) in taken {
                 lane.stats.minutes.put_back(minute, &stats);

@@ -1,4 +1,4 @@
--- The newest $1 calls that did not end well, as far as they were recorded within the last $2 microseconds, by what they
+-- The newest $1 calls that did not end well, as far as they were recorded within the last $2, by what they
 -- came to. Rows are recorded in about the order of their ids, so the primary key bounds what is read.
 with newest as (
     select id, message_id, http_status, outcome, error, recorded_at

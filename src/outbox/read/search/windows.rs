@@ -1,6 +1,9 @@
 //! Messages are looked for down the primary key, a window of ids at a time.
 
-use super::{Budget, Found, MessageFilter, MessageLine, PAGE_ROWS, Session, cut};
+use sqlx::{PgConnection, query};
+
+use super::{Deadline, Found, MessageFilter, MessageLine, PAGE_ROWS, cut};
+use crate::outbox::one_off::{rows, values};
 use crate::pace::DbTime;
 
 /// Ids that one statement looks at.
@@ -12,13 +15,13 @@ const ID_DISORDER: i64 = 10_000;
 
 /// A page of what is found on the way down the primary key.
 pub(super) async fn by_windows(
-    session: &mut Session,
+    session: &mut PgConnection,
     filter: &MessageFilter,
     before: Option<i64>,
-    budget: Budget,
+    deadline: Deadline,
 ) -> Result<Found, sqlx::Error> {
     let mut rows = Vec::new();
-    let Some((mut highest, lowest)) = bounds(session, filter, before, budget).await? else {
+    let Some((mut highest, lowest)) = bounds(session, filter, before, deadline).await? else {
         return Ok((rows, None, None));
     };
     let (began_at, mut looked_down_to) = (highest, highest + 1);
@@ -37,7 +40,7 @@ pub(super) async fn by_windows(
             Some(id) if id >= lowest => highest = id,
             _ => is_exhausted = true,
         }
-        if is_exhausted || budget.is_spent() || began_at - looked_down_to > MAX_PAGE_IDS {
+        if is_exhausted || deadline.is_over() || began_at - looked_down_to > MAX_PAGE_IDS {
             break;
         }
     }
@@ -47,20 +50,13 @@ pub(super) async fn by_windows(
 
 /// The messages of a range of ids, or those of it that are listed.
 pub(super) async fn window(
-    session: &mut Session,
+    session: &mut PgConnection,
     filter: &MessageFilter,
     (highest, lowest): (i64, i64),
     listed: Option<&[i64]>,
     max_rows: usize,
 ) -> Result<Vec<MessageLine>, sqlx::Error> {
-    let statement = if listed.is_some() {
-        concat!(include_str!("window.sql"), include_str!("listed.sql"))
-    } else {
-        include_str!("window.sql")
-    };
-    let statement = format!("{statement}\norder by id desc limit $10");
-    sqlx::query_as(sqlx::AssertSqlSafe(statement))
-        .persistent(false)
+    let window = query(include_str!("window.sql"))
         .bind(highest)
         .bind(lowest)
         .bind(&filter.app)
@@ -71,61 +67,55 @@ pub(super) async fn window(
         .bind(filter.until)
         .bind(&filter.error_has)
         .bind(i64::try_from(max_rows).unwrap_or(i64::MAX))
-        .bind(listed)
-        .fetch_all(&mut **session)
-        .await
+        .bind(listed);
+    rows(session, window).await
 }
 
 /// The highest id below another one.
-async fn next_id(session: &mut Session, below: i64) -> Result<Option<i64>, sqlx::Error> {
-    sqlx::query_scalar("select id from signaling.outbox where id < $1 order by id desc limit 1")
-        .persistent(false)
-        .bind(below)
-        .fetch_optional(&mut **session)
-        .await
+async fn next_id(session: &mut PgConnection, below: i64) -> Result<Option<i64>, sqlx::Error> {
+    let next = query("select id from signaling.outbox where id < $1 order by id desc limit 1");
+    Ok(values(session, next.bind(below)).await?.pop())
 }
 
 /// The highest and the lowest id that may be on a page.
 async fn bounds(
-    session: &mut Session,
+    session: &mut PgConnection,
     filter: &MessageFilter,
     before: Option<i64>,
-    budget: Budget,
+    deadline: Deadline,
 ) -> Result<Option<(i64, i64)>, sqlx::Error> {
     let Some(newest) = next_id(session, before.unwrap_or(i64::MAX)).await? else {
         return Ok(None);
     };
     let (mut highest, mut lowest) = (newest, 1);
     if let Some(until) = filter.until {
-        let (_, end) = first_id_since(session, newest, until, budget).await?;
+        let (_, end) = first_id_since(session, newest, until, deadline).await?;
         highest = highest.min(end.saturating_add(ID_DISORDER));
     }
     if let Some(since) = filter.since {
-        let (begin, _) = first_id_since(session, newest, since, budget).await?;
+        let (begin, _) = first_id_since(session, newest, since, deadline).await?;
         lowest = (begin - ID_DISORDER).max(1);
     }
     Ok((highest >= lowest).then_some((highest, lowest)))
 }
 
 /// Between which ids those begin that were inserted at a time or later, by bisection: ids are nearly in that order. It
-/// is about one id, unless the budget is spent before that is found.
+/// is about one id, unless the deadline is over before that is found.
 async fn first_id_since(
-    session: &mut Session,
+    session: &mut PgConnection,
     newest: i64,
     since: DbTime,
-    budget: Budget,
+    deadline: Deadline,
 ) -> Result<(i64, i64), sqlx::Error> {
     let (mut low, mut high) = (1, newest.saturating_add(1));
-    while low < high && !budget.is_spent() {
+    while low < high && !deadline.is_over() {
         let middle = low + (high - low) / 2;
-        let row: Option<(i64, DbTime)> = sqlx::query_as(
-            "select id, created_at from signaling.outbox where id >= $1 order by id limit 1",
-        )
-        .persistent(false)
-        .bind(middle)
-        .fetch_optional(&mut **session)
-        .await?;
-        match row {
+        let next =
+            query("select id, created_at from signaling.outbox where id >= $1 order by id limit 1");
+        match rows::<(i64, DbTime)>(session, next.bind(middle))
+            .await?
+            .pop()
+        {
             Some((id, created_at)) if created_at < since => low = id.saturating_add(1),
             _ => high = middle,
         }

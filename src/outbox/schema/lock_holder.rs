@@ -2,7 +2,9 @@
 
 use std::fmt;
 
-use sqlx::{FromRow, PgConnection};
+use sqlx::{AssertSqlSafe, FromRow, PgConnection, query};
+
+use crate::outbox::one_off::rows;
 
 /// A session that holds a lock.
 #[derive(Debug, Clone, PartialEq, Eq, FromRow)]
@@ -56,47 +58,29 @@ pub(super) fn listed(holders: &[LockHolder]) -> String {
     holders.join("; ")
 }
 
+/// The processes that a process waits for.
+pub(super) const BLOCKING: &str = "select unnest(pg_blocking_pids($1::int)) as pid";
+/// The processes that hold an advisory lock.
+pub(super) const HOLDING_ADVISORY: &str = "select pid from pg_locks
+     where locktype = 'advisory' and granted and objsubid = 1
+       and database = (select oid from pg_database where datname = current_database())
+       and classid::bigint << 32 | objid::bigint = $1";
+
 /// What the views of Postgres tell of some processes. Of other users' sessions that is little, unless one may see them.
-macro_rules! holders_among {
-    ($pids:literal) => {
-        concat!(
-            "select holder.pid, usename::text as user, application_name as application, state,
-                    to_char(xact_start at time zone 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS\"Z\"') as since,
-                    coalesce(backend_type = 'autovacuum worker', false) as is_autovacuum
-             from (select distinct pid from (",
-            $pids,
-            ") as holders) as holder
-             left join pg_stat_activity as activity on activity.pid = holder.pid
-             order by xact_start, holder.pid limit 5"
-        )
-    };
-}
-
-/// Those that a process waits for.
-pub(super) async fn lock_holders_before(
+pub(super) async fn lock_holders(
     connection: &mut PgConnection,
-    pid: i32,
+    pids: &str,
+    parameter: i64,
 ) -> Result<Vec<LockHolder>, sqlx::Error> {
-    sqlx::query_as(holders_among!("select unnest(pg_blocking_pids($1)) as pid"))
-        .bind(pid)
-        .fetch_all(connection)
-        .await
-}
-
-/// Those that hold an advisory lock.
-pub(super) async fn lock_holders_of(
-    connection: &mut PgConnection,
-    lock: i64,
-) -> Result<Vec<LockHolder>, sqlx::Error> {
-    sqlx::query_as(holders_among!(
-        "select pid from pg_locks
-         where locktype = 'advisory' and granted and objsubid = 1
-           and database = (select oid from pg_database where datname = current_database())
-           and classid::bigint << 32 | objid::bigint = $1"
-    ))
-    .bind(lock)
-    .fetch_all(connection)
-    .await
+    let holders = format!(
+        "select holder.pid, usename::text as user, application_name as application, state,
+                to_char(xact_start at time zone 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS\"Z\"') as since,
+                coalesce(backend_type = 'autovacuum worker', false) as is_autovacuum
+         from (select distinct pid from ({pids}) as holders) as holder
+         left join pg_stat_activity as activity on activity.pid = holder.pid
+         order by xact_start, holder.pid limit 5"
+    );
+    rows(connection, query(AssertSqlSafe(holders)).bind(parameter)).await
 }
 
 #[cfg(test)]

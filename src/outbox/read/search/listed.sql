@@ -1,2 +1,0 @@
-  -- Only those that are listed.
-  and id = any ($11::bigint[])

@@ -1,0 +1,112 @@
+use super::*;
+use testkit::postgres::ThrowawayPostgres;
+
+const TABLE_AND_INDEX: &[Migration] = &[
+    Migration {
+        version: 1,
+        description: "table",
+        sql: "create table signaling.numbers as select generate_series(1, 1000) as n",
+    },
+    Migration {
+        version: 2,
+        description: "index",
+        sql: "-- no-transaction\ncreate index concurrently numbers_n on signaling.numbers (n)",
+    },
+];
+
+const COLUMN: &[Migration] = &[Migration {
+    version: 3,
+    description: "column",
+    sql: "alter table signaling.numbers add column m integer",
+}];
+
+/// Runs migrations, and returns how many it has run.
+async fn run(url: &str, migrations: &[Migration], lock_wait: Duration) -> Result<u32, SchemaError> {
+    let outbox = Outbox::connect(&url.to_owned().into(), 1).await.unwrap();
+    let mut connection = outbox.migrating_connection().await.unwrap();
+    let mut applied = 0;
+    let run = outbox.run(&mut connection, migrations, lock_wait, |_| applied += 1);
+    let result = run.await;
+    connection.close().await.unwrap();
+    result.map(|()| applied)
+}
+
+/// A statement that waits for its turn would be one that the index waits for, and the other way round.
+#[tokio::test]
+async fn an_index_is_built_concurrently_while_other_processes_wait_for_their_turn() {
+    let cluster = ThrowawayPostgres::start().await.unwrap();
+    let url = cluster.create_database("concurrently").await.unwrap();
+    let migrate = || run(&url, TABLE_AND_INDEX, Duration::from_secs(30));
+    let (a, b, c, d) = tokio::join!(migrate(), migrate(), migrate(), migrate());
+    let applied = [a, b, c, d].map(Result::unwrap);
+    assert_eq!(
+        applied.iter().sum::<u32>(),
+        2,
+        "each by one of them: {applied:?}"
+    );
+
+    let mut connection = PgConnection::connect(&url).await.unwrap();
+    let is_valid =
+        "select indisvalid from pg_index where indexrelid = 'signaling.numbers_n'::regclass";
+    assert!(
+        value::<bool>(&mut connection, query(is_valid))
+            .await
+            .unwrap()
+    );
+    connection.close().await.unwrap();
+    cluster.stop().await.unwrap();
+}
+
+/// A migration that waits for a lock has every later statement on that table wait behind it.
+#[tokio::test]
+async fn readers_go_on_while_a_migration_waits_for_a_lock_on_their_table() {
+    let cluster = ThrowawayPostgres::start().await.unwrap();
+    let url = cluster.create_database("blocked").await.unwrap();
+    run(&url, TABLE_AND_INDEX, Duration::ZERO).await.unwrap();
+    let mut holder = PgConnection::connect(&url).await.unwrap();
+    holder
+        .execute("begin; select from signaling.numbers")
+        .await
+        .unwrap();
+
+    let mut reader = PgConnection::connect(&url).await.unwrap();
+    let mut longest = Duration::ZERO;
+    let migrated = run(&url, COLUMN, Duration::from_secs(3));
+    tokio::pin!(migrated);
+    let error = loop {
+        let begun = Instant::now();
+        tokio::select! {
+            migrated = &mut migrated => break migrated.unwrap_err(),
+            read = reader.execute("select from signaling.numbers") => drop(read.unwrap()),
+        }
+        longest = longest.max(begun.elapsed());
+    };
+    let SchemaError::Locked { holders, .. } = error else {
+        panic!("another error: {error}");
+    };
+    assert_eq!(holders.len(), 1, "{holders:?}");
+    let waits = Duration::from_millis(300)..Duration::from_secs(2);
+    assert!(waits.contains(&longest), "a reader waited {longest:?}");
+    holder.close().await.unwrap();
+    cluster.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_migration_that_was_run_with_another_text_is_refused() {
+    let cluster = ThrowawayPostgres::start().await.unwrap();
+    let url = cluster.create_database("changed").await.unwrap();
+    run(&url, TABLE_AND_INDEX, Duration::ZERO).await.unwrap();
+    let changed = Migration {
+        sql: "select 1",
+        ..COLUMN[0]
+    };
+    run(&url, COLUMN, Duration::ZERO).await.unwrap();
+    let refused = run(&url, &[changed], Duration::ZERO).await.unwrap_err();
+    assert!(
+        refused
+            .to_string()
+            .starts_with("migration 3 (column) was run with another text"),
+        "{refused}"
+    );
+    cluster.stop().await.unwrap();
+}

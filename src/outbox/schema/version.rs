@@ -1,0 +1,145 @@
+//! How far the schema of a database is, and why it can't be used as it is.
+
+use std::time::Duration;
+
+use sqlx::{PgConnection, query};
+
+use super::functions::{PROTOCOL_VERSION, found_version};
+use super::lock_holder::{LockHolder, listed};
+use super::migrations::{MIGRATIONS, applied};
+use crate::error_text::database_error_text;
+use crate::outbox::Outbox;
+use crate::outbox::one_off::value;
+
+/// How far the schema is, in comparison with this binary.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct SchemaVersion {
+    /// The newest migration in the database; none if there is no outbox.
+    pub(crate) found: Option<i64>,
+    /// The newest one of this binary.
+    pub(crate) needed: i64,
+    /// Number and description of those of this binary that have not been run.
+    pub(crate) missing: Vec<(i64, &'static str)>,
+    /// The version of the functions in the database; none if there are none.
+    pub(crate) functions_found: Option<i32>,
+    /// The version of this binary's functions.
+    pub(crate) functions_needed: i32,
+    /// The encoding of the database.
+    pub(crate) encoding: String,
+}
+
+/// Why the schema can't be used as it is.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum SchemaError {
+    #[error("the database has no outbox yet: run `worker migrate` first")]
+    Missing,
+    #[error(
+        "the database's schema is at version {found}, this worker needs {needed}: run `worker migrate` first"
+    )]
+    Outdated { found: i64, needed: i64 },
+    #[error(
+        "the database's functions are at version {found}, this worker needs {needed}: run `worker migrate` first"
+    )]
+    OutdatedFunctions { found: i32, needed: i32 },
+    /// Text of such a database may be no text for a worker.
+    #[error(
+        "the database's encoding is {encoding}, in which text may have bytes that no worker can read: create the database with `encoding 'UTF8'`"
+    )]
+    Encoding { encoding: String },
+    /// Migrators take turns by a lock that belongs to a session, and a pooler keeps no sessions.
+    #[error(
+        "DATABASE_URL leads through a pooler in transaction mode: run `worker migrate` with the URL of the database itself"
+    )]
+    Pooler,
+    /// Other sessions hold a lock that a migration needs, all the time that it may wait.
+    #[error(
+        "migration {version} ({description}) got no lock within {}: held by {}. It is undone, and nobody waits for it. Run `worker migrate` again when they have ended, or end a session with `select pg_terminate_backend(<process>)`",
+        humantime::format_duration(*.lock_wait),
+        listed(.holders)
+    )]
+    Locked {
+        version: i64,
+        description: &'static str,
+        lock_wait: Duration,
+        holders: Vec<LockHolder>,
+    },
+    /// Another process migrates, all the time that this one may wait.
+    #[error(
+        "another `worker migrate` is at work, for longer than {}: {}. Run this again when it has ended",
+        humantime::format_duration(*.lock_wait),
+        listed(.holders)
+    )]
+    Busy {
+        lock_wait: Duration,
+        holders: Vec<LockHolder>,
+    },
+    /// A migration that has been released is never changed.
+    #[error(
+        "migration {version} ({description}) was run with another text than this worker's: use the worker that belongs to this database"
+    )]
+    Changed {
+        version: i64,
+        description: &'static str,
+    },
+    #[error("migration {version} ({description}) failed, and is undone: {}", database_error_text(.source))]
+    Failed {
+        version: i64,
+        description: &'static str,
+        source: sqlx::Error,
+    },
+    #[error("the database failed: {}", database_error_text(.0))]
+    Database(#[from] sqlx::Error),
+}
+
+impl Outbox {
+    /// Which migrations have been run and which are missing, and the version of the functions.
+    pub(crate) async fn schema_version(&self) -> Result<SchemaVersion, sqlx::Error> {
+        self.read(async |session| {
+            let applied = applied(session).await?;
+            Ok(SchemaVersion {
+                found: applied.last().map(|(version, _)| *version),
+                needed: MIGRATIONS.last().map_or(0, |newest| newest.version),
+                missing: MIGRATIONS
+                    .iter()
+                    .filter(|own| !applied.iter().any(|(version, _)| *version == own.version))
+                    .map(|own| (own.version, own.description))
+                    .collect(),
+                functions_found: found_version(session).await?,
+                functions_needed: PROTOCOL_VERSION,
+                encoding: encoding(session).await?,
+            })
+        })
+        .await
+    }
+
+    /// Checks that all migrations and functions of this binary are there. Takes no connection from claims and records.
+    pub(crate) async fn check_schema(&self) -> Result<(), SchemaError> {
+        let schema = self.schema_version().await?;
+        check_encoding(schema.encoding)?;
+        let needed = schema.needed;
+        let found = schema.found.ok_or(SchemaError::Missing)?;
+        if found < needed {
+            return Err(SchemaError::Outdated { found, needed });
+        }
+        let (found, needed) = (schema.functions_found.unwrap_or(0), schema.functions_needed);
+        if found < needed {
+            return Err(SchemaError::OutdatedFunctions { found, needed });
+        }
+        Ok(())
+    }
+}
+
+pub(super) async fn encoding(connection: &mut PgConnection) -> Result<String, sqlx::Error> {
+    value(
+        connection,
+        query("select current_setting('server_encoding')"),
+    )
+    .await
+}
+
+pub(super) fn check_encoding(encoding: String) -> Result<(), SchemaError> {
+    if encoding == "UTF8" {
+        return Ok(());
+    }
+    Err(SchemaError::Encoding { encoding })
+}
