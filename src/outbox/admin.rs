@@ -3,12 +3,13 @@
 
 use std::time::Duration;
 
-use sqlx::Postgres;
-use sqlx::postgres::{PgArguments, PgDatabaseError, PgRow};
-use sqlx::query::QueryScalar;
+use sqlx::postgres::PgArguments;
+use sqlx::query::Query;
+use sqlx::{Decode, Postgres, Type, query};
 use time::OffsetDateTime;
 
 use crate::error_text::database_error_text;
+use crate::outbox::one_off::value;
 use crate::outbox::pool::Session;
 use crate::outbox::pool::statement::Statement;
 use crate::outbox::{Outbox, may_have_taken_effect};
@@ -20,11 +21,8 @@ const STATEMENT_TIMEOUT: Duration = Duration::from_secs(5);
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum AdminError {
     /// It can't be: what is wrong, and a hint.
-    #[error("{message}{}", hint.as_ref().map(|hint| format!(" ({hint})")).unwrap_or_default())]
-    Refused {
-        message: String,
-        hint: Option<String>,
-    },
+    #[error("{0}")]
+    Refused(String),
     /// The database failed before anything was changed.
     #[error("the database failed, and nothing was changed: {}", database_error_text(.0))]
     Database(sqlx::Error),
@@ -35,26 +33,15 @@ pub(crate) enum AdminError {
 
 impl From<sqlx::Error> for AdminError {
     fn from(error: sqlx::Error) -> Self {
-        let refused = error
-            .as_database_error()
-            .and_then(|error| error.try_downcast_ref::<PgDatabaseError>())
+        let code = error.as_database_error().and_then(|error| error.code());
+        match code.as_deref() {
             // no_data_found, invalid_parameter_value, and the table's own constraints
-            .filter(|error| matches!(error.code(), "P0002" | "22023" | "23514"));
-        let is_denied = error
-            .as_database_error()
-            .is_some_and(|error| error.code().as_deref() == Some("42501"));
-        match refused {
-            None if is_denied => Self::Refused {
-                message: "this role is no operator, so nothing was changed".into(),
-                hint: Some(
-                    "as the schema's owner, run `worker grant operator` with its name".into(),
-                ),
-            },
-            Some(error) => Self::Refused {
-                message: error.message().to_owned(),
-                hint: error.hint().map(str::to_owned),
-            },
-            None => Self::Database(error),
+            Some("P0002" | "22023" | "23514") => Self::Refused(database_error_text(&error)),
+            // insufficient_privilege
+            Some("42501") => Self::Refused(
+                "this role is no operator, so nothing was changed (as the schema's owner, run `worker grant operator` with its name)".into(),
+            ),
+            _ => Self::Database(error),
         }
     }
 }
@@ -77,90 +64,65 @@ pub(crate) struct RetryFilter {
     pub(crate) ids: Vec<i64>,
 }
 
+/// A call of a function of the schema.
+type Function<'q> = Query<'q, Postgres, PgArguments>;
+
 impl Outbox {
     /// Keeps an app from sending, fleet-wide. Says whether that is news.
-    ///
-    /// # Errors
-    /// Where there is no such app, or the database fails.
     pub(crate) async fn pause(
         &self,
         app: &str,
         reason: Option<&str>,
         by: &str,
     ) -> Result<bool, AdminError> {
-        self.call(
-            sqlx::query_scalar("select signaling.pause($1, $2, $3)")
-                .bind(app)
-                .bind(reason)
-                .bind(by),
-        )
-        .await
+        let pause = query("select signaling.pause($1, $2, $3)");
+        self.change(pause.bind(app).bind(reason).bind(by)).await
     }
 
     /// Lets a paused app send again. Says whether that is news.
-    ///
-    /// # Errors
-    /// Where there is no such app, or the database fails.
     pub(crate) async fn resume(&self, app: &str) -> Result<bool, AdminError> {
-        self.call(sqlx::query_scalar("select signaling.resume($1)").bind(app))
-            .await
+        let resume = query("select signaling.resume($1)");
+        self.change(resume.bind(app)).await
     }
 
     /// Sets an app's limit, or with none the configured one again. Says whether that is news.
-    ///
-    /// # Errors
-    /// Where there is no such app, the limit is none, or the database fails.
     pub(crate) async fn set_limit(
         &self,
         app: &str,
         calls_per_s: Option<f64>,
         by: &str,
     ) -> Result<bool, AdminError> {
-        self.call(
-            sqlx::query_scalar("select signaling.set_limit($1, $2, $3)")
-                .bind(app)
-                .bind(calls_per_s)
-                .bind(by),
-        )
-        .await
+        let set_limit = query("select signaling.set_limit($1, $2, $3)");
+        self.change(set_limit.bind(app).bind(calls_per_s).bind(by))
+            .await
     }
 
     /// Cancels a message that is not being sent. Says whether it did.
-    ///
-    /// # Errors
-    /// Where the database fails.
     pub(crate) async fn cancel(&self, id: i64) -> Result<bool, AdminError> {
-        self.call(sqlx::query_scalar("select signaling.cancel($1)").bind(id))
-            .await
+        let cancel = query("select signaling.cancel($1)");
+        self.change(cancel.bind(id)).await
     }
 
     /// Sends finished messages again, at most so many, or only counts them: for as long as that takes. Returns how
     /// many.
-    ///
-    /// # Errors
-    /// Where the filter asks for messages that succeeded, or the database fails.
     pub(crate) async fn retry(
         &self,
         filter: &RetryFilter,
         dry_run: bool,
         max_rows: Option<i64>,
     ) -> Result<i64, AdminError> {
-        let mut change = Change::default();
-        let result = async {
+        let mut is_ending = false;
+        let retried = async {
             let mut session = self.pool().transaction(None).await?;
-            change
-                .make(&mut session, retry(filter, dry_run, max_rows))
-                .await
+            let retry = retry(filter, dry_run, max_rows);
+            call(&mut session, retry, &mut is_ending).await
         };
-        let result = result.await;
-        change.told(result)
+        let retried = retried.await;
+        retried.map_err(|error| failed(error, is_ending))
     }
 
     /// Sends these finished messages again, if the filter lets them through, within the time that a person waits for a
     /// page. Returns how many.
-    ///
-    /// # Errors
-    /// Where the filter asks for messages that succeeded, or the database fails or takes too long.
     pub(crate) async fn retry_listed(
         &self,
         ids: &[i64],
@@ -174,30 +136,24 @@ impl Outbox {
             ids: ids.to_vec(),
             ..filter.clone()
         };
-        self.call(retry(&filter, false, None)).await
+        self.change(retry(&filter, false, None)).await
     }
 
-    /// Calls a function of the schema on a connection of those who look on: it takes none from those who work, and ends
-    /// in time.
-    async fn call<'q, T>(&self, function: Function<'q, T>) -> Result<T, AdminError>
+    /// Calls a function on a connection of those who look on: it takes none from those who work, and ends in time.
+    async fn change<T>(&self, function: Function<'_>) -> Result<T, AdminError>
     where
-        T: Send + Unpin,
-        (T,): for<'r> sqlx::FromRow<'r, PgRow>,
+        T: for<'r> Decode<'r, Postgres> + Type<Postgres>,
     {
-        let mut change = Change::default();
-        let result = self
-            .run_monitoring(Statement::Admin, STATEMENT_TIMEOUT, async |session| {
-                change.make(session, function).await
-            })
-            .await;
-        change.told(result)
+        let mut is_ending = false;
+        let call = async |session: &mut Session| call(session, function, &mut is_ending).await;
+        let changed = self.run_monitoring(Statement::Admin, STATEMENT_TIMEOUT, call);
+        let changed = changed.await;
+        changed.map_err(|error| failed(error, is_ending))
     }
 }
 
-type Function<'q, T> = QueryScalar<'q, Postgres, T, PgArguments>;
-
-fn retry(filter: &RetryFilter, dry_run: bool, max_rows: Option<i64>) -> Function<'_, i64> {
-    sqlx::query_scalar("select signaling.retry($1, $2, $3, $4, $5, $6, $7, $8, $9)")
+fn retry(filter: &RetryFilter, dry_run: bool, max_rows: Option<i64>) -> Function<'_> {
+    query("select signaling.retry($1, $2, $3, $4, $5, $6, $7, $8, $9)")
         .bind(filter.app.as_deref())
         .bind(&filter.statuses)
         .bind(filter.since)
@@ -209,37 +165,24 @@ fn retry(filter: &RetryFilter, dry_run: bool, max_rows: Option<i64>) -> Function
         .bind(max_rows)
 }
 
-/// How far a change has come.
-#[derive(Default)]
-struct Change {
-    /// Whether the transaction's end was asked for.
-    is_ending: bool,
+/// Calls a function and ends the transaction. `is_ending` tells whether the end was asked for.
+async fn call<T>(
+    session: &mut Session,
+    function: Function<'_>,
+    is_ending: &mut bool,
+) -> Result<T, sqlx::Error>
+where
+    T: for<'r> Decode<'r, Postgres> + Type<Postgres>,
+{
+    let answer = value(session, function).await?;
+    *is_ending = true;
+    session.finish().await?;
+    Ok(answer)
 }
 
-impl Change {
-    async fn make<'q, T>(
-        &mut self,
-        session: &mut Session,
-        function: Function<'q, T>,
-    ) -> Result<T, sqlx::Error>
-    where
-        T: Send + Unpin,
-        (T,): for<'r> sqlx::FromRow<'r, PgRow>,
-    {
-        let answer = function.persistent(false).fetch_one(&mut **session).await?;
-        self.is_ending = true;
-        session.finish().await?;
-        Ok(answer)
+fn failed(error: sqlx::Error, is_ending: bool) -> AdminError {
+    if is_ending && may_have_taken_effect(&error) {
+        return AdminError::Unknown(error);
     }
-
-    /// What is known of the change.
-    fn told<T>(&self, result: Result<T, sqlx::Error>) -> Result<T, AdminError> {
-        result.map_err(|error| {
-            if self.is_ending && may_have_taken_effect(&error) {
-                AdminError::Unknown(error)
-            } else {
-                error.into()
-            }
-        })
-    }
+    error.into()
 }

@@ -136,9 +136,6 @@ where
 
 impl Outbox {
     /// Inserts messages like [`enqueue`], in a transaction of their own.
-    ///
-    /// # Errors
-    /// Where the table refuses one, or the database fails. Then none is inserted.
     pub(crate) async fn enqueue(
         &self,
         messages: &[NewMessage],

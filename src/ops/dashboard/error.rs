@@ -38,7 +38,7 @@ impl From<sqlx::Error> for PageError {
 impl From<AdminError> for PageError {
     fn from(error: AdminError) -> Self {
         match error {
-            AdminError::Refused { .. } => Self::Wrong(error.to_string()),
+            AdminError::Refused(_) => Self::Wrong(error.to_string()),
             AdminError::Database(_) | AdminError::Unknown(_) => Self::NotDone(error),
         }
     }

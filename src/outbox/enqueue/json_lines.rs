@@ -17,20 +17,13 @@ const MAX_LINE_BYTES: u64 = 6 * MAX_PAYLOAD_BYTES as u64 + 8 * 1024;
 /// Why lines are no messages. It names the line, and quotes nothing that is in it.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum InvalidLines {
-    /// The input can't be read.
     #[error("standard input can't be read: {0}")]
     Unreadable(#[from] std::io::Error),
     /// A line that never ends, or that could not become a message.
     #[error("line {line} is longer than any message can be: none was inserted")]
     LineTooLong { line: usize },
-    /// A line that is not JSON, or has other fields.
     #[error("line {line}: {mistake}: none was inserted")]
-    NotAMessage {
-        line: usize,
-        /// What is wrong, without the value.
-        mistake: String,
-    },
-    /// A message that the API would not take.
+    NotAMessage { line: usize, mistake: String },
     #[error("line {line}: {source}: none was inserted")]
     Refused { line: usize, source: InvalidMessage },
     #[error("more than {MAX_MESSAGES} messages: insert them in several calls")]
@@ -40,9 +33,6 @@ pub(crate) enum InvalidLines {
 }
 
 /// Reads messages, one JSON object a line. The keys are the columns; blank lines are passed over.
-///
-/// # Errors
-/// The first mistake.
 pub(crate) fn read_json_lines(input: impl BufRead) -> Result<Vec<NewMessage>, InvalidLines> {
     read_within(input, MAX_INPUT_BYTES)
 }
@@ -73,13 +63,12 @@ fn read_within(
         if bytes.trim_ascii().is_empty() {
             continue;
         }
-        let columns: MessageColumns =
-            serde_json::from_slice(&bytes).map_err(|error| InvalidLines::NotAMessage {
-                line,
-                mistake: sanitize::redact_values(&error.to_string()),
-            })?;
-        let message = NewMessage::try_from(columns)
-            .map_err(|source| InvalidLines::Refused { line, source })?;
+        let columns: MessageColumns = serde_json::from_slice(&bytes).map_err(|error| {
+            let mistake = sanitize::redact_values(&error.to_string());
+            InvalidLines::NotAMessage { line, mistake }
+        })?;
+        let message = NewMessage::try_from(columns);
+        let message = message.map_err(|source| InvalidLines::Refused { line, source })?;
         if messages.len() == MAX_MESSAGES {
             return Err(InvalidLines::TooMany);
         }
