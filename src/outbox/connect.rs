@@ -1,17 +1,18 @@
 //! Connections to the database: bounded in number and in time, and usable through a pooler in transaction mode.
 
+use std::collections::HashSet;
 use std::str::FromStr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use secrecy::{ExposeSecret, SecretString};
 use sqlx::postgres::PgConnectOptions;
-use sqlx::{ConnectOptions, Connection, Executor, PgConnection};
+use sqlx::{ConnectOptions, Connection, Executor, Row};
 
 use crate::error_text::database_error_text;
 use crate::outbox::SharedClock;
 use crate::outbox::pool::statement::{Statement, StatementMetrics};
-use crate::outbox::pool::{CONNECT_TIMEOUT, DbPool, PoolEpoch, Session, within};
+use crate::outbox::pool::{CONNECT_TIMEOUT, DbPool, PoolEpoch, Session, url_parameters, within};
 use crate::sanitize;
 
 /// Connections for what no message waits for.
@@ -51,16 +52,12 @@ pub(crate) enum ConnectError {
     Unreachable {
         host: String,
         port: u16,
-        /// What it said, or the system.
         source: sqlx::Error,
     },
 }
 
 impl Outbox {
     /// Connects, and finds out whether a pooler in transaction mode is in between.
-    ///
-    /// # Errors
-    /// Where the URL is wrong or the database can't be reached.
     pub(crate) async fn connect(
         url: &SecretString,
         max_connections: u32,
@@ -77,12 +74,7 @@ impl Outbox {
         {
             return Err(ConnectError::Url);
         }
-        for key in unknown_parameters(rest) {
-            tracing::warn!(
-                event = "database_parameter_ignored",
-                "DATABASE_URL has a parameter that means nothing here{key}"
-            );
-        }
+        warn_of_unknown_parameters(url);
         let options = PgConnectOptions::from_str(url)
             .map_err(|_| ConnectError::Url)?
             .application_name("signaling-worker")
@@ -131,7 +123,6 @@ impl Outbox {
         self.epoch.last_response_at()
     }
 
-    /// This process's view of the database's clock.
     pub(crate) fn clock(&self) -> &SharedClock {
         &self.clock
     }
@@ -153,10 +144,7 @@ impl Outbox {
         &self.monitoring
     }
 
-    /// Reads what people and monitors want to see. Connections are made when that is asked for.
-    ///
-    /// # Errors
-    /// Where the database fails, or takes longer than [`READ_TIMEOUT`]: then the server has given up, too.
+    /// Reads what people and monitors want to see, within [`READ_TIMEOUT`].
     pub(super) async fn read<T>(
         &self,
         work: impl AsyncFnOnce(&mut Session) -> Result<T, sqlx::Error>,
@@ -169,10 +157,8 @@ impl Outbox {
         .await
     }
 
-    /// Does what somebody who looks on asks for, in a transaction that the work ends itself.
-    ///
-    /// # Errors
-    /// Where the database fails, or a statement takes longer than the deadline: then the server has given up, too.
+    /// Does what somebody who looks on asks for, in a transaction that the work ends itself. A statement that takes
+    /// longer than the deadline is given up by the server, too.
     pub(super) async fn run_monitoring<T>(
         &self,
         statement: Statement,
@@ -199,66 +185,41 @@ impl Outbox {
 }
 
 /// The parameters of a URL that say something to the library which connects.
-const KNOWN_PARAMETERS: [&str; 17] = [
-    "sslmode",
-    "ssl-mode",
-    "sslrootcert",
-    "ssl-root-cert",
-    "ssl-ca",
-    "sslcert",
-    "ssl-cert",
-    "sslkey",
-    "ssl-key",
-    "statement-cache-capacity",
-    "host",
-    "hostaddr",
-    "port",
-    "dbname",
-    "user",
-    "password",
-    "application_name",
-];
+const KNOWN_PARAMETERS: &str = "sslmode ssl-mode sslrootcert ssl-root-cert ssl-ca sslcert ssl-cert sslkey ssl-key \
+    statement-cache-capacity host hostaddr port dbname user password application_name";
 
-/// The parameters of a URL that are not known, as the end of a sentence. The library would tell of each with its value.
-fn unknown_parameters(url: &str) -> impl Iterator<Item = String> {
-    let query = url.split_once('?').map_or("", |(_, query)| query);
-    query
-        .split('&')
-        .map(|parameter| parameter.split_once('=').map_or(parameter, |(key, _)| key))
-        .filter(|key| {
-            !key.is_empty() && !KNOWN_PARAMETERS.contains(key) && !key.starts_with("options")
-        })
-        .map(|key| {
-            if sanitize::looks_like_setting_name(key) {
-                format!(": {key}")
-            } else {
-                String::new()
-            }
-        })
+/// Warns of parameters of a URL that are not known. The library would tell of each with its value.
+fn warn_of_unknown_parameters(url: &str) {
+    for (key, _) in url_parameters(url) {
+        let is_known = KNOWN_PARAMETERS.split(' ').any(|known| known == key);
+        if is_known || key.is_empty() || key.starts_with("options") {
+            continue;
+        }
+        let name = match sanitize::looks_like_setting_name(&key) {
+            true => format!(": {key}"),
+            false => String::new(),
+        };
+        tracing::warn!(
+            event = "database_parameter_ignored",
+            "DATABASE_URL has a parameter that means nothing here{name}"
+        );
+    }
 }
 
 /// Two connections that are open at once have two servers, each its own throughout, unless a pooler lends servers out by
 /// the transaction. Statements without parameters go as simple queries, which any pooler can pass on.
 async fn has_transaction_pooler(options: &PgConnectOptions) -> Result<bool, sqlx::Error> {
     let mut connections = [options.connect().await?, options.connect().await?];
-    let mut pids = [Vec::new(), Vec::new()];
+    let mut servers = [HashSet::new(), HashSet::new()];
     // Not in turn: a pooler that gives its servers out in turn would give each connection the same one every time.
     for index in [0, 1, 1, 0, 0, 1] {
-        pids[index].push(backend_pid(&mut connections[index]).await?);
+        let row = connections[index]
+            .fetch_one("select pg_backend_pid()")
+            .await?;
+        servers[index].insert(row.try_get::<i32, _>(0)?);
     }
     for connection in connections {
         connection.close().await?;
     }
-    let changed = pids
-        .iter()
-        .any(|pids| pids.iter().any(|pid| *pid != pids[0]));
-    Ok(changed || pids[0][0] == pids[1][0])
-}
-
-async fn backend_pid(connection: &mut PgConnection) -> Result<i32, sqlx::Error> {
-    use sqlx::Row;
-    connection
-        .fetch_one(sqlx::raw_sql("select pg_backend_pid()"))
-        .await?
-        .try_get(0)
+    Ok(servers.iter().any(|pids| pids.len() > 1) || servers[0] == servers[1])
 }

@@ -23,6 +23,7 @@ pub(crate) use adaptive_timeout::AdaptiveTimeout;
 pub(super) use call::Call;
 pub(super) use epoch::PoolEpoch;
 pub(crate) use statement::{STATEMENT_DURATION, STATEMENT_ERRORS};
+pub(super) use tls_files::url_parameters;
 pub(crate) use tls_files::{TlsFileError, check_tls_files};
 
 use crate::outbox::errors::is_connection_error;

@@ -39,10 +39,8 @@ struct DeletionRow {
 
 impl Outbox {
     /// Deletes a batch of messages that finished longer ago than `retention`, with their attempts, if it is this
-    /// worker's turn. Takes some milliseconds, and passes over rows that somebody has locked.
-    ///
-    /// # Errors
-    /// Where `retention` is less than [`MIN_RETENTION`], or the database fails.
+    /// worker's turn. Takes some milliseconds, and passes over rows that somebody has locked. Fails if `retention` is
+    /// less than [`MIN_RETENTION`].
     pub(crate) async fn delete_finished(
         &self,
         worker: Uuid,
@@ -54,18 +52,13 @@ impl Outbox {
         let answer = self.pool().call(Statement::Delete, call).await?;
         let row: DeletionRow = answer.decode()?.pop().ok_or(sqlx::Error::RowNotFound)?;
         let next_in = row.held_until.since(row.at);
-        Ok(match row {
-            DeletionRow {
-                has_turn: false, ..
-            } => Deletion::NotNow { next_in },
-            DeletionRow {
-                is_pass_over: false,
-                ..
-            } => Deletion::GoesOn,
-            DeletionRow { deleted, .. } => Deletion::PassIsOver {
-                deleted: deleted.unwrap_or(0).unsigned_abs(),
-                next_in,
-            },
+        Ok(if !row.has_turn {
+            Deletion::NotNow { next_in }
+        } else if row.is_pass_over {
+            let deleted = row.deleted.unwrap_or(0).unsigned_abs();
+            Deletion::PassIsOver { deleted, next_in }
+        } else {
+            Deletion::GoesOn
         })
     }
 }

@@ -15,9 +15,6 @@ pub(crate) struct WakeupListener(PgListener);
 
 impl Outbox {
     /// Begins to listen, on a connection of its own.
-    ///
-    /// # Errors
-    /// Where the database can't be reached.
     pub(crate) async fn listen(&self) -> Result<WakeupListener, sqlx::Error> {
         let pool = PgPoolOptions::new()
             .max_connections(1)
@@ -35,21 +32,12 @@ impl Outbox {
 
 impl WakeupListener {
     /// Waits for a notification, and returns its app. None if the connection was lost: listen anew.
-    ///
-    /// # Errors
-    /// Where the database fails.
     pub(crate) async fn recv(&mut self) -> Result<Option<String>, sqlx::Error> {
-        Ok(self
-            .0
-            .try_recv()
-            .await?
-            .map(|notification| notification.payload().to_owned()))
+        let notification = self.0.try_recv().await?;
+        Ok(notification.map(|notification| notification.payload().to_owned()))
     }
 
-    /// Makes sure that the connection still carries something: one that is silent may be dead.
-    ///
-    /// # Errors
-    /// Where it is: listen anew.
+    /// Fails if the connection is dead, which may not show otherwise: then listen anew.
     pub(crate) async fn check(&mut self) -> Result<(), sqlx::Error> {
         within(CONNECT_TIMEOUT, self.0.execute("select")).await?;
         Ok(())

@@ -30,16 +30,15 @@ impl PoolEpoch {
 
     /// Whether a statement got a response within that time. If so, the network and the server are reachable.
     pub(crate) fn responded_within(&self, time: Duration) -> bool {
-        self.last_response()
-            .is_some_and(|answer| answer.elapsed() < time)
+        let last = self.last_response_at();
+        last.is_some_and(|answer| answer.elapsed() < time)
     }
 
-    /// When some statement was last answered.
     pub(crate) fn last_response_at(&self) -> Option<Instant> {
         *self.last_response()
     }
 
-    pub(crate) fn last_response(&self) -> MutexGuard<'_, Option<Instant>> {
+    fn last_response(&self) -> MutexGuard<'_, Option<Instant>> {
         self.0
             .last_response
             .lock()

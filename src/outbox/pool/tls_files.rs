@@ -31,9 +31,6 @@ const CLIENT_KEY: &[&str] = &["sslkey", "ssl-key"];
 
 /// Checks that the files that a URL names for TLS can be used. A URL that is none passes: connecting says so. So does
 /// one that asks for no TLS.
-///
-/// # Errors
-/// Where a file is missing, or holds no certificate or no key.
 pub(crate) fn check_tls_files(url: &SecretString) -> Result<(), TlsFileError> {
     let url = url.expose_secret();
     let Ok(options) = PgConnectOptions::from_str(url) else {
@@ -64,11 +61,16 @@ pub(crate) fn check_tls_files(url: &SecretString) -> Result<(), TlsFileError> {
     Ok(())
 }
 
+/// The parameters of a URL with their values.
+pub(in crate::outbox) fn url_parameters(url: &str) -> form_urlencoded::Parse<'_> {
+    let (_, query) = url.split_once('?').unwrap_or_default();
+    let query = query.split('#').next().unwrap_or_default();
+    form_urlencoded::parse(query.as_bytes())
+}
+
 /// The value of a parameter of a URL, under any of its names; the last one counts.
 fn file(url: &str, names: &[&str]) -> Option<PathBuf> {
-    let (_, query) = url.split_once('?')?;
-    let query = query.split_once('#').map_or(query, |(query, _)| query);
-    form_urlencoded::parse(query.as_bytes())
+    url_parameters(url)
         .filter(|(name, _)| names.contains(&&**name))
         .last()
         .map(|(_, path)| PathBuf::from(path.into_owned()))
