@@ -149,7 +149,7 @@ impl ClaimLoop {
         let batch = match shared.outbox.claim(&request).await {
             Ok(batch) => {
                 self.lane.outage_grace().answered(batch.at, Instant::now());
-                self.lane.scan_state().claimed(position, &batch);
+                self.lane.scan_claimed(position, &batch);
                 self.lookahead.observe(self.lane.now().since(batch.at));
                 self.lane.heartbeat.beat(Duration::ZERO);
                 self.lane.stats.ended_uncalled(batch.at, batch.ended);

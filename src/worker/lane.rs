@@ -21,7 +21,7 @@ use super::liveness::{Heartbeat, LaneLiveness};
 use super::poller::PollAlarm;
 use crate::config::Timing;
 use crate::error_text::database_error_text;
-use crate::outbox::{Batch, HoldKind, NextDue, Outbox, is_outage};
+use crate::outbox::{Batch, HoldKind, NextDue, Outbox, ScanPosition, is_outage};
 use crate::outcome::{MAX_RETRY_AFTER, Outcome};
 use crate::pace::DbTime;
 use crate::retry::RetryPolicy;
@@ -164,6 +164,13 @@ impl Lane {
         self.scan_state().look_soon();
         self.schedule().look_soon(now);
         self.shared.poll_alarm.set(now);
+    }
+
+    /// Takes in how far a claim has come that began at `from`. The poller may have to look at the rest sooner.
+    pub(super) fn scan_claimed(&self, from: ScanPosition, batch: &Batch) {
+        let mut scan = self.scan_state();
+        scan.claimed(from, batch);
+        self.shared.poll_alarm.set(scan.next_full_look());
     }
 
     /// Takes in that the loop is idle after a claim.

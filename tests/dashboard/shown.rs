@@ -2,7 +2,7 @@
 
 use testkit::World;
 
-/// Figures of the last hour as a busy worker leaves them behind: calls that rise and fall, some of which fail.
+/// Stats of the last hour as a busy worker leaves them behind: calls that rise and fall, some of which fail.
 pub(super) async fn an_hour_of_figures(world: &World, app: &str) {
     world
         .execute(&format!(

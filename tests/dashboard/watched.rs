@@ -18,7 +18,7 @@ const PAGES: [&str; 7] = [
     "/actions/limit?app=default",
 ];
 
-/// A world with messages of all states and an hour of figures. No worker sends its messages.
+/// A world with messages of all states and an hour of stats. No worker sends its messages.
 async fn shown_world() -> (World, Dashboard) {
     let world = World::new().await;
     shown::open_lane(&world, "default").await;

@@ -110,7 +110,7 @@ async fn two_workers_behind_a_pooler_deliver_each_message_once_within_the_limit_
             world.insert(peer(json!({"payload": payload}))).await;
         }
         world.until_all_final().await;
-        // A lone message is found without a bell, too.
+        // A lone message is found without a notification, too.
         let lone = world.insert(peer(json!({"payload": "lone"}))).await;
         let row = world.until_final(lone).await;
         assert!(row.lateness() < time::Duration::seconds(2), "{row:?}");

@@ -12,7 +12,7 @@ use testkit::{API_KEY, API_SECRET, PATIENCE, Postgres, Worker, World, basic, pee
 /// `WORKER_DATABASE_CONNECTIONS` in these tests: few, so that four apps have to share them.
 const SHARED: i64 = 2;
 
-/// Beside them: one records, one listens, two are for figures and those who look on.
+/// Beside them: one records, one listens, two are for stats and monitoring.
 const OTHERS: i64 = 4;
 
 fn app(alias: &str, base_url: &str, max_in_flight: u32) -> String {
@@ -82,7 +82,7 @@ async fn a_worker_with_many_apps_and_slow_calls_has_no_more_database_connections
         })
         .await;
     assert!(cut, "it was over too soon for this test");
-    // Figures and the count of what waits seldom need a connection each at once.
+    // Stats and queue counts seldom need a connection each at once.
     assert!(
         most >= SHARED + OTHERS - 1,
         "at most {most} in {looks} looks: the bound was not reached"

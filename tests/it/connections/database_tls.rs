@@ -122,7 +122,7 @@ async fn every_connection_is_encrypted_and_checked_with_sslmode_verify_full() {
     let mut worker = world.worker().env("WORKER_POLL_INTERVAL", "60s").start();
     world.until_idle().await;
     world
-        .until("it hears the bell", PATIENCE, async || {
+        .until("inserts notify it", PATIENCE, async || {
             world
                 .ask(
                     "select exists (select from pg_stat_activity join pg_stat_ssl using (pid)

@@ -127,6 +127,20 @@ async fn an_idle_worker_writes_nothing() {
 }
 
 #[tokio::test]
+async fn a_message_that_was_due_long_before_its_insert_is_sent_at_once() {
+    let world = World::new().await;
+    let _worker = world.worker().env("WORKER_POLL_INTERVAL", "60s").start();
+    world.until_idle().await;
+    for number in 0..4 {
+        let earlier = world.time_in(-60_000 * (number + 1)).await;
+        let id = world.insert(peer(json!({"due_at": earlier}))).await;
+        let row = world.until_final(id).await;
+        let latency = row.sent_at.expect("called") - row.created_at;
+        assert!(latency < PROMPT, "called {latency} after the insert");
+    }
+}
+
+#[tokio::test]
 async fn a_message_committed_long_after_its_due_time_is_found_while_others_flow() {
     let world = World::new().await;
     let _worker = world.worker().env("WORKER_POLL_INTERVAL", "60s").start();
