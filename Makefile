@@ -21,7 +21,7 @@ test: ## Run all tests; those of the database start their own PostgreSQL and PgB
 	@.ci/ensure-prerequisites compiler postgres pgbouncer faketime python node browser
 	cargo test --locked --workspace
 
-bench: ## Measure everything in docs/performance.md (an hour, 20 GB); BENCH="drain --runs 5" chooses
+bench: ## Measure everything in docs/performance.md (two hours, 20 GB); BENCH="drain --runs 5" chooses
 	@.ci/ensure-prerequisites compiler postgres
 	cargo build --release --locked -p signaling-worker -p signaling-bench
 	"$${CARGO_TARGET_DIR:-target}/release/bench" $(BENCH)

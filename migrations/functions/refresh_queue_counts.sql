@@ -1,8 +1,8 @@
--- Counts what waits, unless that was done less than `stale_after` ago, or fifty times as long ago as it took: so
--- counting takes a fiftieth of one connection's time at most, however much waits. Whoever comes while another one
--- counts does not wait for that. True if it counted.
+-- Counts the pending messages into signaling.queue_counts, unless the last count is younger than `stale_after`, or than
+-- fifty times as long as it took: so counting takes at most a fiftieth of one connection's time. A session that finds
+-- another one counting does not wait. True if it counted.
 --
--- It goes through the two indexes of what is pending, and nothing else: finished messages cost it nothing.
+-- Reads the two indexes of pending messages, and nothing else: finished messages cost it nothing.
 create or replace function signaling.refresh_queue_counts(stale_after interval default '0') returns boolean
     language plpgsql volatile security definer
     set search_path = pg_catalog, pg_temp set row_security = off

@@ -14,7 +14,7 @@ begin
     if not found then
         return false;
     end if;
-    perform pg_notify('signaling_wakeup', app);
+    perform signaling.wake_workers(app);
     return true;
 end
 $$;

@@ -24,6 +24,9 @@ declare
 begin
     perform signaling.assert_session();
     select * into lane from signaling.lane where app = throttle.app for no key update;
+    if not found then
+        return null;
+    end if;
     at := clock_timestamp();
     is_cut := lane.throttled_at is null or throttle.sent_at > lane.throttled_at + burst;
     slot_at := greatest(lane.next_slot_at, at + retry_after);

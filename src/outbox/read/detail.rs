@@ -192,11 +192,12 @@ async fn detail(
         calls: rows(session, calls.bind(id).bind(MAX_CALLS)).await?,
         earlier_calls: value(session, earlier_calls.bind(id).bind(MAX_CALLS)).await?,
         next: NextStep::of(&message),
-        lane: match privileges.may_read_lane {
-            false => LaneDetail::NoRight,
-            true => lane_of(&message.app, session)
+        lane: if privileges.may_read_lane {
+            lane_of(&message.app, session)
                 .await?
-                .map_or(LaneDetail::None, |lane| LaneDetail::Lane(Box::new(lane))),
+                .map_or(LaneDetail::None, |lane| LaneDetail::Lane(Box::new(lane)))
+        } else {
+            LaneDetail::NoRight
         },
         message,
     })

@@ -158,9 +158,12 @@ impl Outbox {
         .bind(names(privileges.select_columns))
         .bind(names(privileges.select))
         .bind(privileges.functions());
-        self.read(async |session| match value(session, may_look).await? {
-            true => values(session, missing).await,
-            false => Ok(vec!["usage on the schema signaling".to_owned()]),
+        self.read(async |session| {
+            if value(session, may_look).await? {
+                values(session, missing).await
+            } else {
+                Ok(vec!["usage on the schema signaling".to_owned()])
+            }
         })
         .await
     }
