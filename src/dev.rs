@@ -60,7 +60,7 @@ async fn show(
 ) -> anyhow::Result<()> {
     let url = SecretString::from(postgres.create_database(DATABASE).await?);
     let outbox = Arc::new(Outbox::connect(&url, 5).await?);
-    outbox.migrate(Duration::from_secs(60), |_| ()).await?;
+    outbox.migrate(Duration::from_secs(60), |_, _| ()).await?;
     let simulator = simulator(dev.limit_per_s).await?;
     println!("database    {}", postgres.psql_command(DATABASE));
     println!(

@@ -27,12 +27,12 @@ pub(super) struct MigrateArgs {
 pub(super) async fn run(args: MigrateArgs) -> anyhow::Result<()> {
     let outbox = args.database.connect(2).await?;
     let migrated = outbox
-        .migrate(args.lock_wait, |applied| {
+        .migrate(args.lock_wait, |migration, took| {
             println!(
                 "applied {} {} in {} ms",
-                applied.version,
-                applied.description,
-                applied.took.as_millis()
+                migration.version,
+                migration.description,
+                took.as_millis()
             );
         })
         .await;

@@ -2,7 +2,6 @@
 
 mod functions;
 mod grant;
-mod lock_holder;
 mod migrate;
 mod migrations;
 mod privileges;

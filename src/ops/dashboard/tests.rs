@@ -32,7 +32,7 @@ async fn pages_and_actions_take_no_connection_from_the_work() {
     let outbox = Outbox::connect(&SecretString::from(url.clone()), 0).await;
     let outbox = Arc::new(outbox.unwrap());
     outbox
-        .migrate(Duration::from_secs(30), |_| {})
+        .migrate(Duration::from_secs(30), |_, _| {})
         .await
         .unwrap();
     let mut producer = PgConnection::connect(&url).await.unwrap();

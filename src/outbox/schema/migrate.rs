@@ -7,7 +7,6 @@ use std::time::{Duration, Instant};
 use sqlx::{ConnectOptions, Connection, Executor, PgConnection, query};
 
 use super::functions;
-use super::lock_holder::{BLOCKING, HOLDING_ADVISORY, LockHolder, lock_holders};
 use super::migrations::{MIGRATIONS, Migration, TABLE, applied};
 use super::version::{SchemaError, check_encoding, encoding};
 use crate::outbox::Outbox;
@@ -31,19 +30,11 @@ const LOOK_EVERY: Duration = Duration::from_millis(100);
 /// The advisory lock by which migrators take turns.
 const TURN: i64 = 7_310_596_821_344_204;
 
-/// A migration that was run.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Applied {
-    pub(crate) version: i64,
-    pub(crate) description: &'static str,
-    /// How long it took, without what was spent on attempts that got no lock. It held its locks for less.
-    pub(crate) took: Duration,
-}
-
 impl Outbox {
-    /// Runs the migrations that are missing, and reports each; then installs the functions whose text has changed, and
-    /// returns how many. Processes that do so at once take turns. For its turn, and for the locks of each migration, it
-    /// waits up to `lock_wait`, but never in such a way that other sessions have to wait behind it for long.
+    /// Runs the migrations that are missing, and reports each with how long it took, without attempts that got no lock;
+    /// then installs the functions whose text has changed, and returns how many. Processes that do so at once take
+    /// turns. For its turn, and for the locks of each migration, it waits up to `lock_wait`, but never in such a way
+    /// that other sessions have to wait behind it for long.
     ///
     /// # Errors
     /// Where a migration fails, or gets no lock: it is undone, and those before it stay. Behind a pooler, where nothing
@@ -51,7 +42,7 @@ impl Outbox {
     pub(crate) async fn migrate(
         &self,
         lock_wait: Duration,
-        on_applied: impl FnMut(&Applied),
+        on_applied: impl FnMut(Migration, Duration),
     ) -> Result<usize, SchemaError> {
         if self.has_pooler() {
             return Err(SchemaError::Pooler);
@@ -72,14 +63,11 @@ impl Outbox {
     /// system's own schema alone: migrations run with the rights of their owner, and others may create functions in the
     /// schema `public` that fit better.
     async fn migrating_connection(&self) -> Result<PgConnection, sqlx::Error> {
-        let options = self
-            .options()
-            .clone()
-            .application_name("signaling-worker migrate");
+        let options = self.options().clone();
+        let options = options.application_name("signaling-worker migrate");
         let mut connection = options.connect().await?;
-        connection
-            .execute("set search_path = pg_catalog, pg_temp")
-            .await?;
+        let search_path = "set search_path = pg_catalog, pg_temp";
+        connection.execute(search_path).await?;
         Ok(connection)
     }
 
@@ -90,69 +78,47 @@ impl Outbox {
         connection: &mut PgConnection,
         migrations: &[Migration],
         lock_wait: Duration,
-        mut on_applied: impl FnMut(&Applied),
+        mut on_applied: impl FnMut(Migration, Duration),
     ) -> Result<(), SchemaError> {
         take_turn(connection, lock_wait).await?;
         connection.execute(TABLE).await?;
         let applied = applied(connection).await?;
-        for migration in migrations {
-            let &Migration {
-                version,
-                description,
-                ..
-            } = migration;
-            match applied.iter().find(|(found, _)| *found == version) {
-                None => on_applied(&self.apply(connection, migration, lock_wait).await?),
-                Some((_, checksum)) if *checksum == migration.checksum() => {}
-                Some(_) => {
-                    return Err(SchemaError::Changed {
-                        version,
-                        description,
-                    });
+        for &migration in migrations {
+            let found = applied.iter().find(|(v, _)| *v == migration.version);
+            match found.map(|(_, checksum)| *checksum == migration.checksum()) {
+                None => {
+                    let took = self.apply(connection, migration, lock_wait).await?;
+                    on_applied(migration, took);
                 }
+                Some(true) => {}
+                Some(false) => return Err(SchemaError::Changed(migration)),
             }
         }
         Ok(())
     }
 
-    /// Runs one migration, and again while it gets no lock.
+    /// Runs one migration, and again while it gets no lock. Returns how long the last attempt took.
     async fn apply(
         &self,
         connection: &mut PgConnection,
-        migration: &Migration,
+        migration: Migration,
         lock_wait: Duration,
-    ) -> Result<Applied, SchemaError> {
-        let &Migration {
-            version,
-            description,
-            ..
-        } = migration;
+    ) -> Result<Duration, SchemaError> {
         let pid = value(connection, query("select pg_backend_pid()")).await?;
         let begun = Instant::now();
-        let mut holders = Vec::new();
+        let mut holders = "sessions that have ended since".to_owned();
         let mut is_blocked = false;
         loop {
             let attempted = Instant::now();
             let attempt = attempt(connection, migration);
-            let Err(source) = self.watch(pid, attempt, &mut holders).await else {
-                let took = attempted.elapsed();
-                return Ok(Applied {
-                    version,
-                    description,
-                    took,
-                });
-            };
-            if !is_without_lock(&source) {
-                return Err(SchemaError::Failed {
-                    version,
-                    description,
-                    source,
-                });
+            match self.watch(pid, attempt, &mut holders).await {
+                Ok(()) => return Ok(attempted.elapsed()),
+                Err(error) if is_without_lock(&error) => {}
+                Err(source) => return Err(SchemaError::Failed { migration, source }),
             }
             if begun.elapsed() >= lock_wait {
                 return Err(SchemaError::Locked {
-                    version,
-                    description,
+                    migration,
                     lock_wait,
                     holders,
                 });
@@ -160,7 +126,7 @@ impl Outbox {
             if !is_blocked {
                 tracing::info!(
                     event = "migration_blocked",
-                    migration = version,
+                    migration = migration.version,
                     lock_wait = %humantime::format_duration(lock_wait),
                     "others hold a lock that the migration needs: it lets them go on, and tries again"
                 );
@@ -175,7 +141,7 @@ impl Outbox {
         &self,
         pid: i32,
         attempt: impl Future<Output = T>,
-        holders: &mut Vec<LockHolder>,
+        holders: &mut String,
     ) -> T {
         tokio::pin!(attempt);
         loop {
@@ -184,12 +150,9 @@ impl Outbox {
                 result = &mut attempt => return result,
                 () = tokio::time::sleep(LOOK_EVERY) => {}
             }
-            let look =
-                async |session: &mut Session| lock_holders(session, BLOCKING, pid.into()).await;
+            let look = async |session: &mut Session| lock_holders(session, Some(pid), None).await;
             // A look that fails names nobody; the attempt counts.
-            if let Ok(found) = self.read(look).await
-                && !found.is_empty()
-            {
+            if let Ok(Some(found)) = self.read(look).await {
                 *holders = found;
             }
         }
@@ -199,23 +162,32 @@ impl Outbox {
 /// Waits for other migrators, by polling: an index that is built concurrently would wait for a statement that waits.
 async fn take_turn(connection: &mut PgConnection, lock_wait: Duration) -> Result<(), SchemaError> {
     let begun = Instant::now();
-    while !value(
-        connection,
-        query("select pg_try_advisory_lock($1)").bind(TURN),
-    )
-    .await?
-    {
+    loop {
+        let take = query("select pg_try_advisory_lock($1)").bind(TURN);
+        if value(connection, take).await? {
+            return Ok(());
+        }
         if begun.elapsed() >= lock_wait {
-            let holders = lock_holders(connection, HOLDING_ADVISORY, TURN).await?;
+            let holders = lock_holders(connection, None, Some(TURN)).await?;
+            let holders = holders.unwrap_or_else(|| "it has ended since".into());
             return Err(SchemaError::Busy { lock_wait, holders });
         }
         tokio::time::sleep(LOOK_EVERY).await;
     }
-    Ok(())
+}
+
+/// Names those whom a process waits for, or those who hold an advisory lock.
+async fn lock_holders(
+    connection: &mut PgConnection,
+    blocked_pid: Option<i32>,
+    advisory_lock: Option<i64>,
+) -> Result<Option<String>, sqlx::Error> {
+    let holders = query(include_str!("lock_holders.sql"));
+    value(connection, holders.bind(blocked_pid).bind(advisory_lock)).await
 }
 
 /// Runs a migration once. Outside of a transaction it takes no lock that others have to wait for, but waits for theirs.
-async fn attempt(connection: &mut PgConnection, migration: &Migration) -> Result<(), sqlx::Error> {
+async fn attempt(connection: &mut PgConnection, migration: Migration) -> Result<(), sqlx::Error> {
     if !migration.is_in_transaction() {
         return execute(connection, migration).await;
     }
@@ -225,7 +197,7 @@ async fn attempt(connection: &mut PgConnection, migration: &Migration) -> Result
     transaction.commit().await
 }
 
-async fn execute(connection: &mut PgConnection, migration: &Migration) -> Result<(), sqlx::Error> {
+async fn execute(connection: &mut PgConnection, migration: Migration) -> Result<(), sqlx::Error> {
     let begun = Instant::now();
     connection.execute(migration.sql).await?;
     let nanoseconds = i64::try_from(begun.elapsed().as_nanos()).unwrap_or(i64::MAX);

@@ -1,14 +1,17 @@
 //! The migrations of this binary, and which of them a database has.
 
+use std::fmt;
+
 use sha2::{Digest, Sha384};
 use sqlx::{PgConnection, query};
 
 use crate::outbox::one_off::{rows, value};
 
 /// A migration that has been released is never changed.
-pub(super) struct Migration {
-    pub(super) version: i64,
-    pub(super) description: &'static str,
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Migration {
+    pub(crate) version: i64,
+    pub(crate) description: &'static str,
     pub(super) sql: &'static str,
 }
 
@@ -25,6 +28,12 @@ pub(super) const MIGRATIONS: &[Migration] = &[
         sql: include_str!("../../../migrations/0002_stats.sql"),
     },
 ];
+
+impl fmt::Display for Migration {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "migration {} ({})", self.version, self.description)
+    }
+}
 
 impl Migration {
     /// A migration that begins with this line is a single statement that Postgres runs outside of a transaction alone.

@@ -5,8 +5,7 @@ use std::time::Duration;
 use sqlx::{PgConnection, query};
 
 use super::functions::{PROTOCOL_VERSION, found_version};
-use super::lock_holder::{LockHolder, listed};
-use super::migrations::{MIGRATIONS, applied};
+use super::migrations::{MIGRATIONS, Migration, applied};
 use crate::error_text::database_error_text;
 use crate::outbox::Outbox;
 use crate::outbox::one_off::value;
@@ -16,15 +15,12 @@ use crate::outbox::one_off::value;
 pub(crate) struct SchemaVersion {
     /// The newest migration in the database; none if there is no outbox.
     pub(crate) found: Option<i64>,
-    /// The newest one of this binary.
     pub(crate) needed: i64,
     /// Number and description of those of this binary that have not been run.
     pub(crate) missing: Vec<(i64, &'static str)>,
     /// The version of the functions in the database; none if there are none.
     pub(crate) functions_found: Option<i32>,
-    /// The version of this binary's functions.
     pub(crate) functions_needed: i32,
-    /// The encoding of the database.
     pub(crate) encoding: String,
 }
 
@@ -53,38 +49,30 @@ pub(crate) enum SchemaError {
     Pooler,
     /// Other sessions hold a lock that a migration needs, all the time that it may wait.
     #[error(
-        "migration {version} ({description}) got no lock within {}: held by {}. It is undone, and nobody waits for it. Run `worker migrate` again when they have ended, or end a session with `select pg_terminate_backend(<process>)`",
-        humantime::format_duration(*.lock_wait),
-        listed(.holders)
+        "{migration} got no lock within {}: held by {holders}. It is undone, and nobody waits for it. Run `worker migrate` again when they have ended, or end a session with `select pg_terminate_backend(<process>)`",
+        humantime::format_duration(*.lock_wait)
     )]
     Locked {
-        version: i64,
-        description: &'static str,
+        migration: Migration,
         lock_wait: Duration,
-        holders: Vec<LockHolder>,
+        holders: String,
     },
     /// Another process migrates, all the time that this one may wait.
     #[error(
-        "another `worker migrate` is at work, for longer than {}: {}. Run this again when it has ended",
-        humantime::format_duration(*.lock_wait),
-        listed(.holders)
+        "another `worker migrate` is at work, for longer than {}: {holders}. Run this again when it has ended",
+        humantime::format_duration(*.lock_wait)
     )]
     Busy {
         lock_wait: Duration,
-        holders: Vec<LockHolder>,
+        holders: String,
     },
-    /// A migration that has been released is never changed.
     #[error(
-        "migration {version} ({description}) was run with another text than this worker's: use the worker that belongs to this database"
+        "{0} was run with another text than this worker's: use the worker that belongs to this database"
     )]
-    Changed {
-        version: i64,
-        description: &'static str,
-    },
-    #[error("migration {version} ({description}) failed, and is undone: {}", database_error_text(.source))]
+    Changed(Migration),
+    #[error("{migration} failed: {}", database_error_text(.source))]
     Failed {
-        version: i64,
-        description: &'static str,
+        migration: Migration,
         source: sqlx::Error,
     },
     #[error("the database failed: {}", database_error_text(.0))]
