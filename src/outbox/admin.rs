@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use sqlx::error::DatabaseError;
 use sqlx::postgres::PgArguments;
 use sqlx::query::Query;
 use sqlx::{Decode, Postgres, Type, query};
@@ -33,7 +34,7 @@ pub(crate) enum AdminError {
 
 impl From<sqlx::Error> for AdminError {
     fn from(error: sqlx::Error) -> Self {
-        let code = error.as_database_error().and_then(|error| error.code());
+        let code = error.as_database_error().and_then(DatabaseError::code);
         match code.as_deref() {
             // no_data_found, invalid_parameter_value, and the table's own constraints
             Some("P0002" | "22023" | "23514") => Self::Refused(database_error_text(&error)),

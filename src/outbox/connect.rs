@@ -195,9 +195,10 @@ fn warn_of_unknown_parameters(url: &str) {
         if is_known || key.is_empty() || key.starts_with("options") {
             continue;
         }
-        let name = match sanitize::looks_like_setting_name(&key) {
-            true => format!(": {key}"),
-            false => String::new(),
+        let name = if sanitize::looks_like_setting_name(&key) {
+            format!(": {key}")
+        } else {
+            String::new()
         };
         tracing::warn!(
             event = "database_parameter_ignored",
