@@ -1,5 +1,5 @@
-//! A pool of connections to the database: a few connections that are used again, and no wait without an end. A network that swallows
-//! packets answers nothing and reports nothing; what waits for it would wait for a quarter of an hour or more.
+//! A pool of database connections. Every wait has a deadline, because a network that drops packets reports nothing: a
+//! statement would wait for a quarter of an hour or more.
 
 mod adaptive_timeout;
 mod call;
@@ -36,7 +36,7 @@ pub(crate) const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 /// How long a statement of the hot path may take: thousands of times what it needs, and short enough that a worker
 /// goes on soon after the network does.
 const STATEMENT_TIMEOUT: Duration = Duration::from_secs(4);
-/// How long a farewell to the server may take.
+/// How long it may take to close a connection.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// The longest time that the server works on a statement, for connections that keep their settings: longer than the
@@ -208,7 +208,7 @@ impl DbPool {
         Ok(session)
     }
 
-    /// Takes leave of the server.
+    /// Closes all connections.
     pub(crate) async fn close(&self) {
         let idle = self.pool.retain(|_, _| false).removed;
         self.pool.close();
@@ -262,7 +262,7 @@ struct ConnectionManager {
     epoch: PoolEpoch,
 }
 
-/// A connection, and what tells whether it can be used again.
+/// A connection, and whether it can be used again.
 struct PooledConnection {
     connection: PgConnection,
     /// It is in the middle of something.
@@ -297,7 +297,7 @@ impl Manager for ConnectionManager {
         _: &Metrics,
     ) -> RecycleResult<sqlx::Error> {
         if link.in_use || link.epoch != self.epoch.count() {
-            return Err(RecycleError::message("not to be trusted"));
+            return Err(RecycleError::message("the connection may be dead"));
         }
         Ok(())
     }
@@ -311,7 +311,7 @@ pub(crate) struct Answer {
 }
 
 impl Answer {
-    /// What the answer tells of the database's clock, which showed `at`.
+    /// The reading of the database's clock that came with the answer: it showed `at`.
     pub(crate) fn clock_reading(&self, at: DbTime) -> ClockReading {
         ClockReading {
             asked: self.asked,

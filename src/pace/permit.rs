@@ -33,7 +33,7 @@ pub(crate) enum Late {
     Released,
 }
 
-/// What a permit depends on.
+/// The conditions of a permit.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct PermitTerms {
     /// From when on the call may start.

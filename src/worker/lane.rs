@@ -148,7 +148,7 @@ impl Lane {
             .unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What the idle loop waits for.
+    /// The schedule of the idle loop and the poller.
     pub(super) fn schedule(&self) -> MutexGuard<'_, Schedule> {
         self.schedule.lock().unwrap_or_else(PoisonError::into_inner)
     }

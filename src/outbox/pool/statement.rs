@@ -11,7 +11,7 @@ pub(crate) const STATEMENT_ERRORS: &str = "signaling_database_errors_total";
 
 macro_rules! statements {
     ($($name:ident $label:literal)*) => {
-        /// What is said to the database while a worker runs.
+        /// The kinds of statements, as the metrics label them.
         #[derive(Debug, Clone, Copy, PartialEq, Eq)]
         pub(crate) enum Statement { $($name),* }
 

@@ -64,7 +64,7 @@ impl Record {
     }
 }
 
-/// What became of a record.
+/// The result of a record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum RecordResult {
     /// It is written.

@@ -1,4 +1,4 @@
-//! What a lane does between two claims: it waits for slots while there is a backlog, and is idle while there is none.
+//! The wait of a lane between two claims: for slots while there is a backlog, else for a message.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! What an idle lane waits for, and how often the poller looks for it.
+//! The schedule of a lane: the next due time while the lane is idle, and the next poll.
 //!
 //! - **busy**: the loop claims again by itself. The poller makes full looks alone.
 //! - **idle**: all that is due is taken, or the lane is held. A notification, the due time of the next message, the end of
