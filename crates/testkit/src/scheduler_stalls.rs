@@ -46,10 +46,14 @@ impl SchedulerStalls {
     reason = "the thread is there for nothing else"
 )]
 fn note_waits(longest_us: &Weak<AtomicU64>) {
-    while let Some(longest_us) = longest_us.upgrade() {
+    loop {
         let begun = Instant::now();
         thread::sleep(TICK);
         let late = begun.elapsed().saturating_sub(TICK).as_micros();
+        // Not held while asleep: else the threads of several processors would keep each other going for ever.
+        let Some(longest_us) = longest_us.upgrade() else {
+            return;
+        };
         longest_us.fetch_max(u64::try_from(late).unwrap_or(u64::MAX), Ordering::Relaxed);
     }
 }
@@ -102,7 +106,7 @@ mod tests {
             thread::yield_now();
         }
         drop(stalls);
-        while seen.upgrade().is_some() {
+        while seen.strong_count() > 0 {
             thread::yield_now();
         }
     }
