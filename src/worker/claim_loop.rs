@@ -108,6 +108,8 @@ impl ClaimLoop {
         // What is known of calls is written before anything is claimed: it may be about the same rows.
         let mut lag = lane.shared.recorder_lag.clone();
         if lag.borrow().is_some() {
+            // The recorder writes one batch after the other: messages of the next ones are not lost.
+            lane.outage_grace().failed();
             lag.wait_for(Option::is_none).await.ok();
             lane.heartbeat.beat(Duration::ZERO);
         }

@@ -233,6 +233,7 @@ impl<'l> Turn<'l> {
         let lane = self.lane;
         lane.plan_poll(now);
         lane.scan_state().look_failed(now);
+        lane.outage_grace().failed();
         if lane.schedule().next_poll().is_some() {
             lane.wake();
         }
