@@ -143,7 +143,7 @@ impl Probe<'_> {
                         tokio::time::sleep_until(clock.instant_of(slot_at).into()).await;
                         let terms = PermitTerms {
                             slot: slot_at,
-                            claimed_at: begun,
+                            asked_at: begun,
                             lease_ends,
                             request_timeout: self.client.request_timeout(),
                         };

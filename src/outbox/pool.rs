@@ -118,7 +118,7 @@ impl DbPool {
     pub(crate) async fn call(
         &self,
         statement: Statement,
-        call: Call,
+        call: Call<'_>,
     ) -> Result<Answer, sqlx::Error> {
         self.call_within(statement, STATEMENT_TIMEOUT, call).await
     }
@@ -131,7 +131,7 @@ impl DbPool {
         &self,
         statement: Statement,
         deadline: Duration,
-        call: Call,
+        call: Call<'_>,
     ) -> Result<Answer, sqlx::Error> {
         self.run_within(statement, deadline, async |session| {
             session.call(call, deadline).await
@@ -352,7 +352,7 @@ pub(crate) struct Session {
 impl Session {
     /// Calls a function in a transaction of its own: as a prepared statement, or behind a pooler in one message, because
     /// two messages may meet two different servers there.
-    async fn call(&mut self, call: Call, deadline: Duration) -> Result<Answer, sqlx::Error> {
+    async fn call(&mut self, call: Call<'_>, deadline: Duration) -> Result<Answer, sqlx::Error> {
         let asked = Moment::now();
         let rows = if self.pooler {
             let transaction = format!(

@@ -39,11 +39,18 @@ pub(crate) struct PermitTerms {
     /// From when on the call may start.
     pub(crate) slot: DbTime,
     /// When the claim was asked for.
-    pub(crate) claimed_at: Instant,
+    pub(crate) asked_at: Instant,
     /// When the lease ends.
     pub(crate) lease_ends: Instant,
     /// How long the call may take.
     pub(crate) request_timeout: Duration,
+}
+
+impl PermitTerms {
+    /// Whether messages were given back since the claim was asked for.
+    pub(crate) fn is_released(&self, released_at: Option<Instant>) -> bool {
+        released_at.is_some_and(|released_at| self.asked_at <= released_at)
+    }
 }
 
 /// A moment by which a call has to start so that it has ended while the lease holds.
@@ -65,7 +72,7 @@ impl SendPermit {
         now: Moment,
         released_at: Option<Instant>,
     ) -> Result<Self, Late> {
-        if released_at.is_some_and(|released_at| terms.claimed_at <= released_at) {
+        if terms.is_released(released_at) {
             return Err(Late::Released);
         }
         if clock.was_suspended(now) {
@@ -98,10 +105,10 @@ mod tests {
         }
     }
 
-    fn terms(slot: DbTime, claimed_at: Instant, lease_ends: Instant) -> PermitTerms {
+    fn terms(slot: DbTime, asked_at: Instant, lease_ends: Instant) -> PermitTerms {
         PermitTerms {
             slot,
-            claimed_at,
+            asked_at,
             lease_ends,
             request_timeout: TIMEOUT,
         }

@@ -133,7 +133,13 @@ async fn prepare(lane: &Lane, claimed: &Claimed, start_at: DbTime) -> Result<Pre
 
     let get_ready_at = (start_at - lane.client.connect_ahead()).floor(PREPARE_INTERVAL);
     sleep_until(clock.instant_of(get_ready_at)).await;
-    if released_at(lane, claimed).is_some_and(|released_at| claimed.asked_at <= released_at) {
+    let terms = PermitTerms {
+        slot: claimed.slot_at,
+        asked_at: claimed.asked_at,
+        lease_ends: claimed.lease_ends,
+        request_timeout: lane.client.request_timeout(),
+    };
+    if terms.is_released(released_at(lane, claimed)) {
         // Else each of them would try to connect to an API that is away.
         return Err(NoCall::Released);
     }
@@ -156,23 +162,17 @@ async fn prepare(lane: &Lane, claimed: &Claimed, start_at: DbTime) -> Result<Pre
             "not sent before its expires_at".into(),
         ));
     }
-    let terms = PermitTerms {
-        slot: claimed.slot_at,
-        claimed_at: claimed.asked_at,
-        lease_ends: claimed.lease_ends,
-        request_timeout: lane.client.request_timeout(),
-    };
     match SendPermit::take(terms, &clock, now, released_at(lane, claimed)) {
         Ok(permit) => Ok(Prepared {
             permit,
             connection,
             request,
         }),
-        Err(Late::Released) => {
-            connection.put_back();
-            Err(NoCall::Released)
-        }
         Err(why) => {
+            connection.put_back();
+            if why == Late::Released {
+                return Err(NoCall::Released);
+            }
             tracing::debug!(
                 event = "slot_missed",
                 app = lane.app,
@@ -180,7 +180,6 @@ async fn prepare(lane: &Lane, claimed: &Claimed, start_at: DbTime) -> Result<Pre
                 ?why,
                 "slot missed: a new one is taken"
             );
-            connection.put_back();
             Err(NoCall::Late)
         }
     }

@@ -1,9 +1,7 @@
 //! A call of one of the schema's functions, as a prepared statement or as text.
 
-use std::fmt::Write;
-
 use sqlx::postgres::types::PgInterval;
-use sqlx::postgres::{PgArguments, PgHasArrayType};
+use sqlx::postgres::{PgArguments, PgTypeInfo};
 use sqlx::types::JsonValue;
 use sqlx::{Arguments, Encode, Postgres, Type};
 use uuid::Uuid;
@@ -13,47 +11,58 @@ use crate::pace::DbTime;
 /// A call of a function of the schema `signaling`, with named arguments. It can be written in two ways: with
 /// parameters, for a prepared statement; or with literals, for the one message in which a pooler in transaction mode
 /// takes a whole transaction.
-pub(in crate::outbox) struct Call {
-    prepared: String,
-    literal: String,
-    arguments: PgArguments,
+pub(in crate::outbox) struct Call<'q> {
+    function: &'static str,
+    arguments: Vec<(&'static str, Box<dyn Argument + 'q>)>,
 }
 
-impl Call {
+impl<'q> Call<'q> {
     /// A call of `signaling.<function>`, without arguments yet.
-    pub(in crate::outbox) fn new(function: &str) -> Self {
-        let text = format!("select * from signaling.{function}(");
+    pub(in crate::outbox) fn new(function: &'static str) -> Self {
         Self {
-            prepared: text.clone(),
-            literal: text,
-            arguments: PgArguments::default(),
+            function,
+            arguments: Vec::new(),
         }
     }
 
     /// Adds an argument.
     #[must_use]
-    pub(in crate::outbox) fn with<T: Argument>(mut self, name: &str, value: T) -> Self {
-        let separator = if self.arguments.len() == 0 { "" } else { ", " };
-        let literal = value
-            .text()
-            .map_or_else(|| "null".to_owned(), |text| quoted(&text));
-        let type_name = T::type_info();
-        write!(self.literal, "{separator}{name} => {literal}::{type_name}").ok();
-        // sqlx reports a value that it can't encode; none of these types has one.
-        self.arguments.add(value).ok();
-        let place = self.arguments.len();
-        write!(self.prepared, "{separator}{name} => ${place}").ok();
+    pub(in crate::outbox) fn with(mut self, name: &'static str, value: impl Argument + 'q) -> Self {
+        self.arguments.push((name, Box::new(value)));
         self
     }
 
     /// The text with parameters, and the arguments.
     pub(super) fn prepared(self) -> (String, PgArguments) {
-        (self.prepared + ")", self.arguments)
+        let text = self.text(|place, _| format!("${}", place + 1));
+        let mut arguments = PgArguments::default();
+        for (_, value) in self.arguments {
+            value.add_to(&mut arguments);
+        }
+        (text, arguments)
     }
 
     /// The text with literals.
-    pub(super) fn literal(self) -> String {
-        self.literal + ")"
+    pub(super) fn literal(&self) -> String {
+        self.text(|_, value| {
+            let literal = value
+                .text()
+                .map_or_else(|| "null".to_owned(), |text| quoted(&text));
+            format!("{literal}::{}", value.postgres_type())
+        })
+    }
+
+    fn text(&self, value: impl Fn(usize, &dyn Argument) -> String) -> String {
+        let arguments: Vec<String> = self
+            .arguments
+            .iter()
+            .enumerate()
+            .map(|(place, (name, argument))| {
+                format!("{name} => {}", value(place, argument.as_ref()))
+            })
+            .collect();
+        let (function, arguments) = (self.function, arguments.join(", "));
+        format!("select * from signaling.{function}({arguments})")
     }
 }
 
@@ -62,12 +71,28 @@ fn quoted(text: &str) -> String {
     format!("E'{}'", text.replace('\\', "\\\\").replace('\'', "''"))
 }
 
-/// A value that Postgres also takes as text.
-pub(in crate::outbox) trait Argument:
-    for<'q> Encode<'q, Postgres> + Type<Postgres> + Send
-{
+/// A value that can be a parameter, and that Postgres also takes as text.
+pub(in crate::outbox) trait Argument: Send {
     /// The value as Postgres reads it, or none for null.
     fn text(&self) -> Option<String>;
+
+    fn postgres_type(&self) -> PgTypeInfo;
+
+    fn add_to(self: Box<Self>, arguments: &mut PgArguments);
+}
+
+/// The two methods that are the same for each type. sqlx reports a value that it can't encode, and none of these types has
+/// one.
+macro_rules! as_parameter {
+    () => {
+        fn postgres_type(&self) -> PgTypeInfo {
+            <Self as Type<Postgres>>::type_info()
+        }
+
+        fn add_to(self: Box<Self>, arguments: &mut PgArguments) {
+            arguments.add(*self).ok();
+        }
+    };
 }
 
 macro_rules! argument {
@@ -77,6 +102,8 @@ macro_rules! argument {
                 let $value = self;
                 Some($text)
             }
+
+            as_parameter!();
         })*
     };
 }
@@ -89,27 +116,29 @@ argument! {
     i64: value => value.to_string();
     f64: value => value.to_string();
     Uuid: value => value.to_string();
-    JsonValue: value => value.to_string();
     DbTime: value => match value.as_micros() {
         i64::MAX => "infinity".to_owned(),
         i64::MIN => "-infinity".to_owned(),
         _ => value.to_string(),
     };
+    JsonValue: value => value.to_string();
     PgInterval: value => format!("{} microseconds", value.microseconds);
 }
 
 impl<T: Argument> Argument for Option<T>
 where
-    Self: for<'q> Encode<'q, Postgres> + Type<Postgres>,
+    Self: for<'e> Encode<'e, Postgres> + Type<Postgres>,
 {
     fn text(&self) -> Option<String> {
         self.as_ref()?.text()
     }
+
+    as_parameter!();
 }
 
-impl<T: Argument + PgHasArrayType> Argument for Vec<T>
+impl<T: Argument> Argument for Vec<T>
 where
-    Self: for<'q> Encode<'q, Postgres> + Type<Postgres>,
+    Self: for<'e> Encode<'e, Postgres> + Type<Postgres>,
 {
     fn text(&self) -> Option<String> {
         let elements: Vec<String> = self
@@ -126,6 +155,8 @@ where
             .collect();
         Some(format!("{{{}}}", elements.join(",")))
     }
+
+    as_parameter!();
 }
 
 #[cfg(test)]

@@ -136,6 +136,12 @@ mod tests {
 
     const AT: DbTime = DbTime::from_micros(1_000_000_000);
     const SECOND: Duration = Duration::from_secs(1);
+    const NOTHING: NextDue = NextDue {
+        at: AT,
+        first: None,
+        retry: None,
+        hold: None,
+    };
 
     fn batch(slots: usize, ended: usize) -> Batch {
         Batch {
@@ -214,13 +220,7 @@ mod tests {
     fn full_looks_follow_each_other_sooner_while_claims_take_messages() {
         let mut scan = all_taken();
         let now = Instant::now();
-        let nothing = NextDue {
-            at: AT,
-            first: None,
-            retry: None,
-            hold: None,
-        };
-        scan.looked(now, now, &nothing);
+        scan.looked(now, now, &NOTHING);
         assert_eq!(scan.next_full_look(), now + LONGEST_PAUSE);
         scan.claimed(ScanPosition::BEGINNING, &batch(5, 0));
         assert_eq!(scan.next_full_look(), now + SHORTEST_PAUSE);
@@ -230,13 +230,7 @@ mod tests {
     fn a_full_look_follows_soon_after_an_error() {
         let mut scan = all_taken();
         let now = Instant::now();
-        let nothing = NextDue {
-            at: AT,
-            first: None,
-            retry: None,
-            hold: None,
-        };
-        scan.looked(now, now + SECOND, &nothing);
+        scan.looked(now, now + SECOND, &NOTHING);
         scan.look_soon();
         assert_eq!(scan.next_full_look(), now + SECOND + SHORTEST_PAUSE);
     }

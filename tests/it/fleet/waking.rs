@@ -7,6 +7,14 @@ use testkit::{PATIENCE, World, peer};
 /// Far more than it takes, and far less than a poll of a minute.
 const PROMPT: time::Duration = time::Duration::seconds(2);
 
+/// Inserts a message, and asserts that it is sent soon after.
+async fn is_sent_promptly(world: &World, message: serde_json::Value) {
+    let id = world.insert(peer(message)).await;
+    let row = world.until_final(id).await;
+    let latency = row.sent_at.expect("called") - row.created_at;
+    assert!(latency < PROMPT, "called {latency} after the insert");
+}
+
 #[tokio::test]
 async fn an_insert_notifies_an_idle_worker() {
     let world = World::new().await;
@@ -14,12 +22,7 @@ async fn an_insert_notifies_an_idle_worker() {
     world.until_idle().await;
     // After the first ones the polls are a minute apart: only the notification is left.
     for number in 0..8 {
-        let id = world
-            .insert(peer(json!({"payload": format!("notify {number}")})))
-            .await;
-        let row = world.until_final(id).await;
-        let latency = row.sent_at.expect("called") - row.created_at;
-        assert!(latency < PROMPT, "called {latency} after the insert");
+        is_sent_promptly(&world, json!({"payload": format!("notify {number}")})).await;
     }
 }
 
@@ -57,12 +60,7 @@ async fn polling_alone_is_enough() {
     let _worker = world.worker().env("WORKER_POLL_INTERVAL", "200ms").start();
     world.until_idle().await;
     for number in 0..5 {
-        let id = world
-            .insert(peer(json!({"payload": format!("quiet {number}")})))
-            .await;
-        let row = world.until_final(id).await;
-        let latency = row.sent_at.expect("called") - row.created_at;
-        assert!(latency < PROMPT, "called {latency} after the insert");
+        is_sent_promptly(&world, json!({"payload": format!("quiet {number}")})).await;
     }
 }
 
@@ -133,10 +131,7 @@ async fn a_message_that_was_due_long_before_its_insert_is_sent_at_once() {
     world.until_idle().await;
     for number in 0..4 {
         let earlier = world.time_in(-60_000 * (number + 1)).await;
-        let id = world.insert(peer(json!({"due_at": earlier}))).await;
-        let row = world.until_final(id).await;
-        let latency = row.sent_at.expect("called") - row.created_at;
-        assert!(latency < PROMPT, "called {latency} after the insert");
+        is_sent_promptly(&world, json!({"due_at": earlier})).await;
     }
 }
 

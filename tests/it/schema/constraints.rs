@@ -261,6 +261,19 @@ async fn a_message_can_not_be_inserted_as_final_or_with_the_workers_columns() {
     }
 }
 
+/// Asserts that an update of all messages is refused, and by which constraint.
+async fn update_is_refused(world: &World, change: &str, constraint: &str) {
+    let update = sqlx::AssertSqlSafe(format!("update signaling.outbox set {change}"));
+    let error = sqlx::query(update)
+        .execute(&world.pool)
+        .await
+        .expect_err("refused");
+    let error = error
+        .into_database_error()
+        .expect("an error of the database");
+    assert_eq!(error.constraint(), Some(constraint), "{change}");
+}
+
 #[tokio::test]
 async fn a_row_can_not_be_brought_into_a_state_that_means_nothing() {
     let world = World::new().await;
@@ -284,16 +297,7 @@ async fn a_row_can_not_be_brought_into_a_state_that_means_nothing() {
             "status = 'message_sent', finished_at = now()",
         ),
     ] {
-        let error = sqlx::query(sqlx::AssertSqlSafe(format!(
-            "update signaling.outbox set {change}"
-        )))
-        .execute(&world.pool)
-        .await
-        .expect_err("refused");
-        let error = error
-            .into_database_error()
-            .expect("an error of the database");
-        assert_eq!(error.constraint(), Some(constraint), "{change}");
+        update_is_refused(&world, change, constraint).await;
     }
 }
 
@@ -318,16 +322,7 @@ async fn a_producers_column_can_not_be_updated_to_what_an_insert_may_not_have() 
             "destination = null, channel_name = 'lobby', wait_for_ack = true",
         ),
     ] {
-        let error = sqlx::query(sqlx::AssertSqlSafe(format!(
-            "update signaling.outbox set {change}"
-        )))
-        .execute(&world.pool)
-        .await
-        .expect_err("refused");
-        let error = error
-            .into_database_error()
-            .expect("an error of the database");
-        assert_eq!(error.constraint(), Some(constraint), "{change}");
+        update_is_refused(&world, change, constraint).await;
     }
 }
 

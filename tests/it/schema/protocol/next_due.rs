@@ -46,6 +46,12 @@ async fn default_app(world: &World) -> NextDue {
     rows.remove("default").expect("a row")
 }
 
+/// Has all messages be due after a time.
+async fn make_due_in(world: &World, time: &str) {
+    let due_at = format!("due_at = clock_timestamp() + interval '{time}'");
+    set_messages(world, &due_at, "true").await;
+}
+
 #[tokio::test]
 async fn each_app_that_has_a_lane_gets_a_row() {
     let world = world().await;
@@ -109,19 +115,9 @@ async fn a_retry_is_told_of_within_the_poll_interval() {
     let world = world().await;
     let id = world.insert(peer(json!({}))).await;
     make_retries(&world, "true").await;
-    set_messages(
-        &world,
-        "due_at = clock_timestamp() + interval '1 minute'",
-        "true",
-    )
-    .await;
+    make_due_in(&world, "1 minute").await;
     assert_eq!(default_app(&world).await.retry_id, None);
-    set_messages(
-        &world,
-        "due_at = clock_timestamp() + interval '1 second'",
-        "true",
-    )
-    .await;
+    make_due_in(&world, "1 second").await;
     let row = default_app(&world).await;
     assert_eq!((row.retry_id, row.first_id), (Some(id), None));
     assert_eq!(row.retry_due_at, Some(world.row(id).await.due_at));
@@ -132,12 +128,7 @@ async fn a_message_that_is_claimed_is_due_as_a_retry_when_its_lease_ends() {
     let world = world().await;
     let id = world.insert(peer(json!({}))).await;
     Claim::default().run(&world.pool).await;
-    set_messages(
-        &world,
-        "due_at = clock_timestamp() + interval '1 second'",
-        "true",
-    )
-    .await;
+    make_due_in(&world, "1 second").await;
     let row = default_app(&world).await;
     assert_eq!((row.first_id, row.retry_id), (None, Some(id)));
 }
