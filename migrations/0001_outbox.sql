@@ -147,9 +147,9 @@ create table signaling.lane (
 -- Every claim writes this row: its versions stay on one page, and are cleaned up there.
 with (fillfactor = 10, autovacuum_vacuum_threshold = 200, autovacuum_vacuum_scale_factor = 0);
 
--- Serves claim() and next_due() while somebody holds a snapshot, be it a report or a backup: then no version of a lane's
--- row goes away, and a claim would pass them all. In a collation of its own, because Postgres would else take the
--- primary key, which looks as good.
+-- Serves claim() and next_due() while another session holds a snapshot, such as a report or a backup. Postgres then keeps
+-- every version of a lane's row, and a claim by the primary key would read them all. The index has a collation of its
+-- own, because Postgres would otherwise choose the primary key, which looks as good.
 create index lane_newest on signaling.lane (app collate "C", generation desc);
 
 comment on table signaling.lane is 'One row per app: its budget of calls, shared by every worker, and its state.';
@@ -171,8 +171,8 @@ comment on column signaling.lane.paused_at is 'Since when an operator keeps the 
 comment on column signaling.lane.generation is
     'Grows every fifty claims or so: by lane_newest the newest versions are found first.';
 
--- Which apps have an idle worker that wants to be notified of inserts. A table beside the lanes: each insert reads it, and
--- the lanes have a new version with each claim, all of which an insert would pass while somebody holds a snapshot.
+-- Which apps have an idle worker that wants to be notified of inserts. Each insert reads this table. It stands beside the
+-- lanes because each claim writes a new version of a lane: while a session holds a snapshot, an insert would read them all.
 create table signaling.wakeup (
     app          text        primary key,
     wanted_until timestamptz not null

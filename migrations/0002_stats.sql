@@ -1,7 +1,7 @@
 -- Minute stats and queue counts: what happened and what waits, without a look at the whole outbox.
 
--- What an app's workers did in a minute. They add to it once a second, so it lags by that, and what a worker had not
--- added yet when it was killed is missing.
+-- Minute stats: one row for each app and minute. Workers add to it once a second, so it is a second behind. A worker that
+-- is killed loses the stats of its last second.
 create table signaling.minute_stats (
     minute             timestamptz not null,
     app                text        not null,
@@ -39,7 +39,7 @@ comment on column signaling.minute_stats.queue_wait is
     'How many messages waited how long for their first call, from their insert or when they were due: as call_time.';
 comment on column signaling.minute_stats.backlog is 'Messages that waited at the last count of this minute: queued and retrying.';
 
--- What waits, by app, as it was counted last.
+-- Queue counts: the pending messages of each app, as the last count found them.
 create table signaling.queue_counts (
     app       text   primary key,
     queued    bigint not null,

@@ -1,4 +1,7 @@
--- The calls of an app that started in a span of time, by the workers' own account.
+-- The calls of an app that started from one time up to another, as workers have recorded them.
+--
+-- Locks nothing.
+-- Indexes: outbox_sent, attempt_sent.
 create or replace function signaling.calls(app text, "from" timestamptz, "to" timestamptz)
     returns table (message_id bigint, sent_at timestamptz)
     language sql stable set search_path = pg_catalog, pg_temp set enable_bitmapscan = on

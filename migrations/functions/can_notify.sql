@@ -1,6 +1,7 @@
--- Whether inserts may notify workers. A transaction that has notified can't be prepared, and no trigger can know that its
--- transaction will be: where Postgres allows prepared transactions, workers poll instead. If nobody uses them,
--- `alter database … set signaling.notify = 'on'` says so; 'off' makes workers poll in any case.
+-- True if inserts may notify workers. Postgres refuses to prepare a transaction that has notified, and a trigger can't know
+-- that its transaction will be prepared. So workers poll instead if Postgres allows prepared transactions. A superuser
+-- can override that by `alter database … set signaling.notify`: 'on' if no application prepares transactions, 'off' to
+-- have workers poll in any case.
 create or replace function signaling.can_notify() returns boolean
     language sql stable parallel safe
 as $$

@@ -1,5 +1,8 @@
 -- Cancels a pending message that no worker is sending. True if it did; false if a worker is sending the message, or if it
 -- is final or does not exist. If a lost worker may have sent it, the log of attempts says so.
+--
+-- Locks the message.
+-- Index: outbox_pkey.
 create or replace function signaling.cancel(id bigint) returns boolean
     language sql volatile security definer set search_path = pg_catalog, pg_temp set row_security = off
 as $$

@@ -7,7 +7,7 @@
 -- horizon        at most so much further
 -- lost_before    a lease that ended after this does not count as lost yet
 -- first_after_*  the claim passes over first attempts up to this (due_at, id); retry_after_* likewise for retries
--- poll_interval  next_due_at tells of retries that are due within this time
+-- poll_interval  next_due_at includes a retry only if it is due within this time
 -- wants_wakeup   the worker listens: inserts shall notify once all that is due is taken
 --
 -- Returns one row about the lane, in which id is null, and then one row a message, in no order.

@@ -8,8 +8,14 @@
 -- It looks at a range of ids at a time, and so also goes in small steps past the index entries of rows that are
 -- deleted and not yet vacuumed. In a gap the steps grow with it.
 --
--- Only this function deletes, and only what is final and older than a minute: whoever may call it needs no right to
--- delete from the table.
+-- Only this function deletes, and only final messages older than a minute, so its callers need no right to delete.
+--
+-- worker         a fresh id of the process
+-- retain         how long finished messages stay
+-- max_time       about how long this call may take
+--
+-- Locks the row of signaling.retention and the messages that it deletes; passes over messages that are locked.
+-- Index: outbox_pkey.
 create or replace function signaling.delete_finished(
     worker   uuid,
     retain   interval,

@@ -5,6 +5,7 @@
 --                many attempts that fail together at first do not. A probe counts only while it is the lane's.
 --
 -- Locks the lane's row.
+-- Index: lane_pkey.
 create or replace function signaling.hold(app text, kind text, reason text, probe uuid) returns boolean
     language plpgsql security definer
     set search_path = pg_catalog, pg_temp set row_security = off set enable_seqscan = off

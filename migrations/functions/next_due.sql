@@ -2,8 +2,8 @@
 --
 -- apps           with, in the same order, the scan positions from which to look: see claim(); -infinity to look at all
 -- horizon        as for claim()
--- poll_interval  retries are told of that are due within this time
--- renews_wakeup  inserts that notify the workers of these apps shall go on to: see want_wakeup()
+-- poll_interval  the result includes a retry only if it is due within this time
+-- renews_wakeup  inserts that notify the workers of these apps do so for another minute: see want_wakeup()
 --
 -- Returns a row for each app that has a lane.
 -- Locks nothing but wakeup rows that it renews.

@@ -3,6 +3,7 @@
 -- limit_per_s    calls a second that the API allows the app
 --
 -- Locks the lane's row, if it changes.
+-- Index: lane_pkey.
 create or replace function signaling.open_lane(app text, limit_per_s double precision) returns void
     language plpgsql security definer
     set search_path = pg_catalog, pg_temp set row_security = off set enable_seqscan = off

@@ -1,4 +1,9 @@
--- Keeps an app from sending, on all hosts at once. True if it was sending before.
+-- Keeps an app from sending, on all hosts at once. True if the app was not paused before.
+--
+-- reason, by     for people: shown by `worker status`
+--
+-- Locks the lane's row.
+-- Index: lane_pkey.
 create or replace function signaling.pause(app text, reason text default null, by text default session_user) returns boolean
     language plpgsql security definer set search_path = pg_catalog, pg_temp set row_security = off
 as $$

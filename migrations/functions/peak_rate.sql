@@ -1,4 +1,7 @@
--- The most calls of an app that started within any sliding second of a span of time: the proof that the pace held.
+-- The most calls of an app that started within any sliding second between two times: proof that the limit held.
+--
+-- Locks nothing.
+-- Indexes: those of calls().
 create or replace function signaling.peak_rate(app text, "from" timestamptz, "to" timestamptz) returns bigint
     language sql stable set search_path = pg_catalog, pg_temp
 as $$

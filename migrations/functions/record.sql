@@ -10,9 +10,9 @@
 -- outcomes       the attempt's outcome, for signaling.attempt; null if the message ended well
 -- durations      how long the attempt took
 --
--- Returns a row for each place, from 1: 'recorded'; 'locked', somebody has the message locked: try again; 'discarded', the
--- claim had ended. To write a record again is safe: it changes nothing. The second time a record of a final message is
--- 'recorded', too; one of a message that went back is 'discarded', because that message belongs to no claim any more.
+-- Returns a row for each place, from 1. 'recorded': the outcome is written. 'locked': another session has the message
+-- locked, so the worker tries again. 'discarded': the claim had ended. A record that is written again changes nothing: it
+-- is 'recorded' if the message is final, and 'discarded' if the message went back, because it belongs to no claim then.
 -- Locks the messages that it writes; passes over messages that are locked.
 -- Index: outbox_pkey.
 create or replace function signaling.record(
@@ -31,7 +31,7 @@ begin
     perform signaling.assert_session();
 
     -- Write the records whose claims still have their messages. `is not distinct from` and `case` keep Postgres from the
-    -- index of retries: it looks small, but while somebody holds a snapshot it has an entry for each message sent since.
+    -- index of retries: it looks small, but while a session holds a snapshot it keeps an entry for each message sent since.
     with given as materialized (
         select given.*
         from unnest(ids, claim_ids, record.due_at, statuses, charged, record.sent_at, http_statuses, request_ids, errors)

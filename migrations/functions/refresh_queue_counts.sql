@@ -2,7 +2,8 @@
 -- fifty times as long as it took: so counting takes at most a fiftieth of one connection's time. A session that finds
 -- another one counting does not wait. True if it counted.
 --
--- Reads the two indexes of pending messages, and nothing else: finished messages cost it nothing.
+-- Locks the row of signaling.queue_counts_turn.
+-- Indexes: outbox_first_attempts, outbox_retries. It reads no finished message.
 create or replace function signaling.refresh_queue_counts(stale_after interval default '0') returns boolean
     language plpgsql volatile security definer
     set search_path = pg_catalog, pg_temp set row_security = off

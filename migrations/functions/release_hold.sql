@@ -1,6 +1,7 @@
 -- Ends the hold of an app's lane after its probe went well, and wakes its workers. Says whether it did.
 --
 -- Locks the lane's row.
+-- Index: lane_pkey.
 create or replace function signaling.release_hold(app text, probe uuid) returns boolean
     language plpgsql security definer
     set search_path = pg_catalog, pg_temp set row_security = off set enable_seqscan = off

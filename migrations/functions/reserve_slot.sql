@@ -6,6 +6,7 @@
 --
 -- Returns no row if the app has no lane; else the slot, or why there is none: 'paused', 'retry_after', 'busy', 'held'.
 -- Locks the lane's row.
+-- Index: lane_pkey.
 create or replace function signaling.reserve_slot(app text, call_id uuid, lease interval, horizon interval)
     returns table (at timestamptz, slot_at timestamptz, refusal text, is_probe boolean)
     language plpgsql security definer

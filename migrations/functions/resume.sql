@@ -1,4 +1,7 @@
--- Lets a paused app send again. It does not end a hold, which ends when the API answers. True if it was paused.
+-- Lets a paused app send again. A hold goes on until the API answers. True if the app was paused.
+--
+-- Locks the lane's row.
+-- Index: lane_pkey.
 create or replace function signaling.resume(app text) returns boolean
     language plpgsql security definer set search_path = pg_catalog, pg_temp set row_security = off
 as $$

@@ -6,6 +6,8 @@
 -- max_rows       no more than these
 --
 -- Returns how many messages.
+-- Locks the messages; passes over messages that are locked.
+-- Index: outbox_pkey if ids are given. Else it may read the whole table.
 create or replace function signaling.retry(
     app           text default null,
     statuses      text[] default array['failed'],

@@ -1,5 +1,10 @@
--- Sets an app's limit of calls a second, for running workers and for those that start later. Null: the configured
--- one again. True if that changes something.
+-- Sets an app's limit, for running workers and for workers that start later. True if that changes something.
+--
+-- calls_per_s    calls a second; null brings the configured limit back
+-- by             for people: shown by `worker status`
+--
+-- Locks the lane's row.
+-- Index: lane_pkey.
 create or replace function signaling.set_limit(app text, calls_per_s double precision, by text default session_user) returns boolean
     language plpgsql security definer set search_path = pg_catalog, pg_temp set row_security = off
 as $$

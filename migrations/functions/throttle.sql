@@ -5,6 +5,7 @@
 -- retry_after    how long the API asks to wait
 --
 -- Locks the lane's row.
+-- Index: lane_pkey.
 create or replace function signaling.throttle(app text, sent_at timestamptz, retry_after interval)
     returns double precision
     language plpgsql security definer

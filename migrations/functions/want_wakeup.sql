@@ -1,7 +1,9 @@
--- Has inserts of an app notify its workers, or not, and says whether they do: 'on', 'new' if they do from now on (an
--- insert that has looked before, and commits later, does not), or null.
+-- Has inserts of an app notify its workers, or stops that.
 --
--- is_idle   true: a worker waits for messages; false: a backlog keeps it awake; null: leave it as it is
+-- Returns 'on' if inserts notify; 'new' if they do from now on, but an insert whose trigger ran before and that commits
+-- later does not; null if they do not.
+--
+-- is_idle        true: a worker waits for messages; false: a backlog keeps it awake; null: leave it as it is
 --
 -- Locks the app's wakeup row, if it changes. It is written once in half a minute while a worker is idle.
 -- Index: wakeup_pkey.

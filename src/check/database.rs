@@ -101,7 +101,7 @@ pub(crate) fn encoding(version: &SchemaVersion) -> Finding {
     Finding::fail_as_told("encoding", SchemaError::Encoding { encoding }.to_string())
 }
 
-/// Whether row-level security keeps the schema's functions from their tables.
+/// Row-level security: fails if it keeps the schema's functions from their tables.
 pub(crate) fn row_security(facts: &ServerDiagnostics) -> Finding {
     const SUBJECT: &str = "row security";
     if !facts.tables_closed_to_functions.is_empty() {
@@ -126,7 +126,8 @@ pub(crate) fn row_security(facts: &ServerDiagnostics) -> Finding {
     )
 }
 
-/// Whether inserts notify idle workers. Postgres refuses to prepare a transaction that has notified.
+/// Wakeups: warns if inserts do not notify idle workers, because Postgres refuses to prepare a transaction that has
+/// notified.
 pub(crate) fn notifications(facts: &ServerDiagnostics, pooler: bool) -> Finding {
     const SUBJECT: &str = "wakeups";
     let prepared = facts.max_prepared_transactions;
@@ -244,7 +245,7 @@ pub(crate) fn rights(user: &str, missing: &[String]) -> Finding {
     )
 }
 
-/// Whether the role has an operator's rights, too, which the dashboard's buttons need.
+/// The role's rights as an operator, which the dashboard's buttons need.
 pub(crate) fn operator(user: &str, missing: &[String]) -> Finding {
     Finding::ok(
         "operator",

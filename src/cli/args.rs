@@ -107,7 +107,7 @@ pub(super) fn parse_retention(text: &str) -> Result<Duration, String> {
 }
 
 /// A time as RFC 3339 writes it: `2030-01-31T12:00:00Z`.
-/// It is in UTC and within the years 1 to 9999: sqlx panics where it has to convert others.
+/// The time is in UTC and within the years 1 to 9999, because sqlx panics when it converts other times.
 pub(super) fn parse_time(text: &str) -> Result<OffsetDateTime, String> {
     let time = OffsetDateTime::parse(text, &Rfc3339)
         .map_err(|error| format!("{error}: write it like 2030-01-31T12:00:00Z"))?;

@@ -140,7 +140,7 @@ impl Outbox {
         self.change(retry(&filter, false, None)).await
     }
 
-    /// Calls a function on a connection of those who look on: it takes none from those who work, and ends in time.
+    /// Calls a function on a monitoring connection, so that it delays no claim and no record. The call has a deadline.
     async fn change<T>(&self, function: Function<'_>) -> Result<T, AdminError>
     where
         T: for<'r> Decode<'r, Postgres> + Type<Postgres>,

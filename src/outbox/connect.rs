@@ -157,8 +157,8 @@ impl Outbox {
         .await
     }
 
-    /// Does what somebody who looks on asks for, in a transaction that the work ends itself. A statement that takes
-    /// longer than the deadline is given up by the server, too.
+    /// Runs work of monitoring or an operator in a transaction, which the work ends itself. The server also gives up a
+    /// statement that takes longer than the deadline.
     pub(super) async fn run_monitoring<T>(
         &self,
         statement: Statement,
@@ -184,11 +184,11 @@ impl Outbox {
     }
 }
 
-/// The parameters of a URL that say something to the library which connects.
+/// The parameters of a URL that sqlx knows.
 const KNOWN_PARAMETERS: &str = "sslmode ssl-mode sslrootcert ssl-root-cert ssl-ca sslcert ssl-cert sslkey ssl-key \
     statement-cache-capacity host hostaddr port dbname user password application_name";
 
-/// Warns of parameters of a URL that are not known. The library would tell of each with its value.
+/// Warns of unknown parameters of a URL, by their names. The library would log their values.
 fn warn_of_unknown_parameters(url: &str) {
     for (key, _) in url_parameters(url) {
         let is_known = KNOWN_PARAMETERS.split(' ').any(|known| known == key);

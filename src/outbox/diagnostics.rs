@@ -29,7 +29,7 @@ pub(crate) struct ServerDiagnostics {
     pub(crate) notify: Option<String>,
     /// The tables of the schema on which row-level security is enabled.
     pub(crate) tables_with_row_security: Vec<String>,
-    /// Those of them whose policies hold for the owner of the schema's functions, too.
+    /// The tables whose policies also apply to the owner of the schema's functions.
     pub(crate) tables_closed_to_functions: Vec<String>,
     /// Connections that others than superusers may still make.
     pub(crate) server_left: i64,

@@ -50,7 +50,7 @@ pub(super) fn is_connection_error(error: &sqlx::Error) -> bool {
     }
 }
 
-/// Whether a statement has only met a lock: `lock_not_available`, or a deadlock that it was chosen to resolve.
+/// True if a statement failed only because of a lock: `lock_not_available`, or a deadlock that Postgres resolved by it.
 pub(super) fn is_without_lock(error: &sqlx::Error) -> bool {
     is_of_class(error, &["55P03", "40P01"])
 }

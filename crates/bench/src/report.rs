@@ -38,7 +38,7 @@ pub(crate) struct ScenarioReport {
     pub(crate) scenario: Scenario,
     /// In the order in which they are compared.
     pub(crate) cases: Vec<CaseReport>,
-    /// Those of the worker that is named last.
+    /// Targets of the worker that the command line names last.
     pub(crate) targets: Vec<Target>,
     /// For a scenario that compares two cases in pairs of runs.
     #[serde(skip_serializing_if = "Vec::is_empty")]
