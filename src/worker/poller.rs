@@ -17,8 +17,8 @@ use crate::pace::DbTime;
 const EXPIRE_EVERY: Duration = Duration::from_secs(1);
 /// The pause after the database has failed.
 const DATABASE_PAUSE: Duration = Duration::from_millis(200);
-/// Idle lanes whose turn comes within this part of the poll interval take it now, so that they share a statement.
-const TOGETHER: u32 = 4;
+/// Lanes whose turns come within this time take them together, so that they share a statement, also from then on.
+const TOGETHER: Duration = Duration::from_millis(50);
 /// How often a look has inserts go on to notify: far less than the minute for which they do.
 const RENEW_WAKEUP_EVERY: Duration = Duration::from_secs(15);
 /// The longest pause between two looks.
@@ -114,18 +114,14 @@ impl Poller {
         }
     }
 
-    /// The lanes to look at now: those whose time has come, and with them idle lanes whose time is near.
+    /// The lanes to look at now: those whose time has come, and with them those whose time is near.
     fn turns(&self, now: Instant) -> Vec<Turn<'_>> {
         if self.lanes.iter().all(|lane| next_turn(lane) > now) {
             return Vec::new();
         }
-        let near = now + self.poll_interval / TOGETHER;
-        let is_near = |lane: &&Arc<Lane>| {
-            let next_poll = lane.schedule().next_poll();
-            next_poll.is_some_and(|next_poll| next_poll <= near) || next_turn(lane) <= now
-        };
-        let lanes = self.lanes.iter().filter(is_near);
-        lanes.map(|lane| Turn::new(lane, now)).collect()
+        let near = now + TOGETHER;
+        let lanes = self.lanes.iter().filter(|lane| next_turn(lane) <= near);
+        lanes.map(|lane| Turn::new(lane, near)).collect()
     }
 
     /// Looks at some lanes. False if the database has failed.
@@ -200,9 +196,9 @@ struct Turn<'l> {
 }
 
 impl<'l> Turn<'l> {
-    fn new(lane: &'l Lane, now: Instant) -> Self {
+    fn new(lane: &'l Lane, near: Instant) -> Self {
         let scan = lane.scan_state();
-        let is_full = now >= scan.next_full_look();
+        let is_full = scan.next_full_look() <= near;
         let position = if is_full {
             ScanPosition::BEGINNING
         } else {

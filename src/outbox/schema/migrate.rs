@@ -136,7 +136,7 @@ impl Outbox {
         }
     }
 
-    /// Sees an attempt through, and notes from another connection who is in its way.
+    /// Runs an attempt to its end. Another connection notes the sessions that block it.
     async fn watch<T>(
         &self,
         pid: i32,
@@ -176,7 +176,7 @@ async fn take_turn(connection: &mut PgConnection, lock_wait: Duration) -> Result
     }
 }
 
-/// Names those whom a process waits for, or those who hold an advisory lock.
+/// Names the sessions that block a process, or that hold an advisory lock.
 async fn lock_holders(
     connection: &mut PgConnection,
     blocked_pid: Option<i32>,
