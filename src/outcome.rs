@@ -12,8 +12,11 @@ use crate::signaling::{CallFailure, Response, ResponseBody, RetryAfter};
 pub(crate) enum Outcome {
     /// The API took the message.
     Accepted(Acceptance),
-    /// It went wrong without an effect, and may go well another time, though not before the API says.
+    /// The API answered that it failed: the call had no effect. A retry waits for as long as the API asks.
     Transient(Option<RetryAfter>),
+    /// No API judged the call: no connection, or a response that only a gateway gives. The call had no effect and
+    /// says nothing about the message.
+    Unserved(Option<RetryAfter>),
     /// Too many calls. The message is not at fault.
     Throttled(Option<RetryAfter>),
     Rejected,
@@ -35,7 +38,7 @@ pub(crate) enum Acceptance {
 pub(crate) fn classify(call: &Result<Response, CallFailure>) -> Outcome {
     match call {
         Ok(response) => classify_response(response),
-        Err(CallFailure::NotSent(_)) => Outcome::Transient(None),
+        Err(CallFailure::NotSent(_)) => Outcome::Unserved(None),
         Err(CallFailure::TimedOut(_) | CallFailure::Broken(_)) => Outcome::Ambiguous,
     }
 }
@@ -43,15 +46,19 @@ pub(crate) fn classify(call: &Result<Response, CallFailure>) -> Outcome {
 fn classify_response(response: &Response) -> Outcome {
     match response.status {
         200 => acceptance(&response.body).map_or(Outcome::Ambiguous, Outcome::Accepted),
+        // "Parameters incorrect", not JSON, illegal content: another call with the same message fails, too.
+        400 | 415 | 435 => Outcome::Rejected,
         401 | 403 => Outcome::Unauthorized,
-        // "No response from the server or the request times out": it may have been taken. So may what a gateway
-        // passed on and had no good response to.
-        // Another 2xx is no documented success, and may be one all the same.
-        201..=299 | 408 | 502 | 504 => Outcome::Ambiguous,
         429 => Outcome::Throttled(response.retry_after),
-        400..=499 => Outcome::Rejected,
-        // The server says that it failed; a redirect or anything else was not carried out.
-        _ => Outcome::Transient(response.retry_after),
+        // "Internal server error" is the only 5xx by which the API says that it has not sent the message.
+        500 => Outcome::Transient(response.retry_after),
+        // 408 is "no response from the server", and 503 "processing exceeded the maximum time": the API may have
+        // sent the message. So it may after any other 5xx, because a gateway gives those when it has passed the
+        // request on. A 2xx other than 200 is undocumented, and may be a success.
+        201..=299 | 408 | 501..=599 => Outcome::Ambiguous,
+        // The API does not document any other status. A gateway redirects or answers 404 when it is misrouted: if
+        // that failed messages, one minute of it would fail all that are sent in that minute.
+        _ => Outcome::Unserved(response.retry_after),
     }
 }
 
@@ -172,9 +179,9 @@ pub(crate) fn next(
         }
     };
     let asked = match outcome {
-        Outcome::Throttled(Some(asked)) | Outcome::Transient(Some(asked)) => {
-            asked.0.min(MAX_RETRY_AFTER)
-        }
+        Outcome::Throttled(Some(asked))
+        | Outcome::Transient(Some(asked))
+        | Outcome::Unserved(Some(asked)) => asked.0.min(MAX_RETRY_AFTER),
         _ => Duration::ZERO,
     };
     let delay = backoff.max(asked);
@@ -188,8 +195,10 @@ pub(crate) fn next(
         Outcome::Unauthorized => Next::Release,
         Outcome::Ambiguous if policy.at_most_once => Next::Final(FinalStatus::Unknown),
         // An outage is nothing that a message should pay for.
-        Outcome::Transient(_) | Outcome::Ambiguous if policy.probe => again(Next::Snooze, delay),
-        Outcome::Transient(_) | Outcome::Ambiguous => {
+        Outcome::Transient(_) | Outcome::Unserved(_) | Outcome::Ambiguous if policy.probe => {
+            again(Next::Snooze, delay)
+        }
+        Outcome::Transient(_) | Outcome::Unserved(_) | Outcome::Ambiguous => {
             if policy.attempts + 1 >= policy.max_attempts {
                 Next::Final(FinalStatus::Failed)
             } else {
@@ -207,7 +216,7 @@ impl Outcome {
     pub(crate) fn attempt_outcome(&self) -> Option<&'static str> {
         match self {
             Self::Accepted(_) => None,
-            Self::Transient(_) => Some("transient"),
+            Self::Transient(_) | Self::Unserved(_) => Some("transient"),
             Self::Throttled(_) => Some("throttled"),
             Self::Rejected => Some("rejected"),
             Self::Unauthorized => Some("unauthorized"),
@@ -236,7 +245,9 @@ mod tests {
 
     #[test]
     fn each_documented_answer_means_what_the_documentation_says() {
-        use Outcome::{Accepted, Ambiguous, Rejected, Throttled, Transient, Unauthorized};
+        use Outcome::{
+            Accepted, Ambiguous, Rejected, Throttled, Transient, Unauthorized, Unserved,
+        };
         let cases = [
             (
                 200,
@@ -268,13 +279,24 @@ mod tests {
                 r#"{"result":"failed","code":"message_sent"}"#,
                 Ambiguous,
             ),
+            (
+                200,
+                "\u{feff}{\"result\":\"success\",\"code\":\"message_delivered\"}",
+                Accepted(Acceptance::Delivered),
+            ),
+            (200, "\u{feff}{\"result\":\"failed\"}", Ambiguous),
+            (
+                201,
+                "\u{feff}{\"result\":\"success\",\"code\":\"message_sent\"}",
+                Ambiguous,
+            ),
             (200, r#"{"result":"failed"}"#, Ambiguous),
             (200, "{}", Ambiguous),
             (200, "", Ambiguous),
             (200, "<html>", Ambiguous),
             (200, "[1]", Ambiguous),
             (204, "", Ambiguous),
-            (302, "", Transient(None)),
+            (302, "", Unserved(None)),
             (400, r#"{"result":"failed","reason":"bad"}"#, Rejected),
             (
                 401,
@@ -282,7 +304,7 @@ mod tests {
                 Unauthorized,
             ),
             (403, "", Unauthorized),
-            (404, "", Rejected),
+            (404, r#"{"message":"no Route matched"}"#, Unserved(None)),
             (408, "", Ambiguous),
             (415, "", Rejected),
             (
@@ -296,9 +318,11 @@ mod tests {
                 r#"{"errorCode":500,"error":true,"reason":"x","requestId":"1"}"#,
                 Transient(None),
             ),
-            (502, "", Ambiguous),
-            (503, "", Transient(None)),
-            (504, "", Ambiguous),
+            (
+                503,
+                r#"{"reason":"request processing exceeded the maximum allowed time"}"#,
+                Ambiguous,
+            ),
         ];
         for (status, body, expected) in cases {
             assert_eq!(
@@ -310,10 +334,56 @@ mod tests {
     }
 
     #[test]
+    fn only_400_415_and_435_reject_a_message() {
+        let rejecting: Vec<u16> = (0..1_000)
+            .filter(|status| classify(&response(*status, "{}")) == Outcome::Rejected)
+            .collect();
+        assert_eq!(rejecting, [400, 415, 435]);
+    }
+
+    #[test]
+    fn after_each_5xx_but_500_the_message_may_have_been_sent() {
+        for status in 501..600 {
+            assert_eq!(classify(&response(status, "")), Outcome::Ambiguous);
+        }
+        assert_eq!(classify(&response(500, "")), Outcome::Transient(None));
+    }
+
+    #[test]
+    fn a_status_that_only_a_gateway_gives_is_no_verdict_on_the_message() {
+        for status in [
+            100, 301, 302, 307, 402, 404, 405, 406, 407, 409, 410, 413, 414, 421, 425, 431, 451,
+            499, 600,
+        ] {
+            let call = response(status, r#"{"result":"success"}"#);
+            assert_eq!(classify(&call), Outcome::Unserved(None), "{status}");
+        }
+    }
+
+    #[test]
+    fn a_gateway_that_asks_for_time_is_given_it() {
+        let mut headers = HeaderMap::new();
+        headers.insert("retry-after", "9".parse().expect("a value"));
+        let call = Ok(Response::read(
+            404,
+            &headers,
+            Ok(b""),
+            &EchoFilter::default(),
+        ));
+        let outcome = classify(&call);
+        assert_eq!(outcome, Outcome::Unserved(Some(RetryAfter(SECOND * 9))));
+        assert_eq!(outcome.attempt_outcome(), Some("transient"));
+        assert_eq!(
+            next(&outcome, POLICY, NOW, SECOND),
+            Next::Retry(NOW + SECOND * 9)
+        );
+    }
+
+    #[test]
     fn a_call_without_an_answer_is_ambiguous_unless_it_was_not_sent() {
         assert_eq!(
             classify(&Err(CallFailure::NotSent("refused".into()))),
-            Outcome::Transient(None)
+            Outcome::Unserved(None)
         );
         assert_eq!(
             classify(&Err(CallFailure::TimedOut(Duration::from_secs(1)))),

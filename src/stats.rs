@@ -130,7 +130,7 @@ impl Stats {
         match outcome {
             // It ends its message, and is counted with that.
             Outcome::Accepted(_) => {}
-            Outcome::Transient(_) => self.calls_transient += 1,
+            Outcome::Transient(_) | Outcome::Unserved(_) => self.calls_transient += 1,
             Outcome::Throttled(_) => self.calls_throttled += 1,
             Outcome::Rejected => self.calls_rejected += 1,
             Outcome::Unauthorized => self.calls_unauthorized += 1,

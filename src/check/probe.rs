@@ -199,6 +199,11 @@ pub(crate) fn finding(probed: &Probed) -> Finding {
             told(),
             "the API knows the credentials, and allows no more calls now: who else calls it for this app ID?",
         ),
+        Outcome::Unserved(_) => Finding::fail(
+            SUBJECT,
+            format!("no API judged the call, {}", told()),
+            "look at AGORA_BASE_URL: it may name another server, or a gateway that does not lead to the API",
+        ),
         Outcome::Transient(_) | Outcome::Ambiguous => Finding::fail(
             SUBJECT,
             told(),
@@ -256,7 +261,8 @@ mod tests {
         for (probed, level, phrase) in [
             (answered(200, Some("message_sent")), Level::Ok, "20 ms"),
             (answered(401, None), Level::Fail, "refuses the credentials"),
-            (answered(404, None), Level::Fail, "refuses the message"),
+            (answered(400, None), Level::Fail, "refuses the message"),
+            (answered(404, None), Level::Fail, "no API judged the call"),
             (answered(429, None), Level::Warn, "HTTP 429"),
             (answered(503, None), Level::Fail, "HTTP 503"),
             (Probed::NoSlot(Refusal::Paused), Level::Warn, "paused"),

@@ -16,6 +16,8 @@ pub(crate) const MAX_REQUEST_ID_CHARS: usize = 128;
 pub(crate) const MAX_REASON_CHARS: usize = 300;
 /// So much more of a text is looked at before it is cut: a piece of the payload must not look short for the cut.
 const LOOKAHEAD_CHARS: usize = 128;
+/// A byte order mark in UTF-8. JSON forbids one, and some gateways and servers write it.
+const BYTE_ORDER_MARK: &[u8] = "\u{feff}".as_bytes();
 /// Stands in the place of a text that may repeat the request.
 const NOT_KEPT: &str = "(not kept: it may repeat the message or the credentials)";
 /// What results and codes say by the API's documentation. A payload may be the same word, and that tells nothing of it.
@@ -90,6 +92,7 @@ impl Response {
 }
 
 fn read_body(bytes: &[u8], echo_filter: &EchoFilter) -> (ResponseBody, Option<String>) {
+    let bytes = bytes.strip_prefix(BYTE_ORDER_MARK).unwrap_or(bytes);
     if bytes.is_empty() {
         return (ResponseBody::Unreadable("it has no body"), None);
     }
@@ -198,6 +201,13 @@ mod tests {
                 reason: Some("it broke".into())
             }
         );
+    }
+
+    #[test]
+    fn a_byte_order_mark_makes_no_body_unreadable() {
+        let body = r#"{"result":"success","request_id":"17","code":"message_offline"}"#;
+        assert_eq!(read(&format!("\u{feff}{body}")), read(body));
+        assert_eq!(read("\u{feff}"), read(""));
     }
 
     #[test]

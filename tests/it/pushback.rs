@@ -4,6 +4,7 @@
 mod credentials;
 mod failover;
 mod fairness;
+mod gateway;
 mod operator;
 mod outage;
 mod peak_rate;

@@ -53,15 +53,15 @@ pub(crate) enum Action {
 pub(crate) enum Response {
     /// A 200 with a readable body.
     Success,
-    /// 500, 503.
+    /// 500, or a status that only a gateway gives, such as 404.
     ServerError,
     /// 429.
     TooManyRequests,
     /// 401, 403.
     Unauthorized,
-    /// 400, 404 and the like.
+    /// 400, 415, 435.
     Rejected,
-    /// A timeout, a broken connection, 408, 502, 504.
+    /// A timeout, a broken connection, 408, any 5xx but 500.
     Ambiguous,
 }
 

@@ -127,7 +127,7 @@ impl Protocol {
 
     /// `NoCall::Failed` in `worker/delivery.rs`: no connection could be made.
     pub(crate) fn not_sent(&self, state: &mut State, at: At) {
-        let record = self.decide(state, at, &Outcome::Transient(None), Told::NoCall);
+        let record = self.decide(state, at, &Outcome::Unserved(None), Told::NoCall);
         Self::hand_over(state, at, record);
     }
 

@@ -52,7 +52,7 @@ impl CircuitBreaker {
                     Transition::None
                 }
             }
-            Outcome::Transient(_) | Outcome::Ambiguous => {
+            Outcome::Transient(_) | Outcome::Unserved(_) | Outcome::Ambiguous => {
                 let failures = self
                     .failures
                     .fetch_add(1, Ordering::Relaxed)

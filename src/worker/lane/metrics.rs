@@ -95,7 +95,7 @@ impl LaneMetrics {
             Outcome::Accepted(Acceptance::Sent) => &calls.message_sent,
             Outcome::Accepted(Acceptance::Delivered) => &calls.message_delivered,
             Outcome::Accepted(Acceptance::Offline) => &calls.message_offline,
-            Outcome::Transient(_) => &calls.transient,
+            Outcome::Transient(_) | Outcome::Unserved(_) => &calls.transient,
             Outcome::Throttled(_) => &calls.throttled,
             Outcome::Rejected => &calls.rejected,
             Outcome::Unauthorized => &calls.unauthorized,

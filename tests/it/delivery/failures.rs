@@ -6,13 +6,15 @@ use simulator::{Simulator, SimulatorConfig};
 use testkit::{API_KEY, API_SECRET, Attempt, PATIENCE, Row, Worker, World, basic, peer};
 
 /// Faults, with the outcome of the attempt, and whether the API takes the message all the same.
-const FAULTS: [(&str, &str, bool); 11] = [
+const FAULTS: [(&str, &str, bool); 13] = [
+    ("302", "transient", false),
+    ("404", "transient", false),
     ("408", "ambiguous", false),
     ("500", "transient", false),
     ("502", "ambiguous", false),
-    ("503", "transient", false),
+    ("503", "ambiguous", false),
     ("504", "ambiguous", false),
-    ("507", "transient", false),
+    ("507", "ambiguous", false),
     ("drop", "ambiguous", true),
     ("drop_before", "ambiguous", false),
     ("hang", "ambiguous", true),
