@@ -22,6 +22,8 @@ create table signaling.outbox (
 
     status                      text        not null default 'pending',
     attempts                    integer     not null default 0,
+    uncharged                   integer     not null default 0,
+    failing_since               timestamptz,
     claim_id                    uuid,
     claimed_by                  text,
     sent_at                     timestamptz,
@@ -77,12 +79,16 @@ comment on column signaling.outbox.wait_for_ack is 'Peer messages only: wait for
 comment on column signaling.outbox.due_at is
     'Earliest time of the next call. While a worker has the row, the end of its lease.';
 comment on column signaling.outbox.expires_at is 'Not sent after this time: the row ends as expired.';
-comment on column signaling.outbox.max_attempts is 'Calls that may go wrong before the row ends as failed.';
+comment on column signaling.outbox.max_attempts is 'Charged attempts that may fail before the row ends as failed.';
 comment on column signaling.outbox.at_most_once is
     'Never called again after a call whose outcome is not known: the row ends as unknown.';
 comment on column signaling.outbox.dedupe_key is 'Unique per app: insert … on conflict do nothing.';
 comment on column signaling.outbox.attempts is
-    'Calls that were made, or may have been made by a worker that died. A 429 does not count.';
+    'Attempts that count against max_attempts: a lost one, and each one except those in uncharged.';
+comment on column signaling.outbox.uncharged is
+    'Failed attempts for which the message may not be to blame: see signaling.attempt.evidence.';
+comment on column signaling.outbox.failing_since is
+    'Start of the first failed attempt. A message that still fails a day later ends as failed, charged or not.';
 comment on column signaling.outbox.claim_id is
     'The claim that has the row, or that finished it. Null while nobody has it.';
 comment on column signaling.outbox.sent_at is 'Start of the last call, on the clock of this database.';
@@ -98,8 +104,13 @@ create table signaling.attempt (
     http_status integer,
     outcome     text        not null,
     error       text,
+    fault       text,
+    charged     boolean     not null default false,
+    evidence    text,
     claimed_by  text,
     recorded_at timestamptz not null default clock_timestamp(),
+    constraint fault_is_not_a_known_fault
+        check (fault in ('message', 'destination', 'worker', 'api', 'budget', 'unclear')),
     constraint outcome_is_not_a_known_outcome
         check (outcome in ('transient', 'throttled', 'rejected', 'unauthorized', 'ambiguous', 'lost'))
 );
@@ -107,7 +118,11 @@ create index attempt_of_message on signaling.attempt (message_id, id);
 create index attempt_sent on signaling.attempt using brin (sent_at) with (pages_per_range = 32, autosummarize = on);
 
 comment on table signaling.attempt is 'Calls that did not end their message well, oldest first by id.';
-comment on column signaling.attempt.attempt is 'Which call of the message this was, from 1. A call answered 429 shares its number with the next one.';
+comment on column signaling.attempt.attempt is 'Which call of the message this was, from 1. An attempt that is not charged shares its number with the next one.';
+comment on column signaling.attempt.fault is
+    'On which side the worker saw the fault: message (or its destination), destination, worker, api, budget (calls a second of the app), or unclear.';
+comment on column signaling.attempt.charged is 'The attempt counts against max_attempts.';
+comment on column signaling.attempt.evidence is 'By which other calls the worker decided whether to charge the attempt.';
 comment on column signaling.attempt.outcome is
     'transient: worth another call. throttled: 429. rejected: never worth another call. unauthorized: 401 or 403. ambiguous: it may have had its effect. lost: the worker that had the row died, so whether it called is not known.';
 
@@ -121,6 +136,7 @@ create table signaling.lane (
     rate_per_s       double precision not null,
     rate_at          timestamptz      not null default 'epoch',
     throttled_at     timestamptz,
+    retry_after_until timestamptz,
     next_slot_at     timestamptz      not null default 'epoch',
 
     hold             text,
@@ -129,6 +145,8 @@ create table signaling.lane (
     hold_until       timestamptz,
     hold_probes      integer          not null default 0,
     probe_claim_id   uuid,
+    probe_target     text,
+    released_at      timestamptz,
 
     paused_at        timestamptz,
     paused_by        text,
@@ -161,12 +179,18 @@ comment on column signaling.lane.rate_per_s is
     'Slots a second as of rate_at. A 429 cuts it; then it climbs back by 5 % a second, see signaling.present_rate().';
 comment on column signaling.lane.throttled_at is 'When a burst of 429s last cut the rate.';
 comment on column signaling.lane.next_slot_at is
-    'The next send slot that nobody has taken. Far ahead while the API has asked for a pause by Retry-After.';
+    'The next send slot that no worker has taken.';
+comment on column signaling.lane.retry_after_until is
+    'The API has asked by Retry-After for no call before this time. signaling.resume() ends the wait.';
 comment on column signaling.lane.hold is
     'unauthorized: the API refuses the credentials. unavailable: the API can''t be reached or answers with errors. Null: sending.';
 comment on column signaling.lane.hold_until is 'When one message is tried again.';
 comment on column signaling.lane.probe_claim_id is
     'The claim that probes a held lane: only its outcome changes the hold.';
+comment on column signaling.lane.probe_target is
+    'Destination or channel of the last probe: the next probe goes to another one.';
+comment on column signaling.lane.released_at is
+    'When the last hold ended. No new hold begins within ten seconds of it.';
 comment on column signaling.lane.paused_at is 'Since when an operator keeps the app from sending. Null: not paused.';
 comment on column signaling.lane.generation is
     'Grows every fifty claims or so: by lane_newest the newest versions are found first.';
@@ -225,19 +249,33 @@ select id, app, sender, destination, channel_name, status,
             else 'queued'
        end as state,
        case when status = 'pending' and claim_id is null then due_at end as next_attempt_at,
+       case when status = 'pending' then (
+           select case when paused_at is not null then 'an operator: ' || paused_by || ' has paused the app'
+                       when hold = 'unauthorized' then 'the credentials: the API refuses them'
+                       when hold = 'unavailable' then 'the API: it fails or can''t be reached'
+                       when retry_after_until > statement_timestamp() then 'the API: it has asked for a pause'
+                       when claim_id is not null then 'its worker'
+                       when due_at > statement_timestamp() then 'its time'
+                       else 'a worker with a free slot' end
+           from signaling.lane where lane.app = outbox.app)
+       end as waits_for,
+       -- These read signaling.attempt only where a query asks for them.
+       (select attempt.fault from signaling.attempt where message_id = outbox.id order by attempt.id desc limit 1) as fault,
+       (select attempt.charged from signaling.attempt where message_id = outbox.id order by attempt.id desc limit 1) as charged,
+       (select attempt.evidence from signaling.attempt where message_id = outbox.id order by attempt.id desc limit 1) as evidence,
        coalesce(finished_at, statement_timestamp()) - created_at as age,
-       attempts, max_attempts, http_status, error, request_id,
+       attempts, max_attempts, uncharged, http_status, error, request_id,
        created_at, sent_at, finished_at, expires_at, wait_for_ack, at_most_once, dedupe_key, claimed_by, payload
 from signaling.outbox;
 
 comment on view signaling.delivery is
-    'The outbox for people: state is scheduled, queued, sending, retrying, or the final status.';
+    'The outbox for people: state is scheduled, queued, sending, retrying, or the final status. waits_for is null if no worker has served the app yet; fault, charged and evidence are those of the last attempt that failed.';
 
 -- The row without its content: without payload, and without dedupe_key, which may be made of content. A view, so that
 -- `select *` works, and that a column which comes later has to be let in.
 create view signaling.delivery_status as
-select id, app, sender, destination, channel_name, status, state, next_attempt_at, age,
-       attempts, max_attempts, http_status, error, request_id,
+select id, app, sender, destination, channel_name, status, state, next_attempt_at, waits_for, fault, charged, evidence, age,
+       attempts, max_attempts, uncharged, http_status, error, request_id,
        created_at, sent_at, finished_at, expires_at, wait_for_ack, at_most_once, claimed_by
 from signaling.delivery;
 

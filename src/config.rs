@@ -19,8 +19,9 @@ pub(crate) use file::{InvalidToml, read_apps};
 #[derive(Debug)]
 pub(crate) struct WorkerConfig {
     pub(crate) apps: Vec<AppConfig>,
-    /// Who claims, for people: host and process.
+    /// Worker name, by default the host and the process.
     pub(crate) name: String,
+    pub(crate) host: String,
     /// How the process goes about each app.
     pub(crate) timing: Timing,
     /// When a message is called again.

@@ -165,9 +165,14 @@ fn config(dev: &Dev, base_url: &str) -> anyhow::Result<WorkerConfig> {
     Ok(WorkerConfig {
         apps: vec![app.check("default")?],
         name: "dev".into(),
+        host: "localhost".into(),
         timing: Timing::new(None, second * 15, second * 5, second)?,
         // Short, so that retries are seen within the show.
-        retry: RetryPolicy::new(Duration::from_millis(250), second * 10)?,
+        retry: RetryPolicy::new(
+            Duration::from_millis(250),
+            second * 10,
+            Duration::from_hours(24),
+        )?,
         drain_timeout: second * 20,
         retention: None,
         traces: None,

@@ -244,6 +244,25 @@ impl Target {
             _ => Err(InvalidMessage::NotOneTarget),
         }
     }
+
+    /// The destination, or the channel.
+    pub(crate) fn name(&self) -> &str {
+        match self {
+            Self::Peer { destination, .. } => destination.as_str(),
+            Self::Channel { name } => name.as_str(),
+        }
+    }
+
+    /// The call is answered after the receiver has acknowledged the message, or has not.
+    pub(crate) fn waits_for_ack(&self) -> bool {
+        matches!(
+            self,
+            Self::Peer {
+                wait_for_ack: true,
+                ..
+            }
+        )
+    }
 }
 
 /// What one call says to the API.

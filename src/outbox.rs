@@ -14,6 +14,7 @@ mod retention;
 mod schema;
 mod stats;
 mod wakeup;
+mod workers;
 
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -30,8 +31,8 @@ pub(crate) use pool::{
     AdaptiveTimeout, STATEMENT_DURATION, STATEMENT_ERRORS, TlsFileError, check_tls_files,
 };
 pub(crate) use queue::{
-    Batch, CallRecord, ClaimRequest, Claimed, Ended, Hold, HoldKind, Look, NextDue, Record,
-    RecordResult, Refusal, ScanPosition, SlotReservation, Wakeup,
+    Batch, CallRecord, ClaimRequest, Claimed, Ended, Hold, HoldKind, HoldResult, Look, NextDue,
+    Record, RecordResult, Refusal, ScanPosition, SlotReservation, Wakeup,
 };
 pub(crate) use read::{
     AppLane, AppStatus, CallDetail, FailureGroup, FailureKey, Failures, LaneDetail, LaneState,
@@ -42,6 +43,7 @@ pub(crate) use retention::{Deletion, MIN_RETENTION};
 pub(crate) use schema::{RoleKind, RoleName, SchemaError, SchemaVersion};
 pub(crate) use stats::MinuteStats;
 pub(crate) use wakeup::WakeupListener;
+pub(crate) use workers::{AppReport, WorkerIdentity};
 
 use crate::pace::DbClock;
 use crate::pace::clock::ClockReading;

@@ -5,6 +5,7 @@ use std::fmt::Write;
 use std::time::Duration;
 
 use crate::pace::DbTime;
+use crate::retry::RetryPolicy;
 use crate::signaling::{CallFailure, Response, ResponseBody, RetryAfter};
 
 /// What a call came to.
@@ -138,12 +139,47 @@ impl FinalStatus {
     }
 }
 
+/// On which side the fault of a failed attempt is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum Fault {
+    /// The message, or its destination: other messages are accepted.
+    Message,
+    /// The destination: it has a limit of its own.
+    Destination,
+    /// This worker: other workers' messages are accepted.
+    Worker,
+    /// The API, or the app's credentials: no worker's messages are accepted.
+    Api,
+    /// The app's budget of calls is used up.
+    Budget,
+    /// Too little is known.
+    Unclear,
+}
+
+impl Fault {
+    /// The value of the column `fault`.
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::Message => "message",
+            Self::Destination => "destination",
+            Self::Worker => "worker",
+            Self::Api => "api",
+            Self::Budget => "budget",
+            Self::Unclear => "unclear",
+        }
+    }
+}
+
 /// The row's part in the decision after an attempt: its limits and promises.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct DeliveryPolicy {
-    /// Calls that have counted before this one.
+    /// Charged attempts before this one.
     pub(crate) attempts: u32,
-    /// Calls that may go wrong.
+    /// Failed attempts before this one that were not charged.
+    pub(crate) uncharged: u32,
+    /// Start of the first failed attempt.
+    pub(crate) failing_since: Option<DbTime>,
+    /// Charged attempts that may fail.
     pub(crate) max_attempts: u32,
     /// Never called again after an ambiguous outcome.
     pub(crate) at_most_once: bool,
@@ -160,16 +196,28 @@ pub(crate) enum Next {
     Retry(DbTime),
     /// It is called again at this time, and the call that was made does not count.
     Snooze(DbTime),
-    /// It goes back to its old place, and the call that was made does not count.
-    Release,
 }
 
-/// Decides what becomes of a row after a call. `backoff` is the retry policy's delay for this attempt.
+impl DeliveryPolicy {
+    /// The delay before the attempt after this one, if this one fails. Held lanes pace their probes themselves, and the
+    /// message of a probe must be due soon after the end of the hold.
+    fn delay(&self, retry: RetryPolicy) -> Duration {
+        let failures = self.attempts.saturating_add(self.uncharged);
+        retry.delay(if self.probe {
+            1
+        } else {
+            failures.saturating_add(1)
+        })
+    }
+}
+
+/// Decides what becomes of a row after a call.
 pub(crate) fn next(
     outcome: &Outcome,
+    is_charged: bool,
     policy: DeliveryPolicy,
     now: DbTime,
-    backoff: Duration,
+    retry: RetryPolicy,
 ) -> Next {
     let again = |next: fn(DbTime) -> Next, delay: Duration| {
         let due_at = now + delay;
@@ -184,25 +232,33 @@ pub(crate) fn next(
         | Outcome::Unserved(Some(asked)) => asked.0.min(MAX_RETRY_AFTER),
         _ => Duration::ZERO,
     };
-    let delay = backoff.max(asked);
+    let delay = policy.delay(retry).max(asked);
+    let is_given_up = policy
+        .failing_since
+        .is_some_and(|since| now.since(since) >= retry.give_up_after());
     match outcome {
         Outcome::Accepted(Acceptance::Sent) => Next::Final(FinalStatus::MessageSent),
         Outcome::Accepted(Acceptance::Delivered) => Next::Final(FinalStatus::MessageDelivered),
         Outcome::Accepted(Acceptance::Offline) => Next::Final(FinalStatus::MessageOffline),
         Outcome::Rejected => Next::Final(FinalStatus::Failed),
-        Outcome::Throttled(_) => again(Next::Snooze, delay),
-        // The lane waits, not the row: it stays the first in line.
-        Outcome::Unauthorized => Next::Release,
         Outcome::Ambiguous if policy.at_most_once => Next::Final(FinalStatus::Unknown),
-        // An outage is nothing that a message should pay for.
-        Outcome::Transient(_) | Outcome::Unserved(_) | Outcome::Ambiguous if policy.probe => {
-            again(Next::Snooze, delay)
-        }
-        Outcome::Transient(_) | Outcome::Unserved(_) | Outcome::Ambiguous => {
-            if policy.attempts + 1 >= policy.max_attempts {
+        Outcome::Throttled(_)
+        | Outcome::Unauthorized
+        | Outcome::Transient(_)
+        | Outcome::Unserved(_)
+        | Outcome::Ambiguous => {
+            let is_last = is_charged && policy.attempts.saturating_add(1) >= policy.max_attempts;
+            if is_last || is_given_up {
                 Next::Final(FinalStatus::Failed)
             } else {
-                again(Next::Retry, delay)
+                again(
+                    if is_charged {
+                        Next::Retry
+                    } else {
+                        Next::Snooze
+                    },
+                    delay,
+                )
             }
         }
     }

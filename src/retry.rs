@@ -14,6 +14,7 @@ const JITTER: f64 = 0.5;
 pub(crate) struct RetryPolicy {
     base: Duration,
     cap: Duration,
+    give_up_after: Duration,
 }
 
 /// Why a policy can't be.
@@ -30,18 +31,31 @@ pub(crate) enum InvalidRetryPolicy {
 }
 
 impl RetryPolicy {
-    /// A policy with the first delay about `base` and no delay above `cap`.
+    /// A policy with the first delay about `base` and no delay above `cap`. A message that still fails `give_up_after` its
+    /// first failure ends as failed, also where its failures were not charged.
     ///
     /// # Errors
     /// Where `base` is below a millisecond or above `cap`.
-    pub(crate) fn new(base: Duration, cap: Duration) -> Result<Self, InvalidRetryPolicy> {
+    pub(crate) fn new(
+        base: Duration,
+        cap: Duration,
+        give_up_after: Duration,
+    ) -> Result<Self, InvalidRetryPolicy> {
         if base < Duration::from_millis(1) {
             return Err(InvalidRetryPolicy::NoBase);
         }
         if cap < base {
             return Err(InvalidRetryPolicy::CapBelowBase { base, cap });
         }
-        Ok(Self { base, cap })
+        Ok(Self {
+            base,
+            cap,
+            give_up_after,
+        })
+    }
+
+    pub(crate) fn give_up_after(&self) -> Duration {
+        self.give_up_after
     }
 
     /// The delay before the call that follows failed attempt number `attempt` (1 is the first).
@@ -72,13 +86,15 @@ mod tests {
 
     use super::*;
 
+    const DAY: Duration = Duration::from_hours(24);
+
     proptest! {
         #[test]
         fn a_delay_is_within_half_of_its_exponential_and_never_above_the_cap(
             base_ms in 1_u64..10_000, cap_factor in 1_u64..1_000, attempt in 1_u32..2_000,
         ) {
             let (base, cap) = (Duration::from_millis(base_ms), Duration::from_millis(base_ms * cap_factor));
-            let policy = RetryPolicy::new(base, cap).expect("valid");
+            let policy = RetryPolicy::new(base, cap, DAY).expect("valid");
             let middle = base.saturating_mul(1 << attempt.saturating_sub(1).min(30)).min(cap.div_f64(1.5));
             let delay = policy.delay(attempt);
             let rounding = Duration::from_micros(2);
@@ -92,11 +108,11 @@ mod tests {
     fn an_impossible_policy_can_not_be_built() {
         let second = Duration::from_secs(1);
         assert_eq!(
-            RetryPolicy::new(Duration::ZERO, second),
+            RetryPolicy::new(Duration::ZERO, second, DAY),
             Err(InvalidRetryPolicy::NoBase)
         );
         assert!(matches!(
-            RetryPolicy::new(second, second / 2),
+            RetryPolicy::new(second, second / 2, DAY),
             Err(InvalidRetryPolicy::CapBelowBase { .. })
         ));
     }
@@ -104,7 +120,7 @@ mod tests {
     #[test]
     fn delays_of_the_same_attempt_differ() {
         let policy =
-            RetryPolicy::new(Duration::from_secs(1), Duration::from_secs(300)).expect("valid");
+            RetryPolicy::new(Duration::from_secs(1), Duration::from_secs(300), DAY).expect("valid");
         let delays: std::collections::HashSet<_> = (0..20).map(|_| policy.delay(3)).collect();
         assert!(delays.len() > 10);
     }

@@ -19,10 +19,11 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use uuid::Uuid;
 
 use crate::config::{AppConfig, WorkerConfig};
 use crate::error_text::database_error_text;
-use crate::outbox::{AdaptiveTimeout, Outbox, is_outage};
+use crate::outbox::{AdaptiveTimeout, Outbox, WorkerIdentity, is_outage};
 use crate::sanitize;
 use crate::signaling::{Client, ClientSettings, InvalidClient};
 use claim_loop::ClaimLoop;
@@ -32,7 +33,7 @@ pub(crate) use lane::metrics::{
 };
 pub(crate) use liveness::{Liveness, Stuck};
 use log_throttle::LogThrottle;
-use maintenance::{StatsFlusher, delete_finished};
+use maintenance::{Reporter, StatsFlusher, delete_finished};
 use poller::{PollAlarm, Poller};
 use recorder::{Delivered, Recorder};
 use restart::restart_after_panics;
@@ -137,6 +138,14 @@ pub(crate) async fn run(
     drop(records);
     let poller = Poller::new(&outbox, &lanes, config.timing.poll_interval);
     loops.spawn(poller.run(shutdown.clone()));
+    let identity = WorkerIdentity {
+        id: Uuid::new_v4(),
+        name: config.name.clone(),
+        host: config.host,
+        apps: lanes.iter().map(|lane| lane.app.clone()).collect(),
+    };
+    let reporter = Reporter::new(&outbox, &lanes, identity);
+    loops.spawn(reporter.run(shutdown.clone()));
     let stats_flusher = Arc::new(StatsFlusher {
         outbox: Arc::clone(&outbox),
         lanes: lanes.clone(),

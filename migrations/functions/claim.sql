@@ -9,20 +9,22 @@
 -- first_after_*  the claim passes over first attempts up to this (due_at, id); retry_after_* likewise for retries
 -- poll_interval  next_due_at includes a retry only if it is due within this time
 -- wants_wakeup   the worker listens: inserts shall notify once all that is due is taken
+-- avoided        destinations and channels that have enough calls in flight: the claim passes over their messages
 --
--- Returns one row about the lane, in which id is null, and then one row a message, in no order.
+-- Returns one row about the lane, in which id is null, and then one row a message, in no order. If passed_at and passed_id
+-- are not null, the claim looked for first attempts up to this (due_at, id) only, because many messages are avoided.
 -- Locks the lane's row, and the messages that it takes; passes over messages that are locked.
 -- Indexes: lane_newest, outbox_retries, outbox_first_attempts; from there on it reaches messages by their ctid.
 create or replace function signaling.claim(
     app text, claim_id uuid, claimed_by text, max_messages integer, lease interval, horizon interval, lookahead interval,
     lost_before timestamptz, first_after_at timestamptz, first_after_id bigint, retry_after_at timestamptz,
-    retry_after_id bigint, poll_interval interval, wants_wakeup boolean
+    retry_after_id bigint, poll_interval interval, wants_wakeup boolean, avoided text[]
 ) returns table (
     at timestamptz, slots integer, hold text, hold_until timestamptz, throttled_per_s double precision, expired integer,
-    unknown integer, next_slot_at timestamptz, next_due_at timestamptz, wakeup text,
+    unknown integer, next_slot_at timestamptz, next_due_at timestamptz, wakeup text, passed_at timestamptz, passed_id bigint,
     id bigint, sender text, destination text, channel_name text, payload text, wait_for_ack boolean,
-    enable_offline_messaging boolean, enable_historical_messaging boolean, attempts integer, max_attempts integer,
-    at_most_once boolean, expires_at timestamptz, traceparent text, is_retry boolean, created_at timestamptz,
+    enable_offline_messaging boolean, enable_historical_messaging boolean, attempts integer, uncharged integer,
+    failing_since timestamptz, max_attempts integer, at_most_once boolean, expires_at timestamptz, traceparent text, is_retry boolean, created_at timestamptz,
     was_due_at timestamptz, slot_at timestamptz
 )
     language plpgsql security definer
@@ -31,12 +33,15 @@ create or replace function signaling.claim(
 as $$
 #variable_conflict use_column
 declare
+    -- How many first attempts a claim looks at while it avoids destinations.
+    most_looked_at constant integer := 2000;
     locked record;
     rate double precision;
     first_slot_at timestamptz; horizon_ends timestamptz;
     retries tid[] := '{}';
     firsts tid[] := '{}';
-    taken tid[]; overdue tid[];
+    taken tid[] := '{}';
+    overdue tid[];
     retry_count integer; claimed_count integer;
 begin
     perform signaling.assert_session();
@@ -53,7 +58,7 @@ begin
 
     -- Count the slots: none while the app is paused, one for the probe of a held lane, else those within the horizon.
     rate := signaling.present_rate(locked.rate_per_s, locked.rate_at, locked.limit_per_s, at);
-    first_slot_at := greatest(locked.next_slot_at, at + lookahead);
+    first_slot_at := greatest(locked.next_slot_at, locked.retry_after_until, at + lookahead);
     horizon_ends := at + lookahead + horizon;
     if locked.paused_at is not null then
         slots := 0; hold := 'paused'; hold_until := at + interval '1 hour';
@@ -64,26 +69,42 @@ begin
         slots := greatest(0, least(max_messages, ceil(date_part('epoch', horizon_ends - first_slot_at) * rate)));
     end if;
 
-    -- Lock the due messages of both kinds, oldest first.
-    if slots > 0 then
+    if slots > 0 and locked.hold is not null then
+        taken := signaling.choose_probe(app, at, lost_before, locked.hold_probes, locked.probe_target);
+    elsif slots > 0 then
+        -- Pass over avoided destinations, but not over any number of their messages.
+        if avoided <> '{}' then
+            select due_at, id into passed_at, passed_id from signaling.outbox
+            where app = claim.app and status = 'pending' and sent_at is null and claim_id is null
+              and (due_at, id) > (first_after_at, first_after_id) and due_at <= at
+            order by due_at, id offset most_looked_at limit 1;
+        end if;
+
+        -- Lock the due messages of both kinds, oldest first.
         retries := array(
             select ctid from signaling.outbox
             where app = claim.app and status = 'pending' and (sent_at is not null or claim_id is not null)
               and (due_at, id) > (retry_after_at, retry_after_id) and due_at <= at
               and (claim_id is null or due_at <= lost_before)
+              and coalesce(destination, channel_name) <> all (avoided)
             order by due_at, id limit slots for no key update skip locked);
         firsts := array(
             select ctid from signaling.outbox
             where app = claim.app and status = 'pending' and sent_at is null and claim_id is null
               and (due_at, id) > (first_after_at, first_after_id) and due_at <= at
+              and (passed_id is null or (due_at, id) <= (passed_at, passed_id))
+              and coalesce(destination, channel_name) <> all (avoided)
             order by due_at, id limit slots for no key update skip locked);
-    end if;
+        if cardinality(firsts) = slots then
+            passed_at := null; passed_id := null;
+        end if;
 
-    -- Take them. While both kinds wait, retries get a fifth of the slots on average; each kind gets what the other
-    -- leaves over.
-    retry_count := least(cardinality(retries),
-                         greatest(floor(slots * 0.2 + random())::integer, slots - cardinality(firsts)));
-    taken := retries[:retry_count] || firsts[:slots - retry_count];
+        -- Take them. While both kinds wait, retries get a fifth of the slots on average; each kind gets what the other
+        -- leaves over.
+        retry_count := least(cardinality(retries),
+                             greatest(floor(slots * 0.2 + random())::integer, slots - cardinality(firsts)));
+        taken := retries[:retry_count] || firsts[:slots - retry_count];
+    end if;
 
     -- End those that must not be called: their time is over, or a lost worker may have made their only attempt.
     overdue := array(select ctid from signaling.outbox
@@ -99,6 +120,8 @@ begin
         set next_slot_at = claim.next_slot_at, rate_per_s = rate, rate_at = at,
             hold_until = case when hold is not null then at + lease end,
             probe_claim_id = case when hold is not null then claim.claim_id end,
+            probe_target = case when hold is not null then
+                               (select coalesce(destination, channel_name) from signaling.outbox where ctid = taken[1]) end,
             generation = generation + (random() < 0.02)::integer
         where ctid = locked.place;
     end if;
@@ -132,9 +155,10 @@ begin
         attempts = attempts + (claim_id is not null)::integer
     from due where outbox.ctid = due.place
     returning null::timestamptz, null::integer, null::text, null::timestamptz, null::double precision, null::integer,
-              null::integer, null::timestamptz, null::timestamptz, null::text, id, sender, destination, channel_name,
-              payload, wait_for_ack, enable_offline_messaging, enable_historical_messaging, attempts, max_attempts,
-              at_most_once, expires_at, traceparent, due.is_retry, created_at, due.due_at,
+              null::integer, null::timestamptz, null::timestamptz, null::text, null::timestamptz, null::bigint, id, sender,
+              destination, channel_name,
+              payload, wait_for_ack, enable_offline_messaging, enable_historical_messaging, attempts, uncharged,
+              failing_since, max_attempts, at_most_once, expires_at, traceparent, due.is_retry, created_at, due.due_at,
               first_slot_at + due.nth * interval '1 second' / rate;
 end
 $$;

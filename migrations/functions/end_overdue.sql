@@ -17,8 +17,8 @@ begin
     if cardinality(places) = 0 then
         return;
     end if;
-    insert into signaling.attempt (message_id, attempt, outcome, error, claimed_by)
-    select id, attempts + 1, 'lost', lost_text, claimed_by
+    insert into signaling.attempt (message_id, attempt, outcome, error, fault, charged, claimed_by)
+    select id, attempts + 1, 'lost', lost_text, 'worker', true, claimed_by
     from signaling.outbox where ctid = any (places) and claim_id is not null;
 
     with ended as (

@@ -1,12 +1,15 @@
--- Holds an app's lane: it sends nothing but a probe every few seconds. Says whether that is news.
+-- Holds an app's lane: it sends nothing but a probe every few seconds.
 --
 -- kind           'unauthorized' or 'unavailable'
 -- probe          the claim whose probe has failed; null if other attempts did. A failed probe makes the pause longer, the
 --                many attempts that fail together at first do not. A probe counts only while it is the lane's.
 --
+-- Returns 'held' if the lane was not held before; 'extended' after a failed probe; 'other' if the lane was held already, or
+-- the probe is not the lane's any more; 'too_soon' if the last hold ended less than ten seconds ago, so that a lane does not
+-- change between held and sending all the time.
 -- Locks the lane's row.
 -- Index: lane_pkey.
-create or replace function signaling.hold(app text, kind text, reason text, probe uuid) returns boolean
+create or replace function signaling.hold(app text, kind text, reason text, probe uuid) returns text
     language plpgsql security definer
     set search_path = pg_catalog, pg_temp set row_security = off set enable_seqscan = off
 as $$
@@ -14,18 +17,26 @@ as $$
 declare
     first_pause constant interval := interval '1 second';
     longest_pause constant interval := interval '4 seconds';
+    pause_between_holds constant interval := interval '10 seconds';
     at timestamptz := clock_timestamp();
-    probes integer;
+    lane signaling.lane;
 begin
     perform signaling.assert_session();
+    select * into lane from signaling.lane where app = hold.app for no key update;
+    if not found or case when probe is null then lane.hold is not null else lane.probe_claim_id is distinct from probe end then
+        return 'other';
+    end if;
+    -- The clock of the database may have been set back.
+    if lane.hold is null and lane.released_at between at - pause_between_holds and at then
+        return 'too_soon';
+    end if;
     update signaling.lane
     set hold = kind, hold_reason = reason,
         hold_since = coalesce(hold_since, at),
         hold_until = at + least(first_pause * power(2, least(hold_probes, 20)), longest_pause),
         hold_probes = hold_probes + 1,
         probe_claim_id = null
-    where app = hold.app and case when probe is null then hold is null else probe_claim_id = probe end
-    returning hold_probes into probes;
-    return coalesce(probes = 1, false);
+    where app = hold.app;
+    return case when lane.hold is null then 'held' else 'extended' end;
 end
 $$;

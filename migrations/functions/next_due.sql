@@ -37,7 +37,7 @@ begin
     select asked.app, now_at,
            case when lane.paused_at is not null then 'paused' else lane.hold end,
            case when lane.paused_at is not null then now_at + interval '1 hour'
-                else greatest(lane.hold_until, lane.next_slot_at - horizon) end,
+                else greatest(lane.hold_until, lane.next_slot_at - horizon, lane.retry_after_until - horizon) end,
            first.due_at, first.id, retry.due_at, retry.id
     from unnest(apps, first_after_at, first_after_id, retry_after_at, retry_after_id)
              as asked (app, first_after_at, first_after_id, retry_after_at, retry_after_id)

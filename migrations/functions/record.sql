@@ -6,9 +6,10 @@
 -- statuses       the final status; null: the message goes back as pending
 -- charged        the attempt counts against max_attempts
 -- sent_at        when the attempt began; null: there was none
--- http_statuses, request_ids, errors   what the API answered
+-- http_statuses, request_ids, errors   the response
 -- outcomes       the attempt's outcome, for signaling.attempt; null if the message ended well
 -- durations      how long the attempt took
+-- faults, evidences   on which side the worker saw the fault of a failed attempt, and why: for signaling.attempt
 --
 -- Returns a row for each place, from 1. 'recorded': the outcome is written. 'locked': another session has the message
 -- locked, so the worker tries again. 'discarded': the claim had ended. A record that is written again changes nothing: it
@@ -18,7 +19,7 @@
 create or replace function signaling.record(
     recorded_by text, ids bigint[], claim_ids uuid[], due_at timestamptz[], statuses text[], charged boolean[],
     sent_at timestamptz[], http_statuses integer[], request_ids text[], errors text[], outcomes text[],
-    durations interval[]
+    durations interval[], faults text[], evidences text[]
 ) returns table (place integer, result text)
     language plpgsql security definer
     set search_path = pg_catalog, pg_temp set row_security = off set plan_cache_mode = force_generic_plan
@@ -34,8 +35,10 @@ begin
     -- index of retries: it looks small, but while a session holds a snapshot it keeps an entry for each message sent since.
     with given as materialized (
         select given.*
-        from unnest(ids, claim_ids, record.due_at, statuses, charged, record.sent_at, http_statuses, request_ids, errors)
-            with ordinality as given (id, claim_id, due_at, status, charged, sent_at, http_status, request_id, error, place)
+        from unnest(ids, claim_ids, record.due_at, statuses, charged, record.sent_at, http_statuses, request_ids, errors,
+                    outcomes)
+            with ordinality as given (id, claim_id, due_at, status, charged, sent_at, http_status, request_id, error,
+                                      outcome, place)
     ), free as materialized (
         select given.*, outbox.ctid as version
         from given join signaling.outbox using (id)
@@ -51,6 +54,9 @@ begin
             claimed_by = case when free.status is not null then outbox.claimed_by end,
             finished_at = case when free.status is not null then clock_timestamp() end,
             attempts = outbox.attempts + free.charged::integer,
+            uncharged = outbox.uncharged + (free.outcome is not null and not free.charged)::integer,
+            failing_since = case when free.outcome is not null then coalesce(outbox.failing_since, free.sent_at)
+                                 else outbox.failing_since end,
             sent_at = coalesce(free.sent_at, outbox.sent_at),
             http_status = case when free.sent_at is not null then free.http_status else outbox.http_status end,
             request_id = case when free.sent_at is not null then free.request_id else outbox.request_id end,
@@ -66,11 +72,12 @@ begin
 
     -- Log the attempts that did not end well.
     if array_remove(outcomes, null) <> '{}' then
-        insert into signaling.attempt (message_id, attempt, sent_at, duration, http_status, outcome, error, claimed_by)
+        insert into signaling.attempt (message_id, attempt, sent_at, duration, http_status, outcome, error, fault,
+                                       charged, evidence, claimed_by)
         select given.id, outbox.attempts - given.charged::integer + 1, given.sent_at, given.duration,
-               given.http_status, given.outcome, given.error, recorded_by
-        from unnest(ids, charged, record.sent_at, http_statuses, errors, outcomes, durations)
-                 with ordinality as given (id, charged, sent_at, http_status, error, outcome, duration, place)
+               given.http_status, given.outcome, given.error, given.fault, given.charged, given.evidence, recorded_by
+        from unnest(ids, charged, record.sent_at, http_statuses, errors, outcomes, durations, faults, evidences)
+                 with ordinality as given (id, charged, sent_at, http_status, error, outcome, duration, fault, evidence, place)
              join signaling.outbox using (id)
         where given.outcome is not null and given.place = any (written);
     end if;

@@ -10,7 +10,8 @@ as $$
 begin
     perform signaling.assert_session();
     update signaling.lane
-    set hold = null, hold_reason = null, hold_since = null, hold_until = null, hold_probes = 0, probe_claim_id = null
+    set hold = null, hold_reason = null, hold_since = null, hold_until = null, hold_probes = 0, probe_claim_id = null,
+        probe_target = null, released_at = clock_timestamp()
     where app = release_hold.app and probe_claim_id = probe;
     if not found then
         return false;

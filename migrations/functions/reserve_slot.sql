@@ -29,7 +29,7 @@ begin
     rate := signaling.present_rate(lane.rate_per_s, lane.rate_at, lane.limit_per_s, at);
     is_probe := lane.hold is not null;
     refusal := case when lane.paused_at is not null then 'paused'
-                    when lane.next_slot_at > at + interval '2 seconds' then 'retry_after'
+                    when lane.retry_after_until > at + lookahead then 'retry_after'
                     when lane.next_slot_at > at + 2 * horizon then 'busy'
                     when lane.hold is not null and lane.hold_until > at then 'held' end;
     if refusal is null then

@@ -1,18 +1,34 @@
--- Lets a paused app send again. A hold goes on until the API answers. True if the app was paused.
+-- Lets an app send again that an operator has paused, or that the API has asked to wait by Retry-After. A hold stays until
+-- the API accepts a probe, because the reason for it does not go away by a decision here.
 --
+-- Returns a sentence about what was changed and about what still keeps the app from sending.
 -- Locks the lane's row.
 -- Index: lane_pkey.
-create or replace function signaling.resume(app text) returns boolean
+create or replace function signaling.resume(app text) returns text
     language plpgsql security definer set search_path = pg_catalog, pg_temp set row_security = off
 as $$
+declare
+    lane signaling.lane;
+    waited boolean;
+    change text;
 begin
     perform signaling.refuse_unknown_app($1);
-    update signaling.lane set paused_at = null, paused_by = null, pause_reason = null
-    where lane.app = $1 and paused_at is not null;
-    if found then
+    select * into lane from signaling.lane where lane.app = $1 for no key update;
+    waited := coalesce(lane.retry_after_until > clock_timestamp(), false);
+    change := case when lane.paused_at is not null and waited then 'resumed, and the pause ended that the API has asked for'
+                   when lane.paused_at is not null then 'resumed'
+                   when waited then 'the pause ended that the API has asked for'
+                   else 'nothing changed: no operator has paused the app' end;
+    if lane.paused_at is not null or waited then
+        update signaling.lane set paused_at = null, paused_by = null, pause_reason = null, retry_after_until = null
+        where lane.app = $1;
         perform signaling.wake_workers($1);
-        return true;
     end if;
-    return false;
+    return change || case lane.hold
+        when 'unauthorized' then '. The app is still held, because the API refuses its credentials (' || lane.hold_reason
+                                 || '): correct them. One message is tried every few seconds'
+        when 'unavailable' then '. The app is still held, because the API fails or can''t be reached (' || lane.hold_reason
+                                || '). One message is tried every few seconds'
+        else '' end;
 end
 $$;

@@ -50,7 +50,7 @@ begin
         for update skip locked
     ), retried as (
         update signaling.outbox
-        set status = 'pending', finished_at = null, attempts = 0, claim_id = null, claimed_by = null,
+        set status = 'pending', finished_at = null, attempts = 0, uncharged = 0, failing_since = null, claim_id = null, claimed_by = null,
             due_at = clock_timestamp(),
             expires_at = case when expires_at > clock_timestamp() then expires_at end
         from chosen where outbox.id = chosen.id

@@ -1,5 +1,5 @@
 -- Slows an app's lane after a 429: cuts its rate by a fifth, once for each burst of them, and gives out no slot for as long
--- as the API asks. Returns the new rate in slots a second, or null if it was not cut.
+-- as the API asks, or until resume(). Returns the new rate in slots a second, or null if it was not cut.
 --
 -- sent_at        when the attempt began that was answered 429
 -- retry_after    how long the API asks to wait
@@ -20,7 +20,6 @@ declare
     lane signaling.lane;
     at timestamptz;
     rate double precision;
-    slot_at timestamptz;
     is_cut boolean;
 begin
     perform signaling.assert_session();
@@ -30,12 +29,13 @@ begin
     end if;
     at := clock_timestamp();
     is_cut := lane.throttled_at is null or throttle.sent_at > lane.throttled_at + burst;
-    slot_at := greatest(lane.next_slot_at, at + retry_after);
     rate := signaling.present_rate(lane.rate_per_s, lane.rate_at, lane.limit_per_s, at) * case when is_cut then 0.8 else 1 end;
     rate := least(greatest(least_per_s, rate), signaling.slot_rate(lane.limit_per_s));
-    if is_cut or slot_at > lane.next_slot_at then
+    if is_cut or at + retry_after > coalesce(lane.retry_after_until, at) then
         update signaling.lane
-        set rate_per_s = rate, rate_at = at, next_slot_at = slot_at,
+        set rate_per_s = rate, rate_at = at,
+            retry_after_until = case when retry_after > interval '0' then greatest(retry_after_until, at + retry_after)
+                                     else retry_after_until end,
             throttled_at = case when is_cut then at else throttled_at end
         where app = throttle.app;
     end if;

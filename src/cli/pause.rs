@@ -23,9 +23,9 @@ pub(super) struct PauseArgs {
     reason: Option<String>,
 }
 
-/// Let a paused app send again
+/// Let an app send again that is paused, or that the API has asked to wait
 ///
-/// The same in SQL: select signaling.resume('default').
+/// A hold stays until the API accepts a probe; the command says so. The same in SQL: select signaling.resume('default').
 #[derive(Debug, Args)]
 #[command(after_help = "Example:\n  worker resume default")]
 pub(super) struct ResumeArgs {
@@ -55,11 +55,7 @@ pub(super) async fn pause(args: PauseArgs) -> anyhow::Result<()> {
 
 pub(super) async fn resume(args: ResumeArgs) -> anyhow::Result<()> {
     let outbox = args.database.connect_migrated().await?;
-    if outbox.resume(&args.app).await? {
-        println!("{} sends again", args.app);
-    } else {
-        println!("{} was not paused", args.app);
-    }
+    println!("{}: {}", args.app, outbox.resume(&args.app).await?);
     outbox.close().await;
     Ok(())
 }

@@ -123,6 +123,11 @@ pub(super) struct WorkerArgs {
     #[arg(long, env = "WORKER_RETRY_CAP", default_value = "5m", value_parser = parse_duration)]
     retry_cap: Duration,
 
+    /// A message ends as failed if it still fails this long after its first failure, also where the API or a worker
+    /// was at fault and the attempts were not charged
+    #[arg(long, env = "WORKER_GIVE_UP_AFTER", default_value = "24h", value_parser = parse_duration)]
+    give_up_after: Duration,
+
     /// How often an idle worker looks for work when nothing wakes it
     #[arg(long, env = "WORKER_POLL_INTERVAL", default_value = "1s", value_parser = parse_duration)]
     poll_interval: Duration,
@@ -279,8 +284,9 @@ pub(super) fn config(app: &AppArgs, worker: &WorkerArgs) -> Result<WorkerConfig,
             || format!("{}:{}", host(), std::process::id()),
             |name| sanitize::text(&name, sanitize::MAX_NAME_CHARS),
         ),
+        host: host(),
         timing,
-        retry: RetryPolicy::new(worker.retry_base, worker.retry_cap)?,
+        retry: RetryPolicy::new(worker.retry_base, worker.retry_cap, worker.give_up_after)?,
         drain_timeout: worker
             .drain_timeout
             .unwrap_or(worker.request_timeout + Duration::from_secs(5)),

@@ -80,8 +80,8 @@ impl Outbox {
         self.change(pause.bind(app).bind(reason).bind(by)).await
     }
 
-    /// Lets a paused app send again. Says whether that is news.
-    pub(crate) async fn resume(&self, app: &str) -> Result<bool, AdminError> {
+    /// Lets a paused app send again. Returns a sentence about what was changed, and what still keeps the app from sending.
+    pub(crate) async fn resume(&self, app: &str) -> Result<String, AdminError> {
         let resume = query("select signaling.resume($1)");
         self.change(resume.bind(app)).await
     }

@@ -90,15 +90,21 @@ impl Client {
             .https_or_http()
             .enable_http1()
             .wrap_connector(http);
-        let connections = |base_url: &BaseUrl| {
+        let connections = |(index, base_url): (usize, &BaseUrl)| {
             Arc::new(ConnectionPool::new(
+                index,
                 base_url.clone(),
                 connector.clone(),
                 settings.connect_timeout,
                 settings.max_idle_connections,
             ))
         };
-        let hosts = settings.base_urls.iter().map(connections).collect();
+        let hosts = settings
+            .base_urls
+            .iter()
+            .enumerate()
+            .map(connections)
+            .collect();
         Ok(Arc::new_cyclic(|this| Self {
             settings,
             hosts,
@@ -121,6 +127,11 @@ impl Client {
         // There is a host: settings without one are refused.
         let serving = self.serving.load(Ordering::Relaxed);
         &self.hosts[serving].base_url
+    }
+
+    /// The place of the host that is called at present, in the order of the settings.
+    pub(crate) fn serving_index(&self) -> usize {
+        self.serving.load(Ordering::Relaxed)
     }
 
     /// Longest time from the start of a call to the end of its response.

@@ -38,6 +38,8 @@ const MAX_RESPONSE_HEAD_BYTES: usize = 32 * 1024;
 /// The connections to one host.
 #[derive(Debug)]
 pub(super) struct ConnectionPool {
+    /// The place of the host in the settings.
+    index: usize,
     pub(super) base_url: BaseUrl,
     connector: HttpsConnector<HttpConnector>,
     connect_timeout: Duration,
@@ -62,12 +64,14 @@ pub(crate) struct Connection {
 
 impl ConnectionPool {
     pub(super) fn new(
+        index: usize,
         base_url: BaseUrl,
         connector: HttpsConnector<HttpConnector>,
         connect_timeout: Duration,
         max_idle: usize,
     ) -> Self {
         Self {
+            index,
             base_url,
             connector,
             connect_timeout,
@@ -156,6 +160,11 @@ impl ConnectionPool {
 }
 
 impl Connection {
+    /// The place of the connection's host in the settings.
+    pub(crate) fn host_index(&self) -> usize {
+        self.host.index
+    }
+
     pub(crate) fn base_url(&self) -> &BaseUrl {
         &self.host.base_url
     }

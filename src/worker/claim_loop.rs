@@ -13,7 +13,8 @@ use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
 use super::delivery;
-use super::lane::Lane;
+use super::lane::circuit_breaker::Allowance;
+use super::lane::{Lane, Place};
 use super::recorder::Delivered;
 use crate::error_text::database_error_text;
 use crate::outbox::{AdaptiveTimeout, Batch, ClaimRequest};
@@ -21,8 +22,10 @@ use crate::pace::{Lookahead, coalesced_starts};
 use idle_wait::Next;
 use orphaned_claims::OrphanedClaims;
 
-/// How long a process that begins waits for the answer to its first call.
-const FIRST_ANSWER: Duration = Duration::from_secs(1);
+/// While the API does not answer at all, one call a second starts.
+const SILENT_PAUSE: Duration = Duration::from_secs(1);
+/// The longest pause between two looks at the circuit breaker.
+const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 /// The pause after the database has failed, at first and at most.
 const DATABASE_PAUSE: Duration = Duration::from_millis(100);
 const DATABASE_PAUSE_CAP: Duration = Duration::from_secs(1);
@@ -44,6 +47,9 @@ pub(super) struct ClaimLoop {
     lookahead: Lookahead,
     /// The most rows of the next claim.
     max_rows: usize,
+    last_claim_at: Instant,
+    /// Whether the last claim passed over destinations that have their share of the places.
+    avoids: bool,
 }
 
 impl ClaimLoop {
@@ -61,6 +67,8 @@ impl ClaimLoop {
             database_pause: DATABASE_PAUSE,
             lookahead: Lookahead::default(),
             max_rows: MAX_ROWS,
+            last_claim_at: Instant::now(),
+            avoids: false,
         }
     }
 
@@ -79,9 +87,10 @@ impl ClaimLoop {
             };
             let waited = match self.claim(capacity).await {
                 Ok(batch) => {
-                    let next = Next::after(&batch, self.lookahead);
+                    let next = Next::after(&batch, self.lookahead, self.avoids);
                     if next == Next::Idle {
                         self.lane.idle(&batch);
+                        self.lane.nothing_due(&batch);
                     }
                     self.dispatch(batch);
                     shutdown.run_until_cancelled(next.wait(&self.lane)).await
@@ -100,9 +109,7 @@ impl ClaimLoop {
         }
     }
 
-    /// Waits until there is room for a message; for how many there is. A process begins with one call at a time, so
-    /// that a fleet with wrong credentials makes a handful of calls. It does not wait for long: the first call may
-    /// be one that waits for its receiver.
+    /// Waits until there is room for a message, and the circuit breaker allows one; returns for how many there is.
     async fn wait_for_capacity(&self) -> usize {
         let lane = &self.lane;
         // What is known of calls is written before anything is claimed: it may be about the same rows.
@@ -113,27 +120,51 @@ impl ClaimLoop {
             lag.wait_for(Option::is_none).await.ok();
             lane.heartbeat.beat(Duration::ZERO);
         }
-        if !lane.health.has_succeeded() {
-            let all = u32::try_from(lane.max_in_flight).unwrap_or(u32::MAX);
-            match tokio::time::timeout(FIRST_ANSWER, lane.capacity.acquire_many(all)).await {
-                Ok(_) if !lane.health.has_succeeded() => return 1,
-                Ok(_) => {}
-                Err(_) => lane.health.assume_available(),
+        loop {
+            let now = Instant::now();
+            // Only this loop takes places, so the free ones stay free.
+            let in_flight = lane.in_flight();
+            let allowance = lane.breaker().allowance(now, in_flight);
+            let pause = match allowance {
+                Allowance::Claim(_) if in_flight >= lane.max_in_flight => {
+                    // Each message in flight is recorded by the end of its lease, unless the recorder is behind.
+                    lane.heartbeat.beat(lane.shared.timing.lease);
+                    if let Ok(permit) = lane.capacity.acquire().await {
+                        drop(permit);
+                    }
+                    continue;
+                }
+                Allowance::Claim(messages) => {
+                    let is_silent = lane.open_calls().is_silent(now);
+                    let next = self.last_claim_at + SILENT_PAUSE;
+                    if !is_silent {
+                        return messages.min(lane.max_in_flight - in_flight);
+                    } else if next <= now {
+                        return 1;
+                    }
+                    next - now
+                }
+                Allowance::Wait(until) => until.saturating_duration_since(now),
+            };
+            let pause = pause.min(LONGEST_PAUSE);
+            lane.heartbeat.beat(pause);
+            tokio::select! {
+                () = lane.breaker_changed.notified() => {}
+                () = lane.place_left(in_flight) => {}
+                () = tokio::time::sleep(pause) => {}
             }
         }
-        // Only this loop takes permits, so what is available stays so.
-        if lane.capacity.available_permits() == 0 {
-            // Each message in flight is recorded by the end of its lease, unless the recorder is behind.
-            lane.heartbeat.beat(lane.shared.timing.lease);
-        }
-        if let Ok(permit) = lane.capacity.acquire().await {
-            drop(permit);
-        }
-        lane.capacity.available_permits()
     }
 
     async fn claim(&mut self, rows: usize) -> Result<Batch, sqlx::Error> {
+        self.last_claim_at = Instant::now();
         let position = self.lane.scan_state().position();
+        let in_flight = self.lane.in_flight();
+        let avoided = self
+            .lane
+            .destinations()
+            .crowded(in_flight, self.lane.max_in_flight);
+        self.avoids = !avoided.is_empty();
         let shared = &self.lane.shared;
         let request = ClaimRequest {
             position,
@@ -147,6 +178,7 @@ impl ClaimLoop {
             timeout: &self.timeout,
             poll_interval: shared.timing.poll_interval * 2,
             wants_wakeup: shared.listening.load(Ordering::Relaxed),
+            avoided,
         };
         let batch = match shared.outbox.claim(&request).await {
             Ok(batch) => {
@@ -225,18 +257,18 @@ impl ClaimLoop {
             slots
         };
         for (claimed, start_at) in batch.messages.into_iter().zip(starts) {
-            // There is capacity: the claim was for no more rows than that.
-            let Ok(capacity) = Arc::clone(&self.lane.capacity).try_acquire_owned() else {
+            // There is a place: the claim was for no more messages than that.
+            let Some((place, is_free)) = Place::take(&self.lane, &claimed) else {
                 break;
             };
-            let delivery = delivery::deliver(
-                Arc::clone(&self.lane),
-                claimed,
-                start_at,
-                capacity,
-                self.records.clone(),
-            );
-            self.deliveries.spawn(delivery);
+            let (lane, records) = (Arc::clone(&self.lane), self.records.clone());
+            if is_free {
+                let delivery = delivery::deliver(lane, claimed, start_at, place, records);
+                self.deliveries.spawn(delivery);
+            } else {
+                let giving_back = delivery::give_back(lane, claimed, place, records);
+                self.deliveries.spawn(giving_back);
+            }
         }
     }
 }

@@ -5,14 +5,15 @@ mod trace;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tokio::sync::{OwnedSemaphorePermit, mpsc};
+use tokio::sync::mpsc;
 use uuid::Uuid;
 
-use super::lane::{AttemptReport, Lane};
+use super::lane::circuit_breaker::{Attempt, Verdict};
+use super::lane::{AttemptReport, Lane, OpenCall, Place};
 use super::recorder::Delivered;
-use crate::message::Message;
-use crate::outbox::{CallRecord, Claimed, HoldKind, Record};
-use crate::outcome::{self, FinalStatus, Next, Outcome};
+use crate::message::{Message, Target};
+use crate::outbox::{CallRecord, Claimed, Record};
+use crate::outcome::{self, Fault, FinalStatus, Next, Outcome};
 use crate::pace::clock::Moment;
 use crate::pace::{DbClock, DbTime, Late, PermitTerms, SendPermit};
 use crate::signaling::{
@@ -23,7 +24,8 @@ use crate::signaling::{
 const PREPARE_INTERVAL: Duration = Duration::from_millis(10);
 
 /// Everything that a call needs, in time for its slot.
-struct Prepared {
+struct Prepared<'lane> {
+    open: OpenCall<'lane>,
     permit: SendPermit,
     connection: Connection,
     request: SignedRequest,
@@ -48,7 +50,7 @@ pub(super) async fn deliver(
     lane: Arc<Lane>,
     claimed: Claimed,
     start_at: DbTime,
-    capacity: OwnedSemaphorePermit,
+    place: Place,
     records: mpsc::Sender<Delivered>,
 ) {
     let mut wants_slot = false;
@@ -72,10 +74,12 @@ pub(super) async fn deliver(
                 (Record::release(&claimed), unused_probe)
             }
             Err(NoCall::Released) => (Record::release(&claimed), unused_probe),
-            Err(NoCall::Failed(at, failure)) => classify(&lane, &claimed, at, at, Err(failure)),
+            Err(NoCall::Failed(at, failure)) => {
+                let host = lane.client.serving_index();
+                classify(&lane, &claimed, at, at, host, Err(failure))
+            },
             Err(NoCall::NoCredentials(error)) => {
-                let event = LaneEvent::NoCredentials(error.to_string(), claimed.probe());
-                (Record::release(&claimed), event)
+                (Record::release(&claimed), no_credentials(&lane, &claimed, &error))
             }
         },
     };
@@ -87,7 +91,7 @@ pub(super) async fn deliver(
             lane: Arc::clone(&lane),
             wants_slot,
             was_retry: claimed.is_retry,
-            _capacity: capacity,
+            _place: place,
         })
         .await
         .ok();
@@ -97,10 +101,24 @@ pub(super) async fn deliver(
         LaneEvent::None => {}
         LaneEvent::Outcome(report) => lane.apply(&report).await,
         LaneEvent::ProbeUnused(probe) => lane.release_probe(probe).await,
-        LaneEvent::NoCredentials(why, probe) => {
-            lane.hold(HoldKind::Unauthorized, &why, probe).await;
-        }
     }
+}
+
+/// Gives a claimed message back that has no place in flight.
+pub(super) async fn give_back(
+    lane: Arc<Lane>,
+    claimed: Claimed,
+    place: Place,
+    records: mpsc::Sender<Delivered>,
+) {
+    let delivered = Delivered {
+        record: Record::release(&claimed),
+        lane,
+        wants_slot: false,
+        was_retry: claimed.is_retry,
+        _place: place,
+    };
+    records.send(delivered).await.ok();
 }
 
 /// What the lane has to know of a delivery.
@@ -109,11 +127,30 @@ enum LaneEvent {
     Outcome(AttemptReport),
     /// A probe made no call.
     ProbeUnused(Uuid),
-    /// The app's secrets can't be read, and whether that was a probe.
-    NoCredentials(String, Option<Uuid>),
 }
 
-async fn prepare(lane: &Lane, claimed: &Claimed, start_at: DbTime) -> Result<Prepared, NoCall> {
+/// No message of the app can be signed here. Other workers may have credentials that are right.
+fn no_credentials(lane: &Lane, claimed: &Claimed, error: &CredentialError) -> LaneEvent {
+    let error = error.to_string();
+    let is_probe = claimed.probe().is_some();
+    let transition = lane
+        .breaker()
+        .no_credentials(&error, is_probe, Instant::now());
+    lane.breaker_has_changed(transition);
+    LaneEvent::Outcome(AttemptReport {
+        transition,
+        sent_at: lane.now(),
+        error,
+        retry_after: None,
+        probe: claimed.probe(),
+    })
+}
+
+async fn prepare<'lane>(
+    lane: &'lane Lane,
+    claimed: &Claimed,
+    start_at: DbTime,
+) -> Result<Prepared<'lane>, NoCall> {
     let ended = |status, error| NoCall::Record(Record::ended(claimed, status, error));
     let message = claimed
         .message
@@ -143,6 +180,7 @@ async fn prepare(lane: &Lane, claimed: &Claimed, start_at: DbTime) -> Result<Pre
         // Else each of them would try to connect to an API that is away.
         return Err(NoCall::Released);
     }
+    let open = OpenCall::begin(lane, message);
     let connection = lane
         .client
         .connection()
@@ -164,6 +202,7 @@ async fn prepare(lane: &Lane, claimed: &Claimed, start_at: DbTime) -> Result<Pre
     }
     match SendPermit::take(terms, &clock, now, released_at(lane, claimed)) {
         Ok(permit) => Ok(Prepared {
+            open,
             permit,
             connection,
             request,
@@ -220,21 +259,24 @@ fn sign(
     lane.client.prepare(request, &message.sender, connection)
 }
 
-async fn call(lane: &Lane, claimed: &Claimed, ready: Prepared) -> (Record, LaneEvent) {
+async fn call(lane: &Lane, claimed: &Claimed, ready: Prepared<'_>) -> (Record, LaneEvent) {
     let sent_at = ready.permit.starts_at();
+    let host = ready.connection.host_index();
     let call = lane
         .client
         .send(ready.permit, ready.connection, ready.request)
         .await;
-    classify(lane, claimed, sent_at, lane.now(), call)
+    drop(ready.open);
+    classify(lane, claimed, sent_at, lane.now(), host, call)
 }
 
-/// Decides what a call came to: what is written down, and what the lane is told.
+/// Decides what a call came to, and what is recorded.
 fn classify(
     lane: &Lane,
     claimed: &Claimed,
     sent_at: DbTime,
     now: DbTime,
+    host: usize,
     call: Result<Response, CallFailure>,
 ) -> (Record, LaneEvent) {
     let outcome = outcome::classify(&call);
@@ -245,36 +287,36 @@ fn classify(
     if let Some(wanted_at) = claimed.wanted_at {
         lane.stats.waited(now, sent_at.since(wanted_at));
     }
-    let attempt = claimed.policy.attempts + 1;
-    let next = outcome::next(
-        &outcome,
-        claimed.policy,
-        now,
-        lane.shared.retry.delay(attempt),
-    );
     let error = (!matches!(outcome, Outcome::Accepted(_))).then(|| outcome::describe(&call));
+    let http_status = call.as_ref().ok().map(|response| response.status);
+    let verdict = judge(lane, claimed, host, &call, &outcome, error.as_deref());
     tracing::debug!(
         event = "attempt_finished",
         app = lane.app,
         message_id = claimed.id,
-        attempt,
-        http_status = call.as_ref().ok().map(|answer| answer.status),
+        attempt = claimed.policy.attempts + 1,
+        http_status,
         duration_ms = now.since(sent_at).as_millis(),
         outcome = outcome.attempt_outcome().unwrap_or("accepted"),
+        fault = verdict.fault.map(Fault::as_str),
+        charged = verdict.is_charged,
         "called"
     );
     if outcome == Outcome::Unauthorized {
         lane.client.credentials().discard_signed_tokens();
     }
-    let transition = lane.health.observe(&outcome, claimed.probe().is_some());
+    let next = outcome::next(
+        &outcome,
+        verdict.is_charged,
+        claimed.policy,
+        now,
+        lane.shared.retry,
+    );
     let (status, due_at) = match next {
         Next::Final(status) => (Some(status), claimed.was_due_at),
         Next::Retry(due_at) | Next::Snooze(due_at) => (None, due_at),
-        Next::Release => (None, claimed.was_due_at),
     };
-    let (http_status, request_id) = call.map_or((None, None), |answer| {
-        (Some(answer.status), answer.request_id)
-    });
+    let request_id = call.ok().and_then(|response| response.request_id);
     let record = Record {
         id: claimed.id,
         claim_id: claimed.claim_id,
@@ -287,15 +329,68 @@ fn classify(
             http_status,
             request_id,
             outcome: outcome.attempt_outcome(),
-            counts: !matches!(next, Next::Snooze(_) | Next::Release),
+            charged: verdict.is_charged,
+            fault: verdict.fault,
+            evidence: verdict.evidence,
         }),
     };
+    let retry_after = match outcome {
+        Outcome::Throttled(retry_after) => retry_after,
+        _ => None,
+    };
     let report = AttemptReport {
-        outcome,
-        transition,
+        transition: verdict.transition,
         sent_at,
         error: error.unwrap_or_default(),
+        retry_after,
         probe: claimed.probe(),
     };
     (record, LaneEvent::Outcome(report))
+}
+
+/// Decides whose fault it is if the call has failed.
+fn judge(
+    lane: &Lane,
+    claimed: &Claimed,
+    host: usize,
+    call: &Result<Response, CallFailure>,
+    outcome: &Outcome,
+    error: Option<&str>,
+) -> Verdict {
+    let now = Instant::now();
+    if call.is_ok() {
+        lane.open_calls().answered(now);
+    }
+    let target = claimed.message.as_ref().map(|message| &message.target);
+    let waits_for_ack = target.is_ok_and(Target::waits_for_ack);
+    let is_late = match call {
+        Ok(response) => response.status == 408,
+        Err(failure) => matches!(failure, CallFailure::TimedOut(_)),
+    };
+    let (target, is_throttled_by_destination) = {
+        let mut destinations = lane.destinations();
+        let target = target.map_or(0, |target| destinations.hash(target));
+        let is_throttled = match outcome {
+            Outcome::Accepted(_) => {
+                destinations.accepted(target);
+                false
+            }
+            Outcome::Throttled(_) => destinations.throttled(target),
+            _ => false,
+        };
+        (target, is_throttled)
+    };
+    let attempt = Attempt {
+        outcome,
+        error: error.unwrap_or_default(),
+        host,
+        target,
+        is_first: !claimed.is_retry,
+        is_probe: claimed.probe().is_some(),
+        is_ack_timeout: waits_for_ack && is_late,
+        is_throttled_by_destination,
+    };
+    let verdict = lane.breaker().observe(attempt, now);
+    lane.breaker_has_changed(verdict.transition);
+    verdict
 }

@@ -1,37 +1,41 @@
 //! The lane of one app: what its loop and its deliveries share.
 
-mod circuit_breaker;
+pub(super) mod circuit_breaker;
+mod destinations;
+mod fleet_state;
 mod lane_log;
 pub(super) mod metrics;
 mod minute_buffer;
 mod outage_grace;
 mod scan_position;
 mod schedule;
+mod silence;
 mod stats;
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use tokio::sync::{Notify, Semaphore, SemaphorePermit, watch};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, watch};
 use tokio_util::sync::CancellationToken;
-use uuid::Uuid;
 
 use super::liveness::{Heartbeat, LaneLiveness};
 use super::poller::PollAlarm;
 use crate::config::Timing;
-use crate::error_text::database_error_text;
-use crate::outbox::{Batch, HoldKind, NextDue, Outbox, ScanPosition, is_outage};
-use crate::outcome::{MAX_RETRY_AFTER, Outcome};
+use crate::message::Message;
+use crate::outbox::{AppReport, Batch, Claimed, NextDue, Outbox, ScanPosition};
 use crate::pace::DbTime;
 use crate::retry::RetryPolicy;
-use crate::signaling::{Client, RetryAfter};
+use crate::signaling::Client;
 use crate::telemetry::traces::Traces;
-use circuit_breaker::{CircuitBreaker, Transition};
+use circuit_breaker::CircuitBreaker;
+use destinations::Destinations;
+pub(super) use fleet_state::AttemptReport;
 use lane_log::LaneLog;
 use outage_grace::OutageGrace;
 use scan_position::ScanState;
 pub(super) use schedule::Schedule;
+use silence::OpenCalls;
 use stats::LaneStats;
 
 /// What all lanes of a process share.
@@ -53,16 +57,6 @@ pub(super) struct Shared {
     pub(super) traces: Option<Traces>,
 }
 
-/// What a call said of the API's state.
-#[derive(Debug)]
-pub(super) struct AttemptReport {
-    pub(super) outcome: Outcome,
-    pub(super) transition: Transition,
-    pub(super) sent_at: DbTime,
-    pub(super) error: String,
-    pub(super) probe: Option<Uuid>,
-}
-
 /// One app, as its loop and its deliveries see it.
 #[derive(Debug)]
 pub(super) struct Lane {
@@ -82,7 +76,11 @@ pub(super) struct Lane {
     /// One permit, for who writes the lane's row: so that a row which somebody has locked ties up one connection.
     row_writer: Semaphore,
     log: Mutex<LaneLog>,
-    pub(super) health: CircuitBreaker,
+    breaker: Mutex<CircuitBreaker>,
+    /// Wakes a loop that waits for the circuit breaker.
+    pub(super) breaker_changed: Notify,
+    destinations: Mutex<Destinations>,
+    open_calls: Mutex<OpenCalls>,
     pub(super) stats: LaneStats,
     pub(super) heartbeat: Arc<Heartbeat>,
     outage_grace: Mutex<OutageGrace>,
@@ -98,6 +96,7 @@ impl Lane {
         shared: Arc<Shared>,
         shutdown: &CancellationToken,
     ) -> Self {
+        let now = Instant::now();
         Self {
             stats: LaneStats::new(&app),
             heartbeat: Arc::new(Heartbeat::new()),
@@ -112,7 +111,10 @@ impl Lane {
             unsent_released_at: Mutex::default(),
             row_writer: Semaphore::new(1),
             log: Mutex::default(),
-            health: CircuitBreaker::default(),
+            breaker: Mutex::new(CircuitBreaker::new(now)),
+            breaker_changed: Notify::new(),
+            destinations: Mutex::default(),
+            open_calls: Mutex::new(OpenCalls::new(now)),
             outage_grace: Mutex::default(),
             scan_state: Mutex::default(),
             shutdown: shutdown.clone(),
@@ -153,6 +155,23 @@ impl Lane {
         self.schedule.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Whose fault failed attempts are.
+    pub(super) fn breaker(&self) -> MutexGuard<'_, CircuitBreaker> {
+        self.breaker.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn destinations(&self) -> MutexGuard<'_, Destinations> {
+        self.destinations
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn open_calls(&self) -> MutexGuard<'_, OpenCalls> {
+        self.open_calls
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Wakes the loop: something is due.
     pub(super) fn wake(&self) {
         self.wakeup.notify_one();
@@ -178,6 +197,33 @@ impl Lane {
         let now = Instant::now();
         self.schedule().idle(batch, now);
         self.shared.poll_alarm.set(self.plan_poll(now));
+    }
+
+    /// How the calls of this lane go, for the other workers.
+    pub(super) fn report(&self) -> AppReport {
+        let breaker = self.breaker();
+        AppReport {
+            app: self.app.clone(),
+            accepted: breaker.accepted_messages(),
+            failed: breaker.failed_attempts(),
+            is_doubting: breaker.is_doubting(),
+            aside_reason: breaker.aside_reason().map(str::to_owned),
+        }
+    }
+
+    /// Takes in that a claim has found nothing that is due.
+    pub(super) fn nothing_due(&self, batch: &Batch) {
+        if batch.hold.is_none() && batch.messages.is_empty() && self.in_flight() == 0 {
+            let transition = self.breaker().nothing_due(Instant::now());
+            self.breaker_has_changed(transition);
+        }
+    }
+
+    /// Waits until fewer messages than these are in flight.
+    pub(super) async fn place_left(&self, in_flight: usize) {
+        let free = self.max_in_flight - in_flight + 1;
+        let free = u32::try_from(free).unwrap_or(u32::MAX);
+        self.capacity.acquire_many(free).await.ok();
     }
 
     /// Sets when the poller looks at this lane next, and returns that.
@@ -220,86 +266,6 @@ impl Lane {
         &self.shutdown
     }
 
-    /// Does for the whole fleet what follows from a call.
-    pub(super) async fn apply(&self, report: &AttemptReport) {
-        let AttemptReport { probe, sent_at, .. } = *report;
-        // Before a probe that was answered 429 lets the others go on.
-        if let Outcome::Throttled(retry_after) = &report.outcome {
-            let asked = retry_after.map_or(Duration::ZERO, |RetryAfter(asked)| {
-                asked.min(MAX_RETRY_AFTER)
-            });
-            self.throttle(sent_at, asked).await;
-        }
-        match (report.transition, probe) {
-            (Transition::Release, Some(probe)) => self.release_hold(probe).await,
-            (Transition::Hold(kind), _) => self.hold(kind, &report.error, probe).await,
-            (Transition::None | Transition::Release, _) => {}
-        }
-    }
-
-    /// Holds the app for the whole fleet: its messages are not at fault.
-    pub(super) async fn hold(&self, kind: HoldKind, reason: &str, probe: Option<Uuid>) {
-        self.release_unsent();
-        // Of the many calls that fail together, one tells the fleet.
-        let Some(_steering) = self.write_permit(probe.is_some()).await else {
-            return;
-        };
-        let outbox = &self.shared.outbox;
-        let mut tries = Tries::of(probe);
-        let held = loop {
-            let held = outbox.hold(&self.app, kind, reason, probe).await;
-            if held.is_ok() || !tries.another(&self.shutdown).await {
-                break held;
-            }
-        };
-        match held {
-            Ok(is_new) => {
-                // The next probe is made when this pause is over.
-                self.look_soon();
-                if !is_new {
-                    return;
-                }
-                // What the API says after that may repeat the message, and is in the lane's row.
-                let reason = reason.split(": ").next().unwrap_or_default();
-                self.log().held(&self.app, self.now(), kind, reason);
-            }
-            Err(error) => self.log_failure("held", &error),
-        }
-    }
-
-    /// Slows the app for the whole fleet.
-    async fn throttle(&self, sent_at: DbTime, retry_after: Duration) {
-        if retry_after > Duration::ZERO {
-            self.release_unsent();
-        }
-        let Some(_steering) = self.write_permit(false).await else {
-            return;
-        };
-        match self
-            .shared
-            .outbox
-            .throttle(&self.app, sent_at, retry_after)
-            .await
-        {
-            Ok(Some(rate_per_s)) => {
-                self.release_unsent();
-                self.log()
-                    .slowed(&self.app, self.now(), rate_per_s, retry_after);
-            }
-            Ok(None) => {}
-            Err(error) => self.log_failure("slowed", &error),
-        }
-    }
-
-    /// The right to write the lane's row. Who need not wait for it goes without.
-    async fn write_permit(&self, waits: bool) -> Option<SemaphorePermit<'_>> {
-        if waits {
-            self.row_writer.acquire().await.ok()
-        } else {
-            self.row_writer.try_acquire().ok()
-        }
-    }
-
     fn log(&self) -> MutexGuard<'_, LaneLog> {
         self.log.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -309,45 +275,9 @@ impl Lane {
         self.row_writer.available_permits() == 0
     }
 
-    /// Lets another message probe, where the one that was to did not make a call.
-    pub(super) async fn release_probe(&self, probe: Uuid) {
-        let outbox = &self.shared.outbox;
-        let mut tries = Tries::of(Some(probe));
-        while let Err(error) = outbox.release(&self.app, &[probe]).await {
-            if tries.another(&self.shutdown).await {
-                continue;
-            }
-            tracing::debug!(
-                event = "probe_release_failed",
-                app = self.app,
-                error = database_error_text(&error),
-                "a probe could not be given back: the next one is later"
-            );
-            break;
-        }
-        self.look_soon();
-    }
-
-    /// Lets the app go on for the whole fleet.
-    async fn release_hold(&self, probe: Uuid) {
-        let _steering = self.write_permit(true).await;
-        let outbox = &self.shared.outbox;
-        let mut tries = Tries::of(Some(probe));
-        let released = loop {
-            let released = outbox.release_hold(&self.app, probe).await;
-            if released.is_ok() || !tries.another(&self.shutdown).await {
-                break released;
-            }
-        };
-        match released {
-            Ok(true) => self.log().released(&self.app, self.now()),
-            Ok(false) => {}
-            Err(error) => self.log_failure("released", &error),
-        }
-    }
-
     /// A claim shows in which state the lane is.
     pub(super) fn observe_claim(&self, batch: &Batch) {
+        self.observe_hold(batch.hold);
         if !self.is_writing_row() {
             let mut log = self.log();
             log.seen_rate(&self.app, batch.at, batch.throttled_per_s);
@@ -362,54 +292,71 @@ impl Lane {
         } else {
             self.rescheduled.notify_one();
         }
+        self.observe_hold(next_due.hold);
         if !self.is_writing_row() {
             let hold = next_due.hold.map(|hold| hold.kind);
             self.log().seen(&self.app, next_due.at, hold);
         }
     }
+}
 
-    fn log_failure(&self, what: &str, error: &sqlx::Error) {
-        let (app, error_text) = (&self.app, database_error_text(error));
-        // The loop says it of a database that is away.
-        if is_outage(error) {
-            tracing::debug!(
-                event = "lane_update_failed",
-                app,
-                error = error_text,
-                "the lane could not be {what}"
-            );
-        } else {
-            tracing::warn!(
-                event = "lane_update_failed",
-                app,
-                error = error_text,
-                "the lane could not be {what}"
-            );
+/// A message's place in the lane, from its claim until it is recorded.
+#[derive(Debug)]
+pub(super) struct Place {
+    lane: Arc<Lane>,
+    /// The destination or channel, if the place counts for it.
+    target: Option<String>,
+    _permit: OwnedSemaphorePermit,
+}
+
+impl Place {
+    /// A place for a message; false if its destination has its share already, so that the message has to go back. None if
+    /// all places are taken.
+    pub(super) fn take(lane: &Arc<Lane>, claimed: &Claimed) -> Option<(Self, bool)> {
+        let permit = Arc::clone(&lane.capacity).try_acquire_owned().ok()?;
+        let target = claimed
+            .message
+            .as_ref()
+            .ok()
+            .map(|message| message.target.name());
+        let is_free = target.is_none_or(|target| {
+            let taken = lane.in_flight() - 1;
+            lane.destinations().enter(target, taken, lane.max_in_flight)
+        });
+        let place = Self {
+            lane: Arc::clone(lane),
+            target: target.filter(|_| is_free).map(str::to_owned),
+            _permit: permit,
+        };
+        Some((place, is_free))
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        if let Some(target) = &self.target {
+            self.lane.destinations().leave(target);
         }
     }
 }
 
-/// How often what a probe has found out is told to a database that fails: nobody else will say it, and until the end of
-/// its lease everybody waits for it.
-const MOST_TRIES: u32 = 8;
-const TRY_AGAIN_AFTER: Duration = Duration::from_millis(500);
+/// A call that is open, or about to connect, if it does not wait for a receiver: see [`OpenCalls`].
+pub(super) struct OpenCall<'lane>(Option<&'lane Lane>);
 
-/// The tries that are left.
-struct Tries(u32);
-
-impl Tries {
-    /// Several for a probe. Others need no more than one: the next call that goes like them says the same.
-    fn of(probe: Option<Uuid>) -> Self {
-        Self(if probe.is_some() { MOST_TRIES - 1 } else { 0 })
-    }
-
-    /// Waits for the next try, if there is one. A shutdown does not wait for it.
-    async fn another(&mut self, shutdown: &CancellationToken) -> bool {
-        if self.0 == 0 {
-            return false;
+impl<'lane> OpenCall<'lane> {
+    pub(super) fn begin(lane: &'lane Lane, message: &Message) -> Self {
+        if message.target.waits_for_ack() {
+            return Self(None);
         }
-        self.0 -= 1;
-        let pause = tokio::time::sleep(TRY_AGAIN_AFTER);
-        shutdown.run_until_cancelled(pause).await.is_some()
+        lane.open_calls().began(Instant::now());
+        Self(Some(lane))
+    }
+}
+
+impl Drop for OpenCall<'_> {
+    fn drop(&mut self) {
+        if let Some(lane) = self.0 {
+            lane.open_calls().ended();
+        }
     }
 }

@@ -4,9 +4,9 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tokio::sync::{OwnedSemaphorePermit, mpsc, watch};
+use tokio::sync::{mpsc, watch};
 
-use super::lane::Lane;
+use super::lane::{Lane, Place};
 use super::log_throttle::LogThrottle;
 use crate::error_text::database_error_text;
 use crate::outbox::{AdaptiveTimeout, Outbox, Record, RecordResult, is_data_error};
@@ -20,7 +20,7 @@ pub(super) struct Delivered {
     pub(super) wants_slot: bool,
     /// It was attempted, or claimed, before this claim.
     pub(super) was_retry: bool,
-    pub(super) _capacity: OwnedSemaphorePermit,
+    pub(super) _place: Place,
 }
 
 impl Delivered {

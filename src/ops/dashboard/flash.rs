@@ -21,7 +21,9 @@ impl Flash {
         let text = match self.done.as_str() {
             "paused" => "Paused. Calls in flight are finished; no other one starts.".into(),
             "already-paused" => "It was paused already: who did it and why stands below.".into(),
-            "resumed" => "It sends again.".into(),
+            "resumed" => {
+                "Resumed. If something else keeps the app from sending, it stands below.".into()
+            }
             "not-paused" => "It was not paused.".into(),
             "limited" => "The limit has changed, on all hosts.".into(),
             "already-limited" => "That was the limit already.".into(),

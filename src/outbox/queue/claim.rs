@@ -39,6 +39,8 @@ pub(crate) struct ClaimRequest<'a> {
     pub(crate) poll_interval: Duration,
     /// Whether this worker listens, and so wants inserts to notify while there is nothing to take.
     pub(crate) wants_wakeup: bool,
+    /// Destinations and channels that have enough calls in flight: the claim passes over their messages.
+    pub(crate) avoided: Vec<String>,
 }
 
 /// A claim that has failed.
@@ -70,6 +72,8 @@ pub(crate) struct Batch {
     /// Slots a second at present, where a 429 has slowed the lane.
     pub(crate) throttled_per_s: Option<f64>,
     pub(crate) wakeup: Wakeup,
+    /// Up to where the claim looked for first attempts, where it has not looked at all that are due.
+    pub(crate) passed: Option<(DbTime, i64)>,
 }
 
 /// Whether inserts notify.
@@ -192,6 +196,8 @@ struct LaneRow {
     next_slot_at: DbTime,
     next_due_at: Option<DbTime>,
     wakeup: Option<String>,
+    passed_at: Option<DbTime>,
+    passed_id: Option<i64>,
 }
 
 /// One of the other rows: a message.
@@ -207,6 +213,8 @@ struct MessageRow {
     enable_offline_messaging: bool,
     enable_historical_messaging: bool,
     attempts: i32,
+    uncharged: i32,
+    failing_since: Option<DbTime>,
     max_attempts: i32,
     at_most_once: bool,
     expires_at: Option<DbTime>,
@@ -261,7 +269,8 @@ impl Outbox {
             .with("retry_after_at", position.retry.0)
             .with("retry_after_id", position.retry.1)
             .with("poll_interval", interval(request.poll_interval))
-            .with("wants_wakeup", request.wants_wakeup);
+            .with("wants_wakeup", request.wants_wakeup)
+            .with("avoided", request.avoided.clone());
         let deadline = request.timeout.deadline();
         let answer = self
             .pool()
@@ -298,6 +307,7 @@ impl Outbox {
             next_due_at: lane.next_due_at,
             throttled_per_s: lane.throttled_per_s,
             hold,
+            passed: lane.passed_at.zip(lane.passed_id),
             wakeup: match lane.wakeup.as_deref() {
                 Some("on") => Wakeup::On,
                 Some(_) => Wakeup::New,
@@ -330,6 +340,8 @@ fn claimed(
     };
     let policy = DeliveryPolicy {
         attempts: count(row.attempts),
+        uncharged: count(row.uncharged),
+        failing_since: row.failing_since,
         max_attempts: count(row.max_attempts),
         at_most_once: row.at_most_once,
         expires_at: row.expires_at,

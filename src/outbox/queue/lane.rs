@@ -13,7 +13,7 @@ use crate::outbox::{Ended, Hold, Outbox, interval};
 use crate::pace::{DbTime, HORIZON};
 
 /// Why a lane is held.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum HoldKind {
     /// The API refuses the app's credentials.
     Unauthorized,
@@ -40,6 +40,18 @@ impl HoldKind {
             _ => Self::Unauthorized,
         }
     }
+}
+
+/// The result of a wish to hold a lane.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum HoldResult {
+    Held,
+    /// The lane was held before, and the next probe is later.
+    Extended,
+    /// Another worker has held the lane or has the probe.
+    Other,
+    /// The last hold has just ended.
+    TooSoon,
 }
 
 /// Which lane to look at, and from where.
@@ -165,14 +177,20 @@ impl Outbox {
         kind: HoldKind,
         reason: &str,
         probe: Option<Uuid>,
-    ) -> Result<bool, sqlx::Error> {
+    ) -> Result<HoldResult, sqlx::Error> {
         let call = Call::new("hold")
             .with("app", app)
             .with("kind", kind.as_str())
             .with("reason", reason)
             .with("probe", probe);
         let answer = self.pool().call(Statement::Lane, call).await?;
-        Ok(answer.value()?.unwrap_or(false))
+        let result: Option<String> = answer.value()?;
+        Ok(match result.as_deref() {
+            Some("held") => HoldResult::Held,
+            Some("extended") => HoldResult::Extended,
+            Some("too_soon") => HoldResult::TooSoon,
+            _ => HoldResult::Other,
+        })
     }
 
     /// Ends the hold of an app's lane for all workers after its probe went well, and wakes them. Says whether it did.

@@ -8,7 +8,7 @@ use uuid::Uuid;
 use crate::outbox::pool::statement::Statement;
 use crate::outbox::pool::{AdaptiveTimeout, Call};
 use crate::outbox::{Claimed, Outbox, interval};
-use crate::outcome::FinalStatus;
+use crate::outcome::{Fault, FinalStatus};
 use crate::pace::DbTime;
 
 /// What became of one claimed row.
@@ -38,7 +38,10 @@ pub(crate) struct CallRecord {
     /// The attempt's outcome, for calls that did not end the message well.
     pub(crate) outcome: Option<&'static str>,
     /// Whether it counts against the row's attempts.
-    pub(crate) counts: bool,
+    pub(crate) charged: bool,
+    /// Of a failed attempt: on which side the fault is, and on what evidence.
+    pub(crate) fault: Option<Fault>,
+    pub(crate) evidence: Option<String>,
 }
 
 impl Record {
@@ -104,7 +107,7 @@ impl Outbox {
             .with(
                 "charged",
                 column(records, |record| {
-                    record.call.as_ref().is_some_and(|call| call.counts)
+                    record.call.as_ref().is_some_and(|call| call.charged)
                 }),
             )
             .with("sent_at", of_calls(records, |call| Some(call.sent_at)))
@@ -121,7 +124,12 @@ impl Outbox {
             .with(
                 "durations",
                 of_calls(records, |call| Some(interval(call.duration))),
-            );
+            )
+            .with(
+                "faults",
+                of_calls(records, |call| call.fault.map(Fault::as_str)),
+            )
+            .with("evidences", of_calls(records, |call| call.evidence.clone()));
         let answer = self
             .recorder_pool()
             .call_within(Statement::Record, timeout.deadline(), call)

@@ -3,7 +3,7 @@ select app, lanes.lane, coalesce(counted.pending, '{}') as pending
 from (
     select app, to_jsonb(lane) || jsonb_build_object(
                'rate_per_s', signaling.present_rate(rate_per_s, rate_at, limit_per_s, clock_timestamp()),
-               'told_to_wait', next_slot_at > clock_timestamp() + interval '1 second') as lane
+               'told_to_wait', coalesce(retry_after_until > clock_timestamp(), false)) as lane
     from signaling.lane
 ) as lanes
 full join (

@@ -20,10 +20,10 @@ macro_rules! functions {
 
 /// The name and the text of each function.
 pub(super) const FUNCTIONS: &[(&str, &str)] = functions! {
-    add_minute_stats assert_session calls can_notify cancel check_message claim delete_finished
+    add_minute_stats assert_session calls can_notify cancel check_message choose_probe claim delete_finished
     end_overdue expire hold next_due notify_workers open_lane pause peak_rate present_rate
-    protocol_version record refresh_queue_counts refuse_unknown_app release release_hold reserve_slot
-    resume retry set_limit slot_rate throttle wake_workers want_wakeup
+    protocol_version record refresh_queue_counts refuse_unknown_app release release_hold report_worker
+    reserve_slot resume retire_worker retry set_limit slot_rate throttle wake_workers want_wakeup
 };
 
 /// Creates or replaces the functions whose text has changed, in one transaction. Returns how many. Functions of a newer

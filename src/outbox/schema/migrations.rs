@@ -27,6 +27,11 @@ pub(super) const MIGRATIONS: &[Migration] = &[
         description: "stats",
         sql: include_str!("../../../migrations/0002_stats.sql"),
     },
+    Migration {
+        version: 3,
+        description: "workers",
+        sql: include_str!("../../../migrations/0003_workers.sql"),
+    },
 ];
 
 impl fmt::Display for Migration {

@@ -47,10 +47,10 @@ const WORKER: Privileges = Privileges {
     insert: "",
     select_columns: "",
     select: "outbox attempt lane wakeup delivery delivery_status retention minute_stats queue_counts \
-             queue_counts_turn schema_migrations",
+             queue_counts_turn worker worker_app schema_migrations",
     execute: &[
         "open_lane next_due claim record release expire hold release_hold throttle reserve_slot \
-         delete_finished add_minute_stats",
+         report_worker retire_worker delete_finished add_minute_stats",
         READING,
     ],
 };
@@ -67,8 +67,8 @@ const READER: Privileges = Privileges {
     // All but the payload, and the dedupe key and the traceparent, which producers may make of it.
     select_columns: "id app sender destination channel_name wait_for_ack enable_offline_messaging \
                      enable_historical_messaging due_at expires_at max_attempts at_most_once created_at status \
-                     attempts claim_id claimed_by sent_at finished_at http_status request_id error",
-    select: "delivery_status attempt lane minute_stats queue_counts queue_counts_turn schema_migrations",
+                     attempts uncharged failing_since claim_id claimed_by sent_at finished_at http_status request_id error",
+    select: "delivery_status attempt lane minute_stats queue_counts queue_counts_turn worker worker_app schema_migrations",
     execute: &[READING],
 };
 

@@ -6,6 +6,9 @@ use crate::outbox::Batch;
 use crate::pace::{DbTime, HORIZON, Lookahead};
 use crate::worker::lane::Lane;
 
+/// While messages wait for a destination that has its share of the places, the next claim comes this long after one that
+/// has taken all others.
+const CROWDED_PAUSE: Duration = Duration::from_millis(100);
 /// Longer than any wait.
 const FOREVER: Duration = Duration::from_secs(3600);
 
@@ -19,8 +22,10 @@ pub(super) enum Next {
 }
 
 impl Next {
-    pub(super) fn after(batch: &Batch, lookahead: Lookahead) -> Self {
-        if batch.hold.is_none() && (batch.slots == 0 || batch.is_full()) {
+    pub(super) fn after(batch: &Batch, lookahead: Lookahead, avoids: bool) -> Self {
+        if avoids && batch.hold.is_none() && !batch.is_full() {
+            Self::ClaimAt(batch.at + CROWDED_PAUSE)
+        } else if batch.hold.is_none() && (batch.slots == 0 || batch.is_full()) {
             Self::ClaimAt(batch.next_slot_at - HORIZON / 2 - lookahead.get())
         } else {
             Self::Idle
@@ -87,6 +92,7 @@ mod tests {
             hold: None,
             throttled_per_s: None,
             wakeup: Wakeup::Off,
+            passed: None,
         }
     }
 
@@ -94,17 +100,26 @@ mod tests {
     fn a_lane_claims_again_when_half_of_the_horizon_is_free() {
         let again = Next::ClaimAt(AT + HORIZON / 2);
         let near = Lookahead::default();
-        assert_eq!(Next::after(&batch(0, 0), near), again);
-        assert_eq!(Next::after(&batch(3, 3), near), again);
+        assert_eq!(Next::after(&batch(0, 0), near, false), again);
+        assert_eq!(Next::after(&batch(3, 3), near, false), again);
         let mut far = near;
         far.observe(HORIZON / 4);
         let earlier = Next::ClaimAt(AT + HORIZON / 2 - far.get());
-        assert_eq!(Next::after(&batch(3, 3), far), earlier);
+        assert_eq!(Next::after(&batch(3, 3), far, false), earlier);
     }
 
     #[test]
     fn a_lane_that_has_taken_everything_is_idle() {
-        assert_eq!(Next::after(&batch(3, 2), Lookahead::default()), Next::Idle);
+        assert_eq!(
+            Next::after(&batch(3, 2), Lookahead::default(), false),
+            Next::Idle
+        );
+    }
+
+    #[test]
+    fn a_lane_that_avoids_destinations_claims_again_soon() {
+        let next = Next::after(&batch(3, 2), Lookahead::default(), true);
+        assert_eq!(next, Next::ClaimAt(AT + CROWDED_PAUSE));
     }
 
     #[test]
@@ -116,6 +131,6 @@ mod tests {
             }),
             ..batch(1, 1)
         };
-        assert_eq!(Next::after(&probe, Lookahead::default()), Next::Idle);
+        assert_eq!(Next::after(&probe, Lookahead::default(), false), Next::Idle);
     }
 }

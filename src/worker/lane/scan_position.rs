@@ -83,7 +83,7 @@ impl ScanState {
         // A claim that had slots left over has taken all that was due.
         let all = (!batch.is_full()).then_some((batch.at, 0));
         let mut reached = from;
-        if let Some(first) = all.or(last(false)) {
+        if let Some(first) = batch.passed.or(all).or(last(false)) {
             reached.first = first.min((batch.at - COMMIT_SLACK, 0)).max(from.first);
         }
         if let Some(retry) = all.or(last(true)) {
@@ -158,6 +158,7 @@ mod tests {
             hold: None,
             throttled_per_s: None,
             wakeup: Wakeup::Off,
+            passed: None,
         }
     }
 

@@ -125,6 +125,7 @@ mod tests {
             hold,
             throttled_per_s: None,
             wakeup,
+            passed: None,
         }
     }
 

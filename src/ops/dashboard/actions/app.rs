@@ -118,9 +118,10 @@ pub(super) async fn resume(
     State(state): State<OpsState>,
     Form(params): Form<Params>,
 ) -> Result<Redirect, PageError> {
-    let is_news = crate::ops::dashboard::outbox(&state)?
+    let change = crate::ops::dashboard::outbox(&state)?
         .resume(&app(&params))
         .await?;
+    let is_news = !change.starts_with("nothing changed");
     Ok(told(&state, is_news, "resumed", "not-paused").await)
 }
 

@@ -1,0 +1,55 @@
+-- Chooses the message with which a held lane probes, and locks it. One message or one destination must not decide for the
+-- whole app, so probes differ: first attempts and retries take turns, the oldest and the newest do, and the destination is
+-- another one than the last time, if there is another. Messages that may be sent again are preferred, because a probe that
+-- is not answered ends the others as unknown.
+--
+-- nth            how many probes this hold has had
+-- last_target    the destination or channel of the last one
+--
+-- Returns the place of the message, or none.
+-- Locks the message; passes over messages that are locked.
+-- Indexes: outbox_retries, outbox_first_attempts; then it reaches messages by their ctid.
+create or replace function signaling.choose_probe(
+    app text, at timestamptz, lost_before timestamptz, nth integer, last_target text
+) returns tid[]
+    language plpgsql
+as $$
+#variable_conflict use_column
+declare
+    -- So many messages of each kind are compared.
+    most_compared constant integer := 100;
+    wants_retry constant boolean := nth % 2 = 1;
+    wants_newest constant boolean := nth / 2 % 2 = 1;
+    retries tid[];
+    firsts tid[];
+begin
+    if wants_newest then
+        retries := array(
+            select ctid from signaling.outbox
+            where app = choose_probe.app and status = 'pending' and (sent_at is not null or claim_id is not null)
+              and due_at <= at and (claim_id is null or due_at <= lost_before)
+            order by due_at desc, id desc limit most_compared);
+        firsts := array(
+            select ctid from signaling.outbox
+            where app = choose_probe.app and status = 'pending' and sent_at is null and claim_id is null and due_at <= at
+            order by due_at desc, id desc limit most_compared);
+    else
+        retries := array(
+            select ctid from signaling.outbox
+            where app = choose_probe.app and status = 'pending' and (sent_at is not null or claim_id is not null)
+              and due_at <= at and (claim_id is null or due_at <= lost_before)
+            order by due_at, id limit most_compared);
+        firsts := array(
+            select ctid from signaling.outbox
+            where app = choose_probe.app and status = 'pending' and sent_at is null and claim_id is null and due_at <= at
+            order by due_at, id limit most_compared);
+    end if;
+    return array(
+        select outbox.ctid
+        from unnest(retries || firsts) with ordinality as candidate (place, nth)
+             join signaling.outbox on outbox.ctid = candidate.place
+        order by coalesce(destination, channel_name) is not distinct from last_target, at_most_once,
+                 (candidate.nth <= cardinality(retries)) <> wants_retry, candidate.nth
+        limit 1 for no key update of outbox skip locked);
+end
+$$;

@@ -1,0 +1,59 @@
+-- Writes down that a worker is alive, and how the calls of some of its apps went. Returns how the calls of the other workers
+-- of these apps went: a worker whose own calls fail learns from that whether the API or the worker itself is at fault.
+--
+-- name, version, host, served   the worker, for people; served: all its apps
+-- apps           with, in the same order:
+-- accepted       messages that the API has accepted since the worker was started; failed: attempts that failed
+-- doubting       the worker's calls fail, and it waits for the result of this function
+-- aside_reasons  why the worker leaves the app to the others; null: it serves the app
+--
+-- Returns a row for each app: how many messages of the other workers the API has accepted, and how many other workers serve
+-- the app, that is, are alive, do not doubt, and have not stepped aside.
+-- Locks the rows of this worker. Deletes workers that have not been seen for a day; passes over rows that are locked.
+-- Indexes: worker_pkey, worker_app_pkey.
+create or replace function signaling.report_worker(
+    worker_id uuid, name text, version text, host text, served text[], apps text[], accepted bigint[], failed bigint[],
+    doubting boolean[], aside_reasons text[]
+) returns table (app text, others_accepted bigint, others integer)
+    language plpgsql security definer
+    set search_path = pg_catalog, pg_temp set row_security = off
+as $$
+#variable_conflict use_column
+declare
+    alive_for constant interval := interval '30 seconds';
+    at constant timestamptz := clock_timestamp();
+begin
+    perform signaling.assert_session();
+    insert into signaling.worker values (worker_id, name, version, host, served, at, at)
+    on conflict on constraint worker_pkey do update set seen_at = at;
+
+    insert into signaling.worker_app as kept
+           (app, worker_id, accepted, failed, is_doubting, stepped_aside_at, stepped_aside_reason)
+    select given.app, report_worker.worker_id, given.accepted, given.failed, given.is_doubting,
+           case when given.aside_reason is not null then at end, given.aside_reason
+    from unnest(apps, report_worker.accepted, report_worker.failed, doubting, aside_reasons)
+             as given (app, accepted, failed, is_doubting, aside_reason)
+    on conflict on constraint worker_app_pkey do update
+    set accepted = excluded.accepted, failed = excluded.failed, is_doubting = excluded.is_doubting,
+        stepped_aside_at = case when excluded.stepped_aside_at is not null
+                                then coalesce(kept.stepped_aside_at, excluded.stepped_aside_at) end,
+        stepped_aside_reason = excluded.stepped_aside_reason
+    where (kept.accepted, kept.failed, kept.is_doubting, kept.stepped_aside_reason)
+          is distinct from (excluded.accepted, excluded.failed, excluded.is_doubting, excluded.stepped_aside_reason);
+
+    if random() < 0.01 then
+        delete from signaling.worker where worker_id in (
+            select worker_id from signaling.worker where seen_at < at - interval '1 day' for update skip locked);
+    end if;
+
+    return query
+    select asked.app,
+           coalesce(sum(other.accepted), 0)::bigint,
+           (count(*) filter (where not other.is_doubting and other.stepped_aside_at is null))::integer
+    from unnest(apps) as asked (app)
+    left join (signaling.worker_app as other join signaling.worker on worker.worker_id = other.worker_id
+                                                                      and worker.seen_at > at - alive_for)
+         on other.app = asked.app and other.worker_id <> report_worker.worker_id
+    group by asked.app;
+end
+$$;

@@ -1,0 +1,13 @@
+-- Deletes a worker that has stopped, so that no person takes it for one that has died.
+--
+-- Locks the rows of this worker.
+-- Indexes: worker_pkey, worker_app_worker.
+create or replace function signaling.retire_worker(worker_id uuid) returns void
+    language plpgsql security definer
+    set search_path = pg_catalog, pg_temp set row_security = off
+as $$
+begin
+    perform signaling.assert_session();
+    delete from signaling.worker where worker.worker_id = $1;
+end
+$$;

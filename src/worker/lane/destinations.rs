@@ -1,0 +1,182 @@
+//! Keeps one destination from taking the places, or the calls a second, of all others.
+//!
+//! - **Places**: a destination that answers slowly may have an eighth of the places in flight, once half of all are taken.
+//! - **Throttling**: a 429 is the destination's fault if that was throttled before, while messages to others were accepted.
+
+use std::collections::{HashMap, VecDeque};
+use std::hash::{BuildHasher, RandomState};
+
+use crate::message::Target;
+
+/// Of all places in flight, one destination may have one in so many.
+const SHARE: usize = 8;
+/// So many destinations are remembered that were throttled last.
+const MAX_THROTTLED: usize = 256;
+/// The last calls, by which a destination is compared with the others.
+const RECENT_CALLS: usize = 64;
+/// Others are accepted if at most one call in so many to them is throttled.
+const OTHERS_THROTTLED: usize = 16;
+
+/// The destinations and channels of one app, as this worker knows them.
+#[derive(Debug, Default)]
+pub(in crate::worker) struct Destinations {
+    hasher: RandomState,
+    /// Messages from their claim until they are recorded.
+    in_flight: HashMap<String, usize>,
+    /// Destinations whose last call was answered 429, the last one at the end.
+    throttled: VecDeque<u64>,
+    /// Calls that were accepted or throttled.
+    recent: VecDeque<(u64, bool)>,
+}
+
+impl Destinations {
+    pub(in crate::worker) fn hash(&self, target: &Target) -> u64 {
+        self.hasher.hash_one(target.name())
+    }
+
+    /// Takes a place for a message, if its destination may have one more while `all` of `max_in_flight` are taken.
+    pub(in crate::worker) fn enter(
+        &mut self,
+        target: &str,
+        all: usize,
+        max_in_flight: usize,
+    ) -> bool {
+        let count = self.in_flight.get(target).copied().unwrap_or(0);
+        if count >= max_in_flight.div_ceil(SHARE) && all * 2 >= max_in_flight {
+            return false;
+        }
+        self.in_flight.insert(target.to_owned(), count + 1);
+        true
+    }
+
+    pub(in crate::worker) fn leave(&mut self, target: &str) {
+        if let Some(count) = self.in_flight.get_mut(target) {
+            *count -= 1;
+            if *count == 0 {
+                self.in_flight.remove(target);
+            }
+        }
+    }
+
+    /// The destinations that may have no more places. There are eight at most, or so.
+    pub(in crate::worker) fn crowded(&self, all: usize, max_in_flight: usize) -> Vec<String> {
+        if all * 2 < max_in_flight {
+            return Vec::new();
+        }
+        let share = max_in_flight.div_ceil(SHARE);
+        self.in_flight
+            .iter()
+            .filter(|(_, count)| **count >= share)
+            .map(|(target, _)| target.clone())
+            .collect()
+    }
+
+    pub(in crate::worker) fn accepted(&mut self, target: u64) {
+        self.throttled.retain(|known| *known != target);
+        self.remember(target, false);
+    }
+
+    /// Takes in a 429. True if the destination is at fault, and not the budget of the app.
+    pub(in crate::worker) fn throttled(&mut self, target: u64) -> bool {
+        let own = self.recent.iter().filter(|(known, _)| *known == target);
+        let was_throttled =
+            self.throttled.contains(&target) || own.clone().any(|(_, is_throttled)| *is_throttled);
+        let others = self.recent.iter().filter(|(known, _)| *known != target);
+        let (all, throttled) = others.fold((0, 0), |(all, throttled), (_, is_throttled)| {
+            (all + 1, throttled + usize::from(*is_throttled))
+        });
+        let others_are_accepted = all > throttled && throttled * OTHERS_THROTTLED <= all;
+
+        self.throttled.retain(|known| *known != target);
+        if self.throttled.len() >= MAX_THROTTLED {
+            self.throttled.pop_front();
+        }
+        self.throttled.push_back(target);
+        self.remember(target, true);
+        was_throttled && others_are_accepted
+    }
+
+    fn remember(&mut self, target: u64, is_throttled: bool) {
+        if self.recent.len() >= RECENT_CALLS {
+            self.recent.pop_front();
+        }
+        self.recent.push_back((target, is_throttled));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_destination_gets_an_eighth_of_the_places_once_half_are_taken() {
+        let mut destinations = Destinations::default();
+        for taken in 0..8 {
+            assert!(destinations.enter("slow", taken, 16), "{taken}");
+        }
+        assert!(!destinations.enter("slow", 8, 16));
+        assert!(destinations.enter("other", 8, 16));
+        assert_eq!(destinations.crowded(9, 16), ["slow"]);
+        assert!(destinations.crowded(7, 16).is_empty());
+        for _ in 0..7 {
+            destinations.leave("slow");
+        }
+        assert!(destinations.enter("slow", 8, 16));
+        destinations.leave("unknown");
+    }
+
+    #[test]
+    fn a_429_that_one_destination_explains_is_its_fault_from_the_second_one_on() {
+        let mut destinations = Destinations::default();
+        for other in 0..100 {
+            destinations.accepted(1_000 + other);
+        }
+        assert!(!destinations.throttled(1));
+        assert!(destinations.throttled(1));
+        // Long after that, too: its last call was throttled.
+        for other in 0..100 {
+            destinations.accepted(1_000 + other);
+        }
+        assert!(destinations.throttled(1));
+        // Messages to it were accepted: so it is not known any more.
+        destinations.accepted(1);
+        for other in 0..100 {
+            destinations.accepted(1_000 + other);
+        }
+        assert!(!destinations.throttled(1));
+    }
+
+    #[test]
+    fn a_429_of_an_app_with_one_destination_is_the_budgets() {
+        let mut destinations = Destinations::default();
+        for _ in 0..10 {
+            destinations.accepted(1);
+            assert!(!destinations.throttled(1));
+        }
+    }
+
+    #[test]
+    fn a_429_while_others_are_throttled_is_the_budgets() {
+        let mut destinations = Destinations::default();
+        for other in 0..10 {
+            destinations.accepted(1_000 + other);
+            assert!(!destinations.throttled(2_000 + other));
+        }
+        for other in 0..10 {
+            assert!(!destinations.throttled(2_000 + other), "again");
+        }
+    }
+
+    #[test]
+    fn a_channel_whose_calls_are_throttled_in_part_is_at_fault() {
+        let mut destinations = Destinations::default();
+        for other in 0..20 {
+            destinations.accepted(1_000 + other);
+            destinations.accepted(1);
+        }
+        assert!(!destinations.throttled(1));
+        destinations.accepted(1);
+        destinations.accepted(1_001);
+        assert!(destinations.throttled(1));
+    }
+}

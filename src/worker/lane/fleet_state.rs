@@ -1,0 +1,239 @@
+//! Writes what this worker has found out about an app to the lane's row, for all workers: holds, probes, 429s.
+
+use std::time::{Duration, Instant};
+
+use tokio::sync::SemaphorePermit;
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+use super::Lane;
+use super::circuit_breaker::{Decision, Transition};
+use crate::error_text::database_error_text;
+use crate::outbox::{Hold, HoldKind, HoldResult, is_outage};
+use crate::outcome::MAX_RETRY_AFTER;
+use crate::pace::DbTime;
+use crate::signaling::RetryAfter;
+
+/// A finished attempt, as far as the lane has to know.
+#[derive(Debug)]
+pub(in crate::worker) struct AttemptReport {
+    pub(in crate::worker) transition: Transition,
+    pub(in crate::worker) sent_at: DbTime,
+    pub(in crate::worker) error: String,
+    pub(in crate::worker) retry_after: Option<RetryAfter>,
+    pub(in crate::worker) probe: Option<Uuid>,
+}
+
+impl Lane {
+    /// Does for the whole fleet what follows from an attempt.
+    pub(in crate::worker) async fn apply(&self, report: &AttemptReport) {
+        match (report.transition, report.probe) {
+            (Transition::Throttle, _) => {
+                let asked = report
+                    .retry_after
+                    .map_or(Duration::ZERO, |RetryAfter(asked)| {
+                        asked.min(MAX_RETRY_AFTER)
+                    });
+                self.throttle(report.sent_at, asked).await;
+            }
+            (Transition::Release, Some(probe)) => self.release_hold(probe).await,
+            (Transition::Extend(kind), Some(probe)) => {
+                self.hold(kind, &report.error, Some(probe)).await;
+            }
+            (Transition::Return, _) => self.log().returned(&self.app),
+            (
+                Transition::None | Transition::Doubt | Transition::Release | Transition::Extend(_),
+                _,
+            ) => {}
+        }
+    }
+
+    /// Does at once what a change of the circuit breaker means for this worker.
+    pub(in crate::worker) fn breaker_has_changed(&self, transition: Transition) {
+        match transition {
+            Transition::None | Transition::Throttle => {}
+            Transition::Doubt => {
+                self.release_unsent();
+                tracing::debug!(
+                    event = "worker_doubts",
+                    app = self.app,
+                    "calls of this worker fail: it claims nothing until it knows how those of other workers go"
+                );
+            }
+            Transition::Extend(_) => self.release_unsent(),
+            Transition::Release | Transition::Return => self.breaker_changed.notify_one(),
+        }
+    }
+
+    /// The end of this worker's doubts.
+    pub(in crate::worker) async fn decide(&self, decision: Decision) {
+        match decision {
+            Decision::Hold { kind, reason } => self.hold(kind, &reason, None).await,
+            Decision::StepAside { reason } => {
+                self.log().stepped_aside(&self.app, &reason);
+                self.breaker().step_aside(reason, Instant::now());
+            }
+            Decision::Return => {
+                self.log().returned(&self.app);
+                self.breaker().return_to_app(Instant::now());
+            }
+        }
+        self.breaker_changed.notify_one();
+    }
+
+    /// A claim or a look shows whether the lane is held.
+    pub(super) fn observe_hold(&self, hold: Option<Hold>) {
+        match hold.map(|hold| hold.kind) {
+            Some(HoldKind::Unauthorized | HoldKind::Unavailable) => self.breaker().lane_held(),
+            Some(HoldKind::Paused) => {}
+            None => self.breaker().lane_free(Instant::now()),
+        }
+    }
+
+    /// Holds the app for the whole fleet: its messages are not at fault.
+    async fn hold(&self, kind: HoldKind, reason: &str, probe: Option<Uuid>) {
+        let _permit = self.write_permit().await;
+        let outbox = &self.shared.outbox;
+        let mut tries = Tries::of(probe);
+        let held = loop {
+            let held = outbox.hold(&self.app, kind, reason, probe).await;
+            if held.is_ok() || !tries.another(&self.shutdown).await {
+                break held;
+            }
+        };
+        match held {
+            Ok(HoldResult::TooSoon) => self.breaker().hold_refused(Instant::now()),
+            Ok(result) => {
+                self.breaker().lane_held();
+                // The next probe is made when this pause is over.
+                self.look_soon();
+                if result == HoldResult::Held {
+                    // What the API says after that may repeat the message, and is in the lane's row.
+                    let reason = reason.split(": ").next().unwrap_or_default();
+                    self.log().held(&self.app, self.now(), kind, reason);
+                }
+            }
+            Err(error) => self.log_failure("held", &error),
+        }
+    }
+
+    /// Slows the app for the whole fleet.
+    async fn throttle(&self, sent_at: DbTime, retry_after: Duration) {
+        let asks_for_pause = retry_after > Duration::ZERO;
+        if asks_for_pause {
+            self.release_unsent();
+        }
+        // Of many 429s at once, one cuts the rate. But no pause that the API asks for is lost, though the row be busy.
+        let _permit = if asks_for_pause {
+            self.write_permit().await
+        } else if let Ok(permit) = self.row_writer.try_acquire() {
+            Some(permit)
+        } else {
+            return;
+        };
+        let mut tries = Tries(if asks_for_pause { MOST_TRIES } else { 0 });
+        let outbox = &self.shared.outbox;
+        let throttled = loop {
+            let throttled = outbox.throttle(&self.app, sent_at, retry_after).await;
+            if throttled.is_ok() || !tries.another(&self.shutdown).await {
+                break throttled;
+            }
+        };
+        match throttled {
+            Ok(Some(rate_per_s)) => {
+                self.release_unsent();
+                self.log()
+                    .slowed(&self.app, self.now(), rate_per_s, retry_after);
+            }
+            Ok(None) => {}
+            Err(error) => self.log_failure("slowed", &error),
+        }
+    }
+
+    /// The right to write the lane's row: while another session has locked the row, that ties up one connection.
+    async fn write_permit(&self) -> Option<SemaphorePermit<'_>> {
+        self.row_writer.acquire().await.ok()
+    }
+
+    /// Lets another message probe, where the one that was to did not make a call.
+    pub(in crate::worker) async fn release_probe(&self, probe: Uuid) {
+        let outbox = &self.shared.outbox;
+        let mut tries = Tries::of(Some(probe));
+        while let Err(error) = outbox.release(&self.app, &[probe]).await {
+            if tries.another(&self.shutdown).await {
+                continue;
+            }
+            tracing::debug!(
+                event = "probe_release_failed",
+                app = self.app,
+                error = database_error_text(&error),
+                "a probe could not be given back: the next one is later"
+            );
+            break;
+        }
+        self.look_soon();
+    }
+
+    /// Lets the app go on for the whole fleet.
+    async fn release_hold(&self, probe: Uuid) {
+        let _permit = self.write_permit().await;
+        let outbox = &self.shared.outbox;
+        let mut tries = Tries::of(Some(probe));
+        let released = loop {
+            let released = outbox.release_hold(&self.app, probe).await;
+            if released.is_ok() || !tries.another(&self.shutdown).await {
+                break released;
+            }
+        };
+        match released {
+            Ok(true) => self.log().released(&self.app, self.now()),
+            Ok(false) => {}
+            Err(error) => self.log_failure("released", &error),
+        }
+    }
+
+    fn log_failure(&self, what: &str, error: &sqlx::Error) {
+        let (app, error_text) = (&self.app, database_error_text(error));
+        // The loop says it of a database that is away.
+        if is_outage(error) {
+            tracing::debug!(
+                event = "lane_update_failed",
+                app,
+                error = error_text,
+                "the lane could not be {what}"
+            );
+        } else {
+            tracing::warn!(
+                event = "lane_update_failed",
+                app,
+                error = error_text,
+                "the lane could not be {what}"
+            );
+        }
+    }
+}
+
+/// How often the result of a probe is written to a database that fails: no other worker knows it, and until the end of the
+/// probe's lease all wait for it.
+const MOST_TRIES: u32 = 8;
+const TRY_AGAIN_AFTER: Duration = Duration::from_millis(500);
+
+/// The tries that are left.
+struct Tries(u32);
+
+impl Tries {
+    /// Several for a probe. Others need no more than one: the next attempts lead to the same.
+    fn of(probe: Option<Uuid>) -> Self {
+        Self(if probe.is_some() { MOST_TRIES - 1 } else { 0 })
+    }
+
+    /// Waits for the next try, if there is one. A shutdown does not wait for it.
+    async fn another(&mut self, shutdown: &CancellationToken) -> bool {
+        if self.0 == 0 {
+            return false;
+        }
+        self.0 -= 1;
+        let pause = tokio::time::sleep(TRY_AGAIN_AFTER);
+        shutdown.run_until_cancelled(pause).await.is_some()
+    }
+}
