@@ -5,7 +5,6 @@ use std::fmt::Write;
 use std::time::Duration;
 
 use crate::pace::DbTime;
-use crate::retry::RetryPolicy;
 use crate::signaling::{CallFailure, Response, ResponseBody, RetryAfter};
 
 /// What a call came to.
@@ -199,25 +198,27 @@ pub(crate) enum Next {
 }
 
 impl DeliveryPolicy {
-    /// The delay before the attempt after this one, if this one fails. Held lanes pace their probes themselves, and the
-    /// message of a probe must be due soon after the end of the hold.
-    fn delay(&self, retry: RetryPolicy) -> Duration {
+    /// How many failed attempts the delay after this one goes by. A held lane paces its probes itself, and the message of
+    /// a probe must be due soon after the end of the hold.
+    pub(crate) fn failures(&self) -> u32 {
         let failures = self.attempts.saturating_add(self.uncharged);
-        retry.delay(if self.probe {
+        if self.probe {
             1
         } else {
             failures.saturating_add(1)
-        })
+        }
     }
 }
 
-/// Decides what becomes of a row after a call.
+/// Decides what becomes of a row after a call. `backoff` is the retry policy's delay for this attempt; a message that fails
+/// for `give_up_after` ends.
 pub(crate) fn next(
     outcome: &Outcome,
     is_charged: bool,
     policy: DeliveryPolicy,
     now: DbTime,
-    retry: RetryPolicy,
+    backoff: Duration,
+    give_up_after: Duration,
 ) -> Next {
     let again = |next: fn(DbTime) -> Next, delay: Duration| {
         let due_at = now + delay;
@@ -232,10 +233,10 @@ pub(crate) fn next(
         | Outcome::Unserved(Some(asked)) => asked.0.min(MAX_RETRY_AFTER),
         _ => Duration::ZERO,
     };
-    let delay = policy.delay(retry).max(asked);
+    let delay = backoff.max(asked);
     let is_given_up = policy
         .failing_since
-        .is_some_and(|since| now.since(since) >= retry.give_up_after());
+        .is_some_and(|since| now.since(since) >= give_up_after);
     match outcome {
         Outcome::Accepted(Acceptance::Sent) => Next::Final(FinalStatus::MessageSent),
         Outcome::Accepted(Acceptance::Delivered) => Next::Final(FinalStatus::MessageDelivered),
@@ -430,8 +431,8 @@ mod tests {
         assert_eq!(outcome, Outcome::Unserved(Some(RetryAfter(SECOND * 9))));
         assert_eq!(outcome.attempt_outcome(), Some("transient"));
         assert_eq!(
-            next(&outcome, POLICY, NOW, SECOND),
-            Next::Retry(NOW + SECOND * 9)
+            next(&outcome, false, POLICY, NOW, SECOND, DAY),
+            Next::Snooze(NOW + SECOND * 9)
         );
     }
 
@@ -453,95 +454,91 @@ mod tests {
 
     const NOW: DbTime = DbTime::from_micros(1_000_000_000);
     const SECOND: Duration = Duration::from_secs(1);
+    const DAY: Duration = Duration::from_hours(24);
     const POLICY: DeliveryPolicy = DeliveryPolicy {
         attempts: 0,
+        uncharged: 0,
+        failing_since: None,
         max_attempts: 3,
         at_most_once: false,
         expires_at: None,
         probe: false,
     };
+    const LAST: DeliveryPolicy = DeliveryPolicy {
+        attempts: 2,
+        ..POLICY
+    };
+    /// Failures for which the message may be to blame, or not.
+    const OPEN: [Outcome; 5] = [
+        Outcome::Transient(None),
+        Outcome::Unserved(None),
+        Outcome::Unauthorized,
+        Outcome::Ambiguous,
+        Outcome::Throttled(None),
+    ];
+
+    fn after(outcome: &Outcome, is_charged: bool, policy: DeliveryPolicy) -> Next {
+        next(outcome, is_charged, policy, NOW, SECOND, DAY)
+    }
 
     #[test]
-    fn a_message_is_tried_until_its_attempts_are_used_up() {
-        let last = DeliveryPolicy {
-            attempts: 2,
-            ..POLICY
-        };
-        for outcome in [Outcome::Transient(None), Outcome::Ambiguous] {
-            assert_eq!(
-                next(&outcome, POLICY, NOW, SECOND),
-                Next::Retry(NOW + SECOND)
-            );
-            assert_eq!(
-                next(&outcome, last, NOW, SECOND),
-                Next::Final(FinalStatus::Failed)
-            );
+    fn a_message_is_tried_until_its_charged_attempts_are_used_up() {
+        for outcome in OPEN {
+            assert_eq!(after(&outcome, true, POLICY), Next::Retry(NOW + SECOND));
+            let failed = Next::Final(FinalStatus::Failed);
+            assert_eq!(after(&outcome, true, LAST), failed);
+            assert_eq!(after(&outcome, false, LAST), Next::Snooze(NOW + SECOND));
         }
     }
 
     #[test]
-    fn throttling_and_bad_credentials_cost_no_attempt() {
-        let last = DeliveryPolicy {
-            attempts: 2,
+    fn a_message_that_fails_for_a_day_ends_charged_or_not() {
+        let failing = |since| DeliveryPolicy {
+            uncharged: 300,
+            failing_since: Some(since),
             ..POLICY
         };
-        assert_eq!(
-            next(&Outcome::Unauthorized, last, NOW, SECOND),
-            Next::Release
-        );
-        assert_eq!(
-            next(&Outcome::Throttled(None), last, NOW, SECOND),
-            Next::Snooze(NOW + SECOND)
-        );
+        for outcome in OPEN {
+            for is_charged in [true, false] {
+                let given_up = after(&outcome, is_charged, failing(NOW - DAY));
+                assert_eq!(given_up, Next::Final(FinalStatus::Failed));
+            }
+            let goes_on = after(&outcome, false, failing(NOW - DAY + SECOND));
+            assert_eq!(goes_on, Next::Snooze(NOW + SECOND));
+        }
+    }
+
+    #[test]
+    fn the_delay_grows_with_every_failure_but_those_of_probes() {
+        let failed = DeliveryPolicy {
+            attempts: 2,
+            uncharged: 3,
+            ..POLICY
+        };
+        assert_eq!(failed.failures(), 6);
+        let probe = DeliveryPolicy {
+            probe: true,
+            ..failed
+        };
+        assert_eq!(probe.failures(), 1);
     }
 
     #[test]
     fn retry_after_is_never_undercut_and_bounded() {
-        let after = |asked| Outcome::Throttled(Some(RetryAfter(asked)));
-        assert_eq!(
-            next(&after(SECOND * 9), POLICY, NOW, SECOND),
-            Next::Snooze(NOW + SECOND * 9)
-        );
-        assert_eq!(
-            next(&after(SECOND / 2), POLICY, NOW, SECOND),
-            Next::Snooze(NOW + SECOND)
-        );
-        assert_eq!(
-            next(&after(SECOND * 1_000_000), POLICY, NOW, SECOND),
-            Next::Snooze(NOW + MAX_RETRY_AFTER)
-        );
-    }
-
-    #[test]
-    fn a_probe_that_fails_costs_its_message_no_attempt() {
-        let probe = DeliveryPolicy {
-            attempts: 2,
-            probe: true,
-            ..POLICY
+        let asked = |asked| {
+            let outcome = Outcome::Throttled(Some(RetryAfter(asked)));
+            after(&outcome, false, POLICY)
         };
-        for outcome in [Outcome::Transient(None), Outcome::Ambiguous] {
-            assert_eq!(
-                next(&outcome, probe, NOW, SECOND),
-                Next::Snooze(NOW + SECOND)
-            );
+        assert_eq!(asked(SECOND * 9), Next::Snooze(NOW + SECOND * 9));
+        assert_eq!(asked(SECOND / 2), Next::Snooze(NOW + SECOND));
+        let longest = Next::Snooze(NOW + MAX_RETRY_AFTER);
+        assert_eq!(asked(SECOND * 1_000_000), longest);
+        let unserved = Outcome::Unserved(Some(RetryAfter(SECOND * 9)));
+        let server_error = Outcome::Transient(Some(RetryAfter(SECOND * 9)));
+        for outcome in [unserved, server_error] {
+            let next = after(&outcome, true, POLICY);
+            assert_eq!(next, Next::Retry(NOW + SECOND * 9));
         }
-        let once = DeliveryPolicy {
-            at_most_once: true,
-            ..probe
-        };
-        assert_eq!(
-            next(&Outcome::Ambiguous, once, NOW, SECOND),
-            Next::Final(FinalStatus::Unknown)
-        );
-    }
-
-    #[test]
-    fn a_server_error_that_asks_for_time_is_given_it() {
-        let asked = Outcome::Transient(Some(RetryAfter(SECOND * 9)));
-        assert_eq!(
-            next(&asked, POLICY, NOW, SECOND),
-            Next::Retry(NOW + SECOND * 9)
-        );
     }
 
     #[test]
@@ -550,14 +547,12 @@ mod tests {
             at_most_once: true,
             ..POLICY
         };
-        assert_eq!(
-            next(&Outcome::Ambiguous, once, NOW, SECOND),
-            Next::Final(FinalStatus::Unknown)
-        );
-        assert_eq!(
-            next(&Outcome::Transient(None), once, NOW, SECOND),
-            Next::Retry(NOW + SECOND)
-        );
+        for is_charged in [true, false] {
+            let unknown = Next::Final(FinalStatus::Unknown);
+            assert_eq!(after(&Outcome::Ambiguous, is_charged, once), unknown);
+        }
+        let again = after(&Outcome::Transient(None), true, once);
+        assert_eq!(again, Next::Retry(NOW + SECOND));
     }
 
     #[test]
@@ -566,14 +561,11 @@ mod tests {
             expires_at: Some(NOW + SECOND),
             ..POLICY
         };
-        assert_eq!(
-            next(&Outcome::Transient(None), short, NOW, SECOND),
-            Next::Final(FinalStatus::Expired)
-        );
-        assert_eq!(
-            next(&Outcome::Transient(None), short, NOW, SECOND / 2),
-            Next::Retry(NOW + SECOND / 2)
-        );
+        let outcome = Outcome::Transient(None);
+        let expired = Next::Final(FinalStatus::Expired);
+        assert_eq!(after(&outcome, true, short), expired);
+        let soon = next(&outcome, true, short, NOW, SECOND / 2, DAY);
+        assert_eq!(soon, Next::Retry(NOW + SECOND / 2));
     }
 
     proptest! {

@@ -23,7 +23,8 @@ declare
 begin
     perform signaling.assert_session();
     select * into lane from signaling.lane where app = hold.app for no key update;
-    if not found or case when probe is null then lane.hold is not null else lane.probe_claim_id is distinct from probe end then
+    if not found or (probe is null and lane.hold is not null)
+       or (probe is not null and lane.probe_claim_id is distinct from probe) then
         return 'other';
     end if;
     -- The clock of the database may have been set back.

@@ -8,26 +8,26 @@ create or replace function signaling.resume(app text) returns text
     language plpgsql security definer set search_path = pg_catalog, pg_temp set row_security = off
 as $$
 declare
-    lane signaling.lane;
+    locked signaling.lane;
     waited boolean;
     change text;
 begin
     perform signaling.refuse_unknown_app($1);
-    select * into lane from signaling.lane where lane.app = $1 for no key update;
-    waited := coalesce(lane.retry_after_until > clock_timestamp(), false);
-    change := case when lane.paused_at is not null and waited then 'resumed, and the pause ended that the API has asked for'
-                   when lane.paused_at is not null then 'resumed'
+    select * into locked from signaling.lane where lane.app = $1 for no key update;
+    waited := coalesce(locked.retry_after_until > clock_timestamp(), false);
+    change := case when locked.paused_at is not null and waited then 'resumed, and the pause ended that the API has asked for'
+                   when locked.paused_at is not null then 'resumed'
                    when waited then 'the pause ended that the API has asked for'
                    else 'nothing changed: no operator has paused the app' end;
-    if lane.paused_at is not null or waited then
+    if locked.paused_at is not null or waited then
         update signaling.lane set paused_at = null, paused_by = null, pause_reason = null, retry_after_until = null
         where lane.app = $1;
         perform signaling.wake_workers($1);
     end if;
-    return change || case lane.hold
-        when 'unauthorized' then '. The app is still held, because the API refuses its credentials (' || lane.hold_reason
+    return change || case locked.hold
+        when 'unauthorized' then '. The app is still held, because the API refuses its credentials (' || locked.hold_reason
                                  || '): correct them. One message is tried every few seconds'
-        when 'unavailable' then '. The app is still held, because the API fails or can''t be reached (' || lane.hold_reason
+        when 'unavailable' then '. The app is still held, because the API fails or can''t be reached (' || locked.hold_reason
                                 || '). One message is tried every few seconds'
         else '' end;
 end

@@ -305,12 +305,14 @@ fn classify(
     if outcome == Outcome::Unauthorized {
         lane.client.credentials().discard_signed_tokens();
     }
+    let retry = lane.shared.retry;
     let next = outcome::next(
         &outcome,
         verdict.is_charged,
         claimed.policy,
         now,
-        lane.shared.retry,
+        retry.delay(claimed.policy.failures()),
+        retry.give_up_after(),
     );
     let (status, due_at) = match next {
         Next::Final(status) => (Some(status), claimed.was_due_at),

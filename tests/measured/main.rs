@@ -1,6 +1,7 @@
 //! Tests that measure: rates, gaps, and how long a lock is held. Each has the machine for itself, because its calls
 //! would be late where the processes of other tests compete for a processor.
 
+mod blame;
 mod isolation;
 mod migration_locks;
 mod pace;

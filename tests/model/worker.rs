@@ -137,17 +137,21 @@ impl Protocol {
         let time = |ticks: Ticks| DbTime::from_micros(i64::from(ticks));
         let policy = DeliveryPolicy {
             attempts: u32::from(delivery.attempts),
+            uncharged: 0,
+            failing_since: None,
             max_attempts: u32::from(message.max_attempts),
             at_most_once: message.at_most_once && self.rules.ambiguity_ends_at_most_once,
             expires_at: state.rows[delivery.message].expires_in.map(time),
             probe: false,
         };
         let backoff = Duration::from_micros(u64::from(BACKOFF));
-        let (end, due_in, counts) = match outcome::next(outcome, policy, time(0), backoff) {
+        // Whose fault it is has a model of its own.
+        let is_charged = !matches!(outcome, Outcome::Throttled(_) | Outcome::Unauthorized);
+        let next = outcome::next(outcome, is_charged, policy, time(0), backoff, Duration::MAX);
+        let (end, due_in, counts) = match next {
             Next::Final(status) => (Some(status.into()), 0, true),
             Next::Retry(_) => (None, BACKOFF, true),
             Next::Snooze(_) => (None, BACKOFF, false),
-            Next::Release => (None, 0, false),
         };
         Record {
             end,

@@ -23,7 +23,9 @@ pub(super) enum Next {
 
 impl Next {
     pub(super) fn after(batch: &Batch, lookahead: Lookahead, avoids: bool) -> Self {
-        if avoids && batch.hold.is_none() && !batch.is_full() {
+        if batch.passed.is_some() {
+            Self::ClaimAt(batch.at)
+        } else if avoids && batch.hold.is_none() && !batch.is_full() {
             Self::ClaimAt(batch.at + CROWDED_PAUSE)
         } else if batch.hold.is_none() && (batch.slots == 0 || batch.is_full()) {
             Self::ClaimAt(batch.next_slot_at - HORIZON / 2 - lookahead.get())
