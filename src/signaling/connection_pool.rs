@@ -16,6 +16,7 @@ use hyper_rustls::HttpsConnector;
 use hyper_util::client::legacy::connect::HttpConnector;
 use tower_service::Service;
 
+use super::hosts::Trial;
 use super::{BaseUrl, CallFailure};
 use crate::error_text::error_chain_text;
 use crate::pace::HORIZON;
@@ -38,8 +39,8 @@ const MAX_RESPONSE_HEAD_BYTES: usize = 32 * 1024;
 /// The connections to one host.
 #[derive(Debug)]
 pub(super) struct ConnectionPool {
-    /// The place of the host in the settings.
-    index: usize,
+    /// The host's position in the configured list.
+    pub(super) index: usize,
     pub(super) base_url: BaseUrl,
     connector: HttpsConnector<HttpConnector>,
     connect_timeout: Duration,
@@ -60,6 +61,8 @@ struct Idle {
 pub(crate) struct Connection {
     pub(super) sender: SendRequest<Full<Bytes>>,
     pub(super) host: Arc<ConnectionPool>,
+    /// Present if the attempt finds out whether the first host can serve again.
+    pub(super) trial: Option<Trial>,
 }
 
 impl ConnectionPool {
@@ -92,10 +95,7 @@ impl ConnectionPool {
     /// A connection that is ready: an idle one, or a new one.
     pub(super) async fn get(self: &Arc<Self>) -> Result<Connection, CallFailure> {
         if let Some(sender) = self.take_idle() {
-            return Ok(Connection {
-                sender,
-                host: Arc::clone(self),
-            });
+            return Ok(self.connection_of(sender));
         }
         let started = Instant::now();
         let sender = tokio::time::timeout(self.connect_timeout, self.connect())
@@ -105,10 +105,15 @@ impl ConnectionPool {
                 CallFailure::NotSent(format!("no connection within {timeout}"))
             })??;
         self.note_headers(started.elapsed());
-        Ok(Connection {
+        Ok(self.connection_of(sender))
+    }
+
+    fn connection_of(self: &Arc<Self>, sender: SendRequest<Full<Bytes>>) -> Connection {
+        Connection {
             sender,
             host: Arc::clone(self),
-        })
+            trial: None,
+        }
     }
 
     fn note_headers(&self, connect_time: Duration) {
@@ -160,18 +165,18 @@ impl ConnectionPool {
 }
 
 impl Connection {
-    /// The place of the connection's host in the settings.
-    pub(crate) fn host_index(&self) -> usize {
-        self.host.index
-    }
-
     pub(crate) fn base_url(&self) -> &BaseUrl {
         &self.host.base_url
     }
 
+    /// The host's position in the configured list: evidence of one host is none about another.
+    pub(crate) fn host_index(&self) -> usize {
+        self.host.index
+    }
+
     /// Puts a connection back that no request went out on, or whose response has been read.
     pub(crate) fn put_back(self) {
-        let Self { sender, host } = self;
+        let Self { sender, host, .. } = self;
         let mut idle = host.idle.lock().unwrap_or_else(PoisonError::into_inner);
         while idle
             .front()
