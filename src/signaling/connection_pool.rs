@@ -6,7 +6,7 @@
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use http_body_util::Full;
@@ -27,6 +27,8 @@ use crate::tls::refused_certificate;
 const MAX_IDLE: Duration = Duration::from_secs(20);
 /// How long after a response its connection may take to be ready again before it is given up.
 const REUSE_WITHIN: Duration = Duration::from_millis(100);
+/// How long a host that gave no connection is no alternative to one that answers 502 to 504.
+const FAILURE_MEMORY: Duration = Duration::from_secs(30);
 /// Least time before its slot at which a call looks for a connection.
 const MIN_LEAD: Duration = Duration::from_millis(5);
 
@@ -48,6 +50,8 @@ pub(super) struct ConnectionPool {
     idle: Mutex<VecDeque<Idle>>,
     /// A moving average of how long a connection takes to make, in µs. Zero while none has been made.
     connect_us: AtomicU64,
+    /// When a connection could not be made, if none was made since.
+    failed_at: Mutex<Option<Instant>>,
 }
 
 #[derive(Debug)]
@@ -81,6 +85,7 @@ impl ConnectionPool {
             max_idle,
             idle: Mutex::default(),
             connect_us: AtomicU64::new(0),
+            failed_at: Mutex::default(),
         }
     }
 
@@ -98,14 +103,29 @@ impl ConnectionPool {
             return Ok(self.connection_of(sender));
         }
         let started = Instant::now();
-        let sender = tokio::time::timeout(self.connect_timeout, self.connect())
+        let connected = tokio::time::timeout(self.connect_timeout, self.connect())
             .await
-            .map_err(|_| {
+            .unwrap_or_else(|_| {
                 let timeout = humantime::format_duration(self.connect_timeout);
-                CallFailure::NotSent(format!("no connection within {timeout}"))
-            })??;
+                let why = format!("no connection within {timeout}");
+                Err(CallFailure::NotSent(why))
+            });
+        *self.failed_at() = connected.is_err().then(Instant::now);
+        let sender = connected?;
         self.note_headers(started.elapsed());
         Ok(self.connection_of(sender))
+    }
+
+    /// Whether the latest try to connect failed, and not long ago.
+    pub(super) fn lately_failed(&self) -> bool {
+        self.failed_at()
+            .is_some_and(|failed_at| failed_at.elapsed() < FAILURE_MEMORY)
+    }
+
+    fn failed_at(&self) -> MutexGuard<'_, Option<Instant>> {
+        self.failed_at
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     fn connection_of(self: &Arc<Self>, sender: SendRequest<Full<Bytes>>) -> Connection {

@@ -1,7 +1,8 @@
 //! Decides which of an app's hosts is called: a state machine without connections, clocks and tasks.
 //!
 //! The *serving* host is called until it can't be connected, or answers 502 to 504 three times in a row. Then the next
-//! host of the list that can be connected serves. Where all hosts fail, each of them gets a few calls in turn.
+//! host of the list serves: the first that can be connected, or after 502 to 504 the first that has not lately refused a
+//! connection. Where all hosts fail, each of them gets a few calls in turn.
 //!
 //! While another host serves, a search for the first host runs:
 //!
@@ -103,8 +104,14 @@ impl HostChoice {
     }
 
     /// A host answered with this status. Only the serving host's responses count: others answer calls that started
-    /// before they were left.
-    pub(super) fn responded(&mut self, host: usize, status: u16) -> Change {
+    /// before they were left. It is left for no host that lately gave no connection: behind a firewall that drops
+    /// packets, each try to connect would hold up all attempts for the connect timeout.
+    pub(super) fn responded(
+        &mut self,
+        host: usize,
+        status: u16,
+        lately_unconnected: impl Fn(usize) -> bool,
+    ) -> Change {
         if host != self.serving {
             return Change::None;
         }
@@ -116,13 +123,17 @@ impl HostChoice {
             return Change::None;
         }
         self.gateway_failures = self.gateway_failures.saturating_add(1);
-        if self.gateway_failures < MAX_GATEWAY_FAILURES || self.hosts == 1 {
+        if self.gateway_failures < MAX_GATEWAY_FAILURES {
             return Change::None;
         }
+        let mut others = (1..self.hosts).map(|turn| (host + turn) % self.hosts);
+        let Some(next) = others.find(|other| !lately_unconnected(*other)) else {
+            return Change::None;
+        };
         if host == 0 {
             self.first_host_failures = self.first_host_failures.saturating_add(1);
         }
-        self.move_to((host + 1) % self.hosts)
+        self.move_to(next)
     }
 
     /// Whether this search goes on.
@@ -219,7 +230,7 @@ mod tests {
     fn respond(choice: &mut HostChoice, host: usize, statuses: &[u16]) -> Change {
         let mut change = Change::None;
         for status in statuses {
-            change = choice.responded(host, *status);
+            change = choice.responded(host, *status, |_| false);
         }
         change
     }
@@ -251,7 +262,7 @@ mod tests {
         for other in [200, 400, 401, 404, 429, 500, 501, 505] {
             let change = respond(&mut choice, 0, &[502, 504, other, 503]);
             assert_eq!(change, Change::None, "{other}");
-            let _ = choice.responded(0, other);
+            let _ = respond(&mut choice, 0, &[other]);
         }
         let _ = respond(&mut choice, 0, &[502, 502, 502]);
         assert_eq!(choice.serving(), 1);
@@ -292,6 +303,16 @@ mod tests {
             assert_eq!(choice.serving(), host);
             let _ = respond(&mut choice, host, &[502]);
         }
+    }
+
+    #[test]
+    fn a_host_that_lately_gave_no_connection_is_no_alternative() {
+        let mut choice = HostChoice::new(3);
+        let _ = respond(&mut choice, 0, &[502, 502]);
+        assert_eq!(choice.responded(0, 502, |_| true), Change::None);
+        assert_eq!(choice.serving(), 0);
+        let _ = choice.responded(0, 502, |other| other == 1);
+        assert_eq!(choice.serving(), 2);
     }
 
     #[test]

@@ -142,7 +142,9 @@ impl Hosts {
         let why = status.map_or_else(String::new, |status| format!("it answered HTTP {status}"));
         match (trial, status) {
             (Some(trial), status) => trial.end(&why, |choice| choice.trial_ended(status)),
-            (None, Some(status)) => self.step(&why, |choice| choice.responded(host, status)),
+            (None, Some(status)) => self.step(&why, |choice| {
+                choice.responded(host, status, |other| self.pools[other].lately_failed())
+            }),
             // Without a response nobody knows whether the host or the API behind it is slow.
             (None, None) => {}
         }
@@ -283,6 +285,27 @@ mod tests {
         (listener, address)
     }
 
+    fn response(status: u16) -> Response {
+        Response::read(status, &HeaderMap::new(), Ok(b""), &EchoFilter::default())
+    }
+
+    #[tokio::test]
+    async fn an_unreachable_alternative_holds_up_attempts_once() {
+        let ((_alive, alive), (_dead, dead)) = (listener().await, listener().await);
+        let hosts = hosts(&[format!("http://{alive}"), format!("https://{dead}")]);
+        let fail = || {
+            for _ in 0..3 {
+                hosts.observe(0, None, &Ok(response(502)));
+            }
+        };
+        fail();
+        assert_eq!(hosts.serving().index, 1);
+        let connection = hosts.connection().await.expect("a connection");
+        assert_eq!((connection.host_index(), hosts.serving().index), (0, 0));
+        fail();
+        assert_eq!(hosts.serving().index, 0);
+    }
+
     #[tokio::test]
     async fn attempts_that_wait_for_a_dead_host_go_on_when_the_first_of_them_does() {
         let ((_dead, dead), (_alive, alive)) = (listener().await, listener().await);
@@ -306,12 +329,12 @@ mod tests {
         let ((_first, first), (_second, second)) = (listener().await, listener().await);
         let hosts = hosts(&[format!("http://{first}"), format!("http://{second}")]);
         hosts.choice.send_modify(|choice| {
-            let _ = choice.responded(0, 502);
-            let _ = choice.responded(0, 502);
+            let mut respond = || choice.responded(0, 502, |_| false);
+            let _ = (respond(), respond());
             let Change::Moved {
                 search: Some(ticket),
                 ..
-            } = choice.responded(0, 502)
+            } = respond()
             else {
                 panic!("{choice:?}");
             };
@@ -325,8 +348,7 @@ mod tests {
 
         trial = hosts.connection().await.expect("a connection");
         assert_eq!(trial.host_index(), 0);
-        let answer = Response::read(200, &HeaderMap::new(), Ok(b""), &EchoFilter::default());
-        hosts.observe(0, trial.trial.take(), &Ok(answer));
+        hosts.observe(0, trial.trial.take(), &Ok(response(200)));
         assert_eq!(hosts.serving().index, 0);
     }
 }
