@@ -6,8 +6,8 @@ use serde_json::json;
 use simulator::{Behaviour, Simulator, SimulatorConfig};
 
 use super::until_lane;
-use testkit::warm_up;
 use testkit::{API_KEY, API_SECRET, PATIENCE, Worker, World, basic, peer};
+use testkit::{slow_api, warm_up};
 
 /// Longer than the worker lets pass before it looks for the first host again.
 const LOOKS_FOR_FIRST_HOST: Duration = Duration::from_secs(25);
@@ -173,6 +173,23 @@ async fn a_host_that_answers_502_is_left_until_one_attempt_finds_it_well() {
         sent + 20,
         "a 502 fails no message"
     );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_host_that_begins_to_answer_502_costs_the_calls_under_way() {
+    let world = World::with(slow_api(50)).await;
+    let second = simulator(None).await;
+    let worker = worker(&world, &world.simulator, &second).start();
+    warm_up(&world).await;
+    world.insert_many(1_000).await;
+    world.until_accepted(300).await;
+    world.set_faults(&["502"]);
+    world.until_all_final().await;
+    worker.until_logged("host_changed").await;
+    assert_eq!(world.count("status = 'message_sent'").await, 1_001);
+    let failed: i64 = world.ask("select count(*) from signaling.attempt").await;
+    // With 490 calls a second of 50 ms, 25 are under way.
+    assert!((3..=60).contains(&failed), "{failed} failed attempts");
 }
 
 #[tokio::test]
