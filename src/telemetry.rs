@@ -2,6 +2,7 @@
 //! for the systems that collect them, on request.
 
 mod collector;
+pub(crate) mod log_throttle;
 pub(crate) mod traces;
 
 use std::io::IsTerminal;

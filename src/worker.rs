@@ -5,7 +5,6 @@ mod delivery;
 mod lane;
 mod listener;
 mod liveness;
-mod log_throttle;
 mod maintenance;
 mod poller;
 mod recorder;
@@ -26,13 +25,13 @@ use crate::error_text::database_error_text;
 use crate::outbox::{AdaptiveTimeout, Outbox, WorkerIdentity, is_outage};
 use crate::sanitize;
 use crate::signaling::{Client, ClientSettings, InvalidClient};
+use crate::telemetry::log_throttle::LogThrottle;
 use claim_loop::ClaimLoop;
 use lane::Lane;
 pub(crate) use lane::metrics::{
     CALL_DURATION, CALLS, LANE_PANICS, MESSAGES_FINISHED, QUEUE_WAIT, SLOTS_MISSED,
 };
 pub(crate) use liveness::{Liveness, Stuck};
-use log_throttle::LogThrottle;
 use maintenance::{Reporter, StatsFlusher, delete_finished};
 use poller::{PollAlarm, Poller};
 use recorder::{Delivered, Recorder};

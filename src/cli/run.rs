@@ -79,9 +79,10 @@ pub(super) struct AppArgs {
     #[arg(long, env = "AGORA_TOKEN_HEADERS", value_name = "KIND")]
     token_headers: Option<String>,
 
-    /// Where the API is; after a comma, another host for when the first can't be reached
+    /// The API's hosts, with commas between them: URLs, or `global` (api.agora.io, then api.sd-rtn.com) or
+    /// `china` (the reverse). The worker calls another one while the first can't be connected or answers 502 to 504
     /// [default: `https://api.agora.io`]
-    #[arg(long, env = "AGORA_BASE_URL", value_name = "URL")]
+    #[arg(long, env = "AGORA_BASE_URL", value_name = "URLS")]
     base_url: Option<String>,
 
     /// Certificates to trust beside the public ones, as PEM

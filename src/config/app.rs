@@ -8,10 +8,10 @@ use serde::Deserialize;
 use super::ConfigError;
 use crate::message::{InvalidMessage, UserId};
 use crate::secret::{MAX_SECRET_BYTES, SecretError, SecretSource};
-use crate::signaling::{BaseUrl, Credentials, InvalidBaseUrl, TokenCache, TokenHeaders};
+use crate::signaling::{
+    BaseUrl, Credentials, DEFAULT_BASE_URL, InvalidBaseUrl, TokenCache, TokenHeaders,
+};
 
-/// The vendor's address of the API.
-const DEFAULT_BASE_URL: &str = "https://api.agora.io";
 /// The API's limit for an app ID: calls of both kinds together, in a second.
 const DEFAULT_LIMIT_PER_S: f64 = 500.0;
 /// Calls of one app that may be under way at once in one process.
@@ -22,7 +22,7 @@ pub(crate) struct AppConfig {
     pub(crate) alias: String,
     pub(crate) app_id: String,
     pub(crate) credentials: Credentials,
-    /// Where the API is: the first host, and others for when that can't be reached.
+    /// The API's hosts: the first one, and others for when that fails.
     pub(crate) base_urls: Vec<BaseUrl>,
     /// Certificates to trust beside the public ones.
     pub(crate) ca_file: Option<PathBuf>,
@@ -177,13 +177,7 @@ impl RawApp {
         if !(1..=100_000).contains(&max_in_flight) {
             return Err(AppError::MaxInFlight);
         }
-        let base_urls = self
-            .base_url
-            .as_deref()
-            .unwrap_or(DEFAULT_BASE_URL)
-            .split(',')
-            .map(|url| BaseUrl::parse(url.trim()))
-            .collect::<Result<Vec<_>, _>>()?;
+        let base_urls = BaseUrl::parse_list(self.base_url.as_deref().unwrap_or(DEFAULT_BASE_URL))?;
         let ca_file = self.ca_file.clone();
         let credentials = self.credentials(&app_id)?;
         // A file that is missing now is a mistake; one that goes away later holds the lane until it is back.
@@ -288,6 +282,18 @@ mod tests {
             api_secret: Some("hush".into()),
             ..RawApp::default()
         }
+    }
+
+    #[test]
+    fn an_app_without_a_base_url_calls_the_vendors_first_host_alone() {
+        let hosts = |base_url: Option<&str>| {
+            let app = RawApp {
+                base_url: base_url.map(str::to_owned),
+                ..basic()
+            };
+            app.check("a").expect("an app").base_urls.len()
+        };
+        assert_eq!((hosts(None), hosts(Some("global"))), (1, 2));
     }
 
     #[test]

@@ -2,21 +2,19 @@
 //! slot, [`Client::send`] in it. Nothing in here repeats a request.
 
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Weak};
-use std::time::{Duration, Instant};
+use std::sync::Arc;
+use std::time::Duration;
 
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::{Bytes, Incoming};
 use hyper::client::conn::http1::SendRequest;
 use hyper::header::{CONTENT_TYPE, HOST, HeaderValue, USER_AGENT};
 use hyper::{Method, Request};
-use hyper_rustls::HttpsConnectorBuilder;
-use hyper_util::client::legacy::connect::HttpConnector;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 
-use super::connection_pool::{Connection, ConnectionPool};
+use super::connection_pool::Connection;
+use super::hosts::Hosts;
 use super::response::MAX_BODY_BYTES;
 use super::{
     ApiRequest, Authenticator, BaseUrl, CallFailure, CredentialError, Credentials, EchoFilter,
@@ -27,15 +25,13 @@ use crate::message::UserId;
 use crate::pace::SendPermit;
 use crate::sanitize;
 
-/// How often the first host is tried while another one serves.
-const FIRST_HOST_RETRY: Duration = Duration::from_secs(10);
 /// The most bytes of a file of certificates: several times what all public authorities of the world have.
 const MAX_CA_FILE_BYTES: u64 = 2 * 1024 * 1024;
 
 /// What a client needs to know of its app.
 #[derive(Debug)]
 pub(crate) struct ClientSettings {
-    /// Where the API is: the first host, and others for when that can't be reached.
+    /// The API's hosts: the first one, and others for when that fails.
     pub(crate) base_urls: Vec<BaseUrl>,
     /// A PEM file with certificates to trust beside the public ones.
     pub(crate) ca_file: Option<PathBuf>,
@@ -68,11 +64,7 @@ pub(crate) enum InvalidClient {
 #[derive(Debug)]
 pub(crate) struct Client {
     settings: ClientSettings,
-    hosts: Vec<Arc<ConnectionPool>>,
-    /// The host that serves at present.
-    serving: AtomicUsize,
-    /// For the task that looks for the first host while another one serves.
-    this: Weak<Self>,
+    hosts: Arc<Hosts>,
 }
 
 impl Client {
@@ -81,35 +73,10 @@ impl Client {
     /// # Errors
     /// Where the CA file can't be used.
     pub(crate) fn new(settings: ClientSettings) -> Result<Arc<Self>, InvalidClient> {
-        let mut http = HttpConnector::new();
-        http.enforce_http(false);
-        http.set_nodelay(true);
-        http.set_connect_timeout(Some(settings.connect_timeout));
-        let connector = HttpsConnectorBuilder::new()
-            .with_tls_config(tls_config(settings.ca_file.as_deref())?)
-            .https_or_http()
-            .enable_http1()
-            .wrap_connector(http);
-        let connections = |(index, base_url): (usize, &BaseUrl)| {
-            Arc::new(ConnectionPool::new(
-                index,
-                base_url.clone(),
-                connector.clone(),
-                settings.connect_timeout,
-                settings.max_idle_connections,
-            ))
-        };
-        let hosts = settings
-            .base_urls
-            .iter()
-            .enumerate()
-            .map(connections)
-            .collect();
-        Ok(Arc::new_cyclic(|this| Self {
+        let tls = tls_config(settings.ca_file.as_deref())?;
+        Ok(Arc::new(Self {
+            hosts: Hosts::new(&settings, tls),
             settings,
-            hosts,
-            serving: AtomicUsize::new(0),
-            this: this.clone(),
         }))
     }
 
@@ -124,14 +91,12 @@ impl Client {
 
     /// Where the host is that is called at present.
     pub(crate) fn base_url(&self) -> &BaseUrl {
-        // There is a host: settings without one are refused.
-        let serving = self.serving.load(Ordering::Relaxed);
-        &self.hosts[serving].base_url
+        &self.hosts.serving().base_url
     }
 
     /// The place of the host that is called at present, in the order of the settings.
     pub(crate) fn serving_index(&self) -> usize {
-        self.serving.load(Ordering::Relaxed)
+        self.hosts.serving().index
     }
 
     /// Longest time from the start of a call to the end of its response.
@@ -141,69 +106,20 @@ impl Client {
 
     /// How long before its slot a call should ask for a connection.
     pub(crate) fn connect_ahead(&self) -> Duration {
-        self.hosts
-            .get(self.serving.load(Ordering::Relaxed))
-            .map_or(Duration::ZERO, |host| host.lead())
+        self.hosts.serving().lead()
     }
 
-    /// A connection that is ready: to the host that serves, or to the next one that can be reached.
+    /// A connection that is ready: to the host that serves, or to the next one that can be connected.
     ///
     /// # Errors
     /// [`CallFailure::NotSent`] where none can be made in time.
     pub(crate) async fn connection(&self) -> Result<Connection, CallFailure> {
-        let serving = self.serving.load(Ordering::Relaxed);
-        let mut failure = CallFailure::NotSent("no host is configured".into());
-        for turn in 0..self.hosts.len() {
-            let index = (serving + turn) % self.hosts.len();
-            match self.hosts[index].get().await {
-                Ok(connection) => {
-                    if turn > 0 {
-                        self.use_host(index, serving, &failure);
-                    }
-                    return Ok(connection);
-                }
-                Err(error) if turn == 0 => failure = error,
-                Err(_) => {}
-            }
-        }
-        Err(failure)
+        self.hosts.connection().await
     }
 
-    /// Connects to each host, for people who want to know whether that works: in the hosts' order, how long it took.
+    /// Connects to each host in the order of the list, and measures how long that takes.
     pub(crate) async fn try_hosts(&self) -> Vec<(BaseUrl, Result<Duration, CallFailure>)> {
-        let mut tried = Vec::with_capacity(self.hosts.len());
-        for host in &self.hosts {
-            let begun = Instant::now();
-            let connected = host.get().await.map(|connection| {
-                connection.put_back();
-                begun.elapsed()
-            });
-            tried.push((host.base_url.clone(), connected));
-        }
-        tried
-    }
-
-    /// Goes over to another host, and begins to look for the first one if that was left.
-    fn use_host(&self, index: usize, before: usize, why: &CallFailure) {
-        if self
-            .serving
-            .compare_exchange(before, index, Ordering::Relaxed, Ordering::Relaxed)
-            .is_err()
-        {
-            return;
-        }
-        let (from, to) = (&self.hosts[before].base_url, &self.hosts[index].base_url);
-        tracing::warn!(
-            event = "host_changed",
-            app_id = self.app_id(),
-            %from,
-            %to,
-            %why,
-            "calling another host of the API"
-        );
-        if before == 0 {
-            tokio::spawn(retry_first_host(self.this.clone()));
-        }
+        self.hosts.try_all().await
     }
 
     /// The request with everything on it, for the host of a connection: made before the slot, so that the call
@@ -259,38 +175,10 @@ impl Client {
         mut connection: Connection,
         request: SignedRequest,
     ) -> Result<Response, CallFailure> {
-        let timeout = self.settings.request_timeout;
-        let deadline = tokio::time::Instant::now() + timeout;
-        let response =
-            tokio::time::timeout_at(deadline, exchange(&mut connection.sender, request.request))
-                .await
-                .map_err(|_| CallFailure::TimedOut(timeout))??;
-        let (response, reusable) = read(response, deadline, &request.echo_filter).await;
-        if reusable {
-            connection.reuse().await;
-        }
-        Ok(response)
-    }
-}
-
-/// Tries the first host until it can be reached, and goes back to it.
-async fn retry_first_host(client: Weak<Client>) {
-    loop {
-        tokio::time::sleep(FIRST_HOST_RETRY).await;
-        let Some(client) = client.upgrade() else {
-            return;
-        };
-        if let Ok(connection) = client.hosts[0].get().await {
-            connection.put_back();
-            client.serving.store(0, Ordering::Relaxed);
-            tracing::info!(
-                event = "host_restored",
-                app_id = client.app_id(),
-                to = %client.hosts[0].base_url,
-                "calling the first host of the API again"
-            );
-            return;
-        }
+        let (host, trial) = (connection.host_index(), connection.trial.take());
+        let call = exchange(connection, request, self.settings.request_timeout).await;
+        self.hosts.observe(host, trial, &call);
+        call
     }
 }
 
@@ -302,6 +190,23 @@ pub(crate) struct SignedRequest {
 }
 
 async fn exchange(
+    mut connection: Connection,
+    request: SignedRequest,
+    timeout: Duration,
+) -> Result<Response, CallFailure> {
+    let deadline = tokio::time::Instant::now() + timeout;
+    let response =
+        tokio::time::timeout_at(deadline, write(&mut connection.sender, request.request))
+            .await
+            .map_err(|_| CallFailure::TimedOut(timeout))??;
+    let (response, reusable) = read(response, deadline, &request.echo_filter).await;
+    if reusable {
+        connection.reuse().await;
+    }
+    Ok(response)
+}
+
+async fn write(
     sender: &mut SendRequest<Full<Bytes>>,
     request: Request<Full<Bytes>>,
 ) -> Result<hyper::Response<Incoming>, CallFailure> {

@@ -6,7 +6,7 @@
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use http_body_util::Full;
@@ -16,6 +16,7 @@ use hyper_rustls::HttpsConnector;
 use hyper_util::client::legacy::connect::HttpConnector;
 use tower_service::Service;
 
+use super::hosts::Trial;
 use super::{BaseUrl, CallFailure};
 use crate::error_text::error_chain_text;
 use crate::pace::HORIZON;
@@ -26,6 +27,8 @@ use crate::tls::refused_certificate;
 const MAX_IDLE: Duration = Duration::from_secs(20);
 /// How long after a response its connection may take to be ready again before it is given up.
 const REUSE_WITHIN: Duration = Duration::from_millis(100);
+/// How long a host that gave no connection is no alternative to one that answers 502 to 504.
+const FAILURE_MEMORY: Duration = Duration::from_secs(30);
 /// Least time before its slot at which a call looks for a connection.
 const MIN_LEAD: Duration = Duration::from_millis(5);
 
@@ -38,8 +41,8 @@ const MAX_RESPONSE_HEAD_BYTES: usize = 32 * 1024;
 /// The connections to one host.
 #[derive(Debug)]
 pub(super) struct ConnectionPool {
-    /// The place of the host in the settings.
-    index: usize,
+    /// The host's position in the configured list.
+    pub(super) index: usize,
     pub(super) base_url: BaseUrl,
     connector: HttpsConnector<HttpConnector>,
     connect_timeout: Duration,
@@ -47,6 +50,8 @@ pub(super) struct ConnectionPool {
     idle: Mutex<VecDeque<Idle>>,
     /// A moving average of how long a connection takes to make, in µs. Zero while none has been made.
     connect_us: AtomicU64,
+    /// When a connection could not be made, if none was made since.
+    failed_at: Mutex<Option<Instant>>,
 }
 
 #[derive(Debug)]
@@ -60,6 +65,8 @@ struct Idle {
 pub(crate) struct Connection {
     pub(super) sender: SendRequest<Full<Bytes>>,
     pub(super) host: Arc<ConnectionPool>,
+    /// Present if the attempt finds out whether the first host can serve again.
+    pub(super) trial: Option<Trial>,
 }
 
 impl ConnectionPool {
@@ -78,6 +85,7 @@ impl ConnectionPool {
             max_idle,
             idle: Mutex::default(),
             connect_us: AtomicU64::new(0),
+            failed_at: Mutex::default(),
         }
     }
 
@@ -92,23 +100,40 @@ impl ConnectionPool {
     /// A connection that is ready: an idle one, or a new one.
     pub(super) async fn get(self: &Arc<Self>) -> Result<Connection, CallFailure> {
         if let Some(sender) = self.take_idle() {
-            return Ok(Connection {
-                sender,
-                host: Arc::clone(self),
-            });
+            return Ok(self.connection_of(sender));
         }
         let started = Instant::now();
-        let sender = tokio::time::timeout(self.connect_timeout, self.connect())
+        let connected = tokio::time::timeout(self.connect_timeout, self.connect())
             .await
-            .map_err(|_| {
+            .unwrap_or_else(|_| {
                 let timeout = humantime::format_duration(self.connect_timeout);
-                CallFailure::NotSent(format!("no connection within {timeout}"))
-            })??;
+                let why = format!("no connection within {timeout}");
+                Err(CallFailure::NotSent(why))
+            });
+        *self.failed_at() = connected.is_err().then(Instant::now);
+        let sender = connected?;
         self.note_headers(started.elapsed());
-        Ok(Connection {
+        Ok(self.connection_of(sender))
+    }
+
+    /// Whether the latest try to connect failed, and not long ago.
+    pub(super) fn lately_failed(&self) -> bool {
+        self.failed_at()
+            .is_some_and(|failed_at| failed_at.elapsed() < FAILURE_MEMORY)
+    }
+
+    fn failed_at(&self) -> MutexGuard<'_, Option<Instant>> {
+        self.failed_at
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn connection_of(self: &Arc<Self>, sender: SendRequest<Full<Bytes>>) -> Connection {
+        Connection {
             sender,
             host: Arc::clone(self),
-        })
+            trial: None,
+        }
     }
 
     fn note_headers(&self, connect_time: Duration) {
@@ -160,18 +185,18 @@ impl ConnectionPool {
 }
 
 impl Connection {
-    /// The place of the connection's host in the settings.
-    pub(crate) fn host_index(&self) -> usize {
-        self.host.index
-    }
-
     pub(crate) fn base_url(&self) -> &BaseUrl {
         &self.host.base_url
     }
 
+    /// The host's position in the configured list: evidence of one host is none about another.
+    pub(crate) fn host_index(&self) -> usize {
+        self.host.index
+    }
+
     /// Puts a connection back that no request went out on, or whose response has been read.
     pub(crate) fn put_back(self) {
-        let Self { sender, host } = self;
+        let Self { sender, host, .. } = self;
         let mut idle = host.idle.lock().unwrap_or_else(PoisonError::into_inner);
         while idle
             .front()

@@ -1,11 +1,9 @@
 //! The request of one call.
 
-use std::fmt;
-
-use hyper::Uri;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::Serialize;
 
+use super::BaseUrl;
 use crate::message::{Message, Payload, Target};
 
 /// Everything but the unreserved characters (RFC 3986, section 2.3) is percent-encoded in a path segment.
@@ -14,82 +12,6 @@ const SEGMENT: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b'.')
     .remove(b'_')
     .remove(b'~');
-
-/// Where the API is: scheme, host and port, and a path in front of the API's own if a gateway adds one.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct BaseUrl {
-    uri: Uri,
-    path_prefix: String,
-}
-
-/// Why a text is no base URL. The text is not shown: it may be a secret that got into the wrong variable, or have one
-/// in it.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("it is not a base URL of the API ({why}): write it like https://api.agora.io")]
-pub(crate) struct InvalidBaseUrl {
-    why: &'static str,
-}
-
-impl BaseUrl {
-    /// Parses a base URL. Only `https` protects messages and secrets; `http` is for loopback and test networks.
-    ///
-    /// # Errors
-    /// Where it is not an http or https URL with a host, or has a query, or a user name or password in it.
-    pub(crate) fn parse(url: &str) -> Result<Self, InvalidBaseUrl> {
-        let invalid = |why| InvalidBaseUrl { why };
-        let uri: Uri = url.parse().map_err(|_| invalid("it can't be read"))?;
-        if !matches!(uri.scheme_str(), Some("http" | "https")) {
-            return Err(invalid("it does not begin with https:// or http://"));
-        }
-        let authority = uri.authority().ok_or_else(|| invalid("it names no host"))?;
-        if authority.as_str().contains('@') {
-            return Err(invalid("it has a user name or password in it"));
-        }
-        if authority.host().is_empty() {
-            return Err(invalid("it names no host"));
-        }
-        if uri.query().is_some() {
-            return Err(invalid("it has a query"));
-        }
-        let path_prefix = uri.path().trim_end_matches('/').to_owned();
-        Ok(Self { uri, path_prefix })
-    }
-
-    /// The URL to connect to.
-    pub(super) fn uri(&self) -> &Uri {
-        &self.uri
-    }
-
-    /// The host's name or address, and its port.
-    pub(crate) fn address(&self) -> (&str, u16) {
-        let default = if self.uri.scheme_str() == Some("http") {
-            80
-        } else {
-            443
-        };
-        let port = self.uri.port_u16().unwrap_or(default);
-        (self.uri.host().unwrap_or_default(), port)
-    }
-
-    /// The value of the header `Host`.
-    pub(super) fn host(&self) -> &str {
-        self.uri
-            .authority()
-            .map_or("", hyper::http::uri::Authority::as_str)
-    }
-}
-
-impl fmt::Display for BaseUrl {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "{}://{}{}",
-            self.uri.scheme_str().unwrap_or_default(),
-            self.host(),
-            self.path_prefix
-        )
-    }
-}
 
 /// What one call asks for, apart from where it goes and how it signs in. It does not print.
 pub(crate) struct ApiRequest {
@@ -175,7 +97,7 @@ impl ApiRequest {
     /// The request's target at a base URL, and its body.
     pub(super) fn into_parts(self, base: &BaseUrl) -> (String, Vec<u8>) {
         (
-            format!("{}{}", base.path_prefix, self.path_and_query),
+            format!("{}{}", base.path_prefix(), self.path_and_query),
             self.body,
         )
     }
@@ -183,6 +105,7 @@ impl ApiRequest {
 
 #[cfg(test)]
 mod tests {
+    use hyper::Uri;
     use percent_encoding::percent_decode_str;
     use proptest::prelude::*;
 
@@ -252,20 +175,5 @@ mod tests {
             prop_assert_eq!(percent_decode_str(segments[7]).decode_utf8().expect("text"), sender);
             prop_assert!(request.path_and_query.parse::<Uri>().is_ok());
         }
-    }
-
-    #[test]
-    fn a_base_url_says_what_is_wrong_and_does_not_show_itself() {
-        for bad in [
-            "api.agora.io",
-            "ftp://api.agora.io",
-            "https://",
-            "https://h/?q=1",
-            "",
-        ] {
-            assert!(BaseUrl::parse(bad).is_err(), "{bad}");
-        }
-        let error = BaseUrl::parse("https://me:hush@api.agora.io").expect_err("a password");
-        assert!(!error.to_string().contains("hush"));
     }
 }

@@ -7,9 +7,9 @@ use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, watch};
 
 use super::lane::{Lane, Place};
-use super::log_throttle::LogThrottle;
 use crate::error_text::database_error_text;
 use crate::outbox::{AdaptiveTimeout, Outbox, Record, RecordResult, is_data_error};
+use crate::telemetry::log_throttle::LogThrottle;
 
 /// A message that is through, with its place in the lane until it is recorded.
 #[derive(Debug)]

@@ -139,7 +139,7 @@ async fn a_value_that_can_not_be_is_named_with_its_variable() {
         (
             "AGORA_BASE_URL",
             "nowhere",
-            &["base URL", "https://api.agora.io"],
+            &["base URL", "https://api.agora.io", "global or china"],
         ),
         (
             "AGORA_TOKEN_HEADERS",

@@ -8,7 +8,7 @@ const EVERY: Duration = Duration::from_secs(10);
 
 /// Counts what is not said.
 #[derive(Debug, Default)]
-pub(super) struct LogThrottle(Mutex<Count>);
+pub(crate) struct LogThrottle(Mutex<Count>);
 
 #[derive(Debug, Default)]
 struct Count {
@@ -18,7 +18,7 @@ struct Count {
 
 impl LogThrottle {
     /// Whether it may be said now; then, how often it was not since it last was.
-    pub(super) fn admit(&self) -> Option<u64> {
+    pub(crate) fn admit(&self) -> Option<u64> {
         let mut count = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let now = Instant::now();
         if count
