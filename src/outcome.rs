@@ -8,17 +8,17 @@ use crate::pace::DbTime;
 use crate::signaling::{CallFailure, Response, ResponseBody, RetryAfter};
 
 /// What a call came to.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Outcome {
     /// The API took the message.
     Accepted(Acceptance),
     /// The API answered that it failed: the call had no effect. A retry waits for as long as the API asks.
-    Transient(Option<RetryAfter>),
+    Transient,
     /// No API judged the call: no connection, or a response that only a gateway gives. The call had no effect and
     /// says nothing about the message.
-    Unserved(Option<RetryAfter>),
+    Unserved,
     /// Too many calls. The message is not at fault.
-    Throttled(Option<RetryAfter>),
+    Throttled,
     Rejected,
     /// The credentials or the feature are wrong for the whole app. The message is not at fault.
     Unauthorized,
@@ -38,7 +38,7 @@ pub(crate) enum Acceptance {
 pub(crate) fn classify(call: &Result<Response, CallFailure>) -> Outcome {
     match call {
         Ok(response) => classify_response(response),
-        Err(CallFailure::NotSent(_)) => Outcome::Unserved(None),
+        Err(CallFailure::NotSent(_)) => Outcome::Unserved,
         Err(CallFailure::TimedOut(_) | CallFailure::Broken(_)) => Outcome::Ambiguous,
     }
 }
@@ -49,16 +49,16 @@ fn classify_response(response: &Response) -> Outcome {
         // "Parameters incorrect", not JSON, illegal content: another call with the same message fails, too.
         400 | 415 | 435 => Outcome::Rejected,
         401 | 403 => Outcome::Unauthorized,
-        429 => Outcome::Throttled(response.retry_after),
+        429 => Outcome::Throttled,
         // "Internal server error" is the only 5xx by which the API says that it has not sent the message.
-        500 => Outcome::Transient(response.retry_after),
+        500 => Outcome::Transient,
         // 408 is "no response from the server", and 503 "processing exceeded the maximum time": the API may have
         // sent the message. So it may after any other 5xx, because a gateway gives those when it has passed the
         // request on. A 2xx other than 200 is undocumented, and may be a success.
         201..=299 | 408 | 501..=599 => Outcome::Ambiguous,
         // The API does not document any other status. A gateway redirects or answers 404 when it is misrouted: if
         // that failed messages, one minute of it would fail all that are sent in that minute.
-        _ => Outcome::Unserved(response.retry_after),
+        _ => Outcome::Unserved,
     }
 }
 
@@ -210,14 +210,22 @@ impl DeliveryPolicy {
     }
 }
 
-/// Decides what becomes of a row after a call. `backoff` is the retry policy's delay for this attempt; a message that fails
+/// How long the API asks to wait before the next call; zero if it does not ask.
+pub(crate) fn retry_after(call: &Result<Response, CallFailure>) -> Duration {
+    let asked = call.as_ref().ok().and_then(|response| response.retry_after);
+    asked.map_or(Duration::ZERO, |RetryAfter(asked)| {
+        asked.min(MAX_RETRY_AFTER)
+    })
+}
+
+/// Decides what becomes of a row after a call. `delay` is how long the next one waits, if there is one; a message that fails
 /// for `give_up_after` ends.
 pub(crate) fn next(
-    outcome: &Outcome,
+    outcome: Outcome,
     is_charged: bool,
     policy: DeliveryPolicy,
     now: DbTime,
-    backoff: Duration,
+    delay: Duration,
     give_up_after: Duration,
 ) -> Next {
     let again = |next: fn(DbTime) -> Next, delay: Duration| {
@@ -227,13 +235,6 @@ pub(crate) fn next(
             _ => next(due_at),
         }
     };
-    let asked = match outcome {
-        Outcome::Throttled(Some(asked))
-        | Outcome::Transient(Some(asked))
-        | Outcome::Unserved(Some(asked)) => asked.0.min(MAX_RETRY_AFTER),
-        _ => Duration::ZERO,
-    };
-    let delay = backoff.max(asked);
     let is_given_up = policy
         .failing_since
         .is_some_and(|since| now.since(since) >= give_up_after);
@@ -243,10 +244,10 @@ pub(crate) fn next(
         Outcome::Accepted(Acceptance::Offline) => Next::Final(FinalStatus::MessageOffline),
         Outcome::Rejected => Next::Final(FinalStatus::Failed),
         Outcome::Ambiguous if policy.at_most_once => Next::Final(FinalStatus::Unknown),
-        Outcome::Throttled(_)
+        Outcome::Throttled
         | Outcome::Unauthorized
-        | Outcome::Transient(_)
-        | Outcome::Unserved(_)
+        | Outcome::Transient
+        | Outcome::Unserved
         | Outcome::Ambiguous => {
             let is_last = is_charged && policy.attempts.saturating_add(1) >= policy.max_attempts;
             if is_last || is_given_up {
@@ -273,8 +274,8 @@ impl Outcome {
     pub(crate) fn attempt_outcome(&self) -> Option<&'static str> {
         match self {
             Self::Accepted(_) => None,
-            Self::Transient(_) | Self::Unserved(_) => Some("transient"),
-            Self::Throttled(_) => Some("throttled"),
+            Self::Transient | Self::Unserved => Some("transient"),
+            Self::Throttled => Some("throttled"),
             Self::Rejected => Some("rejected"),
             Self::Unauthorized => Some("unauthorized"),
             Self::Ambiguous => Some("ambiguous"),
@@ -353,7 +354,7 @@ mod tests {
             (200, "<html>", Ambiguous),
             (200, "[1]", Ambiguous),
             (204, "", Ambiguous),
-            (302, "", Unserved(None)),
+            (302, "", Unserved),
             (400, r#"{"result":"failed","reason":"bad"}"#, Rejected),
             (
                 401,
@@ -361,19 +362,15 @@ mod tests {
                 Unauthorized,
             ),
             (403, "", Unauthorized),
-            (404, r#"{"message":"no Route matched"}"#, Unserved(None)),
+            (404, r#"{"message":"no Route matched"}"#, Unserved),
             (408, "", Ambiguous),
             (415, "", Rejected),
-            (
-                429,
-                r#"{"message":"API rate limit exceeded"}"#,
-                Throttled(None),
-            ),
+            (429, r#"{"message":"API rate limit exceeded"}"#, Throttled),
             (435, "", Rejected),
             (
                 500,
                 r#"{"errorCode":500,"error":true,"reason":"x","requestId":"1"}"#,
-                Transient(None),
+                Transient,
             ),
             (
                 503,
@@ -403,7 +400,7 @@ mod tests {
         for status in 501..600 {
             assert_eq!(classify(&response(status, "")), Outcome::Ambiguous);
         }
-        assert_eq!(classify(&response(500, "")), Outcome::Transient(None));
+        assert_eq!(classify(&response(500, "")), Outcome::Transient);
     }
 
     #[test]
@@ -413,34 +410,31 @@ mod tests {
             499, 600,
         ] {
             let call = response(status, r#"{"result":"success"}"#);
-            assert_eq!(classify(&call), Outcome::Unserved(None), "{status}");
+            assert_eq!(classify(&call), Outcome::Unserved, "{status}");
         }
     }
 
     #[test]
-    fn a_gateway_that_asks_for_time_is_given_it() {
-        let mut headers = HeaderMap::new();
-        headers.insert("retry-after", "9".parse().expect("a value"));
-        let call = Ok(Response::read(
-            404,
-            &headers,
-            Ok(b""),
-            &EchoFilter::default(),
-        ));
-        let outcome = classify(&call);
-        assert_eq!(outcome, Outcome::Unserved(Some(RetryAfter(SECOND * 9))));
-        assert_eq!(outcome.attempt_outcome(), Some("transient"));
-        assert_eq!(
-            next(&outcome, false, POLICY, NOW, SECOND, DAY),
-            Next::Snooze(NOW + SECOND * 9)
-        );
+    fn retry_after_of_any_status_is_followed_within_bounds() {
+        for status in [404, 429, 500, 503] {
+            for (value, asked) in [("9", SECOND * 9), ("99999999", MAX_RETRY_AFTER)] {
+                let mut headers = HeaderMap::new();
+                headers.insert("retry-after", value.parse().expect("a value"));
+                let echo_filter = EchoFilter::default();
+                let call = Ok(Response::read(status, &headers, Ok(b""), &echo_filter));
+                assert_eq!(retry_after(&call), asked, "{status}");
+            }
+        }
+        assert_eq!(retry_after(&response(429, "")), Duration::ZERO);
+        let unsent = Err(CallFailure::NotSent("refused".into()));
+        assert_eq!(retry_after(&unsent), Duration::ZERO);
     }
 
     #[test]
     fn a_call_without_an_answer_is_ambiguous_unless_it_was_not_sent() {
         assert_eq!(
             classify(&Err(CallFailure::NotSent("refused".into()))),
-            Outcome::Unserved(None)
+            Outcome::Unserved
         );
         assert_eq!(
             classify(&Err(CallFailure::TimedOut(Duration::from_secs(1)))),
@@ -470,24 +464,24 @@ mod tests {
     };
     /// Failures for which the message may be to blame, or not.
     const OPEN: [Outcome; 5] = [
-        Outcome::Transient(None),
-        Outcome::Unserved(None),
+        Outcome::Transient,
+        Outcome::Unserved,
         Outcome::Unauthorized,
         Outcome::Ambiguous,
-        Outcome::Throttled(None),
+        Outcome::Throttled,
     ];
 
-    fn after(outcome: &Outcome, is_charged: bool, policy: DeliveryPolicy) -> Next {
+    fn after(outcome: Outcome, is_charged: bool, policy: DeliveryPolicy) -> Next {
         next(outcome, is_charged, policy, NOW, SECOND, DAY)
     }
 
     #[test]
     fn a_message_is_tried_until_its_charged_attempts_are_used_up() {
         for outcome in OPEN {
-            assert_eq!(after(&outcome, true, POLICY), Next::Retry(NOW + SECOND));
+            assert_eq!(after(outcome, true, POLICY), Next::Retry(NOW + SECOND));
             let failed = Next::Final(FinalStatus::Failed);
-            assert_eq!(after(&outcome, true, LAST), failed);
-            assert_eq!(after(&outcome, false, LAST), Next::Snooze(NOW + SECOND));
+            assert_eq!(after(outcome, true, LAST), failed);
+            assert_eq!(after(outcome, false, LAST), Next::Snooze(NOW + SECOND));
         }
     }
 
@@ -500,10 +494,10 @@ mod tests {
         };
         for outcome in OPEN {
             for is_charged in [true, false] {
-                let given_up = after(&outcome, is_charged, failing(NOW - DAY));
+                let given_up = after(outcome, is_charged, failing(NOW - DAY));
                 assert_eq!(given_up, Next::Final(FinalStatus::Failed));
             }
-            let goes_on = after(&outcome, false, failing(NOW - DAY + SECOND));
+            let goes_on = after(outcome, false, failing(NOW - DAY + SECOND));
             assert_eq!(goes_on, Next::Snooze(NOW + SECOND));
         }
     }
@@ -524,24 +518,6 @@ mod tests {
     }
 
     #[test]
-    fn retry_after_is_never_undercut_and_bounded() {
-        let asked = |asked| {
-            let outcome = Outcome::Throttled(Some(RetryAfter(asked)));
-            after(&outcome, false, POLICY)
-        };
-        assert_eq!(asked(SECOND * 9), Next::Snooze(NOW + SECOND * 9));
-        assert_eq!(asked(SECOND / 2), Next::Snooze(NOW + SECOND));
-        let longest = Next::Snooze(NOW + MAX_RETRY_AFTER);
-        assert_eq!(asked(SECOND * 1_000_000), longest);
-        let unserved = Outcome::Unserved(Some(RetryAfter(SECOND * 9)));
-        let server_error = Outcome::Transient(Some(RetryAfter(SECOND * 9)));
-        for outcome in [unserved, server_error] {
-            let next = after(&outcome, true, POLICY);
-            assert_eq!(next, Next::Retry(NOW + SECOND * 9));
-        }
-    }
-
-    #[test]
     fn at_most_once_ends_as_unknown_after_an_ambiguous_call_and_only_then() {
         let once = DeliveryPolicy {
             at_most_once: true,
@@ -549,9 +525,9 @@ mod tests {
         };
         for is_charged in [true, false] {
             let unknown = Next::Final(FinalStatus::Unknown);
-            assert_eq!(after(&Outcome::Ambiguous, is_charged, once), unknown);
+            assert_eq!(after(Outcome::Ambiguous, is_charged, once), unknown);
         }
-        let again = after(&Outcome::Transient(None), true, once);
+        let again = after(Outcome::Transient, true, once);
         assert_eq!(again, Next::Retry(NOW + SECOND));
     }
 
@@ -561,10 +537,10 @@ mod tests {
             expires_at: Some(NOW + SECOND),
             ..POLICY
         };
-        let outcome = Outcome::Transient(None);
+        let outcome = Outcome::Transient;
         let expired = Next::Final(FinalStatus::Expired);
-        assert_eq!(after(&outcome, true, short), expired);
-        let soon = next(&outcome, true, short, NOW, SECOND / 2, DAY);
+        assert_eq!(after(outcome, true, short), expired);
+        let soon = next(outcome, true, short, NOW, SECOND / 2, DAY);
         assert_eq!(soon, Next::Retry(NOW + SECOND / 2));
     }
 

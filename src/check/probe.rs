@@ -23,7 +23,6 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// How long to wait after a slot was refused.
 const ASK_AGAIN: Duration = Duration::from_millis(20);
 /// How long the API is left alone after a 429 that does not say for how long.
-const NO_PAUSE: Duration = Duration::ZERO;
 
 /// The message of a probe.
 ///
@@ -100,8 +99,8 @@ impl Probe<'_> {
         let begun = Instant::now();
         let call = self.client.send(permit, connection, request).await;
         let took = begun.elapsed();
-        if let Outcome::Throttled(wait) = outcome::classify(&call) {
-            let pause = wait.map_or(NO_PAUSE, |wait| wait.0);
+        if outcome::classify(&call) == Outcome::Throttled {
+            let pause = outcome::retry_after(&call);
             self.outbox.throttle(self.app, sent_at, pause).await?;
         }
         if is_probe {
@@ -194,17 +193,17 @@ pub(crate) fn finding(probed: &Probed) -> Finding {
             format!("the API refuses the message, {}", told()),
             "look at the users of --probe and --probe-from, the app ID and AGORA_BASE_URL",
         ),
-        Outcome::Throttled(_) => Finding::warn(
+        Outcome::Throttled => Finding::warn(
             SUBJECT,
             told(),
             "the API knows the credentials, and allows no more calls now: who else calls it for this app ID?",
         ),
-        Outcome::Unserved(_) => Finding::fail(
+        Outcome::Unserved => Finding::fail(
             SUBJECT,
             format!("no API judged the call, {}", told()),
             "look at AGORA_BASE_URL: it may name another server, or a gateway that does not lead to the API",
         ),
-        Outcome::Transient(_) | Outcome::Ambiguous => Finding::fail(
+        Outcome::Transient | Outcome::Ambiguous => Finding::fail(
             SUBJECT,
             told(),
             "try again; if that stays so, look at AGORA_BASE_URL and what is between this host and the API",

@@ -159,11 +159,7 @@ impl ClaimLoop {
     async fn claim(&mut self, rows: usize) -> Result<Batch, sqlx::Error> {
         self.last_claim_at = Instant::now();
         let position = self.lane.scan_state().position();
-        let in_flight = self.lane.in_flight();
-        let avoided = self
-            .lane
-            .destinations()
-            .crowded(in_flight, self.lane.max_in_flight);
+        let avoided = self.lane.destinations().crowded().to_vec();
         self.avoids = !avoided.is_empty();
         let shared = &self.lane.shared;
         let request = ClaimRequest {

@@ -141,7 +141,7 @@ fn no_credentials(lane: &Lane, claimed: &Claimed, error: &CredentialError) -> La
         transition,
         sent_at: lane.now(),
         error,
-        retry_after: None,
+        retry_after: Duration::ZERO,
         probe: claimed.probe(),
     })
 }
@@ -306,12 +306,13 @@ fn classify(
         lane.client.credentials().discard_signed_tokens();
     }
     let retry = lane.shared.retry;
+    let retry_after = outcome::retry_after(&call);
     let next = outcome::next(
-        &outcome,
+        outcome,
         verdict.is_charged,
         claimed.policy,
         now,
-        retry.delay(claimed.policy.failures()),
+        retry.delay(claimed.policy.failures()).max(retry_after),
         retry.give_up_after(),
     );
     let (status, due_at) = match next {
@@ -335,10 +336,6 @@ fn classify(
             fault: verdict.fault,
             evidence: verdict.evidence,
         }),
-    };
-    let retry_after = match outcome {
-        Outcome::Throttled(retry_after) => retry_after,
-        _ => None,
     };
     let report = AttemptReport {
         transition: verdict.transition,
@@ -377,7 +374,7 @@ fn judge(
                 destinations.accepted(target);
                 false
             }
-            Outcome::Throttled(_) => destinations.throttled(target),
+            Outcome::Throttled => destinations.throttled(target),
             _ => false,
         };
         (target, is_throttled)
@@ -386,6 +383,7 @@ fn judge(
         outcome,
         error: error.unwrap_or_default(),
         host,
+        serving_host: lane.client.serving_index(),
         target,
         is_first: !claimed.is_retry,
         is_probe: claimed.probe().is_some(),

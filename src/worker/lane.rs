@@ -319,10 +319,8 @@ impl Place {
             .as_ref()
             .ok()
             .map(|message| message.target.name());
-        let is_free = target.is_none_or(|target| {
-            let taken = lane.in_flight() - 1;
-            lane.destinations().enter(target, taken, lane.max_in_flight)
-        });
+        let is_free =
+            target.is_none_or(|target| lane.destinations().enter(target, lane.max_in_flight));
         let place = Self {
             lane: Arc::clone(lane),
             target: target.filter(|_| is_free).map(str::to_owned),
@@ -335,7 +333,8 @@ impl Place {
 impl Drop for Place {
     fn drop(&mut self) {
         if let Some(target) = &self.target {
-            self.lane.destinations().leave(target);
+            let lane = &self.lane;
+            lane.destinations().leave(target, lane.max_in_flight);
         }
     }
 }

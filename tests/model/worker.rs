@@ -127,7 +127,7 @@ impl Protocol {
 
     /// `NoCall::Failed` in `worker/delivery.rs`: no connection could be made.
     pub(crate) fn not_sent(&self, state: &mut State, at: At) {
-        let record = self.decide(state, at, &Outcome::Unserved(None), Told::NoCall);
+        let record = self.decide(state, at, &Outcome::Unserved, Told::NoCall);
         Self::hand_over(state, at, record);
     }
 
@@ -146,8 +146,15 @@ impl Protocol {
         };
         let backoff = Duration::from_micros(u64::from(BACKOFF));
         // Whose fault it is has a model of its own.
-        let is_charged = !matches!(outcome, Outcome::Throttled(_) | Outcome::Unauthorized);
-        let next = outcome::next(outcome, is_charged, policy, time(0), backoff, Duration::MAX);
+        let is_charged = !matches!(outcome, Outcome::Throttled | Outcome::Unauthorized);
+        let next = outcome::next(
+            *outcome,
+            is_charged,
+            policy,
+            time(0),
+            backoff,
+            Duration::MAX,
+        );
         let (end, due_in, counts) = match next {
             Next::Final(status) => (Some(status.into()), 0, true),
             Next::Retry(_) => (None, BACKOFF, true),
@@ -237,8 +244,8 @@ impl From<Response> for Outcome {
     fn from(answer: Response) -> Self {
         match answer {
             Response::Success => Self::Accepted(Acceptance::Sent),
-            Response::ServerError => Self::Transient(None),
-            Response::TooManyRequests => Self::Throttled(None),
+            Response::ServerError => Self::Transient,
+            Response::TooManyRequests => Self::Throttled,
             Response::Unauthorized => Self::Unauthorized,
             Response::Rejected => Self::Rejected,
             Response::Ambiguous => Self::Ambiguous,

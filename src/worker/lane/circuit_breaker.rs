@@ -13,7 +13,9 @@
 //!   app. Left for *ramping* when one is answered, or when no other worker serves the app.
 //! - **held**: the lane is held for all workers, and sends probes. Left for *ramping* when the lane is released.
 //!
-//! A **vote** is a failed first attempt. Retries have no vote, because messages that can't succeed are most of them.
+//! A **vote** is a failed first attempt. While messages are accepted, retries have no vote, because most of them are of
+//! messages that can't succeed. Destinations whose votes have led to doubts have no vote until a message to them is
+//! accepted, if one to another destination was accepted meanwhile: they make this worker doubt once, and not for ever.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -44,9 +46,9 @@ const WIDE: usize = 1 << 20;
 /// A worker that has stepped aside tries for itself this long after, and later less often.
 const ASIDE_FIRST_PAUSE: Duration = Duration::from_secs(10);
 const ASIDE_LONGEST_PAUSE: Duration = Duration::from_secs(30);
-/// So many destinations are remembered that failed alone, for this long.
-const MAX_EXEMPT: usize = 64;
-const EXEMPT_FOR: Duration = Duration::from_secs(60);
+/// So many destinations are remembered that failed while others were accepted, for this long.
+const MAX_EXEMPT: usize = 256;
+const EXEMPT_FOR: Duration = Duration::from_hours(1);
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(in crate::worker) struct CircuitBreaker {
@@ -56,8 +58,8 @@ pub(in crate::worker) struct CircuitBreaker {
     /// Votes, true for an accepted message, up to the beginning of the present runs.
     recent: VecDeque<bool>,
     last_accepted_at: Option<Instant>,
-    /// The one destination of the run that made this worker doubt, until another destination is called.
-    suspect: Option<u64>,
+    /// The destinations that made this worker doubt, until a message is accepted.
+    suspects: Vec<u64>,
     /// Destinations whose failures do not count, because others were accepted.
     exempt: VecDeque<(u64, Instant)>,
     /// What the other workers have had accepted, once that is known.
@@ -108,8 +110,9 @@ struct Run {
 pub(in crate::worker) struct Attempt<'a> {
     pub(in crate::worker) outcome: &'a Outcome,
     pub(in crate::worker) error: &'a str,
-    /// The place of the API's host that was called.
+    /// The place of the API's host that was called, and of the one that the next calls go to.
     pub(in crate::worker) host: usize,
+    pub(in crate::worker) serving_host: usize,
     /// The destination or channel, as a hash.
     pub(in crate::worker) target: u64,
     pub(in crate::worker) is_first: bool,
@@ -177,7 +180,7 @@ impl CircuitBreaker {
             runs: Vec::new(),
             recent: VecDeque::new(),
             last_accepted_at: None,
-            suspect: None,
+            suspects: Vec::new(),
             exempt: VecDeque::new(),
             others_accepted: None,
             others_moved_at: None,
@@ -196,7 +199,7 @@ impl CircuitBreaker {
                 if self.runs.iter().all(|run| run.calls == 0)
                     && now.saturating_duration_since(*widened_at) >= WIDEN_EVERY
                 {
-                    *window *= 2;
+                    *window = (*window * 2).min(WIDE);
                     *widened_at = now;
                 }
                 match window.saturating_sub(in_flight) {
@@ -236,7 +239,7 @@ impl CircuitBreaker {
                     transition,
                 )
             }
-            Outcome::Throttled(_) => {
+            Outcome::Throttled => {
                 self.failed += 1;
                 let transition = match self.answered(attempt, now) {
                     Transition::None if !attempt.is_throttled_by_destination => {
@@ -253,10 +256,7 @@ impl CircuitBreaker {
                     Verdict::failed(false, Fault::Budget, evidence, transition)
                 }
             }
-            Outcome::Transient(_)
-            | Outcome::Unserved(_)
-            | Outcome::Unauthorized
-            | Outcome::Ambiguous => {
+            Outcome::Transient | Outcome::Unserved | Outcome::Unauthorized | Outcome::Ambiguous => {
                 self.failed += 1;
                 self.failed(attempt, now)
             }
@@ -276,15 +276,13 @@ impl CircuitBreaker {
             }
         }
         self.exempt.retain(|(target, _)| *target != attempt.target);
-        match self.suspect.take() {
-            Some(suspect) if suspect != attempt.target => {
-                if self.exempt.len() >= MAX_EXEMPT {
-                    self.exempt.pop_front();
-                }
+        for suspect in std::mem::take(&mut self.suspects) {
+            if suspect != attempt.target {
                 self.exempt.push_back((suspect, now));
             }
-            _ => {}
         }
+        let too_many = self.exempt.len().saturating_sub(MAX_EXEMPT);
+        self.exempt.drain(..too_many);
         if let State::Ramping {
             window,
             widened_at,
@@ -356,14 +354,14 @@ impl CircuitBreaker {
             State::Ramping { .. } | State::Serving => {
                 self.vote(attempt, now);
                 let known = self.known_acceptance(now);
-                let transition = if self.is_too_much(attempt.host) {
+                let transition = if self.is_too_much(attempt) {
                     self.doubt(attempt.error, kind);
                     Transition::Doubt
                 } else {
                     Transition::None
                 };
                 match known {
-                    _ if matches!(attempt.outcome, Outcome::Unserved(_)) => {
+                    _ if matches!(attempt.outcome, Outcome::Unserved) => {
                         let evidence = "the call did not reach the API";
                         Verdict::failed(false, Fault::Unclear, evidence, transition)
                     }
@@ -387,7 +385,8 @@ impl CircuitBreaker {
             .exempt
             .iter()
             .any(|(target, _)| *target == attempt.target);
-        if !attempt.is_first || attempt.is_ack_timeout || is_exempt {
+        let has_vote = attempt.is_first || !self.was_accepted_lately(now);
+        if !has_vote || attempt.is_ack_timeout || is_exempt {
             return;
         }
         if self.runs.len() <= attempt.host {
@@ -398,11 +397,12 @@ impl CircuitBreaker {
     }
 
     /// Whether so many votes in a row can't be chance.
-    fn is_too_much(&self, host: usize) -> bool {
-        let Some(run) = self.runs.get(host) else {
+    fn is_too_much(&self, attempt: Attempt<'_>) -> bool {
+        // Calls that were under way to a host that was left say nothing of the host that serves now.
+        let Some(run) = self.runs.get(attempt.host) else {
             return false;
         };
-        run.calls > 0 && run.votes() >= self.min_votes(run)
+        attempt.host == attempt.serving_host && run.calls > 0 && run.votes() >= self.min_votes(run)
     }
 
     /// So many votes in a row are no chance: the more calls have failed lately, the more votes it takes.
@@ -430,12 +430,18 @@ impl CircuitBreaker {
     }
 
     fn doubt(&mut self, reason: &str, kind: HoldKind) {
-        self.suspect = self.runs.iter().find_map(Run::only_target);
+        let targets = self.runs.iter().flat_map(|run| &run.targets);
+        self.suspects = targets.map(|(target, _)| *target).collect();
         self.state = State::Doubting {
             kind,
             reason: reason.to_owned(),
             others_accepted: None,
         };
+    }
+
+    fn was_accepted_lately(&self, now: Instant) -> bool {
+        self.last_accepted_at
+            .is_some_and(|at| now.saturating_duration_since(at) < ACCEPTANCE_LASTS)
     }
 
     /// The evidence that the API accepts messages at present, if there is any.
@@ -450,7 +456,7 @@ impl CircuitBreaker {
             .collect();
         let accepted = before.iter().filter(|is_accepted| **is_accepted).count();
         let all = before.len() + run;
-        if self.last_accepted_at.is_some_and(lasts) && accepted > 0 && accepted * 2 >= all {
+        if self.was_accepted_lately(now) && accepted > 0 && accepted * 2 >= all {
             return Some(format!(
                 "the API has accepted {accepted} of the last {all} messages of this worker"
             ));
@@ -464,9 +470,7 @@ impl CircuitBreaker {
 impl CircuitBreaker {
     /// A claim has found that nothing is due. A worker whose only calls have failed needs no more votes.
     pub(in crate::worker) fn nothing_due(&mut self, now: Instant) -> Transition {
-        let is_known = self
-            .last_accepted_at
-            .is_some_and(|at| now.saturating_duration_since(at) < ACCEPTANCE_LASTS);
+        let is_known = self.was_accepted_lately(now);
         let run = self.runs.iter().find(|run| run.calls > 0);
         match (&self.state, run) {
             (State::Ramping { .. } | State::Serving, Some(run)) if !is_known => {
@@ -568,7 +572,6 @@ impl CircuitBreaker {
     /// The lane can't be held again so soon. Until it can, each vote makes the worker doubt, so that it makes about one
     /// call a second.
     pub(in crate::worker) fn hold_refused(&mut self, now: Instant) {
-        self.forget_runs();
         self.state = State::ramping(now, Some(1));
     }
 
@@ -627,13 +630,6 @@ impl Run {
         match most {
             Some(most) if self.targets.len() > 1 => self.calls - most + 1,
             _ => self.calls,
-        }
-    }
-
-    fn only_target(&self) -> Option<u64> {
-        match self.targets[..] {
-            [(target, calls)] if calls > 1 => Some(target),
-            _ => None,
         }
     }
 

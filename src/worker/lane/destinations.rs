@@ -1,6 +1,6 @@
 //! Keeps one destination from taking the places, or the calls a second, of all others.
 //!
-//! - **Places**: a destination that answers slowly may have an eighth of the places in flight, once half of all are taken.
+//! - **Places**: claims avoid a destination that has an eighth of the places in flight, because it answers slowly.
 //! - **Throttling**: a 429 is the destination's fault if that was throttled before, while messages to others were accepted.
 
 use std::collections::{HashMap, VecDeque};
@@ -17,12 +17,18 @@ const RECENT_CALLS: usize = 64;
 /// Others are accepted if at most one call in so many to them is throttled.
 const OTHERS_THROTTLED: usize = 16;
 
+fn share(max_in_flight: usize) -> usize {
+    max_in_flight.div_ceil(SHARE)
+}
+
 /// The destinations and channels of one app, as this worker knows them.
 #[derive(Debug, Default)]
 pub(in crate::worker) struct Destinations {
     hasher: RandomState,
     /// Messages from their claim until they are recorded.
     in_flight: HashMap<String, usize>,
+    /// Destinations with their share of the places.
+    crowded: Vec<String>,
     /// Destinations whose last call was answered 429, the last one at the end.
     throttled: VecDeque<u64>,
     /// Calls that were accepted or throttled.
@@ -34,41 +40,37 @@ impl Destinations {
         self.hasher.hash_one(target.name())
     }
 
-    /// Takes a place for a message, if its destination may have one more while `all` of `max_in_flight` are taken.
-    pub(in crate::worker) fn enter(
-        &mut self,
-        target: &str,
-        all: usize,
-        max_in_flight: usize,
-    ) -> bool {
+    /// Takes a place for a message, unless half of all places belong to its destination already: a claim may bring many
+    /// messages at once to one that had few in flight.
+    pub(in crate::worker) fn enter(&mut self, target: &str, max_in_flight: usize) -> bool {
         let count = self.in_flight.get(target).copied().unwrap_or(0);
-        if count >= max_in_flight.div_ceil(SHARE) && all * 2 >= max_in_flight {
+        if count >= max_in_flight.div_ceil(2) {
             return false;
         }
         self.in_flight.insert(target.to_owned(), count + 1);
+        if count + 1 >= share(max_in_flight) && !self.crowded.iter().any(|known| known == target) {
+            self.crowded.push(target.to_owned());
+        }
         true
     }
 
-    pub(in crate::worker) fn leave(&mut self, target: &str) {
-        if let Some(count) = self.in_flight.get_mut(target) {
-            *count -= 1;
-            if *count == 0 {
-                self.in_flight.remove(target);
-            }
+    pub(in crate::worker) fn leave(&mut self, target: &str, max_in_flight: usize) {
+        let Some(count) = self.in_flight.get_mut(target) else {
+            return;
+        };
+        *count -= 1;
+        // Not at once, so that a claim brings more than one message to the places that have become free.
+        if *count * 4 < share(max_in_flight) * 3 {
+            self.crowded.retain(|known| known != target);
+        }
+        if *count == 0 {
+            self.in_flight.remove(target);
         }
     }
 
-    /// The destinations that may have no more places. There are eight at most, or so.
-    pub(in crate::worker) fn crowded(&self, all: usize, max_in_flight: usize) -> Vec<String> {
-        if all * 2 < max_in_flight {
-            return Vec::new();
-        }
-        let share = max_in_flight.div_ceil(SHARE);
-        self.in_flight
-            .iter()
-            .filter(|(_, count)| **count >= share)
-            .map(|(target, _)| target.clone())
-            .collect()
+    /// The destinations that have their share of the places: about ten at most.
+    pub(in crate::worker) fn crowded(&self) -> &[String] {
+        &self.crowded
     }
 
     pub(in crate::worker) fn accepted(&mut self, target: u64) {
@@ -109,20 +111,28 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_destination_gets_an_eighth_of_the_places_once_half_are_taken() {
+    fn a_destination_with_an_eighth_of_the_places_is_avoided_until_it_has_less() {
         let mut destinations = Destinations::default();
-        for taken in 0..8 {
-            assert!(destinations.enter("slow", taken, 16), "{taken}");
+        for _ in 0..8 {
+            assert!(destinations.crowded().is_empty());
+            assert!(destinations.enter("slow", 64));
         }
-        assert!(!destinations.enter("slow", 8, 16));
-        assert!(destinations.enter("other", 8, 16));
-        assert_eq!(destinations.crowded(9, 16), ["slow"]);
-        assert!(destinations.crowded(7, 16).is_empty());
-        for _ in 0..7 {
-            destinations.leave("slow");
-        }
-        assert!(destinations.enter("slow", 8, 16));
-        destinations.leave("unknown");
+        assert_eq!(destinations.crowded(), ["slow"]);
+        assert!(destinations.enter("other", 64));
+        destinations.leave("slow", 64);
+        destinations.leave("slow", 64);
+        assert_eq!(destinations.crowded(), ["slow"]);
+        destinations.leave("slow", 64);
+        assert!(destinations.crowded().is_empty());
+        destinations.leave("unknown", 64);
+    }
+
+    #[test]
+    fn a_claim_with_many_messages_to_one_destination_fills_half_of_the_places_at_most() {
+        let mut destinations = Destinations::default();
+        let entered = (0..16).filter(|_| destinations.enter("slow", 16)).count();
+        assert_eq!(entered, 8);
+        assert!(destinations.enter("other", 16));
     }
 
     #[test]

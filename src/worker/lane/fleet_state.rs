@@ -10,9 +10,7 @@ use super::Lane;
 use super::circuit_breaker::{Decision, Transition};
 use crate::error_text::database_error_text;
 use crate::outbox::{Hold, HoldKind, HoldResult, is_outage};
-use crate::outcome::MAX_RETRY_AFTER;
 use crate::pace::DbTime;
-use crate::signaling::RetryAfter;
 
 /// A finished attempt, as far as the lane has to know.
 #[derive(Debug)]
@@ -20,7 +18,7 @@ pub(in crate::worker) struct AttemptReport {
     pub(in crate::worker) transition: Transition,
     pub(in crate::worker) sent_at: DbTime,
     pub(in crate::worker) error: String,
-    pub(in crate::worker) retry_after: Option<RetryAfter>,
+    pub(in crate::worker) retry_after: Duration,
     pub(in crate::worker) probe: Option<Uuid>,
 }
 
@@ -29,12 +27,7 @@ impl Lane {
     pub(in crate::worker) async fn apply(&self, report: &AttemptReport) {
         match (report.transition, report.probe) {
             (Transition::Throttle, _) => {
-                let asked = report
-                    .retry_after
-                    .map_or(Duration::ZERO, |RetryAfter(asked)| {
-                        asked.min(MAX_RETRY_AFTER)
-                    });
-                self.throttle(report.sent_at, asked).await;
+                self.throttle(report.sent_at, report.retry_after).await;
             }
             (Transition::Release, Some(probe)) => self.release_hold(probe).await,
             (Transition::Extend(kind), Some(probe)) => {
