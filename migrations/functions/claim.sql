@@ -143,12 +143,17 @@ begin
     throttled_per_s := case when rate < signaling.slot_rate(locked.limit_per_s) then rate end;
     return next;
 
-    -- Claim the messages, and return them.
+    -- Claim the messages, and return them. The slots of retries lie between those of first attempts: if first attempts fail
+    -- and retries do not, a worker sees that at once, and does not take the API for dead.
     return query
-    with due as materialized (
-        select ctid as place, due_at, sent_at is not null or claim_id is not null as is_retry,
-               row_number() over (order by due_at, id) - 1 as nth
-        from signaling.outbox where ctid = any (taken)
+    with of_kinds as materialized (
+        select ctid as place, due_at, is_retry,
+               row_number() over kind_by_age - 0.5 as rank, count(*) over (partition by is_retry) as count
+        from signaling.outbox, lateral (select sent_at is not null or claim_id is not null as is_retry) as kind
+        where ctid = any (taken)
+        window kind_by_age as (partition by is_retry order by due_at, id)
+    ), due as materialized (
+        select place, due_at, is_retry, row_number() over (order by rank / count, due_at) - 1 as nth from of_kinds
     )
     update signaling.outbox
     set claim_id = claim.claim_id, claimed_by = claim.claimed_by, due_at = at + lease,

@@ -2,7 +2,12 @@
 
 use serde_json::json;
 use simulator::{Call, SimulatorConfig};
-use testkit::{APP_ID, PATIENCE, Running, Worker, World, api_with_limit, fleet, peer, warm_up};
+use tempfile::TempDir;
+use testkit::{
+    APP_ID, PATIENCE, Running, Worker, World, api_with_limit, fleet, peer, warm_up, write,
+};
+
+use crate::certificates::Authority;
 
 /// The pace of one app without a fault, in calls a second.
 const PACE: f64 = 490.0;
@@ -293,4 +298,51 @@ async fn an_api_that_is_dead_costs_few_calls_and_is_used_at_once_again() {
     let attempts = failed_calls(&world).await;
     assert!(attempts <= 300, "{attempts} failed calls");
     assert_eq!(world.count("status = 'message_sent'").await, 3_001);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_api_that_is_silent_gets_no_more_than_the_calls_of_two_seconds() {
+    let world = World::alone(SimulatorConfig::default()).await;
+    let _worker = fleet(1, || world.worker()).await;
+    world.insert_many(1_000).await;
+    world.until_all_final().await;
+    world.set_faults(&["hang"]);
+    let calls_before = world.seen().calls;
+    world.insert_many(3_000).await;
+    world
+        .until(
+            "calls time out, and the app is held",
+            PATIENCE,
+            async || {
+                world
+                    .ask::<bool>("select coalesce(hold = 'unavailable', false) from signaling.lane")
+                    .await
+            },
+        )
+        .await;
+    let calls = world.seen().calls - calls_before;
+    eprintln!("{calls} calls");
+    // Two seconds at 490 a second, and one a second until the first ones time out.
+    assert!(calls <= 980 + 100 + 15, "{calls} calls");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_worker_that_does_not_trust_the_api_slows_no_other() {
+    let directory = TempDir::new().expect("a directory");
+    let ca = Authority::new("the CA of the tests");
+    let files = ca.server("127.0.0.1").write(directory.path(), "server");
+    let world = World::alone(SimulatorConfig {
+        tls: Some(files),
+        ..SimulatorConfig::default()
+    })
+    .await;
+    let ca_file = write(directory.path(), "ca.pem", &ca.pem());
+    let ca_file = ca_file.to_str().expect("a path");
+    let healthy = fleet(1, || world.worker().env("AGORA_CA_FILE", ca_file)).await;
+    warm_up(&world).await;
+    let sick = world.worker().env("WORKER_NAME", "sick").start();
+    sick.until_logged("worker_started").await;
+    world.insert_many(6_000).await;
+    assert_steps_aside(&world, &sick).await;
+    drop(healthy);
 }

@@ -2,6 +2,9 @@
 //! would be late where the processes of other tests compete for a processor.
 
 mod blame;
+#[path = "../it/certificates.rs"]
+#[expect(dead_code, reason = "other tests use the rest")]
+mod certificates;
 mod isolation;
 mod migration_locks;
 mod pace;

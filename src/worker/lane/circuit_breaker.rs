@@ -458,10 +458,9 @@ impl CircuitBreaker {
         }
     }
 
-    /// The lane can't be held again so soon. Until it can, each vote makes the worker doubt, so that it makes about one
-    /// call a second.
+    /// The lane can't be held again so soon. Until it can, the worker makes a few calls a second, one after the other.
     pub(in crate::worker) fn hold_refused(&mut self, now: Instant) {
-        self.state = State::ramping(now, Some(1));
+        self.return_to_app(now);
     }
 
     /// Messages that the API has accepted from this worker.
