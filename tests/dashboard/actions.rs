@@ -45,7 +45,7 @@ async fn an_app_is_paused_limited_and_resumed_after_a_question() {
 
     dashboard.page("/actions/resume?app=default").await;
     let to = dashboard.post("/actions/resume", "app=default").await;
-    assert!(dashboard.page(&to).await.contains("It sends again"));
+    assert!(dashboard.page(&to).await.contains("Resumed."));
     assert_eq!(lane("paused_at").await, "nothing");
 
     dashboard.page("/actions/limit?app=default").await;
