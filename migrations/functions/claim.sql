@@ -18,7 +18,7 @@
 create or replace function signaling.claim(
     app text, claim_id uuid, claimed_by text, max_messages integer, lease interval, horizon interval, lookahead interval,
     lost_before timestamptz, first_after_at timestamptz, first_after_id bigint, retry_after_at timestamptz,
-    retry_after_id bigint, poll_interval interval, wants_wakeup boolean, avoided text[]
+    retry_after_id bigint, poll_interval interval, wants_wakeup boolean, avoided text[] default '{}'
 ) returns table (
     at timestamptz, slots integer, hold text, hold_until timestamptz, throttled_per_s double precision, expired integer,
     unknown integer, next_slot_at timestamptz, next_due_at timestamptz, wakeup text, passed_at timestamptz, passed_id bigint,

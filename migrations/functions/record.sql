@@ -19,7 +19,7 @@
 create or replace function signaling.record(
     recorded_by text, ids bigint[], claim_ids uuid[], due_at timestamptz[], statuses text[], charged boolean[],
     sent_at timestamptz[], http_statuses integer[], request_ids text[], errors text[], outcomes text[],
-    durations interval[], faults text[], evidences text[]
+    durations interval[], faults text[] default null, evidences text[] default null
 ) returns table (place integer, result text)
     language plpgsql security definer
     set search_path = pg_catalog, pg_temp set row_security = off set plan_cache_mode = force_generic_plan

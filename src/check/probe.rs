@@ -22,7 +22,6 @@ const PAYLOAD: &str = "signaling-worker check";
 const PATIENCE: Duration = Duration::from_secs(10);
 /// How long to wait after a slot was refused.
 const ASK_AGAIN: Duration = Duration::from_millis(20);
-/// How long the API is left alone after a 429 that does not say for how long.
 
 /// The message of a probe.
 ///

@@ -13,7 +13,7 @@
 
 mod action;
 mod broken;
-mod explorer;
+pub(crate) mod explorer;
 mod holds;
 mod limits;
 mod promise;

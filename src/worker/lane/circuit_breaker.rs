@@ -13,32 +13,29 @@
 //!   app. Left for *ramping* when one is answered, or when no other worker serves the app.
 //! - **held**: the lane is held for all workers, and sends probes. Left for *ramping* when the lane is released.
 //!
-//! A **vote** is a failed first attempt. While messages are accepted, retries have no vote, because most of them are of
-//! messages that can't succeed. Destinations whose votes have led to doubts have no vote until a message to them is
-//! accepted, if one to another destination was accepted meanwhile: they make this worker doubt once, and not for ever.
+//! `votes.rs` says which failed calls count.
 
-use std::collections::VecDeque;
+#[cfg(test)]
+mod model;
+#[cfg(test)]
+mod simulation;
+#[cfg(test)]
+mod tests;
+mod votes;
+
 use std::time::{Duration, Instant};
 
 use crate::outbox::HoldKind;
 use crate::outcome::{Fault, Outcome};
+use votes::Votes;
 
-/// So many votes in a row are the least that is no chance.
-const MIN_VOTES: u32 = 8;
-/// The same where the API refused the credentials each time.
-const MIN_REFUSALS: u32 = 4;
-/// The same where the API has refused each call so far.
-const MIN_FIRST_REFUSALS: u32 = 2;
-/// The same after a hold, where calls of another worker have ended the hold.
+/// So many votes make a worker doubt that serves an app again after another worker has ended the hold.
 const MIN_WARY: u32 = 4;
-/// So many votes in a row are always too many.
-const MAX_VOTES: u32 = 32;
-/// So likely is it at most that so many votes in a row fail by chance.
-const CHANCE: f64 = 1e-5;
-/// The votes by which the worker knows how often calls fail.
-const RECENT_VOTES: usize = 32;
-/// An accepted message says nothing of calls that fail later than this after it.
+/// A message that another worker has had accepted says nothing of calls that fail later than this after it.
 const ACCEPTANCE_LASTS: Duration = Duration::from_secs(10);
+/// A worker that doubts waits for so many reports after the first one. Each worker reports once a second, and an accepted
+/// message of another one may be in the second report after that, as seen from here.
+const REPORTS_TO_WAIT: u32 = 3;
 /// While few calls are open, their number also doubles after this time.
 const WIDEN_EVERY: Duration = Duration::from_secs(1);
 /// So many open calls are as good as no limit.
@@ -46,22 +43,10 @@ const WIDE: usize = 1 << 20;
 /// A worker that has stepped aside tries for itself this long after, and later less often.
 const ASIDE_FIRST_PAUSE: Duration = Duration::from_secs(10);
 const ASIDE_LONGEST_PAUSE: Duration = Duration::from_secs(30);
-/// So many destinations are remembered that failed while others were accepted, for this long.
-const MAX_EXEMPT: usize = 256;
-const EXEMPT_FOR: Duration = Duration::from_hours(1);
-
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(in crate::worker) struct CircuitBreaker {
     state: State,
-    /// For each host of the API, the votes since a message was accepted there.
-    runs: Vec<Run>,
-    /// Votes, true for an accepted message, up to the beginning of the present runs.
-    recent: VecDeque<bool>,
-    last_accepted_at: Option<Instant>,
-    /// The destinations that made this worker doubt, until a message is accepted.
-    suspects: Vec<u64>,
-    /// Destinations whose failures do not count, because others were accepted.
-    exempt: VecDeque<(u64, Instant)>,
+    votes: Votes,
     /// What the other workers have had accepted, once that is known.
     others_accepted: Option<u64>,
     /// When messages of other workers were last seen to be accepted.
@@ -83,8 +68,10 @@ enum State {
     Doubting {
         kind: HoldKind,
         reason: String,
-        /// What the others had accepted when the worker began to doubt.
+        /// What the others had accepted at the first report after the doubts began.
         others_accepted: Option<u64>,
+        /// Reports since then.
+        reports: u32,
     },
     Aside {
         next_probe_at: Instant,
@@ -92,17 +79,6 @@ enum State {
         reason: String,
     },
     Held,
-}
-
-/// Votes in a row, without an accepted message in between.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
-struct Run {
-    calls: u32,
-    refusals: u32,
-    /// The calls by destination, for the first destinations.
-    targets: Vec<(u64, u32)>,
-    /// Of the last one.
-    error: String,
 }
 
 /// A finished attempt.
@@ -177,11 +153,7 @@ impl CircuitBreaker {
     pub(in crate::worker) fn new(now: Instant) -> Self {
         Self {
             state: State::ramping(now, None),
-            runs: Vec::new(),
-            recent: VecDeque::new(),
-            last_accepted_at: None,
-            suspects: Vec::new(),
-            exempt: VecDeque::new(),
+            votes: Votes::default(),
             others_accepted: None,
             others_moved_at: None,
             accepted: 0,
@@ -196,7 +168,7 @@ impl CircuitBreaker {
             State::Ramping {
                 window, widened_at, ..
             } => {
-                if self.runs.iter().all(|run| run.calls == 0)
+                if self.votes.is_empty()
                     && now.saturating_duration_since(*widened_at) >= WIDEN_EVERY
                 {
                     *window = (*window * 2).min(WIDE);
@@ -265,24 +237,7 @@ impl CircuitBreaker {
 
     fn accepted(&mut self, attempt: Attempt<'_>, now: Instant) -> Transition {
         self.accepted += 1;
-        self.last_accepted_at = Some(now);
-        if let Some(run) = self.runs.get_mut(attempt.host) {
-            let votes = std::mem::take(run).votes();
-            for vote in std::iter::repeat_n(false, votes as usize).chain([true]) {
-                self.recent.push_back(vote);
-                if self.recent.len() > RECENT_VOTES {
-                    self.recent.pop_front();
-                }
-            }
-        }
-        self.exempt.retain(|(target, _)| *target != attempt.target);
-        for suspect in std::mem::take(&mut self.suspects) {
-            if suspect != attempt.target {
-                self.exempt.push_back((suspect, now));
-            }
-        }
-        let too_many = self.exempt.len().saturating_sub(MAX_EXEMPT);
-        self.exempt.drain(..too_many);
+        self.votes.accepted(attempt.host, attempt.target, now);
         if let State::Ramping {
             window,
             widened_at,
@@ -302,9 +257,7 @@ impl CircuitBreaker {
 
     /// The API has answered as it should: it is there, and knows the app.
     fn answered(&mut self, attempt: Attempt<'_>, now: Instant) -> Transition {
-        if let Some(run) = self.runs.get_mut(attempt.host) {
-            *run = Run::default();
-        }
+        self.votes.answered(attempt.host);
         match self.state {
             State::Ramping { .. } | State::Serving => Transition::None,
             State::Held if !attempt.is_probe => Transition::None,
@@ -352,10 +305,13 @@ impl CircuitBreaker {
                 Verdict::failed(false, Fault::Unclear, evidence, Transition::None)
             }
             State::Ramping { .. } | State::Serving => {
-                self.vote(attempt, now);
+                self.votes.failed(attempt, now);
                 let known = self.known_acceptance(now);
-                let transition = if self.is_too_much(attempt) {
-                    self.doubt(attempt.error, kind);
+                let transition = if self
+                    .votes
+                    .are_too_many(attempt, self.state.min_votes(), now)
+                {
+                    self.doubt(attempt.error.to_owned(), kind);
                     Transition::Doubt
                 } else {
                     Transition::None
@@ -376,110 +332,42 @@ impl CircuitBreaker {
     }
 }
 
-/// Votes.
-impl CircuitBreaker {
-    fn vote(&mut self, attempt: Attempt<'_>, now: Instant) {
-        self.exempt
-            .retain(|(_, since)| now.saturating_duration_since(*since) < EXEMPT_FOR);
-        let is_exempt = self
-            .exempt
-            .iter()
-            .any(|(target, _)| *target == attempt.target);
-        let has_vote = attempt.is_first || !self.was_accepted_lately(now);
-        if !has_vote || attempt.is_ack_timeout || is_exempt {
-            return;
-        }
-        if self.runs.len() <= attempt.host {
-            self.runs.resize_with(attempt.host + 1, Run::default);
-        }
-        let is_refusal = *attempt.outcome == Outcome::Unauthorized;
-        self.runs[attempt.host].add(attempt.target, is_refusal, attempt.error);
-    }
-
-    /// Whether so many votes in a row can't be chance.
-    fn is_too_much(&self, attempt: Attempt<'_>) -> bool {
-        // Calls that were under way to a host that was left say nothing of the host that serves now.
-        let Some(run) = self.runs.get(attempt.host) else {
-            return false;
-        };
-        attempt.host == attempt.serving_host && run.calls > 0 && run.votes() >= self.min_votes(run)
-    }
-
-    /// So many votes in a row are no chance: the more calls have failed lately, the more votes it takes.
-    fn min_votes(&self, run: &Run) -> u32 {
-        let accepted = self.recent.iter().filter(|is_accepted| **is_accepted);
-        let accepted = u32::try_from(accepted.count()).unwrap_or(0);
-        let all = u32::try_from(self.recent.len()).unwrap_or(0);
-        let is_refused = run.refusals == run.calls;
-        let least = match &self.state {
-            State::Ramping {
-                min_votes: Some(min_votes),
-                ..
-            } => *min_votes,
-            _ if is_refused && accepted == 0 => MIN_FIRST_REFUSALS,
-            _ if is_refused => MIN_REFUSALS,
-            _ => MIN_VOTES,
-        };
-        if accepted == 0 {
-            return least;
-        }
-        let share = f64::from(all - accepted + 1) / f64::from(all + 2);
-        (least..MAX_VOTES)
-            .find(|votes| share.powf(f64::from(*votes)) <= CHANCE)
-            .unwrap_or(MAX_VOTES)
-    }
-
-    fn doubt(&mut self, reason: &str, kind: HoldKind) {
-        let targets = self.runs.iter().flat_map(|run| &run.targets);
-        self.suspects = targets.map(|(target, _)| *target).collect();
-        self.state = State::Doubting {
-            kind,
-            reason: reason.to_owned(),
-            others_accepted: None,
-        };
-    }
-
-    fn was_accepted_lately(&self, now: Instant) -> bool {
-        self.last_accepted_at
-            .is_some_and(|at| now.saturating_duration_since(at) < ACCEPTANCE_LASTS)
-    }
-
-    /// The evidence that the API accepts messages at present, if there is any.
-    fn known_acceptance(&self, now: Instant) -> Option<String> {
-        let lasts = |at: Instant| now.saturating_duration_since(at) < ACCEPTANCE_LASTS;
-        let run: u32 = self.runs.iter().map(Run::votes).sum();
-        let run = usize::try_from(run).unwrap_or(usize::MAX);
-        let before = self.recent.iter().rev();
-        let before: Vec<bool> = before
-            .take(RECENT_VOTES.saturating_sub(run))
-            .copied()
-            .collect();
-        let accepted = before.iter().filter(|is_accepted| **is_accepted).count();
-        let all = before.len() + run;
-        if self.was_accepted_lately(now) && accepted > 0 && accepted * 2 >= all {
-            return Some(format!(
-                "the API has accepted {accepted} of the last {all} messages of this worker"
-            ));
-        }
-        let others = run <= 1 && self.others_moved_at.is_some_and(lasts);
-        others.then(|| "the API accepts messages of other workers".to_owned())
-    }
-}
-
 /// The lane, and the other workers.
 impl CircuitBreaker {
     /// A claim has found that nothing is due. A worker whose only calls have failed needs no more votes.
     pub(in crate::worker) fn nothing_due(&mut self, now: Instant) -> Transition {
-        let is_known = self.was_accepted_lately(now);
-        let run = self.runs.iter().find(|run| run.calls > 0);
-        match (&self.state, run) {
-            (State::Ramping { .. } | State::Serving, Some(run)) if !is_known => {
-                let (kind, error) = (run.kind(), run.error.clone());
-                self.doubt(&error, kind);
+        let is_known = self.votes.was_accepted_lately(now);
+        match (&self.state, self.votes.reason()) {
+            (State::Ramping { .. } | State::Serving, Some((kind, reason))) if !is_known => {
+                self.doubt(reason, kind);
                 Transition::Doubt
             }
             _ => Transition::None,
         }
+    }
+
+    fn doubt(&mut self, reason: String, kind: HoldKind) {
+        self.votes.suspect();
+        self.state = State::Doubting {
+            kind,
+            reason,
+            others_accepted: None,
+            reports: 0,
+        };
+    }
+
+    /// The evidence that the API accepts messages at present, if there is any.
+    fn known_acceptance(&self, now: Instant) -> Option<String> {
+        if let Some((accepted, all)) = self.votes.accepted_share(now)
+            && accepted * 2 >= all
+        {
+            return Some(format!(
+                "the API has accepted {accepted} of the last {all} messages of this worker"
+            ));
+        }
+        let lasts = |at: Instant| now.saturating_duration_since(at) < ACCEPTANCE_LASTS;
+        let others = self.votes.in_a_row(now) <= 1 && self.others_moved_at.is_some_and(lasts);
+        others.then(|| "the API accepts messages of other workers".to_owned())
     }
 
     /// This worker can't sign in, whatever the API says.
@@ -492,7 +380,7 @@ impl CircuitBreaker {
         match &mut self.state {
             _ if is_probe => Transition::Extend(HoldKind::Unauthorized),
             State::Ramping { .. } | State::Serving => {
-                self.doubt(error, HoldKind::Unauthorized);
+                self.doubt(error.to_owned(), HoldKind::Unauthorized);
                 Transition::Doubt
             }
             State::Aside {
@@ -523,26 +411,27 @@ impl CircuitBreaker {
                 kind,
                 reason,
                 others_accepted,
-            } => match others_accepted {
-                None if serving > 0 => {
-                    *others_accepted = Some(accepted);
-                    None
+                reports,
+            } => {
+                let before = *others_accepted.get_or_insert(accepted);
+                let reason = reason.clone();
+                if serving > 0 && accepted > before {
+                    return Some(Decision::StepAside { reason });
                 }
-                Some(before) if serving > 0 && accepted > *before => Some(Decision::StepAside {
-                    reason: reason.clone(),
-                }),
-                _ => Some(Decision::Hold {
+                *reports += 1;
+                let is_known = serving == 0 || *reports > REPORTS_TO_WAIT;
+                is_known.then_some(Decision::Hold {
                     kind: *kind,
-                    reason: reason.clone(),
-                }),
-            },
+                    reason,
+                })
+            }
             State::Aside { .. } if serving == 0 => Some(Decision::Return),
             _ => None,
         }
     }
 
     pub(in crate::worker) fn step_aside(&mut self, reason: String, now: Instant) {
-        self.forget_runs();
+        self.votes.forget_runs();
         self.state = State::Aside {
             next_probe_at: now + ASIDE_FIRST_PAUSE,
             pause: ASIDE_FIRST_PAUSE,
@@ -552,13 +441,13 @@ impl CircuitBreaker {
 
     /// Serves the app again, carefully.
     pub(in crate::worker) fn return_to_app(&mut self, now: Instant) {
-        self.forget_runs();
+        self.votes.forget_runs();
         self.state = State::ramping(now, Some(MIN_WARY));
     }
 
     /// The lane is held, by this worker or by another one.
     pub(in crate::worker) fn lane_held(&mut self) {
-        self.forget_runs();
+        self.votes.forget_runs();
         self.state = State::Held;
     }
 
@@ -595,49 +484,22 @@ impl CircuitBreaker {
             _ => None,
         }
     }
-
-    fn forget_runs(&mut self) {
-        self.runs.fill(Run::default());
-    }
 }
 
 impl State {
+    /// So many votes make the worker doubt, if that is less than usual.
+    fn min_votes(&self) -> Option<u32> {
+        match self {
+            Self::Ramping { min_votes, .. } => *min_votes,
+            Self::Serving | Self::Doubting { .. } | Self::Aside { .. } | Self::Held => None,
+        }
+    }
+
     fn ramping(now: Instant, min_votes: Option<u32>) -> Self {
         Self::Ramping {
             window: 1,
             widened_at: now,
             min_votes,
-        }
-    }
-}
-
-impl Run {
-    fn add(&mut self, target: u64, is_refusal: bool, error: &str) {
-        error.clone_into(&mut self.error);
-        self.calls = self.calls.saturating_add(1);
-        self.refusals = self.refusals.saturating_add(is_refusal.into());
-        if let Some((_, calls)) = self.targets.iter_mut().find(|(known, _)| *known == target) {
-            *calls = calls.saturating_add(1);
-        } else if self.targets.len() < MAX_VOTES as usize {
-            self.targets.push((target, 1));
-        }
-    }
-
-    /// The calls, but those of the destination that has most of them as one: it may be at fault itself. Where no other
-    /// was called, all of them.
-    fn votes(&self) -> u32 {
-        let most = self.targets.iter().map(|(_, calls)| *calls).max();
-        match most {
-            Some(most) if self.targets.len() > 1 => self.calls - most + 1,
-            _ => self.calls,
-        }
-    }
-
-    fn kind(&self) -> HoldKind {
-        if self.refusals * 2 > self.calls {
-            HoldKind::Unauthorized
-        } else {
-            HoldKind::Unavailable
         }
     }
 }

@@ -1,0 +1,403 @@
+use super::*;
+use crate::outcome::Acceptance;
+
+const ACCEPTED: Outcome = Outcome::Accepted(Acceptance::Sent);
+
+/// A worker at a moment.
+struct Breaker {
+    breaker: CircuitBreaker,
+    now: Instant,
+}
+
+impl Breaker {
+    fn new() -> Self {
+        let now = Instant::now();
+        Self {
+            breaker: CircuitBreaker::new(now),
+            now,
+        }
+    }
+
+    /// One to which so many messages were accepted.
+    fn serving(accepted: u64) -> Self {
+        let mut breaker = Self::new();
+        for target in 0..accepted {
+            breaker.call(1_000 + target, ACCEPTED);
+        }
+        breaker
+    }
+
+    fn first(target: u64, outcome: &Outcome) -> Attempt<'_> {
+        Attempt {
+            outcome,
+            error: "it failed",
+            host: 0,
+            serving_host: 0,
+            target,
+            is_first: true,
+            is_probe: false,
+            is_ack_timeout: false,
+            is_throttled_by_destination: false,
+        }
+    }
+
+    fn call(&mut self, target: u64, outcome: Outcome) -> Verdict {
+        self.breaker
+            .observe(Self::first(target, &outcome), self.now)
+    }
+
+    fn probe(&mut self, outcome: Outcome) -> Verdict {
+        let attempt = Attempt {
+            is_probe: true,
+            ..Self::first(1, &outcome)
+        };
+        self.breaker.observe(attempt, self.now)
+    }
+
+    /// How many calls to different destinations fail until the worker doubts.
+    fn failures_until_doubt(&mut self, outcome: Outcome) -> u64 {
+        let mut calls = (1..100).map(|target| self.call(target, outcome).transition);
+        let before = calls.position(|transition| transition == Transition::Doubt);
+        before.expect("doubts") as u64 + 1
+    }
+
+    fn wait(&mut self, seconds: u64) {
+        self.now += Duration::from_secs(seconds);
+    }
+
+    fn others(&mut self, accepted: u64, serving: u32) -> Option<Decision> {
+        self.breaker.observe_others(accepted, serving, self.now)
+    }
+}
+
+#[test]
+fn a_dead_api_is_doubted_after_eight_failures_and_refused_credentials_sooner() {
+    for outcome in [Outcome::Transient, Outcome::Unserved, Outcome::Ambiguous] {
+        assert_eq!(Breaker::serving(100).failures_until_doubt(outcome), 8);
+        assert_eq!(Breaker::new().failures_until_doubt(outcome), 8);
+    }
+    let refused = Outcome::Unauthorized;
+    assert_eq!(Breaker::new().failures_until_doubt(refused), 2);
+    assert_eq!(Breaker::serving(100).failures_until_doubt(refused), 4);
+}
+
+#[test]
+fn calls_that_fail_by_chance_are_no_reason_to_doubt() {
+    let mut breaker = Breaker::serving(1);
+    for target in 0..2_000 {
+        // Half of them fail, in rows of six.
+        let outcome = if target % 12 < 6 {
+            Outcome::Transient
+        } else {
+            ACCEPTED
+        };
+        let verdict = breaker.call(target, outcome);
+        assert_ne!(verdict.transition, Transition::Doubt, "call {target}");
+    }
+    assert!(breaker.failures_until_doubt(Outcome::Transient) > 12);
+}
+
+#[test]
+fn a_failure_is_charged_only_where_other_messages_are_accepted() {
+    let mut breaker = Breaker::serving(100);
+    let verdict = breaker.call(1, Outcome::Transient);
+    assert_eq!(
+        (verdict.is_charged, verdict.fault),
+        (true, Some(Fault::Message))
+    );
+    let evidence = verdict.evidence.expect("evidence");
+    assert_eq!(
+        evidence,
+        "the API has accepted 31 of the last 32 messages of this worker"
+    );
+    // The API was not reached, so it can't be the message.
+    assert!(!breaker.call(2, Outcome::Unserved).is_charged);
+
+    breaker.wait(10);
+    let verdict = breaker.call(3, Outcome::Transient);
+    assert_eq!(
+        (verdict.is_charged, verdict.fault),
+        (false, Some(Fault::Unclear))
+    );
+    assert!(!Breaker::new().call(1, Outcome::Transient).is_charged);
+}
+
+#[test]
+fn messages_of_other_workers_are_evidence_while_they_are_accepted() {
+    let mut breaker = Breaker::new();
+    assert_eq!(breaker.others(500, 1), None);
+    assert!(
+        !breaker.call(1, Outcome::Transient).is_charged,
+        "it is not known when"
+    );
+    let mut breaker = Breaker::new();
+    breaker.others(500, 1);
+    breaker.others(501, 1);
+    assert!(breaker.call(1, Outcome::Transient).is_charged);
+    assert!(
+        !breaker.call(2, Outcome::Transient).is_charged,
+        "this worker may be at fault"
+    );
+}
+
+#[test]
+fn a_rejected_message_is_charged_and_says_nothing_against_the_api() {
+    let mut breaker = Breaker::new();
+    for target in 1..8 {
+        breaker.call(target, Outcome::Transient);
+    }
+    assert!(breaker.call(8, Outcome::Rejected).is_charged);
+    assert_eq!(breaker.failures_until_doubt(Outcome::Transient), 8);
+}
+
+#[test]
+fn a_throttled_call_is_the_budgets_or_the_destinations() {
+    let mut breaker = Breaker::serving(10);
+    let verdict = breaker.call(1, Outcome::Throttled);
+    assert_eq!(
+        (verdict.is_charged, verdict.fault),
+        (false, Some(Fault::Budget))
+    );
+    assert_eq!(verdict.transition, Transition::Throttle);
+    let attempt = Attempt {
+        is_throttled_by_destination: true,
+        ..Breaker::first(1, &Outcome::Throttled)
+    };
+    let verdict = breaker.breaker.observe(attempt, breaker.now);
+    assert_eq!(
+        (verdict.is_charged, verdict.fault),
+        (true, Some(Fault::Destination))
+    );
+    assert_eq!(verdict.transition, Transition::None);
+}
+
+#[test]
+fn one_destination_has_one_vote_while_messages_to_others_are_accepted() {
+    let mut breaker = Breaker::serving(100);
+    for _ in 0..100 {
+        let verdict = breaker.call(1, Outcome::Transient);
+        assert_eq!(verdict.transition, Transition::None);
+    }
+}
+
+#[test]
+fn an_app_with_one_destination_is_held_all_the_same() {
+    let mut breaker = Breaker::new();
+    breaker.call(1, ACCEPTED);
+    let mut transitions = (0..12).map(|_| breaker.call(1, Outcome::Transient).transition);
+    assert!(transitions.any(|transition| transition == Transition::Doubt));
+}
+
+#[test]
+fn destinations_that_were_doubted_make_no_worker_doubt_again() {
+    let mut breaker = Breaker::new();
+    for _ in 0..8 {
+        breaker.call(1, Outcome::Transient);
+    }
+    assert!(matches!(breaker.others(0, 0), Some(Decision::Hold { .. })));
+    breaker.breaker.lane_held();
+    let attempt = Attempt {
+        is_probe: true,
+        ..Breaker::first(2, &ACCEPTED)
+    };
+    let verdict = breaker.breaker.observe(attempt, breaker.now);
+    assert_eq!(verdict.transition, Transition::Release);
+    breaker.wait(60);
+    for _ in 0..100 {
+        let verdict = breaker.call(1, Outcome::Transient);
+        assert_eq!(verdict.transition, Transition::None);
+    }
+    // Once a message to it is accepted, it has its vote again.
+    breaker.call(1, ACCEPTED);
+    breaker.wait(60);
+    let mut transitions = (0..12).map(|_| breaker.call(1, Outcome::Transient).transition);
+    assert!(transitions.any(|transition| transition == Transition::Doubt));
+}
+
+#[test]
+fn retries_and_receivers_that_do_not_acknowledge_have_no_vote() {
+    let mut breaker = Breaker::serving(100);
+    for target in 0..100 {
+        let outcome = Outcome::Ambiguous;
+        let retry = Attempt {
+            is_first: false,
+            ..Breaker::first(target, &outcome)
+        };
+        let late = Attempt {
+            is_ack_timeout: true,
+            ..Breaker::first(target, &outcome)
+        };
+        for attempt in [retry, late] {
+            let verdict = breaker.breaker.observe(attempt, breaker.now);
+            assert_eq!(verdict.transition, Transition::None);
+        }
+    }
+}
+
+#[test]
+fn a_host_that_was_left_has_no_say() {
+    let mut breaker = Breaker::serving(1);
+    for target in 0..100 {
+        let attempt = Attempt {
+            serving_host: 1,
+            ..Breaker::first(target, &Outcome::Ambiguous)
+        };
+        let verdict = breaker.breaker.observe(attempt, breaker.now);
+        assert_eq!(verdict.transition, Transition::None);
+    }
+}
+
+#[test]
+fn the_only_call_of_an_app_is_enough_where_nothing_else_is_due() {
+    let mut breaker = Breaker::new();
+    assert_eq!(breaker.breaker.nothing_due(breaker.now), Transition::None);
+    breaker.call(1, Outcome::Unauthorized);
+    assert_eq!(breaker.breaker.nothing_due(breaker.now), Transition::Doubt);
+    let Some(Decision::Hold { kind, reason }) = breaker.others(0, 0) else {
+        panic!("a hold");
+    };
+    assert_eq!((kind, &*reason), (HoldKind::Unauthorized, "it failed"));
+
+    let mut breaker = Breaker::serving(10);
+    breaker.call(1, Outcome::Unauthorized);
+    assert_eq!(breaker.breaker.nothing_due(breaker.now), Transition::None);
+}
+
+#[test]
+fn a_worker_that_doubts_steps_aside_if_messages_of_others_are_accepted() {
+    let mut breaker = Breaker::new();
+    breaker.failures_until_doubt(Outcome::Unserved);
+    assert_eq!(breaker.others(500, 1), None);
+    let aside = breaker.others(501, 1);
+    assert!(
+        matches!(aside, Some(Decision::StepAside { .. })),
+        "{aside:?}"
+    );
+    breaker.breaker.step_aside("it failed".into(), breaker.now);
+    assert_eq!(breaker.breaker.aside_reason(), Some("it failed"));
+
+    let now = breaker.now;
+    assert!(matches!(
+        breaker.breaker.allowance(now, 0),
+        Allowance::Wait(_)
+    ));
+    breaker.wait(10);
+    assert_eq!(
+        breaker.breaker.allowance(breaker.now, 0),
+        Allowance::Claim(1)
+    );
+    let verdict = breaker.call(1, Outcome::Unserved);
+    assert_eq!(
+        (verdict.is_charged, verdict.fault),
+        (false, Some(Fault::Worker))
+    );
+    breaker.wait(9);
+    assert!(matches!(
+        breaker.breaker.allowance(breaker.now, 0),
+        Allowance::Wait(_)
+    ));
+    breaker.wait(1);
+    assert_eq!(breaker.call(2, ACCEPTED).transition, Transition::Return);
+    assert_eq!(breaker.breaker.aside_reason(), None);
+}
+
+#[test]
+fn a_worker_comes_back_when_no_other_serves_the_app() {
+    let mut breaker = Breaker::new();
+    breaker.breaker.step_aside("it failed".into(), breaker.now);
+    assert_eq!(breaker.others(501, 1), None);
+    assert_eq!(breaker.others(501, 0), Some(Decision::Return));
+}
+
+#[test]
+fn a_worker_that_doubts_holds_the_app_if_no_message_is_accepted() {
+    let mut breaker = Breaker::serving(10);
+    breaker.failures_until_doubt(Outcome::Transient);
+    let decisions: Vec<_> = (0..10)
+        .map_while(|_| Some(breaker.others(500, 1)).filter(Option::is_none))
+        .collect();
+    assert_eq!(decisions.len(), REPORTS_TO_WAIT as usize);
+    let mut breaker = Breaker::serving(10);
+    breaker.failures_until_doubt(Outcome::Transient);
+    assert_eq!(breaker.call(1, ACCEPTED).transition, Transition::None);
+    assert_eq!(breaker.others(500, 0), None, "it doubts no more");
+}
+
+#[test]
+fn nothing_is_charged_while_the_lane_is_held() {
+    let mut breaker = Breaker::serving(100);
+    breaker.breaker.lane_held();
+    assert_eq!(
+        breaker.breaker.allowance(breaker.now, 5),
+        Allowance::Claim(1)
+    );
+    for verdict in [
+        breaker.call(1, Outcome::Transient),
+        breaker.probe(Outcome::Transient),
+    ] {
+        assert_eq!(
+            (verdict.is_charged, verdict.fault),
+            (false, Some(Fault::Api))
+        );
+    }
+    let extended = breaker.probe(Outcome::Unauthorized).transition;
+    assert_eq!(extended, Transition::Extend(HoldKind::Unauthorized));
+    for answered in [ACCEPTED, Outcome::Rejected, Outcome::Throttled] {
+        breaker.breaker.lane_held();
+        assert_eq!(breaker.probe(answered).transition, Transition::Release);
+    }
+}
+
+#[test]
+fn the_number_of_open_calls_doubles_with_each_accepted_message_and_each_quiet_second() {
+    let mut breaker = Breaker::new();
+    let allowed = |breaker: &mut Breaker| breaker.breaker.allowance(breaker.now, 0);
+    assert_eq!(allowed(&mut breaker), Allowance::Claim(1));
+    assert!(matches!(
+        breaker.breaker.allowance(breaker.now, 1),
+        Allowance::Wait(_)
+    ));
+    breaker.call(1, ACCEPTED);
+    breaker.call(2, ACCEPTED);
+    assert_eq!(allowed(&mut breaker), Allowance::Claim(4));
+    breaker.wait(1);
+    assert_eq!(allowed(&mut breaker), Allowance::Claim(8));
+    breaker.call(3, Outcome::Transient);
+    breaker.wait(1);
+    assert_eq!(allowed(&mut breaker), Allowance::Claim(8));
+    for seconds in 0..1_000 {
+        breaker.wait(seconds);
+        allowed(&mut breaker);
+    }
+    for target in 0..100 {
+        breaker.call(target, ACCEPTED);
+    }
+    assert_eq!(breaker.breaker.state, State::Serving);
+}
+
+#[test]
+fn a_worker_without_credentials_doubts_itself() {
+    let mut breaker = Breaker::serving(100);
+    let transition = breaker
+        .breaker
+        .no_credentials("no file", false, breaker.now);
+    assert_eq!(transition, Transition::Doubt);
+    assert!(breaker.breaker.is_doubting());
+    let probe = breaker.breaker.no_credentials("no file", true, breaker.now);
+    assert_eq!(probe, Transition::Extend(HoldKind::Unauthorized));
+}
+
+#[test]
+fn a_lane_that_can_not_be_held_so_soon_gets_about_one_call_a_second() {
+    let mut breaker = Breaker::new();
+    breaker.failures_until_doubt(Outcome::Transient);
+    breaker.breaker.hold_refused(breaker.now);
+    assert_eq!(
+        breaker.breaker.allowance(breaker.now, 0),
+        Allowance::Claim(1)
+    );
+    assert_eq!(
+        breaker.call(1, Outcome::Transient).transition,
+        Transition::Doubt
+    );
+}
