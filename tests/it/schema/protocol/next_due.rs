@@ -145,13 +145,15 @@ async fn a_held_lane_says_when_its_probe_may_be_made() {
         row.hold_until,
         Some(world.ask("select hold_until from signaling.lane").await)
     );
-    // The API asked to wait for longer: the probe needs a slot, too.
+    // The API asked to wait for longer.
     world
         .execute("select signaling.throttle('default', clock_timestamp(), '10 seconds')")
         .await;
     let until = default_app(&world).await.hold_until.expect("a time");
-    let next_slot_at: OffsetDateTime = world.ask("select next_slot_at from signaling.lane").await;
-    assert_eq!(until, next_slot_at - Duration::milliseconds(500));
+    let asked: OffsetDateTime = world
+        .ask("select retry_after_until from signaling.lane")
+        .await;
+    assert_eq!(until, asked - Duration::milliseconds(500));
 }
 
 #[tokio::test]

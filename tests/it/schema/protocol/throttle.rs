@@ -2,7 +2,7 @@
 
 use time::{Duration, OffsetDateTime};
 
-use super::{lane, now, set_lane, world};
+use super::{Claim, lane, now, set_lane, world};
 use testkit::World;
 
 /// Slows the default app's lane; the new rate, if it was cut.
@@ -42,13 +42,21 @@ async fn no_slot_is_given_out_for_as_long_as_the_api_asks() {
     let world = world().await;
     let at = now(&world).await;
     throttle(&world, at, "3 seconds").await;
-    let until: OffsetDateTime = lane(&world, "next_slot_at").await;
+    let until: OffsetDateTime = lane(&world, "retry_after_until").await;
     assert!(until > at + Duration::seconds(3) && until < at + Duration::seconds(30));
     // A shorter wait does not end a longer one, and the rate is cut once.
     assert_eq!(throttle(&world, at, "1 second").await, None);
-    assert_eq!(lane::<OffsetDateTime>(&world, "next_slot_at").await, until);
+    assert_eq!(
+        lane::<OffsetDateTime>(&world, "retry_after_until").await,
+        until
+    );
     assert_eq!(throttle(&world, at, "60 seconds").await, None);
-    assert!(lane::<OffsetDateTime>(&world, "next_slot_at").await > at + Duration::seconds(60));
+    assert!(lane::<OffsetDateTime>(&world, "retry_after_until").await > at + Duration::seconds(60));
+    world.insert_many(1).await;
+    assert!(Claim::default().run(&world.pool).await.messages.is_empty());
+    // An operator may end the wait.
+    world.execute("select signaling.resume('default')").await;
+    assert_eq!(Claim::default().run(&world.pool).await.messages.len(), 1);
 }
 
 #[tokio::test]
