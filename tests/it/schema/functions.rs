@@ -186,8 +186,8 @@ async fn a_failed_installation_changes_nothing() {
             "drop function signaling.slot_rate cascade;
              create function signaling.slot_rate(limit_per_s double precision) returns text language sql as 'select null';
              delete from signaling.schema_functions where name in ('slot_rate', 'hold');
-             create or replace function signaling.hold(app text, kind text, reason text, probe uuid) returns boolean
-                 language sql as 'select true'",
+             create or replace function signaling.hold(app text, kind text, reason text, probe uuid) returns text
+                 language sql as 'select null'",
         )
         .await;
     let failed = world.command(&["migrate"]).finish().await;
@@ -196,7 +196,7 @@ async fn a_failed_installation_changes_nothing() {
         failed.stderr.contains("slot_rate") || failed.stderr.contains("return type"),
         "{failed:?}"
     );
-    assert_eq!(body_of(&world, "hold").await, "select true");
+    assert_eq!(body_of(&world, "hold").await, "select null");
     let rows: i64 = world
         .ask("select count(*) from signaling.schema_functions where name in ('slot_rate', 'hold')")
         .await;

@@ -35,7 +35,8 @@ async fn an_applications_own_sqlx_migrations_are_not_disturbed() {
     assert!(lines[0].starts_with("applied 1 outbox in "), "{lines:?}");
     assert!(lines[0].ends_with(" ms"), "{lines:?}");
     assert!(lines[1].starts_with("applied 2 stats in "), "{lines:?}");
-    assert!(lines[2].starts_with("installed "), "{lines:?}");
+    assert!(lines[2].starts_with("applied 3 workers in "), "{lines:?}");
+    assert!(lines[3].starts_with("installed "), "{lines:?}");
     let second = migrate(&url).finish().await;
     assert_eq!(second.code, Some(0), "{}", second.stderr);
     assert_eq!(second.stdout.trim(), "the schema signaling is up to date");

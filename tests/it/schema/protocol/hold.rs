@@ -6,8 +6,8 @@ use uuid::Uuid;
 use super::{Claim, LEASE, lane, now, set_lane, world};
 use testkit::World;
 
-/// Holds the default app's lane; whether that is news.
-async fn hold(world: &World, kind: &str, probe: Option<Uuid>) -> bool {
+/// Holds the default app's lane; the result.
+async fn hold(world: &World, kind: &str, probe: Option<Uuid>) -> String {
     sqlx::query_scalar("select signaling.hold('default', $1, 'the reason', $2)")
         .bind(kind)
         .bind(probe)
@@ -33,7 +33,7 @@ async fn end_pause(world: &World) {
 async fn held_world() -> World {
     let world = world().await;
     world.insert_many(10).await;
-    assert!(hold(&world, "unavailable", None).await);
+    assert_eq!(hold(&world, "unavailable", None).await, "held");
     end_pause(&world).await;
     world
 }
@@ -41,12 +41,12 @@ async fn held_world() -> World {
 #[tokio::test]
 async fn a_lane_is_held_once_however_many_attempts_fail_together() {
     let world = world().await;
-    assert!(hold(&world, "unavailable", None).await);
+    assert_eq!(hold(&world, "unavailable", None).await, "held");
     let since: OffsetDateTime = lane(&world, "hold_since").await;
     let until: OffsetDateTime = lane(&world, "hold_until").await;
     assert_eq!(until - since, Duration::seconds(1));
     for kind in ["unavailable", "unauthorized"] {
-        assert!(!hold(&world, kind, None).await);
+        assert_eq!(hold(&world, kind, None).await, "other");
     }
     assert_eq!(
         lane::<String>(&world, "hold || ': ' || hold_reason").await,
@@ -109,9 +109,9 @@ async fn each_failed_probe_doubles_the_pause_up_to_four_seconds() {
         let probe = Claim::default().run(&world.pool).await;
         assert_eq!(probe.messages.len(), 1);
         let before = now(&world).await;
-        assert!(
-            !hold(&world, "unavailable", Some(probe.id)).await,
-            "no news"
+        assert_eq!(
+            hold(&world, "unavailable", Some(probe.id)).await,
+            "extended"
         );
         let after = now(&world).await;
         let until: OffsetDateTime = lane(&world, "hold_until").await;
@@ -134,7 +134,7 @@ async fn a_probe_counts_only_while_it_is_the_lanes() {
     end_pause(&world).await;
     let probe = Claim::default().run(&world.pool).await;
     let until: OffsetDateTime = lane(&world, "hold_until").await;
-    assert!(!hold(&world, "unauthorized", Some(late.id)).await);
+    assert_eq!(hold(&world, "unauthorized", Some(late.id)).await, "other");
     assert!(!release_hold(&world, late.id).await);
     assert_eq!(lane::<OffsetDateTime>(&world, "hold_until").await, until);
     assert_eq!(lane::<Uuid>(&world, "probe_claim_id").await, probe.id);
@@ -146,7 +146,7 @@ async fn a_failed_probe_may_change_why_the_lane_is_held() {
     let world = held_world().await;
     let since: OffsetDateTime = lane(&world, "hold_since").await;
     let probe = Claim::default().run(&world.pool).await;
-    assert!(!hold(&world, "unauthorized", Some(probe.id)).await);
+    assert_eq!(hold(&world, "unauthorized", Some(probe.id)).await, "extended");
     assert_eq!(lane::<String>(&world, "hold").await, "unauthorized");
     assert_eq!(lane::<OffsetDateTime>(&world, "hold_since").await, since);
 }
@@ -175,14 +175,47 @@ async fn a_probe_that_went_well_ends_the_hold_and_wakes_the_workers() {
     assert!(!release_hold(&world, probe.id).await);
     assert_eq!(Claim::default().run(&world.pool).await.messages.len(), 9);
     // The pauses begin anew.
-    assert!(hold(&world, "unavailable", None).await);
+    set_lane(&world, "released_at = null").await;
+    assert_eq!(hold(&world, "unavailable", None).await, "held");
     assert!(lane::<bool>(&world, "hold_until - hold_since = interval '1 second'").await);
+}
+
+#[tokio::test]
+async fn a_lane_is_not_held_again_within_ten_seconds_of_its_last_hold() {
+    let world = held_world().await;
+    let probe = Claim::default().run(&world.pool).await;
+    let before = now(&world).await;
+    assert!(release_hold(&world, probe.id).await);
+    let released_at: OffsetDateTime = lane(&world, "released_at").await;
+    assert!((before..=now(&world).await).contains(&released_at));
+    assert_eq!(hold(&world, "unavailable", None).await, "too_soon");
+    assert!(lane::<bool>(&world, "hold is null").await);
+    let seconds_ago = "released_at = clock_timestamp() - interval '9 seconds'";
+    set_lane(&world, seconds_ago).await;
+    assert_eq!(hold(&world, "unauthorized", None).await, "too_soon");
+    set_lane(&world, &seconds_ago.replace('9', "10")).await;
+    assert_eq!(hold(&world, "unauthorized", None).await, "held");
+    // A failed probe of the present hold counts, however long ago the last one ended.
+    set_lane(&world, "hold_until = clock_timestamp(), released_at = clock_timestamp()").await;
+    let probe = Claim::default().run(&world.pool).await;
+    assert_eq!(
+        hold(&world, "unavailable", Some(probe.id)).await,
+        "extended"
+    );
+}
+
+#[tokio::test]
+async fn a_hold_is_not_too_soon_where_the_last_one_ended_in_the_future() {
+    let world = world().await;
+    let ahead = "released_at = clock_timestamp() + interval '5 seconds'";
+    set_lane(&world, ahead).await;
+    assert_eq!(hold(&world, "unavailable", None).await, "held");
 }
 
 #[tokio::test]
 async fn an_app_without_a_lane_can_not_be_held() {
     let world = World::new().await;
-    assert!(!hold(&world, "unavailable", None).await);
+    assert_eq!(hold(&world, "unavailable", None).await, "other");
     assert!(!release_hold(&world, Uuid::new_v4()).await);
 }
 

@@ -145,9 +145,18 @@ async fn a_held_lane_says_when_its_probe_may_be_made() {
         row.hold_until,
         Some(world.ask("select hold_until from signaling.lane").await)
     );
-    // The API asked to wait for longer: the probe needs a slot, too.
+    // The API asked to wait for longer: the probe waits for that, too.
     world
         .execute("select signaling.throttle('default', clock_timestamp(), '10 seconds')")
+        .await;
+    let until = default_app(&world).await.hold_until.expect("a time");
+    let asked: OffsetDateTime = world
+        .ask("select retry_after_until from signaling.lane")
+        .await;
+    assert_eq!(until, asked - Duration::milliseconds(500));
+    // All slots up to a later time are given out.
+    world
+        .execute("update signaling.lane set next_slot_at = clock_timestamp() + interval '1 minute'")
         .await;
     let until = default_app(&world).await.hold_until.expect("a time");
     let next_slot_at: OffsetDateTime = world.ask("select next_slot_at from signaling.lane").await;

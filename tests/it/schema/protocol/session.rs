@@ -6,7 +6,7 @@ use super::{Claim, connect, database_error, world};
 use testkit::{Postgres, Worker, World};
 
 /// A call of each function that a worker's role may call, and whether it refuses other isolation levels.
-const CALLS: [(&str, &str, bool); 18] = [
+const CALLS: [(&str, &str, bool); 20] = [
     ("add_minute_stats", "signaling.add_minute_stats('[]')", true),
     (
         "calls",
@@ -71,8 +71,18 @@ const CALLS: [(&str, &str, bool); 18] = [
         true,
     ),
     (
+        "report_worker",
+        "signaling.report_worker(gen_random_uuid(), 'me', '1.0', 'here', '{default}', '{default}', '{1}', '{0}', '{false}', '{null}')",
+        true,
+    ),
+    (
         "reserve_slot",
         "signaling.reserve_slot('default', gen_random_uuid(), '1 second', '1 second')",
+        true,
+    ),
+    (
+        "retire_worker",
+        "signaling.retire_worker(gen_random_uuid())",
         true,
     ),
     ("slot_rate", "signaling.slot_rate(5)", false),

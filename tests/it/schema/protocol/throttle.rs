@@ -2,7 +2,7 @@
 
 use time::{Duration, OffsetDateTime};
 
-use super::{lane, now, set_lane, world};
+use super::{Claim, lane, now, set_lane, world};
 use testkit::World;
 
 /// Slows the default app's lane; the new rate, if it was cut.
@@ -42,13 +42,57 @@ async fn no_slot_is_given_out_for_as_long_as_the_api_asks() {
     let world = world().await;
     let at = now(&world).await;
     throttle(&world, at, "3 seconds").await;
-    let until: OffsetDateTime = lane(&world, "next_slot_at").await;
+    let until: OffsetDateTime = lane(&world, "retry_after_until").await;
     assert!(until > at + Duration::seconds(3) && until < at + Duration::seconds(30));
     // A shorter wait does not end a longer one, and the rate is cut once.
     assert_eq!(throttle(&world, at, "1 second").await, None);
-    assert_eq!(lane::<OffsetDateTime>(&world, "next_slot_at").await, until);
+    assert_eq!(
+        lane::<OffsetDateTime>(&world, "retry_after_until").await,
+        until
+    );
     assert_eq!(throttle(&world, at, "60 seconds").await, None);
-    assert!(lane::<OffsetDateTime>(&world, "next_slot_at").await > at + Duration::seconds(60));
+    let until: OffsetDateTime = lane(&world, "retry_after_until").await;
+    assert!(until > at + Duration::seconds(60));
+    assert!(
+        lane::<bool>(&world, "next_slot_at = 'epoch'").await,
+        "the wait stands apart from the slots that were given out"
+    );
+    world.insert_many(1).await;
+    let claimed = Claim::default().run(&world.pool).await;
+    assert_eq!((claimed.lane.slots, claimed.messages.len()), (0, 0));
+    assert_eq!(claimed.lane.next_slot_at, until);
+}
+
+#[tokio::test]
+async fn the_first_slot_after_the_wait_is_at_its_end() {
+    let world = world().await;
+    world.insert_many(1).await;
+    throttle(&world, now(&world).await, "600 milliseconds").await;
+    let until: OffsetDateTime = lane(&world, "retry_after_until").await;
+    let claimed = Claim::default().run(&world.pool).await;
+    assert_eq!(claimed.messages[0].slot_at, until);
+}
+
+#[tokio::test]
+async fn a_429_that_asks_for_no_wait_leaves_an_earlier_wait_as_it_is() {
+    let world = world().await;
+    assert_eq!(
+        lane::<Option<OffsetDateTime>>(&world, "retry_after_until").await,
+        None
+    );
+    throttle(&world, now(&world).await, "0").await;
+    assert_eq!(
+        lane::<Option<OffsetDateTime>>(&world, "retry_after_until").await,
+        None
+    );
+    throttle(&world, now(&world).await, "60 seconds").await;
+    let until: OffsetDateTime = lane(&world, "retry_after_until").await;
+    let later = now(&world).await + Duration::seconds(1);
+    assert!(throttle(&world, later, "0").await.is_some(), "another cut");
+    assert_eq!(
+        lane::<OffsetDateTime>(&world, "retry_after_until").await,
+        until
+    );
 }
 
 #[tokio::test]
