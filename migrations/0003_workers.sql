@@ -37,3 +37,14 @@ comment on column signaling.worker_app.is_doubting is
     'The worker''s calls fail, and it waits to see how the calls of other workers go.';
 comment on column signaling.worker_app.stepped_aside_at is
     'Since when the worker leaves this app to the others, because its own calls fail while theirs are accepted. Null: it serves the app.';
+
+-- The workers as a person wants to read them: a row for each worker and app that it serves.
+create view signaling.fleet as
+select worker_id, name, host, version, app, seen_at > statement_timestamp() - interval '30 seconds' as is_alive,
+       started_at, seen_at, coalesce(accepted, 0) as accepted, coalesce(failed, 0) as failed,
+       coalesce(is_doubting, false) as is_doubting, stepped_aside_at, stepped_aside_reason
+from signaling.worker cross join unnest(worker.apps) as served (app)
+     left join signaling.worker_app using (worker_id, app);
+
+comment on view signaling.fleet is
+    'The workers, by app: which are alive, and which have stepped aside, since when and why.';

@@ -19,6 +19,7 @@ mod retry;
 mod run;
 mod screen;
 mod status;
+mod workers;
 
 use std::io::{ErrorKind, Write};
 use std::process::ExitCode;
@@ -47,6 +48,7 @@ use crate::telemetry::{self, LogFormat};
   worker check                   is everything there that a worker needs?
   worker run                     deliver, until SIGTERM or SIGINT
   worker status                  how each app is doing
+  worker workers                 which workers are alive, and which have stepped aside
   worker message 17              what became of one message, and what happens next
 
 Exit codes: 0 done, 1 failed, 2 wrong usage or configuration.")]
@@ -82,6 +84,7 @@ enum Command {
     Migrate(migrate::MigrateArgs),
     Grant(grant::GrantArgs),
     Status(status::StatusArgs),
+    Workers(workers::WorkersArgs),
     Message(message::MessageArgs),
     Health(health::HealthArgs),
     Enqueue(enqueue::EnqueueArgs),
@@ -122,6 +125,7 @@ pub fn main() -> ExitCode {
             Command::Migrate(args) => migrate::run(args).await,
             Command::Grant(args) => grant::run(args).await,
             Command::Status(args) => status::run(args).await,
+            Command::Workers(args) => workers::run(args).await,
             Command::Message(args) => message::run(args).await,
             Command::Health(args) => health::run(args).await,
             Command::Enqueue(args) => enqueue::run(args).await,

@@ -6,6 +6,7 @@
 
 #![warn(missing_docs)]
 
+mod advice;
 mod check;
 mod cli;
 mod config;

@@ -35,9 +35,10 @@ pub(crate) use queue::{
     Record, RecordResult, Refusal, ScanPosition, SlotReservation, Wakeup,
 };
 pub(crate) use read::{
-    AppLane, AppStatus, CallDetail, FailureGroup, FailureKey, Failures, LaneDetail, LaneState,
-    LaneStatus, MAX_CALLS_LOOKED_AT, MAX_RETRIED, MessageDetail, MessageError, MessageFilter,
-    MessageLine, MessagePage, MessageRow, NextStep, PAGE_ROWS, PENDING, Pending, STATES, SampleRow,
+    AppLane, AppStatus, AsideWorker, CallDetail, FailureGroup, FailureKey, Failures, LaneDetail,
+    LaneState, LaneStatus, LaneWorkers, MAX_CALLS_LOOKED_AT, MAX_RETRIED, MessageDetail,
+    MessageError, MessageFilter, MessageLine, MessagePage, MessageRow, NextStep, PAGE_ROWS,
+    PENDING, Pending, STATES, SampleRow, ServedApp, WorkerStatus,
 };
 pub(crate) use retention::{Deletion, MIN_RETENTION};
 pub(crate) use schema::{RoleKind, RoleName, SchemaError, SchemaVersion};

@@ -271,7 +271,7 @@ pub(crate) const MAX_RETRY_AFTER: Duration = Duration::from_hours(1);
 
 impl Outcome {
     /// The value of the attempt's column `outcome`; none for a call that ended the message well.
-    pub(crate) fn attempt_outcome(&self) -> Option<&'static str> {
+    pub(crate) fn attempt_outcome(self) -> Option<&'static str> {
         match self {
             Self::Accepted(_) => None,
             Self::Transient | Self::Unserved => Some("transient"),

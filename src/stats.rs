@@ -123,7 +123,7 @@ pub(crate) struct Stats {
 
 impl Stats {
     /// Counts a call, with its duration if it was made.
-    pub(crate) fn called(&mut self, outcome: &Outcome, took: Option<Duration>) {
+    pub(crate) fn called(&mut self, outcome: Outcome, took: Option<Duration>) {
         if let Some(took) = took {
             self.call_time.observe(took);
         }
@@ -208,8 +208,8 @@ mod tests {
     #[test]
     fn a_call_that_was_not_made_is_counted_and_has_no_duration() {
         let mut stats = Stats::default();
-        stats.called(&Outcome::Transient, None);
-        stats.called(&Outcome::Transient, Some(Duration::from_millis(3)));
+        stats.called(Outcome::Transient, None);
+        stats.called(Outcome::Transient, Some(Duration::from_millis(3)));
         assert_eq!(stats.calls_transient, 2);
         assert_eq!(stats.call_time.count(), 1);
     }

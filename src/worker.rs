@@ -18,11 +18,10 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use uuid::Uuid;
 
 use crate::config::{AppConfig, WorkerConfig};
 use crate::error_text::database_error_text;
-use crate::outbox::{AdaptiveTimeout, Outbox, WorkerIdentity, is_outage};
+use crate::outbox::{AdaptiveTimeout, Outbox, is_outage};
 use crate::sanitize;
 use crate::signaling::{Client, ClientSettings, InvalidClient};
 use crate::telemetry::log_throttle::LogThrottle;
@@ -137,13 +136,7 @@ pub(crate) async fn run(
     drop(records);
     let poller = Poller::new(&outbox, &lanes, config.timing.poll_interval);
     loops.spawn(poller.run(shutdown.clone()));
-    let identity = WorkerIdentity {
-        id: Uuid::new_v4(),
-        name: config.name.clone(),
-        host: config.host,
-        apps: lanes.iter().map(|lane| lane.app.clone()).collect(),
-    };
-    let reporter = Reporter::new(&outbox, &lanes, identity);
+    let reporter = Reporter::new(&outbox, &lanes, config.name, config.host);
     loops.spawn(reporter.run(shutdown.clone()));
     let stats_flusher = Arc::new(StatsFlusher {
         outbox: Arc::clone(&outbox),

@@ -355,7 +355,7 @@ pub(crate) fn lane(app: &str, limit_per_s: f64, lanes: &[AppLane]) -> Finding {
             .as_deref()
             .map_or_else(String::new, |reason| format!(": {reason}"))
     };
-    let state = lane.state();
+    let state = lane.state_when_served();
     let held = || format!("{}{}", state.as_str(), because(&lane.hold_reason));
     let finding = match state {
         LaneState::Paused => Finding::warn(
@@ -380,9 +380,9 @@ pub(crate) fn lane(app: &str, limit_per_s: f64, lanes: &[AppLane]) -> Finding {
         LaneState::Waiting => Finding::warn(
             "lane",
             "the API has asked for a pause",
-            "`worker status` says until when",
+            format!("`worker status` says until when; `worker resume {app}` ends it"),
         ),
-        LaneState::Slowed | LaneState::Sending
+        LaneState::Slowed | LaneState::Sending | LaneState::NoWorker
             if (lane.configured_per_s - limit_per_s).abs() > f64::EPSILON =>
         {
             Finding::warn(
@@ -399,7 +399,7 @@ pub(crate) fn lane(app: &str, limit_per_s: f64, lanes: &[AppLane]) -> Finding {
             format!("slowed to {:.0} calls/s by a 429", lane.rate_per_s),
             "it climbs back by itself; if this lasts, others use the app's limit, or WORKER_RATE is above it",
         ),
-        LaneState::Sending => {
+        LaneState::Sending | LaneState::NoWorker => {
             let by = lane
                 .limit_set_by
                 .as_deref()

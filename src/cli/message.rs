@@ -8,7 +8,9 @@ use time::format_description::FormatItem;
 use time::macros::format_description;
 
 use super::args::DatabaseArgs;
+use crate::advice::{self, fault_name};
 use crate::outbox::{CallDetail, LaneDetail, LaneStatus, MessageDetail, MessageRow, NextStep};
+use crate::outcome::Fault;
 use crate::pace::DbTime;
 use crate::sanitize;
 
@@ -19,7 +21,7 @@ use crate::sanitize;
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   worker message 17
-  worker message 17 --json | jq '.calls[] | {sent_at, http_status, outcome, error}'
+  worker message 17 --json | jq '.calls[] | {sent_at, http_status, outcome, fault, charged, error}'
   worker message 17 --payload
 
 Calls that went well are not logged one by one: such a call shows when it started and the answer, not how long it took.")]
@@ -77,6 +79,12 @@ fn show(detail: &MessageDetail) -> String {
         writeln!(text, "  {when}  {what}").ok();
     }
     writeln!(text, "\nnext: {}", next(detail)).ok();
+    if let Some(call) = detail.last_failure()
+        && let Some(advice) = call.advice()
+    {
+        writeln!(text, "why:  call {} failed. {}", call.attempt, blame(call)).ok();
+        writeln!(text, "      -> {advice}").ok();
+    }
     text
 }
 
@@ -90,10 +98,11 @@ fn heading(detail: &MessageDetail) -> String {
         (None, channel) => line("to channel", channel.clone().unwrap_or_default()),
     };
     line("payload", payload(detail));
-    line(
-        "attempts",
-        format!("{} of {}", row.attempts, row.max_attempts),
-    );
+    let mut attempts = format!("{} of {}", row.attempts, row.max_attempts);
+    if row.uncharged > 0 {
+        write!(attempts, ", and {} not charged", row.uncharged).ok();
+    }
+    line("attempts", attempts);
     if row.at_most_once {
         line(
             "repeats",
@@ -181,7 +190,36 @@ fn call(call: &CallDetail) -> (String, String) {
     if let Some(error) = &call.error {
         write!(what, ": {}", shown(error)).ok();
     }
+    let indent = 4 + at(call.recorded_at).len();
+    write!(what, "\n{:indent$}{}", "", blame(call)).ok();
     (at(call.sent_at.unwrap_or(call.recorded_at)), what)
+}
+
+/// Whose fault a failed call was, on what evidence, and whether it is charged.
+fn blame(call: &CallDetail) -> String {
+    let mut text = match call.fault() {
+        None => String::new(),
+        Some(fault) => {
+            let name = fault_name(fault);
+            match &call.claimed_by {
+                Some(worker) if fault == Fault::Worker => {
+                    format!("fault: {name} {}", shown(worker))
+                }
+                _ => format!("fault: {name}"),
+            }
+        }
+    };
+    if let Some(evidence) = &call.evidence {
+        write!(text, " ({})", shown(evidence)).ok();
+    }
+    if !text.is_empty() {
+        text += "; ";
+    }
+    text + if call.charged {
+        "charged"
+    } else {
+        "not charged"
+    }
 }
 
 fn last_call(row: &MessageRow) -> String {
@@ -259,6 +297,12 @@ fn connection(lane: &LaneStatus) -> Option<String> {
             because(&lane.pause_reason)
         ));
     }
+    if lane.workers.alive == 0 {
+        return Some(format!(
+            "no worker that serves the app is alive: {}",
+            advice::NO_WORKER
+        ));
+    }
     if let Some(hold) = &lane.hold {
         return Some(format!(
             "the app's lane is {hold} since {}, one call is tried at {}{}",
@@ -270,7 +314,7 @@ fn connection(lane: &LaneStatus) -> Option<String> {
     lane.told_to_wait.then(|| {
         format!(
             "the app makes no call before {}, as the API asked",
-            at(lane.next_slot_at)
+            when(lane.retry_after_until)
         )
     })
 }

@@ -14,8 +14,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::args::{DatabaseArgs, parse_duration};
 use super::screen::Screen;
+use crate::advice;
 use crate::error_text::database_error_text;
-use crate::outbox::{AppStatus, LaneState, Outbox, Pending};
+use crate::outbox::{AppStatus, AsideWorker, LaneState, LaneWorkers, Outbox, Pending};
 use crate::pace::DbTime;
 
 /// Show how each app is doing: what waits, for how long, how fast it goes out, and what became of it
@@ -117,6 +118,12 @@ fn show(app: &AppStatus) -> String {
     let mut text = String::new();
     let mut line = |name: &str, value: String| writeln!(text, "  {name:<10} {value}").ok();
     line("lane", lane(app));
+    if let Some(lane) = &app.lane {
+        line("workers", workers(&lane.workers));
+        for worker in &lane.workers.aside {
+            line("aside", aside(worker));
+        }
+    }
     line(
         "rate",
         format!(
@@ -174,9 +181,17 @@ fn lane(app: &AppStatus) -> String {
             at(lane.throttled_at)
         ),
         LaneState::Waiting => format!(
-            "no call before {}, as the API asked",
-            at(Some(lane.next_slot_at))
+            "no call before {}, as the API asked; `worker resume {}` ends the wait",
+            at(lane.retry_after_until),
+            app.app
         ),
+        LaneState::NoWorker => {
+            let hold = lane.hold.as_ref().map(|hold| {
+                let since = at(lane.hold_since);
+                format!("; {hold} since {since}{}", because(&lane.hold_reason))
+            });
+            format!("{}{}", state.as_str(), hold.unwrap_or_default())
+        }
         LaneState::Paused => format!(
             "paused by {} since {}{}",
             lane.paused_by.as_deref().unwrap_or("somebody"),
@@ -198,15 +213,41 @@ fn lane(app: &AppStatus) -> String {
     text
 }
 
+/// The workers of an app that are alive.
+fn workers(workers: &LaneWorkers) -> String {
+    match (workers.alive, workers.versions.as_slice()) {
+        (0, _) => with_advice("none is alive", advice::NO_WORKER),
+        (alive, [_, _, ..]) => format!(
+            "{alive} alive, of versions {}",
+            workers.versions.join(" and ")
+        ),
+        (alive, _) => format!("{alive} alive"),
+    }
+}
+
+fn aside(worker: &AsideWorker) -> String {
+    let since = at(Some(worker.since));
+    let found = format!(
+        "{} has stepped aside since {since}: {}",
+        worker.name, worker.reason
+    );
+    with_advice(&found, advice::ASIDE)
+}
+
+/// A value in a line, and below it what to do.
+pub(super) fn with_advice(found: &str, advice: &str) -> String {
+    format!("{found}\n  {:<10} -> {advice}", "")
+}
+
 /// A time, to the second.
-fn at(time: Option<DbTime>) -> String {
+pub(super) fn at(time: Option<DbTime>) -> String {
     time.map(OffsetDateTime::from)
         .and_then(|time| time.replace_nanosecond(0).ok()?.format(&Rfc3339).ok())
         .unwrap_or_default()
 }
 
 /// A duration, to the second.
-fn coarse(seconds: f64) -> String {
+pub(super) fn coarse(seconds: f64) -> String {
     let duration = Duration::try_from_secs_f64(seconds.max(0.0).floor()).unwrap_or(Duration::MAX);
     humantime::format_duration(duration).to_string()
 }

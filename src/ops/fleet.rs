@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::Mutex;
 
-use crate::outbox::{AppLane, AppStatus, MinuteStats, Outbox};
+use crate::outbox::{AppLane, AppStatus, MinuteStats, Outbox, WorkerStatus};
 use crate::pace::DbTime;
 
 /// How old an answer may be.
@@ -27,6 +27,7 @@ pub(super) struct Fleet {
 #[derive(Debug)]
 pub(super) struct Overview {
     pub(super) apps: Vec<AppStatus>,
+    pub(super) workers: Vec<WorkerStatus>,
     pub(super) minutes: Vec<MinuteStats>,
     /// The database's time of the look.
     pub(super) at: DbTime,
@@ -67,6 +68,7 @@ impl Fleet {
 async fn overview(outbox: &Outbox) -> Result<Overview, sqlx::Error> {
     Ok(Overview {
         apps: outbox.last_status().await?,
+        workers: outbox.workers().await?,
         minutes: outbox.minute_stats(SHOWN).await?,
         at: outbox.viewed_at().await?,
     })

@@ -14,7 +14,7 @@ use super::auth::Authenticated;
 use super::fleet::tried;
 use super::readiness::{Database, Seen, report, seconds, text};
 use crate::error_text::database_error_text;
-use crate::outbox::{LaneState, Outbox, SchemaError};
+use crate::outbox::{AsideWorker, LaneState, Outbox, SchemaError};
 use crate::worker::{Liveness, Stuck};
 
 /// How old a look at the database may be.
@@ -128,19 +128,31 @@ async fn notes(state: &OpsState) -> Vec<String> {
     };
     apps.iter()
         .filter(|app| lanes.iter().any(|lane| lane.app == app.app))
-        .filter_map(|app| {
-            // Why a person has paused it, or what the API says, is not for everybody.
-            let says = match app.lane.as_ref()?.state() {
-                LaneState::Sending => return None,
-                LaneState::Slowed => "slowed by a 429",
-                LaneState::Waiting => "waiting, as the API asked",
-                LaneState::Paused => "paused by a person",
-                LaneState::Unauthorized => "unauthorized: the API refuses its credentials",
+        .filter_map(|app| Some((app.app.as_str(), app.lane.as_ref()?)))
+        .flat_map(|(app, lane)| {
+            let says = match lane.state() {
+                // This worker serves the app, and is about to report that it is alive.
+                LaneState::NoWorker | LaneState::Sending => None,
+                LaneState::Slowed => Some("slowed by a 429"),
+                LaneState::Waiting => Some("waiting, as the API asked"),
+                LaneState::Paused => Some("paused by a person"),
+                LaneState::Unauthorized => Some("unauthorized: the API refuses its credentials"),
                 LaneState::Unavailable => {
-                    "unavailable: the API can't be reached, or answers with errors"
+                    Some("unavailable: the API can't be reached, or answers with errors")
                 }
             };
-            Some(format!("the app {} is {says}", app.app))
+            let state = says.map(|says| format!("the app {app} is {says}"));
+            let aside = lane.workers.aside.iter().map(move |worker| {
+                let AsideWorker {
+                    name,
+                    since,
+                    reason,
+                } = worker;
+                format!(
+                    "the worker {name} has stepped aside from the app {app} since {since}: {reason}"
+                )
+            });
+            state.into_iter().chain(aside)
         })
         .collect()
 }

@@ -28,6 +28,8 @@ const OLDEST_MESSAGE_AGE: &str = "signaling_oldest_message_age_seconds";
 const LIMIT: &str = "signaling_limit_calls_per_second";
 const RATE: &str = "signaling_rate_calls_per_second";
 const LANE_STATE: &str = "signaling_lane_state";
+const WORKERS_ALIVE: &str = "signaling_workers_alive";
+const WORKERS_ASIDE: &str = "signaling_workers_aside";
 const DATABASE_UP: &str = "signaling_database_up";
 
 /// Upper bounds of the buckets for statements, in seconds.
@@ -244,6 +246,18 @@ fn set_lane(app: &str, lane: &LaneStatus) {
         Unit::Count,
         "1 for the state of the app's lane, else 0."
     );
+    describe_gauge!(
+        WORKERS_ALIVE,
+        Unit::Count,
+        "Workers that serve the app and have reported within 30 seconds."
+    );
+    describe_gauge!(
+        WORKERS_ASIDE,
+        Unit::Count,
+        "Of these workers, those that have stepped aside because their own calls fail."
+    );
+    gauge!(WORKERS_ALIVE, "app" => app.to_owned()).set(lane.workers.alive);
+    gauge!(WORKERS_ASIDE, "app" => app.to_owned()).set(count(lane.workers.aside.len() as u64));
     gauge!(LIMIT, "app" => app.to_owned()).set(lane.limit_per_s);
     gauge!(RATE, "app" => app.to_owned()).set(lane.rate_per_s);
     let present = lane.state();

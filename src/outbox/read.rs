@@ -5,6 +5,7 @@ mod failures;
 mod lane_status;
 mod search;
 mod status;
+mod workers;
 
 pub(crate) use detail::{
     CallDetail, LaneDetail, MessageDetail, MessageError, MessageRow, NextStep,
@@ -13,3 +14,4 @@ pub(crate) use failures::{FailureGroup, FailureKey, Failures, MAX_CALLS_LOOKED_A
 pub(crate) use lane_status::{AppLane, LaneState, LaneStatus, Pending};
 pub(crate) use search::{MessageFilter, MessageLine, MessagePage, PAGE_ROWS, PENDING, STATES};
 pub(crate) use status::{AppStatus, SampleRow};
+pub(crate) use workers::{AsideWorker, LaneWorkers, ServedApp, WorkerStatus};

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 use uuid::Uuid;
 
-use super::lane::circuit_breaker::{Attempt, Verdict};
+use super::lane::circuit_breaker::{Attempt, AttemptKind, Verdict};
 use super::lane::{AttemptReport, Lane, OpenCall, Place};
 use super::recorder::Delivered;
 use crate::message::{Message, Target};
@@ -283,13 +283,13 @@ fn classify(
     // How long it takes until no connection can be made says nothing of how long calls take.
     let was_sent = !matches!(call, Err(CallFailure::NotSent(_)));
     let took = was_sent.then(|| now.since(sent_at));
-    lane.stats.called(now, &outcome, took);
+    lane.stats.called(now, outcome, took);
     if let Some(wanted_at) = claimed.wanted_at {
         lane.stats.waited(now, sent_at.since(wanted_at));
     }
     let error = (!matches!(outcome, Outcome::Accepted(_))).then(|| outcome::describe(&call));
     let http_status = call.as_ref().ok().map(|response| response.status);
-    let verdict = judge(lane, claimed, host, &call, &outcome, error.as_deref());
+    let verdict = judge(lane, claimed, host, &call, outcome, error.as_deref());
     tracing::debug!(
         event = "attempt_finished",
         app = lane.app,
@@ -353,7 +353,7 @@ fn judge(
     claimed: &Claimed,
     host: usize,
     call: &Result<Response, CallFailure>,
-    outcome: &Outcome,
+    outcome: Outcome,
     error: Option<&str>,
 ) -> Verdict {
     let now = Instant::now();
@@ -379,14 +379,18 @@ fn judge(
         };
         (target, is_throttled)
     };
+    let kind = match claimed.probe() {
+        Some(_) => AttemptKind::Probe,
+        None if claimed.is_retry => AttemptKind::Retry,
+        None => AttemptKind::First,
+    };
     let attempt = Attempt {
         outcome,
         error: error.unwrap_or_default(),
         host,
         serving_host: lane.client.serving_index(),
         target,
-        is_first: !claimed.is_retry,
-        is_probe: claimed.probe().is_some(),
+        kind,
         is_ack_timeout: waits_for_ack && is_late,
         is_throttled_by_destination,
     };

@@ -45,7 +45,7 @@ async fn an_app_is_paused_limited_and_resumed_after_a_question() {
 
     dashboard.page("/actions/resume?app=default").await;
     let to = dashboard.post("/actions/resume", "app=default").await;
-    assert!(dashboard.page(&to).await.contains("It sends again"));
+    assert!(dashboard.page(&to).await.contains("Resumed."));
     assert_eq!(lane("paused_at").await, "nothing");
 
     dashboard.page("/actions/limit?app=default").await;
@@ -73,6 +73,35 @@ async fn an_app_is_paused_limited_and_resumed_after_a_question() {
             answer.text
         );
     }
+}
+
+#[tokio::test]
+async fn a_wait_that_the_api_has_asked_for_is_shown_and_can_be_ended() {
+    let world = World::new().await;
+    open_lane(&world, "default").await;
+    world.pretend_worker("the-worker", "1", "default").await;
+    world
+        .execute("update signaling.lane set retry_after_until = '2100-01-01T00:00:00Z' where app = 'default'")
+        .await;
+    let dashboard = Dashboard::of(&world).await;
+    let page = dashboard.page("/").await;
+    for part in [
+        "The API has asked to wait until",
+        "2100-01-01T00:00:00Z",
+        "/actions/resume?app=default",
+        "/actions/pause?app=default",
+    ] {
+        assert!(page.contains(part), "{part} is missing in {page}");
+    }
+    let question = dashboard.page("/actions/resume?app=default").await;
+    assert!(question.contains("may answer 429 again"), "{question}");
+    let to = dashboard.post("/actions/resume", "app=default").await;
+    let page = dashboard.page(&to).await;
+    assert!(page.contains("Resumed."), "{page}");
+    assert!(!page.contains("/actions/resume?app=default"), "{page}");
+    let to = dashboard.post("/actions/resume", "app=default").await;
+    let page = dashboard.page(&to).await;
+    assert!(page.contains("Nothing kept it from sending"), "{page}");
 }
 
 #[tokio::test]

@@ -55,6 +55,8 @@ async fn the_overview_says_what_each_app_does_and_why() {
                     hold_until = now() + interval '1 hour' where app = 'chat'",
         )
         .await;
+    world.pretend_worker("chat-worker", "1", "chat").await;
+    shown::open_lane(&world, "left").await;
     shown::an_hour_of_figures(&world, "chat").await;
     count_pending(&world).await;
     // The worker caches the overview for a second.
@@ -68,6 +70,7 @@ async fn the_overview_says_what_each_app_does_and_why() {
     for part in [
         "no worker",
         "No worker has served this app yet",
+        "No worker that serves this app is alive",
         "Paused by <b>operator</b>",
         "“the vendor is down”",
         "The API refuses the credentials",
@@ -78,6 +81,57 @@ async fn the_overview_says_what_each_app_does_and_why() {
         "href=\"/messages?app=default&amp;state=queued\"",
         "href=\"/failures?app=chat&amp;span=hour&amp;outcome=throttled\"",
         ">300<span",
+    ] {
+        assert!(page.contains(part), "{part} is missing in {page}");
+    }
+}
+
+#[tokio::test]
+async fn the_overview_names_the_workers_that_are_alive_dead_or_aside() {
+    let world = World::new().await;
+    shown::open_lane(&world, "default").await;
+    world.pretend_worker("healthy", "1.2.3", "default").await;
+    world.pretend_worker("refused", "1.3.0", "default").await;
+    world
+        .pretend_aside("refused", "default", "2026-01-31T12:00:00Z", "HTTP 401")
+        .await;
+    world.pretend_worker("killed", "1.2.3", "default").await;
+    world
+        .execute("update signaling.worker set seen_at = now() - interval '1 minute' where name = 'killed'")
+        .await;
+    let dashboard = Dashboard::of(&world).await;
+    let page = dashboard.page("/").await;
+    for part in [
+        "2 workers are alive, of the versions 1.2.3 and 1.3.0.",
+        "<b>refused</b> has stepped aside since",
+        "“HTTP 401”",
+        "check its credentials and its network",
+        "</span> dead</span>",
+        "default: 0 accepted, 8 failed; stepped aside",
+    ] {
+        assert!(page.contains(part), "{part} is missing in {page}");
+    }
+}
+
+#[tokio::test]
+async fn a_messages_page_says_whose_fault_its_failure_was_and_what_to_do() {
+    let world = World::new().await;
+    shown::open_lane(&world, "default").await;
+    let id = world.insert(peer(json!({"due_at": "2100-01-01Z"}))).await;
+    world
+        .execute(&format!(
+            "update signaling.outbox set sent_at = now(), uncharged = 1 where id = {id};
+             insert into signaling.attempt (message_id, attempt, sent_at, outcome, error, fault, evidence, claimed_by)
+             values ({id}, 1, now(), 'transient', 'HTTP 503', 'worker', 'others are accepted', 'worker-7')"
+        ))
+        .await;
+    let dashboard = Dashboard::of(&world).await;
+    let page = dashboard.page(&format!("/messages/{id}")).await;
+    for part in [
+        "No worker that serves its app is alive",
+        "Call 1 failed. Fault: the worker worker-7 (others are accepted); not charged.",
+        "To do: check this worker",
+        "0 of at most 10, and 1 not charged",
     ] {
         assert!(page.contains(part), "{part} is missing in {page}");
     }
@@ -106,7 +160,7 @@ async fn what_a_row_contains_is_text_on_every_page() {
     }
 }
 
-/// Inserts a message, an attempt and two lanes whose texts are scripts.
+/// Inserts a message, an attempt, two lanes and a worker whose texts are scripts.
 pub(super) async fn hostile(world: &World) -> i64 {
     let script = "<script>window.marked=1</script>\"><img src=x onerror=window.marked=1>'";
     let id: i64 = sqlx::query_scalar(
@@ -120,13 +174,17 @@ pub(super) async fn hostile(world: &World) -> i64 {
     for statement in [
         "update signaling.outbox set status = 'failed', finished_at = now(), sent_at = now(), attempts = 1, http_status = 400,
                 error = $1, request_id = $1, claimed_by = $1",
-        "insert into signaling.attempt (message_id, attempt, sent_at, http_status, outcome, error, claimed_by)
-         select id, 1, now(), 400, 'rejected', $1, $1 from signaling.outbox",
+        "insert into signaling.attempt (message_id, attempt, sent_at, http_status, outcome, error, fault, evidence, claimed_by)
+         select id, 1, now(), 400, 'rejected', $1, 'worker', $1, $1 from signaling.outbox",
         "insert into signaling.lane (app, limit_per_s, configured_per_s, rate_per_s, hold, hold_reason, hold_since, hold_until,
                                      limit_set_by)
          values ('held', 9, 9, 8, 'unavailable', $1, now(), now(), $1)",
         "insert into signaling.lane (app, limit_per_s, configured_per_s, rate_per_s, paused_at, paused_by, pause_reason)
          values ('default', 9, 9, 8, now(), $1, $1)",
+        "insert into signaling.worker
+         values (gen_random_uuid(), $1, $1, $1, '{default,held}', now(), now() + interval '1 hour')",
+        "insert into signaling.worker_app (app, worker_id, stepped_aside_at, stepped_aside_reason)
+         select 'held', worker_id, now(), $1 from signaling.worker where name = $1",
     ] {
         sqlx::query(statement)
             .bind(script)

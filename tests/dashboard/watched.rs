@@ -227,7 +227,7 @@ async fn a_pause_by_the_page_stops_the_calls_and_resuming_goes_on() {
     browser.until_shown("Resume default?").await;
     browser.tab_to("element.className === 'primary'").await;
     browser.press(Key::Enter).await;
-    browser.until_shown("It sends again").await;
+    browser.until_shown("Resumed.").await;
     world.until_accepted(calls + 20).await;
     assert!(browser.complaints().await.is_empty());
     browser.quit().await;

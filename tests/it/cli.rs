@@ -10,3 +10,4 @@ mod pages;
 mod simulate;
 mod status;
 mod usage;
+mod workers;

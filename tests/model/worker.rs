@@ -121,17 +121,17 @@ impl Protocol {
             }
             outcome => outcome,
         };
-        let record = self.decide(state, at, &outcome, call);
+        let record = self.decide(state, at, outcome, call);
         Self::hand_over(state, at, record);
     }
 
     /// `NoCall::Failed` in `worker/delivery.rs`: no connection could be made.
     pub(crate) fn not_sent(&self, state: &mut State, at: At) {
-        let record = self.decide(state, at, &Outcome::Unserved, Told::NoCall);
+        let record = self.decide(state, at, Outcome::Unserved, Told::NoCall);
         Self::hand_over(state, at, record);
     }
 
-    fn decide(&self, state: &State, at: At, outcome: &Outcome, call: Told) -> Record {
+    fn decide(&self, state: &State, at: At, outcome: Outcome, call: Told) -> Record {
         let delivery = state.delivery(at);
         let message = &self.messages[delivery.message];
         let time = |ticks: Ticks| DbTime::from_micros(i64::from(ticks));
@@ -147,14 +147,7 @@ impl Protocol {
         let backoff = Duration::from_micros(u64::from(BACKOFF));
         // Whose fault it is has a model of its own.
         let is_charged = !matches!(outcome, Outcome::Throttled | Outcome::Unauthorized);
-        let next = outcome::next(
-            *outcome,
-            is_charged,
-            policy,
-            time(0),
-            backoff,
-            Duration::MAX,
-        );
+        let next = outcome::next(outcome, is_charged, policy, time(0), backoff, Duration::MAX);
         let (end, due_in, counts) = match next {
             Next::Final(status) => (Some(status.into()), 0, true),
             Next::Retry(_) => (None, BACKOFF, true),

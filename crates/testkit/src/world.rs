@@ -91,6 +91,24 @@ impl World {
             .env("WORKER_RETRY_CAP", "200ms")
     }
 
+    /// Registers a worker that serves an app and stays alive, without a process: for tests of reports about workers.
+    pub async fn pretend_worker(&self, name: &str, version: &str, app: &str) {
+        self.execute(&format!(
+            "insert into signaling.worker (worker_id, name, version, host, apps, started_at, seen_at)
+             values (gen_random_uuid(), '{name}', '{version}', 'a-host', '{{{app}}}', now(), now() + interval '1 hour')"
+        ))
+        .await;
+    }
+
+    /// Has a worker step aside from an app, in the registry.
+    pub async fn pretend_aside(&self, name: &str, app: &str, since: &str, reason: &str) {
+        self.execute(&format!(
+            "insert into signaling.worker_app (app, worker_id, failed, stepped_aside_at, stepped_aside_reason)
+             select '{app}', worker_id, 8, '{since}', '{reason}' from signaling.worker where name = '{name}'"
+        ))
+        .await;
+    }
+
     /// Inserts a message, and returns its id.
     pub async fn insert(&self, message: Value) -> i64 {
         self.try_insert(&message)

@@ -12,8 +12,10 @@ use super::flash::Flash;
 use super::format::{self, Tone};
 use super::layout::{Layout, Section};
 use super::messages::receiver;
+use crate::advice::{self, fault_name};
 use crate::ops::OpsState;
 use crate::outbox::{CallDetail, LaneDetail, MessageDetail, MessageError, MessageRow, NextStep};
+use crate::outcome::Fault;
 
 /// What the URL asks for.
 #[derive(Debug, Default, Deserialize)]
@@ -46,7 +48,7 @@ pub(super) async fn show(
             (format::state(&message.state))
             (actions(message))
         }
-        section.panel aria-label="What comes next" { p { (next(&detail)) } }
+        section.panel aria-label="What comes next" { p { (next(&detail)) } (why(&detail)) }
         div.columns {
             section.panel aria-labelledby="facts" { h2 #facts { "The message" } (facts(message)) }
             section.panel aria-labelledby="timeline" { h2 #timeline { "What happened" } (timeline(&detail)) }
@@ -98,12 +100,41 @@ fn next(detail: &MessageDetail) -> Markup {
                 LaneDetail::NoRight => {},
                 LaneDetail::None => " No worker has served its app yet.",
                 LaneDetail::Lane(lane) => {
-                    @if lane.paused_at.is_some() { " Its app is paused: nothing is sent until somebody resumes it." }
+                    @if lane.paused_at.is_some() { " Its app is paused: nothing is sent until an operator resumes it." }
+                    @else if lane.workers.alive == 0 { " No worker that serves its app is alive: " (advice::NO_WORKER) "." }
+                    @else if lane.told_to_wait {
+                        " The API has asked its app to wait" @if let Some(until) = lane.retry_after_until { " until " (at(until)) } "."
+                    }
                     @else if let Some(hold) = &lane.hold { " Its app's lane is " (hold) ": one call at a time is tried." }
                 },
             }
             @if let Some(expires_at) = message.expires_at { " It expires at " (at(expires_at)) "." }
         }
+    }
+}
+
+/// Whose fault the last failure was, and what to do.
+fn why(detail: &MessageDetail) -> Markup {
+    html! {
+        @if let Some(call) = detail.last_failure() {
+            @if let Some(advice) = call.advice() {
+                p { "Call " (call.attempt) " failed. " (blame(call)) "." }
+                p { "To do: " (advice) "." }
+            }
+        }
+    }
+}
+
+/// Whose fault a failed call was, on what evidence, and whether it is charged.
+fn blame(call: &CallDetail) -> Markup {
+    html! {
+        @if let Some(fault) = call.fault() {
+            "Fault: " (fault_name(fault))
+            @if fault == Fault::Worker { @if let Some(worker) = &call.claimed_by { " " (worker) } }
+            @if let Some(evidence) = &call.evidence { " (" (evidence) ")" }
+            "; "
+        }
+        @if call.charged { "charged" } @else { "not charged" }
     }
 }
 
@@ -151,7 +182,13 @@ fn facts(message: &MessageRow) -> Markup {
             @if let Some(sent_at) = message.sent_at { div { dt { "Last call" } dd { (time(sent_at)) } } }
             @if let Some(finished_at) = message.finished_at { div { dt { "Ended" } dd { (time(finished_at)) } } }
             @if let Some(expires_at) = message.expires_at { div { dt { "Expires" } dd { (time(expires_at)) } } }
-            div { dt { "Calls" } dd { (message.attempts) " of at most " (message.max_attempts) } }
+            div {
+                dt { "Calls" }
+                dd {
+                    (message.attempts) " of at most " (message.max_attempts)
+                    @if message.uncharged > 0 { ", and " (message.uncharged) " not charged" }
+                }
+            }
             @if let Some(status) = message.http_status { div { dt { "HTTP status" } dd { (status) } } }
             @if let Some(error) = &message.error { div { dt { "Error" } dd.text { (error) } } }
             @if let Some(request_id) = &message.request_id { div { dt { "The API's request id" } dd.text { (request_id) } } }
@@ -205,6 +242,7 @@ fn call_line(call: &CallDetail) -> Markup {
                 @if let Some(status) = call.http_status { " " span.code { (status) } }
             }
             @if let Some(error) = &call.error { p.text { (error) } }
+            p.dim { (blame(call)) }
             p.dim {
                 (format::time(call.sent_at.unwrap_or(call.recorded_at)))
                 @if let Some(took) = took { ", took " (format::duration(took)) }

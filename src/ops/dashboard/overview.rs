@@ -2,6 +2,7 @@
 
 mod charts;
 mod lane_view;
+mod workers;
 
 use std::time::Duration;
 
@@ -36,7 +37,14 @@ pub(super) async fn show(
 }
 
 /// The part of the page that the script refreshes.
-fn live(Overview { apps, minutes, at }: &Overview) -> Markup {
+fn live(
+    Overview {
+        apps,
+        workers,
+        minutes,
+        at,
+    }: &Overview,
+) -> Markup {
     html! {
         h1.unseen { "Overview" }
         @if apps.is_empty() {
@@ -48,6 +56,7 @@ fn live(Overview { apps, minutes, at }: &Overview) -> Markup {
         @for app in apps {
             (section(app, minutes, *at))
         }
+        (workers::section(workers, *at))
         p.foot { "As of " (format::time(*at)) ", by the database's clock." }
     }
 }
@@ -64,9 +73,10 @@ fn section(app: &AppStatus, minutes: &[MinuteStats], now: DbTime) -> Markup {
                 (format::badge(lane.tone, lane.word))
                 @if app.lane.is_some() {
                     p.actions {
-                        @if lane.is_paused {
+                        @if lane.can_resume {
                             a.button href=(format::link("/actions/resume", &[("app", name)])) { "Resume…" span.unseen { " " (name) } }
-                        } @else {
+                        }
+                        @if lane.can_pause {
                             a.button href=(format::link("/actions/pause", &[("app", name)])) { "Pause…" span.unseen { " " (name) } }
                         }
                         a.button href=(format::link("/actions/limit", &[("app", name)])) { "Limit…" span.unseen { " of " (name) } }
@@ -74,6 +84,7 @@ fn section(app: &AppStatus, minutes: &[MinuteStats], now: DbTime) -> Markup {
                 }
             }
             p.why { (lane.sentence) }
+            @if let Some(lane) = &app.lane { (workers::of_lane(&lane.workers, now)) }
             (tiles(app))
             div.columns {
                 (charts::calls(app, minutes, now, limit))
@@ -256,6 +267,7 @@ mod tests {
     fn without_an_app_the_overview_says_how_one_appears() {
         let overview = Overview {
             apps: Vec::new(),
+            workers: Vec::new(),
             minutes: Vec::new(),
             at: DbTime::from_micros(0),
         };

@@ -8,9 +8,11 @@ use sqlx::{FromRow, PgConnection, query};
 pub(crate) use next_step::NextStep;
 
 use super::lane_status::{LaneStatus, lane_of};
+use crate::advice::{fault_advice, parse_fault};
 use crate::error_text::database_error_text;
 use crate::outbox::one_off::{rows, value};
 use crate::outbox::{Outbox, SchemaError};
+use crate::outcome::Fault;
 use crate::pace::DbTime;
 
 /// The most calls of a message that are told of, the latest ones. 429s don't count as attempts, so there may be more.
@@ -48,6 +50,12 @@ pub(crate) struct MessageRow {
     pub(crate) state: String,
     pub(crate) attempts: i32,
     pub(crate) max_attempts: i32,
+    /// Failed attempts that do not count against `max_attempts`.
+    pub(crate) uncharged: i32,
+    /// Start of the first failed attempt.
+    pub(crate) failing_since: Option<DbTime>,
+    /// Why a pending message is not sent now.
+    pub(crate) waits_for: Option<String>,
     pub(crate) wait_for_ack: bool,
     pub(crate) at_most_once: bool,
     pub(crate) created_at: DbTime,
@@ -86,9 +94,36 @@ pub(crate) struct CallDetail {
     /// transient, throttled, rejected, unauthorized, ambiguous or lost.
     pub(crate) outcome: String,
     pub(crate) error: Option<String>,
+    /// message, destination, worker, api, budget or unclear.
+    pub(crate) fault: Option<String>,
+    /// Whether it counts against `max_attempts`.
+    pub(crate) charged: bool,
+    /// By which other calls the worker decided that.
+    pub(crate) evidence: Option<String>,
     /// Which worker made it, or was lost with it.
     pub(crate) claimed_by: Option<String>,
     pub(crate) recorded_at: DbTime,
+}
+
+impl CallDetail {
+    /// On which side the fault is; none where that was not decided.
+    pub(crate) fn fault(&self) -> Option<Fault> {
+        parse_fault(self.fault.as_deref()?)
+    }
+
+    /// What to do about it.
+    pub(crate) fn advice(&self) -> Option<&'static str> {
+        let is_lost = self.outcome == "lost";
+        Some(fault_advice(self.fault()?, is_lost))
+    }
+}
+
+impl MessageDetail {
+    /// The last attempt that failed, unless the message has gone out since.
+    pub(crate) fn last_failure(&self) -> Option<&CallDetail> {
+        let has_gone_out = self.message.status.starts_with("message_");
+        self.calls.last().filter(|_| !has_gone_out)
+    }
 }
 
 /// What is known of the lane of a message's app.
@@ -158,7 +193,8 @@ async fn detail(
         "select current_user::text as user,
                 has_column_privilege(relation, 'payload', 'select') as may_read_payload,
                 has_table_privilege('signaling.lane', 'select')
-                    and has_table_privilege('signaling.queue_counts', 'select') as may_read_lane
+                    and has_table_privilege('signaling.queue_counts', 'select')
+                    and has_table_privilege('signaling.fleet', 'select') as may_read_lane
          from to_regclass('signaling.outbox') as relation
          where relation is not null and to_regclass('signaling.delivery_status') is not null",
     );
@@ -182,7 +218,7 @@ async fn detail(
     };
     let calls = query(
         "select attempt, sent_at, extract(epoch from duration)::float8 * 1000 as duration_ms, http_status, outcome,
-                error, claimed_by, recorded_at
+                error, fault, charged, evidence, claimed_by, recorded_at
          from (select * from signaling.attempt where message_id = $1 order by id desc limit $2) as latest order by id",
     );
     let earlier_calls =

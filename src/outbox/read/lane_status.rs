@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 use sqlx::types::Json;
 use sqlx::{AssertSqlSafe, FromRow, PgConnection, query};
 
+use super::workers::LaneWorkers;
 use crate::outbox::Outbox;
 use crate::outbox::one_off::{rows, values};
 use crate::pace::DbTime;
@@ -52,8 +53,10 @@ pub(crate) struct LaneStatus {
     pub(crate) rate_per_s: f64,
     /// Whether the API has asked for a pause that is not over.
     pub(crate) told_to_wait: bool,
+    /// The API has asked by Retry-After for no call before this.
+    pub(crate) retry_after_until: Option<DbTime>,
     pub(crate) limit_set_by: Option<String>,
-    /// No call before this: later than now while the API has asked for a pause.
+    /// The next slot that no worker has taken.
     pub(crate) next_slot_at: DbTime,
     /// When a 429 last slowed the lane.
     pub(crate) throttled_at: Option<DbTime>,
@@ -66,6 +69,7 @@ pub(crate) struct LaneStatus {
     pub(crate) hold_since: Option<DbTime>,
     /// When one call is tried again.
     pub(crate) hold_until: Option<DbTime>,
+    pub(crate) workers: LaneWorkers,
 }
 
 /// What a lane is doing, in a word.
@@ -79,6 +83,8 @@ pub(crate) enum LaneState {
     Waiting,
     /// A person has paused it.
     Paused,
+    /// No worker is alive that serves the app.
+    NoWorker,
     /// The API refuses the app's credentials.
     Unauthorized,
     /// The API can't be reached, or answers with errors.
@@ -86,11 +92,12 @@ pub(crate) enum LaneState {
 }
 
 impl LaneState {
-    pub(crate) const ALL: [Self; 6] = [
+    pub(crate) const ALL: [Self; 7] = [
         Self::Sending,
         Self::Slowed,
         Self::Waiting,
         Self::Paused,
+        Self::NoWorker,
         Self::Unauthorized,
         Self::Unavailable,
     ];
@@ -104,6 +111,7 @@ impl LaneState {
             Self::Slowed => "slowed",
             Self::Waiting => "waiting",
             Self::Paused => "paused",
+            Self::NoWorker => "no worker",
             Self::Unauthorized => "unauthorized",
             Self::Unavailable => "unavailable",
         }
@@ -113,6 +121,15 @@ impl LaneState {
 impl LaneStatus {
     /// What it is doing: of several things, the one that people can do most about.
     pub(crate) fn state(&self) -> LaneState {
+        if self.paused_at.is_none() && self.workers.alive == 0 {
+            LaneState::NoWorker
+        } else {
+            self.state_when_served()
+        }
+    }
+
+    /// The state in which a worker that starts now would find the lane.
+    pub(crate) fn state_when_served(&self) -> LaneState {
         match self.hold.as_deref() {
             _ if self.paused_at.is_some() => LaneState::Paused,
             Some("unavailable") => LaneState::Unavailable,
@@ -156,6 +173,7 @@ impl LaneStatus {
             limit_per_s: 500.0,
             rate_per_s: 490.2,
             told_to_wait: false,
+            retry_after_until: None,
             limit_set_by: None,
             next_slot_at: DbTime::from_micros(0),
             throttled_at: None,
@@ -166,6 +184,10 @@ impl LaneStatus {
             hold_reason: None,
             hold_since: None,
             hold_until: None,
+            workers: LaneWorkers {
+                alive: 1,
+                ..LaneWorkers::default()
+            },
         }
     }
 }
@@ -190,6 +212,7 @@ mod tests {
         becomes(LaneState::Unauthorized, |lane| {
             lane.hold = Some("unauthorized".into());
         });
+        becomes(LaneState::NoWorker, |lane| lane.workers.alive = 0);
         becomes(LaneState::Paused, |lane| {
             lane.paused_at = Some(lane.next_slot_at);
         });

@@ -1,10 +1,19 @@
--- Each app that has a lane or pending messages: the lane's row, and the messages as they were counted last.
+-- Each app that has a lane or pending messages: the lane's row with the workers that serve the app, and the messages as
+-- they were counted last.
 select app, lanes.lane, coalesce(counted.pending, '{}') as pending
 from (
     select app, to_jsonb(lane) || jsonb_build_object(
                'rate_per_s', signaling.present_rate(rate_per_s, rate_at, limit_per_s, clock_timestamp()),
-               'told_to_wait', coalesce(retry_after_until > clock_timestamp(), false)) as lane
-    from signaling.lane
+               'told_to_wait', coalesce(retry_after_until > clock_timestamp(), false),
+               'workers', coalesce(serving.workers, '{}')) as lane
+    from signaling.lane left join (
+        select app, jsonb_build_object(
+                   'alive', count(*), 'versions', jsonb_agg(distinct version),
+                   'aside', coalesce(jsonb_agg(jsonb_build_object(
+                                'name', name, 'since', stepped_aside_at, 'reason', stepped_aside_reason)
+                                order by stepped_aside_at, name) filter (where stepped_aside_at is not null), '[]')) as workers
+        from signaling.fleet where is_alive group by app
+    ) as serving using (app)
 ) as lanes
 full join (
     select app, to_jsonb(queue_counts) || jsonb_build_object(

@@ -62,7 +62,7 @@ impl AppStatus {
     #[expect(clippy::cast_precision_loss, reason = "an estimate")]
     pub(crate) fn time_to_drain(&self) -> Option<Duration> {
         let lane = self.lane.as_ref()?;
-        let is_sending = lane.paused_at.is_none() && lane.hold.is_none();
+        let is_sending = lane.paused_at.is_none() && lane.hold.is_none() && lane.workers.alive > 0;
         let seconds = self.pending.backlog() as f64 / lane.rate_per_s;
         is_sending
             .then(|| Duration::try_from_secs_f64(seconds).ok())
@@ -109,6 +109,7 @@ impl Outbox {
 #[derive(Debug, FromRow)]
 pub(crate) struct SampleRow {
     pub(crate) status: String,
+    /// Charged or not.
     pub(crate) attempts: i32,
 }
 
@@ -122,8 +123,9 @@ impl Outbox {
 
     /// What became of these rows, in the order of their ids.
     pub(crate) async fn sample_rows(&self, ids: &[i64]) -> Result<Vec<SampleRow>, sqlx::Error> {
-        let sample =
-            query("select status, attempts from signaling.outbox where id = any ($1) order by id");
+        let sample = query(
+            "select status, attempts + uncharged as attempts from signaling.outbox where id = any ($1) order by id",
+        );
         self.read(async |session| rows(session, sample.bind(ids)).await)
             .await
     }

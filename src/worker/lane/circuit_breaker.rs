@@ -81,19 +81,25 @@ enum State {
     Held,
 }
 
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::worker) enum AttemptKind {
+    First,
+    Retry,
+    /// The lane is held, and this is its probe.
+    Probe,
+}
+
 /// A finished attempt.
 #[derive(Debug, Clone, Copy)]
 pub(in crate::worker) struct Attempt<'a> {
-    pub(in crate::worker) outcome: &'a Outcome,
+    pub(in crate::worker) outcome: Outcome,
     pub(in crate::worker) error: &'a str,
     /// The place of the API's host that was called, and of the one that the next calls go to.
     pub(in crate::worker) host: usize,
     pub(in crate::worker) serving_host: usize,
     /// The destination or channel, as a hash.
     pub(in crate::worker) target: u64,
-    pub(in crate::worker) is_first: bool,
-    /// The lane is held, and this is its probe.
-    pub(in crate::worker) is_probe: bool,
+    pub(in crate::worker) kind: AttemptKind,
     /// The message waits for its receiver, and no response came in time, or a 408.
     pub(in crate::worker) is_ack_timeout: bool,
     /// The API answered 429, and the destination explains it.
@@ -260,7 +266,7 @@ impl CircuitBreaker {
         self.votes.answered(attempt.host);
         match self.state {
             State::Ramping { .. } | State::Serving => Transition::None,
-            State::Held if !attempt.is_probe => Transition::None,
+            State::Held if attempt.kind != AttemptKind::Probe => Transition::None,
             State::Held => {
                 self.state = State::ramping(now, None);
                 Transition::Release
@@ -282,7 +288,7 @@ impl CircuitBreaker {
             _ => HoldKind::Unavailable,
         };
         match &mut self.state {
-            _ if attempt.is_probe => {
+            _ if attempt.kind == AttemptKind::Probe => {
                 let evidence = "the app is held, and this was its probe";
                 Verdict::failed(false, Fault::Api, evidence, Transition::Extend(kind))
             }

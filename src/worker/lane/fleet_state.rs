@@ -8,6 +8,7 @@ use uuid::Uuid;
 
 use super::Lane;
 use super::circuit_breaker::{Decision, Transition};
+use super::lane_log::{log_returned, log_stepped_aside};
 use crate::error_text::database_error_text;
 use crate::outbox::{Hold, HoldKind, HoldResult, is_outage};
 use crate::pace::DbTime;
@@ -33,7 +34,7 @@ impl Lane {
             (Transition::Extend(kind), Some(probe)) => {
                 self.hold(kind, &report.error, Some(probe)).await;
             }
-            (Transition::Return, _) => self.log().returned(&self.app),
+            (Transition::Return, _) => log_returned(&self.app),
             (
                 Transition::None | Transition::Doubt | Transition::Release | Transition::Extend(_),
                 _,
@@ -63,11 +64,11 @@ impl Lane {
         match decision {
             Decision::Hold { kind, reason } => self.hold(kind, &reason, None).await,
             Decision::StepAside { reason } => {
-                self.log().stepped_aside(&self.app, &reason);
+                log_stepped_aside(&self.app, &reason);
                 self.breaker().step_aside(reason, Instant::now());
             }
             Decision::Return => {
-                self.log().returned(&self.app);
+                log_returned(&self.app);
                 self.breaker().return_to_app(Instant::now());
             }
         }

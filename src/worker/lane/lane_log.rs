@@ -98,27 +98,6 @@ impl LaneLog {
         }
     }
 
-    /// This worker's calls of the app fail, and those of others do not.
-    pub(in crate::worker) fn stepped_aside(&mut self, app: &str, reason: &str) {
-        // What the API says may repeat the message.
-        let reason = reason.split(": ").next().unwrap_or_default();
-        tracing::error!(
-            event = "worker_stepped_aside",
-            app,
-            reason,
-            "this worker leaves the app to the others, because its own calls fail while messages of other workers are accepted. Check its credentials, AGORA_BASE_URL, AGORA_CA_FILE and its network"
-        );
-    }
-
-    /// This worker serves the app again.
-    pub(in crate::worker) fn returned(&mut self, app: &str) {
-        tracing::info!(
-            event = "worker_returned",
-            app,
-            "this worker serves the app again"
-        );
-    }
-
     fn log_throttled(&mut self, app: &str, rate_per_s: f64, retry_after: Duration) {
         self.throttled_logged_at = Some(Instant::now());
         tracing::warn!(
@@ -163,4 +142,25 @@ impl LaneLog {
             (None, None) => {}
         }
     }
+}
+
+/// This worker's calls of the app fail, and those of others do not.
+pub(in crate::worker) fn log_stepped_aside(app: &str, reason: &str) {
+    // What the API says may repeat the message.
+    let reason = reason.split(": ").next().unwrap_or_default();
+    tracing::error!(
+        event = "worker_stepped_aside",
+        app,
+        reason,
+        "this worker leaves the app to the others, because its own calls fail while messages of other workers are accepted. Check its credentials, AGORA_BASE_URL, AGORA_CA_FILE and its network"
+    );
+}
+
+/// This worker serves the app again.
+pub(in crate::worker) fn log_returned(app: &str) {
+    tracing::info!(
+        event = "worker_returned",
+        app,
+        "this worker serves the app again"
+    );
 }

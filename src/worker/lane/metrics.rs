@@ -89,7 +89,7 @@ impl LaneMetrics {
 
     /// A call is over. One that could not be made for lack of a connection counts, too: as a retry, without a
     /// duration.
-    pub(in crate::worker) fn called(&self, outcome: &Outcome, took: Option<Duration>) {
+    pub(in crate::worker) fn called(&self, outcome: Outcome, took: Option<Duration>) {
         let calls = &self.calls;
         match outcome {
             Outcome::Accepted(Acceptance::Sent) => &calls.message_sent,

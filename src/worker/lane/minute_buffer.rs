@@ -20,7 +20,7 @@ const MINUTE: Duration = Duration::from_secs(60);
 const MAX_MINUTES: usize = 120;
 
 impl MinuteBuffer {
-    pub(in crate::worker) fn called(&self, now: DbTime, outcome: &Outcome, took: Option<Duration>) {
+    pub(in crate::worker) fn called(&self, now: DbTime, outcome: Outcome, took: Option<Duration>) {
         self.count(now, |stats| stats.called(outcome, took));
     }
 

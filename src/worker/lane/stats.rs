@@ -25,7 +25,7 @@ impl LaneStats {
 
     /// A call is over. One that could not be made for lack of a connection counts, too: as a retry, without a
     /// duration.
-    pub(in crate::worker) fn called(&self, now: DbTime, outcome: &Outcome, took: Option<Duration>) {
+    pub(in crate::worker) fn called(&self, now: DbTime, outcome: Outcome, took: Option<Duration>) {
         self.metrics.called(outcome, took);
         self.minutes.called(now, outcome, took);
     }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
 
 use crate::error_text::database_error_text;
 use crate::outbox::{AppReport, Outbox, WorkerIdentity};
@@ -30,8 +31,15 @@ impl Reporter {
     pub(in crate::worker) fn new(
         outbox: &Arc<Outbox>,
         lanes: &[Arc<Lane>],
-        worker: WorkerIdentity,
+        name: String,
+        host: String,
     ) -> Self {
+        let worker = WorkerIdentity {
+            id: Uuid::new_v4(),
+            name,
+            host,
+            apps: lanes.iter().map(|lane| lane.app.clone()).collect(),
+        };
         let by_app = |lane: &Arc<Lane>| (lane.app.clone(), Arc::clone(lane));
         Self {
             outbox: Arc::clone(outbox),

@@ -24,6 +24,10 @@ async fn the_help_of_each_command_has_examples() {
         ),
         (&["migrate"], &["DATABASE_URL=", "signaling"]),
         (&["status"], &["--json"]),
+        (
+            &["workers"],
+            &["--json", "stepped aside", "signaling.fleet"],
+        ),
         (&["message"], &["--payload", "--json", "reader"]),
         (&["check"], &["--probe", "FAIL", "budget", "WORKER_LEASE"]),
         (&["completions"], &["bash", "zsh", "fish"]),

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::schema::roles::Role;
+use crate::schema::roles::{Role, open_lane};
 use testkit::{Finished, Postgres, Worker, World, channel, peer};
 
 async fn told(world: &World, id: i64, more: &[&str]) -> Finished {
@@ -34,16 +34,6 @@ fn assert_in_order(text: &str, phrases: &[&str]) {
     }
 }
 
-/// A lane without a worker.
-async fn open_lane(world: &World) {
-    world
-        .execute(
-            "insert into signaling.lane (app, limit_per_s, configured_per_s, rate_per_s)
-             values ('default', 100, 100, signaling.slot_rate(100))",
-        )
-        .await;
-}
-
 #[tokio::test]
 async fn a_message_is_told_of_from_its_insert_to_its_end_without_its_payload() {
     let world = World::new().await;
@@ -68,11 +58,13 @@ async fn a_message_is_told_of_from_its_insert_to_its_end_without_its_payload() {
             "alice",
             "once",
             "22 bytes",
-            "2 of 10",
+            "1 of 10, and 1 not charged",
             "inserted",
             "call 1: transient, HTTP 500 after",
             "by the-worker",
-            "call 2: done, HTTP 200",
+            "fault: not clear (no other message was accepted",
+            "not charged",
+            "call 1: done, HTTP 200",
             "by the-worker",
             "message_sent",
             "next: nothing",
@@ -84,8 +76,11 @@ async fn a_message_is_told_of_from_its_insert_to_its_end_without_its_payload() {
         &told,
         &[
             "call 1: rejected, HTTP 400",
+            "fault: the message or its destination (the API rejects the message); charged",
             "failed: HTTP 400",
             &format!("worker retry --status failed --id {failed}"),
+            "why:  call 1 failed. fault: the message",
+            "-> look at the message",
         ],
     );
 
@@ -97,6 +92,8 @@ async fn a_message_is_told_of_from_its_insert_to_its_end_without_its_payload() {
     assert_eq!(calls.len(), 1, "{detail}");
     assert_eq!(calls[0]["outcome"], "transient");
     assert_eq!(calls[0]["http_status"], 500);
+    assert_eq!(calls[0]["fault"], "unclear");
+    assert_eq!(calls[0]["charged"], false);
     assert!(calls[0]["duration_ms"].as_f64().is_some_and(|ms| ms >= 0.0));
     let shown = as_json(&world, sent, &["--payload"]).await;
     assert_eq!(shown["payload"]["text"], payload);
@@ -137,6 +134,12 @@ async fn what_happens_next_is_told_with_what_is_in_its_way() {
     open_lane(&world).await;
     let waits = next(queued).await;
     assert!(
+        waits.contains("but no worker that serves the app is alive: start a worker"),
+        "{waits}"
+    );
+    world.pretend_worker("the-worker", "1", "default").await;
+    let waits = next(queued).await;
+    assert!(
         waits.starts_with("it is due, and waits for a free slot\n"),
         "{waits}"
     );
@@ -159,8 +162,8 @@ async fn what_happens_next_is_told_with_what_is_in_its_way() {
             "unauthorized since",
         ),
         (
-            "hold = null, hold_since = null, hold_until = null, next_slot_at = now() + interval '1 hour'",
-            "as the API asked",
+            "hold = null, hold_since = null, hold_until = null, retry_after_until = '2100-01-01Z'",
+            "no call before 2100-01-01T00:00:00.000Z, as the API asked",
         ),
         (
             "paused_at = now(), paused_by = 'olga', pause_reason = 'moving house'",
@@ -177,6 +180,80 @@ async fn what_happens_next_is_told_with_what_is_in_its_way() {
     assert_eq!(detail["next"], json!({"step": "due"}));
     assert_eq!(detail["lane"]["known"], "lane");
     assert_eq!(detail["lane"]["pause_reason"], "moving house");
+    assert_eq!(detail["waits_for"], "an operator: olga has paused the app");
+}
+
+/// Inserts a pending message whose only attempt failed by a fault.
+async fn failed_by(world: &World, fault: &str, charged: bool) -> i64 {
+    let id = world
+        .insert(peer(json!({"due_at": "2100-01-01T00:00:00Z"})))
+        .await;
+    world
+        .execute(&format!(
+            "update signaling.outbox set sent_at = now(), attempts = {charged}::int, uncharged = 1 - {charged}::int
+             where id = {id};
+             insert into signaling.attempt (message_id, attempt, sent_at, outcome, error, fault, charged, evidence, claimed_by)
+             values ({id}, 1, now(), 'transient', 'HTTP 503', '{fault}', {charged}, 'the evidence', 'worker-7')"
+        ))
+        .await;
+    id
+}
+
+#[tokio::test]
+async fn a_message_that_waits_after_a_failure_is_told_with_whose_fault_and_what_to_do() {
+    let world = World::new().await;
+    open_lane(&world).await;
+    world.pretend_worker("worker-7", "1", "default").await;
+    for (fault, charged, phrases) in [
+        (
+            "message",
+            true,
+            ["fault: the message or its destination", "other messages"],
+        ),
+        ("destination", true, ["fault: the destination", "send less"]),
+        (
+            "worker",
+            false,
+            ["fault: the worker worker-7", "credentials and its network"],
+        ),
+        ("api", false, ["fault: the API", "-> wait"]),
+        (
+            "budget",
+            false,
+            ["fault: the app's budget of calls", "WORKER_RATE"],
+        ),
+        (
+            "unclear",
+            false,
+            ["fault: not clear", "WORKER_GIVE_UP_AFTER"],
+        ),
+    ] {
+        let id = failed_by(&world, fault, charged).await;
+        let told = text(&world, id, &[]).await;
+        let cost = if charged {
+            "; charged"
+        } else {
+            "; not charged"
+        };
+        assert_in_order(
+            &told,
+            &[
+                "call 1: transient",
+                phrases[0],
+                "(the evidence)",
+                cost,
+                "next: the next call is due at 2100-01-01",
+                "why:  call 1 failed",
+                phrases[1],
+            ],
+        );
+        let attempts = if charged {
+            "1 of 10\n"
+        } else {
+            "0 of 10, and 1 not charged\n"
+        };
+        assert!(told.contains(attempts), "{told}");
+    }
 }
 
 #[tokio::test]
@@ -227,6 +304,7 @@ async fn a_message_that_does_not_exist_and_a_database_without_outbox_are_said_to
 async fn who_may_not_read_content_learns_everything_else() {
     let mut world = World::new().await;
     open_lane(&world).await;
+    world.pretend_worker("the-worker", "1", "default").await;
     let id = world
         .insert(peer(json!({"payload": "secret thoughts"})))
         .await;

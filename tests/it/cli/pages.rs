@@ -31,7 +31,7 @@ async fn every_shell_gets_a_script_that_knows_the_commands() {
     for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
         let finished = Worker::new(&["completions", shell]).finish().await;
         assert_eq!(finished.code, Some(0), "{finished:?}");
-        for phrase in ["message", "database-url"] {
+        for phrase in ["message", "workers", "database-url"] {
             assert!(finished.stdout.contains(phrase), "{shell} lacks {phrase:?}");
         }
         if ["bash", "zsh", "fish"].contains(&shell)

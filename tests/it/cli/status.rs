@@ -2,6 +2,7 @@
 
 use serde_json::{Value, json};
 
+use crate::schema::roles::open_lane;
 use testkit::{PATIENCE, World, peer};
 
 async fn status_json(world: &World) -> Value {
@@ -206,6 +207,78 @@ async fn a_held_lane_is_shown_with_the_reason() {
         text.contains("unauthorized since") && text.contains("HTTP 401"),
         "{text}"
     );
+}
+
+#[tokio::test]
+async fn an_app_without_a_worker_that_is_alive_is_not_said_to_send() {
+    let world = World::new().await;
+    let mut worker = world.worker().start();
+    world
+        .until("the worker is alive", PATIENCE, async || {
+            status_json(&world).await[0]["lane"]["workers"]["alive"] == 1
+        })
+        .await;
+    let text = status_text(&world).await;
+    for phrase in ["lane       sending", "workers    1 alive\n"] {
+        assert!(text.contains(phrase), "{phrase:?} is missing: {text}");
+    }
+    worker.kill().await;
+    world
+        .execute("update signaling.worker set seen_at = seen_at - interval '1 minute'")
+        .await;
+    let text = status_text(&world).await;
+    for phrase in ["lane       no worker", "none is alive", "-> start a worker"] {
+        assert!(text.contains(phrase), "{phrase:?} is missing: {text}");
+    }
+    assert_eq!(status_json(&world).await[0]["lane"]["workers"]["alive"], 0);
+}
+
+#[tokio::test]
+async fn different_versions_and_workers_that_have_stepped_aside_are_shown() {
+    let world = World::new().await;
+    open_lane(&world).await;
+    world.pretend_worker("older", "1.2.3", "default").await;
+    world.pretend_worker("newer", "1.3.0", "default").await;
+    world
+        .pretend_worker("of-another-app", "9.9.9", "other")
+        .await;
+    world
+        .pretend_aside("older", "default", "2030-01-31T12:00:00Z", "HTTP 401")
+        .await;
+    let text = status_text(&world).await;
+    for phrase in [
+        "2 alive, of versions 1.2.3 and 1.3.0\n",
+        "older has stepped aside since 2030-01-31T12:00:00Z: HTTP 401\n",
+        "-> its own calls fail",
+    ] {
+        assert!(text.contains(phrase), "{phrase:?} is missing: {text}");
+    }
+    let aside = json!([{"name": "older", "since": "2030-01-31T12:00:00Z", "reason": "HTTP 401"}]);
+    assert_eq!(
+        status_json(&world).await[0]["lane"]["workers"]["aside"],
+        aside
+    );
+}
+
+#[tokio::test]
+async fn a_lane_that_waits_for_retry_after_is_shown_until_when() {
+    let world = World::new().await;
+    open_lane(&world).await;
+    world.pretend_worker("the-worker", "1", "default").await;
+    world
+        .execute("update signaling.lane set retry_after_until = '2100-01-01T00:00:00Z'")
+        .await;
+    let text = status_text(&world).await;
+    assert!(
+        text.contains(
+            "no call before 2100-01-01T00:00:00Z, as the API asked; `worker resume default`"
+        ),
+        "{text}"
+    );
+    let resumed = world.command(&["resume", "default"]).finish().await;
+    assert_eq!(resumed.code, Some(0), "{resumed:?}");
+    let text = status_text(&world).await;
+    assert!(text.contains("lane       sending"), "{text}");
 }
 
 #[tokio::test]

@@ -182,3 +182,24 @@ async fn an_app_that_is_held_or_paused_is_noted_and_the_worker_is_ready() {
     let body = watched.door.get("/readyz").await.body;
     assert!(!body.contains("a-private-matter"), "{body}");
 }
+
+#[tokio::test]
+async fn a_worker_that_has_stepped_aside_is_noted_and_every_worker_is_ready() {
+    let world = World::new().await;
+    let watched = Watched::start(world.worker()).await;
+    watched.until_ready().await;
+    world.pretend_worker("the-other", "1", "default").await;
+    world
+        .pretend_aside("the-other", "default", "2030-01-31T12:00:00Z", "HTTP 401")
+        .await;
+    let note = "note the worker the-other has stepped aside from the app default since 2030-01-31T12:00:00Z: HTTP 401";
+    watched.until_readiness(200, note).await;
+    world
+        .execute("delete from signaling.worker_app where stepped_aside_at is not null")
+        .await;
+    world
+        .until("the note goes", PATIENCE, async || {
+            !watched.door.get("/readyz").await.body.contains("note")
+        })
+        .await;
+}

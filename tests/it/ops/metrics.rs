@@ -20,7 +20,7 @@ const OF_THE_PROCESS: [&str; 10] = [
     "signaling_slots_missed_total",
 ];
 /// What the database says of the fleet.
-const OF_THE_FLEET: [&str; 7] = [
+const OF_THE_FLEET: [&str; 9] = [
     "signaling_backlog_sample_age_seconds",
     "signaling_backlog_messages",
     "signaling_lane_state",
@@ -28,6 +28,8 @@ const OF_THE_FLEET: [&str; 7] = [
     "signaling_oldest_message_age_seconds",
     "signaling_rate_calls_per_second",
     "signaling_unserved_messages",
+    "signaling_workers_alive",
+    "signaling_workers_aside",
 ];
 
 async fn samples(watched: &Watched) -> Samples {
@@ -194,9 +196,12 @@ async fn every_process_shows_the_same_of_the_fleet() {
     let second = Watched::start(world.worker()).await;
     for watched in [&first, &second] {
         watched.until_ready().await;
-        let samples = samples(watched).await;
-        let is_sending = samples.value(&app("signaling_lane_state", "state", "sending"));
-        assert!(is_sending > 0.5);
+        world
+            .until("the lane sends", PATIENCE, async || {
+                let sending = app("signaling_lane_state", "state", "sending");
+                samples(watched).await.get(&sending) == Some(1.0)
+            })
+            .await;
     }
     let paused = world.command(&["pause", "default"]).finish().await;
     assert_eq!(paused.code, Some(0), "{paused:?}");
@@ -205,6 +210,10 @@ async fn every_process_shows_the_same_of_the_fleet() {
     world.insert_many(7).await;
     world.insert(peer(json!({"due_at": "2100-01-01"}))).await;
     world.insert(peer(json!({"app": "mistake"}))).await;
+    world.pretend_worker("aside", "1", "default").await;
+    world
+        .pretend_aside("aside", "default", "2030-01-31T12:00:00Z", "HTTP 401")
+        .await;
     world
         .execute("select signaling.refresh_queue_counts()")
         .await;
@@ -213,7 +222,8 @@ async fn every_process_shows_the_same_of_the_fleet() {
         world
             .until("the pause shows", PATIENCE, async || {
                 let samples = samples(watched).await;
-                samples.get(&app("signaling_lane_state", "state", "paused")) == Some(1.0)
+                samples.get("signaling_workers_alive{app=\"default\"}") == Some(3.0)
+                    && samples.get(&app("signaling_lane_state", "state", "paused")) == Some(1.0)
                     && samples.get(&app("signaling_backlog_messages", "state", "queued"))
                         == Some(7.0)
             })
@@ -235,6 +245,7 @@ async fn every_process_shows_the_same_of_the_fleet() {
                 "signaling_rate_calls_per_second{app=\"default\"}".into(),
                 100.0,
             ),
+            ("signaling_workers_aside{app=\"default\"}".into(), 1.0),
             ("signaling_database_up".into(), 1.0),
             ("signaling_unserved_messages".into(), 1.0),
         ] {

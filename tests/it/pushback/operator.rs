@@ -116,7 +116,7 @@ async fn a_pause_stops_the_calls_of_the_whole_fleet_and_resume_goes_on() {
 
     assert_eq!(
         done(&world, &["resume", "default"]).await,
-        "default sends again\n"
+        "default: resumed\n"
     );
     world.until_all_final().await;
     assert_eq!(
@@ -127,11 +127,11 @@ async fn a_pause_stops_the_calls_of_the_whole_fleet_and_resume_goes_on() {
     );
     assert_eq!(
         done(&world, &["resume", "default"]).await,
-        "default was not paused\n"
+        "default: nothing changed: no operator has paused the app\n"
     );
     assert!(
-        !world
-            .ask::<bool>("select signaling.resume('default')")
+        world
+            .ask::<bool>("select signaling.resume('default') like 'nothing changed%'")
             .await
     );
     let (text, shown) = status(&world).await;
@@ -158,10 +158,11 @@ async fn an_idle_worker_learns_at_once_that_its_app_was_resumed() {
     tokio::time::sleep(Duration::from_millis(500)).await;
     assert_eq!(world.row(id).await.status, "pending");
     let resumed = std::time::Instant::now();
-    assert!(
+    assert_eq!(
         world
-            .ask::<bool>("select signaling.resume('default')")
-            .await
+            .ask::<String>("select signaling.resume('default')")
+            .await,
+        "resumed"
     );
     world.until_final(id).await;
     assert!(

@@ -70,7 +70,7 @@ async fn a_message_that_waits_for_its_retry_can_be_cancelled() {
         .until(
             "the first call is recorded",
             testkit::PATIENCE,
-            async || world.row(id).await.uncharged == 1,
+            async || world.count("uncharged = 1").await == 1,
         )
         .await;
     assert!(

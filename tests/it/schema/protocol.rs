@@ -10,6 +10,7 @@ mod lane;
 mod next_due;
 mod record;
 mod release;
+mod report_worker;
 mod reserve_slot;
 mod session;
 mod throttle;

@@ -204,7 +204,7 @@ async fn waiting_message(world: &World) -> i64 {
 }
 
 /// A lane without a worker.
-async fn open_lane(world: &World) {
+pub(crate) async fn open_lane(world: &World) {
     world
         .execute(
             "insert into signaling.lane (app, limit_per_s, configured_per_s, rate_per_s)

@@ -98,6 +98,9 @@ pub(super) async fn ask_resume(
                 b { (app) } " sends again at once, on all hosts, at " (format::rate(lane.limit_per_s)) " calls/s at most. "
                 (format::messages(status.pending.backlog())) " are due."
             }
+            @if let Some(until) = lane.retry_after_until.filter(|_| lane.told_to_wait) {
+                p { "The API has asked to wait until " (format::time(until)) ". Resuming ends that wait, and the API may answer 429 again." }
+            }
             @if let Some(hold) = &lane.hold {
                 p { "Its lane is " (hold) " as well: that ends when the API answers." }
             }

@@ -1,22 +1,20 @@
 //! What an app's lane is doing, in words and with its reason.
 
-use std::time::Duration;
-
 use maud::{Markup, html};
 
+use crate::advice;
 use crate::ops::dashboard::format::{self, Tone};
 use crate::outbox::{AppStatus, LaneState, LaneStatus};
 use crate::pace::DbTime;
-
-/// While messages are due, a worker gives out slots all the time; after so long without one, none runs.
-const SILENCE: Duration = Duration::from_secs(60);
 
 /// What a lane is doing.
 pub(super) struct LaneView {
     pub(super) tone: Tone,
     pub(super) word: &'static str,
     pub(super) sentence: Markup,
-    pub(super) is_paused: bool,
+    /// An operator can end a pause, or the wait that the API has asked for.
+    pub(super) can_resume: bool,
+    pub(super) can_pause: bool,
 }
 
 impl LaneView {
@@ -32,25 +30,22 @@ impl LaneView {
         let word = state.as_str();
         match state {
             LaneState::Paused => Self {
-                is_paused: true,
+                can_resume: true,
+                can_pause: false,
                 ..Self::new(Tone::Warning, word, paused(lane, now))
             },
-            LaneState::Unauthorized | LaneState::Unavailable => {
-                Self::new(Tone::Bad, word, held(lane, state, now))
-            }
-            LaneState::Waiting => Self::new(
-                Tone::Warning,
-                word,
-                html! { "The API asked for a pause: no call before " (format::time_and_distance(lane.next_slot_at, now)) "." },
-            ),
-            LaneState::Slowed | LaneState::Sending if is_left_alone(app, lane, now) => Self::new(
-                Tone::Bad,
-                "no worker",
-                html! {
-                    "Messages are due, and no worker has taken one since " (format::time_and_distance(lane.next_slot_at, now))
-                    ". Is a worker running that serves this app?"
-                },
-            ),
+            LaneState::NoWorker => Self {
+                can_resume: lane.told_to_wait,
+                ..Self::new(Tone::Bad, word, without_worker(lane))
+            },
+            LaneState::Unauthorized | LaneState::Unavailable => Self {
+                can_resume: lane.told_to_wait,
+                ..Self::new(Tone::Bad, word, held(lane, state, now))
+            },
+            LaneState::Waiting => Self {
+                can_resume: true,
+                ..Self::new(Tone::Warning, word, waiting(lane, now))
+            },
             LaneState::Slowed => Self::new(
                 Tone::Warning,
                 word,
@@ -81,21 +76,10 @@ impl LaneView {
             tone,
             word,
             sentence,
-            is_paused: false,
+            can_resume: false,
+            can_pause: true,
         }
     }
-}
-
-/// Whether messages are due, and have been for long, and nobody takes them.
-fn is_left_alone(app: &AppStatus, lane: &LaneStatus, now: DbTime) -> bool {
-    let waits_long = app
-        .pending
-        .oldest_s
-        .is_some_and(|age_s| age_s > SILENCE.as_secs_f64());
-    app.pending.backlog() > 0
-        && waits_long
-        && app.rate_per_s == 0.0
-        && lane.next_slot_at + SILENCE < now
 }
 
 fn paused(lane: &LaneStatus, now: DbTime) -> Markup {
@@ -107,6 +91,20 @@ fn paused(lane: &LaneStatus, now: DbTime) -> Markup {
             None => ", without a reason.",
         }
         @if let Some(hold) = &lane.hold { " It is " (hold) ", too." }
+    }
+}
+
+fn without_worker(lane: &LaneStatus) -> Markup {
+    html! {
+        "No worker that serves this app is alive: its messages wait. To do: " (advice::NO_WORKER) "."
+        @if let Some(hold) = &lane.hold { " The app is " (hold) ", too." }
+    }
+}
+
+fn waiting(lane: &LaneStatus, now: DbTime) -> Markup {
+    html! {
+        "The API has asked to wait" @if let Some(until) = lane.retry_after_until { " until " (format::time_and_distance(until, now)) }
+        ": no call starts before."
     }
 }
 
@@ -125,8 +123,10 @@ fn held(lane: &LaneStatus, state: LaneState, now: DbTime) -> Markup {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
-    use crate::outbox::Pending;
+    use crate::outbox::{LaneWorkers, Pending};
 
     const NOW: DbTime = DbTime::from_micros(1_900_000_000_000_000);
 
@@ -167,7 +167,7 @@ mod tests {
         };
         let waiting = LaneStatus {
             told_to_wait: true,
-            next_slot_at: NOW + Duration::from_secs(30),
+            retry_after_until: Some(NOW + Duration::from_secs(30)),
             ..lane()
         };
         let slowed = LaneStatus {
@@ -176,7 +176,7 @@ mod tests {
             ..lane()
         };
         let left_alone = LaneStatus {
-            next_slot_at: NOW - Duration::from_secs(120),
+            workers: LaneWorkers::default(),
             ..lane()
         };
         for (lane, queued, word, reason) in [
@@ -185,7 +185,7 @@ mod tests {
             (Some(unauthorized), 1, "unauthorized", "in 3.0 s"),
             (Some(waiting), 1, "waiting", "in 30 s"),
             (Some(slowed), 1, "slowed", "100 calls/s"),
-            (Some(left_alone), 1, "no worker", "2 min ago"),
+            (Some(left_alone), 1, "no worker", "start a worker"),
             (Some(lane()), 1, "sending", "go out"),
             (Some(lane()), 0, "idle", "Nothing"),
         ] {

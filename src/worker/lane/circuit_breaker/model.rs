@@ -65,7 +65,7 @@ impl Fleet {
         self.begun + Duration::from_secs(state.second)
     }
 
-    fn call(&self, state: &mut State, worker: usize, target: u64, is_first: bool) {
+    fn call(&self, state: &mut State, worker: usize, target: u64, kind: AttemptKind) {
         let now = self.now(state);
         let breaker = &mut state.workers[worker];
         if !matches!(breaker.allowance(now, 0), Allowance::Claim(1..)) {
@@ -81,13 +81,12 @@ impl Fleet {
             Outcome::Accepted(Acceptance::Sent)
         };
         let attempt = Attempt {
-            outcome: &outcome,
+            outcome,
             error: "",
             host: 0,
             serving_host: 0,
             target,
-            is_first,
-            is_probe: false,
+            kind,
             is_ack_timeout: false,
             is_throttled_by_destination: false,
         };
@@ -129,7 +128,7 @@ impl Model for Fleet {
                 ..*self
             };
             for target in 1..40 {
-                healthy.call(&mut state, worker, target, true);
+                healthy.call(&mut state, worker, target, AttemptKind::First);
             }
         }
         state
@@ -165,7 +164,7 @@ impl Model for Fleet {
             Action::Call { worker, calls } => {
                 state.has_called[worker] = true;
                 match calls {
-                    Calls::Good => self.call(&mut state, worker, 1, true),
+                    Calls::Good => self.call(&mut state, worker, 1, AttemptKind::First),
                     Calls::Bad => {
                         // Of a worker at fault, to different destinations.
                         for number in 0..10 {
@@ -173,19 +172,19 @@ impl Model for Fleet {
                                 Culprit::Destination => BAD,
                                 Culprit::Worker => number,
                             };
-                            self.call(&mut state, worker, target, true);
+                            self.call(&mut state, worker, target, AttemptKind::First);
                         }
                     }
                     Calls::BadRetries => {
                         for _ in 0..10 {
-                            self.call(&mut state, worker, BAD, false);
+                            self.call(&mut state, worker, BAD, AttemptKind::Retry);
                         }
                     }
                     Calls::Mixed => {
                         for _ in 0..4 {
-                            self.call(&mut state, worker, BAD, true);
-                            self.call(&mut state, worker, 2, true);
-                            self.call(&mut state, worker, BAD, false);
+                            self.call(&mut state, worker, BAD, AttemptKind::First);
+                            self.call(&mut state, worker, 2, AttemptKind::First);
+                            self.call(&mut state, worker, BAD, AttemptKind::Retry);
                         }
                     }
                 }

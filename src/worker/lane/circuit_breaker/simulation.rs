@@ -141,14 +141,18 @@ impl Fleet {
         } else {
             Outcome::Accepted(Acceptance::Sent)
         };
+        let kind = match is_held {
+            true => AttemptKind::Probe,
+            false if self.random.random_bool(0.7) => AttemptKind::First,
+            false => AttemptKind::Retry,
+        };
         let attempt = Attempt {
-            outcome: &outcome,
+            outcome,
             error: "",
             host: 0,
             serving_host: 0,
             target,
-            is_first: self.random.random_bool(0.7),
-            is_probe: is_held,
+            kind,
             is_ack_timeout: false,
             is_throttled_by_destination: false,
         };

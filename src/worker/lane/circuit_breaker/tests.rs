@@ -27,29 +27,27 @@ impl Breaker {
         breaker
     }
 
-    fn first(target: u64, outcome: &Outcome) -> Attempt<'_> {
+    fn first(target: u64, outcome: Outcome) -> Attempt<'static> {
         Attempt {
             outcome,
             error: "it failed",
             host: 0,
             serving_host: 0,
             target,
-            is_first: true,
-            is_probe: false,
+            kind: AttemptKind::First,
             is_ack_timeout: false,
             is_throttled_by_destination: false,
         }
     }
 
     fn call(&mut self, target: u64, outcome: Outcome) -> Verdict {
-        self.breaker
-            .observe(Self::first(target, &outcome), self.now)
+        self.breaker.observe(Self::first(target, outcome), self.now)
     }
 
     fn probe(&mut self, outcome: Outcome) -> Verdict {
         let attempt = Attempt {
-            is_probe: true,
-            ..Self::first(1, &outcome)
+            kind: AttemptKind::Probe,
+            ..Self::first(1, outcome)
         };
         self.breaker.observe(attempt, self.now)
     }
@@ -161,7 +159,7 @@ fn a_throttled_call_is_the_budgets_or_the_destinations() {
     assert_eq!(verdict.transition, Transition::Throttle);
     let attempt = Attempt {
         is_throttled_by_destination: true,
-        ..Breaker::first(1, &Outcome::Throttled)
+        ..Breaker::first(1, Outcome::Throttled)
     };
     let verdict = breaker.breaker.observe(attempt, breaker.now);
     assert_eq!(
@@ -197,8 +195,8 @@ fn destinations_that_were_doubted_make_no_worker_doubt_again() {
     assert!(matches!(breaker.others(0, 0), Some(Decision::Hold { .. })));
     breaker.breaker.lane_held();
     let attempt = Attempt {
-        is_probe: true,
-        ..Breaker::first(2, &ACCEPTED)
+        kind: AttemptKind::Probe,
+        ..Breaker::first(2, ACCEPTED)
     };
     let verdict = breaker.breaker.observe(attempt, breaker.now);
     assert_eq!(verdict.transition, Transition::Release);
@@ -220,12 +218,12 @@ fn retries_and_receivers_that_do_not_acknowledge_have_no_vote() {
     for target in 0..100 {
         let outcome = Outcome::Ambiguous;
         let retry = Attempt {
-            is_first: false,
-            ..Breaker::first(target, &outcome)
+            kind: AttemptKind::Retry,
+            ..Breaker::first(target, outcome)
         };
         let late = Attempt {
             is_ack_timeout: true,
-            ..Breaker::first(target, &outcome)
+            ..Breaker::first(target, outcome)
         };
         for attempt in [retry, late] {
             let verdict = breaker.breaker.observe(attempt, breaker.now);
@@ -240,7 +238,7 @@ fn a_host_that_was_left_has_no_say() {
     for target in 0..100 {
         let attempt = Attempt {
             serving_host: 1,
-            ..Breaker::first(target, &Outcome::Ambiguous)
+            ..Breaker::first(target, Outcome::Ambiguous)
         };
         let verdict = breaker.breaker.observe(attempt, breaker.now);
         assert_eq!(verdict.transition, Transition::None);

@@ -11,7 +11,7 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-use super::Attempt;
+use super::{Attempt, AttemptKind};
 use crate::outbox::HoldKind;
 use crate::outcome::Outcome;
 
@@ -93,7 +93,7 @@ impl Votes {
 
     /// A call has failed. It may have no vote.
     pub(super) fn failed(&mut self, attempt: Attempt<'_>, now: Instant) {
-        let has_vote = attempt.is_first || !self.was_accepted_lately(now);
+        let has_vote = attempt.kind == AttemptKind::First || !self.was_accepted_lately(now);
         if !has_vote || attempt.is_ack_timeout || self.is_exempt(attempt.target, now) {
             return;
         }
@@ -102,7 +102,7 @@ impl Votes {
         }
         let run = &mut self.runs[attempt.host];
         run.calls = run.calls.saturating_add(1);
-        run.refusals += u32::from(*attempt.outcome == Outcome::Unauthorized);
+        run.refusals += u32::from(attempt.outcome == Outcome::Unauthorized);
         attempt.error.clone_into(&mut run.error);
         if run.targets.len() < MAX_VOTES as usize && !run.targets.contains(&attempt.target) {
             run.targets.push(attempt.target);

@@ -6,7 +6,7 @@ use uuid::Uuid;
 use super::{Claim, LEASE, lane, now, set_lane, world};
 use testkit::World;
 
-/// Holds the default app's lane; the result.
+/// Holds the default app's lane, and returns the result.
 async fn hold(world: &World, kind: &str, probe: Option<Uuid>) -> String {
     sqlx::query_scalar("select signaling.hold('default', $1, 'the reason', $2)")
         .bind(kind)
@@ -146,7 +146,10 @@ async fn a_failed_probe_may_change_why_the_lane_is_held() {
     let world = held_world().await;
     let since: OffsetDateTime = lane(&world, "hold_since").await;
     let probe = Claim::default().run(&world.pool).await;
-    assert_eq!(hold(&world, "unauthorized", Some(probe.id)).await, "extended");
+    assert_eq!(
+        hold(&world, "unauthorized", Some(probe.id)).await,
+        "extended"
+    );
     assert_eq!(lane::<String>(&world, "hold").await, "unauthorized");
     assert_eq!(lane::<OffsetDateTime>(&world, "hold_since").await, since);
 }
@@ -174,8 +177,10 @@ async fn a_probe_that_went_well_ends_the_hold_and_wakes_the_workers() {
     );
     assert!(!release_hold(&world, probe.id).await);
     assert_eq!(Claim::default().run(&world.pool).await.messages.len(), 9);
-    // The pauses begin anew.
-    set_lane(&world, "released_at = null").await;
+    // The pauses begin anew, and not too soon.
+    assert_eq!(hold(&world, "unavailable", None).await, "too_soon");
+    assert!(lane::<bool>(&world, "hold is null").await);
+    set_lane(&world, "released_at = released_at - interval '10 seconds'").await;
     assert_eq!(hold(&world, "unavailable", None).await, "held");
     assert!(lane::<bool>(&world, "hold_until - hold_since = interval '1 second'").await);
 }

@@ -145,7 +145,7 @@ async fn a_held_lane_says_when_its_probe_may_be_made() {
         row.hold_until,
         Some(world.ask("select hold_until from signaling.lane").await)
     );
-    // The API asked to wait for longer: the probe waits for that, too.
+    // The API asked to wait for longer.
     world
         .execute("select signaling.throttle('default', clock_timestamp(), '10 seconds')")
         .await;

@@ -77,7 +77,7 @@ async fn a_refusal_says_why_and_takes_no_slot() {
     assert_eq!(refusal(&world).await.as_deref(), Some("busy"));
     set_lane(
         &world,
-        "retry_after_until = clock_timestamp() + interval '10 seconds'",
+        "next_slot_at = 'epoch', retry_after_until = clock_timestamp() + interval '10 seconds'",
     )
     .await;
     assert_eq!(refusal(&world).await.as_deref(), Some("retry_after"));

@@ -72,7 +72,7 @@ const CALLS: [(&str, &str, bool); 20] = [
     ),
     (
         "report_worker",
-        "signaling.report_worker(gen_random_uuid(), 'me', '1.0', 'here', '{default}', '{default}', '{1}', '{0}', '{false}', '{null}')",
+        "signaling.report_worker('c0ffee00-0000-4000-8000-000000000000', 'me', '1', 'host', '{default}', '{default}', '{1}', '{1}', '{false}', '{null}')",
         true,
     ),
     (

@@ -61,6 +61,9 @@ async fn no_slot_is_given_out_for_as_long_as_the_api_asks() {
     let claimed = Claim::default().run(&world.pool).await;
     assert_eq!((claimed.lane.slots, claimed.messages.len()), (0, 0));
     assert_eq!(claimed.lane.next_slot_at, until);
+    // An operator may end the wait.
+    world.execute("select signaling.resume('default')").await;
+    assert_eq!(Claim::default().run(&world.pool).await.messages.len(), 1);
 }
 
 #[tokio::test]

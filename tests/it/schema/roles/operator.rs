@@ -27,7 +27,7 @@ async fn an_operator_can_run_every_command_that_steps_in() {
 
     assert_eq!(run(&["pause", "default"]).await, "default is paused\n");
     assert!(run(&["status"]).await.contains("paused by"));
-    assert_eq!(run(&["resume", "default"]).await, "default sends again\n");
+    assert_eq!(run(&["resume", "default"]).await, "default: resumed\n");
     run(&["limit", "default", "50"]).await;
     assert!((limit().await - 50.0).abs() < 1e-9);
     run(&["limit", "default", "configured"]).await;
@@ -85,6 +85,8 @@ async fn an_operator_changes_nothing_but_by_its_functions() {
         "select signaling.release('default', '{}')",
         "select signaling.expire('{default}', 'infinity')",
         "select signaling.delete_finished(gen_random_uuid(), '1 hour')",
+        "select signaling.report_worker(gen_random_uuid(), 'name', '1', 'host', '{}', '{}', '{}', '{}', '{}', '{}')",
+        "select signaling.retire_worker(gen_random_uuid())",
     ] {
         can_not(&mut operator, statement).await;
     }

@@ -28,6 +28,9 @@ async fn a_reader_sees_statuses_attempts_and_lanes() {
         "select app, error, count(*) from signaling.outbox where status = 'failed' group by app, error",
         "select * from signaling.minute_stats",
         "select * from signaling.queue_counts",
+        "select * from signaling.worker",
+        "select * from signaling.worker_app",
+        "select * from signaling.fleet",
         "select signaling.refresh_queue_counts()",
         "select * from signaling.calls('default', now() - interval '1 hour', now())",
         "select signaling.peak_rate(app, now() - interval '1 hour', now()) from signaling.lane",
@@ -42,6 +45,12 @@ async fn a_reader_sees_statuses_attempts_and_lanes() {
         .await;
     assert_eq!(status.code, Some(0), "{status:?}");
     assert!(status.stdout.contains("1 scheduled"), "{status:?}");
+    let workers = world
+        .command(&["workers"])
+        .env("DATABASE_URL", &role.url)
+        .finish()
+        .await;
+    assert_eq!(workers.code, Some(0), "{workers:?}");
 }
 
 #[tokio::test]
@@ -77,6 +86,9 @@ async fn a_reader_sees_no_content_and_changes_nothing() {
         "select app from signaling.lane for share",
         "update signaling.delivery_status set status = 'pending'",
         "delete from signaling.delivery_status",
+        "insert into signaling.worker select gen_random_uuid(), 'mine', '1', 'host', '{default}', now(), now()",
+        "select signaling.report_worker(gen_random_uuid(), 'name', '1', 'host', '{}', '{}', '{}', '{}', '{}', '{}')",
+        "select signaling.retire_worker(gen_random_uuid())",
         "select signaling.pause('default')",
         "select signaling.resume('default')",
         "select signaling.set_limit('default', 1)",
@@ -85,7 +97,13 @@ async fn a_reader_sees_no_content_and_changes_nothing() {
         can_not(&mut reader, statement).await;
     }
     can_not(&mut reader, &format!("select signaling.cancel({id})")).await;
-    for table in ["signaling.outbox", "signaling.lane", "signaling.attempt"] {
+    for table in [
+        "signaling.outbox",
+        "signaling.lane",
+        "signaling.attempt",
+        "signaling.worker",
+        "signaling.worker_app",
+    ] {
         for column in columns(&world, table).await {
             can_not(
                 &mut reader,

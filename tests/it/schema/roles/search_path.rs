@@ -52,20 +52,23 @@ const TEMPORARY_TRAPS: &str = "
     create domain pg_temp.text as pg_catalog.text check ({evil}.is_fine('text'));";
 
 /// Calls every function that a role may call but `cancel`, and inserts.
-const EVERYTHING: [&str; 26] = [
+const EVERYTHING: [&str; 29] = [
     "insert into signaling.outbox (sender, destination, payload) values ('alice', 'bob', 'x')",
     "select signaling.open_lane('default', 100)",
     "select * from signaling.next_due(array['default'], '{-infinity}', '{0}', '{-infinity}', '{0}', '1 s', '2 s', true)",
     "select * from signaling.claim('default', 'c0ffee00-0000-4000-8000-000000000000', 'me', 10, '30 s', '1 s', '0',
-                                  'infinity', '-infinity', 0, '-infinity', 0, '2 s', true)",
+                                  'infinity', '-infinity', 0, '-infinity', 0, '2 s', true, '{}')",
     "select * from signaling.release('default', array['c0ffee00-0000-4000-8000-000000000000'::uuid])",
     "select * from signaling.claim('default', 'c0ffee00-0000-4000-8000-000000000000', 'me', 10, '30 s', '1 s', '0',
-                                  'infinity', '-infinity', 0, '-infinity', 0, '2 s', true)",
+                                  'infinity', '-infinity', 0, '-infinity', 0, '2 s', true, '{}')",
     "select * from signaling.record('me', array(select id from signaling.outbox where claim_id is not null limit 1),
          '{c0ffee00-0000-4000-8000-000000000000}', '{now}', '{null}', '{true}', '{now}', '{500}', '{null}', '{why}',
-         '{transient}', '{1 s}')",
+         '{transient}', '{1 s}', '{unclear}', '{why}')",
     "select * from signaling.expire(array['default'], 'infinity')",
     "select signaling.throttle('default', now(), '0')",
+    "select * from signaling.report_worker('c0ffee00-0000-4000-8000-000000000000', 'name', '1', 'host', '{default}',
+         '{default}', '{1}', '{1}', '{false}', '{why}')",
+    "select signaling.retire_worker('c0ffee00-0000-4000-8000-000000000000')",
     "select * from signaling.reserve_slot('default', gen_random_uuid(), '1 s', '1 s')",
     "select signaling.hold('default', 'unavailable', 'why', null)",
     "select signaling.release_hold('default', gen_random_uuid())",
@@ -86,6 +89,7 @@ const EVERYTHING: [&str; 26] = [
     "select signaling.present_rate(1, '2020-01-01', 9, '2030-01-01'), signaling.slot_rate(5)",
     "select signaling.protocol_version()",
     "select * from signaling.delivery_status",
+    "select * from signaling.fleet",
 ];
 
 async fn set_traps(connection: &mut PgConnection, evil: &str) {

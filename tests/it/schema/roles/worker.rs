@@ -135,6 +135,9 @@ async fn a_worker_reads_what_it_shows_and_no_more() {
         "minute_stats",
         "queue_counts",
         "queue_counts_turn",
+        "worker",
+        "worker_app",
+        "fleet",
         "schema_migrations",
     ] {
         can(&mut worker, &format!("table signaling.{table}")).await;

@@ -1,0 +1,62 @@
+//! Texts for people about whose fault a failed attempt is, and what to do. Commands and the dashboard share them.
+
+use crate::outcome::Fault;
+
+/// What to do about a worker that has stepped aside.
+pub(crate) const ASIDE: &str = "its own calls fail while messages of other workers are accepted: check its credentials and its network. It tries again by itself, and other workers serve the app meanwhile";
+
+/// What to do where no worker that serves an app is alive.
+pub(crate) const NO_WORKER: &str =
+    "start a worker that serves this app; if one should be running, its log says why it ended";
+
+/// Whose fault it is, as people say it.
+pub(crate) fn fault_name(fault: Fault) -> &'static str {
+    match fault {
+        Fault::Message => "the message or its destination",
+        Fault::Destination => "the destination",
+        Fault::Worker => "the worker",
+        Fault::Api => "the API, or the app's credentials",
+        Fault::Budget => "the app's budget of calls",
+        Fault::Unclear => "not clear",
+    }
+}
+
+/// What to do about a failed attempt.
+pub(crate) fn fault_advice(fault: Fault, is_lost: bool) -> &'static str {
+    match fault {
+        Fault::Message => {
+            "look at the message and at its destination, because the API accepts other messages. The error may name what to correct"
+        }
+        Fault::Destination => {
+            "send less to this destination: the API limits it, and accepts messages to others"
+        }
+        Fault::Worker if is_lost => {
+            "find out why this worker ended without recording its calls: its log and its host's log say more"
+        }
+        Fault::Worker => {
+            "check this worker's credentials and its network: messages of other workers are accepted. `worker workers` shows whether it has stepped aside"
+        }
+        Fault::Api => {
+            "wait: one message at a time is tried until the API accepts it. The vendor's status page may name an outage. After a 401 or 403, correct the app's credentials"
+        }
+        Fault::Budget => {
+            "find out which other programs call the API with this app ID, or lower WORKER_RATE to what the API allows"
+        }
+        Fault::Unclear => {
+            "wait: no other message was accepted lately, so the worker can't tell. If nothing changes, the message ends as failed once WORKER_GIVE_UP_AFTER has passed since its first failure"
+        }
+    }
+}
+
+/// The fault in a column of that name. None if there is none, or a newer version has written another one.
+pub(crate) fn parse_fault(text: &str) -> Option<Fault> {
+    const ALL: [Fault; 6] = [
+        Fault::Message,
+        Fault::Destination,
+        Fault::Worker,
+        Fault::Api,
+        Fault::Budget,
+        Fault::Unclear,
+    ];
+    ALL.into_iter().find(|fault| fault.as_str() == text)
+}

@@ -1,0 +1,77 @@
+//! The workers of the fleet: which are alive, and which have stepped aside.
+
+use maud::{Markup, html};
+
+use crate::advice;
+use crate::ops::dashboard::format::{self, Tone};
+use crate::outbox::{LaneWorkers, ServedApp, WorkerStatus};
+use crate::pace::DbTime;
+
+/// So many workers are shown, those that are alive first.
+const MAX_SHOWN: usize = 50;
+
+/// How many workers serve an app, and which of them have stepped aside.
+pub(super) fn of_lane(workers: &LaneWorkers, now: DbTime) -> Markup {
+    html! {
+        @if workers.alive > 0 {
+            p.why.dim {
+                @if workers.alive == 1 { "1 worker is alive" } @else { (workers.alive) " workers are alive" }
+                @if let [_, _, ..] = workers.versions.as_slice() { ", of the versions " (workers.versions.join(" and ")) }
+                "."
+            }
+        }
+        @for worker in &workers.aside {
+            p.why {
+                (format::badge(Tone::Warning, "aside")) " " b { (worker.name) } " has stepped aside since "
+                (format::time_and_distance(worker.since, now)) ": “" (worker.reason) "”. To do: " (advice::ASIDE) "."
+            }
+        }
+    }
+}
+
+/// All workers.
+pub(super) fn section(workers: &[WorkerStatus], now: DbTime) -> Markup {
+    let columns = [
+        ("name", "Worker"),
+        ("", "State"),
+        ("", "Version"),
+        ("name wide", "Host"),
+        ("wide", "Started"),
+        ("text", "Apps, since its start"),
+    ];
+    let rows = html! {
+        @for worker in workers.iter().take(MAX_SHOWN) { (row(worker, now)) }
+    };
+    html! {
+        @if !workers.is_empty() {
+            h2 { "Workers" }
+            (format::list("Workers", &columns, &rows))
+        }
+    }
+}
+
+fn row(worker: &WorkerStatus, now: DbTime) -> Markup {
+    html! {
+        tr {
+            td.name { (worker.name) }
+            td {
+                @if worker.is_alive { (format::badge(Tone::Good, "alive")) }
+                @else { (format::badge(Tone::Bad, "dead")) span.dim { " last seen " (format::when(worker.seen_at, now)) } }
+            }
+            td { (worker.version) }
+            td.name.wide { (worker.host) }
+            td.wide { (format::when(worker.started_at, now)) }
+            td.text { @for app in &worker.apps { (served(app, now)) } }
+        }
+    }
+}
+
+fn served(app: &ServedApp, now: DbTime) -> Markup {
+    html! {
+        p {
+            (app.app) ": " (format::number(app.accepted)) " accepted, " (format::number(app.failed)) " failed"
+            @if let Some(since) = app.stepped_aside_at { "; stepped aside " (format::when(since, now)) }
+            @else if app.is_doubting { "; its calls fail, and it looks how those of other workers go" }
+        }
+    }
+}

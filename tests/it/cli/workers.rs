@@ -1,0 +1,148 @@
+//! `worker workers`
+
+use serde_json::{Value, json};
+
+use testkit::{PATIENCE, Worker, World};
+
+async fn workers_json(world: &World) -> Value {
+    let finished = world.command(&["workers", "--json"]).finish().await;
+    assert_eq!(finished.code, Some(0), "{finished:?}");
+    serde_json::from_str(&finished.stdout).expect("JSON")
+}
+
+async fn workers_text(world: &World) -> String {
+    let finished = world.command(&["workers"]).finish().await;
+    assert_eq!(finished.code, Some(0), "{finished:?}");
+    finished.stdout
+}
+
+fn named(world: &World, name: &str) -> Worker {
+    world.worker().env("WORKER_NAME", name)
+}
+
+async fn until_alive(world: &World, count: usize) {
+    world
+        .until("the workers are alive", PATIENCE, async || {
+            let workers = workers_json(world).await;
+            let workers = workers.as_array().expect("an array");
+            workers
+                .iter()
+                .filter(|worker| worker["is_alive"] == true)
+                .count()
+                == count
+        })
+        .await;
+}
+
+#[tokio::test]
+async fn without_a_worker_the_command_says_what_to_do() {
+    let world = World::new().await;
+    let text = workers_text(&world).await;
+    assert!(
+        text.starts_with("no worker is alive\n  -> start a worker"),
+        "{text}"
+    );
+    assert_eq!(workers_json(&world).await, json!([]));
+}
+
+#[tokio::test]
+async fn a_worker_is_listed_with_its_counters_until_it_stops() {
+    let world = World::new().await;
+    world.set_faults(&["400:destination=user-3"]);
+    world.insert_many(3).await;
+    let mut worker = named(&world, "the-worker").start();
+    world
+        .until("its calls are counted", PATIENCE, async || {
+            let app = workers_json(&world).await[0]["apps"][0].clone();
+            app["accepted"] == 2 && app["failed"] == 1
+        })
+        .await;
+    let workers = workers_json(&world).await;
+    assert_eq!(workers[0]["name"], "the-worker");
+    assert_eq!(workers[0]["version"], env!("CARGO_PKG_VERSION"));
+    assert_eq!(workers[0]["is_alive"], true);
+    assert_eq!(workers[0]["apps"][0]["app"], "default");
+    assert_eq!(workers[0]["apps"][0]["stepped_aside_at"], Value::Null);
+    let text = workers_text(&world).await;
+    for phrase in [
+        concat!(
+            "1 worker is alive, of version ",
+            env!("CARGO_PKG_VERSION"),
+            "\n"
+        ),
+        "\nthe-worker\n",
+        "alive, reported",
+        "default: 2 accepted, 1 failed\n",
+    ] {
+        assert!(text.contains(phrase), "{phrase:?} is missing: {text}");
+    }
+    worker.stop().await;
+    assert_eq!(workers_json(&world).await, json!([]));
+}
+
+#[tokio::test]
+async fn a_worker_that_was_killed_is_shown_as_dead_with_what_to_do() {
+    let world = World::new().await;
+    let mut killed = named(&world, "killed").start();
+    let _other = named(&world, "other").start();
+    until_alive(&world, 2).await;
+    killed.kill().await;
+    world
+        .execute("update signaling.worker set seen_at = seen_at - interval '1 minute' where name = 'killed'")
+        .await;
+    until_alive(&world, 1).await;
+    let text = workers_text(&world).await;
+    let (alive, dead) = text.split_once("\nkilled\n").expect("the dead one");
+    assert!(alive.contains("1 worker is alive"), "{text}");
+    assert!(alive.contains("\nother\n"), "{text}");
+    assert!(dead.contains("dead: it last reported 1m"), "{text}");
+    assert!(dead.contains("-> its log"), "{text}");
+}
+
+#[tokio::test]
+async fn workers_of_different_versions_are_told_apart() {
+    let world = World::new().await;
+    for (name, version) in [("one", "1.2.3"), ("two", "1.3.0"), ("three", "1.3.0")] {
+        world.pretend_worker(name, version, "default").await;
+    }
+    let text = workers_text(&world).await;
+    assert!(
+        text.starts_with(
+            "3 workers are alive, of different versions: 1.2.3 (one) and 1.3.0 (three, two)\n  -> "
+        ),
+        "{text}"
+    );
+}
+
+#[tokio::test]
+async fn a_worker_with_wrong_credentials_is_shown_to_have_stepped_aside() {
+    let world = World::new().await;
+    let _right = named(&world, "right").start();
+    let _wrong = named(&world, "wrong")
+        .env("AGORA_API_SECRET", "not-the-secret")
+        .start();
+    until_alive(&world, 2).await;
+    let stepped_aside = async || -> bool {
+        world
+            .ask("select exists (select from signaling.fleet where name = 'wrong' and stepped_aside_at is not null)")
+            .await
+    };
+    world
+        .until("the wrong one steps aside", PATIENCE, async || {
+            world.insert_many(20).await;
+            stepped_aside().await
+        })
+        .await;
+    let text = workers_text(&world).await;
+    let (_, wrong) = text.split_once("\nwrong\n").expect("the worker");
+    for phrase in [
+        "has stepped aside since 2",
+        "401",
+        "-> its own calls fail",
+        "credentials",
+    ] {
+        assert!(wrong.contains(phrase), "{phrase:?} is missing: {text}");
+    }
+    world.until_all_final().await;
+    assert_eq!(world.count("status <> 'message_sent'").await, 0);
+}
