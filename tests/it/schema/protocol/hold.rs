@@ -201,7 +201,11 @@ async fn a_lane_is_not_held_again_within_ten_seconds_of_its_last_hold() {
     set_lane(&world, &seconds_ago.replace('9', "10")).await;
     assert_eq!(hold(&world, "unauthorized", None).await, "held");
     // A failed probe of the present hold counts, however long ago the last one ended.
-    set_lane(&world, "hold_until = clock_timestamp(), released_at = clock_timestamp()").await;
+    set_lane(
+        &world,
+        "hold_until = clock_timestamp(), released_at = clock_timestamp()",
+    )
+    .await;
     let probe = Claim::default().run(&world.pool).await;
     assert_eq!(
         hold(&world, "unavailable", Some(probe.id)).await,
