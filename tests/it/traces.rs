@@ -25,16 +25,20 @@ async fn a_retried_message_is_two_deliveries_under_its_producers_span_each_with_
     let world = World::new().await;
     let collector = Collector::start(Conduct::Takes).await;
     world.set_faults(&["500:destination=flaky,first_calls=1"]);
+    let mut worker = traced(&world, &collector)
+        .env("OTEL_EXPORTER_OTLP_HEADERS", "x-tenant=shop")
+        .env("WORKER_NAME", "tracer")
+        .start();
+    // A failed attempt has the next one's number, unless it is charged: other messages are accepted. This one has no span.
+    let unsampled = format!("00-{TRACE}-{PRODUCER}-00");
+    let other = world.insert(peer(json!({"traceparent": unsampled}))).await;
+    world.until_final(other).await;
     let id = world
         .insert(peer(json!({
             "destination": "flaky",
             "traceparent": format!("00-{TRACE}-{PRODUCER}-01"),
         })))
         .await;
-    let mut worker = traced(&world, &collector)
-        .env("OTEL_EXPORTER_OTLP_HEADERS", "x-tenant=shop")
-        .env("WORKER_NAME", "tracer")
-        .start();
     let row = world.until_final(id).await;
     worker.stop().await;
 

@@ -32,6 +32,8 @@ fn merged(mut message: Value, columns: Value) -> Value {
 pub struct Row {
     pub status: String,
     pub attempts: i32,
+    pub uncharged: i32,
+    pub failing_since: Option<OffsetDateTime>,
     pub claim_id: Option<uuid::Uuid>,
     pub claimed_by: Option<String>,
     pub created_at: OffsetDateTime,
@@ -59,5 +61,8 @@ pub struct Attempt {
     pub http_status: Option<i32>,
     pub outcome: String,
     pub error: Option<String>,
+    pub fault: Option<String>,
+    pub charged: bool,
+    pub evidence: Option<String>,
     pub claimed_by: Option<String>,
 }

@@ -58,8 +58,8 @@ async fn an_api_that_can_not_prove_who_it_is_gets_no_call_and_the_row_says_why()
         ),
     ] {
         let world = world(certified.write(directory.path(), "server")).await;
-        let id = world.insert(peer(json!({"max_attempts": 1}))).await;
-        let worker = world.worker();
+        let id = world.insert(peer(json!({}))).await;
+        let worker = world.worker().env("WORKER_GIVE_UP_AFTER", "1ms");
         let worker = match ca_file {
             Some(path) => worker.env("AGORA_CA_FILE", path),
             None => worker,
@@ -67,6 +67,7 @@ async fn an_api_that_can_not_prove_who_it_is_gets_no_call_and_the_row_says_why()
         let mut worker = worker.start();
         let row = world.until_final(id).await;
         assert_eq!((row.status.as_str(), row.http_status), ("failed", None));
+        assert_eq!(row.attempts, 0, "the message is not at fault");
         let error = row.error.expect("an error");
         assert!(error.contains(why), "{error}");
         assert_eq!(world.seen().calls, 0);

@@ -34,7 +34,8 @@ async fn an_app_whose_calls_hang_does_not_delay_another() {
     }
     let path = config.path().to_str().expect("a path");
     let worker = world.worker_without_app().arg("--config").arg(path).start();
-    world.until_accepted(20).await;
+    // They come one by one, because none of them is answered.
+    world.until_accepted(2).await;
     let mut quick = Vec::new();
     for number in 0..100 {
         quick.push(
@@ -59,10 +60,8 @@ async fn an_app_whose_calls_hang_does_not_delay_another() {
         40
     );
     let seen = world.seen();
-    assert_eq!(
-        (seen.apps["stuck-id"].calls, seen.apps["quick-id"].calls),
-        (20, 100)
-    );
+    assert_eq!(seen.apps["quick-id"].calls, 100);
+    assert!(seen.apps["stuck-id"].calls <= 20, "{seen:?}");
     drop(worker);
 }
 

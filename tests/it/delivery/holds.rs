@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use testkit::{API_KEY, API_SECRET, PATIENCE, World, basic, peer};
+use testkit::{API_KEY, API_SECRET, PATIENCE, World, basic, peer, warm_up};
 
 #[tokio::test]
 async fn wrong_credentials_fail_no_message_and_cost_only_a_handful_of_calls() {
@@ -58,18 +58,40 @@ async fn wrong_credentials_fail_no_message_and_cost_only_a_handful_of_calls() {
 #[tokio::test]
 async fn a_403_holds_the_app_like_a_401() {
     let world = World::new().await;
-    world.set_faults(&["403:count=1"]);
+    world.set_faults(&["403:count=2"]);
     let id = world.insert(peer(json!({"max_attempts": 1}))).await;
     let worker = world.worker().start();
     worker.until_logged("lane_held").await;
     let row = world.until_final(id).await;
     assert_eq!((row.status.as_str(), row.attempts), ("message_sent", 1));
     let attempts = world.attempts(id).await;
-    assert_eq!(attempts.len(), 1);
-    assert_eq!(
-        (attempts[0].outcome.as_str(), attempts[0].http_status),
-        ("unauthorized", Some(403))
-    );
+    assert_eq!(attempts.len(), 2);
+    for attempt in attempts {
+        assert_eq!(
+            (attempt.outcome.as_str(), attempt.http_status),
+            ("unauthorized", Some(403))
+        );
+        assert!(!attempt.charged, "the message is not at fault");
+    }
+}
+
+#[tokio::test]
+async fn a_message_that_the_api_refuses_alone_is_charged_and_holds_nothing() {
+    let world = World::new().await;
+    world.set_faults(&["401:destination=refused", "403:destination=forbidden"]);
+    let worker = world.worker().start();
+    for destination in ["refused", "forbidden"] {
+        warm_up(&world).await;
+        let message = json!({"destination": destination, "max_attempts": 2});
+        let id = world.insert(peer(message)).await;
+        let row = world.until_final(id).await;
+        assert_eq!((row.status.as_str(), row.attempts), ("failed", 2));
+        for attempt in world.attempts(id).await {
+            assert_eq!(attempt.outcome, "unauthorized");
+            assert_eq!(attempt.fault.as_deref(), Some("message"));
+        }
+    }
+    assert_eq!(worker.logged("lane_held"), 0);
 }
 
 #[tokio::test]

@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use testkit::{World, peer};
+use testkit::{World, peer, warm_up};
 
 /// Far more than it takes, and far less than a poll.
 const PROMPT: time::Duration = time::Duration::seconds(2);
@@ -54,14 +54,16 @@ async fn a_message_that_was_scheduled_before_the_worker_started_is_called_when_i
 #[tokio::test]
 async fn a_retry_is_called_when_it_is_due() {
     let world = World::new().await;
-    world.set_faults(&["500:first_calls=2"]);
-    let id = world.insert(peer(json!({"payload": "again"}))).await;
     let _worker = world
         .worker()
         .env("WORKER_POLL_INTERVAL", "60s")
         .env("WORKER_RETRY_BASE", "400ms")
         .env("WORKER_RETRY_CAP", "3s")
         .start();
+    // While no message is accepted, the app is held, and a probe does not wait for the retry's time.
+    warm_up(&world).await;
+    world.set_faults(&["500:first_calls=2"]);
+    let id = world.insert(peer(json!({"payload": "again"}))).await;
     let row = world.until_final(id).await;
     assert_eq!(row.attempts, 3);
     let at_ms: Vec<u64> = world

@@ -20,7 +20,9 @@ async fn a_burst_of_429s_cuts_the_rate_once_costs_no_attempt_and_the_rate_comes_
             .env("WORKER_LOG", "info,signaling_worker=debug")
     };
     let fleet = fleet(3, debug).await;
-    warm_up(&world).await;
+    // With few calls at a time, as at a worker's start, the 429s would not come together.
+    world.insert_many(300).await;
+    world.until_all_final().await;
     let cuts = || logged(&fleet, "lane_rate_cut");
 
     for (burst, rate) in [(1, 0.8), (2, 0.8 * 0.8)] {
@@ -28,7 +30,7 @@ async fn a_burst_of_429s_cuts_the_rate_once_costs_no_attempt_and_the_rate_comes_
         world
             .execute(&format!(
                 "insert into signaling.outbox (sender, destination, payload, max_attempts)
-                 select 'alice', 'bob', 'burst {burst} ' || n, 1 from generate_series(1, 60) as n"
+                 select 'alice', 'user-{burst}-' || n, 'burst {burst} ' || n, 1 from generate_series(1, 60) as n"
             ))
             .await;
         world.until_all_final().await;
@@ -54,13 +56,13 @@ async fn a_burst_of_429s_cuts_the_rate_once_costs_no_attempt_and_the_rate_comes_
         world
             .count("status = 'message_sent' and attempts = 1")
             .await,
-        121
+        420
     );
     let throttled: i64 = world
         .ask("select count(*) from signaling.attempt where outcome = 'throttled' and http_status = 429 and attempt = 1")
         .await;
     assert_eq!(throttled, 40);
-    assert_eq!((world.seen().accepted, world.seen().duplicates), (121, 0));
+    assert_eq!((world.seen().accepted, world.seen().duplicates), (420, 0));
     let is_back: bool = lane(
         &world,
         "signaling.present_rate(rate_per_s, rate_at, limit_per_s, throttled_at + interval '20 s')
@@ -138,12 +140,12 @@ async fn an_absurd_retry_after_is_bounded_by_an_hour() {
             .await;
         let seconds: f64 = lane(
             &world,
-            "extract(epoch from next_slot_at - clock_timestamp())::float8",
+            "extract(epoch from retry_after_until - clock_timestamp())::float8",
         )
         .await;
         assert!(
             seconds > 3_500.0 && seconds <= 3_600.0,
-            "{absurd}: the next slot is in {seconds} s"
+            "{absurd}: no call for {seconds} s"
         );
         let row = world.row(id).await;
         assert_eq!((row.status.as_str(), row.attempts), ("pending", 0));

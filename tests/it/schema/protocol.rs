@@ -1,5 +1,7 @@
 //! The rules of the worker's protocol, function by function, by SQL alone: no worker runs here.
 
+mod choose_probe;
+mod claim_avoided;
 mod claim_kinds;
 mod claim_lost;
 mod claim_position;
@@ -12,6 +14,7 @@ mod record;
 mod release;
 mod report_worker;
 mod reserve_slot;
+mod resume;
 mod session;
 mod throttle;
 mod wakeup;
@@ -98,6 +101,7 @@ struct Claim {
     retry_after: (String, i64),
     poll_interval: &'static str,
     wants_wakeup: bool,
+    avoided: Vec<&'static str>,
 }
 
 impl Default for Claim {
@@ -113,6 +117,7 @@ impl Default for Claim {
             retry_after: (BEGINNING.into(), 0),
             poll_interval: "2 seconds",
             wants_wakeup: false,
+            avoided: Vec::new(),
         }
     }
 }
@@ -137,14 +142,16 @@ impl Claim {
             retry_after,
             poll_interval,
             wants_wakeup,
+            avoided,
         } = self;
+        let avoided = avoided.join(",");
         format!(
             "select * from signaling.claim(
                  app => '{app}', claim_id => '{claim_id}', claimed_by => '{claimed_by}',
                  max_messages => {max_messages}, lease => '{LEASE_TEXT}', horizon => '{horizon}',
                  lookahead => '{lookahead}', lost_before => '{lost_before}',
                  first_after_at => '{}', first_after_id => {}, retry_after_at => '{}', retry_after_id => {},
-                 poll_interval => '{poll_interval}', wants_wakeup => {wants_wakeup})",
+                 poll_interval => '{poll_interval}', wants_wakeup => {wants_wakeup}, avoided => '{{{avoided}}}')",
             first_after.0, first_after.1, retry_after.0, retry_after.1
         )
     }
@@ -207,12 +214,17 @@ struct LaneRow {
     next_slot_at: OffsetDateTime,
     next_due_at: Option<OffsetDateTime>,
     wakeup: Option<String>,
+    passed_at: Option<OffsetDateTime>,
+    passed_id: Option<i64>,
 }
 
 #[derive(Debug, FromRow)]
 struct Message {
     id: i64,
+    destination: Option<String>,
     attempts: i32,
+    uncharged: i32,
+    failing_since: Option<OffsetDateTime>,
     is_retry: bool,
     was_due_at: OffsetDateTime,
     slot_at: OffsetDateTime,

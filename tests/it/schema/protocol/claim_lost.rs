@@ -35,6 +35,10 @@ async fn a_lost_message_that_may_be_repeated_is_claimed_again() {
     assert_eq!(attempts.len(), 1);
     assert_eq!((attempts[0].number, &*attempts[0].outcome), (1, "lost"));
     assert_eq!(attempts[0].claimed_by.as_deref(), Some("the dead one"));
+    assert_eq!(
+        (attempts[0].fault.as_deref(), attempts[0].charged),
+        (Some("worker"), true)
+    );
     assert_eq!(attempts[0].sent_at, None);
 }
 

@@ -186,6 +186,42 @@ async fn a_probe_that_went_well_ends_the_hold_and_wakes_the_workers() {
 }
 
 #[tokio::test]
+async fn a_lane_is_not_held_again_within_ten_seconds_of_its_last_hold() {
+    let world = held_world().await;
+    let probe = Claim::default().run(&world.pool).await;
+    let before = now(&world).await;
+    assert!(release_hold(&world, probe.id).await);
+    let released_at: OffsetDateTime = lane(&world, "released_at").await;
+    assert!((before..=now(&world).await).contains(&released_at));
+    assert_eq!(hold(&world, "unavailable", None).await, "too_soon");
+    assert!(lane::<bool>(&world, "hold is null").await);
+    let seconds_ago = "released_at = clock_timestamp() - interval '9 seconds'";
+    set_lane(&world, seconds_ago).await;
+    assert_eq!(hold(&world, "unauthorized", None).await, "too_soon");
+    set_lane(&world, &seconds_ago.replace('9', "10")).await;
+    assert_eq!(hold(&world, "unauthorized", None).await, "held");
+    // A failed probe of the present hold counts, however long ago the last one ended.
+    set_lane(
+        &world,
+        "hold_until = clock_timestamp(), released_at = clock_timestamp()",
+    )
+    .await;
+    let probe = Claim::default().run(&world.pool).await;
+    assert_eq!(
+        hold(&world, "unavailable", Some(probe.id)).await,
+        "extended"
+    );
+}
+
+#[tokio::test]
+async fn a_hold_is_not_too_soon_where_the_last_one_ended_in_the_future() {
+    let world = world().await;
+    let ahead = "released_at = clock_timestamp() + interval '5 seconds'";
+    set_lane(&world, ahead).await;
+    assert_eq!(hold(&world, "unavailable", None).await, "held");
+}
+
+#[tokio::test]
 async fn an_app_without_a_lane_can_not_be_held() {
     let world = World::new().await;
     assert_eq!(hold(&world, "unavailable", None).await, "other");

@@ -154,6 +154,13 @@ async fn a_held_lane_says_when_its_probe_may_be_made() {
         .ask("select retry_after_until from signaling.lane")
         .await;
     assert_eq!(until, asked - Duration::milliseconds(500));
+    // All slots up to a later time are given out.
+    world
+        .execute("update signaling.lane set next_slot_at = clock_timestamp() + interval '1 minute'")
+        .await;
+    let until = default_app(&world).await.hold_until.expect("a time");
+    let next_slot_at: OffsetDateTime = world.ask("select next_slot_at from signaling.lane").await;
+    assert_eq!(until, next_slot_at - Duration::milliseconds(500));
 }
 
 #[tokio::test]

@@ -22,6 +22,8 @@ struct Record {
     request_id: Option<&'static str>,
     error: Option<&'static str>,
     outcome: Option<&'static str>,
+    fault: Option<&'static str>,
+    evidence: Option<&'static str>,
 }
 
 impl Record {
@@ -38,6 +40,8 @@ impl Record {
             request_id: Some("request-1"),
             error: None,
             outcome: None,
+            fault: None,
+            evidence: None,
         }
     }
 
@@ -49,7 +53,19 @@ impl Record {
             http_status: Some(500),
             error: Some("HTTP 500"),
             outcome: Some("transient"),
+            fault: Some("message"),
+            evidence: Some("the API accepts messages of other workers"),
             ..Self::accepted(id, claim)
+        }
+    }
+
+    /// The same, and the message may not be to blame.
+    fn uncharged(id: i64, claim: &Claimed) -> Self {
+        Self {
+            charged: false,
+            fault: Some("unclear"),
+            evidence: Some("no other message was accepted"),
+            ..Self::transient(id, claim)
         }
     }
 
@@ -81,7 +97,8 @@ async fn record(executor: impl PgExecutor<'_>, records: &[Record]) -> Vec<String
         "select place, result
          from signaling.record(
              recorded_by => 'tester', ids => $1, claim_ids => $2, due_at => $3, statuses => $4, charged => $5,
-             sent_at => $6, http_statuses => $7, request_ids => $8, errors => $9, outcomes => $10, durations => $11)
+             sent_at => $6, http_statuses => $7, request_ids => $8, errors => $9, outcomes => $10, durations => $11,
+             faults => $12, evidences => $13)
          order by place",
     )
     .bind(column(records, |record| record.id))
@@ -97,6 +114,8 @@ async fn record(executor: impl PgExecutor<'_>, records: &[Record]) -> Vec<String
     .bind(column(records, |record| {
         record.sent_at.map(|_| took)
     }))
+    .bind(column(records, |record| record.fault))
+    .bind(column(records, |record| record.evidence))
     .fetch_all(executor)
     .await
     .expect("recorded");
@@ -160,6 +179,14 @@ async fn a_message_that_goes_back_belongs_to_nobody_and_logs_its_attempt() {
     assert_eq!(attempt.http_status, Some(500));
     assert_eq!(attempt.error.as_deref(), Some("HTTP 500"));
     assert_eq!(attempt.claimed_by.as_deref(), Some("tester"));
+    assert_eq!(
+        (attempt.fault.as_deref(), attempt.charged),
+        (Some("message"), true)
+    );
+    assert_eq!(
+        attempt.evidence.as_deref(),
+        Some("the API accepts messages of other workers")
+    );
     let took: String = world
         .ask("select duration::text from signaling.attempt")
         .await;
@@ -202,6 +229,103 @@ async fn an_attempt_that_is_not_charged_shares_its_number_with_the_next_one() {
         expected.map(|(number, outcome)| (number, outcome.to_owned()))
     );
     assert_eq!(world.row(id).await.attempts, 2);
+}
+
+#[tokio::test]
+async fn failed_attempts_are_counted_as_charged_or_uncharged() {
+    let world = world().await;
+    let id = world.insert(peer(json!({}))).await;
+    for (charged, attempts, uncharged) in [(false, 0, 1), (true, 1, 1), (false, 1, 2)] {
+        set_messages(&world, "due_at = now()", "true").await;
+        let claim = Claim::default().run(&world.pool).await;
+        let result = if charged {
+            Record::transient(id, &claim)
+        } else {
+            Record::uncharged(id, &claim)
+        };
+        assert_eq!(record(&world.pool, &[result]).await, ["recorded"]);
+        let row = world.row(id).await;
+        assert_eq!((row.attempts, row.uncharged), (attempts, uncharged));
+    }
+    let attempts = world.attempts(id).await;
+    let said: Vec<_> = attempts
+        .iter()
+        .map(|attempt| (attempt.fault.as_deref(), attempt.charged))
+        .collect();
+    let unclear = (Some("unclear"), false);
+    assert_eq!(said, [unclear, (Some("message"), true), unclear]);
+    // An accepted message keeps the count of what failed before.
+    set_messages(&world, "due_at = now()", "true").await;
+    let claim = Claim::default().run(&world.pool).await;
+    let message = &claim.messages[0];
+    assert_eq!((message.attempts, message.uncharged), (1, 2));
+    let results = record(&world.pool, &[Record::accepted(id, &claim)]).await;
+    assert_eq!(results, ["recorded"]);
+    let row = world.row(id).await;
+    assert_eq!((row.attempts, row.uncharged), (2, 2));
+}
+
+#[tokio::test]
+async fn a_message_is_failing_since_the_start_of_its_first_failed_attempt() {
+    let world = world().await;
+    let (id, claim) = claimed(&world).await;
+    assert_eq!(world.row(id).await.failing_since, None);
+    // A claim that ends without an attempt is no failure.
+    let released = Record {
+        due_at: claim.messages[0].was_due_at,
+        status: None,
+        error: None,
+        ..Record::expired(id, &claim)
+    };
+    record(&world.pool, &[released]).await;
+    let row = world.row(id).await;
+    assert_eq!((row.failing_since, row.uncharged), (None, 0));
+    let mut first_failure = None;
+    for _ in 0..2 {
+        let claim = Claim::default().run(&world.pool).await;
+        assert_eq!(claim.messages[0].failing_since, first_failure);
+        let first_failure = first_failure.get_or_insert(claim.lane.at);
+        record(&world.pool, &[Record::uncharged(id, &claim)]).await;
+        assert_eq!(world.row(id).await.failing_since, Some(*first_failure));
+        set_messages(&world, "due_at = now()", "true").await;
+    }
+    let claim = Claim::default().run(&world.pool).await;
+    record(&world.pool, &[Record::accepted(id, &claim)]).await;
+    let row = world.row(id).await;
+    assert_eq!(
+        (&*row.status, row.failing_since),
+        ("message_sent", first_failure)
+    );
+}
+
+#[tokio::test]
+async fn records_without_faults_and_evidences_are_written_too() {
+    let world = world().await;
+    let (id, claim) = claimed(&world).await;
+    world
+        .execute(&format!(
+            "select signaling.record('tester', '{{{id}}}', array['{}'::uuid], '{{now}}', '{{null}}', '{{false}}', '{{now}}',
+                                     '{{500}}', '{{null}}', '{{why}}', '{{transient}}', '{{1 second}}')",
+            claim.id
+        ))
+        .await;
+    let attempts = world.attempts(id).await;
+    assert_eq!(attempts.len(), 1);
+    assert_eq!((&attempts[0].fault, attempts[0].charged), (&None, false));
+}
+
+#[tokio::test]
+async fn a_fault_that_is_not_known_is_refused() {
+    let world = world().await;
+    let (id, claim) = claimed(&world).await;
+    let result = Record {
+        fault: Some("somebody"),
+        ..Record::transient(id, &claim)
+    };
+    let pool = world.pool.clone();
+    let attempt = tokio::spawn(async move { record(&pool, &[result]).await });
+    assert!(attempt.await.is_err(), "the constraint refuses it");
+    assert_eq!(world.row(id).await.claim_id, Some(claim.id));
 }
 
 #[tokio::test]

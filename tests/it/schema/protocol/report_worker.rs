@@ -100,3 +100,138 @@ async fn a_worker_that_retires_leaves_nothing_behind() {
     let rows = "select (select count(*) from signaling.worker) + (select count(*) from signaling.worker_app)";
     assert_eq!(world.ask::<i64>(rows).await, 0);
 }
+
+/// A worker of two apps that reports what of each was accepted, and of which it doubts. Returns, for each app, how many
+/// messages of the others were accepted, and how many others serve the app.
+async fn report_both(
+    world: &World,
+    id: Uuid,
+    accepted: [i64; 2],
+    doubting: [bool; 2],
+) -> [(i64, i32); 2] {
+    let rows: Vec<(i64, i32)> = sqlx::query_as(
+        "select others_accepted, others
+         from signaling.report_worker($1, 'name', '1.2.3', 'a-host', '{one,two}', '{one,two}', $2, '{3,4}', $3,
+                                      '{null,null}')
+         order by app",
+    )
+    .bind(id)
+    .bind(accepted.as_slice())
+    .bind(doubting.as_slice())
+    .fetch_all(&world.pool)
+    .await
+    .expect("reported");
+    rows.try_into().expect("a row for each app")
+}
+
+#[tokio::test]
+async fn each_app_has_counters_of_its_own() {
+    let world = World::new().await;
+    let [a, b, c] = [(); 3].map(|()| Uuid::new_v4());
+    report_both(&world, a, [10, 1], [false, false]).await;
+    report_both(&world, b, [20, 2], [false, false]).await;
+    assert_eq!(
+        report_both(&world, c, [100, 100], [false, false]).await,
+        [(30, 2), (3, 2)]
+    );
+    // A report of one app says nothing of the other.
+    let only: Vec<(String, i64, i32)> = sqlx::query_as(
+        "select * from signaling.report_worker($1, 'name', '1.2.3', 'a-host', '{one,two}', '{one}', '{11}', '{0}',
+                                               '{false}', '{null}')",
+    )
+    .bind(a)
+    .fetch_all(&world.pool)
+    .await
+    .expect("reported");
+    assert_eq!(only, [("one".to_owned(), 120, 2)]);
+    assert_eq!(
+        report_both(&world, c, [100, 100], [false, false]).await,
+        [(31, 2), (3, 2)]
+    );
+    let failed: Vec<i64> = world
+        .ask(&format!(
+            "select array_agg(failed order by app) from signaling.worker_app where worker_id = '{b}'"
+        ))
+        .await;
+    assert_eq!(failed, [3, 4]);
+}
+
+#[tokio::test]
+async fn a_worker_that_doubts_serves_no_app_and_its_accepted_messages_count() {
+    let world = World::new().await;
+    let [a, b] = [(); 2].map(|()| Uuid::new_v4());
+    report_both(&world, a, [10, 1], [true, false]).await;
+    assert_eq!(
+        report_both(&world, b, [0, 0], [false, false]).await,
+        [(10, 0), (1, 1)]
+    );
+    report_both(&world, a, [10, 1], [false, false]).await;
+    assert_eq!(
+        report_both(&world, b, [0, 0], [false, false]).await,
+        [(10, 1), (1, 1)]
+    );
+}
+
+#[tokio::test]
+async fn a_report_without_news_writes_the_workers_row_alone() {
+    let world = World::new().await;
+    let id = Uuid::new_v4();
+    let versions = "select string_agg(ctid::text, ' ') from signaling.worker_app";
+    report(&world, id, 7, Some("HTTP 401")).await;
+    let before: String = world.ask(versions).await;
+    let seen_at = "select seen_at::text from signaling.worker";
+    let seen: String = world.ask(seen_at).await;
+    report(&world, id, 7, Some("HTTP 401")).await;
+    assert_eq!(world.ask::<String>(versions).await, before);
+    assert_ne!(world.ask::<String>(seen_at).await, seen);
+    report(&world, id, 8, Some("HTTP 401")).await;
+    assert_ne!(world.ask::<String>(versions).await, before);
+}
+
+#[tokio::test]
+async fn a_worker_that_retires_leaves_the_others_alone() {
+    let world = World::new().await;
+    let (one, two) = (Uuid::new_v4(), Uuid::new_v4());
+    report(&world, one, 7, None).await;
+    report(&world, two, 5, None).await;
+    world
+        .execute(&format!(
+            "select signaling.retire_worker('{one}');
+             select signaling.retire_worker('{one}')"
+        ))
+        .await;
+    let left: Vec<Uuid> = world
+        .ask("select array_agg(worker_id) from signaling.worker_app")
+        .await;
+    assert_eq!(left, [two]);
+    assert_eq!(report(&world, two, 5, None).await, (0, 0));
+}
+
+#[tokio::test]
+async fn a_worker_that_has_not_been_seen_for_a_day_is_deleted() {
+    let world = World::new().await;
+    let (dead, quiet, alive) = (Uuid::new_v4(), Uuid::new_v4(), Uuid::new_v4());
+    for (id, ago) in [(dead, "25 hours"), (quiet, "23 hours")] {
+        report(&world, id, 7, None).await;
+        world
+            .execute(&format!(
+                "update signaling.worker set seen_at = now() - interval '{ago}' where worker_id = '{id}'"
+            ))
+            .await;
+    }
+    // One report in a hundred deletes: none of two thousand does once in half a billion times.
+    world
+        .execute(&format!(
+            "do $$ begin
+                 for n in 1..2000 loop
+                     perform signaling.report_worker('{alive}', 'n', '1', 'h', '{{default}}', '{{default}}', array[n::bigint],
+                                                     '{{0}}', '{{false}}', '{{null}}');
+                 end loop;
+             end $$"
+        ))
+        .await;
+    let kept: Vec<Uuid> = world
+        .ask("select array_agg(distinct worker_id) from signaling.worker_app")
+        .await;
+    assert!(!kept.contains(&dead) && kept.contains(&quiet), "{kept:?}");
+}

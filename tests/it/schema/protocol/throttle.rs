@@ -51,12 +51,51 @@ async fn no_slot_is_given_out_for_as_long_as_the_api_asks() {
         until
     );
     assert_eq!(throttle(&world, at, "60 seconds").await, None);
-    assert!(lane::<OffsetDateTime>(&world, "retry_after_until").await > at + Duration::seconds(60));
+    let until: OffsetDateTime = lane(&world, "retry_after_until").await;
+    assert!(until > at + Duration::seconds(60));
+    assert!(
+        lane::<bool>(&world, "next_slot_at = 'epoch'").await,
+        "the wait stands apart from the slots that were given out"
+    );
     world.insert_many(1).await;
-    assert!(Claim::default().run(&world.pool).await.messages.is_empty());
+    let claimed = Claim::default().run(&world.pool).await;
+    assert_eq!((claimed.lane.slots, claimed.messages.len()), (0, 0));
+    assert_eq!(claimed.lane.next_slot_at, until);
     // An operator may end the wait.
     world.execute("select signaling.resume('default')").await;
     assert_eq!(Claim::default().run(&world.pool).await.messages.len(), 1);
+}
+
+#[tokio::test]
+async fn the_first_slot_after_the_wait_is_at_its_end() {
+    let world = world().await;
+    world.insert_many(1).await;
+    throttle(&world, now(&world).await, "600 milliseconds").await;
+    let until: OffsetDateTime = lane(&world, "retry_after_until").await;
+    let claimed = Claim::default().run(&world.pool).await;
+    assert_eq!(claimed.messages[0].slot_at, until);
+}
+
+#[tokio::test]
+async fn a_429_that_asks_for_no_wait_leaves_an_earlier_wait_as_it_is() {
+    let world = world().await;
+    assert_eq!(
+        lane::<Option<OffsetDateTime>>(&world, "retry_after_until").await,
+        None
+    );
+    throttle(&world, now(&world).await, "0").await;
+    assert_eq!(
+        lane::<Option<OffsetDateTime>>(&world, "retry_after_until").await,
+        None
+    );
+    throttle(&world, now(&world).await, "60 seconds").await;
+    let until: OffsetDateTime = lane(&world, "retry_after_until").await;
+    let later = now(&world).await + Duration::seconds(1);
+    assert!(throttle(&world, later, "0").await.is_some(), "another cut");
+    assert_eq!(
+        lane::<OffsetDateTime>(&world, "retry_after_until").await,
+        until
+    );
 }
 
 #[tokio::test]

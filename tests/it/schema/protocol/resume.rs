@@ -1,0 +1,116 @@
+//! `signaling.resume`: what it changes, and what it says.
+
+use super::{lane, now, set_lane, world};
+use testkit::World;
+
+async fn resume(world: &World) -> String {
+    world.ask("select signaling.resume('default')").await
+}
+
+async fn hold(world: &World, kind: &str, reason: &str) {
+    world
+        .execute(&format!(
+            "select signaling.hold('default', '{kind}', '{reason}', null)"
+        ))
+        .await;
+}
+
+#[tokio::test]
+async fn each_state_of_a_lane_has_its_sentence() {
+    const PAUSED: &str = "select signaling.pause('default', 'a test')";
+    const WAITING: &str = "select signaling.throttle('default', clock_timestamp(), '1 minute')";
+    let world = world().await;
+    for (states, sentence) in [
+        (&[][..], "nothing changed: no operator has paused the app"),
+        (&[PAUSED], "resumed"),
+        (&[WAITING], "the pause ended that the API has asked for"),
+        (
+            &[PAUSED, WAITING],
+            "resumed, and the pause ended that the API has asked for",
+        ),
+    ] {
+        for state in states {
+            world.execute(state).await;
+        }
+        assert_eq!(resume(&world).await, sentence);
+        assert!(
+            lane::<bool>(
+                &world,
+                "paused_at is null and paused_by is null and pause_reason is null and retry_after_until is null"
+            )
+            .await,
+            "{sentence}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_hold_stays_and_is_told_of() {
+    let world = world().await;
+    for (kind, reason, told) in [
+        (
+            "unauthorized",
+            "HTTP 401",
+            ". The app is still held, because the API refuses its credentials (HTTP 401): correct them. One message is tried every few seconds",
+        ),
+        (
+            "unavailable",
+            "HTTP 500",
+            ". The app is still held, because the API fails or can't be reached (HTTP 500). One message is tried every few seconds",
+        ),
+    ] {
+        hold(&world, kind, reason).await;
+        world
+            .execute("select signaling.pause('default', 'a test')")
+            .await;
+        assert_eq!(resume(&world).await, format!("resumed{told}"));
+        assert_eq!(
+            resume(&world).await,
+            format!("nothing changed: no operator has paused the app{told}")
+        );
+        assert_eq!(lane::<String>(&world, "hold").await, kind);
+        set_lane(
+            &world,
+            "hold = null, hold_reason = null, hold_since = null, hold_until = null",
+        )
+        .await;
+    }
+}
+
+#[tokio::test]
+async fn a_wait_that_is_over_is_none() {
+    let world = world().await;
+    set_lane(
+        &world,
+        "retry_after_until = clock_timestamp() - interval '1 second'",
+    )
+    .await;
+    assert_eq!(
+        resume(&world).await,
+        "nothing changed: no operator has paused the app"
+    );
+}
+
+#[tokio::test]
+async fn the_workers_are_woken_where_something_has_changed_and_the_rate_stays_cut() {
+    let world = world().await;
+    let mut listener = sqlx::postgres::PgListener::connect(&world.url)
+        .await
+        .expect("connected");
+    listener
+        .listen("signaling_wakeup")
+        .await
+        .expect("listening");
+    resume(&world).await;
+    let before = now(&world).await;
+    world
+        .execute("select signaling.throttle('default', clock_timestamp(), '1 minute')")
+        .await;
+    resume(&world).await;
+    let woken = listener.recv().await.expect("a notification");
+    assert_eq!(woken.payload(), "default");
+    let another = listener.next_buffered();
+    assert!(another.is_none(), "nothing changed the first time");
+    assert!(lane::<f64>(&world, "rate_per_s").await < 81.0);
+    assert!(lane::<time::OffsetDateTime>(&world, "throttled_at").await >= before);
+}
