@@ -1,4 +1,4 @@
--- The workers of the fleet, and what each of them has seen of each app's calls.
+-- The workers of the fleet, and what each of them has seen of each app's calls; and the views for people.
 
 create table signaling.worker (
     worker_id  uuid        primary key,
@@ -48,3 +48,48 @@ from signaling.worker cross join unnest(worker.apps) as served (app)
 
 comment on view signaling.fleet is
     'The workers, by app: which are alive, and which have stepped aside, since when and why.';
+
+-- The row as a person wants to read it.
+create view signaling.delivery as
+select id, app, sender, destination, channel_name, status,
+       case when status <> 'pending' then status
+            when claim_id is not null and due_at > statement_timestamp() then 'sending'
+            when sent_at is not null or attempts > 0 then 'retrying'
+            when due_at > statement_timestamp() then 'scheduled'
+            else 'queued'
+       end as state,
+       case when status = 'pending' and claim_id is null then due_at end as next_attempt_at,
+       case when status = 'pending' then coalesce((
+           select case when paused_at is not null then 'an operator: ' || paused_by || ' has paused the app'
+                       when hold = 'unauthorized' then 'the credentials: the API refuses them'
+                       when hold = 'unavailable' then 'the API: it fails or can''t be reached'
+                       when retry_after_until > statement_timestamp() then 'the API: it has asked for a pause'
+                       when not exists (select from signaling.fleet where is_alive and fleet.app = outbox.app)
+                           then 'a worker: none is alive that serves the app'
+                       when claim_id is not null then 'its worker'
+                       when due_at > statement_timestamp() then 'its time'
+                       else 'a worker with a free slot' end
+           from signaling.lane where lane.app = outbox.app), 'a worker: none has served the app yet')
+       end as waits_for,
+       -- These read signaling.attempt only where a query asks for them.
+       (select attempt.fault from signaling.attempt where message_id = outbox.id order by attempt.id desc limit 1) as fault,
+       (select attempt.charged from signaling.attempt where message_id = outbox.id order by attempt.id desc limit 1) as charged,
+       (select attempt.evidence from signaling.attempt where message_id = outbox.id order by attempt.id desc limit 1) as evidence,
+       coalesce(finished_at, statement_timestamp()) - created_at as age,
+       attempts, max_attempts, uncharged, http_status, error, request_id,
+       created_at, sent_at, finished_at, expires_at, wait_for_ack, at_most_once, dedupe_key, claimed_by, payload
+from signaling.outbox;
+
+comment on view signaling.delivery is
+    'The outbox for people: state is scheduled, queued, sending, retrying, or the final status. fault, charged and evidence are those of the last attempt that failed.';
+
+-- The row without its content: without payload, and without dedupe_key, which may be made of content. A view, so that
+-- `select *` works, and that a column which comes later has to be let in.
+create view signaling.delivery_status as
+select id, app, sender, destination, channel_name, status, state, next_attempt_at, waits_for, fault, charged, evidence, age,
+       attempts, max_attempts, uncharged, http_status, error, request_id,
+       created_at, sent_at, finished_at, expires_at, wait_for_ack, at_most_once, claimed_by
+from signaling.delivery;
+
+comment on view signaling.delivery_status is
+    'What becomes of messages, without their content: signaling.delivery without payload and dedupe_key.';

@@ -83,7 +83,7 @@ pub fn config_file(data: &[u8]) {
         app.token_file = None;
         app.app_certificate_file = None;
         // Names are no secrets, and are shown.
-        let without_hush = |name: String| name.replace(HUSH, "");
+        let without_hush = |name: String| name.replace(HUSH, "-");
         let alias = without_hush(alias);
         app.app_id = app.app_id.map(without_hush);
         app.uid = app.uid.map(without_hush);

@@ -150,7 +150,7 @@ impl ClaimLoop {
             lane.heartbeat.beat(pause);
             tokio::select! {
                 () = lane.breaker_changed.notified() => {}
-                () = lane.place_left(in_flight) => {}
+                () = lane.place_freed.notified() => {}
                 () = tokio::time::sleep(pause) => {}
             }
         }

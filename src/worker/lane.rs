@@ -79,6 +79,8 @@ pub(super) struct Lane {
     breaker: Mutex<CircuitBreaker>,
     /// Wakes a loop that waits for the circuit breaker.
     pub(super) breaker_changed: Notify,
+    /// Wakes a loop that waits for a place.
+    pub(super) place_freed: Notify,
     destinations: Mutex<Destinations>,
     open_calls: Mutex<OpenCalls>,
     pub(super) stats: LaneStats,
@@ -113,6 +115,7 @@ impl Lane {
             log: Mutex::default(),
             breaker: Mutex::new(CircuitBreaker::new(now)),
             breaker_changed: Notify::new(),
+            place_freed: Notify::new(),
             destinations: Mutex::default(),
             open_calls: Mutex::new(OpenCalls::new(now)),
             outage_grace: Mutex::default(),
@@ -219,13 +222,6 @@ impl Lane {
         }
     }
 
-    /// Waits until fewer messages than these are in flight.
-    pub(super) async fn place_left(&self, in_flight: usize) {
-        let free = self.max_in_flight - in_flight + 1;
-        let free = u32::try_from(free).unwrap_or(u32::MAX);
-        self.capacity.acquire_many(free).await.ok();
-    }
-
     /// Sets when the poller looks at this lane next, and returns that.
     pub(super) fn plan_poll(&self, now: Instant) -> Instant {
         let is_listening = self.shared.listening.load(Ordering::Relaxed);
@@ -306,7 +302,7 @@ pub(super) struct Place {
     lane: Arc<Lane>,
     /// The destination or channel, if the place counts for it.
     target: Option<String>,
-    _permit: OwnedSemaphorePermit,
+    permit: Option<OwnedSemaphorePermit>,
 }
 
 impl Place {
@@ -324,7 +320,7 @@ impl Place {
         let place = Self {
             lane: Arc::clone(lane),
             target: target.filter(|_| is_free).map(str::to_owned),
-            _permit: permit,
+            permit: Some(permit),
         };
         Some((place, is_free))
     }
@@ -332,10 +328,13 @@ impl Place {
 
 impl Drop for Place {
     fn drop(&mut self) {
+        let lane = &self.lane;
         if let Some(target) = &self.target {
-            let lane = &self.lane;
             lane.destinations().leave(target, lane.max_in_flight);
         }
+        // The loop must not wake before the place is free.
+        drop(self.permit.take());
+        lane.place_freed.notify_one();
     }
 }
 

@@ -158,7 +158,7 @@ async fn the_commands_work_through_a_pooler_save_migrate_which_says_so() {
             .await;
         assert_eq!(migrated.code, Some(0), "{migrated:?}");
 
-        world.set_faults(&["404:destination=nobody"]);
+        world.set_faults(&["400:destination=nobody"]);
         let mut worker = world.worker().start();
         let message = ["--sender", "alice", "--payload", "hello"];
         let enqueue = |destination| {
