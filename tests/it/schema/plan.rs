@@ -443,11 +443,11 @@ async fn the_functions_of_the_registry_scan_the_indexes_that_they_name() {
     };
     check("empty tables").await;
     let workers = "insert into signaling.worker
-                   select gen_random_uuid(), 'n', '1', 'h', '{}', now(), now() from generate_series(1, 200);
+                   select gen_random_uuid(), 'n', '1', 'h', '{}', now(), now() from generate_series(1, 50);
                    insert into signaling.worker_app (app, worker_id)
                    select 'app-' || n, worker_id from signaling.worker, generate_series(1, 20) as n
                    on conflict do nothing";
-    world.execute(&workers.replace("200", "3")).await;
+    world.execute(&workers.replace("50", "3")).await;
     world
         .execute("analyze signaling.worker, signaling.worker_app")
         .await;
