@@ -35,6 +35,7 @@ as $$
 declare
     -- How many first attempts a claim looks at while it avoids destinations.
     most_looked_at constant integer := 2000;
+    newest_id constant bigint := 9223372036854775807;
     locked record;
     rate double precision;
     first_slot_at timestamptz; horizon_ends timestamptz;
@@ -92,7 +93,7 @@ begin
             select ctid from signaling.outbox
             where app = claim.app and status = 'pending' and sent_at is null and claim_id is null
               and (due_at, id) > (first_after_at, first_after_id) and due_at <= at
-              and (passed_id is null or (due_at, id) <= (passed_at, passed_id))
+              and (due_at, id) <= (coalesce(passed_at, at), coalesce(passed_id, newest_id))
               and coalesce(destination, channel_name) <> all (avoided)
             order by due_at, id limit slots for no key update skip locked);
         if cardinality(firsts) = slots then

@@ -16,7 +16,7 @@ create or replace function signaling.report_worker(
     doubting boolean[], aside_reasons text[]
 ) returns table (app text, others_accepted bigint, others integer)
     language plpgsql security definer
-    set search_path = pg_catalog, pg_temp set row_security = off
+    set search_path = pg_catalog, pg_temp set row_security = off set enable_seqscan = off
 as $$
 #variable_conflict use_column
 declare
@@ -46,14 +46,16 @@ begin
             select worker_id from signaling.worker where seen_at < at - interval '1 day' for update skip locked);
     end if;
 
+    -- An app after the other: a worker reads the rows of its apps alone.
     return query
-    select asked.app,
-           coalesce(sum(other.accepted), 0)::bigint,
-           (count(*) filter (where not other.is_doubting and other.stepped_aside_at is null))::integer
+    select asked.app, other.accepted, other.serving
     from unnest(apps) as asked (app)
-    left join (signaling.worker_app as other join signaling.worker on worker.worker_id = other.worker_id
-                                                                      and worker.seen_at > at - alive_for)
-         on other.app = asked.app and other.worker_id <> report_worker.worker_id
-    group by asked.app;
+    cross join lateral (
+        select coalesce(sum(accepted), 0)::bigint as accepted,
+               (count(*) filter (where not is_doubting and stepped_aside_at is null))::integer as serving
+        from signaling.worker_app join signaling.worker using (worker_id)
+        where worker_app.app = asked.app and worker_app.worker_id <> report_worker.worker_id
+          and worker.seen_at > at - alive_for
+    ) as other;
 end
 $$;

@@ -8,10 +8,26 @@ use testkit::World;
 /// A part of the claim.
 const WANT_WAKEUP: &str = include_str!("../../../migrations/functions/want_wakeup.sql");
 
+const CLAIM_TEXT: &str = include_str!("../../../migrations/functions/claim.sql");
+
 /// A hot function, the files whose heads name its indexes, and a call that does all its work.
-const HOT: [(&str, &[&str], &str); 5] = [
-    ("claim", &[
- include_str!("../../../migrations/functions/claim.sql"), WANT_WAKEUP], CLAIM),
+const HOT: [(&str, &[&str], &str); 8] = [
+    ("claim", &[CLAIM_TEXT, WANT_WAKEUP], CLAIM),
+    (
+        "claim that avoids destinations",
+        &[CLAIM_TEXT, WANT_WAKEUP],
+        CLAIM_THAT_AVOIDS,
+    ),
+    (
+        "claim of the oldest message for a held lane",
+        &[CLAIM_TEXT, CHOOSE_PROBE],
+        CLAIM_OF_OLDEST_PROBE,
+    ),
+    (
+        "claim of the newest message for a held lane",
+        &[CLAIM_TEXT, CHOOSE_PROBE],
+        CLAIM_OF_NEWEST_PROBE,
+    ),
     (
         "record",
         &[include_str!("../../../migrations/functions/record.sql")],
@@ -39,6 +55,26 @@ const HOT: [(&str, &[&str], &str); 5] = [
     ),
 ];
 
+const CHOOSE_PROBE: &str = include_str!("../../../migrations/functions/choose_probe.sql");
+
+const CLAIM_THAT_AVOIDS: &str = "select from signaling.claim(
+    app => 'default', claim_id => 'c0ffee00-0000-4000-8000-000000000000', claimed_by => 'me', max_messages => 100,
+    lease => '30 seconds', horizon => '1 second', lookahead => '0', lost_before => 'infinity',
+    first_after_at => '-infinity', first_after_id => 0, retry_after_at => '-infinity', retry_after_id => 0,
+    poll_interval => '2 seconds', wants_wakeup => true, avoided => '{user-1,user-2}')";
+
+const CLAIM_OF_OLDEST_PROBE: &str = "select from signaling.claim(
+    app => 'held', claim_id => 'c0ffee00-0000-4000-8000-000000000000', claimed_by => 'me', max_messages => 100,
+    lease => '30 seconds', horizon => '1 second', lookahead => '0', lost_before => 'infinity',
+    first_after_at => '-infinity', first_after_id => 0, retry_after_at => '-infinity', retry_after_id => 0,
+    poll_interval => '2 seconds', wants_wakeup => false)";
+
+const CLAIM_OF_NEWEST_PROBE: &str = "select from signaling.claim(
+    app => 'held_long', claim_id => 'c0ffee00-0000-4000-8000-000000000000', claimed_by => 'me', max_messages => 100,
+    lease => '30 seconds', horizon => '1 second', lookahead => '0', lost_before => 'infinity',
+    first_after_at => '-infinity', first_after_id => 0, retry_after_at => '-infinity', retry_after_id => 0,
+    poll_interval => '2 seconds', wants_wakeup => false)";
+
 const CLAIM: &str = "select from signaling.claim(
     app => 'default', claim_id => 'c0ffee00-0000-4000-8000-000000000000', claimed_by => 'me', max_messages => 100,
     lease => '30 seconds', horizon => '1 second', lookahead => '0', lost_before => 'infinity',
@@ -64,7 +100,13 @@ async fn world() -> World {
             "select signaling.open_lane('default', 1020);
              alter table signaling.outbox set (autovacuum_enabled = false);
              alter table signaling.lane set (autovacuum_enabled = false);
-             insert into signaling.wakeup values ('default', now() + interval '40 seconds')",
+             insert into signaling.wakeup values ('default', now() + interval '40 seconds');
+             -- Their next probes are the oldest and the newest message.
+             select signaling.open_lane('held', 1020), signaling.open_lane('held_long', 1020);
+             update signaling.lane
+             set hold = 'unavailable', hold_reason = 'HTTP 500', hold_since = now(), hold_until = now(), hold_probes = 1
+             where app like 'held%';
+             update signaling.lane set hold_probes = 2 where app = 'held_long'",
         )
         .await;
     world
@@ -85,18 +127,18 @@ fn named_in(text: &str) -> impl Iterator<Item = &str> {
     sentence
         .split(|c: char| !c.is_ascii_alphanumeric() && c != '_')
         .filter(|word| {
-            ["outbox_", "lane_", "wakeup_"]
+            ["outbox_", "lane_", "wakeup_", "worker_"]
                 .iter()
                 .any(|table| word.starts_with(table))
         })
 }
 
-/// How often each table and index of the outbox, the lanes and the wakeups was scanned since the session last reported: scans of a
+/// How often each table and index of the outbox, the lanes, the wakeups and the workers was scanned since the session last reported: scans of a
 /// table are sequential.
 async fn scans(connection: &mut PgConnection) -> BTreeMap<String, i64> {
     let scans: Vec<(String, i64)> = sqlx::query_as(
         "select relname::text, pg_stat_get_xact_numscans(oid) from pg_class
-         where relkind in ('r', 'i') and relnamespace = 'signaling'::regnamespace and relname ~ '^(outbox|lane|wakeup)'",
+         where relkind in ('r', 'i') and relnamespace = 'signaling'::regnamespace and relname ~ '^(outbox|lane|wakeup|worker)'",
     )
     .fetch_all(connection)
     .await
@@ -157,7 +199,9 @@ async fn hot_functions_scan_the_indexes_that_they_name_with_any_statistics() {
     world.insert_many(30_000).await;
     world
         .execute(
-            "update signaling.outbox set sent_at = now(), attempts = 1 where id % 3 = 0;
+            "update signaling.outbox set app = 'held' where id % 5 = 0;
+             update signaling.outbox set app = 'held_long' where id % 5 = 1;
+             update signaling.outbox set sent_at = now(), attempts = 1 where id % 3 = 0;
              update signaling.outbox set expires_at = now() where id % 100 = 1",
         )
         .await;
@@ -168,6 +212,7 @@ async fn hot_functions_scan_the_indexes_that_they_name_with_any_statistics() {
             .map(ToString::to_string)
             .collect();
         named.sort();
+        named.dedup();
         let scanned = scanned(&mut session, call).await;
         assert_eq!(scanned, named, "{name} needs each index that it names");
     }
@@ -284,7 +329,7 @@ async fn a_scan_position_spares_a_claim_the_dead_entries_that_a_snapshot_keeps()
 }
 
 /// Writes the records of the messages in the table `picked`.
-const RECORD: &str = HOT[1].2;
+const RECORD: &str = HOT[4].2;
 
 #[tokio::test]
 async fn a_record_reads_its_own_message_and_not_all_that_are_pending() {
@@ -323,4 +368,117 @@ async fn a_record_reads_its_own_message_and_not_all_that_are_pending() {
     world.insert_many(30_000).await;
     world.execute(claim_all).await;
     check("big tables, analyzed while empty").await;
+}
+
+#[tokio::test]
+async fn a_claim_that_avoids_a_destination_reads_a_bounded_number_of_its_first_attempts() {
+    const MESSAGES: i32 = 20_000;
+    let world = world().await;
+    world.insert_many(MESSAGES).await;
+    world
+        .execute("update signaling.outbox set destination = 'user-1'")
+        .await;
+    world.execute("vacuum analyze signaling.outbox").await;
+    let mut session = connect(&world).await;
+    let (_, entries) = reads(&mut session, "^outbox", &[CLAIM_THAT_AVOIDS]).await;
+    // It finds where to stop, and looks at the messages up to there.
+    assert!((4_000..=4_100).contains(&entries), "{entries} entries");
+}
+
+#[tokio::test]
+async fn a_held_lane_compares_a_bounded_number_of_messages_for_its_probe() {
+    const MESSAGES: i32 = 20_000;
+    let world = world().await;
+    world.insert_many(MESSAGES).await;
+    world
+        .execute(
+            "update signaling.outbox set app = case id % 2 when 0 then 'held' else 'held_long' end;
+             update signaling.outbox set sent_at = now() where id % 3 = 0",
+        )
+        .await;
+    world.execute("vacuum analyze signaling.outbox").await;
+    let mut session = connect(&world).await;
+    for claim in [CLAIM_OF_OLDEST_PROBE, CLAIM_OF_NEWEST_PROBE] {
+        let (_, entries) = reads(&mut session, "^outbox", &[claim]).await;
+        // A hundred of each kind.
+        assert!((200..=250).contains(&entries), "{entries} entries");
+    }
+}
+
+/// The functions of the registry, the files whose heads name their indexes, and calls.
+const OF_WORKERS: [(&str, &str, &str); 2] = [
+    (
+        "report_worker",
+        include_str!("../../../migrations/functions/report_worker.sql"),
+        "select from signaling.report_worker((select worker_id from picked), 'me', '1', 'here', '{app-1,app-2}', '{app-1,app-2}',
+                                             '{1,2}', '{3,4}', '{false,true}', '{null,why}')",
+    ),
+    (
+        "retire_worker",
+        include_str!("../../../migrations/functions/retire_worker.sql"),
+        "select from signaling.retire_worker((select worker_id from picked))",
+    ),
+];
+
+#[tokio::test]
+async fn the_functions_of_the_registry_scan_the_indexes_that_they_name() {
+    let world = World::new().await;
+    world
+        .execute(
+            "alter table signaling.worker set (autovacuum_enabled = false);
+             alter table signaling.worker_app set (autovacuum_enabled = false)",
+        )
+        .await;
+    let mut old_session = connect(&world).await;
+    let mut check = async |tables: &str| {
+        let mut new_session = connect(&world).await;
+        for (name, text, call) in OF_WORKERS {
+            let mut named: Vec<&str> = named_in(text).collect();
+            named.sort_unstable();
+            for session in [&mut new_session, &mut old_session] {
+                let scanned = scanned_of_workers(session, call).await;
+                assert_eq!(scanned, named, "{name} on {tables}");
+            }
+        }
+    };
+    check("empty tables").await;
+    let workers = "insert into signaling.worker
+                   select gen_random_uuid(), 'n', '1', 'h', '{}', now(), now() from generate_series(1, 50);
+                   insert into signaling.worker_app (app, worker_id)
+                   select 'app-' || n, worker_id from signaling.worker, generate_series(1, 20) as n
+                   on conflict do nothing";
+    world.execute(&workers.replace("50", "3")).await;
+    world
+        .execute("analyze signaling.worker, signaling.worker_app")
+        .await;
+    check("small tables, analyzed").await;
+    world.execute(workers).await;
+    check("big tables, analyzed while small").await;
+    world
+        .execute("analyze signaling.worker, signaling.worker_app")
+        .await;
+    check("big tables, analyzed").await;
+}
+
+/// As [`scanned`], for the tables of workers, and a call by one of them.
+async fn scanned_of_workers(session: &mut PgConnection, statement: &str) -> Vec<String> {
+    execute(
+        session,
+        "begin;
+         create temp table picked on commit drop as select gen_random_uuid() as worker_id;
+         insert into signaling.worker select worker_id, 'me', '1', 'here', '{}', now(), now() from picked;
+         insert into signaling.worker_app (app, worker_id) select 'app-1', worker_id from picked;
+         -- One report in a hundred deletes old workers, for which no index is needed.
+         select setseed(0)",
+    )
+    .await;
+    let before = scans(session).await;
+    execute(session, statement).await;
+    let after = scans(session).await;
+    execute(session, "rollback").await;
+    after
+        .into_iter()
+        .filter(|(name, scans)| before[name] != *scans)
+        .map(|(name, _)| name)
+        .collect()
 }

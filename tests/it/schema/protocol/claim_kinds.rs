@@ -12,6 +12,29 @@ async fn retries_get_a_fifth_of_the_slots_while_both_kinds_wait() {
 }
 
 #[tokio::test]
+async fn the_slots_of_retries_lie_between_those_of_first_attempts() {
+    let world = world().await;
+    world.insert_many(200).await;
+    // All retries are older than all first attempts.
+    make_retries(&world, "id <= 100").await;
+    let claimed = Claim::of_at_most(20).run(&world.pool).await;
+    let kinds: String = claimed
+        .messages
+        .iter()
+        .map(|message| if message.is_retry { 'r' } else { 'f' })
+        .collect();
+    assert_eq!(kinds, "ffrffffrffffrffffrff");
+    for is_retry in [false, true] {
+        let of_kind = claimed.messages.iter();
+        let of_kind = of_kind.filter(|message| message.is_retry == is_retry);
+        assert!(
+            of_kind.map(|message| message.id).is_sorted(),
+            "the oldest of each kind come first"
+        );
+    }
+}
+
+#[tokio::test]
 async fn retries_get_a_fifth_on_average_where_claims_are_of_one_message() {
     let world = world().await;
     world.insert_many(400).await;
