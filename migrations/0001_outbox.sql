@@ -118,7 +118,7 @@ create index attempt_of_message on signaling.attempt (message_id, id);
 create index attempt_sent on signaling.attempt using brin (sent_at) with (pages_per_range = 32, autosummarize = on);
 
 comment on table signaling.attempt is 'Calls that did not end their message well, oldest first by id.';
-comment on column signaling.attempt.attempt is 'Which call of the message this was, from 1. An attempt that is not charged shares its number with the next one.';
+comment on column signaling.attempt.attempt is 'Which attempt of the message this was, from 1, charged or not.';
 comment on column signaling.attempt.fault is
     'On which side the worker saw the fault: message (or its destination), destination, worker, api, budget (calls a second of the app), or unclear.';
 comment on column signaling.attempt.charged is 'The attempt counts against max_attempts.';

@@ -16,11 +16,12 @@ as $$
         where outbox.id = $1
           and outbox.status = 'pending'
           and (outbox.claim_id is null or outbox.due_at <= clock_timestamp())
-        returning outbox.id, attempts, claimed_by, claim_id is not null as lost
+        returning outbox.id, attempts, uncharged, claimed_by, claim_id is not null as lost
     ), logged as (
-        insert into signaling.attempt (message_id, attempt, outcome, error, claimed_by)
-        select cancelled.id, attempts, 'lost',
-               'the worker that had this message ended without a record: whether it was called is not known', claimed_by
+        insert into signaling.attempt (message_id, attempt, outcome, error, fault, charged, claimed_by)
+        select cancelled.id, attempts + uncharged, 'lost',
+               'the worker that had this message ended without a record: whether it was called is not known', 'worker', true,
+               claimed_by
         from cancelled where lost
     )
     select exists (select from cancelled)

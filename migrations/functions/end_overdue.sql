@@ -18,7 +18,7 @@ begin
         return;
     end if;
     insert into signaling.attempt (message_id, attempt, outcome, error, fault, charged, claimed_by)
-    select id, attempts + 1, 'lost', lost_text, 'worker', true, claimed_by
+    select id, attempts + uncharged + 1, 'lost', lost_text, 'worker', true, claimed_by
     from signaling.outbox where ctid = any (places) and claim_id is not null;
 
     with ended as (

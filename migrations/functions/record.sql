@@ -74,7 +74,7 @@ begin
     if array_remove(outcomes, null) <> '{}' then
         insert into signaling.attempt (message_id, attempt, sent_at, duration, http_status, outcome, error, fault,
                                        charged, evidence, claimed_by)
-        select given.id, outbox.attempts - given.charged::integer + 1, given.sent_at, given.duration,
+        select given.id, outbox.attempts + outbox.uncharged, given.sent_at, given.duration,
                given.http_status, given.outcome, given.error, given.fault, given.charged, given.evidence, recorded_by
         from unnest(ids, charged, record.sent_at, http_statuses, errors, outcomes, durations, faults, evidences)
                  with ordinality as given (id, charged, sent_at, http_status, error, outcome, duration, fault, evidence, place)

@@ -223,7 +223,7 @@ fn blame(call: &CallDetail) -> String {
 }
 
 fn last_call(row: &MessageRow) -> String {
-    let mut what = format!("call {}: done", row.attempts);
+    let mut what = format!("call {}: done", row.attempts.saturating_add(row.uncharged));
     if let Some(status) = row.http_status {
         write!(what, ", HTTP {status}").ok();
     }

@@ -294,7 +294,7 @@ fn classify(
         event = "attempt_finished",
         app = lane.app,
         message_id = claimed.id,
-        attempt = claimed.policy.attempts + 1,
+        attempt = claimed.policy.attempts + claimed.policy.uncharged + 1,
         http_status,
         duration_ms = now.since(sent_at).as_millis(),
         outcome = outcome.attempt_outcome().unwrap_or("accepted"),

@@ -93,7 +93,7 @@ fn next(detail: &MessageDetail) -> Markup {
             },
             NextStep::Lost { .. } => "The worker that had it is gone: the next one that claims takes it, and counts a call.",
             NextStep::Due => "It is due: its next call takes the next slot that its app has free.",
-            NextStep::Waits { until } => { "Call " (message.attempts.saturating_add(1)) " of at most " (message.max_attempts) " comes at " (at(until)) ", or a little later." },
+            NextStep::Waits { until } => { "Call " (message.attempts.saturating_add(message.uncharged).saturating_add(1)) " comes at " (at(until)) ", or a little later." },
         }
         @if detail.next != NextStep::Nothing {
             @match &detail.lane {

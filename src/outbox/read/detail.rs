@@ -15,7 +15,7 @@ use crate::outbox::{Outbox, SchemaError};
 use crate::outcome::Fault;
 use crate::pace::DbTime;
 
-/// The most calls of a message that are told of, the latest ones. 429s don't count as attempts, so there may be more.
+/// The most failed attempts of a message that are shown, the latest ones. There may be more that were not charged.
 const MAX_CALLS: i64 = 1_000;
 
 /// One message and its history, at a moment.

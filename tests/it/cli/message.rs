@@ -64,7 +64,7 @@ async fn a_message_is_told_of_from_its_insert_to_its_end_without_its_payload() {
             "by the-worker",
             "fault: not clear (no other message was accepted",
             "not charged",
-            "call 1: done, HTTP 200",
+            "call 2: done, HTTP 200",
             "by the-worker",
             "message_sent",
             "next: nothing",

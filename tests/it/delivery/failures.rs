@@ -270,7 +270,7 @@ async fn a_429_costs_no_attempt_and_its_retry_after_is_honoured() {
         .collect();
     assert_eq!(
         said,
-        [(1, "throttled", Some(429)), (1, "throttled", Some(429))]
+        [(1, "throttled", Some(429)), (2, "throttled", Some(429))]
     );
 
     let at_us: Vec<u64> = world

@@ -221,8 +221,8 @@ async fn an_attempt_that_is_not_charged_shares_its_number_with_the_next_one() {
     let expected = [
         (1, "transient"),
         (2, "throttled"),
-        (2, "throttled"),
-        (2, "rejected"),
+        (3, "throttled"),
+        (4, "rejected"),
     ];
     assert_eq!(
         numbers,
