@@ -9,7 +9,7 @@ use serde_json::json;
 use simulator::{ApiKey, Credentials, GivenToken};
 
 use super::markers::{Marker, assert_silent, marker};
-use testkit::{APP_ID, Finished, Worker, World, channel, peer};
+use testkit::{APP_ID, Finished, PATIENCE, Worker, World, channel, peer};
 
 const PAYLOAD: &str = "Zebra \"Größe\" 7364528190 of nobody else";
 const KEY: &str = "Kq7ZebraKey918273";
@@ -120,6 +120,8 @@ async fn a_run_in_which_everything_goes_wrong_shows_no_secret_and_no_payload() {
             .env("WORKER_REQUEST_TIMEOUT", "500ms")
             .env("WORKER_RETRY_BASE", "50ms")
             .env("WORKER_RETRY_CAP", "200ms")
+            // A message that fails alone at the end is not charged.
+            .env("WORKER_GIVE_UP_AFTER", "10s")
             .env("WORKER_LOG", "trace,sqlx::postgres::notice=trace")
             .env("WORKER_LOG_FORMAT", format)
             .start();
@@ -155,6 +157,13 @@ async fn a_run_in_which_everything_goes_wrong_shows_no_secret_and_no_payload() {
         fs::remove_file(directory.path().join("secret")).expect("removed");
         let lost = json!({"app": "basic", "destination": "fine", "payload": PAYLOAD});
         world.insert(peer(lost)).await;
+        world
+            .until("the app is held", PATIENCE, async || {
+                world
+                    .ask("select hold is not null from signaling.lane where app = 'basic'")
+                    .await
+            })
+            .await;
         worker.until_logged("lane_held").await;
         let shown = world.command(&["status", "--json"]).finish().await;
         worker.stop().await;
