@@ -7,9 +7,9 @@
 //!   failure. Left for *serving* when nothing is limited any more.
 //! - **serving**: the worker claims as much as there are slots.
 //! - **doubting**: too many votes in a row have failed. The worker claims nothing, and waits for the counters of the other
-//!   workers. Left for *aside* if messages of others were accepted meanwhile, for *held* if not, and for *ramping* if a
-//!   message of its own is accepted.
-//! - **aside**: this worker is at fault. It makes one call at a time, the first after ten seconds, and the others serve the
+//!   workers. If no message of others is accepted meanwhile, left for *held*. If one is, left for *ramping*; and for *aside*
+//!   if the next calls fail, too. Left for *ramping* if a message of its own is accepted.
+//! - **aside**: this worker is at fault. It makes one call at a time, the first after three seconds, and the others serve the
 //!   app. Left for *ramping* when one is answered, or when no other worker serves the app.
 //! - **held**: the lane is held for all workers, and sends probes. Left for *ramping* when the lane is released.
 //!
@@ -29,8 +29,9 @@ use crate::outbox::HoldKind;
 use crate::outcome::{Fault, Outcome};
 use votes::Votes;
 
-/// So many votes make a worker doubt that serves an app again after another worker has ended the hold.
-const MIN_WARY: u32 = 4;
+/// So many votes make a worker doubt again after a hold, and after doubts during which messages of others were accepted.
+const MIN_AFTER_HOLD: u32 = 4;
+const MIN_BEFORE_ASIDE: u32 = 2;
 /// A message that another worker has had accepted says nothing of calls that fail later than this after it.
 const ACCEPTANCE_LASTS: Duration = Duration::from_secs(10);
 /// A worker that doubts waits for so many reports after the first one. Each worker reports once a second, and an accepted
@@ -41,12 +42,16 @@ const WIDEN_EVERY: Duration = Duration::from_secs(1);
 /// So many open calls are as good as no limit.
 const WIDE: usize = 1 << 20;
 /// A worker that has stepped aside tries for itself this long after, and later less often.
-const ASIDE_FIRST_PAUSE: Duration = Duration::from_secs(10);
+const ASIDE_FIRST_PAUSE: Duration = Duration::from_secs(3);
 const ASIDE_LONGEST_PAUSE: Duration = Duration::from_secs(30);
+/// A worker steps aside again this long after the last time at the earliest.
+const BETWEEN_ASIDES: Duration = Duration::from_secs(10);
+
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(in crate::worker) struct CircuitBreaker {
     state: State,
     votes: Votes,
+    stepped_aside_at: Option<Instant>,
     /// What the other workers have had accepted, once that is known.
     others_accepted: Option<u64>,
     /// When messages of other workers were last seen to be accepted.
@@ -61,8 +66,7 @@ enum State {
         /// So many calls may be open.
         window: usize,
         widened_at: Instant,
-        /// So many votes make the worker doubt, if that is less than usual.
-        min_votes: Option<u32>,
+        caution: Caution,
     },
     Serving,
     Doubting {
@@ -72,6 +76,8 @@ enum State {
         others_accepted: Option<u64>,
         /// Reports since then.
         reports: u32,
+        /// The worker has doubted before, and tried again since.
+        is_confirmed: bool,
     },
     Aside {
         next_probe_at: Instant,
@@ -79,6 +85,16 @@ enum State {
         reason: String,
     },
     Held,
+}
+
+/// How few votes make a worker doubt that has begun to call again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+enum Caution {
+    Usual,
+    /// The lane was held, and another worker has ended the hold.
+    AfterHold,
+    /// The worker has doubted, and messages of others were accepted meanwhile.
+    BeforeAside,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -142,6 +158,8 @@ pub(in crate::worker) enum Decision {
     StepAside {
         reason: String,
     },
+    /// This worker makes a few calls more before it steps aside.
+    TryAgain,
     /// No other worker serves the app any more, so this one does again.
     Return,
 }
@@ -158,8 +176,9 @@ pub(in crate::worker) enum Allowance {
 impl CircuitBreaker {
     pub(in crate::worker) fn new(now: Instant) -> Self {
         Self {
-            state: State::ramping(now, None),
+            state: State::ramping(now, Caution::Usual),
             votes: Votes::default(),
+            stepped_aside_at: None,
             others_accepted: None,
             others_moved_at: None,
             accepted: 0,
@@ -247,12 +266,12 @@ impl CircuitBreaker {
         if let State::Ramping {
             window,
             widened_at,
-            min_votes,
+            caution,
         } = &mut self.state
         {
             *window = window.saturating_mul(2);
             *widened_at = now;
-            *min_votes = None;
+            *caution = Caution::Usual;
             if *window >= WIDE {
                 self.state = State::Serving;
             }
@@ -268,15 +287,15 @@ impl CircuitBreaker {
             State::Ramping { .. } | State::Serving => Transition::None,
             State::Held if attempt.kind != AttemptKind::Probe => Transition::None,
             State::Held => {
-                self.state = State::ramping(now, None);
+                self.state = State::ramping(now, Caution::Usual);
                 Transition::Release
             }
             State::Doubting { .. } => {
-                self.state = State::ramping(now, None);
+                self.state = State::ramping(now, Caution::Usual);
                 Transition::None
             }
             State::Aside { .. } => {
-                self.state = State::ramping(now, None);
+                self.state = State::ramping(now, Caution::Usual);
                 Transition::Return
             }
         }
@@ -354,11 +373,13 @@ impl CircuitBreaker {
 
     fn doubt(&mut self, reason: String, kind: HoldKind) {
         self.votes.suspect();
+        let is_confirmed = self.state.is_before_aside();
         self.state = State::Doubting {
             kind,
             reason,
             others_accepted: None,
             reports: 0,
+            is_confirmed,
         };
     }
 
@@ -418,11 +439,16 @@ impl CircuitBreaker {
                 reason,
                 others_accepted,
                 reports,
+                is_confirmed,
             } => {
                 let before = *others_accepted.get_or_insert(accepted);
                 let reason = reason.clone();
                 if serving > 0 && accepted > before {
-                    return Some(Decision::StepAside { reason });
+                    return Some(if *is_confirmed && self.may_step_aside(now) {
+                        Decision::StepAside { reason }
+                    } else {
+                        Decision::TryAgain
+                    });
                 }
                 *reports += 1;
                 let is_known = serving == 0 || *reports > REPORTS_TO_WAIT;
@@ -436,7 +462,19 @@ impl CircuitBreaker {
         }
     }
 
+    fn may_step_aside(&self, now: Instant) -> bool {
+        self.stepped_aside_at
+            .is_none_or(|at| now.saturating_duration_since(at) >= BETWEEN_ASIDES)
+    }
+
+    /// Makes a few calls more: the fault may have been over for others before it was over for this worker.
+    pub(in crate::worker) fn try_again(&mut self, now: Instant) {
+        self.votes.forget_runs();
+        self.state = State::ramping(now, Caution::BeforeAside);
+    }
+
     pub(in crate::worker) fn step_aside(&mut self, reason: String, now: Instant) {
+        self.stepped_aside_at = Some(now);
         self.votes.forget_runs();
         self.state = State::Aside {
             next_probe_at: now + ASIDE_FIRST_PAUSE,
@@ -448,7 +486,7 @@ impl CircuitBreaker {
     /// Serves the app again, carefully.
     pub(in crate::worker) fn return_to_app(&mut self, now: Instant) {
         self.votes.forget_runs();
-        self.state = State::ramping(now, Some(MIN_WARY));
+        self.state = State::ramping(now, Caution::AfterHold);
     }
 
     /// The lane is held, by this worker or by another one.
@@ -479,7 +517,7 @@ impl CircuitBreaker {
     }
 
     pub(in crate::worker) fn is_doubting(&self) -> bool {
-        matches!(self.state, State::Doubting { .. })
+        matches!(self.state, State::Doubting { .. }) || self.state.is_before_aside()
     }
 
     /// Why this worker has stepped aside, if it has.
@@ -495,17 +533,32 @@ impl State {
     /// So many votes make the worker doubt, if that is less than usual.
     fn min_votes(&self) -> Option<u32> {
         match self {
-            Self::Ramping { min_votes, .. } => *min_votes,
+            Self::Ramping { caution, .. } => match caution {
+                Caution::Usual => None,
+                Caution::AfterHold => Some(MIN_AFTER_HOLD),
+                Caution::BeforeAside => Some(MIN_BEFORE_ASIDE),
+            },
             Self::Serving | Self::Doubting { .. } | Self::Aside { .. } | Self::Held => None,
         }
     }
 
-    fn ramping(now: Instant, min_votes: Option<u32>) -> Self {
+    fn ramping(now: Instant, caution: Caution) -> Self {
         Self::Ramping {
             window: 1,
             widened_at: now,
-            min_votes,
+            caution,
         }
+    }
+
+    /// The worker has made sure that its calls fail while messages of others are accepted.
+    fn is_before_aside(&self) -> bool {
+        matches!(
+            self,
+            Self::Ramping {
+                caution: Caution::BeforeAside,
+                ..
+            }
+        )
     }
 }
 

@@ -63,6 +63,7 @@ impl Lane {
     pub(in crate::worker) async fn decide(&self, decision: Decision) {
         match decision {
             Decision::Hold { kind, reason } => self.hold(kind, &reason, None).await,
+            Decision::TryAgain => self.breaker().try_again(Instant::now()),
             Decision::StepAside { reason } => {
                 log_stepped_aside(&self.app, &reason);
                 self.breaker().step_aside(reason, Instant::now());

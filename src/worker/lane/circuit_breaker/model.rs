@@ -101,6 +101,7 @@ impl Fleet {
         let (accepted, serving) = state.reported[1 - worker];
         match state.workers[worker].observe_others(accepted, serving.into(), now) {
             Some(Decision::StepAside { reason }) => state.workers[worker].step_aside(reason, now),
+            Some(Decision::TryAgain) => state.workers[worker].try_again(now),
             Some(Decision::Return) => state.workers[worker].return_to_app(now),
             Some(Decision::Hold { .. }) => state.is_held = true,
             None => {}

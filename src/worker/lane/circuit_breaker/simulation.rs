@@ -179,6 +179,7 @@ impl Fleet {
         });
         match self.workers[worker].observe_others(accepted, serving, now) {
             Some(Decision::StepAside { reason }) => self.workers[worker].step_aside(reason, now),
+            Some(Decision::TryAgain) => self.workers[worker].try_again(now),
             Some(Decision::Return) => self.workers[worker].return_to_app(now),
             Some(Decision::Hold { .. }) => {
                 if self.lane.held_since.is_none() && self.is_too_soon() {

@@ -266,7 +266,12 @@ fn a_worker_that_doubts_steps_aside_if_messages_of_others_are_accepted() {
     let mut breaker = Breaker::new();
     breaker.failures_until_doubt(Outcome::Unserved);
     assert_eq!(breaker.others(500, 1), None);
-    let aside = breaker.others(501, 1);
+    assert_eq!(breaker.others(501, 1), Some(Decision::TryAgain));
+    breaker.breaker.try_again(breaker.now);
+    assert!(breaker.breaker.is_doubting());
+    assert_eq!(breaker.failures_until_doubt(Outcome::Unserved), 2);
+    assert_eq!(breaker.others(501, 1), None);
+    let aside = breaker.others(502, 1);
     assert!(
         matches!(aside, Some(Decision::StepAside { .. })),
         "{aside:?}"
@@ -289,7 +294,7 @@ fn a_worker_that_doubts_steps_aside_if_messages_of_others_are_accepted() {
         (verdict.is_charged, verdict.fault),
         (false, Some(Fault::Worker))
     );
-    breaker.wait(9);
+    breaker.wait(2);
     assert!(matches!(
         breaker.breaker.allowance(breaker.now, 0),
         Allowance::Wait(_)
@@ -395,4 +400,37 @@ fn a_lane_that_can_not_be_held_so_soon_gets_a_few_calls_a_second() {
         Allowance::Claim(1)
     );
     assert_eq!(breaker.failures_until_doubt(Outcome::Transient), 4);
+}
+
+#[test]
+fn a_fault_that_is_over_makes_no_worker_step_aside() {
+    let mut breaker = Breaker::new();
+    breaker.failures_until_doubt(Outcome::Transient);
+    breaker.others(500, 1);
+    assert_eq!(breaker.others(501, 1), Some(Decision::TryAgain));
+    breaker.breaker.try_again(breaker.now);
+    breaker.call(1, ACCEPTED);
+    assert!(!breaker.breaker.is_doubting());
+    assert!(breaker.failures_until_doubt(Outcome::Transient) > 8);
+}
+
+#[test]
+fn a_worker_steps_aside_once_in_ten_seconds_at_most() {
+    let mut breaker = Breaker::new();
+    breaker.breaker.step_aside("it failed".into(), breaker.now);
+    breaker.wait(3);
+    breaker.call(1, ACCEPTED);
+    let decides = |breaker: &mut Breaker| {
+        breaker.breaker.try_again(breaker.now);
+        breaker.failures_until_doubt(Outcome::Transient);
+        breaker.others(500, 1);
+        breaker.others(501, 1)
+    };
+    assert_eq!(decides(&mut breaker), Some(Decision::TryAgain));
+    breaker.wait(7);
+    let again = decides(&mut breaker);
+    assert!(
+        matches!(again, Some(Decision::StepAside { .. })),
+        "{again:?}"
+    );
 }
