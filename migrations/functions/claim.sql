@@ -12,7 +12,8 @@
 -- avoided        destinations and channels that have enough calls in flight: the claim passes over their messages
 --
 -- Returns one row about the lane, in which id is null, and then one row a message, in no order. If passed_at and passed_id
--- are not null, the claim looked for first attempts up to this (due_at, id) only, because many messages are avoided.
+-- are not null, the claim has taken the first attempts up to this (due_at, id) and has not looked further, because many
+-- messages are avoided; retry_passed_* likewise for retries.
 -- Locks the lane's row, and the messages that it takes; passes over messages that are locked.
 -- Indexes: lane_newest, outbox_retries, outbox_first_attempts; from there on it reaches messages by their ctid.
 create or replace function signaling.claim(
@@ -22,6 +23,7 @@ create or replace function signaling.claim(
 ) returns table (
     at timestamptz, slots integer, hold text, hold_until timestamptz, throttled_per_s double precision, expired integer,
     unknown integer, next_slot_at timestamptz, next_due_at timestamptz, wakeup text, passed_at timestamptz, passed_id bigint,
+    retry_passed_at timestamptz, retry_passed_id bigint,
     id bigint, sender text, destination text, channel_name text, payload text, wait_for_ack boolean,
     enable_offline_messaging boolean, enable_historical_messaging boolean, attempts integer, uncharged integer,
     failing_since timestamptz, max_attempts integer, at_most_once boolean, expires_at timestamptz, traceparent text, is_retry boolean, created_at timestamptz,
@@ -33,7 +35,7 @@ create or replace function signaling.claim(
 as $$
 #variable_conflict use_column
 declare
-    -- How many first attempts a claim looks at while it avoids destinations.
+    -- How many messages of each kind a claim looks at while it avoids destinations.
     most_looked_at constant integer := 2000;
     newest_id constant bigint := 9223372036854775807;
     locked record;
@@ -79,6 +81,10 @@ begin
             where app = claim.app and status = 'pending' and sent_at is null and claim_id is null
               and (due_at, id) > (first_after_at, first_after_id) and due_at <= at
             order by due_at, id offset most_looked_at limit 1;
+            select due_at, id into retry_passed_at, retry_passed_id from signaling.outbox
+            where app = claim.app and status = 'pending' and (sent_at is not null or claim_id is not null)
+              and (due_at, id) > (retry_after_at, retry_after_id) and due_at <= at
+            order by due_at, id offset most_looked_at limit 1;
         end if;
 
         -- Lock the due messages of both kinds, oldest first.
@@ -86,6 +92,7 @@ begin
             select ctid from signaling.outbox
             where app = claim.app and status = 'pending' and (sent_at is not null or claim_id is not null)
               and (due_at, id) > (retry_after_at, retry_after_id) and due_at <= at
+              and (due_at, id) <= (coalesce(retry_passed_at, at), coalesce(retry_passed_id, newest_id))
               and (claim_id is null or due_at <= lost_before)
               and coalesce(destination, channel_name) <> all (avoided)
             order by due_at, id limit slots for no key update skip locked);
@@ -96,15 +103,19 @@ begin
               and (due_at, id) <= (coalesce(passed_at, at), coalesce(passed_id, newest_id))
               and coalesce(destination, channel_name) <> all (avoided)
             order by due_at, id limit slots for no key update skip locked);
-        if cardinality(firsts) = slots then
-            passed_at := null; passed_id := null;
-        end if;
-
         -- Take them. While both kinds wait, retries get a fifth of the slots on average; each kind gets what the other
         -- leaves over.
         retry_count := least(cardinality(retries),
                              greatest(floor(slots * 0.2 + random())::integer, slots - cardinality(firsts)));
         taken := retries[:retry_count] || firsts[:slots - retry_count];
+
+        -- The next claim looks again at messages that are left over.
+        if cardinality(firsts) >= slots - retry_count then
+            passed_at := null; passed_id := null;
+        end if;
+        if cardinality(retries) > retry_count then
+            retry_passed_at := null; retry_passed_id := null;
+        end if;
     end if;
 
     -- End those that must not be called: their time is over, or a lost worker may have made their only attempt.
@@ -161,7 +172,8 @@ begin
         attempts = attempts + (claim_id is not null)::integer
     from due where outbox.ctid = due.place
     returning null::timestamptz, null::integer, null::text, null::timestamptz, null::double precision, null::integer,
-              null::integer, null::timestamptz, null::timestamptz, null::text, null::timestamptz, null::bigint, id, sender,
+              null::integer, null::timestamptz, null::timestamptz, null::text, null::timestamptz, null::bigint,
+              null::timestamptz, null::bigint, id, sender,
               destination, channel_name,
               payload, wait_for_ack, enable_offline_messaging, enable_historical_messaging, attempts, uncharged,
               failing_since, max_attempts, at_most_once, expires_at, traceparent, due.is_retry, created_at, due.due_at,

@@ -114,9 +114,13 @@ async fn beside(world: &World, sick: impl FnOnce(Worker) -> Worker) -> (Vec<Runn
     (healthy, sick)
 }
 
+/// Before it stepped aside. After that it tries at most ten times a minute.
 async fn failed_calls_of_the_sick(world: &World) -> i64 {
     world
-        .ask("select count(*) from signaling.attempt where claimed_by = 'sick'")
+        .ask(
+            "select count(*) from signaling.attempt
+             where claimed_by = 'sick' and fault <> 'worker'",
+        )
         .await
 }
 
@@ -125,7 +129,7 @@ async fn assert_steps_aside(world: &World, sick: &Running) {
     sick.until_logged("worker_stepped_aside").await;
     let failed = failed_calls_of_the_sick(world).await;
     eprintln!("{failed} failed calls");
-    assert!(failed <= 12, "{failed} failed calls");
+    assert!(failed <= 10, "{failed} failed calls");
     let holds: i64 = world
         .ask(
             "select count(*) from signaling.lane where hold is not null or released_at is not null",
@@ -200,8 +204,8 @@ async fn a_budget_below_the_limit_is_found_over_a_thousand_destinations() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn wrong_credentials_everywhere_cost_few_calls_and_no_message() {
-    let world = World::alone(SimulatorConfig::default()).await;
     for messages in [1_000, 3] {
+        let world = World::alone(SimulatorConfig::default()).await;
         let right = world.simulator.config().credentials;
         world.set_credentials(testkit::basic("another", "secret"));
         let calls_before = world.seen().calls;

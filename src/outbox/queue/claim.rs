@@ -72,8 +72,10 @@ pub(crate) struct Batch {
     /// Slots a second at present, where a 429 has slowed the lane.
     pub(crate) throttled_per_s: Option<f64>,
     pub(crate) wakeup: Wakeup,
-    /// Up to where the claim looked for first attempts, where it has not looked at all that are due.
+    /// Up to where the claim has taken first attempts, where it has not looked further.
     pub(crate) passed: Option<(DbTime, i64)>,
+    /// The same of retries.
+    pub(crate) retry_passed: Option<(DbTime, i64)>,
 }
 
 /// Whether inserts notify.
@@ -198,6 +200,8 @@ struct LaneRow {
     wakeup: Option<String>,
     passed_at: Option<DbTime>,
     passed_id: Option<i64>,
+    retry_passed_at: Option<DbTime>,
+    retry_passed_id: Option<i64>,
 }
 
 /// One of the other rows: a message.
@@ -308,6 +312,7 @@ impl Outbox {
             throttled_per_s: lane.throttled_per_s,
             hold,
             passed: lane.passed_at.zip(lane.passed_id),
+            retry_passed: lane.retry_passed_at.zip(lane.retry_passed_id),
             wakeup: match lane.wakeup.as_deref() {
                 Some("on") => Wakeup::On,
                 Some(_) => Wakeup::New,

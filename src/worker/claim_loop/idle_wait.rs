@@ -23,7 +23,8 @@ pub(super) enum Next {
 
 impl Next {
     pub(super) fn after(batch: &Batch, lookahead: Lookahead, avoids: bool) -> Self {
-        if batch.passed.is_some() {
+        let has_passed = batch.passed.is_some() || batch.retry_passed.is_some();
+        if has_passed && !batch.is_full() {
             Self::ClaimAt(batch.at)
         } else if avoids && batch.hold.is_none() && !batch.is_full() {
             Self::ClaimAt(batch.at + CROWDED_PAUSE)
@@ -95,6 +96,7 @@ mod tests {
             throttled_per_s: None,
             wakeup: Wakeup::Off,
             passed: None,
+            retry_passed: None,
         }
     }
 

@@ -393,7 +393,9 @@ impl CircuitBreaker {
             ));
         }
         let lasts = |at: Instant| now.saturating_duration_since(at) < ACCEPTANCE_LASTS;
-        let others = self.votes.in_a_row(now) <= 1 && self.others_moved_at.is_some_and(lasts);
+        // A worker of which no message was accepted, or many calls have failed, may be at fault itself.
+        let is_proven = self.accepted > 0 && self.votes.in_a_row(now) <= 1;
+        let others = is_proven && self.others_moved_at.is_some_and(lasts);
         others.then(|| "the API accepts messages of other workers".to_owned())
     }
 

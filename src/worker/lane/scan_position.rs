@@ -86,7 +86,7 @@ impl ScanState {
         if let Some(first) = batch.passed.or(all).or(last(false)) {
             reached.first = first.min((batch.at - COMMIT_SLACK, 0)).max(from.first);
         }
-        if let Some(retry) = all.or(last(true)) {
+        if let Some(retry) = batch.retry_passed.or(all).or(last(true)) {
             reached.retry = retry.max(from.retry);
         }
         self.has_moved |= reached != from;
@@ -159,6 +159,7 @@ mod tests {
             throttled_per_s: None,
             wakeup: Wakeup::Off,
             passed: None,
+            retry_passed: None,
         }
     }
 

@@ -126,6 +126,7 @@ mod tests {
             throttled_per_s: None,
             wakeup,
             passed: None,
+            retry_passed: None,
         }
     }
 

@@ -24,9 +24,9 @@ const MIN_FIRST_REFUSALS: u32 = 2;
 /// So many votes in a row are always too many.
 const MAX_VOTES: u32 = 32;
 /// So likely is it at most that too many votes in a row are chance.
-const CHANCE: f64 = 1e-5;
+const CHANCE: f64 = 1e-6;
 /// The share of calls that fail is that of so many.
-const RECENT_CALLS: usize = 32;
+const RECENT_CALLS: usize = 64;
 /// An accepted message says nothing of calls that fail later than this after it.
 const ACCEPTANCE_LASTS: Duration = Duration::from_secs(10);
 /// The number of destinations that are remembered because messages to them were accepted: more than votes in a row.
