@@ -173,7 +173,9 @@ async fn an_api_that_fails_half_of_all_calls_at_random_gets_nearly_all_messages(
     #[expect(clippy::cast_precision_loss, reason = "some seconds")]
     let pace = 4_500.0 / (seconds as f64 / 1e6);
     eprintln!("{failed} failed, {pace:.0} calls a second");
-    assert!(failed <= 6, "{failed} failed");
+    // Ten failures in a row are the fate of one message in 1,024: three of these, and more than twelve once in 100,000
+    // runs.
+    assert!(failed <= 12, "{failed} failed");
     assert!(pace >= 0.8 * 500.0, "{pace:.0} calls a second");
 }
 
