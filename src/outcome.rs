@@ -17,10 +17,10 @@ pub(crate) enum Outcome {
     /// No API judged the call: no connection, or a response that only a gateway gives. The call had no effect and
     /// says nothing about the message.
     Unserved,
-    /// Too many calls. The message is not at fault.
+    /// HTTP 429: the limit of the app, or of one destination.
     Throttled,
     Rejected,
-    /// The credentials or the feature are wrong for the whole app. The message is not at fault.
+    /// HTTP 401 or 403. The circuit breaker decides whether the credentials, the worker or the message is at fault.
     Unauthorized,
     /// It may have had its effect, or not.
     Ambiguous,
@@ -117,7 +117,7 @@ pub(crate) enum FinalStatus {
     MessageSent,
     MessageDelivered,
     MessageOffline,
-    /// It can't succeed, or has used up its attempts.
+    /// Rejected, out of charged attempts, or given up after `WORKER_GIVE_UP_AFTER`.
     Failed,
     Expired,
     /// Nobody can know whether it was taken, and it may not be called again.
@@ -141,11 +141,11 @@ impl FinalStatus {
 /// On which side the fault of a failed attempt is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Fault {
-    /// The message, or its destination: other messages are accepted.
+    /// The message, or its destination: the API rejected it, or accepts other messages.
     Message,
     /// The destination: it has a limit of its own.
     Destination,
-    /// This worker: other workers' messages are accepted.
+    /// The worker: other workers' messages are accepted, or the worker died with this message.
     Worker,
     /// The API, or the app's credentials: no worker's messages are accepted.
     Api,

@@ -1,4 +1,4 @@
-//! The registry of workers: each worker reports that it is alive, and how the calls of its apps go.
+//! The registry of workers: each worker reports that it is alive, with the counters of its apps.
 
 use sqlx::FromRow;
 use uuid::Uuid;
@@ -23,7 +23,7 @@ pub(crate) struct AppReport {
     pub(crate) app: String,
     pub(crate) accepted: u64,
     pub(crate) failed: u64,
-    /// Its calls fail, and it waits to see how those of the others go.
+    /// Its calls fail, and it is finding out whether the API or the worker itself is at fault.
     pub(crate) is_doubting: bool,
     /// Why it leaves the app to the others.
     pub(crate) aside_reason: Option<String>,

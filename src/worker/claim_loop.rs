@@ -112,10 +112,10 @@ impl ClaimLoop {
     /// Waits until there is room for a message, and the circuit breaker allows one; returns for how many there is.
     async fn wait_for_capacity(&self) -> usize {
         let lane = &self.lane;
-        // What is known of calls is written before anything is claimed: it may be about the same rows.
+        // Claims only after the recorder has saved its results, because they may concern the same rows.
         let mut lag = lane.shared.recorder_lag.clone();
         if lag.borrow().is_some() {
-            // The recorder writes one batch after the other: messages of the next ones are not lost.
+            // The recorder saves one batch at a time, so messages of later ones must not count as lost.
             lane.outage_grace().failed();
             lag.wait_for(Option::is_none).await.ok();
             lane.heartbeat.beat(Duration::ZERO);

@@ -358,7 +358,7 @@ fn judge(
 ) -> Verdict {
     let now = Instant::now();
     if call.is_ok() {
-        lane.open_calls().answered(now);
+        lane.open_calls().response_received(now);
     }
     let target = claimed.message.as_ref().map(|message| &message.target);
     let waits_for_ack = target.is_ok_and(Target::waits_for_ack);

@@ -202,7 +202,7 @@ impl Lane {
         self.shared.poll_alarm.set(self.plan_poll(now));
     }
 
-    /// How the calls of this lane go, for the other workers.
+    /// The counters of this lane, for the other workers.
     pub(super) fn report(&self) -> AppReport {
         let breaker = self.breaker();
         AppReport {
@@ -306,8 +306,8 @@ pub(super) struct Place {
 }
 
 impl Place {
-    /// A place for a message; false if its destination has its share already, so that the message has to go back. None if
-    /// all places are taken.
+    /// A place for a message; false if its destination has half of the places already, so that the message has to go back.
+    /// None if all places are taken.
     pub(super) fn take(lane: &Arc<Lane>, claimed: &Claimed) -> Option<(Self, bool)> {
         let permit = Arc::clone(&lane.capacity).try_acquire_owned().ok()?;
         let target = claimed

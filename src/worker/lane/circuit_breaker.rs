@@ -6,12 +6,15 @@
 //! - **ramping**: few calls are open at once. Each accepted message doubles their number, as does a second without a
 //!   failure. Left for *serving* when nothing is limited any more.
 //! - **serving**: the worker claims as much as there are slots.
-//! - **doubting**: too many votes in a row have failed. The worker claims nothing, and waits for the counters of the other
-//!   workers. If no message of others is accepted meanwhile, left for *held*. If one is, left for *ramping*; and for *aside*
+//! - **doubting**: too many calls in a row have failed. The worker claims nothing, and waits for the counters of the other
+//!   workers. If no message of others is accepted meanwhile, left for *held*, or for *ramping* if the last hold has ended less
+//!   than ten seconds ago. If one is, left for *ramping*; and for *aside*
 //!   if the next calls fail, too. Left for *ramping* if a message of its own is accepted.
-//! - **aside**: this worker is at fault. It makes one call at a time, the first after three seconds, and the others serve the
-//!   app. Left for *ramping* when one is answered, or when no other worker serves the app.
-//! - **held**: the lane is held for all workers, and sends probes. Left for *ramping* when the lane is released.
+//! - **aside**: this worker is at fault. It makes one call at a time, the first after three seconds, and the pause doubles to
+//!   thirty. The other workers serve the app. Left for *ramping* when a message is accepted, rejected or throttled, or when no
+//!   other worker serves the app. A worker steps aside once in ten seconds at most.
+//! - **held**: the lane is held for all workers, and sends probes. Each other state is left for *held* when a claim shows
+//!   that the lane is held. Left for *ramping* when the lane is released.
 //!
 //! `votes.rs` says which failed calls count.
 
@@ -29,22 +32,23 @@ use crate::outbox::HoldKind;
 use crate::outcome::{Fault, Outcome};
 use votes::Votes;
 
-/// So many votes make a worker doubt again after a hold, and after doubts during which messages of others were accepted.
-const MIN_AFTER_HOLD: u32 = 4;
+/// Votes that make a worker doubt that serves the app again, and of which no message was accepted since.
+const MIN_UNPROVEN: u32 = 4;
+/// Votes that make a worker doubt again that has doubted while messages of others were accepted.
 const MIN_BEFORE_ASIDE: u32 = 2;
-/// A message that another worker has had accepted says nothing of calls that fail later than this after it.
+/// An accepted message of another worker that is older than this is no evidence any more.
 const ACCEPTANCE_LASTS: Duration = Duration::from_secs(10);
 /// A worker that doubts waits for so many reports after the first one. Each worker reports once a second, and an accepted
 /// message of another one may be in the second report after that, as seen from here.
 const REPORTS_TO_WAIT: u32 = 3;
 /// While few calls are open, their number also doubles after this time.
 const WIDEN_EVERY: Duration = Duration::from_secs(1);
-/// So many open calls are as good as no limit.
+/// No limit in practice.
 const WIDE: usize = 1 << 20;
-/// A worker that has stepped aside tries for itself this long after, and later less often.
+/// The first pause of a worker that has stepped aside before it tries again. It doubles up to the longest one.
 const ASIDE_FIRST_PAUSE: Duration = Duration::from_secs(3);
 const ASIDE_LONGEST_PAUSE: Duration = Duration::from_secs(30);
-/// A worker steps aside again this long after the last time at the earliest.
+/// The shortest time between the moments in which a worker steps aside.
 const BETWEEN_ASIDES: Duration = Duration::from_secs(10);
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -52,8 +56,8 @@ pub(in crate::worker) struct CircuitBreaker {
     state: State,
     votes: Votes,
     stepped_aside_at: Option<Instant>,
-    /// What the other workers have had accepted, once that is known.
-    others_accepted: Option<u64>,
+    /// How many messages of other workers the API has accepted, and when this worker read that.
+    others_accepted: Option<(u64, Instant)>,
     /// When messages of other workers were last seen to be accepted.
     others_moved_at: Option<Instant>,
     accepted: u64,
@@ -91,8 +95,8 @@ enum State {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 enum Caution {
     Usual,
-    /// The lane was held, and another worker has ended the hold.
-    AfterHold,
+    /// The worker serves the app again, and none of its messages was accepted since.
+    Unproven,
     /// The worker has doubted, and messages of others were accepted meanwhile.
     BeforeAside,
 }
@@ -110,8 +114,9 @@ pub(in crate::worker) enum AttemptKind {
 pub(in crate::worker) struct Attempt<'a> {
     pub(in crate::worker) outcome: Outcome,
     pub(in crate::worker) error: &'a str,
-    /// The place of the API's host that was called, and of the one that the next calls go to.
+    /// Index of the host that was called.
     pub(in crate::worker) host: usize,
+    /// Index of the host that the next calls go to.
     pub(in crate::worker) serving_host: usize,
     /// The destination or channel, as a hash.
     pub(in crate::worker) target: u64,
@@ -228,7 +233,7 @@ impl CircuitBreaker {
             // The API is there and knows the app: that says nothing against it.
             Outcome::Rejected => {
                 self.failed += 1;
-                let transition = self.answered(attempt, now);
+                let transition = self.judged(attempt, now);
                 Verdict::failed(
                     true,
                     Fault::Message,
@@ -238,7 +243,7 @@ impl CircuitBreaker {
             }
             Outcome::Throttled => {
                 self.failed += 1;
-                let transition = match self.answered(attempt, now) {
+                let transition = match self.judged(attempt, now) {
                     Transition::None if !attempt.is_throttled_by_destination => {
                         Transition::Throttle
                     }
@@ -277,12 +282,12 @@ impl CircuitBreaker {
             }
             return Transition::None;
         }
-        self.answered(attempt, now)
+        self.judged(attempt, now)
     }
 
-    /// The API has answered as it should: it is there, and knows the app.
-    fn answered(&mut self, attempt: Attempt<'_>, now: Instant) -> Transition {
-        self.votes.answered(attempt.host);
+    /// The API has accepted, rejected or throttled a message: it works, and knows the app.
+    fn judged(&mut self, attempt: Attempt<'_>, now: Instant) -> Transition {
+        self.votes.end_run(attempt.host);
         match self.state {
             State::Ramping { .. } | State::Serving => Transition::None,
             State::Held if attempt.kind != AttemptKind::Probe => Transition::None,
@@ -346,11 +351,8 @@ impl CircuitBreaker {
                         let evidence = "the call did not reach the API";
                         Verdict::failed(false, Fault::Unclear, evidence, transition)
                     }
-                    Some(evidence) => Verdict::failed(true, Fault::Message, &evidence, transition),
-                    None => {
-                        let evidence = "no other message was accepted in the last ten seconds";
-                        Verdict::failed(false, Fault::Unclear, evidence, transition)
-                    }
+                    Ok(evidence) => Verdict::failed(true, Fault::Message, &evidence, transition),
+                    Err(evidence) => Verdict::failed(false, Fault::Unclear, &evidence, transition),
                 }
             }
         }
@@ -383,23 +385,38 @@ impl CircuitBreaker {
         };
     }
 
-    /// The evidence that the API accepts messages at present, if there is any.
-    fn known_acceptance(&self, now: Instant) -> Option<String> {
-        if let Some((accepted, all)) = self.votes.accepted_share(now)
+    /// Whether the API accepts other messages at present, with the evidence.
+    fn known_acceptance(&self, now: Instant) -> Result<String, String> {
+        let share = self.votes.accepted_share(now);
+        if let Some((accepted, all)) = share
             && accepted * 2 >= all
         {
-            return Some(format!(
+            return Ok(format!(
                 "the API has accepted {accepted} of the last {all} messages of this worker"
             ));
         }
         let lasts = |at: Instant| now.saturating_duration_since(at) < ACCEPTANCE_LASTS;
-        // A worker of which no message was accepted, or many calls have failed, may be at fault itself.
-        let is_proven = self.accepted > 0 && self.votes.in_a_row(now) <= 1;
-        let others = is_proven && self.others_moved_at.is_some_and(lasts);
-        others.then(|| "the API accepts messages of other workers".to_owned())
+        if self.others_moved_at.is_some_and(lasts) {
+            // A worker of which no message was accepted, or many calls have failed, may be at fault itself.
+            if self.accepted > 0 && self.votes.in_a_row(now) <= 1 {
+                return Ok("the API accepts messages of other workers".to_owned());
+            }
+            return Err(
+                "the API accepts messages of other workers, so this worker may be at fault"
+                    .to_owned(),
+            );
+        }
+        Err(match share {
+            Some((accepted, all)) => {
+                format!(
+                    "the API has accepted only {accepted} of the last {all} messages of this worker"
+                )
+            }
+            None => "no message was accepted in the last ten seconds".to_owned(),
+        })
     }
 
-    /// This worker can't sign in, whatever the API says.
+    /// This worker can't read its credentials, so it can't sign any request.
     pub(in crate::worker) fn no_credentials(
         &mut self,
         error: &str,
@@ -418,6 +435,7 @@ impl CircuitBreaker {
                 ..
             } => {
                 *next_probe_at = now + *pause;
+                *pause = (*pause * 2).min(ASIDE_LONGEST_PAUSE);
                 Transition::None
             }
             State::Doubting { .. } | State::Held => Transition::None,
@@ -431,10 +449,14 @@ impl CircuitBreaker {
         serving: u32,
         now: Instant,
     ) -> Option<Decision> {
-        if self.others_accepted.is_some_and(|before| accepted > before) {
+        // An idle worker does not read the counters: what they have grown by since the last time may be old.
+        if let Some((before, at)) = self.others_accepted
+            && accepted > before
+            && now.saturating_duration_since(at) < ACCEPTANCE_LASTS
+        {
             self.others_moved_at = Some(now);
         }
-        self.others_accepted = Some(accepted);
+        self.others_accepted = Some((accepted, now));
         match &mut self.state {
             State::Doubting {
                 kind,
@@ -488,7 +510,7 @@ impl CircuitBreaker {
     /// Serves the app again, carefully.
     pub(in crate::worker) fn return_to_app(&mut self, now: Instant) {
         self.votes.forget_runs();
-        self.state = State::ramping(now, Caution::AfterHold);
+        self.state = State::ramping(now, Caution::Unproven);
     }
 
     /// The lane is held, by this worker or by another one.
@@ -504,7 +526,8 @@ impl CircuitBreaker {
         }
     }
 
-    /// The lane can't be held again so soon. Until it can, the worker makes a few calls a second, one after the other.
+    /// The last hold has ended less than ten seconds ago. The worker makes one call at a time until the lane can be held
+    /// again.
     pub(in crate::worker) fn hold_refused(&mut self, now: Instant) {
         self.return_to_app(now);
     }
@@ -532,12 +555,12 @@ impl CircuitBreaker {
 }
 
 impl State {
-    /// So many votes make the worker doubt, if that is less than usual.
+    /// Votes that make the worker doubt, instead of the usual number.
     fn min_votes(&self) -> Option<u32> {
         match self {
             Self::Ramping { caution, .. } => match caution {
                 Caution::Usual => None,
-                Caution::AfterHold => Some(MIN_AFTER_HOLD),
+                Caution::Unproven => Some(MIN_UNPROVEN),
                 Caution::BeforeAside => Some(MIN_BEFORE_ASIDE),
             },
             Self::Serving | Self::Doubting { .. } | Self::Aside { .. } | Self::Held => None,
@@ -552,7 +575,7 @@ impl State {
         }
     }
 
-    /// The worker has made sure that its calls fail while messages of others are accepted.
+    /// The worker has doubted, and makes a few calls more before it steps aside.
     fn is_before_aside(&self) -> bool {
         matches!(
             self,

@@ -1,4 +1,4 @@
-//! Keeps one destination from taking the places, or the calls a second, of all others.
+//! Keeps one destination from using up all places in flight, or the app's calls a second.
 //!
 //! - **Places**: claims avoid a destination that has an eighth of the places in flight, because it answers slowly.
 //! - **Throttling**: a 429 is the destination's fault if that was throttled before, while messages to others were accepted.
@@ -8,13 +8,13 @@ use std::hash::{BuildHasher, RandomState};
 
 use crate::message::Target;
 
-/// Of all places in flight, one destination may have one in so many.
+/// The share of one destination is one in this many places.
 const SHARE: usize = 8;
-/// So many destinations are remembered that were throttled last.
+/// The number of destinations that are remembered because they were throttled.
 const MAX_THROTTLED: usize = 256;
 /// The last calls, by which a destination is compared with the others.
 const RECENT_CALLS: usize = 64;
-/// Others are accepted if at most one call in so many to them is throttled.
+/// Other destinations count as accepted if at most one in this many calls to them was throttled.
 const OTHERS_THROTTLED: usize = 16;
 
 fn share(max_in_flight: usize) -> usize {
@@ -59,7 +59,7 @@ impl Destinations {
             return;
         };
         *count -= 1;
-        // Not at once, so that a claim brings more than one message to the places that have become free.
+        // Waits until a quarter of the share is free, so that one claim fills several places.
         if *count * 4 < share(max_in_flight) * 3 {
             self.crowded.retain(|known| known != target);
         }

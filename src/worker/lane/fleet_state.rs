@@ -13,7 +13,7 @@ use crate::error_text::database_error_text;
 use crate::outbox::{Hold, HoldKind, HoldResult, is_outage};
 use crate::pace::DbTime;
 
-/// A finished attempt, as far as the lane has to know.
+/// The part of a finished attempt that changes the lane.
 #[derive(Debug)]
 pub(in crate::worker) struct AttemptReport {
     pub(in crate::worker) transition: Transition,
@@ -24,7 +24,7 @@ pub(in crate::worker) struct AttemptReport {
 }
 
 impl Lane {
-    /// Does for the whole fleet what follows from an attempt.
+    /// Writes the consequence of an attempt to the lane's row.
     pub(in crate::worker) async fn apply(&self, report: &AttemptReport) {
         match (report.transition, report.probe) {
             (Transition::Throttle, _) => {
@@ -42,7 +42,7 @@ impl Lane {
         }
     }
 
-    /// Does at once what a change of the circuit breaker means for this worker.
+    /// Applies a change of the circuit breaker to this worker.
     pub(in crate::worker) fn breaker_has_changed(&self, transition: Transition) {
         match transition {
             Transition::None | Transition::Throttle => {}
@@ -51,7 +51,7 @@ impl Lane {
                 tracing::debug!(
                     event = "worker_doubts",
                     app = self.app,
-                    "calls of this worker fail: it claims nothing until it knows how those of other workers go"
+                    "calls of this worker fail: it claims nothing until it knows the results of other workers"
                 );
             }
             Transition::Extend(_) => self.release_unsent(),
@@ -59,7 +59,7 @@ impl Lane {
         }
     }
 
-    /// The end of this worker's doubts.
+    /// Carries out the decision that ends this worker's doubts.
     pub(in crate::worker) async fn decide(&self, decision: Decision) {
         match decision {
             Decision::Hold { kind, reason } => self.hold(kind, &reason, None).await,
@@ -85,7 +85,7 @@ impl Lane {
         }
     }
 
-    /// Holds the app for the whole fleet: its messages are not at fault.
+    /// Holds the app for all workers.
     async fn hold(&self, kind: HoldKind, reason: &str, probe: Option<Uuid>) {
         let _permit = self.write_permit().await;
         let outbox = &self.shared.outbox;
@@ -103,7 +103,7 @@ impl Lane {
                 // The next probe is made when this pause is over.
                 self.look_soon();
                 if result == HoldResult::Held {
-                    // What the API says after that may repeat the message, and is in the lane's row.
+                    // Cuts the API's own text from the log, because it may repeat the message. The lane's row has it.
                     let reason = reason.split(": ").next().unwrap_or_default();
                     self.log().held(&self.app, self.now(), kind, reason);
                 }
@@ -118,7 +118,7 @@ impl Lane {
         if asks_for_pause {
             self.release_unsent();
         }
-        // Of many 429s at once, one cuts the rate. But no pause that the API asks for is lost, though the row be busy.
+        // Of many 429s at once, one cuts the rate. A Retry-After is always written, even while the row is locked.
         let _permit = if asks_for_pause {
             self.write_permit().await
         } else if let Ok(permit) = self.row_writer.try_acquire() {
@@ -150,7 +150,7 @@ impl Lane {
         self.row_writer.acquire().await.ok()
     }
 
-    /// Lets another message probe, where the one that was to did not make a call.
+    /// Releases a probe that made no call, so that another message can probe.
     pub(in crate::worker) async fn release_probe(&self, probe: Uuid) {
         let outbox = &self.shared.outbox;
         let mut tries = Tries::of(Some(probe));
@@ -189,7 +189,7 @@ impl Lane {
 
     fn log_failure(&self, what: &str, error: &sqlx::Error) {
         let (app, error_text) = (&self.app, database_error_text(error));
-        // The loop says it of a database that is away.
+        // The claim loop already logs database outages.
         if is_outage(error) {
             tracing::debug!(
                 event = "lane_update_failed",
@@ -208,8 +208,7 @@ impl Lane {
     }
 }
 
-/// How often the result of a probe is written to a database that fails: no other worker knows it, and until the end of the
-/// probe's lease all wait for it.
+/// Tries of writing the result of a probe: until the end of the probe's lease, all workers wait for it.
 const MOST_TRIES: u32 = 8;
 const TRY_AGAIN_AFTER: Duration = Duration::from_millis(500);
 

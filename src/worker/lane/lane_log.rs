@@ -1,5 +1,4 @@
-//! What this process has said of a lane's state. The lane is the whole fleet's, and any worker may change it, or a
-//! person: each process says once what it has found out itself or seen in a claim, and once that it is over.
+//! Logs lane state changes once per process, whether this worker caused the change or read it in a claim.
 
 use std::time::{Duration, Instant};
 
@@ -35,7 +34,7 @@ impl LaneLog {
                 app,
                 at,
                 hold,
-                "another worker's calls: `worker status` says which",
+                "reported by another worker: see `worker status`",
             );
         }
     }
@@ -105,7 +104,7 @@ impl LaneLog {
             app,
             rate_per_s = format!("{rate_per_s:.1}"),
             retry_after = %humantime::format_duration(retry_after),
-            "lane slowed: the API answers 429; the rate climbs back by itself. If this lasts, others use the app's limit, or WORKER_RATE is above it"
+            "lane slowed: the API answers 429; the rate climbs back by itself. If this lasts, another program uses the same app ID, or WORKER_RATE is above the limit"
         );
     }
 
@@ -118,14 +117,14 @@ impl LaneLog {
                 app,
                 hold = HoldKind::Unavailable.as_str(),
                 reason,
-                "lane held: the API fails or can't be reached. Messages wait; one call at a time is tried, and all go on when it is answered"
+                "lane held: the API fails or can't be reached. Messages wait; one call at a time is tried, and sending resumes when the API responds normally"
             ),
             (_, Some(HoldKind::Unauthorized)) => tracing::warn!(
                 event = "lane_held",
                 app,
                 hold = HoldKind::Unauthorized.as_str(),
                 reason,
-                "lane held: the app can't sign in. Check its key and secret, token or certificate. Messages wait; one call at a time is tried, and all go on when it is let in"
+                "lane held: the app can't sign in. Check its key and secret, token or certificate. Messages wait; one call at a time is tried, and sending resumes when the API responds normally"
             ),
             (_, Some(HoldKind::Paused)) => tracing::info!(
                 event = "lane_paused",
@@ -146,7 +145,7 @@ impl LaneLog {
 
 /// This worker's calls of the app fail, and those of others do not.
 pub(in crate::worker) fn log_stepped_aside(app: &str, reason: &str) {
-    // What the API says may repeat the message.
+    // The API's own text may repeat the message.
     let reason = reason.split(": ").next().unwrap_or_default();
     tracing::error!(
         event = "worker_stepped_aside",

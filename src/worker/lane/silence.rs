@@ -1,5 +1,5 @@
-//! Notices that the API does not answer at all, long before calls time out: then few calls start, and not all that there
-//! is room for.
+//! Detects an API that answers no call, long before the calls time out. The worker then starts one call a second instead of
+//! filling all places.
 
 use std::time::{Duration, Instant};
 
@@ -34,7 +34,7 @@ impl OpenCalls {
     }
 
     /// A call has a response, whatever that says.
-    pub(in crate::worker) fn answered(&mut self, now: Instant) {
+    pub(in crate::worker) fn response_received(&mut self, now: Instant) {
         self.waiting_since = now;
     }
 
@@ -57,7 +57,7 @@ mod tests {
         calls.began(later);
         assert!(!calls.is_silent(begun + SILENT_AFTER));
         assert!(calls.is_silent(later));
-        calls.answered(later);
+        calls.response_received(later);
         calls.ended();
         assert!(!calls.is_silent(later));
         assert!(calls.is_silent(later + SILENT_AFTER * 2));

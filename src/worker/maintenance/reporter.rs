@@ -1,4 +1,5 @@
-//! Reports to the fleet that this worker is alive and how its calls go, and hears how those of the other workers go.
+//! Reports once a second that this worker is alive and how many of its messages were accepted, and reads the counters of the
+//! other workers.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -71,7 +72,7 @@ impl Reporter {
                     ),
                 }
             }
-            // Two reports of a worker that doubts show what the others did in between.
+            // After the first report of a doubt, the next one shows what the other workers did in between.
             tokio::time::sleep(REPORT_EVERY).await;
         }
     }

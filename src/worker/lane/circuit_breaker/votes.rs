@@ -4,8 +4,8 @@
 //!   succeed.
 //! - A call that waits for its receiver has none if it times out.
 //! - While messages to other destinations are accepted, a destination has one vote, because it may be at fault itself.
-//! - A destination whose votes have made the worker doubt has none until a message to it is accepted, if a message to
-//!   another one was accepted after the doubt. So it makes the worker doubt once, and not for ever.
+//! - Destinations whose votes made the worker doubt lose their vote if a message to another one is accepted afterwards. They
+//!   get it back when a message to them is accepted, or after an hour. So they make the worker doubt once, and not for ever.
 //! - Votes count for the host of the API that was called.
 
 use std::collections::VecDeque;
@@ -15,19 +15,19 @@ use super::{Attempt, AttemptKind};
 use crate::outbox::HoldKind;
 use crate::outcome::Outcome;
 
-/// So many votes in a row are too many at least.
+/// The fewest votes in a row that make a worker doubt.
 const MIN_VOTES: u32 = 8;
-/// The same where the API refused the credentials each time.
+/// The same if the API refused the credentials each time.
 const MIN_REFUSALS: u32 = 4;
-/// The same where the API has refused each call so far.
+/// The same if it also has accepted none of the recent calls.
 const MIN_FIRST_REFUSALS: u32 = 2;
-/// So many votes in a row are always too many.
+/// This many votes in a row always make a worker doubt.
 const MAX_VOTES: u32 = 32;
-/// So likely is it at most that too many votes in a row are chance.
+/// The highest accepted probability that votes in a row are chance.
 const CHANCE: f64 = 1e-6;
-/// The share of calls that fail is that of so many.
+/// The number of recent calls by which the worker knows how often calls fail.
 const RECENT_CALLS: usize = 64;
-/// An accepted message says nothing of calls that fail later than this after it.
+/// An accepted message that is older than this is no evidence any more.
 const ACCEPTANCE_LASTS: Duration = Duration::from_secs(10);
 /// The number of destinations that are remembered because messages to them were accepted: more than votes in a row.
 const MAX_ACCEPTED_TARGETS: usize = 40;
@@ -64,7 +64,7 @@ struct Run {
 impl Votes {
     pub(super) fn accepted(&mut self, host: usize, target: u64, now: Instant) {
         let votes = self.runs.get(host).map_or(0, |run| self.count(run, now));
-        self.answered(host);
+        self.end_run(host);
         for vote in std::iter::repeat_n(false, votes as usize).chain([true]) {
             self.recent.push_back(vote);
             if self.recent.len() > RECENT_CALLS {
@@ -84,8 +84,8 @@ impl Votes {
         self.exempt.drain(..too_many);
     }
 
-    /// The API has answered a call as it should: it is there, and knows the app.
-    pub(super) fn answered(&mut self, host: usize) {
+    /// Ends the run of a host, because the API works there and knows the app.
+    pub(super) fn end_run(&mut self, host: usize) {
         if let Some(run) = self.runs.get_mut(host) {
             *run = Run::default();
         }
@@ -122,7 +122,7 @@ impl Votes {
         min_votes: Option<u32>,
         now: Instant,
     ) -> bool {
-        // Calls that were under way to a host when that was left say nothing of the one that serves now.
+        // Late responses of a host that was left are no evidence about the host that serves now.
         if attempt.host != attempt.serving_host {
             return false;
         }
@@ -197,7 +197,7 @@ impl Votes {
             .map(|(target, _)| *target)
     }
 
-    /// What the votes in a row are about, if there are any.
+    /// The kind of hold and the last error of the first run that is not empty.
     pub(super) fn reason(&self) -> Option<(HoldKind, String)> {
         let run = self.runs.iter().find(|run| run.calls > 0)?;
         let kind = if run.refusals * 2 > run.calls {
