@@ -88,7 +88,7 @@ comment on column signaling.outbox.attempts is
 comment on column signaling.outbox.uncharged is
     'Failed attempts for which the message may not be to blame: see signaling.attempt.evidence.';
 comment on column signaling.outbox.failing_since is
-    'Start of the first failed attempt. A message that still fails a day later ends as failed, charged or not.';
+    'Start of the first failed attempt. A message that still fails WORKER_GIVE_UP_AFTER (24 h by default) later ends as failed, charged or not.';
 comment on column signaling.outbox.claim_id is
     'The claim that has the row, or that finished it. Null while nobody has it.';
 comment on column signaling.outbox.sent_at is 'Start of the last call, on the clock of this database.';
@@ -188,7 +188,7 @@ comment on column signaling.lane.hold_until is 'When one message is tried again.
 comment on column signaling.lane.probe_claim_id is
     'The claim that probes a held lane: only its outcome changes the hold.';
 comment on column signaling.lane.probe_target is
-    'Destination or channel of the last probe: the next probe goes to another one.';
+    'Destination or channel of the last probe: the next probe prefers another one.';
 comment on column signaling.lane.released_at is
     'When the last hold ended. No new hold begins within ten seconds of it.';
 comment on column signaling.lane.paused_at is 'Since when an operator keeps the app from sending. Null: not paused.';

@@ -34,7 +34,7 @@ comment on table signaling.worker_app is 'How the calls of each worker went, by 
 comment on column signaling.worker_app.accepted is 'Messages that the API has accepted from this worker.';
 comment on column signaling.worker_app.failed is 'Attempts of this worker that failed, of whatever kind.';
 comment on column signaling.worker_app.is_doubting is
-    'The worker''s calls fail, and it waits to see how the calls of other workers go.';
+    'The worker''s calls fail, and it is finding out whether the API or the worker itself is at fault.';
 comment on column signaling.worker_app.stepped_aside_at is
     'Since when the worker leaves this app to the others, because its own calls fail while theirs are accepted. Null: it serves the app.';
 
@@ -61,14 +61,15 @@ select id, app, sender, destination, channel_name, status,
        case when status = 'pending' and claim_id is null then due_at end as next_attempt_at,
        case when status = 'pending' then coalesce((
            select case when paused_at is not null then 'an operator: ' || paused_by || ' has paused the app'
+                       when not exists (select from signaling.fleet where is_alive and fleet.app = outbox.app)
+                           then 'a worker: none is alive that serves the app'
                        when hold = 'unauthorized' then 'the credentials: the API refuses them'
                        when hold = 'unavailable' then 'the API: it fails or can''t be reached'
                        when retry_after_until > statement_timestamp() then 'the API: it has asked for a pause'
-                       when not exists (select from signaling.fleet where is_alive and fleet.app = outbox.app)
-                           then 'a worker: none is alive that serves the app'
-                       when claim_id is not null then 'its worker'
-                       when due_at > statement_timestamp() then 'its time'
-                       else 'a worker with a free slot' end
+                       when claim_id is not null and due_at > statement_timestamp() then 'the worker that has claimed it'
+                       when claim_id is not null then 'another worker: the lease of the last one has ended'
+                       when due_at > statement_timestamp() then 'its due time'
+                       else 'the next free slot of the app' end
            from signaling.lane where lane.app = outbox.app), 'a worker: none has served the app yet')
        end as waits_for,
        -- These read signaling.attempt only where a query asks for them.

@@ -5,6 +5,10 @@ use crate::outcome::Fault;
 /// What to do about a worker that has stepped aside.
 pub(crate) const ASIDE: &str = "its own calls fail while messages of other workers are accepted: check its credentials and its network. It tries again by itself, and other workers serve the app meanwhile";
 
+/// A worker whose calls fail, and that does not know yet whether the API is at fault.
+pub(crate) const DOUBTING: &str =
+    "its calls fail, and it is finding out whether the API or the worker itself is at fault";
+
 /// What to do where no worker that serves an app is alive.
 pub(crate) const NO_WORKER: &str =
     "start a worker that serves this app; if one should be running, its log says why it ended";
@@ -25,7 +29,7 @@ pub(crate) fn fault_name(fault: Fault) -> &'static str {
 pub(crate) fn fault_advice(fault: Fault, is_lost: bool) -> &'static str {
     match fault {
         Fault::Message => {
-            "look at the message and at its destination, because the API accepts other messages. The error may name what to correct"
+            "look at the message and at its destination: the API rejects this message, or accepts others. The error may name what to correct"
         }
         Fault::Destination => {
             "send less to this destination: the API limits it, and accepts messages to others"
@@ -43,7 +47,7 @@ pub(crate) fn fault_advice(fault: Fault, is_lost: bool) -> &'static str {
             "find out which other programs call the API with this app ID, or lower WORKER_RATE to what the API allows"
         }
         Fault::Unclear => {
-            "wait: no other message was accepted lately, so the worker can't tell. If nothing changes, the message ends as failed once WORKER_GIVE_UP_AFTER has passed since its first failure"
+            "wait: the worker has too little evidence. If the error names a connection, a redirect or a 404, check AGORA_BASE_URL and the network. A message that still fails WORKER_GIVE_UP_AFTER after its first failure ends as failed"
         }
     }
 }

@@ -1,9 +1,9 @@
 -- Chooses the message with which a held lane probes, and locks it. One message or one destination must not decide for the
--- whole app, so probes differ: first attempts and retries take turns, the oldest and the newest do, and the destination is
--- another one than the last time, if there is another. Messages that may be sent again are preferred, because a probe that
+-- whole app, so probes differ: first attempts and retries take turns, the oldest and the newest do, and a destination other
+-- than the last one is preferred, among up to 100 due messages of each kind. Messages that may be sent again are preferred, because a probe that
 -- is not answered ends the others as unknown.
 --
--- nth            how many probes this hold has had
+-- nth            the number of this probe within the hold, from 1; only a failed probe raises it
 -- last_target    the destination or channel of the last one
 --
 -- Returns the place of the message, or none.

@@ -1,10 +1,10 @@
--- Writes down that a worker is alive, and how the calls of some of its apps went. Returns how the calls of the other workers
--- of these apps went: a worker whose own calls fail learns from that whether the API or the worker itself is at fault.
+-- Records that a worker is alive, and its counters of some apps. Returns the counters of the other workers of these apps, by
+-- which a worker whose own calls fail finds out whether the API or the worker itself is at fault.
 --
 -- name, version, host, served   the worker, for people; served: all its apps
 -- apps           with, in the same order:
 -- accepted       messages that the API has accepted since the worker was started; failed: attempts that failed
--- doubting       the worker's calls fail, and it waits for the result of this function
+-- doubting       the worker's calls fail, and it is finding out whether the API or the worker itself is at fault
 -- aside_reasons  why the worker leaves the app to the others; null: it serves the app
 --
 -- Returns a row for each app: how many messages of the other workers the API has accepted, and how many other workers serve

@@ -1,5 +1,5 @@
--- Lets an app send again that an operator has paused, or that the API has asked to wait by Retry-After. A hold stays until
--- the API accepts a probe, because the reason for it does not go away by a decision here.
+-- Ends an operator's pause and the wait that the API has asked for by Retry-After. A hold stays until a probe shows that the
+-- API works.
 --
 -- Returns a sentence about what was changed and about what still keeps the app from sending.
 -- Locks the lane's row.
@@ -15,10 +15,10 @@ begin
     perform signaling.refuse_unknown_app($1);
     select * into locked from signaling.lane where lane.app = $1 for no key update;
     waited := coalesce(locked.retry_after_until > clock_timestamp(), false);
-    change := case when locked.paused_at is not null and waited then 'resumed, and the pause ended that the API has asked for'
+    change := case when locked.paused_at is not null and waited then 'resumed, and ended the wait that the API has asked for'
                    when locked.paused_at is not null then 'resumed'
-                   when waited then 'the pause ended that the API has asked for'
-                   else 'nothing changed: no operator has paused the app' end;
+                   when waited then 'ended the wait that the API has asked for'
+                   else 'nothing changed: the app was not paused, and the API has asked for no wait' end;
     if locked.paused_at is not null or waited then
         update signaling.lane set paused_at = null, paused_by = null, pause_reason = null, retry_after_until = null
         where lane.app = $1;

@@ -25,7 +25,7 @@ pub(super) struct PauseArgs {
 
 /// Let an app send again that is paused, or that the API has asked to wait
 ///
-/// A hold stays until the API accepts a probe; the command says so. The same in SQL: select signaling.resume('default').
+/// A hold stays until a probe gets a response that shows that the API works; the command says so. The same in SQL: select signaling.resume('default').
 #[derive(Debug, Args)]
 #[command(after_help = "Example:\n  worker resume default")]
 pub(super) struct ResumeArgs {

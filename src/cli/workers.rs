@@ -118,7 +118,8 @@ fn served(app: &ServedApp) -> String {
         return with_advice(&text, advice::ASIDE);
     }
     if app.is_doubting {
-        text += "; its calls fail, and it looks for a second how the calls of other workers go";
+        text += "; ";
+        text += advice::DOUBTING;
     }
     text
 }

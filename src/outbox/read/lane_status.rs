@@ -111,7 +111,7 @@ impl LaneState {
             Self::Slowed => "slowed",
             Self::Waiting => "waiting",
             Self::Paused => "paused",
-            Self::NoWorker => "no worker",
+            Self::NoWorker => "no_worker",
             Self::Unauthorized => "unauthorized",
             Self::Unavailable => "unavailable",
         }

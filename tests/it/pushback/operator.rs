@@ -127,7 +127,7 @@ async fn a_pause_stops_the_calls_of_the_whole_fleet_and_resume_goes_on() {
     );
     assert_eq!(
         done(&world, &["resume", "default"]).await,
-        "default: nothing changed: no operator has paused the app\n"
+        "default: nothing changed: the app was not paused, and the API has asked for no wait\n"
     );
     assert!(
         world

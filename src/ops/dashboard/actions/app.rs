@@ -102,7 +102,7 @@ pub(super) async fn ask_resume(
                 p { "The API has asked to wait until " (format::time(until)) ". Resuming ends that wait, and the API may answer 429 again." }
             }
             @if let Some(hold) = &lane.hold {
-                p { "Its lane is " (hold) " as well: that ends when the API answers." }
+                p { "Its lane is " (hold) " as well: that ends when the API responds normally to a probe." }
             }
             @if let Some(reason) = &lane.pause_reason {
                 p { "It was paused by " (lane.paused_by.as_deref().unwrap_or("somebody")) ": “" (reason) "”." }

@@ -71,7 +71,7 @@ fn served(app: &ServedApp, now: DbTime) -> Markup {
         p {
             (app.app) ": " (format::number(app.accepted)) " accepted, " (format::number(app.failed)) " failed"
             @if let Some(since) = app.stepped_aside_at { "; stepped aside " (format::when(since, now)) }
-            @else if app.is_doubting { "; its calls fail, and it looks how those of other workers go" }
+            @else if app.is_doubting { "; " (advice::DOUBTING) }
         }
     }
 }

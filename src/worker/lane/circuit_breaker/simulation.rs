@@ -1,5 +1,5 @@
-//! Fleets that run for two minutes, with a fault: what has to come about in the end. Each worker makes some calls a second,
-//! in any order, and reports once a second.
+//! Simulates fleets for 150 seconds, with a fault from second 30 to second 90, and checks the states on the way and at the
+//! end. Each worker makes some calls a second, in any order, and reports once a second.
 
 use proptest::prelude::*;
 use rand::rngs::StdRng;

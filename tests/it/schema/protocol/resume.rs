@@ -21,12 +21,15 @@ async fn each_state_of_a_lane_has_its_sentence() {
     const WAITING: &str = "select signaling.throttle('default', clock_timestamp(), '1 minute')";
     let world = world().await;
     for (states, sentence) in [
-        (&[][..], "nothing changed: no operator has paused the app"),
+        (
+            &[][..],
+            "nothing changed: the app was not paused, and the API has asked for no wait",
+        ),
         (&[PAUSED], "resumed"),
-        (&[WAITING], "the pause ended that the API has asked for"),
+        (&[WAITING], "ended the wait that the API has asked for"),
         (
             &[PAUSED, WAITING],
-            "resumed, and the pause ended that the API has asked for",
+            "resumed, and ended the wait that the API has asked for",
         ),
     ] {
         for state in states {
@@ -66,7 +69,9 @@ async fn a_hold_stays_and_is_told_of() {
         assert_eq!(resume(&world).await, format!("resumed{told}"));
         assert_eq!(
             resume(&world).await,
-            format!("nothing changed: no operator has paused the app{told}")
+            format!(
+                "nothing changed: the app was not paused, and the API has asked for no wait{told}"
+            )
         );
         assert_eq!(lane::<String>(&world, "hold").await, kind);
         set_lane(
@@ -87,7 +92,7 @@ async fn a_wait_that_is_over_is_none() {
     .await;
     assert_eq!(
         resume(&world).await,
-        "nothing changed: no operator has paused the app"
+        "nothing changed: the app was not paused, and the API has asked for no wait"
     );
 }
 
