@@ -191,10 +191,8 @@ pub(crate) struct DeliveryPolicy {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Next {
     Final(FinalStatus),
-    /// It is called again at this time; the call that was made counts as an attempt.
+    /// It is due again at this time.
     Retry(DbTime),
-    /// It is called again at this time, and the call that was made does not count.
-    Snooze(DbTime),
 }
 
 impl DeliveryPolicy {
@@ -228,11 +226,11 @@ pub(crate) fn next(
     delay: Duration,
     give_up_after: Duration,
 ) -> Next {
-    let again = |next: fn(DbTime) -> Next, delay: Duration| {
+    let again = |delay: Duration| {
         let due_at = now + delay;
         match policy.expires_at {
             Some(expires_at) if expires_at <= due_at => Next::Final(FinalStatus::Expired),
-            _ => next(due_at),
+            _ => Next::Retry(due_at),
         }
     };
     let is_given_up = policy
@@ -253,14 +251,7 @@ pub(crate) fn next(
             if is_last || is_given_up {
                 Next::Final(FinalStatus::Failed)
             } else {
-                again(
-                    if is_charged {
-                        Next::Retry
-                    } else {
-                        Next::Snooze
-                    },
-                    delay,
-                )
+                again(delay)
             }
         }
     }
@@ -481,7 +472,7 @@ mod tests {
             assert_eq!(after(outcome, true, POLICY), Next::Retry(NOW + SECOND));
             let failed = Next::Final(FinalStatus::Failed);
             assert_eq!(after(outcome, true, LAST), failed);
-            assert_eq!(after(outcome, false, LAST), Next::Snooze(NOW + SECOND));
+            assert_eq!(after(outcome, false, LAST), Next::Retry(NOW + SECOND));
         }
     }
 
@@ -498,7 +489,7 @@ mod tests {
                 assert_eq!(given_up, Next::Final(FinalStatus::Failed));
             }
             let goes_on = after(outcome, false, failing(NOW - DAY + SECOND));
-            assert_eq!(goes_on, Next::Snooze(NOW + SECOND));
+            assert_eq!(goes_on, Next::Retry(NOW + SECOND));
         }
     }
 

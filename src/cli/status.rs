@@ -190,7 +190,7 @@ fn lane(app: &AppStatus) -> String {
                 let since = at(lane.hold_since);
                 format!("; {hold} since {since}{}", because(&lane.hold_reason))
             });
-            format!("{}{}", state.as_str(), hold.unwrap_or_default())
+            format!("no worker{}", hold.unwrap_or_default())
         }
         LaneState::Paused => format!(
             "paused by {} since {}{}",

@@ -149,8 +149,7 @@ impl ClaimLoop {
             let pause = pause.min(LONGEST_PAUSE);
             lane.heartbeat.beat(pause);
             tokio::select! {
-                () = lane.breaker_changed.notified() => {}
-                () = lane.place_freed.notified() => {}
+                () = lane.capacity_changed.notified() => {}
                 () = tokio::time::sleep(pause) => {}
             }
         }

@@ -317,7 +317,7 @@ fn classify(
     );
     let (status, due_at) = match next {
         Next::Final(status) => (Some(status), claimed.was_due_at),
-        Next::Retry(due_at) | Next::Snooze(due_at) => (None, due_at),
+        Next::Retry(due_at) => (None, due_at),
     };
     let request_id = call.ok().and_then(|response| response.request_id);
     let record = Record {

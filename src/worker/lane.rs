@@ -77,10 +77,8 @@ pub(super) struct Lane {
     row_writer: Semaphore,
     log: Mutex<LaneLog>,
     breaker: Mutex<CircuitBreaker>,
-    /// Wakes a loop that waits for the circuit breaker.
-    pub(super) breaker_changed: Notify,
-    /// Wakes a loop that waits for a place.
-    pub(super) place_freed: Notify,
+    /// Wakes a loop that waits for a place, or for the circuit breaker.
+    pub(super) capacity_changed: Notify,
     destinations: Mutex<Destinations>,
     open_calls: Mutex<OpenCalls>,
     pub(super) stats: LaneStats,
@@ -114,8 +112,7 @@ impl Lane {
             row_writer: Semaphore::new(1),
             log: Mutex::default(),
             breaker: Mutex::new(CircuitBreaker::new(now)),
-            breaker_changed: Notify::new(),
-            place_freed: Notify::new(),
+            capacity_changed: Notify::new(),
             destinations: Mutex::default(),
             open_calls: Mutex::new(OpenCalls::new(now)),
             outage_grace: Mutex::default(),
@@ -334,7 +331,7 @@ impl Drop for Place {
         }
         // The loop must not wake before the place is free.
         drop(self.permit.take());
-        lane.place_freed.notify_one();
+        lane.capacity_changed.notify_one();
     }
 }
 

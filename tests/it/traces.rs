@@ -29,7 +29,7 @@ async fn a_retried_message_is_two_deliveries_under_its_producers_span_each_with_
         .env("OTEL_EXPORTER_OTLP_HEADERS", "x-tenant=shop")
         .env("WORKER_NAME", "tracer")
         .start();
-    // A failed attempt has the next one's number, unless it is charged: other messages are accepted. This one has no span.
+    // Other messages are accepted, so the failed attempt is charged. This one has no span.
     let unsampled = format!("00-{TRACE}-{PRODUCER}-00");
     let other = world.insert(peer(json!({"traceparent": unsampled}))).await;
     world.until_final(other).await;

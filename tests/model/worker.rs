@@ -150,8 +150,7 @@ impl Protocol {
         let next = outcome::next(outcome, is_charged, policy, time(0), backoff, Duration::MAX);
         let (end, due_in, counts) = match next {
             Next::Final(status) => (Some(status.into()), 0, true),
-            Next::Retry(_) => (None, BACKOFF, true),
-            Next::Snooze(_) => (None, BACKOFF, false),
+            Next::Retry(_) => (None, BACKOFF, is_charged),
         };
         Record {
             end,

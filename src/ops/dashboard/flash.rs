@@ -24,7 +24,6 @@ impl Flash {
             "resumed" => {
                 "Resumed. If something else keeps the app from sending, it stands below.".into()
             }
-            "not-paused" => "Nothing kept it from sending that this could end.".into(),
             "limited" => "The limit has changed, on all hosts.".into(),
             "already-limited" => "That was the limit already.".into(),
             "cancelled" => "Cancelled.".into(),

@@ -55,7 +55,7 @@ impl Lane {
                 );
             }
             Transition::Extend(_) => self.release_unsent(),
-            Transition::Release | Transition::Return => self.breaker_changed.notify_one(),
+            Transition::Release | Transition::Return => self.capacity_changed.notify_one(),
         }
     }
 
@@ -73,7 +73,7 @@ impl Lane {
                 self.breaker().return_to_app(Instant::now());
             }
         }
-        self.breaker_changed.notify_one();
+        self.capacity_changed.notify_one();
     }
 
     /// A claim or a look shows whether the lane is held.

@@ -62,7 +62,7 @@ async fn a_message_is_told_of_from_its_insert_to_its_end_without_its_payload() {
             "inserted",
             "call 1: transient, HTTP 500 after",
             "by the-worker",
-            "fault: not clear (no other message was accepted",
+            "fault: not clear (no message was accepted",
             "not charged",
             "call 2: done, HTTP 200",
             "by the-worker",
@@ -208,7 +208,7 @@ async fn a_message_that_waits_after_a_failure_is_told_with_whose_fault_and_what_
         (
             "message",
             true,
-            ["fault: the message or its destination", "other messages"],
+            ["fault: the message or its destination", "accepts others"],
         ),
         ("destination", true, ["fault: the destination", "send less"]),
         (

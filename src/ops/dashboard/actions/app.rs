@@ -121,11 +121,10 @@ pub(super) async fn resume(
     State(state): State<OpsState>,
     Form(params): Form<Params>,
 ) -> Result<Redirect, PageError> {
-    let change = crate::ops::dashboard::outbox(&state)?
+    crate::ops::dashboard::outbox(&state)?
         .resume(&app(&params))
         .await?;
-    let is_news = !change.starts_with("nothing changed");
-    Ok(told(&state, is_news, "resumed", "not-paused").await)
+    Ok(told(&state, true, "resumed", "resumed").await)
 }
 
 pub(super) async fn ask_limit(
