@@ -36,7 +36,7 @@ impl LaneView {
             },
             LaneState::NoWorker => Self {
                 can_resume: lane.told_to_wait,
-                ..Self::new(Tone::Bad, word, without_worker(lane))
+                ..Self::new(Tone::Bad, "no worker", without_worker(lane))
             },
             LaneState::Unauthorized | LaneState::Unavailable => Self {
                 can_resume: lane.told_to_wait,
