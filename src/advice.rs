@@ -2,14 +2,14 @@
 
 use crate::outcome::Fault;
 
-/// What to do about a worker that has stepped aside.
+/// Advice to an operator about a worker that has stepped aside.
 pub(crate) const ASIDE: &str = "its own calls fail while messages of other workers are accepted: check its credentials and its network. It tries again by itself, and other workers serve the app meanwhile";
 
 /// A worker whose calls fail, and that does not know yet whether the API is at fault.
 pub(crate) const DOUBTING: &str =
     "its calls fail, and it is finding out whether the API or the worker itself is at fault";
 
-/// What to do where no worker that serves an app is alive.
+/// Advice to an operator of an app without a worker that is alive.
 pub(crate) const NO_WORKER: &str =
     "start a worker that serves this app; if one should be running, its log says why it ended";
 
@@ -25,7 +25,7 @@ pub(crate) fn fault_name(fault: Fault) -> &'static str {
     }
 }
 
-/// What to do about a failed attempt.
+/// Advice about a failed attempt.
 pub(crate) fn fault_advice(fault: Fault, is_lost: bool) -> &'static str {
     match fault {
         Fault::Message => {

@@ -27,7 +27,7 @@ pub(crate) struct Finding {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) app: Option<String>,
     pub(crate) found: String,
-    /// What to do about it.
+    /// Advice to the operator.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) advice: Option<String>,
 }

@@ -191,7 +191,7 @@ pub(crate) struct DeliveryPolicy {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Next {
     Final(FinalStatus),
-    /// It is due again at this time.
+    /// The message is due again at this time.
     Retry(DbTime),
 }
 

@@ -116,7 +116,7 @@ impl ConnectionPool {
         Ok(self.connection_of(sender))
     }
 
-    /// Whether the latest try to connect failed, and not long ago.
+    /// True if the latest try to connect failed, and not long ago.
     pub(super) fn lately_failed(&self) -> bool {
         self.failed_at()
             .is_some_and(|failed_at| failed_at.elapsed() < FAILURE_MEMORY)

@@ -27,7 +27,7 @@ const MIN_SEARCH_WAIT: Duration = Duration::from_secs(10);
 /// The wait doubles with each trial that fails. A trial costs its message an attempt.
 const MAX_SEARCH_WAIT: Duration = Duration::from_secs(60);
 
-/// Whether a response says that its host reached no working server.
+/// True if the status may come from the host rather than from the API behind it.
 pub(super) fn is_gateway_failure(status: u16) -> bool {
     GATEWAY_FAILURES.contains(&status)
 }
@@ -136,7 +136,7 @@ impl HostChoice {
         self.move_to(next)
     }
 
-    /// Whether this search goes on.
+    /// True while this search goes on.
     pub(super) fn is_searching(&self, ticket: SearchTicket) -> bool {
         self.search == Search::Running && self.search_number == ticket.number
     }

@@ -48,7 +48,7 @@ pub(super) struct ClaimLoop {
     /// The most rows of the next claim.
     max_rows: usize,
     last_claim_at: Instant,
-    /// Whether the last claim passed over destinations that have their share of the places.
+    /// True if the last claim passed over destinations that have their share of the places.
     avoids: bool,
 }
 

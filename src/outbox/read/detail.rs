@@ -96,7 +96,7 @@ pub(crate) struct CallDetail {
     pub(crate) error: Option<String>,
     /// message, destination, worker, api, budget or unclear.
     pub(crate) fault: Option<String>,
-    /// Whether it counts against `max_attempts`.
+    /// True if the attempt counts against `max_attempts`.
     pub(crate) charged: bool,
     /// By which other calls the worker decided that.
     pub(crate) evidence: Option<String>,
@@ -111,7 +111,7 @@ impl CallDetail {
         parse_fault(self.fault.as_deref()?)
     }
 
-    /// What to do about it.
+    /// Advice to the operator.
     pub(crate) fn advice(&self) -> Option<&'static str> {
         let is_lost = self.outcome == "lost";
         Some(fault_advice(self.fault()?, is_lost))

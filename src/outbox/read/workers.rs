@@ -16,7 +16,7 @@ pub(crate) struct WorkerStatus {
     pub(crate) name: String,
     pub(crate) host: String,
     pub(crate) version: String,
-    /// The database has heard from the worker within 30 seconds.
+    /// The worker has reported within 30 seconds.
     pub(crate) is_alive: bool,
     pub(crate) started_at: DbTime,
     pub(crate) seen_at: DbTime,
@@ -46,7 +46,7 @@ pub(crate) struct LaneWorkers {
     pub(crate) alive: u32,
     /// Each version once.
     pub(crate) versions: Vec<String>,
-    /// Those that have stepped aside.
+    /// The workers that have stepped aside.
     pub(crate) aside: Vec<AsideWorker>,
 }
 

@@ -45,9 +45,9 @@ enum Action {
 #[derive(Clone, Hash)]
 struct State {
     workers: Vec<CircuitBreaker>,
-    /// What each has reported: accepted messages, and whether it serves the app.
+    /// The last report of each worker: accepted messages, and true if it serves the app.
     reported: Vec<(u64, bool)>,
-    /// What each has done in this second: calls, a report.
+    /// True for each worker that has called, or has reported, in this second.
     has_called: Vec<bool>,
     has_reported: Vec<bool>,
     second: u64,

@@ -38,7 +38,7 @@ struct Lane {
 
 struct Fleet {
     workers: Vec<CircuitBreaker>,
-    /// What each has reported: accepted messages, and whether it serves the app.
+    /// The last report of each worker: accepted messages, and true if it serves the app.
     reported: Vec<(u64, bool)>,
     lane: Lane,
     culprit: Culprit,

@@ -115,7 +115,7 @@ impl Votes {
         self.exempt.iter().any(|(known, _)| *known == target)
     }
 
-    /// Whether so many votes in a row, up to this attempt, can't be chance; or are `min_votes`, if that is given.
+    /// True if the votes in a row, up to this attempt, can't be chance. `min_votes` replaces the usual minimum.
     pub(super) fn are_too_many(
         &self,
         attempt: Attempt<'_>,
