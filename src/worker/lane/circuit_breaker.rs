@@ -34,14 +34,12 @@ use crate::outcome::{Fault, Outcome};
 pub(in crate::worker) use verdict::{
     Allowance, Attempt, AttemptKind, Decision, Transition, Verdict,
 };
-use votes::Votes;
+use votes::{ACCEPTANCE_LASTS, Votes};
 
 /// Votes that make a worker doubt that serves the app again, and of which no message was accepted since.
 const MIN_UNPROVEN: u32 = 4;
 /// Votes that make a worker doubt again that has doubted while messages of others were accepted.
 const MIN_BEFORE_ASIDE: u32 = 2;
-/// An accepted message of another worker that is older than this is no evidence any more.
-const ACCEPTANCE_LASTS: Duration = Duration::from_secs(10);
 /// A worker that doubts waits for so many reports after the first one. Each worker reports once a second, and an accepted
 /// message of another one may be in the second report after that, as seen from here.
 const REPORTS_TO_WAIT: u32 = 3;

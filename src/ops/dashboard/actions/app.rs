@@ -124,7 +124,8 @@ pub(super) async fn resume(
     crate::ops::dashboard::outbox(&state)?
         .resume(&app(&params))
         .await?;
-    Ok(told(&state, true, "resumed", "resumed").await)
+    state.fleet.forget().await;
+    Ok(back("/", "resumed", &[]))
 }
 
 pub(super) async fn ask_limit(

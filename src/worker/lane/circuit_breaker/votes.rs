@@ -28,7 +28,7 @@ const CHANCE: f64 = 1e-6;
 /// The number of recent calls by which the worker knows how often calls fail.
 const RECENT_CALLS: usize = 64;
 /// An accepted message that is older than this is no evidence any more.
-const ACCEPTANCE_LASTS: Duration = Duration::from_secs(10);
+pub(super) const ACCEPTANCE_LASTS: Duration = Duration::from_secs(10);
 /// The number of destinations that are remembered because messages to them were accepted: more than votes in a row.
 const MAX_ACCEPTED_TARGETS: usize = 40;
 /// The number of destinations that are remembered because they have no vote, and for how long.
