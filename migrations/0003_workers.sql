@@ -40,7 +40,7 @@ comment on column signaling.worker_app.stepped_aside_at is
 
 -- The workers as a person wants to read them: a row for each worker and app that it serves.
 create view signaling.fleet as
-select worker_id, name, host, version, app, seen_at > statement_timestamp() - interval '30 seconds' as is_alive,
+select worker_id, name, host, version, app, abs(extract(epoch from statement_timestamp() - seen_at)) < 30 as is_alive,
        started_at, seen_at, coalesce(accepted, 0) as accepted, coalesce(failed, 0) as failed,
        coalesce(is_doubting, false) as is_doubting, stepped_aside_at, stepped_aside_reason
 from signaling.worker cross join unnest(worker.apps) as served (app)

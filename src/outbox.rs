@@ -16,7 +16,6 @@ mod stats;
 mod wakeup;
 mod workers;
 
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use sqlx::postgres::types::PgInterval;
@@ -45,28 +44,6 @@ pub(crate) use schema::{RoleKind, RoleName, SchemaError, SchemaVersion};
 pub(crate) use stats::MinuteStats;
 pub(crate) use wakeup::WakeupListener;
 pub(crate) use workers::{AppReport, WorkerIdentity};
-
-use crate::pace::DbClock;
-use crate::pace::clock::ClockReading;
-
-/// A process's view of the database's clock, kept up by the readings that claims bring along.
-#[derive(Debug, Default)]
-pub(crate) struct SharedClock(Mutex<Option<DbClock>>);
-
-impl SharedClock {
-    pub(crate) fn observe(&self, reading: ClockReading) {
-        let mut clock = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        match &mut *clock {
-            Some(clock) => clock.observe(reading),
-            None => *clock = Some(DbClock::new(reading)),
-        }
-    }
-
-    /// The estimate as it stands; none before the first reading.
-    pub(crate) fn get(&self) -> Option<DbClock> {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
 
 /// A duration as an argument, in whole microseconds.
 fn interval(duration: Duration) -> PgInterval {

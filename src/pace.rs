@@ -11,12 +11,14 @@ mod coalesce;
 mod db_time;
 mod lookahead;
 mod permit;
+mod shared_clock;
 
-pub(crate) use clock::DbClock;
+pub(crate) use clock::{ClockStep, DbClock};
 pub(crate) use coalesce::coalesced_starts;
 pub(crate) use db_time::DbTime;
 pub(crate) use lookahead::Lookahead;
 pub(crate) use permit::{Late, PermitTerms, SendPermit};
+pub(crate) use shared_clock::SharedClock;
 
 use std::time::Duration;
 

@@ -1,6 +1,7 @@
 //! One process of the fleet: a lane for each app, a recorder for all of them, and an ordered end.
 
 mod claim_loop;
+mod clock_follower;
 mod delivery;
 mod lane;
 mod listener;
@@ -26,6 +27,7 @@ use crate::sanitize;
 use crate::signaling::{Client, ClientSettings, InvalidClient};
 use crate::telemetry::log_throttle::LogThrottle;
 use claim_loop::ClaimLoop;
+pub(crate) use clock_follower::CLOCK_STEPS;
 use lane::Lane;
 pub(crate) use lane::metrics::{
     CALL_DURATION, CALLS, LANE_PANICS, MESSAGES_FINISHED, QUEUE_WAIT, SLOTS_MISSED,
@@ -201,6 +203,7 @@ fn spawn_lanes(
             shutdown.clone(),
         ));
     }
+    loops.spawn(clock_follower::run(lanes.to_vec(), shutdown.clone()));
     loops
 }
 

@@ -10,7 +10,7 @@
 -- Locks the message; passes over messages that are locked.
 -- Indexes: outbox_retries, outbox_first_attempts; then it reaches messages by their ctid.
 create or replace function signaling.choose_probe(
-    app text, at timestamptz, lost_before timestamptz, nth integer, last_target text
+    app text, at timestamptz, over_before timestamptz, nth integer, last_target text
 ) returns tid[]
     language plpgsql
 as $$
@@ -27,21 +27,25 @@ begin
         retries := array(
             select ctid from signaling.outbox
             where app = choose_probe.app and status = 'pending' and (sent_at is not null or claim_id is not null)
-              and due_at <= at and (claim_id is null or due_at <= lost_before)
+              and due_at <= at and (claim_id is null or due_at <= over_before)
+              and (expires_at is null or expires_at > at or expires_at <= over_before)
             order by due_at desc, id desc limit most_compared);
         firsts := array(
             select ctid from signaling.outbox
             where app = choose_probe.app and status = 'pending' and sent_at is null and claim_id is null and due_at <= at
+              and (expires_at is null or expires_at > at or expires_at <= over_before)
             order by due_at desc, id desc limit most_compared);
     else
         retries := array(
             select ctid from signaling.outbox
             where app = choose_probe.app and status = 'pending' and (sent_at is not null or claim_id is not null)
-              and due_at <= at and (claim_id is null or due_at <= lost_before)
+              and due_at <= at and (claim_id is null or due_at <= over_before)
+              and (expires_at is null or expires_at > at or expires_at <= over_before)
             order by due_at, id limit most_compared);
         firsts := array(
             select ctid from signaling.outbox
             where app = choose_probe.app and status = 'pending' and sent_at is null and claim_id is null and due_at <= at
+              and (expires_at is null or expires_at > at or expires_at <= over_before)
             order by due_at, id limit most_compared);
     end if;
     return array(

@@ -5,7 +5,7 @@
 -- lease          how long the messages belong to the worker
 -- lookahead      slots lie at least so far ahead, the time in which the result reaches the worker, and
 -- horizon        at most so much further
--- lost_before    a lease that ended after this does not count as lost yet
+-- over_before    leases and expiries that ended after this do not count as over yet
 -- first_after_*  the claim passes over first attempts up to this (due_at, id); retry_after_* likewise for retries
 -- poll_interval  next_due_at includes a retry only if it is due within this time
 -- wants_wakeup   the worker listens: inserts shall notify once all that is due is taken
@@ -13,17 +13,18 @@
 --
 -- Returns one row about the lane, in which id is null, and then one row a message, in no order. If passed_at and passed_id
 -- are not null, the claim has taken the first attempts up to this (due_at, id) and has not looked further, because many
--- messages are avoided; retry_passed_* likewise for retries.
+-- messages are avoided; retry_passed_* likewise for retries. If set_back_by is not null, the clock of the database was set
+-- back since the lane's last claim, and set_messages_back() has to bring the times of messages back.
 -- Locks the lane's row, and the messages that it takes; passes over messages that are locked.
 -- Indexes: lane_newest, outbox_retries, outbox_first_attempts; from there on it reaches messages by their ctid.
 create or replace function signaling.claim(
     app text, claim_id uuid, claimed_by text, max_messages integer, lease interval, horizon interval, lookahead interval,
-    lost_before timestamptz, first_after_at timestamptz, first_after_id bigint, retry_after_at timestamptz,
+    over_before timestamptz, first_after_at timestamptz, first_after_id bigint, retry_after_at timestamptz,
     retry_after_id bigint, poll_interval interval, wants_wakeup boolean, avoided text[] default '{}'
 ) returns table (
     at timestamptz, slots integer, hold text, hold_until timestamptz, throttled_per_s double precision, expired integer,
     unknown integer, next_slot_at timestamptz, next_due_at timestamptz, wakeup text, passed_at timestamptz, passed_id bigint,
-    retry_passed_at timestamptz, retry_passed_id bigint,
+    retry_passed_at timestamptz, retry_passed_id bigint, set_back_by interval,
     id bigint, sender text, destination text, channel_name text, payload text, wait_for_ack boolean,
     enable_offline_messaging boolean, enable_historical_messaging boolean, attempts integer, uncharged integer,
     failing_since timestamptz, max_attempts integer, at_most_once boolean, expires_at timestamptz, traceparent text, is_retry boolean, created_at timestamptz,
@@ -56,8 +57,15 @@ begin
         raise exception 'the app % has no lane', claim.app using errcode = 'no_data_found';
     end if;
 
-    -- Read the clock after the wait for that lock.
+    -- Read the clock after the wait for that lock. If it was set back, the times of the lane are ahead of it.
     at := clock_timestamp();
+    if locked.rate_at > at + interval '1 second' then
+        set_back_by := locked.rate_at - at;
+        perform signaling.set_lane_back(app, set_back_by);
+        select lane.ctid as place, lane.* into locked from signaling.lane
+        where app collate "C" = claim.app order by generation desc limit 1;
+    end if;
+    over_before := least(over_before, at);
 
     -- Count the slots: none while the app is paused, one for the probe of a held lane, else those within the horizon.
     rate := signaling.present_rate(locked.rate_per_s, locked.rate_at, locked.limit_per_s, at);
@@ -73,7 +81,7 @@ begin
     end if;
 
     if slots > 0 and locked.hold is not null then
-        taken := signaling.choose_probe(app, at, lost_before, locked.hold_probes, locked.probe_target);
+        taken := signaling.choose_probe(app, at, over_before, locked.hold_probes, locked.probe_target);
     elsif slots > 0 then
         -- Pass over avoided destinations, but not over any number of their messages.
         if avoided <> '{}' then
@@ -93,7 +101,8 @@ begin
             where app = claim.app and status = 'pending' and (sent_at is not null or claim_id is not null)
               and (due_at, id) > (retry_after_at, retry_after_id) and due_at <= at
               and (due_at, id) <= (coalesce(retry_passed_at, at), coalesce(retry_passed_id, newest_id))
-              and (claim_id is null or due_at <= lost_before)
+              and (claim_id is null or due_at <= over_before)
+              and (expires_at is null or expires_at > at or expires_at <= over_before)
               and coalesce(destination, channel_name) <> all (avoided)
             order by due_at, id limit slots for no key update skip locked);
         firsts := array(
@@ -101,6 +110,7 @@ begin
             where app = claim.app and status = 'pending' and sent_at is null and claim_id is null
               and (due_at, id) > (first_after_at, first_after_id) and due_at <= at
               and (due_at, id) <= (coalesce(passed_at, at), coalesce(passed_id, newest_id))
+              and (expires_at is null or expires_at > at or expires_at <= over_before)
               and coalesce(destination, channel_name) <> all (avoided)
             order by due_at, id limit slots for no key update skip locked);
         -- Take them. While both kinds wait, retries get a fifth of the slots on average; each kind gets what the other
@@ -173,7 +183,7 @@ begin
     from due where outbox.ctid = due.place
     returning null::timestamptz, null::integer, null::text, null::timestamptz, null::double precision, null::integer,
               null::integer, null::timestamptz, null::timestamptz, null::text, null::timestamptz, null::bigint,
-              null::timestamptz, null::bigint, id, sender,
+              null::timestamptz, null::bigint, null::interval, id, sender,
               destination, channel_name,
               payload, wait_for_ack, enable_offline_messaging, enable_historical_messaging, attempts, uncharged,
               failing_since, max_attempts, at_most_once, expires_at, traceparent, due.is_retry, created_at, due.due_at,

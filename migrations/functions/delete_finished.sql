@@ -13,6 +13,7 @@
 -- worker         a fresh id of the process
 -- retain         how long finished messages stay
 -- max_time       about how long this call may take
+-- over_before    the caller knows that this time is over: a clock that was set ahead must not make messages old
 --
 -- Locks the row of signaling.retention and the messages that it deletes; passes over messages that are locked.
 -- Index: outbox_pkey.
@@ -20,6 +21,7 @@ create or replace function signaling.delete_finished(
     worker   uuid,
     retain   interval,
     max_time interval default interval '5 milliseconds',
+    over_before timestamptz default 'infinity',
     out has_turn     boolean,
     out is_pass_over boolean,
     out deleted      bigint,
@@ -52,12 +54,14 @@ begin
             using errcode = 'invalid_parameter_value';
     end if;
     perform signaling.assert_session();
-    cutoff := began - retain;
+    cutoff := least(began, over_before) - retain;
     at := began;
 
     -- Somebody else's turn is not waited for.
     select * into turn from signaling.retention
-    where is_the_only_row and (retention.held_until <= began or held_by = worker)
+    -- A turn that lasts longer than any was taken before the clock was set back.
+    where is_the_only_row
+      and (retention.held_until <= began or retention.held_until > began + 2 * rest or held_by = worker)
     for update skip locked;
     has_turn := found;
     is_pass_over := false;

@@ -2,7 +2,8 @@
 --
 -- recorded_by    the worker's name, informational
 -- ids, claim_ids which message, and the claim that had it
--- due_at         when the message is due next, if it goes back; as it was, if it is final
+-- were_due_at    when the message was due before the claim: so it is again if it goes back without a delay
+-- delays         how long from now on the message waits for its next attempt
 -- statuses       the final status; null: the message goes back as pending
 -- charged        the attempt counts against max_attempts
 -- sent_at        when the attempt began; null: there was none
@@ -11,23 +12,26 @@
 -- durations      how long the attempt took
 -- faults, evidences   on which side the worker saw the fault of a failed attempt, and why: for signaling.attempt
 --
--- Returns a row for each place, from 1. 'recorded': the outcome is written. 'locked': another session has the message
+-- Returns a row for each place, from 1. 'recorded': the outcome is written, and due_at is when a message that goes back is
+-- due. 'locked': another session has the message
 -- locked, so the worker tries again. 'discarded': the claim had ended. A record that is written again changes nothing: it
 -- is 'recorded' if the message is final, and 'discarded' if the message went back, because it belongs to no claim then.
 -- Locks the messages that it writes; passes over messages that are locked.
 -- Index: outbox_pkey.
 create or replace function signaling.record(
-    recorded_by text, ids bigint[], claim_ids uuid[], due_at timestamptz[], statuses text[], charged boolean[],
+    recorded_by text, ids bigint[], claim_ids uuid[], were_due_at timestamptz[], delays interval[], statuses text[], charged boolean[],
     sent_at timestamptz[], http_statuses integer[], request_ids text[], errors text[], outcomes text[],
     durations interval[], faults text[] default null, evidences text[] default null
-) returns table (place integer, result text)
+) returns table (place integer, result text, due_at timestamptz)
     language plpgsql security definer
     set search_path = pg_catalog, pg_temp set row_security = off set plan_cache_mode = force_generic_plan
     set enable_seqscan = off set enable_bitmapscan = off set enable_indexscan = on set jit = off
 as $$
 #variable_conflict use_column
 declare
+    at timestamptz := clock_timestamp();
     written integer[];
+    written_due_at timestamptz[];
 begin
     perform signaling.assert_session();
 
@@ -35,9 +39,9 @@ begin
     -- index of retries: it looks small, but while a session holds a snapshot it keeps an entry for each message sent since.
     with given as materialized (
         select given.*
-        from unnest(ids, claim_ids, record.due_at, statuses, charged, record.sent_at, http_statuses, request_ids, errors,
-                    outcomes)
-            with ordinality as given (id, claim_id, due_at, status, charged, sent_at, http_status, request_id, error,
+        from unnest(ids, claim_ids, were_due_at, delays, statuses, charged, record.sent_at, http_statuses, request_ids,
+                    errors, outcomes)
+            with ordinality as given (id, claim_id, was_due_at, delay, status, charged, sent_at, http_status, request_id, error,
                                       outcome, place)
     ), free as materialized (
         select given.*, outbox.ctid as version
@@ -48,11 +52,12 @@ begin
     ), recorded as (
         update signaling.outbox
         set status = coalesce(free.status, 'pending'),
-            due_at = free.due_at,
+            -- Without a delay the message was due: it is so also where the clock was set back since.
+            due_at = case when free.delay is not null then at + free.delay else least(free.was_due_at, at) end,
             -- A message that goes back belongs to no claim; a final one keeps the claim that finished it.
             claim_id = case when free.status is not null then outbox.claim_id end,
             claimed_by = case when free.status is not null then outbox.claimed_by end,
-            finished_at = case when free.status is not null then clock_timestamp() end,
+            finished_at = case when free.status is not null then at end,
             attempts = outbox.attempts + free.charged::integer,
             uncharged = outbox.uncharged + (free.outcome is not null and not free.charged)::integer,
             failing_since = case when free.outcome is not null then coalesce(outbox.failing_since, free.sent_at)
@@ -66,9 +71,9 @@ begin
                          else coalesce(free.error, outbox.error) end
         from free
         where outbox.ctid = free.version
-        returning free.place::integer
+        returning free.place::integer, outbox.due_at
     )
-    select coalesce(array_agg(place), '{}') into written from recorded;
+    select coalesce(array_agg(place), '{}'), coalesce(array_agg(due_at), '{}') into written, written_due_at from recorded;
 
     -- Log the attempts that did not end well.
     if array_remove(outcomes, null) <> '{}' then
@@ -82,7 +87,7 @@ begin
         where given.outcome is not null and given.place = any (written);
     end if;
 
-    return query select unnest(written), 'recorded';
+    return query select unnest(written), 'recorded', unnest(written_due_at);
 
     -- Say of the others whether they are locked, were written before, or came after their claim had ended.
     if cardinality(written) < cardinality(ids) then
@@ -90,7 +95,8 @@ begin
         select given.place::integer,
                case when outbox.claim_id = given.claim_id and outbox.status = 'pending' then 'locked'
                     when outbox.claim_id = given.claim_id and outbox.status = given.status then 'recorded'
-                    else 'discarded' end
+                    else 'discarded' end,
+               null::timestamptz
         from unnest(ids, claim_ids, statuses) with ordinality as given (id, claim_id, status, place)
              left join signaling.outbox using (id)
         where given.place <> all (written);

@@ -2,9 +2,13 @@
 -- fifty times as long as it took: so counting takes at most a fiftieth of one connection's time. A session that finds
 -- another one counting does not wait. True if it counted.
 --
+-- over_before    the caller knows that this time is over: a clock that was set ahead must not make minutes old
+--
 -- Locks the row of signaling.queue_counts_turn.
 -- Indexes: outbox_first_attempts, outbox_retries. It reads no finished message.
-create or replace function signaling.refresh_queue_counts(stale_after interval default '0') returns boolean
+create or replace function signaling.refresh_queue_counts(
+    stale_after interval default '0', over_before timestamptz default 'infinity'
+) returns boolean
     language plpgsql volatile security definer
     set search_path = pg_catalog, pg_temp set row_security = off
     set enable_seqscan = off set enable_bitmapscan = off set jit = off set max_parallel_workers_per_gather = 0
@@ -13,7 +17,8 @@ declare
     began timestamptz := clock_timestamp();
 begin
     perform from signaling.queue_counts_turn
-    where is_the_only_row and counted_at + greatest(stale_after, took * 50) <= began
+    -- The clock may have been set back since the last count.
+    where is_the_only_row and (counted_at + greatest(stale_after, took * 50) <= began or counted_at > began)
     for update skip locked;
     if not found then
         return false;
@@ -65,7 +70,7 @@ begin
     order by app
     on conflict (minute, app) do update set backlog = excluded.backlog where minute_stats.backlog is distinct from excluded.backlog;
 
-    delete from signaling.minute_stats where minute < began - interval '8 days';
+    delete from signaling.minute_stats where minute < least(began, over_before) - interval '8 days';
     update signaling.queue_counts_turn set counted_at = began, took = clock_timestamp() - began where is_the_only_row;
     return true;
 end

@@ -55,7 +55,7 @@ begin
                (count(*) filter (where not is_doubting and stepped_aside_at is null))::integer as serving
         from signaling.worker_app join signaling.worker using (worker_id)
         where worker_app.app = asked.app and worker_app.worker_id <> report_worker.worker_id
-          and worker.seen_at > at - alive_for
+          and worker.seen_at between at - alive_for and at + alive_for
     ) as other;
 end
 $$;

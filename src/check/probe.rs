@@ -117,6 +117,7 @@ impl Probe<'_> {
         let begun = Instant::now();
         let mut refusal = Refusal::Busy;
         while begun.elapsed() < PATIENCE {
+            let asked_at = Instant::now();
             match self
                 .outbox
                 .reserve_slot(self.app, call_id, self.lease)
@@ -141,7 +142,7 @@ impl Probe<'_> {
                         tokio::time::sleep_until(clock.instant_of(slot_at).into()).await;
                         let terms = PermitTerms {
                             slot: slot_at,
-                            asked_at: begun,
+                            asked_at,
                             lease_ends,
                             request_timeout: self.client.request_timeout(),
                         };

@@ -16,7 +16,8 @@ use crate::outbox::{
 };
 use crate::stats::BOUNDS_S;
 use crate::worker::{
-    CALL_DURATION, CALLS, LANE_PANICS, Liveness, MESSAGES_FINISHED, QUEUE_WAIT, SLOTS_MISSED,
+    CALL_DURATION, CALLS, CLOCK_STEPS, LANE_PANICS, Liveness, MESSAGES_FINISHED, QUEUE_WAIT,
+    SLOTS_MISSED,
 };
 
 const IN_FLIGHT: &str = "signaling_in_flight_messages";
@@ -149,6 +150,11 @@ fn describe() {
         LANE_PANICS,
         Unit::Count,
         "Panics of a lane's loop, each a defect. The loop was started again."
+    );
+    describe_counter!(
+        CLOCK_STEPS,
+        Unit::Count,
+        "Steps of the database's clock that this process has noticed."
     );
     describe_histogram!(
         STATEMENT_DURATION,

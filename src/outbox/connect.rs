@@ -10,9 +10,9 @@ use sqlx::postgres::PgConnectOptions;
 use sqlx::{ConnectOptions, Connection, Executor, Row};
 
 use crate::error_text::database_error_text;
-use crate::outbox::SharedClock;
 use crate::outbox::pool::statement::{Statement, StatementMetrics};
 use crate::outbox::pool::{CONNECT_TIMEOUT, DbPool, PoolEpoch, Session, url_parameters, within};
+use crate::pace::{DbTime, SharedClock};
 use crate::sanitize;
 
 /// Connections for what no message waits for.
@@ -125,6 +125,12 @@ impl Outbox {
 
     pub(crate) fn clock(&self) -> &SharedClock {
         &self.clock
+    }
+
+    /// A time of the database that is over, also if its clock was set ahead a moment ago.
+    pub(super) fn over_before(&self) -> DbTime {
+        let over_before = self.clock.over_before(Instant::now(), Duration::ZERO);
+        over_before.unwrap_or(DbTime::INFINITY)
     }
 
     /// How to connect, for work that needs a connection of its own: migrations and LISTEN.

@@ -5,6 +5,7 @@ mod lane;
 mod record;
 mod release;
 mod reserve_slot;
+mod set_messages_back;
 
 pub(crate) use claim::{Batch, ClaimRequest, Claimed, Ended, Hold, ScanPosition, Wakeup};
 pub(crate) use lane::{HoldKind, HoldResult, Look, NextDue};

@@ -48,7 +48,8 @@ impl Outbox {
     ) -> Result<Deletion, sqlx::Error> {
         let call = Call::new("delete_finished")
             .with("worker", worker)
-            .with("retain", interval(retention));
+            .with("retain", interval(retention))
+            .with("over_before", self.over_before());
         let answer = self.pool().call(Statement::Delete, call).await?;
         let row: DeletionRow = answer.decode()?.pop().ok_or(sqlx::Error::RowNotFound)?;
         let next_in = row.held_until.since(row.at);

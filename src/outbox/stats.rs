@@ -42,7 +42,9 @@ impl Outbox {
         &self,
         stale_after: Duration,
     ) -> Result<bool, sqlx::Error> {
-        let call = Call::new("refresh_queue_counts").with("stale_after", interval(stale_after));
+        let call = Call::new("refresh_queue_counts")
+            .with("stale_after", interval(stale_after))
+            .with("over_before", self.over_before());
         let answer = self
             .monitoring_pool()
             .call_within(Statement::QueueCounts, QUEUE_COUNTS_TIMEOUT, call)

@@ -61,7 +61,33 @@ const DRIFT: f64 = 100e-6;
 pub(crate) struct DbClock {
     best: ClockReading,
     newest: ClockReading,
+    stepped_at: Option<Instant>,
 }
+
+/// The database's clock was set, or its server was replaced by one with another clock.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct ClockStep {
+    /// The time that the clock would show now.
+    pub(crate) before: DbTime,
+    /// The time that it shows.
+    pub(crate) after: DbTime,
+}
+
+impl ClockStep {
+    pub(crate) fn is_back(&self) -> bool {
+        self.after < self.before
+    }
+}
+
+/// A smaller step is within the tolerance of the pace, see [`TOLERANCE`](super::TOLERANCE).
+const LEAST_STEP: Duration = Duration::from_millis(10);
+/// How fast a clock may be slewed without a step, as a share of the time: chrony's default maximum is a twelfth. Without
+/// this allowance, a worker would find a step in each reading while the clock is slewed, and never send.
+const SLEW: f64 = 0.1;
+/// For how long since the last reading a clock is taken to be slewed so fast.
+const MAX_SLEWING: Duration = Duration::from_secs(1);
+/// How fast a clock may be slewed for any time: NTP does so by 500 millionths.
+const LASTING_SLEW: f64 = 1e-3;
 
 /// By how much a process's two ways to measure a time may differ: an [`Instant`] stands still while a host sleeps or
 /// a virtual machine is paused, and the host's clock does not.
@@ -73,25 +99,45 @@ impl DbClock {
         Self {
             best: reading,
             newest: reading,
+            stepped_at: None,
         }
     }
 
-    /// Takes in a reading that a statement brought along.
-    pub(crate) fn observe(&mut self, reading: ClockReading) {
+    /// Takes in a reading that a statement brought along. Returns the step if the database's clock was set.
+    pub(crate) fn observe(&mut self, reading: ClockReading) -> Option<ClockStep> {
+        let age = reading
+            .answered
+            .instant
+            .saturating_duration_since(self.newest.answered.instant);
         self.newest = reading;
         let now = reading.answered.instant;
         // A reading that can't be reconciled with the estimate means that a clock was set, or that this host slept.
-        let contradicts = {
-            let (earliest, latest) = (
-                self.at(reading.asked.instant),
-                self.at(reading.answered.instant),
-            );
-            let slack = self.best.round_trip() + Duration::from_millis(2);
-            reading.shown + slack < earliest || reading.shown > latest + slack
-        };
-        if contradicts || reading.error_at(now) <= self.best.error_at(now) {
+        let slack = self.best.round_trip() + Duration::from_millis(2);
+        let (earliest, latest) = (self.at(reading.asked.instant), self.at(now));
+        let (back, ahead) = (
+            earliest.since(reading.shown + slack),
+            reading.shown.since(latest + slack),
+        );
+        let off = back.max(ahead);
+        let explained = age.min(MAX_SLEWING).mul_f64(SLEW) + age.mul_f64(LASTING_SLEW);
+        let is_step = off > LEAST_STEP + explained;
+        let step = is_step.then_some(ClockStep {
+            before: latest,
+            after: reading.shown,
+        });
+        if off > Duration::ZERO || reading.error_at(now) <= self.best.error_at(now) {
             self.best = reading;
         }
+        if is_step {
+            self.stepped_at = Some(now);
+        }
+        step
+    }
+
+    /// When this process has noticed the last step of the database's clock. A slot of a claim that was asked for before
+    /// then says nothing about when its call may start.
+    pub(crate) fn stepped_at(&self) -> Option<Instant> {
+        self.stepped_at
     }
 
     /// Whether this process has, or may have, stood still without noticing since the newest reading was asked for: an
@@ -184,19 +230,36 @@ mod tests {
     }
 
     #[test]
-    fn a_clock_that_was_set_is_followed_at_once() {
+    fn a_clock_that_was_set_is_followed_at_once_and_the_step_is_reported() {
+        let base = Instant::now();
+        let ms = |ms: i64| DbTime::from_micros(ms * 1_000);
+        let mut clock = DbClock::new(reading(base, 0, 1, 1_000_000));
+        let step = clock.observe(reading(base, 1_000, 1_040, 5_000_000));
+        let step = step.expect("a step ahead");
+        assert_eq!(step.after, ms(5_000_000));
+        assert!(!step.is_back());
+        assert_eq!(clock.at(base + Duration::from_millis(1_020)), ms(5_000_000));
+        let step = clock.observe(reading(base, 2_000, 2_050, 1_002_000));
+        assert!(step.expect("a step back").is_back());
+        assert_eq!(
+            clock.stepped_at(),
+            Some(base + Duration::from_millis(2_050))
+        );
+        assert_eq!(clock.at(base + Duration::from_millis(2_025)), ms(1_002_000));
+    }
+
+    #[test]
+    fn a_slow_answer_or_a_clock_that_is_slewed_is_no_step() {
         let base = Instant::now();
         let mut clock = DbClock::new(reading(base, 0, 1, 1_000_000));
-        clock.observe(reading(base, 1_000, 1_040, 5_000_000));
-        assert_eq!(
-            clock.at(base + Duration::from_millis(1_020)),
-            DbTime::from_micros(5_000_000_000)
-        );
-        clock.observe(reading(base, 2_000, 2_050, 1_002_000));
-        assert_eq!(
-            clock.at(base + Duration::from_millis(2_025)),
-            DbTime::from_micros(1_002_000_000)
-        );
+        assert_eq!(clock.observe(reading(base, 100, 4_100, 1_000_150)), None);
+        assert_eq!(clock.observe(reading(base, 4_200, 4_201, 1_004_200)), None);
+        for second in 1..60_i64 {
+            let asked_ms = 4_200 + u64::try_from(second).expect("positive") * 1_000;
+            let slewed = reading(base, asked_ms, asked_ms + 1, 1_004_200 + second * 1_083);
+            assert_eq!(clock.observe(slewed), None, "second {second}");
+        }
+        assert_eq!(clock.stepped_at(), None);
     }
 
     #[test]

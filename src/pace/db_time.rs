@@ -28,6 +28,11 @@ const YEAR_1: DbTime = DbTime(-62_135_596_800_000_000);
 const END_OF_YEAR_9999: DbTime = DbTime(253_402_300_799_999_999);
 
 impl DbTime {
+    /// Earlier than any other time.
+    pub(crate) const BEGINNING: Self = Self(i64::MIN);
+    /// Later than any other time.
+    pub(crate) const INFINITY: Self = Self(i64::MAX);
+
     pub(crate) const fn from_micros(us: i64) -> Self {
         Self(us)
     }

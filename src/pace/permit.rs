@@ -31,6 +31,8 @@ pub(crate) enum Late {
     Lease,
     /// The lane was held or slowed after the claim: a call now would go to an API that refuses it.
     Released,
+    /// The database's clock was set after the claim was asked for: its slots are times of a clock that is gone.
+    ClockStepped,
 }
 
 /// The conditions of a permit.
@@ -50,6 +52,13 @@ impl PermitTerms {
     /// Whether messages were given back since the claim was asked for.
     pub(crate) fn is_released(&self, released_at: Option<Instant>) -> bool {
         released_at.is_some_and(|released_at| self.asked_at <= released_at)
+    }
+
+    /// Whether the clock was set since the claim was asked for.
+    pub(crate) fn is_of_another_clock(&self, clock: &DbClock) -> bool {
+        clock
+            .stepped_at()
+            .is_some_and(|stepped_at| self.asked_at <= stepped_at)
     }
 }
 
@@ -74,6 +83,9 @@ impl SendPermit {
     ) -> Result<Self, Late> {
         if terms.is_released(released_at) {
             return Err(Late::Released);
+        }
+        if terms.is_of_another_clock(clock) {
+            return Err(Late::ClockStepped);
         }
         if clock.was_suspended(now) {
             return Err(Late::StoodStill);
@@ -151,6 +163,25 @@ mod tests {
         };
         assert!(take(now + TIMEOUT + Duration::from_millis(1)).is_ok());
         assert_eq!(take(now + TIMEOUT).err(), Some(Late::Lease));
+    }
+
+    #[test]
+    fn a_slot_of_a_claim_before_a_step_of_the_clock_is_worth_nothing() {
+        let now = Instant::now();
+        let mut clock = clock(now);
+        let later = now + Duration::from_secs(1);
+        let shown = DbTime::from_micros(5_000_000_000);
+        clock.observe(ClockReading {
+            asked: moment(later),
+            answered: moment(later),
+            shown,
+        });
+        let take = |asked_at| {
+            let terms = terms(shown, asked_at, later + LEASE);
+            SendPermit::take(terms, &clock, moment(later), None)
+        };
+        assert_eq!(take(later).err(), Some(Late::ClockStepped));
+        assert!(take(later + Duration::from_micros(1)).is_ok());
     }
 
     #[test]

@@ -122,10 +122,14 @@ impl ClaimLoop {
         }
         loop {
             let now = Instant::now();
+            let silent_until = lane.shared.outbox.clock().silent_until();
             // Only this loop takes places, so the free ones stay free.
             let in_flight = lane.in_flight();
             let allowance = lane.breaker().allowance(now, in_flight);
             let pause = match allowance {
+                _ if silent_until.is_some_and(|until| now < until) => {
+                    silent_until.map_or(Duration::ZERO, |until| until - now)
+                }
                 Allowance::Claim(_) if in_flight >= lane.max_in_flight => {
                     // Each message in flight is recorded by the end of its lease, unless the recorder is behind.
                     lane.heartbeat.beat(lane.shared.timing.lease);
@@ -169,7 +173,7 @@ impl ClaimLoop {
             lookahead: self.lookahead.get(),
             lease: shared.timing.lease,
             claimed_by: &shared.name,
-            lost_before: self.lane.outage_grace().lost_before(),
+            over_before: self.lane.over_before(),
             timeout: &self.timeout,
             poll_interval: shared.timing.poll_interval * 2,
             wants_wakeup: shared.listening.load(Ordering::Relaxed),

@@ -189,16 +189,18 @@ async fn prepare<'lane>(
     let request = sign(lane, message, &connection).map_err(no_credentials)?;
     let clock = wait_for(start_at, lane, clock).await;
     let now = Moment::now();
-    if claimed
-        .policy
-        .expires_at
-        .is_some_and(|expires_at| expires_at <= clock.at(now.instant))
+    if let Some(expires_at) = claimed.policy.expires_at
+        && expires_at <= clock.at(now.instant)
     {
         connection.put_back();
-        return Err(ended(
-            FinalStatus::Expired,
-            "not sent before its expires_at".into(),
-        ));
+        return Err(if expires_at <= lane.steady_now() {
+            ended(
+                FinalStatus::Expired,
+                "not sent before its expires_at".into(),
+            )
+        } else {
+            NoCall::Released
+        });
     }
     match SendPermit::take(terms, &clock, now, released_at(lane, claimed)) {
         Ok(permit) => Ok(Prepared {
@@ -209,7 +211,7 @@ async fn prepare<'lane>(
         }),
         Err(why) => {
             connection.put_back();
-            if why == Late::Released {
+            if matches!(why, Late::Released | Late::ClockStepped) {
                 return Err(NoCall::Released);
             }
             tracing::debug!(
@@ -230,13 +232,14 @@ fn released_at(lane: &Lane, claimed: &Claimed) -> Option<Instant> {
         .filter(|_| claimed.probe().is_none())
 }
 
-/// Waits for a time on the database's clock, also where the estimate of that is corrected meanwhile; for the estimate
-/// by which it has come.
+/// Waits for a time on the database's clock, also where the estimate of that is corrected meanwhile, and returns the
+/// estimate by which the time has come. After a step of the clock the time may never come, so the wait ends.
 async fn wait_for(at: DbTime, lane: &Lane, mut clock: DbClock) -> DbClock {
     loop {
         sleep_until(clock.instant_of(at)).await;
+        let before = clock;
         clock = lane.shared.outbox.clock().get().unwrap_or(clock);
-        if clock.at(Instant::now()) >= at {
+        if clock.at(Instant::now()) >= at || clock.stepped_at() != before.stepped_at() {
             return clock;
         }
     }
@@ -311,19 +314,20 @@ fn classify(
         outcome,
         verdict.is_charged,
         claimed.policy,
-        now,
+        lane.steady_now(),
         retry.delay(claimed.policy.failures()).max(retry_after),
         retry.give_up_after(),
     );
-    let (status, due_at) = match next {
-        Next::Final(status) => (Some(status), claimed.was_due_at),
-        Next::Retry(due_at) => (None, due_at),
+    let (status, retry_at) = match next {
+        Next::Final(status) => (Some(status), None),
+        Next::Retry(delay) => (None, Some(Instant::now() + delay)),
     };
     let request_id = call.ok().and_then(|response| response.request_id);
     let record = Record {
         id: claimed.id,
         claim_id: claimed.claim_id,
-        due_at,
+        was_due_at: claimed.was_due_at,
+        retry_at,
         status,
         error: error.clone(),
         call: Some(CallRecord {

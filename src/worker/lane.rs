@@ -235,12 +235,40 @@ impl Lane {
 
     /// The present estimate of the database's time.
     pub(super) fn now(&self) -> DbTime {
-        // A lane has claimed, and so read the clock, before anybody asks.
+        // A lane has claimed, and so read the clock, before this is called.
         self.shared
             .outbox
             .clock()
             .get()
             .map_or(DbTime::from_micros(0), |clock| clock.at(Instant::now()))
+    }
+
+    /// Leases and expiries up to this time of the database are over; none before the first claim. Those that ended later
+    /// may still run: their workers could not record during an outage, or the clock was set.
+    pub(super) fn over_before(&self) -> Option<DbTime> {
+        let lost_before = self.outage_grace().lost_before();
+        self.steady_time().into_iter().chain(lost_before).min()
+    }
+
+    /// The present time of the database, or an earlier one if its clock was set a moment ago. Nothing that ends a message
+    /// may rely on more than that.
+    pub(super) fn steady_now(&self) -> DbTime {
+        let now = self.now();
+        self.steady_time().map_or(now, |time| time.min(now))
+    }
+
+    fn steady_time(&self) -> Option<DbTime> {
+        let clock = self.shared.outbox.clock();
+        clock.over_before(Instant::now(), self.shared.timing.lease)
+    }
+
+    /// Takes in that the database's clock was set: times that this process remembers are of another clock.
+    pub(super) fn clock_stepped(&self) {
+        self.release_unsent();
+        self.scan_state().restart();
+        self.schedule().look_soon(Instant::now());
+        self.shared.poll_alarm.set(Instant::now());
+        self.wake();
     }
 
     /// Gives back every message that waits for its slot: none of their calls starts after this.

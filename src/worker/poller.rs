@@ -168,7 +168,7 @@ impl Poller {
         let apps: Vec<&str> = self.lanes.iter().map(|lane| lane.app.as_str()).collect();
         loop {
             // An error here shows again in the claim.
-            if let Ok(ended) = self.outbox.expire(&apps, self.lost_before()).await {
+            if let Ok(ended) = self.outbox.expire(&apps, self.over_before()).await {
                 for (app, ended) in ended {
                     for lane in self.lanes.iter().filter(|lane| lane.app == app) {
                         lane.stats.ended_uncalled(lane.now(), ended);
@@ -179,12 +179,10 @@ impl Poller {
         }
     }
 
-    /// Before when a lease must have ended for its message to count as lost, for the lane that is the most careful.
-    fn lost_before(&self) -> Option<DbTime> {
+    /// Leases and expiries up to this time are over, for the lane that is the most careful.
+    fn over_before(&self) -> Option<DbTime> {
         let lanes = self.lanes.iter();
-        lanes
-            .filter_map(|lane| lane.outage_grace().lost_before())
-            .min()
+        lanes.filter_map(|lane| lane.over_before()).min()
     }
 }
 

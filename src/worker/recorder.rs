@@ -9,6 +9,7 @@ use tokio::sync::{mpsc, watch};
 use super::lane::{Lane, Place};
 use crate::error_text::database_error_text;
 use crate::outbox::{AdaptiveTimeout, Outbox, Record, RecordResult, is_data_error};
+use crate::pace::DbTime;
 use crate::telemetry::log_throttle::LogThrottle;
 
 /// A message that is through, with its place in the lane until it is recorded.
@@ -24,11 +25,11 @@ pub(super) struct Delivered {
 }
 
 impl Delivered {
-    /// Has the lane look for the message, which waits again.
-    fn return_to_queue(&self) {
+    /// Has the lane look for the message, which waits again until `due_at`.
+    fn return_to_queue(&self, due_at: DbTime) {
         let Self { record, lane, .. } = self;
         let is_retry = self.was_retry || record.call.is_some();
-        lane.returned(record.due_at, record.id, is_retry);
+        lane.returned(due_at, record.id, is_retry);
         if self.wants_slot {
             lane.wake();
         }
@@ -98,18 +99,13 @@ impl Recorder {
             let results = self.write(&records).await;
             for (delivered, result) in batch.drain(..).zip(results) {
                 match (result, delivered.record.status) {
-                    (RecordResult::Locked, _) => {
-                        locked.push_back(delivered);
-                        continue;
-                    }
-                    (RecordResult::Recorded, Some(status)) => {
+                    (RecordResult::Locked, _) => locked.push_back(delivered),
+                    (RecordResult::Recorded { .. }, Some(status)) => {
                         let lane = &delivered.lane;
                         lane.stats.ended(lane.now(), status);
                     }
-                    (RecordResult::Recorded | RecordResult::Discarded, _) => {}
-                }
-                if delivered.record.status.is_none() {
-                    delivered.return_to_queue();
+                    (RecordResult::Recorded { due_at }, None) => delivered.return_to_queue(due_at),
+                    (RecordResult::Discarded, _) => delivered.lane.look_soon(),
                 }
             }
         }

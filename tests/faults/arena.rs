@@ -5,7 +5,6 @@ use std::time::{Duration, Instant};
 use rand::rngs::StdRng;
 use simulator::{Behaviour, SimulatorConfig};
 use sqlx::{AssertSqlSafe, Connection, PgConnection};
-use testkit::SchedulerStalls;
 use time::OffsetDateTime;
 
 use crate::fault::Fault;
@@ -13,7 +12,8 @@ use crate::fleet::Fleet;
 use crate::producers::Producers;
 use crate::proxy::{Network, Proxy};
 use crate::verdict;
-use testkit::{Postgres, World};
+use testkit::postgres::Settings;
+use testkit::{Postgres, SchedulerStalls, SteppedClock, World};
 
 /// How many connections Postgres takes: enough for all, and few enough to be taken away.
 const CONNECTIONS: u16 = 70;
@@ -28,13 +28,25 @@ pub(crate) struct Arena {
     pub(crate) world: World,
     pub(crate) proxy: Proxy,
     pub(crate) fleet: Fleet,
+    /// The clock of Postgres, in an arena where it is set.
+    pub(crate) database_clock: Option<SteppedClock>,
     stalls: SchedulerStalls,
     rounds: usize,
 }
 
 impl Arena {
-    pub(crate) async fn start() -> Self {
-        let postgres = Postgres::with_connections(CONNECTIONS).await;
+    /// Starts an arena. Postgres goes by a clock that can be set only if it will be: to read that clock takes longer.
+    pub(crate) async fn start(steps_database_clock: bool) -> Self {
+        let database_clock = SteppedClock::new().filter(|_| steps_database_clock);
+        let postgres = Postgres::start_with(Settings {
+            max_connections: CONNECTIONS,
+            environment: database_clock
+                .as_ref()
+                .map(SteppedClock::environment)
+                .unwrap_or_default(),
+            ..Settings::default()
+        })
+        .await;
         let simulator = SimulatorConfig {
             behaviour: Behaviour {
                 limit: Some(crate::LIMIT),
@@ -55,9 +67,15 @@ impl Arena {
             world,
             proxy,
             fleet,
+            database_clock,
             stalls: SchedulerStalls::watch(),
             rounds: 0,
         }
+    }
+
+    /// Whether clocks can be set on this machine.
+    pub(crate) fn can_step_clocks(&self) -> bool {
+        self.fleet.can_step_clocks()
     }
 
     /// Lets a fault happen while messages are committed, and checks what came of them.
@@ -113,7 +131,7 @@ impl Arena {
                 deadline,
                 async || {
                     let working: Vec<String> = sqlx::query_scalar(
-                        "select distinct claimed_by from signaling.outbox where sent_at >= $1 and status <> 'pending'",
+                        "select distinct claimed_by from signaling.outbox where sent_at >= $1 and sent_at <= clock_timestamp() and status <> 'pending'",
                     )
                     .bind(since)
                     .fetch_all(&self.world.pool)

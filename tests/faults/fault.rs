@@ -19,6 +19,8 @@ pub(crate) enum Fault {
     WorkerSuspended,
     /// The workers' clocks are set an hour ahead, back, and right again.
     ClocksStep,
+    /// The clock of Postgres is set an hour ahead, an hour back, and right again.
+    DatabaseClockSteps,
     /// Postgres is stopped hard, and started.
     PostgresCrashes,
     /// Five of the workers' connections a second are terminated.
@@ -53,10 +55,11 @@ pub(crate) enum Fault {
 }
 
 impl Fault {
-    pub(crate) const ALL: [Self; 18] = [
+    pub(crate) const ALL: [Self; 19] = [
         Self::WorkersKilled,
         Self::WorkerSuspended,
         Self::ClocksStep,
+        Self::DatabaseClockSteps,
         Self::PostgresCrashes,
         Self::ConnectionsTerminated,
         Self::ConnectionsTaken,
@@ -79,8 +82,12 @@ impl Fault {
     pub(crate) fn is_the_same_for_all(self) -> bool {
         matches!(
             self,
-            Self::ClocksStep | Self::PostgresCrashes | Self::ReadOnly
+            Self::ClocksStep | Self::DatabaseClockSteps | Self::PostgresCrashes | Self::ReadOnly
         )
+    }
+
+    pub(crate) fn steps_a_clock(self) -> bool {
+        matches!(self, Self::ClocksStep | Self::DatabaseClockSteps)
     }
 
     /// Lets it happen for that long, and mends it.
@@ -101,6 +108,13 @@ impl Fault {
             Self::ClocksStep => {
                 for ahead_s in [3600, -3600, 0] {
                     arena.fleet.step_clocks(ahead_s).await;
+                    sleep(lasting / 3).await;
+                }
+            }
+            Self::DatabaseClockSteps => {
+                for ahead_s in [3600.0, -3600.0, 0.0] {
+                    let clock = arena.database_clock.as_ref();
+                    clock.expect("a clock that can be set").set(ahead_s);
                     sleep(lasting / 3).await;
                 }
             }

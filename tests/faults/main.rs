@@ -8,7 +8,6 @@
 
 mod arena;
 mod claims;
-mod clock;
 mod fault;
 mod fleet;
 mod producers;
@@ -67,11 +66,11 @@ async fn no_fault_loses_a_message_or_repeats_one_without_a_reason() {
 
 /// Goes through `faults` once, and again until `ends`.
 async fn run_arena(mut faults: Vec<Fault>, mut rng: StdRng, is_long: bool, ends: Instant) {
-    let mut arena = Arena::start().await;
+    let mut arena = Arena::start(faults.contains(&Fault::DatabaseClockSteps)).await;
     loop {
         faults.shuffle(&mut rng);
         for &fault in &faults {
-            if fault == Fault::ClocksStep && !arena.fleet.clock().is_there() {
+            if fault.steps_a_clock() && !arena.can_step_clocks() {
                 testkit::leave_out(&format!(
                     "{fault:?} is left out: this machine has no libfaketime"
                 ));

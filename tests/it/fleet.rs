@@ -1,5 +1,6 @@
 //! Several workers, their ends in and out of order, and a database that fails.
 
+mod clock_steps;
 mod crashes;
 mod database;
 mod shutdown;

@@ -16,7 +16,7 @@ const FIRST: &str = include_str!("../../migrations/0001_outbox.sql");
 /// A claim of the next messages.
 const CLAIM: &str = "select from signaling.claim(
     app => 'default', claim_id => gen_random_uuid(), claimed_by => 'me', max_messages => 20, lease => '30 seconds',
-    horizon => '1 second', lookahead => '0', lost_before => 'infinity', first_after_at => '-infinity',
+    horizon => '1 second', lookahead => '0', over_before => 'infinity', first_after_at => '-infinity',
     first_after_id => 0, retry_after_at => '-infinity', retry_after_id => 0, poll_interval => '2 seconds',
     wants_wakeup => true)";
 
@@ -27,7 +27,7 @@ const RECORD: &str = "with claimed as materialized (
     )
     select from signaling.record(
         'me', array(select id from claimed), array(select claim_id from claimed), array(select now() from claimed),
-        array(select 'failed' from claimed), array(select true from claimed), array(select now() from claimed),
+        array(select null::interval from claimed), array(select 'failed' from claimed), array(select true from claimed), array(select now() from claimed),
         array(select 500 from claimed), array(select 'id' from claimed), array(select 'why' from claimed),
         array(select 'transient' from claimed), array(select interval '1 second' from claimed))";
 

@@ -12,6 +12,7 @@ pub mod postgres;
 mod process;
 mod rows;
 mod scheduler_stalls;
+mod stepped_clock;
 mod world;
 
 use std::io::Write as _;
@@ -23,6 +24,7 @@ pub use pgbouncer::{PgBouncer, pooled_client};
 pub use process::{Finished, Running, Worker, log_lines, worker_binary};
 pub use rows::{Attempt, Row, channel, peer};
 pub use scheduler_stalls::SchedulerStalls;
+pub use stepped_clock::SteppedClock;
 pub use world::{
     API_KEY, API_SECRET, APP_ID, World, api_with_limit, basic, fleet, slow_api, warm_up,
 };

@@ -66,6 +66,8 @@ pub struct Settings {
     /// Files to put into the data directory before the server first starts, by name, in the place of those of the same
     /// name. Only the user that runs the server can read them, as it demands of its certificate's key.
     pub data_files: BTreeMap<String, String>,
+    /// More variables of the server's environment.
+    pub environment: Vec<(String, String)>,
 }
 
 impl Default for Settings {
@@ -76,6 +78,7 @@ impl Default for Settings {
             bindir: None,
             server_settings: BTreeMap::new(),
             data_files: BTreeMap::new(),
+            environment: Vec::new(),
         }
     }
 }
@@ -176,7 +179,9 @@ impl ThrowawayPostgres {
         installation: &Installation,
         settings: &Settings,
     ) -> Result<Self, PostgresError> {
-        let mut supervisor = Supervisor::spawn(installation, parent, &settings.server_arguments())?;
+        let arguments = settings.server_arguments();
+        let environment = &settings.environment;
+        let mut supervisor = Supervisor::spawn(installation, parent, &arguments, environment)?;
         let password = Uuid::new_v4().simple().to_string();
         let directory = supervisor
             .ask(&password, "ready", "making the cluster")

@@ -95,7 +95,7 @@ impl World {
     pub async fn pretend_worker(&self, name: &str, version: &str, app: &str) {
         self.execute(&format!(
             "insert into signaling.worker (worker_id, name, version, host, apps, started_at, seen_at)
-             values (gen_random_uuid(), '{name}', '{version}', 'a-host', '{{{app}}}', now(), now() + interval '1 hour')"
+             values (gen_random_uuid(), '{name}', '{version}', 'a-host', '{{{app}}}', now(), now() + interval '29 seconds')"
         ))
         .await;
     }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use sqlx::error::BoxDynError;
+use sqlx::postgres::types::PgInterval;
 use sqlx::postgres::{PgRow, PgTypeInfo, PgValueRef};
 use sqlx::{Decode, FromRow, Postgres, Row, Type};
 use uuid::Uuid;
@@ -31,8 +32,8 @@ pub(crate) struct ClaimRequest<'a> {
     pub(crate) lease: Duration,
     /// Worker name written to `claimed_by`. Informational; never compared.
     pub(crate) claimed_by: &'a str,
-    /// Before when a lease must have ended for its message to count as lost; none if any will do.
-    pub(crate) lost_before: Option<DbTime>,
+    /// Leases and expiries that ended after this do not count as over yet; none if all do.
+    pub(crate) over_before: Option<DbTime>,
     /// How long this lane waits for a claim.
     pub(crate) timeout: &'a AdaptiveTimeout,
     /// How soon this lane looks again in any case.
@@ -87,9 +88,6 @@ pub(crate) enum Wakeup {
     New,
 }
 
-/// Later than any time.
-pub(super) const INFINITY: DbTime = DbTime::from_micros(i64::MAX);
-
 /// After which `(due_at, id)` a claim looks for messages. While somebody holds an old snapshot, the index keeps an entry
 /// for each message that was there before, and a claim from the beginning would read them all.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -100,8 +98,8 @@ pub(crate) struct ScanPosition {
 
 impl ScanPosition {
     pub(crate) const BEGINNING: Self = Self {
-        first: (DbTime::from_micros(i64::MIN), 0),
-        retry: (DbTime::from_micros(i64::MIN), 0),
+        first: (DbTime::BEGINNING, 0),
+        retry: (DbTime::BEGINNING, 0),
     };
 }
 
@@ -202,6 +200,7 @@ struct LaneRow {
     passed_id: Option<i64>,
     retry_passed_at: Option<DbTime>,
     retry_passed_id: Option<i64>,
+    set_back_by: Option<PgInterval>,
 }
 
 /// One of the other rows: a message.
@@ -267,7 +266,10 @@ impl Outbox {
             .with("lease", interval(request.lease))
             .with("horizon", interval(HORIZON))
             .with("lookahead", interval(request.lookahead))
-            .with("lost_before", request.lost_before.unwrap_or(INFINITY))
+            .with(
+                "over_before",
+                request.over_before.unwrap_or(DbTime::INFINITY),
+            )
             .with("first_after_at", position.first.0)
             .with("first_after_id", position.first.1)
             .with("retry_after_at", position.retry.0)
@@ -296,6 +298,11 @@ impl Outbox {
             .map_err(failed)?;
         let lane = LaneRow::from_row(lane).map_err(failed)?;
         self.clock().observe(answer.clock_reading(lane.at));
+        if let Some(by) = &lane.set_back_by {
+            let by_us = u64::try_from(by.microseconds).unwrap_or(0);
+            self.clock()
+                .was_set_back(lane.at, Duration::from_micros(by_us));
+        }
         let hold = Hold::from_columns(lane.hold.as_deref(), lane.hold_until);
         let mut messages: Vec<Claimed> = messages
             .iter()

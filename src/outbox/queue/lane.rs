@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use crate::outbox::pool::Call;
 use crate::outbox::pool::statement::Statement;
-use crate::outbox::queue::claim::{INFINITY, ScanPosition};
+use crate::outbox::queue::claim::ScanPosition;
 use crate::outbox::{Ended, Hold, Outbox, interval};
 use crate::pace::{DbTime, HORIZON};
 
@@ -153,11 +153,11 @@ impl Outbox {
     pub(crate) async fn expire(
         &self,
         apps: &[&str],
-        lost_before: Option<DbTime>,
+        over_before: Option<DbTime>,
     ) -> Result<Vec<(String, Ended)>, sqlx::Error> {
         let call = Call::new("expire")
             .with("apps", apps.to_vec())
-            .with("lost_before", lost_before.unwrap_or(INFINITY));
+            .with("over_before", over_before.unwrap_or(DbTime::INFINITY));
         let answer = self.pool().call(Statement::Expire, call).await?;
         let rows: Vec<ExpiredRow> = answer.decode()?;
         Ok(rows

@@ -1,8 +1,9 @@
 //! The record: what became of claimed rows, many in one statement.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use sqlx::FromRow;
+use sqlx::postgres::types::PgInterval;
 use uuid::Uuid;
 
 use crate::outbox::pool::statement::Statement;
@@ -17,8 +18,10 @@ pub(crate) struct Record {
     pub(crate) id: i64,
     /// The claim under which it was taken: the fence.
     pub(crate) claim_id: Uuid,
-    /// When it is due next; for a final row, when it was due.
-    pub(crate) due_at: DbTime,
+    /// When it was due before the claim: a message that goes back without an attempt is due since then.
+    pub(crate) was_due_at: DbTime,
+    /// When a failed attempt is repeated, on this process's clock: the database's may be set until then.
+    pub(crate) retry_at: Option<Instant>,
     /// Its final status, or none if it goes back as pending.
     pub(crate) status: Option<FinalStatus>,
     /// The call that was made, if one was.
@@ -50,11 +53,18 @@ impl Record {
         Self {
             id: claimed.id,
             claim_id: claimed.claim_id,
-            due_at: claimed.was_due_at,
+            was_due_at: claimed.was_due_at,
+            retry_at: None,
             status: None,
             call: None,
             error: None,
         }
+    }
+
+    /// How long from now on the retry waits.
+    fn delay(&self) -> Option<PgInterval> {
+        let retry_at = self.retry_at?;
+        Some(interval(retry_at.saturating_duration_since(Instant::now())))
     }
 
     /// A row ends without a call.
@@ -70,8 +80,8 @@ impl Record {
 /// The result of a record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum RecordResult {
-    /// It is written.
-    Recorded,
+    /// It is written. A message that goes back is due at this time.
+    Recorded { due_at: DbTime },
     /// Another session has the message locked: write it again.
     Locked,
     /// The lease had ended, and with it the claim: nothing is written.
@@ -82,6 +92,7 @@ pub(crate) enum RecordResult {
 struct ResultRow {
     place: i32,
     result: String,
+    due_at: Option<DbTime>,
 }
 
 impl Outbox {
@@ -99,7 +110,8 @@ impl Outbox {
             .with("recorded_by", recorded_by)
             .with("ids", column(records, |record| record.id))
             .with("claim_ids", column(records, |record| record.claim_id))
-            .with("due_at", column(records, |record| record.due_at))
+            .with("were_due_at", column(records, |record| record.was_due_at))
+            .with("delays", column(records, Record::delay))
             .with(
                 "statuses",
                 column(records, |record| record.status.map(FinalStatus::as_str)),
@@ -140,7 +152,9 @@ impl Outbox {
             let place = usize::try_from(row.place - 1).unwrap_or(usize::MAX);
             if let Some(result) = results.get_mut(place) {
                 *result = match row.result.as_str() {
-                    "recorded" => RecordResult::Recorded,
+                    "recorded" => RecordResult::Recorded {
+                        due_at: row.due_at.unwrap_or(records[place].was_due_at),
+                    },
                     "locked" => RecordResult::Locked,
                     _ => RecordResult::Discarded,
                 };

@@ -23,7 +23,7 @@ pub(super) const FUNCTIONS: &[(&str, &str)] = functions! {
     add_minute_stats assert_session calls can_notify cancel check_message choose_probe claim delete_finished
     end_overdue expire hold next_due notify_workers open_lane pause peak_rate present_rate
     protocol_version record refresh_queue_counts refuse_unknown_app release release_hold report_worker
-    reserve_slot resume retire_worker retry set_limit slot_rate throttle wake_workers want_wakeup
+    reserve_slot resume retire_worker retry set_lane_back set_limit set_messages_back slot_rate throttle wake_workers want_wakeup
 };
 
 /// Creates or replaces the functions whose text has changed, in one transaction. Returns how many. Functions of a newer

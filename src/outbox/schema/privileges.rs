@@ -50,7 +50,7 @@ const WORKER: Privileges = Privileges {
              queue_counts_turn worker worker_app fleet schema_migrations",
     execute: &[
         "open_lane next_due claim record release expire hold release_hold throttle reserve_slot \
-         report_worker retire_worker delete_finished add_minute_stats",
+         report_worker retire_worker delete_finished add_minute_stats set_messages_back",
         READING,
     ],
 };

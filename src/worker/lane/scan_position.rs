@@ -61,6 +61,12 @@ impl ScanState {
         self.pause = SHORTEST_PAUSE;
     }
 
+    /// The database's clock was set: messages that are due may be anywhere, and the position is a time of another clock.
+    pub(in crate::worker) fn restart(&mut self) {
+        self.position = ScanPosition::BEGINNING;
+        self.look_soon();
+    }
+
     /// Takes in a full look that found no answer: the next one comes soon, but not at once.
     pub(in crate::worker) fn look_failed(&mut self, now: Instant) {
         self.last_full_look = now;

@@ -61,7 +61,11 @@ impl Reporter {
         let mut last_success: Option<Instant> = None;
         loop {
             let reports = self.changed();
-            let is_due = last_success.is_none_or(|at| at.elapsed() >= ALIVE_EVERY);
+            let clock = self.outbox.clock().get();
+            let stepped_at = clock.and_then(|clock| clock.stepped_at());
+            // After a step of the database's clock, the last report is of another time.
+            let is_due =
+                last_success.is_none_or(|at| at.elapsed() >= ALIVE_EVERY || stepped_at > Some(at));
             if is_due || !reports.is_empty() {
                 match self.report(reports).await {
                     Ok(()) => last_success = Some(Instant::now()),

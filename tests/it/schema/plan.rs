@@ -33,7 +33,7 @@ const HOT: [(&str, &[&str], &str); 8] = [
         &[include_str!("../../../migrations/functions/record.sql")],
         "select from signaling.record(
              'me', array(select id from picked), array(select claim_id from picked), array(select now() from picked),
-             array(select 'failed' from picked), array(select true from picked), array(select now() from picked),
+             array(select null::interval from picked), array(select 'failed' from picked), array(select true from picked), array(select now() from picked),
              array(select 500 from picked), array(select 'id' from picked), array(select 'why' from picked),
              array(select null::text from picked), array(select interval '1 second' from picked))",
     ),
@@ -59,25 +59,25 @@ const CHOOSE_PROBE: &str = include_str!("../../../migrations/functions/choose_pr
 
 const CLAIM_THAT_AVOIDS: &str = "select from signaling.claim(
     app => 'default', claim_id => 'c0ffee00-0000-4000-8000-000000000000', claimed_by => 'me', max_messages => 100,
-    lease => '30 seconds', horizon => '1 second', lookahead => '0', lost_before => 'infinity',
+    lease => '30 seconds', horizon => '1 second', lookahead => '0', over_before => 'infinity',
     first_after_at => '-infinity', first_after_id => 0, retry_after_at => '-infinity', retry_after_id => 0,
     poll_interval => '2 seconds', wants_wakeup => true, avoided => '{user-1,user-2}')";
 
 const CLAIM_OF_OLDEST_PROBE: &str = "select from signaling.claim(
     app => 'held', claim_id => 'c0ffee00-0000-4000-8000-000000000000', claimed_by => 'me', max_messages => 100,
-    lease => '30 seconds', horizon => '1 second', lookahead => '0', lost_before => 'infinity',
+    lease => '30 seconds', horizon => '1 second', lookahead => '0', over_before => 'infinity',
     first_after_at => '-infinity', first_after_id => 0, retry_after_at => '-infinity', retry_after_id => 0,
     poll_interval => '2 seconds', wants_wakeup => false)";
 
 const CLAIM_OF_NEWEST_PROBE: &str = "select from signaling.claim(
     app => 'held_long', claim_id => 'c0ffee00-0000-4000-8000-000000000000', claimed_by => 'me', max_messages => 100,
-    lease => '30 seconds', horizon => '1 second', lookahead => '0', lost_before => 'infinity',
+    lease => '30 seconds', horizon => '1 second', lookahead => '0', over_before => 'infinity',
     first_after_at => '-infinity', first_after_id => 0, retry_after_at => '-infinity', retry_after_id => 0,
     poll_interval => '2 seconds', wants_wakeup => false)";
 
 const CLAIM: &str = "select from signaling.claim(
     app => 'default', claim_id => 'c0ffee00-0000-4000-8000-000000000000', claimed_by => 'me', max_messages => 100,
-    lease => '30 seconds', horizon => '1 second', lookahead => '0', lost_before => 'infinity',
+    lease => '30 seconds', horizon => '1 second', lookahead => '0', over_before => 'infinity',
     first_after_at => '-infinity', first_after_id => 0, retry_after_at => '-infinity', retry_after_id => 0,
     poll_interval => '2 seconds', wants_wakeup => true)";
 

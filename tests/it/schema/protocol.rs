@@ -16,10 +16,12 @@ mod report_worker;
 mod reserve_slot;
 mod resume;
 mod session;
+mod set_back;
 mod throttle;
 mod wakeup;
 
 use sqlx::postgres::PgRow;
+use sqlx::postgres::types::PgInterval;
 use sqlx::{AssertSqlSafe, Connection, FromRow, PgConnection, PgExecutor};
 use time::OffsetDateTime;
 use uuid::Uuid;
@@ -96,7 +98,7 @@ struct Claim {
     max_messages: i32,
     horizon: &'static str,
     lookahead: &'static str,
-    lost_before: String,
+    over_before: String,
     first_after: (String, i64),
     retry_after: (String, i64),
     poll_interval: &'static str,
@@ -112,7 +114,7 @@ impl Default for Claim {
             max_messages: 1_000,
             horizon: "500 milliseconds",
             lookahead: "200 milliseconds",
-            lost_before: INFINITY.into(),
+            over_before: INFINITY.into(),
             first_after: (BEGINNING.into(), 0),
             retry_after: (BEGINNING.into(), 0),
             poll_interval: "2 seconds",
@@ -137,7 +139,7 @@ impl Claim {
             max_messages,
             horizon,
             lookahead,
-            lost_before,
+            over_before,
             first_after,
             retry_after,
             poll_interval,
@@ -149,7 +151,7 @@ impl Claim {
             "select * from signaling.claim(
                  app => '{app}', claim_id => '{claim_id}', claimed_by => '{claimed_by}',
                  max_messages => {max_messages}, lease => '{LEASE_TEXT}', horizon => '{horizon}',
-                 lookahead => '{lookahead}', lost_before => '{lost_before}',
+                 lookahead => '{lookahead}', over_before => '{over_before}',
                  first_after_at => '{}', first_after_id => {}, retry_after_at => '{}', retry_after_id => {},
                  poll_interval => '{poll_interval}', wants_wakeup => {wants_wakeup}, avoided => '{{{avoided}}}')",
             first_after.0, first_after.1, retry_after.0, retry_after.1
@@ -216,6 +218,7 @@ struct LaneRow {
     wakeup: Option<String>,
     passed_at: Option<OffsetDateTime>,
     passed_id: Option<i64>,
+    set_back_by: Option<PgInterval>,
 }
 
 #[derive(Debug, FromRow)]

@@ -36,6 +36,7 @@ impl Supervisor {
         installation: &Installation,
         parent: &Path,
         server_arguments: &[String],
+        environment: &[(String, String)],
     ) -> Result<Self, PostgresError> {
         let mut child = installation
             .command("/bin/sh")
@@ -44,6 +45,7 @@ impl Supervisor {
             .arg(&installation.bindir)
             .args(server_arguments)
             .current_dir(parent)
+            .envs(environment.iter().map(|(name, value)| (name, value)))
             // Ctrl-C in a terminal must not take the database away from a worker that is still finishing.
             .process_group(0)
             .stdin(Stdio::piped())

@@ -262,7 +262,7 @@ async fn a_server_is_stopped_that_has_only_just_been_started() {
     let parent = nursery();
     let installation = Installation::find(None).await.unwrap();
     let arguments = Settings::default().server_arguments();
-    let mut supervisor = Supervisor::spawn(&installation, parent.path(), &arguments).unwrap();
+    let mut supervisor = Supervisor::spawn(&installation, parent.path(), &arguments, &[]).unwrap();
     supervisor
         .ask("password", "ready", "making the cluster")
         .await

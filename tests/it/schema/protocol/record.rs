@@ -14,7 +14,8 @@ use testkit::{World, peer};
 struct Record {
     id: i64,
     claim_id: Uuid,
-    due_at: OffsetDateTime,
+    was_due_at: OffsetDateTime,
+    delay: Option<Duration>,
     status: Option<&'static str>,
     charged: bool,
     sent_at: Option<OffsetDateTime>,
@@ -32,7 +33,8 @@ impl Record {
         Self {
             id,
             claim_id: claim.id,
-            due_at: claim.lane.at,
+            was_due_at: claim.lane.at,
+            delay: None,
             status: Some("message_sent"),
             charged: true,
             sent_at: Some(claim.lane.at),
@@ -48,7 +50,7 @@ impl Record {
     /// The attempt failed, and the message is due again in a minute.
     fn transient(id: i64, claim: &Claimed) -> Self {
         Self {
-            due_at: claim.lane.at + Duration::minutes(1),
+            delay: Some(Duration::minutes(1)),
             status: None,
             http_status: Some(500),
             error: Some("HTTP 500"),
@@ -96,14 +98,17 @@ async fn record(executor: impl PgExecutor<'_>, records: &[Record]) -> Vec<String
     let rows: Vec<(i32, String)> = sqlx::query_as(
         "select place, result
          from signaling.record(
-             recorded_by => 'tester', ids => $1, claim_ids => $2, due_at => $3, statuses => $4, charged => $5,
-             sent_at => $6, http_statuses => $7, request_ids => $8, errors => $9, outcomes => $10, durations => $11,
-             faults => $12, evidences => $13)
+             recorded_by => 'tester', ids => $1, claim_ids => $2, were_due_at => $3, delays => $4, statuses => $5, charged => $6,
+             sent_at => $7, http_statuses => $8, request_ids => $9, errors => $10, outcomes => $11, durations => $12,
+             faults => $13, evidences => $14)
          order by place",
     )
     .bind(column(records, |record| record.id))
     .bind(column(records, |record| record.claim_id))
-    .bind(column(records, |record| record.due_at))
+    .bind(column(records, |record| record.was_due_at))
+    .bind(column(records, |record| {
+        record.delay.map(|delay| PgInterval::try_from(delay).expect("short"))
+    }))
     .bind(column(records, |record| record.status))
     .bind(column(records, |record| record.charged))
     .bind(column(records, |record| record.sent_at))
@@ -161,12 +166,19 @@ async fn an_accepted_message_is_final_and_keeps_the_claim_that_sent_it() {
 async fn a_message_that_goes_back_belongs_to_nobody_and_logs_its_attempt() {
     let world = world().await;
     let (id, claim) = claimed(&world).await;
+    let before = now(&world).await;
     let results = record(&world.pool, &[Record::transient(id, &claim)]).await;
     assert_eq!(results, ["recorded"]);
     let row = world.row(id).await;
     assert_eq!((&*row.status, row.attempts), ("pending", 1));
     assert_eq!((row.claim_id, row.claimed_by), (None, None));
-    assert_eq!(row.due_at, claim.lane.at + Duration::minutes(1));
+    let after = now(&world).await;
+    let minute = Duration::minutes(1);
+    assert!(
+        row.due_at >= before + minute && row.due_at <= after + minute,
+        "a minute after the record: {}",
+        row.due_at
+    );
     assert_eq!(
         (row.error.as_deref(), row.finished_at),
         (Some("HTTP 500"), None)
@@ -272,7 +284,7 @@ async fn a_message_is_failing_since_the_start_of_its_first_failed_attempt() {
     assert_eq!(world.row(id).await.failing_since, None);
     // A claim that ends without an attempt is no failure.
     let released = Record {
-        due_at: claim.messages[0].was_due_at,
+        was_due_at: claim.messages[0].was_due_at,
         status: None,
         error: None,
         ..Record::expired(id, &claim)
@@ -304,7 +316,7 @@ async fn records_without_faults_and_evidences_are_written_too() {
     let (id, claim) = claimed(&world).await;
     world
         .execute(&format!(
-            "select signaling.record('tester', '{{{id}}}', array['{}'::uuid], '{{now}}', '{{null}}', '{{false}}', '{{now}}',
+            "select signaling.record('tester', '{{{id}}}', array['{}'::uuid], '{{now}}', '{{null}}', '{{null}}', '{{false}}', '{{now}}',
                                      '{{500}}', '{{null}}', '{{why}}', '{{transient}}', '{{1 second}}')",
             claim.id
         ))
@@ -477,7 +489,7 @@ async fn a_message_that_goes_back_without_an_attempt_is_as_it_was() {
     let world = world().await;
     let (id, claim) = claimed(&world).await;
     let released = Record {
-        due_at: claim.messages[0].was_due_at,
+        was_due_at: claim.messages[0].was_due_at,
         status: None,
         error: None,
         ..Record::expired(id, &claim)

@@ -6,7 +6,7 @@ use super::{Claim, connect, database_error, world};
 use testkit::{Postgres, Worker, World};
 
 /// A call of each function that a worker's role may call, and whether it refuses other isolation levels.
-const CALLS: [(&str, &str, bool); 20] = [
+const CALLS: [(&str, &str, bool); 21] = [
     ("add_minute_stats", "signaling.add_minute_stats('[]')", true),
     (
         "calls",
@@ -52,7 +52,7 @@ const CALLS: [(&str, &str, bool); 20] = [
     ("protocol_version", "signaling.protocol_version()", false),
     (
         "record",
-        "signaling.record('me', '{1}', array[gen_random_uuid()], '{now}', '{null}', '{true}', '{now}', '{500}', '{null}', '{why}', '{transient}', '{1 second}')",
+        "signaling.record('me', '{1}', array[gen_random_uuid()], '{now}', '{null}', '{null}', '{true}', '{now}', '{500}', '{null}', '{why}', '{transient}', '{1 second}')",
         true,
     ),
     (
@@ -83,6 +83,11 @@ const CALLS: [(&str, &str, bool); 20] = [
     (
         "retire_worker",
         "signaling.retire_worker(gen_random_uuid())",
+        true,
+    ),
+    (
+        "set_messages_back",
+        "signaling.set_messages_back('default', '30 s', true, '-infinity', 0)",
         true,
     ),
     ("slot_rate", "signaling.slot_rate(5)", false),

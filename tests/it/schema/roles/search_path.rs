@@ -62,7 +62,7 @@ const EVERYTHING: [&str; 29] = [
     "select * from signaling.claim('default', 'c0ffee00-0000-4000-8000-000000000000', 'me', 10, '30 s', '1 s', '0',
                                   'infinity', '-infinity', 0, '-infinity', 0, '2 s', true, '{}')",
     "select * from signaling.record('me', array(select id from signaling.outbox where claim_id is not null limit 1),
-         '{c0ffee00-0000-4000-8000-000000000000}', '{now}', '{null}', '{true}', '{now}', '{500}', '{null}', '{why}',
+         '{c0ffee00-0000-4000-8000-000000000000}', '{now}', '{null}', '{null}', '{true}', '{now}', '{500}', '{null}', '{why}',
          '{transient}', '{1 s}', '{unclear}', '{why}')",
     "select * from signaling.expire(array['default'], 'infinity')",
     "select signaling.throttle('default', now(), '0')",

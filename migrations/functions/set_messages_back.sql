@@ -1,0 +1,67 @@
+-- Brings times of an app's messages back after the clock of the database was set back: of messages that were inserted,
+-- claimed or sent while the clock was ahead, because they would wait for as long as it was set back. A call looks at up to
+-- 5,000 messages that are not due, in the order in which they will be.
+--
+-- lease          how long a claim lasts
+-- of_retries     looks at retries and claimed messages, not at first attempts
+-- after_at, after_id   looks at messages after this (due_at, id): -infinity and 0 at first
+--
+-- A first attempt that was inserted ahead of the clock, to be sent at once, is due. One that was scheduled stays: its time
+-- may come from another clock. A retry whose last call lies ahead of the clock waits as long as it had to after that call.
+-- A lease that would last longer than two leases from now on lasts one. Giving a message to this function again changes
+-- nothing.
+--
+-- Returns how many messages have changed, and after which one the next call goes on: null after the last one.
+-- Locks the messages that it changes; passes over messages that are locked.
+-- Indexes: outbox_retries, outbox_first_attempts; then it reaches messages by their ctid.
+create or replace function signaling.set_messages_back(
+    app text, lease interval, of_retries boolean, after_at timestamptz, after_id bigint,
+    out changed integer, out last_at timestamptz, out last_id bigint
+)
+    language plpgsql security definer
+    set search_path = pg_catalog, pg_temp set row_security = off set plan_cache_mode = force_generic_plan
+    set enable_seqscan = off set enable_bitmapscan = off set enable_indexscan = on set jit = off
+as $$
+#variable_conflict use_column
+declare
+    most_looked_at constant integer := 5000;
+    at constant timestamptz := clock_timestamp();
+    from_at constant timestamptz := greatest(after_at, at);
+    places tid[];
+begin
+    perform signaling.assert_session();
+    if of_retries then
+        select due_at, id into last_at, last_id from signaling.outbox
+        where app = set_messages_back.app and status = 'pending' and (sent_at is not null or claim_id is not null)
+          and (due_at, id) > (from_at, after_id)
+        order by due_at, id offset most_looked_at - 1 limit 1;
+        places := array(
+            select ctid from signaling.outbox
+            where app = set_messages_back.app and status = 'pending' and (sent_at is not null or claim_id is not null)
+              and (due_at, id) > (from_at, after_id) and due_at <= coalesce(last_at, 'infinity')
+              and case when claim_id is not null then due_at > at + 2 * lease
+                       -- A message that an operator has made due again has no attempts.
+                       when attempts + uncharged = 0 then true
+                       else sent_at > at and due_at > sent_at end
+            order by due_at, id for no key update skip locked);
+    else
+        select due_at, id into last_at, last_id from signaling.outbox
+        where app = set_messages_back.app and status = 'pending' and sent_at is null and claim_id is null
+          and (due_at, id) > (from_at, after_id)
+        order by due_at, id offset most_looked_at - 1 limit 1;
+        places := array(
+            select ctid from signaling.outbox
+            where app = set_messages_back.app and status = 'pending' and sent_at is null and claim_id is null
+              and (due_at, id) > (from_at, after_id) and due_at <= coalesce(last_at, 'infinity')
+              and created_at > at and due_at <= created_at
+            order by due_at, id for no key update skip locked);
+    end if;
+
+    update signaling.outbox
+    set due_at = case when claim_id is not null then at + lease
+                      when sent_at is null or attempts + uncharged = 0 then at
+                      else at + (due_at - sent_at) end
+    where ctid = any (places);
+    get diagnostics changed = row_count;
+end
+$$;

@@ -1,0 +1,220 @@
+//! A process's view of the database's clock, and what the process does after that clock was set.
+//!
+//! The clock of a database jumps when an administrator or NTP sets it, and when a failover leads to another server. Slots,
+//! leases and expiries are times on that clock. After each step the process
+//!
+//! - gives back every message that waits for a slot, and claims nothing for [`SILENCE`]: until then other workers may still
+//!   use slots of the old time, and slots of both times together would exceed the limit;
+//! - for [`UNSTEADY`] takes no lease and no expiry for over that was not over before the step: else a step ahead would have
+//!   every message in flight sent again, and a clock that is wrong for ten seconds would end messages as expired.
+
+use std::collections::VecDeque;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use tokio::sync::watch;
+
+use super::clock::ClockReading;
+use super::{ClockStep, DbClock, DbTime, HORIZON, Lookahead};
+
+/// How long nothing is claimed after a step: slots lie no further ahead.
+const SILENCE: Duration = HORIZON.saturating_add(Lookahead::MAX);
+/// How long a clock has to go on without a step until what it shows counts for leases and expiries. Not shorter than a
+/// lease.
+const UNSTEADY: Duration = Duration::from_secs(60);
+/// The most steps that are remembered. A clock that is set more often counts as steady sooner.
+const MAX_STEPS: usize = 16;
+/// A claim that is carried out so much later than it was asked for still relies on the time that the database shows.
+const PROMPT: Duration = Duration::from_secs(1);
+
+/// The clock that all lanes of a process share, kept up by the readings that statements bring along.
+#[derive(Debug)]
+pub(crate) struct SharedClock {
+    state: Mutex<State>,
+    last_step: watch::Sender<Option<ClockStep>>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    clock: Option<DbClock>,
+    /// The steps of the last minute or so.
+    steps: VecDeque<Step>,
+}
+
+#[derive(Debug)]
+struct Step {
+    noticed_at: Instant,
+    /// A time that is over on the clock before the step and on the clock after it.
+    over_before: DbTime,
+}
+
+impl Default for SharedClock {
+    fn default() -> Self {
+        Self {
+            state: Mutex::default(),
+            last_step: watch::channel(None).0,
+        }
+    }
+}
+
+impl SharedClock {
+    pub(crate) fn observe(&self, reading: ClockReading) {
+        let mut state = self.state();
+        let Some(clock) = &mut state.clock else {
+            state.clock = Some(DbClock::new(reading));
+            return;
+        };
+        let Some(step) = clock.observe(reading) else {
+            return;
+        };
+        if state.steps.len() == MAX_STEPS {
+            state.steps.pop_front();
+        }
+        state.steps.push_back(Step {
+            noticed_at: reading.answered.instant,
+            over_before: step.before.min(step.after),
+        });
+        drop(state);
+        self.last_step.send_replace(Some(step));
+    }
+
+    /// Takes in that the database has seen its clock set back, as far as this process has noticed no step: it was started
+    /// after that.
+    pub(crate) fn was_set_back(&self, at: DbTime, by: Duration) {
+        if self.state().steps.is_empty() {
+            self.last_step.send_replace(Some(ClockStep {
+                before: at + by,
+                after: at,
+            }));
+        }
+    }
+
+    /// The estimate as it stands; none before the first reading.
+    pub(crate) fn get(&self) -> Option<DbClock> {
+        self.state().clock
+    }
+
+    /// The steps, for a task that follows them.
+    pub(crate) fn steps(&self) -> watch::Receiver<Option<ClockStep>> {
+        self.last_step.subscribe()
+    }
+
+    /// Until when nothing may be claimed, if the clock was set a moment ago.
+    pub(crate) fn silent_until(&self) -> Option<Instant> {
+        let stepped_at = self.get()?.stepped_at()?;
+        Some(stepped_at + SILENCE)
+    }
+
+    /// Leases and expiries up to this time of the database are over for certain; none before the first reading. `lease`
+    /// is how long leases last.
+    pub(crate) fn over_before(&self, now: Instant, lease: Duration) -> Option<DbTime> {
+        let state = self.state();
+        let by_estimate = state.clock?.at(now) + PROMPT;
+        let steps = state.steps.iter();
+        let unsteady = steps
+            .filter(|step| now.saturating_duration_since(step.noticed_at) < UNSTEADY.max(lease))
+            .map(|step| step.over_before);
+        unsteady.chain([by_estimate]).min()
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::clock::Moment;
+    use super::*;
+
+    const LEASE: Duration = Duration::from_secs(30);
+    const SECOND: Duration = Duration::from_secs(1);
+    const AT: DbTime = DbTime::from_micros(1_000_000_000);
+
+    /// A clock that has shown `AT` at `base`.
+    fn shared_clock(base: Instant) -> SharedClock {
+        let clock = SharedClock::default();
+        show(&clock, base, AT);
+        clock
+    }
+
+    fn show(clock: &SharedClock, instant: Instant, shown: DbTime) {
+        let moment = Moment {
+            instant,
+            wall: std::time::SystemTime::UNIX_EPOCH,
+        };
+        clock.observe(ClockReading {
+            asked: moment,
+            answered: moment,
+            shown,
+        });
+    }
+
+    #[test]
+    fn a_steady_clock_counts_at_once() {
+        let base = Instant::now();
+        let clock = shared_clock(base);
+        let later = base + SECOND * 40;
+        show(&clock, later, AT + SECOND * 40);
+        assert_eq!(
+            clock.over_before(later, LEASE),
+            Some(AT + SECOND * 40 + PROMPT)
+        );
+        assert_eq!(clock.silent_until(), None);
+    }
+
+    #[test]
+    fn a_step_ahead_ends_no_lease_that_runs_and_counts_once_the_clock_was_steady() {
+        let base = Instant::now();
+        let clock = shared_clock(base);
+        let hour = SECOND * 3600;
+        // Before the step is noticed, the next claim goes by the estimate.
+        let at_step = base + SECOND * 2;
+        assert_eq!(
+            clock.over_before(at_step, LEASE),
+            Some(AT + SECOND * 2 + PROMPT)
+        );
+        show(&clock, at_step, AT + SECOND * 2 + hour);
+        assert_eq!(clock.silent_until(), Some(at_step + SILENCE));
+        for seconds in [0, 30, 59] {
+            let now = at_step + SECOND * seconds;
+            assert_eq!(clock.over_before(now, LEASE), Some(AT + SECOND * 2));
+        }
+        let steady = at_step + UNSTEADY;
+        assert_eq!(
+            clock.over_before(steady, LEASE),
+            Some(AT + SECOND * 2 + hour + UNSTEADY + PROMPT)
+        );
+        assert_eq!(
+            clock.over_before(steady, LEASE * 4),
+            Some(AT + SECOND * 2),
+            "a longer lease may still run"
+        );
+    }
+
+    #[test]
+    fn a_clock_that_is_ahead_for_ten_seconds_ends_nothing() {
+        let base = Instant::now();
+        let clock = shared_clock(base);
+        let hour = SECOND * 3600;
+        show(&clock, base + SECOND, AT + SECOND + hour);
+        show(&clock, base + SECOND * 11, AT + SECOND * 11);
+        for seconds in [11, 40, 60] {
+            let now = base + SECOND * seconds;
+            let over = clock.over_before(now, LEASE).expect("read");
+            assert!(over <= AT + SECOND * seconds, "after {seconds} s");
+        }
+    }
+
+    #[test]
+    fn a_clock_that_is_set_over_and_over_still_lets_time_pass() {
+        let base = Instant::now();
+        let clock = shared_clock(base);
+        for minute in 1..30 {
+            let shown = AT + SECOND * (60 * minute + minute % 2);
+            show(&clock, base + SECOND * 60 * minute, shown);
+        }
+        let over = clock.over_before(base + SECOND * 60 * 29, LEASE);
+        assert!(over >= Some(AT + SECOND * 60 * 27), "{over:?}");
+    }
+}

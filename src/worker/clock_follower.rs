@@ -1,0 +1,93 @@
+//! Follows the database's clock when it is set: see [`SharedClock`](crate::pace::SharedClock).
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use metrics::counter;
+use tokio_util::sync::CancellationToken;
+
+use super::lane::Lane;
+use crate::error_text::database_error_text;
+use crate::outbox::Outbox;
+use crate::pace::ClockStep;
+
+/// The counter of steps of the database's clock.
+pub(crate) const CLOCK_STEPS: &str = "signaling_database_clock_steps_total";
+/// How often messages are brought back after the database has failed.
+const RETRY_PAUSE: Duration = Duration::from_secs(1);
+
+/// Follows the clock until the shutdown.
+pub(super) async fn run(lanes: Vec<Arc<Lane>>, shutdown: CancellationToken) {
+    let Some(outbox) = lanes.first().map(|lane| Arc::clone(&lane.shared.outbox)) else {
+        return;
+    };
+    let steps = counter!(CLOCK_STEPS);
+    let mut last_step = outbox.clock().steps();
+    let following = async {
+        while last_step.changed().await.is_ok() {
+            let step = *last_step.borrow_and_update();
+            let Some(step) = step else { continue };
+            steps.increment(1);
+            log_step(step);
+            for lane in &lanes {
+                lane.clock_stepped();
+            }
+            if step.is_back() {
+                for lane in &lanes {
+                    bring_messages_back(&outbox, lane).await;
+                }
+            }
+        }
+    };
+    shutdown.run_until_cancelled(following).await;
+}
+
+fn log_step(step: ClockStep) {
+    let (direction, by) = if step.is_back() {
+        ("back", step.before.since(step.after))
+    } else {
+        ("ahead", step.after.since(step.before))
+    };
+    let by = Duration::from_millis(u64::try_from(by.as_millis()).unwrap_or(u64::MAX));
+    tracing::warn!(
+        event = "clock_stepped",
+        direction,
+        by = %humantime::format_duration(by),
+        "the database's clock was set, or this host slept: messages that wait for their slots are given back, and nothing expires until the clock was steady for a minute. Check the clocks of the database's hosts (NTP)"
+    );
+}
+
+/// Makes messages due that would wait for as long as the clock was set back.
+async fn bring_messages_back(outbox: &Outbox, lane: &Lane) {
+    let mut has_failed = false;
+    loop {
+        match outbox
+            .set_messages_back(&lane.app, lane.shared.timing.lease)
+            .await
+        {
+            Ok(0) => return,
+            Ok(messages) => {
+                tracing::info!(
+                    event = "messages_set_back",
+                    app = lane.app,
+                    messages,
+                    "messages that were due at times of the old clock are due in time"
+                );
+                lane.clock_stepped();
+                return;
+            }
+            Err(error) => {
+                if !has_failed {
+                    tracing::warn!(
+                        event = "messages_set_back_failed",
+                        app = lane.app,
+                        error = database_error_text(&error),
+                        "messages that are due at times of the old clock can't be changed: trying again until they can"
+                    );
+                }
+                has_failed = true;
+                tokio::time::sleep(RETRY_PAUSE).await;
+            }
+        }
+    }
+}

@@ -1,0 +1,200 @@
+//! The clock of the database is set while workers send.
+
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+use simulator::{Behaviour, SimulatorConfig};
+use testkit::postgres::Settings;
+use testkit::{
+    PATIENCE, Postgres, Running, SchedulerStalls, SteppedClock, World, fleet, peer, warm_up,
+};
+
+/// Calls a second.
+const LIMIT: u32 = 100;
+const HOUR_S: f64 = 3600.0;
+/// How soon calls go on after a step: the silence and the wait for a lane that is idle, on a busy machine.
+const RECOVERY: Duration = Duration::from_secs(10);
+
+/// A world whose database goes by a clock that can be set.
+struct SteppedWorld {
+    world: World,
+    clock: SteppedClock,
+    postgres: Postgres,
+}
+
+impl SteppedWorld {
+    /// None if this machine has no libfaketime.
+    async fn new(latency_ms: u64) -> Option<Self> {
+        let Some(clock) = SteppedClock::new() else {
+            testkit::leave_out(
+                "steps of the database's clock are left out: this machine has no libfaketime",
+            );
+            return None;
+        };
+        let postgres = Postgres::start_with(Settings {
+            environment: clock.environment(),
+            ..Settings::default()
+        })
+        .await;
+        let simulator = SimulatorConfig {
+            behaviour: Behaviour {
+                latency_ms,
+                limit: None,
+                ..Behaviour::default()
+            },
+            ..SimulatorConfig::default()
+        };
+        let world = World::on(&postgres, simulator).await;
+        Some(Self {
+            world,
+            clock,
+            postgres,
+        })
+    }
+
+    async fn fleet(&self, count: usize) -> Vec<Running> {
+        let rate = LIMIT.to_string();
+        fleet(count, || self.world.worker().env("WORKER_RATE", &rate)).await
+    }
+
+    /// Sends messages until each of two workers has sent some, and so has read the clock.
+    async fn until_both_have_sent(&self) {
+        warm_up(&self.world).await;
+        self.world
+            .until("both workers have sent", PATIENCE, async || {
+                self.world.insert_many(20).await;
+                self.world.until_all_final().await;
+                self.world.count("claimed_by = 'worker-0'").await > 0
+                    && self.world.count("claimed_by = 'worker-1'").await > 0
+            })
+            .await;
+    }
+
+    async fn stop(self) {
+        self.world.pool.close().await;
+        self.postgres.cluster.stop().await.expect("stopped");
+    }
+}
+
+/// The most calls that arrived in a second.
+fn busiest_second(world: &World) -> usize {
+    let calls = world.simulator.ledger().calls();
+    let mut first = 0;
+    let mut most = 0;
+    for (index, call) in calls.iter().enumerate() {
+        while call.at_us.saturating_sub(calls[first].at_us) >= 1_000_000 {
+            first += 1;
+        }
+        most = most.max(index + 1 - first);
+    }
+    most
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_step_of_the_clock_costs_seconds_repeats_no_call_and_keeps_the_limit() {
+    let Some(stepped) = SteppedWorld::new(300).await else {
+        return;
+    };
+    let world = &stepped.world;
+    let workers = stepped.fleet(2).await;
+    warm_up(world).await;
+    let stalls = SchedulerStalls::watch();
+    world.insert_many(2_000).await;
+    for ahead_s in [HOUR_S, 0.0, -HOUR_S, 0.0, 5.0, 0.0] {
+        world.until_accepted(world.seen().accepted + 30).await;
+        stepped.clock.set(ahead_s);
+        let step = Instant::now();
+        world.until_accepted(world.seen().accepted + 60).await;
+        let took = step.elapsed();
+        assert!(
+            took < RECOVERY,
+            "{took:?} until 60 messages were accepted after a step to {ahead_s} s"
+        );
+    }
+    for worker in &workers {
+        worker.until_logged("clock_stepped").await;
+    }
+    world.until_all_final().await;
+    assert_eq!(world.count("status = 'message_sent'").await, 2_001);
+    let seen = world.seen();
+    assert_eq!((seen.calls, seen.duplicates), (2_001, 0));
+    let lost: i64 = world.ask("select count(*) from signaling.attempt").await;
+    assert_eq!(lost, 0, "no message in flight counts as lost");
+    let busiest = busiest_second(world);
+    let longest_stall = stalls.take_longest();
+    assert!(
+        busiest <= usize::try_from(LIMIT).expect("small")
+            || longest_stall > SchedulerStalls::TOLERABLE,
+        "{busiest} calls in a second, on a machine that stood still for {longest_stall:?}"
+    );
+    drop(workers);
+    stepped.stop().await;
+}
+
+#[tokio::test]
+async fn a_clock_that_is_ahead_for_a_moment_ends_no_message() {
+    let Some(stepped) = SteppedWorld::new(0).await else {
+        return;
+    };
+    let world = &stepped.world;
+    let workers = stepped.fleet(2).await;
+    stepped.until_both_have_sent().await;
+    world.change(|behaviour| behaviour.latency_ms = 3_000);
+    let before = world.seen().calls;
+    let in_flight = world.insert(peer(json!({"at_most_once": true}))).await;
+    world
+        .until("the call is open", PATIENCE, async || {
+            world.seen().calls == before + 1
+        })
+        .await;
+    let in_ten_minutes = world.time_in(600_000).await;
+    let waiting = world
+        .insert(peer(
+            json!({"due_at": world.time_in(5_000).await, "expires_at": in_ten_minutes}),
+        ))
+        .await;
+    stepped.clock.set(HOUR_S);
+    for worker in &workers {
+        worker.until_logged("clock_stepped").await;
+    }
+    assert_eq!(world.until_final(in_flight).await.status, "message_sent");
+    assert_eq!(world.row(waiting).await.status, "pending");
+    stepped.clock.set(0.0);
+    assert_eq!(world.until_final(waiting).await.status, "message_sent");
+    assert_eq!(world.seen().calls, before + 2);
+    drop(workers);
+    stepped.stop().await;
+}
+
+#[tokio::test]
+async fn messages_of_a_clock_that_was_ahead_are_sent_at_once_also_by_a_worker_that_starts_later() {
+    let Some(stepped) = SteppedWorld::new(0).await else {
+        return;
+    };
+    let world = &stepped.world;
+    stepped.clock.set(HOUR_S);
+    let mut workers = stepped.fleet(1).await;
+    warm_up(world).await;
+    world.set_faults(&["500"]);
+    let retry = world.insert(peer(json!({}))).await;
+    world
+        .until("an attempt has failed", PATIENCE, async || {
+            !world.attempts(retry).await.is_empty()
+        })
+        .await;
+    for worker in &mut workers {
+        worker.kill().await;
+    }
+    let inserted = world.insert(peer(json!({}))).await;
+    stepped.clock.set(0.0);
+    world.set_faults(&[]);
+    let started = Instant::now();
+    let worker = stepped.fleet(1).await;
+    for id in [retry, inserted] {
+        assert_eq!(world.until_final(id).await.status, "message_sent");
+    }
+    let took = started.elapsed();
+    assert!(took < Duration::from_secs(75), "{took:?}, and not an hour");
+    drop(worker);
+    stepped.stop().await;
+}

@@ -1,0 +1,356 @@
+//! Times that lie ahead, because the clock of the database was set back: SQL can't set the clock, so the times are changed.
+
+use serde_json::json;
+use time::Duration;
+
+use super::{
+    BEGINNING, Claim, LEASE, LEASE_TEXT, connect, lane, make_retries, now, set_lane, set_messages,
+    world,
+};
+use testkit::{World, peer};
+
+/// Changes messages until nothing more is found, and returns how many have changed.
+async fn set_messages_back(world: &World) -> i32 {
+    let mut changed = 0;
+    for of_retries in [false, true] {
+        let (mut after_at, mut after_id) = (BEGINNING.to_owned(), 0);
+        loop {
+            let (step, last_at, last_id): (i32, Option<String>, Option<i64>) = sqlx::query_as(
+                "select changed, last_at::text, last_id
+                 from signaling.set_messages_back('default', $1::text::interval, $2, $3::text::timestamptz, $4)",
+            )
+            .bind(LEASE_TEXT)
+            .bind(of_retries)
+            .bind(&after_at)
+            .bind(after_id)
+            .fetch_one(&world.pool)
+            .await
+            .expect("changed");
+            changed += step;
+            let Some((last_at, last_id)) = last_at.zip(last_id) else {
+                break;
+            };
+            (after_at, after_id) = (last_at, last_id);
+        }
+    }
+    changed
+}
+
+async fn due_in(world: &World, id: i64) -> Duration {
+    world.row(id).await.due_at - now(world).await
+}
+
+#[tokio::test]
+async fn the_first_claim_after_the_clock_was_set_back_brings_the_lane_back() {
+    let world = world().await;
+    world.insert(peer(json!({}))).await;
+    set_lane(
+        &world,
+        "rate_at = now() + interval '1 hour', next_slot_at = now() + interval '1 hour 200 milliseconds',
+         retry_after_until = now() + interval '1 hour 5 seconds', throttled_at = now() + interval '59 minutes',
+         released_at = now() + interval '58 minutes'",
+    )
+    .await;
+    let claim = Claim::default().run(&world.pool).await;
+    let back_by = claim.lane.set_back_by.expect("the clock was set back");
+    let hour_us = 3_600_000_000;
+    assert!((hour_us - 10_000_000..=hour_us).contains(&back_by.microseconds));
+    assert!(claim.messages.is_empty(), "the API has asked for a wait");
+    let wait: f64 = lane(
+        &world,
+        "extract(epoch from retry_after_until - clock_timestamp())::float8",
+    )
+    .await;
+    assert!((0.0..=5.0).contains(&wait), "{wait} s");
+    let are_past: bool = lane(
+        &world,
+        "throttled_at < now() and released_at < now() and rate_at <= clock_timestamp()",
+    )
+    .await;
+    assert!(are_past);
+
+    set_lane(&world, "retry_after_until = null").await;
+    let claim = Claim::default().run(&world.pool).await;
+    assert_eq!(claim.lane.set_back_by, None);
+    assert_eq!(claim.messages.len(), 1);
+}
+
+#[tokio::test]
+async fn slots_that_were_given_out_before_the_clock_was_set_back_stay_ahead_of_later_ones() {
+    let world = world().await;
+    world.insert_many(30).await;
+    let before = Claim::of_at_most(10).run(&world.pool).await;
+    let given_out = before.lane.next_slot_at - before.lane.at;
+    set_lane(
+        &world,
+        "rate_at = rate_at + interval '1 hour', next_slot_at = next_slot_at + interval '1 hour'",
+    )
+    .await;
+    let after = Claim::of_at_most(10).run(&world.pool).await;
+    let first = after.messages[0].slot_at;
+    assert!(
+        first >= after.lane.at + given_out,
+        "{first} is a slot of the old claim"
+    );
+    assert!(first <= after.lane.at + given_out + Duration::seconds(1));
+}
+
+#[tokio::test]
+async fn a_hold_of_a_clock_that_was_ahead_ends_when_it_would_have() {
+    let world = world().await;
+    world.insert(peer(json!({}))).await;
+    set_lane(
+        &world,
+        "rate_at = now() + interval '1 hour', hold = 'unavailable', hold_since = now(),
+         hold_until = now() + interval '1 hour'",
+    )
+    .await;
+    let claim = Claim::default().run(&world.pool).await;
+    assert_eq!(claim.messages.len(), 1, "the probe is made");
+}
+
+#[tokio::test]
+async fn a_message_that_was_inserted_ahead_of_the_clock_is_due_and_a_scheduled_one_stays() {
+    let world = world().await;
+    let at_once = world.insert(peer(json!({}))).await;
+    let scheduled = world.insert(peer(json!({}))).await;
+    let later = world
+        .insert(peer(json!({"due_at": world.time_in(600_000).await})))
+        .await;
+    set_messages(
+        &world,
+        "created_at = created_at + interval '1 hour', due_at = due_at + interval '1 hour'",
+        &format!("id in ({at_once}, {scheduled})"),
+    )
+    .await;
+    set_messages(
+        &world,
+        "due_at = due_at + interval '1 minute'",
+        &format!("id = {scheduled}"),
+    )
+    .await;
+    assert_eq!(set_messages_back(&world).await, 1);
+    assert!(due_in(&world, at_once).await <= Duration::ZERO);
+    assert!(due_in(&world, scheduled).await > Duration::minutes(60));
+    assert!(due_in(&world, later).await > Duration::minutes(9));
+    assert_eq!(
+        set_messages_back(&world).await,
+        0,
+        "given again, nothing changes"
+    );
+}
+
+#[tokio::test]
+async fn a_retry_waits_as_long_as_after_its_call_and_one_made_by_hand_is_due() {
+    let world = world().await;
+    let ids: Vec<i64> = {
+        let mut ids = Vec::new();
+        for _ in 0..3 {
+            ids.push(world.insert(peer(json!({}))).await);
+        }
+        ids
+    };
+    make_retries(&world, "true").await;
+    set_messages(
+        &world,
+        "sent_at = now() + interval '1 hour', due_at = now() + interval '1 hour 20 seconds'",
+        &format!("id = {}", ids[0]),
+    )
+    .await;
+    set_messages(
+        &world,
+        "attempts = 0, due_at = now() + interval '1 hour'",
+        &format!("id = {}", ids[1]),
+    )
+    .await;
+    // This one waits for as long as the API has asked.
+    set_messages(
+        &world,
+        "due_at = now() + interval '1 hour'",
+        &format!("id = {}", ids[2]),
+    )
+    .await;
+    assert_eq!(set_messages_back(&world).await, 2);
+    let wait = due_in(&world, ids[0]).await;
+    assert!(
+        wait > Duration::seconds(5) && wait <= Duration::seconds(20),
+        "{wait}"
+    );
+    assert!(due_in(&world, ids[1]).await <= Duration::ZERO);
+    assert!(due_in(&world, ids[2]).await > Duration::minutes(59));
+    assert_eq!(
+        set_messages_back(&world).await,
+        0,
+        "given again, nothing changes"
+    );
+}
+
+#[tokio::test]
+async fn a_lease_of_a_clock_that_was_ahead_lasts_no_longer_than_one_lease() {
+    let world = world().await;
+    world.insert_many(2).await;
+    let claim = Claim::of_at_most(1).run(&world.pool).await;
+    let id = claim.ids()[0];
+    assert_eq!(
+        set_messages_back(&world).await,
+        0,
+        "a lease that runs is left"
+    );
+    set_messages(
+        &world,
+        "due_at = due_at + interval '1 hour'",
+        &format!("id = {id}"),
+    )
+    .await;
+    assert_eq!(set_messages_back(&world).await, 1);
+    let row = world.row(id).await;
+    assert_eq!(row.claim_id, Some(claim.id), "its worker still has it");
+    assert!(due_in(&world, id).await <= LEASE);
+}
+
+#[tokio::test]
+async fn any_number_of_messages_is_brought_back_a_few_thousand_at_a_time() {
+    let world = world().await;
+    world
+        .execute(
+            "insert into signaling.outbox (sender, destination, payload, due_at)
+             select 'alice', 'bob', 'hello', now() + interval '10 minutes' from generate_series(1, 6000)",
+        )
+        .await;
+    world.insert_many(7_000).await;
+    set_messages(
+        &world,
+        "created_at = created_at + interval '1 hour', due_at = due_at + interval '1 hour'",
+        "due_at <= now()",
+    )
+    .await;
+    assert_eq!(set_messages_back(&world).await, 7_000);
+    assert_eq!(world.count("due_at <= clock_timestamp()").await, 7_000);
+}
+
+#[tokio::test]
+async fn a_message_that_somebody_has_locked_is_passed_over() {
+    let world = world().await;
+    let id = world.insert(peer(json!({}))).await;
+    set_messages(
+        &world,
+        "created_at = created_at + interval '1 hour', due_at = due_at + interval '1 hour'",
+        "true",
+    )
+    .await;
+    let mut other = connect(&world).await;
+    sqlx::raw_sql("begin; select from signaling.outbox for update")
+        .execute(&mut other)
+        .await
+        .expect("locked");
+    assert_eq!(set_messages_back(&world).await, 0);
+    sqlx::raw_sql("rollback")
+        .execute(&mut other)
+        .await
+        .expect("free");
+    assert_eq!(set_messages_back(&world).await, 1);
+    assert!(due_in(&world, id).await <= Duration::ZERO);
+}
+
+/// A claim's `over_before`, in words of SQL.
+async fn ago(world: &World, interval: &str) -> String {
+    world
+        .ask(&format!(
+            "select (clock_timestamp() - interval '{interval}')::text"
+        ))
+        .await
+}
+
+#[tokio::test]
+async fn an_expiry_that_is_not_over_for_certain_neither_ends_a_message_nor_lets_it_be_sent() {
+    let world = world().await;
+    let id = world
+        .insert(peer(json!({"expires_at": world.time_in(3_600_000).await})))
+        .await;
+    let retry = world
+        .insert(peer(json!({"expires_at": world.time_in(3_600_000).await})))
+        .await;
+    make_retries(&world, &format!("id = {retry}")).await;
+    set_messages(
+        &world,
+        "expires_at = now() - interval '10 seconds', due_at = now() - interval '1 minute'",
+        "true",
+    )
+    .await;
+    let claim = Claim {
+        over_before: ago(&world, "1 minute").await,
+        ..Claim::default()
+    };
+    let uncertain = claim.run(&world.pool).await;
+    assert_eq!((uncertain.messages.len(), uncertain.lane.expired), (0, 0));
+    let expired: Vec<(String, i32)> = sqlx::query_as(
+        "select app, expired from signaling.expire('{default}', now() - interval '1 minute')",
+    )
+    .fetch_all(&world.pool)
+    .await
+    .expect("expired");
+    assert!(expired.is_empty(), "{expired:?}");
+    set_lane(
+        &world,
+        "hold = 'unavailable', hold_since = now(), hold_until = now() - interval '1 second'",
+    )
+    .await;
+    let probe = claim.run(&world.pool).await;
+    assert_eq!((probe.messages.len(), probe.lane.expired), (0, 0));
+    set_lane(&world, "hold = null, hold_since = null, hold_until = null").await;
+    let certain = Claim::default().run(&world.pool).await;
+    assert_eq!((certain.messages.len(), certain.lane.expired), (0, 2));
+    for id in [id, retry] {
+        assert_eq!(world.row(id).await.status, "expired");
+    }
+}
+
+#[tokio::test]
+async fn a_clock_that_is_ahead_deletes_nothing_and_one_that_was_set_back_keeps_no_turn() {
+    let world = world().await;
+    let id = world.insert(peer(json!({}))).await;
+    set_messages(
+        &world,
+        "status = 'message_sent', sent_at = now(), finished_at = now() - interval '2 minutes', created_at = now() - interval '2 minutes'",
+        &format!("id = {id}"),
+    )
+    .await;
+    let delete = async |over_before: &str| -> (bool, Option<i64>) {
+        sqlx::query_as(
+            "select has_turn, deleted from signaling.delete_finished(gen_random_uuid(), '1 minute',
+                 over_before => $1::text::timestamptz)",
+        )
+        .bind(over_before)
+        .fetch_one(&world.pool)
+        .await
+        .expect("deleted")
+    };
+    assert_eq!(
+        delete(&ago(&world, "10 minutes").await).await,
+        (true, Some(0))
+    );
+    world
+        .execute("update signaling.retention set held_until = now() + interval '1 hour'")
+        .await;
+    assert_eq!(delete("infinity").await, (true, Some(1)));
+
+    world
+        .execute("update signaling.queue_counts_turn set counted_at = now() + interval '1 hour'")
+        .await;
+    let has_counted: bool = world
+        .ask("select signaling.refresh_queue_counts('1 minute')")
+        .await;
+    assert!(has_counted);
+}
+
+#[tokio::test]
+async fn a_worker_that_was_seen_ahead_of_the_clock_is_not_alive() {
+    let world = world().await;
+    world.pretend_worker("one", "1", "default").await;
+    let is_alive = async || -> bool { world.ask("select is_alive from signaling.fleet").await };
+    assert!(is_alive().await);
+    world
+        .execute("update signaling.worker set seen_at = now() + interval '1 hour'")
+        .await;
+    assert!(!is_alive().await);
+}
