@@ -55,7 +55,10 @@ begin
     cutoff := began - retain;
     at := began;
 
-    -- Somebody else's turn is not waited for.
+    -- Somebody else's turn is not waited for. The row may be gone after a truncate: without it nobody would ever delete.
+    if not exists (select from signaling.retention) then
+        insert into signaling.retention default values on conflict do nothing;
+    end if;
     select * into turn from signaling.retention
     where is_the_only_row and (retention.held_until <= began or held_by = worker)
     for update skip locked;

@@ -12,6 +12,10 @@ as $$
 declare
     began timestamptz := clock_timestamp();
 begin
+    -- The row may be gone after a truncate: without it nobody would ever count.
+    if not exists (select from signaling.queue_counts_turn) then
+        insert into signaling.queue_counts_turn default values on conflict do nothing;
+    end if;
     perform from signaling.queue_counts_turn
     where is_the_only_row and counted_at + greatest(stale_after, took * 50) <= began
     for update skip locked;

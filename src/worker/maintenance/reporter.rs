@@ -34,11 +34,13 @@ impl Reporter {
         lanes: &[Arc<Lane>],
         name: String,
         host: String,
+        environment: Option<String>,
     ) -> Self {
         let worker = WorkerIdentity {
             id: Uuid::new_v4(),
             name,
             host,
+            environment,
             apps: lanes.iter().map(|lane| lane.app.clone()).collect(),
         };
         let by_app = |lane: &Arc<Lane>| (lane.app.clone(), Arc::clone(lane));
@@ -60,8 +62,13 @@ impl Reporter {
     async fn report_until(&mut self) {
         let mut last_success: Option<Instant> = None;
         loop {
-            let reports = self.changed();
             let is_due = last_success.is_none_or(|at| at.elapsed() >= ALIVE_EVERY);
+            if is_due {
+                // Somebody may have emptied the registry: without this worker's counters, another one whose calls fail
+                // would take the API for dead.
+                self.reported.clear();
+            }
+            let reports = self.changed();
             if is_due || !reports.is_empty() {
                 match self.report(reports).await {
                     Ok(()) => last_success = Some(Instant::now()),

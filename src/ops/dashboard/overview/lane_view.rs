@@ -38,6 +38,11 @@ impl LaneView {
                 can_resume: lane.told_to_wait,
                 ..Self::new(Tone::Bad, "no worker", without_worker(lane))
             },
+            LaneState::OtherEnvironment => Self::new(
+                Tone::Bad,
+                "other environment",
+                of_other_environment(&app.app, lane),
+            ),
             LaneState::Unauthorized | LaneState::Unavailable => Self {
                 can_resume: lane.told_to_wait,
                 ..Self::new(Tone::Bad, word, held(lane, state, now))
@@ -98,6 +103,14 @@ fn without_worker(lane: &LaneStatus) -> Markup {
     html! {
         "No worker that serves this app is alive: its messages wait. To do: " (advice::NO_WORKER) "."
         @if let Some(hold) = &lane.hold { " The app is " (hold) ", too." }
+    }
+}
+
+fn of_other_environment(app: &str, lane: &LaneStatus) -> Markup {
+    html! {
+        "The app belongs to " (advice::environment_name(lane.environment.as_deref()))
+        ", and the workers that are alive to another one (" (lane.workers.refusing.join(", "))
+        "): they refuse it, and its messages wait. To do: " (advice::adopt(app)) "."
     }
 }
 
