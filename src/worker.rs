@@ -136,13 +136,7 @@ pub(crate) async fn run(
     drop(records);
     let poller = Poller::new(&outbox, &lanes, config.timing.poll_interval);
     loops.spawn(poller.run(shutdown.clone()));
-    let reporter = Reporter::new(
-        &outbox,
-        &lanes,
-        config.name,
-        config.host,
-        config.environment,
-    );
+    let reporter = Reporter::new(&outbox, &lanes, config.name, config.host);
     loops.spawn(reporter.run(shutdown.clone()));
     let stats_flusher = Arc::new(StatsFlusher {
         outbox: Arc::clone(&outbox),
@@ -150,12 +144,8 @@ pub(crate) async fn run(
     });
     let mut stats_flushing = tokio::spawn(Arc::clone(&stats_flusher).run(shutdown.clone()));
     if let Some(retention) = config.retention {
-        loops.spawn(delete_finished(
-            Arc::clone(&outbox),
-            lanes.clone(),
-            retention,
-            shutdown.clone(),
-        ));
+        let deleting = delete_finished(outbox, lanes.clone(), retention, shutdown.clone());
+        loops.spawn(deleting);
     }
 
     // None of these ends by itself: if one does, it has failed, and the process is of no use without it.

@@ -188,6 +188,11 @@ pub(crate) fn schema(version: &SchemaVersion) -> Finding {
         .map(|(number, description)| format!("{number} ({description})"))
         .collect();
     match version.found {
+        None if version.functions_found.is_some() => Finding::fail(
+            "schema",
+            "signaling.schema_migrations is empty, and the functions of the outbox are there: somebody has emptied that table",
+            "run `worker migrate`: it prints the statement that writes the rows of that table anew",
+        ),
         None => Finding::fail(
             "schema",
             "the database has no outbox yet",

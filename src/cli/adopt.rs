@@ -13,7 +13,7 @@ use crate::outbox::Outbox;
 /// database are the business of its source. This command decides what becomes of them, and the workers then serve the
 /// apps. It also ends holds and throttling, which are findings of the other environment; a pause and a limit that an
 /// operator has set stay. It refuses while a worker of the other environment is alive in this database. The same in SQL:
-/// select signaling.adopt('default', 'staging', cancels_pending => true), repeated until `is_done`.
+/// select signaling.adopt('default', 'staging', true), repeated until `is_done`.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   worker adopt --environment staging --cancel-pending       production was copied to staging

@@ -163,8 +163,6 @@ impl LaneLog {
                 hold = HoldKind::Paused.as_str(),
                 "lane paused by a person: no call starts until `worker resume`. `worker status` says who and why"
             ),
-            // Logged by `refused`.
-            (_, Some(HoldKind::OtherEnvironment)) => {}
             (Some(HoldKind::OtherEnvironment), None) => {
                 tracing::info!(
                     event = "lane_adopted",
@@ -178,7 +176,8 @@ impl LaneLog {
             (Some(_), None) => {
                 tracing::info!(event = "lane_released", app, "lane released: sending again");
             }
-            (None, None) => {}
+            // `refused` logs another environment.
+            (_, Some(HoldKind::OtherEnvironment)) | (None, None) => {}
         }
     }
 }

@@ -34,13 +34,13 @@ impl Reporter {
         lanes: &[Arc<Lane>],
         name: String,
         host: String,
-        environment: Option<String>,
     ) -> Self {
+        let shared = lanes.first().map(|lane| &lane.shared);
         let worker = WorkerIdentity {
             id: Uuid::new_v4(),
             name,
             host,
-            environment,
+            environment: shared.and_then(|shared| shared.environment.clone()),
             apps: lanes.iter().map(|lane| lane.app.clone()).collect(),
         };
         let by_app = |lane: &Arc<Lane>| (lane.app.clone(), Arc::clone(lane));
