@@ -70,7 +70,7 @@ begin
             is_done := cancelled < max_rows;
         end if;
         if is_done then
-            -- What the other environment's calls came to says nothing of this one's. A pause and a limit that an operator
+            -- Failures of the other environment's calls say nothing about this one's. A pause and a limit that an operator
             -- has set stay.
             update signaling.lane
             set environment = adopt.environment, next_slot_at = at + interval '1 second',

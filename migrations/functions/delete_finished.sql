@@ -55,10 +55,11 @@ begin
     cutoff := began - retain;
     at := began;
 
-    -- Somebody else's turn is not waited for. The row may be gone after a truncate: without it nobody would ever delete.
+    -- A truncate may have deleted the row: without it, no worker would ever delete again.
     if not exists (select from signaling.retention) then
         insert into signaling.retention default values on conflict do nothing;
     end if;
+    -- Another worker's turn is not waited for.
     select * into turn from signaling.retention
     where is_the_only_row and (retention.held_until <= began or held_by = worker)
     for update skip locked;

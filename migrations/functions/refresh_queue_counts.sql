@@ -12,7 +12,7 @@ as $$
 declare
     began timestamptz := clock_timestamp();
 begin
-    -- The row may be gone after a truncate: without it nobody would ever count.
+    -- A truncate may have deleted the row: without it, no session would ever count again.
     if not exists (select from signaling.queue_counts_turn) then
         insert into signaling.queue_counts_turn default values on conflict do nothing;
     end if;

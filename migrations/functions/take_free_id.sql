@@ -4,7 +4,8 @@
 -- failed attempt and each claim of a lost message would fail with a duplicate key, until the sequence has caught up: the
 -- worker would call messages again whose outcomes it knows, once for each id that is taken.
 --
--- Locks, until the end of the transaction, others that would move the sequence. Nobody waits for it who has a free id.
+-- Locks out other sessions that would move the sequence, until the end of the transaction. A row with a free id waits for
+-- nothing.
 -- Index: attempt_pkey.
 create or replace function signaling.take_free_id() returns trigger
     language plpgsql set search_path = pg_catalog, pg_temp set enable_seqscan = off

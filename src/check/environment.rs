@@ -1,4 +1,4 @@
-//! Whether the worker's environment is that of the database: a worker refuses the messages of another one.
+//! Compares the worker's environment with that of each app: a worker refuses the messages of another one.
 
 use super::Finding;
 use crate::advice;

@@ -1,4 +1,4 @@
-//! Whether the sequences of ids are ahead of their tables.
+//! Checks that the sequences of ids are ahead of their tables.
 
 use super::Finding;
 use crate::outbox::SequenceBehind;

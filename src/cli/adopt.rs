@@ -11,8 +11,9 @@ use crate::outbox::Outbox;
 ///
 /// Workers refuse apps that belong to another environment than theirs, because the messages that were pending in the copied
 /// database are the business of its source. This command decides what becomes of them, and the workers then serve the
-/// apps. It also ends holds and throttling, which are findings of the other environment; a pause and a limit that an
-/// operator has set stay. It refuses while a worker of the other environment is alive in this database. The same in SQL:
+/// apps. The command also ends holds and throttling, which are findings of the other environment; a pause and a limit that
+/// an operator has set stay. While a worker of the other environment is alive in this database, the command refuses. The
+/// same in SQL:
 /// select signaling.adopt('default', 'staging', true), repeated until `is_done`.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:

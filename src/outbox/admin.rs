@@ -67,7 +67,7 @@ pub(crate) struct RetryFilter {
     pub(crate) ids: Vec<i64>,
 }
 
-/// What one call of [`Outbox::adopt`] did.
+/// The result of one call of [`Outbox::adopt`].
 #[derive(Debug, Deserialize)]
 pub(crate) struct Adoption {
     /// The app belongs to the environment now. Else the call has cancelled as many messages as it may, and more are left.

@@ -44,7 +44,7 @@ pub(crate) struct ServedApp {
 #[derive(Debug, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub(crate) struct LaneWorkers {
-    /// Those of the app's environment.
+    /// Counts the workers of the app's environment alone.
     pub(crate) alive: u32,
     /// The environments of workers that refuse the app, because it belongs to another one: each once, in words.
     pub(crate) refusing: Vec<String>,

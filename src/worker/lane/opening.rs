@@ -53,7 +53,7 @@ impl Lane {
         Ok(())
     }
 
-    /// Whether the app belongs to another environment, so that this worker must change nothing of it.
+    /// True if the app belongs to another environment, so that this worker must change nothing of it.
     pub(in crate::worker) fn is_refused(&self) -> bool {
         self.log().is_refused()
     }

@@ -64,8 +64,8 @@ impl Reporter {
         loop {
             let is_due = last_success.is_none_or(|at| at.elapsed() >= ALIVE_EVERY);
             if is_due {
-                // Somebody may have emptied the registry: without this worker's counters, another one whose calls fail
-                // would take the API for dead.
+                // An emptied registry lacks this worker's counters, and another worker whose calls fail would take the API
+                // for dead.
                 self.reported.clear();
             }
             let reports = self.changed();

@@ -138,7 +138,7 @@ async fn a_copy_that_is_restored_beneath_a_running_worker_is_refused() {
     let world = World::new().await;
     let staging = of(&world, "staging").start();
     world.until_idle().await;
-    // What a restore of the lane does.
+    // A restore of the lane does the same.
     world
         .execute("update signaling.lane set environment = 'production'")
         .await;

@@ -73,7 +73,7 @@ async fn source() -> World {
     world
 }
 
-/// What stands in the tables with messages, in a text.
+/// The rows of the tables with messages, in a text.
 async fn contents(world: &World) -> String {
     world
         .ask(
@@ -100,7 +100,7 @@ async fn serve(world: &World, target: &World) {
     assert_eq!(target.attempts(once).await[0].outcome, "lost");
     let sent = target.count("status = 'message_sent'").await;
     assert_eq!(sent, FINISHED + CLAIMED + WAITING - 1);
-    // What the source had finished is not sent again.
+    // Messages that the source had finished are not sent again.
     let accepted = u64::try_from(CLAIMED + WAITING - 1).expect("a count");
     assert_eq!(target.seen().accepted, accepted);
     let id = target.insert(peer(json!({"payload": "new"}))).await;
@@ -246,4 +246,34 @@ async fn only_who_could_drop_the_trigger_restores_finished_messages() {
     world
         .execute(&format!("drop owned by {role}; drop role {role}"))
         .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_worker_whose_sequence_of_attempts_is_behind_repeats_no_call() {
+    let world = World::new().await;
+    let old = world.insert(peer(json!({"due_at": "2999-01-01"}))).await;
+    // A logical replica has the rows, and its sequences begin anew.
+    world
+        .execute(&format!(
+            "insert into signaling.attempt (message_id, attempt, outcome)
+             select {old}, 1, 'transient' from generate_series(1, 300);
+             select setval('signaling.attempt_id_seq', 1, false)"
+        ))
+        .await;
+    world.set_faults(&["500:count=3"]);
+    let worker = world.worker().start();
+    for number in 0..6 {
+        let id = world
+            .insert(peer(json!({"payload": format!("message {number}")})))
+            .await;
+        assert_eq!(world.until_final(id).await.status, "message_sent");
+    }
+    assert_eq!(world.seen().calls, 6 + 3);
+    assert_eq!(worker.logged("record_refused"), 0);
+    let logged: i64 = world
+        .ask(&format!(
+            "select count(*) from signaling.attempt where message_id <> {old}"
+        ))
+        .await;
+    assert_eq!(logged, 3);
 }

@@ -192,7 +192,16 @@ mod tests {
             workers: LaneWorkers::default(),
             ..lane()
         };
+        let of_production = LaneStatus {
+            environment: Some("production".into()),
+            workers: LaneWorkers {
+                refusing: vec!["staging".into()],
+                ..LaneWorkers::default()
+            },
+            ..lane()
+        };
         for (lane, queued, word, reason) in [
+            (Some(of_production), 1, "other environment", "(staging)"),
             (None, 1, "no worker", "No worker has served"),
             (Some(paused), 1, "paused", "operator"),
             (Some(unauthorized), 1, "unauthorized", "in 3.0 s"),
