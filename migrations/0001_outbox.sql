@@ -133,6 +133,7 @@ create table signaling.lane (
     configured_per_s double precision not null,
     limit_set_by     text,
     limit_set_at     timestamptz,
+    environment      text,
     rate_per_s       double precision not null,
     rate_at          timestamptz      not null default 'epoch',
     throttled_at     timestamptz,
@@ -155,6 +156,8 @@ create table signaling.lane (
     generation       bigint           not null default 0,
 
     constraint limit_per_s_is_not_between_1_and_a_million check (limit_per_s between 1 and 1000000),
+    constraint environment_is_not_a_name_of_1_to_64_letters_digits_dots_dashes
+        check (environment ~ '^[A-Za-z0-9._-]{1,64}$'),
     constraint rate_per_s_is_not_positive check (rate_per_s > 0),
     constraint next_slot_at_or_rate_at_is_infinite check (isfinite(next_slot_at) and isfinite(rate_at)),
     constraint hold_is_not_a_known_hold check (hold in ('unauthorized', 'unavailable')),
@@ -175,6 +178,8 @@ comment on column signaling.lane.limit_per_s is
     'Calls a second that go out at most: the configured limit, or what signaling.set_limit() said.';
 comment on column signaling.lane.configured_per_s is 'The limit that the worker which started last is configured with.';
 comment on column signaling.lane.limit_set_by is 'Who set another limit than the configured one. Null: nobody.';
+comment on column signaling.lane.environment is
+    'The WORKER_ENVIRONMENT of the workers that send this app''s messages: workers of another one refuse them until signaling.adopt(). Null: none was ever set.';
 comment on column signaling.lane.rate_per_s is
     'Slots a second as of rate_at. A 429 cuts it; then it climbs back by 5 % a second, see signaling.present_rate().';
 comment on column signaling.lane.throttled_at is 'When a burst of 429s last cut the rate.';
@@ -227,10 +232,9 @@ create table signaling.retention (
 )
 -- Every batch writes this row: its versions stay on one page, and are cleaned up there.
 with (fillfactor = 10, autovacuum_vacuum_threshold = 200, autovacuum_vacuum_scale_factor = 0);
-insert into signaling.retention default values;
 
 comment on table signaling.retention is
-    'How far the deletion of old messages is: it goes through the outbox by id, one process at a time.';
+    'How far the deletion of old messages is: it goes through the outbox by id, one process at a time. signaling.delete_finished() makes the row where it is missed.';
 comment on column signaling.retention.held_by is 'The process that deletes. Null between two passes.';
 comment on column signaling.retention.held_until is
     'Until then no other process goes on with the pass; between two passes, when the next one begins.';
@@ -242,6 +246,8 @@ comment on column signaling.retention.deleted is 'How many messages this pass ha
 -- The triggers' functions get their texts from migrations/functions/.
 create function signaling.check_message() returns trigger language plpgsql as 'begin return new; end';
 create function signaling.notify_workers() returns trigger language plpgsql as 'begin return null; end';
+create function signaling.take_free_id() returns trigger language plpgsql as 'begin return new; end';
+create function signaling.skip_while_restoring() returns trigger language plpgsql as 'begin return new; end';
 
 create trigger check_message
     before insert or update of app, sender, destination, channel_name, payload, wait_for_ack, enable_offline_messaging,
@@ -253,3 +259,14 @@ create trigger notify_workers
     after insert on signaling.outbox
     referencing new table as inserted
     for each statement execute function signaling.notify_workers();
+
+create trigger take_free_id
+    before insert on signaling.attempt
+    for each row execute function signaling.take_free_id();
+
+create trigger skip_while_restoring
+    before insert on signaling.schema_migrations
+    for each row execute function signaling.skip_while_restoring();
+create trigger skip_while_restoring
+    before insert on signaling.schema_functions
+    for each row execute function signaling.skip_while_restoring();

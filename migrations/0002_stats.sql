@@ -64,6 +64,5 @@ create table signaling.queue_counts_turn (
     constraint queue_counts_turn_has_one_row check (is_the_only_row)
 )
 with (fillfactor = 10, autovacuum_vacuum_threshold = 200, autovacuum_vacuum_scale_factor = 0);
-insert into signaling.queue_counts_turn default values;
 
-comment on table signaling.queue_counts_turn is 'When signaling.refresh_queue_counts() last counted, and how long that took.';
+comment on table signaling.queue_counts_turn is 'When signaling.refresh_queue_counts() last counted, and how long that took. That function makes the row where it is missed.';

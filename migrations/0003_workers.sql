@@ -7,13 +7,16 @@ create table signaling.worker (
     host       text        not null,
     apps       text[]      not null,
     started_at timestamptz not null,
-    seen_at    timestamptz not null
+    seen_at    timestamptz not null,
+    environment text
 )
 -- Each worker writes its row every few seconds: the versions stay on one page, and are cleaned up there.
 with (fillfactor = 10, autovacuum_vacuum_threshold = 200, autovacuum_vacuum_scale_factor = 0);
 
 comment on table signaling.worker is
     'The running workers. A worker that stops deletes its row; one that has died is alive no more 30 seconds after seen_at.';
+
+comment on column signaling.worker.environment is 'Its WORKER_ENVIRONMENT: see signaling.lane.';
 
 -- One row for each worker and app. Only that worker writes it, at most once a second.
 create table signaling.worker_app (
@@ -40,7 +43,8 @@ comment on column signaling.worker_app.stepped_aside_at is
 
 -- The workers as a person wants to read them: a row for each worker and app that it serves.
 create view signaling.fleet as
-select worker_id, name, host, version, app, abs(extract(epoch from statement_timestamp() - seen_at)) < 30 as is_alive,
+select worker_id, name, host, version, environment, app,
+       abs(extract(epoch from statement_timestamp() - seen_at)) < 30 as is_alive,
        started_at, seen_at, coalesce(accepted, 0) as accepted, coalesce(failed, 0) as failed,
        coalesce(is_doubting, false) as is_doubting, stepped_aside_at, stepped_aside_reason
 from signaling.worker cross join unnest(worker.apps) as served (app)
@@ -63,6 +67,12 @@ select id, app, sender, destination, channel_name, status,
            select case when paused_at is not null then 'an operator: ' || paused_by || ' has paused the app'
                        when not exists (select from signaling.fleet where is_alive and fleet.app = outbox.app)
                            then 'a worker: none is alive that serves the app'
+                       when not exists (select from signaling.fleet
+                                        where is_alive and fleet.app = outbox.app
+                                          and fleet.environment is not distinct from lane.environment)
+                           then 'an operator: the app belongs to '
+                                || coalesce('the environment ' || lane.environment, 'no environment')
+                                || ', and the workers that are alive belong to another one (worker adopt)'
                        when hold = 'unauthorized' then 'the credentials: the API refuses them'
                        when hold = 'unavailable' then 'the API: it fails or can''t be reached'
                        when retry_after_until > statement_timestamp() then 'the API: it has asked for a pause'

@@ -52,6 +52,21 @@ pub(crate) fn fault_advice(fault: Fault, is_lost: bool) -> &'static str {
     }
 }
 
+/// The environment of an app or of a worker, in words.
+pub(crate) fn environment_name(environment: Option<&str>) -> String {
+    environment.map_or_else(
+        || "no environment".to_owned(),
+        |name| format!("the environment {name}"),
+    )
+}
+
+/// Advice to an operator of an app whose environment is not that of its workers.
+pub(crate) fn adopt(app: &str) -> String {
+    format!(
+        "if this database is a copy, run `worker adopt {app} --cancel-pending`, or `--send-pending` to send what is pending, with the WORKER_ENVIRONMENT of these workers. Otherwise correct their WORKER_ENVIRONMENT or DATABASE_URL"
+    )
+}
+
 /// The fault in a column of that name. None if there is none, or a newer version has written another one.
 pub(crate) fn parse_fault(text: &str) -> Option<Fault> {
     const ALL: [Fault; 6] = [

@@ -3,7 +3,9 @@
 
 pub(crate) mod api;
 pub(crate) mod database;
+pub(crate) mod environment;
 pub(crate) mod probe;
+pub(crate) mod sequences;
 pub(crate) mod settings;
 
 use serde::Serialize;

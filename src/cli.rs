@@ -1,5 +1,6 @@
 //! The command line: what can be asked of the binary, one file a command.
 
+mod adopt;
 mod args;
 mod cancel;
 mod check;
@@ -93,6 +94,7 @@ enum Command {
     Limit(limit::LimitArgs),
     Retry(retry::RetryArgs),
     Cancel(cancel::CancelArgs),
+    Adopt(adopt::AdoptArgs),
     #[cfg(feature = "dev")]
     Simulate(simulator::cli::SimulateArgs),
     #[cfg(feature = "dev")]
@@ -134,6 +136,7 @@ pub fn main() -> ExitCode {
             Command::Limit(args) => limit::run(args).await,
             Command::Retry(args) => retry::run(args).await,
             Command::Cancel(args) => cancel::run(args).await,
+            Command::Adopt(args) => adopt::run(args).await,
             #[cfg(feature = "dev")]
             Command::Simulate(args) => simulator::cli::run(args).await,
             #[cfg(feature = "dev")]

@@ -22,6 +22,8 @@ pub(crate) struct WorkerConfig {
     /// Worker name, by default the host and the process.
     pub(crate) name: String,
     pub(crate) host: String,
+    /// The name of the environment, by which a worker refuses the messages of a database that was copied from another one.
+    pub(crate) environment: Option<String>,
     /// How the process goes about each app.
     pub(crate) timing: Timing,
     /// When a message is called again.

@@ -166,6 +166,7 @@ fn config(dev: &Dev, base_url: &str) -> anyhow::Result<WorkerConfig> {
         apps: vec![app.check("default")?],
         name: "dev".into(),
         host: "localhost".into(),
+        environment: None,
         timing: Timing::new(None, second * 15, second * 5, second)?,
         // Short, so that retries are seen within the show.
         retry: RetryPolicy::new(

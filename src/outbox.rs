@@ -22,16 +22,16 @@ use sqlx::postgres::types::PgInterval;
 
 pub(crate) use admin::{AdminError, RetryFilter};
 pub(crate) use connect::{ConnectError, Outbox};
-pub(crate) use diagnostics::{DatabaseLatency, OldTransaction, ServerDiagnostics};
+pub(crate) use diagnostics::{DatabaseLatency, OldTransaction, SequenceBehind, ServerDiagnostics};
 pub use enqueue::{EnqueueError, enqueue};
 pub(crate) use enqueue::{InvalidLines, read_json_lines};
-pub(crate) use errors::{is_data_error, is_outage, may_have_taken_effect};
+pub(crate) use errors::{is_data_error, is_missing_lane, is_outage, may_have_taken_effect};
 pub(crate) use pool::{
     AdaptiveTimeout, STATEMENT_DURATION, STATEMENT_ERRORS, TlsFileError, check_tls_files,
 };
 pub(crate) use queue::{
-    Batch, CallRecord, ClaimRequest, Claimed, Ended, Hold, HoldKind, HoldResult, Look, NextDue,
-    Record, RecordResult, Refusal, ScanPosition, SlotReservation, Wakeup,
+    Batch, CallRecord, ClaimRequest, Claimed, Ended, Hold, HoldKind, HoldResult, LaneOpening, Look,
+    NextDue, Record, RecordResult, Refusal, ScanPosition, SlotReservation, Wakeup,
 };
 pub(crate) use read::{
     AppLane, AppStatus, AsideWorker, CallDetail, FailureGroup, FailureKey, Failures, LaneDetail,

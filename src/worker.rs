@@ -28,10 +28,10 @@ use crate::signaling::{Client, ClientSettings, InvalidClient};
 use crate::telemetry::log_throttle::LogThrottle;
 use claim_loop::ClaimLoop;
 pub(crate) use clock_follower::CLOCK_STEPS;
-use lane::Lane;
 pub(crate) use lane::metrics::{
     CALL_DURATION, CALLS, LANE_PANICS, MESSAGES_FINISHED, QUEUE_WAIT, SLOTS_MISSED,
 };
+use lane::{Lane, LaneSearch};
 pub(crate) use liveness::{Liveness, Stuck};
 use maintenance::{Reporter, StatsFlusher, delete_finished};
 use poller::{PollAlarm, Poller};
@@ -93,6 +93,7 @@ pub(crate) async fn run(
     let shared = Arc::new(lane::Shared {
         outbox: Arc::clone(&outbox),
         name: config.name.clone(),
+        environment: config.environment.clone(),
         timing: config.timing,
         retry: config.retry,
         listening: Arc::clone(&listening),
@@ -102,13 +103,12 @@ pub(crate) async fn run(
         traces: config.traces,
     });
 
-    let limits: Vec<_> = config.apps.iter().map(limit_of).collect();
     let lanes = config
         .apps
         .into_iter()
         .map(|app| lane(app, &shared, &shutdown).map(Arc::new))
         .collect::<Result<Vec<_>, _>>()?;
-    let opening = open_lanes(&outbox, &limits);
+    let opening = open_lanes(&lanes);
     match shutdown.run_until_cancelled(opening).await {
         Some(opened) => opened?,
         None => return Ok(()),
@@ -146,11 +146,8 @@ pub(crate) async fn run(
     });
     let mut stats_flushing = tokio::spawn(Arc::clone(&stats_flusher).run(shutdown.clone()));
     if let Some(retention) = config.retention {
-        loops.spawn(delete_finished(
-            Arc::clone(&outbox),
-            retention,
-            shutdown.clone(),
-        ));
+        let deleting = delete_finished(outbox, lanes.clone(), retention, shutdown.clone());
+        loops.spawn(deleting);
     }
 
     // None of these ends by itself: if one does, it has failed, and the process is of no use without it.
@@ -255,10 +252,6 @@ fn log_started(name: &str, lanes: &[Arc<Lane>], outbox: &Outbox) {
     );
 }
 
-fn limit_of(app: &AppConfig) -> (String, f64) {
-    (app.alias.clone(), app.limit_per_s)
-}
-
 /// The lane of an app, with its client.
 fn lane(
     app: AppConfig,
@@ -281,6 +274,7 @@ fn lane(
     Ok(Lane::new(
         app.alias,
         client,
+        app.limit_per_s,
         app.max_in_flight,
         Arc::clone(shared),
         shutdown,
@@ -288,10 +282,10 @@ fn lane(
 }
 
 /// Makes sure that each app has its lane, also where the database is away while the work begins.
-async fn open_lanes(outbox: &Outbox, limits: &[(String, f64)]) -> Result<(), WorkerError> {
+async fn open_lanes(lanes: &[Arc<Lane>]) -> Result<(), WorkerError> {
     let mut has_warned = false;
-    for (app, limit_per_s) in limits {
-        while let Err(error) = outbox.open_lane(app, *limit_per_s).await {
+    for lane in lanes {
+        while let Err(error) = lane.open(LaneSearch::Starting).await {
             if !is_outage(&error) {
                 return Err(error.into());
             }
@@ -299,7 +293,7 @@ async fn open_lanes(outbox: &Outbox, limits: &[(String, f64)]) -> Result<(), Wor
                 has_warned = true;
                 tracing::warn!(
                     event = "lane_open_failed",
-                    app,
+                    app = lane.app,
                     error = database_error_text(&error),
                     "the lane can't be opened: trying again until it can"
                 );

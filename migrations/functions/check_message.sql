@@ -45,6 +45,12 @@ declare
         when char_length(new.traceparent) > 128 then 'traceparent_is_longer_than_128_characters'
     end;
 begin
+    -- A restored row has a final status, or a payload that an older version has let in. Only roles that could drop this
+    -- trigger pass it by the setting: a producer would otherwise insert messages as sent that never were.
+    if tg_op = 'INSERT' and current_setting('signaling.restoring', true) = 'on'
+       and pg_has_role((select relowner from pg_class where oid = tg_relid), 'usage') then
+        return new;
+    end if;
     if mistake is not null then
         raise exception 'the message is refused: %', replace(mistake, '_', ' ')
             using errcode = 'check_violation', constraint = mistake, schema = 'signaling', table = 'outbox';

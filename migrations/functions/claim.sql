@@ -10,6 +10,7 @@
 -- poll_interval  next_due_at includes a retry only if it is due within this time
 -- wants_wakeup   the worker listens: inserts shall notify once all that is due is taken
 -- avoided        destinations and channels that have enough calls in flight: the claim passes over their messages
+-- environment    the worker's environment: a lane of another one gives out no slot, and its hold is 'other_environment'
 --
 -- Returns one row about the lane, in which id is null, and then one row a message, in no order. If passed_at and passed_id
 -- are not null, the claim has taken the first attempts up to this (due_at, id) and has not looked further, because many
@@ -20,7 +21,8 @@
 create or replace function signaling.claim(
     app text, claim_id uuid, claimed_by text, max_messages integer, lease interval, horizon interval, lookahead interval,
     over_before timestamptz, first_after_at timestamptz, first_after_id bigint, retry_after_at timestamptz,
-    retry_after_id bigint, poll_interval interval, wants_wakeup boolean, avoided text[] default '{}'
+    retry_after_id bigint, poll_interval interval, wants_wakeup boolean, avoided text[] default '{}',
+    environment text default null
 ) returns table (
     at timestamptz, slots integer, hold text, hold_until timestamptz, throttled_per_s double precision, expired integer,
     unknown integer, next_slot_at timestamptz, next_due_at timestamptz, wakeup text, passed_at timestamptz, passed_id bigint,
@@ -54,7 +56,7 @@ begin
     select lane.ctid as place, lane.* into locked from signaling.lane
     where app collate "C" = claim.app order by generation desc limit 1 for no key update;
     if not found then
-        raise exception 'the app % has no lane', claim.app using errcode = 'no_data_found';
+        raise exception 'the app % has no lane', claim.app using errcode = 'no_data_found', hint = 'signaling.open_lane() makes it';
     end if;
 
     -- Read the clock after the wait for that lock. If it was set back, the times of the lane are ahead of it.
@@ -71,7 +73,9 @@ begin
     rate := signaling.present_rate(locked.rate_per_s, locked.rate_at, locked.limit_per_s, at);
     first_slot_at := greatest(locked.next_slot_at, locked.retry_after_until, at + lookahead);
     horizon_ends := at + lookahead + horizon;
-    if locked.paused_at is not null then
+    if locked.environment is distinct from claim.environment then
+        slots := 0; hold := 'other_environment'; hold_until := at + interval '1 hour';
+    elsif locked.paused_at is not null then
         slots := 0; hold := 'paused'; hold_until := at + interval '1 hour';
     elsif locked.hold is not null then
         slots := (locked.hold_until <= at and first_slot_at <= horizon_ends)::integer;

@@ -57,7 +57,11 @@ begin
     cutoff := least(began, over_before) - retain;
     at := began;
 
-    -- Somebody else's turn is not waited for.
+    -- A truncate may have deleted the row: without it, no worker would ever delete again.
+    if not exists (select from signaling.retention) then
+        insert into signaling.retention default values on conflict do nothing;
+    end if;
+    -- Another worker's turn is not waited for.
     select * into turn from signaling.retention
     -- A turn that lasts longer than any was taken before the clock was set back.
     where is_the_only_row

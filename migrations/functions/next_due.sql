@@ -3,6 +3,7 @@
 -- apps           with, in the same order, the scan positions from which to look: see claim(); -infinity to look at all
 -- horizon        as for claim()
 -- poll_interval  the result includes a retry only if it is due within this time
+-- environment    the worker's environment: see claim()
 -- renews_wakeup  inserts that notify the workers of these apps do so for another minute: see want_wakeup()
 --
 -- Returns a row for each app that has a lane.
@@ -10,7 +11,8 @@
 -- Indexes: lane_newest, outbox_retries, outbox_first_attempts, wakeup_pkey.
 create or replace function signaling.next_due(
     apps text[], first_after_at timestamptz[], first_after_id bigint[], retry_after_at timestamptz[],
-    retry_after_id bigint[], horizon interval, poll_interval interval, renews_wakeup boolean default false
+    retry_after_id bigint[], horizon interval, poll_interval interval, renews_wakeup boolean default false,
+    environment text default null
 ) returns table (
     app text, at timestamptz, hold text, hold_until timestamptz, first_due_at timestamptz, first_id bigint,
     retry_due_at timestamptz, retry_id bigint
@@ -35,8 +37,10 @@ begin
     end if;
     return query
     select asked.app, now_at,
-           case when lane.paused_at is not null then 'paused' else lane.hold end,
-           case when lane.paused_at is not null then now_at + interval '1 hour'
+           case when lane.environment is distinct from next_due.environment then 'other_environment'
+                when lane.paused_at is not null then 'paused' else lane.hold end,
+           case when lane.environment is distinct from next_due.environment or lane.paused_at is not null
+                then now_at + interval '1 hour'
                 else greatest(lane.hold_until, lane.next_slot_at - horizon, lane.retry_after_until - horizon) end,
            first.due_at, first.id, retry.due_at, retry.id
     from unnest(apps, first_after_at, first_after_id, retry_after_at, retry_after_id)

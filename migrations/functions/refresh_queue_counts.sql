@@ -16,6 +16,10 @@ as $$
 declare
     began timestamptz := clock_timestamp();
 begin
+    -- A truncate may have deleted the row: without it, no session would ever count again.
+    if not exists (select from signaling.queue_counts_turn) then
+        insert into signaling.queue_counts_turn default values on conflict do nothing;
+    end if;
     perform from signaling.queue_counts_turn
     -- The clock may have been set back since the last count.
     where is_the_only_row and (counted_at + greatest(stale_after, took * 50) <= began or counted_at > began)

@@ -2,18 +2,19 @@
 -- which a worker whose own calls fail finds out whether the API or the worker itself is at fault.
 --
 -- name, version, host, served   the worker, for people; served: all its apps
+-- environment    the worker's environment: workers of another one do not send this worker's messages
 -- apps           with, in the same order:
 -- accepted       messages that the API has accepted since the worker was started; failed: attempts that failed
 -- doubting       the worker's calls fail, and it is finding out whether the API or the worker itself is at fault
 -- aside_reasons  why the worker leaves the app to the others; null: it serves the app
 --
 -- Returns a row for each app: how many messages of the other workers the API has accepted, and how many other workers serve
--- the app, that is, are alive, do not doubt, and have not stepped aside.
+-- the app, that is, are alive and of the same environment, do not doubt, and have not stepped aside.
 -- Locks the rows of this worker. Deletes workers that have not been seen for a day; passes over rows that are locked.
 -- Indexes: worker_pkey, worker_app_pkey.
 create or replace function signaling.report_worker(
     worker_id uuid, name text, version text, host text, served text[], apps text[], accepted bigint[], failed bigint[],
-    doubting boolean[], aside_reasons text[]
+    doubting boolean[], aside_reasons text[], environment text default null
 ) returns table (app text, others_accepted bigint, others integer)
     language plpgsql security definer
     set search_path = pg_catalog, pg_temp set row_security = off set enable_seqscan = off
@@ -24,7 +25,8 @@ declare
     at constant timestamptz := clock_timestamp();
 begin
     perform signaling.assert_session();
-    insert into signaling.worker values (worker_id, name, version, host, served, at, at)
+    insert into signaling.worker (worker_id, name, version, environment, host, apps, started_at, seen_at)
+    values (worker_id, name, version, environment, host, served, at, at)
     on conflict on constraint worker_pkey do update set seen_at = at;
 
     insert into signaling.worker_app as kept
@@ -52,7 +54,9 @@ begin
     from unnest(apps) as asked (app)
     cross join lateral (
         select coalesce(sum(accepted), 0)::bigint as accepted,
-               (count(*) filter (where not is_doubting and stepped_aside_at is null))::integer as serving
+               (count(*) filter (where not is_doubting and stepped_aside_at is null
+                                   and worker.environment is not distinct from report_worker.environment))::integer
+                   as serving
         from signaling.worker_app join signaling.worker using (worker_id)
         where worker_app.app = asked.app and worker_app.worker_id <> report_worker.worker_id
           and worker.seen_at between at - alive_for and at + alive_for

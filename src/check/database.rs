@@ -188,6 +188,11 @@ pub(crate) fn schema(version: &SchemaVersion) -> Finding {
         .map(|(number, description)| format!("{number} ({description})"))
         .collect();
     match version.found {
+        None if version.functions_found.is_some() => Finding::fail(
+            "schema",
+            "signaling.schema_migrations is empty, and the functions of the outbox are there: somebody has emptied that table",
+            "run `worker migrate`: it prints the statement that writes the rows of that table anew",
+        ),
         None => Finding::fail(
             "schema",
             "the database has no outbox yet",
@@ -382,7 +387,10 @@ pub(crate) fn lane(app: &str, limit_per_s: f64, lanes: &[AppLane]) -> Finding {
             "the API has asked for a pause",
             format!("`worker status` says until when; `worker resume {app}` ends it"),
         ),
-        LaneState::Slowed | LaneState::Sending | LaneState::NoWorker
+        LaneState::Slowed
+        | LaneState::Sending
+        | LaneState::NoWorker
+        | LaneState::OtherEnvironment
             if (lane.configured_per_s - limit_per_s).abs() > f64::EPSILON =>
         {
             Finding::warn(
@@ -399,7 +407,7 @@ pub(crate) fn lane(app: &str, limit_per_s: f64, lanes: &[AppLane]) -> Finding {
             format!("slowed to {:.0} calls/s by a 429", lane.rate_per_s),
             "it climbs back by itself; if this lasts, others use the app's limit, or WORKER_RATE is above it",
         ),
-        LaneState::Sending | LaneState::NoWorker => {
+        LaneState::Sending | LaneState::NoWorker | LaneState::OtherEnvironment => {
             let by = lane
                 .limit_set_by
                 .as_deref()

@@ -62,6 +62,7 @@ pub(crate) struct Probe<'a> {
     pub(crate) app: &'a str,
     /// Its limit, for a lane that no worker has opened yet.
     pub(crate) limit_per_s: f64,
+    pub(crate) environment: Option<&'a str>,
     pub(crate) client: &'a Arc<Client>,
     /// For how long the slot's place is kept, as for a claimed message.
     pub(crate) lease: Duration,
@@ -124,7 +125,10 @@ impl Probe<'_> {
                 .await?
             {
                 SlotReservation::NoLane => {
-                    self.outbox.open_lane(self.app, self.limit_per_s).await?;
+                    let environment = self.environment;
+                    self.outbox
+                        .open_lane(self.app, self.limit_per_s, environment, false)
+                        .await?;
                 }
                 SlotReservation::Refused(why @ (Refusal::Paused | Refusal::RetryAfter)) => {
                     return Ok(Err(why));

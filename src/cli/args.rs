@@ -118,6 +118,28 @@ pub(super) fn parse_time(text: &str) -> Result<OffsetDateTime, String> {
     Ok(time.into())
 }
 
+/// The name of an environment, or an empty text: an empty variable is a variable that is not set.
+#[derive(Debug, Clone)]
+pub(super) struct Environment(String);
+
+impl Environment {
+    pub(super) fn into_name(self) -> Option<String> {
+        (!self.0.is_empty()).then_some(self.0)
+    }
+}
+
+/// The longest name of an environment, in characters.
+const MAX_ENVIRONMENT_CHARS: usize = 64;
+
+pub(super) fn parse_environment(text: &str) -> Result<Environment, &'static str> {
+    let is_allowed =
+        |character: char| character.is_ascii_alphanumeric() || "._-".contains(character);
+    if text.len() > MAX_ENVIRONMENT_CHARS || !text.chars().all(is_allowed) {
+        return Err("it is not 1 to 64 letters, digits, dots, dashes or underscores");
+    }
+    Ok(Environment(text.to_owned()))
+}
+
 /// The longest reason that a person gives, in characters.
 const MAX_REASON_CHARS: usize = 500;
 

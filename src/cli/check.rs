@@ -9,7 +9,7 @@ use clap::Args;
 use super::args::DatabaseArgs;
 use super::run::{self, AppArgs, WorkerArgs};
 use crate::check::probe::{self, Probe};
-use crate::check::{Finding, Level, api, database, settings};
+use crate::check::{Finding, Level, api, database, environment, sequences, settings};
 use crate::config::{AppConfig, WorkerConfig};
 use crate::error_text::database_error_text;
 use crate::message::{InvalidMessage, Message};
@@ -68,6 +68,7 @@ pub(super) async fn run(args: CheckArgs) -> anyhow::Result<()> {
     let config = match run::config(&args.app, &args.worker) {
         Ok(config) => {
             report.add(settings::settings(&config));
+            report.add(environment::setting(config.environment.as_deref()));
             files(&config, &mut report);
             Some(config)
         }
@@ -85,6 +86,7 @@ pub(super) async fn run(args: CheckArgs) -> anyhow::Result<()> {
                 outbox: outbox.as_ref(),
                 lease,
                 limit_per_s: app.limit_per_s,
+                environment: config.environment.as_deref(),
                 probe: message(&args, &app)?,
                 alias: app.alias.clone(),
             };
@@ -196,8 +198,15 @@ async fn look_at_database(
         {
             let lanes = outbox.lanes().await?;
             for app in &config.apps {
-                report.add(database::lane(&app.alias, app.limit_per_s, &lanes));
+                let environment = config.environment.as_deref();
+                report.add(
+                    environment::lane(&app.alias, environment, &lanes)
+                        .unwrap_or_else(|| database::lane(&app.alias, app.limit_per_s, &lanes)),
+                );
             }
+        }
+        if missing.is_empty() {
+            report.add(sequences::sequences(&outbox.sequences_behind().await?));
         }
     }
     let own = args.worker.database_connections + OTHER_CONNECTIONS;
@@ -243,6 +252,7 @@ struct Target<'a> {
     outbox: Option<&'a Outbox>,
     lease: std::time::Duration,
     limit_per_s: f64,
+    environment: Option<&'a str>,
     probe: Option<Message>,
     alias: String,
 }
@@ -276,6 +286,7 @@ impl Target<'_> {
             outbox,
             app: &self.alias,
             limit_per_s: self.limit_per_s,
+            environment: self.environment,
             client,
             lease: self.lease,
         };

@@ -9,7 +9,9 @@ use clap::Args;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-use super::args::{DatabaseArgs, host, parse_duration, parse_retention};
+use super::args::{
+    DatabaseArgs, Environment, host, parse_duration, parse_environment, parse_retention,
+};
 use super::ops::OpsArgs;
 use crate::config::{self, AppConfig, ConfigError, RawApp, Timing, WorkerConfig};
 use crate::error_text::error_chain_text;
@@ -151,6 +153,11 @@ pub(super) struct WorkerArgs {
     /// The worker's name in `claimed_by` [default: host name and process ID]
     #[arg(long, env = "WORKER_NAME")]
     name: Option<String>,
+
+    /// A name for this environment, like `production`: workers of another one refuse the messages of a copied database,
+    /// until `worker adopt` [default: none]
+    #[arg(long, env = "WORKER_ENVIRONMENT", value_name = "NAME", value_parser = parse_environment)]
+    environment: Option<Environment>,
 }
 
 /// How long a worker takes at most to end after its drain timeout, but for the last stats, which have a second: what
@@ -286,6 +293,7 @@ pub(super) fn config(app: &AppArgs, worker: &WorkerArgs) -> Result<WorkerConfig,
             |name| sanitize::text(&name, sanitize::MAX_NAME_CHARS),
         ),
         host: host(),
+        environment: worker.environment.clone().and_then(Environment::into_name),
         timing,
         retry: RetryPolicy::new(worker.retry_base, worker.retry_cap, worker.give_up_after)?,
         drain_timeout: worker

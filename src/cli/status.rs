@@ -119,7 +119,10 @@ fn show(app: &AppStatus) -> String {
     let mut line = |name: &str, value: String| writeln!(text, "  {name:<10} {value}").ok();
     line("lane", lane(app));
     if let Some(lane) = &app.lane {
-        line("workers", workers(&lane.workers));
+        if let Some(environment) = &lane.environment {
+            line("belongs to", format!("the environment {environment}"));
+        }
+        line("workers", workers(&app.app, &lane.workers));
         for worker in &lane.workers.aside {
             line("aside", aside(worker));
         }
@@ -192,6 +195,11 @@ fn lane(app: &AppStatus) -> String {
             });
             format!("no worker{}", hold.unwrap_or_default())
         }
+        LaneState::OtherEnvironment => format!(
+            "refused: it belongs to {}, and the workers that are alive to another one ({})",
+            advice::environment_name(lane.environment.as_deref()),
+            lane.workers.refusing.join(", ")
+        ),
         LaneState::Paused => format!(
             "paused by {} since {}{}",
             lane.paused_by.as_deref().unwrap_or("somebody"),
@@ -214,8 +222,12 @@ fn lane(app: &AppStatus) -> String {
 }
 
 /// The workers of an app that are alive.
-fn workers(workers: &LaneWorkers) -> String {
+fn workers(app: &str, workers: &LaneWorkers) -> String {
     match (workers.alive, workers.versions.as_slice()) {
+        (0, _) if !workers.refusing.is_empty() => with_advice(
+            "none of the app's environment is alive",
+            &advice::adopt(app),
+        ),
         (0, _) => with_advice("none is alive", advice::NO_WORKER),
         (alive, [_, _, ..]) => format!(
             "{alive} alive, of versions {}",

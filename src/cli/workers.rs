@@ -98,6 +98,9 @@ fn show(worker: &WorkerStatus) -> String {
         },
     );
     line("version", worker.version.clone());
+    if let Some(environment) = &worker.environment {
+        line("belongs to", format!("the environment {environment}"));
+    }
     line("host", worker.host.clone());
     line("started", at(Some(worker.started_at)));
     for app in &worker.apps {

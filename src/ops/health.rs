@@ -133,6 +133,9 @@ async fn notes(state: &OpsState) -> Vec<String> {
             let says = match lane.state() {
                 // This worker serves the app, and is about to report that it is alive.
                 LaneState::NoWorker | LaneState::Sending => None,
+                LaneState::OtherEnvironment => Some(
+                    "of another environment than its workers: they refuse it, see `worker status`",
+                ),
                 LaneState::Slowed => Some("slowed by a 429"),
                 LaneState::Waiting => Some("waiting, as the API asked"),
                 LaneState::Paused => Some("paused by a person"),

@@ -3,9 +3,11 @@
 
 use std::time::Duration;
 
+use serde::Deserialize;
 use sqlx::error::DatabaseError;
 use sqlx::postgres::PgArguments;
 use sqlx::query::Query;
+use sqlx::types::Json;
 use sqlx::{Decode, Postgres, Type, query};
 use time::OffsetDateTime;
 
@@ -65,6 +67,18 @@ pub(crate) struct RetryFilter {
     pub(crate) ids: Vec<i64>,
 }
 
+/// The result of one call of [`Outbox::adopt`].
+#[derive(Debug, Deserialize)]
+pub(crate) struct Adoption {
+    /// The app belongs to the environment now. Else the call has cancelled as many messages as it may, and more are left.
+    pub(crate) is_done: bool,
+    /// The environment before.
+    pub(crate) was: Option<String>,
+    pub(crate) cancelled: u64,
+    /// Messages that are pending now, counted up to a million.
+    pub(crate) pending: u64,
+}
+
 /// A call of a function of the schema.
 type Function<'q> = Query<'q, Postgres, PgArguments>;
 
@@ -102,6 +116,21 @@ impl Outbox {
     pub(crate) async fn cancel(&self, id: i64) -> Result<bool, AdminError> {
         let cancel = query("select signaling.cancel($1)");
         self.change(cancel.bind(id)).await
+    }
+
+    /// Hands an app over to an environment, once its pending messages are cancelled, at most so many in one call, or shall
+    /// be sent.
+    pub(crate) async fn adopt(
+        &self,
+        app: &str,
+        environment: &str,
+        cancels_pending: bool,
+        max_rows: i64,
+    ) -> Result<Adoption, AdminError> {
+        let adopt = query("select signaling.adopt($1, $2, $3, $4)");
+        let adopt = adopt.bind(app).bind(environment);
+        let adopted = self.change(adopt.bind(cancels_pending).bind(max_rows));
+        adopted.await.map(|Json(adoption)| adoption)
     }
 
     /// Sends finished messages again, at most so many, or only counts them: for as long as that takes. Returns how

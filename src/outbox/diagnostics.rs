@@ -64,6 +64,16 @@ pub(crate) struct OldTransaction {
     pub(crate) transactions_since: i64,
 }
 
+/// A sequence of ids that is behind its table: the next insert collides with a row.
+#[derive(Debug, Clone, PartialEq, Eq, FromRow)]
+pub(crate) struct SequenceBehind {
+    pub(crate) table_name: String,
+    pub(crate) next_id: i64,
+    pub(crate) newest_id: i64,
+    /// The statement that puts it right.
+    pub(crate) statement: String,
+}
+
 /// How long a pooler may take to say its version.
 const POOLER_TIMEOUT: Duration = Duration::from_secs(1);
 
@@ -137,6 +147,20 @@ impl Outbox {
                 }
             }
             best.ok_or(sqlx::Error::RowNotFound)
+        })
+        .await
+    }
+
+    /// The sequences that are behind their tables.
+    ///
+    /// # Errors
+    /// Where the database fails.
+    pub(crate) async fn sequences_behind(&self) -> Result<Vec<SequenceBehind>, sqlx::Error> {
+        self.read(async |session| {
+            sqlx::query_as("select * from signaling.sequences_behind()")
+                .persistent(false)
+                .fetch_all(&mut **session)
+                .await
         })
         .await
     }

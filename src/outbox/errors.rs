@@ -50,6 +50,11 @@ pub(super) fn is_connection_error(error: &sqlx::Error) -> bool {
     }
 }
 
+/// True if a claim failed because the app's lane is gone: somebody has emptied the table. Waiting would not mend that.
+pub(crate) fn is_missing_lane(error: &sqlx::Error) -> bool {
+    is_of_class(error, &["P0002"])
+}
+
 /// True if a statement failed only because of a lock: `lock_not_available`, or a deadlock that Postgres resolved by it.
 pub(super) fn is_without_lock(error: &sqlx::Error) -> bool {
     is_of_class(error, &["55P03", "40P01"])

@@ -14,6 +14,7 @@ pub(crate) struct WorkerIdentity {
     pub(crate) id: Uuid,
     pub(crate) name: String,
     pub(crate) host: String,
+    pub(crate) environment: Option<String>,
     pub(crate) apps: Vec<String>,
 }
 
@@ -76,7 +77,8 @@ impl Outbox {
             .with(
                 "aside_reasons",
                 column(reports, |report| report.aside_reason.clone()),
-            );
+            )
+            .with("environment", worker.environment.clone());
         self.pool().call(Statement::Lane, call).await?.decode()
     }
 

@@ -14,10 +14,10 @@ use uuid::Uuid;
 
 use super::delivery;
 use super::lane::circuit_breaker::Allowance;
-use super::lane::{Lane, Place};
+use super::lane::{Lane, LaneSearch, Place};
 use super::recorder::Delivered;
 use crate::error_text::database_error_text;
-use crate::outbox::{AdaptiveTimeout, Batch, ClaimRequest};
+use crate::outbox::{AdaptiveTimeout, Batch, ClaimRequest, HoldKind, is_missing_lane};
 use crate::pace::{Lookahead, coalesced_starts};
 use idle_wait::Next;
 use orphaned_claims::OrphanedClaims;
@@ -87,6 +87,13 @@ impl ClaimLoop {
             };
             let waited = match self.claim(capacity).await {
                 Ok(batch) => {
+                    if batch
+                        .hold
+                        .is_some_and(|hold| hold.kind == HoldKind::OtherEnvironment)
+                    {
+                        // If the database fails, the next poll finds the same.
+                        self.lane.open(LaneSearch::OtherEnvironment).await.ok();
+                    }
                     let next = Next::after(&batch, self.lookahead, self.avoids);
                     if next == Next::Idle {
                         self.lane.idle(&batch);
@@ -96,7 +103,10 @@ impl ClaimLoop {
                     shutdown.run_until_cancelled(next.wait(&self.lane)).await
                 }
                 Err(error) => {
-                    let pause = self.pause_for_database(&error);
+                    let pause = match self.mend(error).await {
+                        Ok(()) => DATABASE_PAUSE,
+                        Err(error) => self.pause_for_database(&error),
+                    };
                     shutdown
                         .run_until_cancelled(tokio::time::sleep(pause))
                         .await
@@ -178,6 +188,7 @@ impl ClaimLoop {
             poll_interval: shared.timing.poll_interval * 2,
             wants_wakeup: shared.listening.load(Ordering::Relaxed),
             avoided,
+            environment: shared.environment.as_deref(),
         };
         let batch = match shared.outbox.claim(&request).await {
             Ok(batch) => {
@@ -212,6 +223,15 @@ impl ClaimLoop {
             }
         }
         Ok(batch)
+    }
+
+    /// Makes the lane again if the claim failed because somebody has deleted it: no wait would bring it back.
+    async fn mend(&self, error: sqlx::Error) -> Result<(), sqlx::Error> {
+        if is_missing_lane(&error) {
+            self.lane.open(LaneSearch::Missed).await
+        } else {
+            Err(error)
+        }
     }
 
     fn pause_for_database(&mut self, error: &sqlx::Error) -> Duration {

@@ -6,6 +6,7 @@ mod fleet_state;
 mod lane_log;
 pub(super) mod metrics;
 mod minute_buffer;
+mod opening;
 mod outage_grace;
 mod scan_position;
 mod schedule;
@@ -23,7 +24,7 @@ use super::liveness::{Heartbeat, LaneLiveness};
 use super::poller::PollAlarm;
 use crate::config::Timing;
 use crate::message::Message;
-use crate::outbox::{AppReport, Batch, Claimed, NextDue, Outbox, ScanPosition};
+use crate::outbox::{AppReport, Batch, Claimed, HoldKind, NextDue, Outbox, ScanPosition};
 use crate::pace::DbTime;
 use crate::retry::RetryPolicy;
 use crate::signaling::Client;
@@ -32,6 +33,7 @@ use circuit_breaker::CircuitBreaker;
 use destinations::Destinations;
 pub(super) use fleet_state::AttemptReport;
 use lane_log::LaneLog;
+pub(super) use opening::LaneSearch;
 use outage_grace::OutageGrace;
 use scan_position::ScanState;
 pub(super) use schedule::Schedule;
@@ -44,6 +46,7 @@ pub(super) struct Shared {
     pub(super) outbox: Arc<Outbox>,
     /// Worker name written to `claimed_by`. Informational; never compared.
     pub(super) name: String,
+    pub(super) environment: Option<String>,
     pub(super) timing: Timing,
     pub(super) retry: RetryPolicy,
     /// Whether this process is notified of inserts at present.
@@ -62,6 +65,8 @@ pub(super) struct Shared {
 pub(super) struct Lane {
     pub(super) app: String,
     pub(super) client: Arc<Client>,
+    /// The configured limit of the fleet.
+    limit_per_s: f64,
     pub(super) shared: Arc<Shared>,
     /// A permit for each message from its claim until it is recorded: what bounds memory and connections.
     pub(super) capacity: Arc<Semaphore>,
@@ -92,6 +97,7 @@ impl Lane {
     pub(super) fn new(
         app: String,
         client: Arc<Client>,
+        limit_per_s: f64,
         max_in_flight: usize,
         shared: Arc<Shared>,
         shutdown: &CancellationToken,
@@ -102,6 +108,7 @@ impl Lane {
             heartbeat: Arc::new(Heartbeat::new()),
             app,
             client,
+            limit_per_s,
             shared,
             capacity: Arc::new(Semaphore::new(max_in_flight)),
             max_in_flight,
@@ -317,6 +324,10 @@ impl Lane {
         if !self.is_writing_row() {
             let hold = next_due.hold.map(|hold| hold.kind);
             self.log().seen(&self.app, next_due.at, hold);
+            // A database that was restored beneath this worker: the loop finds out whose messages these are now.
+            if hold == Some(HoldKind::OtherEnvironment) && !self.is_refused() {
+                self.wake();
+            }
         }
     }
 }

@@ -71,11 +71,16 @@ pub(super) struct Poller {
     outbox: Arc<Outbox>,
     lanes: Vec<Arc<Lane>>,
     poll_interval: Duration,
+    environment: Option<String>,
 }
 
 impl Poller {
     pub(super) fn new(outbox: &Arc<Outbox>, lanes: &[Arc<Lane>], poll_interval: Duration) -> Self {
+        let environment = lanes
+            .first()
+            .and_then(|lane| lane.shared.environment.clone());
         Self {
+            environment,
             outbox: Arc::clone(outbox),
             lanes: lanes.to_vec(),
             poll_interval,
@@ -136,7 +141,12 @@ impl Poller {
             .collect();
         let found = self
             .outbox
-            .next_due(&looks, self.poll_interval * 2, renews_wakeup)
+            .next_due(
+                &looks,
+                self.poll_interval * 2,
+                renews_wakeup,
+                self.environment.as_deref(),
+            )
             .await;
         let now = Instant::now();
         let found = match found {

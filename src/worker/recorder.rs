@@ -162,7 +162,7 @@ impl Recorder {
                     message_id = record.id,
                     called = record.call.is_some(),
                     suppressed,
-                    "lease ended before the result was saved; the result is discarded"
+                    "lease ended, or the message was deleted, before the result was saved; the result is discarded"
                 );
             }
         }

@@ -9,6 +9,7 @@ mod docs;
 mod fleet;
 mod hygiene;
 mod logs;
+mod moved;
 mod ops;
 mod producers;
 mod pushback;

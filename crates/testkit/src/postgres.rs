@@ -118,6 +118,7 @@ impl Settings {
 pub struct ThrowawayPostgres {
     supervisor: Supervisor,
     directory: PathBuf,
+    bindir: PathBuf,
     version: String,
     port: u16,
     password: String,
@@ -189,6 +190,7 @@ impl ThrowawayPostgres {
         let mut cluster = Self {
             supervisor,
             directory: directory.into(),
+            bindir: installation.bindir.clone(),
             version: installation.version.clone(),
             port,
             password,
@@ -275,6 +277,19 @@ impl ThrowawayPostgres {
     /// What the server calls itself, such as `postgres (PostgreSQL) 17.2`.
     pub fn version(&self) -> &str {
         &self.version
+    }
+
+    /// A program of the same installation, such as `pg_dump`. Where the server is found by way of a link, the other
+    /// programs lie beside what the link leads to; else the `PATH` decides.
+    pub fn program(&self, name: &str) -> PathBuf {
+        let server = self.bindir.join("postgres");
+        let server = server.canonicalize().unwrap_or(server);
+        let program = server.with_file_name(name);
+        if program.is_file() {
+            program
+        } else {
+            name.into()
+        }
     }
 
     /// Where its files are while it exists, with `server.log` among them.

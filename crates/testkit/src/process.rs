@@ -48,6 +48,12 @@ impl Worker {
         }
     }
 
+    /// Another command with the same environment.
+    pub fn as_command(mut self, arguments: &[&str]) -> Self {
+        self.arguments = arguments.iter().map(ToString::to_string).collect();
+        self
+    }
+
     pub fn arg(mut self, argument: &str) -> Self {
         self.arguments.push(argument.to_owned());
         self

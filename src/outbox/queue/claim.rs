@@ -42,6 +42,8 @@ pub(crate) struct ClaimRequest<'a> {
     pub(crate) wants_wakeup: bool,
     /// Destinations and channels that have enough calls in flight: the claim passes over their messages.
     pub(crate) avoided: Vec<String>,
+    /// The worker's environment, if one is set.
+    pub(crate) environment: Option<&'a str>,
 }
 
 /// A claim that has failed.
@@ -276,7 +278,8 @@ impl Outbox {
             .with("retry_after_id", position.retry.1)
             .with("poll_interval", interval(request.poll_interval))
             .with("wants_wakeup", request.wants_wakeup)
-            .with("avoided", request.avoided.clone());
+            .with("avoided", request.avoided.clone())
+            .with("environment", request.environment.map(str::to_owned));
         let deadline = request.timeout.deadline();
         let answer = self
             .pool()

@@ -21,6 +21,8 @@ pub(crate) enum HoldKind {
     Unavailable,
     /// A person has paused the app.
     Paused,
+    /// The app belongs to another environment than the worker.
+    OtherEnvironment,
 }
 
 impl HoldKind {
@@ -30,6 +32,7 @@ impl HoldKind {
             Self::Unauthorized => "unauthorized",
             Self::Unavailable => "unavailable",
             Self::Paused => "paused",
+            Self::OtherEnvironment => "other_environment",
         }
     }
 
@@ -37,6 +40,7 @@ impl HoldKind {
         match value {
             "unavailable" => Self::Unavailable,
             "paused" => Self::Paused,
+            "other_environment" => Self::OtherEnvironment,
             _ => Self::Unauthorized,
         }
     }
@@ -52,6 +56,28 @@ pub(crate) enum HoldResult {
     Other,
     /// The last hold has just ended.
     TooSoon,
+}
+
+/// The result of [`Outbox::open_lane`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum LaneOpening {
+    /// The lane was there.
+    Open,
+    Made,
+    /// The lane belonged to no environment, and belongs to the worker's from now on.
+    Named,
+    /// The lane belongs to another environment than the worker, with so many pending messages.
+    Refused {
+        environment: Option<String>,
+        pending: u64,
+    },
+}
+
+#[derive(FromRow)]
+struct LaneOpeningRow {
+    result: String,
+    lane_environment: Option<String>,
+    pending: Option<i64>,
 }
 
 /// Which lane to look at, and from where.
@@ -102,16 +128,34 @@ struct ExpiredRow {
 }
 
 impl Outbox {
-    /// Makes sure that the app has a lane, and that its limit is the configured one, unless an operator has set another.
+    /// Makes sure that the app has a lane of the worker's environment, and that its limit is the configured one, unless an
+    /// operator has set another. `is_missed`: the lane was there before, and somebody has deleted it.
     ///
     /// # Errors
     /// Where the database fails.
-    pub(crate) async fn open_lane(&self, app: &str, limit_per_s: f64) -> Result<(), sqlx::Error> {
+    pub(crate) async fn open_lane(
+        &self,
+        app: &str,
+        limit_per_s: f64,
+        environment: Option<&str>,
+        is_missed: bool,
+    ) -> Result<LaneOpening, sqlx::Error> {
         let call = Call::new("open_lane")
             .with("app", app)
-            .with("limit_per_s", limit_per_s);
-        self.pool().call(Statement::Lane, call).await?;
-        Ok(())
+            .with("limit_per_s", limit_per_s)
+            .with("environment", environment.map(str::to_owned))
+            .with("is_missed", is_missed);
+        let answer = self.pool().call(Statement::Lane, call).await?;
+        let row: LaneOpeningRow = answer.decode()?.pop().ok_or(sqlx::Error::RowNotFound)?;
+        Ok(match row.result.as_str() {
+            "made" => LaneOpening::Made,
+            "named" => LaneOpening::Named,
+            "refused" => LaneOpening::Refused {
+                environment: row.lane_environment,
+                pending: u64::try_from(row.pending.unwrap_or(0)).unwrap_or(0),
+            },
+            _ => LaneOpening::Open,
+        })
     }
 
     /// Looks when the next messages of some apps are due. Takes nothing. With `renews_wakeup`, inserts that notify their
@@ -124,6 +168,7 @@ impl Outbox {
         looks: &[Look<'_>],
         poll_interval: Duration,
         renews_wakeup: bool,
+        environment: Option<&str>,
     ) -> Result<HashMap<String, NextDue>, sqlx::Error> {
         fn column<T>(looks: &[Look<'_>], value: impl Fn(ScanPosition) -> T) -> Vec<T> {
             looks.iter().map(|look| value(look.position)).collect()
@@ -137,7 +182,8 @@ impl Outbox {
             .with("retry_after_id", column(looks, |from| from.retry.1))
             .with("horizon", interval(HORIZON))
             .with("poll_interval", interval(poll_interval))
-            .with("renews_wakeup", renews_wakeup);
+            .with("renews_wakeup", renews_wakeup)
+            .with("environment", environment.map(str::to_owned));
         let answer = self.pool().call(Statement::NextDue, call).await?;
         let rows: Vec<NextDueRow> = answer.decode()?;
         if let Some(row) = rows.first() {

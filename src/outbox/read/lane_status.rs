@@ -56,6 +56,8 @@ pub(crate) struct LaneStatus {
     /// The API has asked by Retry-After for no call before this.
     pub(crate) retry_after_until: Option<DbTime>,
     pub(crate) limit_set_by: Option<String>,
+    /// The environment of the workers that send the app's messages.
+    pub(crate) environment: Option<String>,
     /// The next slot that no worker has taken.
     pub(crate) next_slot_at: DbTime,
     /// When a 429 last slowed the lane.
@@ -85,6 +87,8 @@ pub(crate) enum LaneState {
     Paused,
     /// No worker is alive that serves the app.
     NoWorker,
+    /// The workers that are alive refuse the app, because it belongs to another environment.
+    OtherEnvironment,
     /// The API refuses the app's credentials.
     Unauthorized,
     /// The API can't be reached, or answers with errors.
@@ -92,12 +96,13 @@ pub(crate) enum LaneState {
 }
 
 impl LaneState {
-    pub(crate) const ALL: [Self; 7] = [
+    pub(crate) const ALL: [Self; 8] = [
         Self::Sending,
         Self::Slowed,
         Self::Waiting,
         Self::Paused,
         Self::NoWorker,
+        Self::OtherEnvironment,
         Self::Unauthorized,
         Self::Unavailable,
     ];
@@ -112,6 +117,7 @@ impl LaneState {
             Self::Waiting => "waiting",
             Self::Paused => "paused",
             Self::NoWorker => "no_worker",
+            Self::OtherEnvironment => "other_environment",
             Self::Unauthorized => "unauthorized",
             Self::Unavailable => "unavailable",
         }
@@ -121,10 +127,12 @@ impl LaneState {
 impl LaneStatus {
     /// What it is doing: of several things, the one that people can do most about.
     pub(crate) fn state(&self) -> LaneState {
-        if self.paused_at.is_none() && self.workers.alive == 0 {
+        if self.paused_at.is_some() || self.workers.alive > 0 {
+            self.state_when_served()
+        } else if self.workers.refusing.is_empty() {
             LaneState::NoWorker
         } else {
-            self.state_when_served()
+            LaneState::OtherEnvironment
         }
     }
 
@@ -175,6 +183,7 @@ impl LaneStatus {
             told_to_wait: false,
             retry_after_until: None,
             limit_set_by: None,
+            environment: None,
             next_slot_at: DbTime::from_micros(0),
             throttled_at: None,
             paused_at: None,
@@ -213,6 +222,9 @@ mod tests {
             lane.hold = Some("unauthorized".into());
         });
         becomes(LaneState::NoWorker, |lane| lane.workers.alive = 0);
+        becomes(LaneState::OtherEnvironment, |lane| {
+            lane.workers.refusing = vec!["staging".into()];
+        });
         becomes(LaneState::Paused, |lane| {
             lane.paused_at = Some(lane.next_slot_at);
         });

@@ -8,11 +8,16 @@ from (
                'workers', coalesce(serving.workers, '{}')) as lane
     from signaling.lane left join (
         select app, jsonb_build_object(
-                   'alive', count(*), 'versions', jsonb_agg(distinct version),
+                   'alive', count(*) filter (where is_of_environment),
+                   'refusing', coalesce(jsonb_agg(distinct coalesce(environment, '(none)'))
+                                        filter (where not is_of_environment), '[]'),
+                   'versions', jsonb_agg(distinct version),
                    'aside', coalesce(jsonb_agg(jsonb_build_object(
                                 'name', name, 'since', stepped_aside_at, 'reason', stepped_aside_reason)
                                 order by stepped_aside_at, name) filter (where stepped_aside_at is not null), '[]')) as workers
-        from signaling.fleet where is_alive group by app
+        from (select fleet.*, fleet.environment is not distinct from lane.environment as is_of_environment
+              from signaling.fleet join signaling.lane using (app) where is_alive) as fleet
+        group by app
     ) as serving using (app)
 ) as lanes
 full join (

@@ -16,6 +16,7 @@ pub(crate) struct WorkerStatus {
     pub(crate) name: String,
     pub(crate) host: String,
     pub(crate) version: String,
+    pub(crate) environment: Option<String>,
     /// The worker has reported within 30 seconds.
     pub(crate) is_alive: bool,
     pub(crate) started_at: DbTime,
@@ -43,7 +44,10 @@ pub(crate) struct ServedApp {
 #[derive(Debug, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub(crate) struct LaneWorkers {
+    /// Counts the workers of the app's environment alone.
     pub(crate) alive: u32,
+    /// The environments of workers that refuse the app, because it belongs to another one: each once, in words.
+    pub(crate) refusing: Vec<String>,
     /// Each version once.
     pub(crate) versions: Vec<String>,
     /// The workers that have stepped aside.

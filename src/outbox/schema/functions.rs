@@ -20,11 +20,14 @@ macro_rules! functions {
 
 /// The name and the text of each function.
 pub(super) const FUNCTIONS: &[(&str, &str)] = functions! {
-    add_minute_stats assert_session calls can_notify cancel check_message choose_probe claim delete_finished
-    end_overdue expire hold next_due notify_workers open_lane pause peak_rate present_rate
+    add_minute_stats adopt assert_session calls can_notify cancel check_message choose_probe claim count_pending
+    delete_finished end_overdue expire hold next_due notify_workers open_lane pause peak_rate present_rate
     protocol_version record refresh_queue_counts refuse_unknown_app release release_hold report_worker
-    reserve_slot resume retire_worker retry set_lane_back set_limit set_messages_back slot_rate throttle wake_workers want_wakeup
+    reserve_slot resume retire_worker retry sequences_behind set_lane_back set_limit set_messages_back
+    skip_while_restoring slot_rate take_free_id throttle wake_workers want_wakeup
 };
+
+const CLOSE: &str = "revoke all on all functions in schema signaling from public";
 
 /// Creates or replaces the functions whose text has changed, in one transaction. Returns how many. Functions of a newer
 /// version stay: newer workers call them, and they serve older ones.
@@ -46,17 +49,32 @@ pub(super) async fn install(connection: &mut PgConnection) -> Result<usize, Sche
     );
     let changed: Vec<String> = values(&mut transaction, changed.bind(names).bind(texts)).await?;
     if changed.is_empty() {
+        close_open_functions(&mut transaction).await?;
+        transaction.commit().await?;
         return Ok(0);
     }
     // Functions call each other, so one may come before another that it names.
     let mut script = "set local check_function_bodies = off;".to_owned();
     script.extend(changed.iter().map(String::as_str));
     // Postgres lets everybody call a new function.
-    script += "revoke all on all functions in schema signaling from public";
+    script += CLOSE;
     transaction.execute(AssertSqlSafe(script)).await?;
     refresh_privileges(&roles, &mut transaction).await?;
     transaction.commit().await?;
     Ok(changed.len())
+}
+
+/// Takes the functions from `PUBLIC`. A dump that was restored without its privileges has the current texts, and functions
+/// that everybody may call with the rights of the schema's owner.
+async fn close_open_functions(connection: &mut PgConnection) -> Result<(), sqlx::Error> {
+    let is_open = query(
+        "select exists (select from pg_proc where pronamespace = to_regnamespace('signaling')
+                        and has_function_privilege('public', oid, 'execute'))",
+    );
+    if value(connection, is_open).await? {
+        connection.execute(CLOSE).await?;
+    }
+    Ok(())
 }
 
 /// The version of the functions in the database; none if there are none.

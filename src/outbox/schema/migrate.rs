@@ -8,7 +8,7 @@ use sqlx::{ConnectOptions, Connection, Executor, PgConnection, query};
 
 use super::functions;
 use super::migrations::{MIGRATIONS, Migration, TABLE, applied};
-use super::version::{SchemaError, check_encoding, encoding};
+use super::version::{SchemaError, check_encoding, encoding, missing_schema};
 use crate::outbox::Outbox;
 use crate::outbox::errors::is_without_lock;
 use crate::outbox::one_off::value;
@@ -83,6 +83,11 @@ impl Outbox {
         take_turn(connection, lock_wait).await?;
         connection.execute(TABLE).await?;
         let applied = applied(connection).await?;
+        if applied.is_empty()
+            && let Some(version) = functions::found_version(connection).await?
+        {
+            return Err(missing_schema(Some(version)));
+        }
         for &migration in migrations {
             let found = applied.iter().find(|(v, _)| *v == migration.version);
             match found.map(|(_, checksum)| *checksum == migration.checksum()) {

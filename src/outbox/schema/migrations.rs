@@ -1,6 +1,6 @@
 //! The migrations of this binary, and which of them a database has.
 
-use std::fmt;
+use std::fmt::{self, Write as _};
 
 use sha2::{Digest, Sha384};
 use sqlx::{PgConnection, query};
@@ -59,6 +59,25 @@ pub(super) const TABLE: &str = "
         version bigint primary key, description text not null, installed_on timestamptz not null default now(),
         success boolean not null, checksum bytea not null, execution_time bigint not null
     )";
+
+/// The statement that writes the migrations of this binary down as run, for an operator.
+pub(super) fn migrations_statement() -> String {
+    let mut rows = Vec::new();
+    for migration in MIGRATIONS {
+        let mut row = format!(
+            "({}, '{}', true, '\\x",
+            migration.version, migration.description
+        );
+        for byte in migration.checksum() {
+            write!(row, "{byte:02x}").ok();
+        }
+        rows.push(row + "', 0)");
+    }
+    format!(
+        "insert into signaling.schema_migrations (version, description, success, checksum, execution_time) values {}",
+        rows.join(", ")
+    )
+}
 
 /// The versions and checksums of the migrations that have been run, in order.
 pub(super) async fn applied(

@@ -50,14 +50,14 @@ const WORKER: Privileges = Privileges {
              queue_counts_turn worker worker_app fleet schema_migrations",
     execute: &[
         "open_lane next_due claim record release expire hold release_hold throttle reserve_slot \
-         report_worker retire_worker delete_finished add_minute_stats set_messages_back",
+         report_worker retire_worker delete_finished add_minute_stats sequences_behind set_messages_back",
         READING,
     ],
 };
 
 const OPERATOR: Privileges = Privileges {
     about: "An operator: pauses, resumes, limits, retries and cancels, and reads like a reader.",
-    execute: &["pause resume set_limit retry cancel", READING],
+    execute: &["pause resume set_limit retry cancel adopt", READING],
     ..READER
 };
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 use sqlx::{PgConnection, query};
 
 use super::functions::{PROTOCOL_VERSION, found_version};
-use super::migrations::{MIGRATIONS, Migration, applied};
+use super::migrations::{MIGRATIONS, Migration, applied, migrations_statement};
 use crate::error_text::database_error_text;
 use crate::outbox::Outbox;
 use crate::outbox::one_off::value;
@@ -29,6 +29,11 @@ pub(crate) struct SchemaVersion {
 pub(crate) enum SchemaError {
     #[error("the database has no outbox yet: run `worker migrate` first")]
     Missing,
+    /// The tables are there, and nothing says which migrations have made them.
+    #[error(
+        "signaling.schema_migrations is empty, and the functions of the outbox are there: somebody has emptied that table. Restore its rows; if the version of this worker has migrated the database, run: {statement}"
+    )]
+    MigrationsGone { statement: String },
     #[error(
         "the database's schema is at version {found}, this worker needs {needed}: run `worker migrate` first"
     )]
@@ -105,7 +110,8 @@ impl Outbox {
         let schema = self.schema_version().await?;
         check_encoding(schema.encoding)?;
         let needed = schema.needed;
-        let found = schema.found.ok_or(SchemaError::Missing)?;
+        let missing = || missing_schema(schema.functions_found);
+        let found = schema.found.ok_or_else(missing)?;
         if found < needed {
             return Err(SchemaError::Outdated { found, needed });
         }
@@ -114,6 +120,16 @@ impl Outbox {
             return Err(SchemaError::OutdatedFunctions { found, needed });
         }
         Ok(())
+    }
+}
+
+/// Why no migration is found, where there may be functions.
+pub(super) fn missing_schema(functions_found: Option<i32>) -> SchemaError {
+    match functions_found {
+        None => SchemaError::Missing,
+        Some(_) => SchemaError::MigrationsGone {
+            statement: migrations_statement(),
+        },
     }
 }
 

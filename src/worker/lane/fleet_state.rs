@@ -80,7 +80,7 @@ impl Lane {
     pub(super) fn observe_hold(&self, hold: Option<Hold>) {
         match hold.map(|hold| hold.kind) {
             Some(HoldKind::Unauthorized | HoldKind::Unavailable) => self.breaker().lane_held(),
-            Some(HoldKind::Paused) => {}
+            Some(HoldKind::Paused | HoldKind::OtherEnvironment) => {}
             None => self.breaker().lane_free(Instant::now()),
         }
     }

@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use crate::advice;
 use crate::outbox::HoldKind;
 use crate::pace::DbTime;
 
@@ -29,7 +30,9 @@ impl Default for LaneLog {
 impl LaneLog {
     /// A claim or a look has seen the lane.
     pub(in crate::worker) fn seen(&mut self, app: &str, at: DbTime, hold: Option<HoldKind>) {
-        if at > self.as_of && hold != self.hold {
+        // The claim loop opens a lane of another environment, and logs how many messages are pending.
+        let is_opened_first = hold == Some(HoldKind::OtherEnvironment);
+        if at > self.as_of && hold != self.hold && !is_opened_first {
             self.log(
                 app,
                 at,
@@ -37,6 +40,34 @@ impl LaneLog {
                 "reported by another worker: see `worker status`",
             );
         }
+    }
+
+    /// The lane belongs to another environment. Before the worker has read the database's clock, `at` is older than
+    /// everything, which keeps no later change from the log.
+    pub(in crate::worker) fn refused(
+        &mut self,
+        app: &str,
+        at: DbTime,
+        environment: Option<&str>,
+        pending: u64,
+    ) {
+        let before = self.hold.replace(HoldKind::OtherEnvironment);
+        self.as_of = self.as_of.max(at);
+        if before != Some(HoldKind::OtherEnvironment) {
+            tracing::error!(
+                event = "lane_refused",
+                app,
+                environment,
+                pending,
+                "the app belongs to {}, and this worker to another one: it sends none of the pending messages. To do: {}",
+                advice::environment_name(environment),
+                advice::adopt(app)
+            );
+        }
+    }
+
+    pub(in crate::worker) fn is_refused(&self) -> bool {
+        self.hold == Some(HoldKind::OtherEnvironment)
     }
 
     /// A claim has seen at which rate the lane is, if that is below its full one.
@@ -132,13 +163,21 @@ impl LaneLog {
                 hold = HoldKind::Paused.as_str(),
                 "lane paused by a person: no call starts until `worker resume`. `worker status` says who and why"
             ),
+            (Some(HoldKind::OtherEnvironment), None) => {
+                tracing::info!(
+                    event = "lane_adopted",
+                    app,
+                    "the app belongs to this worker's environment now: sending"
+                );
+            }
             (Some(HoldKind::Paused), None) => {
                 tracing::info!(event = "lane_resumed", app, "lane resumed: sending again");
             }
             (Some(_), None) => {
                 tracing::info!(event = "lane_released", app, "lane released: sending again");
             }
-            (None, None) => {}
+            // `refused` logs another environment.
+            (_, Some(HoldKind::OtherEnvironment)) | (None, None) => {}
         }
     }
 }

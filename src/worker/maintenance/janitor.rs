@@ -8,6 +8,7 @@ use uuid::Uuid;
 
 use crate::error_text::database_error_text;
 use crate::outbox::{Deletion, Outbox};
+use crate::worker::lane::Lane;
 
 /// How many times as long as a batch took the pause after it is: deleting takes a tenth of one connection's time, also
 /// where the database is slow.
@@ -24,18 +25,24 @@ const MIN_REST: Duration = Duration::from_millis(200);
 /// Deletes until the shutdown. A batch that is under way then is undone or done, as the database has it.
 pub(in crate::worker) async fn run(
     outbox: Arc<Outbox>,
+    lanes: Vec<Arc<Lane>>,
     retention: Duration,
     shutdown: CancellationToken,
 ) {
     shutdown
-        .run_until_cancelled(delete_forever(&outbox, retention))
+        .run_until_cancelled(delete_forever(&outbox, &lanes, retention))
         .await;
 }
 
-async fn delete_forever(outbox: &Outbox, retention: Duration) {
+async fn delete_forever(outbox: &Outbox, lanes: &[Arc<Lane>], retention: Duration) {
     let worker = Uuid::new_v4();
     let mut failing = false;
     loop {
+        // A worker with the wrong DATABASE_URL would delete by its own retention what another environment keeps.
+        if lanes.iter().any(|lane| lane.is_refused()) {
+            tokio::time::sleep(ERROR_PAUSE).await;
+            continue;
+        }
         let began = Instant::now();
         let deletion = outbox.delete_finished(worker, retention).await;
         let pause = match deletion {

@@ -35,10 +35,12 @@ impl Reporter {
         name: String,
         host: String,
     ) -> Self {
+        let shared = lanes.first().map(|lane| &lane.shared);
         let worker = WorkerIdentity {
             id: Uuid::new_v4(),
             name,
             host,
+            environment: shared.and_then(|shared| shared.environment.clone()),
             apps: lanes.iter().map(|lane| lane.app.clone()).collect(),
         };
         let by_app = |lane: &Arc<Lane>| (lane.app.clone(), Arc::clone(lane));
@@ -60,12 +62,17 @@ impl Reporter {
     async fn report_until(&mut self) {
         let mut last_success: Option<Instant> = None;
         loop {
-            let reports = self.changed();
             let clock = self.outbox.clock().get();
             let stepped_at = clock.and_then(|clock| clock.stepped_at());
             // After a step of the database's clock, the last report is of another time.
             let is_due =
                 last_success.is_none_or(|at| at.elapsed() >= ALIVE_EVERY || stepped_at > Some(at));
+            if is_due {
+                // An emptied registry lacks this worker's counters, and another worker whose calls fail would take the API
+                // for dead.
+                self.reported.clear();
+            }
+            let reports = self.changed();
             if is_due || !reports.is_empty() {
                 match self.report(reports).await {
                     Ok(()) => last_success = Some(Instant::now()),

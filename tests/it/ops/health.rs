@@ -98,7 +98,7 @@ async fn a_schema_that_is_missing_or_too_old_is_told_until_it_is_there() {
         .execute("alter table signaling.schema_migrations rename to elsewhere")
         .await;
     watched
-        .until_readiness(503, "FAIL schema: the database has no outbox yet")
+        .until_readiness(503, "FAIL schema: signaling.schema_migrations is empty")
         .await;
     world
         .execute("alter table signaling.elsewhere rename to schema_migrations")
@@ -202,4 +202,19 @@ async fn a_worker_that_has_stepped_aside_is_noted_and_every_worker_is_ready() {
             !watched.door.get("/readyz").await.body.contains("note")
         })
         .await;
+}
+
+#[tokio::test]
+async fn an_app_of_another_environment_is_noted_and_the_worker_is_ready() {
+    let world = World::new().await;
+    world
+        .execute("select signaling.open_lane('default', 500, 'production')")
+        .await;
+    let watched = Watched::start(world.worker().env("WORKER_ENVIRONMENT", "staging")).await;
+    watched
+        .until_readiness(200, "note the app default is of another environment")
+        .await;
+    let metrics = watched.door.get("/metrics").await.body;
+    let gauge = "signaling_lane_state{app=\"default\",state=\"other_environment\"} 1";
+    assert!(metrics.contains(gauge), "{metrics}");
 }

@@ -2,7 +2,7 @@
 
 use sqlx::{Connection, PgConnection};
 
-use testkit::{Postgres, Worker};
+use testkit::{Postgres, Worker, World};
 
 fn migrate(url: &str) -> Worker {
     Worker::new(&["migrate"]).env("DATABASE_URL", url)
@@ -142,4 +142,26 @@ async fn a_database_whose_encoding_is_not_utf8_is_refused_and_left_as_it_was() {
             .expect("an answer");
         assert!(untouched, "{encoding}");
     }
+}
+
+#[tokio::test]
+async fn an_emptied_list_of_migrations_is_written_anew_by_the_statement_in_the_error() {
+    let world = World::new().await;
+    world.execute("truncate signaling.schema_migrations").await;
+    let failed = world.command(&["migrate"]).finish().await;
+    assert_eq!(failed.code, Some(1), "{failed:?}");
+    assert!(
+        failed.stderr.contains("schema_migrations is empty"),
+        "{failed:?}"
+    );
+    let mut worker = world.worker().start();
+    assert_eq!(worker.wait_exit().await, Some(1));
+    assert!(worker.stderr.text().contains("schema_migrations is empty"));
+    let (_, statement) = failed.stderr.split_once("run: ").expect("a statement");
+    world.execute(statement.trim()).await;
+    let migrated = world.command(&["migrate"]).finish().await;
+    assert_eq!(
+        migrated.stdout, "the schema signaling is up to date\n",
+        "{migrated:?}"
+    );
 }

@@ -6,15 +6,18 @@ mod claim_kinds;
 mod claim_lost;
 mod claim_position;
 mod claim_slots;
+mod environment;
 mod expire;
 mod hold;
 mod lane;
+mod lost_rows;
 mod next_due;
 mod record;
 mod release;
 mod report_worker;
 mod reserve_slot;
 mod resume;
+mod sequences;
 mod session;
 mod set_back;
 mod throttle;
@@ -162,9 +165,28 @@ impl Claim {
         self.try_run(executor).await.expect("claimed")
     }
 
+    /// As a worker of an environment, which is given as SQL.
+    async fn run_for(&self, executor: impl PgExecutor<'_>, environment: &str) -> Claimed {
+        let id = Uuid::new_v4();
+        let statement = self.statement(id);
+        let statement = statement.trim_end_matches(')');
+        let statement = format!("{statement}, environment => {environment})");
+        Self::claimed(executor, id, statement)
+            .await
+            .expect("claimed")
+    }
+
     async fn try_run(&self, executor: impl PgExecutor<'_>) -> Result<Claimed, sqlx::Error> {
         let id = Uuid::new_v4();
-        let rows: Vec<PgRow> = sqlx::query(AssertSqlSafe(self.statement(id)))
+        Self::claimed(executor, id, self.statement(id)).await
+    }
+
+    async fn claimed(
+        executor: impl PgExecutor<'_>,
+        id: Uuid,
+        statement: String,
+    ) -> Result<Claimed, sqlx::Error> {
+        let rows: Vec<PgRow> = sqlx::query(AssertSqlSafe(statement))
             .fetch_all(executor)
             .await?;
         let (lane, messages) = rows.split_first().expect("a row about the lane");

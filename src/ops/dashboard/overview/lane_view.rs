@@ -38,6 +38,11 @@ impl LaneView {
                 can_resume: lane.told_to_wait,
                 ..Self::new(Tone::Bad, "no worker", without_worker(lane))
             },
+            LaneState::OtherEnvironment => Self::new(
+                Tone::Bad,
+                "other environment",
+                of_other_environment(&app.app, lane),
+            ),
             LaneState::Unauthorized | LaneState::Unavailable => Self {
                 can_resume: lane.told_to_wait,
                 ..Self::new(Tone::Bad, word, held(lane, state, now))
@@ -98,6 +103,14 @@ fn without_worker(lane: &LaneStatus) -> Markup {
     html! {
         "No worker that serves this app is alive: its messages wait. To do: " (advice::NO_WORKER) "."
         @if let Some(hold) = &lane.hold { " The app is " (hold) ", too." }
+    }
+}
+
+fn of_other_environment(app: &str, lane: &LaneStatus) -> Markup {
+    html! {
+        "The app belongs to " (advice::environment_name(lane.environment.as_deref()))
+        ", and the workers that are alive to another one (" (lane.workers.refusing.join(", "))
+        "): they refuse it, and its messages wait. To do: " (advice::adopt(app)) "."
     }
 }
 
@@ -179,7 +192,16 @@ mod tests {
             workers: LaneWorkers::default(),
             ..lane()
         };
+        let of_production = LaneStatus {
+            environment: Some("production".into()),
+            workers: LaneWorkers {
+                refusing: vec!["staging".into()],
+                ..LaneWorkers::default()
+            },
+            ..lane()
+        };
         for (lane, queued, word, reason) in [
+            (Some(of_production), 1, "other environment", "(staging)"),
             (None, 1, "no worker", "No worker has served"),
             (Some(paused), 1, "paused", "operator"),
             (Some(unauthorized), 1, "unauthorized", "in 3.0 s"),

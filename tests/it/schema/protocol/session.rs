@@ -6,7 +6,7 @@ use super::{Claim, connect, database_error, world};
 use testkit::{Postgres, Worker, World};
 
 /// A call of each function that a worker's role may call, and whether it refuses other isolation levels.
-const CALLS: [(&str, &str, bool); 21] = [
+pub(super) const CALLS: [(&str, &str, bool); 22] = [
     ("add_minute_stats", "signaling.add_minute_stats('[]')", true),
     (
         "calls",
@@ -85,6 +85,7 @@ const CALLS: [(&str, &str, bool); 21] = [
         "signaling.retire_worker(gen_random_uuid())",
         true,
     ),
+    ("sequences_behind", "signaling.sequences_behind()", false),
     (
         "set_messages_back",
         "signaling.set_messages_back('default', '30 s', true, '-infinity', 0)",

@@ -1,0 +1,89 @@
+-- Hands an app over to another environment, once its pending messages are cancelled or shall be sent: for a database that
+-- was copied from somewhere else. Changes nothing if the app belongs to that environment already.
+--
+-- environment      the WORKER_ENVIRONMENT of the workers that shall send its messages; null: that of workers without one
+-- cancels_pending  cancels pending messages, also those that workers of the other environment had claimed
+-- max_rows         cancels no more than these: the caller repeats the call until it is done
+--
+-- Returns an object: `is_done`, whether the app belongs to the environment now; `was`, the environment before; how many
+-- messages this call has `cancelled`, and how many are `pending`, counted up to a million.
+-- Refuses while a worker of the other environment is alive that serves the app: it would lose its messages.
+-- Locks the lane's row and the messages that it cancels.
+-- Indexes: lane_pkey, outbox_first_attempts, outbox_retries; then it reaches messages by their ctid.
+create or replace function signaling.adopt(
+    app text, environment text, cancels_pending boolean, max_rows bigint default 5000
+) returns jsonb
+    language plpgsql security definer
+    set search_path = pg_catalog, pg_temp set row_security = off set plan_cache_mode = force_generic_plan
+    set enable_seqscan = off set enable_bitmapscan = off set enable_indexscan = on set jit = off
+as $$
+#variable_conflict use_column
+declare
+    alive_for constant interval := interval '30 seconds';
+    lost_text constant text :=
+        'cancelled after a worker of another environment had it: whether it was called is not known';
+    lane signaling.lane;
+    other record;
+    places tid[];
+    cancelled bigint := 0;
+    is_done boolean := true;
+    at timestamptz;
+begin
+    perform signaling.refuse_unknown_app(app);
+    if cancels_pending is null then
+        raise exception 'say whether the pending messages are to be cancelled or to be sent'
+            using errcode = 'invalid_parameter_value';
+    end if;
+    select * into lane from signaling.lane where app = adopt.app for no key update;
+    at := clock_timestamp();
+    if lane.environment is distinct from adopt.environment then
+        select name, environment into other from signaling.worker
+        where adopt.app = any (apps) and environment is not distinct from lane.environment
+          and seen_at between at - alive_for and at + alive_for
+        order by seen_at desc limit 1;
+        if found then
+            raise exception 'the worker % of the environment % serves the app %, and was alive within 30 seconds',
+                            other.name, coalesce(other.environment, '(none)'), app
+                using errcode = 'invalid_parameter_value',
+                      hint = 'if this is a copy of a database, try again in 30 seconds; else the app is not yours to adopt';
+        end if;
+        if cancels_pending then
+            places := array(
+                select ctid from signaling.outbox
+                where app = adopt.app and status = 'pending' and sent_at is null and claim_id is null
+                order by due_at, id limit max_rows for no key update);
+            places := places || array(
+                select ctid from signaling.outbox
+                where app = adopt.app and status = 'pending' and (sent_at is not null or claim_id is not null)
+                order by due_at, id limit max_rows - cardinality(places) for no key update);
+            insert into signaling.attempt (message_id, attempt, outcome, error, fault, charged, claimed_by)
+            select id, attempts + uncharged + 1, 'lost', lost_text, 'worker', true, claimed_by
+            from signaling.outbox where ctid = any (places) and claim_id is not null;
+            update signaling.outbox
+            set status = 'cancelled', finished_at = clock_timestamp(),
+                attempts = attempts + (claim_id is not null)::integer,
+                error = case when claim_id is not null then lost_text
+                             else coalesce(error, 'cancelled: it belonged to '
+                                 || coalesce('the environment ' || lane.environment, 'no environment')) end
+            where ctid = any (places);
+            cancelled := cardinality(places);
+            is_done := cancelled < max_rows;
+        end if;
+        if is_done then
+            -- Failures of the other environment's calls say nothing about this one's. A pause and a limit that an operator
+            -- has set stay.
+            update signaling.lane
+            set environment = adopt.environment, next_slot_at = at + interval '1 second',
+                rate_per_s = signaling.slot_rate(limit_per_s), rate_at = at, throttled_at = null,
+                retry_after_until = null, hold = null, hold_reason = null, hold_since = null, hold_until = null,
+                hold_probes = 0, probe_claim_id = null, probe_target = null, released_at = null
+            where app = adopt.app;
+            delete from signaling.worker
+            where environment is distinct from adopt.environment and seen_at <= at - alive_for;
+            perform signaling.wake_workers(app);
+        end if;
+    end if;
+    return jsonb_build_object('is_done', is_done, 'was', lane.environment, 'cancelled', cancelled,
+                              'pending', signaling.count_pending(app));
+end
+$$;

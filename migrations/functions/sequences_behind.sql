@@ -1,0 +1,25 @@
+-- The sequences of ids that are behind their tables: the next insert would collide with a row. A logical replica has the
+-- rows and not the positions of the sequences, and a restore of single tables may leave them out, too.
+--
+-- Returns a row for each such sequence, with the statement that puts it right.
+-- Locks nothing.
+-- Indexes: outbox_pkey, attempt_pkey.
+create or replace function signaling.sequences_behind()
+    returns table (table_name text, next_id bigint, newest_id bigint, statement text)
+    language plpgsql stable security definer
+    set search_path = pg_catalog, pg_temp set row_security = off set enable_seqscan = off
+as $$
+declare
+    sequence text;
+begin
+    foreach table_name in array array['signaling.outbox', 'signaling.attempt'] loop
+        sequence := pg_get_serial_sequence(table_name, 'id');
+        execute format('select last_value + is_called::integer from %s', sequence) into next_id;
+        execute format('select max(id) from %s', table_name) into newest_id;
+        if newest_id >= next_id then
+            statement := format('select setval(%L, (select max(id) from %s))', sequence, table_name);
+            return next;
+        end if;
+    end loop;
+end
+$$;

@@ -1,0 +1,116 @@
+//! `worker adopt`
+
+use clap::Args;
+
+use super::UsageError;
+use super::args::{DatabaseArgs, Environment, parse_environment};
+use crate::advice;
+use crate::outbox::Outbox;
+
+/// Take over the apps of a database that was copied from another environment
+///
+/// Workers refuse apps that belong to another environment than theirs, because the messages that were pending in the copied
+/// database are the business of its source. This command decides what becomes of them, and the workers then serve the
+/// apps. The command also ends holds and throttling, which are findings of the other environment; a pause and a limit that
+/// an operator has set stay. While a worker of the other environment is alive in this database, the command refuses. The
+/// same in SQL:
+/// select signaling.adopt('default', 'staging', true), repeated until `is_done`.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  worker adopt --environment staging --cancel-pending       production was copied to staging
+  worker adopt default --environment dr --send-pending      this database replaces the other one")]
+pub(super) struct AdoptArgs {
+    #[command(flatten)]
+    database: DatabaseArgs,
+
+    /// The apps, as in the column `app` [default: all apps that have a lane]
+    #[arg(value_name = "APP")]
+    apps: Vec<String>,
+
+    /// The environment of the workers that shall send the messages of these apps
+    #[arg(long, env = "WORKER_ENVIRONMENT", value_name = "NAME", value_parser = parse_environment)]
+    environment: Option<Environment>,
+
+    /// Cancel the messages that are pending
+    #[arg(long, required_unless_present = "send_pending")]
+    cancel_pending: bool,
+
+    /// Send the messages that are pending; those that a worker of the other environment had claimed may arrive twice
+    #[arg(long, conflicts_with = "cancel_pending")]
+    send_pending: bool,
+}
+
+/// Messages that one call cancels: few enough to hold up nobody who waits for one of them.
+const ROWS_PER_CALL: i64 = 5_000;
+/// The most pending messages that the database counts.
+const MOST_COUNTED: u64 = 1_000_000;
+
+pub(super) async fn run(args: AdoptArgs) -> anyhow::Result<()> {
+    let Some(environment) = args.environment.and_then(Environment::into_name) else {
+        return Err(UsageError(
+            "no environment is given: set WORKER_ENVIRONMENT or --environment to the name that the workers of this database have".into(),
+        )
+        .into());
+    };
+    let outbox = args.database.connect_migrated().await?;
+    let apps = if args.apps.is_empty() {
+        let lanes = outbox.lanes().await?.into_iter();
+        lanes
+            .filter(|app| app.lane.is_some())
+            .map(|app| app.app)
+            .collect()
+    } else {
+        args.apps
+    };
+    if apps.is_empty() {
+        println!("no app has a lane: there is nothing to adopt");
+    }
+    for app in apps {
+        println!(
+            "{}",
+            adopt(&outbox, &app, &environment, args.cancel_pending).await?
+        );
+    }
+    outbox.close().await;
+    Ok(())
+}
+
+/// Hands an app over, and says what was done.
+async fn adopt(
+    outbox: &Outbox,
+    app: &str,
+    environment: &str,
+    cancels_pending: bool,
+) -> anyhow::Result<String> {
+    let mut cancelled = 0;
+    let adoption = loop {
+        let adopted = outbox.adopt(app, environment, cancels_pending, ROWS_PER_CALL);
+        let adoption = adopted.await?;
+        cancelled += adoption.cancelled;
+        if adoption.is_done {
+            break adoption;
+        }
+    };
+    if adoption.was.as_deref() == Some(environment) {
+        return Ok(format!(
+            "{app} belongs to the environment {environment} already: nothing changed"
+        ));
+    }
+    let was = advice::environment_name(adoption.was.as_deref());
+    let done = if cancels_pending {
+        format!("{} cancelled", count(cancelled))
+    } else {
+        format!("{} pending, to be sent", count(adoption.pending))
+    };
+    Ok(format!(
+        "{app} belongs to the environment {environment} now, and did to {was}: {done}"
+    ))
+}
+
+fn count(messages: u64) -> String {
+    match messages {
+        1 => "1 message is".into(),
+        MOST_COUNTED.. => format!("{messages} messages or more are"),
+        _ => format!("{messages} messages are"),
+    }
+}

@@ -1,0 +1,128 @@
+//! Tables that are emptied beneath running workers, as test suites and people do it.
+
+use std::time::Duration;
+
+use serde_json::json;
+use sqlx::AssertSqlSafe;
+
+use testkit::{PATIENCE, World, comes_true, fleet, peer, slow_api};
+
+/// How long a message takes at most that is inserted after a table was emptied.
+const SECONDS: Duration = Duration::from_secs(20);
+
+/// The tables of the outbox. Those of `worker migrate` are not among them.
+const TABLES: [&str; 10] = [
+    "outbox",
+    "attempt",
+    "lane",
+    "wakeup",
+    "retention",
+    "minute_stats",
+    "queue_counts",
+    "queue_counts_turn",
+    "worker",
+    "worker_app",
+];
+
+/// Empties tables, and again where the workers' own locks cross it.
+async fn truncate(world: &World, tables: &[&str]) {
+    let tables: Vec<_> = tables
+        .iter()
+        .map(|name| format!("signaling.{name}"))
+        .collect();
+    let statement = format!("truncate {} cascade", tables.join(", "));
+    let emptied = comes_true(PATIENCE, async || {
+        sqlx::raw_sql(AssertSqlSafe(statement.clone()))
+            .execute(&world.pool)
+            .await
+            .is_ok()
+    })
+    .await;
+    assert!(emptied, "{statement}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_message_is_sent_within_seconds_after_any_table_was_emptied() {
+    let world = World::new().await;
+    let worker = world.worker().start();
+    let first = world.insert(peer(json!({}))).await;
+    world.until_final(first).await;
+    for table in TABLES {
+        truncate(&world, &[table]).await;
+        let id = world.insert(peer(json!({"payload": table}))).await;
+        world
+            .until(&format!("sent without {table}"), SECONDS, async || {
+                world.row(id).await.status == "message_sent"
+            })
+            .await;
+    }
+    assert_eq!(worker.logged("lane_missed"), 1);
+    assert_eq!(worker.logged("database_failed"), 0);
+    world
+        .until("counted and registered again", PATIENCE, async || {
+            world
+                .ask(
+                    "select exists (select from signaling.queue_counts_turn where counted_at > 'epoch')
+                        and exists (select from signaling.worker_app join signaling.worker using (worker_id))",
+                )
+                .await
+        })
+        .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn all_tables_are_emptied_during_calls_and_the_fleet_goes_on_below_the_limit() {
+    let world = World::with(slow_api(300)).await;
+    let fleet = fleet(2, || world.worker().env("WORKER_RATE", "100")).await;
+    world.insert_many(400).await;
+    world.until_accepted(100).await;
+    truncate(&world, &TABLES).await;
+    let accepted = world.seen().accepted;
+    world.insert_many(200).await;
+    world.until_all_final().await;
+
+    assert_eq!(world.count("status = 'message_sent'").await, 200);
+    assert!(world.seen().accepted >= accepted + 200);
+    let worst = world.seen().apps[testkit::APP_ID].worst_sliding_second;
+    // A machine that stands still brings calls together. The gap between the slots of both lanes is a claim of
+    // `schema/protocol/lost_rows.rs`.
+    assert!(worst <= 108, "{worst} calls in a second");
+    let missed: usize = fleet
+        .iter()
+        .map(|worker| worker.logged("lane_missed"))
+        .sum();
+    assert!((1..=2).contains(&missed), "{missed}");
+    let mut late = 0;
+    for mut worker in fleet {
+        assert_eq!(worker.logged("database_failed"), 0);
+        assert_eq!(worker.logged("record_failed"), 0);
+        assert!(worker.logged("record_late") <= 1, "of many, one is logged");
+        late += worker.logged("record_late");
+        worker.stop().await;
+    }
+    assert!(late >= 1, "calls were in flight");
+}
+
+#[tokio::test]
+async fn a_limit_and_a_pause_that_are_lost_with_the_lane_are_warned_of() {
+    let world = World::new().await;
+    let worker = world.worker().env("WORKER_RATE", "50").start();
+    worker.until_logged("worker_started").await;
+    for operation in ["set_limit('default', 20)", "pause('default', 'a test')"] {
+        world
+            .execute(&format!("select signaling.{operation}"))
+            .await;
+    }
+    worker.until_logged("lane_paused").await;
+    truncate(&world, &["lane"]).await;
+    worker.until_logged("lane_missed").await;
+    let line = worker.log_line("lane_missed");
+    assert!(
+        line.contains(" WARN ") && line.contains("worker pause"),
+        "{line}"
+    );
+    let id = world.insert(peer(json!({}))).await;
+    assert_eq!(world.until_final(id).await.status, "message_sent");
+    let limit: f64 = world.ask("select limit_per_s from signaling.lane").await;
+    assert!((limit - 50.0).abs() < f64::EPSILON, "{limit}");
+}

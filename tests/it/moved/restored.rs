@@ -1,0 +1,279 @@
+//! A database that was restored from a dump, with the programs of Postgres.
+
+use std::path::Path;
+
+use serde_json::json;
+use sqlx::AssertSqlSafe;
+use tokio::process::Command;
+
+use testkit::{Postgres, World, peer};
+
+/// By which a data-only restore is let in.
+const RESTORING: &str = "-c signaling.restoring=on";
+
+/// Runs a program of Postgres to its end; its output.
+async fn run(program: &str, arguments: &[&str], options: &str) -> String {
+    let postgres = Postgres::shared().await;
+    let output = Command::new(postgres.cluster.program(program))
+        .args(arguments)
+        .env("PGOPTIONS", options)
+        .output()
+        .await
+        .expect("the program runs");
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{program} {arguments:?}: {stderr}");
+    // A restore that leaves a table out goes on, and says so.
+    assert!(
+        !stderr.contains("ERROR") && !stderr.contains("error:"),
+        "{program}: {stderr}"
+    );
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+async fn dump(world: &World, file: &Path, arguments: &[&str]) {
+    let file = format!("--file={}", file.display());
+    let mut given = vec!["--schema=signaling", "--dbname", &world.url, &file];
+    given.extend(arguments);
+    run("pg_dump", &given, "").await;
+}
+
+/// The messages of a source: how many of them are finished.
+const FINISHED: i64 = 60;
+/// At the time of the dump a worker has these; one of them may be sent once only.
+const CLAIMED: i64 = 10;
+/// These wait.
+const WAITING: i64 = 5;
+
+/// A world that a worker has served, and that is dumped while a worker has messages.
+async fn source() -> World {
+    let world = World::new().await;
+    let mut worker = world.worker().env("WORKER_NAME", "of the source").start();
+    world.set_faults(&["500:count=20"]);
+    world
+        .insert_many(i32::try_from(FINISHED).expect("a few"))
+        .await;
+    world.until_all_final().await;
+    worker.stop().await;
+    world
+        .insert_many(i32::try_from(CLAIMED + WAITING).expect("a few"))
+        .await;
+    world
+        .execute(&format!(
+            "update signaling.outbox
+             set claim_id = gen_random_uuid(), claimed_by = 'of the source', due_at = clock_timestamp() + interval '3 seconds',
+                 at_most_once = id = {FINISHED} + 1
+             where status = 'pending' and id <= {FINISHED} + {CLAIMED};
+             update signaling.lane set next_slot_at = clock_timestamp(), hold = 'unavailable', hold_reason = 'HTTP 500',
+                 hold_since = now(), hold_until = now() + interval '2 seconds', probe_claim_id = gen_random_uuid(),
+                 retry_after_until = now() + interval '2 seconds';
+             insert into signaling.worker (worker_id, name, version, host, apps, started_at, seen_at)
+             values (gen_random_uuid(), 'of the source', '1', 'h', '{{default}}', now(), now())"
+        ))
+        .await;
+    world
+}
+
+/// The rows of the tables with messages, in a text.
+async fn contents(world: &World) -> String {
+    world
+        .ask(
+            "select concat((select jsonb_agg(outbox order by id)::text from signaling.outbox),
+                           (select jsonb_agg(attempt order by id)::text from signaling.attempt))",
+        )
+        .await
+}
+
+/// Starts a worker in a restored database, and checks that it finishes what the source had begun, and nothing else.
+async fn serve(world: &World, target: &World) {
+    assert_eq!(
+        contents(target).await,
+        contents(world).await,
+        "every row and column"
+    );
+    let check = target.worker().as_command(&["check"]).finish().await;
+    assert!(check.stdout.contains("ok    sequences"), "{check:?}");
+
+    let _worker = target.worker().start();
+    target.until_all_final().await;
+    let once = FINISHED + 1;
+    assert_eq!(target.row(once).await.status, "unknown");
+    assert_eq!(target.attempts(once).await[0].outcome, "lost");
+    let sent = target.count("status = 'message_sent'").await;
+    assert_eq!(sent, FINISHED + CLAIMED + WAITING - 1);
+    // Messages that the source had finished are not sent again.
+    let accepted = u64::try_from(CLAIMED + WAITING - 1).expect("a count");
+    assert_eq!(target.seen().accepted, accepted);
+    let id = target.insert(peer(json!({"payload": "new"}))).await;
+    assert_eq!(id, FINISHED + CLAIMED + WAITING + 1);
+    assert_eq!(target.until_final(id).await.status, "message_sent");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_data_only_dump_is_restored_into_a_migrated_database_and_served() {
+    let world = source().await;
+    let target = World::new().await;
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("data.sql");
+    dump(&world, &file, &["--data-only"]).await;
+    let file = format!("--file={}", file.display());
+    let restore = [
+        "--no-psqlrc",
+        "--single-transaction",
+        "--set=ON_ERROR_STOP=1",
+        &file,
+        &target.url,
+    ];
+    run("psql", &restore, RESTORING).await;
+    serve(&world, &target).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_data_of_an_archive_is_restored_into_a_migrated_database_and_served() {
+    let world = source().await;
+    let target = World::new().await;
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("archive");
+    dump(&world, &file, &["--format=custom"]).await;
+    let file = file.to_str().expect("a path");
+    // In an archive, the tables stand in the order of their names, and attempts need their messages.
+    let list = run("pg_restore", &["--list", file], "").await;
+    let (messages, others): (Vec<_>, Vec<_>) = list
+        .lines()
+        .partition(|line| line.contains("TABLE DATA signaling outbox "));
+    assert_eq!(messages.len(), 1, "{list}");
+    let order = [messages, others].concat().join("\n");
+    let order = testkit::write(folder.path(), "order", &order);
+    let restore = [
+        "--data-only",
+        "--schema=signaling",
+        "--single-transaction",
+        "--use-list",
+        order.to_str().expect("a path"),
+        "--dbname",
+        &target.url,
+        file,
+    ];
+    run("pg_restore", &restore, RESTORING).await;
+    serve(&world, &target).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_whole_schema_is_restored_into_an_empty_database_and_served() {
+    let world = source().await;
+    let target = World::new().await;
+    target.execute("drop schema signaling cascade").await;
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("archive");
+    dump(&world, &file, &["--format=custom"]).await;
+    let file = file.to_str().expect("a path");
+    run(
+        "pg_restore",
+        &["--exit-on-error", "--dbname", &target.url, file],
+        "",
+    )
+    .await;
+    let migrated = target.command(&["migrate"]).finish().await;
+    assert_eq!(
+        migrated.stdout, "the schema signaling is up to date\n",
+        "{migrated:?}"
+    );
+    serve(&world, &target).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_schema_that_is_restored_without_privileges_is_closed_by_migrate() {
+    let world = World::new().await;
+    let target = World::new().await;
+    target.execute("drop schema signaling cascade").await;
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("archive");
+    dump(&world, &file, &["--format=custom"]).await;
+    let file = file.to_str().expect("a path");
+    let restore = [
+        "--no-privileges",
+        "--no-owner",
+        "--dbname",
+        &target.url,
+        file,
+    ];
+    run("pg_restore", &restore, "").await;
+    let open = "select count(*) from pg_proc where pronamespace = 'signaling'::regnamespace
+                and has_function_privilege('public', oid, 'execute')";
+    assert!(target.ask::<i64>(open).await > 0);
+    let migrated = target.command(&["migrate"]).finish().await;
+    assert_eq!(migrated.code, Some(0), "{migrated:?}");
+    assert_eq!(target.ask::<i64>(open).await, 0);
+}
+
+#[tokio::test]
+async fn only_who_could_drop_the_trigger_restores_finished_messages() {
+    let world = World::new().await;
+    let database: String = world.ask("select current_database()::text").await;
+    let role = format!("inserter_of_{database}");
+    world
+        .execute(&format!(
+            "create role {role};
+             grant usage on schema signaling to {role};
+             grant insert on signaling.outbox to {role}"
+        ))
+        .await;
+    let insert = |role: &str, setting: &str| {
+        format!(
+            "begin; set local role {role}; set local signaling.restoring = {setting};
+             insert into signaling.outbox (sender, destination, payload, status, finished_at)
+             values ('alice', 'bob', 'hello', 'failed', now());
+             commit"
+        )
+    };
+    let refused = async |role: &str, setting: &str| {
+        let mut connection = world.pool.acquire().await.expect("a connection");
+        let inserted = sqlx::raw_sql(AssertSqlSafe(insert(role, setting)))
+            .execute(&mut *connection)
+            .await;
+        sqlx::raw_sql("rollback")
+            .execute(&mut *connection)
+            .await
+            .ok();
+        inserted
+            .err()
+            .and_then(sqlx::Error::into_database_error)
+            .and_then(|error| error.constraint().map(str::to_owned))
+    };
+    let refusal = Some("message_is_not_inserted_as_pending".to_owned());
+    assert_eq!(refused(&role, "on").await, refusal);
+    assert_eq!(refused("postgres", "off").await, refusal);
+    assert_eq!(refused("postgres", "on").await, None);
+    world
+        .execute(&format!("drop owned by {role}; drop role {role}"))
+        .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_worker_whose_sequence_of_attempts_is_behind_repeats_no_call() {
+    let world = World::new().await;
+    let old = world.insert(peer(json!({"due_at": "2999-01-01"}))).await;
+    // A logical replica has the rows, and its sequences begin anew.
+    world
+        .execute(&format!(
+            "insert into signaling.attempt (message_id, attempt, outcome)
+             select {old}, 1, 'transient' from generate_series(1, 300);
+             select setval('signaling.attempt_id_seq', 1, false)"
+        ))
+        .await;
+    world.set_faults(&["500:count=3"]);
+    let worker = world.worker().start();
+    for number in 0..6 {
+        let id = world
+            .insert(peer(json!({"payload": format!("message {number}")})))
+            .await;
+        assert_eq!(world.until_final(id).await.status, "message_sent");
+    }
+    assert_eq!(world.seen().calls, 6 + 3);
+    assert_eq!(worker.logged("record_refused"), 0);
+    let logged: i64 = world
+        .ask(&format!(
+            "select count(*) from signaling.attempt where message_id <> {old}"
+        ))
+        .await;
+    assert_eq!(logged, 3);
+}

@@ -1,0 +1,232 @@
+//! The environment of a lane: workers of another one get no message, until the app is adopted.
+
+use serde_json::{Value, json};
+
+use super::{Claim, Claimed, connect, database_error, lane, set_lane, set_messages, world};
+use testkit::{World, peer};
+
+/// A world with a lane of the environment `production`, and so many messages.
+async fn production(messages: i32) -> World {
+    let world = world().await;
+    assert_eq!(open(&world, "'production'").await, "named");
+    world.insert_many(messages).await;
+    world
+}
+
+/// Opens the default app's lane for an environment; the result.
+async fn open(world: &World, environment: &str) -> String {
+    world
+        .ask(&format!(
+            "select result from signaling.open_lane('default', 102, {environment})"
+        ))
+        .await
+}
+
+async fn claim(world: &World, environment: &str) -> Claimed {
+    let claim = Claim::default();
+    let mut connection = connect(world).await;
+    // The environment is the claim's last argument.
+    claim.run_for(&mut connection, environment).await
+}
+
+async fn adopt(world: &World, arguments: &str) -> Value {
+    world
+        .ask(&format!("select signaling.adopt('default', {arguments})"))
+        .await
+}
+
+#[tokio::test]
+async fn a_lane_belongs_to_the_environment_of_the_first_worker_that_has_one() {
+    let world = world().await;
+    assert!(lane::<bool>(&world, "environment is null").await);
+    assert_eq!(open(&world, "null").await, "open");
+    assert_eq!(open(&world, "'production'").await, "named");
+    assert_eq!(open(&world, "'production'").await, "open");
+    assert_eq!(lane::<String>(&world, "environment").await, "production");
+    world.execute("delete from signaling.lane").await;
+    assert_eq!(open(&world, "'staging'").await, "made");
+    assert_eq!(lane::<String>(&world, "environment").await, "staging");
+}
+
+#[tokio::test]
+async fn a_worker_of_another_environment_or_of_none_is_refused_and_changes_nothing() {
+    let world = production(7).await;
+    let before: String = lane(&world, "lane::text").await;
+    for environment in ["'staging'", "null"] {
+        let refused: Value = world
+            .ask(&format!(
+                "select to_jsonb(opened) from signaling.open_lane('default', 5, {environment}) as opened"
+            ))
+            .await;
+        assert_eq!(
+            refused,
+            json!({"result": "refused", "lane_environment": "production", "pending": 7})
+        );
+    }
+    assert_eq!(lane::<String>(&world, "lane::text").await, before);
+}
+
+#[tokio::test]
+async fn a_claim_for_another_environment_gets_no_message_and_says_why() {
+    let world = production(3).await;
+    for environment in ["'staging'", "null"] {
+        let claimed = claim(&world, environment).await;
+        assert_eq!(claimed.lane.hold.as_deref(), Some("other_environment"));
+        assert_eq!((claimed.lane.slots, claimed.messages.len()), (0, 0));
+        let looked: String = world
+            .ask(&format!(
+                "select hold from signaling.next_due(array['default'], '{{-infinity}}', '{{0}}', '{{-infinity}}', '{{0}}',
+                     '1 second', '2 seconds', environment => {environment})"
+            ))
+            .await;
+        assert_eq!(looked, "other_environment");
+    }
+    assert_eq!(claim(&world, "'production'").await.messages.len(), 3);
+}
+
+#[tokio::test]
+async fn an_adopted_app_whose_messages_are_sent_gives_them_to_the_new_environment() {
+    let world = production(3).await;
+    set_lane(
+        &world,
+        "hold = 'unavailable', hold_since = now(), hold_until = now() + interval '1 hour',
+         retry_after_until = now() + interval '1 hour', rate_per_s = 1, rate_at = now(), throttled_at = now(),
+         next_slot_at = now() + interval '1 day'",
+    )
+    .await;
+    let adopted = adopt(&world, "'staging', cancels_pending => false").await;
+    assert_eq!(
+        adopted,
+        json!({"is_done": true, "was": "production", "cancelled": 0, "pending": 3})
+    );
+    let is_fresh =
+        "hold is null and retry_after_until is null and throttled_at is null and rate_per_s = 100
+                    and next_slot_at <= clock_timestamp() + interval '1 second'";
+    assert!(lane::<bool>(&world, is_fresh).await);
+    set_lane(&world, "next_slot_at = 'epoch'").await;
+    assert_eq!(claim(&world, "'production'").await.messages.len(), 0);
+    assert_eq!(claim(&world, "'staging'").await.messages.len(), 3);
+}
+
+#[tokio::test]
+async fn an_adopted_app_whose_messages_are_cancelled_has_none_that_is_pending() {
+    let world = production(5).await;
+    set_messages(
+        &world,
+        "claim_id = gen_random_uuid(), due_at = now() + interval '1 hour', claimed_by = 'w'",
+        "id = 1",
+    )
+    .await;
+    set_messages(
+        &world,
+        "sent_at = now(), attempts = 1, error = 'HTTP 500'",
+        "id = 2",
+    )
+    .await;
+    let scheduled = peer(json!({"due_at": "2999-01-01", "app": "default"}));
+    world.insert(scheduled).await;
+    let other = world.insert(peer(json!({"app": "other"}))).await;
+
+    let adopted = adopt(&world, "'staging', true, max_rows => 4").await;
+    assert_eq!(
+        adopted,
+        json!({"is_done": false, "was": "production", "cancelled": 4, "pending": 2})
+    );
+    assert_eq!(lane::<String>(&world, "environment").await, "production");
+    let adopted = adopt(&world, "'staging', true, max_rows => 4").await;
+    assert_eq!(
+        adopted,
+        json!({"is_done": true, "was": "production", "cancelled": 2, "pending": 0})
+    );
+    assert_eq!(world.count("status = 'cancelled'").await, 6);
+    assert_eq!(world.row(other).await.status, "pending");
+    // The source may have called what it had claimed.
+    let attempts = world.attempts(1).await;
+    assert_eq!((attempts.len(), attempts[0].outcome.as_str()), (1, "lost"));
+    assert_eq!(world.row(2).await.error.as_deref(), Some("HTTP 500"));
+}
+
+#[tokio::test]
+async fn an_app_that_belongs_to_the_environment_is_not_adopted_again() {
+    let world = production(3).await;
+    let adopted = adopt(&world, "'production', true").await;
+    assert_eq!(adopted["cancelled"], 0);
+    assert_eq!(world.count("status = 'pending'").await, 3);
+}
+
+#[tokio::test]
+async fn an_app_is_not_adopted_while_a_worker_of_its_environment_is_alive() {
+    let world = production(3).await;
+    world.pretend_worker("w1", "1", "default").await;
+    world
+        .execute("update signaling.worker set environment = 'production', seen_at = now()")
+        .await;
+    let refused = sqlx::query("select signaling.adopt('default', 'staging', true)")
+        .execute(&world.pool)
+        .await
+        .expect_err("refused");
+    let (code, message) = database_error(refused);
+    assert_eq!(code, "22023");
+    assert!(
+        message.contains("the worker w1 of the environment production"),
+        "{message}"
+    );
+    assert_eq!(world.count("status = 'pending'").await, 3);
+
+    world
+        .execute("update signaling.worker set seen_at = now() - interval '31 seconds'")
+        .await;
+    adopt(&world, "'staging', true").await;
+    let workers: i64 = world.ask("select count(*) from signaling.worker").await;
+    assert_eq!(workers, 0, "a dead worker of the source");
+}
+
+#[tokio::test]
+async fn a_worker_of_another_environment_does_not_count_as_serving() {
+    let world = production(0).await;
+    let report = |environment: &str| {
+        format!(
+            "select others from signaling.report_worker('c0ffee00-0000-4000-8000-000000000000', 'me', '1', 'h',
+                 '{{default}}', '{{default}}', '{{0}}', '{{0}}', '{{false}}', '{{null}}', {environment})"
+        )
+    };
+    world.pretend_worker("other", "1", "default").await;
+    world
+        .execute(
+            "update signaling.worker set environment = 'staging';
+             insert into signaling.worker_app (app, worker_id) select 'default', worker_id from signaling.worker",
+        )
+        .await;
+    assert_eq!(world.ask::<i32>(&report("'production'")).await, 0);
+    assert_eq!(world.ask::<i32>(&report("'staging'")).await, 1);
+}
+
+#[tokio::test]
+async fn a_message_says_that_the_workers_alive_belong_to_another_environment() {
+    let world = production(1).await;
+    let waits_for = "select waits_for from signaling.delivery";
+    world.pretend_worker("other", "1", "default").await;
+    let text: String = world.ask(waits_for).await;
+    assert!(text.starts_with("an operator: the app belongs to the environment production"));
+    world
+        .execute("update signaling.worker set environment = 'production'")
+        .await;
+    let text: String = world.ask(waits_for).await;
+    assert_eq!(text, "the next free slot of the app");
+}
+
+#[tokio::test]
+async fn an_environment_has_a_name_that_can_stand_in_a_command() {
+    let world = world().await;
+    for name in ["", "a b", "x'y", &"x".repeat(65)] {
+        let refused = sqlx::query("update signaling.lane set environment = $1")
+            .bind(name)
+            .execute(&world.pool)
+            .await;
+        let error = refused.expect_err("refused").into_database_error();
+        assert_eq!(
+            error.expect("an error of the database").constraint(),
+            Some("environment_is_not_a_name_of_1_to_64_letters_digits_dots_dashes")
+        );
+    }
+}

@@ -1,0 +1,138 @@
+//! Rows that the worker needs are made where they are missed: somebody has emptied their table.
+
+use sqlx::AssertSqlSafe;
+use time::OffsetDateTime;
+
+use super::{Claim, connect, database_error, lane, now, session, set_lane, world};
+use testkit::World;
+
+/// The tables that somebody may empty. A `truncate … cascade` empties those that refer to them, too.
+const TABLES: [&str; 10] = [
+    "outbox",
+    "attempt",
+    "lane",
+    "wakeup",
+    "retention",
+    "minute_stats",
+    "queue_counts",
+    "queue_counts_turn",
+    "worker",
+    "worker_app",
+];
+
+async fn truncate(world: &World, tables: &str) {
+    world
+        .execute(&format!("truncate {tables} restart identity cascade"))
+        .await;
+}
+
+/// Opens the default app's lane anew; whether its first slot lies a second ahead of that.
+async fn opens_a_second_ahead(world: &World, is_missed: bool) -> bool {
+    let before = now(world).await;
+    let _: String = world
+        .ask(&format!(
+            "select result from signaling.open_lane('default', 102, is_missed => {is_missed}) where result = 'made'"
+        ))
+        .await;
+    let slot_at: OffsetDateTime = lane(world, "next_slot_at").await;
+    let second = time::Duration::SECOND;
+    (before + second..=now(world).await + second).contains(&slot_at)
+}
+
+#[tokio::test]
+async fn every_function_of_a_worker_gets_through_while_a_table_is_empty() {
+    let world = world().await;
+    let mut connection = connect(&world).await;
+    for table in TABLES {
+        for (name, call, _) in session::CALLS {
+            truncate(&world, &format!("signaling.{table}")).await;
+            let called = sqlx::raw_sql(AssertSqlSafe(format!("select * from {call}")))
+                .execute(&mut connection)
+                .await;
+            match called {
+                Err(error) if table == "lane" && name == "claim" => {
+                    let expected = "the app default has no lane".to_owned();
+                    assert_eq!(database_error(error), ("P0002".into(), expected));
+                }
+                called => assert!(called.is_ok(), "{name} without {table}: {called:?}"),
+            }
+        }
+        world
+            .execute("select signaling.open_lane('default', 102)")
+            .await;
+    }
+}
+
+#[tokio::test]
+async fn the_first_slot_of_a_lane_that_was_deleted_lies_behind_all_slots_of_the_old_one() {
+    let world = world().await;
+    // A worker with the longest lookahead has slots until 0.95 s from now.
+    truncate(&world, "signaling.lane").await;
+    assert!(opens_a_second_ahead(&world, true).await);
+}
+
+#[tokio::test]
+async fn a_worker_that_starts_beside_others_and_finds_no_lane_takes_the_lane_for_deleted() {
+    let world = world().await;
+    world.pretend_worker("another", "1", "default").await;
+    truncate(&world, "signaling.lane").await;
+    assert!(opens_a_second_ahead(&world, false).await);
+
+    truncate(&world, "signaling.lane, signaling.worker").await;
+    let is_first = !opens_a_second_ahead(&world, false).await;
+    assert!(is_first, "the first worker of an app waits for nothing");
+}
+
+#[tokio::test]
+async fn a_lane_that_was_deleted_has_the_configured_limit_and_sends() {
+    let world = world().await;
+    set_lane(
+        &world,
+        "limit_per_s = 5, limit_set_by = 'olga', paused_at = now(), paused_by = 'olga'",
+    )
+    .await;
+    truncate(&world, "signaling.lane").await;
+    assert!(opens_a_second_ahead(&world, true).await);
+    world.insert_many(3).await;
+    set_lane(&world, "next_slot_at = 'epoch'").await;
+    let claimed = Claim::default().run(&world.pool).await;
+    assert_eq!((claimed.messages.len(), claimed.lane.hold), (3, None));
+    assert!(lane::<bool>(&world, "limit_per_s = 102").await);
+}
+
+#[tokio::test]
+async fn messages_are_counted_and_deleted_again_after_the_single_rows_are_gone() {
+    let world = world().await;
+    let count = "select signaling.refresh_queue_counts()";
+    let delete = "select has_turn from signaling.delete_finished(gen_random_uuid(), '1 hour')";
+    for _ in 0..2 {
+        assert!(world.ask::<bool>(count).await);
+        assert!(world.ask::<bool>(delete).await);
+        truncate(&world, "signaling.queue_counts_turn, signaling.retention").await;
+    }
+}
+
+#[tokio::test]
+async fn a_record_of_a_message_that_is_gone_is_discarded_and_the_others_are_written() {
+    let world = world().await;
+    world.insert_many(2).await;
+    let claimed = Claim::default().run(&world.pool).await;
+    let (gone, kept) = (claimed.messages[0].id, claimed.messages[1].id);
+    world
+        .execute(&format!("delete from signaling.outbox where id = {gone}"))
+        .await;
+    let results: Vec<(i32, String)> = sqlx::query_as(
+        "select * from signaling.record('tester', $1, array[$2, $2], '{now, now}', '{message_sent, message_sent}',
+             '{true, true}', '{now, now}', '{200, 200}', '{null, null}', '{null, null}', '{null, null}', '{null, null}')
+         order by place",
+    )
+    .bind([gone, kept])
+    .bind(claimed.id)
+    .fetch_all(&world.pool)
+    .await
+    .expect("recorded");
+    assert_eq!(
+        results,
+        [(1, "discarded".to_owned()), (2, "recorded".to_owned())]
+    );
+}
