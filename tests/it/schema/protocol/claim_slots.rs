@@ -31,7 +31,7 @@ async fn slots_begin_after_the_lookahead_and_fill_the_horizon() {
 #[tokio::test]
 async fn claims_never_share_a_slot() {
     let world = world().await;
-    world.insert_many(60).await;
+    world.insert_many(100).await;
     let first = Claim::of_at_most(20).run(&world.pool).await;
     assert_eq!((first.lane.slots, first.messages.len()), (20, 20));
     let second = Claim::default().run(&world.pool).await;

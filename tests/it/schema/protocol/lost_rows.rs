@@ -122,7 +122,7 @@ async fn a_record_of_a_message_that_is_gone_is_discarded_and_the_others_are_writ
         .execute(&format!("delete from signaling.outbox where id = {gone}"))
         .await;
     let results: Vec<(i32, String)> = sqlx::query_as(
-        "select * from signaling.record('tester', $1, array[$2, $2], '{now, now}', '{message_sent, message_sent}',
+        "select * from signaling.record('tester', $1, array[$2, $2], '{now, now}', '{null, null}', '{message_sent, message_sent}',
              '{true, true}', '{now, now}', '{200, 200}', '{null, null}', '{null, null}', '{null, null}', '{null, null}')
          order by place",
     )

@@ -31,7 +31,7 @@ async fn attempts(world: &World) -> i64 {
 /// Records a failed attempt of a claimed message; the result.
 async fn record_failure(world: &World, id: i64, claim_id: Uuid) -> String {
     sqlx::query(
-        "select result from signaling.record('tester', array[$1], array[$2], '{now}', '{null}', '{true}', '{now}',
+        "select result from signaling.record('tester', array[$1], array[$2], '{now}', '{null}', '{null}', '{true}', '{now}',
              '{500}', '{null}', '{HTTP 500}', '{transient}', '{1 second}')",
     )
     .bind(id)
