@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::pace::{HORIZON, TOLERANCE};
+use crate::proxy::ProxyVariables;
 use crate::retry::RetryPolicy;
 use crate::sanitize;
 use crate::telemetry::traces::Traces;
@@ -32,6 +33,8 @@ pub(crate) struct WorkerConfig {
     pub(crate) drain_timeout: Duration,
     /// How long messages are kept after they have finished; for ever if none.
     pub(crate) retention: Option<Duration>,
+    /// The proxies on the way to the API.
+    pub(crate) proxies: ProxyVariables,
     /// Where traces go, if they are asked for.
     pub(crate) traces: Option<Traces>,
 }
@@ -45,6 +48,8 @@ pub(crate) struct Timing {
     pub(crate) request_timeout: Duration,
     /// Longest time for a TCP and TLS handshake.
     pub(crate) connect_timeout: Duration,
+    /// A connection to the API that is older is not used for another call.
+    pub(crate) connection_max_age: Duration,
     /// How often a sleeping lane looks for itself.
     pub(crate) poll_interval: Duration,
 }
@@ -108,11 +113,13 @@ impl Timing {
         lease: Option<Duration>,
         request_timeout: Duration,
         connect_timeout: Duration,
+        connection_max_age: Duration,
         poll_interval: Duration,
     ) -> Result<Self, ConfigError> {
         for (name, time) in [
             ("WORKER_REQUEST_TIMEOUT", request_timeout),
             ("WORKER_CONNECT_TIMEOUT", connect_timeout),
+            ("WORKER_CONNECTION_MAX_AGE", connection_max_age),
             ("WORKER_POLL_INTERVAL", poll_interval),
         ] {
             if time < Duration::from_millis(1) {
@@ -132,6 +139,7 @@ impl Timing {
             lease,
             request_timeout,
             connect_timeout,
+            connection_max_age,
             poll_interval,
         })
     }
@@ -143,7 +151,7 @@ mod tests {
     #[test]
     fn a_lease_outlasts_the_wait_for_the_slot_and_the_call() {
         let (second, poll_interval) = (Duration::from_secs(1), Duration::from_millis(500));
-        let timing = |lease| Timing::new(lease, second, second, poll_interval);
+        let timing = |lease| Timing::new(lease, second, second, second, poll_interval);
         assert!(matches!(
             timing(Some(second + Duration::from_millis(999))),
             Err(ConfigError::LeaseTooShort { .. })

@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 use crate::config::{RawApp, Timing, WorkerConfig};
 use crate::ops::{OpsServer, OpsSettings};
 use crate::outbox::{Outbox, SampleRow};
+use crate::proxy::ProxyVariables;
 use crate::retry::RetryPolicy;
 use crate::worker;
 use simulator::{
@@ -167,7 +168,7 @@ fn config(dev: &Dev, base_url: &str) -> anyhow::Result<WorkerConfig> {
         name: "dev".into(),
         host: "localhost".into(),
         environment: None,
-        timing: Timing::new(None, second * 15, second * 5, second)?,
+        timing: Timing::new(None, second * 15, second * 5, second * 120, second)?,
         // Short, so that retries are seen within the show.
         retry: RetryPolicy::new(
             Duration::from_millis(250),
@@ -176,6 +177,8 @@ fn config(dev: &Dev, base_url: &str) -> anyhow::Result<WorkerConfig> {
         )?,
         drain_timeout: second * 20,
         retention: None,
+        // The simulated API is on this host.
+        proxies: ProxyVariables::default(),
         traces: None,
     })
 }

@@ -10,6 +10,7 @@ mod advice;
 mod check;
 mod cli;
 mod config;
+mod connector;
 #[cfg(feature = "dev")]
 mod dev;
 mod error_text;
@@ -24,6 +25,7 @@ mod ops;
 mod outbox;
 mod outcome;
 mod pace;
+mod proxy;
 mod retry;
 mod sanitize;
 mod secret;

@@ -4,6 +4,7 @@
 
 mod base_url;
 mod client;
+mod connection_age;
 mod connection_pool;
 mod credentials;
 mod echo_filter;
@@ -21,5 +22,6 @@ pub(crate) use credentials::{
     Authenticator, CredentialError, Credentials, TokenCache, TokenHeaders,
 };
 pub(crate) use echo_filter::EchoFilter;
+pub(crate) use hosts::TriedHost;
 pub(crate) use request::ApiRequest;
 pub(crate) use response::{CallFailure, Response, ResponseBody, RetryAfter};

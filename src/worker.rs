@@ -95,6 +95,7 @@ pub(crate) async fn run(
         name: config.name.clone(),
         environment: config.environment.clone(),
         timing: config.timing,
+        proxies: config.proxies,
         retry: config.retry,
         listening: Arc::clone(&listening),
         recorder_lag: recorder_lag.clone(),
@@ -263,7 +264,9 @@ fn lane(
         ca_file: app.ca_file,
         app_id: app.app_id,
         credentials: app.credentials,
+        proxies: shared.proxies.clone(),
         connect_timeout: shared.timing.connect_timeout,
+        connection_max_age: shared.timing.connection_max_age,
         request_timeout: shared.timing.request_timeout,
         max_idle_connections: app.max_in_flight,
     })

@@ -1,44 +1,46 @@
 //! What the connections to the API say.
 
-use std::time::Duration;
-
 use super::Finding;
-use crate::signaling::CallFailure;
+use crate::signaling::TriedHost;
 
 const SUBJECT: &str = "api";
 
 /// What came of connecting to an app's hosts, each by its base URL.
-pub(crate) fn hosts(
-    tried: &[(String, Result<Duration, CallFailure>)],
-    is_probed: bool,
-) -> Vec<Finding> {
-    let some_answer = tried.iter().any(|(_, connected)| connected.is_ok());
+pub(crate) fn hosts(tried: &[TriedHost], is_probed: bool) -> Vec<Finding> {
+    let some_answer = tried.iter().any(|host| host.connected.is_ok());
     tried
         .iter()
-        .map(|(url, connected)| host(url, connected, some_answer, is_probed))
+        .map(|tried| host(tried, some_answer, is_probed))
         .collect()
 }
 
-fn host(
-    url: &str,
-    connected: &Result<Duration, CallFailure>,
-    some_answer: bool,
-    is_probed: bool,
-) -> Finding {
-    match connected {
+fn host(tried: &TriedHost, some_answer: bool, is_probed: bool) -> Finding {
+    let url = &tried.base_url;
+    let through = match &tried.proxy {
+        Some(proxy) => format!(" through the proxy {proxy}"),
+        None => String::new(),
+    };
+    match &tried.connected {
         Err(failure) if some_answer => Finding::warn(
             SUBJECT,
             format!("{url}: {failure}"),
             "another host of AGORA_BASE_URL can be reached, and is called instead",
         ),
+        Err(failure) if tried.proxy.is_some() => Finding::fail(
+            SUBJECT,
+            format!("{url}: {failure}"),
+            "if the error names the proxy, check HTTPS_PROXY and let the proxy connect this host; for a direct connection, list the host in NO_PROXY",
+        ),
         Err(failure) => Finding::fail(
             SUBJECT,
             format!("{url}: {failure}"),
-            "look at AGORA_BASE_URL, the name service and the firewall; a proxy is not supported",
+            "check AGORA_BASE_URL, the name service and the firewall; where the network demands a proxy, name it in HTTPS_PROXY",
         ),
         Ok(_) if is_in_the_clear(url) => Finding::warn(
             SUBJECT,
-            format!("{url}: connected without TLS: credentials and messages go as they are"),
+            format!(
+                "{url}: connected{through} without TLS: credentials and messages go as they are"
+            ),
             "write https:// in AGORA_BASE_URL",
         ),
         Ok(took) => {
@@ -55,7 +57,7 @@ fn host(
             Finding::ok(
                 SUBJECT,
                 format!(
-                    "{url}: connected in {:.1} ms, {how}{sign_in}",
+                    "{url}: connected{through} in {:.1} ms, {how}{sign_in}",
                     took.as_secs_f64() * 1e3
                 ),
             )
@@ -75,8 +77,11 @@ fn is_in_the_clear(url: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
     use crate::check::Level;
+    use crate::signaling::CallFailure;
 
     fn levels(tried: &[(&str, bool)]) -> Vec<Level> {
         let tried: Vec<_> = tried
@@ -87,7 +92,11 @@ mod tests {
                 } else {
                     Err(CallFailure::NotSent("connection refused".into()))
                 };
-                ((*url).to_owned(), connected)
+                TriedHost {
+                    base_url: (*url).to_owned(),
+                    proxy: None,
+                    connected,
+                }
             })
             .collect();
         hosts(&tried, false)

@@ -95,7 +95,9 @@ pub(super) async fn run(args: CheckArgs) -> anyhow::Result<()> {
                 ca_file: app.ca_file,
                 app_id: app.app_id,
                 credentials: app.credentials,
+                proxies: config.proxies.clone(),
                 connect_timeout: timing.connect_timeout,
+                connection_max_age: timing.connection_max_age,
                 request_timeout: timing.request_timeout,
                 max_idle_connections: 1,
             });
@@ -259,12 +261,7 @@ struct Target<'a> {
 
 impl Target<'_> {
     async fn check(&self, client: &Arc<Client>, report: &mut Report) {
-        let tried: Vec<_> = client
-            .try_hosts()
-            .await
-            .into_iter()
-            .map(|(url, connected)| (url.to_string(), connected))
-            .collect();
+        let tried = client.try_hosts().await;
         for finding in api::hosts(&tried, self.probe.is_some()) {
             report.add(finding.of_app(&self.alias));
         }

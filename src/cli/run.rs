@@ -17,6 +17,7 @@ use crate::config::{self, AppConfig, ConfigError, RawApp, Timing, WorkerConfig};
 use crate::error_text::error_chain_text;
 use crate::ops::Waiting;
 use crate::outbox::{ConnectError, Outbox, SchemaError, is_outage};
+use crate::proxy::ProxyVariables;
 use crate::retry::RetryPolicy;
 use crate::sanitize;
 use crate::telemetry::traces::Traces;
@@ -113,6 +114,11 @@ pub(super) struct WorkerArgs {
     #[arg(long, env = "WORKER_CONNECT_TIMEOUT", default_value = "5s", value_parser = parse_duration)]
     connect_timeout: Duration,
 
+    /// How long a connection to the API is used for further calls; each ends somewhat earlier, at random. A change of
+    /// the API's addresses in the name service is followed within this time
+    #[arg(long, env = "WORKER_CONNECTION_MAX_AGE", default_value = "2m", value_parser = parse_duration)]
+    connection_max_age: Duration,
+
     /// How long a claimed message belongs to this worker: when it dies, others have the message after that
     /// [default: the request timeout and 15s]
     #[arg(long, env = "WORKER_LEASE", value_parser = parse_duration)]
@@ -168,7 +174,7 @@ const DATABASE_RETRY: Duration = Duration::from_secs(1);
 
 pub(super) async fn run(args: RunArgs) -> anyhow::Result<()> {
     let mut config = config(&args.app, &args.worker)?;
-    let traces = Traces::from_environment(&config.name)?;
+    let traces = Traces::from_environment(&config.name, &config.proxies)?;
     config.traces.clone_from(&traces);
     raise_file_limit(&config);
     let shutdown = CancellationToken::new();
@@ -284,6 +290,7 @@ pub(super) fn config(app: &AppArgs, worker: &WorkerArgs) -> Result<WorkerConfig,
         worker.lease,
         worker.request_timeout,
         worker.connect_timeout,
+        worker.connection_max_age,
         worker.poll_interval,
     )?;
     Ok(WorkerConfig {
@@ -300,6 +307,7 @@ pub(super) fn config(app: &AppArgs, worker: &WorkerArgs) -> Result<WorkerConfig,
             .drain_timeout
             .unwrap_or(worker.request_timeout + Duration::from_secs(5)),
         retention: worker.retention,
+        proxies: ProxyVariables::from_environment(),
         traces: None,
     })
 }

@@ -13,8 +13,9 @@ use hyper::{Method, Request};
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 
+use super::connection_age;
 use super::connection_pool::Connection;
-use super::hosts::Hosts;
+use super::hosts::{Hosts, TriedHost};
 use super::response::MAX_BODY_BYTES;
 use super::{
     ApiRequest, Authenticator, BaseUrl, CallFailure, CredentialError, Credentials, EchoFilter,
@@ -23,6 +24,7 @@ use super::{
 use crate::error_text::error_chain_text;
 use crate::message::UserId;
 use crate::pace::SendPermit;
+use crate::proxy::{InvalidProxy, ProxyVariables};
 use crate::sanitize;
 
 /// The most bytes of a file of certificates: several times what all public authorities of the world have.
@@ -37,8 +39,12 @@ pub(crate) struct ClientSettings {
     pub(crate) ca_file: Option<PathBuf>,
     pub(crate) app_id: String,
     pub(crate) credentials: Credentials,
-    /// Longest time for a TCP and TLS handshake.
+    /// The proxies on the way to the hosts.
+    pub(crate) proxies: ProxyVariables,
+    /// Longest time for a TCP and TLS handshake, with the one of a proxy.
     pub(crate) connect_timeout: Duration,
+    /// A connection that is older is not used for another call.
+    pub(crate) connection_max_age: Duration,
     /// Longest time from the start of a call to the end of its response.
     pub(crate) request_timeout: Duration,
     /// Most connections that are kept idle.
@@ -55,6 +61,8 @@ pub(crate) enum InvalidClient {
         /// What is wrong with it.
         why: String,
     },
+    #[error(transparent)]
+    Proxy(#[from] InvalidProxy),
     /// TLS can't be set up.
     #[error("TLS can't be set up: {0}")]
     Tls(#[from] rustls::Error),
@@ -71,11 +79,11 @@ impl Client {
     /// A client for one app.
     ///
     /// # Errors
-    /// Where the CA file can't be used.
+    /// Where the CA file or a proxy can't be used.
     pub(crate) fn new(settings: ClientSettings) -> Result<Arc<Self>, InvalidClient> {
         let tls = tls_config(settings.ca_file.as_deref())?;
         Ok(Arc::new(Self {
-            hosts: Hosts::new(&settings, tls),
+            hosts: Hosts::new(&settings, tls)?,
             settings,
         }))
     }
@@ -118,7 +126,7 @@ impl Client {
     }
 
     /// Connects to each host in the order of the list, and measures how long that takes.
-    pub(crate) async fn try_hosts(&self) -> Vec<(BaseUrl, Result<Duration, CallFailure>)> {
+    pub(crate) async fn try_hosts(&self) -> Vec<TriedHost> {
         self.hosts.try_all().await
     }
 
@@ -194,14 +202,21 @@ async fn exchange(
     request: SignedRequest,
     timeout: Duration,
 ) -> Result<Response, CallFailure> {
-    let deadline = tokio::time::Instant::now() + timeout;
-    let response =
-        tokio::time::timeout_at(deadline, write(&mut connection.sender, request.request))
-            .await
-            .map_err(|_| CallFailure::TimedOut(timeout))??;
+    let start = tokio::time::Instant::now();
+    let deadline = start + timeout;
+    let written =
+        tokio::time::timeout_at(deadline, write(&mut connection.sender, request.request)).await;
+    let response = match written.unwrap_or(Err(CallFailure::TimedOut(timeout))) {
+        Ok(response) => response,
+        Err(failure) => {
+            connection.failed(start.into_std());
+            return Err(failure);
+        }
+    };
+    let keep_alive = connection_age::announced_timeout(response.headers());
     let (response, reusable) = read(response, deadline, &request.echo_filter).await;
     if reusable {
-        connection.reuse().await;
+        connection.reuse(keep_alive).await;
     }
     Ok(response)
 }

@@ -13,18 +13,17 @@ use http_body_util::Full;
 use hyper::body::Bytes;
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper_rustls::HttpsConnector;
-use hyper_util::client::legacy::connect::HttpConnector;
 use tower_service::Service;
 
+use super::connection_age::ConnectionAge;
 use super::hosts::Trial;
-use super::{BaseUrl, CallFailure};
+use super::{BaseUrl, CallFailure, ClientSettings};
+use crate::connector::{Connector, ProxyError};
 use crate::error_text::error_chain_text;
 use crate::pace::HORIZON;
+use crate::proxy::{InvalidProxy, Proxy};
 use crate::tls::refused_certificate;
 
-/// How long a connection may be idle before it is not used again: shorter than what servers and the gateways in
-/// front of them commonly keep, so that a request seldom meets a connection that is just being closed.
-const MAX_IDLE: Duration = Duration::from_secs(20);
 /// How long after a response its connection may take to be ready again before it is given up.
 const REUSE_WITHIN: Duration = Duration::from_millis(100);
 /// How long a host that gave no connection is no alternative to one that answers 502 to 504.
@@ -44,8 +43,11 @@ pub(super) struct ConnectionPool {
     /// The host's position in the configured list.
     pub(super) index: usize,
     pub(super) base_url: BaseUrl,
-    connector: HttpsConnector<HttpConnector>,
+    /// The proxy on the way to the host, if there is one.
+    pub(super) proxy: Option<Proxy>,
+    connector: HttpsConnector<Connector>,
     connect_timeout: Duration,
+    max_age: Duration,
     max_idle: usize,
     idle: Mutex<VecDeque<Idle>>,
     /// A moving average of how long a connection takes to make, in µs. Zero while none has been made.
@@ -57,7 +59,7 @@ pub(super) struct ConnectionPool {
 #[derive(Debug)]
 struct Idle {
     sender: SendRequest<Full<Bytes>>,
-    since: Instant,
+    age: ConnectionAge,
 }
 
 /// A connection that is ready for a request.
@@ -65,6 +67,7 @@ struct Idle {
 pub(crate) struct Connection {
     pub(super) sender: SendRequest<Full<Bytes>>,
     pub(super) host: Arc<ConnectionPool>,
+    age: ConnectionAge,
     /// Present if the attempt finds out whether the first host can serve again.
     pub(super) trial: Option<Trial>,
 }
@@ -73,20 +76,21 @@ impl ConnectionPool {
     pub(super) fn new(
         index: usize,
         base_url: BaseUrl,
-        connector: HttpsConnector<HttpConnector>,
-        connect_timeout: Duration,
-        max_idle: usize,
-    ) -> Self {
-        Self {
+        connector: HttpsConnector<Connector>,
+        settings: &ClientSettings,
+    ) -> Result<Self, InvalidProxy> {
+        Ok(Self {
             index,
+            proxy: settings.proxies.proxy_of(base_url.uri())?,
             base_url,
             connector,
-            connect_timeout,
-            max_idle,
+            connect_timeout: settings.connect_timeout,
+            max_age: settings.connection_max_age,
+            max_idle: settings.max_idle_connections,
             idle: Mutex::default(),
             connect_us: AtomicU64::new(0),
             failed_at: Mutex::default(),
-        }
+        })
     }
 
     /// How long before its slot a call should ask for a connection: twice what one usually takes to make.
@@ -99,21 +103,28 @@ impl ConnectionPool {
 
     /// A connection that is ready: an idle one, or a new one.
     pub(super) async fn get(self: &Arc<Self>) -> Result<Connection, CallFailure> {
-        if let Some(sender) = self.take_idle() {
-            return Ok(self.connection_of(sender));
+        if let Some(Idle { sender, age }) = self.take_idle() {
+            return Ok(self.connection_of(sender, age));
         }
         let started = Instant::now();
         let connected = tokio::time::timeout(self.connect_timeout, self.connect())
             .await
             .unwrap_or_else(|_| {
                 let timeout = humantime::format_duration(self.connect_timeout);
-                let why = format!("no connection within {timeout}");
+                let why = format!("no connection{} within {timeout}", self.through());
                 Err(CallFailure::NotSent(why))
             });
         *self.failed_at() = connected.is_err().then(Instant::now);
         let sender = connected?;
         self.note_headers(started.elapsed());
-        Ok(self.connection_of(sender))
+        let age = ConnectionAge::new(Instant::now(), self.max_age);
+        Ok(self.connection_of(sender, age))
+    }
+
+    /// The proxy, for an error.
+    fn through(&self) -> String {
+        let through = |proxy| format!(" through the proxy {proxy}");
+        self.proxy.as_ref().map_or_else(String::new, through)
     }
 
     /// True if the latest try to connect failed, and not long ago.
@@ -128,10 +139,15 @@ impl ConnectionPool {
             .unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn connection_of(self: &Arc<Self>, sender: SendRequest<Full<Bytes>>) -> Connection {
+    fn connection_of(
+        self: &Arc<Self>,
+        sender: SendRequest<Full<Bytes>>,
+        age: ConnectionAge,
+    ) -> Connection {
         Connection {
             sender,
             host: Arc::clone(self),
+            age,
             trial: None,
         }
     }
@@ -147,15 +163,20 @@ impl ConnectionPool {
         self.connect_us.store(average, Ordering::Relaxed);
     }
 
-    fn take_idle(&self) -> Option<SendRequest<Full<Bytes>>> {
-        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+    fn take_idle(&self) -> Option<Idle> {
+        let now = Instant::now();
+        let mut idle = self.idle();
         // The one used last is the least likely to have been closed by the other side.
-        while let Some(Idle { sender, since }) = idle.pop_back() {
-            if sender.is_ready() && since.elapsed() < MAX_IDLE {
-                return Some(sender);
+        while let Some(last) = idle.pop_back() {
+            if last.can_serve(now) {
+                return Some(last);
             }
         }
         None
+    }
+
+    fn idle(&self) -> MutexGuard<'_, VecDeque<Idle>> {
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     async fn connect(&self) -> Result<SendRequest<Full<Bytes>>, CallFailure> {
@@ -166,7 +187,11 @@ impl ConnectionPool {
             .await
             .map_err(|error| {
                 let certificate = refused_certificate(&*error, "AGORA_CA_FILE");
-                CallFailure::NotSent(certificate.unwrap_or_else(|| error_chain_text(&*error)))
+                let mut why = certificate.unwrap_or_else(|| error_chain_text(&*error));
+                if !error.is::<ProxyError>() {
+                    why += &self.through();
+                }
+                CallFailure::NotSent(why)
             })?;
         let (mut sender, connection) = http1::Builder::new()
             .max_headers(MAX_RESPONSE_HEADERS)
@@ -196,26 +221,42 @@ impl Connection {
 
     /// Puts a connection back that no request went out on, or whose response has been read.
     pub(crate) fn put_back(self) {
-        let Self { sender, host, .. } = self;
-        let mut idle = host.idle.lock().unwrap_or_else(PoisonError::into_inner);
-        while idle
-            .front()
-            .is_some_and(|oldest| !oldest.sender.is_ready() || oldest.since.elapsed() >= MAX_IDLE)
-        {
+        let Self {
+            sender, host, age, ..
+        } = self;
+        let now = Instant::now();
+        let mut idle = host.idle();
+        while idle.front().is_some_and(|oldest| !oldest.can_serve(now)) {
             idle.pop_front();
         }
         if idle.len() < host.max_idle {
-            idle.push_back(Idle {
-                sender,
-                since: Instant::now(),
-            });
+            idle.push_back(Idle { sender, age });
         }
     }
 
-    /// Puts a connection back as soon as it is ready after its response.
-    pub(super) async fn reuse(mut self) {
+    /// Puts a connection back as soon as it is ready after its response. `keep_alive` is how long the server has
+    /// announced to keep it.
+    pub(super) async fn reuse(mut self, keep_alive: Option<Duration>) {
+        self.age.used(Instant::now(), keep_alive);
         if let Ok(Ok(())) = tokio::time::timeout(REUSE_WITHIN, self.sender.ready()).await {
             self.put_back();
         }
+    }
+
+    /// The call that began at this time has no response. If its connection had been idle, a firewall or load balancer on
+    /// the way may have dropped idle connections without a word. Then each of them would cost a call its timeout, so
+    /// that those which have been idle since before the call are not used again.
+    pub(super) fn failed(self, call_start: Instant) {
+        if self.age.was_idle(call_start) {
+            self.host
+                .idle()
+                .retain(|idle| idle.age.used_since(call_start));
+        }
+    }
+}
+
+impl Idle {
+    fn can_serve(&self, now: Instant) -> bool {
+        self.sender.is_ready() && self.age.allows_reuse(now)
     }
 }

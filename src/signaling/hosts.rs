@@ -5,14 +5,24 @@ use std::fmt::Display;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
-use hyper_rustls::HttpsConnectorBuilder;
-use hyper_util::client::legacy::connect::HttpConnector;
 use tokio::sync::watch;
 
 use super::connection_pool::{Connection, ConnectionPool};
 use super::host_choice::{Change, HostChoice, SearchTicket};
 use super::{BaseUrl, CallFailure, ClientSettings, Response};
+use crate::connector::https_connector;
+use crate::proxy::{InvalidProxy, Proxy};
 use crate::telemetry::log_throttle::LogThrottle;
+
+/// The result of connecting one host.
+#[derive(Debug)]
+pub(crate) struct TriedHost {
+    pub(crate) base_url: String,
+    /// The proxy on the way to the host, if there is one.
+    pub(crate) proxy: Option<String>,
+    /// How long the connection took.
+    pub(crate) connected: Result<Duration, CallFailure>,
+}
 
 #[derive(Debug)]
 pub(super) struct Hosts {
@@ -25,31 +35,23 @@ pub(super) struct Hosts {
 }
 
 impl Hosts {
-    pub(super) fn new(settings: &ClientSettings, tls: rustls::ClientConfig) -> Arc<Self> {
-        let mut http = HttpConnector::new();
-        http.enforce_http(false);
-        http.set_nodelay(true);
-        http.set_connect_timeout(Some(settings.connect_timeout));
-        let connector = HttpsConnectorBuilder::new()
-            .with_tls_config(tls)
-            .https_or_http()
-            .enable_http1()
-            .wrap_connector(http);
+    pub(super) fn new(
+        settings: &ClientSettings,
+        tls: rustls::ClientConfig,
+    ) -> Result<Arc<Self>, InvalidProxy> {
+        let connector = https_connector(tls, settings.proxies.clone(), settings.connect_timeout);
         let pool = |(index, base_url): (usize, &BaseUrl)| {
-            Arc::new(ConnectionPool::new(
-                index,
-                base_url.clone(),
-                connector.clone(),
-                settings.connect_timeout,
-                settings.max_idle_connections,
-            ))
+            let base_url = base_url.clone();
+            let pool = ConnectionPool::new(index, base_url, connector.clone(), settings)?;
+            Ok(Arc::new(pool))
         };
-        Arc::new(Self {
+        let pools = settings.base_urls.iter().enumerate().map(pool);
+        Ok(Arc::new(Self {
             app_id: settings.app_id.clone(),
-            pools: settings.base_urls.iter().enumerate().map(pool).collect(),
+            pools: pools.collect::<Result<_, InvalidProxy>>()?,
             choice: watch::Sender::new(HostChoice::new(settings.base_urls.len())),
             log_throttle: LogThrottle::default(),
-        })
+        }))
     }
 
     /// The host that serves. There is one: settings without a host are refused.
@@ -151,7 +153,7 @@ impl Hosts {
     }
 
     /// Connects to each host in the order of the list, and measures how long that takes.
-    pub(super) async fn try_all(&self) -> Vec<(BaseUrl, Result<Duration, CallFailure>)> {
+    pub(super) async fn try_all(&self) -> Vec<TriedHost> {
         let mut tried = Vec::with_capacity(self.pools.len());
         for pool in &self.pools {
             let begun = Instant::now();
@@ -159,7 +161,11 @@ impl Hosts {
                 connection.put_back();
                 begun.elapsed()
             });
-            tried.push((pool.base_url.clone(), connected));
+            tried.push(TriedHost {
+                base_url: pool.base_url.to_string(),
+                proxy: pool.proxy.as_ref().map(Proxy::to_string),
+                connected,
+            });
         }
         tried
     }
@@ -253,6 +259,7 @@ mod tests {
     use tokio::net::TcpListener;
 
     use super::*;
+    use crate::proxy::ProxyVariables;
     use crate::secret::SecretSource;
     use crate::signaling::{Credentials, EchoFilter, tls_config};
 
@@ -271,11 +278,13 @@ mod tests {
                 key: secret(),
                 secret: secret(),
             },
+            proxies: ProxyVariables::default(),
             connect_timeout: CONNECT_TIMEOUT,
+            connection_max_age: CONNECT_TIMEOUT,
             request_timeout: CONNECT_TIMEOUT,
             max_idle_connections: 8,
         };
-        Hosts::new(&settings, tls_config(None).expect("TLS"))
+        Hosts::new(&settings, tls_config(None).expect("TLS")).expect("hosts")
     }
 
     /// A host that takes connections and never says a word: a TLS handshake with it hangs.

@@ -4,13 +4,14 @@ use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
-use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_rustls::HttpsConnector;
 use opentelemetry_http::hyper::HyperClient;
 use opentelemetry_http::{Bytes, HttpClient, HttpError, Request, Response};
 use tokio::runtime::Handle;
 
+use crate::connector::{Connector, https_connector};
 use crate::error_text::error_chain_text;
+use crate::proxy::ProxyVariables;
 use crate::signaling::{InvalidClient, tls_config};
 use crate::tls::refused_certificate;
 
@@ -22,7 +23,7 @@ const SAY_EVERY: Duration = Duration::from_secs(60);
 /// A client for the SDK's exporter, whose thread has no runtime of its own.
 #[derive(Debug)]
 pub(super) struct Collector {
-    client: HyperClient<HttpsConnector<HttpConnector>>,
+    client: HyperClient<HttpsConnector<Connector>>,
     runtime: Handle,
     trouble: Mutex<Trouble>,
 }
@@ -39,14 +40,11 @@ impl Collector {
     ///
     /// # Errors
     /// Where the certificates can't be used.
-    pub(super) fn new(ca_file: Option<&Path>) -> Result<Self, InvalidClient> {
-        let mut http = HttpConnector::new();
-        http.enforce_http(false);
-        let connector = HttpsConnectorBuilder::new()
-            .with_tls_config(tls_config(ca_file)?)
-            .https_or_http()
-            .enable_http1()
-            .wrap_connector(http);
+    pub(super) fn new(
+        ca_file: Option<&Path>,
+        proxies: ProxyVariables,
+    ) -> Result<Self, InvalidClient> {
+        let connector = https_connector(tls_config(ca_file)?, proxies, TIMEOUT);
         Ok(Self {
             client: HyperClient::new(connector, TIMEOUT, None),
             runtime: Handle::current(),

@@ -17,6 +17,7 @@ use opentelemetry_sdk::propagation::TraceContextPropagator;
 use opentelemetry_sdk::trace::{SdkTracer, SdkTracerProvider};
 
 use super::collector::Collector;
+use crate::proxy::{InvalidProxy, ProxyVariables};
 use crate::signaling::InvalidClient;
 
 /// How long a shutdown waits for the last spans to be sent.
@@ -52,6 +53,8 @@ pub(crate) enum InvalidTraces {
     #[error("traces: {0}")]
     Tls(#[from] InvalidClient),
     /// The exporter can't be made.
+    #[error(transparent)]
+    Proxy(#[from] InvalidProxy),
     #[error("traces can't be set up: {0}")]
     Exporter(#[from] opentelemetry_otlp::ExporterBuildError),
 }
@@ -70,17 +73,24 @@ impl Traces {
     ///
     /// # Errors
     /// Where the environment asks for something that is not to be had.
-    pub(crate) fn from_environment(instance: &str) -> Result<Option<Self>, InvalidTraces> {
+    pub(crate) fn from_environment(
+        instance: &str,
+        proxies: &ProxyVariables,
+    ) -> Result<Option<Self>, InvalidTraces> {
         let Some(settings) =
             Settings::read(|name| std::env::var(name).ok().filter(|value| !value.is_empty()))?
         else {
             return Ok(None);
         };
+        if let Ok(endpoint) = settings.endpoint.parse() {
+            proxies.proxy_of(&endpoint)?;
+        }
+        let collector = Collector::new(settings.ca_file.as_deref(), proxies.clone())?;
         let exporter = SpanExporter::builder()
             .with_http()
             .with_protocol(Protocol::HttpBinary)
             .with_endpoint(settings.endpoint)
-            .with_http_client(Collector::new(settings.ca_file.as_deref())?)
+            .with_http_client(collector)
             .build()?;
         // The environment's own attributes go over these, but for the name, which it has only if it gives one.
         let named = Resource::builder_empty().with_attributes([

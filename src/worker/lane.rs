@@ -26,6 +26,7 @@ use crate::config::Timing;
 use crate::message::Message;
 use crate::outbox::{AppReport, Batch, Claimed, HoldKind, NextDue, Outbox, ScanPosition};
 use crate::pace::DbTime;
+use crate::proxy::ProxyVariables;
 use crate::retry::RetryPolicy;
 use crate::signaling::Client;
 use crate::telemetry::traces::Traces;
@@ -48,6 +49,7 @@ pub(super) struct Shared {
     pub(super) name: String,
     pub(super) environment: Option<String>,
     pub(super) timing: Timing,
+    pub(super) proxies: ProxyVariables,
     pub(super) retry: RetryPolicy,
     /// Whether this process is notified of inserts at present.
     pub(super) listening: Arc<AtomicBool>,

@@ -1,5 +1,7 @@
 //! Connections to both sides: encrypted, through a pooler, and never more than promised.
 
+mod api_proxy;
+mod api_reuse;
 mod api_tls;
 mod bound;
 mod database_refused;

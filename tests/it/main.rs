@@ -3,6 +3,7 @@
 
 mod certificates;
 mod cli;
+mod connect_proxy;
 mod connections;
 mod delivery;
 mod docs;

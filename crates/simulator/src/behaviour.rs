@@ -23,6 +23,12 @@ pub struct Behaviour {
     pub latency_ms: u64,
     /// Up to so many milliseconds more, evenly spread.
     pub jitter_ms: u64,
+    /// Seconds that a response announces to keep its connection, by `Keep-Alive: timeout=`; `None` announces nothing.
+    pub keep_alive_s: Option<u64>,
+    /// Milliseconds without a request after which a connection is closed; `None` keeps it.
+    pub idle_close_ms: Option<u64>,
+    /// Whether each response says `Connection: close`, and ends its connection.
+    pub closes_connections: bool,
     pub credentials: Credentials,
 }
 
@@ -35,6 +41,9 @@ impl Default for Behaviour {
             offline_prefix: Some("offline-".to_owned()),
             latency_ms: 0,
             jitter_ms: 0,
+            keep_alive_s: None,
+            idle_close_ms: None,
+            closes_connections: false,
             credentials: Credentials::default(),
         }
     }

@@ -31,7 +31,8 @@ PUT    /_simulator/faults                   replace them: an array of such rules
                                             [\"500:share=0.01\", \"slow=250ms:destination=slow-\"]
 GET    /_simulator/config                   limit, offline prefix, latency; of credentials, the kinds
 PUT    /_simulator/config                   replace the fields given: limit, app_limits, retry_after,
-                                            offline_prefix, latency_ms, jitter_ms,
+                                            offline_prefix, latency_ms, jitter_ms, keep_alive_s,
+                                            idle_close_ms, closes_connections,
                                             credentials {basic, tokens, app_certificates}
 ";
 

@@ -45,6 +45,7 @@ pub(super) struct LedgerState {
     apps: HashMap<String, AppTotals>,
     messages: HashMap<u128, MessageTally>,
     limiter: Limiter,
+    connections: u64,
     open_connections: u64,
     most_connections: u64,
 }
@@ -68,6 +69,7 @@ impl LedgerState {
             apps: HashMap::new(),
             messages: HashMap::new(),
             limiter: Limiter::default(),
+            connections: 0,
             open_connections: 0,
             most_connections: 0,
         }
@@ -122,6 +124,7 @@ impl LedgerState {
             strays: self.strays,
             kept_calls: self.calls.len() as u64,
             untracked_messages: self.untracked_messages,
+            connections: self.connections,
             open_connections: self.open_connections,
             most_connections: self.most_connections,
             apps,
@@ -130,6 +133,7 @@ impl LedgerState {
     }
 
     pub(super) fn connected(&mut self) {
+        self.connections += 1;
         self.open_connections += 1;
         self.most_connections = self.most_connections.max(self.open_connections);
     }

@@ -150,7 +150,7 @@ impl Simulator {
             listener,
             tls,
             router(Arc::clone(&api)),
-            Arc::clone(&api.ledger),
+            Arc::clone(&api),
             stopping.clone(),
             tasks.clone(),
         ));

@@ -4,10 +4,12 @@ use std::fs::{self, File};
 use std::io::{self, Read as _};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::time::Duration;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use axum::Router;
+use axum::http::header::CONNECTION;
+use axum::http::{HeaderMap, HeaderValue};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
@@ -25,7 +27,8 @@ use tokio_util::task::TaskTracker;
 use tower_service::Service as _;
 
 use super::SimulatorError;
-use super::ledger::Ledger;
+use super::api_state::ApiState;
+use super::behaviour::Behaviour;
 use super::response::CloseWithoutResponse;
 
 const BACKLOG: u32 = 1_024;
@@ -34,6 +37,8 @@ const MAX_CONNECTIONS: usize = 4_096;
 const MAX_PEM_BYTES: u64 = 1024 * 1024;
 const TLS_HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// How often a connection is checked for being idle too long.
+const IDLE_CHECK: Duration = Duration::from_millis(50);
 /// How long accepting rests when the system has no more sockets to give.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
@@ -98,7 +103,7 @@ pub(super) async fn serve(
     listener: TcpListener,
     tls: Option<TlsAcceptor>,
     router: Router,
-    ledger: Arc<Ledger>,
+    api: Arc<ApiState>,
     stopping: CancellationToken,
     tasks: TaskTracker,
 ) {
@@ -110,10 +115,11 @@ pub(super) async fn serve(
                 tokio::time::sleep(ACCEPT_PAUSE).await;
                 continue;
             };
-            let counted = ledger.connected();
+            let counted = api.ledger.connected();
             let (tls, router, stopping) = (tls.clone(), router.clone(), stopping.clone());
+            let api = Arc::clone(&api);
             tasks.spawn(async move {
-                let serving = connection(stream, tls, router);
+                let serving = connection(stream, tls, router, api);
                 stopping.run_until_cancelled(serving).await;
                 drop((slot, counted));
             });
@@ -123,15 +129,20 @@ pub(super) async fn serve(
 }
 
 /// Serves one connection. What goes wrong with it is its client's business, or was asked for.
-async fn connection(stream: TcpStream, tls: Option<TlsAcceptor>, router: Router) {
+async fn connection(
+    stream: TcpStream,
+    tls: Option<TlsAcceptor>,
+    router: Router,
+    api: Arc<ApiState>,
+) {
     if stream.set_nodelay(true).is_err() {
         return;
     }
     let Some(tls) = tls else {
-        return http(stream, router).await;
+        return http(stream, router, api).await;
     };
     if let Ok(Ok(stream)) = tokio::time::timeout(TLS_HANDSHAKE_TIMEOUT, tls.accept(stream)).await {
-        http(stream, router).await;
+        http(stream, router, api).await;
     }
 }
 
@@ -140,23 +151,89 @@ async fn connection(stream: TcpStream, tls: Option<TlsAcceptor>, router: Router)
 #[error("the connection is closed on purpose")]
 struct ClosedOnPurpose;
 
-async fn http(stream: impl AsyncRead + AsyncWrite + Unpin, router: Router) {
-    let service = service_fn(move |request: Request<Incoming>| {
-        let mut router = router.clone();
-        async move {
-            let response: Response<_> = match router.call(request).await {
-                Ok(response) => response,
-                Err(never) => match never {},
-            };
-            // The server sends nothing and closes when the service fails.
-            match response.extensions().get::<CloseWithoutResponse>() {
-                Some(_) => Err(ClosedOnPurpose),
-                None => Ok(response),
+async fn http(stream: impl AsyncRead + AsyncWrite + Unpin, router: Router, api: Arc<ApiState>) {
+    let activity = Arc::new(Activity::default());
+    let service = {
+        let (activity, api) = (Arc::clone(&activity), Arc::clone(&api));
+        service_fn(move |request: Request<Incoming>| {
+            let (mut router, api) = (router.clone(), Arc::clone(&api));
+            let requested = activity.request();
+            async move {
+                let mut response: Response<_> = match router.call(request).await {
+                    Ok(response) => response,
+                    Err(never) => match never {},
+                };
+                say_how_long(response.headers_mut(), &api.behaviour());
+                drop(requested);
+                // The server sends nothing and closes when the service fails.
+                match response.extensions().get::<CloseWithoutResponse>() {
+                    Some(_) => Err(ClosedOnPurpose),
+                    None => Ok(response),
+                }
             }
-        }
-    });
-    let _closed_on_purpose_or_by_the_client = http1::Builder::new()
+        })
+    };
+    let serving = http1::Builder::new()
         .header_read_timeout(None)
-        .serve_connection(TokioIo::new(stream), service)
-        .await;
+        .serve_connection(TokioIo::new(stream), service);
+    tokio::select! {
+        _closed_on_purpose_or_by_the_client = serving => {}
+        () = activity.is_over(&api) => {}
+    }
+}
+
+/// Announces how long the connection is kept.
+fn say_how_long(headers: &mut HeaderMap, behaviour: &Behaviour) {
+    if let Some(seconds) = behaviour.keep_alive_s
+        && let Ok(value) = HeaderValue::from_str(&format!("timeout={seconds}"))
+    {
+        headers.insert("keep-alive", value);
+    }
+    if behaviour.closes_connections {
+        headers.insert(CONNECTION, HeaderValue::from_static("close"));
+    }
+}
+
+/// Whether a connection has a request at present, and since when it has none.
+#[derive(Debug)]
+struct Activity(Mutex<Option<Instant>>);
+
+impl Default for Activity {
+    fn default() -> Self {
+        Self(Mutex::new(Some(Instant::now())))
+    }
+}
+
+impl Activity {
+    fn idle_since(&self) -> MutexGuard<'_, Option<Instant>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A request is here until what is returned is dropped.
+    fn request(self: &Arc<Self>) -> Requested {
+        *self.idle_since() = None;
+        Requested(Arc::clone(self))
+    }
+
+    /// Returns when the connection has been idle for as long as the API keeps one.
+    async fn is_over(&self, api: &ApiState) {
+        loop {
+            let idle_close = api.behaviour().idle_close_ms.map(Duration::from_millis);
+            let idle_since = *self.idle_since();
+            if let (Some(idle_close), Some(since)) = (idle_close, idle_since)
+                && since.elapsed() >= idle_close
+            {
+                return;
+            }
+            tokio::time::sleep(IDLE_CHECK).await;
+        }
+    }
+}
+
+struct Requested(Arc<Activity>);
+
+impl Drop for Requested {
+    fn drop(&mut self) {
+        *self.0.idle_since() = Some(Instant::now());
+    }
 }

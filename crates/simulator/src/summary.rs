@@ -29,7 +29,9 @@ pub struct Summary {
     pub untracked_messages: u64,
     /// Connections that are open, those to the control API included.
     pub open_connections: u64,
-    /// The most of them that were open at once.
+    /// All connections that were ever made.
+    pub connections: u64,
+    /// The most that were open at once.
     pub most_connections: u64,
     /// The totals of each app ID; those beyond the first thousand stand together under `(others)`.
     pub apps: BTreeMap<String, AppSummary>,

@@ -83,8 +83,10 @@ impl Worker {
             let is_setting = ["AGORA_", "WORKER_", "DATABASE_URL", "SIMULATOR_", "OTEL_"]
                 .iter()
                 .any(|prefix| name.starts_with(prefix));
+            // A proxy of the machine would get the calls of a test.
+            let is_proxy = name.to_ascii_lowercase().ends_with("_proxy");
             // Where the programs of PostgreSQL are is a matter of the machine.
-            if is_setting && name != "WORKER_PG_BINDIR" {
+            if (is_setting || is_proxy) && name != "WORKER_PG_BINDIR" {
                 command.env_remove(name);
             }
         }

@@ -1,0 +1,252 @@
+//! The proxy on the way to the API and to the collector of traces, as the usual environment variables name it.
+//!
+//! | Target | Variables, the first that is not empty |
+//! |---|---|
+//! | `https://` | `HTTPS_PROXY`, `https_proxy`, `ALL_PROXY`, `all_proxy` |
+//! | `http://` | `http_proxy`, `ALL_PROXY`, `all_proxy` |
+//!
+//! `HTTP_PROXY` in capitals is ignored, as curl ignores it: a web server that starts programs sets it from a header of
+//! the request. `NO_PROXY` or `no_proxy` lists hosts, domains and networks that are called directly; loopback addresses
+//! always are.
+
+use std::env;
+use std::fmt;
+
+use hyper::Uri;
+use hyper::header::HeaderValue;
+use hyper_util::client::proxy::matcher::Matcher;
+use secrecy::{ExposeSecret, SecretString};
+
+/// Hosts that no proxy is asked for: a proxy elsewhere would connect to its own loopback address.
+const LOOPBACK: &str = "localhost,127.0.0.0/8,::1";
+
+/// The variables that name proxies. A value may have a password in it.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct ProxyVariables {
+    https: Option<Variable>,
+    http: Option<Variable>,
+    no_proxy: String,
+}
+
+#[derive(Debug, Clone)]
+struct Variable {
+    name: &'static str,
+    value: SecretString,
+}
+
+/// A proxy for one target.
+#[derive(Debug, Clone)]
+pub(crate) struct Proxy {
+    /// Scheme, host and port, without user name and password.
+    pub(crate) uri: Uri,
+    /// The header `Proxy-Authorization`. It is marked as sensitive, so it does not print.
+    pub(crate) authorization: Option<HeaderValue>,
+    /// The variable that names the proxy.
+    pub(crate) variable: &'static str,
+}
+
+/// Why the proxy of a variable can't be used. The value is not shown: it may have a password in it. An unusable proxy is
+/// no reason to connect directly, past the proxy that an operator wanted.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "{variable} can't be used for {target}: {why}. Write it like http://proxy.example:3128, or list {target} in NO_PROXY"
+)]
+pub(crate) struct InvalidProxy {
+    variable: &'static str,
+    target: String,
+    why: &'static str,
+}
+
+impl ProxyVariables {
+    pub(crate) fn from_environment() -> Self {
+        // A value that is no UTF-8 becomes one that is no URL, and is refused.
+        Self::from_variables(|name| Some(env::var_os(name)?.to_string_lossy().into_owned()))
+    }
+
+    fn from_variables(variable: impl Fn(&str) -> Option<String>) -> Self {
+        let first = |names: &[&'static str]| {
+            names.iter().find_map(|name| {
+                let value = variable(name).filter(|value| !value.trim().is_empty())?;
+                Some(Variable {
+                    name,
+                    value: SecretString::from(value.trim().to_owned()),
+                })
+            })
+        };
+        let no_proxy = first(&["NO_PROXY", "no_proxy"]);
+        Self {
+            https: first(&["HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"]),
+            http: first(&["http_proxy", "ALL_PROXY", "all_proxy"]),
+            no_proxy: no_proxy.map_or_else(String::new, |no| no.value.expose_secret().to_owned()),
+        }
+    }
+
+    /// The proxy for a target; none if the target is connected directly.
+    ///
+    /// # Errors
+    /// Where the variable for this target names no proxy that can be used.
+    pub(crate) fn proxy_of(&self, target: &Uri) -> Result<Option<Proxy>, InvalidProxy> {
+        let variable = match target.scheme_str() {
+            Some("https") => &self.https,
+            _ => &self.http,
+        };
+        let Some(variable) = variable else {
+            return Ok(None);
+        };
+        let matcher = |proxy: &str, no_proxy: &str| {
+            let matcher = Matcher::builder().all(proxy).no(no_proxy).build();
+            matcher.intercept(target)
+        };
+        let direct = format!("{LOOPBACK},{}", self.no_proxy);
+        if matcher("http://any", &direct).is_none() {
+            return Ok(None);
+        }
+        let invalid = |why| InvalidProxy {
+            variable: variable.name,
+            target: target.host().unwrap_or_default().to_owned(),
+            why,
+        };
+        let proxy = matcher(variable.value.expose_secret(), "")
+            .filter(|proxy| proxy.uri().host().is_some_and(|host| !host.is_empty()))
+            .ok_or_else(|| invalid("it is no URL of a proxy"))?;
+        if !matches!(proxy.uri().scheme_str(), Some("http" | "https")) {
+            return Err(invalid(
+                "a SOCKS proxy is not supported, only one that takes HTTP CONNECT",
+            ));
+        }
+        Ok(Some(Proxy {
+            uri: proxy.uri().clone(),
+            authorization: proxy.basic_auth().cloned(),
+            variable: variable.name,
+        }))
+    }
+}
+
+impl fmt::Display for Proxy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let scheme = self.uri.scheme_str().unwrap_or_default();
+        let authority = self
+            .uri
+            .authority()
+            .map_or("", |authority| authority.as_str());
+        write!(f, "{scheme}://{authority}")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const API: &str = "https://api.agora.io/";
+
+    fn variables(given: &[(&str, &str)]) -> ProxyVariables {
+        ProxyVariables::from_variables(|name| {
+            let (_, value) = given.iter().find(|(given, _)| *given == name)?;
+            Some((*value).to_owned())
+        })
+    }
+
+    fn proxy(given: &[(&str, &str)], target: &str) -> Option<String> {
+        let target: Uri = target.parse().expect("a URL");
+        let proxy = variables(given).proxy_of(&target).expect("a proxy or none");
+        proxy.map(|proxy| format!("{} {proxy}", proxy.variable))
+    }
+
+    #[test]
+    fn the_first_variable_of_the_targets_scheme_that_is_not_empty_counts() {
+        let all = ("ALL_PROXY", "http://all:1");
+        let https = ("HTTPS_PROXY", "http://https:2");
+        assert_eq!(proxy(&[], API), None);
+        assert_eq!(proxy(&[all], API).expect("all"), "ALL_PROXY http://all:1");
+        let found = proxy(&[all, https], API).expect("https");
+        assert_eq!(found, "HTTPS_PROXY http://https:2");
+        let lower = proxy(&[("HTTPS_PROXY", " "), ("https_proxy", "lower:3")], API);
+        assert_eq!(lower.expect("lower"), "https_proxy http://lower:3");
+        let plain = "http://api.test";
+        assert_eq!(proxy(&[https], plain), None);
+        assert_eq!(proxy(&[("http_proxy", "p:4")], API), None);
+        let found = proxy(&[("http_proxy", "p:4")], plain).expect("http");
+        assert_eq!(found, "http_proxy http://p:4");
+    }
+
+    #[test]
+    fn http_proxy_in_capitals_is_ignored_because_a_request_can_set_it() {
+        assert_eq!(
+            proxy(&[("HTTP_PROXY", "http://evil")], "http://api.test"),
+            None
+        );
+    }
+
+    #[test]
+    fn no_proxy_and_loopback_are_connected_directly() {
+        let with = |no_proxy: &str, target: &str| {
+            proxy(
+                &[("ALL_PROXY", "http://p:1"), ("NO_PROXY", no_proxy)],
+                target,
+            )
+            .is_some()
+        };
+        for (no_proxy, target) in [
+            ("agora.io", API),
+            (".agora.io", API),
+            ("other.test, api.agora.io", API),
+            ("*", API),
+            ("10.0.0.0/8", "https://10.1.2.3"),
+            ("", "http://127.0.0.1:8480"),
+            ("", "http://localhost:4318"),
+            ("", "https://[::1]:8443"),
+        ] {
+            assert!(!with(no_proxy, target), "{no_proxy:?} {target}");
+        }
+        for (no_proxy, target) in [
+            ("", API),
+            ("ora.io", API),
+            ("sd-rtn.com", API),
+            ("10.0.0.0/8", "https://11.1.2.3"),
+        ] {
+            assert!(with(no_proxy, target), "{no_proxy:?} {target}");
+        }
+    }
+
+    #[test]
+    fn a_user_name_and_password_are_sent_and_never_shown() {
+        let given = [("HTTPS_PROXY", "http://me:hu%20sh@proxy.test:3128")];
+        let target: Uri = API.parse().expect("a URL");
+        let variables = variables(&given);
+        let proxy = variables.proxy_of(&target).expect("a proxy").expect("one");
+        assert_eq!(
+            proxy.authorization.as_ref().expect("a header"),
+            "Basic bWU6aHUgc2g="
+        );
+        assert_eq!(proxy.to_string(), "http://proxy.test:3128");
+        let printed = format!("{variables:?} {proxy:?}");
+        assert!(
+            !printed.contains("hu") && !printed.contains("bWU6"),
+            "{printed}"
+        );
+    }
+
+    #[test]
+    fn an_unusable_proxy_is_an_error_without_its_value_and_not_a_direct_connection() {
+        for bad in [
+            "http://",
+            "ftp://hush:1",
+            "http://a b:hush",
+            "socks5://hush:1",
+            "/hush",
+        ] {
+            let target: Uri = API.parse().expect("a URL");
+            let found = variables(&[("HTTPS_PROXY", bad)]).proxy_of(&target);
+            let error = found.expect_err(bad).to_string();
+            assert!(
+                error.starts_with("HTTPS_PROXY can't be used for api.agora.io"),
+                "{error}"
+            );
+            assert!(!error.contains("hush"), "{error}");
+            assert_eq!(
+                proxy(&[("HTTPS_PROXY", bad), ("NO_PROXY", "agora.io")], API),
+                None
+            );
+        }
+    }
+}

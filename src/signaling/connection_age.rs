@@ -1,0 +1,139 @@
+//! How long a connection to the API may serve: pure decisions over given times.
+//!
+//! | A connection is not used again | because otherwise |
+//! |---|---|
+//! | at its maximum age, less up to a quarter | calls would go to an address that the name service no longer names |
+//! | 20 s after its last use | a gateway on the way might just be closing it, or have forgotten it |
+//! | shortly before the end of the time that the server has announced (`Keep-Alive: timeout=5`) | the server would close it under the request |
+
+use std::time::{Duration, Instant};
+
+use hyper::HeaderMap;
+use rand::RngExt;
+
+/// How long a connection may be idle before it is not used again: shorter than what servers and the gateways in front
+/// of them commonly keep.
+const MAX_IDLE: Duration = Duration::from_secs(20);
+/// How long before the announced end a connection is not used any more: more than the time between the choice of a
+/// connection and the arrival of its request. Of a short announcement it is the half.
+const KEEP_ALIVE_MARGIN: Duration = Duration::from_secs(1);
+/// A connection that was idle for less is not under the suspicion that something on the way has dropped it.
+const SUSPICIOUS_IDLE: Duration = Duration::from_secs(1);
+
+#[derive(Debug, Clone, Copy)]
+pub(super) struct ConnectionAge {
+    /// A random part earlier than the maximum age, so that connections made together do not end together.
+    retires_at: Instant,
+    /// When the connection was made, or its last response was read.
+    last_used: Instant,
+    idle_limit: Duration,
+}
+
+impl ConnectionAge {
+    pub(super) fn new(now: Instant, max_age: Duration) -> Self {
+        let jitter = rand::rng().random_range(0.75..1.0);
+        Self {
+            retires_at: now + max_age.mul_f64(jitter),
+            last_used: now,
+            idle_limit: MAX_IDLE,
+        }
+    }
+
+    /// A response was read on it, in which the server has announced this timeout.
+    pub(super) fn used(&mut self, now: Instant, keep_alive: Option<Duration>) {
+        self.last_used = now;
+        self.idle_limit = keep_alive.map_or(MAX_IDLE, |timeout| {
+            let margin = KEEP_ALIVE_MARGIN.min(timeout / 2);
+            (timeout - margin).min(MAX_IDLE)
+        });
+    }
+
+    pub(super) fn allows_reuse(&self, now: Instant) -> bool {
+        now < self.retires_at && now.saturating_duration_since(self.last_used) < self.idle_limit
+    }
+
+    pub(super) fn was_idle(&self, now: Instant) -> bool {
+        now.saturating_duration_since(self.last_used) >= SUSPICIOUS_IDLE
+    }
+
+    pub(super) fn used_since(&self, time: Instant) -> bool {
+        self.last_used > time
+    }
+}
+
+/// The time that a server keeps an idle connection, from the header `Keep-Alive: timeout=5, max=100`.
+pub(super) fn announced_timeout(headers: &HeaderMap) -> Option<Duration> {
+    let values = headers.get_all("keep-alive").iter();
+    let parameters = values
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split([',', ';']));
+    parameters
+        .filter_map(|parameter| {
+            let (name, value) = parameter.split_once('=')?;
+            let is_timeout = name.trim().eq_ignore_ascii_case("timeout");
+            let seconds = value.trim().trim_matches('"').parse().ok()?;
+            is_timeout.then(|| Duration::from_secs(seconds))
+        })
+        .min()
+}
+
+#[cfg(test)]
+mod tests {
+    use hyper::header::HeaderValue;
+
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    #[test]
+    fn a_connection_ends_in_the_last_quarter_of_its_maximum_age() {
+        let now = Instant::now();
+        for _ in 0..100 {
+            let mut age = ConnectionAge::new(now, 100 * SECOND);
+            age.used(now + 74 * SECOND, None);
+            assert!(age.allows_reuse(now + 74 * SECOND));
+            age.used(now + 100 * SECOND, None);
+            assert!(!age.allows_reuse(now + 100 * SECOND));
+        }
+    }
+
+    #[test]
+    fn an_announced_timeout_ends_reuse_with_a_margin_and_never_prolongs_it() {
+        let now = Instant::now();
+        for (announced_s, usable_ms, over_ms) in [
+            (None, 19_999, 20_000),
+            (Some(0), 0, 0),
+            (Some(1), 499, 500),
+            (Some(2), 999, 1_000),
+            (Some(5), 3_999, 4_000),
+            (Some(u64::MAX), 19_999, 20_000),
+        ] {
+            let mut age = ConnectionAge::new(now, 1_000 * SECOND);
+            age.used(now, announced_s.map(Duration::from_secs));
+            let allows = |ms| age.allows_reuse(now + Duration::from_millis(ms));
+            assert_eq!(allows(usable_ms), usable_ms > 0, "{announced_s:?}");
+            assert!(!allows(over_ms), "{announced_s:?}");
+        }
+    }
+
+    #[test]
+    fn the_shortest_timeout_of_the_header_counts_and_nonsense_does_not() {
+        let announced = |value: &'static str| {
+            let mut headers = HeaderMap::new();
+            headers.insert("keep-alive", HeaderValue::from_static(value));
+            announced_timeout(&headers)
+        };
+        for (value, seconds) in [
+            ("timeout=5, max=100", 5),
+            ("max=3,Timeout = 7", 7),
+            ("timeout=\"9\"", 9),
+            ("timeout=9, timeout=4", 4),
+        ] {
+            assert_eq!(announced(value), Some(seconds * SECOND), "{value}");
+        }
+        for value in ["", "timeout", "timeout=-1", "timeout=1.5", "max=5"] {
+            assert_eq!(announced(value), None, "{value}");
+        }
+        assert_eq!(announced_timeout(&HeaderMap::new()), None);
+    }
+}

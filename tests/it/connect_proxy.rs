@@ -1,0 +1,218 @@
+//! A proxy that takes HTTP CONNECT, as organisations put one between their hosts and the internet.
+
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use simulator::TlsFiles;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinHandle;
+use tokio_rustls::TlsAcceptor;
+
+/// How the proxy treats the next connections.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Mode {
+    Connect,
+    /// Each CONNECT is answered so.
+    Refuse(u16),
+    /// A CONNECT is never answered.
+    Hang,
+    /// The connection is closed without an answer.
+    Close,
+}
+
+#[derive(Debug)]
+struct State {
+    mode: Mode,
+    /// Where each tunnel leads, whatever name the client asks for: the proxy resolves names.
+    target: SocketAddr,
+    /// The header `Proxy-Authorization` without which the proxy answers 407.
+    demanded: Option<String>,
+    /// After so long without traffic, a tunnel is dropped without a word to either side.
+    forgets_after: Option<Duration>,
+    /// The heads of the CONNECT requests.
+    heads: Vec<String>,
+    /// Tunnels that got bytes after they had been forgotten.
+    swallowed: usize,
+}
+
+pub(crate) struct ConnectProxy {
+    pub(crate) address: SocketAddr,
+    state: Arc<Mutex<State>>,
+    accepting: JoinHandle<()>,
+}
+
+impl ConnectProxy {
+    pub(crate) async fn start(target: SocketAddr) -> Self {
+        Self::listen(target, None).await
+    }
+
+    /// A proxy that is itself reached by TLS.
+    pub(crate) async fn start_with_tls(target: SocketAddr, files: &TlsFiles) -> Self {
+        let read = |path| std::fs::read(path).expect("a PEM file");
+        let config = {
+            use rustls::pki_types::pem::PemObject;
+            use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+            let certificates = CertificateDer::pem_slice_iter(&read(&files.certificate))
+                .collect::<Result<Vec<_>, _>>()
+                .expect("a certificate");
+            let key = PrivateKeyDer::from_pem_slice(&read(&files.key)).expect("a key");
+            let provider = rustls::crypto::ring::default_provider();
+            rustls::ServerConfig::builder_with_provider(provider.into())
+                .with_safe_default_protocol_versions()
+                .expect("TLS")
+                .with_no_client_auth()
+                .with_single_cert(certificates, key)
+                .expect("a server")
+        };
+        Self::listen(target, Some(TlsAcceptor::from(Arc::new(config)))).await
+    }
+
+    async fn listen(target: SocketAddr, tls: Option<TlsAcceptor>) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("bound");
+        let address = listener.local_addr().expect("an address");
+        let state = Arc::new(Mutex::new(State {
+            mode: Mode::Connect,
+            target,
+            demanded: None,
+            forgets_after: None,
+            heads: Vec::new(),
+            swallowed: 0,
+        }));
+        let shared = Arc::clone(&state);
+        let accepting = tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                let (state, tls) = (Arc::clone(&shared), tls.clone());
+                tokio::spawn(async move {
+                    match tls {
+                        None => serve(stream, &state).await,
+                        Some(tls) => {
+                            if let Ok(stream) = tls.accept(stream).await {
+                                serve(stream, &state).await;
+                            }
+                        }
+                    }
+                });
+            }
+        });
+        Self {
+            address,
+            state,
+            accepting,
+        }
+    }
+
+    pub(crate) fn url(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    pub(crate) fn set_mode(&self, mode: Mode) {
+        lock(&self.state).mode = mode;
+    }
+
+    pub(crate) fn set_target(&self, target: SocketAddr) {
+        lock(&self.state).target = target;
+    }
+
+    /// Demands a user name and a password, given as the value of the header.
+    pub(crate) fn demand(&self, authorization: &str) {
+        lock(&self.state).demanded = Some(authorization.to_owned());
+    }
+
+    pub(crate) fn forget_after(&self, idle: Duration) {
+        lock(&self.state).forgets_after = Some(idle);
+    }
+
+    pub(crate) fn heads(&self) -> Vec<String> {
+        lock(&self.state).heads.clone()
+    }
+
+    pub(crate) fn swallowed(&self) -> usize {
+        lock(&self.state).swallowed
+    }
+}
+
+impl Drop for ConnectProxy {
+    fn drop(&mut self) {
+        self.accepting.abort();
+    }
+}
+
+fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
+    state.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+async fn serve(mut client: impl AsyncRead + AsyncWrite + Unpin, state: &Mutex<State>) {
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        let Ok(byte) = client.read_u8().await else {
+            return;
+        };
+        head.push(byte);
+    }
+    let head = String::from_utf8_lossy(&head).into_owned();
+    let (mode, target, forgets_after, is_welcome) = {
+        let mut state = lock(state);
+        state.heads.push(head.clone());
+        let is_welcome = state.demanded.as_ref().is_none_or(|demanded| {
+            head.lines()
+                .filter_map(|line| line.split_once(": "))
+                .any(|(name, value)| {
+                    name.eq_ignore_ascii_case("proxy-authorization") && value == demanded
+                })
+        });
+        (state.mode, state.target, state.forgets_after, is_welcome)
+    };
+    let refusal = match mode {
+        Mode::Close => return,
+        Mode::Hang => return std::future::pending().await,
+        Mode::Refuse(status) => Some(status),
+        Mode::Connect => (!is_welcome).then_some(407),
+    };
+    if let Some(status) = refusal {
+        let response = format!("HTTP/1.1 {status} No\r\nContent-Length: 0\r\n\r\n");
+        client.write_all(response.as_bytes()).await.ok();
+        client.shutdown().await.ok();
+        return;
+    }
+    let Ok(server) = TcpStream::connect(target).await else {
+        return;
+    };
+    if client
+        .write_all(b"HTTP/1.1 200 Connected\r\n\r\n")
+        .await
+        .is_ok()
+    {
+        tunnel(client, server, forgets_after, state).await;
+    }
+}
+
+async fn tunnel(
+    mut client: impl AsyncRead + AsyncWrite + Unpin,
+    mut server: TcpStream,
+    forgets_after: Option<Duration>,
+    state: &Mutex<State>,
+) {
+    let idle_limit = forgets_after.unwrap_or(Duration::from_hours(1));
+    let (mut from_client, mut from_server) = ([0; 16 * 1024], [0; 16 * 1024]);
+    loop {
+        tokio::select! {
+            read = client.read(&mut from_client) => match read {
+                Ok(bytes @ 1..) if server.write_all(&from_client[..bytes]).await.is_ok() => {}
+                _ => return,
+            },
+            read = server.read(&mut from_server) => match read {
+                Ok(bytes @ 1..) if client.write_all(&from_server[..bytes]).await.is_ok() => {}
+                _ => return,
+            },
+            () = tokio::time::sleep(idle_limit) => break,
+        }
+    }
+    // Neither side learns of it: the sockets stay open.
+    let mut is_counted = false;
+    while let Ok(1..) = client.read(&mut from_client).await {
+        lock(state).swallowed += usize::from(!is_counted);
+        is_counted = true;
+    }
+}

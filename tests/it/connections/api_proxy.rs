@@ -1,0 +1,318 @@
+//! The API behind a proxy that takes CONNECT.
+
+use serde_json::json;
+use simulator::SimulatorConfig;
+use tempfile::TempDir;
+
+use testkit::{PATIENCE, Running, Worker, World, peer, write};
+
+use crate::certificates::Authority;
+use crate::connect_proxy::{ConnectProxy, Mode};
+
+/// A name that only the proxy resolves.
+const API: &str = "https://api.test";
+
+/// An API with TLS, a proxy to it, and the file with the CA of both.
+struct Behind {
+    world: World,
+    proxy: ConnectProxy,
+    ca_file: String,
+    ca: Authority,
+    directory: TempDir,
+}
+
+impl Behind {
+    async fn new() -> Self {
+        let directory = TempDir::new().expect("a directory");
+        let ca = Authority::new("the CA of the tests");
+        let world = World::with(SimulatorConfig {
+            tls: Some(ca.server("api.test").write(directory.path(), "server")),
+            ..SimulatorConfig::default()
+        })
+        .await;
+        let file = write(directory.path(), "ca.pem", &ca.pem());
+        Self {
+            proxy: ConnectProxy::start(world.simulator.address()).await,
+            ca_file: file.to_str().expect("a path").to_owned(),
+            world,
+            ca,
+            directory,
+        }
+    }
+
+    fn named(&self, worker: Worker) -> Worker {
+        worker
+            .env("AGORA_BASE_URL", API)
+            .env("AGORA_CA_FILE", &self.ca_file)
+            .env("WORKER_CONNECT_TIMEOUT", "1s")
+    }
+
+    fn worker(&self) -> Worker {
+        self.named(self.world.worker())
+    }
+
+    /// `worker check` with the settings of the worker.
+    fn check(&self) -> Worker {
+        self.named(self.world.command(&["check"]))
+            .env("AGORA_APP_ID", testkit::APP_ID)
+            .env("AGORA_API_KEY", testkit::API_KEY)
+            .env("AGORA_API_SECRET", testkit::API_SECRET)
+    }
+
+    /// Waits until the message has failed an attempt, and returns its error.
+    async fn error_of(&self, id: i64) -> String {
+        self.world
+            .until("an attempt has failed", PATIENCE, async || {
+                !self.world.attempts(id).await.is_empty()
+            })
+            .await;
+        let attempt = self.world.attempts(id).await.swap_remove(0);
+        assert!(!attempt.charged, "{attempt:?}");
+        attempt.error.expect("an error")
+    }
+
+    /// Sends a message through the proxy, which then works.
+    async fn recovers(&self, id: i64) {
+        self.proxy.set_mode(Mode::Connect);
+        let row = self.world.until_final(id).await;
+        assert_eq!(row.status, "message_sent");
+        assert_eq!(row.attempts, 1, "no failure of the proxy is charged");
+        assert_eq!(self.world.seen().calls, 1);
+    }
+}
+
+async fn log_of(mut worker: Running) -> String {
+    worker.stop().await;
+    format!(
+        "{}{}",
+        worker.stdout.whole_text(),
+        worker.stderr.whole_text()
+    )
+}
+
+#[tokio::test]
+async fn calls_go_through_the_proxy_of_the_environment_with_tls_to_the_api() {
+    let behind = Behind::new().await;
+    behind.proxy.demand("Basic bWU6aHVzaC1odXNo");
+    let id = behind.world.insert(peer(json!({}))).await;
+    let proxy = format!("http://me:hush-hush@{}", behind.proxy.address);
+    let worker = behind
+        .worker()
+        .env("HTTPS_PROXY", &proxy)
+        .env("WORKER_LOG", "debug")
+        .start();
+    assert_eq!(behind.world.until_final(id).await.status, "message_sent");
+    assert_eq!(behind.world.seen().calls, 1);
+    let heads = behind.proxy.heads();
+    assert!(
+        heads[0].starts_with("CONNECT api.test:443 HTTP/1.1\r\n"),
+        "{heads:?}"
+    );
+    let log = log_of(worker).await;
+    for secret in ["hush-hush", "bWU6aHVzaC1odXNo"] {
+        assert!(!log.contains(secret), "{log}");
+    }
+}
+
+#[tokio::test]
+async fn a_host_of_no_proxy_and_a_loopback_address_are_called_directly() {
+    let world = World::new().await;
+    let proxy = ConnectProxy::start(world.simulator.address()).await;
+    let id = world.insert(peer(json!({}))).await;
+    let mut worker = world.worker().env("ALL_PROXY", &proxy.url()).start();
+    assert_eq!(world.until_final(id).await.status, "message_sent");
+    worker.stop().await;
+    assert!(proxy.heads().is_empty(), "{:?}", proxy.heads());
+
+    // The same for a name: it has no address, and the proxy would have known one.
+    let behind = Behind::new().await;
+    let id = behind.world.insert(peer(json!({}))).await;
+    let _worker = behind
+        .worker()
+        .env("https_proxy", &behind.proxy.url())
+        .env("no_proxy", "other.test,.test")
+        .start();
+    let error = behind.error_of(id).await;
+    assert!(
+        error.contains("the name api.test has no address"),
+        "{error}"
+    );
+    assert!(behind.proxy.heads().is_empty());
+}
+
+#[tokio::test]
+async fn an_api_without_tls_is_called_through_http_proxy_by_connect() {
+    let world = World::new().await;
+    let proxy = ConnectProxy::start(world.simulator.address()).await;
+    let id = world.insert(peer(json!({}))).await;
+    let _worker = world
+        .worker()
+        .env("AGORA_BASE_URL", "http://api.test")
+        .env("http_proxy", &proxy.url())
+        .env("HTTP_PROXY", "http://192.0.2.1:9")
+        .start();
+    assert_eq!(world.until_final(id).await.status, "message_sent");
+    let heads = proxy.heads();
+    assert!(heads[0].starts_with("CONNECT api.test:80 "), "{heads:?}");
+}
+
+#[tokio::test]
+async fn a_proxy_that_is_itself_reached_by_tls_is_trusted_by_its_certificate() {
+    let behind = Behind::new().await;
+    let files = behind
+        .ca
+        .server("127.0.0.1")
+        .write(behind.directory.path(), "proxy");
+    let proxy = ConnectProxy::start_with_tls(behind.world.simulator.address(), &files).await;
+    let id = behind.world.insert(peer(json!({}))).await;
+    let url = format!("https://{}", proxy.address);
+    let mut worker = behind.worker().env("HTTPS_PROXY", &url).start();
+    assert_eq!(behind.world.until_final(id).await.status, "message_sent");
+    assert_eq!(proxy.heads().len(), 1);
+    worker.stop().await;
+
+    let stranger = Authority::new("another CA");
+    let files = stranger
+        .server("127.0.0.1")
+        .write(behind.directory.path(), "stranger");
+    let proxy = ConnectProxy::start_with_tls(behind.world.simulator.address(), &files).await;
+    let id = behind
+        .world
+        .insert(peer(json!({"payload": "second"})))
+        .await;
+    let url = format!("https://{}", proxy.address);
+    let _worker = behind.worker().env("HTTPS_PROXY", &url).start();
+    let error = behind.error_of(id).await;
+    assert!(
+        error.contains(&format!(
+            "the proxy {url} can't be connected: its certificate is signed by no CA"
+        )),
+        "{error}"
+    );
+}
+
+#[tokio::test]
+async fn wrong_credentials_are_the_proxys_error_and_never_the_messages() {
+    let behind = Behind::new().await;
+    behind.proxy.demand("Basic bWU6aHVzaC1odXNo");
+    let address = behind.proxy.address;
+    for (proxy, phrase) in [
+        (
+            format!("http://{address}"),
+            "demands a user name and a password (HTTP 407): write them into HTTPS_PROXY",
+        ),
+        (
+            format!("http://me:wrong-one@{address}"),
+            "refuses the user name and password (HTTP 407): correct them in HTTPS_PROXY",
+        ),
+    ] {
+        let id = behind.world.insert(peer(json!({}))).await;
+        let mut worker = behind.worker().env("HTTPS_PROXY", &proxy).start();
+        let error = behind.error_of(id).await;
+        assert!(
+            error.contains(&format!("the proxy http://{address} {phrase}")),
+            "{error}"
+        );
+        assert!(!error.contains("wrong-one"), "{error}");
+        worker.stop().await;
+        behind.world.execute("delete from signaling.outbox").await;
+    }
+    assert_eq!(behind.world.seen().calls, 0);
+}
+
+#[tokio::test]
+async fn a_proxy_that_is_down_refuses_or_hangs_is_named_and_costs_no_attempt() {
+    let behind = Behind::new().await;
+    let url = behind.proxy.url();
+    for (mode, phrase) in [
+        (
+            Mode::Refuse(403),
+            "does not connect api.test:443 (HTTP 403 Forbidden)",
+        ),
+        (
+            Mode::Refuse(502),
+            "does not connect api.test:443 (HTTP 502 Bad Gateway)",
+        ),
+        (Mode::Hang, "did not connect api.test:443 within 800ms"),
+        (
+            Mode::Close,
+            "ended the connection before it connected api.test:443",
+        ),
+    ] {
+        behind.proxy.set_mode(mode);
+        behind.world.simulator.ledger().clear();
+        let id = behind.world.insert(peer(json!({}))).await;
+        let mut worker = behind.worker().env("HTTPS_PROXY", &url).start();
+        let error = behind.error_of(id).await;
+        assert!(
+            error.contains(&format!(
+                "the API could not be reached: the proxy {url} {phrase}"
+            )),
+            "{mode:?}: {error}"
+        );
+        behind.recovers(id).await;
+        worker.stop().await;
+        behind.world.execute("delete from signaling.outbox").await;
+    }
+    let id = behind.world.insert(peer(json!({}))).await;
+    // Port 9 of loopback is served by nobody.
+    let _worker = behind
+        .worker()
+        .env("HTTPS_PROXY", "http://127.0.0.1:9")
+        .start();
+    let error = behind.error_of(id).await;
+    assert!(
+        error.contains("the proxy http://127.0.0.1:9 can't be connected")
+            && error.contains("refused"),
+        "{error}"
+    );
+}
+
+#[tokio::test]
+async fn a_proxy_that_can_not_be_used_ends_the_start_without_its_value() {
+    let world = World::new().await;
+    for (value, why) in [
+        (
+            "socks5://me:hush-hush@proxy.test:1080",
+            "a SOCKS proxy is not supported",
+        ),
+        ("http://me:hush hush@proxy.test", "it is no URL of a proxy"),
+    ] {
+        let worker = world
+            .worker()
+            .env("AGORA_BASE_URL", API)
+            .env("HTTPS_PROXY", value);
+        let finished = worker.finish().await;
+        assert_eq!(finished.code, Some(2), "{finished:?}");
+        let output = format!("{}{}", finished.stdout, finished.stderr);
+        let expected = format!("HTTPS_PROXY can't be used for api.test: {why}");
+        assert!(output.contains(&expected), "{output}");
+        assert!(!output.contains("hush"), "{output}");
+    }
+}
+
+#[tokio::test]
+async fn check_says_which_proxy_is_used_for_which_host() {
+    let behind = Behind::new().await;
+    behind.world.command(&["migrate"]).finish().await;
+    let url = behind.proxy.url();
+    let hosts = format!("{API},{}", behind.world.simulator.base_url());
+    let check = behind
+        .check()
+        .env("HTTPS_PROXY", &url)
+        .env("AGORA_BASE_URL", &hosts);
+    let report = check.finish().await.stdout;
+    assert!(
+        report.contains(&format!("{API}: connected through the proxy {url} in")),
+        "{report}"
+    );
+    behind.proxy.set_mode(Mode::Refuse(403));
+    let finished = behind.check().env("HTTPS_PROXY", &url).finish().await;
+    assert_eq!(finished.code, Some(1), "{finished:?}");
+    for part in [
+        &format!("the proxy {url} does not connect api.test:443 (HTTP 403 Forbidden)"),
+        "list the host in NO_PROXY",
+    ] {
+        assert!(finished.stdout.contains(part), "{finished:?}");
+    }
+}

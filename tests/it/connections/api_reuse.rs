@@ -1,0 +1,141 @@
+//! Connections to the API get old: they end before anything on the way ends them.
+
+use std::time::Duration;
+
+use serde_json::json;
+use simulator::{Simulator, SimulatorConfig, Summary};
+
+use testkit::{PATIENCE, World, peer};
+
+use crate::connect_proxy::ConnectProxy;
+
+/// Sends so many messages with a pause between them, each on its own.
+async fn send_each(world: &World, pauses: &[Duration]) {
+    for (number, pause) in pauses.iter().enumerate() {
+        let payload = format!("after {pause:?}, {number}");
+        let id = world.insert(peer(json!({"payload": payload}))).await;
+        let row = world.until_final(id).await;
+        assert_eq!(row.status, "message_sent");
+        tokio::time::sleep(*pause).await;
+    }
+}
+
+async fn failed_attempts(world: &World) -> i64 {
+    world.ask("select count(*) from signaling.attempt").await
+}
+
+#[tokio::test]
+async fn a_server_that_closes_idle_connections_as_announced_fails_no_call() {
+    let world = World::new().await;
+    world.change(|api| {
+        api.keep_alive_s = Some(2);
+        api.idle_close_ms = Some(2_000);
+    });
+    let _worker = world.worker().start();
+    // Around the end of reuse, 1 s, and around the close, 2 s.
+    let pauses = [0, 300, 900, 1_000, 1_100, 1_900, 1_950, 2_000, 2_050, 100];
+    send_each(&world, &pauses.map(Duration::from_millis)).await;
+    assert_eq!(failed_attempts(&world).await, 0);
+    let seen = world.seen();
+    assert_eq!(seen.calls, 10);
+    assert!((2..10).contains(&seen.connections), "{seen:?}");
+}
+
+#[tokio::test]
+async fn a_connection_that_the_server_closes_after_its_response_is_not_used_again() {
+    let world = World::new().await;
+    world.change(|api| api.closes_connections = true);
+    let _worker = world.worker().start();
+    send_each(&world, &[Duration::ZERO; 5]).await;
+    assert_eq!(failed_attempts(&world).await, 0);
+    let seen = world.seen();
+    assert_eq!((seen.calls, seen.connections >= 5), (5, true), "{seen:?}");
+}
+
+#[tokio::test]
+async fn idle_connections_that_are_dropped_in_silence_cost_one_timeout_in_all() {
+    const CONNECTIONS: i32 = 8;
+    let world = World::with(testkit::slow_api(300)).await;
+    let proxy = ConnectProxy::start(world.simulator.address()).await;
+    proxy.forget_after(Duration::from_millis(1_500));
+    let _worker = world
+        .worker()
+        .env("AGORA_BASE_URL", "http://api.test")
+        .env("http_proxy", &proxy.url())
+        .env("WORKER_REQUEST_TIMEOUT", "2s")
+        .start();
+    testkit::warm_up(&world).await;
+    world.insert_many(CONNECTIONS * 4).await;
+    world.until_all_final().await;
+    assert!(proxy.heads().len() >= 4, "several connections are idle");
+    tokio::time::sleep(Duration::from_millis(2_500)).await;
+
+    let first = world.insert(peer(json!({"payload": "the first"}))).await;
+    assert_eq!(world.until_final(first).await.status, "message_sent");
+    assert_eq!(proxy.swallowed(), 1);
+    assert_eq!(failed_attempts(&world).await, 1);
+    world.insert_many(CONNECTIONS).await;
+    world.until_all_final().await;
+    assert_eq!((proxy.swallowed(), failed_attempts(&world).await), (1, 1));
+}
+
+#[tokio::test]
+async fn after_a_failover_by_name_all_calls_go_to_the_new_address_within_the_maximum_age() {
+    const MAX_AGE: Duration = Duration::from_secs(2);
+    let world = World::new().await;
+    let other = Simulator::start(SimulatorConfig {
+        behaviour: world.simulator.config(),
+        ..SimulatorConfig::default()
+    })
+    .await
+    .expect("another simulator");
+    // The proxy resolves the name: its target stands for the address in the name service.
+    let proxy = ConnectProxy::start(world.simulator.address()).await;
+    let _worker = world
+        .worker()
+        .env("AGORA_BASE_URL", "http://api.test")
+        .env("http_proxy", &proxy.url())
+        .env("WORKER_CONNECTION_MAX_AGE", "2s")
+        .env("WORKER_RATE", "50")
+        .start();
+    testkit::warm_up(&world).await;
+    world.insert_many(400).await;
+    world.until_accepted(20).await;
+    proxy.set_target(other.address());
+    let changed_at_us = world.seen().at_us;
+    world.until_all_final().await;
+
+    let limit_us = changed_at_us + u64::try_from(MAX_AGE.as_micros()).expect("few") + 500_000;
+    let last_at_us = world.seen().apps[testkit::APP_ID].last_at_us;
+    assert!(last_at_us > changed_at_us, "connections were reused");
+    assert!(
+        last_at_us < limit_us,
+        "{last_at_us} is later than {limit_us}"
+    );
+    assert!(other.ledger().summary().calls > 100);
+    assert_eq!(failed_attempts(&world).await, 0);
+}
+
+#[tokio::test]
+async fn a_busy_connection_is_replaced_at_its_maximum_age() {
+    let world = World::new().await;
+    let _worker = world
+        .worker()
+        .env("WORKER_CONNECTION_MAX_AGE", "1s")
+        .env("WORKER_RATE", "20")
+        .start();
+    testkit::warm_up(&world).await;
+    world.insert_many(100).await;
+    let several = |seen: &Summary| seen.connections >= 5;
+    world
+        .simulator
+        .ledger()
+        .wait_until(PATIENCE, several)
+        .await
+        .expect("new connections");
+    world.until_all_final().await;
+    assert_eq!(failed_attempts(&world).await, 0);
+    let seen = world.seen();
+    // Five seconds, in each of which every connection is replaced once or twice.
+    assert!(seen.connections < seen.calls / 2, "{seen:?}");
+}
