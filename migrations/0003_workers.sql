@@ -53,6 +53,48 @@ from signaling.worker cross join unnest(worker.apps) as served (app)
 comment on view signaling.fleet is
     'The workers, by app: which are alive, and which have stepped aside, since when and why.';
 
+-- Everything that keeps an app from sending, the first that a person can do something about first. Commands, pages and
+-- functions read it here, so that they agree on the order and on the sentence.
+create view signaling.obstacle as
+select app, rank, kind,
+       case kind when 'paused' then 'an operator: ' || paused_by || ' has paused the app'
+                 when 'no_worker' then 'a worker: none is alive that serves the app'
+                 when 'other_environment' then 'an operator: the app belongs to ' || owner
+                                               || ', and the workers that are alive belong to another one (worker adopt)'
+                 when 'unauthorized' then 'the credentials: the API refuses them'
+                 when 'unavailable' then 'the API: it fails or can''t be reached'
+                 when 'retry_after' then 'the API: it has asked for a pause' end as waits_for,
+       case kind when 'paused' then 'the app is paused by ' || paused_by || ' since ' || since || coalesce(': ' || pause_reason, '')
+                                    || '; `worker resume ' || app || '` ends the pause'
+                 when 'no_worker' then 'no worker that serves the app is alive: start a worker; if one should be running, its log says why it ended'
+                 when 'other_environment' then 'the app belongs to ' || owner || ', and the workers that are alive belong to another one'
+                                               || ': start workers of its environment, or take the app over with `worker adopt`'
+                 when 'unauthorized' then 'the app is unauthorized since ' || since || ', because the API refuses its credentials ('
+                                          || coalesce(hold_reason, 'no reason is known') || '): correct them. One message is tried every few seconds'
+                 when 'unavailable' then 'the app is unavailable since ' || since || ', because the API fails or can''t be reached ('
+                                         || coalesce(hold_reason, 'no reason is known') || '). One message is tried every few seconds'
+                 when 'retry_after' then 'the app makes no call before ' || since || ', as the API asked; `worker resume ' || app
+                                         || '` ends the wait' end as sentence
+from signaling.lane cross join lateral (values
+         (1, 'paused', paused_at, paused_at is not null),
+         (2, 'no_worker', null, not exists (select from signaling.fleet where is_alive and fleet.app = lane.app)),
+         (3, 'other_environment', null,
+             exists (select from signaling.fleet where is_alive and fleet.app = lane.app)
+             and not exists (select from signaling.fleet
+                             where is_alive and fleet.app = lane.app and fleet.environment is not distinct from lane.environment)),
+         (4, 'unauthorized', hold_since, hold = 'unauthorized'),
+         (5, 'unavailable', hold_since, hold = 'unavailable'),
+         (6, 'retry_after', retry_after_until, retry_after_until > statement_timestamp())
+     ) as obstacles (rank, kind, at, is_there)
+     -- Of infinity, to_char makes nothing.
+     cross join lateral coalesce(to_char(at at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS"Z"'), at::text) as since
+     cross join lateral coalesce('the environment ' || lane.environment, 'no environment') as owner
+where is_there;
+
+comment on view signaling.obstacle is
+    'Everything that keeps an app from sending, by rank: a row for each pause, hold, wait, and lack of a worker of its environment. None: it sends what is due.';
+comment on column signaling.obstacle.kind is 'paused, no_worker, other_environment, unauthorized, unavailable or retry_after.';
+
 -- The row as a person wants to read it.
 create view signaling.delivery as
 select id, app, sender, destination, channel_name, status,
@@ -63,24 +105,14 @@ select id, app, sender, destination, channel_name, status,
             else 'queued'
        end as state,
        case when status = 'pending' and claim_id is null then due_at end as next_attempt_at,
-       case when status = 'pending' then coalesce((
-           select case when paused_at is not null then 'an operator: ' || paused_by || ' has paused the app'
-                       when not exists (select from signaling.fleet where is_alive and fleet.app = outbox.app)
-                           then 'a worker: none is alive that serves the app'
-                       when not exists (select from signaling.fleet
-                                        where is_alive and fleet.app = outbox.app
-                                          and fleet.environment is not distinct from lane.environment)
-                           then 'an operator: the app belongs to '
-                                || coalesce('the environment ' || lane.environment, 'no environment')
-                                || ', and the workers that are alive belong to another one (worker adopt)'
-                       when hold = 'unauthorized' then 'the credentials: the API refuses them'
-                       when hold = 'unavailable' then 'the API: it fails or can''t be reached'
-                       when retry_after_until > statement_timestamp() then 'the API: it has asked for a pause'
-                       when claim_id is not null and due_at > statement_timestamp() then 'the worker that has claimed it'
-                       when claim_id is not null then 'another worker: the lease of the last one has ended'
-                       when due_at > statement_timestamp() then 'its due time'
-                       else 'the next free slot of the app' end
-           from signaling.lane where lane.app = outbox.app), 'a worker: none has served the app yet')
+       case when status = 'pending' then coalesce(
+           (select waits_for from signaling.obstacle where obstacle.app = outbox.app order by rank limit 1),
+           case when not exists (select from signaling.lane where lane.app = outbox.app)
+                    then 'a worker: none has served the app yet'
+                when claim_id is not null and due_at > statement_timestamp() then 'the worker that has claimed it'
+                when claim_id is not null then 'another worker: the lease of the last one has ended'
+                when due_at > statement_timestamp() then 'its due time'
+                else 'the next free slot of the app' end)
        end as waits_for,
        -- These read signaling.attempt only where a query asks for them.
        (select attempt.fault from signaling.attempt where message_id = outbox.id order by attempt.id desc limit 1) as fault,

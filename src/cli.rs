@@ -14,6 +14,7 @@ mod limit;
 mod man;
 mod message;
 mod migrate;
+mod obstacles;
 mod ops;
 mod pause;
 mod retry;

@@ -20,7 +20,7 @@ use std::time::Duration;
 
 use sqlx::postgres::types::PgInterval;
 
-pub(crate) use admin::{AdminError, RetryFilter};
+pub(crate) use admin::{AdminError, Retried, RetryFilter};
 pub(crate) use connect::{ConnectError, Outbox};
 pub(crate) use diagnostics::{DatabaseLatency, OldTransaction, SequenceBehind, ServerDiagnostics};
 pub use enqueue::{EnqueueError, enqueue};
@@ -36,8 +36,8 @@ pub(crate) use queue::{
 pub(crate) use read::{
     AppLane, AppStatus, AsideWorker, CallDetail, FailureGroup, FailureKey, Failures, LaneDetail,
     LaneState, LaneStatus, LaneWorkers, MAX_CALLS_LOOKED_AT, MAX_RETRIED, MessageDetail,
-    MessageError, MessageFilter, MessageLine, MessagePage, MessageRow, NextStep, PAGE_ROWS,
-    PENDING, Pending, STATES, SampleRow, ServedApp, WorkerStatus,
+    MessageError, MessageFilter, MessageLine, MessagePage, MessageRow, MessageState, NextStep,
+    ObstacleKind, PAGE_ROWS, PENDING, Pending, STATES, SampleRow, ServedApp, Waiting, WorkerStatus,
 };
 pub(crate) use retention::{Deletion, MIN_RETENTION};
 pub(crate) use schema::{RoleKind, RoleName, SchemaError, SchemaVersion};

@@ -1,7 +1,7 @@
 -- Ends an operator's pause and the wait that the API has asked for by Retry-After. A hold stays until a probe shows that the
 -- API works.
 --
--- Returns a sentence about what was changed and about what still keeps the app from sending.
+-- Returns a sentence about what was changed, and about what still keeps the app from sending, as signaling.obstacle has it.
 -- Locks the lane's row.
 -- Index: lane_pkey.
 create or replace function signaling.resume(app text) returns text
@@ -24,11 +24,7 @@ begin
         where lane.app = $1;
         perform signaling.wake_workers($1);
     end if;
-    return change || case locked.hold
-        when 'unauthorized' then '. The app is still held, because the API refuses its credentials (' || locked.hold_reason
-                                 || '): correct them. One message is tried every few seconds'
-        when 'unavailable' then '. The app is still held, because the API fails or can''t be reached (' || locked.hold_reason
-                                || '). One message is tried every few seconds'
-        else '' end;
+    return change || coalesce('; but ' || (select string_agg(sentence, '; and ' order by rank) from signaling.obstacle
+                                           where obstacle.app = $1), '');
 end
 $$;

@@ -1,13 +1,6 @@
--- Makes finished messages due again that did not succeed, by the filters that are given; null means any. Each starts with
--- all its attempts, and without its expiry if that is over. They share the lane's slots with other messages, as retries.
---
--- error_like     as for LIKE
--- dry_run        counts the messages, and changes nothing
--- max_rows       no more than these
+-- Makes finished messages due again that did not succeed, as signaling.retry_by_app does.
 --
 -- Returns how many messages.
--- Locks the messages; passes over messages that are locked.
--- Index: outbox_pkey if ids are given. Else it may read the whole table.
 create or replace function signaling.retry(
     app           text default null,
     statuses      text[] default array['failed'],
@@ -19,45 +12,5 @@ create or replace function signaling.retry(
     dry_run       boolean default false,
     max_rows      bigint default null
 ) returns bigint
-    language plpgsql security definer set search_path = pg_catalog, pg_temp set row_security = off
-as $$
-declare
-    matched bigint;
-    apps text[];
-begin
-    if $2 is null or not $2 <@ array['failed', 'expired', 'cancelled', 'unknown'] then
-        raise exception 'only messages that are failed, expired, cancelled or unknown can be sent again'
-            using errcode = 'invalid_parameter_value';
-    end if;
-    if dry_run then
-        select count(*) into matched from (
-            select from signaling.outbox
-            where ($1 is null or outbox.app = $1) and status = any ($2)
-              and ($3 is null or finished_at >= $3) and ($4 is null or finished_at < $4)
-              and ($5 is null or error like $5) and ($6 is null or http_status = any ($6))
-              and ($7 is null or id = any ($7))
-            limit $9) as row;
-        return matched;
-    end if;
-    with chosen as (
-        select id from signaling.outbox
-        where ($1 is null or outbox.app = $1) and status = any ($2)
-          and ($3 is null or finished_at >= $3) and ($4 is null or finished_at < $4)
-          and ($5 is null or error like $5) and ($6 is null or http_status = any ($6))
-          and ($7 is null or id = any ($7))
-        order by id
-        limit $9
-        for update skip locked
-    ), retried as (
-        update signaling.outbox
-        set status = 'pending', finished_at = null, attempts = 0, uncharged = 0, failing_since = null, claim_id = null, claimed_by = null,
-            due_at = clock_timestamp(),
-            expires_at = case when expires_at > clock_timestamp() then expires_at end
-        from chosen where outbox.id = chosen.id
-        returning outbox.app
-    )
-    select count(*), array_agg(distinct retried.app) into matched, apps from retried;
-    perform signaling.wake_workers(woken) from unnest(apps) as woken;
-    return matched;
-end
-$$;
+    language sql volatile security definer set search_path = pg_catalog, pg_temp set row_security = off
+as 'select coalesce(sum(messages), 0)::bigint from signaling.retry_by_app($1, $2, $3, $4, $5, $6, $7, $8, $9)';

@@ -4,6 +4,7 @@ use clap::Args;
 
 use super::UsageError;
 use super::args::{DatabaseArgs, Environment, parse_environment};
+use super::obstacles;
 use crate::advice;
 use crate::outbox::Outbox;
 
@@ -70,6 +71,9 @@ pub(super) async fn run(args: AdoptArgs) -> anyhow::Result<()> {
             "{}",
             adopt(&outbox, &app, &environment, args.cancel_pending).await?
         );
+        if let Some(lane) = obstacles::lane(&outbox, &app).await? {
+            print!("{}", obstacles::lines(&lane, None));
+        }
     }
     outbox.close().await;
     Ok(())

@@ -3,6 +3,10 @@
 use clap::Args;
 
 use super::args::DatabaseArgs;
+use super::obstacles::{if_readable, shown};
+use super::status;
+use crate::outbox::MessageState;
+use crate::pace::DbTime;
 
 /// Cancel messages that are not being sent
 ///
@@ -22,14 +26,160 @@ pub(super) async fn run(args: CancelArgs) -> anyhow::Result<()> {
     let outbox = args.database.connect_migrated().await?;
     let mut refused = 0;
     for id in args.ids {
-        if outbox.cancel(id).await? {
-            println!("{id} cancelled");
-        } else {
+        let is_cancelled = outbox.cancel(id).await?;
+        let found = if_readable(outbox.message_states(&[id]).await)?;
+        let result = match found {
+            Some(states) => CancelResult::of(is_cancelled, states.first()),
+            None if is_cancelled => CancelResult::Cancelled { attempts: 0 },
+            None => CancelResult::Unknown,
+        };
+        if !result.is_cancelled() {
             refused += 1;
-            println!("{id} not cancelled: it is being sent, is final already, or does not exist");
         }
+        println!("{}", shown(&result.sentence(id)));
     }
     outbox.close().await;
     anyhow::ensure!(refused == 0, "not all messages were cancelled");
     Ok(())
+}
+
+/// The result of cancelling one message.
+#[derive(Debug, PartialEq)]
+enum CancelResult {
+    Cancelled {
+        attempts: i32,
+    },
+    CancelledBefore {
+        at: Option<DbTime>,
+    },
+    Final {
+        status: String,
+        at: Option<DbTime>,
+    },
+    IsSent {
+        worker: Option<String>,
+    },
+    /// Its worker has given the message back between the two looks.
+    GivenBack,
+    Missing,
+    /// The role may not read why.
+    Unknown,
+}
+
+impl CancelResult {
+    fn of(is_cancelled: bool, message: Option<&MessageState>) -> Self {
+        let Some(message) = message else {
+            return if is_cancelled {
+                Self::Cancelled { attempts: 0 }
+            } else {
+                Self::Missing
+            };
+        };
+        let at = message.finished_at;
+        match (is_cancelled, message.status.as_str()) {
+            (true, _) => Self::Cancelled {
+                attempts: message.attempts,
+            },
+            (false, "cancelled") => Self::CancelledBefore { at },
+            (false, "pending") if message.state == "sending" => Self::IsSent {
+                worker: message.claimed_by.clone(),
+            },
+            (false, "pending") => Self::GivenBack,
+            (false, status) => Self::Final {
+                status: status.to_owned(),
+                at,
+            },
+        }
+    }
+
+    /// True if the message has the status that the operator asked for.
+    fn is_cancelled(&self) -> bool {
+        matches!(self, Self::Cancelled { .. } | Self::CancelledBefore { .. })
+    }
+
+    fn sentence(&self, id: i64) -> String {
+        match self {
+            Self::Cancelled { attempts: 0 } => format!("{id} is cancelled: it was never sent"),
+            Self::Cancelled { .. } => format!(
+                "{id} is cancelled: no other call of it starts. An earlier call may have arrived; `worker message {id}` shows it"
+            ),
+            Self::CancelledBefore { at } => {
+                format!("{id} was cancelled already, at {}", status::at(*at))
+            }
+            Self::Final { status, at } => format!(
+                "{id} is not cancelled: it was {status} already, at {}",
+                status::at(*at)
+            ),
+            Self::IsSent { worker } => format!(
+                "{id} is not cancelled: {} is sending it now, and records its outcome",
+                worker.as_deref().unwrap_or("a worker")
+            ),
+            Self::GivenBack => format!(
+                "{id} is not cancelled: a worker had it a moment ago, and has given it back. Cancel it again"
+            ),
+            Self::Missing => format!(
+                "{id} is not cancelled: there is no such message. It was never inserted, its transaction is not committed, or it is deleted already"
+            ),
+            Self::Unknown => {
+                format!(
+                    "{id} is not cancelled: it is being sent, is final already, or does not exist"
+                )
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refusal_names_where_the_message_stands() {
+        let message = |status: &str, state: &str| MessageState {
+            id: 17,
+            status: status.into(),
+            state: state.into(),
+            attempts: 1,
+            claimed_by: Some("worker-1".into()),
+            finished_at: Some(DbTime::from_micros(0)),
+        };
+        for (is_cancelled, found, is_done, phrase) in [
+            (
+                true,
+                Some(message("cancelled", "cancelled")),
+                true,
+                "may have arrived",
+            ),
+            (
+                false,
+                Some(message("cancelled", "cancelled")),
+                true,
+                "already, at 1970",
+            ),
+            (
+                false,
+                Some(message("message_sent", "message_sent")),
+                false,
+                "was message_sent already",
+            ),
+            (
+                false,
+                Some(message("pending", "sending")),
+                false,
+                "worker-1 is sending it now",
+            ),
+            (
+                false,
+                Some(message("pending", "queued")),
+                false,
+                "Cancel it again",
+            ),
+            (false, None, false, "there is no such message"),
+        ] {
+            let result = CancelResult::of(is_cancelled, found.as_ref());
+            assert_eq!(result.is_cancelled(), is_done, "{result:?}");
+            let sentence = result.sentence(17);
+            assert!(sentence.contains(phrase), "{sentence}");
+        }
+    }
 }

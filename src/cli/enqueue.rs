@@ -7,13 +7,15 @@ use time::OffsetDateTime;
 
 use super::UsageError;
 use super::args::{DatabaseArgs, parse_time};
+use super::obstacles::{if_readable, shown};
 use crate::message::{InvalidMessage, MessageColumns, NewMessage};
-use crate::outbox::{EnqueueError, InvalidLines, read_json_lines};
+use crate::outbox::{EnqueueError, InvalidLines, Waiting, read_json_lines};
 
 /// Insert messages: one given by flags, or many as JSON lines on standard input
 ///
 /// An application does not need this: it inserts into signaling.outbox in its own transaction. All messages of a
-/// call are inserted in one transaction, or none is. Prints the id of each message.
+/// call are inserted in one transaction, or none is. Prints the id of each message, and on standard error what the
+/// messages wait for.
 #[derive(Debug, Args)]
 #[expect(clippy::struct_excessive_bools, reason = "each is a flag of its own")]
 #[command(after_help = "Examples:
@@ -110,10 +112,16 @@ pub(super) async fn run(args: EnqueueArgs) -> anyhow::Result<()> {
             }
             EnqueueError::Changed | EnqueueError::Database(_) => anyhow::Error::from(error),
         })?;
+    let inserted: Vec<i64> = ids.iter().copied().flatten().collect();
+    let waiting = if_readable(outbox.waiting_for(&inserted).await)?;
     outbox.close().await;
     let mut out = std::io::stdout().lock();
-    for id in ids.iter().flatten() {
+    for id in &inserted {
         writeln!(out, "{id}")?;
+    }
+    // Standard output has the ids alone, for programs.
+    for group in waiting.unwrap_or_default() {
+        eprintln!("{}", waits(&group));
     }
     let repeated = ids.iter().filter(|id| id.is_none()).count();
     if repeated > 0 {
@@ -123,6 +131,22 @@ pub(super) async fn run(args: EnqueueArgs) -> anyhow::Result<()> {
         );
     }
     Ok(())
+}
+
+/// What inserted messages wait for.
+fn waits(group: &Waiting) -> String {
+    let (messages, wait, were) = match group.messages {
+        1 => ("1 message".into(), "waits", "was"),
+        messages => (format!("{messages} messages"), "wait", "were"),
+    };
+    match &group.waits_for {
+        Some(waits_for) => format!(
+            "{messages} of {} {wait} for {}",
+            group.app,
+            shown(waits_for)
+        ),
+        None => format!("{messages} of {} {were} finished at once", group.app),
+    }
 }
 
 impl EnqueueArgs {

@@ -75,8 +75,15 @@ pub(super) async fn run(args: GrantArgs) -> anyhow::Result<()> {
         return Ok(());
     }
     let outbox = args.database.connect_migrated().await?;
-    outbox.grant(kind, &role).await?;
+    let granted = outbox.grant(kind, &role).await?;
     outbox.close().await;
-    println!("{role} is {rights}");
+    if granted.had_kind {
+        println!("{role} was already {rights}");
+    } else {
+        println!("{role} is {rights}");
+    }
+    if !granted.may_log_in {
+        println!("  but {role} can't log in: use it by roles that are its members");
+    }
     Ok(())
 }

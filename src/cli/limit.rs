@@ -5,6 +5,7 @@ use std::str::FromStr;
 use clap::Args;
 
 use super::args::{DatabaseArgs, operator};
+use super::obstacles::{self, shown};
 
 /// Set how many calls a second an app may make, on all hosts at once
 ///
@@ -44,21 +45,33 @@ impl FromStr for Limit {
 }
 
 pub(super) async fn run(args: LimitArgs) -> anyhow::Result<()> {
+    let (app, wanted) = (&args.app, args.limit.0);
     let outbox = args.database.connect_migrated().await?;
-    let news = outbox
-        .set_limit(&args.app, args.limit.0, &operator())
-        .await?;
-    let limit = args
-        .limit
-        .0
-        .map_or("the configured one".to_owned(), |limit| {
-            format!("{limit} calls/s")
-        });
-    println!(
-        "the limit of {} {} {limit}",
-        args.app,
-        if news { "is now" } else { "was already" }
-    );
+    let is_news = outbox.set_limit(app, wanted, &operator()).await?;
+    let lane = obstacles::lane(&outbox, app).await?;
     outbox.close().await;
+    let when = if is_news { "now" } else { "already" };
+    let limit = wanted.or(lane.as_ref().map(|lane| lane.limit_per_s));
+    let limit = limit.map_or("the configured calls/s".into(), |limit| {
+        format!("{limit} calls/s")
+    });
+    let by = match (wanted, &lane) {
+        (None, _) => ", as its workers are configured".into(),
+        (Some(_), Some(lane)) if !is_news => {
+            let by = lane.limit_set_by.as_deref().map(shown);
+            by.map_or_else(String::new, |by| format!(", as {by} has set"))
+        }
+        (Some(_), _) => String::new(),
+    };
+    println!("{app} makes at most {limit} {when}{by}");
+    if let Some(lane) = lane {
+        if lane.is_slowed() {
+            println!(
+                "  but a 429 has slowed it to {:.0} calls/s; the rate climbs back by itself",
+                lane.rate_per_s
+            );
+        }
+        print!("{}", obstacles::lines(&lane, None));
+    }
     Ok(())
 }

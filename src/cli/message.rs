@@ -8,8 +8,8 @@ use time::format_description::FormatItem;
 use time::macros::format_description;
 
 use super::args::DatabaseArgs;
-use crate::advice::{self, fault_name};
-use crate::outbox::{CallDetail, LaneDetail, LaneStatus, MessageDetail, MessageRow, NextStep};
+use crate::advice::fault_name;
+use crate::outbox::{CallDetail, LaneDetail, MessageDetail, MessageRow, NextStep};
 use crate::outcome::Fault;
 use crate::pace::DbTime;
 use crate::sanitize;
@@ -276,45 +276,8 @@ fn obstacle(lane: &LaneDetail, app: &str) -> String {
             "; whether the app is paused or held is not known: this role may not read lanes".into()
         }
         LaneDetail::None => format!(", but no worker has served the app {app} yet"),
-        LaneDetail::Lane(lane) => {
-            connection(lane).map_or_else(String::new, |why| format!(", but {why}"))
-        }
+        LaneDetail::Lane(lane) => lane
+            .obstacles_text()
+            .map_or_else(String::new, |why| format!(", but {}", shown(&why))),
     }
-}
-
-fn connection(lane: &LaneStatus) -> Option<String> {
-    let because = |reason: &Option<String>| {
-        reason
-            .as_deref()
-            .map_or_else(String::new, |reason| format!(": {}", shown(reason)))
-    };
-    let when = |time: Option<DbTime>| time.map(at).unwrap_or_default();
-    if lane.paused_at.is_some() {
-        return Some(format!(
-            "the app is paused by {} since {}{}",
-            shown(lane.paused_by.as_deref().unwrap_or("somebody")),
-            when(lane.paused_at),
-            because(&lane.pause_reason)
-        ));
-    }
-    if lane.workers.alive == 0 {
-        return Some(format!(
-            "no worker that serves the app is alive: {}",
-            advice::NO_WORKER
-        ));
-    }
-    if let Some(hold) = &lane.hold {
-        return Some(format!(
-            "the app's lane is {hold} since {}, one call is tried at {}{}",
-            when(lane.hold_since),
-            when(lane.hold_until),
-            because(&lane.hold_reason)
-        ));
-    }
-    lane.told_to_wait.then(|| {
-        format!(
-            "the app makes no call before {}, as the API asked",
-            when(lane.retry_after_until)
-        )
-    })
 }

@@ -26,8 +26,10 @@ pub(super) struct MigrateArgs {
 
 pub(super) async fn run(args: MigrateArgs) -> anyhow::Result<()> {
     let outbox = args.database.connect(2).await?;
+    let mut applied = 0;
     let migrated = outbox
         .migrate(args.lock_wait, |migration, took| {
+            applied += 1;
             println!(
                 "applied {} {} in {} ms",
                 migration.version,
@@ -41,6 +43,10 @@ pub(super) async fn run(args: MigrateArgs) -> anyhow::Result<()> {
     if functions > 0 {
         println!("installed {functions} functions");
     }
-    println!("the schema signaling is up to date");
+    if applied == 0 && functions == 0 {
+        println!("the schema signaling was up to date already: nothing changed");
+    } else {
+        println!("the schema signaling is up to date");
+    }
     Ok(())
 }

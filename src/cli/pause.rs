@@ -3,6 +3,9 @@
 use clap::Args;
 
 use super::args::{DatabaseArgs, operator, parse_reason};
+use super::obstacles::{self, shown};
+use super::status;
+use crate::outbox::{LaneStatus, ObstacleKind};
 
 /// Keep an app from sending, on all hosts at once
 ///
@@ -37,25 +40,48 @@ pub(super) struct ResumeArgs {
 }
 
 pub(super) async fn pause(args: PauseArgs) -> anyhow::Result<()> {
+    let app = &args.app;
     let outbox = args.database.connect_migrated().await?;
-    if outbox
-        .pause(&args.app, args.reason.as_deref(), &operator())
-        .await?
-    {
-        println!("{} is paused", args.app);
-    } else {
-        println!(
-            "{} was paused already: see worker status for who did it and why",
-            args.app
-        );
-    }
+    let reason = args.reason.as_deref();
+    let is_news = outbox.pause(app, reason, &operator()).await?;
+    let lane = obstacles::lane(&outbox, app).await?;
     outbox.close().await;
+    if is_news {
+        println!(
+            "{app} is paused: no call starts until `worker resume {app}`, and calls in flight are finished"
+        );
+    } else {
+        println!("{app} was paused already{}", paused_by(lane.as_ref()));
+    }
+    if let Some(lane) = lane {
+        print!("{}", obstacles::lines(&lane, Some(ObstacleKind::Paused)));
+    }
     Ok(())
+}
+
+/// Who has paused an app, since when and why, for the end of a sentence.
+fn paused_by(lane: Option<&LaneStatus>) -> String {
+    match lane {
+        None => ": see `worker status` for who did it and why".into(),
+        Some(lane) => match (&lane.paused_by, lane.paused_at) {
+            (Some(by), Some(at)) => {
+                let reason = lane.pause_reason.as_deref().map(|why| format!(": {why}"));
+                let text = format!(
+                    "by {by} since {}{}",
+                    status::at(Some(at)),
+                    reason.unwrap_or_default()
+                );
+                format!(", {}", shown(&text))
+            }
+            _ => ", and somebody has resumed it just now".into(),
+        },
+    }
 }
 
 pub(super) async fn resume(args: ResumeArgs) -> anyhow::Result<()> {
     let outbox = args.database.connect_migrated().await?;
-    println!("{}: {}", args.app, outbox.resume(&args.app).await?);
+    let said = outbox.resume(&args.app).await?;
     outbox.close().await;
+    println!("{}: {}", args.app, shown(&said));
     Ok(())
 }

@@ -1,10 +1,14 @@
 //! `worker retry`
 
+use std::collections::BTreeMap;
+use std::fmt::Write;
+
 use clap::Args;
 use time::OffsetDateTime;
 
 use super::args::{DatabaseArgs, parse_time};
-use crate::outbox::RetryFilter;
+use super::obstacles::{self, if_readable};
+use crate::outbox::{MessageState, Outbox, Retried, RetryFilter};
 
 /// Send messages again that failed, expired, were cancelled, or whose outcome is unknown
 ///
@@ -69,28 +73,73 @@ pub(super) async fn run(args: RetryArgs) -> anyhow::Result<()> {
         ids: args.ids,
     };
     if args.dry_run {
-        let messages = outbox.retry(&filter, true, None).await?;
+        let messages = total(&outbox.retry(&filter, true, None).await?);
         println!("{} would be sent again", count(messages));
-    } else {
-        // What fails again meanwhile is not taken a second time.
-        let now = OffsetDateTime::from(outbox.viewed_at().await?);
-        let filter = RetryFilter {
-            until: Some(filter.until.map_or(now, |until| until.min(now))),
-            ..filter
-        };
-        let mut messages = 0;
-        loop {
-            let redriven = outbox.retry(&filter, false, Some(ROWS_PER_CALL)).await?;
-            messages += redriven;
-            if redriven < ROWS_PER_CALL {
-                break;
-            }
-        }
-        let are = if messages == 1 { "is" } else { "are" };
-        println!("{} {are} sent again", count(messages));
+        outbox.close().await;
+        return Ok(());
     }
+    let left_out = left_out(&outbox, &filter).await?;
+    // What fails again meanwhile is not taken a second time.
+    let now = OffsetDateTime::from(outbox.viewed_at().await?);
+    let filter = RetryFilter {
+        until: Some(filter.until.map_or(now, |until| until.min(now))),
+        ..filter
+    };
+    let mut by_app = BTreeMap::new();
+    loop {
+        let retried = outbox.retry(&filter, false, Some(ROWS_PER_CALL)).await?;
+        let messages = total(&retried);
+        for Retried { app, messages } in retried {
+            *by_app.entry(app).or_insert(0) += messages;
+        }
+        if messages < ROWS_PER_CALL {
+            break;
+        }
+    }
+    print!("{}", said(&outbox, &by_app, &left_out).await?);
     outbox.close().await;
     Ok(())
+}
+
+/// What is true after a retry: how many messages of which app are due again, and what keeps them.
+async fn said(
+    outbox: &Outbox,
+    by_app: &BTreeMap<String, i64>,
+    left_out: &[MessageState],
+) -> Result<String, sqlx::Error> {
+    let mut text = String::new();
+    for message in left_out {
+        let MessageState { id, state, .. } = message;
+        writeln!(text, "{id} is not sent again: it is {state}").ok();
+    }
+    if by_app.is_empty() {
+        text += "no message is due again: none matches\n";
+    }
+    for (app, messages) in by_app {
+        let are = if *messages == 1 { "is" } else { "are" };
+        writeln!(text, "{} of {app} {are} due again", count(*messages)).ok();
+        match if_readable(outbox.lane(app).await)? {
+            Some(Some(lane)) => text += &obstacles::lines(&lane, None),
+            Some(None) => text += "  but no worker has served the app yet: start a worker\n",
+            None => {}
+        }
+    }
+    Ok(text)
+}
+
+/// The messages that are asked for by their ids and have another status, so that they are not sent again.
+async fn left_out(outbox: &Outbox, filter: &RetryFilter) -> Result<Vec<MessageState>, sqlx::Error> {
+    if filter.ids.is_empty() {
+        return Ok(Vec::new());
+    }
+    let states = if_readable(outbox.message_states(&filter.ids).await)?;
+    let mut states = states.unwrap_or_default();
+    states.retain(|message| !filter.statuses.contains(&message.status));
+    Ok(states)
+}
+
+fn total(retried: &[Retried]) -> i64 {
+    retried.iter().map(|retried| retried.messages).sum()
 }
 
 fn count(messages: i64) -> String {

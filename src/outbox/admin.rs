@@ -5,14 +5,14 @@ use std::time::Duration;
 
 use serde::Deserialize;
 use sqlx::error::DatabaseError;
-use sqlx::postgres::PgArguments;
+use sqlx::postgres::{PgArguments, PgRow};
 use sqlx::query::Query;
 use sqlx::types::Json;
-use sqlx::{Decode, Postgres, Type, query};
+use sqlx::{FromRow, Postgres, query};
 use time::OffsetDateTime;
 
 use crate::error_text::database_error_text;
-use crate::outbox::one_off::value;
+use crate::outbox::one_off::rows;
 use crate::outbox::pool::Session;
 use crate::outbox::pool::statement::Statement;
 use crate::outbox::{Outbox, may_have_taken_effect};
@@ -79,6 +79,13 @@ pub(crate) struct Adoption {
     pub(crate) pending: u64,
 }
 
+/// How many messages of an app are due again.
+#[derive(Debug, Clone, PartialEq, Eq, FromRow)]
+pub(crate) struct Retried {
+    pub(crate) app: String,
+    pub(crate) messages: i64,
+}
+
 /// A call of a function of the schema.
 type Function<'q> = Query<'q, Postgres, PgArguments>;
 
@@ -134,13 +141,13 @@ impl Outbox {
     }
 
     /// Sends finished messages again, at most so many, or only counts them: for as long as that takes. Returns how
-    /// many.
+    /// many, by app.
     pub(crate) async fn retry(
         &self,
         filter: &RetryFilter,
         dry_run: bool,
         max_rows: Option<i64>,
-    ) -> Result<i64, AdminError> {
+    ) -> Result<Vec<Retried>, AdminError> {
         let mut is_ending = false;
         let retried = async {
             let mut session = self.pool().transaction(None).await?;
@@ -152,27 +159,39 @@ impl Outbox {
     }
 
     /// Sends these finished messages again, if the filter lets them through, within the time that a person waits for a
-    /// page. Returns how many.
+    /// page. Returns how many, by app.
     pub(crate) async fn retry_listed(
         &self,
         ids: &[i64],
         filter: &RetryFilter,
-    ) -> Result<i64, AdminError> {
+    ) -> Result<Vec<Retried>, AdminError> {
         // To the function, none means any.
         if ids.is_empty() {
-            return Ok(0);
+            return Ok(Vec::new());
         }
         let filter = RetryFilter {
             ids: ids.to_vec(),
             ..filter.clone()
         };
-        self.change(retry(&filter, false, None)).await
+        self.change_rows(retry(&filter, false, None)).await
+    }
+
+    /// Calls a function that returns one value.
+    async fn change<T>(&self, function: Function<'_>) -> Result<T, AdminError>
+    where
+        (T,): for<'r> FromRow<'r, PgRow>,
+    {
+        let rows: Vec<(T,)> = self.change_rows(function).await?;
+        let value = rows.into_iter().next();
+        value
+            .map(|(value,)| value)
+            .ok_or_else(|| AdminError::Unknown(sqlx::Error::RowNotFound))
     }
 
     /// Calls a function on a monitoring connection, so that it delays no claim and no record. The call has a deadline.
-    async fn change<T>(&self, function: Function<'_>) -> Result<T, AdminError>
+    async fn change_rows<T>(&self, function: Function<'_>) -> Result<Vec<T>, AdminError>
     where
-        T: for<'r> Decode<'r, Postgres> + Type<Postgres>,
+        T: for<'r> FromRow<'r, PgRow>,
     {
         let mut is_ending = false;
         let call = async |session: &mut Session| call(session, function, &mut is_ending).await;
@@ -183,7 +202,7 @@ impl Outbox {
 }
 
 fn retry(filter: &RetryFilter, dry_run: bool, max_rows: Option<i64>) -> Function<'_> {
-    query("select signaling.retry($1, $2, $3, $4, $5, $6, $7, $8, $9)")
+    query("select app_of_messages as app, messages from signaling.retry_by_app($1, $2, $3, $4, $5, $6, $7, $8, $9)")
         .bind(filter.app.as_deref())
         .bind(&filter.statuses)
         .bind(filter.since)
@@ -200,11 +219,11 @@ async fn call<T>(
     session: &mut Session,
     function: Function<'_>,
     is_ending: &mut bool,
-) -> Result<T, sqlx::Error>
+) -> Result<Vec<T>, sqlx::Error>
 where
-    T: for<'r> Decode<'r, Postgres> + Type<Postgres>,
+    T: for<'r> FromRow<'r, PgRow>,
 {
-    let answer = value(session, function).await?;
+    let answer = rows(session, function).await?;
     *is_ending = true;
     session.finish().await?;
     Ok(answer)

@@ -3,6 +3,7 @@
 mod detail;
 mod failures;
 mod lane_status;
+mod message_state;
 mod search;
 mod status;
 mod workers;
@@ -11,7 +12,8 @@ pub(crate) use detail::{
     CallDetail, LaneDetail, MessageDetail, MessageError, MessageRow, NextStep,
 };
 pub(crate) use failures::{FailureGroup, FailureKey, Failures, MAX_CALLS_LOOKED_AT, MAX_RETRIED};
-pub(crate) use lane_status::{AppLane, LaneState, LaneStatus, Pending};
+pub(crate) use lane_status::{AppLane, LaneState, LaneStatus, ObstacleKind, Pending};
+pub(crate) use message_state::{MessageState, Waiting};
 pub(crate) use search::{MessageFilter, MessageLine, MessagePage, PAGE_ROWS, PENDING, STATES};
 pub(crate) use status::{AppStatus, SampleRow};
 pub(crate) use workers::{AsideWorker, LaneWorkers, ServedApp, WorkerStatus};

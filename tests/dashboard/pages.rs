@@ -128,7 +128,7 @@ async fn a_messages_page_says_whose_fault_its_failure_was_and_what_to_do() {
     let dashboard = Dashboard::of(&world).await;
     let page = dashboard.page(&format!("/messages/{id}")).await;
     for part in [
-        "No worker that serves its app is alive",
+        "But no worker that serves the app is alive",
         "Call 1 failed. Fault: the worker worker-7 (others are accepted); not charged.",
         "To do: check this worker",
         "0 of at most 10, and 1 not charged",

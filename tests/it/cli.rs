@@ -2,6 +2,7 @@
 
 mod check;
 mod dev;
+mod effects;
 mod enqueue;
 mod health;
 mod help;

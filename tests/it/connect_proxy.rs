@@ -31,6 +31,8 @@ struct State {
     demanded: Option<String>,
     /// After so long without traffic, a tunnel is dropped without a word to either side.
     forgets_after: Option<Duration>,
+    /// The client does not learn that the server has closed a tunnel, as over a long way for a while.
+    hides_close: bool,
     /// The heads of the CONNECT requests.
     heads: Vec<String>,
     /// Tunnels that got bytes after they had been forgotten.
@@ -77,6 +79,7 @@ impl ConnectProxy {
             target,
             demanded: None,
             forgets_after: None,
+            hides_close: false,
             heads: Vec::new(),
             swallowed: 0,
         }));
@@ -122,6 +125,10 @@ impl ConnectProxy {
 
     pub(crate) fn forget_after(&self, idle: Duration) {
         lock(&self.state).forgets_after = Some(idle);
+    }
+
+    pub(crate) fn hide_close(&self) {
+        lock(&self.state).hides_close = true;
     }
 
     pub(crate) fn heads(&self) -> Vec<String> {
@@ -204,6 +211,7 @@ async fn tunnel(
             },
             read = server.read(&mut from_server) => match read {
                 Ok(bytes @ 1..) if client.write_all(&from_server[..bytes]).await.is_ok() => {}
+                _ if lock(state).hides_close => break,
                 _ => return,
             },
             () = tokio::time::sleep(idle_limit) => break,

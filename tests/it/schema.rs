@@ -5,6 +5,7 @@ mod constraints;
 mod functions;
 mod migrating;
 mod names;
+mod obstacles;
 mod plan;
 mod prepared;
 mod protocol;

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 
+use crate::connect_proxy::ConnectProxy;
 use collector::{Collector, Conduct, Seen};
 use testkit::{API_KEY, API_SECRET, PATIENCE, Worker, World, channel, peer};
 
@@ -264,6 +265,27 @@ async fn settings_of_traces_that_make_no_sense_are_told_of_at_the_start() {
         assert_eq!(finished.code, Some(2), "{finished:?}");
         assert!(finished.stderr.contains(says), "{finished:?}");
     }
+}
+
+#[tokio::test]
+async fn traces_go_to_their_collector_through_the_proxy_of_the_environment() {
+    let world = World::new().await;
+    let collector = Collector::start(Conduct::Takes).await;
+    let address = collector.url.trim_start_matches("http://");
+    let proxy = ConnectProxy::start(address.parse().expect("an address")).await;
+    let id = world.insert(peer(json!({}))).await;
+    let mut worker = traced(&world, &collector)
+        .env("OTEL_EXPORTER_OTLP_ENDPOINT", "http://collector.test:4318")
+        .env("http_proxy", &proxy.url())
+        .start();
+    assert_eq!(world.until_final(id).await.status, "message_sent");
+    worker.stop().await;
+    assert!(collector.seen().spans().len() >= 2);
+    let heads = proxy.heads();
+    assert!(
+        heads[0].starts_with("CONNECT collector.test:4318 "),
+        "{heads:?}"
+    );
 }
 
 #[tokio::test]

@@ -1,6 +1,6 @@
 use super::*;
 use crate::check::Level;
-use crate::outbox::LaneStatus;
+use crate::outbox::{LaneStatus, ObstacleKind};
 use crate::pace::DbTime;
 
 fn facts() -> ServerDiagnostics {
@@ -324,27 +324,32 @@ fn lanes(change: impl FnOnce(&mut LaneStatus)) -> Vec<AppLane> {
 
 #[test]
 fn a_lane_that_does_not_send_is_told_of_with_the_reason() {
-    let judged = |change: fn(&mut LaneStatus)| lane("default", 500.0, &lanes(change));
-    assert_told(&judged(|_| ()), Level::Ok, "at most 500 calls/s");
+    let hold = |lane: &mut LaneStatus, kind| {
+        lane.obstacles = LaneStatus::sending().held_by(&[kind]).obstacles;
+    };
+    let judged = |change: &dyn Fn(&mut LaneStatus)| lane("default", 500.0, &lanes(change));
+    assert_told(&judged(&|_| ()), Level::Ok, "at most 500 calls/s");
     assert_told(&lane("eu", 500.0, &lanes(|_| ())), Level::Ok, "no worker");
-    let paused = judged(|lane| {
+    let paused = judged(&|lane| {
         lane.paused_at = Some(DbTime::from_micros(0));
         lane.paused_by = Some("ann@host".into());
         lane.pause_reason = Some("moving house".into());
+        hold(lane, ObstacleKind::Paused);
     });
     assert_told(&paused, Level::Warn, "paused by ann@host: moving house");
-    let unauthorized = judged(|lane| {
+    let unauthorized = judged(&|lane| {
         lane.hold = Some("unauthorized".into());
         lane.hold_reason = Some("HTTP 401".into());
+        hold(lane, ObstacleKind::Unauthorized);
     });
     assert_told(&unauthorized, Level::Warn, "unauthorized: HTTP 401");
     assert_told(
-        &judged(|lane| lane.told_to_wait = true),
+        &judged(&|lane| hold(lane, ObstacleKind::RetryAfter)),
         Level::Warn,
         "pause",
     );
     assert_told(
-        &judged(|lane| lane.configured_per_s = 200.0),
+        &judged(&|lane| lane.configured_per_s = 200.0),
         Level::Warn,
         "200 calls/s",
     );

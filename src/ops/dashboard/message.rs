@@ -12,7 +12,7 @@ use super::flash::Flash;
 use super::format::{self, Tone};
 use super::layout::{Layout, Section};
 use super::messages::receiver;
-use crate::advice::{self, fault_name};
+use crate::advice::fault_name;
 use crate::ops::OpsState;
 use crate::outbox::{CallDetail, LaneDetail, MessageDetail, MessageError, MessageRow, NextStep};
 use crate::outcome::Fault;
@@ -100,12 +100,7 @@ fn next(detail: &MessageDetail) -> Markup {
                 LaneDetail::NoRight => {},
                 LaneDetail::None => " No worker has served its app yet.",
                 LaneDetail::Lane(lane) => {
-                    @if lane.paused_at.is_some() { " Its app is paused: nothing is sent until an operator resumes it." }
-                    @else if lane.workers.alive == 0 { " No worker that serves its app is alive: " (advice::NO_WORKER) "." }
-                    @else if lane.told_to_wait {
-                        " The API has asked its app to wait" @if let Some(until) = lane.retry_after_until { " until " (at(until)) } "."
-                    }
-                    @else if let Some(hold) = &lane.hold { " Its app's lane is " (hold) ": one call at a time is tried." }
+                    @if let Some(obstacles) = lane.obstacles_text() { " But " (obstacles) "." }
                 },
             }
             @if let Some(expires_at) = message.expires_at { " It expires at " (at(expires_at)) "." }

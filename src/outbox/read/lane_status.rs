@@ -51,8 +51,9 @@ pub(crate) struct LaneStatus {
     pub(crate) limit_per_s: f64,
     /// Slots a second that are given out at present.
     pub(crate) rate_per_s: f64,
-    /// Whether the API has asked for a pause that is not over.
-    pub(crate) told_to_wait: bool,
+    /// Everything that keeps the app from sending. `signaling.obstacle` decides the order: the first that a person can
+    /// do something about first.
+    pub(crate) obstacles: Vec<Obstacle>,
     /// The API has asked by Retry-After for no call before this.
     pub(crate) retry_after_until: Option<DbTime>,
     pub(crate) limit_set_by: Option<String>,
@@ -72,6 +73,25 @@ pub(crate) struct LaneStatus {
     /// When one call is tried again.
     pub(crate) hold_until: Option<DbTime>,
     pub(crate) workers: LaneWorkers,
+}
+
+/// Something that keeps an app from sending.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Obstacle {
+    pub(crate) kind: ObstacleKind,
+    /// For people, with what to do.
+    pub(crate) sentence: String,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum ObstacleKind {
+    Paused,
+    NoWorker,
+    OtherEnvironment,
+    Unauthorized,
+    Unavailable,
+    RetryAfter,
 }
 
 /// What a lane is doing, in a word.
@@ -127,27 +147,48 @@ impl LaneState {
 impl LaneStatus {
     /// What it is doing: of several things, the one that people can do most about.
     pub(crate) fn state(&self) -> LaneState {
-        if self.paused_at.is_some() || self.workers.alive > 0 {
-            self.state_when_served()
-        } else if self.workers.refusing.is_empty() {
-            LaneState::NoWorker
-        } else {
-            LaneState::OtherEnvironment
-        }
+        self.state_by(self.obstacles.first())
     }
 
     /// The state in which a worker that starts now would find the lane.
     pub(crate) fn state_when_served(&self) -> LaneState {
-        match self.hold.as_deref() {
-            _ if self.paused_at.is_some() => LaneState::Paused,
-            Some("unavailable") => LaneState::Unavailable,
-            Some(_) => LaneState::Unauthorized,
-            None if self.told_to_wait => LaneState::Waiting,
-            None if self.rate_per_s < LaneState::SLOWED_BELOW * self.limit_per_s => {
-                LaneState::Slowed
-            }
+        use ObstacleKind::{NoWorker, OtherEnvironment};
+        let mut obstacles = self.obstacles.iter();
+        self.state_by(
+            obstacles.find(|obstacle| !matches!(obstacle.kind, NoWorker | OtherEnvironment)),
+        )
+    }
+
+    fn state_by(&self, obstacle: Option<&Obstacle>) -> LaneState {
+        match obstacle.map(|obstacle| obstacle.kind) {
+            Some(ObstacleKind::Paused) => LaneState::Paused,
+            Some(ObstacleKind::NoWorker) => LaneState::NoWorker,
+            Some(ObstacleKind::OtherEnvironment) => LaneState::OtherEnvironment,
+            Some(ObstacleKind::Unauthorized) => LaneState::Unauthorized,
+            Some(ObstacleKind::Unavailable) => LaneState::Unavailable,
+            Some(ObstacleKind::RetryAfter) => LaneState::Waiting,
+            None if self.is_slowed() => LaneState::Slowed,
             None => LaneState::Sending,
         }
+    }
+
+    pub(crate) fn is_slowed(&self) -> bool {
+        self.rate_per_s < LaneState::SLOWED_BELOW * self.limit_per_s
+    }
+
+    /// True if this keeps the app from sending.
+    pub(crate) fn is_held_by(&self, kind: ObstacleKind) -> bool {
+        self.obstacles.iter().any(|obstacle| obstacle.kind == kind)
+    }
+
+    /// The sentences of all obstacles in one, for the end of another sentence.
+    pub(crate) fn obstacles_text(&self) -> Option<String> {
+        let sentences = self
+            .obstacles
+            .iter()
+            .map(|obstacle| obstacle.sentence.as_str());
+        let text = sentences.collect::<Vec<_>>().join("; and ");
+        (!text.is_empty()).then_some(text)
     }
 }
 
@@ -159,6 +200,13 @@ impl Outbox {
         let lanes = format!("{LANES} order by app collate \"C\"");
         self.read(async |session| rows(session, query(AssertSqlSafe(lanes))).await)
             .await
+    }
+}
+
+impl Outbox {
+    /// The lane of an app; none if no worker has served the app yet.
+    pub(crate) async fn lane(&self, app: &str) -> Result<Option<LaneStatus>, sqlx::Error> {
+        self.read(async |session| lane_of(app, session).await).await
     }
 }
 
@@ -174,13 +222,26 @@ pub(super) async fn lane_of(
 
 #[cfg(test)]
 impl LaneStatus {
+    /// The same lane, kept from sending by these.
+    #[must_use]
+    pub(crate) fn held_by(self, kinds: &[ObstacleKind]) -> Self {
+        let obstacle = |kind: &ObstacleKind| Obstacle {
+            kind: *kind,
+            sentence: format!("{kind:?}"),
+        };
+        Self {
+            obstacles: kinds.iter().map(obstacle).collect(),
+            ..self
+        }
+    }
+
     /// A lane to which nothing has happened yet.
     pub(crate) fn sending() -> Self {
         Self {
             configured_per_s: 500.0,
             limit_per_s: 500.0,
             rate_per_s: 490.2,
-            told_to_wait: false,
+            obstacles: Vec::new(),
             retry_after_until: None,
             limit_set_by: None,
             environment: None,
@@ -206,27 +267,42 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_lane_is_what_people_can_do_most_about() {
-        let mut lane = LaneStatus::sending();
-        let mut becomes = |state, change: fn(&mut LaneStatus)| {
-            change(&mut lane);
-            assert_eq!(lane.state(), state);
+    fn a_lane_is_what_its_first_obstacle_says_else_slowed_or_sending() {
+        use ObstacleKind::{
+            NoWorker, OtherEnvironment, Paused, RetryAfter, Unauthorized, Unavailable,
         };
-        becomes(LaneState::Sending, |_| {});
-        becomes(LaneState::Slowed, |lane| lane.rate_per_s = 400.0);
-        becomes(LaneState::Waiting, |lane| lane.told_to_wait = true);
-        becomes(LaneState::Unavailable, |lane| {
-            lane.hold = Some("unavailable".into());
-        });
-        becomes(LaneState::Unauthorized, |lane| {
-            lane.hold = Some("unauthorized".into());
-        });
-        becomes(LaneState::NoWorker, |lane| lane.workers.alive = 0);
-        becomes(LaneState::OtherEnvironment, |lane| {
-            lane.workers.refusing = vec!["staging".into()];
-        });
-        becomes(LaneState::Paused, |lane| {
-            lane.paused_at = Some(lane.next_slot_at);
-        });
+        for (obstacles, state, when_served) in [
+            (&[][..], LaneState::Sending, LaneState::Sending),
+            (&[RetryAfter], LaneState::Waiting, LaneState::Waiting),
+            (
+                &[Unavailable, RetryAfter],
+                LaneState::Unavailable,
+                LaneState::Unavailable,
+            ),
+            (&[NoWorker], LaneState::NoWorker, LaneState::Sending),
+            (
+                &[NoWorker, Unauthorized],
+                LaneState::NoWorker,
+                LaneState::Unauthorized,
+            ),
+            (
+                &[OtherEnvironment, Unauthorized],
+                LaneState::OtherEnvironment,
+                LaneState::Unauthorized,
+            ),
+            (&[Paused, NoWorker], LaneState::Paused, LaneState::Paused),
+        ] {
+            let lane = LaneStatus::sending().held_by(obstacles);
+            assert_eq!(lane.state(), state, "{obstacles:?}");
+            assert_eq!(lane.state_when_served(), when_served, "{obstacles:?}");
+        }
+        let slowed = LaneStatus {
+            rate_per_s: 400.0,
+            ..LaneStatus::sending()
+        };
+        assert_eq!(slowed.state(), LaneState::Slowed);
+        let held = slowed.held_by(&[RetryAfter]);
+        assert_eq!(held.state(), LaneState::Waiting);
+        assert_eq!(held.obstacles_text().as_deref(), Some("RetryAfter"));
     }
 }

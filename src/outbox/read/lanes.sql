@@ -4,7 +4,9 @@ select app, lanes.lane, coalesce(counted.pending, '{}') as pending
 from (
     select app, to_jsonb(lane) || jsonb_build_object(
                'rate_per_s', signaling.present_rate(rate_per_s, rate_at, limit_per_s, clock_timestamp()),
-               'told_to_wait', coalesce(retry_after_until > clock_timestamp(), false),
+               'obstacles', coalesce((
+                   select jsonb_agg(jsonb_build_object('kind', kind, 'sentence', sentence) order by rank)
+                   from signaling.obstacle where obstacle.app = lane.app), '[]'),
                'workers', coalesce(serving.workers, '{}')) as lane
     from signaling.lane left join (
         select app, jsonb_build_object(

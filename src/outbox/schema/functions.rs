@@ -23,7 +23,7 @@ pub(super) const FUNCTIONS: &[(&str, &str)] = functions! {
     add_minute_stats adopt assert_session calls can_notify cancel check_message choose_probe claim count_pending
     delete_finished end_overdue expire hold next_due notify_workers open_lane pause peak_rate present_rate
     protocol_version record refresh_queue_counts refuse_unknown_app release release_hold report_worker
-    reserve_slot resume retire_worker retry sequences_behind set_lane_back set_limit set_messages_back
+    reserve_slot resume retire_worker retry retry_by_app sequences_behind set_lane_back set_limit set_messages_back
     skip_while_restoring slot_rate take_free_id throttle wake_workers want_wakeup
 };
 

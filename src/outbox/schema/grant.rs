@@ -5,10 +5,10 @@ use std::str::FromStr;
 
 use sqlx::{AssertSqlSafe, Executor, query};
 
-use super::privileges::{PRIVILEGES_LOCK, RoleKind};
+use super::privileges::{PRIVILEGES_LOCK, RoleKind, roles_by_kind};
 use crate::error_text::database_error_text;
 use crate::outbox::Outbox;
-use crate::outbox::one_off::{rows, value};
+use crate::outbox::one_off::{rows, values};
 
 /// The name of a role that rights can be given to.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -53,6 +53,14 @@ impl fmt::Display for RoleName {
     }
 }
 
+/// A role that rights were given to.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct GrantedRole {
+    /// The role was of this kind before.
+    pub(crate) had_kind: bool,
+    pub(crate) may_log_in: bool,
+}
+
 /// Why rights were not given. None of them was.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum GrantError {
@@ -71,14 +79,18 @@ pub(crate) enum GrantError {
 
 impl Outbox {
     /// Gives a role the rights of a kind, in one transaction. What it may do beside them stays. Giving them again
-    /// changes nothing.
-    pub(crate) async fn grant(&self, kind: RoleKind, role: &RoleName) -> Result<(), GrantError> {
+    /// changes nothing. Returns how the role was before.
+    pub(crate) async fn grant(
+        &self,
+        kind: RoleKind,
+        role: &RoleName,
+    ) -> Result<GrantedRole, GrantError> {
         let mut transaction = self.pool().transaction(None).await?;
         transaction.execute(PRIVILEGES_LOCK).await?;
-        let exists = query("select exists (select from pg_roles where rolname = $1)").bind(&role.0);
-        if !value(&mut transaction, exists).await? {
+        let found = query("select rolcanlogin from pg_roles where rolname = $1").bind(&role.0);
+        let Some(may_log_in) = values(&mut transaction, found).await?.pop() else {
             return Err(GrantError::NoSuchRole { role: role.clone() });
-        }
+        };
         // A user who has a right without being allowed to pass it on would get a mere warning from Postgres.
         let foreign = query(
             "select current_user::text, pg_get_userbyid(owner)::text
@@ -90,10 +102,15 @@ impl Outbox {
         if let Some((user, owner)) = rows(&mut transaction, foreign).await?.pop() {
             return Err(GrantError::NotTheOwner { user, owner });
         }
+        let before = roles_by_kind(&mut transaction).await?;
+        let had_kind = before.contains(&(kind, role.0.clone()));
         let grants = AssertSqlSafe(kind.grants(role));
         transaction.execute(grants).await?;
         transaction.finish().await?;
-        Ok(())
+        Ok(GrantedRole {
+            had_kind,
+            may_log_in,
+        })
     }
 }
 

@@ -47,7 +47,7 @@ const WORKER: Privileges = Privileges {
     insert: "",
     select_columns: "",
     select: "outbox attempt lane wakeup delivery delivery_status retention minute_stats queue_counts \
-             queue_counts_turn worker worker_app fleet schema_migrations",
+             queue_counts_turn worker worker_app fleet obstacle schema_migrations",
     execute: &[
         "open_lane next_due claim record release expire hold release_hold throttle reserve_slot \
          report_worker retire_worker delete_finished add_minute_stats sequences_behind set_messages_back",
@@ -57,7 +57,10 @@ const WORKER: Privileges = Privileges {
 
 const OPERATOR: Privileges = Privileges {
     about: "An operator: pauses, resumes, limits, retries and cancels, and reads like a reader.",
-    execute: &["pause resume set_limit retry cancel adopt", READING],
+    execute: &[
+        "pause resume set_limit retry retry_by_app cancel adopt",
+        READING,
+    ],
     ..READER
 };
 
@@ -68,7 +71,7 @@ const READER: Privileges = Privileges {
     select_columns: "id app sender destination channel_name wait_for_ack enable_offline_messaging \
                      enable_historical_messaging due_at expires_at max_attempts at_most_once created_at status \
                      attempts uncharged failing_since claim_id claimed_by sent_at finished_at http_status request_id error",
-    select: "delivery_status attempt lane minute_stats queue_counts queue_counts_turn worker worker_app fleet \
+    select: "delivery_status attempt lane minute_stats queue_counts queue_counts_turn worker worker_app fleet obstacle \
              schema_migrations",
     execute: &[READING],
 };

@@ -188,7 +188,10 @@ async fn a_message_whose_key_is_there_already_is_not_inserted_again_and_that_is_
     };
     let first = enqueue(&[keyed("one"), keyed("two")]).await;
     assert_eq!((first.code, first.stdout.lines().count()), (Some(0), 2));
-    assert_eq!(first.stderr, "");
+    assert_eq!(
+        first.stderr,
+        "2 messages of default wait for a worker: none has served the app yet\n"
+    );
     let second = enqueue(&[keyed("two"), keyed("three"), keyed("three")]).await;
     assert_eq!((second.code, second.stdout.lines().count()), (Some(0), 1));
     assert!(

@@ -60,7 +60,10 @@ async fn a_pause_stops_the_calls_of_the_whole_fleet_and_resume_goes_on() {
     world.insert_many(200).await;
     world.until_accepted(50).await;
     let pause = ["pause", "default", "--reason", "the vendor is down"];
-    assert_eq!(done(&world, &pause).await, "default is paused\n");
+    assert_eq!(
+        done(&world, &pause).await,
+        "default is paused: no call starts until `worker resume default`, and calls in flight are finished\n"
+    );
     tokio::time::sleep(Duration::from_secs(1)).await;
     let calls = world.seen().calls;
     assert!(calls < 200, "it was too late for this test");
@@ -199,7 +202,7 @@ async fn a_limit_changes_the_pace_of_running_workers_and_outlasts_them() {
     world.insert_many(800).await;
     world.until_accepted(50).await;
     let said = done(&world, &["limit", "default", "50"]).await;
-    assert_eq!(said, "the limit of default is now 50 calls/s\n");
+    assert_eq!(said, "default makes at most 50 calls/s now\n");
     let from = world.seen().apps[APP_ID].last_at_us + 500_000;
     let enough = |summary: &simulator::Summary| summary.apps[APP_ID].last_at_us > from + 2_000_000;
     world
@@ -220,7 +223,10 @@ async fn a_limit_changes_the_pace_of_running_workers_and_outlasts_them() {
         "{in_two_seconds} calls in two seconds"
     );
     let again = done(&world, &["limit", "default", "50"]).await;
-    assert_eq!(again, "the limit of default was already 50 calls/s\n");
+    assert!(
+        again.starts_with("default makes at most 50 calls/s already, as olga@"),
+        "{again}"
+    );
     assert!(
         !world
             .ask::<bool>("select signaling.set_limit('default', 50)")
@@ -248,7 +254,10 @@ async fn a_limit_changes_the_pace_of_running_workers_and_outlasts_them() {
     let before = world.count("status = 'pending'").await;
     assert!(before > 300, "{before} are left");
     let restored = done(&world, &["limit", "default", "configured"]).await;
-    assert_eq!(restored, "the limit of default is now the configured one\n");
+    assert_eq!(
+        restored,
+        "default makes at most 400 calls/s now, as its workers are configured\n"
+    );
     let begun = std::time::Instant::now();
     world.until_all_final().await;
     assert!(
@@ -264,7 +273,7 @@ async fn a_limit_changes_the_pace_of_running_workers_and_outlasts_them() {
     let again = done(&world, &["limit", "default", "configured"]).await;
     assert_eq!(
         again,
-        "the limit of default was already the configured one\n"
+        "default makes at most 400 calls/s already, as its workers are configured\n"
     );
     assert!(
         !world
@@ -378,7 +387,10 @@ async fn cancel_says_of_each_message_whether_it_did() {
     let said = done(&world, &["cancel", &ids[0], &ids[1]]).await;
     assert_eq!(
         said,
-        format!("{} cancelled\n{} cancelled\n", ids[0], ids[1])
+        format!(
+            "{0} is cancelled: it was never sent\n{1} is cancelled: it was never sent\n",
+            ids[0], ids[1]
+        )
     );
     assert_eq!(world.count("status = 'cancelled'").await, 2);
     let other = world.insert(peer(json!({}))).await.to_string();
@@ -386,13 +398,13 @@ async fn cancel_says_of_each_message_whether_it_did() {
         &world,
         &["cancel", &ids[0], &other, "4711"],
         1,
-        &["cancelled"],
+        &["not all messages were cancelled"],
     )
     .await;
     for line in [
-        format!("{} not cancelled", ids[0]),
-        format!("{other} cancelled"),
-        "4711 not cancelled".to_owned(),
+        format!("{} was cancelled already, at 2", ids[0]),
+        format!("{other} is cancelled"),
+        "4711 is not cancelled: there is no such message".to_owned(),
     ] {
         assert!(finished.stdout.contains(&line), "{finished:?}");
     }

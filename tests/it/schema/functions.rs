@@ -95,7 +95,7 @@ async fn migrating_twice_installs_nothing_the_second_time() {
     let before: String = world.ask(version).await;
     assert_eq!(
         migrate(&world).await,
-        "the schema signaling is up to date\n"
+        "the schema signaling was up to date already: nothing changed\n"
     );
     assert_eq!(world.ask::<String>(version).await, before);
 }
@@ -127,7 +127,7 @@ async fn a_function_with_another_text_than_the_binarys_is_replaced() {
     assert_eq!(body_of(&world, "slot_rate").await, original);
     assert_eq!(
         migrate(&world).await,
-        "the schema signaling is up to date\n"
+        "the schema signaling was up to date already: nothing changed\n"
     );
 }
 
@@ -146,7 +146,7 @@ async fn an_older_binary_leaves_the_functions_of_a_newer_one_alone() {
         .await;
     assert_eq!(
         migrate(&world).await,
-        "the schema signaling is up to date\n"
+        "the schema signaling was up to date already: nothing changed\n"
     );
     assert_eq!(
         body_of(&world, "slot_rate").await,

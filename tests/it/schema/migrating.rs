@@ -39,7 +39,10 @@ async fn an_applications_own_sqlx_migrations_are_not_disturbed() {
     assert!(lines[3].starts_with("installed "), "{lines:?}");
     let second = migrate(&url).finish().await;
     assert_eq!(second.code, Some(0), "{}", second.stderr);
-    assert_eq!(second.stdout.trim(), "the schema signaling is up to date");
+    assert_eq!(
+        second.stdout.trim(),
+        "the schema signaling was up to date already: nothing changed"
+    );
 
     let kept: Vec<(i64, String, Vec<u8>)> =
         sqlx::query_as("select version, description, checksum from public._sqlx_migrations")

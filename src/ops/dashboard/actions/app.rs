@@ -10,7 +10,7 @@ use super::{BY, Question, back};
 use crate::ops::OpsState;
 use crate::ops::dashboard::error::PageError;
 use crate::ops::dashboard::format;
-use crate::outbox::{AppLane, LaneStatus};
+use crate::outbox::{AppLane, LaneStatus, ObstacleKind};
 use crate::sanitize;
 
 /// The longest reason that a person gives, in characters.
@@ -98,7 +98,7 @@ pub(super) async fn ask_resume(
                 b { (app) } " sends again at once, on all hosts, at " (format::rate(lane.limit_per_s)) " calls/s at most. "
                 (format::messages(status.pending.backlog())) " are due."
             }
-            @if let Some(until) = lane.retry_after_until.filter(|_| lane.told_to_wait) {
+            @if let Some(until) = lane.retry_after_until.filter(|_| lane.is_held_by(ObstacleKind::RetryAfter)) {
                 p { "The API has asked to wait until " (format::time(until)) ". Resuming ends that wait, and the API may answer 429 again." }
             }
             @if let Some(hold) = &lane.hold {

@@ -103,9 +103,10 @@ pub(super) async fn retry(
             .into(),
         ..RetryFilter::default()
     };
-    let messages = crate::ops::dashboard::outbox(&state)?
+    let retried = crate::ops::dashboard::outbox(&state)?
         .retry_listed(&[params.id], &filter)
         .await?;
+    let messages: i64 = retried.iter().map(|retried| retried.messages).sum();
     Ok(back(
         &params.path(),
         "retried",
@@ -210,8 +211,17 @@ pub(super) async fn retry_group(
         http_statuses: key.http_status.into_iter().collect(),
         ..RetryFilter::default()
     };
-    let messages = outbox.retry_listed(&ids, &filter).await?;
-    let more = [("n", messages.to_string()), ("span", params.span)];
+    let retried = outbox.retry_listed(&ids, &filter).await?;
+    let messages: i64 = retried.iter().map(|retried| retried.messages).sum();
+    let mut more = vec![("n", messages.to_string()), ("span", params.span)];
+    let lane = match retried.first() {
+        Some(retried) => outbox.lane(&retried.app).await?,
+        None => None,
+    };
+    // The page of failures does not show the lane.
+    if lane.is_some_and(|lane| !lane.obstacles.is_empty()) {
+        more.push(("held", "1".into()));
+    }
     let more: Vec<(&str, &str)> = more
         .iter()
         .map(|(name, value)| (*name, value.as_str()))

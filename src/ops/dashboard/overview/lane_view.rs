@@ -4,7 +4,7 @@ use maud::{Markup, html};
 
 use crate::advice;
 use crate::ops::dashboard::format::{self, Tone};
-use crate::outbox::{AppStatus, LaneState, LaneStatus};
+use crate::outbox::{AppStatus, LaneState, LaneStatus, ObstacleKind};
 use crate::pace::DbTime;
 
 /// What a lane is doing.
@@ -35,7 +35,7 @@ impl LaneView {
                 ..Self::new(Tone::Warning, word, paused(lane, now))
             },
             LaneState::NoWorker => Self {
-                can_resume: lane.told_to_wait,
+                can_resume: lane.is_held_by(ObstacleKind::RetryAfter),
                 ..Self::new(Tone::Bad, "no worker", without_worker(lane))
             },
             LaneState::OtherEnvironment => Self::new(
@@ -44,7 +44,7 @@ impl LaneView {
                 of_other_environment(&app.app, lane),
             ),
             LaneState::Unauthorized | LaneState::Unavailable => Self {
-                can_resume: lane.told_to_wait,
+                can_resume: lane.is_held_by(ObstacleKind::RetryAfter),
                 ..Self::new(Tone::Bad, word, held(lane, state, now))
             },
             LaneState::Waiting => Self {
@@ -170,18 +170,17 @@ mod tests {
             paused_at: Some(NOW),
             paused_by: Some("operator".into()),
             pause_reason: Some("the vendor is down".into()),
-            ..lane()
+            ..lane().held_by(&[ObstacleKind::Paused])
         };
         let unauthorized = LaneStatus {
             hold: Some("unauthorized".into()),
             hold_reason: Some("401".into()),
             hold_until: Some(NOW + Duration::from_secs(3)),
-            ..lane()
+            ..lane().held_by(&[ObstacleKind::Unauthorized])
         };
         let waiting = LaneStatus {
-            told_to_wait: true,
             retry_after_until: Some(NOW + Duration::from_secs(30)),
-            ..lane()
+            ..lane().held_by(&[ObstacleKind::RetryAfter])
         };
         let slowed = LaneStatus {
             rate_per_s: 100.0,
@@ -190,7 +189,7 @@ mod tests {
         };
         let left_alone = LaneStatus {
             workers: LaneWorkers::default(),
-            ..lane()
+            ..lane().held_by(&[ObstacleKind::NoWorker])
         };
         let of_production = LaneStatus {
             environment: Some("production".into()),
@@ -198,7 +197,7 @@ mod tests {
                 refusing: vec!["staging".into()],
                 ..LaneWorkers::default()
             },
-            ..lane()
+            ..lane().held_by(&[ObstacleKind::OtherEnvironment])
         };
         for (lane, queued, word, reason) in [
             (Some(of_production), 1, "other environment", "(staging)"),

@@ -20,6 +20,7 @@ async fn each_state_of_a_lane_has_its_sentence() {
     const PAUSED: &str = "select signaling.pause('default', 'a test')";
     const WAITING: &str = "select signaling.throttle('default', clock_timestamp(), '1 minute')";
     let world = world().await;
+    world.pretend_worker("a-worker", "1", "default").await;
     for (states, sentence) in [
         (
             &[][..],
@@ -50,22 +51,29 @@ async fn each_state_of_a_lane_has_its_sentence() {
 #[tokio::test]
 async fn a_hold_stays_and_is_told_of() {
     let world = world().await;
+    world.pretend_worker("a-worker", "1", "default").await;
     for (kind, reason, told) in [
         (
             "unauthorized",
             "HTTP 401",
-            ". The app is still held, because the API refuses its credentials (HTTP 401): correct them. One message is tried every few seconds",
+            ", because the API refuses its credentials (HTTP 401): correct them. One message is tried every few seconds",
         ),
         (
             "unavailable",
             "HTTP 500",
-            ". The app is still held, because the API fails or can't be reached (HTTP 500). One message is tried every few seconds",
+            ", because the API fails or can't be reached (HTTP 500). One message is tried every few seconds",
         ),
     ] {
         hold(&world, kind, reason).await;
         world
             .execute("select signaling.pause('default', 'a test')")
             .await;
+        let since: String = lane(
+            &world,
+            "to_char(hold_since at time zone 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS\"Z\"')",
+        )
+        .await;
+        let told = format!("; but the app is {kind} since {since}{told}");
         assert_eq!(resume(&world).await, format!("resumed{told}"));
         assert_eq!(
             resume(&world).await,
@@ -85,6 +93,7 @@ async fn a_hold_stays_and_is_told_of() {
 #[tokio::test]
 async fn a_wait_that_is_over_is_none() {
     let world = world().await;
+    world.pretend_worker("a-worker", "1", "default").await;
     set_lane(
         &world,
         "retry_after_until = clock_timestamp() - interval '1 second'",
@@ -99,6 +108,7 @@ async fn a_wait_that_is_over_is_none() {
 #[tokio::test]
 async fn the_workers_are_woken_where_something_has_changed_and_the_rate_stays_cut() {
     let world = world().await;
+    world.pretend_worker("a-worker", "1", "default").await;
     let mut listener = sqlx::postgres::PgListener::connect(&world.url)
         .await
         .expect("connected");

@@ -25,7 +25,12 @@ async fn an_operator_can_run_every_command_that_steps_in() {
     let run = async |arguments: &[&str]| done(&world, &role, arguments).await;
     let limit = async || -> f64 { world.ask("select limit_per_s from signaling.lane").await };
 
-    assert_eq!(run(&["pause", "default"]).await, "default is paused\n");
+    world.pretend_worker("a-worker", "1", "default").await;
+    assert!(
+        run(&["pause", "default"])
+            .await
+            .starts_with("default is paused: ")
+    );
     assert!(run(&["status"]).await.contains("paused by"));
     assert_eq!(run(&["resume", "default"]).await, "default: resumed\n");
     run(&["limit", "default", "50"]).await;

@@ -1,0 +1,59 @@
+//! Where messages stand, in a word each: what a command says of a message that it did not change, and what inserted
+//! messages wait for.
+
+use sqlx::{FromRow, query};
+
+use crate::outbox::Outbox;
+use crate::outbox::one_off::rows;
+use crate::pace::DbTime;
+
+/// A message, as far as a command that cancels or retries it has to explain itself.
+#[derive(Debug, Clone, FromRow)]
+pub(crate) struct MessageState {
+    pub(crate) id: i64,
+    /// `pending` or a final status.
+    pub(crate) status: String,
+    /// The status, or of a pending message: scheduled, queued, sending, retrying.
+    pub(crate) state: String,
+    /// Charged or not.
+    pub(crate) attempts: i32,
+    pub(crate) claimed_by: Option<String>,
+    pub(crate) finished_at: Option<DbTime>,
+}
+
+/// Messages of an app that wait for the same, or were finished already.
+#[derive(Debug, FromRow)]
+pub(crate) struct Waiting {
+    pub(crate) app: String,
+    pub(crate) messages: i64,
+    /// None if they wait for nothing any more.
+    pub(crate) waits_for: Option<String>,
+}
+
+/// The most groups of messages that are listed.
+const MAX_GROUPS: i64 = 20;
+
+impl Outbox {
+    /// The messages with these ids that exist.
+    pub(crate) async fn message_states(
+        &self,
+        ids: &[i64],
+    ) -> Result<Vec<MessageState>, sqlx::Error> {
+        let states = query(
+            "select id, status, state, attempts + uncharged as attempts, claimed_by, finished_at
+             from signaling.delivery_status where id = any ($1) order by id",
+        );
+        self.read(async |session| rows(session, states.bind(ids)).await)
+            .await
+    }
+
+    /// What these messages wait for, by app.
+    pub(crate) async fn waiting_for(&self, ids: &[i64]) -> Result<Vec<Waiting>, sqlx::Error> {
+        let waiting = query(
+            "select app, count(*) as messages, waits_for from signaling.delivery_status where id = any ($1)
+             group by app, waits_for order by messages desc, app, waits_for limit $2",
+        );
+        self.read(async |session| rows(session, waiting.bind(ids).bind(MAX_GROUPS)).await)
+            .await
+    }
+}
