@@ -1,6 +1,8 @@
 //! What else keeps an app from sending, after a command has changed something: an operator who raises the limit of a paused
 //! app must not wait for calls.
 
+use std::fmt::Write;
+
 use sqlx::error::DatabaseError;
 
 use crate::outbox::{LaneStatus, ObstacleKind, Outbox};
@@ -38,9 +40,11 @@ pub(super) async fn lane(outbox: &Outbox, app: &str) -> Result<Option<LaneStatus
 
 /// A line for each obstacle but one, which the command has named already.
 pub(super) fn lines(lane: &LaneStatus, but: Option<ObstacleKind>) -> String {
-    let obstacles = lane.obstacles.iter();
-    obstacles
-        .filter(|obstacle| Some(obstacle.kind) != but)
-        .map(|obstacle| format!("  but {}\n", shown(&obstacle.sentence)))
-        .collect()
+    let mut text = String::new();
+    for obstacle in &lane.obstacles {
+        if Some(obstacle.kind) != but {
+            writeln!(text, "  but {}", shown(&obstacle.sentence)).ok();
+        }
+    }
+    text
 }

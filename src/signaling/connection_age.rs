@@ -44,7 +44,7 @@ impl ConnectionAge {
         self.last_used = now;
         self.idle_limit = keep_alive.map_or(MAX_IDLE, |timeout| {
             let margin = KEEP_ALIVE_MARGIN.min(timeout / 2);
-            (timeout - margin).min(MAX_IDLE)
+            timeout.saturating_sub(margin).min(MAX_IDLE)
         });
     }
 

@@ -202,7 +202,7 @@ async fn tunnel(
     state: &Mutex<State>,
 ) {
     let idle_limit = forgets_after.unwrap_or(Duration::from_hours(1));
-    let (mut from_client, mut from_server) = ([0; 16 * 1024], [0; 16 * 1024]);
+    let (mut from_client, mut from_server) = (vec![0; 16 * 1024], vec![0; 16 * 1024]);
     loop {
         tokio::select! {
             read = client.read(&mut from_client) => match read {

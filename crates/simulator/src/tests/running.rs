@@ -161,3 +161,34 @@ async fn a_simulator_that_can_not_be_says_why() {
     };
     assert!(first.set_faults(vec![wrong]).is_err());
 }
+
+#[tokio::test]
+async fn an_idle_connection_is_announced_to_end_and_ends() {
+    let simulator = started(&[]).await;
+    let behaviour = Behaviour {
+        keep_alive_s: Some(7),
+        idle_close_ms: Some(100),
+        ..Behaviour::default()
+    };
+    simulator.set_config(behaviour.clone()).unwrap();
+    let mut client = Client::new(&simulator).await;
+    let reply = client.send("bob", "hello").await.unwrap();
+    assert_eq!(reply.headers["keep-alive"], "timeout=7");
+    let is_closed = |summary: &Summary| summary.open_connections == 0;
+    let closed = simulator.ledger().wait_until(PATIENCE, is_closed).await;
+    closed.unwrap();
+    assert!(client.send("bob", "too late").await.is_err());
+
+    simulator
+        .set_config(Behaviour {
+            closes_connections: true,
+            idle_close_ms: None,
+            ..behaviour
+        })
+        .unwrap();
+    let mut client = Client::new(&simulator).await;
+    let reply = client.send("bob", "once").await.unwrap();
+    assert_eq!(reply.headers["connection"], "close");
+    assert!(client.send("bob", "twice").await.is_err());
+    assert_eq!(simulator.ledger().summary().connections, 2);
+}
