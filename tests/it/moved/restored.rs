@@ -174,7 +174,7 @@ async fn a_whole_schema_is_restored_into_an_empty_database_and_served() {
     .await;
     let migrated = target.command(&["migrate"]).finish().await;
     assert_eq!(
-        migrated.stdout, "the schema signaling is up to date\n",
+        migrated.stdout, "the schema signaling was up to date already: nothing changed\n",
         "{migrated:?}"
     );
     serve(&world, &target).await;

@@ -43,6 +43,8 @@ async fn an_operator_can_run_every_command_that_steps_in() {
     run(&["retry", "--status", "cancelled"]).await;
     assert_eq!(world.count("status = 'pending'").await, 1);
     assert!(run(&["status", "--json"]).await.contains("queued"));
+    // An app is adopted from workers that are gone.
+    world.execute("delete from signaling.worker").await;
     let adopt = ["adopt", "--environment", "staging", "--cancel-pending"];
     assert!(run(&adopt).await.contains("1 message is cancelled"));
 }
