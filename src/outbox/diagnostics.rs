@@ -81,13 +81,9 @@ const POOLER_TIMEOUT: Duration = Duration::from_secs(1);
 const ROUND_TRIPS: usize = 5;
 
 impl Outbox {
-    /// The host and port that the URL names.
+    /// The host and port of the server.
     pub(crate) fn address(&self) -> String {
-        format!(
-            "{}:{}",
-            self.options().get_host(),
-            self.options().get_port()
-        )
+        self.servers().address()
     }
 
     /// What the server says of itself. The connection that asks is not counted as taken.
@@ -110,7 +106,7 @@ impl Outbox {
     /// # Errors
     /// Where the pooler is another one, does not let this role ask, or takes longer than [`POOLER_TIMEOUT`].
     pub(crate) async fn pooler_version(&self) -> Result<String, sqlx::Error> {
-        let options = self.options().clone().database("pgbouncer");
+        let options = self.servers().options()?.database("pgbouncer");
         within(POOLER_TIMEOUT, async {
             let mut connection = options.connect().await?;
             // PgBouncer takes simple queries alone there.
