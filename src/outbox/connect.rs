@@ -8,7 +8,9 @@ use sqlx::{ConnectOptions, Connection, Executor, PgConnection, Row};
 
 use crate::error_text::database_error_text;
 use crate::outbox::pool::statement::{Statement, StatementMetrics};
-use crate::outbox::pool::{ConnectionManager, DEFAULT_MAX_AGE, DbPool, PoolEpoch, Session, within};
+use crate::outbox::pool::{
+    ConnectionManager, DEFAULT_MAX_AGE, DbPool, PoolEpoch, Pooler, Session, within,
+};
 use crate::outbox::servers::{
     CONNECT_TIMEOUT, DatabaseSource, ParameterError, Servers, TlsFileError,
 };
@@ -32,7 +34,7 @@ pub(crate) struct Outbox {
     epoch: PoolEpoch,
     stats: Arc<StatementMetrics>,
     servers: Servers,
-    pooler: bool,
+    pooler: Option<Pooler>,
     max_age: Duration,
     clock: SharedClock,
 }
@@ -77,7 +79,7 @@ impl Outbox {
         max_age: Duration,
     ) -> Result<Self, ConnectError> {
         let servers = Servers::new(source.into())?;
-        let pooler = Box::pin(has_transaction_pooler(&servers))
+        let pooler = Box::pin(transaction_pooler(&servers))
             .await
             .map_err(|source| ConnectError::Unreachable {
                 address: servers.address(),
@@ -109,7 +111,7 @@ impl Outbox {
 
     /// Whether a pooler in transaction mode is in between: sessions keep nothing, and there is no LISTEN.
     pub(crate) fn has_pooler(&self) -> bool {
-        self.pooler
+        self.pooler.is_some()
     }
 
     /// When a statement was last answered, other than one of those who look on.
@@ -130,6 +132,11 @@ impl Outbox {
     /// The servers, for work that needs a connection of its own: migrations and LISTEN.
     pub(super) fn servers(&self) -> &Servers {
         &self.servers
+    }
+
+    /// What an operator can do about an error of the database, if it is a refused login.
+    pub(crate) fn login_advice(&self, error: &sqlx::Error) -> Option<String> {
+        self.servers.login_advice(error)
     }
 
     /// The greatest age of a connection.
@@ -189,9 +196,14 @@ impl Outbox {
     }
 }
 
+/// Whether the server accepts `client_connection_check_interval`, as in
+/// [`SESSION_GUARDS`](crate::outbox::servers::SESSION_GUARDS).
+const CHECKS_CLIENTS: &str = "select pg_catalog.strpos(pg_catalog.version(), 'linux') operator(pg_catalog.>) 0 \
+    and pg_catalog.current_setting('client_connection_check_interval', true) is not null";
+
 /// Two connections that are open at once have two servers, each its own throughout, unless a pooler lends servers out by
 /// the transaction. Statements without parameters go as simple queries, which any pooler can pass on.
-async fn has_transaction_pooler(servers: &Servers) -> Result<bool, sqlx::Error> {
+async fn transaction_pooler(servers: &Servers) -> Result<Option<Pooler>, sqlx::Error> {
     let first = servers.connect().await?;
     // The same server again: processes of different servers may have the same number.
     let options = servers.options()?;
@@ -201,7 +213,9 @@ async fn has_transaction_pooler(servers: &Servers) -> Result<bool, sqlx::Error> 
     .await
 }
 
-async fn compare_servers(mut connections: [PgConnection; 2]) -> Result<bool, sqlx::Error> {
+async fn compare_servers(
+    mut connections: [PgConnection; 2],
+) -> Result<Option<Pooler>, sqlx::Error> {
     let mut servers = [HashSet::new(), HashSet::new()];
     // Not in turn: a pooler that gives its servers out in turn would give each connection the same one every time.
     for index in [0, 1, 1, 0, 0, 1] {
@@ -210,8 +224,16 @@ async fn compare_servers(mut connections: [PgConnection; 2]) -> Result<bool, sql
             .await?;
         servers[index].insert(row.try_get::<i32, _>(0)?);
     }
+    let is_shared = servers.iter().any(|pids| pids.len() > 1) || servers[0] == servers[1];
+    let pooler = if is_shared {
+        let row = connections[0].fetch_one(CHECKS_CLIENTS).await?;
+        let checks_clients = row.try_get(0)?;
+        Some(Pooler { checks_clients })
+    } else {
+        None
+    };
     for connection in connections {
         connection.close().await?;
     }
-    Ok(servers.iter().any(|pids| pids.len() > 1) || servers[0] == servers[1])
+    Ok(pooler)
 }

@@ -49,16 +49,28 @@ const LOCK_TIMEOUT: Duration = Duration::from_secs(2);
 const BEGIN: &str = "begin isolation level read committed; set local enable_seqscan = off; \
     set local enable_bitmapscan = off; set local jit = off; set local search_path = pg_catalog, pg_temp";
 
-/// Has Postgres end a statement without a deadline soon after the pooler has closed the connection, as sessions of their
-/// own do.
-const CHECK_CLIENT: &str = "; select set_config('client_connection_check_interval', '1000', true) \
-    where strpos(version(), 'linux') > 0 and current_setting('client_connection_check_interval', true) is not null";
+/// A pooler in transaction mode: each transaction is one message with all its settings.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Pooler {
+    /// The servers accept `client_connection_check_interval`, see [`SESSION_GUARDS`](super::servers::SESSION_GUARDS).
+    pub(super) checks_clients: bool,
+}
+
+impl Pooler {
+    /// Has Postgres end a statement soon after the pooler has closed the connection, as sessions of their own do.
+    fn guard(self) -> &'static str {
+        if self.checks_clients {
+            "; set local client_connection_check_interval = 1000"
+        } else {
+            ""
+        }
+    }
+}
 
 /// Connections that are made when they are needed, and kept.
 pub(crate) struct DbPool {
     pool: Pool<ConnectionManager>,
-    /// A pooler in transaction mode is in between: each transaction is one message with all its settings.
-    pooler: bool,
+    pooler: Option<Pooler>,
     epoch: PoolEpoch,
     stats: Arc<StatementMetrics>,
 }
@@ -189,7 +201,7 @@ impl DbPool {
         let lock_timeout_ms = LOCK_TIMEOUT.as_millis();
         let begin = format!(
             "{BEGIN}; set local statement_timeout = {timeout_ms}; set local lock_timeout = {lock_timeout_ms}{}",
-            if self.pooler { CHECK_CLIENT } else { "" }
+            self.pooler.map_or("", Pooler::guard)
         );
         within(CONNECT_TIMEOUT, session.execute(sqlx::AssertSqlSafe(begin))).await?;
         session.in_transaction = true;
@@ -281,7 +293,7 @@ impl Answer {
 /// A connection in use. A session that is not finished takes its connection with it.
 pub(crate) struct Session {
     link: Object<ConnectionManager>,
-    pooler: bool,
+    pooler: Option<Pooler>,
     in_transaction: bool,
 }
 
@@ -290,11 +302,12 @@ impl Session {
     /// two messages may meet two different servers there.
     async fn call(&mut self, call: Call<'_>, deadline: Duration) -> Result<Answer, sqlx::Error> {
         let asked = Moment::now();
-        let rows = if self.pooler {
+        let rows = if let Some(pooler) = self.pooler {
             let transaction = format!(
-                "begin isolation level read committed; set local statement_timeout = {}; set local lock_timeout = {}; {}; commit",
+                "begin isolation level read committed; set local statement_timeout = {}; set local lock_timeout = {}{}; {}; commit",
                 (deadline + SERVER_GRACE).as_millis(),
                 LOCK_TIMEOUT.as_millis(),
+                pooler.guard(),
                 call.literal(),
             );
             let rows = sqlx::raw_sql(sqlx::AssertSqlSafe(transaction))
@@ -326,7 +339,7 @@ impl Session {
     /// Has the server end statements soon after the deadline. A pooler gets that with each call.
     async fn limit(&mut self, deadline: Duration) -> Result<(), sqlx::Error> {
         let timeout = deadline + SERVER_GRACE;
-        if self.pooler || self.link.statement_timeout == timeout {
+        if self.pooler.is_some() || self.link.statement_timeout == timeout {
             return Ok(());
         }
         let set = format!("set statement_timeout = {}", timeout.as_millis());

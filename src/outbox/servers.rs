@@ -165,7 +165,7 @@ impl Servers {
                     }
                     // Another host would refuse the same login, or has another database.
                     Err(error) if is_login_refused(&error) => {
-                        self.log_refused(&parameters, host, &error);
+                        self.log_refused(host, &error);
                         return Err(error);
                     }
                     Err(error) => failures.push((host, error)),
@@ -307,14 +307,24 @@ impl Servers {
         passfile::password(&path, is_named, &login, &self.0.passfile_unusable)
     }
 
-    fn log_refused(&self, parameters: &Parameters, host: &Host, error: &sqlx::Error) {
-        if self.0.refused.admit().is_some() {
+    /// What an operator can do about a refused login.
+    pub(in crate::outbox) fn login_advice(&self, error: &sqlx::Error) -> Option<String> {
+        let advice = || {
+            let advice = self.0.source.advice(&self.last());
+            format!("if the password has changed, {advice}")
+        };
+        is_login_refused(error).then(advice)
+    }
+
+    fn log_refused(&self, host: &Host, error: &sqlx::Error) {
+        if let Some(advice) = self.login_advice(error)
+            && self.0.refused.admit().is_some()
+        {
             tracing::warn!(
                 event = "database_login_refused",
                 host = %host,
                 error = database_error_text(error),
-                "the database refuses the login; if the password has changed, {}",
-                self.0.source.advice(parameters)
+                "the database refuses the login: {advice}"
             );
         }
     }

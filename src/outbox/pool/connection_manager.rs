@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use deadpool::managed::{Manager, Metrics, RecycleError, RecycleResult};
 use sqlx::{Executor, PgConnection};
 
-use super::{LOCK_TIMEOUT, PoolEpoch, SERVER_GRACE, STATEMENT_TIMEOUT, within};
+use super::{LOCK_TIMEOUT, PoolEpoch, Pooler, SERVER_GRACE, STATEMENT_TIMEOUT, within};
 use crate::outbox::servers::{SESSION_GUARDS, Servers};
 
 /// The greatest age of a connection, unless a setting says otherwise. A connection that lasted for ever would keep an old
@@ -18,8 +18,7 @@ const CHECK_TIMEOUT: Duration = Duration::from_secs(1);
 
 pub(in crate::outbox) struct ConnectionManager {
     pub(in crate::outbox) servers: Servers,
-    /// A pooler in transaction mode is in between.
-    pub(in crate::outbox) pooler: bool,
+    pub(in crate::outbox) pooler: Option<Pooler>,
     pub(in crate::outbox) epoch: PoolEpoch,
     pub(in crate::outbox) max_age: Duration,
 }
@@ -60,7 +59,7 @@ impl Manager for ConnectionManager {
         let epoch = self.epoch.count();
         let mut connection = Box::pin(self.servers.connect()).await?;
         let statement_timeout = STATEMENT_TIMEOUT + SERVER_GRACE;
-        if !self.pooler {
+        if self.pooler.is_none() {
             let settings = sqlx::AssertSqlSafe(session_settings(statement_timeout));
             within(STATEMENT_TIMEOUT, connection.execute(settings)).await?;
         }

@@ -212,8 +212,14 @@ pub(super) fn split_url(url: &str) -> Option<UrlParts> {
     Some(parts)
 }
 
-/// An IPv6 address stands in brackets.
+/// An IPv6 address stands in brackets. A port that is no number is the end of a password that needs encoding.
 fn host_and_port(server: &str) -> Option<(&str, &str)> {
+    let (host, port) = split_port(server)?;
+    let is_number = port.bytes().all(|byte| byte.is_ascii_digit());
+    is_number.then_some((host, port))
+}
+
+fn split_port(server: &str) -> Option<(&str, &str)> {
     if let Some(rest) = server.strip_prefix('[') {
         let (host, rest) = rest.split_once(']')?;
         return match rest {
