@@ -40,7 +40,7 @@ pub(crate) use read::{
 };
 pub(crate) use retention::{Deletion, MIN_RETENTION};
 pub(crate) use schema::{RoleKind, RoleName, SchemaError, SchemaVersion};
-pub(crate) use servers::DatabaseSource;
+pub(crate) use servers::{DatabaseSource, HostSurvey};
 pub(crate) use stats::MinuteStats;
 pub(crate) use wakeup::WakeupListener;
 pub(crate) use workers::{AppReport, WorkerIdentity};

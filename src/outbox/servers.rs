@@ -18,7 +18,7 @@ use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use rand::seq::SliceRandom;
 use secrecy::{ExposeSecret, SecretString};
 use sqlx::postgres::{PgConnectOptions, PgSslMode};
-use sqlx::{ConnectOptions, Executor, PgConnection, Postgres};
+use sqlx::{ConnectOptions, Connection, Executor, PgConnection, Postgres};
 
 pub(in crate::outbox) use parameters::CONNECT_TIMEOUT;
 pub(crate) use parameters::{ParameterError, Parameters};
@@ -89,6 +89,14 @@ impl DatabaseSource {
             _ => "start the worker again with the right one; with DATABASE_URL_FILE or PGPASSFILE, it would need no restart".into(),
         }
     }
+}
+
+/// A host of the URL, as `worker check` found it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct HostSurvey {
+    pub(crate) host: String,
+    /// Whether the server takes writes, or why it can't be used.
+    pub(crate) takes_writes: Result<bool, String>,
 }
 
 /// The servers of one database.
@@ -173,6 +181,37 @@ impl Servers {
             }
         }
         Err(all_failed(failures))
+    }
+
+    /// Each host of several with what its server is, or why it can't be used; whatever the session attributes ask.
+    pub(in crate::outbox) async fn survey(&self) -> Vec<HostSurvey> {
+        let parameters = self.last();
+        let mut surveys = Vec::new();
+        if parameters.hosts.len() < 2 {
+            return surveys;
+        }
+        for host in &parameters.hosts {
+            let look = async {
+                let mut connection = self.options_for(&parameters, host)?.connect().await?;
+                let state = server_state(&mut connection).await?;
+                connection.close().await.ok();
+                Ok::<_, sqlx::Error>(state)
+            };
+            let look = tokio::time::timeout(parameters.connect_timeout, Box::pin(look)).await;
+            let look = look.unwrap_or_else(|_| Err(no_connection(&parameters)));
+            surveys.push(HostSurvey {
+                host: host.to_string(),
+                takes_writes: look
+                    .map(|state| !state.is_read_only)
+                    .map_err(|error| database_error_text(&error)),
+            });
+        }
+        surveys
+    }
+
+    /// The parameters that the worker does not know, by name.
+    pub(in crate::outbox) fn unknown_parameters(&self) -> Vec<String> {
+        parameters::unknown_names(&self.last())
     }
 
     /// How to connect to the server that served last.

@@ -441,17 +441,24 @@ fn decoded(text: &str) -> Option<String> {
         .filter(|text| !text.contains('\0'))
 }
 
-/// Warns of unknown parameters of a URL, by their names.
-pub(super) fn warn_of_unknown(parameters: &Parameters) {
-    for name in &parameters.unknown {
-        let name = if sanitize::looks_like_setting_name(name) {
-            format!(": {name}")
+/// The names of unknown parameters, as far as they look like names: a password may have come to stand for one.
+pub(super) fn unknown_names(parameters: &Parameters) -> Vec<String> {
+    let shown = |name: &String| {
+        if sanitize::looks_like_setting_name(name) {
+            name.clone()
         } else {
-            String::new()
-        };
+            "one that is no name".to_owned()
+        }
+    };
+    parameters.unknown.iter().map(shown).collect()
+}
+
+/// Warns of unknown parameters of a URL.
+pub(super) fn warn_of_unknown(parameters: &Parameters) {
+    for name in unknown_names(parameters) {
         tracing::warn!(
             event = "database_parameter_ignored",
-            "DATABASE_URL has a parameter that means nothing here{name}"
+            "DATABASE_URL has a parameter that means nothing here: {name}"
         );
     }
 }

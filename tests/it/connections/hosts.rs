@@ -56,6 +56,15 @@ async fn a_host_that_refuses_or_says_nothing_is_passed_over() {
         let finished = status(&url).finish().await;
         assert_eq!(finished.code, Some(0), "{hosts}: {finished:?}");
     }
+    let url = on_hosts(
+        &world.url,
+        &format!("127.0.0.1:1,{address}"),
+        "&keepalives=1",
+    );
+    let check = Worker::new(&["check"]).env("DATABASE_URL", &url);
+    let text = check.finish().await.stdout;
+    assert!(text.contains("warn  hosts"), "{text}");
+    assert!(text.contains("warn  parameters"), "{text}");
     let url = on_hosts(&world.url, "127.0.0.1:1,no-such-host.invalid", "");
     let finished = status(&url).finish().await;
     assert_eq!(finished.code, Some(1), "{finished:?}");
@@ -101,6 +110,9 @@ async fn a_server_is_chosen_by_its_session_attributes() {
             "{parameters}: {text}"
         );
     }
+    let text = check("").await;
+    let hosts = format!("{first} takes no writes; {second} takes writes");
+    assert!(text.contains(&hosts), "{text}");
     let text = check("&target_session_attrs=standby").await;
     assert!(
         text.contains("FAIL") && text.contains("it is no standby"),
@@ -146,7 +158,7 @@ async fn a_worker_follows_the_server_that_takes_writes_and_back() {
     // The second dies, and the first takes writes again.
     two.cluster.crash().await.expect("down");
     first
-        .execute("set default_transaction_read_only = off; alter system reset default_transaction_read_only")
+        .execute("alter system reset default_transaction_read_only")
         .await;
     first.execute("select pg_reload_conf()").await;
     first

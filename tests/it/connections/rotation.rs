@@ -9,7 +9,7 @@ use tempfile::TempDir;
 
 use super::database_tls::{CERTIFIED_USER, Encrypted};
 use crate::schema::roles::Role;
-use testkit::{Running, Worker, World, log_lines, peer, slow_api, write};
+use testkit::{PgBouncer, Postgres, Running, Worker, World, log_lines, peer, slow_api, write};
 
 const NEW_PASSWORD: &str = "rotated-secret";
 
@@ -131,6 +131,23 @@ async fn a_file_of_the_url_that_is_being_replaced_costs_nothing() {
             fs::write(&file, &role.url).expect("written");
         }
     }
+}
+
+#[tokio::test]
+async fn a_login_that_a_pooler_refuses_is_told_of_with_what_to_do() {
+    let world = World::new().await;
+    let pooler = PgBouncer::start(Postgres::shared().await, "").await;
+    let url = pooler.url(&world.url);
+    let (_, rest) = url.split_once('@').expect("a host");
+    let url = format!("postgres://postgres:wrong@{rest}");
+    let finished = Worker::new(&["status"])
+        .env("DATABASE_URL", &url)
+        .finish()
+        .await;
+    assert_eq!(finished.code, Some(1), "{finished:?}");
+    let lines = log_lines(&finished.stderr, "database_login_refused");
+    assert_eq!(lines.len(), 1, "{finished:?}");
+    assert!(lines[0].contains("start the worker again"), "{finished:?}");
 }
 
 #[tokio::test]
