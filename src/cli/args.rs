@@ -30,7 +30,7 @@ pub(super) struct DatabaseArgs {
 }
 
 impl DatabaseArgs {
-    /// Where the connection parameters stand.
+    /// The source of the connection parameters.
     fn source(&self) -> anyhow::Result<DatabaseSource> {
         // An empty variable is a variable that is not set.
         let url = self

@@ -134,7 +134,7 @@ impl Outbox {
         &self.servers
     }
 
-    /// What an operator can do about an error of the database, if it is a refused login.
+    /// Advice for an operator whose login the database refuses. None for any other error.
     pub(crate) fn login_advice(&self, error: &sqlx::Error) -> Option<String> {
         self.servers.login_advice(error)
     }
@@ -196,7 +196,7 @@ impl Outbox {
     }
 }
 
-/// Whether the server accepts `client_connection_check_interval`, as in
+/// True if the server accepts `client_connection_check_interval`, as in
 /// [`SESSION_GUARDS`](crate::outbox::servers::SESSION_GUARDS).
 const CHECKS_CLIENTS: &str = "select pg_catalog.strpos(pg_catalog.version(), 'linux') operator(pg_catalog.>) 0 \
     and pg_catalog.current_setting('client_connection_check_interval', true) is not null";

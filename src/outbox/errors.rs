@@ -33,14 +33,14 @@ pub(crate) fn is_outage(error: &sqlx::Error) -> bool {
     }
 }
 
-/// Whether the server refuses who connects, or has no such database: classes 28 (authorization) and 3D. PgBouncer reports a
-/// wrong password as a protocol violation (08P01), which its text alone tells apart.
+/// True if the server refuses the login: class 28 (authorization). PgBouncer reports a wrong password as a protocol
+/// violation (08P01), which its text alone tells apart.
 pub(super) fn is_login_refused(error: &sqlx::Error) -> bool {
     let is_poolers = || {
         let error = error.as_database_error();
         error.is_some_and(|error| error.message().contains("authentication failed"))
     };
-    is_of_class(error, &["28", "3D"]) || is_of_class(error, &["08P01"]) && is_poolers()
+    is_of_class(error, &["28"]) || is_of_class(error, &["08P01"]) && is_poolers()
 }
 
 /// Whether the same statement fails again with the same data: data exceptions (class 22), integrity violations (23) and

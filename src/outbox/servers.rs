@@ -47,7 +47,7 @@ pub(in crate::outbox) const SESSION_GUARDS: &str = "set tcp_keepalives_idle = 30
     where pg_catalog.strpos(pg_catalog.version(), 'linux') operator(pg_catalog.>) 0 \
     and pg_catalog.current_setting('client_connection_check_interval', true) is not null";
 
-/// Where the parameters of the database stand.
+/// The source of the parameters.
 #[derive(Debug)]
 pub(crate) enum DatabaseSource {
     /// In a URL, with variables for what it leaves out.
@@ -74,7 +74,7 @@ impl DatabaseSource {
         })
     }
 
-    /// Where an operator puts another password.
+    /// The place for another password, for an operator.
     fn advice(&self, parameters: &Parameters) -> String {
         match (self, &parameters.password) {
             (_, None) => {
@@ -95,7 +95,7 @@ impl DatabaseSource {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct HostSurvey {
     pub(crate) host: String,
-    /// Whether the server takes writes, or why it can't be used.
+    /// True if the server takes writes; an error says why it can't be used.
     pub(crate) takes_writes: Result<bool, String>,
 }
 
@@ -141,7 +141,7 @@ impl Servers {
     /// A connection to a server that is like `target_session_attrs` asks.
     ///
     /// # Errors
-    /// Where no host can be used: why, for each of them.
+    /// If no host can be used: why, for each of them.
     pub(in crate::outbox) async fn connect(&self) -> Result<PgConnection, sqlx::Error> {
         self.open(async |options| options.connect().await).await
     }
@@ -171,7 +171,7 @@ impl Servers {
                         self.0.served.store(place, Ordering::Relaxed);
                         return Ok(connection);
                     }
-                    // Another host would refuse the same login, or has another database.
+                    // libpq tries no other host either: it would refuse the same login.
                     Err(error) if is_login_refused(&error) => {
                         self.log_refused(host, &error);
                         return Err(error);
@@ -346,7 +346,7 @@ impl Servers {
         passfile::password(&path, is_named, &login, &self.0.passfile_unusable)
     }
 
-    /// What an operator can do about a refused login.
+    /// Advice for an operator whose login the database refuses. None for any other error.
     pub(in crate::outbox) fn login_advice(&self, error: &sqlx::Error) -> Option<String> {
         let advice = || {
             let advice = self.0.source.advice(&self.last());

@@ -71,7 +71,7 @@ pub(super) async fn run(
 /// Wakes the lanes that are notified, until the connection is too old.
 ///
 /// # Errors
-/// Where the connection is lost: why.
+/// If the connection is lost: why.
 async fn listen(notifications: &mut WakeupListener, lanes: &[Arc<Lane>]) -> Result<(), String> {
     loop {
         let time_left = notifications.time_left();

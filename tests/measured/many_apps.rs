@@ -13,9 +13,9 @@ const APPS: usize = 1_000;
 const MESSAGES: i32 = 5_000;
 const LIMIT_PER_S: u32 = 500;
 /// The longest time that such a worker may take to begin.
-const STARTUP: Duration = Duration::from_secs(15);
+const STARTUP: Duration = Duration::from_secs(5);
 /// The most memory that it may take, for each app.
-const MAX_KB_PER_APP: u64 = 200;
+const MAX_KB_PER_APP: u64 = 100;
 
 /// A file of so many apps, with the default limit.
 fn apps(base_url: &str) -> NamedTempFile {

@@ -26,7 +26,7 @@ pub(in crate::outbox) struct ConnectionManager {
 /// A connection, and whether it can be used again.
 pub(in crate::outbox) struct PooledConnection {
     pub(super) connection: PgConnection,
-    /// It is in the middle of something.
+    /// A statement or a transaction has begun on it and has not ended.
     pub(super) in_use: bool,
     /// The session's `statement_timeout`.
     pub(super) statement_timeout: Duration,

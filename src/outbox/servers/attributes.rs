@@ -1,4 +1,4 @@
-//! What a server must be like: `target_session_attrs`.
+//! `target_session_attrs`: the servers that may be used.
 
 use sqlx::{Executor, Postgres, Row};
 
@@ -13,7 +13,7 @@ pub(super) enum SessionAttributes {
     PreferStandby,
 }
 
-/// What a server is.
+/// The two facts about a server that the attributes ask for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct ServerState {
     pub(super) is_standby: bool,

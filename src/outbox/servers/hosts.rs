@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 /// The most hosts of one database.
 const MAX_HOSTS: usize = 16;
 const DEFAULT_PORT: u16 = 5432;
-/// Where packages of Postgres put the server's socket.
+/// Packages of Postgres put the server's socket into one of these.
 const SOCKET_DIRECTORIES: [&str; 3] = ["/run/postgresql", "/var/run/postgresql", "/tmp"];
 
 /// A server.
@@ -128,7 +128,7 @@ fn host(name: Option<String>, address: Option<String>, port: u16) -> Result<Host
     };
     if name.starts_with('/') {
         return Ok(Host {
-            // Where a connection has no host name, password files say localhost.
+            // Password files say localhost for a socket.
             name: "localhost".into(),
             endpoint: Endpoint::Socket(PathBuf::from(name)),
             port,

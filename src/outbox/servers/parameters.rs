@@ -41,7 +41,7 @@ pub(crate) enum ParameterError {
     },
 }
 
-/// Where to connect, as whom, and how.
+/// The servers, the login, and how to connect.
 pub(crate) struct Parameters {
     /// In the order in which they are tried; at least one.
     pub(super) hosts: Vec<Host>,

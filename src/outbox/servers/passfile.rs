@@ -9,7 +9,7 @@ use crate::sanitize;
 use crate::secret::MAX_SECRET_BYTES;
 use crate::telemetry::log_throttle::LogThrottle;
 
-/// Whose password it is.
+/// The login whose password is looked up.
 pub(super) struct Login<'a> {
     pub(super) host: &'a str,
     pub(super) port: u16,

@@ -1,3 +1,4 @@
+use proptest::prelude::*;
 use secrecy::ExposeSecret;
 
 use super::*;
@@ -255,4 +256,18 @@ fn an_unknown_parameter_is_kept_for_the_warning_and_options_reach_the_server() {
     assert_eq!(parameters.unknown, ["keepalives", "Secret"]);
     assert_eq!(parameters.options, ["-c a=1", "-c b=2"]);
     assert!(!format!("{parameters:?}").contains("Secret"));
+}
+
+proptest! {
+    #[test]
+    fn any_url_gives_bounded_parameters_or_an_error_without_its_words(
+        rest in r"[a-z0-9:/?#@,%&=+\[\]-]{0,40}",
+        query in "(host|port|hostaddr|sslmode|connect_timeout|service|options|password)=[a-z0-9,%]{0,12}",
+    ) {
+        let url = format!("postgres://{rest}hush7zq?{query}hush7zq");
+        match Parameters::parse(Some(&url), |_| None) {
+            Ok(parameters) => prop_assert!((1..=16).contains(&parameters.hosts.len())),
+            Err(error) => prop_assert!(!error.to_string().contains("hush7zq"), "{}: {}", url, error),
+        }
+    }
 }
