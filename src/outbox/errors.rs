@@ -19,7 +19,7 @@ pub(crate) fn may_have_taken_effect(error: &sqlx::Error) -> bool {
 /// certificate.
 pub(crate) fn is_outage(error: &sqlx::Error) -> bool {
     match error {
-        sqlx::Error::Database(_) => !is_of_class(error, &["28", "3D", "42"]),
+        sqlx::Error::Database(_) => !is_login_refused(error) && !is_of_class(error, &["3D", "42"]),
         sqlx::Error::Io(error) => !matches!(
             error.kind(),
             ErrorKind::NotFound

@@ -11,7 +11,7 @@ mod tls_files;
 
 use std::str::FromStr;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, Once, PoisonError};
 use std::{env, io};
 
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
@@ -46,6 +46,9 @@ pub(in crate::outbox) const SESSION_GUARDS: &str = "set tcp_keepalives_idle = 30
     select pg_catalog.set_config('client_connection_check_interval', '1000', false) \
     where pg_catalog.strpos(pg_catalog.version(), 'linux') operator(pg_catalog.>) 0 \
     and pg_catalog.current_setting('client_connection_check_interval', true) is not null";
+
+/// The process has warned of parameters that have no effect.
+static WARNED: Once = Once::new();
 
 /// The source of the parameters.
 #[derive(Debug)]
@@ -119,8 +122,12 @@ impl Servers {
     /// Reads the parameters, and checks what can be checked without a connection.
     pub(in crate::outbox) fn new(source: DatabaseSource) -> Result<Self, ConnectError> {
         let parameters = source.read()?;
-        parameters::warn_of_unknown(&parameters);
         tls_files::check(&parameters)?;
+        // A worker that waits for its database comes here each second.
+        WARNED.call_once(|| {
+            parameters::warn_of_unknown(&parameters);
+            tls_files::warn_of_unchecked(&parameters);
+        });
         Ok(Self(Arc::new(Inner {
             source,
             last: Mutex::new(Arc::new(parameters)),

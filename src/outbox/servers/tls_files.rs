@@ -24,21 +24,11 @@ pub(crate) struct TlsFileError {
 
 /// Checks that the files can be used, unless the parameters ask for no TLS.
 pub(super) fn check(parameters: &Parameters) -> Result<(), TlsFileError> {
-    let unchecked = match parameters.ssl_mode {
-        PgSslMode::Disable | PgSslMode::Allow => return Ok(()),
-        PgSslMode::Prefer => Some("prefer"),
-        PgSslMode::Require => Some("require"),
-        PgSslMode::VerifyCa | PgSslMode::VerifyFull => None,
-    };
+    if matches!(parameters.ssl_mode, PgSslMode::Disable | PgSslMode::Allow) {
+        return Ok(());
+    }
     if let Some(file) = &parameters.root_certificate {
         check_certificates(file)?;
-        if let Some(mode) = unchecked {
-            tracing::warn!(
-                event = "database_certificate_ignored",
-                "{} has no effect: sslmode={mode} checks no certificate; write sslmode=verify-full",
-                file.setting
-            );
-        }
     }
     if let Some(file) = &parameters.client_certificate {
         check_certificates(file)?;
@@ -48,6 +38,24 @@ pub(super) fn check(parameters: &Parameters) -> Result<(), TlsFileError> {
             .map_err(|error| unusable(file, &error, "no private key"))?;
     }
     Ok(())
+}
+
+/// Warns of a file that has no effect, because no certificate is checked.
+pub(super) fn warn_of_unchecked(parameters: &Parameters) {
+    let mode = match parameters.ssl_mode {
+        PgSslMode::Prefer => "prefer",
+        PgSslMode::Require => "require",
+        PgSslMode::Disable | PgSslMode::Allow | PgSslMode::VerifyCa | PgSslMode::VerifyFull => {
+            return;
+        }
+    };
+    if let Some(file) = &parameters.root_certificate {
+        tracing::warn!(
+            event = "database_certificate_ignored",
+            "{} has no effect: sslmode={mode} checks no certificate; write sslmode=verify-full",
+            file.setting
+        );
+    }
 }
 
 fn read(file: &NamedFile) -> Result<Vec<u8>, TlsFileError> {

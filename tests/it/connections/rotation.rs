@@ -140,14 +140,13 @@ async fn a_login_that_a_pooler_refuses_is_told_of_with_what_to_do() {
     let url = pooler.url(&world.url);
     let (_, rest) = url.split_once('@').expect("a host");
     let url = format!("postgres://postgres:wrong@{rest}");
-    let finished = Worker::new(&["status"])
-        .env("DATABASE_URL", &url)
-        .finish()
-        .await;
-    assert_eq!(finished.code, Some(1), "{finished:?}");
-    let lines = log_lines(&finished.stderr, "database_login_refused");
-    assert_eq!(lines.len(), 1, "{finished:?}");
-    assert!(lines[0].contains("start the worker again"), "{finished:?}");
+    for worker in [world.command(&["status"]), world.worker()] {
+        let finished = worker.env("DATABASE_URL", &url).finish().await;
+        assert_eq!(finished.code, Some(1), "{finished:?}");
+        let lines = log_lines(&finished.stderr, "database_login_refused");
+        assert_eq!(lines.len(), 1, "{finished:?}");
+        assert!(lines[0].contains("start the worker again"), "{finished:?}");
+    }
 }
 
 #[tokio::test]
