@@ -6,6 +6,7 @@ pub(crate) mod database;
 pub(crate) mod environment;
 pub(crate) mod probe;
 pub(crate) mod sequences;
+pub(crate) mod servers;
 pub(crate) mod settings;
 
 use serde::Serialize;

@@ -30,7 +30,7 @@ use clap::{Parser, Subcommand};
 
 use crate::config::ConfigError;
 use crate::ops::OpsError;
-use crate::outbox::{ConnectError, TlsFileError};
+use crate::outbox::ConnectError;
 use crate::signaling::InvalidClient;
 use crate::telemetry::traces::InvalidTraces;
 use crate::telemetry::{self, LogFormat};
@@ -180,7 +180,9 @@ fn is_usage(error: &anyhow::Error) -> bool {
             || cause.is::<OpsError>()
             || cause.is::<InvalidClient>()
             || cause.is::<InvalidTraces>()
-            || cause.is::<TlsFileError>()
-            || matches!(cause.downcast_ref(), Some(ConnectError::Url))
+            || matches!(
+                cause.downcast_ref(),
+                Some(ConnectError::Parameter(_) | ConnectError::TlsFile(_))
+            )
     })
 }

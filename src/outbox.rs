@@ -12,6 +12,7 @@ mod queue;
 mod read;
 mod retention;
 mod schema;
+mod servers;
 mod stats;
 mod wakeup;
 mod workers;
@@ -26,9 +27,7 @@ pub(crate) use diagnostics::{DatabaseLatency, OldTransaction, SequenceBehind, Se
 pub use enqueue::{EnqueueError, enqueue};
 pub(crate) use enqueue::{InvalidLines, read_json_lines};
 pub(crate) use errors::{is_data_error, is_missing_lane, is_outage, may_have_taken_effect};
-pub(crate) use pool::{
-    AdaptiveTimeout, STATEMENT_DURATION, STATEMENT_ERRORS, TlsFileError, check_tls_files,
-};
+pub(crate) use pool::{AdaptiveTimeout, DEFAULT_MAX_AGE, STATEMENT_DURATION, STATEMENT_ERRORS};
 pub(crate) use queue::{
     Batch, CallRecord, ClaimRequest, Claimed, Ended, Hold, HoldKind, HoldResult, LaneOpening, Look,
     NextDue, Record, RecordResult, Refusal, ScanPosition, SlotReservation, Wakeup,
@@ -41,6 +40,7 @@ pub(crate) use read::{
 };
 pub(crate) use retention::{Deletion, MIN_RETENTION};
 pub(crate) use schema::{RoleKind, RoleName, SchemaError, SchemaVersion};
+pub(crate) use servers::{DatabaseSource, HostSurvey};
 pub(crate) use stats::MinuteStats;
 pub(crate) use wakeup::WakeupListener;
 pub(crate) use workers::{AppReport, WorkerIdentity};

@@ -71,6 +71,10 @@ impl SecretSource {
 }
 
 impl SecretFile {
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
     fn read(&self) -> Result<SecretString, SecretError> {
         let now = Instant::now();
         let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);

@@ -12,7 +12,7 @@ mod recorder;
 mod restart;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
@@ -284,25 +284,37 @@ fn lane(
     ))
 }
 
+/// Lanes that are opened at once. One after the other, a thousand apps would wait for a thousand round trips.
+const OPENED_AT_ONCE: usize = 4;
+
 /// Makes sure that each app has its lane, also where the database is away while the work begins.
 async fn open_lanes(lanes: &[Arc<Lane>]) -> Result<(), WorkerError> {
-    let mut has_warned = false;
-    for lane in lanes {
-        while let Err(error) = lane.open(LaneSearch::Starting).await {
-            if !is_outage(&error) {
-                return Err(error.into());
-            }
-            if !has_warned {
-                has_warned = true;
-                tracing::warn!(
-                    event = "lane_open_failed",
-                    app = lane.app,
-                    error = database_error_text(&error),
-                    "the lane can't be opened: trying again until it can"
-                );
-            }
-            tokio::time::sleep(DATABASE_RETRY).await;
+    let has_warned = AtomicBool::new(false);
+    let next = AtomicUsize::new(0);
+    let open_some = async || {
+        while let Some(lane) = lanes.get(next.fetch_add(1, Ordering::Relaxed)) {
+            open_lane(lane, &has_warned).await?;
         }
+        Ok::<(), WorkerError>(())
+    };
+    let opening = (0..OPENED_AT_ONCE).map(|_| open_some());
+    futures_util::future::try_join_all(opening).await.map(drop)
+}
+
+async fn open_lane(lane: &Lane, has_warned: &AtomicBool) -> Result<(), WorkerError> {
+    while let Err(error) = lane.open(LaneSearch::Starting).await {
+        if !is_outage(&error) {
+            return Err(error.into());
+        }
+        if !has_warned.swap(true, Ordering::Relaxed) {
+            tracing::warn!(
+                event = "lane_open_failed",
+                app = lane.app,
+                error = database_error_text(&error),
+                "the lane can't be opened: trying again until it can"
+            );
+        }
+        tokio::time::sleep(DATABASE_RETRY).await;
     }
     Ok(())
 }

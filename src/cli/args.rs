@@ -9,7 +9,7 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
 use super::UsageError;
-use crate::outbox::{MIN_RETENTION, Outbox, check_tls_files};
+use crate::outbox::{DEFAULT_MAX_AGE, DatabaseSource, MIN_RETENTION, Outbox};
 use crate::pace::DbTime;
 use crate::sanitize;
 use crate::secret::SecretSource;
@@ -18,19 +18,20 @@ use crate::secret::SecretSource;
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Database")]
 pub(super) struct DatabaseArgs {
-    /// The database with the outbox, like `postgres://user:password@host:5432/name`. Better set as the variable:
-    /// other users of the host can read command lines
+    /// The database with the outbox, like `postgres://user:password@host:5432/name`, with several hosts if it has
+    /// standbys. Better set as the variable: other users of the host can read command lines. `PGHOST`, `PGUSER` and
+    /// the other variables of libpq fill in what it leaves out, also all of it
     #[arg(long, env = "DATABASE_URL", hide_env_values = true, value_name = "URL", value_parser = parse_secret)]
     database_url: Option<SecretString>,
 
-    /// A file that holds the database's URL, instead
+    /// A file that holds the database's URL, instead. The worker reads it for each new connection
     #[arg(long, env = "DATABASE_URL_FILE", value_name = "FILE")]
     database_url_file: Option<PathBuf>,
 }
 
 impl DatabaseArgs {
-    /// The URL, from wherever it was given.
-    pub(super) fn url(&self) -> anyhow::Result<SecretString> {
+    /// The source of the connection parameters.
+    fn source(&self) -> anyhow::Result<DatabaseSource> {
         // An empty variable is a variable that is not set.
         let url = self
             .database_url
@@ -41,12 +42,15 @@ impl DatabaseArgs {
             .as_ref()
             .filter(|file| !file.as_os_str().is_empty());
         match (url, file) {
-            (Some(url), None) => Ok(url.clone()),
-            (None, Some(file)) => Ok(SecretSource::file(file).read()?),
+            (Some(url), None) => Ok(DatabaseSource::from(url)),
+            (None, Some(file)) => Ok(DatabaseSource::Url(SecretSource::file(file))),
             (Some(_), Some(_)) => Err(UsageError(
                 "the database is given twice: keep one of DATABASE_URL and DATABASE_URL_FILE".into(),
             )
             .into()),
+            (None, None) if is_set("PGHOST") || is_set("PGHOSTADDR") || is_set("PGDATABASE") => {
+                Ok(DatabaseSource::Environment)
+            }
             (None, None) => Err(UsageError(
                 "no database is given: set DATABASE_URL, like postgres://user:password@host:5432/name".into(),
             )
@@ -56,9 +60,16 @@ impl DatabaseArgs {
 
     /// The database, reached, with at most so many connections.
     pub(super) async fn connect(&self, max_connections: u32) -> anyhow::Result<Outbox> {
-        let url = self.url()?;
-        check_tls_files(&url)?;
-        Ok(Outbox::connect(&url, max_connections).await?)
+        self.connect_with(max_connections, DEFAULT_MAX_AGE).await
+    }
+
+    /// The same with connections of at most that age.
+    pub(super) async fn connect_with(
+        &self,
+        max_connections: u32,
+        max_age: Duration,
+    ) -> anyhow::Result<Outbox> {
+        Ok(Outbox::connect_with(self.source()?, max_connections, max_age).await?)
     }
 
     /// The database for one statement after the other, with the schema that this binary needs.
@@ -67,6 +78,10 @@ impl DatabaseArgs {
         outbox.check_schema().await?;
         Ok(outbox)
     }
+}
+
+fn is_set(variable: &str) -> bool {
+    std::env::var_os(variable).is_some_and(|value| !value.is_empty())
 }
 
 #[expect(

@@ -9,7 +9,7 @@ use clap::Args;
 use super::args::DatabaseArgs;
 use super::run::{self, AppArgs, WorkerArgs};
 use crate::check::probe::{self, Probe};
-use crate::check::{Finding, Level, api, database, environment, sequences, settings};
+use crate::check::{Finding, Level, api, database, environment, sequences, servers, settings};
 use crate::config::{AppConfig, WorkerConfig};
 use crate::error_text::database_error_text;
 use crate::message::{InvalidMessage, Message};
@@ -184,6 +184,9 @@ async fn look_at_database(
         distance,
         pooler,
     ));
+    report.add_all(servers::parameters(&outbox.unknown_parameters()));
+    report.add_all(servers::hosts(&outbox.survey_hosts().await));
+    report.add_all(servers::idle_sessions(&server, pooler));
     if pooler {
         report.add(database::pooler(&outbox.pooler_version().await));
     }

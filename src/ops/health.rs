@@ -98,7 +98,11 @@ pub(super) fn has_responded_lately(outbox: &Outbox) -> bool {
 async fn look(outbox: &Outbox) -> Database {
     let why = match tokio::time::timeout(RESPONSE_TIMEOUT, tried(|| outbox.check_schema())).await {
         Ok(Ok(())) => return Database::There,
-        Ok(Err(SchemaError::Database(error))) => database_error_text(&error),
+        Ok(Err(SchemaError::Database(error))) => {
+            let advice = outbox.login_advice(&error);
+            let texts = [Some(database_error_text(&error)), advice];
+            texts.into_iter().flatten().collect::<Vec<_>>().join(": ")
+        }
         Ok(Err(error)) => return Database::Unmigrated(error.to_string()),
         Err(_) => format!("no answer within {}", seconds(RESPONSE_TIMEOUT)),
     };

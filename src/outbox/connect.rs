@@ -1,19 +1,21 @@
 //! Connections to the database: bounded in number and in time, and usable through a pooler in transaction mode.
 
 use std::collections::HashSet;
-use std::str::FromStr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use secrecy::{ExposeSecret, SecretString};
-use sqlx::postgres::PgConnectOptions;
-use sqlx::{ConnectOptions, Connection, Executor, Row};
+use sqlx::{ConnectOptions, Connection, Executor, PgConnection, Row};
 
 use crate::error_text::database_error_text;
 use crate::outbox::pool::statement::{Statement, StatementMetrics};
-use crate::outbox::pool::{CONNECT_TIMEOUT, DbPool, PoolEpoch, Session, url_parameters, within};
+use crate::outbox::pool::{
+    ConnectionManager, DEFAULT_MAX_AGE, DbPool, PoolEpoch, Pooler, Session, within,
+};
+use crate::outbox::servers::{
+    CONNECT_TIMEOUT, DatabaseSource, ParameterError, Servers, TlsFileError,
+};
 use crate::pace::{DbTime, SharedClock};
-use crate::sanitize;
+use crate::secret::SecretError;
 
 /// Connections for what no message waits for.
 const MONITORING_CONNECTIONS: u32 = 2;
@@ -31,75 +33,68 @@ pub(crate) struct Outbox {
     monitoring: DbPool,
     epoch: PoolEpoch,
     stats: Arc<StatementMetrics>,
-    options: PgConnectOptions,
-    pooler: bool,
+    servers: Servers,
+    pooler: Option<Pooler>,
+    max_age: Duration,
     clock: SharedClock,
 }
 
 /// Why the database can't be used.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ConnectError {
-    /// The URL is none. What is wrong with it is not said in its own words: it has a password in it.
+    /// The URL or a variable can't be used.
+    #[error(transparent)]
+    Parameter(#[from] ParameterError),
+    /// The file with the URL can't be read.
+    #[error(transparent)]
+    Source(#[from] SecretError),
+    /// A certificate or key can't be used.
+    #[error(transparent)]
+    TlsFile(#[from] TlsFileError),
+    /// The database does not answer, or refuses the login.
     #[error(
-        "DATABASE_URL is not a Postgres URL: write it like postgres://user:password@host:5432/database, with other characters than letters and digits percent-encoded"
-    )]
-    Url,
-    /// The database does not answer, or does not let us in.
-    #[error(
-        "the database at {host}:{port} can't be used: {}",
+        "the database at {address} can't be used: {}",
         database_error_text(source)
     )]
     Unreachable {
-        host: String,
-        port: u16,
+        address: String,
         source: sqlx::Error,
     },
 }
 
 impl Outbox {
-    /// Connects, and finds out whether a pooler in transaction mode is in between.
+    /// Connects, and finds out whether a pooler in transaction mode is in between. Connections are at most
+    /// [`DEFAULT_MAX_AGE`] old.
     pub(crate) async fn connect(
-        url: &SecretString,
+        source: impl Into<DatabaseSource>,
         max_connections: u32,
     ) -> Result<Self, ConnectError> {
-        let url = url.expose_secret();
-        let rest = ["postgres://", "postgresql://"]
-            .iter()
-            .find_map(|scheme| url.strip_prefix(scheme))
-            .ok_or(ConnectError::Url)?;
-        // A password with one of these characters in it would be read as host and port, and be told as such.
-        if let Some((authority, path)) = rest.split_once(['/', '?', '#'])
-            && !authority.contains('@')
-            && path.contains('@')
-        {
-            return Err(ConnectError::Url);
-        }
-        warn_of_unknown_parameters(url);
-        let options = PgConnectOptions::from_str(url)
-            .map_err(|_| ConnectError::Url)?
-            .application_name("signaling-worker")
-            // PgBouncer refuses start-up parameters that it does not know; floats come in binary anyway.
-            .extra_float_digits(None)
-            .log_statements(tracing::log::LevelFilter::Off)
-            .log_slow_statements(tracing::log::LevelFilter::Off, Duration::ZERO);
-        let unreachable = |source| ConnectError::Unreachable {
-            host: options.get_host().to_owned(),
-            port: options.get_port(),
-            source,
-        };
-        let pooler = Box::pin(within(CONNECT_TIMEOUT, has_transaction_pooler(&options)))
+        Self::connect_with(source, max_connections, DEFAULT_MAX_AGE).await
+    }
+
+    /// Connects with another age.
+    pub(crate) async fn connect_with(
+        source: impl Into<DatabaseSource>,
+        max_connections: u32,
+        max_age: Duration,
+    ) -> Result<Self, ConnectError> {
+        let servers = Servers::new(source.into())?;
+        let pooler = Box::pin(transaction_pooler(&servers))
             .await
-            .map_err(unreachable)?;
+            .map_err(|source| ConnectError::Unreachable {
+                address: servers.address(),
+                source,
+            })?;
         let epoch = PoolEpoch::default();
         let stats = Arc::new(StatementMetrics::new());
         let pool = |connections| {
-            DbPool::new(
-                options.clone(),
+            let manager = ConnectionManager {
+                servers: servers.clone(),
                 pooler,
-                epoch.clone(),
-                Arc::clone(&stats),
-                connections,
-            )
+                epoch: epoch.clone(),
+                max_age,
+            };
+            DbPool::new(manager, Arc::clone(&stats), connections)
         };
         Ok(Self {
             pool: pool(max_connections),
@@ -107,15 +102,16 @@ impl Outbox {
             monitoring: pool(MONITORING_CONNECTIONS),
             epoch,
             stats,
-            options,
+            servers,
             pooler,
+            max_age,
             clock: SharedClock::default(),
         })
     }
 
     /// Whether a pooler in transaction mode is in between: sessions keep nothing, and there is no LISTEN.
     pub(crate) fn has_pooler(&self) -> bool {
-        self.pooler
+        self.pooler.is_some()
     }
 
     /// When a statement was last answered, other than one of those who look on.
@@ -133,9 +129,19 @@ impl Outbox {
         over_before.unwrap_or(DbTime::INFINITY)
     }
 
-    /// How to connect, for work that needs a connection of its own: migrations and LISTEN.
-    pub(super) fn options(&self) -> &PgConnectOptions {
-        &self.options
+    /// The servers, for work that needs a connection of its own: migrations and LISTEN.
+    pub(super) fn servers(&self) -> &Servers {
+        &self.servers
+    }
+
+    /// Advice for an operator whose login the database refuses. None for any other error.
+    pub(crate) fn login_advice(&self, error: &sqlx::Error) -> Option<String> {
+        self.servers.login_advice(error)
+    }
+
+    /// The greatest age of a connection.
+    pub(super) fn max_age(&self) -> Duration {
+        self.max_age
     }
 
     pub(super) fn pool(&self) -> &DbPool {
@@ -190,33 +196,26 @@ impl Outbox {
     }
 }
 
-/// The parameters of a URL that sqlx knows.
-const KNOWN_PARAMETERS: &str = "sslmode ssl-mode sslrootcert ssl-root-cert ssl-ca sslcert ssl-cert sslkey ssl-key \
-    statement-cache-capacity host hostaddr port dbname user password application_name";
-
-/// Warns of unknown parameters of a URL, by their names. The library would log their values.
-fn warn_of_unknown_parameters(url: &str) {
-    for (key, _) in url_parameters(url) {
-        let is_known = KNOWN_PARAMETERS.split(' ').any(|known| known == key);
-        if is_known || key.is_empty() || key.starts_with("options") {
-            continue;
-        }
-        let name = if sanitize::looks_like_setting_name(&key) {
-            format!(": {key}")
-        } else {
-            String::new()
-        };
-        tracing::warn!(
-            event = "database_parameter_ignored",
-            "DATABASE_URL has a parameter that means nothing here{name}"
-        );
-    }
-}
+/// True if the server accepts `client_connection_check_interval`, as in
+/// [`SESSION_GUARDS`](crate::outbox::servers::SESSION_GUARDS).
+const CHECKS_CLIENTS: &str = "select pg_catalog.strpos(pg_catalog.version(), 'linux') operator(pg_catalog.>) 0 \
+    and pg_catalog.current_setting('client_connection_check_interval', true) is not null";
 
 /// Two connections that are open at once have two servers, each its own throughout, unless a pooler lends servers out by
 /// the transaction. Statements without parameters go as simple queries, which any pooler can pass on.
-async fn has_transaction_pooler(options: &PgConnectOptions) -> Result<bool, sqlx::Error> {
-    let mut connections = [options.connect().await?, options.connect().await?];
+async fn transaction_pooler(servers: &Servers) -> Result<Option<Pooler>, sqlx::Error> {
+    let first = servers.connect().await?;
+    // The same server again: processes of different servers may have the same number.
+    let options = servers.options()?;
+    within(CONNECT_TIMEOUT, async {
+        compare_servers([first, options.connect().await?]).await
+    })
+    .await
+}
+
+async fn compare_servers(
+    mut connections: [PgConnection; 2],
+) -> Result<Option<Pooler>, sqlx::Error> {
     let mut servers = [HashSet::new(), HashSet::new()];
     // Not in turn: a pooler that gives its servers out in turn would give each connection the same one every time.
     for index in [0, 1, 1, 0, 0, 1] {
@@ -225,8 +224,16 @@ async fn has_transaction_pooler(options: &PgConnectOptions) -> Result<bool, sqlx
             .await?;
         servers[index].insert(row.try_get::<i32, _>(0)?);
     }
+    let is_shared = servers.iter().any(|pids| pids.len() > 1) || servers[0] == servers[1];
+    let pooler = if is_shared {
+        let row = connections[0].fetch_one(CHECKS_CLIENTS).await?;
+        let checks_clients = row.try_get(0)?;
+        Some(Pooler { checks_clients })
+    } else {
+        None
+    };
     for connection in connections {
         connection.close().await?;
     }
-    Ok(servers.iter().any(|pids| pids.len() > 1) || servers[0] == servers[1])
+    Ok(pooler)
 }

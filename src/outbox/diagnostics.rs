@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use sqlx::{ConnectOptions, Connection, FromRow, Row};
 
-use crate::outbox::Outbox;
 use crate::outbox::pool::within;
+use crate::outbox::{HostSurvey, Outbox};
 use crate::pace::DbTime;
 use crate::pace::clock::Moment;
 
@@ -37,6 +37,8 @@ pub(crate) struct ServerDiagnostics {
     pub(crate) role_left: Option<i64>,
     /// Connections to this database that may still be made, if that is limited.
     pub(crate) database_left: Option<i64>,
+    /// After how many ms the server ends idle sessions, but for sessions that set their own, as the worker's do; 0: never.
+    pub(crate) idle_session_timeout_ms: i64,
     /// Whether autovacuum runs at all.
     pub(crate) autovacuum: bool,
     /// The tables of the schema for which it is switched off.
@@ -81,13 +83,19 @@ const POOLER_TIMEOUT: Duration = Duration::from_secs(1);
 const ROUND_TRIPS: usize = 5;
 
 impl Outbox {
-    /// The host and port that the URL names.
+    /// The host and port of the server.
     pub(crate) fn address(&self) -> String {
-        format!(
-            "{}:{}",
-            self.options().get_host(),
-            self.options().get_port()
-        )
+        self.servers().address()
+    }
+
+    /// Each host of the URL, with what its server is.
+    pub(crate) async fn survey_hosts(&self) -> Vec<HostSurvey> {
+        self.servers().survey().await
+    }
+
+    /// The parameters of the URL that the worker does not know, by name.
+    pub(crate) fn unknown_parameters(&self) -> Vec<String> {
+        self.servers().unknown_parameters()
     }
 
     /// What the server says of itself. The connection that asks is not counted as taken.
@@ -110,7 +118,7 @@ impl Outbox {
     /// # Errors
     /// Where the pooler is another one, does not let this role ask, or takes longer than [`POOLER_TIMEOUT`].
     pub(crate) async fn pooler_version(&self) -> Result<String, sqlx::Error> {
-        let options = self.options().clone().database("pgbouncer");
+        let options = self.servers().options()?.database("pgbouncer");
         within(POOLER_TIMEOUT, async {
             let mut connection = options.connect().await?;
             // PgBouncer takes simple queries alone there.

@@ -19,7 +19,7 @@ pub(crate) fn may_have_taken_effect(error: &sqlx::Error) -> bool {
 /// certificate.
 pub(crate) fn is_outage(error: &sqlx::Error) -> bool {
     match error {
-        sqlx::Error::Database(_) => !is_of_class(error, &["28", "3D", "42"]),
+        sqlx::Error::Database(_) => !is_login_refused(error) && !is_of_class(error, &["3D", "42"]),
         sqlx::Error::Io(error) => !matches!(
             error.kind(),
             ErrorKind::NotFound
@@ -33,6 +33,16 @@ pub(crate) fn is_outage(error: &sqlx::Error) -> bool {
     }
 }
 
+/// True if the server refuses the login: class 28 (authorization). PgBouncer reports a wrong password as a protocol
+/// violation (08P01), which its text alone tells apart.
+pub(super) fn is_login_refused(error: &sqlx::Error) -> bool {
+    let is_poolers = || {
+        let error = error.as_database_error();
+        error.is_some_and(|error| error.message().contains("authentication failed"))
+    };
+    is_of_class(error, &["28"]) || is_of_class(error, &["08P01"]) && is_poolers()
+}
+
 /// Whether the same statement fails again with the same data: data exceptions (class 22), integrity violations (23) and
 /// errors raised by somebody's trigger (P0) (PostgreSQL, appendix A).
 pub(crate) fn is_data_error(error: &sqlx::Error) -> bool {
@@ -40,12 +50,12 @@ pub(crate) fn is_data_error(error: &sqlx::Error) -> bool {
 }
 
 /// Whether an error is about the connection or the server, not about the statement: classes 08 (connection exception)
-/// and 57 (operator intervention: the server stops, or a person has ended the session), and what is no answer of a
-/// server at all (PostgreSQL, appendix A).
+/// and 57 (operator intervention: the server stops, or a person has ended the session), 25006 (the server takes no writes:
+/// after a failover, another one does), and what is no answer of a server at all (PostgreSQL, appendix A).
 pub(super) fn is_connection_error(error: &sqlx::Error) -> bool {
     match error.as_database_error() {
         // 57014: this statement alone was cancelled.
-        Some(_) => is_of_class(error, &["08", "57P"]),
+        Some(_) => is_of_class(error, &["08", "57P", "25006"]),
         None => !matches!(error, sqlx::Error::RowNotFound | sqlx::Error::PoolTimedOut),
     }
 }

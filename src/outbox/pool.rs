@@ -3,9 +3,9 @@
 
 mod adaptive_timeout;
 mod call;
+mod connection_manager;
 mod epoch;
 pub(super) mod statement;
-mod tls_files;
 
 use std::io;
 use std::ops::{Deref, DerefMut};
@@ -13,35 +13,32 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use deadpool::Runtime;
-use deadpool::managed::{
-    Manager, Metrics, Object, Pool, PoolError, QueueMode, RecycleError, RecycleResult,
-};
-use sqlx::postgres::{PgConnectOptions, PgRow};
-use sqlx::{ConnectOptions, Connection, Executor, FromRow, PgConnection, Row};
+use deadpool::managed::{Object, Pool, PoolError, QueueMode};
+use sqlx::postgres::PgRow;
+use sqlx::{Connection, Executor, FromRow, PgConnection, Row};
 
 pub(crate) use adaptive_timeout::AdaptiveTimeout;
 pub(super) use call::Call;
+pub(crate) use connection_manager::DEFAULT_MAX_AGE;
+pub(super) use connection_manager::{ConnectionManager, jittered};
 pub(super) use epoch::PoolEpoch;
 pub(crate) use statement::{STATEMENT_DURATION, STATEMENT_ERRORS};
-pub(super) use tls_files::url_parameters;
-pub(crate) use tls_files::{TlsFileError, check_tls_files};
 
 use crate::outbox::errors::is_connection_error;
 use crate::outbox::pool::statement::{Statement, StatementMetrics};
+use crate::outbox::servers::CONNECT_TIMEOUT;
 use crate::pace::DbTime;
 use crate::pace::clock::{ClockReading, Moment};
 
-/// How long a connection may take to be made, and how long a statement may wait for one to be free.
-pub(crate) const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 /// How long a statement of the hot path may take: thousands of times what it needs, and short enough that a worker
 /// goes on soon after the network does.
 const STATEMENT_TIMEOUT: Duration = Duration::from_secs(4);
 /// How long it may take to close a connection.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// The longest time that the server works on a statement, for connections that keep their settings: longer than the
-/// client waits for any.
-const SERVER_TIMEOUT: Duration = Duration::from_secs(65);
+/// The server ends a statement so long after the worker has given it up: a statement without a reader would keep its locks
+/// and its connection. The worker gives up first, so that its timeouts are its own.
+const SERVER_GRACE: Duration = Duration::from_millis(500);
 
 /// How long a statement waits for a lock, so that a session that sits on one does not tie up a connection.
 const LOCK_TIMEOUT: Duration = Duration::from_secs(2);
@@ -52,21 +49,28 @@ const LOCK_TIMEOUT: Duration = Duration::from_secs(2);
 const BEGIN: &str = "begin isolation level read committed; set local enable_seqscan = off; \
     set local enable_bitmapscan = off; set local jit = off; set local search_path = pg_catalog, pg_temp";
 
-/// The settings of a connection, unless a pooler lends servers out by the transaction. No default of the database or the
-/// role matters after that.
-fn session_settings() -> String {
-    format!(
-        "set default_transaction_isolation = 'read committed'; set lock_timeout = {}; set statement_timeout = {}",
-        LOCK_TIMEOUT.as_millis(),
-        SERVER_TIMEOUT.as_millis()
-    )
+/// A pooler in transaction mode: each transaction is one message with all its settings.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Pooler {
+    /// The servers accept `client_connection_check_interval`, see [`SESSION_GUARDS`](super::servers::SESSION_GUARDS).
+    pub(super) checks_clients: bool,
+}
+
+impl Pooler {
+    /// Has Postgres end a statement soon after the pooler has closed the connection, as sessions of their own do.
+    fn guard(self) -> &'static str {
+        if self.checks_clients {
+            "; set local client_connection_check_interval = 1000"
+        } else {
+            ""
+        }
+    }
 }
 
 /// Connections that are made when they are needed, and kept.
 pub(crate) struct DbPool {
     pool: Pool<ConnectionManager>,
-    /// A pooler in transaction mode is in between: each transaction is one message with all its settings.
-    pooler: bool,
+    pooler: Option<Pooler>,
     epoch: PoolEpoch,
     stats: Arc<StatementMetrics>,
 }
@@ -83,24 +87,18 @@ impl std::fmt::Debug for DbPool {
 
 impl DbPool {
     /// A pool of so many connections at most; none is made yet.
-    pub(crate) fn new(
-        options: PgConnectOptions,
-        pooler: bool,
-        epoch: PoolEpoch,
+    pub(super) fn new(
+        manager: ConnectionManager,
         stats: Arc<StatementMetrics>,
         max_connections: u32,
     ) -> Self {
-        let manager = ConnectionManager {
-            options,
-            pooler,
-            epoch: epoch.clone(),
-        };
+        let (pooler, epoch) = (manager.pooler, manager.epoch.clone());
         let pool = Pool::builder(manager)
             .max_size(usize::try_from(max_connections).unwrap_or(usize::MAX))
             .queue_mode(QueueMode::Lifo)
             .runtime(Runtime::Tokio1)
+            // The manager bounds the time for each host.
             .wait_timeout(Some(CONNECT_TIMEOUT))
-            .create_timeout(Some(CONNECT_TIMEOUT))
             .build();
         Self {
             pool: pool.expect("a runtime is given, which is all that is checked"),
@@ -174,6 +172,7 @@ impl DbPool {
         // Connecting has a deadline of its own.
         let mut session = self.session().await?;
         within(deadline, async {
+            session.limit(deadline).await?;
             let value = work(&mut session).await?;
             session.finish().await?;
             Ok(value)
@@ -201,7 +200,8 @@ impl DbPool {
         let timeout_ms = deadline.map_or(0, |deadline| deadline.as_millis());
         let lock_timeout_ms = LOCK_TIMEOUT.as_millis();
         let begin = format!(
-            "{BEGIN}; set local statement_timeout = {timeout_ms}; set local lock_timeout = {lock_timeout_ms}"
+            "{BEGIN}; set local statement_timeout = {timeout_ms}; set local lock_timeout = {lock_timeout_ms}{}",
+            self.pooler.map_or("", Pooler::guard)
         );
         within(CONNECT_TIMEOUT, session.execute(sqlx::AssertSqlSafe(begin))).await?;
         session.in_transaction = true;
@@ -241,65 +241,13 @@ fn is_timeout(error: &sqlx::Error) -> bool {
 }
 
 fn pool_error(error: PoolError<sqlx::Error>) -> sqlx::Error {
-    use deadpool::managed::TimeoutType;
     match error {
         PoolError::Backend(error) => error,
-        PoolError::Timeout(TimeoutType::Wait) => sqlx::Error::PoolTimedOut,
         PoolError::Closed => sqlx::Error::PoolClosed,
-        PoolError::Timeout(TimeoutType::Create | TimeoutType::Recycle)
-        | PoolError::NoRuntimeSpecified
-        // No timeout of a statement: it says nothing of how slow the database is, and is no reason to wait longer.
-        | PoolError::PostCreateHook(_) => sqlx::Error::Io(io::Error::new(
-            io::ErrorKind::HostUnreachable,
-            format!("no connection within {}", humantime::format_duration(CONNECT_TIMEOUT)),
-        )),
-    }
-}
-
-struct ConnectionManager {
-    options: PgConnectOptions,
-    pooler: bool,
-    epoch: PoolEpoch,
-}
-
-/// A connection, and whether it can be used again.
-struct PooledConnection {
-    connection: PgConnection,
-    /// It is in the middle of something.
-    in_use: bool,
-    /// The epoch in which it was made.
-    epoch: u64,
-}
-
-impl Manager for ConnectionManager {
-    type Type = PooledConnection;
-    type Error = sqlx::Error;
-
-    async fn create(&self) -> Result<PooledConnection, sqlx::Error> {
-        let epoch = self.epoch.count();
-        let mut connection = Box::pin(self.options.connect()).await?;
-        if !self.pooler {
-            let settings = sqlx::AssertSqlSafe(session_settings());
-            connection.execute(settings).await?;
+        // The pool has a timeout for the wait alone, a runtime, and no hooks.
+        PoolError::Timeout(_) | PoolError::NoRuntimeSpecified | PoolError::PostCreateHook(_) => {
+            sqlx::Error::PoolTimedOut
         }
-        Ok(PooledConnection {
-            connection,
-            in_use: false,
-            epoch,
-        })
-    }
-
-    /// A connection is as good as it was left; one that has died meanwhile shows in the statement itself, which every
-    /// caller repeats. Asking before each would add a round trip to every claim.
-    async fn recycle(
-        &self,
-        link: &mut PooledConnection,
-        _: &Metrics,
-    ) -> RecycleResult<sqlx::Error> {
-        if link.in_use || link.epoch != self.epoch.count() {
-            return Err(RecycleError::message("the connection may be dead"));
-        }
-        Ok(())
     }
 }
 
@@ -345,7 +293,7 @@ impl Answer {
 /// A connection in use. A session that is not finished takes its connection with it.
 pub(crate) struct Session {
     link: Object<ConnectionManager>,
-    pooler: bool,
+    pooler: Option<Pooler>,
     in_transaction: bool,
 }
 
@@ -354,11 +302,12 @@ impl Session {
     /// two messages may meet two different servers there.
     async fn call(&mut self, call: Call<'_>, deadline: Duration) -> Result<Answer, sqlx::Error> {
         let asked = Moment::now();
-        let rows = if self.pooler {
+        let rows = if let Some(pooler) = self.pooler {
             let transaction = format!(
-                "begin isolation level read committed; set local statement_timeout = {}; set local lock_timeout = {}; {}; commit",
-                deadline.as_millis(),
+                "begin isolation level read committed; set local statement_timeout = {}; set local lock_timeout = {}{}; {}; commit",
+                (deadline + SERVER_GRACE).as_millis(),
                 LOCK_TIMEOUT.as_millis(),
+                pooler.guard(),
                 call.literal(),
             );
             let rows = sqlx::raw_sql(sqlx::AssertSqlSafe(transaction))
@@ -385,6 +334,18 @@ impl Session {
             asked,
             answered: Moment::now(),
         })
+    }
+
+    /// Has the server end statements soon after the deadline. A pooler gets that with each call.
+    async fn limit(&mut self, deadline: Duration) -> Result<(), sqlx::Error> {
+        let timeout = deadline + SERVER_GRACE;
+        if self.pooler.is_some() || self.link.statement_timeout == timeout {
+            return Ok(());
+        }
+        let set = format!("set statement_timeout = {}", timeout.as_millis());
+        self.execute(sqlx::AssertSqlSafe(set)).await?;
+        self.link.statement_timeout = timeout;
+        Ok(())
     }
 
     /// Ends the session; only then what the statements did is done.

@@ -45,8 +45,12 @@ pub(super) async fn run(
                 for lane in &lanes {
                     lane.wake();
                 }
-                let error = listen(&mut notifications, &lanes).await;
+                let lost = listen(&mut notifications, &lanes).await;
                 listening.store(false, Ordering::Relaxed);
+                let Err(error) = lost else {
+                    was_lost = false;
+                    continue;
+                };
                 was_lost = true;
                 tracing::warn!(
                     event = "listener_lost",
@@ -64,13 +68,21 @@ pub(super) async fn run(
     }
 }
 
-/// Wakes the lanes that are notified, until the connection is lost. Returns why.
-async fn listen(notifications: &mut WakeupListener, lanes: &[Arc<Lane>]) -> String {
+/// Wakes the lanes that are notified, until the connection is too old.
+///
+/// # Errors
+/// If the connection is lost: why.
+async fn listen(notifications: &mut WakeupListener, lanes: &[Arc<Lane>]) -> Result<(), String> {
     loop {
-        let Ok(report) = tokio::time::timeout(CHECK_AFTER, notifications.recv()).await else {
+        let time_left = notifications.time_left();
+        if time_left.is_zero() {
+            return Ok(());
+        }
+        let wait = CHECK_AFTER.min(time_left);
+        let Ok(report) = tokio::time::timeout(wait, notifications.recv()).await else {
             match notifications.check().await {
                 Ok(()) => continue,
-                Err(error) => return database_error_text(&error),
+                Err(error) => return Err(database_error_text(&error)),
             }
         };
         match report {
@@ -79,8 +91,8 @@ async fn listen(notifications: &mut WakeupListener, lanes: &[Arc<Lane>]) -> Stri
                     lane.wake();
                 }
             }
-            Ok(None) => return "the connection was closed".into(),
-            Err(error) => return database_error_text(&error),
+            Ok(None) => return Err("the connection was closed".into()),
+            Err(error) => return Err(database_error_text(&error)),
         }
     }
 }

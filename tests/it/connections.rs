@@ -1,5 +1,7 @@
 //! Connections to both sides: encrypted, through a pooler, and never more than promised.
 
+mod abandoned;
+mod aging;
 mod api_proxy;
 mod api_reuse;
 mod api_tls;
@@ -7,3 +9,5 @@ mod bound;
 mod database_refused;
 mod database_tls;
 mod far;
+mod hosts;
+mod rotation;

@@ -6,6 +6,7 @@ mod blame;
 #[expect(dead_code, reason = "other tests use the rest")]
 mod certificates;
 mod isolation;
+mod many_apps;
 mod migration_locks;
 mod pace;
 mod peak_rate;

@@ -80,9 +80,16 @@ impl Worker {
     pub fn start(self) -> Running {
         let mut command = Command::new(worker_binary());
         for (name, _) in std::env::vars() {
-            let is_setting = ["AGORA_", "WORKER_", "DATABASE_URL", "SIMULATOR_", "OTEL_"]
-                .iter()
-                .any(|prefix| name.starts_with(prefix));
+            let is_setting = [
+                "AGORA_",
+                "WORKER_",
+                "DATABASE_URL",
+                "PG",
+                "SIMULATOR_",
+                "OTEL_",
+            ]
+            .iter()
+            .any(|prefix| name.starts_with(prefix));
             // A proxy of the machine would get the calls of a test.
             let is_proxy = name.to_ascii_lowercase().ends_with("_proxy");
             // Where the programs of PostgreSQL are is a matter of the machine.
@@ -179,6 +186,10 @@ impl Running {
     pub fn command_line(&self) -> String {
         let line = std::fs::read(format!("/proc/{}/cmdline", self.pid)).expect("it is running");
         String::from_utf8_lossy(&line).into_owned()
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.pid
     }
 
     pub fn is_running(&mut self) -> bool {

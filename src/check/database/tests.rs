@@ -20,6 +20,7 @@ fn facts() -> ServerDiagnostics {
         server_left: 90,
         role_left: None,
         database_left: None,
+        idle_session_timeout_ms: 0,
         autovacuum: true,
         tables_without_autovacuum: Vec::new(),
     }

@@ -8,6 +8,8 @@ select current_setting('server_version') as version,
        quote_ident(current_database()) as database,
        -- As the database, the role or the server sets it: this session has set its own.
        (select reset_val from pg_settings where name = 'default_transaction_isolation') as default_isolation,
+       coalesce((select reset_val::bigint from pg_settings where name = 'idle_session_timeout'), 0)
+           as idle_session_timeout_ms,
        current_setting('max_prepared_transactions')::int as max_prepared_transactions,
        current_setting('signaling.notify', true) as notify,
        security.tables as tables_with_row_security,

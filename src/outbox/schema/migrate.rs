@@ -4,6 +4,7 @@
 
 use std::time::{Duration, Instant};
 
+use sqlx::postgres::PgConnectOptions;
 use sqlx::{ConnectOptions, Connection, Executor, PgConnection, query};
 
 use super::functions;
@@ -13,6 +14,7 @@ use crate::outbox::Outbox;
 use crate::outbox::errors::is_without_lock;
 use crate::outbox::one_off::value;
 use crate::outbox::pool::Session;
+use crate::outbox::servers::SESSION_GUARDS;
 
 /// How long a migration waits for a lock, with others behind it: half a second, as the other half is for its work.
 ///
@@ -63,9 +65,12 @@ impl Outbox {
     /// system's own schema alone: migrations run with the rights of their owner, and others may create functions in the
     /// schema `public` that fit better.
     async fn migrating_connection(&self) -> Result<PgConnection, sqlx::Error> {
-        let options = self.options().clone();
-        let options = options.application_name("signaling-worker migrate");
-        let mut connection = options.connect().await?;
+        let open = async |options: PgConnectOptions| {
+            let options = options.application_name("signaling-worker migrate");
+            options.connect().await
+        };
+        let mut connection = self.servers().open(open).await?;
+        connection.execute(SESSION_GUARDS).await?;
         let search_path = "set search_path = pg_catalog, pg_temp";
         connection.execute(search_path).await?;
         Ok(connection)

@@ -11,7 +11,7 @@ use testkit::{PATIENCE, Postgres, Worker, World, peer, slow_api, write};
 use crate::certificates::{Authority, Certified};
 
 /// The user that only a client certificate lets in.
-const CERTIFIED_USER: &str = "certified";
+pub(super) const CERTIFIED_USER: &str = "certified";
 
 /// Who gets in: an administrator without TLS, so that the cluster can be set up, and others only with it.
 const HOST_BASED_AUTHENTICATION: &str = "local all all trust
@@ -22,7 +22,7 @@ hostssl all certified 127.0.0.1/32 cert
 /// A cluster with TLS, and a directory with the certificate of the CA that it goes by.
 pub(super) struct Encrypted {
     pub(super) postgres: Postgres,
-    ca: Authority,
+    pub(super) ca: Authority,
     pub(super) directory: TempDir,
 }
 

@@ -5,7 +5,8 @@ use serde_json::{Value, json};
 use super::door::Watched;
 use super::gate::Gate;
 use super::text::Samples;
-use testkit::{PATIENCE, World, peer, slow_api};
+use crate::schema::roles::Role;
+use testkit::{PATIENCE, World, peer, slow_api, write};
 
 #[tokio::test]
 async fn a_worker_says_that_it_is_alive_and_ready() {
@@ -217,4 +218,40 @@ async fn an_app_of_another_environment_is_noted_and_the_worker_is_ready() {
     let metrics = watched.door.get("/metrics").await.body;
     let gauge = "signaling_lane_state{app=\"default\",state=\"other_environment\"} 1";
     assert!(metrics.contains(gauge), "{metrics}");
+}
+
+#[tokio::test]
+async fn a_worker_whose_password_was_rotated_is_not_ready_and_says_what_to_do() {
+    let world = World::new().await;
+    let role = Role::granted(&world, "worker").await;
+    let directory = tempfile::TempDir::new().expect("a directory");
+    let file = write(directory.path(), "url", &role.url);
+    let worker = world.worker().without_env("DATABASE_URL");
+    let worker = worker.env("DATABASE_URL_FILE", file.to_str().expect("a path"));
+    let watched = Watched::start(worker).await;
+    watched.until_ready().await;
+
+    let name = &role.name;
+    world
+        .execute(&format!(
+            "alter role {name} password 'another'; select pg_terminate_backend(pid) from pg_stat_activity where usename = '{name}'"
+        ))
+        .await;
+    watched
+        .until_readiness(
+            503,
+            "FAIL database: it can't be reached: password authentication failed",
+        )
+        .await;
+    let told = watched.door.get("/readyz").await.body;
+    let advice = format!("put the right one into {}", file.display());
+    assert!(told.contains(&advice), "{told}");
+    assert!(
+        !told.contains("secret@") && !told.contains("another"),
+        "{told}"
+    );
+
+    let url = role.url.replace(":secret@", ":another@");
+    std::fs::write(&file, url).expect("written");
+    watched.until_ready().await;
 }

@@ -1,0 +1,91 @@
+//! Findings about the connection parameters and the hosts that they name.
+
+use std::time::Duration;
+
+use super::Finding;
+use crate::outbox::{HostSurvey, ServerDiagnostics};
+
+/// Parameters of the URL that the worker does not know. None if it knows all of them.
+pub(crate) fn parameters(unknown: &[String]) -> Option<Finding> {
+    if unknown.is_empty() {
+        return None;
+    }
+    Some(Finding::warn(
+        "parameters",
+        format!("the worker does not know {}", unknown.join(", ")),
+        "take them out of DATABASE_URL: they change nothing here",
+    ))
+}
+
+/// The hosts of a URL that names several. None if it names one, whose state the subject `database` tells.
+pub(crate) fn hosts(hosts: &[HostSurvey]) -> Option<Finding> {
+    if hosts.len() < 2 {
+        return None;
+    }
+    let told: Vec<String> = hosts
+        .iter()
+        .map(|host| {
+            let state = match &host.takes_writes {
+                Ok(true) => "takes writes",
+                Ok(false) => "takes no writes",
+                Err(why) => why,
+            };
+            format!("{} {state}", host.host)
+        })
+        .collect();
+    let told = told.join("; ");
+    Some(if hosts.iter().all(|host| host.takes_writes.is_ok()) {
+        Finding::ok("hosts", told)
+    } else {
+        Finding::warn(
+            "hosts",
+            told,
+            "a worker passes over a host that it can't use: put that host right before the next failover, or take it out of DATABASE_URL",
+        )
+    })
+}
+
+/// A server that ends idle sessions. None if it does not, or if it ends those of a pooler.
+pub(crate) fn idle_sessions(facts: &ServerDiagnostics, pooler: bool) -> Option<Finding> {
+    let timeout_ms = u64::try_from(facts.idle_session_timeout_ms).unwrap_or(0);
+    if timeout_ms == 0 || pooler {
+        return None;
+    }
+    let timeout = humantime::format_duration(Duration::from_millis(timeout_ms));
+    Some(Finding::ok(
+        "idle sessions",
+        format!("the server ends them after {timeout}; the worker switches that off for its own"),
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::check::Level;
+
+    fn host(name: &str, takes_writes: Result<bool, &str>) -> HostSurvey {
+        HostSurvey {
+            host: name.into(),
+            takes_writes: takes_writes.map_err(str::to_owned),
+        }
+    }
+
+    #[test]
+    fn a_host_that_can_not_be_used_is_warned_of_although_another_one_serves() {
+        assert_eq!(hosts(&[host("a:1", Err("refused"))]), None);
+        let well = hosts(&[host("a:1", Ok(true)), host("b:2", Ok(false))]).expect("a finding");
+        assert_eq!(well.level, Level::Ok);
+        assert_eq!(well.found, "a:1 takes writes; b:2 takes no writes");
+        let one = hosts(&[host("a:1", Ok(true)), host("b:2", Err("refused"))]).expect("a finding");
+        assert_eq!(one.level, Level::Warn);
+        assert!(one.found.ends_with("b:2 refused"), "{one:?}");
+    }
+
+    #[test]
+    fn an_unknown_parameter_is_warned_of_by_its_name() {
+        assert_eq!(parameters(&[]), None);
+        let finding = parameters(&["keepalives".into()]).expect("a finding");
+        assert_eq!(finding.level, Level::Warn);
+        assert!(finding.found.contains("keepalives"), "{finding:?}");
+    }
+}

@@ -1,0 +1,183 @@
+//! Passwords and certificates that are replaced while the worker runs.
+
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+
+use serde_json::json;
+use tempfile::TempDir;
+
+use super::database_tls::{CERTIFIED_USER, Encrypted};
+use crate::schema::roles::Role;
+use testkit::{PgBouncer, Postgres, Running, Worker, World, log_lines, peer, slow_api, write};
+
+const NEW_PASSWORD: &str = "rotated-secret";
+
+/// `worker run` with the usual app, and the database from somewhere else.
+fn worker(world: &World) -> Worker {
+    world.worker().without_env("DATABASE_URL")
+}
+
+/// Replaces a role's password, and ends its sessions.
+async fn rotate(world: &World, role: &Role) {
+    world
+        .execute(&format!(
+            "alter role {} password '{NEW_PASSWORD}'",
+            role.name
+        ))
+        .await;
+    end_sessions(world, &role.name).await;
+}
+
+async fn end_sessions(world: &World, role: &str) {
+    world
+        .execute(&format!(
+            "select pg_terminate_backend(pid) from pg_stat_activity where usename = '{role}'"
+        ))
+        .await;
+}
+
+/// Checks that a rotation in the middle of a run costs no restart and no message, and that the worker says what to do.
+async fn survives_a_rotation(
+    world: &World,
+    role: &Role,
+    mut worker: Running,
+    file: &Path,
+    new: &str,
+) {
+    world.until_accepted(50).await;
+    rotate(world, role).await;
+    worker.until_logged("database_login_refused").await;
+    let line = worker.log_line("database_login_refused");
+    let advice = format!("put the right one into {}", file.display());
+    assert!(line.contains(&advice), "{line}");
+    assert!(
+        world.count("status = 'pending'").await > 0,
+        "all were sent before"
+    );
+    fs::write(file, new).expect("written");
+    world.until_all_final().await;
+    assert!(worker.is_running());
+    assert_eq!(world.count("status = 'message_sent'").await, 1_000);
+    worker.stop().await;
+    let log = worker.stderr.whole_text();
+    // Each new connection of four pools is refused meanwhile.
+    assert!(
+        log_lines(&log, "database_login_refused").len() <= 3,
+        "{log}"
+    );
+    assert!(
+        !log.contains(NEW_PASSWORD) && !log.contains("secret@"),
+        "{log}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_rotated_password_in_the_file_of_the_url_needs_no_restart() {
+    let world = World::with(slow_api(20)).await;
+    let role = Role::granted(&world, "worker").await;
+    let directory = TempDir::new().expect("a directory");
+    let file = write(directory.path(), "url", &role.url);
+    world.insert_many(1_000).await;
+    let worker = worker(&world).env("DATABASE_URL_FILE", file.to_str().expect("a path"));
+    let new = role.url.replace(":secret@", &format!(":{NEW_PASSWORD}@"));
+    survives_a_rotation(&world, &role, worker.start(), &file, &new).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_rotated_password_in_a_password_file_needs_no_restart() {
+    let world = World::with(slow_api(20)).await;
+    let role = Role::granted(&world, "worker").await;
+    let directory = TempDir::new().expect("a directory");
+    let line = |password: &str| format!("# of the tests\n127.0.0.1:*:*:{}:{password}\n", role.name);
+    let file = write(directory.path(), "pgpass", &line("secret"));
+    let url = role.url.replace(":secret@", "@");
+    let with_file = || {
+        let worker = worker(&world).env("DATABASE_URL", &url);
+        worker.env("PGPASSFILE", file.to_str().expect("a path"))
+    };
+    fs::set_permissions(&file, Permissions::from_mode(0o640)).expect("set");
+    let finished = with_file().finish().await;
+    assert_eq!(finished.code, Some(1), "{finished:?}");
+    assert!(finished.stderr.contains("chmod 600"), "{finished:?}");
+    fs::set_permissions(&file, Permissions::from_mode(0o600)).expect("set");
+    world.insert_many(1_000).await;
+    survives_a_rotation(
+        &world,
+        &role,
+        with_file().start(),
+        &file,
+        &line(NEW_PASSWORD),
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn a_file_of_the_url_that_is_being_replaced_costs_nothing() {
+    let world = World::with(slow_api(0)).await;
+    let role = Role::granted(&world, "worker").await;
+    let directory = TempDir::new().expect("a directory");
+    let file = write(directory.path(), "url", &role.url);
+    let worker = worker(&world).env("DATABASE_URL_FILE", file.to_str().expect("a path"));
+    let worker = worker.start();
+    worker.until_logged("worker_started").await;
+    for text in ["", "postg"] {
+        fs::write(&file, text).expect("written");
+        end_sessions(&world, &role.name).await;
+        let id = world.insert(peer(json!({}))).await;
+        assert_eq!(world.until_final(id).await.status, "message_sent");
+        if text.is_empty() {
+            worker.until_logged("database_url_unreadable").await;
+            fs::write(&file, &role.url).expect("written");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_login_that_a_pooler_refuses_is_told_of_with_what_to_do() {
+    let world = World::new().await;
+    let pooler = PgBouncer::start(Postgres::shared().await, "").await;
+    let url = pooler.url(&world.url);
+    let (_, rest) = url.split_once('@').expect("a host");
+    let url = format!("postgres://postgres:wrong@{rest}");
+    for worker in [world.command(&["status"]), world.worker()] {
+        let finished = worker.env("DATABASE_URL", &url).finish().await;
+        assert_eq!(finished.code, Some(1), "{finished:?}");
+        let lines = log_lines(&finished.stderr, "database_login_refused");
+        assert_eq!(lines.len(), 1, "{finished:?}");
+        assert!(lines[0].contains("start the worker again"), "{finished:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_replaced_client_certificate_is_read_for_the_next_connection() {
+    let tls = Encrypted::start(|ca| ca.server("localhost")).await;
+    let mut world = World::on(&tls.postgres, slow_api(0)).await;
+    world
+        .execute(&format!("create role {CERTIFIED_USER} superuser login"))
+        .await;
+    tls.ca
+        .client(CERTIFIED_USER)
+        .write(tls.directory.path(), "client");
+    let (_, server) = world.url.split_once('@').expect("a host");
+    let server = tls.verified(&format!("postgres://{CERTIFIED_USER}@{server}"));
+    let server = server.replace("@127.0.0.1:", "@localhost:");
+    let (certificate, key) = (tls.path("client.pem"), tls.path("client.key"));
+    world.url = format!("{server}&sslcert={certificate}&sslkey={key}");
+    let mut worker = world.worker().start();
+    worker.until_logged("worker_started").await;
+
+    tls.ca
+        .client("another")
+        .write(tls.directory.path(), "client");
+    end_sessions(&world, CERTIFIED_USER).await;
+    worker.until_logged("database_login_refused").await;
+    let id = world.insert(peer(json!({}))).await;
+    tls.ca
+        .client(CERTIFIED_USER)
+        .write(tls.directory.path(), "client");
+    assert_eq!(world.until_final(id).await.status, "message_sent");
+    worker.stop().await;
+    world.pool.close().await;
+    tls.stop().await;
+}

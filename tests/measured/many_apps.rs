@@ -1,0 +1,112 @@
+//! One worker that serves a thousand apps, of which one is busy.
+
+use std::fmt::Write as _;
+use std::fs;
+use std::io::Write as _;
+use std::time::{Duration, Instant};
+
+use tempfile::NamedTempFile;
+
+use testkit::{API_KEY, API_SECRET, PgBouncer, Postgres, Worker, World, api_with_limit};
+
+const APPS: usize = 1_000;
+const MESSAGES: i32 = 5_000;
+const LIMIT_PER_S: u32 = 500;
+/// The longest time that such a worker may take to begin.
+const STARTUP: Duration = Duration::from_secs(5);
+/// The most memory that it may take, for each app.
+const MAX_KB_PER_APP: u64 = 100;
+
+/// A file of so many apps, with the default limit.
+fn apps(base_url: &str) -> NamedTempFile {
+    let mut text = String::new();
+    for number in 0..APPS {
+        writeln!(
+            text,
+            "[apps.app-{number}]\napp_id = \"id-{number}\"\napi_key = \"{API_KEY}\"\napi_secret = \"{API_SECRET}\"\n\
+             base_url = \"{base_url}\"\nrate = {LIMIT_PER_S}\n"
+        )
+        .expect("written");
+    }
+    let mut file = NamedTempFile::new().expect("a file");
+    file.write_all(text.as_bytes()).expect("written");
+    file
+}
+
+async fn insert_for(world: &World, app: &str, count: i32) {
+    world
+        .execute(&format!(
+            "insert into signaling.outbox (app, sender, destination, payload)
+             select '{app}', 'alice', 'user-' || n, 'message ' || n from generate_series(1, {count}) as n"
+        ))
+        .await;
+}
+
+/// The resident memory of a process, in KB.
+fn resident_kb(pid: u32) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).expect("a process");
+    let line = status
+        .lines()
+        .find_map(|line| line.strip_prefix("VmRSS:"))
+        .expect("a size");
+    let number = line.split_whitespace().next().expect("a number");
+    number.parse().expect("a number")
+}
+
+async fn keeps_its_pace(behind_pooler: bool) {
+    let world = World::alone(api_with_limit(LIMIT_PER_S)).await;
+    let pooler = if behind_pooler {
+        let settings = PgBouncer::variants().await[0];
+        Some(PgBouncer::start(Postgres::shared().await, settings).await)
+    } else {
+        None
+    };
+    let url = match &pooler {
+        Some(pooler) => pooler.url(&world.url),
+        None => world.url.clone(),
+    };
+    let config = apps(&world.simulator.base_url());
+    let began = Instant::now();
+    let mut worker = Worker::new(&["run", "--config"])
+        .arg(config.path().to_str().expect("a path"))
+        .env("DATABASE_URL", &url)
+        .start();
+    worker.until_logged("worker_started").await;
+    let startup = began.elapsed();
+    // An idle app is served as well, and the busy one sends its first message.
+    insert_for(&world, "app-1", 1).await;
+    insert_for(&world, "app-999", 1).await;
+    world.until_all_final().await;
+    insert_for(&world, "app-1", MESSAGES).await;
+    world.until_all_final().await;
+
+    let rate: f64 = world
+        .ask(
+            "select (count(*) / extract(epoch from max(sent_at) - min(sent_at)))::float8 from signaling.outbox
+             where app = 'app-1' and id > (select min(id) from signaling.outbox where app = 'app-1')",
+        )
+        .await;
+    let memory_kb = resident_kb(worker.pid());
+    eprintln!(
+        "behind a pooler: {behind_pooler}, started after {startup:?}, {rate:.0} calls/s, {memory_kb} KB"
+    );
+    let seen = &world.seen().apps["id-1"];
+    assert!(seen.worst_sliding_second <= u64::from(LIMIT_PER_S));
+    assert!(
+        rate > 0.95 * f64::from(LIMIT_PER_S) / 1.02,
+        "{rate:.0} calls/s"
+    );
+    assert!(startup < STARTUP, "started after {startup:?}");
+    assert!(memory_kb < APPS as u64 * MAX_KB_PER_APP, "{memory_kb} KB");
+    worker.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_busy_app_among_a_thousand_keeps_its_pace() {
+    keeps_its_pace(false).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_busy_app_among_a_thousand_keeps_its_pace_behind_a_pooler() {
+    keeps_its_pace(true).await;
+}
