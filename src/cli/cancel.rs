@@ -3,6 +3,7 @@
 use clap::Args;
 
 use super::args::DatabaseArgs;
+use super::print::print_line;
 
 /// Cancel messages that are not being sent
 ///
@@ -21,15 +22,20 @@ pub(super) struct CancelArgs {
 pub(super) async fn run(args: CancelArgs) -> anyhow::Result<()> {
     let outbox = args.database.connect_migrated().await?;
     let mut refused = 0;
+    // A line that can't be printed stops no cancellation.
+    let mut printed = Ok(());
     for id in args.ids {
         if outbox.cancel(id).await? {
-            println!("{id} cancelled");
+            printed = printed.and(print_line(format!("{id} cancelled")));
         } else {
             refused += 1;
-            println!("{id} not cancelled: it is being sent, is final already, or does not exist");
+            printed = printed.and(print_line(format!(
+                "{id} not cancelled: it is being sent, is final already, or does not exist"
+            )));
         }
     }
     outbox.close().await;
+    printed?;
     anyhow::ensure!(refused == 0, "not all messages were cancelled");
     Ok(())
 }

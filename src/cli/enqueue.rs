@@ -1,14 +1,17 @@
 //! `worker enqueue`
 
-use std::io::Write;
+use std::fmt::Write;
 
+use anyhow::Context;
 use clap::Args;
 use time::OffsetDateTime;
 
 use super::UsageError;
 use super::args::{DatabaseArgs, parse_time};
+use super::print::print;
 use crate::message::{InvalidMessage, MessageColumns, NewMessage};
 use crate::outbox::{EnqueueError, InvalidLines, read_json_lines};
+use crate::telemetry;
 
 /// Insert messages: one given by flags, or many as JSON lines on standard input
 ///
@@ -111,16 +114,18 @@ pub(super) async fn run(args: EnqueueArgs) -> anyhow::Result<()> {
             EnqueueError::Changed | EnqueueError::Database(_) => anyhow::Error::from(error),
         })?;
     outbox.close().await;
-    let mut out = std::io::stdout().lock();
+    let mut lines = String::new();
     for id in ids.iter().flatten() {
-        writeln!(out, "{id}")?;
+        // Writing into a string does not fail.
+        writeln!(lines, "{id}").ok();
     }
+    print(lines).context("all messages are inserted, but their ids are not printed")?;
     let repeated = ids.iter().filter(|id| id.is_none()).count();
     if repeated > 0 {
-        eprintln!(
+        telemetry::tell(&format!(
             "{repeated} of {} were there already, by their dedupe_key",
             ids.len()
-        );
+        ));
     }
     Ok(())
 }

@@ -3,6 +3,7 @@
 use clap::{Args, ValueEnum};
 
 use super::args::DatabaseArgs;
+use super::print::{print, print_line};
 use crate::outbox::{RoleKind, RoleName};
 
 /// Give a role the rights that a producer, a worker, an operator or a reader needs, and no others
@@ -71,12 +72,12 @@ pub(super) async fn run(args: GrantArgs) -> anyhow::Result<()> {
         ),
     };
     if args.print {
-        print!("{}", kind.script(&role));
+        print(kind.script(&role))?;
         return Ok(());
     }
     let outbox = args.database.connect_migrated().await?;
     outbox.grant(kind, &role).await?;
     outbox.close().await;
-    println!("{role} is {rights}");
+    print_line(format!("{role} is {rights}"))?;
     Ok(())
 }

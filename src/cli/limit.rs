@@ -5,6 +5,7 @@ use std::str::FromStr;
 use clap::Args;
 
 use super::args::{DatabaseArgs, operator};
+use super::print::print_line;
 
 /// Set how many calls a second an app may make, on all hosts at once
 ///
@@ -54,11 +55,11 @@ pub(super) async fn run(args: LimitArgs) -> anyhow::Result<()> {
         .map_or("the configured one".to_owned(), |limit| {
             format!("{limit} calls/s")
         });
-    println!(
+    print_line(format!(
         "the limit of {} {} {limit}",
         args.app,
         if news { "is now" } else { "was already" }
-    );
+    ))?;
     outbox.close().await;
     Ok(())
 }

@@ -3,6 +3,7 @@
 use clap::Args;
 
 use super::args::{DatabaseArgs, operator, parse_reason};
+use super::print::print_line;
 
 /// Keep an app from sending, on all hosts at once
 ///
@@ -42,12 +43,12 @@ pub(super) async fn pause(args: PauseArgs) -> anyhow::Result<()> {
         .pause(&args.app, args.reason.as_deref(), &operator())
         .await?
     {
-        println!("{} is paused", args.app);
+        print_line(format!("{} is paused", args.app))?;
     } else {
-        println!(
+        print_line(format!(
             "{} was paused already: see worker status for who did it and why",
             args.app
-        );
+        ))?;
     }
     outbox.close().await;
     Ok(())
@@ -55,7 +56,8 @@ pub(super) async fn pause(args: PauseArgs) -> anyhow::Result<()> {
 
 pub(super) async fn resume(args: ResumeArgs) -> anyhow::Result<()> {
     let outbox = args.database.connect_migrated().await?;
-    println!("{}: {}", args.app, outbox.resume(&args.app).await?);
+    let resumed = outbox.resume(&args.app).await?;
+    print_line(format!("{}: {resumed}", args.app))?;
     outbox.close().await;
     Ok(())
 }

@@ -4,6 +4,7 @@ use clap::Args;
 use time::OffsetDateTime;
 
 use super::args::{DatabaseArgs, parse_time};
+use super::print::print_line;
 use crate::outbox::RetryFilter;
 
 /// Send messages again that failed, expired, were cancelled, or whose outcome is unknown
@@ -70,7 +71,7 @@ pub(super) async fn run(args: RetryArgs) -> anyhow::Result<()> {
     };
     if args.dry_run {
         let messages = outbox.retry(&filter, true, None).await?;
-        println!("{} would be sent again", count(messages));
+        print_line(format!("{} would be sent again", count(messages)))?;
     } else {
         // What fails again meanwhile is not taken a second time.
         let now = OffsetDateTime::from(outbox.viewed_at().await?);
@@ -87,7 +88,7 @@ pub(super) async fn run(args: RetryArgs) -> anyhow::Result<()> {
             }
         }
         let are = if messages == 1 { "is" } else { "are" };
-        println!("{} {are} sent again", count(messages));
+        print_line(format!("{} {are} sent again", count(messages)))?;
     }
     outbox.close().await;
     Ok(())

@@ -4,15 +4,14 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::Context;
 use clap::Args;
-use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use super::args::{
     DatabaseArgs, Environment, host, parse_duration, parse_environment, parse_retention,
 };
 use super::ops::OpsArgs;
+use super::signals::signals;
 use crate::config::{self, AppConfig, ConfigError, RawApp, Timing, WorkerConfig};
 use crate::error_text::error_chain_text;
 use crate::ops::Waiting;
@@ -26,7 +25,8 @@ use crate::worker;
 ///
 /// Any number of these may run, on any number of hosts: together they keep each app below its limit. At the first
 /// signal the worker claims nothing more, gives back what it has not sent, finishes and records what is in flight,
-/// and exits with 0; a second signal ends it at once.
+/// and exits with 0; a second signal ends it at once. SIGQUIT is like them. SIGHUP and SIGALRM also end the worker in
+/// order, but never at once, and SIGUSR1 and SIGUSR2 change nothing. Files of secrets are read again by themselves.
 #[derive(Debug, Args)]
 #[command(
     after_help = "Secrets have no flags, so that they stand in no list of processes. Set one of:
@@ -160,8 +160,8 @@ pub(super) struct WorkerArgs {
     environment: Option<Environment>,
 }
 
-/// How long a worker takes at most to end after its drain timeout, but for the last stats, which have a second: what
-/// stops it has to wait for so long.
+/// How long a worker takes at most to end after its drain timeout, but for the last stats and the last lines of its log,
+/// which have a second each: what stops it has to wait for so long.
 const FAREWELL: Duration = Duration::from_secs(4);
 /// How often a database that can't be used yet is tried.
 const DATABASE_RETRY: Duration = Duration::from_secs(1);
@@ -255,28 +255,6 @@ fn is_passing(error: &anyhow::Error) -> bool {
         | (_, Some(SchemaError::Database(source))) => is_outage(source),
         _ => false,
     }
-}
-
-/// Cancels `shutdown` at the first signal, and returns at the second.
-pub(super) fn signals(shutdown: CancellationToken) -> anyhow::Result<impl Future<Output = ()>> {
-    let mut term = signal(SignalKind::terminate()).context("SIGTERM can't be handled")?;
-    let mut int = signal(SignalKind::interrupt()).context("SIGINT can't be handled")?;
-    Ok(async move {
-        for _ in 0..2 {
-            let name = tokio::select! {
-                _ = term.recv() => "SIGTERM",
-                _ = int.recv() => "SIGINT",
-            };
-            if !shutdown.is_cancelled() {
-                tracing::info!(
-                    event = "shutdown_started",
-                    signal = name,
-                    "shutting down: claims nothing more, finishes what is in flight; a second signal ends it at once"
-                );
-            }
-            shutdown.cancel();
-        }
-    })
 }
 
 pub(super) fn config(app: &AppArgs, worker: &WorkerArgs) -> Result<WorkerConfig, ConfigError> {

@@ -6,7 +6,7 @@ use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use hyper::StatusCode;
 use hyper::header::CONTENT_TYPE;
-use metrics::{Unit, describe_counter, describe_gauge, describe_histogram, gauge};
+use metrics::{Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge};
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
 use metrics_process::Collector;
 
@@ -15,6 +15,7 @@ use crate::outbox::{
     AppLane, LaneState, LaneStatus, Pending, STATEMENT_DURATION, STATEMENT_ERRORS,
 };
 use crate::stats::BOUNDS_S;
+use crate::telemetry::{self, LOG_LINES_DROPPED};
 use crate::worker::{
     CALL_DURATION, CALLS, CLOCK_STEPS, LANE_PANICS, Liveness, MESSAGES_FINISHED, QUEUE_WAIT,
     SLOTS_MISSED,
@@ -89,6 +90,7 @@ impl Metrics {
         for lane in liveness.lanes().unwrap_or_default() {
             gauge!(IN_FLIGHT, "app" => lane.app.clone()).set(count(lane.in_flight() as u64));
         }
+        counter!(LOG_LINES_DROPPED).absolute(telemetry::dropped_lines());
         self.process.collect();
         self.handle.render()
     }
@@ -155,6 +157,11 @@ fn describe() {
         CLOCK_STEPS,
         Unit::Count,
         "Steps of the database's clock that this process has noticed."
+    );
+    describe_counter!(
+        LOG_LINES_DROPPED,
+        Unit::Count,
+        "Lines of this process's log that were dropped, because nobody reads the log or it can't be written."
     );
     describe_histogram!(
         STATEMENT_DURATION,

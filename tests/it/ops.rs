@@ -7,4 +7,5 @@ mod guard;
 mod health;
 mod login;
 mod metrics;
+mod stalled_log;
 mod text;
