@@ -17,8 +17,8 @@ use crate::outbox::{
 use crate::stats::BOUNDS_S;
 use crate::telemetry::{self, LOG_LINES_DROPPED};
 use crate::worker::{
-    CALL_DURATION, CALLS, CLOCK_STEPS, LANE_PANICS, Liveness, MESSAGES_FINISHED, QUEUE_WAIT,
-    SLOTS_MISSED,
+    CALL_DURATION, CALLS, CLOCK_STEPS, Liveness, MESSAGES_FINISHED, QUEUE_WAIT, SLOTS_MISSED,
+    TASK_PANICS,
 };
 
 const IN_FLIGHT: &str = "signaling_in_flight_messages";
@@ -149,9 +149,9 @@ fn describe() {
         "Slots that had passed before their calls could start."
     );
     describe_counter!(
-        LANE_PANICS,
+        TASK_PANICS,
         Unit::Count,
-        "Panics of a lane's loop, each a defect. The loop was started again."
+        "Panics of parts of this process, each a defect. The part was started again."
     );
     describe_counter!(
         CLOCK_STEPS,

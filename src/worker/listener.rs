@@ -7,6 +7,7 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 use super::lane::Lane;
+use super::panic_point::panic_point;
 use crate::error_text::database_error_text;
 use crate::outbox::{Outbox, WakeupListener};
 
@@ -67,6 +68,7 @@ pub(super) async fn run(
 /// Wakes the lanes that are notified, until the connection is lost. Returns why.
 async fn listen(notifications: &mut WakeupListener, lanes: &[Arc<Lane>]) -> String {
     loop {
+        panic_point("listener", 0);
         let Ok(report) = tokio::time::timeout(CHECK_AFTER, notifications.recv()).await else {
             match notifications.check().await {
                 Ok(()) => continue,

@@ -7,7 +7,7 @@ use super::text::Samples;
 use testkit::{APP_ID, PATIENCE, World, peer};
 
 /// What is counted in each process.
-const OF_THE_PROCESS: [&str; 11] = [
+const OF_THE_PROCESS: [&str; 12] = [
     "signaling_build_info",
     "signaling_call_duration_seconds_bucket",
     "signaling_calls_total",
@@ -19,6 +19,7 @@ const OF_THE_PROCESS: [&str; 11] = [
     "signaling_log_lines_dropped_total",
     "signaling_messages_finished_total",
     "signaling_slots_missed_total",
+    "signaling_task_panics_total",
 ];
 /// What the database says of the fleet.
 const OF_THE_FLEET: [&str; 9] = [
