@@ -1,4 +1,4 @@
-//! Output of a process that serves: a bounded queue and a thread that writes it. Nobody who prints waits for the reader,
+//! Output of a process that serves: a bounded queue, and a thread that writes its lines. No task waits for the reader,
 //! because a terminal that is stopped, or a full pipe to a log collector, must stop neither the sending nor a shutdown.
 
 use std::io::{self, ErrorKind, Write};

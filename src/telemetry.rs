@@ -87,7 +87,7 @@ pub(crate) fn init(
     let filter = EnvFilter::try_new(format!("{filter},{NEVER_LOGGED}"))?;
     let lines = tracing_subscriber::fmt::layer()
         .with_writer(stderr.0.clone())
-        // It would print its own errors past the queue.
+        // The layer would print its own errors past the queue, and block.
         .log_internal_errors(false)
         .with_ansi(io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none())
         .with_target(false);

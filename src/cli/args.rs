@@ -12,7 +12,7 @@ use super::UsageError;
 use crate::outbox::{MIN_RETENTION, Outbox, check_tls_files};
 use crate::pace::DbTime;
 use crate::sanitize;
-use crate::secret::SecretSource;
+use crate::secret::{self, SecretSource};
 
 /// Which database.
 #[derive(Debug, Args)]
@@ -35,23 +35,30 @@ impl DatabaseArgs {
         let url = self
             .database_url
             .as_ref()
-            .filter(|url| !url.expose_secret().is_empty());
+            .and_then(|url| secret::given(url.expose_secret()));
         let file = self
             .database_url_file
-            .as_ref()
-            .filter(|file| !file.as_os_str().is_empty());
-        match (url, file) {
-            (Some(url), None) => Ok(url.clone()),
-            (None, Some(file)) => Ok(SecretSource::file(file).read()?),
-            (Some(_), Some(_)) => Err(UsageError(
+            .as_deref()
+            .and_then(secret::given_path);
+        let url = match (url, file) {
+            (Some(url), None) => SecretString::from(url.to_owned()),
+            (None, Some(file)) => SecretSource::file(file).read()?,
+            (Some(_), Some(_)) => return Err(UsageError(
                 "the database is given twice: keep one of DATABASE_URL and DATABASE_URL_FILE".into(),
             )
             .into()),
-            (None, None) => Err(UsageError(
+            (None, None) => return Err(UsageError(
                 "no database is given: set DATABASE_URL, like postgres://user:password@host:5432/name".into(),
             )
             .into()),
+        };
+        if url.expose_secret().starts_with(['"', '\'']) {
+            return Err(UsageError(
+                "DATABASE_URL begins with a quotation mark: write the URL without, because a file of variables may keep the mark as a part of the value".into(),
+            )
+            .into());
         }
+        Ok(url)
     }
 
     /// The database, reached, with at most so many connections.

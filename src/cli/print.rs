@@ -1,4 +1,4 @@
-//! What commands print on standard output. The macros of the standard library panic where a pipe is closed or a disk is
+//! Prints on standard output, for commands that end. The macros of the standard library panic where a pipe is closed or a disk is
 //! full.
 
 use std::io::{self, ErrorKind, Write};

@@ -18,6 +18,7 @@ use crate::ops::Waiting;
 use crate::outbox::{ConnectError, Outbox, SchemaError, is_outage};
 use crate::retry::RetryPolicy;
 use crate::sanitize;
+use crate::secret;
 use crate::telemetry::traces::Traces;
 use crate::worker;
 
@@ -171,6 +172,7 @@ pub(super) async fn run(args: RunArgs) -> anyhow::Result<()> {
     let traces = Traces::from_environment(&config.name)?;
     config.traces.clone_from(&traces);
     raise_file_limit(&config);
+    log_oddities(&config);
     let shutdown = CancellationToken::new();
     // Before the database is asked for anything, so that what it says is seen.
     let ops = args.ops.start(&shutdown).await?;
@@ -215,6 +217,20 @@ pub(super) async fn run(args: RunArgs) -> anyhow::Result<()> {
         biased;
         () = signals(shutdown.clone())? => anyhow::bail!("ended at once by a second signal: what was in flight is due again when its lease ends"),
         result = work => result,
+    }
+}
+
+/// A value that is odd may still be right, so the worker tries it.
+fn log_oddities(config: &WorkerConfig) {
+    for app in &config.apps {
+        for (variable, why) in app.credentials.oddities() {
+            tracing::warn!(
+                event = "setting_odd",
+                app = app.alias,
+                variable,
+                "{variable} {why}: if the API refuses the credentials, look there"
+            );
+        }
     }
 }
 
@@ -283,7 +299,10 @@ pub(super) fn config(app: &AppArgs, worker: &WorkerArgs) -> Result<WorkerConfig,
 }
 
 fn apps(args: &AppArgs) -> Result<Vec<AppConfig>, ConfigError> {
-    let environment = config::secrets_from(|name| std::env::var(name).ok());
+    let environment = config::secrets_from(|name| {
+        // A value that is not UTF-8 is a mistake, and not one that is missing.
+        std::env::var_os(name).map(|value| value.to_string_lossy().into_owned())
+    });
     let with_shared = |raw: RawApp| RawApp {
         base_url: raw.base_url.or_else(|| given(args.base_url.as_deref())),
         ca_file: raw.ca_file.or_else(|| args.ca_file.clone()),
@@ -291,7 +310,7 @@ fn apps(args: &AppArgs) -> Result<Vec<AppConfig>, ConfigError> {
         max_in_flight: raw.max_in_flight.or(args.max_in_flight),
         ..raw
     };
-    let Some(path) = &args.config else {
+    let Some(path) = args.config.as_deref().and_then(secret::given_path) else {
         let app = RawApp {
             app_id: given(args.app_id.as_deref()),
             uid: given(args.uid.as_deref()),
@@ -324,7 +343,7 @@ fn apps(args: &AppArgs) -> Result<Vec<AppConfig>, ConfigError> {
 }
 
 fn given(text: Option<&str>) -> Option<String> {
-    text.filter(|text| !text.is_empty()).map(str::to_owned)
+    secret::given(text?).map(str::to_owned)
 }
 
 /// How many files a worker may have open at once: each call in flight is a connection, and a file to the system.

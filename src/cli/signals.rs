@@ -1,4 +1,4 @@
-//! What each signal asks of a process that serves. A signal without a handler would end the process at once, and lose what
+//! The meaning of each signal for a process that serves. A signal without a handler would end the process at once, and lose what
 //! is known of the calls in flight.
 
 use std::future::poll_fn;

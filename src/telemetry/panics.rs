@@ -15,7 +15,7 @@ const NUMBERS_ALONE: [&str; 3] = [
     "range end index ",
 ];
 
-/// Logs each panic from now on. Who catches it logs what that costs.
+/// Logs each panic from now on. The caller that catches a panic logs the consequence.
 pub(super) fn log_panics() {
     std::panic::set_hook(Box::new(log));
 }

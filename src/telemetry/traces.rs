@@ -17,6 +17,7 @@ use opentelemetry_sdk::propagation::TraceContextPropagator;
 use opentelemetry_sdk::trace::{SdkTracer, SdkTracerProvider};
 
 use super::collector::Collector;
+use crate::secret;
 use crate::signaling::InvalidClient;
 
 /// How long a shutdown waits for the last spans to be sent.
@@ -72,7 +73,7 @@ impl Traces {
     /// Where the environment asks for something that is not to be had.
     pub(crate) fn from_environment(instance: &str) -> Result<Option<Self>, InvalidTraces> {
         let Some(settings) =
-            Settings::read(|name| std::env::var(name).ok().filter(|value| !value.is_empty()))?
+            Settings::read(|name| secret::given(&std::env::var(name).ok()?).map(str::to_owned))?
         else {
             return Ok(None);
         };

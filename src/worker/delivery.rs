@@ -1,5 +1,6 @@
 //! The delivery of one message: wait for the slot, call, decide, hand over to the recorder.
 
+mod panicked;
 mod trace;
 
 use std::pin::pin;
@@ -13,7 +14,7 @@ use super::lane::circuit_breaker::{Attempt, AttemptKind, Verdict};
 use super::lane::{AttemptReport, Lane, OpenCall, Place};
 use super::panic_point::panic_point;
 use super::recorder::Delivered;
-use super::restart::{Panicked, Task, catch_panic};
+use super::restart::{Panicked, catch_panic};
 use crate::message::{Message, Target};
 use crate::outbox::{CallRecord, Claimed, Record};
 use crate::outcome::{self, Fault, FinalStatus, Outcome};
@@ -52,9 +53,9 @@ enum NoCall {
 struct Finished {
     record: Record,
     event: LaneEvent,
-    /// It goes back only for a new slot.
+    /// The message goes back only for a new slot.
     wants_slot: bool,
-    /// Whom a call led to, for the trace.
+    /// The host of the call, for the trace.
     server: Option<BaseUrl>,
 }
 
@@ -86,7 +87,7 @@ pub(super) async fn deliver(
         records
     ));
     if catch_panic(delivery).await.is_err() {
-        report_panic(&lane, id);
+        panicked::report(&lane, id);
     }
 }
 
@@ -100,8 +101,9 @@ async fn attempt_and_record(
     let sent_at = OnceLock::new();
     let attempting = pin!(attempt(&lane, &claimed, start_at, &sent_at));
     let finished = catch_panic(attempting).await.unwrap_or_else(|Panicked| {
-        report_panic(&lane, claimed.id);
-        after_panic(&lane, &claimed, sent_at.get().copied())
+        panicked::report(&lane, claimed.id);
+        let record = panicked::record(&lane, &claimed, sent_at.get().copied());
+        (record, unused_probe(&claimed)).into()
     });
     let Finished { record, event, .. } = finished;
     let spans = (
@@ -171,61 +173,6 @@ fn unused_probe(claimed: &Claimed) -> LaneEvent {
     claimed
         .probe()
         .map_or(LaneEvent::None, LaneEvent::ProbeUnused)
-}
-
-fn report_panic(lane: &Lane, message_id: i64) {
-    Task::Delivery.count_panic();
-    if let Some(suppressed) = lane.delivery_panics.admit() {
-        tracing::error!(
-            event = "delivery_panicked",
-            app = lane.app,
-            message_id,
-            suppressed,
-            "an attempt to send this message has failed in the worker itself, which is a defect: other messages go on, and this one ends after its max_attempts. Please report the `panicked` line before this one"
-        );
-    }
-}
-
-/// The record of an attempt in which the worker panicked. It is charged, because a message that makes each attempt panic must
-/// end. `sent_at` is set if the API may have the message.
-fn after_panic(lane: &Lane, claimed: &Claimed, sent_at: Option<DbTime>) -> Finished {
-    let (now, retry) = (lane.now(), lane.shared.retry);
-    let (outcome, error) = match sent_at {
-        Some(_) => (
-            Outcome::Ambiguous,
-            "the worker failed after it had begun the call, which is a defect",
-        ),
-        None => (
-            Outcome::Unserved,
-            "the worker failed before the call, which is a defect",
-        ),
-    };
-    let delay = retry.delay(claimed.policy.failures());
-    let give_up_after = retry.give_up_after();
-    let next = outcome::next(
-        outcome,
-        true,
-        claimed.policy,
-        lane.steady_now(),
-        delay,
-        give_up_after,
-    );
-    let sent_at = sent_at.unwrap_or(now);
-    let call = CallRecord {
-        sent_at,
-        duration: now.since(sent_at),
-        http_status: None,
-        request_id: None,
-        outcome: outcome.attempt_outcome(),
-        charged: true,
-        fault: Some(Fault::Worker),
-        evidence: None,
-    };
-    (
-        Record::after_call(claimed, next, Some(error.to_owned()), call),
-        unused_probe(claimed),
-    )
-        .into()
 }
 
 /// Gives a claimed message back that has no place in flight.

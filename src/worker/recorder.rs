@@ -70,7 +70,7 @@ pub(super) struct Recorder {
     work: Mutex<Work>,
 }
 
-/// What is to be written. It outlives a panic of the recorder, so that no outcome is lost with it.
+/// The outcomes that are still to be written. They outlive a panic of the recorder.
 struct Work {
     inbox: mpsc::Receiver<Delivered>,
     batch: Vec<Delivered>,

@@ -1,5 +1,5 @@
-//! What becomes of a task that panics. A panic is a defect, but it must not cost what other tasks know: the task is started
-//! again, later each time, and an operator sees it in a metric and in the log.
+//! Starts a task again that has panicked. A panic is a defect, but must not cost the outcomes that other tasks know. The pause
+//! grows with each panic, and an operator sees the panic in a metric and in the log.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 /// The counter of panics, each a defect. Label: `task`.
 pub(crate) const TASK_PANICS: &str = "signaling_task_panics_total";
 
-/// The pause before a task is started again, at first and at most. It doubles with each panic.
+/// The pause before a task is started again, at first and at most. Each panic doubles the pause.
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
 const PAUSE_CAP: Duration = Duration::from_secs(30);
 /// A task that has worked for so long begins with the first pause again.
@@ -76,7 +76,7 @@ pub(super) fn describe_tasks() {
     }
 }
 
-/// A future has panicked. What it owned is dropped.
+/// A future has panicked, and everything that the future owned is dropped.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Panicked;
 

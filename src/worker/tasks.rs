@@ -18,7 +18,7 @@ use super::recorder::{Delivered, Recorder};
 use super::restart::{Task, restart_after_panics};
 use crate::outbox::{Outbox, WorkerIdentity};
 
-/// What several tasks work with.
+/// The parts of the worker that several tasks share.
 #[derive(Clone)]
 pub(super) struct Tasks {
     pub(super) outbox: Arc<Outbox>,

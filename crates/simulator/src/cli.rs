@@ -108,7 +108,10 @@ pub async fn run(args: SimulateArgs) -> anyhow::Result<()> {
     // Asked for first, so that no signal is missed once the address is printed.
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
-    let credentials = credentials(|name| env::var(name).ok().filter(|value| !value.is_empty()))?;
+    let credentials = credentials(|name| {
+        let value = env::var(name).ok()?.trim().to_owned();
+        (!value.is_empty()).then_some(value)
+    })?;
     let accepts = credentials.accepts().join(", ");
     let simulator = Simulator::start(config(args, credentials))
         .await
