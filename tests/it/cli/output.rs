@@ -95,6 +95,7 @@ fn commands(directory: &str) -> Vec<(Vec<&str>, i32)> {
         (vec!["completions", "bash"], 0),
         (vec!["man"], 0),
         (vec!["man", "--dir", directory], 0),
+        (vec!["adopt", "--environment=tests", "--cancel-pending"], 0),
     ]
 }
 
