@@ -17,13 +17,15 @@ mod migrate;
 mod obstacles;
 mod ops;
 mod pause;
+mod print;
 mod retry;
 mod run;
 mod screen;
+mod signals;
 mod status;
 mod workers;
 
-use std::io::{ErrorKind, Write};
+use std::io::Write;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
@@ -106,9 +108,23 @@ enum Command {
 
 /// Parses the command line, runs the command, and says with which code to exit.
 pub fn main() -> ExitCode {
-    let cli = Cli::parse();
-    if let Err(error) = telemetry::init(&cli.log, cli.log_format) {
-        eprintln!("error: WORKER_LOG can't be used: {error}");
+    let stderr = match telemetry::Stderr::start() {
+        Ok(stderr) => stderr,
+        Err(error) => {
+            writeln!(
+                std::io::stderr(),
+                "error: no thread can be started: {error}"
+            )
+            .ok();
+            return ExitCode::FAILURE;
+        }
+    };
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return ExitCode::from(print::print_clap(&error)),
+    };
+    if let Err(error) = telemetry::init(&stderr, &cli.log, cli.log_format) {
+        telemetry::tell(&format!("error: WORKER_LOG can't be used: {error}"));
         return ExitCode::from(2);
     }
     let runtime = match tokio::runtime::Builder::new_multi_thread()
@@ -117,7 +133,7 @@ pub fn main() -> ExitCode {
     {
         Ok(runtime) => runtime,
         Err(error) => {
-            eprintln!("error: the runtime can't start: {error}");
+            telemetry::tell(&format!("error: the runtime can't start: {error}"));
             return ExitCode::FAILURE;
         }
     };
@@ -151,20 +167,12 @@ pub fn main() -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!(
+            telemetry::tell(&format!(
                 "error: {}",
                 crate::error_text::error_chain_text(error.as_ref())
-            );
+            ));
             ExitCode::from(if is_usage(&error) { 2 } else { 1 })
         }
-    }
-}
-
-/// Writes to standard output what may be long. A reader that has seen enough, like `head`, is no failure.
-fn print(text: &[u8]) -> anyhow::Result<()> {
-    match std::io::stdout().lock().write_all(text) {
-        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
-        written => Ok(written?),
     }
 }
 

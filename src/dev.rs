@@ -4,6 +4,7 @@
 mod progress;
 mod samples;
 
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,8 +15,10 @@ use tokio_util::sync::CancellationToken;
 use crate::config::{RawApp, Timing, WorkerConfig};
 use crate::ops::{OpsServer, OpsSettings};
 use crate::outbox::{Outbox, SampleRow};
+use crate::output::OutputQueue;
 use crate::proxy::ProxyVariables;
 use crate::retry::RetryPolicy;
+use crate::telemetry::LAST_LINES;
 use crate::worker;
 use simulator::{
     ApiKey, Behaviour, Credentials, Fault, FaultRule, Ledger, Simulator, SimulatorConfig,
@@ -46,34 +49,41 @@ pub(crate) async fn run(dev: Dev, shutdown: CancellationToken) -> anyhow::Result
         postgres = ThrowawayPostgres::start() => postgres?,
         () = shutdown.cancelled() => return Ok(()),
     };
-    let shown = show(&dev, &postgres, shutdown).await;
+    let out = OutputQueue::start(io::stdout(), |_| ())?;
+    let shown = show(&dev, &postgres, shutdown, &out).await;
     postgres
         .stop()
         .await
         .context("the throwaway Postgres did not stop")?;
-    shown
+    let flushing = out.clone();
+    tokio::task::spawn_blocking(move || flushing.flush(LAST_LINES)).await?;
+    match out.error() {
+        Some(error) if shown.is_ok() => Err(error).context("standard output can't be written"),
+        _ => shown,
+    }
 }
 
 async fn show(
     dev: &Dev,
     postgres: &ThrowawayPostgres,
     shutdown: CancellationToken,
+    out: &OutputQueue,
 ) -> anyhow::Result<()> {
     let url = SecretString::from(postgres.create_database(DATABASE).await?);
     let outbox = Arc::new(Outbox::connect(&url, 5).await?);
     outbox.migrate(Duration::from_secs(60), |_, _| ()).await?;
     let simulator = simulator(dev.limit_per_s).await?;
-    println!("database    {}", postgres.psql_command(DATABASE));
-    println!(
-        "API         {} (simulated; its ledger: /_simulator/)",
+    out.push_line(&format!(
+        "database    {}\nAPI         {} (simulated; its ledger: /_simulator/)",
+        postgres.psql_command(DATABASE),
         simulator.base_url()
-    );
+    ));
 
     let ending = shutdown.child_token();
     let ops = match dev.messages {
         // It is over before anybody looks.
         Some(_) => None,
-        None => dashboard(&outbox, &ending).await?,
+        None => dashboard(&outbox, &ending, out).await?,
     };
     let liveness = ops.as_ref().map(|ops| Arc::clone(&ops.state.liveness));
     let worker = tokio::spawn(worker::run(
@@ -83,11 +93,10 @@ async fn show(
         ending.clone(),
     ));
     let result = if let Some(count) = dev.messages {
-        deliver_samples(&outbox, &simulator, count, &shutdown).await
+        deliver_samples(&outbox, &simulator, count, &shutdown, out).await
     } else {
-        println!(
-            "
-Insert a row into signaling.outbox and look at signaling.delivery. Ctrl-C ends it all."
+        out.push_line(
+            "\nInsert a row into signaling.outbox and look at signaling.delivery. Ctrl-C ends it all.",
         );
         shutdown.cancelled().await;
         Ok(())
@@ -106,6 +115,7 @@ Insert a row into signaling.outbox and look at signaling.delivery. Ctrl-C ends i
 async fn dashboard(
     outbox: &Arc<Outbox>,
     shutdown: &CancellationToken,
+    out: &OutputQueue,
 ) -> anyhow::Result<Option<OpsServer>> {
     let Some(settings) = OpsSettings::new(None, None)? else {
         return Ok(None);
@@ -114,7 +124,7 @@ async fn dashboard(
     if let Some(ops) = &ops {
         // It is opened once.
         ops.state.outbox.set(Arc::clone(outbox)).ok();
-        println!("dashboard   http://{}", ops.address);
+        out.push_line(&format!("dashboard   http://{}", ops.address));
     }
     Ok(ops)
 }
@@ -188,6 +198,7 @@ async fn deliver_samples(
     simulator: &Simulator,
     count: usize,
     shutdown: &CancellationToken,
+    out: &OutputQueue,
 ) -> anyhow::Result<()> {
     let samples = samples::samples(count)?;
     let messages: Vec<_> = samples
@@ -201,15 +212,15 @@ async fn deliver_samples(
         .into_iter()
         .flatten()
         .collect();
-    println!(
+    out.push_line(&format!(
         "inserted    {count} sample messages: to peers and channels, some offline, some that need a retry\n"
-    );
-    if !progress::watch(outbox, count, shutdown).await? {
+    ));
+    if !progress::watch(outbox, count, shutdown, out).await? {
         anyhow::bail!("interrupted before all sample messages were final");
     }
     let rows = outbox.sample_rows(&ids).await?;
     let summary = simulator.ledger().summary();
-    progress::summarize(&rows, summary.apps.get(APP_ID));
+    out.push_line(&progress::summary(&rows, summary.apps.get(APP_ID)));
 
     let astray = samples
         .iter()
@@ -224,7 +235,7 @@ async fn deliver_samples(
         "{} messages were accepted twice",
         summary.duplicates
     );
-    println!("\nEvery message ended as it should.");
+    out.push_line("\nEvery message ended as it should.");
     Ok(())
 }
 

@@ -5,6 +5,8 @@
 //! [`enqueue()`] inserts a [`NewMessage`]. The rest of this package is the binary `worker`.
 
 #![warn(missing_docs)]
+// Both macros panic where nobody reads any more, and block where nobody reads now: `cli::print`, `telemetry::tell`.
+#![cfg_attr(not(test), warn(clippy::print_stdout, clippy::print_stderr))]
 
 mod advice;
 mod check;
@@ -24,6 +26,7 @@ mod model;
 mod ops;
 mod outbox;
 mod outcome;
+mod output;
 mod pace;
 mod proxy;
 mod retry;

@@ -1,4 +1,8 @@
 //! Secrets: given as a value, or in a file that is read again when it changes. They never print.
+//!
+//! One rule holds for every value, from a variable, a flag, a configuration or a file: invisible characters around the value
+//! do not belong to it, and a value of which nothing is left is not set. A line break at the end of a variable would otherwise
+//! make the API refuse credentials that look right.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -13,6 +17,56 @@ use crate::sanitize::{self, FileError};
 pub(super) const MAX_SECRET_BYTES: u64 = 16 * 1024;
 /// How long a file's content is used before the file is looked at again.
 const RECHECK_AFTER: Duration = Duration::from_secs(1);
+
+/// Characters that nobody sees, beside white space and control characters: soft hyphen, zero-width space, joiners, word
+/// joiner, byte order mark.
+const INVISIBLE: [char; 6] = [
+    '\u{ad}', '\u{200b}', '\u{200c}', '\u{200d}', '\u{2060}', '\u{feff}',
+];
+
+fn is_invisible(c: char) -> bool {
+    c.is_whitespace() || c.is_control() || INVISIBLE.contains(&c)
+}
+
+/// A value without the invisible characters around it; none if nothing is left.
+pub(crate) fn given(text: &str) -> Option<&str> {
+    Some(text.trim_matches(is_invisible)).filter(|text| !text.is_empty())
+}
+
+/// A path, likewise. A path that is not UTF-8 stays as it is.
+pub(crate) fn given_path(path: &Path) -> Option<&Path> {
+    match path.to_str() {
+        Some(text) => given(text).map(Path::new),
+        None => Some(path),
+    }
+}
+
+/// True if a value has characters inside that no value can have: line breaks, as of two values in one, or bytes that are
+/// not UTF-8.
+pub(crate) fn is_impossible(value: &str) -> bool {
+    value
+        .chars()
+        .any(|c| c.is_control() || c == char::REPLACEMENT_CHARACTER)
+}
+
+/// The reason why a value is probably a mistake, although the worker can use the value.
+pub(crate) fn oddity(value: &str) -> Option<&'static str> {
+    let is_quoted = ['"', '\'', '`', '“', '‘', '«']
+        .iter()
+        .any(|quote| value.starts_with(*quote))
+        || ['"', '\'', '`', '”', '’', '»']
+            .iter()
+            .any(|quote| value.ends_with(*quote));
+    if is_quoted {
+        Some("has a quotation mark at its beginning or its end")
+    } else if value.chars().any(is_invisible) {
+        Some("has white space or an invisible character inside")
+    } else if !value.is_ascii() {
+        Some("has other characters than ASCII")
+    } else {
+        None
+    }
+}
 
 /// Where a secret comes from.
 pub(crate) enum SecretSource {
@@ -42,6 +96,8 @@ pub(crate) enum SecretError {
     /// The file is too large for a secret.
     #[error("the secret's file {path} has more than 16 KiB: is it the right file?", path = .0.display())]
     TooLong(PathBuf),
+    #[error("the secret's file {path} has more than one line, or control characters: write the secret alone into it", path = .0.display())]
+    Impossible(PathBuf),
 }
 
 impl SecretSource {
@@ -97,9 +153,10 @@ fn read_file(path: &Path) -> Result<SecretString, SecretError> {
         },
         FileError::TooLong { .. } => SecretError::TooLong(path.to_owned()),
     })?;
-    match text.trim() {
-        "" => Err(SecretError::Empty(path.to_owned())),
-        secret => Ok(SecretString::from(secret.to_owned())),
+    match given(&text) {
+        None => Err(SecretError::Empty(path.to_owned())),
+        Some(secret) if is_impossible(secret) => Err(SecretError::Impossible(path.to_owned())),
+        Some(secret) => Ok(SecretString::from(secret.to_owned())),
     }
 }
 
@@ -121,6 +178,45 @@ mod tests {
     use super::*;
 
     #[test]
+    fn what_nobody_sees_around_a_value_does_not_belong_to_it() {
+        for text in [
+            "hush",
+            "hush\n",
+            "hush\r\n",
+            " \thush ",
+            "\u{feff}hush",
+            "hush\u{a0}",
+            "\u{200b}hush\u{200b}\n",
+            "hush\0",
+        ] {
+            assert_eq!(given(text), Some("hush"), "{text:?}");
+        }
+        for text in ["", " ", "\r\n", "\u{feff}"] {
+            assert_eq!(given(text), None, "{text:?}");
+        }
+        assert_eq!(given_path(Path::new("/run/s\r")), Some(Path::new("/run/s")));
+        assert_eq!(given_path(Path::new("\n")), None);
+    }
+
+    #[test]
+    fn a_value_that_is_probably_not_what_was_meant_is_odd() {
+        for value in [
+            "\"hush\"",
+            "'hush'",
+            "hush\"",
+            "“hush”",
+            "hu sh",
+            "hu\u{200b}sh",
+            "hüsh",
+        ] {
+            assert!(oddity(value).is_some(), "{value}");
+        }
+        for value in ["hush", "hu/sh+=", "hu\"sh", "0123456789abcdef"] {
+            assert_eq!(oddity(value), None, "{value}");
+        }
+    }
+
+    #[test]
     fn a_file_is_read_without_the_white_space_around_its_secret() {
         let file = tempfile::NamedTempFile::new().expect("a file");
         fs::write(file.path(), "hush\n").expect("written");
@@ -139,6 +235,11 @@ mod tests {
         assert!(matches!(
             SecretSource::file(file.path()).read(),
             Err(SecretError::TooLong(_))
+        ));
+        fs::write(file.path(), "hush\nhush").expect("written");
+        assert!(matches!(
+            SecretSource::file(file.path()).read(),
+            Err(SecretError::Impossible(_))
         ));
         assert!(matches!(
             SecretSource::file("/").read(),

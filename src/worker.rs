@@ -7,9 +7,11 @@ mod lane;
 mod listener;
 mod liveness;
 mod maintenance;
+mod panic_point;
 mod poller;
 mod recorder;
 mod restart;
+mod tasks;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -19,32 +21,28 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use uuid::Uuid;
 
 use crate::config::{AppConfig, WorkerConfig};
 use crate::error_text::database_error_text;
-use crate::outbox::{AdaptiveTimeout, Outbox, is_outage};
+use crate::outbox::{Outbox, WorkerIdentity, is_outage};
 use crate::sanitize;
 use crate::signaling::{Client, ClientSettings, InvalidClient};
-use crate::telemetry::log_throttle::LogThrottle;
-use claim_loop::ClaimLoop;
 pub(crate) use clock_follower::CLOCK_STEPS;
-pub(crate) use lane::metrics::{
-    CALL_DURATION, CALLS, LANE_PANICS, MESSAGES_FINISHED, QUEUE_WAIT, SLOTS_MISSED,
-};
+pub(crate) use lane::metrics::{CALL_DURATION, CALLS, MESSAGES_FINISHED, QUEUE_WAIT, SLOTS_MISSED};
 use lane::{Lane, LaneSearch};
 pub(crate) use liveness::{Liveness, Stuck};
-use maintenance::{Reporter, StatsFlusher, delete_finished};
-use poller::{PollAlarm, Poller};
-use recorder::{Delivered, Recorder};
-use restart::restart_after_panics;
+use maintenance::StatsFlusher;
+use poller::PollAlarm;
+use recorder::Recorder;
+pub(crate) use restart::TASK_PANICS;
+use restart::describe_tasks;
+use tasks::{Tasks, run_recorder};
 
 /// How often a database that is away while the work begins is tried.
 const DATABASE_RETRY: Duration = Duration::from_secs(1);
 /// How much of its apps' names a worker says when it starts.
 const MAX_ALIASES_CHARS: usize = 500;
-
-/// How much of a panic's text is logged.
-const MAX_PANIC_CHARS: usize = 300;
 
 /// How long a shutdown waits for the last stats to be written.
 const LAST_STATS: Duration = Duration::from_secs(1);
@@ -58,9 +56,9 @@ pub(crate) enum WorkerError {
     /// The database failed before the work began.
     #[error("the lanes can't be opened: {}", database_error_text(.0))]
     Database(#[from] sqlx::Error),
-    /// A part of the worker has failed: a defect, told of by what it has printed.
+    /// A part of the worker has failed and can't be started again.
     #[error(
-        "a part of the worker has failed: start it again, and report what it printed before this"
+        "a part of the worker has failed, which is a defect: all outcomes are recorded; start the worker again, and report the `panicked` line before this one"
     )]
     Failed,
     /// Calls were still in flight, or not recorded, when the time for that was over.
@@ -116,64 +114,62 @@ pub(crate) async fn run(
     }
     log_started(&config.name, &lanes, &outbox);
 
-    let recorder = Recorder {
-        outbox: Arc::clone(&outbox),
-        name: config.name.clone(),
-        timeout: AdaptiveTimeout::default(),
-        lag,
-        late: LogThrottle::default(),
-        refused: LogThrottle::default(),
-    };
-    let mut recorder = tokio::spawn(recorder.run(inbox));
-    let listener = tokio::spawn(listener::run(
+    describe_tasks();
+    let recorder = Arc::new(Recorder::new(
         Arc::clone(&outbox),
-        lanes.clone(),
-        listening,
-        shutdown.clone(),
+        config.name.clone(),
+        lag,
+        inbox,
     ));
+    let mut recording = tokio::spawn(run_recorder(Arc::clone(&recorder)));
+    let tasks = Tasks {
+        outbox: Arc::clone(&outbox),
+        lanes: lanes.clone(),
+        shutdown: shutdown.clone(),
+    };
+    let listener = tokio::spawn(tasks.clone().listener(listening));
     liveness.begin(
         lanes.iter().map(|lane| lane.liveness()).collect(),
         recorder_lag,
     );
-    let mut loops = spawn_lanes(&lanes, &records, &deliveries, &shutdown);
+    let mut loops = tasks.spawn_lanes(&records, &deliveries);
     drop(records);
-    let poller = Poller::new(&outbox, &lanes, config.timing.poll_interval);
-    loops.spawn(poller.run(shutdown.clone()));
-    let reporter = Reporter::new(&outbox, &lanes, config.name, config.host);
-    loops.spawn(reporter.run(shutdown.clone()));
+    loops.spawn(tasks.clone().clock_follower());
+    loops.spawn(tasks.clone().poller(config.timing.poll_interval));
+    let identity = WorkerIdentity {
+        id: Uuid::new_v4(),
+        name: config.name,
+        host: config.host,
+        environment: config.environment,
+        apps: lanes.iter().map(|lane| lane.app.clone()).collect(),
+    };
+    loops.spawn(tasks.clone().reporter(identity));
     let stats_flusher = Arc::new(StatsFlusher {
-        outbox: Arc::clone(&outbox),
+        outbox,
         lanes: lanes.clone(),
     });
-    let mut stats_flushing = tokio::spawn(Arc::clone(&stats_flusher).run(shutdown.clone()));
+    let mut stats_flushing = tokio::spawn(tasks.clone().stats_flusher(Arc::clone(&stats_flusher)));
     if let Some(retention) = config.retention {
-        let deleting = delete_finished(outbox, lanes.clone(), retention, shutdown.clone());
-        loops.spawn(deleting);
+        loops.spawn(tasks.clone().janitor(retention));
     }
 
-    // None of these ends by itself: if one does, it has failed, and the process is of no use without it.
+    // Each of these starts its task again after a panic and none ends by itself. If one does, the process is of no use
+    // without it, and ends in order: what is known of calls is recorded.
     let failed = tokio::select! {
         biased;
         () = shutdown.cancelled() => false,
-        _ = &mut recorder => true,
+        _ = &mut recording => true,
         _ = loops.join_next() => true,
         _ = &mut stats_flushing => true,
     };
-    if failed {
-        shutdown.cancel();
-        return Err(WorkerError::Failed);
-    }
+    shutdown.cancel();
     tracing::debug!(
         event = "drain_started",
         "stopping: claims nothing more, finishes what is in flight"
     );
     listener.abort();
-    let drained = tokio::time::timeout(config.drain_timeout, async {
-        while loops.join_next().await.is_some() {}
-        deliveries.close();
-        deliveries.wait().await;
-        recorder.await.ok();
-    });
+    let draining = drain(loops, deliveries, recording, recorder);
+    let drained = tokio::time::timeout(config.drain_timeout, draining);
     if drained.await.is_err() {
         let unfinished = lanes.iter().map(|lane| lane.in_flight()).sum();
         return Err(WorkerError::NotDrained {
@@ -182,56 +178,36 @@ pub(crate) async fn run(
         });
     }
     save_last_stats(stats_flushing, &stats_flusher).await;
+    if failed {
+        return Err(WorkerError::Failed);
+    }
     tracing::info!(event = "worker_stopped", "stopped: everything is recorded");
     Ok(())
 }
 
-fn spawn_lanes(
-    lanes: &[Arc<Lane>],
-    records: &mpsc::Sender<Delivered>,
-    deliveries: &TaskTracker,
-    shutdown: &CancellationToken,
-) -> JoinSet<()> {
-    let mut loops = JoinSet::new();
-    for lane in lanes {
-        loops.spawn(run_lane(
-            Arc::clone(lane),
-            records.clone(),
-            deliveries.clone(),
-            shutdown.clone(),
-        ));
-    }
-    loops.spawn(clock_follower::run(lanes.to_vec(), shutdown.clone()));
-    loops
-}
-
-/// Runs the loop of a lane until the shutdown, also where it panics: the other lanes go on meanwhile.
-async fn run_lane(
-    lane: Arc<Lane>,
-    records: mpsc::Sender<Delivered>,
+/// Waits until no lane claims, no call is in flight and everything is recorded.
+async fn drain(
+    mut loops: JoinSet<()>,
     deliveries: TaskTracker,
-    shutdown: CancellationToken,
+    recording: JoinHandle<()>,
+    recorder: Arc<Recorder>,
 ) {
-    let start = || {
-        let claim_loop = ClaimLoop::new(Arc::clone(&lane), records.clone(), deliveries.clone());
-        claim_loop.run(shutdown.clone())
-    };
-    restart_after_panics(start, &shutdown, |panic| {
-        lane.stats.panicked();
-        tracing::error!(
-            event = "lane_panicked",
-            app = lane.app,
-            error = sanitize::text(&panic.to_string(), MAX_PANIC_CHARS),
-            "the loop of this lane has failed, which is a defect: it is started again. Please report it"
-        );
-    })
-    .await;
+    while loops.join_next().await.is_some() {}
+    deliveries.close();
+    deliveries.wait().await;
+    if !recording.is_finished() {
+        recording.await.ok();
+    }
+    // Nothing is left, unless the recorder could not be started again.
+    recorder.run().await;
 }
 
 /// Saves the last stats, but does not wait long for a database that fails.
 async fn save_last_stats(flushing: JoinHandle<()>, stats_flusher: &StatsFlusher) {
     let saving = async {
-        flushing.await.ok();
+        if !flushing.is_finished() {
+            flushing.await.ok();
+        }
         stats_flusher.write().await.ok();
     };
     tokio::time::timeout(LAST_STATS, saving).await.ok();

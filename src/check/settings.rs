@@ -20,6 +20,15 @@ pub(crate) fn settings(config: &WorkerConfig) -> Finding {
     )
 }
 
+/// A setting of an app whose value is probably a mistake.
+pub(crate) fn odd_value(variable: &str, why: &str) -> Finding {
+    Finding::warn(
+        "settings",
+        format!("{variable} {why}"),
+        "compare it with the vendor's console: a file of variables may keep quotation marks as a part of the value, and a copy may bring characters that nobody sees",
+    )
+}
+
 /// Whether this host lets a process have as many files open as there may be calls in flight. A worker raises its soft
 /// limit by itself, up to the hard one.
 pub(crate) fn files(needed: u64, hard_limit: u64) -> Finding {

@@ -5,6 +5,7 @@ use clap::Args;
 use super::UsageError;
 use super::args::{DatabaseArgs, Environment, parse_environment};
 use super::obstacles;
+use super::print::{print, print_line};
 use crate::advice;
 use crate::outbox::Outbox;
 
@@ -64,19 +65,19 @@ pub(super) async fn run(args: AdoptArgs) -> anyhow::Result<()> {
         args.apps
     };
     if apps.is_empty() {
-        println!("no app has a lane: there is nothing to adopt");
+        print_line("no app has a lane: there is nothing to adopt")?;
     }
+    // A line that can't be printed stops no adoption.
+    let mut printed = Ok(());
     for app in apps {
-        println!(
-            "{}",
-            adopt(&outbox, &app, &environment, args.cancel_pending).await?
-        );
+        let adopted = adopt(&outbox, &app, &environment, args.cancel_pending).await?;
+        printed = printed.and(print_line(adopted));
         if let Some(lane) = obstacles::lane(&outbox, &app).await? {
-            print!("{}", obstacles::lines(&lane, None));
+            printed = printed.and(print(obstacles::lines(&lane, None)));
         }
     }
     outbox.close().await;
-    Ok(())
+    printed
 }
 
 /// Hands an app over, and says what was done.

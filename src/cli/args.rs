@@ -12,7 +12,7 @@ use super::UsageError;
 use crate::outbox::{DEFAULT_MAX_AGE, DatabaseSource, MIN_RETENTION, Outbox};
 use crate::pace::DbTime;
 use crate::sanitize;
-use crate::secret::SecretSource;
+use crate::secret::{self, SecretSource};
 
 /// Which database.
 #[derive(Debug, Args)]
@@ -36,13 +36,13 @@ impl DatabaseArgs {
         let url = self
             .database_url
             .as_ref()
-            .filter(|url| !url.expose_secret().is_empty());
+            .and_then(|url| secret::given(url.expose_secret()));
         let file = self
             .database_url_file
-            .as_ref()
-            .filter(|file| !file.as_os_str().is_empty());
+            .as_deref()
+            .and_then(secret::given_path);
         match (url, file) {
-            (Some(url), None) => Ok(DatabaseSource::from(url)),
+            (Some(url), None) => Ok(DatabaseSource::from(&SecretString::from(url.to_owned()))),
             (None, Some(file)) => Ok(DatabaseSource::Url(SecretSource::file(file))),
             (Some(_), Some(_)) => Err(UsageError(
                 "the database is given twice: keep one of DATABASE_URL and DATABASE_URL_FILE".into(),
@@ -97,7 +97,7 @@ const MAX_DURATION: Duration = Duration::from_secs(30 * 86_400);
 
 /// A duration as people write it: `200ms`, `15s`, `5m`.
 pub(super) fn parse_duration(text: &str) -> Result<Duration, String> {
-    match humantime::parse_duration(text) {
+    match humantime::parse_duration(secret::given(text).unwrap_or_default()) {
         Ok(duration) if duration <= MAX_DURATION => Ok(duration),
         Ok(_) => Err("it is longer than 30 days".into()),
         Err(error) => Err(format!("{error}: write it like 200ms, 15s or 5m")),
@@ -109,7 +109,7 @@ const MAX_RETENTION: Duration = Duration::from_secs(3_653 * 86_400);
 
 /// How long to keep finished messages: `12h`, `30d`.
 pub(super) fn parse_retention(text: &str) -> Result<Duration, String> {
-    match humantime::parse_duration(text) {
+    match humantime::parse_duration(secret::given(text).unwrap_or_default()) {
         Ok(retention) if retention < MIN_RETENTION => Err(
             "it is shorter than 1 minute: write it like 12h or 30d, or leave it unset to keep all messages".into(),
         ),
@@ -147,6 +147,7 @@ impl Environment {
 const MAX_ENVIRONMENT_CHARS: usize = 64;
 
 pub(super) fn parse_environment(text: &str) -> Result<Environment, &'static str> {
+    let text = secret::given(text).unwrap_or_default();
     let is_allowed =
         |character: char| character.is_ascii_alphanumeric() || "._-".contains(character);
     if text.len() > MAX_ENVIRONMENT_CHARS || !text.chars().all(is_allowed) {

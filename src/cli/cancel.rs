@@ -4,6 +4,7 @@ use clap::Args;
 
 use super::args::DatabaseArgs;
 use super::obstacles::{if_readable, shown};
+use super::print::print_line;
 use super::status;
 use crate::outbox::MessageState;
 use crate::pace::DbTime;
@@ -25,6 +26,8 @@ pub(super) struct CancelArgs {
 pub(super) async fn run(args: CancelArgs) -> anyhow::Result<()> {
     let outbox = args.database.connect_migrated().await?;
     let mut refused = 0;
+    // A line that can't be printed stops no cancellation.
+    let mut printed = Ok(());
     for id in args.ids {
         let is_cancelled = outbox.cancel(id).await?;
         let found = if_readable(outbox.message_states(&[id]).await)?;
@@ -36,9 +39,10 @@ pub(super) async fn run(args: CancelArgs) -> anyhow::Result<()> {
         if !result.is_cancelled() {
             refused += 1;
         }
-        println!("{}", shown(&result.sentence(id)));
+        printed = printed.and(print_line(shown(&result.sentence(id))));
     }
     outbox.close().await;
+    printed?;
     anyhow::ensure!(refused == 0, "not all messages were cancelled");
     Ok(())
 }

@@ -69,6 +69,11 @@ pub(super) async fn run(args: CheckArgs) -> anyhow::Result<()> {
         Ok(config) => {
             report.add(settings::settings(&config));
             report.add(environment::setting(config.environment.as_deref()));
+            for app in &config.apps {
+                for (variable, why) in app.credentials.oddities() {
+                    report.add(settings::odd_value(variable, why).of_app(&app.alias));
+                }
+            }
             files(&config, &mut report);
             Some(config)
         }

@@ -21,5 +21,5 @@ pub(super) fn run(args: &CompletionsArgs) -> anyhow::Result<()> {
     let mut script = Vec::new();
     let mut command = Cli::command();
     clap_complete::generate(args.shell, &mut command, "worker", &mut script);
-    super::print(&script)
+    super::print::print(script)
 }

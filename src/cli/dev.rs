@@ -3,7 +3,7 @@
 use clap::Args;
 use tokio_util::sync::CancellationToken;
 
-use super::run::signals;
+use super::signals::signals;
 use crate::dev::{self, Dev};
 
 /// See it work: a throwaway Postgres, the simulated API and a worker, in one process

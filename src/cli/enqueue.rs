@@ -1,15 +1,18 @@
 //! `worker enqueue`
 
-use std::io::Write;
+use std::fmt::Write;
 
+use anyhow::Context;
 use clap::Args;
 use time::OffsetDateTime;
 
 use super::UsageError;
 use super::args::{DatabaseArgs, parse_time};
 use super::obstacles::{if_readable, shown};
+use super::print::print;
 use crate::message::{InvalidMessage, MessageColumns, NewMessage};
 use crate::outbox::{EnqueueError, InvalidLines, Waiting, read_json_lines};
+use crate::telemetry;
 
 /// Insert messages: one given by flags, or many as JSON lines on standard input
 ///
@@ -115,20 +118,22 @@ pub(super) async fn run(args: EnqueueArgs) -> anyhow::Result<()> {
     let inserted: Vec<i64> = ids.iter().copied().flatten().collect();
     let waiting = if_readable(outbox.waiting_for(&inserted).await)?;
     outbox.close().await;
-    let mut out = std::io::stdout().lock();
+    let mut lines = String::new();
     for id in &inserted {
-        writeln!(out, "{id}")?;
+        // Writing into a string does not fail.
+        writeln!(lines, "{id}").ok();
     }
+    print(lines).context("all messages are inserted, but their ids are not printed")?;
     // Standard output has the ids alone, for programs.
     for group in waiting.unwrap_or_default() {
-        eprintln!("{}", waits(&group));
+        telemetry::tell(&waits(&group));
     }
     let repeated = ids.iter().filter(|id| id.is_none()).count();
     if repeated > 0 {
-        eprintln!(
+        telemetry::tell(&format!(
             "{repeated} of {} were there already, by their dedupe_key",
             ids.len()
-        );
+        ));
     }
     Ok(())
 }

@@ -3,6 +3,7 @@
 use clap::{Args, ValueEnum};
 
 use super::args::DatabaseArgs;
+use super::print::{print, print_line};
 use crate::outbox::{RoleKind, RoleName};
 
 /// Give a role the rights that a producer, a worker, an operator or a reader needs, and no others
@@ -71,19 +72,21 @@ pub(super) async fn run(args: GrantArgs) -> anyhow::Result<()> {
         ),
     };
     if args.print {
-        print!("{}", kind.script(&role));
+        print(kind.script(&role))?;
         return Ok(());
     }
     let outbox = args.database.connect_migrated().await?;
     let granted = outbox.grant(kind, &role).await?;
     outbox.close().await;
-    if granted.had_kind {
-        println!("{role} was already {rights}");
+    print_line(if granted.had_kind {
+        format!("{role} was already {rights}")
     } else {
-        println!("{role} is {rights}");
-    }
+        format!("{role} is {rights}")
+    })?;
     if !granted.may_log_in {
-        println!("  but {role} can't log in: use it by roles that are its members");
+        print_line(format!(
+            "  but {role} can't log in: use it by roles that are its members"
+        ))?;
     }
     Ok(())
 }

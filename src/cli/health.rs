@@ -15,6 +15,7 @@ use tokio::net::TcpStream;
 
 use super::UsageError;
 use super::args::parse_duration;
+use super::print::print_line;
 use crate::sanitize;
 
 /// Where a worker's ops server is if nobody says another address.
@@ -66,7 +67,7 @@ pub(super) async fn run(args: HealthArgs) -> anyhow::Result<()> {
     if status != StatusCode::OK {
         bail!("{url} answers {}: {says}", status.as_u16());
     }
-    println!("{says}");
+    print_line(says)?;
     Ok(())
 }
 

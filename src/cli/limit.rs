@@ -6,6 +6,7 @@ use clap::Args;
 
 use super::args::{DatabaseArgs, operator};
 use super::obstacles::{self, shown};
+use super::print::{print, print_line};
 
 /// Set how many calls a second an app may make, on all hosts at once
 ///
@@ -63,15 +64,15 @@ pub(super) async fn run(args: LimitArgs) -> anyhow::Result<()> {
         }
         (Some(_), _) => String::new(),
     };
-    println!("{app} makes at most {limit} {when}{by}");
+    print_line(format!("{app} makes at most {limit} {when}{by}"))?;
     if let Some(lane) = lane {
         if lane.is_slowed() {
-            println!(
+            print_line(format!(
                 "  but a 429 has slowed it to {:.0} calls/s; the rate climbs back by itself",
                 lane.rate_per_s
-            );
+            ))?;
         }
-        print!("{}", obstacles::lines(&lane, None));
+        print(obstacles::lines(&lane, None))?;
     }
     Ok(())
 }

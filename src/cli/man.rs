@@ -25,13 +25,13 @@ pub(super) fn run(args: &ManArgs) -> anyhow::Result<()> {
     let mut command = Cli::command().disable_help_subcommand(true);
     command.build();
     let Some(dir) = &args.dir else {
-        return super::print(&page(command)?);
+        return super::print::print(page(command)?);
     };
     fs::create_dir_all(dir).with_context(|| format!("{} can't be made", dir.display()))?;
     for (name, page) in pages(&command)? {
         let path = dir.join(&name);
         fs::write(&path, page).with_context(|| format!("{} can't be written", path.display()))?;
-        println!("{}", path.display());
+        super::print::print_line(path.display().to_string())?;
     }
     Ok(())
 }

@@ -8,6 +8,7 @@ use time::format_description::FormatItem;
 use time::macros::format_description;
 
 use super::args::DatabaseArgs;
+use super::print::{print, print_line};
 use crate::advice::fault_name;
 use crate::outbox::{CallDetail, LaneDetail, MessageDetail, MessageRow, NextStep};
 use crate::outcome::Fault;
@@ -47,9 +48,9 @@ pub(super) async fn run(args: MessageArgs) -> anyhow::Result<()> {
     let detail = outbox.message(args.id, args.payload).await?;
     outbox.close().await;
     if args.json {
-        println!("{}", serde_json::to_string_pretty(&detail)?);
+        print_line(serde_json::to_string_pretty(&detail)?)?;
     } else {
-        print!("{}", show(&detail));
+        print(show(&detail))?;
     }
     Ok(())
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 use clap::Args;
 
 use super::args::{DatabaseArgs, parse_duration};
+use super::print::print_line;
 
 /// Create the schema `signaling`, or bring it up to date
 ///
@@ -27,26 +28,30 @@ pub(super) struct MigrateArgs {
 pub(super) async fn run(args: MigrateArgs) -> anyhow::Result<()> {
     let outbox = args.database.connect(2).await?;
     let mut applied = 0;
+    let mut printed = Ok(());
     let migrated = outbox
         .migrate(args.lock_wait, |migration, took| {
             applied += 1;
-            println!(
+            let line = print_line(format!(
                 "applied {} {} in {} ms",
                 migration.version,
                 migration.description,
                 took.as_millis()
-            );
+            ));
+            if line.is_err() {
+                printed = line;
+            }
         })
         .await;
     outbox.close().await;
     let functions = migrated?;
     if functions > 0 {
-        println!("installed {functions} functions");
+        print_line(format!("installed {functions} functions"))?;
     }
-    if applied == 0 && functions == 0 {
-        println!("the schema signaling was up to date already: nothing changed");
+    print_line(if applied == 0 && functions == 0 {
+        "the schema signaling was up to date already: nothing changed"
     } else {
-        println!("the schema signaling is up to date");
-    }
-    Ok(())
+        "the schema signaling is up to date"
+    })?;
+    printed
 }

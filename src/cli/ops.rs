@@ -6,6 +6,7 @@ use clap::Args;
 use tokio_util::sync::CancellationToken;
 
 use crate::ops::{OpsError, OpsServer, OpsSettings};
+use crate::secret;
 
 /// For people and programs that look after the worker.
 #[derive(Debug, Args)]
@@ -30,14 +31,8 @@ impl OpsArgs {
         &self,
         shutdown: &CancellationToken,
     ) -> Result<Option<OpsServer>, OpsError> {
-        let token_file = self
-            .ops_token_file
-            .as_deref()
-            .filter(|file| !file.as_os_str().is_empty());
-        let address = self
-            .ops_addr
-            .as_deref()
-            .filter(|address| !address.is_empty());
+        let token_file = self.ops_token_file.as_deref().and_then(secret::given_path);
+        let address = self.ops_addr.as_deref().and_then(secret::given);
         match OpsSettings::new(address, token_file)? {
             Some(settings) => OpsServer::start(settings, shutdown.clone()).await,
             None => Ok(None),

@@ -4,6 +4,7 @@ use clap::Args;
 
 use super::args::{DatabaseArgs, operator, parse_reason};
 use super::obstacles::{self, shown};
+use super::print::{print, print_line};
 use super::status;
 use crate::outbox::{LaneStatus, ObstacleKind};
 
@@ -47,14 +48,17 @@ pub(super) async fn pause(args: PauseArgs) -> anyhow::Result<()> {
     let lane = obstacles::lane(&outbox, app).await?;
     outbox.close().await;
     if is_news {
-        println!(
+        print_line(format!(
             "{app} is paused: no call starts until `worker resume {app}`, and calls in flight are finished"
-        );
+        ))?;
     } else {
-        println!("{app} was paused already{}", paused_by(lane.as_ref()));
+        print_line(format!(
+            "{app} was paused already{}",
+            paused_by(lane.as_ref())
+        ))?;
     }
     if let Some(lane) = lane {
-        print!("{}", obstacles::lines(&lane, Some(ObstacleKind::Paused)));
+        print(obstacles::lines(&lane, Some(ObstacleKind::Paused)))?;
     }
     Ok(())
 }
@@ -82,6 +86,6 @@ pub(super) async fn resume(args: ResumeArgs) -> anyhow::Result<()> {
     let outbox = args.database.connect_migrated().await?;
     let said = outbox.resume(&args.app).await?;
     outbox.close().await;
-    println!("{}: {}", args.app, shown(&said));
+    print_line(format!("{}: {}", args.app, shown(&said)))?;
     Ok(())
 }

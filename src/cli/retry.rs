@@ -8,6 +8,7 @@ use time::OffsetDateTime;
 
 use super::args::{DatabaseArgs, parse_time};
 use super::obstacles::{self, if_readable};
+use super::print::{print, print_line};
 use crate::outbox::{MessageState, Outbox, Retried, RetryFilter};
 
 /// Send messages again that failed, expired, were cancelled, or whose outcome is unknown
@@ -74,7 +75,7 @@ pub(super) async fn run(args: RetryArgs) -> anyhow::Result<()> {
     };
     if args.dry_run {
         let messages = total(&outbox.retry(&filter, true, None).await?);
-        println!("{} would be sent again", count(messages));
+        print_line(format!("{} would be sent again", count(messages)))?;
         outbox.close().await;
         return Ok(());
     }
@@ -96,7 +97,7 @@ pub(super) async fn run(args: RetryArgs) -> anyhow::Result<()> {
             break;
         }
     }
-    print!("{}", said(&outbox, &by_app, &left_out).await?);
+    print(said(&outbox, &by_app, &left_out).await?)?;
     outbox.close().await;
     Ok(())
 }

@@ -4,15 +4,14 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::Context;
 use clap::Args;
-use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use super::args::{
     DatabaseArgs, Environment, host, parse_duration, parse_environment, parse_retention,
 };
 use super::ops::OpsArgs;
+use super::signals::signals;
 use crate::config::{self, AppConfig, ConfigError, RawApp, Timing, WorkerConfig};
 use crate::error_text::error_chain_text;
 use crate::ops::Waiting;
@@ -20,6 +19,7 @@ use crate::outbox::{ConnectError, Outbox, SchemaError, is_outage};
 use crate::proxy::ProxyVariables;
 use crate::retry::RetryPolicy;
 use crate::sanitize;
+use crate::secret;
 use crate::telemetry::traces::Traces;
 use crate::worker;
 
@@ -27,7 +27,8 @@ use crate::worker;
 ///
 /// Any number of these may run, on any number of hosts: together they keep each app below its limit. At the first
 /// signal the worker claims nothing more, gives back what it has not sent, finishes and records what is in flight,
-/// and exits with 0; a second signal ends it at once.
+/// and exits with 0; a second signal ends it at once. SIGQUIT is like them. SIGHUP and SIGALRM also end the worker in
+/// order, but never at once, and SIGUSR1 and SIGUSR2 change nothing. Files of secrets are read again by themselves.
 #[derive(Debug, Args)]
 #[command(
     after_help = "Secrets have no flags, so that they stand in no list of processes. Set one of:
@@ -171,8 +172,8 @@ pub(super) struct WorkerArgs {
     environment: Option<Environment>,
 }
 
-/// How long a worker takes at most to end after its drain timeout, but for the last stats, which have a second: what
-/// stops it has to wait for so long.
+/// How long a worker takes at most to end after its drain timeout, but for the last stats and the last lines of its log,
+/// which have a second each: what stops it has to wait for so long.
 const FAREWELL: Duration = Duration::from_secs(4);
 /// How often a database that can't be used yet is tried.
 const DATABASE_RETRY: Duration = Duration::from_secs(1);
@@ -182,6 +183,7 @@ pub(super) async fn run(args: RunArgs) -> anyhow::Result<()> {
     let traces = Traces::from_environment(&config.name, &config.proxies)?;
     config.traces.clone_from(&traces);
     raise_file_limit(&config);
+    log_oddities(&config);
     let shutdown = CancellationToken::new();
     // Before the database is asked for anything, so that what it says is seen.
     let ops = args.ops.start(&shutdown).await?;
@@ -229,6 +231,20 @@ pub(super) async fn run(args: RunArgs) -> anyhow::Result<()> {
     }
 }
 
+/// A value that is odd may still be right, so the worker tries it.
+fn log_oddities(config: &WorkerConfig) {
+    for app in &config.apps {
+        for (variable, why) in app.credentials.oddities() {
+            tracing::warn!(
+                event = "setting_odd",
+                app = app.alias,
+                variable,
+                "{variable} {why}: if the API refuses the credentials, look there"
+            );
+        }
+    }
+}
+
 /// The database with the schema that is needed. A worker that starts while its database is down, or has no connection
 /// to spare, waits as one does that was started before: it is no reason to end.
 async fn open(args: &RunArgs, waiting: &Waiting) -> anyhow::Result<Outbox> {
@@ -271,28 +287,6 @@ fn is_passing(error: &anyhow::Error) -> bool {
     }
 }
 
-/// Cancels `shutdown` at the first signal, and returns at the second.
-pub(super) fn signals(shutdown: CancellationToken) -> anyhow::Result<impl Future<Output = ()>> {
-    let mut term = signal(SignalKind::terminate()).context("SIGTERM can't be handled")?;
-    let mut int = signal(SignalKind::interrupt()).context("SIGINT can't be handled")?;
-    Ok(async move {
-        for _ in 0..2 {
-            let name = tokio::select! {
-                _ = term.recv() => "SIGTERM",
-                _ = int.recv() => "SIGINT",
-            };
-            if !shutdown.is_cancelled() {
-                tracing::info!(
-                    event = "shutdown_started",
-                    signal = name,
-                    "shutting down: claims nothing more, finishes what is in flight; a second signal ends it at once"
-                );
-            }
-            shutdown.cancel();
-        }
-    })
-}
-
 pub(super) fn config(app: &AppArgs, worker: &WorkerArgs) -> Result<WorkerConfig, ConfigError> {
     let timing = Timing::new(
         worker.lease,
@@ -321,7 +315,10 @@ pub(super) fn config(app: &AppArgs, worker: &WorkerArgs) -> Result<WorkerConfig,
 }
 
 fn apps(args: &AppArgs) -> Result<Vec<AppConfig>, ConfigError> {
-    let environment = config::secrets_from(|name| std::env::var(name).ok());
+    let environment = config::secrets_from(|name| {
+        // A value that is not UTF-8 is a mistake, and not one that is missing.
+        std::env::var_os(name).map(|value| value.to_string_lossy().into_owned())
+    });
     let with_shared = |raw: RawApp| RawApp {
         base_url: raw.base_url.or_else(|| given(args.base_url.as_deref())),
         ca_file: raw.ca_file.or_else(|| args.ca_file.clone()),
@@ -329,7 +326,7 @@ fn apps(args: &AppArgs) -> Result<Vec<AppConfig>, ConfigError> {
         max_in_flight: raw.max_in_flight.or(args.max_in_flight),
         ..raw
     };
-    let Some(path) = &args.config else {
+    let Some(path) = args.config.as_deref().and_then(secret::given_path) else {
         let app = RawApp {
             app_id: given(args.app_id.as_deref()),
             uid: given(args.uid.as_deref()),
@@ -362,7 +359,7 @@ fn apps(args: &AppArgs) -> Result<Vec<AppConfig>, ConfigError> {
 }
 
 fn given(text: Option<&str>) -> Option<String> {
-    text.filter(|text| !text.is_empty()).map(str::to_owned)
+    secret::given(text?).map(str::to_owned)
 }
 
 /// How many files a worker may have open at once: each call in flight is a connection, and a file to the system.

@@ -7,6 +7,7 @@ use terminal_size::{Height, Width, terminal_size};
 
 /// Standard output: a terminal shows each text in the place of the one before, in a screen of its own; anything else
 /// gets one after the other.
+#[derive(Debug, Clone, Copy)]
 pub(super) struct Screen {
     is_terminal: bool,
 }
@@ -30,31 +31,35 @@ impl Screen {
     ///
     /// # Errors
     /// Where nobody takes the output any more.
-    pub(super) fn show(&mut self, text: &str) -> anyhow::Result<()> {
-        let mut out = io::stdout().lock();
-        if self.is_terminal {
-            let (Width(width), Height(height)) = terminal_size().unwrap_or((Width(80), Height(24)));
-            let fitted = fit(text, width.into(), height.into());
-            write!(out, "{ENTER}{HOME}{fitted}{CLEAR_BELOW}")?;
-        } else {
-            writeln!(out, "{text}")?;
+    pub(super) async fn show(self, text: &str) -> io::Result<()> {
+        if !self.is_terminal {
+            return write(format!("{text}\n")).await;
         }
-        out.flush()?;
-        Ok(())
+        let (Width(width), Height(height)) = terminal_size().unwrap_or((Width(80), Height(24)));
+        let fitted = fit(text, width.into(), height.into());
+        write(format!("{ENTER}{HOME}{fitted}{CLEAR_BELOW}")).await
     }
 
     /// Gives the terminal back as it was.
     ///
     /// # Errors
     /// Where nobody takes the output any more.
-    pub(super) fn leave(&mut self) -> anyhow::Result<()> {
+    pub(super) async fn leave(self) -> io::Result<()> {
         if self.is_terminal {
-            let mut out = io::stdout().lock();
-            write!(out, "{LEAVE}")?;
-            out.flush()?;
+            write(LEAVE.to_owned()).await?;
         }
         Ok(())
     }
+}
+
+/// Writes in a thread of its own: a terminal that is stopped with Ctrl-S must not keep the signals waiting.
+async fn write(text: String) -> io::Result<()> {
+    tokio::task::spawn_blocking(move || {
+        let mut out = io::stdout().lock();
+        out.write_all(text.as_bytes())?;
+        out.flush()
+    })
+    .await?
 }
 
 /// The part of a text for which there is room. Each line clears what stood there.

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
+use std::io::{self, ErrorKind};
 use std::time::Duration;
 
 use anyhow::Context;
@@ -9,11 +10,12 @@ use clap::Args;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
-use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use super::args::{DatabaseArgs, parse_duration};
+use super::print::{print, print_line};
 use super::screen::Screen;
+use super::signals::signals;
 use crate::advice;
 use crate::error_text::database_error_text;
 use crate::outbox::{AppStatus, AsideWorker, LaneState, LaneWorkers, Outbox, Pending};
@@ -63,48 +65,56 @@ pub(super) async fn run(args: StatusArgs) -> anyhow::Result<()> {
     } else {
         let apps = outbox.status().await?;
         if args.json {
-            println!("{}", serde_json::to_string_pretty(&apps)?);
+            print_line(serde_json::to_string_pretty(&apps)?)?;
         } else {
-            print!("{}", show_all(&apps));
+            print(show_all(&apps))?;
         }
     }
     outbox.close().await;
     Ok(())
 }
 
-/// Shows the apps again and again, on a terminal in the same place. A database that is away for a while does not end
-/// it.
+/// How long the end waits for a terminal that is stopped.
+const LEAVE_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Shows the apps again and again, until a signal asks for the end or nobody reads any more.
 async fn watch(outbox: &Outbox, every: Duration) -> anyhow::Result<()> {
     let shutdown = CancellationToken::new();
-    let mut term = signal(SignalKind::terminate()).context("SIGTERM can't be handled")?;
-    let ended = shutdown.clone();
-    tokio::spawn(async move {
-        tokio::select! {
-            _ = term.recv() => {}
-            _ = tokio::signal::ctrl_c() => {}
-        }
-        ended.cancel();
-    });
-    let mut screen = Screen::new();
+    let ended_at_once = signals(shutdown.clone())?;
+    let screen = Screen::new();
+    let shown = tokio::select! {
+        biased;
+        () = ended_at_once => Ok(()),
+        shown = shutdown.run_until_cancelled(show_forever(outbox, every, screen)) => shown.unwrap_or(Ok(())),
+    };
+    tokio::time::timeout(LEAVE_TIMEOUT, screen.leave())
+        .await
+        .ok();
+    match shown {
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
+        shown => shown.context("standard output can't be written"),
+    }
+}
+
+/// Shows the apps again and again, on a terminal in the same place. A database that is away for a while does not end
+/// it.
+async fn show_forever(outbox: &Outbox, every: Duration, screen: Screen) -> io::Result<()> {
     let mut text = String::new();
     let look = async || {
         let apps = outbox.status().await?;
         Ok::<_, sqlx::Error>((apps, outbox.viewed_at().await?))
     };
-    while let Some(looked) = shutdown.run_until_cancelled(look()).await {
-        let trouble = match looked {
+    loop {
+        let trouble = match look().await {
             Ok((apps, now)) => {
                 text = format!("{}\n\n{}", at(Some(now)), show_all(&apps));
                 String::new()
             }
             Err(error) => format!("\nno news: {}\n", database_error_text(&error)),
         };
-        screen.show(&format!("{text}{trouble}"))?;
-        shutdown
-            .run_until_cancelled(tokio::time::sleep(every))
-            .await;
+        screen.show(&format!("{text}{trouble}")).await?;
+        tokio::time::sleep(every).await;
     }
-    screen.leave()
 }
 
 fn show_all(apps: &[AppStatus]) -> String {

@@ -6,6 +6,7 @@ use std::fmt::Write;
 use clap::Args;
 
 use super::args::DatabaseArgs;
+use super::print::{print, print_line};
 use super::status::{at, coarse, with_advice};
 use crate::advice;
 use crate::outbox::{ServedApp, WorkerStatus};
@@ -35,9 +36,9 @@ pub(super) async fn run(args: WorkersArgs) -> anyhow::Result<()> {
     let workers = outbox.workers().await?;
     outbox.close().await;
     if args.json {
-        println!("{}", serde_json::to_string_pretty(&workers)?);
+        print_line(serde_json::to_string_pretty(&workers)?)?;
     } else {
-        print!("{}", show_all(&workers));
+        print(show_all(&workers))?;
     }
     Ok(())
 }

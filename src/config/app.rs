@@ -7,7 +7,9 @@ use serde::Deserialize;
 
 use super::ConfigError;
 use crate::message::{InvalidMessage, UserId};
-use crate::secret::{MAX_SECRET_BYTES, SecretError, SecretSource};
+use crate::secret::{
+    MAX_SECRET_BYTES, SecretError, SecretSource, given, given_path, is_impossible,
+};
 use crate::signaling::{
     BaseUrl, Credentials, DEFAULT_BASE_URL, InvalidBaseUrl, TokenCache, TokenHeaders,
 };
@@ -50,6 +52,10 @@ pub(crate) enum AppError {
     /// A secret is too long for one.
     #[error("{0} has more than 16 KiB: is it the right value?")]
     SecretTooLong(&'static str),
+    #[error(
+        "{0} has a line break or a control character inside, or is not UTF-8: set it to the value alone"
+    )]
+    Impossible(&'static str),
     /// The user of a token is none.
     #[error("AGORA_UID (uid): {0}")]
     Uid(InvalidMessage),
@@ -93,7 +99,7 @@ pub(crate) struct RawApp {
 }
 /// What the environment gives for one app: secrets have no flags, so that they stand in no list of processes.
 pub(crate) fn secrets_from(variable: impl Fn(&str) -> Option<String>) -> RawApp {
-    let text = |name: &str| variable(name).filter(|value| !value.is_empty());
+    let text = |name: &str| given(&variable(name)?).map(str::to_owned);
     let path = |name: &str| text(name).map(PathBuf::from);
     RawApp {
         app_id: text("AGORA_APP_ID"),
@@ -149,10 +155,35 @@ impl RawApp {
     /// # Errors
     /// The first thing that is wrong, with the app's name.
     pub(crate) fn check(self, alias: &str) -> Result<AppConfig, ConfigError> {
-        self.into_app(alias).map_err(|source| ConfigError::App {
-            alias: alias.to_owned(),
-            source,
-        })
+        self.trimmed()
+            .into_app(alias)
+            .map_err(|source| ConfigError::App {
+                alias: alias.to_owned(),
+                source,
+            })
+    }
+
+    /// Each value without the invisible characters around it.
+    fn trimmed(self) -> Self {
+        let text = |text: Option<String>| given(&text?).map(str::to_owned);
+        let path = |path: Option<PathBuf>| given_path(&path?).map(PathBuf::from);
+        Self {
+            app_id: text(self.app_id),
+            api_key: text(self.api_key),
+            api_key_file: path(self.api_key_file),
+            api_secret: text(self.api_secret),
+            api_secret_file: path(self.api_secret_file),
+            token: text(self.token),
+            token_file: path(self.token_file),
+            uid: text(self.uid),
+            app_certificate: text(self.app_certificate),
+            app_certificate_file: path(self.app_certificate_file),
+            token_headers: text(self.token_headers),
+            base_url: text(self.base_url),
+            ca_file: path(self.ca_file),
+            rate: self.rate,
+            max_in_flight: self.max_in_flight,
+        }
     }
 
     fn into_app(self, alias: &str) -> Result<AppConfig, AppError> {
@@ -249,6 +280,7 @@ fn secret(
         (Some(value), None) if value.len() as u64 > MAX_SECRET_BYTES => {
             Err(AppError::SecretTooLong(name))
         }
+        (Some(value), None) if is_impossible(&value) => Err(AppError::Impossible(name)),
         (Some(value), None) => Ok(Some(SecretSource::value(value))),
         (None, Some(file)) => Ok(Some(SecretSource::file(file))),
         (None, None) => Ok(None),
@@ -294,6 +326,28 @@ mod tests {
             app.check("a").expect("an app").base_urls.len()
         };
         assert_eq!((hosts(None), hosts(Some("global"))), (1, 2));
+    }
+
+    #[test]
+    fn every_value_is_taken_without_what_nobody_sees_around_it() {
+        let around = |value: &str| Some(format!("\u{feff} {value}\u{a0}\r\n"));
+        let app = RawApp {
+            app_id: around("id"),
+            token: around("T"),
+            uid: around("u"),
+            token_headers: around("authorization"),
+            base_url: around("http://127.0.0.1:1"),
+            api_key_file: Some("\r\n".into()),
+            ..RawApp::default()
+        };
+        let app = app.check("a").expect("an app");
+        assert_eq!(app.app_id, "id");
+        let sender = UserId::sender("u").expect("a user");
+        let signed_in = app.credentials.authorize(&sender).expect("headers");
+        assert_eq!(
+            signed_in.headers[0].1.to_str().expect("text"),
+            "agora token=T"
+        );
     }
 
     #[test]
@@ -345,6 +399,14 @@ mod tests {
             },
             RawApp {
                 api_secret: Some("x".repeat(20_000)),
+                ..basic()
+            },
+            RawApp {
+                api_key: Some("two\nlines".into()),
+                ..basic()
+            },
+            RawApp {
+                api_key: Some(" \r\n".into()),
                 ..basic()
             },
             RawApp {

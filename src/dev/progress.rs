@@ -1,12 +1,14 @@
 //! What a person sees while sample messages go out: a live line on a terminal, plain lines otherwise.
 
 use std::collections::BTreeMap;
-use std::io::{IsTerminal, Write};
+use std::fmt::Write;
+use std::io::IsTerminal;
 use std::time::{Duration, Instant};
 
 use tokio_util::sync::CancellationToken;
 
 use crate::outbox::{Outbox, SampleRow};
+use crate::output::OutputQueue;
 use simulator::AppSummary;
 
 const LIVE_EVERY: Duration = Duration::from_millis(200);
@@ -17,6 +19,7 @@ pub(super) async fn watch(
     outbox: &Outbox,
     count: usize,
     shutdown: &CancellationToken,
+    out: &OutputQueue,
 ) -> anyhow::Result<bool> {
     let on_terminal = std::io::stdout().is_terminal();
     let mut ticks = tokio::time::interval(LIVE_EVERY);
@@ -46,15 +49,14 @@ pub(super) async fn watch(
             show_counts(&counts)
         );
         if on_terminal {
-            print!("\r\x1b[2K{line}");
-            std::io::stdout().flush()?;
+            out.push(format!("\r\x1b[2K{line}").as_bytes());
         } else if done || last_line.elapsed() >= LINE_EVERY {
-            println!("{line}");
+            out.push_line(&line);
             last_line = Instant::now();
         }
         if done {
             if on_terminal {
-                println!();
+                out.push_line("");
             }
             return Ok(true);
         }
@@ -74,30 +76,31 @@ fn show_counts(counts: &BTreeMap<String, i64>) -> String {
 }
 
 /// The end of the show: what became of the messages, and how the pace was, as the API counted it.
-pub(super) fn summarize(rows: &[SampleRow], app: Option<&AppSummary>) {
+pub(super) fn summary(rows: &[SampleRow], app: Option<&AppSummary>) -> String {
     let mut by_status: BTreeMap<&str, (usize, usize)> = BTreeMap::new();
     for row in rows {
         let (messages, repeated) = by_status.entry(&row.status).or_default();
         *messages += 1;
         *repeated += usize::from(row.attempts > 1);
     }
-    println!("\nstatus              messages   after a retry");
+    let mut text = String::from("\nstatus              messages   after a retry");
     for (status, (messages, repeated)) in by_status {
-        println!("{status:<18} {messages:>9} {repeated:>15}");
+        // Writing into a string does not fail.
+        write!(text, "\n{status:<18} {messages:>9} {repeated:>15}").ok();
     }
     if let Some(app) = app {
-        println!(
-            "\ncalls                {:>7}   as the API counted them",
-            app.calls
-        );
-        println!("calls a second       {:>7.1}   on average", app.calls_per_s);
-        println!(
-            "worst sliding second {:>7}   calls",
-            app.worst_sliding_second
-        );
-        println!(
-            "answered 429         {:>7}",
+        write!(
+            text,
+            "\n\ncalls                {:>7}   as the API counted them
+calls a second       {:>7.1}   on average
+worst sliding second {:>7}   calls
+answered 429         {:>7}",
+            app.calls,
+            app.calls_per_s,
+            app.worst_sliding_second,
             app.by_status.get(&429).unwrap_or(&0)
-        );
+        )
+        .ok();
     }
+    text
 }

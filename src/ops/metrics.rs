@@ -6,7 +6,7 @@ use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use hyper::StatusCode;
 use hyper::header::CONTENT_TYPE;
-use metrics::{Unit, describe_counter, describe_gauge, describe_histogram, gauge};
+use metrics::{Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge};
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
 use metrics_process::Collector;
 
@@ -15,9 +15,10 @@ use crate::outbox::{
     AppLane, LaneState, LaneStatus, Pending, STATEMENT_DURATION, STATEMENT_ERRORS,
 };
 use crate::stats::BOUNDS_S;
+use crate::telemetry::{self, LOG_LINES_DROPPED};
 use crate::worker::{
-    CALL_DURATION, CALLS, CLOCK_STEPS, LANE_PANICS, Liveness, MESSAGES_FINISHED, QUEUE_WAIT,
-    SLOTS_MISSED,
+    CALL_DURATION, CALLS, CLOCK_STEPS, Liveness, MESSAGES_FINISHED, QUEUE_WAIT, SLOTS_MISSED,
+    TASK_PANICS,
 };
 
 const IN_FLIGHT: &str = "signaling_in_flight_messages";
@@ -89,6 +90,7 @@ impl Metrics {
         for lane in liveness.lanes().unwrap_or_default() {
             gauge!(IN_FLIGHT, "app" => lane.app.clone()).set(count(lane.in_flight() as u64));
         }
+        counter!(LOG_LINES_DROPPED).absolute(telemetry::dropped_lines());
         self.process.collect();
         self.handle.render()
     }
@@ -147,14 +149,19 @@ fn describe() {
         "Slots that had passed before their calls could start."
     );
     describe_counter!(
-        LANE_PANICS,
+        TASK_PANICS,
         Unit::Count,
-        "Panics of a lane's loop, each a defect. The loop was started again."
+        "Panics of parts of this process, each a defect. The part was started again."
     );
     describe_counter!(
         CLOCK_STEPS,
         Unit::Count,
         "Steps of the database's clock that this process has noticed."
+    );
+    describe_counter!(
+        LOG_LINES_DROPPED,
+        Unit::Count,
+        "Lines of this process's log that were dropped, because nobody reads the log or it can't be written."
     );
     describe_histogram!(
         STATEMENT_DURATION,

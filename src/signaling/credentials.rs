@@ -11,7 +11,7 @@ use secrecy::{ExposeSecret, SecretString};
 
 use super::token::{self, TokenClaims};
 use crate::message::UserId;
-use crate::secret::{SecretError, SecretSource};
+use crate::secret::{SecretError, SecretSource, oddity};
 
 /// How the API is told who calls.
 #[derive(Debug)]
@@ -101,6 +101,27 @@ impl Credentials {
             Self::Certificate { certificate, .. } => certificate.read(),
         }
         .map(drop)
+    }
+
+    /// The variables whose values are probably mistakes, each with the reason.
+    pub(crate) fn oddities(&self) -> Vec<(&'static str, &'static str)> {
+        let odd = |name, source: &SecretSource| {
+            let secret = source.read().ok()?;
+            Some((name, oddity(secret.expose_secret())?))
+        };
+        let found = match self {
+            Self::Basic { key, secret } => {
+                [odd("AGORA_API_KEY", key), odd("AGORA_API_SECRET", secret)]
+            }
+            Self::Token { token, uid, .. } => [
+                odd("AGORA_TOKEN", token),
+                oddity(uid.as_str()).map(|why| ("AGORA_UID", why)),
+            ],
+            Self::Certificate { certificate, .. } => {
+                [odd("AGORA_APP_CERTIFICATE", certificate), None]
+            }
+        };
+        found.into_iter().flatten().collect()
     }
 
     /// What signs in a call of this sender.

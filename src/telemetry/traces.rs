@@ -18,6 +18,7 @@ use opentelemetry_sdk::trace::{SdkTracer, SdkTracerProvider};
 
 use super::collector::Collector;
 use crate::proxy::{InvalidProxy, ProxyVariables};
+use crate::secret;
 use crate::signaling::InvalidClient;
 
 /// How long a shutdown waits for the last spans to be sent.
@@ -78,7 +79,7 @@ impl Traces {
         proxies: &ProxyVariables,
     ) -> Result<Option<Self>, InvalidTraces> {
         let Some(settings) =
-            Settings::read(|name| std::env::var(name).ok().filter(|value| !value.is_empty()))?
+            Settings::read(|name| secret::given(&std::env::var(name).ok()?).map(str::to_owned))?
         else {
             return Ok(None);
         };

@@ -15,6 +15,7 @@ use uuid::Uuid;
 use super::delivery;
 use super::lane::circuit_breaker::Allowance;
 use super::lane::{Lane, LaneSearch, Place};
+use super::panic_point::panic_point;
 use super::recorder::Delivered;
 use crate::error_text::database_error_text;
 use crate::outbox::{AdaptiveTimeout, Batch, ClaimRequest, HoldKind, is_missing_lane};
@@ -87,6 +88,7 @@ impl ClaimLoop {
             };
             let waited = match self.claim(capacity).await {
                 Ok(batch) => {
+                    panic_point("lane", 0);
                     if batch
                         .hold
                         .is_some_and(|hold| hold.kind == HoldKind::OtherEnvironment)
@@ -288,6 +290,15 @@ impl ClaimLoop {
                 let giving_back = delivery::give_back(lane, claimed, place, records);
                 self.deliveries.spawn(giving_back);
             }
+        }
+    }
+}
+
+impl Drop for ClaimLoop {
+    /// A loop that panics while its database fails is not one of those that wait for the database any more.
+    fn drop(&mut self) {
+        if self.database_pause != DATABASE_PAUSE {
+            self.lane.shared.failing.fetch_sub(1, Ordering::Relaxed);
         }
     }
 }

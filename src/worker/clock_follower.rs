@@ -4,9 +4,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use metrics::counter;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::lane::Lane;
+use super::panic_point::panic_point;
 use crate::error_text::database_error_text;
 use crate::outbox::Outbox;
 use crate::pace::ClockStep;
@@ -17,16 +19,20 @@ pub(crate) const CLOCK_STEPS: &str = "signaling_database_clock_steps_total";
 const RETRY_PAUSE: Duration = Duration::from_secs(1);
 
 /// Follows the clock until the shutdown.
-pub(super) async fn run(lanes: Vec<Arc<Lane>>, shutdown: CancellationToken) {
+pub(super) async fn run(
+    lanes: Vec<Arc<Lane>>,
+    mut last_step: watch::Receiver<Option<ClockStep>>,
+    shutdown: CancellationToken,
+) {
     let Some(outbox) = lanes.first().map(|lane| Arc::clone(&lane.shared.outbox)) else {
         return;
     };
     let steps = counter!(CLOCK_STEPS);
-    let mut last_step = outbox.clock().steps();
     let following = async {
         while last_step.changed().await.is_ok() {
             let step = *last_step.borrow_and_update();
             let Some(step) = step else { continue };
+            panic_point("clock_follower", 0);
             steps.increment(1);
             log_step(step);
             for lane in &lanes {

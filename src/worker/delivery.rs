@@ -1,8 +1,10 @@
 //! The delivery of one message: wait for the slot, call, decide, hand over to the recorder.
 
+mod panicked;
 mod trace;
 
-use std::sync::Arc;
+use std::pin::pin;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
@@ -10,14 +12,16 @@ use uuid::Uuid;
 
 use super::lane::circuit_breaker::{Attempt, AttemptKind, Verdict};
 use super::lane::{AttemptReport, Lane, OpenCall, Place};
+use super::panic_point::panic_point;
 use super::recorder::Delivered;
+use super::restart::{Panicked, catch_panic};
 use crate::message::{Message, Target};
 use crate::outbox::{CallRecord, Claimed, Record};
-use crate::outcome::{self, Fault, FinalStatus, Next, Outcome};
+use crate::outcome::{self, Fault, FinalStatus, Outcome};
 use crate::pace::clock::Moment;
 use crate::pace::{DbClock, DbTime, Late, PermitTerms, SendPermit};
 use crate::signaling::{
-    ApiRequest, CallFailure, Connection, CredentialError, Response, SignedRequest,
+    ApiRequest, BaseUrl, CallFailure, Connection, CredentialError, Response, SignedRequest,
 };
 
 /// Messages get ready at multiples of this, and so several at the same time: to wake up costs more than to get ready.
@@ -45,7 +49,28 @@ enum NoCall {
     NoCredentials(CredentialError),
 }
 
-/// Delivers a claimed message, at the earliest at `start_at`, and hands its record over.
+/// An attempt that is over, with or without a call.
+struct Finished {
+    record: Record,
+    event: LaneEvent,
+    /// The message goes back only for a new slot.
+    wants_slot: bool,
+    /// The host of the call, for the trace.
+    server: Option<BaseUrl>,
+}
+
+impl From<(Record, LaneEvent)> for Finished {
+    fn from((record, event): (Record, LaneEvent)) -> Self {
+        Self {
+            record,
+            event,
+            wants_slot: false,
+            server: None,
+        }
+    }
+}
+
+/// Delivers a claimed message, at the earliest at `start_at`, and hands its record over. A panic costs this attempt alone.
 pub(super) async fn deliver(
     lane: Arc<Lane>,
     claimed: Claimed,
@@ -53,43 +78,44 @@ pub(super) async fn deliver(
     place: Place,
     records: mpsc::Sender<Delivered>,
 ) {
-    let mut wants_slot = false;
-    let mut server = None;
-    // A probe that has found nothing out lets another message probe.
-    let unused_probe = claimed
-        .probe()
-        .map_or(LaneEvent::None, LaneEvent::ProbeUnused);
-    let (record, event) = tokio::select! {
-        biased;
-        () = lane.shutdown().cancelled() => (Record::release(&claimed), unused_probe),
-        ready = prepare(&lane, &claimed, start_at) => match ready {
-            Ok(ready) => {
-                server = trace::traced_server(&lane, &ready.connection);
-                call(&lane, &claimed, ready).await
-            }
-            Err(NoCall::Record(record)) => (record, unused_probe),
-            Err(NoCall::Late) => {
-                lane.stats.slot_missed(lane.now());
-                wants_slot = true;
-                (Record::release(&claimed), unused_probe)
-            }
-            Err(NoCall::Released) => (Record::release(&claimed), unused_probe),
-            Err(NoCall::Failed(at, failure)) => {
-                let host = lane.client.serving_index();
-                classify(&lane, &claimed, at, at, host, Err(failure))
-            },
-            Err(NoCall::NoCredentials(error)) => {
-                (Record::release(&claimed), no_credentials(&lane, &claimed, &error))
-            }
-        },
-    };
-    trace::record_spans(&lane, &claimed, &record, server.as_ref());
+    let id = claimed.id;
+    let delivery = pin!(attempt_and_record(
+        Arc::clone(&lane),
+        claimed,
+        start_at,
+        place,
+        records
+    ));
+    if catch_panic(delivery).await.is_err() {
+        panicked::report(&lane, id);
+    }
+}
+
+async fn attempt_and_record(
+    lane: Arc<Lane>,
+    claimed: Claimed,
+    start_at: DbTime,
+    place: Place,
+    records: mpsc::Sender<Delivered>,
+) {
+    let sent_at = OnceLock::new();
+    let attempting = pin!(attempt(&lane, &claimed, start_at, &sent_at));
+    let finished = catch_panic(attempting).await.unwrap_or_else(|Panicked| {
+        panicked::report(&lane, claimed.id);
+        let record = panicked::record(&lane, &claimed, sent_at.get().copied());
+        (record, unused_probe(&claimed)).into()
+    });
+    let Finished { record, event, .. } = finished;
+    let spans = (
+        finished.server,
+        lane.shared.traces.is_some().then(|| record.clone()),
+    );
     // The recorder takes records for as long as there are deliveries.
     records
         .send(Delivered {
             record,
             lane: Arc::clone(&lane),
-            wants_slot,
+            wants_slot: finished.wants_slot,
             was_retry: claimed.is_retry,
             _place: place,
         })
@@ -97,11 +123,56 @@ pub(super) async fn deliver(
         .ok();
     // What is known is written whatever the lane's row waits for; and at a shutdown the recorder waits for its senders.
     drop(records);
+    if let (server, Some(record)) = spans {
+        trace::record_spans(&lane, &claimed, &record, server.as_ref());
+    }
     match event {
         LaneEvent::None => {}
         LaneEvent::Outcome(report) => lane.apply(&report).await,
         LaneEvent::ProbeUnused(probe) => lane.release_probe(probe).await,
     }
+}
+
+/// Makes the attempt. `sent_at` is set when the call starts.
+async fn attempt(
+    lane: &Lane,
+    claimed: &Claimed,
+    start_at: DbTime,
+    sent_at: &OnceLock<DbTime>,
+) -> Finished {
+    tokio::select! {
+        biased;
+        () = lane.shutdown().cancelled() => (Record::release(claimed), unused_probe(claimed)).into(),
+        ready = prepare(lane, claimed, start_at) => match ready {
+            Ok(ready) => {
+                let server = trace::traced_server(lane, &ready.connection);
+                sent_at.set(ready.permit.starts_at()).ok();
+                let called = call(lane, claimed, ready).await;
+                Finished { server, ..called.into() }
+            }
+            Err(NoCall::Record(record)) => (record, unused_probe(claimed)).into(),
+            Err(NoCall::Late) => {
+                lane.stats.slot_missed(lane.now());
+                let released = (Record::release(claimed), unused_probe(claimed));
+                Finished { wants_slot: true, ..released.into() }
+            }
+            Err(NoCall::Released) => (Record::release(claimed), unused_probe(claimed)).into(),
+            Err(NoCall::Failed(at, failure)) => {
+                let host = lane.client.serving_index();
+                classify(lane, claimed, at, at, host, Err(failure)).into()
+            },
+            Err(NoCall::NoCredentials(error)) => {
+                (Record::release(claimed), no_credentials(lane, claimed, &error)).into()
+            }
+        },
+    }
+}
+
+/// A probe that has found nothing out lets another message probe.
+fn unused_probe(claimed: &Claimed) -> LaneEvent {
+    claimed
+        .probe()
+        .map_or(LaneEvent::None, LaneEvent::ProbeUnused)
 }
 
 /// Gives a claimed message back that has no place in flight.
@@ -167,6 +238,7 @@ async fn prepare<'lane>(
     let Some(clock) = lane.shared.outbox.clock().get() else {
         return Err(NoCall::Late);
     };
+    panic_point("before_call", claimed.id);
 
     let get_ready_at = (start_at - lane.client.connect_ahead()).floor(PREPARE_INTERVAL);
     sleep_until(clock.instant_of(get_ready_at)).await;
@@ -282,6 +354,7 @@ fn classify(
     host: usize,
     call: Result<Response, CallFailure>,
 ) -> (Record, LaneEvent) {
+    panic_point("after_call", claimed.id);
     let outcome = outcome::classify(&call);
     // How long it takes until no connection can be made says nothing of how long calls take.
     let was_sent = !matches!(call, Err(CallFailure::NotSent(_)));
@@ -318,29 +391,18 @@ fn classify(
         retry.delay(claimed.policy.failures()).max(retry_after),
         retry.give_up_after(),
     );
-    let (status, retry_at) = match next {
-        Next::Final(status) => (Some(status), None),
-        Next::Retry(delay) => (None, Some(Instant::now() + delay)),
-    };
     let request_id = call.ok().and_then(|response| response.request_id);
-    let record = Record {
-        id: claimed.id,
-        claim_id: claimed.claim_id,
-        was_due_at: claimed.was_due_at,
-        retry_at,
-        status,
-        error: error.clone(),
-        call: Some(CallRecord {
-            sent_at,
-            duration: now.since(sent_at),
-            http_status,
-            request_id,
-            outcome: outcome.attempt_outcome(),
-            charged: verdict.is_charged,
-            fault: verdict.fault,
-            evidence: verdict.evidence,
-        }),
+    let call = CallRecord {
+        sent_at,
+        duration: now.since(sent_at),
+        http_status,
+        request_id,
+        outcome: outcome.attempt_outcome(),
+        charged: verdict.is_charged,
+        fault: verdict.fault,
+        evidence: verdict.evidence,
     };
+    let record = Record::after_call(claimed, next, error.clone(), call);
     let report = AttemptReport {
         transition: verdict.transition,
         sent_at,

@@ -29,6 +29,7 @@ use crate::pace::DbTime;
 use crate::proxy::ProxyVariables;
 use crate::retry::RetryPolicy;
 use crate::signaling::Client;
+use crate::telemetry::log_throttle::LogThrottle;
 use crate::telemetry::traces::Traces;
 use circuit_breaker::CircuitBreaker;
 use destinations::Destinations;
@@ -83,6 +84,8 @@ pub(super) struct Lane {
     /// One permit, for who writes the lane's row: so that a row which somebody has locked ties up one connection.
     row_writer: Semaphore,
     log: Mutex<LaneLog>,
+    /// Bounds the log of attempts that panicked.
+    pub(super) delivery_panics: LogThrottle,
     breaker: Mutex<CircuitBreaker>,
     /// Wakes a loop that waits for a place, or for the circuit breaker.
     pub(super) capacity_changed: Notify,
@@ -120,6 +123,7 @@ impl Lane {
             unsent_released_at: Mutex::default(),
             row_writer: Semaphore::new(1),
             log: Mutex::default(),
+            delivery_panics: LogThrottle::default(),
             breaker: Mutex::new(CircuitBreaker::new(now)),
             capacity_changed: Notify::new(),
             destinations: Mutex::default(),

@@ -7,6 +7,7 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 use super::lane::Lane;
+use super::panic_point::panic_point;
 use crate::error_text::database_error_text;
 use crate::outbox::{Outbox, WakeupListener};
 
@@ -74,6 +75,7 @@ pub(super) async fn run(
 /// If the connection is lost: why.
 async fn listen(notifications: &mut WakeupListener, lanes: &[Arc<Lane>]) -> Result<(), String> {
     loop {
+        panic_point("listener", 0);
         let time_left = notifications.time_left();
         if time_left.is_zero() {
             return Ok(());

@@ -9,6 +9,7 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use super::lane::Lane;
+use super::panic_point::panic_point;
 use crate::error_text::database_error_text;
 use crate::outbox::{Look, NextDue, Outbox, ScanPosition};
 use crate::pace::DbTime;
@@ -102,6 +103,7 @@ impl Poller {
         loop {
             // Cleared before the lanes are asked: what a lane sets meanwhile stays.
             shared.poll_alarm.clear();
+            panic_point("poller", 0);
             let now = Instant::now();
             let turns = self.turns(now);
             if !turns.is_empty() {

@@ -4,9 +4,10 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Mutex, mpsc, watch};
 
 use super::lane::{Lane, Place};
+use super::panic_point::panic_point;
 use crate::error_text::database_error_text;
 use crate::outbox::{AdaptiveTimeout, Outbox, Record, RecordResult, is_data_error};
 use crate::pace::DbTime;
@@ -56,59 +57,103 @@ const LAG_AFTER: Duration = Duration::from_millis(500);
 
 /// What the recorder works with.
 pub(super) struct Recorder {
-    pub(super) outbox: Arc<Outbox>,
-    pub(super) name: String,
+    outbox: Arc<Outbox>,
+    name: String,
     /// How long it waits for a statement.
-    pub(super) timeout: AdaptiveTimeout,
+    timeout: AdaptiveTimeout,
     /// Since when it is behind.
-    pub(super) lag: watch::Sender<Option<Instant>>,
+    lag: watch::Sender<Option<Instant>>,
     /// Of records that came too late.
-    pub(super) late: LogThrottle,
+    late: LogThrottle,
     /// Of records that the database refuses.
-    pub(super) refused: LogThrottle,
+    refused: LogThrottle,
+    work: Mutex<Work>,
+}
+
+/// The outcomes that are still to be written. They outlive a panic of the recorder.
+struct Work {
+    inbox: mpsc::Receiver<Delivered>,
+    batch: Vec<Delivered>,
+    /// Rows that another session has locked stand aside: however many they are, the others go on.
+    locked: VecDeque<Delivered>,
+    /// The batch that was being written when the recorder panicked.
+    suspects: VecDeque<Delivered>,
 }
 
 impl Recorder {
-    /// Records until all senders are gone and everything is written.
-    pub(super) async fn run(self, mut inbox: mpsc::Receiver<Delivered>) {
-        let mut batch = Vec::with_capacity(MAX_BATCH);
-        // Rows that somebody has locked stand aside: however many they are, the others go on.
-        let mut locked = VecDeque::new();
+    pub(super) fn new(
+        outbox: Arc<Outbox>,
+        name: String,
+        lag: watch::Sender<Option<Instant>>,
+        inbox: mpsc::Receiver<Delivered>,
+    ) -> Self {
+        Self {
+            outbox,
+            name,
+            timeout: AdaptiveTimeout::default(),
+            lag,
+            late: LogThrottle::default(),
+            refused: LogThrottle::default(),
+            work: Mutex::new(Work {
+                inbox,
+                batch: Vec::with_capacity(MAX_BATCH),
+                locked: VecDeque::new(),
+                suspects: VecDeque::new(),
+            }),
+        }
+    }
+
+    /// Records until all senders are gone and everything is written. After a panic, it may run again.
+    pub(super) async fn run(&self) {
+        let work = &mut *self.work.lock().await;
+        self.write_suspects(work).await;
         let mut few = true;
         loop {
-            if locked.is_empty() {
-                if inbox.recv_many(&mut batch, MAX_BATCH).await == 0 {
+            if work.locked.is_empty() {
+                if work.inbox.recv_many(&mut work.batch, MAX_BATCH).await == 0 {
                     return;
                 }
             } else {
                 let pause = tokio::time::sleep(RETRY_PAUSE);
                 tokio::pin!(pause);
                 tokio::select! {
-                    received = inbox.recv_many(&mut batch, MAX_BATCH) => if received == 0 { pause.await },
+                    received = work.inbox.recv_many(&mut work.batch, MAX_BATCH) => if received == 0 { pause.await },
                     () = &mut pause => {}
                 }
             }
-            gather(&mut inbox, &mut batch, few).await;
-            few = batch.len() <= FEW;
-            let again = locked.len().min(MAX_LOCKED);
-            batch.extend(locked.drain(..again));
-            let records: Vec<Record> = batch
+            gather(&mut work.inbox, &mut work.batch, few).await;
+            few = work.batch.len() <= FEW;
+            let again = work.locked.len().min(MAX_LOCKED);
+            work.batch.extend(work.locked.drain(..again));
+            let records: Vec<Record> = work
+                .batch
                 .iter()
                 .map(|delivered| delivered.record.clone())
                 .collect();
             let results = self.write(&records).await;
-            for (delivered, result) in batch.drain(..).zip(results) {
-                match (result, delivered.record.status) {
-                    (RecordResult::Locked, _) => locked.push_back(delivered),
-                    (RecordResult::Recorded { .. }, Some(status)) => {
-                        let lane = &delivered.lane;
-                        lane.stats.ended(lane.now(), status);
-                    }
-                    (RecordResult::Recorded { due_at }, None) => delivered.return_to_queue(due_at),
-                    (RecordResult::Discarded, _) => delivered.lane.look_soon(),
+            // One by one, so that a panic here leaves the others in the batch.
+            work.batch.reverse();
+            for result in results {
+                if let Some(delivered) = work.batch.pop() {
+                    settle(delivered, result, &mut work.locked);
                 }
             }
         }
+    }
+
+    /// After a panic, writes the records of that batch one by one. A record with which the recorder panics again is given up,
+    /// alone: its lease ends, the message counts as lost, and ends after `max_attempts` of that.
+    async fn write_suspects(&self, work: &mut Work) {
+        work.suspects.extend(work.batch.drain(..));
+        while let Some(delivered) = work.suspects.pop_front() {
+            let record = delivered.record.clone();
+            let results = self.write(std::slice::from_ref(&record)).await;
+            if let Some(&result) = results.first() {
+                settle(delivered, result, &mut work.locked);
+            }
+        }
+        // The recorder is not behind any more, also if it has given up all that it had.
+        self.lag.send_replace(None);
     }
 
     /// Writes records, and again until the database has answered. Returns the result of each, in their order. A record
@@ -182,13 +227,17 @@ impl Recorder {
         }
     }
 
-    fn mark_lagging(&self) {
+    /// Keeps lanes from claiming until records are written again.
+    pub(super) fn mark_lagging(&self) {
         self.lag.send_modify(|since| {
             since.get_or_insert_with(Instant::now);
         });
     }
 
     async fn try_write(&self, records: &[Record]) -> Result<Vec<RecordResult>, sqlx::Error> {
+        for record in records {
+            panic_point("recorder", record.id);
+        }
         let writing = self.outbox.record(records, &self.name, &self.timeout);
         tokio::pin!(writing);
         if let Ok(written) = tokio::time::timeout(LAG_AFTER, &mut writing).await {
@@ -196,6 +245,19 @@ impl Recorder {
         }
         self.mark_lagging();
         writing.await
+    }
+}
+
+/// Takes in what became of a record.
+fn settle(delivered: Delivered, result: RecordResult, locked: &mut VecDeque<Delivered>) {
+    match (result, delivered.record.status) {
+        (RecordResult::Locked, _) => locked.push_back(delivered),
+        (RecordResult::Recorded { .. }, Some(status)) => {
+            let lane = &delivered.lane;
+            lane.stats.ended(lane.now(), status);
+        }
+        (RecordResult::Recorded { due_at }, None) => delivered.return_to_queue(due_at),
+        (RecordResult::Discarded, _) => delivered.lane.look_soon(),
     }
 }
 

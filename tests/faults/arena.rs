@@ -85,9 +85,9 @@ impl Arena {
         let producers = Producers::start(&self.world.url, &round);
         let calls_before = self.world.seen().calls;
         self.stalls.take_longest();
-        self.until_all_work("at first", PATIENCE).await;
+        self.until_all_work_within("at first", PATIENCE).await;
         fault.happen(self, rng, lasting).await;
-        let recovered_after = self.until_all_work(&round, RECOVERY).await;
+        let recovered_after = self.until_all_work(&round).await;
         let committed = producers.stop().await;
         self.world
             .until(
@@ -117,7 +117,11 @@ impl Arena {
     }
 
     /// Waits until each worker has made a call that started after now; how long that took.
-    async fn until_all_work(&self, round: &str, deadline: Duration) -> Duration {
+    pub(crate) async fn until_all_work(&self, round: &str) -> Duration {
+        self.until_all_work_within(round, RECOVERY).await
+    }
+
+    async fn until_all_work_within(&self, round: &str, deadline: Duration) -> Duration {
         let begun = Instant::now();
         let mut admin = self.admin().await;
         let since: OffsetDateTime = sqlx::query_scalar("select clock_timestamp()")

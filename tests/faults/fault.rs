@@ -21,6 +21,8 @@ pub(crate) enum Fault {
     ClocksStep,
     /// The clock of Postgres is set an hour ahead, an hour back, and right again.
     DatabaseClockSteps,
+    /// Nobody reads the workers' logs for a while.
+    LogReaderStalls,
     /// Postgres is stopped hard, and started.
     PostgresCrashes,
     /// Five of the workers' connections a second are terminated.
@@ -55,11 +57,12 @@ pub(crate) enum Fault {
 }
 
 impl Fault {
-    pub(crate) const ALL: [Self; 19] = [
+    pub(crate) const ALL: [Self; 20] = [
         Self::WorkersKilled,
         Self::WorkerSuspended,
         Self::ClocksStep,
         Self::DatabaseClockSteps,
+        Self::LogReaderStalls,
         Self::PostgresCrashes,
         Self::ConnectionsTerminated,
         Self::ConnectionsTaken,
@@ -82,7 +85,11 @@ impl Fault {
     pub(crate) fn is_the_same_for_all(self) -> bool {
         matches!(
             self,
-            Self::ClocksStep | Self::DatabaseClockSteps | Self::PostgresCrashes | Self::ReadOnly
+            Self::ClocksStep
+                | Self::DatabaseClockSteps
+                | Self::LogReaderStalls
+                | Self::PostgresCrashes
+                | Self::ReadOnly
         )
     }
 
@@ -117,6 +124,13 @@ impl Fault {
                     clock.expect("a clock that can be set").set(ahead_s);
                     sleep(lasting / 3).await;
                 }
+            }
+            Self::LogReaderStalls => {
+                arena.fleet.stall_logs(true);
+                // Until the pipes are full.
+                sleep(lasting.max(Duration::from_secs(6))).await;
+                arena.until_all_work("while nobody reads the logs").await;
+                arena.fleet.stall_logs(false);
             }
             Self::PostgresCrashes => {
                 arena.postgres.cluster.crash().await.expect("down");

@@ -46,7 +46,8 @@ impl Fleet {
             .env("WORKER_LEASE", "3s")
             .env("WORKER_RETRY_CAP", "500ms")
             // Each call is logged: a failure is easier to understand, and the workers' clocks show.
-            .env("WORKER_LOG", "info,signaling_worker=debug");
+            .env("WORKER_LOG", "info,signaling_worker=debug")
+            .small_log_pipe();
         let worker = match &self.clock {
             Some(clock) => clock.govern(worker),
             None => worker,
@@ -77,6 +78,13 @@ impl Fleet {
     pub(crate) async fn resume(&mut self) {
         for (_, worker) in &mut self.workers {
             worker.signal("CONT").await;
+        }
+    }
+
+    /// Stops or goes on reading what they log.
+    pub(crate) fn stall_logs(&self, are_stalled: bool) {
+        for (_, worker) in &self.workers {
+            worker.stall_log(are_stalled);
         }
     }
 

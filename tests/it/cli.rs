@@ -7,6 +7,7 @@ mod enqueue;
 mod health;
 mod help;
 mod message;
+mod output;
 mod pages;
 mod simulate;
 mod status;

@@ -6,3 +6,4 @@ mod holds;
 mod outcomes;
 mod signing;
 mod timing;
+mod values;

@@ -4,5 +4,6 @@ mod clock_steps;
 mod crashes;
 mod database;
 mod shutdown;
+mod signals;
 mod strange_values;
 mod waking;

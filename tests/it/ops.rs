@@ -7,4 +7,6 @@ mod guard;
 mod health;
 mod login;
 mod metrics;
+mod panics;
+mod stalled_log;
 mod text;

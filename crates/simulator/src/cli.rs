@@ -1,6 +1,7 @@
 //! `worker simulate`: the simulated API alone, for trying things out and for tests of other programs.
 
 use std::env;
+use std::io::{self, ErrorKind, Write as _};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -107,23 +108,51 @@ pub async fn run(args: SimulateArgs) -> anyhow::Result<()> {
     // Asked for first, so that no signal is missed once the address is printed.
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
-    let credentials = credentials(|name| env::var(name).ok().filter(|value| !value.is_empty()))?;
+    let credentials = credentials(|name| {
+        let value = env::var(name).ok()?.trim().to_owned();
+        (!value.is_empty()).then_some(value)
+    })?;
     let accepts = credentials.accepts().join(", ");
     let simulator = Simulator::start(config(args, credentials))
         .await
         .context("the simulated API can't start")?;
 
     let url = simulator.base_url();
-    println!("simulated API   {url}");
-    println!("control         {url}/_simulator/");
-    println!("accepts         {accepts}");
+    let greeting = format!(
+        "simulated API   {url}\ncontrol         {url}/_simulator/\naccepts         {accepts}\n"
+    );
+    let serving = async {
+        print(greeting).await?;
+        std::future::pending().await
+    };
     tokio::select! {
         _ = interrupt.recv() => {}
         _ = terminate.recv() => {}
+        failed = serving => return failed,
     }
     simulator.stop().await;
-    println!("{}", report(&simulator.ledger().summary()));
-    Ok(())
+    let report = report(&simulator.ledger().summary());
+    // A reader that has stalled does not keep the process.
+    tokio::time::timeout(LAST_LINES, print(report + "\n"))
+        .await
+        .unwrap_or(Ok(()))
+}
+
+/// How long the end waits for a reader.
+const LAST_LINES: Duration = Duration::from_secs(1);
+
+/// Prints in a thread of its own, so that a reader that stalls keeps no call and no signal waiting. A reader that has gone
+/// is no failure.
+async fn print(text: String) -> anyhow::Result<()> {
+    let printed = tokio::task::spawn_blocking(move || {
+        let mut out = io::stdout().lock();
+        out.write_all(text.as_bytes())?;
+        out.flush()
+    });
+    match printed.await? {
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
+        printed => printed.context("standard output can't be written"),
+    }
 }
 
 fn config(args: SimulateArgs, credentials: Credentials) -> SimulatorConfig {

@@ -1,5 +1,6 @@
 //! The simulated API as a program of its own.
 
+use std::io::Write as _;
 use std::process::ExitCode;
 
 use clap::Parser;
@@ -12,12 +13,19 @@ struct Cli {
     simulate: SimulateArgs,
 }
 
-#[tokio::main]
-async fn main() -> ExitCode {
-    match run(Cli::parse().simulate).await {
+fn main() -> ExitCode {
+    let result = tokio::runtime::Runtime::new()
+        .map_err(anyhow::Error::from)
+        .and_then(|runtime| {
+            let result = runtime.block_on(run(Cli::parse().simulate));
+            // A write that nobody reads would keep it.
+            runtime.shutdown_background();
+            result
+        });
+    match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("error: {error:#}");
+            writeln!(std::io::stderr(), "error: {error:#}").ok();
             ExitCode::FAILURE
         }
     }

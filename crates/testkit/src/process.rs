@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncWriteExt, BufReader};
 use tokio::process::{Child, Command};
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use super::{PATIENCE, comes_true};
@@ -36,6 +37,7 @@ pub struct Worker {
     arguments: Vec<String>,
     environment: BTreeMap<String, String>,
     input: String,
+    has_small_log_pipe: bool,
 }
 
 impl Worker {
@@ -45,6 +47,7 @@ impl Worker {
             // Where many run at once, each that is looked at by HTTP says where.
             environment: BTreeMap::from([("WORKER_OPS_ADDR".into(), "off".into())]),
             input: String::new(),
+            has_small_log_pipe: false,
         }
     }
 
@@ -73,6 +76,12 @@ impl Worker {
     /// What the process reads on its standard input.
     pub fn input(mut self, text: &str) -> Self {
         text.clone_into(&mut self.input);
+        self
+    }
+
+    /// Makes its log fill up with some twenty lines while nobody reads it, where the system is Linux.
+    pub fn small_log_pipe(mut self) -> Self {
+        self.has_small_log_pipe = true;
         self
     }
 
@@ -106,10 +115,15 @@ impl Worker {
             .kill_on_drop(true)
             .spawn()
             .expect("the binary starts");
+        let log = child.stderr.take().expect("piped");
+        #[cfg(target_os = "linux")]
+        if self.has_small_log_pipe {
+            rustix::pipe::fcntl_setpipe_size(&log, 4096).expect("a small pipe");
+        }
         let (stdout, stderr) = (Output::default(), Output::default());
         let readers = vec![
             stdout.read(child.stdout.take().expect("piped")),
-            stderr.read(child.stderr.take().expect("piped")),
+            stderr.read(log),
         ];
         let mut stdin = child.stdin.take().expect("piped");
         let input = self.input;
@@ -192,6 +206,11 @@ impl Running {
         self.pid
     }
 
+    /// Stops or goes on reading its standard error: in between, the pipe fills up.
+    pub fn stall_log(&self, is_stalled: bool) {
+        self.stderr.stall(is_stalled);
+    }
+
     pub fn is_running(&mut self) -> bool {
         self.child.try_wait().expect("its state").is_none()
     }
@@ -202,6 +221,7 @@ impl Running {
             .await
             .unwrap_or_else(|_| panic!("`{}` does not end", self.name))
             .expect("its state");
+        self.stderr.stall(false);
         for reader in self.readers.drain(..) {
             tokio::time::timeout(PATIENCE, reader)
                 .await
@@ -264,7 +284,10 @@ pub fn log_lines<'log>(log: &'log str, event: &str) -> Vec<&'log str> {
 
 /// What a process has written, as far as it is kept.
 #[derive(Clone, Default)]
-pub struct Output(Arc<Mutex<Kept>>);
+pub struct Output {
+    kept: Arc<Mutex<Kept>>,
+    is_stalled: watch::Sender<bool>,
+}
 
 #[derive(Default)]
 struct Kept {
@@ -276,14 +299,21 @@ struct Kept {
 impl Output {
     fn read(&self, stream: impl AsyncRead + Unpin + Send + 'static) -> JoinHandle<()> {
         let output = self.clone();
+        let mut is_stalled = self.is_stalled.subscribe();
         tokio::spawn(async move {
             let mut stream = BufReader::new(stream);
             let mut line = Vec::new();
-            while matches!(stream.read_until(b'\n', &mut line).await, Ok(1..)) {
+            while is_stalled.wait_for(|is_stalled| !is_stalled).await.is_ok()
+                && matches!(stream.read_until(b'\n', &mut line).await, Ok(1..))
+            {
                 output.push(String::from_utf8_lossy(&line).into_owned());
                 line.clear();
             }
         })
+    }
+
+    fn stall(&self, is_stalled: bool) {
+        self.is_stalled.send_replace(is_stalled);
     }
 
     fn push(&self, line: String) {
@@ -319,6 +349,6 @@ impl Output {
     }
 
     fn kept(&self) -> std::sync::MutexGuard<'_, Kept> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -3,11 +3,14 @@
 use std::fmt::Write;
 
 use crate::check::{Finding, Level};
+use crate::cli::print::{print, print_line};
 use crate::sanitize;
 
 /// The findings, printed as they come or all at the end.
 pub(super) struct Report {
     prints: bool,
+    /// The first error of a line. The checks go on all the same.
+    printed: anyhow::Result<()>,
     findings: Vec<Finding>,
 }
 
@@ -16,13 +19,17 @@ impl Report {
     pub(super) fn new(prints: bool) -> Self {
         Self {
             prints,
+            printed: Ok(()),
             findings: Vec::new(),
         }
     }
 
     pub(super) fn add(&mut self, finding: Finding) {
         if self.prints {
-            print!("{}", line(&finding));
+            let printed = print(line(&finding));
+            if self.printed.is_ok() {
+                self.printed = printed;
+            }
         }
         self.findings.push(finding);
     }
@@ -35,8 +42,9 @@ impl Report {
 
     pub(super) fn end(self) -> anyhow::Result<()> {
         if !self.prints {
-            println!("{}", serde_json::to_string_pretty(&self.findings)?);
+            print_line(serde_json::to_string_pretty(&self.findings)?)?;
         }
+        self.printed?;
         let failures = self
             .findings
             .iter()

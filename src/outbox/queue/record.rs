@@ -9,7 +9,7 @@ use uuid::Uuid;
 use crate::outbox::pool::statement::Statement;
 use crate::outbox::pool::{AdaptiveTimeout, Call};
 use crate::outbox::{Claimed, Outbox, interval};
-use crate::outcome::{Fault, FinalStatus};
+use crate::outcome::{Fault, FinalStatus, Next};
 use crate::pace::DbTime;
 
 /// What became of one claimed row.
@@ -65,6 +65,26 @@ impl Record {
     fn delay(&self) -> Option<PgInterval> {
         let retry_at = self.retry_at?;
         Some(interval(retry_at.saturating_duration_since(Instant::now())))
+    }
+
+    /// A row ends, or is due again, after a call.
+    pub(crate) fn after_call(
+        claimed: &Claimed,
+        next: Next,
+        error: Option<String>,
+        call: CallRecord,
+    ) -> Self {
+        let (status, retry_at) = match next {
+            Next::Final(status) => (Some(status), None),
+            Next::Retry(delay) => (None, Some(Instant::now() + delay)),
+        };
+        Self {
+            retry_at,
+            status,
+            call: Some(call),
+            error,
+            ..Self::release(claimed)
+        }
     }
 
     /// A row ends without a call.

@@ -29,6 +29,10 @@ pub(crate) enum ParameterError {
         "DATABASE_URL is not a Postgres URL: write it like postgres://user:password@host:5432/database, with other characters than letters and digits percent-encoded"
     )]
     Url,
+    #[error(
+        "DATABASE_URL begins with a quotation mark: write the URL without, because a file of variables may keep the mark as a part of the value"
+    )]
+    Quoted,
     #[error("{setting} is not valid: {expected}")]
     Invalid {
         setting: String,
@@ -239,6 +243,9 @@ impl Given {
     }
 
     fn read_url(&mut self, url: &str) -> Result<(), ParameterError> {
+        if url.starts_with(['"', '\'']) {
+            return Err(ParameterError::Quoted);
+        }
         let url = hosts::split_url(url).ok_or(ParameterError::Url)?;
         let decoded = |text: &str| decoded(text).ok_or(ParameterError::Url);
         if !url.hosts.is_empty() {

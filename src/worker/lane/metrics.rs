@@ -17,9 +17,6 @@ pub(crate) const QUEUE_WAIT: &str = "signaling_queue_wait_seconds";
 /// The counter of slots that had passed before their calls could start. Label: `app`.
 pub(crate) const SLOTS_MISSED: &str = "signaling_slots_missed_total";
 
-/// The counter of panics of a lane's loop, each a defect. Label: `app`.
-pub(crate) const LANE_PANICS: &str = "signaling_lane_panics_total";
-
 /// The metrics of one app. Each label has its handle from the start, so that counting makes no text, and a monitor
 /// sees a zero before it sees a one.
 #[derive(Debug)]
@@ -29,7 +26,6 @@ pub(in crate::worker) struct LaneMetrics {
     call_duration: Histogram,
     delay: Histogram,
     slots_missed: Counter,
-    panics: Counter,
 }
 
 #[derive(Debug)]
@@ -83,7 +79,6 @@ impl LaneMetrics {
             call_duration: histogram!(CALL_DURATION, "app" => app.clone()),
             delay: histogram!(QUEUE_WAIT, "app" => app.clone()),
             slots_missed: counter!(SLOTS_MISSED, "app" => app.clone()),
-            panics: counter!(LANE_PANICS, "app" => app.clone()),
         }
     }
 
@@ -115,11 +110,6 @@ impl LaneMetrics {
     /// A slot had passed before its call could start.
     pub(in crate::worker) fn slot_missed(&self) {
         self.slots_missed.increment(1);
-    }
-
-    /// The loop of the lane has panicked.
-    pub(in crate::worker) fn panicked(&self) {
-        self.panics.increment(1);
     }
 
     /// So many messages have ended, and that is written.

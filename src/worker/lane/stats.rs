@@ -42,11 +42,6 @@ impl LaneStats {
         self.minutes.slot_missed(now);
     }
 
-    /// The loop of the lane has panicked.
-    pub(in crate::worker) fn panicked(&self) {
-        self.metrics.panicked();
-    }
-
     /// A message has ended, and that is written.
     pub(in crate::worker) fn ended(&self, now: DbTime, status: FinalStatus) {
         self.ended_many(now, status, 1);

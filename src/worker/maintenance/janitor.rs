@@ -9,6 +9,7 @@ use uuid::Uuid;
 use crate::error_text::database_error_text;
 use crate::outbox::{Deletion, Outbox};
 use crate::worker::lane::Lane;
+use crate::worker::panic_point::panic_point;
 
 /// How many times as long as a batch took the pause after it is: deleting takes a tenth of one connection's time, also
 /// where the database is slow.
@@ -38,6 +39,7 @@ async fn delete_forever(outbox: &Outbox, lanes: &[Arc<Lane>], retention: Duratio
     let worker = Uuid::new_v4();
     let mut failing = false;
     loop {
+        panic_point("janitor", 0);
         // A worker with the wrong DATABASE_URL would delete by its own retention what another environment keeps.
         if lanes.iter().any(|lane| lane.is_refused()) {
             tokio::time::sleep(ERROR_PAUSE).await;

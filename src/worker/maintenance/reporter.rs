@@ -6,11 +6,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio_util::sync::CancellationToken;
-use uuid::Uuid;
 
 use crate::error_text::database_error_text;
 use crate::outbox::{AppReport, Outbox, WorkerIdentity};
 use crate::worker::lane::Lane;
+use crate::worker::panic_point::panic_point;
 
 /// The shortest time between two reports.
 const REPORT_EVERY: Duration = Duration::from_secs(1);
@@ -32,17 +32,8 @@ impl Reporter {
     pub(in crate::worker) fn new(
         outbox: &Arc<Outbox>,
         lanes: &[Arc<Lane>],
-        name: String,
-        host: String,
+        worker: WorkerIdentity,
     ) -> Self {
-        let shared = lanes.first().map(|lane| &lane.shared);
-        let worker = WorkerIdentity {
-            id: Uuid::new_v4(),
-            name,
-            host,
-            environment: shared.and_then(|shared| shared.environment.clone()),
-            apps: lanes.iter().map(|lane| lane.app.clone()).collect(),
-        };
         let by_app = |lane: &Arc<Lane>| (lane.app.clone(), Arc::clone(lane));
         Self {
             outbox: Arc::clone(outbox),
@@ -62,6 +53,7 @@ impl Reporter {
     async fn report_until(&mut self) {
         let mut last_success: Option<Instant> = None;
         loop {
+            panic_point("reporter", 0);
             let clock = self.outbox.clock().get();
             let stepped_at = clock.and_then(|clock| clock.stepped_at());
             // After a step of the database's clock, the last report is of another time.

@@ -8,6 +8,7 @@ use tokio_util::sync::CancellationToken;
 use crate::error_text::database_error_text;
 use crate::outbox::{MinuteStats, Outbox, may_have_taken_effect};
 use crate::worker::lane::Lane;
+use crate::worker::panic_point::panic_point;
 
 /// How often stats are written, where there are any.
 const WRITE_EVERY: Duration = Duration::from_secs(1);
@@ -34,6 +35,7 @@ impl StatsFlusher {
         let mut trouble = FailureLog::default();
         let pause = || shutdown.run_until_cancelled(tokio::time::sleep(WRITE_EVERY));
         while pause().await.is_some() {
+            panic_point("stats_flusher", 0);
             trouble.note(self.write().await, |error| {
                 tracing::warn!(
                     event = "stats_failed",

@@ -230,3 +230,19 @@ async fn a_wrong_password_is_told_without_showing_it() {
     );
     assert!(!finished.stderr.contains("hush-hush"), "{finished:?}");
 }
+
+#[tokio::test]
+async fn a_secret_of_two_lines_is_named_and_not_shown() {
+    for name in ["AGORA_API_KEY", "AGORA_API_SECRET"] {
+        refused(
+            run().env(name, "hush-hush\nhush-hush"),
+            &[name, "line break"],
+        )
+        .await;
+    }
+    refused(
+        run().env("DATABASE_URL", &format!("\"{URL}\"")),
+        &["DATABASE_URL", "quotation mark"],
+    )
+    .await;
+}

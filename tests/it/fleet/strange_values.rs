@@ -52,7 +52,7 @@ async fn no_time_in_a_row_or_a_lane_ends_a_worker() {
         assert_eq!(status.code, Some(0), "{status:?}");
     }
     worker.stop().await;
-    assert_eq!(worker.logged("lane_panicked"), 0);
+    assert_eq!(worker.logged("task_panicked"), 0);
 }
 
 #[tokio::test]

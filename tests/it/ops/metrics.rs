@@ -7,7 +7,7 @@ use super::text::Samples;
 use testkit::{APP_ID, PATIENCE, World, peer};
 
 /// What is counted in each process.
-const OF_THE_PROCESS: [&str; 10] = [
+const OF_THE_PROCESS: [&str; 12] = [
     "signaling_build_info",
     "signaling_call_duration_seconds_bucket",
     "signaling_calls_total",
@@ -16,8 +16,10 @@ const OF_THE_PROCESS: [&str; 10] = [
     "signaling_database_up",
     "signaling_queue_wait_seconds_bucket",
     "signaling_in_flight_messages",
+    "signaling_log_lines_dropped_total",
     "signaling_messages_finished_total",
     "signaling_slots_missed_total",
+    "signaling_task_panics_total",
 ];
 /// What the database says of the fleet.
 const OF_THE_FLEET: [&str; 9] = [

@@ -1,0 +1,279 @@
+//! Output of a process that serves: a bounded queue, and a thread that writes its lines. No task waits for the reader,
+//! because a terminal that is stopped, or a full pipe to a log collector, must stop neither the sending nor a shutdown.
+
+use std::io::{self, ErrorKind, Write};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::Duration;
+
+use tracing_subscriber::fmt::MakeWriter;
+
+/// How much may wait for a reader; a queue has as much again in the write that is under way. The worker's own lines of
+/// level debug fill it in ten seconds at 500 calls/s.
+const MAX_QUEUED_BYTES: usize = 1024 * 1024;
+/// The pause before a pipe that another process made non-blocking, and that is full, is written to again.
+const FULL_PIPE_PAUSE: Duration = Duration::from_millis(10);
+
+/// A stream of the process that is written in the background. Lines that find no room, or that can't be written, are
+/// dropped and counted.
+#[derive(Debug, Clone)]
+pub(crate) struct OutputQueue(Arc<Shared>);
+
+#[derive(Debug, Default)]
+struct Shared {
+    state: Mutex<State>,
+    /// The writer waits for this.
+    has_bytes: Condvar,
+    /// A flush waits for this.
+    is_written: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    bytes: Vec<u8>,
+    is_writing: bool,
+    dropped_lines: u64,
+    /// Dropped lines that the log has not mentioned yet.
+    unreported_lines: u64,
+    /// Why the last write failed, unless a later one succeeded.
+    error: Option<ErrorKind>,
+}
+
+impl OutputQueue {
+    /// Starts the thread that writes to `sink`. When lines were dropped and the sink takes lines again, the thread calls
+    /// `report_dropped` with how many.
+    ///
+    /// # Errors
+    /// Where the system refuses a thread.
+    pub(crate) fn start(
+        sink: impl Write + Send + 'static,
+        report_dropped: fn(u64),
+    ) -> io::Result<Self> {
+        let queue = Self(Arc::default());
+        let writer = queue.clone();
+        thread::Builder::new()
+            .name("output".into())
+            .spawn(move || writer.write_forever(sink, report_dropped))?;
+        Ok(queue)
+    }
+
+    /// Queues a text, of whole lines, or drops it.
+    pub(crate) fn push(&self, text: &[u8]) {
+        let mut state = self.state();
+        if state.bytes.len() + text.len() > MAX_QUEUED_BYTES {
+            state.dropped(text);
+        } else {
+            state.bytes.extend_from_slice(text);
+            self.0.has_bytes.notify_one();
+        }
+    }
+
+    /// Queues a line, or drops it.
+    pub(crate) fn push_line(&self, line: &str) {
+        self.push(format!("{line}\n").as_bytes());
+    }
+
+    /// Waits until everything is written, or dropped, but no longer than `timeout`. Returns whether it came to that.
+    pub(crate) fn flush(&self, timeout: Duration) -> bool {
+        let is_busy = |state: &mut State| state.is_writing || !state.bytes.is_empty();
+        let (_state, waited) = self
+            .0
+            .is_written
+            .wait_timeout_while(self.state(), timeout, is_busy)
+            .unwrap_or_else(PoisonError::into_inner);
+        !waited.timed_out()
+    }
+
+    /// How many lines were dropped since the start.
+    pub(crate) fn dropped_lines(&self) -> u64 {
+        self.state().dropped_lines
+    }
+
+    /// Why nothing can be written, other than that the reader has gone.
+    #[cfg(feature = "dev")]
+    pub(crate) fn error(&self) -> Option<io::Error> {
+        let error = self.state().error?;
+        (error != ErrorKind::BrokenPipe).then(|| error.into())
+    }
+
+    fn write_forever(&self, mut sink: impl Write, report_dropped: fn(u64)) {
+        loop {
+            let bytes = self.take();
+            let written = write(&mut sink, &bytes);
+            if let Some(unreported) = self.written(&bytes, written) {
+                report_dropped(unreported);
+            }
+        }
+    }
+
+    /// Waits for something to write.
+    fn take(&self) -> Vec<u8> {
+        let is_idle = |state: &mut State| state.bytes.is_empty();
+        let mut state = self
+            .0
+            .has_bytes
+            .wait_while(self.state(), is_idle)
+            .unwrap_or_else(PoisonError::into_inner);
+        state.is_writing = true;
+        std::mem::take(&mut state.bytes)
+    }
+
+    /// Notes what became of a write. Returns how many dropped lines to report, if there are any and the report will find
+    /// room.
+    fn written(&self, bytes: &[u8], written: Result<(), (usize, ErrorKind)>) -> Option<u64> {
+        let mut state = self.state();
+        state.is_writing = false;
+        self.0.is_written.notify_all();
+        match written {
+            Ok(()) => {
+                state.error = None;
+                let has_room = state.bytes.len() < MAX_QUEUED_BYTES / 2;
+                (has_room && state.unreported_lines > 0)
+                    .then(|| std::mem::take(&mut state.unreported_lines))
+            }
+            Err((count, error)) => {
+                state.dropped(bytes.get(count..).unwrap_or_default());
+                state.error = Some(error);
+                None
+            }
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn dropped(&mut self, text: &[u8]) {
+        let lines = text.split_inclusive(|&byte| byte == b'\n').count() as u64;
+        self.dropped_lines += lines;
+        self.unreported_lines += lines;
+    }
+}
+
+/// Writes everything. On an error, also says how many bytes were written before it.
+fn write(sink: &mut impl Write, bytes: &[u8]) -> Result<(), (usize, ErrorKind)> {
+    let mut count = 0;
+    while let Some(rest) = bytes.get(count..)
+        && !rest.is_empty()
+    {
+        match sink.write(rest) {
+            Ok(0) => return Err((count, ErrorKind::WriteZero)),
+            Ok(more) => count += more,
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                #[expect(
+                    clippy::disallowed_methods,
+                    reason = "this thread is not one of the runtime"
+                )]
+                thread::sleep(FULL_PIPE_PAUSE);
+            }
+            Err(error) => return Err((count, error.kind())),
+        }
+    }
+    sink.flush().map_err(|error| (0, error.kind()))
+}
+
+/// The log's lines: each event is one write.
+impl Write for &OutputQueue {
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        self.push(line);
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl<'queue> MakeWriter<'queue> for OutputQueue {
+    type Writer = &'queue Self;
+
+    fn make_writer(&'queue self) -> Self::Writer {
+        self
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc::{Receiver, Sender, channel};
+
+    use super::*;
+
+    const PATIENCE: Duration = Duration::from_secs(30);
+
+    /// A reader that takes as much as it is told to, and then waits.
+    struct Reader {
+        allowed: Receiver<io::Result<()>>,
+        took: Sender<Vec<u8>>,
+    }
+
+    impl Write for Reader {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.allowed.recv().expect("the test goes on")?;
+            self.took.send(bytes.to_vec()).expect("the test goes on");
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    fn queue() -> (OutputQueue, Sender<io::Result<()>>, Receiver<Vec<u8>>) {
+        let (allow, allowed) = channel();
+        let (took, taken) = channel();
+        let queue = OutputQueue::start(Reader { allowed, took }, |_| ()).expect("a thread");
+        (queue, allow, taken)
+    }
+
+    #[test]
+    fn lines_that_find_no_room_are_dropped_and_counted_while_nobody_reads() {
+        let (queue, allow, taken) = queue();
+        let line = "x".repeat(1023);
+        for _ in 0..3 * MAX_QUEUED_BYTES / 1024 {
+            queue.push_line(&line);
+        }
+        let dropped = usize::try_from(queue.dropped_lines()).expect("few");
+        // A write may have taken some of them before the queue was full.
+        assert!((MAX_QUEUED_BYTES / 1024..=2 * MAX_QUEUED_BYTES / 1024).contains(&dropped));
+        assert!(!queue.flush(Duration::from_millis(10)), "nobody reads");
+
+        let mut bytes = 0;
+        while bytes < 3 * MAX_QUEUED_BYTES - dropped * 1024 {
+            allow.send(Ok(())).expect("the writer goes on");
+            bytes += taken.recv_timeout(PATIENCE).expect("written").len();
+        }
+        assert!(queue.flush(PATIENCE), "everything is written");
+        queue.push_line("more");
+        allow.send(Ok(())).expect("the writer goes on");
+        assert_eq!(taken.recv_timeout(PATIENCE).expect("written"), b"more\n");
+        assert_eq!(usize::try_from(queue.dropped_lines()), Ok(dropped));
+    }
+
+    #[test]
+    fn a_failed_write_counts_as_dropped_lines_and_the_next_line_is_tried() {
+        let (queue, allow, taken) = queue();
+        queue.push(b"one\ntwo\n");
+        allow
+            .send(Err(ErrorKind::StorageFull.into()))
+            .expect("the writer goes on");
+        assert!(queue.flush(PATIENCE), "the lines are dropped");
+        assert_eq!(queue.dropped_lines(), 2);
+        queue.push_line("three");
+        allow.send(Ok(())).expect("the writer goes on");
+        assert_eq!(taken.recv_timeout(PATIENCE).expect("written"), b"three\n");
+    }
+
+    #[test]
+    fn dropped_lines_are_reported_when_there_is_room_for_the_report() {
+        let queue = OutputQueue(Arc::default());
+        queue.state().unreported_lines = 7;
+        queue.state().bytes = vec![b'\n'; MAX_QUEUED_BYTES / 2];
+        assert_eq!(queue.written(b"", Ok(())), None, "the queue is half full");
+        queue.state().bytes.clear();
+        assert_eq!(queue.written(b"", Ok(())), Some(7));
+        assert_eq!(queue.written(b"", Ok(())), None, "reported once");
+    }
+}

@@ -1,0 +1,113 @@
+//! Signals other than SIGTERM and SIGINT, such as a terminal, a log rotation or a supervisor sends.
+
+use std::process::Stdio;
+
+use serde_json::json;
+use tokio::io::AsyncReadExt;
+use tokio::process::Command;
+
+use testkit::{
+    API_KEY, API_SECRET, APP_ID, PATIENCE, World, peer, slow_api, warm_up, worker_binary,
+};
+
+#[tokio::test]
+async fn a_closed_terminal_a_quit_and_an_alarm_end_a_worker_in_order() {
+    for signal in ["HUP", "QUIT", "ALRM"] {
+        let world = World::with(slow_api(1_000)).await;
+        let id = world.insert(peer(json!({}))).await;
+        let mut worker = world.worker().start();
+        world.until_accepted(1).await;
+        worker.signal(signal).await;
+        worker.until_logged("shutdown_started").await;
+        let line = worker.log_line("shutdown_started");
+        assert!(line.contains(&format!("signal=\"SIG{signal}\"")), "{line}");
+        assert_eq!(worker.wait_exit().await, Some(0), "{signal}");
+        let row = world.row(id).await;
+        assert_eq!((row.status.as_str(), row.attempts), ("message_sent", 1));
+    }
+}
+
+/// A shell and the kernel may each send SIGHUP when a terminal closes, and systemd may send it right after SIGTERM.
+#[tokio::test]
+async fn hangups_beside_another_signal_do_not_cut_calls_off() {
+    for signals in [["HUP", "HUP"], ["HUP", "TERM"], ["TERM", "HUP"]] {
+        let world = World::with(slow_api(1_000)).await;
+        let id = world.insert(peer(json!({}))).await;
+        let mut worker = world.worker().start();
+        world.until_accepted(1).await;
+        for signal in signals {
+            worker.signal(signal).await;
+            worker.until_logged("shutdown_started").await;
+        }
+        assert_eq!(worker.wait_exit().await, Some(0), "{signals:?}");
+        assert_eq!(world.row(id).await.status, "message_sent", "{signals:?}");
+    }
+}
+
+#[tokio::test]
+async fn signals_without_a_meaning_leave_a_worker_at_work() {
+    let world = World::new().await;
+    let mut worker = world.worker().start();
+    warm_up(&world).await;
+    for (signal, count) in [("USR1", 1), ("USR2", 2), ("XFSZ", 3)] {
+        worker.signal(signal).await;
+        world
+            .until("the signal is logged", PATIENCE, async || {
+                worker.logged("signal_ignored") == count
+            })
+            .await;
+    }
+    worker.signal("PIPE").await;
+    let id = world.insert(peer(json!({}))).await;
+    assert_eq!(world.until_final(id).await.status, "message_sent");
+    worker.stop().await;
+}
+
+#[tokio::test]
+async fn a_worker_under_nohup_outlives_its_terminal() {
+    let world = World::new().await;
+    let mut child = Command::new("nohup")
+        .arg(worker_binary())
+        .arg("run")
+        .env("DATABASE_URL", &world.url)
+        .env("AGORA_APP_ID", APP_ID)
+        .env("AGORA_API_KEY", API_KEY)
+        .env("AGORA_API_SECRET", API_SECRET)
+        .env("AGORA_BASE_URL", world.simulator.base_url())
+        .env("WORKER_OPS_ADDR", "off")
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()
+        .expect("nohup starts");
+    warm_up(&world).await;
+    let pid = child.id().expect("it runs").to_string();
+    let send = async |signal: &str| {
+        let sent = Command::new("kill").args(["-s", signal, &pid]).status();
+        assert!(sent.await.expect("kill runs").success());
+    };
+    send("HUP").await;
+    // In order after the other one, so that the worker has seen both.
+    send("USR1").await;
+    let id = world.insert(peer(json!({}))).await;
+    assert_eq!(world.until_final(id).await.status, "message_sent");
+    send("TERM").await;
+    let mut log = String::new();
+    let mut stderr = child.stderr.take().expect("piped");
+    tokio::time::timeout(PATIENCE, stderr.read_to_string(&mut log))
+        .await
+        .expect("it ends")
+        .expect("read");
+    assert_eq!(child.wait().await.expect("its end").code(), Some(0));
+    assert!(log.contains("signal=\"SIGTERM\""), "{log}");
+    assert!(!log.contains("SIGHUP"), "{log}");
+}
+
+#[tokio::test]
+async fn a_closed_terminal_ends_a_demonstration_in_order() {
+    let mut dev = testkit::Worker::new(&["dev"]).start();
+    dev.until_printed("Ctrl-C ends it all").await;
+    dev.signal("HUP").await;
+    assert_eq!(dev.wait_exit().await, Some(0), "{}", dev.stderr.text());
+}

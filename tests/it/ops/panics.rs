@@ -1,0 +1,186 @@
+//! Defects of the worker itself: a panic costs what its task was doing, and nothing else.
+
+use serde_json::json;
+
+use super::door::Watched;
+use super::text::Samples;
+use testkit::{PATIENCE, Worker, World, peer, slow_api};
+
+/// With panics at some places, each so many times.
+fn panicking(world: &World, panics: &str) -> Worker {
+    world.worker().env("WORKER_TEST_PANICS", panics)
+}
+
+async fn panics(watched: &Watched, task: &str) -> f64 {
+    let metrics = watched.door.get("/metrics").await.body;
+    Samples::read(&metrics).value(&format!("signaling_task_panics_total{{task=\"{task}\"}}"))
+}
+
+const TASKS: [&str; 7] = [
+    "lane",
+    "recorder",
+    "listener",
+    "poller",
+    "reporter",
+    "stats_flusher",
+    "janitor",
+];
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn each_task_that_panics_is_started_again_and_counted() {
+    let world = World::new().await;
+    let asked: Vec<_> = TASKS.iter().map(|task| format!("{task}=2")).collect();
+    let worker = panicking(&world, &asked.join(","))
+        .env("WORKER_RETENTION", "1h")
+        .env("WORKER_REQUEST_TIMEOUT", "1s")
+        .env("WORKER_LEASE", "2s");
+    let mut watched = Watched::start(worker).await;
+    watched.worker.until_logged("worker_started").await;
+    assert!(panics(&watched, "delivery").await < 1.0);
+    world.insert_many(50).await;
+    for task in TASKS {
+        world
+            .until(
+                &format!("{task} has panicked twice"),
+                PATIENCE,
+                async || {
+                    world.insert_many(1).await;
+                    panics(&watched, task).await > 1.5
+                },
+            )
+            .await;
+    }
+    world.until_all_final().await;
+    let id = world.insert(peer(json!({}))).await;
+    assert_eq!(world.until_final(id).await.status, "message_sent");
+    let workers: i64 = world.ask("select count(*) from signaling.worker").await;
+    assert_eq!(workers, 1, "the worker counts once");
+
+    watched.worker.stop().await;
+    assert_eq!(watched.worker.logged("task_panicked"), 2 * TASKS.len());
+    assert_eq!(watched.worker.logged("panicked"), 2 * TASKS.len());
+    let line = watched.worker.log_line("panicked");
+    assert!(line.contains("WORKER_TEST_PANICS asks for it"), "{line}");
+    assert!(line.contains("location=\"src/worker/"), "{line}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_panic_of_the_recorder_loses_and_repeats_no_outcome() {
+    let world = World::new().await;
+    world.insert_many(400).await;
+    let mut worker = panicking(&world, "recorder=1").start();
+    world.until_all_final().await;
+    worker.stop().await;
+    assert_eq!(worker.logged("task_panicked"), 1);
+    assert_eq!(
+        world
+            .count("status = 'message_sent' and attempts = 1")
+            .await,
+        400
+    );
+    let seen = world.seen();
+    assert_eq!((seen.calls, seen.duplicates), (400, 0));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_record_that_makes_the_recorder_panic_is_given_up_alone() {
+    let world = World::new().await;
+    world.insert_many(200).await;
+    // With its batch, and then by itself.
+    let mut worker = panicking(&world, "recorder:7=2")
+        .env("WORKER_REQUEST_TIMEOUT", "1s")
+        .env("WORKER_LEASE", "2s")
+        .start();
+    world.until_all_final().await;
+    worker.stop().await;
+    let row = world.row(7).await;
+    assert_eq!((row.status.as_str(), row.attempts), ("message_sent", 2));
+    assert_eq!(world.attempts(7).await[0].outcome, "lost");
+    let once = "status = 'message_sent' and attempts = 1";
+    assert_eq!(world.count(once).await, 199, "the others are recorded");
+    assert_eq!(world.seen().calls, 201);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_recorder_that_panics_during_a_shutdown_still_records() {
+    let world = World::with(slow_api(1_000)).await;
+    world.insert_many(20).await;
+    // A first message, so that many are sent at a time.
+    let mut first = world.worker().env("WORKER_RATE", "50").start();
+    world.until_accepted(5).await;
+    first.stop().await;
+
+    let mut worker = panicking(&world, "recorder=1").start();
+    world.until_accepted(10).await;
+    worker.signal("TERM").await;
+    assert_eq!(worker.wait_exit().await, Some(0));
+    assert!(worker.logged("task_panicked") > 0);
+    let called = i64::try_from(world.seen().accepted).expect("few");
+    assert_eq!(world.count("status = 'message_sent'").await, called);
+    assert_eq!(world.seen().duplicates, 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_message_that_makes_each_attempt_panic_ends_and_holds_no_other() {
+    let world = World::new().await;
+    let before = world.insert(peer(json!({"max_attempts": 3}))).await;
+    let after = world
+        .insert(peer(json!({"max_attempts": 3, "payload": "after"})))
+        .await;
+    let once = world
+        .insert(peer(json!({"at_most_once": true, "payload": "once"})))
+        .await;
+    world.insert_many(100).await;
+    let asked = format!("before_call:{before}=99,after_call:{after}=99,after_call:{once}=99");
+    // A place in flight that a panic kept would stop the worker.
+    let worker = panicking(&world, &asked).env("WORKER_MAX_IN_FLIGHT", "2");
+    let mut watched = Watched::start(worker).await;
+    world.until_all_final().await;
+    assert!(panics(&watched, "delivery").await > 6.5);
+    watched.worker.stop().await;
+
+    let row = world.row(before).await;
+    assert_eq!((row.status.as_str(), row.attempts), ("failed", 3));
+    let error = row.error.unwrap_or_default();
+    assert!(error.contains("failed before the call"), "{error}");
+    assert!(
+        world
+            .attempts(before)
+            .await
+            .iter()
+            .all(|attempt| attempt.outcome == "transient")
+    );
+
+    let row = world.row(after).await;
+    assert_eq!((row.status.as_str(), row.attempts), ("failed", 3));
+    assert_eq!(world.calls_of("after").len(), 3);
+    assert!(
+        world
+            .attempts(after)
+            .await
+            .iter()
+            .all(|attempt| attempt.outcome == "ambiguous")
+    );
+
+    assert_eq!(world.row(once).await.status, "unknown");
+    assert_eq!(world.calls_of("once").len(), 1);
+    assert_eq!(world.count("status = 'message_sent'").await, 100);
+    assert_eq!(
+        watched.worker.logged("delivery_panicked"),
+        1,
+        "it is throttled"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_probe_that_panics_lets_another_message_probe() {
+    let world = World::new().await;
+    world.set_faults(&["500"]);
+    world.insert_many(3).await;
+    let mut worker = panicking(&world, "after_call:1=3,after_call:2=3").start();
+    worker.until_logged("lane_held").await;
+    world.set_faults(&[]);
+    world.until_all_final().await;
+    worker.stop().await;
+    assert_eq!(world.count("status = 'message_sent'").await, 3);
+}
