@@ -11,7 +11,7 @@
 -- Index: lane_pkey.
 create or replace function signaling.hold(app text, kind text, reason text, probe uuid) returns text
     language plpgsql security definer
-    set search_path = pg_catalog, pg_temp set row_security = off set enable_seqscan = off
+    set search_path = pg_catalog, pg_temp set row_security = off set enable_seqscan = off set jit = off
 as $$
 #variable_conflict use_column
 declare

@@ -15,7 +15,7 @@ create or replace function signaling.open_lane(
     out result text, out lane_environment text, out pending bigint
 )
     language plpgsql security definer
-    set search_path = pg_catalog, pg_temp set row_security = off set enable_seqscan = off
+    set search_path = pg_catalog, pg_temp set row_security = off set enable_seqscan = off set jit = off
 as $$
 #variable_conflict use_column
 declare

@@ -4,7 +4,7 @@
 -- Index: lane_pkey.
 create or replace function signaling.release_hold(app text, probe uuid) returns boolean
     language plpgsql security definer
-    set search_path = pg_catalog, pg_temp set row_security = off set enable_seqscan = off
+    set search_path = pg_catalog, pg_temp set row_security = off set enable_seqscan = off set jit = off
 as $$
 #variable_conflict use_column
 begin

@@ -17,7 +17,7 @@ create or replace function signaling.report_worker(
     doubting boolean[], aside_reasons text[], environment text default null
 ) returns table (app text, others_accepted bigint, others integer)
     language plpgsql security definer
-    set search_path = pg_catalog, pg_temp set row_security = off set enable_seqscan = off
+    set search_path = pg_catalog, pg_temp set row_security = off set enable_seqscan = off set jit = off
 as $$
 #variable_conflict use_column
 declare

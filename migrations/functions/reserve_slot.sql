@@ -10,7 +10,7 @@
 create or replace function signaling.reserve_slot(app text, call_id uuid, lease interval, horizon interval)
     returns table (at timestamptz, slot_at timestamptz, refusal text, is_probe boolean)
     language plpgsql security definer
-    set search_path = pg_catalog, pg_temp set row_security = off set enable_seqscan = off
+    set search_path = pg_catalog, pg_temp set row_security = off set enable_seqscan = off set jit = off
 as $$
 #variable_conflict use_column
 declare

@@ -7,7 +7,7 @@
 create or replace function signaling.sequences_behind()
     returns table (table_name text, next_id bigint, newest_id bigint, statement text)
     language plpgsql stable security definer
-    set search_path = pg_catalog, pg_temp set row_security = off set enable_seqscan = off
+    set search_path = pg_catalog, pg_temp set row_security = off set enable_seqscan = off set jit = off
 as $$
 declare
     sequence text;

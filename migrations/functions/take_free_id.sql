@@ -8,7 +8,7 @@
 -- nothing.
 -- Index: attempt_pkey.
 create or replace function signaling.take_free_id() returns trigger
-    language plpgsql set search_path = pg_catalog, pg_temp set enable_seqscan = off
+    language plpgsql set search_path = pg_catalog, pg_temp set enable_seqscan = off set jit = off
 as $$
 declare
     sequence regclass;

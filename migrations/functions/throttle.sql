@@ -9,7 +9,7 @@
 create or replace function signaling.throttle(app text, sent_at timestamptz, retry_after interval)
     returns double precision
     language plpgsql security definer
-    set search_path = pg_catalog, pg_temp set row_security = off set enable_seqscan = off
+    set search_path = pg_catalog, pg_temp set row_security = off set enable_seqscan = off set jit = off
 as $$
 #variable_conflict use_column
 declare
