@@ -27,7 +27,7 @@ pub(crate) use tls_files::TlsFileError;
 use crate::error_text::database_error_text;
 use crate::outbox::ConnectError;
 use crate::outbox::errors::is_login_refused;
-use crate::secret::SecretSource;
+use crate::secret::{self, SecretSource};
 use crate::telemetry::log_throttle::LogThrottle;
 use attributes::{SessionAttributes, server_state};
 use hosts::{Endpoint, Host};
@@ -67,7 +67,7 @@ impl From<&SecretString> for DatabaseSource {
 
 impl DatabaseSource {
     fn read(&self) -> Result<Parameters, ConnectError> {
-        let variable = |name: &str| env::var(name).ok();
+        let variable = |name: &str| secret::given(&env::var(name).ok()?).map(str::to_owned);
         Ok(match self {
             Self::Url(source) => {
                 let url = source.read()?;
