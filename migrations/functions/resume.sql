@@ -1,5 +1,5 @@
 -- Ends an operator's pause and the wait that the API has asked for by Retry-After. A hold stays until a probe shows that the
--- API works.
+-- API works. Messages that a trigger or a constraint kept from being changed are tried at once.
 --
 -- Returns a sentence about what was changed, and about what still keeps the app from sending, as signaling.obstacle has it.
 -- Locks the lane's row.
@@ -15,6 +15,7 @@ begin
     perform signaling.refuse_unknown_app($1);
     select * into locked from signaling.lane where lane.app = $1 for no key update;
     waited := coalesce(locked.retry_after_until > clock_timestamp(), false);
+    delete from signaling.refused where refused.app = $1;
     change := case when locked.paused_at is not null and waited then 'resumed, and ended the wait that the API has asked for'
                    when locked.paused_at is not null then 'resumed'
                    when waited then 'ended the wait that the API has asked for'
