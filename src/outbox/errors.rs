@@ -57,6 +57,15 @@ pub(crate) fn may_be_refusal(error: &sqlx::Error) -> bool {
         && !is_of_class(error, &["08", "25", "40", "53", "57", "58", "55P03"])
 }
 
+/// True if row-level security keeps a role from a table: of a function, its owner, and of another statement, the role of
+/// the session. Postgres translates the message, and not the name of its routine.
+pub(crate) fn is_row_security(error: &sqlx::Error) -> bool {
+    error
+        .as_database_error()
+        .and_then(|error| error.try_downcast_ref::<PgDatabaseError>())
+        .is_some_and(|error| error.code() == "42501" && error.routine() == Some("check_enable_rls"))
+}
+
 /// Whether an error is about the connection or the server, not about the statement: classes 08 (connection exception)
 /// and 57 (operator intervention: the server stops, or a person has ended the session), 25006 (the server takes no writes:
 /// after a failover, another one does), and what is no answer of a server at all (PostgreSQL, appendix A).

@@ -19,9 +19,11 @@ use super::panic_point::panic_point;
 use super::recorder::Delivered;
 use crate::error_text::database_error_text;
 use crate::outbox::{
-    AdaptiveTimeout, Batch, ClaimError, ClaimRequest, HoldKind, is_missing_lane, may_be_refusal,
+    AdaptiveTimeout, Batch, ClaimError, ClaimRequest, HoldKind, is_missing_lane, is_row_security,
+    may_be_refusal,
 };
 use crate::pace::{Lookahead, coalesced_starts};
+use crate::telemetry::log_throttle::LogThrottle;
 use idle_wait::Next;
 use orphaned_claims::OrphanedClaims;
 
@@ -51,6 +53,7 @@ pub(super) struct ClaimLoop {
     /// The most rows of the next claim.
     max_rows: usize,
     last_claim_at: Instant,
+    row_security_log: LogThrottle,
     /// True if the last claim passed over destinations that have their share of the places.
     avoids: bool,
 }
@@ -71,6 +74,7 @@ impl ClaimLoop {
             lookahead: Lookahead::default(),
             max_rows: MAX_ROWS,
             last_claim_at: Instant::now(),
+            row_security_log: LogThrottle::default(),
             avoids: false,
         }
     }
@@ -261,6 +265,17 @@ impl ClaimLoop {
 
     fn pause_for_database(&mut self, error: &sqlx::Error) -> Duration {
         if self.database_pause == DATABASE_PAUSE {
+            if is_row_security(error)
+                && let Some(suppressed) = self.row_security_log.admit()
+            {
+                tracing::error!(
+                    event = "row_security_refused",
+                    app = self.lane.app,
+                    suppressed,
+                    error = database_error_text(error),
+                    "nothing is sent, because row-level security keeps the schema's functions from a table: as the tables' owner, run `alter table signaling.… no force row level security`"
+                );
+            }
             let (app, error) = (&self.lane.app, database_error_text(error));
             if self.lane.shared.failing.fetch_add(1, Ordering::Relaxed) == 0 {
                 tracing::warn!(
