@@ -11,6 +11,7 @@ use crate::pace::clock::Moment;
 
 /// What a server says of itself, and of the session that asks.
 #[derive(Debug, Clone, FromRow)]
+#[expect(clippy::struct_excessive_bools, reason = "the row has these columns")]
 pub(crate) struct ServerDiagnostics {
     pub(crate) version: String,
     /// The version as a number: 150004 is 15.4.

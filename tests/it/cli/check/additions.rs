@@ -28,7 +28,7 @@ async fn each_addition_of_the_application_is_named_and_none_of_the_schemas_own()
         "constraint short_ids",
         "index one_error",
         "rule quiet",
-        "foreign key receipt_message_id_fkey of receipt",
+        "foreign key receipt_message_id_fkey of public.receipt",
     ];
     assert_line(&text, "ok", "additions", &phrases);
     for own in [
