@@ -1,8 +1,8 @@
 .DEFAULT_GOAL := help
-.PHONY: help demo run build test bench bench-smoke screenshots faults fuzz lint lint-tools docker-check
+.PHONY: help demo run build test test-postgres bench bench-smoke screenshots faults fuzz lint lint-tools docker-check
 
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: ## Deliver 2,000 messages through a throwaway PostgreSQL and a simulated API
 	@.ci/ensure-prerequisites compiler postgres
@@ -20,6 +20,13 @@ build: ## Build target/release/worker
 test: ## Run all tests; those of the database start their own PostgreSQL and PgBouncer
 	@.ci/ensure-prerequisites compiler postgres pgbouncer faketime python node browser
 	cargo test --locked --workspace
+
+VERSION ?= 18
+
+test-postgres: ## Run the tests of the schema and of delivery on PostgreSQL VERSION (14 to 18), downloaded from the npm registry
+	@.ci/ensure-prerequisites compiler node
+	bindir=$$(.ci/postgres "$(VERSION)") && WORKER_PG_BINDIR="$$bindir" \
+	    cargo test --locked --test it -- schema:: delivery:: cli::check::database::
 
 bench: ## Measure everything in docs/performance.md (two hours, 20 GB); BENCH="drain --runs 5" chooses
 	@.ci/ensure-prerequisites compiler postgres

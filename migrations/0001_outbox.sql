@@ -211,6 +211,27 @@ with (fillfactor = 10, autovacuum_vacuum_threshold = 200, autovacuum_vacuum_scal
 comment on table signaling.wakeup is 'Which apps have an idle worker, for signaling.notify_workers().';
 comment on column signaling.wakeup.wanted_until is 'Until then inserts notify. A minute at a time, in case the worker dies.';
 
+-- Messages that a trigger or a constraint of the application keeps from being changed. Claims pass over them until retry_at.
+-- No foreign key leads to the outbox, because each deletion of a message would look here; a claim forgets messages that are
+-- gone.
+create table signaling.refused (
+    app             text        not null,
+    message_id      bigint      not null,
+    refused_at      timestamptz not null,
+    times           integer     not null,
+    retry_at        timestamptz not null,
+    code            text,
+    constraint_name text,
+    constraint refused_pkey primary key (app, message_id)
+)
+with (autovacuum_vacuum_threshold = 200, autovacuum_vacuum_scale_factor = 0);
+
+comment on table signaling.refused is
+    'Messages that can''t be claimed or ended, because a trigger or a constraint refuses it. The others are sent meanwhile.';
+comment on column signaling.refused.times is 'How many tries in a row the database has refused.';
+comment on column signaling.refused.retry_at is 'Claims pass over the message until then. signaling.resume() ends the wait.';
+comment on column signaling.refused.code is 'The code of the error (SQLSTATE). Null: a trigger skipped the change without an error.';
+
 -- The functions as `worker migrate` has installed them, to replace those whose text has changed.
 create table signaling.schema_functions (
     name text primary key,

@@ -1,13 +1,17 @@
 //! `worker check`: whether everything that a worker needs is there. Facts are gathered elsewhere ([`crate::outbox`],
 //! [`crate::signaling`], [`probe`]); what they mean, and what to do, is decided here by pure functions.
 
+pub(crate) mod additions;
 pub(crate) mod api;
+pub(crate) mod collations;
 pub(crate) mod database;
 pub(crate) mod environment;
+pub(crate) mod fleet_connections;
 pub(crate) mod probe;
 pub(crate) mod sequences;
 pub(crate) mod servers;
 pub(crate) mod settings;
+pub(crate) mod vacuum_holders;
 
 use serde::Serialize;
 

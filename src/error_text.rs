@@ -14,16 +14,29 @@ pub(crate) fn database_error_text(error: &sqlx::Error) -> String {
     let Some(error) = error.as_database_error() else {
         return without_connection(error);
     };
-    if error.code().as_deref() == Some(RAISED) {
+    let of_postgres = error.try_downcast_ref::<PgDatabaseError>();
+    if error.code().as_deref() == Some(RAISED) || of_postgres.is_some_and(is_raised_elsewhere) {
         return "somebody's trigger or function refused it (raise exception): the server's log says why".into();
     }
-    let hint = error
-        .try_downcast_ref::<PgDatabaseError>()
-        .and_then(|error| error.hint());
+    if of_postgres.is_some_and(|error| error.routine() == Some("check_enable_rls")) {
+        return format!(
+            "{}: row-level security holds for the owner of the schema's functions, or for this role (`worker check` names the tables and what to do)",
+            error.message()
+        );
+    }
+    let hint = of_postgres.and_then(PgDatabaseError::hint);
     match hint {
         Some(hint) => format!("{} ({hint})", error.message()),
         None => error.message().to_owned(),
     }
+}
+
+/// True for an exception of a function that is none of the schema's: its author may have put a payload into the text,
+/// whatever code it has. The context of a translated message names the function all the same.
+fn is_raised_elsewhere(error: &PgDatabaseError) -> bool {
+    let innermost = error.r#where().and_then(|context| context.lines().next());
+    error.routine() == Some("exec_stmt_raise")
+        && !innermost.is_some_and(|line| line.contains("signaling."))
 }
 
 fn without_connection(error: &sqlx::Error) -> String {

@@ -23,14 +23,21 @@ use sqlx::postgres::types::PgInterval;
 
 pub(crate) use admin::{AdminError, Retried, RetryFilter};
 pub(crate) use connect::{ConnectError, Outbox};
-pub(crate) use diagnostics::{DatabaseLatency, OldTransaction, SequenceBehind, ServerDiagnostics};
+pub(crate) use diagnostics::{
+    CollationMismatch, DatabaseLatency, OldTransaction, RefusedMessages, SequenceBehind,
+    ServerDiagnostics, VacuumHolder,
+};
 pub use enqueue::{EnqueueError, enqueue};
 pub(crate) use enqueue::{InvalidLines, read_json_lines};
-pub(crate) use errors::{is_data_error, is_missing_lane, is_outage, may_have_taken_effect};
+pub(crate) use errors::{
+    is_data_error, is_missing_lane, is_outage, is_row_security, may_be_refusal,
+    may_have_taken_effect,
+};
 pub(crate) use pool::{AdaptiveTimeout, DEFAULT_MAX_AGE, STATEMENT_DURATION, STATEMENT_ERRORS};
 pub(crate) use queue::{
-    Batch, CallRecord, ClaimRequest, Claimed, Ended, Hold, HoldKind, HoldResult, LaneOpening, Look,
-    NextDue, Record, RecordResult, Refusal, ScanPosition, SlotReservation, Wakeup,
+    Batch, CallRecord, ClaimError, ClaimRequest, Claimed, Ended, Hold, HoldKind, HoldResult,
+    LaneOpening, Look, NextDue, Record, RecordResult, Recorded, Refusal, ScanPosition,
+    SlotReservation, Wakeup,
 };
 pub(crate) use read::{
     AppLane, AppStatus, AsideWorker, CallDetail, FailureGroup, FailureKey, Failures, LaneDetail,

@@ -8,7 +8,7 @@
 --
 -- Returns the place of the message, or none.
 -- Locks the message; passes over messages that are locked.
--- Indexes: outbox_retries, outbox_first_attempts; then it reaches messages by their ctid.
+-- Indexes: refused_pkey, outbox_retries, outbox_first_attempts; then it reaches messages by their ctid.
 create or replace function signaling.choose_probe(
     app text, at timestamptz, over_before timestamptz, nth integer, last_target text
 ) returns tid[]
@@ -20,6 +20,8 @@ declare
     most_compared constant integer := 100;
     wants_retry constant boolean := nth % 2 = 1;
     wants_newest constant boolean := nth / 2 % 2 = 1;
+    -- A trigger or a constraint keeps these messages from being changed.
+    has_refused constant boolean := exists (select from signaling.refused where refused.app = choose_probe.app);
     retries tid[];
     firsts tid[];
 begin
@@ -29,11 +31,17 @@ begin
             where app = choose_probe.app and status = 'pending' and (sent_at is not null or claim_id is not null)
               and due_at <= at and (claim_id is null or due_at <= over_before)
               and (expires_at is null or expires_at > at or expires_at <= over_before)
+              and case when has_refused then not exists (
+                      select from signaling.refused
+                      where refused.app = choose_probe.app and message_id = outbox.id and retry_at > at) else true end
             order by due_at desc, id desc limit most_compared);
         firsts := array(
             select ctid from signaling.outbox
             where app = choose_probe.app and status = 'pending' and sent_at is null and claim_id is null and due_at <= at
               and (expires_at is null or expires_at > at or expires_at <= over_before)
+              and case when has_refused then not exists (
+                      select from signaling.refused
+                      where refused.app = choose_probe.app and message_id = outbox.id and retry_at > at) else true end
             order by due_at desc, id desc limit most_compared);
     else
         retries := array(
@@ -41,11 +49,17 @@ begin
             where app = choose_probe.app and status = 'pending' and (sent_at is not null or claim_id is not null)
               and due_at <= at and (claim_id is null or due_at <= over_before)
               and (expires_at is null or expires_at > at or expires_at <= over_before)
+              and case when has_refused then not exists (
+                      select from signaling.refused
+                      where refused.app = choose_probe.app and message_id = outbox.id and retry_at > at) else true end
             order by due_at, id limit most_compared);
         firsts := array(
             select ctid from signaling.outbox
             where app = choose_probe.app and status = 'pending' and sent_at is null and claim_id is null and due_at <= at
               and (expires_at is null or expires_at > at or expires_at <= over_before)
+              and case when has_refused then not exists (
+                      select from signaling.refused
+                      where refused.app = choose_probe.app and message_id = outbox.id and retry_at > at) else true end
             order by due_at, id limit most_compared);
     end if;
     return array(

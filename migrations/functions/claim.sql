@@ -11,22 +11,24 @@
 -- wants_wakeup   the worker listens: inserts shall notify once all that is due is taken
 -- avoided        destinations and channels that have enough calls in flight: the claim passes over their messages
 -- environment    the worker's environment: a lane of another one gives out no slot, and its hold is 'other_environment'
+-- isolates       after a claim that the database has refused: finds out which messages a trigger or a constraint keeps from
+--                being changed, and notes them in signaling.refused. Claims pass over them until another try is due.
 --
 -- Returns one row about the lane, in which id is null, and then one row a message, in no order. If passed_at and passed_id
 -- are not null, the claim has taken the first attempts up to this (due_at, id) and has not looked further, because many
 -- messages are avoided; retry_passed_* likewise for retries. If set_back_by is not null, the clock of the database was set
 -- back since the lane's last claim, and set_messages_back() has to bring the times of messages back.
 -- Locks the lane's row, and the messages that it takes; passes over messages that are locked.
--- Indexes: lane_newest, outbox_retries, outbox_first_attempts; from there on it reaches messages by their ctid.
+-- Indexes: lane_newest, refused_pkey, outbox_retries, outbox_first_attempts; from there on it reaches messages by their ctid.
 create or replace function signaling.claim(
     app text, claim_id uuid, claimed_by text, max_messages integer, lease interval, horizon interval, lookahead interval,
     over_before timestamptz, first_after_at timestamptz, first_after_id bigint, retry_after_at timestamptz,
     retry_after_id bigint, poll_interval interval, wants_wakeup boolean, avoided text[] default '{}',
-    environment text default null
+    environment text default null, isolates boolean default false
 ) returns table (
     at timestamptz, slots integer, hold text, hold_until timestamptz, throttled_per_s double precision, expired integer,
-    unknown integer, next_slot_at timestamptz, next_due_at timestamptz, wakeup text, passed_at timestamptz, passed_id bigint,
-    retry_passed_at timestamptz, retry_passed_id bigint, set_back_by interval,
+    unknown integer, failed integer, refused integer, next_slot_at timestamptz, next_due_at timestamptz, wakeup text,
+    passed_at timestamptz, passed_id bigint, retry_passed_at timestamptz, retry_passed_id bigint, set_back_by interval,
     id bigint, sender text, destination text, channel_name text, payload text, wait_for_ack boolean,
     enable_offline_messaging boolean, enable_historical_messaging boolean, attempts integer, uncharged integer,
     failing_since timestamptz, max_attempts integer, at_most_once boolean, expires_at timestamptz, traceparent text, is_retry boolean, created_at timestamptz,
@@ -48,9 +50,15 @@ declare
     firsts tid[] := '{}';
     taken tid[] := '{}';
     overdue tid[];
-    retry_count integer; claimed_count integer;
+    claimable tid[];
+    has_refused boolean;
+    retry_count integer; claimed_count integer; written_count integer;
 begin
     perform signaling.assert_session();
+    perform signaling.assert_duration('lease', lease);
+    perform signaling.assert_duration('horizon', horizon);
+    perform signaling.assert_duration('lookahead', lookahead, may_be_zero => true);
+    perform signaling.assert_duration('poll_interval', poll_interval, may_be_zero => true);
 
     -- Lock the lane: slots are given out by one claim at a time, fleet-wide.
     select lane.ctid as place, lane.* into locked from signaling.lane
@@ -84,6 +92,8 @@ begin
         slots := greatest(0, least(max_messages, ceil(date_part('epoch', horizon_ends - first_slot_at) * rate)));
     end if;
 
+    -- Messages that a trigger or a constraint keeps from being changed would make the claim fail.
+    has_refused := exists (select from signaling.refused where refused.app = claim.app);
     if slots > 0 and locked.hold is not null then
         taken := signaling.choose_probe(app, at, over_before, locked.hold_probes, locked.probe_target);
     elsif slots > 0 then
@@ -108,6 +118,9 @@ begin
               and (claim_id is null or due_at <= over_before)
               and (expires_at is null or expires_at > at or expires_at <= over_before)
               and coalesce(destination, channel_name) <> all (avoided)
+              and case when has_refused then not exists (
+                      select from signaling.refused
+                      where refused.app = claim.app and message_id = outbox.id and retry_at > at) else true end
             order by due_at, id limit slots for no key update skip locked);
         firsts := array(
             select ctid from signaling.outbox
@@ -116,6 +129,9 @@ begin
               and (due_at, id) <= (coalesce(passed_at, at), coalesce(passed_id, newest_id))
               and (expires_at is null or expires_at > at or expires_at <= over_before)
               and coalesce(destination, channel_name) <> all (avoided)
+              and case when has_refused then not exists (
+                      select from signaling.refused
+                      where refused.app = claim.app and message_id = outbox.id and retry_at > at) else true end
             order by due_at, id limit slots for no key update skip locked);
         -- Take them. While both kinds wait, retries get a fifth of the slots on average; each kind gets what the other
         -- leaves over.
@@ -135,8 +151,16 @@ begin
     -- End those that must not be called: their time is over, or a lost worker may have made their only attempt.
     overdue := array(select ctid from signaling.outbox
                      where ctid = any (taken) and (claim_id is not null or expires_at <= at));
-    select ended.expired, ended.unknown into expired, unknown from signaling.end_overdue(overdue, at) as ended;
-    claimed_count := cardinality(taken) - expired - unknown;
+    select ended.expired, ended.unknown, ended.failed, ended.refused, ended.claimable
+    into expired, unknown, failed, refused, claimable from signaling.end_overdue(overdue, at, isolates) as ended;
+    claimable := array(select place from unnest(taken) with ordinality as given (place, nth)
+                       where place <> all (overdue) or place = any (claimable) order by nth);
+    if isolates then
+        claimed_count := cardinality(claimable);
+        claimable := signaling.keep_claimable(claimable, claim_id, claimed_by, at + lease, at);
+        refused := refused + claimed_count - cardinality(claimable);
+    end if;
+    claimed_count := cardinality(claimable);
 
     -- Advance the lane. The next probe of a held lane waits for the outcome of this one, or for the end of its lease.
     next_slot_at := first_slot_at;
@@ -147,7 +171,7 @@ begin
             hold_until = case when hold is not null then at + lease end,
             probe_claim_id = case when hold is not null then claim.claim_id end,
             probe_target = case when hold is not null then
-                               (select coalesce(destination, channel_name) from signaling.outbox where ctid = taken[1]) end,
+                               (select coalesce(destination, channel_name) from signaling.outbox where ctid = claimable[1]) end,
             generation = generation + (random() < 0.02)::integer
         where ctid = locked.place;
     end if;
@@ -176,7 +200,7 @@ begin
         select ctid as place, due_at, is_retry,
                row_number() over kind_by_age - 0.5 as rank, count(*) over (partition by is_retry) as count
         from signaling.outbox, lateral (select sent_at is not null or claim_id is not null as is_retry) as kind
-        where ctid = any (taken)
+        where ctid = any (claimable)
         window kind_by_age as (partition by is_retry order by due_at, id)
     ), due as materialized (
         select place, due_at, is_retry, row_number() over (order by rank / count, due_at) - 1 as nth from of_kinds
@@ -186,11 +210,29 @@ begin
         attempts = attempts + (claim_id is not null)::integer
     from due where outbox.ctid = due.place
     returning null::timestamptz, null::integer, null::text, null::timestamptz, null::double precision, null::integer,
-              null::integer, null::timestamptz, null::timestamptz, null::text, null::timestamptz, null::bigint,
-              null::timestamptz, null::bigint, null::interval, id, sender,
+              null::integer, null::integer, null::integer, null::timestamptz, null::timestamptz, null::text,
+              null::timestamptz, null::bigint, null::timestamptz, null::bigint, null::interval, id, sender,
               destination, channel_name,
               payload, wait_for_ack, enable_offline_messaging, enable_historical_messaging, attempts, uncharged,
               failing_since, max_attempts, at_most_once, expires_at, traceparent, due.is_retry, created_at, due.due_at,
               first_slot_at + due.nth * interval '1 second' / rate;
+    get diagnostics written_count = row_count;
+
+    -- A trigger may skip an update without an error. Without a note, such messages would take each claim's slots.
+    if written_count < claimed_count then
+        perform signaling.refuse(
+            array(select ctid from signaling.outbox
+                  where ctid = any (claimable) and claim_id is distinct from claim.claim_id), at, null, null);
+    end if;
+    -- Forget messages that are claimed again, or that are not pending any more.
+    if has_refused then
+        delete from signaling.refused where ctid = any (array(
+            select refused.ctid from signaling.refused
+            where refused.app = claim.app and retry_at <= at
+              and not exists (select from signaling.outbox
+                              where outbox.id = message_id and status = 'pending'
+                                and claim_id is distinct from claim.claim_id)
+            limit 1000));
+    end if;
 end
 $$;

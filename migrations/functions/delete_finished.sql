@@ -15,7 +15,8 @@
 -- max_time       about how long this call may take
 -- over_before    the caller knows that this time is over: a clock that was set ahead must not make messages old
 --
--- Locks the row of signaling.retention and the messages that it deletes; passes over messages that are locked.
+-- Locks the row of signaling.retention and the messages that it deletes; passes over messages that are locked, or that the
+-- database refuses to delete.
 -- Index: outbox_pkey.
 create or replace function signaling.delete_finished(
     worker   uuid,
@@ -48,8 +49,11 @@ declare
     step record;
     young_rows bigint := 0;
     deleted_now bigint := 0;
+    deleted_step bigint;
 begin
-    if retain is null or retain < interval '1 minute' then
+    perform signaling.assert_duration('retain', retain);
+    perform signaling.assert_duration('max_time', max_time);
+    if retain < interval '1 minute' then
         raise exception 'messages are kept for at least 1 minute after they have finished'
             using errcode = 'invalid_parameter_value';
     end if;
@@ -86,27 +90,28 @@ begin
 
     loop
         step_end := turn.looked_up_to + ids_a_step + (turn.looked_up_to - turn.last_row) / 1000;
-        with met as materialized (
-            select id,
-                   status <> 'pending' and finished_at < cutoff as is_old,
-                   -- What a producer has dated into the future says nothing.
-                   created_at >= cutoff and created_at <= began as is_young
-            from signaling.outbox
-            where id > turn.looked_up_to and id <= step_end
-            order by id limit rows_a_step
-        ), locked as materialized (
-            select id from signaling.outbox
-            where id = any (array(select id from met where is_old))
-              and status <> 'pending' and finished_at < cutoff
-            for update skip locked
-        ), gone as (
-            delete from signaling.outbox where id = any (array(select id from locked)) returning 1
-        )
         select count(*) as rows, max(id) as last_row, coalesce(bool_and(is_young), true) as all_young,
-               (select count(*) from gone) as deleted
-        into step from met;
+               coalesce(array_agg(id) filter (where is_old), '{}') as old_ids
+        into step
+        from (select id,
+                     status <> 'pending' and finished_at < cutoff as is_old,
+                     -- What a producer has dated into the future says nothing.
+                     created_at >= cutoff and created_at <= began as is_young
+              from signaling.outbox
+              where id > turn.looked_up_to and id <= step_end
+              order by id limit rows_a_step) as met;
+        begin
+            deleted_step := signaling.delete_old(step.old_ids, cutoff);
+            set constraints all immediate;
+        exception when assert_failure or others then
+            if not signaling.is_refusal(sqlstate) then
+                raise;
+            end if;
+            -- One message that can't be deleted keeps no other, and no later pass.
+            deleted_step := signaling.delete_old(step.old_ids, cutoff, isolates => true);
+        end;
 
-        deleted_now := deleted_now + step.deleted;
+        deleted_now := deleted_now + deleted_step;
         young_rows := case when step.all_young then young_rows + step.rows else 0 end;
         turn.last_row := coalesce(step.last_row, turn.last_row);
         turn.looked_up_to := case when step.rows = rows_a_step then step.last_row else step_end end;

@@ -1,37 +1,99 @@
--- Ends messages that must not be called any more, out of some that the caller has locked: as `unknown` those that may be
--- sent once only and had a worker that never recorded, as `expired` those whose time is over. And logs the attempt that
--- a lost worker may have made, whether its message ends or not.
+-- Ends messages that must not be called any more, out of some that the caller has locked. Those that a lost worker may have
+-- called end as `unknown` if they may be sent once only, and as `failed` if that was their last attempt; those whose time is
+-- over end as `expired`. Logs the attempt that a lost worker may have made, also of messages that may be called again.
 --
+-- isolates       ends each message by itself, so that one which the database refuses to change does not keep the others:
+--                at first with all that is known, then in the barest form, and else signaling.refuse() notes the message
+-- logs           writes signaling.attempt and the error's text
+--
+-- Returns how many ended, how many the database refused, and the places of those that may be called again.
 -- Reaches the messages by their ctid.
 create or replace function signaling.end_overdue(
-    places tid[], at timestamptz, out expired integer, out unknown integer
+    places tid[], at timestamptz, isolates boolean default false, logs boolean default true,
+    out expired integer, out unknown integer, out failed integer, out refused integer, out claimable tid[]
 )
     language plpgsql
 as $$
 #variable_conflict use_column
 declare
     lost_text constant text := 'the worker that had this message ended without a record: whether it was called is not known';
+    ending tid[];
+    place tid;
+    one record;
+    name text;
 begin
     expired := 0;
     unknown := 0;
+    failed := 0;
+    refused := 0;
+    claimable := '{}';
     if cardinality(places) = 0 then
         return;
     end if;
-    insert into signaling.attempt (message_id, attempt, outcome, error, fault, charged, claimed_by)
-    select id, attempts + uncharged + 1, 'lost', lost_text, 'worker', true, claimed_by
-    from signaling.outbox where ctid = any (places) and claim_id is not null;
 
+    if isolates then
+        foreach place in array places loop
+            begin
+                select * into one from signaling.end_overdue(array[place], at);
+                set constraints all immediate;
+            exception when assert_failure or others then
+                if not signaling.is_refusal(sqlstate) then
+                    raise;
+                end if;
+                begin
+                    select * into one from signaling.end_overdue(array[place], at, logs => false);
+                    set constraints all immediate;
+                exception when assert_failure or others then
+                    if not signaling.is_refusal(sqlstate) then
+                        raise;
+                    end if;
+                    get stacked diagnostics name = constraint_name;
+                    perform signaling.refuse(array[place], at, sqlstate, name);
+                    refused := refused + 1;
+                    continue;
+                end;
+            end;
+            expired := expired + one.expired;
+            unknown := unknown + one.unknown;
+            failed := failed + one.failed;
+            refused := refused + one.refused;
+            claimable := claimable || one.claimable;
+        end loop;
+        return;
+    end if;
+
+    ending := array(
+        select ctid from signaling.outbox
+        where ctid = any (places)
+          and (claim_id is not null and (at_most_once or attempts + 1 >= max_attempts) or expires_at <= at));
+    claimable := array(select given.place from unnest(places) as given (place) where given.place <> all (ending));
+    if logs then
+        insert into signaling.attempt (message_id, attempt, outcome, error, fault, charged, claimed_by)
+        select id, attempts + uncharged + 1, 'lost', lost_text, 'worker', true, claimed_by
+        from signaling.outbox where ctid = any (places) and claim_id is not null;
+    end if;
     with ended as (
         update signaling.outbox
-        set status = case when claim_id is not null and at_most_once then 'unknown' else 'expired' end,
+        set status = case when claim_id is not null and at_most_once then 'unknown'
+                          when expires_at <= at then 'expired'
+                          else 'failed' end,
             finished_at = at,
             attempts = attempts + (claim_id is not null)::integer,
-            error = case when claim_id is not null then lost_text
+            error = case when not logs then error
+                         when claim_id is not null then lost_text
                          else coalesce(error, 'not sent before its expires_at') end
-        where ctid = any (places) and (claim_id is not null and at_most_once or expires_at <= at)
+        where ctid = any (ending)
         returning status
     )
-    select count(*) filter (where status = 'expired'), count(*) filter (where status = 'unknown')
-    into expired, unknown from ended;
+    select count(*) filter (where status = 'expired'), count(*) filter (where status = 'unknown'),
+           count(*) filter (where status = 'failed')
+    into expired, unknown, failed from ended;
+
+    -- A trigger may skip an update without an error. Such a message is not called again either.
+    refused := cardinality(ending) - expired - unknown - failed;
+    if refused > 0 then
+        perform signaling.refuse(
+            array(select ctid from signaling.outbox where ctid = any (ending) and status = 'pending'), at, null, null);
+    end if;
 end
 $$;

@@ -3,11 +3,12 @@
 --
 -- over_before    leases and expiries that ended after this do not count as over yet
 --
--- Returns a row for each app that had such messages.
+-- Returns a row for each app that had such messages. `refused` counts messages that a trigger or a constraint keeps from
+-- being ended; they do not keep the others from it.
 -- Locks the messages that it ends; passes over messages that are locked.
--- Index: outbox_expiring.
+-- Indexes: refused_pkey, outbox_expiring.
 create or replace function signaling.expire(apps text[], over_before timestamptz)
-    returns table (app text, expired integer, unknown integer)
+    returns table (app text, expired integer, unknown integer, refused integer)
     language plpgsql security definer
     set search_path = pg_catalog, pg_temp set row_security = off set plan_cache_mode = force_generic_plan
     set enable_seqscan = off set enable_bitmapscan = off set enable_indexscan = on set jit = off
@@ -15,6 +16,7 @@ as $$
 #variable_conflict use_column
 declare
     at timestamptz := least(clock_timestamp(), over_before);
+    has_refused constant boolean := exists (select from signaling.refused where refused.app = any (apps));
     overdue tid[];
 begin
     perform signaling.assert_session();
@@ -22,14 +24,30 @@ begin
     for app in
         select served.app from unnest(apps) as served (app)
         where exists (select from signaling.outbox
-                      where outbox.app = served.app and status = 'pending' and expires_at <= at)
+                      where outbox.app = served.app and status = 'pending' and expires_at <= at
+                        and case when has_refused then not exists (
+                                select from signaling.refused
+                                where refused.app = served.app and message_id = outbox.id and retry_at > at) else true end)
     loop
         overdue := array(
             select ctid from signaling.outbox
             where outbox.app = expire.app and status = 'pending' and expires_at <= at
               and (claim_id is null or due_at <= at)
+              and case when has_refused then not exists (
+                      select from signaling.refused
+                      where refused.app = expire.app and message_id = outbox.id and retry_at > at) else true end
             order by expires_at limit 1000 for no key update skip locked);
-        select ended.expired, ended.unknown into expired, unknown from signaling.end_overdue(overdue, at) as ended;
+        begin
+            select ended.expired, ended.unknown, ended.refused into expired, unknown, refused
+            from signaling.end_overdue(overdue, at) as ended;
+            set constraints all immediate;
+        exception when assert_failure or others then
+            if not signaling.is_refusal(sqlstate) then
+                raise;
+            end if;
+            select ended.expired, ended.unknown, ended.refused into expired, unknown, refused
+            from signaling.end_overdue(overdue, at, isolates => true) as ended;
+        end;
         return next;
     end loop;
 end

@@ -8,7 +8,7 @@
 --
 -- Returns a row for each app that has a lane.
 -- Locks nothing but wakeup rows that it renews.
--- Indexes: lane_newest, outbox_retries, outbox_first_attempts, wakeup_pkey.
+-- Indexes: lane_newest, refused_pkey, outbox_retries, outbox_first_attempts, wakeup_pkey.
 create or replace function signaling.next_due(
     apps text[], first_after_at timestamptz[], first_after_id bigint[], retry_after_at timestamptz[],
     retry_after_id bigint[], horizon interval, poll_interval interval, renews_wakeup boolean default false,
@@ -24,8 +24,12 @@ as $$
 #variable_conflict use_column
 declare
     now_at constant timestamptz := clock_timestamp();
+    -- A trigger or a constraint keeps these messages from being changed, so that no claim takes them.
+    has_refused constant boolean := exists (select from signaling.refused where refused.app = any (apps));
 begin
     perform signaling.assert_session();
+    perform signaling.assert_duration('horizon', horizon);
+    perform signaling.assert_duration('poll_interval', poll_interval, may_be_zero => true);
     if renews_wakeup then
         -- In one order and without a wait, so that two workers never wait for each other.
         with ending as (
@@ -52,12 +56,18 @@ begin
         select due_at, id from signaling.outbox
         where outbox.app = asked.app and status = 'pending' and sent_at is null and claim_id is null
           and (due_at, id) > (asked.first_after_at, asked.first_after_id)
+          and case when has_refused then not exists (
+                  select from signaling.refused
+                  where refused.app = asked.app and message_id = outbox.id and retry_at > now_at) else true end
         order by due_at, id limit 1
     ) as first on true
     left join lateral (
         select due_at, id from signaling.outbox
         where outbox.app = asked.app and status = 'pending' and (sent_at is not null or claim_id is not null)
           and (due_at, id) > (asked.retry_after_at, asked.retry_after_id) and due_at <= now_at + poll_interval
+          and case when has_refused then not exists (
+                  select from signaling.refused
+                  where refused.app = asked.app and message_id = outbox.id and retry_at > now_at) else true end
         order by due_at, id limit 1
     ) as retry on true;
 end

@@ -11,18 +11,25 @@
 -- outcomes       the attempt's outcome, for signaling.attempt; null if the message ended well
 -- durations      how long the attempt took
 -- faults, evidences   on which side the worker saw the fault of a failed attempt, and why: for signaling.attempt
+-- isolates       after a call that the database has refused: writes each record by itself, in its barest form if the database
+--                refuses more than that
+-- logs           writes signaling.attempt
 --
 -- Returns a row for each place, from 1. 'recorded': the outcome is written, and due_at is when a message that goes back is
 -- due. 'locked': another session has the message
 -- locked, so the worker tries again. 'discarded': the claim had ended. A record that is written again changes nothing: it
--- is 'recorded' if the message is final, and 'discarded' if the message went back, because it belongs to no claim then.
+-- is 'recorded' if the message is final, and 'discarded' if the message went back, because it belongs to no claim then. 'bare':
+-- written without the response's details and without an attempt, because a trigger or a constraint refuses those. 'refused': a
+-- trigger or a constraint refuses any outcome, so the message stays claimed until its lease ends. `reason` then has the
+-- code of the error and the constraint that it named; null: a trigger skipped the update without an error.
 -- Locks the messages that it writes; passes over messages that are locked.
 -- Index: outbox_pkey.
 create or replace function signaling.record(
     recorded_by text, ids bigint[], claim_ids uuid[], were_due_at timestamptz[], delays interval[], statuses text[], charged boolean[],
     sent_at timestamptz[], http_statuses integer[], request_ids text[], errors text[], outcomes text[],
-    durations interval[], faults text[] default null, evidences text[] default null
-) returns table (place integer, result text, due_at timestamptz)
+    durations interval[], faults text[] default null, evidences text[] default null, isolates boolean default false,
+    logs boolean default true
+) returns table (place integer, result text, due_at timestamptz, reason text)
     language plpgsql security definer
     set search_path = pg_catalog, pg_temp set row_security = off set plan_cache_mode = force_generic_plan
     set enable_seqscan = off set enable_bitmapscan = off set enable_indexscan = on set jit = off
@@ -32,8 +39,53 @@ declare
     at timestamptz := clock_timestamp();
     written integer[];
     written_due_at timestamptz[];
+    found_free integer[];
+    name text;
 begin
     perform signaling.assert_session();
+
+    if isolates then
+        for nth in 1 .. cardinality(ids) loop
+            place := nth;
+            reason := null;
+            due_at := null;
+            begin
+                select one.result, one.due_at into result, due_at
+                from signaling.record(
+                    recorded_by, ids[nth:nth], claim_ids[nth:nth], were_due_at[nth:nth], delays[nth:nth],
+                    statuses[nth:nth], charged[nth:nth], record.sent_at[nth:nth], http_statuses[nth:nth],
+                    request_ids[nth:nth], errors[nth:nth], outcomes[nth:nth], durations[nth:nth],
+                    faults[nth:nth], evidences[nth:nth]) as one;
+                -- Deferred triggers would make the commit fail, where no record could be blamed.
+                set constraints all immediate;
+            exception when assert_failure or others then
+                if not signaling.is_refusal(sqlstate) then
+                    raise;
+                end if;
+                get stacked diagnostics name = constraint_name;
+                reason := concat_ws(' ', sqlstate, nullif(name, ''));
+                begin
+                    select case one.result when 'recorded' then 'bare' else one.result end, one.due_at
+                    into result, due_at
+                    from signaling.record(
+                        recorded_by, ids[nth:nth], claim_ids[nth:nth], were_due_at[nth:nth], delays[nth:nth],
+                        statuses[nth:nth], charged[nth:nth], record.sent_at[nth:nth], array[null::integer],
+                        array[null::text], array[null::text], outcomes[nth:nth], durations[nth:nth],
+                        logs => false) as one;
+                    set constraints all immediate;
+                exception when assert_failure or others then
+                    if not signaling.is_refusal(sqlstate) then
+                        raise;
+                    end if;
+                    get stacked diagnostics name = constraint_name;
+                    reason := concat_ws(' ', sqlstate, nullif(name, ''));
+                    result := 'refused';
+                end;
+            end;
+            return next;
+        end loop;
+        return;
+    end if;
 
     -- Write the records whose claims still have their messages. `is not distinct from` and `case` keep Postgres from the
     -- index of retries: it looks small, but while a session holds a snapshot it keeps an entry for each message sent since.
@@ -73,10 +125,11 @@ begin
         where outbox.ctid = free.version
         returning free.place::integer, outbox.due_at
     )
-    select coalesce(array_agg(place), '{}'), coalesce(array_agg(due_at), '{}') into written, written_due_at from recorded;
+    select coalesce(array_agg(place), '{}'), coalesce(array_agg(due_at), '{}'), array(select free.place::integer from free)
+    into written, written_due_at, found_free from recorded;
 
     -- Log the attempts that did not end well.
-    if array_remove(outcomes, null) <> '{}' then
+    if logs and array_remove(outcomes, null) <> '{}' then
         insert into signaling.attempt (message_id, attempt, sent_at, duration, http_status, outcome, error, fault,
                                        charged, evidence, claimed_by)
         select given.id, outbox.attempts + outbox.uncharged, given.sent_at, given.duration,
@@ -87,16 +140,18 @@ begin
         where given.outcome is not null and given.place = any (written);
     end if;
 
-    return query select unnest(written), 'recorded', unnest(written_due_at);
+    return query select unnest(written), 'recorded', unnest(written_due_at), null::text;
 
     -- Say of the others whether they are locked, were written before, or came after their claim had ended.
     if cardinality(written) < cardinality(ids) then
         return query
         select given.place::integer,
-               case when outbox.claim_id = given.claim_id and outbox.status = 'pending' then 'locked'
+               -- A trigger may skip an update without an error.
+               case when given.place = any (found_free) then 'refused'
+                    when outbox.claim_id = given.claim_id and outbox.status = 'pending' then 'locked'
                     when outbox.claim_id = given.claim_id and outbox.status = given.status then 'recorded'
                     else 'discarded' end,
-               null::timestamptz
+               null::timestamptz, null::text
         from unnest(ids, claim_ids, statuses) with ordinality as given (id, claim_id, status, place)
              left join signaling.outbox using (id)
         where given.place <> all (written);

@@ -16,6 +16,7 @@ as $$
 declare
     began timestamptz := clock_timestamp();
 begin
+    perform signaling.assert_duration('stale_after', stale_after, may_be_zero => true);
     -- A truncate may have deleted the row: without it, no session would ever count again.
     if not exists (select from signaling.queue_counts_turn) then
         insert into signaling.queue_counts_turn default values on conflict do nothing;

@@ -3,6 +3,7 @@
 --
 -- When the messages were due is not known any more; that they were is. So they are due since they were inserted.
 --
+-- A message that a trigger or a constraint keeps from being changed stays claimed until its lease ends.
 -- Locks the lane's row, if one of the claims probes it, and the messages; passes over messages that are locked.
 -- Indexes: lane_pkey; outbox_retries, from now on: the leases of these messages have not ended.
 create or replace function signaling.release(app text, claim_ids uuid[]) returns setof uuid
@@ -14,6 +15,7 @@ as $$
 declare
     at timestamptz := clock_timestamp();
     places tid[];
+    place tid;
 begin
     perform signaling.assert_session();
     update signaling.lane set hold_until = at, probe_claim_id = null
@@ -25,8 +27,27 @@ begin
           and due_at > at and claim_id = any (claim_ids)
         for no key update skip locked);
     return query select distinct claim_id from signaling.outbox where ctid = any (places);
-    update signaling.outbox
-    set claim_id = null, claimed_by = null, due_at = least(created_at, at)
-    where ctid = any (places);
+    begin
+        update signaling.outbox
+        set claim_id = null, claimed_by = null, due_at = least(created_at, at)
+        where ctid = any (places);
+        set constraints all immediate;
+    exception when assert_failure or others then
+        if not signaling.is_refusal(sqlstate) then
+            raise;
+        end if;
+        foreach place in array places loop
+            begin
+                update signaling.outbox
+                set claim_id = null, claimed_by = null, due_at = least(created_at, at)
+                where ctid = place;
+                set constraints all immediate;
+            exception when assert_failure or others then
+                if not signaling.is_refusal(sqlstate) then
+                    raise;
+                end if;
+            end;
+        end loop;
+    end;
 end
 $$;

@@ -20,6 +20,8 @@ declare
     rate double precision;
 begin
     perform signaling.assert_session();
+    perform signaling.assert_duration('lease', lease);
+    perform signaling.assert_duration('horizon', horizon);
     select * into lane from signaling.lane where app = reserve_slot.app for no key update;
     if not found then
         return;

@@ -1,5 +1,5 @@
 -- Brings the times of an app's lane back after the clock of the database was set back, so that no slot, hold or wait of the
--- API lasts longer than it did before. The slots that are given out stay ahead of the next ones.
+-- API lasts longer than it did before, and claims look again at messages that the database refused to change. The slots that are given out stay ahead of the next ones.
 --
 -- The caller has locked the lane's row.
 -- Index: lane_pkey.
@@ -9,5 +9,6 @@ as $$
     update signaling.lane
     set next_slot_at = next_slot_at - $2, rate_at = rate_at - $2, throttled_at = throttled_at - $2,
         retry_after_until = retry_after_until - $2, hold_until = hold_until - $2, released_at = released_at - $2
-    where lane.app = $1
+    where lane.app = $1;
+    delete from signaling.refused where refused.app = $1
 $$;

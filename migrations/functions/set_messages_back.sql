@@ -28,8 +28,10 @@ declare
     at constant timestamptz := clock_timestamp();
     from_at constant timestamptz := greatest(after_at, at);
     places tid[];
+    place tid;
 begin
     perform signaling.assert_session();
+    perform signaling.assert_duration('lease', lease);
     if of_retries then
         select due_at, id into last_at, last_id from signaling.outbox
         where app = set_messages_back.app and status = 'pending' and (sent_at is not null or claim_id is not null)
@@ -57,11 +59,25 @@ begin
             order by due_at, id for no key update skip locked);
     end if;
 
-    update signaling.outbox
-    set due_at = case when claim_id is not null then at + lease
-                      when sent_at is null or attempts + uncharged = 0 then at
-                      else at + (due_at - sent_at) end
-    where ctid = any (places);
-    get diagnostics changed = row_count;
+    begin
+        changed := signaling.set_due_back(places, at, lease);
+        set constraints all immediate;
+    exception when assert_failure or others then
+        if not signaling.is_refusal(sqlstate) then
+            raise;
+        end if;
+        -- A message that a trigger or a constraint keeps from being changed waits; it keeps no other from being changed.
+        changed := 0;
+        foreach place in array places loop
+            begin
+                changed := changed + signaling.set_due_back(array[place], at, lease);
+                set constraints all immediate;
+            exception when assert_failure or others then
+                if not signaling.is_refusal(sqlstate) then
+                    raise;
+                end if;
+            end;
+        end loop;
+    end;
 end
 $$;

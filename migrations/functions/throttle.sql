@@ -23,6 +23,7 @@ declare
     is_cut boolean;
 begin
     perform signaling.assert_session();
+    perform signaling.assert_duration('retry_after', retry_after, may_be_zero => true);
     select * into lane from signaling.lane where app = throttle.app for no key update;
     if not found then
         return null;

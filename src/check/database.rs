@@ -19,6 +19,8 @@ const CLOCKS_DIFFER: time::Duration = time::Duration::minutes(1);
 const LONG_TRANSACTION_S: f64 = 300.0;
 /// The same in transactions that have begun since, where the time is not known.
 const MANY_TRANSACTIONS: i64 = 1_000_000;
+/// How long a prepared transaction may be open, in s: a transaction manager ends it at once, and no session does.
+const LONG_PREPARED_S: f64 = 10.0;
 
 /// The server, and the way to it.
 pub(crate) fn server(
@@ -116,6 +118,20 @@ pub(crate) fn row_security(facts: &ServerDiagnostics) -> Finding {
     }
     if facts.tables_with_row_security.is_empty() {
         return Finding::ok(SUBJECT, "off");
+    }
+    if !facts.tables_with_hidden_rows.is_empty() {
+        return Finding::warn(
+            SUBJECT,
+            format!(
+                "the policies on {} hold for {}: messages are sent all the same, but `worker status`, `worker message` and the dashboard fail where they read these tables",
+                facts.tables_with_hidden_rows.join(", "),
+                facts.user
+            ),
+            format!(
+                "as a superuser, run `alter role {} bypassrls`, or as the tables' owner `alter table signaling.… disable row level security`",
+                facts.user
+            ),
+        );
     }
     Finding::ok(
         SUBJECT,
@@ -318,6 +334,7 @@ pub(crate) fn autovacuum(facts: &ServerDiagnostics) -> Finding {
 /// Whether some transaction keeps dead rows from being cleaned up. The oldest comes first.
 pub(crate) fn snapshots(open: &[OldTransaction]) -> Finding {
     let is_old = |transaction: &&OldTransaction| match transaction.age_s {
+        Some(age_s) if transaction.is_prepared => age_s > LONG_PREPARED_S,
         Some(age_s) => age_s > LONG_TRANSACTION_S,
         None => transaction.transactions_since > MANY_TRANSACTIONS,
     };

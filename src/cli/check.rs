@@ -9,7 +9,10 @@ use clap::Args;
 use super::args::DatabaseArgs;
 use super::run::{self, AppArgs, WorkerArgs};
 use crate::check::probe::{self, Probe};
-use crate::check::{Finding, Level, api, database, environment, sequences, servers, settings};
+use crate::check::{
+    Finding, Level, additions, api, collations, database, environment, fleet_connections,
+    sequences, servers, settings, vacuum_holders,
+};
 use crate::config::{AppConfig, WorkerConfig};
 use crate::error_text::database_error_text;
 use crate::message::{InvalidMessage, Message};
@@ -217,13 +220,26 @@ async fn look_at_database(
         }
         if missing.is_empty() {
             report.add(sequences::sequences(&outbox.sequences_behind().await?));
+            let refused = outbox.refused_messages().await?;
+            report.add(additions::additions(&outbox.additions().await?, &refused));
+            if !pooler {
+                let own = args.worker.database_connections + OTHER_CONNECTIONS;
+                let alive = outbox.alive_workers().await?;
+                report.add_all(fleet_connections::fleet_connections(&server, own, alive));
+            }
         }
     }
     let own = args.worker.database_connections + OTHER_CONNECTIONS;
     report.add(database::connections(&server, own, pooler));
     report.add(database::notifications(&server, pooler));
     report.add(database::autovacuum(&server));
-    report.add(database::snapshots(&outbox.old_transactions().await?));
+    let open = outbox.old_transactions().await?;
+    report.add(database::snapshots(&open));
+    report.add_all(vacuum_holders::hidden_sessions(&server, &open));
+    let holders = outbox.vacuum_holders().await?;
+    report.add(vacuum_holders::vacuum_holders(&holders));
+    let mismatches = outbox.collation_mismatches(server.version_num).await?;
+    report.add(collations::collations(&mismatches));
     let makes_tokens = config.is_some_and(|config| {
         config
             .apps

@@ -11,6 +11,7 @@ use crate::pace::clock::Moment;
 
 /// What a server says of itself, and of the session that asks.
 #[derive(Debug, Clone, FromRow)]
+#[expect(clippy::struct_excessive_bools, reason = "the row has these columns")]
 pub(crate) struct ServerDiagnostics {
     pub(crate) version: String,
     /// The version as a number: 150004 is 15.4.
@@ -31,6 +32,16 @@ pub(crate) struct ServerDiagnostics {
     pub(crate) tables_with_row_security: Vec<String>,
     /// The tables whose policies also apply to the owner of the schema's functions.
     pub(crate) tables_closed_to_functions: Vec<String>,
+    /// The tables whose policies hide rows from the role of this session.
+    pub(crate) tables_with_hidden_rows: Vec<String>,
+    /// Connections that others than superusers may have.
+    pub(crate) server_limit: i64,
+    /// Connections that the role may have, if that is limited.
+    pub(crate) role_limit: Option<i64>,
+    /// Connections that this database may have, if that is limited.
+    pub(crate) database_limit: Option<i64>,
+    /// True if the role may see the times of other roles' transactions.
+    pub(crate) sees_all_sessions: bool,
     /// Connections that others than superusers may still make.
     pub(crate) server_left: i64,
     /// Connections that the role may still make, if that is limited.
@@ -64,7 +75,63 @@ pub(crate) struct OldTransaction {
     pub(crate) age_s: Option<f64>,
     /// How many transactions have begun since.
     pub(crate) transactions_since: i64,
+    /// No session has it: only a command ends it.
+    pub(crate) is_prepared: bool,
 }
+
+/// A replication slot or a standby that keeps rows from being cleaned up.
+#[derive(Debug, Clone, PartialEq, FromRow)]
+pub(crate) struct VacuumHolder {
+    pub(crate) holder: String,
+    /// False for a slot that no receiver reads.
+    pub(crate) is_active: bool,
+    /// How many transactions have begun since the oldest row version that it keeps.
+    pub(crate) row_transactions: Option<i64>,
+    /// The same of the server's own tables.
+    pub(crate) catalog_transactions: Option<i64>,
+    /// What the slot keeps of the server's log: `reserved`, `extended`, `unreserved`, `lost`.
+    pub(crate) wal_status: Option<String>,
+}
+
+/// A collation whose rules may have changed since the indexes were built.
+#[derive(Debug, Clone, PartialEq, FromRow)]
+pub(crate) struct CollationMismatch {
+    pub(crate) subject: String,
+    pub(crate) built_with: String,
+    /// None if the operating system or ICU has no version of it.
+    pub(crate) found: Option<String>,
+    /// The statement that notes the new version, after the indexes are built anew.
+    pub(crate) refresh: String,
+}
+
+/// Messages that the database refuses to change.
+#[derive(Debug, Clone, PartialEq, FromRow)]
+pub(crate) struct RefusedMessages {
+    pub(crate) messages: i64,
+    /// The code and the constraint of the latest refusal.
+    pub(crate) reason: Option<String>,
+    pub(crate) newest_id: Option<i64>,
+}
+
+/// The constraints and indexes of the migrations.
+const OWN_CONSTRAINTS: [&str; 16] = [
+    "outbox_pkey",
+    "due_at_is_before_year_1_or_after_year_9999",
+    "expires_at_is_before_year_1_or_after_year_9999",
+    "status_is_not_a_known_status",
+    "finished_at_is_null_exactly_while_pending",
+    "attempts_is_negative",
+    "a_sent_message_needs_sent_at",
+    "outbox_first_attempts",
+    "outbox_retries",
+    "outbox_expiring",
+    "outbox_dedupe",
+    "attempt_pkey",
+    "attempt_message_id_fkey",
+    "fault_is_not_a_known_fault",
+    "outcome_is_not_a_known_outcome",
+    "outbox_sent",
+];
 
 /// A sequence of ids that is behind its table: the next insert collides with a row.
 #[derive(Debug, Clone, PartialEq, Eq, FromRow)]
@@ -75,6 +142,9 @@ pub(crate) struct SequenceBehind {
     /// The statement that puts it right.
     pub(crate) statement: String,
 }
+
+/// The version from which on Postgres notes the version of a database's default collation.
+const VERSION_WITH_DATABASE_COLLATIONS: i32 = 150_000;
 
 /// How long a pooler may take to say its version.
 const POOLER_TIMEOUT: Duration = Duration::from_secs(1);
@@ -183,6 +253,96 @@ impl Outbox {
                 .persistent(false)
                 .fetch_all(&mut **session)
                 .await
+        })
+        .await
+    }
+
+    /// Replication slots and standbys that may keep dead rows or the server's log.
+    ///
+    /// # Errors
+    /// Where the database fails.
+    pub(crate) async fn vacuum_holders(&self) -> Result<Vec<VacuumHolder>, sqlx::Error> {
+        self.read(async |session| {
+            sqlx::query_as(include_str!("diagnostics/vacuum_holders.sql"))
+                .persistent(false)
+                .fetch_all(&mut **session)
+                .await
+        })
+        .await
+    }
+
+    /// Collations of the schema's indexes that have another version than when the indexes were built.
+    ///
+    /// # Errors
+    /// Where the database fails.
+    pub(crate) async fn collation_mismatches(
+        &self,
+        version_num: i32,
+    ) -> Result<Vec<CollationMismatch>, sqlx::Error> {
+        self.read(async |session| {
+            let mut found: Vec<CollationMismatch> =
+                sqlx::query_as(include_str!("diagnostics/collations.sql"))
+                    .persistent(false)
+                    .fetch_all(&mut **session)
+                    .await?;
+            if version_num >= VERSION_WITH_DATABASE_COLLATIONS {
+                found.extend(
+                    sqlx::query_as(include_str!("diagnostics/database_collation.sql"))
+                        .persistent(false)
+                        .fetch_all(&mut **session)
+                        .await?,
+                );
+            }
+            Ok(found)
+        })
+        .await
+    }
+
+    /// Triggers, constraints, indexes and rules of the application that may refuse what a worker writes.
+    ///
+    /// # Errors
+    /// Where the database fails.
+    pub(crate) async fn additions(&self) -> Result<Vec<String>, sqlx::Error> {
+        self.read(async |session| {
+            sqlx::query_scalar(include_str!("diagnostics/additions.sql"))
+                .bind(OWN_CONSTRAINTS.map(str::to_owned).to_vec())
+                .persistent(false)
+                .fetch_all(&mut **session)
+                .await
+        })
+        .await
+    }
+
+    /// Messages that claims pass over, because the database refuses to change them.
+    ///
+    /// # Errors
+    /// Where the database fails.
+    pub(crate) async fn refused_messages(&self) -> Result<RefusedMessages, sqlx::Error> {
+        self.read(async |session| {
+            sqlx::query_as(
+                "select count(*) as messages, max(message_id) as newest_id,
+                        (array_agg(concat_ws(' ', code, constraint_name) order by refused_at desc))[1] as reason
+                 from signaling.refused",
+            )
+            .persistent(false)
+            .fetch_one(&mut **session)
+            .await
+        })
+        .await
+    }
+
+    /// How many workers of this database are alive.
+    ///
+    /// # Errors
+    /// Where the database fails.
+    pub(crate) async fn alive_workers(&self) -> Result<i64, sqlx::Error> {
+        self.read(async |session| {
+            sqlx::query_scalar(
+                "select count(distinct worker_id) from signaling.fleet where is_alive",
+            )
+            .persistent(false)
+            .fetch_one(&mut **session)
+            .await
         })
         .await
     }

@@ -43,10 +43,27 @@ pub(super) fn is_login_refused(error: &sqlx::Error) -> bool {
     is_of_class(error, &["28"]) || is_of_class(error, &["08P01"]) && is_poolers()
 }
 
-/// Whether the same statement fails again with the same data: data exceptions (class 22), integrity violations (23) and
-/// errors raised by somebody's trigger (P0) (PostgreSQL, appendix A).
+/// True if the same statement fails again with the same data: data exceptions (class 22), integrity violations (23) and
+/// errors that a trigger raises (P0) (PostgreSQL, appendix A).
 pub(crate) fn is_data_error(error: &sqlx::Error) -> bool {
     is_of_class(error, &["22", "23", "P0"])
+}
+
+/// True if a trigger or a constraint may have refused one row of a statement, with any code that its author chose. The
+/// functions then find out which row, by `isolates`; `signaling.is_refusal` has the same codes.
+pub(crate) fn may_be_refusal(error: &sqlx::Error) -> bool {
+    error.as_database_error().is_some()
+        && !may_have_taken_effect(error)
+        && !is_of_class(error, &["08", "25", "40", "53", "57", "58", "55P03"])
+}
+
+/// True if row-level security keeps a role from a table: of a function, its owner, and of another statement, the role of
+/// the session. Postgres translates the message, and not the name of its routine.
+pub(crate) fn is_row_security(error: &sqlx::Error) -> bool {
+    error
+        .as_database_error()
+        .and_then(|error| error.try_downcast_ref::<PgDatabaseError>())
+        .is_some_and(|error| error.code() == "42501" && error.routine() == Some("check_enable_rls"))
 }
 
 /// Whether an error is about the connection or the server, not about the statement: classes 08 (connection exception)

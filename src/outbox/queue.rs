@@ -7,7 +7,9 @@ mod release;
 mod reserve_slot;
 mod set_messages_back;
 
-pub(crate) use claim::{Batch, ClaimRequest, Claimed, Ended, Hold, ScanPosition, Wakeup};
+pub(crate) use claim::{
+    Batch, ClaimError, ClaimRequest, Claimed, Ended, Hold, ScanPosition, Wakeup,
+};
 pub(crate) use lane::{HoldKind, HoldResult, LaneOpening, Look, NextDue};
-pub(crate) use record::{CallRecord, Record, RecordResult};
+pub(crate) use record::{CallRecord, Record, RecordResult, Recorded};
 pub(crate) use reserve_slot::{Refusal, SlotReservation};

@@ -18,8 +18,12 @@ use super::lane::{Lane, LaneSearch, Place};
 use super::panic_point::panic_point;
 use super::recorder::Delivered;
 use crate::error_text::database_error_text;
-use crate::outbox::{AdaptiveTimeout, Batch, ClaimRequest, HoldKind, is_missing_lane};
+use crate::outbox::{
+    AdaptiveTimeout, Batch, ClaimError, ClaimRequest, HoldKind, is_missing_lane, is_row_security,
+    may_be_refusal,
+};
 use crate::pace::{Lookahead, coalesced_starts};
+use crate::telemetry::log_throttle::LogThrottle;
 use idle_wait::Next;
 use orphaned_claims::OrphanedClaims;
 
@@ -49,6 +53,7 @@ pub(super) struct ClaimLoop {
     /// The most rows of the next claim.
     max_rows: usize,
     last_claim_at: Instant,
+    row_security_log: LogThrottle,
     /// True if the last claim passed over destinations that have their share of the places.
     avoids: bool,
 }
@@ -69,6 +74,7 @@ impl ClaimLoop {
             lookahead: Lookahead::default(),
             max_rows: MAX_ROWS,
             last_claim_at: Instant::now(),
+            row_security_log: LogThrottle::default(),
             avoids: false,
         }
     }
@@ -177,10 +183,11 @@ impl ClaimLoop {
         let avoided = self.lane.destinations().crowded().to_vec();
         self.avoids = !avoided.is_empty();
         let shared = &self.lane.shared;
+        let claim_id = Uuid::new_v4();
         let request = ClaimRequest {
             position,
             app: &self.lane.app,
-            claim_id: Uuid::new_v4(),
+            claim_id,
             max_messages: rows.min(self.max_rows),
             lookahead: self.lookahead.get(),
             lease: shared.timing.lease,
@@ -191,14 +198,16 @@ impl ClaimLoop {
             wants_wakeup: shared.listening.load(Ordering::Relaxed),
             avoided,
             environment: shared.environment.as_deref(),
+            isolates: false,
         };
-        let batch = match shared.outbox.claim(&request).await {
+        let batch = match self.claim_what_can_be(request).await {
             Ok(batch) => {
                 self.lane.outage_grace().answered(batch.at, Instant::now());
                 self.lane.scan_claimed(position, &batch);
                 self.lookahead.observe(self.lane.now().since(batch.at));
                 self.lane.heartbeat.beat(Duration::ZERO);
                 self.lane.stats.ended_uncalled(batch.at, batch.ended);
+                self.lane.log_refused(batch.refused);
                 self.lane.observe_claim(&batch);
                 if let Some(max_rows) = max_rows_after(&batch) {
                     self.max_rows = max_rows;
@@ -212,7 +221,7 @@ impl ClaimLoop {
                     .heartbeat
                     .failed(database_error_text(&error.source));
                 if error.may_have_rows {
-                    self.orphaned_claims.add(request.claim_id, request.lease);
+                    self.orphaned_claims.add(claim_id, shared.timing.lease);
                 }
                 return Err(error.source);
             }
@@ -236,8 +245,37 @@ impl ClaimLoop {
         }
     }
 
+    /// Claims. A message that a trigger or a constraint keeps from being claimed would make each claim fail, so the
+    /// claim then passes over it, and, if that is not enough, takes one message.
+    async fn claim_what_can_be(&self, mut request: ClaimRequest<'_>) -> Result<Batch, ClaimError> {
+        let outbox = &self.lane.shared.outbox;
+        let mut claimed = outbox.claim(&request).await;
+        for max_messages in [request.max_messages, 1] {
+            match &claimed {
+                Err(error) if may_be_refusal(&error.source) => {
+                    request.isolates = true;
+                    request.max_messages = max_messages;
+                    claimed = outbox.claim(&request).await;
+                }
+                Ok(_) | Err(_) => break,
+            }
+        }
+        claimed
+    }
+
     fn pause_for_database(&mut self, error: &sqlx::Error) -> Duration {
         if self.database_pause == DATABASE_PAUSE {
+            if is_row_security(error)
+                && let Some(suppressed) = self.row_security_log.admit()
+            {
+                tracing::error!(
+                    event = "row_security_refused",
+                    app = self.lane.app,
+                    suppressed,
+                    error = database_error_text(error),
+                    "nothing is sent, because row-level security keeps the schema's functions from a table: as the tables' owner, run `alter table signaling.… no force row level security`"
+                );
+            }
             let (app, error) = (&self.lane.app, database_error_text(error));
             if self.lane.shared.failing.fetch_add(1, Ordering::Relaxed) == 0 {
                 tracing::warn!(

@@ -86,6 +86,8 @@ pub(super) struct Lane {
     log: Mutex<LaneLog>,
     /// Bounds the log of attempts that panicked.
     pub(super) delivery_panics: LogThrottle,
+    /// Bounds the log of messages that the database refuses to change.
+    refused: LogThrottle,
     breaker: Mutex<CircuitBreaker>,
     /// Wakes a loop that waits for a place, or for the circuit breaker.
     pub(super) capacity_changed: Notify,
@@ -124,6 +126,7 @@ impl Lane {
             row_writer: Semaphore::new(1),
             log: Mutex::default(),
             delivery_panics: LogThrottle::default(),
+            refused: LogThrottle::default(),
             breaker: Mutex::new(CircuitBreaker::new(now)),
             capacity_changed: Notify::new(),
             destinations: Mutex::default(),
@@ -316,6 +319,21 @@ impl Lane {
             let mut log = self.log();
             log.seen_rate(&self.app, batch.at, batch.throttled_per_s);
             log.seen(&self.app, batch.at, batch.hold.map(|hold| hold.kind));
+        }
+    }
+
+    /// Logs that a trigger or a constraint keeps messages from being claimed or ended.
+    pub(super) fn log_refused(&self, messages: usize) {
+        if messages > 0
+            && let Some(suppressed) = self.refused.admit()
+        {
+            tracing::error!(
+                event = "messages_refused",
+                app = self.app,
+                messages,
+                suppressed,
+                "a trigger or a constraint in the database refuses changes of these messages, so they are not sent and the others are: `worker check` names the trigger or the constraint, signaling.refused lists the messages; correct it, and `worker resume` tries them at once"
+            );
         }
     }
 

@@ -181,9 +181,10 @@ impl Poller {
         loop {
             // An error here shows again in the claim.
             if let Ok(ended) = self.outbox.expire(&apps, self.over_before()).await {
-                for (app, ended) in ended {
-                    for lane in self.lanes.iter().filter(|lane| lane.app == app) {
-                        lane.stats.ended_uncalled(lane.now(), ended);
+                for expired in ended {
+                    for lane in self.lanes.iter().filter(|lane| lane.app == expired.app) {
+                        lane.stats.ended_uncalled(lane.now(), expired.ended);
+                        lane.log_refused(expired.refused);
                     }
                 }
             }

@@ -9,7 +9,9 @@ use tokio::sync::{Mutex, mpsc, watch};
 use super::lane::{Lane, Place};
 use super::panic_point::panic_point;
 use crate::error_text::database_error_text;
-use crate::outbox::{AdaptiveTimeout, Outbox, Record, RecordResult, is_data_error};
+use crate::outbox::{
+    AdaptiveTimeout, Outbox, Record, RecordResult, Recorded, is_data_error, may_be_refusal,
+};
 use crate::pace::DbTime;
 use crate::telemetry::log_throttle::LogThrottle;
 
@@ -67,6 +69,8 @@ pub(super) struct Recorder {
     late: LogThrottle,
     /// Of records that the database refuses.
     refused: LogThrottle,
+    /// Of records that the database takes in their barest form only.
+    bare: LogThrottle,
     work: Mutex<Work>,
 }
 
@@ -78,6 +82,17 @@ struct Work {
     locked: VecDeque<Delivered>,
     /// The batch that was being written when the recorder panicked.
     suspects: VecDeque<Delivered>,
+}
+
+/// How a batch is written. The next way follows where the database refuses a record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Writing {
+    /// All records as one.
+    Together,
+    /// Each record by itself, in its barest form if the database refuses more.
+    OneByOne,
+    /// The same, without texts: the encoding of the database can't hold one of them.
+    WithoutTexts,
 }
 
 impl Recorder {
@@ -94,6 +109,7 @@ impl Recorder {
             lag,
             late: LogThrottle::default(),
             refused: LogThrottle::default(),
+            bare: LogThrottle::default(),
             work: Mutex::new(Work {
                 inbox,
                 batch: Vec::with_capacity(MAX_BATCH),
@@ -157,43 +173,55 @@ impl Recorder {
     }
 
     /// Writes records, and again until the database has answered. Returns the result of each, in their order. A record
-    /// that the database refuses for what is in it is given up, alone: its lease ends, and the message is due again.
+    /// that the database refuses is given up, alone: its lease ends, and the message is due again, unless that was its
+    /// last attempt.
     async fn write(&self, records: &[Record]) -> Vec<RecordResult> {
         let mut pause = RETRY_PAUSE;
+        let mut writing = Writing::Together;
         loop {
-            match self.try_write(records).await {
-                Ok(results) => {
+            let error = match self.try_write(records, writing).await {
+                Ok(recorded) => {
                     self.lag.send_replace(None);
                     if pause != RETRY_PAUSE {
                         tracing::info!(event = "records_resumed", "records are written again");
                     }
-                    self.log_discarded(records, &results);
-                    return results;
+                    self.log_discarded(records, &recorded.results);
+                    self.log_refused(records, &recorded);
+                    return recorded.results;
                 }
-                Err(error) if is_data_error(&error) && records.len() > 1 => {
-                    let (first, second) = records.split_at(records.len() / 2);
-                    let mut results = Box::pin(self.write(first)).await;
-                    results.extend(Box::pin(self.write(second)).await);
-                    return results;
+                Err(error) => error,
+            };
+            match writing {
+                Writing::Together if may_be_refusal(&error) => {
+                    writing = Writing::OneByOne;
+                    continue;
                 }
-                Err(error) if is_data_error(&error) => {
-                    self.log_refused(records, &error);
-                    return vec![RecordResult::Discarded; records.len()];
+                Writing::OneByOne if is_data_error(&error) => {
+                    writing = Writing::WithoutTexts;
+                    continue;
                 }
-                Err(error) => {
-                    self.mark_lagging();
-                    if pause == RETRY_PAUSE {
-                        tracing::warn!(
-                            event = "record_failed",
-                            records = records.len(),
-                            error = database_error_text(&error),
-                            "records can't be written: kept, and tried again"
-                        );
-                    }
-                    tokio::time::sleep(pause).await;
-                    pause = (pause * 2).min(RETRY_PAUSE_CAP);
+                Writing::WithoutTexts if is_data_error(&error) => {
+                    let refused = Recorded {
+                        results: vec![RecordResult::Refused; records.len()],
+                        refusal: Some(database_error_text(&error)),
+                    };
+                    self.log_refused(records, &refused);
+                    return refused.results;
                 }
+                Writing::Together | Writing::OneByOne | Writing::WithoutTexts => {}
             }
+            writing = Writing::Together;
+            self.mark_lagging();
+            if pause == RETRY_PAUSE {
+                tracing::warn!(
+                    event = "record_failed",
+                    records = records.len(),
+                    error = database_error_text(&error),
+                    "records can't be written: kept, and tried again"
+                );
+            }
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(RETRY_PAUSE_CAP);
         }
     }
 
@@ -213,16 +241,36 @@ impl Recorder {
         }
     }
 
-    fn log_refused(&self, records: &[Record], error: &sqlx::Error) {
-        for record in records {
-            if let Some(suppressed) = self.refused.admit() {
-                tracing::error!(
-                    event = "record_refused",
-                    message_id = record.id,
-                    suppressed,
-                    error = database_error_text(error),
-                    "the database refuses this record: the message is due again when its lease ends"
-                );
+    fn log_refused(&self, records: &[Record], recorded: &Recorded) {
+        let error = recorded
+            .refusal
+            .as_deref()
+            .unwrap_or("none: a trigger skips the update");
+        for (record, result) in records.iter().zip(&recorded.results) {
+            match result {
+                RecordResult::Refused => {
+                    if let Some(suppressed) = self.refused.admit() {
+                        tracing::error!(
+                            event = "record_refused",
+                            message_id = record.id,
+                            suppressed,
+                            error,
+                            "a trigger or a constraint in the database refuses the outcome of a message, so the message is called again when its lease ends, up to max_attempts: `worker check` names the trigger or the constraint; correct it"
+                        );
+                    }
+                }
+                RecordResult::Bare { .. } => {
+                    if let Some(suppressed) = self.bare.admit() {
+                        tracing::error!(
+                            event = "record_bare",
+                            message_id = record.id,
+                            suppressed,
+                            error,
+                            "a trigger or a constraint in the database refuses details of an outcome, so only the status is written: `worker check` names the trigger or the constraint; correct it"
+                        );
+                    }
+                }
+                RecordResult::Recorded { .. } | RecordResult::Locked | RecordResult::Discarded => {}
             }
         }
     }
@@ -234,17 +282,31 @@ impl Recorder {
         });
     }
 
-    async fn try_write(&self, records: &[Record]) -> Result<Vec<RecordResult>, sqlx::Error> {
+    async fn try_write(
+        &self,
+        records: &[Record],
+        writing: Writing,
+    ) -> Result<Recorded, sqlx::Error> {
         for record in records {
             panic_point("recorder", record.id);
         }
-        let writing = self.outbox.record(records, &self.name, &self.timeout);
-        tokio::pin!(writing);
-        if let Ok(written) = tokio::time::timeout(LAG_AFTER, &mut writing).await {
-            return written;
+        let without_texts: Vec<Record>;
+        let records = if writing == Writing::WithoutTexts {
+            without_texts = records.iter().map(Record::without_texts).collect();
+            &without_texts
+        } else {
+            records
+        };
+        let isolates = writing != Writing::Together;
+        let recording = self
+            .outbox
+            .record(records, &self.name, &self.timeout, isolates);
+        tokio::pin!(recording);
+        if let Ok(recorded) = tokio::time::timeout(LAG_AFTER, &mut recording).await {
+            return recorded;
         }
         self.mark_lagging();
-        writing.await
+        recording.await
     }
 }
 
@@ -252,12 +314,15 @@ impl Recorder {
 fn settle(delivered: Delivered, result: RecordResult, locked: &mut VecDeque<Delivered>) {
     match (result, delivered.record.status) {
         (RecordResult::Locked, _) => locked.push_back(delivered),
-        (RecordResult::Recorded { .. }, Some(status)) => {
+        (RecordResult::Recorded { .. } | RecordResult::Bare { .. }, Some(status)) => {
             let lane = &delivered.lane;
             lane.stats.ended(lane.now(), status);
         }
-        (RecordResult::Recorded { due_at }, None) => delivered.return_to_queue(due_at),
-        (RecordResult::Discarded, _) => delivered.lane.look_soon(),
+        (RecordResult::Recorded { due_at } | RecordResult::Bare { due_at }, None) => {
+            delivered.return_to_queue(due_at);
+        }
+        // The message is due again when its lease ends.
+        (RecordResult::Discarded | RecordResult::Refused, _) => delivered.lane.look_soon(),
     }
 }
 

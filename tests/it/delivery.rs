@@ -4,6 +4,7 @@ mod apps;
 mod failures;
 mod holds;
 mod outcomes;
+mod refused;
 mod signing;
 mod timing;
 mod values;

@@ -118,6 +118,15 @@ fn without_an_entry_for_lost_claims_a_second_call_has_no_explanation() {
 }
 
 #[test]
+fn lost_rows_that_are_claimed_without_end_are_called_more_often_than_allowed() {
+    breaks_without(
+        |rules| rules.claim_ends_lost_last_attempts = false,
+        AT_LEAST_ONCE,
+        promise::WITHIN_ATTEMPTS,
+    );
+}
+
+#[test]
 fn without_a_look_at_the_expiry_messages_are_called_too_late() {
     breaks_without(
         |rules| rules.expiry_is_looked_at = false,

@@ -19,6 +19,7 @@ pub(crate) const ONCE: &str =
 pub(crate) const ARRIVES_ONCE: &str = "an at-most-once message arrives at most once";
 pub(crate) const UNKNOWN: &str =
     "an at-most-once message that may have arrived does not end as failed or expired";
+pub(crate) const WITHIN_ATTEMPTS: &str = "no call starts when max_attempts are used up";
 pub(crate) const NOT_LOST: &str = "once the faults end, every message ends";
 
 /// The promise, and the situations that a protocol's messages and hosts can come into.
@@ -111,6 +112,12 @@ fn promise() -> Vec<Property<Protocol>> {
         Property::always(UNKNOWN, |protocol: &Protocol, state: &State| {
             at_most_once(protocol, state).all(|row| {
                 !matches!(row.end, Some(End::Failed | End::Expired)) || !row.truth.may_have_arrived
+            })
+        }),
+        Property::always(WITHIN_ATTEMPTS, |protocol: &Protocol, state: &State| {
+            state.calls().all(|(message, _, _)| {
+                let row = &state.rows[message];
+                row.end.is_some() || row.attempts < protocol.messages[message].max_attempts
             })
         }),
         Property::always(NOT_LOST, Protocol::recovers),

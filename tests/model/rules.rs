@@ -67,6 +67,8 @@ pub(crate) struct Rules {
     pub(crate) lost_rows_are_due: bool,
     /// `signaling.claim`: a lost row that is at-most-once ends as unknown.
     pub(crate) claim_ends_lost_at_most_once: bool,
+    /// `signaling.claim`: a lost row that had its last attempt ends as failed.
+    pub(crate) claim_ends_lost_last_attempts: bool,
     /// `signaling.claim`: a lost row is logged.
     pub(crate) claim_logs_lost: bool,
     /// `signaling.claim`, and the look at the clock in `worker/delivery.rs`: no call after `expires_at`.
@@ -94,6 +96,7 @@ impl Rules {
         lease_counts_from_the_asking: true,
         lost_rows_are_due: true,
         claim_ends_lost_at_most_once: true,
+        claim_ends_lost_last_attempts: true,
         claim_logs_lost: true,
         expiry_is_looked_at: true,
         cancel_respects_claims: true,

@@ -28,6 +28,11 @@ impl Protocol {
             row.end = Some(End::Unknown);
         } else if row.has_expired() && self.rules.expiry_is_looked_at {
             row.end = Some(End::Expired);
+        } else if is_lost
+            && row.attempts >= policy.max_attempts
+            && self.rules.claim_ends_lost_last_attempts
+        {
+            row.end = Some(End::Failed);
         }
         if row.end.is_some() {
             row.tells_of_loss |= is_lost;

@@ -17,6 +17,11 @@ fn facts() -> ServerDiagnostics {
         notify: None,
         tables_with_row_security: Vec::new(),
         tables_closed_to_functions: Vec::new(),
+        tables_with_hidden_rows: Vec::new(),
+        server_limit: 97,
+        role_limit: None,
+        database_limit: None,
+        sees_all_sessions: true,
         server_left: 90,
         role_left: None,
         database_left: None,
@@ -300,6 +305,7 @@ fn a_transaction_is_long_by_its_time_and_where_that_is_hidden_by_what_has_begun_
             holder: "session 7 of report".into(),
             age_s,
             transactions_since,
+            is_prepared: false,
         }])
     };
     assert_told(&snapshots(&[]), Level::Ok, "no transaction");

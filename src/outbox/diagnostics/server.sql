@@ -14,6 +14,15 @@ select current_setting('server_version') as version,
        current_setting('signaling.notify', true) as notify,
        security.tables as tables_with_row_security,
        security.closed as tables_closed_to_functions,
+       security.hidden as tables_with_hidden_rows,
+       current_setting('max_connections')::bigint
+           - current_setting('superuser_reserved_connections')::bigint
+           - coalesce(current_setting('reserved_connections', true), '0')::bigint as server_limit,
+       (select rolconnlimit::bigint from pg_roles where rolname = session_user and rolconnlimit >= 0) as role_limit,
+       (select datconnlimit::bigint from pg_database
+        where datname = current_database() and datconnlimit >= 0) as database_limit,
+       -- Others' transactions hide their times and states from a role without this.
+       pg_has_role(current_user, 'pg_read_all_stats', 'usage') as sees_all_sessions,
        current_setting('max_connections')::bigint
            - current_setting('superuser_reserved_connections')::bigint
            - coalesce(current_setting('reserved_connections', true), '0')::bigint
@@ -29,6 +38,8 @@ select current_setting('server_version') as version,
                            where option_name = 'autovacuum_enabled' and not option_value::boolean)
              order by relname) as tables_without_autovacuum
 from (select coalesce(array_agg(relname::text order by relname), '{}') as tables,
+             coalesce(array_agg(relname::text order by relname) filter (where row_security_active(pg_class.oid)), '{}')
+                 as hidden,
              coalesce(array_agg(relname::text order by relname) filter (where exists (
                  select from pg_proc join pg_roles on pg_roles.oid = proowner
                  where pronamespace = relnamespace and prosecdef and not rolsuper and not rolbypassrls

@@ -44,6 +44,8 @@ pub(crate) struct ClaimRequest<'a> {
     pub(crate) avoided: Vec<String>,
     /// The worker's environment, if one is set.
     pub(crate) environment: Option<&'a str>,
+    /// The database has refused this claim before: it finds the messages that can't be changed, and passes over them.
+    pub(crate) isolates: bool,
 }
 
 /// A claim that has failed.
@@ -63,6 +65,8 @@ pub(crate) struct Batch {
     pub(crate) slots: usize,
     /// Messages that ended in the claim itself.
     pub(crate) ended: Ended,
+    /// Messages that a trigger or a constraint of the database keeps from being claimed or ended.
+    pub(crate) refused: usize,
     /// The database's time of the claim.
     pub(crate) at: DbTime,
     /// The lane's next free slot.
@@ -111,26 +115,29 @@ pub(crate) struct Ended {
     pub(crate) expired: usize,
     /// Nobody can know whether they were called, and once is all they may be.
     pub(crate) unknown: usize,
+    /// The worker of the last attempt was lost.
+    pub(crate) failed: usize,
 }
 
 impl Ended {
-    /// From two counts of a statement.
-    pub(crate) fn from_columns(expired: i32, unknown: i32) -> Self {
+    /// From the counts of a statement.
+    pub(crate) fn from_columns(expired: i32, unknown: i32, failed: i32) -> Self {
         Self {
             expired: usize::try_from(expired).unwrap_or(0),
             unknown: usize::try_from(unknown).unwrap_or(0),
+            failed: usize::try_from(failed).unwrap_or(0),
         }
     }
 
     pub(crate) fn count(self) -> usize {
-        self.expired + self.unknown
+        self.expired + self.unknown + self.failed
     }
 }
 
 impl Batch {
     /// True if there may be more to take, as soon as there are slots and room for it.
     pub(crate) fn is_full(&self) -> bool {
-        self.slots > 0 && self.messages.len() + self.ended.count() >= self.slots
+        self.slots > 0 && self.messages.len() + self.ended.count() + self.refused >= self.slots
     }
 }
 
@@ -195,6 +202,8 @@ struct LaneRow {
     throttled_per_s: Option<f64>,
     expired: i32,
     unknown: i32,
+    failed: i32,
+    refused: i32,
     next_slot_at: DbTime,
     next_due_at: Option<DbTime>,
     wakeup: Option<String>,
@@ -279,7 +288,8 @@ impl Outbox {
             .with("poll_interval", interval(request.poll_interval))
             .with("wants_wakeup", request.wants_wakeup)
             .with("avoided", request.avoided.clone())
-            .with("environment", request.environment.map(str::to_owned));
+            .with("environment", request.environment.map(str::to_owned))
+            .with("isolates", request.isolates);
         let deadline = request.timeout.deadline();
         let answer = self
             .pool()
@@ -316,7 +326,8 @@ impl Outbox {
             messages,
             at: lane.at,
             slots: usize::try_from(lane.slots).unwrap_or(0),
-            ended: Ended::from_columns(lane.expired, lane.unknown),
+            ended: Ended::from_columns(lane.expired, lane.unknown, lane.failed),
+            refused: usize::try_from(lane.refused).unwrap_or(0),
             next_slot_at: lane.next_slot_at,
             next_due_at: lane.next_due_at,
             throttled_per_s: lane.throttled_per_s,

@@ -125,6 +125,16 @@ struct ExpiredRow {
     app: String,
     expired: i32,
     unknown: i32,
+    refused: i32,
+}
+
+/// Messages of an app whose time was over.
+#[derive(Debug)]
+pub(crate) struct Expired {
+    pub(crate) app: String,
+    pub(crate) ended: Ended,
+    /// Messages that a trigger or a constraint of the database keeps from being ended.
+    pub(crate) refused: usize,
 }
 
 impl Outbox {
@@ -192,7 +202,7 @@ impl Outbox {
         Ok(rows.into_iter().map(NextDueRow::of_app).collect())
     }
 
-    /// Ends messages of some apps whose time is over while no worker claims them. Returns how many of each app, and how.
+    /// Ends messages of some apps whose time is over while no worker claims them.
     ///
     /// # Errors
     /// Where the database fails.
@@ -200,7 +210,7 @@ impl Outbox {
         &self,
         apps: &[&str],
         over_before: Option<DbTime>,
-    ) -> Result<Vec<(String, Ended)>, sqlx::Error> {
+    ) -> Result<Vec<Expired>, sqlx::Error> {
         let call = Call::new("expire")
             .with("apps", apps.to_vec())
             .with("over_before", over_before.unwrap_or(DbTime::INFINITY));
@@ -208,7 +218,11 @@ impl Outbox {
         let rows: Vec<ExpiredRow> = answer.decode()?;
         Ok(rows
             .into_iter()
-            .map(|row| (row.app, Ended::from_columns(row.expired, row.unknown)))
+            .map(|row| Expired {
+                app: row.app,
+                ended: Ended::from_columns(row.expired, row.unknown, 0),
+                refused: usize::try_from(row.refused).unwrap_or(0),
+            })
             .collect())
     }
 

@@ -95,6 +95,19 @@ impl Record {
             ..Self::release(claimed)
         }
     }
+
+    /// The record without texts, for a database that can't hold one of them.
+    pub(crate) fn without_texts(&self) -> Self {
+        Self {
+            error: None,
+            call: self.call.clone().map(|call| CallRecord {
+                request_id: None,
+                evidence: None,
+                ..call
+            }),
+            ..*self
+        }
+    }
 }
 
 /// The result of a record.
@@ -106,6 +119,21 @@ pub(crate) enum RecordResult {
     Locked,
     /// The lease had ended, and with it the claim: nothing is written.
     Discarded,
+    /// Only the status and the times are written: a trigger or a constraint refuses the rest.
+    Bare {
+        /// When the message is due, if it went back.
+        due_at: DbTime,
+    },
+    /// A trigger or a constraint refuses any outcome of this message: nothing is written.
+    Refused,
+}
+
+/// The results of records, in their order.
+#[derive(Debug)]
+pub(crate) struct Recorded {
+    pub(crate) results: Vec<RecordResult>,
+    /// The code of the first error for which a record is bare or refused, and the constraint that it named.
+    pub(crate) refusal: Option<String>,
 }
 
 #[derive(FromRow)]
@@ -113,10 +141,11 @@ struct ResultRow {
     place: i32,
     result: String,
     due_at: Option<DbTime>,
+    reason: Option<String>,
 }
 
 impl Outbox {
-    /// Writes records in one statement. Returns the result of each, in their order.
+    /// Writes records in one statement. With `isolates`, one that the database refuses keeps no other from being written.
     ///
     /// # Errors
     /// Where the database fails; then none is written. Writing the same records again is safe.
@@ -125,7 +154,8 @@ impl Outbox {
         records: &[Record],
         recorded_by: &str,
         timeout: &AdaptiveTimeout,
-    ) -> Result<Vec<RecordResult>, sqlx::Error> {
+        isolates: bool,
+    ) -> Result<Recorded, sqlx::Error> {
         let call = Call::new("record")
             .with("recorded_by", recorded_by)
             .with("ids", column(records, |record| record.id))
@@ -161,13 +191,15 @@ impl Outbox {
                 "faults",
                 of_calls(records, |call| call.fault.map(Fault::as_str)),
             )
-            .with("evidences", of_calls(records, |call| call.evidence.clone()));
+            .with("evidences", of_calls(records, |call| call.evidence.clone()))
+            .with("isolates", isolates);
         let answer = self
             .recorder_pool()
             .call_within(Statement::Record, timeout.deadline(), call)
             .await;
         timeout.observe(&answer);
         let mut results = vec![RecordResult::Locked; records.len()];
+        let mut refusal = None;
         for row in answer?.decode::<ResultRow>()? {
             let place = usize::try_from(row.place - 1).unwrap_or(usize::MAX);
             if let Some(result) = results.get_mut(place) {
@@ -176,11 +208,16 @@ impl Outbox {
                         due_at: row.due_at.unwrap_or(records[place].was_due_at),
                     },
                     "locked" => RecordResult::Locked,
+                    "bare" => RecordResult::Bare {
+                        due_at: row.due_at.unwrap_or(records[place].was_due_at),
+                    },
+                    "refused" => RecordResult::Refused,
                     _ => RecordResult::Discarded,
                 };
             }
+            refusal = refusal.or(row.reason);
         }
-        Ok(results)
+        Ok(Recorded { results, refusal })
     }
 }
 

@@ -47,7 +47,7 @@ const WORKER: Privileges = Privileges {
     insert: "",
     select_columns: "",
     select: "outbox attempt lane wakeup delivery delivery_status retention minute_stats queue_counts \
-             queue_counts_turn worker worker_app fleet obstacle schema_migrations",
+             queue_counts_turn worker worker_app fleet obstacle refused schema_migrations",
     execute: &[
         "open_lane next_due claim record release expire hold release_hold throttle reserve_slot \
          report_worker retire_worker delete_finished add_minute_stats sequences_behind set_messages_back",
@@ -71,7 +71,7 @@ const READER: Privileges = Privileges {
     select_columns: "id app sender destination channel_name wait_for_ack enable_offline_messaging \
                      enable_historical_messaging due_at expires_at max_attempts at_most_once created_at status \
                      attempts uncharged failing_since claim_id claimed_by sent_at finished_at http_status request_id error",
-    select: "delivery_status attempt lane minute_stats queue_counts queue_counts_turn worker worker_app fleet obstacle \
+    select: "delivery_status attempt lane minute_stats queue_counts queue_counts_turn worker worker_app fleet obstacle refused \
              schema_migrations",
     execute: &[READING],
 };

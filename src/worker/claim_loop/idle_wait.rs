@@ -88,7 +88,9 @@ mod tests {
             ended: Ended {
                 expired,
                 unknown: 0,
+                failed: 0,
             },
+            refused: 0,
             at: AT,
             next_slot_at: AT + HORIZON,
             next_due_at: None,

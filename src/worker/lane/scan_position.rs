@@ -157,7 +157,9 @@ mod tests {
             ended: Ended {
                 expired: ended,
                 unknown: 0,
+                failed: 0,
             },
+            refused: 0,
             at: AT,
             next_slot_at: AT,
             next_due_at: None,

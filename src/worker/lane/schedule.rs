@@ -119,6 +119,7 @@ mod tests {
             messages: Vec::new(),
             slots: 1,
             ended: Ended::default(),
+            refused: 0,
             at: AT,
             next_slot_at: AT,
             next_due_at: Some(AT + SECOND * 9),

@@ -51,6 +51,7 @@ impl LaneStats {
     pub(in crate::worker) fn ended_uncalled(&self, now: DbTime, ended: Ended) {
         self.ended_many(now, FinalStatus::Expired, ended.expired as u64);
         self.ended_many(now, FinalStatus::Unknown, ended.unknown as u64);
+        self.ended_many(now, FinalStatus::Failed, ended.failed as u64);
     }
 
     fn ended_many(&self, now: DbTime, status: FinalStatus, messages: u64) {

@@ -1,7 +1,10 @@
 //! `worker check`
 
+mod additions;
 mod database;
 mod probe;
+mod row_security;
+mod vacuum;
 
 use serde_json::Value;
 use simulator::SimulatorConfig;

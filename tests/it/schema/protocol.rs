@@ -6,6 +6,7 @@ mod claim_kinds;
 mod claim_lost;
 mod claim_position;
 mod claim_slots;
+mod durations;
 mod environment;
 mod expire;
 mod hold;
@@ -13,6 +14,7 @@ mod lane;
 mod lost_rows;
 mod next_due;
 mod record;
+mod refused;
 mod release;
 mod report_worker;
 mod reserve_slot;
@@ -189,17 +191,7 @@ impl Claim {
         let rows: Vec<PgRow> = sqlx::query(AssertSqlSafe(statement))
             .fetch_all(executor)
             .await?;
-        let (lane, messages) = rows.split_first().expect("a row about the lane");
-        let mut messages: Vec<Message> = messages
-            .iter()
-            .map(|row| Message::from_row(row).expect("a message"))
-            .collect();
-        messages.sort_by_key(|message| message.slot_at);
-        Ok(Claimed {
-            id,
-            lane: LaneRow::from_row(lane).expect("a lane"),
-            messages,
-        })
+        Ok(Claimed::from_rows(id, &rows))
     }
 }
 
@@ -216,6 +208,20 @@ struct Claimed {
 }
 
 impl Claimed {
+    fn from_rows(id: Uuid, rows: &[PgRow]) -> Self {
+        let (lane, messages) = rows.split_first().expect("a row about the lane");
+        let mut messages: Vec<Message> = messages
+            .iter()
+            .map(|row| Message::from_row(row).expect("a message"))
+            .collect();
+        messages.sort_by_key(|message| message.slot_at);
+        Self {
+            id,
+            lane: LaneRow::from_row(lane).expect("a lane"),
+            messages,
+        }
+    }
+
     fn ids(&self) -> Vec<i64> {
         self.messages.iter().map(|message| message.id).collect()
     }

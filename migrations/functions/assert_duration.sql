@@ -1,0 +1,22 @@
+-- Refuses an interval that is no length of time: null, negative or infinite ones, and those with parts of both signs, such as
+-- `-12 mons 360 days`. Postgres compares intervals as if each month had 30 days and adds them by the calendar, so that an
+-- interval which looks longer than a minute may lead into the future.
+--
+-- name           names the interval in the error
+-- may_be_zero    zero is a length of time, too
+create or replace function signaling.assert_duration(name text, duration interval, may_be_zero boolean default false)
+    returns void
+    language plpgsql
+as $$
+begin
+    if duration is null or not pg_catalog.isfinite(duration)
+       or extract(year from duration) < 0 or extract(month from duration) < 0 or extract(day from duration) < 0
+       or extract(hour from duration) < 0 or extract(minute from duration) < 0 or extract(second from duration) < 0
+       or not may_be_zero and duration operator(pg_catalog.=) interval '0' then
+        raise exception '% is %, which is no length of time', name, coalesce(duration::text, 'null')
+            using errcode = 'invalid_parameter_value',
+                  hint = case when may_be_zero then 'no part of the interval may be negative'
+                              else 'the interval must be longer than zero, and no part of it may be negative' end;
+    end if;
+end
+$$;

@@ -1,0 +1,46 @@
+-- Finds out which messages can be claimed, by claiming each one and undoing that. Notes the others in signaling.refused: a
+-- trigger or a constraint keeps them from being changed. Only for a claim that has failed before, because each message costs
+-- a subtransaction.
+--
+-- Returns the places of the messages that can be claimed.
+create or replace function signaling.keep_claimable(
+    places tid[], claim_id uuid, claimed_by text, lease_ends_at timestamptz, at timestamptz
+) returns tid[]
+    language plpgsql
+as $$
+#variable_conflict use_column
+declare
+    -- The code of the error that undoes a claim which has succeeded.
+    undone constant text := 'SGUND';
+    kept tid[] := '{}';
+    place tid;
+    name text;
+begin
+    foreach place in array places loop
+        begin
+            update signaling.outbox
+            set claim_id = keep_claimable.claim_id, claimed_by = keep_claimable.claimed_by, due_at = lease_ends_at,
+                attempts = attempts + (claim_id is not null)::integer
+            where ctid = place;
+            if not found then
+                -- A trigger has skipped the update.
+                perform signaling.refuse(array[place], at, null, null);
+                continue;
+            end if;
+            -- Deferred triggers would make the commit fail, where no message could be blamed.
+            set constraints all immediate;
+            raise exception using errcode = undone;
+        exception when assert_failure or others then
+            if sqlstate = undone then
+                kept := kept || place;
+            elsif signaling.is_refusal(sqlstate) then
+                get stacked diagnostics name = constraint_name;
+                perform signaling.refuse(array[place], at, sqlstate, name);
+            else
+                raise;
+            end if;
+        end;
+    end loop;
+    return kept;
+end
+$$;

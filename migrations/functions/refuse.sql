@@ -1,0 +1,22 @@
+-- Notes messages that a trigger or a constraint keeps from being changed, so that claims pass over them for a while: without
+-- the note, one such message would make each claim of its app fail. The time doubles from one minute to 15.
+--
+-- places         where the messages are: the caller has locked them
+-- code           the code of the error; null: a trigger skipped the change without an error
+-- name           the constraint that the error named, if it named one
+--
+-- Index: refused_pkey.
+create or replace function signaling.refuse(places tid[], at timestamptz, code text, name text) returns void
+    language plpgsql
+as $$
+#variable_conflict use_column
+begin
+    insert into signaling.refused as noted (app, message_id, refused_at, times, retry_at, code, constraint_name)
+    select app, id, at, 1, at + interval '1 minute', refuse.code, nullif(refuse.name, '')
+    from signaling.outbox where ctid = any (places)
+    order by app, id
+    on conflict on constraint refused_pkey do update
+    set refused_at = at, times = noted.times + 1, code = excluded.code, constraint_name = excluded.constraint_name,
+        retry_at = at + least(interval '15 minutes', interval '1 minute' * power(2, least(noted.times, 10)));
+end
+$$;

@@ -1,0 +1,58 @@
+//! Checks what the application has added to the tables of messages and attempts, because it may refuse what a worker writes.
+
+use super::Finding;
+use crate::outbox::RefusedMessages;
+
+const SUBJECT: &str = "additions";
+
+/// Warns if the database refuses to change messages; else names the triggers and constraints that could.
+pub(crate) fn additions(added: &[String], refused: &RefusedMessages) -> Finding {
+    let names = if added.is_empty() {
+        "no trigger and no constraint of the application".to_owned()
+    } else {
+        format!("the application added {}", added.join("; "))
+    };
+    if refused.messages == 0 {
+        return Finding::ok(SUBJECT, names);
+    }
+    let reason = refused
+        .reason
+        .as_deref()
+        .filter(|reason| !reason.is_empty());
+    let newest_id = refused
+        .newest_id
+        .map_or_else(String::new, |id| format!(", such as {id}"));
+    Finding::warn(
+        SUBJECT,
+        format!(
+            "the database refuses to change {} messages{newest_id} ({}): they are not sent, the others are; {names}",
+            refused.messages,
+            reason.unwrap_or("a trigger skips the update"),
+        ),
+        "correct the trigger or the constraint, then `worker resume` tries the messages at once; signaling.refused lists them",
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::check::Level;
+
+    #[test]
+    fn additions_are_named_and_only_refused_messages_are_warned_of() {
+        let refused = |messages| RefusedMessages {
+            messages,
+            reason: Some("23514 short_ids".into()),
+            newest_id: Some(7),
+        };
+        let added = ["trigger audit on signaling.outbox".to_owned()];
+        assert_eq!(additions(&[], &refused(0)).level, Level::Ok);
+        let finding = additions(&added, &refused(0));
+        assert!(finding.level == Level::Ok && finding.found.contains("trigger audit"));
+        let finding = additions(&added, &refused(3));
+        assert_eq!(finding.level, Level::Warn);
+        for phrase in ["3 messages, such as 7", "23514 short_ids", "trigger audit"] {
+            assert!(finding.found.contains(phrase), "{finding:?}");
+        }
+    }
+}

@@ -1,0 +1,119 @@
+//! Row-level security on the schema's tables: what is sent, what is shown, and what the operator learns.
+
+use super::{assert_line, check, said};
+use crate::schema::roles::Role;
+use serde_json::json;
+use testkit::{PATIENCE, World, peer};
+
+/// A world whose schema belongs to a role for which policies can hold.
+async fn owned() -> (World, Role) {
+    let mut world = World::new().await;
+    let owner = Role::new(&world, "owner").await;
+    let database: String = world.ask("select current_database()::text").await;
+    world
+        .execute(&format!(
+            "drop schema signaling cascade; grant create on database {database} to {}",
+            owner.name
+        ))
+        .await;
+    world.url.clone_from(&owner.url);
+    let migrated = world.command(&["migrate"]).finish().await;
+    assert_eq!(migrated.code, Some(0), "{migrated:?}");
+    (world, owner)
+}
+
+#[tokio::test]
+async fn delivery_goes_on_without_force_and_pages_fail_instead_of_showing_nothing() {
+    let (world, _owner) = owned().await;
+    let role = Role::granted(&world, "worker").await;
+    world
+        .execute(
+            "alter table signaling.outbox enable row level security;
+             alter table signaling.attempt enable row level security",
+        )
+        .await;
+    let id = world.insert(peer(json!({}))).await;
+    let mut worker = world.worker().env("DATABASE_URL", &role.url).start();
+    assert_eq!(world.until_final(id).await.status, "message_sent");
+    worker.stop().await;
+
+    let text = said(check(&world).env("DATABASE_URL", &role.url), 0).await;
+    let phrases = ["attempt, outbox hold for", "bypassrls", "dashboard fail"];
+    assert_line(&text, "warn", "row security", &phrases);
+    let shown = world
+        .command(&["message", &id.to_string()])
+        .env("DATABASE_URL", &role.url)
+        .finish()
+        .await;
+    assert_eq!(shown.code, Some(1), "{shown:?}");
+    assert!(shown.stderr.contains("row-level security"), "{shown:?}");
+    assert!(shown.stderr.contains("worker check"), "{shown:?}");
+
+    world
+        .execute(&format!("alter role {} bypassrls", role.name))
+        .await;
+    let text = said(check(&world).env("DATABASE_URL", &role.url), 0).await;
+    assert_line(&text, "ok", "row security", &["on for attempt, outbox"]);
+    let shown = world
+        .command(&["message", &id.to_string()])
+        .env("DATABASE_URL", &role.url)
+        .finish()
+        .await;
+    assert_eq!(shown.code, Some(0), "{shown:?}");
+}
+
+#[tokio::test]
+async fn forced_row_security_is_logged_by_the_worker_with_what_to_do_and_its_end_is_noticed() {
+    let (world, _owner) = owned().await;
+    let mut worker = world.worker().start();
+    worker.until_logged("worker_started").await;
+    world
+        .execute("alter table signaling.outbox enable row level security, force row level security")
+        .await;
+    let id = world.insert(peer(json!({}))).await;
+    worker.until_logged("row_security_refused").await;
+    let line = worker.log_line("row_security_refused");
+    assert!(line.contains("no force row level security"), "{line}");
+    assert!(world.calls_of("hello").is_empty());
+    let text = said(check(&world), 1).await;
+    assert_line(
+        &text,
+        "FAIL",
+        "row security",
+        &["no force row level security"],
+    );
+
+    world
+        .execute("alter table signaling.outbox no force row level security")
+        .await;
+    assert_eq!(world.until_final(id).await.status, "message_sent");
+    worker.until_logged("database_restored").await;
+    worker.stop().await;
+}
+
+#[tokio::test]
+async fn a_worker_that_starts_under_forced_row_security_says_why_nothing_is_sent() {
+    for table in ["outbox", "lane"] {
+        let (world, _owner) = owned().await;
+        world
+            .execute(&format!(
+                "alter table signaling.{table} enable row level security, force row level security"
+            ))
+            .await;
+        world.insert(peer(json!({}))).await;
+        let mut worker = world.worker().start();
+        world
+            .until("the worker says why", PATIENCE, async || {
+                worker.stderr.text().contains("row-level security")
+            })
+            .await;
+        let text = worker.stderr.text();
+        assert!(text.contains("worker check"), "{table}: {text}");
+        assert!(world.calls_of("hello").is_empty());
+        if table == "outbox" {
+            worker.stop().await;
+        } else {
+            assert_eq!(worker.wait_exit().await, Some(1), "{table}");
+        }
+    }
+}

@@ -1,0 +1,153 @@
+//! A database that refuses what a worker writes, through a trigger or a constraint of the application: one message keeps no
+//! other from being sent, and is called no more often than `max_attempts`.
+
+use serde_json::json;
+
+use testkit::{Running, World, peer};
+
+const MAX_ATTEMPTS: usize = 3;
+
+/// Has the database refuse, by a trigger on a table of the schema.
+async fn refuse(world: &World, table: &str, event: &str, condition: &str) {
+    world
+        .execute(&format!(
+            "create function refuse() returns trigger language plpgsql as
+             $$ begin raise exception 'not %', new using errcode = 'ZX001'; end $$;
+             create trigger refuse before {event} on signaling.{table} for each row
+             when ({condition}) execute function refuse()"
+        ))
+        .await;
+}
+
+/// A worker whose leases end soon.
+fn start(world: &World) -> Running {
+    world
+        .worker()
+        .env("WORKER_REQUEST_TIMEOUT", "200ms")
+        .env("WORKER_CONNECT_TIMEOUT", "200ms")
+        .env("WORKER_LEASE", "1600ms")
+        .start()
+}
+
+async fn insert(world: &World, payload: &str) -> i64 {
+    world
+        .insert(peer(
+            json!({"payload": payload, "max_attempts": MAX_ATTEMPTS}),
+        ))
+        .await
+}
+
+async fn until_all_sent_but(world: &World, refused: i64) {
+    world
+        .until("the others are sent", testkit::PATIENCE, async || {
+            world
+                .count(&format!("id <> {refused} and status <> 'message_sent'"))
+                .await
+                == 0
+        })
+        .await;
+}
+
+#[tokio::test]
+async fn a_message_whose_success_is_refused_is_called_no_more_than_max_attempts() {
+    let world = World::new().await;
+    let id = insert(&world, "poison").await;
+    world.insert_many(20).await;
+    let condition = "new.payload = 'poison' and new.status = 'message_sent'";
+    refuse(&world, "outbox", "update", condition).await;
+    let mut worker = start(&world);
+    let row = world.until_final(id).await;
+    until_all_sent_but(&world, id).await;
+    worker.stop().await;
+    assert_eq!((&*row.status, row.attempts), ("failed", 3));
+    let calls = world.calls_of("poison").len();
+    assert_eq!(calls, MAX_ATTEMPTS, "the API's ledger");
+    assert!(worker.logged("record_refused") > 0);
+    let line = worker.log_line("record_refused");
+    assert!(
+        line.contains("ZX001") && line.contains("worker check"),
+        "{line}"
+    );
+    assert!(!line.contains("poison"), "{line}");
+}
+
+#[tokio::test]
+async fn a_message_that_refuses_success_and_failure_is_called_no_more_often_either() {
+    let world = World::new().await;
+    let id = insert(&world, "poison").await;
+    let condition = "new.payload = 'poison' and new.status <> 'pending'";
+    refuse(&world, "outbox", "update", condition).await;
+    let mut worker = start(&world);
+    worker.until_logged("messages_refused").await;
+    let fine = insert(&world, "fine").await;
+    world.until_final(fine).await;
+    assert_eq!(world.row(id).await.status, "pending");
+    assert_eq!(world.calls_of("poison").len(), MAX_ATTEMPTS);
+    world
+        .execute("drop trigger refuse on signaling.outbox")
+        .await;
+    let resumed = world.command(&["resume", "default"]).finish().await;
+    assert_eq!(resumed.code, Some(0), "{resumed:?}");
+    assert_eq!(world.until_final(id).await.status, "failed");
+    worker.stop().await;
+    assert_eq!(world.calls_of("poison").len(), MAX_ATTEMPTS);
+}
+
+#[tokio::test]
+async fn a_message_that_refuses_any_change_is_not_called_and_stops_no_other() {
+    let world = World::new().await;
+    let id = insert(&world, "poison").await;
+    refuse(&world, "outbox", "update", "new.payload = 'poison'").await;
+    world.insert_many(20).await;
+    let mut worker = start(&world);
+    until_all_sent_but(&world, id).await;
+    worker.until_logged("messages_refused").await;
+    assert!(world.calls_of("poison").is_empty());
+    world
+        .execute("drop trigger refuse on signaling.outbox")
+        .await;
+    let resumed = world.command(&["resume", "default"]).finish().await;
+    assert_eq!(resumed.code, Some(0), "{resumed:?}");
+    assert_eq!(world.until_final(id).await.status, "message_sent");
+    worker.stop().await;
+    assert_eq!(world.calls_of("poison").len(), 1);
+    assert_eq!(worker.logged("database_failed"), 0);
+}
+
+#[tokio::test]
+async fn an_attempt_that_can_not_be_logged_costs_no_second_call() {
+    let world = World::new().await;
+    world.set_faults(&["400:destination=nobody"]);
+    refuse(&world, "attempt", "insert", "true").await;
+    let id = world
+        .insert(peer(
+            json!({"destination": "nobody", "payload": "rejected"}),
+        ))
+        .await;
+    let mut worker = start(&world);
+    let row = world.until_final(id).await;
+    worker.until_logged("record_bare").await;
+    worker.stop().await;
+    assert_eq!((&*row.status, row.error), ("failed", None));
+    assert_eq!(world.calls_of("rejected").len(), 1);
+    assert!(world.attempts(id).await.is_empty());
+}
+
+#[tokio::test]
+async fn details_that_a_constraint_refuses_cost_no_second_call() {
+    let world = World::new().await;
+    world
+        .execute(
+            "alter table signaling.outbox add constraint short_ids check (length(request_id) < 2)",
+        )
+        .await;
+    let id = insert(&world, "fine").await;
+    let mut worker = start(&world);
+    let row = world.until_final(id).await;
+    worker.until_logged("record_bare").await;
+    worker.stop().await;
+    assert_eq!((&*row.status, row.request_id), ("message_sent", None));
+    assert_eq!(world.calls_of("fine").len(), 1);
+    let line = worker.log_line("record_bare");
+    assert!(line.contains("23514 short_ids"), "{line}");
+}

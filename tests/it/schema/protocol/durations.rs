@@ -1,0 +1,76 @@
+//! Intervals that are no length of time are refused wherever a function takes one.
+
+use super::{Claim, database_error, world};
+use sqlx::AssertSqlSafe;
+use testkit::World;
+
+/// A year less 360 days is five days of Postgres' comparison, and 5 or 6 days before now by the calendar, or after.
+const MIXED: &str = "-12 mons 360 days 2 min";
+
+async fn refused(world: &World, statement: &str) -> (String, String) {
+    let answer = sqlx::query(AssertSqlSafe(statement.to_owned()))
+        .fetch_all(&world.pool)
+        .await;
+    database_error(answer.expect_err(statement))
+}
+
+#[tokio::test]
+async fn an_interval_that_is_no_length_of_time_is_refused_by_each_function() {
+    let world = world().await;
+    let next_due = "select signaling.next_due(array['default'], array['-infinity'::timestamptz], array[0::bigint],
+                        array['-infinity'::timestamptz], array[0::bigint], horizon => $horizon, poll_interval => $poll)";
+    let claim = Claim::default().statement(uuid::Uuid::new_v4());
+    let claim_with = |argument: &str, was: &str| {
+        let given = format!("{argument} => '{was}'");
+        assert!(claim.contains(&given), "{given}");
+        claim.replace(&given, &format!("{argument} => $bad"))
+    };
+    let never_zero = [
+        claim_with("lease", "30 seconds"),
+        claim_with("horizon", "500 milliseconds"),
+        next_due
+            .replace("$horizon", "$bad")
+            .replace("$poll", "'1 s'"),
+        "select signaling.reserve_slot('default', gen_random_uuid(), $bad, '1 s')".into(),
+        "select signaling.reserve_slot('default', gen_random_uuid(), '1 s', $bad)".into(),
+        "select signaling.set_messages_back('default', $bad, true, '-infinity', 0)".into(),
+        "select signaling.delete_finished(gen_random_uuid(), $bad)".into(),
+        "select signaling.delete_finished(gen_random_uuid(), '1 hour', $bad)".into(),
+    ];
+    let perhaps_zero = [
+        claim_with("lookahead", "200 milliseconds"),
+        claim_with("poll_interval", "2 seconds"),
+        next_due
+            .replace("$horizon", "'1 s'")
+            .replace("$poll", "$bad"),
+        "select signaling.throttle('default', now(), $bad)".into(),
+        "select signaling.refresh_queue_counts($bad)".into(),
+    ];
+    for (statements, also) in [(&never_zero[..], &["0"][..]), (&perhaps_zero[..], &[])] {
+        for statement in statements {
+            let intervals = [MIXED, "1 mon -1 day", "1 day -00:00:01", "-1 s"];
+            for interval in intervals.iter().chain(also) {
+                let statement = statement.replace("$bad", &format!("interval '{interval}'"));
+                let (code, message) = refused(&world, &statement).await;
+                assert_eq!(code, "22023", "{statement}");
+                assert!(message.contains("no length of time"), "{message}");
+            }
+            let (code, _) = refused(&world, &statement.replace("$bad", "null::interval")).await;
+            assert_eq!(code, "22023", "{statement}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_retention_with_parts_of_both_signs_deletes_nothing() {
+    let world = world().await;
+    world.insert_many(3).await;
+    world
+        .execute("update signaling.outbox set status = 'cancelled', finished_at = now()")
+        .await;
+    let delete = format!("select signaling.delete_finished(gen_random_uuid(), interval '{MIXED}')");
+    let (_, message) = refused(&world, &delete).await;
+    assert!(message.contains("retain"), "{message}");
+    let left: i64 = world.ask("select count(*) from signaling.outbox").await;
+    assert_eq!(left, 3);
+}
