@@ -238,7 +238,8 @@ async fn messages_do_not_wait_for_a_count() {
     let world = World::new().await;
     world
         .execute(
-            "create or replace function signaling.refresh_queue_counts(stale_after interval default '0') returns boolean
+            "create or replace function signaling.refresh_queue_counts(
+                 stale_after interval default '0', over_before timestamptz default 'infinity') returns boolean
              language sql volatile security definer set search_path = pg_catalog, pg_temp
              as $$ select pg_sleep(60) is null $$",
         )

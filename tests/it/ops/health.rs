@@ -232,11 +232,13 @@ async fn a_worker_whose_password_was_rotated_is_not_ready_and_says_what_to_do() 
     watched.until_ready().await;
 
     let name = &role.name;
-    world
-        .execute(&format!(
-            "alter role {name} password 'another'; select pg_terminate_backend(pid) from pg_stat_activity where usename = '{name}'"
-        ))
-        .await;
+    // In two transactions: a worker that connects again before the first one is committed still gets in.
+    for statement in [
+        format!("alter role {name} password 'another'"),
+        format!("select pg_terminate_backend(pid) from pg_stat_activity where usename = '{name}'"),
+    ] {
+        world.execute(&statement).await;
+    }
     watched
         .until_readiness(
             503,
