@@ -1,8 +1,9 @@
 -- Brings the times of an app's lane back after the clock of the database was set back, so that no slot, hold or wait of the
--- API lasts longer than it did before, and claims look again at messages that the database refused to change. The slots that are given out stay ahead of the next ones.
+-- API lasts longer than it did before. The slots that are given out stay ahead of the next ones. Claims try messages again
+-- that the database refused to change, because the times of these tries lie ahead as well.
 --
 -- The caller has locked the lane's row.
--- Index: lane_pkey.
+-- Indexes: lane_pkey, refused_pkey.
 create or replace function signaling.set_lane_back(app text, set_back_by interval) returns void
     language sql
 as $$

@@ -96,6 +96,21 @@ async fn slots_that_were_given_out_before_the_clock_was_set_back_stay_ahead_of_l
 }
 
 #[tokio::test]
+async fn a_refused_message_is_tried_again_after_the_clock_was_set_back() {
+    let world = world().await;
+    let id = world.insert(peer(json!({}))).await;
+    world
+        .execute(&format!(
+            "insert into signaling.refused (app, message_id, refused_at, times, retry_at)
+             values ('default', {id}, now() + interval '59 minutes', 1, now() + interval '1 hour')"
+        ))
+        .await;
+    assert_eq!(Claim::default().run(&world.pool).await.ids(), [0_i64; 0]);
+    set_lane(&world, "rate_at = now() + interval '1 hour'").await;
+    assert_eq!(Claim::default().run(&world.pool).await.ids(), [id]);
+}
+
+#[tokio::test]
 async fn a_hold_of_a_clock_that_was_ahead_ends_when_it_would_have() {
     let world = world().await;
     world.insert(peer(json!({}))).await;
