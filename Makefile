@@ -26,7 +26,7 @@ VERSION ?= 18
 test-postgres: ## Run the tests of the schema and of delivery on PostgreSQL VERSION (14 to 18), downloaded from the npm registry
 	@.ci/ensure-prerequisites compiler node
 	bindir=$$(.ci/postgres "$(VERSION)") && WORKER_PG_BINDIR="$$bindir" \
-	    cargo test --locked --test it -- schema:: delivery:: cli::check::database::
+	    cargo test --locked --test it -- schema:: delivery:: cli::check::
 
 bench: ## Measure everything in docs/performance.md (two hours, 20 GB); BENCH="drain --runs 5" chooses
 	@.ci/ensure-prerequisites compiler postgres

@@ -47,11 +47,11 @@ fn the_promise_holds_for_messages_that_expire() {
 /// The short lease leaves a call no tick to wait for: what one message does to another does not depend on it.
 #[test]
 fn the_promise_holds_for_two_workers_with_two_messages() {
-    let once_failed = |message| Message {
-        max_attempts: 1,
+    let twice_failed = |message| Message {
+        max_attempts: 2,
         ..message
     };
-    let messages = [AT_LEAST_ONCE, AT_MOST_ONCE].map(once_failed);
+    let messages = [AT_LEAST_ONCE, AT_MOST_ONCE].map(twice_failed);
     let protocol = Protocol {
         lease: 2,
         ..Protocol::of(2, 1, &messages)

@@ -11,10 +11,10 @@ pub(crate) struct Message {
 }
 
 impl Message {
-    /// Called until it is known to have arrived, twice at most where calls fail, and for ever valid.
+    /// Called until it is known to have arrived, three times at most where calls fail, and for ever valid.
     pub(crate) const AT_LEAST_ONCE: Self = Self {
         at_most_once: false,
-        max_attempts: 2,
+        max_attempts: 3,
         expires_in: None,
     };
     /// The same, and never called again once it may have arrived.
