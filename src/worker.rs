@@ -30,7 +30,7 @@ use crate::sanitize;
 use crate::signaling::{Client, ClientSettings, InvalidClient};
 pub(crate) use clock_follower::CLOCK_STEPS;
 pub(crate) use lane::metrics::{CALL_DURATION, CALLS, MESSAGES_FINISHED, QUEUE_WAIT, SLOTS_MISSED};
-use lane::{Lane, LaneSearch};
+use lane::{Lane, OpenReason};
 pub(crate) use liveness::{Liveness, Stuck};
 use maintenance::StatsFlusher;
 use poller::PollAlarm;
@@ -278,7 +278,7 @@ async fn open_lanes(lanes: &[Arc<Lane>]) -> Result<(), WorkerError> {
 }
 
 async fn open_lane(lane: &Lane, has_warned: &AtomicBool) -> Result<(), WorkerError> {
-    while let Err(error) = lane.open(LaneSearch::Starting).await {
+    while let Err(error) = lane.open(OpenReason::Startup).await {
         if !is_outage(&error) {
             return Err(error.into());
         }

@@ -166,7 +166,7 @@ async fn check_database(
             return None;
         }
     };
-    if let Err(error) = look_at_database(args, config, &outbox, report).await {
+    if let Err(error) = check_database(args, config, &outbox, report).await {
         report.add(Finding::fail(
             "database",
             format!("the database failed: {}", database_error_text(&error)),
@@ -177,7 +177,7 @@ async fn check_database(
     Some(outbox)
 }
 
-async fn look_at_database(
+async fn check_database(
     args: &CheckArgs,
     config: Option<&WorkerConfig>,
     outbox: &Outbox,

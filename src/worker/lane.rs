@@ -35,7 +35,7 @@ use circuit_breaker::CircuitBreaker;
 use destinations::Destinations;
 pub(super) use fleet_state::AttemptReport;
 use lane_log::LaneLog;
-pub(super) use opening::LaneSearch;
+pub(super) use opening::OpenReason;
 use outage_grace::OutageGrace;
 use scan_position::ScanState;
 pub(super) use schedule::Schedule;

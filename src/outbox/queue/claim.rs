@@ -314,7 +314,7 @@ impl Outbox {
         if let Some(by) = &lane.set_back_by {
             let by_us = u64::try_from(by.microseconds).unwrap_or(0);
             self.clock()
-                .was_set_back(lane.at, Duration::from_micros(by_us));
+                .database_was_set_back(lane.at, Duration::from_micros(by_us));
         }
         let hold = Hold::from_columns(lane.hold.as_deref(), lane.hold_until);
         let mut messages: Vec<Claimed> = messages
