@@ -4,7 +4,7 @@ use clap::Args;
 
 use super::args::DatabaseArgs;
 use super::obstacles::if_readable;
-use super::print::{print_line, printable};
+use super::print::{one_line, print_line};
 use super::status;
 use crate::outbox::MessageState;
 use crate::pace::DbTime;
@@ -39,7 +39,7 @@ pub(super) async fn run(args: CancelArgs) -> anyhow::Result<()> {
         if !result.is_cancelled() {
             refused += 1;
         }
-        printed = printed.and(print_line(printable(&result.sentence(id))));
+        printed = printed.and(print_line(one_line(&result.sentence(id))));
     }
     outbox.close().await;
     printed?;

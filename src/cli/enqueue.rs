@@ -9,7 +9,7 @@ use time::OffsetDateTime;
 use super::UsageError;
 use super::args::{DatabaseArgs, parse_time};
 use super::obstacles::if_readable;
-use super::print::{print, printable};
+use super::print::{one_line, print};
 use crate::message::{InvalidMessage, MessageColumns, NewMessage};
 use crate::outbox::{EnqueueError, InvalidLines, Waiting, read_json_lines};
 use crate::telemetry;
@@ -148,7 +148,7 @@ fn waits(group: &Waiting) -> String {
         Some(waits_for) => format!(
             "{messages} of {} {wait} for {}",
             group.app,
-            printable(waits_for)
+            one_line(waits_for)
         ),
         None => format!("{messages} of {} {were} finished at once", group.app),
     }

@@ -5,7 +5,7 @@ use std::fmt::Write;
 
 use sqlx::error::DatabaseError;
 
-use super::print::printable;
+use super::print::one_line;
 use crate::outbox::{LaneStatus, ObstacleKind, Outbox};
 
 /// The result of a query that only explains a command. None if the role has no privilege to read: the command itself has
@@ -35,7 +35,7 @@ pub(super) fn lines(lane: &LaneStatus, except: Option<ObstacleKind>) -> String {
     let mut text = String::new();
     for obstacle in &lane.obstacles {
         if Some(obstacle.kind) != except {
-            writeln!(text, "  but {}", printable(&obstacle.sentence)).ok();
+            writeln!(text, "  but {}", one_line(&obstacle.sentence)).ok();
         }
     }
     text

@@ -11,7 +11,7 @@ use crate::sanitize;
 const MAX_SHOWN_CHARS: usize = 1_000;
 
 /// A text from the database or the API, for a line of output: without control characters, and cut to a maximum length.
-pub(super) fn printable(text: &str) -> String {
+pub(super) fn one_line(text: &str) -> String {
     sanitize::text(text, MAX_SHOWN_CHARS)
 }
 

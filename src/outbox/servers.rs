@@ -394,7 +394,7 @@ where
     Ok(connection)
 }
 
-/// A host did not connect in time. The error must not look like a timeout of a statement: [`AdaptiveTimeout`] would wait
+/// A host did not connect in time. The error must not look like a timeout of a statement: `AdaptiveTimeout` would wait
 /// longer after one.
 fn no_connection(parameters: &Parameters) -> sqlx::Error {
     let timeout = humantime::format_duration(parameters.connect_timeout);

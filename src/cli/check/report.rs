@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use crate::check::{Finding, Level};
-use crate::cli::print::{print, print_line, printable};
+use crate::cli::print::{one_line, print, print_line};
 
 /// The findings, printed as they come or all at the end.
 pub(super) struct Report {
@@ -71,10 +71,10 @@ fn line(finding: &Finding) -> String {
     let mut text = format!(
         "{level:<5} {:<12} {app}{}\n",
         finding.subject,
-        printable(&finding.found)
+        one_line(&finding.found)
     );
     if let Some(advice) = &finding.advice {
-        writeln!(text, "{:<18} -> {}", "", printable(advice)).ok();
+        writeln!(text, "{:<18} -> {}", "", one_line(advice)).ok();
     }
     text
 }
