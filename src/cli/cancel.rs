@@ -26,7 +26,7 @@ pub(super) struct CancelArgs {
 pub(super) async fn run(args: CancelArgs) -> anyhow::Result<()> {
     let outbox = args.database.connect_migrated().await?;
     let mut refused = 0;
-    // A line that can't be printed stops no cancellation.
+    // A closed or full output must not leave some messages uncancelled.
     let mut printed = Ok(());
     for id in args.ids {
         let is_cancelled = outbox.cancel(id).await?;
@@ -63,7 +63,7 @@ enum CancelResult {
     IsSent {
         worker: Option<String>,
     },
-    /// Its worker has given the message back between the two looks.
+    /// Its worker released the message between the two queries.
     GivenBack,
     Missing,
     /// The role may not read why.
