@@ -1,5 +1,6 @@
--- Brings the times of an app's lane back after the clock of the database was set back, so that no slot, hold or wait of the
--- API lasts longer than it did before, and claims look again at messages that the database refused to change. The slots that are given out stay ahead of the next ones.
+-- Moves the times of an app's lane back after the database's clock was set back, so that no slot, hold or Retry-After lasts
+-- longer than before. Empties the app's list of refused messages, so that claims try them again. New slots still come
+-- after all slots that were given out.
 --
 -- The caller has locked the lane's row.
 -- Index: lane_pkey.

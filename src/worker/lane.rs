@@ -251,7 +251,7 @@ impl Lane {
 
     /// The present estimate of the database's time.
     pub(super) fn now(&self) -> DbTime {
-        // The first claim reads the clock, and nothing calls this before.
+        // The first claim reads the clock. Before that, this returns 1970.
         self.shared
             .outbox
             .clock()

@@ -42,8 +42,8 @@ impl LaneLog {
         }
     }
 
-    /// Logs that the lane belongs to another environment. Before the first reading of the database's clock, `at` is the
-    /// beginning of time, so later changes are still logged.
+    /// Logs that the lane belongs to another environment. Before the first reading of the database's clock, `at` is in
+    /// 1970, so later changes are still logged.
     pub(in crate::worker) fn refused(
         &mut self,
         app: &str,
