@@ -255,7 +255,7 @@ create table signaling.retention (
 with (fillfactor = 10, autovacuum_vacuum_threshold = 200, autovacuum_vacuum_scale_factor = 0);
 
 comment on table signaling.retention is
-    'How far the deletion of old messages is: it goes through the outbox by id, one process at a time. signaling.delete_finished() makes the row where it is missed.';
+    'How far the deletion of old messages is: it goes through the outbox by id, one process at a time. signaling.delete_finished() makes the row where it is missing.';
 comment on column signaling.retention.held_by is 'The process that deletes. Null between two passes.';
 comment on column signaling.retention.held_until is
     'Until then no other process goes on with the pass; between two passes, when the next one begins.';

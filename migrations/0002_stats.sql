@@ -65,4 +65,4 @@ create table signaling.queue_counts_turn (
 )
 with (fillfactor = 10, autovacuum_vacuum_threshold = 200, autovacuum_vacuum_scale_factor = 0);
 
-comment on table signaling.queue_counts_turn is 'When signaling.refresh_queue_counts() last counted, and how long that took. That function makes the row where it is missed.';
+comment on table signaling.queue_counts_turn is 'When signaling.refresh_queue_counts() last counted, and how long that took. That function makes the row where it is missing.';

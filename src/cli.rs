@@ -124,7 +124,7 @@ pub fn main() -> ExitCode {
         Err(error) => return ExitCode::from(print::print_clap(&error)),
     };
     if let Err(error) = telemetry::init(&stderr, &cli.log, cli.log_format) {
-        telemetry::tell(&format!("error: WORKER_LOG can't be used: {error}"));
+        telemetry::print_stderr(&format!("error: WORKER_LOG can't be used: {error}"));
         return ExitCode::from(2);
     }
     let runtime = match tokio::runtime::Builder::new_multi_thread()
@@ -133,7 +133,7 @@ pub fn main() -> ExitCode {
     {
         Ok(runtime) => runtime,
         Err(error) => {
-            telemetry::tell(&format!("error: the runtime can't start: {error}"));
+            telemetry::print_stderr(&format!("error: the runtime can't start: {error}"));
             return ExitCode::FAILURE;
         }
     };
@@ -167,7 +167,7 @@ pub fn main() -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            telemetry::tell(&format!(
+            telemetry::print_stderr(&format!(
                 "error: {}",
                 crate::error_text::error_chain_text(error.as_ref())
             ));

@@ -23,7 +23,7 @@ pub(crate) struct WorkerConfig {
     /// Worker name, by default the host and the process.
     pub(crate) name: String,
     pub(crate) host: String,
-    /// The name of the environment, by which a worker refuses the messages of a database that was copied from another one.
+    /// The name of the environment. A worker refuses messages of another environment, as in a copied database.
     pub(crate) environment: Option<String>,
     /// How the process goes about each app.
     pub(crate) timing: Timing,
@@ -48,7 +48,7 @@ pub(crate) struct Timing {
     pub(crate) request_timeout: Duration,
     /// Longest time for a TCP and TLS handshake.
     pub(crate) connect_timeout: Duration,
-    /// A connection to the API that is older is not used for another call.
+    /// Maximum age at which a connection to the API is reused.
     pub(crate) connection_max_age: Duration,
     /// How often a sleeping lane looks for itself.
     pub(crate) poll_interval: Duration,

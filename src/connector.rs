@@ -1,8 +1,8 @@
-//! Makes the connections of HTTP clients: to the API and to the collector of traces, directly or through a proxy.
+//! Connects HTTP clients to the API and to the collector of traces, directly or through a proxy.
 //!
-//! A proxy gets `CONNECT host:port` for `http://` targets as well as for `https://` ones, so that it sees neither
-//! credentials nor messages, and so that its own refusals are no responses of the API. The name of the target is
-//! resolved by the proxy.
+//! The worker asks a proxy for `CONNECT host:port`, for `http://` targets too. So the proxy sees neither credentials nor
+//! messages, and the worker never mistakes a refusal of the proxy for a response of the API. The proxy resolves the
+//! target's name.
 
 mod addresses;
 
@@ -41,11 +41,11 @@ type BoxError = Box<dyn Error + Send + Sync>;
 #[derive(Debug, Clone)]
 pub(crate) struct Connector {
     tcp: TcpConnector,
-    /// The way to a proxy, with TLS for one that is named by `https://`.
+    /// Connects a proxy, with TLS if its URL is `https://`.
     to_proxy: HttpsConnector<TcpConnector>,
     proxies: Arc<ProxyVariables>,
-    /// Longest time until a proxy has connected the target. It is shorter than the caller's own, so that an error
-    /// names the proxy.
+    /// Longest time until a proxy has connected the target. It is shorter than the caller's timeout: otherwise the caller
+    /// would give up first, with an error that does not name the proxy.
     proxy_timeout: Duration,
 }
 
@@ -73,7 +73,7 @@ pub(crate) fn https_connector(
         .wrap_connector(connector)
 }
 
-/// Why a proxy gave no connection. The message that waits for the connection is not at fault.
+/// A proxy gave no connection. The message that waits for the connection is not at fault.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ProxyError {
     #[error("the proxy {proxy} can't be connected: {why}")]
@@ -160,7 +160,7 @@ async fn open_tunnel(
     if let Some(authorization) = &proxy.authorization {
         request = request.header(PROXY_AUTHORIZATION, authorization);
     }
-    let asking = async {
+    let opening = async {
         let request = request.body(Empty::new()).map_err(|error| broken(&error))?;
         let response = sender.send_request(request).await;
         let response = response.map_err(|error| broken(&error))?;
@@ -182,13 +182,13 @@ async fn open_tunnel(
             }),
         }
     };
-    // The connection hands itself over once it is a tunnel. It runs within this future, so that it ends with a caller
-    // that gives up.
-    let (mut asking, connection) = (pin!(asking), pin!(connection.with_upgrades()));
+    // The connection future ends when the tunnel is open. It runs within this future, not in a task of its own, so that a
+    // caller that gives up also closes the connection.
+    let (mut opening, connection) = (pin!(opening), pin!(connection.with_upgrades()));
     tokio::select! {
         biased;
-        asked = &mut asking => asked,
-        _ended = connection => asking.await,
+        opened = &mut opening => opened,
+        _ended = connection => opening.await,
     }
 }
 

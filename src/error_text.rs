@@ -31,8 +31,8 @@ pub(crate) fn database_error_text(error: &sqlx::Error) -> String {
     }
 }
 
-/// True for an exception of a function that is none of the schema's: its author may have put a payload into the text,
-/// whatever code it has. The context of a translated message names the function all the same.
+/// True for an exception that a function outside of the schema raised: its text may contain a payload, whatever its code. The
+/// context names the function in every language.
 fn is_raised_elsewhere(error: &PgDatabaseError) -> bool {
     let innermost = error.r#where().and_then(|context| context.lines().next());
     error.routine() == Some("exec_stmt_raise")

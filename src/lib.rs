@@ -5,7 +5,7 @@
 //! [`enqueue()`] inserts a [`NewMessage`]. The rest of this package is the binary `worker`.
 
 #![warn(missing_docs)]
-// Both macros panic where nobody reads any more, and block where nobody reads now: `cli::print`, `telemetry::tell`.
+// Both macros panic on a closed pipe, and block on a full one. Use `cli::print` and `telemetry::print_stderr` instead.
 #![cfg_attr(not(test), warn(clippy::print_stdout, clippy::print_stderr))]
 
 mod advice;

@@ -217,7 +217,7 @@ pub(crate) fn retry_after(call: &Result<Response, CallFailure>) -> Duration {
 }
 
 /// Decides what becomes of a row after a call. `delay` is how long the next one waits, if there is one; a message that fails
-/// for `give_up_after` ends. `now` is a time of the database that is over for certain, also where its clock was set.
+/// for `give_up_after` ends. `now` is a time of the database that is certainly over, even if the clock was set.
 pub(crate) fn next(
     outcome: Outcome,
     is_charged: bool,

@@ -1,5 +1,5 @@
-//! Output of a process that serves: a bounded queue, and a thread that writes its lines. No task waits for the reader,
-//! because a terminal that is stopped, or a full pipe to a log collector, must stop neither the sending nor a shutdown.
+//! Non-blocking output for a process that serves: a bounded queue, and a thread that writes its lines. A stopped terminal or a
+//! full pipe to a log collector would otherwise block sending and the shutdown.
 
 use std::io::{self, ErrorKind, Write};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -8,14 +8,13 @@ use std::time::Duration;
 
 use tracing_subscriber::fmt::MakeWriter;
 
-/// How much may wait for a reader; a queue has as much again in the write that is under way. The worker's own lines of
-/// level debug fill it in ten seconds at 500 calls/s.
+/// Maximum size of the queue. The write in progress may hold as much again. At 500 calls/s, the lines of level debug fill the
+/// queue in ten seconds.
 const MAX_QUEUED_BYTES: usize = 1024 * 1024;
-/// The pause before a pipe that another process made non-blocking, and that is full, is written to again.
+/// The pause before the next write to a full pipe that another process made non-blocking.
 const FULL_PIPE_PAUSE: Duration = Duration::from_millis(10);
 
-/// A stream of the process that is written in the background. Lines that find no room, or that can't be written, are
-/// dropped and counted.
+/// An output stream that a thread writes. The queue drops and counts lines that exceed its size or can't be written.
 #[derive(Debug, Clone)]
 pub(crate) struct OutputQueue(Arc<Shared>);
 
@@ -40,11 +39,11 @@ struct State {
 }
 
 impl OutputQueue {
-    /// Starts the thread that writes to `sink`. When lines were dropped and the sink takes lines again, the thread calls
-    /// `report_dropped` with how many.
+    /// Starts the thread that writes to `sink`. After dropped lines, the thread calls `report_dropped` with their number as
+    /// soon as the sink takes lines again.
     ///
     /// # Errors
-    /// Where the system refuses a thread.
+    /// If the system refuses a thread.
     pub(crate) fn start(
         sink: impl Write + Send + 'static,
         report_dropped: fn(u64),
@@ -57,7 +56,7 @@ impl OutputQueue {
         Ok(queue)
     }
 
-    /// Queues a text, of whole lines, or drops it.
+    /// Queues a text of whole lines, or drops it if the queue is full.
     pub(crate) fn push(&self, text: &[u8]) {
         let mut state = self.state();
         if state.bytes.len() + text.len() > MAX_QUEUED_BYTES {
@@ -68,12 +67,12 @@ impl OutputQueue {
         }
     }
 
-    /// Queues a line, or drops it.
+    /// Queues a line, or drops it if the queue is full.
     pub(crate) fn push_line(&self, line: &str) {
         self.push(format!("{line}\n").as_bytes());
     }
 
-    /// Waits until everything is written, or dropped, but no longer than `timeout`. Returns whether it came to that.
+    /// Waits until the queue is empty, but no longer than `timeout`. Returns whether the queue is empty.
     pub(crate) fn flush(&self, timeout: Duration) -> bool {
         let is_busy = |state: &mut State| state.is_writing || !state.bytes.is_empty();
         let (_state, waited) = self
@@ -89,7 +88,7 @@ impl OutputQueue {
         self.state().dropped_lines
     }
 
-    /// Why nothing can be written, other than that the reader has gone.
+    /// The error of the last write; none after a success or on a closed pipe.
     #[cfg(feature = "dev")]
     pub(crate) fn error(&self) -> Option<io::Error> {
         let error = self.state().error?;
@@ -118,8 +117,8 @@ impl OutputQueue {
         std::mem::take(&mut state.bytes)
     }
 
-    /// Notes what became of a write. Returns how many dropped lines to report, if there are any and the report will find
-    /// room.
+    /// Takes in the result of a write. Returns the number of dropped lines to report. None while the queue is more than half
+    /// full, because the report itself might be dropped.
     fn written(&self, bytes: &[u8], written: Result<(), (usize, ErrorKind)>) -> Option<u64> {
         let mut state = self.state();
         state.is_writing = false;
@@ -152,7 +151,7 @@ impl State {
     }
 }
 
-/// Writes everything. On an error, also says how many bytes were written before it.
+/// Writes everything. An error has the number of bytes that were written before it.
 fn write(sink: &mut impl Write, bytes: &[u8]) -> Result<(), (usize, ErrorKind)> {
     let mut count = 0;
     while let Some(rest) = bytes.get(count..)

@@ -1,4 +1,4 @@
-//! The proxy on the way to the API and to the collector of traces, as the usual environment variables name it.
+//! Reads the proxy for the API and for the collector of traces from the usual environment variables.
 //!
 //! | Target | Variables, the first that is not empty |
 //! |---|---|
@@ -6,8 +6,8 @@
 //! | `http://` | `http_proxy`, `ALL_PROXY`, `all_proxy` |
 //!
 //! `HTTP_PROXY` in capitals is ignored, as curl ignores it: a web server that starts programs sets it from a header of
-//! the request. `NO_PROXY` or `no_proxy` lists hosts, domains and networks that are called directly; loopback addresses
-//! always are.
+//! the request. `NO_PROXY` or `no_proxy` lists hosts, domains and networks that the worker connects directly. The worker
+//! always connects loopback addresses directly.
 
 use std::env;
 use std::fmt;
@@ -17,7 +17,9 @@ use hyper::header::HeaderValue;
 use hyper_util::client::proxy::matcher::Matcher;
 use secrecy::{ExposeSecret, SecretString};
 
-/// Hosts that no proxy is asked for: a proxy elsewhere would connect to its own loopback address.
+use crate::secret;
+
+/// Hosts that the worker always connects directly, because a proxy elsewhere would connect its own loopback address.
 const LOOPBACK: &str = "localhost,127.0.0.0/8,::1";
 
 /// The variables that name proxies. A value may have a password in it.
@@ -45,8 +47,8 @@ pub(crate) struct Proxy {
     pub(crate) variable: &'static str,
 }
 
-/// Why the proxy of a variable can't be used. The value is not shown: it may have a password in it. An unusable proxy is
-/// no reason to connect directly, past the proxy that an operator wanted.
+/// The proxy of a variable can't be used. The error does not show the value, because it may contain a password. The worker
+/// then does not connect directly, because that would bypass the proxy that the operator wanted.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
     "{variable} can't be used for {target}: {why}. Write it like http://proxy.example:3128, or list {target} in NO_PROXY"
@@ -59,17 +61,17 @@ pub(crate) struct InvalidProxy {
 
 impl ProxyVariables {
     pub(crate) fn from_environment() -> Self {
-        // A value that is no UTF-8 becomes one that is no URL, and is refused.
+        // A lossy value that is not UTF-8 is no URL, so the worker refuses it instead of connecting directly.
         Self::from_variables(|name| Some(env::var_os(name)?.to_string_lossy().into_owned()))
     }
 
     fn from_variables(variable: impl Fn(&str) -> Option<String>) -> Self {
         let first = |names: &[&'static str]| {
             names.iter().find_map(|name| {
-                let value = variable(name).filter(|value| !value.trim().is_empty())?;
+                let value = variable(name)?;
                 Some(Variable {
                     name,
-                    value: SecretString::from(value.trim().to_owned()),
+                    value: SecretString::from(secret::given(&value)?),
                 })
             })
         };
@@ -84,7 +86,7 @@ impl ProxyVariables {
     /// The proxy for a target; none if the target is connected directly.
     ///
     /// # Errors
-    /// Where the variable for this target names no proxy that can be used.
+    /// If the variable for this target names no usable proxy.
     pub(crate) fn proxy_of(&self, target: &Uri) -> Result<Option<Proxy>, InvalidProxy> {
         let variable = match target.scheme_str() {
             Some("https") => &self.https,

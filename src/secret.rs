@@ -1,8 +1,8 @@
 //! Secrets: given as a value, or in a file that is read again when it changes. They never print.
 //!
-//! One rule holds for every value, from a variable, a flag, a configuration or a file: invisible characters around the value
-//! do not belong to it, and a value of which nothing is left is not set. A line break at the end of a variable would otherwise
-//! make the API refuse credentials that look right.
+//! One rule holds for every value from a variable, a flag, a configuration or a file. The worker trims invisible characters
+//! from both ends, and treats an empty rest as not set. Without the rule, a line break at the end of a variable would make
+//! the API refuse credentials that look right.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -18,7 +18,7 @@ pub(super) const MAX_SECRET_BYTES: u64 = 16 * 1024;
 /// How long a file's content is used before the file is looked at again.
 const RECHECK_AFTER: Duration = Duration::from_secs(1);
 
-/// Characters that nobody sees, beside white space and control characters: soft hyphen, zero-width space, joiners, word
+/// Invisible characters beside white space and control characters: soft hyphen, zero-width space, joiners, word
 /// joiner, byte order mark.
 const INVISIBLE: [char; 6] = [
     '\u{ad}', '\u{200b}', '\u{200c}', '\u{200d}', '\u{2060}', '\u{feff}',
@@ -28,12 +28,17 @@ fn is_invisible(c: char) -> bool {
     c.is_whitespace() || c.is_control() || INVISIBLE.contains(&c)
 }
 
-/// A value without the invisible characters around it; none if nothing is left.
+/// A value, trimmed of invisible characters; none if the rest is empty.
 pub(crate) fn given(text: &str) -> Option<&str> {
     Some(text.trim_matches(is_invisible)).filter(|text| !text.is_empty())
 }
 
-/// A path, likewise. A path that is not UTF-8 stays as it is.
+/// A variable of this process, as [`given`]; none if the value is not UTF-8.
+pub(crate) fn variable(name: &str) -> Option<String> {
+    given(&std::env::var(name).ok()?).map(str::to_owned)
+}
+
+/// A path, trimmed likewise. A path that is not UTF-8 stays unchanged.
 pub(crate) fn given_path(path: &Path) -> Option<&Path> {
     match path.to_str() {
         Some(text) => given(text).map(Path::new),
@@ -41,7 +46,7 @@ pub(crate) fn given_path(path: &Path) -> Option<&Path> {
     }
 }
 
-/// True if a value has characters inside that no value can have: line breaks, as of two values in one, or bytes that are
+/// True if a value has characters inside that no secret can have: a line break, as between two secrets, or bytes that are
 /// not UTF-8.
 pub(crate) fn is_impossible(value: &str) -> bool {
     value

@@ -63,8 +63,8 @@ impl Drop for Stderr {
     }
 }
 
-/// Says something to the person at the terminal, whatever the log's filter is.
-pub(crate) fn tell(line: &str) {
+/// Prints a line on standard error, whatever the log's filter is.
+pub(crate) fn print_stderr(line: &str) {
     if let Some(stderr) = STDERR.get() {
         stderr.push_line(line);
     }

@@ -30,7 +30,7 @@ use crate::sanitize;
 use crate::signaling::{Client, ClientSettings, InvalidClient};
 pub(crate) use clock_follower::CLOCK_STEPS;
 pub(crate) use lane::metrics::{CALL_DURATION, CALLS, MESSAGES_FINISHED, QUEUE_WAIT, SLOTS_MISSED};
-use lane::{Lane, LaneSearch};
+use lane::{Lane, OpenReason};
 pub(crate) use liveness::{Liveness, Stuck};
 use maintenance::StatsFlusher;
 use poller::PollAlarm;
@@ -153,8 +153,8 @@ pub(crate) async fn run(
         loops.spawn(tasks.clone().janitor(retention));
     }
 
-    // Each of these starts its task again after a panic and none ends by itself. If one does, the process is of no use
-    // without it, and ends in order: what is known of calls is recorded.
+    // Each task restarts after a panic, and none ends by itself. If one ends all the same, the process shuts down
+    // gracefully, so that the recorder saves all outcomes.
     let failed = tokio::select! {
         biased;
         () = shutdown.cancelled() => false,
@@ -185,7 +185,7 @@ pub(crate) async fn run(
     Ok(())
 }
 
-/// Waits until no lane claims, no call is in flight and everything is recorded.
+/// Waits until no lane claims, no call is in flight and all outcomes are recorded.
 async fn drain(
     mut loops: JoinSet<()>,
     deliveries: TaskTracker,
@@ -198,7 +198,7 @@ async fn drain(
     if !recording.is_finished() {
         recording.await.ok();
     }
-    // Nothing is left, unless the recorder could not be started again.
+    // Records the rest if the recorder's task ended early. Otherwise nothing is left.
     recorder.run().await;
 }
 
@@ -260,10 +260,10 @@ fn lane(
     ))
 }
 
-/// Lanes that are opened at once. One after the other, a thousand apps would wait for a thousand round trips.
+/// Lanes that open concurrently. In sequence, a thousand apps would wait for a thousand round trips.
 const OPENED_AT_ONCE: usize = 4;
 
-/// Makes sure that each app has its lane, also where the database is away while the work begins.
+/// Makes sure that each app has its lane. Retries while the database is unavailable.
 async fn open_lanes(lanes: &[Arc<Lane>]) -> Result<(), WorkerError> {
     let has_warned = AtomicBool::new(false);
     let next = AtomicUsize::new(0);
@@ -278,7 +278,7 @@ async fn open_lanes(lanes: &[Arc<Lane>]) -> Result<(), WorkerError> {
 }
 
 async fn open_lane(lane: &Lane, has_warned: &AtomicBool) -> Result<(), WorkerError> {
-    while let Err(error) = lane.open(LaneSearch::Starting).await {
+    while let Err(error) = lane.open(OpenReason::Startup).await {
         if !is_outage(&error) {
             return Err(error.into());
         }

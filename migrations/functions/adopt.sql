@@ -1,5 +1,5 @@
--- Hands an app over to another environment, once its pending messages are cancelled or shall be sent: for a database that
--- was copied from somewhere else. Changes nothing if the app belongs to that environment already.
+-- Hands an app over to another environment, in a database that was copied. The caller decides whether to cancel or to send
+-- the pending messages. Changes nothing if the app belongs to that environment already.
 --
 -- environment      the WORKER_ENVIRONMENT of the workers that shall send its messages; null: that of workers without one
 -- cancels_pending  cancels pending messages, also those that workers of the other environment had claimed

@@ -1,4 +1,4 @@
--- Refuses an interval that is no length of time: null, negative or infinite ones, and those with parts of both signs, such as
+-- Refuses an interval that is no length of time: null, negative, infinite, or with parts of both signs, such as
 -- `-12 mons 360 days`. Postgres compares intervals as if each month had 30 days and adds them by the calendar, so that an
 -- interval which looks longer than a minute may lead into the future.
 --

@@ -1,5 +1,5 @@
--- Deletes final messages, out of some, that finished before the cutoff. Passes over messages that are locked, and over those
--- that the database refuses to delete, such as a message to which a foreign key of another table refers.
+-- Deletes the final messages among the given ones that finished before the cutoff. Passes over locked messages. With
+-- `isolates`, also passes over messages that the database refuses to delete, for example because of a foreign key.
 --
 -- isolates       deletes each message by itself
 --

@@ -1,5 +1,5 @@
--- Tells whether the database has refused a row, by the code of the error: the same statement would fail again with the
--- same row, and could succeed with others. False for errors that pass by themselves: the connection, a transaction that takes
+-- True if the error code means that the database refused a row: the statement would fail again with this row, and could
+-- succeed with other rows. False for errors that pass by themselves: the connection, a transaction that takes
 -- no writes, a deadlock, a full disk, a lock, a server that stops.
 create or replace function signaling.is_refusal(code text) returns boolean
     language sql immutable

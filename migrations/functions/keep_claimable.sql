@@ -1,8 +1,8 @@
--- Finds out which messages can be claimed, by claiming each one and undoing that. Notes the others in signaling.refused: a
--- trigger or a constraint keeps them from being changed. Only for a claim that has failed before, because each message costs
--- a subtransaction.
+-- Tests which messages can be claimed: claims each one and undoes that. Lists the others in signaling.refused, because a
+-- trigger or a constraint refuses them. Each message costs a subtransaction, so only a claim that has failed before calls
+-- this.
 --
--- Returns the places of the messages that can be claimed.
+-- Returns the ctids of the claimable messages.
 create or replace function signaling.keep_claimable(
     places tid[], claim_id uuid, claimed_by text, lease_ends_at timestamptz, at timestamptz
 ) returns tid[]
@@ -27,7 +27,7 @@ begin
                 perform signaling.refuse(array[place], at, null, null);
                 continue;
             end if;
-            -- Deferred triggers would make the commit fail, where no message could be blamed.
+            -- Runs deferred triggers now. At the commit, their error would not name the message.
             set constraints all immediate;
             raise exception using errcode = undone;
         exception when assert_failure or others then

@@ -3,7 +3,7 @@
 --
 -- limit_per_s    calls a second that the API allows the app
 -- environment    the worker's environment, if one is set
--- is_missed      the lane was there before: somebody has deleted it
+-- is_missing     the lane existed, and its row was deleted
 --
 -- Returns a row with the result: 'open' if the lane was there; 'made'; 'named' if it belonged to no environment and belongs
 -- to this one from now on; 'refused' if it belongs to another one, with that and the number of pending messages. A refused
@@ -11,7 +11,7 @@
 -- Locks the lane's row, if it changes.
 -- Index: lane_pkey.
 create or replace function signaling.open_lane(
-    app text, limit_per_s double precision, environment text default null, is_missed boolean default false,
+    app text, limit_per_s double precision, environment text default null, is_missing boolean default false,
     out result text, out lane_environment text, out pending bigint
 )
     language plpgsql security definer
@@ -29,7 +29,7 @@ begin
     insert into signaling.lane (app, limit_per_s, configured_per_s, rate_per_s, environment, next_slot_at)
     select open_lane.app, open_lane.limit_per_s, open_lane.limit_per_s, signaling.slot_rate(open_lane.limit_per_s),
            open_lane.environment,
-           case when is_missed or exists (select from signaling.worker
+           case when is_missing or exists (select from signaling.worker
                                           where seen_at > at - alive_for and open_lane.app = any (apps))
                 then at + interval '1 second' else 'epoch' end
     on conflict (app) do nothing;

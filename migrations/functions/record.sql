@@ -56,7 +56,7 @@ begin
                     statuses[nth:nth], charged[nth:nth], record.sent_at[nth:nth], http_statuses[nth:nth],
                     request_ids[nth:nth], errors[nth:nth], outcomes[nth:nth], durations[nth:nth],
                     faults[nth:nth], evidences[nth:nth]) as one;
-                -- Deferred triggers would make the commit fail, where no record could be blamed.
+                -- Runs deferred triggers now. At the commit, their error would not name the record.
                 set constraints all immediate;
             exception when assert_failure or others then
                 if not signaling.is_refusal(sqlstate) then

@@ -1,5 +1,6 @@
--- Notes messages that a trigger or a constraint keeps from being changed, so that claims pass over them for a while: without
--- the note, one such message would make each claim of its app fail. The time doubles from one minute to 15.
+-- Lists messages in signaling.refused that a trigger or a constraint keeps from being changed. Claims pass over listed
+-- messages until retry_at; otherwise one such message would fail each claim of its app. The wait doubles from one minute
+-- to 15.
 --
 -- places         where the messages are: the caller has locked them
 -- code           the code of the error; null: a trigger skipped the change without an error

@@ -1,7 +1,7 @@
--- The sequences of ids that are behind their tables: the next insert would collide with a row. A logical replica has the
--- rows and not the positions of the sequences, and a restore of single tables may leave them out, too.
+-- Finds sequences of ids that are behind their tables, so that the next insert would collide with a row. Logical replication
+-- copies rows without the positions of sequences, and so may a restore of single tables.
 --
--- Returns a row for each such sequence, with the statement that puts it right.
+-- Returns a row for each such sequence, with the statement that corrects it.
 -- Locks nothing.
 -- Indexes: outbox_pkey, attempt_pkey.
 create or replace function signaling.sequences_behind()

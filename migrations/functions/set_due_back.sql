@@ -1,4 +1,4 @@
--- Brings the due times of messages back that set_messages_back() has locked. Returns how many have changed.
+-- Corrects the due times of messages that set_messages_back() has locked. Returns the number of changed messages.
 create or replace function signaling.set_due_back(places tid[], at timestamptz, lease interval) returns integer
     language plpgsql
 as $$

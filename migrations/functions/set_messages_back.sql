@@ -1,10 +1,10 @@
--- Brings times of an app's messages back after the clock of the database was set back: of messages that were inserted,
--- claimed or sent while the clock was ahead, because they would wait for as long as it was set back. A call looks at up to
--- 5,000 messages that are not due, in the order in which they will be.
+-- Corrects due times of an app's messages after the database's clock was set back. Messages that were inserted, claimed or
+-- sent while the clock was ahead would otherwise wait for as long as it was set back. A call reads up to 5,000 messages that
+-- are not due, in the order of their due times.
 --
 -- lease          how long a claim lasts
--- of_retries     looks at retries and claimed messages, not at first attempts
--- after_at, after_id   looks at messages after this (due_at, id): -infinity and 0 at first
+-- of_retries     reads retries and claimed messages, not first attempts
+-- after_at, after_id   reads messages after this (due_at, id): -infinity and 0 at first
 --
 -- A first attempt that was inserted ahead of the clock, to be sent at once, is due. One that was scheduled stays: its time
 -- may come from another clock. A retry whose last call lies ahead of the clock waits as long as it had to after that call.
@@ -66,7 +66,7 @@ begin
         if not signaling.is_refusal(sqlstate) then
             raise;
         end if;
-        -- A message that a trigger or a constraint keeps from being changed waits; it keeps no other from being changed.
+        -- A refused message keeps its due time. Without this loop, it would also keep all others from being changed.
         changed := 0;
         foreach place in array places loop
             begin

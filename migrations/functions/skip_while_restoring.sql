@@ -1,4 +1,4 @@
--- Trigger on inserts into signaling.schema_migrations and signaling.schema_functions: leaves these rows out of a data-only
+-- Trigger on inserts into signaling.schema_migrations and signaling.schema_functions: skips these rows in a data-only
 -- restore. The present rows describe this database, as `worker migrate` has made it. Rows of a dump describe another one,
 -- and the first of them would collide with a present row and fail the restore.
 create or replace function signaling.skip_while_restoring() returns trigger

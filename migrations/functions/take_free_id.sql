@@ -1,4 +1,4 @@
--- Trigger on inserts into signaling.attempt: gives the row an id that is free, and puts the sequence behind the newest row.
+-- Trigger on inserts into signaling.attempt: gives the row a free id if its own is taken, and moves the sequence past the newest row.
 --
 -- A logical replica and some restores have the rows and not the position of the sequence. Without this, each record of a
 -- failed attempt and each claim of a lost message would fail with a duplicate key, until the sequence has caught up: the

@@ -1,11 +1,11 @@
-//! Checks what the application has added to the tables of messages and attempts, because it may refuse what a worker writes.
+//! Reports triggers and constraints that the application added to the outbox. They may refuse a worker's changes.
 
 use super::Finding;
 use crate::outbox::RefusedMessages;
 
 const SUBJECT: &str = "additions";
 
-/// Warns if the database refuses to change messages; else names the triggers and constraints that could.
+/// Warns if the database refuses changes of messages. Otherwise lists the triggers and constraints that could refuse them.
 pub(crate) fn additions(added: &[String], refused: &RefusedMessages) -> Finding {
     let names = if added.is_empty() {
         "no trigger and no constraint of the application".to_owned()

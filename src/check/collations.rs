@@ -1,5 +1,5 @@
-//! Checks that the schema's indexes are in the order of their collations: an update of the operating system may change that
-//! order, and an index then misses rows.
+//! Checks that the collations still have the versions with which the schema's indexes were built. An upgrade of the operating
+//! system may change the order of texts, and an index in the old order misses rows.
 
 use super::Finding;
 use crate::outbox::CollationMismatch;

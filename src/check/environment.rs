@@ -1,4 +1,4 @@
-//! Compares the worker's environment with that of each app: a worker refuses the messages of another one.
+//! Compares the worker's environment with the environment of each app. A worker refuses the messages of another environment.
 
 use super::Finding;
 use crate::advice;
@@ -6,12 +6,12 @@ use crate::outbox::AppLane;
 
 const SUBJECT: &str = "environment";
 
-/// The setting.
+/// Advises to set an environment.
 pub(crate) fn setting(environment: Option<&str>) -> Finding {
     match environment {
         Some(name) => Finding::ok(
             SUBJECT,
-            format!("{name}: workers of another one refuse the messages of a copy of this database"),
+            format!("{name}: workers of another environment refuse the messages of a copy of this database"),
         ),
         None => Finding {
             advice: Some(
@@ -22,7 +22,7 @@ pub(crate) fn setting(environment: Option<&str>) -> Finding {
     }
 }
 
-/// The lane of an app that belongs to another environment than the worker. None if the worker may serve it.
+/// Fails if the app belongs to another environment than the worker. None if the worker may serve the app.
 pub(crate) fn lane(app: &str, environment: Option<&str>, lanes: &[AppLane]) -> Option<Finding> {
     let found = lanes.iter().find(|lane| lane.app == app)?;
     let of_lane = found.lane.as_ref()?.environment.as_deref()?;

@@ -1,10 +1,11 @@
-//! Checks that the whole fleet gets its connections to the database.
+//! Checks that the database has enough connections for the whole fleet.
 
 use super::Finding;
 use crate::outbox::ServerDiagnostics;
 
-/// Warns if the workers that are alive, each with as many connections as this one, need more than the server, the role or the
-/// database allows. A worker that restarts would then wait for a connection. None if no worker is alive.
+/// Warns if the live workers need more connections than the server, the role or the database allows: a worker that restarts
+/// would then wait for a connection. Assumes that each worker uses as many connections as this one. None if no worker is
+/// alive.
 pub(crate) fn fleet_connections(
     facts: &ServerDiagnostics,
     own: u32,

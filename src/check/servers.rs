@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::Finding;
 use crate::outbox::{HostSurvey, ServerDiagnostics};
 
-/// Parameters of the URL that the worker does not know. None if it knows all of them.
+/// Warns of parameters that the worker does not know. None if the worker knows all of them.
 pub(crate) fn parameters(unknown: &[String]) -> Option<Finding> {
     if unknown.is_empty() {
         return None;
@@ -17,12 +17,12 @@ pub(crate) fn parameters(unknown: &[String]) -> Option<Finding> {
     ))
 }
 
-/// The hosts of a URL that names several. None if it names one, whose state the subject `database` tells.
+/// Lists the hosts of a URL with several. None for a single host, because the finding `database` reports its state.
 pub(crate) fn hosts(hosts: &[HostSurvey]) -> Option<Finding> {
     if hosts.len() < 2 {
         return None;
     }
-    let told: Vec<String> = hosts
+    let states: Vec<String> = hosts
         .iter()
         .map(|host| {
             let state = match &host.takes_writes {
@@ -33,19 +33,19 @@ pub(crate) fn hosts(hosts: &[HostSurvey]) -> Option<Finding> {
             format!("{} {state}", host.host)
         })
         .collect();
-    let told = told.join("; ");
+    let states = states.join("; ");
     Some(if hosts.iter().all(|host| host.takes_writes.is_ok()) {
-        Finding::ok("hosts", told)
+        Finding::ok("hosts", states)
     } else {
         Finding::warn(
             "hosts",
-            told,
+            states,
             "a worker passes over a host that it can't use: put that host right before the next failover, or take it out of DATABASE_URL",
         )
     })
 }
 
-/// A server that ends idle sessions. None if it does not, or if it ends those of a pooler.
+/// Reports that the server ends idle sessions. None if it does not, or if a pooler owns the sessions.
 pub(crate) fn idle_sessions(facts: &ServerDiagnostics, pooler: bool) -> Option<Finding> {
     let timeout_ms = u64::try_from(facts.idle_session_timeout_ms).unwrap_or(0);
     if timeout_ms == 0 || pooler {

@@ -5,12 +5,12 @@ use crate::outbox::{OldTransaction, ServerDiagnostics, VacuumHolder};
 
 const SUBJECT: &str = "replication";
 
-/// So many transactions after the oldest row version that is kept, claims have grown slower.
+/// A holder that keeps rows for so many transactions slows claims down.
 const MANY_TRANSACTIONS: i64 = 1_000_000;
 
-/// Warns of slots that no receiver reads, of slots whose log is being removed, and of those that keep very old rows.
+/// Warns of slots that no receiver reads, of slots whose log the server is removing, and of holders that keep very old rows.
 pub(crate) fn vacuum_holders(holders: &[VacuumHolder]) -> Finding {
-    let bad: Vec<_> = holders.iter().filter_map(complaint).collect();
+    let bad: Vec<_> = holders.iter().filter_map(problem).collect();
     if bad.is_empty() {
         return Finding::ok(SUBJECT, "no slot and no standby keeps old rows");
     }
@@ -21,7 +21,7 @@ pub(crate) fn vacuum_holders(holders: &[VacuumHolder]) -> Finding {
     )
 }
 
-fn complaint(holder: &VacuumHolder) -> Option<String> {
+fn problem(holder: &VacuumHolder) -> Option<String> {
     let mut parts = Vec::new();
     if !holder.is_active {
         parts.push("is inactive".to_owned());

@@ -11,10 +11,10 @@ use crate::outbox::Outbox;
 
 /// Take over the apps of a database that was copied from another environment
 ///
-/// Workers refuse apps that belong to another environment than theirs, because the messages that were pending in the copied
-/// database are the business of its source. This command decides what becomes of them, and the workers then serve the
-/// apps. The command also ends holds and throttling, which are findings of the other environment; a pause and a limit that
-/// an operator has set stay. While a worker of the other environment is alive in this database, the command refuses. The
+/// Workers refuse apps of another environment, because the source of the copy sends the messages that were pending in it.
+/// This command cancels those messages or lets the workers send them, and the workers then serve the apps. The command also
+/// ends holds and throttling, because they say nothing about calls of this environment. A pause stays, and so does a limit
+/// that an operator has set. While a worker of the other environment is alive in this database, the command refuses. The
 /// same in SQL:
 /// select signaling.adopt('default', 'staging', true), repeated until `is_done`.
 #[derive(Debug, Args)]
@@ -42,7 +42,7 @@ pub(super) struct AdoptArgs {
     send_pending: bool,
 }
 
-/// Messages that one call cancels: few enough to hold up nobody who waits for one of them.
+/// Messages that one call cancels. Other sessions wait for locks of these rows, so a call must be short.
 const ROWS_PER_CALL: i64 = 5_000;
 /// The most pending messages that the database counts.
 const MOST_COUNTED: u64 = 1_000_000;
@@ -67,7 +67,7 @@ pub(super) async fn run(args: AdoptArgs) -> anyhow::Result<()> {
     if apps.is_empty() {
         print_line("no app has a lane: there is nothing to adopt")?;
     }
-    // A line that can't be printed stops no adoption.
+    // A closed or full output must not leave some apps behind.
     let mut printed = Ok(());
     for app in apps {
         let adopted = adopt(&outbox, &app, &environment, args.cancel_pending).await?;
@@ -80,7 +80,7 @@ pub(super) async fn run(args: AdoptArgs) -> anyhow::Result<()> {
     printed
 }
 
-/// Hands an app over, and says what was done.
+/// Hands an app over. Returns a sentence about the result.
 async fn adopt(
     outbox: &Outbox,
     app: &str,

@@ -81,7 +81,7 @@ impl DatabaseArgs {
 }
 
 fn is_set(variable: &str) -> bool {
-    std::env::var_os(variable).is_some_and(|value| !value.is_empty())
+    secret::variable(variable).is_some()
 }
 
 #[expect(

@@ -3,8 +3,8 @@
 use clap::Args;
 
 use super::args::DatabaseArgs;
-use super::obstacles::{if_readable, shown};
-use super::print::print_line;
+use super::obstacles::if_readable;
+use super::print::{one_line, print_line};
 use super::status;
 use crate::outbox::MessageState;
 use crate::pace::DbTime;
@@ -26,7 +26,7 @@ pub(super) struct CancelArgs {
 pub(super) async fn run(args: CancelArgs) -> anyhow::Result<()> {
     let outbox = args.database.connect_migrated().await?;
     let mut refused = 0;
-    // A line that can't be printed stops no cancellation.
+    // A closed or full output must not leave some messages uncancelled.
     let mut printed = Ok(());
     for id in args.ids {
         let is_cancelled = outbox.cancel(id).await?;
@@ -39,7 +39,7 @@ pub(super) async fn run(args: CancelArgs) -> anyhow::Result<()> {
         if !result.is_cancelled() {
             refused += 1;
         }
-        printed = printed.and(print_line(shown(&result.sentence(id))));
+        printed = printed.and(print_line(one_line(&result.sentence(id))));
     }
     outbox.close().await;
     printed?;
@@ -63,7 +63,7 @@ enum CancelResult {
     IsSent {
         worker: Option<String>,
     },
-    /// Its worker has given the message back between the two looks.
+    /// Its worker released the message between the two queries.
     GivenBack,
     Missing,
     /// The role may not read why.

@@ -14,7 +14,7 @@ use crate::check::{
     sequences, servers, settings, vacuum_holders,
 };
 use crate::config::{AppConfig, WorkerConfig};
-use crate::error_text::database_error_text;
+use crate::error_text::{database_error_text, error_chain_text};
 use crate::message::{InvalidMessage, Message};
 use crate::outbox::{Outbox, RoleKind};
 use crate::signaling::{Client, ClientSettings, Credentials};
@@ -81,7 +81,7 @@ pub(super) async fn run(args: CheckArgs) -> anyhow::Result<()> {
             Some(config)
         }
         Err(error) => {
-            report.add(Finding::fail_as_told("settings", told(&error)));
+            report.add(Finding::fail_as_told("settings", error_chain_text(&error)));
             None
         }
     };
@@ -112,7 +112,10 @@ pub(super) async fn run(args: CheckArgs) -> anyhow::Result<()> {
             match client {
                 Ok(client) => target.check(&client, &mut report).await,
                 Err(error) => {
-                    report.add(Finding::fail_as_told("api", told(&error)).of_app(&target.alias));
+                    report.add(
+                        Finding::fail_as_told("api", error_chain_text(&error))
+                            .of_app(&target.alias),
+                    );
                 }
             }
         }
@@ -121,11 +124,6 @@ pub(super) async fn run(args: CheckArgs) -> anyhow::Result<()> {
         outbox.close().await;
     }
     report.end()
-}
-
-/// An error with its causes, in one line.
-fn told(error: &(dyn std::error::Error + 'static)) -> String {
-    crate::error_text::error_chain_text(error)
 }
 
 fn refused_name(error: &InvalidMessage) -> UsageError {
@@ -162,11 +160,14 @@ async fn check_database(
     let outbox = match args.database.connect(1).await {
         Ok(outbox) => outbox,
         Err(error) => {
-            report.add(Finding::fail_as_told("database", told(error.as_ref())));
+            report.add(Finding::fail_as_told(
+                "database",
+                error_chain_text(error.as_ref()),
+            ));
             return None;
         }
     };
-    if let Err(error) = look_at_database(args, config, &outbox, report).await {
+    if let Err(error) = check_connected_database(args, config, &outbox, report).await {
         report.add(Finding::fail(
             "database",
             format!("the database failed: {}", database_error_text(&error)),
@@ -177,7 +178,7 @@ async fn check_database(
     Some(outbox)
 }
 
-async fn look_at_database(
+async fn check_connected_database(
     args: &CheckArgs,
     config: Option<&WorkerConfig>,
     outbox: &Outbox,

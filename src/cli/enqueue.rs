@@ -8,8 +8,8 @@ use time::OffsetDateTime;
 
 use super::UsageError;
 use super::args::{DatabaseArgs, parse_time};
-use super::obstacles::{if_readable, shown};
-use super::print::print;
+use super::obstacles::if_readable;
+use super::print::{one_line, print};
 use crate::message::{InvalidMessage, MessageColumns, NewMessage};
 use crate::outbox::{EnqueueError, InvalidLines, Waiting, read_json_lines};
 use crate::telemetry;
@@ -126,11 +126,11 @@ pub(super) async fn run(args: EnqueueArgs) -> anyhow::Result<()> {
     print(lines).context("all messages are inserted, but their ids are not printed")?;
     // Standard output has the ids alone, for programs.
     for group in waiting.unwrap_or_default() {
-        telemetry::tell(&waits(&group));
+        telemetry::print_stderr(&waits(&group));
     }
     let repeated = ids.iter().filter(|id| id.is_none()).count();
     if repeated > 0 {
-        telemetry::tell(&format!(
+        telemetry::print_stderr(&format!(
             "{repeated} of {} were there already, by their dedupe_key",
             ids.len()
         ));
@@ -148,7 +148,7 @@ fn waits(group: &Waiting) -> String {
         Some(waits_for) => format!(
             "{messages} of {} {wait} for {}",
             group.app,
-            shown(waits_for)
+            one_line(waits_for)
         ),
         None => format!("{messages} of {} {were} finished at once", group.app),
     }

@@ -5,8 +5,8 @@ use std::str::FromStr;
 use clap::Args;
 
 use super::args::{DatabaseArgs, operator};
-use super::obstacles::{self, shown};
-use super::print::{print, print_line};
+use super::obstacles;
+use super::print::{one_line, print, print_line};
 
 /// Set how many calls a second an app may make, on all hosts at once
 ///
@@ -59,7 +59,7 @@ pub(super) async fn run(args: LimitArgs) -> anyhow::Result<()> {
     let by = match (wanted, &lane) {
         (None, _) => ", as its workers are configured".into(),
         (Some(_), Some(lane)) if !is_news => {
-            let by = lane.limit_set_by.as_deref().map(shown);
+            let by = lane.limit_set_by.as_deref().map(one_line);
             by.map_or_else(String::new, |by| format!(", as {by} has set"))
         }
         (Some(_), _) => String::new(),

@@ -8,12 +8,11 @@ use time::format_description::FormatItem;
 use time::macros::format_description;
 
 use super::args::DatabaseArgs;
-use super::print::{print, print_line};
+use super::print::{one_line, print, print_line};
 use crate::advice::fault_name;
 use crate::outbox::{CallDetail, LaneDetail, MessageDetail, MessageRow, NextStep};
 use crate::outcome::Fault;
 use crate::pace::DbTime;
-use crate::sanitize;
 
 /// Show one message: where it stands, each call, and what happens next
 ///
@@ -63,14 +62,6 @@ fn at(time: DbTime) -> String {
     OffsetDateTime::from(time)
         .format(TIME)
         .unwrap_or_else(|_| time.to_string())
-}
-
-/// The longest text of others that is shown in a line, in characters.
-const MAX_SHOWN_CHARS: usize = 1_000;
-
-/// A text of others in a line.
-fn shown(text: &str) -> String {
-    sanitize::text(text, MAX_SHOWN_CHARS)
 }
 
 fn show(detail: &MessageDetail) -> String {
@@ -163,7 +154,7 @@ fn timeline(detail: &MessageDetail) -> Vec<(String, String)> {
     if let Some(finished_at) = row.finished_at {
         let mut what = row.status.clone();
         if let Some(error) = &row.error {
-            write!(what, ": {}", shown(error)).ok();
+            write!(what, ": {}", one_line(error)).ok();
         }
         events.push((at(finished_at), what));
     }
@@ -171,7 +162,7 @@ fn timeline(detail: &MessageDetail) -> Vec<(String, String)> {
 }
 
 fn by(worker: Option<&str>) -> String {
-    worker.map_or_else(String::new, |worker| format!(", by {}", shown(worker)))
+    worker.map_or_else(String::new, |worker| format!(", by {}", one_line(worker)))
 }
 
 fn call(call: &CallDetail) -> (String, String) {
@@ -189,7 +180,7 @@ fn call(call: &CallDetail) -> (String, String) {
     };
     what += &by(call.claimed_by.as_deref());
     if let Some(error) = &call.error {
-        write!(what, ": {}", shown(error)).ok();
+        write!(what, ": {}", one_line(error)).ok();
     }
     let indent = 4 + at(call.recorded_at).len();
     write!(what, "\n{:indent$}{}", "", blame(call)).ok();
@@ -204,14 +195,14 @@ fn blame(call: &CallDetail) -> String {
             let name = fault_name(fault);
             match &call.claimed_by {
                 Some(worker) if fault == Fault::Worker => {
-                    format!("fault: {name} {}", shown(worker))
+                    format!("fault: {name} {}", one_line(worker))
                 }
                 _ => format!("fault: {name}"),
             }
         }
     };
     if let Some(evidence) = &call.evidence {
-        write!(text, " ({})", shown(evidence)).ok();
+        write!(text, " ({})", one_line(evidence)).ok();
     }
     if !text.is_empty() {
         text += "; ";
@@ -230,7 +221,7 @@ fn last_call(row: &MessageRow) -> String {
     }
     what += &by(row.claimed_by.as_deref());
     if let Some(request_id) = &row.request_id {
-        write!(what, ", request ID {}", shown(request_id)).ok();
+        write!(what, ", request ID {}", one_line(request_id)).ok();
     }
     what
 }
@@ -240,7 +231,7 @@ fn next(detail: &MessageDetail) -> String {
     let worker = row
         .claimed_by
         .as_deref()
-        .map_or_else(|| "a worker".into(), shown);
+        .map_or_else(|| "a worker".into(), one_line);
     let step = match detail.next {
         NextStep::Nothing => {
             return match row.status.as_str() {
@@ -279,6 +270,6 @@ fn obstacle(lane: &LaneDetail, app: &str) -> String {
         LaneDetail::None => format!(", but no worker has served the app {app} yet"),
         LaneDetail::Lane(lane) => lane
             .obstacles_text()
-            .map_or_else(String::new, |why| format!(", but {}", shown(&why))),
+            .map_or_else(String::new, |why| format!(", but {}", one_line(&why))),
     }
 }

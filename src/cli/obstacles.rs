@@ -1,26 +1,18 @@
-//! What else keeps an app from sending, after a command has changed something: an operator who raises the limit of a paused
-//! app must not wait for calls.
+//! Lists the remaining obstacles of an app after a command has changed something. Without the list, an operator who raises
+//! the limit of a paused app would wait for calls that never start.
 
 use std::fmt::Write;
 
 use sqlx::error::DatabaseError;
 
+use super::print::one_line;
 use crate::outbox::{LaneStatus, ObstacleKind, Outbox};
-use crate::sanitize;
 
-/// The longest sentence that is printed, in characters. Reasons in it come from other people and from the API.
-const MAX_SHOWN_CHARS: usize = 1_000;
-
-/// A text of others in a line.
-pub(super) fn shown(text: &str) -> String {
-    sanitize::text(text, MAX_SHOWN_CHARS)
-}
-
-/// The answer of a query that explains what a command has done. None if the role may not read that: the command itself has
+/// The result of a query that only explains a command. None if the role has no privilege to read: the command itself has
 /// taken effect, and must not end as failed.
-pub(super) fn if_readable<T>(answer: Result<T, sqlx::Error>) -> Result<Option<T>, sqlx::Error> {
-    match answer {
-        Ok(answer) => Ok(Some(answer)),
+pub(super) fn if_readable<T>(result: Result<T, sqlx::Error>) -> Result<Option<T>, sqlx::Error> {
+    match result {
+        Ok(value) => Ok(Some(value)),
         Err(error) => {
             let code = error.as_database_error().and_then(DatabaseError::code);
             // insufficient_privilege
@@ -33,17 +25,17 @@ pub(super) fn if_readable<T>(answer: Result<T, sqlx::Error>) -> Result<Option<T>
     }
 }
 
-/// The lane of an app, as far as it may be read.
+/// The lane of an app. None if there is no lane, or if the role has no privilege to read it.
 pub(super) async fn lane(outbox: &Outbox, app: &str) -> Result<Option<LaneStatus>, sqlx::Error> {
     Ok(if_readable(outbox.lane(app).await)?.flatten())
 }
 
-/// A line for each obstacle but one, which the command has named already.
-pub(super) fn lines(lane: &LaneStatus, but: Option<ObstacleKind>) -> String {
+/// A line for each obstacle, except one that the command has printed already.
+pub(super) fn lines(lane: &LaneStatus, except: Option<ObstacleKind>) -> String {
     let mut text = String::new();
     for obstacle in &lane.obstacles {
-        if Some(obstacle.kind) != but {
-            writeln!(text, "  but {}", shown(&obstacle.sentence)).ok();
+        if Some(obstacle.kind) != except {
+            writeln!(text, "  but {}", one_line(&obstacle.sentence)).ok();
         }
     }
     text

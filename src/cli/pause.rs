@@ -3,8 +3,8 @@
 use clap::Args;
 
 use super::args::{DatabaseArgs, operator, parse_reason};
-use super::obstacles::{self, shown};
-use super::print::{print, print_line};
+use super::obstacles;
+use super::print::{one_line, print, print_line};
 use super::status;
 use crate::outbox::{LaneStatus, ObstacleKind};
 
@@ -75,7 +75,7 @@ fn paused_by(lane: Option<&LaneStatus>) -> String {
                     status::at(Some(at)),
                     reason.unwrap_or_default()
                 );
-                format!(", {}", shown(&text))
+                format!(", {}", one_line(&text))
             }
             _ => ", and somebody has resumed it just now".into(),
         },
@@ -84,8 +84,8 @@ fn paused_by(lane: Option<&LaneStatus>) -> String {
 
 pub(super) async fn resume(args: ResumeArgs) -> anyhow::Result<()> {
     let outbox = args.database.connect_migrated().await?;
-    let said = outbox.resume(&args.app).await?;
+    let change = outbox.resume(&args.app).await?;
     outbox.close().await;
-    print_line(format!("{}: {}", args.app, shown(&said)))?;
+    print_line(format!("{}: {}", args.app, one_line(&change)))?;
     Ok(())
 }

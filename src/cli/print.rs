@@ -1,15 +1,25 @@
-//! Prints on standard output, for commands that end. The macros of the standard library panic where a pipe is closed or a disk is
-//! full.
+//! Prints on standard output, for commands that end. The standard library's macros would panic on a closed pipe or a full
+//! disk.
 
 use std::io::{self, ErrorKind, Write};
 
 use anyhow::Context;
 
-/// Prints a text. A reader that has seen enough, like `head`, is no failure: the command goes on with its work, and its
-/// exit code says what came of that.
+use crate::sanitize;
+
+/// The most characters of a text from the database or the API that a line shows.
+const MAX_SHOWN_CHARS: usize = 1_000;
+
+/// A text from the database or the API, for a line of output: without control characters, and cut to a maximum length.
+pub(super) fn one_line(text: &str) -> String {
+    sanitize::text(text, MAX_SHOWN_CHARS)
+}
+
+/// Prints a text. A closed pipe is no error, because a reader like `head` may stop early: the command finishes its work,
+/// and the exit code reports that work.
 ///
 /// # Errors
-/// Where it can't be written, as on a full disk.
+/// If standard output can't be written, as on a full disk.
 pub(super) fn print(text: impl AsRef<[u8]>) -> anyhow::Result<()> {
     print_to(&mut io::stdout().lock(), text.as_ref()).context("standard output can't be written")
 }
@@ -20,7 +30,7 @@ pub(super) fn print_line(line: impl Into<String>) -> anyhow::Result<()> {
 }
 
 fn print_to(out: &mut impl Write, text: &[u8]) -> io::Result<()> {
-    // Flushed, because the end of the process drops errors.
+    // Without a flush, an error would be lost when the process ends.
     match out.write_all(text).and_then(|()| out.flush()) {
         Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
         written => written,
@@ -33,7 +43,7 @@ pub(super) fn print_clap(error: &clap::Error) -> u8 {
     let printed = error.print().and_then(|()| io::stdout().flush());
     match printed {
         Err(failure) if failure.kind() != ErrorKind::BrokenPipe && !error.use_stderr() => {
-            crate::telemetry::tell(&format!(
+            crate::telemetry::print_stderr(&format!(
                 "error: standard output can't be written: {failure}"
             ));
             1

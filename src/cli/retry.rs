@@ -80,7 +80,7 @@ pub(super) async fn run(args: RetryArgs) -> anyhow::Result<()> {
         return Ok(());
     }
     let left_out = left_out(&outbox, &filter).await?;
-    // What fails again meanwhile is not taken a second time.
+    // Without this bound, the loop would retry messages that fail again meanwhile.
     let now = OffsetDateTime::from(outbox.viewed_at().await?);
     let filter = RetryFilter {
         until: Some(filter.until.map_or(now, |until| until.min(now))),
@@ -97,13 +97,13 @@ pub(super) async fn run(args: RetryArgs) -> anyhow::Result<()> {
             break;
         }
     }
-    print(said(&outbox, &by_app, &left_out).await?)?;
+    print(result_text(&outbox, &by_app, &left_out).await?)?;
     outbox.close().await;
     Ok(())
 }
 
-/// What is true after a retry: how many messages of which app are due again, and what keeps them.
-async fn said(
+/// The number of messages of each app that are due again, and the obstacles of the app.
+async fn result_text(
     outbox: &Outbox,
     by_app: &BTreeMap<String, i64>,
     left_out: &[MessageState],
@@ -128,7 +128,7 @@ async fn said(
     Ok(text)
 }
 
-/// The messages that are asked for by their ids and have another status, so that they are not sent again.
+/// The messages that the operator named by id and whose status the filter excludes.
 async fn left_out(outbox: &Outbox, filter: &RetryFilter) -> Result<Vec<MessageState>, sqlx::Error> {
     if filter.ids.is_empty() {
         return Ok(Vec::new());

@@ -166,8 +166,8 @@ pub(super) struct WorkerArgs {
     #[arg(long, env = "WORKER_NAME")]
     name: Option<String>,
 
-    /// A name for this environment, like `production`: workers of another one refuse the messages of a copied database,
-    /// until `worker adopt` [default: none]
+    /// A name for this environment, like `production`. Workers of another environment refuse the messages of a copied
+    /// database until `worker adopt` [default: none]
     #[arg(long, env = "WORKER_ENVIRONMENT", value_name = "NAME", value_parser = parse_environment)]
     environment: Option<Environment>,
 }

@@ -1,5 +1,5 @@
-//! The meaning of each signal for a process that serves. A signal without a handler would end the process at once, and lose what
-//! is known of the calls in flight.
+//! Handles signals of a process that serves. A signal without a handler would end the process at once and lose the outcomes of
+//! calls in flight.
 
 use std::future::poll_fn;
 use std::task::Poll;
@@ -10,16 +10,15 @@ use tokio_util::sync::CancellationToken;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Request {
-    /// End in order. The second such signal ends the process at once.
+    /// Shut down gracefully. The second such signal ends the process at once.
     End,
-    /// End in order, however often it comes: who closes a terminal, and systemd with `SendSIGHUP`, send it beside another
-    /// signal, and that is no request to hurry.
+    /// Shut down gracefully, however often the signal comes. A closing terminal and systemd with `SendSIGHUP` send it beside
+    /// another signal, which is no request to hurry.
     EndInOrder,
-    /// Nothing: go on.
     Ignored,
 }
 
-/// The file has reached the limit of its size (`ulimit -f`). With a handler, the write fails instead.
+/// A file has reached the size limit (`ulimit -f`). With a handler, the write fails and the process goes on.
 const SIGXFSZ: i32 = 25;
 
 fn requests() -> [(&'static str, SignalKind, Request); 8] {
@@ -35,7 +34,7 @@ fn requests() -> [(&'static str, SignalKind, Request); 8] {
     ]
 }
 
-/// Cancels `shutdown` at the first signal that asks for the end, and returns at the second that may hurry it.
+/// Cancels `shutdown` at the first signal that asks for a shutdown. Returns at the second [`Request::End`].
 pub(super) fn signals(shutdown: CancellationToken) -> anyhow::Result<impl Future<Output = ()>> {
     let ignored_signals = ignored_signals(&read_status());
     let mut streams: Vec<(Signal, &str, Request)> = Vec::new();
@@ -50,12 +49,12 @@ pub(super) fn signals(shutdown: CancellationToken) -> anyhow::Result<impl Future
     Ok(async move {
         let mut ends = 0;
         while ends < 2 {
-            let (name, request) = next(&mut streams).await;
+            let (name, request) = next_signal(&mut streams).await;
             match request {
                 Request::Ignored => tracing::info!(
                     event = "signal_ignored",
                     signal = name,
-                    "this signal has no meaning here: going on"
+                    "the worker has no use for this signal: going on"
                 ),
                 Request::End | Request::EndInOrder => {
                     ends += usize::from(request == Request::End);
@@ -73,8 +72,7 @@ pub(super) fn signals(shutdown: CancellationToken) -> anyhow::Result<impl Future
     })
 }
 
-/// Waits for the next signal.
-async fn next(streams: &mut [(Signal, &'static str, Request)]) -> (&'static str, Request) {
+async fn next_signal(streams: &mut [(Signal, &'static str, Request)]) -> (&'static str, Request) {
     poll_fn(|context| {
         for (stream, name, request) in streams.iter_mut() {
             if stream.poll_recv(context).is_ready() {
@@ -90,7 +88,7 @@ fn read_status() -> String {
     std::fs::read_to_string("/proc/self/status").unwrap_or_default()
 }
 
-/// The signals that this process was started to ignore, a bit each; none where Linux does not say so.
+/// The mask of signals that this process inherited as ignored, from `/proc/self/status`; 0 if the file can't be read.
 fn ignored_signals(status: &str) -> u64 {
     status
         .lines()

@@ -1,9 +1,9 @@
-//! Makes a TCP connection to one of a host's addresses. The name is resolved for each connection, so that a change of
-//! the name service is followed as connections are made anew.
+//! Makes a TCP connection to one of a host's addresses. The worker resolves the name for each connection, so new connections
+//! follow a change of the name service.
 //!
-//! Several addresses are tried as in RFC 8305: the next one starts 250 ms after the one before, or at once if that
-//! failed, and the first connection wins. hyper-util's own connector races IPv6 against IPv4 only: within a family, a
-//! dead address would cost each new connection a share of its timeout.
+//! Several addresses race as in RFC 8305. Each one starts 250 ms after the one before, or at once if that one failed, and
+//! the first connection wins. hyper-util's own connector races IPv6 against IPv4 only: within a family, a dead address
+//! would cost each new connection a share of its timeout.
 
 use std::collections::HashMap;
 use std::future::Future;
@@ -26,12 +26,12 @@ use super::BoxError;
 
 /// How long an address has before the next one is tried beside it.
 const HEAD_START: Duration = Duration::from_millis(250);
-/// The most addresses of a host that are tried.
+/// The most addresses of a host that the worker tries.
 const MAX_ADDRESSES: usize = 16;
-/// How long an address that failed, or was overtaken, is tried after all others.
+/// How long the worker tries an address last after it failed or lost a race.
 const AVOID_FOR: Duration = Duration::from_secs(30);
-/// A connection without traffic is probed after this time, then at the interval. Without that, nothing would show that
-/// a firewall or a load balancer on the way has forgotten the connection.
+/// The system probes a connection without traffic after this time, then at the interval. Without probes, the worker would
+/// not notice that a firewall or a load balancer has dropped the connection.
 const KEEPALIVE_AFTER: Duration = Duration::from_secs(5);
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(3);
 const KEEPALIVE_PROBES: u32 = 3;
@@ -42,7 +42,7 @@ pub(super) struct TcpConnector {
     avoided: Arc<Avoided>,
 }
 
-/// Addresses that lately failed or were overtaken.
+/// Addresses that failed or lost a race within [`AVOID_FOR`].
 #[derive(Debug, Default)]
 struct Avoided(Mutex<HashMap<SocketAddr, Instant>>);
 
@@ -113,7 +113,7 @@ impl Service<Uri> for TcpConnector {
 }
 
 impl Avoided {
-    /// The same addresses, with those that are avoided at the end.
+    /// The same addresses, avoided ones last.
     fn sort(&self, mut addresses: Vec<SocketAddr>) -> Vec<SocketAddr> {
         let mut avoided = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         avoided.retain(|_, since| since.elapsed() < AVOID_FOR);
@@ -135,7 +135,8 @@ impl Avoided {
     }
 }
 
-/// IPv6 and IPv4 in turn, in the system's order: where one family does not work at all, the second try is of the other.
+/// Alternates between IPv6 and IPv4, in the system's order. If one family does not work at all, the second address belongs to
+/// the other.
 fn alternate_families(found: impl Iterator<Item = SocketAddr>) -> Vec<SocketAddr> {
     let found: Vec<_> = found.collect();
     let Some(first) = found.first() else {
@@ -156,7 +157,7 @@ fn alternate_families(found: impl Iterator<Item = SocketAddr>) -> Vec<SocketAddr
     addresses
 }
 
-/// The first connection that is made, and the addresses that had started before its own and had none.
+/// The first connection, and the addresses that started earlier without one.
 async fn first_connected<T, F>(
     addresses: &[SocketAddr],
     connect: impl Fn(SocketAddr) -> F,
@@ -192,7 +193,7 @@ where
                     first_error.get_or_insert(error);
                 }
             }
-            // Nothing is left to start: the next that ends decides.
+            // No address is left to start, so wait for the running ones.
             ended = if has_more { None } else { running.next().await };
         }
     }

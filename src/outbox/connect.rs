@@ -63,8 +63,7 @@ pub(crate) enum ConnectError {
 }
 
 impl Outbox {
-    /// Connects, and finds out whether a pooler in transaction mode is in between. Connections are at most
-    /// [`DEFAULT_MAX_AGE`] old.
+    /// Connects, and detects a pooler in transaction mode. Connections are at most [`DEFAULT_MAX_AGE`] old.
     pub(crate) async fn connect(
         source: impl Into<DatabaseSource>,
         max_connections: u32,
@@ -72,7 +71,7 @@ impl Outbox {
         Self::connect_with(source, max_connections, DEFAULT_MAX_AGE).await
     }
 
-    /// Connects with another age.
+    /// As [`connect`](Self::connect), with another maximum age.
     pub(crate) async fn connect_with(
         source: impl Into<DatabaseSource>,
         max_connections: u32,
@@ -123,7 +122,7 @@ impl Outbox {
         &self.clock
     }
 
-    /// A time of the database that is over, also if its clock was set ahead a moment ago.
+    /// A time of the database that is certainly over, even if the clock was set ahead a moment ago.
     pub(super) fn over_before(&self) -> DbTime {
         let over_before = self.clock.over_before(Instant::now(), Duration::ZERO);
         over_before.unwrap_or(DbTime::INFINITY)

@@ -34,11 +34,11 @@ pub(crate) struct ServerDiagnostics {
     pub(crate) tables_closed_to_functions: Vec<String>,
     /// The tables whose policies hide rows from the role of this session.
     pub(crate) tables_with_hidden_rows: Vec<String>,
-    /// Connections that others than superusers may have.
+    /// `max_connections` without the connections reserved for superusers.
     pub(crate) server_limit: i64,
-    /// Connections that the role may have, if that is limited.
+    /// The role's connection limit, if there is one.
     pub(crate) role_limit: Option<i64>,
-    /// Connections that this database may have, if that is limited.
+    /// The database's connection limit, if there is one.
     pub(crate) database_limit: Option<i64>,
     /// True if the role may see the times of other roles' transactions.
     pub(crate) sees_all_sessions: bool,
@@ -48,7 +48,7 @@ pub(crate) struct ServerDiagnostics {
     pub(crate) role_left: Option<i64>,
     /// Connections to this database that may still be made, if that is limited.
     pub(crate) database_left: Option<i64>,
-    /// After how many ms the server ends idle sessions, but for sessions that set their own, as the worker's do; 0: never.
+    /// The server's default of `idle_session_timeout`; 0: none. The worker's sessions override it.
     pub(crate) idle_session_timeout_ms: i64,
     /// Whether autovacuum runs at all.
     pub(crate) autovacuum: bool,
@@ -75,7 +75,7 @@ pub(crate) struct OldTransaction {
     pub(crate) age_s: Option<f64>,
     /// How many transactions have begun since.
     pub(crate) transactions_since: i64,
-    /// No session has it: only a command ends it.
+    /// A prepared transaction, which belongs to no session. Only a command ends it.
     pub(crate) is_prepared: bool,
 }
 
@@ -85,11 +85,11 @@ pub(crate) struct VacuumHolder {
     pub(crate) holder: String,
     /// False for a slot that no receiver reads.
     pub(crate) is_active: bool,
-    /// How many transactions have begun since the oldest row version that it keeps.
+    /// Age of the oldest row version that the holder keeps, in transactions.
     pub(crate) row_transactions: Option<i64>,
-    /// The same of the server's own tables.
+    /// The same for the server's own tables.
     pub(crate) catalog_transactions: Option<i64>,
-    /// What the slot keeps of the server's log: `reserved`, `extended`, `unreserved`, `lost`.
+    /// The slot's `wal_status`: `reserved`, `extended`, `unreserved` or `lost`.
     pub(crate) wal_status: Option<String>,
 }
 
@@ -98,9 +98,9 @@ pub(crate) struct VacuumHolder {
 pub(crate) struct CollationMismatch {
     pub(crate) subject: String,
     pub(crate) built_with: String,
-    /// None if the operating system or ICU has no version of it.
+    /// None if the operating system or ICU reports no version.
     pub(crate) found: Option<String>,
-    /// The statement that notes the new version, after the indexes are built anew.
+    /// The statement to run after a reindex. It stores the new version.
     pub(crate) refresh: String,
 }
 
@@ -139,11 +139,11 @@ pub(crate) struct SequenceBehind {
     pub(crate) table_name: String,
     pub(crate) next_id: i64,
     pub(crate) newest_id: i64,
-    /// The statement that puts it right.
+    /// The statement that corrects the sequence.
     pub(crate) statement: String,
 }
 
-/// The version from which on Postgres notes the version of a database's default collation.
+/// The first version of Postgres that stores the version of a database's default collation.
 const VERSION_WITH_DATABASE_COLLATIONS: i32 = 150_000;
 
 /// How long a pooler may take to say its version.
@@ -158,7 +158,7 @@ impl Outbox {
         self.servers().address()
     }
 
-    /// Each host of the URL, with what its server is.
+    /// The state of each host of the URL.
     pub(crate) async fn survey_hosts(&self) -> Vec<HostSurvey> {
         self.servers().survey().await
     }

@@ -34,7 +34,7 @@ pub(crate) fn is_outage(error: &sqlx::Error) -> bool {
 }
 
 /// True if the server refuses the login: class 28 (authorization). PgBouncer reports a wrong password as a protocol
-/// violation (08P01), which its text alone tells apart.
+/// violation (08P01), which only its text distinguishes from others.
 pub(super) fn is_login_refused(error: &sqlx::Error) -> bool {
     let is_poolers = || {
         let error = error.as_database_error();
@@ -50,15 +50,15 @@ pub(crate) fn is_data_error(error: &sqlx::Error) -> bool {
 }
 
 /// True if a trigger or a constraint may have refused one row of a statement, with any code that its author chose. The
-/// functions then find out which row, by `isolates`; `signaling.is_refusal` has the same codes.
+/// functions then find out which row, by `isolates`; Keep the codes equal to those of `signaling.is_refusal`.
 pub(crate) fn may_be_refusal(error: &sqlx::Error) -> bool {
     error.as_database_error().is_some()
         && !may_have_taken_effect(error)
         && !is_of_class(error, &["08", "25", "40", "53", "57", "58", "55P03"])
 }
 
-/// True if row-level security keeps a role from a table: of a function, its owner, and of another statement, the role of
-/// the session. Postgres translates the message, and not the name of its routine.
+/// True if row-level security denies access to a table. The role is the owner of a function, or the session's role in other
+/// statements. This compares the name of the routine, because Postgres translates the message.
 pub(crate) fn is_row_security(error: &sqlx::Error) -> bool {
     error
         .as_database_error()
@@ -77,7 +77,7 @@ pub(super) fn is_connection_error(error: &sqlx::Error) -> bool {
     }
 }
 
-/// True if a claim failed because the app's lane is gone: somebody has emptied the table. Waiting would not mend that.
+/// True if a claim failed because the row of the app's lane was deleted. Waiting would not bring the row back.
 pub(crate) fn is_missing_lane(error: &sqlx::Error) -> bool {
     is_of_class(error, &["P0002"])
 }

@@ -36,8 +36,8 @@ const STATEMENT_TIMEOUT: Duration = Duration::from_secs(4);
 /// How long it may take to close a connection.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// The server ends a statement so long after the worker has given it up: a statement without a reader would keep its locks
-/// and its connection. The worker gives up first, so that its timeouts are its own.
+/// How long after the worker's own timeout the server ends a statement. Without this, an abandoned statement would keep its
+/// locks and its connection. The worker times out first, so that it sees its own error.
 const SERVER_GRACE: Duration = Duration::from_millis(500);
 
 /// How long a statement waits for a lock, so that a session that sits on one does not tie up a connection.
@@ -97,7 +97,7 @@ impl DbPool {
             .max_size(usize::try_from(max_connections).unwrap_or(usize::MAX))
             .queue_mode(QueueMode::Lifo)
             .runtime(Runtime::Tokio1)
-            // The manager bounds the time for each host.
+            // The manager has a timeout for each host.
             .wait_timeout(Some(CONNECT_TIMEOUT))
             .build();
         Self {
@@ -199,7 +199,7 @@ impl DbPool {
         let mut session = self.session().await?;
         let timeout_ms = deadline.map_or(0, |deadline| deadline.as_millis());
         let lock_timeout_ms = LOCK_TIMEOUT.as_millis();
-        // A policy that hides rows from this role would show an empty dashboard: the statement fails instead.
+        // Without this, a row-level security policy would silently empty the dashboard. Now the statement fails.
         let begin = format!(
             "{BEGIN}; set local statement_timeout = {timeout_ms}; set local lock_timeout = {lock_timeout_ms}; set local row_security = off{}",
             self.pooler.map_or("", Pooler::guard)
@@ -337,7 +337,7 @@ impl Session {
         })
     }
 
-    /// Has the server end statements soon after the deadline. A pooler gets that with each call.
+    /// Makes the server end statements soon after the deadline. Behind a pooler, each call carries the timeout itself.
     async fn limit(&mut self, deadline: Duration) -> Result<(), sqlx::Error> {
         let timeout = deadline + SERVER_GRACE;
         if self.pooler.is_some() || self.link.statement_timeout == timeout {

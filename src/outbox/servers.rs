@@ -1,7 +1,7 @@
-//! The servers of the database, and how a connection finds one that serves.
+//! Connects to one of the database's servers.
 //!
-//! The worker reads the URL's file, the password file and the certificates for each new connection, looks up the host's
-//! name, and tries the hosts in order. So a new password, a new certificate and a failover need no restart.
+//! For each new connection the worker reads the URL's file, the password file and the certificates, looks up the host's
+//! name, and tries the hosts in order. So a new password, a new certificate or a failover needs no restart.
 
 mod attributes;
 mod hosts;
@@ -9,10 +9,10 @@ mod parameters;
 mod passfile;
 mod tls_files;
 
+use std::io;
 use std::str::FromStr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, Once, PoisonError};
-use std::{env, io};
 
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use rand::seq::SliceRandom;
@@ -32,7 +32,7 @@ use crate::telemetry::log_throttle::LogThrottle;
 use attributes::{SessionAttributes, server_state};
 use hosts::{Endpoint, Host};
 
-/// Settings of each session that no pooler shares.
+/// Settings of each direct session, without a pooler.
 ///
 /// - `idle_session_timeout`: a server that ends idle sessions would fail the next statement of a quiet app.
 /// - `tcp_keepalives_*`: the server's probes keep firewalls from forgetting a quiet connection, and end the session of a
@@ -47,7 +47,7 @@ pub(in crate::outbox) const SESSION_GUARDS: &str = "set tcp_keepalives_idle = 30
     where pg_catalog.strpos(pg_catalog.version(), 'linux') operator(pg_catalog.>) 0 \
     and pg_catalog.current_setting('client_connection_check_interval', true) is not null";
 
-/// The process has warned of parameters that have no effect.
+/// Bounds the warnings of ineffective parameters to one per process.
 static WARNED: Once = Once::new();
 
 /// The source of the parameters.
@@ -67,17 +67,16 @@ impl From<&SecretString> for DatabaseSource {
 
 impl DatabaseSource {
     fn read(&self) -> Result<Parameters, ConnectError> {
-        let variable = |name: &str| secret::given(&env::var(name).ok()?).map(str::to_owned);
         Ok(match self {
             Self::Url(source) => {
                 let url = source.read()?;
-                Parameters::parse(Some(url.expose_secret()), variable)?
+                Parameters::parse(Some(url.expose_secret()), secret::variable)?
             }
-            Self::Environment => Parameters::parse(None, variable)?,
+            Self::Environment => Parameters::parse(None, secret::variable)?,
         })
     }
 
-    /// The place for another password, for an operator.
+    /// Tells an operator where to put a new password.
     fn advice(&self, parameters: &Parameters) -> String {
         match (self, &parameters.password) {
             (_, None) => {
@@ -94,7 +93,7 @@ impl DatabaseSource {
     }
 }
 
-/// A host of the URL, as `worker check` found it.
+/// The state of one host of the URL, for `worker check`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct HostSurvey {
     pub(crate) host: String,
@@ -109,9 +108,9 @@ pub(in crate::outbox) struct Servers(Arc<Inner>);
 #[derive(Debug)]
 struct Inner {
     source: DatabaseSource,
-    /// The last parameters that could be read.
+    /// The parameters of the last successful read.
     last: Mutex<Arc<Parameters>>,
-    /// The place of the host that served last.
+    /// Index of the host of the last successful connection.
     served: AtomicUsize,
     unreadable: LogThrottle,
     refused: LogThrottle,
@@ -123,7 +122,7 @@ impl Servers {
     pub(in crate::outbox) fn new(source: DatabaseSource) -> Result<Self, ConnectError> {
         let parameters = source.read()?;
         tls_files::check(&parameters)?;
-        // A worker that waits for its database comes here each second.
+        // A worker that waits for its database calls this function each second.
         WARNED.call_once(|| {
             parameters::warn_of_unknown(&parameters);
             tls_files::warn_of_unchecked(&parameters);
@@ -138,22 +137,22 @@ impl Servers {
         })))
     }
 
-    /// The host and port that served last; all of them before a connection was made.
+    /// Host and port of the last successful connection; all hosts before the first one.
     pub(in crate::outbox) fn address(&self) -> String {
         let parameters = self.last();
         let served = parameters.hosts.get(self.served_place());
         served.map_or_else(|| parameters.address(), ToString::to_string)
     }
 
-    /// A connection to a server that is like `target_session_attrs` asks.
+    /// Connects to a server that satisfies `target_session_attrs`.
     ///
     /// # Errors
-    /// If no host can be used: why, for each of them.
+    /// If no host can be used. The error has the reason for each host.
     pub(in crate::outbox) async fn connect(&self) -> Result<PgConnection, sqlx::Error> {
         self.open(async |options| options.connect().await).await
     }
 
-    /// A connection like [`connect`](Self::connect), opened in another way.
+    /// As [`connect`](Self::connect), with another function that opens the connection.
     ///
     /// # Errors
     /// As for [`connect`](Self::connect).
@@ -178,7 +177,7 @@ impl Servers {
                         self.0.served.store(place, Ordering::Relaxed);
                         return Ok(connection);
                     }
-                    // libpq tries no other host either: it would refuse the same login.
+                    // Another host would refuse the same login. libpq stops here too.
                     Err(error) if is_login_refused(&error) => {
                         self.log_refused(host, &error);
                         return Err(error);
@@ -190,7 +189,7 @@ impl Servers {
         Err(all_failed(failures))
     }
 
-    /// Each host of several with what its server is, or why it can't be used; whatever the session attributes ask.
+    /// Queries the state of each host, regardless of `target_session_attrs`. Empty for a single host.
     pub(in crate::outbox) async fn survey(&self) -> Vec<HostSurvey> {
         let parameters = self.last();
         let mut surveys = Vec::new();
@@ -198,17 +197,18 @@ impl Servers {
             return surveys;
         }
         for host in &parameters.hosts {
-            let look = async {
+            let query_state = async {
                 let mut connection = self.options_for(&parameters, host)?.connect().await?;
                 let state = server_state(&mut connection).await?;
                 connection.close().await.ok();
                 Ok::<_, sqlx::Error>(state)
             };
-            let look = tokio::time::timeout(parameters.connect_timeout, Box::pin(look)).await;
-            let look = look.unwrap_or_else(|_| Err(no_connection(&parameters)));
+            let state =
+                tokio::time::timeout(parameters.connect_timeout, Box::pin(query_state)).await;
+            let state = state.unwrap_or_else(|_| Err(no_connection(&parameters)));
             surveys.push(HostSurvey {
                 host: host.to_string(),
-                takes_writes: look
+                takes_writes: state
                     .map(|state| !state.is_read_only)
                     .map_err(|error| database_error_text(&error)),
             });
@@ -221,7 +221,7 @@ impl Servers {
         parameters::unknown_names(&self.last())
     }
 
-    /// How to connect to the server that served last.
+    /// The options of the last successful connection.
     pub(in crate::outbox) fn options(&self) -> Result<PgConnectOptions, sqlx::Error> {
         let parameters = self.last();
         let host = parameters
@@ -241,7 +241,8 @@ impl Servers {
         Arc::clone(&last)
     }
 
-    /// The parameters as they are now, or as they could be read last: a file may be read while it is replaced.
+    /// Reads the parameters again. Falls back to the last successful read, because a file may be incomplete while an operator
+    /// replaces it.
     fn parameters(&self) -> Arc<Parameters> {
         let parameters = self.0.source.read();
         match parameters {
@@ -263,7 +264,7 @@ impl Servers {
         }
     }
 
-    /// The places of the hosts, in the order in which they are tried.
+    /// Indexes of the hosts, in the order of the tries.
     fn order(&self, parameters: &Parameters) -> Vec<usize> {
         let mut places: Vec<usize> = (0..parameters.hosts.len()).collect();
         if parameters.shuffles_hosts {
@@ -280,8 +281,8 @@ impl Servers {
         parameters: &Parameters,
         host: &Host,
     ) -> Result<PgConnectOptions, sqlx::Error> {
-        // sqlx has no other way in for options as text. An empty password keeps it from reading a password file, whose
-        // lines it would log.
+        // sqlx takes options as text only in a URL. The empty password keeps sqlx from reading a password file, because sqlx
+        // logs lines that it can't parse.
         let session =
             utf8_percent_encode(&parameters.options.join(" "), NON_ALPHANUMERIC).to_string();
         let mut options = if session.is_empty() {
@@ -300,7 +301,6 @@ impl Servers {
             .log_slow_statements(tracing::log::LevelFilter::Off, std::time::Duration::ZERO);
         options = match &host.endpoint {
             Endpoint::Tcp(name) => options.host(name).ssl_mode(parameters.ssl_mode),
-            // A socket has no TLS, and needs none.
             Endpoint::Socket(directory) => options.socket(directory).ssl_mode(PgSslMode::Disable),
         };
         if let Some(user) = &parameters.user {
@@ -376,7 +376,7 @@ impl Servers {
     }
 }
 
-/// Opens a connection, and asks the server what it is, if that matters.
+/// Opens a connection, and checks the server's state against `target_session_attrs`.
 async fn attempt<C>(
     open: &impl AsyncFn(PgConnectOptions) -> Result<C, sqlx::Error>,
     options: PgConnectOptions,
@@ -394,7 +394,8 @@ where
     Ok(connection)
 }
 
-/// No timeout of a statement: it says nothing of how slow the database is, and is no reason to wait longer.
+/// A host did not connect in time. The error must not look like a timeout of a statement: `AdaptiveTimeout` would wait
+/// longer after one.
 fn no_connection(parameters: &Parameters) -> sqlx::Error {
     let timeout = humantime::format_duration(parameters.connect_timeout);
     let why = format!("no connection within {timeout}");

@@ -30,7 +30,7 @@ impl Outbox {
             PgListener::connect_with(&pool).await
         };
         let mut listener = self.servers().open(open).await?;
-        // A lost connection must show: notifications of the meantime are lost.
+        // Without this, sqlx would reconnect silently, and notifications would be lost unnoticed.
         listener.eager_reconnect(false);
         within(CONNECT_TIMEOUT, async {
             listener.execute(SESSION_GUARDS).await?;

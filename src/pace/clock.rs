@@ -67,9 +67,9 @@ pub(crate) struct DbClock {
 /// The database's clock was set, or its server was replaced by one with another clock.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct ClockStep {
-    /// The time that the clock would show now.
+    /// The time that the estimate expected at this reading.
     pub(crate) before: DbTime,
-    /// The time that it shows.
+    /// The time that the clock shows.
     pub(crate) after: DbTime,
 }
 
@@ -79,14 +79,14 @@ impl ClockStep {
     }
 }
 
-/// A smaller step is within the tolerance of the pace, see [`TOLERANCE`](super::TOLERANCE).
+/// The process ignores a smaller step, because it is within the tolerance of the pace: see [`TOLERANCE`](super::TOLERANCE).
 const LEAST_STEP: Duration = Duration::from_millis(10);
 /// How fast a clock may be slewed without a step, as a share of the time: chrony's default maximum is a twelfth. Without
 /// this allowance, a worker would find a step in each reading while the clock is slewed, and never send.
 const SLEW: f64 = 0.1;
-/// For how long since the last reading a clock is taken to be slewed so fast.
+/// The longest time between two readings for which the process assumes that rate.
 const MAX_SLEWING: Duration = Duration::from_secs(1);
-/// How fast a clock may be slewed for any time: NTP does so by 500 millionths.
+/// The rate of slewing that the process assumes for any longer time: NTP slews by up to 500 ppm.
 const LASTING_SLEW: f64 = 1e-3;
 
 /// By how much a process's two ways to measure a time may differ: an [`Instant`] stands still while a host sleeps or
@@ -134,8 +134,7 @@ impl DbClock {
         step
     }
 
-    /// When this process has noticed the last step of the database's clock. A slot of a claim that was asked for before
-    /// then says nothing about when its call may start.
+    /// When this process noticed the last step of the database's clock. Slots of claims that began earlier are void.
     pub(crate) fn stepped_at(&self) -> Option<Instant> {
         self.stepped_at
     }

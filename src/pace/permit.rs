@@ -31,7 +31,7 @@ pub(crate) enum Late {
     Lease,
     /// The lane was held or slowed after the claim: a call now would go to an API that refuses it.
     Released,
-    /// The database's clock was set after the claim was asked for: its slots are times of a clock that is gone.
+    /// The database's clock was set after the claim's request, so the claim's slots are void.
     ClockStepped,
 }
 
@@ -54,7 +54,7 @@ impl PermitTerms {
         released_at.is_some_and(|released_at| self.asked_at <= released_at)
     }
 
-    /// Whether the clock was set since the claim was asked for.
+    /// Whether the clock was set since the claim's request.
     pub(crate) fn is_of_another_clock(&self, clock: &DbClock) -> bool {
         clock
             .stepped_at()

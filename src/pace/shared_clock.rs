@@ -1,12 +1,12 @@
-//! A process's view of the database's clock, and what the process does after that clock was set.
+//! A process's estimate of the database's clock, and the consequences of a step of that clock.
 //!
 //! The clock of a database jumps when an administrator or NTP sets it, and when a failover leads to another server. Slots,
-//! leases and expiries are times on that clock. After each step the process
+//! leases and expiries are times on that clock. After each step, the process
 //!
-//! - gives back every message that waits for a slot, and claims nothing for [`SILENCE`]: until then other workers may still
+//! - releases every message that waits for a slot, and claims nothing for [`CLAIM_PAUSE`]. Until then other workers may still
 //!   use slots of the old time, and slots of both times together would exceed the limit;
-//! - for [`UNSTEADY`] takes no lease and no expiry for over that was not over before the step: else a step ahead would have
-//!   every message in flight sent again, and a clock that is wrong for ten seconds would end messages as expired.
+//! - treats only those leases and expiries as over that were over before the step, for [`STEADY_AFTER`]. Otherwise a step
+//!   ahead would repeat every call in flight, and a clock that is wrong for ten seconds would expire messages.
 
 use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -17,17 +17,16 @@ use tokio::sync::watch;
 use super::clock::ClockReading;
 use super::{ClockStep, DbClock, DbTime, HORIZON, Lookahead};
 
-/// How long nothing is claimed after a step: slots lie no further ahead.
-const SILENCE: Duration = HORIZON.saturating_add(Lookahead::MAX);
-/// How long a clock has to go on without a step until what it shows counts for leases and expiries. Not shorter than a
-/// lease.
-const UNSTEADY: Duration = Duration::from_secs(60);
-/// The most steps that are remembered. A clock that is set more often counts as steady sooner.
+/// How long the process claims nothing after a step. No slot lies further ahead.
+const CLAIM_PAUSE: Duration = HORIZON.saturating_add(Lookahead::MAX);
+/// How long after a step leases and expiries go by the clock again. A longer lease prolongs this time.
+const STEADY_AFTER: Duration = Duration::from_secs(60);
+/// The most steps that the process remembers. A clock that is set more often counts as steady sooner.
 const MAX_STEPS: usize = 16;
-/// A claim that is carried out so much later than it was asked for still relies on the time that the database shows.
-const PROMPT: Duration = Duration::from_secs(1);
+/// How much later than its request a claim may run and still go by the time that the database shows.
+const MAX_CLAIM_DELAY: Duration = Duration::from_secs(1);
 
-/// The clock that all lanes of a process share, kept up by the readings that statements bring along.
+/// The clock that all lanes of a process share. Statements return readings that correct the estimate.
 #[derive(Debug)]
 pub(crate) struct SharedClock {
     state: Mutex<State>,
@@ -44,7 +43,7 @@ struct State {
 #[derive(Debug)]
 struct Step {
     noticed_at: Instant,
-    /// A time that is over on the clock before the step and on the clock after it.
+    /// The earlier of the two times of the step: over on the clock before it and on the clock after it.
     over_before: DbTime,
 }
 
@@ -78,9 +77,9 @@ impl SharedClock {
         self.last_step.send_replace(Some(step));
     }
 
-    /// Takes in that the database has seen its clock set back, as far as this process has noticed no step: it was started
-    /// after that.
-    pub(crate) fn was_set_back(&self, at: DbTime, by: Duration) {
+    /// Reports a step back that a claim found in the lane's row. A process that started after the step has no reading from
+    /// before it. A process that noticed a step itself ignores the report.
+    pub(crate) fn database_was_set_back(&self, at: DbTime, by: Duration) {
         if self.state().steps.is_empty() {
             self.last_step.send_replace(Some(ClockStep {
                 before: at + by,
@@ -89,30 +88,30 @@ impl SharedClock {
         }
     }
 
-    /// The estimate as it stands; none before the first reading.
+    /// The present estimate; none before the first reading.
     pub(crate) fn get(&self) -> Option<DbClock> {
         self.state().clock
     }
 
-    /// The steps, for a task that follows them.
+    /// A receiver of the latest step.
     pub(crate) fn steps(&self) -> watch::Receiver<Option<ClockStep>> {
         self.last_step.subscribe()
     }
 
-    /// Until when nothing may be claimed, if the clock was set a moment ago.
-    pub(crate) fn silent_until(&self) -> Option<Instant> {
+    /// The end of the claim pause after the last step; none if the clock was never set.
+    pub(crate) fn no_claims_until(&self) -> Option<Instant> {
         let stepped_at = self.get()?.stepped_at()?;
-        Some(stepped_at + SILENCE)
+        Some(stepped_at + CLAIM_PAUSE)
     }
 
-    /// Leases and expiries up to this time of the database are over for certain; none before the first reading. `lease`
-    /// is how long leases last.
+    /// Leases and expiries up to this time of the database are certainly over; none before the first reading. `lease` is the
+    /// length of a lease.
     pub(crate) fn over_before(&self, now: Instant, lease: Duration) -> Option<DbTime> {
         let state = self.state();
-        let by_estimate = state.clock?.at(now) + PROMPT;
+        let by_estimate = state.clock?.at(now) + MAX_CLAIM_DELAY;
         let steps = state.steps.iter();
         let unsteady = steps
-            .filter(|step| now.saturating_duration_since(step.noticed_at) < UNSTEADY.max(lease))
+            .filter(|step| now.saturating_duration_since(step.noticed_at) < STEADY_AFTER.max(lease))
             .map(|step| step.over_before);
         unsteady.chain([by_estimate]).min()
     }
@@ -158,9 +157,9 @@ mod tests {
         show(&clock, later, AT + SECOND * 40);
         assert_eq!(
             clock.over_before(later, LEASE),
-            Some(AT + SECOND * 40 + PROMPT)
+            Some(AT + SECOND * 40 + MAX_CLAIM_DELAY)
         );
-        assert_eq!(clock.silent_until(), None);
+        assert_eq!(clock.no_claims_until(), None);
     }
 
     #[test]
@@ -172,18 +171,18 @@ mod tests {
         let at_step = base + SECOND * 2;
         assert_eq!(
             clock.over_before(at_step, LEASE),
-            Some(AT + SECOND * 2 + PROMPT)
+            Some(AT + SECOND * 2 + MAX_CLAIM_DELAY)
         );
         show(&clock, at_step, AT + SECOND * 2 + hour);
-        assert_eq!(clock.silent_until(), Some(at_step + SILENCE));
+        assert_eq!(clock.no_claims_until(), Some(at_step + CLAIM_PAUSE));
         for seconds in [0, 30, 59] {
             let now = at_step + SECOND * seconds;
             assert_eq!(clock.over_before(now, LEASE), Some(AT + SECOND * 2));
         }
-        let steady = at_step + UNSTEADY;
+        let steady = at_step + STEADY_AFTER;
         assert_eq!(
             clock.over_before(steady, LEASE),
-            Some(AT + SECOND * 2 + hour + UNSTEADY + PROMPT)
+            Some(AT + SECOND * 2 + hour + STEADY_AFTER + MAX_CLAIM_DELAY)
         );
         assert_eq!(
             clock.over_before(steady, LEASE * 4),

@@ -41,9 +41,9 @@ pub(crate) struct ClientSettings {
     pub(crate) credentials: Credentials,
     /// The proxies on the way to the hosts.
     pub(crate) proxies: ProxyVariables,
-    /// Longest time for a TCP and TLS handshake, with the one of a proxy.
+    /// Longest time for a TCP and TLS handshake, including a proxy's.
     pub(crate) connect_timeout: Duration,
-    /// A connection that is older is not used for another call.
+    /// Maximum age at which a connection is reused.
     pub(crate) connection_max_age: Duration,
     /// Longest time from the start of a call to the end of its response.
     pub(crate) request_timeout: Duration,

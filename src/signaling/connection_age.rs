@@ -1,28 +1,27 @@
-//! How long a connection to the API may serve: pure decisions over given times.
+//! Decides whether a connection to the API may be reused. Pure functions of given times.
 //!
-//! | A connection is not used again | because otherwise |
+//! | The worker does not reuse a connection | because otherwise |
 //! |---|---|
-//! | at its maximum age, less up to a quarter | calls would go to an address that the name service no longer names |
-//! | 20 s after its last use | a gateway on the way might just be closing it, or have forgotten it |
-//! | shortly before the end of the time that the server has announced (`Keep-Alive: timeout=5`) | the server would close it under the request |
+//! | at its maximum age, less up to a quarter | calls would go to an address that the name service no longer returns |
+//! | 20 s after its last use | a gateway might be closing or have dropped the connection |
+//! | shortly before the timeout that the server announced (`Keep-Alive: timeout=5`) | the server might close the connection under a request |
 
 use std::time::{Duration, Instant};
 
 use hyper::HeaderMap;
 use rand::RngExt;
 
-/// How long a connection may be idle before it is not used again: shorter than what servers and the gateways in front
-/// of them commonly keep.
+/// Maximum idle time of a connection, shorter than the usual idle timeouts of servers and gateways.
 const MAX_IDLE: Duration = Duration::from_secs(20);
-/// How long before the announced end a connection is not used any more: more than the time between the choice of a
-/// connection and the arrival of its request. Of a short announcement it is the half.
+/// The worker stops to reuse a connection so long before the announced timeout. The margin covers the time from the choice of
+/// a connection to the arrival of its request. For a timeout below 2 s, the margin is half of it.
 const KEEP_ALIVE_MARGIN: Duration = Duration::from_secs(1);
-/// A connection that was idle for less is not under the suspicion that something on the way has dropped it.
+/// A failed call on a connection that was idle for this time may mean that a firewall drops idle connections.
 const SUSPICIOUS_IDLE: Duration = Duration::from_secs(1);
 
 #[derive(Debug, Clone, Copy)]
 pub(super) struct ConnectionAge {
-    /// A random part earlier than the maximum age, so that connections made together do not end together.
+    /// Up to a quarter earlier than the maximum age, at random, so that connections made together do not end together.
     retires_at: Instant,
     /// When the connection was made, or its last response was read.
     last_used: Instant,
@@ -39,7 +38,7 @@ impl ConnectionAge {
         }
     }
 
-    /// A response was read on it, in which the server has announced this timeout.
+    /// Takes in a response, with the timeout that the server announced in it.
     pub(super) fn used(&mut self, now: Instant, keep_alive: Option<Duration>) {
         self.last_used = now;
         self.idle_limit = keep_alive.map_or(MAX_IDLE, |timeout| {
@@ -61,7 +60,7 @@ impl ConnectionAge {
     }
 }
 
-/// The time that a server keeps an idle connection, from the header `Keep-Alive: timeout=5, max=100`.
+/// The server's idle timeout, from the header `Keep-Alive: timeout=5, max=100`.
 pub(super) fn announced_timeout(headers: &HeaderMap) -> Option<Duration> {
     let values = headers.get_all("keep-alive").iter();
     let parameters = values

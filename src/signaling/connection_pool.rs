@@ -168,7 +168,7 @@ impl ConnectionPool {
         let mut idle = self.idle();
         // The one used last is the least likely to have been closed by the other side.
         while let Some(last) = idle.pop_back() {
-            if last.can_serve(now) {
+            if last.is_reusable(now) {
                 return Some(last);
             }
         }
@@ -226,7 +226,7 @@ impl Connection {
         } = self;
         let now = Instant::now();
         let mut idle = host.idle();
-        while idle.front().is_some_and(|oldest| !oldest.can_serve(now)) {
+        while idle.front().is_some_and(|oldest| !oldest.is_reusable(now)) {
             idle.pop_front();
         }
         if idle.len() < host.max_idle {
@@ -234,8 +234,8 @@ impl Connection {
         }
     }
 
-    /// Puts a connection back as soon as it is ready after its response. `keep_alive` is how long the server has
-    /// announced to keep it.
+    /// Puts a connection back as soon as it is ready after its response. `keep_alive` is the idle
+    /// timeout that the server announced.
     pub(super) async fn reuse(mut self, keep_alive: Option<Duration>) {
         self.age.used(Instant::now(), keep_alive);
         if let Ok(Ok(())) = tokio::time::timeout(REUSE_WITHIN, self.sender.ready()).await {
@@ -243,9 +243,9 @@ impl Connection {
         }
     }
 
-    /// The call that began at this time has no response. If its connection had been idle, a firewall or load balancer on
-    /// the way may have dropped idle connections without a word. Then each of them would cost a call its timeout, so
-    /// that those which have been idle since before the call are not used again.
+    /// Takes in that the call which began at this time got no response. If its connection had been idle, a firewall or a
+    /// load balancer may have dropped idle connections silently. Each of them would cost another call its timeout, so
+    /// this drops all connections that were idle before the call.
     pub(super) fn failed(self, call_start: Instant) {
         if self.age.was_idle(call_start) {
             self.host
@@ -256,7 +256,7 @@ impl Connection {
 }
 
 impl Idle {
-    fn can_serve(&self, now: Instant) -> bool {
+    fn is_reusable(&self, now: Instant) -> bool {
         self.sender.is_ready() && self.age.allows_reuse(now)
     }
 }

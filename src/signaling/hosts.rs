@@ -14,7 +14,7 @@ use crate::connector::https_connector;
 use crate::proxy::{InvalidProxy, Proxy};
 use crate::telemetry::log_throttle::LogThrottle;
 
-/// The result of connecting one host.
+/// The result of a connection to one host.
 #[derive(Debug)]
 pub(crate) struct TriedHost {
     pub(crate) base_url: String,

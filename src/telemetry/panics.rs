@@ -1,15 +1,14 @@
-//! Panics in the log. The standard hook writes to standard error itself, where a reader that stalls would stop the thread,
-//! and prints any message, in which a payload or a secret may stand.
+//! Logs panics. The standard hook writes to standard error itself, so a stalled reader would block the thread. It also prints
+//! any panic message, and a message may contain a payload or a secret.
 
 use std::backtrace::{Backtrace, BacktraceStatus};
 use std::panic::PanicHookInfo;
 
 use crate::sanitize;
 
-/// How much of a backtrace is logged, in characters.
 const MAX_BACKTRACE_CHARS: usize = 8_000;
-/// Messages of the standard library that are made of numbers alone begin so.
-const NUMBERS_ALONE: [&str; 3] = [
+/// Beginnings of the standard library's messages that contain only numbers.
+const NUMERIC_MESSAGES: [&str; 3] = [
     "index out of bounds: the len is ",
     "range start index ",
     "range end index ",
@@ -34,14 +33,14 @@ fn log(panic: &PanicHookInfo<'_>) {
     );
 }
 
-/// The message, unless values stand in it.
+/// The message, if it can't contain a payload or a secret.
 fn message<'panic>(panic: &'panic PanicHookInfo<'_>) -> &'panic str {
     let payload = panic.payload();
     if let Some(literal) = payload.downcast_ref::<&'static str>() {
         return literal;
     }
     match payload.downcast_ref::<String>() {
-        Some(text) if NUMBERS_ALONE.iter().any(|start| text.starts_with(start)) => text,
-        _ => "the message is not shown, because values stand in it",
+        Some(text) if NUMERIC_MESSAGES.iter().any(|start| text.starts_with(start)) => text,
+        _ => "the message is not shown, because it may contain a payload or a secret",
     }
 }

@@ -78,9 +78,7 @@ impl Traces {
         instance: &str,
         proxies: &ProxyVariables,
     ) -> Result<Option<Self>, InvalidTraces> {
-        let Some(settings) =
-            Settings::read(|name| secret::given(&std::env::var(name).ok()?).map(str::to_owned))?
-        else {
+        let Some(settings) = Settings::read(secret::variable)? else {
             return Ok(None);
         };
         if let Ok(endpoint) = settings.endpoint.parse() {

@@ -14,7 +14,7 @@ use uuid::Uuid;
 
 use super::delivery;
 use super::lane::circuit_breaker::Allowance;
-use super::lane::{Lane, LaneSearch, Place};
+use super::lane::{Lane, OpenReason, Place};
 use super::panic_point::panic_point;
 use super::recorder::Delivered;
 use crate::error_text::database_error_text;
@@ -99,8 +99,8 @@ impl ClaimLoop {
                         .hold
                         .is_some_and(|hold| hold.kind == HoldKind::OtherEnvironment)
                     {
-                        // If the database fails, the next poll finds the same.
-                        self.lane.open(LaneSearch::OtherEnvironment).await.ok();
+                        // If the database fails, the next claim finds the same environment and opens the lane again.
+                        self.lane.open(OpenReason::OtherEnvironment).await.ok();
                     }
                     let next = Next::after(&batch, self.lookahead, self.avoids);
                     if next == Next::Idle {
@@ -111,7 +111,7 @@ impl ClaimLoop {
                     shutdown.run_until_cancelled(next.wait(&self.lane)).await
                 }
                 Err(error) => {
-                    let pause = match self.mend(error).await {
+                    let pause = match self.reopen_missing_lane(error).await {
                         Ok(()) => DATABASE_PAUSE,
                         Err(error) => self.pause_for_database(&error),
                     };
@@ -140,13 +140,13 @@ impl ClaimLoop {
         }
         loop {
             let now = Instant::now();
-            let silent_until = lane.shared.outbox.clock().silent_until();
+            let no_claims_until = lane.shared.outbox.clock().no_claims_until();
             // Only this loop takes places, so the free ones stay free.
             let in_flight = lane.in_flight();
             let allowance = lane.breaker().allowance(now, in_flight);
             let pause = match allowance {
-                _ if silent_until.is_some_and(|until| now < until) => {
-                    silent_until.map_or(Duration::ZERO, |until| until - now)
+                _ if no_claims_until.is_some_and(|until| now < until) => {
+                    no_claims_until.map_or(Duration::ZERO, |until| until - now)
                 }
                 Allowance::Claim(_) if in_flight >= lane.max_in_flight => {
                     // Each message in flight is recorded by the end of its lease, unless the recorder is behind.
@@ -200,7 +200,7 @@ impl ClaimLoop {
             environment: shared.environment.as_deref(),
             isolates: false,
         };
-        let batch = match self.claim_what_can_be(request).await {
+        let batch = match self.claim_past_refusals(request).await {
             Ok(batch) => {
                 self.lane.outage_grace().answered(batch.at, Instant::now());
                 self.lane.scan_claimed(position, &batch);
@@ -236,18 +236,21 @@ impl ClaimLoop {
         Ok(batch)
     }
 
-    /// Makes the lane again if the claim failed because somebody has deleted it: no wait would bring it back.
-    async fn mend(&self, error: sqlx::Error) -> Result<(), sqlx::Error> {
+    /// Opens the lane again if the claim failed because the lane's row was deleted. Waiting would not bring the row back.
+    async fn reopen_missing_lane(&self, error: sqlx::Error) -> Result<(), sqlx::Error> {
         if is_missing_lane(&error) {
-            self.lane.open(LaneSearch::Missed).await
+            self.lane.open(OpenReason::RowMissing).await
         } else {
             Err(error)
         }
     }
 
-    /// Claims. A message that a trigger or a constraint keeps from being claimed would make each claim fail, so the
-    /// claim then passes over it, and, if that is not enough, takes one message.
-    async fn claim_what_can_be(&self, mut request: ClaimRequest<'_>) -> Result<Batch, ClaimError> {
+    /// Claims, past messages that a trigger or a constraint refuses: one such message would make each claim fail. The second
+    /// try passes over refused messages, and the third also claims one message only.
+    async fn claim_past_refusals(
+        &self,
+        mut request: ClaimRequest<'_>,
+    ) -> Result<Batch, ClaimError> {
         let outbox = &self.lane.shared.outbox;
         let mut claimed = outbox.claim(&request).await;
         for max_messages in [request.max_messages, 1] {
@@ -333,7 +336,7 @@ impl ClaimLoop {
 }
 
 impl Drop for ClaimLoop {
-    /// A loop that panics while its database fails is not one of those that wait for the database any more.
+    /// A loop that panics while the database fails no longer counts as waiting for the database.
     fn drop(&mut self) {
         if self.database_pause != DATABASE_PAUSE {
             self.lane.shared.failing.fetch_sub(1, Ordering::Relaxed);

@@ -1,4 +1,4 @@
-//! Follows the database's clock when it is set: see [`SharedClock`](crate::pace::SharedClock).
+//! Acts on steps of the database's clock: see [`SharedClock`](crate::pace::SharedClock).
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,10 +15,9 @@ use crate::pace::ClockStep;
 
 /// The counter of steps of the database's clock.
 pub(crate) const CLOCK_STEPS: &str = "signaling_database_clock_steps_total";
-/// How often messages are brought back after the database has failed.
+/// The pause before the next try after the database has failed.
 const RETRY_PAUSE: Duration = Duration::from_secs(1);
 
-/// Follows the clock until the shutdown.
 pub(super) async fn run(
     lanes: Vec<Arc<Lane>>,
     mut last_step: watch::Receiver<Option<ClockStep>>,
@@ -40,7 +39,7 @@ pub(super) async fn run(
             }
             if step.is_back() {
                 for lane in &lanes {
-                    bring_messages_back(&outbox, lane).await;
+                    set_messages_back(&outbox, lane).await;
                 }
             }
         }
@@ -59,12 +58,13 @@ fn log_step(step: ClockStep) {
         event = "clock_stepped",
         direction,
         by = %humantime::format_duration(by),
-        "the database's clock was set, or this host slept: messages that wait for their slots are given back, and nothing expires until the clock was steady for a minute. Check the clocks of the database's hosts (NTP)"
+        "the database's clock was set, or this host slept: the worker releases messages that wait for their slots, and expires nothing until the clock was steady for a minute. Check the clocks of the database's hosts (NTP)"
     );
 }
 
-/// Makes messages due that would wait for as long as the clock was set back.
-async fn bring_messages_back(outbox: &Outbox, lane: &Lane) {
+/// Corrects the due times of messages that would otherwise wait for as long as the clock was set back. Retries until the
+/// database answers.
+async fn set_messages_back(outbox: &Outbox, lane: &Lane) {
     let mut has_failed = false;
     loop {
         match outbox
@@ -77,7 +77,7 @@ async fn bring_messages_back(outbox: &Outbox, lane: &Lane) {
                     event = "messages_set_back",
                     app = lane.app,
                     messages,
-                    "messages that were due at times of the old clock are due in time"
+                    "the due times of messages are corrected after the clock was set back"
                 );
                 lane.clock_stepped();
                 return;
@@ -88,7 +88,7 @@ async fn bring_messages_back(outbox: &Outbox, lane: &Lane) {
                         event = "messages_set_back_failed",
                         app = lane.app,
                         error = database_error_text(&error),
-                        "messages that are due at times of the old clock can't be changed: trying again until they can"
+                        "due times can't be corrected after the clock was set back, so messages may wait too long: trying again until the database answers"
                     );
                 }
                 has_failed = true;

@@ -53,7 +53,7 @@ enum NoCall {
 struct Finished {
     record: Record,
     event: LaneEvent,
-    /// The message goes back only for a new slot.
+    /// The message was not sent because its slot was missed, and needs another slot.
     wants_slot: bool,
     /// The host of the call, for the trace.
     server: Option<BaseUrl>,
@@ -70,7 +70,8 @@ impl From<(Record, LaneEvent)> for Finished {
     }
 }
 
-/// Delivers a claimed message, at the earliest at `start_at`, and hands its record over. A panic costs this attempt alone.
+/// Delivers a claimed message, at the earliest at `start_at`, and hands its record to the recorder. A panic fails this
+/// attempt only.
 pub(super) async fn deliver(
     lane: Arc<Lane>,
     claimed: Claimed,
@@ -168,7 +169,7 @@ async fn attempt(
     }
 }
 
-/// A probe that has found nothing out lets another message probe.
+/// A probe without a call lets another message probe.
 fn unused_probe(claimed: &Claimed) -> LaneEvent {
     claimed
         .probe()
@@ -304,8 +305,8 @@ fn released_at(lane: &Lane, claimed: &Claimed) -> Option<Instant> {
         .filter(|_| claimed.probe().is_none())
 }
 
-/// Waits for a time on the database's clock, also where the estimate of that is corrected meanwhile, and returns the
-/// estimate by which the time has come. After a step of the clock the time may never come, so the wait ends.
+/// Waits for a time on the database's clock, and follows corrections of the estimate meanwhile. Returns the latest estimate.
+/// A step of the clock ends the wait, because the time may then never come.
 async fn wait_for(at: DbTime, lane: &Lane, mut clock: DbClock) -> DbClock {
     loop {
         sleep_until(clock.instant_of(at)).await;

@@ -35,7 +35,7 @@ use circuit_breaker::CircuitBreaker;
 use destinations::Destinations;
 pub(super) use fleet_state::AttemptReport;
 use lane_log::LaneLog;
-pub(super) use opening::LaneSearch;
+pub(super) use opening::OpenReason;
 use outage_grace::OutageGrace;
 use scan_position::ScanState;
 pub(super) use schedule::Schedule;
@@ -251,7 +251,7 @@ impl Lane {
 
     /// The present estimate of the database's time.
     pub(super) fn now(&self) -> DbTime {
-        // A lane has claimed, and so read the clock, before this is called.
+        // The first claim reads the clock. Before that, this returns 1970.
         self.shared
             .outbox
             .clock()
@@ -259,15 +259,15 @@ impl Lane {
             .map_or(DbTime::from_micros(0), |clock| clock.at(Instant::now()))
     }
 
-    /// Leases and expiries up to this time of the database are over; none before the first claim. Those that ended later
-    /// may still run: their workers could not record during an outage, or the clock was set.
+    /// Leases and expiries up to this time of the database are over; none before the first claim. A lease that ended later
+    /// may still be in use, because its worker could not record during an outage, or because the clock was set.
     pub(super) fn over_before(&self) -> Option<DbTime> {
         let lost_before = self.outage_grace().lost_before();
         self.steady_time().into_iter().chain(lost_before).min()
     }
 
-    /// The present time of the database, or an earlier one if its clock was set a moment ago. Nothing that ends a message
-    /// may rely on more than that.
+    /// The present time of the database, or an earlier one if the clock was set a moment ago. Decisions that end a message
+    /// use this time.
     pub(super) fn steady_now(&self) -> DbTime {
         let now = self.now();
         self.steady_time().map_or(now, |time| time.min(now))
@@ -278,7 +278,7 @@ impl Lane {
         clock.over_before(Instant::now(), self.shared.timing.lease)
     }
 
-    /// Takes in that the database's clock was set: times that this process remembers are of another clock.
+    /// Forgets remembered times after a step of the database's clock, because they are times of another clock.
     pub(super) fn clock_stepped(&self) {
         self.release_unsent();
         self.scan_state().restart();
@@ -332,7 +332,7 @@ impl Lane {
                 app = self.app,
                 messages,
                 suppressed,
-                "a trigger or a constraint in the database refuses changes of these messages, so they are not sent and the others are: `worker check` names the trigger or the constraint, signaling.refused lists the messages; correct it, and `worker resume` tries them at once"
+                "a trigger or a constraint in the database refuses changes of these messages, so they are not sent; other messages are. `worker check` names the trigger or the constraint, and signaling.refused lists the messages. Correct it, and `worker resume` tries the messages at once"
             );
         }
     }
@@ -348,7 +348,7 @@ impl Lane {
         if !self.is_writing_row() {
             let hold = next_due.hold.map(|hold| hold.kind);
             self.log().seen(&self.app, next_due.at, hold);
-            // A database that was restored beneath this worker: the loop finds out whose messages these are now.
+            // Somebody restored another database beneath this worker. The loop opens the lane, which logs the refusal.
             if hold == Some(HoldKind::OtherEnvironment) && !self.is_refused() {
                 self.wake();
             }

@@ -1,4 +1,4 @@
-//! Panics on request, so that tests can show what a defect costs. An optimised build has none of this.
+//! Panics on request, for tests of the recovery from defects. Optimised builds never panic here.
 
 /// Panics here if `WORKER_TEST_PANICS` asks for it: `recorder=2` twice, `delivery:17=1` once and for message 17 alone.
 #[cfg(debug_assertions)]

@@ -192,7 +192,7 @@ impl Poller {
         }
     }
 
-    /// Leases and expiries up to this time are over, for the lane that is the most careful.
+    /// Leases and expiries up to this time are over: the earliest such time of all lanes.
     fn over_before(&self) -> Option<DbTime> {
         let lanes = self.lanes.iter();
         lanes.filter_map(|lane| lane.over_before()).min()

@@ -69,12 +69,12 @@ pub(super) struct Recorder {
     late: LogThrottle,
     /// Of records that the database refuses.
     refused: LogThrottle,
-    /// Of records that the database takes in their barest form only.
+    /// Of records that the database accepts without details only.
     bare: LogThrottle,
     work: Mutex<Work>,
 }
 
-/// The outcomes that are still to be written. They outlive a panic of the recorder.
+/// Outcomes that are not recorded yet. They outlive a panic of the recorder.
 struct Work {
     inbox: mpsc::Receiver<Delivered>,
     batch: Vec<Delivered>,
@@ -84,14 +84,14 @@ struct Work {
     suspects: VecDeque<Delivered>,
 }
 
-/// How a batch is written. The next way follows where the database refuses a record.
+/// How to write a batch. If the database refuses a record, the recorder tries the next variant.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Writing {
-    /// All records as one.
+    /// All records in one statement.
     Together,
-    /// Each record by itself, in its barest form if the database refuses more.
+    /// Each record by itself, without details if the database refuses those.
     OneByOne,
-    /// The same, without texts: the encoding of the database can't hold one of them.
+    /// The same without texts, because the database's encoding can't store one of them.
     WithoutTexts,
 }
 
@@ -147,34 +147,33 @@ impl Recorder {
                 .map(|delivered| delivered.record.clone())
                 .collect();
             let results = self.write(&records).await;
-            // One by one, so that a panic here leaves the others in the batch.
+            // Pops one at a time, so that a panic here leaves the other records in the batch.
             work.batch.reverse();
             for result in results {
                 if let Some(delivered) = work.batch.pop() {
-                    settle(delivered, result, &mut work.locked);
+                    apply_result(delivered, result, &mut work.locked);
                 }
             }
         }
     }
 
-    /// After a panic, writes the records of that batch one by one. A record with which the recorder panics again is given up,
-    /// alone: its lease ends, the message counts as lost, and ends after `max_attempts` of that.
+    /// Writes the batch of a panicked run record by record. If the recorder panics again, it gives up that record only: the
+    /// lease ends, and the message counts as lost.
     async fn write_suspects(&self, work: &mut Work) {
         work.suspects.extend(work.batch.drain(..));
         while let Some(delivered) = work.suspects.pop_front() {
             let record = delivered.record.clone();
             let results = self.write(std::slice::from_ref(&record)).await;
             if let Some(&result) = results.first() {
-                settle(delivered, result, &mut work.locked);
+                apply_result(delivered, result, &mut work.locked);
             }
         }
-        // The recorder is not behind any more, also if it has given up all that it had.
+        // Without this, lanes would wait for a recorder that gave up its last record.
         self.lag.send_replace(None);
     }
 
-    /// Writes records, and again until the database has answered. Returns the result of each, in their order. A record
-    /// that the database refuses is given up, alone: its lease ends, and the message is due again, unless that was its
-    /// last attempt.
+    /// Writes records, and retries until the database answers. Returns the results in order. The recorder gives up a record
+    /// that the database refuses: the lease ends, and the message is due again unless that was its last attempt.
     async fn write(&self, records: &[Record]) -> Vec<RecordResult> {
         let mut pause = RETRY_PAUSE;
         let mut writing = Writing::Together;
@@ -310,8 +309,8 @@ impl Recorder {
     }
 }
 
-/// Takes in what became of a record.
-fn settle(delivered: Delivered, result: RecordResult, locked: &mut VecDeque<Delivered>) {
+/// Applies the result of a record: counts the message, queues it again, or retries the record.
+fn apply_result(delivered: Delivered, result: RecordResult, locked: &mut VecDeque<Delivered>) {
     match (result, delivered.record.status) {
         (RecordResult::Locked, _) => locked.push_back(delivered),
         (RecordResult::Recorded { .. } | RecordResult::Bare { .. }, Some(status)) => {

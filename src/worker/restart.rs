@@ -1,5 +1,5 @@
-//! Starts a task again that has panicked. A panic is a defect, but must not cost the outcomes that other tasks know. The pause
-//! grows with each panic, and an operator sees the panic in a metric and in the log.
+//! Restarts tasks after a panic. A panic is a defect, but it must not lose the outcomes that other tasks hold. The pause grows
+//! with each panic. A metric and the log show the panic to the operator.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
@@ -12,13 +12,13 @@ use tokio_util::sync::CancellationToken;
 /// The counter of panics, each a defect. Label: `task`.
 pub(crate) const TASK_PANICS: &str = "signaling_task_panics_total";
 
-/// The pause before a task is started again, at first and at most. Each panic doubles the pause.
+/// The first and the longest pause before a restart. Each panic doubles the pause.
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
 const PAUSE_CAP: Duration = Duration::from_secs(30);
-/// A task that has worked for so long begins with the first pause again.
+/// After so long without a panic, the next pause is the first one again.
 const WORKS_AFTER: Duration = Duration::from_secs(60);
 
-/// The parts of a worker that are started again.
+/// The tasks that restart after a panic.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Task {
     ClockFollower,
@@ -63,27 +63,27 @@ impl Task {
         counter!(TASK_PANICS, "task" => self.as_str())
     }
 
-    /// Counts a panic. [`crate::telemetry`] has logged where it was.
+    /// Counts a panic. The panic hook has logged the location.
     pub(super) fn count_panic(self) {
         self.panics().increment(1);
     }
 }
 
-/// Shows each task's panics as zero, so that a monitor sees a zero before it sees a one.
+/// Registers each task's counter, so that a monitor sees a zero before a one.
 pub(super) fn describe_tasks() {
     for task in Task::ALL {
         task.panics().increment(0);
     }
 }
 
-/// A future has panicked, and everything that the future owned is dropped.
+/// A future has panicked. The panic dropped everything that the future owned.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Panicked;
 
 /// The result of a future, unless it panics.
 pub(super) async fn catch_panic<F: Future>(mut future: Pin<&mut F>) -> Result<F::Output, Panicked> {
     std::future::poll_fn(|context| {
-        // Tasks share only what is behind locks and atomics, and no lock is poisoned for good.
+        // Unwind-safe, because tasks share only locks and atomics, and every reader recovers a poisoned lock.
         match catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(context))) {
             Ok(poll) => poll.map(Ok),
             Err(_) => Poll::Ready(Err(Panicked)),
@@ -92,7 +92,7 @@ pub(super) async fn catch_panic<F: Future>(mut future: Pin<&mut F>) -> Result<F:
     .await
 }
 
-/// Runs a task until it ends by itself. After a panic it is started again, unless `shutdown` is cancelled. `on_panic` runs
+/// Runs a task until it ends by itself. Restarts the task after a panic, unless `shutdown` is cancelled. `on_panic` runs
 /// before the pause.
 pub(super) async fn restart_after_panics<T: Future<Output = ()>>(
     task: Task,
@@ -116,7 +116,7 @@ pub(super) async fn restart_after_panics<T: Future<Output = ()>>(
             task = task.as_str(),
             app,
             pause_ms = pause.as_millis(),
-            "a part of this worker has failed, which is a defect: it is started again, the others go on. Please report the `panicked` line before this one"
+            "a task of this worker panicked, which is a defect. The worker restarts the task; other tasks go on. Please report the `panicked` line before this one"
         );
         let pausing = tokio::time::sleep(pause);
         if shutdown.run_until_cancelled(pausing).await.is_none() {
@@ -132,7 +132,7 @@ struct Backoff {
 }
 
 impl Backoff {
-    /// The pause after a panic, when the task had worked for so long.
+    /// The pause after a panic. `worked` is the time since the task's last start.
     fn next(&mut self, worked: Duration) -> Duration {
         let last = self.last.filter(|_| worked < WORKS_AFTER);
         let pause = last.map_or(FIRST_PAUSE, |last| (last * 2).min(PAUSE_CAP));

@@ -1,4 +1,4 @@
-//! The tasks of a worker. Each is started again after a panic, until the shutdown.
+//! Starts the tasks of a worker. Each task starts again after a panic, until the shutdown.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -42,7 +42,6 @@ impl Tasks {
         loops
     }
 
-    /// Runs the loop of a lane. The other lanes go on while it is started again.
     async fn lane(
         self,
         lane: Arc<Lane>,
@@ -65,7 +64,7 @@ impl Tasks {
                 self.shutdown.clone(),
             )
         };
-        // The poller looks more often meanwhile.
+        // The poller then polls more often.
         let on_panic = || listening.store(false, Ordering::Relaxed);
         restart_after_panics(Task::Listener, None, &self.shutdown, start, on_panic).await;
     }
@@ -78,7 +77,7 @@ impl Tasks {
         restart_after_panics(Task::Poller, None, &self.shutdown, start, || ()).await;
     }
 
-    /// Reports under one identity, so that this worker does not count twice.
+    /// A restarted reporter keeps the identity: with a new one, this worker would count twice.
     pub(super) async fn reporter(self, identity: WorkerIdentity) {
         let start = || {
             let reporter = Reporter::new(&self.outbox, &self.lanes, identity.clone());
@@ -87,7 +86,7 @@ impl Tasks {
         restart_after_panics(Task::Reporter, None, &self.shutdown, start, || ()).await;
     }
 
-    /// A step of the clock that comes while the task is started again is followed then.
+    /// The receiver outlives a panic, so a step during the restart is not lost.
     pub(super) async fn clock_follower(self) {
         let steps = self.outbox.clock().steps();
         let start =
@@ -113,7 +112,7 @@ impl Tasks {
     }
 }
 
-/// Records until all deliveries are over. A shutdown does not end this task, because outcomes are still to be written.
+/// Runs until all deliveries are recorded. A shutdown does not end this task, because deliveries still send outcomes.
 pub(super) async fn run_recorder(recorder: Arc<Recorder>) {
     let never = CancellationToken::new();
     let start = || recorder.run();

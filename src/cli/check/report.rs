@@ -3,8 +3,7 @@
 use std::fmt::Write;
 
 use crate::check::{Finding, Level};
-use crate::cli::print::{print, print_line};
-use crate::sanitize;
+use crate::cli::print::{one_line, print, print_line};
 
 /// The findings, printed as they come or all at the end.
 pub(super) struct Report {
@@ -59,16 +58,12 @@ impl Report {
     }
 }
 
-/// The longest text of a line, in characters.
-const MAX_SHOWN_CHARS: usize = 1_000;
-
 fn line(finding: &Finding) -> String {
     let level = match finding.level {
         Level::Ok => "ok",
         Level::Warn => "warn",
         Level::Fail => "FAIL",
     };
-    let shown = |text: &str| sanitize::text(text, MAX_SHOWN_CHARS);
     let app = finding
         .app
         .as_ref()
@@ -76,10 +71,10 @@ fn line(finding: &Finding) -> String {
     let mut text = format!(
         "{level:<5} {:<12} {app}{}\n",
         finding.subject,
-        shown(&finding.found)
+        one_line(&finding.found)
     );
     if let Some(advice) = &finding.advice {
-        writeln!(text, "{:<18} -> {}", "", shown(advice)).ok();
+        writeln!(text, "{:<18} -> {}", "", one_line(advice)).ok();
     }
     text
 }

@@ -1,4 +1,4 @@
-//! Makes the connections of a pool, and decides which of them may be used again.
+//! Makes the connections of a pool, and decides whether a connection may be reused.
 
 use std::time::{Duration, Instant};
 
@@ -8,12 +8,12 @@ use sqlx::{Executor, PgConnection};
 use super::{LOCK_TIMEOUT, PoolEpoch, Pooler, SERVER_GRACE, STATEMENT_TIMEOUT, within};
 use crate::outbox::servers::{SESSION_GUARDS, Servers};
 
-/// The greatest age of a connection, unless a setting says otherwise. A connection that lasted for ever would keep an old
-/// login, an old address and the memory that the server's session has gathered.
+/// Default maximum age of a connection. Without a maximum, a connection would keep an old login, an old address and the
+/// memory that its server process has gathered.
 pub(crate) const DEFAULT_MAX_AGE: Duration = Duration::from_mins(30);
-/// A connection that nobody has used for so long is asked first whether it is alive.
+/// The pool checks a connection that was idle for so long before it is reused.
 const CHECK_AFTER: Duration = Duration::from_secs(2);
-/// How long it may take to say so.
+/// How long that check may take.
 const CHECK_TIMEOUT: Duration = Duration::from_secs(1);
 
 pub(in crate::outbox) struct ConnectionManager {
@@ -36,8 +36,8 @@ pub(in crate::outbox) struct PooledConnection {
     max_age: Duration,
 }
 
-/// The settings of a connection, unless a pooler lends servers out by the transaction. No default of the database or the
-/// role matters after that.
+/// The session settings of a direct connection. They override the defaults of the database and of the role. A pooler in
+/// transaction mode would lose them, so each call carries its own there.
 fn session_settings(statement_timeout: Duration) -> String {
     format!(
         "{SESSION_GUARDS}; set default_transaction_isolation = 'read committed'; set lock_timeout = {}; set statement_timeout = {}",
@@ -73,24 +73,24 @@ impl Manager for ConnectionManager {
         })
     }
 
-    /// A connection is as good as it was left. Asking before each statement would add a round trip to every claim; a dead
-    /// connection shows in the statement itself, which every caller repeats. Only a connection that was idle is asked,
-    /// because firewalls and proxies drop idle connections without a word.
+    /// Checks only connections that were idle, because firewalls and proxies drop idle connections silently. A check before
+    /// each statement would add a round trip to every claim. A busy connection that dies fails the statement itself, and
+    /// every caller repeats that.
     async fn recycle(
         &self,
-        link: &mut PooledConnection,
+        pooled: &mut PooledConnection,
         metrics: &Metrics,
     ) -> RecycleResult<sqlx::Error> {
-        if link.in_use || link.epoch != self.epoch.count() {
+        if pooled.in_use || pooled.epoch != self.epoch.count() {
             return Err(RecycleError::message("the connection may be dead"));
         }
-        if link.made_at.elapsed() > link.max_age {
+        if pooled.made_at.elapsed() > pooled.max_age {
             return Err(RecycleError::message("the connection is too old"));
         }
         if metrics.last_used() > CHECK_AFTER {
-            let check = within(CHECK_TIMEOUT, link.connection.execute("select"));
+            let check = within(CHECK_TIMEOUT, pooled.connection.execute("select"));
             if let Err(error) = check.await {
-                // The other idle ones are as dead, and each would take as long to find out.
+                // The other idle connections are probably dead too, and each check would take as long.
                 self.epoch.advance();
                 return Err(RecycleError::Backend(error));
             }

@@ -32,7 +32,7 @@ pub(crate) struct ClaimRequest<'a> {
     pub(crate) lease: Duration,
     /// Worker name written to `claimed_by`. Informational; never compared.
     pub(crate) claimed_by: &'a str,
-    /// Leases and expiries that ended after this do not count as over yet; none if all do.
+    /// Leases and expiries that ended after this time do not count as over yet. None: all of them count.
     pub(crate) over_before: Option<DbTime>,
     /// How long this lane waits for a claim.
     pub(crate) timeout: &'a AdaptiveTimeout,
@@ -44,7 +44,7 @@ pub(crate) struct ClaimRequest<'a> {
     pub(crate) avoided: Vec<String>,
     /// The worker's environment, if one is set.
     pub(crate) environment: Option<&'a str>,
-    /// The database has refused this claim before: it finds the messages that can't be changed, and passes over them.
+    /// Isolates messages that the database refuses to change, and passes over them. Set after the database refused a claim.
     pub(crate) isolates: bool,
 }
 
@@ -314,7 +314,7 @@ impl Outbox {
         if let Some(by) = &lane.set_back_by {
             let by_us = u64::try_from(by.microseconds).unwrap_or(0);
             self.clock()
-                .was_set_back(lane.at, Duration::from_micros(by_us));
+                .database_was_set_back(lane.at, Duration::from_micros(by_us));
         }
         let hold = Hold::from_columns(lane.hold.as_deref(), lane.hold_until);
         let mut messages: Vec<Claimed> = messages

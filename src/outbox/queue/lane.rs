@@ -139,7 +139,7 @@ pub(crate) struct Expired {
 
 impl Outbox {
     /// Makes sure that the app has a lane of the worker's environment, and that its limit is the configured one, unless an
-    /// operator has set another. `is_missed`: the lane was there before, and somebody has deleted it.
+    /// operator has set another. `is_missing`: the lane existed, and its row was deleted.
     ///
     /// # Errors
     /// Where the database fails.
@@ -148,13 +148,13 @@ impl Outbox {
         app: &str,
         limit_per_s: f64,
         environment: Option<&str>,
-        is_missed: bool,
+        is_missing: bool,
     ) -> Result<LaneOpening, sqlx::Error> {
         let call = Call::new("open_lane")
             .with("app", app)
             .with("limit_per_s", limit_per_s)
             .with("environment", environment.map(str::to_owned))
-            .with("is_missed", is_missed);
+            .with("is_missing", is_missing);
         let answer = self.pool().call(Statement::Lane, call).await?;
         let row: LaneOpeningRow = answer.decode()?.pop().ok_or(sqlx::Error::RowNotFound)?;
         Ok(match row.result.as_str() {

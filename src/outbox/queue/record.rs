@@ -20,7 +20,7 @@ pub(crate) struct Record {
     pub(crate) claim_id: Uuid,
     /// When it was due before the claim: a message that goes back without an attempt is due since then.
     pub(crate) was_due_at: DbTime,
-    /// When a failed attempt is repeated, on this process's clock: the database's may be set until then.
+    /// When to repeat a failed attempt, on this process's clock, because the database's clock may be set until then.
     pub(crate) retry_at: Option<Instant>,
     /// Its final status, or none if it goes back as pending.
     pub(crate) status: Option<FinalStatus>,
@@ -145,7 +145,7 @@ struct ResultRow {
 }
 
 impl Outbox {
-    /// Writes records in one statement. With `isolates`, one that the database refuses keeps no other from being written.
+    /// Writes records in one statement. With `isolates`, the database writes the other records even if it refuses one.
     ///
     /// # Errors
     /// Where the database fails; then none is written. Writing the same records again is safe.

@@ -1,4 +1,4 @@
-//! Brings times of messages back after the clock of the database was set back.
+//! Corrects due times of messages after the database's clock was set back.
 
 use std::time::Duration;
 
@@ -17,11 +17,11 @@ struct Step {
 }
 
 impl Outbox {
-    /// Makes messages of an app due that would wait for as long as the clock was set back, some thousand in a statement.
-    /// Returns how many.
+    /// Corrects the due times of an app's messages, some thousand in a statement. Without this, the messages would wait for
+    /// as long as the clock was set back. Returns the number of changed messages.
     ///
     /// # Errors
-    /// Where the database fails; the messages of earlier statements stay changed.
+    /// If the database fails. Changes of earlier statements stay.
     pub(crate) async fn set_messages_back(
         &self,
         app: &str,
@@ -37,8 +37,8 @@ impl Outbox {
                     .with("of_retries", of_retries)
                     .with("after_at", after_at)
                     .with("after_id", after_id);
-                let answer = self.pool().call(Statement::Lane, call).await?;
-                let step: Step = answer.decode()?.pop().ok_or(sqlx::Error::RowNotFound)?;
+                let response = self.pool().call(Statement::Lane, call).await?;
+                let step: Step = response.decode()?.pop().ok_or(sqlx::Error::RowNotFound)?;
                 changed += u64::try_from(step.changed).unwrap_or(0);
                 next = step.last_at.zip(step.last_id);
             }

@@ -51,8 +51,8 @@ pub(crate) struct LaneStatus {
     pub(crate) limit_per_s: f64,
     /// Slots a second that are given out at present.
     pub(crate) rate_per_s: f64,
-    /// Everything that keeps the app from sending. `signaling.obstacle` decides the order: the first that a person can
-    /// do something about first.
+    /// Everything that keeps the app from sending, in the order of `signaling.obstacle`: an obstacle that a person can remove
+    /// comes first.
     pub(crate) obstacles: Vec<Obstacle>,
     /// The API has asked by Retry-After for no call before this.
     pub(crate) retry_after_until: Option<DbTime>,
@@ -79,7 +79,7 @@ pub(crate) struct LaneStatus {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Obstacle {
     pub(crate) kind: ObstacleKind,
-    /// For people, with what to do.
+    /// A sentence for operators, with the remedy.
     pub(crate) sentence: String,
 }
 
@@ -181,7 +181,7 @@ impl LaneStatus {
         self.obstacles.iter().any(|obstacle| obstacle.kind == kind)
     }
 
-    /// The sentences of all obstacles in one, for the end of another sentence.
+    /// All sentences joined, to end another sentence.
     pub(crate) fn obstacles_text(&self) -> Option<String> {
         let sentences = self
             .obstacles

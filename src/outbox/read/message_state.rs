@@ -1,5 +1,4 @@
-//! Where messages stand, in a word each: what a command says of a message that it did not change, and what inserted
-//! messages wait for.
+//! Queries for commands: the state of messages that a command did not change, and the reason why inserted messages wait.
 
 use sqlx::{FromRow, query};
 
@@ -7,7 +6,7 @@ use crate::outbox::Outbox;
 use crate::outbox::one_off::rows;
 use crate::pace::DbTime;
 
-/// A message, as far as a command that cancels or retries it has to explain itself.
+/// The part of a message that `worker cancel` and `worker retry` print.
 #[derive(Debug, Clone, FromRow)]
 pub(crate) struct MessageState {
     pub(crate) id: i64,
@@ -21,16 +20,16 @@ pub(crate) struct MessageState {
     pub(crate) finished_at: Option<DbTime>,
 }
 
-/// Messages of an app that wait for the same, or were finished already.
+/// The messages of an app that share one `waits_for`.
 #[derive(Debug, FromRow)]
 pub(crate) struct Waiting {
     pub(crate) app: String,
     pub(crate) messages: i64,
-    /// None if they wait for nothing any more.
+    /// None if the messages are final.
     pub(crate) waits_for: Option<String>,
 }
 
-/// The most groups of messages that are listed.
+/// The most groups that `worker enqueue` lists.
 const MAX_GROUPS: i64 = 20;
 
 impl Outbox {
@@ -47,7 +46,7 @@ impl Outbox {
             .await
     }
 
-    /// What these messages wait for, by app.
+    /// Groups these messages by app and by `waits_for`.
     pub(crate) async fn waiting_for(&self, ids: &[i64]) -> Result<Vec<Waiting>, sqlx::Error> {
         let waiting = query(
             "select app, count(*) as messages, waits_for from signaling.delivery_status where id = any ($1)

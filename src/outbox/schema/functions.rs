@@ -64,8 +64,8 @@ pub(super) async fn install(connection: &mut PgConnection) -> Result<usize, Sche
     Ok(changed.len())
 }
 
-/// Takes the functions from `PUBLIC`. A dump that was restored without its privileges has the current texts, and functions
-/// that everybody may call with the rights of the schema's owner.
+/// Revokes the functions from `PUBLIC`. After a restore without privileges, every role could otherwise call them with the
+/// rights of the schema's owner.
 async fn close_open_functions(connection: &mut PgConnection) -> Result<(), sqlx::Error> {
     let is_open = query(
         "select exists (select from pg_proc where pronamespace = to_regnamespace('signaling')

@@ -29,7 +29,7 @@ pub(crate) struct SchemaVersion {
 pub(crate) enum SchemaError {
     #[error("the database has no outbox yet: run `worker migrate` first")]
     Missing,
-    /// The tables are there, and nothing says which migrations have made them.
+    /// The tables exist, but `signaling.schema_migrations` is empty.
     #[error(
         "signaling.schema_migrations is empty, and the functions of the outbox are there: somebody has emptied that table. Restore its rows; if the version of this worker has migrated the database, run: {statement}"
     )]

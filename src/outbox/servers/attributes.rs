@@ -1,8 +1,7 @@
-//! `target_session_attrs`: the servers that may be used.
+//! `target_session_attrs`: which servers the worker accepts.
 
 use sqlx::{Executor, Postgres, Row};
 
-/// The values of `target_session_attrs`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum SessionAttributes {
     Any,
@@ -13,7 +12,7 @@ pub(super) enum SessionAttributes {
     PreferStandby,
 }
 
-/// The two facts about a server that the attributes ask for.
+/// The state of a server that the attributes depend on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct ServerState {
     pub(super) is_standby: bool,
@@ -33,7 +32,7 @@ impl SessionAttributes {
         })
     }
 
-    /// The rounds in which the hosts are tried.
+    /// The passes over the hosts, each with the attribute that it requires.
     pub(super) fn rounds(self) -> &'static [Self] {
         match self {
             Self::Any => &[Self::Any],
@@ -45,13 +44,13 @@ impl SessionAttributes {
         }
     }
 
-    /// True if one server at most satisfies it. Then the order of the hosts means nothing, and the one that served last
-    /// is tried first: an unreachable one before it would delay each new connection.
+    /// True if at most one server satisfies the attribute. The worker then tries the host of the last connection first:
+    /// an unreachable host before it would delay each new connection.
     pub(super) fn is_of_one_server(self) -> bool {
         matches!(self, Self::ReadWrite | Self::Primary)
     }
 
-    /// Why a server does not satisfy it; None if it does.
+    /// The reason to reject a server; None to accept it.
     pub(super) fn objection(self, server: ServerState) -> Option<&'static str> {
         let (is_met, objection) = match self {
             Self::Any | Self::PreferStandby => (true, ""),
@@ -76,7 +75,7 @@ impl SessionAttributes {
     }
 }
 
-/// Asks a server what it is. `show` calls no function, whatever the role's `search_path` is.
+/// Queries a server's state. `show` is safe under any `search_path`, because it calls no function.
 pub(super) async fn server_state<'c, C>(connection: C) -> Result<ServerState, sqlx::Error>
 where
     C: Executor<'c, Database = Postgres>,

@@ -1,4 +1,4 @@
-//! The servers that a URL or lists of hosts name.
+//! Parses the hosts of a URL or of lists.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -10,10 +10,9 @@ const DEFAULT_PORT: u16 = 5432;
 /// Packages of Postgres put the server's socket into one of these.
 const SOCKET_DIRECTORIES: [&str; 3] = ["/run/postgresql", "/var/run/postgresql", "/tmp"];
 
-/// A server.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Host {
-    /// The name by which passwords are looked up.
+    /// The host name for the password file.
     pub(super) name: String,
     pub(super) endpoint: Endpoint,
     pub(super) port: u16,
@@ -21,7 +20,7 @@ pub(super) struct Host {
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Endpoint {
-    /// A name or an address, looked up for each connection.
+    /// A name or an address. The worker resolves a name for each connection.
     Tcp(String),
     /// The directory of a socket.
     Socket(PathBuf),
@@ -41,7 +40,7 @@ impl fmt::Display for Host {
     }
 }
 
-/// A list that can't be used.
+/// The list with the mistake, and the expected form.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Mistake {
     Hosts(&'static str),
@@ -57,7 +56,7 @@ impl Mistake {
     }
 }
 
-/// The servers of three lists, with commas between the elements. One port holds for all hosts.
+/// Combines three comma-separated lists. A single port applies to all hosts.
 pub(super) fn hosts(
     names: Option<String>,
     addresses: Option<String>,
@@ -128,7 +127,7 @@ fn host(name: Option<String>, address: Option<String>, port: u16) -> Result<Host
     };
     if name.starts_with('/') {
         return Ok(Host {
-            // Password files say localhost for a socket.
+            // In a password file, localhost stands for a socket.
             name: "localhost".into(),
             endpoint: Endpoint::Socket(PathBuf::from(name)),
             port,
@@ -147,7 +146,7 @@ fn host(name: Option<String>, address: Option<String>, port: u16) -> Result<Host
     })
 }
 
-/// The server of this machine: by its socket, or else by TCP.
+/// The server of this machine: its socket if there is one, otherwise TCP.
 fn default_host(port: u16) -> Host {
     let socket = SOCKET_DIRECTORIES
         .iter()
@@ -163,14 +162,14 @@ fn default_host(port: u16) -> Host {
     }
 }
 
-/// The parts of a URL, still percent-encoded; what is missing is empty.
+/// The parts of a URL, still percent-encoded. A missing part is empty.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct UrlParts {
     pub(super) user: String,
     pub(super) password: String,
     /// With commas between them; without the brackets of IPv6 addresses.
     pub(super) hosts: String,
-    /// As many as hosts, or empty if none is given.
+    /// As many as hosts, or empty if the URL has no port.
     pub(super) ports: String,
     pub(super) database: String,
     pub(super) query: String,
@@ -183,7 +182,7 @@ pub(super) fn split_url(url: &str) -> Option<UrlParts> {
         .find_map(|scheme| url.strip_prefix(scheme))?;
     let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
     let (authority, path) = rest.split_at(end);
-    // A password with one of these characters in it would be read as host and port, and be logged as such.
+    // Without this check, a password with one of these characters would be parsed as host and port, and be logged.
     if !authority.contains('@') && path.contains('@') {
         return None;
     }
@@ -212,7 +211,8 @@ pub(super) fn split_url(url: &str) -> Option<UrlParts> {
     Some(parts)
 }
 
-/// An IPv6 address stands in brackets. A port that is no number is the end of a password that needs encoding.
+/// Splits a host from its port. A port that is no number is the end of a password that needs percent-encoding, so the URL is
+/// refused.
 fn host_and_port(server: &str) -> Option<(&str, &str)> {
     let (host, port) = split_port(server)?;
     let is_number = port.bytes().all(|byte| byte.is_ascii_digit());

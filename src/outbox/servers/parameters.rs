@@ -1,7 +1,8 @@
-//! Connection parameters, as libpq takes them: from a URL, and from `PG*` variables for those that the URL leaves out.
+//! Parses libpq's connection parameters from a URL, and from `PG*` variables for parameters that the URL leaves out.
 //!
-//! A parameter that this worker can't honour is an error if it asks for more security or names other servers, because
-//! the worker would otherwise connect with less than the operator asked for. Any other unknown parameter is a warning.
+//! The worker does not support some parameters that demand more security or name other servers. Each of them is an error,
+//! because the worker would otherwise connect with less than the operator asked for. Any other unknown parameter is a
+//! warning.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -16,13 +17,13 @@ use super::attributes::SessionAttributes;
 use super::hosts::{self, Host};
 use crate::sanitize;
 
-/// How long a connection to one host may take, unless `connect_timeout` says otherwise.
+/// Default of `connect_timeout`, for each host.
 pub(in crate::outbox) const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 /// The longest `connect_timeout`, because lanes and the recorder wait for it.
 const MAX_CONNECT_TIMEOUT_S: u64 = 60;
 const APPLICATION_NAME: &str = "signaling-worker";
 
-/// Why parameters can't be used. No variant repeats a value, because a password may stand in any of them.
+/// The parameters can't be used. No variant repeats a value, because any value may contain a password.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ParameterError {
     #[error(
@@ -45,9 +46,9 @@ pub(crate) enum ParameterError {
     },
 }
 
-/// The servers, the login, and how to connect.
+/// The parsed parameters.
 pub(crate) struct Parameters {
-    /// In the order in which they are tried; at least one.
+    /// At least one, in the order of the parameters.
     pub(super) hosts: Vec<Host>,
     pub(super) user: Option<String>,
     pub(super) password: Option<SecretString>,
@@ -75,7 +76,7 @@ pub(super) struct NamedFile {
     pub(super) path: PathBuf,
 }
 
-/// The parameters: libpq's name, sqlx's other names, and the variable.
+/// Supported parameters: libpq's name, sqlx's aliases, and the variable.
 const KNOWN: &[(&str, &[&str], &str)] = &[
     ("host", &[], "PGHOST"),
     ("hostaddr", &[], "PGHOSTADDR"),
@@ -97,7 +98,7 @@ const KNOWN: &[(&str, &[&str], &str)] = &[
     ("statement-cache-capacity", &[], ""),
 ];
 
-/// Parameters that the worker refuses unless they have one of these values, and what to do instead.
+/// Unsupported parameters: libpq's name, the variable, the values that the worker accepts, and the advice for other values.
 const REFUSED: &[(&str, &str, &[&str], &str)] = &[
     (
         "service",
@@ -173,7 +174,7 @@ const REFUSED: &[(&str, &str, &[&str], &str)] = &[
     ),
 ];
 
-/// A value, and the setting that it came from.
+/// A value, and the setting that gave it.
 #[derive(Clone)]
 struct Value {
     text: String,
@@ -189,17 +190,17 @@ impl Value {
     }
 }
 
-/// All values that were given, by libpq's name.
+/// All given values, by libpq's name.
 #[derive(Default)]
 struct Given {
     values: BTreeMap<&'static str, Value>,
-    /// Each as `-c name=value`; the later counts.
+    /// Each as `-c name=value`. The last value of a name wins.
     options: Vec<String>,
     unknown: Vec<String>,
 }
 
 impl Parameters {
-    /// The parameters of a URL, or of variables alone. `variable` reads one of the process.
+    /// Parses a URL, or variables alone. `variable` reads a variable of the process.
     pub(crate) fn parse(
         url: Option<&str>,
         variable: impl Fn(&str) -> Option<String>,
@@ -212,7 +213,7 @@ impl Parameters {
         given.parameters()
     }
 
-    /// Names the servers for people.
+    /// All hosts and ports, for logs.
     pub(crate) fn address(&self) -> String {
         let hosts: Vec<String> = self.hosts.iter().map(ToString::to_string).collect();
         hosts.join(",")
@@ -224,7 +225,7 @@ impl Given {
         &mut self,
         variable: impl Fn(&str) -> Option<String>,
     ) -> Result<(), ParameterError> {
-        // libpq, too, takes an empty variable for one that is not set.
+        // libpq also treats an empty variable as not set.
         let variable = |name: &str| {
             let value = variable(name).filter(|_| !name.is_empty());
             value.filter(|value| !value.is_empty())
@@ -249,7 +250,7 @@ impl Given {
         let url = hosts::split_url(url).ok_or(ParameterError::Url)?;
         let decoded = |text: &str| decoded(text).ok_or(ParameterError::Url);
         if !url.hosts.is_empty() {
-            // Lists of the variables would not fit to these hosts.
+            // PGHOSTADDR belongs to PGHOST, not to the hosts of the URL.
             self.values.remove("hostaddr");
         }
         for (name, value) in [
@@ -272,7 +273,7 @@ impl Given {
 
     fn read_parameter(&mut self, name: &str, text: String) -> Result<(), ParameterError> {
         let setting = format!("{name} of DATABASE_URL");
-        // As JDBC writes it, and libpq reads it.
+        // JDBC's form, which libpq accepts.
         let (name, text) = match (name, text.as_str()) {
             ("ssl", "true") => ("sslmode", "require".to_owned()),
             _ => (name, text),
@@ -308,7 +309,6 @@ impl Given {
         }
     }
 
-    /// A value that was given and is not empty.
     fn take(&mut self, name: &str) -> Option<Value> {
         let value = self.values.remove(name);
         value.filter(|value| !value.text.is_empty())
@@ -348,7 +348,7 @@ impl Given {
                 value
                     .invalid("write any, read-write, read-only, primary, standby or prefer-standby")
             })?,
-            // A worker writes. Of several servers, the ones that take no writes are no use.
+            // A worker needs a server that takes writes.
             None if hosts.len() > 1 => SessionAttributes::ReadWrite,
             None => SessionAttributes::Any,
         };
@@ -426,7 +426,7 @@ impl Given {
     }
 }
 
-/// Fails unless a parameter that the worker can't honour asks for nothing.
+/// Refuses an unsupported parameter, unless its value is one that the worker accepts.
 fn accept(
     text: &str,
     accepted: &[&str],
@@ -439,7 +439,7 @@ fn accept(
     Err(ParameterError::Unsupported { setting, advice })
 }
 
-/// Percent-decoded, as libpq does it: a plus is a plus.
+/// Percent-decodes as libpq does. A plus stays a plus.
 fn decoded(text: &str) -> Option<String> {
     percent_decode_str(text)
         .decode_utf8()
@@ -448,29 +448,29 @@ fn decoded(text: &str) -> Option<String> {
         .filter(|text| !text.contains('\0'))
 }
 
-/// The names of unknown parameters, as far as they look like names: a password may have come to stand for one.
+/// The names of unknown parameters. The worker replaces a text that looks like no name, because a password that was not
+/// percent-encoded may end up there.
 pub(super) fn unknown_names(parameters: &Parameters) -> Vec<String> {
     let shown = |name: &String| {
         if sanitize::looks_like_setting_name(name) {
             name.clone()
         } else {
-            "one that is no name".to_owned()
+            "a text that is no name".to_owned()
         }
     };
     parameters.unknown.iter().map(shown).collect()
 }
 
-/// Warns of unknown parameters of a URL.
 pub(super) fn warn_of_unknown(parameters: &Parameters) {
     for name in unknown_names(parameters) {
         tracing::warn!(
             event = "database_parameter_ignored",
-            "DATABASE_URL has a parameter that means nothing here: {name}"
+            "DATABASE_URL has an unknown parameter, which has no effect: {name}"
         );
     }
 }
 
-/// Without values: a password may stand in each of them.
+/// Prints no value, because any value may contain a password.
 impl fmt::Debug for Parameters {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter

@@ -1,4 +1,4 @@
-//! A password file, as libpq reads it. Read for each new connection, so that a new password needs no restart.
+//! Looks up a password in a password file, as libpq does.
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -9,7 +9,6 @@ use crate::sanitize;
 use crate::secret::MAX_SECRET_BYTES;
 use crate::telemetry::log_throttle::LogThrottle;
 
-/// The login whose password is looked up.
 pub(super) struct Login<'a> {
     pub(super) host: &'a str,
     pub(super) port: u16,
@@ -17,13 +16,13 @@ pub(super) struct Login<'a> {
     pub(super) user: &'a str,
 }
 
-/// The file that libpq reads if no other is named.
+/// libpq's default file.
 pub(super) fn default_path() -> Option<PathBuf> {
     std::env::home_dir().map(|home| home.join(".pgpass"))
 }
 
-/// The password of a file. None if the file has none for this login, or can't be used; `is_named`: the operator has named
-/// the file, so a missing one is worth a warning.
+/// The password for a login. None if the file has no matching line or can't be used. `is_named`: the operator named the file,
+/// so a missing file is a warning.
 pub(super) fn password(
     path: &Path,
     is_named: bool,
@@ -62,7 +61,7 @@ pub(super) fn password(
     }
 }
 
-/// The password of the first line that fits. A field is a value or a star.
+/// The password of the first matching line. A star matches any value.
 fn find(text: &str, login: &Login<'_>) -> Option<String> {
     let port = login.port.to_string();
     let wanted = [login.host, &port, login.database, login.user];
@@ -71,16 +70,17 @@ fn find(text: &str, login: &Login<'_>) -> Option<String> {
         .find_map(|line| {
             let fields = fields(line);
             let (password, fields) = fields.get(..5)?.split_last()?;
-            let fits = fields
+            let matches = fields
                 .iter()
                 .zip(wanted)
                 .all(|(field, wanted)| *field == "*" || unescaped(field) == wanted);
-            fits.then(|| unescaped(password))
+            matches
+                .then(|| unescaped(password))
                 .filter(|password| !password.is_empty())
         })
 }
 
-/// The fields of a line, with colons between them. A backslash takes the next character as it is.
+/// Splits a line at its colons. A backslash escapes the next character.
 fn fields(line: &str) -> Vec<&str> {
     let mut is_escaped = false;
     line.split(|character| {

@@ -1,5 +1,4 @@
-//! The files that the parameters name for TLS. They are checked first: an error of the connection itself does not name
-//! the file.
+//! Checks the certificate and key files before the connection, because an error of the connection does not name the file.
 
 use std::path::PathBuf;
 
@@ -10,10 +9,10 @@ use sqlx::postgres::PgSslMode;
 use super::parameters::{NamedFile, Parameters};
 use crate::sanitize;
 
-/// The system's own collections of certificates have some 300 KB.
+/// Far above the system's own certificate bundles of some 300 KB.
 const MAX_PEM_BYTES: u64 = 4 * 1024 * 1024;
 
-/// A file that a parameter names does not hold what it should.
+/// The file of a parameter has no usable certificate or key.
 #[derive(Debug, thiserror::Error)]
 #[error("{setting} names {path}: {why}", path = .path.display())]
 pub(crate) struct TlsFileError {
@@ -40,7 +39,7 @@ pub(super) fn check(parameters: &Parameters) -> Result<(), TlsFileError> {
     Ok(())
 }
 
-/// Warns of a file that has no effect, because no certificate is checked.
+/// Warns of a root certificate that has no effect, because this `sslmode` checks no certificate.
 pub(super) fn warn_of_unchecked(parameters: &Parameters) {
     let mode = match parameters.ssl_mode {
         PgSslMode::Prefer => "prefer",

@@ -1,4 +1,4 @@
-//! An attempt in which the worker itself panicked: its record, and the line in the log.
+//! Records and logs an attempt in which the worker panicked.
 
 use crate::outbox::{CallRecord, Claimed, Record};
 use crate::outcome::{self, Fault, Outcome};
@@ -14,13 +14,13 @@ pub(super) fn report(lane: &Lane, message_id: i64) {
             app = lane.app,
             message_id,
             suppressed,
-            "an attempt to send this message has failed in the worker itself, which is a defect: other messages go on, and this one ends after its max_attempts. Please report the `panicked` line before this one"
+            "the worker panicked during an attempt to send this message, which is a defect. The message ends after its max_attempts; other messages go on. Please report the `panicked` line before this one"
         );
     }
 }
 
-/// The record of an attempt in which the worker panicked. The attempt is charged, because a message that makes each attempt
-/// panic must end. `sent_at` is set if the API may have the message.
+/// The attempt is charged: otherwise a message that makes each attempt panic would never end. `sent_at` is set if the API may
+/// have the message.
 pub(super) fn record(lane: &Lane, claimed: &Claimed, sent_at: Option<DbTime>) -> Record {
     let (now, retry) = (lane.now(), lane.shared.retry);
     let (outcome, error) = match sent_at {

@@ -42,8 +42,8 @@ impl LaneLog {
         }
     }
 
-    /// The lane belongs to another environment. Before the worker has read the database's clock, `at` is older than
-    /// everything, which keeps no later change from the log.
+    /// Logs that the lane belongs to another environment. Before the first reading of the database's clock, `at` is in
+    /// 1970, so later changes are still logged.
     pub(in crate::worker) fn refused(
         &mut self,
         app: &str,
@@ -59,7 +59,7 @@ impl LaneLog {
                 app,
                 environment,
                 pending,
-                "the app belongs to {}, and this worker to another one: it sends none of the pending messages. To do: {}",
+                "the app belongs to {}, and this worker to another one, so this worker sends none of the pending messages. To do: {}",
                 advice::environment_name(environment),
                 advice::adopt(app)
             );

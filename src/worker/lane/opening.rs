@@ -1,27 +1,26 @@
-//! Opens the lane of an app: when the worker starts, when somebody has deleted the lane's row, and when the row says that
-//! the app belongs to another environment.
+//! Opens the lane of an app: when the worker starts, when the lane's row was deleted, and when the row names another
+//! environment.
 
 use super::Lane;
 use crate::outbox::LaneOpening;
 
-/// Why a lane is opened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::worker) enum LaneSearch {
-    Starting,
-    /// A claim has found no lane.
-    Missed,
-    /// A claim has found that the lane belongs to another environment.
+pub(in crate::worker) enum OpenReason {
+    Startup,
+    /// A claim found no row.
+    RowMissing,
+    /// A claim found that the lane belongs to another environment.
     OtherEnvironment,
 }
 
 impl Lane {
-    /// Makes sure that the lane is there and belongs to this worker's environment. If it belongs to another one, this
-    /// worker sends no message of the app until an operator adopts it; its other apps go on.
-    pub(in crate::worker) async fn open(&self, why: LaneSearch) -> Result<(), sqlx::Error> {
+    /// Makes sure that the lane exists and belongs to this worker's environment. If the lane belongs to another environment,
+    /// this worker sends no message of the app until an operator adopts the app. The worker's other apps go on.
+    pub(in crate::worker) async fn open(&self, reason: OpenReason) -> Result<(), sqlx::Error> {
         let (app, environment) = (&self.app, self.shared.environment.as_deref());
-        let is_missed = why == LaneSearch::Missed;
+        let is_missing = reason == OpenReason::RowMissing;
         let outbox = &self.shared.outbox;
-        let opening = outbox.open_lane(app, self.limit_per_s, environment, is_missed);
+        let opening = outbox.open_lane(app, self.limit_per_s, environment, is_missing);
         match opening.await? {
             LaneOpening::Refused {
                 environment,
@@ -39,21 +38,21 @@ impl Lane {
             ),
             LaneOpening::Open | LaneOpening::Made => {}
         }
-        match why {
-            LaneSearch::Missed => tracing::warn!(
-                event = "lane_missed",
+        match reason {
+            OpenReason::RowMissing => tracing::warn!(
+                event = "lane_missing",
                 app,
                 limit_per_s = self.limit_per_s,
                 "the row of this app in signaling.lane was deleted, and is made again with the configured limit. A pause, a hold and a limit that an operator had set are gone: repeat `worker pause` or `worker limit` if you need them"
             ),
-            // The environment is this worker's by now.
-            LaneSearch::OtherEnvironment => self.wake(),
-            LaneSearch::Starting => {}
+            // An operator has adopted the app by now.
+            OpenReason::OtherEnvironment => self.wake(),
+            OpenReason::Startup => {}
         }
         Ok(())
     }
 
-    /// True if the app belongs to another environment, so that this worker must change nothing of it.
+    /// True if the app belongs to another environment: this worker must change none of its rows.
     pub(in crate::worker) fn is_refused(&self) -> bool {
         self.log().is_refused()
     }

@@ -61,7 +61,7 @@ impl ScanState {
         self.pause = SHORTEST_PAUSE;
     }
 
-    /// The database's clock was set: messages that are due may be anywhere, and the position is a time of another clock.
+    /// Starts from the beginning after a step of the database's clock, because the position is a time of another clock.
     pub(in crate::worker) fn restart(&mut self) {
         self.position = ScanPosition::BEGINNING;
         self.look_soon();

@@ -40,7 +40,7 @@ async fn delete_forever(outbox: &Outbox, lanes: &[Arc<Lane>], retention: Duratio
     let mut failing = false;
     loop {
         panic_point("janitor", 0);
-        // A worker with the wrong DATABASE_URL would delete by its own retention what another environment keeps.
+        // With the wrong DATABASE_URL, this worker's retention would delete messages that another environment keeps.
         if lanes.iter().any(|lane| lane.is_refused()) {
             tokio::time::sleep(ERROR_PAUSE).await;
             continue;

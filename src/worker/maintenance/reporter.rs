@@ -56,12 +56,12 @@ impl Reporter {
             panic_point("reporter", 0);
             let clock = self.outbox.clock().get();
             let stepped_at = clock.and_then(|clock| clock.stepped_at());
-            // After a step of the database's clock, the last report is of another time.
+            // After a step of the database's clock, the last report has a wrong time, and this worker may count as dead.
             let is_due =
                 last_success.is_none_or(|at| at.elapsed() >= ALIVE_EVERY || stepped_at > Some(at));
             if is_due {
-                // An emptied registry lacks this worker's counters, and another worker whose calls fail would take the API
-                // for dead.
+                // If the registry was emptied, it lacks this worker's counters. Without a full report, another worker whose
+                // calls fail would blame the API.
                 self.reported.clear();
             }
             let reports = self.changed();

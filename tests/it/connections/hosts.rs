@@ -247,9 +247,7 @@ async fn a_parameter_that_the_worker_can_not_honour_is_refused_or_warned_of() {
     let warned = with("keepalives_idle=5").finish().await;
     assert_eq!(warned.code, Some(0), "{warned:?}");
     assert!(
-        warned
-            .stderr
-            .contains("means nothing here: keepalives_idle"),
+        warned.stderr.contains("has no effect: keepalives_idle"),
         "{warned:?}"
     );
 }

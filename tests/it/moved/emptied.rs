@@ -56,7 +56,7 @@ async fn a_message_is_sent_within_seconds_after_any_table_was_emptied() {
             })
             .await;
     }
-    assert_eq!(worker.logged("lane_missed"), 1);
+    assert_eq!(worker.logged("lane_missing"), 1);
     assert_eq!(worker.logged("database_failed"), 0);
     world
         .until("counted and registered again", PATIENCE, async || {
@@ -89,7 +89,7 @@ async fn all_tables_are_emptied_during_calls_and_the_fleet_goes_on_below_the_lim
     assert!(worst <= 108, "{worst} calls in a second");
     let missed: usize = fleet
         .iter()
-        .map(|worker| worker.logged("lane_missed"))
+        .map(|worker| worker.logged("lane_missing"))
         .sum();
     assert!((1..=2).contains(&missed), "{missed}");
     let mut late = 0;
@@ -115,8 +115,8 @@ async fn a_limit_and_a_pause_that_are_lost_with_the_lane_are_warned_of() {
     }
     worker.until_logged("lane_paused").await;
     truncate(&world, &["lane"]).await;
-    worker.until_logged("lane_missed").await;
-    let line = worker.log_line("lane_missed");
+    worker.until_logged("lane_missing").await;
+    let line = worker.log_line("lane_missing");
     assert!(
         line.contains(" WARN ") && line.contains("worker pause"),
         "{line}"

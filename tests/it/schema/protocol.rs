@@ -14,6 +14,7 @@ mod lane;
 mod lost_rows;
 mod next_due;
 mod record;
+mod record_discarded;
 mod refused;
 mod release;
 mod report_worker;

@@ -27,11 +27,11 @@ async fn truncate(world: &World, tables: &str) {
 }
 
 /// Opens the default app's lane anew; whether its first slot lies a second ahead of that.
-async fn opens_a_second_ahead(world: &World, is_missed: bool) -> bool {
+async fn opens_a_second_ahead(world: &World, is_missing: bool) -> bool {
     let before = now(world).await;
     let _: String = world
         .ask(&format!(
-            "select result from signaling.open_lane('default', 102, is_missed => {is_missed}) where result = 'made'"
+            "select result from signaling.open_lane('default', 102, is_missing => {is_missing}) where result = 'made'"
         ))
         .await;
     let slot_at: OffsetDateTime = lane(world, "next_slot_at").await;

@@ -1,4 +1,4 @@
-//! `signaling.record`: which records are written, and what they write.
+//! `signaling.record`: the rows and attempts that it writes.
 
 use serde_json::json;
 use sqlx::PgExecutor;
@@ -6,30 +6,30 @@ use sqlx::postgres::types::PgInterval;
 use time::{Duration, OffsetDateTime};
 use uuid::Uuid;
 
-use super::{Claim, Claimed, connect, now, set_messages, world};
+use super::{Claim, Claimed, now, set_messages, world};
 use testkit::{World, peer};
 
 /// One record, as the worker writes it.
 #[derive(Debug, Clone)]
-struct Record {
-    id: i64,
-    claim_id: Uuid,
-    was_due_at: OffsetDateTime,
-    delay: Option<Duration>,
-    status: Option<&'static str>,
-    charged: bool,
-    sent_at: Option<OffsetDateTime>,
-    http_status: Option<i32>,
-    request_id: Option<&'static str>,
-    error: Option<&'static str>,
-    outcome: Option<&'static str>,
-    fault: Option<&'static str>,
-    evidence: Option<&'static str>,
+pub(super) struct Record {
+    pub(super) id: i64,
+    pub(super) claim_id: Uuid,
+    pub(super) was_due_at: OffsetDateTime,
+    pub(super) delay: Option<Duration>,
+    pub(super) status: Option<&'static str>,
+    pub(super) charged: bool,
+    pub(super) sent_at: Option<OffsetDateTime>,
+    pub(super) http_status: Option<i32>,
+    pub(super) request_id: Option<&'static str>,
+    pub(super) error: Option<&'static str>,
+    pub(super) outcome: Option<&'static str>,
+    pub(super) fault: Option<&'static str>,
+    pub(super) evidence: Option<&'static str>,
 }
 
 impl Record {
     /// The API accepted the message at the claim's time.
-    fn accepted(id: i64, claim: &Claimed) -> Self {
+    pub(super) fn accepted(id: i64, claim: &Claimed) -> Self {
         Self {
             id,
             claim_id: claim.id,
@@ -48,7 +48,7 @@ impl Record {
     }
 
     /// The attempt failed, and the message is due again in a minute.
-    fn transient(id: i64, claim: &Claimed) -> Self {
+    pub(super) fn transient(id: i64, claim: &Claimed) -> Self {
         Self {
             delay: Some(Duration::minutes(1)),
             status: None,
@@ -86,7 +86,7 @@ impl Record {
 }
 
 /// Writes records, and returns the result of each.
-async fn record(executor: impl PgExecutor<'_>, records: &[Record]) -> Vec<String> {
+pub(super) async fn record(executor: impl PgExecutor<'_>, records: &[Record]) -> Vec<String> {
     fn column<T>(records: &[Record], value: impl Fn(&Record) -> T) -> Vec<T> {
         records.iter().map(value).collect()
     }
@@ -136,7 +136,7 @@ async fn record(executor: impl PgExecutor<'_>, records: &[Record]) -> Vec<String
 }
 
 /// A claimed message.
-async fn claimed(world: &World) -> (i64, Claimed) {
+pub(super) async fn claimed(world: &World) -> (i64, Claimed) {
     let id = world.insert(peer(json!({}))).await;
     let claim = Claim::default().run(&world.pool).await;
     assert_eq!(claim.ids(), [id]);
@@ -338,123 +338,6 @@ async fn a_fault_that_is_not_known_is_refused() {
     let attempt = tokio::spawn(async move { record(&pool, &[result]).await });
     assert!(attempt.await.is_err(), "the constraint refuses it");
     assert_eq!(world.row(id).await.claim_id, Some(claim.id));
-}
-
-#[tokio::test]
-async fn a_record_of_another_claim_is_discarded() {
-    let world = world().await;
-    let (id, claim) = claimed(&world).await;
-    let foreign = Record {
-        claim_id: Uuid::new_v4(),
-        ..Record::transient(id, &claim)
-    };
-    let nowhere = Record::accepted(id + 1, &claim);
-    assert_eq!(
-        record(&world.pool, &[foreign, nowhere]).await,
-        ["discarded", "discarded"]
-    );
-    assert_eq!(world.row(id).await.claim_id, Some(claim.id));
-    assert!(world.attempts(id).await.is_empty());
-}
-
-#[tokio::test]
-async fn a_record_is_discarded_once_another_claim_has_the_message() {
-    let world = world().await;
-    let (id, late) = claimed(&world).await;
-    set_messages(&world, "due_at = now() - interval '1 second'", "true").await;
-    let claim = Claim::default().run(&world.pool).await;
-    assert_eq!(claim.ids(), [id]);
-    let results = record(&world.pool, &[Record::accepted(id, &late)]).await;
-    assert_eq!(results, ["discarded"]);
-    assert_eq!(world.row(id).await.status, "pending");
-}
-
-#[tokio::test]
-async fn a_record_is_written_after_its_lease_while_no_other_claim_has_the_message() {
-    let world = world().await;
-    let (id, claim) = claimed(&world).await;
-    set_messages(&world, "due_at = now() - interval '1 minute'", "true").await;
-    let results = record(&world.pool, &[Record::accepted(id, &claim)]).await;
-    assert_eq!(results, ["recorded"]);
-    assert_eq!(world.row(id).await.status, "message_sent");
-}
-
-#[tokio::test]
-async fn a_final_record_that_is_written_again_is_recorded_and_changes_nothing() {
-    let world = world().await;
-    let (id, claim) = claimed(&world).await;
-    let failed = Record {
-        status: Some("failed"),
-        ..Record::transient(id, &claim)
-    };
-    assert_eq!(
-        record(&world.pool, std::slice::from_ref(&failed)).await,
-        ["recorded"]
-    );
-    let before = world.row(id).await;
-    assert_eq!(record(&world.pool, &[failed]).await, ["recorded"]);
-    let after = world.row(id).await;
-    assert_eq!(
-        (after.attempts, after.finished_at),
-        (before.attempts, before.finished_at)
-    );
-    assert_eq!(world.attempts(id).await.len(), 1);
-    // Another status did not end the message.
-    let other = Record::accepted(id, &claim);
-    assert_eq!(record(&world.pool, &[other]).await, ["discarded"]);
-}
-
-#[tokio::test]
-async fn a_record_that_went_back_is_not_charged_twice() {
-    let world = world().await;
-    let (id, claim) = claimed(&world).await;
-    let back = Record::transient(id, &claim);
-    assert_eq!(
-        record(&world.pool, std::slice::from_ref(&back)).await,
-        ["recorded"]
-    );
-    assert_eq!(record(&world.pool, &[back]).await, ["discarded"]);
-    assert_eq!(world.row(id).await.attempts, 1);
-    assert_eq!(world.attempts(id).await.len(), 1);
-}
-
-#[tokio::test]
-async fn a_locked_message_holds_up_no_other_record() {
-    let world = world().await;
-    world.insert_many(3).await;
-    let claim = Claim::default().run(&world.pool).await;
-    let mut other = connect(&world).await;
-    sqlx::raw_sql("begin; select from signaling.outbox where id = 2 for update")
-        .execute(&mut other)
-        .await
-        .expect("locked");
-    let records = [1, 2, 3].map(|id| Record::transient(id, &claim));
-    assert_eq!(
-        record(&world.pool, &records).await,
-        ["recorded", "locked", "recorded"]
-    );
-    assert!(world.attempts(2).await.is_empty());
-    sqlx::raw_sql("commit")
-        .execute(&mut other)
-        .await
-        .expect("committed");
-    assert_eq!(record(&world.pool, &records[1..2]).await, ["recorded"]);
-    assert_eq!(world.attempts(2).await.len(), 1);
-}
-
-#[tokio::test]
-async fn a_cancelled_message_discards_the_record() {
-    let world = world().await;
-    let (id, claim) = claimed(&world).await;
-    set_messages(&world, "due_at = now() - interval '1 second'", "true").await;
-    assert!(
-        world
-            .ask::<bool>(&format!("select signaling.cancel({id})"))
-            .await
-    );
-    let results = record(&world.pool, &[Record::accepted(id, &claim)]).await;
-    assert_eq!(results, ["discarded"]);
-    assert_eq!(world.row(id).await.status, "cancelled");
 }
 
 #[tokio::test]
