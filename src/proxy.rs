@@ -108,7 +108,11 @@ impl ProxyVariables {
             target: target.host().unwrap_or_default().to_owned(),
             why,
         };
-        let proxy = matcher(variable.value.expose_secret(), "")
+        let value = variable.value.expose_secret();
+        if let Some(why) = problem(value) {
+            return Err(invalid(why));
+        }
+        let proxy = matcher(value, "")
             .filter(|proxy| proxy.uri().host().is_some_and(|host| !host.is_empty()))
             .ok_or_else(|| invalid("it is no URL of a proxy"))?;
         if !matches!(proxy.uri().scheme_str(), Some("http" | "https")) {
@@ -122,6 +126,31 @@ impl ProxyVariables {
             variable: variable.name,
         }))
     }
+}
+
+/// The reason why a value is no URL of a proxy. The matcher accepts more: it takes a part of a password for the host if the
+/// password has a character that a URL reserves, and port 80 for a port that it can't read.
+fn problem(value: &str) -> Option<&'static str> {
+    let rest = value.split_once("://").map_or(value, |(_, rest)| rest);
+    let rest = rest.strip_suffix('/').unwrap_or(rest);
+    if rest.contains(['/', '?', '#', '\\']) {
+        return Some(
+            "it has a path, or a user name or password with a character that has to be percent-encoded",
+        );
+    }
+    let (credentials, address) = rest.rsplit_once('@').unwrap_or(("", rest));
+    if credentials.contains('@') {
+        return Some("its user name or password has an @: write it as %40");
+    }
+    let port = match address.rsplit_once(']') {
+        Some((_, after)) => after.strip_prefix(':'),
+        None => address.split_once(':').map(|(_, port)| port),
+    };
+    let is_port = |port: &str| port.parse::<u16>().is_ok_and(|port| port > 0);
+    if port.is_some_and(|port| !is_port(port)) {
+        return Some("its port is no number from 1 to 65535");
+    }
+    None
 }
 
 impl fmt::Display for Proxy {
@@ -207,6 +236,39 @@ mod tests {
             ("10.0.0.0/8", "https://11.1.2.3"),
         ] {
             assert!(with(no_proxy, target), "{no_proxy:?} {target}");
+        }
+    }
+
+    #[test]
+    fn a_value_that_another_reader_would_split_elsewhere_is_refused_and_never_shown() {
+        let target: Uri = API.parse().expect("a URL");
+        for value in [
+            "http://me:p@hush@proxy.test:3128",
+            "http://me:pa/hush@proxy.test:3128",
+            "http://me:1234/hush@proxy.test:3128",
+            "http://me:pa?hush@proxy.test:3128",
+            "http://me:pa#hush@proxy.test:3128",
+            "http://me:hush@proxy.test:xx",
+            "http://me:hush@proxy.test:99999",
+            "http://me:hush@proxy.test:",
+            "http://proxy.test:0",
+            "http://[::1]:xx",
+            "http://proxy.test:3128/path",
+        ] {
+            let error = variables(&[("HTTPS_PROXY", value)])
+                .proxy_of(&target)
+                .expect_err(value);
+            let printed = format!("{error} {error:?}");
+            assert!(!printed.contains("hush"), "{printed}");
+        }
+        for value in [
+            "proxy.test",
+            "http://proxy.test:3128/",
+            "http://[2001:db8::1]:3128",
+            "http://[2001:db8::1]",
+            "https://me:p%40ss@proxy.test",
+        ] {
+            assert!(proxy(&[("HTTPS_PROXY", value)], API).is_some(), "{value}");
         }
     }
 

@@ -13,7 +13,8 @@ use crate::outbox::{
 const MIN_VERSION: i32 = 140_000;
 /// A round trip from which on a claim takes noticeably long.
 const FAR_AWAY: Duration = Duration::from_millis(20);
-/// A difference of clocks from which on the API may take a token for not yet valid, or over.
+/// A difference of clocks by which one of them is wrong, and from which on the API may take a token for not yet valid, or
+/// over.
 const CLOCKS_DIFFER: time::Duration = time::Duration::minutes(1);
 /// How long a transaction may be open before dead rows pile up, in s.
 const LONG_TRANSACTION_S: f64 = 300.0;
@@ -183,12 +184,13 @@ pub(crate) fn clock(distance: DatabaseLatency, makes_tokens: bool) -> Finding {
             "ahead of"
         }
     );
-    if makes_tokens && ahead.abs() > CLOCKS_DIFFER {
-        return Finding::warn(
-            "clock",
-            text,
-            "workers go by the database's clock, but tokens from AGORA_APP_CERTIFICATE are dated by this host's: set it by NTP",
-        );
+    if ahead.abs() > CLOCKS_DIFFER {
+        let action = if makes_tokens {
+            "workers go by the database's clock, but tokens from AGORA_APP_CERTIFICATE are dated by this host's: set both by NTP"
+        } else {
+            "messages are due, expire and are deleted by the database's clock: set both by NTP"
+        };
+        return Finding::warn("clock", text, action);
     }
     Finding::ok(
         "clock",

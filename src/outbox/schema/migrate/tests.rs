@@ -23,15 +23,16 @@ const COLUMN: &[Migration] = &[Migration {
 /// Runs migrations, and returns how many it has run.
 async fn run(url: &str, migrations: &[Migration], lock_wait: Duration) -> Result<u32, SchemaError> {
     let outbox = Outbox::connect(&url.to_owned().into(), 1).await.unwrap();
-    run_by(&outbox, migrations, lock_wait).await
+    let connection = outbox.migrating_connection().await.unwrap();
+    run_by(&outbox, connection, migrations, lock_wait).await
 }
 
 async fn run_by(
     outbox: &Outbox,
+    mut connection: PgConnection,
     migrations: &[Migration],
     lock_wait: Duration,
 ) -> Result<u32, SchemaError> {
-    let mut connection = outbox.migrating_connection().await.unwrap();
     let mut applied = 0;
     let run = outbox.run(&mut connection, migrations, lock_wait, |_, _| applied += 1);
     let result = run.await;
@@ -84,7 +85,8 @@ async fn readers_go_on_while_a_migration_waits_for_a_lock_on_their_table() {
     let mut longest = Duration::ZERO;
     // Connected first: the reader keeps a busy machine so busy that connecting may miss its deadline.
     let outbox = Outbox::connect(&url.clone().into(), 1).await.unwrap();
-    let migrated = run_by(&outbox, COLUMN, Duration::from_secs(3));
+    let connection = outbox.migrating_connection().await.unwrap();
+    let migrated = run_by(&outbox, connection, COLUMN, Duration::from_secs(3));
     tokio::pin!(migrated);
     let error = loop {
         let begun = Instant::now();

@@ -270,8 +270,9 @@ proptest! {
             }
         });
         fleet.assert_nothing_flaps();
-        // Ten votes, the retries between them, and a probe now and then.
-        assert!(fleet.failures[0] <= 30, "{} failed calls", fleet.failures[0]);
+        // Ten votes, the retries between them, and a probe now and then: 19 in the middle, and 31 at most in 3,000 fleets.
+        // The bound leaves room for chance, because a run has other seeds each time.
+        assert!(fleet.failures[0] <= 45, "{} failed calls", fleet.failures[0]);
     }
 
     #[test]
