@@ -95,7 +95,7 @@ async fn fill(connection: &mut PgConnection, messages: i32) {
     execute(
         connection,
         &format!(
-            "select signaling.open_lane('default', 500);
+            "insert into signaling.lane (app, limit_per_s, configured_per_s, rate_per_s) values ('default', 500, 500, 490);
              insert into signaling.outbox (sender, destination, payload)
              select 'alice', 'user-' || n, 'message ' || n from generate_series(1, {messages}) as n;
              update signaling.outbox set status = 'failed', finished_at = now() where id % 10 <> 0"
