@@ -74,7 +74,9 @@ async fn a_message_whose_success_is_refused_is_called_no_more_than_max_attempts(
 /// A function of the application may raise the codes of outages, by itself or because a server that it asks has done so.
 #[tokio::test]
 async fn a_message_that_is_refused_with_the_code_of_an_outage_stops_no_other() {
-    let codes = ["08006", "25006", "40001", "53100", "55P03", "57014", "58030"];
+    let codes = [
+        "08006", "25006", "40001", "53100", "55P03", "57014", "58030",
+    ];
     for what in ["new.status = 'message_sent'", "new.claim_id is not null"] {
         let world = World::new().await;
         for code in codes {
