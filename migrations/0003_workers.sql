@@ -109,6 +109,9 @@ select id, app, sender, destination, channel_name, status,
            (select waits_for from signaling.obstacle where obstacle.app = outbox.app order by rank limit 1),
            case when not exists (select from signaling.lane where lane.app = outbox.app)
                     then 'a worker: none has served the app yet'
+                when exists (select from signaling.refused
+                             where refused.app = outbox.app and message_id = outbox.id and retry_at > statement_timestamp())
+                    then 'the database: a trigger or a constraint refuses to change it'
                 when claim_id is not null and due_at > statement_timestamp() then 'the worker that has claimed it'
                 when claim_id is not null then 'another worker: the lease of the last one has ended'
                 when due_at > statement_timestamp() then 'its due time'

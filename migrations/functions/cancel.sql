@@ -10,6 +10,7 @@ as $$
 #variable_conflict use_column
 declare
     pending signaling.outbox;
+    context text;
 begin
     select * into pending from signaling.outbox
     where outbox.id = cancel.id and status = 'pending' and (claim_id is null or due_at <= clock_timestamp())
@@ -24,8 +25,9 @@ begin
                     'the worker that had this message ended without a record: whether it was called is not known', 'worker',
                     true, pending.claimed_by);
             set constraints all immediate;
-        exception when assert_failure or others then
-            if not signaling.is_refusal(sqlstate) then
+        exception when query_canceled or assert_failure or others then
+            get stacked diagnostics context = pg_exception_context;
+            if not signaling.is_refusal(sqlstate, context) then
                 raise;
             end if;
         end;

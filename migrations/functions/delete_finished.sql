@@ -50,6 +50,7 @@ declare
     young_rows bigint := 0;
     deleted_now bigint := 0;
     deleted_step bigint;
+    context text;
 begin
     perform signaling.assert_duration('retain', retain);
     perform signaling.assert_duration('max_time', max_time);
@@ -103,8 +104,9 @@ begin
         begin
             deleted_step := signaling.delete_old(step.old_ids, cutoff);
             set constraints all immediate;
-        exception when assert_failure or others then
-            if not signaling.is_refusal(sqlstate) then
+        exception when query_canceled or assert_failure or others then
+            get stacked diagnostics context = pg_exception_context;
+            if not signaling.is_refusal(sqlstate, context) then
                 raise;
             end if;
             -- One message that can't be deleted keeps no other, and no later pass.

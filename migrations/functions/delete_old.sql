@@ -13,14 +13,16 @@ as $$
 declare
     one bigint;
     deleted bigint := 0;
+    context text;
 begin
     if isolates then
         foreach one in array ids loop
             begin
                 deleted := deleted + signaling.delete_old(array[one], cutoff);
                 set constraints all immediate;
-            exception when assert_failure or others then
-                if not signaling.is_refusal(sqlstate) then
+            exception when query_canceled or assert_failure or others then
+                get stacked diagnostics context = pg_exception_context;
+                if not signaling.is_refusal(sqlstate, context) then
                     raise;
                 end if;
             end;

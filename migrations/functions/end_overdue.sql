@@ -21,6 +21,7 @@ declare
     place tid;
     one record;
     name text;
+    context text;
 begin
     expired := 0;
     unknown := 0;
@@ -36,15 +37,17 @@ begin
             begin
                 select * into one from signaling.end_overdue(array[place], at);
                 set constraints all immediate;
-            exception when assert_failure or others then
-                if not signaling.is_refusal(sqlstate) then
+            exception when query_canceled or assert_failure or others then
+                get stacked diagnostics context = pg_exception_context;
+                if not signaling.is_refusal(sqlstate, context) then
                     raise;
                 end if;
                 begin
                     select * into one from signaling.end_overdue(array[place], at, logs => false);
                     set constraints all immediate;
-                exception when assert_failure or others then
-                    if not signaling.is_refusal(sqlstate) then
+                exception when query_canceled or assert_failure or others then
+                    get stacked diagnostics context = pg_exception_context;
+                    if not signaling.is_refusal(sqlstate, context) then
                         raise;
                     end if;
                     get stacked diagnostics name = constraint_name;

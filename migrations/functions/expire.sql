@@ -18,6 +18,7 @@ declare
     at timestamptz := least(clock_timestamp(), over_before);
     has_refused constant boolean := exists (select from signaling.refused where refused.app = any (apps));
     overdue tid[];
+    context text;
 begin
     perform signaling.assert_session();
     -- One look for all apps first: nearly always there is nothing to end.
@@ -41,8 +42,9 @@ begin
             select ended.expired, ended.unknown, ended.refused into expired, unknown, refused
             from signaling.end_overdue(overdue, at) as ended;
             set constraints all immediate;
-        exception when assert_failure or others then
-            if not signaling.is_refusal(sqlstate) then
+        exception when query_canceled or assert_failure or others then
+            get stacked diagnostics context = pg_exception_context;
+            if not signaling.is_refusal(sqlstate, context) then
                 raise;
             end if;
             select ended.expired, ended.unknown, ended.refused into expired, unknown, refused

@@ -1,8 +1,13 @@
--- True if the error code means that the database refused a row: the statement would fail again with this row, and could
--- succeed with other rows. False for errors that pass by themselves: the connection, a transaction that takes
--- no writes, a deadlock, a full disk, a lock, a server that stops.
-create or replace function signaling.is_refusal(code text) returns boolean
+-- Tells whether the database has refused a row, by the code and the context of the error: the same statement would fail again
+-- with the same row, and could succeed with others. False for errors that pass by themselves: the connection, a transaction
+-- that takes no writes, a deadlock, a full disk, a lock, a cancelled statement, a server that stops. An application's function
+-- may raise any of these codes by itself, and so may a server that such a function asks.
+--
+-- context        the error's context (pg_exception_context)
+create or replace function signaling.is_refusal(code text, context text) returns boolean
     language sql immutable
 as $$
     select pg_catalog.left(code, 2) <> all (array['08', '25', '40', '53', '57', '58']) and code <> '55P03'
+        or pg_catalog.split_part(context, E'\n', 1) ~ 'PL/pgSQL function (?!signaling\.).* RAISE$'
+        or pg_catalog.left(code, 2) = any (array['08', '40', '55', '58']) and context ~ 'PL/pgSQL function (?!signaling\.)'
 $$;

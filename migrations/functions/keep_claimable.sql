@@ -15,6 +15,7 @@ declare
     kept tid[] := '{}';
     place tid;
     name text;
+    context text;
 begin
     foreach place in array places loop
         begin
@@ -30,10 +31,11 @@ begin
             -- Runs deferred triggers now. At the commit, their error would not name the message.
             set constraints all immediate;
             raise exception using errcode = undone;
-        exception when assert_failure or others then
+        exception when query_canceled or assert_failure or others then
+            get stacked diagnostics context = pg_exception_context;
             if sqlstate = undone then
                 kept := kept || place;
-            elsif signaling.is_refusal(sqlstate) then
+            elsif signaling.is_refusal(sqlstate, context) then
                 get stacked diagnostics name = constraint_name;
                 perform signaling.refuse(array[place], at, sqlstate, name);
             else

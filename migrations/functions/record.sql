@@ -41,6 +41,7 @@ declare
     written_due_at timestamptz[];
     found_free integer[];
     name text;
+    context text;
 begin
     perform signaling.assert_session();
 
@@ -58,8 +59,9 @@ begin
                     faults[nth:nth], evidences[nth:nth]) as one;
                 -- Runs deferred triggers now. At the commit, their error would not name the record.
                 set constraints all immediate;
-            exception when assert_failure or others then
-                if not signaling.is_refusal(sqlstate) then
+            exception when query_canceled or assert_failure or others then
+                get stacked diagnostics context = pg_exception_context;
+                if not signaling.is_refusal(sqlstate, context) then
                     raise;
                 end if;
                 get stacked diagnostics name = constraint_name;
@@ -73,8 +75,9 @@ begin
                         array[null::text], array[null::text], outcomes[nth:nth], durations[nth:nth],
                         logs => false) as one;
                     set constraints all immediate;
-                exception when assert_failure or others then
-                    if not signaling.is_refusal(sqlstate) then
+                exception when query_canceled or assert_failure or others then
+                    get stacked diagnostics context = pg_exception_context;
+                    if not signaling.is_refusal(sqlstate, context) then
                         raise;
                     end if;
                     get stacked diagnostics name = constraint_name;

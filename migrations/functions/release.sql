@@ -16,6 +16,7 @@ declare
     at timestamptz := clock_timestamp();
     places tid[];
     place tid;
+    context text;
 begin
     perform signaling.assert_session();
     update signaling.lane set hold_until = at, probe_claim_id = null
@@ -32,8 +33,9 @@ begin
         set claim_id = null, claimed_by = null, due_at = least(created_at, at)
         where ctid = any (places);
         set constraints all immediate;
-    exception when assert_failure or others then
-        if not signaling.is_refusal(sqlstate) then
+    exception when query_canceled or assert_failure or others then
+        get stacked diagnostics context = pg_exception_context;
+        if not signaling.is_refusal(sqlstate, context) then
             raise;
         end if;
         foreach place in array places loop
@@ -42,8 +44,9 @@ begin
                 set claim_id = null, claimed_by = null, due_at = least(created_at, at)
                 where ctid = place;
                 set constraints all immediate;
-            exception when assert_failure or others then
-                if not signaling.is_refusal(sqlstate) then
+            exception when query_canceled or assert_failure or others then
+                get stacked diagnostics context = pg_exception_context;
+                if not signaling.is_refusal(sqlstate, context) then
                     raise;
                 end if;
             end;

@@ -29,6 +29,7 @@ declare
     from_at constant timestamptz := greatest(after_at, at);
     places tid[];
     place tid;
+    context text;
 begin
     perform signaling.assert_session();
     perform signaling.assert_duration('lease', lease);
@@ -62,8 +63,9 @@ begin
     begin
         changed := signaling.set_due_back(places, at, lease);
         set constraints all immediate;
-    exception when assert_failure or others then
-        if not signaling.is_refusal(sqlstate) then
+    exception when query_canceled or assert_failure or others then
+        get stacked diagnostics context = pg_exception_context;
+        if not signaling.is_refusal(sqlstate, context) then
             raise;
         end if;
         -- A refused message keeps its due time. Without this loop, it would also keep all others from being changed.
@@ -72,8 +74,9 @@ begin
             begin
                 changed := changed + signaling.set_due_back(array[place], at, lease);
                 set constraints all immediate;
-            exception when assert_failure or others then
-                if not signaling.is_refusal(sqlstate) then
+            exception when query_canceled or assert_failure or others then
+                get stacked diagnostics context = pg_exception_context;
+                if not signaling.is_refusal(sqlstate, context) then
                     raise;
                 end if;
             end;

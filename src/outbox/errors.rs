@@ -50,11 +50,37 @@ pub(crate) fn is_data_error(error: &sqlx::Error) -> bool {
 }
 
 /// True if a trigger or a constraint may have refused one row of a statement, with any code that its author chose. The
-/// functions then find out which row, by `isolates`; Keep the codes equal to those of `signaling.is_refusal`.
+/// functions then find out which row, by `isolates`. Keep the rule equal to that of `signaling.is_refusal`.
 pub(crate) fn may_be_refusal(error: &sqlx::Error) -> bool {
     error.as_database_error().is_some()
         && !may_have_taken_effect(error)
-        && !is_of_class(error, &["08", "25", "40", "53", "57", "58", "55P03"])
+        && (!is_of_class(error, &["08", "25", "40", "53", "57", "58", "55P03"])
+            || is_of_application(error))
+}
+
+/// True if an application's function has raised the error, with a code that would else speak of the connection or the
+/// server: by RAISE, or because a server that the function asks has answered so.
+fn is_of_application(error: &sqlx::Error) -> bool {
+    let database_error = error
+        .as_database_error()
+        .and_then(|error| error.try_downcast_ref::<PgDatabaseError>());
+    let context = database_error.and_then(PgDatabaseError::r#where);
+    let functions: Vec<&str> = context
+        .unwrap_or_default()
+        .lines()
+        .filter_map(|line| line.strip_prefix("PL/pgSQL function "))
+        .collect();
+    let is_raised = context.is_some_and(|context| {
+        let line = context.lines().next().unwrap_or_default();
+        let function = line.strip_prefix("PL/pgSQL function ");
+        function.is_some_and(|function| {
+            !function.starts_with("signaling.") && function.ends_with(" RAISE")
+        })
+    });
+    let is_within = functions
+        .iter()
+        .any(|function| !function.starts_with("signaling."));
+    is_raised || is_within && is_of_class(error, &["08", "40", "55", "58"])
 }
 
 /// True if row-level security denies access to a table. The role is the owner of a function, or the session's role in other
@@ -72,7 +98,7 @@ pub(crate) fn is_row_security(error: &sqlx::Error) -> bool {
 pub(super) fn is_connection_error(error: &sqlx::Error) -> bool {
     match error.as_database_error() {
         // 57014: this statement alone was cancelled.
-        Some(_) => is_of_class(error, &["08", "57P", "25006"]),
+        Some(_) => is_of_class(error, &["08", "57P", "25006"]) && !is_of_application(error),
         None => !matches!(error, sqlx::Error::RowNotFound | sqlx::Error::PoolTimedOut),
     }
 }

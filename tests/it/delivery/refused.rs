@@ -71,6 +71,42 @@ async fn a_message_whose_success_is_refused_is_called_no_more_than_max_attempts(
     assert!(!line.contains("poison"), "{line}");
 }
 
+/// A function of the application may raise the codes of outages, by itself or because a server that it asks has done so.
+#[tokio::test]
+async fn a_message_that_is_refused_with_the_code_of_an_outage_stops_no_other() {
+    let codes = [
+        "08006", "25006", "40001", "53100", "55P03", "57014", "58030",
+    ];
+    for what in ["new.status = 'message_sent'", "new.claim_id is not null"] {
+        let world = World::new().await;
+        for code in codes {
+            insert(&world, code).await;
+        }
+        world.insert_many(50).await;
+        let list = codes.map(|code| format!("'{code}'")).join(", ");
+        world
+            .execute(&format!(
+                "create function refuse() returns trigger language plpgsql as
+                 $$ begin raise exception 'no' using errcode = new.payload; end $$;
+                 create trigger refuse before update on signaling.outbox for each row
+                 when (new.payload in ({list}) and {what}) execute function refuse()"
+            ))
+            .await;
+        let worker = start(&world);
+        world
+            .until("the others are sent", testkit::PATIENCE, async || {
+                world.count("status = 'message_sent'").await == 50
+            })
+            .await;
+        for call in world.simulator.ledger().calls() {
+            let payload = call.payload.unwrap_or_default();
+            let is_repeated = world.calls_of(&payload).len() > 1;
+            assert!(!is_repeated || codes.contains(&&*payload), "{payload}");
+        }
+        drop(worker);
+    }
+}
+
 #[tokio::test]
 async fn a_message_that_refuses_success_and_failure_is_called_no_more_often_either() {
     let world = World::new().await;

@@ -14,8 +14,15 @@ use testkit::{World, peer};
 const POISON: &str = "poison";
 
 /// A function that refuses by an error, by a failed assertion, or by skipping the row.
-const REFUSALS: [&str; 4] = [
+const REFUSALS: [&str; 10] = [
     "raise exception 'no' using errcode = 'ZX001'",
+    // The codes of outages, which an application's function may raise as well.
+    "raise exception 'no' using errcode = '08006'",
+    "raise exception 'no' using errcode = '25006'",
+    "raise exception 'no' using errcode = '40001'",
+    "raise exception 'no' using errcode = '53100'",
+    "raise exception 'no' using errcode = '55P03'",
+    "raise exception 'no' using errcode = '57014'",
     "perform 1 / 0",
     "assert false, 'no'",
     "return null",
