@@ -138,7 +138,7 @@ pub(super) async fn run(args: EnqueueArgs) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// What inserted messages wait for.
+/// The reasons why inserted messages wait.
 fn waits(group: &Waiting) -> String {
     let (messages, wait, were) = match group.messages {
         1 => ("1 message".into(), "waits", "was"),

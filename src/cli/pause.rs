@@ -63,7 +63,7 @@ pub(super) async fn pause(args: PauseArgs) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Who has paused an app, since when and why, for the end of a sentence.
+/// The operator who paused an app, with the time and the reason, for the end of a sentence.
 fn paused_by(lane: Option<&LaneStatus>) -> String {
     match lane {
         None => ": see `worker status` for who did it and why".into(),

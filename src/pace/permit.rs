@@ -54,7 +54,7 @@ impl PermitTerms {
         released_at.is_some_and(|released_at| self.asked_at <= released_at)
     }
 
-    /// Whether the clock was set since the claim's request.
+    /// True if the database's clock was set after the worker requested the claim.
     pub(crate) fn is_of_another_clock(&self, clock: &DbClock) -> bool {
         clock
             .stepped_at()

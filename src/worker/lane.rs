@@ -348,7 +348,7 @@ impl Lane {
         if !self.is_writing_row() {
             let hold = next_due.hold.map(|hold| hold.kind);
             self.log().seen(&self.app, next_due.at, hold);
-            // Somebody restored another database beneath this worker. The loop opens the lane, which logs the refusal.
+            // An operator restored another database beneath this worker. The loop opens the lane, which logs the refusal.
             if hold == Some(HoldKind::OtherEnvironment) && !self.is_refused() {
                 self.wake();
             }

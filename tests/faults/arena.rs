@@ -73,7 +73,7 @@ impl Arena {
         }
     }
 
-    /// Whether clocks can be set on this machine.
+    /// True if the test can set clocks on this machine.
     pub(crate) fn can_step_clocks(&self) -> bool {
         self.fleet.can_step_clocks()
     }

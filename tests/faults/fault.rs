@@ -21,7 +21,7 @@ pub(crate) enum Fault {
     ClocksStep,
     /// The clock of Postgres is set an hour ahead, an hour back, and right again.
     DatabaseClockSteps,
-    /// Nobody reads the workers' logs for a while.
+    /// The reader of the workers' logs stalls for a while.
     LogReaderStalls,
     /// Postgres is stopped hard, and started.
     PostgresCrashes,

@@ -114,7 +114,7 @@ impl Fleet {
         .await;
     }
 
-    /// Whether their clocks can be set on this machine.
+    /// True if the test can set the workers' clocks on this machine.
     pub(crate) fn can_step_clocks(&self) -> bool {
         self.clock.is_some()
     }

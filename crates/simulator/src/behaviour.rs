@@ -27,7 +27,7 @@ pub struct Behaviour {
     pub keep_alive_s: Option<u64>,
     /// Milliseconds without a request after which a connection is closed; `None` keeps it.
     pub idle_close_ms: Option<u64>,
-    /// Whether each response says `Connection: close`, and ends its connection.
+    /// The server sends `Connection: close` with each response, and closes the connection.
     pub closes_connections: bool,
     pub credentials: Credentials,
 }

@@ -194,7 +194,7 @@ fn say_how_long(headers: &mut HeaderMap, behaviour: &Behaviour) {
     }
 }
 
-/// Whether a connection has a request at present, and since when it has none.
+/// A connection's request under way, or the moment since which it has none.
 #[derive(Debug)]
 struct Activity(Mutex<Option<Instant>>);
 

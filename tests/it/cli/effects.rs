@@ -1,4 +1,4 @@
-//! What commands say is true after them: the change, and what else keeps the app or the message.
+//! Commands report the change that they made, and the obstacles that still keep the app or the message.
 
 use serde_json::json;
 
@@ -10,7 +10,7 @@ const UNAUTHORIZED: &str = "the app is unauthorized since 2030-01-31T12:00:00Z, 
 const RETRY_AFTER: &str = "the app makes no call before 2100-01-31T12:00:00Z, as the API asked; `worker resume default` ends the wait";
 const NO_WORKER: &str = "no worker that serves the app is alive: start a worker";
 
-/// What keeps the app from sending before a command.
+/// The obstacle that keeps the app from sending before a command.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
     Running,
@@ -71,7 +71,7 @@ async fn run(world: &World, arguments: &[&str]) -> Finished {
     world.command(arguments).env("USER", "olga").finish().await
 }
 
-/// What a command prints that does what it is asked for.
+/// The output of a command that succeeds.
 async fn done(world: &World, arguments: &[&str]) -> String {
     let finished = run(world, arguments).await;
     assert_eq!(finished.code, Some(0), "{arguments:?}: {finished:?}");

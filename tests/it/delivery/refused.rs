@@ -139,7 +139,7 @@ async fn a_message_that_refuses_any_change_is_not_called_and_stops_no_other() {
     until_all_sent_but(&world, id).await;
     worker.until_logged("messages_refused").await;
     assert!(world.calls_of("poison").is_empty());
-    // What a trigger says may be a payload, whatever code it has.
+    // A trigger may raise a payload as its message, with any code.
     let cancelled = world.command(&["cancel", &id.to_string()]).finish().await;
     assert_eq!(cancelled.code, Some(1), "{cancelled:?}");
     assert!(!cancelled.stderr.contains("poison"), "{cancelled:?}");

@@ -13,7 +13,7 @@ pub(super) fn olga(world: &World, arguments: &[&str]) -> Worker {
     world.command(arguments).env("USER", "olga")
 }
 
-/// What a command prints that does what it is asked for.
+/// The output of a command that succeeds.
 pub(super) async fn done(world: &World, arguments: &[&str]) -> String {
     let finished = olga(world, arguments).finish().await;
     assert_eq!(finished.code, Some(0), "{arguments:?}: {finished:?}");

@@ -1,4 +1,4 @@
-//! What `worker check` says of triggers and constraints of the application.
+//! `worker check` reports triggers and constraints of the application.
 
 use super::{assert_line, check, said};
 use serde_json::json;

@@ -1,4 +1,4 @@
-//! What `worker check` says of things that keep dead rows, of collations, and of the connections of a fleet.
+//! `worker check` reports sessions that keep dead rows, collations, and the connections of a fleet.
 
 use std::collections::BTreeMap;
 

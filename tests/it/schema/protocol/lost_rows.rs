@@ -1,4 +1,4 @@
-//! Rows that the worker needs are made where they are missed: somebody has emptied their table.
+//! The worker makes rows again that it needs, after a truncate has emptied their table.
 
 use sqlx::AssertSqlSafe;
 use time::OffsetDateTime;
@@ -6,7 +6,7 @@ use time::OffsetDateTime;
 use super::{Claim, connect, database_error, lane, now, session, set_lane, world};
 use testkit::World;
 
-/// The tables that somebody may empty. A `truncate … cascade` empties those that refer to them, too.
+/// The tables that a truncate may empty. A `truncate … cascade` empties those that refer to them, too.
 const TABLES: [&str; 10] = [
     "outbox",
     "attempt",
