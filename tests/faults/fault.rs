@@ -250,9 +250,10 @@ async fn execute(admin: &mut PgConnection, statement: &str) {
         .unwrap_or_else(|error| panic!("{statement}: {error}"));
 }
 
-/// What a full disk looks like to a client: SQLSTATE 53100 for a statement that needs room, now and then.
+/// Makes most updates fail as on a full disk: with SQLSTATE 53100. The function stands in the schema `signaling`, because workers
+/// take an error that a function of another schema raises for a refused message, not for a full disk.
 const DISK_FULL: &str = "
-    create or replace function public.disk_is_full() returns trigger language plpgsql as $$
+    create or replace function signaling.disk_is_full() returns trigger language plpgsql as $$
     begin
         if random() < 0.9 then
             raise exception 'could not extend file: No space left on device' using errcode = 'disk_full';
@@ -260,5 +261,5 @@ const DISK_FULL: &str = "
         return new;
     end $$;
     create trigger disk_is_full before update on signaling.outbox
-    for each statement execute function public.disk_is_full();";
+    for each statement execute function signaling.disk_is_full();";
 const DISK_FREE: &str = "drop trigger disk_is_full on signaling.outbox;";
