@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help demo run build test test-postgres bench bench-smoke screenshots faults fuzz lint lint-tools docker-check
+.PHONY: help demo run build test test-postgres schema-objects bench bench-smoke screenshots faults fuzz lint lint-tools docker-check
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -27,6 +27,10 @@ test-postgres: ## Run the tests of the schema and of delivery on PostgreSQL VERS
 	@.ci/ensure-prerequisites compiler node
 	bindir=$$(.ci/postgres "$(VERSION)") && WORKER_PG_BINDIR="$$bindir" \
 	    cargo test --locked --test it -- schema:: delivery:: cli::check::
+
+schema-objects: ## Write migrations/objects.json after a change of migrations/, with PostgreSQL 14 or 15
+	@.ci/ensure-prerequisites compiler postgres
+	WRITE_OBJECTS=1 cargo test --locked --lib the_list_of_objects_is_that_of_a_database_just_migrated
 
 bench: ## Measure everything in docs/performance.md (two hours, 20 GB); BENCH="drain --runs 5" chooses
 	@.ci/ensure-prerequisites compiler postgres

@@ -232,13 +232,6 @@ comment on column signaling.refused.times is 'How many tries in a row the databa
 comment on column signaling.refused.retry_at is 'Claims pass over the message until then. signaling.resume() ends the wait.';
 comment on column signaling.refused.code is 'The code of the error (SQLSTATE). Null: a trigger skipped the change without an error.';
 
--- The functions as `worker migrate` has installed them, to replace those whose text has changed.
-create table signaling.schema_functions (
-    name text primary key,
-    text text not null
-);
-comment on table signaling.schema_functions is 'The texts of the functions, as worker migrate has installed them.';
-
 -- How far the deletion of old messages is, and which process deletes. One row: one process of the fleet at a time.
 create table signaling.retention (
     is_the_only_row boolean     primary key default true,
@@ -287,7 +280,4 @@ create trigger take_free_id
 
 create trigger skip_while_restoring
     before insert on signaling.schema_migrations
-    for each row execute function signaling.skip_while_restoring();
-create trigger skip_while_restoring
-    before insert on signaling.schema_functions
     for each row execute function signaling.skip_while_restoring();

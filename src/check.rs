@@ -7,6 +7,7 @@ pub(crate) mod collations;
 pub(crate) mod database;
 pub(crate) mod environment;
 pub(crate) mod fleet_connections;
+pub(crate) mod objects;
 pub(crate) mod probe;
 pub(crate) mod sequences;
 pub(crate) mod servers;

@@ -46,7 +46,10 @@ pub(crate) use read::{
     ObstacleKind, PAGE_ROWS, PENDING, Pending, STATES, SampleRow, ServedApp, Waiting, WorkerStatus,
 };
 pub(crate) use retention::{Deletion, MIN_RETENTION};
-pub(crate) use schema::{RoleKind, RoleName, SchemaError, SchemaVersion};
+pub(crate) use schema::{
+    Damage, Installed, Migrated, ObjectKind, RoleKind, RoleName, SchemaError, SchemaVersion,
+    list_names, object_count,
+};
 pub(crate) use servers::{DatabaseSource, HostSurvey};
 pub(crate) use stats::MinuteStats;
 pub(crate) use wakeup::WakeupListener;

@@ -11,6 +11,7 @@ mod panic_point;
 mod poller;
 mod recorder;
 mod restart;
+mod schema_watch;
 mod tasks;
 
 use std::sync::Arc;
@@ -25,7 +26,7 @@ use uuid::Uuid;
 
 use crate::config::{AppConfig, WorkerConfig};
 use crate::error_text::database_error_text;
-use crate::outbox::{Outbox, WorkerIdentity, is_outage};
+use crate::outbox::{Outbox, SchemaError, WorkerIdentity, is_outage};
 use crate::sanitize;
 use crate::signaling::{Client, ClientSettings, InvalidClient};
 pub(crate) use clock_follower::CLOCK_STEPS;
@@ -56,6 +57,9 @@ pub(crate) enum WorkerError {
     /// The database failed before the work began.
     #[error("the lanes can't be opened: {}", database_error_text(.0))]
     Database(#[from] sqlx::Error),
+    /// Functions, tables or columns were dropped while the worker ran.
+    #[error(transparent)]
+    Schema(SchemaError),
     /// A part of the worker has failed and can't be started again.
     #[error(
         "a part of the worker has failed, which is a defect: all outcomes are recorded; start the worker again, and report the `panicked` line before this one"
@@ -144,6 +148,7 @@ pub(crate) async fn run(
         apps: lanes.iter().map(|lane| lane.app.clone()).collect(),
     };
     loops.spawn(tasks.clone().reporter(identity));
+    let watching = schema_watch::until_unusable(Arc::clone(&outbox));
     let stats_flusher = Arc::new(StatsFlusher {
         outbox,
         lanes: lanes.clone(),
@@ -157,10 +162,11 @@ pub(crate) async fn run(
     // gracefully, so that the recorder saves all outcomes.
     let failed = tokio::select! {
         biased;
-        () = shutdown.cancelled() => false,
-        _ = &mut recording => true,
-        _ = loops.join_next() => true,
-        _ = &mut stats_flushing => true,
+        () = shutdown.cancelled() => None,
+        _ = &mut recording => Some(WorkerError::Failed),
+        _ = loops.join_next() => Some(WorkerError::Failed),
+        _ = &mut stats_flushing => Some(WorkerError::Failed),
+        error = watching => Some(WorkerError::Schema(error)),
     };
     shutdown.cancel();
     tracing::debug!(
@@ -178,8 +184,8 @@ pub(crate) async fn run(
         });
     }
     save_last_stats(stats_flushing, &stats_flusher).await;
-    if failed {
-        return Err(WorkerError::Failed);
+    if let Some(error) = failed {
+        return Err(error);
     }
     tracing::info!(event = "worker_stopped", "stopped: everything is recorded");
     Ok(())

@@ -250,8 +250,10 @@ pub(crate) fn functions(version: &SchemaVersion) -> Option<Finding> {
         ),
         None => Finding::fail(
             SUBJECT,
-            format!("there are none, this worker needs version {needed}"),
-            "run `worker migrate`",
+            format!(
+                "signaling.protocol_version() is missing, perhaps with others; this worker needs version {needed}"
+            ),
+            "run `worker migrate`, which makes functions again",
         ),
     })
 }

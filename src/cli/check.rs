@@ -10,13 +10,13 @@ use super::args::DatabaseArgs;
 use super::run::{self, AppArgs, WorkerArgs};
 use crate::check::probe::{self, Probe};
 use crate::check::{
-    Finding, Level, additions, api, collations, database, environment, fleet_connections,
+    Finding, Level, additions, api, collations, database, environment, fleet_connections, objects,
     sequences, servers, settings, vacuum_holders,
 };
 use crate::config::{AppConfig, WorkerConfig};
 use crate::error_text::{database_error_text, error_chain_text};
 use crate::message::{InvalidMessage, Message};
-use crate::outbox::{Outbox, RoleKind};
+use crate::outbox::{Damage, Outbox, RoleKind};
 use crate::signaling::{Client, ClientSettings, Credentials};
 
 use super::UsageError;
@@ -268,10 +268,25 @@ async fn check_schema(outbox: &Outbox, user: &str, report: &mut Report) -> bool 
     let schema = database::schema(&version);
     let functions = database::functions(&version);
     let fails = |finding: &Finding| finding.level == Level::Fail;
-    let is_complete = !fails(&schema) && !functions.as_ref().is_some_and(fails);
+    let is_migrated = !fails(&schema) && !functions.as_ref().is_some_and(fails);
     report.add(schema);
     report.add_all(functions);
-    is_complete
+    if !is_migrated {
+        return false;
+    }
+    let damage = match outbox.schema_damage().await {
+        Ok(damage) => damage,
+        Err(error) => {
+            report.add(Finding::fail(
+                objects::SUBJECT,
+                format!("they can't be compared: {}", database_error_text(&error)),
+                "look at the server's log, and try again",
+            ));
+            return false;
+        }
+    };
+    report.add_all(objects::objects(damage.as_deref()));
+    !damage.iter().flatten().any(Damage::breaks_queries)
 }
 
 /// An app whose API is looked at.

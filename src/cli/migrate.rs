@@ -6,13 +6,15 @@ use clap::Args;
 
 use super::args::{DatabaseArgs, parse_duration};
 use super::print::print_line;
+use crate::outbox::{Damage, Installed, Migrated, list_names};
 
 /// Create the schema `signaling`, or bring it up to date
 ///
 /// Safe to run at any time, and from several places at once. It keeps its own bookkeeping in the schema, apart from
 /// any migrations of the application. A migration makes nobody wait for longer than a second: where somebody holds a
-/// lock that it needs, it steps back and tries again. Then it replaces the schema's functions whose text has changed,
-/// and gives the roles of each kind what the new version adds.
+/// lock that it needs, it steps back and tries again. Then it makes or replaces functions, views and triggers that are
+/// missing or differ from this version's, and gives the roles of each kind what the new version adds. Tables, columns,
+/// constraints and indexes that are missing need a person: the exit code is 1, and `worker check` prints the statements.
 #[derive(Debug, Args)]
 #[command(after_help = "Example:
   DATABASE_URL=postgres://localhost/app worker migrate")]
@@ -44,11 +46,38 @@ pub(super) async fn run(args: MigrateArgs) -> anyhow::Result<()> {
         })
         .await;
     outbox.close().await;
-    let functions = migrated?;
-    if functions > 0 {
-        print_line(format!("installed {functions} functions"))?;
+    let Migrated {
+        installed,
+        remaining,
+    } = migrated?;
+    for (count, objects) in [
+        (installed.functions, "functions"),
+        (installed.views, "views"),
+        (installed.triggers, "triggers"),
+    ] {
+        if count > 0 {
+            print_line(format!("installed {count} {objects}"))?;
+        }
     }
-    print_line(if applied == 0 && functions == 0 {
+    let names = |is_missing: bool| -> Vec<_> {
+        let remaining = remaining.iter();
+        let of_kind = remaining.filter(|damage| damage.is_missing() == is_missing);
+        of_kind.map(Damage::name).collect()
+    };
+    let (missing, different) = (names(true), names(false));
+    if !different.is_empty() {
+        print_line(format!(
+            "not as this version makes it: {}. `worker check` says more",
+            list_names(&different)
+        ))?;
+    }
+    if !missing.is_empty() {
+        anyhow::bail!(
+            "the schema signaling lacks {}, which need a look at all rows to be made again: run the statements that `worker check` prints",
+            list_names(&missing)
+        );
+    }
+    print_line(if applied == 0 && installed == Installed::default() {
         "the schema signaling was up to date already: nothing changed"
     } else {
         "the schema signaling is up to date"

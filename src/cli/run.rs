@@ -256,7 +256,7 @@ async fn open(args: &RunArgs, waiting: &Waiting) -> anyhow::Result<Outbox> {
                 args.worker.database_connection_age,
             )
             .await?;
-        outbox.check_schema().await?;
+        outbox.check_objects().await?;
         Ok(outbox)
     };
     let mut has_warned = false;

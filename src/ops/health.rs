@@ -96,8 +96,8 @@ pub(super) fn has_responded_lately(outbox: &Outbox) -> bool {
 }
 
 async fn look(outbox: &Outbox) -> Database {
-    let why = match tokio::time::timeout(RESPONSE_TIMEOUT, tried(|| outbox.check_schema())).await {
-        Ok(Ok(())) => return Database::There,
+    let why = match tokio::time::timeout(RESPONSE_TIMEOUT, tried(|| outbox.check_objects())).await {
+        Ok(Ok(_)) => return Database::There,
         Ok(Err(SchemaError::Database(error))) => {
             let advice = outbox.login_advice(&error);
             let texts = [Some(database_error_text(&error)), advice];

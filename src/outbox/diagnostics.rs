@@ -5,6 +5,7 @@ use std::time::Duration;
 use sqlx::{ConnectOptions, Connection, FromRow, Row};
 
 use crate::outbox::pool::within;
+use crate::outbox::schema::own_constraints;
 use crate::outbox::{HostSurvey, Outbox};
 use crate::pace::DbTime;
 use crate::pace::clock::Moment;
@@ -112,26 +113,6 @@ pub(crate) struct RefusedMessages {
     pub(crate) reason: Option<String>,
     pub(crate) newest_id: Option<i64>,
 }
-
-/// The constraints and indexes of the migrations.
-const OWN_CONSTRAINTS: [&str; 16] = [
-    "outbox_pkey",
-    "due_at_is_before_year_1_or_after_year_9999",
-    "expires_at_is_before_year_1_or_after_year_9999",
-    "status_is_not_a_known_status",
-    "finished_at_is_null_exactly_while_pending",
-    "attempts_is_negative",
-    "a_sent_message_needs_sent_at",
-    "outbox_first_attempts",
-    "outbox_retries",
-    "outbox_expiring",
-    "outbox_dedupe",
-    "attempt_pkey",
-    "attempt_message_id_fkey",
-    "fault_is_not_a_known_fault",
-    "outcome_is_not_a_known_outcome",
-    "outbox_sent",
-];
 
 /// A sequence of ids that is behind its table: the next insert collides with a row.
 #[derive(Debug, Clone, PartialEq, Eq, FromRow)]
@@ -305,7 +286,7 @@ impl Outbox {
     pub(crate) async fn additions(&self) -> Result<Vec<String>, sqlx::Error> {
         self.read(async |session| {
             sqlx::query_scalar(include_str!("diagnostics/additions.sql"))
-                .bind(OWN_CONSTRAINTS.map(str::to_owned).to_vec())
+                .bind(own_constraints())
                 .persistent(false)
                 .fetch_all(&mut **session)
                 .await

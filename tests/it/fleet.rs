@@ -3,6 +3,7 @@
 mod clock_steps;
 mod crashes;
 mod database;
+mod schema;
 mod shutdown;
 mod signals;
 mod strange_values;

@@ -1,10 +1,8 @@
-//! The functions of the schema: their texts, and how they get into the database.
+//! The functions of the schema: their texts and their version.
 
-use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection, query};
+use sqlx::{PgConnection, query};
 
-use super::privileges::{PRIVILEGES_LOCK, refresh_privileges, roles_by_kind};
-use super::version::SchemaError;
-use crate::outbox::one_off::{value, values};
+use crate::outbox::one_off::value;
 
 /// The version of the functions that this binary calls: that of `migrations/functions/protocol_version.sql`.
 pub(super) const PROTOCOL_VERSION: i32 = 1;
@@ -27,61 +25,14 @@ pub(super) const FUNCTIONS: &[(&str, &str)] = functions! {
     set_limit set_messages_back skip_while_restoring slot_rate take_free_id throttle wake_workers want_wakeup
 };
 
-const CLOSE: &str = "revoke all on all functions in schema signaling from public";
-
-/// Creates or replaces the functions whose text has changed, in one transaction. Returns how many. Functions of a newer
-/// version stay: newer workers call them, and they serve older ones.
-///
-/// Roles that may call all functions of a kind get the new ones of that kind, too, so that an update stops no worker.
-pub(super) async fn install(connection: &mut PgConnection) -> Result<usize, SchemaError> {
-    if found_version(connection).await? > Some(PROTOCOL_VERSION) {
-        return Ok(0);
-    }
-    let mut transaction = connection.begin().await?;
-    transaction.execute(PRIVILEGES_LOCK).await?;
-    let roles = roles_by_kind(&mut transaction).await?;
-    let (names, texts): (Vec<&str>, Vec<&str>) = FUNCTIONS.iter().copied().unzip();
-    let changed = query(
-        "insert into signaling.schema_functions as installed (name, text)
-         select name, text from unnest($1::text[], $2::text[]) as given (name, text)
-         on conflict (name) do update set text = excluded.text where installed.text <> excluded.text
-         returning text",
-    );
-    let changed: Vec<String> = values(&mut transaction, changed.bind(names).bind(texts)).await?;
-    if changed.is_empty() {
-        close_open_functions(&mut transaction).await?;
-        transaction.commit().await?;
-        return Ok(0);
-    }
-    // Functions call each other, so one may come before another that it names.
-    let mut script = "set local check_function_bodies = off;".to_owned();
-    script.extend(changed.iter().map(String::as_str));
-    // Postgres lets everybody call a new function.
-    script += CLOSE;
-    transaction.execute(AssertSqlSafe(script)).await?;
-    refresh_privileges(&roles, &mut transaction).await?;
-    transaction.commit().await?;
-    Ok(changed.len())
-}
-
-/// Revokes the functions from `PUBLIC`. After a restore without privileges, every role could otherwise call them with the
-/// rights of the schema's owner.
-async fn close_open_functions(connection: &mut PgConnection) -> Result<(), sqlx::Error> {
-    let is_open = query(
-        "select exists (select from pg_proc where pronamespace = to_regnamespace('signaling')
-                        and has_function_privilege('public', oid, 'execute'))",
-    );
-    if value(connection, is_open).await? {
-        connection.execute(CLOSE).await?;
-    }
-    Ok(())
-}
-
-/// The version of the functions in the database; none if there are none.
+/// The version of the functions in the database; none if the function that returns it is missing, or is another one.
 pub(super) async fn found_version(
     connection: &mut PgConnection,
 ) -> Result<Option<i32>, sqlx::Error> {
-    let exists = query("select to_regproc('signaling.protocol_version') is not null");
+    let exists = query(
+        "select exists (select from pg_proc where oid = to_regprocedure('signaling.protocol_version()')
+                        and prorettype = 'integer'::regtype and not proretset)",
+    );
     if !value(connection, exists).await? {
         return Ok(None);
     }

@@ -1,14 +1,16 @@
 //! Runs migrations beside a running application. A migration that waits for a lock makes everybody wait who comes after
 //! it and wants that table, however little they want. So it waits for half a second at most, gives up, leaves the
-//! others a moment, and tries again.
+//! others a moment, and tries again. The installation of triggers does the same.
 
 use std::time::{Duration, Instant};
 
 use sqlx::postgres::PgConnectOptions;
 use sqlx::{ConnectOptions, Connection, Executor, PgConnection, query};
 
-use super::functions;
+use super::functions::found_version;
+use super::install::{Installed, install};
 use super::migrations::{MIGRATIONS, Migration, TABLE, applied};
+use super::objects::{Damage, find_damage};
 use super::version::{SchemaError, check_encoding, encoding, missing_schema};
 use crate::outbox::Outbox;
 use crate::outbox::errors::is_without_lock;
@@ -20,7 +22,7 @@ use crate::outbox::servers::SESSION_GUARDS;
 ///
 /// An autovacuum gives way to whoever has waited for it as long as the check for deadlocks takes to come, if the role
 /// may set that. And should there be a deadlock, the migration is the one that finds it, and gives up.
-const LOCK_LIMITS: &str = "set local lock_timeout = '500ms';
+pub(super) const LOCK_LIMITS: &str = "set local lock_timeout = '500ms';
     do $$ begin
         set local deadlock_timeout = '200ms';
     exception when insufficient_privilege then null;
@@ -32,20 +34,28 @@ const LOOK_EVERY: Duration = Duration::from_millis(100);
 /// The advisory lock by which migrators take turns.
 const TURN: i64 = 7_310_596_821_344_204;
 
+/// The result of `worker migrate`, beside the migrations that it has run.
+#[derive(Debug)]
+pub(crate) struct Migrated {
+    pub(crate) installed: Installed,
+    /// Objects that are missing or different, and that no installation makes again.
+    pub(crate) remaining: Vec<Damage>,
+}
+
 impl Outbox {
     /// Runs the migrations that are missing, and reports each with how long it took, without attempts that got no lock;
-    /// then installs the functions whose text has changed, and returns how many. Processes that do so at once take
-    /// turns. For its turn, and for the locks of each migration, it waits up to `lock_wait`, but never in such a way
-    /// that other sessions have to wait behind it for long.
+    /// then installs the functions, views and triggers that are missing or different. Processes that do so at once take
+    /// turns. For its turn, for the locks of each migration and for those of the installation, it waits up to `lock_wait`,
+    /// but never in such a way that other sessions have to wait behind it for long.
     ///
     /// # Errors
     /// Where a migration fails, or gets no lock: it is undone, and those before it stay. Behind a pooler, where nothing
-    /// could make processes take turns. Where the database's encoding is not UTF-8.
+    /// could make processes take turns. Where the database's encoding is not UTF-8. Where tables or columns are missing.
     pub(crate) async fn migrate(
         &self,
         lock_wait: Duration,
         on_applied: impl FnMut(Migration, Duration),
-    ) -> Result<usize, SchemaError> {
+    ) -> Result<Migrated, SchemaError> {
         if self.has_pooler() {
             return Err(SchemaError::Pooler);
         }
@@ -54,7 +64,17 @@ impl Outbox {
             check_encoding(encoding(&mut connection).await?)?;
             self.run(&mut connection, MIGRATIONS, lock_wait, on_applied)
                 .await?;
-            functions::install(&mut connection).await
+            let work = "the installation of functions, views and triggers";
+            let (installed, _) = self
+                .repeat_without_lock(&mut connection, work, lock_wait, install)
+                .await?;
+            let mut transaction = connection.begin().await?;
+            let remaining = find_damage(&mut transaction).await?.unwrap_or_default();
+            transaction.rollback().await?;
+            Ok(Migrated {
+                installed,
+                remaining,
+            })
         };
         let migrated = migrated.await;
         connection.close().await.ok();
@@ -89,7 +109,7 @@ impl Outbox {
         connection.execute(TABLE).await?;
         let applied = applied(connection).await?;
         if applied.is_empty()
-            && let Some(version) = functions::found_version(connection).await?
+            && let Some(version) = found_version(connection).await?
         {
             return Err(missing_schema(Some(version)));
         }
@@ -97,7 +117,12 @@ impl Outbox {
             let found = applied.iter().find(|(v, _)| *v == migration.version);
             match found.map(|(_, checksum)| *checksum == migration.checksum()) {
                 None => {
-                    let took = self.apply(connection, migration, lock_wait).await?;
+                    let work = migration.to_string();
+                    let attempt =
+                        async |connection: &mut PgConnection| attempt(connection, migration).await;
+                    let ((), took) = self
+                        .repeat_without_lock(connection, &work, lock_wait, attempt)
+                        .await?;
                     on_applied(migration, took);
                 }
                 Some(true) => {}
@@ -107,28 +132,33 @@ impl Outbox {
         Ok(())
     }
 
-    /// Runs one migration, and again while it gets no lock. Returns how long the last attempt took.
-    async fn apply(
+    /// Attempts some work, and again while it gets no lock. Returns how long the last attempt took.
+    async fn repeat_without_lock<T>(
         &self,
         connection: &mut PgConnection,
-        migration: Migration,
+        work: &str,
         lock_wait: Duration,
-    ) -> Result<Duration, SchemaError> {
+        attempt: impl AsyncFn(&mut PgConnection) -> Result<T, SchemaError>,
+    ) -> Result<(T, Duration), SchemaError> {
         let pid = value(connection, query("select pg_backend_pid()")).await?;
         let begun = Instant::now();
         let mut holders = "sessions that have ended since".to_owned();
         let mut is_blocked = false;
         loop {
             let attempted = Instant::now();
-            let attempt = attempt(connection, migration);
+            let attempt = attempt(connection);
             match self.watch(pid, attempt, &mut holders).await {
-                Ok(()) => return Ok(attempted.elapsed()),
-                Err(error) if is_without_lock(&error) => {}
-                Err(source) => return Err(SchemaError::Failed { migration, source }),
+                Ok(value) => return Ok((value, attempted.elapsed())),
+                Err(SchemaError::Database(error)) if is_without_lock(&error) => {}
+                Err(SchemaError::Database(source)) => {
+                    let work = work.to_owned();
+                    return Err(SchemaError::Failed { work, source });
+                }
+                Err(error) => return Err(error),
             }
             if begun.elapsed() >= lock_wait {
                 return Err(SchemaError::Locked {
-                    migration,
+                    work: work.to_owned(),
                     lock_wait,
                     holders,
                 });
@@ -136,9 +166,9 @@ impl Outbox {
             if !is_blocked {
                 tracing::info!(
                     event = "migration_blocked",
-                    migration = migration.version,
+                    work,
                     lock_wait = %humantime::format_duration(lock_wait),
-                    "others hold a lock that the migration needs: it lets them go on, and tries again"
+                    "others hold a lock that this work needs: it lets them go on, and tries again"
                 );
             }
             is_blocked = true;
@@ -197,14 +227,14 @@ async fn lock_holders(
 }
 
 /// Runs a migration once. Outside of a transaction it takes no lock that others have to wait for, but waits for theirs.
-async fn attempt(connection: &mut PgConnection, migration: Migration) -> Result<(), sqlx::Error> {
+async fn attempt(connection: &mut PgConnection, migration: Migration) -> Result<(), SchemaError> {
     if !migration.is_in_transaction() {
-        return execute(connection, migration).await;
+        return Ok(execute(connection, migration).await?);
     }
     let mut transaction = connection.begin().await?;
     transaction.execute(LOCK_LIMITS).await?;
     execute(&mut transaction, migration).await?;
-    transaction.commit().await
+    Ok(transaction.commit().await?)
 }
 
 async fn execute(connection: &mut PgConnection, migration: Migration) -> Result<(), sqlx::Error> {

@@ -51,6 +51,11 @@ impl Migration {
     }
 }
 
+/// The version of the newest migration of this binary.
+pub(super) fn newest_version() -> i64 {
+    MIGRATIONS.last().map_or(0, |newest| newest.version)
+}
+
 /// Where a database keeps which migrations it has. The table has the columns of sqlx's, and a schema apart from those of
 /// an application that runs migrations of its own.
 pub(super) const TABLE: &str = "

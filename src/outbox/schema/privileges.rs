@@ -134,6 +134,12 @@ impl RoleKind {
     }
 }
 
+/// True for a function that producers, operators or readers call, and no worker.
+pub(super) fn is_for_people(function: &str) -> bool {
+    let may_call = |kind: RoleKind| kind.privileges().functions().contains(&function);
+    !may_call(RoleKind::Worker) && RoleKind::ALL.into_iter().any(may_call)
+}
+
 impl Outbox {
     /// The privileges of a kind that the role of this connection lacks, in words. Postgres is asked, so privileges by way
     /// of other roles count. The schema has to be up to date.

@@ -5,7 +5,8 @@ use std::time::Duration;
 use sqlx::{PgConnection, query};
 
 use super::functions::{PROTOCOL_VERSION, found_version};
-use super::migrations::{MIGRATIONS, Migration, applied, migrations_statement};
+use super::migrations::{MIGRATIONS, Migration, applied, migrations_statement, newest_version};
+use super::objects::{Damage, list_names};
 use crate::error_text::database_error_text;
 use crate::outbox::Outbox;
 use crate::outbox::one_off::value;
@@ -42,6 +43,14 @@ pub(crate) enum SchemaError {
         "the database's functions are at version {found}, this worker needs {needed}: run `worker migrate` first"
     )]
     OutdatedFunctions { found: i32, needed: i32 },
+    /// Functions that workers need were dropped.
+    #[error("the schema signaling lacks {names}: run `worker migrate`, which makes them again")]
+    Dropped { names: String },
+    /// Tables or columns were dropped, and their rows with them.
+    #[error(
+        "the schema signaling lacks {names}, and no migration makes them again: restore a backup, or run `worker check`, which prints statements that make them empty"
+    )]
+    Lost { names: String },
     /// Text of such a database may be no text for a worker.
     #[error(
         "the database's encoding is {encoding}, in which text may have bytes that no worker can read: create the database with `encoding 'UTF8'`"
@@ -54,11 +63,11 @@ pub(crate) enum SchemaError {
     Pooler,
     /// Other sessions hold a lock that a migration needs, all the time that it may wait.
     #[error(
-        "{migration} got no lock within {}: held by {holders}. It is undone, and nobody waits for it. Run `worker migrate` again when they have ended, or end a session with `select pg_terminate_backend(<process>)`",
+        "{work} got no lock within {}: held by {holders}. It is undone, and nobody waits for it. Run `worker migrate` again when they have ended, or end a session with `select pg_terminate_backend(<process>)`",
         humantime::format_duration(*.lock_wait)
     )]
     Locked {
-        migration: Migration,
+        work: String,
         lock_wait: Duration,
         holders: String,
     },
@@ -75,11 +84,8 @@ pub(crate) enum SchemaError {
         "{0} was run with another text than this worker's: use the worker that belongs to this database"
     )]
     Changed(Migration),
-    #[error("{migration} failed: {}", database_error_text(.source))]
-    Failed {
-        migration: Migration,
-        source: sqlx::Error,
-    },
+    #[error("{work} failed: {}", database_error_text(.source))]
+    Failed { work: String, source: sqlx::Error },
     #[error("the database failed: {}", database_error_text(.0))]
     Database(#[from] sqlx::Error),
 }
@@ -91,7 +97,7 @@ impl Outbox {
             let applied = applied(session).await?;
             Ok(SchemaVersion {
                 found: applied.last().map(|(version, _)| *version),
-                needed: MIGRATIONS.last().map_or(0, |newest| newest.version),
+                needed: newest_version(),
                 missing: MIGRATIONS
                     .iter()
                     .filter(|own| !applied.iter().any(|(version, _)| *version == own.version))
@@ -115,9 +121,35 @@ impl Outbox {
         if found < needed {
             return Err(SchemaError::Outdated { found, needed });
         }
-        let (found, needed) = (schema.functions_found.unwrap_or(0), schema.functions_needed);
+        let needed = schema.functions_needed;
+        let Some(found) = schema.functions_found else {
+            let names = "function signaling.protocol_version".to_owned();
+            return Err(SchemaError::Dropped { names });
+        };
         if found < needed {
             return Err(SchemaError::OutdatedFunctions { found, needed });
+        }
+        Ok(())
+    }
+}
+
+impl SchemaError {
+    /// Fails if objects are missing without which a worker can't send or record. Lost tables and columns come first,
+    /// because nothing else can be made again without them.
+    pub(crate) fn check_damage(damage: &[Damage]) -> Result<(), Self> {
+        let names = |is_repairable: bool| -> Vec<_> {
+            let stopping = damage.iter().filter(|damage| damage.stops_workers());
+            let of_kind = stopping.filter(|damage| damage.kind().is_repairable() == is_repairable);
+            of_kind.map(Damage::name).collect()
+        };
+        let (lost, dropped) = (names(false), names(true));
+        if !lost.is_empty() {
+            let names = list_names(&lost);
+            return Err(Self::Lost { names });
+        }
+        if !dropped.is_empty() {
+            let names = list_names(&dropped);
+            return Err(Self::Dropped { names });
         }
         Ok(())
     }

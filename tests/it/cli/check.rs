@@ -2,6 +2,7 @@
 
 mod additions;
 mod database;
+mod objects;
 mod probe;
 mod row_security;
 mod vacuum;
@@ -93,6 +94,7 @@ async fn where_all_is_well_every_line_says_so_and_nothing_is_sent_or_changed() {
         "encoding",
         "schema",
         "functions",
+        "objects",
         "row security",
         "rights",
         "operator",

@@ -142,7 +142,6 @@ async fn a_worker_reads_what_it_shows_and_no_more() {
     ] {
         can(&mut worker, &format!("table signaling.{table}")).await;
     }
-    can_not(&mut worker, "table signaling.schema_functions").await;
 }
 
 #[tokio::test]

@@ -1,0 +1,244 @@
+//! Compares the objects of the schema with those of a database that this binary has just migrated: `migrations/objects.json`.
+//! Without this, a dropped trigger or a function that a person has replaced would go unnoticed, because the migrations are
+//! still listed as run.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::LazyLock;
+
+use serde::{Deserialize, Serialize};
+use sqlx::{Executor, FromRow, PgConnection, query};
+
+use super::functions::{PROTOCOL_VERSION, found_version};
+use super::migrations::{applied, newest_version};
+use super::privileges::is_for_people;
+use super::version::SchemaError;
+use crate::outbox::Outbox;
+use crate::outbox::one_off::rows;
+
+/// Postgres writes definitions by these settings of the session.
+const SETTINGS: &str = "set local search_path = pg_catalog, pg_temp; set local timezone = 'UTC';
+    set local datestyle = 'ISO'; set local intervalstyle = 'postgres'; set local extra_float_digits = 1";
+
+static EXPECTED: LazyLock<Vec<SchemaObject>> = LazyLock::new(|| {
+    let text = include_str!("../../../migrations/objects.json");
+    serde_json::from_str(text).expect("the file is part of the binary, and a test reads it")
+});
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum ObjectKind {
+    Function,
+    Table,
+    Column,
+    Constraint,
+    Index,
+    View,
+    Trigger,
+}
+
+impl ObjectKind {
+    /// True if `worker migrate` makes the object anew. The others hold rows, or need a look at all rows.
+    pub(crate) fn is_repairable(self) -> bool {
+        match self {
+            Self::Function | Self::View | Self::Trigger => true,
+            Self::Table | Self::Column | Self::Constraint | Self::Index => false,
+        }
+    }
+}
+
+/// An object of the schema, as `objects.sql` describes it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, FromRow)]
+pub(super) struct SchemaObject {
+    /// Kind and name for people, such as `column app of signaling.outbox`.
+    pub(super) name: String,
+    #[sqlx(try_from = "String")]
+    pub(super) kind: ObjectKind,
+    /// The name alone.
+    pub(super) part: String,
+    /// The table that the object belongs to.
+    pub(super) relation: Option<String>,
+    pub(super) definition: Option<String>,
+    pub(super) statement: Option<String>,
+}
+
+impl SchemaObject {
+    /// What `create or replace` can't change of a function or a view.
+    pub(super) fn head(&self) -> Option<&str> {
+        self.definition.as_deref()?.lines().next()
+    }
+}
+
+impl TryFrom<String> for ObjectKind {
+    type Error = serde_json::Error;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        serde_json::from_value(text.into())
+    }
+}
+
+/// An object that is missing or different.
+#[derive(Debug, Clone)]
+pub(crate) struct Damage {
+    pub(super) object: &'static SchemaObject,
+    /// The object in the database; none if it is missing.
+    pub(super) found: Option<SchemaObject>,
+}
+
+impl Damage {
+    pub(crate) fn name(&self) -> &'static str {
+        &self.object.name
+    }
+
+    pub(crate) fn kind(&self) -> ObjectKind {
+        self.object.kind
+    }
+
+    pub(crate) fn is_missing(&self) -> bool {
+        self.found.is_none()
+    }
+
+    /// The definition that this binary makes.
+    pub(crate) fn definition(&self) -> &'static str {
+        self.object.definition.as_deref().unwrap_or_default()
+    }
+
+    /// The definition in the database; empty if the object is missing.
+    pub(crate) fn found_definition(&self) -> &str {
+        let found = self.found.as_ref();
+        found
+            .and_then(|found| found.definition.as_deref())
+            .unwrap_or_default()
+    }
+
+    /// The statement by which an operator makes the object anew, if one statement does.
+    pub(crate) fn statement(&self) -> Option<&'static str> {
+        self.object.statement.as_deref()
+    }
+
+    /// True if commands, pages or functions fail without the object.
+    pub(crate) fn breaks_queries(&self) -> bool {
+        self.is_missing()
+            && match self.kind() {
+                ObjectKind::Function
+                | ObjectKind::Table
+                | ObjectKind::Column
+                | ObjectKind::View => true,
+                ObjectKind::Constraint | ObjectKind::Index | ObjectKind::Trigger => false,
+            }
+    }
+
+    /// True if a worker can't send or record without the object. It goes on without views, triggers, and functions that only
+    /// people call.
+    pub(crate) fn stops_workers(&self) -> bool {
+        let is_function = self.kind() == ObjectKind::Function;
+        let is_of_trigger = || self.object.head() == Some("() returns trigger");
+        self.breaks_queries()
+            && self.kind() != ObjectKind::View
+            && !(is_function && (is_of_trigger() || is_for_people(&self.object.part)))
+    }
+}
+
+/// How many objects a message names.
+const MAX_NAMED: usize = 10;
+
+/// The names of damaged objects for a message, the first ones if there are many.
+pub(crate) fn list_names(names: &[&str]) -> String {
+    let first = names[..names.len().min(MAX_NAMED)].join(", ");
+    match names.len().saturating_sub(MAX_NAMED) {
+        0 => first,
+        more => format!("{first} and {more} more"),
+    }
+}
+
+/// How many objects the schema has.
+pub(crate) fn object_count() -> usize {
+    EXPECTED.len()
+}
+
+/// The names of the schema's own constraints and indexes, which are none of the application's.
+pub(crate) fn own_constraints() -> Vec<String> {
+    let kinds = [ObjectKind::Constraint, ObjectKind::Index];
+    let own = EXPECTED
+        .iter()
+        .filter(|object| kinds.contains(&object.kind));
+    own.map(|object| object.part.clone()).collect()
+}
+
+/// All views of the schema, each after the views that it reads.
+pub(super) fn views() -> impl DoubleEndedIterator<Item = &'static SchemaObject> {
+    EXPECTED
+        .iter()
+        .filter(|object| object.kind == ObjectKind::View)
+}
+
+/// The objects of the schema with these names, or all. Changes settings of the transaction.
+pub(super) async fn found_objects(
+    connection: &mut PgConnection,
+    names: Option<Vec<&str>>,
+) -> Result<Vec<SchemaObject>, sqlx::Error> {
+    connection.execute(SETTINGS).await?;
+    let objects = query(include_str!("objects.sql")).bind(names);
+    rows(connection, objects).await
+}
+
+/// The objects that are missing or different; none if the schema is newer than this binary, which does not know such objects.
+/// Changes settings of the transaction.
+pub(super) async fn find_damage(
+    connection: &mut PgConnection,
+) -> Result<Option<Vec<Damage>>, sqlx::Error> {
+    let newest_applied = applied(connection).await?.pop();
+    if newest_applied.is_some_and(|(version, _)| version > newest_version())
+        || found_version(connection).await? > Some(PROTOCOL_VERSION)
+    {
+        return Ok(None);
+    }
+    let names = EXPECTED.iter().map(|object| object.name.as_str()).collect();
+    let found = found_objects(connection, Some(names)).await?;
+    Ok(Some(compare(found)))
+}
+
+fn compare(found: Vec<SchemaObject>) -> Vec<Damage> {
+    let mut found: HashMap<String, SchemaObject> = found
+        .into_iter()
+        .map(|object| (object.name.clone(), object))
+        .collect();
+    let mut lost_tables = HashSet::new();
+    let mut damage = Vec::new();
+    for object in &*EXPECTED {
+        // The parts of a lost table say nothing new.
+        let is_part = |relation: &String| lost_tables.contains(relation);
+        if object.relation.as_ref().is_some_and(is_part) {
+            continue;
+        }
+        let found = found.remove(&object.name);
+        if found.is_none() && object.kind == ObjectKind::Table {
+            lost_tables.insert(object.part.clone());
+        }
+        let is_equal = |found: &SchemaObject| {
+            found.definition.is_none() || found.definition == object.definition
+        };
+        if !found.as_ref().is_some_and(is_equal) {
+            damage.push(Damage { object, found });
+        }
+    }
+    damage
+}
+
+impl Outbox {
+    /// The objects of the schema that are missing or different; none if the schema is newer than this binary.
+    pub(crate) async fn schema_damage(&self) -> Result<Option<Vec<Damage>>, sqlx::Error> {
+        self.read(async |session| find_damage(session).await).await
+    }
+
+    /// Checks that a worker can work with the schema. Returns the objects without which it works all the same, but not as
+    /// it should: without a trigger, the database accepts messages that the API refuses.
+    pub(crate) async fn check_objects(&self) -> Result<Vec<Damage>, SchemaError> {
+        self.check_schema().await?;
+        let damage = self.schema_damage().await?.unwrap_or_default();
+        SchemaError::check_damage(&damage)?;
+        Ok(damage)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,69 @@
+//! Workers that run while the schema is damaged or replaced.
+
+use serde_json::json;
+
+use testkit::{World, peer};
+
+#[tokio::test]
+async fn a_running_worker_ends_when_a_function_stays_missing_and_says_what_to_do() {
+    let world = World::new().await;
+    let mut worker = world.worker().start();
+    worker.until_logged("worker_started").await;
+    world.until_idle().await;
+    world.execute("drop function signaling.release_hold").await;
+    assert_eq!(worker.wait_exit().await, Some(1));
+    assert_eq!(worker.logged("schema_unusable"), 1);
+    let stderr = worker.stderr.text();
+    let phrase = "lacks function signaling.release_hold: run `worker migrate`";
+    assert!(stderr.contains(phrase), "{stderr}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_worker_goes_on_while_migrations_replace_every_function() {
+    let world = World::new().await;
+    let mut worker = world.worker().start();
+    worker.until_logged("worker_started").await;
+    for round in 0..5 {
+        world
+            .execute(
+                "do $$ declare one regprocedure; begin
+                     for one in select oid from pg_proc where pronamespace = 'signaling'::regnamespace loop
+                         execute format('alter function %s set jit = on', one);
+                     end loop;
+                 end $$",
+            )
+            .await;
+        let migrated = world.command(&["migrate"]).finish().await;
+        assert_eq!(migrated.code, Some(0), "{migrated:?}");
+        let id = world
+            .insert(peer(json!({"payload": format!("round {round}")})))
+            .await;
+        assert_eq!(world.until_final(id).await.status, "message_sent");
+    }
+    assert!(worker.is_running());
+    assert_eq!(worker.logged("schema_unusable"), 0);
+}
+
+/// A test suite of an application may empty all tables, and the list of migrations with them. Sending does not need it.
+#[tokio::test]
+async fn an_emptied_list_of_migrations_makes_the_schema_no_less_usable() {
+    let world = World::new().await;
+    let mut worker = world.worker().start();
+    worker.until_logged("worker_started").await;
+    world
+        .execute(
+            "truncate signaling.schema_migrations; drop trigger notify_workers on signaling.outbox",
+        )
+        .await;
+    // The comparison has seen the schema as it is now, and names nothing else.
+    worker.until_logged("schema_differs").await;
+    let line = worker.log_line("schema_differs");
+    assert!(
+        line.contains("trigger notify_workers on signaling.outbox"),
+        "{line}"
+    );
+    assert!(!line.contains("schema_migrations"), "{line}");
+    let id = world.insert(peer(json!({}))).await;
+    assert_eq!(world.until_final(id).await.status, "message_sent");
+    assert!(worker.is_running());
+}
