@@ -30,10 +30,12 @@ pub(crate) use diagnostics::{
 pub use enqueue::{EnqueueError, enqueue};
 pub(crate) use enqueue::{InvalidLines, read_json_lines};
 pub(crate) use errors::{
-    is_data_error, is_missing_lane, is_outage, is_row_security, may_be_refusal,
+    is_data_error, is_missing_lane, is_outage, is_row_security, is_without_lock, may_be_refusal,
     may_have_taken_effect,
 };
-pub(crate) use pool::{AdaptiveTimeout, DEFAULT_MAX_AGE, STATEMENT_DURATION, STATEMENT_ERRORS};
+pub(crate) use pool::{
+    AdaptiveTimeout, DEFAULT_MAX_AGE, STATEMENT_DURATION, STATEMENT_ERRORS, is_timeout,
+};
 pub(crate) use queue::{
     Batch, CallRecord, ClaimError, ClaimRequest, Claimed, Ended, Hold, HoldKind, HoldResult,
     LaneOpening, Look, NextDue, Record, RecordResult, Recorded, Refusal, ScanPosition,

@@ -9,9 +9,7 @@ create or replace function signaling.assert_duration(name text, duration interva
     language plpgsql
 as $$
 begin
-    if duration is null or not pg_catalog.isfinite(duration)
-       or extract(year from duration) < 0 or extract(month from duration) < 0 or extract(day from duration) < 0
-       or extract(hour from duration) < 0 or extract(minute from duration) < 0 or extract(second from duration) < 0
+    if duration is null or not signaling.is_duration(duration)
        or not may_be_zero and duration operator(pg_catalog.=) interval '0' then
         raise exception '% is %, which is no length of time', name, coalesce(duration::text, 'null')
             using errcode = 'invalid_parameter_value',

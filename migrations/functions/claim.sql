@@ -11,10 +11,11 @@
 -- wants_wakeup   the worker listens: inserts shall notify once all that is due is taken
 -- avoided        destinations and channels that have enough calls in flight: the claim passes over their messages
 -- environment    the worker's environment: a lane of another one gives out no slot, and its hold is 'other_environment'
--- isolates       after a claim that the database has refused: finds out which messages a trigger or a constraint keeps from
---                being changed, and notes them in signaling.refused. Claims pass over them until another try is due.
+-- isolates       after a claim that the database has refused, or that did not end in time: finds out which messages a trigger
+--                or a constraint keeps from being changed, and notes them in signaling.refused. Claims pass over them until
+--                another try is due.
 --
--- Returns one row about the lane, in which id is null, and then one row a message, in no order. If passed_at and passed_id
+-- Returns one row a message, in no order, and then one row about the lane, in which id is null. If passed_at and passed_id
 -- are not null, the claim has taken the first attempts up to this (due_at, id) and has not looked further, because many
 -- messages are avoided; retry_passed_* likewise for retries. If set_back_by is not null, the clock of the database was set
 -- back since the lane's last claim, and set_messages_back() has to bring the times of messages back.
@@ -52,7 +53,8 @@ declare
     overdue tid[];
     claimable tid[];
     has_refused boolean;
-    retry_count integer; claimed_count integer; written_count integer;
+    stops_at timestamptz;
+    retry_count integer; claimed_count integer; written_count integer; refused_count integer;
 begin
     perform signaling.assert_session();
     perform signaling.assert_duration('lease', lease);
@@ -151,14 +153,27 @@ begin
     -- End those that must not be called: their time is over, or a lost worker may have made their only attempt.
     overdue := array(select ctid from signaling.outbox
                      where ctid = any (taken) and (claim_id is not null or expires_at <= at));
+    if isolates then
+        stops_at := clock_timestamp() + interval '500 milliseconds';
+    end if;
     select ended.expired, ended.unknown, ended.failed, ended.refused, ended.claimable
-    into expired, unknown, failed, refused, claimable from signaling.end_overdue(overdue, at, isolates) as ended;
+    into expired, unknown, failed, refused, claimable from signaling.end_overdue(overdue, at, stops_at) as ended;
     claimable := array(select place from unnest(taken) with ordinality as given (place, nth)
                        where place <> all (overdue) or place = any (claimable) order by nth);
     if isolates then
-        claimed_count := cardinality(claimable);
-        claimable := signaling.keep_claimable(claimable, claim_id, claimed_by, at + lease, at);
-        refused := refused + claimed_count - cardinality(claimable);
+        if has_refused then
+            -- Messages that were refused before come last, because one of them may take the time of all others.
+            claimable := array(
+                select place from unnest(claimable) with ordinality as given (place, nth) join signaling.outbox on outbox.ctid = place
+                order by exists (select from signaling.refused where refused.app = claim.app and message_id = outbox.id), nth);
+        end if;
+        select keeping.kept, keeping.refused into claimable, refused_count
+        from signaling.keep_claimable(claimable, claim_id, claimed_by, at + lease, at, stops_at) as keeping;
+        refused := refused + refused_count;
+        -- The next claim takes those that were not tested in time. If the slots counted them, the worker would think that
+        -- nothing is left, and look past these messages.
+        slots := slots - cardinality(taken)
+                 + expired + unknown + failed + refused + cardinality(claimable);
     end if;
     claimed_count := cardinality(claimable);
 
@@ -191,7 +206,6 @@ begin
         wakeup := signaling.want_wakeup(app, case when slots > 0 then cardinality(taken) < slots end, at);
     end if;
     throttled_per_s := case when rate < signaling.slot_rate(locked.limit_per_s) then rate end;
-    return next;
 
     -- Claim the messages, and return them. The slots of retries lie between those of first attempts: if first attempts fail
     -- and retries do not, a worker sees that at once, and does not take the API for dead.
@@ -223,6 +237,7 @@ begin
         perform signaling.refuse(
             array(select ctid from signaling.outbox
                   where ctid = any (claimable) and claim_id is distinct from claim.claim_id), at, null, null);
+        refused := refused + claimed_count - written_count;
     end if;
     -- Forget messages that are claimed again, or that are not pending any more.
     if has_refused then
@@ -234,5 +249,6 @@ begin
                                 and claim_id is distinct from claim.claim_id)
             limit 1000));
     end if;
+    return next;
 end
 $$;

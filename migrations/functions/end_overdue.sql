@@ -2,24 +2,27 @@
 -- called end as `unknown` if they may be sent once only, and as `failed` if that was their last attempt; those whose time is
 -- over end as `expired`. Logs the attempt that a lost worker may have made, also of messages that may be called again.
 --
--- isolates       ends each message by itself, so that one which the database refuses to change does not keep the others:
---                at first with all that is known, then in the barest form, and else signaling.refuse() notes the message
+-- stops_at       if given, ends each message by itself until then, so that one which the database refuses to change does not
+--                keep the others: at first with all that is known, then in the barest form, and else signaling.refuse()
+--                notes the message
 -- logs           writes signaling.attempt and the error's text
 --
--- Returns how many ended, how many the database refused, and the places of those that may be called again.
+-- Returns how many ended, how many the database refused, and the places of those that may be called again. After stops_at,
+-- the rest is none of these.
 -- Reaches the messages by their ctid.
 create or replace function signaling.end_overdue(
-    places tid[], at timestamptz, isolates boolean default false, logs boolean default true,
+    places tid[], at timestamptz, stops_at timestamptz default null, logs boolean default true,
     out expired integer, out unknown integer, out failed integer, out refused integer, out claimable tid[]
 )
     language plpgsql
 as $$
 #variable_conflict use_column
 declare
-    lost_text constant text := 'the worker that had this message ended without a record: whether it was called is not known';
     ending tid[];
     place tid;
     one record;
+    began_at timestamptz;
+    code text;
     name text;
     context text;
 begin
@@ -32,30 +35,32 @@ begin
         return;
     end if;
 
-    if isolates then
+    if stops_at is not null then
         foreach place in array places loop
-            begin
-                select * into one from signaling.end_overdue(array[place], at);
-                set constraints all immediate;
-            exception when query_canceled or assert_failure or others then
-                get stacked diagnostics context = pg_exception_context;
-                if not signaling.is_refusal(sqlstate, context) then
-                    raise;
-                end if;
+            began_at := clock_timestamp();
+            exit when began_at >= stops_at;
+            one := null;
+            foreach logs in array array[true, false] loop
                 begin
-                    select * into one from signaling.end_overdue(array[place], at, logs => false);
+                    select * into one from signaling.end_overdue(array[place], at, logs => logs);
                     set constraints all immediate;
+                    exit;
                 exception when query_canceled or assert_failure or others then
-                    get stacked diagnostics context = pg_exception_context;
-                    if not signaling.is_refusal(sqlstate, context) then
+                    one := null;
+                    get stacked diagnostics context = pg_exception_context, name = constraint_name;
+                    if not signaling.is_refusal(sqlstate, context, began_at) then
                         raise;
                     end if;
-                    get stacked diagnostics name = constraint_name;
-                    perform signaling.refuse(array[place], at, sqlstate, name);
-                    refused := refused + 1;
-                    continue;
+                    code := sqlstate;
                 end;
-            end;
+                -- Postgres has ended the statement (is_slow), so nothing would bound another try.
+                exit when code = '57014' and clock_timestamp() >= began_at + interval '1 second';
+            end loop;
+            if one is null then
+                perform signaling.refuse(array[place], at, code, name);
+                refused := refused + 1;
+                continue;
+            end if;
             expired := expired + one.expired;
             unknown := unknown + one.unknown;
             failed := failed + one.failed;
@@ -72,7 +77,7 @@ begin
     claimable := array(select given.place from unnest(places) as given (place) where given.place <> all (ending));
     if logs then
         insert into signaling.attempt (message_id, attempt, outcome, error, fault, charged, claimed_by)
-        select id, attempts + uncharged + 1, 'lost', lost_text, 'worker', true, claimed_by
+        select id, attempts + uncharged + 1, 'lost', signaling.lost_text(), 'worker', true, claimed_by
         from signaling.outbox where ctid = any (places) and claim_id is not null;
     end if;
     with ended as (
@@ -83,7 +88,7 @@ begin
             finished_at = at,
             attempts = attempts + (claim_id is not null)::integer,
             error = case when not logs then error
-                         when claim_id is not null then lost_text
+                         when claim_id is not null then signaling.lost_text()
                          else coalesce(error, 'not sent before its expires_at') end
         where ctid = any (ending)
         returning status

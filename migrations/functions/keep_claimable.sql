@@ -1,23 +1,30 @@
--- Tests which messages can be claimed: claims each one and undoes that. Lists the others in signaling.refused, because a
--- trigger or a constraint refuses them. Each message costs a subtransaction, so only a claim that has failed before calls
--- this.
+-- Tests which messages can be claimed: claims each one and undoes that. Lists refused ones in signaling.refused, because a
+-- trigger or a constraint refuses them, or because a function of the application takes too long (is_slow). Each message costs
+-- a subtransaction, so only a claim that follows a failed one calls this.
 --
--- Returns the ctids of the claimable messages.
+-- stops_at       tests no further message from then on: the claim has to end before Postgres ends it
+--
+-- Returns the ctids of the claimable messages, and how many are refused. Messages that are neither were not tested.
 create or replace function signaling.keep_claimable(
-    places tid[], claim_id uuid, claimed_by text, lease_ends_at timestamptz, at timestamptz
-) returns tid[]
+    places tid[], claim_id uuid, claimed_by text, lease_ends_at timestamptz, at timestamptz, stops_at timestamptz,
+    out kept tid[], out refused integer
+)
     language plpgsql
 as $$
 #variable_conflict use_column
 declare
     -- The code of the error that undoes a claim which has succeeded.
     undone constant text := 'SGUND';
-    kept tid[] := '{}';
     place tid;
+    began_at timestamptz;
     name text;
     context text;
 begin
+    kept := '{}';
+    refused := 0;
     foreach place in array places loop
+        began_at := clock_timestamp();
+        exit when began_at >= stops_at;
         begin
             update signaling.outbox
             set claim_id = keep_claimable.claim_id, claimed_by = keep_claimable.claimed_by, due_at = lease_ends_at,
@@ -26,23 +33,23 @@ begin
             if not found then
                 -- A trigger has skipped the update.
                 perform signaling.refuse(array[place], at, null, null);
+                refused := refused + 1;
                 continue;
             end if;
             -- Runs deferred triggers now. At the commit, their error would not name the message.
             set constraints all immediate;
             raise exception using errcode = undone;
         exception when query_canceled or assert_failure or others then
-            get stacked diagnostics context = pg_exception_context;
+            get stacked diagnostics context = pg_exception_context, name = constraint_name;
             if sqlstate = undone then
                 kept := kept || place;
-            elsif signaling.is_refusal(sqlstate, context) then
-                get stacked diagnostics name = constraint_name;
+            elsif signaling.is_refusal(sqlstate, context, began_at) then
                 perform signaling.refuse(array[place], at, sqlstate, name);
+                refused := refused + 1;
             else
                 raise;
             end if;
         end;
     end loop;
-    return kept;
 end
 $$;

@@ -11,14 +11,13 @@
 -- outcomes       the attempt's outcome, for signaling.attempt; null if the message ended well
 -- durations      how long the attempt took
 -- faults, evidences   on which side the worker saw the fault of a failed attempt, and why: for signaling.attempt
--- isolates       after a call that the database has refused: writes each record by itself, in its barest form if the database
---                refuses more than that
+-- isolates       after a call that the database has refused, or that did not end in time: writes each record by itself, in its
+--                barest form if the database refuses more than that. After a second the rest is 'locked'.
 -- logs           writes signaling.attempt
 --
 -- Returns a row for each place, from 1. 'recorded': the outcome is written, and due_at is when a message that goes back is
--- due. 'locked': another session has the message
--- locked, so the worker tries again. 'discarded': the claim had ended. A record that is written again changes nothing: it
--- is 'recorded' if the message is final, and 'discarded' if the message went back, because it belongs to no claim then. 'bare':
+-- due. 'locked': another session has the message locked, or there was no time left for it, so the worker tries again.
+-- 'discarded': the claim had ended. A record that is written again changes nothing: it is 'recorded' if the message is final, and 'discarded' if the message went back, because it belongs to no claim then. 'bare':
 -- written without the response's details and without an attempt, because a trigger or a constraint refuses those. 'refused': a
 -- trigger or a constraint refuses any outcome, so the message stays claimed until its lease ends. `reason` then has the
 -- code of the error and the constraint that it named; null: a trigger skipped the update without an error.
@@ -40,51 +39,55 @@ declare
     written integer[];
     written_due_at timestamptz[];
     found_free integer[];
+    began_at timestamptz;
+    is_bare boolean;
     name text;
     context text;
 begin
     perform signaling.assert_session();
+
+    perform signaling.assert_duration('an element of delays or durations', given.duration, may_be_zero => true)
+    from unnest(delays || durations) as given (duration)
+    where given.duration is not null and not signaling.is_duration(given.duration);
 
     if isolates then
         for nth in 1 .. cardinality(ids) loop
             place := nth;
             reason := null;
             due_at := null;
-            begin
-                select one.result, one.due_at into result, due_at
-                from signaling.record(
-                    recorded_by, ids[nth:nth], claim_ids[nth:nth], were_due_at[nth:nth], delays[nth:nth],
-                    statuses[nth:nth], charged[nth:nth], record.sent_at[nth:nth], http_statuses[nth:nth],
-                    request_ids[nth:nth], errors[nth:nth], outcomes[nth:nth], durations[nth:nth],
-                    faults[nth:nth], evidences[nth:nth]) as one;
-                -- Runs deferred triggers now. At the commit, their error would not name the record.
-                set constraints all immediate;
-            exception when query_canceled or assert_failure or others then
-                get stacked diagnostics context = pg_exception_context;
-                if not signaling.is_refusal(sqlstate, context) then
-                    raise;
-                end if;
-                get stacked diagnostics name = constraint_name;
-                reason := concat_ws(' ', sqlstate, nullif(name, ''));
+            if clock_timestamp() >= at + interval '1 second' then
+                result := 'locked';
+                return next;
+                continue;
+            end if;
+            -- At first with all that is known, then in the barest form.
+            foreach is_bare in array array[false, true] loop
+                began_at := clock_timestamp();
                 begin
-                    select case one.result when 'recorded' then 'bare' else one.result end, one.due_at
+                    select case when is_bare and one.result = 'recorded' then 'bare' else one.result end, one.due_at
                     into result, due_at
                     from signaling.record(
                         recorded_by, ids[nth:nth], claim_ids[nth:nth], were_due_at[nth:nth], delays[nth:nth],
-                        statuses[nth:nth], charged[nth:nth], record.sent_at[nth:nth], array[null::integer],
-                        array[null::text], array[null::text], outcomes[nth:nth], durations[nth:nth],
-                        logs => false) as one;
+                        statuses[nth:nth], charged[nth:nth], record.sent_at[nth:nth],
+                        case when is_bare then array[null::integer] else http_statuses[nth:nth] end,
+                        case when is_bare then array[null::text] else request_ids[nth:nth] end,
+                        case when is_bare then array[null::text] else errors[nth:nth] end,
+                        outcomes[nth:nth], durations[nth:nth], faults[nth:nth], evidences[nth:nth],
+                        logs => not is_bare) as one;
+                    -- Runs deferred triggers now. At the commit, their error would not name the record.
                     set constraints all immediate;
+                    exit;
                 exception when query_canceled or assert_failure or others then
-                    get stacked diagnostics context = pg_exception_context;
-                    if not signaling.is_refusal(sqlstate, context) then
+                    get stacked diagnostics context = pg_exception_context, name = constraint_name;
+                    if not signaling.is_refusal(sqlstate, context, began_at) then
                         raise;
                     end if;
-                    get stacked diagnostics name = constraint_name;
                     reason := concat_ws(' ', sqlstate, nullif(name, ''));
                     result := 'refused';
                 end;
-            end;
+                -- Postgres has ended the statement (is_slow), so nothing would bound another try.
+                exit when reason = '57014' and clock_timestamp() >= began_at + interval '1 second';
+            end loop;
             return next;
         end loop;
         return;

@@ -15,8 +15,6 @@ as $$
 declare
     at timestamptz := clock_timestamp();
     places tid[];
-    place tid;
-    context text;
 begin
     perform signaling.assert_session();
     update signaling.lane set hold_until = at, probe_claim_id = null
@@ -28,29 +26,8 @@ begin
           and due_at > at and claim_id = any (claim_ids)
         for no key update skip locked);
     return query select distinct claim_id from signaling.outbox where ctid = any (places);
-    begin
-        update signaling.outbox
-        set claim_id = null, claimed_by = null, due_at = least(created_at, at)
-        where ctid = any (places);
-        set constraints all immediate;
-    exception when query_canceled or assert_failure or others then
-        get stacked diagnostics context = pg_exception_context;
-        if not signaling.is_refusal(sqlstate, context) then
-            raise;
-        end if;
-        foreach place in array places loop
-            begin
-                update signaling.outbox
-                set claim_id = null, claimed_by = null, due_at = least(created_at, at)
-                where ctid = place;
-                set constraints all immediate;
-            exception when query_canceled or assert_failure or others then
-                get stacked diagnostics context = pg_exception_context;
-                if not signaling.is_refusal(sqlstate, context) then
-                    raise;
-                end if;
-            end;
-        end loop;
-    end;
+    perform signaling.change_each(
+        'update signaling.outbox set claim_id = null, claimed_by = null, due_at = least(created_at, $2) where ctid = any ($1)',
+        places, at);
 end
 $$;

@@ -11,7 +11,7 @@
 -- A lease that would last longer than two leases from now on lasts one. Giving a message to this function again changes
 -- nothing.
 --
--- Returns how many messages have changed, and after which one the next call goes on: null after the last one.
+-- A refused message keeps its due time. Returns how many messages have changed, and after which one the next call goes on: null after the last one.
 -- Locks the messages that it changes; passes over messages that are locked.
 -- Indexes: outbox_retries, outbox_first_attempts; then it reaches messages by their ctid.
 create or replace function signaling.set_messages_back(
@@ -28,8 +28,6 @@ declare
     at constant timestamptz := clock_timestamp();
     from_at constant timestamptz := greatest(after_at, at);
     places tid[];
-    place tid;
-    context text;
 begin
     perform signaling.assert_session();
     perform signaling.assert_duration('lease', lease);
@@ -60,27 +58,12 @@ begin
             order by due_at, id for no key update skip locked);
     end if;
 
-    begin
-        changed := signaling.set_due_back(places, at, lease);
-        set constraints all immediate;
-    exception when query_canceled or assert_failure or others then
-        get stacked diagnostics context = pg_exception_context;
-        if not signaling.is_refusal(sqlstate, context) then
-            raise;
-        end if;
-        -- A refused message keeps its due time. Without this loop, it would also keep all others from being changed.
-        changed := 0;
-        foreach place in array places loop
-            begin
-                changed := changed + signaling.set_due_back(array[place], at, lease);
-                set constraints all immediate;
-            exception when query_canceled or assert_failure or others then
-                get stacked diagnostics context = pg_exception_context;
-                if not signaling.is_refusal(sqlstate, context) then
-                    raise;
-                end if;
-            end;
-        end loop;
-    end;
+    changed := signaling.change_each(
+        'update signaling.outbox
+         set due_at = case when claim_id is not null then $2 + $3
+                           when sent_at is null or attempts + uncharged = 0 then $2
+                           else $2 + (due_at - sent_at) end
+         where ctid = any ($1)',
+        places, at, lease);
 end
 $$;

@@ -39,6 +39,32 @@ const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 /// How long after the worker's own timeout the server ends a statement. Without this, an abandoned statement would keep its
 /// locks and its connection. The worker times out first, so that it sees its own error.
 const SERVER_GRACE: Duration = Duration::from_millis(500);
+/// How long after the server's timeout the worker waits for the response of a function that catches it.
+const FUNCTION_GRACE: Duration = Duration::from_secs(3);
+
+/// How long a statement may take, for the worker and for the server.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Deadline {
+    /// The worker waits so long for the response.
+    client: Duration,
+    /// The server works on the statement so long (`statement_timeout`).
+    server: Duration,
+}
+
+impl Deadline {
+    /// The worker times out first, so that it sees its own error. The server ends the statement soon after.
+    pub(super) const fn of_client(client: Duration) -> Self {
+        let server = client.saturating_add(SERVER_GRACE);
+        Self { client, server }
+    }
+
+    /// The server ends the statement first. A function of the schema learns from that which message keeps it waiting, and
+    /// the worker waits for its response.
+    pub(super) const fn of_server(server: Duration) -> Self {
+        let client = server.saturating_add(FUNCTION_GRACE);
+        Self { client, server }
+    }
+}
 
 /// How long a statement waits for a lock, so that a session that sits on one does not tie up a connection.
 const LOCK_TIMEOUT: Duration = Duration::from_secs(2);
@@ -118,7 +144,8 @@ impl DbPool {
         statement: Statement,
         call: Call<'_>,
     ) -> Result<Answer, sqlx::Error> {
-        self.call_within(statement, STATEMENT_TIMEOUT, call).await
+        self.call_within(statement, Deadline::of_client(STATEMENT_TIMEOUT), call)
+            .await
     }
 
     /// The same with a deadline.
@@ -128,7 +155,7 @@ impl DbPool {
     pub(crate) async fn call_within(
         &self,
         statement: Statement,
-        deadline: Duration,
+        deadline: Deadline,
         call: Call<'_>,
     ) -> Result<Answer, sqlx::Error> {
         self.run_within(statement, deadline, async |session| {
@@ -145,7 +172,7 @@ impl DbPool {
     pub(crate) async fn run_within<T>(
         &self,
         statement: Statement,
-        deadline: Duration,
+        deadline: Deadline,
         work: impl AsyncFnOnce(&mut Session) -> Result<T, sqlx::Error>,
     ) -> Result<T, sqlx::Error> {
         // The state of a statement takes many kilobytes: it is in the heap, and not in every task that runs one.
@@ -154,7 +181,8 @@ impl DbPool {
         self.stats.observe(statement, begun, &result);
         match &result {
             Ok(_) => self.epoch.note_response(),
-            Err(error) if is_timeout(error) && self.epoch.responded_within(deadline / 2) => {}
+            Err(error) if is_timeout(error) && self.epoch.responded_within(deadline.client / 2) => {
+            }
             Err(error) if is_connection_error(error) => {
                 self.epoch.advance();
                 self.pool.retain(|_, _| false);
@@ -166,12 +194,12 @@ impl DbPool {
 
     async fn try_run<T>(
         &self,
-        deadline: Duration,
+        deadline: Deadline,
         work: impl AsyncFnOnce(&mut Session) -> Result<T, sqlx::Error>,
     ) -> Result<T, sqlx::Error> {
         // Connecting has a deadline of its own.
         let mut session = self.session().await?;
-        within(deadline, async {
+        within(deadline.client, async {
             session.limit(deadline).await?;
             let value = work(&mut session).await?;
             session.finish().await?;
@@ -237,7 +265,8 @@ pub(crate) async fn within<T>(
     answer
 }
 
-fn is_timeout(error: &sqlx::Error) -> bool {
+/// True if there was no response in time.
+pub(crate) fn is_timeout(error: &sqlx::Error) -> bool {
     matches!(error, sqlx::Error::Io(error) if error.kind() == io::ErrorKind::TimedOut)
 }
 
@@ -301,12 +330,12 @@ pub(crate) struct Session {
 impl Session {
     /// Calls a function in a transaction of its own: as a prepared statement, or behind a pooler in one message, because
     /// two messages may meet two different servers there.
-    async fn call(&mut self, call: Call<'_>, deadline: Duration) -> Result<Answer, sqlx::Error> {
+    async fn call(&mut self, call: Call<'_>, deadline: Deadline) -> Result<Answer, sqlx::Error> {
         let asked = Moment::now();
         let rows = if let Some(pooler) = self.pooler {
             let transaction = format!(
                 "begin isolation level read committed; set local statement_timeout = {}; set local lock_timeout = {}{}; {}; commit",
-                (deadline + SERVER_GRACE).as_millis(),
+                deadline.server.as_millis(),
                 LOCK_TIMEOUT.as_millis(),
                 pooler.guard(),
                 call.literal(),
@@ -337,9 +366,9 @@ impl Session {
         })
     }
 
-    /// Makes the server end statements soon after the deadline. Behind a pooler, each call carries the timeout itself.
-    async fn limit(&mut self, deadline: Duration) -> Result<(), sqlx::Error> {
-        let timeout = deadline + SERVER_GRACE;
+    /// Makes the server end statements at its deadline. Behind a pooler, each call carries the timeout itself.
+    async fn limit(&mut self, deadline: Deadline) -> Result<(), sqlx::Error> {
+        let timeout = deadline.server;
         if self.pooler.is_some() || self.link.statement_timeout == timeout {
             return Ok(());
         }

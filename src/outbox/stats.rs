@@ -8,8 +8,8 @@ use sqlx::query;
 use sqlx::types::Json;
 
 use crate::outbox::one_off::values;
-use crate::outbox::pool::Call;
 use crate::outbox::pool::statement::Statement;
+use crate::outbox::pool::{Call, Deadline};
 use crate::outbox::{Outbox, interval};
 use crate::pace::DbTime;
 use crate::stats::Stats;
@@ -47,7 +47,11 @@ impl Outbox {
             .with("over_before", self.over_before());
         let answer = self
             .monitoring_pool()
-            .call_within(Statement::QueueCounts, QUEUE_COUNTS_TIMEOUT, call)
+            .call_within(
+                Statement::QueueCounts,
+                Deadline::of_client(QUEUE_COUNTS_TIMEOUT),
+                call,
+            )
             .await?;
         Ok(answer.value()?.unwrap_or(false))
     }

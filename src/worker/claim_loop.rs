@@ -20,7 +20,7 @@ use super::recorder::Delivered;
 use crate::error_text::database_error_text;
 use crate::outbox::{
     AdaptiveTimeout, Batch, ClaimError, ClaimRequest, HoldKind, is_missing_lane, is_row_security,
-    may_be_refusal,
+    is_timeout, is_without_lock, may_be_refusal,
 };
 use crate::pace::{Lookahead, coalesced_starts};
 use crate::telemetry::log_throttle::LogThrottle;
@@ -56,6 +56,8 @@ pub(super) struct ClaimLoop {
     row_security_log: LogThrottle,
     /// True if the last claim passed over destinations that have their share of the places.
     avoids: bool,
+    /// True if the last claim did not end in time: one message may keep it waiting, and the next claim finds that message.
+    isolates: bool,
 }
 
 impl ClaimLoop {
@@ -76,6 +78,7 @@ impl ClaimLoop {
             last_claim_at: Instant::now(),
             row_security_log: LogThrottle::default(),
             avoids: false,
+            isolates: false,
         }
     }
 
@@ -198,9 +201,11 @@ impl ClaimLoop {
             wants_wakeup: shared.listening.load(Ordering::Relaxed),
             avoided,
             environment: shared.environment.as_deref(),
-            isolates: false,
+            isolates: self.isolates,
         };
-        let batch = match self.claim_past_refusals(request).await {
+        let claimed = self.claim_past_refusals(request).await;
+        self.isolates = isolates_next(self.isolates, &claimed);
+        let batch = match claimed {
             Ok(batch) => {
                 self.lane.outage_grace().answered(batch.at, Instant::now());
                 self.lane.scan_claimed(position, &batch);
@@ -341,6 +346,19 @@ impl Drop for ClaimLoop {
         if self.database_pause != DATABASE_PAUSE {
             self.lane.shared.failing.fetch_sub(1, Ordering::Relaxed);
         }
+    }
+}
+
+/// Whether the next claim isolates messages. After a claim that did not end in time it does, because a function of the
+/// application may have kept that claim waiting, and each claim after it. A database that is only slow needs a plain claim
+/// with a longer timeout, so the two kinds take turns.
+fn isolates_next(isolated: bool, claimed: &Result<Batch, ClaimError>) -> bool {
+    match claimed {
+        // Another message may keep the next claim waiting.
+        Ok(batch) => isolated && batch.refused > 0,
+        // Another worker's claim is waiting, and keeps the lane's row locked.
+        Err(error) if is_without_lock(&error.source) => true,
+        Err(error) => !isolated && is_timeout(&error.source),
     }
 }
 

@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use super::lane::Lane;
 use super::panic_point::panic_point;
 use crate::error_text::database_error_text;
-use crate::outbox::{Look, NextDue, Outbox, ScanPosition};
+use crate::outbox::{AdaptiveTimeout, Look, NextDue, Outbox, ScanPosition, is_timeout};
 use crate::pace::DbTime;
 
 /// How often messages are ended whose time is over.
@@ -178,14 +178,20 @@ impl Poller {
     /// Ends messages whose time is over while no worker claims them.
     async fn expire(&self) {
         let apps: Vec<&str> = self.lanes.iter().map(|lane| lane.app.as_str()).collect();
+        let timeout = AdaptiveTimeout::default();
+        let mut isolates = false;
         loop {
-            // An error here shows again in the claim.
-            if let Ok(ended) = self.outbox.expire(&apps, self.over_before()).await {
-                for expired in ended {
-                    for lane in self.lanes.iter().filter(|lane| lane.app == expired.app) {
-                        lane.stats.ended_uncalled(lane.now(), expired.ended);
-                        lane.log_refused(expired.refused);
-                    }
+            let ended = self
+                .outbox
+                .expire(&apps, self.over_before(), &timeout, isolates)
+                .await;
+            // One message of one app may keep all others waiting.
+            isolates = !isolates && ended.as_ref().is_err_and(is_timeout);
+            // Any other error shows again in the claim.
+            for expired in ended.into_iter().flatten() {
+                for lane in self.lanes.iter().filter(|lane| lane.app == expired.app) {
+                    lane.stats.ended_uncalled(lane.now(), expired.ended);
+                    lane.log_refused(expired.refused);
                 }
             }
             tokio::time::sleep(EXPIRE_EVERY).await;

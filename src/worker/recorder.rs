@@ -10,7 +10,8 @@ use super::lane::{Lane, Place};
 use super::panic_point::panic_point;
 use crate::error_text::database_error_text;
 use crate::outbox::{
-    AdaptiveTimeout, Outbox, Record, RecordResult, Recorded, is_data_error, may_be_refusal,
+    AdaptiveTimeout, Outbox, Record, RecordResult, Recorded, is_data_error, is_timeout,
+    may_be_refusal,
 };
 use crate::pace::DbTime;
 use crate::telemetry::log_throttle::LogThrottle;
@@ -82,6 +83,9 @@ struct Work {
     locked: VecDeque<Delivered>,
     /// The batch that was being written when the recorder panicked.
     suspects: VecDeque<Delivered>,
+    /// How the next batch is written at first. One by one, after a statement that did not end in time, as long as rows are
+    /// locked: the server may still work on that statement, and one of its rows may keep the next statement waiting, too.
+    writing: Writing,
 }
 
 /// How to write a batch. If the database refuses a record, the recorder tries the next variant.
@@ -93,6 +97,16 @@ enum Writing {
     OneByOne,
     /// The same without texts, because the database's encoding can't store one of them.
     WithoutTexts,
+}
+
+impl Writing {
+    /// How the next batch is written at first.
+    fn after(self, results: &[RecordResult]) -> Self {
+        match self {
+            Self::OneByOne if results.contains(&RecordResult::Locked) => Self::OneByOne,
+            Self::Together | Self::OneByOne | Self::WithoutTexts => Self::Together,
+        }
+    }
 }
 
 impl Recorder {
@@ -115,6 +129,7 @@ impl Recorder {
                 batch: Vec::with_capacity(MAX_BATCH),
                 locked: VecDeque::new(),
                 suspects: VecDeque::new(),
+                writing: Writing::Together,
             }),
         }
     }
@@ -146,7 +161,8 @@ impl Recorder {
                 .iter()
                 .map(|delivered| delivered.record.clone())
                 .collect();
-            let results = self.write(&records).await;
+            let (results, writing) = self.write(&records, work.writing).await;
+            work.writing = writing.after(&results);
             // Pops one at a time, so that a panic here leaves the other records in the batch.
             work.batch.reverse();
             for result in results {
@@ -163,7 +179,9 @@ impl Recorder {
         work.suspects.extend(work.batch.drain(..));
         while let Some(delivered) = work.suspects.pop_front() {
             let record = delivered.record.clone();
-            let results = self.write(std::slice::from_ref(&record)).await;
+            let (results, _) = self
+                .write(std::slice::from_ref(&record), Writing::Together)
+                .await;
             if let Some(&result) = results.first() {
                 apply_result(delivered, result, &mut work.locked);
             }
@@ -172,11 +190,11 @@ impl Recorder {
         self.lag.send_replace(None);
     }
 
-    /// Writes records, and retries until the database answers. Returns the results in order. The recorder gives up a record
+    /// Writes records, and retries until the database answers. Returns the results in order, and how they were written. The recorder gives up a record
     /// that the database refuses: the lease ends, and the message is due again unless that was its last attempt.
-    async fn write(&self, records: &[Record]) -> Vec<RecordResult> {
+    async fn write(&self, records: &[Record], first: Writing) -> (Vec<RecordResult>, Writing) {
         let mut pause = RETRY_PAUSE;
-        let mut writing = Writing::Together;
+        let mut writing = first;
         loop {
             let error = match self.try_write(records, writing).await {
                 Ok(recorded) => {
@@ -186,7 +204,7 @@ impl Recorder {
                     }
                     self.log_discarded(records, &recorded.results);
                     self.log_refused(records, &recorded);
-                    return recorded.results;
+                    return (recorded.results, writing);
                 }
                 Err(error) => error,
             };
@@ -205,11 +223,15 @@ impl Recorder {
                         refusal: Some(database_error_text(&error)),
                     };
                     self.log_refused(records, &refused);
-                    return refused.results;
+                    return (refused.results, writing);
                 }
                 Writing::Together | Writing::OneByOne | Writing::WithoutTexts => {}
             }
-            writing = Writing::Together;
+            writing = match writing {
+                // A function of the application may keep one record waiting, and all others with it.
+                Writing::Together if is_timeout(&error) => Writing::OneByOne,
+                Writing::Together | Writing::OneByOne | Writing::WithoutTexts => Writing::Together,
+            };
             self.mark_lagging();
             if pause == RETRY_PAUSE {
                 tracing::warn!(

@@ -44,7 +44,8 @@ pub(crate) struct ClaimRequest<'a> {
     pub(crate) avoided: Vec<String>,
     /// The worker's environment, if one is set.
     pub(crate) environment: Option<&'a str>,
-    /// Isolates messages that the database refuses to change, and passes over them. Set after the database refused a claim.
+    /// Isolates messages that the database refuses to change, and passes over them. Set after a claim that the
+    /// database has refused, or that did not end in time.
     pub(crate) isolates: bool,
 }
 
@@ -192,7 +193,7 @@ impl Claimed {
     }
 }
 
-/// The first row: the lane.
+/// The last row: the lane.
 #[derive(FromRow)]
 struct LaneRow {
     at: DbTime,
@@ -290,7 +291,7 @@ impl Outbox {
             .with("avoided", request.avoided.clone())
             .with("environment", request.environment.map(str::to_owned))
             .with("isolates", request.isolates);
-        let deadline = request.timeout.deadline();
+        let deadline = request.timeout.deadline(request.isolates);
         let answer = self
             .pool()
             .call_within(Statement::Claim, deadline, call)
@@ -306,7 +307,7 @@ impl Outbox {
         let answer = answer.map_err(failed)?;
         let (lane, messages) = answer
             .rows
-            .split_first()
+            .split_last()
             .ok_or(sqlx::Error::RowNotFound)
             .map_err(failed)?;
         let lane = LaneRow::from_row(lane).map_err(failed)?;

@@ -6,8 +6,8 @@ use std::time::Duration;
 use sqlx::FromRow;
 use uuid::Uuid;
 
-use crate::outbox::pool::Call;
 use crate::outbox::pool::statement::Statement;
+use crate::outbox::pool::{AdaptiveTimeout, Call};
 use crate::outbox::queue::claim::ScanPosition;
 use crate::outbox::{Ended, Hold, Outbox, interval};
 use crate::pace::{DbTime, HORIZON};
@@ -202,7 +202,8 @@ impl Outbox {
         Ok(rows.into_iter().map(NextDueRow::of_app).collect())
     }
 
-    /// Ends messages of some apps whose time is over while no worker claims them.
+    /// Ends messages of some apps whose time is over while no worker claims them. With `isolates`, finds a message that a
+    /// function of the application keeps waiting, and passes over it from then on.
     ///
     /// # Errors
     /// Where the database fails.
@@ -210,12 +211,20 @@ impl Outbox {
         &self,
         apps: &[&str],
         over_before: Option<DbTime>,
+        timeout: &AdaptiveTimeout,
+        isolates: bool,
     ) -> Result<Vec<Expired>, sqlx::Error> {
         let call = Call::new("expire")
             .with("apps", apps.to_vec())
-            .with("over_before", over_before.unwrap_or(DbTime::INFINITY));
-        let answer = self.pool().call(Statement::Expire, call).await?;
-        let rows: Vec<ExpiredRow> = answer.decode()?;
+            .with("over_before", over_before.unwrap_or(DbTime::INFINITY))
+            .with("isolates", isolates);
+        let deadline = timeout.deadline(isolates);
+        let answer = self
+            .pool()
+            .call_within(Statement::Expire, deadline, call)
+            .await;
+        timeout.observe(&answer);
+        let rows: Vec<ExpiredRow> = answer?.decode()?;
         Ok(rows
             .into_iter()
             .map(|row| Expired {

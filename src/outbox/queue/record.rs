@@ -193,9 +193,10 @@ impl Outbox {
             )
             .with("evidences", of_calls(records, |call| call.evidence.clone()))
             .with("isolates", isolates);
+        let deadline = timeout.deadline(isolates);
         let answer = self
             .recorder_pool()
-            .call_within(Statement::Record, timeout.deadline(), call)
+            .call_within(Statement::Record, deadline, call)
             .await;
         timeout.observe(&answer);
         let mut results = vec![RecordResult::Locked; records.len()];

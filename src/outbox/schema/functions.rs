@@ -18,11 +18,12 @@ macro_rules! functions {
 
 /// The name and the text of each function.
 pub(super) const FUNCTIONS: &[(&str, &str)] = functions! {
-    add_minute_stats adopt assert_duration assert_session calls can_notify cancel check_message choose_probe claim
-    count_pending delete_finished delete_old end_overdue expire hold is_refusal keep_claimable next_due notify_workers
-    open_lane pause peak_rate present_rate protocol_version record refresh_queue_counts refuse refuse_unknown_app
-    release release_hold report_worker reserve_slot resume retire_worker retry retry_by_app sequences_behind set_due_back set_lane_back
-    set_limit set_messages_back skip_while_restoring slot_rate take_free_id throttle wake_workers want_wakeup
+    add_minute_stats adopt assert_duration assert_session calls can_notify cancel change_each check_message choose_probe claim
+    count_pending delete_finished delete_old end_overdue expire hold is_duration is_refusal is_slow keep_claimable lost_text
+    next_due notify_workers open_lane pause peak_rate present_rate protocol_version record refresh_queue_counts refuse
+    refuse_unknown_app release release_hold report_worker reserve_slot resume retire_worker retry retry_by_app
+    sequences_behind set_lane_back set_limit set_messages_back skip_while_restoring slot_rate take_free_id throttle
+    wake_workers want_wakeup
 };
 
 /// The version of the functions in the database; none if the function that returns it is missing, or is another one.

@@ -210,7 +210,7 @@ struct Claimed {
 
 impl Claimed {
     fn from_rows(id: Uuid, rows: &[PgRow]) -> Self {
-        let (lane, messages) = rows.split_first().expect("a row about the lane");
+        let (lane, messages) = rows.split_last().expect("a row about the lane");
         let mut messages: Vec<Message> = messages
             .iter()
             .map(|row| Message::from_row(row).expect("a message"))
