@@ -54,7 +54,7 @@ declare
     claimable tid[];
     has_refused boolean;
     stops_at timestamptz;
-    retry_count integer; claimed_count integer; written_count integer; refused_count integer;
+    retry_count integer; claimed_count integer; written_count integer; refused_count integer; done_count integer;
 begin
     perform signaling.assert_session();
     perform signaling.assert_duration('lease', lease);
@@ -170,10 +170,12 @@ begin
         select keeping.kept, keeping.refused into claimable, refused_count
         from signaling.keep_claimable(claimable, claim_id, claimed_by, at + lease, at, stops_at) as keeping;
         refused := refused + refused_count;
-        -- The next claim takes those that were not tested in time. If the slots counted them, the worker would think that
-        -- nothing is left, and look past these messages.
-        slots := slots - cardinality(taken)
-                 + expired + unknown + failed + refused + cardinality(claimable);
+        -- The next claim takes those that were not tested in time. If this one had slots left over, the worker would think
+        -- that it has taken everything, and look past these messages.
+        done_count := expired + unknown + failed + refused + cardinality(claimable);
+        if done_count < cardinality(taken) then
+            slots := done_count;
+        end if;
     end if;
     claimed_count := cardinality(claimable);
 

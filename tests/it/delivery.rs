@@ -6,5 +6,6 @@ mod holds;
 mod outcomes;
 mod refused;
 mod signing;
+mod slow_triggers;
 mod timing;
 mod values;

@@ -23,6 +23,7 @@ mod resume;
 mod sequences;
 mod session;
 mod set_back;
+mod slow_triggers;
 mod throttle;
 mod wakeup;
 

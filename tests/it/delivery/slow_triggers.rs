@@ -1,0 +1,216 @@
+//! Triggers of the application that keep one message waiting for longer than a statement may take, and a database that is
+//! slow by itself. One message stops its app for seconds, and a slow database is no reason to pass over a message.
+
+use std::time::Duration;
+
+use serde_json::json;
+use sqlx::AssertSqlSafe;
+
+use testkit::{PATIENCE, Postgres, Running, World, peer};
+
+/// How long such a trigger takes: longer than a claim or a record ever waits.
+const TRIGGER_S: u32 = 60;
+const MAX_ATTEMPTS: usize = 2;
+
+/// Has a trigger of the application wait with each change of the message with the payload `slow`.
+async fn slow_down(world: &World, condition: &str) {
+    world
+        .execute(&format!(
+            "create function wait() returns trigger language plpgsql as
+             $$ begin perform pg_sleep({TRIGGER_S}); return new; end $$;
+             create trigger wait before update on signaling.outbox for each row
+             when (new.payload = 'slow' and {condition}) execute function wait()"
+        ))
+        .await;
+}
+
+/// Removes the trigger. A statement that waits in it holds a lock on the table until its time is over.
+async fn speed_up(world: &World) {
+    world.execute("drop trigger wait on signaling.outbox").await;
+}
+
+async fn insert(world: &World, payload: &str) -> i64 {
+    world
+        .insert(peer(
+            json!({"payload": payload, "max_attempts": MAX_ATTEMPTS}),
+        ))
+        .await
+}
+
+fn start(world: &World) -> Running {
+    world
+        .worker()
+        .env("WORKER_REQUEST_TIMEOUT", "200ms")
+        .env("WORKER_CONNECT_TIMEOUT", "200ms")
+        .env("WORKER_LEASE", "3s")
+        .start()
+}
+
+async fn until_sent(world: &World, messages: i64) {
+    world
+        .until("the others are sent", PATIENCE, async || {
+            world.count("status = 'message_sent'").await == messages
+        })
+        .await;
+}
+
+async fn refused(world: &World) -> Vec<(i64, Option<String>)> {
+    sqlx::query_as("select message_id, code from signaling.refused order by message_id")
+        .fetch_all(&world.pool)
+        .await
+        .expect("read")
+}
+
+#[tokio::test]
+async fn a_trigger_that_keeps_one_message_waiting_stops_its_app_for_seconds_only() {
+    let world = World::new().await;
+    slow_down(&world, "new.claim_id is not null").await;
+    let slow = insert(&world, "slow").await;
+    world.insert_many(50).await;
+    let mut worker = start(&world);
+    until_sent(&world, 50).await;
+    assert_eq!(refused(&world).await, [(slow, Some("57014".into()))]);
+    worker.until_logged("messages_refused").await;
+    assert!(world.calls_of("slow").is_empty());
+    // The app sends at once while the message is passed over.
+    world.insert_many(50).await;
+    until_sent(&world, 100).await;
+    speed_up(&world).await;
+    let resumed = world.command(&["resume", "default"]).finish().await;
+    assert_eq!(resumed.code, Some(0), "{resumed:?}");
+    assert_eq!(world.until_final(slow).await.status, "message_sent");
+    assert_eq!(world.calls_of("slow").len(), 1);
+    worker.stop().await;
+}
+
+#[tokio::test]
+async fn several_messages_that_wait_in_a_trigger_do_not_stop_the_rest() {
+    let world = World::new().await;
+    slow_down(&world, "new.claim_id is not null").await;
+    for _ in 0..3 {
+        insert(&world, "slow").await;
+    }
+    world.insert_many(20).await;
+    let worker = start(&world);
+    until_sent(&world, 20).await;
+    assert!(world.calls_of("slow").is_empty());
+    drop(worker);
+}
+
+#[tokio::test]
+async fn a_record_that_waits_in_a_trigger_keeps_no_other_from_being_written() {
+    let world = World::new().await;
+    slow_down(&world, "new.status = 'message_sent'").await;
+    let slow = insert(&world, "slow").await;
+    world.insert_many(20).await;
+    let mut worker = start(&world);
+    until_sent(&world, 20).await;
+    worker.until_logged("record_refused").await;
+    assert!(worker.log_line("record_refused").contains("57014"));
+    let row = world.until_final(slow).await;
+    assert_eq!((&*row.status, row.attempts), ("failed", 2));
+    assert_eq!(world.calls_of("slow").len(), MAX_ATTEMPTS);
+    for call in world.simulator.ledger().calls() {
+        let payload = call.payload.unwrap_or_default();
+        let calls = world.calls_of(&payload).len();
+        assert!(calls == 1 || payload == "slow", "{payload}: {calls}");
+    }
+    worker.stop().await;
+}
+
+#[tokio::test]
+async fn a_message_that_waits_in_a_trigger_keeps_no_other_from_expiring() {
+    let world = World::new().await;
+    slow_down(&world, "new.status = 'expired'").await;
+    let later = world.time_in(600_000).await;
+    let past = world.time_in(-1_000).await;
+    let overdue =
+        |payload: &str| peer(json!({"payload": payload, "due_at": later, "expires_at": past}));
+    let slow = world.insert(overdue("slow")).await;
+    let fine = world.insert(overdue("fine")).await;
+    let worker = start(&world);
+    assert_eq!(world.until_final(fine).await.status, "expired");
+    assert_eq!(world.row(slow).await.status, "pending");
+    worker.until_logged("messages_refused").await;
+    drop(worker);
+}
+
+/// Stops and continues the server's processes that work for a database.
+async fn signal_backends(world: &World, signal: &str) {
+    let pids: Vec<i32> = sqlx::query_scalar(
+        "select pid from pg_stat_activity where datname = current_database() and application_name like 'signaling%'",
+    )
+    .fetch_all(&world.pool)
+    .await
+    .expect("read");
+    assert!(!pids.is_empty() || signal == "CONT");
+    for pid in pids {
+        let pid = pid.to_string();
+        std::process::Command::new("kill")
+            .args([&format!("-{signal}"), pid.as_str()])
+            .status()
+            .expect("signalled");
+    }
+}
+
+#[tokio::test]
+async fn a_database_that_stands_still_is_no_reason_to_pass_over_a_message() {
+    let postgres = Postgres::start().await;
+    let world = World::on(&postgres, simulator::SimulatorConfig::default()).await;
+    // An application's trigger that is quick by itself.
+    world
+        .execute(
+            "create table audit (message_id bigint);
+             create function audit() returns trigger language plpgsql as
+             $$ begin insert into public.audit values (new.id); return new; end $$;
+             create trigger audit before update on signaling.outbox for each row execute function audit()",
+        )
+        .await;
+    let worker = start(&world);
+    worker.until_logged("worker_started").await;
+    world.until_idle().await;
+    for turn in 1..=2 {
+        signal_backends(&world, "STOP").await;
+        world.insert_many(200).await;
+        // Longer than a claim waits, and than the claim that isolates after that one.
+        tokio::time::sleep(Duration::from_secs(11)).await;
+        signal_backends(&world, "CONT").await;
+        until_sent(&world, 200 * turn).await;
+    }
+    assert_eq!(refused(&world).await, []);
+    assert_eq!(worker.logged("messages_refused"), 0);
+    drop(worker);
+}
+
+/// Each change of a message takes as long as a trigger of the application on an overloaded database, and so does the write
+/// that tells such a database from a slow trigger.
+#[tokio::test]
+async fn a_slow_trigger_on_a_slow_database_is_no_reason_to_pass_over_a_message() {
+    let world = World::new().await;
+    slow_down(&world, "new.claim_id is not null").await;
+    world
+        .execute(
+            "create function lag() returns trigger language plpgsql as $$ begin perform pg_sleep(0.3); return new; end $$;
+             create trigger lag before insert on signaling.refused for each row execute function lag()",
+        )
+        .await;
+    let slow = insert(&world, "slow").await;
+    let worker = start(&world);
+    // The claims take turns: one waits as long as a slow database may need, the next one looks for a slow message.
+    world
+        .until("several claims have failed", PATIENCE, async || {
+            let failures: i64 = sqlx::query_scalar(AssertSqlSafe(
+                "select count(*) from pg_stat_activity where query like '%signaling.claim%' and state = 'active'
+                   and datname = current_database() and clock_timestamp() - query_start > interval '6 seconds'",
+            ))
+            .fetch_one(&world.pool)
+            .await
+            .expect("read");
+            failures > 0
+        })
+        .await;
+    assert_eq!(refused(&world).await, []);
+    speed_up(&world).await;
+    assert_eq!(world.until_final(slow).await.status, "message_sent");
+    drop(worker);
+}

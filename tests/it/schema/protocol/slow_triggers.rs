@@ -1,0 +1,216 @@
+//! Triggers of the application that keep one message waiting until Postgres ends the statement. A function that isolates
+//! messages finds the message, and the others go on.
+
+use serde_json::json;
+use sqlx::postgres::PgRow;
+use sqlx::{AssertSqlSafe, Connection, PgConnection, Row};
+use uuid::Uuid;
+
+use super::{Claim, Claimed, connect, database_error, set_messages, world};
+use testkit::{World, peer};
+
+/// Waits with changes of the message with the payload `slow`.
+async fn slow_down(world: &World, table: &str, event: &str, condition: &str) {
+    world
+        .execute(&format!(
+            "create function wait() returns trigger language plpgsql as
+             $$ begin perform pg_sleep(60); return new; end $$;
+             create trigger wait before {event} on signaling.{table} for each row
+             when ({condition}) execute function wait()"
+        ))
+        .await;
+}
+
+/// A session whose statements Postgres ends, as it does for a worker that isolates.
+async fn bounded(world: &World) -> PgConnection {
+    let mut session = connect(world).await;
+    sqlx::query("set statement_timeout = '1500ms'")
+        .execute(&mut session)
+        .await
+        .expect("set");
+    session
+}
+
+async fn insert(world: &World, payload: &str) -> i64 {
+    world.insert(peer(json!({"payload": payload}))).await
+}
+
+/// A claim that isolates, and how many messages it found refused.
+async fn claim_isolating(session: &mut PgConnection) -> Result<(Claimed, i32), sqlx::Error> {
+    let id = Uuid::new_v4();
+    let statement = Claim::default()
+        .statement(id)
+        .replace("avoided =>", "isolates => true, avoided =>");
+    let rows: Vec<PgRow> = sqlx::query(AssertSqlSafe(statement))
+        .fetch_all(session)
+        .await?;
+    let refused = rows.last().expect("a row about the lane").get("refused");
+    Ok((Claimed::from_rows(id, &rows), refused))
+}
+
+async fn noted(world: &World) -> Vec<(i64, Option<String>)> {
+    sqlx::query_as("select message_id, code from signaling.refused order by message_id")
+        .fetch_all(&world.pool)
+        .await
+        .expect("noted")
+}
+
+#[tokio::test]
+async fn a_claim_finds_the_message_that_keeps_it_waiting_and_leaves_the_rest() {
+    let world = world().await;
+    let first = insert(&world, "fine").await;
+    let slow = insert(&world, "slow").await;
+    let last = insert(&world, "fine").await;
+    slow_down(&world, "outbox", "update", "new.payload = 'slow'").await;
+    let mut session = bounded(&world).await;
+    let plain = Claim::default().try_run(&mut session).await;
+    assert_eq!(database_error(plain.expect_err("ended")).0, "57014");
+    let (claimed, refused) = claim_isolating(&mut session).await.expect("claimed");
+    assert_eq!((claimed.ids(), refused), (vec![first], 1));
+    assert_eq!(claimed.lane.slots, 2, "the rest was not looked at");
+    assert_eq!(noted(&world).await, [(slow, Some("57014".into()))]);
+    assert_eq!(Claim::default().run(&mut session).await.ids(), [last]);
+
+    // Another try comes after all other messages.
+    let others = [insert(&world, "fine").await, insert(&world, "fine").await];
+    world
+        .execute("update signaling.refused set retry_at = now()")
+        .await;
+    let (claimed, refused) = claim_isolating(&mut session).await.expect("claimed");
+    assert_eq!((claimed.ids(), refused), (others.to_vec(), 1));
+}
+
+#[tokio::test]
+async fn a_lost_message_that_waits_in_a_trigger_keeps_no_other_from_its_end() {
+    for (table, event, condition) in [
+        ("outbox", "update", "new.payload = 'slow'"),
+        ("attempt", "insert", "new.message_id = 1"),
+    ] {
+        let world = world().await;
+        let mut ids = Vec::new();
+        for payload in ["slow", "fine"] {
+            let message = peer(json!({"payload": payload, "at_most_once": true}));
+            ids.push(world.insert(message).await);
+        }
+        assert_eq!(ids[0], 1);
+        Claim::default().run(&world.pool).await;
+        set_messages(&world, "due_at = now() - interval '1 second'", "true").await;
+        slow_down(&world, table, event, condition).await;
+        let mut session = bounded(&world).await;
+        let (_, refused) = claim_isolating(&mut session).await.expect("claimed");
+        assert_eq!(refused, 1, "{table}");
+        assert_eq!(noted(&world).await, [(ids[0], Some("57014".into()))]);
+        Claim::default().run(&mut session).await;
+        assert_eq!(world.row(ids[1]).await.status, "unknown", "{table}");
+        assert_eq!(world.row(ids[0]).await.status, "pending", "{table}");
+    }
+}
+
+#[tokio::test]
+async fn messages_expire_beside_one_that_waits_in_a_trigger() {
+    let world = world().await;
+    let past = world.time_in(-1_000).await;
+    let later = world.time_in(60_000).await;
+    let overdue =
+        |payload: &str| peer(json!({"payload": payload, "expires_at": past, "due_at": later}));
+    let slow = world.insert(overdue("slow")).await;
+    let fine = world.insert(overdue("fine")).await;
+    slow_down(&world, "outbox", "update", "new.payload = 'slow'").await;
+    let mut session = bounded(&world).await;
+    let expire = "select sum(expired) = 0 and sum(refused) = 1 from signaling.expire(array['default'], 'infinity', true)";
+    let is_found: bool = sqlx::query_scalar(expire)
+        .fetch_one(&mut session)
+        .await
+        .expect("expired");
+    assert!(is_found);
+    assert_eq!(noted(&world).await, [(slow, Some("57014".into()))]);
+    sqlx::query("select from signaling.expire(array['default'], 'infinity')")
+        .execute(&mut session)
+        .await
+        .expect("expired");
+    assert_eq!(world.row(fine).await.status, "expired");
+}
+
+#[tokio::test]
+async fn a_record_that_waits_in_a_trigger_is_refused_and_the_rest_is_tried_again() {
+    let world = world().await;
+    for payload in ["fine", "slow", "fine"] {
+        insert(&world, payload).await;
+    }
+    let claim = Claim::default().run(&world.pool).await.id;
+    slow_down(&world, "outbox", "update", "new.payload = 'slow'").await;
+    let mut session = bounded(&world).await;
+    let record = format!(
+        "select string_agg(concat_ws(' ', result, reason), ', ' order by place) from signaling.record(
+             recorded_by => 'tester', ids => array[1, 2, 3], claim_ids => array_fill('{claim}'::uuid, array[3]),
+             were_due_at => array_fill(now(), array[3]), delays => array_fill(null::interval, array[3]),
+             statuses => array_fill('message_sent'::text, array[3]), charged => array_fill(true, array[3]),
+             sent_at => array_fill(now(), array[3]), http_statuses => array_fill(200, array[3]),
+             request_ids => array_fill(null::text, array[3]), errors => array_fill(null::text, array[3]),
+             outcomes => array_fill(null::text, array[3]),
+             durations => array_fill(interval '1 ms', array[3]), isolates => true)"
+    );
+    let results: String = sqlx::query_scalar(AssertSqlSafe(record))
+        .fetch_one(&mut session)
+        .await
+        .expect("recorded");
+    assert_eq!(results, "recorded, refused 57014, locked");
+    assert_eq!(world.row(1).await.status, "message_sent");
+    assert_eq!(world.row(2).await.status, "pending");
+}
+
+/// The write that a slow trigger has to leave quick is slow as well, as in an overloaded database.
+#[tokio::test]
+async fn a_database_whose_own_writes_are_slow_refuses_no_message() {
+    let world = world().await;
+    insert(&world, "slow").await;
+    slow_down(&world, "outbox", "update", "new.payload = 'slow'").await;
+    world
+        .execute(
+            "create function lag() returns trigger language plpgsql as $$ begin perform pg_sleep(0.3); return new; end $$;
+             create trigger lag before insert on signaling.refused for each row execute function lag()",
+        )
+        .await;
+    let mut session = bounded(&world).await;
+    let claimed = claim_isolating(&mut session).await;
+    assert_eq!(database_error(claimed.expect_err("ended")).0, "57014");
+    assert_eq!(noted(&world).await, []);
+    session.close().await.expect("closed");
+}
+
+#[tokio::test]
+async fn a_statement_that_ends_outside_of_the_applications_functions_refuses_no_message() {
+    let world = world().await;
+    let of_schema =
+        "PL/pgSQL function signaling.keep_claimable(tid[],uuid) line 20 at SQL statement";
+    for (code, context, began, is_slow) in [
+        (
+            "57014",
+            "PL/pgSQL function public.wait() line 1 at PERFORM",
+            "5 s",
+            true,
+        ),
+        ("57014", "PL/Python function \"wait\"", "5 s", true),
+        ("57014", "SQL function \"wait\" statement 1", "5 s", true),
+        (
+            "57014",
+            "PL/pgSQL function public.wait() line 1 at PERFORM",
+            "0.1 s",
+            false,
+        ),
+        ("57014", "", "5 s", false),
+        ("57014", of_schema, "5 s", false),
+        (
+            "40P01",
+            "PL/pgSQL function public.wait() line 1 at PERFORM",
+            "5 s",
+            false,
+        ),
+    ] {
+        let query = format!(
+            "select signaling.is_slow('{code}', '{context}', clock_timestamp() - interval '{began}')"
+        );
+        assert_eq!(world.ask::<bool>(&query).await, is_slow, "{code} {context}");
+    }
+    assert_eq!(noted(&world).await, []);
+}
