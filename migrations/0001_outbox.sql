@@ -230,7 +230,7 @@ comment on table signaling.refused is
     'Messages that can''t be claimed or ended, because a trigger or a constraint refuses it. The others are sent meanwhile.';
 comment on column signaling.refused.times is 'How many tries in a row the database has refused.';
 comment on column signaling.refused.retry_at is 'Claims pass over the message until then. signaling.resume() ends the wait.';
-comment on column signaling.refused.code is 'The code of the error (SQLSTATE). Null: a trigger skipped the change without an error.';
+comment on column signaling.refused.code is 'The code of the error (SQLSTATE). Null: a trigger skipped the change without an error. 57014: a function of the application took longer than a worker waits.';
 
 -- How far the deletion of old messages is, and which process deletes. One row: one process of the fleet at a time.
 create table signaling.retention (

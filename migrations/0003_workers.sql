@@ -109,9 +109,8 @@ select id, app, sender, destination, channel_name, status,
            (select waits_for from signaling.obstacle where obstacle.app = outbox.app order by rank limit 1),
            case when not exists (select from signaling.lane where lane.app = outbox.app)
                     then 'a worker: none has served the app yet'
-                when exists (select from signaling.refused
-                             where refused.app = outbox.app and message_id = outbox.id and retry_at > statement_timestamp())
-                    then 'the database: a trigger or a constraint refuses to change it'
+                when refusal.retry_at is not null
+                    then 'the database: a trigger or a constraint refuses to change it' || coalesce(' (' || refusal.reason || ')', '')
                 when claim_id is not null and due_at > statement_timestamp() then 'the worker that has claimed it'
                 when claim_id is not null then 'another worker: the lease of the last one has ended'
                 when due_at > statement_timestamp() then 'its due time'
@@ -123,8 +122,13 @@ select id, app, sender, destination, channel_name, status,
        (select attempt.evidence from signaling.attempt where message_id = outbox.id order by attempt.id desc limit 1) as evidence,
        coalesce(finished_at, statement_timestamp()) - created_at as age,
        attempts, max_attempts, uncharged, http_status, error, request_id,
-       created_at, sent_at, finished_at, expires_at, wait_for_ack, at_most_once, dedupe_key, claimed_by, payload
-from signaling.outbox;
+       created_at, sent_at, finished_at, expires_at, wait_for_ack, at_most_once, dedupe_key, claimed_by, payload,
+       refusal.retry_at as refused_until
+from signaling.outbox left join lateral (
+    select retry_at, nullif(concat_ws(' ', code, constraint_name), '') as reason from signaling.refused
+    where outbox.status = 'pending' and refused.app = outbox.app and message_id = outbox.id
+      and retry_at > statement_timestamp()
+) as refusal on true;
 
 comment on view signaling.delivery is
     'The outbox for people: state is scheduled, queued, sending, retrying, or the final status. fault, charged and evidence are those of the last attempt that failed.';
@@ -134,7 +138,7 @@ comment on view signaling.delivery is
 create view signaling.delivery_status as
 select id, app, sender, destination, channel_name, status, state, next_attempt_at, waits_for, fault, charged, evidence, age,
        attempts, max_attempts, uncharged, http_status, error, request_id,
-       created_at, sent_at, finished_at, expires_at, wait_for_ack, at_most_once, claimed_by
+       created_at, sent_at, finished_at, expires_at, wait_for_ack, at_most_once, claimed_by, refused_until
 from signaling.delivery;
 
 comment on view signaling.delivery_status is

@@ -13,6 +13,13 @@ pub(crate) const DOUBTING: &str =
 pub(crate) const NO_WORKER: &str =
     "start a worker that serves this app; if one should be running, its log says why it ended";
 
+/// Advice to an operator about messages that the database refuses to change.
+pub(crate) fn refused(app: &str) -> String {
+    format!(
+        "correct the trigger or the constraint that `worker check` names, then run `worker resume {app}`, which has them tried at once. signaling.refused lists them with the code of the error"
+    )
+}
+
 /// Whose fault it is, as people say it.
 pub(crate) fn fault_name(fault: Fault) -> &'static str {
     match fault {

@@ -6,7 +6,7 @@ use super::args::DatabaseArgs;
 use super::obstacles::if_readable;
 use super::print::{one_line, print_line};
 use super::status;
-use crate::outbox::MessageState;
+use crate::outbox::{AdminError, MessageState};
 use crate::pace::DbTime;
 
 /// Cancel messages that are not being sent
@@ -29,7 +29,16 @@ pub(super) async fn run(args: CancelArgs) -> anyhow::Result<()> {
     // A closed or full output must not leave some messages uncancelled.
     let mut printed = Ok(());
     for id in args.ids {
-        let is_cancelled = outbox.cancel(id).await?;
+        let is_cancelled = match outbox.cancel(id).await {
+            Ok(is_cancelled) => is_cancelled,
+            // The other messages can be cancelled all the same.
+            Err(error @ AdminError::Refused(_)) => {
+                refused += 1;
+                printed = printed.and(print_line(one_line(&error.to_string())));
+                continue;
+            }
+            Err(error) => return Err(error.into()),
+        };
         let found = if_readable(outbox.message_states(&[id]).await)?;
         let result = match found {
             Some(states) => CancelResult::of(is_cancelled, states.first()),

@@ -9,7 +9,7 @@ use time::macros::format_description;
 
 use super::args::DatabaseArgs;
 use super::print::{one_line, print, print_line};
-use crate::advice::fault_name;
+use crate::advice::{self, fault_name};
 use crate::outbox::{CallDetail, LaneDetail, MessageDetail, MessageRow, NextStep};
 use crate::outcome::Fault;
 use crate::pace::DbTime;
@@ -253,6 +253,11 @@ fn next(detail: &MessageDetail) -> String {
         }
         NextStep::Waits { until } => format!("the first call is due at {}", at(until)),
         NextStep::Due => "it is due, and waits for a free slot".into(),
+        NextStep::Refused { until } => format!(
+            "a trigger or a constraint in the database refuses to change it, or takes seconds, so claims pass over it until {}. To have it sent, {}",
+            at(until),
+            advice::refused(&row.app)
+        ),
         NextStep::Lost { lease_ended_at } => format!(
             "{worker} had it and recorded nothing until its lease ended at {}: the next claim finds it",
             at(lease_ended_at)

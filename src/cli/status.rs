@@ -145,6 +145,9 @@ fn show(app: &AppStatus) -> String {
         ),
     );
     line("pending", pending(&app.pending));
+    if app.pending.refused > 0 {
+        line("refused", refused(&app.app, app.pending.refused));
+    }
     if let Some(seconds) = app.pending.oldest_s {
         line("oldest", format!("waits for {}", coarse(seconds)));
     }
@@ -245,6 +248,16 @@ fn workers(app: &str, workers: &LaneWorkers) -> String {
         ),
         (alive, _) => format!("{alive} alive"),
     }
+}
+
+/// Messages that claims pass over.
+fn refused(app: &str, messages: u64) -> String {
+    with_advice(
+        &format!(
+            "{messages}: a trigger or a constraint in the database refuses to change them or takes seconds for each, so they are not sent"
+        ),
+        &advice::refused(app),
+    )
 }
 
 fn aside(worker: &AsideWorker) -> String {

@@ -38,8 +38,8 @@ impl From<sqlx::Error> for AdminError {
     fn from(error: sqlx::Error) -> Self {
         let code = error.as_database_error().and_then(DatabaseError::code);
         match code.as_deref() {
-            // no_data_found, invalid_parameter_value, and the table's own constraints
-            Some("P0002" | "22023" | "23514") => Self::Refused(database_error_text(&error)),
+            // no_data_found, invalid_parameter_value, object_not_in_prerequisite_state, and the table's own constraints
+            Some("P0002" | "22023" | "55000" | "23514") => Self::Refused(database_error_text(&error)),
             // insufficient_privilege
             Some("42501") => Self::Refused(
                 "this role is no operator, so nothing was changed (as the schema's owner, run `worker grant operator` with its name)".into(),

@@ -92,6 +92,10 @@ fn next(detail: &MessageDetail) -> Markup {
                 (at(lease_ends_at)) "."
             },
             NextStep::Lost { .. } => "The worker that had it is gone: the next one that claims takes it, and counts a call.",
+            NextStep::Refused { until } => {
+                "A trigger or a constraint of the database refuses to change it, so it is not sent. It is tried again at " (at(until))
+                ". " code { "worker check" } " names the trigger or the constraint: correct it, then resume the app."
+            },
             NextStep::Due => "It is due: its next call takes the next slot that its app has free.",
             NextStep::Waits { until } => { "Call " (message.attempts.saturating_add(message.uncharged).saturating_add(1)) " comes at " (at(until)) ", or a little later." },
         }

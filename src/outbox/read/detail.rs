@@ -71,6 +71,8 @@ pub(crate) struct MessageRow {
     /// Under which the API knows the last call.
     pub(crate) request_id: Option<String>,
     pub(crate) error: Option<String>,
+    /// Until when claims pass over it, because a trigger or a constraint refuses to change it.
+    pub(crate) refused_until: Option<DbTime>,
 }
 
 #[derive(Debug, Default, Serialize, FromRow)]

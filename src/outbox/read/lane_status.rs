@@ -29,6 +29,8 @@ pub(crate) struct Pending {
     pub(crate) scheduled: u64,
     pub(crate) retrying: u64,
     pub(crate) sending: u64,
+    /// Of all these, the messages that claims pass over because the database refuses to change them: at most 10,000.
+    pub(crate) refused: u64,
     /// For how long the oldest one had waited then that is not scheduled, in seconds.
     pub(crate) oldest_s: Option<f64>,
     /// How long ago they were counted, in seconds; none if they never were.

@@ -25,6 +25,9 @@ from (
 full join (
     select app, to_jsonb(queue_counts) || jsonb_build_object(
                'oldest_s', case when oldest_at is not null then extract(epoch from greatest('0', counted_at - oldest_at)) end,
-               'counted_ago_s', extract(epoch from clock_timestamp() - counted_at)) as pending
+               'counted_ago_s', extract(epoch from clock_timestamp() - counted_at),
+               'refused', (select count(*) from (
+                               select from signaling.refused
+                               where refused.app = queue_counts.app and retry_at > clock_timestamp() limit 10000) as noted)) as pending
     from signaling.queue_counts cross join signaling.queue_counts_turn
 ) as counted using (app)

@@ -192,3 +192,70 @@ async fn details_that_a_constraint_refuses_cost_no_second_call() {
     let line = worker.log_line("record_bare");
     assert!(line.contains("23514 short_ids"), "{line}");
 }
+
+#[tokio::test]
+async fn a_message_whose_claim_a_trigger_skips_is_reported_by_log_and_commands() {
+    let world = World::new().await;
+    let id = insert(&world, "poison").await;
+    world
+        .execute(
+            "create function skip() returns trigger language plpgsql as $$ begin return null; end $$;
+             create trigger \"Skip it\" before update on signaling.outbox for each row
+             when (new.payload = 'poison') execute function skip()",
+        )
+        .await;
+    let worker = start(&world);
+    worker.until_logged("messages_refused").await;
+    let fine = insert(&world, "fine").await;
+    assert_eq!(world.until_final(fine).await.status, "message_sent");
+
+    let id_text = id.to_string();
+    let message = world.command(&["message", &id_text]).finish().await;
+    assert_eq!(message.code, Some(0), "{message:?}");
+    let json = world
+        .command(&["message", &id_text, "--json"])
+        .finish()
+        .await;
+    let status = world.command(&["status"]).finish().await;
+    assert_eq!(status.code, Some(0), "{status:?}");
+    for (text, phrases) in [
+        (
+            &message.stdout,
+            &[
+                "refuses to change it",
+                "worker check",
+                "worker resume default",
+            ][..],
+        ),
+        (&json.stdout, &["\"step\": \"refused\""]),
+        (
+            &status.stdout,
+            &["refused    1: ", "worker check", "worker resume default"],
+        ),
+    ] {
+        for phrase in phrases {
+            assert!(text.contains(phrase), "{phrase}: {text}");
+        }
+    }
+
+    // Each of the messages is tried, although the first one can't be cancelled.
+    let other = world
+        .insert(peer(
+            json!({"payload": "other", "due_at": world.time_in(600_000).await}),
+        ))
+        .await;
+    let cancelled = world
+        .command(&["cancel", &id_text, &other.to_string()])
+        .finish()
+        .await;
+    assert_eq!(cancelled.code, Some(1), "{cancelled:?}");
+    assert!(
+        cancelled
+            .stdout
+            .contains("a trigger skips its update (\"Skip it\")"),
+        "{cancelled:?}"
+    );
+    assert_eq!(world.row(other).await.status, "cancelled");
+    assert_eq!(world.row(id).await.status, "pending");
+    drop(worker);
+}

@@ -20,6 +20,10 @@ pub(crate) enum NextStep {
         /// When others take it, if that worker dies.
         lease_ends_at: DbTime,
     },
+    /// A trigger or a constraint of the application refuses to change it: claims pass over it until then.
+    Refused {
+        until: DbTime,
+    },
     /// A worker had it and did not record what became of it: the next claim of its app finds it.
     Lost {
         lease_ended_at: DbTime,
@@ -29,12 +33,15 @@ pub(crate) enum NextStep {
 impl NextStep {
     pub(super) fn of(row: &MessageRow) -> Self {
         let is_due = row.due_at <= row.at;
-        Self::after(
-            row.finished_at.is_some(),
-            row.is_claimed,
-            is_due,
-            row.due_at,
-        )
+        let is_final = row.finished_at.is_some();
+        match (
+            Self::after(is_final, row.is_claimed, is_due, row.due_at),
+            row.refused_until,
+        ) {
+            // A lost message, too, waits until the database lets a claim change it.
+            (Self::Due | Self::Lost { .. }, Some(until)) => Self::Refused { until },
+            (step, _) => step,
+        }
     }
 
     fn after(is_final: bool, is_claimed: bool, is_due: bool, due_at: DbTime) -> Self {

@@ -74,3 +74,37 @@ async fn a_retention_with_parts_of_both_signs_deletes_nothing() {
     let left: i64 = world.ask("select count(*) from signaling.outbox").await;
     assert_eq!(left, 3);
 }
+
+#[tokio::test]
+async fn a_record_with_an_interval_that_is_no_length_of_time_changes_nothing() {
+    let world = world().await;
+    let ids = [
+        world.insert(testkit::peer(serde_json::json!({}))).await,
+        world.insert(testkit::peer(serde_json::json!({}))).await,
+    ];
+    let claim = Claim::default().run(&world.pool).await.id;
+    let record = |delays: &str, durations: &str| {
+        format!(
+            "select count(*) from signaling.record(
+                 recorded_by => 'tester', ids => array[{}, {}], claim_ids => array['{claim}', '{claim}']::uuid[],
+                 were_due_at => array[now(), now()], delays => {delays}, statuses => array[null, null]::text[],
+                 charged => array[true, true], sent_at => array[now(), now()], http_statuses => array[500, 500],
+                 request_ids => array[null, null]::text[], errors => array['e', 'e'],
+                 outcomes => array['transient', 'transient'], durations => {durations})",
+            ids[0], ids[1]
+        )
+    };
+    for interval in [MIXED, "1 mon -1 day", "1 day -00:00:01", "-1 s"] {
+        let bad = format!("array['1 s', '{interval}']::interval[]");
+        let good = "array['1 s', null]::interval[]";
+        for statement in [record(&bad, good), record(good, &bad)] {
+            let (code, message) = refused(&world, &statement).await;
+            assert_eq!(code, "22023", "{statement}");
+            assert!(message.contains("no length of time"), "{message}");
+        }
+    }
+    assert_eq!(world.count("claim_id is not null").await, 2);
+    let none = "array[null, interval '0']";
+    let recorded: i64 = world.ask(&record(none, none)).await;
+    assert_eq!(recorded, 2, "neither null nor zero is refused");
+}

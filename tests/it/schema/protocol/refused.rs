@@ -162,7 +162,12 @@ async fn a_message_whose_update_is_skipped_takes_a_slot_of_one_claim_only() {
         "return null",
     )
     .await;
-    assert!(Claim::default().run(&world.pool).await.messages.is_empty());
+    let refused: i32 = {
+        let statement = Claim::default().statement(Uuid::new_v4());
+        let counted = format!("select refused from ({statement}) as claimed where id is null");
+        world.ask(&counted).await
+    };
+    assert_eq!(refused, 1);
     assert_eq!(noted(&world).await.len(), 1);
     let next_slot_at: OffsetDateTime = lane(&world, "next_slot_at").await;
     assert!(Claim::default().run(&world.pool).await.messages.is_empty());
