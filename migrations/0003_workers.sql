@@ -108,10 +108,12 @@ select id, app, sender, destination, channel_name, status,
        case when status = 'pending' then coalesce(
            (select waits_for from signaling.obstacle where obstacle.app = outbox.app order by rank limit 1),
            case when not exists (select from signaling.lane where lane.app = outbox.app)
-                    then 'a worker: none has served the app yet'
-                when refusal.retry_at is not null
-                    then 'the database: a trigger or a constraint refuses to change it' || coalesce(' (' || refusal.reason || ')', '')
-                when claim_id is not null and due_at > statement_timestamp() then 'the worker that has claimed it'
+                    then 'a worker: none has served the app yet' end,
+           (select 'the database: a trigger or a constraint refuses to change it'
+                   || coalesce(' (' || nullif(concat_ws(' ', code, constraint_name), '') || ')', '')
+            from signaling.refused
+            where refused.app = outbox.app and message_id = outbox.id and retry_at > statement_timestamp()),
+           case when claim_id is not null and due_at > statement_timestamp() then 'the worker that has claimed it'
                 when claim_id is not null then 'another worker: the lease of the last one has ended'
                 when due_at > statement_timestamp() then 'its due time'
                 else 'the next free slot of the app' end)
@@ -123,12 +125,11 @@ select id, app, sender, destination, channel_name, status,
        coalesce(finished_at, statement_timestamp()) - created_at as age,
        attempts, max_attempts, uncharged, http_status, error, request_id,
        created_at, sent_at, finished_at, expires_at, wait_for_ack, at_most_once, dedupe_key, claimed_by, payload,
-       refusal.retry_at as refused_until
-from signaling.outbox left join lateral (
-    select retry_at, nullif(concat_ws(' ', code, constraint_name), '') as reason from signaling.refused
-    where outbox.status = 'pending' and refused.app = outbox.app and message_id = outbox.id
-      and retry_at > statement_timestamp()
-) as refusal on true;
+       case when status = 'pending' then
+           (select retry_at from signaling.refused
+            where refused.app = outbox.app and message_id = outbox.id and retry_at > statement_timestamp())
+       end as refused_until
+from signaling.outbox;
 
 comment on view signaling.delivery is
     'The outbox for people: state is scheduled, queued, sending, retrying, or the final status. fault, charged and evidence are those of the last attempt that failed.';

@@ -14,6 +14,8 @@
 -- retain         how long finished messages stay
 -- max_time       about how long this call may take
 -- over_before    the caller knows that this time is over: a clock that was set ahead must not make messages old
+-- isolates       after a call that did not end in time: deletes each message by itself, and passes over one that a function of
+--                the application keeps waiting
 --
 -- Locks the row of signaling.retention and the messages that it deletes; passes over messages that are locked, or that the
 -- database refuses to delete.
@@ -23,6 +25,7 @@ create or replace function signaling.delete_finished(
     retain   interval,
     max_time interval default interval '5 milliseconds',
     over_before timestamptz default 'infinity',
+    isolates boolean default false,
     out has_turn     boolean,
     out is_pass_over boolean,
     out deleted      bigint,
@@ -102,7 +105,7 @@ begin
               where id > turn.looked_up_to and id <= step_end
               order by id limit rows_a_step) as met;
         begin
-            deleted_step := signaling.delete_old(step.old_ids, cutoff);
+            deleted_step := signaling.delete_old(step.old_ids, cutoff, isolates);
             set constraints all immediate;
         exception when query_canceled or assert_failure or others then
             get stacked diagnostics context = pg_exception_context;

@@ -1,7 +1,7 @@
 -- Deletes the final messages among the given ones that finished before the cutoff. Passes over locked messages. With
 -- `isolates`, also passes over messages that the database refuses to delete, for example because of a foreign key.
 --
--- isolates       deletes each message by itself
+-- isolates       deletes each message by itself, and ends after one that takes a second
 --
 -- Returns how many it deleted.
 -- Index: outbox_pkey.
@@ -12,20 +12,25 @@ as $$
 #variable_conflict use_column
 declare
     one bigint;
+    began_at timestamptz;
     deleted bigint := 0;
     context text;
 begin
     if isolates then
-        foreach one in array ids loop
+        -- In any order, so that a message which takes the time of all others does not always keep the same ones.
+        for one in select given.id from unnest(ids) as given (id) order by random() loop
+            began_at := clock_timestamp();
             begin
                 deleted := deleted + signaling.delete_old(array[one], cutoff);
                 set constraints all immediate;
             exception when query_canceled or assert_failure or others then
                 get stacked diagnostics context = pg_exception_context;
-                if not signaling.is_refusal(sqlstate, context) then
+                if not signaling.is_refusal(sqlstate, context, began_at) then
                     raise;
                 end if;
             end;
+            -- Postgres may have ended the statement (is_slow), so nothing would bound another try.
+            exit when clock_timestamp() >= began_at + interval '1 second';
         end loop;
         return deleted;
     end if;

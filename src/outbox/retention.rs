@@ -5,8 +5,8 @@ use std::time::Duration;
 use sqlx::FromRow;
 use uuid::Uuid;
 
-use crate::outbox::pool::Call;
 use crate::outbox::pool::statement::Statement;
+use crate::outbox::pool::{AdaptiveTimeout, Call};
 use crate::outbox::{Outbox, interval};
 use crate::pace::DbTime;
 
@@ -39,19 +39,28 @@ struct DeletionRow {
 
 impl Outbox {
     /// Deletes a batch of messages that finished longer ago than `retention`, with their attempts, if it is this
-    /// worker's turn. Takes some milliseconds, and passes over rows that somebody has locked. Fails if `retention` is
+    /// worker's turn. Takes some milliseconds, and passes over rows that somebody has locked. With `isolates`, also passes over a
+    /// message that a function of the application keeps waiting. Fails if `retention` is
     /// less than [`MIN_RETENTION`].
     pub(crate) async fn delete_finished(
         &self,
         worker: Uuid,
         retention: Duration,
+        timeout: &AdaptiveTimeout,
+        isolates: bool,
     ) -> Result<Deletion, sqlx::Error> {
         let call = Call::new("delete_finished")
             .with("worker", worker)
             .with("retain", interval(retention))
-            .with("over_before", self.over_before());
-        let answer = self.pool().call(Statement::Delete, call).await?;
-        let row: DeletionRow = answer.decode()?.pop().ok_or(sqlx::Error::RowNotFound)?;
+            .with("over_before", self.over_before())
+            .with("isolates", isolates);
+        let deadline = timeout.deadline(isolates);
+        let answer = self
+            .pool()
+            .call_within(Statement::Delete, deadline, call)
+            .await;
+        timeout.observe(&answer);
+        let row: DeletionRow = answer?.decode()?.pop().ok_or(sqlx::Error::RowNotFound)?;
         let next_in = row.held_until.since(row.at);
         Ok(if !row.has_turn {
             Deletion::NotNow { next_in }

@@ -7,7 +7,7 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use crate::error_text::database_error_text;
-use crate::outbox::{Deletion, Outbox};
+use crate::outbox::{AdaptiveTimeout, Deletion, Outbox, is_timeout};
 use crate::worker::lane::Lane;
 use crate::worker::panic_point::panic_point;
 
@@ -38,6 +38,9 @@ pub(in crate::worker) async fn run(
 async fn delete_forever(outbox: &Outbox, lanes: &[Arc<Lane>], retention: Duration) {
     let worker = Uuid::new_v4();
     let mut failing = false;
+    let timeout = AdaptiveTimeout::default();
+    // One message may keep the deletion of all others waiting.
+    let mut isolates = false;
     loop {
         panic_point("janitor", 0);
         // With the wrong DATABASE_URL, this worker's retention would delete messages that another environment keeps.
@@ -46,7 +49,10 @@ async fn delete_forever(outbox: &Outbox, lanes: &[Arc<Lane>], retention: Duratio
             continue;
         }
         let began = Instant::now();
-        let deletion = outbox.delete_finished(worker, retention).await;
+        let deletion = outbox
+            .delete_finished(worker, retention, &timeout, isolates)
+            .await;
+        isolates = !isolates && deletion.as_ref().is_err_and(is_timeout);
         let pause = match deletion {
             Ok(Deletion::GoesOn) => (began.elapsed() * PAUSES_PER_BATCH).min(MAX_PAUSE),
             Ok(Deletion::PassIsOver { deleted, next_in }) => {

@@ -159,6 +159,41 @@ async fn a_record_that_waits_in_a_trigger_is_refused_and_the_rest_is_tried_again
     assert_eq!(world.row(2).await.status, "pending");
 }
 
+#[tokio::test]
+async fn old_messages_are_deleted_beside_one_whose_deletion_waits_in_a_trigger() {
+    let world = world().await;
+    for payload in ["slow", "fine", "fine", "fine"] {
+        insert(&world, payload).await;
+    }
+    world
+        .execute(
+            "update signaling.outbox set status = 'cancelled', finished_at = now() - interval '1 hour',
+                 created_at = now() - interval '2 hours';
+             create function wait() returns trigger language plpgsql as
+             $$ begin perform pg_sleep(60); return old; end $$;
+             create trigger wait before delete on signaling.outbox for each row
+             when (old.payload = 'slow') execute function wait()",
+        )
+        .await;
+    let mut session = bounded(&world).await;
+    let delete = |isolates: bool| {
+        let delete = format!(
+            "select deleted from signaling.delete_finished(gen_random_uuid(), '10 minutes', isolates => {isolates})"
+        );
+        sqlx::query_scalar::<_, i64>(AssertSqlSafe(delete))
+    };
+    let plain = delete(false).fetch_one(&mut session).await;
+    assert_eq!(database_error(plain.expect_err("ended")).0, "57014");
+    // Each pass deletes those that come before the slow one, in any order.
+    while world.count("true").await > 1 {
+        delete(true).fetch_one(&mut session).await.expect("deleted");
+        world
+            .execute("update signaling.retention set held_until = now()")
+            .await;
+    }
+    assert_eq!(world.count("payload = 'slow'").await, 1);
+}
+
 /// The write that a slow trigger has to leave quick is slow as well, as in an overloaded database.
 #[tokio::test]
 async fn a_database_whose_own_writes_are_slow_refuses_no_message() {
