@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde_json::json;
 use sqlx::AssertSqlSafe;
 
-use testkit::{PATIENCE, Postgres, Running, World, peer};
+use testkit::{PATIENCE, PgBouncer, Postgres, Running, World, fleet, peer};
 
 /// How long such a trigger takes: longer than a claim or a record ever waits.
 const TRIGGER_S: u32 = 60;
@@ -81,6 +81,42 @@ async fn a_trigger_that_keeps_one_message_waiting_stops_its_app_for_seconds_only
     assert_eq!(world.until_final(slow).await.status, "message_sent");
     assert_eq!(world.calls_of("slow").len(), 1);
     worker.stop().await;
+}
+
+/// Workers of a fleet wait for the lane's row, which the claim of one of them keeps locked.
+#[tokio::test]
+async fn a_fleet_goes_on_beside_a_message_that_waits_in_a_trigger() {
+    let world = World::new().await;
+    slow_down(&world, "new.claim_id is not null").await;
+    let slow = insert(&world, "slow").await;
+    world.insert_many(50).await;
+    let workers = fleet(3, || {
+        world
+            .worker()
+            .env("WORKER_REQUEST_TIMEOUT", "200ms")
+            .env("WORKER_LEASE", "3s")
+    })
+    .await;
+    until_sent(&world, 50).await;
+    assert_eq!(refused(&world).await, [(slow, Some("57014".into()))]);
+    drop(workers);
+}
+
+/// Behind a pooler, each call carries its timeout itself.
+#[tokio::test]
+async fn a_message_that_waits_in_a_trigger_is_found_behind_a_pooler() {
+    let world = World::new().await;
+    slow_down(&world, "new.claim_id is not null").await;
+    let slow = insert(&world, "slow").await;
+    world.insert_many(20).await;
+    let pooler = PgBouncer::start(Postgres::shared().await, "").await;
+    let worker = world
+        .worker()
+        .env("DATABASE_URL", &pooler.url(&world.url))
+        .start();
+    until_sent(&world, 20).await;
+    assert_eq!(refused(&world).await, [(slow, Some("57014".into()))]);
+    drop(worker);
 }
 
 #[tokio::test]
