@@ -83,11 +83,6 @@ fn is_of_application(error: &sqlx::Error) -> bool {
     is_raised || is_within && is_of_class(error, &["08", "40", "55", "58"])
 }
 
-/// True if the server has ended the statement: its time was over, or a person has cancelled it.
-pub(super) fn is_cancelled(error: &sqlx::Error) -> bool {
-    is_of_class(error, &["57014"])
-}
-
 /// True if row-level security denies access to a table. The role is the owner of a function, or the session's role in other
 /// statements. This compares the name of the routine, because Postgres translates the message.
 pub(crate) fn is_row_security(error: &sqlx::Error) -> bool {

@@ -4,7 +4,6 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use super::{Deadline, STATEMENT_TIMEOUT, is_timeout};
-use crate::outbox::errors::is_cancelled;
 
 /// The timeout for statements of one kind. It doubles with each statement that misses it, because a database that is
 /// only slow would otherwise never finish one.
@@ -36,7 +35,7 @@ impl AdaptiveTimeout {
     pub(crate) fn observe<T>(&self, result: &Result<T, sqlx::Error>) {
         match result {
             Ok(_) => self.0.store(0, Ordering::Relaxed),
-            Err(error) if is_timeout(error) || is_cancelled(error) => {
+            Err(error) if is_timeout(error) => {
                 self.0.fetch_add(1, Ordering::Relaxed);
             }
             Err(_) => {}

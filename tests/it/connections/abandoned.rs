@@ -7,10 +7,14 @@ use testkit::{PATIENCE, PgBouncer, Postgres, World, until};
 /// Soon after a client has given up, also where its deadline was a long one.
 const SOON: Duration = Duration::from_secs(10);
 
-/// Has every claim sleep for ten minutes in a trigger.
+/// Has every claim sleep for ten minutes in a trigger, on a database whose own writes are slow: otherwise the second claim
+/// would find the message, and pass over it.
 const HANGING_CLAIMS: &str = "create function public.hang() returns trigger language plpgsql as
     $$ begin perform pg_catalog.pg_sleep(600); return new; end $$;
-    create trigger hang before update of claim_id on signaling.outbox for each row execute function public.hang()";
+    create trigger hang before update of claim_id on signaling.outbox for each row execute function public.hang();
+    create function public.lag() returns trigger language plpgsql as
+    $$ begin perform pg_catalog.pg_sleep(0.3); return new; end $$;
+    create trigger lag before insert on signaling.refused for each row execute function public.lag()";
 
 /// True while a statement sleeps that has begun so long ago.
 async fn sleeps_for(world: &World, seconds: f64) -> bool {
@@ -26,7 +30,7 @@ async fn ends_on_the_server(world: &World, url: &str) {
     world.execute(HANGING_CLAIMS).await;
     world.insert_many(1).await;
     let mut worker = world.worker().env("DATABASE_URL", url).start();
-    // The worker waits for 4 s, and then for 8 s.
+    // The worker waits for 4 s, lets the server wait for 4 s, and then waits for 8 s.
     worker.until_logged("database_failed").await;
     let mut longest_s = 0;
     until("a second claim was abandoned", PATIENCE, async || {
