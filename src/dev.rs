@@ -1,5 +1,5 @@
-//! `worker dev`: everything that a delivery needs, thrown away afterwards. A throwaway Postgres, the migrations, the
-//! simulated API and a worker, in one process and with nothing set up by hand.
+//! `worker dev`: a throwaway Postgres, the migrations, the simulated API and a worker in one process. They are gone
+//! afterwards.
 
 mod progress;
 mod samples;
@@ -8,13 +8,13 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::Context;
+use anyhow::{Context, bail, ensure};
 use secrecy::SecretString;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::{RawApp, Timing, WorkerConfig};
 use crate::ops::{OpsServer, OpsSettings};
-use crate::outbox::{Outbox, SampleRow};
+use crate::outbox::Outbox;
 use crate::output::OutputQueue;
 use crate::proxy::ProxyVariables;
 use crate::retry::RetryPolicy;
@@ -27,7 +27,7 @@ use testkit::postgres::ThrowawayPostgres;
 
 #[derive(Debug, Clone)]
 pub(crate) struct Dev {
-    /// Insert so many sample messages, and end when they have gone out. Without it, run until interrupted.
+    /// Insert this number of sample messages, and end when they are final. Otherwise run until interrupted.
     pub(crate) messages: Option<usize>,
     /// The app's limit of calls a second.
     pub(crate) limit_per_s: u32,
@@ -35,22 +35,18 @@ pub(crate) struct Dev {
 
 const DATABASE: &str = "dev";
 const APP_ID: &str = "dev-app";
-/// The simulator's key and secret, known to this process alone.
+/// The key and the secret of the simulated API.
 const API_KEY: &str = "dev";
-/// How many calls the simulator remembers one by one; its sums go on.
+/// Bounds the simulator's memory in a long run. Its totals include older calls.
 const KEPT_CALLS: usize = 100_000;
 
-/// Runs the show until it is over, or `shutdown` is cancelled. What it started is gone when it returns.
-///
-/// # Errors
-/// Where something can't start, the worker fails, or a sample message did not end as it should.
 pub(crate) async fn run(dev: Dev, shutdown: CancellationToken) -> anyhow::Result<()> {
     let postgres = tokio::select! {
         postgres = ThrowawayPostgres::start() => postgres?,
         () = shutdown.cancelled() => return Ok(()),
     };
     let out = OutputQueue::start(io::stdout(), |_| ())?;
-    let shown = show(&dev, &postgres, shutdown, &out).await;
+    let result = run_on(&postgres, &dev, shutdown, &out).await;
     postgres
         .stop()
         .await
@@ -58,50 +54,50 @@ pub(crate) async fn run(dev: Dev, shutdown: CancellationToken) -> anyhow::Result
     let flushing = out.clone();
     tokio::task::spawn_blocking(move || flushing.flush(LAST_LINES)).await?;
     match out.error() {
-        Some(error) if shown.is_ok() => Err(error).context("standard output can't be written"),
-        _ => shown,
+        Some(error) if result.is_ok() => Err(error).context("standard output can't be written"),
+        _ => result,
     }
 }
 
-async fn show(
-    dev: &Dev,
+async fn run_on(
     postgres: &ThrowawayPostgres,
+    dev: &Dev,
     shutdown: CancellationToken,
     out: &OutputQueue,
 ) -> anyhow::Result<()> {
     let url = SecretString::from(postgres.create_database(DATABASE).await?);
     let outbox = Arc::new(Outbox::connect(&url, 5).await?);
     outbox.migrate(Duration::from_secs(60), |_, _| ()).await?;
-    let simulator = simulator(dev.limit_per_s).await?;
+    let simulator = Simulator::start(simulator_config(dev.limit_per_s)).await?;
     out.push_line(&format!(
         "database    {}\nAPI         {} (simulated; its ledger: /_simulator/)",
         postgres.psql_command(DATABASE),
         simulator.base_url()
     ));
 
-    let ending = shutdown.child_token();
+    let stopping = shutdown.child_token();
     let ops = match dev.messages {
-        // It is over before anybody looks.
+        // The run ends before anyone could open the dashboard.
         Some(_) => None,
-        None => dashboard(&outbox, &ending, out).await?,
+        None => dashboard(&outbox, &stopping, out).await?,
     };
     let liveness = ops.as_ref().map(|ops| Arc::clone(&ops.state.liveness));
     let worker = tokio::spawn(worker::run(
-        config(dev, &simulator.base_url())?,
+        worker_config(dev, &simulator.base_url())?,
         Arc::clone(&outbox),
         liveness.unwrap_or_default(),
-        ending.clone(),
+        stopping.clone(),
     ));
     let result = if let Some(count) = dev.messages {
         deliver_samples(&outbox, &simulator, count, &shutdown, out).await
     } else {
         out.push_line(
-            "\nInsert a row into signaling.outbox and look at signaling.delivery. Ctrl-C ends it all.",
+            "\nInsert a row into signaling.outbox and look at signaling.delivery. Ctrl-C stops everything.",
         );
         shutdown.cancelled().await;
         Ok(())
     };
-    ending.cancel();
+    stopping.cancel();
     worker.await??;
     if let Some(ops) = &ops {
         ops.stop().await;
@@ -111,7 +107,7 @@ async fn show(
     result
 }
 
-/// The ops server, if its usual address is free.
+/// Starts the ops server, if its usual address is free.
 async fn dashboard(
     outbox: &Arc<Outbox>,
     shutdown: &CancellationToken,
@@ -122,14 +118,14 @@ async fn dashboard(
     };
     let ops = OpsServer::start(settings, shutdown.clone()).await?;
     if let Some(ops) = &ops {
-        // It is opened once.
+        // Nothing else sets the outbox.
         ops.state.outbox.set(Arc::clone(outbox)).ok();
         out.push_line(&format!("dashboard   http://{}", ops.address));
     }
     Ok(ops)
 }
 
-async fn simulator(limit_per_s: u32) -> anyhow::Result<Simulator> {
+fn simulator_config(limit_per_s: u32) -> SimulatorConfig {
     let flaky = FaultRule {
         destination: Some(samples::FLAKY.into()),
         first_calls: Some(1),
@@ -139,31 +135,30 @@ async fn simulator(limit_per_s: u32) -> anyhow::Result<Simulator> {
             body: None,
         })
     };
-    let secret = ApiKey {
+    let key = ApiKey {
         api_key: API_KEY.into(),
         api_secret: API_KEY.into(),
     };
-    Ok(Simulator::start(SimulatorConfig {
+    SimulatorConfig {
         ledger: Some(Arc::new(Ledger::with_kept_calls(KEPT_CALLS))),
         faults: vec![flaky],
         behaviour: Behaviour {
             limit: Some(limit_per_s),
             offline_prefix: Some(samples::OFFLINE.into()),
-            // About what a call takes to a data centre nearby.
+            // About the latency of a nearby data centre.
             latency_ms: 20,
             jitter_ms: 20,
             credentials: Credentials {
-                basic: vec![secret],
+                basic: vec![key],
                 ..Credentials::default()
             },
             ..Behaviour::default()
         },
         ..SimulatorConfig::default()
-    })
-    .await?)
+    }
 }
 
-fn config(dev: &Dev, base_url: &str) -> anyhow::Result<WorkerConfig> {
+fn worker_config(dev: &Dev, base_url: &str) -> anyhow::Result<WorkerConfig> {
     let app = RawApp {
         app_id: Some(APP_ID.into()),
         api_key: Some(API_KEY.into()),
@@ -179,7 +174,7 @@ fn config(dev: &Dev, base_url: &str) -> anyhow::Result<WorkerConfig> {
         host: "localhost".into(),
         environment: None,
         timing: Timing::new(None, second * 15, second * 5, second * 120, second)?,
-        // Short, so that retries are seen within the show.
+        // Short delays, so that a short run has retries.
         retry: RetryPolicy::new(
             Duration::from_millis(250),
             second * 10,
@@ -187,7 +182,7 @@ fn config(dev: &Dev, base_url: &str) -> anyhow::Result<WorkerConfig> {
         )?,
         drain_timeout: second * 20,
         retention: None,
-        // The simulated API is on this host.
+        // A proxy could not reach the simulated API on this host.
         proxies: ProxyVariables::default(),
         traces: None,
     })
@@ -200,12 +195,14 @@ async fn deliver_samples(
     shutdown: &CancellationToken,
     out: &OutputQueue,
 ) -> anyhow::Result<()> {
-    let samples = samples::samples(count)?;
+    let samples = (0..count)
+        .map(samples::sample)
+        .collect::<Result<Vec<_>, _>>()?;
     let messages: Vec<_> = samples
         .iter()
         .map(|sample| sample.message.clone())
         .collect();
-    // None has a key, so each has an id.
+    // Each message without a dedupe key gets an ID.
     let ids: Vec<_> = outbox
         .enqueue(&messages)
         .await?
@@ -216,31 +213,27 @@ async fn deliver_samples(
         "inserted    {count} sample messages: to peers and channels, some offline, some that need a retry\n"
     ));
     if !progress::watch(outbox, count, shutdown, out).await? {
-        anyhow::bail!("interrupted before all sample messages were final");
+        bail!("interrupted before all sample messages were final");
     }
     let rows = outbox.sample_rows(&ids).await?;
     let summary = simulator.ledger().summary();
     out.push_line(&progress::summary(&rows, summary.apps.get(APP_ID)));
 
-    let astray = samples
+    let as_expected = samples
         .iter()
         .zip(&rows)
-        .filter(|(sample, row)| !sample.ended_well(row))
+        .filter(|(sample, row)| row.status == sample.status && row.attempts == sample.attempts)
         .count();
-    if astray > 0 || rows.len() != count {
-        anyhow::bail!("{astray} of {count} messages did not end as they should");
-    }
-    anyhow::ensure!(
-        summary.duplicates == 0,
-        "{} messages were accepted twice",
-        summary.duplicates
+    let wrong = count - as_expected;
+    ensure!(
+        wrong == 0,
+        "{wrong} of {count} messages did not end as they should"
+    );
+    let duplicates = summary.duplicates;
+    ensure!(
+        duplicates == 0,
+        "the API accepted {duplicates} messages twice"
     );
     out.push_line("\nEvery message ended as it should.");
     Ok(())
-}
-
-impl samples::Sample {
-    fn ended_well(&self, row: &SampleRow) -> bool {
-        row.status == self.ends_as && row.attempts == self.calls
-    }
 }

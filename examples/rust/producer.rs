@@ -1,12 +1,12 @@
-//! A shop that tells its customer and its warehouse of an order, in the transaction that stores the order.
+//! A shop that stores an order, and sends messages to its customer and its warehouse in the same transaction.
 //!
-//! Run it, against a database that `worker migrate` has prepared and a `worker run` serves:
+//! It needs a database that `worker migrate` has prepared, and a `worker run` that serves it:
 //!
 //! ```sh
 //! DATABASE_URL=postgres://user:password@host:5432/app cargo run --example producer
 //! ```
 //!
-//! A program of its own depends on this crate by its path or repository, and on the same version of sqlx.
+//! Your program depends on this crate by path or repository, and on the same version of sqlx.
 
 use std::time::{Duration, Instant};
 
@@ -14,8 +14,8 @@ use signaling_worker::{InvalidMessage, NewMessage, enqueue};
 use sqlx::{PgPool, query, query_scalar};
 use uuid::Uuid;
 
-/// How long the example waits for the messages to be final. An application need not wait.
-const PATIENCE: Duration = Duration::from_secs(30);
+/// Only this example waits for final statuses. An application need not wait.
+const TIMEOUT: Duration = Duration::from_secs(30);
 const POLL_INTERVAL: Duration = Duration::from_millis(200);
 
 const CREATE_ORDERS: &str = "
@@ -24,7 +24,7 @@ const CREATE_ORDERS: &str = "
         customer text not null
     )";
 
-/// With a key, a repeated insert is no second message.
+/// With a dedupe key, a repeated insert adds no second message.
 fn to_customer(order_id: i64, customer: &str) -> Result<NewMessage, InvalidMessage> {
     NewMessage::to_peer("shop", customer, format!("Order {order_id} is confirmed"))?
         .wait_for_ack()?
@@ -36,13 +36,13 @@ fn to_warehouse(order_id: i64) -> Result<NewMessage, InvalidMessage> {
     NewMessage::to_channel("shop", "warehouse", format!("Pack order {order_id}"))
 }
 
-/// An application that is traced passes on the context of its present span.
+/// An application with tracing passes on the context of its current span.
 fn traceparent() -> String {
     let (trace, span) = (Uuid::new_v4(), Uuid::new_v4());
     format!("00-{}-{:016x}-01", trace.simple(), span.as_u64_pair().0)
 }
 
-/// The order and its messages, all of them or nothing. Returns the order's id and those of the messages.
+/// Stores the order and its messages, or nothing. Returns the IDs of the order and of the messages.
 async fn place_order(pool: &PgPool, customer: &str) -> anyhow::Result<(i64, Vec<i64>)> {
     let mut transaction = pool.begin().await?;
     let order_id = query_scalar("insert into app_order (customer) values ($1) returning id")
@@ -55,7 +55,7 @@ async fn place_order(pool: &PgPool, customer: &str) -> anyhow::Result<(i64, Vec<
     Ok((order_id, ids.into_iter().flatten().collect()))
 }
 
-/// The final status, or `pending` where that takes too long.
+/// Returns the final status, or `pending` after the timeout.
 async fn wait_until_final(pool: &PgPool, message_id: i64) -> Result<String, sqlx::Error> {
     let begun = Instant::now();
     loop {
@@ -64,7 +64,7 @@ async fn wait_until_final(pool: &PgPool, message_id: i64) -> Result<String, sqlx
                 .bind(message_id)
                 .fetch_one(pool)
                 .await?;
-        if status != "pending" || begun.elapsed() > PATIENCE {
+        if status != "pending" || begun.elapsed() > TIMEOUT {
             return Ok(status);
         }
         tokio::time::sleep(POLL_INTERVAL).await;
@@ -85,11 +85,11 @@ async fn main() -> anyhow::Result<()> {
         Some(id) => println!("a repeat is message {id}"),
     }
 
-    // Here the mistake is found before the database is asked, and nothing is stored, the order neither.
+    // The library finds this mistake before the insert, so the transaction stores nothing.
     if let Err(mistake) = place_order(&pool, "user/17").await {
         println!("no message: {mistake}");
     }
-    // Who inserts with SQL is told by the name of a constraint.
+    // For inserts in SQL, the database's error names a constraint.
     let refused = query(
         "insert into signaling.outbox (sender, destination, payload) values ('shop', 'user/17', 'hi')",
     )
@@ -106,7 +106,7 @@ async fn main() -> anyhow::Result<()> {
         println!("message {message}: {status}");
         anyhow::ensure!(
             status != "pending",
-            "no worker has sent it within {PATIENCE:?}"
+            "no worker has sent it within {TIMEOUT:?}"
         );
     }
     Ok(())

@@ -1,4 +1,4 @@
-//! What a person sees while sample messages go out: a live line on a terminal, plain lines otherwise.
+//! Shows the progress of the sample messages: a live line on a terminal, otherwise a line a second.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -11,10 +11,10 @@ use crate::outbox::{Outbox, SampleRow};
 use crate::output::OutputQueue;
 use simulator::AppSummary;
 
-const LIVE_EVERY: Duration = Duration::from_millis(200);
-const LINE_EVERY: Duration = Duration::from_secs(1);
+const LIVE_INTERVAL: Duration = Duration::from_millis(200);
+const SECOND: Duration = Duration::from_secs(1);
 
-/// Shows how it goes until `count` messages are final (true) or `shutdown` is cancelled (false).
+/// Shows the progress until `count` messages are final (true) or `shutdown` is cancelled (false).
 pub(super) async fn watch(
     outbox: &Outbox,
     count: usize,
@@ -22,39 +22,38 @@ pub(super) async fn watch(
     out: &OutputQueue,
 ) -> anyhow::Result<bool> {
     let on_terminal = std::io::stdout().is_terminal();
-    let mut ticks = tokio::time::interval(LIVE_EVERY);
-    let mut last_line = Instant::now();
-    let mut last_final = (Instant::now(), 0);
-    let mut rate = 0.0;
+    let mut ticks = tokio::time::interval(LIVE_INTERVAL);
+    let (mut measured_at, mut measured, mut rate) = (Instant::now(), 0, 0.0);
     loop {
         tokio::select! {
             _ = ticks.tick() => {}
             () = shutdown.cancelled() => return Ok(false),
         }
         let counts = outbox.sample_counts().await?;
-        let finished = counts
-            .iter()
-            .filter(|(state, _)| !is_pending(state))
-            .map(|(_, rows)| rows)
-            .sum::<i64>();
-        let done = usize::try_from(finished)? >= count;
-        if last_final.0.elapsed() >= LINE_EVERY {
-            #[expect(clippy::cast_precision_loss, reason = "a count of a second")]
-            let more = (finished - last_final.1) as f64;
-            rate = more / last_final.0.elapsed().as_secs_f64();
-            last_final = (Instant::now(), finished);
+        let finished = counts.iter().filter(|(state, _)| !is_pending(state));
+        let finished: i64 = finished.map(|(_, rows)| rows).sum();
+        let is_done = usize::try_from(finished)? >= count;
+        let elapsed = measured_at.elapsed();
+        if elapsed >= SECOND {
+            #[expect(clippy::cast_precision_loss, reason = "far below 2^52")]
+            let more = (finished - measured) as f64;
+            rate = more / elapsed.as_secs_f64();
+            (measured_at, measured) = (Instant::now(), finished);
         }
+        let states: Vec<_> = counts
+            .iter()
+            .map(|(state, rows)| format!("{rows} {state}"))
+            .collect();
         let line = format!(
             "{finished:>6} of {count} final   {rate:>5.0} messages/s   {}",
-            show_counts(&counts)
+            states.join(", ")
         );
         if on_terminal {
             out.push(format!("\r\x1b[2K{line}").as_bytes());
-        } else if done || last_line.elapsed() >= LINE_EVERY {
+        } else if is_done || elapsed >= SECOND {
             out.push_line(&line);
-            last_line = Instant::now();
         }
-        if done {
+        if is_done {
             if on_terminal {
                 out.push_line("");
             }
@@ -67,26 +66,18 @@ fn is_pending(state: &str) -> bool {
     matches!(state, "scheduled" | "queued" | "sending" | "retrying")
 }
 
-fn show_counts(counts: &BTreeMap<String, i64>) -> String {
-    counts
-        .iter()
-        .map(|(state, rows)| format!("{rows} {state}"))
-        .collect::<Vec<_>>()
-        .join(", ")
-}
-
-/// The end of the show: what became of the messages, and how the pace was, as the API counted it.
+/// The final statuses of the messages, and the pace as the API counted it.
 pub(super) fn summary(rows: &[SampleRow], app: Option<&AppSummary>) -> String {
     let mut by_status: BTreeMap<&str, (usize, usize)> = BTreeMap::new();
     for row in rows {
-        let (messages, repeated) = by_status.entry(&row.status).or_default();
+        let (messages, retried) = by_status.entry(&row.status).or_default();
         *messages += 1;
-        *repeated += usize::from(row.attempts > 1);
+        *retried += usize::from(row.attempts > 1);
     }
     let mut text = String::from("\nstatus              messages   after a retry");
-    for (status, (messages, repeated)) in by_status {
-        // Writing into a string does not fail.
-        write!(text, "\n{status:<18} {messages:>9} {repeated:>15}").ok();
+    for (status, (messages, retried)) in by_status {
+        // Writing to a string can't fail.
+        write!(text, "\n{status:<18} {messages:>9} {retried:>15}").ok();
     }
     if let Some(app) = app {
         write!(

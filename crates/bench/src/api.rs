@@ -12,11 +12,14 @@ use hyper_util::rt::TokioExecutor;
 use serde::de::DeserializeOwned;
 use simulator::{Call, Summary};
 
-use crate::child::{ChildProcess, bench_binary};
+use crate::child_process::{ChildProcess, bench_binary};
+use crate::measurements::count;
 
-/// How often the ledger is polled. Each request takes processor time from the measured processes.
+/// Each request takes processor time from the measured processes.
 const POLL_INTERVAL: Duration = Duration::from_millis(50);
-/// How many calls are listed in one request.
+/// A measurement fails if no call arrives for so long.
+const PROGRESS_TIMEOUT: Duration = Duration::from_secs(60);
+/// The API lists at most so many calls in a response.
 const PAGE: u64 = 10_000;
 
 #[derive(Debug)]
@@ -27,24 +30,18 @@ pub(crate) struct Api {
 }
 
 impl Api {
-    /// Starts the API, which is the same program for all senders. Without a limit it accepts every call.
     pub(crate) async fn start(limit: Option<u32>, latency: Duration) -> anyhow::Result<Self> {
         let limit = limit.map_or_else(|| "none".into(), |limit| limit.to_string());
         let latency = format!("{}ms", latency.as_millis());
-        let mut process = ChildProcess::start(
-            "simulated API",
-            &bench_binary()?,
-            &[
-                "simulated-api",
-                "--listen",
-                "127.0.0.1:0",
-                "--limit",
-                &limit,
-                "--latency",
-                &latency,
-            ],
-            &[],
-        )?;
+        let arguments = [
+            "simulated-api",
+            "--listen=127.0.0.1:0",
+            "--limit",
+            &limit,
+            "--latency",
+            &latency,
+        ];
+        let mut process = ChildProcess::start("simulated API", bench_binary()?, &arguments, &[])?;
         let url = process.wait_for_line("simulated API").await?;
         Ok(Self {
             process,
@@ -57,13 +54,11 @@ impl Api {
         self.process.stop().await
     }
 
-    /// The ledger's totals.
     pub(crate) async fn summary(&self) -> anyhow::Result<Summary> {
         self.get("ledger").await
     }
 
-    /// At most `limit` calls after the one numbered `seq`, in the order of their arrival.
-    pub(crate) async fn calls_after(&self, seq: u64, limit: u64) -> anyhow::Result<Vec<Call>> {
+    async fn calls_after(&self, seq: u64, limit: u64) -> anyhow::Result<Vec<Call>> {
         self.get(&format!("calls?after={seq}&limit={limit}")).await
     }
 
@@ -79,31 +74,25 @@ impl Api {
         }
     }
 
-    /// Waits until the API has received so many calls.
-    ///
-    /// # Errors
-    /// If no call arrives for `timeout`.
-    pub(crate) async fn wait_for_calls(&self, calls: u64, timeout: Duration) -> anyhow::Result<()> {
-        let mut last = (0, Instant::now());
+    pub(crate) async fn wait_for_calls(&self, calls: u64) -> anyhow::Result<()> {
+        let (mut last, mut last_progress) = (0, Instant::now());
         loop {
             let received = self.summary().await?.calls;
             if received >= calls {
                 return Ok(());
             }
-            if received > last.0 {
-                last = (received, Instant::now());
+            if received > last {
+                (last, last_progress) = (received, Instant::now());
             }
             ensure!(
-                last.1.elapsed() < timeout,
-                "the API received {received} of {calls} calls, and none in the last {} s",
-                timeout.as_secs()
+                last_progress.elapsed() < PROGRESS_TIMEOUT,
+                "the API received {received} of {calls} calls, and none in the last {PROGRESS_TIMEOUT:?}"
             );
             tokio::time::sleep(POLL_INTERVAL).await;
         }
     }
 
-    /// Calls a second from one call to another, both given by their number in the order of arrival.
-    #[expect(clippy::cast_precision_loss, reason = "far below 2^52")]
+    /// Calls a second between two calls, given by their position in the order of arrival.
     pub(crate) async fn rate_between(&self, first: u64, last: u64) -> anyhow::Result<f64> {
         let at_us = async |seq: u64| {
             let calls = self.calls_after(seq - 1, 1).await?;
@@ -112,7 +101,7 @@ impl Api {
             anyhow::Ok(call.at_us)
         };
         let us = at_us(last).await? - at_us(first).await?;
-        Ok((last - first) as f64 * 1e6 / us as f64)
+        Ok(count(last - first) * 1e6 / count(us))
     }
 
     async fn get<T: DeserializeOwned>(&self, path: &str) -> anyhow::Result<T> {

@@ -1,31 +1,50 @@
-//! The environment of one run: a database, the simulated API, and the processes that send.
+//! The environment of one run: a database with messages, the simulated API, and the processes that send.
 
 use std::io::Write as _;
 use std::path::PathBuf;
+use std::str::FromStr as _;
 use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
-use sqlx::postgres::PgPoolOptions;
-use sqlx::{AssertSqlSafe, Executor as _, PgConnection, PgPool, Postgres, Transaction};
+use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
+use sqlx::{AssertSqlSafe, Connection as _, PgConnection, PgPool, Postgres, Transaction};
 use tempfile::NamedTempFile;
+use testkit::command_without_settings;
+use testkit::postgres::{Settings, ThrowawayPostgres};
 use tokio::time::timeout;
 
 use crate::api::Api;
-use crate::child::{self, ChildProcess};
-use crate::database_server::{APPLICATION_NAME, DatabaseServer, connect_options};
+use crate::child_process::{ChildProcess, bench_binary};
 use crate::hand_written;
-use crate::resource_usage::{self, ResourceUsage};
+use crate::resource_usage::{
+    Usage, cpu_us, cpu_with_children_us, database_usage, peak_memory_mib, since,
+};
 
 /// A limit that no machine reaches.
 const NO_LIMIT: u32 = 1_000_000;
-/// Rows of one insert statement.
 const ROWS_PER_INSERT: u64 = 500_000;
-/// Connections of the benchmark itself.
-const CONNECTIONS: u32 = 4;
-/// How long the server may take to end the sessions of a process that has ended.
+const BENCH_CONNECTIONS: u32 = 4;
+/// Sessions with this name belong to the benchmark, all others to the senders.
+const APPLICATION_NAME: &str = "signaling-bench";
 const SESSION_END_TIMEOUT: Duration = Duration::from_secs(60);
-/// How often the sessions are polled.
 const POLL_INTERVAL: Duration = Duration::from_millis(20);
+
+/// Starts the server of all runs. Its commits wait for the disk.
+pub(crate) async fn start_server() -> anyhow::Result<ThrowawayPostgres> {
+    let settings = [
+        ("shared_buffers", "256MB"),
+        ("max_wal_size", "4GB"),
+        ("wal_compression", "off"),
+    ];
+    let settings = Settings {
+        is_durable: true,
+        server_settings: settings
+            .map(|(name, value)| (name.into(), value.into()))
+            .into(),
+        ..Settings::default()
+    };
+    ThrowawayPostgres::start_with(&settings).await
+}
 
 /// The program that sends.
 #[derive(Debug, Clone)]
@@ -36,7 +55,7 @@ pub(crate) enum Sender {
 }
 
 impl Sender {
-    /// The table that it sends from. Both have the same columns.
+    /// Both tables have the same columns.
     pub(crate) fn table(&self) -> &'static str {
         match self {
             Self::Worker(_) => "signaling.outbox",
@@ -45,11 +64,10 @@ impl Sender {
     }
 }
 
-/// The load, and the conditions under which it is sent.
+/// The messages of a run, and the conditions of sending them.
 #[derive(Debug, Clone)]
-pub(crate) struct EnvironmentConfig {
+pub(crate) struct Workload {
     pub(crate) sender: Sender,
-    /// Sending processes.
     pub(crate) processes: usize,
     /// Calls a second that the API allows each app.
     pub(crate) limit: Option<u32>,
@@ -59,16 +77,15 @@ pub(crate) struct EnvironmentConfig {
     /// Messages that are due when the senders start.
     pub(crate) backlog: u64,
     pub(crate) payload_bytes: u32,
-    /// How long the API takes to respond.
     pub(crate) latency: Duration,
     /// Runs the worker under valgrind, which writes the number of executed instructions into this file.
     pub(crate) valgrind_log: Option<PathBuf>,
 }
 
-impl EnvironmentConfig {
-    pub(crate) fn of(sender: Sender) -> Self {
+impl Workload {
+    pub(crate) fn of(sender: &Sender) -> Self {
         Self {
-            sender,
+            sender: sender.clone(),
             processes: 1,
             limit: None,
             apps: 1,
@@ -81,36 +98,51 @@ impl EnvironmentConfig {
     }
 }
 
-#[derive(Debug)]
 pub(crate) struct Environment<'a> {
-    server: &'a DatabaseServer,
-    config: EnvironmentConfig,
-    database: String,
+    pub(crate) server: &'a ThrowawayPostgres,
+    pub(crate) workload: Workload,
     pub(crate) url: String,
     pub(crate) pool: PgPool,
     pub(crate) api: Api,
 }
 
+/// The sending processes.
+#[derive(Debug)]
+pub(crate) struct Senders {
+    before: Usage,
+    processes: Vec<ChildProcess>,
+    /// The workers may read it until they end.
+    _apps_file: Option<NamedTempFile>,
+}
+
+/// The resources that sending took.
+#[derive(Debug)]
+pub(crate) struct Costs {
+    pub(crate) used: Usage,
+    pub(crate) peak_memory_mib: f64,
+}
+
 impl<'a> Environment<'a> {
     /// Creates the database with its rows, and starts the API.
     pub(crate) async fn create(
-        server: &'a DatabaseServer,
-        config: EnvironmentConfig,
+        server: &'a ThrowawayPostgres,
+        workload: Workload,
     ) -> anyhow::Result<Self> {
-        let (database, url) = server.create_database().await?;
-        let options = connect_options(&url)?;
-        let pool = PgPoolOptions::new()
-            .max_connections(CONNECTIONS)
-            .connect_with(options)
+        let mut admin = PgConnection::connect(&server.admin_url()).await?;
+        // A failed run leaves its database behind. Autovacuum would work on it during this run.
+        sqlx::raw_sql("drop database if exists bench with (force)")
+            .execute(&mut admin)
             .await?;
-        let api = Api::start(config.limit, config.latency).await?;
+        admin.close().await?;
+        let url = server.create_database("bench").await?;
+        let options = PgConnectOptions::from_str(&url)?.application_name(APPLICATION_NAME);
+        let pool = PgPoolOptions::new().max_connections(BENCH_CONNECTIONS);
         let environment = Self {
+            pool: pool.connect_with(options).await?,
+            api: Api::start(workload.limit, workload.latency).await?,
             server,
-            config,
-            database,
+            workload,
             url,
-            pool,
-            api,
         };
         environment.create_schema().await?;
         environment.insert_rows().await?;
@@ -118,25 +150,38 @@ impl<'a> Environment<'a> {
     }
 
     async fn create_schema(&self) -> anyhow::Result<()> {
-        match &self.config.sender {
-            Sender::Worker(binary) => {
-                let settings = [("DATABASE_URL", self.url.clone())];
-                child::run_to_end(binary, &["migrate"], &settings).await
-            }
-            Sender::HandWritten => self.execute(hand_written::SCHEMA).await,
-        }
+        let Sender::Worker(binary) = &self.workload.sender else {
+            return self.execute(hand_written::SCHEMA).await;
+        };
+        let migrated = command_without_settings(binary)
+            .arg("migrate")
+            .env("DATABASE_URL", &self.url)
+            .output()
+            .await?;
+        let error = String::from_utf8_lossy(&migrated.stderr);
+        ensure!(
+            migrated.status.success(),
+            "`{} migrate` failed: {error}",
+            binary.display()
+        );
+        Ok(())
     }
 
     async fn insert_rows(&self) -> anyhow::Result<()> {
-        let EnvironmentConfig {
+        let Workload {
+            apps,
             history,
             backlog,
             payload_bytes,
             ..
-        } = self.config;
-        let (app, table) = (self.app_of("n"), self.config.sender.table());
+        } = self.workload;
+        let table = self.workload.sender.table();
+        let app = match apps {
+            1 => "'default'".to_owned(),
+            apps => format!("'app-' || n % {apps}"),
+        };
         self.insert(history, |numbers| {
-            // A trigger refuses to insert finished rows, except in the role of a replica.
+            // A trigger refuses finished rows, except from a replication role.
             format!(
                 "begin; set local session_replication_role = replica;
                  insert into {table} (app, sender, destination, payload, status, attempts, created_at, due_at, sent_at, finished_at, http_status)
@@ -157,163 +202,142 @@ impl<'a> Environment<'a> {
         self.execute("checkpoint").await
     }
 
-    pub(crate) fn sender(&self) -> &Sender {
-        &self.config.sender
-    }
-
-    /// Holds a snapshot, as a long report or a backup does: vacuum can't remove row versions that the snapshot may see.
-    pub(crate) async fn hold_snapshot(&self) -> anyhow::Result<Transaction<'static, Postgres>> {
-        let mut transaction = self.pool.begin().await?;
-        let connection: &mut PgConnection = &mut transaction;
-        connection
-            .execute("set transaction isolation level repeatable read")
-            .await?;
-        connection.execute("select count(*) from pg_class").await?;
-        Ok(transaction)
-    }
-
-    /// Logs each statement of sessions that begin from now on.
-    pub(crate) async fn log_statements(&self) -> anyhow::Result<()> {
-        let Self { database, .. } = self;
-        self.execute(&format!(
-            "alter database {database} set log_statement = 'all'"
-        ))
-        .await
-    }
-
-    /// An SQL expression for the app of a row.
-    fn app_of(&self, number: &str) -> String {
-        if self.config.apps == 1 {
-            "'default'".into()
-        } else {
-            format!("'app-' || {number} % {}", self.config.apps)
-        }
-    }
-
     async fn insert(&self, rows: u64, statement: impl Fn(&str) -> String) -> anyhow::Result<()> {
         let mut first = 1;
         while first <= rows {
             let last = rows.min(first + ROWS_PER_INSERT - 1);
-            self.execute(&statement(&format!("generate_series({first}, {last})")))
-                .await?;
+            let numbers = format!("generate_series({first}, {last})");
+            self.execute(&statement(&numbers)).await?;
             first = last + 1;
         }
         Ok(())
     }
 
-    async fn execute(&self, statement: &str) -> anyhow::Result<()> {
-        sqlx::raw_sql(AssertSqlSafe(statement.to_owned()))
-            .execute(&self.pool)
-            .await?;
+    pub(crate) async fn execute(&self, statement: &str) -> anyhow::Result<()> {
+        let statement = sqlx::raw_sql(AssertSqlSafe(statement.to_owned()));
+        statement.execute(&self.pool).await?;
         Ok(())
     }
 
-    /// Starts the sending processes.
+    /// Holds a snapshot, as a long report or a backup does. Vacuum keeps the row versions that the snapshot may see.
+    pub(crate) async fn hold_snapshot_if(
+        &self,
+        is_wanted: bool,
+    ) -> anyhow::Result<Option<Transaction<'static, Postgres>>> {
+        if !is_wanted {
+            return Ok(None);
+        }
+        let mut transaction = self.pool.begin().await?;
+        let snapshot =
+            "set transaction isolation level repeatable read; select count(*) from pg_class";
+        sqlx::raw_sql(snapshot).execute(&mut *transaction).await?;
+        Ok(Some(transaction))
+    }
+
     pub(crate) async fn start_senders(&self) -> anyhow::Result<Senders> {
-        let mut before = ResourceUsage {
-            sender_cpu_s: Some(0.0),
-            postgres_cpu_s: self.server_cpu_s(),
-            ..ResourceUsage::default()
-        };
+        let mut before = self.cpu(&[])?;
         self.wait_until_alone().await?;
-        before.read_database(&self.pool).await?;
+        before.extend(database_usage(&self.pool).await?);
         let mut settings = vec![
             ("DATABASE_URL", self.url.clone()),
             ("AGORA_BASE_URL", self.api.url.clone()),
             ("WORKER_LOG", "warn".into()),
+            ("WORKER_OPS_ADDR", "off".into()),
+            (
+                "WORKER_RATE",
+                self.workload.limit.unwrap_or(NO_LIMIT).to_string(),
+            ),
         ];
         let mut apps_file = None;
-        let (program, argument) = match &self.config.sender {
-            Sender::HandWritten => (child::bench_binary()?, "hand-written-loop"),
-            Sender::Worker(binary) => {
-                settings.push(("WORKER_OPS_ADDR", "off".into()));
-                let limit = self.config.limit.unwrap_or(NO_LIMIT);
-                settings.push(("WORKER_RATE", limit.to_string()));
-                if self.config.apps == 1 {
-                    settings.extend([
-                        ("AGORA_APP_ID", "bench".to_owned()),
-                        ("AGORA_API_KEY", "bench".into()),
-                        ("AGORA_API_SECRET", "bench".into()),
-                    ]);
-                } else {
-                    let file = self.write_apps_file()?;
-                    settings.push(("WORKER_CONFIG", file.path().display().to_string()));
-                    apps_file = Some(file);
-                }
-                (binary.clone(), "run")
+        if self.workload.apps == 1 {
+            let names = ["AGORA_APP_ID", "AGORA_API_KEY", "AGORA_API_SECRET"];
+            settings.extend(names.map(|name| (name, "bench".to_owned())));
+        } else {
+            let file = self.write_apps_file()?;
+            settings.push(("WORKER_CONFIG", file.path().display().to_string()));
+            apps_file = Some(file);
+        }
+        let (program, argument) = match &self.workload.sender {
+            Sender::HandWritten => (bench_binary()?, "hand-written-loop"),
+            Sender::Worker(binary) => (binary.clone(), "run"),
+        };
+        let start = || match &self.workload.valgrind_log {
+            None => ChildProcess::start("sender", &program, &[argument], &settings),
+            Some(log) => {
+                let log = format!("--log-file={}", log.display());
+                let program = program
+                    .to_str()
+                    .context("the path of the worker is not UTF-8")?;
+                let arguments = [
+                    "--tool=cachegrind",
+                    "--cache-sim=no",
+                    "--cachegrind-out-file=/dev/null",
+                    &log,
+                    program,
+                    argument,
+                ];
+                ChildProcess::start("sender", "valgrind", &arguments, &settings)
             }
         };
-        let mut wrapper = Vec::new();
-        if let Some(log) = &self.config.valgrind_log {
-            wrapper.extend(["valgrind", "--tool=cachegrind", "--cache-sim=no"].map(String::from));
-            wrapper.push("--cachegrind-out-file=/dev/null".into());
-            wrapper.push(format!("--log-file={}", log.display()));
-        }
-        let processes = (0..self.config.processes)
-            .map(|_| {
-                ChildProcess::start_under(&wrapper, "sender", &program, &[argument], &settings)
-            })
-            .collect::<Result<_, _>>()?;
+        let processes = (0..self.workload.processes).map(|_| start());
         Ok(Senders {
             before,
-            processes,
+            processes: processes.collect::<Result<_, _>>()?,
             _apps_file: apps_file,
         })
     }
 
     fn write_apps_file(&self) -> anyhow::Result<NamedTempFile> {
         let mut file = NamedTempFile::new()?;
-        for app in 0..self.config.apps {
+        for app in 0..self.workload.apps {
             writeln!(
                 file,
                 "[apps.app-{app}]\napp_id = \"bench-{app}\"\napi_key = \"bench\"\napi_secret = \"bench\""
             )?;
         }
-        file.flush()?;
         Ok(file)
     }
 
-    /// The processor time of the senders and the server so far.
-    pub(crate) fn read_cpu(&self, senders: &Senders) -> anyhow::Result<ResourceUsage> {
-        let mut sum = Some(0.0);
-        for process in &senders.processes {
-            let used = resource_usage::cpu_s(process.pid()?);
-            sum = sum.and_then(|sum| Some(sum + used?));
+    fn cpu(&self, senders: &[ChildProcess]) -> anyhow::Result<Usage> {
+        let mut sender_cpu_us = 0.0;
+        for process in senders {
+            sender_cpu_us += cpu_us(process.pid()?)?;
         }
-        Ok(ResourceUsage {
-            sender_cpu_s: sum,
-            postgres_cpu_s: self.server_cpu_s(),
-            ..ResourceUsage::default()
-        })
+        Ok(Usage::from([
+            ("sender_cpu_us", sender_cpu_us),
+            ("postgres_cpu_us", self.server_cpu_us()?),
+        ]))
     }
 
-    /// The processor time of the server so far.
-    pub(crate) fn server_cpu_s(&self) -> Option<f64> {
-        resource_usage::cpu_with_children_s(self.server.pid()?)
+    pub(crate) fn sender_cpu(&self, senders: &Senders) -> anyhow::Result<Usage> {
+        self.cpu(&senders.processes)
     }
 
-    /// Stops the senders, and returns their costs.
+    pub(crate) fn server_cpu_us(&self) -> anyhow::Result<f64> {
+        let pid = self.server.pid().context("the server has ended")?;
+        cpu_with_children_us(pid)
+    }
+
     pub(crate) async fn stop_senders(&self, senders: Senders) -> anyhow::Result<Costs> {
-        let mut after = self.read_cpu(&senders)?;
-        let mut peak_memory_mib: Option<f64> = None;
+        let mut after = self.sender_cpu(&senders)?;
+        let mut highest_mib: f64 = 0.0;
         for process in &senders.processes {
-            let peak = resource_usage::peak_memory_mib(process.pid()?);
-            peak_memory_mib = peak_memory_mib.into_iter().chain(peak).reduce(f64::max);
+            highest_mib = highest_mib.max(peak_memory_mib(process.pid()?)?);
         }
         for process in senders.processes {
             process.stop().await?;
         }
         self.wait_until_alone().await?;
-        after.read_database(&self.pool).await?;
-        after.postgres_cpu_s = self.server_cpu_s();
+        after.extend(database_usage(&self.pool).await?);
+        after.insert("postgres_cpu_us", self.server_cpu_us()?);
         Ok(Costs {
-            used: after.since(&senders.before),
-            peak_memory_mib,
+            used: since(&after, &senders.before),
+            peak_memory_mib: highest_mib,
         })
     }
 
-    /// Waits until only the benchmark is connected. A session adds its work to the statistics of the database when it
-    /// ends, which is a moment after its client has ended.
+    /// Waits until only the benchmark is connected. A session adds its work to the database's statistics when it ends,
+    /// which is a moment after its client.
     async fn wait_until_alone(&self) -> anyhow::Result<()> {
         let alone = async {
             loop {
@@ -336,50 +360,29 @@ impl<'a> Environment<'a> {
             .context("the server has not ended the sessions of a process that has ended")?
     }
 
-    /// Checks that every message was sent.
-    pub(crate) async fn check_all_are_final(&self) -> anyhow::Result<()> {
+    pub(crate) async fn check_all_are_sent(&self) -> anyhow::Result<()> {
         let left = self.count_where("status <> 'message_sent'").await?;
         ensure!(left == 0, "{left} messages were not sent");
         Ok(())
     }
 
-    /// The most calls of an app in any second, by the start times that the workers recorded.
-    pub(crate) async fn fullest_second_of_starts(&self) -> anyhow::Result<u64> {
-        let fullest: i64 = sqlx::query_scalar(
-            "select coalesce(max(signaling.peak_rate(app, '-infinity', 'infinity')), 0)
-             from (select distinct app from signaling.outbox) as apps",
-        )
-        .fetch_one(&self.pool)
-        .await?;
-        Ok(u64::try_from(fullest)?)
-    }
-
-    /// Messages recorded as accepted by the API, without those of the history.
-    async fn recorded(&self) -> anyhow::Result<u64> {
-        let sent = self.count_where("status = 'message_sent'").await?;
-        Ok(sent.saturating_sub(self.config.history))
-    }
-
     async fn count_where(&self, condition: &str) -> anyhow::Result<u64> {
-        let table = self.config.sender.table();
-        let statement = format!("select count(*) from {table} where {condition}");
-        let rows: i64 = sqlx::query_scalar(AssertSqlSafe(statement))
-            .fetch_one(&self.pool)
-            .await?;
+        let table = self.workload.sender.table();
+        let statement = AssertSqlSafe(format!("select count(*) from {table} where {condition}"));
+        let rows: i64 = sqlx::query_scalar(statement).fetch_one(&self.pool).await?;
         Ok(u64::try_from(rows)?)
     }
 
-    /// Stops the API, drops the database, and checks that each accepted call is recorded and no message was sent twice.
-    pub(crate) async fn remove(self) -> anyhow::Result<()> {
+    /// Stops the API, and checks that each accepted call is recorded and no message was sent twice.
+    pub(crate) async fn finish(self) -> anyhow::Result<()> {
         let summary = self.api.summary().await?;
-        let (duplicates, untracked) = (summary.duplicates, summary.untracked_messages);
-        let apps = summary.apps.values();
-        let accepted: u64 = apps.filter_map(|app| app.by_status.get(&200)).sum();
-        let recorded = self.recorded().await?;
-        self.api.stop().await?;
+        let sent = self.count_where("status = 'message_sent'").await?;
+        let recorded = sent.saturating_sub(self.workload.history);
         self.pool.close().await;
-        self.server.drop_database(&self.database).await?;
+        self.api.stop().await?;
+        let (accepted, duplicates) = (summary.accepted, summary.duplicates);
         ensure!(duplicates == 0, "{duplicates} messages were sent twice");
+        let untracked = summary.untracked_messages;
         ensure!(
             untracked == 0,
             "the ledger was full, and did not check {untracked} messages for duplicates"
@@ -390,21 +393,4 @@ impl<'a> Environment<'a> {
         );
         Ok(())
     }
-}
-
-/// The sending processes.
-#[derive(Debug)]
-pub(crate) struct Senders {
-    before: ResourceUsage,
-    processes: Vec<ChildProcess>,
-    /// The workers read it while they run.
-    _apps_file: Option<NamedTempFile>,
-}
-
-/// The costs of sending.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Costs {
-    pub(crate) used: ResourceUsage,
-    /// The highest peak of the processes.
-    pub(crate) peak_memory_mib: Option<f64>,
 }

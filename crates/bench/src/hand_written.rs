@@ -1,12 +1,11 @@
-//! A hand-written send loop, with which the benchmark compares the worker. Each of 64 tasks claims one row, sends it,
-//! and records the result. The tasks share 16 connections, and hold one only while a statement runs.
+//! A hand-written send loop, to compare the worker with. Each of 64 tasks claims a row, sends it, and records the result.
+//! The tasks share 16 connections, and hold one only while a statement runs.
 //!
-//! The loop is what a careful person writes without a worker: prepared statements, `for update skip locked`, an index
-//! for each query. It keeps no limit, does not retry, and takes no lease, so a killed loop leaves rows behind as
-//! `sending`. A lease would cost it more. The loop stays as it is from release to release, so that its figures can be
-//! compared with older ones.
+//! A careful person writes such a loop without a worker: prepared statements, `for update skip locked`, an index for each
+//! query. The loop keeps no limit, does not retry, and takes no lease, so a killed loop leaves rows behind as `sending`. A
+//! lease would cost more. The loop must not change between releases, so that its figures stay comparable.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -17,15 +16,15 @@ use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
 use sqlx::{Connection as _, PgConnection};
-use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::sync::Mutex;
+use tokio::sync::mpsc::{self, Receiver, Sender};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-/// Messages in flight at once.
 const TASKS: usize = 64;
-/// Connections that the tasks share. More of them contend for the same rows.
+/// More connections contend for the same rows.
 const CONNECTIONS: usize = 16;
-/// Average pause of a task that has found no message.
+/// The average pause of a task that found no message.
 const POLL_INTERVAL: Duration = Duration::from_millis(100);
 
 /// The columns and storage settings of `signaling.outbox`, without its constraints, triggers and the indexes that the
@@ -82,10 +81,7 @@ const RECORD: &str = "
 
 type Api = Client<HttpConnector, Full<Bytes>>;
 
-/// Sends messages until `shutdown`.
-///
-/// # Errors
-/// If the database or the API fails.
+/// Sends messages until `shutdown`, or until the database or the API fails.
 pub(crate) async fn run(
     database_url: &str,
     api_url: &str,
@@ -120,11 +116,9 @@ pub(crate) async fn run(
 
 /// Claims a message and sends it. Returns false if there is no message.
 async fn send_one(pool: &Pool, api: &Api, api_url: &str) -> anyhow::Result<bool> {
-    let mut borrowed = pool.borrow().await?;
-    let claimed: Option<(i64, String, String, String)> = sqlx::query_as(CLAIM)
-        .fetch_optional(borrowed.connection()?)
+    let claimed: Option<(i64, String, String, String)> = pool
+        .with(async |connection| sqlx::query_as(CLAIM).fetch_optional(connection).await)
         .await?;
-    drop(borrowed);
     let Some((id, sender, destination, payload)) = claimed else {
         return Ok(false);
     };
@@ -151,68 +145,47 @@ async fn send_one(pool: &Pool, api: &Api, api_url: &str) -> anyhow::Result<bool>
     } else {
         "failed"
     };
-    sqlx::query(RECORD)
-        .bind(id)
-        .bind(status)
-        .bind(i32::from(http_status.as_u16()))
-        .bind(body["request_id"].as_str())
-        .execute(pool.borrow().await?.connection()?)
-        .await?;
+    pool.with(async |connection| {
+        sqlx::query(RECORD)
+            .bind(id)
+            .bind(status)
+            .bind(i32::from(http_status.as_u16()))
+            .bind(body["request_id"].as_str())
+            .execute(connection)
+            .await
+    })
+    .await?;
     Ok(true)
 }
 
-/// Connections that the tasks borrow for one statement at a time. The pool of sqlx would send a ping each time it takes
-/// a connection back, which no setting prevents: one more round trip for each statement.
+/// The idle connections. The pool of sqlx would ping each connection that is returned, which no setting prevents: one more
+/// round trip for each statement.
 struct Pool {
-    /// One for each idle connection.
-    permits: Semaphore,
-    idle: Mutex<Vec<PgConnection>>,
+    idle: Mutex<Receiver<PgConnection>>,
+    returned: Sender<PgConnection>,
 }
 
 impl Pool {
     async fn connect(database_url: &str) -> anyhow::Result<Self> {
-        let mut idle = Vec::with_capacity(CONNECTIONS);
+        let (returned, idle) = mpsc::channel(CONNECTIONS);
         for _ in 0..CONNECTIONS {
-            idle.push(PgConnection::connect(database_url).await?);
+            returned
+                .send(PgConnection::connect(database_url).await?)
+                .await?;
         }
-        Ok(Self {
-            permits: Semaphore::new(CONNECTIONS),
-            idle: Mutex::new(idle),
-        })
+        let idle = Mutex::new(idle);
+        Ok(Self { idle, returned })
     }
 
-    async fn borrow(&self) -> anyhow::Result<Borrowed<'_>> {
-        let permit = self.permits.acquire().await?;
-        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
-        Ok(Borrowed {
-            connection: idle.pop(),
-            pool: self,
-            _permit: permit,
-        })
-    }
-}
-
-/// A connection that returns to the pool when this value is dropped, and after it the permit.
-struct Borrowed<'a> {
-    connection: Option<PgConnection>,
-    pool: &'a Pool,
-    _permit: SemaphorePermit<'a>,
-}
-
-impl Borrowed<'_> {
-    fn connection(&mut self) -> anyhow::Result<&mut PgConnection> {
-        let connection = self.connection.as_mut();
-        connection.context("the pool has more permits than connections")
-    }
-}
-
-impl Drop for Borrowed<'_> {
-    fn drop(&mut self) {
-        let mut idle = self
-            .pool
-            .idle
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        idle.extend(self.connection.take());
+    /// Waits for an idle connection, and runs a statement on it. An error ends the loop, and with it the pool.
+    async fn with<T>(
+        &self,
+        run: impl AsyncFnOnce(&mut PgConnection) -> sqlx::Result<T>,
+    ) -> anyhow::Result<T> {
+        let connection = self.idle.lock().await.recv().await;
+        let mut connection = connection.context("the pool is closed")?;
+        let result = run(&mut connection).await?;
+        self.returned.send(connection).await?;
+        Ok(result)
     }
 }

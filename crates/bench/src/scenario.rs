@@ -1,23 +1,28 @@
-//! The scenarios and their cases.
+//! The scenarios: each has cases to compare, and targets for their results.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
 use clap::ValueEnum;
 use serde::{Serialize, Serializer};
+use testkit::postgres::ThrowawayPostgres;
 
-use crate::counts::Counts;
-use crate::database_server::DatabaseServer;
 use crate::delay::Delay;
 use crate::drain::Drain;
-use crate::environment::{EnvironmentConfig, Sender};
-use crate::idle::Idle;
-use crate::measurements::Measurements;
-use crate::producers::{Alongside, Producers};
-use crate::snapshot_delay::SnapshotDelay;
-use crate::worker::{self, Worker};
+use crate::environment::{Sender, Workload};
+use crate::measurements::{Measurements, count, median};
+use crate::producers::Alongside;
+use crate::report::CaseReport;
+use crate::{counts, idle, producers, worker};
 
-/// A question that the benchmark answers by comparing cases.
+/// The counts of the last commit that changed them on purpose.
+const COMMITTED_COUNTS: &str = include_str!("../counts.json");
+/// Batches have other sizes in each run, so the counts differ a little.
+const MAX_COUNT_GROWTH: f64 = 1.1;
+
+pub(crate) const ONLY_CASE: &str = worker::DEFAULT_NAME;
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Scenario {
     /// Messages a second without a limit, and the costs of each
@@ -26,11 +31,9 @@ pub(crate) enum Scenario {
     Delay,
     /// The used part of a limit of 500 calls a second, with 1, 4 and 8 processes
     Pace,
-    /// The rate while another session holds a snapshot
-    Horizon,
     /// The rate of the last tenth of 150,000 messages under a held snapshot, compared in pairs of runs
     SnapshotDrain,
-    /// The delay in the last minute under a held snapshot, compared with the first minute
+    /// The delay of the last of ten minutes under a held snapshot, compared with the first minute
     SnapshotDelay,
     /// The rate with a backlog of 2 million messages
     Backlog,
@@ -61,274 +64,348 @@ impl Serialize for Scenario {
     }
 }
 
-/// One of the cases that a scenario compares.
-#[derive(Debug)]
-pub(crate) struct Case {
-    pub(crate) name: String,
-    /// Name of the worker that sends. None for the hand-written loop.
-    pub(crate) worker: Option<String>,
-    pub(crate) load: Load,
-}
-
-/// Settings of the user that change the cases.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct CaseOptions {
-    /// Multiplies the usual numbers of messages and seconds.
-    pub(crate) scale: f64,
-    /// How long messages are sent under a held snapshot.
-    pub(crate) snapshot_minutes: u32,
-}
-
 #[derive(Debug)]
 pub(crate) enum Load {
     Drain(Drain),
     Delay(Delay),
-    SnapshotDelay(SnapshotDelay),
-    Producers(Producers),
-    Idle(Idle),
-    Counts(Counts),
+    Producers(Sender, Alongside, Duration),
+    Idle(Sender, Duration),
+    Counts(Sender),
 }
 
 impl Load {
-    pub(crate) async fn measure(&self, server: &DatabaseServer) -> anyhow::Result<Measurements> {
+    pub(crate) async fn measure(&self, server: &ThrowawayPostgres) -> anyhow::Result<Measurements> {
         match self {
             Self::Drain(drain) => drain.measure(server).await,
             Self::Delay(delay) => delay.measure(server).await,
-            Self::SnapshotDelay(delay) => delay.measure(server).await,
-            Self::Producers(producers) => producers.measure(server).await,
-            Self::Idle(idle) => idle.measure(server).await,
-            Self::Counts(counts) => counts.measure(server).await,
+            Self::Producers(sender, alongside, measured_for) => {
+                producers::measure(server, sender, *alongside, *measured_for).await
+            }
+            Self::Idle(sender, measured_for) => idle::measure(server, sender, *measured_for).await,
+            Self::Counts(sender) => counts::measure(server, sender).await,
         }
     }
 }
 
-/// Name of the only case of a worker.
-const WORKER: &str = worker::DEFAULT_NAME;
-const HAND_WRITTEN: &str = "hand-written loop";
-/// Inserts a second while the load is low.
-const LOW_LOAD_PER_S: u32 = 100;
+/// A bound that a measurement should keep.
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct Target {
+    /// The measurement with its unit.
+    pub(crate) name: String,
+    /// A missing value misses the target.
+    pub(crate) value: Option<f64>,
+    pub(crate) bound: Bound,
+}
+
+#[derive(Debug, Clone, Copy, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Bound {
+    AtLeast(f64),
+    AtMost(f64),
+}
+
+impl Target {
+    pub(crate) fn is_met(&self) -> bool {
+        self.value.is_some_and(|value| match self.bound {
+            Bound::AtLeast(bound) => value >= bound,
+            Bound::AtMost(bound) => value <= bound,
+        })
+    }
+}
+
+/// A value for a target, calculated from the cases of one worker and, at the end, the case of the hand-written loop.
+#[derive(Debug, Clone, Copy)]
+enum Value {
+    /// The median of a case.
+    Of(usize, &'static str),
+    /// The median of one case divided by that of another.
+    Ratio(usize, usize, &'static str),
+    /// The median ratio of the second case to the first, run by run. The two runs follow each other, so that other load
+    /// on the machine affects both.
+    PairRatio(&'static str),
+}
+
+impl Value {
+    fn get(self, cases: &[&CaseReport]) -> Option<f64> {
+        let of = |case: usize, name| cases.get(case)?.median.get(name).copied();
+        match self {
+            Self::Of(case, name) => of(case, name),
+            Self::Ratio(case, other, name) => Some(of(case, name)? / of(other, name)?),
+            Self::PairRatio(name) => {
+                let pairs = cases.first()?.runs.iter().zip(&cases.get(1)?.runs);
+                let ratios = pairs.filter_map(|(one, two)| Some(two.get(name)? / one.get(name)?));
+                let ratios: Vec<_> = ratios.collect();
+                (!ratios.is_empty()).then(|| median(ratios))
+            }
+        }
+    }
+}
 
 impl Scenario {
-    /// The cases of each worker, and that of the hand-written loop where the scenario compares with it.
-    pub(crate) fn cases(self, options: CaseOptions, workers: &[Worker]) -> Vec<Case> {
-        let mut cases = Vec::new();
-        for worker in workers {
-            let sender = Sender::Worker(worker.binary.clone());
-            for (name, load) in self.cases_of_worker(options, sender) {
-                let name = if name == WORKER {
-                    worker.name.clone()
-                } else if workers.len() == 1 {
-                    name.into()
-                } else {
-                    format!("{}: {name}", worker.name)
-                };
-                cases.push(Case {
-                    name,
-                    worker: Some(worker.name.clone()),
-                    load,
-                });
-            }
-        }
-        cases.extend(self.load_of_loop(options.scale).map(|load| Case {
-            name: HAND_WRITTEN.into(),
-            worker: None,
-            load,
-        }));
-        cases
-    }
-
-    fn load_of_loop(self, scale: f64) -> Option<Load> {
+    /// The number of runs of each case.
+    pub(crate) fn runs(self, runs: u32) -> u32 {
         match self {
-            Self::Drain => Some(drain_load(Sender::HandWritten, 30_000, scale)),
-            Self::Delay => Some(delay_load(Sender::HandWritten, scale)),
-            _ => None,
+            // The ratio of a pair of runs differs more than a rate.
+            Self::SnapshotDrain => 3 * runs,
+            _ => runs,
         }
     }
 
-    fn cases_of_worker(self, options: CaseOptions, sender: Sender) -> Vec<(&'static str, Load)> {
-        let scale = options.scale;
-        let worker = EnvironmentConfig::of(sender.clone());
-        let drain = |name, drain| (name, Load::Drain(drain));
+    pub(crate) fn compares_with_loop(self) -> bool {
+        matches!(self, Self::Drain | Self::Delay)
+    }
+
+    /// The cases of a sender. `scale` multiplies the usual numbers of messages and seconds.
+    pub(crate) fn cases(self, scale: f64, sender: &Sender) -> Vec<(&'static str, Load)> {
+        let messages = |usual: u64| scaled(usual, scale);
+        let workload = |backlog| Workload {
+            backlog,
+            ..Workload::of(sender)
+        };
+        let delay = |messages, holds_snapshot| {
+            let sender = sender.clone();
+            Load::Delay(Delay {
+                sender,
+                messages,
+                holds_snapshot,
+            })
+        };
         match self {
-            Self::Drain => vec![(WORKER, drain_load(sender, 100_000, scale))],
-            Self::Delay => vec![(WORKER, delay_load(sender, scale))],
-            Self::SnapshotDelay => {
-                let delay = SnapshotDelay {
-                    sender,
-                    per_s: LOW_LOAD_PER_S,
-                    minutes: options.snapshot_minutes,
-                    minute: scaled_time(Duration::from_secs(60), scale),
-                };
-                vec![(WORKER, Load::SnapshotDelay(delay))]
-            }
+            Self::Drain => vec![(ONLY_CASE, Drain::of(workload(messages(100_000))).into())],
+            Self::Delay => vec![(ONLY_CASE, delay(messages(3_000), false))],
+            Self::SnapshotDelay => vec![(ONLY_CASE, delay(messages(60_000), true))],
             Self::Pace => [("1 process", 1), ("4 processes", 4), ("8 processes", 8)]
                 .map(|(name, processes)| {
-                    let (skipped, measured) = (1_000, scaled(9_000, scale));
-                    let config = EnvironmentConfig {
-                        processes,
-                        limit: Some(500),
-                        // The backlog outlasts the measurement.
-                        backlog: skipped + measured + 1_000,
-                        ..worker.clone()
-                    };
-                    let pace = Drain {
-                        skipped,
-                        measured,
-                        ..Drain::of(config)
-                    };
-                    drain(name, pace)
+                    let (skipped, measured) = (1_000, messages(9_000));
+                    // The backlog outlasts the measurement.
+                    let mut drain = Drain::of(workload(skipped + measured + 1_000));
+                    drain.workload.processes = processes;
+                    drain.workload.limit = Some(500);
+                    (drain.skipped, drain.measured) = (skipped, measured);
+                    (name, drain.into())
                 })
                 .into(),
-            Self::Horizon | Self::SnapshotDrain | Self::Backlog | Self::History => {
-                self.growing(scale, &worker)
+            Self::SnapshotDrain => [("no snapshot", false), ("held snapshot", true)]
+                .map(|(name, holds_snapshot)| {
+                    let mut drain = Drain::of(workload(messages(150_000)));
+                    drain.measured /= 10;
+                    drain.skipped = drain.workload.backlog - drain.measured;
+                    drain.holds_snapshot = holds_snapshot;
+                    (name, drain.into())
+                })
+                .into(),
+            Self::Backlog => {
+                let few = Drain::of(workload(messages(20_000)));
+                let mut many = Drain::of(workload(messages(2_000_000)));
+                // A worker counts its backlog for a fiftieth of the time. The run is long enough to include that.
+                many.measured = messages(500_000);
+                vec![
+                    ("backlog of 20,000", few.into()),
+                    ("backlog of 2 million", many.into()),
+                ]
             }
+            Self::History => [("no history", 0), ("10 million finished", 10_000_000)]
+                .map(|(name, history)| {
+                    let mut drain = Drain::of(workload(messages(100_000)));
+                    drain.workload.history = messages(history);
+                    (name, drain.into())
+                })
+                .into(),
             Self::Producers => [
                 ("no worker", Alongside::NoWorker),
                 ("busy worker", Alongside::BusyWorker),
                 ("notify each commit", Alongside::Notifications),
             ]
             .map(|(name, alongside)| {
-                let measured_for = scaled_time(Duration::from_secs(10), scale);
-                let producers = Producers {
-                    sender: sender.clone(),
-                    alongside,
-                    measured_for,
-                };
-                (name, Load::Producers(producers))
+                let measured_for = scaled_time(10, scale);
+                (
+                    name,
+                    Load::Producers(sender.clone(), alongside, measured_for),
+                )
             })
             .into(),
             Self::Memory => {
-                let config = EnvironmentConfig {
-                    backlog: scaled(20_000, scale),
-                    payload_bytes: 32_768,
-                    latency: Duration::from_millis(500),
-                    ..worker
-                };
-                vec![drain("1,024 calls of 32 KB", Drain::of(config))]
+                let mut drain = Drain::of(workload(messages(20_000)));
+                drain.workload.payload_bytes = 32_768;
+                drain.workload.latency = Duration::from_millis(500);
+                vec![("1,024 calls of 32 KB", drain.into())]
             }
             Self::Apps => {
-                let (skipped, measured) = (scaled(10_000, scale), scaled(60_000, scale));
-                let config = EnvironmentConfig {
-                    apps: 20,
-                    limit: Some(500),
-                    // The backlog of each app outlasts the measurement.
-                    backlog: 2 * (skipped + measured),
-                    ..worker
-                };
-                let apps = Drain {
-                    skipped,
-                    measured,
-                    ..Drain::of(config)
-                };
-                vec![drain("20 apps", apps)]
+                let (skipped, measured) = (messages(10_000), messages(60_000));
+                // The backlog of each app outlasts the measurement.
+                let mut drain = Drain::of(workload(2 * (skipped + measured)));
+                drain.workload.apps = 20;
+                drain.workload.limit = Some(500);
+                (drain.skipped, drain.measured) = (skipped, measured);
+                vec![("20 apps", drain.into())]
             }
             Self::Idle => {
-                let idle = Idle {
-                    sender,
-                    measured_for: scaled_time(Duration::from_secs(20), scale),
-                };
-                vec![(WORKER, Load::Idle(idle))]
+                let measured_for = scaled_time(20, scale);
+                vec![(ONLY_CASE, Load::Idle(sender.clone(), measured_for))]
             }
-            Self::Counts => vec![(WORKER, Load::Counts(Counts::committed(sender)))],
+            Self::Counts => vec![(ONLY_CASE, Load::Counts(sender.clone()))],
         }
     }
 
-    /// Cases that differ in the number of old row versions or rows.
-    fn growing(self, scale: f64, worker: &EnvironmentConfig) -> Vec<(&'static str, Load)> {
-        let drain = |name, drain| (name, Load::Drain(drain));
-        match self {
-            Self::Horizon => [("no snapshot", false), ("held snapshot", true)]
-                .map(|(name, held_snapshot)| {
-                    let (skipped, measured) = (scaled(500_000, scale), scaled(150_000, scale));
-                    let config = EnvironmentConfig {
-                        // The last messages are not measured, because claims get smaller at the end.
-                        backlog: skipped + measured + measured / 3,
-                        ..worker.clone()
-                    };
-                    let horizon = Drain {
-                        skipped,
-                        measured,
-                        held_snapshot,
-                        ..Drain::of(config)
-                    };
-                    drain(name, horizon)
-                })
-                .into(),
-            Self::SnapshotDrain => [("no snapshot", false), ("held snapshot", true)]
-                .map(|(name, held_snapshot)| {
-                    let backlog = scaled(150_000, scale);
-                    let config = EnvironmentConfig {
-                        backlog,
-                        ..worker.clone()
-                    };
-                    let last_tenth = Drain {
-                        skipped: backlog - backlog / 10,
-                        measured: backlog / 10,
-                        held_snapshot,
-                        ..Drain::of(config)
-                    };
-                    drain(name, last_tenth)
-                })
-                .into(),
-            // The worker counts the backlog again and again, for half of the first second and then a fiftieth of the
-            // time. The large case is measured for long enough to include such a count.
-            Self::Backlog => [
-                ("backlog of 20,000", 20_000, 20_000),
-                ("backlog of 2 million", 2_000_000, 500_000),
-            ]
-            .map(|(name, messages, measured)| {
-                let config = EnvironmentConfig {
-                    backlog: scaled(messages, scale),
-                    ..worker.clone()
-                };
-                let backlog = Drain {
-                    measured: scaled(measured, scale),
-                    ..Drain::of(config)
-                };
-                drain(name, backlog)
-            })
-            .into(),
-            Self::History => [("no history", 0), ("10 million finished", 10_000_000)]
-                .map(|(name, history)| {
-                    let config = EnvironmentConfig {
-                        history: scaled(history, scale),
-                        backlog: scaled(100_000, scale),
-                        ..worker.clone()
-                    };
-                    drain(name, Drain::of(config))
-                })
-                .into(),
-            _ => Vec::new(),
-        }
+    pub(crate) fn targets(self, cases: &[&CaseReport]) -> Vec<Target> {
+        use Bound::{AtLeast, AtMost};
+        use Value::{Of, PairRatio, Ratio};
+        const RATE: &str = "messages_per_s";
+        const MEMORY: Value = Of(0, "peak_memory_mib");
+        let targets = match self {
+            Self::Drain => vec![
+                (
+                    "messages/s, times the loop's",
+                    Ratio(0, 1, RATE),
+                    AtLeast(4.0),
+                ),
+                (
+                    "processor time, of the loop's",
+                    Ratio(0, 1, "cpu_us_per_message"),
+                    AtMost(0.25),
+                ),
+            ],
+            Self::Delay => vec![
+                ("median, ms", Of(0, "delay_p50_ms"), AtMost(2.0)),
+                ("99 %, ms", Of(0, "delay_p99_ms"), AtMost(5.0)),
+            ],
+            Self::Pace => vec![
+                ("messages/s, 1 process", Of(0, RATE), AtLeast(490.0)),
+                ("messages/s, 4 processes", Of(1, RATE), AtLeast(490.0)),
+                ("messages/s, 8 processes", Of(2, RATE), AtLeast(490.0)),
+            ],
+            Self::SnapshotDrain => {
+                vec![(
+                    "rate, of that without the snapshot",
+                    PairRatio(RATE),
+                    AtLeast(0.9),
+                )]
+            }
+            Self::SnapshotDelay => {
+                vec![(
+                    "% of the first minute",
+                    Of(0, "last_of_first_percent"),
+                    AtMost(125.0),
+                )]
+            }
+            Self::Backlog | Self::History => {
+                vec![(
+                    "rate, of that with few rows",
+                    Ratio(1, 0, RATE),
+                    AtLeast(0.9),
+                )]
+            }
+            Self::Producers => vec![
+                (
+                    "commits/s, of those without a worker",
+                    Ratio(1, 0, "commits_per_s"),
+                    AtLeast(0.9),
+                ),
+                ("messages/s of the worker", Of(1, RATE), AtLeast(475.0)),
+            ],
+            // 100 MB, and 40 MB.
+            Self::Memory => vec![("MiB", MEMORY, AtMost(95.4))],
+            Self::Idle => vec![
+                ("MiB", MEMORY, AtMost(38.1)),
+                (
+                    "% of a core, worker",
+                    Of(0, "sender_percent_of_a_core"),
+                    AtMost(0.5),
+                ),
+                (
+                    "% of a core, Postgres",
+                    Of(0, "postgres_percent_of_a_core"),
+                    AtMost(0.5),
+                ),
+            ],
+            Self::Apps => vec![
+                ("messages/s", Of(0, RATE), AtLeast(0.95 * 20.0 * 490.0)),
+                (
+                    "slowest app, % of the fastest",
+                    Of(0, "slowest_app_percent"),
+                    AtLeast(90.0),
+                ),
+            ],
+            Self::Counts => {
+                let committed = committed_counts().into_iter();
+                let targets = committed.map(|(name, committed)| Target {
+                    value: cases
+                        .first()
+                        .and_then(|case| case.median.get(&name).copied()),
+                    bound: AtMost(committed * MAX_COUNT_GROWTH),
+                    name,
+                });
+                return targets.collect();
+            }
+        };
+        let targets = targets.into_iter().map(|(name, value, bound)| Target {
+            name: name.to_owned(),
+            value: value.get(cases),
+            bound,
+        });
+        targets.collect()
     }
 }
 
-fn drain_load(sender: Sender, messages: u64, scale: f64) -> Load {
-    Load::Drain(Drain::of(EnvironmentConfig {
-        backlog: scaled(messages, scale),
-        ..EnvironmentConfig::of(sender)
-    }))
+impl From<Drain> for Load {
+    fn from(drain: Drain) -> Self {
+        Self::Drain(drain)
+    }
 }
 
-fn delay_load(sender: Sender, scale: f64) -> Load {
-    Load::Delay(Delay {
-        sender,
-        per_s: LOW_LOAD_PER_S,
-        messages: usize::try_from(scaled(3_000, scale)).unwrap_or(usize::MAX),
-    })
+fn committed_counts() -> BTreeMap<String, f64> {
+    serde_json::from_str(COMMITTED_COUNTS).unwrap_or_default()
 }
 
 /// Scales a number of messages, but keeps enough of them to measure.
 #[expect(
-    clippy::cast_precision_loss,
     clippy::cast_possible_truncation,
     clippy::cast_sign_loss,
     reason = "far below 2^52, and positive"
 )]
 fn scaled(usual: u64, scale: f64) -> u64 {
-    ((usual as f64 * scale) as u64).clamp(1_000.min(usual), u64::from(u32::MAX))
+    ((count(usual) * scale) as u64).max(1_000.min(usual))
 }
 
-fn scaled_time(usual: Duration, scale: f64) -> Duration {
-    usual.mul_f64(scale).max(Duration::from_secs(2))
+fn scaled_time(usual_s: u64, scale: f64) -> Duration {
+    let scaled = Duration::from_secs(usual_s).mul_f64(scale);
+    scaled.max(Duration::from_secs(2))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn case(runs: Vec<Measurements>, median: Measurements) -> CaseReport {
+        CaseReport {
+            case: "worker".into(),
+            worker: Some("worker".into()),
+            runs,
+            median,
+        }
+    }
+
+    #[test]
+    fn each_committed_count_is_a_target() {
+        let counts = ["instructions", "statements", "transactions", "wal_bytes"];
+        let names = counts.map(|count| format!("{count}_per_message"));
+        let committed: Vec<_> = committed_counts().into_keys().collect();
+        assert_eq!(committed, names);
+        let too_many = names.map(|name| (name, f64::MAX)).into();
+        let targets = Scenario::Counts.targets(&[&case(Vec::new(), too_many)]);
+        assert_eq!(targets.len(), counts.len());
+        assert!(targets.iter().all(|target| !target.is_met()));
+    }
+
+    #[test]
+    fn pairs_are_compared_run_by_run() {
+        let case = |rates: [f64; 3]| {
+            let runs = rates.map(|rate| Measurements::from([("messages_per_s".into(), rate)]));
+            case(runs.into(), Measurements::default())
+        };
+        let (without, with) = (case([100.0, 200.0, 400.0]), case([95.0, 150.0, 320.0]));
+        let targets = Scenario::SnapshotDrain.targets(&[&without, &with]);
+        assert!(!targets[0].is_met());
+        assert_eq!(targets[0].value, Some(0.8));
+    }
 }

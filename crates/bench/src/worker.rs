@@ -1,4 +1,4 @@
-//! The worker binaries that the benchmark measures.
+//! The worker binaries to measure.
 
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
@@ -6,58 +6,25 @@ use std::str::FromStr;
 use anyhow::ensure;
 use serde::Serialize;
 
-use crate::child::bench_binary;
+use crate::child_process::bench_binary;
 
-/// Environment variable that names another worker binary than the one beside the benchmark.
-const WORKER_BIN: &str = "WORKER_BIN";
-/// Name of the worker where only one is measured.
 pub(crate) const DEFAULT_NAME: &str = "worker";
+const WORKER_BIN: &str = "WORKER_BIN";
 
-/// A worker binary, and the name under which the report shows it.
+/// A worker binary, and its name in the report.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub(crate) struct Worker {
     pub(crate) name: String,
     pub(crate) binary: PathBuf,
 }
 
-impl Worker {
-    /// The binary that `WORKER_BIN` names, or the one beside the benchmark.
-    ///
-    /// # Errors
-    /// If the path of the benchmark can't be read.
-    pub(crate) fn default_one() -> anyhow::Result<Self> {
-        let binary = match std::env::var_os(WORKER_BIN).filter(|path| !path.is_empty()) {
-            Some(path) => path.into(),
-            None => bench_binary()?.with_file_name("worker"),
-        };
-        Ok(Self {
-            name: DEFAULT_NAME.into(),
-            binary,
-        })
-    }
-
-    /// Makes the path absolute, because a name without a slash would be searched in `PATH`.
-    ///
-    /// # Errors
-    /// If there is no such file.
-    pub(crate) fn resolve(mut self) -> anyhow::Result<Self> {
-        self.binary = std::path::absolute(self.binary)?;
-        ensure!(
-            self.binary.is_file(),
-            "there is no worker binary at {}: run `make bench`, or `cargo build --release`, or set {WORKER_BIN} or --worker",
-            self.binary.display()
-        );
-        Ok(self)
-    }
-}
-
 impl FromStr for Worker {
     type Err = String;
 
-    /// Reads `NAME=PATH` or `PATH`. Without a name, the file name is used.
+    /// Parses `NAME=PATH` or `PATH`. Without a name, the file name is used.
     fn from_str(text: &str) -> Result<Self, String> {
         let (name, path) = match text.split_once('=') {
-            // The part before the sign belongs to the path if it has a slash.
+            // A part with a slash belongs to the path.
             Some((name, path)) if !name.contains('/') => (Some(name), path),
             _ => (None, text),
         };
@@ -72,38 +39,53 @@ impl FromStr for Worker {
     }
 }
 
-/// Checks that the report can tell the workers apart.
-///
-/// # Errors
-/// If two have the same name.
-pub(crate) fn check_names(workers: &[Worker]) -> anyhow::Result<()> {
-    for (index, Worker { name, .. }) in workers.iter().enumerate() {
+/// The given workers, or the binary that `WORKER_BIN` names, or the one beside this program.
+pub(crate) fn resolve(mut workers: Vec<Worker>) -> anyhow::Result<Vec<Worker>> {
+    if workers.is_empty() {
+        let binary = match std::env::var_os(WORKER_BIN).filter(|path| !path.is_empty()) {
+            Some(path) => path.into(),
+            None => bench_binary()?.with_file_name("worker"),
+        };
+        workers.push(Worker {
+            name: DEFAULT_NAME.into(),
+            binary,
+        });
+    }
+    let mut names = Vec::new();
+    for Worker { name, binary } in &mut workers {
         ensure!(
-            workers[..index].iter().all(|other| other.name != *name),
+            !names.contains(name),
             "two workers are named {name}: write --worker NAME=PATH with different names"
         );
+        names.push(name.clone());
+        // The system would search a name without a slash in `PATH`.
+        *binary = std::path::absolute(&binary)?;
+        ensure!(
+            binary.is_file(),
+            "there is no worker binary at {}: run `make bench`, or `cargo build --release`, or set {WORKER_BIN} or --worker",
+            binary.display()
+        );
     }
-    Ok(())
+    Ok(workers)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn parsed(text: &str) -> (String, String) {
-        let worker: Worker = text.parse().expect("a worker");
-        (worker.name, worker.binary.display().to_string())
-    }
-
     #[test]
     fn a_worker_is_named_by_its_file_unless_a_name_is_given() {
-        let pair = |name: &str, path: &str| (name.to_owned(), path.to_owned());
-        assert_eq!(parsed("old=/tmp/worker"), pair("old", "/tmp/worker"));
-        assert_eq!(
-            parsed("/tmp/old-worker"),
-            pair("old-worker", "/tmp/old-worker")
-        );
-        assert_eq!(parsed("/tmp/a=b/worker"), pair("worker", "/tmp/a=b/worker"));
+        for (text, name, path) in [
+            ("old=/tmp/worker", "old", "/tmp/worker"),
+            ("/tmp/old-worker", "old-worker", "/tmp/old-worker"),
+            ("/tmp/a=b/worker", "worker", "/tmp/a=b/worker"),
+        ] {
+            let worker: Worker = text.parse().expect("a worker");
+            assert_eq!(
+                (worker.name.as_str(), worker.binary.to_str()),
+                (name, Some(path))
+            );
+        }
         for wrong in ["", "old=", "=/tmp/worker", "/"] {
             assert!(wrong.parse::<Worker>().is_err(), "{wrong}");
         }
@@ -111,8 +93,12 @@ mod tests {
 
     #[test]
     fn two_workers_of_the_same_name_are_refused() {
-        let workers = ["/a/worker", "/b/worker"].map(|path| path.parse().expect("a worker"));
-        let error = check_names(&workers).expect_err("the same name");
+        let here = bench_binary().expect("this program");
+        let worker = Worker {
+            name: "same".into(),
+            binary: here,
+        };
+        let error = resolve(vec![worker.clone(), worker]).expect_err("the same name");
         assert!(error.to_string().contains("NAME=PATH"), "{error}");
     }
 }

@@ -49,7 +49,6 @@ fn wrong_usage_is_exit_code_2() {
         (&["sprint"][..], "invalid value 'sprint'"),
         (&["--runs", "0"], "0 is not in 1..=100"),
         (&["--scale", "2"], "write a number from 0.001 to 1"),
-        (&["--minutes", "1"], "1 is not in 2..=600"),
         (&["--worker", "old="], "write the path of a worker binary"),
     ] {
         let output = run(bench(arguments));

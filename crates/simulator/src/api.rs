@@ -1,7 +1,8 @@
-//! The two endpoints: what becomes of a call, from its arrival to its answer.
+//! The two endpoints: how the API handles a call from its arrival to its response.
 
 use std::borrow::Cow;
-use std::sync::Arc;
+use std::error::Error;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use axum::Router;
@@ -10,118 +11,186 @@ use axum::extract::{Request, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::Response;
 use axum::routing::post;
+use http_body_util::LengthLimitError;
 use hyper::body::Body as _;
 use uuid::Uuid;
 
-use super::api_state::ApiState;
 use super::behaviour::Behaviour;
 use super::call::{Call, CallKind};
-use super::faults::Fault;
-use super::ledger_state::{Admission, Arrival};
+use super::faults::{Fault, Faults};
+use super::ledger::{Admission, Ledger};
 use super::request::{self, Refusal};
-use super::response::{ApiResponse, close_without_response};
+use super::response::{
+    GARBAGE, close_without_response, failure, half_response, response, success, usual_body,
+};
 
-/// The longest body: a payload of 32 KB, of which JSON may write each byte as six, and the fields around it.
+/// JSON may write each byte of a payload of 32 KB as six, and there are other fields.
 const MAX_BODY_BYTES: usize = 256 * 1024;
-
-/// How long a body may take to come in.
 const BODY_TIMEOUT: Duration = Duration::from_secs(5);
 
-enum Ending {
-    Respond(ApiResponse),
-    Close,
-    Hang,
+/// State that the endpoints and the control API share.
+#[derive(Debug)]
+pub(super) struct ApiState {
+    pub(super) ledger: Arc<Ledger>,
+    behaviour: Mutex<Arc<Behaviour>>,
+    faults: Mutex<Faults>,
+    /// Prefix of the request IDs, which differ from those of another simulator with the same ledger.
+    instance: String,
 }
 
-/// The routes of the two endpoints. Every other path gets a 404 and counts as a stray request, except the control API.
+impl ApiState {
+    pub(super) fn new(ledger: Arc<Ledger>, behaviour: Behaviour, faults: Faults) -> Self {
+        let (instance, ..) = Uuid::new_v4().as_fields();
+        Self {
+            ledger,
+            behaviour: Mutex::new(Arc::new(behaviour)),
+            faults: Mutex::new(faults),
+            instance: format!("{instance:08x}"),
+        }
+    }
+
+    pub(super) fn behaviour(&self) -> MutexGuard<'_, Arc<Behaviour>> {
+        self.behaviour
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn faults(&self) -> MutexGuard<'_, Faults> {
+        self.faults.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 pub(super) fn routes() -> Router<Arc<ApiState>> {
+    let users = "/dev/v2/project/{app_id}/rtm/users/{user_id}";
     Router::new()
         .route(
-            "/dev/v2/project/{app_id}/rtm/users/{user_id}/peer_messages",
+            &format!("{users}/peer_messages"),
             post(|state, request| call(state, CallKind::Peer, request)),
         )
         .route(
-            "/dev/v2/project/{app_id}/rtm/users/{user_id}/channel_messages",
+            &format!("{users}/channel_messages"),
             post(|state, request| call(state, CallKind::Channel, request)),
         )
 }
 
-/// Responds to a request for an unknown path or with a wrong method, and counts it.
-pub(super) fn stray(api: &ApiState, status: StatusCode) -> Response {
-    api.ledger.note_stray();
-    unknown(status)
-}
-
-/// Responds as the API does to a request that it does not know.
+/// Responds to a request for an unknown path or with a wrong method.
 pub(super) fn unknown(status: StatusCode) -> Response {
     let request_id = Uuid::new_v4().simple().to_string();
-    ApiResponse::usual(status, &request_id).into_response(&request_id)
+    response(status, usual_body(status, &request_id), &request_id, None)
 }
 
-/// Decides what becomes of a call, in the order in which the API would find out, and notes it in `arrival`.
-/// Besides the ending it tells how long a fault delays it.
-fn judge(
-    api: &ApiState,
-    behaviour: &Behaviour,
-    arrival: &mut Arrival,
-    headers: &HeaderMap,
-    read: Result<(), Refusal>,
-) -> (Ending, Duration) {
-    let call = &mut arrival.call;
-    let answer = |answer| (Ending::Respond(answer), Duration::ZERO);
-    let signed_in = behaviour
-        .credentials
-        .admit(headers, &call.app_id, &call.sender, unix_time_s());
-    if !signed_in {
-        return answer(ApiResponse::usual(
-            StatusCode::UNAUTHORIZED,
-            &call.request_id,
-        ));
-    }
-    if let Err(refusal) = read {
-        return answer(ApiResponse::failed(
-            refusal.status,
-            &refusal.reason,
-            &call.request_id,
-        ));
-    }
-    let limit = behaviour.limit_of(&call.app_id);
-    let nth = match api.ledger.admit(arrival, limit) {
-        Admission::Admitted { nth } => nth,
-        Admission::Refused => {
-            let request_id = &arrival.call.request_id;
-            return answer(
-                ApiResponse::usual(StatusCode::TOO_MANY_REQUESTS, request_id)
-                    .with_retry_after(behaviour.retry_after.as_deref()),
-            );
+enum Reply {
+    Respond(Response),
+    Close,
+    Hang,
+}
+
+async fn call(State(api): State<Arc<ApiState>>, kind: CallKind, request: Request) -> Response {
+    // Read before the body, because the limit counts arrivals and a body may be slow.
+    let arrived = Instant::now();
+    let (parts, body) = request.into_parts();
+    let app_id = request::app_id(parts.uri.path());
+    let mut call = api.ledger.arrive(arrived, kind, app_id);
+    call.request_id = format!("{}{:010x}", api.instance, call.seq);
+
+    let behaviour = Arc::clone(&api.behaviour());
+    let body = read_body(body).await;
+    let bytes = body.as_deref().unwrap_or_default();
+    let read = request::read(&mut call, &parts, bytes);
+    let admitted = admit(&api, &behaviour, &call, &parts.headers, body.and(read));
+    let (reply, fault_delay) = match admitted {
+        Ok(nth) => reply(&api, &behaviour, &mut call, nth),
+        Err(refusal) => {
+            let body = match &refusal.reason {
+                Some(reason) => failure(reason, &call.request_id),
+                None => usual_body(refusal.status, &call.request_id),
+            };
+            let retry_after = refusal.retry_after.as_deref();
+            let response = response(refusal.status, body, &call.request_id, retry_after);
+            (Reply::Respond(response), Duration::ZERO)
         }
     };
-    let call = &mut arrival.call;
+    let latency = Duration::from_millis(behaviour.latency_ms);
+    let jitter = Duration::from_millis(behaviour.jitter_ms);
+    let delay = fault_delay + latency + api.faults().delay(jitter);
+
+    match reply {
+        Reply::Respond(response) if delay.is_zero() => {
+            call.status = Some(response.status().as_u16());
+            api.ledger.decide(&call);
+            response
+        }
+        Reply::Respond(response) => {
+            api.ledger.decide(&call);
+            // If the client closes the connection, this future ends here, and the call stays without a status.
+            tokio::time::sleep(delay).await;
+            api.ledger.responded(&call, response.status().as_u16());
+            response
+        }
+        Reply::Close => {
+            api.ledger.decide(&call);
+            tokio::time::sleep(delay).await;
+            close_without_response()
+        }
+        Reply::Hang => {
+            api.ledger.decide(&call);
+            std::future::pending().await
+        }
+    }
+}
+
+/// Checks credentials, parameters and the limit, in this order, as the API does. Returns how many calls of the same
+/// message were admitted so far, if the ledger could count them.
+fn admit(
+    api: &ApiState,
+    behaviour: &Behaviour,
+    call: &Call,
+    headers: &HeaderMap,
+    read: Result<(), Refusal>,
+) -> Result<Option<u32>, Refusal> {
+    let is_authorized =
+        behaviour
+            .credentials
+            .admit(headers, &call.app_id, &call.sender, unix_time_s());
+    if !is_authorized {
+        return Err(Refusal::of(StatusCode::UNAUTHORIZED));
+    }
+    read?;
+    let limit = behaviour.limit_of(&call.app_id);
+    match api.ledger.admit(call, limit) {
+        Admission::Admitted { nth } => Ok(nth),
+        Admission::OverLimit => Err(Refusal {
+            retry_after: behaviour.retry_after.clone(),
+            ..Refusal::of(StatusCode::TOO_MANY_REQUESTS)
+        }),
+    }
+}
+
+/// The reply to an admitted call, and the delay that a fault adds.
+fn reply(
+    api: &ApiState,
+    behaviour: &Behaviour,
+    call: &mut Call,
+    nth: Option<u32>,
+) -> (Reply, Duration) {
+    let code = match call.wait_for_ack {
+        false => "message_sent",
+        true if behaviour.is_offline(&call.target) => "message_offline",
+        true => "message_delivered",
+    };
     let fault = api.faults().choose(call, nth);
     call.fault = fault.as_ref().map(|fault| Cow::Borrowed(fault.name()));
     call.accepted = fault.as_ref().is_none_or(Fault::takes_message);
-    let delay = match fault {
-        Some(Fault::Slow { ms }) => Duration::from_millis(ms),
-        _ => Duration::ZERO,
-    };
-    (ending(call, behaviour, fault), delay)
-}
-
-/// The ending of a call that is right in itself.
-fn ending(call: &mut Call, behaviour: &Behaviour, fault: Option<Fault>) -> Ending {
-    let code = if !call.wait_for_ack {
-        "message_sent"
-    } else if behaviour.is_offline(&call.target) {
-        "message_offline"
-    } else {
-        "message_delivered"
-    };
+    if matches!(fault, None | Some(Fault::Slow { .. })) {
+        call.code = Some(Cow::Borrowed(code));
+    }
     let request_id = &call.request_id;
-    match fault {
-        None | Some(Fault::Slow { .. }) => {
-            let answer = ApiResponse::success(code, request_id);
-            call.code = Some(Cow::Borrowed(code));
-            Ending::Respond(answer)
+    let ok = |body: Body| Reply::Respond(response(StatusCode::OK, body, request_id, None));
+    let reply = match fault {
+        None => ok(success(code, request_id).into()),
+        Some(Fault::Slow { ms }) => {
+            let reply = ok(success(code, request_id).into());
+            return (reply, Duration::from_millis(ms));
         }
         Some(Fault::Status {
             code,
@@ -129,106 +198,49 @@ fn ending(call: &mut Call, behaviour: &Behaviour, fault: Option<Fault>) -> Endin
             body,
         }) => {
             let status = StatusCode::from_u16(code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-            Ending::Respond(
-                ApiResponse::chosen(status, body, request_id)
-                    .with_retry_after(retry_after.as_deref()),
-            )
+            let body = body.unwrap_or_else(|| usual_body(status, request_id));
+            Reply::Respond(response(status, body, request_id, retry_after.as_deref()))
         }
-        Some(Fault::Garbage) => Ending::Respond(ApiResponse::garbage()),
-        Some(Fault::HalfBody) => Ending::Respond(ApiResponse::success(code, request_id).broken()),
-        Some(Fault::Drop | Fault::DropBefore) => Ending::Close,
-        Some(Fault::Hang) => Ending::Hang,
-    }
-}
-
-async fn call(State(api): State<Arc<ApiState>>, kind: CallKind, request: Request) -> Response {
-    // Before anything else: the limit is about arrivals, not about how quickly bodies come in.
-    let arrived = Instant::now();
-    let (parts, body) = request.into_parts();
-    let app_id = request::app_id(parts.uri.path());
-    let mut arrival = api.ledger.arrive(arrived, kind, app_id);
-    arrival.call.request_id = api.request_id(arrival.call.seq);
-
-    let behaviour = api.behaviour();
-    let body = read_body(body).await;
-    let read = request::read(
-        &mut arrival.call,
-        &parts,
-        body.as_deref().unwrap_or_default(),
-    );
-    let read = body.and(read);
-    let (ending, fault_delay) = judge(&api, &behaviour, &mut arrival, &parts.headers, read);
-    let jitter = Duration::from_millis(behaviour.jitter_ms);
-    let delay =
-        fault_delay + Duration::from_millis(behaviour.latency_ms) + api.faults().jitter(jitter);
-    finish(&api, arrival, ending, delay).await
-}
-
-/// Writes the call down, and answers it after `delay` or not at all.
-async fn finish(api: &ApiState, mut arrival: Arrival, ending: Ending, delay: Duration) -> Response {
-    match ending {
-        Ending::Respond(answer) => {
-            let status = answer.status.as_u16();
-            if delay.is_zero() {
-                arrival.call.status = Some(status);
-                api.ledger.judge(&arrival);
-            } else {
-                api.ledger.judge(&arrival);
-                // A client that goes away meanwhile ends this future here, and the call has had no answer.
-                tokio::time::sleep(delay).await;
-                api.ledger.responded(&arrival, status);
-            }
-            answer.into_response(&arrival.call.request_id)
+        Some(Fault::Garbage) => ok(GARBAGE.into()),
+        Some(Fault::HalfBody) => {
+            Reply::Respond(half_response(success(code, request_id), request_id))
         }
-        Ending::Close => {
-            api.ledger.judge(&arrival);
-            tokio::time::sleep(delay).await;
-            close_without_response()
-        }
-        Ending::Hang => {
-            api.ledger.judge(&arrival);
-            std::future::pending().await
-        }
-    }
+        Some(Fault::Drop | Fault::DropBefore) => Reply::Close,
+        Some(Fault::Hang) => Reply::Hang,
+    };
+    (reply, Duration::ZERO)
 }
 
 async fn read_body(body: Body) -> Result<Bytes, Refusal> {
     let too_long = || {
-        Refusal::new(
-            StatusCode::PAYLOAD_TOO_LARGE,
-            format!("the body must not exceed {MAX_BODY_BYTES} bytes"),
-        )
+        let reason = format!("the body must not exceed {MAX_BODY_BYTES} bytes");
+        Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, reason)
     };
-    // A length announced in the head is refused without waiting for the body.
+    // The head announces the length, so there is no need to wait for the body.
     if body.size_hint().lower() > MAX_BODY_BYTES as u64 {
         return Err(too_long());
     }
     match tokio::time::timeout(BODY_TIMEOUT, to_bytes(body, MAX_BODY_BYTES)).await {
         Ok(Ok(bytes)) => Ok(bytes),
-        Ok(Err(error)) if is_too_long(&error) => Err(too_long()),
+        Ok(Err(error))
+            if error
+                .source()
+                .is_some_and(<dyn Error>::is::<LengthLimitError>) =>
+        {
+            Err(too_long())
+        }
         Ok(Err(_)) => Err(Refusal::new(
             StatusCode::BAD_REQUEST,
             "the body could not be read",
         )),
         Err(_) => Err(Refusal::new(
             StatusCode::REQUEST_TIMEOUT,
-            "the body did not come in time",
+            "the body did not arrive in time",
         )),
     }
 }
 
-fn is_too_long(error: &axum::Error) -> bool {
-    let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
-    while let Some(error) = cause {
-        if error.is::<http_body_util::LengthLimitError>() {
-            return true;
-        }
-        cause = error.source();
-    }
-    false
-}
-
-#[allow(clippy::disallowed_methods)] // A token says when it expires by the wall clock.
+#[allow(clippy::disallowed_methods)] // Tokens expire by the wall clock.
 fn unix_time_s() -> u64 {
     SystemTime::now()
         .duration_since(UNIX_EPOCH)

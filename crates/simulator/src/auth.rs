@@ -1,4 +1,4 @@
-//! Who may call: API key and secret, given tokens, and tokens made from an app certificate.
+//! The credentials that the API accepts: API keys, given tokens, and tokens signed with an app certificate.
 
 use std::fmt;
 
@@ -9,65 +9,59 @@ use serde::{Deserialize, Serialize};
 
 use super::token;
 
-/// The sign-ins that are accepted. With none given, every call is.
+/// The accepted credentials. Without any, the API accepts every call.
 #[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Credentials {
-    /// API keys and their secrets, for basic authentication with any sender.
+    /// For basic authentication with any sender.
     pub basic: Vec<ApiKey>,
-    /// Tokens that are accepted without being looked into.
+    /// Tokens that the API accepts without parsing them.
     pub tokens: Vec<GivenToken>,
-    /// App certificates: a 007 token that one of them has signed is accepted for its app and its user.
+    /// The API accepts 007 tokens that are signed with one of these, for their app and user.
     pub app_certificates: Vec<String>,
 }
 
-/// What basic authentication consists of.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ApiKey {
-    /// The API key: the user name.
     pub api_key: String,
-    /// The API secret: the password.
     pub api_secret: String,
 }
 
-/// A token that is accepted as it stands.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct GivenToken {
     pub token: String,
-    /// The only user it is for.
+    /// The only sender that may use the token.
     #[serde(default)]
     pub uid: Option<String>,
 }
 
 impl fmt::Debug for Credentials {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_list().entries(self.accepts()).finish()
+        f.debug_list().entries(self.describe()).finish()
     }
 }
 
 impl Credentials {
-    /// What is accepted, in words that tell no secret.
-    pub fn accepts(&self) -> Vec<String> {
+    /// The kinds of accepted credentials, without secrets.
+    pub fn describe(&self) -> Vec<String> {
         let kinds = [
             ("API key and secret", self.basic.len()),
             ("given token", self.tokens.len()),
             ("token of an app certificate", self.app_certificates.len()),
         ];
-        let accepts: Vec<_> = kinds
+        if kinds.iter().all(|&(_, count)| count == 0) {
+            return vec!["everything".to_owned()];
+        }
+        kinds
             .into_iter()
             .filter(|&(_, count)| count > 0)
             .map(|(kind, count)| format!("{kind} ({count})"))
-            .collect();
-        if accepts.is_empty() {
-            vec!["everything".to_owned()]
-        } else {
-            accepts
-        }
+            .collect()
     }
 
-    /// Whether a call of `sender` for `app_id` with these headers is signed in, at `now_s` seconds of Unix time.
+    /// Checks the credentials in the headers of a call. `now_s` is Unix time.
     pub(super) fn admit(
         &self,
         headers: &HeaderMap,
@@ -78,78 +72,43 @@ impl Credentials {
         if *self == Self::default() {
             return true;
         }
-        match SignIn::read(headers) {
-            Some(SignIn::Basic { pair }) => self
-                .basic
-                .iter()
-                .any(|key| format!("{}:{}", key.api_key, key.api_secret) == pair),
-            Some(SignIn::Token { token, uid }) => {
-                uid.is_none_or(|uid| uid == sender)
-                    && (self.is_given(token, sender) || self.is_made(token, app_id, sender, now_s))
-            }
-            None => false,
+        let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
+        let uid = text("x-agora-uid");
+        let is_for_sender = |token| {
+            uid.is_none_or(|uid| uid == sender) && self.admits_token(token, app_id, sender, now_s)
+        };
+        // The API ignores the `x-agora-token` header of a call with `Authorization`.
+        if !headers.contains_key(header::AUTHORIZATION) {
+            return uid.is_some() && text("x-agora-token").is_some_and(is_for_sender);
         }
-    }
-
-    fn is_given(&self, token: &str, sender: &str) -> bool {
-        self.tokens
-            .iter()
-            .filter(|given| given.token == token)
-            .any(|given| given.uid.as_ref().is_none_or(|uid| uid == sender))
-    }
-
-    fn is_made(&self, token: &str, app_id: &str, sender: &str, now_s: u64) -> bool {
-        if self.app_certificates.is_empty() {
+        let Some((scheme, value)) = text("authorization").and_then(|text| text.split_once(' '))
+        else {
             return false;
+        };
+        match scheme.to_ascii_lowercase().as_str() {
+            "basic" => STANDARD.decode(value.trim()).is_ok_and(|pair| {
+                let mut keys = self.basic.iter();
+                keys.any(|key| pair == format!("{}:{}", key.api_key, key.api_secret).as_bytes())
+            }),
+            "agora" => {
+                let token = value.trim().strip_prefix("token=");
+                token.is_some_and(is_for_sender)
+            }
+            _ => false,
         }
-        token::parse(token).is_ok_and(|token| {
-            self.app_certificates
-                .iter()
-                .any(|certificate| token.is_signed_with(certificate))
-                && token.admits(app_id, sender, now_s)
-        })
+    }
+
+    fn admits_token(&self, token: &str, app_id: &str, sender: &str, now_s: u64) -> bool {
+        let is_given = self.tokens.iter().any(|given| {
+            given.token == token && given.uid.as_ref().is_none_or(|uid| uid == sender)
+        });
+        let is_signed = || {
+            token::parse(token).is_some_and(|token| {
+                let mut certificates = self.app_certificates.iter();
+                certificates.any(|certificate| token.is_signed_with(certificate))
+                    && token.admits(app_id, sender, now_s)
+            })
+        };
+        is_given || is_signed()
     }
 }
-
-/// The sign-in that a request presents.
-#[derive(Debug, PartialEq, Eq)]
-enum SignIn<'a> {
-    Basic {
-        pair: String,
-    },
-    Token {
-        token: &'a str,
-        uid: Option<&'a str>,
-    },
-}
-
-impl<'a> SignIn<'a> {
-    /// `Authorization` decides where it is given; the `x-agora-` headers count only without it, and only together.
-    fn read(headers: &'a HeaderMap) -> Option<Self> {
-        let text = |name| headers.get(name).and_then(|value| value.to_str().ok());
-        if headers.contains_key(header::AUTHORIZATION) {
-            let (scheme, value) = text(header::AUTHORIZATION.as_str())?.split_once(' ')?;
-            return match scheme.to_ascii_lowercase().as_str() {
-                "basic" => {
-                    let pair = String::from_utf8(STANDARD.decode(value.trim()).ok()?).ok()?;
-                    Some(Self::Basic { pair })
-                }
-                "agora" => {
-                    let token = value.trim().strip_prefix("token=")?;
-                    // The uid is optional beside it, and binding where it is given.
-                    let uid = text("x-agora-uid");
-                    Some(Self::Token { token, uid })
-                }
-                _ => None,
-            };
-        }
-        Some(Self::Token {
-            token: text("x-agora-token")?,
-            uid: Some(text("x-agora-uid")?),
-        })
-    }
-}
-
-#[cfg(test)]
-#[path = "auth_tests.rs"]
-mod tests;

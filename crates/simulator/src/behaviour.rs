@@ -1,33 +1,31 @@
-//! How the simulated API behaves: what can be changed while it runs.
-
 use std::collections::BTreeMap;
 
+use anyhow::ensure;
+use axum::http::HeaderValue;
 use serde::{Deserialize, Serialize};
 
-use super::SimulatorError;
 use super::auth::Credentials;
 
-/// How the simulated API behaves, apart from faults.
+/// Properties of the simulated API, apart from faults, that can be changed while it runs.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Behaviour {
-    /// The most calls of an app in any sliding second, both kinds together; `None` for no limit.
+    /// The most calls of an app in any sliding second. `None` is no limit.
     pub limit: Option<u32>,
     /// Limits of single apps, by app ID.
     pub app_limits: BTreeMap<String, Option<u32>>,
-    /// The `Retry-After` header of a call refused by the limit.
+    /// The `Retry-After` header of calls over the limit.
     pub retry_after: Option<String>,
-    /// Receivers whose name begins so are offline; `None` when nobody is.
+    /// Receivers whose name begins with this prefix are offline.
     pub offline_prefix: Option<String>,
-    /// Milliseconds that every answer takes.
+    /// The delay of every response, and an additional random delay of at most `jitter_ms`.
     pub latency_ms: u64,
-    /// Up to so many milliseconds more, evenly spread.
     pub jitter_ms: u64,
-    /// Seconds that a response announces to keep its connection, by `Keep-Alive: timeout=`; `None` announces nothing.
+    /// Each response announces `Keep-Alive: timeout=` with these seconds.
     pub keep_alive_s: Option<u64>,
-    /// Milliseconds without a request after which a connection is closed; `None` keeps it.
+    /// The API closes a connection after so many milliseconds without a request.
     pub idle_close_ms: Option<u64>,
-    /// The server sends `Connection: close` with each response, and closes the connection.
+    /// The API closes each connection after a response, which says `Connection: close`.
     pub closes_connections: bool,
     pub credentials: Credentials,
 }
@@ -50,23 +48,21 @@ impl Default for Behaviour {
 }
 
 impl Behaviour {
-    /// The limit that holds for `app_id`.
-    pub fn limit_of(&self, app_id: &str) -> Option<u32> {
+    pub(super) fn limit_of(&self, app_id: &str) -> Option<u32> {
         self.app_limits.get(app_id).copied().unwrap_or(self.limit)
     }
 
     pub(super) fn is_offline(&self, receiver: &str) -> bool {
-        self.offline_prefix
-            .as_ref()
-            .is_some_and(|prefix| receiver.starts_with(prefix))
+        let prefix = self.offline_prefix.as_ref();
+        prefix.is_some_and(|prefix| receiver.starts_with(prefix))
     }
 
-    pub(super) fn check(&self) -> Result<(), SimulatorError> {
-        match &self.retry_after {
-            Some(value) if axum::http::HeaderValue::from_str(value).is_err() => {
-                Err(SimulatorError::RetryAfter(value.clone()))
-            }
-            _ => Ok(()),
-        }
+    pub(super) fn check(&self) -> anyhow::Result<()> {
+        let retry_after = self.retry_after.as_deref().unwrap_or_default();
+        ensure!(
+            HeaderValue::from_str(retry_after).is_ok(),
+            "`{retry_after}` can't be sent as Retry-After: write seconds or an HTTP date"
+        );
+        Ok(())
     }
 }

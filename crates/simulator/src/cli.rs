@@ -1,10 +1,9 @@
-//! `worker simulate`: the simulated API alone, for trying things out and for tests of other programs.
+//! `worker simulate`: runs the simulated API alone.
 
 use std::env;
 use std::io::{self, ErrorKind, Write as _};
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::str::FromStr;
 use std::time::Duration;
 
 use crate::{
@@ -15,25 +14,29 @@ use anyhow::{Context as _, bail};
 use clap::Args;
 use tokio::signal::unix::{SignalKind, signal};
 
+/// At the end, a stalled reader of standard output delays the process by no more than this.
+const LAST_PRINT_TIMEOUT: Duration = Duration::from_secs(1);
+
 const EXAMPLES: &str = "\
 Examples:
   worker simulate
       Listens on 127.0.0.1:8480 and accepts 500 calls in any second for each app ID.
   worker simulate --limit 50 --latency 20ms --jitter 10ms
-      A small limit, and answers that take 20 to 30 ms.
+      A small limit, and responses after 20 to 30 ms.
   worker simulate --fault 500:share=0.01 --fault drop:share=0.001
-      One call in a hundred fails; one in a thousand is taken and never answered.
+      One call in a hundred fails. The API accepts one in a thousand and never responds.
   worker simulate --fault 500:destination=flaky-,first_calls=1 --fault slow=3s:destination=slow-
-      Messages to flaky-… fail at first, those to slow-… take three seconds.
+      The first call of each message to flaky-… fails. Responses for slow-… take three seconds.
 
-A fault is FAULT[:KEY=VALUE,…], and the first rule that matches a call is done to it.
-  FAULT  a status from 200 to 599, slow=DURATION, drop (takes the message, closes the connection),
-         drop_before (closes it without taking the message), hang, garbage, half_body
-  KEY    app, sender, destination (what the name begins with), share (0 to 1), count (how often),
+A fault is FAULT[:KEY=VALUE,…]. A call meets the fault of the first rule that matches.
+  FAULT  a status from 200 to 599, slow=DURATION, drop (the API accepts the message and closes the
+         connection), drop_before (the API closes the connection without accepting), hang, garbage,
+         half_body
+  KEY    app, sender, destination (a prefix of the name), share (0 to 1), count (how often),
          first_calls (only the first so many of each message); with a status also retry_after and,
          last of all, body
 
-Credentials come from the environment, and with none every call is accepted: AGORA_API_KEY with
+Credentials come from the environment. Without any, the API accepts every call: AGORA_API_KEY with
 AGORA_API_SECRET, AGORA_TOKEN (with AGORA_UID for one user alone), AGORA_APP_CERTIFICATE.";
 
 /// Run the simulated Signaling API
@@ -50,22 +53,22 @@ pub struct SimulateArgs {
     listen: SocketAddr,
 
     /// The most calls of an app ID in any sliding second, or "none"
-    #[arg(long, default_value = "500", value_name = "CALLS")]
+    #[arg(long, default_value = "500", value_parser = parse_limit, value_name = "CALLS")]
     limit: CallLimit,
 
-    /// How long every answer takes
+    /// The delay of every response
     #[arg(long, default_value = "0s", value_parser = humantime::parse_duration, value_name = "DURATION")]
     latency: Duration,
 
-    /// Up to how much longer it takes, evenly spread
+    /// An additional random delay of at most this duration
     #[arg(long, default_value = "0s", value_parser = humantime::parse_duration, value_name = "DURATION")]
     jitter: Duration,
 
-    /// Receivers whose name begins so are offline
+    /// Receivers whose name begins with this prefix are offline
     #[arg(long, default_value = "offline-", value_name = "PREFIX")]
     offline_prefix: String,
 
-    /// A fault to do to calls, such as 500:share=0.01; may be given again
+    /// A fault to inject, such as 500:share=0.01; may be given again
     #[arg(long = "fault", value_name = "RULE")]
     faults: Vec<FaultRule>,
 
@@ -77,42 +80,35 @@ pub struct SimulateArgs {
     #[arg(long, requires = "tls_cert", value_name = "FILE")]
     tls_key: Option<PathBuf>,
 
-    /// The seed of chance: the same seed and the same calls meet the same faults
+    /// The seed of random numbers: with the same seed, the same calls meet the same faults
     #[arg(long, default_value_t = 0, value_name = "NUMBER")]
     seed: u64,
 }
 
-/// A number of calls, or none at all.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct CallLimit(Option<u32>);
+/// An alias, because clap would take a field of type `Option` for an optional argument.
+type CallLimit = Option<u32>;
 
-impl FromStr for CallLimit {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        match text {
-            "none" => Ok(Self(None)),
-            _ => match text.parse() {
-                Ok(limit) if limit > 0 => Ok(Self(Some(limit))),
-                _ => Err("write a number of calls from 1 on, or none for no limit".to_owned()),
-            },
-        }
+fn parse_limit(text: &str) -> Result<CallLimit, &'static str> {
+    match text.parse() {
+        _ if text == "none" => Ok(None),
+        Ok(limit) if limit > 0 => Ok(Some(limit)),
+        _ => Err("write a number of calls from 1 on, or none for no limit"),
     }
 }
 
-/// Serves the simulated API until the process is asked to end.
+/// Serves the simulated API until SIGINT or SIGTERM.
 ///
 /// # Errors
-/// When the credentials in the environment are incomplete, or the API can't be served as asked.
+/// If the credentials in the environment are incomplete, or the API can't start.
 pub async fn run(args: SimulateArgs) -> anyhow::Result<()> {
-    // Asked for first, so that no signal is missed once the address is printed.
+    // The handlers exist before the address is printed, so that no signal is missed.
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
     let credentials = credentials(|name| {
         let value = env::var(name).ok()?.trim().to_owned();
         (!value.is_empty()).then_some(value)
     })?;
-    let accepts = credentials.accepts().join(", ");
+    let accepts = credentials.describe().join(", ");
     let simulator = Simulator::start(config(args, credentials))
         .await
         .context("the simulated API can't start")?;
@@ -132,17 +128,12 @@ pub async fn run(args: SimulateArgs) -> anyhow::Result<()> {
     }
     simulator.stop().await;
     let report = report(&simulator.ledger().summary());
-    // A reader that has stalled does not keep the process.
-    tokio::time::timeout(LAST_LINES, print(report + "\n"))
+    tokio::time::timeout(LAST_PRINT_TIMEOUT, print(report + "\n"))
         .await
         .unwrap_or(Ok(()))
 }
 
-/// How long the end waits for a reader.
-const LAST_LINES: Duration = Duration::from_secs(1);
-
-/// Prints in a thread of its own, so that a reader that stalls keeps no call and no signal waiting. A reader that has gone
-/// is no failure.
+/// Prints in a blocking thread, because a stalled reader must not delay calls or signals.
 async fn print(text: String) -> anyhow::Result<()> {
     let printed = tokio::task::spawn_blocking(move || {
         let mut out = io::stdout().lock();
@@ -156,20 +147,18 @@ async fn print(text: String) -> anyhow::Result<()> {
 }
 
 fn config(args: SimulateArgs, credentials: Credentials) -> SimulatorConfig {
-    let whole_ms = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
+    let millis = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
+    let tls = args.tls_cert.zip(args.tls_key);
     SimulatorConfig {
         bind: args.listen,
-        tls: args
-            .tls_cert
-            .zip(args.tls_key)
-            .map(|(certificate, key)| TlsFiles { certificate, key }),
+        tls: tls.map(|(certificate, key)| TlsFiles { certificate, key }),
         seed: args.seed,
         faults: args.faults,
         behaviour: Behaviour {
-            limit: args.limit.0,
+            limit: args.limit,
             offline_prefix: Some(args.offline_prefix).filter(|prefix| !prefix.is_empty()),
-            latency_ms: whole_ms(args.latency),
-            jitter_ms: whole_ms(args.jitter),
+            latency_ms: millis(args.latency),
+            jitter_ms: millis(args.jitter),
             credentials,
             ..Behaviour::default()
         },
@@ -177,50 +166,52 @@ fn config(args: SimulateArgs, credentials: Credentials) -> SimulatorConfig {
     }
 }
 
-/// Reads the credentials to accept: the same variables that the worker signs in with.
+/// Reads the accepted credentials from the same variables that the worker authenticates with.
 fn credentials(variable: impl Fn(&str) -> Option<String>) -> anyhow::Result<Credentials> {
-    let basic = match (variable("AGORA_API_KEY"), variable("AGORA_API_SECRET")) {
-        (Some(api_key), Some(api_secret)) => vec![ApiKey {
+    let key = (variable("AGORA_API_KEY"), variable("AGORA_API_SECRET"));
+    let basic = match key {
+        (Some(api_key), Some(api_secret)) => Some(ApiKey {
             api_key,
             api_secret,
-        }],
-        (None, None) => Vec::new(),
+        }),
+        (None, None) => None,
         (Some(_), None) => bail!("AGORA_API_KEY is set and AGORA_API_SECRET is not: set both"),
         (None, Some(_)) => bail!("AGORA_API_SECRET is set and AGORA_API_KEY is not: set both"),
     };
-    let given = |token| GivenToken {
+    let token = variable("AGORA_TOKEN").map(|token| GivenToken {
         token,
         uid: variable("AGORA_UID"),
-    };
+    });
     Ok(Credentials {
-        basic,
-        tokens: variable("AGORA_TOKEN").map(given).into_iter().collect(),
+        basic: basic.into_iter().collect(),
+        tokens: token.into_iter().collect(),
         app_certificates: variable("AGORA_APP_CERTIFICATE").into_iter().collect(),
     })
 }
 
-/// A few lines about what was seen.
 fn report(summary: &Summary) -> String {
     let mut lines = vec![format!(
         "{} calls, {} messages accepted, {} of them more than once",
         summary.calls, summary.accepted, summary.duplicates
     )];
-    if summary.strays > 0 {
-        lines.push(format!("{} requests to no known route", summary.strays));
+    if summary.unknown_requests > 0 {
+        let requests = summary.unknown_requests;
+        lines.push(format!("{requests} requests to no known route"));
     }
     for (app_id, app) in &summary.apps {
-        let statuses: Vec<_> = app
-            .by_status
-            .iter()
+        let statuses = app.by_status.iter();
+        let mut responses: Vec<_> = statuses
             .map(|(status, count)| format!("{status}: {count}"))
-            .chain((app.unanswered > 0).then(|| format!("no answer: {}", app.unanswered)))
             .collect();
+        if app.unanswered > 0 {
+            responses.push(format!("no response: {}", app.unanswered));
+        }
         lines.push(format!(
             "app {app_id}: {:.1} calls/s, at most {} in a second ({} accepted); {}",
             app.calls_per_s,
             app.worst_sliding_second,
             app.worst_sliding_second_accepted,
-            statuses.join(", ")
+            responses.join(", ")
         ));
     }
     lines.join("\n")
@@ -286,12 +277,12 @@ mod tests {
     fn credentials_come_from_the_environment() {
         let all = |name: &str| Some(name.to_owned());
         let credentials = credentials(all).unwrap();
-        assert_eq!(credentials.accepts().len(), 3);
+        assert_eq!(credentials.describe().len(), 3);
         assert_eq!(credentials.tokens[0].uid.as_deref(), Some("AGORA_UID"));
     }
 
     #[test]
-    fn the_report_names_every_app() {
+    fn the_report_names_each_app() {
         let app = AppSummary {
             calls: 3,
             unanswered: 1,
@@ -310,7 +301,7 @@ mod tests {
         assert_eq!(
             report(&summary),
             "3 calls, 2 messages accepted, 0 of them more than once\n\
-             app app: 1.2 calls/s, at most 3 in a second (2 accepted); 200: 2, no answer: 1"
+             app app: 1.2 calls/s, at most 3 in a second (2 accepted); 200: 2, no response: 1"
         );
     }
 }

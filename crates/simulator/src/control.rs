@@ -1,7 +1,8 @@
-//! Looking into the simulator and changing it over HTTP, under `/_simulator/`.
+//! The control API under `/_simulator/`: reads and changes the simulator over HTTP.
 
 use std::sync::Arc;
 
+use anyhow::Context as _;
 use axum::body::Bytes;
 use axum::extract::{Query, State};
 use axum::http::StatusCode;
@@ -11,13 +12,12 @@ use axum::{Json, Router};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
-use super::api_state::ApiState;
+use super::api::ApiState;
 use super::behaviour::Behaviour;
 use super::call::Call;
-use super::faults::{FaultError, FaultRule};
+use super::faults::FaultRule;
 use super::summary::Summary;
 
-/// The most calls listed at once.
 const MAX_LISTED_CALLS: usize = 10_000;
 
 const HELP: &str = "\
@@ -36,7 +36,6 @@ PUT    /_simulator/config                   replace the fields given: limit, app
                                             credentials {basic, tokens, app_certificates}
 ";
 
-/// The routes of the control API.
 pub(super) fn routes() -> Router<Arc<ApiState>> {
     Router::new()
         .route("/_simulator", get(HELP))
@@ -47,7 +46,7 @@ pub(super) fn routes() -> Router<Arc<ApiState>> {
         .route("/_simulator/config", get(config).put(set_config))
 }
 
-/// Whether a path belongs to the control API, which is no part of what is counted.
+/// Requests to the control API do not count in the ledger.
 pub(super) fn is_control(path: &str) -> bool {
     path.starts_with("/_simulator/") || path == "/_simulator"
 }
@@ -66,41 +65,36 @@ async fn clear(State(api): State<Arc<ApiState>>) -> StatusCode {
 struct Page {
     #[serde(default)]
     after: u64,
-    #[serde(default = "usual_page")]
-    limit: usize,
-}
-
-fn usual_page() -> usize {
-    1_000
+    limit: Option<usize>,
 }
 
 async fn calls(State(api): State<Arc<ApiState>>, Query(page): Query<Page>) -> Json<Vec<Call>> {
-    let limit = page.limit.min(MAX_LISTED_CALLS);
+    let limit = page.limit.unwrap_or(1_000).min(MAX_LISTED_CALLS);
     Json(api.ledger.calls_after(page.after, limit))
 }
 
 async fn faults(State(api): State<Arc<ApiState>>) -> Json<Vec<FaultRule>> {
-    Json(api.faults().rules().to_vec())
+    Json(api.faults().rules.clone())
 }
 
 async fn set_faults(State(api): State<Arc<ApiState>>, body: Bytes) -> Response {
     match read_rules(&body) {
         Ok(rules) => {
-            api.faults().replace(rules.clone());
+            api.faults().rules.clone_from(&rules);
             Json(rules).into_response()
         }
-        Err(reason) => bad_request(&reason),
+        Err(error) => bad_request(&error),
     }
 }
 
-fn read_rules(body: &[u8]) -> Result<Vec<FaultRule>, String> {
-    let rules: Vec<Value> = serde_json::from_slice(body)
-        .map_err(|error| format!("the fault rules have to be a JSON array: {error}"))?;
+fn read_rules(body: &[u8]) -> anyhow::Result<Vec<FaultRule>> {
+    let rules: Vec<Value> =
+        serde_json::from_slice(body).context("the fault rules must be a JSON array")?;
     let read = |rule| match rule {
-        Value::String(text) => text.parse().map_err(|error: FaultError| error.to_string()),
+        Value::String(text) => text.parse(),
         rule => {
-            let rule: FaultRule = serde_json::from_value(rule).map_err(|e| e.to_string())?;
-            rule.check().map_err(|error| error.to_string())?;
+            let rule: FaultRule = serde_json::from_value(rule)?;
+            rule.check()?;
             Ok(rule)
         }
     };
@@ -112,43 +106,47 @@ async fn config(State(api): State<Arc<ApiState>>) -> Json<Value> {
 }
 
 async fn set_config(State(api): State<Arc<ApiState>>, body: Bytes) -> Response {
-    match changed(&api.behaviour(), &body) {
-        Ok(behaviour) => {
-            let shown = without_secrets(&behaviour);
-            api.set_behaviour(behaviour);
-            Json(shown).into_response()
+    let mut behaviour = api.behaviour();
+    match changed(&behaviour, &body) {
+        Ok(changed) => {
+            *behaviour = Arc::new(changed);
+            Json(without_secrets(&behaviour)).into_response()
         }
-        Err(reason) => bad_request(&reason),
+        Err(error) => bad_request(&error),
     }
 }
 
-/// The credentials may be real ones, lent by the environment: they are accepted here, and never shown.
+/// The environment may contain real credentials, so the response names their kinds alone.
 fn without_secrets(behaviour: &Behaviour) -> Value {
-    let mut shown = json!(behaviour);
-    if let Some(fields) = shown.as_object_mut() {
+    let mut fields = json!(behaviour);
+    if let Some(fields) = fields.as_object_mut() {
         fields.remove("credentials");
-        fields.insert("accepts".to_owned(), json!(behaviour.credentials.accepts()));
+        fields.insert(
+            "accepts".to_owned(),
+            json!(behaviour.credentials.describe()),
+        );
     }
-    shown
+    fields
 }
 
-/// The present behaviour with the fields of `body` in place of its own.
-fn changed(present: &Behaviour, body: &[u8]) -> Result<Behaviour, String> {
-    let changes: Map<String, Value> = serde_json::from_slice(body)
-        .map_err(|error| format!("the settings have to be a JSON object: {error}"))?;
+/// Replaces the fields that `body` names.
+fn changed(present: &Behaviour, body: &[u8]) -> anyhow::Result<Behaviour> {
+    let changes: Map<String, Value> =
+        serde_json::from_slice(body).context("the settings must be a JSON object")?;
     let mut fields = json!(present);
     if let Some(fields) = fields.as_object_mut() {
         fields.extend(changes);
-        // Shown by GET, so that its answer can be edited and put back.
+        // GET adds this field. A client may edit the response and PUT it back.
         fields.remove("accepts");
     }
-    let behaviour: Behaviour = serde_json::from_value(fields).map_err(|e| e.to_string())?;
-    behaviour.check().map_err(|error| error.to_string())?;
+    let behaviour: Behaviour = serde_json::from_value(fields)?;
+    behaviour.check()?;
     Ok(behaviour)
 }
 
-fn bad_request(reason: &str) -> Response {
-    (StatusCode::BAD_REQUEST, Json(json!({ "error": reason }))).into_response()
+fn bad_request(error: &anyhow::Error) -> Response {
+    let body = Json(json!({ "error": format!("{error:#}") }));
+    (StatusCode::BAD_REQUEST, body).into_response()
 }
 
 #[cfg(test)]
@@ -156,7 +154,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn fields_that_are_not_given_stay() {
+    fn missing_fields_stay() {
         let changed = changed(&Behaviour::default(), br#"{"limit": null}"#).unwrap();
         assert_eq!(
             changed,
@@ -168,7 +166,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_shown_can_be_put_back_and_tells_no_secret() {
+    fn a_shown_configuration_can_be_put_back_and_has_no_secret() {
         let mut behaviour = Behaviour::default();
         behaviour
             .credentials
@@ -176,12 +174,14 @@ mod tests {
             .push("hidden".to_owned());
         let shown = without_secrets(&behaviour).to_string();
         assert!(!shown.contains("hidden"), "{shown}");
-        assert_eq!(changed(&behaviour, shown.as_bytes()), Ok(behaviour));
+        assert_eq!(changed(&behaviour, shown.as_bytes()).unwrap(), behaviour);
     }
 
     #[test]
     fn an_unknown_field_is_refused() {
-        let error = changed(&Behaviour::default(), br#"{"limits": 1}"#).unwrap_err();
+        let error = changed(&Behaviour::default(), br#"{"limits": 1}"#)
+            .unwrap_err()
+            .to_string();
         assert!(error.contains("unknown field `limits`"), "{error}");
     }
 

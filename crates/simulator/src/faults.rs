@@ -1,88 +1,42 @@
-//! Faults on demand: which calls go wrong, and how.
+//! Fault injection: rules select calls and say how they fail.
 
+use std::str::FromStr;
 use std::time::Duration;
 
+use anyhow::{Context as _, bail, ensure};
+use axum::http::HeaderValue;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use serde::{Deserialize, Serialize};
-use thiserror::Error;
 
 use super::call::Call;
 
-/// A fault rule that can't be understood or can't be done.
-#[derive(Debug, Error, PartialEq)]
-pub enum FaultError {
-    /// The part before the colon names no fault.
-    #[error(
-        "unknown fault `{0}`: write a status from 200 to 599, slow=DURATION, drop, drop_before, hang, garbage or half_body"
-    )]
-    UnknownFault(String),
-    /// A key that no rule has, or no value after it.
-    #[error(
-        "`{0}` is no condition of a fault: write app=, sender=, destination=, share=, count=, first_calls=, retry_after= or, last of all, body="
-    )]
-    UnknownKey(String),
-    /// A value that does not fit its key.
-    #[error("`{value}` can't be the {key} of a fault: it has to be {expected}")]
-    BadValue {
-        key: &'static str,
-        value: String,
-        expected: &'static str,
-    },
-    /// An answer's detail for a fault that has none.
-    #[error("{key} only goes with a status, such as 503:{key}=…, not with {fault}")]
-    OnlyWithStatus {
-        key: &'static str,
-        /// The name of the fault.
-        fault: &'static str,
-    },
-}
-
-impl FaultError {
-    pub(super) fn bad(key: &'static str, value: &str, expected: &'static str) -> Self {
-        Self::BadValue {
-            key,
-            value: value.to_owned(),
-            expected,
-        }
-    }
-}
-
-pub(super) const A_SHARE: &str = "a number from 0 to 1";
-/// A way in which a call goes wrong.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
 pub enum Fault {
-    /// Answers with this status instead, and does not take the message.
+    /// The API responds with this status, and does not take the message.
     Status {
-        /// The HTTP status, 200 to 599.
+        /// From 200 to 599.
         code: u16,
-        /// The `Retry-After` header.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
         retry_after: Option<String>,
-        /// The body; by default what the API sends with such a status.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
+        /// By default the body that the API usually sends with this status.
         body: Option<String>,
     },
-    /// Takes the message and answers as usual, but this much later.
-    Slow {
-        /// The delay in milliseconds.
-        ms: u64,
-    },
-    /// Takes the message, then closes the connection without an answer.
+    /// The API takes the message, and responds this many milliseconds later.
+    Slow { ms: u64 },
+    /// The API takes the message, and closes the connection without a response.
     Drop,
-    /// Closes the connection without an answer, and does not take the message.
+    /// The API closes the connection without a response, and does not take the message.
     DropBefore,
-    /// Takes the message and never answers; it ends when the client closes the connection.
+    /// The API takes the message, and never responds.
     Hang,
-    /// Takes the message and answers 200 with bytes that are no JSON.
+    /// The API takes the message, and responds with status 200 and a body that is not JSON.
     Garbage,
-    /// Takes the message and closes the connection in the middle of the answer.
+    /// The API takes the message, and closes the connection in the middle of the response.
     HalfBody,
 }
 
 impl Fault {
-    /// The name by which the ledger and the rules know it.
     pub fn name(&self) -> &'static str {
         match self {
             Self::Status { .. } => "status",
@@ -95,16 +49,12 @@ impl Fault {
         }
     }
 
-    /// Whether the message is taken all the same.
     pub(super) fn takes_message(&self) -> bool {
-        match self {
-            Self::Status { .. } | Self::DropBefore => false,
-            Self::Slow { .. } | Self::Drop | Self::Hang | Self::Garbage | Self::HalfBody => true,
-        }
+        !matches!(self, Self::Status { .. } | Self::DropBefore)
     }
 }
 
-/// A fault and the calls it is done to. What is `None` matches every call.
+/// A fault, and conditions for the calls that meet it. A condition of `None` matches every call.
 ///
 /// As text: `FAULT[:KEY=VALUE,…]`, such as `500:share=0.01`, `429:retry_after=2,count=10`,
 /// `slow=250ms:destination=slow-` or `500:destination=flaky-,first_calls=1`.
@@ -112,21 +62,16 @@ impl Fault {
 #[serde(deny_unknown_fields)]
 pub struct FaultRule {
     pub fault: Fault,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub app: Option<String>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sender: Option<String>,
-    /// What the receiving user's or the channel's name begins with.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    /// Prefix of the receiving user's or channel's name.
     pub destination: Option<String>,
-    /// The probability that the fault is done to a call which matches otherwise.
+    /// Probability of the fault for a call that meets the other conditions.
     #[serde(default = "always")]
     pub share: f64,
-    /// How many times still; counted down as the rule is used.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    /// Remaining number of faults. The API counts it down.
     pub count: Option<u64>,
-    /// Only the first so many calls of each message, counting those that came past sign-in, parameters and limit.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    /// Matches only the first so many calls of each message.
     pub first_calls: Option<u32>,
 }
 
@@ -135,7 +80,7 @@ fn always() -> f64 {
 }
 
 impl From<Fault> for FaultRule {
-    /// The rule that does `fault` to every call.
+    /// A rule that matches every call.
     fn from(fault: Fault) -> Self {
         Self {
             fault,
@@ -150,60 +95,136 @@ impl From<Fault> for FaultRule {
 }
 
 impl FaultRule {
-    /// Checks what the types leave open.
+    /// Checks values that the types do not restrict.
     ///
     /// # Errors
-    /// [`FaultError::BadValue`] names the value that can't be.
-    pub fn check(&self) -> Result<(), FaultError> {
-        if !(0.0..=1.0).contains(&self.share) {
-            return Err(FaultError::bad("share", &self.share.to_string(), A_SHARE));
-        }
-        let Fault::Status {
+    /// If a value is out of range.
+    pub fn check(&self) -> anyhow::Result<()> {
+        let share = self.share;
+        ensure!(
+            (0.0..=1.0).contains(&share),
+            "the share of a fault can't be `{share}`: write a number from 0 to 1"
+        );
+        if let Fault::Status {
             code, retry_after, ..
         } = &self.fault
-        else {
-            return Ok(());
-        };
-        if !(200..=599).contains(code) {
-            return Err(FaultError::bad(
-                "status",
-                &code.to_string(),
-                "from 200 to 599",
-            ));
-        }
-        if let Some(value) = retry_after
-            && axum::http::HeaderValue::from_str(value).is_err()
         {
-            return Err(FaultError::bad(
-                "retry_after",
-                value,
-                "the text of an HTTP header",
-            ));
+            ensure!(
+                (200..=599).contains(code),
+                "the status of a fault can't be `{code}`: write a number from 200 to 599"
+            );
+            let header = HeaderValue::from_str(retry_after.as_deref().unwrap_or_default());
+            header.context("the retry_after of a fault can't be sent as an HTTP header")?;
         }
         Ok(())
     }
 
     fn matches(&self, call: &Call, nth: Option<u32>) -> bool {
-        fn is(wanted: Option<&String>, actual: &str) -> bool {
-            wanted.is_none_or(|wanted| wanted == actual)
-        }
+        let is = |wanted: &Option<String>, actual: &str| {
+            wanted.as_ref().is_none_or(|wanted| wanted == actual)
+        };
+        let prefix = self.destination.as_deref().unwrap_or_default();
         self.count != Some(0)
-            && is(self.app.as_ref(), &call.app_id)
-            && is(self.sender.as_ref(), &call.sender)
-            && self
-                .destination
-                .as_ref()
-                .is_none_or(|prefix| call.target.starts_with(prefix))
+            && is(&self.app, &call.app_id)
+            && is(&self.sender, &call.sender)
+            && call.target.starts_with(prefix)
             && self
                 .first_calls
                 .is_none_or(|first| nth.is_some_and(|nth| nth <= first))
     }
+
+    fn set(&mut self, key: &str, value: &str) -> anyhow::Result<()> {
+        fn number<T: FromStr>(key: &str, value: &str) -> anyhow::Result<T> {
+            let number = value.parse().ok();
+            number
+                .with_context(|| format!("the {key} of a fault can't be `{value}`: write a number"))
+        }
+        match (key, &mut self.fault) {
+            ("app", _) => self.app = Some(value.to_owned()),
+            ("sender", _) => self.sender = Some(value.to_owned()),
+            ("destination", _) => self.destination = Some(value.to_owned()),
+            ("share", _) => self.share = number(key, value)?,
+            ("count", _) => self.count = Some(number(key, value)?),
+            ("first_calls", _) => self.first_calls = Some(number(key, value)?),
+            ("retry_after", Fault::Status { retry_after, .. }) => {
+                *retry_after = Some(value.to_owned());
+            }
+            ("body", Fault::Status { body, .. }) => *body = Some(value.to_owned()),
+            ("retry_after" | "body", fault) => bail!(
+                "`{}` can't have {key}: write it with a status, such as 503:{key}=…",
+                fault.name()
+            ),
+            _ => return Err(unknown_key(key)),
+        }
+        Ok(())
+    }
 }
 
-/// The rules in force, and the dice.
+fn unknown_key(key: &str) -> anyhow::Error {
+    anyhow::anyhow!(
+        "`{key}` is not a condition of a fault: write app=, sender=, destination=, share=, count=, first_calls=, \
+         retry_after= or, last of all, body="
+    )
+}
+
+impl FromStr for Fault {
+    type Err = anyhow::Error;
+
+    fn from_str(text: &str) -> anyhow::Result<Self> {
+        if let Some(delay) = text.strip_prefix("slow=") {
+            let delay = humantime::parse_duration(delay).with_context(|| {
+                format!(
+                    "the delay of a fault can't be `{delay}`: write a duration such as 250ms or 3s"
+                )
+            })?;
+            let ms = u64::try_from(delay.as_millis())?;
+            return Ok(Self::Slow { ms });
+        }
+        Ok(match text.replace('-', "_").as_str() {
+            "drop" => Self::Drop,
+            "drop_before" => Self::DropBefore,
+            "hang" => Self::Hang,
+            "garbage" => Self::Garbage,
+            "half_body" => Self::HalfBody,
+            status => Self::Status {
+                code: status.parse().ok().with_context(|| {
+                    format!(
+                        "unknown fault `{text}`: write a status from 200 to 599, slow=DURATION, drop, drop_before, \
+                         hang, garbage or half_body"
+                    )
+                })?,
+                retry_after: None,
+                body: None,
+            },
+        })
+    }
+}
+
+impl FromStr for FaultRule {
+    type Err = anyhow::Error;
+
+    fn from_str(text: &str) -> anyhow::Result<Self> {
+        let (fault, mut rest) = text.split_once(':').unwrap_or((text, ""));
+        let mut rule = Self::from(fault.parse::<Fault>()?);
+        while !rest.is_empty() {
+            let (key, after) = rest.split_once('=').ok_or_else(|| unknown_key(rest))?;
+            // A body may contain commas, so it extends to the end.
+            let (value, next) = match key {
+                "body" => (after, ""),
+                _ => after.split_once(',').unwrap_or((after, "")),
+            };
+            rule.set(key, value)?;
+            rest = next;
+        }
+        rule.check()?;
+        Ok(rule)
+    }
+}
+
+/// The rules in force, and the random numbers that decide their shares.
 #[derive(Debug)]
 pub(super) struct Faults {
-    rules: Vec<FaultRule>,
+    pub(super) rules: Vec<FaultRule>,
     rng: StdRng,
 }
 
@@ -215,15 +236,7 @@ impl Faults {
         }
     }
 
-    pub(super) fn rules(&self) -> &[FaultRule] {
-        &self.rules
-    }
-
-    pub(super) fn replace(&mut self, rules: Vec<FaultRule>) {
-        self.rules = rules;
-    }
-
-    /// The fault of the first rule that meets the call, which is the `nth` of its message.
+    /// The fault of the first rule that matches the call, the `nth` one of its message.
     pub(super) fn choose(&mut self, call: &Call, nth: Option<u32>) -> Option<Fault> {
         let Self { rules, rng } = self;
         let rule = rules.iter_mut().find(|rule| {
@@ -235,15 +248,11 @@ impl Faults {
         Some(rule.fault.clone())
     }
 
-    /// A delay from nothing to `jitter`, evenly spread.
-    pub(super) fn jitter(&mut self, jitter: Duration) -> Duration {
+    /// A random delay of at most `jitter`.
+    pub(super) fn delay(&mut self, jitter: Duration) -> Duration {
         if jitter.is_zero() {
-            return Duration::ZERO;
+            return jitter;
         }
         jitter.mul_f64(self.rng.random::<f64>())
     }
 }
-
-#[cfg(test)]
-#[path = "faults_tests.rs"]
-mod tests;

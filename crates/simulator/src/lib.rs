@@ -1,10 +1,10 @@
-//! The simulated API: the two endpoints of the Signaling Messaging REST API, with its strict limit of calls per second,
-//! faults on demand, and a [`Ledger`] of every call.
+//! The simulated API: the two endpoints of the Signaling Messaging REST API with their strict limit of calls a second,
+//! fault injection, and a [`Ledger`] of every call.
 //!
-//! Tests and `worker dev` run it in their own process, `worker simulate` alone:
+//! Tests and `worker dev` run it in their own process; `worker simulate` runs it alone.
 //!
 //! ```
-//! # async fn example() -> Result<(), simulator::SimulatorError> {
+//! # async fn example() -> anyhow::Result<()> {
 //! use simulator::{Simulator, SimulatorConfig};
 //!
 //! let simulator = Simulator::start(SimulatorConfig::default()).await?;
@@ -16,58 +16,52 @@
 //! ```
 
 mod api;
-mod api_state;
 mod auth;
 mod behaviour;
 mod call;
 pub mod cli;
 mod control;
-mod fault_text;
 mod faults;
 mod ledger;
-mod ledger_state;
 mod limit;
 mod request;
 mod response;
 mod server;
 mod summary;
+#[cfg(test)]
+mod tests;
 mod token;
 
-use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
-use std::path::PathBuf;
 use std::sync::Arc;
 
+use anyhow::Context as _;
 use axum::Router;
 use axum::extract::State;
 use axum::http::{StatusCode, Uri};
-use thiserror::Error;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use self::api_state::ApiState;
+use self::api::ApiState;
 pub use self::auth::{ApiKey, Credentials, GivenToken};
 pub use self::behaviour::Behaviour;
 pub use self::call::{Call, CallKind};
 use self::faults::Faults;
-pub use self::faults::{Fault, FaultError, FaultRule};
-pub use self::ledger::{Ledger, WaitTimedOut};
+pub use self::faults::{Fault, FaultRule};
+pub use self::ledger::Ledger;
 pub use self::server::TlsFiles;
 pub use self::summary::{AppSummary, Summary};
 
-/// What a simulator is started with.
 #[derive(Debug, Clone)]
 pub struct SimulatorConfig {
-    /// The address to listen on; port 0 takes a free one.
+    /// The address to listen on. Port 0 takes a free one.
     pub bind: SocketAddr,
-    /// Serve over TLS with these files.
     pub tls: Option<TlsFiles>,
-    /// Go on with the ledger of another simulator.
+    /// The ledger of an earlier simulator, to be continued.
     pub ledger: Option<Arc<Ledger>>,
-    /// The seed of the dice that faults and jitter throw.
+    /// The seed of the random numbers for faults and jitter.
     pub seed: u64,
     pub faults: Vec<FaultRule>,
-    /// How the API behaves at first.
     pub behaviour: Behaviour,
 }
 
@@ -84,33 +78,6 @@ impl Default for SimulatorConfig {
     }
 }
 
-/// Why a simulator can't be started or changed.
-#[derive(Debug, Error)]
-pub enum SimulatorError {
-    /// The address can't be listened on.
-    #[error("can't listen on {address}; is something else using it?")]
-    Bind {
-        address: SocketAddr,
-        source: io::Error,
-    },
-    /// A certificate or key can't be read.
-    #[error("can't read {}", path.display())]
-    TlsFile {
-        path: PathBuf,
-        /// What is wrong with it.
-        source: rustls::pki_types::pem::Error,
-    },
-    /// The certificate and the key can't be used.
-    #[error("can't serve TLS with this certificate and key")]
-    Tls(#[from] rustls::Error),
-    /// A fault rule can't be done.
-    #[error(transparent)]
-    Fault(#[from] FaultError),
-    /// The `Retry-After` value is no header.
-    #[error("`{0}` can't be sent as Retry-After: write seconds or an HTTP date")]
-    RetryAfter(String),
-}
-
 /// A running simulated API. Dropping it stops it.
 #[derive(Debug)]
 pub struct Simulator {
@@ -122,23 +89,21 @@ pub struct Simulator {
 }
 
 impl Simulator {
-    /// Listens and serves in the background.
+    /// Listens, and serves in the background.
     ///
     /// # Errors
-    /// [`SimulatorError`] when the address, the TLS files or the settings can't be used.
-    #[allow(clippy::unused_async)] // Binding needs a runtime, and callers should not have to know that.
-    pub async fn start(config: SimulatorConfig) -> Result<Self, SimulatorError> {
+    /// If the address, the TLS files or the settings can't be used.
+    #[allow(clippy::unused_async)] // Listening needs a Tokio runtime.
+    pub async fn start(config: SimulatorConfig) -> anyhow::Result<Self> {
         config.behaviour.check()?;
-        check_faults(&config.faults)?;
+        config.faults.iter().try_for_each(FaultRule::check)?;
         let tls = config.tls.as_ref().map(server::tls_acceptor).transpose()?;
-        let not_bound = |source| SimulatorError::Bind {
-            address: config.bind,
-            source,
-        };
-        let listener = server::bind(config.bind).map_err(not_bound)?;
-        let address = listener.local_addr().map_err(not_bound)?;
-
         let is_tls = tls.is_some();
+        let bind = config.bind;
+        let listener = server::bind(bind)
+            .with_context(|| format!("can't listen on {bind}; is another program using it?"))?;
+        let address = listener.local_addr()?;
+
         let api = Arc::new(ApiState::new(
             config.ledger.unwrap_or_default(),
             config.behaviour,
@@ -163,12 +128,12 @@ impl Simulator {
         })
     }
 
-    /// The address it listens on, also after it was stopped: a next one can be started there.
+    /// The address of the listener. After a stop, another simulator can start there.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// What stands in the place of `https://api.agora.io`.
+    /// The URL that replaces `https://api.agora.io`.
     pub fn base_url(&self) -> String {
         let scheme = if self.is_tls { "https" } else { "http" };
         format!("{scheme}://{}", self.address)
@@ -178,37 +143,36 @@ impl Simulator {
         &self.api.ledger
     }
 
-    /// The fault rules, with what is left of their counts.
+    /// The fault rules with their remaining counts.
     pub fn faults(&self) -> Vec<FaultRule> {
-        self.api.faults().rules().to_vec()
+        self.api.faults().rules.clone()
     }
 
-    /// Puts these fault rules in the place of those before.
+    /// Replaces the fault rules.
     ///
     /// # Errors
-    /// [`FaultError`] when one can't be done; then nothing changes.
-    pub fn set_faults(&self, rules: Vec<FaultRule>) -> Result<(), FaultError> {
-        check_faults(&rules)?;
-        self.api.faults().replace(rules);
+    /// If a rule is invalid. The old rules stay then.
+    pub fn set_faults(&self, rules: Vec<FaultRule>) -> anyhow::Result<()> {
+        rules.iter().try_for_each(FaultRule::check)?;
+        self.api.faults().rules = rules;
         Ok(())
     }
 
-    /// How the API behaves at present.
     pub fn config(&self) -> Behaviour {
         Behaviour::clone(&self.api.behaviour())
     }
 
-    /// Changes how the API behaves, for calls that arrive from now on.
+    /// Changes the behaviour for calls that arrive from now on.
     ///
     /// # Errors
-    /// [`SimulatorError::RetryAfter`] when that value is no header; then nothing changes.
-    pub fn set_config(&self, behaviour: Behaviour) -> Result<(), SimulatorError> {
+    /// If `retry_after` is not a valid header. The old behaviour stays then.
+    pub fn set_config(&self, behaviour: Behaviour) -> anyhow::Result<()> {
         behaviour.check()?;
-        self.api.set_behaviour(behaviour);
+        *self.api.behaviour() = Arc::new(behaviour);
         Ok(())
     }
 
-    /// Closes the listener and every connection, and returns when they are closed. Calls under way get no answer.
+    /// Closes the listener and every connection, and waits until they are closed. Open calls get no response.
     pub async fn stop(&self) {
         self.stopping.cancel();
         self.tasks.close();
@@ -223,25 +187,17 @@ impl Drop for Simulator {
 }
 
 fn router(api: Arc<ApiState>) -> Router {
-    let stray = async |State(api): State<Arc<ApiState>>, uri: Uri, status| {
-        if control::is_control(uri.path()) {
-            api::unknown(status)
-        } else {
-            api::stray(&api, status)
+    let unknown = async |State(api): State<Arc<ApiState>>, uri: Uri, status| {
+        if !control::is_control(uri.path()) {
+            api.ledger.add_unknown_request();
         }
+        api::unknown(status)
     };
     api::routes()
-        .fallback(move |state, uri| stray(state, uri, StatusCode::NOT_FOUND))
+        .fallback(move |state, uri| unknown(state, uri, StatusCode::NOT_FOUND))
         .merge(control::routes())
         .method_not_allowed_fallback(move |state, uri| {
-            stray(state, uri, StatusCode::METHOD_NOT_ALLOWED)
+            unknown(state, uri, StatusCode::METHOD_NOT_ALLOWED)
         })
         .with_state(api)
 }
-
-fn check_faults(rules: &[FaultRule]) -> Result<(), FaultError> {
-    rules.iter().try_for_each(FaultRule::check)
-}
-
-#[cfg(test)]
-mod tests;

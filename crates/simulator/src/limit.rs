@@ -1,43 +1,39 @@
-//! The limit of calls in any sliding second, and the same window used to measure what really came.
+//! The limit of calls within any sliding second. The ledger measures the received rate with the same window.
 //!
-//! Everything here is arithmetic over given times: no clock is read.
+//! Callers pass the times in, so tests need no clock.
 
 use std::collections::{HashMap, VecDeque};
 use std::time::Duration;
 
-/// The span that a limit is about.
 const SECOND: Duration = Duration::from_secs(1);
 
-/// How late a call may be judged after its arrival: longer than a request body may take to come in, plus the second
-/// before the arrival.
+/// The API decides a call up to five seconds after its arrival, because the body may be slow. The window must still
+/// hold the second before that arrival.
 const KEPT: Duration = Duration::from_secs(10);
 
-/// Windows kept by the limiter before those of silent apps are forgotten.
+/// With more apps, the limiter forgets the apps without recent calls.
 const MAX_APPS: usize = 1_000;
 
-/// Times of the last seconds, in order, to ask how full a sliding second is.
+/// The times of recent calls, in order.
 ///
-/// A sliding second is half-open, `(t − 1 s, t]`: two calls exactly one second apart are never in the same one.
-/// Times may be inserted late, up to nine seconds behind the newest.
+/// A sliding second is half-open, `(t − 1 s, t]`: two calls exactly one second apart never share one.
 #[derive(Debug, Default)]
-pub(super) struct SlidingSecond {
-    times: VecDeque<Duration>,
-}
+pub(super) struct SlidingSecond(VecDeque<Duration>);
 
 impl SlidingSecond {
-    /// The number of times in the fullest sliding second that would contain `at`, without `at` itself.
+    /// The number of calls in the fullest sliding second that would contain `at`, without `at` itself.
     ///
-    /// It looks at the seconds that end after `at` too: a call whose body came in slowly is judged after calls that
-    /// arrived later.
+    /// This includes seconds that end after `at`, because calls that arrived later may be decided earlier.
     pub(super) fn peak_around(&self, at: Duration) -> usize {
-        let mut start = self.times.partition_point(|&time| time + SECOND <= at);
-        let end = self.times.partition_point(|&time| time <= at);
+        let Self(times) = self;
+        let mut start = times.partition_point(|&time| time + SECOND <= at);
+        let end = times.partition_point(|&time| time <= at);
         let mut peak = end - start;
-        for (index, &time) in self.times.iter().enumerate().skip(end) {
+        for (index, &time) in times.iter().enumerate().skip(end) {
             if time >= at + SECOND {
                 break;
             }
-            while self.times[start] + SECOND <= time {
+            while times[start] + SECOND <= time {
                 start += 1;
             }
             peak = peak.max(index + 1 - start);
@@ -45,43 +41,37 @@ impl SlidingSecond {
         peak
     }
 
-    /// Takes `at` in, and forgets what can matter no longer.
-    pub(super) fn insert(&mut self, at: Duration) {
-        let place = self.times.partition_point(|&time| time <= at);
-        self.times.insert(place, at);
-        while let (Some(&oldest), Some(&newest)) = (self.times.front(), self.times.back())
-            && oldest + KEPT < newest
+    /// Adds a call, and returns the size of the fullest sliding second that contains it.
+    pub(super) fn insert(&mut self, at: Duration) -> u64 {
+        let peak = self.peak_around(at) as u64 + 1;
+        let Self(times) = self;
+        times.insert(times.partition_point(|&time| time <= at), at);
+        while times
+            .front()
+            .zip(times.back())
+            .is_some_and(|(&oldest, &newest)| oldest + KEPT < newest)
         {
-            self.times.pop_front();
+            times.pop_front();
         }
-    }
-
-    fn is_silent_at(&self, now: Duration) -> bool {
-        self.times.back().is_none_or(|&newest| newest + KEPT < now)
+        peak
     }
 }
 
-/// Admits at most so many calls of an app in any sliding second.
 #[derive(Debug, Default)]
-pub(super) struct Limiter {
-    admitted: HashMap<String, SlidingSecond>,
-}
+pub(super) struct Limiter(HashMap<String, SlidingSecond>);
 
 impl Limiter {
-    /// Whether the call of `app_id` that arrived `at` is admitted; `limit` is `None` when there is none.
+    /// Admits a call unless a sliding second already holds `limit` admitted calls of the app.
     ///
-    /// Admitted calls are remembered without a limit too, so that one set later holds at once.
+    /// Without a limit the call counts too, so that a limit set later takes effect at once.
     pub(super) fn admit(&mut self, app_id: &str, at: Duration, limit: Option<u32>) -> bool {
-        if !self.admitted.contains_key(app_id) {
-            if self.admitted.len() >= MAX_APPS {
-                self.admitted.retain(|_, window| !window.is_silent_at(at));
-            }
-            self.admitted
-                .insert(app_id.to_owned(), SlidingSecond::default());
+        let Self(apps) = self;
+        if apps.len() >= MAX_APPS && !apps.contains_key(app_id) {
+            apps.retain(|_, SlidingSecond(times)| {
+                times.back().is_some_and(|&newest| newest + KEPT >= at)
+            });
         }
-        let Some(window) = self.admitted.get_mut(app_id) else {
-            return false;
-        };
+        let window = apps.entry(app_id.to_owned()).or_default();
         let has_room = limit.is_none_or(|limit| window.peak_around(at) < limit as usize);
         if has_room {
             window.insert(at);
@@ -112,7 +102,7 @@ mod tests {
     }
 
     #[test]
-    fn a_refused_call_takes_no_room() {
+    fn a_refused_call_does_not_count() {
         let mut limiter = Limiter::default();
         assert!(limiter.admit("app", ms(0), Some(1)));
         for at_ms in (100..1_000).step_by(100) {
@@ -122,7 +112,7 @@ mod tests {
     }
 
     #[test]
-    fn each_app_has_a_limit_of_its_own() {
+    fn each_app_has_its_own_limit() {
         let mut limiter = Limiter::default();
         assert!(limiter.admit("one", ms(0), Some(1)));
         assert!(limiter.admit("two", ms(0), Some(1)));
@@ -130,7 +120,7 @@ mod tests {
     }
 
     #[test]
-    fn a_call_judged_late_does_not_overfill_a_later_second() {
+    fn a_call_decided_late_does_not_overfill_a_later_second() {
         let mut limiter = Limiter::default();
         assert!(limiter.admit("app", ms(500), Some(2)));
         assert!(limiter.admit("app", ms(1_200), Some(2)));
@@ -139,7 +129,7 @@ mod tests {
     }
 
     #[test]
-    fn a_limit_set_later_counts_the_calls_before_it() {
+    fn a_limit_set_later_counts_earlier_calls() {
         let mut limiter = Limiter::default();
         assert!(limiter.admit("app", ms(0), None));
         assert!(!limiter.admit("app", ms(10), Some(1)));
@@ -171,10 +161,9 @@ mod tests {
                 now_ms += gap_ms;
                 let at = ms(now_ms - late_by_ms);
                 times.push(at);
-                worst = worst.max(window.peak_around(at) + 1);
-                window.insert(at);
+                worst = worst.max(window.insert(at));
             }
-            prop_assert_eq!(worst, worst_by_brute_force(&times));
+            prop_assert_eq!(worst, worst_by_brute_force(&times) as u64);
         }
 
         #[test]

@@ -1,7 +1,4 @@
-//! The simulated API as a program of its own.
-
-use std::io::Write as _;
-use std::process::ExitCode;
+//! The simulated API as a program.
 
 use clap::Parser;
 use simulator::cli::{SimulateArgs, run};
@@ -13,20 +10,10 @@ struct Cli {
     simulate: SimulateArgs,
 }
 
-fn main() -> ExitCode {
-    let result = tokio::runtime::Runtime::new()
-        .map_err(anyhow::Error::from)
-        .and_then(|runtime| {
-            let result = runtime.block_on(run(Cli::parse().simulate));
-            // A write that nobody reads would keep it.
-            runtime.shutdown_background();
-            result
-        });
-    match result {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            writeln!(std::io::stderr(), "error: {error:#}").ok();
-            ExitCode::FAILURE
-        }
-    }
+fn main() -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Runtime::new()?;
+    let result = runtime.block_on(run(Cli::parse().simulate));
+    // A write to a full pipe would block an ordinary shutdown.
+    runtime.shutdown_background();
+    result
 }

@@ -1,4 +1,4 @@
-//! Reading a call and checking its parameters, as strictly as the API's documentation is written.
+//! Reads a call, and checks its parameters as strictly as the API's documentation is written.
 
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, StatusCode, header};
@@ -8,25 +8,32 @@ use serde_json::{Map, Value};
 use super::call::{Call, CallKind};
 
 const MAX_PAYLOAD_BYTES: usize = 32 * 1024;
-
-/// The longest name of a user or a channel.
 const MAX_NAME_CHARS: usize = 64;
-
-/// What a name may contain besides letters, digits and, within it, spaces.
+/// Names of users and channels may also contain letters, digits and inner spaces.
 const NAME_SYMBOLS: &str = "!#$%&()+-:;<=.>?@[]^_{}|~,'";
 
-/// Why a call is refused for what it says.
+/// The API's refusal of a call.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Refusal {
     pub(super) status: StatusCode,
-    pub(super) reason: String,
+    /// Without a reason the response has the usual body of its status.
+    pub(super) reason: Option<String>,
+    pub(super) retry_after: Option<String>,
 }
 
 impl Refusal {
-    pub(super) fn new(status: StatusCode, reason: impl Into<String>) -> Self {
+    pub(super) fn of(status: StatusCode) -> Self {
         Self {
             status,
-            reason: reason.into(),
+            reason: None,
+            retry_after: None,
+        }
+    }
+
+    pub(super) fn new(status: StatusCode, reason: impl Into<String>) -> Self {
+        Self {
+            reason: Some(reason.into()),
+            ..Self::of(status)
         }
     }
 }
@@ -35,7 +42,7 @@ fn bad_request(reason: impl Into<String>) -> Refusal {
     Refusal::new(StatusCode::BAD_REQUEST, reason)
 }
 
-/// The app ID of a call's path, `/dev/v2/project/{app_id}/rtm/users/{user_id}/…`.
+/// The app ID of `/dev/v2/project/{app_id}/rtm/users/{user_id}/…`.
 pub(super) fn app_id(path: &str) -> String {
     decoded_segment(path, 4).unwrap_or_default()
 }
@@ -46,9 +53,9 @@ fn decoded_segment(path: &str, index: usize) -> Option<String> {
     Some(text.into_owned())
 }
 
-/// Notes in `call` all that the request says, and returns the first thing that is wrong with it.
+/// Copies the request's fields into `call`, and returns the first error.
 ///
-/// The ledger is to know what message a refused call carried, so everything is read before anything is refused.
+/// The ledger must know the message of a refused call too, so the API reads everything before it refuses.
 pub(super) fn read(call: &mut Call, parts: &Parts, body: &[u8]) -> Result<(), Refusal> {
     let sender = decoded_segment(parts.uri.path(), 7);
     call.sender = sender.clone().unwrap_or_default();
@@ -56,14 +63,14 @@ pub(super) fn read(call: &mut Call, parts: &Parts, body: &[u8]) -> Result<(), Re
         CallKind::Peer => wait_for_ack(parts.uri.query().unwrap_or_default()),
         CallKind::Channel => Ok(false),
     };
-    call.wait_for_ack = *wait_for_ack.as_ref().unwrap_or(&false);
-    let body_check = read_body(call, body);
+    call.wait_for_ack = matches!(wait_for_ack, Ok(true));
+    let body = read_body(call, body);
 
     check_content_type(&parts.headers)?;
     let sender = sender.ok_or_else(|| bad_request("user_id is not UTF-8"))?;
     check_name("user_id", &sender)?;
     wait_for_ack?;
-    body_check
+    body
 }
 
 fn check_content_type(headers: &HeaderMap) -> Result<(), Refusal> {
@@ -87,48 +94,39 @@ fn check_content_type(headers: &HeaderMap) -> Result<(), Refusal> {
 }
 
 fn wait_for_ack(query: &str) -> Result<bool, Refusal> {
-    let mut values = query
+    let pairs = query
         .split('&')
-        .filter_map(|pair| match pair.split_once('=') {
-            Some(("wait_for_ack", value)) => Some(value),
-            None if pair == "wait_for_ack" => Some(""),
-            _ => None,
-        });
-    let value = values.next().unwrap_or("false");
-    match (value, values.next()) {
-        ("true", None) => Ok(true),
-        ("false", None) => Ok(false),
-        (_, None) => Err(bad_request("wait_for_ack must be true or false")),
-        (_, Some(_)) => Err(bad_request("wait_for_ack is given more than once")),
+        .map(|pair| pair.split_once('=').unwrap_or((pair, "")));
+    let values: Vec<_> = pairs
+        .filter(|(name, _)| *name == "wait_for_ack")
+        .map(|(_, value)| value)
+        .collect();
+    match values[..] {
+        [] | ["false"] => Ok(false),
+        ["true"] => Ok(true),
+        [_] => Err(bad_request("wait_for_ack must be true or false")),
+        _ => Err(bad_request("wait_for_ack is given more than once")),
     }
 }
 
 fn read_body(call: &mut Call, body: &[u8]) -> Result<(), Refusal> {
     let fields: Map<String, Value> = serde_json::from_slice(body)
         .map_err(|error| bad_request(format!("the body is not a JSON object: {error}")))?;
-    let target_field = match call.kind {
-        CallKind::Peer => "destination",
-        CallKind::Channel => "channel_name",
+    let (target_field, offline) = match call.kind {
+        CallKind::Peer => ("destination", flag(&fields, "enable_offline_messaging")),
+        CallKind::Channel => ("channel_name", Ok(false)),
     };
     let target = text(&fields, target_field);
     let payload = text(&fields, "payload");
-    call.set_message(
-        target.as_deref().unwrap_or_default().to_owned(),
-        payload.as_deref().unwrap_or_default().to_owned(),
-    );
-    let offline = match call.kind {
-        CallKind::Peer => flag(&fields, "enable_offline_messaging"),
-        CallKind::Channel => Ok(false),
-    };
+    let owned = |text: &Result<&str, Refusal>| text.as_deref().unwrap_or_default().to_owned();
+    call.set_message(owned(&target), owned(&payload));
     let historical = flag(&fields, "enable_historical_messaging");
-    call.enable_offline_messaging = *offline.as_ref().unwrap_or(&false);
-    call.enable_historical_messaging = *historical.as_ref().unwrap_or(&false);
+    call.enable_offline_messaging = matches!(offline, Ok(true));
+    call.enable_historical_messaging = matches!(historical, Ok(true));
 
     check_name(target_field, target?)?;
     check_payload(payload?)?;
-    offline?;
-    historical?;
-    Ok(())
+    offline.and(historical).map(drop)
 }
 
 fn text<'a>(fields: &'a Map<String, Value>, name: &str) -> Result<&'a str, Refusal> {
@@ -151,10 +149,8 @@ fn check_name(field: &str, name: &str) -> Result<(), Refusal> {
     if name.is_empty() {
         return Err(bad_request(format!("{field} must not be empty")));
     }
-    if let Some(wrong) = name
-        .chars()
-        .find(|&c| !(c.is_ascii_alphanumeric() || c == ' ' || NAME_SYMBOLS.contains(c)))
-    {
+    let is_allowed = |c: char| c.is_ascii_alphanumeric() || c == ' ' || NAME_SYMBOLS.contains(c);
+    if let Some(wrong) = name.chars().find(|&c| !is_allowed(c)) {
         let wrong = wrong.escape_default();
         return Err(bad_request(format!("{field} must not contain '{wrong}'")));
     }
@@ -186,7 +182,7 @@ mod tests {
     use super::*;
 
     fn reason(result: Result<(), Refusal>) -> String {
-        result.unwrap_err().reason
+        result.unwrap_err().reason.unwrap()
     }
 
     #[test]

@@ -1,160 +1,92 @@
-//! The answers of the API, whole and broken ones.
+//! The responses of the API.
 
-use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::convert::Infallible;
 
-use axum::body::{Body, Bytes};
-use axum::http::{HeaderName, HeaderValue, StatusCode, header};
+use axum::body::Body;
+use axum::http::header::{CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use axum::response::Response;
-use hyper::body::Frame;
+use futures_util::stream;
 use serde_json::json;
 
-const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+/// A page of a broken proxy: neither JSON nor UTF-8.
+pub(super) const GARBAGE: &[u8] = b"<html>\xff\xfe{\"result\":";
 
-/// What a proxy that has gone wrong might send: no JSON, and not even UTF-8.
-const GARBAGE: &[u8] = b"<html>\xff\xfe{\"result\":";
-
-/// An answer that is ready to be sent.
-#[derive(Debug)]
-pub(super) struct ApiResponse {
-    pub(super) status: StatusCode,
-    retry_after: Option<String>,
-    body: Bytes,
-    /// Whether the connection breaks in the middle of the body.
-    broken: bool,
+pub(super) fn success(code: &str, request_id: &str) -> String {
+    let mut body = json!({ "request_id": request_id, "code": code });
+    if code != "message_offline" {
+        body["result"] = "success".into();
+    }
+    body.to_string()
 }
 
-impl ApiResponse {
-    fn new(status: StatusCode, body: impl Into<Bytes>) -> Self {
-        Self {
-            status,
-            retry_after: None,
-            body: body.into(),
-            broken: false,
+pub(super) fn failure(reason: &str, request_id: &str) -> String {
+    json!({ "result": "failed", "request_id": request_id, "reason": reason }).to_string()
+}
+
+/// The body that the API usually sends with an error status.
+pub(super) fn usual_body(status: StatusCode, request_id: &str) -> String {
+    let message = match status {
+        StatusCode::UNAUTHORIZED => "Invalid authentication credentials",
+        StatusCode::TOO_MANY_REQUESTS => "API rate limit exceeded",
+        StatusCode::NOT_FOUND => "no Route matched with those values",
+        StatusCode::METHOD_NOT_ALLOWED => "method not allowed",
+        _ => {
+            let reason = status.canonical_reason().unwrap_or("unknown error");
+            return failure(reason, request_id);
         }
-    }
+    };
+    json!({ "message": message }).to_string()
+}
 
-    /// The answer to a call that succeeded with `code`.
-    pub(super) fn success(code: &str, request_id: &str) -> Self {
-        let body = if code == "message_offline" {
-            json!({ "request_id": request_id, "code": code })
-        } else {
-            json!({ "result": "success", "request_id": request_id, "code": code })
-        };
-        Self::new(StatusCode::OK, body.to_string())
+pub(super) fn response(
+    status: StatusCode,
+    body: impl Into<Body>,
+    request_id: &str,
+    retry_after: Option<&str>,
+) -> Response {
+    let mut response = Response::new(body.into());
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
+    headers.insert(
+        CONTENT_TYPE,
+        HeaderValue::from_static("application/json;charset=utf-8"),
+    );
+    insert(headers, HeaderName::from_static("x-request-id"), request_id);
+    if let Some(retry_after) = retry_after {
+        insert(headers, RETRY_AFTER, retry_after);
     }
+    response
+}
 
-    /// The answer to a call whose parameters are wrong, or which the API could not serve.
-    pub(super) fn failed(status: StatusCode, reason: &str, request_id: &str) -> Self {
-        let body = json!({ "result": "failed", "request_id": request_id, "reason": reason });
-        Self::new(status, body.to_string())
-    }
-
-    /// What the API sends with `status` when it has nothing more to say.
-    pub(super) fn usual(status: StatusCode, request_id: &str) -> Self {
-        let message = match status {
-            StatusCode::UNAUTHORIZED => "Invalid authentication credentials",
-            StatusCode::TOO_MANY_REQUESTS => "API rate limit exceeded",
-            StatusCode::NOT_FOUND => "no Route matched with those values",
-            StatusCode::METHOD_NOT_ALLOWED => "method not allowed",
-            _ => {
-                let reason = status.canonical_reason().unwrap_or("unknown error");
-                return Self::failed(status, reason, request_id);
-            }
-        };
-        Self::new(status, json!({ "message": message }).to_string())
-    }
-
-    /// A successful status over a body that can't be read.
-    pub(super) fn garbage() -> Self {
-        Self::new(StatusCode::OK, GARBAGE)
-    }
-
-    /// The answer that a fault asks for.
-    pub(super) fn chosen(status: StatusCode, body: Option<String>, request_id: &str) -> Self {
-        match body {
-            Some(body) => Self::new(status, body),
-            None => Self::usual(status, request_id),
-        }
-    }
-
-    pub(super) fn with_retry_after(mut self, value: Option<&str>) -> Self {
-        self.retry_after = value.map(str::to_owned);
-        self
-    }
-
-    pub(super) fn broken(mut self) -> Self {
-        self.broken = true;
-        self
-    }
-
-    pub(super) fn into_response(self, request_id: &str) -> Response {
-        let length = self.body.len();
-        let mut response = Response::new(if self.broken {
-            Body::new(HalfBody::of(&self.body))
-        } else {
-            Body::from(self.body)
-        });
-        *response.status_mut() = self.status;
-        let headers = response.headers_mut();
-        headers.insert(
-            header::CONTENT_TYPE,
-            HeaderValue::from_static("application/json;charset=utf-8"),
-        );
-        headers.insert(header::CONTENT_LENGTH, length.into());
-        if let Ok(value) = HeaderValue::from_str(request_id) {
-            headers.insert(X_REQUEST_ID, value);
-        }
-        if let Some(Ok(value)) = self.retry_after.as_deref().map(HeaderValue::from_str) {
-            headers.insert(header::RETRY_AFTER, value);
-        }
-        response
+pub(super) fn insert(headers: &mut HeaderMap, name: HeaderName, value: &str) {
+    if let Ok(value) = HeaderValue::from_str(value) {
+        headers.insert(name, value);
     }
 }
 
-/// Marks a response that is not to be sent: the connection is closed in its place.
+/// A response that ends before the announced length, so that the server has to close the connection.
+pub(super) fn half_response(mut body: String, request_id: &str) -> Response {
+    let length = body.len();
+    body.truncate(length / 2);
+    let half = stream::unfold(Some(body), async |half| {
+        if half.is_none() {
+            // Meanwhile the server writes the first half. Otherwise it would drop even the head.
+            tokio::task::yield_now().await;
+        }
+        half.map(|half| (Ok::<_, Infallible>(half), None))
+    });
+    let mut response = response(StatusCode::OK, Body::from_stream(half), request_id, None);
+    response.headers_mut().insert(CONTENT_LENGTH, length.into());
+    response
+}
+
+/// Marks a response that the server must not send. The server closes the connection instead.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct CloseWithoutResponse;
 
-/// The response that stands for a closed connection.
 pub(super) fn close_without_response() -> Response {
     let mut response = Response::new(Body::empty());
     response.extensions_mut().insert(CloseWithoutResponse);
     response
-}
-
-/// Half of a body. As it ends before the promised length, the server has to close the connection.
-struct HalfBody {
-    half: Option<Bytes>,
-    flushed: bool,
-}
-
-impl HalfBody {
-    fn of(body: &Bytes) -> Self {
-        Self {
-            half: Some(body.slice(..body.len() / 2)),
-            flushed: false,
-        }
-    }
-}
-
-impl hyper::body::Body for HalfBody {
-    type Data = Bytes;
-    type Error = std::convert::Infallible;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
-        if let Some(half) = self.half.take() {
-            return Poll::Ready(Some(Ok(Frame::data(half))));
-        }
-        if !self.flushed {
-            // One turn of pause, in which the server writes out what it has; otherwise the head would be lost too.
-            self.flushed = true;
-            context.waker().wake_by_ref();
-            return Poll::Pending;
-        }
-        Poll::Ready(None)
-    }
 }

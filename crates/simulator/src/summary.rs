@@ -1,4 +1,4 @@
-//! Totals over all calls, also those that the ledger no longer keeps.
+//! The ledger's totals. They include calls that the ledger no longer keeps.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -10,125 +10,87 @@ use super::limit::SlidingSecond;
 /// The totals of a [`Ledger`](super::Ledger).
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Summary {
-    /// Microseconds from the ledger's start to this look at it.
+    /// Microseconds from the ledger's start to the moment of this summary.
     pub at_us: u64,
-    /// Calls that arrived, refused ones included.
+    /// Received calls, including refused ones.
     pub calls: u64,
-    /// Calls about which the API has decided. The others still wait for their body, or lost their client before.
-    pub judged_calls: u64,
-    /// Calls whose message the API took.
+    /// Calls whose result the API has decided. The API still reads the body of every other call.
+    pub decided_calls: u64,
     pub accepted: u64,
-    /// Messages accepted more than once. Equal app, kind, sender, target and payload make the same message.
+    /// Messages that the API accepted more than once.
     pub duplicates: u64,
-    /// Requests that were no calls: unknown routes and methods.
-    pub strays: u64,
-    /// Calls that can still be listed.
-    pub kept_calls: u64,
-    /// Calls whose message could not be told apart from others, because the ledger was full: when this is not 0,
-    /// `duplicates` is a lower bound.
+    /// Requests for an unknown path or with a wrong method. They do not count as calls.
+    pub unknown_requests: u64,
+    /// Calls that the ledger could not check for duplicates because it was full. If this is not 0, `duplicates` is a
+    /// lower bound.
     pub untracked_messages: u64,
-    /// Connections that are open, those to the control API included.
+    /// Open connections, including those of clients of the control API.
     pub open_connections: u64,
-    /// All connections that were ever made.
     pub connections: u64,
-    /// The most that were open at once.
     pub most_connections: u64,
-    /// The totals of each app ID; those beyond the first thousand stand together under `(others)`.
+    /// By app ID. Apps beyond the first thousand share the entry `(others)`.
     pub apps: BTreeMap<String, AppSummary>,
 }
 
-/// The totals of one app ID.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct AppSummary {
-    /// Calls that arrived, refused ones included.
+    /// Received calls, including refused ones.
     pub calls: u64,
-    /// Calls whose message the API took.
     pub accepted: u64,
-    /// Messages accepted more than once.
+    /// Messages that the API accepted more than once.
     pub duplicates: u64,
-    /// Calls by the status they were answered with.
     pub by_status: BTreeMap<u16, u64>,
-    /// Calls that have no answer, or none yet.
+    /// Calls without a response so far.
     pub unanswered: u64,
-    /// The most arrivals in any sliding second, whatever their status.
+    /// The most calls that arrived within any sliding second.
     pub worst_sliding_second: u64,
-    /// The most accepted calls in any sliding second, by their arrival.
+    /// The most accepted calls within any sliding second, by their arrival.
     pub worst_sliding_second_accepted: u64,
-    /// Microseconds from the ledger's start to the first arrival.
+    /// Microseconds from the ledger's start to the first and the last arrival.
     pub first_at_us: u64,
-    /// Microseconds from the ledger's start to the last arrival.
     pub last_at_us: u64,
-    /// Arrivals per second between the first and the last; 0 for less than two calls.
+    /// Arrivals a second between the first and the last. 0 if there are fewer than two.
     pub calls_per_s: f64,
 }
 
-/// The running totals of one app.
+/// An app's totals, and the sliding seconds that they are measured with.
 #[derive(Debug, Default)]
 pub(super) struct AppTotals {
-    calls: u64,
-    pub(super) accepted: u64,
-    duplicates: u64,
-    by_status: BTreeMap<u16, u64>,
+    pub(super) summary: AppSummary,
     arrivals: SlidingSecond,
-    worst: usize,
     acceptances: SlidingSecond,
-    worst_accepted: usize,
-    span: Option<(Duration, Duration)>,
 }
 
 impl AppTotals {
-    pub(super) fn arrived(&mut self, at: Duration) {
-        self.calls += 1;
-        self.worst = self.worst.max(self.arrivals.peak_around(at) + 1);
-        self.arrivals.insert(at);
-        self.span = Some(
-            self.span
-                .map_or((at, at), |(first, last)| (first.min(at), last.max(at))),
-        );
-    }
-
-    /// Counts an accepted call; `repeats` when it is the second one of its message.
-    pub(super) fn accepted(&mut self, at: Duration, repeats: bool) {
-        self.accepted += 1;
-        self.duplicates += u64::from(repeats);
-        self.worst_accepted = self
-            .worst_accepted
-            .max(self.acceptances.peak_around(at) + 1);
-        self.acceptances.insert(at);
-    }
-
-    pub(super) fn responded(&mut self, status: u16) {
-        *self.by_status.entry(status).or_default() += 1;
-    }
-
-    pub(super) fn summary(&self) -> AppSummary {
-        let (first, last) = self.span.unwrap_or_default();
-        let answered: u64 = self.by_status.values().sum();
-        AppSummary {
-            calls: self.calls,
-            accepted: self.accepted,
-            duplicates: self.duplicates,
-            by_status: self.by_status.clone(),
-            unanswered: self.calls.saturating_sub(answered),
-            worst_sliding_second: self.worst as u64,
-            worst_sliding_second_accepted: self.worst_accepted as u64,
-            first_at_us: micros(first),
-            last_at_us: micros(last),
-            calls_per_s: rate(self.calls, last.saturating_sub(first)),
+    pub(super) fn add_arrival(&mut self, at_us: u64) {
+        let peak = self.arrivals.insert(Duration::from_micros(at_us));
+        let app = &mut self.summary;
+        if app.calls == 0 {
+            (app.first_at_us, app.last_at_us) = (at_us, at_us);
+        }
+        app.calls += 1;
+        app.unanswered += 1;
+        app.worst_sliding_second = app.worst_sliding_second.max(peak);
+        app.first_at_us = app.first_at_us.min(at_us);
+        app.last_at_us = app.last_at_us.max(at_us);
+        let span_us = app.last_at_us - app.first_at_us;
+        if span_us > 0 {
+            #[expect(clippy::cast_precision_loss, reason = "far below 2^52")]
+            let rate = (app.calls - 1) as f64 * 1e6 / span_us as f64;
+            app.calls_per_s = rate;
         }
     }
-}
 
-fn micros(time: Duration) -> u64 {
-    u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
-}
-
-/// `calls` arrivals have one interval less between them.
-fn rate(calls: u64, span: Duration) -> f64 {
-    if calls < 2 || span.is_zero() {
-        return 0.0;
+    pub(super) fn add_accepted(&mut self, at: Duration, is_duplicate: bool) {
+        let peak = self.acceptances.insert(at);
+        let app = &mut self.summary;
+        app.accepted += 1;
+        app.duplicates += u64::from(is_duplicate);
+        app.worst_sliding_second_accepted = app.worst_sliding_second_accepted.max(peak);
     }
-    #[allow(clippy::cast_precision_loss)] // A rate needs no 53 bits.
-    let intervals = (calls - 1) as f64;
-    intervals / span.as_secs_f64()
+
+    pub(super) fn add_response(&mut self, status: u16) {
+        *self.summary.by_status.entry(status).or_default() += 1;
+        self.summary.unanswered = self.summary.unanswered.saturating_sub(1);
+    }
 }

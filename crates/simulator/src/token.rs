@@ -1,4 +1,4 @@
-//! Tokens of the 007 kind, read and verified as the API would.
+//! Parses and verifies tokens of version 007.
 
 use std::io::Read as _;
 
@@ -7,39 +7,20 @@ use base64::engine::general_purpose::STANDARD;
 use flate2::read::ZlibDecoder;
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use sha2::Sha256;
-use thiserror::Error;
 
-/// An inflated token is far shorter; this bounds what a hostile one can grow to.
+/// Bounds the memory that a hostile token can take when it is inflated.
 const MAX_INFLATED_BYTES: u64 = 16 * 1024;
-
-/// A token lives 24 hours at most.
 const MAX_LIFETIME_S: u32 = 86_400;
 
 const SERVICE_RTC: u16 = 1;
 const SERVICE_RTM: u16 = 2;
 const PRIVILEGE_RTM_LOGIN: u16 = 1;
 
-/// Why a text is no 007 token.
-#[derive(Debug, Error, PartialEq, Eq)]
-pub(super) enum TokenError {
-    #[error("the token does not begin with 007")]
-    Version,
-    #[error("the token is not base64 of a zlib stream")]
-    Encoding,
-    #[error("the token ends too early")]
-    Truncated,
-    #[error("a text in the token is not UTF-8")]
-    Text,
-    #[error("the token is not for RTM: service {0} comes where RTM should")]
-    NotForRtm(u16),
-    #[error("the token names no service")]
-    NoService,
-}
-
-/// What a token says; only [`is_signed_with`](Token::is_signed_with) tells whether it may be believed.
+/// A parsed token. Its fields are not trustworthy until [`is_signed_with`](Token::is_signed_with) has verified it.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Token {
     signature: Vec<u8>,
+    /// The signed part.
     info: Vec<u8>,
     app_id: String,
     issued_at_s: u32,
@@ -49,28 +30,23 @@ pub(super) struct Token {
     user_id: String,
 }
 
-/// Reads a token, base64 and all.
-pub(super) fn parse(token: &str) -> Result<Token, TokenError> {
-    let encoded = token.strip_prefix("007").ok_or(TokenError::Version)?;
-    let deflated = STANDARD.decode(encoded).map_err(|_| TokenError::Encoding)?;
+pub(super) fn parse(token: &str) -> Option<Token> {
+    let deflated = STANDARD.decode(token.strip_prefix("007")?).ok()?;
     let mut inflated = Vec::new();
     ZlibDecoder::new(deflated.as_slice())
         .take(MAX_INFLATED_BYTES)
         .read_to_end(&mut inflated)
-        .map_err(|_| TokenError::Encoding)?;
+        .ok()?;
     parse_inflated(&inflated)
 }
 
-fn parse_inflated(bytes: &[u8]) -> Result<Token, TokenError> {
+fn parse_inflated(bytes: &[u8]) -> Option<Token> {
     let mut reader = Reader { rest: bytes };
     let signature = reader.bytes()?.to_vec();
     let info = reader.rest.to_vec();
     let app_id = reader.text()?;
-    let issued_at_s = reader.u32()?;
-    let expires_in_s = reader.u32()?;
-    let salt = reader.u32()?;
-    let services = reader.u16()?;
-    for _ in 0..services {
+    let [issued_at_s, expires_in_s, salt] = [reader.u32()?, reader.u32()?, reader.u32()?];
+    for _ in 0..reader.u16()? {
         let service = reader.u16()?;
         let mut may_log_in = false;
         for _ in 0..reader.u16()? {
@@ -80,7 +56,7 @@ fn parse_inflated(bytes: &[u8]) -> Result<Token, TokenError> {
         }
         match service {
             SERVICE_RTM => {
-                return Ok(Token {
+                return Some(Token {
                     signature,
                     info,
                     app_id,
@@ -91,30 +67,26 @@ fn parse_inflated(bytes: &[u8]) -> Result<Token, TokenError> {
                     user_id: reader.text()?,
                 });
             }
-            // Services stand in the order of their types, so RTC is the only known one before RTM: channel and user.
+            // Tokens order services by type, so RTC is the only one before RTM. Its fields are channel and user.
             SERVICE_RTC => {
                 reader.bytes()?;
                 reader.bytes()?;
             }
-            other => return Err(TokenError::NotForRtm(other)),
+            _ => return None,
         }
     }
-    Err(TokenError::NoService)
+    None
 }
 
 impl Token {
-    /// Whether `certificate` has signed it.
     pub(super) fn is_signed_with(&self, certificate: &str) -> bool {
-        let signing = hmac(&self.issued_at_s.to_le_bytes(), certificate.as_bytes())
-            .and_then(|key| hmac(&self.salt.to_le_bytes(), &key))
-            .and_then(|key| Hmac::<Sha256>::new_from_slice(&key).ok());
-        signing.is_some_and(|mut mac| {
-            mac.update(&self.info);
-            mac.verify_slice(&self.signature).is_ok()
-        })
+        let key = hmac(&self.issued_at_s.to_le_bytes(), certificate.as_bytes());
+        let key = key.and_then(|key| hmac(&self.salt.to_le_bytes(), &key.finalize().into_bytes()));
+        let signature = key.and_then(|key| hmac(&key.finalize().into_bytes(), &self.info));
+        signature.is_some_and(|signature| signature.verify_slice(&self.signature).is_ok())
     }
 
-    /// Whether it lets `user_id` log in to `app_id` at `now_s` seconds of Unix time.
+    /// Checks that the token lets `user_id` log in to `app_id` at `now_s` of Unix time.
     pub(super) fn admits(&self, app_id: &str, user_id: &str, now_s: u64) -> bool {
         let expires_at_s = u64::from(self.issued_at_s) + u64::from(self.expires_in_s);
         self.app_id == app_id
@@ -125,51 +97,46 @@ impl Token {
     }
 }
 
-fn hmac(key: &[u8], message: &[u8]) -> Option<Vec<u8>> {
-    let mut mac = Hmac::<Sha256>::new_from_slice(key).ok()?;
+fn hmac(key: &[u8], message: &[u8]) -> Option<Hmac<Sha256>> {
+    let mut mac = Hmac::new_from_slice(key).ok()?;
     mac.update(message);
-    Some(mac.finalize().into_bytes().to_vec())
+    Some(mac)
 }
 
-/// Little-endian integers, and strings with their length before them.
+/// Reads little-endian integers, and strings behind their length.
 struct Reader<'a> {
     rest: &'a [u8],
 }
 
 impl<'a> Reader<'a> {
-    fn take(&mut self, count: usize) -> Result<&'a [u8], TokenError> {
-        let (taken, rest) = self
-            .rest
-            .split_at_checked(count)
-            .ok_or(TokenError::Truncated)?;
+    fn array<const N: usize>(&mut self) -> Option<[u8; N]> {
+        let (array, rest) = self.rest.split_first_chunk()?;
         self.rest = rest;
-        Ok(taken)
+        Some(*array)
     }
 
-    fn array<const N: usize>(&mut self) -> Result<[u8; N], TokenError> {
-        self.take(N)?.try_into().map_err(|_| TokenError::Truncated)
+    fn u16(&mut self) -> Option<u16> {
+        self.array().map(u16::from_le_bytes)
     }
 
-    fn u16(&mut self) -> Result<u16, TokenError> {
-        Ok(u16::from_le_bytes(self.array()?))
+    fn u32(&mut self) -> Option<u32> {
+        self.array().map(u32::from_le_bytes)
     }
 
-    fn u32(&mut self) -> Result<u32, TokenError> {
-        Ok(u32::from_le_bytes(self.array()?))
+    fn bytes(&mut self) -> Option<&'a [u8]> {
+        let length = self.u16()?;
+        let (bytes, rest) = self.rest.split_at_checked(length.into())?;
+        self.rest = rest;
+        Some(bytes)
     }
 
-    fn bytes(&mut self) -> Result<&'a [u8], TokenError> {
-        let count = self.u16()?;
-        self.take(count.into())
-    }
-
-    fn text(&mut self) -> Result<String, TokenError> {
-        String::from_utf8(self.bytes()?.to_vec()).map_err(|_| TokenError::Text)
+    fn text(&mut self) -> Option<String> {
+        String::from_utf8(self.bytes()?.to_vec()).ok()
     }
 }
 
 #[cfg(test)]
-pub(super) mod tests {
+pub(crate) mod tests {
     use std::io::Write as _;
 
     use flate2::Compression;
@@ -178,7 +145,7 @@ pub(super) mod tests {
     use super::*;
 
     const APP_ID: &str = "970CA35de60c44645bbae8a215061b33";
-    pub(in super::super) const CERTIFICATE: &str = "5CFd2fd1755d40ecb72977518be15d3b";
+    pub(crate) const CERTIFICATE: &str = "5CFd2fd1755d40ecb72977518be15d3b";
     const KNOWN: &str = "20000d9a1df8a4e60649a82d4a68fb1f49581fb4d227b8f0b65773b79f1c89e7eb7c\
         2000393730434133356465363063343436343562626165386132313530363162333347f4100058020000\
         010000000100020001000100580200000900746573745f75736572";
@@ -197,7 +164,7 @@ pub(super) mod tests {
     }
 
     /// A token as a user's server would make it.
-    pub(in super::super) fn made(app_id: &str, user_id: &str, issued_at_s: u32) -> String {
+    pub(crate) fn made(app_id: &str, user_id: &str, issued_at_s: u32) -> String {
         let text = |text: &str| {
             let mut bytes = u16::try_from(text.len()).unwrap().to_le_bytes().to_vec();
             bytes.extend(text.as_bytes());
@@ -212,10 +179,14 @@ pub(super) mod tests {
         }
         info.extend(600_u32.to_le_bytes());
         info.extend(text(user_id));
-        let key = hmac(&issued_at_s.to_le_bytes(), CERTIFICATE.as_bytes()).unwrap();
-        let key = hmac(&7_u32.to_le_bytes(), &key).unwrap();
+        let hmac = |key: &[u8], message: &[u8]| {
+            let mac = hmac(key, message).unwrap();
+            mac.finalize().into_bytes()
+        };
+        let key = hmac(&issued_at_s.to_le_bytes(), CERTIFICATE.as_bytes());
+        let key = hmac(&7_u32.to_le_bytes(), &key);
         let mut inflated = 32_u16.to_le_bytes().to_vec();
-        inflated.extend(hmac(&key, &info).unwrap());
+        inflated.extend(hmac(&key, &info));
         inflated.extend(info);
         deflated(&inflated)
     }
@@ -248,14 +219,14 @@ pub(super) mod tests {
     fn a_cut_token_is_refused_wherever_it_is_cut() {
         let bytes = known_bytes();
         for end in 0..bytes.len() {
-            assert_eq!(parse_inflated(&bytes[..end]), Err(TokenError::Truncated));
+            assert_eq!(parse_inflated(&bytes[..end]), None);
         }
     }
 
     #[test]
-    fn a_text_that_is_no_token_is_refused() {
-        assert_eq!(parse("006abc"), Err(TokenError::Version));
-        assert_eq!(parse("007abc"), Err(TokenError::Encoding));
-        assert_eq!(parse("007AAAA"), Err(TokenError::Encoding));
+    fn other_text_is_not_a_token() {
+        for text in ["006abc", "007abc", "007AAAA"] {
+            assert_eq!(parse(text), None);
+        }
     }
 }

@@ -1,81 +1,52 @@
-//! A PostgreSQL cluster that exists only as long as it is needed: made from the programs that the machine has, on a
-//! port of its own, and gone without a trace afterwards, even if this process is killed.
+//! A throwaway PostgreSQL cluster: made with the programs of this machine, on its own port, and removed afterwards even if
+//! this process is killed.
 
-mod error;
 mod installation;
 mod supervisor;
 #[cfg(test)]
 mod tests;
 
-use std::{
-    collections::BTreeMap,
-    fmt,
-    net::{Ipv4Addr, TcpListener},
-    ops::Range,
-    path::{Path, PathBuf},
-    time::Duration,
-};
+use std::collections::BTreeMap;
+use std::net::{Ipv4Addr, TcpListener};
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
 
+use anyhow::Context as _;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use sqlx::{AssertSqlSafe, Connection, PgConnection};
 use tokio::time::{sleep, timeout};
 use uuid::Uuid;
 
-pub use self::error::PostgresError;
-use self::{
-    installation::Installation,
-    supervisor::{STEP_LIMIT, Supervisor, log_tail},
-};
+use self::installation::Installation;
+use self::supervisor::{STEP_TIMEOUT, Supervisor, log_tail};
 
-/// Below the range from which systems take the ports of outgoing connections. In it, a client that tries a server which
-/// is down could take that server's port, and even be connected to itself.
+/// Below the ports of outgoing connections. A client of a stopped server could otherwise take the server's port, or even
+/// connect to itself.
 const PORTS: Range<u16> = 20_000..30_000;
-
-/// Of ten thousand ports, this many in a row are not taken by chance.
 const PORT_ATTEMPTS: u32 = 20;
-
 const READY_POLL: Duration = Duration::from_millis(20);
-
-/// What may stand in a URL's path as it is, of what the name of a database usually holds.
 const ESCAPED_IN_URLS: &AsciiSet = &NON_ALPHANUMERIC.remove(b'_').remove(b'-').remove(b'.');
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Durability {
-    /// Nothing that was committed is lost when the server dies ([`ThrowawayPostgres::crash`]); everything may be lost
-    /// when the machine does. Quick, for tests and demonstrations.
-    ///
-    /// `synchronous_commit` stays on: without it a crash would undo commits that were already answered for, which is
-    /// no fault that a test of delivery should see. Without `fsync` it costs next to nothing.
-    #[default]
-    Throwaway,
-    /// As in production: commits wait for the disk. For measurements.
-    Durable,
-}
-
-/// How a cluster is set up.
 #[derive(Debug, Clone)]
 pub struct Settings {
-    pub durability: Durability,
-    /// How many connections it takes at once.
+    /// Commits wait for the disk, for measurements. Otherwise a crash of the machine may lose everything, but a crash of
+    /// the server loses nothing.
+    pub is_durable: bool,
     pub max_connections: u16,
-    /// The directory of `initdb` and `postgres`; where `None`, `WORKER_PG_BINDIR`, `PATH` and the usual places are
-    /// searched.
-    pub bindir: Option<PathBuf>,
-    /// More of the server's settings, by name; where they are set here already, these count.
+    /// Further settings of the server. They override those of the cluster.
     pub server_settings: BTreeMap<String, String>,
-    /// Files to put into the data directory before the server first starts, by name, in the place of those of the same
-    /// name. Only the user that runs the server can read them, as it demands of its certificate's key.
+    /// Files for the data directory, readable by the server alone. They exist before the server first starts.
     pub data_files: BTreeMap<String, String>,
-    /// More variables of the server's environment.
+    /// Further variables of the server's environment.
     pub environment: Vec<(String, String)>,
 }
 
 impl Default for Settings {
     fn default() -> Self {
         Self {
-            durability: Durability::default(),
+            is_durable: false,
             max_connections: 200,
-            bindir: None,
             server_settings: BTreeMap::new(),
             data_files: BTreeMap::new(),
             environment: Vec::new(),
@@ -85,74 +56,55 @@ impl Default for Settings {
 
 impl Settings {
     fn server_arguments(&self) -> Vec<String> {
+        let max_connections = format!("max_connections={}", self.max_connections);
         let mut settings = vec![
-            format!("max_connections={}", self.max_connections),
-            "listen_addresses=127.0.0.1".to_owned(),
-            "shared_buffers=64MB".to_owned(),
-            // Below the cluster's directory, and so removed with it even after the server was killed.
-            "dynamic_shared_memory_type=mmap".to_owned(),
-            // The log is never rotated, so it holds what the server says of itself; a statement's errors go to who
-            // sent it, and a test may make any number of them.
-            "log_destination=stderr".to_owned(),
-            "log_min_messages=log".to_owned(),
-            "log_checkpoints=off".to_owned(),
+            &*max_connections,
+            "listen_addresses=127.0.0.1",
+            "shared_buffers=64MB",
+            // Files in the cluster's directory, so that they are removed even after a crash.
+            "dynamic_shared_memory_type=mmap",
+            // Nothing rotates the log, so it must not contain the errors of statements.
+            "log_destination=stderr",
+            "log_min_messages=log",
+            "log_checkpoints=off",
         ];
-        if self.durability == Durability::Throwaway {
-            let quick = ["fsync=off", "full_page_writes=off", "max_wal_size=256MB"];
-            settings.extend(quick.map(str::to_owned));
+        if !self.is_durable {
+            // `synchronous_commit` stays on: without it a crash of the server would undo acknowledged commits.
+            settings.extend(["fsync=off", "full_page_writes=off", "max_wal_size=256MB"]);
         }
+        let settings = settings.into_iter().map(str::to_owned);
         let given = self.server_settings.iter();
-        settings.extend(given.map(|(name, value)| format!("{name}={value}")));
         settings
-            .into_iter()
+            .chain(given.map(|(name, value)| format!("{name}={value}")))
             .flat_map(|setting| ["-c".to_owned(), setting])
             .collect()
     }
 }
 
-/// A cluster of its own, running. Dropping it stops the server and removes its files in the background;
-/// [`stop`](Self::stop) waits for that.
+/// A running cluster. Dropping it stops the server and removes its files in the background; [`stop`](Self::stop) waits
+/// for that.
 ///
-/// It can be shared by tests that each have their own runtime, save for [`crash`](Self::crash),
-/// [`restart`](Self::restart) and [`stop`](Self::stop), which belong to the runtime that it was started in.
+/// Tests with different Tokio runtimes may share a cluster, but only the runtime that started it may call
+/// [`crash`](Self::crash), [`restart`](Self::restart) and [`stop`](Self::stop).
 pub struct ThrowawayPostgres {
     supervisor: Supervisor,
     directory: PathBuf,
     bindir: PathBuf,
     version: String,
     port: u16,
-    password: String,
+    pub(crate) password: String,
     pid: Option<u32>,
 }
 
-impl fmt::Debug for ThrowawayPostgres {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter
-            .debug_struct("ThrowawayPostgres")
-            .field("directory", &self.directory)
-            .field("version", &self.version)
-            .field("port", &self.port)
-            .field("pid", &self.pid)
-            .finish_non_exhaustive()
-    }
-}
-
 impl ThrowawayPostgres {
-    /// Makes a cluster and starts it; it answers queries when this returns. Takes a second or two.
-    ///
-    /// # Errors
-    /// When the machine has no PostgreSQL server, or it does not start.
-    pub async fn start() -> Result<Self, PostgresError> {
+    /// Makes a cluster, and waits until it answers queries.
+    pub async fn start() -> anyhow::Result<Self> {
         Self::start_with(&Settings::default()).await
     }
 
-    /// Like [`start`](Self::start), with other settings.
-    ///
-    /// # Errors
-    /// As there.
-    pub async fn start_with(settings: &Settings) -> Result<Self, PostgresError> {
-        let installation = Installation::find(settings.bindir.as_deref()).await?;
-        let parent = installation.parent_directory(settings.durability)?;
+    pub async fn start_with(settings: &Settings) -> anyhow::Result<Self> {
+        let installation = Installation::find(None).await?;
+        let parent = installation.parent_directory(settings.is_durable)?;
         Self::start_in(&parent, &installation, settings).await
     }
 
@@ -160,15 +112,13 @@ impl ThrowawayPostgres {
         parent: &Path,
         installation: &Installation,
         settings: &Settings,
-    ) -> Result<Self, PostgresError> {
-        let mut clashes_left = PORT_ATTEMPTS;
+    ) -> anyhow::Result<Self> {
+        let mut attempts = 1;
         loop {
             let port = free_port()?;
             match Self::start_on(port, parent, installation, settings).await {
-                // Another process took the port after it was seen to be free.
-                Err(PostgresError::Failed { .. }) if clashes_left > 0 && !is_free(port) => {
-                    clashes_left -= 1;
-                }
+                // Another process has taken the port meanwhile.
+                Err(_) if attempts < PORT_ATTEMPTS && !is_free(port) => attempts += 1,
                 started => return started,
             }
         }
@@ -179,7 +129,7 @@ impl ThrowawayPostgres {
         parent: &Path,
         installation: &Installation,
         settings: &Settings,
-    ) -> Result<Self, PostgresError> {
+    ) -> anyhow::Result<Self> {
         let arguments = settings.server_arguments();
         let environment = &settings.environment;
         let mut supervisor = Supervisor::spawn(installation, parent, &arguments, environment)?;
@@ -200,43 +150,41 @@ impl ThrowawayPostgres {
         for (name, text) in &settings.data_files {
             installation
                 .write_for_server(&data.join(name), text)
-                .map_err(PostgresError::io("writing a file for the server"))?;
+                .with_context(|| format!("can't write {name} for PostgreSQL"))?;
         }
         cluster.start_server().await?;
         Ok(cluster)
     }
 
-    async fn start_server(&mut self) -> Result<(), PostgresError> {
+    async fn start_server(&mut self) -> anyhow::Result<()> {
         let doing = "starting the server";
-        let pid = self
-            .supervisor
-            .ask(&format!("start {}", self.port), "up", doing)
-            .await?;
+        let order = format!("start {}", self.port);
+        let pid = self.supervisor.ask(&order, "up", doing).await?;
         self.pid = pid.parse().ok();
-
         let url = self.admin_url();
         let answers = async {
             while !answers(&url).await {
                 sleep(READY_POLL).await;
             }
         };
-        tokio::select! {
-            answered = timeout(STEP_LIMIT, answers) => if answered.is_ok() { return Ok(()) },
+        let answered = tokio::select! {
+            answered = timeout(STEP_TIMEOUT, answers) => answered,
             failure = self.supervisor.failure(doing) => return Err(failure),
+        };
+        if answered.is_err() {
+            let log = log_tail(&self.directory).await;
+            anyhow::bail!(
+                "PostgreSQL did not answer within {STEP_TIMEOUT:?}; the end of its log:\n{log}"
+            );
         }
-        let log = log_tail(&self.directory).await;
-        Err(PostgresError::TimedOut {
-            doing,
-            after: STEP_LIMIT,
-            log,
-        })
+        Ok(())
     }
 
-    /// The URL of a database of this cluster, for its superuser.
+    /// The URL of a database for the superuser.
     pub fn url(&self, database: &str) -> String {
         let Self { port, password, .. } = self;
         let database = utf8_percent_encode(database, ESCAPED_IN_URLS);
-        // Said in the URL, so that PGSSLMODE in the environment can't ask for what this server does not have.
+        // A PGSSLMODE in the environment can't demand the TLS that this server does not have.
         format!("postgres://postgres:{password}@127.0.0.1:{port}/{database}?sslmode=disable")
     }
 
@@ -245,16 +193,13 @@ impl ThrowawayPostgres {
         self.url("postgres")
     }
 
-    /// How a person connects to a database of this cluster, to be pasted into a shell.
+    /// A command for a shell that opens a database.
     pub fn psql_command(&self, database: &str) -> String {
         format!("psql '{}'", self.url(database))
     }
 
     /// Makes an empty database, and returns its URL.
-    ///
-    /// # Errors
-    /// When there is one of that name, or the server is down.
-    pub async fn create_database(&self, name: &str) -> Result<String, PostgresError> {
+    pub async fn create_database(&self, name: &str) -> anyhow::Result<String> {
         let statement = format!("CREATE DATABASE \"{}\"", name.replace('"', "\"\""));
         let mut connection = PgConnection::connect(&self.admin_url()).await?;
         sqlx::query(AssertSqlSafe(statement))
@@ -269,20 +214,20 @@ impl ThrowawayPostgres {
         self.pid
     }
 
-    /// The TCP port on 127.0.0.1; stays the same over a [`restart`](Self::restart).
+    /// The port on 127.0.0.1. A [`restart`](Self::restart) does not change it.
     pub fn port(&self) -> u16 {
         self.port
     }
 
-    /// What the server calls itself, such as `postgres (PostgreSQL) 17.2`.
+    /// For example `postgres (PostgreSQL) 17.2`.
     pub fn version(&self) -> &str {
         &self.version
     }
 
-    /// A program of the same installation, such as `pg_dump`. Where the server is found by way of a link, the other
-    /// programs lie beside what the link leads to; else the `PATH` decides.
+    /// A program of the same installation, such as `pg_dump`.
     pub fn program(&self, name: &str) -> PathBuf {
         let server = self.bindir.join("postgres");
+        // Packages may link the server alone from another directory.
         let server = server.canonicalize().unwrap_or(server);
         let program = server.with_file_name(name);
         if program.is_file() {
@@ -292,17 +237,13 @@ impl ThrowawayPostgres {
         }
     }
 
-    /// Where its files are while it exists, with `server.log` among them.
+    /// The cluster's directory. It contains `server.log`.
     pub fn directory(&self) -> &Path {
         &self.directory
     }
 
-    /// Takes the server down as a crash would: connections are cut, nothing is tidied up. Returns when it is gone. Does
-    /// nothing if it is down already.
-    ///
-    /// # Errors
-    /// When the server had ended by itself before.
-    pub async fn crash(&mut self) -> Result<(), PostgresError> {
+    /// Stops a running server as a crash would: connections break, and nothing is cleaned up.
+    pub async fn crash(&mut self) -> anyhow::Result<()> {
         if self.pid.take().is_some() {
             self.supervisor
                 .ask("crash", "down", "crashing the server")
@@ -311,40 +252,30 @@ impl ThrowawayPostgres {
         Ok(())
     }
 
-    /// Starts the server again, after a crash, on the same port and with the same data, and waits until it has
-    /// recovered and answers. One that is still running is crashed first.
-    ///
-    /// # Errors
-    /// When it does not come up, such as when another process took the port meanwhile.
-    pub async fn restart(&mut self) -> Result<(), PostgresError> {
+    /// Crashes a running server. Then starts the server on the same port, and waits until it has recovered.
+    pub async fn restart(&mut self) -> anyhow::Result<()> {
         self.crash().await?;
         self.start_server().await
     }
 
-    /// Stops the server, and waits until it and its files are gone.
-    ///
-    /// # Errors
-    /// When that takes too long.
-    pub async fn stop(self) -> Result<(), PostgresError> {
+    /// Stops the server, and waits until its files are gone.
+    pub async fn stop(self) -> anyhow::Result<()> {
         self.supervisor.end().await
     }
 }
 
-/// Whether the server takes a connection and answers on it.
 async fn answers(url: &str) -> bool {
     let Ok(mut connection) = PgConnection::connect(url).await else {
         return false;
     };
-    let alive = connection.ping().await.is_ok();
-    // A connection that can't be closed in good order is closed by its end all the same.
-    connection.close().await.is_ok() && alive
+    connection.ping().await.is_ok() && connection.close().await.is_ok()
 }
 
-fn free_port() -> Result<u16, PostgresError> {
+pub(crate) fn free_port() -> anyhow::Result<u16> {
     (0..PORT_ATTEMPTS)
         .map(|_| rand::random_range(PORTS))
         .find(|&port| is_free(port))
-        .ok_or(PostgresError::NoPort)
+        .context("found no free TCP port on 127.0.0.1")
 }
 
 fn is_free(port: u16) -> bool {

@@ -1,9 +1,10 @@
-//! The compiled binary, as a process.
+//! The compiled worker as a process.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::ffi::OsStr;
 use std::path::PathBuf;
 use std::process::Stdio;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncWriteExt, BufReader};
 use tokio::process::{Child, Command};
@@ -12,26 +13,47 @@ use tokio::task::JoinHandle;
 
 use super::{PATIENCE, comes_true};
 
-/// The most bytes of output that are kept of one process; the oldest lines go first.
+/// Beyond this, the oldest lines of a process's output are dropped.
 const MAX_KEPT_BYTES: usize = 8 * 1024 * 1024;
 
-/// The worker's binary: cargo puts it beside the directory of the test binaries.
-///
-/// # Panics
-/// Where it is not there.
+/// The worker's binary. Cargo puts it into the parent of the test binaries' directory.
 pub fn worker_binary() -> PathBuf {
-    let test = std::env::current_exe().expect("this test's own path");
-    let profile = test.ancestors().nth(2).expect("a directory of cargo's");
+    let test = std::env::current_exe().expect("this test's path");
+    let profile = test.ancestors().nth(2).expect("a directory of cargo");
     let worker = profile.join("worker");
+    let path = worker.display();
     assert!(
         worker.exists(),
-        "{} is missing: run `cargo build` first",
-        worker.display()
+        "{path} is missing: run `cargo build` first"
     );
     worker
 }
 
-/// A command to be run, with nothing in its environment of what the worker's own settings are.
+/// A command without the settings in the environment of this process. They would change the result of a test, and a
+/// proxy would receive its calls.
+pub fn command_without_settings(program: impl AsRef<OsStr>) -> Command {
+    const SETTINGS: [&str; 6] = [
+        "AGORA_",
+        "WORKER_",
+        "DATABASE_URL",
+        "PG",
+        "SIMULATOR_",
+        "OTEL_",
+    ];
+    let mut command = Command::new(program);
+    for (variable, _) in std::env::vars_os() {
+        let name = variable.to_string_lossy();
+        let is_setting = SETTINGS.iter().any(|prefix| name.starts_with(prefix))
+            || name.to_ascii_lowercase().ends_with("_proxy");
+        // The path of PostgreSQL's programs is a property of the machine.
+        if is_setting && name != "WORKER_PG_BINDIR" {
+            command.env_remove(&variable);
+        }
+    }
+    command
+}
+
+/// A command of the worker. Its environment has no settings but the given ones.
 #[must_use]
 pub struct Worker {
     arguments: Vec<String>,
@@ -44,7 +66,7 @@ impl Worker {
     pub fn new(arguments: &[&str]) -> Self {
         Self {
             arguments: arguments.iter().map(ToString::to_string).collect(),
-            // Where many run at once, each that is looked at by HTTP says where.
+            // Simultaneous workers can't share the usual address of the ops server.
             environment: BTreeMap::from([("WORKER_OPS_ADDR".into(), "off".into())]),
             input: String::new(),
             has_small_log_pipe: false,
@@ -62,7 +84,6 @@ impl Worker {
         self
     }
 
-    /// Sets a variable, in the place of an earlier value.
     pub fn env(mut self, name: &str, value: &str) -> Self {
         self.environment.insert(name.to_owned(), value.to_owned());
         self
@@ -73,40 +94,21 @@ impl Worker {
         self
     }
 
-    /// What the process reads on its standard input.
+    /// The text on the process's standard input.
     pub fn input(mut self, text: &str) -> Self {
         text.clone_into(&mut self.input);
         self
     }
 
-    /// Makes its log fill up with some twenty lines while nobody reads it, where the system is Linux.
+    /// On Linux, some twenty unread lines fill the pipe of the log.
     pub fn small_log_pipe(mut self) -> Self {
         self.has_small_log_pipe = true;
         self
     }
 
-    /// Starts it. It is killed when what is returned goes out of scope.
+    /// Starts the process. It is killed when the returned value is dropped.
     pub fn start(self) -> Running {
-        let mut command = Command::new(worker_binary());
-        for (name, _) in std::env::vars() {
-            let is_setting = [
-                "AGORA_",
-                "WORKER_",
-                "DATABASE_URL",
-                "PG",
-                "SIMULATOR_",
-                "OTEL_",
-            ]
-            .iter()
-            .any(|prefix| name.starts_with(prefix));
-            // A proxy of the machine would get the calls of a test.
-            let is_proxy = name.to_ascii_lowercase().ends_with("_proxy");
-            // Where the programs of PostgreSQL are is a matter of the machine.
-            if (is_setting || is_proxy) && name != "WORKER_PG_BINDIR" {
-                command.env_remove(name);
-            }
-        }
-        let mut child = command
+        let mut child = command_without_settings(worker_binary())
             .args(&self.arguments)
             .envs(&self.environment)
             .stdin(Stdio::piped())
@@ -128,12 +130,12 @@ impl Worker {
         let mut stdin = child.stdin.take().expect("piped");
         let input = self.input;
         tokio::spawn(async move {
-            // A process that has found a mistake may end before it has read everything.
+            // After an error, the process ends before it has read everything.
             stdin.write_all(input.as_bytes()).await.ok();
         });
         Running {
             name: self.arguments.join(" "),
-            pid: child.id().expect("it was just started"),
+            pid: child.id().expect("the process was just started"),
             child,
             stdout,
             stderr,
@@ -141,28 +143,25 @@ impl Worker {
         }
     }
 
-    /// Runs it to its end.
+    /// Runs the process to its end.
     pub async fn finish(self) -> Finished {
         let mut running = self.start();
-        let code = running.wait_exit().await;
         Finished {
-            code,
+            code: running.wait_exit().await,
             stdout: running.stdout.text(),
             stderr: running.stderr.text(),
         }
     }
 }
 
-/// What became of a command.
 #[derive(Debug)]
 pub struct Finished {
-    /// The exit code; none where a signal ended it.
+    /// `None` if a signal ended the process.
     pub code: Option<i32>,
     pub stdout: String,
     pub stderr: String,
 }
 
-/// A process that has been started.
 pub struct Running {
     name: String,
     pid: u32,
@@ -184,21 +183,20 @@ impl Running {
         assert!(sent.success(), "{signal} could not be sent");
     }
 
-    /// Ends it in order, so that nothing of it is still on its way to the database.
+    /// Stops the worker with SIGTERM, so that it leaves no statement behind in the database.
     pub async fn stop(&mut self) {
         self.signal("TERM").await;
         assert_eq!(self.wait_exit().await, Some(0), "`{}` failed", self.name);
     }
 
-    /// Ends it without a chance to do anything, and returns when it is gone. A statement that it has sent may still
-    /// be carried out by the database.
+    /// Kills the process. The database may still execute a statement of it.
     pub async fn kill(&mut self) {
         self.child.kill().await.expect("killed");
     }
 
-    /// Its command line, as every user of the host can read it.
+    /// The command line that other users of the host can read.
     pub fn command_line(&self) -> String {
-        let line = std::fs::read(format!("/proc/{}/cmdline", self.pid)).expect("it is running");
+        let line = std::fs::read(format!("/proc/{}/cmdline", self.pid)).expect("the process runs");
         String::from_utf8_lossy(&line).into_owned()
     }
 
@@ -206,49 +204,44 @@ impl Running {
         self.pid
     }
 
-    /// Stops or goes on reading its standard error: in between, the pipe fills up.
+    /// While the log is stalled, nothing reads it, so that its pipe fills up.
     pub fn stall_log(&self, is_stalled: bool) {
-        self.stderr.stall(is_stalled);
+        self.stderr.is_stalled.send_replace(is_stalled);
     }
 
     pub fn is_running(&mut self) -> bool {
-        self.child.try_wait().expect("its state").is_none()
+        self.child.try_wait().expect("a state").is_none()
     }
 
-    /// Waits for its end and that of its output; the exit code, or none where a signal ended it.
+    /// Waits for the end of the process and of its output. Returns no exit code if a signal ended the process.
     pub async fn wait_exit(&mut self) -> Option<i32> {
         let status = tokio::time::timeout(PATIENCE, self.child.wait())
             .await
             .unwrap_or_else(|_| panic!("`{}` does not end", self.name))
-            .expect("its state");
-        self.stderr.stall(false);
+            .expect("an exit status");
+        self.stall_log(false);
         for reader in self.readers.drain(..) {
             tokio::time::timeout(PATIENCE, reader)
                 .await
-                .expect("nothing else holds its output open")
+                .expect("no other process holds the output open")
                 .expect("read");
         }
         status.code()
     }
 
-    /// Waits until it has logged an event, such as `worker_started`.
+    /// Waits until the process has logged an event, such as `worker_started`.
     pub async fn until_logged(&self, event: &str) {
-        let logged = comes_true(PATIENCE, async || {
-            !log_lines(&self.stderr.text(), event).is_empty()
-        })
-        .await;
+        let log = &self.stderr;
+        let logged = comes_true(PATIENCE, async || !log_lines(&log.text(), event).is_empty()).await;
         assert!(logged, "`{}` has not logged {event}", self.name);
     }
 
-    /// How many lines of an event it has logged.
+    /// The number of logged lines of an event.
     pub fn logged(&self, event: &str) -> usize {
         log_lines(&self.stderr.whole_text(), event).len()
     }
 
-    /// The first line that it has logged of an event.
-    ///
-    /// # Panics
-    /// Where there is none.
+    /// The first logged line of an event.
     pub fn log_line(&self, event: &str) -> String {
         let log = self.stderr.whole_text();
         let lines = log_lines(&log, event);
@@ -256,7 +249,7 @@ impl Running {
         (*line).to_owned()
     }
 
-    /// Waits until it has printed `text`.
+    /// Waits until standard output contains `text`.
     pub async fn until_printed(&self, text: &str) {
         let printed = comes_true(PATIENCE, async || self.stdout.text().contains(text)).await;
         assert!(printed, "`{}` has not printed {text:?}", self.name);
@@ -273,7 +266,7 @@ impl Drop for Running {
     }
 }
 
-/// The lines of a log, as text or as JSON, that have an event as their field `event`. Other words of a log may change.
+/// The lines of an event in a log of text or JSON. Tests look for events alone, because prose may change.
 pub fn log_lines<'log>(log: &'log str, event: &str) -> Vec<&'log str> {
     let as_text = format!("event=\"{event}\"");
     let as_json = format!("\"event\":\"{event}\"");
@@ -282,7 +275,7 @@ pub fn log_lines<'log>(log: &'log str, event: &str) -> Vec<&'log str> {
         .collect()
 }
 
-/// What a process has written, as far as it is kept.
+/// The output of a process.
 #[derive(Clone, Default)]
 pub struct Output {
     kept: Arc<Mutex<Kept>>,
@@ -293,7 +286,7 @@ pub struct Output {
 struct Kept {
     lines: VecDeque<String>,
     bytes: usize,
-    dropped_lines: usize,
+    has_dropped_lines: bool,
 }
 
 impl Output {
@@ -312,10 +305,6 @@ impl Output {
         })
     }
 
-    fn stall(&self, is_stalled: bool) {
-        self.is_stalled.send_replace(is_stalled);
-    }
-
     fn push(&self, line: String) {
         let mut kept = self.kept();
         kept.bytes += line.len();
@@ -324,7 +313,7 @@ impl Output {
             && let Some(oldest) = kept.lines.pop_front()
         {
             kept.bytes -= oldest.len();
-            kept.dropped_lines += 1;
+            kept.has_dropped_lines = true;
         }
     }
 
@@ -332,23 +321,20 @@ impl Output {
         self.kept().lines.iter().map(String::as_str).collect()
     }
 
+    /// Panics if lines were dropped.
     pub fn whole_text(&self) -> String {
-        assert_eq!(self.kept().dropped_lines, 0, "there was too much output");
+        assert!(!self.kept().has_dropped_lines, "there was too much output");
         self.text()
     }
 
-    /// As much as a person wants to see of it.
+    /// The last sixty lines.
     fn tail(&self) -> String {
         let kept = self.kept();
         let skipped = kept.lines.len().saturating_sub(60);
-        kept.lines
-            .iter()
-            .skip(skipped)
-            .map(String::as_str)
-            .collect()
+        kept.lines.range(skipped..).map(String::as_str).collect()
     }
 
-    fn kept(&self) -> std::sync::MutexGuard<'_, Kept> {
+    fn kept(&self) -> MutexGuard<'_, Kept> {
         self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -1,10 +1,10 @@
-//! Messages as a producer writes them, and rows as anybody reads them.
+//! Messages to insert, and rows of the tables.
 
 use serde_json::{Value, json};
 use sqlx::FromRow;
 use time::OffsetDateTime;
 
-/// A peer message: columns and their values, those of `columns` instead of the usual ones.
+/// A peer message with default columns. `columns` overrides them.
 pub fn peer(columns: Value) -> Value {
     merged(
         json!({"sender": "alice", "destination": "bob", "payload": "hello"}),
@@ -27,7 +27,7 @@ fn merged(mut message: Value, columns: Value) -> Value {
     message
 }
 
-/// A row of the outbox.
+/// A row of `signaling.outbox`.
 #[derive(Debug, Clone, FromRow)]
 pub struct Row {
     pub status: String,
@@ -46,13 +46,13 @@ pub struct Row {
 }
 
 impl Row {
-    /// How long after it was due its last call started.
+    /// The time from `due_at` to the start of the last call.
     pub fn lateness(&self) -> time::Duration {
-        self.sent_at.expect("it was called") - self.due_at
+        self.sent_at.expect("a call") - self.due_at
     }
 }
 
-/// A call that did not end its message well.
+/// A row of `signaling.attempt`.
 #[derive(Debug, Clone, FromRow)]
 pub struct Attempt {
     #[sqlx(rename = "attempt")]

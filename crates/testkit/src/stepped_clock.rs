@@ -1,4 +1,4 @@
-//! The clock that people read, as programs under test see it: it can be set while they run.
+//! A wall clock for programs under test. A test can set it while they run.
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
@@ -7,17 +7,16 @@ use tempfile::TempDir;
 
 use super::process::Worker;
 
-/// Where Debian and its relatives keep the library that stands between a program and the clock.
+/// The library of Debian and its derivatives that replaces a program's clock.
 const LIBRARY: &str = "faketime/libfaketimeMT.so.1";
 
-/// A clock of some programs.
 pub struct SteppedClock {
     library: PathBuf,
     directory: TempDir,
 }
 
 impl SteppedClock {
-    /// A clock that shows the true time, or none if this machine has no libfaketime.
+    /// A clock that shows the true time, or `None` if this machine has no libfaketime.
     pub fn new() -> Option<Self> {
         let library = std::fs::read_dir("/usr/lib")
             .ok()?
@@ -25,7 +24,7 @@ impl SteppedClock {
             .map(|directory| directory.path().join(LIBRARY))
             .find(|path| path.exists())?;
         let directory = TempDir::new().expect("a directory");
-        // The server of a database runs as another user.
+        // The database server runs as another user.
         std::fs::set_permissions(directory.path(), PermissionsExt::from_mode(0o755))
             .expect("readable");
         let clock = Self { library, directory };
@@ -33,23 +32,22 @@ impl SteppedClock {
         Some(clock)
     }
 
-    /// Sets the clock to so many seconds ahead of the true time.
+    /// Sets the clock ahead of the true time.
     pub fn set(&self, ahead_s: f64) {
         let path = self.file();
-        // In one step, so that no program reads half of it.
+        // The rename is atomic, so no program reads half of the file.
         let new = path.with_extension("new");
         std::fs::write(&new, format!("{ahead_s:+.3}")).expect("written");
         std::fs::rename(&new, &path).expect("renamed");
     }
 
-    /// The environment of a program that goes by this clock. Its measure of time stays true, as it does when a clock is
-    /// set.
+    /// The environment of a program with this clock. Its monotonic clock stays true, as when a real clock is set.
     pub fn environment(&self) -> Vec<(String, String)> {
         let text = |path: PathBuf| path.to_string_lossy().into_owned();
         [
             ("LD_PRELOAD", text(self.library.clone())),
             ("FAKETIME_TIMESTAMP_FILE", text(self.file())),
-            // Else each process of a server would see the step at another time, up to a second later.
+            // With a cache, the processes of a server would see a step up to a second apart.
             ("FAKETIME_NO_CACHE", "1".to_owned()),
             ("FAKETIME_DONT_FAKE_MONOTONIC", "1".to_owned()),
             ("DONT_FAKE_MONOTONIC", "1".to_owned()),
@@ -58,7 +56,7 @@ impl SteppedClock {
         .into()
     }
 
-    /// Makes a worker go by this clock.
+    /// Gives a worker this clock.
     pub fn govern(&self, worker: Worker) -> Worker {
         let environment = self.environment().into_iter();
         environment.fold(worker, |worker, (name, value)| worker.env(&name, &value))

@@ -1,4 +1,4 @@
-//! What one test has for itself.
+//! The world of one test: a database, a simulated API, and helpers that insert and wait.
 
 use std::time::Duration;
 
@@ -6,8 +6,9 @@ use serde_json::Value;
 use simulator::{ApiKey, Behaviour, Call, Credentials, Simulator, SimulatorConfig, Summary};
 use sqlx::postgres::PgPoolOptions;
 use sqlx::{AssertSqlSafe, PgPool};
+use tokio::sync::{Mutex, MutexGuard};
 
-use super::machine::{Postgres, TestDatabase, WholeMachine};
+use super::databases::{Postgres, TestDatabase};
 use super::process::{Running, Worker};
 use super::rows::{Attempt, Row, peer};
 use super::{PATIENCE, comes_true};
@@ -16,7 +17,19 @@ pub const APP_ID: &str = "app-of-the-tests";
 pub const API_KEY: &str = "key-of-the-tests";
 pub const API_SECRET: &str = "secret-of-the-tests";
 
-/// A database, a simulated API that accepts [`API_KEY`] with [`API_SECRET`], and the test as the producer.
+static MACHINE: Mutex<()> = Mutex::const_new(());
+
+/// The right to measure. One test of a process has it at a time.
+pub struct WholeMachine(#[expect(dead_code)] MutexGuard<'static, ()>);
+
+impl WholeMachine {
+    /// Waits until no other test measures.
+    pub async fn take() -> Self {
+        Self(MACHINE.lock().await)
+    }
+}
+
+/// A database, and a simulated API that accepts [`API_KEY`] with [`API_SECRET`]. The test is the producer.
 pub struct World {
     pub simulator: Simulator,
     pub pool: PgPool,
@@ -30,19 +43,16 @@ impl World {
         Self::with(SimulatorConfig::default()).await
     }
 
-    /// With another simulator; it accepts the usual key unless other credentials are given.
+    /// A world with this simulator. Without other credentials, the simulator accepts the usual key.
     pub async fn with(mut simulator: SimulatorConfig) -> Self {
-        // Who shares the machine can't measure at full rate: where it stands still for more than 10 ms, calls arrive
+        // Tests that share the machine can't keep the default limit: after a stall of more than 10 ms, calls arrive
         // together that started apart.
-        let full = Behaviour::default().limit;
-        simulator.behaviour.limit = simulator
-            .behaviour
-            .limit
-            .filter(|_| simulator.behaviour.limit != full);
+        let limit = &mut simulator.behaviour.limit;
+        *limit = limit.filter(|_| *limit != Behaviour::default().limit);
         Self::on(Postgres::shared().await, simulator).await
     }
 
-    /// With the whole machine for itself.
+    /// A world for a test that measures: no other test of the process runs.
     pub async fn alone(simulator: SimulatorConfig) -> Self {
         let machine = WholeMachine::take().await;
         let mut world = Self::on(Postgres::shared().await, simulator).await;
@@ -70,12 +80,12 @@ impl World {
         }
     }
 
-    /// A command that needs the database and nothing else.
+    /// A worker command that needs only the database.
     pub fn command(&self, arguments: &[&str]) -> Worker {
         Worker::new(arguments).env("DATABASE_URL", &self.url)
     }
 
-    /// `worker run`, with retries that come soon.
+    /// `worker run` with short retry delays.
     pub fn worker(&self) -> Worker {
         self.worker_without_app()
             .env("AGORA_APP_ID", APP_ID)
@@ -83,7 +93,7 @@ impl World {
             .env("AGORA_API_SECRET", API_SECRET)
     }
 
-    /// `worker run` without an app ID and a way to sign in.
+    /// `worker run` without app ID and credentials.
     pub fn worker_without_app(&self) -> Worker {
         self.command(&["run"])
             .env("AGORA_BASE_URL", &self.simulator.base_url())
@@ -91,7 +101,7 @@ impl World {
             .env("WORKER_RETRY_CAP", "200ms")
     }
 
-    /// Registers a worker that serves an app and stays alive, without a process: for tests of reports about workers.
+    /// Registers a live worker of an app without a process, for tests of reports about workers.
     pub async fn pretend_worker(&self, name: &str, version: &str, app: &str) {
         self.execute(&format!(
             "insert into signaling.worker (worker_id, name, version, host, apps, started_at, seen_at)
@@ -100,7 +110,7 @@ impl World {
         .await;
     }
 
-    /// Has a worker step aside from an app, in the registry.
+    /// Records that a worker stepped aside from an app.
     pub async fn pretend_aside(&self, name: &str, app: &str, since: &str, reason: &str) {
         self.execute(&format!(
             "insert into signaling.worker_app (app, worker_id, failed, stepped_aside_at, stepped_aside_reason)
@@ -116,7 +126,7 @@ impl World {
             .unwrap_or_else(|error| panic!("{message} is refused: {error}"))
     }
 
-    /// Inserts a message if the table lets it in. Columns that are not named have their defaults.
+    /// Inserts a message, and returns the database's error if it refuses the message.
     pub async fn try_insert(&self, message: &Value) -> Result<i64, sqlx::Error> {
         let columns = message
             .as_object()
@@ -135,7 +145,7 @@ impl World {
             .await
     }
 
-    /// Inserts so many different peer messages in one statement.
+    /// Inserts different peer messages in one statement.
     pub async fn insert_many(&self, count: i32) {
         sqlx::query(
             "insert into signaling.outbox (sender, destination, payload)
@@ -147,7 +157,7 @@ impl World {
         .expect("inserted");
     }
 
-    /// The database's time so many milliseconds from now, as a column's value.
+    /// The database's time in `ms` milliseconds, as text.
     pub async fn time_in(&self, ms: i32) -> String {
         sqlx::query_scalar("select (clock_timestamp() + $1 * interval '1 millisecond')::text")
             .bind(ms)
@@ -172,7 +182,7 @@ impl World {
             .expect("attempts")
     }
 
-    /// How many rows satisfy a condition of SQL.
+    /// The number of messages that satisfy an SQL condition.
     pub async fn count(&self, condition: &str) -> i64 {
         let statement = format!("select count(*) from signaling.outbox where {condition}");
         sqlx::query_scalar(AssertSqlSafe(statement))
@@ -181,7 +191,7 @@ impl World {
             .expect("a count")
     }
 
-    /// What a statement of one row and one column says.
+    /// The result of a statement with one row and one column.
     pub async fn ask<T>(&self, statement: &str) -> T
     where
         T: Send + Unpin + for<'r> sqlx::Decode<'r, sqlx::Postgres> + sqlx::Type<sqlx::Postgres>,
@@ -199,18 +209,15 @@ impl World {
             .unwrap_or_else(|error| panic!("{statement}: {error}"));
     }
 
-    /// Waits until `holds`; the panic says where things stood.
+    /// Waits until a condition holds. After `deadline`, it panics with the state of the world.
     pub async fn until(&self, what: &str, deadline: Duration, holds: impl AsyncFnMut() -> bool) {
-        let came = comes_true(deadline, holds).await;
-        let state = if came {
-            String::new()
-        } else {
-            self.state().await
-        };
-        assert!(came, "{what}: not so within {deadline:?}\n{state}");
+        if !comes_true(deadline, holds).await {
+            let state = self.state().await;
+            panic!("{what}: not so within {deadline:?}\n{state}");
+        }
     }
 
-    /// Waits until a row is final, and returns it.
+    /// Waits until a message is final, and returns its row.
     pub async fn until_final(&self, id: i64) -> Row {
         self.until(&format!("message {id} is final"), PATIENCE, async || {
             self.row(id).await.finished_at.is_some()
@@ -219,7 +226,7 @@ impl World {
         self.row(id).await
     }
 
-    /// Waits until no row is pending.
+    /// Waits until no message is pending.
     pub async fn until_all_final(&self) {
         self.until("every row is final", PATIENCE, async || {
             self.count("status = 'pending'").await == 0
@@ -227,7 +234,7 @@ impl World {
         .await;
     }
 
-    /// Waits until a worker has found nothing to do, and inserts notify it.
+    /// Waits until a worker is idle, so that inserts notify it.
     pub async fn until_idle(&self) {
         self.until("a worker is idle", PATIENCE, async || {
             self.ask(
@@ -238,17 +245,17 @@ impl World {
         .await;
     }
 
-    /// The totals of the API.
+    /// The totals of the API's ledger.
     pub fn seen(&self) -> Summary {
         self.simulator.ledger().summary()
     }
 
-    /// The calls with a payload that arrived at the API.
+    /// The API's calls with this payload.
     pub fn calls_of(&self, payload: &str) -> Vec<Call> {
         self.simulator.ledger().calls_for_payload(payload)
     }
 
-    /// Waits until the API has taken so many messages.
+    /// Waits until the API has accepted this number of messages.
     pub async fn until_accepted(&self, count: u64) {
         self.simulator
             .ledger()
@@ -257,7 +264,7 @@ impl World {
             .expect("accepted");
     }
 
-    /// Faults of the API, in their textual form, instead of those before.
+    /// Replaces the API's fault rules, given as text.
     pub fn set_faults(&self, rules: &[&str]) {
         let rules = rules
             .iter()
@@ -296,7 +303,7 @@ impl World {
     }
 }
 
-/// An API key and its secret as the only way to sign in.
+/// An API key and its secret as the only accepted credentials.
 pub fn basic(api_key: &str, api_secret: &str) -> Credentials {
     Credentials {
         basic: vec![ApiKey {
@@ -307,29 +314,21 @@ pub fn basic(api_key: &str, api_secret: &str) -> Credentials {
     }
 }
 
-/// A simulator that answers after so many milliseconds.
+/// A simulator with this latency.
 pub fn slow_api(latency_ms: u64) -> SimulatorConfig {
-    SimulatorConfig {
-        behaviour: Behaviour {
-            latency_ms,
-            ..Behaviour::default()
-        },
-        ..SimulatorConfig::default()
-    }
+    let mut config = SimulatorConfig::default();
+    config.behaviour.latency_ms = latency_ms;
+    config
 }
 
-/// An API that takes so many calls in a second.
+/// A simulator with this limit of calls a second.
 pub fn api_with_limit(limit: u32) -> SimulatorConfig {
-    SimulatorConfig {
-        behaviour: Behaviour {
-            limit: Some(limit),
-            ..Behaviour::default()
-        },
-        ..SimulatorConfig::default()
-    }
+    let mut config = SimulatorConfig::default();
+    config.behaviour.limit = Some(limit);
+    config
 }
 
-/// So many workers, with the names `worker-0`, `worker-1` and so on, that have come to their work.
+/// Starts workers with the names `worker-0`, `worker-1` and so on, and waits until they work.
 pub async fn fleet(count: usize, worker: impl Fn() -> Worker) -> Vec<Running> {
     let fleet: Vec<_> = (0..count)
         .map(|number| {
@@ -344,7 +343,7 @@ pub async fn fleet(count: usize, worker: impl Fn() -> Worker) -> Vec<Running> {
     fleet
 }
 
-/// Sends a first message, so that a worker knows the API to be well and takes many at a time.
+/// Sends a first message. After an acceptance, a worker claims many messages at a time.
 pub async fn warm_up(world: &World) {
     let id = world
         .insert(peer(serde_json::json!({"payload": "warm-up"})))

@@ -148,7 +148,7 @@ async fn other_routes_methods_and_content_types_are_refused() {
     assert_eq!(&status_line, b"HTTP/1.1 415");
 
     let summary = simulator.ledger().summary();
-    assert_eq!((summary.calls, summary.strays), (1, 2));
+    assert_eq!((summary.calls, summary.unknown_requests), (1, 2));
 }
 
 #[tokio::test]

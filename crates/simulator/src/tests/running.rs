@@ -1,4 +1,4 @@
-//! Starting, stopping, changing and looking in.
+//! Start, stop, TLS, and the control API.
 
 use super::*;
 
@@ -32,7 +32,7 @@ async fn a_stopped_api_refuses_connections_and_can_come_back() {
 }
 
 #[tokio::test]
-async fn the_control_api_shows_and_changes_and_does_not_count() {
+async fn the_control_api_shows_and_changes_settings_and_does_not_count() {
     let simulator = started(&[]).await;
     let mut client = Client::new(&simulator).await;
     client.send("bob", "hello").await.unwrap();
@@ -49,10 +49,7 @@ async fn the_control_api_shows_and_changes_and_does_not_count() {
         .request("PUT", "/_simulator/faults", rules)
         .await
         .unwrap();
-    assert_eq!(
-        reply.body[0]["fault"],
-        json!({ "kind": "status", "code": 503 })
-    );
+    assert_eq!(reply.body[0]["fault"]["code"], 503);
     assert_eq!(simulator.faults().len(), 1);
     let reply = client
         .request("PUT", "/_simulator/faults", "[5]".to_owned())
@@ -81,13 +78,13 @@ async fn the_control_api_shows_and_changes_and_does_not_count() {
         .await
         .unwrap();
     assert_eq!(reply.body["calls"], 2);
-    assert_eq!(reply.body["strays"], 0);
+    assert_eq!(reply.body["unknown_requests"], 0);
     let reply = client
         .request("DELETE", "/_simulator/ledger", String::new())
         .await
         .unwrap();
     assert_eq!(reply.status, StatusCode::NO_CONTENT);
-    // The connection of these requests is still there.
+    // The client of these requests is still connected.
     let summary = simulator.ledger().summary();
     let forgotten = Summary {
         at_us: summary.at_us,
@@ -99,7 +96,7 @@ async fn the_control_api_shows_and_changes_and_does_not_count() {
 }
 
 #[tokio::test]
-async fn it_serves_over_tls() {
+async fn the_api_serves_over_tls() {
     let made = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
     let folder = tempfile::tempdir().unwrap();
     let files = TlsFiles {
@@ -136,7 +133,7 @@ async fn it_serves_over_tls() {
 }
 
 #[tokio::test]
-async fn a_simulator_that_can_not_be_says_why() {
+async fn a_simulator_that_cannot_start_says_why() {
     let first = started(&[]).await;
     let taken = SimulatorConfig {
         bind: first.address(),
@@ -163,7 +160,7 @@ async fn a_simulator_that_can_not_be_says_why() {
 }
 
 #[tokio::test]
-async fn an_idle_connection_is_announced_to_end_and_ends() {
+async fn an_idle_connection_is_closed_as_announced() {
     let simulator = started(&[]).await;
     let behaviour = Behaviour {
         keep_alive_s: Some(7),

@@ -1,23 +1,20 @@
-//! Where this machine keeps PostgreSQL's programs, and who may run them.
+//! PostgreSQL's programs on this machine, and the user that may run them.
 
-use std::{
-    cmp::Reverse,
-    env,
-    ffi::OsStr,
-    fs,
-    io::{self, Write},
-    os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, fchown},
-    path::{Path, PathBuf},
-};
+use std::cmp::Reverse;
+use std::env;
+use std::ffi::OsStr;
+use std::fs;
+use std::io::{self, Write};
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt, fchown};
+use std::path::{Path, PathBuf};
 
+use anyhow::{Context as _, bail, ensure};
 use tokio::process::Command;
 
-use super::{Durability, PostgresError};
-
-/// The environment variable that names the directory of PostgreSQL's programs.
+/// The variable that names the directory of PostgreSQL's programs.
 const BINDIR_VARIABLE: &str = "WORKER_PG_BINDIR";
 
-/// Where packages put each version beside the others: a directory, and how the names of the versions in it begin.
+/// Directories with a subdirectory for each version, and the prefix of its name.
 const VERSIONED: [(&str, &str); 4] = [
     ("/usr/lib/postgresql", ""),
     ("/usr", "pgsql-"),
@@ -28,54 +25,40 @@ const VERSIONED: [(&str, &str); 4] = [
 const LOOKED_IN: &str = "on PATH, in /usr/lib/postgresql/*/bin, /usr/pgsql-*/bin, /opt/homebrew/opt/postgresql*/bin, \
                          /usr/local/opt/postgresql*/bin, and where `pg_config --bindir` points";
 
-/// How much room a cluster in memory needs: its WAL, and the databases of tests that run at the same time.
-#[cfg(target_os = "linux")]
+/// A cluster in memory holds its WAL and the databases of simultaneous tests.
 const MIN_MEMORY_BYTES: u64 = 2 * 1024 * 1024 * 1024;
-/// A socket's path is limited to about a hundred bytes, of which the cluster's own names take forty.
-const LONGEST_PARENT_BYTES: usize = 60;
+/// The path of a socket must not exceed a hundred bytes. The cluster's own names take forty.
+const MAX_PARENT_BYTES: usize = 60;
 
-/// PostgreSQL's programs, known to run.
+/// Working programs of PostgreSQL.
 #[derive(Debug)]
 pub(super) struct Installation {
     /// The directory of `initdb` and `postgres`.
     pub(super) bindir: PathBuf,
-    /// As the server names itself, `postgres (PostgreSQL) 17.2`.
+    /// For example `postgres (PostgreSQL) 17.2`.
     pub(super) version: String,
-    /// Whom to run it as, where that can't be the present user.
-    account: Option<Account>,
-}
-
-/// A user of this machine.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Account {
-    uid: u32,
-    gid: u32,
+    /// User and group to run the programs as, because PostgreSQL refuses to run as root.
+    account: Option<(u32, u32)>,
 }
 
 impl Installation {
-    /// Finds programs that work. A directory that is named, here or by the environment, is the only one looked at: who
-    /// asks for one version must not be given another.
-    ///
-    /// # Errors
-    /// When there are none, or when this is root and there is no other user to run them as.
-    pub(super) async fn find(bindir: Option<&Path>) -> Result<Self, PostgresError> {
+    /// Finds the programs in `bindir`, or in the directory that the environment names, or in the usual directories.
+    pub(super) async fn find(bindir: Option<PathBuf>) -> anyhow::Result<Self> {
         let account = account()?;
-        let named = bindir
-            .map(Path::to_owned)
-            .or_else(|| env::var_os(BINDIR_VARIABLE).map(PathBuf::from));
+        let named = bindir.or_else(|| env::var_os(BINDIR_VARIABLE).map(PathBuf::from));
         let (candidates, looked_in) = match named {
-            Some(directory) => {
-                let looked_in = format!("in {}", directory.display());
-                (vec![directory], looked_in)
+            Some(bindir) => {
+                let looked_in = format!("in {}", bindir.display());
+                (vec![bindir], looked_in)
             }
             None => (usual_directories().await, LOOKED_IN.to_owned()),
         };
-
-        let mut unusable = None;
-        for bindir in candidates
-            .into_iter()
-            .filter(|directory| has_programs(directory))
-        {
+        let mut unusable = String::new();
+        for bindir in candidates {
+            let programs = ["initdb", "postgres"].map(|program| bindir.join(program));
+            if !programs.iter().all(|program| program.is_file()) {
+                continue;
+            }
             match version(&bindir, account).await {
                 Ok(version) => {
                     return Ok(Self {
@@ -84,201 +67,157 @@ impl Installation {
                         account,
                     });
                 }
-                Err(why) => {
-                    unusable.get_or_insert_with(|| {
-                        format!("what is in {} does not run: {why}", bindir.display())
-                    });
+                Err(error) => {
+                    unusable = format!(" (that in {} does not run: {error:#})", bindir.display());
                 }
             }
         }
-        Err(PostgresError::NotFound {
-            looked_in,
-            unusable,
-        })
+        bail!(
+            "found no PostgreSQL server: looked for `initdb` and `postgres` {looked_in}{unusable}. Install it (Debian, \
+             Ubuntu: `apt-get install postgresql`; Fedora: `dnf install postgresql-server`; macOS: `brew install \
+             postgresql`) or name the directory of its programs in {BINDIR_VARIABLE}"
+        )
     }
 
-    /// A command that runs as the user that PostgreSQL may run as.
+    /// A command that runs as the user of the server.
     pub(super) fn command(&self, program: impl AsRef<OsStr>) -> Command {
         command(program, self.account)
     }
 
-    /// Writes a file that only that user can read.
-    ///
-    /// # Errors
-    /// When the system refuses.
+    /// Writes a file that only the server can read. PostgreSQL refuses a key that others can read.
     pub(super) fn write_for_server(&self, path: &Path, text: &str) -> io::Result<()> {
-        let mut file = fs::OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .mode(0o600)
-            .open(path)?;
+        let mut options = fs::OpenOptions::new();
+        options.write(true).create(true).truncate(true).mode(0o600);
+        let mut file = options.open(path)?;
         file.write_all(text.as_bytes())?;
         match self.account {
-            Some(Account { uid, gid }) => fchown(file, Some(uid), Some(gid)),
+            Some((uid, gid)) => fchown(file, Some(uid), Some(gid)),
             None => Ok(()),
         }
     }
 
-    /// A directory in which that user can make, reach and remove the cluster's own. A cluster that need not survive the
-    /// machine is made in memory where there is room: a new database then takes a sixth of the time.
-    ///
-    /// # Errors
-    /// When there is none.
-    pub(super) fn parent_directory(
-        &self,
-        durability: Durability,
-    ) -> Result<PathBuf, PostgresError> {
-        let on_disk = [
-            env::temp_dir(),
-            PathBuf::from("/tmp"),
-            PathBuf::from("/var/tmp"),
-        ];
-        let tried: Vec<PathBuf> = in_memory(durability).into_iter().chain(on_disk).collect();
-        tried
-            .iter()
-            .find(|directory| {
-                directory.as_os_str().len() <= LONGEST_PARENT_BYTES
-                    && directory.is_absolute()
-                    && directory.is_dir()
-                    && (self.account.is_none() || is_open_to_all(directory))
-            })
-            .cloned()
-            .ok_or(PostgresError::NoDirectory { tried })
+    /// A directory in which the user of the server can make the cluster's directory. A throwaway cluster is made in
+    /// memory if there is room: a new database then takes a sixth of the time.
+    pub(super) fn parent_directory(&self, is_durable: bool) -> anyhow::Result<PathBuf> {
+        let on_disk = [env::temp_dir(), "/tmp".into(), "/var/tmp".into()];
+        let in_memory = if is_durable { None } else { in_memory() };
+        let tried: Vec<PathBuf> = in_memory.into_iter().chain(on_disk).collect();
+        let usable = tried.iter().find(|directory| {
+            directory.as_os_str().len() <= MAX_PARENT_BYTES
+                && directory.is_absolute()
+                && directory.is_dir()
+                && (self.account.is_none() || is_open_to_all(directory))
+        });
+        usable.cloned().with_context(|| {
+            format!(
+                "no directory for PostgreSQL's files: each of {tried:?} has a path too long for a socket, or is closed \
+                 to the user that runs PostgreSQL; set TMPDIR to another one"
+            )
+        })
     }
 }
 
-/// Linux's file system in memory, if it has room for a cluster. Containers often have 64 MB of it.
-#[cfg(target_os = "linux")]
-fn in_memory(durability: Durability) -> Option<PathBuf> {
+/// Linux's file system in memory, if it has room for a cluster. In containers it is often too small.
+fn in_memory() -> Option<PathBuf> {
     let directory = Path::new("/dev/shm");
     let room = rustix::fs::statvfs(directory).ok()?;
     let has_room = room.f_bavail.saturating_mul(room.f_frsize) >= MIN_MEMORY_BYTES;
-    // A user who sets TMPDIR has chosen a place.
-    let is_wanted = durability == Durability::Throwaway && env::var_os("TMPDIR").is_none();
-    (is_wanted && has_room).then(|| directory.to_owned())
+    // The user's TMPDIR takes precedence.
+    (has_room && env::var_os("TMPDIR").is_none()).then(|| directory.to_owned())
 }
 
-#[cfg(not(target_os = "linux"))]
-fn in_memory(_durability: Durability) -> Option<PathBuf> {
-    None
-}
-
-/// The user to run PostgreSQL as, or `None` for the present one.
-fn account() -> Result<Option<Account>, PostgresError> {
-    // Without unsafe code the owner of a new file is the way to learn who this is.
-    let uid = tempfile::tempfile()
-        .and_then(|file| file.metadata())
-        .map_err(PostgresError::io("making a temporary file"))?
-        .uid();
-    if uid != 0 {
+/// User and group to run PostgreSQL as, or `None` for the present user.
+fn account() -> anyhow::Result<Option<(u32, u32)>> {
+    if !rustix::process::getuid().is_root() {
         return Ok(None);
     }
-    let passwd =
-        fs::read_to_string("/etc/passwd").map_err(PostgresError::io("reading /etc/passwd"))?;
-    ["postgres", "nobody"]
-        .into_iter()
-        .find_map(|name| account_named(name, &passwd))
-        .map(Some)
-        .ok_or(PostgresError::NoAccount)
+    let passwd = fs::read_to_string("/etc/passwd").context("can't read /etc/passwd")?;
+    let account = account_named("postgres", &passwd).or_else(|| account_named("nobody", &passwd));
+    let account = account.context(
+        "PostgreSQL refuses to run as root, and /etc/passwd has neither `postgres` nor `nobody`: start this as another \
+         user",
+    )?;
+    Ok(Some(account))
 }
 
-/// The account of that name in the text of `/etc/passwd`, unless it is root's by another name.
-fn account_named(name: &str, passwd: &str) -> Option<Account> {
+/// User and group of an account that is not root.
+fn account_named(name: &str, passwd: &str) -> Option<(u32, u32)> {
     passwd.lines().find_map(|line| {
-        let fields: Vec<&str> = line.split(':').collect();
-        let [found, _password, uid, gid, ..] = fields[..] else {
-            return None;
-        };
-        let account = Account {
-            uid: uid.parse().ok()?,
-            gid: gid.parse().ok()?,
-        };
-        (found == name && account.uid != 0).then_some(account)
+        let mut fields = line.split(':');
+        let has_name = fields.next() == Some(name);
+        let (uid, gid) = (fields.nth(1)?.parse().ok()?, fields.next()?.parse().ok()?);
+        (has_name && uid != 0).then_some((uid, gid))
     })
 }
 
-fn command(program: impl AsRef<OsStr>, account: Option<Account>) -> Command {
+fn command(program: impl AsRef<OsStr>, account: Option<(u32, u32)>) -> Command {
     let mut command = Command::new(program);
-    // What a person set for their own clusters (PGDATA, PGOPTIONS…) has nothing to say here.
+    // PGDATA, PGOPTIONS and the like are for the user's own clusters.
     for (name, _) in env::vars_os().filter(|(name, _)| name.as_encoded_bytes().starts_with(b"PG")) {
         command.env_remove(name);
     }
     command.env("LC_ALL", "C");
-    if let Some(Account { uid, gid }) = account {
+    if let Some((uid, gid)) = account {
         command.uid(uid).gid(gid);
     }
     command
 }
 
-fn has_programs(bindir: &Path) -> bool {
-    ["initdb", "postgres"]
-        .iter()
-        .all(|program| bindir.join(program).is_file())
-}
-
-/// Runs the server for its version, as the user that is going to run it: what can't be executed is found out here.
-async fn version(bindir: &Path, account: Option<Account>) -> io::Result<String> {
-    // The present directory may be closed to that user, and PostgreSQL insists on knowing where it is.
+/// Runs the server as its later user, which shows whether that user can execute it.
+async fn version(bindir: &Path, account: Option<(u32, u32)>) -> anyhow::Result<String> {
+    // That user may have no access to the present directory.
     let output = command(bindir.join("postgres"), account)
         .arg("--version")
         .current_dir("/")
         .output()
         .await?;
-    if !output.status.success() {
-        let said = String::from_utf8_lossy(&output.stderr);
-        return Err(io::Error::other(format!(
-            "{}: {}",
-            output.status,
-            said.trim()
-        )));
-    }
+    let error = String::from_utf8_lossy(&output.stderr);
+    ensure!(
+        output.status.success(),
+        "{}: {}",
+        output.status,
+        error.trim()
+    );
     Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
 }
 
 async fn usual_directories() -> Vec<PathBuf> {
     let path = env::var_os("PATH").unwrap_or_default();
-    // Relative entries would mean another directory for every process.
-    let on_path = env::split_paths(&path).filter(|directory| directory.is_absolute());
-    let mut directories: Vec<PathBuf> = on_path.collect();
+    let mut directories: Vec<PathBuf> = env::split_paths(&path)
+        .filter(|directory| directory.is_absolute())
+        .collect();
     for (parent, prefix) in VERSIONED {
         directories.extend(versions(Path::new(parent), prefix));
     }
     if let Ok(output) = Command::new("pg_config").arg("--bindir").output().await {
-        directories.push(PathBuf::from(
-            String::from_utf8_lossy(&output.stdout).trim(),
-        ));
+        directories.push(String::from_utf8_lossy(&output.stdout).trim().into());
     }
     directories
 }
 
 /// `parent/prefix*/bin`, the highest version first.
 fn versions(parent: &Path, prefix: &str) -> Vec<PathBuf> {
-    let Ok(entries) = fs::read_dir(parent) else {
-        return Vec::new();
-    };
+    let entries = fs::read_dir(parent).into_iter().flatten();
     let mut names: Vec<String> = entries
         .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
         .filter(|name| name.starts_with(prefix))
         .collect();
     names.sort_by_cached_key(|name| Reverse(version_numbers(name)));
-    names
-        .into_iter()
-        .map(|name| parent.join(name).join("bin"))
-        .collect()
+    let bindirs = names.into_iter().map(|name| parent.join(name).join("bin"));
+    bindirs.collect()
 }
 
-/// The numbers in a name, so that 10 comes after 9.6.
+/// Numbers sort 10 after 9.6.
 fn version_numbers(name: &str) -> Vec<u32> {
     name.split(|c: char| !c.is_ascii_digit())
         .filter_map(|digits| digits.parse().ok())
         .collect()
 }
 
-/// Whether any user can make files in this directory and get there.
+/// Any user can reach this directory and make files in it.
 fn is_open_to_all(directory: &Path) -> bool {
     let mode = |path: &Path| fs::metadata(path).map_or(0, |metadata| metadata.permissions().mode());
-    // A link's target may lie below other directories than the link.
+    // The target of a link may have other parents than the link.
     directory.canonicalize().is_ok_and(|directory| {
         mode(&directory) & 0o003 == 0o003
             && directory
@@ -292,7 +231,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn versions_are_ordered_by_number_with_the_highest_first() {
+    fn versions_are_ordered_by_number_the_highest_first() {
         let parent = tempfile::tempdir().unwrap();
         for name in ["9.6", "17", "10", "other"] {
             fs::create_dir(parent.path().join(name)).unwrap();
@@ -306,13 +245,10 @@ mod tests {
     }
 
     #[test]
-    fn an_account_is_found_by_its_whole_name_and_is_never_root() {
+    fn an_account_has_the_whole_name_and_is_never_root() {
         let passwd =
             "root:x:0:0::/:\npostgres2:x:7:7::/:\npostgres:x:101:104::/:\nnobody:x:0:0::/:\n";
-        assert_eq!(
-            account_named("postgres", passwd),
-            Some(Account { uid: 101, gid: 104 })
-        );
+        assert_eq!(account_named("postgres", passwd), Some((101, 104)));
         assert_eq!(account_named("nobody", passwd), None);
         assert_eq!(
             account_named("nobody", "nobody:*:-2:-2:Unprivileged User:/:\n"),

@@ -1,7 +1,11 @@
-use axum::http::HeaderValue;
+//! Which credentials let a call in.
 
-use super::token::tests::{CERTIFICATE, made};
-use super::*;
+use axum::http::{HeaderMap, HeaderValue};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+
+use crate::token::tests::{CERTIFICATE, made};
+use crate::{ApiKey, Credentials, GivenToken};
 
 const NOW_S: u64 = 1_800_000_000;
 
@@ -44,12 +48,12 @@ fn basic(pair: &str) -> String {
 }
 
 #[test]
-fn without_credentials_everything_is_accepted() {
+fn without_credentials_every_call_is_accepted() {
     assert!(admits(&Credentials::default(), "anyone", &[]));
 }
 
 #[test]
-fn an_api_key_signs_in_any_sender_with_its_own_secret_alone() {
+fn an_api_key_is_for_any_sender_and_needs_its_own_secret() {
     let right = basic("key:secret");
     assert!(admits(&key(), "anyone", &[("authorization", &right)]));
     let lower = right.replace("Basic", "basic");
@@ -71,7 +75,7 @@ fn an_api_key_signs_in_any_sender_with_its_own_secret_alone() {
 }
 
 #[test]
-fn a_token_in_its_headers_is_only_for_the_user_named_beside_it() {
+fn a_token_in_headers_is_only_for_the_user_in_the_uid_header() {
     let credentials = given_token(None);
     let pairs = [("x-agora-token", "T"), ("x-agora-uid", "alice")];
     assert!(admits(&credentials, "alice", &pairs));
@@ -85,7 +89,7 @@ fn a_token_in_its_headers_is_only_for_the_user_named_beside_it() {
 }
 
 #[test]
-fn a_bearer_token_is_for_the_user_it_was_given_for() {
+fn a_given_token_is_only_for_its_user() {
     let pairs = [("authorization", "agora token=T")];
     assert!(admits(&given_token(Some("alice")), "alice", &pairs));
     assert!(!admits(&given_token(Some("alice")), "bob", &pairs));
@@ -98,7 +102,7 @@ fn a_bearer_token_is_for_the_user_it_was_given_for() {
 }
 
 #[test]
-fn a_token_of_the_app_certificate_signs_in_either_way() {
+fn a_token_of_the_app_certificate_may_stand_in_either_header() {
     let credentials = Credentials {
         app_certificates: vec![CERTIFICATE.to_owned()],
         ..Credentials::default()

@@ -1,4 +1,4 @@
-//! The simulator as a client sees it, over real connections.
+//! The simulator behind real connections, and its parts.
 
 use std::time::Duration;
 
@@ -13,8 +13,11 @@ use tokio::net::TcpStream;
 
 use super::*;
 
+mod auth;
 mod calls;
+mod fault_rules;
 mod faults;
+mod ledger;
 mod running;
 
 const PATIENCE: Duration = Duration::from_secs(30);
