@@ -127,36 +127,24 @@ async fn main() -> ExitCode {
 }
 
 async fn run(cli: Cli) -> anyhow::Result<()> {
-    let shutdown = CancellationToken::new();
-    let second_signal = signals(shutdown.clone())?;
-    tokio::select! {
-        biased;
-        () = second_signal => anyhow::bail!("ended at once by a second signal"),
-        result = async {
-            match cli.role {
-                Some(Role::HandWrittenLoop) => Box::pin(run_hand_written_loop(shutdown)).await,
-                Some(Role::SimulatedApi(arguments)) => {
-                    Box::pin(simulator::cli::run(arguments)).await
-                }
-                None => Box::pin(bench(cli, &shutdown)).await,
-            }
-        } => result,
+    if let Some(Role::SimulatedApi(arguments)) = cli.role {
+        return simulator::cli::run(arguments).await;
     }
-}
-
-/// Cancels `shutdown` at the first SIGTERM or SIGINT, and returns at the second.
-fn signals(shutdown: CancellationToken) -> anyhow::Result<impl Future<Output = ()>> {
     let mut terminate = signal(SignalKind::terminate()).context("SIGTERM can't be handled")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("SIGINT can't be handled")?;
-    Ok(async move {
-        for _ in 0..2 {
-            tokio::select! {
-                _ = terminate.recv() => {}
-                _ = interrupt.recv() => {}
-            }
-            shutdown.cancel();
+    let shutdown = CancellationToken::new();
+    let cancel = shutdown.clone().drop_guard();
+    tokio::spawn(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
         }
-    })
+        drop(cancel);
+    });
+    match cli.role {
+        None => Box::pin(bench(cli, &shutdown)).await,
+        Some(_) => run_hand_written_loop(shutdown).await,
+    }
 }
 
 async fn run_hand_written_loop(shutdown: CancellationToken) -> anyhow::Result<()> {
@@ -205,7 +193,6 @@ async fn bench(cli: Cli, shutdown: &CancellationToken) -> anyhow::Result<()> {
         report.scenarios.extend(measured);
         if shutdown.is_cancelled() {
             report.was_interrupted = true;
-            eprintln!("interrupted; a second signal ends the benchmark at once");
             break;
         }
     }

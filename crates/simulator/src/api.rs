@@ -156,8 +156,7 @@ fn admit(
         return Err(Refusal::of(StatusCode::UNAUTHORIZED));
     }
     read?;
-    let limit = behaviour.limit_of(&call.app_id);
-    match api.ledger.admit(call, limit) {
+    match api.ledger.admit(call, behaviour.limit) {
         Admission::Admitted { nth } => Ok(nth),
         Admission::OverLimit => Err(Refusal {
             retry_after: behaviour.retry_after.clone(),

@@ -1,5 +1,3 @@
-use std::collections::BTreeMap;
-
 use anyhow::ensure;
 use axum::http::HeaderValue;
 use serde::{Deserialize, Serialize};
@@ -12,8 +10,6 @@ use super::auth::Credentials;
 pub struct Behaviour {
     /// The most calls of an app in any sliding second. `None` is no limit.
     pub limit: Option<u32>,
-    /// Limits of single apps, by app ID.
-    pub app_limits: BTreeMap<String, Option<u32>>,
     /// The `Retry-After` header of calls over the limit.
     pub retry_after: Option<String>,
     /// Receivers whose name begins with this prefix are offline.
@@ -34,7 +30,6 @@ impl Default for Behaviour {
     fn default() -> Self {
         Self {
             limit: Some(500),
-            app_limits: BTreeMap::new(),
             retry_after: None,
             offline_prefix: Some("offline-".to_owned()),
             latency_ms: 0,
@@ -48,10 +43,6 @@ impl Default for Behaviour {
 }
 
 impl Behaviour {
-    pub(super) fn limit_of(&self, app_id: &str) -> Option<u32> {
-        self.app_limits.get(app_id).copied().unwrap_or(self.limit)
-    }
-
     pub(super) fn is_offline(&self, receiver: &str) -> bool {
         let prefix = self.offline_prefix.as_ref();
         prefix.is_some_and(|prefix| receiver.starts_with(prefix))

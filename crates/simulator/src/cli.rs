@@ -207,10 +207,9 @@ fn report(summary: &Summary) -> String {
             responses.push(format!("no response: {}", app.unanswered));
         }
         lines.push(format!(
-            "app {app_id}: {:.1} calls/s, at most {} in a second ({} accepted); {}",
+            "app {app_id}: {:.1} calls/s, at most {} in a second; {}",
             app.calls_per_s,
             app.worst_sliding_second,
-            app.worst_sliding_second_accepted,
             responses.join(", ")
         ));
     }
@@ -288,7 +287,6 @@ mod tests {
             unanswered: 1,
             by_status: BTreeMap::from([(200, 2)]),
             worst_sliding_second: 3,
-            worst_sliding_second_accepted: 2,
             calls_per_s: 1.25,
             ..AppSummary::default()
         };
@@ -301,7 +299,7 @@ mod tests {
         assert_eq!(
             report(&summary),
             "3 calls, 2 messages accepted, 0 of them more than once\n\
-             app app: 1.2 calls/s, at most 3 in a second (2 accepted); 200: 2, no response: 1"
+             app app: 1.2 calls/s, at most 3 in a second; 200: 2, no response: 1"
         );
     }
 }

@@ -30,9 +30,9 @@ GET    /_simulator/faults                   the fault rules in force, as JSON
 PUT    /_simulator/faults                   replace them: an array of such rules, or of texts as
                                             [\"500:share=0.01\", \"slow=250ms:destination=slow-\"]
 GET    /_simulator/config                   limit, offline prefix, latency; of credentials, the kinds
-PUT    /_simulator/config                   replace the fields given: limit, app_limits, retry_after,
-                                            offline_prefix, latency_ms, jitter_ms, keep_alive_s,
-                                            idle_close_ms, closes_connections,
+PUT    /_simulator/config                   replace the fields given: limit, retry_after, offline_prefix,
+                                            latency_ms, jitter_ms, keep_alive_s, idle_close_ms,
+                                            closes_connections,
                                             credentials {basic, tokens, app_certificates}
 ";
 

@@ -242,12 +242,12 @@ impl Ledger {
                     message.accepted = message.accepted.saturating_add(1);
                     message.accepted
                 });
-                let is_duplicate = times == Some(2);
+                let duplicates = u64::from(times == Some(2));
                 state.totals.accepted += 1;
-                state.totals.duplicates += u64::from(is_duplicate);
-                state
-                    .app(&call.app_id)
-                    .add_accepted(call.at(), is_duplicate);
+                state.totals.duplicates += duplicates;
+                let app = &mut state.app(&call.app_id).summary;
+                app.accepted += 1;
+                app.duplicates += duplicates;
             }
             if let Some(status) = call.status {
                 state.app(&call.app_id).add_response(status);

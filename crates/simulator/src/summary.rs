@@ -44,8 +44,6 @@ pub struct AppSummary {
     pub unanswered: u64,
     /// The most calls that arrived within any sliding second.
     pub worst_sliding_second: u64,
-    /// The most accepted calls within any sliding second, by their arrival.
-    pub worst_sliding_second_accepted: u64,
     /// Microseconds from the ledger's start to the first and the last arrival.
     pub first_at_us: u64,
     pub last_at_us: u64,
@@ -53,12 +51,11 @@ pub struct AppSummary {
     pub calls_per_s: f64,
 }
 
-/// An app's totals, and the sliding seconds that they are measured with.
+/// An app's totals, and the recent arrivals.
 #[derive(Debug, Default)]
 pub(super) struct AppTotals {
     pub(super) summary: AppSummary,
     arrivals: SlidingSecond,
-    acceptances: SlidingSecond,
 }
 
 impl AppTotals {
@@ -79,14 +76,6 @@ impl AppTotals {
             let rate = (app.calls - 1) as f64 * 1e6 / span_us as f64;
             app.calls_per_s = rate;
         }
-    }
-
-    pub(super) fn add_accepted(&mut self, at: Duration, is_duplicate: bool) {
-        let peak = self.acceptances.insert(at);
-        let app = &mut self.summary;
-        app.accepted += 1;
-        app.duplicates += u64::from(is_duplicate);
-        app.worst_sliding_second_accepted = app.worst_sliding_second_accepted.max(peak);
     }
 
     pub(super) fn add_response(&mut self, status: u16) {

@@ -3,7 +3,7 @@
 use super::*;
 
 #[tokio::test]
-async fn a_status_fault_is_answered_and_the_message_is_not_taken() {
+async fn a_status_fault_does_not_take_the_message() {
     let simulator = started(&["503:retry_after=2,first_calls=1"]).await;
     let mut client = Client::new(&simulator).await;
     let reply = client.send("bob", "hello").await.unwrap();
@@ -16,7 +16,7 @@ async fn a_status_fault_is_answered_and_the_message_is_not_taken() {
 }
 
 #[tokio::test]
-async fn a_dropped_call_has_its_effect_and_no_answer() {
+async fn drop_takes_the_message_and_drop_before_does_not() {
     let simulator = started(&["drop:count=1", "drop_before:count=1"]).await;
     for (fault, accepted) in [("drop", true), ("drop_before", false)] {
         let mut client = Client::new(&simulator).await;
@@ -32,7 +32,7 @@ async fn a_dropped_call_has_its_effect_and_no_answer() {
 }
 
 #[tokio::test]
-async fn a_broken_answer_breaks_off_in_its_body() {
+async fn a_half_body_ends_early_and_garbage_is_not_json() {
     let simulator = started(&["half_body:count=1", "garbage"]).await;
     let mut stream = TcpStream::connect(simulator.address()).await.unwrap();
     let body = r#"{"destination":"bob","payload":"hello"}"#;
@@ -41,11 +41,11 @@ async fn a_broken_answer_breaks_off_in_its_body() {
         body.len()
     );
     stream.write_all(request.as_bytes()).await.unwrap();
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).await.unwrap();
-    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
-    let (_, half) = answer.split_once("\r\n\r\n").unwrap();
-    assert!(!half.is_empty() && !half.ends_with('}'), "{answer}");
+    let mut response = String::new();
+    stream.read_to_string(&mut response).await.unwrap();
+    assert!(response.starts_with("HTTP/1.1 200"), "{response}");
+    let (_, half) = response.split_once("\r\n\r\n").unwrap();
+    assert!(!half.is_empty() && !half.ends_with('}'), "{response}");
 
     let mut client = Client::new(&simulator).await;
     let reply = client.send("bob", "hello").await.unwrap();
@@ -54,13 +54,13 @@ async fn a_broken_answer_breaks_off_in_its_body() {
 }
 
 #[tokio::test]
-async fn a_hanging_call_is_taken_and_ends_when_the_simulator_stops() {
+async fn a_hanging_call_takes_the_message_and_ends_at_the_stop() {
     let simulator = started(&["hang"]).await;
     let mut client = Client::new(&simulator).await;
     let calling = tokio::spawn(async move { client.send("bob", "hello").await.is_err() });
     simulator
         .ledger()
-        .wait_for_accepted(1, PATIENCE)
+        .wait_for_accepted(1, TIMEOUT)
         .await
         .unwrap();
     assert_eq!(simulator.ledger().calls()[0].status, None);
@@ -69,23 +69,23 @@ async fn a_hanging_call_is_taken_and_ends_when_the_simulator_stops() {
 }
 
 #[tokio::test]
-async fn a_slow_answer_that_nobody_waits_for_is_none() {
+async fn a_slow_response_without_its_client_does_not_count() {
     let simulator = started(&["slow=1h"]).await;
     let mut client = Client::new(&simulator).await;
     let calling = tokio::spawn(async move { client.send("bob", "hello").await.is_err() });
     simulator
         .ledger()
-        .wait_for_accepted(1, PATIENCE)
+        .wait_for_accepted(1, TIMEOUT)
         .await
         .unwrap();
     calling.abort();
     simulator.stop().await;
     let app = &simulator.ledger().summary().apps["app"];
-    assert_eq!((app.accepted, app.unanswered), (1, 1));
+    assert_eq!((app.accepted, app.unresponseed), (1, 1));
 }
 
 #[tokio::test]
-async fn a_slow_answer_comes_all_the_same() {
+async fn a_slow_response_arrives_after_its_delay() {
     let simulator = started(&["slow=20ms"]).await;
     let mut client = Client::new(&simulator).await;
     let begun = std::time::Instant::now();

@@ -20,7 +20,7 @@ mod faults;
 mod ledger;
 mod running;
 
-const PATIENCE: Duration = Duration::from_secs(30);
+const TIMEOUT: Duration = Duration::from_secs(30);
 
 struct Client {
     sender: SendRequest<Full<Bytes>>,

@@ -172,7 +172,7 @@ async fn an_idle_connection_is_closed_as_announced() {
     let reply = client.send("bob", "hello").await.unwrap();
     assert_eq!(reply.headers["keep-alive"], "timeout=7");
     let is_closed = |summary: &Summary| summary.open_connections == 0;
-    let closed = simulator.ledger().wait_until(PATIENCE, is_closed).await;
+    let closed = simulator.ledger().wait_until(TIMEOUT, is_closed).await;
     closed.unwrap();
     assert!(client.send("bob", "too late").await.is_err());
 
