@@ -1,5 +1,5 @@
-//! `worker dev`: a throwaway Postgres, the migrations, the simulated API and a worker in one process. They are gone
-//! afterwards.
+//! `worker dev`: runs a throwaway Postgres, the simulated API and a worker in one process, and removes all traces at the
+//! end.
 
 mod progress;
 mod samples;

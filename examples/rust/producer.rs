@@ -1,6 +1,6 @@
 //! A shop that stores an order, and sends messages to its customer and its warehouse in the same transaction.
 //!
-//! It needs a database that `worker migrate` has prepared, and a `worker run` that serves it:
+//! The example needs a database that `worker migrate` has prepared, and a `worker run` that serves it:
 //!
 //! ```sh
 //! DATABASE_URL=postgres://user:password@host:5432/app cargo run --example producer

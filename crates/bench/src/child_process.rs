@@ -19,7 +19,7 @@ pub(crate) fn bench_binary() -> anyhow::Result<PathBuf> {
     std::env::current_exe().context("the path of this program can't be read")
 }
 
-/// A background process. It is killed when this value is dropped.
+/// A background process. Dropping this value kills the process.
 #[derive(Debug)]
 pub(crate) struct ChildProcess {
     name: &'static str,

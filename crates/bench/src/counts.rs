@@ -1,5 +1,5 @@
-//! Statements, transactions, WAL bytes and instructions of a message. They are about the same on slow and fast machines,
-//! so they show on any machine whether a change made a message cost more.
+//! Statements, transactions, WAL bytes and instructions of a message. These counts are about the same on slow and fast
+//! machines, so any machine shows whether a change made a message cost more.
 
 use std::path::PathBuf;
 

@@ -41,11 +41,11 @@ impl Delay {
         tokio::time::sleep(WARM_UP).await;
         let mut producer = PacedProducer::connect(&environment).await?;
         producer.insert(WARM_UP_MESSAGES.into()).await?;
-        let before = environment.sender_cpu(&senders)?;
+        let before = environment.cpu(&senders)?;
         producer.insert(self.messages).await?;
         let all = producer.inserted.len() as u64;
         environment.api.wait_for_calls(all).await?;
-        let cpu = since(&environment.sender_cpu(&senders)?, &before);
+        let cpu = since(&environment.cpu(&senders)?, &before);
         let costs = environment.stop_senders(senders).await?;
         let delays_ms = producer.delays_ms().await?.into_iter();
         let delays_ms: Option<Vec<f64>> = delays_ms.skip(WARM_UP_MESSAGES.into()).collect();

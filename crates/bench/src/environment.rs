@@ -24,7 +24,7 @@ use crate::resource_usage::{
 const NO_LIMIT: u32 = 1_000_000;
 const ROWS_PER_INSERT: u64 = 500_000;
 const BENCH_CONNECTIONS: u32 = 4;
-/// Sessions with this name belong to the benchmark, all others to the senders.
+/// The benchmark's own sessions have this name. All other sessions belong to the senders.
 const APPLICATION_NAME: &str = "signaling-bench";
 const SESSION_END_TIMEOUT: Duration = Duration::from_secs(60);
 const POLL_INTERVAL: Duration = Duration::from_millis(20);
@@ -235,7 +235,7 @@ impl<'a> Environment<'a> {
     }
 
     pub(crate) async fn start_senders(&self) -> anyhow::Result<Senders> {
-        let mut before = self.cpu(&[])?;
+        let mut before = self.cpu_of(&[])?;
         self.wait_until_alone().await?;
         before.extend(database_usage(&self.pool).await?);
         let mut settings = vec![
@@ -298,7 +298,7 @@ impl<'a> Environment<'a> {
         Ok(file)
     }
 
-    fn cpu(&self, senders: &[ChildProcess]) -> anyhow::Result<Usage> {
+    fn cpu_of(&self, senders: &[ChildProcess]) -> anyhow::Result<Usage> {
         let mut sender_cpu_us = 0.0;
         for process in senders {
             sender_cpu_us += cpu_us(process.pid()?)?;
@@ -309,8 +309,9 @@ impl<'a> Environment<'a> {
         ]))
     }
 
-    pub(crate) fn sender_cpu(&self, senders: &Senders) -> anyhow::Result<Usage> {
-        self.cpu(&senders.processes)
+    /// Processor time so far of the senders and of Postgres.
+    pub(crate) fn cpu(&self, senders: &Senders) -> anyhow::Result<Usage> {
+        self.cpu_of(&senders.processes)
     }
 
     pub(crate) fn server_cpu_us(&self) -> anyhow::Result<f64> {
@@ -319,7 +320,7 @@ impl<'a> Environment<'a> {
     }
 
     pub(crate) async fn stop_senders(&self, senders: Senders) -> anyhow::Result<Costs> {
-        let mut after = self.sender_cpu(&senders)?;
+        let mut after = self.cpu(&senders)?;
         let mut highest_mib: f64 = 0.0;
         for process in &senders.processes {
             highest_mib = highest_mib.max(peak_memory_mib(process.pid()?)?);

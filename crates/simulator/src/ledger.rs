@@ -19,8 +19,8 @@ pub(super) const OTHER_APPS: &str = "(others)";
 
 /// Every call that the simulated API has received.
 ///
-/// A ledger may outlive its [`Simulator`](super::Simulator) and be passed to the next one. It also holds the limit's
-/// recent calls, so that an API which restarts within a second still counts the calls before the restart.
+/// A ledger may outlive its [`Simulator`](super::Simulator) and be passed to the next one. The ledger also holds the
+/// limit's recent calls, so that a simulator which restarts within a second still counts the calls before the restart.
 #[derive(Debug)]
 pub struct Ledger {
     pub(super) started: Instant,

@@ -1,4 +1,4 @@
-//! The ledger's totals. They include calls that the ledger no longer keeps.
+//! The ledger's totals, including calls that the ledger no longer keeps.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -19,7 +19,7 @@ pub struct Summary {
     pub accepted: u64,
     /// Messages that the API accepted more than once.
     pub duplicates: u64,
-    /// Requests for an unknown path or with a wrong method. They do not count as calls.
+    /// Requests for an unknown path or with a wrong method. The ledger does not count them as calls.
     pub unknown_requests: u64,
     /// Calls that the ledger could not check for duplicates because it was full. If this is not 0, `duplicates` is a
     /// lower bound.

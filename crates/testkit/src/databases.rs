@@ -11,8 +11,8 @@ use super::process::Worker;
 
 const TEMPLATE: &str = "migrated";
 
-/// The cluster that tests share. It outlives the Tokio runtime of its first test, and its supervisor removes it after
-/// the process.
+/// The cluster that tests share. The cluster outlives the Tokio runtime of the first test. After the end of this process,
+/// the supervisor removes the cluster.
 static SHARED_CLUSTER: OnceCell<Postgres> = OnceCell::const_new();
 
 pub struct Postgres {

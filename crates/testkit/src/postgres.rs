@@ -34,9 +34,9 @@ pub struct Settings {
     /// the server loses nothing.
     pub is_durable: bool,
     pub max_connections: u16,
-    /// Further settings of the server. They override those of the cluster.
+    /// Further settings of the server, which override the cluster's own.
     pub server_settings: BTreeMap<String, String>,
-    /// Files for the data directory, readable by the server alone. They exist before the server first starts.
+    /// Files for the data directory, written before the server first starts. Only the server can read the files.
     pub data_files: BTreeMap<String, String>,
     /// Further variables of the server's environment.
     pub environment: Vec<(String, String)>,
@@ -237,7 +237,7 @@ impl ThrowawayPostgres {
         }
     }
 
-    /// The cluster's directory. It contains `server.log`.
+    /// The cluster's directory, with `server.log` in it.
     pub fn directory(&self) -> &Path {
         &self.directory
     }

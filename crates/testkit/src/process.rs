@@ -29,8 +29,8 @@ pub fn worker_binary() -> PathBuf {
     worker
 }
 
-/// A command without the settings in the environment of this process. They would change the result of a test, and a
-/// proxy would receive its calls.
+/// A command that does not inherit settings of the worker or of a proxy: a setting would change the result of a test,
+/// and a proxy would receive the test's calls.
 pub fn command_without_settings(program: impl AsRef<OsStr>) -> Command {
     const SETTINGS: [&str; 6] = [
         "AGORA_",
@@ -106,7 +106,7 @@ impl Worker {
         self
     }
 
-    /// Starts the process. It is killed when the returned value is dropped.
+    /// Starts the process. Dropping the returned value kills the process.
     pub fn start(self) -> Running {
         let mut child = command_without_settings(worker_binary())
             .args(&self.arguments)

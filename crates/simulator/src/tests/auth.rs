@@ -1,4 +1,4 @@
-//! Which credentials let a call in.
+//! Accepted and refused credentials.
 
 use axum::http::{HeaderMap, HeaderValue};
 use base64::Engine as _;

@@ -1,4 +1,4 @@
-//! Which calls meet a fault, and rules as text.
+//! The choice of a fault for a call, and fault rules as text.
 
 use std::time::Instant;
 

@@ -1,4 +1,4 @@
-//! Calls that go wrong on demand.
+//! Injected faults as the client sees them.
 
 use super::*;
 

@@ -1,4 +1,4 @@
-//! What the ledger keeps and counts.
+//! The ledger's kept calls, totals and waits.
 
 use std::sync::Arc;
 use std::time::Duration;

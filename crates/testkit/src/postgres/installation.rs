@@ -84,7 +84,7 @@ impl Installation {
         command(program, self.account)
     }
 
-    /// Writes a file that only the server can read. PostgreSQL refuses a key that others can read.
+    /// Writes a file that only the server can read. PostgreSQL refuses a private key that other users can read.
     pub(super) fn write_for_server(&self, path: &Path, text: &str) -> io::Result<()> {
         let mut options = fs::OpenOptions::new();
         options.write(true).create(true).truncate(true).mode(0o600);

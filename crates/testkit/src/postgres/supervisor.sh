@@ -1,17 +1,17 @@
-# Keeps one throwaway PostgreSQL cluster, and removes it when the process that asked for it is gone.
+# Keeps a throwaway PostgreSQL cluster, and removes the cluster after the end of the parent process.
 #
-# Arguments: the directory to make the cluster's directory in, the directory of PostgreSQL's programs, and then the
-#            server's own arguments.
-# Input:     the superuser's password; then `start PORT`, and while the server runs `crash`, in turn.
-#            The input's end means: stop and remove. It comes also when the other side was killed.
-# Output:    `ready DIRECTORY`, `up PID`, `down`; or `failed`, the end of the log, and the output's end.
+# Arguments: the parent of the cluster's directory, the directory of PostgreSQL's programs, and the server's arguments.
+# Input:     the superuser's password; then in turn `start PORT` and, while the server runs, `crash`.
+#            At the end of the input, the script stops the server and removes the cluster. The input also ends when the
+#            parent process is killed.
+# Output:    `ready DIRECTORY`, `up PID`, `down`; or `failed`, the end of the log, and the end of the output.
 
-# Only the input decides when this ends; a closed output or a terminal's Ctrl-C must not skip the removal.
+# A closed output or Ctrl-C in a terminal must not skip the removal, so only the end of the input ends this script.
 trap '' HUP INT TERM PIPE
 umask 077
 parent=$1 programs=$2
 shift 2
-# Input moves to 3, so that no program that runs below can take it for its own.
+# The programs below must not read the script's input, so the input moves to descriptor 3.
 exec 3<&0 </dev/null
 
 directory=$(mktemp -d "$parent/worker-postgres-XXXXXX") || exit 1
@@ -23,11 +23,11 @@ report_failure() {
 }
 
 remove() {
-    # A server that was killed outright leaves a segment of shared memory, and says in its seventh line which.
+    # A killed server leaves a segment of shared memory behind. Line 7 of postmaster.pid has its ID.
     if [ -f "$directory/data/postmaster.pid" ]; then
         ipcrm -m "$(awk 'NR == 7 { print $2 }' "$directory/data/postmaster.pid")"
     fi
-    # Processes of a server that was killed outright may still be writing for a moment.
+    # Processes of a killed server may still write for a moment.
     rm -rf "$directory" || { sleep 1 && rm -rf "$directory"; }
 }
 
@@ -50,13 +50,14 @@ while read -r order port <&3; do
     server=$!
     echo "up $server"
 
-    # The listener stops the server at the next order (0) or at the input's end (1), and says by its exit which it was.
-    # USR1 ends it only while it listens: from then on it must finish, or an ordered crash would pass for a failure.
+    # The listener stops the server at the next order (exit code 0) or at the end of the input (exit code 1).
+    # USR1 ends the listener only while it waits. Later it must finish, or the script would report an ordered crash as a
+    # failure.
     (
         read -r order
         heard=$?
         trap '' USR1
-        # Once is not enough: a server that has only just been started does not hear it yet.
+        # A server that has just started ignores the first signals.
         while kill -s QUIT "$server"; do
             sleep 0.1
         done
