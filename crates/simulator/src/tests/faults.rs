@@ -81,7 +81,7 @@ async fn a_slow_response_without_its_client_does_not_count() {
     calling.abort();
     simulator.stop().await;
     let app = &simulator.ledger().summary().apps["app"];
-    assert_eq!((app.accepted, app.unresponseed), (1, 1));
+    assert_eq!((app.accepted, app.unanswered), (1, 1));
 }
 
 #[tokio::test]
