@@ -23,7 +23,7 @@ pub(crate) use auth::Access;
 use fleet::Fleet;
 use health::DatabaseChecks;
 use metrics::Metrics;
-pub(crate) use server::{OpsError, OpsServer, OpsSettings};
+pub(crate) use server::{OpsError, OpsServer};
 
 const MAX_BODY_BYTES: usize = 64 * 1024;
 

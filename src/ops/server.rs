@@ -33,14 +33,6 @@ const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 /// The pause after the system has refused another socket.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
-#[derive(Debug)]
-pub(crate) struct OpsSettings {
-    address: SocketAddr,
-    /// An operator has set the address, so the worker must not start without it.
-    is_explicit: bool,
-    access: Access,
-}
-
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum OpsError {
     #[error(
@@ -64,36 +56,6 @@ pub(crate) enum OpsError {
     Metrics(#[from] MetricsError),
 }
 
-impl OpsSettings {
-    /// The settings, or none if the address is `off`.
-    ///
-    /// # Errors
-    /// If the address or the token is invalid, or other hosts could send requests without a token.
-    pub(crate) fn new(
-        address: Option<&str>,
-        token_file: Option<&Path>,
-    ) -> Result<Option<Self>, OpsError> {
-        if address == Some("off") {
-            return Ok(None);
-        }
-        let access = match token_file {
-            Some(path) => Access::Token(Arc::new(OpsToken::in_file(path)?)),
-            None => Access::Loopback,
-        };
-        let is_explicit = address.is_some();
-        let address = address.map_or(Ok(DEFAULT_ADDRESS), str::parse);
-        let address = address.map_err(|_| OpsError::Address)?;
-        if matches!(access, Access::Loopback) && !address.ip().is_loopback() {
-            return Err(OpsError::Open(address));
-        }
-        Ok(Some(Self {
-            address,
-            is_explicit,
-            access,
-        }))
-    }
-}
-
 #[derive(Debug)]
 pub(crate) struct OpsServer {
     pub(crate) state: OpsState,
@@ -103,19 +65,24 @@ pub(crate) struct OpsServer {
 }
 
 impl OpsServer {
-    /// Starts the server and the recording of metrics. Returns none if the default address is taken, because several
-    /// workers may run on one host.
+    /// Starts the server and the recording of metrics. Returns none if the address is `off`, or if the default address
+    /// is taken, because several workers may run on one host.
     ///
     /// # Errors
-    /// If an explicit address is taken.
+    /// If the address or the token is invalid, if an explicit address is taken, or if other hosts could send requests
+    /// without a token.
     pub(crate) async fn start(
-        settings: OpsSettings,
+        address: Option<&str>,
+        token_file: Option<&Path>,
         shutdown: CancellationToken,
     ) -> Result<Option<Self>, OpsError> {
-        let address = settings.address;
+        let is_explicit = address.is_some();
+        let Some((address, access)) = parse(address, token_file)? else {
+            return Ok(None);
+        };
         let listener = match TcpListener::bind(address).await {
             Ok(listener) => listener,
-            Err(source) if settings.is_explicit => return Err(OpsError::Bind { address, source }),
+            Err(source) if is_explicit => return Err(OpsError::Bind { address, source }),
             Err(error) => {
                 tracing::warn!(
                     event = "ops_server_skipped",
@@ -132,7 +99,7 @@ impl OpsServer {
         let server = Self {
             state: OpsState {
                 shutdown,
-                access: settings.access,
+                access,
                 metrics: Some(Arc::clone(&metrics)),
                 ..OpsState::default()
             },
@@ -159,6 +126,25 @@ impl OpsServer {
         self.tasks.close();
         self.tasks.wait().await;
     }
+}
+
+fn parse(
+    address: Option<&str>,
+    token_file: Option<&Path>,
+) -> Result<Option<(SocketAddr, Access)>, OpsError> {
+    if address == Some("off") {
+        return Ok(None);
+    }
+    let access = match token_file {
+        Some(path) => Access::Token(Arc::new(OpsToken::in_file(path)?)),
+        None => Access::Loopback,
+    };
+    let address = address.map_or(Ok(DEFAULT_ADDRESS), str::parse);
+    let address = address.map_err(|_| OpsError::Address)?;
+    if matches!(access, Access::Loopback) && !address.ip().is_loopback() {
+        return Err(OpsError::Open(address));
+    }
+    Ok(Some((address, access)))
 }
 
 async fn accept(
@@ -221,19 +207,19 @@ mod tests {
     #[test]
     fn an_address_that_other_hosts_reach_needs_a_token() {
         for address in ["0.0.0.0:9090", "[::]:9090", "10.1.2.3:80"] {
-            let refused = OpsSettings::new(Some(address), None).expect_err("refused");
+            let refused = parse(Some(address), None).expect_err("refused");
             assert!(matches!(refused, OpsError::Open(_)), "{address}: {refused}");
         }
         for address in ["127.0.0.1:0", "127.1.2.3:1", "[::1]:9090"] {
             assert!(
-                OpsSettings::new(Some(address), None).is_ok_and(|settings| settings.is_some()),
+                parse(Some(address), None).is_ok_and(|parsed| parsed.is_some()),
                 "{address}"
             );
         }
         for address in ["", "9090", "localhost:9090", "127.0.0.1"] {
-            let refused = OpsSettings::new(Some(address), None).expect_err("refused");
+            let refused = parse(Some(address), None).expect_err("refused");
             assert!(matches!(refused, OpsError::Address), "{address}: {refused}");
         }
-        assert!(OpsSettings::new(Some("off"), None).is_ok_and(|settings| settings.is_none()));
+        assert!(parse(Some("off"), None).is_ok_and(|parsed| parsed.is_none()));
     }
 }
