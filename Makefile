@@ -44,7 +44,7 @@ bench-smoke: ## Compare the statements, WAL bytes and instructions of a message 
 
 screenshots: ## Take the pictures in docs/screenshots again
 	@.ci/ensure-prerequisites compiler postgres browser
-	cargo test --locked --test dashboard -- --ignored pictures_of_the_pages
+	cargo test --locked --test dashboard -- --ignored screenshots_of_the_pages
 
 faults: ## Let a fleet suffer every fault for FAULTS_MINUTES (5); FAULTS_SEED repeats a run, FAULTS_ONLY=A,B chooses
 	@.ci/ensure-prerequisites compiler postgres faketime

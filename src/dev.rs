@@ -13,7 +13,7 @@ use secrecy::SecretString;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::{RawApp, Timing, WorkerConfig};
-use crate::ops::{OpsServer, OpsSettings};
+use crate::ops::OpsServer;
 use crate::outbox::Outbox;
 use crate::output::OutputQueue;
 use crate::proxy::ProxyVariables;
@@ -113,10 +113,7 @@ async fn dashboard(
     shutdown: &CancellationToken,
     out: &OutputQueue,
 ) -> anyhow::Result<Option<OpsServer>> {
-    let Some(settings) = OpsSettings::new(None, None)? else {
-        return Ok(None);
-    };
-    let ops = OpsServer::start(settings, shutdown.clone()).await?;
+    let ops = OpsServer::start(None, None, shutdown.clone()).await?;
     if let Some(ops) = &ops {
         // Nothing else sets the outbox.
         ops.state.outbox.set(Arc::clone(outbox)).ok();

@@ -20,6 +20,7 @@ mod error_text;
 #[doc(hidden)]
 pub mod fuzzing;
 mod message;
+mod message_text;
 #[cfg(test)]
 #[path = "../tests/model/mod.rs"]
 mod model;

@@ -1,4 +1,4 @@
-//! Stats that last: what an app's calls came to within a minute, and how they are added up. Pure.
+//! The counters and histograms of an app's minute, and their sums. Pure.
 
 use std::time::Duration;
 
@@ -6,20 +6,20 @@ use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::outcome::{FinalStatus, Outcome};
 
-/// Upper bounds of a [`Histogram`]'s buckets, in seconds, each included; a last bucket takes what is longer. They
-/// stand in the comment of `signaling.minute_stats`, too: stats of several versions are added up.
+/// Upper bounds of a [`Histogram`]'s buckets in seconds, inclusive. A last bucket has no bound. The comment of
+/// `signaling.minute_stats` repeats them. Workers of several versions add to the same rows, so the bounds must not change.
 pub(crate) const BOUNDS_S: [f64; 18] = [
     0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 60.0, 300.0,
     1_800.0, 3_600.0,
 ];
 pub(crate) const BUCKETS: usize = BOUNDS_S.len() + 1;
 
-/// How many durations were how long.
+/// A histogram of durations.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(from = "Vec<i64>")]
 pub(crate) struct Histogram([u64; BUCKETS]);
 
-/// A count that is missing is none; counts of more buckets belong to the last one.
+/// A missing count is 0. Excess counts belong to the last bucket.
 impl From<Vec<i64>> for Histogram {
     fn from(counts: Vec<i64>) -> Self {
         let mut histogram = Self::default();
@@ -30,8 +30,8 @@ impl From<Vec<i64>> for Histogram {
     }
 }
 
-/// Far above what workers count. A person may write any number into the tables: without this bound, adding up such rows
-/// would overflow, and panic.
+/// Far above the counts of workers. An operator may write any number into the table, and a sum of such rows would
+/// overflow and panic.
 const MAX_COUNT: u64 = 1 << 48;
 
 fn bounded(count: i64) -> u64 {
@@ -49,7 +49,6 @@ impl Histogram {
         self.0[bucket] += 1;
     }
 
-    /// Takes in those of another.
     pub(crate) fn merge(&mut self, other: &Self) {
         for (count, more) in self.0.iter_mut().zip(other.0) {
             *count = count.saturating_add(more);
@@ -60,12 +59,9 @@ impl Histogram {
         self.0.iter().copied().fold(0, u64::saturating_add)
     }
 
-    /// The duration that this share of all (0 to 1) does not exceed, estimated within its bucket; none of none. What
-    /// is longer than the last bound counts as that.
-    #[expect(
-        clippy::cast_precision_loss,
-        reason = "an estimate, of counts far below 2^52"
-    )]
+    /// The duration that this share of all durations (0 to 1) does not exceed, interpolated within its bucket. None for
+    /// an empty histogram. The last bucket counts as the last bound.
+    #[expect(clippy::cast_precision_loss, reason = "an estimate")]
     pub(crate) fn quantile(&self, share: f64) -> Option<Duration> {
         let total = self.count();
         if total == 0 {
@@ -78,9 +74,8 @@ impl Histogram {
             let count = count as f64;
             if count > 0.0 && below + count >= wanted {
                 let part = ((wanted - below) / count).clamp(0.0, 1.0);
-                return Some(Duration::from_secs_f64(
-                    lower_s + (bound_s - lower_s) * part,
-                ));
+                lower_s += (bound_s - lower_s) * part;
+                break;
             }
             below += count;
             lower_s = *bound_s;
@@ -89,46 +84,42 @@ impl Histogram {
     }
 }
 
-/// What an app's calls came to, as in the columns of `signaling.minute_stats`.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Stats {
-    #[serde(deserialize_with = "count")]
-    pub(crate) message_sent: u64,
-    #[serde(deserialize_with = "count")]
-    pub(crate) message_delivered: u64,
-    #[serde(deserialize_with = "count")]
-    pub(crate) message_offline: u64,
-    #[serde(deserialize_with = "count")]
-    pub(crate) failed: u64,
-    #[serde(deserialize_with = "count")]
-    pub(crate) expired: u64,
-    #[serde(deserialize_with = "count")]
-    pub(crate) unknown: u64,
-    #[serde(deserialize_with = "count")]
-    pub(crate) calls_transient: u64,
-    #[serde(deserialize_with = "count")]
-    pub(crate) calls_throttled: u64,
-    #[serde(deserialize_with = "count")]
-    pub(crate) calls_rejected: u64,
-    #[serde(deserialize_with = "count")]
-    pub(crate) calls_unauthorized: u64,
-    #[serde(deserialize_with = "count")]
-    pub(crate) calls_ambiguous: u64,
-    #[serde(deserialize_with = "count")]
-    pub(crate) slots_missed: u64,
-    pub(crate) call_time: Histogram,
-    /// How long messages waited for their first call, from when they were due.
-    pub(crate) queue_wait: Histogram,
+macro_rules! stats {
+    ($($counter:ident)*) => {
+        /// The counters and histograms of `signaling.minute_stats`.
+        #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+        pub(crate) struct Stats {
+            $(#[serde(deserialize_with = "count")]
+            pub(crate) $counter: u64,)*
+            pub(crate) call_time: Histogram,
+            /// Time from a message's due time to its first call.
+            pub(crate) queue_wait: Histogram,
+        }
+
+        impl Stats {
+            pub(crate) fn merge(&mut self, other: &Self) {
+                $(self.$counter += other.$counter;)*
+                self.call_time.merge(&other.call_time);
+                self.queue_wait.merge(&other.queue_wait);
+            }
+        }
+    };
+}
+
+stats! {
+    message_sent message_delivered message_offline failed expired unknown
+    calls_transient calls_throttled calls_rejected calls_unauthorized calls_ambiguous
+    slots_missed
 }
 
 impl Stats {
-    /// Counts a call, with its duration if it was made.
+    /// Counts a call. A call without a connection has no duration.
     pub(crate) fn called(&mut self, outcome: Outcome, took: Option<Duration>) {
         if let Some(took) = took {
             self.call_time.observe(took);
         }
         match outcome {
-            // It ends its message, and is counted with that.
+            // The final status of the message counts the call.
             Outcome::Accepted(_) => {}
             Outcome::Transient | Outcome::Unserved => self.calls_transient += 1,
             Outcome::Throttled => self.calls_throttled += 1,
@@ -138,7 +129,6 @@ impl Stats {
         }
     }
 
-    /// Counts messages that have ended.
     pub(crate) fn ended(&mut self, status: FinalStatus, messages: u64) {
         *match status {
             FinalStatus::MessageSent => &mut self.message_sent,
@@ -151,7 +141,7 @@ impl Stats {
     }
 
     pub(crate) fn calls(&self) -> u64 {
-        self.calls_well()
+        self.calls_accepted()
             + self.calls_transient
             + self.calls_throttled
             + self.calls_rejected
@@ -159,43 +149,8 @@ impl Stats {
             + self.calls_ambiguous
     }
 
-    /// Calls that ended their message well.
-    pub(crate) fn calls_well(&self) -> u64 {
+    pub(crate) fn calls_accepted(&self) -> u64 {
         self.message_sent + self.message_delivered + self.message_offline
-    }
-
-    /// Takes in those of another time or process.
-    pub(crate) fn merge(&mut self, other: &Self) {
-        let Self {
-            message_sent,
-            message_delivered,
-            message_offline,
-            failed,
-            expired,
-            unknown,
-            calls_transient,
-            calls_throttled,
-            calls_rejected,
-            calls_unauthorized,
-            calls_ambiguous,
-            slots_missed,
-            call_time,
-            queue_wait,
-        } = other;
-        self.message_sent += message_sent;
-        self.message_delivered += message_delivered;
-        self.message_offline += message_offline;
-        self.failed += failed;
-        self.expired += expired;
-        self.unknown += unknown;
-        self.calls_transient += calls_transient;
-        self.calls_throttled += calls_throttled;
-        self.calls_rejected += calls_rejected;
-        self.calls_unauthorized += calls_unauthorized;
-        self.calls_ambiguous += calls_ambiguous;
-        self.slots_missed += slots_missed;
-        self.call_time.merge(call_time);
-        self.queue_wait.merge(queue_wait);
     }
 }
 
@@ -206,7 +161,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_call_that_was_not_made_is_counted_and_has_no_duration() {
+    fn a_call_without_a_connection_is_counted_and_has_no_duration() {
         let mut stats = Stats::default();
         stats.called(Outcome::Transient, None);
         stats.called(Outcome::Transient, Some(Duration::from_millis(3)));
@@ -217,6 +172,7 @@ mod tests {
     #[test]
     fn a_duration_at_a_bound_is_within_it() {
         let mut histogram = Histogram::default();
+        assert_eq!(histogram.quantile(0.5), None);
         histogram.observe(Duration::from_millis(1));
         histogram.observe(Duration::from_micros(1_001));
         histogram.observe(Duration::from_hours(2));
@@ -224,13 +180,7 @@ mod tests {
         assert_eq!(histogram.0[BUCKETS - 1], 1);
     }
 
-    #[test]
-    fn nothing_has_no_quantile() {
-        assert_eq!(Histogram::default().quantile(0.5), None);
-    }
-
     proptest! {
-        /// An estimate is as exact as the buckets are wide.
         #[test]
         fn a_quantile_is_within_the_bucket_of_the_true_one(
             mut durations_us in proptest::collection::vec(0_u64..4_000_000_000, 1..200),

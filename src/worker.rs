@@ -32,7 +32,7 @@ use crate::signaling::{Client, ClientSettings, InvalidClient};
 pub(crate) use clock_follower::CLOCK_STEPS;
 pub(crate) use lane::metrics::{CALL_DURATION, CALLS, MESSAGES_FINISHED, QUEUE_WAIT, SLOTS_MISSED};
 use lane::{Lane, OpenReason};
-pub(crate) use liveness::{Liveness, Stuck};
+pub(crate) use liveness::{LaneLiveness, Liveness, Stuck};
 use maintenance::StatsFlusher;
 use poller::PollAlarm;
 use recorder::Recorder;

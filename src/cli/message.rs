@@ -3,16 +3,11 @@
 use std::fmt::Write;
 
 use clap::Args;
-use time::OffsetDateTime;
-use time::format_description::FormatItem;
-use time::macros::format_description;
 
 use super::args::DatabaseArgs;
 use super::print::{one_line, print, print_line};
-use crate::advice::{self, fault_name};
-use crate::outbox::{CallDetail, LaneDetail, MessageDetail, MessageRow, NextStep};
-use crate::outcome::Fault;
-use crate::pace::DbTime;
+use crate::message_text::{at, fault, next_step};
+use crate::outbox::{CallDetail, MessageDetail, MessageRow};
 
 /// Show one message: where it stands, each call, and what happens next
 ///
@@ -54,27 +49,23 @@ pub(super) async fn run(args: MessageArgs) -> anyhow::Result<()> {
     Ok(())
 }
 
-const TIME: &[FormatItem<'static>] =
-    format_description!("[year]-[month]-[day]T[hour]:[minute]:[second].[subsecond digits:3]Z");
-
-/// A time in UTC, to the millisecond.
-fn at(time: DbTime) -> String {
-    OffsetDateTime::from(time)
-        .format(TIME)
-        .unwrap_or_else(|_| time.to_string())
-}
-
 fn show(detail: &MessageDetail) -> String {
     let mut text = heading(detail);
     text.push('\n');
     for (when, what) in timeline(detail) {
         writeln!(text, "  {when}  {what}").ok();
     }
-    writeln!(text, "\nnext: {}", next(detail)).ok();
+    writeln!(text, "\nnext: {}", one_line(&next_step(detail))).ok();
     if let Some(call) = detail.last_failure()
         && let Some(advice) = call.advice()
     {
-        writeln!(text, "why:  call {} failed. {}", call.attempt, blame(call)).ok();
+        writeln!(
+            text,
+            "why:  call {} failed. {}",
+            call.attempt,
+            one_line(&fault(call))
+        )
+        .ok();
         writeln!(text, "      -> {advice}").ok();
     }
     text
@@ -183,35 +174,8 @@ fn call(call: &CallDetail) -> (String, String) {
         write!(what, ": {}", one_line(error)).ok();
     }
     let indent = 4 + at(call.recorded_at).len();
-    write!(what, "\n{:indent$}{}", "", blame(call)).ok();
+    write!(what, "\n{:indent$}{}", "", one_line(&fault(call))).ok();
     (at(call.sent_at.unwrap_or(call.recorded_at)), what)
-}
-
-/// Whose fault a failed call was, on what evidence, and whether it is charged.
-fn blame(call: &CallDetail) -> String {
-    let mut text = match call.fault() {
-        None => String::new(),
-        Some(fault) => {
-            let name = fault_name(fault);
-            match &call.claimed_by {
-                Some(worker) if fault == Fault::Worker => {
-                    format!("fault: {name} {}", one_line(worker))
-                }
-                _ => format!("fault: {name}"),
-            }
-        }
-    };
-    if let Some(evidence) = &call.evidence {
-        write!(text, " ({})", one_line(evidence)).ok();
-    }
-    if !text.is_empty() {
-        text += "; ";
-    }
-    text + if call.charged {
-        "charged"
-    } else {
-        "not charged"
-    }
 }
 
 fn last_call(row: &MessageRow) -> String {
@@ -224,57 +188,4 @@ fn last_call(row: &MessageRow) -> String {
         write!(what, ", request ID {}", one_line(request_id)).ok();
     }
     what
-}
-
-fn next(detail: &MessageDetail) -> String {
-    let row = &detail.message;
-    let worker = row
-        .claimed_by
-        .as_deref()
-        .map_or_else(|| "a worker".into(), one_line);
-    let step = match detail.next {
-        NextStep::Nothing => {
-            return match row.status.as_str() {
-                "failed" | "expired" | "cancelled" | "unknown" => format!(
-                    "nothing. `worker retry --status {} --id {}` sends it again",
-                    row.status, row.id
-                ),
-                _ => "nothing".into(),
-            };
-        }
-        NextStep::Sending { lease_ends_at } => {
-            return format!(
-                "{worker} has it, and calls it or waits for its slot; if that worker dies, others take it at {}",
-                at(lease_ends_at)
-            );
-        }
-        NextStep::Waits { until } if row.attempts > 0 || row.sent_at.is_some() => {
-            format!("the next call is due at {}", at(until))
-        }
-        NextStep::Waits { until } => format!("the first call is due at {}", at(until)),
-        NextStep::Due => "it is due, and waits for a free slot".into(),
-        NextStep::Refused { until } => format!(
-            "a trigger or a constraint in the database refuses to change it, or takes seconds, so claims pass over it until {}. To have it sent, {}",
-            at(until),
-            advice::refused(&row.app)
-        ),
-        NextStep::Lost { lease_ended_at } => format!(
-            "{worker} had it and recorded nothing until its lease ended at {}: the next claim finds it",
-            at(lease_ended_at)
-        ),
-    };
-    format!("{step}{}", obstacle(&detail.lane, &row.app))
-}
-
-/// What keeps all messages of the app, as the end of a sentence.
-fn obstacle(lane: &LaneDetail, app: &str) -> String {
-    match lane {
-        LaneDetail::NoRight => {
-            "; whether the app is paused or held is not known: this role may not read lanes".into()
-        }
-        LaneDetail::None => format!(", but no worker has served the app {app} yet"),
-        LaneDetail::Lane(lane) => lane
-            .obstacles_text()
-            .map_or_else(String::new, |why| format!(", but {}", one_line(&why))),
-    }
 }

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::Args;
 use tokio_util::sync::CancellationToken;
 
-use crate::ops::{OpsError, OpsServer, OpsSettings};
+use crate::ops::{OpsError, OpsServer};
 use crate::secret;
 
 /// For people and programs that look after the worker.
@@ -33,9 +33,6 @@ impl OpsArgs {
     ) -> Result<Option<OpsServer>, OpsError> {
         let token_file = self.ops_token_file.as_deref().and_then(secret::given_path);
         let address = self.ops_addr.as_deref().and_then(secret::given);
-        match OpsSettings::new(address, token_file)? {
-            Some(settings) => OpsServer::start(settings, shutdown.clone()).await,
-            None => Ok(None),
-        }
+        OpsServer::start(address, token_file, shutdown.clone()).await
     }
 }

@@ -298,13 +298,8 @@ fn fine(seconds: f64) -> String {
 }
 
 fn pending(pending: &Pending) -> String {
-    let states = [
-        ("queued", pending.queued),
-        ("scheduled", pending.scheduled),
-        ("retrying", pending.retrying),
-        ("sending", pending.sending),
-    ];
-    let counts: BTreeMap<String, u64> = states
+    let counts: BTreeMap<String, u64> = pending
+        .by_state()
         .into_iter()
         .filter(|(_, messages)| *messages > 0)
         .map(|(state, messages)| (state.to_owned(), messages))

@@ -1,155 +1,93 @@
-//! The connections that are open at once, which have a bound. Who comes when there are that many is let in all the
-//! same, so that no client keeps a probe out, and the connection that is needed least goes. Addresses tell nothing:
-//! behind a proxy, or on this host, all clients have the same.
+//! Bounds the open connections. A new connection replaces an old one, because refusing it would let idle clients keep
+//! out a probe. Addresses are no help: behind a proxy or on this host, all clients share one.
 
-use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio_util::sync::CancellationToken;
 
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub(super) struct ConnectionLimit {
-    most: usize,
-    taken: Arc<Mutex<OpenConnections>>,
+    max: usize,
+    /// Oldest first.
+    open: Mutex<Vec<Arc<OpenConnection>>>,
 }
+
+/// A connection, until it is dropped.
+#[derive(Debug)]
+pub(super) struct Connection(Arc<OpenConnection>);
 
 #[derive(Debug, Default)]
-struct OpenConnections {
-    /// By number: later ones have higher numbers.
-    slots: BTreeMap<u64, OpenConnection>,
-    next: u64,
-}
-
-#[derive(Debug)]
 struct OpenConnection {
-    /// Since when it waits for a request, or has one that is not answered.
-    since: Instant,
-    is_in_request: bool,
-    gone: CancellationToken,
+    closed: CancellationToken,
+    is_busy: AtomicBool,
 }
-
-/// A connection's place among the others. It is free when this is dropped.
-#[derive(Debug)]
-pub(super) struct ConnectionSlot {
-    number: u64,
-    gone: CancellationToken,
-    slots: ConnectionLimit,
-}
-
-/// A request that is being answered, until this is dropped.
-pub(super) struct InRequest(Arc<ConnectionSlot>);
 
 impl ConnectionLimit {
-    pub(super) fn new(most: usize) -> Self {
+    pub(super) fn new(max: usize) -> Self {
         Self {
-            most,
-            taken: Arc::default(),
+            max,
+            open: Mutex::default(),
         }
     }
 
-    /// A slot for a new connection. If none is free, the connection that has been idle for longest loses its own, or
-    /// where none is idle, the one whose request takes the longest.
-    pub(super) fn take(&self, now: Instant) -> Arc<ConnectionSlot> {
-        let mut taken = self.taken();
-        while taken.slots.len() >= self.most
-            && let Some(number) = taken.eviction_candidate()
-            && let Some(connection) = taken.slots.remove(&number)
-        {
-            connection.gone.cancel();
+    /// Adds a connection. At the limit, evicts the oldest connection without a request in progress, or else the oldest.
+    pub(super) fn add(&self) -> Connection {
+        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        open.retain(|connection| !connection.closed.is_cancelled());
+        if open.len() >= self.max {
+            let idle = open
+                .iter()
+                .position(|connection| !connection.is_busy.load(Ordering::Relaxed));
+            open.remove(idle.unwrap_or(0)).closed.cancel();
         }
-        let number = taken.next;
-        taken.next += 1;
-        let gone = CancellationToken::new();
-        let connection = OpenConnection {
-            since: now,
-            is_in_request: false,
-            gone: gone.clone(),
-        };
-        taken.slots.insert(number, connection);
-        Arc::new(ConnectionSlot {
-            number,
-            gone,
-            slots: self.clone(),
-        })
-    }
-
-    fn taken(&self) -> MutexGuard<'_, OpenConnections> {
-        self.taken.lock().unwrap_or_else(PoisonError::into_inner)
+        let connection = Arc::new(OpenConnection::default());
+        open.push(Arc::clone(&connection));
+        Connection(connection)
     }
 }
 
-impl OpenConnections {
-    fn eviction_candidate(&self) -> Option<u64> {
-        self.slots
-            .iter()
-            .min_by_key(|(_, connection)| (connection.is_in_request, connection.since))
-            .map(|(number, _)| *number)
-    }
-}
-
-impl ConnectionSlot {
-    /// Waits until the slot is lost to another connection.
+impl Connection {
     pub(super) async fn evicted(&self) {
-        self.gone.cancelled().await;
+        self.0.closed.cancelled().await;
     }
 
-    /// Notes that a request is being answered.
-    pub(super) fn begin_request(self: &Arc<Self>) -> InRequest {
-        self.note(true);
-        InRequest(Arc::clone(self))
-    }
-
-    fn note(&self, is_in_request: bool) {
-        if let Some(connection) = self.slots.taken().slots.get_mut(&self.number) {
-            connection.since = Instant::now();
-            connection.is_in_request = is_in_request;
-        }
+    pub(super) fn set_busy(&self, is_busy: bool) {
+        self.0.is_busy.store(is_busy, Ordering::Relaxed);
     }
 }
 
-impl Drop for ConnectionSlot {
+impl Drop for Connection {
     fn drop(&mut self) {
-        self.slots.taken().slots.remove(&self.number);
-    }
-}
-
-impl Drop for InRequest {
-    fn drop(&mut self) {
-        self.0.note(false);
+        self.0.closed.cancel();
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
-    fn lost(slots: &[Arc<ConnectionSlot>]) -> Vec<bool> {
-        slots.iter().map(|slot| slot.gone.is_cancelled()).collect()
+    fn evicted(connections: &[Connection]) -> Vec<bool> {
+        connections
+            .iter()
+            .map(|connection| connection.0.closed.is_cancelled())
+            .collect()
     }
 
     #[test]
-    fn who_comes_gets_a_seat_and_who_has_been_idle_for_longest_loses_it() {
-        let begun = Instant::now();
-        let (slots, now) = (ConnectionLimit::new(3), begun + Duration::from_secs(1));
-        let mut all: Vec<_> = (0..3).map(|_| slots.take(begun)).collect();
-        let answering = all[0].begin_request();
-        all.push(slots.take(now));
-        assert_eq!(lost(&all), [false, true, false, false]);
-        all.push(slots.take(now));
-        assert_eq!(lost(&all), [false, true, true, false, false]);
-        // Who has been answered is idle again.
-        drop(answering);
-        let others = (all[3].begin_request(), all[4].begin_request());
-        all.push(slots.take(now));
-        assert_eq!(lost(&all), [true, true, true, false, false, false]);
-        // Where nobody is idle, the longest answer is not waited for.
-        let last = all[5].begin_request();
-        all.push(slots.take(now));
-        assert_eq!(lost(&all), [true, true, true, true, false, false, false]);
-        drop((all, others, last));
-        assert!(slots.taken().slots.is_empty());
+    fn a_new_connection_evicts_the_oldest_idle_one_or_else_the_oldest() {
+        let limit = ConnectionLimit::new(3);
+        let mut all: Vec<_> = (0..3).map(|_| limit.add()).collect();
+        all[0].set_busy(true);
+        all.push(limit.add());
+        assert_eq!(evicted(&all), [false, true, false, false]);
+        all[2].set_busy(true);
+        all[3].set_busy(true);
+        all.push(limit.add());
+        assert_eq!(evicted(&all), [true, true, false, false, false]);
+        // A closed connection makes room.
+        drop(all.remove(4));
+        all.push(limit.add());
+        assert_eq!(evicted(&all), [true, true, false, false, false]);
     }
 }

@@ -1,165 +1,284 @@
-//! `/readyz`: what readiness depends on is looked up here, and decided on in `readiness.rs`.
+//! Readiness: whether this process can send messages, and if not, why.
+//!
+//! A pause of an app and an outage of the API are notes and no failed checks, because another process could not send
+//! the app's messages either.
 
-use std::time::{Duration, Instant};
+use std::fmt::Write as _;
+use std::time::Duration;
 
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
 use hyper::header::ACCEPT;
 use hyper::{HeaderMap, StatusCode};
-use tokio::sync::Mutex;
+use serde::Serialize;
 
 use super::OpsState;
 use super::auth::Authenticated;
-use super::fleet::tried;
-use super::readiness::{Database, Seen, report, seconds, text};
+use super::fleet::{Cached, with_retries};
 use crate::error_text::database_error_text;
-use crate::outbox::{AsideWorker, LaneState, Outbox, SchemaError};
-use crate::worker::{Liveness, Stuck};
+use crate::outbox::{AppLane, AsideWorker, LaneState, Outbox, SchemaError};
+use crate::sanitize;
+use crate::worker::{LaneLiveness, Liveness, Stuck};
 
-/// How old a look at the database may be.
-const FRESH_FOR: Duration = Duration::from_secs(1);
-/// How long the database may take for it.
-const RESPONSE_TIMEOUT: Duration = Duration::from_secs(3);
-/// An answer to the worker itself that is no older says that the database is there, too: where it has no connection
-/// left for those who look on, the worker still has its own.
+const DATABASE_TIMEOUT: Duration = Duration::from_secs(3);
+/// The worker has connections of its own. A response to them that is no older shows that the database is available,
+/// although the monitoring pool may have no free connection.
 const RECENT: Duration = Duration::from_secs(5);
+const MAX_RECORDER_LAG: Duration = Duration::from_secs(5);
+const MAX_DETAIL_CHARS: usize = 300;
 
-/// What the database said last, and when that was.
-#[derive(Debug, Default)]
-pub(super) struct Health(Mutex<Option<(Instant, Database)>>);
+/// The last checks of the database and of its schema.
+pub(super) type DatabaseChecks = Cached<[Check; 2]>;
 
-/// `GET /readyz`. Probes need no token; without it, they are not told what errors say.
+#[derive(Debug, Clone, Serialize)]
+pub(super) struct Check {
+    name: &'static str,
+    ok: bool,
+    detail: String,
+}
+
+#[derive(Debug, Serialize)]
+struct Report {
+    ready: bool,
+    checks: Vec<Check>,
+    notes: Vec<String>,
+}
+
+/// `GET /readyz`. A probe needs no token. Without one the response omits the details, because errors name hosts, users
+/// and apps.
 pub(super) async fn readyz(
     State(state): State<OpsState>,
     authenticated: Option<Extension<Authenticated>>,
     headers: HeaderMap,
 ) -> Response {
-    let database = state.health.database(&state).await;
-    // Who is not answered is not asked twice.
-    let notes = if database == Database::There {
-        notes(&state).await
-    } else {
-        Vec::new()
-    };
-    let seen = Seen {
-        is_ending: state.shutdown.is_cancelled(),
-        database,
-        lanes: lanes(&state.liveness),
-        behind_for: state
-            .liveness
-            .recorder_lagging_since()
-            .map(|since| since.elapsed()),
-    };
-    let mut report = report(seen, notes);
+    // One after the other, they would exceed the timeout of a probe during an outage.
+    let (database, notes) = tokio::join!(database_checks(&state), notes(&state));
+    let mut report = report(&state, database, notes);
     if authenticated.is_none() {
-        report.leave_out_details();
+        report.omit_details();
     }
     let status = if report.ready {
         StatusCode::OK
     } else {
         StatusCode::SERVICE_UNAVAILABLE
     };
-    let wants_json = headers
-        .get(ACCEPT)
-        .and_then(|accept| accept.to_str().ok())
-        .is_some_and(|accept| accept.contains("application/json"));
-    if wants_json {
+    let accept = headers.get(ACCEPT).and_then(|accept| accept.to_str().ok());
+    if accept.is_some_and(|accept| accept.contains("application/json")) {
         (status, Json(report)).into_response()
     } else {
-        (status, text(&report)).into_response()
+        (status, report.text()).into_response()
     }
 }
 
-impl Health {
-    async fn database(&self, state: &OpsState) -> Database {
-        let Some(outbox) = state.outbox.get() else {
-            return Database::NotYet(state.waiting_for.why());
-        };
-        let mut last = self.0.lock().await;
-        if let Some((at, database)) = &*last
-            && at.elapsed() < FRESH_FOR
-        {
-            return database.clone();
-        }
-        let database = look(outbox).await;
-        *last = Some((Instant::now(), database.clone()));
-        database
-    }
-}
-
-/// Whether the worker itself has been answered a moment ago.
-pub(super) fn has_responded_lately(outbox: &Outbox) -> bool {
-    outbox
-        .last_response_at()
-        .is_some_and(|at| at.elapsed() < RECENT)
-}
-
-async fn look(outbox: &Outbox) -> Database {
-    let why = match tokio::time::timeout(RESPONSE_TIMEOUT, tried(|| outbox.check_objects())).await {
-        Ok(Ok(_)) => return Database::There,
-        Ok(Err(SchemaError::Database(error))) => {
-            let advice = outbox.login_advice(&error);
-            let texts = [Some(database_error_text(&error)), advice];
-            texts.into_iter().flatten().collect::<Vec<_>>().join(": ")
-        }
-        Ok(Err(error)) => return Database::Unmigrated(error.to_string()),
-        Err(_) => format!("no answer within {}", seconds(RESPONSE_TIMEOUT)),
-    };
-    if has_responded_lately(outbox) {
-        Database::AnswersWorker
-    } else {
-        Database::Away(why)
-    }
-}
-
-fn lanes(liveness: &Liveness) -> Option<Vec<(String, Option<Stuck>)>> {
-    let lanes = liveness.lanes()?.iter();
-    Some(
-        lanes
-            .map(|lane| (lane.app.clone(), lane.heartbeat.stuck()))
-            .collect(),
-    )
-}
-
-/// What is the matter with this process's apps, by no fault of it.
-async fn notes(state: &OpsState) -> Vec<String> {
-    let (Some(outbox), Some(lanes)) = (state.outbox.get(), state.liveness.lanes()) else {
-        return Vec::new();
-    };
-    let Some(apps) = state.fleet.lanes(outbox).await else {
-        return Vec::new();
-    };
-    apps.iter()
-        .filter(|app| lanes.iter().any(|lane| lane.app == app.app))
-        .filter_map(|app| Some((app.app.as_str(), app.lane.as_ref()?)))
-        .flat_map(|(app, lane)| {
-            let says = match lane.state() {
-                // This worker serves the app, and is about to report that it is alive.
-                LaneState::NoWorker | LaneState::Sending => None,
-                LaneState::OtherEnvironment => Some(
-                    "of another environment than its workers: they refuse it, see `worker status`",
-                ),
-                LaneState::Slowed => Some("slowed by a 429"),
-                LaneState::Waiting => Some("waiting, as the API asked"),
-                LaneState::Paused => Some("paused by a person"),
-                LaneState::Unauthorized => Some("unauthorized: the API refuses its credentials"),
-                LaneState::Unavailable => {
-                    Some("unavailable: the API can't be reached, or answers with errors")
-                }
+impl Report {
+    fn omit_details(&mut self) {
+        for check in &mut self.checks {
+            let detail = if check.ok {
+                "ok"
+            } else {
+                "failed. The details need the token"
             };
-            let state = says.map(|says| format!("the app {app} is {says}"));
-            let aside = lane.workers.aside.iter().map(move |worker| {
-                let AsideWorker {
-                    name,
-                    since,
-                    reason,
-                } = worker;
-                format!(
-                    "the worker {name} has stepped aside from the app {app} since {since}: {reason}"
-                )
-            });
-            state.into_iter().chain(aside)
-        })
-        .collect()
+            check.detail = detail.into();
+        }
+        self.notes.clear();
+    }
+
+    fn text(&self) -> String {
+        let mut text = String::new();
+        for Check { name, ok, detail } in &self.checks {
+            let result = if *ok { "ok  " } else { "FAIL" };
+            writeln!(text, "{result} {name}: {detail}").ok();
+        }
+        for note in &self.notes {
+            writeln!(text, "note {note}").ok();
+        }
+        text
+    }
+}
+
+/// True if the database has responded to the worker's own connections a moment ago.
+pub(super) fn has_responded_lately(outbox: &Outbox) -> bool {
+    let last = outbox.last_response_at();
+    last.is_some_and(|at| at.elapsed() < RECENT)
+}
+
+fn check(name: &'static str, result: Result<&str, String>) -> Check {
+    let ok = result.is_ok();
+    let detail = result.map_or_else(|error| error, str::to_owned);
+    Check {
+        name,
+        ok,
+        detail: sanitize::text(&detail, MAX_DETAIL_CHARS),
+    }
+}
+
+async fn database_checks(state: &OpsState) -> [Check; 2] {
+    let Some(outbox) = state.outbox.get() else {
+        let why = state.waiting_for.why().map(|why| format!(": {why}"));
+        let database = format!("not reached yet{}", why.unwrap_or_default());
+        let schema = "not checked yet".into();
+        return [
+            check("database", Err(database)),
+            check("schema", Err(schema)),
+        ];
+    };
+    state.database_checks.get_or(query_database(outbox)).await
+}
+
+async fn query_database(outbox: &Outbox) -> [Check; 2] {
+    let unavailable = |why: String| {
+        if has_responded_lately(outbox) {
+            Ok("available to the worker, without a free connection for this check")
+        } else {
+            Err(format!("unavailable: {why}"))
+        }
+    };
+    let last_schema = Ok("up to date at the last check");
+    let checking = with_retries(|| outbox.check_objects());
+    let (database, schema) = match tokio::time::timeout(DATABASE_TIMEOUT, checking).await {
+        Ok(Ok(_)) => (Ok("available"), Ok("all migrations have run")),
+        Ok(Err(SchemaError::Database(error))) => {
+            let advice = outbox
+                .login_advice(&error)
+                .map(|advice| format!(": {advice}"));
+            let error = database_error_text(&error) + &advice.unwrap_or_default();
+            (unavailable(error), last_schema)
+        }
+        Ok(Err(error)) => (Ok("available"), Err(error.to_string())),
+        Err(_) => (unavailable("no response within 3 s".into()), last_schema),
+    };
+    [check("database", database), check("schema", schema)]
+}
+
+fn report(state: &OpsState, database: [Check; 2], notes: Vec<String>) -> Report {
+    let process = if state.shutdown.is_cancelled() {
+        Err(
+            "shutting down: the worker claims no more messages, and finishes those in flight"
+                .into(),
+        )
+    } else {
+        Ok("running")
+    };
+    let lagging_since = state.liveness.recorder_lagging_since();
+    let lag = lagging_since.map(|since| since.elapsed());
+    let mut checks = vec![check("process", process)];
+    checks.extend(database);
+    checks.push(check("recorder", recorder(lag)));
+    checks.push(lanes(&state.liveness, lag.is_some()));
+    Report {
+        ready: checks.iter().all(|check| check.ok),
+        checks,
+        notes,
+    }
+}
+
+fn recorder(lag: Option<Duration>) -> Result<&'static str, String> {
+    match lag.filter(|lag| *lag > MAX_RECORDER_LAG) {
+        None => Ok("saves results"),
+        Some(lag) => {
+            let lag_s = lag.as_secs();
+            Err(format!(
+                "has saved no result for {lag_s} s, so the lanes claim no more messages"
+            ))
+        }
+    }
+}
+
+fn lanes(liveness: &Liveness, wait_for_recorder: bool) -> Check {
+    let result = match liveness.lanes() {
+        None => Err("not open yet".into()),
+        Some(_) if wait_for_recorder => Ok("waiting for the recorder"),
+        Some(lanes) => {
+            let stuck = |lane: &LaneLiveness| Some((lane.app.clone(), lane.heartbeat.stuck()?));
+            stuck_lanes(&lanes.iter().filter_map(stuck).collect::<Vec<_>>())
+        }
+    };
+    check("lanes", result)
+}
+
+fn stuck_lanes(stuck: &[(String, Stuck)]) -> Result<&'static str, String> {
+    let Some((app, first)) = stuck.first() else {
+        return Ok("all make progress");
+    };
+    let mut detail = format!(
+        "no progress of the app {app} for {} s",
+        first.silent_for.as_secs()
+    );
+    if let Some(error) = &first.error {
+        detail = format!("{detail}: {error}");
+    }
+    let others = stuck.len() - 1;
+    if others > 0 {
+        detail = format!("{detail}; no progress of {others} others");
+    }
+    Err(detail)
+}
+
+/// Notes about the apps that this process serves.
+async fn notes(state: &OpsState) -> Vec<String> {
+    let (Some(outbox), Some(served)) = (state.outbox.get(), state.liveness.lanes()) else {
+        return Vec::new();
+    };
+    let apps = state.fleet.lanes(outbox).await;
+    let mut notes = Vec::new();
+    for AppLane { app, lane, .. } in apps.as_deref().unwrap_or_default() {
+        let is_served = served.iter().any(|lane| lane.app == *app);
+        let Some(lane) = lane.as_ref().filter(|_| is_served) else {
+            continue;
+        };
+        notes.extend(note(lane.state()).map(|note| format!("the app {app} is {note}")));
+        for AsideWorker {
+            name,
+            since,
+            reason,
+        } in &lane.workers.aside
+        {
+            notes.push(format!(
+                "the worker {name} has stepped aside from the app {app} since {since}: {reason}"
+            ));
+        }
+    }
+    notes
+}
+
+fn note(state: LaneState) -> Option<&'static str> {
+    Some(match state {
+        // This worker serves the app, and is about to report so.
+        LaneState::NoWorker | LaneState::Sending => return None,
+        LaneState::OtherEnvironment => {
+            "of another environment than its workers, which refuse the app: see `worker status`"
+        }
+        LaneState::Slowed => "slowed by a 429",
+        LaneState::Waiting => "waiting, as the API has asked",
+        LaneState::Paused => "paused by an operator",
+        LaneState::Unauthorized => "unauthorized: the API refuses its credentials",
+        LaneState::Unavailable => "unavailable: the API fails or can't be reached",
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_recorder_may_lag_for_a_moment() {
+        assert!(recorder(None).is_ok() && recorder(Some(Duration::from_secs(4))).is_ok());
+        let lagging = recorder(Some(Duration::from_secs(6))).expect_err("too long");
+        assert!(lagging.contains("no result for 6 s"), "{lagging}");
+    }
+
+    #[test]
+    fn the_first_stuck_lane_is_named_with_its_error() {
+        let stuck = |app: &str| {
+            let error = Some("refused".to_owned());
+            let silent_for = Duration::from_secs(70);
+            (app.to_owned(), Stuck { silent_for, error })
+        };
+        assert!(stuck_lanes(&[]).is_ok());
+        assert_eq!(
+            stuck_lanes(&[stuck("one"), stuck("two")]).expect_err("stuck"),
+            "no progress of the app one for 70 s: refused; no progress of 1 others"
+        );
+    }
 }

@@ -1,4 +1,4 @@
-//! The metrics, as Prometheus reads them: what this process has counted, and how the fleet is doing.
+//! The metrics for Prometheus: counters of this process, and gauges of the fleet from the database.
 
 use std::time::Duration;
 
@@ -6,14 +6,12 @@ use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use hyper::StatusCode;
 use hyper::header::CONTENT_TYPE;
-use metrics::{Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge};
+use metrics::{counter, describe_counter, describe_gauge, describe_histogram, gauge};
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
 use metrics_process::Collector;
 
 use super::{OpsState, health};
-use crate::outbox::{
-    AppLane, LaneState, LaneStatus, Pending, STATEMENT_DURATION, STATEMENT_ERRORS,
-};
+use crate::outbox::{AppLane, LaneState, STATEMENT_DURATION, STATEMENT_ERRORS};
 use crate::stats::BOUNDS_S;
 use crate::telemetry::{self, LOG_LINES_DROPPED};
 use crate::worker::{
@@ -34,22 +32,26 @@ const WORKERS_ALIVE: &str = "signaling_workers_alive";
 const WORKERS_ASIDE: &str = "signaling_workers_aside";
 const DATABASE_UP: &str = "signaling_database_up";
 
+/// Describes metrics by a function of the crate `metrics`, with a line for each name and its help.
+macro_rules! describe {
+    ($describe:ident: $($name:ident $help:literal)*) => {
+        $($describe!($name, $help);)*
+    };
+}
+
 /// Upper bounds of the buckets for statements, in seconds.
 const STATEMENT_BOUNDS_S: [f64; 14] = [
     0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0,
 ];
-/// How often what has been observed is sorted into buckets: until then each is kept.
+/// The recorder keeps each observation until an upkeep sorts it into a bucket.
 const UPKEEP_EVERY: Duration = Duration::from_secs(5);
 
-/// Why there are no metrics.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum MetricsError {
-    /// The buckets can't be used.
     #[error(transparent)]
     Buckets(#[from] BuildError),
-    /// There is a recorder already.
-    #[error("metrics are recorded elsewhere already")]
-    OpenConnections,
+    #[error("this process has another metrics recorder already")]
+    SecondRecorder,
 }
 
 #[derive(Debug)]
@@ -59,27 +61,42 @@ pub(super) struct Metrics {
 }
 
 impl Metrics {
-    /// Records from now on what all parts of the process count.
+    /// Starts to record the metrics of all parts of the process.
     pub(super) fn install() -> Result<Self, MetricsError> {
+        let full = |name: &str| Matcher::Full(name.to_owned());
         let recorder = PrometheusBuilder::new()
-            .set_buckets_for_metric(Matcher::Full(CALL_DURATION.into()), &BOUNDS_S)?
-            .set_buckets_for_metric(Matcher::Full(QUEUE_WAIT.into()), &BOUNDS_S)?
-            .set_buckets_for_metric(
-                Matcher::Full(STATEMENT_DURATION.into()),
-                &STATEMENT_BOUNDS_S,
-            )?
+            .set_buckets_for_metric(full(CALL_DURATION), &BOUNDS_S)?
+            .set_buckets_for_metric(full(QUEUE_WAIT), &BOUNDS_S)?
+            .set_buckets_for_metric(full(STATEMENT_DURATION), &STATEMENT_BOUNDS_S)?
             .build_recorder();
         let handle = recorder.handle();
-        metrics::set_global_recorder(recorder).map_err(|_| MetricsError::OpenConnections)?;
-        describe();
+        metrics::set_global_recorder(recorder).map_err(|_| MetricsError::SecondRecorder)?;
+        describe! { describe_counter:
+            CALLS "Calls of this process, by outcome."
+            MESSAGES_FINISHED "Messages that this process finished, by status."
+            SLOTS_MISSED "Slots that had passed before their calls could start."
+            TASK_PANICS "Panics in tasks of this process. Each is a defect. The process restarts the task."
+            CLOCK_STEPS "Steps of the database's clock that this process noticed."
+            LOG_LINES_DROPPED "Lines of this process's log that were dropped, because nobody read the log or writing failed."
+            STATEMENT_ERRORS "Statements of this process that failed or timed out."
+        }
+        describe! { describe_histogram:
+            CALL_DURATION "Time from the start of a call to the end of its response."
+            QUEUE_WAIT "Time from a message's due time, normally its insert, to the start of its first call."
+            STATEMENT_DURATION "Time of each statement with a response, with the wait for a connection."
+        }
+        describe! { describe_gauge:
+            IN_FLIGHT "Messages that this process has claimed and not recorded yet."
+            BUILD_INFO "1, with the worker's version."
+        }
         gauge!(BUILD_INFO, "version" => env!("CARGO_PKG_VERSION")).set(1);
         let process = Collector::default();
         process.describe();
         Ok(Self { handle, process })
     }
 
-    /// Keeps what is recorded small, for ever.
-    pub(super) async fn keep_up(&self) {
+    /// Bounds the memory of the recorder. Never returns.
+    pub(super) async fn run_upkeep(&self) {
         loop {
             tokio::time::sleep(UPKEEP_EVERY).await;
             self.handle.run_upkeep();
@@ -101,182 +118,66 @@ pub(super) async fn metrics(State(state): State<OpsState>) -> Response {
     let Some(metrics) = &state.metrics else {
         return (StatusCode::NOT_FOUND, "this process records no metrics\n").into_response();
     };
-    let mut fleet = None;
-    let mut is_up = false;
+    let (mut apps, mut is_up) = (None, false);
     if let Some(outbox) = state.outbox.get() {
-        fleet = state.fleet.lanes(outbox).await;
-        // Those who look on may have to wait while those who work are answered.
-        is_up = fleet.is_some() || health::has_responded_lately(outbox);
+        apps = state.fleet.lanes(outbox).await;
+        is_up = apps.is_some() || health::has_responded_lately(outbox);
     }
-    let mut text = metrics.render(&state.liveness);
-    text += &render_fleet(is_up, fleet.as_deref().unwrap_or_default());
-    (
-        [(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")],
-        text,
-    )
-        .into_response()
+    let text =
+        metrics.render(&state.liveness) + &render_fleet(is_up, apps.as_deref().unwrap_or_default());
+    let content_type = "text/plain; version=0.0.4; charset=utf-8";
+    ([(CONTENT_TYPE, content_type)], text).into_response()
 }
 
-fn describe() {
-    describe_counter!(
-        CALLS,
-        Unit::Count,
-        "Calls of this process, by what they came to."
-    );
-    describe_counter!(
-        MESSAGES_FINISHED,
-        Unit::Count,
-        "Messages that ended in this process, by how."
-    );
-    describe_histogram!(
-        CALL_DURATION,
-        Unit::Seconds,
-        "From the start of a call to the end of its answer."
-    );
-    describe_histogram!(
-        QUEUE_WAIT,
-        Unit::Seconds,
-        "From when a message was due, normally its insert, to the start of its first call."
-    );
-    describe_gauge!(
-        IN_FLIGHT,
-        Unit::Count,
-        "Messages that this process has claimed and not recorded yet."
-    );
-    describe_counter!(
-        SLOTS_MISSED,
-        Unit::Count,
-        "Slots that had passed before their calls could start."
-    );
-    describe_counter!(
-        TASK_PANICS,
-        Unit::Count,
-        "Panics of parts of this process, each a defect. The part was started again."
-    );
-    describe_counter!(
-        CLOCK_STEPS,
-        Unit::Count,
-        "Steps of the database's clock that this process has noticed."
-    );
-    describe_counter!(
-        LOG_LINES_DROPPED,
-        Unit::Count,
-        "Lines of this process's log that were dropped, because nobody reads the log or it can't be written."
-    );
-    describe_histogram!(
-        STATEMENT_DURATION,
-        Unit::Seconds,
-        "Answered statements of this process, with the wait for a connection."
-    );
-    describe_counter!(
-        STATEMENT_ERRORS,
-        Unit::Count,
-        "Statements of this process that failed or were not answered in time."
-    );
-    describe_gauge!(BUILD_INFO, Unit::Count, "1, with the worker's version.");
-}
-
-/// What is the same in every process. A recorder of its own, so that nothing is left of what the database said before.
+/// Fleet metrics are identical on every worker. Each scrape has a recorder of its own, which keeps no series of a
+/// deleted app and no value from before an outage.
 fn render_fleet(is_up: bool, apps: &[AppLane]) -> String {
     let recorder = PrometheusBuilder::new().build_recorder();
     metrics::with_local_recorder(&recorder, || {
-        describe_gauge!(
-            DATABASE_UP,
-            Unit::Count,
-            "Whether the database answers: 1, or 0."
-        );
-        gauge!(DATABASE_UP).set(u32::from(is_up));
-        for AppLane { app, lane, pending } in apps {
-            // What has no lane may be a mistake, and any number of them.
-            if let Some(lane) = lane {
-                set_lane(app, lane);
-                set_backlog(app, pending);
-            }
+        describe! { describe_gauge:
+            DATABASE_UP "1 if the database responds, else 0."
+            BACKLOG "Pending messages of the fleet by state, at the last count."
+            BACKLOG_SAMPLE_AGE "Age of the last count of the pending messages."
+            OLDEST_MESSAGE_AGE "Age of the oldest pending message at the last count, without scheduled ones; 0 if there is none."
+            UNSERVED "Pending messages at the last count of apps that no worker has ever served, for the first 100 such apps."
+            LIMIT "Calls per second that the API allows the app, for the fleet."
+            RATE "Slots per second that the fleet may take at present."
+            LANE_STATE "1 for the present state of the app's lane, else 0."
+            WORKERS_ALIVE "Workers that serve the app and have reported within 30 seconds."
+            WORKERS_ASIDE "Workers among these that have stepped aside because their own calls fail."
         }
-        set_counted(apps);
+        gauge!(DATABASE_UP).set(u32::from(is_up));
+        apps.iter().for_each(set_app);
+        if let Some(counted_ago_s) = apps.iter().find_map(|app| app.pending.counted_ago_s) {
+            let unserved = apps.iter().filter(|app| app.lane.is_none());
+            let unserved = unserved.map(|app| app.pending.backlog() + app.pending.scheduled);
+            gauge!(BACKLOG_SAMPLE_AGE).set(counted_ago_s);
+            gauge!(UNSERVED).set(count(unserved.sum()));
+        }
     });
     recorder.handle().render()
 }
 
-fn set_counted(apps: &[AppLane]) {
-    let Some(counted_ago_s) = apps.iter().find_map(|app| app.pending.counted_ago_s) else {
+fn set_app(AppLane { app, lane, pending }: &AppLane) {
+    // Producers can misspell any number of names. An app without a lane gets no series.
+    let Some(lane) = lane else {
         return;
     };
-    describe_gauge!(
-        BACKLOG_SAMPLE_AGE,
-        Unit::Seconds,
-        "How long ago the messages of the fleet that are not final were counted."
-    );
-    describe_gauge!(
-        UNSERVED,
-        Unit::Count,
-        "Messages of apps that no worker has ever served, as they were counted last; of the first 100 such apps."
-    );
-    let unserved = apps.iter().filter(|app| app.lane.is_none());
-    let unserved = unserved.map(|app| app.pending.backlog() + app.pending.scheduled);
-    gauge!(BACKLOG_SAMPLE_AGE).set(counted_ago_s);
-    gauge!(UNSERVED).set(count(unserved.sum()));
-}
-
-fn set_backlog(app: &str, pending: &Pending) {
-    if pending.counted_ago_s.is_none() {
-        return;
-    }
-    describe_gauge!(
-        BACKLOG,
-        Unit::Count,
-        "Messages of the fleet that are not final, as they were counted last."
-    );
-    describe_gauge!(
-        OLDEST_MESSAGE_AGE,
-        Unit::Seconds,
-        "For how long the oldest message had waited at the last count that is not scheduled for later; 0 if there is none."
-    );
-    for (state, messages) in [
-        ("queued", pending.queued),
-        ("scheduled", pending.scheduled),
-        ("retrying", pending.retrying),
-        ("sending", pending.sending),
-    ] {
-        gauge!(BACKLOG, "app" => app.to_owned(), "state" => state).set(count(messages));
-    }
-    gauge!(OLDEST_MESSAGE_AGE, "app" => app.to_owned()).set(pending.oldest_s.unwrap_or(0.0));
-}
-
-fn set_lane(app: &str, lane: &LaneStatus) {
-    describe_gauge!(
-        LIMIT,
-        Unit::CountPerSecond,
-        "Calls a second that the API allows the app, over the fleet."
-    );
-    describe_gauge!(
-        RATE,
-        Unit::CountPerSecond,
-        "Slots a second that are given out at present, over the fleet."
-    );
-    describe_gauge!(
-        LANE_STATE,
-        Unit::Count,
-        "1 for the state of the app's lane, else 0."
-    );
-    describe_gauge!(
-        WORKERS_ALIVE,
-        Unit::Count,
-        "Workers that serve the app and have reported within 30 seconds."
-    );
-    describe_gauge!(
-        WORKERS_ASIDE,
-        Unit::Count,
-        "Of these workers, those that have stepped aside because their own calls fail."
-    );
-    gauge!(WORKERS_ALIVE, "app" => app.to_owned()).set(lane.workers.alive);
-    gauge!(WORKERS_ASIDE, "app" => app.to_owned()).set(count(lane.workers.aside.len() as u64));
-    gauge!(LIMIT, "app" => app.to_owned()).set(lane.limit_per_s);
-    gauge!(RATE, "app" => app.to_owned()).set(lane.rate_per_s);
+    let set = |name: &'static str, value: f64| gauge!(name, "app" => app.clone()).set(value);
+    set(WORKERS_ALIVE, lane.workers.alive.into());
+    set(WORKERS_ASIDE, count(lane.workers.aside.len() as u64));
+    set(LIMIT, lane.limit_per_s);
+    set(RATE, lane.rate_per_s);
     let present = lane.state();
     for state in LaneState::ALL {
-        gauge!(LANE_STATE, "app" => app.to_owned(), "state" => state.as_str())
+        gauge!(LANE_STATE, "app" => app.clone(), "state" => state.as_str())
             .set(u32::from(state == present));
+    }
+    if pending.counted_ago_s.is_some() {
+        set(OLDEST_MESSAGE_AGE, pending.oldest_s.unwrap_or(0.0));
+        for (state, messages) in pending.by_state() {
+            gauge!(BACKLOG, "app" => app.clone(), "state" => state).set(count(messages));
+        }
     }
 }
 

@@ -1,11 +1,10 @@
-//! Listening, and serving connections until the worker has ended.
+//! The HTTP server for operators and monitoring. It serves connections until the worker has ended.
 
 use std::io;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::path::Path;
-use std::str::FromStr;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use axum::Router;
 use hyper::Request;
@@ -19,50 +18,33 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::auth::{Access, OpsToken, TokenError};
-use super::connection_limit::{ConnectionLimit, ConnectionSlot};
+use super::connection_limit::{Connection, ConnectionLimit};
 use super::metrics::{Metrics, MetricsError};
 use super::{OpsState, router};
 
-/// Where the server is if nobody says another address.
-const DEFAULT_ADDRESS: SocketAddr =
-    SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 9090);
-/// The most connections at once. One more takes the place of another one.
+const DEFAULT_ADDRESS: SocketAddr = SocketAddr::V4(SocketAddrV4::new(Ipv4Addr::LOCALHOST, 9090));
 const MAX_CONNECTIONS: usize = 64;
-/// How long the head of a request may take, and a connection be idle.
+/// Bounds an idle connection, too.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
-/// The most bytes of a request's head.
 const MAX_HEAD_BYTES: usize = 16 * 1024;
-/// How long a connection may be used.
-const CONNECTION_FOR: Duration = Duration::from_secs(300);
-/// How long the answer may take after that, or after the worker has ended.
-const LAST_RESPONSE_TIMEOUT: Duration = Duration::from_secs(2);
-/// How long accepting rests when the system has no more sockets to give.
+const MAX_CONNECTION_AGE: Duration = Duration::from_secs(300);
+/// For the last response on a connection.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
+/// The pause after the system has refused another socket.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
-/// Where the server is to be, and for whom.
-#[derive(Debug)]
-pub(crate) struct OpsSettings {
-    address: SocketAddr,
-    /// Whether somebody has said so: then it has to be there.
-    is_explicit: bool,
-    access: Access,
-}
-
-/// Why there is no server.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum OpsError {
     #[error(
-        "WORKER_OPS_ADDR is no address: write an IP address and a port, like 127.0.0.1:9090, [::1]:9090 or 0.0.0.0:9090 (port 0 is any that is free), or `off`"
+        "WORKER_OPS_ADDR is no address: write an IP address and a port, like 127.0.0.1:9090, [::1]:9090 or 0.0.0.0:9090 (port 0 is any free port), or `off`"
     )]
     Address,
     #[error(
-        "WORKER_OPS_ADDR={0} can be reached from other hosts: name a file with a token that they need in WORKER_OPS_TOKEN_FILE (--ops-token-file), or take an address of this host alone, like 127.0.0.1:9090"
+        "WORKER_OPS_ADDR={0} can be reached from other hosts: name a file with a token for them in WORKER_OPS_TOKEN_FILE (--ops-token-file), or use an address of this host alone, like 127.0.0.1:9090"
     )]
     Open(SocketAddr),
-    /// The token can't be used.
     #[error(transparent)]
     Token(#[from] TokenError),
-    /// The address can't be had.
     #[error(
         "the ops server can't listen at {address}: {source}. Set WORKER_OPS_ADDR (--ops-addr) to another address, or to `off`"
     )]
@@ -74,41 +56,8 @@ pub(crate) enum OpsError {
     Metrics(#[from] MetricsError),
 }
 
-impl OpsSettings {
-    /// Settings as they were given; none if there is to be no server.
-    ///
-    /// # Errors
-    /// Where the address is none, or others could ask without a token, or the token can't be used.
-    pub(crate) fn new(
-        address: Option<&str>,
-        token_file: Option<&Path>,
-    ) -> Result<Option<Self>, OpsError> {
-        if address == Some("off") {
-            return Ok(None);
-        }
-        let access = match token_file {
-            Some(path) => Access::Token(Arc::new(OpsToken::in_file(path)?)),
-            None => Access::Loopback,
-        };
-        let is_explicit = address.is_some();
-        let address = match address {
-            Some(address) => SocketAddr::from_str(address).map_err(|_| OpsError::Address)?,
-            None => DEFAULT_ADDRESS,
-        };
-        if matches!(access, Access::Loopback) && !address.ip().is_loopback() {
-            return Err(OpsError::Open(address));
-        }
-        Ok(Some(Self {
-            address,
-            is_explicit,
-            access,
-        }))
-    }
-}
-
 #[derive(Debug)]
 pub(crate) struct OpsServer {
-    /// What it shows; to be filled while the worker goes on.
     pub(crate) state: OpsState,
     pub(crate) address: SocketAddr,
     stopping: CancellationToken,
@@ -116,38 +65,36 @@ pub(crate) struct OpsServer {
 }
 
 impl OpsServer {
-    /// Begins to serve, and to record metrics. None if the default address can't be had: several workers may run on one
-    /// host.
+    /// Starts the server and the recording of metrics. Returns none if the address is `off`, or if the default address
+    /// is taken, because several workers may run on one host.
     ///
     /// # Errors
-    /// Where an address that was asked for can't be had.
+    /// If the address or the token is invalid, if an explicit address is taken, or if other hosts could send requests
+    /// without a token.
     pub(crate) async fn start(
-        settings: OpsSettings,
+        address: Option<&str>,
+        token_file: Option<&Path>,
         shutdown: CancellationToken,
     ) -> Result<Option<Self>, OpsError> {
-        let OpsSettings {
-            address,
-            is_explicit,
-            access,
-        } = settings;
-        let listening = async {
-            let listener = TcpListener::bind(address).await?;
-            let address = listener.local_addr()?;
-            Ok((listener, address))
+        let is_explicit = address.is_some();
+        let Some((address, access)) = parse(address, token_file)? else {
+            return Ok(None);
         };
-        let (listener, address) = match listening.await {
-            Ok(listening) => listening,
+        let listener = match TcpListener::bind(address).await {
+            Ok(listener) => listener,
             Err(source) if is_explicit => return Err(OpsError::Bind { address, source }),
             Err(error) => {
                 tracing::warn!(
                     event = "ops_server_skipped",
                     %address,
                     %error,
-                    "no ops server: its default address can't be had. Set WORKER_OPS_ADDR to another one, or to `off`"
+                    "the ops server can't listen at its default address: the worker runs without it. Set WORKER_OPS_ADDR to another address, or to `off`"
                 );
                 return Ok(None);
             }
         };
+        // Port 0 has become another port.
+        let address = listener.local_addr().unwrap_or(address);
         let metrics = Arc::new(Metrics::install()?);
         let server = Self {
             state: OpsState {
@@ -162,19 +109,18 @@ impl OpsServer {
         };
         let stopping = server.stopping.clone();
         server.tasks.spawn(async move {
-            stopping.run_until_cancelled(metrics.keep_up()).await;
+            stopping.run_until_cancelled(metrics.run_upkeep()).await;
         });
-        server.tasks.spawn(serve(
-            listener,
-            router(server.state.clone()),
-            server.stopping.clone(),
-            server.tasks.clone(),
-        ));
+        let (tasks, stopping) = (server.tasks.clone(), server.stopping.clone());
+        let router = router(server.state.clone());
+        server
+            .tasks
+            .spawn(accept(listener, router, tasks, stopping));
         tracing::info!(event = "ops_server_started", %address, "ops server: http://{address}");
         Ok(Some(server))
     }
 
-    /// Ends it, with the answers that are under way.
+    /// Stops the server after the responses in progress.
     pub(crate) async fn stop(&self) {
         self.stopping.cancel();
         self.tasks.close();
@@ -182,60 +128,76 @@ impl OpsServer {
     }
 }
 
-async fn serve(
-    listener: TcpListener,
-    router: Router,
-    stopping: CancellationToken,
-    tasks: TaskTracker,
-) {
-    let slots = ConnectionLimit::new(MAX_CONNECTIONS);
-    let accepting = async {
-        loop {
-            let Ok((stream, _)) = listener.accept().await else {
-                tokio::time::sleep(ACCEPT_PAUSE).await;
-                continue;
-            };
-            let slot = slots.take(Instant::now());
-            let (router, stopping) = (router.clone(), stopping.clone());
-            tasks.spawn(async move { connection(stream, router, slot, &stopping).await });
-        }
+fn parse(
+    address: Option<&str>,
+    token_file: Option<&Path>,
+) -> Result<Option<(SocketAddr, Access)>, OpsError> {
+    if address == Some("off") {
+        return Ok(None);
+    }
+    let access = match token_file {
+        Some(path) => Access::Token(Arc::new(OpsToken::in_file(path)?)),
+        None => Access::Loopback,
     };
-    stopping.run_until_cancelled(accepting).await;
+    let address = address.map_or(Ok(DEFAULT_ADDRESS), str::parse);
+    let address = address.map_err(|_| OpsError::Address)?;
+    if matches!(access, Access::Loopback) && !address.ip().is_loopback() {
+        return Err(OpsError::Open(address));
+    }
+    Ok(Some((address, access)))
 }
 
-/// Serves one connection, as long as it has its slot. What goes wrong with it is its client's business.
-async fn connection(
+async fn accept(
+    listener: TcpListener,
+    router: Router,
+    tasks: TaskTracker,
+    stopping: CancellationToken,
+) {
+    let limit = ConnectionLimit::new(MAX_CONNECTIONS);
+    while let Some(accepted) = stopping.run_until_cancelled(listener.accept()).await {
+        match accepted {
+            Ok((stream, _)) => {
+                let (connection, stopping) = (limit.add(), stopping.clone());
+                tasks.spawn(serve(stream, router.clone(), connection, stopping));
+            }
+            Err(_) => tokio::time::sleep(ACCEPT_PAUSE).await,
+        }
+    }
+}
+
+/// Serves one connection. Its errors concern only its client, so nothing logs them.
+async fn serve(
     stream: TcpStream,
     router: Router,
-    slot: Arc<ConnectionSlot>,
-    stopping: &CancellationToken,
+    connection: Connection,
+    stopping: CancellationToken,
 ) {
     stream.set_nodelay(true).ok();
     let service = TowerToHyperService::new(router);
-    let answer = service_fn(|request: Request<Incoming>| {
-        let (answering, answer) = (slot.begin_request(), service.call(request));
+    let respond = service_fn(|request: Request<Incoming>| {
+        connection.set_busy(true);
+        let response = service.call(request);
+        let connection = &connection;
         async move {
-            let answer = answer.await;
-            drop(answering);
-            answer
+            let response = response.await;
+            connection.set_busy(false);
+            response
         }
     });
-    let connection = http1::Builder::new()
+    let serving = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_TIMEOUT)
         .max_buf_size(MAX_HEAD_BYTES)
-        .serve_connection(TokioIo::new(stream), answer);
-    tokio::pin!(connection);
+        .serve_connection(TokioIo::new(stream), respond);
+    tokio::pin!(serving);
     tokio::select! {
-        _ = &mut connection => return,
-        () = slot.evicted() => return,
+        _ = &mut serving => return,
+        () = connection.evicted() => return,
         () = stopping.cancelled() => {}
-        () = tokio::time::sleep(CONNECTION_FOR) => {}
+        () = tokio::time::sleep(MAX_CONNECTION_AGE) => {}
     }
-    connection.as_mut().graceful_shutdown();
-    tokio::time::timeout(LAST_RESPONSE_TIMEOUT, connection)
-        .await
-        .ok();
+    serving.as_mut().graceful_shutdown();
+    tokio::time::timeout(CLOSE_TIMEOUT, serving).await.ok();
 }
 
 #[cfg(test)]
@@ -243,21 +205,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn others_can_not_ask_without_a_token() {
+    fn an_address_that_other_hosts_reach_needs_a_token() {
         for address in ["0.0.0.0:9090", "[::]:9090", "10.1.2.3:80"] {
-            let refused = OpsSettings::new(Some(address), None).expect_err("refused");
+            let refused = parse(Some(address), None).expect_err("refused");
             assert!(matches!(refused, OpsError::Open(_)), "{address}: {refused}");
         }
         for address in ["127.0.0.1:0", "127.1.2.3:1", "[::1]:9090"] {
             assert!(
-                OpsSettings::new(Some(address), None).is_ok_and(|settings| settings.is_some()),
+                parse(Some(address), None).is_ok_and(|parsed| parsed.is_some()),
                 "{address}"
             );
         }
         for address in ["", "9090", "localhost:9090", "127.0.0.1"] {
-            let refused = OpsSettings::new(Some(address), None).expect_err("refused");
+            let refused = parse(Some(address), None).expect_err("refused");
             assert!(matches!(refused, OpsError::Address), "{address}: {refused}");
         }
-        assert!(OpsSettings::new(Some("off"), None).is_ok_and(|settings| settings.is_none()));
+        assert!(parse(Some("off"), None).is_ok_and(|parsed| parsed.is_none()));
     }
 }

@@ -4,79 +4,67 @@ use hyper::{Method, StatusCode};
 use serde_json::json;
 
 use super::database_proxy::DatabaseProxy;
+use super::fixtures::open_lane;
 use super::server::Dashboard;
-use super::shown::open_lane;
 use testkit::{World, peer};
 
 #[tokio::test]
-async fn an_app_is_paused_limited_and_resumed_after_a_question() {
+async fn an_operator_confirms_and_pauses_resumes_and_limits_an_app() {
     let world = World::new().await;
     open_lane(&world, "default").await;
     let dashboard = Dashboard::of(&world).await;
     let lane = async |columns: &str| -> String {
-        world
-            .ask(&format!(
-                "select coalesce(({columns})::text, 'nothing') from signaling.lane where app = 'default'"
-            ))
-            .await
+        let lane = format!(
+            "select coalesce(({columns})::text, 'nothing') from signaling.lane where app = 'default'"
+        );
+        world.ask(&lane).await
     };
-    let question = dashboard.page("/actions/pause?app=default").await;
-    assert!(
-        question.contains("Pause default?") && question.contains("on any host"),
-        "{question}"
-    );
+    let (pause, resume) = ("/actions/pause?app=default", "/actions/resume?app=default");
+    let limit = "/actions/limit?app=default";
+    dashboard
+        .shows(pause, &["Pause default?", "No worker on any host"])
+        .await;
     assert_eq!(lane("paused_at").await, "nothing");
 
-    let to = dashboard
-        .post("/actions/pause", "app=default&reason=%3Cthe+vendor%3E")
-        .await;
-    assert!(
-        dashboard
-            .page(&to)
-            .await
-            .contains("Paused. Calls in flight")
-    );
+    let next = dashboard.post(pause, "reason=%3Cthe+vendor%3E").await;
+    dashboard.shows(&next, &["Paused. Calls in flight"]).await;
     assert_eq!(
         lane("paused_by || ': ' || pause_reason").await,
         "dashboard: <the vendor>"
     );
-    let to = dashboard.post("/actions/pause", "app=default").await;
-    assert!(dashboard.page(&to).await.contains("It was paused already"));
+    let next = dashboard.post(pause, "").await;
+    dashboard.shows(&next, &["was paused already"]).await;
 
-    dashboard.page("/actions/resume?app=default").await;
-    let to = dashboard.post("/actions/resume", "app=default").await;
-    assert!(dashboard.page(&to).await.contains("Resumed."));
+    dashboard.shows(resume, &["Resume default?"]).await;
+    let next = dashboard.post(resume, "").await;
+    dashboard.shows(&next, &["Resumed."]).await;
     assert_eq!(lane("paused_at").await, "nothing");
 
-    dashboard.page("/actions/limit?app=default").await;
-    dashboard
-        .post("/actions/limit", "app=default&limit=42")
-        .await;
+    dashboard.shows(limit, &["Set the limit of default?"]).await;
+    dashboard.post(limit, "limit=42").await;
     assert_eq!(
         lane("limit_per_s || ' by ' || limit_set_by").await,
         "42 by dashboard"
     );
-    dashboard
-        .post("/actions/limit", "app=default&limit=42&configured=1")
-        .await;
+    dashboard.post(limit, "limit=42&configured=1").await;
     assert_eq!(lane("limit_per_s").await, "100");
     for (path, form) in [
-        ("/actions/limit", "app=default&limit=0"),
-        ("/actions/limit", "app=default"),
-        ("/actions/pause", "app=nobody"),
+        (limit, "limit=0"),
+        (limit, ""),
+        ("/actions/pause?app=nobody", ""),
     ] {
-        let answer = dashboard.ask(Method::POST, path, form, &[]).await;
+        let response = dashboard.ask(Method::POST, path, form, &[]).await;
         assert_eq!(
-            answer.status,
+            response.status,
             StatusCode::BAD_REQUEST,
             "{path} {form}: {}",
-            answer.text
+            response.text
         );
     }
 }
 
 #[tokio::test]
-async fn a_wait_that_the_api_has_asked_for_is_shown_and_can_be_ended() {
+async fn an_operator_sees_and_ends_a_wait_that_the_api_has_asked_for() {
     let world = World::new().await;
     open_lane(&world, "default").await;
     world.pretend_worker("the-worker", "1", "default").await;
@@ -84,70 +72,79 @@ async fn a_wait_that_the_api_has_asked_for_is_shown_and_can_be_ended() {
         .execute("update signaling.lane set retry_after_until = '2100-01-01T00:00:00Z' where app = 'default'")
         .await;
     let dashboard = Dashboard::of(&world).await;
-    let page = dashboard.page("/").await;
-    for part in [
-        "The API has asked to wait until",
-        "2100-01-01T00:00:00Z",
-        "/actions/resume?app=default",
-        "/actions/pause?app=default",
-    ] {
-        assert!(page.contains(part), "{part} is missing in {page}");
-    }
-    let question = dashboard.page("/actions/resume?app=default").await;
-    assert!(question.contains("may answer 429 again"), "{question}");
-    let to = dashboard.post("/actions/resume", "app=default").await;
-    let page = dashboard.page(&to).await;
-    assert!(page.contains("Resumed."), "{page}");
-    assert!(!page.contains("/actions/resume?app=default"), "{page}");
+    let (pause, resume) = ("/actions/pause?app=default", "/actions/resume?app=default");
+    let wait = "no call before 2100-01-01T00:00:00Z, as the API asked";
+    dashboard.shows("/", &[wait, pause, resume]).await;
+    dashboard.shows(resume, &["may answer 429 again"]).await;
+    let next = dashboard.post(resume, "").await;
+    let page = dashboard.shows(&next, &["Resumed."]).await;
+    assert!(!page.contains(resume), "{page}");
 }
 
 #[tokio::test]
-async fn a_message_is_cancelled_and_sent_again_after_a_question() {
+async fn an_operator_confirms_and_cancels_a_message_and_sends_it_again() {
     let world = World::new().await;
     let dashboard = Dashboard::of(&world).await;
     let id = world.insert(peer(json!({}))).await;
-    let form = format!("id={id}");
-    dashboard.page(&format!("/actions/cancel?{form}")).await;
-    assert_eq!(world.row(id).await.status, "pending");
-    let to = dashboard.post("/actions/cancel", &form).await;
-    assert!(dashboard.page(&to).await.contains("Cancelled."));
-    assert_eq!(world.row(id).await.status, "cancelled");
-    let to = dashboard.post("/actions/cancel", &form).await;
-    assert!(dashboard.page(&to).await.contains("Not cancelled"));
-
-    dashboard.page(&format!("/actions/retry?{form}")).await;
-    assert_eq!(world.row(id).await.status, "cancelled");
-    let to = dashboard.post("/actions/retry", &form).await;
-    assert!(
-        dashboard
-            .page(&to)
-            .await
-            .contains("1 message will be sent again")
+    let status = async || world.row(id).await.status;
+    let (cancel, retry) = (
+        format!("/actions/cancel?id={id}"),
+        format!("/actions/retry?id={id}"),
     );
-    assert_eq!(world.row(id).await.status, "pending");
-    let answer = dashboard.get(&format!("/actions/retry?{form}")).await;
-    assert_eq!(answer.status, StatusCode::BAD_REQUEST);
-    assert!(answer.text.contains("is queued"), "{}", answer.text);
+    dashboard
+        .shows(&cancel, &[&format!("Cancel message {id}?")])
+        .await;
+    assert_eq!(status().await, "pending");
+    let next = dashboard.post(&cancel, "").await;
+    dashboard.shows(&next, &["Cancelled."]).await;
+    assert_eq!(status().await, "cancelled");
+    let next = dashboard.post(&cancel, "").await;
+    dashboard.shows(&next, &["Not cancelled"]).await;
+
+    dashboard
+        .shows(&retry, &[&format!("Send message {id} again?")])
+        .await;
+    assert_eq!(status().await, "cancelled");
+    let next = dashboard.post(&retry, "").await;
+    dashboard
+        .shows(&next, &["1 message will be sent again"])
+        .await;
+    assert_eq!(status().await, "pending");
+    let response = dashboard.get(&retry).await;
+    assert_eq!(response.status, StatusCode::BAD_REQUEST);
+    assert!(response.text.contains("is queued"), "{}", response.text);
 }
 
 #[tokio::test]
-async fn a_form_without_an_end_is_refused() {
+async fn a_form_that_is_too_long_is_refused() {
     let world = World::new().await;
     let dashboard = Dashboard::of(&world).await;
-    let form = format!("app=default&reason={}", "x".repeat(20_000));
-    let answer = dashboard
-        .ask(Method::POST, "/actions/pause", &form, &[])
+    let form = format!("reason={}", "x".repeat(70_000));
+    let response = dashboard
+        .ask(Method::POST, "/actions/pause?app=default", &form, &[])
         .await;
-    assert_eq!(answer.status, StatusCode::PAYLOAD_TOO_LARGE);
+    assert_eq!(response.status, StatusCode::PAYLOAD_TOO_LARGE);
 }
 
 #[tokio::test]
-async fn what_the_database_does_not_do_in_time_is_told_as_not_done() {
+async fn a_change_that_the_database_does_not_make_in_time_is_reported_as_not_done() {
     let world = World::new().await;
     open_lane(&world, "default").await;
     let proxy = DatabaseProxy::open(&world);
     let dashboard = Dashboard::through(&proxy, &world).await;
     let is_paused = "select paused_at is not null from signaling.lane where app = 'default'";
+    let pause_fails = async || {
+        let response = dashboard
+            .ask(Method::POST, "/actions/pause?app=default", "", &[])
+            .await;
+        assert_eq!(response.status, StatusCode::SERVICE_UNAVAILABLE);
+        for part in ["Not done", "nothing was changed"] {
+            assert!(response.text.contains(part), "{}", response.text);
+        }
+        // The script must not fetch the response to a POST again as if it were a page.
+        assert!(!response.text.contains("data-every-s"), "{}", response.text);
+        assert!(!world.ask::<bool>(is_paused).await);
+    };
 
     // Another session holds a lock on the row.
     let mut client = world.pool.begin().await.expect("a transaction");
@@ -155,23 +152,11 @@ async fn what_the_database_does_not_do_in_time_is_told_as_not_done() {
         .execute(&mut *client)
         .await
         .expect("locked");
-    let told = async || {
-        let answer = dashboard.ask(Method::POST, "/actions/pause", "app=default", &[]);
-        let answer = answer.await;
-        assert_eq!(answer.status, StatusCode::SERVICE_UNAVAILABLE);
-        for part in ["Not done", "nothing was changed"] {
-            assert!(answer.text.contains(part), "{}", answer.text);
-        }
-        // The script must not fetch the response to a POST again as if it were a page.
-        assert!(!answer.text.contains("data-every-s"), "{}", answer.text);
-    };
-    told().await;
-    client.rollback().await.expect("let go");
-    assert!(!world.ask::<bool>(is_paused).await);
+    pause_fails().await;
+    client.rollback().await.expect("released");
 
-    // The network drops what the worker sends on an established connection.
-    dashboard.post("/actions/resume", "app=default").await;
+    // The network drops the worker's bytes on an established connection.
+    dashboard.post("/actions/resume?app=default", "").await;
     proxy.swallow();
-    told().await;
-    assert!(!world.ask::<bool>(is_paused).await);
+    pause_fails().await;
 }

@@ -1,14 +1,14 @@
-//! The list of messages: what it finds, and that no page looks for long.
+//! The list of messages: filters, pages, and the time that a page takes.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::database_proxy::DatabaseProxy;
+use super::fixtures;
 use super::server::Dashboard;
-use super::shown;
 use testkit::World;
 
-/// The ids on a page, in its order.
+/// Returns the ids on a page, from the top.
 fn ids(page: &str) -> Vec<i64> {
     page.split("<th scope=\"row\"><a href=\"/messages/")
         .skip(1)
@@ -22,13 +22,12 @@ fn ids(page: &str) -> Vec<i64> {
         .collect()
 }
 
-/// Where the next page is.
 fn next(page: &str) -> Option<String> {
     let (_, rest) = page.split_once("rel=\"next\" href=\"")?;
     Some(rest.split('"').next()?.replace("&amp;", "&"))
 }
 
-/// All ids of a filter, page by page.
+/// Returns all ids of a filter, page by page.
 async fn all(dashboard: &Dashboard, query: &str) -> Vec<i64> {
     let mut found = Vec::new();
     let mut path = Some(format!("/messages?{query}"));
@@ -41,9 +40,9 @@ async fn all(dashboard: &Dashboard, query: &str) -> Vec<i64> {
 }
 
 #[tokio::test]
-async fn the_pages_of_a_filter_have_each_of_its_messages_once_and_the_newest_first() {
+async fn the_pages_of_a_filter_have_each_message_once_and_the_newest_first() {
     let world = World::new().await;
-    shown::messages_of_all_states(&world, 60).await;
+    fixtures::messages_of_all_states(&world, 60).await;
     let dashboard = Dashboard::of(&world).await;
     for (query, condition) in [
         ("", "true"),
@@ -79,9 +78,9 @@ async fn the_pages_of_a_filter_have_each_of_its_messages_once_and_the_newest_fir
 }
 
 #[tokio::test]
-async fn a_time_narrows_the_list() {
+async fn a_time_filters_the_list() {
     let world = World::new().await;
-    shown::messages_of_all_states(&world, 60).await;
+    fixtures::messages_of_all_states(&world, 60).await;
     let dashboard = Dashboard::of(&world).await;
     let moment = |seconds: i32| {
         world.ask::<String>(Box::leak(
@@ -102,7 +101,7 @@ async fn a_time_narrows_the_list() {
 }
 
 #[tokio::test]
-async fn a_page_goes_over_any_gap_of_ids_and_says_how_far_it_looked() {
+async fn a_page_skips_any_gap_of_ids_and_names_the_searched_ids() {
     let world = World::new().await;
     world.insert_many(3).await;
     world
@@ -113,11 +112,11 @@ async fn a_page_goes_over_any_gap_of_ids_and_says_how_far_it_looked() {
     let page = dashboard.page("/messages?to=user-1").await;
     assert_eq!(ids(&page), [90_000_000_000, 1], "{page}");
     assert!(
-        page.contains("Looked at the ids 90,000,000,001 to 1"),
+        page.contains("Searched the ids 90,000,000,001 to 1"),
         "{page}"
     );
     let nothing = dashboard.page("/messages?to=nobody").await;
-    assert!(nothing.contains("No message is like this"), "{nothing}");
+    assert!(nothing.contains("No message matches"), "{nothing}");
 }
 
 #[tokio::test]
@@ -131,7 +130,7 @@ async fn an_id_leads_to_its_message() {
 }
 
 #[tokio::test]
-async fn messages_that_come_while_somebody_pages_are_not_in_the_way() {
+async fn messages_inserted_between_two_pages_move_no_rows() {
     let world = World::new().await;
     world.insert_many(120).await;
     let dashboard = Dashboard::of(&world).await;
@@ -147,7 +146,7 @@ async fn messages_that_come_while_somebody_pages_are_not_in_the_way() {
 }
 
 #[tokio::test]
-async fn a_page_that_has_looked_far_enough_says_so_and_the_next_one_goes_on() {
+async fn a_search_that_takes_too_long_continues_on_the_next_page() {
     let world = World::new().await;
     world.insert_many(99).await;
     for id in [2_000_000, 4_000_000] {
@@ -162,9 +161,9 @@ async fn a_page_that_has_looked_far_enough_says_so_and_the_next_one_goes_on() {
     let page = dashboard.page("/messages?to=user-99").await;
     assert_eq!(ids(&page), [0; 0], "{page}");
     for part in [
-        "Nothing found so far",
-        "Look further",
-        "Looked at the ids 4,000,000 to ",
+        "No match so far",
+        "Search older",
+        "Searched the ids 4,000,000 to ",
     ] {
         assert!(page.contains(part), "{part} is missing in {page}");
     }
@@ -172,7 +171,7 @@ async fn a_page_that_has_looked_far_enough_says_so_and_the_next_one_goes_on() {
 }
 
 #[tokio::test]
-async fn a_page_takes_no_longer_because_the_database_is_slow() {
+async fn a_slow_database_makes_a_page_shorter_and_not_slower() {
     let world = World::new().await;
     world.insert_many(3_000).await;
     world
@@ -184,13 +183,13 @@ async fn a_page_takes_no_longer_because_the_database_is_slow() {
     dashboard.page("/messages").await;
     proxy.delay(Duration::from_millis(100));
 
-    // Three lists of ids, of which each takes a while.
+    // A page has time for one of three lists of ids.
     let page = dashboard.page("/messages?state=queued&to=user-1").await;
-    assert!(page.contains("Look further"), "{page}");
+    assert!(page.contains("Search older"), "{page}");
     let found = all(&dashboard, "state=queued&to=user-1").await;
     assert_eq!(found, [90_000_000_000, 1]);
 
-    // To find where a time begins and ends among so many ids would take longer than anybody waits.
+    // A binary search for the ids of a time would take too many round trips.
     let times = "since=2020-01-01T00:00&until=2099-01-01T00:00&to=user-1";
     assert_eq!(all(&dashboard, times).await, [90_000_000_000, 1]);
 }

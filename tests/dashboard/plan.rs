@@ -1,92 +1,92 @@
-//! What the pages ask for goes by indexes, and reads no more than its bounds, whatever Postgres knows of the tables.
+//! The pages' queries use indexes and stay within their bounds, whatever statistics Postgres has.
 
 use sqlx::{AssertSqlSafe, Connection, PgConnection, Row};
 
-use super::shown;
+use super::fixtures;
 use testkit::World;
 
-/// A statement of the pages, its parameters' types and values, and what its plan has to have.
-struct Asked {
+/// A query of the pages, with parameters, and the parts that its plan must have.
+struct PageQuery {
     name: &'static str,
     statement: String,
     types: &'static str,
     values: &'static str,
-    has: &'static [&'static str],
+    plan_has: &'static [&'static str],
 }
 
-fn asked() -> Vec<Asked> {
+fn page_queries() -> Vec<PageQuery> {
     let window = include_str!("../../src/outbox/read/search/window.sql");
     let fields =
         "bigint, bigint, text, text, text, text, timestamptz, timestamptz, text, bigint, bigint[]";
     vec![
-        Asked {
+        PageQuery {
             name: "a window of ids",
             statement: window.into(),
             types: fields,
             values: "9000, 8001, 'default', 'failed', 'nobody', 'x', '2020-01-01', '2099-01-01', 'none', 51, null",
-            has: &[
+            plan_has: &[
                 "Index Scan Backward using outbox_pkey",
                 "Index Cond: ((id <= ",
             ],
         },
-        Asked {
+        PageQuery {
             name: "a list of ids",
             statement: window.into(),
             types: fields,
             values: "9000, 1, null, 'queued', null, null, null, null, null, 51, array[8, 15, 4711]",
-            has: &["using outbox_pkey"],
+            plan_has: &["using outbox_pkey"],
         },
-        Asked {
-            name: "what was never claimed",
+        PageQuery {
+            name: "first attempts",
             statement: include_str!("../../src/outbox/read/search/first_attempts.sql").into(),
             types: "text, bigint",
             values: "null, 20001",
-            has: &["Limit", "using outbox_first_attempts"],
+            plan_has: &["Limit", "using outbox_first_attempts"],
         },
-        Asked {
-            name: "what was claimed",
+        PageQuery {
+            name: "retries",
             statement: include_str!("../../src/outbox/read/search/retries.sql").into(),
             types: "text, bigint",
             values: "'default', 20001",
-            has: &["Limit", "using outbox_retries"],
+            plan_has: &["Limit", "using outbox_retries"],
         },
-        Asked {
+        PageQuery {
             name: "groups of failures",
             statement: include_str!("../../src/outbox/read/failures/groups.sql").into(),
             types: "bigint, interval, text, bigint, text",
             values: "20000, '1 hour', null, 100, 'transient'",
-            has: &[
+            plan_has: &[
                 "Index Scan Backward using attempt_pkey",
                 "using outbox_pkey",
                 "Nested Loop",
             ],
         },
-        Asked {
+        PageQuery {
             name: "the messages of a group",
             statement: include_str!("../../src/outbox/read/failures/messages.sql").into(),
             types: "bigint, interval, text, text, int, text, bigint",
             values: "20000, '1 hour', 'default', 'rejected', 404, 'x', 5000",
-            has: &[
+            plan_has: &[
                 "Index Scan Backward using attempt_pkey",
                 "using outbox_pkey",
                 "Nested Loop",
             ],
         },
-        Asked {
+        PageQuery {
             name: "one message",
             statement: include_str!("../../src/outbox/read/detail/message.sql").into(),
             types: "bigint",
             values: "17",
-            has: &["using outbox_pkey"],
+            plan_has: &["using outbox_pkey"],
         },
     ]
 }
 
 #[tokio::test]
-async fn what_the_pages_ask_for_goes_by_indexes_on_tables_of_any_size_and_with_any_statistics() {
+async fn the_pages_queries_use_indexes_whatever_the_size_and_statistics() {
     let world = World::new().await;
     let mut connection = PgConnection::connect(&world.url).await.expect("connected");
-    // What src/outbox/pool.rs tells every session.
+    // The settings of each session in src/outbox/pool.rs.
     sqlx::raw_sql("set enable_seqscan = off; set enable_bitmapscan = off; set jit = off; set search_path = pg_catalog, pg_temp")
         .execute(&mut connection)
         .await
@@ -101,50 +101,52 @@ async fn what_the_pages_ask_for_goes_by_indexes_on_tables_of_any_size_and_with_a
         match table {
             "big, not analyzed" => {
                 world.insert_many(20_000).await;
-                shown::messages_of_all_states(&world, 1_000).await;
+                fixtures::messages_of_all_states(&world, 1_000).await;
             }
             "big, analyzed" => world.execute("analyze").await,
             _ => {}
         }
-        for Asked {
+        for PageQuery {
             name,
             statement,
             types,
             values,
-            has,
-        } in asked()
+            plan_has,
+        } in page_queries()
         {
             let plan = plan(&mut connection, &statement, types, values).await;
             let context = format!("{name}, {table}:\n{plan}");
-            for part in has {
+            for part in plan_has {
                 assert!(plan.contains(part), "{part} is missing: {context}");
             }
-            for whole in ["Seq Scan on outbox", "Seq Scan on attempt"] {
-                assert!(!plan.contains(whole), "{context}");
+            for scan in ["Seq Scan on outbox", "Seq Scan on attempt"] {
+                assert!(!plan.contains(scan), "{context}");
             }
         }
     }
 }
 
-/// The plan for these values, which is how the pages' statements are planned: they are not kept.
+/// Plans the query for these values. The pages' queries are not prepared either.
 async fn plan(connection: &mut PgConnection, statement: &str, types: &str, values: &str) -> String {
     for step in [
         "set plan_cache_mode = force_custom_plan".to_owned(),
-        format!("prepare asked ({types}) as {statement}"),
+        format!("prepare page_query ({types}) as {statement}"),
     ] {
         sqlx::raw_sql(AssertSqlSafe(step))
             .execute(&mut *connection)
             .await
             .expect("prepared");
     }
-    let rows = sqlx::raw_sql(AssertSqlSafe(format!("explain execute asked ({values})")))
-        .fetch_all(&mut *connection)
-        .await
-        .expect("a plan");
-    sqlx::raw_sql("deallocate asked")
+    let rows = sqlx::raw_sql(AssertSqlSafe(format!(
+        "explain execute page_query ({values})"
+    )))
+    .fetch_all(&mut *connection)
+    .await
+    .expect("a plan");
+    sqlx::raw_sql("deallocate page_query")
         .execute(connection)
         .await
-        .expect("forgotten");
+        .expect("deallocated");
     rows.iter()
         .map(|row| row.get::<String, _>(0) + "\n")
         .collect()

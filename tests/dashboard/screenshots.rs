@@ -1,21 +1,20 @@
-//! Pictures of the pages for the README: `make screenshots`.
+//! Screenshots for the README: `make screenshots`.
 
 use std::path::Path;
 
 use super::browser::{Browser, PHONE};
+use super::fixtures;
 use super::server::{Dashboard, count_pending};
-use super::shown;
 use testkit::{World, slow_api};
 
-/// The most bytes of a picture in the repository.
 const MAX_BYTES: usize = 150 * 1024;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "writes docs/screenshots: make screenshots"]
-async fn pictures_of_the_pages() {
+async fn screenshots_of_the_pages() {
     let browser = Browser::start().await.expect("a browser");
     let world = World::with(slow_api(20)).await;
-    shown::an_hour_of_figures(&world, "default").await;
+    fixtures::an_hour_of_stats(&world, "default").await;
     let dashboard = Dashboard::start(world.worker()).await;
     world.until_idle().await;
     world
@@ -28,8 +27,8 @@ async fn pictures_of_the_pages() {
              select signaling.pause('eu', 'the vendor maintains its servers until 14:00', 'operator@ops-1')",
         )
         .await;
-    shown::an_hour_of_figures(&world, "eu").await;
-    shown::messages_of_all_states(&world, 8).await;
+    fixtures::an_hour_of_stats(&world, "eu").await;
+    fixtures::messages_of_all_states(&world, 8).await;
     // The overview shows the rate of the last ten seconds: that many calls take longer.
     world.until_accepted(6_000).await;
     count_pending(&world).await;

@@ -87,6 +87,15 @@ impl Dashboard {
         page.text
     }
 
+    /// Gets a page that has to contain some parts.
+    pub(super) async fn shows(&self, path: &str, parts: &[&str]) -> String {
+        let page = self.page(path).await;
+        for part in parts {
+            assert!(page.contains(part), "{part} is missing in {page}");
+        }
+        page
+    }
+
     /// Posts a form, and returns the path that the response redirects to.
     pub(super) async fn post(&self, path: &str, form: &str) -> String {
         let page = self.ask(Method::POST, path, form, &[]).await;

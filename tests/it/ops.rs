@@ -1,12 +1,12 @@
-//! The ops server of a running worker, asked over HTTP.
+//! The ops server of a running worker, over HTTP.
 
 mod addresses;
-mod door;
-mod gate;
-mod guard;
+mod auth;
+mod database_gate;
 mod health;
 mod login;
 mod metrics;
+mod ops_client;
 mod panics;
+mod prometheus_text;
 mod stalled_log;
-mod text;

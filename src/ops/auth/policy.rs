@@ -1,72 +1,72 @@
-//! Who gets through. Pure.
+//! Decides whether a request may pass. Pure.
 
 use std::net::IpAddr;
 
 use hyper::Method;
 use hyper::http::uri::Authority;
 
-pub(in crate::ops) const LOGIN_PATH: &str = "/login";
+pub(super) const LOGIN_PATH: &str = "/login";
 
-/// What a request has to show for itself.
+/// The result of comparing a request's token or cookie with the token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::ops) enum Credential {
-    None,
+pub(super) enum Credential {
+    /// The server has no token. It listens on loopback alone.
+    NotNeeded,
+    Absent,
     Wrong,
     Right,
-    /// There is no token at present that any could be compared with.
+    /// The token's file has no usable token at present.
     NoToken,
 }
 
-/// What the decision depends on.
 #[derive(Debug, Clone, Copy)]
-pub(in crate::ops) struct RequestFacts<'a> {
-    pub(in crate::ops) method: &'a Method,
-    pub(in crate::ops) path: &'a str,
-    pub(in crate::ops) host: Option<&'a str>,
-    pub(in crate::ops) fetch_site: Option<&'a str>,
-    pub(in crate::ops) origin: Option<&'a str>,
-    /// None where no token is needed.
-    pub(in crate::ops) credential: Option<Credential>,
+pub(super) struct RequestFacts<'a> {
+    pub(super) method: &'a Method,
+    pub(super) path: &'a str,
+    /// The `Host` header.
+    pub(super) host: Option<&'a str>,
+    /// The `Sec-Fetch-Site` header.
+    pub(super) fetch_site: Option<&'a str>,
+    /// The `Origin` header.
+    pub(super) origin: Option<&'a str>,
+    pub(super) credential: Credential,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::ops) enum Decision {
-    Pass,
+pub(super) enum Refusal {
+    /// The `Host` header is no name of loopback. Another site's DNS may point to this host.
+    ForeignHost,
+    /// Another site's page has sent the request.
+    ForeignOrigin,
     SignIn,
     WrongToken,
     NoToken,
-    /// The name by which the server was called is none of this host alone.
-    ForeignHost,
-    /// Another site's page has sent it.
-    ForeignOrigin,
 }
 
-/// Decides on a request. Pure.
-pub(in crate::ops) fn decide(facts: RequestFacts<'_>) -> Decision {
-    if facts.credential.is_none() && !facts.host.is_some_and(is_loopback_name) {
-        return Decision::ForeignHost;
+pub(super) fn check(facts: RequestFacts<'_>) -> Result<(), Refusal> {
+    let is_local = facts.host.is_some_and(is_loopback_name);
+    if facts.credential == Credential::NotNeeded && !is_local {
+        return Err(Refusal::ForeignHost);
     }
-    let reads = matches!(*facts.method, Method::GET | Method::HEAD);
-    if !reads && !is_same_origin(facts) {
-        return Decision::ForeignOrigin;
+    let changes = !matches!(*facts.method, Method::GET | Method::HEAD);
+    if changes && !is_same_origin(facts) {
+        return Err(Refusal::ForeignOrigin);
     }
-    if is_open(facts.path) {
-        return Decision::Pass;
+    // Probes and the login page need no token.
+    if matches!(facts.path, "/healthz" | "/readyz" | LOGIN_PATH)
+        || facts.path.starts_with("/assets/")
+    {
+        return Ok(());
     }
     match facts.credential {
-        None | Some(Credential::Right) => Decision::Pass,
-        Some(Credential::None) => Decision::SignIn,
-        Some(Credential::Wrong) => Decision::WrongToken,
-        Some(Credential::NoToken) => Decision::NoToken,
+        Credential::NotNeeded | Credential::Right => Ok(()),
+        Credential::Absent => Err(Refusal::SignIn),
+        Credential::Wrong => Err(Refusal::WrongToken),
+        Credential::NoToken => Err(Refusal::NoToken),
     }
 }
 
-/// What says nothing but that the worker is there and well, and what the login page needs.
-fn is_open(path: &str) -> bool {
-    matches!(path, "/healthz" | "/readyz" | LOGIN_PATH) || path.starts_with("/assets/")
-}
-
-/// A page of another site may be able to send a request here, but not to say that it comes from here.
+/// Browsers set these headers. A page of another site can't forge them.
 fn is_same_origin(facts: RequestFacts<'_>) -> bool {
     match (facts.fetch_site, facts.origin, facts.host) {
         (Some(site), ..) => matches!(site, "same-origin" | "none"),
@@ -77,23 +77,17 @@ fn is_same_origin(facts: RequestFacts<'_>) -> bool {
     }
 }
 
-/// Whether a Host header names this host by a name that no other's name server can give out.
+/// True for `localhost` and loopback addresses. No name server outside of this host can give out such a name.
 fn is_loopback_name(host: &str) -> bool {
-    if host.contains('@') {
-        return false;
-    }
     let Ok(authority) = host.parse::<Authority>() else {
         return false;
     };
     let name = authority.host();
-    let address = name
-        .strip_prefix('[')
-        .and_then(|name| name.strip_suffix(']'))
-        .unwrap_or(name);
-    name.eq_ignore_ascii_case("localhost")
-        || address
-            .parse::<IpAddr>()
-            .is_ok_and(|address| address.is_loopback())
+    let address = name.trim_start_matches('[').trim_end_matches(']');
+    let is_loopback = address
+        .parse()
+        .is_ok_and(|address: IpAddr| address.is_loopback());
+    !host.contains('@') && (name.eq_ignore_ascii_case("localhost") || is_loopback)
 }
 
 #[cfg(test)]
@@ -106,7 +100,7 @@ mod tests {
         host: Some("localhost:9090"),
         fetch_site: None,
         origin: None,
-        credential: None,
+        credential: Credential::NotNeeded,
     };
     const POST: RequestFacts<'_> = RequestFacts {
         method: &Method::POST,
@@ -115,7 +109,7 @@ mod tests {
     };
 
     #[test]
-    fn only_a_loopback_name_leads_to_a_server_without_a_token() {
+    fn a_server_without_a_token_needs_a_loopback_name() {
         for host in [
             "localhost",
             "LOCALHOST:1",
@@ -128,7 +122,7 @@ mod tests {
                 host: Some(host),
                 ..GET
             };
-            assert_eq!(decide(facts), Decision::Pass, "{host}");
+            assert_eq!(check(facts), Ok(()), "{host}");
         }
         for host in [
             "",
@@ -151,20 +145,20 @@ mod tests {
                     path,
                     ..GET
                 };
-                assert_eq!(decide(facts), Decision::ForeignHost, "{host} {path}");
+                assert_eq!(check(facts), Err(Refusal::ForeignHost), "{host} {path}");
             }
         }
         assert_eq!(
-            decide(RequestFacts { host: None, ..GET }),
-            Decision::ForeignHost
+            check(RequestFacts { host: None, ..GET }),
+            Err(Refusal::ForeignHost)
         );
-        // With a token, names do not matter.
+        // With a token, any name is right.
         let facts = RequestFacts {
             host: Some("evil.example"),
-            credential: Some(Credential::Right),
+            credential: Credential::Right,
             ..GET
         };
-        assert_eq!(decide(facts), Decision::Pass);
+        assert_eq!(check(facts), Ok(()));
     }
 
     #[test]
@@ -199,32 +193,28 @@ mod tests {
                     ..POST
                 };
                 let expected = if passes {
-                    Decision::Pass
+                    Ok(())
                 } else {
-                    Decision::ForeignOrigin
+                    Err(Refusal::ForeignOrigin)
                 };
-                assert_eq!(
-                    decide(facts),
-                    expected,
-                    "{method} {fetch_site:?} {origin:?}"
-                );
+                assert_eq!(check(facts), expected, "{method} {fetch_site:?} {origin:?}");
             }
-            // What only reads may be linked to from anywhere.
+            // Any site may link to a page.
             let facts = RequestFacts {
                 fetch_site,
                 origin,
                 ..GET
             };
-            assert_eq!(decide(facts), Decision::Pass);
+            assert_eq!(check(facts), Ok(()));
         }
     }
 
     #[test]
-    fn with_a_token_everything_but_health_and_the_login_needs_it() {
-        let ask = |path, credential| {
-            decide(RequestFacts {
+    fn with_a_token_only_health_login_and_assets_are_open() {
+        let result = |path, credential| {
+            check(RequestFacts {
                 path,
-                credential: Some(credential),
+                credential,
                 ..GET
             })
         };
@@ -236,14 +226,26 @@ mod tests {
             "/nothing",
             "/logout",
         ] {
-            assert_eq!(ask(path, Credential::None), Decision::SignIn, "{path}");
-            assert_eq!(ask(path, Credential::Wrong), Decision::WrongToken, "{path}");
-            assert_eq!(ask(path, Credential::NoToken), Decision::NoToken, "{path}");
-            assert_eq!(ask(path, Credential::Right), Decision::Pass, "{path}");
+            assert_eq!(
+                result(path, Credential::Absent),
+                Err(Refusal::SignIn),
+                "{path}"
+            );
+            assert_eq!(
+                result(path, Credential::Wrong),
+                Err(Refusal::WrongToken),
+                "{path}"
+            );
+            assert_eq!(
+                result(path, Credential::NoToken),
+                Err(Refusal::NoToken),
+                "{path}"
+            );
+            assert_eq!(result(path, Credential::Right), Ok(()), "{path}");
         }
         for path in ["/healthz", "/readyz", "/login", "/assets/page.css"] {
-            for credential in [Credential::None, Credential::Wrong, Credential::NoToken] {
-                assert_eq!(ask(path, credential), Decision::Pass, "{path}");
+            for credential in [Credential::Absent, Credential::Wrong, Credential::NoToken] {
+                assert_eq!(result(path, credential), Ok(()), "{path}");
             }
         }
     }
@@ -251,10 +253,10 @@ mod tests {
     #[test]
     fn the_token_does_not_replace_the_origin() {
         let facts = RequestFacts {
-            credential: Some(Credential::Right),
+            credential: Credential::Right,
             fetch_site: Some("cross-site"),
             ..POST
         };
-        assert_eq!(decide(facts), Decision::ForeignOrigin);
+        assert_eq!(check(facts), Err(Refusal::ForeignOrigin));
     }
 }

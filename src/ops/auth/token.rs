@@ -1,30 +1,29 @@
-//! Who may ask: everybody on this host, or whoever has the token.
+//! The token that requests need, and the cookie that is derived from it.
 
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use base64::Engine as _;
+use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use secrecy::{ExposeSecret, SecretString};
 use sha2::Sha256;
 
 use crate::secret::{SecretError, SecretSource};
 
-/// The cookie of who has signed in.
-pub(in crate::ops) const COOKIE_NAME: &str = "signaling_ops";
-/// The answer to a wrong token comes later: who guesses has to wait for it, or to connect anew. It bounds no other's
-/// tries, least of all those of who has the right one.
-pub(in crate::ops) const WRONG_TOKEN_DELAY: Duration = Duration::from_secs(1);
-/// The shortest token, in characters: 16 that are random can't be guessed.
+pub(super) const COOKIE_NAME: &str = "signaling_ops";
+/// Slows down guessing on one connection.
+pub(super) const WRONG_TOKEN_DELAY: Duration = Duration::from_secs(1);
+/// Nobody can guess 16 random characters.
 const MIN_TOKEN_CHARS: usize = 16;
-/// What makes a cookie of a token. It is the same in all processes, so that several behind one address take each
-/// other's.
+/// Identical on all workers, so that workers behind one address accept each other's cookies.
 const COOKIE_LABEL: &[u8] = b"signaling-worker ops session 1";
 
 #[derive(Debug, Clone, Default)]
 pub(crate) enum Access {
-    /// Whoever reaches a loopback address, by a loopback name: there is no token.
+    /// Requests need no token. They must use a loopback name.
     #[default]
     Loopback,
     Token(Arc<OpsToken>),
@@ -37,10 +36,8 @@ pub(crate) struct OpsToken {
     has_warned: AtomicBool,
 }
 
-/// Why there is no token.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum TokenError {
-    /// The file can't be read, or has nothing in it.
     #[error(
         "WORKER_OPS_TOKEN_FILE: {0}: write a token into it, like the output of `openssl rand -hex 32`"
     )]
@@ -49,7 +46,6 @@ pub(crate) enum TokenError {
         "the token in WORKER_OPS_TOKEN_FILE is shorter than {MIN_TOKEN_CHARS} characters: write a longer one into it, like the output of `openssl rand -hex 32`"
     )]
     Short,
-    /// It can't stand in a header.
     #[error(
         "the token in WORKER_OPS_TOKEN_FILE has other characters than ASCII letters, digits and punctuation: write another one into it, like the output of `openssl rand -hex 32`"
     )]
@@ -57,10 +53,8 @@ pub(crate) enum TokenError {
 }
 
 impl OpsToken {
-    /// The token in a file.
-    ///
     /// # Errors
-    /// Where there is none in it now that can be used.
+    /// If the file has no usable token.
     pub(crate) fn in_file(path: impl Into<PathBuf>) -> Result<Self, TokenError> {
         let token = Self {
             source: SecretSource::file(path),
@@ -82,8 +76,8 @@ impl OpsToken {
         Ok(token)
     }
 
-    /// The token as it is now; none if there is none that can be used. That is logged once.
-    pub(in crate::ops) fn current(&self) -> Option<SecretString> {
+    /// The file's present token. None, with one log line, while the file has no usable token.
+    pub(super) fn current(&self) -> Option<SecretString> {
         match self.read() {
             Ok(token) => {
                 self.has_warned.store(false, Ordering::Relaxed);
@@ -93,7 +87,7 @@ impl OpsToken {
                 if !self.has_warned.swap(true, Ordering::Relaxed) {
                     tracing::warn!(
                         event = "ops_token_failed",
-                        "the ops server lets nobody in: {error}"
+                        "the ops server refuses all requests that need the token: {error}"
                     );
                 }
                 None
@@ -102,37 +96,29 @@ impl OpsToken {
     }
 }
 
-/// Whether somebody has the token. Takes as long for any wrong one.
-pub(in crate::ops) fn is_token(given: &[u8], token: &SecretString) -> bool {
+/// Compares in constant time.
+pub(super) fn is_token(given: &[u8], token: &SecretString) -> bool {
     let expected = mac(token.expose_secret().as_bytes())
         .finalize()
         .into_bytes();
     mac(given).verify_slice(&expected).is_ok()
 }
 
-/// The value of the cookie that stands for the token. The token can't be had from it.
-pub(in crate::ops) fn cookie_value(token: &SecretString) -> String {
-    use std::fmt::Write as _;
-    let mut value = String::new();
-    for byte in mac(token.expose_secret().as_bytes())
-        .finalize()
-        .into_bytes()
-    {
-        // Writing into a string does not fail.
-        write!(value, "{byte:02x}").ok();
-    }
-    value
+/// The token can't be computed from the cookie.
+pub(super) fn cookie_value(token: &SecretString) -> String {
+    let mac = mac(token.expose_secret().as_bytes());
+    BASE64_URL_SAFE_NO_PAD.encode(mac.finalize().into_bytes())
 }
 
-/// Whether a cookie stands for the token. Takes as long for any wrong one.
-pub(in crate::ops) fn is_cookie(given: &str, token: &SecretString) -> bool {
-    let compare = |value: &str| mac(value.as_bytes());
-    let expected = compare(&cookie_value(token)).finalize().into_bytes();
-    compare(given).verify_slice(&expected).is_ok()
+/// Compares in constant time.
+pub(super) fn is_cookie(given: &str, token: &SecretString) -> bool {
+    let expected = mac(token.expose_secret().as_bytes());
+    let given = BASE64_URL_SAFE_NO_PAD.decode(given);
+    given.is_ok_and(|given| expected.verify_slice(&given).is_ok())
 }
 
 fn mac(key: &[u8]) -> Hmac<Sha256> {
-    let mut mac = Hmac::<Sha256>::new_from_slice(key).expect("a key of any length will do");
+    let mut mac = Hmac::<Sha256>::new_from_slice(key).expect("HMAC takes a key of any length");
     mac.update(COOKIE_LABEL);
     mac
 }
@@ -148,18 +134,17 @@ mod tests {
     }
 
     #[test]
-    fn a_token_and_its_cookie_are_known_and_are_not_the_same() {
+    fn a_token_and_its_cookie_do_not_replace_each_other() {
         let (right, wrong) = (token("0123456789abcdef"), token("0123456789abcdeF"));
         let cookie = cookie_value(&right);
         assert!(is_token(b"0123456789abcdef", &right) && is_cookie(&cookie, &right));
         assert!(!is_token(b"0123456789abcdef", &wrong) && !is_cookie(&cookie, &wrong));
-        // Neither stands in for the other.
         assert!(!is_token(cookie.as_bytes(), &right) && !is_cookie("0123456789abcdef", &right));
         assert!(!is_token(b"", &right) && !is_cookie("", &right));
     }
 
     #[test]
-    fn a_token_that_can_be_guessed_or_not_be_sent_is_refused() {
+    fn a_token_that_is_too_short_or_unfit_for_a_header_is_refused() {
         let file = tempfile::NamedTempFile::new().expect("a file");
         let read = |text: &str| {
             fs::write(file.path(), text).expect("written");

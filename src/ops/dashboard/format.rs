@@ -1,5 +1,6 @@
-//! How values are printed.
+//! Formats values for the pages.
 
+use std::fmt::Display;
 use std::time::Duration;
 
 use maud::{Markup, html};
@@ -7,8 +8,8 @@ use time::OffsetDateTime;
 
 use crate::pace::DbTime;
 
-/// What a state means for whoever looks on. Each has a sign of its own: colour is never all that tells them apart.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// The colour of a badge. Each badge has a sign, too, for readers who can't tell the colours apart.
+#[derive(Debug, Clone, Copy)]
 pub(super) enum Tone {
     Good,
     Busy,
@@ -17,59 +18,60 @@ pub(super) enum Tone {
     Bad,
 }
 
-impl Tone {
-    fn class(self) -> &'static str {
-        match self {
-            Self::Good => "badge good",
-            Self::Busy => "badge busy",
-            Self::Quiet => "badge quiet",
-            Self::Warning => "badge warning",
-            Self::Bad => "badge bad",
-        }
-    }
-
-    fn sign(self) -> &'static str {
-        match self {
-            Self::Good => "✓",
-            Self::Busy => "→",
-            Self::Quiet => "·",
-            Self::Warning => "!",
-            Self::Bad => "✕",
-        }
-    }
-}
-
-/// A word with what it means.
 pub(super) fn badge(tone: Tone, text: &str) -> Markup {
-    html! { span class=(tone.class()) { span aria-hidden="true" { (tone.sign()) } " " (text) } }
+    let (class, sign) = match tone {
+        Tone::Good => ("badge good", "✓"),
+        Tone::Busy => ("badge busy", "→"),
+        Tone::Quiet => ("badge quiet", "·"),
+        Tone::Warning => ("badge warning", "!"),
+        Tone::Bad => ("badge bad", "✕"),
+    };
+    html! { span class=(class) { span aria-hidden="true" { (sign) } " " (text) } }
 }
 
-/// A state of a message.
+/// A message's state as a badge.
 pub(super) fn state(state: &str) -> Markup {
-    badge(state_tone(state), &words(state))
-}
-
-fn state_tone(state: &str) -> Tone {
-    match state {
+    let tone = match state {
         "message_sent" | "message_delivered" => Tone::Good,
         "sending" => Tone::Busy,
         "retrying" | "unknown" | "message_offline" => Tone::Warning,
         "failed" => Tone::Bad,
         _ => Tone::Quiet,
-    }
+    };
+    badge(tone, &words(state))
 }
 
-/// A state or an outcome as people say it.
+/// The outcome of a failed attempt as a badge.
+pub(super) fn outcome(outcome: &str) -> Markup {
+    let is_final = outcome == "rejected";
+    badge(
+        if is_final { Tone::Bad } else { Tone::Warning },
+        &words(outcome),
+    )
+}
+
+/// A state or an outcome in words: `message_sent` is "sent".
 pub(super) fn words(state: &str) -> String {
-    match state {
-        "message_sent" => "sent".into(),
-        "message_delivered" => "delivered".into(),
-        "message_offline" => "offline".into(),
-        _ => state.replace('_', " "),
-    }
+    state.trim_start_matches("message_").replace('_', " ")
 }
 
-/// A list in a panel: its name, its columns, each with its classes (such as `number`, or none), and its rows.
+/// A text with a capital at its beginning and a full stop at its end.
+pub(super) fn sentence(text: &str) -> String {
+    let mut chars = text.chars();
+    let first: String = chars
+        .next()
+        .into_iter()
+        .flat_map(char::to_uppercase)
+        .collect();
+    let end = if text.ends_with(['.', '!', '?']) {
+        ""
+    } else {
+        "."
+    };
+    format!("{first}{}{end}", chars.as_str())
+}
+
+/// A table in a panel. Each column has classes, such as `number`, and a heading.
 pub(super) fn list(name: &str, columns: &[(&str, &str)], rows: &Markup) -> Markup {
     html! {
         div.panel.scroll role="region" aria-label=(name) tabindex="0" {
@@ -88,21 +90,13 @@ pub(super) fn list(name: &str, columns: &[(&str, &str)], rows: &Markup) -> Marku
 }
 
 /// `12,345`.
-pub(super) fn number(value: u64) -> String {
+pub(super) fn number(value: impl Display) -> String {
     let digits = value.to_string();
-    let mut text = String::with_capacity(digits.len() + digits.len() / 3);
-    for (index, digit) in digits.chars().enumerate() {
-        if index > 0 && (digits.len() - index).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
-}
-
-/// The same of a number that the database has counted.
-pub(super) fn count(value: i64) -> String {
-    number(value.unsigned_abs())
+    let groups = digits.as_bytes().rchunks(3).rev();
+    groups
+        .filter_map(|group| str::from_utf8(group).ok())
+        .collect::<Vec<_>>()
+        .join(",")
 }
 
 /// `1 message`, `2,000 messages`.
@@ -111,7 +105,6 @@ pub(super) fn messages(count: u64) -> String {
     format!("{} {noun}", number(count))
 }
 
-/// Calls a second.
 pub(super) fn rate(per_s: f64) -> String {
     if per_s >= 100.0 || per_s.fract() == 0.0 {
         format!("{per_s:.0}")
@@ -120,7 +113,7 @@ pub(super) fn rate(per_s: f64) -> String {
     }
 }
 
-/// A duration with two digits or units, as `35 ms`, `1.4 s`, `3 min 20 s`, `2 d 5 h`.
+/// A duration with at most two units: `35 ms`, `1.4 s`, `3 min 20 s`, `2 d 5 h`.
 pub(super) fn duration(duration: Duration) -> String {
     let ms = duration.as_millis();
     let seconds = duration.as_secs();
@@ -141,24 +134,18 @@ pub(super) fn duration(duration: Duration) -> String {
     }
 }
 
-/// A duration that may be none.
-pub(super) fn maybe_duration(of: Option<Duration>) -> String {
-    of.map_or_else(|| "–".into(), duration)
-}
-
-/// A time, to the second.
 pub(super) fn time(at: DbTime) -> Markup {
-    html! { time datetime=(at) { (date_and_clock(at)) } }
+    html! { time datetime=(at) { (to_the_second(at)) } }
 }
 
-/// A time with how long ago or ahead it is.
+/// A time, and the distance from now.
 pub(super) fn time_and_distance(at: DbTime, now: DbTime) -> Markup {
     html! { (time(at)) span.dim { " (" (distance(at, now)) ")" } }
 }
 
-/// How long ago or ahead a time is, which itself shows where a pointer rests.
+/// The distance of a time from now. The time itself is a tooltip.
 pub(super) fn when(at: DbTime, now: DbTime) -> Markup {
-    html! { time datetime=(at) title=(date_and_clock(at)) { (distance(at, now)) } }
+    html! { time datetime=(at) title=(to_the_second(at)) { (distance(at, now)) } }
 }
 
 fn distance(at: DbTime, now: DbTime) -> String {
@@ -172,19 +159,17 @@ fn distance(at: DbTime, now: DbTime) -> String {
     }
 }
 
-fn date_and_clock(at: DbTime) -> String {
+fn to_the_second(at: DbTime) -> String {
     let at = OffsetDateTime::from(at);
     let (hour, minute, second) = at.to_hms();
     format!("{} {hour:02}:{minute:02}:{second:02} UTC", at.date())
 }
 
-/// A path with a query of these pairs, as far as they have a value.
+/// A path with a query. Pairs without a value are left out.
 pub(super) fn link(path: &str, query: &[(&str, &str)]) -> String {
-    let mut serializer = form_urlencoded::Serializer::new(String::new());
-    for (key, value) in query.iter().filter(|(_, value)| !value.is_empty()) {
-        serializer.append_pair(key, value);
-    }
-    let query = serializer.finish();
+    let pairs = query.iter().filter(|(_, value)| !value.is_empty());
+    let mut query = form_urlencoded::Serializer::new(String::new());
+    let query = query.extend_pairs(pairs).finish();
     if query.is_empty() {
         path.to_owned()
     } else {
@@ -197,7 +182,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn numbers_have_their_thousands_apart() {
+    fn numbers_have_commas_between_thousands() {
         let shown: Vec<_> = [0, 999, 1_000, 12_345, 1_234_567].map(number).into();
         assert_eq!(shown, ["0", "999", "1,000", "12,345", "1,234,567"]);
     }
@@ -217,6 +202,12 @@ mod tests {
             "2 d 5 h",
         ];
         assert_eq!(shown, expected);
+    }
+
+    #[test]
+    fn a_sentence_has_a_capital_and_a_full_stop() {
+        assert_eq!(sentence("there is no app 'x'"), "There is no app 'x'.");
+        assert_eq!(sentence("Why?"), "Why?");
     }
 
     #[test]

@@ -42,6 +42,15 @@ impl Pending {
     pub(crate) fn backlog(&self) -> u64 {
         self.queued + self.retrying
     }
+
+    pub(crate) fn by_state(&self) -> [(&'static str, u64); 4] {
+        [
+            ("queued", self.queued),
+            ("scheduled", self.scheduled),
+            ("sending", self.sending),
+            ("retrying", self.retrying),
+        ]
+    }
 }
 
 /// The lane's row, for people.

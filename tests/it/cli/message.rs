@@ -140,7 +140,7 @@ async fn what_happens_next_is_told_with_what_is_in_its_way() {
     world.pretend_worker("the-worker", "1", "default").await;
     let waits = next(queued).await;
     assert!(
-        waits.starts_with("it is due, and waits for a free slot\n"),
+        waits.starts_with("the message is due, and waits for a free slot\n"),
         "{waits}"
     );
     let waits = next(scheduled).await;
@@ -149,10 +149,13 @@ async fn what_happens_next_is_told_with_what_is_in_its_way() {
         "{waits}"
     );
     let is_sent = next(sending).await;
-    assert!(is_sent.starts_with("some-worker has it"), "{is_sent}");
+    assert!(
+        is_sent.starts_with("some-worker has claimed the message"),
+        "{is_sent}"
+    );
     let is_lost = next(lost).await;
     assert!(
-        is_lost.contains("some-worker had it and recorded nothing"),
+        is_lost.contains("some-worker recorded no outcome before its lease ended"),
         "{is_lost}"
     );
 

@@ -222,7 +222,7 @@ async fn a_message_whose_claim_a_trigger_skips_is_reported_by_log_and_commands()
         (
             &message.stdout,
             &[
-                "refuses to change it",
+                "refuses to change the message",
                 "worker check",
                 "worker resume default",
             ][..],

@@ -1,4 +1,4 @@
-//! Where the server is.
+//! The address of the ops server.
 
 use std::fs;
 use std::time::Duration;
@@ -6,10 +6,10 @@ use std::time::Duration;
 use serde_json::json;
 use tokio::net::TcpListener;
 
-use super::door::Watched;
+use super::ops_client::OpsWorker;
 use testkit::{Worker, World, comes_true, peer};
 
-/// `worker run` with everything that it needs, and a database that it will not get to.
+/// `worker run` with valid settings and an unreachable database.
 fn run() -> Worker {
     Worker::new(&["run"])
         .env("DATABASE_URL", "postgres://app:hush-hush@127.0.0.1:1/app")
@@ -30,7 +30,7 @@ async fn refused(worker: Worker, phrases: &[&str]) {
 }
 
 #[tokio::test]
-async fn an_address_that_others_can_reach_needs_a_token() {
+async fn an_address_that_other_hosts_reach_needs_a_token() {
     for address in ["0.0.0.0:0", "[::]:0", "192.0.2.1:9090"] {
         let worker = run().env("WORKER_OPS_ADDR", address);
         refused(
@@ -60,7 +60,7 @@ async fn an_address_that_others_can_reach_needs_a_token() {
 }
 
 #[tokio::test]
-async fn an_address_that_is_none_or_taken_is_a_mistake() {
+async fn an_invalid_or_taken_address_is_an_error() {
     for address in ["9090", "localhost", "example.com:9090", "on"] {
         refused(
             run().env("WORKER_OPS_ADDR", address),
@@ -80,7 +80,7 @@ async fn an_address_that_is_none_or_taken_is_a_mistake() {
 #[tokio::test]
 async fn a_worker_whose_default_address_is_taken_works_without() {
     let world = World::new().await;
-    // Another test may have it for a while; if it can't be had at all, somebody else has it.
+    // Another test or program may hold the port. Then it is taken, too.
     let mut taken = None;
     comes_true(Duration::from_secs(10), async || {
         taken = TcpListener::bind("127.0.0.1:9090").await.ok();
@@ -98,7 +98,7 @@ async fn a_worker_whose_default_address_is_taken_works_without() {
 }
 
 #[tokio::test]
-async fn a_server_that_is_off_is_not_there() {
+async fn off_disables_the_server() {
     let world = World::new().await;
     let mut worker = world.worker().env("WORKER_OPS_ADDR", "off").start();
     worker.until_logged("worker_started").await;
@@ -109,11 +109,11 @@ async fn a_server_that_is_off_is_not_there() {
 }
 
 #[tokio::test]
-async fn the_server_is_gone_with_its_worker() {
+async fn the_server_ends_with_its_worker() {
     let world = World::new().await;
-    let mut watched = Watched::start(world.worker()).await;
-    watched.until_ready().await;
-    watched.worker.stop().await;
-    let address = watched.door.0;
+    let mut ops = OpsWorker::start(world.worker()).await;
+    ops.until_ready().await;
+    ops.worker.stop().await;
+    let address = ops.client.0;
     assert!(tokio::net::TcpStream::connect(address).await.is_err());
 }

@@ -1,11 +1,11 @@
-//! Signing in with a browser.
+//! The login of a browser.
 
 use std::fs;
 use std::time::{Duration, Instant};
 
 use tokio::task::JoinSet;
 
-use super::door::{Answer, Door, Watched};
+use super::ops_client::{OpsClient, OpsWorker, Response};
 use testkit::{PATIENCE, World, until};
 
 const TOKEN: &str = "zebra-token-0918273645";
@@ -17,19 +17,19 @@ async fn world_with_token() -> (World, tempfile::NamedTempFile) {
     (World::new().await, file)
 }
 
-async fn start(world: &World, file: &tempfile::NamedTempFile) -> Watched {
+async fn start(world: &World, file: &tempfile::NamedTempFile) -> OpsWorker {
     let path = file.path().display().to_string();
-    Watched::start(world.worker().env("WORKER_OPS_TOKEN_FILE", &path)).await
+    OpsWorker::start(world.worker().env("WORKER_OPS_TOKEN_FILE", &path)).await
 }
 
-async fn sign_in(door: Door, token: &str) -> Answer {
+async fn sign_in(client: OpsClient, token: &str) -> Response {
     let form = format!("token={token}&next=%2Fmetrics");
-    door.post("/login", &[], &form).await
+    client.post("/login", &[], &form).await
 }
 
-/// The cookie that an answer sets, as a browser sends it back.
-fn cookie(answer: &Answer) -> String {
-    let cookie = answer.header("set-cookie").expect("a cookie");
+/// Returns a response's cookie as a browser sends it back.
+fn cookie(response: &Response) -> String {
+    let cookie = response.header("set-cookie").expect("a cookie");
     for part in ["HttpOnly", "SameSite=Strict", "Path=/"] {
         assert!(cookie.contains(part), "{cookie}");
     }
@@ -37,25 +37,25 @@ fn cookie(answer: &Answer) -> String {
 }
 
 #[tokio::test]
-async fn a_browser_signs_in_with_the_token_and_has_a_cookie_that_every_process_takes() {
+async fn a_browser_signs_in_with_the_token_and_every_worker_accepts_its_cookie() {
     let (world, file) = world_with_token().await;
-    let watched = start(&world, &file).await;
-    let door = watched.door;
-    let sent_away = door.get_with("/messages?app=a&b=c", &PAGE).await;
+    let ops = start(&world, &file).await;
+    let client = ops.client;
+    let sent_away = client.get_with("/messages?app=a&b=c", &PAGE).await;
     assert_eq!(sent_away.status, 303);
     let address = sent_away.header("location").expect("an address").to_owned();
     assert_eq!(address, "/login?next=%2Fmessages%3Fapp%3Da%26b%3Dc");
-    let form = door.get_with(&address, &PAGE).await;
+    let form = client.get_with(&address, &PAGE).await;
     assert_eq!(form.status, 200);
     assert!(
         form.body.contains("value=\"/messages?app=a&amp;b=c\""),
         "{form:?}"
     );
 
-    let wrong = sign_in(door, "zebra-token-0918273646").await;
+    let wrong = sign_in(client, "zebra-token-0918273646").await;
     assert_eq!(wrong.status, 401);
-    assert!(wrong.header("set-cookie").is_none() && wrong.body.contains("not the token"));
-    let right = sign_in(door, TOKEN).await;
+    assert!(wrong.header("set-cookie").is_none() && wrong.body.contains("token is wrong"));
+    let right = sign_in(client, TOKEN).await;
     assert_eq!(
         (right.status, right.header("location")),
         (303, Some("/metrics"))
@@ -64,46 +64,41 @@ async fn a_browser_signs_in_with_the_token_and_has_a_cookie_that_every_process_t
     assert!(!cookie.contains(TOKEN), "{cookie}");
 
     let other = start(&world, &file).await;
-    for door in [door, other.door] {
+    for client in [client, other.client] {
         let with_cookie = [("cookie", cookie.as_str())];
-        assert_eq!(door.get_with("/metrics", &with_cookie).await.status, 200);
-        // A cookie does not make another site's request one of ours.
+        assert_eq!(client.get_with("/metrics", &with_cookie).await.status, 200);
+        // The cookie does not replace the check of the origin.
         let foreign = [
             ("cookie", cookie.as_str()),
             ("sec-fetch-site", "cross-site"),
         ];
-        assert_eq!(door.ask("POST", "/logout", &foreign, "").await.status, 403);
+        assert_eq!(
+            client.ask("POST", "/metrics", &foreign, "").await.status,
+            403
+        );
     }
     let wrong_cookie = format!("{}0", &cookie[..cookie.len() - 1]);
     let other_cookie = format!("{}1", &cookie[..cookie.len() - 1]);
     let let_in = [
-        door.get_with("/metrics", &[("cookie", &wrong_cookie)])
+        client
+            .get_with("/metrics", &[("cookie", &wrong_cookie)])
             .await
             .status,
-        door.get_with("/metrics", &[("cookie", &other_cookie)])
+        client
+            .get_with("/metrics", &[("cookie", &other_cookie)])
             .await
             .status,
     ];
     assert!(let_in.contains(&401), "{let_in:?}");
     let token_as_cookie = format!("signaling_ops={TOKEN}");
     let headers = [("cookie", token_as_cookie.as_str())];
-    assert_eq!(door.get_with("/metrics", &headers).await.status, 401);
+    assert_eq!(client.get_with("/metrics", &headers).await.status, 401);
 
-    let signed_out = door.post("/logout", &[("cookie", &cookie)], "").await;
-    assert_eq!(
-        (signed_out.status, signed_out.header("location")),
-        (303, Some("/login"))
-    );
-    assert!(
-        signed_out
-            .header("set-cookie")
-            .is_some_and(|cookie| cookie.contains("Max-Age=0"))
-    );
-
-    // A new token ends what was signed in with the old one.
+    // A new token ends the sessions of the old one.
     fs::write(file.path(), "another-token-5647382910").expect("written");
-    until("the cookie is not taken any more", PATIENCE, async || {
-        door.get_with("/metrics", &[("cookie", &cookie)])
+    until("the cookie is refused", PATIENCE, async || {
+        client
+            .get_with("/metrics", &[("cookie", &cookie)])
             .await
             .status
             == 401
@@ -112,40 +107,39 @@ async fn a_browser_signs_in_with_the_token_and_has_a_cookie_that_every_process_t
 }
 
 #[tokio::test]
-async fn who_guesses_is_slowed_down_and_the_right_token_gets_in_at_once() {
+async fn wrong_tokens_are_delayed_and_do_not_delay_the_right_one() {
     let (world, file) = world_with_token().await;
-    let watched = start(&world, &file).await;
-    let door = watched.door;
+    let ops = start(&world, &file).await;
+    let client = ops.client;
     let begun = Instant::now();
     let mut guesses = JoinSet::new();
     for _ in 0..20 {
-        guesses.spawn(sign_in(door, "zebra-token-of-somebody-else"));
+        guesses.spawn(sign_in(client, "zebra-token-of-another"));
     }
     let first = guesses.join_next().await.expect("one").expect("answered");
     assert_eq!(first.status, 401);
-    assert!(begun.elapsed() >= Duration::from_secs(1), "not slowed down");
-    // No number of wrong ones is in the way of the right one.
-    assert_eq!(sign_in(door, TOKEN).await.status, 303);
+    assert!(begun.elapsed() >= Duration::from_secs(1), "not delayed");
+    assert_eq!(sign_in(client, TOKEN).await.status, 303);
     while let Some(guess) = guesses.join_next().await {
         assert_eq!(guess.expect("answered").status, 401);
     }
-    assert_eq!(sign_in(door, TOKEN).await.status, 303);
+    assert_eq!(sign_in(client, TOKEN).await.status, 303);
 }
 
 #[tokio::test]
-async fn signing_in_leads_to_no_other_server() {
+async fn a_login_redirects_to_no_other_server() {
     let (world, file) = world_with_token().await;
-    let watched = start(&world, &file).await;
+    let ops = start(&world, &file).await;
     for next in [
         "%2F%2Fevil.example",
         "https%3A%2F%2Fevil.example",
         "%2F%5Cevil.example",
     ] {
         let form = format!("token={TOKEN}&next={next}");
-        let answer = watched.door.post("/login", &[], &form).await;
-        assert_eq!(answer.header("location"), Some("/"), "{next}");
+        let response = ops.client.post("/login", &[], &form).await;
+        assert_eq!(response.header("location"), Some("/"), "{next}");
     }
     let hostile = "/login?next=%2F%22%3E%3Cscript%3E";
-    let form = watched.door.get_with(hostile, &PAGE).await;
+    let form = ops.client.get_with(hostile, &PAGE).await;
     assert!(!form.body.contains("<script"), "{form:?}");
 }

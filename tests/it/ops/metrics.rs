@@ -1,13 +1,12 @@
-//! The metrics: named as documented, and adding up to what the API and the database have seen.
+//! The metrics: their names, and their sums against the API's ledger and the rows.
 
 use serde_json::json;
 
-use super::door::Watched;
-use super::text::Samples;
+use super::ops_client::OpsWorker;
+use super::prometheus_text::Samples;
 use testkit::{APP_ID, PATIENCE, World, peer};
 
-/// What is counted in each process.
-const OF_THE_PROCESS: [&str; 12] = [
+const PROCESS_METRICS: [&str; 12] = [
     "signaling_build_info",
     "signaling_call_duration_seconds_bucket",
     "signaling_calls_total",
@@ -21,8 +20,7 @@ const OF_THE_PROCESS: [&str; 12] = [
     "signaling_slots_missed_total",
     "signaling_task_panics_total",
 ];
-/// What the database says of the fleet.
-const OF_THE_FLEET: [&str; 9] = [
+const FLEET_METRICS: [&str; 9] = [
     "signaling_backlog_sample_age_seconds",
     "signaling_backlog_messages",
     "signaling_lane_state",
@@ -34,12 +32,12 @@ const OF_THE_FLEET: [&str; 9] = [
     "signaling_workers_aside",
 ];
 
-async fn samples(watched: &Watched) -> Samples {
-    let answer = watched.door.get("/metrics").await;
-    assert_eq!(answer.status, 200, "{answer:?}");
-    let kind = answer.header("content-type");
+async fn samples(ops: &OpsWorker) -> Samples {
+    let response = ops.client.get("/metrics").await;
+    assert_eq!(response.status, 200, "{response:?}");
+    let kind = response.header("content-type");
     assert_eq!(kind, Some("text/plain; version=0.0.4; charset=utf-8"));
-    Samples::read(&answer.body)
+    Samples::read(&response.body)
 }
 
 fn app(name: &str, label: &str, value: &str) -> String {
@@ -51,12 +49,11 @@ fn float(count: u64) -> f64 {
     count as f64
 }
 
-/// Of the messages of [`go_wrong_in_every_way`], those that are called for certain, and all of them.
+/// The messages of [`insert_messages_of_every_outcome`] that the worker calls for certain.
 const CALLED: u32 = 48;
 const ALL: u32 = 51;
 
-/// Inserts messages with every outcome.
-async fn go_wrong_in_every_way(world: &World) {
+async fn insert_messages_of_every_outcome(world: &World) {
     world.set_faults(&[
         "500:destination=later,first_calls=2",
         "429:destination=slower,first_calls=1",
@@ -82,7 +79,7 @@ async fn go_wrong_in_every_way(world: &World) {
     world
         .insert(peer(json!({"destination": "once", "at_most_once": true})))
         .await;
-    // One expires in a claim, one before it is due; one was lost by a worker that died.
+    // One message expires in a claim, one before its due time. A dead worker has lost another one.
     let past = world.time_in(-1_000).await;
     let soon = world.time_in(500).await;
     world
@@ -106,23 +103,20 @@ async fn go_wrong_in_every_way(world: &World) {
 }
 
 #[tokio::test]
-async fn what_is_counted_adds_up_to_what_the_api_saw_and_the_database_has() {
+async fn the_counters_equal_the_apis_ledger_and_the_rows() {
     let world = World::new().await;
-    go_wrong_in_every_way(&world).await;
-    let mut watched = Watched::start(world.worker()).await;
+    insert_messages_of_every_outcome(&world).await;
+    let mut ops = OpsWorker::start(world.worker()).await;
     world.until_all_final().await;
-    // What ends in a record is counted when the answer to that is there.
+    // The worker counts a finished message after its record.
     world
         .until("all is counted", PATIENCE, async || {
-            samples(&watched)
-                .await
-                .sum("signaling_messages_finished_total")
-                >= f64::from(ALL)
+            samples(&ops).await.sum("signaling_messages_finished_total") >= f64::from(ALL)
         })
         .await;
-    let samples = samples(&watched).await;
+    let samples = samples(&ops).await;
     let names = samples.names("signaling_");
-    for name in OF_THE_PROCESS {
+    for name in PROCESS_METRICS {
         assert!(names.contains(name), "{name} is missing");
     }
 
@@ -156,7 +150,7 @@ async fn what_is_counted_adds_up_to_what_the_api_saw_and_the_database_has() {
     let durations = samples.value("signaling_call_duration_seconds_count{app=\"default\"}");
     equal("durations", durations, float(seen.calls));
     let delays = samples.value("signaling_queue_wait_seconds_count{app=\"default\"}");
-    // The one that was due for 100 ms may have been called.
+    // The message that expires 100 ms after its due time may have been called.
     assert!(
         (f64::from(CALLED)..=f64::from(CALLED + 1)).contains(&delays),
         "{delays}"
@@ -188,20 +182,20 @@ async fn what_is_counted_adds_up_to_what_the_api_saw_and_the_database_has() {
     );
     equal("build", samples.value(&version), 1.0);
     assert!(samples.value("process_resident_memory_bytes") > 0.0);
-    watched.worker.stop().await;
+    ops.worker.stop().await;
 }
 
 #[tokio::test]
-async fn every_process_shows_the_same_of_the_fleet() {
+async fn fleet_metrics_are_identical_on_every_worker() {
     let world = World::new().await;
-    let first = Watched::start(world.worker()).await;
-    let second = Watched::start(world.worker()).await;
-    for watched in [&first, &second] {
-        watched.until_ready().await;
+    let first = OpsWorker::start(world.worker()).await;
+    let second = OpsWorker::start(world.worker()).await;
+    for ops in [&first, &second] {
+        ops.until_ready().await;
         world
             .until("the lane sends", PATIENCE, async || {
                 let sending = app("signaling_lane_state", "state", "sending");
-                samples(watched).await.get(&sending) == Some(1.0)
+                samples(ops).await.get(&sending) == Some(1.0)
             })
             .await;
     }
@@ -220,19 +214,19 @@ async fn every_process_shows_the_same_of_the_fleet() {
         .execute("select signaling.refresh_queue_counts()")
         .await;
 
-    for watched in [&first, &second] {
+    for ops in [&first, &second] {
         world
             .until("the pause shows", PATIENCE, async || {
-                let samples = samples(watched).await;
+                let samples = samples(ops).await;
                 samples.get("signaling_workers_alive{app=\"default\"}") == Some(3.0)
                     && samples.get(&app("signaling_lane_state", "state", "paused")) == Some(1.0)
                     && samples.get(&app("signaling_backlog_messages", "state", "queued"))
                         == Some(7.0)
             })
             .await;
-        let samples = samples(watched).await;
+        let samples = samples(ops).await;
         let names = samples.names("signaling_");
-        for name in OF_THE_FLEET {
+        for name in FLEET_METRICS {
             assert!(names.contains(name), "{name} is missing");
         }
         for (key, expected) in [
@@ -257,20 +251,20 @@ async fn every_process_shows_the_same_of_the_fleet() {
         assert!(samples.value("signaling_oldest_message_age_seconds{app=\"default\"}") >= 0.0);
         let mistake = "signaling_backlog_messages{app=\"mistake\",state=\"queued\"}";
         assert_eq!(samples.get(mistake), None);
-        // A lane is in one state.
+        // The lane has exactly one state.
         assert!((samples.sum("signaling_lane_state") - 1.0).abs() < 0.01);
     }
 }
 
 #[tokio::test]
-async fn a_message_that_is_called_is_in_flight() {
+async fn a_message_during_its_call_is_in_flight() {
     let world = World::new().await;
     world.set_faults(&["hang"]);
     world.insert(peer(json!({}))).await;
-    let watched = Watched::start(world.worker()).await;
+    let ops = OpsWorker::start(world.worker()).await;
     world
         .until("it is in flight", PATIENCE, async || {
-            let samples = samples(&watched).await;
+            let samples = samples(&ops).await;
             samples.get("signaling_in_flight_messages{app=\"default\"}") == Some(1.0)
         })
         .await;
@@ -279,8 +273,8 @@ async fn a_message_that_is_called_is_in_flight() {
 #[tokio::test]
 async fn a_statement_that_fails_is_counted() {
     let world = World::new().await;
-    let watched = Watched::start(world.worker()).await;
-    watched.until_ready().await;
+    let ops = OpsWorker::start(world.worker()).await;
+    ops.until_ready().await;
     world
         .insert(peer(json!({"due_at": world.time_in(200).await})))
         .await;
@@ -289,25 +283,25 @@ async fn a_statement_that_fails_is_counted() {
         .await;
     world
         .until("a claim has failed", PATIENCE, async || {
-            let samples = samples(&watched).await;
+            let samples = samples(&ops).await;
             samples.value("signaling_database_errors_total{statement=\"claim\"}") >= 1.0
         })
         .await;
 }
 
 #[tokio::test]
-async fn a_message_that_can_not_be_looked_up_is_counted_as_an_error() {
+async fn a_failed_query_of_a_page_is_counted() {
     let world = World::new().await;
-    let watched = Watched::start(world.worker()).await;
-    watched.until_ready().await;
+    let ops = OpsWorker::start(world.worker()).await;
+    ops.until_ready().await;
     let id = world.insert(peer(json!({}))).await;
     world.until_final(id).await;
     let errors = "signaling_database_errors_total{statement=\"read\"}";
-    assert!(samples(&watched).await.get(errors).unwrap_or(0.0) < 0.5);
+    assert!(samples(&ops).await.get(errors).unwrap_or(0.0) < 0.5);
     world
         .execute("alter table signaling.attempt rename column duration to elsewhere")
         .await;
-    let answer = watched.door.get(&format!("/messages/{id}")).await;
-    assert_eq!(answer.status, 503, "{answer:?}");
-    assert!(samples(&watched).await.value(errors) > 0.5);
+    let response = ops.client.get(&format!("/messages/{id}")).await;
+    assert_eq!(response.status, 503, "{response:?}");
+    assert!(samples(&ops).await.value(errors) > 0.5);
 }

@@ -1,18 +1,18 @@
-//! Defects of the worker itself: a panic costs what its task was doing, and nothing else.
+//! Panics of the worker's tasks. A panic costs the present step of its task, and nothing else.
 
 use serde_json::json;
 
-use super::door::Watched;
-use super::text::Samples;
+use super::ops_client::OpsWorker;
+use super::prometheus_text::Samples;
 use testkit::{PATIENCE, Worker, World, peer, slow_api};
 
-/// With panics at some places, each so many times.
+/// A worker that panics at given places, so many times at each.
 fn panicking(world: &World, panics: &str) -> Worker {
     world.worker().env("WORKER_TEST_PANICS", panics)
 }
 
-async fn panics(watched: &Watched, task: &str) -> f64 {
-    let metrics = watched.door.get("/metrics").await.body;
+async fn panics(ops: &OpsWorker, task: &str) -> f64 {
+    let metrics = ops.client.get("/metrics").await.body;
     Samples::read(&metrics).value(&format!("signaling_task_panics_total{{task=\"{task}\"}}"))
 }
 
@@ -34,9 +34,9 @@ async fn each_task_that_panics_is_started_again_and_counted() {
         .env("WORKER_RETENTION", "1h")
         .env("WORKER_REQUEST_TIMEOUT", "1s")
         .env("WORKER_LEASE", "2s");
-    let mut watched = Watched::start(worker).await;
-    watched.worker.until_logged("worker_started").await;
-    assert!(panics(&watched, "delivery").await < 1.0);
+    let mut ops = OpsWorker::start(worker).await;
+    ops.worker.until_logged("worker_started").await;
+    assert!(panics(&ops, "delivery").await < 1.0);
     world.insert_many(50).await;
     for task in TASKS {
         world
@@ -45,7 +45,7 @@ async fn each_task_that_panics_is_started_again_and_counted() {
                 PATIENCE,
                 async || {
                     world.insert_many(1).await;
-                    panics(&watched, task).await > 1.5
+                    panics(&ops, task).await > 1.5
                 },
             )
             .await;
@@ -56,10 +56,10 @@ async fn each_task_that_panics_is_started_again_and_counted() {
     let workers: i64 = world.ask("select count(*) from signaling.worker").await;
     assert_eq!(workers, 1, "the worker counts once");
 
-    watched.worker.stop().await;
-    assert_eq!(watched.worker.logged("task_panicked"), 2 * TASKS.len());
-    assert_eq!(watched.worker.logged("panicked"), 2 * TASKS.len());
-    let line = watched.worker.log_line("panicked");
+    ops.worker.stop().await;
+    assert_eq!(ops.worker.logged("task_panicked"), 2 * TASKS.len());
+    assert_eq!(ops.worker.logged("panicked"), 2 * TASKS.len());
+    let line = ops.worker.log_line("panicked");
     assert!(line.contains("WORKER_TEST_PANICS asks for it"), "{line}");
     assert!(line.contains("location=\"src/worker/"), "{line}");
 }
@@ -86,7 +86,7 @@ async fn a_panic_of_the_recorder_loses_and_repeats_no_outcome() {
 async fn a_record_that_makes_the_recorder_panic_is_given_up_alone() {
     let world = World::new().await;
     world.insert_many(200).await;
-    // With its batch, and then by itself.
+    // The record panics within its batch, and then alone.
     let mut worker = panicking(&world, "recorder:7=2")
         .env("WORKER_REQUEST_TIMEOUT", "1s")
         .env("WORKER_LEASE", "2s")
@@ -105,7 +105,7 @@ async fn a_record_that_makes_the_recorder_panic_is_given_up_alone() {
 async fn a_recorder_that_panics_during_a_shutdown_still_records() {
     let world = World::with(slow_api(1_000)).await;
     world.insert_many(20).await;
-    // A first message, so that many are sent at a time.
+    // The first worker proves that the API accepts messages, so the second one sends many at once.
     let mut first = world.worker().env("WORKER_RATE", "50").start();
     world.until_accepted(5).await;
     first.stop().await;
@@ -132,12 +132,12 @@ async fn a_message_that_makes_each_attempt_panic_ends_and_holds_no_other() {
         .await;
     world.insert_many(100).await;
     let asked = format!("before_call:{before}=99,after_call:{after}=99,after_call:{once}=99");
-    // A place in flight that a panic kept would stop the worker.
+    // A panic that kept its place in flight would stop the worker.
     let worker = panicking(&world, &asked).env("WORKER_MAX_IN_FLIGHT", "2");
-    let mut watched = Watched::start(worker).await;
+    let mut ops = OpsWorker::start(worker).await;
     world.until_all_final().await;
-    assert!(panics(&watched, "delivery").await > 6.5);
-    watched.worker.stop().await;
+    assert!(panics(&ops, "delivery").await > 6.5);
+    ops.worker.stop().await;
 
     let row = world.row(before).await;
     assert_eq!((row.status.as_str(), row.attempts), ("failed", 3));
@@ -165,11 +165,7 @@ async fn a_message_that_makes_each_attempt_panic_ends_and_holds_no_other() {
     assert_eq!(world.row(once).await.status, "unknown");
     assert_eq!(world.calls_of("once").len(), 1);
     assert_eq!(world.count("status = 'message_sent'").await, 100);
-    assert_eq!(
-        watched.worker.logged("delivery_panicked"),
-        1,
-        "it is throttled"
-    );
+    assert_eq!(ops.worker.logged("delivery_panicked"), 1, "it is throttled");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

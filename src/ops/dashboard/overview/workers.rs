@@ -1,4 +1,4 @@
-//! The workers of the fleet: which are alive, and which have stepped aside.
+//! The workers of the fleet and of one app.
 
 use maud::{Markup, html};
 
@@ -7,16 +7,16 @@ use crate::ops::dashboard::format::{self, Tone};
 use crate::outbox::{LaneWorkers, ServedApp, WorkerStatus};
 use crate::pace::DbTime;
 
-/// So many workers are shown, those that are alive first.
-const MAX_SHOWN: usize = 50;
+/// Postgres returns live workers first.
+const MAX_ROWS: usize = 50;
 
-/// How many workers serve an app, and which of them have stepped aside.
+/// The workers that serve one app.
 pub(super) fn of_lane(workers: &LaneWorkers, now: DbTime) -> Markup {
     html! {
         @if workers.alive > 0 {
             p.why.dim {
                 @if workers.alive == 1 { "1 worker is alive" } @else { (workers.alive) " workers are alive" }
-                @if let [_, _, ..] = workers.versions.as_slice() { ", of the versions " (workers.versions.join(" and ")) }
+                @if workers.versions.len() > 1 { ", of the versions " (workers.versions.join(" and ")) }
                 "."
             }
         }
@@ -37,10 +37,22 @@ pub(super) fn section(workers: &[WorkerStatus], now: DbTime) -> Markup {
         ("", "Version"),
         ("name wide", "Host"),
         ("wide", "Started"),
-        ("text", "Apps, since its start"),
+        ("text", "Apps, since the start"),
     ];
     let rows = html! {
-        @for worker in workers.iter().take(MAX_SHOWN) { (row(worker, now)) }
+        @for worker in workers.iter().take(MAX_ROWS) {
+            tr {
+                td.name { (worker.name) }
+                td {
+                    @if worker.is_alive { (format::badge(Tone::Good, "alive")) }
+                    @else { (format::badge(Tone::Bad, "dead")) span.dim { " last seen " (format::when(worker.seen_at, now)) } }
+                }
+                td { (worker.version) }
+                td.name.wide { (worker.host) }
+                td.wide { (format::when(worker.started_at, now)) }
+                td.text { @for app in &worker.apps { p { (served(app, now)) } } }
+            }
+        }
     };
     html! {
         @if !workers.is_empty() {
@@ -50,28 +62,10 @@ pub(super) fn section(workers: &[WorkerStatus], now: DbTime) -> Markup {
     }
 }
 
-fn row(worker: &WorkerStatus, now: DbTime) -> Markup {
-    html! {
-        tr {
-            td.name { (worker.name) }
-            td {
-                @if worker.is_alive { (format::badge(Tone::Good, "alive")) }
-                @else { (format::badge(Tone::Bad, "dead")) span.dim { " last seen " (format::when(worker.seen_at, now)) } }
-            }
-            td { (worker.version) }
-            td.name.wide { (worker.host) }
-            td.wide { (format::when(worker.started_at, now)) }
-            td.text { @for app in &worker.apps { (served(app, now)) } }
-        }
-    }
-}
-
 fn served(app: &ServedApp, now: DbTime) -> Markup {
     html! {
-        p {
-            (app.app) ": " (format::number(app.accepted)) " accepted, " (format::number(app.failed)) " failed"
-            @if let Some(since) = app.stepped_aside_at { "; stepped aside " (format::when(since, now)) }
-            @else if app.is_doubting { "; " (advice::DOUBTING) }
-        }
+        (app.app) ": " (format::number(app.accepted)) " accepted, " (format::number(app.failed)) " failed"
+        @if let Some(since) = app.stepped_aside_at { "; stepped aside " (format::when(since, now)) }
+        @else if app.is_doubting { "; " (advice::DOUBTING) }
     }
 }

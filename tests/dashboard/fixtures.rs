@@ -1,9 +1,9 @@
-//! Rows as they would be after some time of work, without any.
+//! Rows as busy workers leave them behind.
 
 use testkit::World;
 
-/// Stats of the last hour as a busy worker leaves them behind: calls that rise and fall, some of which fail.
-pub(super) async fn an_hour_of_figures(world: &World, app: &str) {
+/// Inserts an hour of minute stats. The calls rise and fall, and some fail.
+pub(super) async fn an_hour_of_stats(world: &World, app: &str) {
     world
         .execute(&format!(
             "insert into signaling.minute_stats (minute, app, message_sent, message_delivered, message_offline, failed, expired, unknown,
@@ -20,7 +20,7 @@ pub(super) async fn an_hour_of_figures(world: &World, app: &str) {
         .await;
 }
 
-/// Messages of all states, which no worker has touched: so many of each.
+/// Inserts `each` messages of every state.
 pub(super) async fn messages_of_all_states(world: &World, each: i32) {
     world
         .execute(&format!(
@@ -53,7 +53,7 @@ pub(super) async fn messages_of_all_states(world: &World, each: i32) {
         .await;
 }
 
-/// A lane without a worker.
+/// Inserts a lane without a worker.
 pub(super) async fn open_lane(world: &World, app: &str) {
     world
         .execute(&format!(

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use super::browser::{Browser, DESKTOP, PHONE};
 use super::server::{Dashboard, count_pending};
 use super::webdriver::Key;
-use super::{pages, shown};
+use super::{fixtures, pages};
 use testkit::{PATIENCE, World, peer};
 
 const PAGES: [&str; 7] = [
@@ -19,22 +19,22 @@ const PAGES: [&str; 7] = [
 ];
 
 /// A world with messages of all states and an hour of stats. No worker sends its messages.
-async fn shown_world() -> (World, Dashboard) {
+async fn filled_world() -> (World, Dashboard) {
     let world = World::new().await;
-    shown::open_lane(&world, "default").await;
-    shown::messages_of_all_states(&world, 20).await;
-    shown::an_hour_of_figures(&world, "default").await;
+    fixtures::open_lane(&world, "default").await;
+    fixtures::messages_of_all_states(&world, 20).await;
+    fixtures::an_hour_of_stats(&world, "default").await;
     let dashboard = Dashboard::of(&world).await;
     count_pending(&world).await;
     (world, dashboard)
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn every_page_is_whole_at_any_width_in_the_light_and_in_the_dark() {
+async fn every_page_is_legible_at_any_width_in_light_and_dark() {
     let Some(browser) = Browser::start().await else {
         return;
     };
-    let (_world, dashboard) = shown_world().await;
+    let (_world, dashboard) = filled_world().await;
     for path in PAGES {
         browser.resize(DESKTOP).await;
         browser.prefer("light").await;
@@ -51,13 +51,13 @@ async fn every_page_is_whole_at_any_width_in_the_light_and_in_the_dark() {
         {
             assert_ne!(light, dark, "{path}: the same in the light and in the dark");
         }
-        let few_colours = browser.value(CONTRAST).await;
-        assert_eq!(few_colours, json!([]), "{path}: hard to read in the dark");
+        let low_contrast = browser.value(CONTRAST).await;
+        assert_eq!(low_contrast, json!([]), "{path}: low contrast in the dark");
         browser.prefer("light").await;
         assert_eq!(
             browser.value(CONTRAST).await,
             json!([]),
-            "{path}: hard to read in the light"
+            "{path}: low contrast in the light"
         );
 
         browser.resize(PHONE).await;
@@ -72,7 +72,7 @@ async fn every_page_is_whole_at_any_width_in_the_light_and_in_the_dark() {
         let unnamed = browser
             .value("[...document.querySelectorAll('input:not([type=hidden]), select')].filter((field) => !field.labels.length).length + [...document.querySelectorAll('a, button')].filter((stop) => !stop.textContent.trim()).length")
             .await;
-        assert_eq!(unnamed, json!(0), "{path}: something has no name");
+        assert_eq!(unnamed, json!(0), "{path}: an element has no name");
         let landmarks = browser
             .value("['header', 'nav', 'main', 'h1, h2'].every((name) => document.querySelector(name)) && document.documentElement.lang === 'en'")
             .await;
@@ -109,11 +109,11 @@ const CONTRAST: &str = r"(() => {
 })()";
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_overview_shows_the_state_of_an_app_and_plots_its_last_hour() {
+async fn the_overview_has_two_charts_of_an_apps_last_hour() {
     let Some(browser) = Browser::start().await else {
         return;
     };
-    let (_world, dashboard) = shown_world().await;
+    let (_world, dashboard) = filled_world().await;
     browser.open(&dashboard.url).await;
     browser.until_shown("default").await;
     let plots = browser
@@ -122,20 +122,20 @@ async fn the_overview_shows_the_state_of_an_app_and_plots_its_last_hour() {
     assert_eq!(
         plots,
         json!([
-            ["Calls a second, last hour", true, true],
-            ["Messages that wait, last hour", true, true]
+            ["Calls per second, last hour", true, true],
+            ["Backlog, last hour", true, true]
         ])
     );
     browser.quit().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_person_with_a_keyboard_narrows_the_messages_and_pages_through_them() {
+async fn an_operator_searches_and_pages_with_the_keyboard_alone() {
     let Some(browser) = Browser::start().await else {
         return;
     };
     let world = World::new().await;
-    shown::messages_of_all_states(&world, 120).await;
+    fixtures::messages_of_all_states(&world, 120).await;
     let dashboard = Dashboard::of(&world).await;
     browser.open(&format!("{}/messages", dashboard.url)).await;
     browser.tab_to("element.className === 'skip'").await;
@@ -166,7 +166,7 @@ async fn a_person_with_a_keyboard_narrows_the_messages_and_pages_through_them() 
     browser.until("location.search.includes('before=')").await;
     browser.tab_to("element.rel === 'next'").await;
     browser.press(Key::Enter).await;
-    browser.until_shown("No older ones").await;
+    browser.until_shown("No older messages").await;
     assert_eq!(browser.value(rows).await, json!(20));
     browser.tab_to("element.matches('tbody th a')").await;
     browser.press(Key::Enter).await;
@@ -178,7 +178,7 @@ async fn a_person_with_a_keyboard_narrows_the_messages_and_pages_through_them() 
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_pause_by_the_page_stops_the_calls_and_resuming_goes_on() {
+async fn a_pause_on_the_page_stops_the_calls_until_the_resume() {
     let Some(browser) = Browser::start().await else {
         return;
     };
@@ -195,19 +195,16 @@ async fn a_pause_by_the_page_stops_the_calls_and_resuming_goes_on() {
     browser.press(Key::Enter).await;
     browser.until_shown("Pause default?").await;
     let paused = "select paused_at is not null from signaling.lane";
-    assert!(
-        !world.ask::<bool>(paused).await,
-        "the question changes nothing"
-    );
+    assert!(!world.ask::<bool>(paused).await, "a GET changes nothing");
     browser
         .until("document.activeElement.name === 'reason'")
         .await;
     browser.press("the vendor asked for it").await;
     browser.press(Key::Enter).await;
-    browser.until_shown("“the vendor asked for it”").await;
+    browser.until_shown("the vendor asked for it;").await;
     assert!(world.ask::<bool>(paused).await);
     world
-        .until("what was not sent went back", PATIENCE, async || {
+        .until("unsent messages are released", PATIENCE, async || {
             world
                 .count("claim_id is not null and status = 'pending'")
                 .await
@@ -215,7 +212,7 @@ async fn a_pause_by_the_page_stops_the_calls_and_resuming_goes_on() {
         })
         .await;
     let calls = world.seen().calls;
-    assert!(calls < 2_000, "it was too late for this test");
+    assert!(calls < 2_000, "all messages were sent before the pause");
     // The page has refreshed itself at least once since the pause.
     browser.until("performance.getEntriesByType('resource').filter((entry) => entry.initiatorType === 'fetch').length > 0").await;
     assert_eq!(world.seen().calls, calls, "calls of a paused app");
@@ -234,7 +231,7 @@ async fn a_pause_by_the_page_stops_the_calls_and_resuming_goes_on() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_page_shows_what_comes_and_says_when_it_has_lost_contact() {
+async fn a_page_refreshes_itself_and_reports_a_lost_connection() {
     let Some(browser) = Browser::start().await else {
         return;
     };
@@ -270,7 +267,7 @@ async fn a_page_shows_what_comes_and_says_when_it_has_lost_contact() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_a_row_contains_does_not_run() {
+async fn scripts_in_texts_of_rows_do_not_run() {
     let Some(browser) = Browser::start().await else {
         return;
     };
@@ -290,7 +287,7 @@ async fn what_a_row_contains_does_not_run() {
         browser.open(&format!("{}{path}", dashboard.url)).await;
         browser.until("document.readyState === 'complete'").await;
         let marked = browser.value("typeof window.marked").await;
-        assert_eq!(marked, "undefined", "{path}: something ran");
+        assert_eq!(marked, "undefined", "{path}: a script ran");
         let complaints = browser.complaints().await;
         assert!(complaints.is_empty(), "{path}: {complaints:#?}");
     }

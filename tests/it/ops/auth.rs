@@ -1,4 +1,4 @@
-//! Who may ask, from where, and how much.
+//! Access to the ops server: hosts, origins, tokens and limits.
 
 use std::fs;
 
@@ -6,18 +6,18 @@ use serde_json::json;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 
-use super::door::{Door, Watched};
+use super::ops_client::{OpsClient, OpsWorker};
 use testkit::{API_SECRET, PATIENCE, World, peer, until};
 
 const TOKEN: &str = "zebra-token-0918273645";
 
 #[tokio::test]
-async fn a_server_without_a_token_answers_to_loopback_names_alone() {
+async fn a_server_without_a_token_responds_to_loopback_names_alone() {
     let world = World::new().await;
-    let watched = Watched::start(world.worker()).await;
+    let ops = OpsWorker::start(world.worker()).await;
     let ask = async |host: &str, path: &str| {
-        let answer = watched.door.get_with(path, &[("host", host)]).await;
-        answer.status
+        let response = ops.client.get_with(path, &[("host", host)]).await;
+        response.status
     };
     for host in ["localhost", "localhost:1234", "127.0.0.1", "[::1]:9090"] {
         assert_eq!(ask(host, "/healthz").await, 200, "{host}");
@@ -28,15 +28,12 @@ async fn a_server_without_a_token_answers_to_loopback_names_alone() {
         }
     }
     let twice = [("host", "localhost"), ("host", "evil.example")];
-    let refused = watched.door.get_with("/healthz", &twice).await;
+    let refused = ops.client.get_with("/healthz", &twice).await;
     assert!(
         refused.status == 400 || refused.status == 403,
         "{refused:?}"
     );
-    let refused = watched
-        .door
-        .get_with("/", &[("host", "evil.example")])
-        .await;
+    let refused = ops.client.get_with("/", &[("host", "evil.example")]).await;
     assert!(
         refused.body.contains("WORKER_OPS_TOKEN_FILE"),
         "{refused:?}"
@@ -46,9 +43,9 @@ async fn a_server_without_a_token_answers_to_loopback_names_alone() {
 #[tokio::test]
 async fn a_change_that_another_site_sends_is_refused() {
     let world = World::new().await;
-    let watched = Watched::start(world.worker()).await;
-    let door = watched.door;
-    let here = format!("http://{}", door.0);
+    let ops = OpsWorker::start(world.worker()).await;
+    let client = ops.client;
+    let here = format!("http://{}", client.0);
     let cases: [(&[(&str, &str)], bool); 7] = [
         (&[("sec-fetch-site", "same-origin")], true),
         (&[("sec-fetch-site", "cross-site")], false),
@@ -60,30 +57,32 @@ async fn a_change_that_another_site_sends_is_refused() {
     ];
     for (headers, passes) in cases {
         for method in ["POST", "PUT", "DELETE"] {
-            // There is nothing to be changed here: who gets through is told that.
-            let answer = door.ask(method, "/healthz", headers, "").await;
+            // The route has no such method. A request that passes gets 405.
+            let response = client.ask(method, "/healthz", headers, "").await;
             let expected = if passes { 405 } else { 403 };
-            assert_eq!(answer.status, expected, "{method} {headers:?}");
+            assert_eq!(response.status, expected, "{method} {headers:?}");
         }
-        assert_eq!(door.get_with("/healthz", headers).await.status, 200);
+        assert_eq!(client.get_with("/healthz", headers).await.status, 200);
     }
 }
 
 #[tokio::test]
-async fn every_answer_says_what_browsers_are_to_heed() {
+async fn every_response_has_the_security_headers() {
     let world = World::new().await;
-    let watched = Watched::start(world.worker()).await;
-    let door = watched.door;
-    let answers = [
-        door.get("/healthz").await,
-        door.get("/readyz").await,
-        door.get("/metrics").await,
-        door.get("/no-such-page").await,
-        door.get_with("/", &[("host", "evil.example")]).await,
-        door.ask("POST", "/", &[], "").await,
+    let ops = OpsWorker::start(world.worker()).await;
+    let client = ops.client;
+    let responses = [
+        client.get("/healthz").await,
+        client.get("/readyz").await,
+        client.get("/metrics").await,
+        client.get("/no-such-page").await,
+        client.get_with("/", &[("host", "evil.example")]).await,
+        client.ask("POST", "/", &[], "").await,
     ];
-    for answer in answers {
-        let policy = answer.header("content-security-policy").unwrap_or_default();
+    for response in responses {
+        let policy = response
+            .header("content-security-policy")
+            .unwrap_or_default();
         for part in [
             "default-src 'none'",
             "script-src 'self'",
@@ -91,73 +90,73 @@ async fn every_answer_says_what_browsers_are_to_heed() {
             "frame-ancestors 'none'",
             "base-uri 'none'",
         ] {
-            assert!(policy.contains(part), "{part} is missing: {answer:?}");
+            assert!(policy.contains(part), "{part} is missing: {response:?}");
         }
         assert!(!policy.contains("unsafe"), "{policy}");
-        assert_eq!(answer.header("x-content-type-options"), Some("nosniff"));
-        assert_eq!(answer.header("referrer-policy"), Some("same-origin"));
-        assert_eq!(answer.header("cache-control"), Some("no-store"));
+        assert_eq!(response.header("x-content-type-options"), Some("nosniff"));
+        assert_eq!(response.header("referrer-policy"), Some("same-origin"));
+        assert_eq!(response.header("cache-control"), Some("no-store"));
     }
 }
 
 #[tokio::test]
 async fn a_request_that_is_too_long_is_refused() {
     let world = World::new().await;
-    let watched = Watched::start(world.worker()).await;
-    let door = watched.door;
+    let ops = OpsWorker::start(world.worker()).await;
+    let client = ops.client;
     let long = "x".repeat(70_000);
-    assert_eq!(door.post("/login", &[], &long).await.status, 413);
-    let head = door.get_with("/healthz", &[("x-long", &long)]).await;
+    assert_eq!(client.post("/login", &[], &long).await.status, 413);
+    let head = client.get_with("/healthz", &[("x-long", &long)]).await;
     assert_eq!(head.status, 431);
-    assert_eq!(door.get("/healthz").await.status, 200);
+    assert_eq!(client.get("/healthz").await.status, 200);
 }
 
 #[tokio::test]
-async fn connections_that_say_nothing_keep_nobody_out() {
+async fn idle_connections_keep_no_client_out() {
     let world = World::new().await;
-    let watched = Watched::start(world.worker()).await;
+    let ops = OpsWorker::start(world.worker()).await;
     let heads = [
         "",
         "POST /login HTTP/1.1\r\nhost: localhost\r\nsec-fetch-site: same-origin\r\ncontent-type: application/x-www-form-urlencoded\r\ncontent-length: 100\r\n\r\n",
     ];
-    // Without a request, and with one that has no end.
+    // Connections without a request, and connections with half a request.
     for head in heads {
         let mut silent = Vec::new();
         for _ in 0..80 {
-            let mut stream = TcpStream::connect(watched.door.0).await.expect("connected");
-            // It may have lost its place to another one.
+            let mut stream = TcpStream::connect(ops.client.0).await.expect("connected");
+            // The server may have closed the connection already.
             stream.write_all(head.as_bytes()).await.ok();
             silent.push(stream);
         }
-        // A request without an end would be waited for twice as long.
-        let healthy = tokio::time::timeout(PATIENCE / 2, watched.door.get("/healthz"))
+        // The server waits twice as long for the end of a request.
+        let healthy = tokio::time::timeout(PATIENCE / 2, ops.client.get("/healthz"))
             .await
-            .expect("nobody is waited for");
+            .expect("the client waits for no other connection");
         assert_eq!(healthy.status, 200);
     }
 }
 
 #[tokio::test]
-async fn with_a_token_metrics_and_pages_need_it_and_health_does_not() {
+async fn metrics_and_pages_need_the_token_and_health_does_not() {
     let world = World::new().await;
     let file = tempfile::NamedTempFile::new().expect("a file");
     fs::write(file.path(), format!("{TOKEN}\n")).expect("written");
     let path = file.path().display().to_string();
-    let watched = Watched::start(world.worker().env("WORKER_OPS_TOKEN_FILE", &path)).await;
-    let door = watched.door;
-    watched.until_ready().await;
-    assert_eq!(door.get("/healthz").await.status, 200);
-    // Whatever it is called by: the token is what counts.
+    let ops = OpsWorker::start(world.worker().env("WORKER_OPS_TOKEN_FILE", &path)).await;
+    let client = ops.client;
+    ops.until_ready().await;
+    assert_eq!(client.get("/healthz").await.status, 200);
+    // With a token, any host name is right.
     let elsewhere = [("host", "ops.example")];
-    assert_eq!(door.get_with("/readyz", &elsewhere).await.status, 200);
+    assert_eq!(client.get_with("/readyz", &elsewhere).await.status, 200);
 
     let ask = async |path: &str, authorization: &str| {
         let headers = [("authorization", authorization)];
-        door.get_with(path, &headers).await
+        client.get_with(path, &headers).await
     };
     let right = format!("Bearer {TOKEN}");
     for path in ["/metrics", "/", "/messages/1", "/no-such-page"] {
-        let refused = door.get(path).await;
+        let refused = client.get(path).await;
         assert_eq!(refused.status, 401, "{path}");
         assert_eq!(refused.header("www-authenticate"), Some("Bearer"));
     }
@@ -173,7 +172,7 @@ async fn with_a_token_metrics_and_pages_need_it_and_health_does_not() {
     assert_eq!(ask("/metrics", &right).await.status, 200);
     assert_eq!(ask("/no-such-page", &right).await.status, 404);
 
-    // The file is read again when it changes.
+    // The worker reads the file again.
     let other = "another-token-5647382910";
     fs::write(file.path(), other).expect("written");
     until("the new token is taken", PATIENCE, async || {
@@ -182,17 +181,17 @@ async fn with_a_token_metrics_and_pages_need_it_and_health_does_not() {
     .await;
     assert_eq!(ask("/metrics", &right).await.status, 401);
     fs::write(file.path(), "short").expect("written");
-    until("nobody gets in", PATIENCE, async || {
+    until("the short token is refused", PATIENCE, async || {
         ask("/metrics", &format!("Bearer {other}")).await.status == 503
     })
     .await;
-    watched.worker.until_logged("ops_token_failed").await;
+    ops.worker.until_logged("ops_token_failed").await;
     assert_eq!(ask("/metrics", "Bearer short").await.status, 503);
-    assert_eq!(door.get("/healthz").await.status, 200);
+    assert_eq!(client.get("/healthz").await.status, 200);
 }
 
 #[tokio::test]
-async fn no_answer_shows_a_payload_or_a_secret() {
+async fn no_response_shows_a_payload_or_a_secret() {
     let world = World::new().await;
     let file = tempfile::NamedTempFile::new().expect("a file");
     fs::write(file.path(), TOKEN).expect("written");
@@ -203,16 +202,16 @@ async fn no_answer_shows_a_payload_or_a_secret() {
         json!({"reason": format!("no: {payload}")})
     )]);
     world.insert(peer(json!({"payload": payload}))).await;
-    let watched = Watched::start(world.worker().env("WORKER_OPS_TOKEN_FILE", &path)).await;
+    let ops = OpsWorker::start(world.worker().env("WORKER_OPS_TOKEN_FILE", &path)).await;
     let token = format!("Bearer {TOKEN}");
     until("the app is unauthorized", PATIENCE, async || {
         let headers = [("authorization", token.as_str())];
-        let ready = watched.door.get_with("/readyz", &headers).await;
+        let ready = ops.client.get_with("/readyz", &headers).await;
         ready.body.contains("note the app default is unauthorized")
     })
     .await;
     let password = world.url.split(['@', ':']).nth(2).expect("a password");
-    let shown = everything(watched.door).await + &watched.worker.stderr.text();
+    let shown = everything(ops.client).await + &ops.worker.stderr.text();
     for (what, secret) in [
         ("the payload", payload),
         ("the API's secret", API_SECRET),
@@ -221,50 +220,50 @@ async fn no_answer_shows_a_payload_or_a_secret() {
     ] {
         assert!(!shown.contains(secret), "{what} is shown: {shown}");
     }
-    assert!(!watched.worker.command_line().contains(TOKEN));
+    assert!(!ops.worker.command_line().contains(TOKEN));
 }
 
 #[tokio::test]
-async fn who_has_no_token_is_told_which_checks_fail_and_no_more() {
+async fn readiness_without_the_token_names_failed_checks_without_details() {
     let world = World::new().await;
     let file = tempfile::NamedTempFile::new().expect("a file");
     fs::write(file.path(), TOKEN).expect("written");
     let path = file.path().display().to_string();
-    // Nobody listens there.
+    // No server listens at this port.
     let worker = world
         .worker()
         .env("DATABASE_URL", "postgres://zebra@127.0.0.1:1/stripes")
         .env("WORKER_OPS_TOKEN_FILE", &path);
-    let watched = Watched::start(worker).await;
+    let ops = OpsWorker::start(worker).await;
     let right = format!("Bearer {TOKEN}");
     let wrong = format!("Bearer {TOKEN}x");
     let ask = async |authorization: &str| {
         let headers = [("authorization", authorization)];
-        watched.door.get_with("/readyz", &headers).await
+        ops.client.get_with("/readyz", &headers).await
     };
     until("it has tried", PATIENCE, async || {
         ask(&right).await.body.contains("127.0.0.1:1")
     })
     .await;
-    for answer in [watched.door.get("/readyz").await, ask(&wrong).await] {
-        assert_eq!(answer.status, 503);
-        assert!(answer.body.contains("ok   process"), "{answer:?}");
-        assert!(answer.body.contains("FAIL database"), "{answer:?}");
-        assert!(!answer.body.contains("127.0.0.1"), "{answer:?}");
+    for response in [ops.client.get("/readyz").await, ask(&wrong).await] {
+        assert_eq!(response.status, 503);
+        assert!(response.body.contains("ok   process"), "{response:?}");
+        assert!(response.body.contains("FAIL database"), "{response:?}");
+        assert!(!response.body.contains("127.0.0.1"), "{response:?}");
     }
 }
 
-/// All that is served without a page of the dashboard, with the token and without.
-async fn everything(door: Door) -> String {
+/// All responses of routes outside of the dashboard, with the token and without.
+async fn everything(client: OpsClient) -> String {
     let bearer = format!("Bearer {TOKEN}");
     let mut all = Vec::new();
     for path in ["/healthz", "/readyz", "/metrics", "/login", "/no-such-page"] {
         for headers in [&[][..], &[("authorization", bearer.as_str())]] {
-            let answer = door.get_with(path, headers).await;
-            all.push(format!("{:?}\n{}", answer.headers, answer.body));
+            let response = client.get_with(path, headers).await;
+            all.push(format!("{:?}\n{}", response.headers, response.body));
         }
     }
     let wrong = format!("token={TOKEN}x");
-    all.push(format!("{:?}", door.post("/login", &[], &wrong).await));
+    all.push(format!("{:?}", client.post("/login", &[], &wrong).await));
     all.join("\n")
 }

@@ -2,14 +2,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-/// Samples by name and labels, as they are written but with the labels in order.
+/// Samples by name and sorted labels.
 #[derive(Debug)]
 pub(super) struct Samples(BTreeMap<String, f64>);
 
 impl Samples {
     /// # Panics
-    /// Where the text is not in the format, has a sample without a type and help, has one twice, or a histogram does
-    /// not add up.
+    /// If the text is not in the format, has a sample without a type or help, has a sample twice, or has a histogram
+    /// whose buckets contradict its count.
     pub(super) fn read(text: &str) -> Self {
         let mut types = BTreeMap::new();
         let mut helps = BTreeSet::new();
@@ -51,7 +51,7 @@ impl Samples {
         samples
     }
 
-    /// The only sample with this name and these labels, in whatever order.
+    /// The sample with this name and these labels, in any order.
     pub(super) fn get(&self, key: &str) -> Option<f64> {
         let (key, _) = sample(&format!("{key} 0"));
         self.0.get(&key).copied()
@@ -62,7 +62,7 @@ impl Samples {
             .unwrap_or_else(|| panic!("no {key}: {:#?}", self.0.keys()))
     }
 
-    /// The names that begin so.
+    /// The names with a prefix.
     pub(super) fn names(&self, prefix: &str) -> BTreeSet<&str> {
         self.0
             .keys()
@@ -119,7 +119,7 @@ impl Samples {
     }
 }
 
-/// A sample's name with its labels in order, and its value.
+/// Returns a sample's name with its sorted labels, and its value.
 fn sample(line: &str) -> (String, f64) {
     let (key, value) = line.rsplit_once(' ').expect("a value");
     let value = value.parse().unwrap_or_else(|_| panic!("no value: {line}"));
@@ -133,7 +133,7 @@ fn sample(line: &str) -> (String, f64) {
             && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')
     };
     assert!(is_name(name), "{line}");
-    // No label of ours has a comma or a quote in its value.
+    // No value of the worker's labels contains a comma or a quote.
     let mut labels: Vec<_> = labels
         .split(',')
         .filter(|label| !label.is_empty())

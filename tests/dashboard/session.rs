@@ -21,7 +21,7 @@ async fn sign_in(browser: &Browser, token: &str) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_page_whose_sign_in_is_over_leads_to_the_form_and_back() {
+async fn a_page_whose_session_has_ended_leads_to_the_login_and_back() {
     let Some(browser) = Browser::start().await else {
         return;
     };
@@ -34,13 +34,13 @@ async fn a_page_whose_sign_in_is_over_leads_to_the_form_and_back() {
     let wanted = format!("{}/messages?to=user-7", dashboard.url);
     browser.open(&wanted).await;
     sign_in(&browser, TOKEN).await;
-    browser.until_shown("No message is like this").await;
+    browser.until_shown("No message matches").await;
 
     // A new token ends the session that began with the old one. The open page learns of it at its next refresh.
     fs::write(file.path(), OTHER_TOKEN).expect("written");
     browser.until("location.pathname === '/login'").await;
     sign_in(&browser, OTHER_TOKEN).await;
-    browser.until_shown("No message is like this").await;
+    browser.until_shown("No message matches").await;
     assert_eq!(browser.value("location.href").await, wanted);
     let complaints = browser.complaints().await;
     assert!(complaints.is_empty(), "{complaints:#?}");

@@ -1,4 +1,4 @@
-//! A way to the database that can be closed, and opened again.
+//! A TCP proxy to the database that a test opens and closes.
 
 use std::net::SocketAddr;
 
@@ -7,17 +7,16 @@ use tokio::task::JoinHandle;
 
 use testkit::World;
 
-/// The way from a port of its own to a world's database. Closed at first: nobody listens.
-pub(super) struct Gate {
+/// A proxy to a world's database. While the proxy is closed, the system refuses connections.
+pub(super) struct DatabaseGate {
     address: SocketAddr,
     database: String,
     url: String,
     open: Option<JoinHandle<()>>,
 }
 
-impl Gate {
+impl DatabaseGate {
     pub(super) async fn before(world: &World) -> Self {
-        // A port that was free just now.
         let address = TcpListener::bind("127.0.0.1:0")
             .await
             .and_then(|listener| listener.local_addr())
@@ -32,7 +31,7 @@ impl Gate {
         }
     }
 
-    /// The database's URL by this way.
+    /// The database's URL through this proxy.
     pub(super) fn url(&self) -> &str {
         &self.url
     }
@@ -54,7 +53,7 @@ impl Gate {
         }));
     }
 
-    /// Cuts every connection, and lets none through.
+    /// Closes all connections and refuses new ones.
     pub(super) async fn close(&mut self) {
         let open = self.open.take().expect("it is open");
         open.abort();
@@ -62,7 +61,7 @@ impl Gate {
     }
 }
 
-impl Drop for Gate {
+impl Drop for DatabaseGate {
     fn drop(&mut self) {
         if let Some(open) = &self.open {
             open.abort();

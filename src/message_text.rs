@@ -1,0 +1,94 @@
+//! Texts about one message. `worker message` and the dashboard share them.
+
+use time::OffsetDateTime;
+use time::format_description::FormatItem;
+use time::macros::format_description;
+
+use crate::advice::{self, fault_name};
+use crate::outbox::{CallDetail, LaneDetail, MessageDetail, NextStep};
+use crate::outcome::Fault;
+use crate::pace::DbTime;
+
+const TIME: &[FormatItem<'static>] =
+    format_description!("[year]-[month]-[day]T[hour]:[minute]:[second].[subsecond digits:3]Z");
+
+/// A time in UTC, to the millisecond.
+pub(crate) fn at(time: DbTime) -> String {
+    let formatted = OffsetDateTime::from(time).format(TIME);
+    formatted.unwrap_or_else(|_| time.to_string())
+}
+
+/// The next step of a message, and the obstacles before it.
+pub(crate) fn next_step(detail: &MessageDetail) -> String {
+    let message = &detail.message;
+    let worker = message.claimed_by.as_deref().unwrap_or("a worker");
+    let step = match detail.next {
+        NextStep::Nothing => return finished(&message.status, message.id),
+        NextStep::Sending { lease_ends_at } => {
+            return format!(
+                "{worker} has claimed the message, and sends it in its slot. If this worker dies, another worker claims the message after {}",
+                at(lease_ends_at)
+            );
+        }
+        NextStep::Waits { until } if message.attempts > 0 || message.sent_at.is_some() => {
+            format!("the next call is due at {}", at(until))
+        }
+        NextStep::Waits { until } => format!("the first call is due at {}", at(until)),
+        NextStep::Due => "the message is due, and waits for a free slot".into(),
+        NextStep::Refused { until } => format!(
+            "a trigger or a constraint in the database refuses to change the message, or takes seconds, so claims pass over it until {}. To have it sent, {}",
+            at(until),
+            advice::refused(&message.app)
+        ),
+        NextStep::Lost { lease_ended_at } => format!(
+            "{worker} recorded no outcome before its lease ended at {}, so the next claim takes the message",
+            at(lease_ended_at)
+        ),
+    };
+    let app = &message.app;
+    match &detail.lane {
+        LaneDetail::NoRight => {
+            format!("{step}; this role may not read lanes, so obstacles of the app are not shown")
+        }
+        LaneDetail::None => format!("{step}, but no worker has served the app {app} yet"),
+        LaneDetail::Lane(lane) => match lane.obstacles_text() {
+            Some(obstacles) => format!("{step}, but {obstacles}"),
+            None => step,
+        },
+    }
+}
+
+fn finished(status: &str, id: i64) -> String {
+    let retry = format!("`worker retry --status {status} --id {id}` sends the message again");
+    match status {
+        "message_sent" => "nothing, because the API has accepted the message".into(),
+        "message_delivered" => "nothing, because the recipient has the message".into(),
+        "message_offline" => {
+            "nothing, although the recipient was offline and does not have the message".into()
+        }
+        "unknown" => format!(
+            "nothing, because the last call may have had an effect and the message is at most once. {retry}: look first whether the message arrived"
+        ),
+        _ => format!("nothing. {retry}"),
+    }
+}
+
+/// On which side the fault of a failed call is, on what evidence, and whether the call is charged.
+pub(crate) fn fault(call: &CallDetail) -> String {
+    let charged = if call.charged {
+        "charged"
+    } else {
+        "not charged"
+    };
+    let Some(fault) = call.fault() else {
+        return charged.into();
+    };
+    let mut text = format!("fault: {}", fault_name(fault));
+    if let (Fault::Worker, Some(worker)) = (fault, &call.claimed_by) {
+        text = format!("{text} {worker}");
+    }
+    if let Some(evidence) = &call.evidence {
+        text = format!("{text} ({evidence})");
+    }
+    format!("{text}; {charged}")
+}
