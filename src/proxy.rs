@@ -14,26 +14,21 @@ use std::fmt;
 
 use hyper::Uri;
 use hyper::header::HeaderValue;
+use hyper::http::uri::Authority;
 use hyper_util::client::proxy::matcher::Matcher;
 use secrecy::{ExposeSecret, SecretString};
 
 use crate::secret;
 
-/// Hosts that the worker always connects directly, because a proxy elsewhere would connect its own loopback address.
+/// A proxy elsewhere would connect its own loopback address.
 const LOOPBACK: &str = "localhost,127.0.0.0/8,::1";
 
 /// The variables that name proxies. A value may have a password in it.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct ProxyVariables {
-    https: Option<Variable>,
-    http: Option<Variable>,
+    https: Option<(&'static str, SecretString)>,
+    http: Option<(&'static str, SecretString)>,
     no_proxy: String,
-}
-
-#[derive(Debug, Clone)]
-struct Variable {
-    name: &'static str,
-    value: SecretString,
 }
 
 /// A proxy for one target.
@@ -61,7 +56,7 @@ pub(crate) struct InvalidProxy {
 
 impl ProxyVariables {
     pub(crate) fn from_environment() -> Self {
-        // A lossy value that is not UTF-8 is no URL, so the worker refuses it instead of connecting directly.
+        // A lossy value that is not UTF-8 is no URL, so the worker rejects it instead of connecting directly.
         Self::from_variables(|name| Some(env::var_os(name)?.to_string_lossy().into_owned()))
     }
 
@@ -69,97 +64,82 @@ impl ProxyVariables {
         let first = |names: &[&'static str]| {
             names.iter().find_map(|name| {
                 let value = variable(name)?;
-                Some(Variable {
-                    name,
-                    value: SecretString::from(secret::given(&value)?),
-                })
+                Some((*name, SecretString::from(secret::given(&value)?)))
             })
         };
         let no_proxy = first(&["NO_PROXY", "no_proxy"]);
         Self {
             https: first(&["HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"]),
             http: first(&["http_proxy", "ALL_PROXY", "all_proxy"]),
-            no_proxy: no_proxy.map_or_else(String::new, |no| no.value.expose_secret().to_owned()),
+            no_proxy: no_proxy.map_or_else(String::new, |(_, no)| no.expose_secret().to_owned()),
         }
     }
 
-    /// The proxy for a target; none if the target is connected directly.
-    ///
-    /// # Errors
-    /// If the variable for this target names no usable proxy.
+    /// The proxy for a target; none if the worker connects the target directly.
     pub(crate) fn proxy_of(&self, target: &Uri) -> Result<Option<Proxy>, InvalidProxy> {
         let variable = match target.scheme_str() {
             Some("https") => &self.https,
             _ => &self.http,
         };
-        let Some(variable) = variable else {
+        let Some((variable, value)) = variable else {
             return Ok(None);
         };
-        let matcher = |proxy: &str, no_proxy: &str| {
-            let matcher = Matcher::builder().all(proxy).no(no_proxy).build();
-            matcher.intercept(target)
-        };
-        let direct = format!("{LOOPBACK},{}", self.no_proxy);
-        if matcher("http://any", &direct).is_none() {
+        let direct = Matcher::builder()
+            .all("http://any")
+            .no(format!("{LOOPBACK},{}", self.no_proxy))
+            .build();
+        if direct.intercept(target).is_none() {
             return Ok(None);
         }
-        let invalid = |why| InvalidProxy {
-            variable: variable.name,
-            target: target.host().unwrap_or_default().to_owned(),
-            why,
-        };
-        let value = variable.value.expose_secret();
-        if let Some(why) = problem(value) {
-            return Err(invalid(why));
-        }
-        let proxy = matcher(value, "")
-            .filter(|proxy| proxy.uri().host().is_some_and(|host| !host.is_empty()))
-            .ok_or_else(|| invalid("it is no URL of a proxy"))?;
-        if !matches!(proxy.uri().scheme_str(), Some("http" | "https")) {
-            return Err(invalid(
-                "a SOCKS proxy is not supported, only one that takes HTTP CONNECT",
-            ));
-        }
-        Ok(Some(Proxy {
-            uri: proxy.uri().clone(),
-            authorization: proxy.basic_auth().cloned(),
-            variable: variable.name,
-        }))
+        parse(variable, value.expose_secret(), target)
+            .map(Some)
+            .map_err(|why| InvalidProxy {
+                variable,
+                target: target.host().unwrap_or_default().to_owned(),
+                why,
+            })
     }
 }
 
-/// The reason why a value is no URL of a proxy. The matcher accepts more: it takes a part of a password for the host if the
-/// password has a character that a URL reserves, and port 80 for a port that it can't read.
-fn problem(value: &str) -> Option<&'static str> {
+/// Checks a value before the matcher reads it, because the matcher accepts more. If a password has a character that a URL
+/// reserves, the matcher takes a part of the password for the host. It takes port 80 for a port that it can't read.
+fn parse(variable: &'static str, value: &str, target: &Uri) -> Result<Proxy, &'static str> {
     let rest = value.split_once("://").map_or(value, |(_, rest)| rest);
     let rest = rest.strip_suffix('/').unwrap_or(rest);
     if rest.contains(['/', '?', '#', '\\']) {
-        return Some(
+        return Err(
             "it has a path, or a user name or password with a character that has to be percent-encoded",
         );
     }
     let (credentials, address) = rest.rsplit_once('@').unwrap_or(("", rest));
     if credentials.contains('@') {
-        return Some("its user name or password has an @: write it as %40");
+        return Err("its user name or password has an @: write it as %40");
     }
     let port = match address.rsplit_once(']') {
         Some((_, after)) => after.strip_prefix(':'),
         None => address.split_once(':').map(|(_, port)| port),
     };
-    let is_port = |port: &str| port.parse::<u16>().is_ok_and(|port| port > 0);
-    if port.is_some_and(|port| !is_port(port)) {
-        return Some("its port is no number from 1 to 65535");
+    if port.is_some_and(|port| !port.parse::<u16>().is_ok_and(|port| port > 0)) {
+        return Err("its port is no number from 1 to 65535");
     }
-    None
+    let proxy = Matcher::builder().all(value).build().intercept(target);
+    let proxy = proxy
+        .filter(|proxy| proxy.uri().host().is_some_and(|host| !host.is_empty()))
+        .ok_or("it is no URL of a proxy")?;
+    if !matches!(proxy.uri().scheme_str(), Some("http" | "https")) {
+        return Err("a SOCKS proxy is not supported, only one that takes HTTP CONNECT");
+    }
+    Ok(Proxy {
+        uri: proxy.uri().clone(),
+        authorization: proxy.basic_auth().cloned(),
+        variable,
+    })
 }
 
 impl fmt::Display for Proxy {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let scheme = self.uri.scheme_str().unwrap_or_default();
-        let authority = self
-            .uri
-            .authority()
-            .map_or("", |authority| authority.as_str());
+        let authority = self.uri.authority().map_or("", Authority::as_str);
         write!(f, "{scheme}://{authority}")
     }
 }

@@ -1,13 +1,56 @@
-//! What it means that a certificate is refused, for whoever can put it right.
+//! Which certificates the worker trusts, and what an operator can do about a certificate that it does not trust.
 
 use std::error::Error;
+use std::path::{Path, PathBuf};
 
-use rustls::CertificateError;
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
+use rustls::{CertificateError, ClientConfig, RootCertStore};
 use time::OffsetDateTime;
 
-/// Why a TLS handshake failed, if it was for the other side's certificate. `trusted_in` is the setting that names the
-/// certificates of CAs to trust.
-pub(crate) fn refused_certificate(
+use crate::sanitize::read_file;
+
+/// Several times the size of all public authorities together.
+const MAX_CA_FILE_BYTES: u64 = 2 * 1024 * 1024;
+
+#[derive(Debug, thiserror::Error)]
+#[error("the CA file {path} can't be used: {why}", path = .path.display())]
+pub(crate) struct InvalidCaFile {
+    path: PathBuf,
+    why: String,
+}
+
+/// TLS that trusts the certificates of a file beside the public ones.
+pub(crate) fn tls_config(ca_file: Option<&Path>) -> Result<ClientConfig, InvalidCaFile> {
+    let mut roots: RootCertStore = webpki_roots::TLS_SERVER_ROOTS.iter().cloned().collect();
+    if let Some(path) = ca_file {
+        add_certificates(&mut roots, path).map_err(|error| InvalidCaFile {
+            path: path.to_owned(),
+            why: error.to_string(),
+        })?;
+    }
+    let provider = rustls::crypto::ring::default_provider();
+    Ok(ClientConfig::builder_with_provider(provider.into())
+        .with_safe_default_protocol_versions()
+        .expect("ring supports the versions of the features of rustls")
+        .with_root_certificates(roots)
+        .with_no_client_auth())
+}
+
+fn add_certificates(roots: &mut RootCertStore, path: &Path) -> Result<(), Box<dyn Error>> {
+    let public = roots.len();
+    for certificate in CertificateDer::pem_slice_iter(&read_file(path, MAX_CA_FILE_BYTES)?) {
+        roots.add(certificate?)?;
+    }
+    if roots.len() == public {
+        return Err("it has no certificate in PEM form".into());
+    }
+    Ok(())
+}
+
+/// The reason why the worker rejected the other side's certificate, if that made a TLS handshake fail. `trusted_in` is the
+/// setting that names the certificates of CAs to trust.
+pub(crate) fn rejected_certificate(
     error: &(dyn Error + 'static),
     trusted_in: &str,
 ) -> Option<String> {
@@ -15,33 +58,36 @@ pub(crate) fn refused_certificate(
         return None;
     };
     Some(match why {
-        // The latter is what a CA that was made anew under the same name leads to.
+        // A CA that was made anew under the same name leads to a bad signature.
         CertificateError::UnknownIssuer | CertificateError::BadSignature => format!(
             "its certificate is signed by no CA that is trusted here: name the file with the CA's certificate in {trusted_in}"
         ),
         CertificateError::NotValidForNameContext {
             expected,
             presented,
-        } => format!(
-            "its certificate is for {}, not for {}",
-            names(presented),
-            expected.to_str()
-        ),
-        CertificateError::NotValidForName => "its certificate is for another host".into(),
-        CertificateError::ExpiredContext { not_after, .. } => {
-            format!("its certificate has expired{}", on_day(not_after.as_secs()))
+        } => {
+            let names: Vec<_> = presented.iter().map(|name| host_of(name)).collect();
+            let names = names.join(", ");
+            format!(
+                "its certificate is for {names}, not for {}",
+                expected.to_str()
+            )
         }
-        CertificateError::Expired => "its certificate has expired".into(),
+        CertificateError::ExpiredContext { not_after, .. } => {
+            format!(
+                "its certificate has expired on {}",
+                day(not_after.as_secs())
+            )
+        }
         CertificateError::NotValidYetContext { not_before, .. } => format!(
-            "its certificate is not valid yet: it begins{}",
-            on_day(not_before.as_secs())
+            "its certificate is not valid yet: it begins on {}",
+            day(not_before.as_secs())
         ),
-        CertificateError::NotValidYet => "its certificate is not valid yet".into(),
         _ => return None,
     })
 }
 
-/// What rustls said, in as many [`std::io::Error`]s as it is wrapped; those do not tell of what they hold by `source`.
+/// The error of rustls within [`std::io::Error`]s, which do not show it as their `source`.
 fn rustls_error<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a rustls::Error> {
     let mut error = error;
     loop {
@@ -52,27 +98,17 @@ fn rustls_error<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a rustls::Erro
     }
 }
 
-/// The names of a certificate, which come as `DnsName("example.com")`.
-fn names(presented: &[String]) -> String {
-    let name = |name: &String| {
-        let (_, inner) = name.split_once('(')?;
-        Some(inner.strip_suffix(')')?.trim_matches('"').to_owned())
-    };
-    let names: Vec<_> = presented
-        .iter()
-        .map(|presented| name(presented).unwrap_or_else(|| presented.clone()))
-        .collect();
-    match names.as_slice() {
-        [] => "no host".into(),
-        names => names.join(", "),
-    }
+/// The host in a name of a certificate like `DnsName("example.com")`.
+fn host_of(name: &str) -> &str {
+    let host = name.split_once('(').map_or(name, |(_, host)| host);
+    host.trim_end_matches(')').trim_matches('"')
 }
 
-fn on_day(unix_time_s: u64) -> String {
+fn day(unix_time_s: u64) -> String {
     i64::try_from(unix_time_s)
         .ok()
         .and_then(|seconds| OffsetDateTime::from_unix_timestamp(seconds).ok())
-        .map_or_else(String::new, |time| format!(" on {}", time.date()))
+        .map_or_else(|| "an unknown day".into(), |time| time.date().to_string())
 }
 
 #[cfg(test)]
@@ -84,16 +120,16 @@ mod tests {
 
     use super::*;
 
-    fn said(why: CertificateError) -> Option<String> {
-        // As hyper-rustls hands it on.
+    /// The text for an error in the wrapping of hyper-rustls.
+    fn text(why: CertificateError) -> Option<String> {
         let inner = io::Error::new(io::ErrorKind::InvalidData, rustls::Error::from(why));
-        refused_certificate(&io::Error::other(inner), "CA_FILE")
+        rejected_certificate(&io::Error::other(inner), "CA_FILE")
     }
 
     #[test]
-    fn a_refusal_says_what_to_put_right() {
+    fn a_rejection_names_the_action() {
         let second = |seconds| UnixTime::since_unix_epoch(Duration::from_secs(seconds));
-        let unknown = said(CertificateError::UnknownIssuer).unwrap();
+        let unknown = text(CertificateError::UnknownIssuer).unwrap();
         assert!(unknown.ends_with("in CA_FILE"), "{unknown}");
         let name = CertificateError::NotValidForNameContext {
             expected: "db.example".try_into().unwrap(),
@@ -103,7 +139,7 @@ mod tests {
             ],
         };
         assert_eq!(
-            said(name).unwrap(),
+            text(name).unwrap(),
             "its certificate is for a.example, 10.0.0.1, not for db.example"
         );
         let expired = CertificateError::ExpiredContext {
@@ -111,15 +147,15 @@ mod tests {
             not_after: second(1_000_000_000),
         };
         assert_eq!(
-            said(expired).unwrap(),
+            text(expired).unwrap(),
             "its certificate has expired on 2001-09-09"
         );
     }
 
     #[test]
-    fn other_failures_are_left_to_their_own_words() {
-        assert_eq!(said(CertificateError::BadEncoding), None);
+    fn other_failures_keep_their_own_text() {
+        assert_eq!(text(CertificateError::BadEncoding), None);
         let refused = io::Error::from(io::ErrorKind::ConnectionRefused);
-        assert_eq!(refused_certificate(&refused, "CA_FILE"), None);
+        assert_eq!(rejected_certificate(&refused, "CA_FILE"), None);
     }
 }

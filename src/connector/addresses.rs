@@ -2,7 +2,7 @@
 //! follow a change of the name service.
 //!
 //! Several addresses race as in RFC 8305. Each one starts 250 ms after the one before, or at once if that one failed, and
-//! the first connection wins. hyper-util's own connector races IPv6 against IPv4 only: within a family, a dead address
+//! the first connection wins. hyper-util's own connector races IPv6 against IPv4 only. Within a family, a dead address
 //! would cost each new connection a share of its timeout.
 
 use std::collections::HashMap;
@@ -24,14 +24,14 @@ use tower_service::Service;
 
 use super::BoxError;
 
-/// How long an address has before the next one is tried beside it.
+/// The wait before the worker tries the next address beside the present one.
 const HEAD_START: Duration = Duration::from_millis(250);
-/// The most addresses of a host that the worker tries.
 const MAX_ADDRESSES: usize = 16;
-/// How long the worker tries an address last after it failed or lost a race.
+/// How long the worker tries an address last after the address failed or lost a race. Otherwise each new connection would
+/// lose a head start to a dead address, and its message would miss the slot.
 const AVOID_FOR: Duration = Duration::from_secs(30);
-/// The system probes a connection without traffic after this time, then at the interval. Without probes, the worker would
-/// not notice that a firewall or a load balancer has dropped the connection.
+/// Without these probes of the system, the worker would not notice that a firewall or a load balancer has dropped an idle
+/// connection.
 const KEEPALIVE_AFTER: Duration = Duration::from_secs(5);
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(3);
 const KEEPALIVE_PROBES: u32 = 3;
@@ -39,15 +39,14 @@ const KEEPALIVE_PROBES: u32 = 3;
 #[derive(Debug, Clone)]
 pub(super) struct TcpConnector {
     http: HttpConnector,
-    avoided: Arc<Avoided>,
+    /// Addresses that failed or lost a race within [`AVOID_FOR`].
+    avoided: Arc<Mutex<Avoided>>,
 }
 
-/// Addresses that failed or lost a race within [`AVOID_FOR`].
-#[derive(Debug, Default)]
-struct Avoided(Mutex<HashMap<SocketAddr, Instant>>);
+type Avoided = HashMap<SocketAddr, Instant>;
 
 /// The port of a URL, written or implied.
-pub(super) fn port(target: &Uri) -> u16 {
+pub(crate) fn port(target: &Uri) -> u16 {
     let is_http = target.scheme_str() == Some("http");
     target.port_u16().unwrap_or(if is_http { 80 } else { 443 })
 }
@@ -55,7 +54,6 @@ pub(super) fn port(target: &Uri) -> u16 {
 impl TcpConnector {
     pub(super) fn new() -> Self {
         let mut http = HttpConnector::new();
-        http.enforce_http(false);
         http.set_nodelay(true);
         http.set_keepalive(Some(KEEPALIVE_AFTER));
         http.set_keepalive_interval(Some(KEEPALIVE_INTERVAL));
@@ -72,28 +70,26 @@ impl TcpConnector {
         let host = host.trim_start_matches('[').trim_end_matches(']');
         let found = tokio::net::lookup_host((host, port(&target))).await;
         let found = found.map_err(|error| {
-            io::Error::new(
-                error.kind(),
-                format!("the name {host} has no address: {error}"),
-            )
+            let why = format!("the name {host} has no address: {error}");
+            io::Error::new(error.kind(), why)
         })?;
-        let addresses = self.avoided.sort(alternate_families(found));
+        let avoided = || self.avoided.lock().unwrap_or_else(PoisonError::into_inner);
+        let addresses = in_order(found, &mut avoided());
         let connect = |address: SocketAddr| {
             let mut http = self.http.clone();
             async move {
-                let uri = Uri::builder()
-                    .scheme("http")
-                    .authority(address.to_string())
-                    .path_and_query("/")
-                    .build()?;
+                let uri: Uri = format!("http://{address}/").parse()?;
                 http.call(uri).await.map_err(BoxError::from)
             }
         };
-        let winner = first_connected(&addresses, connect).await;
-        if let Ok((_, overtaken)) = &winner {
-            self.avoided.add(overtaken);
-        }
-        Ok(winner?.0)
+        let (connection, overtaken) = first_connected(&addresses, connect).await?;
+        let mut avoided = avoided();
+        let now = Instant::now();
+        // A name service that always gives other addresses must not fill the memory.
+        let room = (8 * MAX_ADDRESSES).saturating_sub(avoided.len());
+        let overtaken = overtaken.into_iter().take(room);
+        avoided.extend(overtaken.map(|address| (address, now)));
+        Ok(connection)
     }
 }
 
@@ -107,54 +103,25 @@ impl Service<Uri> for TcpConnector {
     }
 
     fn call(&mut self, target: Uri) -> Self::Future {
-        let connector = self.clone();
-        Box::pin(connector.connect(target))
+        Box::pin(self.clone().connect(target))
     }
 }
 
-impl Avoided {
-    /// The same addresses, avoided ones last.
-    fn sort(&self, mut addresses: Vec<SocketAddr>) -> Vec<SocketAddr> {
-        let mut avoided = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        avoided.retain(|_, since| since.elapsed() < AVOID_FOR);
-        addresses.sort_by_key(|address| avoided.contains_key(address));
-        addresses
-    }
-
-    fn add(&self, addresses: &[SocketAddr]) {
-        if addresses.is_empty() {
-            return;
-        }
-        let mut avoided = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        for address in addresses {
-            // A name service that always gives other addresses must not fill the memory.
-            if avoided.len() < 8 * MAX_ADDRESSES {
-                avoided.insert(*address, Instant::now());
-            }
-        }
-    }
-}
-
-/// Alternates between IPv6 and IPv4, in the system's order. If one family does not work at all, the second address belongs to
-/// the other.
-fn alternate_families(found: impl Iterator<Item = SocketAddr>) -> Vec<SocketAddr> {
-    let found: Vec<_> = found.collect();
-    let Some(first) = found.first() else {
-        return Vec::new();
-    };
-    let (preferred, other): (Vec<_>, Vec<_>) = found
-        .iter()
-        .copied()
-        .partition(|address| address.is_ipv6() == first.is_ipv6());
-    let mut other = other.into_iter();
-    let mut addresses = Vec::with_capacity(found.len());
-    for address in preferred {
-        addresses.push(address);
-        addresses.extend(other.next());
-    }
-    addresses.extend(other);
-    addresses.truncate(MAX_ADDRESSES);
-    addresses
+/// Alternates between IPv6 and IPv4 in the system's order, with avoided addresses last. If one family does not work at all,
+/// the second address belongs to the other.
+fn in_order(found: impl Iterator<Item = SocketAddr>, avoided: &mut Avoided) -> Vec<SocketAddr> {
+    avoided.retain(|_, since| since.elapsed() < AVOID_FOR);
+    let mut family_sizes = [0_usize; 2];
+    let mut places: Vec<_> = found
+        .map(|address| {
+            let place = &mut family_sizes[usize::from(address.is_ipv6())];
+            *place += 1;
+            (avoided.contains_key(&address), *place, address)
+        })
+        .collect();
+    places.sort_by_key(|(is_avoided, place, _)| (*is_avoided, *place));
+    places.truncate(MAX_ADDRESSES);
+    places.into_iter().map(|(_, _, address)| address).collect()
 }
 
 /// The first connection, and the addresses that started earlier without one.
@@ -165,36 +132,35 @@ async fn first_connected<T, F>(
 where
     F: Future<Output = Result<T, BoxError>>,
 {
-    let mut waiting = addresses.iter().copied();
     let mut running = FuturesUnordered::new();
-    let mut started = Vec::new();
     let mut first_error = None;
+    let mut started = 0;
     loop {
-        if let Some(address) = waiting.next() {
-            started.push(address);
+        if let Some(&address) = addresses.get(started) {
             let connecting = connect(address);
             running.push(async move { (address, connecting.await) });
-        } else if running.is_empty() {
-            return Err(first_error.unwrap_or_else(|| "its name has no address".into()));
+            started += 1;
         }
-        let head_start = tokio::time::sleep(HEAD_START);
-        let has_more = waiting.len() > 0;
-        let mut ended = tokio::select! {
-            ended = running.next() => ended,
-            () = head_start, if has_more => None,
+        let head_start = if started < addresses.len() {
+            HEAD_START
+        } else {
+            Duration::MAX
         };
-        while let Some((address, connected)) = ended {
-            match connected {
-                Ok(connection) => {
-                    started.retain(|other| *other != address);
-                    return Ok((connection, started));
-                }
-                Err(error) => {
-                    first_error.get_or_insert(error);
-                }
+        match tokio::time::timeout(head_start, running.next()).await {
+            Ok(Some((winner, Ok(connection)))) => {
+                let others = addresses[..started].iter().copied();
+                return Ok((
+                    connection,
+                    others.filter(|other| *other != winner).collect(),
+                ));
             }
-            // No address is left to start, so wait for the running ones.
-            ended = if has_more { None } else { running.next().await };
+            Ok(Some((_, Err(error)))) => {
+                first_error.get_or_insert(error);
+            }
+            Ok(None) => {
+                return Err(first_error.unwrap_or_else(|| "its name has no address".into()));
+            }
+            Err(_elapsed) => {}
         }
     }
 }
@@ -224,16 +190,14 @@ mod tests {
 
     #[tokio::test]
     async fn a_dead_address_costs_a_head_start_and_then_nothing() {
-        let avoided = Avoided::default();
         let found = addresses(&[DEAD, ALIVE]);
         let begun = Instant::now();
-        let (winner, overtaken) = first_connected(&avoided.sort(found.clone()), connect)
-            .await
-            .expect("a connection");
+        let (winner, overtaken) = first_connected(&found, connect).await.expect("one");
         assert!(begun.elapsed() >= HEAD_START);
         assert_eq!((winner, &overtaken), (found[1], &found[..1].to_vec()));
-        avoided.add(&overtaken);
-        assert_eq!(avoided.sort(found), addresses(&[ALIVE, DEAD]));
+        let mut avoided = overtaken.into_iter().map(|dead| (dead, begun)).collect();
+        let order = in_order(found.into_iter(), &mut avoided);
+        assert_eq!(order, addresses(&[ALIVE, DEAD]));
     }
 
     #[tokio::test]
@@ -253,7 +217,7 @@ mod tests {
     #[test]
     fn the_families_take_turns() {
         let found = addresses(&["[::1]:1", "[::2]:1", "[::3]:1", "127.0.0.1:1"]);
-        let order = alternate_families(found.into_iter());
+        let order = in_order(found.into_iter(), &mut Avoided::new());
         assert_eq!(
             order,
             addresses(&["[::1]:1", "127.0.0.1:1", "[::2]:1", "[::3]:1"])

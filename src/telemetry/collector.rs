@@ -10,10 +10,9 @@ use opentelemetry_http::{Bytes, HttpClient, HttpError, Request, Response};
 use tokio::runtime::Handle;
 
 use crate::connector::{Connector, https_connector};
-use crate::error_text::error_chain_text;
+use crate::error_text::connection_error_text;
 use crate::proxy::ProxyVariables;
-use crate::signaling::{InvalidClient, tls_config};
-use crate::tls::refused_certificate;
+use crate::tls::{InvalidCaFile, tls_config};
 
 /// How long the collector may take for an answer: the standard's default.
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -43,7 +42,7 @@ impl Collector {
     pub(super) fn new(
         ca_file: Option<&Path>,
         proxies: ProxyVariables,
-    ) -> Result<Self, InvalidClient> {
+    ) -> Result<Self, InvalidCaFile> {
         let connector = https_connector(tls_config(ca_file)?, proxies, TIMEOUT);
         Ok(Self {
             client: HyperClient::new(connector, TIMEOUT, None),
@@ -93,10 +92,10 @@ impl HttpClient for Collector {
         self.tell(match &result {
             Ok(response) if response.status().is_success() => None,
             Ok(response) => Some(format!("it answers HTTP {}", response.status().as_u16())),
-            Err(error) => Some(
-                refused_certificate(&**error, "OTEL_EXPORTER_OTLP_CERTIFICATE")
-                    .unwrap_or_else(|| error_chain_text(&**error)),
-            ),
+            Err(error) => Some(connection_error_text(
+                &**error,
+                "OTEL_EXPORTER_OTLP_CERTIFICATE",
+            )),
         });
         result
     }

@@ -19,7 +19,6 @@ use opentelemetry_sdk::trace::{SdkTracer, SdkTracerProvider};
 use super::collector::Collector;
 use crate::proxy::{InvalidProxy, ProxyVariables};
 use crate::secret;
-use crate::signaling::InvalidClient;
 
 /// How long a shutdown waits for the last spans to be sent.
 pub(crate) const FLUSH_TIMEOUT: Duration = Duration::from_secs(3);
@@ -52,7 +51,7 @@ pub(crate) enum InvalidTraces {
     },
     /// The certificates to trust can't be used.
     #[error("traces: {0}")]
-    Tls(#[from] InvalidClient),
+    Tls(#[from] crate::tls::InvalidCaFile),
     /// The exporter can't be made.
     #[error(transparent)]
     Proxy(#[from] InvalidProxy),
