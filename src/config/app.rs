@@ -10,9 +10,7 @@ use crate::message::{InvalidMessage, UserId};
 use crate::secret::{
     MAX_SECRET_BYTES, SecretError, SecretSource, given, given_path, is_impossible,
 };
-use crate::signaling::{
-    BaseUrl, Credentials, DEFAULT_BASE_URL, InvalidBaseUrl, TokenCache, TokenHeaders,
-};
+use crate::signaling::{BaseUrl, Credentials, DEFAULT_BASE_URL, InvalidBaseUrl, TokenHeaders};
 
 /// The API's limit for an app ID: calls of both kinds together, in a second.
 const DEFAULT_LIMIT_PER_S: f64 = 500.0;
@@ -253,7 +251,6 @@ impl RawApp {
                 app_id: app_id.to_owned(),
                 certificate,
                 headers: given_headers.unwrap_or(TokenHeaders::Authorization),
-                made: TokenCache::default(),
             }),
             (None, None, None, None) => Err(AppError::Authenticator(
                 "it has no way to sign in: set AGORA_API_KEY and AGORA_API_SECRET (api_key, api_secret), or AGORA_TOKEN and AGORA_UID, or AGORA_APP_CERTIFICATE; each has a variant ending in _FILE",
@@ -343,7 +340,7 @@ mod tests {
         let app = app.check("a").expect("an app");
         assert_eq!(app.app_id, "id");
         let sender = UserId::sender("u").expect("a user");
-        let signed_in = app.credentials.authorize(&sender).expect("headers");
+        let signed_in = app.credentials.authenticate(&sender).expect("headers");
         assert_eq!(
             signed_in.headers[0].1.to_str().expect("text"),
             "agora token=T"

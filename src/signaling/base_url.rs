@@ -1,45 +1,35 @@
-//! Where the API is: URLs, or a word for the vendor's hosts.
+//! The hosts of the API: URLs, or a word for the vendor's hosts.
 //!
-//! The vendor names `api.agora.io` as the primary domain for servers outside mainland China, `api.sd-rtn.com` for those
+//! The vendor names `api.agora.io` as the primary domain for servers outside mainland China, `api.sd-rtn.com` for servers
 //! inside, and each as the other's alternate (<https://docs.agora.io/en/signaling/rest-api/overview>, "Ensure service
-//! reliability"). Both lead to a region near the caller. The vendor's regional hosts, such as
-//! `api-eu-west-1.agora.io`, are in no preset because which of them is adjacent depends on where the worker runs: an
-//! operator who wants one names it after the preset.
+//! reliability"). Both lead to a region near the caller. No preset has the vendor's regional hosts, such as
+//! `api-eu-west-1.agora.io`, because the adjacent region depends on the place of the worker. An operator who wants one names
+//! it after the preset.
 
 use std::fmt;
 
 use hyper::Uri;
+use hyper::http::uri::Authority;
 
 const AGORA: &str = "https://api.agora.io";
 const SD_RTN: &str = "https://api.sd-rtn.com";
-/// The vendor's host for callers outside mainland China. Its alternate is no part of the default: messages and
-/// credentials go to no domain that the operator has not named.
+/// The default has no alternate, because messages and credentials go to no domain that the operator has not named.
 pub(crate) const DEFAULT_BASE_URL: &str = AGORA;
-/// Words that stand in the place of URLs.
 const PRESETS: [(&str, [&str; 2]); 2] = [("global", [AGORA, SD_RTN]), ("china", [SD_RTN, AGORA])];
 
-/// Where the API is: scheme, host and port, and a path in front of the API's own if a gateway adds one.
+/// Scheme, host and port, and a path in front of the API's own if a gateway adds one.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct BaseUrl {
-    uri: Uri,
-    path_prefix: String,
-}
+pub(crate) struct BaseUrl(Uri);
 
-/// Why a text is no base URL. The text is not shown: it may be a secret that got into the wrong variable, or have one
-/// in it.
+/// The error does not show the text, because the text may be a secret in the wrong variable, or have a secret in it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "it is not a base URL of the API ({why}): write it like https://api.agora.io, or global or china for the vendor's hosts"
+    "it is not a base URL of the API ({0}): write it like https://api.agora.io, or global or china for the vendor's hosts"
 )]
-pub(crate) struct InvalidBaseUrl {
-    why: &'static str,
-}
+pub(crate) struct InvalidBaseUrl(&'static str);
 
 impl BaseUrl {
-    /// Parses a list with commas. Each item is a base URL or the name of a preset. A host that comes twice counts once.
-    ///
-    /// # Errors
-    /// Where an item is neither.
+    /// Parses base URLs and names of presets with commas between them. A host that stands twice in the list counts once.
     pub(crate) fn parse_list(list: &str) -> Result<Vec<Self>, InvalidBaseUrl> {
         let mut base_urls = Vec::new();
         for item in list.split(',').map(str::trim) {
@@ -55,68 +45,52 @@ impl BaseUrl {
         Ok(base_urls)
     }
 
-    /// Parses a base URL. Only `https` protects messages and secrets; `http` is for loopback and test networks.
-    ///
-    /// # Errors
-    /// Where it is not an http or https URL with a host, or has a query, or a user name or password in it.
+    /// Only `https` protects messages and secrets; `http` is for loopback and test networks.
     pub(super) fn parse(url: &str) -> Result<Self, InvalidBaseUrl> {
-        let invalid = |why| InvalidBaseUrl { why };
-        let uri: Uri = url.parse().map_err(|_| invalid("it can't be read"))?;
-        if !matches!(uri.scheme_str(), Some("http" | "https")) {
-            return Err(invalid("it does not begin with https:// or http://"));
-        }
-        let authority = uri.authority().ok_or_else(|| invalid("it names no host"))?;
-        if authority.as_str().contains('@') {
-            return Err(invalid("it has a user name or password in it"));
-        }
-        if authority.host().is_empty() {
-            return Err(invalid("it names no host"));
-        }
-        if uri.query().is_some() {
-            return Err(invalid("it has a query"));
-        }
-        let path_prefix = uri.path().trim_end_matches('/').to_owned();
-        Ok(Self { uri, path_prefix })
+        let uri: Uri = url
+            .trim_end_matches('/')
+            .parse()
+            .map_err(|_| InvalidBaseUrl("it can't be read"))?;
+        let is_http = matches!(uri.scheme_str(), Some("http" | "https"));
+        let authority = uri.authority();
+        let problem = if !is_http {
+            "it does not begin with https:// or http://"
+        } else if authority.is_none_or(|authority| authority.host().is_empty()) {
+            "it names no host"
+        } else if authority.is_some_and(|authority| authority.as_str().contains('@')) {
+            "it has a user name or password in it"
+        } else if uri.query().is_some() {
+            "it has a query"
+        } else {
+            return Ok(Self(uri));
+        };
+        Err(InvalidBaseUrl(problem))
     }
 
-    /// The URL to connect to.
     pub(super) fn uri(&self) -> &Uri {
-        &self.uri
+        &self.0
     }
 
     /// The path in front of the API's own, without a slash at its end.
     pub(super) fn path_prefix(&self) -> &str {
-        &self.path_prefix
+        self.0.path().trim_end_matches('/')
     }
 
-    /// The host's name or address, and its port.
     pub(crate) fn address(&self) -> (&str, u16) {
-        let default = if self.uri.scheme_str() == Some("http") {
-            80
-        } else {
-            443
-        };
-        let port = self.uri.port_u16().unwrap_or(default);
-        (self.uri.host().unwrap_or_default(), port)
+        let host = self.0.host().unwrap_or_default();
+        (host, crate::connector::port(&self.0))
     }
 
     /// The value of the header `Host`.
     pub(super) fn host(&self) -> &str {
-        self.uri
-            .authority()
-            .map_or("", hyper::http::uri::Authority::as_str)
+        self.0.authority().map_or("", Authority::as_str)
     }
 }
 
 impl fmt::Display for BaseUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "{}://{}{}",
-            self.uri.scheme_str().unwrap_or_default(),
-            self.host(),
-            self.path_prefix
-        )
+        let scheme = self.0.scheme_str().unwrap_or_default();
+        write!(f, "{scheme}://{}{}", self.host(), self.path_prefix())
     }
 }
 

@@ -2,26 +2,26 @@
 //!
 //! | The worker does not reuse a connection | because otherwise |
 //! |---|---|
-//! | at its maximum age, less up to a quarter | calls would go to an address that the name service no longer returns |
+//! | at its maximum age, less up to a fifth | calls would go to an address that the name service no longer returns |
 //! | 20 s after its last use | a gateway might be closing or have dropped the connection |
 //! | shortly before the timeout that the server announced (`Keep-Alive: timeout=5`) | the server might close the connection under a request |
 
 use std::time::{Duration, Instant};
 
 use hyper::HeaderMap;
-use rand::RngExt;
 
-/// Maximum idle time of a connection, shorter than the usual idle timeouts of servers and gateways.
+use crate::retry::shortened_at_random;
+
+/// Shorter than the usual idle timeouts of servers and gateways.
 const MAX_IDLE: Duration = Duration::from_secs(20);
-/// The worker stops to reuse a connection so long before the announced timeout. The margin covers the time from the choice of
-/// a connection to the arrival of its request. For a timeout below 2 s, the margin is half of it.
+/// The time between the last reuse and the announced timeout. It covers the time from the choice of a connection to the
+/// arrival of its request. For a timeout below 2 s, the margin is half of the timeout.
 const KEEP_ALIVE_MARGIN: Duration = Duration::from_secs(1);
 /// A failed call on a connection that was idle for this time may mean that a firewall drops idle connections.
 const SUSPICIOUS_IDLE: Duration = Duration::from_secs(1);
 
 #[derive(Debug, Clone, Copy)]
 pub(super) struct ConnectionAge {
-    /// Up to a quarter earlier than the maximum age, at random, so that connections made together do not end together.
     retires_at: Instant,
     /// When the connection was made, or its last response was read.
     last_used: Instant,
@@ -30,9 +30,8 @@ pub(super) struct ConnectionAge {
 
 impl ConnectionAge {
     pub(super) fn new(now: Instant, max_age: Duration) -> Self {
-        let jitter = rand::rng().random_range(0.75..1.0);
         Self {
-            retires_at: now + max_age.mul_f64(jitter),
+            retires_at: now + shortened_at_random(max_age),
             last_used: now,
             idle_limit: MAX_IDLE,
         }
@@ -85,12 +84,12 @@ mod tests {
     const SECOND: Duration = Duration::from_secs(1);
 
     #[test]
-    fn a_connection_ends_in_the_last_quarter_of_its_maximum_age() {
+    fn a_connection_ends_in_the_last_fifth_of_its_maximum_age() {
         let now = Instant::now();
         for _ in 0..100 {
             let mut age = ConnectionAge::new(now, 100 * SECOND);
-            age.used(now + 74 * SECOND, None);
-            assert!(age.allows_reuse(now + 74 * SECOND));
+            age.used(now + 79 * SECOND, None);
+            assert!(age.allows_reuse(now + 79 * SECOND));
             age.used(now + 100 * SECOND, None);
             assert!(!age.allows_reuse(now + 100 * SECOND));
         }

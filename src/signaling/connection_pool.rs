@@ -1,11 +1,10 @@
 //! Connections to one host of the API, kept alive between calls.
 //!
-//! hyper-util's own client takes a connection from its pool, or makes one, only after a request is handed to it:
-//! a TCP and TLS handshake would come between a call's slot and the wire, and calls that waited for one would arrive
-//! together with calls that did not. So a connection is had first, and the slot is waited for with it at hand.
+//! hyper-util's own client takes a connection from its pool, or makes one, only after it has the request. A TCP and TLS
+//! handshake would then come between a call's slot and the request, and calls that waited for a handshake would arrive
+//! together with calls that did not. So an attempt takes its connection first, and then waits for its slot.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -19,55 +18,53 @@ use super::connection_age::ConnectionAge;
 use super::hosts::Trial;
 use super::{BaseUrl, CallFailure, ClientSettings};
 use crate::connector::{Connector, ProxyError};
-use crate::error_text::error_chain_text;
+use crate::error_text::{connection_error_text, error_chain_text};
 use crate::pace::HORIZON;
 use crate::proxy::{InvalidProxy, Proxy};
-use crate::tls::refused_certificate;
 
-/// How long after a response its connection may take to be ready again before it is given up.
+/// The worker drops a connection that is not ready again so long after its response.
 const REUSE_WITHIN: Duration = Duration::from_millis(100);
-/// How long a host that gave no connection is no alternative to one that answers 502 to 504.
+/// How long a failure to connect excludes a host as the alternative to a host that answers 502 to 504.
 const FAILURE_MEMORY: Duration = Duration::from_secs(30);
-/// Least time before its slot at which a call looks for a connection.
+/// The least time before its slot at which an attempt asks for a connection.
 const MIN_LEAD: Duration = Duration::from_millis(5);
 
-/// The most header lines of a response. The API's have about ten, and gateways add some.
 const MAX_RESPONSE_HEADERS: usize = 64;
-/// The most bytes of a response's status line and headers, and of what a connection has read ahead. With the usual
-/// bound of 408 KiB, a thousand connections might take 400 MiB.
+/// Bounds the status line and headers of a response, and the bytes that a connection reads ahead. With hyper's default of
+/// 408 KiB, a thousand connections might take 400 MiB.
 const MAX_RESPONSE_HEAD_BYTES: usize = 32 * 1024;
 
-/// The connections to one host.
 #[derive(Debug)]
 pub(super) struct ConnectionPool {
     /// The host's position in the configured list.
     pub(super) index: usize,
     pub(super) base_url: BaseUrl,
-    /// The proxy on the way to the host, if there is one.
     pub(super) proxy: Option<Proxy>,
     connector: HttpsConnector<Connector>,
-    connect_timeout: Duration,
-    max_age: Duration,
-    max_idle: usize,
-    idle: Mutex<VecDeque<Idle>>,
-    /// A moving average of how long a connection takes to make, in µs. Zero while none has been made.
-    connect_us: AtomicU64,
-    /// When a connection could not be made, if none was made since.
-    failed_at: Mutex<Option<Instant>>,
+    settings: Arc<ClientSettings>,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    idle: VecDeque<HttpConnection>,
+    /// A moving average of the time that a connection takes.
+    connect_time: Option<Duration>,
+    /// When the last connection failed, if none was made since.
+    failed_at: Option<Instant>,
 }
 
 #[derive(Debug)]
-struct Idle {
-    sender: SendRequest<Full<Bytes>>,
+pub(super) struct HttpConnection {
+    pub(super) sender: SendRequest<Full<Bytes>>,
     age: ConnectionAge,
 }
 
 /// A connection that is ready for a request.
 #[derive(Debug)]
 pub(crate) struct Connection {
-    pub(super) sender: SendRequest<Full<Bytes>>,
-    pub(super) host: Arc<ConnectionPool>,
-    age: ConnectionAge,
+    pub(super) http: HttpConnection,
+    pub(super) pool: Arc<ConnectionPool>,
     /// Present if the attempt finds out whether the first host can serve again.
     pub(super) trial: Option<Trial>,
 }
@@ -75,99 +72,53 @@ pub(crate) struct Connection {
 impl ConnectionPool {
     pub(super) fn new(
         index: usize,
-        base_url: BaseUrl,
         connector: HttpsConnector<Connector>,
-        settings: &ClientSettings,
-    ) -> Result<Self, InvalidProxy> {
-        Ok(Self {
+        settings: Arc<ClientSettings>,
+    ) -> Result<Arc<Self>, InvalidProxy> {
+        let base_url = settings.base_urls[index].clone();
+        Ok(Arc::new(Self {
             index,
             proxy: settings.proxies.proxy_of(base_url.uri())?,
             base_url,
             connector,
-            connect_timeout: settings.connect_timeout,
-            max_age: settings.connection_max_age,
-            max_idle: settings.max_idle_connections,
-            idle: Mutex::default(),
-            connect_us: AtomicU64::new(0),
-            failed_at: Mutex::default(),
+            settings,
+            state: Mutex::default(),
+        }))
+    }
+
+    /// How long before its slot an attempt should ask for a connection: twice the usual time of one.
+    pub(super) fn lead(&self) -> Duration {
+        let usual = self.state().connect_time;
+        usual.map_or(HORIZON, |usual| (usual * 2).clamp(MIN_LEAD, HORIZON))
+    }
+
+    /// An idle connection, or a new one.
+    pub(super) async fn get(self: &Arc<Self>) -> Result<Connection, CallFailure> {
+        let http = match self.take_idle() {
+            Some(idle) => idle,
+            None => self.connect().await.map_err(CallFailure::NotSent)?,
+        };
+        Ok(Connection {
+            http,
+            pool: Arc::clone(self),
+            trial: None,
         })
     }
 
-    /// How long before its slot a call should ask for a connection: twice what one usually takes to make.
-    pub(super) fn lead(&self) -> Duration {
-        match self.connect_us.load(Ordering::Relaxed) {
-            0 => HORIZON,
-            us => Duration::from_micros(2 * us).clamp(MIN_LEAD, HORIZON),
-        }
-    }
-
-    /// A connection that is ready: an idle one, or a new one.
-    pub(super) async fn get(self: &Arc<Self>) -> Result<Connection, CallFailure> {
-        if let Some(Idle { sender, age }) = self.take_idle() {
-            return Ok(self.connection_of(sender, age));
-        }
-        let started = Instant::now();
-        let connected = tokio::time::timeout(self.connect_timeout, self.connect())
-            .await
-            .unwrap_or_else(|_| {
-                let timeout = humantime::format_duration(self.connect_timeout);
-                let why = format!("no connection{} within {timeout}", self.through());
-                Err(CallFailure::NotSent(why))
-            });
-        *self.failed_at() = connected.is_err().then(Instant::now);
-        let sender = connected?;
-        self.note_headers(started.elapsed());
-        let age = ConnectionAge::new(Instant::now(), self.max_age);
-        Ok(self.connection_of(sender, age))
-    }
-
-    /// The proxy, for an error.
-    fn through(&self) -> String {
-        let through = |proxy| format!(" through the proxy {proxy}");
-        self.proxy.as_ref().map_or_else(String::new, through)
-    }
-
-    /// True if the latest try to connect failed, and not long ago.
     pub(super) fn lately_failed(&self) -> bool {
-        self.failed_at()
-            .is_some_and(|failed_at| failed_at.elapsed() < FAILURE_MEMORY)
+        let failed_at = self.state().failed_at;
+        failed_at.is_some_and(|failed_at| failed_at.elapsed() < FAILURE_MEMORY)
     }
 
-    fn failed_at(&self) -> MutexGuard<'_, Option<Instant>> {
-        self.failed_at
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn connection_of(
-        self: &Arc<Self>,
-        sender: SendRequest<Full<Bytes>>,
-        age: ConnectionAge,
-    ) -> Connection {
-        Connection {
-            sender,
-            host: Arc::clone(self),
-            age,
-            trial: None,
-        }
-    }
-
-    fn note_headers(&self, connect_time: Duration) {
-        let took = u64::try_from(connect_time.as_micros())
-            .unwrap_or(u64::MAX)
-            .max(1);
-        let average = match self.connect_us.load(Ordering::Relaxed) {
-            0 => took,
-            before => (7 * before).saturating_add(took) / 8,
-        };
-        self.connect_us.store(average, Ordering::Relaxed);
-    }
-
-    fn take_idle(&self) -> Option<Idle> {
+    fn take_idle(&self) -> Option<HttpConnection> {
         let now = Instant::now();
-        let mut idle = self.idle();
-        // The one used last is the least likely to have been closed by the other side.
-        while let Some(last) = idle.pop_back() {
+        let mut state = self.state();
+        // The other side is least likely to have closed the connection that was used last.
+        while let Some(last) = state.idle.pop_back() {
             if last.is_reusable(now) {
                 return Some(last);
             }
@@ -175,70 +126,87 @@ impl ConnectionPool {
         None
     }
 
-    fn idle(&self) -> MutexGuard<'_, VecDeque<Idle>> {
-        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
+    async fn connect(&self) -> Result<HttpConnection, String> {
+        let started = Instant::now();
+        let timeout = self.settings.connect_timeout;
+        let connected = tokio::time::timeout(timeout, self.handshake()).await;
+        let connected = connected.unwrap_or_else(|_| {
+            let timeout = humantime::format_duration(timeout);
+            Err(format!("no connection{} within {timeout}", self.through()))
+        });
+        let now = Instant::now();
+        let mut state = self.state();
+        state.failed_at = connected.is_err().then_some(now);
+        let sender = connected?;
+        let took = now - started;
+        state.connect_time = Some(
+            state
+                .connect_time
+                .map_or(took, |usual| (usual * 7 + took) / 8),
+        );
+        Ok(HttpConnection {
+            sender,
+            age: ConnectionAge::new(now, self.settings.connection_max_age),
+        })
     }
 
-    async fn connect(&self) -> Result<SendRequest<Full<Bytes>>, CallFailure> {
-        let io = self
-            .connector
-            .clone()
-            .call(self.base_url.uri().clone())
-            .await
-            .map_err(|error| {
-                let certificate = refused_certificate(&*error, "AGORA_CA_FILE");
-                let mut why = certificate.unwrap_or_else(|| error_chain_text(&*error));
-                if !error.is::<ProxyError>() {
-                    why += &self.through();
-                }
-                CallFailure::NotSent(why)
-            })?;
+    async fn handshake(&self) -> Result<SendRequest<Full<Bytes>>, String> {
+        let io = self.connector.clone().call(self.base_url.uri().clone());
+        let io = io.await.map_err(|error| {
+            let mut why = connection_error_text(&*error, "AGORA_CA_FILE");
+            if !error.is::<ProxyError>() {
+                why += &self.through();
+            }
+            why
+        })?;
         let (mut sender, connection) = http1::Builder::new()
             .max_headers(MAX_RESPONSE_HEADERS)
             .max_buf_size(MAX_RESPONSE_HEAD_BYTES)
             .handshake(io)
             .await
-            .map_err(|error| CallFailure::NotSent(error_chain_text(&error)))?;
-        // Ends when the connection does; what goes wrong with it reaches the call that uses it.
+            .map_err(|error| error_chain_text(&error))?;
+        // Ends with the connection. The call that uses the connection gets its error.
         tokio::spawn(async move { connection.await.ok() });
-        sender
-            .ready()
-            .await
-            .map_err(|error| CallFailure::NotSent(error_chain_text(&error)))?;
+        let ready = sender.ready().await;
+        ready.map_err(|error| error_chain_text(&error))?;
         Ok(sender)
+    }
+
+    /// The proxy, for an error.
+    fn through(&self) -> String {
+        let through = |proxy| format!(" through the proxy {proxy}");
+        self.proxy.as_ref().map_or_else(String::new, through)
     }
 }
 
 impl Connection {
     pub(crate) fn base_url(&self) -> &BaseUrl {
-        &self.host.base_url
+        &self.pool.base_url
     }
 
-    /// The host's position in the configured list: evidence of one host is none about another.
+    /// The host's position in the configured list. Evidence about one host says nothing about another.
     pub(crate) fn host_index(&self) -> usize {
-        self.host.index
+        self.pool.index
     }
 
-    /// Puts a connection back that no request went out on, or whose response has been read.
+    /// Puts the connection back. No request went out on it, or its response has been read.
     pub(crate) fn put_back(self) {
-        let Self {
-            sender, host, age, ..
-        } = self;
         let now = Instant::now();
-        let mut idle = host.idle();
-        while idle.front().is_some_and(|oldest| !oldest.is_reusable(now)) {
-            idle.pop_front();
+        let mut state = self.pool.state();
+        let is_over = |oldest: &HttpConnection| !oldest.is_reusable(now);
+        while state.idle.front().is_some_and(is_over) {
+            state.idle.pop_front();
         }
-        if idle.len() < host.max_idle {
-            idle.push_back(Idle { sender, age });
+        if state.idle.len() < self.pool.settings.max_idle_connections {
+            state.idle.push_back(self.http);
         }
     }
 
-    /// Puts a connection back as soon as it is ready after its response. `keep_alive` is the idle
-    /// timeout that the server announced.
+    /// Puts the connection back as soon as it is ready after its response. `keep_alive` is the idle timeout that the server
+    /// announced.
     pub(super) async fn reuse(mut self, keep_alive: Option<Duration>) {
-        self.age.used(Instant::now(), keep_alive);
-        if let Ok(Ok(())) = tokio::time::timeout(REUSE_WITHIN, self.sender.ready()).await {
+        self.http.age.used(Instant::now(), keep_alive);
+        if let Ok(Ok(())) = tokio::time::timeout(REUSE_WITHIN, self.http.sender.ready()).await {
             self.put_back();
         }
     }
@@ -247,15 +215,14 @@ impl Connection {
     /// load balancer may have dropped idle connections silently. Each of them would cost another call its timeout, so
     /// this drops all connections that were idle before the call.
     pub(super) fn failed(self, call_start: Instant) {
-        if self.age.was_idle(call_start) {
-            self.host
-                .idle()
-                .retain(|idle| idle.age.used_since(call_start));
+        if self.http.age.was_idle(call_start) {
+            let mut state = self.pool.state();
+            state.idle.retain(|idle| idle.age.used_since(call_start));
         }
     }
 }
 
-impl Idle {
+impl HttpConnection {
     fn is_reusable(&self, now: Instant) -> bool {
         self.sender.is_ready() && self.age.allows_reuse(now)
     }

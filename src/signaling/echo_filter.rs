@@ -1,24 +1,23 @@
 //! Detects responses that repeat the payload or the secrets of their own request.
 //!
-//! Some gateways repeat in an error what they were sent. The worker stores such texts in the outbox and the lane's row
-//! and logs them, and neither a payload nor a secret may get there. So the worker compares each text with its request.
+//! Some gateways repeat the request in an error. The worker stores such texts in the outbox and the lane's row and logs them,
+//! and neither a payload nor a secret may get there. So the worker compares each text with its request.
 
 use std::collections::HashSet;
-use std::fmt;
 
 use secrecy::{ExposeSecret, SecretString};
 
 use crate::message::Payload;
 
-/// Fewer letters of a payload in a row may be ordinary words of both.
+/// A text and a payload may share fewer letters in a row by chance.
 const PAYLOAD_RUN: usize = 16;
 const SECRET_RUN: usize = 8;
 /// A shorter payload or secret, like `ok`, is part of many ordinary texts.
 const MIN_HIDDEN: usize = 4;
-/// No word of a reason is longer. Base64 of 31 bytes is.
+/// No word of a reason is longer. Base64 of 31 bytes is longer.
 const MAX_WORD: usize = 40;
 
-/// The payload and the secrets of a request. `Debug` prints neither.
+/// The payload and the secrets of a request. It has no `Debug`, so that it reaches no log.
 #[derive(Clone, Default)]
 pub(crate) struct EchoFilter {
     payload: Option<Payload>,
@@ -33,13 +32,13 @@ impl EchoFilter {
         }
     }
 
-    /// Whether a reason may be kept: it repeats nothing, and has no long word, which may be an encoded payload.
+    /// True for a reason that repeats nothing and has no long word, which may be an encoded payload.
     pub(crate) fn allows_reason(&self, text: &str) -> bool {
         let is_encoded = |c: char| c.is_ascii_alphanumeric() || "+/=-_%\\".contains(c);
         self.allows_id(text) && text.split(|c| !is_encoded(c)).all(|w| w.len() <= MAX_WORD)
     }
 
-    /// Whether a request ID may be kept: it repeats nothing. An ID may be a long word.
+    /// True for a request ID that repeats nothing. An ID may be a long word.
     pub(crate) fn allows_id(&self, text: &str) -> bool {
         let text = letters(text);
         let mut secrets = self.secrets.iter();
@@ -49,13 +48,7 @@ impl EchoFilter {
     }
 }
 
-impl fmt::Debug for EchoFilter {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("EchoFilter(***)")
-    }
-}
-
-/// Whether `text` has `run` bytes in a row of the letters of `hidden`, or all of them if they are fewer.
+/// True if `text` has `run` bytes in a row of the letters of `hidden`, or all letters of a shorter `hidden`.
 fn shares_run(text: &[u8], hidden: &str, run: usize) -> bool {
     let hidden = letters(hidden);
     let run = run.min(hidden.len());
@@ -66,8 +59,8 @@ fn shares_run(text: &[u8], hidden: &str, run: usize) -> bool {
     hidden.windows(run).any(|window| seen.contains(window))
 }
 
-/// The letters and digits of a text in lower case, without escapes like `%20` and `\u00e9`: so neither quoting nor
-/// escaping of punctuation breaks a run.
+/// The letters and digits of a text in lower case, without escapes like `%20` and `\u00e9`. So neither quoting nor escaping
+/// of punctuation breaks a run.
 fn letters(text: &str) -> Vec<u8> {
     let are_hex =
         |hex: Option<&str>| hex.is_some_and(|hex| hex.bytes().all(|b| b.is_ascii_hexdigit()));

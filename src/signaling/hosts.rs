@@ -1,70 +1,34 @@
-//! The hosts of one app's API: connections to the one that serves, and the search for the first one while another
-//! serves. [`HostChoice`] decides which host that is.
+//! Chooses the host of each call: the host that serves, or the first one on trial. [`HostChoice`] decides.
 
 use std::fmt::Display;
-use std::sync::{Arc, Weak};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tokio::sync::watch;
-
 use super::connection_pool::{Connection, ConnectionPool};
-use super::host_choice::{Change, HostChoice, SearchTicket};
-use super::{BaseUrl, CallFailure, ClientSettings, Response};
-use crate::connector::https_connector;
-use crate::proxy::{InvalidProxy, Proxy};
-use crate::telemetry::log_throttle::LogThrottle;
+use super::host_choice::{Change, HostChoice, Task};
+use super::{CallFailure, Client, Response};
+use crate::proxy::Proxy;
 
 /// The result of a connection to one host.
 #[derive(Debug)]
 pub(crate) struct TriedHost {
     pub(crate) base_url: String,
-    /// The proxy on the way to the host, if there is one.
     pub(crate) proxy: Option<String>,
-    /// How long the connection took.
+    /// The time that the connection took.
     pub(crate) connected: Result<Duration, CallFailure>,
 }
 
-#[derive(Debug)]
-pub(super) struct Hosts {
-    app_id: String,
-    pools: Vec<Arc<ConnectionPool>>,
-    /// Notifies the attempts that wait for a connection when another host serves.
-    choice: watch::Sender<HostChoice>,
-    /// Hosts that all fail now and then are left several times a second.
-    log_throttle: LogThrottle,
-}
-
-impl Hosts {
-    pub(super) fn new(
-        settings: &ClientSettings,
-        tls: rustls::ClientConfig,
-    ) -> Result<Arc<Self>, InvalidProxy> {
-        let connector = https_connector(tls, settings.proxies.clone(), settings.connect_timeout);
-        let pool = |(index, base_url): (usize, &BaseUrl)| {
-            let base_url = base_url.clone();
-            let pool = ConnectionPool::new(index, base_url, connector.clone(), settings)?;
-            Ok(Arc::new(pool))
-        };
-        let pools = settings.base_urls.iter().enumerate().map(pool);
-        Ok(Arc::new(Self {
-            app_id: settings.app_id.clone(),
-            pools: pools.collect::<Result<_, InvalidProxy>>()?,
-            choice: watch::Sender::new(HostChoice::new(settings.base_urls.len())),
-            log_throttle: LogThrottle::default(),
-        }))
-    }
-
-    /// The host that serves. There is one: settings without a host are refused.
+impl Client {
     pub(super) fn serving(&self) -> &ConnectionPool {
         &self.pools[self.choice.borrow().serving()]
     }
 
-    /// A connection that is ready: to the first host if it is on trial, else to the host that serves, else to the next
-    /// one that can be connected.
+    /// A connection that is ready: to the first host if it is on trial, else to the host that serves, else to the next one
+    /// that can be connected.
     ///
     /// # Errors
-    /// [`CallFailure::NotSent`] where no host can be connected in time.
-    pub(super) async fn connection(self: &Arc<Self>) -> Result<Connection, CallFailure> {
+    /// [`CallFailure::NotSent`] if no host can be connected in time.
+    pub(crate) async fn connection(self: &Arc<Self>) -> Result<Connection, CallFailure> {
         if let Some(connection) = self.trial_connection().await {
             return Ok(connection);
         }
@@ -77,14 +41,16 @@ impl Hosts {
             let connected = tokio::select! {
                 biased;
                 connected = self.pools[index].get() => connected,
-                // Another attempt has found that the host can't be connected: without this, each of those that wait
-                // for the same host would wait for a timeout of its own.
+                // Another attempt has found that the host can't be connected. Otherwise each attempt that waits for this
+                // host would wait for a timeout of its own.
                 () = self.until_other_serves([index, serving]) => continue,
             };
             match connected {
                 Ok(connection) => {
                     if let Some(failure) = &first_failure {
-                        self.step(failure, |choice| choice.connected_elsewhere(serving, index));
+                        self.step(failure, |choice| {
+                            choice.connected_elsewhere(serving, index, Instant::now())
+                        });
                     }
                     return Ok(connection);
                 }
@@ -94,66 +60,67 @@ impl Hosts {
             }
         }
         Err(first_failure.unwrap_or_else(|| {
-            CallFailure::NotSent("each host was left while it was being connected".into())
+            CallFailure::NotSent("the worker left each host while it connected it".into())
         }))
     }
 
-    /// A connection to the first host, for the one attempt that finds out how it answers.
+    /// A connection to the first host, for the one attempt that finds out how that host answers.
     async fn trial_connection(self: &Arc<Self>) -> Option<Connection> {
-        if !self.choice.borrow().offers_trial() {
-            return None;
-        }
-        let mut is_taken = false;
-        self.choice.send_if_modified(|choice| {
-            is_taken = choice.take_trial();
-            false
-        });
-        if !is_taken {
-            return None;
-        }
-        let trial = Trial(Some(Arc::clone(self)));
-        match self.pools[0].get().await {
-            Ok(mut connection) => {
+        let task = self.update(|choice| choice.take_task(Instant::now()));
+        match task? {
+            Task::Connect => {
+                let client = Arc::clone(self);
+                tokio::spawn(async move {
+                    let connected = client.pools[0].get().await.map(Connection::put_back);
+                    client.update(|choice| {
+                        choice.connected_first_host(connected.is_ok(), Instant::now());
+                    });
+                });
+                None
+            }
+            Task::Trial => {
+                let trial = Trial(Arc::clone(self));
+                let connected = self.pools[0].get().await;
+                if connected.is_err() {
+                    self.update(|choice| choice.trial_ended(None, Instant::now()));
+                }
+                let mut connection = connected.ok()?;
                 connection.trial = Some(trial);
                 Some(connection)
-            }
-            Err(failure) => {
-                trial.end(&failure, HostChoice::trial_unconnected);
-                None
             }
         }
     }
 
     async fn until_other_serves(&self, hosts: [usize; 2]) {
         let mut choices = self.choice.subscribe();
-        // The sender is `self`: the wait can't fail.
-        choices
-            .wait_for(|choice| !hosts.contains(&choice.serving()))
-            .await
-            .ok();
+        // The sender is `self`, so the wait can't fail.
+        let other_serves = |choice: &HostChoice| !hosts.contains(&choice.serving());
+        choices.wait_for(other_serves).await.ok();
     }
 
     /// Takes in how a call ended.
     pub(super) fn observe(
-        self: &Arc<Self>,
+        &self,
         host: usize,
         trial: Option<Trial>,
         call: &Result<Response, CallFailure>,
     ) {
+        let now = Instant::now();
         let status = call.as_ref().ok().map(|response| response.status);
         let why = status.map_or_else(String::new, |status| format!("it answered HTTP {status}"));
         match (trial, status) {
-            (Some(trial), status) => trial.end(&why, |choice| choice.trial_ended(status)),
+            (Some(_), _) => self.step(&why, |choice| choice.trial_ended(status, now)),
             (None, Some(status)) => self.step(&why, |choice| {
-                choice.responded(host, status, |other| self.pools[other].lately_failed())
+                let failed_to_connect = |other: usize| self.pools[other].lately_failed();
+                choice.responded(host, status, now, failed_to_connect)
             }),
-            // Without a response nobody knows whether the host or the API behind it is slow.
+            // Without a response, either the host or the API behind it may be slow.
             (None, None) => {}
         }
     }
 
-    /// Connects to each host in the order of the list, and measures how long that takes.
-    pub(super) async fn try_all(&self) -> Vec<TriedHost> {
+    /// Connects each host in the order of the list, and measures the time.
+    pub(crate) async fn try_hosts(&self) -> Vec<TriedHost> {
         let mut tried = Vec::with_capacity(self.pools.len());
         for pool in &self.pools {
             let begun = Instant::now();
@@ -170,86 +137,56 @@ impl Hosts {
         tried
     }
 
-    fn step(self: &Arc<Self>, why: &dyn Display, step: impl FnOnce(&mut HostChoice) -> Change) {
+    /// Changes the choice without waking attempts that wait for a connection.
+    fn update<T>(&self, change: impl FnOnce(&mut HostChoice) -> T) -> T {
+        let mut changed = None;
+        self.choice.send_if_modified(|choice| {
+            changed = Some(change(choice));
+            false
+        });
+        changed.expect("send_if_modified calls its closure")
+    }
+
+    /// Changes the choice, logs another host, and wakes the attempts that wait for a connection to the host before.
+    fn step(&self, why: &dyn Display, step: impl FnOnce(&mut HostChoice) -> Change) {
         let mut change = Change::None;
         self.choice.send_if_modified(|choice| {
             change = step(choice);
-            matches!(change, Change::Moved { .. } | Change::Returned)
+            change != Change::None
         });
         match change {
             Change::None => {}
-            Change::Moved { from, to, search } => {
-                self.log_moved(from, to, why);
-                if let Some(ticket) = search {
-                    tokio::spawn(search_first_host(Arc::downgrade(self), ticket));
+            Change::Moved { from, to } => {
+                if let Some(suppressed) = self.log_throttle.admit() {
+                    tracing::warn!(
+                        event = "host_changed",
+                        app_id = self.settings.app_id,
+                        from = %self.pools[from].base_url,
+                        to = %self.pools[to].base_url,
+                        %why,
+                        suppressed,
+                        "calling another host of the API"
+                    );
                 }
             }
             Change::Returned => tracing::info!(
                 event = "host_restored",
-                app_id = self.app_id,
+                app_id = self.settings.app_id,
                 to = %self.pools[0].base_url,
                 "calling the first host of the API again"
             ),
-            Change::SearchAgain(ticket) => {
-                tokio::spawn(search_first_host(Arc::downgrade(self), ticket));
-            }
         }
-    }
-
-    fn log_moved(&self, from: usize, to: usize, why: &dyn Display) {
-        let Some(suppressed) = self.log_throttle.admit() else {
-            return;
-        };
-        tracing::warn!(
-            event = "host_changed",
-            app_id = self.app_id,
-            from = %self.pools[from].base_url,
-            to = %self.pools[to].base_url,
-            %why,
-            suppressed,
-            "calling another host of the API"
-        );
     }
 }
 
-/// The right to make the one attempt that tries the first host. Dropped before the call, it goes to the next attempt.
+/// The right to make the one attempt that tries the first host. If the attempt ends before its call, the next attempt gets
+/// the right.
 #[derive(Debug)]
-pub(super) struct Trial(Option<Arc<Hosts>>);
-
-impl Trial {
-    fn end(mut self, why: &dyn Display, step: impl FnOnce(&mut HostChoice) -> Change) {
-        if let Some(hosts) = self.0.take() {
-            hosts.step(why, step);
-        }
-    }
-}
+pub(super) struct Trial(Arc<Client>);
 
 impl Drop for Trial {
     fn drop(&mut self) {
-        if let Some(hosts) = self.0.take() {
-            hosts.choice.send_if_modified(|choice| {
-                choice.trial_unused();
-                false
-            });
-        }
-    }
-}
-
-/// Connects to the first host from time to time, until one connection is made.
-async fn search_first_host(hosts: Weak<Hosts>, ticket: SearchTicket) {
-    loop {
-        tokio::time::sleep(ticket.wait).await;
-        let Some(hosts) = hosts.upgrade() else {
-            return;
-        };
-        if !hosts.choice.borrow().is_searching(ticket) {
-            return;
-        }
-        if let Ok(connection) = hosts.pools[0].get().await {
-            connection.put_back();
-            hosts.step(&"", |choice| choice.first_host_connected(ticket));
-            return;
-        }
+        self.0.update(HostChoice::trial_unused);
     }
 }
 
@@ -261,17 +198,14 @@ mod tests {
     use super::*;
     use crate::proxy::ProxyVariables;
     use crate::secret::SecretSource;
-    use crate::signaling::{Credentials, EchoFilter, tls_config};
+    use crate::signaling::{BaseUrl, ClientSettings, Credentials, EchoFilter};
 
     const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 
-    fn hosts(urls: &[String]) -> Arc<Hosts> {
+    fn client(urls: &[String]) -> Arc<Client> {
         let secret = || SecretSource::value("hush".to_owned());
         let settings = ClientSettings {
-            base_urls: urls
-                .iter()
-                .map(|url| BaseUrl::parse(url).expect("a URL"))
-                .collect(),
+            base_urls: BaseUrl::parse_list(&urls.join(",")).expect("URLs"),
             ca_file: None,
             app_id: "id".into(),
             credentials: Credentials::Basic {
@@ -284,10 +218,10 @@ mod tests {
             request_timeout: CONNECT_TIMEOUT,
             max_idle_connections: 8,
         };
-        Hosts::new(&settings, tls_config(None).expect("TLS")).expect("hosts")
+        Client::new(settings).expect("a client")
     }
 
-    /// A host that takes connections and never says a word: a TLS handshake with it hangs.
+    /// A host that accepts connections and never answers, so that a TLS handshake with it hangs.
     async fn listener() -> (TcpListener, String) {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("bound");
         let address = listener.local_addr().expect("an address").to_string();
@@ -301,28 +235,28 @@ mod tests {
     #[tokio::test]
     async fn an_unreachable_alternative_holds_up_attempts_once() {
         let ((_alive, alive), (_dead, dead)) = (listener().await, listener().await);
-        let hosts = hosts(&[format!("http://{alive}"), format!("https://{dead}")]);
+        let client = client(&[format!("http://{alive}"), format!("https://{dead}")]);
         let fail = || {
             for _ in 0..3 {
-                hosts.observe(0, None, &Ok(response(502)));
+                client.observe(0, None, &Ok(response(502)));
             }
         };
         fail();
-        assert_eq!(hosts.serving().index, 1);
-        let connection = hosts.connection().await.expect("a connection");
-        assert_eq!((connection.host_index(), hosts.serving().index), (0, 0));
+        assert_eq!(client.serving().index, 1);
+        let connection = client.connection().await.expect("a connection");
+        assert_eq!((connection.host_index(), client.serving().index), (0, 0));
         fail();
-        assert_eq!(hosts.serving().index, 0);
+        assert_eq!(client.serving().index, 0);
     }
 
     #[tokio::test]
     async fn attempts_that_wait_for_a_dead_host_go_on_when_the_first_of_them_does() {
         let ((_dead, dead), (_alive, alive)) = (listener().await, listener().await);
-        let hosts = hosts(&[format!("https://{dead}"), format!("http://{alive}")]);
+        let client = client(&[format!("https://{dead}"), format!("http://{alive}")]);
         let begun = Instant::now();
         let connect = async |after: Duration| {
             tokio::time::sleep(after).await;
-            let connection = hosts.connection().await.expect("a connection");
+            let connection = client.connection().await.expect("a connection");
             (connection.host_index(), begun.elapsed())
         };
         let (first, second) =
@@ -336,28 +270,24 @@ mod tests {
     #[tokio::test]
     async fn a_connection_of_a_trial_that_is_put_back_leaves_the_trial_to_the_next() {
         let ((_first, first), (_second, second)) = (listener().await, listener().await);
-        let hosts = hosts(&[format!("http://{first}"), format!("http://{second}")]);
-        hosts.choice.send_modify(|choice| {
-            let mut respond = || choice.responded(0, 502, |_| false);
-            let _ = (respond(), respond());
-            let Change::Moved {
-                search: Some(ticket),
-                ..
-            } = respond()
-            else {
-                panic!("{choice:?}");
-            };
-            let _ = choice.first_host_connected(ticket);
+        let client = client(&[format!("http://{first}"), format!("http://{second}")]);
+        client.update(|choice| {
+            let left_at = Instant::now() - Duration::from_secs(60);
+            for _ in 0..3 {
+                choice.responded(0, 502, left_at, |_| false);
+            }
+            choice.take_task(Instant::now());
+            choice.connected_first_host(true, Instant::now());
         });
-        let mut trial = hosts.connection().await.expect("a connection");
+        let mut trial = client.connection().await.expect("a connection");
         assert_eq!(trial.host_index(), 0);
-        let meanwhile = hosts.connection().await.expect("a connection");
+        let meanwhile = client.connection().await.expect("a connection");
         assert_eq!(meanwhile.host_index(), 1);
         trial.put_back();
 
-        trial = hosts.connection().await.expect("a connection");
+        trial = client.connection().await.expect("a connection");
         assert_eq!(trial.host_index(), 0);
-        hosts.observe(0, trial.trial.take(), &Ok(response(200)));
-        assert_eq!(hosts.serving().index, 0);
+        client.observe(0, trial.trial.take(), &Ok(response(200)));
+        assert_eq!(client.serving().index, 0);
     }
 }

@@ -3,103 +3,76 @@
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::Serialize;
 
-use super::BaseUrl;
 use crate::message::{Message, Payload, Target};
 
-/// Everything but the unreserved characters (RFC 3986, section 2.3) is percent-encoded in a path segment.
+/// A path segment keeps the unreserved characters (RFC 3986, section 2.3).
 const SEGMENT: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b'-')
     .remove(b'.')
     .remove(b'_')
     .remove(b'~');
 
-/// What one call asks for, apart from where it goes and how it signs in. It does not print.
+/// A request without its host and its credentials. It has no `Debug`, so that it reaches no log.
 pub(crate) struct ApiRequest {
-    path_and_query: String,
-    body: Vec<u8>,
-    payload: Payload,
+    pub(super) path_and_query: String,
+    pub(super) body: Vec<u8>,
+    pub(super) payload: Payload,
 }
 
 #[derive(Serialize)]
-struct PeerBody<'a> {
-    destination: &'a str,
-    enable_offline_messaging: bool,
+struct Body<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    destination: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    channel_name: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    enable_offline_messaging: Option<bool>,
     enable_historical_messaging: bool,
     payload: &'a str,
 }
 
-#[derive(Serialize)]
-struct ChannelBody<'a> {
-    channel_name: &'a str,
-    enable_historical_messaging: bool,
-    payload: &'a str,
-}
-
-/// What stands around a payload.
+/// The size of a body without its payload.
 const USUAL_FRAME_BYTES: usize = 256;
-
-/// A body as JSON. A buffer that grows as it is written has up to twice the size in the end, and there may be a
-/// thousand of them.
-fn json(payload: &str, body: &impl Serialize) -> Result<Vec<u8>, serde_json::Error> {
-    let mut json = Vec::with_capacity(payload.len() + USUAL_FRAME_BYTES);
-    serde_json::to_writer(&mut json, body)?;
-    Ok(json)
-}
 
 impl ApiRequest {
     /// The request for a message of the app with this app ID.
     ///
     /// # Errors
-    /// Where serde can't write the body: never, for a message that exists.
+    /// If serde can't write the body, which never happens for a valid message.
     pub(crate) fn new(app_id: &str, message: &Message) -> Result<Self, serde_json::Error> {
         let app_id = utf8_percent_encode(app_id, SEGMENT);
         let sender = utf8_percent_encode(message.sender.as_str(), SEGMENT);
-        let users = format!("/dev/v2/project/{app_id}/rtm/users/{sender}");
         let payload = message.payload.as_str();
-        let enable_historical_messaging = message.enable_historical_messaging;
-        Ok(match &message.target {
+        let mut body = Body {
+            destination: None,
+            channel_name: None,
+            enable_offline_messaging: None,
+            enable_historical_messaging: message.enable_historical_messaging,
+            payload,
+        };
+        let kind = match &message.target {
             Target::Peer {
                 destination,
                 wait_for_ack,
                 enable_offline_messaging,
-            } => Self {
-                path_and_query: format!("{users}/peer_messages?wait_for_ack={wait_for_ack}"),
-                body: json(
-                    payload,
-                    &PeerBody {
-                        destination: destination.as_str(),
-                        enable_offline_messaging: *enable_offline_messaging,
-                        enable_historical_messaging,
-                        payload,
-                    },
-                )?,
-                payload: message.payload.clone(),
-            },
-            Target::Channel { name } => Self {
-                path_and_query: format!("{users}/channel_messages"),
-                body: json(
-                    payload,
-                    &ChannelBody {
-                        channel_name: name.as_str(),
-                        enable_historical_messaging,
-                        payload,
-                    },
-                )?,
-                payload: message.payload.clone(),
-            },
+            } => {
+                body.destination = Some(destination.as_str());
+                body.enable_offline_messaging = Some(*enable_offline_messaging);
+                format!("peer_messages?wait_for_ack={wait_for_ack}")
+            }
+            Target::Channel { name } => {
+                body.channel_name = Some(name.as_str());
+                "channel_messages".to_owned()
+            }
+        };
+        // A buffer that grows would end with up to twice the size of the body, a thousand times at once.
+        let mut json = Vec::with_capacity(payload.len() + USUAL_FRAME_BYTES);
+        serde_json::to_writer(&mut json, &body)?;
+        Ok(Self {
+            path_and_query: format!("/dev/v2/project/{app_id}/rtm/users/{sender}/{kind}"),
+            body: json,
+            payload: message.payload.clone(),
         })
-    }
-
-    pub(super) fn payload(&self) -> &Payload {
-        &self.payload
-    }
-
-    /// The request's target at a base URL, and its body.
-    pub(super) fn into_parts(self, base: &BaseUrl) -> (String, Vec<u8>) {
-        (
-            format!("{}{}", base.path_prefix(), self.path_and_query),
-            self.body,
-        )
     }
 }
 
@@ -110,7 +83,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::message::{ChannelName, Payload, UserId};
+    use crate::message::{ChannelName, UserId};
 
     fn peer(sender: &str) -> Message {
         Message {
@@ -125,40 +98,40 @@ mod tests {
         }
     }
 
+    fn request(app_id: &str, message: &Message) -> (String, String) {
+        let request = ApiRequest::new(app_id, message).expect("a request");
+        let body = String::from_utf8(request.body).expect("text");
+        (request.path_and_query, body)
+    }
+
     #[test]
     fn a_peer_message_is_the_request_of_the_apis_example() {
-        let base = BaseUrl::parse("https://api.agora.io").expect("a URL");
-        let request =
-            ApiRequest::new("876922cbca0098dff4323566daa89675", &peer("userA")).expect("a request");
-        let (target, body) = request.into_parts(&base);
+        let (path, body) = request("876922cbca0098dff4323566daa89675", &peer("userA"));
         assert_eq!(
-            target,
+            path,
             "/dev/v2/project/876922cbca0098dff4323566daa89675/rtm/users/userA/peer_messages?wait_for_ack=true"
         );
         assert_eq!(
-            String::from_utf8(body).expect("text"),
+            body,
             r#"{"destination":"userB","enable_offline_messaging":false,"enable_historical_messaging":false,"payload":"Hello"}"#
         );
     }
 
     #[test]
     fn a_channel_message_is_the_request_of_the_apis_example() {
-        let base = BaseUrl::parse("http://localhost:8080/gateway/").expect("a URL");
         let message = Message {
             target: Target::Channel {
                 name: ChannelName::new("channelA").expect("a name"),
             },
             ..peer("a b+#?%")
         };
-        let (target, body) = ApiRequest::new("id", &message)
-            .expect("a request")
-            .into_parts(&base);
+        let (path, body) = request("id", &message);
         assert_eq!(
-            target,
-            "/gateway/dev/v2/project/id/rtm/users/a%20b%2B%23%3F%25/channel_messages"
+            path,
+            "/dev/v2/project/id/rtm/users/a%20b%2B%23%3F%25/channel_messages"
         );
         assert_eq!(
-            String::from_utf8(body).expect("text"),
+            body,
             r#"{"channel_name":"channelA","enable_historical_messaging":false,"payload":"Hello"}"#
         );
     }
@@ -169,11 +142,11 @@ mod tests {
             sender in "[a-zA-Z0-9!#$%&()+:;<=>?@\\[\\]^_{}|~,'-][ a-zA-Z0-9!#$%&()+:;<=.>?@\\[\\]^_{}|~,'-]{0,62}[a-zA-Z0-9%?#/]?"
                 .prop_filter("allowed", |sender| UserId::sender(sender.as_str()).is_ok())
         ) {
-            let request = ApiRequest::new("id", &peer(&sender)).expect("a request");
-            let segments: Vec<_> = request.path_and_query.split('?').next().expect("a path").split('/').collect();
+            let (path, _) = request("id", &peer(&sender));
+            let segments: Vec<_> = path.split('?').next().expect("a path").split('/').collect();
             prop_assert_eq!(segments.len(), 9);
             prop_assert_eq!(percent_decode_str(segments[7]).decode_utf8().expect("text"), sender);
-            prop_assert!(request.path_and_query.parse::<Uri>().is_ok());
+            prop_assert!(path.parse::<Uri>().is_ok());
         }
     }
 }

@@ -1,4 +1,4 @@
-//! What came back from a call, before anybody decides what it means.
+//! The response of a call as it came. [`crate::outcome`] decides what a response means.
 
 use std::time::{Duration, SystemTime};
 
@@ -8,19 +8,18 @@ use serde_json::{Map, Value};
 use super::EchoFilter;
 use crate::sanitize;
 
-/// The most of a response's body that is read. The documented bodies have some hundred bytes.
+/// The documented bodies have some hundred bytes.
 pub(super) const MAX_BODY_BYTES: usize = 64 * 1024;
-/// The longest request ID that is kept, in characters.
 pub(crate) const MAX_REQUEST_ID_CHARS: usize = 128;
-/// The longest reason of the API that is kept, in characters.
 pub(crate) const MAX_REASON_CHARS: usize = 300;
-/// So much more of a text is looked at before it is cut: a piece of the payload must not look short for the cut.
+/// The echo filter reads so much more than is kept. Otherwise a piece of the payload that the limit cuts would look too short
+/// for an echo.
 const LOOKAHEAD_CHARS: usize = 128;
-/// A byte order mark in UTF-8. JSON forbids one, and some gateways and servers write it.
+/// JSON forbids a byte order mark, and some gateways and servers write one.
 const BYTE_ORDER_MARK: &[u8] = "\u{feff}".as_bytes();
-/// Stands in the place of a text that may repeat the request.
+/// Replaces a text that may repeat the request.
 const NOT_KEPT: &str = "(not kept: it may repeat the message or the credentials)";
-/// What results and codes say by the API's documentation. A payload may be the same word, and that tells nothing of it.
+/// Results and codes of the API's documentation. They reveal nothing of a payload that is the same word.
 const VOCABULARY: [&str; 6] = [
     "success",
     "failed",
@@ -30,80 +29,75 @@ const VOCABULARY: [&str; 6] = [
     "peer_offline",
 ];
 
-/// A response of the API: at least its status line and headers came.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Response {
     pub(crate) status: u16,
-    /// `Retry-After`, where the response has one that can be read.
-    pub(crate) retry_after: Option<RetryAfter>,
-    /// The ID under which the API knows the call: from the body, or from the header `X-Request-ID`.
+    pub(crate) retry_after: Option<Duration>,
+    /// The API's ID of the call, from the body or from the header `X-Request-ID`.
     pub(crate) request_id: Option<String>,
     pub(crate) body: ResponseBody,
 }
 
-/// The body of a response, read leniently: each field may be missing, and be a string or a number.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum ResponseBody {
+    /// Each field may be missing, and be a string or a number.
     Object {
-        /// `result`: `success` or `failed`.
+        /// `success` or `failed`.
         result: Option<String>,
-        /// `code`: `message_sent`, `message_delivered`, `message_offline` and others.
+        /// `message_sent`, `message_delivered`, `message_offline` and others.
         code: Option<String>,
-        /// `reason` or `message`: why it went wrong, in the API's words.
+        /// The reason of a failure, in the API's words.
         reason: Option<String>,
     },
-    /// Anything else, with what is wrong with it. The bytes are not kept: they might repeat the payload.
+    /// The reason why the body can't be read. The bytes are not kept, because they might repeat the payload.
     Unreadable(&'static str),
 }
 
-/// How long the API asks to wait.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct RetryAfter(pub(crate) Duration);
-
 impl Response {
-    /// Reads a response. `body` is the whole body, or `Err` with the reason why it is not whole. A text that may repeat
-    /// the payload or a secret is not kept.
+    /// Reads a response. `body` is an error if the body did not come completely. A text that may repeat the payload or a
+    /// secret is not kept.
     pub(crate) fn read(
         status: u16,
         headers: &HeaderMap,
         body: Result<&[u8], &'static str>,
         echo_filter: &EchoFilter,
     ) -> Self {
-        let (body, id_in_body) = match body {
-            Ok(bytes) => read_body(bytes, echo_filter),
-            Err(why) => (ResponseBody::Unreadable(why), None),
+        let header = |name: &str| headers.get(name)?.to_str().ok();
+        let kept_id = |id: &str| {
+            let id = sanitize::text(id, MAX_REQUEST_ID_CHARS + LOOKAHEAD_CHARS);
+            let is_kept = echo_filter.allows_id(&id) && !id.is_empty();
+            is_kept.then(|| sanitize::text(&id, MAX_REQUEST_ID_CHARS))
         };
-        let date = headers
-            .get(DATE)
-            .and_then(|value| httpdate::parse_http_date(value.to_str().ok()?).ok());
-        let id_in_header = || {
-            let id = headers.get("x-request-id")?.to_str().ok()?;
-            kept_id(id, echo_filter)
-        };
+        let object = body.and_then(read_object);
+        let id_in_body = object
+            .as_ref()
+            .ok()
+            .and_then(|object| kept_id(&text_of(object, &["request_id", "requestId"])?));
+        let date = header(DATE.as_str()).and_then(|date| httpdate::parse_http_date(date).ok());
         Self {
             status,
-            retry_after: headers
-                .get(RETRY_AFTER)
-                .and_then(|value| RetryAfter::parse(value.to_str().ok()?, date)),
-            request_id: id_in_body.or_else(id_in_header).filter(|id| !id.is_empty()),
-            body,
+            retry_after: header(RETRY_AFTER.as_str())
+                .and_then(|value| parse_retry_after(value, date)),
+            request_id: id_in_body.or_else(|| kept_id(header("x-request-id")?)),
+            body: match object {
+                Ok(object) => read_texts(&object, echo_filter),
+                Err(why) => ResponseBody::Unreadable(why),
+            },
         }
     }
 }
 
-fn read_body(bytes: &[u8], echo_filter: &EchoFilter) -> (ResponseBody, Option<String>) {
+fn read_object(bytes: &[u8]) -> Result<Map<String, Value>, &'static str> {
     let bytes = bytes.strip_prefix(BYTE_ORDER_MARK).unwrap_or(bytes);
     if bytes.is_empty() {
-        return (ResponseBody::Unreadable("it has no body"), None);
+        return Err("it has no body");
     }
-    let Ok(Value::Object(object)) = serde_json::from_slice::<Value>(bytes) else {
-        return (
-            ResponseBody::Unreadable("its body is not a JSON object"),
-            None,
-        );
-    };
-    let told = |names: &[&str]| {
-        let text = text_of(&object, names)?;
+    serde_json::from_slice(bytes).map_err(|_| "its body is not a JSON object")
+}
+
+fn read_texts(object: &Map<String, Value>, echo_filter: &EchoFilter) -> ResponseBody {
+    let kept = |names: &[&str]| {
+        let text = text_of(object, names)?;
         if VOCABULARY.contains(&text.as_str()) {
             return Some(text);
         }
@@ -113,14 +107,11 @@ fn read_body(bytes: &[u8], echo_filter: &EchoFilter) -> (ResponseBody, Option<St
             NOT_KEPT.into()
         })
     };
-    let body = ResponseBody::Object {
-        result: told(&["result"]),
-        code: told(&["code", "errorCode"]),
-        reason: told(&["reason", "message"]),
-    };
-    let request_id =
-        text_of(&object, &["request_id", "requestId"]).and_then(|id| kept_id(&id, echo_filter));
-    (body, request_id)
+    ResponseBody::Object {
+        result: kept(&["result"]),
+        code: kept(&["code", "errorCode"]),
+        reason: kept(&["reason", "message"]),
+    }
 }
 
 /// The first field of these names that is a string or a number, as text.
@@ -132,37 +123,25 @@ fn text_of(object: &Map<String, Value>, names: &[&str]) -> Option<String> {
     })
 }
 
-/// A request ID, unless it repeats the request.
-fn kept_id(id: &str, echo_filter: &EchoFilter) -> Option<String> {
-    let id = sanitize::text(id, MAX_REQUEST_ID_CHARS + LOOKAHEAD_CHARS);
-    echo_filter
-        .allows_id(&id)
-        .then(|| sanitize::text(&id, MAX_REQUEST_ID_CHARS))
-}
-
-impl RetryAfter {
-    /// Reads the header: seconds, or an HTTP date (RFC 9110, section 10.2.3). A date is compared with the response's own
-    /// `Date`, so that no clock but the API's matters, and with this host's where it has none.
-    pub(crate) fn parse(value: &str, date: Option<SystemTime>) -> Option<Self> {
-        let value = value.trim();
-        if !value.is_empty() && value.bytes().all(|byte| byte.is_ascii_digit()) {
-            // More seconds than a number holds are a very long time.
-            return Some(Self(Duration::from_secs(value.parse().unwrap_or(u64::MAX))));
-        }
-        let at = httpdate::parse_http_date(value).ok()?;
-        #[expect(
-            clippy::disallowed_methods,
-            reason = "an HTTP date is about the world's time, which no database is asked for"
-        )]
-        let now = date.unwrap_or_else(SystemTime::now);
-        Some(Self(at.duration_since(now).unwrap_or_default()))
+/// Reads `Retry-After`: seconds, or an HTTP date (RFC 9110, section 10.2.3). A date is compared with the response's own
+/// `Date`, because the clock of this host may differ. Without a `Date`, this host's clock counts.
+pub(crate) fn parse_retry_after(value: &str, date: Option<SystemTime>) -> Option<Duration> {
+    let value = value.trim();
+    if !value.is_empty() && value.bytes().all(|byte| byte.is_ascii_digit()) {
+        return Some(Duration::from_secs(value.parse().unwrap_or(u64::MAX)));
     }
+    let at = httpdate::parse_http_date(value).ok()?;
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "an HTTP date has nothing to do with the database's clock"
+    )]
+    let now = date.unwrap_or_else(SystemTime::now);
+    Some(at.duration_since(now).unwrap_or_default())
 }
 
-/// A call that has no response.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum CallFailure {
-    /// Nothing of the request went out: no connection, or it was closed before the request was written.
+    /// No byte of the request went out.
     #[error("the API could not be reached: {0}")]
     NotSent(String),
     /// The request went out, and no complete response came in time.
@@ -248,7 +227,7 @@ mod tests {
         assert_eq!(response.body, expected);
         assert_eq!(read("{}").request_id, None);
 
-        // What is kept ends within the piece: it is a piece all the same.
+        // The limit cuts the piece, and the rest of the piece is still an echo.
         let reason = format!("{}me at the old bridge", " ".repeat(MAX_REASON_CHARS - 4));
         let body = read(&format!(r#"{{"reason":"{reason}"}}"#)).body;
         assert!(
@@ -269,7 +248,7 @@ mod tests {
 
     #[test]
     fn retry_after_is_seconds_or_a_date() {
-        let parse = |value| RetryAfter::parse(value, None).map(|asked| asked.0);
+        let parse = |value| parse_retry_after(value, None);
         assert_eq!(parse(" 7 "), Some(Duration::from_secs(7)));
         assert_eq!(
             parse("99999999999999999999999"),
@@ -294,10 +273,7 @@ mod tests {
             "Fri, 01 Jan 1999 00:00:09 GMT".parse().expect("a value"),
         );
         let response = Response::read(429, &headers, Ok(b""), &EchoFilter::default());
-        assert_eq!(
-            response.retry_after,
-            Some(RetryAfter(Duration::from_secs(9)))
-        );
+        assert_eq!(response.retry_after, Some(Duration::from_secs(9)));
     }
 
     proptest! {

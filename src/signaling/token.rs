@@ -4,7 +4,6 @@
 //! is its u16 length and its bytes; `"007" + base64(zlib(string(signature) + info))`.
 
 use std::io::Write;
-use std::time::Duration;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -13,21 +12,19 @@ use flate2::write::ZlibEncoder;
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
 
-/// Longest life of a token, by the API's rules.
-pub(crate) const MAX_LIFETIME: Duration = Duration::from_hours(24);
+/// The API rejects a token with a longer lifetime.
+pub(crate) const MAX_LIFETIME_S: u32 = 24 * 60 * 60;
 
 const SERVICE_RTM: u16 = 2;
 const PRIVILEGE_RTM_LOGIN: u16 = 1;
 
-/// What a token says: this user may sign in to this app's messaging for a while.
+/// The user may log in to the messaging of the app until the token expires.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct TokenClaims<'a> {
     pub(crate) app_id: &'a str,
-    /// The user, and so the only sender.
     pub(crate) user_id: &'a str,
-    /// When it was made, in seconds since 1970.
+    /// In seconds since 1970.
     pub(crate) issued_at_s: u32,
-    /// How long it lives, in seconds, 86,400 at most.
     pub(crate) expires_in_s: u32,
     /// A random number that makes the signature unique.
     pub(crate) salt: u32,
@@ -35,8 +32,8 @@ pub(crate) struct TokenClaims<'a> {
 
 /// Makes a token. `certificate` is the app certificate as the vendor's console shows it.
 pub(crate) fn make(claims: TokenClaims<'_>, certificate: &str) -> String {
-    let mut compressed = ZlibEncoder::new(Vec::new(), Compression::default());
-    // Writing into memory does not fail; a token cut short would be refused by the API with a 401.
+    let mut compressed = ZlibEncoder::new(Vec::new(), Compression::fast());
+    // Writing into memory does not fail, and the API would answer 401 to a token that is cut short.
     let packed = compressed
         .write_all(&signed(claims, certificate))
         .and_then(|()| compressed.finish())
@@ -44,19 +41,17 @@ pub(crate) fn make(claims: TokenClaims<'_>, certificate: &str) -> String {
     format!("007{}", STANDARD.encode(packed))
 }
 
-/// The signature and what it signs, before compression.
+/// The signature and the signed claims, before compression.
 fn signed(claims: TokenClaims<'_>, certificate: &str) -> Vec<u8> {
     let mut info = Vec::new();
     put_string(&mut info, claims.app_id.as_bytes());
-    info.extend(claims.issued_at_s.to_le_bytes());
-    info.extend(claims.expires_in_s.to_le_bytes());
-    info.extend(claims.salt.to_le_bytes());
-    let services: u16 = 1;
-    info.extend(services.to_le_bytes());
-    info.extend(SERVICE_RTM.to_le_bytes());
-    let privileges: u16 = 1;
-    info.extend(privileges.to_le_bytes());
-    info.extend(PRIVILEGE_RTM_LOGIN.to_le_bytes());
+    for number in [claims.issued_at_s, claims.expires_in_s, claims.salt] {
+        info.extend(number.to_le_bytes());
+    }
+    let (services, privileges) = (1, 1);
+    for number in [services, SERVICE_RTM, privileges, PRIVILEGE_RTM_LOGIN] {
+        info.extend(number.to_le_bytes());
+    }
     info.extend(claims.expires_in_s.to_le_bytes());
     put_string(&mut info, claims.user_id.as_bytes());
 
@@ -76,10 +71,8 @@ fn put_string(out: &mut Vec<u8>, bytes: &[u8]) {
 }
 
 fn hmac_sha256(key: &[u8], message: &[u8]) -> Vec<u8> {
-    Hmac::<Sha256>::new_from_slice(key)
-        .map(|mac| mac.chain_update(message).finalize().into_bytes().to_vec())
-        // HMAC takes keys of any length; the crate's signature is shared with MACs that don't.
-        .unwrap_or_default()
+    let mac = Hmac::<Sha256>::new_from_slice(key).expect("HMAC takes keys of any length");
+    mac.chain_update(message).finalize().into_bytes().to_vec()
 }
 
 #[cfg(test)]

@@ -379,9 +379,6 @@ fn classify(
         charged = verdict.is_charged,
         "called"
     );
-    if outcome == Outcome::Unauthorized {
-        lane.client.credentials().discard_signed_tokens();
-    }
     let retry = lane.shared.retry;
     let retry_after = outcome::retry_after(&call);
     let next = outcome::next(
