@@ -1,5 +1,5 @@
-//! A message as the API takes it. A value that exists is valid: the table's CHECK constraints hold the same rules,
-//! so that a producer's mistake is refused in its own `INSERT` and never gets as far as this.
+//! A message as the API accepts it. The table's CHECK constraints hold the same rules, so Postgres rejects a producer's
+//! mistake in the producer's own `INSERT`.
 
 mod columns;
 mod new;
@@ -10,129 +10,88 @@ use std::sync::Arc;
 pub(crate) use columns::MessageColumns;
 pub use new::NewMessage;
 
-/// Longest user ID and channel name, in characters (Messaging REST API, parameters).
-pub(crate) const MAX_NAME_CHARS: usize = 64;
-/// Largest payload, in bytes of UTF-8 (Messaging REST API: "not exceed 32 KB").
+/// Limits user IDs and channel names (Messaging REST API, parameters).
+const MAX_NAME_CHARS: usize = 64;
+/// Limits a payload in UTF-8 (Messaging REST API: "not exceed 32 KB").
 pub(crate) const MAX_PAYLOAD_BYTES: usize = 32_768;
 
-/// The most calls that a message may ask for.
-pub(crate) const MAX_ATTEMPTS: u16 = 1_000;
-
-/// The characters that the API allows in user IDs and channel names beside letters, digits and space. Its 1.x page
-/// prints `" , "` where the vendor's other pages have `{` and `}`.
+/// User IDs and channel names have these characters beside letters, digits and space. The API's 1.x page prints `" , "` where
+/// the vendor's other pages have `{` and `}`.
 const PUNCTUATION: &str = "!#$%&()+-:;<=.>?@[]^_{}|~,'";
 
-/// Why a value can't be part of a message.
+/// A value can't be part of a message. The error names the column, and does not show the value.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum InvalidMessage {
-    /// A name without a character.
-    #[error("{what} is empty")]
-    Empty {
-        /// Which part of the message.
-        what: &'static str,
-    },
-    /// A name or payload beyond the API's bound.
-    #[error("{what} is longer than {limit}")]
-    TooLong {
-        /// Which part of the message.
-        what: &'static str,
-        /// The bound with its unit.
-        limit: &'static str,
-    },
-    /// A character outside the API's list.
-    #[error("{what} has the character {character:?}, which the API does not allow")]
-    ForbiddenCharacter {
-        /// Which part of the message.
-        what: &'static str,
-        /// The first such character.
-        character: char,
-    },
-    /// A space first or last.
-    #[error("{what} begins or ends with a space")]
-    OuterSpace {
-        /// Which part of the message.
-        what: &'static str,
-    },
-    /// A sender that no URL path can carry.
-    #[error("sender is \".\" or \"..\", which a URL path can't carry: choose another user ID")]
-    DotSegment,
-    /// Something asked for that only a peer message has.
-    #[error("{0} is for peer messages only: leave it out for a channel message")]
-    PeerOnly(&'static str),
-    /// Not exactly one of destination and channel name.
-    #[error("exactly one of destination and channel_name has to be given")]
-    NotOneTarget,
-    /// The one character that Postgres stores in no text.
-    #[error("{what} has the character U+0000, which the database can't store")]
-    Nul {
-        /// Which part of the message.
-        what: &'static str,
-    },
-    /// No alias of an app.
-    #[error("app is not a name of 1 to 64 letters, digits, dots, dashes and underscores")]
-    NotAnAlias,
-    /// A time that the table does not take.
-    #[error("{what} is before year 1 or after year 9999 in UTC")]
-    TimeOutOfRange {
-        /// Which part of the message.
-        what: &'static str,
-    },
-    /// A number of calls out of bounds.
-    #[error("max_attempts is not between 1 and {MAX_ATTEMPTS}")]
-    NotANumberOfAttempts,
+#[error("{column} {problem}")]
+pub struct InvalidMessage {
+    column: &'static str,
+    problem: String,
 }
 
-fn check_name(what: &'static str, name: &str) -> Result<(), InvalidMessage> {
-    if name.is_empty() {
-        return Err(InvalidMessage::Empty { what });
+impl InvalidMessage {
+    fn new<T>(column: &'static str, problem: impl Into<String>) -> Result<T, Self> {
+        let problem = problem.into();
+        Err(Self { column, problem })
     }
-    if name.chars().count() > MAX_NAME_CHARS {
-        return Err(InvalidMessage::TooLong {
-            what,
-            limit: "64 characters",
-        });
+
+    fn peer_only<T>(column: &'static str) -> Result<T, Self> {
+        let problem = "is for peer messages only: leave it out for a channel message";
+        Self::new(column, problem)
     }
-    if let Some(character) = name
-        .chars()
-        .find(|c| !(c.is_ascii_alphanumeric() || *c == ' ' || PUNCTUATION.contains(*c)))
-    {
-        return Err(InvalidMessage::ForbiddenCharacter { what, character });
+}
+
+/// A text that Postgres can store, of at most so many characters.
+fn check_text(column: &'static str, text: &str, max_chars: usize) -> Result<(), InvalidMessage> {
+    if text.chars().count() > max_chars {
+        return InvalidMessage::new(column, format!("is longer than {max_chars} characters"));
     }
-    if name.starts_with(' ') || name.ends_with(' ') {
-        return Err(InvalidMessage::OuterSpace { what });
+    if text.contains('\0') {
+        let problem = "has the character U+0000, which the database can't store";
+        return InvalidMessage::new(column, problem);
     }
     Ok(())
 }
 
-/// A Signaling user ID: 1 to 64 of the allowed characters, no space first or last.
+fn check_not_empty(column: &'static str, text: &str) -> Result<(), InvalidMessage> {
+    if text.is_empty() {
+        return InvalidMessage::new(column, "is empty");
+    }
+    Ok(())
+}
+
+fn check_name(column: &'static str, name: &str) -> Result<(), InvalidMessage> {
+    check_not_empty(column, name)?;
+    let is_allowed = |c: char| c.is_ascii_alphanumeric() || c == ' ' || PUNCTUATION.contains(c);
+    if let Some(character) = name.chars().find(|c| !is_allowed(*c)) {
+        let problem = format!("has the character {character:?}, which the API does not allow");
+        return InvalidMessage::new(column, problem);
+    }
+    if name.starts_with(' ') || name.ends_with(' ') {
+        return InvalidMessage::new(column, "begins or ends with a space");
+    }
+    check_text(column, name, MAX_NAME_CHARS)
+}
+
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) struct UserId(String);
 
 impl UserId {
-    /// A user ID that receives.
-    ///
-    /// # Errors
-    /// Where the API does not allow the value.
     pub(crate) fn destination(value: impl Into<String>) -> Result<Self, InvalidMessage> {
         let value = value.into();
         check_name("destination", &value)?;
         Ok(Self(value))
     }
 
-    /// A user ID that sends: one segment of the request's path.
-    ///
-    /// # Errors
-    /// Where the API does not allow the value, or a path can't carry it (`.` and `..`).
     pub(crate) fn sender(value: impl Into<String>) -> Result<Self, InvalidMessage> {
         let value = value.into();
         check_name("sender", &value)?;
         if value == "." || value == ".." {
-            return Err(InvalidMessage::DotSegment);
+            let problem =
+                "is \".\" or \"..\", which a URL path can't carry: choose another user ID";
+            return InvalidMessage::new("sender", problem);
         }
         Ok(Self(value))
     }
 
-    /// The ID as the API knows it.
     pub(crate) fn as_str(&self) -> &str {
         &self.0
     }
@@ -144,50 +103,33 @@ impl fmt::Display for UserId {
     }
 }
 
-/// A channel's name: 1 to 64 of the allowed characters, no space first or last.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct ChannelName(String);
 
 impl ChannelName {
-    /// A channel to send to.
-    ///
-    /// # Errors
-    /// Where the API does not allow the value.
     pub(crate) fn new(value: impl Into<String>) -> Result<Self, InvalidMessage> {
         let value = value.into();
         check_name("channel_name", &value)?;
         Ok(Self(value))
     }
 
-    /// The name as the API knows it.
     pub(crate) fn as_str(&self) -> &str {
         &self.0
     }
 }
 
-/// What is said: 1 to 32,768 bytes of UTF-8 without U+0000. Prints its size, never itself. A clone is the same text.
+/// `Debug` shows the size of the payload alone. A clone shares the text.
 #[derive(Clone, PartialEq, Eq)]
 pub(crate) struct Payload(Arc<str>);
 
 impl Payload {
-    /// A payload within the API's bounds.
-    ///
-    /// # Errors
-    /// Where it is empty or too long, or can't be stored.
     pub(crate) fn new(value: impl Into<Arc<str>>) -> Result<Self, InvalidMessage> {
         let value = value.into();
-        if value.is_empty() {
-            return Err(InvalidMessage::Empty { what: "payload" });
-        }
+        check_not_empty("payload", &value)?;
         if value.len() > MAX_PAYLOAD_BYTES {
-            return Err(InvalidMessage::TooLong {
-                what: "payload",
-                limit: "32,768 bytes of UTF-8",
-            });
+            return InvalidMessage::new("payload", "is longer than 32,768 bytes of UTF-8");
         }
-        if value.contains('\0') {
-            return Err(InvalidMessage::Nul { what: "payload" });
-        }
+        check_text("payload", &value, MAX_PAYLOAD_BYTES)?;
         Ok(Self(value))
     }
 
@@ -202,14 +144,14 @@ impl fmt::Debug for Payload {
     }
 }
 
-/// Whom a message is for, with what only this kind of message can ask for.
+/// The recipient of a message, with the options that only this kind of message has.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Target {
     Peer {
         destination: UserId,
-        /// Answer only when the receiver has it, so that delivered and offline can be told apart.
+        /// The API answers only when the recipient has the message, so that delivered and offline can be told apart.
         wait_for_ack: bool,
-        /// Keep the message for a receiver that is offline.
+        /// The API keeps the message for a recipient that is offline.
         enable_offline_messaging: bool,
     },
     Channel {
@@ -218,10 +160,7 @@ pub(crate) enum Target {
 }
 
 impl Target {
-    /// The target of a row, of whose two columns exactly one is filled.
-    ///
-    /// # Errors
-    /// Where both or none are filled, or the API does not allow the name.
+    /// The target of a row. Exactly one of its two columns has a value.
     pub(crate) fn from_columns(
         destination: Option<String>,
         channel_name: Option<String>,
@@ -234,14 +173,17 @@ impl Target {
                 wait_for_ack,
                 enable_offline_messaging,
             }),
-            (None, Some(_)) if wait_for_ack => Err(InvalidMessage::PeerOnly("wait_for_ack")),
+            (None, Some(_)) if wait_for_ack => InvalidMessage::peer_only("wait_for_ack"),
             (None, Some(_)) if enable_offline_messaging => {
-                Err(InvalidMessage::PeerOnly("enable_offline_messaging"))
+                InvalidMessage::peer_only("enable_offline_messaging")
             }
             (None, Some(name)) => Ok(Self::Channel {
                 name: ChannelName::new(name)?,
             }),
-            _ => Err(InvalidMessage::NotOneTarget),
+            _ => InvalidMessage::new(
+                "exactly one of destination and channel_name",
+                "has to be given",
+            ),
         }
     }
 
@@ -253,25 +195,20 @@ impl Target {
         }
     }
 
-    /// The call is answered after the receiver has acknowledged the message, or has not.
     pub(crate) fn waits_for_ack(&self) -> bool {
-        matches!(
-            self,
-            Self::Peer {
-                wait_for_ack: true,
-                ..
-            }
-        )
+        match self {
+            Self::Peer { wait_for_ack, .. } => *wait_for_ack,
+            Self::Channel { .. } => false,
+        }
     }
 }
 
-/// What one call says to the API.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Message {
     pub(crate) sender: UserId,
     pub(crate) target: Target,
     pub(crate) payload: Payload,
-    /// Keep it as a historical message (deprecated by the vendor, still accepted).
+    /// The API keeps a historical message. The vendor deprecates that, and still accepts it.
     pub(crate) enable_historical_messaging: bool,
 }
 
@@ -304,7 +241,7 @@ mod tests {
     fn a_dot_segment_receives_but_does_not_send() {
         for name in [".", ".."] {
             assert!(UserId::destination(name).is_ok());
-            assert_eq!(UserId::sender(name), Err(InvalidMessage::DotSegment));
+            assert!(UserId::sender(name).is_err());
         }
     }
 

@@ -10,7 +10,7 @@ use super::UsageError;
 use super::args::{DatabaseArgs, parse_time};
 use super::obstacles::if_readable;
 use super::print::{one_line, print};
-use crate::message::{InvalidMessage, MessageColumns, NewMessage};
+use crate::message::{MessageColumns, NewMessage};
 use crate::outbox::{EnqueueError, InvalidLines, Waiting, read_json_lines};
 use crate::telemetry;
 
@@ -97,12 +97,12 @@ pub(super) async fn run(args: EnqueueArgs) -> anyhow::Result<()> {
             error => UsageError(error.to_string()).into(),
         })?
     } else {
-        let message = NewMessage::try_from(args.columns()).map_err(|error| match error {
-            InvalidMessage::NotOneTarget => {
-                UsageError("say whom it is for: --destination USER or --channel NAME".into())
-            }
-            error => UsageError(error.to_string()),
-        })?;
+        if args.destination.is_none() && args.channel.is_none() {
+            let usage = "name the recipient: --destination USER or --channel NAME";
+            return Err(UsageError(usage.into()).into());
+        }
+        let message =
+            NewMessage::try_from(args.columns()).map_err(|error| UsageError(error.to_string()))?;
         vec![message]
     };
     let outbox = args.database.connect(1).await?;

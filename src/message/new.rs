@@ -4,18 +4,18 @@ use std::fmt;
 
 use time::OffsetDateTime;
 
-use super::{ChannelName, InvalidMessage, MAX_ATTEMPTS, Message, Payload, Target, UserId};
+use super::{
+    ChannelName, InvalidMessage, Message, Payload, Target, UserId, check_not_empty, check_text,
+};
 use crate::pace::DbTime;
 
-/// Calls after which a message ends as `failed`, unless it says otherwise.
 const DEFAULT_MAX_ATTEMPTS: u16 = 10;
+const MAX_ATTEMPTS: u16 = 1_000;
 const MAX_ALIAS_CHARS: usize = 64;
 const MAX_DEDUPE_KEY_CHARS: usize = 256;
 const MAX_TRACEPARENT_CHARS: usize = 128;
 
-/// A message to insert with [`enqueue`](crate::enqueue()). One that exists is valid: the table lets it in.
-///
-/// It begins with whom it is for; what is not said has the table's default.
+/// A message to insert with [`enqueue`](crate::enqueue()). The constructors check everything that the table checks.
 ///
 /// ```
 /// use signaling_worker::NewMessage;
@@ -39,7 +39,7 @@ pub struct NewMessage {
     pub(crate) traceparent: Option<String>,
 }
 
-/// A key may be made of content: it prints nothing of itself.
+/// `Debug` does not show the key, because a producer may make it of content.
 #[derive(Clone, PartialEq, Eq)]
 pub(crate) struct DedupeKey(pub(crate) String);
 
@@ -68,24 +68,20 @@ impl NewMessage {
     /// A message to one user.
     ///
     /// # Errors
-    /// Where the API does not allow one of the names, or the payload.
+    /// If the API does not allow one of the names, or the payload.
     pub fn to_peer(
         sender: impl Into<String>,
         destination: impl Into<String>,
         payload: impl Into<String>,
     ) -> Result<Self, InvalidMessage> {
-        let target = Target::Peer {
-            destination: UserId::destination(destination)?,
-            wait_for_ack: false,
-            enable_offline_messaging: false,
-        };
+        let target = Target::from_columns(Some(destination.into()), None, false, false)?;
         Self::to(target, sender, payload)
     }
 
-    /// A message to everybody in a channel.
+    /// A message to all users in a channel.
     ///
     /// # Errors
-    /// Where the API does not allow one of the names, or the payload.
+    /// If the API does not allow one of the names, or the payload.
     pub fn to_channel(
         sender: impl Into<String>,
         channel_name: impl Into<String>,
@@ -109,63 +105,59 @@ impl NewMessage {
         Ok(message.into())
     }
 
-    /// Which configured app sends it: an alias, `default` if nothing is said.
+    /// The alias of the app that sends the message, in place of `default`.
     ///
     /// # Errors
-    /// Where that can be no alias. Whether a worker serves the app is not looked at.
+    /// If the alias is not 1 to 64 letters, digits, dots, dashes and underscores.
     pub fn app(mut self, alias: impl Into<String>) -> Result<Self, InvalidMessage> {
-        let alias = alias.into();
-        let is_alias = (1..=MAX_ALIAS_CHARS).contains(&alias.len())
-            && alias
-                .bytes()
-                .all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte));
-        if !is_alias {
-            return Err(InvalidMessage::NotAnAlias);
+        self.app = alias.into();
+        let is_allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
+        if !(1..=MAX_ALIAS_CHARS).contains(&self.app.len()) || !self.app.bytes().all(is_allowed) {
+            let problem = "is not a name of 1 to 64 letters, digits, dots, dashes and underscores";
+            return InvalidMessage::new("app", problem);
         }
-        self.app = alias;
         Ok(self)
     }
 
-    /// Waits for the receiver, to tell delivered from offline.
+    /// The API answers only when the recipient has the message, so that the status tells delivered from offline.
     ///
     /// # Errors
-    /// For a channel message, which has no such receiver.
+    /// For a channel message.
     pub fn wait_for_ack(mut self) -> Result<Self, InvalidMessage> {
-        match &mut self.message.target {
-            Target::Peer { wait_for_ack, .. } => *wait_for_ack = true,
-            Target::Channel { .. } => return Err(InvalidMessage::PeerOnly("wait_for_ack")),
-        }
+        let Target::Peer { wait_for_ack, .. } = &mut self.message.target else {
+            return InvalidMessage::peer_only("wait_for_ack");
+        };
+        *wait_for_ack = true;
         Ok(self)
     }
 
-    /// The API keeps it for a receiver that is offline.
+    /// The API keeps the message for a recipient that is offline.
     ///
     /// # Errors
-    /// For a channel message, which has no such receiver.
+    /// For a channel message.
     pub fn enable_offline_messaging(mut self) -> Result<Self, InvalidMessage> {
-        match &mut self.message.target {
-            Target::Peer {
-                enable_offline_messaging,
-                ..
-            } => *enable_offline_messaging = true,
-            Target::Channel { .. } => {
-                return Err(InvalidMessage::PeerOnly("enable_offline_messaging"));
-            }
-        }
+        let Target::Peer {
+            enable_offline_messaging,
+            ..
+        } = &mut self.message.target
+        else {
+            return InvalidMessage::peer_only("enable_offline_messaging");
+        };
+        *enable_offline_messaging = true;
         Ok(self)
     }
 
-    /// The API keeps it as a historical message (deprecated by the vendor).
+    /// The API keeps the message as a historical message (deprecated by the vendor).
     #[must_use]
     pub fn enable_historical_messaging(mut self) -> Self {
         self.message.enable_historical_messaging = true;
         self
     }
 
-    /// The earliest time to send, in place of the database's present one.
+    /// The earliest time to send, in place of the database's present time.
     ///
     /// # Errors
-    /// Where it is before year 1 or after year 9999 in UTC.
+    /// If the time is before year 1 or after year 9999 in UTC.
     pub fn due_at(mut self, time: OffsetDateTime) -> Result<Self, InvalidMessage> {
         self.due_at = Some(check_time("due_at", time)?);
         Ok(self)
@@ -174,84 +166,62 @@ impl NewMessage {
     /// No call starts after this time.
     ///
     /// # Errors
-    /// Where it is before year 1 or after year 9999 in UTC.
+    /// If the time is before year 1 or after year 9999 in UTC.
     pub fn expires_at(mut self, time: OffsetDateTime) -> Result<Self, InvalidMessage> {
         self.expires_at = Some(check_time("expires_at", time)?);
         Ok(self)
     }
 
-    /// Calls after which it ends as `failed`, in place of 10.
+    /// The number of charged attempts after which the message ends as `failed`, in place of 10.
     ///
     /// # Errors
-    /// Where that is not between 1 and 1,000.
-    pub fn max_attempts(mut self, calls: u16) -> Result<Self, InvalidMessage> {
-        if !(1..=MAX_ATTEMPTS).contains(&calls) {
-            return Err(InvalidMessage::NotANumberOfAttempts);
+    /// If the number is not between 1 and 1,000.
+    pub fn max_attempts(mut self, attempts: u16) -> Result<Self, InvalidMessage> {
+        if !(1..=MAX_ATTEMPTS).contains(&attempts) {
+            let problem = format!("is not between 1 and {MAX_ATTEMPTS}");
+            return InvalidMessage::new("max_attempts", problem);
         }
-        self.max_attempts = calls;
+        self.max_attempts = attempts;
         Ok(self)
     }
 
-    /// Never called again when it is not known what an earlier call did.
+    /// The worker does not repeat a call that may have sent the message. The message then ends as `unknown`.
     #[must_use]
     pub fn at_most_once(mut self) -> Self {
         self.at_most_once = true;
         self
     }
 
-    /// A key that is unique for the app: a message whose key is there already is not inserted again.
+    /// A key that is unique in the app. [`enqueue`](crate::enqueue()) inserts no second message with the same key.
     ///
     /// # Errors
-    /// Where it has not 1 to 256 characters, or can't be stored.
+    /// If the key has not 1 to 256 characters, or can't be stored.
     pub fn dedupe_key(mut self, key: impl Into<String>) -> Result<Self, InvalidMessage> {
-        let (what, key) = ("dedupe_key", key.into());
-        if key.is_empty() {
-            return Err(InvalidMessage::Empty { what });
-        }
-        check_text(what, &key, MAX_DEDUPE_KEY_CHARS, "256 characters")?;
+        let key = key.into();
+        check_not_empty("dedupe_key", &key)?;
+        check_text("dedupe_key", &key, MAX_DEDUPE_KEY_CHARS)?;
         self.dedupe_key = Some(DedupeKey(key));
         Ok(self)
     }
 
-    /// The W3C trace context that it belongs to. Stored, not sent.
+    /// The W3C trace context of the producer. The worker's spans join that trace.
     ///
     /// # Errors
-    /// Where it has more than 128 characters, or can't be stored.
+    /// If the text has more than 128 characters, or can't be stored.
     pub fn traceparent(mut self, context: impl Into<String>) -> Result<Self, InvalidMessage> {
         let context = context.into();
-        check_text(
-            "traceparent",
-            &context,
-            MAX_TRACEPARENT_CHARS,
-            "128 characters",
-        )?;
+        check_text("traceparent", &context, MAX_TRACEPARENT_CHARS)?;
         self.traceparent = Some(context);
         Ok(self)
     }
 }
 
-fn check_text(
-    what: &'static str,
-    text: &str,
-    max_chars: usize,
-    limit: &'static str,
-) -> Result<(), InvalidMessage> {
-    if text.chars().count() > max_chars {
-        return Err(InvalidMessage::TooLong { what, limit });
-    }
-    if text.contains('\0') {
-        return Err(InvalidMessage::Nul { what });
-    }
-    Ok(())
-}
-
-fn check_time(what: &'static str, time: OffsetDateTime) -> Result<DbTime, InvalidMessage> {
+fn check_time(column: &'static str, time: OffsetDateTime) -> Result<DbTime, InvalidMessage> {
     let time = DbTime::from(time);
     if time.is_within_years_1_to_9999() {
-        Ok(time)
-    } else {
-        Err(InvalidMessage::TimeOutOfRange { what })
+        return Ok(time);
     }
+    InvalidMessage::new(column, "is before year 1 or after year 9999 in UTC")
 }
 
 #[cfg(test)]
@@ -265,9 +235,9 @@ mod tests {
     }
 
     #[test]
-    fn what_the_table_refuses_is_no_message() {
+    fn a_value_that_the_table_rejects_is_an_error() {
         for alias in ["", "a b", "ä", &"a".repeat(65)] {
-            assert_eq!(message().app(alias), Err(InvalidMessage::NotAnAlias));
+            assert!(message().app(alias).is_err());
         }
         assert!(message().app("news.eu-west_1").is_ok());
         for calls in [0, 1_001] {
@@ -287,16 +257,15 @@ mod tests {
     }
 
     #[test]
-    fn a_time_outside_of_the_years_1_to_9999_in_utc_is_refused() {
+    fn a_time_outside_of_the_years_1_to_9999_in_utc_is_rejected() {
         for time in [
             datetime!(9999-12-31 23:59:59 -05:00),
             datetime!(0001-01-01 00:00 +1),
             datetime!(0000-12-31 23:59:59.9999999 UTC),
             datetime!(-4714-01-01 00:00 UTC),
         ] {
-            let refused = |what| Err(InvalidMessage::TimeOutOfRange { what });
-            assert_eq!(message().due_at(time), refused("due_at"));
-            assert_eq!(message().expires_at(time), refused("expires_at"));
+            assert!(message().due_at(time).is_err());
+            assert!(message().expires_at(time).is_err());
         }
         for time in [
             datetime!(0001-01-01 00:00 UTC),
