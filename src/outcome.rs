@@ -1,32 +1,27 @@
-//! Classifies responses and missing responses. No other module decides what a response means, and nothing but the
-//! arguments decides it here.
+//! Classifies responses and missing responses, and decides what becomes of the row. Pure functions: no other module decides
+//! what a response means.
 
-use std::fmt::Write;
 use std::time::Duration;
 
 use crate::pace::DbTime;
-use crate::signaling::{CallFailure, Response, ResponseBody, RetryAfter};
+use crate::signaling::{CallFailure, Response, ResponseBody};
 
-/// What a call came to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Outcome {
-    /// The API took the message.
     Accepted(Acceptance),
-    /// The API answered that it failed: the call had no effect. A retry waits for as long as the API asks.
+    /// HTTP 500: the call had no effect.
     Transient,
-    /// No API judged the call: no connection, or a response that only a gateway gives. The call had no effect and
-    /// says nothing about the message.
+    /// No connection, or a response that only a gateway gives. The call had no effect and says nothing about the message.
     Unserved,
     /// HTTP 429: the limit of the app, or of one destination.
     Throttled,
     Rejected,
     /// HTTP 401 or 403. The circuit breaker decides whether the credentials, the worker or the message is at fault.
     Unauthorized,
-    /// It may have had its effect, or not.
+    /// The API may have sent the message, or not.
     Ambiguous,
 }
 
-/// How the API took a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Acceptance {
     Sent,
@@ -34,16 +29,13 @@ pub(crate) enum Acceptance {
     Offline,
 }
 
-/// Decides what a call came to (Messaging REST API, "Status code" and "Response body parameters").
+/// Classifies a call by the documentation (Messaging REST API, "Status code" and "Response body parameters").
 pub(crate) fn classify(call: &Result<Response, CallFailure>) -> Outcome {
-    match call {
-        Ok(response) => classify_response(response),
-        Err(CallFailure::NotSent(_)) => Outcome::Unserved,
-        Err(CallFailure::TimedOut(_) | CallFailure::Broken(_)) => Outcome::Ambiguous,
-    }
-}
-
-fn classify_response(response: &Response) -> Outcome {
+    let response = match call {
+        Ok(response) => response,
+        Err(CallFailure::NotSent(_)) => return Outcome::Unserved,
+        Err(CallFailure::TimedOut(_) | CallFailure::Broken(_)) => return Outcome::Ambiguous,
+    };
     match response.status {
         200 => acceptance(&response.body).map_or(Outcome::Ambiguous, Outcome::Accepted),
         // "Parameters incorrect", not JSON, illegal content: another call with the same message fails, too.
@@ -52,66 +44,61 @@ fn classify_response(response: &Response) -> Outcome {
         429 => Outcome::Throttled,
         // "Internal server error" is the only 5xx by which the API says that it has not sent the message.
         500 => Outcome::Transient,
-        // 408 is "no response from the server", and 503 "processing exceeded the maximum time": the API may have
-        // sent the message. So it may after any other 5xx, because a gateway gives those when it has passed the
-        // request on. A 2xx other than 200 is undocumented, and may be a success.
+        // 408 is "no response from the server", and 503 "processing exceeded the maximum time". The API may have sent the
+        // message. After any other 5xx too, because a gateway may have passed the request on. A 2xx other than 200 is
+        // undocumented, and may be a success.
         201..=299 | 408 | 501..=599 => Outcome::Ambiguous,
-        // The API does not document any other status. A gateway redirects or answers 404 when it is misrouted: if
-        // that failed messages, one minute of it would fail all that are sent in that minute.
+        // The API does not document any other status. A gateway redirects or answers 404 if its routes are wrong. If a 404
+        // failed the message, one minute of wrong routes would fail all messages of that minute.
         _ => Outcome::Unserved,
     }
 }
 
-/// The success that the body of a 200 tells of, if it does.
 fn acceptance(body: &ResponseBody) -> Option<Acceptance> {
     let ResponseBody::Object { result, code, .. } = body else {
         return None;
     };
-    let success = match result.as_deref() {
-        Some("success") => true,
-        Some(_) => return None,
-        None => false,
-    };
+    if result.as_ref().is_some_and(|result| result != "success") {
+        return None;
+    }
     match code.as_deref() {
         Some("message_sent") => Some(Acceptance::Sent),
         Some("message_delivered") => Some(Acceptance::Delivered),
-        // An older page of the vendor calls it peer_offline.
+        // An older page of the vendor has the code peer_offline.
         Some("message_offline" | "peer_offline") => Some(Acceptance::Offline),
-        // A channel message's success has no code. "Sent" is the least that a success says.
-        _ if success => Some(Acceptance::Sent),
-        _ => None,
+        // The success of a channel message has no code.
+        _ => result.is_some().then_some(Acceptance::Sent),
     }
 }
 
-/// What to tell a person about a call that did not end well. Without the payload, and bounded.
+/// The error of a call for people: bounded, and without the payload.
 pub(crate) fn describe(call: &Result<Response, CallFailure>) -> String {
-    match call {
-        Err(failure) => failure.to_string(),
-        Ok(Response { status, body, .. }) => match body {
-            ResponseBody::Unreadable(why) => format!("HTTP {status}, and {why}"),
-            ResponseBody::Object {
-                result,
-                code,
-                reason,
-            } => {
-                let mut text = format!("HTTP {status}");
-                for (name, value) in [("result", result), ("code", code)] {
-                    if let Some(value) = value {
-                        // Writing into a string does not fail.
-                        write!(text, ", {name} {value:?}").ok();
-                    }
+    let response = match call {
+        Ok(response) => response,
+        Err(failure) => return failure.to_string(),
+    };
+    let mut text = format!("HTTP {}", response.status);
+    match &response.body {
+        ResponseBody::Unreadable(why) => text += &format!(", and {why}"),
+        ResponseBody::Object {
+            result,
+            code,
+            reason,
+        } => {
+            for (name, value) in [("result", result), ("code", code)] {
+                if let Some(value) = value {
+                    text += &format!(", {name} {value:?}");
                 }
-                if let Some(reason) = reason {
-                    text.push_str(": ");
-                    text.push_str(reason);
-                }
-                text
             }
-        },
+            if let Some(reason) = reason {
+                text += &format!(": {reason}");
+            }
+        }
     }
+    text
 }
 
-/// A final status of a row, as the column spells it.
+/// A final value of the column `status`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum FinalStatus {
     MessageSent,
@@ -120,12 +107,11 @@ pub(crate) enum FinalStatus {
     /// Rejected, out of charged attempts, or given up after `WORKER_GIVE_UP_AFTER`.
     Failed,
     Expired,
-    /// Nobody can know whether it was taken, and it may not be called again.
+    /// The API may have sent the message, and the worker may not send it again.
     Unknown,
 }
 
 impl FinalStatus {
-    /// The value of the column `status`.
     pub(crate) fn as_str(self) -> &'static str {
         match self {
             Self::MessageSent => "message_sent",
@@ -138,25 +124,32 @@ impl FinalStatus {
     }
 }
 
-/// On which side the fault of a failed attempt is.
+/// The cause of a failed attempt, as the column `fault` has it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Fault {
-    /// The message, or its destination: the API rejected it, or accepts other messages.
+    /// The API rejected the message, or accepts messages to other destinations.
     Message,
-    /// The destination: it has a limit of its own.
+    /// The destination has a limit of its own.
     Destination,
-    /// The worker: other workers' messages are accepted, or the worker died with this message.
+    /// The API accepts messages of other workers, or the worker died with this message.
     Worker,
-    /// The API, or the app's credentials: no worker's messages are accepted.
+    /// The API accepts no worker's messages, or not the app's credentials.
     Api,
-    /// The app's budget of calls is used up.
+    /// The calls of this app exceed its limit.
     Budget,
-    /// Too little is known.
     Unclear,
 }
 
 impl Fault {
-    /// The value of the column `fault`.
+    const ALL: [Self; 6] = [
+        Self::Message,
+        Self::Destination,
+        Self::Worker,
+        Self::Api,
+        Self::Budget,
+        Self::Unclear,
+    ];
+
     pub(crate) fn as_str(self) -> &'static str {
         match self {
             Self::Message => "message",
@@ -167,9 +160,14 @@ impl Fault {
             Self::Unclear => "unclear",
         }
     }
+
+    /// None if a newer version has written another fault.
+    pub(crate) fn parse(text: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|fault| fault.as_str() == text)
+    }
 }
 
-/// The row's part in the decision after an attempt: its limits and promises.
+/// The limits and promises of a row for the decision after an attempt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct DeliveryPolicy {
     /// Charged attempts before this one.
@@ -178,16 +176,14 @@ pub(crate) struct DeliveryPolicy {
     pub(crate) uncharged: u32,
     /// Start of the first failed attempt.
     pub(crate) failing_since: Option<DbTime>,
-    /// Charged attempts that may fail.
+    /// Limits charged attempts.
     pub(crate) max_attempts: u32,
-    /// Never called again after an ambiguous outcome.
     pub(crate) at_most_once: bool,
     pub(crate) expires_at: Option<DbTime>,
-    /// Whether the call probes a lane that is held.
+    /// True if the attempt probes a lane that is held.
     pub(crate) probe: bool,
 }
 
-/// What becomes of the row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Next {
     Final(FinalStatus),
@@ -196,28 +192,29 @@ pub(crate) enum Next {
 }
 
 impl DeliveryPolicy {
-    /// How many failed attempts the delay after this one goes by. A held lane paces its probes itself, and the message of
+    /// The number of failed attempts that determines the next delay. A held lane spaces its probes itself, and the message of
     /// a probe must be due soon after the end of the hold.
     pub(crate) fn failures(&self) -> u32 {
-        let failures = self.attempts.saturating_add(self.uncharged);
         if self.probe {
             1
         } else {
-            failures.saturating_add(1)
+            self.attempts
+                .saturating_add(self.uncharged)
+                .saturating_add(1)
         }
     }
 }
 
-/// How long the API asks to wait before the next call; zero if it does not ask.
+/// The wait for which the API asks, an hour at most; zero if it does not ask.
 pub(crate) fn retry_after(call: &Result<Response, CallFailure>) -> Duration {
     let asked = call.as_ref().ok().and_then(|response| response.retry_after);
-    asked.map_or(Duration::ZERO, |RetryAfter(asked)| {
-        asked.min(MAX_RETRY_AFTER)
-    })
+    asked.unwrap_or_default().min(MAX_RETRY_AFTER)
 }
 
-/// Decides what becomes of a row after a call. `delay` is how long the next one waits, if there is one; a message that fails
-/// for `give_up_after` ends. `now` is a time of the database that is certainly over, even if the clock was set.
+pub(crate) const MAX_RETRY_AFTER: Duration = Duration::from_hours(1);
+
+/// Decides what becomes of a row after a call. `delay` is the delay of a retry. A message that fails for `give_up_after` ends.
+/// `now` is a time of the database that is certainly over, even if the clock was set.
 pub(crate) fn next(
     outcome: Outcome,
     is_charged: bool,
@@ -226,39 +223,33 @@ pub(crate) fn next(
     delay: Duration,
     give_up_after: Duration,
 ) -> Next {
-    let again = |delay: Duration| match policy.expires_at {
-        Some(expires_at) if expires_at <= now + delay => Next::Final(FinalStatus::Expired),
-        _ => Next::Retry(delay),
-    };
-    let is_given_up = policy
-        .failing_since
-        .is_some_and(|since| now.since(since) >= give_up_after);
-    match outcome {
-        Outcome::Accepted(Acceptance::Sent) => Next::Final(FinalStatus::MessageSent),
-        Outcome::Accepted(Acceptance::Delivered) => Next::Final(FinalStatus::MessageDelivered),
-        Outcome::Accepted(Acceptance::Offline) => Next::Final(FinalStatus::MessageOffline),
-        Outcome::Rejected => Next::Final(FinalStatus::Failed),
-        Outcome::Ambiguous if policy.at_most_once => Next::Final(FinalStatus::Unknown),
+    let final_status = match outcome {
+        Outcome::Accepted(Acceptance::Sent) => FinalStatus::MessageSent,
+        Outcome::Accepted(Acceptance::Delivered) => FinalStatus::MessageDelivered,
+        Outcome::Accepted(Acceptance::Offline) => FinalStatus::MessageOffline,
+        Outcome::Rejected => FinalStatus::Failed,
+        Outcome::Ambiguous if policy.at_most_once => FinalStatus::Unknown,
         Outcome::Throttled
         | Outcome::Unauthorized
         | Outcome::Transient
         | Outcome::Unserved
         | Outcome::Ambiguous => {
             let is_last = is_charged && policy.attempts.saturating_add(1) >= policy.max_attempts;
-            if is_last || is_given_up {
-                Next::Final(FinalStatus::Failed)
+            let failing_since = policy.failing_since;
+            if is_last || failing_since.is_some_and(|since| now.since(since) >= give_up_after) {
+                FinalStatus::Failed
+            } else if policy.expires_at.is_some_and(|at| at <= now + delay) {
+                FinalStatus::Expired
             } else {
-                again(delay)
+                return Next::Retry(delay);
             }
         }
-    }
+    };
+    Next::Final(final_status)
 }
 
-/// The longest wait that a `Retry-After` is followed for.
-pub(crate) const MAX_RETRY_AFTER: Duration = Duration::from_hours(1);
-
 impl Outcome {
-    /// The value of the attempt's column `outcome`; none for a call that ended the message well.
+    /// The value of the attempt's column `outcome`. An accepted attempt has no row.
     pub(crate) fn attempt_outcome(self) -> Option<&'static str> {
         match self {
             Self::Accepted(_) => None,

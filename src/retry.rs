@@ -1,12 +1,12 @@
-//! How long a message waits for its next call: attempt → delay. The only module that names the crate `backoff`,
-//! which is no longer maintained and is used for its exponential policy alone.
+//! The delay before the next attempt of a message. The only module that names the crate `backoff`, which is no longer
+//! maintained and is used for its exponential policy alone.
 
 use std::time::Duration;
 
+use backoff::ExponentialBackoffBuilder;
 use backoff::backoff::Backoff;
-use backoff::{ExponentialBackoff, ExponentialBackoffBuilder};
 
-/// By what share a delay is spread to both sides, so that messages which failed together don't come back together.
+/// Spreads a delay to both sides by this share, so that messages that failed together are not retried together.
 const JITTER: f64 = 0.5;
 
 /// Exponential backoff: `base`, twice that, and so on, spread by half to both sides, and never above `cap`.
@@ -17,13 +17,10 @@ pub(crate) struct RetryPolicy {
     give_up_after: Duration,
 }
 
-/// Why a policy can't be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum InvalidRetryPolicy {
-    /// A base of no time would call again at once, for ever.
     #[error("the retry base is zero: set WORKER_RETRY_BASE to at least 1ms")]
     NoBase,
-    /// The longest delay is shorter than the first one.
     #[error(
         "the retry cap {cap:?} is shorter than the retry base {base:?}: raise WORKER_RETRY_CAP or lower WORKER_RETRY_BASE"
     )]
@@ -31,11 +28,7 @@ pub(crate) enum InvalidRetryPolicy {
 }
 
 impl RetryPolicy {
-    /// A policy with the first delay about `base` and no delay above `cap`. A message that still fails `give_up_after` its
-    /// first failure ends as failed, also where its failures were not charged.
-    ///
-    /// # Errors
-    /// Where `base` is below a millisecond or above `cap`.
+    /// A message that still fails `give_up_after` its first failure ends as failed, also if its failures were not charged.
     pub(crate) fn new(
         base: Duration,
         cap: Duration,
@@ -60,24 +53,22 @@ impl RetryPolicy {
 
     /// The delay before the call that follows failed attempt number `attempt` (1 is the first).
     pub(crate) fn delay(&self, attempt: u32) -> Duration {
-        let mut backoff = self.policy_at(attempt);
-        backoff.next_backoff().unwrap_or(self.cap).min(self.cap)
-    }
-
-    /// The crate's policy, moved on to an attempt: the middle of what it draws is `base * 2^(attempt - 1)`, and at
-    /// most so much that the longest draw is the cap.
-    fn policy_at(&self, attempt: u32) -> ExponentialBackoff {
-        let longest_middle = self.cap.div_f64(1.0 + JITTER);
         let doublings = attempt.saturating_sub(1).min(30);
+        // The longest random delay is the cap.
+        let longest_middle = self.cap.div_f64(1.0 + JITTER);
         let middle = self.base.saturating_mul(1 << doublings).min(longest_middle);
-        ExponentialBackoffBuilder::new()
+        let mut backoff = ExponentialBackoffBuilder::new()
             .with_initial_interval(middle)
-            .with_max_interval(longest_middle)
-            .with_multiplier(2.0)
             .with_randomization_factor(JITTER)
             .with_max_elapsed_time(None)
-            .build()
+            .build();
+        backoff.next_backoff().unwrap_or(self.cap).min(self.cap)
     }
+}
+
+/// A duration shortened by up to a fifth, so that connections that were made together do not end together.
+pub(crate) fn shortened_at_random(duration: Duration) -> Duration {
+    duration.mul_f64(rand::random_range(0.8..=1.0))
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@ use sqlx::{FromRow, PgConnection, query};
 pub(crate) use next_step::NextStep;
 
 use super::lane_status::{LaneStatus, lane_of};
-use crate::advice::{fault_advice, parse_fault};
+use crate::advice::fault_advice;
 use crate::error_text::database_error_text;
 use crate::outbox::one_off::{rows, value};
 use crate::outbox::{Outbox, SchemaError};
@@ -110,7 +110,7 @@ pub(crate) struct CallDetail {
 impl CallDetail {
     /// On which side the fault is; none where that was not decided.
     pub(crate) fn fault(&self) -> Option<Fault> {
-        parse_fault(self.fault.as_deref()?)
+        Fault::parse(self.fault.as_deref()?)
     }
 
     /// Advice to the operator.
