@@ -79,9 +79,6 @@ pub(crate) enum ConfigError {
         path: PathBuf,
         source: std::io::Error,
     },
-    /// The file is too large to be a configuration.
-    #[error("the configuration {path} has more than 1 MiB: is it the right file?", path = .0.display())]
-    FileTooLong(PathBuf),
     /// The file is not TOML of the right shape.
     #[error("the configuration {path} is not right: {source}", path = .path.display())]
     Toml { path: PathBuf, source: InvalidToml },

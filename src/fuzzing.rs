@@ -1,4 +1,4 @@
-//! What must hold for any input from outside: a function for each fuzz target, which panics where it does not.
+//! What must hold for any input from outside: a function for each fuzz target, which panics if it does not hold.
 //! The tests run the same functions for a short time.
 
 #[cfg(test)]
@@ -10,79 +10,80 @@ use crate::config::parse_apps;
 use crate::message::{ChannelName, Payload, Target, UserId};
 use crate::outbox::read_json_lines;
 use crate::outcome::{Outcome, classify, describe};
-use crate::signaling::response::{MAX_REASON_CHARS, MAX_REQUEST_ID_CHARS};
-use crate::signaling::{EchoFilter, Response, ResponseBody, RetryAfter};
+use crate::signaling::response::{MAX_REASON_CHARS, MAX_REQUEST_ID_CHARS, parse_retry_after};
+use crate::signaling::{EchoFilter, Response, ResponseBody};
 use hyper::header::{HeaderMap, HeaderName, HeaderValue};
 
-/// A value in the seeds that stands for a secret or a payload: no mistake may quote it.
+/// Stands for a secret or a payload in the seeds. No error may quote it.
 const HUSH: &str = "Hush7Zq9Hush";
-/// The payload of the request whose answer is read.
+/// The payload of the request.
 const PAYLOAD: &str = "Hush7Zq9Hush is what nobody says back, 0123456789";
-/// The most bytes of a mistake's description.
-const MAX_MISTAKE_BYTES: usize = 1_000;
+const MAX_ERROR_BYTES: usize = 4_000;
 
-/// An answer: the status, header lines, an empty line and the body.
+/// A response: the status, header lines, an empty line and the body.
 pub fn answer(data: &[u8]) {
-    let (status, headers, body) = split_answer(data);
+    let (status, headers, body) = split_response(data);
     let payload = Payload::new(PAYLOAD).expect("a payload");
-    let echo_filter = EchoFilter::new(payload, vec![HUSH.to_owned().into()]);
-    let answer = Response::read(status, &headers, Ok(body), &echo_filter);
+    let echo_filter = EchoFilter::new(payload, vec![HUSH.into()]);
+    let response = Response::read(status, &headers, Ok(body), &echo_filter);
 
-    assert_eq!(answer.status, status);
-    if let Some(id) = &answer.request_id {
+    assert_eq!(response.status, status);
+    if let Some(id) = &response.request_id {
         assert_kept(id, MAX_REQUEST_ID_CHARS);
         assert!(!id.is_empty());
     }
-    if let ResponseBody::Object {
+    let is_object = if let ResponseBody::Object {
         result,
         code,
         reason,
-    } = &answer.body
+    } = &response.body
     {
         for text in [result, code, reason].into_iter().flatten() {
             assert_kept(text, MAX_REASON_CHARS);
         }
-    }
-    let is_object = matches!(answer.body, ResponseBody::Object { .. });
-    let call = Ok(answer);
+        true
+    } else {
+        false
+    };
+    let call = Ok(response);
     if matches!(classify(&call), Outcome::Accepted(_)) {
         assert!(status == 200 && is_object, "{call:?}");
     }
-    assert_told(&describe(&call));
+    assert_redacted(&describe(&call));
 }
 
-/// The header alone, with the answer's date after a line break.
+/// The header `Retry-After`, and the response's date after a line break.
 pub fn retry_after(data: &[u8]) {
     let text = String::from_utf8_lossy(data);
-    let (value, answered_at) = text.split_once('\n').unwrap_or((&text, ""));
-    let answered_at = httpdate::parse_http_date(answered_at).unwrap_or(UNIX_EPOCH);
-    let asked = RetryAfter::parse(value, Some(answered_at));
+    let (value, date) = text.split_once('\n').unwrap_or((&text, ""));
+    let date = httpdate::parse_http_date(date).unwrap_or(UNIX_EPOCH);
+    let asked = parse_retry_after(value, Some(date));
     let trimmed = value.trim();
     if !trimmed.is_empty() && trimmed.bytes().all(|byte| byte.is_ascii_digit()) {
         let seconds = trimmed.parse().unwrap_or(u64::MAX);
-        assert_eq!(asked, Some(RetryAfter(Duration::from_secs(seconds))));
-    } else if let Some(RetryAfter(asked)) = asked {
+        assert_eq!(asked, Some(Duration::from_secs(seconds)));
+    } else if let Some(asked) = asked {
         let at = httpdate::parse_http_date(trimmed).expect("neither seconds nor a date");
-        assert_eq!(at.duration_since(answered_at).unwrap_or_default(), asked);
+        assert_eq!(at.duration_since(date).unwrap_or_default(), asked);
     }
 }
 
-/// A file of apps: a mistake, or settings of which each app is coherent or refused.
+/// A configuration: an error, or apps that are each coherent or an error.
 pub fn config_file(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else {
         return;
     };
     let apps = match parse_apps(text) {
         Ok(apps) => apps,
-        Err(error) => return assert_told(&error.to_string()),
+        Err(error) => return assert_redacted(&error.to_string()),
     };
     for (alias, mut app) in apps {
-        // What the files of secrets hold is not an input of this target, and paths lead anywhere.
+        // The content of a secret's file is no input of this target, and a path may name any file.
         app.api_key_file = None;
         app.api_secret_file = None;
         app.token_file = None;
         app.app_certificate_file = None;
-        // Names are no secrets, and are shown.
+        // Errors show names, because names are no secrets.
         let without_hush = |name: String| name.replace(HUSH, "-");
         let alias = without_hush(alias);
         app.app_id = app.app_id.map(without_hush);
@@ -97,34 +98,33 @@ pub fn config_file(data: &[u8]) {
                 assert!(!app.base_urls.is_empty());
                 assert!(!format!("{:?}", app.credentials).contains(HUSH));
             }
-            Err(error) => assert_told(&error.to_string()),
+            Err(error) => assert_redacted(&error.to_string()),
         }
     }
 }
 
-/// Lines for `worker enqueue --stdin`: a mistake, or messages that the API takes.
+/// Lines for `worker enqueue --stdin`: an error, or messages that the API accepts.
 pub fn enqueue_input(data: &[u8]) {
-    match read_json_lines(data) {
-        Ok(messages) => {
-            for message in messages {
-                let message = message.message;
-                UserId::sender(message.sender.as_str()).expect("a sender");
-                Payload::new(message.payload.as_str()).expect("a payload");
-                match &message.target {
-                    Target::Peer { destination, .. } => {
-                        UserId::destination(destination.as_str()).expect("a receiver");
-                    }
-                    Target::Channel { name } => {
-                        ChannelName::new(name.as_str()).expect("a channel");
-                    }
-                }
+    let messages = match read_json_lines(data) {
+        Ok(messages) => messages,
+        Err(error) => return assert_redacted(&error.to_string()),
+    };
+    for message in messages {
+        let message = message.message;
+        UserId::sender(message.sender.as_str()).expect("a sender");
+        Payload::new(message.payload.as_str()).expect("a payload");
+        match &message.target {
+            Target::Peer { destination, .. } => {
+                UserId::destination(destination.as_str()).expect("a destination");
+            }
+            Target::Channel { name } => {
+                ChannelName::new(name.as_str()).expect("a channel");
             }
         }
-        Err(error) => assert_told(&error.to_string()),
     }
 }
 
-/// A text of an answer that is kept: bounded, in one line, and no piece of the request.
+/// A text of a response that the worker keeps: bounded, in one line, and no piece of the request.
 fn assert_kept(text: &str, max_chars: usize) {
     assert!(text.chars().count() <= max_chars, "{text}");
     assert!(!text.contains(char::is_control), "{text:?}");
@@ -136,18 +136,16 @@ fn assert_kept(text: &str, max_chars: usize) {
     assert!(!repeats && !text.contains(HUSH), "{text}");
 }
 
-/// What a person reads of a mistake: bounded, in one line, without a value.
-fn assert_told(mistake: &str) {
-    assert!(mistake.len() <= MAX_MISTAKE_BYTES * 4, "{mistake}");
-    assert!(!mistake.contains(char::is_control), "{mistake:?}");
-    assert!(!mistake.contains(HUSH), "{mistake}");
+/// An error for people: bounded, in one line, without a value.
+fn assert_redacted(error: &str) {
+    assert!(error.len() <= MAX_ERROR_BYTES, "{error}");
+    assert!(!error.contains(char::is_control), "{error:?}");
+    assert!(!error.contains(HUSH), "{error}");
 }
 
-fn split_answer(data: &[u8]) -> (u16, HeaderMap, &[u8]) {
-    let (head, body) = match data.windows(2).position(|window| window == b"\n\n") {
-        Some(end) => (&data[..end], &data[end + 2..]),
-        None => (data, &[][..]),
-    };
+fn split_response(data: &[u8]) -> (u16, HeaderMap, &[u8]) {
+    let end = data.windows(2).position(|window| window == b"\n\n");
+    let (head, body) = end.map_or((data, &[][..]), |end| (&data[..end], &data[end + 2..]));
     let mut lines = head.split(|byte| *byte == b'\n');
     let status = lines
         .next()

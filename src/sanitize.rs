@@ -1,19 +1,16 @@
-//! What comes from outside, as it may be kept and shown: texts and files with an end, and mistakes told without the
-//! values that they are about.
+//! Bounds texts and files from outside, and describes mistakes in an input without the input's values.
 
 use std::fs::{self, File};
 use std::io::{self, Read};
 use std::path::Path;
 
-/// The longest name that this process gives itself or its user, in characters.
+/// Limits the name of a worker and of its user.
 pub(crate) const MAX_NAME_CHARS: usize = 128;
-/// The longest description of a mistake in an input, in bytes.
 const MAX_MISTAKE_BYTES: usize = 500;
-/// The longest name of a setting or column that is shown although nobody knows it.
-const MAX_SHOWN_KEY_BYTES: usize = 32;
+const MAX_SETTING_NAME_BYTES: usize = 32;
 
-/// A text without control characters, cut to so many characters. Postgres refuses NUL, and a line break would begin
-/// a line of the log.
+/// A text without control characters, cut to so many characters. Postgres rejects NUL, and a line break would begin a line of
+/// the log.
 pub(crate) fn text(text: &str, max_chars: usize) -> String {
     text.chars()
         .filter(|c| !c.is_control())
@@ -21,62 +18,44 @@ pub(crate) fn text(text: &str, max_chars: usize) -> String {
         .collect()
 }
 
-/// Why a file is not read.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum FileError {
-    /// The system says no, or it is no regular file.
-    #[error(transparent)]
-    Io(#[from] io::Error),
-    /// There is more in it than was asked for.
-    #[error("it has more than {} KiB: is it the right file?", .max_bytes / 1024)]
-    TooLong { max_bytes: u64 },
-}
-
-/// Reads a regular file of at most so many bytes. A FIFO would keep the reader waiting for as long as nobody writes,
-/// and a device has no end.
-///
-/// # Errors
-/// Where it can't be read, is something else than a file, or is longer.
-pub(crate) fn read_file(path: &Path, max_bytes: u64) -> Result<Vec<u8>, FileError> {
+/// Reads a regular file of at most so many bytes. A FIFO without a writer would block the reader, and a device has no end.
+pub(crate) fn read_file(path: &Path, max_bytes: u64) -> io::Result<Vec<u8>> {
     if !fs::metadata(path)?.is_file() {
-        return Err(io::Error::other("it is not a regular file").into());
+        return Err(io::Error::other("it is not a regular file"));
     }
     let mut bytes = Vec::new();
     File::open(path)?
         .take(max_bytes + 1)
         .read_to_end(&mut bytes)?;
     if bytes.len() as u64 > max_bytes {
-        return Err(FileError::TooLong { max_bytes });
+        let kib = max_bytes / 1024;
+        let why = format!("it has more than {kib} KiB: is it the right file?");
+        return Err(io::Error::new(io::ErrorKind::FileTooLarge, why));
     }
     Ok(bytes)
 }
 
-/// Reads a text like [`read_file`].
-///
-/// # Errors
-/// Those of [`read_file`], and where it is not UTF-8.
-pub(crate) fn read_text_file(path: &Path, max_bytes: u64) -> Result<String, FileError> {
+/// Reads a text in UTF-8 like [`read_file`].
+pub(crate) fn read_text_file(path: &Path, max_bytes: u64) -> io::Result<String> {
     String::from_utf8(read_file(path, max_bytes)?)
-        .map_err(|_| io::Error::new(io::ErrorKind::InvalidData, "it is not UTF-8").into())
+        .map_err(|_| io::Error::new(io::ErrorKind::InvalidData, "it is not UTF-8"))
 }
 
-/// What serde says of an input that has the wrong shape, without the value that it quotes: that may be a secret or a
-/// part of a payload. A key is shown only where it could be the name of a setting or a column.
+/// An error of serde about an input of the wrong shape, without the value that it quotes. The value may be a secret or a part
+/// of a payload. A key is shown only if it could be the name of a setting or a column.
 pub(crate) fn redact_values(mistake: &str) -> String {
-    let told = if let Some(kind) = ["invalid type", "invalid value"]
+    let wrong_value = ["invalid type", "invalid value"]
         .into_iter()
-        .find(|kind| mistake.starts_with(kind))
-    {
-        // The value comes first, whatever it has in it.
-        match mistake.rfind(", expected ") {
-            Some(at) => format!("{kind}{}", &mistake[at..]),
-            None => kind.to_owned(),
-        }
+        .find(|kind| mistake.starts_with(kind));
+    let redacted = if let Some(kind) = wrong_value {
+        // The value comes before the last of these words, also if it has the same words in it.
+        let expected = mistake.rfind(", expected ").map(|at| &mistake[at..]);
+        format!("{kind}{}", expected.unwrap_or_default())
     } else if let Some(rest) = mistake.strip_prefix("unknown field `") {
-        let (key, expected) = rest
+        let end = rest
             .rfind("`, expected one of ")
-            .or_else(|| rest.rfind("`, expected `"))
-            .map_or((rest, ""), |at| (&rest[..at], &rest[at + 1..]));
+            .or_else(|| rest.rfind("`, expected `"));
+        let (key, expected) = end.map_or((rest, ""), |at| (&rest[..at], &rest[at + 1..]));
         if looks_like_setting_name(key) {
             format!("unknown field `{key}`{expected}")
         } else {
@@ -85,14 +64,14 @@ pub(crate) fn redact_values(mistake: &str) -> String {
     } else {
         mistake.to_owned()
     };
-    let mut told = text(&told, MAX_MISTAKE_BYTES);
-    told.truncate(told.floor_char_boundary(MAX_MISTAKE_BYTES));
-    told
+    let mut redacted = text(&redacted, MAX_MISTAKE_BYTES);
+    redacted.truncate(redacted.floor_char_boundary(MAX_MISTAKE_BYTES));
+    redacted
 }
 
-/// Whether a key that nobody knows could be the misspelt name of a setting, and not a value in the wrong place.
+/// True for a key that could be the misspelt name of a setting, and is no value in the wrong place.
 pub(crate) fn looks_like_setting_name(key: &str) -> bool {
-    (1..=MAX_SHOWN_KEY_BYTES).contains(&key.len())
+    (1..=MAX_SETTING_NAME_BYTES).contains(&key.len())
         && key.bytes().all(|b| b.is_ascii_lowercase() || b == b'_')
 }
 
@@ -105,27 +84,19 @@ mod tests {
         let file = tempfile::NamedTempFile::new().expect("a file");
         fs::write(file.path(), "12345678").expect("written");
         assert_eq!(read_file(file.path(), 8).expect("read"), b"12345678");
-        assert!(matches!(
-            read_file(file.path(), 7),
-            Err(FileError::TooLong { max_bytes: 7 })
-        ));
+        assert!(read_file(file.path(), 7).is_err());
         // A file of 1 TiB that takes no room on the disk.
         file.as_file().set_len(1 << 40).expect("a sparse file");
-        assert!(matches!(
-            read_file(file.path(), 1024),
-            Err(FileError::TooLong { .. })
-        ));
+        let error = read_file(file.path(), 1024).expect_err("too long");
+        assert!(error.to_string().contains("more than 1 KiB"), "{error}");
         for endless in ["/dev/zero", "/dev/tty", "/"] {
-            assert!(
-                matches!(read_file(endless.as_ref(), 8), Err(FileError::Io(_))),
-                "{endless}"
-            );
+            assert!(read_file(endless.as_ref(), 8).is_err(), "{endless}");
         }
     }
 
     #[test]
-    fn a_mistake_is_told_without_the_value() {
-        for (mistake, told) in [
+    fn a_mistake_is_described_without_the_value() {
+        for (mistake, redacted) in [
             (
                 "invalid type: string \"hush, expected hush\", expected f64",
                 "invalid type, expected f64",
@@ -145,7 +116,7 @@ mod tests {
             ("unknown field `hush`hush`", "unknown field"),
             ("missing field `apps`", "missing field `apps`"),
         ] {
-            assert_eq!(redact_values(mistake), told);
+            assert_eq!(redact_values(mistake), redacted);
         }
         assert!(redact_values(&"é\n".repeat(10_000)).len() <= MAX_MISTAKE_BYTES);
     }

@@ -1,8 +1,8 @@
-//! Secrets: given as a value, or in a file that is read again when it changes. They never print.
+//! Secrets, as values or in files that may be replaced while the worker runs. They have no `Debug`, so they reach no log.
 //!
 //! One rule holds for every value from a variable, a flag, a configuration or a file. The worker trims invisible characters
 //! from both ends, and treats an empty rest as not set. Without the rule, a line break at the end of a variable would make
-//! the API refuse credentials that look right.
+//! the API reject credentials that look right.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -11,15 +11,13 @@ use std::time::{Duration, Instant};
 
 use secrecy::SecretString;
 
-use crate::sanitize::{self, FileError};
+use crate::sanitize;
 
-/// The most bytes of a secret, given itself or in a file.
 pub(super) const MAX_SECRET_BYTES: u64 = 16 * 1024;
-/// How long a file's content is used before the file is looked at again.
-const RECHECK_AFTER: Duration = Duration::from_secs(1);
+/// Without this pause, each call would read the file.
+const REREAD_AFTER: Duration = Duration::from_secs(1);
 
-/// Invisible characters beside white space and control characters: soft hyphen, zero-width space, joiners, word
-/// joiner, byte order mark.
+/// Soft hyphen, zero-width space, joiners, word joiner, byte order mark.
 const INVISIBLE: [char; 6] = [
     '\u{ad}', '\u{200b}', '\u{200c}', '\u{200d}', '\u{2060}', '\u{feff}',
 ];
@@ -33,7 +31,7 @@ pub(crate) fn given(text: &str) -> Option<&str> {
     Some(text.trim_matches(is_invisible)).filter(|text| !text.is_empty())
 }
 
-/// A variable of this process, as [`given`]; none if the value is not UTF-8.
+/// A variable of this process, trimmed likewise; none if the value is not UTF-8.
 pub(crate) fn variable(name: &str) -> Option<String> {
     given(&std::env::var(name).ok()?).map(str::to_owned)
 }
@@ -49,22 +47,18 @@ pub(crate) fn given_path(path: &Path) -> Option<&Path> {
 /// True if a value has characters inside that no secret can have: a line break, as between two secrets, or bytes that are
 /// not UTF-8.
 pub(crate) fn is_impossible(value: &str) -> bool {
-    value
-        .chars()
-        .any(|c| c.is_control() || c == char::REPLACEMENT_CHARACTER)
+    value.contains(|c: char| c.is_control() || c == char::REPLACEMENT_CHARACTER)
 }
 
 /// The reason why a value is probably a mistake, although the worker can use the value.
 pub(crate) fn oddity(value: &str) -> Option<&'static str> {
-    let is_quoted = ['"', '\'', '`', '“', '‘', '«']
-        .iter()
-        .any(|quote| value.starts_with(*quote))
-        || ['"', '\'', '`', '”', '’', '»']
-            .iter()
-            .any(|quote| value.ends_with(*quote));
-    if is_quoted {
+    let (opening, closing) = (
+        ['"', '\'', '`', '“', '‘', '«'],
+        ['"', '\'', '`', '”', '’', '»'],
+    );
+    if value.starts_with(opening) || value.ends_with(closing) {
         Some("has a quotation mark at its beginning or its end")
-    } else if value.chars().any(is_invisible) {
+    } else if value.contains(is_invisible) {
         Some("has white space or an invisible character inside")
     } else if !value.is_ascii() {
         Some("has other characters than ASCII")
@@ -73,45 +67,28 @@ pub(crate) fn oddity(value: &str) -> Option<&'static str> {
     }
 }
 
-/// Where a secret comes from.
 pub(crate) enum SecretSource {
     Value(SecretString),
-    /// It stands in a file, which may be replaced while the worker runs.
     File(SecretFile),
 }
 
-/// A file that holds a secret, and what it held last.
 pub(crate) struct SecretFile {
     path: PathBuf,
     last: Mutex<Option<(Instant, SecretString)>>,
 }
 
-/// Why a secret can't be had.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum SecretError {
-    /// The file can't be read.
-    #[error("the secret's file {path} can't be read: {source}", path = .path.display())]
-    Unreadable {
-        path: PathBuf,
-        source: std::io::Error,
-    },
-    /// The file has nothing in it.
-    #[error("the secret's file {path} is empty", path = .0.display())]
-    Empty(PathBuf),
-    /// The file is too large for a secret.
-    #[error("the secret's file {path} has more than 16 KiB: is it the right file?", path = .0.display())]
-    TooLong(PathBuf),
-    #[error("the secret's file {path} has more than one line, or control characters: write the secret alone into it", path = .0.display())]
-    Impossible(PathBuf),
+#[error("the secret's file {path} {why}", path = .path.display())]
+pub(crate) struct SecretError {
+    path: PathBuf,
+    why: String,
 }
 
 impl SecretSource {
-    /// A secret that is given itself.
     pub(crate) fn value(secret: impl Into<String>) -> Self {
         Self::Value(SecretString::from(secret.into()))
     }
 
-    /// A secret in a file, without the white space around it.
     pub(crate) fn file(path: impl Into<PathBuf>) -> Self {
         Self::File(SecretFile {
             path: path.into(),
@@ -119,10 +96,7 @@ impl SecretSource {
         })
     }
 
-    /// The secret as it is now: a file's content is at most a second old.
-    ///
-    /// # Errors
-    /// Where the file can't be read, is empty or far too long.
+    /// The present secret. A file's content is at most a second old.
     pub(crate) fn read(&self) -> Result<SecretString, SecretError> {
         match self {
             Self::Value(secret) => Ok(secret.clone()),
@@ -137,31 +111,30 @@ impl SecretFile {
     }
 
     fn read(&self) -> Result<SecretString, SecretError> {
-        let now = Instant::now();
         let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some((read_at, secret)) = &*last
-            && now.duration_since(*read_at) < RECHECK_AFTER
+            && read_at.elapsed() < REREAD_AFTER
         {
             return Ok(secret.clone());
         }
-        let secret = read_file(&self.path)?;
-        *last = Some((now, secret.clone()));
+        let secret = read_file(&self.path).map_err(|why| SecretError {
+            path: self.path.clone(),
+            why,
+        })?;
+        *last = Some((Instant::now(), secret.clone()));
         Ok(secret)
     }
 }
 
-fn read_file(path: &Path) -> Result<SecretString, SecretError> {
-    let text = sanitize::read_text_file(path, MAX_SECRET_BYTES).map_err(|error| match error {
-        FileError::Io(source) => SecretError::Unreadable {
-            path: path.to_owned(),
-            source,
-        },
-        FileError::TooLong { .. } => SecretError::TooLong(path.to_owned()),
-    })?;
+fn read_file(path: &Path) -> Result<SecretString, String> {
+    let text = sanitize::read_text_file(path, MAX_SECRET_BYTES)
+        .map_err(|error| format!("can't be read: {error}"))?;
     match given(&text) {
-        None => Err(SecretError::Empty(path.to_owned())),
-        Some(secret) if is_impossible(secret) => Err(SecretError::Impossible(path.to_owned())),
-        Some(secret) => Ok(SecretString::from(secret.to_owned())),
+        None => Err("is empty".into()),
+        Some(secret) if is_impossible(secret) => Err(
+            "has more than one line, or control characters: write the secret alone into it".into(),
+        ),
+        Some(secret) => Ok(SecretString::from(secret)),
     }
 }
 
@@ -183,7 +156,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_nobody_sees_around_a_value_does_not_belong_to_it() {
+    fn invisible_characters_around_a_value_are_trimmed() {
         for text in [
             "hush",
             "hush\n",
@@ -204,7 +177,7 @@ mod tests {
     }
 
     #[test]
-    fn a_value_that_is_probably_not_what_was_meant_is_odd() {
+    fn a_value_that_is_probably_a_mistake_is_odd() {
         for value in [
             "\"hush\"",
             "'hush'",
@@ -230,25 +203,20 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_can_not_be_a_secret_is_refused() {
+    fn a_file_that_can_not_be_a_secret_is_an_error() {
         let file = tempfile::NamedTempFile::new().expect("a file");
-        assert!(matches!(
-            SecretSource::file(file.path()).read(),
-            Err(SecretError::Empty(_))
-        ));
-        fs::write(file.path(), "x".repeat(20_000)).expect("written");
-        assert!(matches!(
-            SecretSource::file(file.path()).read(),
-            Err(SecretError::TooLong(_))
-        ));
-        fs::write(file.path(), "hush\nhush").expect("written");
-        assert!(matches!(
-            SecretSource::file(file.path()).read(),
-            Err(SecretError::Impossible(_))
-        ));
-        assert!(matches!(
-            SecretSource::file("/").read(),
-            Err(SecretError::Unreadable { .. })
-        ));
+        let error = |path: &Path| {
+            let error = SecretSource::file(path).read().expect_err("an error");
+            error.to_string()
+        };
+        for (text, why) in [
+            ("", "is empty"),
+            (&"x".repeat(20_000), "has more than 16 KiB"),
+            ("hush\nhush", "has more than one line"),
+        ] {
+            fs::write(file.path(), text).expect("written");
+            assert!(error(file.path()).contains(why), "{why}");
+        }
+        assert!(error(Path::new("/")).contains("can't be read"));
     }
 }

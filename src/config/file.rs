@@ -6,7 +6,7 @@ use std::path::Path;
 use serde::Deserialize;
 
 use super::{ConfigError, RawApp};
-use crate::sanitize::{self, FileError};
+use crate::sanitize;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -21,13 +21,11 @@ const MAX_FILE_BYTES: u64 = 1024 * 1024;
 /// # Errors
 /// Where the file can't be read or is not of that shape.
 pub(crate) fn read_apps(path: &Path) -> Result<BTreeMap<String, RawApp>, ConfigError> {
-    let text = sanitize::read_text_file(path, MAX_FILE_BYTES).map_err(|error| match error {
-        FileError::Io(source) => ConfigError::File {
+    let text =
+        sanitize::read_text_file(path, MAX_FILE_BYTES).map_err(|source| ConfigError::File {
             path: path.to_owned(),
             source,
-        },
-        FileError::TooLong { .. } => ConfigError::FileTooLong(path.to_owned()),
-    })?;
+        })?;
     parse_apps(&text).map_err(|source| ConfigError::Toml {
         path: path.to_owned(),
         source,
