@@ -7,10 +7,8 @@
 mod addresses;
 
 use std::error::Error;
-use std::future::Future;
-use std::pin::{Pin, pin};
+use std::pin::pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 use std::time::Duration;
 
 use http_body_util::Empty;
@@ -21,7 +19,8 @@ use hyper::{Request, StatusCode, Uri};
 use hyper_rustls::{HttpsConnector, MaybeHttpsStream};
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
-use tower_service::Service;
+use tower::Service;
+use tower::util::{BoxCloneSyncService, service_fn};
 
 use self::addresses::TcpConnector;
 pub(crate) use self::addresses::port;
@@ -37,16 +36,9 @@ type BoxError = Box<dyn Error + Send + Sync>;
 type Stream = MaybeHttpsStream<TokioIo<TcpStream>>;
 
 /// Makes connections for an HTTP client, without the target's own TLS. [`https_connector`] adds that.
-#[derive(Debug, Clone)]
-pub(crate) struct Connector {
-    tcp: TcpConnector,
-    /// Connects a proxy, with TLS if its URL is `https://`.
-    to_proxy: HttpsConnector<TcpConnector>,
-    proxies: Arc<ProxyVariables>,
-    /// Shorter than the caller's timeout. Otherwise the caller would give up first, with an error that does not name the
-    /// proxy.
-    proxy_timeout: Duration,
-}
+pub(crate) type Connector = BoxCloneSyncService<Uri, Stream, BoxError>;
+
+type TcpService = BoxCloneSyncService<Uri, TokioIo<TcpStream>, BoxError>;
 
 /// A connector that uses TLS for `https://` targets. `connect_timeout` is the caller's timeout for a connection.
 pub(crate) fn https_connector(
@@ -54,14 +46,30 @@ pub(crate) fn https_connector(
     proxies: ProxyVariables,
     connect_timeout: Duration,
 ) -> HttpsConnector<Connector> {
-    let (tls, tcp) = (Arc::new(tls), TcpConnector::new());
-    let connector = Connector {
-        to_proxy: HttpsConnector::from((tcp.clone(), Arc::clone(&tls))),
-        tcp,
-        proxies: Arc::new(proxies),
-        proxy_timeout: connect_timeout.mul_f64(0.8),
-    };
-    HttpsConnector::from((connector, tls))
+    let tls = Arc::new(tls);
+    let tcp_connector = TcpConnector::new();
+    let tcp = TcpService::new(service_fn(move |target| {
+        tcp_connector.clone().connect(target)
+    }));
+    // With the caller's timeout, the caller would give up first, with an error that does not name the proxy.
+    let timeout = connect_timeout.mul_f64(0.8);
+    // Connects a proxy, with TLS if its URL is `https://`.
+    let to_proxy = HttpsConnector::from((tcp.clone(), Arc::clone(&tls)));
+    let connector = service_fn(move |target: Uri| {
+        let proxy = proxies.proxy_of(&target);
+        let (mut tcp, to_proxy) = (tcp.clone(), to_proxy.clone());
+        async move {
+            match proxy {
+                Ok(None) => tcp.call(target).await.map(MaybeHttpsStream::Http),
+                Ok(Some(proxy)) => {
+                    let connected = through_proxy(to_proxy, proxy, &target, timeout).await;
+                    connected.map_err(BoxError::from)
+                }
+                Err(error) => Err(BoxError::from(error)),
+            }
+        }
+    });
+    HttpsConnector::from((Connector::new(connector), tls))
 }
 
 /// A proxy gave no connection. The message that waits for the connection is not at fault.
@@ -72,26 +80,24 @@ pub(crate) struct ProxyError {
     why: String,
 }
 
-impl Connector {
-    async fn connect(self, target: Uri) -> Result<Stream, BoxError> {
-        let Some(proxy) = self.proxies.proxy_of(&target)? else {
-            return Ok(MaybeHttpsStream::Http(self.tcp.connect(target).await?));
-        };
-        let target = format!("{}:{}", target.host().unwrap_or_default(), port(&target));
-        let tunnel = open_tunnel(self.to_proxy, &proxy, &target);
-        let opened = tokio::time::timeout(self.proxy_timeout, tunnel)
-            .await
-            .unwrap_or_else(|_| {
-                let timeout = humantime::format_duration(self.proxy_timeout);
-                Err(format!("did not connect {target} within {timeout}"))
-            });
-        Ok(opened.map_err(|why| ProxyError { proxy, why })?)
-    }
+async fn through_proxy(
+    to_proxy: HttpsConnector<TcpService>,
+    proxy: Proxy,
+    target: &Uri,
+    timeout: Duration,
+) -> Result<Stream, ProxyError> {
+    let target = format!("{}:{}", target.host().unwrap_or_default(), port(target));
+    let tunnel = tokio::time::timeout(timeout, open_tunnel(to_proxy, &proxy, &target));
+    let opened = tunnel.await.unwrap_or_else(|_| {
+        let timeout = humantime::format_duration(timeout);
+        Err(format!("did not connect {target} within {timeout}"))
+    });
+    opened.map_err(|why| ProxyError { proxy, why })
 }
 
 /// Asks a proxy for a connection to a target. An error continues the words "the proxy http://…".
 async fn open_tunnel(
-    mut to_proxy: HttpsConnector<TcpConnector>,
+    mut to_proxy: HttpsConnector<TcpService>,
     proxy: &Proxy,
     target: &str,
 ) -> Result<Stream, String> {
@@ -135,7 +141,7 @@ async fn open_tunnel(
                 ))
             }
             StatusCode::PROXY_AUTHENTICATION_REQUIRED => Err(format!(
-                "refuses the user name and password (HTTP 407): correct them in {variable}"
+                "rejects the user name and password (HTTP 407): correct them in {variable}"
             )),
             status => Err(format!(
                 "does not connect {target} (HTTP {status}): it forbids that, or can't reach the host; its log says more"
@@ -149,19 +155,5 @@ async fn open_tunnel(
         biased;
         opened = &mut opening => opened,
         _ended = connection => opening.await,
-    }
-}
-
-impl Service<Uri> for Connector {
-    type Response = Stream;
-    type Error = BoxError;
-    type Future = Pin<Box<dyn Future<Output = Result<Stream, BoxError>> + Send>>;
-
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn call(&mut self, target: Uri) -> Self::Future {
-        Box::pin(self.clone().connect(target))
     }
 }

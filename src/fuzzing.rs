@@ -55,16 +55,16 @@ pub fn answer(data: &[u8]) {
 /// The header `Retry-After`, and the response's date after a line break.
 pub fn retry_after(data: &[u8]) {
     let text = String::from_utf8_lossy(data);
-    let (value, date) = text.split_once('\n').unwrap_or((&text, ""));
-    let date = httpdate::parse_http_date(date).unwrap_or(UNIX_EPOCH);
-    let asked = parse_retry_after(value, Some(date));
+    let (value, answered_at) = text.split_once('\n').unwrap_or((&text, ""));
+    let answered_at = httpdate::parse_http_date(answered_at).unwrap_or(UNIX_EPOCH);
+    let asked = parse_retry_after(value, Some(answered_at));
     let trimmed = value.trim();
     if !trimmed.is_empty() && trimmed.bytes().all(|byte| byte.is_ascii_digit()) {
         let seconds = trimmed.parse().unwrap_or(u64::MAX);
         assert_eq!(asked, Some(Duration::from_secs(seconds)));
     } else if let Some(asked) = asked {
         let at = httpdate::parse_http_date(trimmed).expect("neither seconds nor a date");
-        assert_eq!(at.duration_since(date).unwrap_or_default(), asked);
+        assert_eq!(at.duration_since(answered_at).unwrap_or_default(), asked);
     }
 }
 

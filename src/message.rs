@@ -27,33 +27,31 @@ pub struct InvalidMessage {
     problem: String,
 }
 
-impl InvalidMessage {
-    fn new<T>(column: &'static str, problem: impl Into<String>) -> Result<T, Self> {
-        let problem = problem.into();
-        Err(Self { column, problem })
-    }
+fn invalid<T>(column: &'static str, problem: impl Into<String>) -> Result<T, InvalidMessage> {
+    let problem = problem.into();
+    Err(InvalidMessage { column, problem })
+}
 
-    fn peer_only<T>(column: &'static str) -> Result<T, Self> {
-        let problem = "is for peer messages only: leave it out for a channel message";
-        Self::new(column, problem)
-    }
+fn peer_only<T>(column: &'static str) -> Result<T, InvalidMessage> {
+    let problem = "is for peer messages only: leave it out for a channel message";
+    invalid(column, problem)
 }
 
 /// A text that Postgres can store, of at most so many characters.
 fn check_text(column: &'static str, text: &str, max_chars: usize) -> Result<(), InvalidMessage> {
     if text.chars().count() > max_chars {
-        return InvalidMessage::new(column, format!("is longer than {max_chars} characters"));
+        return invalid(column, format!("is longer than {max_chars} characters"));
     }
     if text.contains('\0') {
         let problem = "has the character U+0000, which the database can't store";
-        return InvalidMessage::new(column, problem);
+        return invalid(column, problem);
     }
     Ok(())
 }
 
 fn check_not_empty(column: &'static str, text: &str) -> Result<(), InvalidMessage> {
     if text.is_empty() {
-        return InvalidMessage::new(column, "is empty");
+        return invalid(column, "is empty");
     }
     Ok(())
 }
@@ -63,10 +61,10 @@ fn check_name(column: &'static str, name: &str) -> Result<(), InvalidMessage> {
     let is_allowed = |c: char| c.is_ascii_alphanumeric() || c == ' ' || PUNCTUATION.contains(c);
     if let Some(character) = name.chars().find(|c| !is_allowed(*c)) {
         let problem = format!("has the character {character:?}, which the API does not allow");
-        return InvalidMessage::new(column, problem);
+        return invalid(column, problem);
     }
     if name.starts_with(' ') || name.ends_with(' ') {
-        return InvalidMessage::new(column, "begins or ends with a space");
+        return invalid(column, "begins or ends with a space");
     }
     check_text(column, name, MAX_NAME_CHARS)
 }
@@ -87,7 +85,7 @@ impl UserId {
         if value == "." || value == ".." {
             let problem =
                 "is \".\" or \"..\", which a URL path can't carry: choose another user ID";
-            return InvalidMessage::new("sender", problem);
+            return invalid("sender", problem);
         }
         Ok(Self(value))
     }
@@ -127,7 +125,7 @@ impl Payload {
         let value = value.into();
         check_not_empty("payload", &value)?;
         if value.len() > MAX_PAYLOAD_BYTES {
-            return InvalidMessage::new("payload", "is longer than 32,768 bytes of UTF-8");
+            return invalid("payload", "is longer than 32,768 bytes of UTF-8");
         }
         check_text("payload", &value, MAX_PAYLOAD_BYTES)?;
         Ok(Self(value))
@@ -173,14 +171,12 @@ impl Target {
                 wait_for_ack,
                 enable_offline_messaging,
             }),
-            (None, Some(_)) if wait_for_ack => InvalidMessage::peer_only("wait_for_ack"),
-            (None, Some(_)) if enable_offline_messaging => {
-                InvalidMessage::peer_only("enable_offline_messaging")
-            }
+            (None, Some(_)) if wait_for_ack => peer_only("wait_for_ack"),
+            (None, Some(_)) if enable_offline_messaging => peer_only("enable_offline_messaging"),
             (None, Some(name)) => Ok(Self::Channel {
                 name: ChannelName::new(name)?,
             }),
-            _ => InvalidMessage::new(
+            _ => invalid(
                 "exactly one of destination and channel_name",
                 "has to be given",
             ),

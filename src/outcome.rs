@@ -77,25 +77,20 @@ pub(crate) fn describe(call: &Result<Response, CallFailure>) -> String {
         Ok(response) => response,
         Err(failure) => return failure.to_string(),
     };
-    let mut text = format!("HTTP {}", response.status);
-    match &response.body {
-        ResponseBody::Unreadable(why) => text += &format!(", and {why}"),
+    let body = match &response.body {
+        ResponseBody::Unreadable(why) => format!(", and {why}"),
         ResponseBody::Object {
             result,
             code,
             reason,
         } => {
-            for (name, value) in [("result", result), ("code", code)] {
-                if let Some(value) = value {
-                    text += &format!(", {name} {value:?}");
-                }
-            }
-            if let Some(reason) = reason {
-                text += &format!(": {reason}");
-            }
+            let result = result.as_ref().map(|it| format!(", result {it:?}"));
+            let code = code.as_ref().map(|it| format!(", code {it:?}"));
+            let reason = reason.as_ref().map(|it| format!(": {it}"));
+            [result, code, reason].into_iter().flatten().collect()
         }
-    }
-    text
+    };
+    format!("HTTP {}{body}", response.status)
 }
 
 /// A final value of the column `status`.

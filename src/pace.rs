@@ -1,10 +1,9 @@
 //! The pace of an app's calls: slots on the database's clock, and how a process keeps to them.
 //!
-//! Slots are given out by the claim (`signaling.claim`) at a spacing of one over the lane's rate. A call may start
-//! from its slot on until [`TOLERANCE`] later. With a rate of `limit / 1.02` slots a second (`signaling.slot_rate`),
-//! the starts of any sliding second that are at most 20 ms late lie in slots of at most 1.02 seconds, so they are
-//! never more than `limit`. What [`TOLERANCE`] leaves of those 20 ms is for what no process can see: the error of its
-//! clock and the way of the request to the API.
+//! The claim (`signaling.claim`) gives out slots at a spacing of one over the lane's rate. A call may start from its slot on
+//! until [`TOLERANCE`] later. The rate is `limit / 1.02` slots a second (`signaling.slot_rate`). The starts of any sliding
+//! second that are at most 20 ms late lie in slots of at most 1.02 seconds, so they never exceed `limit`. Of those 20 ms,
+//! [`TOLERANCE`] leaves a rest for the error of the process's clock and the way of the request to the API.
 
 pub(crate) mod clock;
 mod coalesce;
@@ -22,11 +21,10 @@ pub(crate) use shared_clock::SharedClock;
 
 use std::time::Duration;
 
-/// How late a call may start after its slot.
 pub(crate) const TOLERANCE: Duration = Duration::from_millis(10);
 
-/// How far ahead slots are given out: long enough for one claim to fill a round trip to the database many times,
-/// short enough for the fleet to follow a change of the lane at once.
+/// A claim takes slots up to this far ahead: many round trips to the database, and short enough that the fleet follows a
+/// change of the lane at once.
 pub(crate) const HORIZON: Duration = Duration::from_millis(150);
 
 #[cfg(test)]

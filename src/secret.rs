@@ -69,12 +69,10 @@ pub(crate) fn oddity(value: &str) -> Option<&'static str> {
 
 pub(crate) enum SecretSource {
     Value(SecretString),
-    File(SecretFile),
-}
-
-pub(crate) struct SecretFile {
-    path: PathBuf,
-    last: Mutex<Option<(Instant, SecretString)>>,
+    File {
+        path: PathBuf,
+        last: Mutex<Option<(Instant, SecretString)>>,
+    },
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -90,35 +88,26 @@ impl SecretSource {
     }
 
     pub(crate) fn file(path: impl Into<PathBuf>) -> Self {
-        Self::File(SecretFile {
+        Self::File {
             path: path.into(),
             last: Mutex::new(None),
-        })
+        }
     }
 
     /// The present secret. A file's content is at most a second old.
     pub(crate) fn read(&self) -> Result<SecretString, SecretError> {
-        match self {
-            Self::Value(secret) => Ok(secret.clone()),
-            Self::File(file) => file.read(),
-        }
-    }
-}
-
-impl SecretFile {
-    pub(crate) fn path(&self) -> &Path {
-        &self.path
-    }
-
-    fn read(&self) -> Result<SecretString, SecretError> {
-        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        let (path, last) = match self {
+            Self::Value(secret) => return Ok(secret.clone()),
+            Self::File { path, last } => (path, last),
+        };
+        let mut last = last.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some((read_at, secret)) = &*last
             && read_at.elapsed() < REREAD_AFTER
         {
             return Ok(secret.clone());
         }
-        let secret = read_file(&self.path).map_err(|why| SecretError {
-            path: self.path.clone(),
+        let secret = read_file(path).map_err(|why| SecretError {
+            path: path.clone(),
             why,
         })?;
         *last = Some((Instant::now(), secret.clone()));
@@ -142,7 +131,7 @@ impl fmt::Debug for SecretSource {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Value(_) => f.write_str("***"),
-            Self::File(file) => write!(f, "*** in {}", file.path.display()),
+            Self::File { path, .. } => write!(f, "*** in {}", path.display()),
         }
     }
 }

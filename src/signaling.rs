@@ -19,5 +19,4 @@ pub(crate) use connection_pool::Connection;
 pub(crate) use credentials::{CredentialError, Credentials, TokenHeaders};
 pub(crate) use echo_filter::EchoFilter;
 pub(crate) use hosts::TriedHost;
-pub(crate) use request::ApiRequest;
 pub(crate) use response::{CallFailure, Response, ResponseBody};

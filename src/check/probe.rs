@@ -13,7 +13,7 @@ use crate::outbox::{Outbox, Refusal, SlotReservation};
 use crate::outcome::{self, Acceptance, Outcome};
 use crate::pace::clock::Moment;
 use crate::pace::{PermitTerms, SendPermit};
-use crate::signaling::{ApiRequest, CallFailure, Client, CredentialError, Response};
+use crate::signaling::{CallFailure, Client, CredentialError, Response};
 
 const SUBJECT: &str = "probe";
 
@@ -83,10 +83,7 @@ impl Probe<'_> {
                 });
             }
         };
-        let request = ApiRequest::new(self.client.app_id(), message)
-            .map_err(|_| CredentialError::NotAHeader("message as JSON"))
-            .and_then(|request| self.client.prepare(request, &message.sender, &connection));
-        let request = match request {
+        let request = match self.client.prepare(message, &connection) {
             Ok(request) => request,
             Err(error) => return Ok(Probed::NotSignedIn(error)),
         };
@@ -148,7 +145,7 @@ impl Probe<'_> {
                             slot: slot_at,
                             asked_at,
                             lease_ends,
-                            request_timeout: self.client.request_timeout(),
+                            request_timeout: self.client.settings.request_timeout,
                         };
                         let now = Moment::now();
                         if let Ok(permit) = SendPermit::take(terms, &clock, now, None) {

@@ -4,9 +4,8 @@ use std::fmt;
 
 use time::OffsetDateTime;
 
-use super::{
-    ChannelName, InvalidMessage, Message, Payload, Target, UserId, check_not_empty, check_text,
-};
+use super::{ChannelName, InvalidMessage, Message, Payload, Target, UserId};
+use super::{check_not_empty, check_text, invalid, peer_only};
 use crate::pace::DbTime;
 
 const DEFAULT_MAX_ATTEMPTS: u16 = 10;
@@ -114,7 +113,7 @@ impl NewMessage {
         let is_allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
         if !(1..=MAX_ALIAS_CHARS).contains(&self.app.len()) || !self.app.bytes().all(is_allowed) {
             let problem = "is not a name of 1 to 64 letters, digits, dots, dashes and underscores";
-            return InvalidMessage::new("app", problem);
+            return invalid("app", problem);
         }
         Ok(self)
     }
@@ -125,7 +124,7 @@ impl NewMessage {
     /// For a channel message.
     pub fn wait_for_ack(mut self) -> Result<Self, InvalidMessage> {
         let Target::Peer { wait_for_ack, .. } = &mut self.message.target else {
-            return InvalidMessage::peer_only("wait_for_ack");
+            return peer_only("wait_for_ack");
         };
         *wait_for_ack = true;
         Ok(self)
@@ -141,7 +140,7 @@ impl NewMessage {
             ..
         } = &mut self.message.target
         else {
-            return InvalidMessage::peer_only("enable_offline_messaging");
+            return peer_only("enable_offline_messaging");
         };
         *enable_offline_messaging = true;
         Ok(self)
@@ -179,7 +178,7 @@ impl NewMessage {
     pub fn max_attempts(mut self, attempts: u16) -> Result<Self, InvalidMessage> {
         if !(1..=MAX_ATTEMPTS).contains(&attempts) {
             let problem = format!("is not between 1 and {MAX_ATTEMPTS}");
-            return InvalidMessage::new("max_attempts", problem);
+            return invalid("max_attempts", problem);
         }
         self.max_attempts = attempts;
         Ok(self)
@@ -221,7 +220,7 @@ fn check_time(column: &'static str, time: OffsetDateTime) -> Result<DbTime, Inva
     if time.is_within_years_1_to_9999() {
         return Ok(time);
     }
-    InvalidMessage::new(column, "is before year 1 or after year 9999 in UTC")
+    invalid(column, "is before year 1 or after year 9999 in UTC")
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use sqlx::{ConnectOptions, Connection, FromRow, Row};
+use time::OffsetDateTime;
 
 use crate::outbox::pool::within;
 use crate::outbox::schema::own_constraints;
@@ -197,7 +198,7 @@ impl Outbox {
                     .await?;
                 let round_trip = asked.instant.elapsed();
                 if best.is_none_or(|best| round_trip < best.round_trip) {
-                    let host = DbTime::from(asked.wall) + round_trip / 2;
+                    let host = DbTime::from(OffsetDateTime::from(asked.wall)) + round_trip / 2;
                     let ahead_us = host.as_micros().saturating_sub(shown.as_micros());
                     best = Some(DatabaseLatency {
                         round_trip,

@@ -84,9 +84,9 @@ impl DatabaseSource {
                 let path = path.map_or_else(|| "~/.pgpass".into(), |path| path.display().to_string());
                 format!("put the right one into {path}; the worker reads it for each new connection")
             }
-            (Self::Url(SecretSource::File(file)), _) => format!(
+            (Self::Url(SecretSource::File { path, .. }), _) => format!(
                 "put the right one into {}; the worker reads it for each new connection",
-                file.path().display()
+                path.display()
             ),
             _ => "start the worker again with the right one; with DATABASE_URL_FILE or PGPASSFILE, it would need no restart".into(),
         }

@@ -1,15 +1,15 @@
-//! The database's clock, the only one that processes compare, and this process's estimate of it.
+//! A process's estimate of the database's clock, the only clock that processes compare.
 
 use std::time::{Duration, Instant, SystemTime};
 
 use super::DbTime;
 
-/// Now, on both of this host's clocks.
+/// A present time on both of this host's clocks.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Moment {
-    /// The clock that measures times. It stands still while the host sleeps.
+    /// Stands still while the host sleeps.
     pub(crate) instant: Instant,
-    /// The clock that people read. It goes on, and can be set.
+    /// Goes on while the host sleeps, and can be set.
     pub(crate) wall: SystemTime,
 }
 
@@ -27,19 +27,19 @@ impl Moment {
     }
 }
 
-/// One reading of the database's clock, with when this process asked for it and had it.
+/// One reading of the database's clock.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct ClockReading {
-    /// Just before the statement was sent.
+    /// Just before this process sent the statement.
     pub(crate) asked: Moment,
-    /// Just after its answer came.
+    /// Just after the response came.
     pub(crate) answered: Moment,
-    /// What the database's clock showed in between.
+    /// The database's time in between.
     pub(crate) shown: DbTime,
 }
 
 impl ClockReading {
-    /// By how much an estimate from this reading may be wrong at a later time.
+    /// The largest error of an estimate from this reading: half of its round trip, and the drift since.
     fn error_at(&self, now: Instant) -> Duration {
         let age = now.saturating_duration_since(self.answered.instant);
         self.round_trip() / 2 + age.mul_f64(DRIFT)
@@ -52,11 +52,10 @@ impl ClockReading {
     }
 }
 
-/// How far two clocks drift apart at worst, as a share of the time: a crystal is good for some 50 millionths.
+/// The drift between two clocks, as a share of the time. A crystal drifts by some 50 millionths.
 const DRIFT: f64 = 100e-6;
 
-/// This process's estimate of the database's clock: the reading with the least possible error, taken as shown
-/// halfway. That error is half of its round trip, and the drift since.
+/// The estimate follows the reading with the least possible error, as if the database had shown its time halfway.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct DbClock {
     best: ClockReading,
@@ -64,12 +63,11 @@ pub(crate) struct DbClock {
     stepped_at: Option<Instant>,
 }
 
-/// The database's clock was set, or its server was replaced by one with another clock.
+/// An administrator or NTP set the database's clock, or another server with another clock took over.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct ClockStep {
     /// The time that the estimate expected at this reading.
     pub(crate) before: DbTime,
-    /// The time that the clock shows.
     pub(crate) after: DbTime,
 }
 
@@ -88,13 +86,11 @@ const SLEW: f64 = 0.1;
 const MAX_SLEWING: Duration = Duration::from_secs(1);
 /// The rate of slewing that the process assumes for any longer time: NTP slews by up to 500 ppm.
 const LASTING_SLEW: f64 = 1e-3;
-
-/// By how much a process's two ways to measure a time may differ: an [`Instant`] stands still while a host sleeps or
-/// a virtual machine is paused, and the host's clock does not.
+/// The difference between this host's two clocks from which on the process assumes that the host has slept, or that the
+/// virtual machine was paused.
 const MAX_SUSPENSION: Duration = Duration::from_millis(50);
 
 impl DbClock {
-    /// A clock from its first reading.
     pub(crate) fn new(reading: ClockReading) -> Self {
         Self {
             best: reading,
@@ -103,60 +99,51 @@ impl DbClock {
         }
     }
 
-    /// Takes in a reading that a statement brought along. Returns the step if the database's clock was set.
+    /// Takes in a reading. Returns the step if the database's clock was set.
     pub(crate) fn observe(&mut self, reading: ClockReading) -> Option<ClockStep> {
-        let age = reading
-            .answered
-            .instant
-            .saturating_duration_since(self.newest.answered.instant);
-        self.newest = reading;
         let now = reading.answered.instant;
-        // A reading that can't be reconciled with the estimate means that a clock was set, or that this host slept.
+        let age = now.saturating_duration_since(self.newest.answered.instant);
+        self.newest = reading;
+        // If a reading contradicts the estimate, a clock was set, or this host has slept.
         let slack = self.best.round_trip() + Duration::from_millis(2);
         let (earliest, latest) = (self.at(reading.asked.instant), self.at(now));
-        let (back, ahead) = (
-            earliest.since(reading.shown + slack),
-            reading.shown.since(latest + slack),
-        );
+        let back = earliest.since(reading.shown + slack);
+        let ahead = reading.shown.since(latest + slack);
         let off = back.max(ahead);
         let explained = age.min(MAX_SLEWING).mul_f64(SLEW) + age.mul_f64(LASTING_SLEW);
-        let is_step = off > LEAST_STEP + explained;
-        let step = is_step.then_some(ClockStep {
-            before: latest,
-            after: reading.shown,
-        });
         if off > Duration::ZERO || reading.error_at(now) <= self.best.error_at(now) {
             self.best = reading;
         }
-        if is_step {
-            self.stepped_at = Some(now);
+        if off <= LEAST_STEP + explained {
+            return None;
         }
-        step
+        self.stepped_at = Some(now);
+        Some(ClockStep {
+            before: latest,
+            after: reading.shown,
+        })
     }
 
-    /// When this process noticed the last step of the database's clock. Slots of claims that began earlier are void.
+    /// The time at which this process noticed the last step. Slots of claims that began earlier are void.
     pub(crate) fn stepped_at(&self) -> Option<Instant> {
         self.stepped_at
     }
 
-    /// Whether this process has, or may have, stood still without noticing since the newest reading was asked for: an
-    /// answer that was on its way meanwhile is as old as the standstill was long. The estimate is then behind the
-    /// database's clock, and worth nothing until the next reading.
+    /// True if this host has slept, or may have slept, since this process asked for the newest reading. The estimate is then
+    /// behind the database's clock until the next reading, because the response may be as old as the sleep was long.
     pub(crate) fn was_suspended(&self, now: Moment) -> bool {
-        let read_at = self.newest.asked;
-        let measured = now.instant.saturating_duration_since(read_at.instant);
-        match now.wall.duration_since(read_at.wall) {
-            Ok(passed) => passed.abs_diff(measured) > MAX_SUSPENSION,
-            // The host's clock was set back: nothing can be said.
-            Err(_) => true,
-        }
+        let asked = self.newest.asked;
+        let measured = now.instant.saturating_duration_since(asked.instant);
+        // An error means that the host's clock was set back, and could hide any sleep.
+        now.wall
+            .duration_since(asked.wall)
+            .map_or(true, |passed| passed.abs_diff(measured) > MAX_SUSPENSION)
     }
 
     fn reference(&self) -> Instant {
         self.best.asked.instant + self.best.round_trip() / 2
     }
 
-    /// What the database's clock shows at a moment of this process.
     pub(crate) fn at(&self, instant: Instant) -> DbTime {
         let reference = self.reference();
         match instant.checked_duration_since(reference) {
@@ -165,20 +152,16 @@ impl DbClock {
         }
     }
 
-    /// When, for this process, the database's clock shows a time. A time before this process's own clock began is
-    /// its beginning.
+    /// The moment at which the database's clock shows a time. A time that no `Instant` can hold is the moment of the best
+    /// reading, because a slot centuries ahead is missed in any case.
     pub(crate) fn instant_of(&self, at: DbTime) -> Instant {
         let reference = self.reference();
-        if at >= self.best.shown {
-            // An `Instant` ends a few centuries from now, and a slot that far ahead is missed in any case.
-            reference
-                .checked_add(at.since(self.best.shown))
-                .unwrap_or(reference)
+        let instant = if at >= self.best.shown {
+            reference.checked_add(at.since(self.best.shown))
         } else {
-            reference
-                .checked_sub(self.best.shown.since(at))
-                .unwrap_or(reference)
-        }
+            reference.checked_sub(self.best.shown.since(at))
+        };
+        instant.unwrap_or(reference)
     }
 }
 
@@ -276,9 +259,8 @@ mod tests {
         assert!(!clock.was_suspended(moment(base, 2_000, 10_000)));
     }
 
-    /// The answer was on its way meanwhile: it is older than both clocks of the host can tell since.
     #[test]
-    fn a_host_that_slept_between_the_asking_and_the_answer_is_noticed() {
+    fn a_host_that_slept_between_request_and_response_is_noticed() {
         let base = Instant::now();
         let mut clock = DbClock::new(reading(base, 0, 0, 1_000_000));
         clock.observe(ClockReading {

@@ -4,19 +4,17 @@ use std::time::Duration;
 
 use super::DbTime;
 
-/// How much later than its slot a call starts at most so that it starts with others: at 490 a second, two start
-/// together. To wake up for a call, and again for its answer, costs a process more than all the rest that it does for
-/// it. What is left of [`TOLERANCE`](super::TOLERANCE) is for a machine that is busy.
-const AT_MOST: Duration = Duration::from_millis(3);
+/// The longest delay of a call after its slot so that it starts with later calls. At 490 a second, two start together. Each
+/// wake-up costs a process more than the rest of a call. The rest of [`TOLERANCE`](super::TOLERANCE) is for a busy machine.
+const MAX_DELAY: Duration = Duration::from_millis(3);
 
-/// When calls start that have these slots, which are in order: the slot of the last one that can wait for the first.
+/// The starts of calls with these slots in order. Calls that can wait for one another start in the last of their slots.
 pub(crate) fn coalesced_starts(slots: &[DbTime]) -> Vec<DbTime> {
     let mut starts = Vec::with_capacity(slots.len());
     while let Some(&first) = slots.get(starts.len()) {
         let rest = &slots[starts.len()..];
-        let together = rest.partition_point(|slot| *slot <= first + AT_MOST);
-        let last = rest[together - 1];
-        starts.extend(std::iter::repeat_n(last, together));
+        let together = rest.partition_point(|slot| *slot <= first + MAX_DELAY);
+        starts.extend(std::iter::repeat_n(rest[together - 1], together));
     }
     starts
 }

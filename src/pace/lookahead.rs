@@ -1,35 +1,32 @@
-//! How far ahead of a claim its first slot has to be, where the database is far away or slow.
+//! The distance of a claim's first slot, for a database that is far away or slow.
 
 use std::time::Duration;
 
 use super::TOLERANCE;
 
-/// How long after its own time a claim's rows get here. A slot that has passed by then by more than the tolerance is
-/// missed, and so would be the next one, and every other.
+/// The time from a claim's own time on the database's clock to the arrival of its rows. Without a lookahead of that length,
+/// a slow claim would miss its first slot by more than the tolerance, and every later claim would do the same.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Lookahead(Duration);
 
-/// What gets here sooner is in time for a slot at the claim's own time.
-const AT_ONCE: Duration = TOLERANCE.checked_div(2).expect("two is not zero");
-
-/// A lookahead that is shorter is none.
+/// A claim that takes less is in time for a slot at its own time.
+const IN_TIME: Duration = TOLERANCE.checked_div(2).expect("two is not zero");
 const LEAST: Duration = Duration::from_millis(1);
 
 impl Lookahead {
-    /// The longest. With the horizon it stays below a second: slots further ahead mean that the API has asked for a
-    /// pause. While a database takes longer than that for a claim, nothing is sent.
+    /// With the horizon, this stays below a second, because slots further ahead mean that the API has asked for a pause. A
+    /// worker sends nothing while each claim takes longer.
     pub(crate) const MAX: Duration = Duration::from_millis(800);
 
-    /// How far ahead of the next claim its first slot has to be.
     pub(crate) fn get(self) -> Duration {
         self.0
     }
 
-    /// Takes in how long after its own time a claim got here: the next one may take a quarter longer. One that was slow
-    /// counts at once, those that are quicker count little by little.
+    /// Takes in the time of a claim. The next claim may take a quarter longer. A slow claim counts at once, and the worker
+    /// forgets it little by little.
     pub(crate) fn observe(&mut self, took: Duration) {
         let faded = self.0 * 7 / 8;
-        let enough = (took * 5 / 4).saturating_sub(AT_ONCE);
+        let enough = (took * 5 / 4).saturating_sub(IN_TIME);
         self.0 = match enough.max(faded) {
             lookahead if lookahead > LEAST => lookahead.min(Self::MAX),
             _ => Duration::ZERO,

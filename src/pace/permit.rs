@@ -5,31 +5,23 @@ use std::time::{Duration, Instant};
 use super::clock::Moment;
 use super::{DbClock, DbTime, TOLERANCE};
 
-/// Permission to start one call now. It can only be had by being there in time for a slot, and the client takes it
-/// by value: a call without a slot of its own does not compile.
+/// Permission to start one call now. The client takes it by value, so a call without a slot of its own does not compile.
 #[derive(Debug)]
 #[must_use = "a slot that is not used is lost to the whole fleet"]
 pub(crate) struct SendPermit {
     starts_at: DbTime,
 }
 
-impl SendPermit {
-    /// When the call starts, on the database's clock.
-    pub(crate) fn starts_at(&self) -> DbTime {
-        self.starts_at
-    }
-}
-
-/// Why a call may not start. The message goes back unharmed.
+/// The reason why a call may not start. The worker releases the message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Late {
-    /// The slot has been missed by more than the tolerance: another call may be due by now.
+    /// The slot was missed by more than the tolerance. The call would come together with a later one.
     Slot,
-    /// This process may have stood still: what it takes for now may be long ago.
+    /// This process may have stood still, so its present time may be long ago.
     StoodStill,
-    /// What is left of the lease is shorter than a call may take: another worker might get the message meanwhile.
+    /// The rest of the lease is shorter than the request timeout. Another worker might claim the message during the call.
     Lease,
-    /// The lane was held or slowed after the claim: a call now would go to an API that refuses it.
+    /// The lane was held or throttled after the claim, so the API would reject the call.
     Released,
     /// The database's clock was set after the claim's request, so the claim's slots are void.
     ClockStepped,
@@ -38,31 +30,22 @@ pub(crate) enum Late {
 /// The conditions of a permit.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct PermitTerms {
-    /// From when on the call may start.
+    /// The earliest start of the call.
     pub(crate) slot: DbTime,
-    /// When the claim was asked for.
+    /// The time of the claim's request.
     pub(crate) asked_at: Instant,
-    /// When the lease ends.
     pub(crate) lease_ends: Instant,
-    /// How long the call may take.
     pub(crate) request_timeout: Duration,
 }
 
 impl PermitTerms {
-    /// Whether messages were given back since the claim was asked for.
+    /// True if the lane released unsent messages after the claim's request.
     pub(crate) fn is_released(&self, released_at: Option<Instant>) -> bool {
         released_at.is_some_and(|released_at| self.asked_at <= released_at)
     }
-
-    /// True if the database's clock was set after the worker requested the claim.
-    pub(crate) fn is_of_another_clock(&self, clock: &DbClock) -> bool {
-        clock
-            .stepped_at()
-            .is_some_and(|stepped_at| self.asked_at <= stepped_at)
-    }
 }
 
-/// A moment by which a call has to start so that it has ended while the lease holds.
+/// From this moment on, a call could last longer than the lease.
 pub(super) fn last_start(lease_ends: Instant, request_timeout: Duration) -> Instant {
     lease_ends
         .checked_sub(request_timeout)
@@ -70,34 +53,37 @@ pub(super) fn last_start(lease_ends: Instant, request_timeout: Duration) -> Inst
 }
 
 impl SendPermit {
-    /// The permit for a slot, if `now` is in time for it and early enough within the lease. Messages of claims up to
+    /// The start of the call on the database's clock.
+    pub(crate) fn starts_at(&self) -> DbTime {
+        self.starts_at
+    }
+
+    /// The permit for a slot, if `now` is in time for the slot and early enough within the lease. Messages of claims up to
     /// `released_at` get none.
     ///
     /// # Errors
-    /// Where the call may not start, with the reason.
+    /// If the call may not start, with the reason.
     pub(crate) fn take(
         terms: PermitTerms,
         clock: &DbClock,
         now: Moment,
         released_at: Option<Instant>,
     ) -> Result<Self, Late> {
-        if terms.is_released(released_at) {
-            return Err(Late::Released);
-        }
-        if terms.is_of_another_clock(clock) {
-            return Err(Late::ClockStepped);
-        }
-        if clock.was_suspended(now) {
-            return Err(Late::StoodStill);
-        }
         let starts_at = clock.at(now.instant);
-        if starts_at > terms.slot + TOLERANCE {
-            return Err(Late::Slot);
+        let stepped_at = clock.stepped_at();
+        if terms.is_released(released_at) {
+            Err(Late::Released)
+        } else if stepped_at.is_some_and(|stepped_at| terms.asked_at <= stepped_at) {
+            Err(Late::ClockStepped)
+        } else if clock.was_suspended(now) {
+            Err(Late::StoodStill)
+        } else if starts_at > terms.slot + TOLERANCE {
+            Err(Late::Slot)
+        } else if now.instant >= last_start(terms.lease_ends, terms.request_timeout) {
+            Err(Late::Lease)
+        } else {
+            Ok(Self { starts_at })
         }
-        if now.instant >= last_start(terms.lease_ends, terms.request_timeout) {
-            return Err(Late::Lease);
-        }
-        Ok(Self { starts_at })
     }
 }
 

@@ -1,4 +1,4 @@
-//! A process's estimate of the database's clock, and the consequences of a step of that clock.
+//! The estimate of the database's clock that all lanes of a process share, and the consequences of a step of that clock.
 //!
 //! The clock of a database jumps when an administrator or NTP sets it, and when a failover leads to another server. Slots,
 //! leases and expiries are times on that clock. After each step, the process
@@ -17,16 +17,15 @@ use tokio::sync::watch;
 use super::clock::ClockReading;
 use super::{ClockStep, DbClock, DbTime, HORIZON, Lookahead};
 
-/// How long the process claims nothing after a step. No slot lies further ahead.
+/// No slot lies further ahead.
 const CLAIM_PAUSE: Duration = HORIZON.saturating_add(Lookahead::MAX);
 /// How long after a step leases and expiries go by the clock again. A longer lease prolongs this time.
 const STEADY_AFTER: Duration = Duration::from_secs(60);
-/// The most steps that the process remembers. A clock that is set more often counts as steady sooner.
+/// Bounds the memory of steps. A clock that is set more often counts as steady sooner.
 const MAX_STEPS: usize = 16;
-/// How much later than its request a claim may run and still go by the time that the database shows.
+/// A claim that Postgres runs no later than this after the request goes by the database's own time.
 const MAX_CLAIM_DELAY: Duration = Duration::from_secs(1);
 
-/// The clock that all lanes of a process share. Statements return readings that correct the estimate.
 #[derive(Debug)]
 pub(crate) struct SharedClock {
     state: Mutex<State>,
@@ -36,22 +35,15 @@ pub(crate) struct SharedClock {
 #[derive(Debug, Default)]
 struct State {
     clock: Option<DbClock>,
-    /// The steps of the last minute or so.
-    steps: VecDeque<Step>,
-}
-
-#[derive(Debug)]
-struct Step {
-    noticed_at: Instant,
-    /// The earlier of the two times of the step: over on the clock before it and on the clock after it.
-    over_before: DbTime,
+    /// Recent steps: when this process noticed each, and the earlier of its two times, which is over on both clocks.
+    steps: VecDeque<(Instant, DbTime)>,
 }
 
 impl Default for SharedClock {
     fn default() -> Self {
         Self {
             state: Mutex::default(),
-            last_step: watch::channel(None).0,
+            last_step: watch::Sender::new(None),
         }
     }
 }
@@ -69,10 +61,9 @@ impl SharedClock {
         if state.steps.len() == MAX_STEPS {
             state.steps.pop_front();
         }
-        state.steps.push_back(Step {
-            noticed_at: reading.answered.instant,
-            over_before: step.before.min(step.after),
-        });
+        let over_before = step.before.min(step.after);
+        let noticed_at = reading.answered.instant;
+        state.steps.push_back((noticed_at, over_before));
         drop(state);
         self.last_step.send_replace(Some(step));
     }
@@ -88,32 +79,32 @@ impl SharedClock {
         }
     }
 
-    /// The present estimate; none before the first reading.
+    /// None before the first reading.
     pub(crate) fn get(&self) -> Option<DbClock> {
         self.state().clock
     }
 
-    /// A receiver of the latest step.
     pub(crate) fn steps(&self) -> watch::Receiver<Option<ClockStep>> {
         self.last_step.subscribe()
     }
 
-    /// The end of the claim pause after the last step; none if the clock was never set.
+    /// The end of the claim pause after the last step.
     pub(crate) fn no_claims_until(&self) -> Option<Instant> {
-        let stepped_at = self.get()?.stepped_at()?;
-        Some(stepped_at + CLAIM_PAUSE)
+        Some(self.get()?.stepped_at()? + CLAIM_PAUSE)
     }
 
-    /// Leases and expiries up to this time of the database are certainly over; none before the first reading. `lease` is the
-    /// length of a lease.
+    /// Leases and expiries up to this time of the database are certainly over; none before the first reading.
     pub(crate) fn over_before(&self, now: Instant, lease: Duration) -> Option<DbTime> {
         let state = self.state();
         let by_estimate = state.clock?.at(now) + MAX_CLAIM_DELAY;
+        let unsteady_for = STEADY_AFTER.max(lease);
+        let is_recent = |noticed_at| now.saturating_duration_since(noticed_at) < unsteady_for;
         let steps = state.steps.iter();
-        let unsteady = steps
-            .filter(|step| now.saturating_duration_since(step.noticed_at) < STEADY_AFTER.max(lease))
-            .map(|step| step.over_before);
-        unsteady.chain([by_estimate]).min()
+        steps
+            .filter(|(noticed_at, _)| is_recent(*noticed_at))
+            .map(|(_, over_before)| *over_before)
+            .chain([by_estimate])
+            .min()
     }
 
     fn state(&self) -> MutexGuard<'_, State> {

@@ -16,11 +16,12 @@ use tokio::time::{Instant, timeout_at};
 use super::connection_age::announced_timeout;
 use super::connection_pool::{Connection, ConnectionPool};
 use super::host_choice::HostChoice;
+use super::request::path_and_body;
 use super::response::MAX_BODY_BYTES;
-use super::{ApiRequest, BaseUrl, CallFailure, CredentialError, Credentials, EchoFilter, Response};
+use super::{BaseUrl, CallFailure, CredentialError, Credentials, EchoFilter, Response};
 use crate::connector::https_connector;
 use crate::error_text::error_chain_text;
-use crate::message::UserId;
+use crate::message::Message;
 use crate::pace::SendPermit;
 use crate::proxy::{InvalidProxy, ProxyVariables};
 use crate::telemetry::log_throttle::LogThrottle;
@@ -54,7 +55,7 @@ pub(crate) enum InvalidClient {
 /// The API for one app: its hosts, its credentials and its connections.
 #[derive(Debug)]
 pub(crate) struct Client {
-    pub(super) settings: Arc<ClientSettings>,
+    pub(crate) settings: Arc<ClientSettings>,
     pub(super) pools: Vec<Arc<ConnectionPool>>,
     /// Wakes the attempts that wait for a connection when another host serves.
     pub(super) choice: watch::Sender<HostChoice>,
@@ -78,32 +79,6 @@ impl Client {
         }))
     }
 
-    pub(crate) fn app_id(&self) -> &str {
-        &self.settings.app_id
-    }
-
-    pub(crate) fn credentials(&self) -> &Credentials {
-        &self.settings.credentials
-    }
-
-    pub(crate) fn base_url(&self) -> &BaseUrl {
-        &self.serving().base_url
-    }
-
-    /// The position of the serving host in the configured list.
-    pub(crate) fn serving_index(&self) -> usize {
-        self.serving().index
-    }
-
-    pub(crate) fn request_timeout(&self) -> Duration {
-        self.settings.request_timeout
-    }
-
-    /// How long before its slot an attempt should ask for a connection.
-    pub(crate) fn connect_ahead(&self) -> Duration {
-        self.serving().lead()
-    }
-
     /// The request with its credentials, for the host of a connection. An attempt prepares it before the slot, so that the
     /// call starts in the slot.
     ///
@@ -111,15 +86,21 @@ impl Client {
     /// If a secret can't be read, or the credentials are for another sender.
     pub(crate) fn prepare(
         &self,
-        request: ApiRequest,
-        sender: &UserId,
+        message: &Message,
         connection: &Connection,
     ) -> Result<SignedRequest, CredentialError> {
-        let base_url = connection.base_url();
-        let authentication = self.credentials().authenticate(sender)?;
-        let echo_filter = EchoFilter::new(request.payload, authentication.secrets);
+        let base_url = &connection.pool.base_url;
+        let ClientSettings {
+            app_id,
+            credentials,
+            ..
+        } = &*self.settings;
+        let (path, body) = path_and_body(app_id, message)
+            .map_err(|_| CredentialError::NotAHeader("message as JSON"))?;
+        let authentication = credentials.authenticate(&message.sender)?;
+        let echo_filter = EchoFilter::new(message.payload.clone(), authentication.secrets);
         // The request has no scheme and no host before its path, as a server expects it, so HTTP/1.1 needs the header `Host`.
-        let target = format!("{}{}", base_url.path_prefix(), request.path_and_query);
+        let target = format!("{}{path}", base_url.path_prefix());
         let mut request = Request::post(target)
             .header(HOST, base_url.host())
             .header(CONTENT_TYPE, "application/json;charset=utf-8")
@@ -127,7 +108,7 @@ impl Client {
                 USER_AGENT,
                 concat!("signaling-worker/", env!("CARGO_PKG_VERSION")),
             )
-            .body(Full::new(Bytes::from(request.body)))
+            .body(Full::new(Bytes::from(body)))
             .map_err(|_| CredentialError::NotAHeader("app ID or base URL"))?;
         request.headers_mut().extend(authentication.headers);
         Ok(SignedRequest {
@@ -146,7 +127,7 @@ impl Client {
         mut connection: Connection,
         request: SignedRequest,
     ) -> Result<Response, CallFailure> {
-        let (host, trial) = (connection.host_index(), connection.trial.take());
+        let (host, trial) = (connection.pool.index, connection.trial.take());
         let call = exchange(connection, request, self.settings.request_timeout).await;
         self.observe(host, trial, &call);
         call

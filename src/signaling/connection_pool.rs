@@ -12,7 +12,7 @@ use http_body_util::Full;
 use hyper::body::Bytes;
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper_rustls::HttpsConnector;
-use tower_service::Service;
+use tower::Service;
 
 use super::connection_age::ConnectionAge;
 use super::hosts::Trial;
@@ -35,10 +35,10 @@ const MAX_RESPONSE_HEADERS: usize = 64;
 const MAX_RESPONSE_HEAD_BYTES: usize = 32 * 1024;
 
 #[derive(Debug)]
-pub(super) struct ConnectionPool {
-    /// The host's position in the configured list.
-    pub(super) index: usize,
-    pub(super) base_url: BaseUrl,
+pub(crate) struct ConnectionPool {
+    /// The host's position in the configured list. Evidence about one host says nothing about another.
+    pub(crate) index: usize,
+    pub(crate) base_url: BaseUrl,
     pub(super) proxy: Option<Proxy>,
     connector: HttpsConnector<Connector>,
     settings: Arc<ClientSettings>,
@@ -64,7 +64,7 @@ pub(super) struct HttpConnection {
 #[derive(Debug)]
 pub(crate) struct Connection {
     pub(super) http: HttpConnection,
-    pub(super) pool: Arc<ConnectionPool>,
+    pub(crate) pool: Arc<ConnectionPool>,
     /// Present if the attempt finds out whether the first host can serve again.
     pub(super) trial: Option<Trial>,
 }
@@ -87,7 +87,7 @@ impl ConnectionPool {
     }
 
     /// How long before its slot an attempt should ask for a connection: twice the usual time of one.
-    pub(super) fn lead(&self) -> Duration {
+    pub(crate) fn lead(&self) -> Duration {
         let usual = self.state().connect_time;
         usual.map_or(HORIZON, |usual| (usual * 2).clamp(MIN_LEAD, HORIZON))
     }
@@ -180,15 +180,6 @@ impl ConnectionPool {
 }
 
 impl Connection {
-    pub(crate) fn base_url(&self) -> &BaseUrl {
-        &self.pool.base_url
-    }
-
-    /// The host's position in the configured list. Evidence about one host says nothing about another.
-    pub(crate) fn host_index(&self) -> usize {
-        self.pool.index
-    }
-
     /// Puts the connection back. No request went out on it, or its response has been read.
     pub(crate) fn put_back(self) {
         let now = Instant::now();

@@ -7,10 +7,8 @@
 //! | First host | Waits for | Leaves the state by |
 //! |---|---|---|
 //! | `Serving` | nothing | a failure of the first host → `Left` |
-//! | `Left` | an attempt 10 to 60 s later | that attempt, which lets the worker connect in the background → `Connecting` |
-//! | `Connecting` | a connection to the first host | a connection → `TrialOffered`; none → `Left` |
-//! | `TrialOffered` | an attempt | the next attempt, which calls the first host → `TrialRunning` |
-//! | `TrialRunning` | the response of that one attempt | 502 to 504 or no response → `Left`, with twice the wait; any other response → `Serving`; an attempt that ends before its call → `TrialOffered` |
+//! | `Left` | an attempt 10 to 60 s later | that attempt, which tries the first host → `OnTrial` |
+//! | `OnTrial` | the end of that one attempt | 502 to 504 or no response → `Left`, with twice the wait; no connection → `Left`; an attempt that ends before its call → `Left`, without a wait; any other response → `Serving` |
 //!
 //! In each state the first host may serve again because all others failed.
 
@@ -40,19 +38,7 @@ pub(super) struct HostChoice {
 enum FirstHost {
     Serving,
     Left { try_at: Instant },
-    Connecting,
-    TrialOffered,
-    TrialRunning,
-}
-
-/// The part of an attempt in the return to the first host.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Task {
-    /// Lets the worker connect the first host in the background. Behind a firewall that drops packets, the attempt itself
-    /// would wait for the connect timeout and miss its slot.
-    Connect,
-    /// Calls the first host.
-    Trial,
+    OnTrial,
 }
 
 /// The effect of a step on the serving host.
@@ -120,44 +106,30 @@ impl HostChoice {
         }
     }
 
-    /// The task of the attempt that asks, if the first host is due for a connection or a trial.
-    pub(super) fn take_task(&mut self, now: Instant) -> Option<Task> {
-        match self.first_host {
-            FirstHost::Left { try_at } if try_at <= now => {
-                self.first_host = FirstHost::Connecting;
-                Some(Task::Connect)
-            }
-            FirstHost::TrialOffered => {
-                self.first_host = FirstHost::TrialRunning;
-                Some(Task::Trial)
-            }
-            _ => None,
+    /// True for the one attempt that tries the first host.
+    pub(super) fn take_trial(&mut self, now: Instant) -> bool {
+        let is_due = matches!(self.first_host, FirstHost::Left { try_at } if try_at <= now);
+        if is_due {
+            self.first_host = FirstHost::OnTrial;
+        }
+        is_due
+    }
+
+    /// The attempt ended before its call, so the next attempt after `wait` tries the first host. After the end of the trial,
+    /// this has no effect.
+    pub(super) fn trial_unused(&mut self, wait: Duration, now: Instant) {
+        if self.first_host == FirstHost::OnTrial {
+            self.first_host = FirstHost::Left { try_at: now + wait };
         }
     }
 
-    /// The connection in the background was made, or failed.
-    pub(super) fn connected_first_host(&mut self, is_connected: bool, now: Instant) {
-        if self.first_host == FirstHost::Connecting {
-            self.first_host = if is_connected {
-                FirstHost::TrialOffered
-            } else {
-                FirstHost::Left {
-                    try_at: now + self.wait,
-                }
-            };
-        }
-    }
-
-    /// The attempt with the trial ended before its call. After the end of the trial, this has no effect.
-    pub(super) fn trial_unused(&mut self) {
-        if self.first_host == FirstHost::TrialRunning {
-            self.first_host = FirstHost::TrialOffered;
-        }
+    pub(super) fn trial_unconnected(&mut self, now: Instant) {
+        self.trial_unused(self.wait, now);
     }
 
     /// The call of the trial ended, with this status if a response came.
     pub(super) fn trial_ended(&mut self, status: Option<u16>, now: Instant) -> Change {
-        if self.first_host != FirstHost::TrialRunning {
+        if self.first_host != FirstHost::OnTrial {
             return Change::None;
         }
         if status.is_some_and(|status| !GATEWAY_FAILURES.contains(&status)) {
@@ -166,9 +138,7 @@ impl HostChoice {
             return Change::Returned;
         }
         self.wait = (self.wait * 2).min(MAX_WAIT);
-        self.first_host = FirstHost::Left {
-            try_at: now + self.wait,
-        };
+        self.trial_unused(self.wait, now);
         Change::None
     }
 
@@ -218,18 +188,13 @@ mod tests {
             statuses.iter().map(respond).last().expect("a response")
         }
 
-        /// Lets time pass until an attempt is told to connect the first host.
-        fn wait_s(&mut self) -> u64 {
+        /// Lets time pass until an attempt tries the first host.
+        fn begin_trial_after_s(&mut self) -> u64 {
             let begun = self.now;
-            while self.choice.take_task(self.now).is_none() {
+            while !self.choice.take_trial(self.now) {
                 self.now += Duration::from_secs(1);
             }
             self.now.duration_since(begun).as_secs()
-        }
-
-        fn begin_trial(&mut self) {
-            self.choice.connected_first_host(true, self.now);
-            assert_eq!(self.choice.take_task(self.now), Some(Task::Trial));
         }
 
         fn end_trial(&mut self, status: Option<u16>) -> Change {
@@ -294,79 +259,69 @@ mod tests {
     }
 
     #[test]
-    fn the_first_host_gets_exactly_one_attempt_after_a_connection() {
+    fn the_first_host_gets_exactly_one_attempt() {
         let mut hosts = Hosts::without_the_first();
-        assert_eq!(hosts.wait_s(), 10);
-        assert_eq!(hosts.choice.take_task(hosts.now), None);
-        hosts.begin_trial();
-        assert_eq!(hosts.choice.take_task(hosts.now), None);
+        assert_eq!(hosts.begin_trial_after_s(), 10);
+        assert!(!hosts.choice.take_trial(hosts.now));
         assert_eq!(hosts.choice.serving(), 1);
         assert_eq!(hosts.end_trial(Some(200)), Change::Returned);
         assert_eq!(hosts.choice.serving(), 0);
     }
 
     #[test]
-    fn a_first_host_without_a_connection_gets_no_attempt() {
+    fn a_trial_without_a_connection_does_not_make_the_wait_longer() {
         let mut hosts = Hosts::without_the_first();
         for _ in 0..3 {
-            assert_eq!(hosts.wait_s(), 10);
-            hosts.choice.connected_first_host(false, hosts.now);
+            assert_eq!(hosts.begin_trial_after_s(), 10);
+            hosts.choice.trial_unconnected(hosts.now);
         }
     }
 
     #[test]
     fn a_trial_succeeds_by_any_response_but_502_to_504() {
-        for (status, change) in [
-            (Some(200), Change::Returned),
-            (Some(401), Change::Returned),
-            (Some(429), Change::Returned),
-            (Some(500), Change::Returned),
-            (Some(502), Change::None),
-            (Some(503), Change::None),
-            (Some(504), Change::None),
-            (None, Change::None),
-        ] {
+        for status in [200, 401, 429, 500] {
             let mut hosts = Hosts::without_the_first();
-            hosts.wait_s();
-            hosts.begin_trial();
-            assert_eq!(hosts.end_trial(status), change, "{status:?}");
+            hosts.begin_trial_after_s();
+            assert_eq!(hosts.end_trial(Some(status)), Change::Returned, "{status}");
+        }
+        for status in [Some(502), Some(503), Some(504), None] {
+            let mut hosts = Hosts::without_the_first();
+            hosts.begin_trial_after_s();
+            assert_eq!(hosts.end_trial(status), Change::None, "{status:?}");
         }
     }
 
     #[test]
     fn an_attempt_that_ends_before_its_call_leaves_the_trial_to_the_next() {
         let mut hosts = Hosts::without_the_first();
-        hosts.wait_s();
-        hosts.begin_trial();
-        hosts.choice.trial_unused();
-        assert_eq!(hosts.choice.take_task(hosts.now), Some(Task::Trial));
+        hosts.begin_trial_after_s();
+        hosts.choice.trial_unused(Duration::ZERO, hosts.now);
+        assert!(hosts.choice.take_trial(hosts.now));
         hosts.end_trial(Some(200));
-        hosts.choice.trial_unused();
-        assert_eq!(hosts.choice.take_task(hosts.now), None);
+        hosts.choice.trial_unused(Duration::ZERO, hosts.now);
+        assert!(!hosts.choice.take_trial(hosts.now));
     }
 
     #[test]
     fn the_wait_doubles_with_each_trial_that_fails_until_one_succeeds() {
         let mut hosts = Hosts::without_the_first();
         for wait_s in [10, 20, 40, 60, 60] {
-            assert_eq!(hosts.wait_s(), wait_s);
-            hosts.begin_trial();
+            assert_eq!(hosts.begin_trial_after_s(), wait_s);
             hosts.end_trial(Some(503));
         }
-        hosts.wait_s();
-        hosts.begin_trial();
+        hosts.begin_trial_after_s();
         hosts.end_trial(Some(200));
         hosts.respond(0, &[502, 502, 502]);
-        assert_eq!(hosts.wait_s(), 10);
+        assert_eq!(hosts.begin_trial_after_s(), 10);
     }
 
     #[test]
-    fn a_late_connection_is_ignored_once_the_first_host_serves_again() {
+    fn a_late_trial_changes_nothing_once_the_first_host_serves_again() {
         let mut hosts = Hosts::without_the_first();
-        hosts.wait_s();
+        hosts.begin_trial_after_s();
         hosts.respond(1, &[502, 502, 502]);
         assert_eq!(hosts.choice.serving(), 0);
-        hosts.choice.connected_first_host(true, hosts.now);
-        assert_eq!(hosts.choice.take_task(hosts.now), None);
+        assert_eq!(hosts.end_trial(Some(502)), Change::None);
+        assert_eq!(hosts.choice.serving(), 0);
     }
 }

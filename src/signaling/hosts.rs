@@ -5,9 +5,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::connection_pool::{Connection, ConnectionPool};
-use super::host_choice::{Change, HostChoice, Task};
+use super::host_choice::{Change, HostChoice};
 use super::{CallFailure, Client, Response};
 use crate::proxy::Proxy;
+
+const TRIAL_CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// The result of a connection to one host.
 #[derive(Debug)]
@@ -19,7 +21,8 @@ pub(crate) struct TriedHost {
 }
 
 impl Client {
-    pub(super) fn serving(&self) -> &ConnectionPool {
+    /// The host that the worker calls at present.
+    pub(crate) fn serving(&self) -> &ConnectionPool {
         &self.pools[self.choice.borrow().serving()]
     }
 
@@ -64,31 +67,20 @@ impl Client {
         }))
     }
 
-    /// A connection to the first host, for the one attempt that finds out how that host answers.
+    /// A connection to the first host, for the one attempt that finds out whether that host serves again.
     async fn trial_connection(self: &Arc<Self>) -> Option<Connection> {
-        let task = self.update(|choice| choice.take_task(Instant::now()));
-        match task? {
-            Task::Connect => {
-                let client = Arc::clone(self);
-                tokio::spawn(async move {
-                    let connected = client.pools[0].get().await.map(Connection::put_back);
-                    client.update(|choice| {
-                        choice.connected_first_host(connected.is_ok(), Instant::now());
-                    });
-                });
-                None
-            }
-            Task::Trial => {
-                let trial = Trial(Arc::clone(self));
-                let connected = self.pools[0].get().await;
-                if connected.is_err() {
-                    self.update(|choice| choice.trial_ended(None, Instant::now()));
-                }
-                let mut connection = connected.ok()?;
-                connection.trial = Some(trial);
-                Some(connection)
-            }
+        if !self.update(|choice| choice.take_trial(Instant::now())) {
+            return None;
         }
+        let trial = Trial(Arc::clone(self));
+        // Behind a firewall that drops packets, the attempt would miss its slot by the connect timeout.
+        let connected = tokio::time::timeout(TRIAL_CONNECT_TIMEOUT, self.pools[0].get()).await;
+        let Ok(Ok(mut connection)) = connected else {
+            self.update(|choice| choice.trial_unconnected(Instant::now()));
+            return None;
+        };
+        connection.trial = Some(trial);
+        Some(connection)
     }
 
     async fn until_other_serves(&self, hosts: [usize; 2]) {
@@ -186,7 +178,9 @@ pub(super) struct Trial(Arc<Client>);
 
 impl Drop for Trial {
     fn drop(&mut self) {
-        self.0.update(HostChoice::trial_unused);
+        let next_attempt = Duration::ZERO;
+        self.0
+            .update(|choice| choice.trial_unused(next_attempt, Instant::now()));
     }
 }
 
@@ -244,7 +238,7 @@ mod tests {
         fail();
         assert_eq!(client.serving().index, 1);
         let connection = client.connection().await.expect("a connection");
-        assert_eq!((connection.host_index(), client.serving().index), (0, 0));
+        assert_eq!((connection.pool.index, client.serving().index), (0, 0));
         fail();
         assert_eq!(client.serving().index, 0);
     }
@@ -257,7 +251,7 @@ mod tests {
         let connect = async |after: Duration| {
             tokio::time::sleep(after).await;
             let connection = client.connection().await.expect("a connection");
-            (connection.host_index(), begun.elapsed())
+            (connection.pool.index, begun.elapsed())
         };
         let (first, second) =
             tokio::join!(connect(Duration::ZERO), connect(CONNECT_TIMEOUT * 3 / 4));
@@ -272,21 +266,20 @@ mod tests {
         let ((_first, first), (_second, second)) = (listener().await, listener().await);
         let client = client(&[format!("http://{first}"), format!("http://{second}")]);
         client.update(|choice| {
-            let left_at = Instant::now() - Duration::from_secs(60);
+            let left_at = Instant::now().checked_sub(Duration::from_secs(60));
+            let left_at = left_at.expect("a minute ago");
             for _ in 0..3 {
                 choice.responded(0, 502, left_at, |_| false);
             }
-            choice.take_task(Instant::now());
-            choice.connected_first_host(true, Instant::now());
         });
         let mut trial = client.connection().await.expect("a connection");
-        assert_eq!(trial.host_index(), 0);
+        assert_eq!(trial.pool.index, 0);
         let meanwhile = client.connection().await.expect("a connection");
-        assert_eq!(meanwhile.host_index(), 1);
+        assert_eq!(meanwhile.pool.index, 1);
         trial.put_back();
 
         trial = client.connection().await.expect("a connection");
-        assert_eq!(trial.host_index(), 0);
+        assert_eq!(trial.pool.index, 0);
         client.observe(0, trial.trial.take(), &Ok(response(200)));
         assert_eq!(client.serving().index, 0);
     }

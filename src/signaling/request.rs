@@ -3,7 +3,7 @@
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::Serialize;
 
-use crate::message::{Message, Payload, Target};
+use crate::message::{Message, Target};
 
 /// A path segment keeps the unreserved characters (RFC 3986, section 2.3).
 const SEGMENT: &AsciiSet = &NON_ALPHANUMERIC
@@ -11,13 +11,6 @@ const SEGMENT: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b'.')
     .remove(b'_')
     .remove(b'~');
-
-/// A request without its host and its credentials. It has no `Debug`, so that it reaches no log.
-pub(crate) struct ApiRequest {
-    pub(super) path_and_query: String,
-    pub(super) body: Vec<u8>,
-    pub(super) payload: Payload,
-}
 
 #[derive(Serialize)]
 struct Body<'a> {
@@ -34,46 +27,41 @@ struct Body<'a> {
 /// The size of a body without its payload.
 const USUAL_FRAME_BYTES: usize = 256;
 
-impl ApiRequest {
-    /// The request for a message of the app with this app ID.
-    ///
-    /// # Errors
-    /// If serde can't write the body, which never happens for a valid message.
-    pub(crate) fn new(app_id: &str, message: &Message) -> Result<Self, serde_json::Error> {
-        let app_id = utf8_percent_encode(app_id, SEGMENT);
-        let sender = utf8_percent_encode(message.sender.as_str(), SEGMENT);
-        let payload = message.payload.as_str();
-        let mut body = Body {
-            destination: None,
-            channel_name: None,
-            enable_offline_messaging: None,
-            enable_historical_messaging: message.enable_historical_messaging,
-            payload,
-        };
-        let kind = match &message.target {
-            Target::Peer {
-                destination,
-                wait_for_ack,
-                enable_offline_messaging,
-            } => {
-                body.destination = Some(destination.as_str());
-                body.enable_offline_messaging = Some(*enable_offline_messaging);
-                format!("peer_messages?wait_for_ack={wait_for_ack}")
-            }
-            Target::Channel { name } => {
-                body.channel_name = Some(name.as_str());
-                "channel_messages".to_owned()
-            }
-        };
-        // A buffer that grows would end with up to twice the size of the body, a thousand times at once.
-        let mut json = Vec::with_capacity(payload.len() + USUAL_FRAME_BYTES);
-        serde_json::to_writer(&mut json, &body)?;
-        Ok(Self {
-            path_and_query: format!("/dev/v2/project/{app_id}/rtm/users/{sender}/{kind}"),
-            body: json,
-            payload: message.payload.clone(),
-        })
-    }
+/// The path with the query, and the body as JSON. serde writes the body of every valid message.
+pub(super) fn path_and_body(
+    app_id: &str,
+    message: &Message,
+) -> Result<(String, Vec<u8>), serde_json::Error> {
+    let app_id = utf8_percent_encode(app_id, SEGMENT);
+    let sender = utf8_percent_encode(message.sender.as_str(), SEGMENT);
+    let payload = message.payload.as_str();
+    let mut body = Body {
+        destination: None,
+        channel_name: None,
+        enable_offline_messaging: None,
+        enable_historical_messaging: message.enable_historical_messaging,
+        payload,
+    };
+    let kind = match &message.target {
+        Target::Peer {
+            destination,
+            wait_for_ack,
+            enable_offline_messaging,
+        } => {
+            body.destination = Some(destination.as_str());
+            body.enable_offline_messaging = Some(*enable_offline_messaging);
+            format!("peer_messages?wait_for_ack={wait_for_ack}")
+        }
+        Target::Channel { name } => {
+            body.channel_name = Some(name.as_str());
+            "channel_messages".to_owned()
+        }
+    };
+    // A buffer that grows would end with up to twice the size of the body, a thousand times at once.
+    let mut json = Vec::with_capacity(payload.len() + USUAL_FRAME_BYTES);
+    serde_json::to_writer(&mut json, &body)?;
+    let path = format!("/dev/v2/project/{app_id}/rtm/users/{sender}/{kind}");
+    Ok((path, json))
 }
 
 #[cfg(test)]
@@ -83,7 +71,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::message::{ChannelName, UserId};
+    use crate::message::{ChannelName, Payload, UserId};
 
     fn peer(sender: &str) -> Message {
         Message {
@@ -99,9 +87,8 @@ mod tests {
     }
 
     fn request(app_id: &str, message: &Message) -> (String, String) {
-        let request = ApiRequest::new(app_id, message).expect("a request");
-        let body = String::from_utf8(request.body).expect("text");
-        (request.path_and_query, body)
+        let (path, body) = path_and_body(app_id, message).expect("a request");
+        (path, String::from_utf8(body).expect("text"))
     }
 
     #[test]

@@ -15,13 +15,13 @@ use super::lane::{AttemptReport, Lane, OpenCall, Place};
 use super::panic_point::panic_point;
 use super::recorder::Delivered;
 use super::restart::{Panicked, catch_panic};
-use crate::message::{Message, Target};
+use crate::message::Target;
 use crate::outbox::{CallRecord, Claimed, Record};
 use crate::outcome::{self, Fault, FinalStatus, Outcome};
 use crate::pace::clock::Moment;
 use crate::pace::{DbClock, DbTime, Late, PermitTerms, SendPermit};
 use crate::signaling::{
-    ApiRequest, BaseUrl, CallFailure, Connection, CredentialError, Response, SignedRequest,
+    BaseUrl, CallFailure, Connection, CredentialError, Response, SignedRequest,
 };
 
 /// Messages get ready at multiples of this, and so several at the same time: to wake up costs more than to get ready.
@@ -159,7 +159,7 @@ async fn attempt(
             }
             Err(NoCall::Released) => (Record::release(claimed), unused_probe(claimed)).into(),
             Err(NoCall::Failed(at, failure)) => {
-                let host = lane.client.serving_index();
+                let host = lane.client.serving().index;
                 classify(lane, claimed, at, at, host, Err(failure)).into()
             },
             Err(NoCall::NoCredentials(error)) => {
@@ -232,22 +232,20 @@ async fn prepare<'lane>(
         CredentialError::OtherSender { .. } => ended(FinalStatus::Failed, error.to_string()),
         error => NoCall::NoCredentials(error),
     };
-    lane.client
-        .credentials()
-        .allow(&message.sender)
-        .map_err(no_credentials)?;
+    let credentials = &lane.client.settings.credentials;
+    credentials.allow(&message.sender).map_err(no_credentials)?;
     let Some(clock) = lane.shared.outbox.clock().get() else {
         return Err(NoCall::Late);
     };
     panic_point("before_call", claimed.id);
 
-    let get_ready_at = (start_at - lane.client.connect_ahead()).floor(PREPARE_INTERVAL);
+    let get_ready_at = (start_at - lane.client.serving().lead()).floor(PREPARE_INTERVAL);
     sleep_until(clock.instant_of(get_ready_at)).await;
     let terms = PermitTerms {
         slot: claimed.slot_at,
         asked_at: claimed.asked_at,
         lease_ends: claimed.lease_ends,
-        request_timeout: lane.client.request_timeout(),
+        request_timeout: lane.client.settings.request_timeout,
     };
     if terms.is_released(released_at(lane, claimed)) {
         // Else each of them would try to connect to an API that is away.
@@ -259,7 +257,8 @@ async fn prepare<'lane>(
         .connection()
         .await
         .map_err(|failure| NoCall::Failed(lane.now(), failure))?;
-    let request = sign(lane, message, &connection).map_err(no_credentials)?;
+    let request = lane.client.prepare(message, &connection);
+    let request = request.map_err(no_credentials)?;
     let clock = wait_for(start_at, lane, clock).await;
     let now = Moment::now();
     if let Some(expires_at) = claimed.policy.expires_at
@@ -325,19 +324,9 @@ async fn sleep_until(at: Instant) {
     }
 }
 
-fn sign(
-    lane: &Lane,
-    message: &Message,
-    connection: &Connection,
-) -> Result<SignedRequest, CredentialError> {
-    let request = ApiRequest::new(lane.client.app_id(), message)
-        .map_err(|_| CredentialError::NotAHeader("message as JSON"))?;
-    lane.client.prepare(request, &message.sender, connection)
-}
-
 async fn call(lane: &Lane, claimed: &Claimed, ready: Prepared<'_>) -> (Record, LaneEvent) {
     let sent_at = ready.permit.starts_at();
-    let host = ready.connection.host_index();
+    let host = ready.connection.pool.index;
     let call = lane
         .client
         .send(ready.permit, ready.connection, ready.request)
@@ -452,7 +441,7 @@ fn judge(
         outcome,
         error: error.unwrap_or_default(),
         host,
-        serving_host: lane.client.serving_index(),
+        serving_host: lane.client.serving().index,
         target,
         kind,
         is_ack_timeout: waits_for_ack && is_late,

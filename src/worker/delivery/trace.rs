@@ -21,7 +21,7 @@ use crate::worker::lane::Lane;
 /// Whom a connection leads to, if that is to be told.
 pub(in crate::worker) fn traced_server(lane: &Lane, connection: &Connection) -> Option<BaseUrl> {
     let is_logged = lane.shared.traces.is_some();
-    is_logged.then(|| connection.base_url().clone())
+    is_logged.then(|| connection.pool.base_url.clone())
 }
 
 /// Tells of a delivery that is over: a call was made, or the message has ended without one. A message that goes back
@@ -54,7 +54,7 @@ pub(in crate::worker) fn record_spans(
     let delivery = Context::new().with_span(delivery);
     let ended = match &record.call {
         Some(call) => {
-            let server = server.unwrap_or_else(|| lane.client.base_url());
+            let server = server.unwrap_or_else(|| &lane.client.serving().base_url);
             record_attempt_span(tracer, &delivery, call, server);
             call.sent_at + call.duration
         }

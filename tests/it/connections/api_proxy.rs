@@ -203,7 +203,7 @@ async fn wrong_credentials_are_the_proxys_error_and_never_the_messages() {
         ),
         (
             format!("http://me:wrong-one@{address}"),
-            "refuses the user name and password (HTTP 407): correct them in HTTPS_PROXY",
+            "rejects the user name and password (HTTP 407): correct them in HTTPS_PROXY",
         ),
     ] {
         let id = behind.world.insert(peer(json!({}))).await;
