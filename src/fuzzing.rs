@@ -7,7 +7,7 @@ mod tests;
 use std::time::{Duration, UNIX_EPOCH};
 
 use crate::config::parse_apps;
-use crate::message::{ChannelName, Payload, Target, UserId};
+use crate::message::{Name, Payload, Target};
 use crate::outbox::read_json_lines;
 use crate::outcome::{Outcome, classify, describe};
 use crate::signaling::response::{MAX_REASON_CHARS, MAX_REQUEST_ID_CHARS, parse_retry_after};
@@ -111,16 +111,13 @@ pub fn enqueue_input(data: &[u8]) {
     };
     for message in messages {
         let message = message.message;
-        UserId::sender(message.sender.as_str()).expect("a sender");
+        Name::sender(message.sender.as_str()).expect("a sender");
         Payload::new(message.payload.as_str()).expect("a payload");
-        match &message.target {
-            Target::Peer { destination, .. } => {
-                UserId::destination(destination.as_str()).expect("a destination");
-            }
-            Target::Channel { name } => {
-                ChannelName::new(name.as_str()).expect("a channel");
-            }
-        }
+        let name = message.target.name();
+        match message.target {
+            Target::Peer(_) => Target::peer(name).expect("a destination"),
+            Target::Channel(_) => Target::channel(name).expect("a channel"),
+        };
     }
 }
 

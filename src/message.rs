@@ -32,11 +32,6 @@ fn invalid<T>(column: &'static str, problem: impl Into<String>) -> Result<T, Inv
     Err(InvalidMessage { column, problem })
 }
 
-fn peer_only<T>(column: &'static str) -> Result<T, InvalidMessage> {
-    let problem = "is for peer messages only: leave it out for a channel message";
-    invalid(column, problem)
-}
-
 /// A text that Postgres can store, of at most so many characters.
 fn check_text(column: &'static str, text: &str, max_chars: usize) -> Result<(), InvalidMessage> {
     if text.chars().count() > max_chars {
@@ -56,59 +51,34 @@ fn check_not_empty(column: &'static str, text: &str) -> Result<(), InvalidMessag
     Ok(())
 }
 
-fn check_name(column: &'static str, name: &str) -> Result<(), InvalidMessage> {
-    check_not_empty(column, name)?;
-    let is_allowed = |c: char| c.is_ascii_alphanumeric() || c == ' ' || PUNCTUATION.contains(c);
-    if let Some(character) = name.chars().find(|c| !is_allowed(*c)) {
-        let problem = format!("has the character {character:?}, which the API does not allow");
-        return invalid(column, problem);
-    }
-    if name.starts_with(' ') || name.ends_with(' ') {
-        return invalid(column, "begins or ends with a space");
-    }
-    check_text(column, name, MAX_NAME_CHARS)
-}
+/// A user ID or the name of a channel.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Name(String);
 
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub(crate) struct UserId(String);
-
-impl UserId {
-    pub(crate) fn destination(value: impl Into<String>) -> Result<Self, InvalidMessage> {
-        let value = value.into();
-        check_name("destination", &value)?;
-        Ok(Self(value))
-    }
-
+impl Name {
     pub(crate) fn sender(value: impl Into<String>) -> Result<Self, InvalidMessage> {
-        let value = value.into();
-        check_name("sender", &value)?;
-        if value == "." || value == ".." {
+        let name = Self::new("sender", value)?;
+        if name.0 == "." || name.0 == ".." {
             let problem =
                 "is \".\" or \"..\", which a URL path can't carry: choose another user ID";
             return invalid("sender", problem);
         }
-        Ok(Self(value))
+        Ok(name)
     }
 
-    pub(crate) fn as_str(&self) -> &str {
-        &self.0
-    }
-}
-
-impl fmt::Display for UserId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct ChannelName(String);
-
-impl ChannelName {
-    pub(crate) fn new(value: impl Into<String>) -> Result<Self, InvalidMessage> {
-        let value = value.into();
-        check_name("channel_name", &value)?;
-        Ok(Self(value))
+    fn new(column: &'static str, value: impl Into<String>) -> Result<Self, InvalidMessage> {
+        let name = value.into();
+        check_not_empty(column, &name)?;
+        let is_allowed = |c: char| c.is_ascii_alphanumeric() || c == ' ' || PUNCTUATION.contains(c);
+        if let Some(character) = name.chars().find(|c| !is_allowed(*c)) {
+            let problem = format!("has the character {character:?}, which the API does not allow");
+            return invalid(column, problem);
+        }
+        if name.starts_with(' ') || name.ends_with(' ') {
+            return invalid(column, "begins or ends with a space");
+        }
+        check_text(column, &name, MAX_NAME_CHARS)?;
+        Ok(Self(name))
     }
 
     pub(crate) fn as_str(&self) -> &str {
@@ -142,40 +112,30 @@ impl fmt::Debug for Payload {
     }
 }
 
-/// The recipient of a message, with the options that only this kind of message has.
+/// The recipient of a message.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Target {
-    Peer {
-        destination: UserId,
-        /// The API answers only when the recipient has the message, so that delivered and offline can be told apart.
-        wait_for_ack: bool,
-        /// The API keeps the message for a recipient that is offline.
-        enable_offline_messaging: bool,
-    },
-    Channel {
-        name: ChannelName,
-    },
+    Peer(Name),
+    Channel(Name),
 }
 
 impl Target {
+    pub(crate) fn peer(destination: impl Into<String>) -> Result<Self, InvalidMessage> {
+        Name::new("destination", destination).map(Self::Peer)
+    }
+
+    pub(crate) fn channel(name: impl Into<String>) -> Result<Self, InvalidMessage> {
+        Name::new("channel_name", name).map(Self::Channel)
+    }
+
     /// The target of a row. Exactly one of its two columns has a value.
     pub(crate) fn from_columns(
         destination: Option<String>,
         channel_name: Option<String>,
-        wait_for_ack: bool,
-        enable_offline_messaging: bool,
     ) -> Result<Self, InvalidMessage> {
         match (destination, channel_name) {
-            (Some(destination), None) => Ok(Self::Peer {
-                destination: UserId::destination(destination)?,
-                wait_for_ack,
-                enable_offline_messaging,
-            }),
-            (None, Some(_)) if wait_for_ack => peer_only("wait_for_ack"),
-            (None, Some(_)) if enable_offline_messaging => peer_only("enable_offline_messaging"),
-            (None, Some(name)) => Ok(Self::Channel {
-                name: ChannelName::new(name)?,
-            }),
+            (Some(destination), None) => Self::peer(destination),
+            (None, Some(name)) => Self::channel(name),
             _ => invalid(
                 "exactly one of destination and channel_name",
                 "has to be given",
@@ -185,25 +145,34 @@ impl Target {
 
     /// The destination, or the channel.
     pub(crate) fn name(&self) -> &str {
-        match self {
-            Self::Peer { destination, .. } => destination.as_str(),
-            Self::Channel { name } => name.as_str(),
-        }
+        let (Self::Peer(name) | Self::Channel(name)) = self;
+        name.as_str()
     }
 
-    pub(crate) fn waits_for_ack(&self) -> bool {
-        match self {
-            Self::Peer { wait_for_ack, .. } => *wait_for_ack,
-            Self::Channel { .. } => false,
-        }
+    pub(crate) fn destination(&self) -> Option<&str> {
+        matches!(self, Self::Peer(_)).then(|| self.name())
+    }
+
+    pub(crate) fn channel_name(&self) -> Option<&str> {
+        matches!(self, Self::Channel(_)).then(|| self.name())
     }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Message {
-    pub(crate) sender: UserId,
+    pub(crate) sender: Name,
     pub(crate) target: Target,
     pub(crate) payload: Payload,
+    pub(crate) options: MessageOptions,
+}
+
+/// A channel message has neither of the first two options.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, sqlx::FromRow)]
+pub(crate) struct MessageOptions {
+    /// The API answers only when the recipient has the message, so that delivered and offline can be told apart.
+    pub(crate) wait_for_ack: bool,
+    /// The API keeps the message for a recipient that is offline.
+    pub(crate) enable_offline_messaging: bool,
     /// The API keeps a historical message. The vendor deprecates that, and still accepts it.
     pub(crate) enable_historical_messaging: bool,
 }
@@ -215,7 +184,7 @@ mod tests {
     #[test]
     fn every_character_of_the_apis_list_is_allowed_and_no_other_ascii_one() {
         let allowed: String = ('\u{0}'..='\u{7f}')
-            .filter(|c| UserId::sender(format!("a{c}b")).is_ok())
+            .filter(|c| Name::sender(format!("a{c}b")).is_ok())
             .collect();
         assert_eq!(
             allowed,
@@ -225,19 +194,19 @@ mod tests {
 
     #[test]
     fn names_are_1_to_64_characters_without_outer_spaces() {
-        assert!(UserId::destination("").is_err());
-        assert!(UserId::destination("a".repeat(64)).is_ok());
-        assert!(UserId::destination("a".repeat(65)).is_err());
-        assert!(ChannelName::new(" a").is_err());
-        assert!(ChannelName::new("a ").is_err());
-        assert!(ChannelName::new("a b").is_ok());
+        for name in ["a b", &"a".repeat(64)] {
+            assert!(Target::peer(name).is_ok() && Target::channel(name).is_ok());
+        }
+        for name in ["", " a", "a ", &"a".repeat(65)] {
+            assert!(Target::peer(name).is_err() && Target::channel(name).is_err());
+        }
     }
 
     #[test]
     fn a_dot_segment_receives_but_does_not_send() {
         for name in [".", ".."] {
-            assert!(UserId::destination(name).is_ok());
-            assert!(UserId::sender(name).is_err());
+            assert!(Target::peer(name).is_ok());
+            assert!(Name::sender(name).is_err());
         }
     }
 

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use uuid::Uuid;
 
 use super::Finding;
-use crate::message::{InvalidMessage, Message, Payload, Target, UserId};
+use crate::message::{InvalidMessage, Message, MessageOptions, Name, Payload, Target};
 use crate::outbox::{Outbox, Refusal, SlotReservation};
 use crate::outcome::{self, Acceptance, Outcome};
 use crate::pace::clock::Moment;
@@ -29,14 +29,10 @@ const ASK_AGAIN: Duration = Duration::from_millis(20);
 /// Where the API does not allow a name.
 pub(crate) fn message(sender: &str, destination: &str) -> Result<Message, InvalidMessage> {
     Ok(Message {
-        sender: UserId::sender(sender)?,
-        target: Target::Peer {
-            destination: UserId::destination(destination)?,
-            wait_for_ack: false,
-            enable_offline_messaging: false,
-        },
+        sender: Name::sender(sender)?,
+        target: Target::peer(destination)?,
         payload: Payload::new(PAYLOAD)?,
-        enable_historical_messaging: false,
+        options: MessageOptions::default(),
     })
 }
 

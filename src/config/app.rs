@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use serde::Deserialize;
 
 use super::ConfigError;
-use crate::message::{InvalidMessage, UserId};
+use crate::message::{InvalidMessage, Name};
 use crate::secret::{
     MAX_SECRET_BYTES, SecretError, SecretSource, given, given_path, is_impossible,
 };
@@ -241,7 +241,7 @@ impl RawApp {
             (Some(key), Some(secret), None, None) => Ok(Credentials::Basic { key, secret }),
             (None, None, Some(token), None) => Ok(Credentials::Token {
                 token,
-                uid: UserId::sender(self.uid.ok_or(AppError::Authenticator(
+                uid: Name::sender(self.uid.ok_or(AppError::Authenticator(
                     "AGORA_TOKEN needs AGORA_UID (uid): the user that the token was made for",
                 ))?)
                 .map_err(AppError::Uid)?,
@@ -339,7 +339,7 @@ mod tests {
         };
         let app = app.check("a").expect("an app");
         assert_eq!(app.app_id, "id");
-        let sender = UserId::sender("u").expect("a user");
+        let sender = Name::sender("u").expect("a user");
         let signed_in = app.credentials.authenticate(&sender).expect("headers");
         assert_eq!(
             signed_in.headers[0].1.to_str().expect("text"),

@@ -37,14 +37,15 @@ impl TryFrom<MessageColumns> for NewMessage {
     type Error = InvalidMessage;
 
     fn try_from(columns: MessageColumns) -> Result<Self, InvalidMessage> {
-        let target = Target::from_columns(
-            columns.destination,
-            columns.channel_name,
-            columns.wait_for_ack,
-            columns.enable_offline_messaging,
-        )?;
+        let target = Target::from_columns(columns.destination, columns.channel_name)?;
         let mut message = Self::to(target, columns.sender, columns.payload)?;
-        message.message.enable_historical_messaging = columns.enable_historical_messaging;
+        if columns.wait_for_ack {
+            message = message.wait_for_ack()?;
+        }
+        if columns.enable_offline_messaging {
+            message = message.enable_offline_messaging()?;
+        }
+        message.message.options.enable_historical_messaging = columns.enable_historical_messaging;
         message.at_most_once = columns.at_most_once;
         if let Some(alias) = columns.app {
             message = message.app(alias)?;

@@ -4,8 +4,8 @@ use std::fmt;
 
 use time::OffsetDateTime;
 
-use super::{ChannelName, InvalidMessage, Message, Payload, Target, UserId};
-use super::{check_not_empty, check_text, invalid, peer_only};
+use super::{InvalidMessage, Message, MessageOptions, Name, Payload, Target};
+use super::{check_not_empty, check_text, invalid};
 use crate::pace::DbTime;
 
 const DEFAULT_MAX_ATTEMPTS: u16 = 10;
@@ -73,8 +73,7 @@ impl NewMessage {
         destination: impl Into<String>,
         payload: impl Into<String>,
     ) -> Result<Self, InvalidMessage> {
-        let target = Target::from_columns(Some(destination.into()), None, false, false)?;
-        Self::to(target, sender, payload)
+        Self::to(Target::peer(destination)?, sender, payload)
     }
 
     /// A message to all users in a channel.
@@ -86,8 +85,7 @@ impl NewMessage {
         channel_name: impl Into<String>,
         payload: impl Into<String>,
     ) -> Result<Self, InvalidMessage> {
-        let name = ChannelName::new(channel_name)?;
-        Self::to(Target::Channel { name }, sender, payload)
+        Self::to(Target::channel(channel_name)?, sender, payload)
     }
 
     pub(super) fn to(
@@ -96,10 +94,10 @@ impl NewMessage {
         payload: impl Into<String>,
     ) -> Result<Self, InvalidMessage> {
         let message = Message {
-            sender: UserId::sender(sender)?,
+            sender: Name::sender(sender)?,
             target,
             payload: Payload::new(payload.into() as String)?,
-            enable_historical_messaging: false,
+            options: MessageOptions::default(),
         };
         Ok(message.into())
     }
@@ -123,10 +121,8 @@ impl NewMessage {
     /// # Errors
     /// For a channel message.
     pub fn wait_for_ack(mut self) -> Result<Self, InvalidMessage> {
-        let Target::Peer { wait_for_ack, .. } = &mut self.message.target else {
-            return peer_only("wait_for_ack");
-        };
-        *wait_for_ack = true;
+        self.check_peer("wait_for_ack")?;
+        self.message.options.wait_for_ack = true;
         Ok(self)
     }
 
@@ -135,21 +131,25 @@ impl NewMessage {
     /// # Errors
     /// For a channel message.
     pub fn enable_offline_messaging(mut self) -> Result<Self, InvalidMessage> {
-        let Target::Peer {
-            enable_offline_messaging,
-            ..
-        } = &mut self.message.target
-        else {
-            return peer_only("enable_offline_messaging");
-        };
-        *enable_offline_messaging = true;
+        self.check_peer("enable_offline_messaging")?;
+        self.message.options.enable_offline_messaging = true;
         Ok(self)
+    }
+
+    fn check_peer(&self, column: &'static str) -> Result<(), InvalidMessage> {
+        match &self.message.target {
+            Target::Peer(_) => Ok(()),
+            Target::Channel(_) => invalid(
+                column,
+                "is for peer messages only: leave it out for a channel message",
+            ),
+        }
     }
 
     /// The API keeps the message as a historical message (deprecated by the vendor).
     #[must_use]
     pub fn enable_historical_messaging(mut self) -> Self {
-        self.message.enable_historical_messaging = true;
+        self.message.options.enable_historical_messaging = true;
         self
     }
 

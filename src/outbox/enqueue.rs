@@ -8,7 +8,7 @@ use sqlx::{Acquire, FromRow, PgConnection, Postgres};
 pub(crate) use json_lines::{InvalidLines, read_json_lines};
 
 use crate::error_text::database_error_text;
-use crate::message::{NewMessage, Target};
+use crate::message::NewMessage;
 use crate::outbox::Outbox;
 
 /// Rows of one statement.
@@ -170,28 +170,15 @@ async fn insert_some(
     sqlx::query_as(INSERT)
         .bind(column(messages, |new| new.app.as_str()))
         .bind(column(messages, |new| new.message.sender.as_str()))
-        .bind(column(messages, |new| match &new.message.target {
-            Target::Peer { destination, .. } => Some(destination.as_str()),
-            Target::Channel { .. } => None,
-        }))
-        .bind(column(messages, |new| match &new.message.target {
-            Target::Peer { .. } => None,
-            Target::Channel { name } => Some(name.as_str()),
-        }))
+        .bind(column(messages, |new| new.message.target.destination()))
+        .bind(column(messages, |new| new.message.target.channel_name()))
         .bind(column(messages, |new| new.message.payload.as_str()))
-        .bind(column(messages, |new| match new.message.target {
-            Target::Peer { wait_for_ack, .. } => wait_for_ack,
-            Target::Channel { .. } => false,
-        }))
-        .bind(column(messages, |new| match new.message.target {
-            Target::Peer {
-                enable_offline_messaging,
-                ..
-            } => enable_offline_messaging,
-            Target::Channel { .. } => false,
+        .bind(column(messages, |new| new.message.options.wait_for_ack))
+        .bind(column(messages, |new| {
+            new.message.options.enable_offline_messaging
         }))
         .bind(column(messages, |new| {
-            new.message.enable_historical_messaging
+            new.message.options.enable_historical_messaging
         }))
         .bind(column(messages, |new| new.due_at))
         .bind(column(messages, |new| new.expires_at))

@@ -8,7 +8,7 @@ use hyper::header::{AUTHORIZATION, HeaderName, HeaderValue};
 use secrecy::{ExposeSecret, SecretString};
 
 use super::token::{self, TokenClaims};
-use crate::message::UserId;
+use crate::message::Name;
 use crate::secret::{SecretError, SecretSource, oddity};
 
 #[derive(Debug)]
@@ -21,7 +21,7 @@ pub(crate) enum Credentials {
     /// A token that another program makes, for one sender.
     Token {
         token: SecretSource,
-        uid: UserId,
+        uid: Name,
         headers: TokenHeaders,
     },
     /// The app certificate, from which the worker makes a token for each call, for any sender.
@@ -61,10 +61,10 @@ pub(crate) struct Authentication {
 
 impl Credentials {
     /// Fails for a sender who can't use these credentials.
-    pub(crate) fn allow(&self, sender: &UserId) -> Result<(), CredentialError> {
+    pub(crate) fn allow(&self, sender: &Name) -> Result<(), CredentialError> {
         match self {
             Self::Token { uid, .. } if uid != sender => Err(CredentialError::OtherSender {
-                uid: uid.to_string(),
+                uid: uid.as_str().to_owned(),
             }),
             Self::Basic { .. } | Self::Token { .. } | Self::Certificate { .. } => Ok(()),
         }
@@ -98,7 +98,7 @@ impl Credentials {
         found
     }
 
-    pub(crate) fn authenticate(&self, sender: &UserId) -> Result<Authentication, CredentialError> {
+    pub(crate) fn authenticate(&self, sender: &Name) -> Result<Authentication, CredentialError> {
         self.allow(sender)?;
         match self {
             Self::Basic { key, secret } => {
@@ -140,7 +140,7 @@ impl Credentials {
 fn with_token(
     kind: TokenHeaders,
     secret: SecretString,
-    uid: &UserId,
+    uid: &Name,
 ) -> Result<Authentication, CredentialError> {
     let token = secret.expose_secret();
     let headers = match kind {
@@ -173,7 +173,7 @@ mod tests {
     use super::*;
 
     fn headers(credentials: &Credentials, sender: &str) -> Option<Vec<String>> {
-        let sender = UserId::sender(sender).expect("a sender");
+        let sender = Name::sender(sender).expect("a sender");
         let headers = credentials.authenticate(&sender).ok()?.headers;
         let text = |(name, value): &(HeaderName, HeaderValue)| {
             format!("{name}: {}", value.to_str().expect("text"))
@@ -206,7 +206,7 @@ mod tests {
         ] {
             let given = Credentials::Token {
                 token: SecretSource::value("T"),
-                uid: UserId::sender("u").expect("a user"),
+                uid: Name::sender("u").expect("a user"),
                 headers: kind,
             };
             assert_eq!(headers(&given, "u").expect("headers"), expected);

@@ -3,7 +3,7 @@
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::Serialize;
 
-use crate::message::{Message, Target};
+use crate::message::{Message, MessageOptions};
 
 /// A path segment keeps the unreserved characters (RFC 3986, section 2.3).
 const SEGMENT: &AsciiSet = &NON_ALPHANUMERIC
@@ -35,27 +35,23 @@ pub(super) fn path_and_body(
     let app_id = utf8_percent_encode(app_id, SEGMENT);
     let sender = utf8_percent_encode(message.sender.as_str(), SEGMENT);
     let payload = message.payload.as_str();
-    let mut body = Body {
-        destination: None,
-        channel_name: None,
-        enable_offline_messaging: None,
-        enable_historical_messaging: message.enable_historical_messaging,
+    let is_peer = message.target.destination().is_some();
+    let MessageOptions {
+        wait_for_ack,
+        enable_offline_messaging,
+        enable_historical_messaging,
+    } = message.options;
+    let body = Body {
+        destination: message.target.destination(),
+        channel_name: message.target.channel_name(),
+        enable_offline_messaging: is_peer.then_some(enable_offline_messaging),
+        enable_historical_messaging,
         payload,
     };
-    let kind = match &message.target {
-        Target::Peer {
-            destination,
-            wait_for_ack,
-            enable_offline_messaging,
-        } => {
-            body.destination = Some(destination.as_str());
-            body.enable_offline_messaging = Some(*enable_offline_messaging);
-            format!("peer_messages?wait_for_ack={wait_for_ack}")
-        }
-        Target::Channel { name } => {
-            body.channel_name = Some(name.as_str());
-            "channel_messages".to_owned()
-        }
+    let kind = if is_peer {
+        format!("peer_messages?wait_for_ack={wait_for_ack}")
+    } else {
+        "channel_messages".to_owned()
     };
     // A buffer that grows would end with up to twice the size of the body, a thousand times at once.
     let mut json = Vec::with_capacity(payload.len() + USUAL_FRAME_BYTES);
@@ -71,18 +67,17 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::message::{ChannelName, Payload, UserId};
+    use crate::message::{Name, Payload, Target};
 
     fn peer(sender: &str) -> Message {
         Message {
-            sender: UserId::sender(sender).expect("a sender"),
-            target: Target::Peer {
-                destination: UserId::destination("userB").expect("a destination"),
-                wait_for_ack: true,
-                enable_offline_messaging: false,
-            },
+            sender: Name::sender(sender).expect("a sender"),
+            target: Target::peer("userB").expect("a destination"),
             payload: Payload::new("Hello").expect("a payload"),
-            enable_historical_messaging: false,
+            options: MessageOptions {
+                wait_for_ack: true,
+                ..MessageOptions::default()
+            },
         }
     }
 
@@ -107,9 +102,8 @@ mod tests {
     #[test]
     fn a_channel_message_is_the_request_of_the_apis_example() {
         let message = Message {
-            target: Target::Channel {
-                name: ChannelName::new("channelA").expect("a name"),
-            },
+            target: Target::channel("channelA").expect("a name"),
+            options: MessageOptions::default(),
             ..peer("a b+#?%")
         };
         let (path, body) = request("id", &message);
@@ -127,7 +121,7 @@ mod tests {
         #[test]
         fn every_sender_is_one_path_segment_that_decodes_to_itself(
             sender in "[a-zA-Z0-9!#$%&()+:;<=>?@\\[\\]^_{}|~,'-][ a-zA-Z0-9!#$%&()+:;<=.>?@\\[\\]^_{}|~,'-]{0,62}[a-zA-Z0-9%?#/]?"
-                .prop_filter("allowed", |sender| UserId::sender(sender.as_str()).is_ok())
+                .prop_filter("allowed", |sender| Name::sender(sender.as_str()).is_ok())
         ) {
             let (path, _) = request("id", &peer(&sender));
             let segments: Vec<_> = path.split('?').next().expect("a path").split('/').collect();

@@ -15,7 +15,6 @@ use super::lane::{AttemptReport, Lane, OpenCall, Place};
 use super::panic_point::panic_point;
 use super::recorder::Delivered;
 use super::restart::{Panicked, catch_panic};
-use crate::message::Target;
 use crate::outbox::{CallRecord, Claimed, Record};
 use crate::outcome::{self, Fault, FinalStatus, Outcome};
 use crate::pace::clock::Moment;
@@ -413,15 +412,15 @@ fn judge(
     if call.is_ok() {
         lane.open_calls().response_received(now);
     }
-    let target = claimed.message.as_ref().map(|message| &message.target);
-    let waits_for_ack = target.is_ok_and(Target::waits_for_ack);
+    let message = claimed.message.as_ref();
+    let waits_for_ack = message.is_ok_and(|message| message.options.wait_for_ack);
     let is_late = match call {
         Ok(response) => response.status == 408,
         Err(failure) => matches!(failure, CallFailure::TimedOut(_)),
     };
     let (target, is_throttled_by_destination) = {
         let mut destinations = lane.destinations();
-        let target = target.map_or(0, |target| destinations.hash(target));
+        let target = message.map_or(0, |message| destinations.hash(&message.target));
         let is_throttled = match outcome {
             Outcome::Accepted(_) => {
                 destinations.accepted(target);

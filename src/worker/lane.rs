@@ -403,7 +403,7 @@ pub(super) struct OpenCall<'lane>(Option<&'lane Lane>);
 
 impl<'lane> OpenCall<'lane> {
     pub(super) fn begin(lane: &'lane Lane, message: &Message) -> Self {
-        if message.target.waits_for_ack() {
+        if message.options.wait_for_ack {
             return Self(None);
         }
         lane.open_calls().began(Instant::now());

@@ -10,7 +10,7 @@ use sqlx::{Decode, FromRow, Postgres, Row, Type};
 use uuid::Uuid;
 
 use crate::error_text::database_error_text;
-use crate::message::{InvalidMessage, Message, Payload, Target, UserId};
+use crate::message::{InvalidMessage, Message, MessageOptions, Name, Payload, Target};
 use crate::outbox::pool::statement::Statement;
 use crate::outbox::pool::{AdaptiveTimeout, Call};
 use crate::outbox::{HoldKind, Outbox, interval, may_have_taken_effect};
@@ -217,16 +217,14 @@ struct LaneRow {
 
 /// One of the other rows: a message.
 #[derive(FromRow)]
-#[expect(clippy::struct_excessive_bools, reason = "the row has these columns")]
 struct MessageRow {
     id: i64,
     sender: String,
     destination: Option<String>,
     channel_name: Option<String>,
     payload: PayloadText,
-    wait_for_ack: bool,
-    enable_offline_messaging: bool,
-    enable_historical_messaging: bool,
+    #[sqlx(flatten)]
+    options: MessageOptions,
     attempts: i32,
     uncharged: i32,
     failing_since: Option<DbTime>,
@@ -385,36 +383,13 @@ fn claimed(
         is_retry: row.is_retry,
         wanted_at: (!row.is_retry).then(|| row.was_due_at.max(row.created_at)),
         traceparent: row.traceparent,
-        message: message(
-            row.sender,
-            row.destination,
-            row.channel_name,
-            row.payload.0,
-            row.wait_for_ack,
-            row.enable_offline_messaging,
-            row.enable_historical_messaging,
-        ),
-    })
-}
-
-fn message(
-    sender: String,
-    destination: Option<String>,
-    channel_name: Option<String>,
-    payload: Arc<str>,
-    wait_for_ack: bool,
-    enable_offline_messaging: bool,
-    enable_historical_messaging: bool,
-) -> Result<Message, InvalidMessage> {
-    Ok(Message {
-        sender: UserId::sender(sender)?,
-        target: Target::from_columns(
-            destination,
-            channel_name,
-            wait_for_ack,
-            enable_offline_messaging,
-        )?,
-        payload: Payload::new(payload)?,
-        enable_historical_messaging,
+        message: Target::from_columns(row.destination, row.channel_name).and_then(|target| {
+            Ok(Message {
+                sender: Name::sender(row.sender)?,
+                target,
+                payload: Payload::new(row.payload.0)?,
+                options: row.options,
+            })
+        }),
     })
 }

@@ -112,8 +112,8 @@ fn message_attributes(lane: &Lane, claimed: &Claimed, record: &Record) -> Vec<Ke
     ];
     if let Ok(message) = &claimed.message {
         let kind = match message.target {
-            Target::Peer { .. } => "peer",
-            Target::Channel { .. } => "channel",
+            Target::Peer(_) => "peer",
+            Target::Channel(_) => "channel",
         };
         attributes.push(KeyValue::new("signaling.destination.kind", kind));
     }
