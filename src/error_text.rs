@@ -48,7 +48,7 @@ fn is_raised_elsewhere(error: &PgDatabaseError) -> bool {
         && !innermost.is_some_and(|line| line.contains("signaling."))
 }
 
-/// Describes an error with its causes, in one bounded line. A cause whose text the line already has is skipped.
+/// Describes an error with its causes, in one bounded line. A cause is skipped if the line has the same text already.
 pub(crate) fn error_chain_text(error: &(dyn Error + 'static)) -> String {
     let mut text = String::new();
     let mut next = Some(error);

@@ -1,5 +1,5 @@
-//! The fuzz targets, for a short time and without a fuzzer: the seeds, and what comes of them by chance. The functions
-//! are those of `make fuzz`, which finds its way by what they have reached.
+//! Runs the fuzz targets for a short time without a fuzzer, on the seeds and on random changes of the seeds. `make fuzz` runs
+//! the same functions, and searches by the code that an input reaches.
 //!
 //! `FUZZ_SEED` repeats a run, `FUZZ_INPUTS` makes it longer.
 
@@ -10,12 +10,11 @@ use rand::rngs::StdRng;
 use rand::seq::IndexedRandom;
 use rand::{RngExt, SeedableRng};
 
-/// Inputs of each target: a second or so for all of them.
+/// Inputs of each target. All targets together take about a second.
 const USUAL_INPUTS: u64 = 5_000;
-/// The longest input that grows by chance.
 const MAX_BYTES: usize = 8 * 1024;
 
-/// Pieces that parsers look at in a special way.
+/// Pieces that parsers treat in a special way.
 const PIECES: [&[u8]; 24] = [
     b"\"",
     b"\\",
@@ -98,7 +97,7 @@ fn mutate(input: &mut Vec<u8>, others: &[Vec<u8>], random: &mut StdRng) {
     input.truncate(MAX_BYTES);
 }
 
-/// Runs a target on its seeds and on what comes of them.
+/// Runs a target on its seeds and on random changes of them.
 fn run(target: &str, check: fn(&[u8])) {
     let seed = variable("FUZZ_SEED").unwrap_or_else(rand::random);
     let count = variable("FUZZ_INPUTS").unwrap_or(USUAL_INPUTS);
@@ -116,7 +115,7 @@ fn run(target: &str, check: fn(&[u8])) {
     }
     let mut input = Vec::new();
     for turn in 0..count {
-        // A few changes to a seed, and sometimes more changes to what has come of it.
+        // Three of four inputs change the input before, the fourth begins with a seed again.
         if turn % 4 == 0 {
             input.clone_from(seeds.choose(&mut random).expect("seeds"));
         }

@@ -19,8 +19,8 @@ use sqlx::{Connection, Executor, FromRow, PgConnection, Row};
 
 pub(crate) use adaptive_timeout::AdaptiveTimeout;
 pub(super) use call::Call;
+pub(super) use connection_manager::ConnectionManager;
 pub(crate) use connection_manager::DEFAULT_MAX_AGE;
-pub(super) use connection_manager::{ConnectionManager, jittered};
 pub(super) use epoch::PoolEpoch;
 pub(crate) use statement::{STATEMENT_DURATION, STATEMENT_ERRORS};
 

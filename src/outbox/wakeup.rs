@@ -6,8 +6,9 @@ use sqlx::Executor;
 use sqlx::postgres::{PgListener, PgPoolOptions};
 
 use crate::outbox::Outbox;
-use crate::outbox::pool::{jittered, within};
+use crate::outbox::pool::within;
 use crate::outbox::servers::{CONNECT_TIMEOUT, SESSION_GUARDS};
+use crate::retry::shortened_at_random;
 
 /// The channel on which the trigger `notify_workers` notifies, with the app as its payload.
 const CHANNEL: &str = "signaling_wakeup";
@@ -40,7 +41,7 @@ impl Outbox {
         Ok(WakeupListener {
             listener,
             opened_at: Instant::now(),
-            max_age: jittered(self.max_age()),
+            max_age: shortened_at_random(self.max_age()),
         })
     }
 }

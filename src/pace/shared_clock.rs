@@ -23,7 +23,7 @@ const CLAIM_PAUSE: Duration = HORIZON.saturating_add(Lookahead::MAX);
 const STEADY_AFTER: Duration = Duration::from_secs(60);
 /// Bounds the memory of steps. A clock that is set more often counts as steady sooner.
 const MAX_STEPS: usize = 16;
-/// A claim that Postgres runs no later than this after the request goes by the database's own time.
+/// If Postgres runs a claim later than this after its request, the claim treats fewer leases as over than it could.
 const MAX_CLAIM_DELAY: Duration = Duration::from_secs(1);
 
 #[derive(Debug)]
@@ -158,7 +158,7 @@ mod tests {
         let base = Instant::now();
         let clock = shared_clock(base);
         let hour = SECOND * 3600;
-        // Before the step is noticed, the next claim goes by the estimate.
+        // Before this process notices the step, the next claim uses the estimate.
         let at_step = base + SECOND * 2;
         assert_eq!(
             clock.over_before(at_step, LEASE),

@@ -44,7 +44,7 @@ pub(crate) enum TokenHeaders {
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum CredentialError {
     #[error(
-        "the sender is not {uid:?}, the only one whom the app's token (AGORA_TOKEN, AGORA_UID) lets send"
+        "the sender is not {uid:?}, the only sender of the app's token (AGORA_TOKEN, AGORA_UID)"
     )]
     OtherSender { uid: String },
     #[error(transparent)]

@@ -7,6 +7,7 @@ use sqlx::{Executor, PgConnection};
 
 use super::{LOCK_TIMEOUT, PoolEpoch, Pooler, SERVER_GRACE, STATEMENT_TIMEOUT, within};
 use crate::outbox::servers::{SESSION_GUARDS, Servers};
+use crate::retry::shortened_at_random;
 
 /// Default maximum age of a connection. Without a maximum, a connection would keep an old login, an old address and the
 /// memory that its server process has gathered.
@@ -46,11 +47,6 @@ fn session_settings(statement_timeout: Duration) -> String {
     )
 }
 
-/// A duration shortened by up to a fifth, so that connections that were made together do not end together.
-pub(in crate::outbox) fn jittered(duration: Duration) -> Duration {
-    duration.mul_f64(rand::random_range(0.8..=1.0))
-}
-
 impl Manager for ConnectionManager {
     type Type = PooledConnection;
     type Error = sqlx::Error;
@@ -69,7 +65,7 @@ impl Manager for ConnectionManager {
             statement_timeout,
             epoch,
             made_at: Instant::now(),
-            max_age: jittered(self.max_age),
+            max_age: shortened_at_random(self.max_age),
         })
     }
 

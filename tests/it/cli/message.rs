@@ -80,7 +80,7 @@ async fn a_message_is_told_of_from_its_insert_to_its_end_without_its_payload() {
             "failed: HTTP 400",
             &format!("worker retry --status failed --id {failed}"),
             "why:  call 1 failed. fault: the message",
-            "-> look at the message",
+            "-> check the message",
         ],
     );
 

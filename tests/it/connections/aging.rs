@@ -132,7 +132,7 @@ async fn carry(mut client: TcpStream, server_port: u16, dropped: Arc<AtomicUsize
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn idle_connections_that_a_firewall_drops_cost_no_failed_claim_and_no_late_record() {
+async fn dropped_idle_connections_cost_no_failed_claim_and_no_late_record() {
     let world = World::with(slow_api(10)).await;
     let (before, rest) = world.url.split_once("@127.0.0.1:").expect("a host");
     let (port, database) = rest.split_once('/').expect("a database");

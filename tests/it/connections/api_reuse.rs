@@ -88,7 +88,7 @@ async fn idle_connections_that_are_dropped_in_silence_cost_one_timeout_in_all() 
 }
 
 #[tokio::test]
-async fn after_a_failover_by_name_all_calls_go_to_the_new_address_within_the_maximum_age() {
+async fn all_calls_go_to_the_new_address_of_a_name_within_the_maximum_age() {
     const MAX_AGE: Duration = Duration::from_secs(2);
     let world = World::new().await;
     let other = Simulator::start(SimulatorConfig {
