@@ -211,7 +211,10 @@ async fn a_message_that_waits_after_a_failure_is_told_with_whose_fault_and_what_
         (
             "message",
             true,
-            ["fault: the message or its destination", "accepts messages to other destinations"],
+            [
+                "fault: the message or its destination",
+                "accepts messages to other destinations",
+            ],
         ),
         ("destination", true, ["fault: the destination", "send less"]),
         (
