@@ -188,9 +188,6 @@ fn is_usage(error: &anyhow::Error) -> bool {
             || cause.is::<OpsError>()
             || cause.is::<InvalidClient>()
             || cause.is::<InvalidTraces>()
-            || matches!(
-                cause.downcast_ref(),
-                Some(ConnectError::Parameter(_) | ConnectError::TlsFile(_))
-            )
+            || matches!(cause.downcast_ref(), Some(ConnectError::Parameter(_)))
     })
 }

@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config::{RawApp, Timing, WorkerConfig};
 use crate::ops::OpsServer;
-use crate::outbox::Outbox;
+use crate::outbox::{DEFAULT_MAX_AGE, Outbox};
 use crate::output::OutputQueue;
 use crate::proxy::ProxyVariables;
 use crate::retry::RetryPolicy;
@@ -66,7 +66,7 @@ async fn run_on(
     out: &OutputQueue,
 ) -> anyhow::Result<()> {
     let url = SecretString::from(postgres.create_database(DATABASE).await?);
-    let outbox = Arc::new(Outbox::connect(&url, 5).await?);
+    let outbox = Arc::new(Outbox::connect(&url, 5, DEFAULT_MAX_AGE).await?);
     outbox.migrate(Duration::from_secs(60), |_, _| ()).await?;
     let simulator = Simulator::start(simulator_config(dev.limit_per_s)).await?;
     out.push_line(&format!(

@@ -48,7 +48,7 @@ impl DatabaseArgs {
                 "the database is given twice: keep one of DATABASE_URL and DATABASE_URL_FILE".into(),
             )
             .into()),
-            (None, None) if is_set("PGHOST") || is_set("PGHOSTADDR") || is_set("PGDATABASE") => {
+            (None, None) if is_set("PGHOST") || is_set("PGDATABASE") => {
                 Ok(DatabaseSource::Environment)
             }
             (None, None) => Err(UsageError(
@@ -69,7 +69,7 @@ impl DatabaseArgs {
         max_connections: u32,
         max_age: Duration,
     ) -> anyhow::Result<Outbox> {
-        Ok(Outbox::connect_with(self.source()?, max_connections, max_age).await?)
+        Ok(Outbox::connect(self.source()?, max_connections, max_age).await?)
     }
 
     /// The database for one statement after the other, with the schema that this binary needs.

@@ -1,56 +1,47 @@
-//! Connections to the database: bounded in number and in time, and usable through a pooler in transaction mode.
+//! The outbox in its database: three pools, so that no kind of work waits for another.
 
-use std::collections::HashSet;
+use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use sqlx::{ConnectOptions, Connection, Executor, PgConnection, Row};
-
 use crate::error_text::database_error_text;
-use crate::outbox::pool::statement::{Statement, StatementMetrics};
-use crate::outbox::pool::{
-    ConnectionManager, DEFAULT_MAX_AGE, DbPool, PoolEpoch, Pooler, Session, within,
-};
-use crate::outbox::servers::{
-    CONNECT_TIMEOUT, DatabaseSource, ParameterError, Servers, TlsFileError,
-};
+use crate::outbox::pool::connection_manager::{ConnectionManager, PoolEpoch};
+use crate::outbox::pool::pooler::Pooler;
+use crate::outbox::pool::statement::Statement;
+use crate::outbox::pool::{DbPool, Session, within};
+use crate::outbox::servers::{CONNECT_TIMEOUT, DatabaseSource, ParameterError, Servers};
 use crate::pace::{DbTime, SharedClock};
 use crate::secret::SecretError;
 
-/// Connections for what no message waits for.
 const MONITORING_CONNECTIONS: u32 = 2;
-/// How long the server works on a statement of those who look on: less than any of them waits.
+/// Deadline of a query for people and monitors: shorter than they wait.
 const READ_TIMEOUT: Duration = Duration::from_millis(2_500);
 
-/// The database with the outbox, over a bounded number of connections.
-#[derive(Debug)]
 pub(crate) struct Outbox {
     pool: DbPool,
-    /// A connection of its own, so that outcomes are saved whatever the lanes wait for.
+    /// A connection of its own, so that the recorder saves outcomes while the lanes wait.
     recorder: DbPool,
-    /// Connections for monitoring: stats, status queries and operators' actions. A pool of its own, so that these never
-    /// delay a claim or a record.
+    /// For stats, status queries and operators' actions, which must not delay a claim or a record.
     monitoring: DbPool,
-    epoch: PoolEpoch,
-    stats: Arc<StatementMetrics>,
-    servers: Servers,
+    epoch: Arc<PoolEpoch>,
+    servers: Arc<Servers>,
     pooler: Option<Pooler>,
-    max_age: Duration,
+    pub(super) max_age: Duration,
     clock: SharedClock,
 }
 
-/// Why the database can't be used.
+impl fmt::Debug for Outbox {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("Outbox")
+    }
+}
+
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ConnectError {
-    /// The URL or a variable can't be used.
     #[error(transparent)]
     Parameter(#[from] ParameterError),
-    /// The file with the URL can't be read.
     #[error(transparent)]
     Source(#[from] SecretError),
-    /// A certificate or key can't be used.
-    #[error(transparent)]
-    TlsFile(#[from] TlsFileError),
     /// The database does not answer, or refuses the login.
     #[error(
         "the database at {address} can't be used: {}",
@@ -63,44 +54,33 @@ pub(crate) enum ConnectError {
 }
 
 impl Outbox {
-    /// Connects, and detects a pooler in transaction mode. Connections are at most [`DEFAULT_MAX_AGE`] old.
+    /// Connects, and detects a pooler in transaction mode.
     pub(crate) async fn connect(
-        source: impl Into<DatabaseSource>,
-        max_connections: u32,
-    ) -> Result<Self, ConnectError> {
-        Self::connect_with(source, max_connections, DEFAULT_MAX_AGE).await
-    }
-
-    /// As [`connect`](Self::connect), with another maximum age.
-    pub(crate) async fn connect_with(
         source: impl Into<DatabaseSource>,
         max_connections: u32,
         max_age: Duration,
     ) -> Result<Self, ConnectError> {
-        let servers = Servers::new(source.into())?;
-        let pooler = Box::pin(transaction_pooler(&servers))
-            .await
-            .map_err(|source| ConnectError::Unreachable {
-                address: servers.address(),
-                source,
-            })?;
-        let epoch = PoolEpoch::default();
-        let stats = Arc::new(StatementMetrics::new());
+        let servers = Arc::new(Servers::new(source.into())?);
+        let pooler = Box::pin(Pooler::detect(&servers)).await;
+        let pooler = pooler.map_err(|source| ConnectError::Unreachable {
+            address: servers.address(),
+            source,
+        })?;
+        let epoch = Arc::<PoolEpoch>::default();
         let pool = |connections| {
             let manager = ConnectionManager {
-                servers: servers.clone(),
+                servers: Arc::clone(&servers),
                 pooler,
-                epoch: epoch.clone(),
+                epoch: Arc::clone(&epoch),
                 max_age,
             };
-            DbPool::new(manager, Arc::clone(&stats), connections)
+            DbPool::new(manager, connections)
         };
         Ok(Self {
             pool: pool(max_connections),
             recorder: pool(1),
             monitoring: pool(MONITORING_CONNECTIONS),
             epoch,
-            stats,
             servers,
             pooler,
             max_age,
@@ -108,12 +88,12 @@ impl Outbox {
         })
     }
 
-    /// Whether a pooler in transaction mode is in between: sessions keep nothing, and there is no LISTEN.
+    /// True behind a pooler in transaction mode, where sessions keep no settings and can't LISTEN.
     pub(crate) fn has_pooler(&self) -> bool {
         self.pooler.is_some()
     }
 
-    /// When a statement was last answered, other than one of those who look on.
+    /// The time of the last response to a call of the workers' protocol.
     pub(crate) fn last_response_at(&self) -> Option<Instant> {
         self.epoch.last_response_at()
     }
@@ -122,7 +102,7 @@ impl Outbox {
         &self.clock
     }
 
-    /// A time of the database that is certainly over, even if the clock was set ahead a moment ago.
+    /// A time of the database's clock that is certainly in the past, even if the clock has just been set ahead.
     pub(super) fn over_before(&self) -> DbTime {
         let over_before = self.clock.over_before(Instant::now(), Duration::ZERO);
         over_before.unwrap_or(DbTime::INFINITY)
@@ -138,11 +118,6 @@ impl Outbox {
         self.servers.login_advice(error)
     }
 
-    /// The greatest age of a connection.
-    pub(super) fn max_age(&self) -> Duration {
-        self.max_age
-    }
-
     pub(super) fn pool(&self) -> &DbPool {
         &self.pool
     }
@@ -155,7 +130,7 @@ impl Outbox {
         &self.monitoring
     }
 
-    /// Reads what people and monitors want to see, within [`READ_TIMEOUT`].
+    /// Queries for people and monitors, within [`READ_TIMEOUT`].
     pub(super) async fn read<T>(
         &self,
         work: impl AsyncFnOnce(&mut Session) -> Result<T, sqlx::Error>,
@@ -168,8 +143,8 @@ impl Outbox {
         .await
     }
 
-    /// Runs work of monitoring or an operator in a transaction, which the work ends itself. The server also gives up a
-    /// statement that takes longer than the deadline.
+    /// Runs work of monitoring or an operator in a transaction, which the work ends itself. The server also ends a
+    /// statement at the deadline.
     pub(super) async fn run_monitoring<T>(
         &self,
         statement: Statement,
@@ -177,14 +152,14 @@ impl Outbox {
         work: impl AsyncFnOnce(&mut Session) -> Result<T, sqlx::Error>,
     ) -> Result<T, sqlx::Error> {
         let begun = Instant::now();
-        // The server ends the statement first.
+        // Longer than the server's timeout, so that the worker reports the server's error.
         let timeout = CONNECT_TIMEOUT + deadline + Duration::from_secs(1);
         let result = within(timeout, async {
             let mut session = self.monitoring.transaction(Some(deadline)).await?;
             work(&mut session).await
         })
         .await;
-        self.stats.observe(statement, begun, &result);
+        statement.observe(begun, &result);
         result
     }
 
@@ -193,46 +168,4 @@ impl Outbox {
         self.recorder.close().await;
         self.monitoring.close().await;
     }
-}
-
-/// True if the server accepts `client_connection_check_interval`, as in
-/// [`SESSION_GUARDS`](crate::outbox::servers::SESSION_GUARDS).
-const CHECKS_CLIENTS: &str = "select pg_catalog.strpos(pg_catalog.version(), 'linux') operator(pg_catalog.>) 0 \
-    and pg_catalog.current_setting('client_connection_check_interval', true) is not null";
-
-/// Two connections that are open at once have two servers, each its own throughout, unless a pooler lends servers out by
-/// the transaction. Statements without parameters go as simple queries, which any pooler can pass on.
-async fn transaction_pooler(servers: &Servers) -> Result<Option<Pooler>, sqlx::Error> {
-    let first = servers.connect().await?;
-    // The same server again: processes of different servers may have the same number.
-    let options = servers.options()?;
-    within(CONNECT_TIMEOUT, async {
-        compare_servers([first, options.connect().await?]).await
-    })
-    .await
-}
-
-async fn compare_servers(
-    mut connections: [PgConnection; 2],
-) -> Result<Option<Pooler>, sqlx::Error> {
-    let mut servers = [HashSet::new(), HashSet::new()];
-    // Not in turn: a pooler that gives its servers out in turn would give each connection the same one every time.
-    for index in [0, 1, 1, 0, 0, 1] {
-        let row = connections[index]
-            .fetch_one("select pg_backend_pid()")
-            .await?;
-        servers[index].insert(row.try_get::<i32, _>(0)?);
-    }
-    let is_shared = servers.iter().any(|pids| pids.len() > 1) || servers[0] == servers[1];
-    let pooler = if is_shared {
-        let row = connections[0].fetch_one(CHECKS_CLIENTS).await?;
-        let checks_clients = row.try_get(0)?;
-        Some(Pooler { checks_clients })
-    } else {
-        None
-    };
-    for connection in connections {
-        connection.close().await?;
-    }
-    Ok(pooler)
 }

@@ -1,21 +1,17 @@
-//! Classifies database errors: outage, connection, data, or possibly carried out.
+//! Classifies database errors by SQLSTATE (PostgreSQL, appendix A): outage, connection, data, refused row.
 
 use std::io::ErrorKind;
 
 use sqlx::error::DatabaseError;
 use sqlx::postgres::{PgDatabaseError, PgSeverity};
 
-/// Whether a statement that failed may have been carried out all the same: the server did not say that it was not.
+/// True if Postgres may have carried out a statement that failed, because the server did not report the opposite.
 pub(crate) fn may_have_taken_effect(error: &sqlx::Error) -> bool {
-    error
-        .as_database_error()
-        .and_then(|error| error.try_downcast_ref::<PgDatabaseError>())
-        .is_none_or(|error| error.severity() != PgSeverity::Error)
+    postgres_error(error).is_none_or(|error| error.severity() != PgSeverity::Error)
 }
 
-/// Whether waiting may mend what is wrong: the database is away, starts, stops, is full or takes no writes, a name
-/// can't be looked up. Not so where something is wrong with what was asked or how it is set up: classes 28
-/// (authorization), 3D (no such database) and 42 (access rule violation) of PostgreSQL, appendix A; a file, a
+/// True if waiting may help: the database is unavailable, starts, stops, is full or takes no writes, or DNS fails. False for
+/// mistakes in a statement or in the setup: an unknown database (class 3D), missing rights (42), a refused login, a file, a
 /// certificate.
 pub(crate) fn is_outage(error: &sqlx::Error) -> bool {
     match error {
@@ -33,71 +29,54 @@ pub(crate) fn is_outage(error: &sqlx::Error) -> bool {
     }
 }
 
-/// True if the server refuses the login: class 28 (authorization). PgBouncer reports a wrong password as a protocol
-/// violation (08P01), which only its text distinguishes from others.
+/// True if the server refuses the login (class 28). PgBouncer reports a wrong password as a protocol violation (08P01), which
+/// only its text distinguishes from others.
 pub(super) fn is_login_refused(error: &sqlx::Error) -> bool {
-    let is_poolers = || {
-        let error = error.as_database_error();
-        error.is_some_and(|error| error.message().contains("authentication failed"))
-    };
-    is_of_class(error, &["28"]) || is_of_class(error, &["08P01"]) && is_poolers()
+    is_of_class(error, &["28"])
+        || is_of_class(error, &["08P01"])
+            && postgres_error(error).is_some_and(|e| e.message().contains("authentication failed"))
 }
 
 /// True if the same statement fails again with the same data: data exceptions (class 22), integrity violations (23) and
-/// errors that a trigger raises (P0) (PostgreSQL, appendix A).
+/// errors that a trigger raises (P0).
 pub(crate) fn is_data_error(error: &sqlx::Error) -> bool {
     is_of_class(error, &["22", "23", "P0"])
 }
 
 /// True if a trigger or a constraint may have refused one row of a statement, with any code that its author chose. The
-/// functions then find out which row, by `isolates`. Keep the rule equal to that of `signaling.is_refusal`.
+/// functions then isolate the row, by `isolates`. Keep the rule equal to that of `signaling.is_refusal`.
 pub(crate) fn may_be_refusal(error: &sqlx::Error) -> bool {
-    error.as_database_error().is_some()
-        && !may_have_taken_effect(error)
+    !may_have_taken_effect(error)
         && (!is_of_class(error, &["08", "25", "40", "53", "57", "58", "55P03"])
             || is_of_application(error))
 }
 
-/// True if an application's function has raised the error, with a code that would else speak of the connection or the
-/// server: by RAISE, or because a server that the function asks has answered so.
+/// True if an application's function raised the error, or asked another server that answered so. Without this, its code
+/// would pass for an error of the connection or the server.
 fn is_of_application(error: &sqlx::Error) -> bool {
-    let database_error = error
-        .as_database_error()
-        .and_then(|error| error.try_downcast_ref::<PgDatabaseError>());
-    let context = database_error.and_then(PgDatabaseError::r#where);
-    let functions: Vec<&str> = context
-        .unwrap_or_default()
-        .lines()
-        .filter_map(|line| line.strip_prefix("PL/pgSQL function "))
-        .collect();
-    let is_raised = context.is_some_and(|context| {
-        let line = context.lines().next().unwrap_or_default();
+    let context = postgres_error(error).and_then(PgDatabaseError::r#where);
+    let context = context.unwrap_or_default();
+    let is_foreign = |line: &str| {
         let function = line.strip_prefix("PL/pgSQL function ");
-        function.is_some_and(|function| {
-            !function.starts_with("signaling.") && function.ends_with(" RAISE")
-        })
-    });
-    let is_within = functions
-        .iter()
-        .any(|function| !function.starts_with("signaling."));
-    is_raised || is_within && is_of_class(error, &["08", "40", "55", "58"])
+        function.is_some_and(|function| !function.starts_with("signaling."))
+    };
+    let innermost = context.lines().next().unwrap_or_default();
+    is_foreign(innermost) && innermost.ends_with(" RAISE")
+        || is_of_class(error, &["08", "40", "55", "58"]) && context.lines().any(is_foreign)
 }
 
 /// True if row-level security denies access to a table. The role is the owner of a function, or the session's role in other
 /// statements. This compares the name of the routine, because Postgres translates the message.
 pub(crate) fn is_row_security(error: &sqlx::Error) -> bool {
-    error
-        .as_database_error()
-        .and_then(|error| error.try_downcast_ref::<PgDatabaseError>())
+    postgres_error(error)
         .is_some_and(|error| error.code() == "42501" && error.routine() == Some("check_enable_rls"))
 }
 
-/// Whether an error is about the connection or the server, not about the statement: classes 08 (connection exception)
-/// and 57 (operator intervention: the server stops, or a person has ended the session), 25006 (the server takes no writes:
-/// after a failover, another one does), and what is no answer of a server at all (PostgreSQL, appendix A).
+/// True if the connection or the server failed, not the statement: no response of a server at all, a connection exception
+/// (class 08), a server that stops or ends the session (57P), or a server that takes no writes (25006), because after a failover
+/// another server does.
 pub(super) fn is_connection_error(error: &sqlx::Error) -> bool {
     match error.as_database_error() {
-        // 57014: this statement alone was cancelled.
         Some(_) => is_of_class(error, &["08", "57P", "25006"]) && !is_of_application(error),
         None => !matches!(error, sqlx::Error::RowNotFound | sqlx::Error::PoolTimedOut),
     }
@@ -108,9 +87,13 @@ pub(crate) fn is_missing_lane(error: &sqlx::Error) -> bool {
     is_of_class(error, &["P0002"])
 }
 
-/// True if a statement failed only because of a lock: `lock_not_available`, or a deadlock that Postgres resolved by it.
+/// True if a statement failed only because of a lock: `lock_not_available`, or a deadlock.
 pub(crate) fn is_without_lock(error: &sqlx::Error) -> bool {
     is_of_class(error, &["55P03", "40P01"])
+}
+
+fn postgres_error(error: &sqlx::Error) -> Option<&PgDatabaseError> {
+    error.as_database_error()?.try_downcast_ref()
 }
 
 fn is_of_class(error: &sqlx::Error, classes: &[&str]) -> bool {

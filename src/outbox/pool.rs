@@ -1,10 +1,18 @@
-//! A pool of database connections. Every wait has a deadline, because a network that drops packets reports nothing: a
-//! statement would wait for a quarter of an hour or more.
+//! A small pool of database connections, and the two ways in which the worker calls a function.
+//!
+//! - **Deadlines.** Every wait has one, because a network that drops packets reports nothing: a statement would wait for a
+//!   quarter of an hour or more. The server ends a statement soon after its deadline. Otherwise an abandoned statement would
+//!   keep its locks and its connection.
+//! - **Direct or pooled.** A direct connection is set up once and runs prepared statements. Behind a pooler in transaction
+//!   mode, two messages may reach two servers. So each call is one message there: a transaction with its settings, and the
+//!   arguments as literals.
+//! - **Reuse.** A connection returns to the pool only after a complete response, so that no statement reads the response to
+//!   another one. `connection_manager` decides whether it is used again.
 
-mod adaptive_timeout;
 mod call;
-mod connection_manager;
-mod epoch;
+pub(super) mod connection_manager;
+mod deadline;
+pub(super) mod pooler;
 pub(super) mod statement;
 
 use std::io;
@@ -15,110 +23,45 @@ use std::time::{Duration, Instant};
 use deadpool::Runtime;
 use deadpool::managed::{Object, Pool, PoolError, QueueMode};
 use sqlx::postgres::PgRow;
-use sqlx::{Connection, Executor, FromRow, PgConnection, Row};
+use sqlx::{AssertSqlSafe, Connection, Executor, FromRow, PgConnection, Row};
 
-pub(crate) use adaptive_timeout::AdaptiveTimeout;
 pub(super) use call::Call;
-pub(super) use connection_manager::ConnectionManager;
 pub(crate) use connection_manager::DEFAULT_MAX_AGE;
-pub(super) use epoch::PoolEpoch;
+use connection_manager::{ConnectionManager, PoolEpoch, PooledConnection};
+pub(crate) use deadline::{AdaptiveTimeout, Deadline};
+use pooler::Pooler;
+use statement::Statement;
 pub(crate) use statement::{STATEMENT_DURATION, STATEMENT_ERRORS};
 
-use crate::outbox::errors::is_connection_error;
-use crate::outbox::pool::statement::{Statement, StatementMetrics};
 use crate::outbox::servers::CONNECT_TIMEOUT;
 use crate::pace::DbTime;
 use crate::pace::clock::{ClockReading, Moment};
 
-/// How long a statement of the hot path may take: thousands of times what it needs, and short enough that a worker
-/// goes on soon after the network does.
+/// Default deadline: thousands of times longer than a call needs, and short enough that a worker continues soon after the
+/// network does.
 const STATEMENT_TIMEOUT: Duration = Duration::from_secs(4);
-/// How long it may take to close a connection.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
-
-/// How long after the worker's own timeout the server ends a statement. Without this, an abandoned statement would keep its
-/// locks and its connection. The worker times out first, so that it sees its own error.
-const SERVER_GRACE: Duration = Duration::from_millis(500);
-/// How long after the server's timeout the worker waits for the response of a function that catches it.
-const FUNCTION_GRACE: Duration = Duration::from_secs(3);
-
-/// How long a statement may take, for the worker and for the server.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Deadline {
-    /// The worker waits so long for the response.
-    client: Duration,
-    /// The server works on the statement so long (`statement_timeout`).
-    server: Duration,
-}
-
-impl Deadline {
-    /// The worker times out first, so that it sees its own error. The server ends the statement soon after.
-    pub(super) const fn of_client(client: Duration) -> Self {
-        let server = client.saturating_add(SERVER_GRACE);
-        Self { client, server }
-    }
-
-    /// The server ends the statement first. A function of the schema learns from that which message keeps it waiting, and
-    /// the worker waits for its response.
-    pub(super) const fn of_server(server: Duration) -> Self {
-        let client = server.saturating_add(FUNCTION_GRACE);
-        Self { client, server }
-    }
-}
-
-/// How long a statement waits for a lock, so that a session that sits on one does not tie up a connection.
+/// A statement waits no longer for a lock. Otherwise a session that holds a lock would occupy the worker's connections.
 const LOCK_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// The start of a transaction that is made of plain statements: for indexes, because a plan that is made while a table
-/// is empty reads the whole table later; without JIT, which the costs of discouraged plans would start; and with the
-/// names of the system alone, because others may create functions in the schema `public` that fit better.
-const BEGIN: &str = "begin isolation level read committed; set local enable_seqscan = off; \
-    set local enable_bitmapscan = off; set local jit = off; set local search_path = pg_catalog, pg_temp";
+/// Settings for plain statements; functions carry their own.
+///
+/// - A plan that Postgres makes while a table is empty reads the whole table later, unless it has to use the indexes.
+/// - The high costs of discouraged plans would start JIT compilation.
+/// - Functions that another role has created in the schema `public` must not match.
+/// - Row-level security would silently hide rows. Now the statement fails.
+const PLAIN_STATEMENTS: &str = "set local enable_seqscan = off; set local enable_bitmapscan = off; \
+    set local jit = off; set local search_path = pg_catalog, pg_temp; set local row_security = off";
 
-/// A pooler in transaction mode: each transaction is one message with all its settings.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Pooler {
-    /// The servers accept `client_connection_check_interval`, see [`SESSION_GUARDS`](super::servers::SESSION_GUARDS).
-    pub(super) checks_clients: bool,
-}
-
-impl Pooler {
-    /// Has Postgres end a statement soon after the pooler has closed the connection, as sessions of their own do.
-    fn guard(self) -> &'static str {
-        if self.checks_clients {
-            "; set local client_connection_check_interval = 1000"
-        } else {
-            ""
-        }
-    }
-}
-
-/// Connections that are made when they are needed, and kept.
 pub(crate) struct DbPool {
     pool: Pool<ConnectionManager>,
     pooler: Option<Pooler>,
-    epoch: PoolEpoch,
-    stats: Arc<StatementMetrics>,
-}
-
-impl std::fmt::Debug for DbPool {
-    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        formatter
-            .debug_struct("DbPool")
-            .field("pool", &self.pool.status())
-            .field("pooler", &self.pooler)
-            .finish_non_exhaustive()
-    }
+    epoch: Arc<PoolEpoch>,
 }
 
 impl DbPool {
-    /// A pool of so many connections at most; none is made yet.
-    pub(super) fn new(
-        manager: ConnectionManager,
-        stats: Arc<StatementMetrics>,
-        max_connections: u32,
-    ) -> Self {
-        let (pooler, epoch) = (manager.pooler, manager.epoch.clone());
+    pub(super) fn new(manager: ConnectionManager, max_connections: u32) -> Self {
+        let (pooler, epoch) = (manager.pooler, Arc::clone(&manager.epoch));
         let pool = Pool::builder(manager)
             .max_size(usize::try_from(max_connections).unwrap_or(usize::MAX))
             .queue_mode(QueueMode::Lifo)
@@ -127,161 +70,144 @@ impl DbPool {
             .wait_timeout(Some(CONNECT_TIMEOUT))
             .build();
         Self {
-            pool: pool.expect("a runtime is given, which is all that is checked"),
+            pool: pool.expect("a pool with a runtime can be built"),
             pooler,
             epoch,
-            stats,
         }
     }
 
-    /// Calls a function of the schema, within the usual deadline. The rows come as they are, with how the call went in
-    /// time.
+    /// Calls a function of the schema within the default deadline.
     ///
     /// # Errors
-    /// Where the call fails, or there is no answer in time. Then it may have been carried out all the same.
+    /// If the call fails, or has no response in time. The server may have carried it out all the same.
     pub(crate) async fn call(
         &self,
         statement: Statement,
         call: Call<'_>,
     ) -> Result<Answer, sqlx::Error> {
-        self.call_within(statement, Deadline::of_client(STATEMENT_TIMEOUT), call)
-            .await
+        let deadline = Deadline::of_client(STATEMENT_TIMEOUT);
+        self.call_within(statement, deadline, call).await
     }
 
-    /// The same with a deadline.
-    ///
-    /// # Errors
-    /// As for [`call`](Self::call).
+    /// As [`call`](Self::call), with another deadline.
     pub(crate) async fn call_within(
         &self,
         statement: Statement,
         deadline: Deadline,
         call: Call<'_>,
     ) -> Result<Answer, sqlx::Error> {
-        self.run_within(statement, deadline, async |session| {
-            session.call(call, deadline).await
-        })
-        .await
-    }
-
-    /// Runs statements of the hot path. When they fail because of the server or the network, no connection is used
-    /// again. A statement that takes too long while others are answered is only slow.
-    ///
-    /// # Errors
-    /// Where a statement fails, or there is no answer in time. Then it may have been carried out all the same.
-    pub(crate) async fn run_within<T>(
-        &self,
-        statement: Statement,
-        deadline: Deadline,
-        work: impl AsyncFnOnce(&mut Session) -> Result<T, sqlx::Error>,
-    ) -> Result<T, sqlx::Error> {
-        // The state of a statement takes many kilobytes: it is in the heap, and not in every task that runs one.
         let begun = Instant::now();
-        let result = Box::pin(self.try_run(deadline, work)).await;
-        self.stats.observe(statement, begun, &result);
-        match &result {
-            Ok(_) => self.epoch.note_response(),
-            Err(error) if is_timeout(error) && self.epoch.responded_within(deadline.client / 2) => {
-            }
-            Err(error) if is_connection_error(error) => {
-                self.epoch.advance();
-                self.pool.retain(|_, _| false);
-            }
-            Err(_) => {}
-        }
+        // Boxed, because every task that awaits a call would otherwise reserve many kilobytes for it.
+        let result = Box::pin(async {
+            let mut pooled = self.connection().await?;
+            within(
+                deadline.client,
+                self.send(&mut pooled, deadline.server, call),
+            )
+            .await
+        });
+        let result = result.await;
+        statement.observe(begun, &result);
+        self.epoch.observe(deadline.client, &result);
         result
     }
 
-    async fn try_run<T>(
+    async fn connection(&self) -> Result<Object<ConnectionManager>, sqlx::Error> {
+        let mut pooled = self.pool.get().await.map_err(|error| match error {
+            PoolError::Backend(error) => error,
+            PoolError::Closed => sqlx::Error::PoolClosed,
+            PoolError::Timeout(_)
+            | PoolError::NoRuntimeSpecified
+            | PoolError::PostCreateHook(_) => sqlx::Error::PoolTimedOut,
+        })?;
+        pooled.in_use = true;
+        Ok(pooled)
+    }
+
+    async fn send(
         &self,
-        deadline: Deadline,
-        work: impl AsyncFnOnce(&mut Session) -> Result<T, sqlx::Error>,
-    ) -> Result<T, sqlx::Error> {
-        // Connecting has a deadline of its own.
-        let mut session = self.session().await?;
-        within(deadline.client, async {
-            session.limit(deadline).await?;
-            let value = work(&mut session).await?;
-            session.finish().await?;
-            Ok(value)
-        })
-        .await
-    }
-
-    async fn session(&self) -> Result<Session, sqlx::Error> {
-        let mut session = Session {
-            link: self.pool.get().await.map_err(pool_error)?,
-            pooler: self.pooler,
-            in_transaction: false,
+        pooled: &mut PooledConnection,
+        timeout: Duration,
+        call: Call<'_>,
+    ) -> Result<Answer, sqlx::Error> {
+        let connection = &mut pooled.connection;
+        if self.pooler.is_none() && pooled.statement_timeout != timeout {
+            let set = format!("set statement_timeout = {}", timeout.as_millis());
+            connection.execute(AssertSqlSafe(set)).await?;
+            pooled.statement_timeout = timeout;
+        }
+        let asked = Moment::now();
+        let rows = if self.pooler.is_some() {
+            let message = format!("{}; {}; commit", self.begin(timeout), call.literal());
+            let rows = sqlx::raw_sql(AssertSqlSafe(message));
+            let rows = rows.fetch_all(&mut *connection).await;
+            if rows.is_err() {
+                // The failed transaction is still open.
+                connection.execute("rollback").await?;
+            }
+            rows
+        } else {
+            let (text, arguments) = call.prepared();
+            let rows = sqlx::query_with(AssertSqlSafe(text), arguments);
+            rows.fetch_all(connection).await
         };
-        session.link.in_use = true;
-        Ok(session)
+        pooled.in_use = !matches!(rows, Ok(_) | Err(sqlx::Error::Database(_)));
+        Ok(Answer {
+            rows: rows?,
+            asked,
+            answered: Moment::now(),
+        })
     }
 
-    /// A session with a transaction of plain statements, on which the server works for as long as `deadline` allows;
-    /// without one, for as long as it takes.
+    fn begin(&self, statement_timeout: Duration) -> String {
+        format!(
+            "begin isolation level read committed; set local statement_timeout = {}; set local lock_timeout = {}{}",
+            statement_timeout.as_millis(),
+            LOCK_TIMEOUT.as_millis(),
+            self.pooler.map_or("", |pooler| pooler.guard)
+        )
+    }
+
+    /// Begins a transaction of plain statements. The server ends a statement at the deadline; without one, never.
     pub(crate) async fn transaction(
         &self,
         deadline: Option<Duration>,
     ) -> Result<Session, sqlx::Error> {
-        let mut session = self.session().await?;
-        let timeout_ms = deadline.map_or(0, |deadline| deadline.as_millis());
-        let lock_timeout_ms = LOCK_TIMEOUT.as_millis();
-        // Without this, a row-level security policy would silently empty the dashboard. Now the statement fails.
-        let begin = format!(
-            "{BEGIN}; set local statement_timeout = {timeout_ms}; set local lock_timeout = {lock_timeout_ms}; set local row_security = off{}",
-            self.pooler.map_or("", Pooler::guard)
-        );
-        within(CONNECT_TIMEOUT, session.execute(sqlx::AssertSqlSafe(begin))).await?;
-        session.in_transaction = true;
+        let mut session = Session(self.connection().await?);
+        let begin = self.begin(deadline.unwrap_or_default());
+        let begin = AssertSqlSafe(format!("{begin}; {PLAIN_STATEMENTS}"));
+        within(CONNECT_TIMEOUT, session.execute(begin)).await?;
         Ok(session)
     }
 
-    /// Closes all connections.
+    /// Closes all idle connections, and lets none be made again.
     pub(crate) async fn close(&self) {
         let idle = self.pool.retain(|_, _| false).removed;
         self.pool.close();
-        for link in idle {
-            within(CLOSE_TIMEOUT, link.connection.close()).await.ok();
+        for pooled in idle {
+            let close = pooled.connection.close();
+            within(CLOSE_TIMEOUT, close).await.ok();
         }
     }
 }
 
-/// Waits for the database, but not for longer than that.
-///
-/// # Errors
-/// Those of `asked`, and [`io::ErrorKind::TimedOut`].
+/// Waits for the database until the deadline, and then fails with [`io::ErrorKind::TimedOut`].
 pub(crate) async fn within<T>(
     deadline: Duration,
-    asked: impl Future<Output = Result<T, sqlx::Error>>,
+    response: impl Future<Output = Result<T, sqlx::Error>>,
 ) -> Result<T, sqlx::Error> {
-    let Ok(answer) = tokio::time::timeout(deadline, asked).await else {
+    let response = tokio::time::timeout(deadline, response).await;
+    response.unwrap_or_else(|_| {
         let why = format!("no answer within {}", humantime::format_duration(deadline));
-        return Err(sqlx::Error::Io(io::Error::new(
-            io::ErrorKind::TimedOut,
-            why,
-        )));
-    };
-    answer
+        Err(io::Error::new(io::ErrorKind::TimedOut, why).into())
+    })
 }
 
-/// True if there was no response in time.
 pub(crate) fn is_timeout(error: &sqlx::Error) -> bool {
     matches!(error, sqlx::Error::Io(error) if error.kind() == io::ErrorKind::TimedOut)
 }
 
-fn pool_error(error: PoolError<sqlx::Error>) -> sqlx::Error {
-    match error {
-        PoolError::Backend(error) => error,
-        PoolError::Closed => sqlx::Error::PoolClosed,
-        // The pool has a timeout for the wait alone, a runtime, and no hooks.
-        PoolError::Timeout(_) | PoolError::NoRuntimeSpecified | PoolError::PostCreateHook(_) => {
-            sqlx::Error::PoolTimedOut
-        }
-    }
-}
-
-/// The result of a call, and when it was asked for and answered.
+/// The rows of a call, and the times of its request and its response.
 pub(crate) struct Answer {
     pub(crate) rows: Vec<PgRow>,
     pub(crate) asked: Moment,
@@ -289,7 +215,7 @@ pub(crate) struct Answer {
 }
 
 impl Answer {
-    /// The reading of the database's clock that came with the answer: it showed `at`.
+    /// A reading of the database's clock, which showed `at` during the call.
     pub(crate) fn clock_reading(&self, at: DbTime) -> ClockReading {
         ClockReading {
             asked: self.asked,
@@ -298,92 +224,29 @@ impl Answer {
         }
     }
 
-    /// The single value of the first row; none if there is no row, or it is null.
-    ///
-    /// # Errors
-    /// Where the value is of another type.
+    /// The first value of the first row. None if there is no row, or the value is null.
     pub(crate) fn value<T>(&self) -> Result<Option<T>, sqlx::Error>
     where
         T: for<'r> sqlx::Decode<'r, sqlx::Postgres> + sqlx::Type<sqlx::Postgres>,
     {
-        self.rows
-            .first()
-            .map_or(Ok(None), |row| row.try_get::<Option<T>, _>(0))
+        let first = self.rows.first();
+        first.map_or(Ok(None), |row| row.try_get(0))
     }
 
-    /// All rows, decoded.
-    ///
-    /// # Errors
-    /// Where a row has other columns.
     pub(crate) fn decode<T: for<'r> FromRow<'r, PgRow>>(&self) -> Result<Vec<T>, sqlx::Error> {
         self.rows.iter().map(T::from_row).collect()
     }
 }
 
-/// A connection in use. A session that is not finished takes its connection with it.
-pub(crate) struct Session {
-    link: Object<ConnectionManager>,
-    pooler: Option<Pooler>,
-    in_transaction: bool,
-}
+/// A transaction of plain statements. Without [`finish`](Self::finish), the pool drops its connection, and Postgres rolls
+/// it back.
+pub(crate) struct Session(Object<ConnectionManager>);
 
 impl Session {
-    /// Calls a function in a transaction of its own: as a prepared statement, or behind a pooler in one message, because
-    /// two messages may meet two different servers there.
-    async fn call(&mut self, call: Call<'_>, deadline: Deadline) -> Result<Answer, sqlx::Error> {
-        let asked = Moment::now();
-        let rows = if let Some(pooler) = self.pooler {
-            let transaction = format!(
-                "begin isolation level read committed; set local statement_timeout = {}; set local lock_timeout = {}{}; {}; commit",
-                deadline.server.as_millis(),
-                LOCK_TIMEOUT.as_millis(),
-                pooler.guard(),
-                call.literal(),
-            );
-            let rows = sqlx::raw_sql(sqlx::AssertSqlSafe(transaction))
-                .fetch_all(&mut self.link.connection)
-                .await;
-            if rows.is_err() {
-                // The server has stopped within the transaction. If this fails, too, the connection is given up.
-                self.execute("rollback").await?;
-                self.link.in_use = false;
-            }
-            rows?
-        } else {
-            let (text, arguments) = call.prepared();
-            let rows = sqlx::query_with(sqlx::AssertSqlSafe(text), arguments)
-                .fetch_all(&mut self.link.connection)
-                .await;
-            if matches!(rows, Err(sqlx::Error::Database(_))) {
-                self.link.in_use = false;
-            }
-            rows?
-        };
-        Ok(Answer {
-            rows,
-            asked,
-            answered: Moment::now(),
-        })
-    }
-
-    /// Makes the server end statements at its deadline. Behind a pooler, each call carries the timeout itself.
-    async fn limit(&mut self, deadline: Deadline) -> Result<(), sqlx::Error> {
-        let timeout = deadline.server;
-        if self.pooler.is_some() || self.link.statement_timeout == timeout {
-            return Ok(());
-        }
-        let set = format!("set statement_timeout = {}", timeout.as_millis());
-        self.execute(sqlx::AssertSqlSafe(set)).await?;
-        self.link.statement_timeout = timeout;
-        Ok(())
-    }
-
-    /// Ends the session; only then what the statements did is done.
+    /// Commits the transaction.
     pub(crate) async fn finish(&mut self) -> Result<(), sqlx::Error> {
-        if self.in_transaction {
-            self.execute("commit").await?;
-        }
-        self.link.in_use = false;
+        self.execute("commit").await?;
+        self.0.in_use = false;
         Ok(())
     }
 }
@@ -391,12 +254,12 @@ impl Session {
 impl Deref for Session {
     type Target = PgConnection;
     fn deref(&self) -> &PgConnection {
-        &self.link.connection
+        &self.0.connection
     }
 }
 
 impl DerefMut for Session {
     fn deref_mut(&mut self) -> &mut PgConnection {
-        &mut self.link.connection
+        &mut self.0.connection
     }
 }

@@ -1,4 +1,4 @@
-//! Notifications of inserts, while a worker is idle.
+//! Receives notifications of inserts while a worker is idle.
 
 use std::time::{Duration, Instant};
 
@@ -6,23 +6,22 @@ use sqlx::Executor;
 use sqlx::postgres::{PgListener, PgPoolOptions};
 
 use crate::outbox::Outbox;
+use crate::outbox::pool::connection_manager::expires_at;
+use crate::outbox::pool::pooler::session_guards;
 use crate::outbox::pool::within;
-use crate::outbox::servers::{CONNECT_TIMEOUT, SESSION_GUARDS};
-use crate::retry::shortened_at_random;
+use crate::outbox::servers::CONNECT_TIMEOUT;
 
 /// The channel on which the trigger `notify_workers` notifies, with the app as its payload.
 const CHANNEL: &str = "signaling_wakeup";
 
-/// A connection that receives notifications.
 #[derive(Debug)]
 pub(crate) struct WakeupListener {
     listener: PgListener,
-    opened_at: Instant,
-    max_age: Duration,
+    expires_at: Instant,
 }
 
 impl Outbox {
-    /// Begins to listen, on a connection of its own.
+    /// Listens on a connection of its own.
     pub(crate) async fn listen(&self) -> Result<WakeupListener, sqlx::Error> {
         let open = async |options| {
             let pool = PgPoolOptions::new()
@@ -34,31 +33,30 @@ impl Outbox {
         // Without this, sqlx would reconnect silently, and notifications would be lost unnoticed.
         listener.eager_reconnect(false);
         within(CONNECT_TIMEOUT, async {
-            listener.execute(SESSION_GUARDS).await?;
+            listener.execute(session_guards()).await?;
             listener.listen(CHANNEL).await
         })
         .await?;
         Ok(WakeupListener {
             listener,
-            opened_at: Instant::now(),
-            max_age: shortened_at_random(self.max_age()),
+            expires_at: expires_at(self.max_age),
         })
     }
 }
 
 impl WakeupListener {
-    /// How long the connection may still be used; zero if it is too old.
+    /// The rest of the connection's life. Zero if it is too old.
     pub(crate) fn time_left(&self) -> Duration {
-        self.max_age.saturating_sub(self.opened_at.elapsed())
+        self.expires_at.saturating_duration_since(Instant::now())
     }
 
-    /// Waits for a notification, and returns its app. None if the connection was lost: listen anew.
+    /// Waits for a notification, and returns its app. None if the connection was lost: call `listen` again.
     pub(crate) async fn recv(&mut self) -> Result<Option<String>, sqlx::Error> {
         let notification = self.listener.try_recv().await?;
         Ok(notification.map(|notification| notification.payload().to_owned()))
     }
 
-    /// Fails if the connection is dead, which may not show otherwise: then listen anew.
+    /// Fails if the connection is dead. Without this check, a connection that a firewall has dropped would wait for ever.
     pub(crate) async fn check(&mut self) -> Result<(), sqlx::Error> {
         within(CONNECT_TIMEOUT, self.listener.execute("select")).await?;
         Ok(())

@@ -1,23 +1,20 @@
 //! A call of one of the schema's functions, as a prepared statement or as text.
 
+use sqlx::postgres::PgArguments;
 use sqlx::postgres::types::PgInterval;
-use sqlx::postgres::{PgArguments, PgTypeInfo};
 use sqlx::types::JsonValue;
 use sqlx::{Arguments, Encode, Postgres, Type};
 use uuid::Uuid;
 
 use crate::pace::DbTime;
 
-/// A call of a function of the schema `signaling`, with named arguments. It can be written in two ways: with
-/// parameters, for a prepared statement; or with literals, for the one message in which a pooler in transaction mode
-/// takes a whole transaction.
+/// A call of `signaling.<function>` with named arguments.
 pub(in crate::outbox) struct Call<'q> {
     function: &'static str,
     arguments: Vec<(&'static str, Box<dyn Argument + 'q>)>,
 }
 
 impl<'q> Call<'q> {
-    /// A call of `signaling.<function>`, without arguments yet.
     pub(in crate::outbox) fn new(function: &'static str) -> Self {
         Self {
             function,
@@ -25,138 +22,111 @@ impl<'q> Call<'q> {
         }
     }
 
-    /// Adds an argument.
     #[must_use]
     pub(in crate::outbox) fn with(mut self, name: &'static str, value: impl Argument + 'q) -> Self {
         self.arguments.push((name, Box::new(value)));
         self
     }
 
-    /// The text with parameters, and the arguments.
+    /// The statement with parameters, for a direct connection.
     pub(super) fn prepared(self) -> (String, PgArguments) {
-        let text = self.text(|place, _| format!("${}", place + 1));
+        let statement = self.statement(|place, _| format!("${}", place + 1));
         let mut arguments = PgArguments::default();
         for (_, value) in self.arguments {
             value.add_to(&mut arguments);
         }
-        (text, arguments)
+        (statement, arguments)
     }
 
-    /// The text with literals.
+    /// The statement with literals, for a pooler in transaction mode.
     pub(super) fn literal(&self) -> String {
-        self.text(|_, value| {
-            let literal = value
-                .text()
-                .map_or_else(|| "null".to_owned(), |text| quoted(&text));
-            format!("{literal}::{}", value.postgres_type())
-        })
+        self.statement(|_, value| value.literal())
     }
 
-    fn text(&self, value: impl Fn(usize, &dyn Argument) -> String) -> String {
-        let arguments: Vec<String> = self
-            .arguments
-            .iter()
-            .enumerate()
-            .map(|(place, (name, argument))| {
-                format!("{name} => {}", value(place, argument.as_ref()))
-            })
+    fn statement(&self, value: impl Fn(usize, &dyn Argument) -> String) -> String {
+        let arguments = self.arguments.iter().enumerate();
+        let arguments: Vec<String> = arguments
+            .map(|(place, (name, argument))| format!("{name} => {}", value(place, &**argument)))
             .collect();
         let (function, arguments) = (self.function, arguments.join(", "));
         format!("select * from signaling.{function}({arguments})")
     }
 }
 
-/// A literal that means the same whatever `standard_conforming_strings` is.
-fn quoted(text: &str) -> String {
-    format!("E'{}'", text.replace('\\', "\\\\").replace('\'', "''"))
-}
-
-/// A value that can be a parameter, and that Postgres also takes as text.
+/// A value that sqlx can encode, and that can be written as a literal.
 pub(in crate::outbox) trait Argument: Send {
-    /// The value as Postgres reads it, or none for null.
-    fn text(&self) -> Option<String>;
-
-    fn postgres_type(&self) -> PgTypeInfo;
+    fn literal(&self) -> String;
 
     fn add_to(self: Box<Self>, arguments: &mut PgArguments);
 }
 
-/// The two methods that are the same for each type. sqlx reports a value that it can't encode, and none of these types has
-/// one.
-macro_rules! as_parameter {
-    () => {
-        fn postgres_type(&self) -> PgTypeInfo {
-            <Self as Type<Postgres>>::type_info()
-        }
+impl<T> Argument for T
+where
+    T: Text + for<'e> Encode<'e, Postgres> + Type<Postgres> + Send,
+{
+    /// A literal that means the same with any `standard_conforming_strings`.
+    fn literal(&self) -> String {
+        let literal = match self.text() {
+            Some(text) => format!("E'{}'", text.replace('\\', r"\\").replace('\'', "''")),
+            None => "null".to_owned(),
+        };
+        format!("{literal}::{}", T::type_info())
+    }
 
-        fn add_to(self: Box<Self>, arguments: &mut PgArguments) {
-            arguments.add(*self).ok();
-        }
-    };
+    fn add_to(self: Box<Self>, arguments: &mut PgArguments) {
+        // sqlx reports a value that it can't encode; none of these types has one.
+        arguments.add(*self).ok();
+    }
 }
 
-macro_rules! argument {
-    ($($type:ty: $value:ident => $text:expr;)*) => {
-        $(impl Argument for $type {
-            fn text(&self) -> Option<String> {
-                let $value = self;
-                Some($text)
-            }
+pub(in crate::outbox) trait Text {
+    /// The value as Postgres reads it. None for null.
+    fn text(&self) -> Option<String>;
+}
 
-            as_parameter!();
+macro_rules! text_by_display {
+    ($($type:ty)*) => {
+        $(impl Text for $type {
+            fn text(&self) -> Option<String> {
+                Some(self.to_string())
+            }
         })*
     };
 }
 
-argument! {
-    &str: value => (*value).to_owned();
-    String: value => value.clone();
-    bool: value => value.to_string();
-    i32: value => value.to_string();
-    i64: value => value.to_string();
-    f64: value => value.to_string();
-    Uuid: value => value.to_string();
-    DbTime: value => match value.as_micros() {
-        i64::MAX => "infinity".to_owned(),
-        i64::MIN => "-infinity".to_owned(),
-        _ => value.to_string(),
-    };
-    JsonValue: value => value.to_string();
-    PgInterval: value => format!("{} microseconds", value.microseconds);
+text_by_display! { &str String bool i32 i64 f64 Uuid JsonValue }
+
+impl Text for DbTime {
+    fn text(&self) -> Option<String> {
+        Some(match self.as_micros() {
+            i64::MAX => "infinity".to_owned(),
+            i64::MIN => "-infinity".to_owned(),
+            _ => self.to_string(),
+        })
+    }
 }
 
-impl<T: Argument> Argument for Option<T>
-where
-    Self: for<'e> Encode<'e, Postgres> + Type<Postgres>,
-{
+impl Text for PgInterval {
+    fn text(&self) -> Option<String> {
+        Some(format!("{} microseconds", self.microseconds))
+    }
+}
+
+impl<T: Text> Text for Option<T> {
     fn text(&self) -> Option<String> {
         self.as_ref()?.text()
     }
-
-    as_parameter!();
 }
 
-impl<T: Argument> Argument for Vec<T>
-where
-    Self: for<'e> Encode<'e, Postgres> + Type<Postgres>,
-{
+impl<T: Text> Text for Vec<T> {
     fn text(&self) -> Option<String> {
-        let elements: Vec<String> = self
-            .iter()
-            .map(|element| {
-                element.text().map_or_else(
-                    || "null".to_owned(),
-                    |text| {
-                        let escaped = text.replace('\\', "\\\\").replace('"', "\\\"");
-                        format!("\"{escaped}\"")
-                    },
-                )
-            })
-            .collect();
+        let element = |element: &T| match element.text() {
+            Some(text) => format!("\"{}\"", text.replace('\\', r"\\").replace('"', "\\\"")),
+            None => "null".to_owned(),
+        };
+        let elements: Vec<String> = self.iter().map(element).collect();
         Some(format!("{{{}}}", elements.join(",")))
     }
-
-    as_parameter!();
 }
 
 #[cfg(test)]

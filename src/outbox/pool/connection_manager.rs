@@ -1,50 +1,51 @@
-//! Makes the connections of a pool, and decides whether a connection may be reused.
+//! Makes the connections of a pool, and decides whether a connection is used again.
+//!
+//! - **Epoch.** A connection failure begins a new epoch for all pools of the process, because their connections lead to the
+//!   same server over the same network. Connections of earlier epochs are not used again: each of them would block a
+//!   statement until its deadline.
+//! - **Age.** A connection has a maximum age. Otherwise it would keep an old login, an old address and the memory that its
+//!   server process has gathered.
+//! - **Check.** Firewalls drop idle connections silently, so the worker checks a connection that was idle. A check before
+//!   each statement would add a round trip to every claim.
 
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use deadpool::managed::{Manager, Metrics, RecycleError, RecycleResult};
-use sqlx::{Executor, PgConnection};
+use sqlx::{AssertSqlSafe, Executor, PgConnection};
 
-use super::{LOCK_TIMEOUT, PoolEpoch, Pooler, SERVER_GRACE, STATEMENT_TIMEOUT, within};
-use crate::outbox::servers::{SESSION_GUARDS, Servers};
+use super::pooler::{Pooler, session_guards};
+use super::{Deadline, LOCK_TIMEOUT, STATEMENT_TIMEOUT, is_timeout, within};
+use crate::outbox::errors::is_connection_error;
+use crate::outbox::servers::Servers;
 use crate::retry::shortened_at_random;
 
-/// Default maximum age of a connection. Without a maximum, a connection would keep an old login, an old address and the
-/// memory that its server process has gathered.
 pub(crate) const DEFAULT_MAX_AGE: Duration = Duration::from_mins(30);
-/// The pool checks a connection that was idle for so long before it is reused.
 const CHECK_AFTER: Duration = Duration::from_secs(2);
-/// How long that check may take.
 const CHECK_TIMEOUT: Duration = Duration::from_secs(1);
 
 pub(in crate::outbox) struct ConnectionManager {
-    pub(in crate::outbox) servers: Servers,
+    pub(in crate::outbox) servers: Arc<Servers>,
     pub(in crate::outbox) pooler: Option<Pooler>,
-    pub(in crate::outbox) epoch: PoolEpoch,
+    pub(in crate::outbox) epoch: Arc<PoolEpoch>,
     pub(in crate::outbox) max_age: Duration,
 }
 
-/// A connection, and whether it can be used again.
 pub(in crate::outbox) struct PooledConnection {
     pub(super) connection: PgConnection,
-    /// A statement or a transaction has begun on it and has not ended.
+    /// A statement or a transaction has begun and not ended.
     pub(super) in_use: bool,
     /// The session's `statement_timeout`.
     pub(super) statement_timeout: Duration,
-    /// The epoch in which it was made.
     epoch: u64,
-    made_at: Instant,
-    max_age: Duration,
+    expires_at: Instant,
 }
 
-/// The session settings of a direct connection. They override the defaults of the database and of the role. A pooler in
-/// transaction mode would lose them, so each call carries its own there.
-fn session_settings(statement_timeout: Duration) -> String {
-    format!(
-        "{SESSION_GUARDS}; set default_transaction_isolation = 'read committed'; set lock_timeout = {}; set statement_timeout = {}",
-        LOCK_TIMEOUT.as_millis(),
-        statement_timeout.as_millis()
-    )
+/// When a connection reaches its maximum age, or up to a fifth earlier, so that connections that were made together do not
+/// end together.
+pub(in crate::outbox) fn expires_at(max_age: Duration) -> Instant {
+    Instant::now() + shortened_at_random(max_age)
 }
 
 impl Manager for ConnectionManager {
@@ -52,35 +53,38 @@ impl Manager for ConnectionManager {
     type Error = sqlx::Error;
 
     async fn create(&self) -> Result<PooledConnection, sqlx::Error> {
-        let epoch = self.epoch.count();
+        let epoch = self.epoch.count.load(Ordering::Relaxed);
         let mut connection = Box::pin(self.servers.connect()).await?;
-        let statement_timeout = STATEMENT_TIMEOUT + SERVER_GRACE;
+        let statement_timeout = Deadline::of_client(STATEMENT_TIMEOUT).server;
         if self.pooler.is_none() {
-            let settings = sqlx::AssertSqlSafe(session_settings(statement_timeout));
-            within(STATEMENT_TIMEOUT, connection.execute(settings)).await?;
+            // These override the defaults of the database and of the role.
+            let settings = format!(
+                "{}; set default_transaction_isolation = 'read committed'; set lock_timeout = {}; set statement_timeout = {}",
+                session_guards().0,
+                LOCK_TIMEOUT.as_millis(),
+                statement_timeout.as_millis()
+            );
+            let set = connection.execute(AssertSqlSafe(settings));
+            within(STATEMENT_TIMEOUT, set).await?;
         }
         Ok(PooledConnection {
             connection,
             in_use: false,
             statement_timeout,
             epoch,
-            made_at: Instant::now(),
-            max_age: shortened_at_random(self.max_age),
+            expires_at: expires_at(self.max_age),
         })
     }
 
-    /// Checks only connections that were idle, because firewalls and proxies drop idle connections silently. A check before
-    /// each statement would add a round trip to every claim. A busy connection that dies fails the statement itself, and
-    /// every caller repeats that.
     async fn recycle(
         &self,
         pooled: &mut PooledConnection,
         metrics: &Metrics,
     ) -> RecycleResult<sqlx::Error> {
-        if pooled.in_use || pooled.epoch != self.epoch.count() {
+        if pooled.in_use || pooled.epoch != self.epoch.count.load(Ordering::Relaxed) {
             return Err(RecycleError::message("the connection may be dead"));
         }
-        if pooled.made_at.elapsed() > pooled.max_age {
+        if Instant::now() > pooled.expires_at {
             return Err(RecycleError::message("the connection is too old"));
         }
         if metrics.last_used() > CHECK_AFTER {
@@ -92,5 +96,39 @@ impl Manager for ConnectionManager {
             }
         }
         Ok(())
+    }
+}
+
+#[derive(Debug, Default)]
+pub(in crate::outbox) struct PoolEpoch {
+    count: AtomicU64,
+    last_response: Mutex<Option<Instant>>,
+}
+
+impl PoolEpoch {
+    fn advance(&self) {
+        self.count.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(in crate::outbox) fn last_response_at(&self) -> Option<Instant> {
+        let last_response = self.last_response.lock();
+        *last_response.unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Begins a new epoch if the server or the network failed. A statement that misses its deadline while Postgres answers
+    /// other statements is only slow.
+    pub(super) fn observe<T>(&self, deadline: Duration, result: &Result<T, sqlx::Error>) {
+        let is_slow = |error| {
+            let last = self.last_response_at();
+            is_timeout(error) && last.is_some_and(|last| last.elapsed() < deadline / 2)
+        };
+        match result {
+            Ok(_) => {
+                let last_response = self.last_response.lock();
+                *last_response.unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+            }
+            Err(error) if is_connection_error(error) && !is_slow(error) => self.advance(),
+            Err(_) => {}
+        }
     }
 }

@@ -16,7 +16,7 @@ use crate::outbox::Outbox;
 use crate::outbox::errors::is_without_lock;
 use crate::outbox::one_off::value;
 use crate::outbox::pool::Session;
-use crate::outbox::servers::SESSION_GUARDS;
+use crate::outbox::pool::pooler::session_guards;
 
 /// How long a migration waits for a lock, with others behind it: half a second, as the other half is for its work.
 ///
@@ -90,7 +90,7 @@ impl Outbox {
             options.connect().await
         };
         let mut connection = self.servers().open(open).await?;
-        connection.execute(SESSION_GUARDS).await?;
+        connection.execute(session_guards()).await?;
         let search_path = "set search_path = pg_catalog, pg_temp";
         connection.execute(search_path).await?;
         Ok(connection)

@@ -1,10 +1,10 @@
-//! Parses the hosts of a URL or of lists.
+//! Parses a URL and its list of hosts. sqlx knows a single host.
 
 use std::fmt;
-use std::net::IpAddr;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-/// The most hosts of one database.
+use percent_encoding::percent_decode_str;
+
 const MAX_HOSTS: usize = 16;
 const DEFAULT_PORT: u16 = 5432;
 /// Packages of Postgres put the server's socket into one of these.
@@ -12,174 +12,74 @@ const SOCKET_DIRECTORIES: [&str; 3] = ["/run/postgresql", "/var/run/postgresql",
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Host {
-    /// The host name for the password file.
+    /// A name, an address, or the directory of a socket, which begins with a slash.
     pub(super) name: String,
-    pub(super) endpoint: Endpoint,
     pub(super) port: u16,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Endpoint {
-    /// A name or an address. The worker resolves a name for each connection.
-    Tcp(String),
-    /// The directory of a socket.
-    Socket(PathBuf),
+impl Host {
+    /// Without a name, the server of this machine: its socket if there is one, otherwise TCP.
+    pub(super) fn new(name: &str, port: u16) -> Self {
+        let has_socket = |directory: &&str| {
+            let socket = Path::new(directory).join(format!(".s.PGSQL.{port}"));
+            socket.exists()
+        };
+        let name = match name {
+            "" => SOCKET_DIRECTORIES
+                .into_iter()
+                .find(has_socket)
+                .unwrap_or("localhost"),
+            name => name,
+        };
+        Self {
+            name: name.to_owned(),
+            port,
+        }
+    }
+
+    pub(super) fn is_socket(&self) -> bool {
+        self.name.starts_with('/')
+    }
 }
 
 impl fmt::Display for Host {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.endpoint {
-            Endpoint::Tcp(host) if host.contains(':') => {
-                write!(formatter, "[{host}]:{}", self.port)
-            }
-            Endpoint::Tcp(host) => write!(formatter, "{host}:{}", self.port),
-            Endpoint::Socket(directory) => {
-                write!(formatter, "{}:{}", directory.display(), self.port)
-            }
+        if self.name.contains(':') {
+            return write!(formatter, "[{}]:{}", self.name, self.port);
         }
+        write!(formatter, "{}:{}", self.name, self.port)
     }
 }
 
-/// The list with the mistake, and the expected form.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Mistake {
-    Hosts(&'static str),
-    Addresses(&'static str),
-    Ports(&'static str),
+/// Parses the list of hosts. None if a character can't be part of a host, or if there are too many hosts.
+pub(super) fn parse_names(list: &str) -> Option<Vec<String>> {
+    let is_allowed =
+        |byte: u8| byte.is_ascii_alphanumeric() || b"-._:%".contains(&byte) || byte > 127;
+    let names: Vec<String> = list.split(',').map(|name| name.trim().to_owned()).collect();
+    let are_valid = names
+        .iter()
+        .all(|name| name.starts_with('/') || name.bytes().all(is_allowed));
+    (are_valid && names.len() <= MAX_HOSTS).then_some(names)
 }
 
-impl Mistake {
-    pub(super) fn expected(self) -> &'static str {
-        match self {
-            Self::Hosts(expected) | Self::Addresses(expected) | Self::Ports(expected) => expected,
-        }
-    }
-}
-
-/// Combines three comma-separated lists. A single port applies to all hosts.
-pub(super) fn hosts(
-    names: Option<String>,
-    addresses: Option<String>,
-    ports: Option<String>,
-) -> Result<Vec<Host>, Mistake> {
-    let list = |text: Option<String>| -> Option<Vec<String>> {
-        Some(
-            text?
-                .split(',')
-                .map(|part| part.trim().to_owned())
-                .collect(),
-        )
+/// Parses the list of ports. A single port applies to all hosts.
+pub(super) fn parse_ports(list: &str, hosts: usize) -> Option<Vec<u16>> {
+    let port = |text: &str| match text.trim() {
+        "" => Some(DEFAULT_PORT),
+        text => text.parse().ok().filter(|port| *port > 0),
     };
-    let (names, addresses) = (list(names), list(addresses));
-    let count = names.as_ref().or(addresses.as_ref()).map_or(1, Vec::len);
-    if count > MAX_HOSTS {
-        return Err(Mistake::Hosts("name at most 16 hosts"));
+    let mut ports: Vec<u16> = list.split(',').map(port).collect::<Option<_>>()?;
+    if let [port] = ports[..] {
+        ports = vec![port; hosts];
     }
-    if addresses.as_ref().is_some_and(|list| list.len() != count) {
-        return Err(Mistake::Addresses("give as many addresses as hosts"));
-    }
-    let ports = ports_of(&list(ports).unwrap_or_default(), count)?;
-    (0..count)
-        .zip(ports)
-        .map(|(place, port)| {
-            let at = |list: &Option<Vec<String>>| {
-                let element = list.as_ref().and_then(|list| list.get(place)).cloned();
-                element.filter(|element| !element.is_empty())
-            };
-            host(at(&names), at(&addresses), port)
-        })
-        .collect()
+    (ports.len() == hosts).then_some(ports)
 }
 
-fn ports_of(ports: &[String], count: usize) -> Result<Vec<u16>, Mistake> {
-    const EXPECTED: Mistake = Mistake::Ports("write numbers from 1 to 65535");
-    let ports: Vec<u16> = ports
-        .iter()
-        .map(|port| match port.as_str() {
-            "" => Ok(DEFAULT_PORT),
-            port => match port.parse() {
-                Ok(port @ 1..) => Ok(port),
-                _ => Err(EXPECTED),
-            },
-        })
-        .collect::<Result<_, _>>()?;
-    match ports.as_slice() {
-        [] => Ok(vec![DEFAULT_PORT; count]),
-        [port] => Ok(vec![*port; count]),
-        _ if ports.len() == count => Ok(ports),
-        _ => Err(Mistake::Ports("give one port, or as many as hosts")),
-    }
-}
-
-fn host(name: Option<String>, address: Option<String>, port: u16) -> Result<Host, Mistake> {
-    if let Some(address) = address {
-        if address.parse::<IpAddr>().is_err() {
-            return Err(Mistake::Addresses("write IP addresses"));
-        }
-        return Ok(Host {
-            name: name.unwrap_or_else(|| address.clone()),
-            endpoint: Endpoint::Tcp(address),
-            port,
-        });
-    }
-    let Some(name) = name else {
-        return Ok(default_host(port));
-    };
-    if name.starts_with('/') {
-        return Ok(Host {
-            // In a password file, localhost stands for a socket.
-            name: "localhost".into(),
-            endpoint: Endpoint::Socket(PathBuf::from(name)),
-            port,
-        });
-    }
-    let is_name = |byte: u8| byte.is_ascii_alphanumeric() || b"-._:%".contains(&byte) || byte > 127;
-    if !name.bytes().all(is_name) {
-        return Err(Mistake::Hosts(
-            "write names, addresses, or directories of sockets, with commas between them",
-        ));
-    }
-    Ok(Host {
-        endpoint: Endpoint::Tcp(name.clone()),
-        name,
-        port,
-    })
-}
-
-/// The server of this machine: its socket if there is one, otherwise TCP.
-fn default_host(port: u16) -> Host {
-    let socket = SOCKET_DIRECTORIES
-        .iter()
-        .map(Path::new)
-        .find(|directory| directory.join(format!(".s.PGSQL.{port}")).exists());
-    Host {
-        name: "localhost".into(),
-        endpoint: socket.map_or_else(
-            || Endpoint::Tcp("localhost".into()),
-            |directory| Endpoint::Socket(directory.to_owned()),
-        ),
-        port,
-    }
-}
-
-/// The parts of a URL, still percent-encoded. A missing part is empty.
-#[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct UrlParts {
-    pub(super) user: String,
-    pub(super) password: String,
-    /// With commas between them; without the brackets of IPv6 addresses.
-    pub(super) hosts: String,
-    /// As many as hosts, or empty if the URL has no port.
-    pub(super) ports: String,
-    pub(super) database: String,
-    pub(super) query: String,
-}
-
-/// Splits a URL as libpq does. None if it is no URL of Postgres.
-pub(super) fn split_url(url: &str) -> Option<UrlParts> {
-    let rest = ["postgres://", "postgresql://"]
-        .iter()
-        .find_map(|scheme| url.strip_prefix(scheme))?;
+/// Splits a URL as libpq does, into decoded parameters with libpq's names. None if it is no URL of Postgres.
+pub(super) fn split_url(url: &str) -> Option<Vec<(String, String)>> {
+    let rest = url
+        .strip_prefix("postgres://")
+        .or_else(|| url.strip_prefix("postgresql://"))?;
     let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
     let (authority, path) = rest.split_at(end);
     // Without this check, a password with one of these characters would be parsed as host and port, and be logged.
@@ -190,46 +90,45 @@ pub(super) fn split_url(url: &str) -> Option<UrlParts> {
     let (path, query) = path.split_once('?').unwrap_or((path, ""));
     let (login, servers) = authority.rsplit_once('@').unwrap_or(("", authority));
     let (user, password) = login.split_once(':').unwrap_or((login, ""));
-    let mut parts = UrlParts {
-        user: user.to_owned(),
-        password: password.to_owned(),
-        database: path.trim_start_matches('/').to_owned(),
-        query: query.to_owned(),
-        ..UrlParts::default()
-    };
-    if !servers.is_empty() {
-        let servers: Vec<_> = servers
-            .split(',')
-            .map(host_and_port)
-            .collect::<Option<_>>()?;
-        let (names, numbers): (Vec<&str>, Vec<&str>) = servers.into_iter().unzip();
-        parts.hosts = names.join(",");
-        if numbers.iter().any(|number| !number.is_empty()) {
-            parts.ports = numbers.join(",");
-        }
+    let servers: Vec<_> = servers.split(',').map(split_port).collect::<Option<_>>()?;
+    let (hosts, ports): (Vec<_>, Vec<_>) = servers.into_iter().unzip();
+    let (hosts, mut ports) = (hosts.join(","), ports.join(","));
+    if ports.bytes().all(|byte| byte == b',') {
+        ports.clear();
     }
-    Some(parts)
+    let mut pairs = vec![
+        ("host", hosts.as_str()),
+        ("port", &ports),
+        ("user", user),
+        ("password", password),
+        ("dbname", path.trim_start_matches('/')),
+    ];
+    pairs.retain(|(_, value)| !value.is_empty());
+    let query = query.split('&').filter(|pair| !pair.is_empty());
+    pairs.extend(query.map(|pair| pair.split_once('=').unwrap_or((pair, ""))));
+    pairs
+        .into_iter()
+        .map(|(name, value)| Some((decode(name)?, decode(value)?)))
+        .collect()
 }
 
-/// Splits a host from its port. A port that is no number is the end of a password that needs percent-encoding, so the URL is
-/// refused.
-fn host_and_port(server: &str) -> Option<(&str, &str)> {
-    let (host, port) = split_port(server)?;
-    let is_number = port.bytes().all(|byte| byte.is_ascii_digit());
-    is_number.then_some((host, port))
-}
-
+/// Splits a server into host and port. A port that is no number is the end of a password that needs percent-encoding, so
+/// the URL is refused.
 fn split_port(server: &str) -> Option<(&str, &str)> {
-    if let Some(rest) = server.strip_prefix('[') {
-        let (host, rest) = rest.split_once(']')?;
-        return match rest {
-            "" => Some((host, "")),
-            rest => Some((host, rest.strip_prefix(':')?)),
-        };
-    }
-    match server.split_once(':') {
-        Some((_, port)) if port.contains(':') => None,
-        Some(parts) => Some(parts),
-        None => Some((server, "")),
-    }
+    let (host, port) = match server.strip_prefix('[') {
+        Some(rest) => match rest.split_once(']')? {
+            (host, "") => (host, ""),
+            (host, rest) => (host, rest.strip_prefix(':')?),
+        },
+        None => server.split_once(':').unwrap_or((server, "")),
+    };
+    port.bytes()
+        .all(|byte| byte.is_ascii_digit())
+        .then_some((host, port))
+}
+
+/// Percent-decodes as libpq does. A plus stays a plus.
+fn decode(text: &str) -> Option<String> {
+    let text = percent_decode_str(text).decode_utf8().ok()?;
+    (!text.contains('\0')).then(|| text.into_owned())
 }

@@ -1,5 +1,6 @@
-//! Looks up a password in a password file, as libpq does.
+//! Looks up a password in a password file, as libpq does. sqlx would log the lines that it can't parse.
 
+use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
@@ -9,112 +10,82 @@ use crate::sanitize;
 use crate::secret::MAX_SECRET_BYTES;
 use crate::telemetry::log_throttle::LogThrottle;
 
-pub(super) struct Login<'a> {
-    pub(super) host: &'a str,
-    pub(super) port: u16,
-    pub(super) database: &'a str,
-    pub(super) user: &'a str,
+/// The file that the operator named, or libpq's default.
+pub(super) fn path(named: Option<&Path>) -> PathBuf {
+    let default = || std::env::home_dir().unwrap_or_else(|| "~".into());
+    named.map_or_else(|| default().join(".pgpass"), Path::to_owned)
 }
 
-/// libpq's default file.
-pub(super) fn default_path() -> Option<PathBuf> {
-    std::env::home_dir().map(|home| home.join(".pgpass"))
-}
-
-/// The password for a login. None if the file has no matching line or can't be used. `is_named`: the operator named the file,
-/// so a missing file is a warning.
+/// The password for a login: host, port, database and user. None if the file has no matching line or can't be used.
 pub(super) fn password(
-    path: &Path,
-    is_named: bool,
-    login: &Login<'_>,
+    named: Option<&Path>,
+    login: [&str; 4],
     unusable: &LogThrottle,
 ) -> Option<SecretString> {
-    let warn = |why: String| {
-        if unusable.admit().is_some() {
-            tracing::warn!(
-                event = "passfile_ignored",
-                path = %path.display(),
-                "the password file can't be used: {why}"
-            );
-        }
-    };
-    let Ok(metadata) = std::fs::metadata(path) else {
-        if is_named {
-            warn("it can't be read: name one that the worker's user can read".into());
-        }
-        return None;
-    };
-    if !metadata.is_file() {
-        warn("it is no file".into());
-        return None;
-    }
-    if metadata.permissions().mode() & 0o077 != 0 {
-        warn("others can read it, which libpq refuses, too: run `chmod 600` on it".into());
-        return None;
-    }
-    match sanitize::read_text_file(path, MAX_SECRET_BYTES) {
+    let path = path(named);
+    match read(&path) {
         Ok(text) => find(&text, login).map(SecretString::from),
+        Err(_) if named.is_none() && !path.exists() => None,
         Err(error) => {
-            warn(error.to_string());
+            if unusable.admit().is_some() {
+                tracing::warn!(
+                    event = "passfile_ignored",
+                    path = %path.display(),
+                    "the worker can't use the password file: {error}"
+                );
+            }
             None
         }
     }
 }
 
+fn read(path: &Path) -> io::Result<String> {
+    let text = sanitize::read_text_file(path, MAX_SECRET_BYTES)?;
+    if std::fs::metadata(path)?.permissions().mode() & 0o077 != 0 {
+        let why = "other users can read it, which libpq refuses, too: run `chmod 600` on it";
+        return Err(io::Error::other(why));
+    }
+    Ok(text)
+}
+
 /// The password of the first matching line. A star matches any value.
-fn find(text: &str, login: &Login<'_>) -> Option<String> {
-    let port = login.port.to_string();
-    let wanted = [login.host, &port, login.database, login.user];
+fn find(text: &str, login: [&str; 4]) -> Option<String> {
+    let matches = |fields: &Vec<String>| {
+        let mut pairs = fields.iter().zip(login);
+        fields.len() > login.len() && pairs.all(|(field, value)| field == "*" || field == value)
+    };
     text.lines()
         .filter(|line| !line.starts_with('#'))
-        .find_map(|line| {
-            let fields = fields(line);
-            let (password, fields) = fields.get(..5)?.split_last()?;
-            let matches = fields
-                .iter()
-                .zip(wanted)
-                .all(|(field, wanted)| *field == "*" || unescaped(field) == wanted);
-            matches
-                .then(|| unescaped(password))
-                .filter(|password| !password.is_empty())
-        })
+        .map(split)
+        .filter(matches)
+        .map(|mut fields| fields.swap_remove(login.len()))
+        .find(|password| !password.is_empty())
 }
 
 /// Splits a line at its colons. A backslash escapes the next character.
-fn fields(line: &str) -> Vec<&str> {
-    let mut is_escaped = false;
-    line.split(|character| {
-        let is_separator = character == ':' && !is_escaped;
-        is_escaped = character == '\\' && !is_escaped;
-        is_separator
-    })
-    .collect()
-}
-
-fn unescaped(field: &str) -> String {
-    let mut is_escaped = false;
-    field
-        .chars()
-        .filter(|character| {
-            is_escaped = *character == '\\' && !is_escaped;
-            !is_escaped
-        })
-        .collect()
+fn split(line: &str) -> Vec<String> {
+    let mut fields = Vec::new();
+    let mut field = String::new();
+    let mut characters = line.chars();
+    while let Some(character) = characters.next() {
+        match character {
+            ':' => fields.push(std::mem::take(&mut field)),
+            '\\' => field.extend(characters.next()),
+            character => field.push(character),
+        }
+    }
+    fields.push(field);
+    fields
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    const LOGIN: Login<'_> = Login {
-        host: "db.example.com",
-        port: 5433,
-        database: "app",
-        user: "worker",
-    };
+    const LOGIN: [&str; 4] = ["db.example.com", "5433", "app", "worker"];
 
     #[test]
-    fn the_first_line_that_fits_has_the_password() {
+    fn the_first_line_that_matches_gives_the_password() {
         for (text, password) in [
             ("db.example.com:5433:app:worker:hush", Some("hush")),
             (
@@ -127,12 +98,9 @@ mod tests {
             ("db.example.com:5433:app:worker:", None),
             ("\n\r\n:::::\n", None),
         ] {
-            assert_eq!(find(text, &LOGIN).as_deref(), password, "{text}");
+            assert_eq!(find(text, LOGIN).as_deref(), password, "{text}");
         }
-        let odd = Login {
-            user: r"a:b\",
-            ..LOGIN
-        };
-        assert_eq!(find(r"*:*:*:a\:b\\:hush", &odd).as_deref(), Some("hush"));
+        let odd = ["db.example.com", "5433", "app", r"a:b\"];
+        assert_eq!(find(r"*:*:*:a\:b\\:hush", odd).as_deref(), Some("hush"));
     }
 }

@@ -1,4 +1,5 @@
 use super::*;
+use crate::outbox::DEFAULT_MAX_AGE;
 use testkit::postgres::ThrowawayPostgres;
 
 const TABLE_AND_INDEX: &[Migration] = &[
@@ -22,7 +23,9 @@ const COLUMN: &[Migration] = &[Migration {
 
 /// Runs migrations, and returns how many it has run.
 async fn run(url: &str, migrations: &[Migration], lock_wait: Duration) -> Result<u32, SchemaError> {
-    let outbox = Outbox::connect(&url.to_owned().into(), 1).await.unwrap();
+    let outbox = Outbox::connect(&url.to_owned().into(), 1, DEFAULT_MAX_AGE)
+        .await
+        .unwrap();
     let connection = outbox.migrating_connection().await.unwrap();
     run_by(&outbox, connection, migrations, lock_wait).await
 }
@@ -84,7 +87,9 @@ async fn readers_go_on_while_a_migration_waits_for_a_lock_on_their_table() {
     let mut reader = PgConnection::connect(&url).await.unwrap();
     let mut longest = Duration::ZERO;
     // Connected first: the reader keeps a busy machine so busy that connecting may miss its deadline.
-    let outbox = Outbox::connect(&url.clone().into(), 1).await.unwrap();
+    let outbox = Outbox::connect(&url.clone().into(), 1, DEFAULT_MAX_AGE)
+        .await
+        .unwrap();
     let connection = outbox.migrating_connection().await.unwrap();
     let migrated = run_by(&outbox, connection, COLUMN, Duration::from_secs(3));
     tokio::pin!(migrated);

@@ -3,35 +3,45 @@ use secrecy::ExposeSecret;
 
 use super::*;
 
-fn parsed(url: &str) -> Parameters {
-    Parameters::parse(Some(url), |_| None).unwrap_or_else(|error| panic!("{url}: {error}"))
-}
-
-fn refused(url: &str) -> String {
-    let error = Parameters::parse(Some(url), |_| None).expect_err(url);
-    error.to_string()
-}
-
-fn of_variables(
-    url: Option<&str>,
-    variables: &[(&str, &str)],
-) -> Result<Parameters, ParameterError> {
+fn parse(url: Option<&str>, variables: &[(&str, &str)]) -> Result<Parameters, ParameterError> {
     Parameters::parse(url, |name| {
         let found = variables.iter().find(|(variable, _)| *variable == name);
         found.map(|(_, value)| (*value).to_owned())
     })
 }
 
-fn password(parameters: &Parameters) -> Option<&str> {
-    parameters
-        .password
-        .as_ref()
-        .map(ExposeSecret::expose_secret)
+fn parsed(url: &str) -> Parameters {
+    parse(Some(url), &[]).unwrap_or_else(|error| panic!("{url}: {error}"))
+}
+
+fn of_variables(variables: &[(&str, &str)]) -> Parameters {
+    parse(None, variables).expect("parameters")
+}
+
+fn refused(url: &str) -> String {
+    parse(Some(url), &[]).err().expect(url).to_string()
+}
+
+fn address(parameters: &Parameters) -> String {
+    let hosts: Vec<String> = parameters.hosts.iter().map(ToString::to_string).collect();
+    hosts.join(",")
+}
+
+/// A parameter that sqlx gets, or the password.
+fn text<'p>(parameters: &'p Parameters, name: &str) -> Option<&'p str> {
+    if name == "password" {
+        return parameters
+            .password
+            .as_ref()
+            .map(ExposeSecret::expose_secret);
+    }
+    let value = parameters.for_sqlx.get(name);
+    value.map(|value| value.text.as_str())
 }
 
 #[test]
 fn a_url_names_servers_as_libpq_reads_it() {
-    for (url, address) in [
+    for (url, expected) in [
         ("postgres://h/db", "h:5432"),
         ("postgresql://u:p@h:6000/db?sslmode=disable", "h:6000"),
         ("postgres://u:p@h1:1,h2:2,h3/db", "h1:1,h2:2,h3:5432"),
@@ -43,30 +53,20 @@ fn a_url_names_servers_as_libpq_reads_it() {
         ("postgres:///db?host=h1,h2&port=6000", "h1:6000,h2:6000"),
         ("postgres:///db?host=h1,h2&port=1,2", "h1:1,h2:2"),
         ("postgres://ignored:9/db?host=h&port=", "h:5432"),
-        (
-            "postgres:///db?host=h1,h2&hostaddr=10.0.0.1,10.0.0.2",
-            "10.0.0.1:5432,10.0.0.2:5432",
-        ),
-        ("postgres:///db?hostaddr=::1", "[::1]:5432"),
         ("postgres://h1,h2:6000/db", "h1:5432,h2:6000"),
     ] {
-        assert_eq!(parsed(url).address(), address, "{url}");
+        assert_eq!(address(&parsed(url)), expected, "{url}");
     }
     let many = vec!["h"; 17].join(",");
     for (url, mistake) in [
         (
             "postgres:///db?host=h1,h2&port=1,2,3",
-            "give one port, or as many as hosts",
+            "one port for all hosts, or one for each",
         ),
-        (
-            "postgres:///db?host=h1,h2&hostaddr=10.0.0.1",
-            "give as many addresses as hosts",
-        ),
-        ("postgres:///db?hostaddr=h", "write IP addresses"),
         ("postgres://h:0/db", "numbers from 1 to 65535"),
         ("postgres://h:65536/db", "numbers from 1 to 65535"),
-        ("postgres://a b/db", "write names, addresses"),
-        (&format!("postgres://{many}/db"), "at most 16 hosts"),
+        ("postgres://a b/db", "names, addresses"),
+        (&format!("postgres://{many}/db"), "up to 16 names"),
     ] {
         assert!(refused(url).contains(mistake), "{url}: {}", refused(url));
     }
@@ -75,17 +75,19 @@ fn a_url_names_servers_as_libpq_reads_it() {
 #[test]
 fn a_url_is_split_where_libpq_splits_it() {
     let all = parsed("postgres://us%40er:p%2Fa+s@h/d%20b?application_name=mine&connect_timeout=7");
-    assert_eq!(all.user.as_deref(), Some("us@er"));
-    assert_eq!(password(&all), Some("p/a+s"));
-    assert_eq!(all.database.as_deref(), Some("d b"));
-    assert_eq!(all.application_name, "mine");
+    for (name, expected) in [
+        ("user", "us@er"),
+        ("password", "p/a+s"),
+        ("dbname", "d b"),
+        ("application_name", "mine"),
+    ] {
+        assert_eq!(text(&all, name), Some(expected), "{name}");
+    }
     assert_eq!(all.connect_timeout, Duration::from_secs(7));
     let by_query = parsed("postgres:///?user=u&password=p&dbname=d");
-    assert_eq!(
-        (by_query.user.as_deref(), password(&by_query)),
-        (Some("u"), Some("p"))
-    );
-    assert_eq!(by_query.database.as_deref(), Some("d"));
+    for (name, expected) in [("user", "u"), ("password", "p"), ("dbname", "d")] {
+        assert_eq!(text(&by_query, name), Some(expected), "{name}");
+    }
     for url in [
         "mysql://h/db",
         "host=h dbname=db",
@@ -101,24 +103,24 @@ fn a_url_is_split_where_libpq_splits_it() {
 }
 
 #[test]
-fn several_servers_are_tried_for_one_that_takes_writes_unless_the_url_says_otherwise() {
-    let attributes = |url| parsed(url).session_attributes;
-    assert_eq!(attributes("postgres://h/db"), SessionAttributes::Any);
-    assert_eq!(
-        attributes("postgres://h1,h2/db"),
-        SessionAttributes::ReadWrite
-    );
-    assert_eq!(
-        attributes("postgres://h1,h2/db?target_session_attrs=any"),
-        SessionAttributes::Any
-    );
+fn with_several_hosts_the_worker_takes_one_that_takes_writes_by_default() {
+    for (url, expected) in [
+        ("postgres://h/db", Requirement::Any),
+        ("postgres://h1,h2/db", Requirement::ReadWrite),
+        (
+            "postgres://h1,h2/db?target_session_attrs=any",
+            Requirement::Any,
+        ),
+    ] {
+        assert_eq!(parsed(url).requirements, [expected], "{url}");
+    }
     assert!(parsed("postgres://h1,h2/db?load_balance_hosts=random").shuffles_hosts);
     assert!(refused("postgres://h/db?target_session_attrs=master").contains("read-write"));
     assert!(refused("postgres://h/db?load_balance_hosts=yes").contains("disable or random"));
 }
 
 #[test]
-fn variables_fill_in_what_the_url_leaves_out() {
+fn variables_give_the_parameters_that_the_url_leaves_out() {
     let variables = [
         ("PGHOST", "v1,v2"),
         ("PGPORT", "7000,7001"),
@@ -135,59 +137,42 @@ fn variables_fill_in_what_the_url_leaves_out() {
         ("PGCONNECT_TIMEOUT", "9"),
         ("PGAPPNAME", "va"),
     ];
-    let alone = of_variables(None, &variables).expect("parameters");
-    assert_eq!(alone.address(), "v1:7000,v2:7001");
-    assert_eq!(
-        (alone.user.as_deref(), password(&alone)),
-        (Some("vu"), Some("vp"))
-    );
-    assert_eq!(alone.database.as_deref(), Some("vd"));
+    let alone = of_variables(&variables);
+    assert_eq!(address(&alone), "v1:7000,v2:7001");
+    for (name, expected) in [
+        ("user", "vu"),
+        ("password", "vp"),
+        ("dbname", "vd"),
+        ("sslrootcert", "/ca.pem"),
+        ("sslcert", "/client.pem"),
+        ("sslkey", "/client.key"),
+        ("application_name", "va"),
+    ] {
+        assert_eq!(text(&alone, name), Some(expected), "{name}");
+    }
     assert_eq!(alone.passfile.as_deref(), Some("/secrets/pgpass".as_ref()));
     assert!(matches!(alone.ssl_mode, PgSslMode::VerifyCa));
-    let file = |path: &str, setting: &str| {
-        Some(NamedFile {
-            setting: setting.into(),
-            path: path.into(),
-        })
-    };
-    assert_eq!(alone.root_certificate, file("/ca.pem", "PGSSLROOTCERT"));
-    assert_eq!(alone.client_certificate, file("/client.pem", "PGSSLCERT"));
-    assert_eq!(alone.client_key, file("/client.key", "PGSSLKEY"));
-    assert_eq!(alone.session_attributes, SessionAttributes::Primary);
+    assert_eq!(alone.requirements, [Requirement::Primary]);
     assert!(alone.shuffles_hosts);
     assert_eq!(alone.connect_timeout, Duration::from_secs(9));
-    assert_eq!(alone.application_name, "va");
 
-    let both = of_variables(Some("postgres://u@h1:1,h2:2/d?sslmode=disable"), &variables);
-    let both = both.expect("parameters");
-    assert_eq!(both.address(), "h1:1,h2:2");
-    assert_eq!(
-        (both.user.as_deref(), password(&both)),
-        (Some("u"), Some("vp"))
-    );
-    assert_eq!(both.database.as_deref(), Some("d"));
-    // An address of a variable belongs to the host of a variable.
-    let addressed = [("PGHOSTADDR", "10.0.0.1")];
-    let url = of_variables(Some("postgres://h/db"), &addressed).expect("parameters");
-    assert_eq!(url.address(), "h:5432");
-    assert_eq!(
-        of_variables(None, &addressed)
-            .expect("parameters")
-            .address(),
-        "10.0.0.1:5432"
-    );
-    // An empty variable is one that is not set.
-    let empty = [("PGPORT", ""), ("PGSERVICE", ""), ("PGSSLMODE", "")];
-    assert_eq!(
-        of_variables(Some("postgres://h/db"), &empty)
-            .expect("parameters")
-            .address(),
-        "h:5432"
-    );
+    let url = "postgres://u@h1:1,h2:2/d?sslmode=disable";
+    let both = parse(Some(url), &variables).expect("parameters");
+    assert_eq!(address(&both), "h1:1,h2:2");
+    for (name, expected) in [("user", "u"), ("password", "vp"), ("dbname", "d")] {
+        assert_eq!(text(&both, name), Some(expected), "{name}");
+    }
+    let empty = of_variables(&[
+        ("PGHOST", "h"),
+        ("PGPORT", ""),
+        ("PGSERVICE", ""),
+        ("PGSSLMODE", ""),
+    ]);
+    assert_eq!(address(&empty), "h:5432");
 }
 
 #[test]
-fn a_parameter_that_can_not_be_honoured_is_refused_by_its_name_and_never_with_its_value() {
+fn an_unsupported_parameter_is_refused_by_name_and_never_with_its_value() {
     for (query, setting) in [
         ("service=hush", "service of DATABASE_URL is not supported"),
         (
@@ -197,9 +182,11 @@ fn a_parameter_that_can_not_be_honoured_is_refused_by_its_name_and_never_with_it
         ("require_auth=hush", "require_auth"),
         ("requirepeer=hush", "requirepeer"),
         ("gssencmode=require", "gssencmode"),
+        ("hostaddr=hush", "hostaddr"),
         ("sslcrl=hush", "sslcrl"),
         ("sslpassword=hush", "sslpassword"),
         ("sslnegotiation=direct", "sslnegotiation"),
+        ("ssl-mode=verify-full", "ssl-mode"),
         (
             "ssl_min_protocol_version=TLSv1.3",
             "ssl_min_protocol_version",
@@ -212,11 +199,6 @@ fn a_parameter_that_can_not_be_honoured_is_refused_by_its_name_and_never_with_it
         ),
         ("connect_timeout=hush", "connect_timeout"),
         ("port=hush", "port of DATABASE_URL is not valid"),
-        ("statement-cache-capacity=hush", "statement-cache-capacity"),
-        (
-            "hostaddr=10.0.0.1&sslmode=verify-full",
-            "hostaddr of DATABASE_URL with sslmode=verify-full",
-        ),
     ] {
         let error = refused(&format!("postgres://h/db?{query}"));
         assert!(
@@ -230,32 +212,25 @@ fn a_parameter_that_can_not_be_honoured_is_refused_by_its_name_and_never_with_it
         "sslnegotiation=postgres",
         "ssl=true",
     ] {
-        assert!(
-            parsed(&format!("postgres://h/db?{query}"))
-                .unknown
-                .is_empty(),
-            "{query}"
-        );
+        let parameters = parsed(&format!("postgres://h/db?{query}"));
+        assert!(parameters.unknown.is_empty(), "{query}");
     }
-    let error = of_variables(None, &[("PGSERVICE", "hush")]).expect_err("refused");
-    assert!(
-        error.to_string().starts_with("PGSERVICE is not supported"),
-        "{error}"
-    );
-    let error = of_variables(None, &[("PGPORT", "hush")]).expect_err("refused");
-    assert!(
-        error.to_string().starts_with("PGPORT is not valid"),
-        "{error}"
-    );
+    for (variable, expected) in [
+        ("PGSERVICE", "PGSERVICE is not supported"),
+        ("PGPORT", "PGPORT is not valid"),
+    ] {
+        let error = parse(None, &[(variable, "hush")]).err().expect("refused");
+        assert!(error.to_string().starts_with(expected), "{error}");
+    }
 }
 
 #[test]
-fn an_unknown_parameter_is_kept_for_the_warning_and_options_reach_the_server() {
-    let url = "postgres://h/db?keepalives=1&options=-c%20a%3D1&options[b]=2&Secret=x";
-    let parameters = parsed(url);
-    assert_eq!(parameters.unknown, ["keepalives", "Secret"]);
-    assert_eq!(parameters.options, ["-c a=1", "-c b=2"]);
-    assert!(!format!("{parameters:?}").contains("Secret"));
+fn an_unknown_parameter_is_kept_for_the_warning_and_options_reach_sqlx() {
+    let parameters =
+        parsed("postgres://h/db?keepalives=1&options=-c%20a%3D1&options[b]=2&Secret=x");
+    assert_eq!(parameters.unknown, ["a text that is no name", "keepalives"]);
+    assert_eq!(text(&parameters, "options"), Some("-c a=1"));
+    assert_eq!(text(&parameters, "options[b]"), Some("2"));
 }
 
 proptest! {
