@@ -12,8 +12,9 @@ mod tls_files;
 use std::io;
 use std::str::FromStr;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, Once, PoisonError};
+use std::sync::{Arc, Once};
 
+use parking_lot::Mutex;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use rand::seq::SliceRandom;
 use secrecy::{ExposeSecret, SecretString};
@@ -237,7 +238,7 @@ impl Servers {
     }
 
     fn last(&self) -> Arc<Parameters> {
-        let last = self.0.last.lock().unwrap_or_else(PoisonError::into_inner);
+        let last = self.0.last.lock();
         Arc::clone(&last)
     }
 
@@ -248,7 +249,7 @@ impl Servers {
         match parameters {
             Ok(parameters) => {
                 let parameters = Arc::new(parameters);
-                let mut last = self.0.last.lock().unwrap_or_else(PoisonError::into_inner);
+                let mut last = self.0.last.lock();
                 *last = Arc::clone(&parameters);
                 parameters
             }

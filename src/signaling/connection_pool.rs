@@ -5,9 +5,10 @@
 //! together with calls that did not. So an attempt takes its connection first, and then waits for its slot.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use parking_lot::Mutex;
 use http_body_util::Full;
 use hyper::body::Bytes;
 use hyper::client::conn::http1::{self, SendRequest};
@@ -88,7 +89,7 @@ impl ConnectionPool {
 
     /// How long before its slot an attempt should ask for a connection: twice the usual time of one.
     pub(crate) fn lead(&self) -> Duration {
-        let usual = self.state().connect_time;
+        let usual = self.state.lock().connect_time;
         usual.map_or(HORIZON, |usual| (usual * 2).clamp(MIN_LEAD, HORIZON))
     }
 
@@ -106,17 +107,13 @@ impl ConnectionPool {
     }
 
     pub(super) fn lately_failed(&self) -> bool {
-        let failed_at = self.state().failed_at;
+        let failed_at = self.state.lock().failed_at;
         failed_at.is_some_and(|failed_at| failed_at.elapsed() < FAILURE_MEMORY)
-    }
-
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn take_idle(&self) -> Option<HttpConnection> {
         let now = Instant::now();
-        let mut state = self.state();
+        let mut state = self.state.lock();
         // The other side is least likely to have closed the connection that was used last.
         while let Some(last) = state.idle.pop_back() {
             if last.is_reusable(now) {
@@ -135,7 +132,7 @@ impl ConnectionPool {
             Err(format!("no connection{} within {timeout}", self.through()))
         });
         let now = Instant::now();
-        let mut state = self.state();
+        let mut state = self.state.lock();
         state.failed_at = connected.is_err().then_some(now);
         let sender = connected?;
         let took = now - started;

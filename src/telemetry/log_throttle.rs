@@ -1,7 +1,8 @@
 //! Bounds lines of the log about single messages or calls: an incident may strike every one of them.
 
-use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
 
 /// The interval, unless the caller gives another one.
 const INTERVAL: Duration = Duration::from_secs(10);
@@ -35,7 +36,7 @@ impl LogThrottle {
 
     /// The number of suppressed lines since the last one, if the caller may log a line now. None if it may not.
     pub(crate) fn admit(&self) -> Option<u64> {
-        let mut count = self.count.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut count = self.count.lock();
         let now = Instant::now();
         if count
             .logged_at
@@ -60,7 +61,7 @@ mod tests {
         for _ in 0..1_000 {
             assert_eq!(log_throttle.admit(), None);
         }
-        log_throttle.count.lock().expect("fine").logged_at = Instant::now().checked_sub(INTERVAL);
+        log_throttle.count.lock().logged_at = Instant::now().checked_sub(INTERVAL);
         assert_eq!(log_throttle.admit(), Some(1_000));
     }
 }

@@ -1,8 +1,10 @@
 //! Pool epoch. A connection failure increments it; connections of earlier epochs are not reused.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
+
+use parking_lot::{Mutex, MutexGuard};
 
 /// Counts connection failures, for all pools of a process: their connections lead to the same server over the same
 /// network, and one that is dead without notice blocks a statement until its deadline.
@@ -39,9 +41,6 @@ impl PoolEpoch {
     }
 
     fn last_response(&self) -> MutexGuard<'_, Option<Instant>> {
-        self.0
-            .last_response
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+        self.0.last_response.lock()
     }
 }
