@@ -11,11 +11,11 @@ use futures_util::FutureExt;
 use tokio::sync::mpsc;
 
 use super::lane::circuit_breaker::{Attempt, AttemptKind, Verdict};
-use super::lane::{AttemptReport, Lane, OpenCall, Permit};
+use super::lane::{AttemptReport, CapacityPermit, Lane, OpenCall};
 use super::panic_point::panic_point;
 use super::recorder::Delivered;
 use super::restart::count_panic;
-use crate::message::{Message, Target};
+use crate::message::Target;
 use crate::outbox::{CallRecord, Claimed, Record};
 use crate::outcome::{self, Fault, FinalStatus, Next, Outcome};
 use crate::pace::clock::Moment;
@@ -73,7 +73,7 @@ pub(super) async fn deliver(
     lane: Arc<Lane>,
     claimed: Claimed,
     start_at: DbTime,
-    permit: Permit,
+    permit: CapacityPermit,
     records: mpsc::Sender<Delivered>,
 ) {
     let sent_at = OnceLock::new();
@@ -177,7 +177,10 @@ async fn prepare<'lane>(
     let open_call = (!waits_for_ack).then(|| lane.in_flight.begin_call(Instant::now()));
     let connection = lane.client.connection().await;
     let connection = connection.map_err(NotSent::NoConnection)?;
-    let request = sign(lane, message, &connection).map_err(no_credentials)?;
+    let request = ApiRequest::new(lane.client.app_id(), message)
+        .map_err(|_| CredentialError::NotAHeader("message as JSON"))
+        .and_then(|request| lane.client.prepare(request, &message.sender, &connection))
+        .map_err(no_credentials)?;
     let clock = wait_until(start_at, lane, clock).await;
     match permit(lane, claimed, terms, &clock) {
         Ok(permit) => Ok(Prepared {
@@ -248,16 +251,6 @@ async fn sleep_until(at: Instant) {
     if Instant::now() < at {
         tokio::time::sleep_until(at.into()).await;
     }
-}
-
-fn sign(
-    lane: &Lane,
-    message: &Message,
-    connection: &Connection,
-) -> Result<SignedRequest, CredentialError> {
-    let request = ApiRequest::new(lane.client.app_id(), message)
-        .map_err(|_| CredentialError::NotAHeader("message as JSON"))?;
-    lane.client.prepare(request, &message.sender, connection)
 }
 
 async fn send(lane: &Lane, claimed: &Claimed, prepared: Prepared<'_>) -> Finished {

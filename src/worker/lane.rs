@@ -31,7 +31,7 @@ use crate::signaling::Client;
 use crate::telemetry::log_throttle::LogThrottle;
 use crate::telemetry::traces::Traces;
 use circuit_breaker::{CircuitBreaker, Decision, Transition};
-pub(super) use in_flight::{InFlight, OpenCall, Permit};
+pub(super) use in_flight::{CapacityPermit, InFlight, OpenCall};
 use lane_log::{log_returned, log_stepped_aside};
 use outage_grace::OutageGrace;
 use row::LaneRow;

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::{Mutex, mpsc};
 
-use super::lane::{Lane, Permit, Shared};
+use super::lane::{CapacityPermit, Lane, Shared};
 use super::panic_point::panic_point;
 use crate::error_text::database_error_text;
 use crate::outbox::{
@@ -42,7 +42,7 @@ pub(super) struct Delivered {
     pub(super) lane: Arc<Lane>,
     /// The message was attempted, or claimed, before this claim.
     pub(super) was_retry: bool,
-    pub(super) _permit: Permit,
+    pub(super) _permit: CapacityPermit,
 }
 
 pub(super) struct Recorder {

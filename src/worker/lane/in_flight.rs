@@ -59,7 +59,7 @@ impl InFlight {
     }
 
     /// Admits a message; none without capacity. An unreadable message has no destination.
-    pub(crate) fn admit(self: &Arc<Self>, destination: Option<&str>) -> Option<Permit> {
+    pub(crate) fn admit(self: &Arc<Self>, destination: Option<&str>) -> Option<CapacityPermit> {
         let capacity = Arc::clone(&self.capacity).try_acquire_owned().ok()?;
         let mut by_destination = self.by_destination.lock();
         let is_over_share = destination
@@ -69,7 +69,7 @@ impl InFlight {
         if let Some(destination) = &destination {
             *by_destination.entry(destination.clone()).or_default() += 1;
         }
-        Some(Permit {
+        Some(CapacityPermit {
             in_flight: Arc::clone(self),
             destination,
             is_over_share,
@@ -107,7 +107,7 @@ impl InFlight {
 
 /// A message's share of the capacity, from its claim until it is recorded.
 #[derive(Debug)]
-pub(crate) struct Permit {
+pub(crate) struct CapacityPermit {
     in_flight: Arc<InFlight>,
     /// None if the message does not count for its destination.
     destination: Option<String>,
@@ -116,7 +116,7 @@ pub(crate) struct Permit {
     capacity: Option<OwnedSemaphorePermit>,
 }
 
-impl Drop for Permit {
+impl Drop for CapacityPermit {
     fn drop(&mut self) {
         if let Some(destination) = &self.destination {
             let mut by_destination = self.in_flight.by_destination.lock();
