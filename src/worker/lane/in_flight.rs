@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 
-/// A destination with one in this many places of the capacity is crowded.
+/// A destination that has the capacity divided by this number is crowded.
 const CROWDED_SHARE: usize = 8;
 const SILENT_AFTER: Duration = Duration::from_secs(2);
 

@@ -155,7 +155,7 @@ pub(crate) fn log_stepped_aside(app: &str, reason: &str) {
         event = "worker_stepped_aside",
         app,
         reason = without_api_text(reason),
-        "this worker leaves the app to the others, because its own calls fail while messages of other workers are accepted. Check its credentials, AGORA_BASE_URL, AGORA_CA_FILE and its network"
+        "this worker leaves the app to other workers, because its own calls fail while messages of other workers are accepted. Check its credentials, AGORA_BASE_URL, AGORA_CA_FILE and its network"
     );
 }
 

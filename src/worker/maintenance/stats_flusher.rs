@@ -1,5 +1,5 @@
 //! Saves what the lanes have counted, and refreshes the queue counts of the fleet. The dashboard and the commands read these
-//! two small tables, so nobody has to scan the outbox.
+//! two small tables instead of the outbox.
 //!
 //! - `signaling.minute_stats` has a row for each minute and app. Eight days are kept.
 //! - `signaling.queue_counts` has the pending messages by app and state. One worker of the fleet counts them every 5 s, but
