@@ -4,6 +4,7 @@
 //! the app's messages either.
 
 use std::fmt::Write as _;
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::extract::State;
