@@ -8,11 +8,11 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use parking_lot::Mutex;
 use http_body_util::Full;
 use hyper::body::Bytes;
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper_rustls::HttpsConnector;
+use parking_lot::Mutex;
 use tower::Service;
 
 use super::connection_age::ConnectionAge;
@@ -180,7 +180,7 @@ impl Connection {
     /// Puts the connection back. No request went out on it, or its response has been read.
     pub(crate) fn put_back(self) {
         let now = Instant::now();
-        let mut state = self.pool.state();
+        let mut state = self.pool.state.lock();
         let is_over = |oldest: &HttpConnection| !oldest.is_reusable(now);
         while state.idle.front().is_some_and(is_over) {
             state.idle.pop_front();
@@ -204,7 +204,7 @@ impl Connection {
     /// this drops all connections that were idle before the call.
     pub(super) fn failed(self, call_start: Instant) {
         if self.http.age.was_idle(call_start) {
-            let mut state = self.pool.state();
+            let mut state = self.pool.state.lock();
             state.idle.retain(|idle| idle.age.used_since(call_start));
         }
     }

@@ -15,13 +15,12 @@ use super::lane::{AttemptReport, CapacityPermit, Lane, OpenCall};
 use super::panic_point::panic_point;
 use super::recorder::Delivered;
 use super::restart::count_panic;
-use crate::message::Target;
 use crate::outbox::{CallRecord, Claimed, Record};
 use crate::outcome::{self, Fault, FinalStatus, Next, Outcome};
 use crate::pace::clock::Moment;
 use crate::pace::{DbClock, DbTime, Late, PermitTerms, SendPermit};
 use crate::signaling::{
-    ApiRequest, BaseUrl, CallFailure, Connection, CredentialError, Response, SignedRequest,
+    BaseUrl, CallFailure, Connection, CredentialError, Response, SignedRequest,
 };
 
 /// Deliveries prepare at multiples of this time, so that the process wakes up once for several of them.
@@ -132,7 +131,7 @@ async fn attempt(
             Finished::without_attempt(Record::release(claimed))
         }
         Err(NotSent::NoConnection(failure)) => {
-            let host = lane.client.serving_index();
+            let host = lane.client.serving().index;
             finish(lane, claimed, lane.shared.now(), host, Err(failure))
         }
         Err(NotSent::NoCredentials(error)) => no_credentials(lane, claimed, &error),
@@ -153,34 +152,30 @@ async fn prepare<'lane>(
         CredentialError::OtherSender { .. } => failed(error.to_string()),
         error => NotSent::NoCredentials(error),
     };
-    lane.client
-        .credentials()
-        .allow(&message.sender)
-        .map_err(no_credentials)?;
+    let credentials = &lane.client.settings.credentials;
+    credentials.allow(&message.sender).map_err(no_credentials)?;
     let clock = lane.shared.outbox.clock().get();
     let clock = clock.ok_or(NotSent::SlotMissed)?;
     panic_point("before_call", claimed.id);
 
-    let prepare_at = (start_at - lane.client.connect_ahead()).floor(PREPARE_INTERVAL);
+    let prepare_at = (start_at - lane.client.serving().lead()).floor(PREPARE_INTERVAL);
     sleep_until(clock.instant_of(prepare_at)).await;
     let terms = PermitTerms {
         slot: claimed.slot_at,
         asked_at: claimed.asked_at,
         lease_ends: claimed.lease_ends,
-        request_timeout: lane.client.request_timeout(),
+        request_timeout: lane.client.settings.request_timeout,
     };
     // Without this, each message of a held lane would try to connect to an API that is unavailable.
     if terms.is_released(released_at(lane, claimed)) {
         return Err(NotSent::Released);
     }
-    let waits_for_ack = message.target.waits_for_ack();
-    let open_call = (!waits_for_ack).then(|| lane.in_flight.begin_call(Instant::now()));
+    let is_measured = !message.options.wait_for_ack;
+    let open_call = is_measured.then(|| lane.in_flight.begin_call(Instant::now()));
     let connection = lane.client.connection().await;
     let connection = connection.map_err(NotSent::NoConnection)?;
-    let request = ApiRequest::new(lane.client.app_id(), message)
-        .map_err(|_| CredentialError::NotAHeader("message as JSON"))
-        .and_then(|request| lane.client.prepare(request, &message.sender, &connection))
-        .map_err(no_credentials)?;
+    let request = lane.client.prepare(message, &connection);
+    let request = request.map_err(no_credentials)?;
     let clock = wait_until(start_at, lane, clock).await;
     match permit(lane, claimed, terms, &clock) {
         Ok(permit) => Ok(Prepared {
@@ -260,9 +255,9 @@ async fn send(lane: &Lane, claimed: &Claimed, prepared: Prepared<'_>) -> Finishe
         request,
         open_call,
     } = prepared;
-    let (sent_at, host) = (permit.starts_at(), connection.host_index());
+    let (sent_at, host) = (permit.starts_at(), connection.pool.index);
     let is_traced = lane.shared.traces.is_some();
-    let server = is_traced.then(|| connection.base_url().clone());
+    let server = is_traced.then(|| connection.pool.base_url.clone());
     let response = lane.client.send(permit, connection, request).await;
     drop(open_call);
     Finished {
@@ -305,9 +300,6 @@ fn finish(
         charged = verdict.is_charged,
         "called"
     );
-    if outcome == Outcome::Unauthorized {
-        lane.client.credentials().discard_signed_tokens();
-    }
     let retry_after = outcome::retry_after(&call);
     let next = next(lane, claimed, outcome, verdict.is_charged, retry_after);
     let attempt = CallRecord {
@@ -365,7 +357,7 @@ fn judge(
     if call.is_ok() {
         lane.in_flight.answered(now);
     }
-    let target = claimed.message.as_ref().map(|message| &message.target);
+    let message = claimed.message.as_ref();
     let timed_out = match call {
         Ok(response) => response.status == 408,
         Err(failure) => matches!(failure, CallFailure::TimedOut(_)),
@@ -374,14 +366,16 @@ fn judge(
         outcome,
         error: error.unwrap_or_default(),
         host,
-        serving_host: lane.client.serving_index(),
-        target: target.map_or(0, |target| lane.shared.hasher.hash_one(target.name())),
+        serving_host: lane.client.serving().index,
+        target: message.map_or(0, |message| {
+            lane.shared.hasher.hash_one(message.target.name())
+        }),
         kind: match claimed.probe() {
             Some(_) => AttemptKind::Probe,
             None if claimed.is_retry => AttemptKind::Retry,
             None => AttemptKind::First,
         },
-        is_ack_timeout: timed_out && target.is_ok_and(Target::waits_for_ack),
+        is_ack_timeout: timed_out && message.is_ok_and(|message| message.options.wait_for_ack),
     };
     let verdict = lane.breaker.lock().observe(attempt, now);
     lane.apply_transition(verdict.transition);

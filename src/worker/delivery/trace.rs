@@ -46,7 +46,7 @@ pub(crate) fn record_spans(
     let delivery = Context::new().with_span(delivery);
     let ended = match &record.call {
         Some(call) => {
-            let server = server.unwrap_or_else(|| lane.client.base_url());
+            let server = server.unwrap_or_else(|| &lane.client.serving().base_url);
             record_attempt_span(tracer, &delivery, call, server);
             call.sent_at + call.duration
         }
@@ -102,8 +102,8 @@ fn message_attributes(lane: &Lane, claimed: &Claimed, record: &Record) -> Vec<Ke
     ];
     if let Ok(message) = &claimed.message {
         let kind = match message.target {
-            Target::Peer { .. } => "peer",
-            Target::Channel { .. } => "channel",
+            Target::Peer(_) => "peer",
+            Target::Channel(_) => "channel",
         };
         attributes.push(KeyValue::new("signaling.destination.kind", kind));
     }
