@@ -9,12 +9,13 @@ mod health;
 mod metrics;
 mod server;
 
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock};
 
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
 use axum::middleware::from_fn_with_state;
 use axum::routing::get;
+use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 
 use crate::outbox::Outbox;
@@ -46,11 +47,11 @@ pub(crate) struct Waiting(Arc<Mutex<Option<String>>>);
 
 impl Waiting {
     pub(crate) fn because(&self, why: String) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(why);
+        *self.0.lock() = Some(why);
     }
 
     fn why(&self) -> Option<String> {
-        let why = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let why = self.0.lock();
         why.clone()
     }
 }

@@ -2,10 +2,11 @@
 //! full pipe to a log collector would otherwise block sending and the shutdown.
 
 use std::io::{self, ErrorKind, Write};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
+use parking_lot::{Condvar, Mutex};
 use tracing_subscriber::fmt::MakeWriter;
 
 /// Maximum size of the queue. The write in progress may hold as much again. At 500 calls/s, the lines of level debug fill the
@@ -58,7 +59,7 @@ impl OutputQueue {
 
     /// Queues a text of whole lines, or drops it if the queue is full.
     pub(crate) fn push(&self, text: &[u8]) {
-        let mut state = self.state();
+        let mut state = self.0.state.lock();
         if state.bytes.len() + text.len() > MAX_QUEUED_BYTES {
             state.dropped(text);
         } else {
@@ -75,23 +76,21 @@ impl OutputQueue {
     /// Waits until the queue is empty, but no longer than `timeout`. Returns whether the queue is empty.
     pub(crate) fn flush(&self, timeout: Duration) -> bool {
         let is_busy = |state: &mut State| state.is_writing || !state.bytes.is_empty();
-        let (_state, waited) = self
-            .0
-            .is_written
-            .wait_timeout_while(self.state(), timeout, is_busy)
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut state = self.0.state.lock();
+        let is_written = &self.0.is_written;
+        let waited = is_written.wait_while_for(&mut state, is_busy, timeout);
         !waited.timed_out()
     }
 
     /// How many lines were dropped since the start.
     pub(crate) fn dropped_lines(&self) -> u64 {
-        self.state().dropped_lines
+        self.0.state.lock().dropped_lines
     }
 
     /// The error of the last write; none after a success or on a closed pipe.
     #[cfg(feature = "dev")]
     pub(crate) fn error(&self) -> Option<io::Error> {
-        let error = self.state().error?;
+        let error = self.0.state.lock().error?;
         (error != ErrorKind::BrokenPipe).then(|| error.into())
     }
 
@@ -108,11 +107,8 @@ impl OutputQueue {
     /// Waits for something to write.
     fn take(&self) -> Vec<u8> {
         let is_idle = |state: &mut State| state.bytes.is_empty();
-        let mut state = self
-            .0
-            .has_bytes
-            .wait_while(self.state(), is_idle)
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut state = self.0.state.lock();
+        self.0.has_bytes.wait_while(&mut state, is_idle);
         state.is_writing = true;
         std::mem::take(&mut state.bytes)
     }
@@ -120,7 +116,7 @@ impl OutputQueue {
     /// Takes in the result of a write. Returns the number of dropped lines to report. None while the queue is more than half
     /// full, because the report itself might be dropped.
     fn written(&self, bytes: &[u8], written: Result<(), (usize, ErrorKind)>) -> Option<u64> {
-        let mut state = self.state();
+        let mut state = self.0.state.lock();
         state.is_writing = false;
         self.0.is_written.notify_all();
         match written {
@@ -136,10 +132,6 @@ impl OutputQueue {
                 None
             }
         }
-    }
-
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -268,10 +260,10 @@ mod tests {
     #[test]
     fn dropped_lines_are_reported_when_there_is_room_for_the_report() {
         let queue = OutputQueue(Arc::default());
-        queue.state().unreported_lines = 7;
-        queue.state().bytes = vec![b'\n'; MAX_QUEUED_BYTES / 2];
+        queue.0.state.lock().unreported_lines = 7;
+        queue.0.state.lock().bytes = vec![b'\n'; MAX_QUEUED_BYTES / 2];
         assert_eq!(queue.written(b"", Ok(())), None, "the queue is half full");
-        queue.state().bytes.clear();
+        queue.0.state.lock().bytes.clear();
         assert_eq!(queue.written(b"", Ok(())), Some(7));
         assert_eq!(queue.written(b"", Ok(())), None, "reported once");
     }

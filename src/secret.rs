@@ -6,9 +6,9 @@
 
 use std::fmt;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use parking_lot::Mutex;
 use secrecy::SecretString;
 
 use crate::sanitize;
@@ -100,7 +100,7 @@ impl SecretSource {
             Self::Value(secret) => return Ok(secret.clone()),
             Self::File { path, last } => (path, last),
         };
-        let mut last = last.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut last = last.lock();
         if let Some((read_at, secret)) = &*last
             && read_at.elapsed() < REREAD_AFTER
         {

@@ -2,6 +2,7 @@
 //! for the systems that collect them, on request.
 
 mod collector;
+pub(crate) mod failure_log;
 pub(crate) mod log_throttle;
 mod panics;
 pub(crate) mod traces;

@@ -1,4 +1,6 @@
-//! One process of the fleet: a lane for each app, a recorder for all of them, and an ordered end.
+//! One process of the fleet: a lane for each app, a recorder for all of them, background tasks, and a graceful shutdown.
+//!
+//! A message takes this way: `claim_loop` claims it, `delivery` sends it in its slot, and `recorder` saves the outcome.
 
 mod claim_loop;
 mod clock_follower;
@@ -12,12 +14,13 @@ mod poller;
 mod recorder;
 mod restart;
 mod schema_watch;
-mod tasks;
 
+use std::hash::RandomState;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use futures_util::{TryStreamExt, stream};
 use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
@@ -29,143 +32,147 @@ use crate::error_text::database_error_text;
 use crate::outbox::{Outbox, SchemaError, WorkerIdentity, is_outage};
 use crate::sanitize;
 use crate::signaling::{Client, ClientSettings, InvalidClient};
+use crate::telemetry::failure_log::FailureLog;
+use claim_loop::ClaimLoop;
 pub(crate) use clock_follower::CLOCK_STEPS;
-pub(crate) use lane::metrics::{CALL_DURATION, CALLS, MESSAGES_FINISHED, QUEUE_WAIT, SLOTS_MISSED};
-use lane::{Lane, OpenReason};
-pub(crate) use liveness::{LaneLiveness, Liveness, Stuck};
-use maintenance::StatsFlusher;
-use poller::PollAlarm;
+pub(crate) use lane::Lane;
+pub(crate) use lane::stats::{CALL_DURATION, CALLS, MESSAGES_FINISHED, QUEUE_WAIT, SLOTS_MISSED};
+use lane::{OpenReason, Shared};
+pub(crate) use liveness::{Liveness, Stuck};
+use maintenance::{janitor, reporter, stats_flusher};
 use recorder::Recorder;
 pub(crate) use restart::TASK_PANICS;
-use restart::describe_tasks;
-use tasks::{Tasks, run_recorder};
+use restart::{register_counters, restart_after_panics};
 
-/// How often a database that is away while the work begins is tried.
 const DATABASE_RETRY: Duration = Duration::from_secs(1);
-/// How much of its apps' names a worker says when it starts.
-const MAX_ALIASES_CHARS: usize = 500;
+const MAX_LOGGED_ALIASES_CHARS: usize = 500;
+/// How long a shutdown waits for the last stats to be saved.
+const LAST_STATS_TIMEOUT: Duration = Duration::from_secs(1);
+/// Lanes that open concurrently. In sequence, a thousand apps would wait for a thousand round trips.
+const OPENED_AT_ONCE: usize = 4;
 
-/// How long a shutdown waits for the last stats to be written.
-const LAST_STATS: Duration = Duration::from_secs(1);
-
-/// Why a worker can't begin, or could not end in order.
+/// Why a worker can't start, or did not stop gracefully.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum WorkerError {
-    /// An app's client can't be made.
     #[error("the app {app:?}: {source}")]
     Client { app: String, source: InvalidClient },
-    /// The database failed before the work began.
     #[error("the lanes can't be opened: {}", database_error_text(.0))]
     Database(#[from] sqlx::Error),
-    /// Functions, tables or columns were dropped while the worker ran.
+    /// A person dropped functions, tables or columns while the worker ran.
     #[error(transparent)]
     Schema(SchemaError),
-    /// A part of the worker has failed and can't be started again.
     #[error(
         "a part of the worker has failed, which is a defect: all outcomes are recorded; start the worker again, and report the `panicked` line before this one"
     )]
     Failed,
-    /// Calls were still in flight, or not recorded, when the time for that was over.
     #[error(
         "{unfinished} messages were unfinished when the drain timeout of {drain_timeout:?} was over: they are due again when their leases end"
     )]
     NotDrained {
         unfinished: usize,
-        /// The time that they had.
         drain_timeout: Duration,
     },
 }
 
-/// Works until `shutdown` is cancelled: then claims nothing more, gives back what is not sent, and finishes and
-/// records what is in flight. Meanwhile `liveness` show how it fares.
+/// What the tasks of a process share.
+struct Process {
+    shared: Arc<Shared>,
+    /// In the order of their apps.
+    lanes: Vec<Arc<Lane>>,
+}
+
+impl Process {
+    fn lane(&self, app: &str) -> Option<&Arc<Lane>> {
+        let by_app = |lane: &Arc<Lane>| lane.app.as_str().cmp(app);
+        let index = self.lanes.binary_search_by(by_app).ok()?;
+        self.lanes.get(index)
+    }
+}
+
+/// Sends messages until `shutdown` is cancelled. The worker then claims nothing more, releases messages that are not sent,
+/// and records the outcomes of those in flight.
 ///
 /// # Errors
-/// Where it can't begin, or the drain timeout ends before everything is recorded.
+/// If the worker can't start, or if the drain timeout ends before all outcomes are recorded.
 pub(crate) async fn run(
     config: WorkerConfig,
     outbox: Arc<Outbox>,
     liveness: Arc<Liveness>,
     shutdown: CancellationToken,
 ) -> Result<(), WorkerError> {
-    let total_capacity = config.apps.iter().map(|app| app.max_in_flight).sum();
-    let (records, inbox) = mpsc::channel(total_capacity);
-    let deliveries = TaskTracker::new();
-    let listening = Arc::new(AtomicBool::new(false));
-    let (lag, recorder_lag) = watch::channel(None);
-    let shared = Arc::new(lane::Shared {
-        outbox: Arc::clone(&outbox),
+    let shared = Arc::new(Shared {
+        outbox,
         name: config.name.clone(),
         environment: config.environment.clone(),
         timing: config.timing,
         proxies: config.proxies,
         retry: config.retry,
-        listening: Arc::clone(&listening),
-        recorder_lag: recorder_lag.clone(),
-        poll_alarm: PollAlarm::default(),
+        listening: AtomicBool::new(false),
+        poll_at: watch::Sender::new(Instant::now()),
+        recorder_lag: watch::Sender::new(None),
         failing: AtomicUsize::new(0),
         traces: config.traces,
+        hasher: RandomState::new(),
+        shutdown: shutdown.clone(),
     });
-
-    let lanes = config
-        .apps
-        .into_iter()
-        .map(|app| lane(app, &shared, &shutdown).map(Arc::new))
-        .collect::<Result<Vec<_>, _>>()?;
-    let opening = open_lanes(&lanes);
-    match shutdown.run_until_cancelled(opening).await {
+    let lanes = config.apps.into_iter().map(|app| lane(app, &shared));
+    let mut lanes = lanes.collect::<Result<Vec<_>, _>>()?;
+    lanes.sort_by(|one, other| one.app.cmp(&other.app));
+    match shutdown.run_until_cancelled(open_lanes(&lanes)).await {
         Some(opened) => opened?,
         None => return Ok(()),
     }
-    log_started(&config.name, &lanes, &outbox);
+    let process = Arc::new(Process { shared, lanes });
+    log_started(&process);
+    register_counters();
 
-    describe_tasks();
-    let recorder = Arc::new(Recorder::new(
-        Arc::clone(&outbox),
-        config.name.clone(),
-        lag,
-        inbox,
-    ));
+    let max_in_flight = process.lanes.iter().map(|lane| lane.in_flight.max).sum();
+    let (records, inbox) = mpsc::channel(max_in_flight);
+    let recorder = Arc::new(Recorder::new(Arc::clone(&process.shared), inbox));
     let mut recording = tokio::spawn(run_recorder(Arc::clone(&recorder)));
-    let tasks = Tasks {
-        outbox: Arc::clone(&outbox),
-        lanes: lanes.clone(),
-        shutdown: shutdown.clone(),
-    };
-    let listener = tokio::spawn(tasks.clone().listener(listening));
-    liveness.begin(
-        lanes.iter().map(|lane| lane.liveness()).collect(),
-        recorder_lag,
-    );
-    let mut loops = tasks.spawn_lanes(&records, &deliveries);
+    let deliveries = TaskTracker::new();
+    let mut tasks = JoinSet::new();
+    for lane in process.lanes.iter().cloned() {
+        tasks.spawn(run_lane(lane, records.clone(), deliveries.clone()));
+    }
     drop(records);
-    loops.spawn(tasks.clone().clock_follower());
-    loops.spawn(tasks.clone().poller(config.timing.poll_interval));
+    liveness.begin(&process.lanes);
+    tasks.spawn(run_listener(Arc::clone(&process)));
+    // The receiver outlives a panic, so a step during a restart is not lost.
+    let steps = process.shared.outbox.clock().steps();
+    spawn(&mut tasks, &process, "clock_follower", move |process| {
+        clock_follower::run(process, steps.clone())
+    });
+    spawn(&mut tasks, &process, "poller", poller::run);
+    // A restarted reporter keeps the identity. With a new one, this worker would count twice.
     let identity = WorkerIdentity {
         id: Uuid::new_v4(),
         name: config.name,
         host: config.host,
         environment: config.environment,
-        apps: lanes.iter().map(|lane| lane.app.clone()).collect(),
+        apps: process.lanes.iter().map(|lane| lane.app.clone()).collect(),
     };
-    loops.spawn(tasks.clone().reporter(identity));
-    let watching = schema_watch::until_unusable(Arc::clone(&outbox));
-    let stats_flusher = Arc::new(StatsFlusher {
-        outbox,
-        lanes: lanes.clone(),
+    spawn(&mut tasks, &process, "reporter", move |process| {
+        reporter::run(process, identity.clone())
     });
-    let mut stats_flushing = tokio::spawn(tasks.clone().stats_flusher(Arc::clone(&stats_flusher)));
     if let Some(retention) = config.retention {
-        loops.spawn(tasks.clone().janitor(retention));
+        spawn(&mut tasks, &process, "janitor", move |process| {
+            janitor::run(process, retention)
+        });
     }
+    let mut saving_stats = JoinSet::new();
+    let name = "stats_flusher";
+    spawn(&mut saving_stats, &process, name, stats_flusher::run);
 
-    // Each task restarts after a panic, and none ends by itself. If one ends all the same, the process shuts down
-    // gracefully, so that the recorder saves all outcomes.
+    let watching = schema_watch::until_unusable(&process.shared.outbox);
+    // No task ends before the shutdown. If one ends all the same, the process shuts down gracefully, so that the recorder
+    // saves all outcomes.
     let failed = tokio::select! {
         biased;
         () = shutdown.cancelled() => None,
         _ = &mut recording => Some(WorkerError::Failed),
-        _ = loops.join_next() => Some(WorkerError::Failed),
-        _ = &mut stats_flushing => Some(WorkerError::Failed),
+        _ = tasks.join_next() => Some(WorkerError::Failed),
+        _ = saving_stats.join_next() => Some(WorkerError::Failed),
         error = watching => Some(WorkerError::Schema(error)),
     };
     shutdown.cancel();
@@ -173,17 +180,23 @@ pub(crate) async fn run(
         event = "drain_started",
         "stopping: claims nothing more, finishes what is in flight"
     );
-    listener.abort();
-    let draining = drain(loops, deliveries, recording, recorder);
-    let drained = tokio::time::timeout(config.drain_timeout, draining);
-    if drained.await.is_err() {
-        let unfinished = lanes.iter().map(|lane| lane.in_flight()).sum();
+    let draining = drain(tasks, deliveries, recording, recorder);
+    let drained = tokio::time::timeout(config.drain_timeout, draining).await;
+    if drained.is_err() {
         return Err(WorkerError::NotDrained {
-            unfinished,
+            unfinished: process
+                .lanes
+                .iter()
+                .map(|lane| lane.in_flight.count())
+                .sum(),
             drain_timeout: config.drain_timeout,
         });
     }
-    save_last_stats(stats_flushing, &stats_flusher).await;
+    let saving = async {
+        while saving_stats.join_next().await.is_some() {}
+        stats_flusher::save(&process).await.ok();
+    };
+    tokio::time::timeout(LAST_STATS_TIMEOUT, saving).await.ok();
     if let Some(error) = failed {
         return Err(error);
     }
@@ -191,14 +204,54 @@ pub(crate) async fn run(
     Ok(())
 }
 
-/// Waits until no lane claims, no call is in flight and all outcomes are recorded.
+/// Spawns a background task that restarts after a panic.
+fn spawn<T: Future<Output = ()> + Send + 'static>(
+    tasks: &mut JoinSet<()>,
+    process: &Arc<Process>,
+    task: &'static str,
+    mut run: impl FnMut(Arc<Process>) -> T + Send + 'static,
+) {
+    let process = Arc::clone(process);
+    tasks.spawn(async move {
+        let shutdown = &process.shared.shutdown;
+        let start = || run(Arc::clone(&process));
+        restart_after_panics(task, None, shutdown, start, || ()).await;
+    });
+}
+
+async fn run_lane(
+    lane: Arc<Lane>,
+    records: mpsc::Sender<recorder::Delivered>,
+    deliveries: TaskTracker,
+) {
+    let start = || ClaimLoop::new(Arc::clone(&lane), records.clone(), deliveries.clone()).run();
+    let shutdown = &lane.shared.shutdown;
+    restart_after_panics("lane", Some(&lane.app), shutdown, start, || ()).await;
+}
+
+async fn run_listener(process: Arc<Process>) {
+    let shared = &process.shared;
+    // Without a listener, the poller polls more often.
+    let on_panic = || shared.listening.store(false, Ordering::Relaxed);
+    let start = || listener::run(Arc::clone(&process));
+    restart_after_panics("listener", None, &shared.shutdown, start, on_panic).await;
+}
+
+/// Runs until all outcomes are recorded. A shutdown does not end this task, because deliveries still send outcomes.
+async fn run_recorder(recorder: Arc<Recorder>) {
+    let never = CancellationToken::new();
+    let on_panic = || recorder.mark_lagging();
+    restart_after_panics("recorder", None, &never, || recorder.run(), on_panic).await;
+}
+
+/// Waits until no lane claims, no call is in flight, and all outcomes are recorded.
 async fn drain(
-    mut loops: JoinSet<()>,
+    mut tasks: JoinSet<()>,
     deliveries: TaskTracker,
     recording: JoinHandle<()>,
     recorder: Arc<Recorder>,
 ) {
-    while loops.join_next().await.is_some() {}
+    while tasks.join_next().await.is_some() {}
     deliveries.close();
     deliveries.wait().await;
     if !recording.is_finished() {
@@ -208,39 +261,21 @@ async fn drain(
     recorder.run().await;
 }
 
-/// Saves the last stats, but does not wait long for a database that fails.
-async fn save_last_stats(flushing: JoinHandle<()>, stats_flusher: &StatsFlusher) {
-    let saving = async {
-        if !flushing.is_finished() {
-            flushing.await.ok();
-        }
-        stats_flusher.write().await.ok();
-    };
-    tokio::time::timeout(LAST_STATS, saving).await.ok();
-}
-
-/// Says what works here from now on.
-fn log_started(name: &str, lanes: &[Arc<Lane>], outbox: &Outbox) {
-    let aliases: Vec<_> = lanes.iter().map(|lane| lane.app.as_str()).collect();
+fn log_started(process: &Process) {
+    let aliases: Vec<_> = process.lanes.iter().map(|lane| lane.app.as_str()).collect();
     tracing::info!(
         event = "worker_started",
-        worker = name,
+        worker = process.shared.name,
         version = env!("CARGO_PKG_VERSION"),
-        apps = sanitize::text(&aliases.join(", "), MAX_ALIASES_CHARS),
-        pooler = outbox.has_pooler(),
-        traces = lanes
-            .first()
-            .is_some_and(|lane| lane.shared.traces.is_some()),
+        apps = sanitize::text(&aliases.join(", "), MAX_LOGGED_ALIASES_CHARS),
+        pooler = process.shared.outbox.has_pooler(),
+        traces = process.shared.traces.is_some(),
         "worker started"
     );
 }
 
-/// The lane of an app, with its client.
-fn lane(
-    app: AppConfig,
-    shared: &Arc<lane::Shared>,
-    shutdown: &CancellationToken,
-) -> Result<Lane, WorkerError> {
+fn lane(app: AppConfig, shared: &Arc<Shared>) -> Result<Arc<Lane>, WorkerError> {
+    let alias = app.alias;
     let client = Client::new(ClientSettings {
         base_urls: app.base_urls,
         ca_file: app.ca_file,
@@ -251,44 +286,35 @@ fn lane(
         connection_max_age: shared.timing.connection_max_age,
         request_timeout: shared.timing.request_timeout,
         max_idle_connections: app.max_in_flight,
-    })
-    .map_err(|source| WorkerError::Client {
-        app: app.alias.clone(),
+    });
+    let client = client.map_err(|source| WorkerError::Client {
+        app: alias.clone(),
         source,
     })?;
-    Ok(Lane::new(
-        app.alias,
+    let lane = Lane::new(
+        alias,
         client,
         app.limit_per_s,
         app.max_in_flight,
         Arc::clone(shared),
-        shutdown,
-    ))
+    );
+    Ok(Arc::new(lane))
 }
-
-/// Lanes that open concurrently. In sequence, a thousand apps would wait for a thousand round trips.
-const OPENED_AT_ONCE: usize = 4;
 
 /// Makes sure that each app has its lane. Retries while the database is unavailable.
 async fn open_lanes(lanes: &[Arc<Lane>]) -> Result<(), WorkerError> {
-    let has_warned = AtomicBool::new(false);
-    let next = AtomicUsize::new(0);
-    let open_some = async || {
-        while let Some(lane) = lanes.get(next.fetch_add(1, Ordering::Relaxed)) {
-            open_lane(lane, &has_warned).await?;
-        }
-        Ok::<(), WorkerError>(())
-    };
-    let opening = (0..OPENED_AT_ONCE).map(|_| open_some());
-    futures_util::future::try_join_all(opening).await.map(drop)
+    let failures = FailureLog::default();
+    stream::iter(lanes.iter().cloned().map(Ok))
+        .try_for_each_concurrent(OPENED_AT_ONCE, |lane| open_lane(lane, &failures))
+        .await
 }
 
-async fn open_lane(lane: &Lane, has_warned: &AtomicBool) -> Result<(), WorkerError> {
+async fn open_lane(lane: Arc<Lane>, failures: &FailureLog) -> Result<(), WorkerError> {
     while let Err(error) = lane.open(OpenReason::Startup).await {
         if !is_outage(&error) {
             return Err(error.into());
         }
-        if !has_warned.swap(true, Ordering::Relaxed) {
+        if failures.failed() {
             tracing::warn!(
                 event = "lane_open_failed",
                 app = lane.app,

@@ -9,7 +9,7 @@ use std::collections::HashMap;
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures_util::StreamExt;
@@ -17,6 +17,7 @@ use futures_util::stream::FuturesUnordered;
 use hyper::Uri;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioIo;
+use parking_lot::Mutex;
 use tokio::net::TcpStream;
 use tower::Service;
 
@@ -71,7 +72,7 @@ impl TcpConnector {
             let why = format!("the name {host} has no address: {error}");
             io::Error::new(error.kind(), why)
         })?;
-        let avoided = || self.avoided.lock().unwrap_or_else(PoisonError::into_inner);
+        let avoided = || self.avoided.lock();
         let addresses = in_order(found, &mut avoided());
         let connect = |address: SocketAddr| {
             let mut http = self.http.clone();

@@ -1,9 +1,10 @@
 //! Bounds the open connections. A new connection replaces an old one, because refusing it would let idle clients keep
 //! out a probe. Addresses are no help: behind a proxy or on this host, all clients share one.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 
+use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 
 #[derive(Debug)]
@@ -33,7 +34,7 @@ impl ConnectionLimit {
 
     /// Adds a connection. At the limit, evicts the oldest connection without a request in progress, or else the oldest.
     pub(super) fn add(&self) -> Connection {
-        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut open = self.open.lock();
         open.retain(|connection| !connection.closed.is_cancelled());
         if open.len() >= self.max {
             let idle = open

@@ -4,6 +4,7 @@
 //! the app's messages either.
 
 use std::fmt::Write as _;
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::extract::State;
@@ -19,7 +20,7 @@ use super::fleet::{Cached, with_retries};
 use crate::error_text::database_error_text;
 use crate::outbox::{AppLane, AsideWorker, LaneState, Outbox, SchemaError};
 use crate::sanitize;
-use crate::worker::{LaneLiveness, Liveness, Stuck};
+use crate::worker::{Lane, Liveness, Stuck};
 
 const DATABASE_TIMEOUT: Duration = Duration::from_secs(3);
 /// The worker has connections of its own. A response to them that is no older shows that the database is available,
@@ -190,7 +191,7 @@ fn lanes(liveness: &Liveness, wait_for_recorder: bool) -> Check {
         None => Err("not open yet".into()),
         Some(_) if wait_for_recorder => Ok("waiting for the recorder"),
         Some(lanes) => {
-            let stuck = |lane: &LaneLiveness| Some((lane.app.clone(), lane.heartbeat.stuck()?));
+            let stuck = |lane: &Arc<Lane>| Some((lane.app.clone(), lane.heartbeat.stuck()?));
             stuck_lanes(&lanes.iter().filter_map(stuck).collect::<Vec<_>>())
         }
     };

@@ -105,7 +105,7 @@ impl Metrics {
 
     fn render(&self, liveness: &Liveness) -> String {
         for lane in liveness.lanes().unwrap_or_default() {
-            gauge!(IN_FLIGHT, "app" => lane.app.clone()).set(count(lane.in_flight() as u64));
+            gauge!(IN_FLIGHT, "app" => lane.app.clone()).set(count(lane.in_flight.count() as u64));
         }
         counter!(LOG_LINES_DROPPED).absolute(telemetry::dropped_lines());
         self.process.collect();

@@ -16,9 +16,10 @@ mod tls_files;
 use std::io;
 use std::str::FromStr;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, Once, PoisonError};
+use std::sync::{Arc, Once};
 
 use form_urlencoded::Serializer;
+use parking_lot::Mutex;
 use rand::seq::SliceRandom;
 use secrecy::{ExposeSecret, SecretString};
 use sqlx::postgres::{PgConnectOptions, PgSslMode};
@@ -234,8 +235,7 @@ impl Servers {
     }
 
     fn last(&self) -> Arc<Parameters> {
-        let last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
-        Arc::clone(&last)
+        Arc::clone(&self.last.lock())
     }
 
     /// The host of the last successful connection, unless a new URL has fewer hosts.
@@ -250,8 +250,7 @@ impl Servers {
     fn parameters(&self) -> Arc<Parameters> {
         match self.source.read() {
             Ok(parameters) => {
-                let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
-                *last = Arc::new(parameters);
+                *self.last.lock() = Arc::new(parameters);
             }
             Err(error) => {
                 if self.unreadable.admit().is_some() {

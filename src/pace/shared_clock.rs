@@ -9,9 +9,9 @@
 //!   ahead would repeat every call in flight, and a clock that is wrong for ten seconds would expire messages.
 
 use std::collections::VecDeque;
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use parking_lot::Mutex;
 use tokio::sync::watch;
 
 use super::clock::ClockReading;
@@ -50,7 +50,7 @@ impl Default for SharedClock {
 
 impl SharedClock {
     pub(crate) fn observe(&self, reading: ClockReading) {
-        let mut state = self.state();
+        let mut state = self.state.lock();
         let Some(clock) = &mut state.clock else {
             state.clock = Some(DbClock::new(reading));
             return;
@@ -71,7 +71,7 @@ impl SharedClock {
     /// Reports a step back that a claim found in the lane's row. A process that started after the step has no reading from
     /// before it. A process that noticed a step itself ignores the report.
     pub(crate) fn database_was_set_back(&self, at: DbTime, by: Duration) {
-        if self.state().steps.is_empty() {
+        if self.state.lock().steps.is_empty() {
             self.last_step.send_replace(Some(ClockStep {
                 before: at + by,
                 after: at,
@@ -81,7 +81,7 @@ impl SharedClock {
 
     /// None before the first reading.
     pub(crate) fn get(&self) -> Option<DbClock> {
-        self.state().clock
+        self.state.lock().clock
     }
 
     pub(crate) fn steps(&self) -> watch::Receiver<Option<ClockStep>> {
@@ -95,7 +95,7 @@ impl SharedClock {
 
     /// Leases and expiries up to this time of the database are certainly over; none before the first reading.
     pub(crate) fn over_before(&self, now: Instant, lease: Duration) -> Option<DbTime> {
-        let state = self.state();
+        let state = self.state.lock();
         let by_estimate = state.clock?.at(now) + MAX_CLAIM_DELAY;
         let unsteady_for = STEADY_AFTER.max(lease);
         let is_recent = |noticed_at| now.saturating_duration_since(noticed_at) < unsteady_for;
@@ -105,10 +105,6 @@ impl SharedClock {
             .map(|(_, over_before)| *over_before)
             .chain([by_estimate])
             .min()
-    }
-
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

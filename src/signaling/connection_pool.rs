@@ -5,13 +5,14 @@
 //! together with calls that did not. So an attempt takes its connection first, and then waits for its slot.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use http_body_util::Full;
 use hyper::body::Bytes;
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper_rustls::HttpsConnector;
+use parking_lot::Mutex;
 use tower::Service;
 
 use super::connection_age::ConnectionAge;
@@ -88,7 +89,7 @@ impl ConnectionPool {
 
     /// How long before its slot an attempt should ask for a connection: twice the usual time of one.
     pub(crate) fn lead(&self) -> Duration {
-        let usual = self.state().connect_time;
+        let usual = self.state.lock().connect_time;
         usual.map_or(HORIZON, |usual| (usual * 2).clamp(MIN_LEAD, HORIZON))
     }
 
@@ -106,17 +107,13 @@ impl ConnectionPool {
     }
 
     pub(super) fn lately_failed(&self) -> bool {
-        let failed_at = self.state().failed_at;
+        let failed_at = self.state.lock().failed_at;
         failed_at.is_some_and(|failed_at| failed_at.elapsed() < FAILURE_MEMORY)
-    }
-
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn take_idle(&self) -> Option<HttpConnection> {
         let now = Instant::now();
-        let mut state = self.state();
+        let mut state = self.state.lock();
         // The other side is least likely to have closed the connection that was used last.
         while let Some(last) = state.idle.pop_back() {
             if last.is_reusable(now) {
@@ -135,7 +132,7 @@ impl ConnectionPool {
             Err(format!("no connection{} within {timeout}", self.through()))
         });
         let now = Instant::now();
-        let mut state = self.state();
+        let mut state = self.state.lock();
         state.failed_at = connected.is_err().then_some(now);
         let sender = connected?;
         let took = now - started;
@@ -183,7 +180,7 @@ impl Connection {
     /// Puts the connection back. No request went out on it, or its response has been read.
     pub(crate) fn put_back(self) {
         let now = Instant::now();
-        let mut state = self.pool.state();
+        let mut state = self.pool.state.lock();
         let is_over = |oldest: &HttpConnection| !oldest.is_reusable(now);
         while state.idle.front().is_some_and(is_over) {
             state.idle.pop_front();
@@ -207,7 +204,7 @@ impl Connection {
     /// this drops all connections that were idle before the call.
     pub(super) fn failed(self, call_start: Instant) {
         if self.http.age.was_idle(call_start) {
-            let mut state = self.pool.state();
+            let mut state = self.pool.state.lock();
             state.idle.retain(|idle| idle.age.used_since(call_start));
         }
     }

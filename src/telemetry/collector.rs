@@ -1,12 +1,12 @@
 //! The way to the collector of traces, with the worker's own TLS, and what is said of a collector that is away.
 
 use std::path::Path;
-use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use hyper_rustls::HttpsConnector;
 use opentelemetry_http::hyper::HyperClient;
 use opentelemetry_http::{Bytes, HttpClient, HttpError, Request, Response};
+use parking_lot::Mutex;
 use tokio::runtime::Handle;
 
 use crate::connector::{Connector, https_connector};
@@ -53,7 +53,7 @@ impl Collector {
 
     /// Says once that it fails, and once that it is back.
     fn tell(&self, failure: Option<String>) {
-        let mut trouble = self.trouble.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut trouble = self.trouble.lock();
         match failure {
             Some(error) if !trouble.is_told => {
                 if trouble.told_at.is_none_or(|at| at.elapsed() >= SAY_EVERY) {

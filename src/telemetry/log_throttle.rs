@@ -1,14 +1,24 @@
-//! A bound for what is said of single messages: an incident may strike every one of them.
+//! Bounds lines of the log about single messages or calls: an incident may strike every one of them.
 
-use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-/// How often it is said.
-const EVERY: Duration = Duration::from_secs(10);
+use parking_lot::Mutex;
 
-/// Counts what is not said.
-#[derive(Debug, Default)]
-pub(crate) struct LogThrottle(Mutex<Count>);
+/// The interval, unless the caller gives another one.
+const INTERVAL: Duration = Duration::from_secs(10);
+
+/// Admits one line in an interval, and counts the lines between.
+#[derive(Debug)]
+pub(crate) struct LogThrottle {
+    interval: Duration,
+    count: Mutex<Count>,
+}
+
+impl Default for LogThrottle {
+    fn default() -> Self {
+        Self::with_interval(INTERVAL)
+    }
+}
 
 #[derive(Debug, Default)]
 struct Count {
@@ -17,13 +27,20 @@ struct Count {
 }
 
 impl LogThrottle {
-    /// Whether it may be said now; then, how often it was not since it last was.
+    pub(crate) fn with_interval(interval: Duration) -> Self {
+        Self {
+            interval,
+            count: Mutex::default(),
+        }
+    }
+
+    /// The number of suppressed lines since the last one, if the caller may log a line now. None if it may not.
     pub(crate) fn admit(&self) -> Option<u64> {
-        let mut count = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut count = self.count.lock();
         let now = Instant::now();
         if count
             .logged_at
-            .is_some_and(|logged_at| now < logged_at + EVERY)
+            .is_some_and(|logged_at| now < logged_at + self.interval)
         {
             count.suppressed += 1;
             return None;
@@ -44,7 +61,7 @@ mod tests {
         for _ in 0..1_000 {
             assert_eq!(log_throttle.admit(), None);
         }
-        log_throttle.0.lock().expect("fine").logged_at = Instant::now().checked_sub(EVERY);
+        log_throttle.count.lock().logged_at = Instant::now().checked_sub(INTERVAL);
         assert_eq!(log_throttle.admit(), Some(1_000));
     }
 }

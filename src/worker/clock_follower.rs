@@ -1,50 +1,45 @@
-//! Acts on steps of the database's clock: see [`SharedClock`](crate::pace::SharedClock).
+//! Reacts to steps of the database's clock: see [`SharedClock`](crate::pace::SharedClock).
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use metrics::counter;
 use tokio::sync::watch;
-use tokio_util::sync::CancellationToken;
 
+use super::Process;
 use super::lane::Lane;
 use super::panic_point::panic_point;
 use crate::error_text::database_error_text;
-use crate::outbox::Outbox;
 use crate::pace::ClockStep;
+use crate::telemetry::failure_log::FailureLog;
 
-/// The counter of steps of the database's clock.
+/// Counts steps of the database's clock.
 pub(crate) const CLOCK_STEPS: &str = "signaling_database_clock_steps_total";
-/// The pause before the next try after the database has failed.
 const RETRY_PAUSE: Duration = Duration::from_secs(1);
 
-pub(super) async fn run(
-    lanes: Vec<Arc<Lane>>,
-    mut last_step: watch::Receiver<Option<ClockStep>>,
-    shutdown: CancellationToken,
-) {
-    let Some(outbox) = lanes.first().map(|lane| Arc::clone(&lane.shared.outbox)) else {
-        return;
-    };
+pub(super) async fn run(process: Arc<Process>, last_step: watch::Receiver<Option<ClockStep>>) {
+    let following = follow_forever(&process, last_step);
+    process.shared.shutdown.run_until_cancelled(following).await;
+}
+
+async fn follow_forever(process: &Process, mut last_step: watch::Receiver<Option<ClockStep>>) {
     let steps = counter!(CLOCK_STEPS);
-    let following = async {
-        while last_step.changed().await.is_ok() {
-            let step = *last_step.borrow_and_update();
-            let Some(step) = step else { continue };
-            panic_point("clock_follower", 0);
-            steps.increment(1);
-            log_step(step);
-            for lane in &lanes {
-                lane.clock_stepped();
-            }
-            if step.is_back() {
-                for lane in &lanes {
-                    set_messages_back(&outbox, lane).await;
-                }
+    while last_step.changed().await.is_ok() {
+        let Some(step) = *last_step.borrow_and_update() else {
+            continue;
+        };
+        panic_point("clock_follower", 0);
+        steps.increment(1);
+        log_step(step);
+        for lane in &process.lanes {
+            lane.clock_stepped();
+        }
+        if step.is_back() {
+            for lane in &process.lanes {
+                set_messages_back(lane).await;
             }
         }
-    };
-    shutdown.run_until_cancelled(following).await;
+    }
 }
 
 fn log_step(step: ClockStep) {
@@ -64,13 +59,14 @@ fn log_step(step: ClockStep) {
 
 /// Corrects the due times of messages that would otherwise wait for as long as the clock was set back. Retries until the
 /// database answers.
-async fn set_messages_back(outbox: &Outbox, lane: &Lane) {
-    let mut has_failed = false;
+async fn set_messages_back(lane: &Lane) {
+    let shared = &lane.shared;
+    let failures = FailureLog::default();
     loop {
-        match outbox
-            .set_messages_back(&lane.app, lane.shared.timing.lease)
-            .await
-        {
+        let corrected = shared
+            .outbox
+            .set_messages_back(&lane.app, shared.timing.lease);
+        match corrected.await {
             Ok(0) => return,
             Ok(messages) => {
                 tracing::info!(
@@ -79,11 +75,10 @@ async fn set_messages_back(outbox: &Outbox, lane: &Lane) {
                     messages,
                     "the due times of messages are corrected after the clock was set back"
                 );
-                lane.clock_stepped();
-                return;
+                return lane.clock_stepped();
             }
             Err(error) => {
-                if !has_failed {
+                if failures.failed() {
                     tracing::warn!(
                         event = "messages_set_back_failed",
                         app = lane.app,
@@ -91,7 +86,6 @@ async fn set_messages_back(outbox: &Outbox, lane: &Lane) {
                         "due times can't be corrected after the clock was set back, so messages may wait too long: trying again until the database answers"
                     );
                 }
-                has_failed = true;
                 tokio::time::sleep(RETRY_PAUSE).await;
             }
         }

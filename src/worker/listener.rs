@@ -1,39 +1,40 @@
-//! Listens for notifications of inserts, for all lanes of a process. Without them, the poller looks more often.
+//! Receives the notifications of inserts, for all lanes of a process.
+//!
+//! A claim that takes all due messages calls `want_wakeup`. For a minute, the trigger `notify_workers` then sends a `NOTIFY`
+//! with each insert of the app, and this listener wakes the lane. A worker with a backlog asks for no notifications,
+//! because `NOTIFY` takes a lock over all commits of the cluster. An insert does not notify if its trigger ran before
+//! `want_wakeup` was committed, so the poller polls as well. It polls more often while this listener has no connection.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use tokio_util::sync::CancellationToken;
-
-use super::lane::Lane;
+use super::Process;
 use super::panic_point::panic_point;
 use crate::error_text::database_error_text;
-use crate::outbox::{Outbox, WakeupListener};
+use crate::outbox::WakeupListener;
 
-/// The pause before listening is tried again.
 const RETRY_PAUSE: Duration = Duration::from_secs(1);
-
-/// After so long a silence the connection is checked.
+/// After this time without a notification, the worker checks the connection.
 const CHECK_AFTER: Duration = Duration::from_secs(10);
 
-/// Listens until the shutdown, and again whenever the connection is lost.
-pub(super) async fn run(
-    outbox: Arc<Outbox>,
-    lanes: Vec<Arc<Lane>>,
-    listening: Arc<AtomicBool>,
-    shutdown: CancellationToken,
-) {
-    if outbox.has_pooler() {
+pub(super) async fn run(process: Arc<Process>) {
+    if process.shared.outbox.has_pooler() {
         tracing::info!(
             event = "listener_disabled",
             "the database is behind a pooler in transaction mode: inserts can't notify this worker, so it polls every 200 ms"
         );
-        return;
+        return process.shared.shutdown.cancelled().await;
     }
+    let listening = Box::pin(listen_forever(&process));
+    process.shared.shutdown.run_until_cancelled(listening).await;
+}
+
+async fn listen_forever(process: &Process) {
+    let listening = &process.shared.listening;
     let mut was_lost = false;
-    while !shutdown.is_cancelled() {
-        match outbox.listen().await {
+    loop {
+        match process.shared.outbox.listen().await {
             Ok(mut notifications) => {
                 listening.store(true, Ordering::Relaxed);
                 if was_lost {
@@ -42,17 +43,14 @@ pub(super) async fn run(
                         "inserts notify this worker again"
                     );
                 }
-                // Notifications before this are lost: claim once.
-                for lane in &lanes {
+                // Notifications before this moment are lost, so each lane claims once.
+                for lane in &process.lanes {
                     lane.wake();
                 }
-                let lost = listen(&mut notifications, &lanes).await;
+                let lost = listen(&mut notifications, process).await;
                 listening.store(false, Ordering::Relaxed);
-                let Err(error) = lost else {
-                    was_lost = false;
-                    continue;
-                };
-                was_lost = true;
+                was_lost = lost.is_err();
+                let Err(error) = lost else { continue };
                 tracing::warn!(
                     event = "listener_lost",
                     error,
@@ -69,11 +67,8 @@ pub(super) async fn run(
     }
 }
 
-/// Wakes the lanes that are notified, until the connection is too old.
-///
-/// # Errors
-/// If the connection is lost: why.
-async fn listen(notifications: &mut WakeupListener, lanes: &[Arc<Lane>]) -> Result<(), String> {
+/// Wakes the lanes whose apps have new messages, until the connection is too old or lost.
+async fn listen(notifications: &mut WakeupListener, process: &Process) -> Result<(), String> {
     loop {
         panic_point("listener", 0);
         let time_left = notifications.time_left();
@@ -81,20 +76,14 @@ async fn listen(notifications: &mut WakeupListener, lanes: &[Arc<Lane>]) -> Resu
             return Ok(());
         }
         let wait = CHECK_AFTER.min(time_left);
-        let Ok(report) = tokio::time::timeout(wait, notifications.recv()).await else {
-            match notifications.check().await {
-                Ok(()) => continue,
-                Err(error) => return Err(database_error_text(&error)),
+        match tokio::time::timeout(wait, notifications.recv()).await {
+            Ok(Ok(Some(app))) => process.lane(&app).into_iter().for_each(|lane| lane.wake()),
+            Ok(Ok(None)) => return Err("the connection was closed".into()),
+            Ok(Err(error)) => return Err(database_error_text(&error)),
+            Err(_) => {
+                let checked = notifications.check().await;
+                checked.map_err(|error| database_error_text(&error))?;
             }
-        };
-        match report {
-            Ok(Some(app)) => {
-                for lane in lanes.iter().filter(|lane| lane.app == app) {
-                    lane.wake();
-                }
-            }
-            Ok(None) => return Err("the connection was closed".into()),
-            Err(error) => return Err(database_error_text(&error)),
         }
     }
 }

@@ -1,69 +1,37 @@
-//! What a process shows of itself while it works: whether its lanes get on, how much they have in flight, and whether
-//! what is known of calls gets written.
+//! Shows the ops server whether each lane makes progress, its messages in flight, and whether the recorder lags.
 
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
-use tokio::sync::{Semaphore, watch};
+use parking_lot::Mutex;
 
-/// How much later than expected a lane may be heard of before it counts as stuck: more than a claim takes that its
-/// database lets wait.
+use super::lane::Lane;
+
+/// How much later than promised a lane may beat before it counts as stuck. More than a claim of a slow database takes.
 const GRACE: Duration = Duration::from_secs(15);
 
-/// The signs of life of one process. Empty until its lanes are open.
+/// Empty until the lanes are open.
 #[derive(Debug, Default)]
-pub(crate) struct Liveness(OnceLock<Working>);
-
-#[derive(Debug)]
-struct Working {
-    lanes: Vec<LaneLiveness>,
-    recorder_lag: watch::Receiver<Option<Instant>>,
-}
-
-#[derive(Debug)]
-pub(crate) struct LaneLiveness {
-    pub(crate) app: String,
-    pub(crate) heartbeat: Arc<Heartbeat>,
-    pub(super) capacity: Arc<Semaphore>,
-    pub(super) max_in_flight: usize,
-}
+pub(crate) struct Liveness(OnceLock<Vec<Arc<Lane>>>);
 
 impl Liveness {
-    /// From now on there is something to see.
-    pub(super) fn begin(
-        &self,
-        lanes: Vec<LaneLiveness>,
-        recorder_lag: watch::Receiver<Option<Instant>>,
-    ) {
-        // A process works once.
-        self.0
-            .set(Working {
-                lanes,
-                recorder_lag,
-            })
-            .ok();
+    pub(super) fn begin(&self, lanes: &[Arc<Lane>]) {
+        // A process opens its lanes once.
+        self.0.set(lanes.to_vec()).ok();
     }
 
-    /// The lanes; none until they are open.
-    pub(crate) fn lanes(&self) -> Option<&[LaneLiveness]> {
-        self.0.get().map(|working| working.lanes.as_slice())
+    pub(crate) fn lanes(&self) -> Option<&[Arc<Lane>]> {
+        self.0.get().map(Vec::as_slice)
     }
 
-    /// Since when what is known of calls can't be written, or not quickly.
+    /// Since when the recorder can't save outcomes, or saves them slowly.
     pub(crate) fn recorder_lagging_since(&self) -> Option<Instant> {
-        *self.0.get()?.recorder_lag.borrow()
+        *self.0.get()?.first()?.shared.recorder_lag.borrow()
     }
 }
 
-impl LaneLiveness {
-    /// Messages between their claim and their record.
-    pub(crate) fn in_flight(&self) -> usize {
-        self.max_in_flight - self.capacity.available_permits()
-    }
-}
-
-/// The heartbeat of a lane's loop. It beats when the database has answered a claim or a look, and says by when it will
-/// beat again; a loop that goes round without ever getting an answer does not beat.
+/// The heartbeat of a lane's loop. It beats when the database has answered a claim or a poll, and promises the time of the
+/// next beat. A loop that runs without ever getting an answer does not beat, so it counts as stuck.
 #[derive(Debug)]
 pub(crate) struct Heartbeat(Mutex<Beat>);
 
@@ -74,58 +42,47 @@ struct Beat {
     error: Option<String>,
 }
 
-/// A lane that should have been heard of.
+/// A lane whose heartbeat is overdue.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Stuck {
-    /// For how long nothing was heard.
     pub(crate) silent_for: Duration,
-    /// What went wrong last since then, if anything has been said.
+    /// The last error since the last beat.
     pub(crate) error: Option<String>,
 }
 
 impl Heartbeat {
     pub(super) fn new() -> Self {
-        let now = Instant::now();
-        Self(Mutex::new(Beat {
-            at: now,
-            next_by: now + GRACE,
-            error: None,
-        }))
+        Self(Mutex::new(Beat::new(Instant::now(), Duration::ZERO)))
     }
 
-    /// The loop gets on, and is busy or at rest for no longer than that.
-    pub(super) fn beat(&self, rest: Duration) {
-        self.beat_at(Instant::now(), rest);
+    /// The lane makes progress, and waits no longer than this before the next beat.
+    pub(super) fn beat(&self, wait: Duration) {
+        *self.0.lock() = Beat::new(Instant::now(), wait);
     }
 
-    fn beat_at(&self, now: Instant, rest: Duration) {
-        *self.lock() = Beat {
-            at: now,
-            next_by: now + rest + GRACE,
-            error: None,
-        };
-    }
-
-    /// The loop tries to get on and can't.
     pub(super) fn failed(&self, error: String) {
-        self.lock().error = Some(error);
+        self.0.lock().error = Some(error);
     }
 
-    /// Whether the loop is stuck.
     pub(crate) fn stuck(&self) -> Option<Stuck> {
-        self.stuck_at(Instant::now())
+        self.0.lock().stuck_at(Instant::now())
+    }
+}
+
+impl Beat {
+    fn new(now: Instant, wait: Duration) -> Self {
+        Self {
+            at: now,
+            next_by: now + wait + GRACE,
+            error: None,
+        }
     }
 
     fn stuck_at(&self, now: Instant) -> Option<Stuck> {
-        let beat = self.lock();
-        (beat.next_by < now).then(|| Stuck {
-            silent_for: now.saturating_duration_since(beat.at),
-            error: beat.error.clone(),
+        (self.next_by < now).then(|| Stuck {
+            silent_for: now.saturating_duration_since(self.at),
+            error: self.error.clone(),
         })
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Beat> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -136,23 +93,23 @@ mod tests {
     const SECOND: Duration = Duration::from_secs(1);
 
     #[test]
-    fn a_lane_is_stuck_when_it_is_not_heard_of_by_when_it_said() {
-        let heartbeat = Heartbeat::new();
+    fn a_lane_is_stuck_when_its_promised_beat_is_overdue() {
         let begun = Instant::now();
-        heartbeat.beat_at(begun, SECOND * 20);
-        assert_eq!(heartbeat.stuck_at(begun + SECOND * 20 + GRACE), None);
+        let mut beat = Beat::new(begun, SECOND * 20);
+        assert_eq!(beat.stuck_at(begun + SECOND * 20 + GRACE), None);
+        beat.error = Some("no".into());
+        let stuck = Stuck {
+            silent_for: SECOND * 60,
+            error: Some("no".into()),
+        };
+        assert_eq!(beat.stuck_at(begun + SECOND * 60), Some(stuck));
+    }
+
+    #[test]
+    fn a_beat_forgets_the_error_before_it() {
+        let heartbeat = Heartbeat::new();
         heartbeat.failed("no".into());
-        assert_eq!(
-            heartbeat.stuck_at(begun + SECOND * 60),
-            Some(Stuck {
-                silent_for: SECOND * 60,
-                error: Some("no".into())
-            })
-        );
-        heartbeat.beat_at(begun + SECOND * 60, Duration::ZERO);
-        assert_eq!(heartbeat.stuck_at(begun + SECOND * 60), None);
-        // What went wrong before is over.
-        let later = heartbeat.stuck_at(begun + SECOND * 90).expect("stuck");
-        assert_eq!(later.error, None);
+        heartbeat.beat(Duration::ZERO);
+        assert_eq!(heartbeat.0.lock().error, None);
     }
 }

@@ -1,48 +1,32 @@
 //! Panics on request, for tests of the recovery from defects. Optimised builds never panic here.
 
-/// Panics here if `WORKER_TEST_PANICS` asks for it: `recorder=2` twice, `delivery:17=1` once and for message 17 alone.
+/// Panics if `WORKER_TEST_PANICS` names this point: `recorder=2` panics twice, `delivery:17=1` once and for message 17 only.
 #[cfg(debug_assertions)]
-pub(super) fn panic_point(place: &str, message_id: i64) {
-    use std::sync::OnceLock;
-    use std::sync::atomic::{AtomicU32, Ordering};
+pub(super) fn panic_point(point: &str, message_id: i64) {
+    use std::collections::HashMap;
+    use std::sync::LazyLock;
 
-    struct Asked {
-        place: String,
-        message_id: Option<i64>,
-        panics_left: AtomicU32,
-    }
+    use parking_lot::Mutex;
 
-    fn parse(text: &str) -> Option<Asked> {
-        let (place, panics) = text.split_once('=')?;
-        let (place, message_id) = match place.split_once(':') {
-            Some((place, id)) => (place, Some(id.parse().ok()?)),
-            None => (place, None),
-        };
-        Some(Asked {
-            place: place.to_owned(),
-            message_id,
-            panics_left: AtomicU32::new(panics.parse().ok()?),
-        })
-    }
-
-    static ASKED: OnceLock<Vec<Asked>> = OnceLock::new();
-    let asked = ASKED.get_or_init(|| {
+    static PANICS_LEFT: LazyLock<Mutex<HashMap<String, u32>>> = LazyLock::new(|| {
         let text = std::env::var("WORKER_TEST_PANICS").unwrap_or_default();
-        text.split(',').filter_map(parse).collect()
+        let points = text.split(',').filter_map(|point| point.split_once('='));
+        let points =
+            points.filter_map(|(point, panics)| Some((point.into(), panics.parse().ok()?)));
+        Mutex::new(points.collect())
     });
-    for asked in asked {
-        let is_here = asked.place == place && asked.message_id.is_none_or(|id| id == message_id);
-        let take_one = |left: u32| left.checked_sub(1);
-        if is_here
-            && asked
-                .panics_left
-                .fetch_update(Ordering::Relaxed, Ordering::Relaxed, take_one)
-                .is_ok()
-        {
+    let mut panics_left = PANICS_LEFT.lock();
+    if panics_left.is_empty() {
+        return;
+    }
+    for point in [point.to_owned(), format!("{point}:{message_id}")] {
+        if let Some(left @ 1..) = panics_left.get_mut(&point) {
+            *left -= 1;
+            drop(panics_left);
             panic!("WORKER_TEST_PANICS asks for it");
         }
     }
 }
 
 #[cfg(not(debug_assertions))]
-pub(super) fn panic_point(_place: &str, _message_id: i64) {}
+pub(super) fn panic_point(_point: &str, _message_id: i64) {}

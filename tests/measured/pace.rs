@@ -6,8 +6,7 @@ use testkit::SchedulerStalls;
 use testkit::{APP_ID, PATIENCE, World};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn no_sliding_second_of_a_fleet_of_four_holds_more_than_the_limit_and_no_message_is_called_twice()
- {
+async fn a_fleet_of_four_stays_within_the_limit_and_sends_no_message_twice() {
     let mut api = SimulatorConfig::default();
     api.behaviour.limit = None;
     let world = World::alone(api).await;

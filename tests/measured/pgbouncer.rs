@@ -79,8 +79,7 @@ fn other_client(url: &str, ending: CancellationToken) -> JoinHandle<usize> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn two_workers_behind_a_pooler_deliver_each_message_once_within_the_limit_and_leave_nothing_in_sessions()
- {
+async fn two_workers_behind_a_pooler_send_each_message_once_within_the_limit() {
     for settings in PgBouncer::variants().await {
         let simulator = SimulatorConfig {
             behaviour: Behaviour {

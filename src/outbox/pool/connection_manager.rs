@@ -8,11 +8,12 @@
 //! - **Check.** Firewalls drop idle connections silently, so the worker checks a connection that was idle. A check before
 //!   each statement would add a round trip to every claim.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use deadpool::managed::{Manager, Metrics, RecycleError, RecycleResult};
+use parking_lot::Mutex;
 use sqlx::{AssertSqlSafe, Executor, PgConnection};
 
 use super::pooler::{Pooler, session_guards};
@@ -111,8 +112,7 @@ impl PoolEpoch {
     }
 
     pub(in crate::outbox) fn last_response_at(&self) -> Option<Instant> {
-        let last_response = self.last_response.lock();
-        *last_response.unwrap_or_else(PoisonError::into_inner)
+        *self.last_response.lock()
     }
 
     /// Begins a new epoch if the server or the network failed. A statement that misses its deadline while Postgres answers
@@ -124,8 +124,7 @@ impl PoolEpoch {
         };
         match result {
             Ok(_) => {
-                let last_response = self.last_response.lock();
-                *last_response.unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+                *self.last_response.lock() = Some(Instant::now());
             }
             Err(error) if is_connection_error(error) && !is_slow(error) => self.advance(),
             Err(_) => {}

@@ -6,18 +6,18 @@ use crate::outbox::Batch;
 use crate::pace::{DbTime, HORIZON, Lookahead};
 use crate::worker::lane::Lane;
 
-/// While messages wait for a destination that has its share of the places, the next claim comes this long after one that
-/// has taken all others.
+/// The pause after a claim that took all messages except those for crowded destinations.
 const CROWDED_PAUSE: Duration = Duration::from_millis(100);
 /// Longer than any wait.
 const FOREVER: Duration = Duration::from_secs(3600);
 
-/// What to do after a claim.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Next {
-    /// There may be more: claim again when half of the horizon is free.
+    /// More messages may be due: claim again at this time, when half of the horizon is free.
     ClaimAt(DbTime),
-    /// Everything due is taken, or nothing may be.
+    /// The claim failed.
+    RetryIn(Duration),
+    /// The worker has taken all due messages, or the lane is held.
     Idle,
 }
 
@@ -35,17 +35,18 @@ impl Next {
         }
     }
 
-    /// Waits until it is time for the next claim.
+    /// Waits until the lane must claim.
     pub(super) async fn wait(self, lane: &Lane) {
         match self {
             Self::ClaimAt(at) => wait_for_slots(at, lane).await,
+            Self::RetryIn(pause) => tokio::time::sleep(pause).await,
             Self::Idle => Box::pin(idle(lane)).await,
         }
     }
 }
 
 async fn wait_for_slots(at: DbTime, lane: &Lane) {
-    let wait = at.since(lane.now());
+    let wait = at.since(lane.shared.now());
     let longest = lane.shared.timing.poll_interval;
     if wait <= longest {
         lane.heartbeat.beat(wait);
@@ -60,12 +61,12 @@ async fn wait_for_slots(at: DbTime, lane: &Lane) {
     }
 }
 
-/// Waits for a notification, a look that finds something, or the time of the next message. Meanwhile the poller says that
-/// the lane is alive.
+/// Waits for a notification, a poll that finds a due message, or the due time of the next message. Meanwhile the poller
+/// beats the lane's heartbeat.
 async fn idle(lane: &Lane) {
     loop {
-        let claim_at = lane.schedule().claim_at();
-        let claim_in = claim_at.map_or(FOREVER, |at| at.since(lane.now()));
+        let claim_at = lane.schedule.lock().claim_at();
+        let claim_in = claim_at.map_or(FOREVER, |at| at.since(lane.shared.now()));
         tokio::select! {
             () = lane.wakeup.notified() => return,
             () = tokio::time::sleep(claim_in) => return,
@@ -115,7 +116,7 @@ mod tests {
     }
 
     #[test]
-    fn a_lane_that_has_taken_everything_is_idle() {
+    fn a_lane_that_has_taken_all_due_messages_is_idle() {
         assert_eq!(
             Next::after(&batch(3, 2), Lookahead::default(), false),
             Next::Idle
@@ -129,7 +130,7 @@ mod tests {
     }
 
     #[test]
-    fn a_held_lane_is_idle_whatever_its_probe_took() {
+    fn a_held_lane_is_idle_even_if_its_probe_used_all_slots() {
         let probe = Batch {
             hold: Some(Hold {
                 kind: HoldKind::Unauthorized,

@@ -1,48 +1,46 @@
-//! Claims whose answers never came. The database may have carried them out: then their rows are this worker's for as
-//! long as the lease, and nobody calls them. So they are given back as soon as the database answers again.
+//! Orphaned claims: claims whose answer never arrived. The database may have carried them out, and their messages would wait
+//! for the end of the lease. So the worker releases them by their `claim_id` when the database answers again.
 
-use crate::error_text::database_error_text;
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use uuid::Uuid;
 
+use crate::error_text::database_error_text;
 use crate::worker::lane::Lane;
 
-/// Most claims to remember. The rows of others are due again when their leases end.
-const MOST: usize = 32;
-/// How often a claim is looked for: a statement that a network has swallowed may reach the server late.
+/// Messages of older claims are due again when their leases end.
+const MAX_CLAIMS: usize = 32;
+/// A statement that a network has delayed may reach the server late, so the worker releases a claim several times.
 const RELEASE_EVERY: Duration = Duration::from_secs(1);
 
-/// A lane's claims without an answer.
 #[derive(Debug)]
-pub(in crate::worker) struct OrphanedClaims {
-    claims: VecDeque<Claim>,
+pub(super) struct OrphanedClaims {
+    claims: VecDeque<OrphanedClaim>,
     next_release: Instant,
 }
 
 #[derive(Debug)]
-struct Claim {
+struct OrphanedClaim {
     id: Uuid,
     lease: Duration,
-    /// When nothing of it can be left: a lease after the database has answered again. It may have carried the claim out
-    /// no sooner.
+    /// One lease after the first release. The claim has no messages any more.
     expired_at: Option<Instant>,
 }
 
 impl OrphanedClaims {
-    pub(in crate::worker) fn new() -> Self {
+    pub(super) fn new() -> Self {
         Self {
             claims: VecDeque::new(),
             next_release: Instant::now(),
         }
     }
 
-    pub(in crate::worker) fn add(&mut self, id: Uuid, lease: Duration) {
-        if self.claims.len() == MOST {
+    pub(super) fn add(&mut self, id: Uuid, lease: Duration) {
+        if self.claims.len() == MAX_CLAIMS {
             self.claims.pop_front();
         }
-        self.claims.push_back(Claim {
+        self.claims.push_back(OrphanedClaim {
             id,
             lease,
             expired_at: None,
@@ -50,8 +48,7 @@ impl OrphanedClaims {
         self.next_release = Instant::now();
     }
 
-    /// Gives back what is found of them, now that the database answers.
-    pub(in crate::worker) async fn release(&mut self, lane: &Lane) {
+    pub(super) async fn release(&mut self, lane: &Lane) {
         let now = Instant::now();
         if self.claims.is_empty() || now < self.next_release {
             return;
@@ -67,19 +64,17 @@ impl OrphanedClaims {
                         event = "claim_released",
                         app = lane.app,
                         claims = found.len(),
-                        "a claim whose answer was lost is given back: nothing of it was called"
+                        "released a claim whose answer was lost: none of its messages was sent"
                     );
                     lane.wake();
                 }
-                // A row of it may be locked at this moment: it is looked for again.
-                self.claims
-                    .retain(|claim| claim.expired_at.is_none_or(|expired_at| expired_at > now));
+                self.claims.retain(|claim| claim.expired_at > Some(now));
             }
             Err(error) => tracing::debug!(
                 event = "claim_release_failed",
                 app = lane.app,
                 error = database_error_text(&error),
-                "claims without an answer can't be looked for"
+                "claims without an answer can't be released"
             ),
         }
         self.next_release = Instant::now() + RELEASE_EVERY;

@@ -1,9 +1,8 @@
-//! What a delivery tells as a trace: a span for the delivery, and in it one for its call.
+//! Records the trace of a delivery: a span for the delivery, and a child span for its call.
 //!
-//! The delivery's span is a CONSUMER's: by the semantic conventions for messaging, that is the kind of the operation
-//! `process`, and to process is what a worker does with a message that a producer has put into the outbox earlier, in a
-//! span that has long ended. The call is an HTTP client's. Both are told of when the delivery is over, so that nothing
-//! has to be carried along for them. Their times are the database's, as in the row.
+//! By the semantic conventions for messaging, the operation `process` is a CONSUMER span: the worker processes a message of
+//! a producer whose span has long ended. The call is the span of an HTTP client. The worker records both after the
+//! delivery, with times of the database's clock, as in the row. Spans contain no payload, sender or destination.
 
 use std::time::{Duration, SystemTime};
 
@@ -15,18 +14,11 @@ use crate::message::Target;
 use crate::outbox::{CallRecord, Claimed, Record};
 use crate::outcome::FinalStatus;
 use crate::pace::DbTime;
-use crate::signaling::{BaseUrl, Connection};
+use crate::signaling::BaseUrl;
 use crate::worker::lane::Lane;
 
-/// Whom a connection leads to, if that is to be told.
-pub(in crate::worker) fn traced_server(lane: &Lane, connection: &Connection) -> Option<BaseUrl> {
-    let is_logged = lane.shared.traces.is_some();
-    is_logged.then(|| connection.pool.base_url.clone())
-}
-
-/// Tells of a delivery that is over: a call was made, or the message has ended without one. A message that goes back
-/// unharmed has nothing to tell. Nothing of its content is told, nor who it is from or for.
-pub(in crate::worker) fn record_spans(
+/// A message that went back without an attempt has no spans.
+pub(crate) fn record_spans(
     lane: &Lane,
     claimed: &Claimed,
     record: &Record,
@@ -48,8 +40,8 @@ pub(in crate::worker) fn record_spans(
     if !delivery.is_recording() {
         return;
     }
-    if let Some(what) = failure_of(record) {
-        delivery.set_status(Status::error(what));
+    if let Some(failure) = failure_of(record) {
+        delivery.set_status(Status::error(failure));
     }
     let delivery = Context::new().with_span(delivery);
     let ended = match &record.call {
@@ -58,7 +50,7 @@ pub(in crate::worker) fn record_spans(
             record_attempt_span(tracer, &delivery, call, server);
             call.sent_at + call.duration
         }
-        None => lane.now(),
+        None => lane.shared.now(),
     };
     delivery.span().end_with_timestamp(wall(ended));
 }
@@ -77,10 +69,8 @@ fn record_attempt_span(
         KeyValue::new("signaling.outcome", call.outcome.unwrap_or("accepted")),
     ];
     if let Some(status) = call.http_status {
-        attributes.push(KeyValue::new(
-            "http.response.status_code",
-            i64::from(status),
-        ));
+        let status = i64::from(status);
+        attributes.push(KeyValue::new("http.response.status_code", status));
     }
     if let Some(request_id) = &call.request_id {
         attributes.push(KeyValue::new("signaling.request_id", request_id.clone()));
@@ -127,7 +117,6 @@ fn message_attributes(lane: &Lane, claimed: &Claimed, record: &Record) -> Vec<Ke
     attributes
 }
 
-/// In one word, why the delivery is not a success.
 fn failure_of(record: &Record) -> Option<&'static str> {
     let of_the_call = record.call.as_ref().and_then(|call| call.outcome);
     of_the_call.or_else(|| match record.status? {
@@ -140,13 +129,10 @@ fn failure_of(record: &Record) -> Option<&'static str> {
     })
 }
 
-/// When the claim was asked for, which is what its lease is counted from.
+/// The lease is counted from the claim's request.
 fn claimed_at(lane: &Lane, claimed: &Claimed) -> DbTime {
-    let asked = claimed.lease_ends.checked_sub(lane.shared.timing.lease);
-    match (asked, lane.shared.outbox.clock().get()) {
-        (Some(asked), Some(clock)) => clock.at(asked),
-        _ => claimed.slot_at,
-    }
+    let clock = lane.shared.outbox.clock().get();
+    clock.map_or(claimed.slot_at, |clock| clock.at(claimed.asked_at))
 }
 
 fn wall(at: DbTime) -> SystemTime {

@@ -1,36 +1,34 @@
-//! How a lane fares with the database, and what follows for messages whose lease is over. After an outage that has
-//! outlasted leases, their workers still have the outcomes, and write them as soon as they notice that the database is
-//! back. Whoever notices first would take their messages for lost, and call them again.
+//! The outage grace: for 5 s after a database outage, a lane counts no message as lost whose lease ended during the outage.
+//! An outage may outlast leases, and the workers of those messages still have the outcomes. Without the grace, the first
+//! worker that reaches the database again would send the messages a second time.
 
 use std::time::{Duration, Instant};
 
 use crate::pace::DbTime;
 
-/// How long the others have to write what they know: more than a recorder needs to notice, be its last try one that
-/// waits for a connection until its deadline.
+/// More time than a recorder needs to notice that the database answers again, after a try that waited until its deadline.
 const GRACE_PERIOD: Duration = Duration::from_secs(5);
 
-/// What a lane knows of the database's availability.
 #[derive(Debug, Default)]
-pub(in crate::worker) struct OutageGrace {
+pub(crate) struct OutageGrace {
     last_answer: Option<DbTime>,
     grace: Option<Grace>,
 }
 
 #[derive(Debug)]
 struct Grace {
-    /// A lease that has ended before this did so while its worker could record.
+    /// A lease that ended before this time ended while its worker could record.
     lost_before: DbTime,
-    /// When it is over; none while the database is away.
+    /// The end of the grace; none during the outage.
     until: Option<Instant>,
 }
 
 impl OutageGrace {
-    pub(in crate::worker) fn failed(&mut self) {
+    pub(crate) fn failed(&mut self) {
         let last_answer = self.last_answer.unwrap_or(DbTime::from_micros(0));
         let lost_before = match &self.grace {
             None => last_answer,
-            // Not for ever, where it fails over and over.
+            // If the database failed again and again, a fixed time would keep messages from being lost for ever.
             Some(grace) => grace.lost_before.max(last_answer - GRACE_PERIOD),
         };
         self.grace = Some(Grace {
@@ -39,8 +37,8 @@ impl OutageGrace {
         });
     }
 
-    /// The database has answered at `now`, when its clock showed `at`.
-    pub(in crate::worker) fn answered(&mut self, at: DbTime, now: Instant) {
+    /// The database answered at `now`, when its clock showed `at`.
+    pub(crate) fn answered(&mut self, at: DbTime, now: Instant) {
         self.last_answer = Some(at);
         if let Some(grace) = &mut self.grace
             && *grace.until.get_or_insert(now + GRACE_PERIOD) <= now
@@ -49,8 +47,8 @@ impl OutageGrace {
         }
     }
 
-    /// Before when a lease must have ended for its message to count as lost; none if any will do.
-    pub(in crate::worker) fn lost_before(&self) -> Option<DbTime> {
+    /// A message counts as lost only if its lease ended before this time. None: each lease counts.
+    pub(crate) fn lost_before(&self) -> Option<DbTime> {
         self.grace.as_ref().map(|grace| grace.lost_before)
     }
 }
@@ -63,7 +61,7 @@ mod tests {
     const SECOND: Duration = Duration::from_secs(1);
 
     #[test]
-    fn after_an_outage_the_others_have_time_to_write_what_they_know() {
+    fn after_an_outage_other_workers_have_time_to_record() {
         let begun = Instant::now();
         let mut outage_grace = OutageGrace::default();
         outage_grace.answered(AT, begun);
@@ -81,7 +79,7 @@ mod tests {
     }
 
     #[test]
-    fn a_database_that_fails_over_and_over_keeps_no_message_from_being_lost() {
+    fn repeated_failures_of_the_database_keep_no_message_from_being_lost() {
         let begun = Instant::now();
         let mut outage_grace = OutageGrace::default();
         for turn in 0..60 {

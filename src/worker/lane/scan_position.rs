@@ -1,32 +1,33 @@
-//! From where on a lane's claims look for messages. While somebody holds an old snapshot, be it a report or a backup, the
-//! index keeps an entry for every message that was sent since, and a claim that began at the index's beginning would
-//! read them all: after half a million messages it would take a thousand times as long as it needs. So a claim begins
-//! where the last one ended, or at a message that this process has put back since.
+//! The scan position of a lane's claims: the `(due_at, id)` from which a claim reads each of the two indexes of due messages.
 //!
-//! A message before that position (its transaction was committed late, or its due time lies in the past) is found by a
-//! full look, which reads from the beginning and locks nothing.
+//! While a session holds an old snapshot, such as a report or a backup, an index keeps an entry for every message that was
+//! sent since. A claim from the beginning of the index would read all of them: after half a million messages, it would take
+//! a thousand times as long. So a claim begins where the last claim of this process ended, or at a message that this
+//! process has put back since.
+//!
+//! A transaction that commits late, or a due time in the past, puts a message before that position. The poller finds such
+//! messages by a *full scan*: a poll from the beginning of both indexes, which locks nothing.
 
 use std::time::{Duration, Instant};
 
 use crate::outbox::{Batch, NextDue, ScanPosition};
 use crate::pace::DbTime;
 
-/// A message becomes visible with its transaction's commit, and is due since its beginning, normally. Messages whose
-/// transaction takes longer are left to a full look. Retries were committed long before they are due.
+/// A first attempt is due since its transaction began, and visible since its commit. A full scan finds messages of
+/// transactions that take longer than this. Retries were committed long before they are due.
 const COMMIT_SLACK: Duration = Duration::from_secs(2);
-/// While claims take messages, a full look follows the last one after fifty times as long as that took, within bounds.
-const FULL_LOOK_SHARE: u32 = 50;
+/// While claims take messages, the pause before a full scan is this many times the duration of the last one.
+const PAUSE_FACTOR: u32 = 50;
 const SHORTEST_PAUSE: Duration = Duration::from_millis(250);
-/// The longest pause, and the pause while claims take nothing.
+/// Also the pause while claims take no messages.
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
-/// The scan position of a lane, and when it is time for a full look.
 #[derive(Debug)]
-pub(in crate::worker) struct ScanState {
+pub(crate) struct ScanState {
     position: ScanPosition,
-    last_full_look: Instant,
+    last_full_scan: Instant,
     pause: Duration,
-    /// Whether a claim has moved the position since the last full look.
+    /// Whether a claim has moved the position since the last full scan.
     has_moved: bool,
 }
 
@@ -34,7 +35,7 @@ impl Default for ScanState {
     fn default() -> Self {
         Self {
             position: ScanPosition::BEGINNING,
-            last_full_look: Instant::now(),
+            last_full_scan: Instant::now(),
             pause: SHORTEST_PAUSE,
             has_moved: false,
         }
@@ -42,41 +43,41 @@ impl Default for ScanState {
 }
 
 impl ScanState {
-    pub(in crate::worker) fn position(&self) -> ScanPosition {
+    pub(crate) fn position(&self) -> ScanPosition {
         self.position
     }
 
-    pub(in crate::worker) fn next_full_look(&self) -> Instant {
+    pub(crate) fn next_full_scan(&self) -> Instant {
         let pause = if self.has_moved {
             self.pause
         } else {
             LONGEST_PAUSE
         };
-        self.last_full_look + pause
+        self.last_full_scan + pause
     }
 
-    /// A statement has failed, or the lane has changed: messages that are due may be anywhere.
-    pub(in crate::worker) fn look_soon(&mut self) {
+    /// Plans a full scan soon, because due messages may be anywhere: a statement failed, or the lane changed.
+    pub(crate) fn scan_soon(&mut self) {
         self.has_moved = true;
         self.pause = SHORTEST_PAUSE;
     }
 
     /// Starts from the beginning after a step of the database's clock, because the position is a time of another clock.
-    pub(in crate::worker) fn restart(&mut self) {
+    pub(crate) fn restart(&mut self) {
         self.position = ScanPosition::BEGINNING;
-        self.look_soon();
+        self.scan_soon();
     }
 
-    /// Takes in a full look that found no answer: the next one comes soon, but not at once.
-    pub(in crate::worker) fn look_failed(&mut self, now: Instant) {
-        self.last_full_look = now;
-        self.look_soon();
+    /// A poll failed. The next full scan comes soon, but not at once.
+    pub(crate) fn poll_failed(&mut self, now: Instant) {
+        self.last_full_scan = now;
+        self.scan_soon();
     }
 
-    /// Takes in a claim that began at `from`.
-    pub(in crate::worker) fn claimed(&mut self, from: ScanPosition, batch: &Batch) {
+    /// Moves the position after a claim that began at `from`.
+    pub(crate) fn claimed(&mut self, from: ScanPosition, batch: &Batch) {
         if batch.slots == 0 {
-            // The claim looked at nothing.
+            // A claim without slots reads no message.
             return;
         }
         let last = |is_retry: bool| {
@@ -86,7 +87,7 @@ impl ScanState {
                 .map(|claimed| (claimed.was_due_at, claimed.id))
                 .max()
         };
-        // A claim that had slots left over has taken all that was due.
+        // A claim that had slots left took all due messages.
         let all = (!batch.is_full()).then_some((batch.at, 0));
         let mut reached = from;
         if let Some(first) = batch.passed.or(all).or(last(false)) {
@@ -96,42 +97,36 @@ impl ScanState {
             reached.retry = retry.max(from.retry);
         }
         self.has_moved |= reached != from;
-        // Messages that were put back while the claim was under way may not have been seen by it.
-        let put_back = self.position;
-        if put_back.first >= from.first {
+        // The claim may have missed messages that this process put back meanwhile, so an earlier position stays.
+        if self.position.first >= from.first {
             self.position.first = reached.first;
         }
-        if put_back.retry >= from.retry {
+        if self.position.retry >= from.retry {
             self.position.retry = reached.retry;
         }
     }
 
-    /// Takes in that this process has put a message back: without an attempt, or for a retry.
-    pub(in crate::worker) fn returned(&mut self, due_at: DbTime, id: i64, is_retry: bool) {
-        self.begin_before(due_at, id, is_retry);
-    }
-
-    /// Takes in a full look that began at `began`.
-    pub(in crate::worker) fn looked(&mut self, began: Instant, now: Instant, next_due: &NextDue) {
-        let took = now.saturating_duration_since(began);
-        self.last_full_look = now;
-        self.pause = (took * FULL_LOOK_SHARE).clamp(SHORTEST_PAUSE, LONGEST_PAUSE);
-        self.has_moved = false;
-        if let Some((due_at, id)) = next_due.first {
-            self.begin_before(due_at, id, false);
-        }
-        if let Some((due_at, id)) = next_due.retry {
-            self.begin_before(due_at, id, true);
-        }
-    }
-
-    fn begin_before(&mut self, due_at: DbTime, id: i64, is_retry: bool) {
+    /// Moves the position back to a message that this process has put back, or that a full scan has found.
+    pub(crate) fn include(&mut self, due_at: DbTime, id: i64, is_retry: bool) {
         let position = if is_retry {
             &mut self.position.retry
         } else {
             &mut self.position.first
         };
         *position = (*position).min((due_at, id.saturating_sub(1)));
+    }
+
+    pub(crate) fn scanned(&mut self, began: Instant, now: Instant, next_due: &NextDue) {
+        let took = now.saturating_duration_since(began);
+        self.last_full_scan = now;
+        self.pause = (took * PAUSE_FACTOR).clamp(SHORTEST_PAUSE, LONGEST_PAUSE);
+        self.has_moved = false;
+        if let Some((due_at, id)) = next_due.first {
+            self.include(due_at, id, false);
+        }
+        if let Some((due_at, id)) = next_due.retry {
+            self.include(due_at, id, true);
+        }
     }
 }
 
@@ -179,14 +174,14 @@ mod tests {
     }
 
     #[test]
-    fn a_claim_that_took_all_leaves_out_what_lies_before_it_except_for_late_commits() {
+    fn after_a_claim_of_all_due_messages_the_position_leaves_time_for_late_commits() {
         let position = all_taken().position();
         assert_eq!(position.first, (AT - COMMIT_SLACK, 0));
         assert_eq!(position.retry, (AT, 0));
     }
 
     #[test]
-    fn a_claim_that_took_a_part_of_a_backlog_moves_no_further_than_that() {
+    fn a_claim_of_a_part_of_a_backlog_moves_the_position_no_further() {
         let mut scan = ScanState::default();
         scan.claimed(ScanPosition::BEGINNING, &batch(5, 5));
         assert_eq!(scan.position(), ScanPosition::BEGINNING);
@@ -195,12 +190,12 @@ mod tests {
     }
 
     #[test]
-    fn a_position_goes_back_to_a_message_that_was_put_back_also_while_a_claim_is_under_way() {
+    fn a_message_put_back_moves_the_position_back_even_during_a_claim() {
         let mut scan = all_taken();
         let from = scan.position();
-        scan.returned(AT - SECOND * 12, 9, false);
-        scan.returned(AT - SECOND, 8, true);
-        scan.returned(AT + SECOND, 4, true);
+        scan.include(AT - SECOND * 12, 9, false);
+        scan.include(AT - SECOND, 8, true);
+        scan.include(AT + SECOND, 4, true);
         scan.claimed(from, &batch(5, 0));
         let back = scan.position();
         assert_eq!(back.first, (AT - SECOND * 12, 8));
@@ -210,7 +205,7 @@ mod tests {
     }
 
     #[test]
-    fn a_full_look_brings_the_position_back_and_follows_within_five_seconds() {
+    fn a_full_scan_brings_the_position_back_and_follows_within_five_seconds() {
         let mut scan = all_taken();
         let now = Instant::now();
         let found = NextDue {
@@ -220,28 +215,28 @@ mod tests {
             hold: None,
         };
         let later = now + SECOND * 60;
-        scan.looked(now, later, &found);
+        scan.scanned(now, later, &found);
         assert_eq!(scan.position().first, (AT - SECOND * 30, 4));
         assert_eq!(scan.position().retry, (AT, 0));
-        assert_eq!(scan.next_full_look(), later + SECOND * 5);
+        assert_eq!(scan.next_full_scan(), later + SECOND * 5);
     }
 
     #[test]
-    fn full_looks_follow_each_other_sooner_while_claims_take_messages() {
+    fn full_scans_follow_each_other_sooner_while_claims_take_messages() {
         let mut scan = all_taken();
         let now = Instant::now();
-        scan.looked(now, now, &NOTHING);
-        assert_eq!(scan.next_full_look(), now + LONGEST_PAUSE);
+        scan.scanned(now, now, &NOTHING);
+        assert_eq!(scan.next_full_scan(), now + LONGEST_PAUSE);
         scan.claimed(ScanPosition::BEGINNING, &batch(5, 0));
-        assert_eq!(scan.next_full_look(), now + SHORTEST_PAUSE);
+        assert_eq!(scan.next_full_scan(), now + SHORTEST_PAUSE);
     }
 
     #[test]
-    fn a_full_look_follows_soon_after_an_error() {
+    fn a_full_scan_follows_soon_after_an_error() {
         let mut scan = all_taken();
         let now = Instant::now();
-        scan.looked(now, now + SECOND, &NOTHING);
-        scan.look_soon();
-        assert_eq!(scan.next_full_look(), now + SECOND + SHORTEST_PAUSE);
+        scan.scanned(now, now + SECOND, &NOTHING);
+        scan.scan_soon();
+        assert_eq!(scan.next_full_scan(), now + SECOND + SHORTEST_PAUSE);
     }
 }

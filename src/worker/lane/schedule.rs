@@ -1,10 +1,10 @@
-//! The schedule of a lane: the next due time while the lane is idle, and the next poll.
+//! When the idle loop of a lane claims next, and when the poller polls it.
 //!
-//! - **busy**: the loop claims again by itself. The poller makes full looks alone.
-//! - **idle**: all that is due is taken, or the lane is held. A notification, the due time of the next message, the end of
-//!   the hold's pause, or a look of the poller that finds something wakes the loop.
+//! - **busy**: the loop claims again by itself. The poller only makes full scans.
+//! - **idle**: the worker has taken all due messages, or the lane is held. The loop claims again after a notification, at
+//!   the due time of the next message, at the end of the hold's pause, or after a poll that found a due message.
 //!
-//! All of this is in memory: after a crash, a new process claims first.
+//! The schedule is in memory only. After a crash, a new process claims first.
 
 use std::time::{Duration, Instant};
 
@@ -13,15 +13,14 @@ use crate::pace::DbTime;
 
 /// The longest poll interval of a lane that inserts do not notify.
 const POLL_WITHOUT_LISTENER: Duration = Duration::from_millis(200);
-/// The shortest poll interval of any lane.
 const SHORTEST_POLL: Duration = Duration::from_millis(5);
-/// The schedule of one lane.
+
 #[derive(Debug)]
-pub(in crate::worker) struct Schedule {
+pub(crate) struct Schedule {
     is_idle: bool,
     next_due_at: Option<DbTime>,
     hold: Option<Hold>,
-    /// Since when nothing was found, or since when inserts notify.
+    /// When a message was last found without a notification, or when inserts began to notify.
     quiet_since: Instant,
     wakeup: Wakeup,
     next_poll: Instant,
@@ -42,8 +41,8 @@ impl Default for Schedule {
 }
 
 impl Schedule {
-    /// Takes in a claim, after which the loop is idle.
-    pub(in crate::worker) fn idle(&mut self, batch: &Batch, now: Instant) {
+    /// The loop is idle after this claim.
+    pub(crate) fn idle(&mut self, batch: &Batch, now: Instant) {
         let is_found_by_polls = batch.wakeup == Wakeup::Off && !batch.messages.is_empty();
         if is_found_by_polls || batch.wakeup == Wakeup::New {
             self.quiet_since = now;
@@ -51,45 +50,48 @@ impl Schedule {
         self.is_idle = true;
         self.wakeup = batch.wakeup;
         self.next_due_at = batch.next_due_at;
-        // After the end of a pause a probe is made once there is a message for it.
-        self.hold = batch.hold.filter(|hold| hold.until > batch.at);
+        self.set_hold(batch.hold, batch.at);
     }
 
     /// The loop is about to claim.
-    pub(in crate::worker) fn busy(&mut self) {
+    pub(crate) fn busy(&mut self) {
         self.is_idle = false;
     }
 
-    /// When the loop has to claim, as far as that is known. Messages of a held lane wait for the end of its pause.
-    pub(in crate::worker) fn claim_at(&self) -> Option<DbTime> {
+    /// When the loop must claim, if it is known. Messages of a held lane wait for the end of its pause.
+    pub(crate) fn claim_at(&self) -> Option<DbTime> {
         self.hold.map_or(self.next_due_at, |hold| Some(hold.until))
     }
 
-    /// A message is due at this time.
-    pub(in crate::worker) fn due_at(&mut self, due_at: DbTime) {
+    pub(crate) fn add_due(&mut self, due_at: DbTime) {
         self.next_due_at = self.next_due_at.into_iter().chain([due_at]).min();
     }
 
-    /// Takes in a look; whether the loop has to claim at once.
-    pub(in crate::worker) fn observe_next_due(&mut self, next_due: &NextDue) -> bool {
-        self.hold = next_due.hold.filter(|hold| hold.until > next_due.at);
+    /// Applies the result of a poll. True if the loop must claim at once.
+    pub(crate) fn polled(&mut self, next_due: &NextDue) -> bool {
+        self.set_hold(next_due.hold, next_due.at);
         self.next_due_at = next_due.due_at();
         self.hold.is_none() && self.next_due_at.is_some_and(|due_at| due_at <= next_due.at)
     }
 
-    pub(in crate::worker) fn look_soon(&mut self, now: Instant) {
+    /// A hold whose pause is over needs no wait: the next due message is its probe.
+    fn set_hold(&mut self, hold: Option<Hold>, now: DbTime) {
+        self.hold = hold.filter(|hold| hold.until > now);
+    }
+
+    pub(crate) fn poll_soon(&mut self, now: Instant) {
         self.next_poll = now;
     }
 
-    /// When the poller looks next, if the lane is idle.
-    pub(in crate::worker) fn next_poll(&self) -> Option<Instant> {
+    /// When the poller polls the lane next; none while the loop is busy.
+    pub(crate) fn next_poll(&self) -> Option<Instant> {
         self.is_idle.then_some(self.next_poll)
     }
 
-    /// Sets when the poller looks next, and returns that: after a quarter of the time since a message was found so, or
-    /// since inserts notify. An insert that does not notify (it had looked before, or can't) is found soon in a busy time,
-    /// and polls cost little in a quiet one.
-    pub(in crate::worker) fn plan_poll(
+    /// Plans the next poll and returns its time: a quarter of the quiet time later, within bounds. An insert does not notify
+    /// if its trigger ran before the claim asked for wakeups. After recent messages, polls find such an insert soon. In a
+    /// quiet time, polls cost little.
+    pub(crate) fn plan_poll(
         &mut self,
         now: Instant,
         is_listening: bool,
@@ -136,7 +138,7 @@ mod tests {
     }
 
     #[test]
-    fn a_notified_lane_polls_less_and_less_whatever_it_finds() {
+    fn a_lane_that_inserts_notify_is_polled_less_and_less() {
         let begun = Instant::now();
         let mut schedule = Schedule::default();
         schedule.idle(&batch(Wakeup::New, None), begun);
@@ -147,7 +149,7 @@ mod tests {
     }
 
     #[test]
-    fn a_lane_that_is_not_notified_polls_often() {
+    fn a_lane_that_inserts_do_not_notify_is_polled_often() {
         let begun = Instant::now();
         for (wakeup, is_listening) in [(Wakeup::On, false), (Wakeup::Off, true)] {
             let mut schedule = Schedule::default();
@@ -164,7 +166,7 @@ mod tests {
     }
 
     #[test]
-    fn a_held_lane_claims_at_the_end_of_its_pause_and_not_over_and_over_after_that() {
+    fn a_held_lane_claims_once_at_the_end_of_its_pause() {
         let hold = |until| Hold {
             kind: HoldKind::Unavailable,
             until,
@@ -180,7 +182,7 @@ mod tests {
     }
 
     #[test]
-    fn a_look_that_finds_a_due_message_wakes_the_loop_unless_the_lane_is_held() {
+    fn a_poll_that_finds_a_due_message_wakes_the_loop_unless_the_lane_is_held() {
         let mut next_due = NextDue {
             at: AT,
             first: Some((AT, 1)),
@@ -188,16 +190,16 @@ mod tests {
             hold: None,
         };
         let mut schedule = Schedule::default();
-        assert!(schedule.observe_next_due(&next_due));
+        assert!(schedule.polled(&next_due));
         next_due.hold = Some(Hold {
             kind: HoldKind::Paused,
             until: AT + SECOND,
         });
-        assert!(!schedule.observe_next_due(&next_due));
+        assert!(!schedule.polled(&next_due));
         next_due.hold = None;
         next_due.first = None;
         next_due.retry = Some((AT + SECOND, 1));
-        assert!(!schedule.observe_next_due(&next_due));
+        assert!(!schedule.polled(&next_due));
         assert_eq!(schedule.claim_at(), Some(AT + SECOND));
     }
 }

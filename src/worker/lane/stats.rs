@@ -1,63 +1,204 @@
-//! What a lane does, for those who look on: counted for the process's metrics, and added up for the fleet.
+//! Counts an app's calls and messages: for the metrics of this process, and by minute for `signaling.minute_stats`, which
+//! all workers of the fleet add to. The stats flusher saves the minutes once a second. Counting costs a message no row of
+//! its own.
 
+use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
-use super::metrics::LaneMetrics;
-use super::minute_buffer::MinuteBuffer;
-use crate::outbox::Ended;
-use crate::outcome::{FinalStatus, Outcome};
-use crate::pace::DbTime;
+use metrics::{Counter, Histogram, counter, histogram};
+use parking_lot::Mutex;
 
-/// The stats of one app in this process.
+use crate::outbox::Ended;
+use crate::outcome::{Acceptance, FinalStatus, Outcome};
+use crate::pace::DbTime;
+use crate::stats::Stats;
+
+/// Counts calls. Labels: `app`, `outcome`.
+pub(crate) const CALLS: &str = "signaling_calls_total";
+/// Counts messages that ended. Labels: `app`, `status`.
+pub(crate) const MESSAGES_FINISHED: &str = "signaling_messages_finished_total";
+/// Histogram of the duration of calls in seconds. Label: `app`.
+pub(crate) const CALL_DURATION: &str = "signaling_call_duration_seconds";
+/// Histogram of the time in seconds from a message's due time to its first call. Label: `app`.
+pub(crate) const QUEUE_WAIT: &str = "signaling_queue_wait_seconds";
+/// Counts slots that passed before their calls could start. Label: `app`.
+pub(crate) const SLOTS_MISSED: &str = "signaling_slots_missed_total";
+
+const OUTCOMES: [&str; 8] = [
+    "message_sent",
+    "message_delivered",
+    "message_offline",
+    "transient",
+    "throttled",
+    "rejected",
+    "unauthorized",
+    "ambiguous",
+];
+const STATUSES: [FinalStatus; 6] = [
+    FinalStatus::MessageSent,
+    FinalStatus::MessageDelivered,
+    FinalStatus::MessageOffline,
+    FinalStatus::Failed,
+    FinalStatus::Expired,
+    FinalStatus::Unknown,
+];
+const MINUTE: Duration = Duration::from_secs(60);
+/// Minutes kept in memory while the database is unavailable.
+const MAX_MINUTES: usize = 120;
+
+/// Each label has its handle from the start, so that counting allocates nothing, and a monitor sees a zero before a one.
 #[derive(Debug)]
-pub(in crate::worker) struct LaneStats {
-    metrics: LaneMetrics,
-    pub(in crate::worker) minutes: MinuteBuffer,
+pub(crate) struct LaneStats {
+    calls: HashMap<&'static str, Counter>,
+    finished: HashMap<&'static str, Counter>,
+    call_duration: Histogram,
+    queue_wait: Histogram,
+    slots_missed: Counter,
+    minutes: Mutex<BTreeMap<DbTime, Stats>>,
 }
 
 impl LaneStats {
-    pub(in crate::worker) fn new(app: &str) -> Self {
+    pub(crate) fn new(app: &str) -> Self {
+        let app = app.to_owned();
+        let calls = OUTCOMES.map(|outcome| {
+            (
+                outcome,
+                counter!(CALLS, "app" => app.clone(), "outcome" => outcome),
+            )
+        });
+        let finished = STATUSES.map(FinalStatus::as_str).map(|status| {
+            (
+                status,
+                counter!(MESSAGES_FINISHED, "app" => app.clone(), "status" => status),
+            )
+        });
         Self {
-            metrics: LaneMetrics::new(app),
-            minutes: MinuteBuffer::default(),
+            calls: calls.into(),
+            finished: finished.into(),
+            call_duration: histogram!(CALL_DURATION, "app" => app.clone()),
+            queue_wait: histogram!(QUEUE_WAIT, "app" => app.clone()),
+            slots_missed: counter!(SLOTS_MISSED, "app" => app),
+            minutes: Mutex::default(),
         }
     }
 
-    /// A call is over. One that could not be made for lack of a connection counts, too: as a retry, without a
-    /// duration.
-    pub(in crate::worker) fn called(&self, now: DbTime, outcome: Outcome, took: Option<Duration>) {
-        self.metrics.called(outcome, took);
-        self.minutes.called(now, outcome, took);
+    /// Counts a call. A call without a connection counts without a duration.
+    pub(crate) fn called(&self, now: DbTime, outcome: Outcome, took: Option<Duration>) {
+        let label = match outcome {
+            Outcome::Accepted(Acceptance::Sent) => "message_sent",
+            Outcome::Accepted(Acceptance::Delivered) => "message_delivered",
+            Outcome::Accepted(Acceptance::Offline) => "message_offline",
+            failed => failed.attempt_outcome().unwrap_or_default(),
+        };
+        if let Some(calls) = self.calls.get(label) {
+            calls.increment(1);
+        }
+        if let Some(took) = took {
+            self.call_duration.record(took);
+        }
+        self.in_minute(now, |stats| stats.called(outcome, took));
     }
 
-    /// A message had its first call so long after it was due.
-    pub(in crate::worker) fn waited(&self, now: DbTime, delay: Duration) {
-        self.metrics.waited(delay);
-        self.minutes.waited(now, delay);
+    /// Counts a first call, by the time for which its message was due.
+    pub(crate) fn waited(&self, now: DbTime, wait: Duration) {
+        self.queue_wait.record(wait);
+        self.in_minute(now, |stats| stats.queue_wait.observe(wait));
     }
 
-    /// A slot had passed before its call could start.
-    pub(in crate::worker) fn slot_missed(&self, now: DbTime) {
-        self.metrics.slot_missed();
-        self.minutes.slot_missed(now);
+    pub(crate) fn slot_missed(&self, now: DbTime) {
+        self.slots_missed.increment(1);
+        self.in_minute(now, |stats| stats.slots_missed += 1);
     }
 
-    /// A message has ended, and that is written.
-    pub(in crate::worker) fn ended(&self, now: DbTime, status: FinalStatus) {
-        self.ended_many(now, status, 1);
-    }
-
-    /// Messages have ended in the database, without a call.
-    pub(in crate::worker) fn ended_uncalled(&self, now: DbTime, ended: Ended) {
-        self.ended_many(now, FinalStatus::Expired, ended.expired as u64);
-        self.ended_many(now, FinalStatus::Unknown, ended.unknown as u64);
-        self.ended_many(now, FinalStatus::Failed, ended.failed as u64);
-    }
-
-    fn ended_many(&self, now: DbTime, status: FinalStatus, messages: u64) {
+    /// Counts messages whose final status is in the database.
+    pub(crate) fn ended(&self, now: DbTime, status: FinalStatus, messages: usize) {
         if messages > 0 {
-            self.metrics.ended(status, messages);
-            self.minutes.ended(now, status, messages);
+            if let Some(finished) = self.finished.get(status.as_str()) {
+                finished.increment(messages as u64);
+            }
+            self.in_minute(now, |stats| stats.ended(status, messages as u64));
+        }
+    }
+
+    /// Counts messages that the database ended without a call.
+    pub(crate) fn ended_uncalled(&self, now: DbTime, ended: Ended) {
+        self.ended(now, FinalStatus::Expired, ended.expired);
+        self.ended(now, FinalStatus::Unknown, ended.unknown);
+        self.ended(now, FinalStatus::Failed, ended.failed);
+    }
+
+    fn in_minute(&self, now: DbTime, count: impl FnOnce(&mut Stats)) {
+        count(self.minutes.lock().entry(now.floor(MINUTE)).or_default());
+    }
+
+    /// The stats since the last call, by the beginning of their minute.
+    pub(crate) fn take_minutes(&self) -> BTreeMap<DbTime, Stats> {
+        std::mem::take(&mut *self.minutes.lock())
+    }
+
+    /// Keeps stats that could not be saved. Beyond [`MAX_MINUTES`], the oldest are lost.
+    pub(crate) fn put_back(&self, minute: DbTime, stats: &Stats) {
+        let mut minutes = self.minutes.lock();
+        minutes.entry(minute).or_default().merge(stats);
+        while minutes.len() > MAX_MINUTES {
+            minutes.pop_first();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at_s(seconds: i64) -> DbTime {
+        DbTime::from_micros(seconds * 1_000_000)
+    }
+
+    #[test]
+    fn stats_are_counted_in_their_minute_and_taken_once() {
+        let stats = LaneStats::new("app");
+        stats.waited(at_s(59), Duration::from_millis(3));
+        stats.ended(at_s(60), FinalStatus::MessageSent, 2);
+        stats.ended(at_s(119), FinalStatus::MessageSent, 1);
+        let minutes: Vec<_> = stats
+            .take_minutes()
+            .into_iter()
+            .map(|(minute, stats)| (minute, stats.message_sent, stats.queue_wait.count()))
+            .collect();
+        assert_eq!(minutes, [(at_s(0), 0, 1), (at_s(60), 3, 0)]);
+        assert!(stats.take_minutes().is_empty());
+    }
+
+    #[test]
+    fn unsaved_stats_are_kept_for_two_hours_of_minutes() {
+        let stats = LaneStats::new("app");
+        let one = Stats {
+            message_sent: 1,
+            ..Stats::default()
+        };
+        for minute in 0..200 {
+            stats.put_back(at_s(minute * 60), &one);
+            stats.put_back(at_s(minute * 60), &one);
+        }
+        let kept = stats.take_minutes();
+        assert_eq!(kept.len(), MAX_MINUTES);
+        let last = kept.last_key_value().expect("a minute");
+        assert_eq!((*last.0, last.1.message_sent), (at_s(199 * 60), 2));
+    }
+
+    #[test]
+    fn each_outcome_of_a_failed_call_has_a_counter() {
+        let failed = [
+            Outcome::Transient,
+            Outcome::Unserved,
+            Outcome::Throttled,
+            Outcome::Rejected,
+            Outcome::Unauthorized,
+            Outcome::Ambiguous,
+        ];
+        for outcome in failed {
+            let label = outcome.attempt_outcome().expect("a label");
+            assert!(OUTCOMES.contains(&label), "{label}");
         }
     }
 }

@@ -1,123 +1,93 @@
-//! Writes down what the lanes have counted, and has what waits counted, for the whole fleet.
+//! Saves what the lanes have counted, and refreshes the queue counts of the fleet. The dashboard and the commands read these
+//! two small tables instead of the outbox.
+//!
+//! - `signaling.minute_stats` has a row for each minute and app. Eight days are kept.
+//! - `signaling.queue_counts` has the pending messages by app and state. One worker of the fleet counts them every 5 s, but
+//!   waits for at least fifty times the duration of the last count, which takes a second for 2 million messages.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tokio_util::sync::CancellationToken;
-
 use crate::error_text::database_error_text;
-use crate::outbox::{MinuteStats, Outbox, may_have_taken_effect};
-use crate::worker::lane::Lane;
+use crate::outbox::{MinuteStats, may_have_taken_effect};
+use crate::telemetry::failure_log::FailureLog;
+use crate::worker::Process;
 use crate::worker::panic_point::panic_point;
 
-/// How often stats are written, where there are any.
-const WRITE_EVERY: Duration = Duration::from_secs(1);
-/// How often the fleet counts what waits; less often where counting takes longer than a tenth of a second.
+const SAVE_EVERY: Duration = Duration::from_secs(1);
 const COUNT_EVERY: Duration = Duration::from_secs(5);
 
-/// The stats of all lanes of a process.
-pub(in crate::worker) struct StatsFlusher {
-    pub(in crate::worker) outbox: Arc<Outbox>,
-    pub(in crate::worker) lanes: Vec<Arc<Lane>>,
+/// Runs until the shutdown.
+pub(crate) async fn run(process: Arc<Process>) {
+    let shutdown = &process.shared.shutdown;
+    tokio::join!(
+        save_until_shutdown(&process),
+        shutdown.run_until_cancelled(count_forever(&process)),
+    );
 }
 
-impl StatsFlusher {
-    /// Keeps books until the shutdown.
-    pub(in crate::worker) async fn run(self: Arc<Self>, shutdown: CancellationToken) {
-        tokio::join!(
-            self.write_until(&shutdown),
-            shutdown.run_until_cancelled(self.count_forever())
-        );
-    }
-
-    /// What is being written when the shutdown comes, gets written: it is counted nowhere else any more.
-    async fn write_until(&self, shutdown: &CancellationToken) {
-        let mut trouble = FailureLog::default();
-        let pause = || shutdown.run_until_cancelled(tokio::time::sleep(WRITE_EVERY));
-        while pause().await.is_some() {
-            panic_point("stats_flusher", 0);
-            trouble.note(self.write().await, |error| {
-                tracing::warn!(
-                    event = "stats_failed",
-                    error,
-                    "what was done can't be added up: messages go on, stats are missing"
-                );
-            });
+/// A shutdown does not interrupt a save, because its stats are in no buffer any more.
+async fn save_until_shutdown(process: &Process) {
+    let failures = FailureLog::default();
+    let shutdown = &process.shared.shutdown;
+    let pause = || shutdown.run_until_cancelled(tokio::time::sleep(SAVE_EVERY));
+    while pause().await.is_some() {
+        panic_point("stats_flusher", 0);
+        if let Some(error) = failures.observe(save(process).await) {
+            tracing::warn!(
+                event = "stats_failed",
+                error = database_error_text(&error),
+                "the worker can't write minute stats, so `worker status` and the charts may lack some: tried again every second. The sending of messages does not depend on them"
+            );
         }
     }
+}
 
-    async fn count_forever(&self) {
-        let mut trouble = FailureLog::default();
-        loop {
-            let began = Instant::now();
-            let counted = self.outbox.refresh_queue_counts(COUNT_EVERY / 2).await;
-            trouble.note(counted.map(drop), |error| {
-                tracing::warn!(
-                    event = "queue_counts_failed",
-                    error,
-                    "what waits can't be counted: messages go on, stats are missing"
-                );
-            });
-            tokio::time::sleep_until((began + COUNT_EVERY).into()).await;
+async fn count_forever(process: &Process) {
+    let failures = FailureLog::default();
+    loop {
+        let began = Instant::now();
+        let outbox = &process.shared.outbox;
+        let counted = outbox.refresh_queue_counts(COUNT_EVERY / 2).await;
+        if let Some(error) = failures.observe(counted) {
+            tracing::warn!(
+                event = "queue_counts_failed",
+                error = database_error_text(&error),
+                "the worker can't count the pending messages, so `worker status` and the metrics show the last count: tried again every 5 s. The sending of messages does not depend on the count"
+            );
         }
+        tokio::time::sleep_until((began + COUNT_EVERY).into()).await;
     }
+}
 
-    /// Writes what was counted. What may have been written, though the database did not say so, is not written again:
-    /// stats rather miss something than tell of it twice.
-    ///
-    /// # Errors
-    /// Where the database fails.
-    pub(in crate::worker) async fn write(&self) -> Result<(), sqlx::Error> {
-        let taken: Vec<_> = self
-            .lanes
-            .iter()
-            .flat_map(|lane| {
-                let minutes = lane.stats.minutes.take();
-                minutes
-                    .into_iter()
-                    .map(move |(minute, stats)| (lane, minute, stats))
-            })
-            .collect();
-        if taken.is_empty() {
-            return Ok(());
-        }
-        let rows: Vec<_> = taken
-            .iter()
-            .map(|(lane, minute, stats)| MinuteStats {
-                minute: *minute,
-                app: lane.app.clone(),
-                stats: *stats,
+/// Saves the stats of all lanes. If the database may have saved them without an answer, they are not saved again: missing
+/// stats are better than stats that count twice.
+pub(crate) async fn save(process: &Process) -> Result<(), sqlx::Error> {
+    let mut rows = Vec::new();
+    for lane in &process.lanes {
+        for (minute, stats) in lane.stats.take_minutes() {
+            let app = lane.app.clone();
+            rows.push(MinuteStats {
+                minute,
+                app,
+                stats,
                 backlog: None,
-            })
-            .collect();
-        let written = self.outbox.add_minute_stats(&rows).await;
-        if let Err(error) = &written
-            && !may_have_taken_effect(error)
-        {
-            for (lane, minute, stats) in taken {
-                lane.stats.minutes.put_back(minute, &stats);
-            }
+            });
         }
-        written
     }
-}
-
-/// Says once that something fails, and again after it went well.
-#[derive(Default)]
-struct FailureLog {
-    is_logged: bool,
-}
-
-impl FailureLog {
-    fn note(&mut self, result: Result<(), sqlx::Error>, log: impl FnOnce(String)) {
-        match result {
-            Ok(()) => self.is_logged = false,
-            Err(error) => {
-                if !self.is_logged {
-                    log(database_error_text(&error));
-                }
-                self.is_logged = true;
+    if rows.is_empty() {
+        return Ok(());
+    }
+    let saved = process.shared.outbox.add_minute_stats(&rows).await;
+    if saved
+        .as_ref()
+        .is_err_and(|error| !may_have_taken_effect(error))
+    {
+        for row in rows {
+            if let Some(lane) = process.lane(&row.app) {
+                lane.stats.put_back(row.minute, &row.stats);
             }
         }
     }
+    saved
 }

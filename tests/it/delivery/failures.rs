@@ -109,7 +109,7 @@ async fn a_call_that_never_goes_well_is_made_max_attempts_times_while_others_go_
 }
 
 #[tokio::test]
-async fn a_call_that_did_not_reach_the_api_is_never_charged_and_made_until_the_worker_gives_up() {
+async fn a_call_that_did_not_reach_the_api_is_uncharged_until_the_worker_gives_up() {
     let world = World::new().await;
     set_faults(&world, "never", "");
     let _worker = world.worker().env("WORKER_GIVE_UP_AFTER", "2s").start();
@@ -133,7 +133,7 @@ async fn a_call_that_did_not_reach_the_api_is_never_charged_and_made_until_the_w
 }
 
 #[tokio::test]
-async fn a_lone_message_that_always_fails_is_not_charged_and_ends_when_the_worker_gives_up() {
+async fn a_lone_message_that_always_fails_ends_uncharged_when_the_worker_gives_up() {
     let world = World::new().await;
     world.set_faults(&["500"]);
     let id = world.insert(peer(json!({"max_attempts": 1}))).await;
@@ -184,7 +184,7 @@ fn outcomes(attempts: &[Attempt]) -> Vec<(i32, &str)> {
 }
 
 #[tokio::test]
-async fn a_refused_connection_costs_no_attempt_and_is_tried_again_until_the_api_is_back() {
+async fn a_refused_connection_costs_no_attempt_and_is_retried_until_the_api_is_back() {
     // Not from the range of outgoing connections, one of which might take the port meanwhile.
     let port = (12_000..20_000)
         .find(|port| std::net::TcpListener::bind(("127.0.0.1", *port)).is_ok())

@@ -37,7 +37,7 @@ async fn a_scheduled_message_is_called_when_it_is_due_and_not_before() {
 }
 
 #[tokio::test]
-async fn a_message_that_was_scheduled_before_the_worker_started_is_called_when_it_is_due() {
+async fn a_message_scheduled_before_the_worker_started_is_sent_when_it_is_due() {
     let world = World::new().await;
     let id = world
         .insert(peer(json!({"due_at": world.time_in(1_500).await})))

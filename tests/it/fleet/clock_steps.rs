@@ -167,7 +167,7 @@ async fn a_clock_that_is_ahead_for_a_moment_ends_no_message() {
 }
 
 #[tokio::test]
-async fn messages_of_a_clock_that_was_ahead_are_sent_at_once_also_by_a_worker_that_starts_later() {
+async fn messages_of_a_clock_that_was_ahead_are_sent_by_later_workers_too() {
     let Some(stepped) = SteppedWorld::new(0).await else {
         return;
     };

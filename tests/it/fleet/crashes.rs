@@ -108,7 +108,7 @@ async fn an_at_most_once_message_of_a_dead_worker_ends_as_unknown() {
 }
 
 #[tokio::test]
-async fn a_worker_that_stops_for_longer_than_its_lease_writes_nothing_over_anothers_record() {
+async fn a_worker_suspended_past_its_lease_overwrites_no_record_of_another() {
     let world = World::with(slow_api(300)).await;
     let id = world.insert(peer(json!({"payload": "twice"}))).await;
     let mut sleeper = short_lease(&world, "sleeper").start();
@@ -168,7 +168,7 @@ async fn a_dead_workers_row_is_free_when_its_lease_ends_and_not_before() {
 }
 
 #[tokio::test]
-async fn messages_of_unknown_outcome_are_found_by_their_status_and_sent_again_by_hand_alone() {
+async fn messages_of_unknown_outcome_have_a_status_and_are_retried_by_hand_only() {
     let world = World::new().await;
     world.set_faults(&["drop:destination=bob,count=1"]);
     let unknown = world
@@ -202,7 +202,7 @@ async fn messages_of_unknown_outcome_are_found_by_their_status_and_sent_again_by
 }
 
 #[tokio::test]
-async fn a_dead_workers_message_that_expires_meanwhile_says_that_it_may_have_been_called() {
+async fn an_expired_message_of_a_dead_worker_shows_that_it_may_have_been_sent() {
     let world = World::new().await;
     world.set_faults(&["hang"]);
     let expires_at = world.time_in(2_500).await;

@@ -5,8 +5,7 @@ use serde_json::json;
 use testkit::{PATIENCE, World, peer, slow_api};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_worker_that_is_told_to_stop_records_what_it_has_called_and_gives_back_the_rest_at_once()
-{
+async fn a_worker_that_stops_records_its_outcomes_and_releases_unsent_messages() {
     for signal in ["TERM", "INT"] {
         let world = World::with(slow_api(100)).await;
         world.insert_many(300).await;

@@ -7,7 +7,7 @@ use testkit::fleet;
 use testkit::{API_KEY, API_SECRET, APP_ID, World};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_wrong_secret_costs_a_handful_of_calls_until_its_file_is_corrected_without_a_restart() {
+async fn a_wrong_secret_costs_a_handful_of_calls_until_its_file_is_corrected() {
     let world = World::new().await;
     let secret = NamedTempFile::new().expect("a file");
     std::fs::write(&secret, "not the secret").expect("written");

@@ -90,7 +90,7 @@ async fn an_api_that_can_not_be_reached_burns_no_messages() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_api_that_answers_500_burns_no_messages_and_is_probed_every_four_seconds_at_least() {
+async fn an_api_that_answers_500_fails_no_message_and_is_probed_every_four_seconds() {
     let world = World::new().await;
     let _fleet = fleet(3, || world.worker()).await;
     warm_up(&world).await;

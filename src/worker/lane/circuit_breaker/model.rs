@@ -1,6 +1,7 @@
 //! Explores every order of calls and reports of two workers for some seconds. One party is at fault for the whole time: one
 //! destination, or one worker. The property is that the lane is never held, and that the party at fault is found.
 
+use super::tests::attempt;
 use super::*;
 use crate::model::explorer::{Model, Property, explore};
 use crate::outcome::Acceptance;
@@ -80,16 +81,7 @@ impl Fleet {
         } else {
             Outcome::Accepted(Acceptance::Sent)
         };
-        let attempt = Attempt {
-            outcome,
-            error: "",
-            host: 0,
-            serving_host: 0,
-            target,
-            kind,
-            is_ack_timeout: false,
-            is_throttled_by_destination: false,
-        };
+        let attempt = attempt(target, kind, outcome);
         breaker.observe(attempt, now);
     }
 
@@ -97,14 +89,11 @@ impl Fleet {
         let now = self.now(state);
         let breaker = &state.workers[worker];
         let is_serving = !breaker.is_doubting() && breaker.aside_reason().is_none();
-        state.reported[worker] = (breaker.accepted_messages(), is_serving);
+        state.reported[worker] = (breaker.accepted_messages, is_serving);
         let (accepted, serving) = state.reported[1 - worker];
         match state.workers[worker].observe_others(accepted, serving.into(), now) {
-            Some(Decision::StepAside { reason }) => state.workers[worker].step_aside(reason, now),
-            Some(Decision::TryAgain) => state.workers[worker].try_again(now),
-            Some(Decision::Return) => state.workers[worker].return_to_app(now),
             Some(Decision::Hold { .. }) => state.is_held = true,
-            None => {}
+            Some(Decision::SteppedAside { .. } | Decision::Returned) | None => {}
         }
     }
 }

@@ -5,6 +5,7 @@ use proptest::prelude::*;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
+use super::tests::attempt;
 use super::*;
 use crate::outcome::Acceptance;
 
@@ -146,16 +147,7 @@ impl Fleet {
             false if self.random.random_bool(0.7) => AttemptKind::First,
             false => AttemptKind::Retry,
         };
-        let attempt = Attempt {
-            outcome,
-            error: "",
-            host: 0,
-            serving_host: 0,
-            target,
-            kind,
-            is_ack_timeout: false,
-            is_throttled_by_destination: false,
-        };
+        let attempt = attempt(target, kind, outcome);
         let verdict = breaker.observe(attempt, now);
         self.calls += 1;
         self.failures[worker] += u32::from(is_at_fault);
@@ -171,16 +163,13 @@ impl Fleet {
         let now = self.now();
         let breaker = &self.workers[worker];
         let is_serving = !breaker.is_doubting() && breaker.aside_reason().is_none();
-        self.reported[worker] = (breaker.accepted_messages(), is_serving);
+        self.reported[worker] = (breaker.accepted_messages, is_serving);
         let others = (0..self.workers.len()).filter(|other| *other != worker);
         let (accepted, serving) = others.fold((0, 0), |(accepted, serving), other| {
             let (of_other, is_serving) = self.reported[other];
             (accepted + of_other, serving + u32::from(is_serving))
         });
         match self.workers[worker].observe_others(accepted, serving, now) {
-            Some(Decision::StepAside { reason }) => self.workers[worker].step_aside(reason, now),
-            Some(Decision::TryAgain) => self.workers[worker].try_again(now),
-            Some(Decision::Return) => self.workers[worker].return_to_app(now),
             Some(Decision::Hold { .. }) => {
                 if self.lane.held_since.is_none() && self.is_too_soon() {
                     self.workers[worker].hold_refused(now);
@@ -189,7 +178,7 @@ impl Fleet {
                     self.workers[worker].lane_held();
                 }
             }
-            None => {}
+            Some(Decision::SteppedAside { .. } | Decision::Returned) | None => {}
         }
     }
 

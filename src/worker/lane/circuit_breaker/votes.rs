@@ -1,17 +1,17 @@
-//! Counts the failed calls that say something about the API: votes.
+//! Counts votes: failed calls that are evidence against the API.
 //!
-//! - A first attempt has a vote. A retry has one while no message is accepted; else most retries are of messages that can't
-//!   succeed.
-//! - A call that waits for its receiver has none if it times out.
-//! - While messages to other destinations are accepted, a destination has one vote, because it may be at fault itself.
-//! - Destinations whose votes made the worker doubt lose their vote if a message to another one is accepted afterwards. They
-//!   get it back when a message to them is accepted, or after an hour. So they make the worker doubt once, and not for ever.
+//! - A first attempt has a vote. A retry has one only while the API accepts no message, because most retries are of
+//!   messages that can't succeed.
+//! - A call that waits for its recipient and times out has none.
+//! - While the API accepts messages to other destinations, a destination has one vote, because it may be at fault itself.
+//! - If the API accepts a message after a doubt, the destinations whose votes led to the doubt lose their vote for an hour,
+//!   or until the API accepts a message to them. Otherwise they would make the worker doubt again and again.
 //! - Votes count for the host of the API that was called.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-use super::{Attempt, AttemptKind};
+use super::{Attempt, AttemptKind, push_bounded};
 use crate::outbox::HoldKind;
 use crate::outcome::Outcome;
 
@@ -23,30 +23,28 @@ const MIN_REFUSALS: u32 = 4;
 const MIN_FIRST_REFUSALS: u32 = 2;
 /// This many votes in a row always make a worker doubt.
 const MAX_VOTES: u32 = 32;
-/// The highest accepted probability that votes in a row are chance.
+/// A worker doubts if the probability that its votes in a row are chance is at most this.
 const CHANCE: f64 = 1e-6;
-/// The number of recent calls by which the worker knows how often calls fail.
 const RECENT_CALLS: usize = 64;
-/// An accepted message that is older than this is no evidence any more.
+/// How long an accepted message is evidence.
 pub(super) const ACCEPTANCE_LASTS: Duration = Duration::from_secs(10);
-/// The number of destinations that are remembered because messages to them were accepted: more than votes in a row.
+/// More than the destinations of a run, so that other destinations are found among them.
 const MAX_ACCEPTED_TARGETS: usize = 40;
-/// The number of destinations that are remembered because they have no vote, and for how long.
 const MAX_EXEMPT: usize = 256;
 const EXEMPT_FOR: Duration = Duration::from_hours(1);
 
 /// The votes of one worker, for one app.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 pub(super) struct Votes {
-    /// For each host, the votes since a call was answered there as it should.
+    /// For each host, the votes since it last accepted, rejected or throttled a message.
     runs: Vec<Run>,
-    /// Accepted messages (true) and votes, up to the beginning of the present runs.
+    /// The last accepted messages (true) and votes (false) before the present runs.
     recent: VecDeque<bool>,
-    /// Destinations to which messages were accepted, the last one at the end.
+    /// The last destinations to which the API accepted messages.
     accepted_targets: VecDeque<(u64, Instant)>,
-    /// The destinations that have made this worker doubt, until a message is accepted.
+    /// Destinations whose votes led to the present doubt.
     suspects: Vec<u64>,
-    /// Destinations that have no vote, and since when.
+    /// Destinations that have lost their vote, and since when.
     exempt: VecDeque<(u64, Instant)>,
 }
 
@@ -66,32 +64,24 @@ impl Votes {
         let votes = self.runs.get(host).map_or(0, |run| self.count(run, now));
         self.end_run(host);
         for vote in std::iter::repeat_n(false, votes as usize).chain([true]) {
-            self.recent.push_back(vote);
-            if self.recent.len() > RECENT_CALLS {
-                self.recent.pop_front();
-            }
+            push_bounded(&mut self.recent, vote, RECENT_CALLS);
         }
         self.accepted_targets.retain(|(known, _)| *known != target);
-        self.accepted_targets.push_back((target, now));
-        if self.accepted_targets.len() > MAX_ACCEPTED_TARGETS {
-            self.accepted_targets.pop_front();
+        let accepted = &mut self.accepted_targets;
+        push_bounded(accepted, (target, now), MAX_ACCEPTED_TARGETS);
+        for suspect in std::mem::take(&mut self.suspects) {
+            push_bounded(&mut self.exempt, (suspect, now), MAX_EXEMPT);
         }
-        let suspects = std::mem::take(&mut self.suspects);
-        self.exempt
-            .extend(suspects.into_iter().map(|suspect| (suspect, now)));
         self.exempt.retain(|(known, _)| *known != target);
-        let too_many = self.exempt.len().saturating_sub(MAX_EXEMPT);
-        self.exempt.drain(..too_many);
     }
 
-    /// Ends the run of a host, because the API works there and knows the app.
     pub(super) fn end_run(&mut self, host: usize) {
         if let Some(run) = self.runs.get_mut(host) {
             *run = Run::default();
         }
     }
 
-    /// A call has failed. It may have no vote.
+    /// Counts a failed call if it has a vote.
     pub(super) fn failed(&mut self, attempt: Attempt<'_>, now: Instant) {
         let has_vote = attempt.kind == AttemptKind::First || !self.was_accepted_lately(now);
         if !has_vote || attempt.is_ack_timeout || self.is_exempt(attempt.target, now) {
@@ -122,7 +112,7 @@ impl Votes {
         min_votes: Option<u32>,
         now: Instant,
     ) -> bool {
-        // Late responses of a host that was left are no evidence about the host that serves now.
+        // A late response of an earlier host is no evidence about the host that serves now.
         if attempt.host != attempt.serving_host {
             return false;
         }
@@ -132,7 +122,7 @@ impl Votes {
         })
     }
 
-    /// So many votes in a row are no chance. The more calls have failed lately, the more votes it takes.
+    /// Votes in a row that can't be chance. The more calls have failed lately, the more votes it takes.
     fn min_votes(&self, run: &Run) -> u32 {
         let accepted = self.recent.iter().filter(|is_accepted| **is_accepted);
         let accepted = u32::try_from(accepted.count()).unwrap_or(0);
@@ -151,8 +141,8 @@ impl Votes {
             .unwrap_or(MAX_VOTES)
     }
 
-    /// The votes of a run. Where no messages to other destinations are accepted, all calls count, because the app may have
-    /// few destinations.
+    /// The votes of a run. While the API accepts no message to another destination, all calls count, because the app may
+    /// have few destinations.
     fn count(&self, run: &Run, now: Instant) -> u32 {
         if self
             .accepted_lately(now)
@@ -173,7 +163,7 @@ impl Votes {
         self.runs.iter().all(|run| run.calls == 0)
     }
 
-    /// How many of the last calls were accepted, and of how many; none if no message was accepted lately.
+    /// How many of the last calls the API accepted, and their number. None if it accepted no message lately.
     pub(super) fn accepted_share(&self, now: Instant) -> Option<(usize, usize)> {
         if !self.was_accepted_lately(now) {
             return None;
@@ -208,7 +198,7 @@ impl Votes {
         Some((kind, run.error.clone()))
     }
 
-    /// The present votes make the worker doubt.
+    /// Remembers the destinations whose votes make the worker doubt.
     pub(super) fn suspect(&mut self) {
         let targets = self.runs.iter().flat_map(|run| &run.targets);
         self.suspects = targets.copied().collect();

@@ -1,0 +1,108 @@
+//! Decides whether a 429 is the fault of its destination or of the app's budget. A 429 is the destination's fault if the
+//! API throttled the destination before, while it accepted messages to others. The memory is bounded.
+
+use std::collections::VecDeque;
+use std::hash::{Hash, Hasher};
+
+use super::push_bounded;
+
+const MAX_THROTTLED: usize = 256;
+const RECENT_CALLS: usize = 64;
+/// Other destinations count as accepted if at most one in this many calls to them was throttled.
+const OTHERS_THROTTLED: usize = 16;
+
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct ThrottledDestinations {
+    /// Destinations whose last call was answered 429.
+    throttled: VecDeque<u64>,
+    /// The destinations of the last accepted (false) and throttled (true) calls.
+    recent: VecDeque<(u64, bool)>,
+}
+
+/// Does nothing, because the model has no 429s. Otherwise it would explore each order of accepted messages.
+impl Hash for ThrottledDestinations {
+    fn hash<H: Hasher>(&self, _: &mut H) {}
+}
+
+impl ThrottledDestinations {
+    pub(super) fn accepted(&mut self, target: u64) {
+        self.throttled.retain(|known| *known != target);
+        push_bounded(&mut self.recent, (target, false), RECENT_CALLS);
+    }
+
+    /// Adds a 429. True if its destination is at fault, and not the budget of the app.
+    pub(super) fn is_at_fault(&mut self, target: u64) -> bool {
+        let mut was_throttled = self.throttled.contains(&target);
+        let (mut others, mut others_throttled) = (0, 0);
+        for &(known, is_throttled) in &self.recent {
+            if known == target {
+                was_throttled |= is_throttled;
+            } else {
+                others += 1;
+                others_throttled += usize::from(is_throttled);
+            }
+        }
+        self.throttled.retain(|known| *known != target);
+        push_bounded(&mut self.throttled, target, MAX_THROTTLED);
+        push_bounded(&mut self.recent, (target, true), RECENT_CALLS);
+        was_throttled && others > others_throttled && others_throttled * OTHERS_THROTTLED <= others
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn accept_100_others(throttled: &mut ThrottledDestinations) {
+        for other in 0..100 {
+            throttled.accepted(1_000 + other);
+        }
+    }
+
+    #[test]
+    fn a_429_that_one_destination_explains_is_its_fault_from_the_second_one_on() {
+        let mut throttled = ThrottledDestinations::default();
+        accept_100_others(&mut throttled);
+        assert!(!throttled.is_at_fault(1));
+        assert!(throttled.is_at_fault(1));
+        accept_100_others(&mut throttled);
+        assert!(throttled.is_at_fault(1), "its last call was throttled");
+        throttled.accepted(1);
+        accept_100_others(&mut throttled);
+        assert!(!throttled.is_at_fault(1), "its last call was accepted");
+    }
+
+    #[test]
+    fn a_429_of_an_app_with_one_destination_is_the_fault_of_the_budget() {
+        let mut throttled = ThrottledDestinations::default();
+        for _ in 0..10 {
+            throttled.accepted(1);
+            assert!(!throttled.is_at_fault(1));
+        }
+    }
+
+    #[test]
+    fn a_429_while_others_are_throttled_is_the_fault_of_the_budget() {
+        let mut throttled = ThrottledDestinations::default();
+        for other in 0..10 {
+            throttled.accepted(1_000 + other);
+            assert!(!throttled.is_at_fault(2_000 + other));
+        }
+        for other in 0..10 {
+            assert!(!throttled.is_at_fault(2_000 + other), "again");
+        }
+    }
+
+    #[test]
+    fn a_channel_whose_calls_are_throttled_in_part_is_at_fault() {
+        let mut throttled = ThrottledDestinations::default();
+        for other in 0..20 {
+            throttled.accepted(1_000 + other);
+            throttled.accepted(1);
+        }
+        assert!(!throttled.is_at_fault(1));
+        throttled.accepted(1);
+        throttled.accepted(1_001);
+        assert!(throttled.is_at_fault(1));
+    }
+}

@@ -1,0 +1,196 @@
+//! The messages that this worker has in flight for one app: from their claim until they are recorded. The limits:
+//!
+//! - `max_in_flight` messages bound memory and connections.
+//! - A destination with an eighth of the capacity is crowded, and claims pass over its messages. Otherwise a destination that
+//!   answers slowly would use up the capacity. One claim may still bring many messages to one destination. Above half of
+//!   the capacity they go back without an attempt.
+//! - If calls are open, and the API answered none for two seconds, the API is silent. The worker then starts one call a
+//!   second instead of using up the capacity until the calls time out. Calls that wait for their recipient do not count.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
+
+/// A destination that has the capacity divided by this number is crowded.
+const CROWDED_SHARE: usize = 8;
+const SILENT_AFTER: Duration = Duration::from_secs(2);
+
+#[derive(Debug)]
+pub(crate) struct InFlight {
+    pub(crate) max: usize,
+    capacity: Arc<Semaphore>,
+    by_destination: Mutex<HashMap<String, usize>>,
+    open_calls: Mutex<OpenCalls>,
+    /// Wakes a loop that waits for capacity, or for the circuit breaker.
+    pub(crate) changed: Notify,
+}
+
+#[derive(Debug)]
+struct OpenCalls {
+    count: usize,
+    /// When the API last answered, or when the first open call began, if that is later.
+    waiting_since: Instant,
+}
+
+impl InFlight {
+    pub(crate) fn new(max: usize) -> Self {
+        Self {
+            max,
+            capacity: Arc::new(Semaphore::new(max)),
+            by_destination: Mutex::default(),
+            open_calls: Mutex::new(OpenCalls {
+                count: 0,
+                waiting_since: Instant::now(),
+            }),
+            changed: Notify::new(),
+        }
+    }
+
+    pub(crate) fn count(&self) -> usize {
+        self.max - self.capacity.available_permits()
+    }
+
+    pub(crate) async fn wait_for_capacity(&self) {
+        // The semaphore is never closed.
+        self.capacity.acquire().await.ok();
+    }
+
+    /// Admits a message; none without capacity. An unreadable message has no destination.
+    pub(crate) fn admit(self: &Arc<Self>, destination: Option<&str>) -> Option<CapacityPermit> {
+        let capacity = Arc::clone(&self.capacity).try_acquire_owned().ok()?;
+        let mut by_destination = self.by_destination.lock();
+        let is_over_share = destination
+            .and_then(|destination| by_destination.get(destination))
+            .is_some_and(|count| *count >= self.max.div_ceil(2));
+        let destination = destination.filter(|_| !is_over_share).map(str::to_owned);
+        if let Some(destination) = &destination {
+            *by_destination.entry(destination.clone()).or_default() += 1;
+        }
+        Some(CapacityPermit {
+            in_flight: Arc::clone(self),
+            destination,
+            is_over_share,
+            capacity: Some(capacity),
+        })
+    }
+
+    /// The destinations that the next claim passes over.
+    pub(crate) fn crowded(&self) -> Vec<String> {
+        let share = self.max.div_ceil(CROWDED_SHARE);
+        let by_destination = self.by_destination.lock();
+        let crowded = by_destination.iter().filter(|(_, count)| **count >= share);
+        crowded.map(|(name, _)| name.clone()).collect()
+    }
+
+    pub(crate) fn begin_call(&self, now: Instant) -> OpenCall<'_> {
+        let mut calls = self.open_calls.lock();
+        if calls.count == 0 {
+            calls.waiting_since = now;
+        }
+        calls.count += 1;
+        OpenCall(self)
+    }
+
+    /// The API answered a call, with any status.
+    pub(crate) fn answered(&self, now: Instant) {
+        self.open_calls.lock().waiting_since = now;
+    }
+
+    pub(crate) fn is_api_silent(&self, now: Instant) -> bool {
+        let calls = self.open_calls.lock();
+        calls.count > 0 && now.saturating_duration_since(calls.waiting_since) > SILENT_AFTER
+    }
+}
+
+/// A message's share of the capacity, from its claim until it is recorded.
+#[derive(Debug)]
+pub(crate) struct CapacityPermit {
+    in_flight: Arc<InFlight>,
+    /// None if the message does not count for its destination.
+    destination: Option<String>,
+    /// The destination has half of the capacity already, so the message must go back.
+    pub(crate) is_over_share: bool,
+    capacity: Option<OwnedSemaphorePermit>,
+}
+
+impl Drop for CapacityPermit {
+    fn drop(&mut self) {
+        if let Some(destination) = &self.destination {
+            let mut by_destination = self.in_flight.by_destination.lock();
+            if let Some(count) = by_destination.get_mut(destination) {
+                *count -= 1;
+                if *count == 0 {
+                    by_destination.remove(destination);
+                }
+            }
+        }
+        // The loop must not wake before the capacity is free.
+        drop(self.capacity.take());
+        self.in_flight.changed.notify_one();
+    }
+}
+
+/// A call that is open or about to connect.
+#[derive(Debug)]
+pub(crate) struct OpenCall<'a>(&'a InFlight);
+
+impl Drop for OpenCall<'_> {
+    fn drop(&mut self) {
+        self.0.open_calls.lock().count -= 1;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_destination_with_an_eighth_of_the_capacity_is_crowded() {
+        let in_flight = Arc::new(InFlight::new(64));
+        let mut permits = Vec::new();
+        for _ in 0..8 {
+            assert!(in_flight.crowded().is_empty());
+            permits.extend(in_flight.admit(Some("slow")));
+        }
+        permits.extend(in_flight.admit(Some("other")));
+        assert_eq!(in_flight.crowded(), ["slow"]);
+        permits.remove(0);
+        assert!(in_flight.crowded().is_empty());
+        assert_eq!(in_flight.count(), 8);
+    }
+
+    #[test]
+    fn a_claim_fills_at_most_half_of_the_capacity_with_one_destination() {
+        let in_flight = Arc::new(InFlight::new(16));
+        let permits: Vec<_> = (0..16)
+            .map_while(|_| in_flight.admit(Some("slow")))
+            .collect();
+        let within_share = permits.iter().filter(|permit| !permit.is_over_share);
+        assert_eq!((permits.len(), within_share.count()), (16, 8));
+        assert!(in_flight.admit(None).is_none(), "no capacity is left");
+        drop(permits);
+        assert_eq!(in_flight.count(), 0);
+        assert!(in_flight.by_destination.lock().is_empty());
+    }
+
+    #[test]
+    fn an_api_is_silent_while_calls_are_open_and_none_is_answered() {
+        let begun = Instant::now();
+        let later = begun + SILENT_AFTER + Duration::from_millis(1);
+        let in_flight = InFlight::new(8);
+        assert!(!in_flight.is_api_silent(later), "no call is open");
+        let first = in_flight.begin_call(begun);
+        let second = in_flight.begin_call(later);
+        assert!(!in_flight.is_api_silent(begun + SILENT_AFTER));
+        assert!(in_flight.is_api_silent(later));
+        in_flight.answered(later);
+        drop(first);
+        assert!(!in_flight.is_api_silent(later));
+        assert!(in_flight.is_api_silent(later + SILENT_AFTER * 2));
+        drop(second);
+        assert!(!in_flight.is_api_silent(later + SILENT_AFTER * 2));
+    }
+}
