@@ -107,7 +107,7 @@ async fn a_worker_under_nohup_outlives_its_terminal() {
 #[tokio::test]
 async fn a_closed_terminal_ends_a_demonstration_in_order() {
     let mut dev = testkit::Worker::new(&["dev"]).start();
-    dev.until_printed("Ctrl-C ends it all").await;
+    dev.until_printed("Ctrl-C stops everything").await;
     dev.signal("HUP").await;
     assert_eq!(dev.wait_exit().await, Some(0), "{}", dev.stderr.text());
 }
