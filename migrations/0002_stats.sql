@@ -53,7 +53,7 @@ with (fillfactor = 10, autovacuum_vacuum_threshold = 200, autovacuum_vacuum_scal
 comment on table signaling.queue_counts is
     'Pending messages by app and state, as they were last counted: see queue_counts_turn. Of apps that no worker has served yet, the first 100.';
 comment on column signaling.queue_counts.oldest_at is
-    'Since when the oldest one waits that is not scheduled: when it was due; if it was called before, when it was inserted.';
+    'Since when the oldest one waits that is not scheduled: when it was due, but not before its insert; if a call of it failed, the first such call.';
 
 -- When the last count was, and how long it took. One row: one session counts at a time.
 create table signaling.queue_counts_turn (

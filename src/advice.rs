@@ -20,6 +20,12 @@ pub(crate) fn refused(app: &str) -> String {
     )
 }
 
+/// Advice to an operator whose tables have row-level security that is forced for the owner of the schema's functions.
+pub(crate) const FORCED_ROW_SECURITY: &str = "as the tables' owner, run `alter table signaling.… no force row level security`; tables and functions need the same owner, or one with BYPASSRLS";
+
+/// Advice to an operator whose role reads tables with row-level security.
+pub(crate) const ROW_SECURITY: &str = "as a superuser, run `alter role … bypassrls`, or as the tables' owner `alter table signaling.… disable row level security`";
+
 pub(crate) fn fault_name(fault: Fault) -> &'static str {
     match fault {
         Fault::Message => "the message or its destination",

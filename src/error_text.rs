@@ -1,18 +1,21 @@
 //! Errors as one line of text for people: without row contents, without a repeated cause.
 
+mod application;
+
 use std::error::Error;
 
 use sqlx::postgres::PgDatabaseError;
 
+use crate::advice;
 use crate::sanitize;
 use crate::tls::rejected_certificate;
+use application::{ApplicationError, is_of_schema};
 
-/// SQLSTATE of `raise exception` without a code. The schema's own functions give their exceptions other codes.
-const RAISED: &str = "P0001";
 const MAX_ERROR_BYTES: usize = 1_000;
 
-/// Describes a database error by the server's message and hint. The detail is left out because it repeats the row. The
-/// text of an exception in a user's trigger is left out because it may repeat a payload.
+/// Describes a database error by the server's message and hint. An error that the application's own trigger, function or
+/// constraint causes also shows its SQLSTATE and its place. The detail is left out because it repeats the row. A message
+/// that may repeat a payload is left out.
 pub(crate) fn database_error_text(error: &sqlx::Error) -> String {
     let Some(database_error) = error.as_database_error() else {
         return match error {
@@ -22,30 +25,43 @@ pub(crate) fn database_error_text(error: &sqlx::Error) -> String {
         }
         .unwrap_or_else(|| error.to_string());
     };
-    let message = database_error.message();
-    let of_postgres = database_error.try_downcast_ref::<PgDatabaseError>();
-    if database_error.code().as_deref() == Some(RAISED)
-        || of_postgres.is_some_and(is_raised_elsewhere)
-    {
-        return "a trigger or function outside of the schema signaling refused it (raise exception): the server's log has the reason".into();
+    let Some(postgres) = database_error.try_downcast_ref::<PgDatabaseError>() else {
+        return database_error.message().to_owned();
+    };
+    if postgres.routine() == Some("check_enable_rls") {
+        return row_security_text(postgres);
     }
-    if of_postgres.is_some_and(|error| error.routine() == Some("check_enable_rls")) {
-        return format!(
-            "{message}: row-level security holds for the owner of the schema's functions, or for this role (`worker check` names the tables and what to do)"
-        );
-    }
-    match of_postgres.and_then(PgDatabaseError::hint) {
-        Some(hint) => format!("{message} ({hint})"),
-        None => message.to_owned(),
+    let message = match postgres.hint() {
+        Some(hint) => format!("{} ({hint})", postgres.message()),
+        None => postgres.message().to_owned(),
+    };
+    let Some(application) = ApplicationError::of(postgres) else {
+        return message;
+    };
+    if application.may_show_payload {
+        format!(
+            "{application} refused it: the server's log has the message ({})",
+            application.facts()
+        )
+    } else {
+        format!("{message} ({}; {application})", application.facts())
     }
 }
 
-/// True for an exception that a function outside of the schema raised. Its text may contain a payload, with any code. The
-/// context names the function in every language.
-fn is_raised_elsewhere(error: &PgDatabaseError) -> bool {
-    let innermost = error.r#where().and_then(|context| context.lines().next());
-    error.routine() == Some("exec_stmt_raise")
-        && !innermost.is_some_and(|line| line.contains("signaling."))
+/// A function of the schema has the rights of its owner. Any other statement has those of the session's role.
+fn row_security_text(error: &PgDatabaseError) -> String {
+    let message = error.message();
+    if is_of_schema(error) {
+        format!(
+            "{message}: row-level security is forced for the owner of the schema's functions. To do: {}. `worker check` names the tables",
+            advice::FORCED_ROW_SECURITY
+        )
+    } else {
+        format!(
+            "{message}: row-level security holds for this role. To do: {}. `worker check` names the tables",
+            advice::ROW_SECURITY
+        )
+    }
 }
 
 /// Describes an error with its causes, in one bounded line. A cause is skipped if the line has the same text already.

@@ -36,6 +36,7 @@ mod secret;
 mod signaling;
 mod stats;
 mod telemetry;
+mod time_text;
 mod tls;
 mod worker;
 

@@ -41,11 +41,13 @@ pub(crate) use queue::{
     LaneOpening, Look, NextDue, Record, RecordResult, Recorded, Refusal, ScanPosition,
     SlotReservation, Wakeup,
 };
+#[cfg(feature = "dev")]
+pub(crate) use read::SampleRow;
 pub(crate) use read::{
     AppLane, AppStatus, AsideWorker, CallDetail, FailureGroup, FailureKey, Failures, LaneDetail,
     LaneState, LaneStatus, LaneWorkers, MAX_CALLS_LOOKED_AT, MAX_RETRIED, MessageDetail,
     MessageError, MessageFilter, MessageLine, MessagePage, MessageRow, MessageState, NextStep,
-    ObstacleKind, PAGE_ROWS, PENDING, Pending, STATES, SampleRow, ServedApp, Waiting, WorkerStatus,
+    ObstacleKind, PAGE_ROWS, PENDING, Pending, STATES, ServedApp, Waiting, WorkerStatus,
 };
 pub(crate) use retention::{Deletion, MIN_RETENTION};
 pub(crate) use schema::{

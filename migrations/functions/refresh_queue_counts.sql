@@ -32,29 +32,43 @@ begin
     perform set_config('synchronous_commit', 'off', true);
 
     with firsts as (
-        select app, count(*) filter (where due_at <= began) as queued, count(*) filter (where due_at > began) as scheduled,
-               min(due_at) filter (where due_at <= began) as oldest_at
+        -- The index has all that this reads.
+        select app, count(*) filter (where due_at <= began) as queued, count(*) filter (where due_at > began) as scheduled
         from signaling.outbox
         where status = 'pending' and sent_at is null and claim_id is null
         group by app
+    ), waiting as (
+        -- A message whose due time lay in the past at its insert waits since its insert. The first messages in the order
+        -- of claims have waited longest, or about as long.
+        select app, (select min(greatest(due_at, created_at)) from (
+                        select due_at, created_at from signaling.outbox
+                        where outbox.app = firsts.app and status = 'pending' and sent_at is null and claim_id is null
+                          and due_at <= began
+                        order by due_at, id limit 100) as first) as oldest_at
+        from firsts where queued > 0
     ), retries as (
         select app, count(*) filter (where claim_id is not null and due_at > began) as sending,
                count(*) filter (where claim_id is null or due_at <= began) as retrying,
-               min(created_at) as oldest_at
+               min(case when attempts + uncharged > 0 then coalesce(failing_since, created_at)
+                        -- Its first call is under way, or an operator has made it due again.
+                        when claim_id is null or due_at <= began then greatest(due_at, created_at) end) as oldest_at
         from signaling.outbox
         where status = 'pending' and (sent_at is not null or claim_id is not null)
         group by app
+    ), pending as (
+        select app, queued, scheduled, retrying, sending, least(waiting.oldest_at, retries.oldest_at) as oldest_at
+        from firsts left join waiting using (app) full join retries using (app)
     ), counted as (
         -- Apps that have nothing pending any more are known by their lanes.
         select app, coalesce(queued, 0) as queued, coalesce(scheduled, 0) as scheduled, coalesce(retrying, 0) as retrying,
-               coalesce(sending, 0) as sending, least(firsts.oldest_at, retries.oldest_at) as oldest_at
-        from signaling.lane left join firsts using (app) left join retries using (app)
+               coalesce(sending, 0) as sending, oldest_at
+        from signaling.lane left join pending using (app)
         -- Apps that no worker has served yet may be mistakes of any number.
         union all
         (select app, coalesce(queued, 0), coalesce(scheduled, 0), coalesce(retrying, 0), coalesce(sending, 0),
-                least(firsts.oldest_at, retries.oldest_at)
-         from firsts full join retries using (app)
-         where not exists (select from signaling.lane where lane.app = coalesce(firsts.app, retries.app))
+                oldest_at
+         from pending
+         where not exists (select from signaling.lane where lane.app = pending.app)
          order by app
          limit 100)
     ), gone as (

@@ -5,7 +5,7 @@
 -- dry_run        counts the messages, and changes nothing
 -- max_rows       no more than these
 --
--- Returns how many messages of each app.
+-- Returns how many messages of each app. Fails if there is no such app.
 -- Locks the messages; passes over messages that are locked.
 -- Index: outbox_pkey if ids are given. Else it may read the whole table.
 create or replace function signaling.retry_by_app(
@@ -34,30 +34,34 @@ begin
               and ($5 is null or error like $5) and ($6 is null or http_status = any ($6))
               and ($7 is null or id = any ($7))
             limit $9) as matched group by matched.app;
-        return;
+    else
+        for app_of_messages, messages in
+        with chosen as (
+            select id from signaling.outbox
+            where ($1 is null or outbox.app = $1) and status = any ($2)
+              and ($3 is null or finished_at >= $3) and ($4 is null or finished_at < $4)
+              and ($5 is null or error like $5) and ($6 is null or http_status = any ($6))
+              and ($7 is null or id = any ($7))
+            order by id
+            limit $9
+            for update skip locked
+        ), retried as (
+            update signaling.outbox
+            set status = 'pending', finished_at = null, attempts = 0, uncharged = 0, failing_since = null, claim_id = null, claimed_by = null,
+                due_at = clock_timestamp(),
+                expires_at = case when expires_at > clock_timestamp() then expires_at end
+            from chosen where outbox.id = chosen.id
+            returning outbox.app
+        )
+        select retried.app, count(*) from retried group by retried.app
+        loop
+            perform signaling.wake_workers(app_of_messages);
+            return next;
+        end loop;
     end if;
-    for app_of_messages, messages in
-    with chosen as (
-        select id from signaling.outbox
-        where ($1 is null or outbox.app = $1) and status = any ($2)
-          and ($3 is null or finished_at >= $3) and ($4 is null or finished_at < $4)
-          and ($5 is null or error like $5) and ($6 is null or http_status = any ($6))
-          and ($7 is null or id = any ($7))
-        order by id
-        limit $9
-        for update skip locked
-    ), retried as (
-        update signaling.outbox
-        set status = 'pending', finished_at = null, attempts = 0, uncharged = 0, failing_since = null, claim_id = null, claimed_by = null,
-            due_at = clock_timestamp(),
-            expires_at = case when expires_at > clock_timestamp() then expires_at end
-        from chosen where outbox.id = chosen.id
-        returning outbox.app
-    )
-    select retried.app, count(*) from retried group by retried.app
-    loop
-        perform signaling.wake_workers(app_of_messages);
-        return next;
-    end loop;
+    -- A misspelt name would otherwise look like an app without failures.
+    if not found and $1 is not null and not exists (select from signaling.outbox where outbox.app = $1) then
+        perform signaling.refuse_unknown_app($1);
+    end if;
 end
 $$;

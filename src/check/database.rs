@@ -114,7 +114,7 @@ pub(crate) fn row_security(facts: &ServerDiagnostics) -> Finding {
             format!(
                 "its policies on {tables} hold for the owner of the schema's functions, too: each call of a worker fails"
             ),
-            "as the tables' owner, run `alter table signaling.… no force row level security`; tables and functions need the same owner, or one with BYPASSRLS",
+            crate::advice::FORCED_ROW_SECURITY,
         );
     }
     if facts.tables_with_row_security.is_empty() {

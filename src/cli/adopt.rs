@@ -1,11 +1,12 @@
 //! `worker adopt`
 
+use anyhow::Context;
 use clap::Args;
 
 use super::UsageError;
 use super::args::{DatabaseArgs, Environment, parse_environment};
 use super::obstacles;
-use super::print::{print, print_line};
+use super::print::{print, print_line, with_effect};
 use crate::advice;
 use crate::outbox::Outbox;
 
@@ -18,6 +19,7 @@ use crate::outbox::Outbox;
 /// same in SQL:
 /// select signaling.adopt('default', 'staging', true), repeated until `is_done`.
 #[derive(Debug, Args)]
+#[command(override_usage = "worker adopt [OPTIONS] <--cancel-pending|--send-pending> [APP]...")]
 #[command(after_help = "Examples:
   worker adopt --environment staging --cancel-pending       production was copied to staging
   worker adopt default --environment dr --send-pending      this database replaces the other one")]
@@ -33,11 +35,12 @@ pub(super) struct AdoptArgs {
     #[arg(long, env = "WORKER_ENVIRONMENT", value_name = "NAME", value_parser = parse_environment)]
     environment: Option<Environment>,
 
-    /// Cancel the messages that are pending
-    #[arg(long, required_unless_present = "send_pending")]
+    /// Cancel the messages that are pending: for a copy, because the source of the copy sends them
+    #[arg(long)]
     cancel_pending: bool,
 
-    /// Send the messages that are pending; those that a worker of the other environment had claimed may arrive twice
+    /// Let the workers send the messages that are pending: for a database that replaces the other one. Messages that a
+    /// worker of the other environment had claimed may arrive twice
     #[arg(long, conflicts_with = "cancel_pending")]
     send_pending: bool,
 }
@@ -48,6 +51,12 @@ const ROWS_PER_CALL: i64 = 5_000;
 const MOST_COUNTED: u64 = 1_000_000;
 
 pub(super) async fn run(args: AdoptArgs) -> anyhow::Result<()> {
+    if !args.cancel_pending && !args.send_pending {
+        return Err(UsageError(
+            "the fate of the pending messages is not given: --cancel-pending cancels them, for a copy whose source sends them; --send-pending lets the workers send them, for a database that replaces the other one".into(),
+        )
+        .into());
+    }
     let Some(environment) = args.environment.and_then(Environment::into_name) else {
         return Err(UsageError(
             "no environment is given: set WORKER_ENVIRONMENT or --environment to the name that the workers of this database have".into(),
@@ -69,37 +78,49 @@ pub(super) async fn run(args: AdoptArgs) -> anyhow::Result<()> {
     }
     // A closed or full output must not leave some apps behind.
     let mut printed = Ok(());
+    let mut has_changed = false;
     for app in apps {
-        let adopted = adopt(&outbox, &app, &environment, args.cancel_pending).await?;
+        let (adopted, is_news) = adopt(&outbox, &app, &environment, args.cancel_pending).await?;
+        has_changed |= is_news;
         printed = printed.and(print_line(adopted));
         if let Some(lane) = obstacles::lane(&outbox, &app).await? {
             printed = printed.and(print(obstacles::lines(&lane, None)));
         }
     }
     outbox.close().await;
-    printed
+    with_effect(printed, has_changed)
 }
 
-/// Hands an app over. Returns a sentence about the result.
+/// Hands an app over. Returns a sentence about the result, and whether anything changed.
 async fn adopt(
     outbox: &Outbox,
     app: &str,
     environment: &str,
     cancels_pending: bool,
-) -> anyhow::Result<String> {
+) -> anyhow::Result<(String, bool)> {
     let mut cancelled = 0;
     let adoption = loop {
         let adopted = outbox.adopt(app, environment, cancels_pending, ROWS_PER_CALL);
-        let adoption = adopted.await?;
+        let adoption = match adopted.await {
+            Err(error) if cancelled > 0 => {
+                return Err(error).with_context(|| {
+                    format!(
+                        "{} cancelled in {app}, and the next step failed",
+                        count(cancelled)
+                    )
+                });
+            }
+            adopted => adopted?,
+        };
         cancelled += adoption.cancelled;
         if adoption.is_done {
             break adoption;
         }
     };
     if adoption.was.as_deref() == Some(environment) {
-        return Ok(format!(
-            "{app} belongs to the environment {environment} already: nothing changed"
-        ));
+        let sentence =
+            format!("{app} belongs to the environment {environment} already: nothing changed");
+        return Ok((sentence, false));
     }
     let was = advice::environment_name(adoption.was.as_deref());
     let done = if cancels_pending {
@@ -107,9 +128,9 @@ async fn adopt(
     } else {
         format!("{} pending, to be sent", count(adoption.pending))
     };
-    Ok(format!(
-        "{app} belongs to the environment {environment} now, and did to {was}: {done}"
-    ))
+    let sentence =
+        format!("{app} belongs to the environment {environment} now, and did to {was}: {done}");
+    Ok((sentence, true))
 }
 
 fn count(messages: u64) -> String {

@@ -6,13 +6,13 @@ use std::time::Duration;
 use clap::Args;
 use secrecy::{ExposeSecret, SecretString};
 use time::OffsetDateTime;
-use time::format_description::well_known::Rfc3339;
 
 use super::UsageError;
 use crate::outbox::{DEFAULT_MAX_AGE, DatabaseSource, MIN_RETENTION, Outbox};
 use crate::pace::DbTime;
 use crate::sanitize;
 use crate::secret::{self, SecretSource};
+use crate::time_text;
 
 /// Which database.
 #[derive(Debug, Args)]
@@ -100,7 +100,9 @@ pub(super) fn parse_duration(text: &str) -> Result<Duration, String> {
     match humantime::parse_duration(secret::given(text).unwrap_or_default()) {
         Ok(duration) if duration <= MAX_DURATION => Ok(duration),
         Ok(_) => Err("it is longer than 30 days".into()),
-        Err(error) => Err(format!("{error}: write it like 200ms, 15s or 5m")),
+        Err(_) => {
+            Err("it is not a duration: write a number with its unit, like 200ms, 15s or 5m".into())
+        }
     }
 }
 
@@ -117,20 +119,46 @@ pub(super) fn parse_retention(text: &str) -> Result<Duration, String> {
             Err("it is longer than 10 years: leave it unset to keep all messages".into())
         }
         Ok(retention) => Ok(retention),
-        Err(error) => Err(format!("{error}: write it like 12h or 30d")),
+        Err(_) => Err("it is not a duration: write a number with its unit, like 12h or 30d".into()),
     }
 }
 
-/// A time as RFC 3339 writes it: `2030-01-31T12:00:00Z`.
+/// A time as RFC 3339 writes it, like `2030-01-31T12:00:00Z`, or a date, like `2030-01-31`, for its midnight in UTC.
 /// The time is in UTC and within the years 1 to 9999, because sqlx panics when it converts other times.
 pub(super) fn parse_time(text: &str) -> Result<OffsetDateTime, String> {
-    let time = OffsetDateTime::parse(text, &Rfc3339)
-        .map_err(|error| format!("{error}: write it like 2030-01-31T12:00:00Z"))?;
+    let time = time_text::parse(text)
+        .ok_or_else(|| format!("it is not a time: {}", time_text::ACCEPTED))?;
     let time = DbTime::from(time);
     if !time.is_within_years_1_to_9999() {
         return Err("it is before year 1 or after year 9999 in UTC".into());
     }
     Ok(time.into())
+}
+
+/// The id of a message.
+pub(super) fn parse_id(text: &str) -> Result<i64, &'static str> {
+    text.parse()
+        .map_err(|_| "it is not the id of a message: write a whole number like 17")
+}
+
+/// The status of a response.
+pub(super) fn parse_http_status(text: &str) -> Result<i32, &'static str> {
+    text.parse()
+        .ok()
+        .filter(|status| (100..=599).contains(status))
+        .ok_or("it is not an HTTP status: write a number from 100 to 599, like 429")
+}
+
+/// A number of calls, with or without a fraction.
+pub(super) fn parse_calls(text: &str) -> Result<f64, &'static str> {
+    text.parse()
+        .map_err(|_| "it is not a number of calls: write it like 500")
+}
+
+/// A whole number of calls.
+pub(super) fn parse_whole_calls(text: &str) -> Result<usize, &'static str> {
+    text.parse()
+        .map_err(|_| "it is not a number of calls: write a whole number like 200")
 }
 
 /// The name of an environment, or an empty text: an empty variable is a variable that is not set.

@@ -2,9 +2,9 @@
 
 use clap::Args;
 
-use super::args::DatabaseArgs;
+use super::args::{DatabaseArgs, parse_id};
 use super::obstacles::if_readable;
-use super::print::{one_line, print_line};
+use super::print::{after_change, one_line, print_line, with_effect};
 use super::status;
 use crate::outbox::{AdminError, MessageState};
 use crate::pace::DbTime;
@@ -19,13 +19,14 @@ pub(super) struct CancelArgs {
     database: DatabaseArgs,
 
     /// The messages
-    #[arg(required = true, value_name = "ID")]
+    #[arg(required = true, value_name = "ID", value_parser = parse_id)]
     ids: Vec<i64>,
 }
 
 pub(super) async fn run(args: CancelArgs) -> anyhow::Result<()> {
     let outbox = args.database.connect_migrated().await?;
     let mut refused = 0;
+    let mut has_cancelled = false;
     // A closed or full output must not leave some messages uncancelled.
     let mut printed = Ok(());
     for id in args.ids {
@@ -39,7 +40,13 @@ pub(super) async fn run(args: CancelArgs) -> anyhow::Result<()> {
             }
             Err(error) => return Err(error.into()),
         };
-        let found = if_readable(outbox.message_states(&[id]).await)?;
+        has_cancelled |= is_cancelled;
+        let found = if_readable(outbox.message_states(&[id]).await);
+        let found = if has_cancelled {
+            after_change(found)?
+        } else {
+            found?
+        };
         let result = match found {
             Some(states) => CancelResult::of(is_cancelled, states.first()),
             None if is_cancelled => CancelResult::Cancelled { attempts: 0 },
@@ -51,7 +58,7 @@ pub(super) async fn run(args: CancelArgs) -> anyhow::Result<()> {
         printed = printed.and(print_line(one_line(&result.sentence(id))));
     }
     outbox.close().await;
-    printed?;
+    with_effect(printed, has_cancelled)?;
     anyhow::ensure!(refused == 0, "not all messages were cancelled");
     Ok(())
 }

@@ -27,7 +27,7 @@ use crate::telemetry;
   printf '{\"sender\":\"alice\",\"destination\":\"bob\",\"payload\":\"hi\"}\\n' | worker enqueue --stdin
 
 The keys of a JSON line are the columns of signaling.outbox; sender, payload, and one of destination and
-channel_name are needed. Times are written like 2030-01-31T12:00:00Z.")]
+channel_name are needed. Times are written like 2030-01-31T12:00:00Z; a date like 2030-01-31 is its midnight in UTC.")]
 pub(super) struct EnqueueArgs {
     #[command(flatten)]
     database: DatabaseArgs,
@@ -69,7 +69,7 @@ pub(super) struct EnqueueArgs {
     #[arg(long)]
     historical_messaging: bool,
 
-    /// Earliest time to send
+    /// Earliest time to send, like 2030-01-31T12:00:00Z; a date is its midnight in UTC
     #[arg(long, value_parser = parse_time, value_name = "TIME")]
     due_at: Option<OffsetDateTime>,
 
@@ -116,14 +116,16 @@ pub(super) async fn run(args: EnqueueArgs) -> anyhow::Result<()> {
             EnqueueError::Changed | EnqueueError::Database(_) => anyhow::Error::from(error),
         })?;
     let inserted: Vec<i64> = ids.iter().copied().flatten().collect();
-    let waiting = if_readable(outbox.waiting_for(&inserted).await)?;
-    outbox.close().await;
     let mut lines = String::new();
     for id in &inserted {
         // Writing into a string does not fail.
         writeln!(lines, "{id}").ok();
     }
     print(lines).context("all messages are inserted, but their ids are not printed")?;
+    let waiting = if_readable(outbox.waiting_for(&inserted).await).context(
+        "all messages are inserted, but the database failed before it said what they wait for",
+    )?;
+    outbox.close().await;
     // Standard output has the ids alone, for programs.
     for group in waiting.unwrap_or_default() {
         telemetry::print_stderr(&waits(&group));

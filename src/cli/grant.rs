@@ -1,9 +1,11 @@
 //! `worker grant`
 
+use std::fmt::Write;
+
 use clap::{Args, ValueEnum};
 
 use super::args::DatabaseArgs;
-use super::print::{print, print_line};
+use super::print::{print, report};
 use crate::outbox::{RoleKind, RoleName};
 
 /// Give a role the rights that a producer, a worker, an operator or a reader needs, and no others
@@ -78,15 +80,19 @@ pub(super) async fn run(args: GrantArgs) -> anyhow::Result<()> {
     let outbox = args.database.connect_migrated().await?;
     let granted = outbox.grant(kind, &role).await?;
     outbox.close().await;
-    print_line(if granted.had_kind {
-        format!("{role} was already {rights}")
+    let is = if granted.had_kind {
+        "was already"
     } else {
-        format!("{role} is {rights}")
-    })?;
+        "is"
+    };
+    let mut text = format!("{role} {is} {rights}\n");
     if !granted.may_log_in {
-        print_line(format!(
+        // Writing into a string does not fail.
+        writeln!(
+            text,
             "  but {role} can't log in: use it by roles that are its members"
-        ))?;
+        )
+        .ok();
     }
-    Ok(())
+    report(text, !granted.had_kind)
 }

@@ -1,12 +1,13 @@
 //! `worker limit`
 
+use std::fmt::Write;
 use std::str::FromStr;
 
 use clap::Args;
 
 use super::args::{DatabaseArgs, operator};
 use super::obstacles;
-use super::print::{one_line, print, print_line};
+use super::print::{one_line, report};
 
 /// Set how many calls a second an app may make, on all hosts at once
 ///
@@ -64,15 +65,18 @@ pub(super) async fn run(args: LimitArgs) -> anyhow::Result<()> {
         }
         (Some(_), _) => String::new(),
     };
-    print_line(format!("{app} makes at most {limit} {when}{by}"))?;
+    let mut text = format!("{app} makes at most {limit} {when}{by}\n");
     if let Some(lane) = lane {
         if lane.is_slowed() {
-            print_line(format!(
+            // Writing into a string does not fail.
+            writeln!(
+                text,
                 "  but a 429 has slowed it to {:.0} calls/s; the rate climbs back by itself",
                 lane.rate_per_s
-            ))?;
+            )
+            .ok();
         }
-        print(obstacles::lines(&lane, None))?;
+        text += &obstacles::lines(&lane, None);
     }
-    Ok(())
+    report(text, is_news)
 }

@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use clap::Args;
 
-use super::args::DatabaseArgs;
+use super::args::{DatabaseArgs, parse_id};
 use super::print::{one_line, print, print_line};
 use crate::message_text::{at, fault, next_step};
 use crate::outbox::{CallDetail, MessageDetail, MessageRow};
@@ -22,7 +22,7 @@ use crate::outbox::{CallDetail, MessageDetail, MessageRow};
 Calls that went well are not logged one by one: such a call shows when it started and the answer, not how long it took.")]
 pub(super) struct MessageArgs {
     /// The message
-    #[arg(value_name = "ID")]
+    #[arg(value_name = "ID", value_parser = parse_id)]
     id: i64,
 
     /// Show the payload, not only its size

@@ -1,11 +1,12 @@
 //! `worker migrate`
 
+use std::fmt::Write;
 use std::time::Duration;
 
 use clap::Args;
 
 use super::args::{DatabaseArgs, parse_duration};
-use super::print::print_line;
+use super::print::{print_line, report, with_effect};
 use crate::outbox::{Damage, Installed, Migrated, list_names};
 
 /// Create the schema `signaling`, or bring it up to date
@@ -50,37 +51,45 @@ pub(super) async fn run(args: MigrateArgs) -> anyhow::Result<()> {
         installed,
         remaining,
     } = migrated?;
-    for (count, objects) in [
-        (installed.functions, "functions"),
-        (installed.views, "views"),
-        (installed.triggers, "triggers"),
-    ] {
-        if count > 0 {
-            print_line(format!("installed {count} {objects}"))?;
-        }
-    }
+    let has_changed = applied > 0 || installed != Installed::default();
     let names = |is_missing: bool| -> Vec<_> {
         let remaining = remaining.iter();
         let of_kind = remaining.filter(|damage| damage.is_missing() == is_missing);
         of_kind.map(Damage::name).collect()
     };
     let (missing, different) = (names(true), names(false));
+    let mut text = String::new();
+    for (count, objects) in [
+        (installed.functions, "functions"),
+        (installed.views, "views"),
+        (installed.triggers, "triggers"),
+    ] {
+        if count > 0 {
+            // Writing into a string does not fail.
+            writeln!(text, "installed {count} {objects}").ok();
+        }
+    }
     if !different.is_empty() {
-        print_line(format!(
+        writeln!(
+            text,
             "not as this version makes it: {}. `worker check` says more",
             list_names(&different)
-        ))?;
+        )
+        .ok();
     }
-    if !missing.is_empty() {
-        anyhow::bail!(
-            "the schema signaling lacks {}, which need a look at all rows to be made again: run the statements that `worker check` prints",
-            list_names(&missing)
-        );
+    if missing.is_empty() {
+        text += if has_changed {
+            "the schema signaling is up to date\n"
+        } else {
+            "the schema signaling was up to date already: nothing changed\n"
+        };
     }
-    print_line(if applied == 0 && installed == Installed::default() {
-        "the schema signaling was up to date already: nothing changed"
-    } else {
-        "the schema signaling is up to date"
-    })?;
-    printed
+    let reported = with_effect(printed, has_changed).and_then(|()| report(text, has_changed));
+    // The operator must learn of a damaged schema also where the report could not be written.
+    anyhow::ensure!(
+        missing.is_empty(),
+        "the schema signaling lacks {}, which need a look at all rows to be made again: run the statements that `worker check` prints",
+        list_names(&missing)
+    );
+    reported
 }

@@ -5,7 +5,7 @@ use std::fmt::Write;
 
 use sqlx::error::DatabaseError;
 
-use super::print::one_line;
+use super::print::{after_change, one_line};
 use crate::outbox::{LaneStatus, ObstacleKind, Outbox};
 
 /// The result of a query that only explains a command. None if the role has no privilege to read: the command itself has
@@ -25,9 +25,9 @@ pub(super) fn if_readable<T>(result: Result<T, sqlx::Error>) -> Result<Option<T>
     }
 }
 
-/// The lane of an app. None if there is no lane, or if the role has no privilege to read it.
-pub(super) async fn lane(outbox: &Outbox, app: &str) -> Result<Option<LaneStatus>, sqlx::Error> {
-    Ok(if_readable(outbox.lane(app).await)?.flatten())
+/// The lane of an app after a change. None if there is no lane, or if the role has no privilege to read it.
+pub(super) async fn lane(outbox: &Outbox, app: &str) -> anyhow::Result<Option<LaneStatus>> {
+    Ok(after_change(if_readable(outbox.lane(app).await))?.flatten())
 }
 
 /// A line for each obstacle, except one that the command has printed already.

@@ -4,7 +4,7 @@ use clap::Args;
 
 use super::args::{DatabaseArgs, operator, parse_reason};
 use super::obstacles;
-use super::print::{one_line, print, print_line};
+use super::print::{one_line, report};
 use super::status;
 use crate::outbox::{LaneStatus, ObstacleKind};
 
@@ -47,20 +47,17 @@ pub(super) async fn pause(args: PauseArgs) -> anyhow::Result<()> {
     let is_news = outbox.pause(app, reason, &operator()).await?;
     let lane = obstacles::lane(&outbox, app).await?;
     outbox.close().await;
-    if is_news {
-        print_line(format!(
-            "{app} is paused: no call starts until `worker resume {app}`, and calls in flight are finished"
-        ))?;
+    let mut text = if is_news {
+        format!(
+            "{app} is paused: no call starts until `worker resume {app}`, and calls in flight are finished\n"
+        )
     } else {
-        print_line(format!(
-            "{app} was paused already{}",
-            paused_by(lane.as_ref())
-        ))?;
-    }
+        format!("{app} was paused already{}\n", paused_by(lane.as_ref()))
+    };
     if let Some(lane) = lane {
-        print(obstacles::lines(&lane, Some(ObstacleKind::Paused)))?;
+        text += &obstacles::lines(&lane, Some(ObstacleKind::Paused));
     }
-    Ok(())
+    report(text, is_news)
 }
 
 /// The operator who paused an app, with the time and the reason, for the end of a sentence.
@@ -86,6 +83,10 @@ pub(super) async fn resume(args: ResumeArgs) -> anyhow::Result<()> {
     let outbox = args.database.connect_migrated().await?;
     let change = outbox.resume(&args.app).await?;
     outbox.close().await;
-    print_line(format!("{}: {}", args.app, one_line(&change)))?;
-    Ok(())
+    // The beginning of the sentence that `signaling.resume` returns.
+    let has_changed = !change.starts_with("nothing changed");
+    report(
+        format!("{}: {}\n", args.app, one_line(&change)),
+        has_changed,
+    )
 }

@@ -29,6 +29,33 @@ pub(super) fn print_line(line: impl Into<String>) -> anyhow::Result<()> {
     print(line.into() + "\n")
 }
 
+/// Prints the report of a change. An operator whose disk is full must not take a missing report for a missing change.
+///
+/// # Errors
+/// As [`print`], with the fate of the change.
+pub(super) fn report(text: impl AsRef<[u8]>, has_changed: bool) -> anyhow::Result<()> {
+    with_effect(print(text), has_changed)
+}
+
+/// Adds the fate of the change to an error of its report.
+pub(super) fn with_effect(printed: anyhow::Result<()>, has_changed: bool) -> anyhow::Result<()> {
+    printed.context(if has_changed {
+        "the change took effect, but its report could not be written"
+    } else {
+        "there was nothing to change, and the report of that could not be written"
+    })
+}
+
+/// The result of a query for the report of a change that is committed.
+///
+/// # Errors
+/// Those of the query, with the fate of the change.
+pub(super) fn after_change<T>(
+    result: Result<T, impl std::error::Error + Send + Sync + 'static>,
+) -> anyhow::Result<T> {
+    result.context("the change took effect, but the database failed before the report of it")
+}
+
 fn print_to(out: &mut impl Write, text: &[u8]) -> io::Result<()> {
     // Without a flush, an error would be lost when the process ends.
     match out.write_all(text).and_then(|()| out.flush()) {

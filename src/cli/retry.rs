@@ -1,15 +1,19 @@
 //! `worker retry`
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 
+use anyhow::Context;
 use clap::Args;
 use time::OffsetDateTime;
 
-use super::args::{DatabaseArgs, parse_time};
+use super::UsageError;
+use super::args::{DatabaseArgs, parse_http_status, parse_id, parse_time};
 use super::obstacles::{self, if_readable};
-use super::print::{print, print_line};
-use crate::outbox::{MessageState, Outbox, Retried, RetryFilter};
+use super::print::{after_change, print, report};
+use super::status;
+use crate::outbox::{Outbox, Retried, RetryFilter};
+use crate::pace::DbTime;
 
 /// Send messages again that failed, expired, were cancelled, or whose outcome is unknown
 ///
@@ -34,7 +38,8 @@ pub(super) struct RetryArgs {
     #[arg(long = "status", default_value = "failed", value_parser = ["failed", "expired", "cancelled", "unknown"])]
     statuses: Vec<String>,
 
-    /// Only messages that were finished at this time or later
+    /// Only messages that were finished at this time or later, like 2030-01-31T12:00:00Z; a date like 2030-01-31 is its
+    /// midnight in UTC
     #[arg(long, value_parser = parse_time, value_name = "TIME")]
     since: Option<OffsetDateTime>,
 
@@ -47,11 +52,11 @@ pub(super) struct RetryArgs {
     error_like: Option<String>,
 
     /// Only messages whose last call was answered so; may be given again
-    #[arg(long = "http-status", value_name = "STATUS")]
+    #[arg(long = "http-status", value_name = "STATUS", value_parser = parse_http_status)]
     http_statuses: Vec<i32>,
 
     /// Only this message; may be given again
-    #[arg(long = "id", value_name = "ID")]
+    #[arg(long = "id", value_name = "ID", value_parser = parse_id)]
     ids: Vec<i64>,
 
     /// Count them, and change nothing
@@ -64,6 +69,8 @@ const ROWS_PER_CALL: i64 = 5_000;
 
 pub(super) async fn run(args: RetryArgs) -> anyhow::Result<()> {
     let outbox = args.database.connect_migrated().await?;
+    let now = OffsetDateTime::from(outbox.viewed_at().await?);
+    refuse_impossible_times(args.since, args.until, now)?;
     let filter = RetryFilter {
         app: args.app,
         statuses: args.statuses,
@@ -73,46 +80,88 @@ pub(super) async fn run(args: RetryArgs) -> anyhow::Result<()> {
         http_statuses: args.http_statuses,
         ids: args.ids,
     };
+    let left_out = LeftOut::of(&outbox, &filter).await?;
     if args.dry_run {
         let messages = total(&outbox.retry(&filter, true, None).await?);
-        print_line(format!("{} would be sent again", count(messages)))?;
         outbox.close().await;
-        return Ok(());
+        let text = format!(
+            "{}{} would be sent again\n",
+            left_out.text(),
+            count(messages)
+        );
+        print(text)?;
+        return left_out.refuse_missing();
     }
-    let left_out = left_out(&outbox, &filter).await?;
     // Without this bound, the loop would retry messages that fail again meanwhile.
-    let now = OffsetDateTime::from(outbox.viewed_at().await?);
     let filter = RetryFilter {
         until: Some(filter.until.map_or(now, |until| until.min(now))),
         ..filter
     };
+    let by_app = retry_in_steps(&outbox, &filter).await?;
+    let text = after_change(result_text(&outbox, &by_app).await)?;
+    outbox.close().await;
+    report(left_out.text() + &text, !by_app.is_empty())?;
+    left_out.refuse_missing()
+}
+
+/// Refuses times between which no message can have finished. The command would otherwise report that none matches, as if
+/// there were no failures.
+fn refuse_impossible_times(
+    since: Option<OffsetDateTime>,
+    until: Option<OffsetDateTime>,
+    now: OffsetDateTime,
+) -> Result<(), UsageError> {
+    let text = |time: OffsetDateTime| status::at(Some(DbTime::from(time)));
+    match (since, until) {
+        (Some(since), _) if since > now => Err(UsageError(format!(
+            "--since {} is in the future, and no message has finished later: the database's clock shows {}. Give an earlier time",
+            text(since),
+            text(now)
+        ))),
+        (Some(since), Some(until)) if since >= until => Err(UsageError(format!(
+            "--since {} is not before --until {}, so no message can match: give an earlier --since or a later --until",
+            text(since),
+            text(until)
+        ))),
+        (_, _) => Ok(()),
+    }
+}
+
+/// Retries messages until none is left. Returns how many of each app.
+async fn retry_in_steps(
+    outbox: &Outbox,
+    filter: &RetryFilter,
+) -> anyhow::Result<BTreeMap<String, i64>> {
     let mut by_app = BTreeMap::new();
     loop {
-        let retried = outbox.retry(&filter, false, Some(ROWS_PER_CALL)).await?;
+        let step = outbox.retry(filter, false, Some(ROWS_PER_CALL)).await;
+        let before: i64 = by_app.values().sum();
+        let retried = if before > 0 {
+            step.with_context(|| {
+                format!(
+                    "{} are due again, and the next step failed, so run the command again for the rest",
+                    count(before)
+                )
+            })?
+        } else {
+            step?
+        };
         let messages = total(&retried);
         for Retried { app, messages } in retried {
             *by_app.entry(app).or_insert(0) += messages;
         }
         if messages < ROWS_PER_CALL {
-            break;
+            return Ok(by_app);
         }
     }
-    print(result_text(&outbox, &by_app, &left_out).await?)?;
-    outbox.close().await;
-    Ok(())
 }
 
 /// The number of messages of each app that are due again, and the obstacles of the app.
 async fn result_text(
     outbox: &Outbox,
     by_app: &BTreeMap<String, i64>,
-    left_out: &[MessageState],
 ) -> Result<String, sqlx::Error> {
     let mut text = String::new();
-    for message in left_out {
-        let MessageState { id, state, .. } = message;
-        writeln!(text, "{id} is not sent again: it is {state}").ok();
-    }
     if by_app.is_empty() {
         text += "no message is due again: none matches\n";
     }
@@ -128,15 +177,52 @@ async fn result_text(
     Ok(text)
 }
 
-/// The messages that the operator named by id and whose status the filter excludes.
-async fn left_out(outbox: &Outbox, filter: &RetryFilter) -> Result<Vec<MessageState>, sqlx::Error> {
-    if filter.ids.is_empty() {
-        return Ok(Vec::new());
+/// Messages that the operator named by id and that the command does not send again.
+#[derive(Debug, Default)]
+struct LeftOut {
+    /// The id and the state of messages whose status the filter excludes.
+    excluded: Vec<(i64, String)>,
+    missing: BTreeSet<i64>,
+}
+
+impl LeftOut {
+    async fn of(outbox: &Outbox, filter: &RetryFilter) -> Result<Self, sqlx::Error> {
+        if filter.ids.is_empty() {
+            return Ok(Self::default());
+        }
+        // A role that may not read messages learns nothing about them.
+        let Some(states) = if_readable(outbox.message_states(&filter.ids).await)? else {
+            return Ok(Self::default());
+        };
+        let found: BTreeSet<i64> = states.iter().map(|message| message.id).collect();
+        Ok(Self {
+            missing: &filter.ids.iter().copied().collect() - &found,
+            excluded: states
+                .into_iter()
+                .filter(|message| !filter.statuses.contains(&message.status))
+                .map(|message| (message.id, message.state))
+                .collect(),
+        })
     }
-    let states = if_readable(outbox.message_states(&filter.ids).await)?;
-    let mut states = states.unwrap_or_default();
-    states.retain(|message| !filter.statuses.contains(&message.status));
-    Ok(states)
+
+    fn text(&self) -> String {
+        let mut text = String::new();
+        for (id, state) in &self.excluded {
+            writeln!(text, "{id} is not sent again: it is {state}").ok();
+        }
+        for id in &self.missing {
+            writeln!(text, "{id} is not sent again: there is no such message").ok();
+        }
+        text
+    }
+
+    fn refuse_missing(&self) -> anyhow::Result<()> {
+        anyhow::ensure!(
+            self.missing.is_empty(),
+            "not all messages that --id names exist"
+        );
+        Ok(())
+    }
 }
 
 fn total(retried: &[Retried]) -> i64 {

@@ -8,7 +8,8 @@ use clap::Args;
 use tokio_util::sync::CancellationToken;
 
 use super::args::{
-    DatabaseArgs, Environment, host, parse_duration, parse_environment, parse_retention,
+    DatabaseArgs, Environment, host, parse_calls, parse_duration, parse_environment,
+    parse_retention, parse_whole_calls,
 };
 use super::ops::OpsArgs;
 use super::signals::signals;
@@ -20,6 +21,7 @@ use crate::proxy::ProxyVariables;
 use crate::retry::RetryPolicy;
 use crate::sanitize;
 use crate::secret;
+use crate::telemetry::failure_log::FailureLog;
 use crate::telemetry::traces::Traces;
 use crate::worker;
 
@@ -95,12 +97,12 @@ pub(super) struct AppArgs {
 
     /// Calls a second that the API allows the app, over all workers; `worker limit` sets another one while they
     /// run [default: 500]
-    #[arg(long, env = "WORKER_RATE", value_name = "CALLS")]
+    #[arg(long, env = "WORKER_RATE", value_name = "CALLS", value_parser = parse_calls)]
     rate: Option<f64>,
 
     /// Messages of an app that this process may have at once, from their claim until they are recorded
     /// [default: 1024]
-    #[arg(long, env = "WORKER_MAX_IN_FLIGHT", value_name = "CALLS")]
+    #[arg(long, env = "WORKER_MAX_IN_FLIGHT", value_name = "CALLS", value_parser = parse_whole_calls)]
     max_in_flight: Option<usize>,
 }
 
@@ -259,17 +261,16 @@ async fn open(args: &RunArgs, waiting: &Waiting) -> anyhow::Result<Outbox> {
         outbox.check_objects().await?;
         Ok(outbox)
     };
-    let mut has_warned = false;
+    let failures = FailureLog::default();
     loop {
         match try_open().await {
             Err(error) if is_passing(&error) => {
                 waiting.because(error_chain_text(error.as_ref()));
-                if !has_warned {
+                if failures.failed() {
                     tracing::warn!(
                         event = "startup_delayed",
                         "{error:#}: trying again until it can"
                     );
-                    has_warned = true;
                 }
                 tokio::time::sleep(DATABASE_RETRY).await;
             }

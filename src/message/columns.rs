@@ -1,10 +1,11 @@
 //! A message as text from outside, before its check.
 
-use serde::Deserialize;
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer};
 use time::OffsetDateTime;
-use time::serde::rfc3339;
 
 use super::{InvalidMessage, NewMessage, Target};
+use crate::time_text;
 
 /// The columns that a producer writes. A column that is left out has the table's default.
 #[derive(Clone, Default, Deserialize)]
@@ -22,15 +23,24 @@ pub(crate) struct MessageColumns {
     pub(crate) enable_offline_messaging: bool,
     #[serde(default)]
     pub(crate) enable_historical_messaging: bool,
-    #[serde(default, with = "rfc3339::option")]
+    #[serde(default, deserialize_with = "time")]
     pub(crate) due_at: Option<OffsetDateTime>,
-    #[serde(default, with = "rfc3339::option")]
+    #[serde(default, deserialize_with = "time")]
     pub(crate) expires_at: Option<OffsetDateTime>,
     pub(crate) max_attempts: Option<u16>,
     #[serde(default)]
     pub(crate) at_most_once: bool,
     pub(crate) dedupe_key: Option<String>,
     pub(crate) traceparent: Option<String>,
+}
+
+/// Reads a time, or null. The error does not quote the text, which may be a payload in the wrong place.
+fn time<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<OffsetDateTime>, D::Error> {
+    let Some(text) = Option::<String>::deserialize(deserializer)? else {
+        return Ok(None);
+    };
+    let error = || D::Error::custom(format!("a value is not a time: {}", time_text::ACCEPTED));
+    time_text::parse(&text).map(Some).ok_or_else(error)
 }
 
 impl TryFrom<MessageColumns> for NewMessage {

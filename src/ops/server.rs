@@ -59,6 +59,7 @@ pub(crate) enum OpsError {
 #[derive(Debug)]
 pub(crate) struct OpsServer {
     pub(crate) state: OpsState,
+    #[cfg(feature = "dev")]
     pub(crate) address: SocketAddr,
     stopping: CancellationToken,
     tasks: TaskTracker,
@@ -103,6 +104,7 @@ impl OpsServer {
                 metrics: Some(Arc::clone(&metrics)),
                 ..OpsState::default()
             },
+            #[cfg(feature = "dev")]
             address,
             stopping: CancellationToken::new(),
             tasks: TaskTracker::new(),

@@ -12,10 +12,11 @@ use sqlx::{FromRow, Postgres, query};
 use time::OffsetDateTime;
 
 use crate::error_text::database_error_text;
+use crate::outbox::errors::is_within_function;
 use crate::outbox::one_off::rows;
 use crate::outbox::pool::Session;
 use crate::outbox::pool::statement::Statement;
-use crate::outbox::{Outbox, may_have_taken_effect};
+use crate::outbox::{Outbox, is_row_security, may_have_taken_effect};
 
 /// How long the server works on what an operator wishes: a lock that somebody holds is waited for for less.
 const STATEMENT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -26,6 +27,9 @@ pub(crate) enum AdminError {
     /// It can't be: what is wrong, and a hint.
     #[error("{0}")]
     Refused(String),
+    /// The role, or the owner of the functions, lacks the rights for any such change.
+    #[error("{0}")]
+    Forbidden(String),
     /// The database failed before anything was changed.
     #[error("the database failed, and nothing was changed: {}", database_error_text(.0))]
     Database(sqlx::Error),
@@ -40,8 +44,11 @@ impl From<sqlx::Error> for AdminError {
         match code.as_deref() {
             // no_data_found, invalid_parameter_value, object_not_in_prerequisite_state, and the table's own constraints
             Some("P0002" | "22023" | "55000" | "23514") => Self::Refused(database_error_text(&error)),
+            _ if is_row_security(&error) => {
+                Self::Forbidden(format!("nothing was changed: {}", database_error_text(&error)))
+            }
             // insufficient_privilege
-            Some("42501") => Self::Refused(
+            Some("42501") if !is_within_function(&error) => Self::Forbidden(
                 "this role is no operator, so nothing was changed (as the schema's owner, run `worker grant operator` with its name)".into(),
             ),
             _ => Self::Database(error),

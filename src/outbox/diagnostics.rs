@@ -115,11 +115,13 @@ pub(crate) struct RefusedMessages {
     pub(crate) newest_id: Option<i64>,
 }
 
-/// A sequence of ids that is behind its table: the next insert collides with a row.
+/// A sequence of ids that is behind its table: an insert will collide with a row.
 #[derive(Debug, Clone, PartialEq, Eq, FromRow)]
 pub(crate) struct SequenceBehind {
     pub(crate) table_name: String,
     pub(crate) next_id: i64,
+    /// The first id from `next_id` on that a row has.
+    pub(crate) taken_id: i64,
     pub(crate) newest_id: i64,
     /// The statement that corrects the sequence.
     pub(crate) statement: String,

@@ -72,6 +72,14 @@ pub(crate) fn is_row_security(error: &sqlx::Error) -> bool {
         .is_some_and(|error| error.code() == "42501" && error.routine() == Some("check_enable_rls"))
 }
 
+/// True if a statement within a function has failed, not the statement that the worker or the command sent.
+pub(super) fn is_within_function(error: &sqlx::Error) -> bool {
+    error
+        .as_database_error()
+        .and_then(|error| error.try_downcast_ref::<PgDatabaseError>())
+        .is_some_and(|error| error.r#where().is_some())
+}
+
 /// True if the connection or the server failed, not the statement: no response of a server at all, a connection exception
 /// (class 08), a server that stops or ends the session (57P), or a server that takes no writes (25006), because after a failover
 /// another server does.

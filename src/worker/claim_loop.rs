@@ -196,8 +196,13 @@ impl ClaimLoop {
             environment: shared.environment.as_deref(),
             isolates: self.isolates,
         };
+        self.lane.waits_for_claim.store(true, Ordering::Relaxed);
         let claimed = self.claim_past_refusals(request).await;
         self.isolates = isolates_next(self.isolates, &claimed);
+        let may_have_rows = matches!(&claimed, Err(error) if error.may_have_rows);
+        self.lane
+            .waits_for_claim
+            .store(may_have_rows, Ordering::Relaxed);
         let batch = match claimed {
             Ok(batch) => batch,
             Err(error) => {

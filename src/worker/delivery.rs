@@ -282,8 +282,8 @@ fn finish(
     let was_sent = !matches!(call, Err(CallFailure::NotSent(_)));
     lane.stats
         .called(now, outcome, was_sent.then_some(duration));
-    if let Some(wanted_at) = claimed.wanted_at {
-        lane.stats.waited(now, sent_at.since(wanted_at));
+    if let Some(waited) = queue_wait(lane, claimed, sent_at) {
+        lane.stats.waited(now, waited);
     }
     let error = (!matches!(outcome, Outcome::Accepted(_))).then(|| outcome::describe(&call));
     let http_status = call.as_ref().ok().map(|response| response.status);
@@ -343,6 +343,12 @@ fn next(
         delay,
         give_up_after,
     )
+}
+
+/// How long a message waited for its first call. None for a retry, and if the database's clock was set meanwhile.
+fn queue_wait(lane: &Lane, claimed: &Claimed, sent_at: DbTime) -> Option<Duration> {
+    let clock = lane.shared.outbox.clock();
+    clock.time_between(claimed.wanted_at?, sent_at)
 }
 
 fn judge(
@@ -413,7 +419,7 @@ fn panicked(lane: &Lane, claimed: &Claimed, sent_at: Option<DbTime>) -> Finished
             app = lane.app,
             message_id = claimed.id,
             suppressed,
-            "the worker panicked during an attempt to send this message, which is a defect. The message ends after its max_attempts; other messages go on. Please report the `panicked` line before this one"
+            "the worker panicked during an attempt to send this message, which is a defect. The message ends after its max_attempts, and stops no other message. Please report the `panicked` line before this one"
         );
     }
     let (outcome, error) = match sent_at {

@@ -116,6 +116,8 @@ pub(crate) struct Lane {
     pub(super) rescheduled: Notify,
     pub(super) delivery_panics: LogThrottle,
     refused: LogThrottle,
+    /// The database has not answered a claim, which it may have carried out.
+    pub(super) waits_for_claim: AtomicBool,
 }
 
 /// The part of a finished attempt that changes the lane.
@@ -152,6 +154,7 @@ impl Lane {
             rescheduled: Notify::new(),
             delivery_panics: LogThrottle::default(),
             refused: LogThrottle::default(),
+            waits_for_claim: AtomicBool::new(false),
             app,
         }
     }

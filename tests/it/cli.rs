@@ -1,5 +1,6 @@
 //! The command line, as a person or a script meets it.
 
+mod application_errors;
 mod check;
 mod dev;
 mod effects;
@@ -7,6 +8,7 @@ mod enqueue;
 mod health;
 mod help;
 mod message;
+mod names_and_times;
 mod output;
 mod pages;
 mod simulate;

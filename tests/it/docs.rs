@@ -149,6 +149,37 @@ async fn every_setting_of_a_worker_is_in_the_documents() {
     assert!(missing.is_empty(), "these are in no table: {missing:#?}");
 }
 
+/// A worker that can't count messages may be unable to send them, too, because the database refuses its logins.
+#[test]
+fn no_log_line_of_a_failure_promises_that_messages_are_sent() {
+    let mut text = String::new();
+    sources(
+        &Path::new(env!("CARGO_MANIFEST_DIR")).join("src"),
+        &mut text,
+    );
+    let promises = [
+        "messages go on",
+        "sent all the same",
+        "delivered all the same",
+    ];
+    let lines: Vec<_> = ["warn", "error"]
+        .into_iter()
+        .flat_map(|level| {
+            let call = format!("tracing::{level}!(");
+            text.split(&call)
+                .skip(1)
+                .filter_map(|rest| rest.split(");").next().map(str::to_owned))
+                .collect::<Vec<_>>()
+        })
+        .collect();
+    let promising: Vec<_> = lines
+        .iter()
+        .filter(|line| promises.iter().any(|promise| line.contains(promise)))
+        .collect();
+    assert!(lines.len() > 30, "the sources are not read");
+    assert!(promising.is_empty(), "{promising:#?}");
+}
+
 #[test]
 fn every_log_line_has_an_event_and_every_event_is_in_the_documents() {
     let mut text = String::new();

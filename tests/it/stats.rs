@@ -110,7 +110,7 @@ async fn the_queue_wait_lasts_from_when_a_message_is_due_to_its_first_call() {
     world.until_all_final().await;
     worker.stop().await;
     let buckets: Vec<i64> = world
-        .ask("select queue_wait from signaling.minute_stats where queue_wait <> '{}'")
+        .ask("select queue_wait from signaling.minute_stats where 1 = any (queue_wait)")
         .await;
     // Up to 5 s is the twelfth, 60 s would be the fifteenth: a busy machine may take its time.
     let place = buckets.iter().position(|count| *count == 1);
@@ -260,4 +260,76 @@ async fn messages_do_not_wait_for_a_count() {
     world.insert_many(20).await;
     world.until_all_final().await;
     assert!(is_counting().await, "the count is still under way");
+}
+
+/// How long the oldest message of an app had waited at the last count, in seconds.
+async fn oldest_s(world: &World, app: &str) -> Option<f64> {
+    let oldest = "select extract(epoch from counted_at - oldest_at)::float8
+                  from signaling.queue_counts cross join signaling.queue_counts_turn where app = $1";
+    sqlx::query_scalar(oldest)
+        .bind(app)
+        .fetch_one(&world.pool)
+        .await
+        .expect("the oldest message")
+}
+
+#[tokio::test]
+async fn the_oldest_message_waits_since_it_could_be_sent_and_no_longer() {
+    const HOUR_S: f64 = 3_600.0;
+    let world = World::new().await;
+    for (app, change, range_s) in [
+        // It was due before its insert.
+        (
+            "backdated",
+            "due_at = now() - interval '1 day'",
+            Some(0.0..HOUR_S),
+        ),
+        (
+            "waiting",
+            "due_at = now() - interval '5 hours', created_at = now() - interval '4 hours'",
+            Some(4.0 * HOUR_S..5.0 * HOUR_S),
+        ),
+        (
+            "was-scheduled",
+            "due_at = now() - interval '4 hours', created_at = now() - interval '1 day'",
+            Some(4.0 * HOUR_S..5.0 * HOUR_S),
+        ),
+        (
+            "scheduled",
+            "due_at = now() + interval '1 day', created_at = now() - interval '1 day'",
+            None,
+        ),
+        // Its first call is under way.
+        (
+            "first-call",
+            "due_at = now() + interval '1 minute', created_at = now() - interval '1 day', claim_id = gen_random_uuid()",
+            None,
+        ),
+        (
+            "failing",
+            "due_at = now(), created_at = now() - interval '1 day', attempts = 1, sent_at = now(), failing_since = now() - interval '4 hours'",
+            Some(4.0 * HOUR_S..5.0 * HOUR_S),
+        ),
+        // An operator has made it due again.
+        (
+            "retried",
+            "due_at = now(), created_at = now() - interval '1 day', sent_at = now() - interval '1 day'",
+            Some(0.0..HOUR_S),
+        ),
+    ] {
+        let id = world.insert(peer(json!({"app": app}))).await;
+        world
+            .execute(&format!(
+                "update signaling.outbox set {change} where id = {id}"
+            ))
+            .await;
+        refresh_queue_counts(&world).await;
+        let found = oldest_s(&world, app).await;
+        let is_expected = match (&range_s, found) {
+            (Some(range_s), Some(found)) => range_s.contains(&found),
+            (None, None) => true,
+            (Some(_), None) | (None, Some(_)) => false,
+        };
+        assert!(is_expected, "{app}: {found:?}");
+    }
 }

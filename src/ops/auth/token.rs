@@ -2,7 +2,6 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use base64::Engine as _;
@@ -12,6 +11,7 @@ use secrecy::{ExposeSecret, SecretString};
 use sha2::Sha256;
 
 use crate::secret::{SecretError, SecretSource};
+use crate::telemetry::failure_log::FailureLog;
 
 pub(super) const COOKIE_NAME: &str = "signaling_ops";
 /// Slows down guessing on one connection.
@@ -33,7 +33,7 @@ pub(crate) enum Access {
 #[derive(Debug)]
 pub(crate) struct OpsToken {
     source: SecretSource,
-    has_warned: AtomicBool,
+    failures: FailureLog,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -58,7 +58,7 @@ impl OpsToken {
     pub(crate) fn in_file(path: impl Into<PathBuf>) -> Result<Self, TokenError> {
         let token = Self {
             source: SecretSource::file(path),
-            has_warned: AtomicBool::new(false),
+            failures: FailureLog::default(),
         };
         token.read()?;
         Ok(token)
@@ -80,11 +80,11 @@ impl OpsToken {
     pub(super) fn current(&self) -> Option<SecretString> {
         match self.read() {
             Ok(token) => {
-                self.has_warned.store(false, Ordering::Relaxed);
+                self.failures.succeeded();
                 Some(token)
             }
             Err(error) => {
-                if !self.has_warned.swap(true, Ordering::Relaxed) {
+                if self.failures.failed() {
                     tracing::warn!(
                         event = "ops_token_failed",
                         "the ops server refuses all requests that need the token: {error}"

@@ -33,7 +33,9 @@ impl From<sqlx::Error> for PageError {
 impl From<AdminError> for PageError {
     fn from(error: AdminError) -> Self {
         match error {
-            AdminError::Refused(_) => Self::BadRequest(error.to_string()),
+            AdminError::Refused(_) | AdminError::Forbidden(_) => {
+                Self::BadRequest(error.to_string())
+            }
             AdminError::Database(_) | AdminError::Unknown(_) => Self::NotDone(error),
         }
     }

@@ -31,7 +31,8 @@ pub(crate) struct Pending {
     pub(crate) sending: u64,
     /// Of all these, the messages that claims pass over because the database refuses to change them: at most 10,000.
     pub(crate) refused: u64,
-    /// For how long the oldest one had waited then that is not scheduled, in seconds.
+    /// For how long the oldest message had waited that is not scheduled, in seconds: since it was due, but not before its
+    /// insert; if a call of it failed, since the first such call.
     pub(crate) oldest_s: Option<f64>,
     /// How long ago they were counted, in seconds; none if they never were.
     pub(crate) counted_ago_s: Option<f64>,

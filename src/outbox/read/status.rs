@@ -106,6 +106,7 @@ impl Outbox {
 }
 
 /// What became of a sample message.
+#[cfg(feature = "dev")]
 #[derive(Debug, FromRow)]
 pub(crate) struct SampleRow {
     pub(crate) status: String,
@@ -113,6 +114,7 @@ pub(crate) struct SampleRow {
     pub(crate) attempts: i32,
 }
 
+#[cfg(feature = "dev")]
 impl Outbox {
     /// All rows by state, for a table that is small.
     pub(crate) async fn sample_counts(&self) -> Result<BTreeMap<String, i64>, sqlx::Error> {

@@ -110,9 +110,9 @@ fn message_attributes(lane: &Lane, claimed: &Claimed, record: &Record) -> Vec<Ke
     if let Some(status) = record.status {
         attributes.push(KeyValue::new("signaling.status", status.as_str()));
     }
-    if let (Some(wanted_at), Some(call)) = (claimed.wanted_at, &record.call) {
-        let delay_s = call.sent_at.since(wanted_at).as_secs_f64();
-        attributes.push(KeyValue::new("signaling.delay_s", delay_s));
+    let call = record.call.as_ref();
+    if let Some(waited) = call.and_then(|call| super::queue_wait(lane, claimed, call.sent_at)) {
+        attributes.push(KeyValue::new("signaling.delay_s", waited.as_secs_f64()));
     }
     attributes
 }

@@ -1,10 +1,12 @@
 //! Logs lane state changes once per process, whether this worker caused the change or read it in a claim.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::advice;
 use crate::outbox::HoldKind;
 use crate::pace::DbTime;
+use crate::telemetry::failure_log::FailureLog;
+use crate::telemetry::log_throttle::LogThrottle;
 
 /// An API that allows less than the limit answers 429 for ever, so a slowed lane is logged again after this time.
 const LOG_SLOWED_EVERY: Duration = Duration::from_secs(60);
@@ -15,7 +17,9 @@ pub(crate) struct LaneLog {
     /// The time of the logged state. A claim with an earlier time shows an older state.
     as_of: DbTime,
     hold: Option<HoldKind>,
-    slowed_logged_at: Option<Instant>,
+    /// The lane is slow, and the log shows it.
+    slowed: FailureLog,
+    slowed_throttle: LogThrottle,
 }
 
 impl LaneLog {
@@ -24,7 +28,8 @@ impl LaneLog {
             app,
             as_of: DbTime::from_micros(0),
             hold: None,
-            slowed_logged_at: None,
+            slowed: FailureLog::default(),
+            slowed_throttle: LogThrottle::with_interval(LOG_SLOWED_EVERY),
         }
     }
 
@@ -44,10 +49,12 @@ impl LaneLog {
             return;
         }
         match slowed_to_per_s {
-            Some(rate_per_s) if self.slowed_logged_at.is_none() => {
+            Some(rate_per_s) if self.slowed.failed() => {
+                // Begins the interval: the next 429 is no news.
+                self.slowed_throttle.admit();
                 self.log_slowed(rate_per_s, Duration::ZERO);
             }
-            None if self.slowed_logged_at.take().is_some() => {
+            None if self.slowed.succeeded() => {
                 tracing::info!(
                     event = "lane_rate_restored",
                     app = self.app,
@@ -67,14 +74,13 @@ impl LaneLog {
             rate_per_s,
             "a 429 has cut the rate"
         );
-        let logged_at = self.slowed_logged_at;
-        if logged_at.is_none_or(|logged_at| logged_at.elapsed() >= LOG_SLOWED_EVERY) {
+        let is_due = self.slowed_throttle.admit().is_some();
+        if self.slowed.failed() || is_due {
             self.log_slowed(rate_per_s, retry_after);
         }
     }
 
-    fn log_slowed(&mut self, rate_per_s: f64, retry_after: Duration) {
-        self.slowed_logged_at = Some(Instant::now());
+    fn log_slowed(&self, rate_per_s: f64, retry_after: Duration) {
         tracing::warn!(
             event = "lane_throttled",
             app = self.app,

@@ -140,6 +140,50 @@ async fn a_full_disk_is_an_error_of_every_command_that_prints() {
 }
 
 #[tokio::test]
+async fn a_change_whose_report_has_no_room_is_reported_as_done() {
+    let world = world_with_a_message().await;
+    let role = format!("output_{}", std::process::id());
+    world.execute(&format!("create role {role} login")).await;
+    let failed = world.insert(peer(json!({}))).await;
+    world
+        .execute(&format!(
+            "update signaling.outbox set status = 'failed', attempts = 1, finished_at = now() where id = {failed};
+             drop function signaling.pause"
+        ))
+        .await;
+    let changes = [
+        vec!["migrate"],
+        vec!["grant", "reader", &role],
+        vec!["pause", "default"],
+        vec!["resume", "default"],
+        vec!["limit", "default", "100"],
+        vec!["retry", "--app", "default"],
+        vec!["cancel", "1"],
+        vec!["adopt", "--environment=tests", "--cancel-pending"],
+    ];
+    for arguments in &changes {
+        let (code, stderr) = run(&world, arguments, Output::Full).await;
+        assert_eq!(code, Some(1), "{arguments:?}: {stderr}");
+        let said = "error: the change took effect, but its report could not be written: ";
+        assert!(stderr.starts_with(said), "{arguments:?}: {stderr}");
+    }
+    // A resumed app can be paused again. Nothing else is left to change.
+    for arguments in changes
+        .iter()
+        .filter(|command| !["pause", "resume"].contains(&command[0]))
+    {
+        let (code, stderr) = run(&world, arguments, Output::Full).await;
+        assert_eq!(code, Some(1), "{arguments:?}: {stderr}");
+        let said =
+            "error: there was nothing to change, and the report of that could not be written: ";
+        assert!(stderr.starts_with(said), "{arguments:?}: {stderr}");
+    }
+    world
+        .execute(&format!("drop owned by {role}; drop role {role}"))
+        .await;
+}
+
+#[tokio::test]
 async fn status_that_is_watched_ends_when_nobody_reads_any_more() {
     let world = World::new().await;
     let watch = ["status", "--watch", "--every=500ms"];

@@ -195,6 +195,62 @@ async fn an_unknown_command_or_flag_is_a_mistake() {
 }
 
 #[tokio::test]
+async fn a_value_that_is_none_is_refused_in_words_of_this_program() {
+    let line = r#"{"sender":"a","destination":"b","payload":"c","due_at":"soon"}"#;
+    for (arguments, phrase) in [
+        (&["cancel", "seven"][..], "write a whole number like 17"),
+        (&["message", "seven"], "write a whole number like 17"),
+        (&["retry", "--id", "seven"], "write a whole number like 17"),
+        (&["retry", "--http-status", "9"], "from 100 to 599"),
+        (&["retry", "--since", "soon"], "or a date like 2030-01-31"),
+        (&["enqueue", "--stdin"], "or a date like 2030-01-31"),
+        (
+            &["migrate", "--lock-wait", "soon"],
+            "write a number with its unit",
+        ),
+        (
+            &["run", "--retention", "soon"],
+            "write a number with its unit",
+        ),
+        (&["run", "--rate", "many"], "write it like 500"),
+        (
+            &["run", "--max-in-flight", "many"],
+            "a whole number like 200",
+        ),
+    ] {
+        let worker = Worker::new(arguments).env("DATABASE_URL", URL).input(line);
+        let finished = refused(worker, &[phrase]).await;
+        for library in [
+            "invalid digit",
+            "component",
+            "expected number",
+            "float literal",
+        ] {
+            assert!(!finished.stderr.contains(library), "{finished:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn adopt_names_both_fates_of_pending_messages_and_asks_for_no_app() {
+    let adopt = || Worker::new(&["adopt", "--environment", "tests"]).env("DATABASE_URL", URL);
+    let both = [
+        "--cancel-pending cancels them",
+        "--send-pending lets the workers send them",
+    ];
+    refused(adopt(), &both).await;
+    refused(adopt().arg("shop"), &both).await;
+    let usage = "worker adopt [OPTIONS] <--cancel-pending|--send-pending> [APP]...";
+    refused(
+        adopt().arg("--cancel-pending").arg("--send-pending"),
+        &[usage],
+    )
+    .await;
+    let help = adopt().arg("--help").finish().await;
+    assert!(help.stdout.contains(usage), "{help:?}");
+}
+
+#[tokio::test]
 async fn a_database_that_can_not_be_reached_is_named_without_the_password() {
     // Nothing listens on port 1.
     let url = "postgres://app:hush-hush@127.0.0.1:1/app?sslmode=disable";

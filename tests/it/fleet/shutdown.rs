@@ -91,6 +91,46 @@ async fn a_shutdown_that_can_not_drain_in_time_says_how_many_messages_are_left()
     assert!(said.contains("3 messages were unfinished"), "{said}");
 }
 
+/// A claim that the database does not answer is no message of this worker.
+#[tokio::test]
+async fn an_idle_worker_whose_database_hangs_ends_with_success_after_the_drain_timeout() {
+    let world = World::new().await;
+    let mut worker = world
+        .worker()
+        .env("WORKER_POLL_INTERVAL", "60s")
+        .env("WORKER_DRAIN_TIMEOUT", "300ms")
+        .start();
+    world.until_idle().await;
+    let mut lock = world.pool.begin().await.expect("a transaction");
+    sqlx::query("select from signaling.lane for update")
+        .execute(&mut *lock)
+        .await
+        .expect("locked");
+    let id = world.insert(peer(json!({}))).await;
+    world
+        .until("a claim is under way", PATIENCE, async || {
+            world
+                .ask(
+                    "select exists (select from pg_stat_activity where datname = current_database()
+                     and application_name = 'signaling-worker' and wait_event_type = 'Lock')",
+                )
+                .await
+        })
+        .await;
+    worker.signal("TERM").await;
+    assert_eq!(worker.wait_exit().await, Some(0));
+    let said = worker.stderr.text();
+    assert!(!said.contains("unfinished"), "{said}");
+    assert_eq!(worker.logged("claims_unanswered"), 1, "{said}");
+    assert_eq!(worker.logged("worker_stopped"), 1, "{said}");
+    lock.commit().await.expect("unlocked");
+
+    let next = world.worker().start();
+    assert_eq!(world.until_final(id).await.status, "message_sent");
+    assert_eq!(world.seen().calls, 1);
+    drop(next);
+}
+
 #[tokio::test]
 async fn an_idle_worker_stops_at_once() {
     let world = World::new().await;

@@ -63,6 +63,22 @@ async fn signals_without_a_meaning_leave_a_worker_at_work() {
     worker.stop().await;
 }
 
+/// No handler stands in the way of a profiler's own.
+#[tokio::test]
+async fn signals_of_profilers_end_a_worker_at_once_and_lose_no_message() {
+    for signal in ["VTALRM", "PROF", "IO"] {
+        let world = World::new().await;
+        let mut worker = world.worker().start();
+        warm_up(&world).await;
+        worker.signal(signal).await;
+        assert_eq!(worker.wait_exit().await, None, "{signal}");
+        let id = world.insert(peer(json!({}))).await;
+        let mut next = world.worker().start();
+        assert_eq!(world.until_final(id).await.status, "message_sent");
+        next.stop().await;
+    }
+}
+
 #[tokio::test]
 async fn a_worker_under_nohup_outlives_its_terminal() {
     let world = World::new().await;

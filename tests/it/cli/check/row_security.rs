@@ -117,3 +117,59 @@ async fn a_worker_that_starts_under_forced_row_security_says_why_nothing_is_sent
         }
     }
 }
+
+#[tokio::test]
+async fn every_command_of_an_operator_names_row_level_security_and_the_remedy() {
+    let (world, _owner) = owned().await;
+    let mut worker = world.worker().start();
+    worker.until_logged("worker_started").await;
+    worker.stop().await;
+    let id = world.insert(peer(json!({}))).await.to_string();
+    let operator = Role::granted(&world, "operator").await;
+    let secure = async |change: &str| {
+        for table in ["outbox", "lane", "worker", "refused"] {
+            let statement = format!("alter table signaling.{table} {change}");
+            world.execute(&statement).await;
+        }
+    };
+    secure("enable row level security, force row level security").await;
+    for arguments in [
+        &["pause", "default"][..],
+        &["resume", "default"],
+        &["limit", "default", "5"],
+        &["cancel", &id],
+        &["retry", "--app", "default"],
+        &[
+            "adopt",
+            "--environment",
+            "tests",
+            "--send-pending",
+            "default",
+        ],
+        &["status"],
+        &["workers"],
+        &["message", &id],
+    ] {
+        let finished = world
+            .command(arguments)
+            .env("DATABASE_URL", &operator.url)
+            .finish()
+            .await;
+        assert_eq!(finished.code, Some(1), "{arguments:?}: {finished:?}");
+        for phrase in ["row-level security", "`alter ", "worker check"] {
+            assert!(
+                finished.stderr.contains(phrase),
+                "{arguments:?}: {finished:?}"
+            );
+        }
+        assert!(!finished.stderr.contains("no operator"), "{finished:?}");
+    }
+    // Functions pass over it, and the reports do without the tables.
+    secure("no force row level security").await;
+    let paused = world
+        .command(&["pause", "default"])
+        .env("DATABASE_URL", &operator.url)
+        .finish()
+        .await;
+    assert_eq!(paused.code, Some(0), "{paused:?}");
+}

@@ -88,20 +88,20 @@ async fn a_sequence_that_is_behind_is_found_with_the_statement_that_puts_it_righ
     world
         .execute("select setval('signaling.outbox_id_seq', 1, false)")
         .await;
-    let behind: Vec<(String, i64, i64, String)> =
+    let behind: Vec<(String, i64, i64, i64, String)> =
         sqlx::query_as("select * from signaling.sequences_behind()")
             .fetch_all(&world.pool)
             .await
             .expect("sequences");
     let found: Vec<_> = behind
         .iter()
-        .map(|(table, next, newest, _)| (table.as_str(), *next, *newest))
+        .map(|(table, next, taken, newest, _)| (table.as_str(), *next, *taken, *newest))
         .collect();
     assert_eq!(
         found,
         [
-            ("signaling.outbox", 1, 1),
-            ("signaling.attempt", 1, ATTEMPTS)
+            ("signaling.outbox", 1, 1, 1),
+            ("signaling.attempt", 1, 1, ATTEMPTS)
         ]
     );
     let insert = peer(json!({}));
@@ -114,6 +114,29 @@ async fn a_sequence_that_is_behind_is_found_with_the_statement_that_puts_it_righ
         .ask("select count(*) from signaling.sequences_behind()")
         .await;
     assert_eq!(behind, 0);
+}
+
+#[tokio::test]
+async fn inserts_succeed_up_to_the_id_that_is_named_as_taken_and_fail_there() {
+    let world = World::new().await;
+    let id = world.insert(peer(json!({}))).await;
+    world
+        .execute(&format!(
+            "delete from signaling.outbox where id = {id};
+             insert into signaling.outbox (id, sender, destination, payload) overriding system value
+             values ({id} + 2, 'a', 'b', 'c');
+             select setval('signaling.outbox_id_seq', {id}, false)"
+        ))
+        .await;
+    let taken: i64 = world
+        .ask("select taken_id from signaling.sequences_behind()")
+        .await;
+    assert_eq!(taken, id + 2);
+    for expected in [id, id + 1] {
+        assert_eq!(world.insert(peer(json!({}))).await, expected);
+    }
+    let refused = world.try_insert(&peer(json!({}))).await;
+    assert!(refused.is_err(), "the id {taken} is taken");
 }
 
 #[tokio::test]
