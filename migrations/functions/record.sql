@@ -1,8 +1,8 @@
 -- Writes the outcomes of claimed messages. The arrays hold one record at each place.
 --
 -- recorded_by    the worker's name, informational
--- ids, claim_ids which message, and the claim that had it
--- were_due_at    when the message was due before the claim: so it is again if it goes back without a delay
+-- ids, claim_ids the message, and the claim that had it
+-- were_due_at    when the message was due before the claim: a message that goes back without a delay is due then
 -- delays         how long from now on the message waits for its next attempt
 -- statuses       the final status; null: the message goes back as pending
 -- charged        the attempt counts against max_attempts
@@ -11,17 +11,22 @@
 -- outcomes       the attempt's outcome, for signaling.attempt; null if the message ended well
 -- durations      how long the attempt took
 -- faults, evidences   on which side the worker saw the fault of a failed attempt, and why: for signaling.attempt
--- isolates       after a call that the database has refused, or that did not end in time: writes each record by itself, in its
---                barest form if the database refuses more than that. After a second the rest is 'locked'.
+-- isolates       after a call that the database refused, or that timed out: writes each record on its own. If the database
+--                refuses a record, writes it without details. After a second the rest is 'locked'.
 -- logs           writes signaling.attempt
 --
--- Returns a row for each place, from 1. 'recorded': the outcome is written, and due_at is when a message that goes back is
--- due. 'locked': another session has the message locked, or there was no time left for it, so the worker tries again.
--- 'discarded': the claim had ended. A record that is written again changes nothing: it is 'recorded' if the message is final, and 'discarded' if the message went back, because it belongs to no claim then. 'bare':
--- written without the response's details and without an attempt, because a trigger or a constraint refuses those. 'refused': a
--- trigger or a constraint refuses any outcome, so the message stays claimed until its lease ends. `reason` then has the
--- code of the error and the constraint that it named; null: a trigger skipped the update without an error.
--- Locks the messages that it writes; passes over messages that are locked.
+-- Returns a row for each place, from 1, with one of these results:
+-- 'recorded'     the outcome is written; due_at is when a message that goes back is due
+-- 'locked'       another session has locked the message, or the time was over: the worker tries again
+-- 'discarded'    the claim had ended. Nothing is written
+-- 'bare'         the outcome is written without the response and without a row in signaling.attempt, because a trigger or a
+--                constraint refuses these
+-- 'refused'      a trigger or a constraint refuses any outcome: the message stays claimed until its lease ends
+-- For 'bare' and 'refused', `reason` has the code of the error and its constraint; null: a trigger skipped the update.
+--
+-- The worker may repeat a call. The second call changes nothing: the result is 'recorded' if the message is final, and
+-- 'discarded' if the message went back, because it belongs to no claim then.
+-- Locks the messages that it writes; skips messages that are locked.
 -- Index: outbox_pkey.
 create or replace function signaling.record(
     recorded_by text, ids bigint[], claim_ids uuid[], were_due_at timestamptz[], delays interval[], statuses text[], charged boolean[],
@@ -60,7 +65,7 @@ begin
                 return next;
                 continue;
             end if;
-            -- At first with all that is known, then in the barest form.
+            -- First with all details, then without.
             foreach is_bare in array array[false, true] loop
                 began_at := clock_timestamp();
                 begin
@@ -93,8 +98,9 @@ begin
         return;
     end if;
 
-    -- Write the records whose claims still have their messages. `is not distinct from` and `case` keep Postgres from the
-    -- index of retries: it looks small, but while a session holds a snapshot it keeps an entry for each message sent since.
+    -- Write the records whose claims still have their messages. `is not distinct from` and `case` keep Postgres from using
+    -- outbox_retries: the index looks small, but while a session holds a snapshot, it keeps an entry for each message sent
+    -- since.
     with given as materialized (
         select given.*
         from unnest(ids, claim_ids, were_due_at, delays, statuses, charged, record.sent_at, http_statuses, request_ids,
@@ -110,7 +116,7 @@ begin
     ), recorded as (
         update signaling.outbox
         set status = coalesce(free.status, 'pending'),
-            -- Without a delay the message was due: it is so also where the clock was set back since.
+            -- Without a delay the message is due now, even if the clock was set back since the claim.
             due_at = case when free.delay is not null then at + free.delay else least(free.was_due_at, at) end,
             -- A message that goes back belongs to no claim; a final one keeps the claim that finished it.
             claim_id = case when free.status is not null then outbox.claim_id end,
@@ -123,7 +129,7 @@ begin
             sent_at = coalesce(free.sent_at, outbox.sent_at),
             http_status = case when free.sent_at is not null then free.http_status else outbox.http_status end,
             request_id = case when free.sent_at is not null then free.request_id else outbox.request_id end,
-            -- A message that expires after an attempt keeps what went wrong with that.
+            -- A message that expires after an attempt keeps the error of that attempt.
             error = case when free.sent_at is not null then free.error
                          when free.status = 'expired' then coalesce(outbox.error, free.error)
                          else coalesce(free.error, outbox.error) end
@@ -148,7 +154,7 @@ begin
 
     return query select unnest(written), 'recorded', unnest(written_due_at), null::text;
 
-    -- Say of the others whether they are locked, were written before, or came after their claim had ended.
+    -- Find out why the other records were not written.
     if cardinality(written) < cardinality(ids) then
         return query
         select given.place::integer,

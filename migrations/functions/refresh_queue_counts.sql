@@ -1,8 +1,8 @@
--- Counts the pending messages into signaling.queue_counts, unless the last count is younger than `stale_after`, or than
--- fifty times as long as it took: so counting takes at most a fiftieth of one connection's time. A session that finds
--- another one counting does not wait. True if it counted.
+-- Counts the pending messages into signaling.queue_counts, so that status queries read a few rows and not the outbox. Skips
+-- the count if the last one is younger than `stale_after`, or than fifty times its own duration: counting takes at most 2 %
+-- of one connection's time. Skips the count, too, while another session counts. Returns true if it counted.
 --
--- over_before    the caller knows that this time is over: a clock that was set ahead must not make minutes old
+-- over_before    a time that has certainly passed: a clock that was set ahead must not make minutes old
 --
 -- Locks the row of signaling.queue_counts_turn.
 -- Indexes: outbox_first_attempts, outbox_retries. It reads no finished message.
@@ -28,7 +28,7 @@ begin
     if not found then
         return false;
     end if;
-    -- If the server crashes, what it forgets of this is counted again.
+    -- After a crash of the server, the next call counts again.
     perform set_config('synchronous_commit', 'off', true);
 
     with firsts as (
@@ -45,11 +45,11 @@ begin
         where status = 'pending' and (sent_at is not null or claim_id is not null)
         group by app
     ), counted as (
-        -- Apps that have nothing pending any more are known by their lanes.
+        -- By the lanes, because an app without pending messages needs a row of zeros.
         select app, coalesce(queued, 0) as queued, coalesce(scheduled, 0) as scheduled, coalesce(retrying, 0) as retrying,
                coalesce(sending, 0) as sending, least(firsts.oldest_at, retries.oldest_at) as oldest_at
         from signaling.lane left join firsts using (app) left join retries using (app)
-        -- Apps that no worker has served yet may be mistakes of any number.
+        -- Messages of apps without a lane may be a producer's mistake: at most 100 such apps get a row.
         union all
         (select app, coalesce(queued, 0), coalesce(scheduled, 0), coalesce(retrying, 0), coalesce(sending, 0),
                 least(firsts.oldest_at, retries.oldest_at)
@@ -65,7 +65,6 @@ begin
         on conflict (app) do update
         set queued = excluded.queued, scheduled = excluded.scheduled, retrying = excluded.retrying,
             sending = excluded.sending, oldest_at = excluded.oldest_at
-        -- Where nothing happens, nothing is written.
         where (queue_counts.queued, queue_counts.scheduled, queue_counts.retrying, queue_counts.sending, queue_counts.oldest_at)
             is distinct from (excluded.queued, excluded.scheduled, excluded.retrying, excluded.sending, excluded.oldest_at)
     )

@@ -1,7 +1,7 @@
--- Finds sequences of ids that are behind their tables, so that the next insert would collide with a row. Logical replication
--- copies rows without the positions of sequences, and so may a restore of single tables.
+-- Finds sequences of ids that are behind their tables: the next insert would collide with a row. Logical replication copies
+-- rows without the positions of sequences, and a restore of single tables may do the same.
 --
--- Returns a row for each such sequence, with the statement that corrects it.
+-- Returns a row for each such sequence, with the statement that corrects the sequence.
 -- Locks nothing.
 -- Indexes: outbox_pkey, attempt_pkey.
 create or replace function signaling.sequences_behind()

@@ -15,7 +15,7 @@ use super::Process;
 use super::lane::Lane;
 use super::panic_point::panic_point;
 use crate::error_text::database_error_text;
-use crate::outbox::{AdaptiveTimeout, Look, NextDue, ScanPosition, is_timeout};
+use crate::outbox::{AdaptiveTimeout, NextDue, ScanPosition, is_timeout};
 
 const EXPIRE_EVERY: Duration = Duration::from_secs(1);
 const DATABASE_PAUSE: Duration = Duration::from_millis(200);
@@ -84,16 +84,13 @@ fn due_polls(lanes: &[Arc<Lane>], now: Instant) -> Vec<Poll<'_>> {
 async fn poll(process: &Process, polls: &[Poll<'_>], renews_wakeup: bool) -> bool {
     let shared = &process.shared;
     let began = Instant::now();
-    let looks = polls.iter().map(|poll| Look {
-        app: &poll.lane.app,
-        position: poll.position,
-    });
-    let looks: Vec<_> = looks.collect();
+    let lanes = polls.iter().map(|poll| (&*poll.lane.app, poll.position));
+    let lanes: Vec<(&str, ScanPosition)> = lanes.collect();
     let poll_interval = shared.timing.poll_interval * 2;
     let environment = shared.environment.as_deref();
     let next_due = shared
         .outbox
-        .next_due(&looks, poll_interval, renews_wakeup, environment)
+        .next_due(&lanes, poll_interval, renews_wakeup, environment)
         .await;
     let now = Instant::now();
     let next_due = next_due.inspect_err(|error| {

@@ -11,11 +11,14 @@ const WANT_WAKEUP: &str = include_str!("../../../migrations/functions/want_wakeu
 const CLAIM_TEXT: &str = include_str!("../../../migrations/functions/claim.sql");
 
 /// A hot function, the files whose heads name its indexes, and a call that does all its work.
+/// Chooses the messages of a lane that is not held.
+const CHOOSE_DUE: &str = include_str!("../../../migrations/functions/choose_due.sql");
+
 const HOT: [(&str, &[&str], &str); 8] = [
-    ("claim", &[CLAIM_TEXT, WANT_WAKEUP], CLAIM),
+    ("claim", &[CLAIM_TEXT, CHOOSE_DUE, WANT_WAKEUP], CLAIM),
     (
         "claim that avoids destinations",
-        &[CLAIM_TEXT, WANT_WAKEUP],
+        &[CLAIM_TEXT, CHOOSE_DUE, WANT_WAKEUP],
         CLAIM_THAT_AVOIDS,
     ),
     (
