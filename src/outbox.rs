@@ -53,7 +53,7 @@ pub(crate) use read::{
     AppLane, AppStatus, AsideWorker, CallDetail, FailureGroup, FailureKey, Failures, LaneDetail,
     LaneState, LaneStatus, LaneWorkers, MAX_CALLS_LOOKED_AT, MAX_RETRIED, MessageDetail,
     MessageError, MessageFilter, MessageLine, MessagePage, MessageRow, MessageState, NextStep,
-    ObstacleKind, PAGE_ROWS, PENDING, Pending, STATES, SampleRow, ServedApp, Waiting, WorkerStatus,
+    ObstacleKind, PAGE_ROWS, PENDING, Pending, STATES, ServedApp, Waiting, WorkerStatus,
 };
 pub(crate) use retention::{Deletion, MIN_RETENTION};
 pub(crate) use schema::{

@@ -9,7 +9,7 @@
 -- Locks the messages; skips messages that are locked.
 -- Indexes: outbox_retries, outbox_first_attempts.
 create or replace function signaling.choose_due(
-    app text, at timestamptz, over_before timestamptz, slots integer, avoided text[], has_refused boolean,
+    app text, at timestamptz, ended_before timestamptz, slots integer, avoided text[], has_refused boolean,
     first_after_at timestamptz, first_after_id bigint, retry_after_at timestamptz, retry_after_id bigint,
     out chosen tid[], out passed_at timestamptz, out passed_id bigint, out retry_passed_at timestamptz,
     out retry_passed_id bigint
@@ -43,8 +43,8 @@ begin
         where app = choose_due.app and status = 'pending' and (sent_at is not null or claim_id is not null)
           and (due_at, id) > (retry_after_at, retry_after_id) and due_at <= at
           and (due_at, id) <= (coalesce(retry_passed_at, at), coalesce(retry_passed_id, newest_id))
-          and (claim_id is null or due_at <= over_before)
-          and (expires_at is null or expires_at > at or expires_at <= over_before)
+          and (claim_id is null or due_at <= ended_before)
+          and (expires_at is null or expires_at > at or expires_at <= ended_before)
           and coalesce(destination, channel_name) <> all (avoided)
           and (not has_refused or not signaling.is_refused(app, id, at))
         order by due_at, id limit slots for no key update skip locked);
@@ -53,7 +53,7 @@ begin
         where app = choose_due.app and status = 'pending' and sent_at is null and claim_id is null
           and (due_at, id) > (first_after_at, first_after_id) and due_at <= at
           and (due_at, id) <= (coalesce(passed_at, at), coalesce(passed_id, newest_id))
-          and (expires_at is null or expires_at > at or expires_at <= over_before)
+          and (expires_at is null or expires_at > at or expires_at <= ended_before)
           and coalesce(destination, channel_name) <> all (avoided)
           and (not has_refused or not signaling.is_refused(app, id, at))
         order by due_at, id limit slots for no key update skip locked);

@@ -11,7 +11,7 @@
 -- Locks the message; skips messages that are locked.
 -- Indexes: outbox_retries, outbox_first_attempts; then it reaches messages by their ctid.
 create or replace function signaling.choose_probe(
-    app text, at timestamptz, over_before timestamptz, nth integer, last_target text, has_refused boolean
+    app text, at timestamptz, ended_before timestamptz, nth integer, last_target text, has_refused boolean
 ) returns tid[]
     language plpgsql
 as $$
@@ -27,28 +27,28 @@ begin
         retries := array(
             select ctid from signaling.outbox
             where app = choose_probe.app and status = 'pending' and (sent_at is not null or claim_id is not null)
-              and due_at <= at and (claim_id is null or due_at <= over_before)
-              and (expires_at is null or expires_at > at or expires_at <= over_before)
+              and due_at <= at and (claim_id is null or due_at <= ended_before)
+              and (expires_at is null or expires_at > at or expires_at <= ended_before)
               and (not has_refused or not signaling.is_refused(app, id, at))
             order by due_at desc, id desc limit most_compared);
         firsts := array(
             select ctid from signaling.outbox
             where app = choose_probe.app and status = 'pending' and sent_at is null and claim_id is null and due_at <= at
-              and (expires_at is null or expires_at > at or expires_at <= over_before)
+              and (expires_at is null or expires_at > at or expires_at <= ended_before)
               and (not has_refused or not signaling.is_refused(app, id, at))
             order by due_at desc, id desc limit most_compared);
     else
         retries := array(
             select ctid from signaling.outbox
             where app = choose_probe.app and status = 'pending' and (sent_at is not null or claim_id is not null)
-              and due_at <= at and (claim_id is null or due_at <= over_before)
-              and (expires_at is null or expires_at > at or expires_at <= over_before)
+              and due_at <= at and (claim_id is null or due_at <= ended_before)
+              and (expires_at is null or expires_at > at or expires_at <= ended_before)
               and (not has_refused or not signaling.is_refused(app, id, at))
             order by due_at, id limit most_compared);
         firsts := array(
             select ctid from signaling.outbox
             where app = choose_probe.app and status = 'pending' and sent_at is null and claim_id is null and due_at <= at
-              and (expires_at is null or expires_at > at or expires_at <= over_before)
+              and (expires_at is null or expires_at > at or expires_at <= ended_before)
               and (not has_refused or not signaling.is_refused(app, id, at))
             order by due_at, id limit most_compared);
     end if;

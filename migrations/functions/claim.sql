@@ -5,7 +5,7 @@
 -- lease          how long the messages belong to the worker
 -- lookahead      the first slot lies at least so far ahead, because the result takes time to reach the worker
 -- horizon        the last slot lies at most so far behind the first possible one
--- over_before    leases and expiries that ended after this do not count as over yet
+-- ended_before    leases and expiries that ended after this do not count as over yet
 -- first_after_*  scan position of first attempts: the claim reads messages after this (due_at, id). While a session holds an
 --                old snapshot, the index keeps an entry for each message sent since, and a claim from the beginning would
 --                read all of them. retry_after_*: the scan position of retries
@@ -13,7 +13,7 @@
 -- wants_wakeup   the worker listens: inserts notify it once this claim leaves no due message
 -- avoided        destinations and channels that have enough calls in flight: the claim passes over their messages
 -- environment    the worker's environment: a lane of another one gives out no slot, and its hold is 'other_environment'
--- isolates       after a claim that the database refused, or that timed out: tests each message on its own, and lists
+-- one_by_one       after a claim that the database refused, or that timed out: tests each message on its own, and lists
 --                messages in signaling.refused that the database refuses to change
 --
 -- Returns one row a message, in no order, then one row about the lane, in which id is null. If passed_at and passed_id are
@@ -24,9 +24,9 @@
 -- Indexes: lane_newest, refused_pkey, and those of choose_due() or choose_probe(); then it reaches messages by their ctid.
 create or replace function signaling.claim(
     app text, claim_id uuid, claimed_by text, max_messages integer, lease interval, horizon interval, lookahead interval,
-    over_before timestamptz, first_after_at timestamptz, first_after_id bigint, retry_after_at timestamptz,
+    ended_before timestamptz, first_after_at timestamptz, first_after_id bigint, retry_after_at timestamptz,
     retry_after_id bigint, poll_interval interval, wants_wakeup boolean, avoided text[] default '{}',
-    environment text default null, isolates boolean default false
+    environment text default null, one_by_one boolean default false
 ) returns table (
     at timestamptz, slots integer, hold text, hold_until timestamptz, throttled_per_s double precision, expired integer,
     unknown integer, failed integer, refused integer, next_slot_at timestamptz, next_due_at timestamptz, wakeup text,
@@ -34,7 +34,7 @@ create or replace function signaling.claim(
     id bigint, sender text, destination text, channel_name text, payload text, wait_for_ack boolean,
     enable_offline_messaging boolean, enable_historical_messaging boolean, attempts integer, uncharged integer,
     failing_since timestamptz, max_attempts integer, at_most_once boolean, expires_at timestamptz, traceparent text,
-    is_retry boolean, created_at timestamptz, was_due_at timestamptz, slot_at timestamptz
+    is_retry boolean, created_at timestamptz, original_due_at timestamptz, slot_at timestamptz
 )
     language plpgsql security definer
     set search_path = pg_catalog, pg_temp set row_security = off set plan_cache_mode = force_generic_plan
@@ -76,7 +76,7 @@ begin
         select lane.ctid as place, lane.* into locked from signaling.lane
         where app collate "C" = claim.app order by generation desc limit 1;
     end if;
-    over_before := least(over_before, at);
+    ended_before := least(ended_before, at);
 
     -- 3. Count the slots: none while the app is paused, one for the probe of a held lane, else those within the horizon.
     rate := signaling.present_rate(locked.rate_per_s, locked.rate_at, locked.limit_per_s, at);
@@ -97,22 +97,22 @@ begin
     -- 4. Choose and lock a due message for each slot.
     has_refused := exists (select from signaling.refused where refused.app = claim.app);
     if slots > 0 and locked.hold is not null then
-        chosen := signaling.choose_probe(app, at, over_before, locked.hold_probes, locked.probe_target, has_refused);
+        chosen := signaling.choose_probe(app, at, ended_before, locked.hold_probes, locked.probe_target, has_refused);
     elsif slots > 0 then
         select due.chosen, due.passed_at, due.passed_id, due.retry_passed_at, due.retry_passed_id
         into chosen, passed_at, passed_id, retry_passed_at, retry_passed_id
-        from signaling.choose_due(app, at, over_before, slots, avoided, has_refused, first_after_at, first_after_id,
+        from signaling.choose_due(app, at, ended_before, slots, avoided, has_refused, first_after_at, first_after_id,
                                   retry_after_at, retry_after_id) as due;
     end if;
 
     -- 5. End expired messages, and messages whose only attempt a lost worker may have made. After a failed claim, also find
     -- the messages that the database refuses to change: one of them would make this claim fail, too.
-    if isolates then
+    if one_by_one then
         stops_at := clock_timestamp() + interval '500 milliseconds';
     end if;
     select ended.expired, ended.unknown, ended.failed, ended.refused, ended.claimable
     into expired, unknown, failed, refused, claimable from signaling.end_overdue(chosen, at, stops_at) as ended;
-    if isolates then
+    if one_by_one then
         select tested.claimable, tested.refused into claimable, refused_count
         from signaling.keep_claimable(claimable, claim_id, claimed_by, at + lease, at, stops_at) as tested;
         refused := refused + refused_count;

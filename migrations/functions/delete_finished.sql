@@ -13,8 +13,8 @@
 -- worker         a fresh id of the process
 -- retain         how long finished messages stay
 -- max_time       about how long this call may take
--- over_before    a time that has certainly passed: a clock that was set ahead must not make messages old
--- isolates       after a call that timed out: deletes each message on its own, and skips a message that a function of the
+-- ended_before    a time that has certainly passed: a clock that was set ahead must not make messages old
+-- one_by_one       after a call that timed out: deletes each message on its own, and skips a message that a function of the
 --                application keeps waiting
 --
 -- Locks the row of signaling.retention and the messages that it deletes; skips messages that are locked, or that the
@@ -24,8 +24,8 @@ create or replace function signaling.delete_finished(
     worker   uuid,
     retain   interval,
     max_time interval default interval '5 milliseconds',
-    over_before timestamptz default 'infinity',
-    isolates boolean default false,
+    ended_before timestamptz default 'infinity',
+    one_by_one boolean default false,
     out has_turn     boolean,
     out is_pass_over boolean,
     out deleted      bigint,
@@ -60,7 +60,7 @@ begin
             using errcode = 'invalid_parameter_value';
     end if;
     perform signaling.assert_session();
-    cutoff := least(began, over_before) - retain;
+    cutoff := least(began, ended_before) - retain;
     at := began;
 
     -- A truncate may have deleted the row: without it, no worker would ever delete again.
@@ -105,7 +105,7 @@ begin
             'delete from signaling.outbox where ctid = any (array(
                  select ctid from signaling.outbox
                  where ctid = any ($1) and status <> ''pending'' and finished_at < $2 for update skip locked))',
-            step.old_places, cutoff, isolates => isolates);
+            step.old_places, cutoff, one_by_one => one_by_one);
         young_rows := case when step.all_young then young_rows + step.rows else 0 end;
         turn.last_row := coalesce(step.last_row, turn.last_row);
         turn.looked_up_to := case when step.rows = rows_a_step then step.last_row else step_end end;

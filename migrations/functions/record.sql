@@ -2,7 +2,7 @@
 --
 -- recorded_by    the worker's name, informational
 -- ids, claim_ids the message, and the claim that had it
--- were_due_at    when the message was due before the claim: a message that goes back without a delay is due then
+-- original_due_at    when the message was due before the claim: a message that goes back without a delay is due then
 -- delays         how long from now on the message waits for its next attempt
 -- statuses       the final status; null: the message goes back as pending
 -- charged        the attempt counts against max_attempts
@@ -11,7 +11,7 @@
 -- outcomes       the attempt's outcome, for signaling.attempt; null if the message ended well
 -- durations      how long the attempt took
 -- faults, evidences   on which side the worker saw the fault of a failed attempt, and why: for signaling.attempt
--- isolates       after a call that the database refused, or that timed out: writes each record on its own. If the database
+-- one_by_one       after a call that the database refused, or that timed out: writes each record on its own. If the database
 --                refuses a record, writes it without details. After a second the rest is 'locked'.
 -- logs           writes signaling.attempt
 --
@@ -19,19 +19,19 @@
 -- 'recorded'     the outcome is written; due_at is when a message that goes back is due
 -- 'locked'       another session has locked the message, or the time was over: the worker tries again
 -- 'discarded'    the claim had ended. Nothing is written
--- 'bare'         the outcome is written without the response and without a row in signaling.attempt, because a trigger or a
---                constraint refuses these
+-- 'without_details'   the outcome is written without the response and without a row in signaling.attempt, because a
+--                trigger or a constraint refuses these
 -- 'refused'      a trigger or a constraint refuses any outcome: the message stays claimed until its lease ends
--- For 'bare' and 'refused', `reason` has the code of the error and its constraint; null: a trigger skipped the update.
+-- For the last two, `reason` has the code of the error and its constraint; null: a trigger skipped the update.
 --
 -- The worker may repeat a call. The second call changes nothing: the result is 'recorded' if the message is final, and
 -- 'discarded' if the message went back, because it belongs to no claim then.
 -- Locks the messages that it writes; skips messages that are locked.
 -- Index: outbox_pkey.
 create or replace function signaling.record(
-    recorded_by text, ids bigint[], claim_ids uuid[], were_due_at timestamptz[], delays interval[], statuses text[], charged boolean[],
+    recorded_by text, ids bigint[], claim_ids uuid[], original_due_at timestamptz[], delays interval[], statuses text[], charged boolean[],
     sent_at timestamptz[], http_statuses integer[], request_ids text[], errors text[], outcomes text[],
-    durations interval[], faults text[] default null, evidences text[] default null, isolates boolean default false,
+    durations interval[], faults text[] default null, evidences text[] default null, one_by_one boolean default false,
     logs boolean default true
 ) returns table (place integer, result text, due_at timestamptz, reason text)
     language plpgsql security definer
@@ -45,7 +45,7 @@ declare
     written_due_at timestamptz[];
     found_free integer[];
     began_at timestamptz;
-    is_bare boolean;
+    without_details boolean;
     name text;
     context text;
 begin
@@ -55,7 +55,7 @@ begin
     from unnest(delays || durations) as given (duration)
     where given.duration is not null and not signaling.is_duration(given.duration);
 
-    if isolates then
+    if one_by_one then
         for nth in 1 .. cardinality(ids) loop
             place := nth;
             reason := null;
@@ -66,21 +66,23 @@ begin
                 continue;
             end if;
             -- First with all details, then without.
-            foreach is_bare in array array[false, true] loop
+            foreach without_details in array array[false, true] loop
                 began_at := clock_timestamp();
                 begin
-                    select case when is_bare and one.result = 'recorded' then 'bare' else one.result end, one.due_at
-                    into result, due_at
+                    select one.result, one.due_at into result, due_at
                     from signaling.record(
-                        recorded_by, ids[nth:nth], claim_ids[nth:nth], were_due_at[nth:nth], delays[nth:nth],
+                        recorded_by, ids[nth:nth], claim_ids[nth:nth], original_due_at[nth:nth], delays[nth:nth],
                         statuses[nth:nth], charged[nth:nth], record.sent_at[nth:nth],
-                        case when is_bare then array[null::integer] else http_statuses[nth:nth] end,
-                        case when is_bare then array[null::text] else request_ids[nth:nth] end,
-                        case when is_bare then array[null::text] else errors[nth:nth] end,
+                        case when without_details then array[null::integer] else http_statuses[nth:nth] end,
+                        case when without_details then array[null::text] else request_ids[nth:nth] end,
+                        case when without_details then array[null::text] else errors[nth:nth] end,
                         outcomes[nth:nth], durations[nth:nth], faults[nth:nth], evidences[nth:nth],
-                        logs => not is_bare) as one;
+                        logs => not without_details) as one;
                     -- Runs deferred triggers now. At the commit, their error would not name the record.
                     set constraints all immediate;
+                    if without_details and result = 'recorded' then
+                        result := 'without_details';
+                    end if;
                     exit;
                 exception when query_canceled or assert_failure or others then
                     get stacked diagnostics context = pg_exception_context, name = constraint_name;
@@ -103,9 +105,9 @@ begin
     -- since.
     with given as materialized (
         select given.*
-        from unnest(ids, claim_ids, were_due_at, delays, statuses, charged, record.sent_at, http_statuses, request_ids,
+        from unnest(ids, claim_ids, original_due_at, delays, statuses, charged, record.sent_at, http_statuses, request_ids,
                     errors, outcomes)
-            with ordinality as given (id, claim_id, was_due_at, delay, status, charged, sent_at, http_status, request_id, error,
+            with ordinality as given (id, claim_id, original_due_at, delay, status, charged, sent_at, http_status, request_id, error,
                                       outcome, place)
     ), free as materialized (
         select given.*, outbox.ctid as version
@@ -117,7 +119,7 @@ begin
         update signaling.outbox
         set status = coalesce(free.status, 'pending'),
             -- Without a delay the message is due now, even if the clock was set back since the claim.
-            due_at = case when free.delay is not null then at + free.delay else least(free.was_due_at, at) end,
+            due_at = case when free.delay is not null then at + free.delay else least(free.original_due_at, at) end,
             -- A message that goes back belongs to no claim; a final one keeps the claim that finished it.
             claim_id = case when free.status is not null then outbox.claim_id end,
             claimed_by = case when free.status is not null then outbox.claimed_by end,

@@ -2,12 +2,12 @@
 -- the count if the last one is younger than `stale_after`, or than fifty times its own duration: counting takes at most 2 %
 -- of one connection's time. Skips the count, too, while another session counts. Returns true if it counted.
 --
--- over_before    a time that has certainly passed: a clock that was set ahead must not make minutes old
+-- ended_before    a time that has certainly passed: a clock that was set ahead must not make minutes old
 --
 -- Locks the row of signaling.queue_counts_turn.
 -- Indexes: outbox_first_attempts, outbox_retries. It reads no finished message.
 create or replace function signaling.refresh_queue_counts(
-    stale_after interval default '0', over_before timestamptz default 'infinity'
+    stale_after interval default '0', ended_before timestamptz default 'infinity'
 ) returns boolean
     language plpgsql volatile security definer
     set search_path = pg_catalog, pg_temp set row_security = off
@@ -74,7 +74,7 @@ begin
     order by app
     on conflict (minute, app) do update set backlog = excluded.backlog where minute_stats.backlog is distinct from excluded.backlog;
 
-    delete from signaling.minute_stats where minute < least(began, over_before) - interval '8 days';
+    delete from signaling.minute_stats where minute < least(began, ended_before) - interval '8 days';
     update signaling.queue_counts_turn set counted_at = began, took = clock_timestamp() - began where is_the_only_row;
     return true;
 end

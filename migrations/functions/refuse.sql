@@ -3,7 +3,7 @@
 -- claim of its app. The time until retry_at doubles from one minute to 15.
 --
 -- How functions find such messages: a call that changes many messages fails as a whole. The worker, or change_each(), then
--- repeats the change with `isolates`, each message in its own subtransaction. is_refusal() tells refusals from outages.
+-- repeats the change with `one_by_one`, each message in its own subtransaction. is_refusal() tells refusals from outages.
 --
 -- places         the messages' ctids: the caller has locked them
 -- code           the code of the error; null: a trigger skipped the change without an error

@@ -20,10 +20,10 @@ pub(super) async fn call_within(
     pool: &DbPool,
     statement: Statement,
     timeout: &AdaptiveTimeout,
-    isolates: bool,
+    one_by_one: bool,
     call: Call<'_>,
 ) -> Result<Answer, sqlx::Error> {
-    let deadline = timeout.deadline(isolates);
+    let deadline = timeout.deadline(one_by_one);
     let answer = pool.call_within(statement, deadline, call).await;
     timeout.observe(&answer);
     answer

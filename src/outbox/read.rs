@@ -15,5 +15,5 @@ pub(crate) use failures::{FailureGroup, FailureKey, Failures, MAX_CALLS_LOOKED_A
 pub(crate) use lane_status::{AppLane, LaneState, LaneStatus, ObstacleKind, Pending};
 pub(crate) use message_state::{MessageState, Waiting};
 pub(crate) use search::{MessageFilter, MessageLine, MessagePage, PAGE_ROWS, PENDING, STATES};
-pub(crate) use status::{AppStatus, SampleRow};
+pub(crate) use status::AppStatus;
 pub(crate) use workers::{AsideWorker, LaneWorkers, ServedApp, WorkerStatus};

@@ -39,23 +39,23 @@ struct DeletionRow {
 
 impl Outbox {
     /// Deletes a batch of messages that finished longer ago than `retention`, if it is this worker's turn. Takes some
-    /// milliseconds. With `isolates`, also skips a message that a function of the application keeps waiting. Fails if
+    /// milliseconds. With `one_by_one`, also skips a message that a function of the application keeps waiting. Fails if
     /// `retention` is less than [`MIN_RETENTION`].
     pub(crate) async fn delete_finished(
         &self,
         worker: Uuid,
         retention: Duration,
         timeout: &AdaptiveTimeout,
-        isolates: bool,
+        one_by_one: bool,
     ) -> Result<Deletion, sqlx::Error> {
         let call = call!(
             delete_finished,
             worker = worker,
             retain = interval(retention),
-            over_before = self.over_before(),
-            isolates = isolates,
+            ended_before = self.ended_before(),
+            one_by_one = one_by_one,
         );
-        let answer = call_within(self.pool(), Statement::Delete, timeout, isolates, call).await?;
+        let answer = call_within(self.pool(), Statement::Delete, timeout, one_by_one, call).await?;
         let row: DeletionRow = answer.decode()?.pop().ok_or(sqlx::Error::RowNotFound)?;
         let next_in = row.held_until.since(row.at);
         Ok(if !row.has_turn {

@@ -43,7 +43,7 @@ impl Outbox {
         let call = call!(
             refresh_queue_counts,
             stale_after = interval(stale_after),
-            over_before = self.over_before(),
+            ended_before = self.ended_before(),
         );
         let deadline = Deadline::of_client(QUEUE_COUNTS_TIMEOUT);
         let pool = self.monitoring_pool();

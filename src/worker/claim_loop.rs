@@ -60,7 +60,7 @@ pub(super) struct ClaimLoop {
     /// True if the last claim passed over messages for crowded destinations.
     avoids: bool,
     /// True if the last claim timed out. One message may have delayed it, and the next claim finds that message.
-    isolates: bool,
+    one_by_one: bool,
 }
 
 impl ClaimLoop {
@@ -81,7 +81,7 @@ impl ClaimLoop {
             last_claim_at: Instant::now(),
             row_security_log: LogThrottle::default(),
             avoids: false,
-            isolates: false,
+            one_by_one: false,
         }
     }
 
@@ -188,16 +188,16 @@ impl ClaimLoop {
             lookahead: self.lookahead.get(),
             lease: shared.timing.lease,
             claimed_by: &shared.name,
-            over_before: self.lane.over_before(),
+            ended_before: self.lane.ended_before(),
             timeout: &self.timeout,
             poll_interval: shared.timing.poll_interval * 2,
             wants_wakeup: shared.listening.load(Ordering::Relaxed),
             avoided,
             environment: shared.environment.as_deref(),
-            isolates: self.isolates,
+            one_by_one: self.one_by_one,
         };
         let claimed = self.claim_past_refusals(request).await;
-        self.isolates = isolates_next(self.isolates, &claimed);
+        self.one_by_one = next_is_one_by_one(self.one_by_one, &claimed);
         let batch = match claimed {
             Ok(batch) => batch,
             Err(error) => {
@@ -244,7 +244,7 @@ impl ClaimLoop {
         for max_messages in [request.max_messages, 1] {
             match &claimed {
                 Err(error) if may_be_refusal(&error.source) => {
-                    request.isolates = true;
+                    request.one_by_one = true;
                     request.max_messages = max_messages;
                     claimed = outbox.claim(&request).await;
                 }
@@ -347,10 +347,10 @@ impl Drop for ClaimLoop {
     }
 }
 
-/// Whether the next claim isolates messages. After a claim that timed out it does, because a function of the application may
+/// Whether the next claim one_by_one messages. After a claim that timed out it does, because a function of the application may
 /// have delayed that claim, and would delay each claim after it. A database that is only slow needs a plain claim with a
 /// longer timeout, so the two kinds take turns.
-fn isolates_next(isolated: bool, claimed: &Result<Batch, ClaimError>) -> bool {
+fn next_is_one_by_one(isolated: bool, claimed: &Result<Batch, ClaimError>) -> bool {
     match claimed {
         // Another message may delay the next claim.
         Ok(batch) => isolated && batch.refused > 0,

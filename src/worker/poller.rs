@@ -113,14 +113,14 @@ async fn poll(process: &Process, polls: &[Poll<'_>], renews_wakeup: bool) -> boo
 async fn expire_forever(process: &Process) {
     let apps: Vec<&str> = process.lanes.iter().map(|lane| lane.app.as_str()).collect();
     let timeout = AdaptiveTimeout::default();
-    let mut isolates = false;
+    let mut one_by_one = false;
     loop {
-        let over_before = process.lanes.iter().filter_map(|lane| lane.over_before());
-        let over_before = over_before.min();
+        let ended_before = process.lanes.iter().filter_map(|lane| lane.ended_before());
+        let ended_before = ended_before.min();
         let outbox = &process.shared.outbox;
-        let expired = outbox.expire(&apps, over_before, &timeout, isolates).await;
+        let expired = outbox.expire(&apps, ended_before, &timeout, one_by_one).await;
         // One message of one app may make the statement for all apps wait. The next statement finds it.
-        isolates = !isolates && expired.as_ref().is_err_and(is_timeout);
+        one_by_one = !one_by_one && expired.as_ref().is_err_and(is_timeout);
         // The claim loop logs other errors of the database.
         for expired in expired.into_iter().flatten() {
             if let Some(lane) = process.lane(&expired.app) {

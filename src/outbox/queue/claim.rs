@@ -28,7 +28,7 @@ pub(crate) struct ClaimRequest<'a> {
     /// Worker name written to `claimed_by`. Informational; never compared.
     pub(crate) claimed_by: &'a str,
     /// Leases and expiries that ended after this time do not count as over yet. None: all of them count.
-    pub(crate) over_before: Option<DbTime>,
+    pub(crate) ended_before: Option<DbTime>,
     pub(crate) timeout: &'a AdaptiveTimeout,
     /// The longest time until the lane's next claim.
     pub(crate) poll_interval: Duration,
@@ -39,7 +39,7 @@ pub(crate) struct ClaimRequest<'a> {
     pub(crate) environment: Option<&'a str>,
     /// Tests each message on its own, and passes over messages that the database refuses to change. Set after a claim that
     /// the database refused, or that timed out.
-    pub(crate) isolates: bool,
+    pub(crate) one_by_one: bool,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -143,7 +143,7 @@ pub(crate) struct Claimed {
     pub(crate) message: Result<Message, InvalidMessage>,
     pub(crate) policy: DeliveryPolicy,
     /// When the message was due before the claim. A message that goes back without an attempt is due then.
-    pub(crate) was_due_at: DbTime,
+    pub(crate) original_due_at: DbTime,
     pub(crate) slot_at: DbTime,
     /// For a first attempt: the insert or the due time, whichever is later.
     pub(crate) wanted_at: Option<DbTime>,
@@ -173,7 +173,7 @@ impl Claimed {
             Ok::<_, sqlx::Error>(u32::try_from(count).unwrap_or(0))
         };
         let is_retry: bool = row.try_get("is_retry")?;
-        let was_due_at: DbTime = row.try_get("was_due_at")?;
+        let original_due_at: DbTime = row.try_get("original_due_at")?;
         let created_at: DbTime = row.try_get("created_at")?;
         Ok(Self {
             id: row.try_get("id")?,
@@ -188,9 +188,9 @@ impl Claimed {
                 expires_at: row.try_get("expires_at")?,
                 probe,
             },
-            was_due_at,
+            original_due_at,
             slot_at: row.try_get("slot_at")?,
-            wanted_at: (!is_retry).then(|| was_due_at.max(created_at)),
+            wanted_at: (!is_retry).then(|| original_due_at.max(created_at)),
             traceparent: row.try_get("traceparent")?,
             asked_at,
             lease_ends: asked_at + request.lease,
@@ -274,7 +274,7 @@ impl Outbox {
             lease = interval(request.lease),
             horizon = interval(HORIZON),
             lookahead = interval(request.lookahead),
-            over_before = request.over_before.unwrap_or(DbTime::INFINITY),
+            ended_before = request.ended_before.unwrap_or(DbTime::INFINITY),
             first_after_at = position.first.0,
             first_after_id = position.first.1,
             retry_after_at = position.retry.0,
@@ -283,9 +283,9 @@ impl Outbox {
             wants_wakeup = request.wants_wakeup,
             avoided = request.avoided.clone(),
             environment = request.environment.map(str::to_owned),
-            isolates = request.isolates,
+            one_by_one = request.one_by_one,
         );
-        let deadline = request.timeout.deadline(request.isolates);
+        let deadline = request.timeout.deadline(request.one_by_one);
         let pool = self.pool();
         let answer = pool.call_within(Statement::Claim, deadline, call).await;
         // An empty claim is fast even if the database is slow.

@@ -166,22 +166,22 @@ impl Outbox {
         answer.rows.iter().map(NextDue::from_row).collect()
     }
 
-    /// Ends expired messages of some apps that no worker claims. With `isolates`, also finds a message that a function of the
+    /// Ends expired messages of some apps that no worker claims. With `one_by_one`, also finds a message that a function of the
     /// application keeps waiting, and passes over it from then on.
     pub(crate) async fn expire(
         &self,
         apps: &[&str],
-        over_before: Option<DbTime>,
+        ended_before: Option<DbTime>,
         timeout: &AdaptiveTimeout,
-        isolates: bool,
+        one_by_one: bool,
     ) -> Result<Vec<Expired>, sqlx::Error> {
         let call = call!(
             expire,
             apps = apps.to_vec(),
-            over_before = over_before.unwrap_or(DbTime::INFINITY),
-            isolates = isolates,
+            ended_before = ended_before.unwrap_or(DbTime::INFINITY),
+            one_by_one = one_by_one,
         );
-        let answer = call_within(self.pool(), Statement::Expire, timeout, isolates, call);
+        let answer = call_within(self.pool(), Statement::Expire, timeout, one_by_one, call);
         answer.await?.decode()
     }
 

@@ -20,7 +20,7 @@ pub(crate) struct Record {
     /// The claim that has to have the message still.
     pub(crate) claim_id: Uuid,
     /// When the message was due before the claim: see [`Claimed`].
-    pub(crate) was_due_at: DbTime,
+    pub(crate) original_due_at: DbTime,
     /// When to retry, on this process's clock, because the database's clock may be set until then.
     pub(crate) retry_at: Option<Instant>,
     /// None: the message goes back as pending.
@@ -52,7 +52,7 @@ impl Record {
         Self {
             id: claimed.id,
             claim_id: claimed.claim_id,
-            was_due_at: claimed.was_due_at,
+            original_due_at: claimed.original_due_at,
             retry_at: None,
             status: None,
             call: None,
@@ -116,7 +116,7 @@ pub(crate) enum RecordResult {
     /// The lease ended before the result was saved. Nothing is written.
     Discarded,
     /// Only the status and the times are written, because a trigger or a constraint refuses the rest.
-    Bare { due_at: DbTime },
+    WithoutDetails { due_at: DbTime },
     /// A trigger or a constraint refuses any outcome. Nothing is written.
     Refused,
 }
@@ -125,7 +125,7 @@ pub(crate) enum RecordResult {
 pub(crate) struct Recorded {
     /// In the order of the records.
     pub(crate) results: Vec<RecordResult>,
-    /// The code and the constraint of the first error that made a record bare or refused.
+    /// The code and the constraint of the first error that made the database refuse a record or its details.
     pub(crate) refusal: Option<String>,
 }
 
@@ -138,24 +138,24 @@ struct ResultRow {
 }
 
 #[derive(Type)]
-#[sqlx(type_name = "text", rename_all = "lowercase")]
+#[sqlx(type_name = "text", rename_all = "snake_case")]
 enum ResultKind {
     Recorded,
     Locked,
     Discarded,
-    Bare,
+    WithoutDetails,
     Refused,
 }
 
 impl Outbox {
-    /// Writes records in one statement. With `isolates`, the database writes the other records even if it refuses one. After
+    /// Writes records in one statement. With `one_by_one`, the database writes the other records even if it refuses one. After
     /// an error nothing is written. The caller may write the same records again.
     pub(crate) async fn record(
         &self,
         records: &[Record],
         recorded_by: &str,
         timeout: &AdaptiveTimeout,
-        isolates: bool,
+        one_by_one: bool,
     ) -> Result<Recorded, sqlx::Error> {
         let is_charged = |record: &Record| record.call.as_ref().is_some_and(|call| call.charged);
         let call = call!(
@@ -163,7 +163,7 @@ impl Outbox {
             recorded_by = recorded_by,
             ids = column(records, |record| record.id),
             claim_ids = column(records, |record| record.claim_id),
-            were_due_at = column(records, |record| record.was_due_at),
+            original_due_at = column(records, |record| record.original_due_at),
             delays = column(records, Record::delay),
             statuses = column(records, |record| record.status.map(FinalStatus::as_str)),
             charged = column(records, is_charged),
@@ -175,21 +175,21 @@ impl Outbox {
             durations = call_column(records, |call| Some(interval(call.duration))),
             faults = call_column(records, |call| call.fault.map(Fault::as_str)),
             evidences = call_column(records, |call| call.evidence.clone()),
-            isolates = isolates,
+            one_by_one = one_by_one,
         );
         let pool = self.recorder_pool();
-        let answer = call_within(pool, Statement::Record, timeout, isolates, call).await?;
+        let answer = call_within(pool, Statement::Record, timeout, one_by_one, call).await?;
         let mut results = vec![RecordResult::Locked; records.len()];
         let mut refusal = None;
         for row in answer.decode::<ResultRow>()? {
             let place = usize::try_from(row.place - 1).unwrap_or(usize::MAX);
             if let (Some(result), Some(record)) = (results.get_mut(place), records.get(place)) {
-                let due_at = row.due_at.unwrap_or(record.was_due_at);
+                let due_at = row.due_at.unwrap_or(record.original_due_at);
                 *result = match row.result {
                     ResultKind::Recorded => RecordResult::Recorded { due_at },
                     ResultKind::Locked => RecordResult::Locked,
                     ResultKind::Discarded => RecordResult::Discarded,
-                    ResultKind::Bare => RecordResult::Bare { due_at },
+                    ResultKind::WithoutDetails => RecordResult::WithoutDetails { due_at },
                     ResultKind::Refused => RecordResult::Refused,
                 };
             }

@@ -99,28 +99,10 @@ impl Outbox {
         }
         Ok(apps)
     }
-}
 
-/// A sample message of `worker dev`.
-#[derive(Debug, FromRow)]
-pub(crate) struct SampleRow {
-    pub(crate) status: String,
-    /// With uncharged ones.
-    pub(crate) attempts: i32,
-}
-
-impl Outbox {
     /// All messages by state. Reads the whole outbox.
     pub(crate) async fn sample_counts(&self) -> Result<BTreeMap<String, i64>, sqlx::Error> {
         let counts = query("select state, count(*) from signaling.delivery group by state");
         Ok(self.read_rows(counts).await?.into_iter().collect())
-    }
-
-    /// In the order of the ids.
-    pub(crate) async fn sample_rows(&self, ids: &[i64]) -> Result<Vec<SampleRow>, sqlx::Error> {
-        let sample = query(
-            "select status, attempts + uncharged as attempts from signaling.outbox where id = any ($1) order by id",
-        );
-        self.read_rows(sample.bind(ids)).await
     }
 }

@@ -62,25 +62,25 @@ const CHOOSE_PROBE: &str = include_str!("../../../migrations/functions/choose_pr
 
 const CLAIM_THAT_AVOIDS: &str = "select from signaling.claim(
     app => 'default', claim_id => 'c0ffee00-0000-4000-8000-000000000000', claimed_by => 'me', max_messages => 100,
-    lease => '30 seconds', horizon => '1 second', lookahead => '0', over_before => 'infinity',
+    lease => '30 seconds', horizon => '1 second', lookahead => '0', ended_before => 'infinity',
     first_after_at => '-infinity', first_after_id => 0, retry_after_at => '-infinity', retry_after_id => 0,
     poll_interval => '2 seconds', wants_wakeup => true, avoided => '{user-1,user-2}')";
 
 const CLAIM_OF_OLDEST_PROBE: &str = "select from signaling.claim(
     app => 'held', claim_id => 'c0ffee00-0000-4000-8000-000000000000', claimed_by => 'me', max_messages => 100,
-    lease => '30 seconds', horizon => '1 second', lookahead => '0', over_before => 'infinity',
+    lease => '30 seconds', horizon => '1 second', lookahead => '0', ended_before => 'infinity',
     first_after_at => '-infinity', first_after_id => 0, retry_after_at => '-infinity', retry_after_id => 0,
     poll_interval => '2 seconds', wants_wakeup => false)";
 
 const CLAIM_OF_NEWEST_PROBE: &str = "select from signaling.claim(
     app => 'held_long', claim_id => 'c0ffee00-0000-4000-8000-000000000000', claimed_by => 'me', max_messages => 100,
-    lease => '30 seconds', horizon => '1 second', lookahead => '0', over_before => 'infinity',
+    lease => '30 seconds', horizon => '1 second', lookahead => '0', ended_before => 'infinity',
     first_after_at => '-infinity', first_after_id => 0, retry_after_at => '-infinity', retry_after_id => 0,
     poll_interval => '2 seconds', wants_wakeup => false)";
 
 const CLAIM: &str = "select from signaling.claim(
     app => 'default', claim_id => 'c0ffee00-0000-4000-8000-000000000000', claimed_by => 'me', max_messages => 100,
-    lease => '30 seconds', horizon => '1 second', lookahead => '0', over_before => 'infinity',
+    lease => '30 seconds', horizon => '1 second', lookahead => '0', ended_before => 'infinity',
     first_after_at => '-infinity', first_after_id => 0, retry_after_at => '-infinity', retry_after_id => 0,
     poll_interval => '2 seconds', wants_wakeup => true)";
 
