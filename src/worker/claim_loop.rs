@@ -347,16 +347,16 @@ impl Drop for ClaimLoop {
     }
 }
 
-/// Whether the next claim one_by_one messages. After a claim that timed out it does, because a function of the application may
+/// Whether the next claim tests one message at a time. After a claim that timed out it does, because a function of the application may
 /// have delayed that claim, and would delay each claim after it. A database that is only slow needs a plain claim with a
 /// longer timeout, so the two kinds take turns.
-fn next_is_one_by_one(isolated: bool, claimed: &Result<Batch, ClaimError>) -> bool {
+fn next_is_one_by_one(was_one_by_one: bool, claimed: &Result<Batch, ClaimError>) -> bool {
     match claimed {
         // Another message may delay the next claim.
-        Ok(batch) => isolated && batch.refused > 0,
+        Ok(batch) => was_one_by_one && batch.refused > 0,
         // A delayed claim of another worker keeps the lane's row locked.
         Err(error) if is_without_lock(&error.source) => true,
-        Err(error) => !isolated && is_timeout(&error.source),
+        Err(error) => !was_one_by_one && is_timeout(&error.source),
     }
 }
 

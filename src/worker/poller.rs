@@ -118,7 +118,9 @@ async fn expire_forever(process: &Process) {
         let ended_before = process.lanes.iter().filter_map(|lane| lane.ended_before());
         let ended_before = ended_before.min();
         let outbox = &process.shared.outbox;
-        let expired = outbox.expire(&apps, ended_before, &timeout, one_by_one).await;
+        let expired = outbox
+            .expire(&apps, ended_before, &timeout, one_by_one)
+            .await;
         // One message of one app may make the statement for all apps wait. The next statement finds it.
         one_by_one = !one_by_one && expired.as_ref().is_err_and(is_timeout);
         // The claim loop logs other errors of the database.

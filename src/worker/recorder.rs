@@ -51,7 +51,7 @@ pub(super) struct Recorder {
     failures: FailureLog,
     discarded_log: LogThrottle,
     refused_log: LogThrottle,
-    bare_log: LogThrottle,
+    without_details_log: LogThrottle,
     work: Mutex<Work>,
 }
 
@@ -85,7 +85,7 @@ impl Recorder {
             failures: FailureLog::default(),
             discarded_log: LogThrottle::default(),
             refused_log: LogThrottle::default(),
-            bare_log: LogThrottle::default(),
+            without_details_log: LogThrottle::default(),
             work: Mutex::new(Work {
                 inbox,
                 batch: Vec::with_capacity(MAX_BATCH),
@@ -263,7 +263,7 @@ impl Recorder {
                     }
                 }
                 RecordResult::WithoutDetails { .. } => {
-                    if let Some(suppressed) = self.bare_log.admit() {
+                    if let Some(suppressed) = self.without_details_log.admit() {
                         tracing::error!(
                             event = "record_without_details",
                             message_id = record.id,
