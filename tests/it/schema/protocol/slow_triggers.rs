@@ -1,5 +1,5 @@
-//! Triggers of the application that keep one message waiting until Postgres ends the statement. A function that one_by_one
-//! messages finds the message, and the others go on.
+//! Triggers of the application that keep one message waiting until Postgres ends the statement. A function with `one_by_one`
+//! finds the message, and the other messages change.
 
 use serde_json::json;
 use sqlx::postgres::PgRow;
@@ -21,7 +21,7 @@ async fn slow_down(world: &World, table: &str, event: &str, condition: &str) {
         .await;
 }
 
-/// A session whose statements Postgres ends, as it does for a worker that one_by_one.
+/// A session whose statements Postgres ends, as it does for a worker that changes one message at a time.
 async fn bounded(world: &World) -> PgConnection {
     let mut session = connect(world).await;
     sqlx::query("set statement_timeout = '1500ms'")
@@ -35,7 +35,7 @@ async fn insert(world: &World, payload: &str) -> i64 {
     world.insert(peer(json!({"payload": payload}))).await
 }
 
-/// A claim that one_by_one, and how many messages it found refused.
+/// A claim that tests one message at a time, with the number of refused messages.
 async fn claim_one_by_one(session: &mut PgConnection) -> Result<(Claimed, i32), sqlx::Error> {
     let id = Uuid::new_v4();
     let statement = Claim::default()
