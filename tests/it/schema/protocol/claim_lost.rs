@@ -111,7 +111,7 @@ async fn the_error_of_an_earlier_attempt_stays_when_a_message_expires() {
 }
 
 #[tokio::test]
-async fn a_lease_that_ended_after_over_before_does_not_count_as_lost_yet() {
+async fn a_lease_that_ended_lately_does_not_count_as_lost_yet() {
     let world = world().await;
     let (id, first) = lost(&world, json!({})).await;
     let claim = Claim {
