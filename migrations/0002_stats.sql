@@ -1,7 +1,7 @@
--- Minute stats and queue counts: what happened and what waits, without a look at the whole outbox.
+-- Minute stats and queue counts, so that status queries do not read the whole outbox.
 
--- Minute stats: one row for each app and minute. Workers add to it once a second, so it is a second behind. A worker that
--- is killed loses the stats of its last second.
+-- One row for each app and minute. Workers add their counters once a second. A worker that is killed loses the stats of its
+-- last second.
 create table signaling.minute_stats (
     minute             timestamptz not null,
     app                text        not null,
@@ -22,24 +22,24 @@ create table signaling.minute_stats (
     backlog            bigint,
     primary key (minute, app)
 )
--- Each row is written some hundred times: its versions stay on one page.
+-- Free space on each page keeps the versions of a row together: workers write it some hundred times.
 with (fillfactor = 50, autovacuum_vacuum_threshold = 1000, autovacuum_vacuum_scale_factor = 0);
 
 comment on table signaling.minute_stats is
-    'What the workers of an app did in a minute, kept for 8 days. A little behind, and not exact where a worker is killed.';
+    'Counters of an app''s workers by minute, kept for 8 days. About a second late. A killed worker loses its last second.';
 comment on column signaling.minute_stats.message_sent is
-    'Messages that ended so, one call each; message_delivered and message_offline likewise.';
+    'Messages that ended with this status; message_delivered and message_offline likewise.';
 comment on column signaling.minute_stats.failed is
-    'Messages that ended so; expired and unknown likewise. What people cancel is not counted.';
+    'Messages that ended with this status; expired and unknown likewise. Cancelled messages are not counted.';
 comment on column signaling.minute_stats.calls_transient is
     'Calls with this outcome, as in signaling.attempt; the other calls_ columns likewise.';
 comment on column signaling.minute_stats.call_time is
-    'How many calls took how long: up to 1, 2, 5, 10, 20, 50, 100, 200, 500 ms, 1, 2, 5, 10, 20 s, 1, 5, 30, 60 min, and longer.';
+    'Histogram of call durations. Buckets: up to 1, 2, 5, 10, 20, 50, 100, 200, 500 ms, 1, 2, 5, 10, 20 s, 1, 5, 30, 60 min, and longer.';
 comment on column signaling.minute_stats.queue_wait is
-    'How many messages waited how long for their first call, from their insert or when they were due: as call_time.';
-comment on column signaling.minute_stats.backlog is 'Messages that waited at the last count of this minute: queued and retrying.';
+    'Histogram of how long messages waited for their first call, from their insert or due time. Buckets: as in call_time.';
+comment on column signaling.minute_stats.backlog is 'Queued and retrying messages at the last count of this minute.';
 
--- Queue counts: the pending messages of each app, as the last count found them.
+-- The pending messages of each app at the last count.
 create table signaling.queue_counts (
     app       text   primary key,
     queued    bigint not null,
@@ -51,11 +51,11 @@ create table signaling.queue_counts (
 with (fillfactor = 10, autovacuum_vacuum_threshold = 200, autovacuum_vacuum_scale_factor = 0);
 
 comment on table signaling.queue_counts is
-    'Pending messages by app and state, as they were last counted: see queue_counts_turn. Of apps that no worker has served yet, the first 100.';
+    'Pending messages by app and state at the last count: see queue_counts_turn. At most 100 apps that no worker has served.';
 comment on column signaling.queue_counts.oldest_at is
-    'Since when the oldest one waits that is not scheduled: when it was due, but not before its insert; if a call of it failed, the first such call.';
+    'Start of the longest wait of a message that is not scheduled: its due time, but not before its insert; the first failed attempt, if there was one.';
 
--- When the last count was, and how long it took. One row: one session counts at a time.
+-- Time and duration of the last count. One row, because one session counts at a time.
 create table signaling.queue_counts_turn (
     is_the_only_row boolean     primary key default true,
     counted_at      timestamptz not null default 'epoch',
@@ -65,4 +65,4 @@ create table signaling.queue_counts_turn (
 )
 with (fillfactor = 10, autovacuum_vacuum_threshold = 200, autovacuum_vacuum_scale_factor = 0);
 
-comment on table signaling.queue_counts_turn is 'When signaling.refresh_queue_counts() last counted, and how long that took. That function makes the row where it is missing.';
+comment on table signaling.queue_counts_turn is 'Time and duration of the last count. signaling.refresh_queue_counts() inserts the row if it is missing.';

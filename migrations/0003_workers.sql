@@ -1,4 +1,4 @@
--- The workers of the fleet, and what each of them has seen of each app's calls; and the views for people.
+-- The registry of workers with their counters, and the views for operators.
 
 create table signaling.worker (
     worker_id  uuid        primary key,
@@ -10,13 +10,13 @@ create table signaling.worker (
     seen_at    timestamptz not null,
     environment text
 )
--- Each worker writes its row every few seconds: the versions stay on one page, and are cleaned up there.
+-- Each worker writes its row every few seconds. Free space keeps the versions on one page.
 with (fillfactor = 10, autovacuum_vacuum_threshold = 200, autovacuum_vacuum_scale_factor = 0);
 
 comment on table signaling.worker is
-    'The running workers. A worker that stops deletes its row; one that has died is alive no more 30 seconds after seen_at.';
+    'The running workers. A worker that stops deletes its row. A worker counts as dead 30 seconds after seen_at.';
 
-comment on column signaling.worker.environment is 'Its WORKER_ENVIRONMENT: see signaling.lane.';
+comment on column signaling.worker.environment is 'The worker''s WORKER_ENVIRONMENT: see signaling.lane.';
 
 -- One row for each worker and app. Only that worker writes it, at most once a second.
 create table signaling.worker_app (
@@ -30,31 +30,36 @@ create table signaling.worker_app (
     primary key (app, worker_id)
 )
 with (fillfactor = 10, autovacuum_vacuum_threshold = 200, autovacuum_vacuum_scale_factor = 0);
--- Serves the deletion of workers.
+-- For the deletion of workers.
 create index worker_app_worker on signaling.worker_app (worker_id);
 
-comment on table signaling.worker_app is 'How the calls of each worker went, by app, since the worker was started.';
+comment on table signaling.worker_app is 'Counters of each worker by app, since the worker started.';
 comment on column signaling.worker_app.accepted is 'Messages that the API has accepted from this worker.';
-comment on column signaling.worker_app.failed is 'Attempts of this worker that failed, of whatever kind.';
+comment on column signaling.worker_app.failed is 'Failed attempts of this worker.';
 comment on column signaling.worker_app.is_doubting is
-    'The worker''s calls fail, and it is finding out whether the API or the worker itself is at fault.';
+    'The worker''s calls fail, and the worker is finding out whether the API or the worker itself is at fault.';
 comment on column signaling.worker_app.stepped_aside_at is
-    'Since when the worker leaves this app to the others, because its own calls fail while theirs are accepted. Null: it serves the app.';
+    'When the worker stepped aside, because its calls fail while the API accepts those of other workers. Null: it serves the app.';
 
--- The workers as a person wants to read them: a row for each worker and app that it serves.
+-- The rule by which a worker is alive. The seen_at of a live worker lies in the future after the clock was set back.
+create view signaling.worker_liveness as
+select worker.*, abs(extract(epoch from statement_timestamp() - seen_at)) < 30 as is_alive
+from signaling.worker;
+
+comment on view signaling.worker_liveness is 'The workers, with whether each one is alive.';
+
+-- A row for each worker and each app that it serves.
 create view signaling.fleet as
-select worker_id, name, host, version, environment, app,
-       abs(extract(epoch from statement_timestamp() - seen_at)) < 30 as is_alive,
-       started_at, seen_at, coalesce(accepted, 0) as accepted, coalesce(failed, 0) as failed,
+select worker_id, name, host, version, environment, app, is_alive, started_at, seen_at, coalesce(accepted, 0) as accepted, coalesce(failed, 0) as failed,
        coalesce(is_doubting, false) as is_doubting, stepped_aside_at, stepped_aside_reason
-from signaling.worker cross join unnest(worker.apps) as served (app)
+from signaling.worker_liveness cross join unnest(apps) as served (app)
      left join signaling.worker_app using (worker_id, app);
 
 comment on view signaling.fleet is
-    'The workers, by app: which are alive, and which have stepped aside, since when and why.';
+    'The workers by app: whether each is alive, and whether, when and why it stepped aside.';
 
--- Everything that keeps an app from sending, the first that a person can do something about first. Commands, pages and
--- functions read it here, so that they agree on the order and on the sentence.
+-- Obstacles that keep an app from sending; obstacles that an operator can remove come first. Commands, pages and functions
+-- all read this view, so that they show the same order and sentences.
 create view signaling.obstacle as
 select app, rank, kind,
        case kind when 'paused' then 'an operator: ' || paused_by || ' has paused the app'
@@ -86,16 +91,16 @@ from signaling.lane cross join lateral (values
          (5, 'unavailable', hold_since, hold = 'unavailable'),
          (6, 'retry_after', retry_after_until, retry_after_until > statement_timestamp())
      ) as obstacles (rank, kind, at, is_there)
-     -- Of infinity, to_char makes nothing.
+     -- to_char returns nothing for infinity.
      cross join lateral coalesce(to_char(at at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS"Z"'), at::text) as since
      cross join lateral coalesce('the environment ' || lane.environment, 'no environment') as owner
 where is_there;
 
 comment on view signaling.obstacle is
-    'Everything that keeps an app from sending, by rank: a row for each pause, hold, wait, and lack of a worker of its environment. None: it sends what is due.';
+    'Obstacles that keep an app from sending, by rank: a row for each pause, hold, wait, and lack of a worker of its environment. Without a row, the app sends due messages.';
 comment on column signaling.obstacle.kind is 'paused, no_worker, other_environment, unauthorized, unavailable or retry_after.';
 
--- The row as a person wants to read it.
+-- The outbox for operators and producers.
 create view signaling.delivery as
 select id, app, sender, destination, channel_name, status,
        case when status <> 'pending' then status
@@ -118,7 +123,7 @@ select id, app, sender, destination, channel_name, status,
                 when due_at > statement_timestamp() then 'its due time'
                 else 'the next free slot of the app' end)
        end as waits_for,
-       -- These read signaling.attempt only where a query asks for them.
+       -- Subqueries: a query that does not select these columns does not read signaling.attempt.
        (select attempt.fault from signaling.attempt where message_id = outbox.id order by attempt.id desc limit 1) as fault,
        (select attempt.charged from signaling.attempt where message_id = outbox.id order by attempt.id desc limit 1) as charged,
        (select attempt.evidence from signaling.attempt where message_id = outbox.id order by attempt.id desc limit 1) as evidence,
@@ -132,10 +137,10 @@ select id, app, sender, destination, channel_name, status,
 from signaling.outbox;
 
 comment on view signaling.delivery is
-    'The outbox for people: state is scheduled, queued, sending, retrying, or the final status. fault, charged and evidence are those of the last attempt that failed.';
+    'The outbox, readable: state is scheduled, queued, sending, retrying, or the final status. fault, charged and evidence belong to the last failed attempt.';
 
--- The row without its content: without payload, and without dedupe_key, which may be made of content. A view, so that
--- `select *` works, and that a column which comes later has to be let in.
+-- The outbox without payload, and without dedupe_key, which producers may derive from the payload. With a view, `select *`
+-- works, and a new column stays hidden until it is added here.
 create view signaling.delivery_status as
 select id, app, sender, destination, channel_name, status, state, next_attempt_at, waits_for, fault, charged, evidence, age,
        attempts, max_attempts, uncharged, http_status, error, request_id,
@@ -143,4 +148,4 @@ select id, app, sender, destination, channel_name, status, state, next_attempt_a
 from signaling.delivery;
 
 comment on view signaling.delivery_status is
-    'What becomes of messages, without their content: signaling.delivery without payload and dedupe_key.';
+    'State and outcome of messages without their content: signaling.delivery without payload and dedupe_key.';

@@ -212,7 +212,7 @@ async fn deliver_samples(
     if !progress::watch(outbox, count, shutdown, out).await? {
         bail!("interrupted before all sample messages were final");
     }
-    let rows = outbox.sample_rows(&ids).await?;
+    let rows = outbox.message_states(&ids).await?;
     let summary = simulator.ledger().summary();
     out.push_line(&progress::summary(&rows, summary.apps.get(APP_ID)));
 

@@ -1,5 +1,13 @@
-//! All access to the database: the protocol (`queue`), the schema, queries for people, and the connections. No other
-//! module contains SQL for the outbox.
+//! All access to the database: the protocol (`queue`), the schema, queries for operators, and the connections. No other module
+//! contains SQL for the outbox.
+
+/// A call of a function of the schema `signaling`, with named arguments.
+macro_rules! call {
+    ($function:ident, $($name:ident = $value:expr),* $(,)?) => {
+        $crate::outbox::pool::Call::new(stringify!($function))
+            $(.with(stringify!($name), $value))*
+    };
+}
 
 mod admin;
 mod connect;
@@ -38,11 +46,9 @@ pub(crate) use pool::{
 };
 pub(crate) use queue::{
     Batch, CallRecord, ClaimError, ClaimRequest, Claimed, Ended, Hold, HoldKind, HoldResult,
-    LaneOpening, Look, NextDue, Record, RecordResult, Recorded, Refusal, ScanPosition,
-    SlotReservation, Wakeup,
+    LaneOpening, NextDue, Record, RecordResult, Recorded, Refusal, ScanPosition, SlotReservation,
+    Wakeup,
 };
-#[cfg(feature = "dev")]
-pub(crate) use read::SampleRow;
 pub(crate) use read::{
     AppLane, AppStatus, AsideWorker, CallDetail, FailureGroup, FailureKey, Failures, LaneDetail,
     LaneState, LaneStatus, LaneWorkers, MAX_CALLS_LOOKED_AT, MAX_RETRIED, MessageDetail,
@@ -59,7 +65,6 @@ pub(crate) use stats::MinuteStats;
 pub(crate) use wakeup::WakeupListener;
 pub(crate) use workers::{AppReport, WorkerIdentity};
 
-/// A duration as an argument, in whole microseconds.
 fn interval(duration: Duration) -> PgInterval {
     PgInterval {
         months: 0,

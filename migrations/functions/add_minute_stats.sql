@@ -1,7 +1,7 @@
--- Adds what a worker has done to the stats of its minutes. The argument is an array with an object for each minute and app;
--- its keys are the columns of signaling.minute_stats.
+-- Adds a worker's counters to signaling.minute_stats. The argument is an array with an object for each minute and app; its
+-- keys are the columns of that table.
 --
--- Locks the rows that it writes, in the order of their key, so that two workers never wait for each other.
+-- Locks the rows that it writes, in the order of their key, so that two workers can't deadlock.
 create or replace function signaling.add_minute_stats(stats jsonb) returns void
     language plpgsql security definer
     set search_path = pg_catalog, pg_temp set row_security = off

@@ -1,13 +1,13 @@
 -- Hands an app over to another environment, in a database that was copied. The caller decides whether to cancel or to send
 -- the pending messages. Changes nothing if the app belongs to that environment already.
 --
--- environment      the WORKER_ENVIRONMENT of the workers that shall send its messages; null: that of workers without one
--- cancels_pending  cancels pending messages, also those that workers of the other environment had claimed
--- max_rows         cancels no more than these: the caller repeats the call until it is done
+-- environment      the WORKER_ENVIRONMENT of the workers that send its messages from now on; null: workers without one
+-- cancels_pending  cancels pending messages, also messages that workers of the other environment had claimed
+-- max_rows         cancels at most so many messages: the caller repeats the call until `is_done`
 --
--- Returns an object: `is_done`, whether the app belongs to the environment now; `was`, the environment before; how many
--- messages this call has `cancelled`, and how many are `pending`, counted up to a million.
--- Refuses while a worker of the other environment is alive that serves the app: it would lose its messages.
+-- Returns an object: `is_done`, whether the app belongs to the environment now; `previous`, the environment before; how many
+-- messages this call has `cancelled`; how many are `pending`, counted up to a million.
+-- Fails while a worker of the other environment serves the app, because that worker would lose its messages.
 -- Locks the lane's row and the messages that it cancels.
 -- Indexes: lane_pkey, outbox_first_attempts, outbox_retries; then it reaches messages by their ctid.
 create or replace function signaling.adopt(
@@ -19,9 +19,6 @@ create or replace function signaling.adopt(
 as $$
 #variable_conflict use_column
 declare
-    alive_for constant interval := interval '30 seconds';
-    lost_text constant text :=
-        'cancelled after a worker of another environment had it: whether it was called is not known';
     lane signaling.lane;
     other record;
     places tid[];
@@ -37,9 +34,8 @@ begin
     select * into lane from signaling.lane where app = adopt.app for no key update;
     at := clock_timestamp();
     if lane.environment is distinct from adopt.environment then
-        select name, environment into other from signaling.worker
-        where adopt.app = any (apps) and environment is not distinct from lane.environment
-          and seen_at between at - alive_for and at + alive_for
+        select name, environment into other from signaling.worker_liveness
+        where is_alive and adopt.app = any (apps) and environment is not distinct from lane.environment
         order by seen_at desc limit 1;
         if found then
             raise exception 'the worker % of the environment % serves the app %, and was alive within 30 seconds',
@@ -56,13 +52,11 @@ begin
                 select ctid from signaling.outbox
                 where app = adopt.app and status = 'pending' and (sent_at is not null or claim_id is not null)
                 order by due_at, id limit max_rows - cardinality(places) for no key update);
-            insert into signaling.attempt (message_id, attempt, outcome, error, fault, charged, claimed_by)
-            select id, attempts + uncharged + 1, 'lost', lost_text, 'worker', true, claimed_by
-            from signaling.outbox where ctid = any (places) and claim_id is not null;
+            perform signaling.log_lost_attempts(places);
             update signaling.outbox
             set status = 'cancelled', finished_at = clock_timestamp(),
                 attempts = attempts + (claim_id is not null)::integer,
-                error = case when claim_id is not null then lost_text
+                error = case when claim_id is not null then 'cancelled: ' || signaling.lost_text()
                              else coalesce(error, 'cancelled: it belonged to '
                                  || coalesce('the environment ' || lane.environment, 'no environment')) end
             where ctid = any (places);
@@ -70,8 +64,7 @@ begin
             is_done := cancelled < max_rows;
         end if;
         if is_done then
-            -- Failures of the other environment's calls say nothing about this one's. A pause and a limit that an operator
-            -- has set stay.
+            -- The hold and the rate came from calls of the other environment. An operator's pause and limit stay.
             update signaling.lane
             set environment = adopt.environment, next_slot_at = at + interval '1 second',
                 rate_per_s = signaling.slot_rate(limit_per_s), rate_at = at, throttled_at = null,
@@ -79,11 +72,12 @@ begin
                 hold_probes = 0, probe_claim_id = null, probe_target = null, released_at = null
             where app = adopt.app;
             delete from signaling.worker
-            where environment is distinct from adopt.environment and seen_at <= at - alive_for;
+            where environment is distinct from adopt.environment
+              and worker_id in (select worker_id from signaling.worker_liveness where not is_alive);
             perform signaling.wake_workers(app);
         end if;
     end if;
-    return jsonb_build_object('is_done', is_done, 'was', lane.environment, 'cancelled', cancelled,
+    return jsonb_build_object('is_done', is_done, 'previous', lane.environment, 'cancelled', cancelled,
                               'pending', signaling.count_pending(app));
 end
 $$;

@@ -1,9 +1,9 @@
 -- Refuses an interval that is no length of time: null, negative, infinite, or with parts of both signs, such as
--- `-12 mons 360 days`. Postgres compares intervals as if each month had 30 days and adds them by the calendar, so that an
--- interval which looks longer than a minute may lead into the future.
+-- `-12 mons 360 days`. Postgres compares intervals as if each month had 30 days but adds them by the calendar. So a
+-- comparison can't find out whether an interval leads into the past.
 --
 -- name           names the interval in the error
--- may_be_zero    zero is a length of time, too
+-- may_be_zero    accepts zero
 create or replace function signaling.assert_duration(name text, duration interval, may_be_zero boolean default false)
     returns void
     language plpgsql

@@ -1,9 +1,11 @@
--- Refuses to run the protocol in a session in which it would go wrong.
+-- Refuses sessions in which the protocol would go wrong:
 --
--- In REPEATABLE READ and SERIALIZABLE a claim that waited for the lane's row would fail, and one that did not would miss
--- messages that were committed meanwhile. A claim whose commit a crash can undo could send a message that may be sent
--- once only a second time. And where the database takes no writes, an idle worker that only looks would not notice: once
--- it does again, that worker would take messages for lost whose outcomes others are about to record.
+-- - REPEATABLE READ and SERIALIZABLE: a claim that waited for the lane's row would fail, and any other claim would miss
+--   messages that were committed meanwhile.
+-- - A read-only database: an idle worker that only reads would not notice the outage. After the outage, that worker would
+--   take messages for lost although other workers are about to record their outcomes.
+-- - synchronous_commit = off, which this function overrides: a crash of the server could undo a claim, and a worker would
+--   send an at-most-once message a second time.
 create or replace function signaling.assert_session() returns void
     language plpgsql
 as $$

@@ -1,4 +1,4 @@
--- The calls of an app that started from one time up to another, as workers have recorded them.
+-- The recorded calls of an app that started between two times.
 --
 -- Locks nothing.
 -- Indexes: outbox_sent, attempt_sent.
@@ -8,7 +8,7 @@ create or replace function signaling.calls(app text, "from" timestamptz, "to" ti
 as $$
     select outbox.id, outbox.sent_at from signaling.outbox
     where outbox.app = $1 and outbox.sent_at >= $2 and outbox.sent_at < $3
-    -- The last call of a message that did not end well stands in both.
+    -- A message's last call stands in both tables if it failed.
     union
     select attempt.message_id, attempt.sent_at
     from signaling.attempt join signaling.outbox on outbox.id = attempt.message_id

@@ -1,7 +1,7 @@
 -- True if inserts may notify workers. Postgres refuses to prepare a transaction that has notified, and a trigger can't know
--- that its transaction will be prepared. So workers poll instead if Postgres allows prepared transactions. A superuser
--- can override that by `alter database … set signaling.notify`: 'on' if no application prepares transactions, 'off' to
--- have workers poll in any case.
+-- whether its transaction will be prepared. So workers poll if Postgres allows prepared transactions. A superuser can
+-- override that by `alter database … set signaling.notify`: 'on' if no application prepares transactions, 'off' if workers
+-- shall always poll.
 create or replace function signaling.can_notify() returns boolean
     language sql stable parallel safe
 as $$

@@ -1,16 +1,16 @@
 -- Trigger on inserts, and on updates of a producer's columns: refuses messages that the API would refuse. The error is a
--- check violation with the name of the mistake as its constraint, which is what the producer's driver shows.
+-- check violation. Its constraint is the name of the mistake, because drivers show that name to the producer.
 --
--- A trigger, because Postgres prepares the CHECK constraints of a table anew for each statement, also for those that write
--- no column of the producer's: thirty of them took two thirds of an insert's time, and as much of a claim's and a record's.
+-- CHECK constraints would be too slow. Postgres prepares all constraints of a table for each statement, even for a statement
+-- that writes no producer's column: thirty constraints took two thirds of an insert's time, and as much of a claim's.
 create or replace function signaling.check_message() returns trigger
     language plpgsql set search_path = pg_catalog, pg_temp
 as $$
 declare
-    -- All that user ids and names of channels may consist of.
+    -- The characters that the API allows in user ids and channel names.
     allowed constant text := '^[A-Za-z0-9 !#$%&()+\-:;<=.>?@\[\]^_{}|~,'']*$';
     mistake text := case
-        -- A length beside the expression: a bounded repetition takes eight times as long.
+        -- A bounded repetition in the expression would take eight times as long as this second condition.
         when new.app !~ '^[A-Za-z0-9._-]+$' or char_length(new.app) > 64
             then 'app_is_not_a_name_of_1_to_64_letters_digits_dots_dashes'
         when new.destination is null and new.channel_name is null
@@ -22,7 +22,7 @@ declare
         when char_length(new.sender) > 64 then 'sender_is_longer_than_64_characters'
         when new.sender !~ allowed then 'sender_has_a_forbidden_character'
         when new.sender like ' %' or new.sender like '% ' then 'sender_begins_or_ends_with_a_space'
-        -- A URL path can't carry these as a segment: every URL library takes them for "here" and "up".
+        -- URL libraries remove these segments from a path.
         when new.sender in ('.', '..') then 'sender_is_a_dot_segment'
 
         when new.destination = '' then 'destination_is_empty'
@@ -45,8 +45,8 @@ declare
         when char_length(new.traceparent) > 128 then 'traceparent_is_longer_than_128_characters'
     end;
 begin
-    -- A restored row has a final status, or a payload that an older version has let in. Only roles that could drop this
-    -- trigger pass it by the setting: a producer would otherwise insert messages as sent that never were.
+    -- A restored row may have a final status, or a payload that an older version accepted. The setting works only for roles
+    -- that could drop this trigger, because a producer could otherwise insert messages as already sent.
     if tg_op = 'INSERT' and current_setting('signaling.restoring', true) = 'on'
        and pg_has_role((select relowner from pg_class where oid = tg_relid), 'usage') then
         return new;
@@ -55,7 +55,7 @@ begin
         raise exception 'the message is refused: %', replace(mistake, '_', ' ')
             using errcode = 'check_violation', constraint = mistake, schema = 'signaling', table = 'outbox';
     end if;
-    -- A message is born pending: the other states are the worker's to write.
+    -- Only the functions of the protocol write the other states.
     if tg_op = 'INSERT'
        and (new.status <> 'pending' or new.attempts <> 0 or new.claim_id is not null or new.claimed_by is not null
             or new.sent_at is not null or new.finished_at is not null or new.http_status is not null

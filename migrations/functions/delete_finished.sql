@@ -1,31 +1,31 @@
--- Deletes some messages that finished longer ago than `retain`, with their attempts: for about as long as `max_time`,
--- and 1,000 of them at most. A pass goes through the outbox by id, over many calls, and rests for a minute at its end.
+-- Retention: deletes messages that finished longer ago than `retain`, with their attempts. A call deletes at most 1,000
+-- messages and takes about `max_time`. One process of the fleet deletes at a time. A pass reads the outbox by id, over many
+-- calls; the next pass begins a minute after its end.
 --
--- No index on finished_at: it would cost every message something. Ids are given out in the order of inserts, so what
--- is old stands at the beginning of the primary key. A pass ends where rows begin that are too young to have finished
--- before; older ones that are pending or finished lately are passed over, and seen again by the next pass.
+-- There is no index on finished_at, because every message would pay for it. Ids grow in the order of inserts, so old
+-- messages stand at the beginning of the primary key. A pass ends at the first rows that are too young to have finished
+-- before the cutoff. It skips older messages that are pending or finished lately; the next pass reads them again.
 --
--- It looks at a range of ids at a time, and so also goes in small steps past the index entries of rows that are
--- deleted and not yet vacuumed. In a gap the steps grow with it.
+-- A step reads a range of ids, because the index still has entries of deleted rows until a vacuum. In a gap the ranges grow.
 --
--- Only this function deletes, and only final messages older than a minute, so its callers need no right to delete.
+-- Only this function deletes messages, and only final ones older than a minute, so workers need no right to delete.
 --
 -- worker         a fresh id of the process
 -- retain         how long finished messages stay
 -- max_time       about how long this call may take
--- over_before    the caller knows that this time is over: a clock that was set ahead must not make messages old
--- isolates       after a call that did not end in time: deletes each message by itself, and passes over one that a function of
---                the application keeps waiting
+-- ended_before    a time that has certainly passed: a clock that was set ahead must not make messages old
+-- one_by_one       after a call that timed out: deletes each message on its own, and skips a message that a function of the
+--                application keeps waiting
 --
--- Locks the row of signaling.retention and the messages that it deletes; passes over messages that are locked, or that the
+-- Locks the row of signaling.retention and the messages that it deletes; skips messages that are locked, or that the
 -- database refuses to delete.
 -- Index: outbox_pkey.
 create or replace function signaling.delete_finished(
     worker   uuid,
     retain   interval,
     max_time interval default interval '5 milliseconds',
-    over_before timestamptz default 'infinity',
-    isolates boolean default false,
+    ended_before timestamptz default 'infinity',
+    one_by_one boolean default false,
     out has_turn     boolean,
     out is_pass_over boolean,
     out deleted      bigint,
@@ -52,8 +52,6 @@ declare
     step record;
     young_rows bigint := 0;
     deleted_now bigint := 0;
-    deleted_step bigint;
-    context text;
 begin
     perform signaling.assert_duration('retain', retain);
     perform signaling.assert_duration('max_time', max_time);
@@ -62,16 +60,15 @@ begin
             using errcode = 'invalid_parameter_value';
     end if;
     perform signaling.assert_session();
-    cutoff := least(began, over_before) - retain;
+    cutoff := least(began, ended_before) - retain;
     at := began;
 
     -- A truncate may have deleted the row: without it, no worker would ever delete again.
     if not exists (select from signaling.retention) then
         insert into signaling.retention default values on conflict do nothing;
     end if;
-    -- Another worker's turn is not waited for.
     select * into turn from signaling.retention
-    -- A turn that lasts longer than any was taken before the clock was set back.
+    -- A turn that seems to last longer than any can was taken before the clock was set back.
     where is_the_only_row
       and (retention.held_until <= began or retention.held_until > began + 2 * rest or held_by = worker)
     for update skip locked;
@@ -81,7 +78,7 @@ begin
         delete_finished.held_until := (select retention.held_until from signaling.retention where is_the_only_row);
         return;
     end if;
-    -- If the server crashes, what it forgets of this is deleted again.
+    -- After a crash of the server, the next pass deletes the same messages again.
     perform set_config('synchronous_commit', 'off', true);
 
     if turn.began_at is null then
@@ -95,28 +92,20 @@ begin
     loop
         step_end := turn.looked_up_to + ids_a_step + (turn.looked_up_to - turn.last_row) / 1000;
         select count(*) as rows, max(id) as last_row, coalesce(bool_and(is_young), true) as all_young,
-               coalesce(array_agg(id) filter (where is_old), '{}') as old_ids
+               coalesce(array_agg(place) filter (where is_old), '{}') as old_places
         into step
-        from (select id,
+        from (select id, ctid as place,
                      status <> 'pending' and finished_at < cutoff as is_old,
-                     -- What a producer has dated into the future says nothing.
+                     -- A producer may have dated created_at into the future.
                      created_at >= cutoff and created_at <= began as is_young
               from signaling.outbox
               where id > turn.looked_up_to and id <= step_end
               order by id limit rows_a_step) as met;
-        begin
-            deleted_step := signaling.delete_old(step.old_ids, cutoff, isolates);
-            set constraints all immediate;
-        exception when query_canceled or assert_failure or others then
-            get stacked diagnostics context = pg_exception_context;
-            if not signaling.is_refusal(sqlstate, context) then
-                raise;
-            end if;
-            -- One message that can't be deleted keeps no other, and no later pass.
-            deleted_step := signaling.delete_old(step.old_ids, cutoff, isolates => true);
-        end;
-
-        deleted_now := deleted_now + deleted_step;
+        deleted_now := deleted_now + signaling.change_each(
+            'delete from signaling.outbox where ctid = any (array(
+                 select ctid from signaling.outbox
+                 where ctid = any ($1) and status <> ''pending'' and finished_at < $2 for update skip locked))',
+            step.old_places, cutoff, one_by_one => one_by_one);
         young_rows := case when step.all_young then young_rows + step.rows else 0 end;
         turn.last_row := coalesce(step.last_row, turn.last_row);
         turn.looked_up_to := case when step.rows = rows_a_step then step.last_row else step_end end;

@@ -1,15 +1,15 @@
--- Ends messages that must not be called any more, out of some that the caller has locked. Those that a lost worker may have
--- called end as `unknown` if they may be sent once only, and as `failed` if that was their last attempt; those whose time is
--- over end as `expired`. Logs the attempt that a lost worker may have made, also of messages that may be called again.
+-- Ends the messages among the given ones that must not be sent any more. A message that a lost worker may have sent ends as
+-- `unknown` if it is at-most-once, and as `failed` if that was its last attempt. A message past its expires_at ends as
+-- `expired`. Also logs the attempt of a lost worker for a message that may be sent again.
 --
--- stops_at       if given, ends each message by itself until then, so that one which the database refuses to change does not
---                keep the others: at first with all that is known, then in the barest form, and else signaling.refuse()
---                notes the message
--- logs           writes signaling.attempt and the error's text
+-- places         the messages' ctids: the caller has locked them
+-- stops_at       if given, ends each message on its own until then, so that one refused message does not keep the others
+--                from ending: first with all details, then without the log and the error text. If the database refuses both,
+--                signaling.refuse() lists the message
+-- logs           writes signaling.attempt and the error text
 --
--- Returns how many ended, how many the database refused, and the places of those that may be called again. After stops_at,
--- the rest is none of these.
--- Reaches the messages by their ctid.
+-- Returns how many messages ended, how many the database refused, and the ctids of the messages that may be sent. After
+-- stops_at, the remaining overdue messages are none of these.
 create or replace function signaling.end_overdue(
     places tid[], at timestamptz, stops_at timestamptz default null, logs boolean default true,
     out expired integer, out unknown integer, out failed integer, out refused integer, out claimable tid[]
@@ -18,6 +18,7 @@ create or replace function signaling.end_overdue(
 as $$
 #variable_conflict use_column
 declare
+    overdue tid[];
     ending tid[];
     place tid;
     one record;
@@ -26,20 +27,18 @@ declare
     name text;
     context text;
 begin
-    expired := 0;
-    unknown := 0;
-    failed := 0;
-    refused := 0;
-    claimable := '{}';
-    if cardinality(places) = 0 then
+    expired := 0; unknown := 0; failed := 0; refused := 0;
+    overdue := array(select ctid from signaling.outbox
+                     where ctid = any (places) and (claim_id is not null or expires_at <= at));
+    claimable := array(select given.place from unnest(places) as given (place) where given.place <> all (overdue));
+    if overdue = '{}' then
         return;
     end if;
 
     if stops_at is not null then
-        foreach place in array places loop
+        foreach place in array overdue loop
             began_at := clock_timestamp();
             exit when began_at >= stops_at;
-            one := null;
             foreach logs in array array[true, false] loop
                 begin
                     select * into one from signaling.end_overdue(array[place], at, logs => logs);
@@ -72,13 +71,11 @@ begin
 
     ending := array(
         select ctid from signaling.outbox
-        where ctid = any (places)
+        where ctid = any (overdue)
           and (claim_id is not null and (at_most_once or attempts + 1 >= max_attempts) or expires_at <= at));
-    claimable := array(select given.place from unnest(places) as given (place) where given.place <> all (ending));
+    claimable := claimable || array(select given.place from unnest(overdue) as given (place) where given.place <> all (ending));
     if logs then
-        insert into signaling.attempt (message_id, attempt, outcome, error, fault, charged, claimed_by)
-        select id, attempts + uncharged + 1, 'lost', signaling.lost_text(), 'worker', true, claimed_by
-        from signaling.outbox where ctid = any (places) and claim_id is not null;
+        perform signaling.log_lost_attempts(overdue);
     end if;
     with ended as (
         update signaling.outbox
@@ -97,7 +94,7 @@ begin
            count(*) filter (where status = 'failed')
     into expired, unknown, failed from ended;
 
-    -- A trigger may skip an update without an error. Such a message is not called again either.
+    -- A trigger may skip an update without an error. Such a message is not sent again either.
     refused := cardinality(ending) - expired - unknown - failed;
     if refused > 0 then
         perform signaling.refuse(

@@ -1,12 +1,12 @@
--- Holds an app's lane: it sends nothing but a probe every few seconds.
+-- Holds an app's lane: the lane sends nothing but a probe every few seconds.
 --
 -- kind           'unauthorized' or 'unavailable'
--- probe          the claim whose probe has failed; null if other attempts did. A failed probe makes the pause longer, the
---                many attempts that fail together at first do not. A probe counts only while it is the lane's.
+-- probe          the claim whose probe has failed; null if other attempts have failed. Only a failed probe makes the pause
+--                longer, because many attempts fail together at first. A probe counts only while it is the lane's probe.
 --
 -- Returns 'held' if the lane was not held before; 'extended' after a failed probe; 'other' if the lane was held already, or
--- the probe is not the lane's any more; 'too_soon' if the last hold ended less than ten seconds ago, so that a lane does not
--- change between held and sending all the time.
+-- another claim has the probe; 'too_soon' if the last hold ended less than ten seconds ago, because a lane must not change
+-- between held and sending all the time.
 -- Locks the lane's row.
 -- Index: lane_pkey.
 create or replace function signaling.hold(app text, kind text, reason text, probe uuid) returns text
@@ -27,7 +27,7 @@ begin
        or (probe is not null and lane.probe_claim_id is distinct from probe) then
         return 'other';
     end if;
-    -- The clock of the database may have been set back.
+    -- A released_at in the future comes from before the clock was set back.
     if lane.hold is null and lane.released_at between at - pause_between_holds and at then
         return 'too_soon';
     end if;

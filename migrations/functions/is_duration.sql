@@ -1,4 +1,4 @@
--- Tells whether an interval is a length of time: not infinite, and without a negative part.
+-- True for an interval that is a length of time: finite, and without a negative part.
 create or replace function signaling.is_duration(duration interval) returns boolean
     language sql immutable parallel safe
 as $$

@@ -1,11 +1,11 @@
--- Tells whether the database has refused a row, by the code and the context of the error: the same statement would fail again
--- with the same row, and could succeed with others. False for errors that pass by themselves: the connection, a transaction
--- that takes no writes, a deadlock, a full disk, a lock, a cancelled statement, a server that stops. An application's function
--- may raise any of these codes by itself, and so may a server that such a function asks.
+-- True if an error shows that the database refuses a row: the same statement would fail again with this row, and could
+-- succeed with others. False for errors of an outage: connection, read-only transaction, deadlock, full disk, lock, cancelled
+-- statement, shutdown. A function of the application may raise these codes on its own, and so may a server that it calls;
+-- the context of the error shows that.
 --
 -- context        the error's context (pg_exception_context)
--- began_at       when the change of one row began: if given, a row counts as refused, too, that a function of the application
---                keeps waiting (is_slow)
+-- began_at       when the change of one row began. If given, a row also counts as refused if a function of the application
+--                keeps it waiting: see is_slow()
 create or replace function signaling.is_refusal(code text, context text, began_at timestamptz default null) returns boolean
     language sql
 as $$

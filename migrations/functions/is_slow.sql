@@ -1,12 +1,13 @@
--- Tells whether a function of the application has kept one change waiting until Postgres ended the statement
--- (statement_timeout), although Postgres itself is quick. A message of an overloaded database must not count as refused, so
--- three facts have to agree: the change took more than a second, a function outside of the schema was running when it ended,
--- and a write of the schema's own takes less than a fifth of a second now.
+-- True if a function of the application has kept one change waiting until Postgres ended the statement (statement_timeout),
+-- although Postgres itself is fast. In an overloaded database no message must count as refused, so three facts have to
+-- agree: the change took more than a second; a function outside of the schema was running when it ended; a write of this
+-- function takes less than 200 ms now.
 --
 -- code, context  of the error
 -- began_at       when the change began
 --
--- Postgres ends a statement once. After that the caller changes no further message, because nothing would bound the change.
+-- The statement_timeout ends a statement only once. After that the caller changes no further message, because nothing would
+-- bound the change.
 create or replace function signaling.is_slow(code text, context text, began_at timestamptz) returns boolean
     language plpgsql
 as $$

@@ -1,13 +1,12 @@
--- Tests which messages can be claimed: claims each one and undoes that. Lists refused ones in signaling.refused, because a
--- trigger or a constraint refuses them, or because a function of the application takes too long (is_slow). Each message costs
--- a subtransaction, so only a claim that follows a failed one calls this.
+-- Finds out which messages can be claimed: claims each one and undoes that. Lists the other ones in signaling.refused.
+-- Each message costs a subtransaction, so only a claim that follows a failed one calls this.
 --
--- stops_at       tests no further message from then on: the claim has to end before Postgres ends it
+-- stops_at       tests no further message from then on, because Postgres would end the whole claim
 --
 -- Returns the ctids of the claimable messages, and how many are refused. Messages that are neither were not tested.
 create or replace function signaling.keep_claimable(
     places tid[], claim_id uuid, claimed_by text, lease_ends_at timestamptz, at timestamptz, stops_at timestamptz,
-    out kept tid[], out refused integer
+    out claimable tid[], out refused integer
 )
     language plpgsql
 as $$
@@ -20,9 +19,14 @@ declare
     name text;
     context text;
 begin
-    kept := '{}';
+    claimable := '{}';
     refused := 0;
-    foreach place in array places loop
+    -- Messages that were refused before come last, because one of them may use up the time.
+    for place in
+        select given.place
+        from unnest(places) with ordinality as given (place, nth) join signaling.outbox on outbox.ctid = given.place
+        order by exists (select from signaling.refused where refused.app = outbox.app and message_id = outbox.id), nth
+    loop
         began_at := clock_timestamp();
         exit when began_at >= stops_at;
         begin
@@ -42,7 +46,7 @@ begin
         exception when query_canceled or assert_failure or others then
             get stacked diagnostics context = pg_exception_context, name = constraint_name;
             if sqlstate = undone then
-                kept := kept || place;
+                claimable := claimable || place;
             elsif signaling.is_refusal(sqlstate, context, began_at) then
                 perform signaling.refuse(array[place], at, sqlstate, name);
                 refused := refused + 1;

@@ -1,4 +1,4 @@
--- The error of an attempt that a lost worker may have made.
+-- The error text of an attempt that a lost worker may have made.
 create or replace function signaling.lost_text() returns text
     language sql immutable
 as $$

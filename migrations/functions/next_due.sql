@@ -1,13 +1,13 @@
--- Looks when the next messages of some apps are due, and takes nothing.
+-- Returns when the next messages of some apps are due. Claims nothing.
 --
--- apps           with, in the same order, the scan positions from which to look: see claim(); -infinity to look at all
+-- apps           the apps; the scan positions stand in the same order: see claim(). -infinity: from the beginning
 -- horizon        as for claim()
--- poll_interval  the result includes a retry only if it is due within this time
+-- poll_interval  the result includes a retry only if the retry is due within this time
 -- environment    the worker's environment: see claim()
 -- renews_wakeup  inserts that notify the workers of these apps do so for another minute: see want_wakeup()
 --
 -- Returns a row for each app that has a lane.
--- Locks nothing but wakeup rows that it renews.
+-- Locks the wakeup rows that it renews.
 -- Indexes: lane_newest, refused_pkey, outbox_retries, outbox_first_attempts, wakeup_pkey.
 create or replace function signaling.next_due(
     apps text[], first_after_at timestamptz[], first_after_id bigint[], retry_after_at timestamptz[],
@@ -24,14 +24,13 @@ as $$
 #variable_conflict use_column
 declare
     now_at constant timestamptz := clock_timestamp();
-    -- A trigger or a constraint keeps these messages from being changed, so that no claim takes them.
     has_refused constant boolean := exists (select from signaling.refused where refused.app = any (apps));
 begin
     perform signaling.assert_session();
     perform signaling.assert_duration('horizon', horizon);
     perform signaling.assert_duration('poll_interval', poll_interval, may_be_zero => true);
     if renews_wakeup then
-        -- In one order and without a wait, so that two workers never wait for each other.
+        -- One order and no wait for locks: two workers can't deadlock.
         with ending as (
             select app from signaling.wakeup
             where app = any (apps) and wanted_until > now_at and wanted_until < now_at + interval '45 seconds'
@@ -56,18 +55,14 @@ begin
         select due_at, id from signaling.outbox
         where outbox.app = asked.app and status = 'pending' and sent_at is null and claim_id is null
           and (due_at, id) > (asked.first_after_at, asked.first_after_id)
-          and case when has_refused then not exists (
-                  select from signaling.refused
-                  where refused.app = asked.app and message_id = outbox.id and retry_at > now_at) else true end
+          and (not has_refused or not signaling.is_refused(outbox.app, id, now_at))
         order by due_at, id limit 1
     ) as first on true
     left join lateral (
         select due_at, id from signaling.outbox
         where outbox.app = asked.app and status = 'pending' and (sent_at is not null or claim_id is not null)
           and (due_at, id) > (asked.retry_after_at, asked.retry_after_id) and due_at <= now_at + poll_interval
-          and case when has_refused then not exists (
-                  select from signaling.refused
-                  where refused.app = asked.app and message_id = outbox.id and retry_at > now_at) else true end
+          and (not has_refused or not signaling.is_refused(outbox.app, id, now_at))
         order by due_at, id limit 1
     ) as retry on true;
 end

@@ -1,13 +1,14 @@
--- Makes sure that an app has a lane, that its limit is the configured one, unless an operator has set another, and that it
--- belongs to the worker's environment.
+-- Makes an app's lane if there is none, sets its limit to the configured one unless an operator has set another, and checks
+-- that the lane belongs to the worker's environment.
 --
 -- limit_per_s    calls a second that the API allows the app
 -- environment    the worker's environment, if one is set
 -- is_missing     the lane existed, and its row was deleted
 --
--- Returns a row with the result: 'open' if the lane was there; 'made'; 'named' if it belonged to no environment and belongs
--- to this one from now on; 'refused' if it belongs to another one, with that and the number of pending messages. A refused
--- lane is not changed: a copy of a database has the messages of its source, and must not send them again.
+-- Returns a row with the result: 'open' if the lane existed; 'made'; 'named' if the lane belonged to no environment and
+-- belongs to this one from now on; 'refused' if the lane belongs to another environment, with that environment and the
+-- number of pending messages. A refused lane is not changed, because a copy of a database has the messages of its source,
+-- and the copy's workers would send them a second time.
 -- Locks the lane's row, if it changes.
 -- Index: lane_pkey.
 create or replace function signaling.open_lane(
@@ -19,18 +20,17 @@ create or replace function signaling.open_lane(
 as $$
 #variable_conflict use_column
 declare
-    alive_for constant interval := interval '30 seconds';
     at constant timestamptz := clock_timestamp();
     lane signaling.lane;
 begin
     perform signaling.assert_session();
-    -- Where workers are at work, they may have slots of a lane that is gone: those lie less than a second ahead. The
-    -- first slot of the new lane comes after them, so that both together stay below the limit.
+    -- Running workers may still have slots of a deleted lane, less than a second ahead. The first slot of the new lane
+    -- comes after those, or both together would exceed the limit.
     insert into signaling.lane (app, limit_per_s, configured_per_s, rate_per_s, environment, next_slot_at)
     select open_lane.app, open_lane.limit_per_s, open_lane.limit_per_s, signaling.slot_rate(open_lane.limit_per_s),
            open_lane.environment,
-           case when is_missing or exists (select from signaling.worker
-                                          where seen_at > at - alive_for and open_lane.app = any (apps))
+           case when is_missing or exists (select from signaling.worker_liveness
+                                          where is_alive and open_lane.app = any (apps))
                 then at + interval '1 second' else 'epoch' end
     on conflict (app) do nothing;
     result := case when found then 'made' else 'open' end;

@@ -1,6 +1,6 @@
--- Keeps an app from sending, on all hosts at once. True if the app was not paused before.
+-- Stops an app from sending, fleet-wide. Returns true if the app was not paused before.
 --
--- reason, by     for people: shown by `worker status`
+-- reason, by     informational: `worker status` shows both
 --
 -- Locks the lane's row.
 -- Index: lane_pkey.

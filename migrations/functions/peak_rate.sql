@@ -1,4 +1,4 @@
--- The most calls of an app that started within any sliding second between two times: proof that the limit held.
+-- The most calls of an app that started within any sliding second between two times. Shows that the limit held.
 --
 -- Locks nothing.
 -- Indexes: those of calls().

@@ -1,6 +1,6 @@
--- Slots a second at a time: the rate climbs by 5 % a second from where the last cut, or the last claim, left it.
+-- The rate of a lane in slots a second, at a time. After a cut, the rate climbs by 5 % a second up to the limit's rate.
 --
--- Sets nothing and qualifies each name, so that Postgres writes its text into the calling statement.
+-- Without settings and with qualified names, so that Postgres inlines the function.
 create or replace function signaling.present_rate(
     rate_per_s double precision, rate_at timestamptz, limit_per_s double precision, at timestamptz
 ) returns double precision

@@ -1,8 +1,8 @@
 -- Writes the outcomes of claimed messages. The arrays hold one record at each place.
 --
 -- recorded_by    the worker's name, informational
--- ids, claim_ids which message, and the claim that had it
--- were_due_at    when the message was due before the claim: so it is again if it goes back without a delay
+-- ids, claim_ids the message, and the claim that had it
+-- original_due_at    when the message was due before the claim: a message that goes back without a delay is due then
 -- delays         how long from now on the message waits for its next attempt
 -- statuses       the final status; null: the message goes back as pending
 -- charged        the attempt counts against max_attempts
@@ -11,22 +11,27 @@
 -- outcomes       the attempt's outcome, for signaling.attempt; null if the message ended well
 -- durations      how long the attempt took
 -- faults, evidences   on which side the worker saw the fault of a failed attempt, and why: for signaling.attempt
--- isolates       after a call that the database has refused, or that did not end in time: writes each record by itself, in its
---                barest form if the database refuses more than that. After a second the rest is 'locked'.
+-- one_by_one       after a call that the database refused, or that timed out: writes each record on its own. If the database
+--                refuses a record, writes it without details. After a second the rest is 'locked'.
 -- logs           writes signaling.attempt
 --
--- Returns a row for each place, from 1. 'recorded': the outcome is written, and due_at is when a message that goes back is
--- due. 'locked': another session has the message locked, or there was no time left for it, so the worker tries again.
--- 'discarded': the claim had ended. A record that is written again changes nothing: it is 'recorded' if the message is final, and 'discarded' if the message went back, because it belongs to no claim then. 'bare':
--- written without the response's details and without an attempt, because a trigger or a constraint refuses those. 'refused': a
--- trigger or a constraint refuses any outcome, so the message stays claimed until its lease ends. `reason` then has the
--- code of the error and the constraint that it named; null: a trigger skipped the update without an error.
--- Locks the messages that it writes; passes over messages that are locked.
+-- Returns a row for each place, from 1, with one of these results:
+-- 'recorded'     the outcome is written; due_at is when a message that goes back is due
+-- 'locked'       another session has locked the message, or the time was over: the worker tries again
+-- 'discarded'    the claim had ended. Nothing is written
+-- 'without_details'   the outcome is written without the response and without a row in signaling.attempt, because a
+--                trigger or a constraint refuses these
+-- 'refused'      a trigger or a constraint refuses any outcome: the message stays claimed until its lease ends
+-- For the last two, `reason` has the code of the error and its constraint; null: a trigger skipped the update.
+--
+-- The worker may repeat a call. The second call changes nothing: the result is 'recorded' if the message is final, and
+-- 'discarded' if the message went back, because it belongs to no claim then.
+-- Locks the messages that it writes; skips messages that are locked.
 -- Index: outbox_pkey.
 create or replace function signaling.record(
-    recorded_by text, ids bigint[], claim_ids uuid[], were_due_at timestamptz[], delays interval[], statuses text[], charged boolean[],
+    recorded_by text, ids bigint[], claim_ids uuid[], original_due_at timestamptz[], delays interval[], statuses text[], charged boolean[],
     sent_at timestamptz[], http_statuses integer[], request_ids text[], errors text[], outcomes text[],
-    durations interval[], faults text[] default null, evidences text[] default null, isolates boolean default false,
+    durations interval[], faults text[] default null, evidences text[] default null, one_by_one boolean default false,
     logs boolean default true
 ) returns table (place integer, result text, due_at timestamptz, reason text)
     language plpgsql security definer
@@ -40,7 +45,7 @@ declare
     written_due_at timestamptz[];
     found_free integer[];
     began_at timestamptz;
-    is_bare boolean;
+    without_details boolean;
     name text;
     context text;
 begin
@@ -50,7 +55,7 @@ begin
     from unnest(delays || durations) as given (duration)
     where given.duration is not null and not signaling.is_duration(given.duration);
 
-    if isolates then
+    if one_by_one then
         for nth in 1 .. cardinality(ids) loop
             place := nth;
             reason := null;
@@ -60,22 +65,24 @@ begin
                 return next;
                 continue;
             end if;
-            -- At first with all that is known, then in the barest form.
-            foreach is_bare in array array[false, true] loop
+            -- First with all details, then without.
+            foreach without_details in array array[false, true] loop
                 began_at := clock_timestamp();
                 begin
-                    select case when is_bare and one.result = 'recorded' then 'bare' else one.result end, one.due_at
-                    into result, due_at
+                    select one.result, one.due_at into result, due_at
                     from signaling.record(
-                        recorded_by, ids[nth:nth], claim_ids[nth:nth], were_due_at[nth:nth], delays[nth:nth],
+                        recorded_by, ids[nth:nth], claim_ids[nth:nth], original_due_at[nth:nth], delays[nth:nth],
                         statuses[nth:nth], charged[nth:nth], record.sent_at[nth:nth],
-                        case when is_bare then array[null::integer] else http_statuses[nth:nth] end,
-                        case when is_bare then array[null::text] else request_ids[nth:nth] end,
-                        case when is_bare then array[null::text] else errors[nth:nth] end,
+                        case when without_details then array[null::integer] else http_statuses[nth:nth] end,
+                        case when without_details then array[null::text] else request_ids[nth:nth] end,
+                        case when without_details then array[null::text] else errors[nth:nth] end,
                         outcomes[nth:nth], durations[nth:nth], faults[nth:nth], evidences[nth:nth],
-                        logs => not is_bare) as one;
+                        logs => not without_details) as one;
                     -- Runs deferred triggers now. At the commit, their error would not name the record.
                     set constraints all immediate;
+                    if without_details and result = 'recorded' then
+                        result := 'without_details';
+                    end if;
                     exit;
                 exception when query_canceled or assert_failure or others then
                     get stacked diagnostics context = pg_exception_context, name = constraint_name;
@@ -93,13 +100,14 @@ begin
         return;
     end if;
 
-    -- Write the records whose claims still have their messages. `is not distinct from` and `case` keep Postgres from the
-    -- index of retries: it looks small, but while a session holds a snapshot it keeps an entry for each message sent since.
+    -- Write the records whose claims still have their messages. `is not distinct from` and `case` keep Postgres from using
+    -- outbox_retries: the index looks small, but while a session holds a snapshot, it keeps an entry for each message sent
+    -- since.
     with given as materialized (
         select given.*
-        from unnest(ids, claim_ids, were_due_at, delays, statuses, charged, record.sent_at, http_statuses, request_ids,
+        from unnest(ids, claim_ids, original_due_at, delays, statuses, charged, record.sent_at, http_statuses, request_ids,
                     errors, outcomes)
-            with ordinality as given (id, claim_id, was_due_at, delay, status, charged, sent_at, http_status, request_id, error,
+            with ordinality as given (id, claim_id, original_due_at, delay, status, charged, sent_at, http_status, request_id, error,
                                       outcome, place)
     ), free as materialized (
         select given.*, outbox.ctid as version
@@ -110,8 +118,8 @@ begin
     ), recorded as (
         update signaling.outbox
         set status = coalesce(free.status, 'pending'),
-            -- Without a delay the message was due: it is so also where the clock was set back since.
-            due_at = case when free.delay is not null then at + free.delay else least(free.was_due_at, at) end,
+            -- Without a delay the message is due now, even if the clock was set back since the claim.
+            due_at = case when free.delay is not null then at + free.delay else least(free.original_due_at, at) end,
             -- A message that goes back belongs to no claim; a final one keeps the claim that finished it.
             claim_id = case when free.status is not null then outbox.claim_id end,
             claimed_by = case when free.status is not null then outbox.claimed_by end,
@@ -123,7 +131,7 @@ begin
             sent_at = coalesce(free.sent_at, outbox.sent_at),
             http_status = case when free.sent_at is not null then free.http_status else outbox.http_status end,
             request_id = case when free.sent_at is not null then free.request_id else outbox.request_id end,
-            -- A message that expires after an attempt keeps what went wrong with that.
+            -- A message that expires after an attempt keeps the error of that attempt.
             error = case when free.sent_at is not null then free.error
                          when free.status = 'expired' then coalesce(outbox.error, free.error)
                          else coalesce(free.error, outbox.error) end
@@ -148,7 +156,7 @@ begin
 
     return query select unnest(written), 'recorded', unnest(written_due_at), null::text;
 
-    -- Say of the others whether they are locked, were written before, or came after their claim had ended.
+    -- Find out why the other records were not written.
     if cardinality(written) < cardinality(ids) then
         return query
         select given.place::integer,

@@ -1,13 +1,13 @@
--- Counts the pending messages into signaling.queue_counts, unless the last count is younger than `stale_after`, or than
--- fifty times as long as it took: so counting takes at most a fiftieth of one connection's time. A session that finds
--- another one counting does not wait. True if it counted.
+-- Counts the pending messages into signaling.queue_counts, so that status queries read a few rows and not the outbox. Skips
+-- the count if the last one is younger than `stale_after`, or than fifty times its own duration: counting takes at most 2 %
+-- of one connection's time. Skips the count, too, while another session counts. Returns true if it counted.
 --
--- over_before    the caller knows that this time is over: a clock that was set ahead must not make minutes old
+-- ended_before    a time that has certainly passed: a clock that was set ahead must not make minutes old
 --
 -- Locks the row of signaling.queue_counts_turn.
 -- Indexes: outbox_first_attempts, outbox_retries. It reads no finished message.
 create or replace function signaling.refresh_queue_counts(
-    stale_after interval default '0', over_before timestamptz default 'infinity'
+    stale_after interval default '0', ended_before timestamptz default 'infinity'
 ) returns boolean
     language plpgsql volatile security definer
     set search_path = pg_catalog, pg_temp set row_security = off
@@ -28,7 +28,7 @@ begin
     if not found then
         return false;
     end if;
-    -- If the server crashes, what it forgets of this is counted again.
+    -- After a crash of the server, the next call counts again.
     perform set_config('synchronous_commit', 'off', true);
 
     with firsts as (
@@ -59,11 +59,11 @@ begin
         select app, queued, scheduled, retrying, sending, least(waiting.oldest_at, retries.oldest_at) as oldest_at
         from firsts left join waiting using (app) full join retries using (app)
     ), counted as (
-        -- Apps that have nothing pending any more are known by their lanes.
+        -- By the lanes, because an app without pending messages needs a row of zeros.
         select app, coalesce(queued, 0) as queued, coalesce(scheduled, 0) as scheduled, coalesce(retrying, 0) as retrying,
                coalesce(sending, 0) as sending, oldest_at
         from signaling.lane left join pending using (app)
-        -- Apps that no worker has served yet may be mistakes of any number.
+        -- Messages of apps without a lane may be a producer's mistake: at most 100 such apps get a row.
         union all
         (select app, coalesce(queued, 0), coalesce(scheduled, 0), coalesce(retrying, 0), coalesce(sending, 0),
                 oldest_at
@@ -79,7 +79,6 @@ begin
         on conflict (app) do update
         set queued = excluded.queued, scheduled = excluded.scheduled, retrying = excluded.retrying,
             sending = excluded.sending, oldest_at = excluded.oldest_at
-        -- Where nothing happens, nothing is written.
         where (queue_counts.queued, queue_counts.scheduled, queue_counts.retrying, queue_counts.sending, queue_counts.oldest_at)
             is distinct from (excluded.queued, excluded.scheduled, excluded.retrying, excluded.sending, excluded.oldest_at)
     )
@@ -89,7 +88,7 @@ begin
     order by app
     on conflict (minute, app) do update set backlog = excluded.backlog where minute_stats.backlog is distinct from excluded.backlog;
 
-    delete from signaling.minute_stats where minute < least(began, over_before) - interval '8 days';
+    delete from signaling.minute_stats where minute < least(began, ended_before) - interval '8 days';
     update signaling.queue_counts_turn set counted_at = began, took = clock_timestamp() - began where is_the_only_row;
     return true;
 end

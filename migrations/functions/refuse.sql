@@ -1,8 +1,11 @@
--- Lists messages in signaling.refused that a trigger or a constraint keeps from being changed. Claims pass over listed
--- messages until retry_at; otherwise one such message would fail each claim of its app. The wait doubles from one minute
--- to 15.
+-- Lists messages in signaling.refused that the database refuses to change, because of a trigger or a constraint of the
+-- application. Claims pass over a listed message until its retry_at. Without the list, one such message would fail each
+-- claim of its app. The time until retry_at doubles from one minute to 15.
 --
--- places         where the messages are: the caller has locked them
+-- How functions find such messages: a call that changes many messages fails as a whole. The worker, or change_each(), then
+-- repeats the change with `one_by_one`, each message in its own subtransaction. is_refusal() tells refusals from outages.
+--
+-- places         the messages' ctids: the caller has locked them
 -- code           the code of the error; null: a trigger skipped the change without an error
 -- name           the constraint that the error named, if it named one
 --

@@ -1,4 +1,4 @@
--- Fails where no worker has ever served an app, and names those that there are.
+-- Fails if no worker has ever served an app. The error names the known apps.
 create or replace function signaling.refuse_unknown_app(app text) returns void
     language plpgsql security definer set search_path = pg_catalog, pg_temp set row_security = off
 as $$

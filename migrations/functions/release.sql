@@ -1,11 +1,9 @@
--- Gives claims back that made no attempt: their messages, if the worker never got to know them, and the probe of a held
--- lane. Returns the claims that had messages.
+-- Releases claims that made no attempt: the messages of a claim whose result never reached the worker, and the probe of a held
+-- lane. The claim has overwritten the due times, so the messages are due since their insert.
 --
--- When the messages were due is not known any more; that they were is. So they are due since they were inserted.
---
--- A message that a trigger or a constraint keeps from being changed stays claimed until its lease ends.
--- Locks the lane's row, if one of the claims probes it, and the messages; passes over messages that are locked.
--- Indexes: lane_pkey; outbox_retries, from now on: the leases of these messages have not ended.
+-- Returns the claims that had messages. A message that the database refuses to change stays claimed until its lease ends.
+-- Locks the lane's row, if one of the claims is its probe, and the messages; skips messages that are locked.
+-- Indexes: lane_pkey; outbox_retries, from the present on, because the leases of these messages have not ended.
 create or replace function signaling.release(app text, claim_ids uuid[]) returns setof uuid
     language plpgsql security definer
     set search_path = pg_catalog, pg_temp set row_security = off set plan_cache_mode = force_generic_plan

@@ -1,4 +1,5 @@
--- Ends the hold of an app's lane after its probe went well, and wakes its workers. Says whether it did.
+-- Ends the hold of an app's lane after its probe succeeded, and wakes the workers. Returns false if `probe` is not the lane's
+-- probe.
 --
 -- Locks the lane's row.
 -- Index: lane_pkey.

@@ -1,16 +1,18 @@
--- Records that a worker is alive, and its counters of some apps. Returns the counters of the other workers of these apps, by
--- which a worker whose own calls fail finds out whether the API or the worker itself is at fault.
+-- Registers that a worker is alive, with its counters of some apps. Returns the counters of the other workers of these apps.
+-- A worker whose calls fail compares them with its own, to find out whether the API or the worker itself is at fault.
 --
--- name, version, host, served   the worker, for people; served: all its apps
+-- name, version, host   informational
+-- served         all apps of the worker
 -- environment    the worker's environment: workers of another one do not send this worker's messages
--- apps           with, in the same order:
--- accepted       messages that the API has accepted since the worker was started; failed: attempts that failed
+-- apps           the apps of these counters; the next arrays have the same order
+-- accepted       messages that the API has accepted since the worker was started
+-- failed         attempts that failed since then
 -- doubting       the worker's calls fail, and it is finding out whether the API or the worker itself is at fault
--- aside_reasons  why the worker leaves the app to the others; null: it serves the app
+-- aside_reasons  why the worker has stepped aside; null: the worker serves the app
 --
 -- Returns a row for each app: how many messages of the other workers the API has accepted, and how many other workers serve
--- the app, that is, are alive and of the same environment, do not doubt, and have not stepped aside.
--- Locks the rows of this worker. Deletes workers that have not been seen for a day; passes over rows that are locked.
+-- the app. These are alive, have the same environment, do not doubt, and have not stepped aside.
+-- Locks the rows of this worker. Deletes workers that have not been seen for a day; skips rows that are locked.
 -- Indexes: worker_pkey, worker_app_pkey.
 create or replace function signaling.report_worker(
     worker_id uuid, name text, version text, host text, served text[], apps text[], accepted bigint[], failed bigint[],
@@ -21,7 +23,6 @@ create or replace function signaling.report_worker(
 as $$
 #variable_conflict use_column
 declare
-    alive_for constant interval := interval '30 seconds';
     at constant timestamptz := clock_timestamp();
 begin
     perform signaling.assert_session();
@@ -48,18 +49,17 @@ begin
             select worker_id from signaling.worker where seen_at < at - interval '1 day' for update skip locked);
     end if;
 
-    -- An app after the other: a worker reads the rows of its apps alone.
+    -- One lookup for each app: the worker reads no rows of other apps.
     return query
     select asked.app, other.accepted, other.serving
     from unnest(apps) as asked (app)
     cross join lateral (
         select coalesce(sum(accepted), 0)::bigint as accepted,
                (count(*) filter (where not is_doubting and stepped_aside_at is null
-                                   and worker.environment is not distinct from report_worker.environment))::integer
+                                   and reporter.environment is not distinct from report_worker.environment))::integer
                    as serving
-        from signaling.worker_app join signaling.worker using (worker_id)
-        where worker_app.app = asked.app and worker_app.worker_id <> report_worker.worker_id
-          and worker.seen_at between at - alive_for and at + alive_for
+        from signaling.worker_app join signaling.worker_liveness as reporter using (worker_id)
+        where worker_app.app = asked.app and worker_app.worker_id <> report_worker.worker_id and is_alive
     ) as other;
 end
 $$;

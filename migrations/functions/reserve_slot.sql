@@ -1,10 +1,10 @@
--- Gives out a slot of an app for a call that belongs to no message.
+-- Gives out a slot of an app for a call that belongs to no message, so that such calls count against the app's budget, too.
 --
--- call_id        a fresh id; a held lane makes one call at a time, and this call is its probe until release(app, call_id)
+-- call_id        a fresh id. A held lane makes one call at a time: this call is its probe until release(app, call_id)
 -- lease          how long the call may take
--- horizon        the slot lies at most twice so far ahead: workers with a backlog take all slots within the horizon
+-- horizon        the slot lies at most twice so far ahead, because workers with a backlog take all slots within the horizon
 --
--- Returns no row if the app has no lane; else the slot, or why there is none: 'paused', 'retry_after', 'busy', 'held'.
+-- Returns no row if the app has no lane, else the slot or a refusal: 'paused', 'retry_after', 'busy', 'held'.
 -- Locks the lane's row.
 -- Index: lane_pkey.
 create or replace function signaling.reserve_slot(app text, call_id uuid, lease interval, horizon interval)

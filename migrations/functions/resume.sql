@@ -1,7 +1,7 @@
--- Ends an operator's pause and the wait that the API has asked for by Retry-After. A hold stays until a probe shows that the
--- API works. Messages that a trigger or a constraint kept from being changed are tried at once.
+-- Ends an operator's pause, and the wait that the API has asked for by Retry-After. A hold stays until a probe succeeds.
+-- Claims try messages again at once that the database refused to change.
 --
--- Returns a sentence about what was changed, and about what still keeps the app from sending, as signaling.obstacle has it.
+-- Returns a sentence about the change, and about each remaining obstacle, from signaling.obstacle.
 -- Locks the lane's row.
 -- Index: lane_pkey.
 create or replace function signaling.resume(app text) returns text

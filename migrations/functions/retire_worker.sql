@@ -1,4 +1,4 @@
--- Deletes a worker that has stopped, so that no person takes it for one that has died.
+-- Deletes a worker that stops. Otherwise operators would take it for one that died.
 --
 -- Locks the rows of this worker.
 -- Indexes: worker_pkey, worker_app_worker.

@@ -1,6 +1,13 @@
--- Makes finished messages due again that did not succeed, as signaling.retry_by_app does.
+-- Makes finished messages due again that did not succeed and match the filters; null matches any. Each message gets all its
+-- attempts again, and loses an expiry that has passed. These messages share the lane's slots with others, as retries.
 --
--- Returns how many messages.
+-- error_like     a pattern for LIKE
+-- dry_run        counts the messages, and changes nothing
+-- max_rows       at most so many messages
+--
+-- Returns the number of messages of each app. Fails if there is no such app.
+-- Locks the messages; skips messages that are locked.
+-- Index: outbox_pkey if ids are given. Else it may read the whole table.
 create or replace function signaling.retry(
     app           text default null,
     statuses      text[] default array['failed'],
@@ -11,6 +18,50 @@ create or replace function signaling.retry(
     ids           bigint[] default null,
     dry_run       boolean default false,
     max_rows      bigint default null
-) returns bigint
-    language sql volatile security definer set search_path = pg_catalog, pg_temp set row_security = off
-as 'select coalesce(sum(messages), 0)::bigint from signaling.retry_by_app($1, $2, $3, $4, $5, $6, $7, $8, $9)';
+) returns table (app_of_messages text, messages bigint)
+    language plpgsql security definer set search_path = pg_catalog, pg_temp set row_security = off
+as $$
+begin
+    if $2 is null or not $2 <@ array['failed', 'expired', 'cancelled', 'unknown'] then
+        raise exception 'only messages that are failed, expired, cancelled or unknown can be sent again'
+            using errcode = 'invalid_parameter_value';
+    end if;
+    if dry_run then
+        return query select matched.app, count(*) from (
+            select outbox.app from signaling.outbox
+            where ($1 is null or outbox.app = $1) and status = any ($2)
+              and ($3 is null or finished_at >= $3) and ($4 is null or finished_at < $4)
+              and ($5 is null or error like $5) and ($6 is null or http_status = any ($6))
+              and ($7 is null or id = any ($7))
+            limit $9) as matched group by matched.app;
+    else
+        for app_of_messages, messages in
+        with chosen as (
+            select id from signaling.outbox
+            where ($1 is null or outbox.app = $1) and status = any ($2)
+              and ($3 is null or finished_at >= $3) and ($4 is null or finished_at < $4)
+              and ($5 is null or error like $5) and ($6 is null or http_status = any ($6))
+              and ($7 is null or id = any ($7))
+            order by id
+            limit $9
+            for update skip locked
+        ), retried as (
+            update signaling.outbox
+            set status = 'pending', finished_at = null, attempts = 0, uncharged = 0, failing_since = null, claim_id = null, claimed_by = null,
+                due_at = clock_timestamp(),
+                expires_at = case when expires_at > clock_timestamp() then expires_at end
+            from chosen where outbox.id = chosen.id
+            returning outbox.app
+        )
+        select retried.app, count(*) from retried group by retried.app
+        loop
+            perform signaling.wake_workers(app_of_messages);
+            return next;
+        end loop;
+    end if;
+    -- A misspelt name would otherwise look like an app without failures.
+    if not found and $1 is not null and not exists (select from signaling.outbox where outbox.app = $1) then
+        perform signaling.refuse_unknown_app($1);
+    end if;
+end
+$$;

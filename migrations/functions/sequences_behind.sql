@@ -1,8 +1,8 @@
--- Finds sequences of ids that are behind their tables, so that an insert will collide with a row. Logical replication
--- copies rows without the positions of sequences, and so may a restore of single tables.
+-- Finds sequences of ids that are behind their tables: an insert will collide with a row. Logical replication copies rows
+-- without the positions of sequences, and a restore of single tables may do the same.
 --
 -- Returns a row for each such sequence: the id that it gives out next, the first id from there on that a row has, the newest
--- row's id, and the statement that corrects it.
+-- row's id, and the statement that corrects the sequence.
 -- Locks nothing.
 -- Indexes: outbox_pkey, attempt_pkey.
 create or replace function signaling.sequences_behind()

@@ -1,6 +1,6 @@
--- Brings the times of an app's lane back after the clock of the database was set back, so that no slot, hold or wait of the
--- API lasts longer than it did before. The slots that are given out stay ahead of the next ones. Claims try messages again
--- that the database refused to change, because the times of these tries lie ahead as well.
+-- Moves the times of an app's lane back after the database's clock was set back. Otherwise slots, holds and Retry-After waits
+-- would last longer by the length of the step. Slots that workers already have stay before the next ones. Also forgets
+-- refused messages, because their retry_at lies too far ahead, too.
 --
 -- The caller has locked the lane's row.
 -- Indexes: lane_pkey, refused_pkey.

@@ -1,7 +1,7 @@
--- Sets an app's limit, for running workers and for workers that start later. True if that changes something.
+-- Sets an app's limit, for running workers and for workers that start later. Returns true if that changes something.
 --
--- calls_per_s    calls a second; null brings the configured limit back
--- by             for people: shown by `worker status`
+-- calls_per_s    calls a second; null: the configured limit again
+-- by             informational: `worker status` shows it
 --
 -- Locks the lane's row.
 -- Index: lane_pkey.
@@ -24,7 +24,7 @@ begin
     set limit_per_s = new_limit,
         limit_set_by = case when $2 is not null then coalesce($3, session_user) end,
         limit_set_at = case when $2 is not null then moment end,
-        -- Full pace stays full pace; a lane that a 429 has slowed climbs on from where it is.
+        -- A lane at its full rate gets the new full rate. A throttled lane keeps its rate, and climbs on.
         rate_per_s = case
             when signaling.present_rate(old.rate_per_s, old.rate_at, old.limit_per_s, moment)
                  >= signaling.slot_rate(old.limit_per_s)
@@ -37,4 +37,4 @@ begin
 end
 $$;
 comment on function signaling.set_limit is
-    'Sets an app''s limit of calls a second on all hosts at once; null: the configured one. Says whether that is news.';
+    'Sets an app''s limit of calls a second, fleet-wide; null: the configured limit. Returns true if that changes something.';

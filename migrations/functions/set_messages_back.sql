@@ -1,18 +1,19 @@
 -- Corrects due times of an app's messages after the database's clock was set back. Messages that were inserted, claimed or
--- sent while the clock was ahead would otherwise wait for as long as it was set back. A call reads up to 5,000 messages that
--- are not due, in the order of their due times.
+-- sent while the clock was ahead would otherwise wait longer by the length of the step. A call reads up to 5,000 messages
+-- that are not due, in the order of their due times. A second call for the same messages changes nothing.
 --
 -- lease          how long a claim lasts
--- of_retries     reads retries and claimed messages, not first attempts
+-- of_retries     reads retries and claimed messages; otherwise first attempts
 -- after_at, after_id   reads messages after this (due_at, id): -infinity and 0 at first
 --
--- A first attempt that was inserted ahead of the clock, to be sent at once, is due. One that was scheduled stays: its time
--- may come from another clock. A retry whose last call lies ahead of the clock waits as long as it had to after that call.
--- A lease that would last longer than two leases from now on lasts one. Giving a message to this function again changes
--- nothing.
+-- - A first attempt whose insert lies in the future, and that was to be sent at once, becomes due. A scheduled message keeps
+--   its time, because that may come from another clock.
+-- - A retry whose last call lies in the future waits as long as it would have waited after that call.
+-- - A lease that would last longer than two leases now lasts one.
+-- - A message that the database refuses to change keeps its due time.
 --
--- A refused message keeps its due time. Returns how many messages have changed, and after which one the next call goes on: null after the last one.
--- Locks the messages that it changes; passes over messages that are locked.
+-- Returns how many messages have changed, and the (due_at, id) after which the next call continues: null after the last one.
+-- Locks the messages that it changes; skips messages that are locked.
 -- Indexes: outbox_retries, outbox_first_attempts; then it reaches messages by their ctid.
 create or replace function signaling.set_messages_back(
     app text, lease interval, of_retries boolean, after_at timestamptz, after_id bigint,
@@ -24,7 +25,7 @@ create or replace function signaling.set_messages_back(
 as $$
 #variable_conflict use_column
 declare
-    most_looked_at constant integer := 5000;
+    most_read constant integer := 5000;
     at constant timestamptz := clock_timestamp();
     from_at constant timestamptz := greatest(after_at, at);
     places tid[];
@@ -35,7 +36,7 @@ begin
         select due_at, id into last_at, last_id from signaling.outbox
         where app = set_messages_back.app and status = 'pending' and (sent_at is not null or claim_id is not null)
           and (due_at, id) > (from_at, after_id)
-        order by due_at, id offset most_looked_at - 1 limit 1;
+        order by due_at, id offset most_read - 1 limit 1;
         places := array(
             select ctid from signaling.outbox
             where app = set_messages_back.app and status = 'pending' and (sent_at is not null or claim_id is not null)
@@ -49,7 +50,7 @@ begin
         select due_at, id into last_at, last_id from signaling.outbox
         where app = set_messages_back.app and status = 'pending' and sent_at is null and claim_id is null
           and (due_at, id) > (from_at, after_id)
-        order by due_at, id offset most_looked_at - 1 limit 1;
+        order by due_at, id offset most_read - 1 limit 1;
         places := array(
             select ctid from signaling.outbox
             where app = set_messages_back.app and status = 'pending' and sent_at is null and claim_id is null

@@ -1,7 +1,7 @@
--- Slows an app's lane after a 429: cuts its rate by a fifth, once for each burst of them, and gives out no slot for as long
--- as the API asks, or until resume(). Returns the new rate in slots a second, or null if it was not cut.
+-- Throttles an app's lane after a 429. Cuts the rate by a fifth, once for each burst of 429s. Gives out no slot for as long
+-- as the API asks, or until resume(). Returns the new rate in slots a second, or null if this 429 cut nothing.
 --
--- sent_at        when the attempt began that was answered 429
+-- sent_at        when the attempt began
 -- retry_after    how long the API asks to wait
 --
 -- Locks the lane's row.
@@ -13,9 +13,9 @@ create or replace function signaling.throttle(app text, sent_at timestamptz, ret
 as $$
 #variable_conflict use_column
 declare
-    -- Attempts that began so soon after a cut had their slots before it.
+    -- Attempts that began so soon after a cut got their slots before it.
     burst constant interval := interval '200 milliseconds';
-    -- Never so slow that the way back has no beginning.
+    -- The rate climbs by a share of itself, so it must not become zero.
     least_per_s constant double precision := 0.5;
     lane signaling.lane;
     at timestamptz;

@@ -1,4 +1,4 @@
--- Notifies the workers of an app that an operator, or the end of a hold, has made messages due.
+-- Notifies an app's workers of messages that an operator, or the end of a hold, has made due.
 create or replace function signaling.wake_workers(app text) returns void
     language plpgsql
 as $$

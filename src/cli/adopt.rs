@@ -117,12 +117,12 @@ async fn adopt(
             break adoption;
         }
     };
-    if adoption.was.as_deref() == Some(environment) {
+    if adoption.previous.as_deref() == Some(environment) {
         let sentence =
             format!("{app} belongs to the environment {environment} already: nothing changed");
         return Ok((sentence, false));
     }
-    let was = advice::environment_name(adoption.was.as_deref());
+    let was = advice::environment_name(adoption.previous.as_deref());
     let done = if cancels_pending {
         format!("{} cancelled", count(cancelled))
     } else {

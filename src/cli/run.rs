@@ -238,7 +238,7 @@ fn log_oddities(config: &WorkerConfig) {
     for app in &config.apps {
         for (variable, why) in app.credentials.oddities() {
             tracing::warn!(
-                event = "setting_odd",
+                event = "setting_suspicious",
                 app = app.alias,
                 variable,
                 "{variable} {why}: if the API refuses the credentials, look there"

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use tokio_util::sync::CancellationToken;
 
-use crate::outbox::{Outbox, SampleRow};
+use crate::outbox::{MessageState, Outbox};
 use crate::output::OutputQueue;
 use simulator::AppSummary;
 
@@ -67,7 +67,7 @@ fn is_pending(state: &str) -> bool {
 }
 
 /// The final statuses of the messages, and the pace as the API counted it.
-pub(super) fn summary(rows: &[SampleRow], app: Option<&AppSummary>) -> String {
+pub(super) fn summary(rows: &[MessageState], app: Option<&AppSummary>) -> String {
     let mut by_status: BTreeMap<&str, (usize, usize)> = BTreeMap::new();
     for row in rows {
         let (messages, retried) = by_status.entry(&row.status).or_default();

@@ -1,5 +1,5 @@
-//! What an operator can do. Each is a function of the schema, so that plain SQL does the same. Each runs in a
-//! transaction of its own: until its end is asked for, it is certain that nothing was changed.
+//! The operator's commands. Each calls a function of the schema, so plain SQL does the same. Each runs in a transaction of its
+//! own: an error before the commit means that nothing was changed.
 
 use std::time::Duration;
 
@@ -18,22 +18,20 @@ use crate::outbox::pool::Session;
 use crate::outbox::pool::statement::Statement;
 use crate::outbox::{Outbox, is_row_security, may_have_taken_effect};
 
-/// How long the server works on what an operator wishes: a lock that somebody holds is waited for for less.
+/// Longer than the wait for a lock.
 const STATEMENT_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Why an operator's wish is not done.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum AdminError {
-    /// It can't be: what is wrong, and a hint.
+    /// The function refuses the command. The text has its hint.
     #[error("{0}")]
     Refused(String),
     /// The role, or the owner of the functions, lacks the rights for any such change.
     #[error("{0}")]
     Forbidden(String),
-    /// The database failed before anything was changed.
     #[error("the database failed, and nothing was changed: {}", database_error_text(.0))]
     Database(sqlx::Error),
-    /// The database did not say whether it made the change.
+    /// The commit got no answer.
     #[error("whether anything was changed is not known, so look before you try again: {}", database_error_text(.0))]
     Unknown(sqlx::Error),
 }
@@ -42,7 +40,7 @@ impl From<sqlx::Error> for AdminError {
     fn from(error: sqlx::Error) -> Self {
         let code = error.as_database_error().and_then(DatabaseError::code);
         match code.as_deref() {
-            // no_data_found, invalid_parameter_value, object_not_in_prerequisite_state, and the table's own constraints
+            // no_data_found, invalid_parameter_value, object_not_in_prerequisite_state, check_violation
             Some("P0002" | "22023" | "55000" | "23514") => Self::Refused(database_error_text(&error)),
             _ if is_row_security(&error) => {
                 Self::Forbidden(format!("nothing was changed: {}", database_error_text(&error)))
@@ -56,31 +54,27 @@ impl From<sqlx::Error> for AdminError {
     }
 }
 
-/// Which finished messages to send again.
+/// Finished messages to send again. None and an empty list match everything, but `statuses` has to name one.
 #[derive(Debug, Default, Clone)]
 pub(crate) struct RetryFilter {
-    /// Of this app; any if none.
     pub(crate) app: Option<String>,
-    /// With one of these statuses.
     pub(crate) statuses: Vec<String>,
     /// Finished at this time or later.
     pub(crate) since: Option<OffsetDateTime>,
+    /// Finished before.
     pub(crate) until: Option<OffsetDateTime>,
-    /// With an error like this, as SQL's LIKE has it.
+    /// A pattern for SQL's LIKE.
     pub(crate) error_like: Option<String>,
-    /// With one of these HTTP statuses; any if empty.
     pub(crate) http_statuses: Vec<i32>,
-    /// With one of these ids; any if empty.
     pub(crate) ids: Vec<i64>,
 }
 
-/// The result of one call of [`Outbox::adopt`].
 #[derive(Debug, Deserialize)]
 pub(crate) struct Adoption {
-    /// The app belongs to the environment now. Else the call has cancelled as many messages as it may, and more are left.
+    /// The app belongs to the environment now. Otherwise more messages are left to cancel.
     pub(crate) is_done: bool,
     /// The environment before.
-    pub(crate) was: Option<String>,
+    pub(crate) previous: Option<String>,
     pub(crate) cancelled: u64,
     /// Messages that are pending now, counted up to a million.
     pub(crate) pending: u64,
@@ -89,15 +83,15 @@ pub(crate) struct Adoption {
 /// How many messages of an app are due again.
 #[derive(Debug, Clone, PartialEq, Eq, FromRow)]
 pub(crate) struct Retried {
+    #[sqlx(rename = "app_of_messages")]
     pub(crate) app: String,
     pub(crate) messages: i64,
 }
 
-/// A call of a function of the schema.
 type Function<'q> = Query<'q, Postgres, PgArguments>;
 
 impl Outbox {
-    /// Keeps an app from sending, fleet-wide. Says whether that is news.
+    /// Stops an app, fleet-wide. Returns false if it was paused before.
     pub(crate) async fn pause(
         &self,
         app: &str,
@@ -108,13 +102,13 @@ impl Outbox {
         self.change(pause.bind(app).bind(reason).bind(by)).await
     }
 
-    /// Lets a paused app send again. Returns a sentence about what was changed, and what still keeps the app from sending.
+    /// Ends a pause. Returns a sentence about the change and about the obstacles that are left.
     pub(crate) async fn resume(&self, app: &str) -> Result<String, AdminError> {
         let resume = query("select signaling.resume($1)");
         self.change(resume.bind(app)).await
     }
 
-    /// Sets an app's limit, or with none the configured one again. Says whether that is news.
+    /// Sets an app's limit. None: the configured limit. Returns false if that changes nothing.
     pub(crate) async fn set_limit(
         &self,
         app: &str,
@@ -126,14 +120,14 @@ impl Outbox {
             .await
     }
 
-    /// Cancels a message that is not being sent. Says whether it did.
+    /// Cancels a message. Returns false if a worker is sending it, or it is final.
     pub(crate) async fn cancel(&self, id: i64) -> Result<bool, AdminError> {
         let cancel = query("select signaling.cancel($1)");
         self.change(cancel.bind(id)).await
     }
 
-    /// Hands an app over to an environment, once its pending messages are cancelled, at most so many in one call, or shall
-    /// be sent.
+    /// Hands an app over to an environment. Cancels at most `max_rows` messages; the caller repeats the call until
+    /// `is_done`.
     pub(crate) async fn adopt(
         &self,
         app: &str,
@@ -147,8 +141,7 @@ impl Outbox {
         adopted.await.map(|Json(adoption)| adoption)
     }
 
-    /// Sends finished messages again, at most so many, or only counts them: for as long as that takes. Returns how
-    /// many, by app.
+    /// Sends finished messages again, or only counts them. Has no deadline, because it may read the whole outbox.
     pub(crate) async fn retry(
         &self,
         filter: &RetryFilter,
@@ -165,14 +158,13 @@ impl Outbox {
         retried.map_err(|error| failed(error, is_ending))
     }
 
-    /// Sends these finished messages again, if the filter lets them through, within the time that a person waits for a
-    /// page. Returns how many, by app.
+    /// Sends these finished messages again that match the filter, within the time of a page.
     pub(crate) async fn retry_listed(
         &self,
         ids: &[i64],
         filter: &RetryFilter,
     ) -> Result<Vec<Retried>, AdminError> {
-        // To the function, none means any.
+        // An empty filter would match every message.
         if ids.is_empty() {
             return Ok(Vec::new());
         }
@@ -183,19 +175,17 @@ impl Outbox {
         self.change_rows(retry(&filter, false, None)).await
     }
 
-    /// Calls a function that returns one value.
     async fn change<T>(&self, function: Function<'_>) -> Result<T, AdminError>
     where
         (T,): for<'r> FromRow<'r, PgRow>,
     {
-        let rows: Vec<(T,)> = self.change_rows(function).await?;
-        let value = rows.into_iter().next();
-        value
-            .map(|(value,)| value)
-            .ok_or_else(|| AdminError::Unknown(sqlx::Error::RowNotFound))
+        match self.change_rows(function).await?.pop() {
+            Some((value,)) => Ok(value),
+            None => Err(AdminError::Unknown(sqlx::Error::RowNotFound)),
+        }
     }
 
-    /// Calls a function on a monitoring connection, so that it delays no claim and no record. The call has a deadline.
+    /// Calls a function on a monitoring connection, so that it delays no claim and no record.
     async fn change_rows<T>(&self, function: Function<'_>) -> Result<Vec<T>, AdminError>
     where
         T: for<'r> FromRow<'r, PgRow>,
@@ -209,7 +199,7 @@ impl Outbox {
 }
 
 fn retry(filter: &RetryFilter, dry_run: bool, max_rows: Option<i64>) -> Function<'_> {
-    query("select app_of_messages as app, messages from signaling.retry_by_app($1, $2, $3, $4, $5, $6, $7, $8, $9)")
+    query("select * from signaling.retry($1, $2, $3, $4, $5, $6, $7, $8, $9)")
         .bind(filter.app.as_deref())
         .bind(&filter.statuses)
         .bind(filter.since)
@@ -221,7 +211,7 @@ fn retry(filter: &RetryFilter, dry_run: bool, max_rows: Option<i64>) -> Function
         .bind(max_rows)
 }
 
-/// Calls a function and ends the transaction. `is_ending` tells whether the end was asked for.
+/// Calls a function and commits. Sets `is_ending` once the commit has begun.
 async fn call<T>(
     session: &mut Session,
     function: Function<'_>,

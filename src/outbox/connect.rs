@@ -103,9 +103,9 @@ impl Outbox {
     }
 
     /// A time of the database's clock that is certainly in the past, even if the clock has just been set ahead.
-    pub(super) fn over_before(&self) -> DbTime {
-        let over_before = self.clock.over_before(Instant::now(), Duration::ZERO);
-        over_before.unwrap_or(DbTime::INFINITY)
+    pub(super) fn ended_before(&self) -> DbTime {
+        let ended_before = self.clock.ended_before(Instant::now(), Duration::ZERO);
+        ended_before.unwrap_or(DbTime::INFINITY)
     }
 
     /// The servers, for work that needs a connection of its own: migrations and LISTEN.

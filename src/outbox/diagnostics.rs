@@ -1,87 +1,78 @@
-//! What `worker check` asks the database about itself. Reads only; what it means is decided in [`crate::check`].
+//! The queries of `worker check`. [`crate::check`] judges the results.
 
 use std::time::Duration;
 
-use sqlx::{ConnectOptions, Connection, FromRow, Row};
+use sqlx::{ConnectOptions, Connection, FromRow, Row, query};
 use time::OffsetDateTime;
 
+use crate::outbox::one_off::{rows, value};
 use crate::outbox::pool::within;
 use crate::outbox::schema::own_constraints;
 use crate::outbox::{HostSurvey, Outbox};
 use crate::pace::DbTime;
 use crate::pace::clock::Moment;
 
-/// What a server says of itself, and of the session that asks.
+/// The server, as the session of the query sees it.
 #[derive(Debug, Clone, FromRow)]
 #[expect(clippy::struct_excessive_bools, reason = "the row has these columns")]
 pub(crate) struct ServerDiagnostics {
     pub(crate) version: String,
-    /// The version as a number: 150004 is 15.4.
+    /// 150004 is 15.4.
     pub(crate) version_num: i32,
     pub(crate) is_standby: bool,
     pub(crate) is_read_only: bool,
-    /// The version of TLS of this session, if it has any. Behind a pooler, of the pooler's.
+    /// None: no TLS. Behind a pooler, the TLS of the pooler's session.
     pub(crate) tls_version: Option<String>,
     pub(crate) user: String,
-    /// The name of the database, quoted for SQL.
+    /// Quoted for SQL.
     pub(crate) database: String,
-    /// The isolation of new transactions, but for sessions that set their own, as the worker's do.
+    /// Isolation of sessions that do not set their own. The worker's sessions do.
     pub(crate) default_isolation: String,
     pub(crate) max_prepared_transactions: i32,
-    /// The setting `signaling.notify`, by which inserts notify workers or not.
+    /// The setting `signaling.notify`: see `migrations/functions/can_notify.sql`.
     pub(crate) notify: Option<String>,
-    /// The tables of the schema on which row-level security is enabled.
+    /// Tables of the schema on which row-level security is enabled.
     pub(crate) tables_with_row_security: Vec<String>,
-    /// The tables whose policies also apply to the owner of the schema's functions.
+    /// Tables whose policies also apply to the owner of the schema's functions.
     pub(crate) tables_closed_to_functions: Vec<String>,
-    /// The tables whose policies hide rows from the role of this session.
+    /// Tables whose policies hide rows from the role of this session.
     pub(crate) tables_with_hidden_rows: Vec<String>,
     /// `max_connections` without the connections reserved for superusers.
     pub(crate) server_limit: i64,
-    /// The role's connection limit, if there is one.
     pub(crate) role_limit: Option<i64>,
-    /// The database's connection limit, if there is one.
     pub(crate) database_limit: Option<i64>,
     /// True if the role may see the times of other roles' transactions.
     pub(crate) sees_all_sessions: bool,
-    /// Connections that others than superusers may still make.
+    /// Free connections. The connection of the query counts as free.
     pub(crate) server_left: i64,
-    /// Connections that the role may still make, if that is limited.
     pub(crate) role_left: Option<i64>,
-    /// Connections to this database that may still be made, if that is limited.
     pub(crate) database_left: Option<i64>,
-    /// The server's default of `idle_session_timeout`; 0: none. The worker's sessions override it.
+    /// The server's default; 0: none. The worker's sessions override it.
     pub(crate) idle_session_timeout_ms: i64,
-    /// Whether autovacuum runs at all.
     pub(crate) autovacuum: bool,
-    /// The tables of the schema for which it is switched off.
     pub(crate) tables_without_autovacuum: Vec<String>,
 }
 
-/// The distance of a database in time.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct DatabaseLatency {
     /// The shortest of a few round trips.
     pub(crate) round_trip: Duration,
-    /// By how much this host's clock is ahead of the database's; negative if it is behind. Uncertain by half of the
-    /// round trip.
+    /// By how much this host's clock is ahead of the database's, with an error of up to half of the round trip.
     pub(crate) host_ahead: time::Duration,
 }
 
-/// A transaction that keeps rows from being cleaned up.
+/// A transaction that keeps dead rows from being cleaned up.
 #[derive(Debug, Clone, PartialEq, FromRow)]
 pub(crate) struct OldTransaction {
-    /// Who has it, for people.
     pub(crate) holder: String,
-    /// How long it has been open, in s; none if who asks may not know.
+    /// None if this role may not see the time.
     pub(crate) age_s: Option<f64>,
-    /// How many transactions have begun since.
     pub(crate) transactions_since: i64,
     /// A prepared transaction, which belongs to no session. Only a command ends it.
     pub(crate) is_prepared: bool,
 }
 
-/// A replication slot or a standby that keeps rows from being cleaned up.
+/// A replication slot or a standby that keeps dead rows from being cleaned up.
 #[derive(Debug, Clone, PartialEq, FromRow)]
 pub(crate) struct VacuumHolder {
     pub(crate) holder: String,
@@ -102,7 +93,7 @@ pub(crate) struct CollationMismatch {
     pub(crate) built_with: String,
     /// None if the operating system or ICU reports no version.
     pub(crate) found: Option<String>,
-    /// The statement to run after a reindex. It stores the new version.
+    /// The statement that stores the new version, for after a reindex.
     pub(crate) refresh: String,
 }
 
@@ -129,53 +120,33 @@ pub(crate) struct SequenceBehind {
 
 /// The first version of Postgres that stores the version of a database's default collation.
 const VERSION_WITH_DATABASE_COLLATIONS: i32 = 150_000;
-
-/// How long a pooler may take to say its version.
 const POOLER_TIMEOUT: Duration = Duration::from_secs(1);
-
-/// So many round trips are measured, for the shortest.
 const ROUND_TRIPS: usize = 5;
 
 impl Outbox {
-    /// The host and port of the server.
     pub(crate) fn address(&self) -> String {
         self.servers().address()
     }
 
-    /// The state of each host of the URL.
     pub(crate) async fn survey_hosts(&self) -> Vec<HostSurvey> {
         self.servers().survey().await
     }
 
-    /// The parameters of the URL that the worker does not know, by name.
     pub(crate) fn unknown_parameters(&self) -> Vec<String> {
         self.servers().unknown_parameters()
     }
 
-    /// What the server says of itself. The connection that asks is not counted as taken.
-    ///
-    /// # Errors
-    /// Where the database fails.
     pub(crate) async fn server_diagnostics(&self) -> Result<ServerDiagnostics, sqlx::Error> {
-        self.read(async |session| {
-            sqlx::query_as(include_str!("diagnostics/server.sql"))
-                .persistent(false)
-                .fetch_one(&mut **session)
-                .await
-        })
-        .await
+        self.read_row(query(include_str!("diagnostics/server.sql")))
+            .await
     }
 
-    /// The name and the version of the pooler, which PgBouncer says on its admin database to those whom its settings
-    /// `admin_users` and `stats_users` name.
-    ///
-    /// # Errors
-    /// Where the pooler is another one, does not let this role ask, or takes longer than [`POOLER_TIMEOUT`].
+    /// Name and version of PgBouncer, which tells them only to its `admin_users` and `stats_users`.
     pub(crate) async fn pooler_version(&self) -> Result<String, sqlx::Error> {
         let options = self.servers().options()?.database("pgbouncer");
         within(POOLER_TIMEOUT, async {
             let mut connection = options.connect().await?;
-            // PgBouncer takes simple queries alone there.
+            // PgBouncer's admin database takes simple queries only.
             let row = sqlx::raw_sql("show version")
                 .fetch_one(&mut connection)
                 .await?;
@@ -186,18 +157,12 @@ impl Outbox {
         .await
     }
 
-    /// How far away the database is, and how far its clock is from this host's.
-    ///
-    /// # Errors
-    /// Where the database fails.
     pub(crate) async fn latency(&self) -> Result<DatabaseLatency, sqlx::Error> {
         self.read(async |session| {
             let mut best: Option<DatabaseLatency> = None;
             for _ in 0..ROUND_TRIPS {
                 let asked = Moment::now();
-                let shown: DbTime = sqlx::query_scalar("select clock_timestamp()")
-                    .fetch_one(&mut **session)
-                    .await?;
+                let shown: DbTime = value(session, query("select clock_timestamp()")).await?;
                 let round_trip = asked.instant.elapsed();
                 if best.is_none_or(|best| round_trip < best.round_trip) {
                     let host = DbTime::from(OffsetDateTime::from(asked.wall)) + round_trip / 2;
@@ -213,121 +178,56 @@ impl Outbox {
         .await
     }
 
-    /// The sequences that are behind their tables.
-    ///
-    /// # Errors
-    /// Where the database fails.
     pub(crate) async fn sequences_behind(&self) -> Result<Vec<SequenceBehind>, sqlx::Error> {
-        self.read(async |session| {
-            sqlx::query_as("select * from signaling.sequences_behind()")
-                .persistent(false)
-                .fetch_all(&mut **session)
-                .await
-        })
-        .await
+        self.read_rows(query("select * from signaling.sequences_behind()"))
+            .await
     }
 
-    /// The oldest transactions of this database that keep rows from being cleaned up, the oldest first.
-    ///
-    /// # Errors
-    /// Where the database fails.
+    /// The oldest first.
     pub(crate) async fn old_transactions(&self) -> Result<Vec<OldTransaction>, sqlx::Error> {
-        self.read(async |session| {
-            sqlx::query_as(include_str!("diagnostics/old_transactions.sql"))
-                .persistent(false)
-                .fetch_all(&mut **session)
-                .await
-        })
-        .await
+        self.read_rows(query(include_str!("diagnostics/old_transactions.sql")))
+            .await
     }
 
-    /// Replication slots and standbys that may keep dead rows or the server's log.
-    ///
-    /// # Errors
-    /// Where the database fails.
     pub(crate) async fn vacuum_holders(&self) -> Result<Vec<VacuumHolder>, sqlx::Error> {
-        self.read(async |session| {
-            sqlx::query_as(include_str!("diagnostics/vacuum_holders.sql"))
-                .persistent(false)
-                .fetch_all(&mut **session)
-                .await
-        })
-        .await
+        self.read_rows(query(include_str!("diagnostics/vacuum_holders.sql")))
+            .await
     }
 
-    /// Collations of the schema's indexes that have another version than when the indexes were built.
-    ///
-    /// # Errors
-    /// Where the database fails.
     pub(crate) async fn collation_mismatches(
         &self,
         version_num: i32,
     ) -> Result<Vec<CollationMismatch>, sqlx::Error> {
         self.read(async |session| {
-            let mut found: Vec<CollationMismatch> =
-                sqlx::query_as(include_str!("diagnostics/collations.sql"))
-                    .persistent(false)
-                    .fetch_all(&mut **session)
-                    .await?;
+            let collations = query(include_str!("diagnostics/collations.sql"));
+            let mut found = rows(session, collations).await?;
             if version_num >= VERSION_WITH_DATABASE_COLLATIONS {
-                found.extend(
-                    sqlx::query_as(include_str!("diagnostics/database_collation.sql"))
-                        .persistent(false)
-                        .fetch_all(&mut **session)
-                        .await?,
-                );
+                let default = query(include_str!("diagnostics/database_collation.sql"));
+                found.extend(rows(session, default).await?);
             }
             Ok(found)
         })
         .await
     }
 
-    /// Triggers, constraints, indexes and rules of the application that may refuse what a worker writes.
-    ///
-    /// # Errors
-    /// Where the database fails.
+    /// Triggers, constraints, indexes and rules of the application that may refuse a worker's changes.
     pub(crate) async fn additions(&self) -> Result<Vec<String>, sqlx::Error> {
-        self.read(async |session| {
-            sqlx::query_scalar(include_str!("diagnostics/additions.sql"))
-                .bind(own_constraints())
-                .persistent(false)
-                .fetch_all(&mut **session)
-                .await
-        })
-        .await
+        let additions = query(include_str!("diagnostics/additions.sql")).bind(own_constraints());
+        let names: Vec<(String,)> = self.read_rows(additions).await?;
+        Ok(names.into_iter().map(|(name,)| name).collect())
     }
 
-    /// Messages that claims pass over, because the database refuses to change them.
-    ///
-    /// # Errors
-    /// Where the database fails.
     pub(crate) async fn refused_messages(&self) -> Result<RefusedMessages, sqlx::Error> {
-        self.read(async |session| {
-            sqlx::query_as(
-                "select count(*) as messages, max(message_id) as newest_id,
-                        (array_agg(concat_ws(' ', code, constraint_name) order by refused_at desc))[1] as reason
-                 from signaling.refused",
-            )
-            .persistent(false)
-            .fetch_one(&mut **session)
-            .await
-        })
-        .await
+        let refused = query(
+            "select count(*) as messages, max(message_id) as newest_id,
+                    (array_agg(concat_ws(' ', code, constraint_name) order by refused_at desc))[1] as reason
+             from signaling.refused",
+        );
+        self.read_row(refused).await
     }
 
-    /// How many workers of this database are alive.
-    ///
-    /// # Errors
-    /// Where the database fails.
     pub(crate) async fn alive_workers(&self) -> Result<i64, sqlx::Error> {
-        self.read(async |session| {
-            sqlx::query_scalar(
-                "select count(distinct worker_id) from signaling.fleet where is_alive",
-            )
-            .persistent(false)
-            .fetch_one(&mut **session)
-            .await
-        })
-        .await
+        let alive = query("select count(distinct worker_id) from signaling.fleet where is_alive");
+        self.read_row(alive).await.map(|(count,)| count)
     }
 }

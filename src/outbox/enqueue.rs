@@ -1,5 +1,4 @@
-//! Inserting messages: for producers in Rust, for the command line and for tests. Other producers insert with SQL of
-//! their own.
+//! Inserts messages, for producers in Rust and for `worker enqueue`.
 
 mod json_lines;
 
@@ -11,11 +10,10 @@ use crate::error_text::database_error_text;
 use crate::message::NewMessage;
 use crate::outbox::Outbox;
 
-/// Rows of one statement.
 const ROWS_PER_STATEMENT: usize = 1_000;
 
-/// Types, functions and the table are named in full: this runs with the application's `search_path`. (`unnest` of
-/// several arrays is grammar, and `coalesce` too.)
+/// Runs with the application's `search_path`, so names of types, functions and tables are qualified. `unnest` of several
+/// arrays and `coalesce` are grammar, and need no schema.
 const INSERT: &str = "
     insert into signaling.outbox
         (app, sender, destination, channel_name, payload, wait_for_ack, enable_offline_messaging,
@@ -35,16 +33,16 @@ const INSERT: &str = "
     on conflict do nothing
     returning id, app, dedupe_key";
 
-/// Why messages were not inserted. None of them was.
+/// Why no message was inserted.
 #[derive(Debug, thiserror::Error)]
 pub enum EnqueueError {
-    /// A constraint of the table refuses one. Its name says what is wrong.
+    /// The table refuses a message. The name of the constraint says why.
     #[error("the table refuses a message: {}", constraint.replace('_', " "))]
     Refused {
         /// The constraint's name.
         constraint: String,
     },
-    /// Somebody's trigger has changed a message or left it out, so that the rows can't be told apart.
+    /// A trigger of the application has changed or dropped a message, so the ids can't be assigned to the messages.
     #[error(
         "a trigger on signaling.outbox changes messages while they are inserted: it may not touch app and dedupe_key, nor leave a message out"
     )]
@@ -56,31 +54,29 @@ pub enum EnqueueError {
 
 impl From<sqlx::Error> for EnqueueError {
     fn from(error: sqlx::Error) -> Self {
-        match error
-            .as_database_error()
-            .and_then(|error| Some((error.is_check_violation(), error.constraint()?)))
-        {
-            Some((true, constraint)) => Self::Refused {
+        let violation = error.as_database_error();
+        let violation = violation.filter(|error| error.is_check_violation());
+        match violation.and_then(|error| error.constraint()) {
+            Some(constraint) => Self::Refused {
                 constraint: constraint.to_owned(),
             },
-            _ => Self::Database(error),
+            None => Self::Database(error),
         }
     }
 }
 
-/// Inserts messages into `signaling.outbox`, in their order, with what the caller has in hand: a `&mut Transaction` of
-/// its own, so that they are sent if that commits and never were if it rolls back; a `&mut PgConnection`; or a
-/// `&PgPool`, for messages that belong to nothing else.
+/// Inserts messages into `signaling.outbox`, in their order. With a `&mut Transaction`, workers send the messages if the
+/// transaction commits, and never if it rolls back. A `&mut PgConnection` and a `&PgPool` work, too.
 ///
-/// Returns an id for each message, in the same order, and `None` for one whose `dedupe_key` is there already, in the
-/// table or in an earlier message of the same call. The id finds the message in `signaling.delivery_status`.
+/// Returns an id for each message, in the same order. The id is `None` if the `dedupe_key` already exists in the table or in
+/// an earlier message of the call. Producers find the message by its id in `signaling.delivery_status`.
 ///
-/// All messages are inserted, or none is. Up to 1,000 are one statement; more of them are several, in a transaction,
-/// or a savepoint of the caller's. A caller that begins its transaction with SQL text and not with
-/// [`Connection::begin`](sqlx::Connection::begin) inserts 1,000 at most with each call: sqlx does not know of that
+/// The call inserts all messages or none. It inserts up to 1,000 messages with one statement, and more messages with several
+/// statements in a transaction or a savepoint. If the caller began its transaction with SQL text and not with
+/// [`Connection::begin`](sqlx::Connection::begin), each call may insert at most 1,000 messages: sqlx does not know that
 /// transaction, and would end it with its own.
 ///
-/// The role needs the rights of a producer: `worker grant producer`.
+/// The role needs the privileges of a producer: `worker grant producer`.
 ///
 /// ```no_run
 /// use signaling_worker::{NewMessage, enqueue};
@@ -99,15 +95,15 @@ impl From<sqlx::Error> for EnqueueError {
 ///
 /// match ids[0] {
 ///     Some(id) => println!("message {id}"),
-///     None => println!("somebody was there before"),
+///     None => println!("the message was inserted before"),
 /// }
 /// # Ok(())
 /// # }
 /// ```
 ///
 /// # Errors
-/// Where the table refuses one, or the database fails. A transaction of the caller's is then to be rolled back, as
-/// after any statement that fails.
+/// If the table refuses a message, or the database fails. The caller then has to roll back its transaction, as after any
+/// failed statement.
 #[expect(
     clippy::manual_async_fn,
     reason = "an async fn can't promise to be Send for every A, and a task or a handler needs that"
@@ -135,20 +131,19 @@ where
 }
 
 impl Outbox {
-    /// Inserts messages like [`enqueue`], in a transaction of their own.
     pub(crate) async fn enqueue(
         &self,
         messages: &[NewMessage],
     ) -> Result<Vec<Option<i64>>, EnqueueError> {
         let mut session = self.pool().transaction(None).await?;
-        // Done once, and perhaps behind a pooler: nothing to keep prepared.
+        // Behind a pooler, the next statement may meet another server.
         let ids = insert(&mut session, messages, false).await?;
         session.finish().await?;
         Ok(ids)
     }
 }
 
-/// One statement after the other: it is the caller's transaction that makes them one.
+/// The caller has begun a transaction for several statements.
 async fn insert(
     connection: &mut PgConnection,
     messages: &[NewMessage],
@@ -199,7 +194,6 @@ fn dedupe_key(message: &NewMessage) -> Option<&str> {
     message.dedupe_key.as_ref().map(|key| key.0.as_str())
 }
 
-/// A row as it was inserted.
 #[derive(FromRow)]
 struct Inserted {
     id: i64,
@@ -207,8 +201,8 @@ struct Inserted {
     dedupe_key: Option<String>,
 }
 
-/// Which row is which message's: rows come in the order of the messages, and only one with a key may be missing. A key
-/// is inserted but once, so the first message that has the row's key is the one.
+/// Assigns the ids to the messages. Rows come in the order of the messages, and only a message with a key may have no row.
+/// Postgres inserts a key once, so the row belongs to the first message with that key.
 fn match_up(
     messages: &[NewMessage],
     inserted: Vec<Inserted>,
@@ -253,7 +247,7 @@ mod tests {
     }
 
     #[test]
-    fn each_row_is_given_to_the_message_it_was_inserted_for() {
+    fn each_message_gets_the_id_of_its_row() {
         let messages = [
             message("a", Some("old")),
             message("a", None),
@@ -274,7 +268,7 @@ mod tests {
     }
 
     #[test]
-    fn rows_that_are_nobodys_are_an_error_and_no_wrong_ids() {
+    fn rows_that_match_no_message_are_an_error() {
         let messages = [message("a", None), message("a", Some("k"))];
         for inserted in [
             vec![],

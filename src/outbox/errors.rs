@@ -44,7 +44,7 @@ pub(crate) fn is_data_error(error: &sqlx::Error) -> bool {
 }
 
 /// True if a trigger or a constraint may have refused one row of a statement, with any code that its author chose. The
-/// functions then isolate the row, by `isolates`. Keep the rule equal to that of `signaling.is_refusal`.
+/// functions then find the row, by `one_by_one`. Keep the rule equal to that of `signaling.is_refusal`.
 pub(crate) fn may_be_refusal(error: &sqlx::Error) -> bool {
     !may_have_taken_effect(error)
         && (!is_of_class(error, &["08", "25", "40", "53", "57", "58", "55P03"])

@@ -1,8 +1,10 @@
-//! Statements that run once. They are not kept prepared: behind a pooler, the next one may meet another server.
+//! Statements that run once. sqlx does not keep them prepared, because behind a pooler the next one may meet another server.
 
 use sqlx::postgres::{PgArguments, PgRow};
 use sqlx::query::Query;
 use sqlx::{Decode, FromRow, PgConnection, Postgres, Row, Type};
+
+use crate::outbox::Outbox;
 
 pub(super) async fn rows<T: for<'r> FromRow<'r, PgRow>>(
     connection: &mut PgConnection,
@@ -21,11 +23,28 @@ pub(super) async fn values<T: for<'r> Decode<'r, Postgres> + Type<Postgres>>(
     rows.iter().map(|row| row.try_get(0)).collect()
 }
 
-/// The single value of a statement that always has one.
 pub(super) async fn value<T: for<'r> Decode<'r, Postgres> + Type<Postgres>>(
     connection: &mut PgConnection,
     query: Query<'_, Postgres, PgArguments>,
 ) -> Result<T, sqlx::Error> {
-    let values = values(connection, query).await?;
-    values.into_iter().next().ok_or(sqlx::Error::RowNotFound)
+    let value = values(connection, query).await?.pop();
+    value.ok_or(sqlx::Error::RowNotFound)
+}
+
+impl Outbox {
+    /// Runs a query on a monitoring connection.
+    pub(super) async fn read_rows<T: for<'r> FromRow<'r, PgRow>>(
+        &self,
+        query: Query<'_, Postgres, PgArguments>,
+    ) -> Result<Vec<T>, sqlx::Error> {
+        self.read(async |session| rows(session, query).await).await
+    }
+
+    pub(super) async fn read_row<T: for<'r> FromRow<'r, PgRow>>(
+        &self,
+        query: Query<'_, Postgres, PgArguments>,
+    ) -> Result<T, sqlx::Error> {
+        let row = self.read_rows(query).await?.pop();
+        row.ok_or(sqlx::Error::RowNotFound)
+    }
 }

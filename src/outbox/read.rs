@@ -16,6 +16,4 @@ pub(crate) use lane_status::{AppLane, LaneState, LaneStatus, ObstacleKind, Pendi
 pub(crate) use message_state::{MessageState, Waiting};
 pub(crate) use search::{MessageFilter, MessageLine, MessagePage, PAGE_ROWS, PENDING, STATES};
 pub(crate) use status::AppStatus;
-#[cfg(feature = "dev")]
-pub(crate) use status::SampleRow;
 pub(crate) use workers::{AsideWorker, LaneWorkers, ServedApp, WorkerStatus};

@@ -1,30 +1,30 @@
-//! Retention: messages that finished long ago are deleted, a batch at a time, by one process of the fleet.
+//! Deletes messages that finished long ago: see `migrations/functions/delete_finished.sql`.
 
 use std::time::Duration;
 
 use sqlx::FromRow;
 use uuid::Uuid;
 
+use super::queue::call_within;
+use crate::outbox::pool::AdaptiveTimeout;
 use crate::outbox::pool::statement::Statement;
-use crate::outbox::pool::{AdaptiveTimeout, Call};
 use crate::outbox::{Outbox, interval};
 use crate::pace::DbTime;
 
-/// The shortest time that finished messages can be kept: what a look at the last minute shows is still there.
+/// Status queries count the calls of the last minute.
 pub(crate) const MIN_RETENTION: Duration = Duration::from_secs(60);
 
-/// What became of an attempt to delete a batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Deletion {
-    /// The pass goes on with the next batch.
+    /// The pass continues with the next batch.
     GoesOn,
     PassIsOver {
-        /// How many messages it has deleted, whichever processes did it.
+        /// Messages that the pass has deleted, in all processes.
         deleted: u64,
         /// When the next pass begins.
         next_in: Duration,
     },
-    /// It is another process's turn, or the next pass has not begun.
+    /// Another process deletes, or the next pass has not begun.
     NotNow { next_in: Duration },
 }
 
@@ -38,29 +38,25 @@ struct DeletionRow {
 }
 
 impl Outbox {
-    /// Deletes a batch of messages that finished longer ago than `retention`, with their attempts, if it is this
-    /// worker's turn. Takes some milliseconds, and passes over rows that somebody has locked. With `isolates`, also passes over a
-    /// message that a function of the application keeps waiting. Fails if `retention` is
-    /// less than [`MIN_RETENTION`].
+    /// Deletes a batch of messages that finished longer ago than `retention`, if it is this worker's turn. Takes some
+    /// milliseconds. With `one_by_one`, also skips a message that a function of the application keeps waiting. Fails if
+    /// `retention` is less than [`MIN_RETENTION`].
     pub(crate) async fn delete_finished(
         &self,
         worker: Uuid,
         retention: Duration,
         timeout: &AdaptiveTimeout,
-        isolates: bool,
+        one_by_one: bool,
     ) -> Result<Deletion, sqlx::Error> {
-        let call = Call::new("delete_finished")
-            .with("worker", worker)
-            .with("retain", interval(retention))
-            .with("over_before", self.over_before())
-            .with("isolates", isolates);
-        let deadline = timeout.deadline(isolates);
-        let answer = self
-            .pool()
-            .call_within(Statement::Delete, deadline, call)
-            .await;
-        timeout.observe(&answer);
-        let row: DeletionRow = answer?.decode()?.pop().ok_or(sqlx::Error::RowNotFound)?;
+        let call = call!(
+            delete_finished,
+            worker = worker,
+            retain = interval(retention),
+            ended_before = self.ended_before(),
+            one_by_one = one_by_one,
+        );
+        let answer = call_within(self.pool(), Statement::Delete, timeout, one_by_one, call).await?;
+        let row: DeletionRow = answer.decode()?.pop().ok_or(sqlx::Error::RowNotFound)?;
         let next_in = row.held_until.since(row.at);
         Ok(if !row.has_turn {
             Deletion::NotNow { next_in }

@@ -1,4 +1,4 @@
-//! The schema: its migrations and functions, and the privileges of roles in it.
+//! The schema: migrations, functions, and privileges of roles.
 
 mod functions;
 mod grant;

@@ -4,10 +4,8 @@ use sqlx::FromRow;
 use uuid::Uuid;
 
 use super::Outbox;
-use super::pool::Call;
 use super::pool::statement::Statement;
 
-/// A worker, as it registers.
 #[derive(Debug, Clone)]
 pub(crate) struct WorkerIdentity {
     /// Fresh for each start.
@@ -18,43 +16,32 @@ pub(crate) struct WorkerIdentity {
     pub(crate) apps: Vec<String>,
 }
 
-/// How the calls of one app go in this worker, since it was started.
+/// This worker's counters of one app, since the worker started.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct AppReport {
     pub(crate) app: String,
     pub(crate) accepted: u64,
     pub(crate) failed: u64,
-    /// Its calls fail, and it is finding out whether the API or the worker itself is at fault.
+    /// The worker's calls fail, and it is finding out whether the API or the worker itself is at fault.
     pub(crate) is_doubting: bool,
-    /// Why it leaves the app to the others.
+    /// Why the worker has stepped aside.
     pub(crate) aside_reason: Option<String>,
 }
 
-/// How the calls of one app go in the other workers.
+/// The other workers of one app.
 #[derive(Debug, FromRow)]
 pub(crate) struct OthersReport {
     pub(crate) app: String,
-    others_accepted: i64,
-    others: i32,
-}
-
-impl OthersReport {
-    /// How many messages the API has accepted from them.
-    pub(crate) fn accepted(&self) -> u64 {
-        u64::try_from(self.others_accepted).unwrap_or(0)
-    }
-
-    /// How many other workers serve the app.
-    pub(crate) fn serving(&self) -> u32 {
-        u32::try_from(self.others).unwrap_or(0)
-    }
+    /// Messages that the API has accepted from them.
+    #[sqlx(rename = "others_accepted", try_from = "i64")]
+    pub(crate) accepted: u64,
+    /// Workers that serve the app.
+    #[sqlx(rename = "others", try_from = "i32")]
+    pub(crate) serving: u32,
 }
 
 impl Outbox {
-    /// Writes down that a worker is alive, and how its calls go. Returns how those of the others go, for the same apps.
-    ///
-    /// # Errors
-    /// Where the database fails.
+    /// Registers that this worker is alive, with its counters. Returns the counters of the other workers of the same apps.
     pub(crate) async fn report_worker(
         &self,
         worker: &WorkerIdentity,
@@ -64,31 +51,26 @@ impl Outbox {
             reports.iter().map(value).collect()
         }
         let count = |count: u64| i64::try_from(count).unwrap_or(i64::MAX);
-        let call = Call::new("report_worker")
-            .with("worker_id", worker.id)
-            .with("name", worker.name.clone())
-            .with("version", env!("CARGO_PKG_VERSION"))
-            .with("host", worker.host.clone())
-            .with("served", worker.apps.clone())
-            .with("apps", column(reports, |report| report.app.clone()))
-            .with("accepted", column(reports, |report| count(report.accepted)))
-            .with("failed", column(reports, |report| count(report.failed)))
-            .with("doubting", column(reports, |report| report.is_doubting))
-            .with(
-                "aside_reasons",
-                column(reports, |report| report.aside_reason.clone()),
-            )
-            .with("environment", worker.environment.clone());
+        let call = call!(
+            report_worker,
+            worker_id = worker.id,
+            name = worker.name.clone(),
+            version = env!("CARGO_PKG_VERSION"),
+            host = worker.host.clone(),
+            served = worker.apps.clone(),
+            apps = column(reports, |report| report.app.clone()),
+            accepted = column(reports, |report| count(report.accepted)),
+            failed = column(reports, |report| count(report.failed)),
+            doubting = column(reports, |report| report.is_doubting),
+            aside_reasons = column(reports, |report| report.aside_reason.clone()),
+            environment = worker.environment.clone(),
+        );
         self.pool().call(Statement::Lane, call).await?.decode()
     }
 
-    /// Takes a worker that stops out of the registry.
-    ///
-    /// # Errors
-    /// Where the database fails.
+    /// Deletes a worker that stops from the registry.
     pub(crate) async fn retire_worker(&self, id: Uuid) -> Result<(), sqlx::Error> {
-        let call = Call::new("retire_worker").with("worker_id", id);
-        self.pool().call(Statement::Lane, call).await?;
-        Ok(())
+        let call = call!(retire_worker, worker_id = id);
+        self.pool().call(Statement::Lane, call).await.map(drop)
     }
 }

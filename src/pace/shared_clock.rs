@@ -61,9 +61,9 @@ impl SharedClock {
         if state.steps.len() == MAX_STEPS {
             state.steps.pop_front();
         }
-        let over_before = step.before.min(step.after);
+        let ended_before = step.before.min(step.after);
         let noticed_at = reading.answered.instant;
-        state.steps.push_back((noticed_at, over_before));
+        state.steps.push_back((noticed_at, ended_before));
         drop(state);
         self.last_step.send_replace(Some(step));
     }
@@ -94,7 +94,7 @@ impl SharedClock {
     }
 
     /// Leases and expiries up to this time of the database are certainly over; none before the first reading.
-    pub(crate) fn over_before(&self, now: Instant, lease: Duration) -> Option<DbTime> {
+    pub(crate) fn ended_before(&self, now: Instant, lease: Duration) -> Option<DbTime> {
         let state = self.state.lock();
         let by_estimate = state.clock?.at(now) + MAX_CLAIM_DELAY;
         let unsteady_for = STEADY_AFTER.max(lease);
@@ -102,7 +102,7 @@ impl SharedClock {
         let steps = state.steps.iter();
         steps
             .filter(|(noticed_at, _)| is_recent(*noticed_at))
-            .map(|(_, over_before)| *over_before)
+            .map(|(_, ended_before)| *ended_before)
             .chain([by_estimate])
             .min()
     }
@@ -152,7 +152,7 @@ mod tests {
         let later = base + SECOND * 40;
         show(&clock, later, AT + SECOND * 40);
         assert_eq!(
-            clock.over_before(later, LEASE),
+            clock.ended_before(later, LEASE),
             Some(AT + SECOND * 40 + MAX_CLAIM_DELAY)
         );
         assert_eq!(clock.no_claims_until(), None);
@@ -166,22 +166,22 @@ mod tests {
         // Before this process notices the step, the next claim uses the estimate.
         let at_step = base + SECOND * 2;
         assert_eq!(
-            clock.over_before(at_step, LEASE),
+            clock.ended_before(at_step, LEASE),
             Some(AT + SECOND * 2 + MAX_CLAIM_DELAY)
         );
         show(&clock, at_step, AT + SECOND * 2 + hour);
         assert_eq!(clock.no_claims_until(), Some(at_step + CLAIM_PAUSE));
         for seconds in [0, 30, 59] {
             let now = at_step + SECOND * seconds;
-            assert_eq!(clock.over_before(now, LEASE), Some(AT + SECOND * 2));
+            assert_eq!(clock.ended_before(now, LEASE), Some(AT + SECOND * 2));
         }
         let steady = at_step + STEADY_AFTER;
         assert_eq!(
-            clock.over_before(steady, LEASE),
+            clock.ended_before(steady, LEASE),
             Some(AT + SECOND * 2 + hour + STEADY_AFTER + MAX_CLAIM_DELAY)
         );
         assert_eq!(
-            clock.over_before(steady, LEASE * 4),
+            clock.ended_before(steady, LEASE * 4),
             Some(AT + SECOND * 2),
             "a longer lease may still run"
         );
@@ -214,7 +214,7 @@ mod tests {
         show(&clock, base + SECOND * 11, AT + SECOND * 11);
         for seconds in [11, 40, 60] {
             let now = base + SECOND * seconds;
-            let over = clock.over_before(now, LEASE).expect("read");
+            let over = clock.ended_before(now, LEASE).expect("read");
             assert!(over <= AT + SECOND * seconds, "after {seconds} s");
         }
     }
@@ -227,7 +227,7 @@ mod tests {
             let shown = AT + SECOND * (60 * minute + minute % 2);
             show(&clock, base + SECOND * 60 * minute, shown);
         }
-        let over = clock.over_before(base + SECOND * 60 * 29, LEASE);
+        let over = clock.ended_before(base + SECOND * 60 * 29, LEASE);
         assert!(over >= Some(AT + SECOND * 60 * 27), "{over:?}");
     }
 }

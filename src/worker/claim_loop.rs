@@ -60,7 +60,7 @@ pub(super) struct ClaimLoop {
     /// True if the last claim passed over messages for crowded destinations.
     avoids: bool,
     /// True if the last claim timed out. One message may have delayed it, and the next claim finds that message.
-    isolates: bool,
+    one_by_one: bool,
 }
 
 impl ClaimLoop {
@@ -81,7 +81,7 @@ impl ClaimLoop {
             last_claim_at: Instant::now(),
             row_security_log: LogThrottle::default(),
             avoids: false,
-            isolates: false,
+            one_by_one: false,
         }
     }
 
@@ -188,17 +188,17 @@ impl ClaimLoop {
             lookahead: self.lookahead.get(),
             lease: shared.timing.lease,
             claimed_by: &shared.name,
-            over_before: self.lane.over_before(),
+            ended_before: self.lane.ended_before(),
             timeout: &self.timeout,
             poll_interval: shared.timing.poll_interval * 2,
             wants_wakeup: shared.listening.load(Ordering::Relaxed),
             avoided,
             environment: shared.environment.as_deref(),
-            isolates: self.isolates,
+            one_by_one: self.one_by_one,
         };
         self.lane.waits_for_claim.store(true, Ordering::Relaxed);
         let claimed = self.claim_past_refusals(request).await;
-        self.isolates = isolates_next(self.isolates, &claimed);
+        self.one_by_one = next_is_one_by_one(self.one_by_one, &claimed);
         let may_have_rows = matches!(&claimed, Err(error) if error.may_have_rows);
         self.lane
             .waits_for_claim
@@ -249,7 +249,7 @@ impl ClaimLoop {
         for max_messages in [request.max_messages, 1] {
             match &claimed {
                 Err(error) if may_be_refusal(&error.source) => {
-                    request.isolates = true;
+                    request.one_by_one = true;
                     request.max_messages = max_messages;
                     claimed = outbox.claim(&request).await;
                 }
@@ -352,16 +352,16 @@ impl Drop for ClaimLoop {
     }
 }
 
-/// Whether the next claim isolates messages. After a claim that timed out it does, because a function of the application may
+/// Whether the next claim tests one message at a time. After a claim that timed out it does, because a function of the application may
 /// have delayed that claim, and would delay each claim after it. A database that is only slow needs a plain claim with a
 /// longer timeout, so the two kinds take turns.
-fn isolates_next(isolated: bool, claimed: &Result<Batch, ClaimError>) -> bool {
+fn next_is_one_by_one(was_one_by_one: bool, claimed: &Result<Batch, ClaimError>) -> bool {
     match claimed {
         // Another message may delay the next claim.
-        Ok(batch) => isolated && batch.refused > 0,
+        Ok(batch) => was_one_by_one && batch.refused > 0,
         // A delayed claim of another worker keeps the lane's row locked.
         Err(error) if is_without_lock(&error.source) => true,
-        Err(error) => !isolated && is_timeout(&error.source),
+        Err(error) => !was_one_by_one && is_timeout(&error.source),
     }
 }
 

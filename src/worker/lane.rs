@@ -80,7 +80,7 @@ impl Shared {
 
     fn steady_time(&self) -> Option<DbTime> {
         let clock = self.outbox.clock();
-        clock.over_before(Instant::now(), self.timing.lease)
+        clock.ended_before(Instant::now(), self.timing.lease)
     }
 
     /// Makes the poller poll at this time, or earlier.
@@ -187,7 +187,7 @@ impl Lane {
 
     /// Leases and expiries up to this time of the database are over; none before the first claim. A lease that ended later
     /// may still be in use, because its worker could not record during an outage, or because the clock was set.
-    pub(super) fn over_before(&self) -> Option<DbTime> {
+    pub(super) fn ended_before(&self) -> Option<DbTime> {
         let lost_before = self.outage_grace.lock().lost_before();
         let steady_time = self.shared.steady_time();
         steady_time.into_iter().chain(lost_before).min()

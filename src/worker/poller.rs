@@ -15,7 +15,7 @@ use super::Process;
 use super::lane::Lane;
 use super::panic_point::panic_point;
 use crate::error_text::database_error_text;
-use crate::outbox::{AdaptiveTimeout, Look, NextDue, ScanPosition, is_timeout};
+use crate::outbox::{AdaptiveTimeout, NextDue, ScanPosition, is_timeout};
 
 const EXPIRE_EVERY: Duration = Duration::from_secs(1);
 const DATABASE_PAUSE: Duration = Duration::from_millis(200);
@@ -84,16 +84,13 @@ fn due_polls(lanes: &[Arc<Lane>], now: Instant) -> Vec<Poll<'_>> {
 async fn poll(process: &Process, polls: &[Poll<'_>], renews_wakeup: bool) -> bool {
     let shared = &process.shared;
     let began = Instant::now();
-    let looks = polls.iter().map(|poll| Look {
-        app: &poll.lane.app,
-        position: poll.position,
-    });
-    let looks: Vec<_> = looks.collect();
+    let lanes = polls.iter().map(|poll| (&*poll.lane.app, poll.position));
+    let lanes: Vec<(&str, ScanPosition)> = lanes.collect();
     let poll_interval = shared.timing.poll_interval * 2;
     let environment = shared.environment.as_deref();
     let next_due = shared
         .outbox
-        .next_due(&looks, poll_interval, renews_wakeup, environment)
+        .next_due(&lanes, poll_interval, renews_wakeup, environment)
         .await;
     let now = Instant::now();
     let next_due = next_due.inspect_err(|error| {
@@ -116,14 +113,16 @@ async fn poll(process: &Process, polls: &[Poll<'_>], renews_wakeup: bool) -> boo
 async fn expire_forever(process: &Process) {
     let apps: Vec<&str> = process.lanes.iter().map(|lane| lane.app.as_str()).collect();
     let timeout = AdaptiveTimeout::default();
-    let mut isolates = false;
+    let mut one_by_one = false;
     loop {
-        let over_before = process.lanes.iter().filter_map(|lane| lane.over_before());
-        let over_before = over_before.min();
+        let ended_before = process.lanes.iter().filter_map(|lane| lane.ended_before());
+        let ended_before = ended_before.min();
         let outbox = &process.shared.outbox;
-        let expired = outbox.expire(&apps, over_before, &timeout, isolates).await;
+        let expired = outbox
+            .expire(&apps, ended_before, &timeout, one_by_one)
+            .await;
         // One message of one app may make the statement for all apps wait. The next statement finds it.
-        isolates = !isolates && expired.as_ref().is_err_and(is_timeout);
+        one_by_one = !one_by_one && expired.as_ref().is_err_and(is_timeout);
         // The claim loop logs other errors of the database.
         for expired in expired.into_iter().flatten() {
             if let Some(lane) = process.lane(&expired.app) {

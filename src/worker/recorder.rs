@@ -51,7 +51,7 @@ pub(super) struct Recorder {
     failures: FailureLog,
     discarded_log: LogThrottle,
     refused_log: LogThrottle,
-    bare_log: LogThrottle,
+    without_details_log: LogThrottle,
     work: Mutex<Work>,
 }
 
@@ -85,7 +85,7 @@ impl Recorder {
             failures: FailureLog::default(),
             discarded_log: LogThrottle::default(),
             refused_log: LogThrottle::default(),
-            bare_log: LogThrottle::default(),
+            without_details_log: LogThrottle::default(),
             work: Mutex::new(Work {
                 inbox,
                 batch: Vec::with_capacity(MAX_BATCH),
@@ -217,9 +217,9 @@ impl Recorder {
         } else {
             records
         };
-        let isolates = writing != Writing::Together;
+        let one_by_one = writing != Writing::Together;
         let Shared { outbox, name, .. } = &*self.shared;
-        let recording = outbox.record(records, name, &self.timeout, isolates);
+        let recording = outbox.record(records, name, &self.timeout, one_by_one);
         tokio::pin!(recording);
         if let Ok(recorded) = tokio::time::timeout(LAG_AFTER, &mut recording).await {
             return recorded;
@@ -262,10 +262,10 @@ impl Recorder {
                         );
                     }
                 }
-                RecordResult::Bare { .. } => {
-                    if let Some(suppressed) = self.bare_log.admit() {
+                RecordResult::WithoutDetails { .. } => {
+                    if let Some(suppressed) = self.without_details_log.admit() {
                         tracing::error!(
-                            event = "record_bare",
+                            event = "record_without_details",
                             message_id = record.id,
                             suppressed,
                             error,
@@ -284,10 +284,10 @@ fn apply_result(delivered: Delivered, result: RecordResult, locked: &mut VecDequ
     let Delivered { record, lane, .. } = &delivered;
     match (result, record.status) {
         (RecordResult::Locked, _) => locked.push_back(delivered),
-        (RecordResult::Recorded { .. } | RecordResult::Bare { .. }, Some(status)) => {
+        (RecordResult::Recorded { .. } | RecordResult::WithoutDetails { .. }, Some(status)) => {
             lane.stats.ended(lane.shared.now(), status, 1);
         }
-        (RecordResult::Recorded { due_at } | RecordResult::Bare { due_at }, None) => {
+        (RecordResult::Recorded { due_at } | RecordResult::WithoutDetails { due_at }, None) => {
             let is_retry = delivered.was_retry || record.call.is_some();
             lane.put_back(due_at, record.id, is_retry);
         }

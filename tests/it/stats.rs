@@ -239,7 +239,7 @@ async fn messages_do_not_wait_for_a_count() {
     world
         .execute(
             "create or replace function signaling.refresh_queue_counts(
-                 stale_after interval default '0', over_before timestamptz default 'infinity') returns boolean
+                 stale_after interval default '0', ended_before timestamptz default 'infinity') returns boolean
              language sql volatile security definer set search_path = pg_catalog, pg_temp
              as $$ select pg_sleep(60) is null $$",
         )

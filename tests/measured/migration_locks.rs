@@ -16,7 +16,7 @@ const FIRST: &str = include_str!("../../migrations/0001_outbox.sql");
 /// A claim of the next messages.
 const CLAIM: &str = "select from signaling.claim(
     app => 'default', claim_id => gen_random_uuid(), claimed_by => 'me', max_messages => 20, lease => '30 seconds',
-    horizon => '1 second', lookahead => '0', over_before => 'infinity', first_after_at => '-infinity',
+    horizon => '1 second', lookahead => '0', ended_before => 'infinity', first_after_at => '-infinity',
     first_after_id => 0, retry_after_at => '-infinity', retry_after_id => 0, poll_interval => '2 seconds',
     wants_wakeup => true)";
 

@@ -73,7 +73,7 @@ impl Form {
         Ok(MessageFilter {
             app: given(&self.app),
             state,
-            receiver: given(&self.to),
+            recipient: given(&self.to),
             sender: given(&self.sender),
             since: parse_time(&self.since)?,
             until: parse_time(&self.until)?,

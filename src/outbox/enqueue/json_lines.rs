@@ -1,25 +1,24 @@
-//! Messages as JSON lines, as a script or another program hands them to `worker enqueue`.
+//! Reads messages as JSON lines, for `worker enqueue`.
 
 use std::io::BufRead;
 
 use crate::message::{InvalidMessage, MAX_PAYLOAD_BYTES, MessageColumns, NewMessage};
 use crate::sanitize;
 
-/// Messages of one call, which are one transaction.
+/// One call inserts in one transaction.
 const MAX_MESSAGES: usize = 1_000_000;
-/// Lines of one call, blank ones too: an input of nothing else has an end.
+/// With blank lines: an endless input of blank lines ends, too.
 const MAX_LINES: usize = 2 * MAX_MESSAGES;
-/// All bytes of one call: they are held in memory until the transaction ends.
+/// The messages stay in memory until the transaction ends.
 const MAX_INPUT_BYTES: usize = 512 * 1024 * 1024;
-/// The longest line: a payload with every byte escaped, and the rest of the message.
+/// A payload with every byte escaped, and the rest of the message.
 const MAX_LINE_BYTES: u64 = 6 * MAX_PAYLOAD_BYTES as u64 + 8 * 1024;
 
-/// Why lines are no messages. It names the line, and quotes nothing that is in it.
+/// Names the line, and never quotes its content.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum InvalidLines {
     #[error("standard input can't be read: {0}")]
     Unreadable(#[from] std::io::Error),
-    /// A line that never ends, or that could not become a message.
     #[error("line {line} is longer than any message can be: none was inserted")]
     LineTooLong { line: usize },
     #[error("line {line}: {mistake}: none was inserted")]
@@ -32,7 +31,7 @@ pub(crate) enum InvalidLines {
     TooMuch,
 }
 
-/// Reads messages, one JSON object a line. The keys are the columns; blank lines are passed over.
+/// One JSON object a line, with columns as keys. Skips blank lines.
 pub(crate) fn read_json_lines(input: impl BufRead) -> Result<Vec<NewMessage>, InvalidLines> {
     read_within(input, MAX_INPUT_BYTES)
 }
@@ -90,7 +89,7 @@ mod tests {
     }
 
     #[test]
-    fn a_mistake_is_told_with_its_line() {
+    fn an_error_names_the_line() {
         let input = "{\"sender\":\"a\",\"destination\":\"b\",\"payload\":\"x\"}\n\n{\"sender\":\"a\",\"payload\":\"x\"}\n";
         let error = mistake(input.as_bytes());
         assert!(
@@ -101,7 +100,7 @@ mod tests {
     }
 
     #[test]
-    fn a_time_that_no_table_takes_is_a_mistake_of_its_line() {
+    fn a_time_out_of_range_is_an_error_of_its_line() {
         for (column, time) in [
             ("due_at", "9999-12-31T23:59:59-05:00"),
             ("expires_at", "0000-01-01T00:00:00Z"),
@@ -115,7 +114,7 @@ mod tests {
     }
 
     #[test]
-    fn a_mistake_is_told_without_what_is_in_the_line() {
+    fn an_error_does_not_quote_the_line() {
         for line in [
             r#"{"payload": 47114711}"#,
             r#"{"wait_for_ack": "47114711"}"#,
@@ -132,7 +131,7 @@ mod tests {
     }
 
     #[test]
-    fn neither_a_line_nor_the_whole_input_is_read_for_ever() {
+    fn lines_and_inputs_are_bounded() {
         assert!(mistake(std::io::repeat(b'x')).contains("longer"));
         assert!(mistake(std::io::repeat(b'\n')).contains("1000000 messages"));
         let line = "{\"sender\":\"a\",\"destination\":\"b\",\"payload\":\"x\"}\n";

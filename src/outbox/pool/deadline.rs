@@ -41,16 +41,16 @@ pub(crate) struct AdaptiveTimeout(AtomicU32);
 
 impl AdaptiveTimeout {
     const MAX_DOUBLINGS: u32 = 3;
-    /// The server's timeout is never shorter for a statement that isolates messages: it is longer than the wait for a lock,
+    /// The server's timeout is never shorter for a statement that changes one message at a time: it is longer than the wait for a lock,
     /// and than the second after which `signaling.is_slow` counts a message as slow.
     const MIN_ISOLATING: Duration = Duration::from_secs(4);
 
-    /// The deadline of the next statement. If it isolates messages, the server times out first, which tells the function
+    /// The deadline of the next statement. With `one_by_one`, the server times out first, which tells the function
     /// the slow message.
-    pub(crate) fn deadline(&self, isolates: bool) -> Deadline {
+    pub(crate) fn deadline(&self, one_by_one: bool) -> Deadline {
         let doublings = self.0.load(Ordering::Relaxed).min(Self::MAX_DOUBLINGS);
         let timeout = STATEMENT_TIMEOUT * 2_u32.pow(doublings);
-        if isolates {
+        if one_by_one {
             Deadline::of_server((timeout / 4).max(Self::MIN_ISOLATING))
         } else {
             Deadline::of_client(timeout)

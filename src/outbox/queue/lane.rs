@@ -1,32 +1,34 @@
-//! The lane's row: the budget of an app, and whether the app is held.
+//! The lane's row: an app's budget and its hold. Also the operations on messages that belong to no claim of this worker.
 
 use std::collections::HashMap;
 use std::time::Duration;
 
-use sqlx::FromRow;
+use sqlx::postgres::PgRow;
+use sqlx::{FromRow, Row};
 use uuid::Uuid;
 
+use super::call_within;
+use super::claim::{ScanPosition, position};
+use crate::outbox::pool::AdaptiveTimeout;
 use crate::outbox::pool::statement::Statement;
-use crate::outbox::pool::{AdaptiveTimeout, Call};
-use crate::outbox::queue::claim::ScanPosition;
 use crate::outbox::{Ended, Hold, Outbox, interval};
 use crate::pace::{DbTime, HORIZON};
 
-/// Why a lane is held.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+/// Why a lane gives out no slots, or only those of probes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, sqlx::Type)]
+#[sqlx(type_name = "text", rename_all = "snake_case")]
 pub(crate) enum HoldKind {
     /// The API refuses the app's credentials.
     Unauthorized,
     /// The API can't be reached, or answers with errors.
     Unavailable,
-    /// A person has paused the app.
+    /// An operator has paused the app.
     Paused,
     /// The app belongs to another environment than the worker.
     OtherEnvironment,
 }
 
 impl HoldKind {
-    /// The value of the column `hold`.
     pub(crate) fn as_str(self) -> &'static str {
         match self {
             Self::Unauthorized => "unauthorized",
@@ -35,114 +37,76 @@ impl HoldKind {
             Self::OtherEnvironment => "other_environment",
         }
     }
-
-    pub(crate) fn from_column(value: &str) -> Self {
-        match value {
-            "unavailable" => Self::Unavailable,
-            "paused" => Self::Paused,
-            "other_environment" => Self::OtherEnvironment,
-            _ => Self::Unauthorized,
-        }
-    }
 }
 
-/// The result of a wish to hold a lane.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, sqlx::Type)]
+#[sqlx(type_name = "text", rename_all = "snake_case")]
 pub(crate) enum HoldResult {
     Held,
     /// The lane was held before, and the next probe is later.
     Extended,
     /// Another worker has held the lane or has the probe.
     Other,
-    /// The last hold has just ended.
+    /// The last hold ended less than ten seconds ago.
     TooSoon,
 }
 
-/// The result of [`Outbox::open_lane`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum LaneOpening {
-    /// The lane was there.
     Open,
     Made,
     /// The lane belonged to no environment, and belongs to the worker's from now on.
     Named,
-    /// The lane belongs to another environment than the worker, with so many pending messages.
+    /// The lane belongs to another environment than the worker.
     Refused {
         environment: Option<String>,
+        /// Messages of the app that are pending.
         pending: u64,
     },
-}
-
-#[derive(FromRow)]
-struct LaneOpeningRow {
-    result: String,
-    lane_environment: Option<String>,
-    pending: Option<i64>,
-}
-
-/// Which lane to look at, and from where.
-#[derive(Debug)]
-pub(crate) struct Look<'a> {
-    pub(crate) app: &'a str,
-    pub(crate) position: ScanPosition,
 }
 
 /// When the next messages of an app are due.
 #[derive(Debug, Clone)]
 pub(crate) struct NextDue {
-    /// The database's time of the look.
+    /// The database's time of the answer.
     pub(crate) at: DbTime,
-    /// The due time and the id of the next first attempt; in the past if it is due.
+    /// The due time and the id of the next first attempt. The due time may have passed.
     pub(crate) first: Option<(DbTime, i64)>,
-    /// The same of the next retry, as far as that is due within the poll interval.
+    /// The same of the next retry, if that is due within the poll interval.
     pub(crate) retry: Option<(DbTime, i64)>,
-    /// Whether the lane is held.
     pub(crate) hold: Option<Hold>,
 }
 
 impl NextDue {
-    /// When the app's next message is due; in the past if it is.
     pub(crate) fn due_at(&self) -> Option<DbTime> {
         let both = self.first.into_iter().chain(self.retry);
         both.map(|(due_at, _)| due_at).min()
     }
+
+    fn from_row(row: &PgRow) -> Result<(String, Self), sqlx::Error> {
+        let next_due = Self {
+            at: row.try_get("at")?,
+            first: position(row, "first_due_at", "first_id")?,
+            retry: position(row, "retry_due_at", "retry_id")?,
+            hold: Hold::from_row(row)?,
+        };
+        Ok((row.try_get("app")?, next_due))
+    }
 }
 
-#[derive(FromRow)]
-struct NextDueRow {
-    app: String,
-    at: DbTime,
-    hold: Option<String>,
-    hold_until: Option<DbTime>,
-    first_due_at: Option<DbTime>,
-    first_id: Option<i64>,
-    retry_due_at: Option<DbTime>,
-    retry_id: Option<i64>,
-}
-
-#[derive(FromRow)]
-struct ExpiredRow {
-    app: String,
-    expired: i32,
-    unknown: i32,
-    refused: i32,
-}
-
-/// Messages of an app whose time was over.
-#[derive(Debug)]
+/// Messages of an app that expired while no worker claimed them.
+#[derive(Debug, FromRow)]
 pub(crate) struct Expired {
     pub(crate) app: String,
+    #[sqlx(flatten)]
     pub(crate) ended: Ended,
-    /// Messages that a trigger or a constraint of the database keeps from being ended.
+    /// Messages that the database refuses to end.
+    #[sqlx(try_from = "i32")]
     pub(crate) refused: usize,
 }
 
 impl Outbox {
-    /// Makes sure that the app has a lane of the worker's environment, and that its limit is the configured one, unless an
-    /// operator has set another. `is_missing`: the lane existed, and its row was deleted.
-    ///
-    /// # Errors
-    /// Where the database fails.
+    /// Makes the app's lane if there is none. `is_missing`: the lane existed, and its row was deleted.
     pub(crate) async fn open_lane(
         &self,
         app: &str,
@@ -150,96 +114,78 @@ impl Outbox {
         environment: Option<&str>,
         is_missing: bool,
     ) -> Result<LaneOpening, sqlx::Error> {
-        let call = Call::new("open_lane")
-            .with("app", app)
-            .with("limit_per_s", limit_per_s)
-            .with("environment", environment.map(str::to_owned))
-            .with("is_missing", is_missing);
+        let call = call!(
+            open_lane,
+            app = app,
+            limit_per_s = limit_per_s,
+            environment = environment.map(str::to_owned),
+            is_missing = is_missing,
+        );
         let answer = self.pool().call(Statement::Lane, call).await?;
-        let row: LaneOpeningRow = answer.decode()?.pop().ok_or(sqlx::Error::RowNotFound)?;
-        Ok(match row.result.as_str() {
+        let row = answer.rows.first().ok_or(sqlx::Error::RowNotFound)?;
+        Ok(match row.try_get("result")? {
             "made" => LaneOpening::Made,
             "named" => LaneOpening::Named,
             "refused" => LaneOpening::Refused {
-                environment: row.lane_environment,
-                pending: u64::try_from(row.pending.unwrap_or(0)).unwrap_or(0),
+                environment: row.try_get("lane_environment")?,
+                pending: row.try_get::<i64, _>("pending")?.unsigned_abs(),
             },
             _ => LaneOpening::Open,
         })
     }
 
-    /// Looks when the next messages of some apps are due. Takes nothing. With `renews_wakeup`, inserts that notify their
-    /// workers go on to for another minute.
-    ///
-    /// # Errors
-    /// Where the database fails.
+    /// Returns when the next messages of some apps are due, by app. With `renews_wakeup`, inserts that notify this worker do
+    /// so for another minute.
     pub(crate) async fn next_due(
         &self,
-        looks: &[Look<'_>],
+        lanes: &[(&str, ScanPosition)],
         poll_interval: Duration,
         renews_wakeup: bool,
         environment: Option<&str>,
     ) -> Result<HashMap<String, NextDue>, sqlx::Error> {
-        fn column<T>(looks: &[Look<'_>], value: impl Fn(ScanPosition) -> T) -> Vec<T> {
-            looks.iter().map(|look| value(look.position)).collect()
-        }
-        let apps: Vec<&str> = looks.iter().map(|look| look.app).collect();
-        let call = Call::new("next_due")
-            .with("apps", apps)
-            .with("first_after_at", column(looks, |from| from.first.0))
-            .with("first_after_id", column(looks, |from| from.first.1))
-            .with("retry_after_at", column(looks, |from| from.retry.0))
-            .with("retry_after_id", column(looks, |from| from.retry.1))
-            .with("horizon", interval(HORIZON))
-            .with("poll_interval", interval(poll_interval))
-            .with("renews_wakeup", renews_wakeup)
-            .with("environment", environment.map(str::to_owned));
+        let (apps, positions): (Vec<&str>, Vec<ScanPosition>) = lanes.iter().copied().unzip();
+        let (first_at, first_id): (Vec<_>, Vec<_>) = positions.iter().map(|at| at.first).unzip();
+        let (retry_at, retry_id): (Vec<_>, Vec<_>) = positions.iter().map(|at| at.retry).unzip();
+        let call = call!(
+            next_due,
+            apps = apps,
+            first_after_at = first_at,
+            first_after_id = first_id,
+            retry_after_at = retry_at,
+            retry_after_id = retry_id,
+            horizon = interval(HORIZON),
+            poll_interval = interval(poll_interval),
+            renews_wakeup = renews_wakeup,
+            environment = environment.map(str::to_owned),
+        );
         let answer = self.pool().call(Statement::NextDue, call).await?;
-        let rows: Vec<NextDueRow> = answer.decode()?;
-        if let Some(row) = rows.first() {
-            self.clock().observe(answer.clock_reading(row.at));
+        if let Some(row) = answer.rows.first() {
+            let at = row.try_get("at")?;
+            self.clock().observe(answer.clock_reading(at));
         }
-        Ok(rows.into_iter().map(NextDueRow::of_app).collect())
+        answer.rows.iter().map(NextDue::from_row).collect()
     }
 
-    /// Ends messages of some apps whose time is over while no worker claims them. With `isolates`, finds a message that a
-    /// function of the application keeps waiting, and passes over it from then on.
-    ///
-    /// # Errors
-    /// Where the database fails.
+    /// Ends expired messages of some apps that no worker claims. With `one_by_one`, also finds a message that a function of the
+    /// application keeps waiting, and passes over it from then on.
     pub(crate) async fn expire(
         &self,
         apps: &[&str],
-        over_before: Option<DbTime>,
+        ended_before: Option<DbTime>,
         timeout: &AdaptiveTimeout,
-        isolates: bool,
+        one_by_one: bool,
     ) -> Result<Vec<Expired>, sqlx::Error> {
-        let call = Call::new("expire")
-            .with("apps", apps.to_vec())
-            .with("over_before", over_before.unwrap_or(DbTime::INFINITY))
-            .with("isolates", isolates);
-        let deadline = timeout.deadline(isolates);
-        let answer = self
-            .pool()
-            .call_within(Statement::Expire, deadline, call)
-            .await;
-        timeout.observe(&answer);
-        let rows: Vec<ExpiredRow> = answer?.decode()?;
-        Ok(rows
-            .into_iter()
-            .map(|row| Expired {
-                app: row.app,
-                ended: Ended::from_columns(row.expired, row.unknown, 0),
-                refused: usize::try_from(row.refused).unwrap_or(0),
-            })
-            .collect())
+        let call = call!(
+            expire,
+            apps = apps.to_vec(),
+            ended_before = ended_before.unwrap_or(DbTime::INFINITY),
+            one_by_one = one_by_one,
+        );
+        let answer = call_within(self.pool(), Statement::Expire, timeout, one_by_one, call);
+        answer.await?.decode()
     }
 
-    /// Holds an app's lane for all workers, and says whether that is news. The outcome of a probe counts only while it
-    /// is the lane's probe.
-    ///
-    /// # Errors
-    /// Where the database fails.
+    /// Holds an app's lane, fleet-wide. The failure of a probe counts only while that is the lane's probe.
     pub(crate) async fn hold(
         &self,
         app: &str,
@@ -247,59 +193,73 @@ impl Outbox {
         reason: &str,
         probe: Option<Uuid>,
     ) -> Result<HoldResult, sqlx::Error> {
-        let call = Call::new("hold")
-            .with("app", app)
-            .with("kind", kind.as_str())
-            .with("reason", reason)
-            .with("probe", probe);
-        let answer = self.pool().call(Statement::Lane, call).await?;
-        let result: Option<String> = answer.value()?;
-        Ok(match result.as_deref() {
-            Some("held") => HoldResult::Held,
-            Some("extended") => HoldResult::Extended,
-            Some("too_soon") => HoldResult::TooSoon,
-            _ => HoldResult::Other,
-        })
+        let kind = kind.as_str();
+        let call = call!(hold, app = app, kind = kind, reason = reason, probe = probe);
+        let result = self.pool().call(Statement::Lane, call).await?.value()?;
+        Ok(result.unwrap_or(HoldResult::Other))
     }
 
-    /// Ends the hold of an app's lane for all workers after its probe went well, and wakes them. Says whether it did.
-    ///
-    /// # Errors
-    /// Where the database fails.
+    /// Ends the hold of an app's lane, fleet-wide, after its probe succeeded. False if `probe` is not the lane's probe.
     pub(crate) async fn release_hold(&self, app: &str, probe: Uuid) -> Result<bool, sqlx::Error> {
-        let call = Call::new("release_hold")
-            .with("app", app)
-            .with("probe", probe);
+        let call = call!(release_hold, app = app, probe = probe);
         let answer = self.pool().call(Statement::Lane, call).await?;
         Ok(answer.value()?.unwrap_or(false))
     }
 
-    /// Slows an app's lane for all workers after a 429. Returns the rate if it was cut.
-    ///
-    /// # Errors
-    /// Where the database fails.
+    /// Cuts the rate of an app's lane, fleet-wide, after a 429. Returns the new rate, or none if this 429 cut nothing.
     pub(crate) async fn throttle(
         &self,
         app: &str,
         sent_at: DbTime,
         retry_after: Duration,
     ) -> Result<Option<f64>, sqlx::Error> {
-        let call = Call::new("throttle")
-            .with("app", app)
-            .with("sent_at", sent_at)
-            .with("retry_after", interval(retry_after));
+        let retry_after = interval(retry_after);
+        let call = call!(
+            throttle,
+            app = app,
+            sent_at = sent_at,
+            retry_after = retry_after
+        );
         self.pool().call(Statement::Lane, call).await?.value()
     }
-}
 
-impl NextDueRow {
-    fn of_app(self) -> (String, NextDue) {
-        let next_due = NextDue {
-            at: self.at,
-            first: self.first_due_at.zip(self.first_id),
-            retry: self.retry_due_at.zip(self.retry_id),
-            hold: Hold::from_columns(self.hold.as_deref(), self.hold_until),
-        };
-        (self.app, next_due)
+    /// Releases claims whose answers never came, and the probe of a held lane that made no attempt. Returns the claims that
+    /// had messages.
+    pub(crate) async fn release(
+        &self,
+        app: &str,
+        claim_ids: &[Uuid],
+    ) -> Result<Vec<Uuid>, sqlx::Error> {
+        let call = call!(release, app = app, claim_ids = claim_ids.to_vec());
+        let answer = self.pool().call(Statement::Release, call).await?;
+        answer.rows.iter().map(|row| row.try_get(0)).collect()
+    }
+
+    /// Corrects the due times of an app's messages after the database's clock was set back. Without this, the messages would
+    /// wait longer by the length of the step. Returns the number of changed messages. After an error, earlier changes stay.
+    pub(crate) async fn set_messages_back(
+        &self,
+        app: &str,
+        lease: Duration,
+    ) -> Result<u64, sqlx::Error> {
+        let mut changed = 0;
+        for of_retries in [false, true] {
+            let mut next = Some((DbTime::BEGINNING, 0));
+            while let Some((after_at, after_id)) = next {
+                let call = call!(
+                    set_messages_back,
+                    app = app,
+                    lease = interval(lease),
+                    of_retries = of_retries,
+                    after_at = after_at,
+                    after_id = after_id,
+                );
+                let answer = self.pool().call(Statement::Lane, call).await?;
+                let row = answer.rows.first().ok_or(sqlx::Error::RowNotFound)?;
+                changed += u64::from(row.try_get::<i32, _>("changed")?.unsigned_abs());
+                next = position(row, "last_at", "last_id")?;
+            }
+        }
+        Ok(changed)
     }
 }

@@ -1,59 +1,58 @@
-//! The record: what became of claimed rows, many in one statement.
+//! Records the outcomes of claimed messages, many in one statement.
 
 use std::time::{Duration, Instant};
 
-use sqlx::FromRow;
 use sqlx::postgres::types::PgInterval;
-use uuid::Uuid;
+use sqlx::{FromRow, Type};
 
+use super::call_within;
+use crate::outbox::pool::AdaptiveTimeout;
 use crate::outbox::pool::statement::Statement;
-use crate::outbox::pool::{AdaptiveTimeout, Call};
 use crate::outbox::{Claimed, Outbox, interval};
 use crate::outcome::{Fault, FinalStatus, Next};
 use crate::pace::DbTime;
+use uuid::Uuid;
 
-/// What became of one claimed row.
+/// The outcome of one claimed message.
 #[derive(Debug, Clone)]
 pub(crate) struct Record {
     pub(crate) id: i64,
-    /// The claim under which it was taken: the fence.
+    /// The claim that has to have the message still.
     pub(crate) claim_id: Uuid,
-    /// When it was due before the claim: a message that goes back without an attempt is due since then.
-    pub(crate) was_due_at: DbTime,
-    /// When to repeat a failed attempt, on this process's clock, because the database's clock may be set until then.
+    /// When the message was due before the claim: see [`Claimed`].
+    pub(crate) original_due_at: DbTime,
+    /// When to retry, on this process's clock, because the database's clock may be set until then.
     pub(crate) retry_at: Option<Instant>,
-    /// Its final status, or none if it goes back as pending.
+    /// None: the message goes back as pending.
     pub(crate) status: Option<FinalStatus>,
-    /// The call that was made, if one was.
+    /// None: the worker made no call.
     pub(crate) call: Option<CallRecord>,
     pub(crate) error: Option<String>,
 }
 
-/// A call that was made.
 #[derive(Debug, Clone)]
 pub(crate) struct CallRecord {
     pub(crate) sent_at: DbTime,
     pub(crate) duration: Duration,
-    /// The answer's status, if there was an answer.
     pub(crate) http_status: Option<u16>,
-    /// Under which the API knows it.
+    /// The API's name of the call.
     pub(crate) request_id: Option<String>,
-    /// The attempt's outcome, for calls that did not end the message well.
+    /// None for a call that ended the message well.
     pub(crate) outcome: Option<&'static str>,
-    /// Whether it counts against the row's attempts.
+    /// The attempt counts against `max_attempts`.
     pub(crate) charged: bool,
-    /// Of a failed attempt: on which side the fault is, and on what evidence.
+    /// The side at fault for a failed attempt.
     pub(crate) fault: Option<Fault>,
     pub(crate) evidence: Option<String>,
 }
 
 impl Record {
-    /// A row goes back as it was.
+    /// The message goes back without an attempt.
     pub(crate) fn release(claimed: &Claimed) -> Self {
         Self {
             id: claimed.id,
             claim_id: claimed.claim_id,
-            was_due_at: claimed.was_due_at,
+            original_due_at: claimed.original_due_at,
             retry_at: None,
             status: None,
             call: None,
@@ -61,13 +60,6 @@ impl Record {
         }
     }
 
-    /// How long from now on the retry waits.
-    fn delay(&self) -> Option<PgInterval> {
-        let retry_at = self.retry_at?;
-        Some(interval(retry_at.saturating_duration_since(Instant::now())))
-    }
-
-    /// A row ends, or is due again, after a call.
     pub(crate) fn after_call(
         claimed: &Claimed,
         next: Next,
@@ -87,7 +79,7 @@ impl Record {
         }
     }
 
-    /// A row ends without a call.
+    /// The message ends without a call.
     pub(crate) fn ended(claimed: &Claimed, status: FinalStatus, error: String) -> Self {
         Self {
             status: Some(status),
@@ -96,7 +88,7 @@ impl Record {
         }
     }
 
-    /// The record without texts, for a database that can't hold one of them.
+    /// The record without texts, for a database that can't store one of them.
     pub(crate) fn without_texts(&self) -> Self {
         Self {
             error: None,
@@ -108,112 +100,97 @@ impl Record {
             ..*self
         }
     }
+
+    fn delay(&self) -> Option<PgInterval> {
+        let retry_at = self.retry_at?;
+        Some(interval(retry_at.saturating_duration_since(Instant::now())))
+    }
 }
 
-/// The result of a record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum RecordResult {
-    /// It is written. A message that goes back is due at this time.
+    /// A message that goes back is due at this time.
     Recorded { due_at: DbTime },
-    /// Another session has the message locked: write it again.
+    /// Another session has locked the message: the worker tries again.
     Locked,
-    /// The lease had ended, and with it the claim: nothing is written.
+    /// The lease ended before the result was saved. Nothing is written.
     Discarded,
-    /// Only the status and the times are written: a trigger or a constraint refuses the rest.
-    Bare {
-        /// When the message is due, if it went back.
-        due_at: DbTime,
-    },
-    /// A trigger or a constraint refuses any outcome of this message: nothing is written.
+    /// Only the status and the times are written, because a trigger or a constraint refuses the rest.
+    WithoutDetails { due_at: DbTime },
+    /// A trigger or a constraint refuses any outcome. Nothing is written.
     Refused,
 }
 
-/// The results of records, in their order.
 #[derive(Debug)]
 pub(crate) struct Recorded {
+    /// In the order of the records.
     pub(crate) results: Vec<RecordResult>,
-    /// The code of the first error for which a record is bare or refused, and the constraint that it named.
+    /// The code and the constraint of the first error that made the database refuse a record or its details.
     pub(crate) refusal: Option<String>,
 }
 
 #[derive(FromRow)]
 struct ResultRow {
     place: i32,
-    result: String,
+    result: ResultKind,
     due_at: Option<DbTime>,
     reason: Option<String>,
 }
 
+#[derive(Type)]
+#[sqlx(type_name = "text", rename_all = "snake_case")]
+enum ResultKind {
+    Recorded,
+    Locked,
+    Discarded,
+    WithoutDetails,
+    Refused,
+}
+
 impl Outbox {
-    /// Writes records in one statement. With `isolates`, the database writes the other records even if it refuses one.
-    ///
-    /// # Errors
-    /// Where the database fails; then none is written. Writing the same records again is safe.
+    /// Writes records in one statement. With `one_by_one`, the database writes the other records even if it refuses one. After
+    /// an error nothing is written. The caller may write the same records again.
     pub(crate) async fn record(
         &self,
         records: &[Record],
         recorded_by: &str,
         timeout: &AdaptiveTimeout,
-        isolates: bool,
+        one_by_one: bool,
     ) -> Result<Recorded, sqlx::Error> {
-        let call = Call::new("record")
-            .with("recorded_by", recorded_by)
-            .with("ids", column(records, |record| record.id))
-            .with("claim_ids", column(records, |record| record.claim_id))
-            .with("were_due_at", column(records, |record| record.was_due_at))
-            .with("delays", column(records, Record::delay))
-            .with(
-                "statuses",
-                column(records, |record| record.status.map(FinalStatus::as_str)),
-            )
-            .with(
-                "charged",
-                column(records, |record| {
-                    record.call.as_ref().is_some_and(|call| call.charged)
-                }),
-            )
-            .with("sent_at", of_calls(records, |call| Some(call.sent_at)))
-            .with(
-                "http_statuses",
-                of_calls(records, |call| call.http_status.map(i32::from)),
-            )
-            .with(
-                "request_ids",
-                of_calls(records, |call| call.request_id.clone()),
-            )
-            .with("errors", column(records, |record| record.error.clone()))
-            .with("outcomes", of_calls(records, |call| call.outcome))
-            .with(
-                "durations",
-                of_calls(records, |call| Some(interval(call.duration))),
-            )
-            .with(
-                "faults",
-                of_calls(records, |call| call.fault.map(Fault::as_str)),
-            )
-            .with("evidences", of_calls(records, |call| call.evidence.clone()))
-            .with("isolates", isolates);
-        let deadline = timeout.deadline(isolates);
-        let answer = self
-            .recorder_pool()
-            .call_within(Statement::Record, deadline, call)
-            .await;
-        timeout.observe(&answer);
+        let is_charged = |record: &Record| record.call.as_ref().is_some_and(|call| call.charged);
+        let call = call!(
+            record,
+            recorded_by = recorded_by,
+            ids = column(records, |record| record.id),
+            claim_ids = column(records, |record| record.claim_id),
+            original_due_at = column(records, |record| record.original_due_at),
+            delays = column(records, Record::delay),
+            statuses = column(records, |record| record.status.map(FinalStatus::as_str)),
+            charged = column(records, is_charged),
+            sent_at = call_column(records, |call| Some(call.sent_at)),
+            http_statuses = call_column(records, |call| call.http_status.map(i32::from)),
+            request_ids = call_column(records, |call| call.request_id.clone()),
+            errors = column(records, |record| record.error.clone()),
+            outcomes = call_column(records, |call| call.outcome),
+            durations = call_column(records, |call| Some(interval(call.duration))),
+            faults = call_column(records, |call| call.fault.map(Fault::as_str)),
+            evidences = call_column(records, |call| call.evidence.clone()),
+            one_by_one = one_by_one,
+        );
+        let pool = self.recorder_pool();
+        let answer = call_within(pool, Statement::Record, timeout, one_by_one, call).await?;
         let mut results = vec![RecordResult::Locked; records.len()];
         let mut refusal = None;
-        for row in answer?.decode::<ResultRow>()? {
+        for row in answer.decode::<ResultRow>()? {
             let place = usize::try_from(row.place - 1).unwrap_or(usize::MAX);
-            if let Some(result) = results.get_mut(place) {
-                *result = match row.result.as_str() {
-                    "recorded" => RecordResult::Recorded {
-                        due_at: row.due_at.unwrap_or(records[place].was_due_at),
-                    },
-                    "locked" => RecordResult::Locked,
-                    "bare" => RecordResult::Bare {
-                        due_at: row.due_at.unwrap_or(records[place].was_due_at),
-                    },
-                    "refused" => RecordResult::Refused,
-                    _ => RecordResult::Discarded,
+            if let (Some(result), Some(record)) = (results.get_mut(place), records.get(place)) {
+                let due_at = row.due_at.unwrap_or(record.original_due_at);
+                *result = match row.result {
+                    ResultKind::Recorded => RecordResult::Recorded { due_at },
+                    ResultKind::Locked => RecordResult::Locked,
+                    ResultKind::Discarded => RecordResult::Discarded,
+                    ResultKind::WithoutDetails => RecordResult::WithoutDetails { due_at },
+                    ResultKind::Refused => RecordResult::Refused,
                 };
             }
             refusal = refusal.or(row.reason);
@@ -226,8 +203,7 @@ fn column<'r, T>(records: &'r [Record], value: impl Fn(&'r Record) -> T) -> Vec<
     records.iter().map(value).collect()
 }
 
-/// A column that only records of calls have.
-fn of_calls<'r, T>(
+fn call_column<'r, T>(
     records: &'r [Record],
     value: impl Fn(&'r CallRecord) -> Option<T>,
 ) -> Vec<Option<T>> {

@@ -1,41 +1,38 @@
-//! A slot for a call that belongs to no message: no call goes out beside the app's budget.
+//! Reserves a slot for a call that belongs to no message, because such calls count against the app's budget, too.
 
 use std::time::{Duration, Instant};
 
-use sqlx::FromRow;
+use sqlx::{FromRow, Type};
 use uuid::Uuid;
 
-use crate::outbox::pool::Call;
 use crate::outbox::pool::statement::Statement;
 use crate::outbox::{Outbox, interval};
 use crate::pace::{DbTime, HORIZON};
 
-/// What came of asking for a slot.
 #[derive(Debug)]
 pub(crate) enum SlotReservation {
     Slot {
-        /// From when on the call may start.
         slot_at: DbTime,
-        /// Until when it must have ended, at the earliest: counted from before the slot was asked for.
+        /// The call must end before. Counted from the start of the reservation.
         lease_ends: Instant,
-        /// The lane is held, and this call is its probe: give it back by [`Outbox::release`].
+        /// The call probes a held lane: [`Outbox::release`] ends the probe.
         is_probe: bool,
     },
     Refused(Refusal),
-    /// The app has no lane: no worker has ever served it.
+    /// No worker has ever served the app.
     NoLane,
 }
 
-/// Why there is no slot.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Type)]
+#[sqlx(type_name = "text", rename_all = "snake_case")]
 pub(crate) enum Refusal {
-    /// A person has paused the app.
+    /// An operator has paused the app.
     Paused,
     /// The API has asked for a pause.
     RetryAfter,
-    /// Others have taken the slots of the next moments.
+    /// Workers have claimed the slots of the next moments.
     Busy,
-    /// The lane is held, and not to be tried yet.
+    /// The next probe of the held lane is later.
     Held,
 }
 
@@ -43,38 +40,31 @@ pub(crate) enum Refusal {
 struct SlotRow {
     at: DbTime,
     slot_at: DbTime,
-    refusal: Option<String>,
+    refusal: Option<Refusal>,
     is_probe: bool,
 }
 
 impl Outbox {
-    /// Takes a slot of an app for one call that belongs to no message. `call_id` is its name, fresh for each.
-    ///
-    /// # Errors
-    /// Where the database fails.
+    /// `call_id` is fresh for each call.
     pub(crate) async fn reserve_slot(
         &self,
         app: &str,
         call_id: Uuid,
         lease: Duration,
     ) -> Result<SlotReservation, sqlx::Error> {
-        let call = Call::new("reserve_slot")
-            .with("app", app)
-            .with("call_id", call_id)
-            .with("lease", interval(lease))
-            .with("horizon", interval(HORIZON));
+        let call = call!(
+            reserve_slot,
+            app = app,
+            call_id = call_id,
+            lease = interval(lease),
+            horizon = interval(HORIZON),
+        );
         let answer = self.pool().call(Statement::Claim, call).await?;
         let Some(row) = answer.decode::<SlotRow>()?.pop() else {
             return Ok(SlotReservation::NoLane);
         };
         self.clock().observe(answer.clock_reading(row.at));
-        let refusal = row.refusal.as_deref().map(|refusal| match refusal {
-            "paused" => Refusal::Paused,
-            "retry_after" => Refusal::RetryAfter,
-            "held" => Refusal::Held,
-            _ => Refusal::Busy,
-        });
-        Ok(match refusal {
+        Ok(match row.refusal {
             Some(refusal) => SlotReservation::Refused(refusal),
             None => SlotReservation::Slot {
                 slot_at: row.slot_at,

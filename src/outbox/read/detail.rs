@@ -1,4 +1,4 @@
-//! What people ask for: one message, with everything that happened to it and what happens next.
+//! One message with its failed calls and its next step.
 
 mod next_step;
 
@@ -15,29 +15,27 @@ use crate::outbox::{Outbox, SchemaError};
 use crate::outcome::Fault;
 use crate::pace::DbTime;
 
-/// The most failed attempts of a message that are shown, the latest ones. There may be more that were not charged.
+/// A message may have more failed attempts, because uncharged ones do not count against `max_attempts`.
 const MAX_CALLS: i64 = 1_000;
 
-/// One message and its history, at a moment.
 #[derive(Debug, Serialize)]
 pub(crate) struct MessageDetail {
     #[serde(flatten)]
     pub(crate) message: MessageRow,
-    /// Its content, as far as it was asked for and may be read.
     pub(crate) payload: PayloadDetail,
-    /// Calls that did not end it well and claims that were lost, in their order.
+    /// The latest failed calls and lost claims, in their order.
     pub(crate) calls: Vec<CallDetail>,
-    /// How many more of them there were before these.
+    /// Number of failed calls before these.
     pub(crate) earlier_calls: i64,
-    /// What happens to it next, if its lane lets it.
+    /// The next step of a lane that is not held.
     pub(crate) next: NextStep,
     pub(crate) lane: LaneDetail,
 }
 
-/// A row of the outbox, without what producers may make of content.
+/// A row of the outbox without payload and dedupe key.
 #[derive(Debug, Serialize, FromRow)]
 pub(crate) struct MessageRow {
-    /// The database's time of the look.
+    /// The database's time of the query.
     pub(crate) at: DbTime,
     pub(crate) id: i64,
     pub(crate) app: String,
@@ -46,51 +44,46 @@ pub(crate) struct MessageRow {
     pub(crate) channel_name: Option<String>,
     /// `pending` or a final status.
     pub(crate) status: String,
-    /// The status, or of a pending message: scheduled, queued, sending, retrying.
+    /// Of a pending message: scheduled, queued, sending or retrying. Else the status.
     pub(crate) state: String,
     pub(crate) attempts: i32,
     pub(crate) max_attempts: i32,
-    /// Failed attempts that do not count against `max_attempts`.
     pub(crate) uncharged: i32,
-    /// Start of the first failed attempt.
     pub(crate) failing_since: Option<DbTime>,
-    /// Why a pending message is not sent now.
     pub(crate) waits_for: Option<String>,
     pub(crate) wait_for_ack: bool,
     pub(crate) at_most_once: bool,
     pub(crate) created_at: DbTime,
-    /// When it is due; while a worker has it, when the lease ends; of a final message, when it was due last.
+    /// While a worker has claimed the message, the end of the lease.
     pub(crate) due_at: DbTime,
     pub(crate) expires_at: Option<DbTime>,
-    /// Whether a worker has it, had it and died, or has finished it.
+    /// A worker has claimed or finished the message, or died with it.
     pub(crate) is_claimed: bool,
     pub(crate) claimed_by: Option<String>,
     pub(crate) sent_at: Option<DbTime>,
     pub(crate) finished_at: Option<DbTime>,
     pub(crate) http_status: Option<i32>,
-    /// Under which the API knows the last call.
     pub(crate) request_id: Option<String>,
     pub(crate) error: Option<String>,
-    /// Until when claims pass over it, because a trigger or a constraint refuses to change it.
+    /// Claims pass over the message until then, because a trigger or a constraint refuses to change it.
     pub(crate) refused_until: Option<DbTime>,
 }
 
 #[derive(Debug, Default, Serialize, FromRow)]
 pub(crate) struct PayloadDetail {
-    /// Its size in bytes of UTF-8; none where who asks may not read it.
+    /// None if the role may not read payloads.
     pub(crate) bytes: Option<i64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) text: Option<String>,
 }
 
-/// A call that did not end its message well, or a claim that was lost.
+/// A failed call, or a lost claim.
 #[derive(Debug, Serialize, FromRow)]
 pub(crate) struct CallDetail {
-    /// Which call of the message this was, from 1.
+    /// From 1.
     pub(crate) attempt: i32,
-    /// When it started; none if that is not known.
+    /// None for a lost claim.
     pub(crate) sent_at: Option<DbTime>,
-    /// How long it took, in ms.
     pub(crate) duration_ms: Option<f64>,
     pub(crate) http_status: Option<i32>,
     /// transient, throttled, rejected, unauthorized, ambiguous or lost.
@@ -98,22 +91,19 @@ pub(crate) struct CallDetail {
     pub(crate) error: Option<String>,
     /// message, destination, worker, api, budget or unclear.
     pub(crate) fault: Option<String>,
-    /// True if the attempt counts against `max_attempts`.
+    /// The attempt counts against `max_attempts`.
     pub(crate) charged: bool,
-    /// By which other calls the worker decided that.
+    /// The other calls by which the worker decided that.
     pub(crate) evidence: Option<String>,
-    /// Which worker made it, or was lost with it.
     pub(crate) claimed_by: Option<String>,
     pub(crate) recorded_at: DbTime,
 }
 
 impl CallDetail {
-    /// On which side the fault is; none where that was not decided.
     pub(crate) fn fault(&self) -> Option<Fault> {
         Fault::parse(self.fault.as_deref()?)
     }
 
-    /// Advice to the operator.
     pub(crate) fn advice(&self) -> Option<&'static str> {
         let is_lost = self.outcome == "lost";
         Some(fault_advice(self.fault()?, is_lost))
@@ -121,25 +111,23 @@ impl CallDetail {
 }
 
 impl MessageDetail {
-    /// The last attempt that failed, unless the message has gone out since.
+    /// The last failed call, unless the API has accepted the message since.
     pub(crate) fn last_failure(&self) -> Option<&CallDetail> {
-        let has_gone_out = self.message.status.starts_with("message_");
-        self.calls.last().filter(|_| !has_gone_out)
+        let is_accepted = self.message.status.starts_with("message_");
+        self.calls.last().filter(|_| !is_accepted)
     }
 }
 
-/// What is known of the lane of a message's app.
 #[derive(Debug, Serialize)]
 #[serde(tag = "known", rename_all = "snake_case")]
 pub(crate) enum LaneDetail {
-    /// Nothing: who asks may not read it.
+    /// The role may not read lanes.
     NoRight,
-    /// There is none: no worker has ever served the app.
+    /// No worker has ever served the app.
     None,
     Lane(Box<LaneStatus>),
 }
 
-/// Why nothing can be told of a message.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum MessageError {
     #[error(
@@ -164,8 +152,7 @@ struct Privileges {
 }
 
 impl Outbox {
-    /// One message and what happened to it. A role that may read no content still learns everything else, unless it
-    /// asks for the content.
+    /// A role that may not read payloads gets everything else, unless it asks for the payload.
     pub(crate) async fn message(
         &self,
         id: i64,
@@ -179,7 +166,7 @@ impl Outbox {
         );
         let found = found.await?;
         if let Err(MessageError::Schema(_)) = found {
-            // What exactly is wrong with it.
+            // Fails with the exact cause.
             self.check_schema().await?;
         }
         found

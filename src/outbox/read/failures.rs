@@ -1,4 +1,4 @@
-//! What goes wrong, in groups: the newest calls that did not end well, by what was answered.
+//! The newest failed calls, grouped by their response.
 
 use std::time::Duration;
 
@@ -9,49 +9,46 @@ use crate::outbox::one_off::{rows, values};
 use crate::outbox::{Outbox, interval};
 use crate::pace::DbTime;
 
-/// The newest calls that are looked at: at 490 calls/s that all fail, those of 20 seconds.
+/// Only the newest failed calls count: at 490 failures/s, those of 20 seconds.
 pub(crate) const MAX_CALLS_LOOKED_AT: i64 = 10_000;
 const MAX_GROUPS: i64 = 100;
-/// Failed messages of a group that are sent again at once: the newest.
+/// A retry of a group takes at most so many messages, the newest ones.
 pub(crate) const MAX_RETRIED: usize = 5_000;
 
-/// What the calls of a group have in common.
+/// Calls with equal fields belong to one group.
 #[derive(Debug, Clone, PartialEq, Eq, FromRow)]
 pub(crate) struct FailureKey {
     pub(crate) app: String,
-    /// As in `signaling.attempt`.
     pub(crate) outcome: String,
     pub(crate) http_status: Option<i32>,
     pub(crate) error: Option<String>,
 }
 
-/// Calls that failed in the same way.
 #[derive(Debug, FromRow)]
 pub(crate) struct FailureGroup {
     #[sqlx(flatten)]
     pub(crate) key: FailureKey,
     pub(crate) calls: i64,
     pub(crate) messages: i64,
-    /// How many of these messages have ended as `failed`, with this error as their last.
+    /// Messages that ended as `failed`, with this error as their last.
     pub(crate) failed: i64,
-    /// When the last one was recorded.
+    /// When the last call was recorded.
     pub(crate) last_at: DbTime,
     pub(crate) example_id: i64,
 }
 
 #[derive(Debug)]
 pub(crate) struct Failures {
-    /// The groups, those with the most calls first.
+    /// Groups with the most calls come first.
     pub(crate) groups: Vec<FailureGroup>,
-    /// Since when calls were looked at, if there were more than [`MAX_CALLS_LOOKED_AT`] in the time that was asked for.
+    /// Start of the time that the groups cover, if it is shorter than the span because of [`MAX_CALLS_LOOKED_AT`].
     pub(crate) only_since: Option<DbTime>,
-    /// The time by the database's clock.
     pub(crate) now: DbTime,
 }
 
 impl Outbox {
-    /// What went wrong within the last `span`, of all apps or of one, with any outcome or one: as far as the newest
-    /// [`MAX_CALLS_LOOKED_AT`] calls of all apps show it, because no index tells the calls of one.
+    /// The failed calls of the last `span`, among the newest [`MAX_CALLS_LOOKED_AT`] of all apps, because there is no index
+    /// by app.
     pub(crate) async fn failures(
         &self,
         app: Option<&str>,
@@ -64,12 +61,12 @@ impl Outbox {
             .bind(app)
             .bind(MAX_GROUPS)
             .bind(outcome);
-        let newest_not_looked_at =
+        let newest_unread =
             query("select recorded_at from signaling.attempt order by id desc offset $1 limit 1");
         self.read(async |session| {
             let now = time_of(session).await?;
             let groups = rows(session, groups).await?;
-            let times = values(session, newest_not_looked_at.bind(MAX_CALLS_LOOKED_AT)).await?;
+            let times = values(session, newest_unread.bind(MAX_CALLS_LOOKED_AT)).await?;
             Ok(Failures {
                 groups,
                 only_since: times.into_iter().find(|at: &DbTime| *at > now - span),

@@ -1,4 +1,4 @@
-//! What each lane is doing and what waits for it, for people and monitors: cheap to ask, however much was sent.
+//! The state of each lane, with the pending messages. The cost does not depend on the size of the outbox.
 
 use serde::{Deserialize, Serialize};
 use sqlx::types::Json;
@@ -6,10 +6,9 @@ use sqlx::{AssertSqlSafe, FromRow, PgConnection, query};
 
 use super::workers::LaneWorkers;
 use crate::outbox::Outbox;
-use crate::outbox::one_off::{rows, values};
+use crate::outbox::one_off::values;
 use crate::pace::DbTime;
 
-/// What an app's lane is doing, and what waits for it.
 #[derive(Debug, Default, FromRow)]
 pub(crate) struct AppLane {
     pub(crate) app: String,
@@ -20,26 +19,25 @@ pub(crate) struct AppLane {
     pub(crate) pending: Pending,
 }
 
-/// The pending messages of an app, as they were counted last.
+/// The pending messages of an app at the last count.
 #[derive(Debug, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub(crate) struct Pending {
-    /// Wait for their first call.
     pub(crate) queued: u64,
     pub(crate) scheduled: u64,
     pub(crate) retrying: u64,
     pub(crate) sending: u64,
-    /// Of all these, the messages that claims pass over because the database refuses to change them: at most 10,000.
+    /// Messages among these that the database refuses to change. Counted up to 10,000.
     pub(crate) refused: u64,
-    /// For how long the oldest message had waited that is not scheduled, in seconds: since it was due, but not before its
-    /// insert; if a call of it failed, since the first such call.
+    /// The longest wait of a message that is not scheduled, in seconds: since its due time, but not before its insert; since
+    /// its first failed attempt, if there was one.
     pub(crate) oldest_s: Option<f64>,
-    /// How long ago they were counted, in seconds; none if they never were.
+    /// Age of the count. None: there was no count.
     pub(crate) counted_ago_s: Option<f64>,
 }
 
 impl Pending {
-    /// The messages that are due and not claimed. `signaling.minute_stats` has the same number by the minute.
+    /// Due messages that no worker has claimed.
     pub(crate) fn backlog(&self) -> u64 {
         self.queued + self.retrying
     }
@@ -54,44 +52,34 @@ impl Pending {
     }
 }
 
-/// The lane's row, for people.
+/// The lane's row: see the comments of the table `signaling.lane`.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct LaneStatus {
-    /// Calls a second that the worker which started last is configured with.
     pub(crate) configured_per_s: f64,
-    /// Calls a second that the API allows: the configured limit, unless a person has set another.
     pub(crate) limit_per_s: f64,
-    /// Slots a second that are given out at present.
+    /// Present rate, in slots a second.
     pub(crate) rate_per_s: f64,
-    /// Everything that keeps the app from sending, in the order of `signaling.obstacle`: an obstacle that a person can remove
-    /// comes first.
+    /// In the order of `signaling.obstacle`: obstacles that an operator can remove come first.
     pub(crate) obstacles: Vec<Obstacle>,
-    /// The API has asked by Retry-After for no call before this.
     pub(crate) retry_after_until: Option<DbTime>,
     pub(crate) limit_set_by: Option<String>,
-    /// The environment of the workers that send the app's messages.
     pub(crate) environment: Option<String>,
-    /// The next slot that no worker has taken.
     pub(crate) next_slot_at: DbTime,
-    /// When a 429 last slowed the lane.
     pub(crate) throttled_at: Option<DbTime>,
     pub(crate) paused_at: Option<DbTime>,
     pub(crate) paused_by: Option<String>,
     pub(crate) pause_reason: Option<String>,
-    /// `unauthorized` or `unavailable`; none while it sends.
     pub(crate) hold: Option<String>,
     pub(crate) hold_reason: Option<String>,
     pub(crate) hold_since: Option<DbTime>,
-    /// When one call is tried again.
     pub(crate) hold_until: Option<DbTime>,
     pub(crate) workers: LaneWorkers,
 }
 
-/// Something that keeps an app from sending.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Obstacle {
     pub(crate) kind: ObstacleKind,
-    /// A sentence for operators, with the remedy.
+    /// Names the remedy, too.
     pub(crate) sentence: String,
 }
 
@@ -106,24 +94,18 @@ pub(crate) enum ObstacleKind {
     RetryAfter,
 }
 
-/// What a lane is doing, in a word.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum LaneState {
-    /// It sends what is due, at its rate.
     Sending,
-    /// A 429 has slowed it.
+    /// A 429 has cut the rate.
     Slowed,
     /// The API has asked for a pause.
     Waiting,
-    /// A person has paused it.
     Paused,
-    /// No worker is alive that serves the app.
     NoWorker,
-    /// The workers that are alive refuse the app, because it belongs to another environment.
+    /// The app belongs to another environment than its live workers.
     OtherEnvironment,
-    /// The API refuses the app's credentials.
     Unauthorized,
-    /// The API can't be reached, or answers with errors.
     Unavailable,
 }
 
@@ -139,7 +121,7 @@ impl LaneState {
         Self::Unavailable,
     ];
 
-    /// A lane whose rate is less than this part of its limit is slowed: else it is `1 / 1.02` of it.
+    /// The full rate is `1 / 1.02` of the limit.
     const SLOWED_BELOW: f64 = 0.97;
 
     pub(crate) fn as_str(self) -> &'static str {
@@ -157,12 +139,12 @@ impl LaneState {
 }
 
 impl LaneStatus {
-    /// What it is doing: of several things, the one that people can do most about.
+    /// By the first obstacle.
     pub(crate) fn state(&self) -> LaneState {
         self.state_by(self.obstacles.first())
     }
 
-    /// The state in which a worker that starts now would find the lane.
+    /// The state for a worker of the right environment that starts now.
     pub(crate) fn state_when_served(&self) -> LaneState {
         use ObstacleKind::{NoWorker, OtherEnvironment};
         let mut obstacles = self.obstacles.iter();
@@ -188,17 +170,13 @@ impl LaneStatus {
         self.rate_per_s < LaneState::SLOWED_BELOW * self.limit_per_s
     }
 
-    /// True if this keeps the app from sending.
     pub(crate) fn is_held_by(&self, kind: ObstacleKind) -> bool {
         self.obstacles.iter().any(|obstacle| obstacle.kind == kind)
     }
 
-    /// All sentences joined, to end another sentence.
+    /// All sentences, joined.
     pub(crate) fn obstacles_text(&self) -> Option<String> {
-        let sentences = self
-            .obstacles
-            .iter()
-            .map(|obstacle| obstacle.sentence.as_str());
+        let sentences = self.obstacles.iter().map(|obstacle| &*obstacle.sentence);
         let text = sentences.collect::<Vec<_>>().join("; and ");
         (!text.is_empty()).then_some(text)
     }
@@ -207,22 +185,18 @@ impl LaneStatus {
 const LANES: &str = include_str!("lanes.sql");
 
 impl Outbox {
-    /// What each lane is doing and what waits for it, as it was counted last, in the order of the apps' names.
+    /// In the order of the apps' names.
     pub(crate) async fn lanes(&self) -> Result<Vec<AppLane>, sqlx::Error> {
         let lanes = format!("{LANES} order by app collate \"C\"");
-        self.read(async |session| rows(session, query(AssertSqlSafe(lanes))).await)
-            .await
+        self.read_rows(query(AssertSqlSafe(lanes))).await
     }
-}
 
-impl Outbox {
-    /// The lane of an app; none if no worker has served the app yet.
+    /// None if no worker has served the app.
     pub(crate) async fn lane(&self, app: &str) -> Result<Option<LaneStatus>, sqlx::Error> {
         self.read(async |session| lane_of(app, session).await).await
     }
 }
 
-/// The lane of an app, if it has one.
 pub(super) async fn lane_of(
     app: &str,
     session: &mut PgConnection,
@@ -234,8 +208,6 @@ pub(super) async fn lane_of(
 
 #[cfg(test)]
 impl LaneStatus {
-    /// The same lane, kept from sending by these.
-    #[must_use]
     pub(crate) fn held_by(self, kinds: &[ObstacleKind]) -> Self {
         let obstacle = |kind: &ObstacleKind| Obstacle {
             kind: *kind,
@@ -247,7 +219,7 @@ impl LaneStatus {
         }
     }
 
-    /// A lane to which nothing has happened yet.
+    /// A lane in its first state.
     pub(crate) fn sending() -> Self {
         Self {
             configured_per_s: 500.0,

@@ -1,9 +1,8 @@
-//! Queries for commands: the state of messages that a command did not change, and the reason why inserted messages wait.
+//! Queries after commands: the state of messages that a command did not change, and the reason why inserted messages wait.
 
 use sqlx::{FromRow, query};
 
 use crate::outbox::Outbox;
-use crate::outbox::one_off::rows;
 use crate::pace::DbTime;
 
 /// The part of a message that `worker cancel` and `worker retry` print.
@@ -14,7 +13,7 @@ pub(crate) struct MessageState {
     pub(crate) status: String,
     /// The status, or of a pending message: scheduled, queued, sending, retrying.
     pub(crate) state: String,
-    /// Charged or not.
+    /// With uncharged ones.
     pub(crate) attempts: i32,
     pub(crate) claimed_by: Option<String>,
     pub(crate) finished_at: Option<DbTime>,
@@ -33,7 +32,7 @@ pub(crate) struct Waiting {
 const MAX_GROUPS: i64 = 20;
 
 impl Outbox {
-    /// The messages with these ids that exist.
+    /// Leaves out ids without a message.
     pub(crate) async fn message_states(
         &self,
         ids: &[i64],
@@ -42,8 +41,7 @@ impl Outbox {
             "select id, status, state, attempts + uncharged as attempts, claimed_by, finished_at
              from signaling.delivery_status where id = any ($1) order by id",
         );
-        self.read(async |session| rows(session, states.bind(ids)).await)
-            .await
+        self.read_rows(states.bind(ids)).await
     }
 
     /// Groups these messages by app and by `waits_for`.
@@ -52,7 +50,6 @@ impl Outbox {
             "select app, count(*) as messages, waits_for from signaling.delivery_status where id = any ($1)
              group by app, waits_for order by messages desc, app, waits_for limit $2",
         );
-        self.read(async |session| rows(session, waiting.bind(ids).bind(MAX_GROUPS)).await)
-            .await
+        self.read_rows(waiting.bind(ids).bind(MAX_GROUPS)).await
     }
 }

@@ -1,10 +1,8 @@
-//! What people look through: messages, newest first, and one message with its calls. Every statement is bounded,
-//! however large the outbox is.
+//! Search for messages, newest first. Every statement is bounded, even in a large outbox.
 //!
-//! There is no index for most of what a person may ask for, because every message would pay for it. So a page goes down
-//! the primary key, a window of ids at a time, until it is full or has taken long enough; then it says how far it has
-//! looked, and the next page goes on there. What is pending has its indexes: as long as that is little, it is found
-//! by them.
+//! Most filters have no index, because every message would pay for it. So a page reads down the primary key, a window of
+//! ids at a time, until the page is full or its time is over. The page then reports how far it has read, and the next page
+//! continues there. A few pending messages are found by their own indexes.
 
 mod windows;
 
@@ -18,12 +16,12 @@ use crate::pace::DbTime;
 use windows::{by_windows, window};
 
 pub(crate) const PAGE_ROWS: usize = 50;
-/// After so long, a page is shown as far as it has come.
+/// A page that takes longer stays incomplete.
 const PAGE_TIME: Duration = Duration::from_millis(400);
-/// Pending messages that are found by their indexes; more are looked for by their ids.
+/// With more pending messages, a page reads down the primary key.
 const MAX_PENDING_IDS: usize = 20_000;
 
-/// What a message may be on the way to, or have become: the values of `state` in `signaling.delivery`.
+/// The values of `state` in `signaling.delivery`.
 pub(crate) const STATES: [&str; 11] = [
     "queued",
     "scheduled",
@@ -37,28 +35,27 @@ pub(crate) const STATES: [&str; 11] = [
     "cancelled",
     "unknown",
 ];
-/// Ids of a list that one statement looks at.
+/// Ids that one statement reads.
 const LISTED_IDS: usize = 1_000;
-/// All states of a message that has not ended.
+/// Stands for all states of a message that has not ended.
 pub(crate) const PENDING: &str = "pending";
 
-/// Which messages to show. A field that is none matches every message.
+/// None in a field matches every message.
 #[derive(Debug, Default, PartialEq)]
 pub(crate) struct MessageFilter {
     pub(crate) app: Option<String>,
     /// One of [`STATES`], or [`PENDING`].
     pub(crate) state: Option<String>,
-    /// To this destination or channel.
-    pub(crate) receiver: Option<String>,
+    /// Destination or channel.
+    pub(crate) recipient: Option<String>,
     pub(crate) sender: Option<String>,
     /// Inserted at this time or later.
     pub(crate) since: Option<DbTime>,
     pub(crate) until: Option<DbTime>,
-    /// With this in their error, in capitals or not.
+    /// Part of the error text, in any case.
     pub(crate) error_has: Option<String>,
 }
 
-/// A message in a list: without its content.
 #[derive(Debug, FromRow)]
 pub(crate) struct MessageLine {
     pub(crate) id: i64,
@@ -72,7 +69,6 @@ pub(crate) struct MessageLine {
     pub(crate) http_status: Option<i32>,
     pub(crate) error: Option<String>,
     pub(crate) created_at: DbTime,
-    /// When it is called next, if that is known.
     pub(crate) next_attempt_at: Option<DbTime>,
     pub(crate) finished_at: Option<DbTime>,
 }
@@ -80,11 +76,10 @@ pub(crate) struct MessageLine {
 #[derive(Debug)]
 pub(crate) struct MessagePage {
     pub(crate) rows: Vec<MessageLine>,
-    /// Where the next page begins: it has ids below this. None if there are no more.
+    /// The next page has ids below this. None: this is the last page.
     pub(crate) next_before: Option<i64>,
-    /// The highest and the lowest id that were looked at, where messages had to be looked for.
+    /// The highest and the lowest id that an incomplete page has read.
     pub(crate) looked_at: Option<(i64, i64)>,
-    /// The time by the database's clock.
     pub(crate) now: DbTime,
 }
 
@@ -94,16 +89,16 @@ impl MessageFilter {
     }
 }
 
-/// Rows of a page, where the next one begins, and the highest and the lowest id that were looked at.
+/// The fields `rows`, `next_before` and `looked_at` of a page.
 type Found = (Vec<MessageLine>, Option<i64>, Option<(i64, i64)>);
 
 impl Outbox {
-    /// The time by the database's clock, for those who look on.
+    /// The database's time.
     pub(crate) async fn viewed_at(&self) -> Result<DbTime, sqlx::Error> {
         self.read(async |session| time_of(session).await).await
     }
 
-    /// The newest messages that a filter lets through, with ids below `before`.
+    /// The newest messages that match a filter, with ids below `before`.
     pub(crate) async fn search(
         &self,
         filter: &MessageFilter,
@@ -131,8 +126,7 @@ pub(super) async fn time_of(session: &mut PgConnection) -> Result<DbTime, sqlx::
     value(session, query("select clock_timestamp()")).await
 }
 
-/// When a page has taken long enough. What repeats a statement looks at it after one at least, so that the next page goes
-/// on further down.
+/// The end of a page's time. Each page runs at least one statement, so that the next page continues further down.
 #[derive(Debug, Clone, Copy)]
 struct Deadline(Instant);
 
@@ -142,7 +136,7 @@ impl Deadline {
     }
 }
 
-/// The ids of what may be in a state, if that is a pending one and few are; none if they have to be looked for.
+/// The ids of messages that may be in a pending state. None if there are too many, or the filter names no such state.
 async fn pending_ids(
     session: &mut PgConnection,
     filter: &MessageFilter,
@@ -178,7 +172,7 @@ async fn by_ids(
     ids.retain(|id| before.is_none_or(|before| *id < before));
     ids.sort_unstable_by(|one, other| other.cmp(one));
     let mut rows = Vec::new();
-    // What is in the index may be in another state: a list of ids at a time, until the page is full.
+    // The filter may drop some of the ids, so the page reads a list of ids at a time.
     for some in ids.chunks(LISTED_IDS) {
         let (highest, lowest) = (some[0], some[some.len() - 1]);
         let room = PAGE_ROWS + 1 - rows.len();
@@ -194,7 +188,7 @@ async fn by_ids(
     Ok((rows, next_before, None))
 }
 
-/// Leaves a page of the rows; where the next one begins, if some are left over.
+/// Cuts the rows to a page. Returns where the next page begins, if rows are left over.
 fn cut(rows: &mut Vec<MessageLine>) -> Option<i64> {
     if rows.len() <= PAGE_ROWS {
         return None;

@@ -1,4 +1,4 @@
-//! What people ask for: how each app is doing.
+//! The status of each app.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -9,10 +9,8 @@ use sqlx::{FromRow, query};
 use super::lane_status::{LaneStatus, Pending};
 use crate::error_text::database_error_text;
 use crate::outbox::Outbox;
-use crate::outbox::one_off::rows;
 use crate::stats::{Histogram, Stats};
 
-/// How one app is doing.
 #[derive(Debug, Default, Serialize, FromRow)]
 pub(crate) struct AppStatus {
     pub(crate) app: String,
@@ -21,21 +19,21 @@ pub(crate) struct AppStatus {
     pub(crate) lane: Option<LaneStatus>,
     #[sqlx(json)]
     pub(crate) pending: Pending,
-    /// Calls a second that were made in the last ten seconds.
+    /// Calls a second in the last ten seconds.
     pub(crate) rate_per_s: f64,
     /// The most calls within a sliding second of the last minute.
     pub(crate) peak_calls_1m: i64,
     #[sqlx(skip)]
     pub(crate) last_hour: Stats,
-    /// How long messages of the last hour waited for their first call.
+    /// Wait for the first call.
     #[sqlx(skip)]
     pub(crate) queue_wait_last_hour: Option<Percentiles>,
-    /// Messages by how they ended in the last 24 hours. What people cancelled is not counted.
+    /// Messages by final status. Cancelled messages are not counted.
     #[sqlx(json)]
     pub(crate) finished_24h: BTreeMap<String, u64>,
 }
 
-/// What half, 95 % and 99 % of some durations do not exceed, in seconds: estimates.
+/// Estimates from a histogram.
 #[derive(Debug, Clone, Copy, Serialize)]
 #[expect(clippy::struct_field_names, reason = "the unit stands last")]
 pub(crate) struct Percentiles {
@@ -45,7 +43,7 @@ pub(crate) struct Percentiles {
 }
 
 impl Percentiles {
-    /// Those of a histogram that is not empty.
+    /// None for an empty histogram.
     fn of(histogram: &Histogram) -> Option<Self> {
         let seconds = |share| Some(histogram.quantile(share)?.as_secs_f64());
         Some(Self {
@@ -57,8 +55,7 @@ impl Percentiles {
 }
 
 impl AppStatus {
-    /// How long the backlog takes at the rate at which slots are given out, if nothing is added; none while nothing
-    /// goes out.
+    /// Time to send the backlog at the present rate. None while the lane sends nothing.
     #[expect(clippy::cast_precision_loss, reason = "an estimate")]
     pub(crate) fn time_to_drain(&self) -> Option<Duration> {
         let lane = self.lane.as_ref()?;
@@ -71,20 +68,20 @@ impl AppStatus {
 }
 
 impl Outbox {
-    /// How each app is doing, in the order of their names. What waits is counted again, if that was not done lately
-    /// and can be: a standby only tells what was counted. Nothing else depends on how many messages there are.
+    /// Counts the pending messages, then returns the status of each app in the order of the names. On a standby, which takes
+    /// no writes, the last count stays.
     pub(crate) async fn status(&self) -> Result<Vec<AppStatus>, sqlx::Error> {
         if let Err(error) = self.refresh_queue_counts(Duration::ZERO).await {
             tracing::debug!(
                 event = "queue_counts_reused",
                 error = database_error_text(&error),
-                "what waits can't be counted: the last count is shown"
+                "the pending messages can't be counted: the status has the last count"
             );
         }
         self.last_status().await
     }
 
-    /// The same, with what waits as somebody has counted it.
+    /// The status with the last count.
     pub(crate) async fn last_status(&self) -> Result<Vec<AppStatus>, sqlx::Error> {
         let status = query(concat!(
             "with lanes as (",
@@ -92,8 +89,7 @@ impl Outbox {
             ")",
             include_str!("status.sql")
         ));
-        let status = self.read(async |session| rows(session, status).await);
-        let mut apps: Vec<AppStatus> = status.await?;
+        let mut apps: Vec<AppStatus> = self.read_rows(status).await?;
         let hour = self.minute_stats(Duration::from_hours(1)).await?;
         for app in &mut apps {
             for minute in hour.iter().filter(|minute| minute.app == app.app) {
@@ -103,32 +99,10 @@ impl Outbox {
         }
         Ok(apps)
     }
-}
 
-/// What became of a sample message.
-#[cfg(feature = "dev")]
-#[derive(Debug, FromRow)]
-pub(crate) struct SampleRow {
-    pub(crate) status: String,
-    /// Charged or not.
-    pub(crate) attempts: i32,
-}
-
-#[cfg(feature = "dev")]
-impl Outbox {
-    /// All rows by state, for a table that is small.
+    /// All messages by state. Reads the whole outbox.
     pub(crate) async fn sample_counts(&self) -> Result<BTreeMap<String, i64>, sqlx::Error> {
         let counts = query("select state, count(*) from signaling.delivery group by state");
-        let counts = self.read(async |session| rows(session, counts).await);
-        Ok(counts.await?.into_iter().collect())
-    }
-
-    /// What became of these rows, in the order of their ids.
-    pub(crate) async fn sample_rows(&self, ids: &[i64]) -> Result<Vec<SampleRow>, sqlx::Error> {
-        let sample = query(
-            "select status, attempts + uncharged as attempts from signaling.outbox where id = any ($1) order by id",
-        );
-        self.read(async |session| rows(session, sample.bind(ids)).await)
-            .await
+        Ok(self.read_rows(counts).await?.into_iter().collect())
     }
 }

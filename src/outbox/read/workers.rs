@@ -1,23 +1,22 @@
-//! The workers in the registry: which are alive, and how their calls go.
+//! The workers in the registry.
 
 use serde::{Deserialize, Serialize};
 use sqlx::{FromRow, query};
 
 use crate::outbox::Outbox;
-use crate::outbox::one_off::rows;
 use crate::pace::DbTime;
 
-/// A worker that dies again and again leaves a row each time, until a day has passed.
+/// A worker that keeps dying leaves a row each time, for a day.
 const MAX_WORKERS: i64 = 500;
 
-/// A worker that has not retired: it is alive, or it has died within about a day.
+/// A worker that is alive, or that died within about a day.
 #[derive(Debug, Serialize, FromRow)]
 pub(crate) struct WorkerStatus {
     pub(crate) name: String,
     pub(crate) host: String,
     pub(crate) version: String,
     pub(crate) environment: Option<String>,
-    /// The worker has reported within 30 seconds.
+    /// True for 30 seconds after `seen_at`.
     pub(crate) is_alive: bool,
     pub(crate) started_at: DbTime,
     pub(crate) seen_at: DbTime,
@@ -26,35 +25,31 @@ pub(crate) struct WorkerStatus {
     pub(crate) apps: Vec<ServedApp>,
 }
 
-/// How the calls of one worker go for one app, since the worker was started.
+/// A worker's counters of one app, since the worker started.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct ServedApp {
     pub(crate) app: String,
-    /// Messages that the API has accepted.
     pub(crate) accepted: u64,
-    /// Attempts that failed.
     pub(crate) failed: u64,
-    /// The worker's calls fail, and it waits to see how the calls of other workers go.
+    /// The worker's calls fail, and it compares them with those of other workers.
     pub(crate) is_doubting: bool,
     pub(crate) stepped_aside_at: Option<DbTime>,
     pub(crate) stepped_aside_reason: Option<String>,
 }
 
-/// The workers that serve one app and are alive.
+/// The live workers of one app.
 #[derive(Debug, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub(crate) struct LaneWorkers {
-    /// Counts the workers of the app's environment alone.
+    /// Workers of the app's environment.
     pub(crate) alive: u32,
-    /// The environments of workers that refuse the app, because it belongs to another one: each once, in words.
+    /// Other environments whose workers refuse to send the app's messages.
     pub(crate) refusing: Vec<String>,
-    /// Each version once.
     pub(crate) versions: Vec<String>,
-    /// The workers that have stepped aside.
     pub(crate) aside: Vec<AsideWorker>,
 }
 
-/// A worker that leaves an app to the others, because its own calls fail while theirs are accepted.
+/// A worker that has stepped aside.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct AsideWorker {
     pub(crate) name: String,
@@ -63,10 +58,9 @@ pub(crate) struct AsideWorker {
 }
 
 impl Outbox {
-    /// The workers of the fleet, those that are alive first.
+    /// Live workers come first.
     pub(crate) async fn workers(&self) -> Result<Vec<WorkerStatus>, sqlx::Error> {
         let workers = query(include_str!("workers.sql")).bind(MAX_WORKERS);
-        self.read(async |session| rows(session, workers).await)
-            .await
+        self.read_rows(workers).await
     }
 }

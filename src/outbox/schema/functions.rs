@@ -1,10 +1,10 @@
-//! The functions of the schema: their texts and their version.
+//! The texts and the version of the schema's functions.
 
 use sqlx::{PgConnection, query};
 
 use crate::outbox::one_off::value;
 
-/// The version of the functions that this binary calls: that of `migrations/functions/protocol_version.sql`.
+/// Equal to `migrations/functions/protocol_version.sql`.
 pub(super) const PROTOCOL_VERSION: i32 = 1;
 
 macro_rules! functions {
@@ -18,15 +18,15 @@ macro_rules! functions {
 
 /// The name and the text of each function.
 pub(super) const FUNCTIONS: &[(&str, &str)] = functions! {
-    add_minute_stats adopt assert_duration assert_session calls can_notify cancel change_each check_message choose_probe claim
-    count_pending delete_finished delete_old end_overdue expire hold is_duration is_refusal is_slow keep_claimable lost_text
-    next_due notify_workers open_lane pause peak_rate present_rate protocol_version record refresh_queue_counts refuse
-    refuse_unknown_app release release_hold report_worker reserve_slot resume retire_worker retry retry_by_app
-    sequences_behind set_lane_back set_limit set_messages_back skip_while_restoring slot_rate take_free_id throttle
+    add_minute_stats adopt assert_duration assert_session calls can_notify cancel change_each check_message choose_due
+    choose_probe claim count_pending delete_finished end_overdue expire hold is_duration is_refusal is_refused is_slow
+    keep_claimable log_lost_attempts lost_text next_due notify_workers open_lane pause peak_rate present_rate
+    protocol_version record refresh_queue_counts refuse refuse_unknown_app release release_hold report_worker
+    reserve_slot resume retire_worker retry sequences_behind set_lane_back set_limit set_messages_back skip_while_restoring slot_rate take_free_id throttle
     wake_workers want_wakeup
 };
 
-/// The version of the functions in the database; none if the function that returns it is missing, or is another one.
+/// The version of the functions in the database. None: the function that returns it is missing or different.
 pub(super) async fn found_version(
     connection: &mut PgConnection,
 ) -> Result<Option<i32>, sqlx::Error> {

@@ -10,11 +10,9 @@ use crate::error_text::database_error_text;
 use crate::outbox::Outbox;
 use crate::outbox::one_off::{rows, values};
 
-/// The name of a role that rights can be given to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct RoleName(String);
 
-/// Why a text is no name of a role.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub(crate) struct InvalidRoleName(&'static str);
@@ -23,14 +21,14 @@ impl FromStr for RoleName {
     type Err = InvalidRoleName;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        // Postgres would cut a longer name, and mean another role.
+        // Postgres would cut a longer name to that of another role.
         if !(1..=63).contains(&text.len()) {
             return Err(InvalidRoleName("a role's name has 1 to 63 bytes"));
         }
         if text.contains(char::is_control) {
             return Err(InvalidRoleName("a role's name has no control characters"));
         }
-        // Postgres takes these for other things than a role, also in quotes.
+        // Postgres does not take these for roles, even in quotes.
         if ["public", "none"].contains(&text) {
             return Err(InvalidRoleName(
                 "`public` and `none` are no roles: name a role, such as one made by `create role shop login`",
@@ -53,15 +51,13 @@ impl fmt::Display for RoleName {
     }
 }
 
-/// A role that rights were given to.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct GrantedRole {
-    /// The role was of this kind before.
+    /// The role had all privileges of the kind before.
     pub(crate) had_kind: bool,
     pub(crate) may_log_in: bool,
 }
 
-/// Why rights were not given. None of them was.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum GrantError {
     #[error(
@@ -70,7 +66,7 @@ pub(crate) enum GrantError {
     )]
     NoSuchRole { role: RoleName },
     #[error(
-        "{user} can't give rights: log in as the owner of the schema signaling, {owner}, or have its owner run what --print shows"
+        "{user} can't grant privileges: log in as the owner of the schema signaling, {owner}, or have its owner run what --print shows"
     )]
     NotTheOwner { user: String, owner: String },
     #[error("the database failed: {}", database_error_text(.0))]
@@ -78,8 +74,7 @@ pub(crate) enum GrantError {
 }
 
 impl Outbox {
-    /// Gives a role the rights of a kind, in one transaction. What it may do beside them stays. Giving them again
-    /// changes nothing. Returns how the role was before.
+    /// Grants a role the privileges of a kind, in one transaction. The role keeps its other privileges.
     pub(crate) async fn grant(
         &self,
         kind: RoleKind,
@@ -91,7 +86,7 @@ impl Outbox {
         let Some(may_log_in) = values(&mut transaction, found).await?.pop() else {
             return Err(GrantError::NoSuchRole { role: role.clone() });
         };
-        // A user who has a right without being allowed to pass it on would get a mere warning from Postgres.
+        // Without ownership, Postgres would only warn and grant nothing.
         let foreign = query(
             "select current_user::text, pg_get_userbyid(owner)::text
              from (select nspowner from pg_namespace where nspname = 'signaling'
@@ -130,7 +125,7 @@ mod tests {
     }
 
     #[test]
-    fn what_postgres_would_take_for_somebody_else_is_refused() {
+    fn names_that_postgres_would_take_for_another_role_are_refused() {
         for name in ["", &"x".repeat(64), "a\nb", "public", "none"] {
             assert!(name.parse::<RoleName>().is_err(), "{name:?}");
         }
@@ -138,7 +133,7 @@ mod tests {
     }
 
     #[test]
-    fn every_statement_gives_rights_to_the_role_and_to_nobody_else() {
+    fn every_statement_grants_to_the_role_alone() {
         for kind in RoleKind::ALL {
             let statements = kind.grants(&role("some role"));
             for statement in statements.split(';').filter(|text| !text.trim().is_empty()) {

@@ -9,9 +9,9 @@ use super::privileges::{PRIVILEGES_LOCK, refresh_privileges, roles_by_kind};
 use super::version::SchemaError;
 use crate::outbox::one_off::{value, values};
 
-const CLOSE: &str = "revoke all on all functions in schema signaling from public";
+const REVOKE_FROM_PUBLIC: &str = "revoke all on all functions in schema signaling from public";
 
-/// How many objects an installation has made or replaced.
+/// Numbers of objects that an installation has created or replaced.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Installed {
     pub(crate) functions: usize,
@@ -19,14 +19,10 @@ pub(crate) struct Installed {
     pub(crate) triggers: usize,
 }
 
-/// Makes or replaces the functions, views and triggers that are missing or different, in one transaction. Leaves a newer
-/// schema alone: its functions serve newer workers, and this one.
+/// Creates or replaces the functions, views and triggers that are missing or different, in one transaction. Does not change a
+/// newer schema, whose functions also serve older workers.
 ///
-/// Roles that may call all functions of a kind get the new ones of that kind, too, so that an update stops no worker.
-///
-/// # Errors
-/// Where tables or columns are missing, an object of the application depends on a function that must be dropped, or a
-/// trigger gets no lock on its table. Nothing is changed then.
+/// Roles with all functions of a kind get the new functions of that kind, too. Otherwise an update would stop workers.
 pub(super) async fn install(connection: &mut PgConnection) -> Result<Installed, SchemaError> {
     let mut transaction = connection.begin().await?;
     transaction.execute(LOCK_LIMITS).await?;
@@ -46,16 +42,16 @@ pub(super) async fn install(connection: &mut PgConnection) -> Result<Installed, 
         transaction.commit().await?;
         return Ok(Installed::default());
     }
-    // Before roles are looked up by their functions: a function that a person has made anew is granted to nobody.
-    drop_unlike(&mut transaction, &damage).await?;
+    // Before the search for roles by their functions, because an operator's replacement of a function has no grants.
+    drop_conflicting(&mut transaction, &damage).await?;
     let roles = roles_by_kind(&mut transaction).await?;
     let of_kind = |kind| -> Vec<&SchemaObject> {
-        let of_kind = damage.iter().filter(|damage| damage.kind() == kind);
-        of_kind.map(|damage| damage.object).collect()
+        let objects = damage.iter().map(|damage| damage.object);
+        objects.filter(|object| object.kind == kind).collect()
     };
     let functions = of_kind(ObjectKind::Function);
     let triggers = of_kind(ObjectKind::Trigger);
-    // Functions call each other, so one may come before another that it names.
+    // Functions call each other, in any order.
     let mut statements = vec!["set local check_function_bodies = off".to_owned()];
     for function in &functions {
         let texts = FUNCTIONS.iter().filter(|(name, _)| *name == function.part);
@@ -68,10 +64,10 @@ pub(super) async fn install(connection: &mut PgConnection) -> Result<Installed, 
     } else {
         of_kind(ObjectKind::View)
     };
-    let made = damaged_views.iter().chain(&triggers);
-    statements.extend(made.filter_map(|object| object.statement.clone()));
-    // Postgres lets everybody call a new function.
-    statements.push(CLOSE.to_owned());
+    let created = damaged_views.iter().chain(&triggers);
+    statements.extend(created.filter_map(|object| object.statement.clone()));
+    // Postgres lets every role call a new function.
+    statements.push(REVOKE_FROM_PUBLIC.to_owned());
     let script = statements.join(";\n");
     transaction.execute(AssertSqlSafe(script)).await?;
     refresh_privileges(&roles, &mut transaction).await?;
@@ -83,21 +79,25 @@ pub(super) async fn install(connection: &mut PgConnection) -> Result<Installed, 
     })
 }
 
-/// True for a view with other columns, which `create or replace` refuses. Views read each other, so all are made anew then.
+/// True for a view with other columns, which `create or replace` refuses. The installation then drops all views, because
+/// views read each other.
 fn has_other_columns(damage: &Damage) -> bool {
     let is_other = |found: &SchemaObject| found.head() != damage.object.head();
     damage.kind() == ObjectKind::View && damage.found.as_ref().is_some_and(is_other)
 }
 
-/// Drops functions of the binary's names with other arguments, another result or another owner than the binary's. `create or
-/// replace` would fail, or leave a second function of the same name.
-async fn drop_unlike(connection: &mut PgConnection, damage: &[Damage]) -> Result<(), sqlx::Error> {
+/// Drops functions with a name of this schema but other arguments, another result or another owner. `create or replace` would
+/// fail, or leave a second function of the same name.
+async fn drop_conflicting(
+    connection: &mut PgConnection,
+    damage: &[Damage],
+) -> Result<(), sqlx::Error> {
     let functions = damage
         .iter()
         .filter(|damage| damage.kind() == ObjectKind::Function)
         .filter_map(|damage| Some((damage.object.part.clone(), damage.object.head()?.to_owned())));
     let (names, heads): (Vec<_>, Vec<_>) = functions.unzip();
-    let unlike = query(
+    let conflicting = query(
         "select format('drop function %s', pg_proc.oid::regprocedure)
          from pg_proc join unnest($1::text[], $2::text[]) as own (name, head) on proname = own.name
               left join pg_class as outbox on outbox.oid = to_regclass('signaling.outbox')
@@ -105,22 +105,22 @@ async fn drop_unlike(connection: &mut PgConnection, damage: &[Damage]) -> Result
            and (format('(%s) returns %s', pg_get_function_arguments(pg_proc.oid), pg_get_function_result(pg_proc.oid)) <> head
                 or prosecdef and not pg_has_role(proowner, relowner, 'usage'))",
     );
-    let statements: Vec<String> = values(connection, unlike.bind(names).bind(heads)).await?;
+    let statements: Vec<String> = values(connection, conflicting.bind(names).bind(heads)).await?;
     for statement in statements {
         connection.execute(AssertSqlSafe(statement)).await?;
     }
     Ok(())
 }
 
-/// Revokes the functions from `PUBLIC`. After a restore without privileges, every role could otherwise call them with the
-/// rights of the schema's owner.
+/// After a restore without privileges, every role could otherwise call the functions with the privileges of the schema's
+/// owner.
 async fn close_open_functions(connection: &mut PgConnection) -> Result<(), sqlx::Error> {
     let is_open = query(
         "select exists (select from pg_proc where pronamespace = to_regnamespace('signaling')
                         and has_function_privilege('public', oid, 'execute'))",
     );
     if value(connection, is_open).await? {
-        connection.execute(CLOSE).await?;
+        connection.execute(REVOKE_FROM_PUBLIC).await?;
     }
     Ok(())
 }

@@ -1,6 +1,6 @@
-//! Runs migrations beside a running application. A migration that waits for a lock makes everybody wait who comes after
-//! it and wants that table, however little they want. So it waits for half a second at most, gives up, leaves the
-//! others a moment, and tries again. The installation of triggers does the same.
+//! Runs migrations beside a running application. A migration that waits for a lock makes every later statement on that table
+//! wait behind it. So a migration gives up after half a second, pauses, and tries again. The installation of triggers does
+//! the same.
 
 use std::time::{Duration, Instant};
 
@@ -18,39 +18,34 @@ use crate::outbox::one_off::value;
 use crate::outbox::pool::Session;
 use crate::outbox::pool::pooler::session_guards;
 
-/// How long a migration waits for a lock, with others behind it: half a second, as the other half is for its work.
+/// Half a second of waiting, so that sessions behind the migration wait for about a second with its work.
 ///
-/// An autovacuum gives way to whoever has waited for it as long as the check for deadlocks takes to come, if the role
-/// may set that. And should there be a deadlock, the migration is the one that finds it, and gives up.
+/// An autovacuum ends for a session that has waited as long as `deadlock_timeout`, if the role may set that. In a deadlock,
+/// the migration finds it first, and gives up.
 pub(super) const LOCK_LIMITS: &str = "set local lock_timeout = '500ms';
     do $$ begin
         set local deadlock_timeout = '200ms';
     exception when insufficient_privilege then null;
     end $$";
-/// How long the others have for themselves before the next attempt.
+/// Other sessions get the lock in this time.
 const ATTEMPT_PAUSE: Duration = Duration::from_millis(500);
-/// How often it is asked whether it is this process's turn, and who is in the way.
-const LOOK_EVERY: Duration = Duration::from_millis(100);
-/// The advisory lock by which migrators take turns.
-const TURN: i64 = 7_310_596_821_344_204;
+/// Between two queries for this process's turn, or for the sessions that block it.
+const POLL_INTERVAL: Duration = Duration::from_millis(100);
+/// The advisory lock of the process that migrates.
+const TURN_LOCK: i64 = 7_310_596_821_344_204;
 
-/// The result of `worker migrate`, beside the migrations that it has run.
 #[derive(Debug)]
 pub(crate) struct Migrated {
     pub(crate) installed: Installed,
-    /// Objects that are missing or different, and that no installation makes again.
+    /// Objects that are missing or different, and that an installation can't repair.
     pub(crate) remaining: Vec<Damage>,
 }
 
 impl Outbox {
-    /// Runs the migrations that are missing, and reports each with how long it took, without attempts that got no lock;
-    /// then installs the functions, views and triggers that are missing or different. Processes that do so at once take
-    /// turns. For its turn, for the locks of each migration and for those of the installation, it waits up to `lock_wait`,
-    /// but never in such a way that other sessions have to wait behind it for long.
-    ///
-    /// # Errors
-    /// Where a migration fails, or gets no lock: it is undone, and those before it stay. Behind a pooler, where nothing
-    /// could make processes take turns. Where the database's encoding is not UTF-8. Where tables or columns are missing.
+    /// Runs the missing migrations, and reports the duration of each one. Then installs the functions, views and triggers that
+    /// are missing or different. Processes that migrate at once take turns. Waits up to `lock_wait` for its turn, for the locks
+    /// of each migration, and for those of the installation. After an error, the finished migrations stay. Fails behind a
+    /// pooler, where processes can't take turns.
     pub(crate) async fn migrate(
         &self,
         lock_wait: Duration,
@@ -81,9 +76,8 @@ impl Outbox {
         migrated
     }
 
-    /// A connection of its own, because the lock that migrators take turns by belongs to it. It looks for names in the
-    /// system's own schema alone: migrations run with the rights of their owner, and others may create functions in the
-    /// schema `public` that fit better.
+    /// A connection of its own, because the turn is a lock of the connection. Its `search_path` has only the system's schema:
+    /// in the schema `public`, other roles may create functions that a migration would call with its owner's privileges.
     async fn migrating_connection(&self) -> Result<PgConnection, sqlx::Error> {
         let open = async |options: PgConnectOptions| {
             let options = options.application_name("signaling-worker migrate");
@@ -96,8 +90,8 @@ impl Outbox {
         Ok(connection)
     }
 
-    /// Waits for its turn, which lasts until the connection is closed, and runs what is missing. A newer worker may have
-    /// migrated further; its migrations keep to what older workers need.
+    /// Waits for its turn, which lasts until the connection is closed, and runs the missing migrations. Ignores migrations of
+    /// newer workers, because these keep older workers running.
     async fn run(
         &self,
         connection: &mut PgConnection,
@@ -132,7 +126,7 @@ impl Outbox {
         Ok(())
     }
 
-    /// Attempts some work, and again while it gets no lock. Returns how long the last attempt took.
+    /// Repeats some work while it gets no lock. Returns the duration of the last attempt.
     async fn repeat_without_lock<T>(
         &self,
         connection: &mut PgConnection,
@@ -168,7 +162,7 @@ impl Outbox {
                     event = "migration_blocked",
                     work,
                     lock_wait = %humantime::format_duration(lock_wait),
-                    "others hold a lock that this work needs: it lets them go on, and tries again"
+                    "other sessions hold a lock that the migration needs: it gives up for a moment, and tries again"
                 );
             }
             is_blocked = true;
@@ -176,7 +170,7 @@ impl Outbox {
         }
     }
 
-    /// Runs an attempt to its end. Another connection notes the sessions that block it.
+    /// Runs an attempt to its end. Another connection finds out the sessions that block it.
     async fn watch<T>(
         &self,
         pid: i32,
@@ -188,35 +182,34 @@ impl Outbox {
             tokio::select! {
                 biased;
                 result = &mut attempt => return result,
-                () = tokio::time::sleep(LOOK_EVERY) => {}
+                () = tokio::time::sleep(POLL_INTERVAL) => {}
             }
-            let look = async |session: &mut Session| lock_holders(session, Some(pid), None).await;
-            // A look that fails names nobody; the attempt counts.
-            if let Ok(Some(found)) = self.read(look).await {
+            let query = async |session: &mut Session| lock_holders(session, Some(pid), None).await;
+            if let Ok(Some(found)) = self.read(query).await {
                 *holders = found;
             }
         }
     }
 }
 
-/// Waits for other migrators, by polling: an index that is built concurrently would wait for a statement that waits.
+/// Polls, because a concurrent index build of another migrator would wait for a statement that waits for the lock.
 async fn take_turn(connection: &mut PgConnection, lock_wait: Duration) -> Result<(), SchemaError> {
     let begun = Instant::now();
     loop {
-        let take = query("select pg_try_advisory_lock($1)").bind(TURN);
+        let take = query("select pg_try_advisory_lock($1)").bind(TURN_LOCK);
         if value(connection, take).await? {
             return Ok(());
         }
         if begun.elapsed() >= lock_wait {
-            let holders = lock_holders(connection, None, Some(TURN)).await?;
-            let holders = holders.unwrap_or_else(|| "it has ended since".into());
+            let holders = lock_holders(connection, None, Some(TURN_LOCK)).await?;
+            let holders = holders.unwrap_or_else(|| "it has ended since then".into());
             return Err(SchemaError::Busy { lock_wait, holders });
         }
-        tokio::time::sleep(LOOK_EVERY).await;
+        tokio::time::sleep(POLL_INTERVAL).await;
     }
 }
 
-/// Names the sessions that block a process, or that hold an advisory lock.
+/// Describes the sessions that block a process, or that hold an advisory lock.
 async fn lock_holders(
     connection: &mut PgConnection,
     blocked_pid: Option<i32>,
@@ -226,7 +219,7 @@ async fn lock_holders(
     value(connection, holders.bind(blocked_pid).bind(advisory_lock)).await
 }
 
-/// Runs a migration once. Outside of a transaction it takes no lock that others have to wait for, but waits for theirs.
+/// Runs a migration once. Outside of a transaction, a migration blocks no other session, and may wait without limits.
 async fn attempt(connection: &mut PgConnection, migration: Migration) -> Result<(), SchemaError> {
     if !migration.is_in_transaction() {
         return Ok(execute(connection, migration).await?);

@@ -1,7 +1,8 @@
-//! The migrations of this binary, and which of them a database has.
+//! The migrations of this binary and of a database.
 
-use std::fmt::{self, Write as _};
+use std::fmt;
 
+use base64::prelude::{BASE64_STANDARD, Engine};
 use sha2::{Digest, Sha384};
 use sqlx::{PgConnection, query};
 
@@ -15,24 +16,21 @@ pub(crate) struct Migration {
     pub(super) sql: &'static str,
 }
 
-/// In their order.
-pub(super) const MIGRATIONS: &[Migration] = &[
-    Migration {
-        version: 1,
-        description: "outbox",
-        sql: include_str!("../../../migrations/0001_outbox.sql"),
-    },
-    Migration {
-        version: 2,
-        description: "stats",
-        sql: include_str!("../../../migrations/0002_stats.sql"),
-    },
-    Migration {
-        version: 3,
-        description: "workers",
-        sql: include_str!("../../../migrations/0003_workers.sql"),
-    },
-];
+macro_rules! migrations {
+    ($($version:literal $description:literal $file:literal)*) => {
+        &[$(Migration {
+            version: $version,
+            description: $description,
+            sql: include_str!(concat!("../../../migrations/", $file)),
+        }),*]
+    };
+}
+
+pub(super) const MIGRATIONS: &[Migration] = migrations! {
+    1 "outbox" "0001_outbox.sql"
+    2 "stats" "0002_stats.sql"
+    3 "workers" "0003_workers.sql"
+};
 
 impl fmt::Display for Migration {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -41,7 +39,7 @@ impl fmt::Display for Migration {
 }
 
 impl Migration {
-    /// A migration that begins with this line is a single statement that Postgres runs outside of a transaction alone.
+    /// A migration that begins with this line is a single statement that Postgres refuses to run in a transaction.
     pub(super) fn is_in_transaction(&self) -> bool {
         !self.sql.starts_with("-- no-transaction\n")
     }
@@ -51,13 +49,11 @@ impl Migration {
     }
 }
 
-/// The version of the newest migration of this binary.
 pub(super) fn newest_version() -> i64 {
     MIGRATIONS.last().map_or(0, |newest| newest.version)
 }
 
-/// Where a database keeps which migrations it has. The table has the columns of sqlx's, and a schema apart from those of
-/// an application that runs migrations of its own.
+/// The columns are those of sqlx. The schema is not that of an application that runs sqlx migrations of its own.
 pub(super) const TABLE: &str = "
     create schema if not exists signaling;
     create table if not exists signaling.schema_migrations (
@@ -65,26 +61,21 @@ pub(super) const TABLE: &str = "
         success boolean not null, checksum bytea not null, execution_time bigint not null
     )";
 
-/// The statement that writes the migrations of this binary down as run, for an operator.
+/// The statement with which an operator lists the migrations of this binary as run.
 pub(super) fn migrations_statement() -> String {
-    let mut rows = Vec::new();
-    for migration in MIGRATIONS {
-        let mut row = format!(
-            "({}, '{}', true, '\\x",
-            migration.version, migration.description
-        );
-        for byte in migration.checksum() {
-            write!(row, "{byte:02x}").ok();
-        }
-        rows.push(row + "', 0)");
-    }
+    let row = |migration: &Migration| {
+        let (version, description) = (migration.version, migration.description);
+        let checksum = BASE64_STANDARD.encode(migration.checksum());
+        format!("({version}, '{description}', true, decode('{checksum}', 'base64'), 0)")
+    };
+    let rows: Vec<String> = MIGRATIONS.iter().map(row).collect();
     format!(
         "insert into signaling.schema_migrations (version, description, success, checksum, execution_time) values {}",
         rows.join(", ")
     )
 }
 
-/// The versions and checksums of the migrations that have been run, in order.
+/// Versions and checksums of the migrations that were run, in order.
 pub(super) async fn applied(
     connection: &mut PgConnection,
 ) -> Result<Vec<(i64, Vec<u8>)>, sqlx::Error> {

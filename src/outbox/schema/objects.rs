@@ -1,6 +1,5 @@
-//! Compares the objects of the schema with those of a database that this binary has just migrated: `migrations/objects.json`.
-//! Without this, a dropped trigger or a function that a person has replaced would go unnoticed, because the migrations are
-//! still listed as run.
+//! Compares the objects of the schema with the list of a freshly migrated database, `migrations/objects.json`. Without this, a
+//! dropped trigger or a replaced function would go unnoticed, because the migrations are still listed as run.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::LazyLock;
@@ -37,7 +36,7 @@ pub(crate) enum ObjectKind {
 }
 
 impl ObjectKind {
-    /// True if `worker migrate` makes the object anew. The others hold rows, or need a look at all rows.
+    /// True if `worker migrate` creates the object again. The other kinds hold rows, or Postgres would check all rows.
     pub(crate) fn is_repairable(self) -> bool {
         match self {
             Self::Function | Self::View | Self::Trigger => true,
@@ -46,23 +45,23 @@ impl ObjectKind {
     }
 }
 
-/// An object of the schema, as `objects.sql` describes it.
+/// A row of `objects.sql`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, FromRow)]
 pub(super) struct SchemaObject {
-    /// Kind and name for people, such as `column app of signaling.outbox`.
+    /// Such as `column app of signaling.outbox`.
     pub(super) name: String,
     #[sqlx(try_from = "String")]
     pub(super) kind: ObjectKind,
-    /// The name alone.
+    /// The name without kind and table.
     pub(super) part: String,
-    /// The table that the object belongs to.
+    /// The table of the object.
     pub(super) relation: Option<String>,
     pub(super) definition: Option<String>,
     pub(super) statement: Option<String>,
 }
 
 impl SchemaObject {
-    /// What `create or replace` can't change of a function or a view.
+    /// The part of a function or a view that `create or replace` can't change.
     pub(super) fn head(&self) -> Option<&str> {
         self.definition.as_deref()?.lines().next()
     }
@@ -80,7 +79,7 @@ impl TryFrom<String> for ObjectKind {
 #[derive(Debug, Clone)]
 pub(crate) struct Damage {
     pub(super) object: &'static SchemaObject,
-    /// The object in the database; none if it is missing.
+    /// None: the object is missing.
     pub(super) found: Option<SchemaObject>,
 }
 
@@ -97,12 +96,11 @@ impl Damage {
         self.found.is_none()
     }
 
-    /// The definition that this binary makes.
     pub(crate) fn definition(&self) -> &'static str {
         self.object.definition.as_deref().unwrap_or_default()
     }
 
-    /// The definition in the database; empty if the object is missing.
+    /// Empty if the object is missing.
     pub(crate) fn found_definition(&self) -> &str {
         let found = self.found.as_ref();
         found
@@ -110,7 +108,7 @@ impl Damage {
             .unwrap_or_default()
     }
 
-    /// The statement by which an operator makes the object anew, if one statement does.
+    /// The statement with which an operator creates the object again. None: no single statement does.
     pub(crate) fn statement(&self) -> Option<&'static str> {
         self.object.statement.as_deref()
     }
@@ -127,8 +125,8 @@ impl Damage {
             }
     }
 
-    /// True if a worker can't send or record without the object. It goes on without views, triggers, and functions that only
-    /// people call.
+    /// True if a worker can't send or record without the object. A worker needs no views, no triggers, and no functions that
+    /// only operators and producers call.
     pub(crate) fn stops_workers(&self) -> bool {
         let is_function = self.kind() == ObjectKind::Function;
         let is_of_trigger = || self.object.head() == Some("() returns trigger");
@@ -138,10 +136,9 @@ impl Damage {
     }
 }
 
-/// How many objects a message names.
 const MAX_NAMED: usize = 10;
 
-/// The names of damaged objects for a message, the first ones if there are many.
+/// The first names, for a message.
 pub(crate) fn list_names(names: &[&str]) -> String {
     let first = names[..names.len().min(MAX_NAMED)].join(", ");
     match names.len().saturating_sub(MAX_NAMED) {
@@ -150,12 +147,11 @@ pub(crate) fn list_names(names: &[&str]) -> String {
     }
 }
 
-/// How many objects the schema has.
 pub(crate) fn object_count() -> usize {
     EXPECTED.len()
 }
 
-/// The names of the schema's own constraints and indexes, which are none of the application's.
+/// The schema's own constraints and indexes. Others belong to the application.
 pub(crate) fn own_constraints() -> Vec<String> {
     let kinds = [ObjectKind::Constraint, ObjectKind::Index];
     let own = EXPECTED
@@ -164,14 +160,14 @@ pub(crate) fn own_constraints() -> Vec<String> {
     own.map(|object| object.part.clone()).collect()
 }
 
-/// All views of the schema, each after the views that it reads.
+/// Each view stands after the views that it reads.
 pub(super) fn views() -> impl DoubleEndedIterator<Item = &'static SchemaObject> {
     EXPECTED
         .iter()
         .filter(|object| object.kind == ObjectKind::View)
 }
 
-/// The objects of the schema with these names, or all. Changes settings of the transaction.
+/// The objects with these names, or all. Changes settings of the transaction.
 pub(super) async fn found_objects(
     connection: &mut PgConnection,
     names: Option<Vec<&str>>,
@@ -181,8 +177,8 @@ pub(super) async fn found_objects(
     rows(connection, objects).await
 }
 
-/// The objects that are missing or different; none if the schema is newer than this binary, which does not know such objects.
-/// Changes settings of the transaction.
+/// The objects that are missing or different. None: the schema is newer than this binary, which can't judge it. Changes
+/// settings of the transaction.
 pub(super) async fn find_damage(
     connection: &mut PgConnection,
 ) -> Result<Option<Vec<Damage>>, sqlx::Error> {
@@ -205,7 +201,7 @@ fn compare(found: Vec<SchemaObject>) -> Vec<Damage> {
     let mut lost_tables = HashSet::new();
     let mut damage = Vec::new();
     for object in &*EXPECTED {
-        // The parts of a lost table say nothing new.
+        // A lost table is one finding, without its columns.
         let is_part = |relation: &String| lost_tables.contains(relation);
         if object.relation.as_ref().is_some_and(is_part) {
             continue;
@@ -225,13 +221,13 @@ fn compare(found: Vec<SchemaObject>) -> Vec<Damage> {
 }
 
 impl Outbox {
-    /// The objects of the schema that are missing or different; none if the schema is newer than this binary.
+    /// None: the schema is newer than this binary.
     pub(crate) async fn schema_damage(&self) -> Result<Option<Vec<Damage>>, sqlx::Error> {
         self.read(async |session| find_damage(session).await).await
     }
 
-    /// Checks that a worker can work with the schema. Returns the objects without which it works all the same, but not as
-    /// it should: without a trigger, the database accepts messages that the API refuses.
+    /// Fails if a worker can't use the schema. Returns damage with which a worker still works, such as a dropped trigger: the
+    /// database then accepts messages that the API refuses.
     pub(crate) async fn check_objects(&self) -> Result<Vec<Damage>, SchemaError> {
         self.check_schema().await?;
         let damage = self.schema_damage().await?.unwrap_or_default();

@@ -1,4 +1,4 @@
-//! The privileges of each kind of role: the SQL that grants them, and which of them a role lacks.
+//! The privileges of each kind of role: the SQL that grants them, and the check for missing ones.
 
 use std::fmt::Write;
 
@@ -8,26 +8,21 @@ use super::grant::RoleName;
 use crate::outbox::Outbox;
 use crate::outbox::one_off::{value, values};
 
-/// What a role is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum RoleKind {
-    /// Inserts, reads and cancels messages.
     Producer,
-    /// Delivers messages by the functions of the protocol, and writes no table.
     Worker,
-    /// Pauses, resumes, limits, retries and cancels, and reads like a reader.
     Operator,
-    /// Reads what becomes of messages, without their content.
     Reader,
 }
 
-/// The privileges of a kind, as lists of names.
+/// The privileges of a kind, as lists of names with spaces between them.
 struct Privileges {
-    /// The kind in a sentence, for the head of the script.
+    /// The head of the script.
     about: &'static str,
     /// Columns of the outbox that the role inserts.
     insert: &'static str,
-    /// Columns of the outbox that the role reads, if it may not read all.
+    /// Columns of the outbox that the role reads, if not all.
     select_columns: &'static str,
     select: &'static str,
     execute: &'static [&'static str],
@@ -57,17 +52,14 @@ const WORKER: Privileges = Privileges {
 
 const OPERATOR: Privileges = Privileges {
     about: "An operator: pauses, resumes, limits, retries and cancels, and reads like a reader.",
-    execute: &[
-        "pause resume set_limit retry retry_by_app cancel adopt",
-        READING,
-    ],
+    execute: &["pause resume set_limit retry cancel adopt", READING],
     ..READER
 };
 
 const READER: Privileges = Privileges {
-    about: "A reader: reads what becomes of messages and how each app is doing, without the content of messages.",
+    about: "A reader: reads the state of messages and apps, without the content of messages.",
     insert: "",
-    // All but the payload, and the dedupe key and the traceparent, which producers may make of it.
+    // Without the payload, and without the dedupe key and the traceparent, which producers may derive from it.
     select_columns: "id app sender destination channel_name wait_for_ack enable_offline_messaging \
                      enable_historical_messaging due_at expires_at max_attempts at_most_once created_at status \
                      attempts uncharged failing_since claim_id claimed_by sent_at finished_at http_status request_id error",
@@ -102,13 +94,12 @@ impl RoleKind {
         }
     }
 
-    /// The SQL that makes a role one of this kind: a transaction that may be run again.
+    /// A transaction that an operator may run again.
     pub(crate) fn script(self, role: &RoleName) -> String {
         let about = self.privileges().about;
         format!("-- {about}\nbegin;\n{}commit;\n", self.grants(role))
     }
 
-    /// The grants of the script.
     pub(super) fn grants(self, role: &RoleName) -> String {
         let privileges = self.privileges();
         let columns = |privilege: &str, list: &str| match names(list).join(", ") {
@@ -134,21 +125,21 @@ impl RoleKind {
     }
 }
 
-/// True for a function that producers, operators or readers call, and no worker.
+/// True for a function that only producers, operators or readers call.
 pub(super) fn is_for_people(function: &str) -> bool {
     let may_call = |kind: RoleKind| kind.privileges().functions().contains(&function);
     !may_call(RoleKind::Worker) && RoleKind::ALL.into_iter().any(may_call)
 }
 
 impl Outbox {
-    /// The privileges of a kind that the role of this connection lacks, in words. Postgres is asked, so privileges by way
-    /// of other roles count. The schema has to be up to date.
+    /// The privileges of a kind that the role of this connection lacks. Privileges of a role's groups count, too. Needs an
+    /// up-to-date schema.
     pub(crate) async fn missing_privileges(
         &self,
         kind: RoleKind,
     ) -> Result<Vec<String>, sqlx::Error> {
         let privileges = kind.privileges();
-        let may_look = query(
+        let has_usage = query(
             "select coalesce(has_schema_privilege(to_regnamespace('signaling'), 'usage'), false)",
         );
         let missing = query(
@@ -169,7 +160,7 @@ impl Outbox {
         .bind(names(privileges.select))
         .bind(privileges.functions());
         self.read(async |session| {
-            if value(session, may_look).await? {
+            if value(session, has_usage).await? {
                 values(session, missing).await
             } else {
                 Ok(vec!["usage on the schema signaling".to_owned()])
@@ -179,11 +170,11 @@ impl Outbox {
     }
 }
 
-/// A lock of the database's own: sessions that write the privileges of one table or function at once would fail.
+/// Two sessions that change privileges of one table or function at once would fail.
 pub(super) const PRIVILEGES_LOCK: &str = "select pg_advisory_xact_lock(7310596821344203)";
 
-/// The roles of each kind: those that were granted every function of the kind that there is. A role that was granted a
-/// few of them by hand is of no kind, or the next `worker migrate` would grant it more than its owner did.
+/// The roles that were granted every existing function of a kind. A role with only some of them is of no kind, because the
+/// next `worker migrate` must not grant it more than its owner did.
 pub(super) async fn roles_by_kind(
     connection: &mut PgConnection,
 ) -> Result<Vec<(RoleKind, String)>, sqlx::Error> {
@@ -209,7 +200,7 @@ pub(super) async fn roles_by_kind(
     Ok(found)
 }
 
-/// Grants roles what their kinds may do by now.
+/// Grants roles the new privileges of their kinds.
 pub(super) async fn refresh_privileges(
     roles: &[(RoleKind, String)],
     connection: &mut PgConnection,

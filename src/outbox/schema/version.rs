@@ -1,4 +1,4 @@
-//! How far the schema of a database is, and why it can't be used as it is.
+//! The version of a database's schema, and the errors of a schema that a worker can't use.
 
 use std::time::Duration;
 
@@ -11,28 +11,26 @@ use crate::error_text::database_error_text;
 use crate::outbox::Outbox;
 use crate::outbox::one_off::value;
 
-/// How far the schema is, in comparison with this binary.
+/// The schema's version and the one that this binary needs.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct SchemaVersion {
-    /// The newest migration in the database; none if there is no outbox.
+    /// None: there is no outbox.
     pub(crate) found: Option<i64>,
     pub(crate) needed: i64,
-    /// Number and description of those of this binary that have not been run.
+    /// Version and description of the migrations that were not run.
     pub(crate) missing: Vec<(i64, &'static str)>,
-    /// The version of the functions in the database; none if there are none.
     pub(crate) functions_found: Option<i32>,
     pub(crate) functions_needed: i32,
     pub(crate) encoding: String,
 }
 
-/// Why the schema can't be used as it is.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum SchemaError {
     #[error("the database has no outbox yet: run `worker migrate` first")]
     Missing,
     /// The tables exist, but `signaling.schema_migrations` is empty.
     #[error(
-        "signaling.schema_migrations is empty, and the functions of the outbox are there: somebody has emptied that table. Restore its rows; if the version of this worker has migrated the database, run: {statement}"
+        "signaling.schema_migrations is empty, and the functions of the outbox are there: the table was emptied. Restore its rows; if the version of this worker has migrated the database, run: {statement}"
     )]
     MigrationsGone { statement: String },
     #[error(
@@ -51,19 +49,17 @@ pub(crate) enum SchemaError {
         "the schema signaling lacks {names}, and no migration makes them again: restore a backup, or run `worker check`, which prints statements that make them empty"
     )]
     Lost { names: String },
-    /// Text of such a database may be no text for a worker.
     #[error(
-        "the database's encoding is {encoding}, in which text may have bytes that no worker can read: create the database with `encoding 'UTF8'`"
+        "the database's encoding is {encoding}, and a worker can't read all text of such a database: create the database with `encoding 'UTF8'`"
     )]
     Encoding { encoding: String },
-    /// Migrators take turns by a lock that belongs to a session, and a pooler keeps no sessions.
+    /// Migrators take turns by a lock of a session, and a pooler keeps no sessions.
     #[error(
         "DATABASE_URL leads through a pooler in transaction mode: run `worker migrate` with the URL of the database itself"
     )]
     Pooler,
-    /// Other sessions hold a lock that a migration needs, all the time that it may wait.
     #[error(
-        "{work} got no lock within {}: held by {holders}. It is undone, and nobody waits for it. Run `worker migrate` again when they have ended, or end a session with `select pg_terminate_backend(<process>)`",
+        "{work} got no lock within {}: held by {holders}. It is undone, and blocks no session. Run `worker migrate` again when they have ended, or end a session with `select pg_terminate_backend(<process>)`",
         humantime::format_duration(*.lock_wait)
     )]
     Locked {
@@ -71,9 +67,8 @@ pub(crate) enum SchemaError {
         lock_wait: Duration,
         holders: String,
     },
-    /// Another process migrates, all the time that this one may wait.
     #[error(
-        "another `worker migrate` is at work, for longer than {}: {holders}. Run this again when it has ended",
+        "another `worker migrate` has been running for longer than {}: {holders}. Run this again when it has ended",
         humantime::format_duration(*.lock_wait)
     )]
     Busy {
@@ -91,7 +86,6 @@ pub(crate) enum SchemaError {
 }
 
 impl Outbox {
-    /// Which migrations have been run and which are missing, and the version of the functions.
     pub(crate) async fn schema_version(&self) -> Result<SchemaVersion, sqlx::Error> {
         self.read(async |session| {
             let applied = applied(session).await?;
@@ -111,7 +105,7 @@ impl Outbox {
         .await
     }
 
-    /// Checks that all migrations and functions of this binary are there. Takes no connection from claims and records.
+    /// Fails if a migration of this binary was not run, or the functions are older.
     pub(crate) async fn check_schema(&self) -> Result<(), SchemaError> {
         let schema = self.schema_version().await?;
         check_encoding(schema.encoding)?;
@@ -134,8 +128,8 @@ impl Outbox {
 }
 
 impl SchemaError {
-    /// Fails if objects are missing without which a worker can't send or record. Lost tables and columns come first,
-    /// because nothing else can be made again without them.
+    /// Fails if objects are missing that a worker needs. Names lost tables and columns first, because nothing else can be
+    /// created without them.
     pub(crate) fn check_damage(damage: &[Damage]) -> Result<(), Self> {
         let names = |is_repairable: bool| -> Vec<_> {
             let stopping = damage.iter().filter(|damage| damage.stops_workers());
@@ -155,7 +149,6 @@ impl SchemaError {
     }
 }
 
-/// Why no migration is found, where there may be functions.
 pub(super) fn missing_schema(functions_found: Option<i32>) -> SchemaError {
     match functions_found {
         None => SchemaError::Missing,

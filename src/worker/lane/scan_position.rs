@@ -84,7 +84,7 @@ impl ScanState {
             let messages = batch.messages.iter();
             let of_kind = messages.filter(|claimed| claimed.is_retry == is_retry);
             of_kind
-                .map(|claimed| (claimed.was_due_at, claimed.id))
+                .map(|claimed| (claimed.original_due_at, claimed.id))
                 .max()
         };
         // A claim that had slots left took all due messages.

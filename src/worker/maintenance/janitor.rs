@@ -36,7 +36,7 @@ async fn delete_forever(process: &Process, retention: Duration) {
     let failures = FailureLog::default();
     let timeout = AdaptiveTimeout::default();
     // After a timeout, the next statement finds the message that delays the deletion of all others.
-    let mut isolates = false;
+    let mut one_by_one = false;
     loop {
         panic_point("janitor", 0);
         // With the wrong DATABASE_URL, this worker's retention would delete messages that another environment keeps.
@@ -46,9 +46,9 @@ async fn delete_forever(process: &Process, retention: Duration) {
         }
         let began = Instant::now();
         let outbox = &process.shared.outbox;
-        let deletion = outbox.delete_finished(worker, retention, &timeout, isolates);
+        let deletion = outbox.delete_finished(worker, retention, &timeout, one_by_one);
         let deletion = deletion.await;
-        isolates = !isolates && deletion.as_ref().is_err_and(is_timeout);
+        one_by_one = !one_by_one && deletion.as_ref().is_err_and(is_timeout);
         let pause = match &deletion {
             Ok(Deletion::GoesOn) => (began.elapsed() * PAUSES_PER_BATCH).min(MAX_BATCH_PAUSE),
             Ok(Deletion::PassIsOver { next_in, .. } | Deletion::NotNow { next_in }) => {

@@ -78,7 +78,7 @@ async fn report(
     let outbox = &process.shared.outbox;
     for others in outbox.report_worker(worker, reports).await? {
         if let Some(lane) = process.lane(&others.app) {
-            let (accepted, serving) = (others.accepted(), others.serving());
+            let (accepted, serving) = (others.accepted, others.serving);
             lane.observe_others(accepted, serving).await;
         }
     }

@@ -208,7 +208,7 @@ async fn a_database_that_stands_still_is_no_reason_to_pass_over_a_message() {
     for turn in 1..=2 {
         signal_backends(&world, "STOP").await;
         world.insert_many(200).await;
-        // Longer than a claim waits, and than the claim that isolates after that one.
+        // Longer than a claim waits, and than the claim after it that tests one message at a time.
         tokio::time::sleep(Duration::from_secs(11)).await;
         signal_backends(&world, "CONT").await;
         until_sent(&world, 200 * turn).await;

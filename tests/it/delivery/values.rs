@@ -31,7 +31,7 @@ async fn a_line_break_around_any_value_changes_nothing() {
         let id = world.insert(peer(json!({}))).await;
         assert_eq!(world.until_final(id).await.status, "message_sent");
         worker.stop().await;
-        assert_eq!(worker.logged("setting_odd"), 0);
+        assert_eq!(worker.logged("setting_suspicious"), 0);
         assert_eq!(worker.logged("lane_held"), 0);
     }
 }
@@ -43,8 +43,8 @@ async fn quotation_marks_around_a_secret_are_logged_at_the_start() {
         .worker()
         .env("AGORA_API_SECRET", &format!("'{API_SECRET}'"))
         .start();
-    worker.until_logged("setting_odd").await;
-    let line = worker.log_line("setting_odd");
+    worker.until_logged("setting_suspicious").await;
+    let line = worker.log_line("setting_suspicious");
     assert!(line.contains("AGORA_API_SECRET"), "{line}");
     assert!(!line.contains(API_SECRET), "{line}");
     worker.stop().await;

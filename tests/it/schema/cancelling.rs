@@ -101,7 +101,7 @@ async fn a_cancelled_message_whose_worker_died_logs_the_attempt_that_may_have_be
     assert!(
         row.error
             .expect("an error")
-            .contains("a worker died with it")
+            .contains("the worker that had this message")
     );
     let attempts = world.attempts(id).await;
     assert_eq!(attempts.len(), 1);

@@ -11,11 +11,14 @@ const WANT_WAKEUP: &str = include_str!("../../../migrations/functions/want_wakeu
 const CLAIM_TEXT: &str = include_str!("../../../migrations/functions/claim.sql");
 
 /// A hot function, the files whose heads name its indexes, and a call that does all its work.
+/// Chooses the messages of a lane that is not held.
+const CHOOSE_DUE: &str = include_str!("../../../migrations/functions/choose_due.sql");
+
 const HOT: [(&str, &[&str], &str); 8] = [
-    ("claim", &[CLAIM_TEXT, WANT_WAKEUP], CLAIM),
+    ("claim", &[CLAIM_TEXT, CHOOSE_DUE, WANT_WAKEUP], CLAIM),
     (
         "claim that avoids destinations",
-        &[CLAIM_TEXT, WANT_WAKEUP],
+        &[CLAIM_TEXT, CHOOSE_DUE, WANT_WAKEUP],
         CLAIM_THAT_AVOIDS,
     ),
     (
@@ -59,25 +62,25 @@ const CHOOSE_PROBE: &str = include_str!("../../../migrations/functions/choose_pr
 
 const CLAIM_THAT_AVOIDS: &str = "select from signaling.claim(
     app => 'default', claim_id => 'c0ffee00-0000-4000-8000-000000000000', claimed_by => 'me', max_messages => 100,
-    lease => '30 seconds', horizon => '1 second', lookahead => '0', over_before => 'infinity',
+    lease => '30 seconds', horizon => '1 second', lookahead => '0', ended_before => 'infinity',
     first_after_at => '-infinity', first_after_id => 0, retry_after_at => '-infinity', retry_after_id => 0,
     poll_interval => '2 seconds', wants_wakeup => true, avoided => '{user-1,user-2}')";
 
 const CLAIM_OF_OLDEST_PROBE: &str = "select from signaling.claim(
     app => 'held', claim_id => 'c0ffee00-0000-4000-8000-000000000000', claimed_by => 'me', max_messages => 100,
-    lease => '30 seconds', horizon => '1 second', lookahead => '0', over_before => 'infinity',
+    lease => '30 seconds', horizon => '1 second', lookahead => '0', ended_before => 'infinity',
     first_after_at => '-infinity', first_after_id => 0, retry_after_at => '-infinity', retry_after_id => 0,
     poll_interval => '2 seconds', wants_wakeup => false)";
 
 const CLAIM_OF_NEWEST_PROBE: &str = "select from signaling.claim(
     app => 'held_long', claim_id => 'c0ffee00-0000-4000-8000-000000000000', claimed_by => 'me', max_messages => 100,
-    lease => '30 seconds', horizon => '1 second', lookahead => '0', over_before => 'infinity',
+    lease => '30 seconds', horizon => '1 second', lookahead => '0', ended_before => 'infinity',
     first_after_at => '-infinity', first_after_id => 0, retry_after_at => '-infinity', retry_after_id => 0,
     poll_interval => '2 seconds', wants_wakeup => false)";
 
 const CLAIM: &str = "select from signaling.claim(
     app => 'default', claim_id => 'c0ffee00-0000-4000-8000-000000000000', claimed_by => 'me', max_messages => 100,
-    lease => '30 seconds', horizon => '1 second', lookahead => '0', over_before => 'infinity',
+    lease => '30 seconds', horizon => '1 second', lookahead => '0', ended_before => 'infinity',
     first_after_at => '-infinity', first_after_id => 0, retry_after_at => '-infinity', retry_after_id => 0,
     poll_interval => '2 seconds', wants_wakeup => true)";
 

@@ -105,7 +105,7 @@ struct Claim {
     max_messages: i32,
     horizon: &'static str,
     lookahead: &'static str,
-    over_before: String,
+    ended_before: String,
     first_after: (String, i64),
     retry_after: (String, i64),
     poll_interval: &'static str,
@@ -121,7 +121,7 @@ impl Default for Claim {
             max_messages: 1_000,
             horizon: "500 milliseconds",
             lookahead: "200 milliseconds",
-            over_before: INFINITY.into(),
+            ended_before: INFINITY.into(),
             first_after: (BEGINNING.into(), 0),
             retry_after: (BEGINNING.into(), 0),
             poll_interval: "2 seconds",
@@ -146,7 +146,7 @@ impl Claim {
             max_messages,
             horizon,
             lookahead,
-            over_before,
+            ended_before,
             first_after,
             retry_after,
             poll_interval,
@@ -158,7 +158,7 @@ impl Claim {
             "select * from signaling.claim(
                  app => '{app}', claim_id => '{claim_id}', claimed_by => '{claimed_by}',
                  max_messages => {max_messages}, lease => '{LEASE_TEXT}', horizon => '{horizon}',
-                 lookahead => '{lookahead}', over_before => '{over_before}',
+                 lookahead => '{lookahead}', ended_before => '{ended_before}',
                  first_after_at => '{}', first_after_id => {}, retry_after_at => '{}', retry_after_id => {},
                  poll_interval => '{poll_interval}', wants_wakeup => {wants_wakeup}, avoided => '{{{avoided}}}')",
             first_after.0, first_after.1, retry_after.0, retry_after.1
@@ -259,7 +259,7 @@ struct Message {
     uncharged: i32,
     failing_since: Option<OffsetDateTime>,
     is_retry: bool,
-    was_due_at: OffsetDateTime,
+    original_due_at: OffsetDateTime,
     slot_at: OffsetDateTime,
 }
 

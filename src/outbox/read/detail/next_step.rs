@@ -1,4 +1,4 @@
-//! What happens to a message next.
+//! The next step of a message.
 
 use serde::Serialize;
 
@@ -9,22 +9,20 @@ use crate::pace::DbTime;
 #[serde(tag = "step", rename_all = "snake_case")]
 pub(crate) enum NextStep {
     Nothing,
-    /// Its time has not come.
     Waits {
         until: DbTime,
     },
-    /// It is due: the next claim of its app that has a slot for it takes it.
+    /// The next claim with a free slot takes the message.
     Due,
-    /// A worker has it, and calls it or waits for its slot.
+    /// A worker waits for the slot or for the response.
     Sending {
-        /// When others take it, if that worker dies.
         lease_ends_at: DbTime,
     },
-    /// A trigger or a constraint of the application refuses to change it: claims pass over it until then.
+    /// Claims pass over the message, because a trigger or a constraint refuses to change it.
     Refused {
         until: DbTime,
     },
-    /// A worker had it and did not record what became of it: the next claim of its app finds it.
+    /// A worker died with the message. The next claim of the app finds it.
     Lost {
         lease_ended_at: DbTime,
     },
@@ -34,11 +32,8 @@ impl NextStep {
     pub(super) fn of(row: &MessageRow) -> Self {
         let is_due = row.due_at <= row.at;
         let is_final = row.finished_at.is_some();
-        match (
-            Self::after(is_final, row.is_claimed, is_due, row.due_at),
-            row.refused_until,
-        ) {
-            // A lost message, too, waits until the database lets a claim change it.
+        let step = Self::after(is_final, row.is_claimed, is_due, row.due_at);
+        match (step, row.refused_until) {
             (Self::Due | Self::Lost { .. }, Some(until)) => Self::Refused { until },
             (step, _) => step,
         }

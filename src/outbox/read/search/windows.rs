@@ -1,4 +1,4 @@
-//! Messages are looked for down the primary key, a window of ids at a time.
+//! Reads messages down the primary key, a window of ids at a time.
 
 use sqlx::{PgConnection, query};
 
@@ -6,14 +6,13 @@ use super::{Deadline, Found, MessageFilter, MessageLine, PAGE_ROWS, cut};
 use crate::outbox::one_off::{rows, values};
 use crate::pace::DbTime;
 
-/// Ids that one statement looks at.
+/// Ids that one statement reads.
 const WINDOW_IDS: i64 = 10_000;
-/// Ids that a page looks at, at most.
+/// Ids that one page reads.
 const MAX_PAGE_IDS: i64 = 1_000_000;
-/// Ids are in the order of creation but for this many: a transaction may be open for long before it inserts.
+/// A transaction may be open for long before it inserts, so ids are only roughly in the order of `created_at`.
 const ID_DISORDER: i64 = 10_000;
 
-/// A page of what is found on the way down the primary key.
 pub(super) async fn by_windows(
     session: &mut PgConnection,
     filter: &MessageFilter,
@@ -35,7 +34,7 @@ pub(super) async fn by_windows(
             return Ok((rows, next_before, None));
         }
         looked_down_to = floor.min(looked_down_to);
-        // Over a gap in one step, however wide it is.
+        // One step passes any gap.
         match next_id(session, floor).await? {
             Some(id) if id >= lowest => highest = id,
             _ => is_exhausted = true,
@@ -48,7 +47,7 @@ pub(super) async fn by_windows(
     Ok((rows, next_before, Some((began_at, looked_down_to))))
 }
 
-/// The messages of a range of ids, or those of it that are listed.
+/// The messages of a range of ids that match the filter, and that are listed if there is a list.
 pub(super) async fn window(
     session: &mut PgConnection,
     filter: &MessageFilter,
@@ -61,7 +60,7 @@ pub(super) async fn window(
         .bind(lowest)
         .bind(&filter.app)
         .bind(&filter.state)
-        .bind(&filter.receiver)
+        .bind(&filter.recipient)
         .bind(&filter.sender)
         .bind(filter.since)
         .bind(filter.until)
@@ -77,7 +76,7 @@ async fn next_id(session: &mut PgConnection, below: i64) -> Result<Option<i64>, 
     Ok(values(session, next.bind(below)).await?.pop())
 }
 
-/// The highest and the lowest id that may be on a page.
+/// The highest and the lowest id that can match the filter's times.
 async fn bounds(
     session: &mut PgConnection,
     filter: &MessageFilter,
@@ -99,8 +98,8 @@ async fn bounds(
     Ok((highest >= lowest).then_some((highest, lowest)))
 }
 
-/// Between which ids those begin that were inserted at a time or later, by bisection: ids are nearly in that order. It
-/// is about one id, unless the deadline is over before that is found.
+/// Finds by bisection where messages begin that were inserted since a time. The result is a range of ids, which is one id
+/// unless the deadline ends the search before.
 async fn first_id_since(
     session: &mut PgConnection,
     newest: i64,

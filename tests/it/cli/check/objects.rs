@@ -244,7 +244,7 @@ async fn a_dropped_or_replaced_view_is_named_and_made_again_with_its_rights() {
         (
             "drop view signaling.obstacle cascade; create view signaling.obstacle as select 1 as one",
             "different or disabled: view signaling.obstacle",
-            "installed 4 views",
+            "installed 5 views",
         ),
     ] {
         world.execute(damage).await;

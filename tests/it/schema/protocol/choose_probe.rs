@@ -175,7 +175,7 @@ async fn a_message_that_is_not_due_or_is_claimed_does_not_probe() {
     .await;
     hold(&world).await;
     let claim = Claim {
-        over_before: world.time_in(-60_000).await,
+        ended_before: world.time_in(-60_000).await,
         ..Claim::default()
     };
     let claimed = claim.run(&world.pool).await;

@@ -53,7 +53,7 @@ async fn a_claim_passes_over_avoided_destinations_and_channels_of_both_kinds() {
 }
 
 #[tokio::test]
-async fn a_claim_looks_at_a_bounded_number_of_messages_and_the_next_one_goes_on_from_there() {
+async fn a_claim_reads_a_bounded_number_of_messages_and_the_next_one_continues() {
     let world = world().await;
     insert_to(&world, "slow", MOST_LOOKED_AT + 100).await;
     insert_to(&world, "fine", 3).await;

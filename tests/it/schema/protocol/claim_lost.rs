@@ -111,17 +111,17 @@ async fn the_error_of_an_earlier_attempt_stays_when_a_message_expires() {
 }
 
 #[tokio::test]
-async fn a_lease_that_ended_after_over_before_does_not_count_as_lost_yet() {
+async fn a_lease_that_ended_lately_does_not_count_as_lost_yet() {
     let world = world().await;
     let (id, first) = lost(&world, json!({})).await;
     let claim = Claim {
-        over_before: world.time_in(-2_000).await,
+        ended_before: world.time_in(-2_000).await,
         ..Claim::default()
     };
     assert!(claim.run(&world.pool).await.messages.is_empty());
     assert_eq!(world.row(id).await.claim_id, Some(first.id));
     let claim = Claim {
-        over_before: world.time_in(0).await,
+        ended_before: world.time_in(0).await,
         ..Claim::default()
     };
     assert_eq!(claim.run(&world.pool).await.ids(), [id]);

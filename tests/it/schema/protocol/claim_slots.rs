@@ -146,7 +146,7 @@ async fn a_claimed_message_belongs_to_the_claim_until_the_lease_ends() {
     assert_eq!(row.attempts, 0);
     let message = &claimed.messages[0];
     assert_eq!((message.attempts, message.is_retry), (0, false));
-    assert_eq!(message.was_due_at, before.due_at);
+    assert_eq!(message.original_due_at, before.due_at);
     assert!(Claim::default().run(&world.pool).await.messages.is_empty());
 }
 

@@ -87,7 +87,7 @@ async fn a_record_with_an_interval_that_is_no_length_of_time_changes_nothing() {
         format!(
             "select count(*) from signaling.record(
                  recorded_by => 'tester', ids => array[{}, {}], claim_ids => array['{claim}', '{claim}']::uuid[],
-                 were_due_at => array[now(), now()], delays => {delays}, statuses => array[null, null]::text[],
+                 original_due_at => array[now(), now()], delays => {delays}, statuses => array[null, null]::text[],
                  charged => array[true, true], sent_at => array[now(), now()], http_statuses => array[500, 500],
                  request_ids => array[null, null]::text[], errors => array['e', 'e'],
                  outcomes => array['transient', 'transient'], durations => {durations})",

@@ -97,7 +97,7 @@ async fn an_adopted_app_whose_messages_are_sent_gives_them_to_the_new_environmen
     let adopted = adopt(&world, "'staging', cancels_pending => false").await;
     assert_eq!(
         adopted,
-        json!({"is_done": true, "was": "production", "cancelled": 0, "pending": 3})
+        json!({"is_done": true, "previous": "production", "cancelled": 0, "pending": 3})
     );
     let is_fresh =
         "hold is null and retry_after_until is null and throttled_at is null and rate_per_s = 100
@@ -130,13 +130,13 @@ async fn an_adopted_app_whose_messages_are_cancelled_has_none_that_is_pending() 
     let adopted = adopt(&world, "'staging', true, max_rows => 4").await;
     assert_eq!(
         adopted,
-        json!({"is_done": false, "was": "production", "cancelled": 4, "pending": 2})
+        json!({"is_done": false, "previous": "production", "cancelled": 4, "pending": 2})
     );
     assert_eq!(lane::<String>(&world, "environment").await, "production");
     let adopted = adopt(&world, "'staging', true, max_rows => 4").await;
     assert_eq!(
         adopted,
-        json!({"is_done": true, "was": "production", "cancelled": 2, "pending": 0})
+        json!({"is_done": true, "previous": "production", "cancelled": 2, "pending": 0})
     );
     assert_eq!(world.count("status = 'cancelled'").await, 6);
     assert_eq!(world.row(other).await.status, "pending");

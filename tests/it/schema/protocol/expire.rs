@@ -6,12 +6,12 @@ use super::{Claim, INFINITY, connect, set_messages, world};
 use testkit::{World, peer};
 
 /// Ends messages of some apps: the app, and how many expired or ended as unknown.
-async fn expire(world: &World, apps: &[&str], over_before: &str) -> Vec<(String, i32, i32)> {
+async fn expire(world: &World, apps: &[&str], ended_before: &str) -> Vec<(String, i32, i32)> {
     sqlx::query_as(
         "select app, expired, unknown from signaling.expire($1, $2::text::timestamptz) order by app",
     )
     .bind(apps)
-    .bind(over_before)
+    .bind(ended_before)
     .fetch_all(&world.pool)
     .await
     .expect("expired")

@@ -14,7 +14,7 @@ use testkit::{World, peer};
 pub(super) struct Record {
     pub(super) id: i64,
     pub(super) claim_id: Uuid,
-    pub(super) was_due_at: OffsetDateTime,
+    pub(super) original_due_at: OffsetDateTime,
     pub(super) delay: Option<Duration>,
     pub(super) status: Option<&'static str>,
     pub(super) charged: bool,
@@ -33,7 +33,7 @@ impl Record {
         Self {
             id,
             claim_id: claim.id,
-            was_due_at: claim.lane.at,
+            original_due_at: claim.lane.at,
             delay: None,
             status: Some("message_sent"),
             charged: true,
@@ -98,14 +98,14 @@ pub(super) async fn record(executor: impl PgExecutor<'_>, records: &[Record]) ->
     let rows: Vec<(i32, String)> = sqlx::query_as(
         "select place, result
          from signaling.record(
-             recorded_by => 'tester', ids => $1, claim_ids => $2, were_due_at => $3, delays => $4, statuses => $5, charged => $6,
+             recorded_by => 'tester', ids => $1, claim_ids => $2, original_due_at => $3, delays => $4, statuses => $5, charged => $6,
              sent_at => $7, http_statuses => $8, request_ids => $9, errors => $10, outcomes => $11, durations => $12,
              faults => $13, evidences => $14)
          order by place",
     )
     .bind(column(records, |record| record.id))
     .bind(column(records, |record| record.claim_id))
-    .bind(column(records, |record| record.was_due_at))
+    .bind(column(records, |record| record.original_due_at))
     .bind(column(records, |record| {
         record.delay.map(|delay| PgInterval::try_from(delay).expect("short"))
     }))
@@ -284,7 +284,7 @@ async fn a_message_is_failing_since_the_start_of_its_first_failed_attempt() {
     assert_eq!(world.row(id).await.failing_since, None);
     // A claim that ends without an attempt is no failure.
     let released = Record {
-        was_due_at: claim.messages[0].was_due_at,
+        original_due_at: claim.messages[0].original_due_at,
         status: None,
         error: None,
         ..Record::expired(id, &claim)
@@ -372,7 +372,7 @@ async fn a_message_that_goes_back_without_an_attempt_is_as_it_was() {
     let world = world().await;
     let (id, claim) = claimed(&world).await;
     let released = Record {
-        was_due_at: claim.messages[0].was_due_at,
+        original_due_at: claim.messages[0].original_due_at,
         status: None,
         error: None,
         ..Record::expired(id, &claim)
@@ -382,7 +382,7 @@ async fn a_message_that_goes_back_without_an_attempt_is_as_it_was() {
     assert_eq!((row.claim_id, row.sent_at, row.attempts), (None, None, 0));
     assert_eq!(
         (row.error, row.due_at),
-        (None, claim.messages[0].was_due_at)
+        (None, claim.messages[0].original_due_at)
     );
     let again = Claim::default().run(&world.pool).await;
     assert!(!again.messages[0].is_retry, "it is a first attempt still");

@@ -58,11 +58,11 @@ async fn status(world: &World, id: i64) -> String {
 }
 
 /// A claim that finds out which messages are refused. The columns `refused` and `failed` of the lane.
-async fn claim_isolating(world: &World) -> (Claimed, i32, i32) {
+async fn claim_one_by_one(world: &World) -> (Claimed, i32, i32) {
     let id = Uuid::new_v4();
     let statement = Claim::default()
         .statement(id)
-        .replace("avoided =>", "isolates => true, avoided =>");
+        .replace("avoided =>", "one_by_one => true, avoided =>");
     let rows: Vec<PgRow> = sqlx::query(AssertSqlSafe(statement))
         .fetch_all(&world.pool)
         .await
@@ -82,7 +82,7 @@ async fn record(
     let query = format!(
         "select result, reason from signaling.record(
              recorded_by => 'tester', ids => array[{id}::bigint], claim_ids => array['{}'::uuid],
-             were_due_at => array[now()], delays => array[null::interval], sent_at => array[now()], durations => array[interval '1 ms'],
+             original_due_at => array[now()], delays => array[null::interval], sent_at => array[now()], durations => array[interval '1 ms'],
              charged => array[true], {columns})",
         claim.id
     );
@@ -123,7 +123,7 @@ async fn a_message_that_refuses_any_change_keeps_no_other_from_being_claimed() {
             let refused = Claim::default().try_run(&world.pool).await;
             refused.expect_err("the claim of all messages fails");
         }
-        let (claimed, refused, _) = claim_isolating(&world).await;
+        let (claimed, refused, _) = claim_one_by_one(&world).await;
         assert_eq!(claimed.ids(), others, "{refusal}");
         assert_eq!(refused, 1, "{refusal}");
         assert_eq!(noted(&world).await.len(), 1, "{refusal}");
@@ -189,7 +189,7 @@ async fn a_deferred_constraint_trigger_is_found_before_the_commit() {
         .await;
     let refused = Claim::default().try_run(&world.pool).await;
     assert_eq!(database_error(refused.expect_err("refused")).0, "P0001");
-    let (claimed, refused, _) = claim_isolating(&world).await;
+    let (claimed, refused, _) = claim_one_by_one(&world).await;
     assert_eq!((claimed.ids(), refused), (vec![fine], 1));
 }
 
@@ -205,7 +205,7 @@ async fn a_held_lane_probes_with_a_message_that_can_be_claimed() {
         REFUSALS[0],
     )
     .await;
-    let (_, refused, _) = claim_isolating(&world).await;
+    let (_, refused, _) = claim_one_by_one(&world).await;
     assert_eq!(refused, 1);
     let fine = insert(&world, "fine").await;
     super::set_lane(
@@ -277,7 +277,7 @@ async fn a_lost_message_that_can_not_end_is_not_called_again() {
         let condition = "new.payload = 'poison' and new.status <> 'pending'";
         refuse(&world, "outbox", "update", condition, refusal).await;
         let fine = insert(&world, "fine").await;
-        let (claimed, refused, failed) = claim_isolating(&world).await;
+        let (claimed, refused, failed) = claim_one_by_one(&world).await;
         assert_eq!(
             (claimed.ids(), refused, failed),
             (vec![fine], 1, 0),
@@ -303,7 +303,7 @@ async fn where_attempts_can_not_be_logged_lost_messages_go_on_and_end_all_the_sa
         .try_run(&world.pool)
         .await
         .expect_err("the log of attempts is closed");
-    let (claimed, refused, _) = claim_isolating(&world).await;
+    let (claimed, refused, _) = claim_one_by_one(&world).await;
     assert_eq!((claimed.ids(), refused), (vec![goes_on], 0));
     assert_eq!(status(&world, ends).await, "unknown");
 }
@@ -329,11 +329,11 @@ async fn an_outcome_that_is_refused_is_written_in_its_barest_form() {
                 assert_eq!(written, ("recorded".to_owned(), None));
                 continue;
             }
-            let isolating = format!("{outcome}, isolates => true");
-            let (result, reason) = record(&world, id, &claim, &isolating).await;
+            let one_by_one = format!("{outcome}, one_by_one => true");
+            let (result, reason) = record(&world, id, &claim, &one_by_one).await;
             assert_eq!(
                 (&*result, reason.as_deref()),
-                ("bare", Some("ZX001")),
+                ("without_details", Some("ZX001")),
                 "{table}"
             );
             let row = world.row(id).await;
@@ -357,11 +357,11 @@ async fn an_outcome_that_is_refused_in_any_form_is_named_with_its_reason() {
     let query = format!(
         "select string_agg(concat_ws(' ', result, reason), ', ' order by place) from signaling.record(
              recorded_by => 'tester', ids => array[{id}, {fine}]::bigint[],
-             claim_ids => array['{0}', '{0}']::uuid[], were_due_at => array[now(), now()], delays => array[null, null]::interval[],
+             claim_ids => array['{0}', '{0}']::uuid[], original_due_at => array[now(), now()], delays => array[null, null]::interval[],
              sent_at => array[now(), now()], durations => array[interval '1 ms', '1 ms'],
              charged => array[true, true], statuses => array['message_sent', 'message_sent'],
              http_statuses => array[200, 200], request_ids => array['1', '2'], errors => array[null, null]::text[],
-             outcomes => array[null, null]::text[], isolates => true)",
+             outcomes => array[null, null]::text[], one_by_one => true)",
         claim.id
     );
     let results: String = world.ask(&query).await;
@@ -456,7 +456,7 @@ async fn a_lost_message_is_cancelled_although_its_attempt_can_not_be_logged() {
 }
 
 #[tokio::test]
-async fn a_message_that_a_table_of_the_application_refers_to_keeps_no_other_from_deletion() {
+async fn a_message_with_a_foreign_key_keeps_no_other_from_deletion() {
     let world = world().await;
     let kept = insert(&world, "fine").await;
     let old = insert(&world, "fine").await;

@@ -62,7 +62,7 @@ async fn a_failed_attempt_is_recorded_while_the_sequence_of_attempts_is_behind()
 }
 
 #[tokio::test]
-async fn a_lost_message_is_claimed_and_cancelled_while_the_sequence_of_attempts_is_behind() {
+async fn lost_messages_end_although_the_sequence_of_attempts_is_behind() {
     let (world, id) = world_behind().await;
     let lose = "due_at = now() - interval '1 minute', claim_id = gen_random_uuid()";
     set_messages(&world, lose, "true").await;

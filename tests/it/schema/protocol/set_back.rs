@@ -76,7 +76,7 @@ async fn the_first_claim_after_the_clock_was_set_back_brings_the_lane_back() {
 }
 
 #[tokio::test]
-async fn slots_that_were_given_out_before_the_clock_was_set_back_stay_ahead_of_later_ones() {
+async fn slots_from_before_a_clock_step_stay_ahead_of_later_ones() {
     let world = world().await;
     world.insert_many(30).await;
     let before = Claim::of_at_most(10).run(&world.pool).await;
@@ -267,7 +267,7 @@ async fn a_message_that_somebody_has_locked_is_passed_over() {
     assert!(due_in(&world, id).await <= Duration::ZERO);
 }
 
-/// A claim's `over_before`, in words of SQL.
+/// A claim's `ended_before`, in words of SQL.
 async fn ago(world: &World, interval: &str) -> String {
     world
         .ask(&format!(
@@ -277,7 +277,7 @@ async fn ago(world: &World, interval: &str) -> String {
 }
 
 #[tokio::test]
-async fn an_expiry_that_is_not_over_for_certain_neither_ends_a_message_nor_lets_it_be_sent() {
+async fn an_uncertain_expiry_neither_ends_a_message_nor_lets_a_worker_send_it() {
     let world = world().await;
     let id = world
         .insert(peer(json!({"expires_at": world.time_in(3_600_000).await})))
@@ -293,7 +293,7 @@ async fn an_expiry_that_is_not_over_for_certain_neither_ends_a_message_nor_lets_
     )
     .await;
     let claim = Claim {
-        over_before: ago(&world, "1 minute").await,
+        ended_before: ago(&world, "1 minute").await,
         ..Claim::default()
     };
     let uncertain = claim.run(&world.pool).await;
@@ -330,12 +330,12 @@ async fn a_clock_that_is_ahead_deletes_nothing_and_one_that_was_set_back_keeps_n
         &format!("id = {id}"),
     )
     .await;
-    let delete = async |over_before: &str| -> (bool, Option<i64>) {
+    let delete = async |ended_before: &str| -> (bool, Option<i64>) {
         sqlx::query_as(
             "select has_turn, deleted from signaling.delete_finished(gen_random_uuid(), '1 minute',
-                 over_before => $1::text::timestamptz)",
+                 ended_before => $1::text::timestamptz)",
         )
-        .bind(over_before)
+        .bind(ended_before)
         .fetch_one(&world.pool)
         .await
         .expect("deleted")

@@ -1,5 +1,5 @@
-//! Triggers of the application that keep one message waiting until Postgres ends the statement. A function that isolates
-//! messages finds the message, and the others go on.
+//! Triggers of the application that keep one message waiting until Postgres ends the statement. A function with `one_by_one`
+//! finds the message, and the other messages change.
 
 use serde_json::json;
 use sqlx::postgres::PgRow;
@@ -21,7 +21,7 @@ async fn slow_down(world: &World, table: &str, event: &str, condition: &str) {
         .await;
 }
 
-/// A session whose statements Postgres ends, as it does for a worker that isolates.
+/// A session whose statements Postgres ends, as it does for a worker that changes one message at a time.
 async fn bounded(world: &World) -> PgConnection {
     let mut session = connect(world).await;
     sqlx::query("set statement_timeout = '1500ms'")
@@ -35,12 +35,12 @@ async fn insert(world: &World, payload: &str) -> i64 {
     world.insert(peer(json!({"payload": payload}))).await
 }
 
-/// A claim that isolates, and how many messages it found refused.
-async fn claim_isolating(session: &mut PgConnection) -> Result<(Claimed, i32), sqlx::Error> {
+/// A claim that tests one message at a time, with the number of refused messages.
+async fn claim_one_by_one(session: &mut PgConnection) -> Result<(Claimed, i32), sqlx::Error> {
     let id = Uuid::new_v4();
     let statement = Claim::default()
         .statement(id)
-        .replace("avoided =>", "isolates => true, avoided =>");
+        .replace("avoided =>", "one_by_one => true, avoided =>");
     let rows: Vec<PgRow> = sqlx::query(AssertSqlSafe(statement))
         .fetch_all(session)
         .await?;
@@ -65,7 +65,7 @@ async fn a_claim_finds_the_message_that_keeps_it_waiting_and_leaves_the_rest() {
     let mut session = bounded(&world).await;
     let plain = Claim::default().try_run(&mut session).await;
     assert_eq!(database_error(plain.expect_err("ended")).0, "57014");
-    let (claimed, refused) = claim_isolating(&mut session).await.expect("claimed");
+    let (claimed, refused) = claim_one_by_one(&mut session).await.expect("claimed");
     assert_eq!((claimed.ids(), refused), (vec![first], 1));
     assert_eq!(claimed.lane.slots, 2, "the rest was not looked at");
     assert_eq!(noted(&world).await, [(slow, Some("57014".into()))]);
@@ -76,7 +76,7 @@ async fn a_claim_finds_the_message_that_keeps_it_waiting_and_leaves_the_rest() {
     world
         .execute("update signaling.refused set retry_at = now()")
         .await;
-    let (claimed, refused) = claim_isolating(&mut session).await.expect("claimed");
+    let (claimed, refused) = claim_one_by_one(&mut session).await.expect("claimed");
     assert_eq!((claimed.ids(), refused), (others.to_vec(), 1));
 }
 
@@ -97,7 +97,7 @@ async fn a_lost_message_that_waits_in_a_trigger_keeps_no_other_from_its_end() {
         set_messages(&world, "due_at = now() - interval '1 second'", "true").await;
         slow_down(&world, table, event, condition).await;
         let mut session = bounded(&world).await;
-        let (_, refused) = claim_isolating(&mut session).await.expect("claimed");
+        let (_, refused) = claim_one_by_one(&mut session).await.expect("claimed");
         assert_eq!(refused, 1, "{table}");
         assert_eq!(noted(&world).await, [(ids[0], Some("57014".into()))]);
         Claim::default().run(&mut session).await;
@@ -143,12 +143,12 @@ async fn a_record_that_waits_in_a_trigger_is_refused_and_the_rest_is_tried_again
     let record = format!(
         "select string_agg(concat_ws(' ', result, reason), ', ' order by place) from signaling.record(
              recorded_by => 'tester', ids => array[1, 2, 3], claim_ids => array_fill('{claim}'::uuid, array[3]),
-             were_due_at => array_fill(now(), array[3]), delays => array_fill(null::interval, array[3]),
+             original_due_at => array_fill(now(), array[3]), delays => array_fill(null::interval, array[3]),
              statuses => array_fill('message_sent'::text, array[3]), charged => array_fill(true, array[3]),
              sent_at => array_fill(now(), array[3]), http_statuses => array_fill(200, array[3]),
              request_ids => array_fill(null::text, array[3]), errors => array_fill(null::text, array[3]),
              outcomes => array_fill(null::text, array[3]),
-             durations => array_fill(interval '1 ms', array[3]), isolates => true)"
+             durations => array_fill(interval '1 ms', array[3]), one_by_one => true)"
     );
     let results: String = sqlx::query_scalar(AssertSqlSafe(record))
         .fetch_one(&mut session)
@@ -176,9 +176,9 @@ async fn old_messages_are_deleted_beside_one_whose_deletion_waits_in_a_trigger()
         )
         .await;
     let mut session = bounded(&world).await;
-    let delete = |isolates: bool| {
+    let delete = |one_by_one: bool| {
         let delete = format!(
-            "select deleted from signaling.delete_finished(gen_random_uuid(), '10 minutes', isolates => {isolates})"
+            "select deleted from signaling.delete_finished(gen_random_uuid(), '10 minutes', one_by_one => {one_by_one})"
         );
         sqlx::query_scalar::<_, i64>(AssertSqlSafe(delete))
     };
@@ -207,7 +207,7 @@ async fn a_database_whose_own_writes_are_slow_refuses_no_message() {
         )
         .await;
     let mut session = bounded(&world).await;
-    let claimed = claim_isolating(&mut session).await;
+    let claimed = claim_one_by_one(&mut session).await;
     assert_eq!(database_error(claimed.expect_err("ended")).0, "57014");
     assert_eq!(noted(&world).await, []);
     session.close().await.expect("closed");

@@ -1,0 +1,12 @@
+-- Logs the attempt that a lost worker may have made, for each of these messages that is claimed.
+--
+-- places         the messages' ctids: the caller has locked them
+create or replace function signaling.log_lost_attempts(places tid[]) returns void
+    language plpgsql
+as $$
+begin
+    insert into signaling.attempt (message_id, attempt, outcome, error, fault, charged, claimed_by)
+    select id, attempts + uncharged + 1, 'lost', signaling.lost_text(), 'worker', true, claimed_by
+    from signaling.outbox where ctid = any (places) and claim_id is not null;
+end
+$$;
