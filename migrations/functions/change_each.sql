@@ -2,7 +2,7 @@
 -- message would keep the others from being changed.
 --
 -- statement      its parameters are the messages' ctids ($1), a time ($2) and the lease ($3)
--- one_by_one       runs the statement for each message on its own from the start, and stops after a message that a function of
+-- one_by_one     runs the statement for each message on its own from the start, and stops after a message that a function of
 --                the application keeps waiting. By default, the first try is one statement for all messages
 --
 -- Returns how many messages have changed.

@@ -5,7 +5,7 @@
 -- lease          how long the messages belong to the worker
 -- lookahead      the first slot lies at least so far ahead, because the result takes time to reach the worker
 -- horizon        the last slot lies at most so far behind the first possible one
--- ended_before    leases and expiries that ended after this do not count as over yet
+-- ended_before   leases and expiries that ended after this do not count as over yet
 -- first_after_*  scan position of first attempts: the claim reads messages after this (due_at, id). While a session holds an
 --                old snapshot, the index keeps an entry for each message sent since, and a claim from the beginning would
 --                read all of them. retry_after_*: the scan position of retries
@@ -13,7 +13,7 @@
 -- wants_wakeup   the worker listens: inserts notify it once this claim leaves no due message
 -- avoided        destinations and channels that have enough calls in flight: the claim passes over their messages
 -- environment    the worker's environment: a lane of another one gives out no slot, and its hold is 'other_environment'
--- one_by_one       after a claim that the database refused, or that timed out: tests each message on its own, and lists
+-- one_by_one     after a claim that the database refused, or that timed out: tests each message on its own, and lists
 --                messages in signaling.refused that the database refuses to change
 --
 -- Returns one row a message, in no order, then one row about the lane, in which id is null. If passed_at and passed_id are

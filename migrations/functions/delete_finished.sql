@@ -13,8 +13,8 @@
 -- worker         a fresh id of the process
 -- retain         how long finished messages stay
 -- max_time       about how long this call may take
--- ended_before    a time that has certainly passed: a clock that was set ahead must not make messages old
--- one_by_one       after a call that timed out: deletes each message on its own, and skips a message that a function of the
+-- ended_before   a time that has certainly passed: a clock that was set ahead must not make messages old
+-- one_by_one     after a call that timed out: deletes each message on its own, and skips a message that a function of the
 --                application keeps waiting
 --
 -- Locks the row of signaling.retention and the messages that it deletes; skips messages that are locked, or that the

@@ -1,8 +1,8 @@
 -- Ends messages of some apps that expire while no worker claims them: the messages wait for a later time, or their lane is
 -- held or paused. At most 1,000 of each app.
 --
--- ended_before    leases and expiries that ended after this do not count as over yet
--- one_by_one       after a call that timed out: ends each message on its own, and lists a message in signaling.refused if a
+-- ended_before   leases and expiries that ended after this do not count as over yet
+-- one_by_one     after a call that timed out: ends each message on its own, and lists a message in signaling.refused if a
 --                function of the application keeps it waiting
 --
 -- Returns a row for each app that had such messages. `refused` counts messages that the database refuses to end; the other

@@ -2,7 +2,7 @@
 --
 -- recorded_by    the worker's name, informational
 -- ids, claim_ids the message, and the claim that had it
--- original_due_at    when the message was due before the claim: a message that goes back without a delay is due then
+-- original_due_at when the message was due before the claim: a message that goes back without a delay is due then
 -- delays         how long from now on the message waits for its next attempt
 -- statuses       the final status; null: the message goes back as pending
 -- charged        the attempt counts against max_attempts
@@ -11,7 +11,7 @@
 -- outcomes       the attempt's outcome, for signaling.attempt; null if the message ended well
 -- durations      how long the attempt took
 -- faults, evidences   on which side the worker saw the fault of a failed attempt, and why: for signaling.attempt
--- one_by_one       after a call that the database refused, or that timed out: writes each record on its own. If the database
+-- one_by_one     after a call that the database refused, or that timed out: writes each record on its own. If the database
 --                refuses a record, writes it without details. After a second the rest is 'locked'.
 -- logs           writes signaling.attempt
 --
