@@ -1,5 +1,6 @@
 //! The status of each app.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use serde::Serialize;
@@ -101,9 +102,7 @@ impl Outbox {
 
     /// All messages by state. Reads the whole outbox.
     #[cfg(feature = "dev")]
-    pub(crate) async fn sample_counts(
-        &self,
-    ) -> Result<std::collections::BTreeMap<String, i64>, sqlx::Error> {
+    pub(crate) async fn sample_counts(&self) -> Result<BTreeMap<String, i64>, sqlx::Error> {
         let counts = query("select state, count(*) from signaling.delivery group by state");
         Ok(self.read_rows(counts).await?.into_iter().collect())
     }
