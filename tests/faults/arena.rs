@@ -1,9 +1,9 @@
-//! Where the faults happen: a Postgres of its own, the simulated API, a network in between, a fleet, and producers.
+//! The place of the faults: a Postgres, the simulated API, a network between them, a fleet, and producers.
 
 use std::time::{Duration, Instant};
 
 use rand::rngs::StdRng;
-use simulator::{Behaviour, SimulatorConfig};
+
 use sqlx::{AssertSqlSafe, Connection, PgConnection};
 use time::OffsetDateTime;
 
@@ -13,29 +13,28 @@ use crate::producers::Producers;
 use crate::proxy::{Network, Proxy};
 use crate::verdict;
 use testkit::postgres::Settings;
-use testkit::{Postgres, SchedulerStalls, SteppedClock, World};
+use testkit::{Postgres, SchedulerStalls, SteppedClock, World, slow_api};
 
-/// How many connections Postgres takes: enough for all, and few enough to be taken away.
+/// The connections of Postgres: enough for the fleet, and few enough for a test to take all.
 const CONNECTIONS: u16 = 70;
-/// How soon each worker works again after a fault's end.
+/// The time from the end of a fault until each worker sends again.
 const RECOVERY: Duration = Duration::from_secs(5);
-/// How soon everything is sent after that.
+/// The time until all messages are final.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// Everything that a round of faults needs.
 pub(crate) struct Arena {
     pub(crate) postgres: Postgres,
     pub(crate) world: World,
     pub(crate) proxy: Proxy,
     pub(crate) fleet: Fleet,
-    /// The clock of Postgres, in an arena where it is set.
+    /// The clock of Postgres, if a fault sets it.
     pub(crate) database_clock: Option<SteppedClock>,
     stalls: SchedulerStalls,
     rounds: usize,
 }
 
 impl Arena {
-    /// Starts an arena. Postgres goes by a clock that can be set only if it will be: to read that clock takes longer.
+    /// Starts an arena. Postgres has a settable clock only if a fault sets it, because reading such a clock takes longer.
     pub(crate) async fn start(steps_database_clock: bool) -> Self {
         let database_clock = SteppedClock::new().filter(|_| steps_database_clock);
         let postgres = Postgres::start_with(Settings {
@@ -47,15 +46,9 @@ impl Arena {
             ..Settings::default()
         })
         .await;
-        let simulator = SimulatorConfig {
-            behaviour: Behaviour {
-                limit: Some(crate::LIMIT),
-                latency_ms: 20,
-                ..Behaviour::default()
-            },
-            ..SimulatorConfig::default()
-        };
-        let world = World::on(&postgres, simulator).await;
+        let mut api = slow_api(20);
+        api.behaviour.limit = Some(crate::LIMIT);
+        let world = World::on(&postgres, api).await;
         let port = postgres.cluster.port();
         let proxy = Proxy::start(port).await;
         let url = world
@@ -78,7 +71,7 @@ impl Arena {
         self.fleet.can_step_clocks()
     }
 
-    /// Lets a fault happen while messages are committed, and checks what came of them.
+    /// Injects a fault while producers commit messages, and checks these messages.
     pub(crate) async fn suffer(&mut self, fault: Fault, rng: &mut StdRng, lasting: Duration) {
         self.rounds += 1;
         let round = format!("round-{}-{fault:?}", self.rounds);
@@ -89,18 +82,14 @@ impl Arena {
         fault.happen(self, rng, lasting).await;
         let recovered_after = self.until_all_work(&round).await;
         let committed = producers.stop().await;
-        self.world
-            .until(
-                &format!("{round}: every row is final"),
-                PATIENCE,
-                async || self.world.count("status = 'pending'").await == 0,
-            )
-            .await;
+        let what = format!("{round}: every row is final");
+        let are_final = async || self.world.count("status = 'pending'").await == 0;
+        self.world.until(&what, PATIENCE, are_final).await;
         self.proxy.bury();
         let ended = self.fleet.ended();
         assert!(
             ended.is_empty(),
-            "{round}: these have ended by themselves: {ended:?}"
+            "{round}: these workers have ended: {ended:?}"
         );
         let account = verdict::judge(&self.world, &round, &committed).await;
         let longest_stall = self.stalls.take_longest();
@@ -108,7 +97,7 @@ impl Arena {
             verdict::judge_pace(&self.world, &round, calls_before, longest_stall).await;
         assert!(
             account.has_no_repeats() || !fault.is_the_same_for_all(),
-            "{round}: every outcome was known, and could be recorded at last: {account}"
+            "{round}: a message is repeated although its outcome was known: {account}"
         );
         println!(
             "{fault:?}: {account}, {busiest_second} calls in the busiest second; all workers back after {:.1} s",
@@ -116,7 +105,7 @@ impl Arena {
         );
     }
 
-    /// Waits until each worker has made a call that started after now; how long that took.
+    /// Waits until each worker has made a call that started after now. Returns the duration.
     pub(crate) async fn until_all_work(&self, round: &str) -> Duration {
         self.until_all_work_within(round, RECOVERY).await
     }
@@ -148,7 +137,7 @@ impl Arena {
         begun.elapsed()
     }
 
-    /// A connection past the network.
+    /// A connection that bypasses the proxy.
     pub(crate) async fn admin(&self) -> PgConnection {
         PgConnection::connect(&self.world.url)
             .await
@@ -161,7 +150,7 @@ impl Arena {
             .fetch_one(&mut *admin)
             .await
             .expect("a name");
-        // Also where the setting is that nothing is written.
+        // The database may be read-only.
         let statement =
             format!("set default_transaction_read_only = off; alter database {database} {what}");
         sqlx::raw_sql(AssertSqlSafe(statement))
@@ -170,7 +159,6 @@ impl Arena {
             .expect("altered");
     }
 
-    /// Stops everything in order.
     pub(crate) async fn stop(mut self) {
         self.proxy.set(Network::Up);
         self.fleet.stop().await;

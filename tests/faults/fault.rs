@@ -1,4 +1,4 @@
-//! What goes wrong, and how it is mended.
+//! The faults and their repairs.
 
 use std::time::Duration;
 
@@ -10,49 +10,47 @@ use tokio::time::sleep;
 use crate::arena::Arena;
 use crate::proxy::Network;
 
-/// A fault.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Fault {
-    /// Random workers get SIGKILL, and others take their places.
+    /// Random workers get SIGKILL, and new workers replace them.
     WorkersKilled,
-    /// A worker is suspended for longer than its leases, and wakes up.
+    /// A worker is suspended for longer than its leases.
     WorkerSuspended,
-    /// The workers' clocks are set an hour ahead, back, and right again.
+    /// The workers' clocks are set an hour ahead, an hour back, and right again.
     ClocksStep,
     /// The clock of Postgres is set an hour ahead, an hour back, and right again.
     DatabaseClockSteps,
     /// The reader of the workers' logs stalls for a while.
     LogReaderStalls,
-    /// Postgres is stopped hard, and started.
+    /// Postgres crashes and is restarted.
     PostgresCrashes,
     /// Five of the workers' connections a second are terminated.
     ConnectionsTerminated,
-    /// Everybody else has all connections of Postgres.
+    /// Other clients hold all connections of Postgres.
     ConnectionsTaken,
-    /// The database takes no writes.
+    /// The database is read-only.
     ReadOnly,
-    /// The database finds no room for what is written.
+    /// The disk of the database is full.
     DiskFull,
     /// The network holds back everything between the workers and Postgres.
     NetworkStalls,
-    /// The network swallows everything, and connections are dead without a word.
+    /// The network drops all bytes, and connections die silently.
     NetworkSwallows,
-    /// The API closes connections before it has taken the message, or after.
+    /// The API closes connections before or after it accepts the message.
     ApiDrops,
-    /// The API takes messages and does not answer.
+    /// The API accepts messages and does not respond.
     ApiHangs,
-    /// The API stops in the middle of its answers.
+    /// The API sends half a response.
     ApiAnswersHalf,
-    /// The API answers with what nobody can read.
+    /// The API sends unreadable responses.
     ApiAnswersGarbage,
     /// The API answers 408.
     ApiTimesOut,
-    /// The API answers 500, to each call.
+    /// The API answers 500 to each call.
     ApiFails,
-    /// All the ways of the API to go wrong, mixed, and workers killed meanwhile.
+    /// The API has all its faults at random, and a worker is killed.
     ApiIsFlaky,
-    /// The API answers 500, and the workers' connections are terminated: what probes find out has to be told all the
-    /// same.
+    /// The API answers 500, and the workers' connections are terminated. The outcomes of probes must reach the database.
     ApiFailsAndConnectionsAreTerminated,
 }
 
@@ -80,8 +78,7 @@ impl Fault {
         Self::ApiFailsAndConnectionsAreTerminated,
     ];
 
-    /// Whether all workers go through the same at the same time, and none loses what it knows: then nothing is called
-    /// twice, however long it lasts.
+    /// Whether the fault hits all workers alike and none loses outcomes. Then no message is repeated.
     pub(crate) fn is_the_same_for_all(self) -> bool {
         matches!(
             self,
@@ -97,7 +94,7 @@ impl Fault {
         matches!(self, Self::ClocksStep | Self::DatabaseClockSteps)
     }
 
-    /// Lets it happen for that long, and mends it.
+    /// Injects the fault, and repairs it after `lasting`.
     pub(crate) async fn happen(self, arena: &mut Arena, rng: &mut StdRng, lasting: Duration) {
         match self {
             Self::WorkersKilled => {
@@ -216,7 +213,7 @@ async fn terminate_five_a_second(arena: &Arena, lasting: Duration) {
     }
 }
 
-/// Takes every connection that there is, also those that the workers are made to give up.
+/// Takes all connections, also those of the workers.
 async fn take_connections(arena: &Arena, lasting: Duration) {
     let url = arena.postgres.cluster.admin_url();
     let mut admin = arena.admin().await;
@@ -234,7 +231,7 @@ async fn take_connections(arena: &Arena, lasting: Duration) {
     }
 }
 
-/// Ends connections of workers, those that `which` chooses.
+/// Terminates the connections of workers that `which` chooses.
 async fn terminate(admin: &mut PgConnection, which: &str) {
     let statement = format!(
         "select pg_terminate_backend(pid) from (

@@ -1,4 +1,4 @@
-//! The workers of the suite: killed and replaced by the test, never ended by themselves.
+//! The workers of the suite. A test may kill and replace a worker. No worker may end by itself.
 
 use rand::RngExt;
 use rand::rngs::StdRng;
@@ -7,10 +7,8 @@ use time::macros::format_description;
 
 use testkit::{PATIENCE, Running, SteppedClock, World, until};
 
-/// How many workers there are.
 const WORKERS: usize = 3;
 
-/// A fleet of real worker processes.
 pub(crate) struct Fleet {
     url: String,
     clock: Option<SteppedClock>,
@@ -19,7 +17,6 @@ pub(crate) struct Fleet {
 }
 
 impl Fleet {
-    /// Starts it, with the database at `url`.
     pub(crate) fn start(world: &World, url: String) -> Self {
         let mut fleet = Self {
             url,
@@ -45,7 +42,7 @@ impl Fleet {
             .env("WORKER_CONNECT_TIMEOUT", "1s")
             .env("WORKER_LEASE", "3s")
             .env("WORKER_RETRY_CAP", "500ms")
-            // Each call is logged: a failure is easier to understand, and the workers' clocks show.
+            // A log line for each call explains failures and shows the clock of the worker.
             .env("WORKER_LOG", "info,signaling_worker=debug")
             .small_log_pipe();
         let worker = match &self.clock {
@@ -55,12 +52,11 @@ impl Fleet {
         self.workers.push((name, worker.start()));
     }
 
-    /// The names of those that run.
     pub(crate) fn names(&self) -> Vec<String> {
         self.workers.iter().map(|(name, _)| name.clone()).collect()
     }
 
-    /// Kills one of them, and starts another.
+    /// Kills a worker, and starts a new one.
     pub(crate) async fn replace_one(&mut self, world: &World, rng: &mut StdRng) {
         let index = rng.random_range(0..self.workers.len());
         let (_, mut victim) = self.workers.swap_remove(index);
@@ -68,27 +64,25 @@ impl Fleet {
         self.add(world);
     }
 
-    /// Sends a signal to one of them.
     pub(crate) async fn signal_one(&mut self, rng: &mut StdRng, signal: &str) {
         let index = rng.random_range(0..self.workers.len());
         self.workers[index].1.signal(signal).await;
     }
 
-    /// Resumes all that were suspended.
     pub(crate) async fn resume(&mut self) {
         for (_, worker) in &mut self.workers {
             worker.signal("CONT").await;
         }
     }
 
-    /// Stops or goes on reading what they log.
+    /// Stops or resumes the reading of all logs.
     pub(crate) fn stall_logs(&self, are_stalled: bool) {
         for (_, worker) in &self.workers {
             worker.stall_log(are_stalled);
         }
     }
 
-    /// Sets their clocks, and waits until one of them shows it: in the time of what it logs.
+    /// Sets the workers' clocks, and waits until a worker logs the new time.
     pub(crate) async fn step_clocks(&mut self, ahead_s: i32) {
         self.clock
             .as_ref()
@@ -103,7 +97,7 @@ impl Fleet {
             let shown = now + time::Duration::seconds(i64::from(ahead_s) + 60 * minutes);
             shown.format(format_description!("[year]-[month]-[day]T[hour]:[minute]:"))
         };
-        // The minute may end meanwhile.
+        // The minute may end before the next log line.
         let minutes = [minute(0), minute(1)].map(|minute| minute.expect("formatted"));
         until("a worker logs with its new time", PATIENCE, async || {
             self.workers.iter().any(|(_, worker)| {
@@ -119,7 +113,7 @@ impl Fleet {
         self.clock.is_some()
     }
 
-    /// Those that have ended, which none does by itself.
+    /// The names of the workers that have ended.
     pub(crate) fn ended(&mut self) -> Vec<String> {
         self.workers
             .iter_mut()
@@ -127,7 +121,6 @@ impl Fleet {
             .collect()
     }
 
-    /// Stops them all in order.
     pub(crate) async fn stop(&mut self) {
         for (_, worker) in &mut self.workers {
             worker.stop().await;

@@ -1,10 +1,9 @@
-//! The promise under faults at the worst moments: a fleet of real workers, producers that commit all along, and one
-//! fault after the other. After each, every committed row is final, none is lost, a message was called again only where
-//! an outcome could not be known or recorded, the limit held in every sliding second, and each worker works again
-//! within five seconds, none having ended by itself.
+//! The promise under faults: real workers, producers that commit continuously, and one fault after the other. After each
+//! fault, every committed row is final, and no message was repeated without an ambiguous or unrecorded attempt. No sliding
+//! second exceeds the limit. Every worker still runs, and sends again within five seconds.
 //!
 //! `FAULTS_SEED` repeats a run. `FAULTS_MINUTES` makes it longer: faults come again and again, and last longer.
-//! `FAULTS_ONLY` chooses some by their names, with commas.
+//! `FAULTS_ONLY` chooses faults by their names, separated by commas.
 
 mod arena;
 mod claims;
@@ -24,8 +23,7 @@ use rand::{RngExt, SeedableRng};
 use arena::Arena;
 use fault::Fault;
 
-/// How many arenas there are at once. Each has its own database, API, fleet and share of the faults; most of the time
-/// each waits.
+/// The number of simultaneous arenas. Each has its own database, API, fleet and share of the faults.
 const ARENAS: usize = 3;
 /// The limit of the app, calls in any sliding second.
 const LIMIT: u32 = 200;

@@ -1,4 +1,4 @@
-//! Applications that commit messages all along, and remember what was committed.
+//! Applications that commit messages continuously and remember the committed ones.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -7,19 +7,18 @@ use std::time::Duration;
 use sqlx::{Connection, PgConnection};
 use tokio::task::JoinHandle;
 
-/// How many insert at the same time.
 const PRODUCERS: u64 = 2;
-/// Between two transactions of one of them.
+/// The pause between two transactions of a producer.
 const PAUSE: Duration = Duration::from_millis(50);
 
-/// Producers at work. They stop when this is dropped.
+/// Running producers. Dropping this value stops them.
 pub(crate) struct Producers {
     committed: Arc<Mutex<Vec<String>>>,
     tasks: Vec<JoinHandle<()>>,
 }
 
 impl Producers {
-    /// Starts them. Payloads begin with `round`.
+    /// Starts producers whose payloads begin with `round`.
     pub(crate) fn start(url: &str, round: &str) -> Self {
         let committed = Arc::<Mutex<Vec<String>>>::default();
         let numbers = Arc::new(AtomicU64::new(0));
@@ -37,7 +36,7 @@ impl Producers {
         Self { committed, tasks }
     }
 
-    /// Stops them; the payloads of all transactions whose commit was answered.
+    /// Stops the producers, and returns the payloads of all committed transactions.
     pub(crate) async fn stop(mut self) -> Vec<String> {
         for task in std::mem::take(&mut self.tasks) {
             task.abort();
@@ -67,7 +66,7 @@ async fn produce(
     committed: Arc<Mutex<Vec<String>>>,
 ) {
     loop {
-        // While the database is away, so are its producers.
+        // During an outage of the database, the producer tries to connect.
         if let Ok(mut connection) = PgConnection::connect(&url).await {
             while let Ok(payloads) = commit(&mut connection, &round, &numbers).await {
                 committed

@@ -1,4 +1,4 @@
-//! A network between the workers and the database that can be told to misbehave.
+//! A network between the workers and the database, with faults.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -7,14 +7,13 @@ use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 
-/// What the network does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Network {
-    /// It carries bytes.
+    /// The network carries bytes.
     Up,
-    /// It holds them back, and carries them later.
+    /// The network delays all bytes until the next change.
     Stalled,
-    /// It swallows them. Connections that live through this carry nothing ever again, and nobody is told.
+    /// The network drops all bytes. Its connections stay dead, and neither side is told.
     Swallowing,
 }
 
@@ -25,11 +24,11 @@ pub(crate) struct Proxy {
     dead: Dead,
 }
 
-/// The server's ends of dead connections: it does not know that they are.
+/// The server's sides of dead connections. The server still takes them for open.
 type Dead = Arc<Mutex<Vec<OwnedWriteHalf>>>;
 
 impl Proxy {
-    /// In front of a port of this host.
+    /// Starts a proxy to a port of this host.
     pub(crate) async fn start(server_port: u16) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let port = listener.local_addr().expect("bound").port();
@@ -52,7 +51,7 @@ impl Proxy {
         self.network.send_replace(network);
     }
 
-    /// Lets the server know of the dead connections, as its operating system does at last.
+    /// Closes the dead connections for the server, as its operating system does after a while.
     pub(crate) fn bury(&self) {
         self.dead
             .lock()
@@ -81,7 +80,7 @@ async fn carry(client: TcpStream, server_port: u16, network: watch::Receiver<Net
         dead.lock()
             .unwrap_or_else(PoisonError::into_inner)
             .push(to_server);
-        // The client's end is there until the client gives it up.
+        // The client's side stays open until the client closes it.
         let mut nowhere = [0; 4096];
         while matches!(from_client.read(&mut nowhere).await, Ok(1..)) {}
     }

@@ -1,4 +1,4 @@
-//! The promise, checked for the messages of a round: by the table, by the attempt log, and by the receiving end.
+//! Checks the promise for the messages of a round by the table, the attempt log and the ledger of the API.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -9,7 +9,7 @@ use sqlx::FromRow;
 use testkit::SchedulerStalls;
 use testkit::World;
 
-/// What became of the messages of a round.
+/// The outcomes of a round.
 #[derive(Debug, Default)]
 pub(crate) struct Account {
     messages: usize,
@@ -39,20 +39,20 @@ struct Message {
     payload: String,
     status: String,
     at_most_once: bool,
-    /// Calls that may have had an effect without anybody's knowing, and claims that ended without a record.
+    /// Ambiguous and lost attempts.
     unclear: i64,
-    /// Everything in the attempt log.
+    /// All entries of the attempt log.
     logged: i64,
 }
 
-/// What the API saw of a message.
+/// The calls of a message in the ledger of the API.
 #[derive(Debug, Default, Clone, Copy)]
 struct Seen {
     calls: i64,
     accepted: i64,
 }
 
-/// Checks the messages whose payloads begin with `round`, among them those that are known to be committed.
+/// Checks the messages whose payloads begin with `round`. Every committed message must be among them.
 pub(crate) async fn judge(world: &World, round: &str, committed: &[String]) -> Account {
     let messages: Vec<Message> = sqlx::query_as(
         "select payload, status, at_most_once,
@@ -98,9 +98,8 @@ pub(crate) async fn judge(world: &World, round: &str, committed: &[String]) -> A
     account
 }
 
-/// Checks that no sliding second of a round holds more calls than the limit, by the workers' own account and by the
-/// receiving end; returns what arrived in the busiest. Where this machine lets processes wait for their turn, what
-/// arrives says nothing of when it was sent.
+/// Checks that no sliding second of a round holds more calls than the limit, by the rows and by the ledger of the API.
+/// Returns the calls of the busiest second. After a scheduler stall, arrival times say nothing about start times.
 pub(crate) async fn judge_pace(
     world: &World,
     round: &str,
@@ -142,7 +141,7 @@ pub(crate) async fn judge_pace(
     arrived
 }
 
-/// The promise for one message.
+/// Checks one message.
 fn check(message: &Message, seen: Seen) {
     let context = format!("{message:?}, {seen:?}");
     match message.status.as_str() {

@@ -1,4 +1,4 @@
-//! Certificates as an organisation makes its own.
+//! Certificates of a private authority.
 
 use std::path::Path;
 
@@ -12,7 +12,7 @@ use testkit::write;
 /// A private certificate authority.
 pub(crate) struct Authority(CertifiedIssuer<'static, KeyPair>);
 
-/// A certificate with its private key, both as PEM.
+/// A certificate and its private key as PEM.
 pub(crate) struct Certified {
     pub(crate) certificate: String,
     pub(crate) key: String,
@@ -32,19 +32,19 @@ impl Authority {
         self.0.pem()
     }
 
-    /// For a server of that host name or address.
+    /// A certificate for a server with this host name or address.
     pub(crate) fn server(&self, host: &str) -> Certified {
         self.sign(host, ExtendedKeyUsagePurpose::ServerAuth, |_| {})
     }
 
-    /// For such a server, and no longer valid.
+    /// An expired certificate for a server.
     pub(crate) fn expired_server(&self, host: &str) -> Certified {
         self.sign(host, ExtendedKeyUsagePurpose::ServerAuth, |params| {
             params.not_after = date_time_ymd(2020, 1, 31);
         })
     }
 
-    /// For a client of that name.
+    /// A certificate for a client with this name.
     pub(crate) fn client(&self, name: &str) -> Certified {
         self.sign(name, ExtendedKeyUsagePurpose::ClientAuth, |_| {})
     }

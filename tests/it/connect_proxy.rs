@@ -1,4 +1,4 @@
-//! A proxy that takes HTTP CONNECT, as organisations put one between their hosts and the internet.
+//! A proxy for HTTP CONNECT, as between an organisation and the internet.
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -10,32 +10,32 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
 use tokio_rustls::TlsAcceptor;
 
-/// How the proxy treats the next connections.
+/// The behaviour of the proxy for new connections.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Mode {
     Connect,
-    /// Each CONNECT is answered so.
+    /// The proxy answers each CONNECT with this status.
     Refuse(u16),
-    /// A CONNECT is never answered.
+    /// The proxy never answers.
     Hang,
-    /// The connection is closed without an answer.
+    /// The proxy closes the connection without a response.
     Close,
 }
 
 #[derive(Debug)]
 struct State {
     mode: Mode,
-    /// Where each tunnel leads, whatever name the client asks for: the proxy resolves names.
+    /// The end of each tunnel, for any name that the client sends.
     target: SocketAddr,
-    /// The header `Proxy-Authorization` without which the proxy answers 407.
+    /// Without this value of `Proxy-Authorization`, the proxy answers 407.
     demanded: Option<String>,
-    /// After so long without traffic, a tunnel is dropped without a word to either side.
+    /// After this time without traffic, the proxy drops a tunnel and tells neither side.
     forgets_after: Option<Duration>,
-    /// The client does not learn that the server has closed a tunnel, as over a long way for a while.
+    /// The proxy does not tell the client that the server has closed a tunnel.
     hides_close: bool,
     /// The heads of the CONNECT requests.
     heads: Vec<String>,
-    /// Tunnels that got bytes after they had been forgotten.
+    /// Dropped tunnels that received further bytes.
     swallowed: usize,
 }
 
@@ -50,7 +50,7 @@ impl ConnectProxy {
         Self::listen(target, None).await
     }
 
-    /// A proxy that is itself reached by TLS.
+    /// A proxy that clients connect to with TLS.
     pub(crate) async fn start_with_tls(target: SocketAddr, files: &TlsFiles) -> Self {
         let read = |path| std::fs::read(path).expect("a PEM file");
         let config = {
@@ -118,7 +118,7 @@ impl ConnectProxy {
         lock(&self.state).target = target;
     }
 
-    /// Demands a user name and a password, given as the value of the header.
+    /// Requires this value of `Proxy-Authorization`.
     pub(crate) fn demand(&self, authorization: &str) {
         lock(&self.state).demanded = Some(authorization.to_owned());
     }
@@ -217,7 +217,7 @@ async fn tunnel(
             () = tokio::time::sleep(idle_limit) => break,
         }
     }
-    // Neither side learns of it: the sockets stay open.
+    // The sockets stay open, so neither side learns that the tunnel is dropped.
     let mut is_counted = false;
     while let Ok(1..) = client.read(&mut from_client).await {
         lock(state).swallowed += usize::from(!is_counted);

@@ -1,4 +1,4 @@
-//! What becomes of a message, and how its calls are made.
+//! The attempts of a message and its final status.
 
 mod apps;
 mod failures;

@@ -1,4 +1,4 @@
-//! Several workers, their ends in and out of order, and a database that fails.
+//! Several workers, shutdowns, crashes, and outages of the database.
 
 mod clock_steps;
 mod crashes;

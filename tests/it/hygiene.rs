@@ -1,4 +1,4 @@
-//! What comes from outside is bounded, and what is confidential stays inside.
+//! Inputs are bounded, and no output shows a payload or a secret.
 
 mod answers;
 mod echo;

@@ -1,16 +1,19 @@
-//! What a worker tells people at the usual level: what concerns them, once.
+//! The logs of a worker: each state change once, and no line per message.
 
 use std::collections::BTreeSet;
 
 use serde_json::{Value, json};
-use simulator::{Behaviour, SimulatorConfig};
+
 use sqlx::{AssertSqlSafe, Connection, PgConnection};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
-use testkit::{API_KEY, API_SECRET, PATIENCE, Postgres, Running, World, basic, log_lines, peer};
+use testkit::{
+    API_KEY, API_SECRET, PATIENCE, Postgres, Running, World, api_with_limit, app_table, basic,
+    log_lines, peer,
+};
 
-/// Waits until each of these has logged an event with a field, while messages go on coming in.
+/// Inserts messages until each worker has logged an event with a field.
 async fn until_all_have_logged(world: &World, workers: &[Running], event: &str, field: &str) {
     world
         .until(&format!("{event} {field}"), PATIENCE, async || {
@@ -22,7 +25,7 @@ async fn until_all_have_logged(world: &World, workers: &[Running], event: &str, 
         .await;
 }
 
-/// How many lines of an event with a field it has logged. An empty field is in every line.
+/// The number of logged lines of an event with a field. An empty field is in every line.
 fn logged_with(worker: &Running, event: &str, field: &str) -> usize {
     log_lines(&worker.stderr.whole_text(), event)
         .iter()
@@ -30,7 +33,7 @@ fn logged_with(worker: &Running, event: &str, field: &str) -> usize {
         .count()
 }
 
-/// The lines of a log that is written as JSON.
+/// The lines of a log in JSON.
 fn json_lines(worker: &Running) -> Vec<Value> {
     worker
         .stderr
@@ -41,7 +44,7 @@ fn json_lines(worker: &Running) -> Vec<Value> {
 }
 
 #[tokio::test]
-async fn five_hundred_messages_and_their_failures_are_a_handful_of_lines_and_none_for_a_message() {
+async fn five_hundred_messages_with_failures_log_a_few_lines_and_none_each() {
     let world = World::new().await;
     world.set_faults(&["400:share=0.1", "500:share=0.1"]);
     world.insert_many(500).await;
@@ -59,7 +62,7 @@ async fn five_hundred_messages_and_their_failures_are_a_handful_of_lines_and_non
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn each_process_says_once_that_a_lane_is_held_slowed_or_paused_and_once_that_it_is_back() {
+async fn each_worker_logs_a_lane_change_once_and_its_end_once() {
     let world = World::new().await;
     let mut workers: Vec<_> = (0..2).map(|_| world.worker().start()).collect();
     until_all_have_logged(&world, &workers, "worker_started", "").await;
@@ -72,19 +75,18 @@ async fn each_process_says_once_that_a_lane_is_held_slowed_or_paused_and_once_th
     world.set_credentials(basic(API_KEY, "another secret"));
     until_all_have_logged(&world, &workers, "lane_held", "hold=\"unauthorized\"").await;
     world.set_credentials(basic(API_KEY, API_SECRET));
-    world
-        .until("both are back", PATIENCE, async || {
-            workers
-                .iter()
-                .all(|worker| worker.logged("lane_released") == 2)
-        })
-        .await;
+    let are_back = async || {
+        workers
+            .iter()
+            .all(|worker| worker.logged("lane_released") == 2)
+    };
+    world.until("both are back", PATIENCE, are_back).await;
 
     let pause = ["pause", "default", "--reason", "a test"];
-    assert_eq!(world.command(&pause).finish().await.code, Some(0));
+    world.run(&pause).await;
     until_all_have_logged(&world, &workers, "lane_paused", "").await;
     let resume = ["resume", "default"];
-    assert_eq!(world.command(&resume).finish().await.code, Some(0));
+    world.run(&resume).await;
     until_all_have_logged(&world, &workers, "lane_resumed", "").await;
 
     world.set_faults(&["429:count=1"]);
@@ -105,30 +107,15 @@ async fn each_process_says_once_that_a_lane_is_held_slowed_or_paused_and_once_th
             assert_eq!(logged_with(worker, event, field), times, "{event} {field}");
         }
         let log = worker.stderr.whole_text();
-        let of_the_lane: Vec<_> = log
-            .lines()
-            .filter(|line| line.contains("event=\"lane_"))
-            .collect();
-        assert_eq!(of_the_lane.len(), 8, "{log}");
-        assert!(
-            of_the_lane
-                .iter()
-                .all(|line| line.contains("app=\"default\"")),
-            "{log}"
-        );
+        let mut lines = log.lines().filter(|line| line.contains("event=\"lane_"));
+        assert_eq!(lines.clone().count(), 8, "{log}");
+        assert!(lines.all(|line| line.contains("app=\"default\"")), "{log}");
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_api_that_allows_less_than_the_limit_is_told_of_once_and_not_with_each_429() {
-    let world = World::with(SimulatorConfig {
-        behaviour: Behaviour {
-            limit: Some(100),
-            ..Behaviour::default()
-        },
-        ..SimulatorConfig::default()
-    })
-    .await;
+async fn an_api_below_the_limit_is_logged_once_and_not_with_each_429() {
+    let world = World::with(api_with_limit(100)).await;
     world.insert_many(900).await;
     let mut worker = world
         .worker()
@@ -141,28 +128,19 @@ async fn an_api_that_allows_less_than_the_limit_is_told_of_once_and_not_with_eac
 }
 
 #[tokio::test]
-async fn a_database_that_is_away_is_told_of_once_for_all_apps_and_so_is_its_return() {
+async fn an_outage_of_the_database_is_logged_once_for_all_apps_and_so_is_its_end() {
     let world = World::new().await;
-    let directory = tempfile::tempdir().expect("a directory");
-    let path = directory.path().join("apps.toml");
-    let apps: String = ["one", "two", "three"]
-        .map(|app| {
-            format!(
-                "[apps.{app}]\napp_id = \"{app}\"\napi_key = \"{API_KEY}\"\napi_secret = \"{API_SECRET}\"\n"
-            )
-        })
-        .concat();
-    std::fs::write(&path, apps).expect("written");
+    let apps = ["one", "two", "three"].map(|app| app_table(app, ""));
     let mut worker = world
         .worker_without_app()
-        .env("WORKER_CONFIG", path.to_str().expect("a path"))
+        .file("WORKER_CONFIG", &apps.concat())
         .env("WORKER_LOG", "info,signaling_worker=debug")
         .start();
     worker.until_logged("worker_started").await;
     world.until_idle().await;
 
     let database: String = world.ask("select current_database()::text").await;
-    // Not from within it.
+    // A connection to the same database would be refused, too.
     let admin_url = Postgres::shared().await.cluster.admin_url();
     let mut admin = PgConnection::connect(&admin_url).await.expect("connected");
     let mut allow = async |allowed: bool| {
@@ -173,17 +151,9 @@ async fn a_database_that_is_away_is_told_of_once_for_all_apps_and_so_is_its_retu
             .expect("altered");
     };
     allow(false).await;
-    world
-        .execute(
-            "select pg_terminate_backend(pid) from pg_stat_activity
-             where datname = current_database() and application_name = 'signaling-worker'",
-        )
-        .await;
-    world
-        .until("all lanes have noticed", PATIENCE, async || {
-            worker.logged("claim_failed") == 2
-        })
-        .await;
+    world.terminate_workers().await;
+    let lanes_failed = async || worker.logged("claim_failed") == 2;
+    world.until("all lanes fail", PATIENCE, lanes_failed).await;
     allow(true).await;
     worker.until_logged("database_restored").await;
     worker.until_logged("listener_restored").await;
@@ -226,17 +196,19 @@ async fn json_logs_are_objects_with_the_same_fields_in_each_line() {
     assert_eq!(started["apps"], "default");
     assert_eq!(started["traces"], false);
     let held = line("lane_held");
-    assert_eq!(
-        (&held["app"], &held["hold"]),
-        (&json!("default"), &json!("unauthorized"))
-    );
-    assert_eq!(held["reason"], "HTTP 401");
+    for (key, value) in [
+        ("app", "default"),
+        ("hold", "unauthorized"),
+        ("reason", "HTTP 401"),
+    ] {
+        assert_eq!(held[key], value);
+    }
     assert_eq!(line("lane_released")["app"], "default");
     assert!(!worker.stderr.whole_text().contains('\u{1b}'), "no colours");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn every_line_of_a_run_in_which_much_goes_wrong_names_its_event() {
+async fn every_line_of_a_run_with_many_faults_names_its_event() {
     let world = World::new().await;
     world
         .execute(
@@ -245,7 +217,7 @@ async fn every_line_of_a_run_in_which_much_goes_wrong_names_its_event() {
              when (new.finished_at is not null and new.payload = 'refused') execute function refuse()",
         )
         .await;
-    // Only the worker's own lines.
+    // The log has no lines of libraries.
     let mut worker = world
         .worker()
         .env("WORKER_LOG_FORMAT", "json")
@@ -266,19 +238,14 @@ async fn every_line_of_a_run_in_which_much_goes_wrong_names_its_event() {
     world.set_faults(&["429:count=1"]);
     until_all_have_logged(&world, workers, "lane_throttled", "").await;
     let pause = ["pause", "default", "--reason", "a test"];
-    assert_eq!(world.command(&pause).finish().await.code, Some(0));
+    world.run(&pause).await;
     until_all_have_logged(&world, workers, "lane_paused", "").await;
     let resume = ["resume", "default"];
-    assert_eq!(world.command(&resume).finish().await.code, Some(0));
+    world.run(&resume).await;
     until_all_have_logged(&world, workers, "lane_resumed", "").await;
     world.insert(peer(json!({"payload": "refused"}))).await;
     worker.until_logged("record_refused").await;
-    world
-        .execute(
-            "select pg_terminate_backend(pid) from pg_stat_activity
-             where datname = current_database() and application_name = 'signaling-worker'",
-        )
-        .await;
+    world.terminate_workers().await;
     worker.until_logged("listener_lost").await;
     worker.until_logged("listener_restored").await;
     worker.stop().await;
@@ -304,8 +271,7 @@ async fn logs_as_text_name_the_event_in_each_line() {
     let world = World::new().await;
     world.set_faults(&["401:count=2"]);
     let mut worker = world.worker().start();
-    let id = world.insert(peer(json!({}))).await;
-    world.until_final(id).await;
+    world.deliver(json!({})).await;
     worker.until_logged("lane_released").await;
     worker.stop().await;
     let log = worker.stderr.whole_text();
@@ -313,8 +279,6 @@ async fn logs_as_text_name_the_event_in_each_line() {
         assert_eq!(line.matches(" event=\"").count(), 1, "{line}");
     }
     let held = worker.log_line("lane_held");
-    assert!(
-        held.contains(" WARN ") && held.contains("app=\"default\""),
-        "{held}"
-    );
+    let is_whole = held.contains(" WARN ") && held.contains("app=\"default\"");
+    assert!(is_whole, "{held}");
 }

@@ -1,5 +1,5 @@
-//! The compiled binary against a real Postgres and the simulated API, looked at from outside: by SQL, by exit codes
-//! and output, and by the API's own ledger of what arrived. The names of the tests are the claims that they hold.
+//! The compiled binary against a real Postgres and the simulated API. Tests observe it by SQL, by exit codes, by output and
+//! by the ledger of the API. The name of a test is its claim.
 
 mod certificates;
 mod cli;

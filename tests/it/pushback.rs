@@ -1,5 +1,4 @@
-//! When the API pushes back, or a person does: the fleet holds still, slows down and comes back by itself, and no
-//! message pays for it.
+//! The API or an operator holds, slows or pauses an app. The fleet obeys, recovers by itself, and charges no message.
 
 mod credentials;
 mod failover;
@@ -14,41 +13,14 @@ mod throttle;
 use std::collections::BTreeMap;
 
 use simulator::Call;
-use sqlx::Decode;
+use testkit::{Running, World};
 
-use testkit::{PATIENCE, Running, World};
-
-/// What an expression over the lane of the app `default` says.
-async fn lane<T>(world: &World, expression: &str) -> T
-where
-    T: Send + Unpin + for<'r> Decode<'r, sqlx::Postgres> + sqlx::Type<sqlx::Postgres>,
-{
-    world
-        .ask(&format!(
-            "select {expression} from signaling.lane where app = 'default'"
-        ))
-        .await
-}
-
-/// Waits until there is a lane of the app `default` for which a condition holds.
-async fn until_lane(world: &World, condition: &str) {
-    world
-        .until(condition, PATIENCE, async || {
-            world
-                .ask(&format!(
-                    "select exists (select from signaling.lane where app = 'default' and {condition})"
-                ))
-                .await
-        })
-        .await;
-}
-
-/// How many lines of an event a fleet has logged.
+/// The number of lines of an event in the logs of a fleet.
 fn logged(fleet: &[Running], event: &str) -> usize {
     fleet.iter().map(|worker| worker.logged(event)).sum()
 }
 
-/// Inserts so many messages, with payloads that begin with `kind`, that were due so many seconds ago.
+/// Inserts messages that were due some seconds ago. Their payloads begin with `kind`.
 async fn insert_due(world: &World, kind: &str, count: u32, seconds_ago: u32) {
     world
         .execute(&format!(
@@ -59,7 +31,7 @@ async fn insert_due(world: &World, kind: &str, count: u32, seconds_ago: u32) {
         .await;
 }
 
-/// How many of some calls are of each kind, by the first word of their payloads.
+/// The number of calls of each kind. The kind is the first word of the payload.
 fn kinds<'a>(calls: impl IntoIterator<Item = &'a Call>) -> BTreeMap<String, usize> {
     let mut kinds = BTreeMap::new();
     for call in calls {

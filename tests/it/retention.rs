@@ -1,4 +1,4 @@
-//! Messages that finished long ago are deleted, if that is asked for.
+//! `WORKER_RETENTION`: a worker deletes messages that finished long ago.
 
 use std::time::{Duration, Instant};
 
@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use testkit::{PATIENCE, World, log_lines, peer};
 
-/// Inserts so many messages that finished two hours ago, an hour after they were inserted. The first id.
+/// Inserts messages that finished two hours ago, an hour after their insert. Returns the first id.
 async fn insert_old(world: &World, count: i32) -> i64 {
     let first: i64 = world
         .ask("select coalesce(max(id), 0) + 1 from signaling.outbox")
@@ -23,8 +23,8 @@ async fn insert_old(world: &World, count: i32) -> i64 {
     first
 }
 
-/// Deletes a batch as a worker would.
-async fn delete_finished(world: &World, worker: Uuid, retain: &str) -> Result<Batch, sqlx::Error> {
+/// Deletes a batch as a worker does.
+async fn try_to_delete(world: &World, worker: Uuid, retain: &str) -> Result<Batch, sqlx::Error> {
     sqlx::query_as("select * from signaling.delete_finished($1, $2::interval)")
         .bind(worker)
         .bind(retain)
@@ -32,13 +32,18 @@ async fn delete_finished(world: &World, worker: Uuid, retain: &str) -> Result<Ba
         .await
 }
 
-/// Deletes batches until the pass is over. How many batches there were.
-async fn delete_all_finished(world: &World, retain: &str) -> usize {
+/// Deletes a batch of messages that finished an hour ago.
+async fn delete_batch(world: &World, worker: Uuid) -> Batch {
+    try_to_delete(world, worker, "1 hour")
+        .await
+        .expect("a batch")
+}
+
+/// Deletes batches until the pass is over. Returns their number.
+async fn delete_all(world: &World) -> usize {
     let worker = Uuid::new_v4();
     for batches in 1..2_000 {
-        let batch = delete_finished(world, worker, retain)
-            .await
-            .expect("a batch");
+        let batch = delete_batch(world, worker).await;
         assert!(batch.has_turn);
         if batch.is_pass_over {
             return batches;
@@ -47,7 +52,7 @@ async fn delete_all_finished(world: &World, retain: &str) -> usize {
     panic!("the pass has no end");
 }
 
-/// Ends the rest between two passes, or the turn of a worker that is gone.
+/// Ends the pause between two passes, or the turn of a dead worker.
 async fn let_the_next_one_delete(world: &World) {
     world
         .execute("update signaling.retention set held_until = 'epoch'")
@@ -100,19 +105,17 @@ async fn messages_that_finished_long_ago_go_with_their_attempts_and_all_others_s
     worker.until_logged("messages_deleted").await;
     let line = worker.log_line("messages_deleted");
     assert!(line.contains("deleted=2500 retention=1h"), "{line}");
-    let left: Vec<i64> = sqlx::query_scalar("select id from signaling.outbox order by id")
-        .fetch_all(&world.pool)
-        .await
-        .expect("ids");
+    let left: Vec<i64> = world
+        .column("select id from signaling.outbox order by id")
+        .await;
     assert_eq!(left, [waits, late, locked, young]);
-    let attempts: Vec<i64> = sqlx::query_scalar("select message_id from signaling.attempt")
-        .fetch_all(&world.pool)
-        .await
-        .expect("attempts");
+    let attempts: Vec<i64> = world
+        .column("select message_id from signaling.attempt")
+        .await;
     assert_eq!(attempts, [young]);
     worker.stop().await;
 
-    // The next pass finds what the first one had to pass over.
+    // The next pass finds the message that was locked.
     client.commit().await.expect("given free");
     let_the_next_one_delete(&world).await;
     let next = world.worker().env("WORKER_RETENTION", "1h").start();
@@ -120,26 +123,21 @@ async fn messages_that_finished_long_ago_go_with_their_attempts_and_all_others_s
     assert_eq!(world.count(&format!("id = {locked}")).await, 0);
     assert_eq!(world.count("true").await, 3);
 
-    assert_eq!(old, 1, "17 was one of the old ones");
-    let again = world
-        .try_insert(&peer(json!({"dedupe_key": "taken"})))
-        .await;
-    assert!(again.is_ok(), "its key is free again: {again:?}");
+    assert_eq!(old, 1, "message 17 is one of the old messages");
+    // The dedupe key of a deleted message is free again.
+    world.insert(peer(json!({"dedupe_key": "taken"}))).await;
 }
 
 #[tokio::test]
-async fn nothing_is_deleted_unless_it_is_asked_for() {
+async fn nothing_is_deleted_without_the_setting() {
     let world = World::new().await;
     insert_old(&world, 10).await;
     let _worker = world.worker().start();
-    let id = world.insert(peer(json!({}))).await;
-    world.until_final(id).await;
+    world.deliver(json!({})).await;
     world.until_idle().await;
     assert_eq!(world.count("true").await, 11);
-    let untouched: bool = world
-        .ask("select not exists (select from signaling.retention)")
-        .await;
-    assert!(untouched, "no worker has asked for a turn");
+    let turns: i64 = world.ask("select count(*) from signaling.retention").await;
+    assert_eq!(turns, 0);
 }
 
 #[tokio::test]
@@ -162,37 +160,25 @@ async fn of_two_workers_one_deletes_at_a_time() {
 }
 
 #[tokio::test]
-async fn a_pass_is_one_workers_until_that_is_gone_and_goes_on_where_it_was() {
+async fn a_pass_belongs_to_one_worker_and_another_continues_it_after_a_death() {
     let world = World::new().await;
     insert_old(&world, 3_000).await;
     let (one, other) = (Uuid::new_v4(), Uuid::new_v4());
-    let first = delete_finished(&world, one, "1 hour")
-        .await
-        .expect("a batch");
+    let first = delete_batch(&world, one).await;
     let deleted = first.deleted.expect("a number");
     assert!(first.has_turn && !first.is_pass_over && deleted > 0);
     assert_eq!(world.count("true").await, 3_000 - deleted);
 
-    let refused = delete_finished(&world, other, "1 hour")
-        .await
-        .expect("an answer");
-    assert!(!refused.has_turn);
+    assert!(!delete_batch(&world, other).await.has_turn);
     assert_eq!(world.count("true").await, 3_000 - deleted);
 
     let_the_next_one_delete(&world).await;
-    let next = delete_finished(&world, other, "1 hour")
-        .await
-        .expect("a batch");
+    let next = delete_batch(&world, other).await;
     assert!(next.has_turn);
-    assert_eq!(
-        world.count("true").await,
-        3_000 - next.deleted.expect("a number"),
-        "it counts on"
-    );
-    let late = delete_finished(&world, one, "1 hour")
-        .await
-        .expect("an answer");
-    assert!(!late.has_turn, "the first one has lost its turn");
+    // The number includes the deletions of the first worker.
+    let deleted = next.deleted.expect("a number");
+    assert_eq!(world.count("true").await, 3_000 - deleted);
+    assert!(!delete_batch(&world, one).await.has_turn);
 }
 
 #[tokio::test]
@@ -204,38 +190,21 @@ async fn a_deletion_that_is_stuck_holds_up_no_message_and_no_shutdown() {
             "insert into signaling.attempt (message_id, attempt, outcome) values (25, 1, 'transient')",
         )
         .await;
-    let mut client = world.pool.begin().await.expect("a transaction");
-    sqlx::query("select from signaling.attempt for update")
-        .execute(&mut *client)
-        .await
-        .expect("locked");
-    let mut worker = world.worker().env("WORKER_RETENTION", "1h").start();
-    world
-        .until("a batch is stuck", PATIENCE, async || {
-            world
-                .ask(
-                    "select exists (select from pg_stat_activity where datname = current_database()
-                     and wait_event_type = 'Lock' and query like '%delete_finished%')",
-                )
-                .await
-        })
+    let client = world
+        .open_transaction("select from signaling.attempt for update")
         .await;
-    for _ in 0..5 {
-        let id = world.insert(peer(json!({}))).await;
-        assert_eq!(world.until_final(id).await.status, "message_sent");
-    }
+    let mut worker = world.worker().env("WORKER_RETENTION", "1h").start();
+    world.until_worker_waits_for_lock().await;
+    world.assert_sends().await;
     let begun = Instant::now();
     worker.stop().await;
-    assert!(
-        begun.elapsed() < Duration::from_secs(5),
-        "it waited for the deletion"
-    );
+    assert!(begun.elapsed() < Duration::from_secs(5));
     assert_eq!(world.count("id <= 50").await, 50, "the batch is undone");
     drop(client);
 }
 
 #[tokio::test]
-async fn a_pass_ends_where_messages_are_too_young_whatever_their_producers_date_them() {
+async fn a_pass_ends_at_young_messages_whatever_created_at_their_producers_set() {
     let world = World::new().await;
     insert_old(&world, 300).await;
     world
@@ -245,15 +214,11 @@ async fn a_pass_ends_where_messages_are_too_young_whatever_their_producers_date_
         )
         .await;
     world.insert_many(300).await;
-    // Nothing that was inserted after those can have finished before them: it is not looked for.
+    // The pass does not look behind young messages, because later messages can't have finished before them.
     insert_old(&world, 10).await;
 
-    delete_all_finished(&world, "1 hour").await;
-    assert_eq!(
-        world.count("id <= 300").await,
-        0,
-        "dates ahead prove nothing"
-    );
+    delete_all(&world).await;
+    assert_eq!(world.count("id <= 300").await, 0);
     assert_eq!(world.count("id > 300").await, 310);
     let looked_up_to: i64 = world
         .ask("select looked_up_to from signaling.retention")
@@ -269,68 +234,60 @@ async fn a_pass_crosses_a_gap_of_any_size_in_few_batches_and_reads_no_table_as_a
         .execute("select setval(pg_get_serial_sequence('signaling.outbox', 'id'), 20000000000)")
         .await;
     insert_old(&world, 10).await;
-    let batches = delete_all_finished(&world, "1 hour").await;
+    let batches = delete_all(&world).await;
     assert_eq!(world.count("true").await, 0);
     assert!(batches < 500, "{batches} batches");
 
-    // With settings that leave the choice to the planner, on a table that is small enough to be read as a whole.
+    // The table is so small that the planner would choose a sequential scan.
     insert_old(&world, 100).await;
     world.execute("analyze signaling.outbox").await;
     let_the_next_one_delete(&world).await;
     let mut transaction = world.pool.begin().await.expect("a transaction");
     let scanned = "select seq_scan from pg_stat_xact_user_tables
                    where schemaname = 'signaling' and relname = 'outbox'";
-    let before: i64 = sqlx::query_scalar(scanned)
-        .fetch_one(&mut *transaction)
-        .await
-        .expect("statistics");
-    sqlx::query("select signaling.delete_finished(gen_random_uuid(), '1 hour')")
-        .execute(&mut *transaction)
-        .await
-        .expect("a batch");
-    let after: i64 = sqlx::query_scalar(scanned)
-        .fetch_one(&mut *transaction)
-        .await
-        .expect("statistics");
-    assert_eq!(after, before);
+    let mut scans = Vec::new();
+    for _ in 0..2 {
+        let seen: i64 = sqlx::query_scalar(scanned)
+            .fetch_one(&mut *transaction)
+            .await
+            .expect("statistics");
+        scans.push(seen);
+        sqlx::query("select signaling.delete_finished(gen_random_uuid(), '1 hour')")
+            .execute(&mut *transaction)
+            .await
+            .expect("a batch");
+    }
+    assert_eq!(scans[0], scans[1]);
 }
 
 #[tokio::test]
-async fn who_may_call_the_function_needs_no_right_to_delete_and_gets_at_nothing_young() {
+async fn a_role_with_execute_alone_deletes_finished_messages_and_no_young_one() {
     let world = World::new().await;
     insert_old(&world, 5).await;
-    let young = delete_finished(&world, Uuid::new_v4(), "59 seconds").await;
+    let young = try_to_delete(&world, Uuid::new_v4(), "59 seconds").await;
     let error = young.expect_err("refused").to_string();
     assert!(error.contains("at least 1 minute"), "{error}");
 
-    let mut transaction = world.pool.begin().await.expect("a transaction");
     let call = "select has_turn from signaling.delete_finished(gen_random_uuid(), '1 hour')";
-    sqlx::raw_sql(
-        "create role a_worker_of_retention; grant usage on schema signaling to a_worker_of_retention;
-         set local role a_worker_of_retention; savepoint before",
-    )
-    .execute(&mut *transaction)
-    .await
-    .expect("a role");
+    let mut transaction = world
+        .open_transaction(
+            "create role a_worker_of_retention; grant usage on schema signaling to a_worker_of_retention;
+             set local role a_worker_of_retention; savepoint before",
+        )
+        .await;
     let refused = sqlx::raw_sql(call).execute(&mut *transaction).await;
     let error = refused.expect_err("not granted").to_string();
     assert!(error.contains("permission denied for function"), "{error}");
     sqlx::raw_sql(
         "rollback to before; reset role;
          grant execute on function signaling.delete_finished to a_worker_of_retention;
-         set local role a_worker_of_retention",
+         set local role a_worker_of_retention;
+         select signaling.delete_finished(gen_random_uuid(), '1 hour');
+         reset role",
     )
     .execute(&mut *transaction)
     .await
-    .expect("granted");
-    sqlx::raw_sql(call)
-        .execute(&mut *transaction)
-        .await
-        .expect("deleted");
-    sqlx::raw_sql("reset role")
-        .execute(&mut *transaction)
-        .await
-        .expect("reset");
+    .expect("deleted");
     let left: i64 = sqlx::query_scalar("select count(*) from signaling.outbox")
         .fetch_one(&mut *transaction)
         .await

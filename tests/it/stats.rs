@@ -1,8 +1,8 @@
-//! What workers did, added up by the minute, and the count of what waits.
+//! Minute stats and queue counts.
 
 use serde_json::json;
 
-use testkit::{APP_ID, PATIENCE, World, peer, slow_api};
+use testkit::{APP_ID, PATIENCE, World, fleet, peer, slow_api};
 
 /// A sum over all minutes.
 async fn total(world: &World, column: &str) -> i64 {
@@ -13,7 +13,7 @@ async fn total(world: &World, column: &str) -> i64 {
         .await
 }
 
-/// How many durations a histogram holds, over all minutes.
+/// The number of durations in a histogram, over all minutes.
 async fn observed(world: &World, column: &str) -> i64 {
     world
         .ask(&format!(
@@ -22,7 +22,7 @@ async fn observed(world: &World, column: &str) -> i64 {
         .await
 }
 
-/// Counts now, however lately somebody else did.
+/// Counts now, also if a worker has just counted.
 async fn refresh_queue_counts(world: &World) {
     world
         .until("what waits is counted", PATIENCE, async || {
@@ -46,7 +46,7 @@ async fn queue_counts(world: &World, app: &str) -> Option<(i64, i64, i64, i64)> 
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_a_fleet_has_done_adds_up_to_what_the_api_saw_and_the_rows_say() {
+async fn the_minute_stats_of_a_fleet_equal_the_apis_ledger_and_the_rows() {
     let world = World::new().await;
     world.set_faults(&[
         "500:first_calls=1,share=0.1",
@@ -57,14 +57,7 @@ async fn what_a_fleet_has_done_adds_up_to_what_the_api_saw_and_the_rows_say() {
     for _ in 0..5 {
         world.insert(peer(json!({"destination": "never"}))).await;
     }
-    let start = |name: &str| {
-        world
-            .worker()
-            .env("WORKER_NAME", name)
-            .env("WORKER_RETRY_BASE", "100ms")
-            .start()
-    };
-    let mut fleet = [start("one"), start("two")];
+    let mut fleet = fleet(2, || world.worker()).await;
     world.until_all_final().await;
     for worker in &mut fleet {
         worker.stop().await;
@@ -75,29 +68,24 @@ async fn what_a_fleet_has_done_adds_up_to_what_the_api_saw_and_the_rows_say() {
     assert_eq!(total(&world, "message_sent").await, 300);
     assert_eq!(total(&world, "failed").await, 5);
     assert_eq!(total(&world, "calls_rejected").await, 5);
+    let count = |calls: u64| i64::try_from(calls).expect("few");
     assert_eq!(
-        total(&world, "calls_transient").await.unsigned_abs(),
-        app.by_status[&500]
+        total(&world, "calls_transient").await,
+        count(app.by_status[&500])
     );
     assert_eq!(
-        total(&world, "calls_throttled").await.unsigned_abs(),
-        app.by_status[&429]
+        total(&world, "calls_throttled").await,
+        count(app.by_status[&429])
     );
-    assert_eq!(
-        observed(&world, "call_time").await.unsigned_abs(),
-        seen.calls
-    );
-    assert_eq!(
-        observed(&world, "queue_wait").await,
-        305,
-        "each message had one first call"
-    );
+    assert_eq!(observed(&world, "call_time").await, count(seen.calls));
+    // Each message has one first attempt.
+    assert_eq!(observed(&world, "queue_wait").await, 305);
 }
 
 #[tokio::test]
-async fn the_queue_wait_lasts_from_when_a_message_is_due_to_its_first_call() {
+async fn the_queue_wait_lasts_from_the_due_time_to_the_first_attempt() {
     let world = World::new().await;
-    // Inserted long ago, and due for two to five seconds.
+    // The message was inserted long ago, and is due since two to five seconds.
     world
         .insert(peer(
             json!({"created_at": "2001-01-01", "due_at": "2001-01-01"}),
@@ -112,20 +100,19 @@ async fn the_queue_wait_lasts_from_when_a_message_is_due_to_its_first_call() {
     let buckets: Vec<i64> = world
         .ask("select queue_wait from signaling.minute_stats where 1 = any (queue_wait)")
         .await;
-    // Up to 5 s is the twelfth, 60 s would be the fifteenth: a busy machine may take its time.
+    // The twelfth bucket ends at 5 s, and the fifteenth at 60 s. A busy machine may be slow.
     let place = buckets.iter().position(|count| *count == 1);
     assert!(matches!(place, Some(11..=14)), "{buckets:?}");
 }
 
 #[tokio::test]
-async fn what_waits_is_counted_by_app_and_state() {
+async fn pending_messages_are_counted_by_app_and_state() {
     let world = World::with(slow_api(60_000)).await;
     let _worker = world.worker().env("WORKER_MAX_IN_FLIGHT", "1").start();
     world.insert(peer(json!({}))).await;
-    world
-        // A claim alone may be given back, where its slot is over before the call starts.
-        .until("it is called", PATIENCE, async || world.seen().calls == 1)
-        .await;
+    // A worker releases a claimed message if its slot is over before the call.
+    let ledger = world.simulator.ledger();
+    ledger.wait_for_calls(1, PATIENCE).await.expect("a call");
     world.insert_many(3).await;
     world.insert(peer(json!({"due_at": "2100-01-01"}))).await;
     world
@@ -142,7 +129,7 @@ async fn what_waits_is_counted_by_app_and_state() {
         .await;
     assert_eq!(backlog, 3);
 
-    // What is gone is not remembered; an app that has a lane has nothing waiting.
+    // An app without a lane and without messages has no counts. An app with a lane has zeros.
     world
         .execute("delete from signaling.outbox where claim_id is null")
         .await;
@@ -152,49 +139,33 @@ async fn what_waits_is_counted_by_app_and_state() {
 }
 
 #[tokio::test]
-async fn who_counts_while_another_one_does_or_did_lately_does_not() {
+async fn one_worker_counts_at_a_time_and_not_again_soon() {
     let world = World::new().await;
-    let counted = async || {
-        world
-            .ask::<bool>("select signaling.refresh_queue_counts('1 minute')")
-            .await
+    let count = async |arguments: &str| {
+        let count = format!("select signaling.refresh_queue_counts({arguments})");
+        world.ask::<bool>(&count).await
     };
-    assert!(counted().await);
-    assert!(!counted().await, "it was just done");
+    assert!(count("'1 minute'").await);
+    assert!(!count("'1 minute'").await, "counted again at once");
 
-    // Counting has taken a minute: fifty pass before it is done again, whoever asks.
+    // After a count that took a minute, no worker counts for fifty minutes.
     world
         .execute(
             "update signaling.queue_counts_turn set counted_at = now() - interval '45 min', took = '1 min'",
         )
         .await;
-    assert!(
-        !world
-            .ask::<bool>("select signaling.refresh_queue_counts()")
-            .await
-    );
+    assert!(!count("").await);
     world
         .execute(
             "update signaling.queue_counts_turn set counted_at = now() - interval '51 min', took = '1 min'",
         )
         .await;
-    let mut counting = world.pool.begin().await.expect("a transaction");
-    sqlx::query("select from signaling.queue_counts_turn for update")
-        .execute(&mut *counting)
-        .await
-        .expect("locked");
-    assert!(
-        !world
-            .ask::<bool>("select signaling.refresh_queue_counts()")
-            .await,
-        "another one is about it"
-    );
+    let counting = world
+        .open_transaction("select from signaling.queue_counts_turn for update")
+        .await;
+    assert!(!count("").await, "another one is about it");
     counting.rollback().await.expect("unlocked");
-    assert!(
-        world
-            .ask::<bool>("select signaling.refresh_queue_counts()")
-            .await
-    );
+    assert!(count("").await);
 }
 
 #[tokio::test]
@@ -214,7 +185,7 @@ async fn minute_stats_are_forgotten_after_eight_days() {
 }
 
 #[tokio::test]
-async fn of_apps_that_no_worker_has_served_a_hundred_are_counted_and_none_has_minute_stats() {
+async fn a_hundred_unserved_apps_are_counted_and_none_has_minute_stats() {
     let world = World::new().await;
     world
         .execute(

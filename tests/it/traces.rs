@@ -1,4 +1,4 @@
-//! Traces, as a collector gets them.
+//! Traces that a collector receives.
 
 mod collector;
 
@@ -13,7 +13,7 @@ use testkit::{API_KEY, API_SECRET, PATIENCE, Worker, World, channel, peer};
 const TRACE: &str = "0af7651916cd43dd8448eb211c80319c";
 const PRODUCER: &str = "b7ad6b7169203331";
 
-/// A worker whose traces go there soon.
+/// A worker that exports its spans every 50 ms.
 fn traced(world: &World, collector: &Collector) -> Worker {
     world
         .worker()
@@ -22,7 +22,7 @@ fn traced(world: &World, collector: &Collector) -> Worker {
 }
 
 #[tokio::test]
-async fn a_retried_message_is_two_deliveries_under_its_producers_span_each_with_its_call() {
+async fn a_retried_message_is_two_deliveries_in_its_producers_trace() {
     let world = World::new().await;
     let collector = Collector::start(Conduct::Takes).await;
     world.set_faults(&["500:destination=flaky,first_calls=1"]);
@@ -30,17 +30,12 @@ async fn a_retried_message_is_two_deliveries_under_its_producers_span_each_with_
         .env("OTEL_EXPORTER_OTLP_HEADERS", "x-tenant=shop")
         .env("WORKER_NAME", "tracer")
         .start();
-    // Other messages are accepted, so the failed attempt is charged. This one has no span.
+    // The worker charges the failed attempt because the API accepts this message. An unsampled message has no span.
     let unsampled = format!("00-{TRACE}-{PRODUCER}-00");
-    let other = world.insert(peer(json!({"traceparent": unsampled}))).await;
-    world.until_final(other).await;
-    let id = world
-        .insert(peer(json!({
-            "destination": "flaky",
-            "traceparent": format!("00-{TRACE}-{PRODUCER}-01"),
-        })))
-        .await;
-    let row = world.until_final(id).await;
+    world.deliver(json!({"traceparent": unsampled})).await;
+    let traceparent = format!("00-{TRACE}-{PRODUCER}-01");
+    let message = json!({"destination": "flaky", "traceparent": traceparent});
+    let (id, row) = world.deliver(message).await;
     worker.stop().await;
 
     let seen = collector.seen();
@@ -94,12 +89,12 @@ async fn a_retried_message_is_two_deliveries_under_its_producers_span_each_with_
         assert_eq!(call.error.as_deref(), error);
         assert_eq!(delivery.error.as_deref(), error);
     }
-    // How long it waited is told of the first call alone; what became of it, of the last one.
+    // The first attempt has the queue wait, and the last one has the final status.
     assert!(deliveries[0]["signaling.delay_s"].parse::<f64>().is_ok());
     assert!(deliveries[1].get("signaling.delay_s").is_none());
     assert!(deliveries[0].get("signaling.status").is_none());
     assert_eq!(deliveries[1]["signaling.status"], "message_sent");
-    // The times are those of the row.
+    // Span and row have the same times.
     let last = spans
         .iter()
         .find(|span| span.parent == deliveries[1].id)
@@ -110,7 +105,7 @@ async fn a_retried_message_is_two_deliveries_under_its_producers_span_each_with_
 }
 
 #[tokio::test]
-async fn without_a_valid_traceparent_a_delivery_begins_a_trace_and_an_unsampled_one_has_none() {
+async fn a_delivery_without_traceparent_starts_a_trace_and_unsampled_has_none() {
     let world = World::new().await;
     let collector = Collector::start(Conduct::Takes).await;
     let unsampled = format!("00-{TRACE}-{PRODUCER}-00");
@@ -140,10 +135,10 @@ async fn without_a_valid_traceparent_a_delivery_begins_a_trace_and_an_unsampled_
 }
 
 #[tokio::test]
-async fn a_message_that_ends_without_a_call_is_a_delivery_without_one() {
+async fn a_message_that_ends_without_a_call_is_a_delivery_without_a_child() {
     let world = World::new().await;
     let collector = Collector::start(Conduct::Takes).await;
-    // A worker that has a token for one user can't send for another.
+    // A worker with a token of one user can't send for another.
     let id = world.insert(peer(json!({"sender": "mallory"}))).await;
     let mut worker = world
         .worker_without_app()
@@ -198,7 +193,7 @@ async fn traces_have_no_payload_no_names_of_users_and_no_secret_in_them() {
 }
 
 #[tokio::test]
-async fn a_collector_that_is_away_or_hangs_or_refuses_stops_neither_deliveries_nor_the_shutdown() {
+async fn a_failing_collector_stops_neither_deliveries_nor_the_shutdown() {
     for conduct in [Conduct::Away, Conduct::Hangs, Conduct::Refuses] {
         let world = World::new().await;
         let collector = Collector::start(conduct).await;
@@ -215,13 +210,13 @@ async fn a_collector_that_is_away_or_hangs_or_refuses_stops_neither_deliveries_n
         assert!(took < Duration::from_secs(10), "{conduct:?}: {took:?}");
         let told = worker.logged("collector_failed");
         assert!(told <= 1, "{conduct:?}: {told}");
-        // A collector that hangs is one that is waited for: nothing else can be known within the run.
+        // The exporter still waits for a collector that hangs.
         assert!(told == 1 || matches!(conduct, Conduct::Hangs));
     }
 }
 
 #[tokio::test]
-async fn a_collector_that_comes_back_gets_traces_again_and_both_is_said_once() {
+async fn a_collector_that_recovers_gets_traces_and_both_are_logged_once() {
     let world = World::new().await;
     let collector = Collector::start(Conduct::Refuses).await;
     let mut worker = traced(&world, &collector).start();
@@ -241,7 +236,7 @@ async fn a_collector_that_comes_back_gets_traces_again_and_both_is_said_once() {
 }
 
 #[tokio::test]
-async fn settings_of_traces_that_make_no_sense_are_told_of_at_the_start() {
+async fn invalid_settings_of_traces_are_errors_at_the_start() {
     let world = World::new().await;
     for (name, value, says) in [
         (
@@ -289,7 +284,7 @@ async fn traces_go_to_their_collector_through_the_proxy_of_the_environment() {
 }
 
 #[tokio::test]
-async fn nobody_is_told_anything_unless_it_is_asked_for() {
+async fn a_disabled_sdk_exports_nothing() {
     let world = World::new().await;
     let collector = Collector::start(Conduct::Takes).await;
     world.insert(peer(json!({}))).await;

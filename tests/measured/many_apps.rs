@@ -1,36 +1,24 @@
 //! One worker that serves a thousand apps, of which one is busy.
 
-use std::fmt::Write as _;
 use std::fs;
-use std::io::Write as _;
+
 use std::time::{Duration, Instant};
 
-use tempfile::NamedTempFile;
-
-use testkit::{API_KEY, API_SECRET, PgBouncer, Postgres, Worker, World, api_with_limit};
+use testkit::{PgBouncer, Postgres, Worker, World, api_with_limit, app_table};
 
 const APPS: usize = 1_000;
 const MESSAGES: i32 = 5_000;
 const LIMIT_PER_S: u32 = 500;
-/// The longest time that such a worker may take to begin.
+/// The longest time that the worker may take to start.
 const STARTUP: Duration = Duration::from_secs(5);
-/// The most memory that it may take, for each app.
+/// The most memory of the worker for each app.
 const MAX_KB_PER_APP: u64 = 100;
 
-/// A file of so many apps, with the default limit.
-fn apps(base_url: &str) -> NamedTempFile {
-    let mut text = String::new();
-    for number in 0..APPS {
-        writeln!(
-            text,
-            "[apps.app-{number}]\napp_id = \"id-{number}\"\napi_key = \"{API_KEY}\"\napi_secret = \"{API_SECRET}\"\n\
-             base_url = \"{base_url}\"\nrate = {LIMIT_PER_S}\n"
-        )
-        .expect("written");
-    }
-    let mut file = NamedTempFile::new().expect("a file");
-    file.write_all(text.as_bytes()).expect("written");
-    file
+/// A configuration file with a thousand apps.
+fn apps(base_url: &str) -> String {
+    let lines = format!("base_url = \"{base_url}\"\nrate = {LIMIT_PER_S}");
+    let apps = (0..APPS).map(|number| app_table(&format!("app-{number}"), &lines));
+    apps.collect()
 }
 
 async fn insert_for(world: &World, app: &str, count: i32) {
@@ -67,13 +55,13 @@ async fn keeps_its_pace(behind_pooler: bool) {
     };
     let config = apps(&world.simulator.base_url());
     let began = Instant::now();
-    let mut worker = Worker::new(&["run", "--config"])
-        .arg(config.path().to_str().expect("a path"))
+    let mut worker = Worker::new(&["run"])
+        .file("WORKER_CONFIG", &config)
         .env("DATABASE_URL", &url)
         .start();
     worker.until_logged("worker_started").await;
     let startup = began.elapsed();
-    // An idle app is served as well, and the busy one sends its first message.
+    // The busy app sends its first message, and an idle app is served as well.
     insert_for(&world, "app-1", 1).await;
     insert_for(&world, "app-999", 1).await;
     world.until_all_final().await;
@@ -90,7 +78,7 @@ async fn keeps_its_pace(behind_pooler: bool) {
     eprintln!(
         "behind a pooler: {behind_pooler}, started after {startup:?}, {rate:.0} calls/s, {memory_kb} KB"
     );
-    let seen = &world.seen().apps["id-1"];
+    let seen = &world.seen().apps["app-1-id"];
     assert!(seen.worst_sliding_second <= u64::from(LIMIT_PER_S));
     assert!(
         rate > 0.95 * f64::from(LIMIT_PER_S) / 1.02,

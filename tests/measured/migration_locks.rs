@@ -1,4 +1,4 @@
-//! `worker migrate` in a database whose application goes on: what it locks, and for how long others wait.
+//! `worker migrate` beside a running application: its locks, and the wait of other statements.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -10,7 +10,7 @@ use sqlx::{AssertSqlSafe, Connection, PgConnection, SqlSafeStr};
 
 use testkit::{PATIENCE, Postgres, WholeMachine, Worker, until};
 
-/// The first migration. It makes the tables, so that the rule can't go for it.
+/// The first migration. It makes the tables, so the rule for locks is not for it.
 const FIRST: &str = include_str!("../../migrations/0001_outbox.sql");
 
 /// A claim of the next messages.
@@ -31,7 +31,7 @@ const RECORD: &str = "with claimed as materialized (
         array(select 500 from claimed), array(select 'id' from claimed), array(select 'why' from claimed),
         array(select 'transient' from claimed), array(select interval '1 second' from claimed))";
 
-/// What an application and its workers do all the time.
+/// The statements of an application and its workers.
 const LOAD: [&str; 5] = [
     "insert into signaling.outbox (sender, destination, payload) values ('alice', 'bob', 'hello')",
     CLAIM,
@@ -44,7 +44,7 @@ fn migrations_directory() -> &'static Path {
     Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/migrations"))
 }
 
-/// The files of a directory with SQL in them, by name.
+/// The SQL files of a directory, sorted by name.
 fn sql_files(directory: &Path) -> Vec<PathBuf> {
     let entries = std::fs::read_dir(directory).expect("a directory");
     let mut files: Vec<_> = entries
@@ -55,7 +55,7 @@ fn sql_files(directory: &Path) -> Vec<PathBuf> {
     files
 }
 
-/// A new database with the first migration and all functions; its URL.
+/// Creates a database with the first migration and all functions. Returns the URL.
 async fn database_at_version_1() -> String {
     let url = Postgres::shared().await.empty_database().await;
     let mut connection = connected(&url).await;
@@ -83,6 +83,16 @@ async fn connected(url: &str) -> PgConnection {
     PgConnection::connect(url).await.expect("connected")
 }
 
+async fn ask<T>(connection: &mut PgConnection, query: &str) -> T
+where
+    T: Send + Unpin + for<'r> sqlx::Decode<'r, sqlx::Postgres> + sqlx::Type<sqlx::Postgres>,
+{
+    sqlx::query_scalar(AssertSqlSafe(query.to_owned()))
+        .fetch_one(connection)
+        .await
+        .unwrap_or_else(|error| panic!("{query}: {error}"))
+}
+
 async fn execute(connection: &mut PgConnection, sql: &str) {
     sqlx::raw_sql(AssertSqlSafe(sql.to_owned()))
         .execute(connection)
@@ -90,7 +100,7 @@ async fn execute(connection: &mut PgConnection, sql: &str) {
         .unwrap_or_else(|error| panic!("{sql}: {error}"));
 }
 
-/// Messages, most of them final.
+/// Inserts messages. Nine of ten are final.
 async fn fill(connection: &mut PgConnection, messages: i32) {
     execute(
         connection,
@@ -104,7 +114,7 @@ async fn fill(connection: &mut PgConnection, messages: i32) {
     .await;
 }
 
-/// Repeats a statement on a connection of its own until `stop`; how often, and the longest time that one took.
+/// Repeats a statement on its own connection until `stop`. Returns the number of repeats and the longest duration.
 async fn repeat(url: String, sql: &'static str, stop: Arc<AtomicBool>) -> (u32, Duration) {
     let mut connection = connected(&url).await;
     let (mut count, mut longest) = (0, Duration::ZERO);
@@ -122,7 +132,7 @@ fn migrate(url: &str) -> Worker {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn no_insert_claim_or_record_fails_or_waits_while_a_database_in_use_is_migrated() {
+async fn no_insert_claim_or_record_fails_or_waits_during_a_migration() {
     let _machine = WholeMachine::take().await;
     let url = database_at_version_1().await;
     let mut connection = connected(&url).await;
@@ -136,7 +146,7 @@ async fn no_insert_claim_or_record_fails_or_waits_while_a_database_in_use_is_mig
         migrated.stdout.contains("applied 2 stats in "),
         "{migrated:?}"
     );
-    // And all functions are replaced, again and again.
+    // The next migrations replace all functions.
     for _ in 0..5 {
         execute(
             &mut connection,
@@ -159,24 +169,17 @@ async fn no_insert_claim_or_record_fails_or_waits_while_a_database_in_use_is_mig
     }
     for condition in ["claimed_by = 'me'", "error = 'why'"] {
         let query = format!("select exists (select from signaling.outbox where {condition})");
-        let happened: bool = sqlx::query_scalar(AssertSqlSafe(query))
-            .fetch_one(&mut connection)
-            .await
-            .expect("an answer");
-        assert!(happened, "{condition}");
+        assert!(ask::<bool>(&mut connection, &query).await, "{condition}");
     }
 }
 
 #[tokio::test]
-async fn a_migration_that_gets_no_lock_says_who_holds_it_and_tries_again() {
+async fn a_migration_that_gets_no_lock_names_the_holder_and_tries_again() {
     let _machine = WholeMachine::take().await;
     let url = database_at_version_1().await;
     let mut client = connected(&url).await;
-    let pid: i32 = sqlx::query_scalar("select pg_backend_pid()")
-        .fetch_one(&mut client)
-        .await
-        .expect("a process");
-    // The second migration makes a table of this name, and so waits for the end of this transaction.
+    let pid: i32 = ask(&mut client, "select pg_backend_pid()").await;
+    // The second migration makes a table of this name, so it waits for this transaction.
     execute(
         &mut client,
         "set application_name = 'a long report'; begin; create table signaling.queue_counts (hush_hush text)",
@@ -198,26 +201,18 @@ async fn a_migration_that_gets_no_lock_says_who_holds_it_and_tries_again() {
     let mut second = migrate(&url).arg("--lock-wait").arg("1m").start();
     second.until_logged("migration_blocked").await;
     execute(&mut client, "rollback").await;
-    assert_eq!(
-        second.wait_exit().await,
-        Some(0),
-        "{}",
-        second.stderr.text()
-    );
+    assert_eq!(second.wait_exit().await, Some(0));
     let printed = second.stdout.text();
     assert!(printed.contains("applied 2 stats in "), "{printed}");
 }
 
 #[tokio::test]
-async fn migrators_take_turns_and_say_who_is_at_work() {
+async fn migrators_take_turns_and_name_the_running_one() {
     let _machine = WholeMachine::take().await;
     let url = Postgres::shared().await.empty_database().await;
     let mut other = connected(&url).await;
     execute(&mut other, "select pg_advisory_lock(7310596821344204)").await;
-    let pid: i32 = sqlx::query_scalar("select pg_backend_pid()")
-        .fetch_one(&mut other)
-        .await
-        .expect("a process");
+    let pid: i32 = ask(&mut other, "select pg_backend_pid()").await;
     let refused = migrate(&url).arg("--lock-wait").arg("300ms").finish().await;
     assert_eq!(refused.code, Some(1), "{refused:?}");
     let expected =
@@ -226,59 +221,45 @@ async fn migrators_take_turns_and_say_who_is_at_work() {
 
     let mut patient = migrate(&url).arg("--lock-wait").arg("1m").start();
     until("it waits for its turn", PATIENCE, async || {
-        sqlx::query_scalar(
+        ask(
+            &mut other,
             "select exists (select from pg_stat_activity where datname = current_database()
              and query like '%pg_try_advisory_lock%' and pid <> pg_backend_pid())",
         )
-        .fetch_one(&mut other)
         .await
-        .expect("an answer")
     })
     .await;
     assert!(patient.is_running());
     execute(&mut other, "select pg_advisory_unlock_all()").await;
-    assert_eq!(
-        patient.wait_exit().await,
-        Some(0),
-        "{}",
-        patient.stderr.text()
-    );
+    assert_eq!(patient.wait_exit().await, Some(0));
 }
 
-/// What a migration does to the two tables that grow with the messages.
+/// The effects of a migration on the two tables that grow with the messages.
 #[derive(Debug)]
 struct Footprint {
-    /// Locks that an insert, a claim or a record has to wait for.
+    /// Locks that block an insert, a claim or a record.
     locks: Vec<String>,
-    /// Whether a whole table is read or written anew, which takes the longer the more there is.
+    /// The migration reads or rewrites a whole table, so its duration grows with the table.
     reads_a_table: bool,
 }
 
-/// Runs a migration in a transaction, looks at what it has done, and undoes it.
+/// Runs a migration in a transaction, returns its effects, and rolls it back.
 async fn footprint(connection: &mut PgConnection, sql: &str) -> Footprint {
-    const SEEN: &str = "select coalesce(sum(seq_tup_read), 0)::bigint,
-                               array_agg(pg_relation_filenode(relid)::bigint order by relid)
+    const SEEN: &str = "select concat(sum(seq_tup_read), ' ', array_agg(pg_relation_filenode(relid) order by relid))
                         from pg_stat_xact_user_tables
                         where schemaname = 'signaling' and relname in ('outbox', 'attempt')";
     let mut transaction = connection.begin().await.expect("a transaction");
-    let before: (i64, Vec<i64>) = sqlx::query_as(SEEN)
-        .fetch_one(&mut *transaction)
-        .await
-        .expect("statistics");
+    let before: String = ask(&mut transaction, SEEN).await;
     execute(&mut transaction, sql).await;
-    let after: (i64, Vec<i64>) = sqlx::query_as(SEEN)
-        .fetch_one(&mut *transaction)
-        .await
-        .expect("statistics");
-    let locks = sqlx::query_scalar(
-        "select distinct relation::regclass || ' ' || mode from pg_locks
+    let after: String = ask(&mut transaction, SEEN).await;
+    let locks = ask(
+        &mut transaction,
+        "select array(select distinct relation::regclass || ' ' || mode from pg_locks
          where pid = pg_backend_pid() and relation in ('signaling.outbox'::regclass, 'signaling.attempt'::regclass)
            and mode in ('ShareLock', 'ShareRowExclusiveLock', 'ExclusiveLock', 'AccessExclusiveLock')
-         order by 1",
+         order by 1)",
     )
-    .fetch_all(&mut *transaction)
-    .await
-    .expect("locks");
+    .await;
     transaction.rollback().await.expect("undone");
     Footprint {
         locks,
@@ -293,7 +274,7 @@ async fn no_migration_reads_or_writes_a_whole_table_while_it_locks_it() {
     let mut connection = connected(&url).await;
     fill(&mut connection, 1_000).await;
 
-    // What this test is there to find, and what it lets pass.
+    // Changes that the test must find, and changes that it must allow.
     for (sql, lock, reads_a_table) in [
         (
             "create index on signaling.outbox (finished_at)",
@@ -331,7 +312,7 @@ async fn no_migration_reads_or_writes_a_whole_table_while_it_locks_it() {
     assert!(files.len() > 1, "{files:?}");
     for file in &files[1..] {
         let sql = std::fs::read_to_string(file).expect("its text");
-        // Those that run outside of a transaction take no such lock.
+        // A migration outside of a transaction takes no such lock.
         if !sql.starts_with("-- no-transaction\n") {
             let footprint = footprint(&mut connection, &sql).await;
             assert!(

@@ -3,7 +3,7 @@
 use simulator::SimulatorConfig;
 use testkit::SchedulerStalls;
 
-use testkit::{APP_ID, PATIENCE, World};
+use testkit::{APP_ID, World, fleet};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_fleet_of_four_stays_within_the_limit_and_sends_no_message_twice() {
@@ -11,30 +11,11 @@ async fn a_fleet_of_four_stays_within_the_limit_and_sends_no_message_twice() {
     api.behaviour.limit = None;
     let world = World::alone(api).await;
     let stalls = SchedulerStalls::watch();
-    let fleet: Vec<_> = (0..4)
-        .map(|number| {
-            world
-                .worker()
-                .env("WORKER_NAME", &format!("worker-{number}"))
-                .start()
-        })
-        .collect();
-    for worker in &fleet {
-        worker.until_logged("worker_started").await;
-    }
+    let _fleet = fleet(4, || world.worker()).await;
     world.insert_many(1_500).await;
-    world
-        .until("every row is final", PATIENCE, async || {
-            world.count("status = 'pending'").await == 0
-        })
-        .await;
+    world.until_all_final().await;
 
-    assert_eq!(
-        world
-            .count("status = 'message_sent' and attempts = 1")
-            .await,
-        1_500
-    );
+    world.assert_sent_once(1_500).await;
     let app = &world.seen().apps[APP_ID];
     assert_eq!((app.calls, app.duplicates), (1_500, 0));
     assert_eq!(app.by_status.get(&200), Some(&1_500), "{:?}", app.by_status);
@@ -42,14 +23,14 @@ async fn a_fleet_of_four_stays_within_the_limit_and_sends_no_message_twice() {
         .ask("select signaling.peak_rate('default', '-infinity', 'infinity')")
         .await;
     assert!(started <= 500, "{started} calls started in a second");
-    // They also arrive like that, unless this very process was kept from taking note of it.
+    // The calls also arrive at this pace, unless the scheduler stalled this process.
     let longest_stall = stalls.take_longest();
     assert!(
         app.worst_sliding_second <= 500 || longest_stall > SchedulerStalls::TOLERABLE,
         "{} calls arrived in a second, on a machine that stood still for {longest_stall:?}",
         app.worst_sliding_second
     );
-    // Without a reason to be slow, the fleet uses what it may. The figure itself is for `worker dev` to show.
+    // A fleet without faults uses the limit.
     assert!(app.calls_per_s > 350.0, "{} calls/s", app.calls_per_s);
     let workers: i64 = world
         .ask("select count(distinct claimed_by) from signaling.outbox")

@@ -3,20 +3,20 @@
 use std::time::Duration;
 
 use serde_json::json;
-use simulator::{Behaviour, SimulatorConfig};
+use simulator::SimulatorConfig;
 use sqlx::{Connection, Row};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use testkit::{
-    APP_ID, Finished, PATIENCE, PgBouncer, Postgres, WholeMachine, Worker, World, peer,
+    APP_ID, PATIENCE, PgBouncer, Postgres, Running, WholeMachine, Worker, World, peer,
     pooled_client, slow_api, until,
 };
 
 /// The calls a second that the API of these tests allows.
 const LIMIT_PER_S: u32 = 150;
 
-/// A world whose workers and commands go through a pooler; the test itself does not.
+/// A world whose workers and commands connect through a pooler. The test connects directly.
 struct Pooled {
     world: World,
     pooler: PgBouncer,
@@ -39,21 +39,10 @@ impl Pooled {
             _machine: machine,
         }
     }
-
-    /// What a command says through the pooler that does what it is asked for.
-    async fn done(&self, arguments: &[&str]) -> String {
-        let Finished {
-            code,
-            stdout,
-            stderr,
-        } = self.world.command(arguments).finish().await;
-        assert_eq!(code, Some(0), "{arguments:?}: {stderr}");
-        stdout
-    }
 }
 
-/// A client of the application that shares the pool, and looks for what workers may have left in the sessions that it
-/// is lent. Returns how often it has looked.
+/// A client of the application that shares the pool. The client asserts that workers leave no settings and no prepared
+/// statements in sessions. Returns the number of checks.
 fn other_client(url: &str, ending: CancellationToken) -> JoinHandle<usize> {
     let url = url.to_owned();
     tokio::spawn(async move {
@@ -81,15 +70,9 @@ fn other_client(url: &str, ending: CancellationToken) -> JoinHandle<usize> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn two_workers_behind_a_pooler_send_each_message_once_within_the_limit() {
     for settings in PgBouncer::variants().await {
-        let simulator = SimulatorConfig {
-            behaviour: Behaviour {
-                limit: Some(LIMIT_PER_S),
-                latency_ms: 20,
-                ..Behaviour::default()
-            },
-            ..SimulatorConfig::default()
-        };
-        let pooled = Pooled::start(simulator, settings).await;
+        let mut api = slow_api(20);
+        api.behaviour.limit = Some(LIMIT_PER_S);
+        let pooled = Pooled::start(api, settings).await;
         let world = &pooled.world;
         world.insert_many(300).await;
         let start = |name: &str| {
@@ -109,28 +92,20 @@ async fn two_workers_behind_a_pooler_send_each_message_once_within_the_limit() {
             world.insert(peer(json!({"payload": payload}))).await;
         }
         world.until_all_final().await;
-        // A lone message is found without a notification, too.
-        let lone = world.insert(peer(json!({"payload": "lone"}))).await;
-        let row = world.until_final(lone).await;
+        // The worker finds a lone message without a notification.
+        let (_, row) = world.deliver(json!({"payload": "lone"})).await;
         assert!(row.lateness() < time::Duration::seconds(2), "{row:?}");
 
         ending.cancel();
         for client in others {
             assert!(client.await.expect("it found nothing") > 10);
         }
-        assert_eq!(
-            world
-                .count("status = 'message_sent' and attempts = 1")
-                .await,
-            361,
-            "{settings}"
-        );
-        let app = &world.seen().apps[APP_ID];
-        assert_eq!((app.calls, app.duplicates), (361, 0), "{settings}");
+        world.assert_sent_once(361).await;
+        world.assert_no_repeats(361);
+        let busiest = world.seen().apps[APP_ID].worst_sliding_second;
         assert!(
-            app.worst_sliding_second <= u64::from(LIMIT_PER_S),
-            "{} calls in a second",
-            app.worst_sliding_second
+            busiest <= u64::from(LIMIT_PER_S),
+            "{busiest} calls in a second"
         );
         for worker in &mut workers {
             worker.stop().await;
@@ -141,7 +116,7 @@ async fn two_workers_behind_a_pooler_send_each_message_once_within_the_limit() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_commands_work_through_a_pooler_save_migrate_which_says_so() {
+async fn every_command_except_migrate_works_through_a_pooler() {
     for settings in PgBouncer::variants().await {
         let pooled = Pooled::start(slow_api(0), settings).await;
         let world = &pooled.world;
@@ -165,19 +140,17 @@ async fn the_commands_work_through_a_pooler_save_migrate_which_says_so() {
             arguments.extend(message);
             arguments
         };
-        let failed: i64 = id(&pooled.done(&enqueue("nobody")).await);
+        let failed: i64 = id(&world.run(&enqueue("nobody")).await);
         assert_eq!(world.until_final(failed).await.status, "failed");
 
-        let paused = pooled
-            .done(&["pause", "default", "--reason", "a test"])
-            .await;
+        let paused = world.run(&["pause", "default", "--reason", "a test"]).await;
         assert!(paused.starts_with("default is paused: "), "{paused}");
-        let held: i64 = id(&pooled.done(&enqueue("bob")).await);
-        let cancelled: i64 = id(&pooled.done(&enqueue("carol")).await);
-        pooled.done(&["cancel", &cancelled.to_string()]).await;
+        let held: i64 = id(&world.run(&enqueue("bob")).await);
+        let cancelled: i64 = id(&world.run(&enqueue("carol")).await);
+        world.run(&["cancel", &cancelled.to_string()]).await;
         assert_eq!(world.row(cancelled).await.status, "cancelled");
-        pooled.done(&["limit", "default", "50"]).await;
-        let status = pooled.done(&["status"]).await;
+        world.run(&["limit", "default", "50"]).await;
+        let status = world.run(&["status"]).await;
         assert!(
             status.contains("paused by") && status.contains("50"),
             "{status}"
@@ -185,8 +158,8 @@ async fn the_commands_work_through_a_pooler_save_migrate_which_says_so() {
         assert_eq!(world.row(held).await.status, "pending");
 
         world.set_faults(&[]);
-        pooled.done(&["retry", "--app", "default"]).await;
-        pooled.done(&["resume", "default"]).await;
+        world.run(&["retry", "--app", "default"]).await;
+        world.run(&["resume", "default"]).await;
         for id in [held, failed] {
             assert_eq!(world.until_final(id).await.status, "message_sent");
         }
@@ -213,27 +186,16 @@ async fn a_pooler_that_is_killed_and_started_again_costs_no_message_and_no_outco
         world.until_accepted(100).await;
         pooled.pooler.kill().await;
         let called = world.seen().calls;
-        // The other one may have had nothing under way just then.
-        until("outcomes are kept", PATIENCE, async || {
-            workers
-                .iter()
-                .any(|worker| worker.logged("record_failed") > 0)
-        })
-        .await;
+        // One of the workers may have had no message in flight.
+        let has_failed = |worker: &Running| worker.logged("record_failed") > 0;
+        let fail = async || workers.iter().any(has_failed);
+        until("a record fails", PATIENCE, fail).await;
         pooled.pooler.restart(Postgres::shared().await).await;
-        world
-            .until("every row is final", PATIENCE, async || {
-                world.count("status = 'pending'").await == 0
-            })
-            .await;
+        world.until_all_final().await;
         assert!(called < 500, "the end came too late for this test");
         assert_eq!(world.count("status = 'message_sent'").await, 500);
-        let seen = world.seen();
-        assert_eq!(
-            (seen.calls, seen.duplicates),
-            (500, 0),
-            "outcomes were kept while the pooler was away"
-        );
+        // The workers kept the outcomes.
+        world.assert_no_repeats(500);
         for worker in &mut workers {
             assert!(worker.is_running(), "it has gone on");
             worker.stop().await;
@@ -242,20 +204,19 @@ async fn a_pooler_that_is_killed_and_started_again_costs_no_message_and_no_outco
 }
 
 #[tokio::test]
-async fn a_pooler_that_lends_a_session_for_as_long_as_its_client_stays_is_none() {
+async fn a_pooler_in_session_mode_is_like_a_direct_connection() {
     let world = World::new().await;
-    // Then every connection of the worker needs one of the pool.
+    // Each connection of the worker needs its own connection of the pool.
     let settings = "pool_mode = session\ndefault_pool_size = 10";
     let pooler = PgBouncer::start(Postgres::shared().await, settings).await;
     let url = pooler.url(&world.url);
     let mut worker = world.worker().env("DATABASE_URL", &url).start();
-    let id = world.insert(peer(json!({}))).await;
-    assert_eq!(world.until_final(id).await.status, "message_sent");
+    world.assert_sends().await;
     world.until_idle().await;
-    let listens = "select exists (select from pg_stat_activity where datname = current_database()
-                   and query ilike 'listen%')";
     world
-        .until("it listens", PATIENCE, async || world.ask(listens).await)
+        .until_true(
+            "select exists (select from pg_stat_activity where datname = current_database() and query ilike 'listen%')",
+        )
         .await;
     worker.stop().await;
 }

@@ -1,54 +1,53 @@
 //! The steps by their names in the code.
 
-/// A delivery: a worker and a place in its hands.
+/// The position of a delivery.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct At {
     pub(crate) worker: usize,
     pub(crate) place: usize,
 }
 
-/// A step. Each is one statement, or one function of a worker, and takes no time. Any time may pass between two of
-/// them: a worker that is stopped, an answer or a record that is late, and a database that refuses for a while are
-/// steps that are not taken yet.
+/// A step: one statement or one function of a worker. A step takes no time, and any time may pass between two steps. So
+/// a suspended worker, a late response and an outage of the database are steps that the model takes later.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Action {
     /// `signaling.claim`, for one row that is due. A batch is many of them.
     Claim { worker: usize, message: usize },
-    /// `LaneLoop::hand_out`: the claim's answer is here.
+    /// `LaneLoop::hand_out`: the worker receives the claim's response.
     HandOut(At),
-    /// `LaneLoop::claim` fails: the claim's answer will never come.
+    /// `LaneLoop::claim` fails: the claim's response is lost.
     LoseTheAnswer(At),
-    /// `Outbox::give_back_claim`: a claim without an answer is given back.
+    /// `Outbox::give_back_claim`: the worker releases a claim without a response.
     GiveBackClaim(At),
     /// `Outbox::peek`: the worker reads the database's clock again.
     Peek { worker: usize },
-    /// `deliver` at a wave: the message goes back before its call (lane held, shutdown).
+    /// The worker releases the message before its call (lane held, shutdown).
     Recall(At),
-    /// `Client::connection` fails: as good as a call that failed.
+    /// `Client::connection` fails.
     NotSent(At),
-    /// `SendPermit::take`, then `Client::send`; or why not.
+    /// `SendPermit::take`, then `Client::send` if there is a permit.
     TakePermit { at: At, is_taken: bool },
-    /// `Client::send` alone, for a worker that had stopped just before it.
+    /// `Client::send` alone, after a suspension of the worker.
     Send { at: At, is_taken: bool },
-    /// `conclude`: the call is over, for the worker.
+    /// `conclude`: the worker has the outcome of the call.
     Conclude { at: At, answer: Response },
     /// `signaling.record`.
     Record(At),
-    /// The same, and the database's answer is lost: it is tried again (`Recorder::write`).
+    /// `signaling.record`, whose response is lost. The recorder tries again (`Recorder::write`).
     RecordUnanswered(At),
-    /// The database refuses the record for what is in it: it is given up (`Recorder::write`).
+    /// The database refuses the record, and the recorder gives it up (`Recorder::write`).
     GiveUpRecord(At),
-    /// The process dies with all that it has in hand. Another one takes its place.
+    /// The process dies, and a new one replaces it.
     Crash { worker: usize },
     /// `Outbox::expire`.
     Expire { message: usize },
     /// `signaling.cancel`.
     Cancel { message: usize },
-    /// Time passes, for one host perhaps asleep.
+    /// A tick passes. One host may be asleep.
     Tick { asleep: Option<usize> },
 }
 
-/// What a call comes to, for the worker.
+/// The outcome of a call for the worker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Response {
     /// A 200 with a readable body.
@@ -66,7 +65,7 @@ pub(crate) enum Response {
 }
 
 impl Response {
-    /// What the API may say of a call that it took, and of one that it did not.
+    /// The possible outcomes of a call that the API accepted, and of one that it did not.
     pub(crate) fn possible(is_taken: bool) -> &'static [Self] {
         if is_taken {
             &[Self::Success, Self::Ambiguous]

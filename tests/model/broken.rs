@@ -1,4 +1,4 @@
-//! Each rule taken away alone: the checker finds what breaks. So every property of the promise can fail.
+//! Without any one of the rules, the checker finds a counterexample. So every property of the promise can fail.
 
 use super::explorer::counterexample;
 use super::promise;
@@ -17,7 +17,7 @@ pub(crate) fn breaks(property: &'static str, protocol: &Protocol) {
     }
 }
 
-/// The same, for two workers and a message without some rule.
+/// Explores two workers and one message without a rule, and expects a violation.
 fn breaks_without(rule: fn(&mut Rules), message: Message, property: &'static str) {
     let mut protocol = Protocol::of(2, 1, &[message]);
     rule(&mut protocol.rules);
@@ -34,16 +34,13 @@ fn without_the_claim_in_the_record_two_workers_call_at_once() {
 }
 
 #[test]
-fn without_a_look_at_the_status_a_late_record_changes_a_final_row() {
-    breaks_without(
-        |rules| rules.record_wants_a_pending_row = false,
-        AT_LEAST_ONCE,
-        promise::FINAL,
-    );
+fn without_a_check_of_the_status_a_late_record_changes_a_final_row() {
+    let rule = |rules: &mut Rules| rules.record_wants_a_pending_row = false;
+    breaks_without(rule, AT_LEAST_ONCE, promise::FINAL);
 }
 
 #[test]
-fn without_a_look_at_the_lease_two_workers_call_at_once() {
+fn without_a_check_of_the_lease_two_workers_call_at_once() {
     let rule: fn(&mut Rules) = |rules| rules.permit_checks_the_lease = false;
     breaks_without(rule, AT_LEAST_ONCE, promise::ALONE);
     breaks_without(rule, AT_LEAST_ONCE, promise::LEASED);
@@ -52,45 +49,23 @@ fn without_a_look_at_the_lease_two_workers_call_at_once() {
 
 #[test]
 fn a_lease_that_is_counted_from_the_answer_lets_two_workers_call_at_once() {
-    breaks_without(
-        |rules| rules.lease_counts_from_the_asking = false,
-        AT_LEAST_ONCE,
-        promise::ALONE,
-    );
+    let rule = |rules: &mut Rules| rules.lease_counts_from_the_asking = false;
+    breaks_without(rule, AT_LEAST_ONCE, promise::ALONE);
 }
 
 #[test]
 fn on_hosts_that_sleep_the_lease_alone_does_not_keep_two_workers_apart() {
-    let sleeping = Protocol::of_hosts_that_sleep(2, &[AT_LEAST_ONCE]);
-    let rules = Rules {
-        permit_checks_the_clock: false,
-        ..sleeping.rules
-    };
-    breaks(
-        promise::ALONE,
-        &Protocol {
-            rules,
-            ..sleeping.clone()
-        },
-    );
-    let rules = Rules {
-        permit_checks_the_slot: false,
-        ..sleeping.rules
-    };
-    breaks(
-        promise::ALONE,
-        &Protocol {
-            rules,
-            ..sleeping.clone()
-        },
-    );
-    // A reading that was on its way while the host slept is as old as the sleep was long, and both clocks of the host
-    // agree since.
-    let rules = Rules {
-        standstill_counts_from_the_asking: false,
-        ..sleeping.rules
-    };
-    breaks(promise::ALONE, &Protocol { rules, ..sleeping });
+    let rules: [fn(&mut Rules); 3] = [
+        |rules| rules.permit_checks_the_clock = false,
+        |rules| rules.permit_checks_the_slot = false,
+        // A reading that was in flight while the host slept is as old as the sleep, and both clocks of the host agree.
+        |rules| rules.standstill_counts_from_the_asking = false,
+    ];
+    for rule in rules {
+        let mut sleeping = Protocol::of_hosts_that_sleep(2, &[AT_LEAST_ONCE]);
+        rule(&mut sleeping.rules);
+        breaks(promise::ALONE, &sleeping);
+    }
 }
 
 #[test]
@@ -110,26 +85,21 @@ fn ambiguous_calls_that_are_repeated_whatever_the_row_promises_arrive_twice() {
 
 #[test]
 fn without_an_entry_for_lost_claims_a_second_call_has_no_explanation() {
-    breaks_without(
-        |rules| rules.claim_logs_lost = false,
-        AT_LEAST_ONCE,
-        promise::EXPLAINED,
-    );
+    let rule = |rules: &mut Rules| rules.claim_logs_lost = false;
+    breaks_without(rule, AT_LEAST_ONCE, promise::EXPLAINED);
 }
 
 #[test]
 fn lost_rows_that_are_claimed_without_end_are_called_more_often_than_allowed() {
-    breaks_without(
-        |rules| rules.claim_ends_lost_last_attempts = false,
-        AT_LEAST_ONCE,
-        promise::WITHIN_ATTEMPTS,
-    );
+    let rule = |rules: &mut Rules| rules.claim_ends_lost_last_attempts = false;
+    breaks_without(rule, AT_LEAST_ONCE, promise::WITHIN_ATTEMPTS);
 }
 
 #[test]
-fn without_a_look_at_the_expiry_messages_are_called_too_late() {
+fn without_a_check_of_the_expiry_messages_are_called_too_late() {
+    let rule = |rules: &mut Rules| rules.expiry_is_looked_at = false;
     breaks_without(
-        |rules| rules.expiry_is_looked_at = false,
+        rule,
         AT_LEAST_ONCE.expiring_in(2),
         promise::NOT_AFTER_EXPIRY,
     );
@@ -154,28 +124,19 @@ fn an_expiry_that_ignores_the_claim_ends_what_is_being_called() {
 }
 
 #[test]
-fn a_lost_row_that_ends_without_a_word_hides_that_it_may_have_arrived() {
-    breaks_without(
-        |rules| rules.ends_tell_of_loss = false,
-        AT_LEAST_ONCE,
-        promise::TOLD,
-    );
+fn a_lost_row_that_ends_without_a_reason_hides_a_possible_arrival() {
+    let rule = |rules: &mut Rules| rules.ends_tell_of_loss = false;
+    breaks_without(rule, AT_LEAST_ONCE, promise::TOLD);
 }
 
 #[test]
 fn an_ambiguous_call_that_counts_as_a_success_claims_what_did_not_happen() {
-    breaks_without(
-        |rules| rules.success_needs_an_answer = false,
-        AT_LEAST_ONCE,
-        promise::SUCCESS,
-    );
+    let rule = |rules: &mut Rules| rules.success_needs_an_answer = false;
+    breaks_without(rule, AT_LEAST_ONCE, promise::SUCCESS);
 }
 
 #[test]
 fn without_an_end_of_leases_a_message_is_lost_with_its_worker() {
-    breaks_without(
-        |rules| rules.lost_rows_are_due = false,
-        AT_LEAST_ONCE,
-        promise::NOT_LOST,
-    );
+    let rule = |rules: &mut Rules| rules.lost_rows_are_due = false;
+    breaks_without(rule, AT_LEAST_ONCE, promise::NOT_LOST);
 }

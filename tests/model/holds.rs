@@ -1,4 +1,4 @@
-//! The promise holds in every state that can be reached.
+//! The promise is true in every reachable state.
 
 use super::explorer::{Failure, explore};
 use super::protocol::Protocol;
@@ -7,7 +7,7 @@ use super::rules::Message;
 const AT_LEAST_ONCE: Message = Message::AT_LEAST_ONCE;
 const AT_MOST_ONCE: Message = Message::AT_MOST_ONCE;
 
-/// Explores every state. The promise holds in each, each situation is met in some, and there are not suspiciously few.
+/// Explores every state. A low number of states would show a model that excludes too much.
 pub(crate) fn holds(what: &str, protocol: &Protocol, least_states: usize) {
     let exploration = explore(protocol);
     let states = exploration.states;
@@ -44,7 +44,7 @@ fn the_promise_holds_for_messages_that_expire() {
     holds("three workers, at-most-once, expiring", &protocol, 1_000);
 }
 
-/// The short lease leaves a call no tick to wait for: what one message does to another does not depend on it.
+/// A short lease keeps the number of states small. The effect of one message on another does not depend on the lease.
 #[test]
 fn the_promise_holds_for_two_workers_with_two_messages() {
     let twice_failed = |message| Message {

@@ -1,14 +1,13 @@
-//! What the rules do not cover: the checker finds it, and it is known. A change of the code that covers it turns its
-//! test around.
+//! Known counterexamples that the rules do not prevent. A change of the code that prevents one inverts its test.
 
 use super::broken::breaks;
 use super::promise;
 use super::protocol::Protocol;
 use super::rules::{Hazards, Message};
 
-/// Between the last look at the clock and the first byte lie microseconds, and the API knows no fence.
+/// Microseconds pass between the last check of the clock and the first byte, and the API has no fence.
 #[test]
-fn a_worker_that_stops_between_its_permit_and_the_wire_may_call_beside_another_worker() {
+fn a_worker_suspended_between_permit_and_send_may_overlap_with_another() {
     let protocol = Protocol::of_hosts_that_sleep(2, &[Message::AT_LEAST_ONCE]);
     let hazards = Hazards {
         workers_stop_before_the_wire: true,

@@ -1,13 +1,13 @@
 //! The protocol between the database, the workers and the API as a model that is explored to its end: every order of
 //! claims, calls, records, crashes, delays, lost answers, expiries and cancellations, for a few workers and messages.
 //!
-//! `action.rs` names each step after the statement or the function that it stands for; `statements.rs` and `worker.rs`
-//! say what it does. `explorer.rs` is the model checker, which visits every state. `promise.rs` says what has to hold in
-//! each of them. `rules.rs` lists the rules of the protocol, and `broken.rs` shows for each that the promise fails
-//! without it. `limits.rs` has what the rules do not cover.
+//! `action.rs` names each step after its statement or function. `statements.rs` and `worker.rs` implement the steps.
+//! `explorer.rs` is the model checker, which visits every state. `promise.rs` has the properties of every state.
+//! `rules.rs` lists the rules of the protocol, and `broken.rs` shows that the promise fails without any one of them.
+//! `limits.rs` has the known counterexamples.
 //!
-//! Left out is what only keeps steps from being taken: slots and lanes, the order of rows, longer delays, a recorder
-//! that is behind. Left out is also `signaling.retry`, which begins a new life of a row.
+//! The model omits slots, lanes, the order of rows, longer delays and a slow recorder, because these only prevent steps.
+//! The model also omits `signaling.retry`, which starts a message anew.
 //!
 //! The number of states of each exploration is printed: `cargo test --test model -- --nocapture`.
 

@@ -1,4 +1,4 @@
-//! The protocol as a set of steps: which ones can be taken in a state, and what each leads to.
+//! The protocol as a state machine: the possible steps of each state, and their results.
 
 use super::action::{Action, At, Response};
 use super::explorer::{Model, Property};
@@ -6,28 +6,25 @@ use super::promise;
 use super::rules::{Hazards, Message, Rules};
 use super::state::{Breach, Clock, Row, Stage, State, Ticks, Truth, Worker};
 
-/// The world that is explored: its size, what may go wrong in it, and the rules that everybody keeps.
+/// The size of the explored world, its hazards, and its rules.
 #[derive(Debug, Clone)]
 pub(crate) struct Protocol {
-    /// How many processes there are.
+    /// The number of processes.
     pub(crate) workers: usize,
-    /// How many messages each may have between claim and record.
+    /// The most messages of a worker between claim and record.
     pub(crate) room: usize,
-    /// What each message promises and bounds.
     pub(crate) messages: Vec<Message>,
-    /// How long a claim lasts.
     pub(crate) lease: Ticks,
-    /// How long a call lasts at most.
     pub(crate) request_timeout: Ticks,
-    /// What may go wrong beside crashes, delays of any length, lost answers, refusals and people.
+    /// Hazards beside crashes, delays, lost responses, refusals and operators.
     pub(crate) hazards: Hazards,
-    /// The rules. Taking one away is a broken variant.
+    /// Without one of the rules, the protocol is a broken variant.
     pub(crate) rules: Rules,
 }
 
 impl Protocol {
-    /// Workers with messages, a lease of three ticks and calls of at most one, by the rules that hold whatever the
-    /// estimate of the database's clock is worth: a call may start long after its slot.
+    /// Workers with a lease of three ticks and calls of one tick at most. Without the check of the slot, a call may start
+    /// long after its slot, so the promise does not depend on the estimate of the database's clock.
     pub(crate) fn of(workers: usize, room: usize, messages: &[Message]) -> Self {
         Self {
             workers,
@@ -43,7 +40,7 @@ impl Protocol {
         }
     }
 
-    /// The same on hosts that may sleep, by all rules that the code keeps.
+    /// The same on hosts that may sleep, with all rules of the code.
     pub(crate) fn of_hosts_that_sleep(workers: usize, messages: &[Message]) -> Self {
         Self {
             hazards: Hazards {
@@ -55,7 +52,7 @@ impl Protocol {
         }
     }
 
-    /// Takes a step. Who is who stays as it is.
+    /// Takes a step, and keeps the order of the workers.
     pub(crate) fn take(&self, state: &mut State, action: Action) {
         match action {
             Action::Claim { worker, message } => self.claim(state, worker, message),
@@ -93,7 +90,7 @@ impl Protocol {
             Stage::Unheard => actions.push(Action::GiveBackClaim(at)),
             Stage::Waiting => {
                 actions.extend([Action::Recall(at), Action::NotSent(at)]);
-                // Whether the API takes a call makes a difference only if there is one.
+                // The two choices differ only if there is a call.
                 let choices: &[bool] = match self.permit(state, at) {
                     Ok(()) if !self.hazards.workers_stop_before_the_wire => &[true, false],
                     _ => &[false],

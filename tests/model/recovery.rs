@@ -1,16 +1,14 @@
-//! What happens from a state on once nothing goes wrong any more. That it ends from everywhere is why no message is
-//! lost.
+//! The steps after the last fault. No message is lost, because these steps end every message from every state.
 
 use super::action::{Action, At, Response};
 use super::protocol::Protocol;
 use super::state::{Claim, Stage, State, Worker};
 
-/// More steps than any recovery takes. Even the longest one waits for a few leases and makes a few calls a message.
+/// More steps than any recovery takes. The longest one waits for a few leases and makes a few calls a message.
 const MOST_STEPS: usize = 200;
 
 impl Protocol {
-    /// Whether workers that go on from here, with a database and an API that answer well, bring every message to its
-    /// end. So no state is stuck, and nobody's help is needed.
+    /// Whether workers end every message from this state without an operator, if the database and the API work.
     pub(crate) fn recovers(&self, state: &State) -> bool {
         let mut state = state.clone();
         for _ in 0..MOST_STEPS {
@@ -24,8 +22,8 @@ impl Protocol {
     }
 
     fn next_of_recovery(&self, state: &State) -> Action {
-        for (worker, hands) in state.workers.iter().enumerate() {
-            for place in 0..hands.deliveries.len() {
+        for (worker, present) in state.workers.iter().enumerate() {
+            for place in 0..present.deliveries.len() {
                 if let Some(action) = Self::next_of_delivery(state, At { worker, place }) {
                     return action;
                 }

@@ -1,4 +1,4 @@
-//! What a message promises, what may go wrong, and the rules that hold the promise.
+//! The promises of a message, the hazards, and the rules that keep the promise.
 
 use super::state::Ticks;
 
@@ -11,13 +11,13 @@ pub(crate) struct Message {
 }
 
 impl Message {
-    /// Called until it is known to have arrived, three times at most where calls fail, and for ever valid.
+    /// At least once, with three attempts and without an expiry.
     pub(crate) const AT_LEAST_ONCE: Self = Self {
         at_most_once: false,
         max_attempts: 3,
         expires_in: None,
     };
-    /// The same, and never called again once it may have arrived.
+    /// Never called again after an ambiguous call.
     pub(crate) const AT_MOST_ONCE: Self = Self {
         at_most_once: true,
         ..Self::AT_LEAST_ONCE
@@ -31,16 +31,16 @@ impl Message {
     }
 }
 
-/// What may go wrong only where it is asked for.
+/// Hazards of some explorations.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Hazards {
-    /// A host sleeps: its own clock stands still meanwhile. It may be waiting for the answer to a claim.
+    /// A host may sleep, also while a claim is in flight. Its clock stops meanwhile.
     pub(crate) hosts_sleep: bool,
-    /// A worker also stops between its permit and the first byte of the request.
+    /// A worker may be suspended between its permit and the first byte of the request.
     pub(crate) workers_stop_before_the_wire: bool,
 }
 
-/// The rules that hold the promise, each with where it is kept.
+/// The rules that keep the promise, each with its place in the code.
 #[derive(Debug, Clone, Copy)]
 #[expect(
     clippy::struct_excessive_bools,
@@ -53,15 +53,13 @@ pub(crate) struct Rules {
     pub(crate) record_wants_a_pending_row: bool,
     /// `SendPermit::take`: `Late::Lease`.
     pub(crate) permit_checks_the_lease: bool,
-    /// `SendPermit::take`: `Late::Slot`. Where this is off, a call may start at any time after its slot, as if the
-    /// estimate of the database's clock were worth nothing.
+    /// `SendPermit::take`: `Late::Slot`. Without this rule, a call may start at any time after its slot.
     pub(crate) permit_checks_the_slot: bool,
     /// `SendPermit::take`: `Late::StoodStill`.
     pub(crate) permit_checks_the_clock: bool,
-    /// `DbClock::was_suspended`: a standstill is noticed from the moment on at which the clock's newest reading was
-    /// asked for, not from its answer.
+    /// `DbClock::was_suspended`: a suspension counts from the request of the newest reading, not from its response.
     pub(crate) standstill_counts_from_the_asking: bool,
-    /// `queue/claim.rs`: `lease_ends` is counted from before the claim was asked for, not from its answer.
+    /// `queue/claim.rs`: `lease_ends` counts from the request of the claim, not from its response.
     pub(crate) lease_counts_from_the_asking: bool,
     /// `signaling.claim`: a row whose lease is over is due, although it has a claim.
     pub(crate) lost_rows_are_due: bool,
@@ -71,21 +69,21 @@ pub(crate) struct Rules {
     pub(crate) claim_ends_lost_last_attempts: bool,
     /// `signaling.claim`: a lost row is logged.
     pub(crate) claim_logs_lost: bool,
-    /// `signaling.claim`, and the look at the clock in `worker/delivery.rs`: no call after `expires_at`.
+    /// `signaling.claim`, and the check of the clock in `worker/delivery.rs`: no call after `expires_at`.
     pub(crate) expiry_is_looked_at: bool,
     /// `signaling.cancel` and `Outbox::expire`: only rows without a claim, or whose lease is over.
     pub(crate) cancel_respects_claims: bool,
     pub(crate) expire_respects_claims: bool,
     /// `signaling.cancel` and `Outbox::expire`: the `error` of a lost row says that it was lost.
     pub(crate) ends_tell_of_loss: bool,
-    /// `outcome::classify`: a success is a 200 with a readable body, and nothing else.
+    /// `outcome::classify`: only a 200 with a readable body is a success.
     pub(crate) success_needs_an_answer: bool,
     /// `outcome::next`: an ambiguous call ends a message that is at-most-once.
     pub(crate) ambiguity_ends_at_most_once: bool,
 }
 
 impl Rules {
-    /// Those that the code keeps: all.
+    /// The rules of the code: all.
     pub(crate) const KEPT: Self = Self {
         record_names_its_claim: true,
         record_wants_a_pending_row: true,

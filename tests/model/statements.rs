@@ -1,4 +1,4 @@
-//! The statements, each as atomic as the database makes it.
+//! The SQL statements. Each is atomic, as in the database.
 
 use super::action::At;
 use super::protocol::Protocol;
@@ -12,8 +12,7 @@ impl Protocol {
 
     /// `signaling.claim`, for a row that is due.
     ///
-    /// Slots, lanes and the order of rows are left out: they only keep claims from being made, and a claim may be
-    /// made late in the model anyway.
+    /// The model omits slots, lanes and the order of rows, because these only delay claims.
     pub(crate) fn claim(&self, state: &mut State, worker: usize, message: usize) {
         let policy = &self.messages[message];
         let row = &mut state.rows[message];
@@ -52,7 +51,7 @@ impl Protocol {
         });
     }
 
-    /// `signaling.record`. A record that does not find its row writes nothing.
+    /// `signaling.record`. A record whose claim is over writes nothing.
     pub(crate) fn record(&self, state: &mut State, at: At) {
         let delivery = state.delivery(at);
         let Stage::Recording(record) = &delivery.stage else {
@@ -81,7 +80,7 @@ impl Protocol {
         }
     }
 
-    /// `Outbox::give_back_claim` in `queue/claim.rs`. What finds nothing is looked for again, until its lease is over.
+    /// `Outbox::give_back_claim` in `queue/claim.rs`. The worker tries again until the lease is over.
     pub(crate) fn give_back_claim(state: &mut State, at: At) {
         let (message, claim) = (state.delivery(at).message, state.delivery(at).claim);
         let row = &mut state.rows[message];

@@ -1,4 +1,4 @@
-//! What a worker does with a message between its claim and its record, and what time and death do to it.
+//! The steps of a worker between claim and record, and the effects of time and crashes.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use super::action::{At, Response};
 use super::protocol::Protocol;
 use super::state::{Breach, Clock, End, Orphan, Record, Stage, State, Ticks, Told, Worker};
 
-/// The delay before a message is called again. Claims come late in the model, so it stands for any longer one.
+/// The delay before a retry. A claim may come later, so this delay stands for any longer one.
 const BACKOFF: Ticks = 1;
 
 impl Protocol {
@@ -39,11 +39,11 @@ impl Protocol {
         delivery.attempts = 0;
     }
 
-    /// `SendPermit::take` in `pace/permit.rs`: what it decides.
+    /// The decision of `SendPermit::take` in `pace/permit.rs`.
     pub(crate) fn permit(&self, state: &State, at: At) -> Result<(), Late> {
         let (delivery, clock) = (state.delivery(at), state.workers[at.worker].clock);
         let has_waited = delivery.lease_left < self.lease;
-        // A tick is longer than a slot is good for. A clock that is right tells of sleep, too.
+        // A tick is longer than the tolerance of a slot. A right clock shows the time that the host slept.
         let has_missed_its_slot = has_waited || delivery.has_slept && clock == Clock::Right;
         if self.rules.permit_checks_the_clock && clock == Clock::StoodStill {
             Err(Late::StoodStill)
@@ -108,7 +108,7 @@ impl Protocol {
         }
     }
 
-    /// `conclude` in `worker/delivery.rs`. What becomes of the row is decided by the code itself.
+    /// `conclude` in `worker/delivery.rs`. The code itself decides about the row.
     pub(crate) fn conclude(&self, state: &mut State, at: At, answer: Response) {
         let call = match answer {
             Response::Success => Told::Success,
@@ -145,7 +145,7 @@ impl Protocol {
             probe: false,
         };
         let backoff = Duration::from_micros(u64::from(BACKOFF));
-        // Whose fault it is has a model of its own.
+        // Another model covers the question whose fault a failure is.
         let is_charged = !matches!(outcome, Outcome::Throttled | Outcome::Unauthorized);
         let next = outcome::next(outcome, is_charged, policy, time(0), backoff, Duration::MAX);
         let (end, due_in, counts) = match next {
@@ -160,7 +160,7 @@ impl Protocol {
         }
     }
 
-    /// `Record::unharmed` in `outbox/record.rs`: the message goes back as it was.
+    /// `Record::unharmed` in `outbox/record.rs`: the worker releases the message unchanged.
     pub(crate) fn go_back(state: &mut State, at: At) {
         Self::hand_over(state, at, Record::UNHARMED);
     }
@@ -171,7 +171,7 @@ impl Protocol {
         (delivery.lease_left, delivery.has_slept, delivery.attempts) = (0, false, 0);
     }
 
-    /// The process dies, and another one starts. The API does not notice.
+    /// The process dies, and a new one starts. The API continues with its calls.
     pub(crate) fn crash(state: &mut State, worker: usize) {
         for delivery in std::mem::take(&mut state.workers[worker]).deliveries {
             if let Stage::Calling {
@@ -187,7 +187,7 @@ impl Protocol {
         }
     }
 
-    /// Time passes by one tick, on all clocks but those of a host that is asleep.
+    /// A tick passes on all clocks except those of a sleeping host.
     pub(crate) fn tick(state: &mut State, asleep: Option<usize>) {
         for row in &mut state.rows {
             row.due_in = row.due_in.saturating_sub(1);
@@ -216,14 +216,13 @@ impl Worker {
                 _ => delivery.lease_left = delivery.lease_left.saturating_sub(1),
             }
         }
-        // Nothing of a claim is left to be given back after its lease.
+        // After the lease, the worker no longer tries to release the claim.
         self.deliveries
             .retain(|delivery| delivery.stage != Stage::Unheard || delivery.lease_left > 0);
     }
 }
 
 impl Record {
-    /// The row goes back as it was.
     const UNHARMED: Self = Self {
         end: None,
         due_in: 0,

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::process::Stdio;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use tempfile::NamedTempFile;
 use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncWriteExt, BufReader};
 use tokio::process::{Child, Command};
 use tokio::sync::watch;
@@ -60,6 +61,7 @@ pub struct Worker {
     environment: BTreeMap<String, String>,
     input: String,
     has_small_log_pipe: bool,
+    files: Vec<NamedTempFile>,
 }
 
 impl Worker {
@@ -70,6 +72,7 @@ impl Worker {
             environment: BTreeMap::from([("WORKER_OPS_ADDR".into(), "off".into())]),
             input: String::new(),
             has_small_log_pipe: false,
+            files: Vec::new(),
         }
     }
 
@@ -87,6 +90,21 @@ impl Worker {
     pub fn env(mut self, name: &str, value: &str) -> Self {
         self.environment.insert(name.to_owned(), value.to_owned());
         self
+    }
+
+    /// Sets a variable to the path of a new file with this text.
+    pub fn file(mut self, name: &str, text: &str) -> Self {
+        let file = NamedTempFile::new().expect("a file");
+        std::fs::write(file.path(), text).expect("written");
+        let path = file.path().display().to_string();
+        self.files.push(file);
+        self.env(name, &path)
+    }
+
+    /// Leases of two seconds, so that a test can wait for their end.
+    pub fn short_leases(self) -> Self {
+        self.env("WORKER_REQUEST_TIMEOUT", "1s")
+            .env("WORKER_LEASE", "2s")
     }
 
     pub fn without_env(mut self, name: &str) -> Self {
@@ -140,6 +158,7 @@ impl Worker {
             stdout,
             stderr,
             readers,
+            _files: self.files,
         }
     }
 
@@ -169,6 +188,7 @@ pub struct Running {
     pub stdout: Output,
     pub stderr: Output,
     readers: Vec<JoinHandle<()>>,
+    _files: Vec<NamedTempFile>,
 }
 
 impl Running {

@@ -1,11 +1,12 @@
 //! The world of one test: a database, a simulated API, and helpers that insert and wait.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use serde_json::Value;
 use simulator::{ApiKey, Behaviour, Call, Credentials, Simulator, SimulatorConfig, Summary};
 use sqlx::postgres::PgPoolOptions;
-use sqlx::{AssertSqlSafe, PgPool};
+use sqlx::{AssertSqlSafe, PgPool, Postgres as Postgresql, Transaction};
 use tokio::sync::{Mutex, MutexGuard};
 
 use super::databases::{Postgres, TestDatabase};
@@ -16,6 +17,9 @@ use super::{PATIENCE, comes_true};
 pub const APP_ID: &str = "app-of-the-tests";
 pub const API_KEY: &str = "key-of-the-tests";
 pub const API_SECRET: &str = "secret-of-the-tests";
+
+const WORKER_BACKENDS: &str = "select pid from pg_stat_activity
+    where datname = current_database() and application_name = 'signaling-worker'";
 
 static MACHINE: Mutex<()> = Mutex::const_new(());
 
@@ -83,6 +87,13 @@ impl World {
     /// A worker command that needs only the database.
     pub fn command(&self, arguments: &[&str]) -> Worker {
         Worker::new(arguments).env("DATABASE_URL", &self.url)
+    }
+
+    /// Runs a command that succeeds, and returns its output.
+    pub async fn run(&self, arguments: &[&str]) -> String {
+        let finished = self.command(arguments).finish().await;
+        assert_eq!(finished.code, Some(0), "{arguments:?}: {finished:?}");
+        finished.stdout
     }
 
     /// `worker run` with short retry delays.
@@ -202,6 +213,46 @@ impl World {
             .unwrap_or_else(|error| panic!("{statement}: {error}"))
     }
 
+    /// The rows of a statement with one column.
+    pub async fn column<T>(&self, statement: &str) -> Vec<T>
+    where
+        T: Send + Unpin + for<'r> sqlx::Decode<'r, sqlx::Postgres> + sqlx::Type<sqlx::Postgres>,
+    {
+        sqlx::query_scalar(AssertSqlSafe(statement.to_owned()))
+            .fetch_all(&self.pool)
+            .await
+            .unwrap_or_else(|error| panic!("{statement}: {error}"))
+    }
+
+    /// The value of an expression over the lane of the app `default`.
+    pub async fn lane<T>(&self, expression: &str) -> T
+    where
+        T: Send + Unpin + for<'r> sqlx::Decode<'r, sqlx::Postgres> + sqlx::Type<sqlx::Postgres>,
+    {
+        self.ask(&format!(
+            "select {expression} from signaling.lane where app = 'default'"
+        ))
+        .await
+    }
+
+    /// Executes a statement in a transaction that stays open, for example to keep a lock.
+    pub async fn open_transaction(&self, statement: &str) -> Transaction<'static, Postgresql> {
+        let mut transaction = self.pool.begin().await.expect("a transaction");
+        sqlx::raw_sql(AssertSqlSafe(statement.to_owned()))
+            .execute(&mut *transaction)
+            .await
+            .unwrap_or_else(|error| panic!("{statement}: {error}"));
+        transaction
+    }
+
+    /// Terminates all connections of workers.
+    pub async fn terminate_workers(&self) -> i64 {
+        self.ask(&format!(
+            "select count(pg_terminate_backend(pid)) from ({WORKER_BACKENDS}) as worker"
+        ))
+        .await
+    }
+
     pub async fn execute(&self, statement: &str) {
         sqlx::raw_sql(AssertSqlSafe(statement.to_owned()))
             .execute(&self.pool)
@@ -215,6 +266,71 @@ impl World {
             let state = self.state().await;
             panic!("{what}: not so within {deadline:?}\n{state}");
         }
+    }
+
+    /// Waits until a query returns true.
+    pub async fn until_true(&self, query: &str) {
+        self.until(query, PATIENCE, async || self.ask(query).await)
+            .await;
+    }
+
+    /// Waits until the app `default` has a lane with this condition.
+    pub async fn until_lane(&self, condition: &str) {
+        self.until_true(&format!(
+            "select exists (select from signaling.lane where app = 'default' and {condition})"
+        ))
+        .await;
+    }
+
+    /// Waits until a claim or another statement of a worker waits for a lock.
+    pub async fn until_worker_waits_for_lock(&self) {
+        self.until_true(&format!(
+            "select exists ({WORKER_BACKENDS} and wait_event_type = 'Lock')"
+        ))
+        .await;
+    }
+
+    /// Waits until this number of messages satisfies an SQL condition.
+    pub async fn until_count(&self, count: i64, condition: &str) {
+        let what = format!("{count} messages with {condition}");
+        self.until(&what, PATIENCE, async || {
+            self.count(condition).await == count
+        })
+        .await;
+    }
+
+    /// Waits until this number of messages, or more, is sent.
+    pub async fn until_sent(&self, count: i64) {
+        self.until(
+            &format!("{count} messages are sent"),
+            PATIENCE,
+            async || self.count("status = 'message_sent'").await >= count,
+        )
+        .await;
+    }
+
+    /// Asserts that this number of messages was sent in the first attempt.
+    pub async fn assert_sent_once(&self, count: i64) {
+        let sent_once = "status = 'message_sent' and attempts = 1";
+        assert_eq!(self.count(sent_once).await, count, "{sent_once}");
+    }
+
+    /// Asserts that the API accepted this number of messages, each in one call.
+    pub fn assert_no_repeats(&self, count: u64) {
+        let seen = self.seen();
+        assert_eq!((seen.calls, seen.duplicates), (count, 0), "{seen:?}");
+    }
+
+    /// Inserts a peer message with these columns, and waits until the message is final.
+    pub async fn deliver(&self, columns: Value) -> (i64, Row) {
+        let id = self.insert(peer(columns)).await;
+        (id, self.until_final(id).await)
+    }
+
+    /// Asserts that a worker sends a new message.
+    pub async fn assert_sends(&self) {
+        let (id, row) = self.deliver(serde_json::json!({})).await;
+        assert_eq!(row.status, "message_sent", "message {id}: {row:?}");
     }
 
     /// Waits until a message is final, and returns its row.
@@ -236,12 +352,9 @@ impl World {
 
     /// Waits until a worker is idle, so that inserts notify it.
     pub async fn until_idle(&self) {
-        self.until("a worker is idle", PATIENCE, async || {
-            self.ask(
-                "select exists (select from signaling.wakeup where wanted_until > clock_timestamp())",
-            )
-            .await
-        })
+        self.until_true(
+            "select exists (select from signaling.wakeup where wanted_until > clock_timestamp())",
+        )
         .await;
     }
 
@@ -266,11 +379,19 @@ impl World {
 
     /// Replaces the API's fault rules, given as text.
     pub fn set_faults(&self, rules: &[&str]) {
-        let rules = rules
-            .iter()
-            .map(|rule| rule.parse().expect("a fault"))
-            .collect();
-        self.simulator.set_faults(rules).expect("faults");
+        set_faults(&self.simulator, rules);
+    }
+
+    /// Starts the stopped API again, with the same address, ledger and behaviour.
+    pub async fn restart_api(&mut self) {
+        self.simulator = Simulator::start(SimulatorConfig {
+            bind: self.simulator.address(),
+            ledger: Some(self.simulator.ledger().clone()),
+            behaviour: self.simulator.config(),
+            ..SimulatorConfig::default()
+        })
+        .await
+        .expect("a simulator");
     }
 
     pub fn set_credentials(&self, credentials: Credentials) {
@@ -301,6 +422,27 @@ impl World {
             self.seen()
         )
     }
+}
+
+/// Replaces the fault rules of an API, given as text.
+pub fn set_faults(simulator: &Simulator, rules: &[&str]) {
+    let rules = rules.iter().map(|rule| rule.parse().expect("a fault"));
+    simulator.set_faults(rules.collect()).expect("faults");
+}
+
+/// Another simulated API that accepts [`API_KEY`]. Without an address, a free port is taken.
+pub async fn another_api(address: Option<SocketAddr>) -> Simulator {
+    let mut config = SimulatorConfig::default();
+    config.bind = address.unwrap_or(config.bind);
+    config.behaviour.credentials = basic(API_KEY, API_SECRET);
+    Simulator::start(config).await.expect("a simulator")
+}
+
+/// An app in a configuration file: the table `[apps.alias]` with the app ID `alias-id`, the usual key and further lines.
+pub fn app_table(alias: &str, lines: &str) -> String {
+    format!(
+        "[apps.{alias}]\napp_id = \"{alias}-id\"\napi_key = \"{API_KEY}\"\napi_secret = \"{API_SECRET}\"\n{lines}\n"
+    )
 }
 
 /// An API key and its secret as the only accepted credentials.
@@ -345,8 +487,8 @@ pub async fn fleet(count: usize, worker: impl Fn() -> Worker) -> Vec<Running> {
 
 /// Sends a first message. After an acceptance, a worker claims many messages at a time.
 pub async fn warm_up(world: &World) {
-    let id = world
-        .insert(peer(serde_json::json!({"payload": "warm-up"})))
+    let (_, row) = world
+        .deliver(serde_json::json!({"payload": "warm-up"}))
         .await;
-    assert_eq!(world.until_final(id).await.status, "message_sent");
+    assert_eq!(row.status, "message_sent");
 }

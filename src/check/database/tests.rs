@@ -208,7 +208,7 @@ fn row_security_fails_only_where_it_holds_for_the_functions() {
 }
 
 #[test]
-fn prepared_transactions_keep_inserts_from_notifying_unless_a_setting_says_otherwise() {
+fn prepared_transactions_disable_notifications_unless_a_setting_objects() {
     let judged = |max_prepared_transactions, notify: Option<&str>, pooler| {
         notifications(
             &ServerDiagnostics {
@@ -297,7 +297,7 @@ fn an_autovacuum_that_is_off_is_warned_of() {
 }
 
 #[test]
-fn a_transaction_is_long_by_its_time_and_where_that_is_hidden_by_what_has_begun_since() {
+fn a_transaction_is_long_by_its_age_or_by_the_transactions_since() {
     let open = |age_s, transactions_since| {
         snapshots(&[OldTransaction {
             holder: "session 7 of report".into(),

@@ -1,64 +1,42 @@
 //! Several apps in one worker.
 
-use std::io::Write;
-
 use serde_json::json;
-use tempfile::NamedTempFile;
 
-use testkit::{API_KEY, API_SECRET, World, peer};
+use testkit::{World, app_table, peer};
 
-fn file(text: &str) -> NamedTempFile {
-    let mut file = NamedTempFile::new().expect("a file");
-    file.write_all(text.as_bytes()).expect("written");
-    file
+/// Inserts messages of an app.
+async fn insert(world: &World, app: &str, count: u32) {
+    for number in 0..count {
+        let payload = format!("{app} {number}");
+        let message = json!({"app": app, "payload": payload});
+        world.insert(peer(message)).await;
+    }
 }
 
-fn app(alias: &str) -> String {
-    format!(
-        "[apps.{alias}]\napp_id = \"{alias}-id\"\napi_key = \"{API_KEY}\"\napi_secret = \"{API_SECRET}\"\n"
-    )
+/// Inserts messages of an app, and asserts that each is sent soon after its due time.
+async fn assert_prompt(world: &World, app: &str, count: u32) {
+    insert(world, app, count).await;
+    let sent = format!("app = '{app}' and status = 'message_sent'");
+    world.until_count(count.into(), &sent).await;
+    let late = format!("app = '{app}' and sent_at > due_at + interval '3 s'");
+    assert_eq!(world.count(&late).await, 0, "late messages");
 }
 
 #[tokio::test]
 async fn an_app_whose_calls_hang_does_not_delay_another() {
     let world = World::new().await;
     world.set_faults(&["hang:app=stuck-id"]);
-    let config = file(&format!(
-        "{}max_in_flight = 20\n{}",
-        app("stuck"),
-        app("quick")
-    ));
-    // More than fits into flight, and inserted first.
-    for _ in 0..40 {
-        world.insert(peer(json!({"app": "stuck"}))).await;
-    }
-    let path = config.path().to_str().expect("a path");
-    let worker = world.worker_without_app().arg("--config").arg(path).start();
-    // They come one by one, because none of them is answered.
+    let config = app_table("stuck", "max_in_flight = 20") + &app_table("quick", "");
+    // More messages than may be in flight.
+    insert(&world, "stuck", 40).await;
+    let worker = world
+        .worker_without_app()
+        .file("WORKER_CONFIG", &config)
+        .start();
     world.until_accepted(2).await;
-    let mut quick = Vec::new();
-    for number in 0..100 {
-        quick.push(
-            world
-                .insert(peer(
-                    json!({"app": "quick", "payload": format!("quick {number}")}),
-                ))
-                .await,
-        );
-    }
-    for id in quick {
-        let row = world.until_final(id).await;
-        assert_eq!(row.status, "message_sent");
-        assert!(
-            row.lateness() < time::Duration::seconds(3),
-            "late by {}",
-            row.lateness()
-        );
-    }
-    assert_eq!(
-        world.count("app = 'stuck' and status = 'pending'").await,
-        40
-    );
+    assert_prompt(&world, "quick", 100).await;
+    let pending = "app = 'stuck' and status = 'pending'";
+    assert_eq!(world.count(pending).await, 40);
     let seen = world.seen();
     assert_eq!(seen.apps["quick-id"].calls, 100);
     assert!(seen.apps["stuck-id"].calls <= 20, "{seen:?}");
@@ -66,39 +44,40 @@ async fn an_app_whose_calls_hang_does_not_delay_another() {
 }
 
 #[tokio::test]
-async fn an_app_that_is_refused_does_not_hold_another() {
-    let world = World::new().await;
-    world.set_faults(&["401:app=refused-id"]);
-    let config = file(&(app("refused") + &app("fine")));
-    let refused = world.insert(peer(json!({"app": "refused"}))).await;
-    let path = config.path().to_str().expect("a path");
-    let worker = world
-        .worker_without_app()
-        .env("WORKER_CONFIG", path)
-        .start();
-    worker.until_logged("lane_held").await;
-    let fine = world.insert(peer(json!({"app": "fine"}))).await;
-    assert_eq!(world.until_final(fine).await.status, "message_sent");
-    assert_eq!(world.row(refused).await.status, "pending");
+async fn an_app_that_is_held_does_not_delay_another() {
+    for (lines, hold) in [
+        ("", "unauthorized"),
+        ("base_url = \"http://127.0.0.1:9\"", "unavailable"),
+    ] {
+        let world = World::new().await;
+        world.set_faults(&["401:app=held-id"]);
+        let config = app_table("held", lines) + &app_table("fine", "");
+        insert(&world, "held", 100).await;
+        let worker = world
+            .worker_without_app()
+            .file("WORKER_CONFIG", &config)
+            .start();
+        worker.until_logged("lane_held").await;
+        assert_prompt(&world, "fine", 50).await;
+        let pending = "app = 'held' and status = 'pending'";
+        assert_eq!(world.count(pending).await, 100);
+        let holds = "select coalesce(hold, '') from signaling.lane order by app";
+        assert_eq!(world.column::<String>(holds).await, ["", hold]);
+    }
 }
 
 #[tokio::test]
 async fn each_app_has_its_own_limit_and_base_url() {
     let world = World::new().await;
     let other = World::new().await;
-    let config = file(&format!(
-        "{}rate = 20\n{}base_url = \"{}\"\n",
-        app("narrow"),
-        app("elsewhere"),
-        other.simulator.base_url()
-    ));
-    for _ in 0..30 {
-        world.insert(peer(json!({"app": "narrow"}))).await;
-    }
-    let elsewhere = world.insert(peer(json!({"app": "elsewhere"}))).await;
-    let path = config.path().to_str().expect("a path");
-    let _worker = world.worker_without_app().arg("--config").arg(path).start();
-    world.until_final(elsewhere).await;
+    let base_url = format!("base_url = \"{}\"", other.simulator.base_url());
+    let config = app_table("narrow", "rate = 20") + &app_table("elsewhere", &base_url);
+    insert(&world, "narrow", 30).await;
+    insert(&world, "elsewhere", 1).await;
+    let _worker = world
+        .worker_without_app()
+        .file("WORKER_CONFIG", &config)
+        .start();
     world.until_all_final().await;
     assert_eq!((world.seen().calls, other.seen().calls), (30, 1));
     let worst = world.seen().apps["narrow-id"].worst_sliding_second;
@@ -109,9 +88,8 @@ async fn each_app_has_its_own_limit_and_base_url() {
 async fn messages_of_an_app_that_no_worker_serves_wait() {
     let world = World::new().await;
     let unserved = world.insert(peer(json!({"app": "unserved"}))).await;
-    let served = world.insert(peer(json!({}))).await;
     let _worker = world.worker().start();
-    world.until_final(served).await;
+    world.assert_sends().await;
     assert_eq!(world.row(unserved).await.status, "pending");
     assert_eq!(world.seen().calls, 1);
 }

@@ -7,7 +7,7 @@ use testkit::{Running, World, peer};
 
 const MAX_ATTEMPTS: usize = 3;
 
-/// Has the database refuse, by a trigger on a table of the schema.
+/// Adds a trigger of an application that refuses changes of a table.
 async fn refuse(world: &World, table: &str, event: &str, condition: &str) {
     world
         .execute(&format!(
@@ -19,7 +19,7 @@ async fn refuse(world: &World, table: &str, event: &str, condition: &str) {
         .await;
 }
 
-/// A worker whose leases end soon.
+/// Starts a worker whose leases end soon.
 fn start(world: &World) -> Running {
     world
         .worker()
@@ -30,22 +30,13 @@ fn start(world: &World) -> Running {
 }
 
 async fn insert(world: &World, payload: &str) -> i64 {
-    world
-        .insert(peer(
-            json!({"payload": payload, "max_attempts": MAX_ATTEMPTS}),
-        ))
-        .await
+    let message = json!({"payload": payload, "max_attempts": MAX_ATTEMPTS});
+    world.insert(peer(message)).await
 }
 
 async fn until_all_sent_but(world: &World, refused: i64) {
-    world
-        .until("the others are sent", testkit::PATIENCE, async || {
-            world
-                .count(&format!("id <> {refused} and status <> 'message_sent'"))
-                .await
-                == 0
-        })
-        .await;
+    let unsent = format!("id <> {refused} and status <> 'message_sent'");
+    world.until_count(0, &unsent).await;
 }
 
 #[tokio::test]
@@ -71,13 +62,13 @@ async fn a_message_whose_success_is_refused_is_called_no_more_than_max_attempts(
     assert!(!line.contains("poison"), "{line}");
 }
 
-/// A function of the application may raise the codes of outages, by itself or because a server that it asks has done so.
+/// A function of the application may raise the code of an outage, for example of a server that the function calls.
 #[tokio::test]
 async fn a_message_that_is_refused_with_the_code_of_an_outage_stops_no_other() {
     let codes = [
         "08006", "25006", "40001", "53100", "55P03", "57014", "58030",
     ];
-    for what in ["new.status = 'message_sent'", "new.claim_id is not null"] {
+    for condition in ["new.status = 'message_sent'", "new.claim_id is not null"] {
         let world = World::new().await;
         for code in codes {
             insert(&world, code).await;
@@ -89,15 +80,11 @@ async fn a_message_that_is_refused_with_the_code_of_an_outage_stops_no_other() {
                 "create function refuse() returns trigger language plpgsql as
                  $$ begin raise exception 'no' using errcode = new.payload; end $$;
                  create trigger refuse before update on signaling.outbox for each row
-                 when (new.payload in ({list}) and {what}) execute function refuse()"
+                 when (new.payload in ({list}) and {condition}) execute function refuse()"
             ))
             .await;
         let worker = start(&world);
-        world
-            .until("the others are sent", testkit::PATIENCE, async || {
-                world.count("status = 'message_sent'").await == 50
-            })
-            .await;
+        world.until_sent(50).await;
         for call in world.simulator.ledger().calls() {
             let payload = call.payload.unwrap_or_default();
             let is_repeated = world.calls_of(&payload).len() > 1;
@@ -122,8 +109,7 @@ async fn a_message_that_refuses_success_and_failure_is_called_no_more_often_eith
     world
         .execute("drop trigger refuse on signaling.outbox")
         .await;
-    let resumed = world.command(&["resume", "default"]).finish().await;
-    assert_eq!(resumed.code, Some(0), "{resumed:?}");
+    world.run(&["resume", "default"]).await;
     assert_eq!(world.until_final(id).await.status, "failed");
     worker.stop().await;
     assert_eq!(world.calls_of("poison").len(), MAX_ATTEMPTS);
@@ -147,8 +133,7 @@ async fn a_message_that_refuses_any_change_is_not_called_and_stops_no_other() {
     world
         .execute("drop trigger refuse on signaling.outbox")
         .await;
-    let resumed = world.command(&["resume", "default"]).finish().await;
-    assert_eq!(resumed.code, Some(0), "{resumed:?}");
+    world.run(&["resume", "default"]).await;
     assert_eq!(world.until_final(id).await.status, "message_sent");
     worker.stop().await;
     assert_eq!(world.calls_of("poison").len(), 1);
@@ -160,13 +145,9 @@ async fn an_attempt_that_can_not_be_logged_costs_no_second_call() {
     let world = World::new().await;
     world.set_faults(&["400:destination=nobody"]);
     refuse(&world, "attempt", "insert", "true").await;
-    let id = world
-        .insert(peer(
-            json!({"destination": "nobody", "payload": "rejected"}),
-        ))
-        .await;
     let mut worker = start(&world);
-    let row = world.until_final(id).await;
+    let message = json!({"destination": "nobody", "payload": "rejected"});
+    let (id, row) = world.deliver(message).await;
     worker.until_logged("record_without_details").await;
     worker.stop().await;
     assert_eq!((&*row.status, row.error), ("failed", None));
@@ -238,12 +219,9 @@ async fn a_message_whose_claim_a_trigger_skips_is_reported_by_log_and_commands()
         }
     }
 
-    // Each of the messages is tried, although the first one can't be cancelled.
-    let other = world
-        .insert(peer(
-            json!({"payload": "other", "due_at": world.time_in(600_000).await}),
-        ))
-        .await;
+    // The command tries each message, although it can't cancel the first one.
+    let later = world.time_in(600_000).await;
+    let other = world.insert(peer(json!({"due_at": later}))).await;
     let cancelled = world
         .command(&["cancel", &id_text, &other.to_string()])
         .finish()

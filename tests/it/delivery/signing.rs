@@ -1,11 +1,11 @@
-//! Three ways to sign in, and where their secrets come from.
+//! Three kinds of credentials, and the sources of their secrets.
 
 use serde_json::json;
 use simulator::{Credentials, GivenToken};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 
-use testkit::{API_KEY, API_SECRET, APP_ID, PATIENCE, Worker, World, basic, peer};
+use testkit::{API_KEY, API_SECRET, APP_ID, PATIENCE, Worker, World, basic, peer, write};
 
 const TOKEN: &str = "007token-of-the-tests";
 const CERTIFICATE: &str = "5CFd2fd1755d40ecb72977518be15d3b";
@@ -27,32 +27,27 @@ fn token_of_alice() -> Credentials {
     }
 }
 
-/// Takes one request, answers that it is sent, and returns the request's lines.
+/// Receives one request, accepts its message, and returns the lines of the request.
 async fn one_request(listener: TcpListener) -> Vec<String> {
     let (mut stream, _) = listener.accept().await.expect("a connection");
     let mut request = Vec::new();
     while !request.ends_with(b"}") {
-        assert_ne!(
-            stream.read_buf(&mut request).await.expect("read"),
-            0,
-            "it ends too early"
-        );
+        let bytes = stream.read_buf(&mut request).await.expect("read");
+        assert_ne!(bytes, 0, "the request ends too early");
     }
     let body = r#"{"result":"success","code":"message_sent"}"#;
-    let answer = format!(
-        "HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{body}",
-        body.len()
-    );
-    stream.write_all(answer.as_bytes()).await.expect("written");
-    String::from_utf8(request)
-        .expect("text")
-        .split("\r\n")
-        .map(str::to_owned)
-        .collect()
+    let length = body.len();
+    let response = format!("HTTP/1.1 200 OK\r\ncontent-length: {length}\r\n\r\n{body}");
+    stream
+        .write_all(response.as_bytes())
+        .await
+        .expect("written");
+    let request = String::from_utf8(request).expect("text");
+    request.split("\r\n").map(str::to_owned).collect()
 }
 
 #[tokio::test]
-async fn each_way_to_sign_in_has_its_headers() {
+async fn each_kind_of_credentials_has_its_headers() {
     let world = World::new().await;
     let basic_header = "authorization: Basic a2V5LW9mLXRoZS10ZXN0czpzZWNyZXQtb2YtdGhlLXRlc3Rz";
     let bearer = format!("authorization: agora token={TOKEN}");
@@ -75,11 +70,10 @@ async fn each_way_to_sign_in_has_its_headers() {
             .await
             .expect("a request");
         world.until_final(id).await;
+        let path = "/some/prefix/dev/v2/project/app-of-the-tests/rtm/users/alice/peer_messages";
         assert_eq!(
             request[0],
-            format!(
-                "POST /some/prefix/dev/v2/project/{APP_ID}/rtm/users/alice/peer_messages?wait_for_ack=true HTTP/1.1"
-            )
+            format!("POST {path}?wait_for_ack=true HTTP/1.1")
         );
         let signing: Vec<&str> = request
             .iter()
@@ -107,30 +101,13 @@ async fn a_given_token_sends_for_its_user_and_another_senders_message_fails_at_o
         ("failed", 0, None)
     );
     let error = row.error.expect("an error");
-    assert!(
-        error.contains("alice") && error.contains("AGORA_UID"),
-        "{error}"
-    );
-    assert!(!error.contains(TOKEN), "{error}");
+    let names_both = error.contains("alice") && error.contains("AGORA_UID");
+    assert!(names_both && !error.contains(TOKEN), "{error}");
     assert_eq!(world.seen().calls, 1);
 }
 
 #[tokio::test]
-async fn a_given_token_can_go_as_a_bearer_token() {
-    let world = World::new().await;
-    world.set_credentials(token_of_alice());
-    let id = world.insert(peer(json!({}))).await;
-    let variables = [
-        ("AGORA_TOKEN", TOKEN),
-        ("AGORA_UID", "alice"),
-        ("AGORA_TOKEN_HEADERS", "authorization"),
-    ];
-    let _worker = worker_with(&world, &variables).start();
-    assert_eq!(world.until_final(id).await.status, "message_sent");
-}
-
-#[tokio::test]
-async fn an_app_certificate_signs_in_every_sender() {
+async fn an_app_certificate_gives_every_sender_credentials() {
     for headers in ["authorization", "x-agora"] {
         let world = World::new().await;
         world.set_credentials(Credentials {
@@ -146,12 +123,8 @@ async fn an_app_certificate_signs_in_every_sender() {
         ];
         let _worker = worker_with(&world, &variables).start();
         world.until_all_final().await;
-        assert_eq!(world.count("status = 'message_sent'").await, 5, "{headers}");
-        assert_eq!(
-            world.seen().apps[APP_ID].by_status.get(&200),
-            Some(&5),
-            "{headers}"
-        );
+        world.assert_sent_once(5).await;
+        assert_eq!(world.seen().calls, 5, "{headers}");
     }
 }
 
@@ -161,9 +134,8 @@ async fn secrets_are_read_from_files_and_again_when_a_file_changes() {
     world.set_credentials(basic(API_KEY, "the next secret"));
     let directory = tempfile::tempdir().expect("a directory");
     let write = |name: &str, text: &str| {
-        let path = directory.path().join(name);
-        std::fs::write(&path, format!("{text}\n")).expect("written");
-        path.to_str().expect("a path").to_owned()
+        let path = write(directory.path(), name, &format!("{text}\n"));
+        path.display().to_string()
     };
     let worker = worker_with(
         &world,
@@ -192,7 +164,7 @@ async fn a_secret_whose_file_is_gone_holds_the_app_until_it_is_back() {
     let worker = worker_with(&world, &variables).start();
     worker.until_logged("worker_started").await;
     std::fs::remove_file(&secret).expect("removed");
-    // What was read is good for a moment.
+    // The worker uses the secret that it has read for a moment.
     world
         .until("the app is held", PATIENCE, async || {
             world.insert(peer(json!({}))).await;
@@ -201,19 +173,10 @@ async fn a_secret_whose_file_is_gone_holds_the_app_until_it_is_back() {
         .await;
     let line = worker.log_line("lane_held");
     assert!(line.contains("can't be read"), "{line}");
-    let probes = async || {
-        world
-            .ask::<i32>("select hold_probes from signaling.lane")
-            .await
-    };
-    world
-        .until("a probe has failed", PATIENCE, async || probes().await > 1)
-        .await;
-    let waited = "select clock_timestamp() - hold_since > interval '0.9 s' from signaling.lane";
-    assert!(world.ask::<bool>(waited).await, "it probed without a pause");
-    let id = world.insert(peer(json!({}))).await;
+    world.until_lane("hold_probes > 1").await;
+    let waited = "clock_timestamp() - hold_since > interval '0.9 s'";
+    assert!(world.lane::<bool>(waited).await, "a probe without a pause");
     std::fs::write(&secret, API_SECRET).expect("written");
-    assert_eq!(world.until_final(id).await.status, "message_sent");
     world.until_all_final().await;
     assert_eq!(world.count("status <> 'message_sent'").await, 0);
 }

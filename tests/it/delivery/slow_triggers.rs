@@ -4,15 +4,14 @@
 use std::time::Duration;
 
 use serde_json::json;
-use sqlx::AssertSqlSafe;
 
-use testkit::{PATIENCE, PgBouncer, Postgres, Running, World, fleet, peer};
+use testkit::{PgBouncer, Postgres, Running, World, fleet, peer};
 
-/// How long such a trigger takes: longer than a claim or a record ever waits.
+/// Longer than any claim or record waits.
 const TRIGGER_S: u32 = 60;
 const MAX_ATTEMPTS: usize = 2;
 
-/// Has a trigger of the application wait with each change of the message with the payload `slow`.
+/// Adds a trigger of an application that waits in each change of the message with the payload `slow`.
 async fn slow_down(world: &World, condition: &str) {
     world
         .execute(&format!(
@@ -30,11 +29,8 @@ async fn speed_up(world: &World) {
 }
 
 async fn insert(world: &World, payload: &str) -> i64 {
-    world
-        .insert(peer(
-            json!({"payload": payload, "max_attempts": MAX_ATTEMPTS}),
-        ))
-        .await
+    let message = json!({"payload": payload, "max_attempts": MAX_ATTEMPTS});
+    world.insert(peer(message)).await
 }
 
 fn start(world: &World) -> Running {
@@ -46,14 +42,7 @@ fn start(world: &World) -> Running {
         .start()
 }
 
-async fn until_sent(world: &World, messages: i64) {
-    world
-        .until("the others are sent", PATIENCE, async || {
-            world.count("status = 'message_sent'").await == messages
-        })
-        .await;
-}
-
+/// The message IDs and SQLSTATEs of the refused messages.
 async fn refused(world: &World) -> Vec<(i64, Option<String>)> {
     sqlx::query_as("select message_id, code from signaling.refused order by message_id")
         .fetch_all(&world.pool)
@@ -68,22 +57,21 @@ async fn a_trigger_that_keeps_one_message_waiting_stops_its_app_for_seconds_only
     let slow = insert(&world, "slow").await;
     world.insert_many(50).await;
     let mut worker = start(&world);
-    until_sent(&world, 50).await;
+    world.until_sent(50).await;
     assert_eq!(refused(&world).await, [(slow, Some("57014".into()))]);
     worker.until_logged("messages_refused").await;
     assert!(world.calls_of("slow").is_empty());
     // The app sends at once while the message is passed over.
     world.insert_many(50).await;
-    until_sent(&world, 100).await;
+    world.until_sent(100).await;
     speed_up(&world).await;
-    let resumed = world.command(&["resume", "default"]).finish().await;
-    assert_eq!(resumed.code, Some(0), "{resumed:?}");
+    world.run(&["resume", "default"]).await;
     assert_eq!(world.until_final(slow).await.status, "message_sent");
     assert_eq!(world.calls_of("slow").len(), 1);
     worker.stop().await;
 }
 
-/// Workers of a fleet wait for the lane's row, which the claim of one of them keeps locked.
+/// The claim of one worker locks the row of the lane, and the other workers wait for it.
 #[tokio::test]
 async fn a_fleet_goes_on_beside_a_message_that_waits_in_a_trigger() {
     let world = World::new().await;
@@ -97,7 +85,7 @@ async fn a_fleet_goes_on_beside_a_message_that_waits_in_a_trigger() {
             .env("WORKER_LEASE", "3s")
     })
     .await;
-    until_sent(&world, 50).await;
+    world.until_sent(50).await;
     assert_eq!(refused(&world).await, [(slow, Some("57014".into()))]);
     drop(workers);
 }
@@ -114,7 +102,7 @@ async fn a_message_that_waits_in_a_trigger_is_found_behind_a_pooler() {
         .worker()
         .env("DATABASE_URL", &pooler.url(&world.url))
         .start();
-    until_sent(&world, 20).await;
+    world.until_sent(20).await;
     assert_eq!(refused(&world).await, [(slow, Some("57014".into()))]);
     drop(worker);
 }
@@ -128,7 +116,7 @@ async fn several_messages_that_wait_in_a_trigger_do_not_stop_the_rest() {
     }
     world.insert_many(20).await;
     let worker = start(&world);
-    until_sent(&world, 20).await;
+    world.until_sent(20).await;
     assert!(world.calls_of("slow").is_empty());
     drop(worker);
 }
@@ -140,7 +128,7 @@ async fn a_record_that_waits_in_a_trigger_keeps_no_other_from_being_written() {
     let slow = insert(&world, "slow").await;
     world.insert_many(20).await;
     let mut worker = start(&world);
-    until_sent(&world, 20).await;
+    world.until_sent(20).await;
     worker.until_logged("record_refused").await;
     assert!(worker.log_line("record_refused").contains("57014"));
     let row = world.until_final(slow).await;
@@ -171,14 +159,9 @@ async fn a_message_that_waits_in_a_trigger_keeps_no_other_from_expiring() {
     drop(worker);
 }
 
-/// Stops and continues the server's processes that work for a database.
+/// Sends a signal to the server processes of the workers' connections.
 async fn signal_backends(world: &World, signal: &str) {
-    let pids: Vec<i32> = sqlx::query_scalar(
-        "select pid from pg_stat_activity where datname = current_database() and application_name like 'signaling%'",
-    )
-    .fetch_all(&world.pool)
-    .await
-    .expect("read");
+    let pids: Vec<i32> = world.column("select pid from pg_stat_activity where datname = current_database() and application_name like 'signaling%'").await;
     assert!(!pids.is_empty() || signal == "CONT");
     for pid in pids {
         let pid = pid.to_string();
@@ -190,7 +173,7 @@ async fn signal_backends(world: &World, signal: &str) {
 }
 
 #[tokio::test]
-async fn a_database_that_stands_still_is_no_reason_to_pass_over_a_message() {
+async fn a_suspended_database_refuses_no_message() {
     let postgres = Postgres::start().await;
     let world = World::on(&postgres, simulator::SimulatorConfig::default()).await;
     // An application's trigger that is quick by itself.
@@ -211,7 +194,7 @@ async fn a_database_that_stands_still_is_no_reason_to_pass_over_a_message() {
         // Longer than a claim waits, and than the claim after it that tests one message at a time.
         tokio::time::sleep(Duration::from_secs(11)).await;
         signal_backends(&world, "CONT").await;
-        until_sent(&world, 200 * turn).await;
+        world.until_sent(200 * turn).await;
     }
     assert_eq!(refused(&world).await, []);
     assert_eq!(worker.logged("messages_refused"), 0);
@@ -221,7 +204,7 @@ async fn a_database_that_stands_still_is_no_reason_to_pass_over_a_message() {
 /// Each change of a message takes as long as a trigger of the application on an overloaded database, and so does the write
 /// that tells such a database from a slow trigger.
 #[tokio::test]
-async fn a_slow_trigger_on_a_slow_database_is_no_reason_to_pass_over_a_message() {
+async fn a_slow_trigger_on_a_slow_database_refuses_no_message() {
     let world = World::new().await;
     slow_down(&world, "new.claim_id is not null").await;
     world
@@ -232,18 +215,12 @@ async fn a_slow_trigger_on_a_slow_database_is_no_reason_to_pass_over_a_message()
         .await;
     let slow = insert(&world, "slow").await;
     let worker = start(&world);
-    // The claims take turns: one waits as long as a slow database may need, the next one looks for a slow message.
+    // Of two claims, one waits as long as a slow database may need, and the next one looks for a slow message.
     world
-        .until("several claims have failed", PATIENCE, async || {
-            let failures: i64 = sqlx::query_scalar(AssertSqlSafe(
-                "select count(*) from pg_stat_activity where query like '%signaling.claim%' and state = 'active'
-                   and datname = current_database() and clock_timestamp() - query_start > interval '6 seconds'",
-            ))
-            .fetch_one(&world.pool)
-            .await
-            .expect("read");
-            failures > 0
-        })
+        .until_true(
+            "select exists (select from pg_stat_activity where query like '%signaling.claim%' and state = 'active'
+               and datname = current_database() and clock_timestamp() - query_start > interval '6 seconds')",
+        )
         .await;
     assert_eq!(refused(&world).await, []);
     speed_up(&world).await;

@@ -1,11 +1,18 @@
-//! When calls are made. The workers here poll only once a minute: what is on time is not found by chance.
+//! Messages are sent when they are due. The workers poll once a minute, so no poll finds a message in time by chance.
 
 use serde_json::json;
 
-use testkit::{World, peer, warm_up};
+use testkit::{Row, World, peer, warm_up};
+use time::Duration;
 
-/// Far more than it takes, and far less than a poll.
-const PROMPT: time::Duration = time::Duration::seconds(2);
+/// Asserts that the message was sent within two seconds after its due time. The poll interval is far longer.
+fn assert_prompt(row: &Row) {
+    let late = row.lateness();
+    assert!(
+        (Duration::ZERO..Duration::seconds(2)).contains(&late),
+        "late by {late}"
+    );
+}
 
 #[tokio::test]
 async fn a_scheduled_message_is_called_when_it_is_due_and_not_before() {
@@ -14,41 +21,28 @@ async fn a_scheduled_message_is_called_when_it_is_due_and_not_before() {
     worker.until_logged("worker_started").await;
     world.until_idle().await;
     let mut ids = Vec::new();
-    // The later one first: what is due sooner has to move up the alarm.
+    // The second message is due earlier than the moment until which the worker waits.
     for ms in [2_500, 1_500] {
-        ids.push(
-            world
-                .insert(peer(json!({"due_at": world.time_in(ms).await})))
-                .await,
-        );
+        let due_at = world.time_in(ms).await;
+        ids.push(world.insert(peer(json!({"due_at": due_at}))).await);
     }
     for id in ids {
         let row = world.until_final(id).await;
-        assert!(
-            row.lateness() >= time::Duration::ZERO,
-            "early by {}",
-            -row.lateness()
-        );
-        assert!(row.lateness() < PROMPT, "late by {}", row.lateness());
+        assert_prompt(&row);
         // On a busy machine the insert itself comes late.
         let waited = row.sent_at.expect("called") - row.created_at;
-        assert!(waited >= time::Duration::milliseconds(500), "{waited}");
+        assert!(waited >= Duration::milliseconds(500), "{waited}");
     }
 }
 
 #[tokio::test]
 async fn a_message_scheduled_before_the_worker_started_is_sent_when_it_is_due() {
     let world = World::new().await;
-    let id = world
-        .insert(peer(json!({"due_at": world.time_in(1_500).await})))
-        .await;
+    let due_at = world.time_in(1_500).await;
+    let id = world.insert(peer(json!({"due_at": due_at}))).await;
     let _worker = world.worker().env("WORKER_POLL_INTERVAL", "60s").start();
     let row = world.until_final(id).await;
-    assert!(
-        (time::Duration::ZERO..PROMPT).contains(&row.lateness()),
-        "late by {}",
-        row.lateness()
-    );
+    assert_prompt(&row);
 }
 
 #[tokio::test]
@@ -60,28 +54,22 @@ async fn a_retry_is_called_when_it_is_due() {
         .env("WORKER_RETRY_BASE", "400ms")
         .env("WORKER_RETRY_CAP", "3s")
         .start();
-    // While no message is accepted, the app is held, and a probe does not wait for the retry's time.
+    // Without an accepted message, the lane would be held, and a probe ignores the due time of a retry.
     warm_up(&world).await;
     world.set_faults(&["500:first_calls=2"]);
-    let id = world.insert(peer(json!({"payload": "again"}))).await;
-    let row = world.until_final(id).await;
+    let (_, row) = world.deliver(json!({"payload": "again"})).await;
     assert_eq!(row.attempts, 3);
-    let at_ms: Vec<u64> = world
-        .calls_of("again")
-        .iter()
-        .map(|call| call.at_us / 1_000)
-        .collect();
-    let pauses_ms = [at_ms[1] - at_ms[0], at_ms[2] - at_ms[1]];
-    // The delay doubles, each spread by half to both sides.
-    for (pause_ms, least_ms, most_ms) in [(pauses_ms[0], 200, 600), (pauses_ms[1], 400, 1_200)] {
+    let calls = world.calls_of("again");
+    // The delay doubles, and jitter changes it by half at most.
+    for (pair, least_ms, most_ms) in [(&calls[..2], 200, 600), (&calls[1..], 400, 1_200)] {
+        let pause_ms = (pair[1].at_us - pair[0].at_us) / 1_000;
         // The clocks of the database and of the simulator may drift apart by a little.
         assert!(pause_ms >= least_ms - 20, "after {pause_ms} ms");
         assert!(pause_ms < most_ms + 2_000, "after {pause_ms} ms");
     }
 }
 
-/// Slots are given out in that order. Calls may start a few milliseconds after their slots, and so change places with
-/// their neighbours.
+/// Slots are in the order of due times. A call may start some milliseconds after its slot, so neighbours change places.
 #[tokio::test]
 async fn messages_are_called_about_in_the_order_in_which_they_are_due() {
     let world = World::new().await;

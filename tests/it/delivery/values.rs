@@ -1,20 +1,17 @@
-//! Values with something around them that nobody sees, as files of variables and copies from a browser bring it.
+//! Invisible characters around values, as in files with variables and in text that is copied from a browser.
 
-use serde_json::json;
-
-use testkit::{API_KEY, API_SECRET, APP_ID, World, peer, write};
+use tempfile::NamedTempFile;
+use testkit::{API_KEY, API_SECRET, APP_ID, World};
 
 #[tokio::test]
 async fn a_line_break_around_any_value_changes_nothing() {
     let world = World::new().await;
-    let directory = tempfile::tempdir().expect("a directory");
-    let text = format!("\u{feff}{API_SECRET}\r\n");
-    let secret_file = write(directory.path(), "secret", &text);
-    let secret_file = secret_file.to_str().expect("a path");
-    let from_file = world
-        .worker()
-        .without_env("AGORA_API_SECRET")
-        .env("AGORA_API_SECRET_FILE", &format!("{secret_file}\r\n"));
+    let secret_file = NamedTempFile::new().expect("a file");
+    std::fs::write(secret_file.path(), format!("\u{feff}{API_SECRET}\r\n")).expect("written");
+    let from_file = world.worker().without_env("AGORA_API_SECRET").env(
+        "AGORA_API_SECRET_FILE",
+        &format!("{}\r\n", secret_file.path().display()),
+    );
     let from_variable = world
         .worker()
         .env("AGORA_API_SECRET", &format!("{API_SECRET}\u{a0}\r\n"));
@@ -28,8 +25,7 @@ async fn a_line_break_around_any_value_changes_nothing() {
                 &format!("{}\r\n", world.simulator.base_url()),
             )
             .start();
-        let id = world.insert(peer(json!({}))).await;
-        assert_eq!(world.until_final(id).await.status, "message_sent");
+        world.assert_sends().await;
         worker.stop().await;
         assert_eq!(worker.logged("setting_suspicious"), 0);
         assert_eq!(worker.logged("lane_held"), 0);

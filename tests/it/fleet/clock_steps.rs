@@ -3,16 +3,17 @@
 use std::time::{Duration, Instant};
 
 use serde_json::json;
-use simulator::{Behaviour, SimulatorConfig};
+
 use testkit::postgres::Settings;
 use testkit::{
-    PATIENCE, Postgres, Running, SchedulerStalls, SteppedClock, World, fleet, peer, warm_up,
+    APP_ID, PATIENCE, Postgres, Running, SchedulerStalls, SteppedClock, World, fleet, peer,
+    slow_api, warm_up,
 };
 
 /// Calls a second.
 const LIMIT: u32 = 100;
 const HOUR_S: f64 = 3600.0;
-/// How soon calls go on after a step: the silence and the wait for a lane that is idle, on a busy machine.
+/// The longest time without calls after a step, on a busy machine.
 const RECOVERY: Duration = Duration::from_secs(10);
 
 /// A world whose database goes by a clock that can be set.
@@ -36,15 +37,9 @@ impl SteppedWorld {
             ..Settings::default()
         })
         .await;
-        let simulator = SimulatorConfig {
-            behaviour: Behaviour {
-                latency_ms,
-                limit: None,
-                ..Behaviour::default()
-            },
-            ..SimulatorConfig::default()
-        };
-        let world = World::on(&postgres, simulator).await;
+        let mut api = slow_api(latency_ms);
+        api.behaviour.limit = None;
+        let world = World::on(&postgres, api).await;
         Some(Self {
             world,
             clock,
@@ -76,20 +71,6 @@ impl SteppedWorld {
     }
 }
 
-/// The most calls that arrived in a second.
-fn busiest_second(world: &World) -> usize {
-    let calls = world.simulator.ledger().calls();
-    let mut first = 0;
-    let mut most = 0;
-    for (index, call) in calls.iter().enumerate() {
-        while call.at_us.saturating_sub(calls[first].at_us) >= 1_000_000 {
-            first += 1;
-        }
-        most = most.max(index + 1 - first);
-    }
-    most
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_step_of_the_clock_costs_seconds_repeats_no_call_and_keeps_the_limit() {
     let Some(stepped) = SteppedWorld::new(300).await else {
@@ -116,15 +97,14 @@ async fn a_step_of_the_clock_costs_seconds_repeats_no_call_and_keeps_the_limit()
     }
     world.until_all_final().await;
     assert_eq!(world.count("status = 'message_sent'").await, 2_001);
+    world.assert_no_repeats(2_001);
     let seen = world.seen();
-    assert_eq!((seen.calls, seen.duplicates), (2_001, 0));
     let lost: i64 = world.ask("select count(*) from signaling.attempt").await;
     assert_eq!(lost, 0, "no message in flight counts as lost");
-    let busiest = busiest_second(world);
+    let busiest = seen.apps[APP_ID].worst_sliding_second;
     let longest_stall = stalls.take_longest();
     assert!(
-        busiest <= usize::try_from(LIMIT).expect("small")
-            || longest_stall > SchedulerStalls::TOLERABLE,
+        busiest <= u64::from(LIMIT) || longest_stall > SchedulerStalls::TOLERABLE,
         "{busiest} calls in a second, on a machine that stood still for {longest_stall:?}"
     );
     drop(workers);
@@ -142,17 +122,14 @@ async fn a_clock_that_is_ahead_for_a_moment_ends_no_message() {
     world.change(|behaviour| behaviour.latency_ms = 3_000);
     let before = world.seen().calls;
     let in_flight = world.insert(peer(json!({"at_most_once": true}))).await;
-    world
-        .until("the call is open", PATIENCE, async || {
-            world.seen().calls == before + 1
-        })
-        .await;
-    let in_ten_minutes = world.time_in(600_000).await;
-    let waiting = world
-        .insert(peer(
-            json!({"due_at": world.time_in(5_000).await, "expires_at": in_ten_minutes}),
-        ))
-        .await;
+    let ledger = world.simulator.ledger();
+    ledger
+        .wait_for_calls(before + 1, PATIENCE)
+        .await
+        .expect("a call");
+    let (due_at, expires_at) = (world.time_in(5_000).await, world.time_in(600_000).await);
+    let message = json!({"due_at": due_at, "expires_at": expires_at});
+    let waiting = world.insert(peer(message)).await;
     stepped.clock.set(HOUR_S);
     for worker in &workers {
         worker.until_logged("clock_stepped").await;
@@ -178,9 +155,7 @@ async fn messages_of_a_clock_that_was_ahead_are_sent_by_later_workers_too() {
     world.set_faults(&["500"]);
     let retry = world.insert(peer(json!({}))).await;
     world
-        .until("an attempt has failed", PATIENCE, async || {
-            !world.attempts(retry).await.is_empty()
-        })
+        .until_count(1, "uncharged + attempts > 0 and status = 'pending'")
         .await;
     for worker in &mut workers {
         worker.kill().await;

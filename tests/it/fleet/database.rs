@@ -1,10 +1,8 @@
-//! A database that goes away and comes back.
+//! Outages of the database, cut connections and locked rows.
 
 use std::time::Duration;
 
 use serde_json::json;
-use sqlx::Connection;
-
 use testkit::{PATIENCE, Postgres, World, peer, slow_api};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -12,7 +10,7 @@ async fn a_database_that_crashes_and_comes_back_costs_no_message_and_no_outcome(
     let mut postgres = Postgres::start().await;
     let world = World::on(&postgres, slow_api(100)).await;
     world.insert_many(500).await;
-    // Long enough a lease for outcomes to be recorded late, short enough to wait for where a claim's answer was lost.
+    // A long lease lets the worker record outcomes late. A short one ends a claim whose response was lost.
     let mut worker = world
         .worker()
         .env("WORKER_REQUEST_TIMEOUT", "5s")
@@ -21,20 +19,16 @@ async fn a_database_that_crashes_and_comes_back_costs_no_message_and_no_outcome(
     world.until_accepted(100).await;
     postgres.cluster.crash().await.expect("down");
     let called = world.seen().calls;
-    // What has its slot is still called; then nothing more can be claimed.
+    // The worker sends its claimed messages, and can claim no more.
     worker.until_logged("record_failed").await;
     postgres.cluster.restart().await.expect("up again");
     world.until_all_final().await;
 
-    assert!(worker.is_running(), "it has gone on");
+    assert!(worker.is_running());
     assert!(called < 500, "the crash came too late for this test");
     assert_eq!(world.count("status = 'message_sent'").await, 500);
-    let seen = world.seen();
-    assert_eq!(
-        (seen.calls, seen.duplicates),
-        (500, 0),
-        "outcomes were kept while the database was away"
-    );
+    // The worker kept the outcomes during the outage.
+    world.assert_no_repeats(500);
     drop(worker);
     world.pool.close().await;
     postgres.cluster.stop().await.expect("stopped");
@@ -45,19 +39,11 @@ async fn an_outage_that_outlasts_the_leases_repeats_no_call_whose_outcome_is_kno
     let mut postgres = Postgres::start().await;
     let world = World::on(&postgres, slow_api(500)).await;
     world.insert_many(100).await;
-    let _worker = world
-        .worker()
-        .env("WORKER_REQUEST_TIMEOUT", "1s")
-        .env("WORKER_LEASE", "2s")
-        .start();
+    let _worker = world.worker().short_leases().start();
     world.until_accepted(20).await;
     postgres.cluster.crash().await.expect("down");
-    let down_since = std::time::Instant::now();
-    world
-        .until("every lease is over", PATIENCE, async || {
-            down_since.elapsed() > Duration::from_millis(2_500)
-        })
-        .await;
+    // Longer than the leases.
+    tokio::time::sleep(Duration::from_millis(2_500)).await;
     postgres.cluster.restart().await.expect("up again");
     world.until_all_final().await;
     assert_eq!(world.count("status = 'message_sent'").await, 100);
@@ -83,18 +69,14 @@ async fn a_row_that_a_client_has_locked_holds_up_no_other() {
     .fetch_one(&mut *client)
     .await
     .expect("a row that is being sent");
-    world
-        .until("the others are final", PATIENCE, async || {
-            world.count("status = 'pending'").await == 1
-        })
-        .await;
+    world.until_count(1, "status = 'pending'").await;
     client.commit().await.expect("given free");
     assert_eq!(world.until_final(locked).await.status, "message_sent");
-    // The locked row's own lease may have ended before its outcome could be written.
+    // The lease of the locked row may have ended before the worker could record its outcome.
     assert!(world.seen().duplicates <= 1);
 }
 
-/// More than go into one statement of the recorder.
+/// More rows than one statement of the recorder has.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn hundreds_of_locked_rows_hold_up_no_other() {
     let world = World::with(slow_api(1_000)).await;
@@ -118,7 +100,7 @@ async fn hundreds_of_locked_rows_hold_up_no_other() {
             locked > 250
         })
         .await;
-    // Their outcomes are known after a second, and can't be written. This message comes after them.
+    // The API responds after a second, and the recorder can't write these outcomes. This message comes after them.
     let id = world.insert(peer(json!({"payload": "free"}))).await;
     assert_eq!(world.until_final(id).await.status, "message_sent");
     let waiting = world.count("status = 'pending'").await;
@@ -129,62 +111,19 @@ async fn hundreds_of_locked_rows_hold_up_no_other() {
     drop(worker);
 }
 
-#[tokio::test]
-async fn an_outcome_is_kept_until_the_database_takes_it() {
-    let world = World::with(slow_api(500)).await;
-    let id = world.insert(peer(json!({"payload": "kept"}))).await;
-    let worker = world.worker().start();
-    world.until_accepted(1).await;
-    // Nobody can connect, and who was connected is thrown out.
-    let name: String = world.ask("select current_database()::text").await;
-    set_open(&name, false).await;
-    terminate_workers(&world).await;
-    worker.until_logged("record_failed").await;
-    assert_eq!(world.row(id).await.status, "pending");
-    set_open(&name, true).await;
-    let row = world.until_final(id).await;
-    assert_eq!((row.status.as_str(), row.attempts), ("message_sent", 1));
-    assert_eq!(world.calls_of("kept").len(), 1);
-}
-
-/// Whether a database takes new connections.
-async fn set_open(database: &str, open: bool) {
-    let url = Postgres::shared().await.cluster.admin_url();
-    let mut admin = sqlx::PgConnection::connect(&url).await.expect("connected");
-    sqlx::raw_sql(sqlx::AssertSqlSafe(format!(
-        "alter database {database} allow_connections {open}"
-    )))
-    .execute(&mut admin)
-    .await
-    .expect("altered");
-}
-
-async fn terminate_workers(world: &World) -> i64 {
-    world
-        .ask(
-            "select count(pg_terminate_backend(pid)) from pg_stat_activity
-             where datname = current_database() and application_name = 'signaling-worker'",
-        )
-        .await
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_worker_whose_connections_are_cut_goes_on() {
     let world = World::with(slow_api(20)).await;
-    let mut worker = world
-        .worker()
-        .env("WORKER_REQUEST_TIMEOUT", "1s")
-        .env("WORKER_LEASE", "2s")
-        .start();
+    let mut worker = world.worker().short_leases().start();
     world.insert_many(400).await;
     for accepted in [50, 150, 250] {
         world.until_accepted(accepted).await;
-        assert!(terminate_workers(&world).await > 0);
+        assert!(world.terminate_workers().await > 0);
     }
     world.until_all_final().await;
     assert!(worker.is_running());
     assert_eq!(world.count("status = 'message_sent'").await, 400);
-    // A call is repeated only where the row says why.
+    // Each repeated call has a reason in the attempt log.
     let explained: i64 = world
         .ask("select count(distinct message_id) from signaling.attempt where outcome in ('lost', 'ambiguous')")
         .await;
@@ -196,29 +135,21 @@ async fn a_worker_whose_connections_are_cut_goes_on() {
 }
 
 #[tokio::test]
-async fn a_lost_doorbell_is_replaced() {
+async fn a_lost_listener_is_replaced() {
     let world = World::new().await;
     let worker = world.worker().env("WORKER_POLL_INTERVAL", "60s").start();
     world.until_idle().await;
-    terminate_workers(&world).await;
+    world.terminate_workers().await;
     worker.until_logged("listener_lost").await;
-    // Deaf or not, it finds what is inserted.
-    let meanwhile = world.insert(peer(json!({}))).await;
-    world.until_final(meanwhile).await;
+    // The worker finds messages without its listener.
+    world.deliver(json!({})).await;
     world
-        .until("it listens again", PATIENCE, async || {
-            world
-                .ask(
-                    "select exists (select from pg_stat_activity where datname = current_database()
+        .until_true(
+            "select exists (select from pg_stat_activity where datname = current_database()
                      and application_name = 'signaling-worker' and query ilike 'listen%')",
-                )
-                .await
-        })
+        )
         .await;
-    for _ in 0..3 {
-        let id = world.insert(peer(json!({}))).await;
-        world.until_final(id).await;
-    }
+    world.deliver(json!({})).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -232,7 +163,7 @@ async fn a_worker_that_starts_while_its_database_is_away_waits_for_it() {
     postgres.cluster.restart().await.expect("up again");
     assert_eq!(world.until_final(id).await.status, "message_sent");
 
-    // One that is told to stop meanwhile does.
+    // A worker that waits for its database obeys SIGTERM.
     postgres.cluster.crash().await.expect("down");
     let mut waiting = world.worker().start();
     waiting.until_logged("startup_delayed").await;

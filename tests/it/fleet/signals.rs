@@ -1,4 +1,4 @@
-//! Signals other than SIGTERM and SIGINT, such as a terminal, a log rotation or a supervisor sends.
+//! Signals of a supervisor, a terminal or a log rotation.
 
 use std::process::Stdio;
 
@@ -11,8 +11,8 @@ use testkit::{
 };
 
 #[tokio::test]
-async fn a_closed_terminal_a_quit_and_an_alarm_end_a_worker_in_order() {
-    for signal in ["HUP", "QUIT", "ALRM"] {
+async fn each_signal_that_ends_a_worker_lets_a_call_in_flight_be_recorded() {
+    for signal in ["TERM", "INT", "HUP", "QUIT", "ALRM"] {
         let world = World::with(slow_api(1_000)).await;
         let id = world.insert(peer(json!({}))).await;
         let mut worker = world.worker().start();
@@ -58,8 +58,7 @@ async fn signals_without_a_meaning_leave_a_worker_at_work() {
             .await;
     }
     worker.signal("PIPE").await;
-    let id = world.insert(peer(json!({}))).await;
-    assert_eq!(world.until_final(id).await.status, "message_sent");
+    world.assert_sends().await;
     worker.stop().await;
 }
 
@@ -104,10 +103,9 @@ async fn a_worker_under_nohup_outlives_its_terminal() {
         assert!(sent.await.expect("kill runs").success());
     };
     send("HUP").await;
-    // In order after the other one, so that the worker has seen both.
+    // The worker handles signals in order, so it has handled SIGHUP when it has logged SIGUSR1.
     send("USR1").await;
-    let id = world.insert(peer(json!({}))).await;
-    assert_eq!(world.until_final(id).await.status, "message_sent");
+    world.assert_sends().await;
     send("TERM").await;
     let mut log = String::new();
     let mut stderr = child.stderr.take().expect("piped");

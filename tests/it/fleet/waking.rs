@@ -1,16 +1,15 @@
-//! How an idle worker learns of messages: by notifications, and by polls.
+//! An idle worker finds messages by notifications and by polls.
 
 use serde_json::json;
 
 use testkit::{PATIENCE, World, peer};
 
-/// Far more than it takes, and far less than a poll of a minute.
+/// Far less than a poll interval of a minute.
 const PROMPT: time::Duration = time::Duration::seconds(2);
 
 /// Inserts a message, and asserts that it is sent soon after.
 async fn is_sent_promptly(world: &World, message: serde_json::Value) {
-    let id = world.insert(peer(message)).await;
-    let row = world.until_final(id).await;
+    let (_, row) = world.deliver(message).await;
     let latency = row.sent_at.expect("called") - row.created_at;
     assert!(latency < PROMPT, "called {latency} after the insert");
 }
@@ -20,7 +19,7 @@ async fn an_insert_notifies_an_idle_worker() {
     let world = World::new().await;
     let _worker = world.worker().env("WORKER_POLL_INTERVAL", "60s").start();
     world.until_idle().await;
-    // After the first ones the polls are a minute apart: only the notification is left.
+    // After the first polls, which are short, only a notification is prompt.
     for number in 0..8 {
         is_sent_promptly(&world, json!({"payload": format!("notify {number}")})).await;
     }
@@ -36,7 +35,7 @@ async fn inserts_notify_only_while_a_worker_is_idle() {
         .listen("signaling_wakeup")
         .await
         .expect("listening");
-    // No worker has ever asked for it.
+    // No worker is idle yet.
     world.insert(peer(json!({"app": "other"}))).await;
     let worker = world.worker().start();
     world.until_idle().await;
@@ -80,20 +79,11 @@ async fn a_message_committed_after_the_worker_became_idle_is_found_soon() {
     open.commit().await.expect("committed");
     let begun = std::time::Instant::now();
     world.until_final(id).await;
+    let took = begun.elapsed();
     assert!(
-        begun.elapsed() < std::time::Duration::from_secs(10),
-        "found after {:?}",
-        begun.elapsed()
+        took < std::time::Duration::from_secs(10),
+        "found after {took:?}"
     );
-}
-
-#[tokio::test]
-async fn a_worker_that_is_started_takes_what_is_there() {
-    let world = World::new().await;
-    world.insert_many(20).await;
-    let _worker = world.worker().env("WORKER_POLL_INTERVAL", "60s").start();
-    world.until_all_final().await;
-    assert_eq!(world.seen().calls, 20);
 }
 
 #[tokio::test]
@@ -115,11 +105,9 @@ async fn an_idle_worker_writes_nothing() {
     };
     let (before, polls_before) = (version().await, polls().await);
     world
-        .until(
-            "the worker has looked several times",
-            PATIENCE,
-            async || polls().await >= polls_before + 5,
-        )
+        .until("five polls", PATIENCE, async || {
+            polls().await >= polls_before + 5
+        })
         .await;
     assert_eq!(version().await, before, "the lane's row was written");
 }
@@ -146,21 +134,19 @@ async fn a_message_committed_long_after_its_due_time_is_found_while_others_flow(
     .fetch_one(&mut *open)
     .await
     .expect("inserted");
-    // More than a claim looks back.
+    // Longer than a claim looks back.
     let past = "select clock_timestamp() > now() + interval '3 seconds'";
     while !sqlx::query_scalar::<_, bool>(past)
         .fetch_one(&mut *open)
         .await
         .expect("an answer")
     {
-        let other = world.insert(peer(json!({}))).await;
-        world.until_final(other).await;
+        world.deliver(json!({})).await;
     }
     open.commit().await.expect("committed");
     let begun = std::time::Instant::now();
     while world.row(id).await.status == "pending" {
-        let other = world.insert(peer(json!({}))).await;
-        world.until_final(other).await;
+        world.deliver(json!({})).await;
         assert!(begun.elapsed() < std::time::Duration::from_secs(10));
     }
     assert_eq!(world.row(id).await.status, "message_sent");

@@ -1,4 +1,4 @@
-//! A gateway that repeats what it was sent, in each form and in each field from which the worker keeps a text.
+//! A gateway that repeats the request in every encoding and in every field that the worker stores.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use tokio::net::TcpStream;
 
 use super::markers::{Marker, assert_silent, marker, shown};
 use super::raw_api::{RawApi, RawRequest};
-use testkit::{API_KEY, API_SECRET, PATIENCE, World, peer};
+use testkit::{API_KEY, API_SECRET, World, peer};
 
 const PAYLOAD: &str = "the \"Löwe\" of line one,\nand the tiger of line two: 918273645546372819";
 const TOKEN: &str = "007eJxTYPj3Zt5qAAg9182736455Token";
@@ -28,7 +28,7 @@ const ENCODINGS: [(&str, Encode); 5] = [
     ("shifted", |text| STANDARD.encode(format!("?{text}"))),
 ];
 
-/// What of a request is said back: its body, the payload alone, or a header's value.
+/// The parts of a request that the gateway repeats: the body, the payload, and values of headers.
 fn pieces(request: &RawRequest) -> Vec<String> {
     let body: Value = serde_json::from_str(&request.body).expect("JSON");
     let payload = body["payload"].as_str().expect("a payload");
@@ -52,7 +52,7 @@ fn pieces(request: &RawRequest) -> Vec<String> {
     pieces
 }
 
-/// The fields, or the header, from which something is kept.
+/// The fields and the header that the worker stores.
 fn places(status: u16) -> &'static [&'static str] {
     if status == 200 {
         // With another result or code it would be no success.
@@ -69,7 +69,7 @@ fn places(status: u16) -> &'static [&'static str] {
     }
 }
 
-/// All answers of a gateway to a request: one for each piece, form and place.
+/// The responses of the gateway: one for each part, encoding and field.
 fn answers(request: &RawRequest, status: u16) -> Vec<String> {
     let mut answers = Vec::new();
     for piece in pieces(request) {
@@ -104,7 +104,7 @@ fn answers(request: &RawRequest, status: u16) -> Vec<String> {
     answers
 }
 
-/// What a message became at a gateway that says everything back, and what the worker printed.
+/// Sends messages to the gateway, and asserts that no row, log or report shows a marker.
 async fn echoed(status: u16, sign_in: &[(&str, &str)], secrets: &[Marker]) {
     let world = World::new().await;
     let said = std::sync::Arc::new(std::sync::Mutex::new(String::new()));
@@ -144,7 +144,7 @@ async fn echoed(status: u16, sign_in: &[(&str, &str)], secrets: &[Marker]) {
     )
     .len();
     for turn in 0..count {
-        // Each is a message of its own; a 401 is one that is tried until a person steps in.
+        // Each response needs its own message. A 401 holds the lane, which retries one message.
         world
             .insert(peer(
                 json!({"payload": PAYLOAD, "max_attempts": 1, "dedupe_key": turn.to_string()}),
@@ -156,11 +156,7 @@ async fn echoed(status: u16, sign_in: &[(&str, &str)], secrets: &[Marker]) {
     }
     if status == 401 {
         world
-            .until("the lane is unauthorized", PATIENCE, async || {
-                world
-                    .ask("select exists (select from signaling.lane where hold_reason is not null)")
-                    .await
-            })
+            .until_true("select exists (select from signaling.lane where hold_reason is not null)")
             .await;
     } else {
         world
@@ -199,7 +195,7 @@ async fn echoed(status: u16, sign_in: &[(&str, &str)], secrets: &[Marker]) {
     assert_silent("the database", &kept, &markers);
     assert_silent("the log", &worker.stderr.whole_text(), &markers);
     assert_silent("worker status", &status_shown.stdout, &markers);
-    // What is not found there was said.
+    // The gateway did repeat each marker.
     let said = said.lock().expect("whole").clone();
     for marker in markers {
         assert!(
@@ -218,19 +214,19 @@ fn basic() -> ([(&'static str, &'static str); 2], [Marker; 2]) {
 }
 
 #[tokio::test]
-async fn what_a_gateway_says_back_with_an_error_is_not_kept() {
+async fn the_worker_stores_no_echo_in_an_error() {
     let (sign_in, secrets) = basic();
     echoed(400, &sign_in, &secrets).await;
 }
 
 #[tokio::test]
-async fn what_a_gateway_says_back_with_a_success_is_not_kept() {
+async fn the_worker_stores_no_echo_in_a_success() {
     let (sign_in, secrets) = basic();
     echoed(200, &sign_in, &secrets).await;
 }
 
 #[tokio::test]
-async fn what_a_gateway_says_back_of_a_token_is_not_kept() {
+async fn the_worker_stores_no_echo_of_a_token() {
     for headers in ["x-agora", "authorization"] {
         let sign_in = [
             ("AGORA_TOKEN", TOKEN),
@@ -242,7 +238,7 @@ async fn what_a_gateway_says_back_of_a_token_is_not_kept() {
 }
 
 #[tokio::test]
-async fn what_a_gateway_says_back_is_no_reason_of_a_held_lane() {
+async fn the_worker_stores_no_echo_as_the_reason_of_a_hold() {
     let (sign_in, _) = basic();
     echoed(401, &sign_in, &[]).await;
 }

@@ -1,10 +1,10 @@
-//! Texts that stand nowhere else, and looking for them in whatever form they might come out.
+//! Unique texts, and a search for them in every encoding that an output might have.
 
 use base64::Engine;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 
-/// A text that must not come out, with a name for the failure's message.
+/// A text that no output may contain, with a name for the error.
 pub(super) struct Marker {
     pub(super) name: &'static str,
     pub(super) text: String,
@@ -15,7 +15,7 @@ pub(super) fn marker(name: &'static str, text: impl Into<String>) -> Marker {
     Marker { name, text }
 }
 
-/// The forms in which a text might come out. Of base64, what is the same wherever in a longer text it stands.
+/// The encodings of a text. Of base64, only the part that does not depend on the neighbours.
 fn forms(text: &str) -> Vec<String> {
     let json = serde_json::to_string(text).expect("JSON");
     let inner = json.trim_matches('"').to_owned();
@@ -49,7 +49,7 @@ fn forms(text: &str) -> Vec<String> {
     forms
 }
 
-/// The marker that a text shows, in whatever form, with the line that shows it.
+/// The first marker in a text, in any encoding, with its line.
 pub(super) fn shown<'a>(text: &'a str, markers: &'a [Marker]) -> Option<(&'static str, &'a str)> {
     markers.iter().find_map(|marker| {
         let form = forms(&marker.text)
@@ -60,8 +60,6 @@ pub(super) fn shown<'a>(text: &'a str, markers: &'a [Marker]) -> Option<(&'stati
     })
 }
 
-/// # Panics
-/// Where a text shows a marker.
 pub(super) fn assert_silent(place: &str, text: &str, markers: &[Marker]) {
     if let Some((name, line)) = shown(text, markers) {
         panic!("{place} shows {name}: {line}");

@@ -1,4 +1,4 @@
-//! An API that answers whatever a test writes, byte for byte.
+//! An API whose responses a test writes byte for byte.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -9,13 +9,12 @@ use tokio::task::JoinHandle;
 
 use testkit::{APP_ID, PATIENCE, World, until};
 
-/// A request as it came: its head, and its body.
 pub(super) struct RawRequest {
     pub(super) head: String,
     pub(super) body: String,
 }
 
-/// A server that takes one request a connection, and hands the connection to the test's own function.
+/// A server that reads one request per connection, and passes the connection to the test's function.
 pub(super) struct RawApi {
     pub(super) url: String,
     open: Arc<AtomicUsize>,
@@ -56,12 +55,11 @@ impl RawApi {
         }
     }
 
-    /// Requests that came.
     pub(super) fn requests(&self) -> usize {
         self.requests.load(Ordering::SeqCst)
     }
 
-    /// Waits until the worker has closed every connection on which something is still being said.
+    /// Waits until the worker has closed every connection.
     pub(super) async fn until_let_go(&self) {
         until("the connections are closed", PATIENCE, async || {
             self.open.load(Ordering::SeqCst) == 0
@@ -84,7 +82,7 @@ impl Drop for RawApi {
     }
 }
 
-/// Reads a request by its content length; none where the connection was closed before.
+/// Reads a request by its content length. `None` if the client closes the connection before.
 async fn read_request(stream: &mut TcpStream) -> Option<RawRequest> {
     let mut bytes = Vec::new();
     loop {
@@ -108,7 +106,7 @@ async fn read_request(stream: &mut TcpStream) -> Option<RawRequest> {
     }
 }
 
-/// Writes the same bytes over and over, until the other side has had enough of them. Returns how many it took.
+/// Writes the same bytes until the client closes the connection. Returns the number of bytes.
 pub(super) async fn write_for_ever(stream: &mut TcpStream, bytes: &[u8]) -> usize {
     let mut written = 0;
     while stream.write_all(bytes).await.is_ok() {

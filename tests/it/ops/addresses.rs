@@ -3,11 +3,10 @@
 use std::fs;
 use std::time::Duration;
 
-use serde_json::json;
 use tokio::net::TcpListener;
 
 use super::ops_client::OpsWorker;
-use testkit::{Worker, World, comes_true, peer};
+use testkit::{Worker, World, comes_true};
 
 /// `worker run` with valid settings and an unreachable database.
 fn run() -> Worker {
@@ -91,8 +90,7 @@ async fn a_worker_whose_default_address_is_taken_works_without() {
     worker.until_logged("ops_server_skipped").await;
     let line = worker.log_line("ops_server_skipped");
     assert!(line.contains("Set WORKER_OPS_ADDR"), "{line}");
-    let id = world.insert(peer(json!({}))).await;
-    assert_eq!(world.until_final(id).await.status, "message_sent");
+    world.assert_sends().await;
     worker.stop().await;
     drop(taken);
 }

@@ -193,16 +193,13 @@ async fn metrics_and_pages_need_the_token_and_health_does_not() {
 #[tokio::test]
 async fn no_response_shows_a_payload_or_a_secret() {
     let world = World::new().await;
-    let file = tempfile::NamedTempFile::new().expect("a file");
-    fs::write(file.path(), TOKEN).expect("written");
-    let path = file.path().display().to_string();
     let payload = "zebra payload 7364528190";
     world.set_faults(&[&format!(
         "401:body={}",
         json!({"reason": format!("no: {payload}")})
     )]);
     world.insert(peer(json!({"payload": payload}))).await;
-    let ops = OpsWorker::start(world.worker().env("WORKER_OPS_TOKEN_FILE", &path)).await;
+    let ops = OpsWorker::start(world.worker().file("WORKER_OPS_TOKEN_FILE", TOKEN)).await;
     let token = format!("Bearer {TOKEN}");
     until("the app is unauthorized", PATIENCE, async || {
         let headers = [("authorization", token.as_str())];
@@ -226,14 +223,11 @@ async fn no_response_shows_a_payload_or_a_secret() {
 #[tokio::test]
 async fn readiness_without_the_token_names_failed_checks_without_details() {
     let world = World::new().await;
-    let file = tempfile::NamedTempFile::new().expect("a file");
-    fs::write(file.path(), TOKEN).expect("written");
-    let path = file.path().display().to_string();
     // No server listens at this port.
     let worker = world
         .worker()
         .env("DATABASE_URL", "postgres://zebra@127.0.0.1:1/stripes")
-        .env("WORKER_OPS_TOKEN_FILE", &path);
+        .file("WORKER_OPS_TOKEN_FILE", TOKEN);
     let ops = OpsWorker::start(worker).await;
     let right = format!("Bearer {TOKEN}");
     let wrong = format!("Bearer {TOKEN}x");

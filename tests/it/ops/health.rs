@@ -83,8 +83,7 @@ async fn a_worker_without_its_database_is_alive_and_not_ready() {
 
     gate.open().await;
     ops.until_ready().await;
-    let id = world.insert(peer(json!({}))).await;
-    assert_eq!(world.until_final(id).await.status, "message_sent");
+    world.assert_sends().await;
     ops.worker.stop().await;
 }
 
@@ -141,11 +140,9 @@ async fn a_stuck_lane_is_reported_with_its_error() {
     let world = World::new().await;
     let ops = OpsWorker::start(world.worker()).await;
     ops.until_ready().await;
-    let mut client = world.pool.begin().await.expect("a transaction");
-    sqlx::query("select from signaling.lane where app = 'default' for update")
-        .execute(&mut *client)
-        .await
-        .expect("locked");
+    let client = world
+        .open_transaction("select from signaling.lane where app = 'default' for update")
+        .await;
     let id = world.insert(peer(json!({}))).await;
     ops.until_readiness(503, "FAIL lanes: no progress of the app default for")
         .await;

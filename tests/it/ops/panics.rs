@@ -6,7 +6,7 @@ use super::ops_client::OpsWorker;
 use super::prometheus_text::Samples;
 use testkit::{PATIENCE, Worker, World, peer, slow_api};
 
-/// A worker that panics at given places, so many times at each.
+/// A worker that panics at these places, as often as given.
 fn panicking(world: &World, panics: &str) -> Worker {
     world.worker().env("WORKER_TEST_PANICS", panics)
 }
@@ -32,8 +32,7 @@ async fn each_task_that_panics_is_started_again_and_counted() {
     let asked: Vec<_> = TASKS.iter().map(|task| format!("{task}=2")).collect();
     let worker = panicking(&world, &asked.join(","))
         .env("WORKER_RETENTION", "1h")
-        .env("WORKER_REQUEST_TIMEOUT", "1s")
-        .env("WORKER_LEASE", "2s");
+        .short_leases();
     let mut ops = OpsWorker::start(worker).await;
     ops.worker.until_logged("worker_started").await;
     assert!(panics(&ops, "delivery").await < 1.0);
@@ -51,8 +50,7 @@ async fn each_task_that_panics_is_started_again_and_counted() {
             .await;
     }
     world.until_all_final().await;
-    let id = world.insert(peer(json!({}))).await;
-    assert_eq!(world.until_final(id).await.status, "message_sent");
+    world.assert_sends().await;
     let workers: i64 = world.ask("select count(*) from signaling.worker").await;
     assert_eq!(workers, 1, "the worker counts once");
 
@@ -72,12 +70,7 @@ async fn a_panic_of_the_recorder_loses_and_repeats_no_outcome() {
     world.until_all_final().await;
     worker.stop().await;
     assert_eq!(worker.logged("task_panicked"), 1);
-    assert_eq!(
-        world
-            .count("status = 'message_sent' and attempts = 1")
-            .await,
-        400
-    );
+    world.assert_sent_once(400).await;
     let seen = world.seen();
     assert_eq!((seen.calls, seen.duplicates), (400, 0));
 }
@@ -87,10 +80,7 @@ async fn a_record_that_makes_the_recorder_panic_is_given_up_alone() {
     let world = World::new().await;
     world.insert_many(200).await;
     // The record panics within its batch, and then alone.
-    let mut worker = panicking(&world, "recorder:7=2")
-        .env("WORKER_REQUEST_TIMEOUT", "1s")
-        .env("WORKER_LEASE", "2s")
-        .start();
+    let mut worker = panicking(&world, "recorder:7=2").short_leases().start();
     world.until_all_final().await;
     worker.stop().await;
     let row = world.row(7).await;

@@ -13,7 +13,7 @@ use testkit::World;
 /// An example waits for 30 s by itself.
 const PATIENCE: Duration = Duration::from_secs(90);
 
-/// A message of theirs that arrived; it was called once.
+/// The only call of a message.
 fn the_call(calls: &[Call]) -> &Call {
     let [call] = calls else {
         panic!("one call: {calls:?}");
@@ -21,7 +21,7 @@ fn the_call(calls: &[Call]) -> &Call {
     call
 }
 
-/// Runs an example beside a worker: its messages arrive once, and it says what became of them.
+/// Runs an example beside a worker. Its messages arrive once, and it prints their statuses.
 async fn assert_delivers(mut example: Command) {
     let world = World::new().await;
     let mut worker = world.worker().start();

@@ -1,5 +1,5 @@
-//! What the examples need, installed below the target directory: once, and again when it changes. Where a language or
-//! the network is missing, that is said, and the example left out.
+//! Installs the packages of the examples below the target directory. Without the language or the network, a notice says
+//! that a test is skipped.
 
 use std::fs::{self, File};
 use std::io::Write;
@@ -11,10 +11,10 @@ use tokio::process::Command;
 
 use testkit::{leave_out, worker_binary};
 
-/// How long one step of an installation or a build may take.
+/// The timeout of one step of an installation.
 const PATIENCE: Duration = Duration::from_secs(600);
 
-/// What pip and npm say of a network that is not there.
+/// Errors of pip and npm without a network.
 const SIGNS_OF_NO_NETWORK: [&str; 12] = [
     "NewConnectionError",
     "ConnectTimeoutError",
@@ -30,7 +30,7 @@ const SIGNS_OF_NO_NETWORK: [&str; 12] = [
     "ENETUNREACH",
 ];
 
-/// The interpreter of an environment with what an example's `requirements.txt` names.
+/// The interpreter of an environment with the packages of an example's `requirements.txt`.
 pub(super) async fn python_environment(example: &Path) -> Option<PathBuf> {
     let version = [
         "-c",
@@ -63,7 +63,7 @@ pub(super) async fn python_environment(example: &Path) -> Option<PathBuf> {
     }
 }
 
-/// A directory with an example for Node, and what its `package-lock.json` names.
+/// A directory with an example for Node and the packages of its `package-lock.json`.
 pub(super) async fn node_package(example: &Path) -> Option<PathBuf> {
     let node = version_of("node", &["--version"]).await;
     let npm = version_of("npm", &["--version"]).await;
@@ -94,7 +94,7 @@ pub(super) async fn node_package(example: &Path) -> Option<PathBuf> {
     }
 }
 
-/// An example of this package: cargo builds it with the tests, and puts it beside the worker.
+/// An example of this package. Cargo builds it with the tests.
 pub(super) fn cargo_example(name: &str) -> PathBuf {
     let example = worker_binary().with_file_name("examples").join(name);
     assert!(
@@ -105,7 +105,7 @@ pub(super) fn cargo_example(name: &str) -> PathBuf {
     example
 }
 
-/// Says, past what the harness captures, that a test has not looked at anything.
+/// Reports a skipped example, past the captured output.
 fn left_out<T>(language: &str, why: &str) -> Option<T> {
     writeln!(
         std::io::stderr(),
@@ -117,8 +117,7 @@ fn left_out<T>(language: &str, why: &str) -> Option<T> {
 
 struct NoNetwork;
 
-/// A directory that `install` makes and fills, unless it is there already with the same stamp. Another process that
-/// does the same is waited for.
+/// A directory that `install` makes and fills, unless it exists with the same stamp. A lock keeps other processes out.
 async fn installed(
     name: &str,
     stamp: &str,
@@ -142,7 +141,7 @@ async fn installed(
         }
     }
     install(&directory).await?;
-    // Last: half of an installation is none.
+    // The stamp comes last, so half of an installation has none.
     fs::write(&stamp_file, stamp).expect("written");
     Ok(directory)
 }
@@ -151,7 +150,7 @@ fn read(path: &Path) -> String {
     fs::read_to_string(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 
-/// What a program says of its version; none where it is not there or does not work.
+/// The version of a program. `None` if the program is missing or fails.
 async fn version_of(program: &str, arguments: &[&str]) -> Option<String> {
     let output = Command::new(program)
         .args(arguments)
@@ -165,13 +164,16 @@ async fn version_of(program: &str, arguments: &[&str]) -> Option<String> {
         .then(|| String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
-/// Runs a step of an installation.
-///
-/// # Panics
-/// Where it fails, and not for the network.
+/// Runs a step of an installation. Panics after a failure that the network did not cause.
 async fn run(command: &mut Command) -> Result<(), NoNetwork> {
-    let output = finish(command).await;
-    let said = text(&output);
+    let output = command.stdin(Stdio::null()).kill_on_drop(true).output();
+    let output = tokio::time::timeout(PATIENCE, output)
+        .await
+        .unwrap_or_else(|_| panic!("{command:?} does not end"))
+        .unwrap_or_else(|error| panic!("{command:?} does not start: {error}"));
+    let said = [&output.stdout, &output.stderr]
+        .map(|bytes| String::from_utf8_lossy(bytes))
+        .concat();
     if output.status.success() {
         Ok(())
     } else if SIGNS_OF_NO_NETWORK.iter().any(|sign| said.contains(sign)) {
@@ -179,18 +181,4 @@ async fn run(command: &mut Command) -> Result<(), NoNetwork> {
     } else {
         panic!("{command:?} failed: {said}");
     }
-}
-
-async fn finish(command: &mut Command) -> std::process::Output {
-    let output = command.stdin(Stdio::null()).kill_on_drop(true).output();
-    tokio::time::timeout(PATIENCE, output)
-        .await
-        .unwrap_or_else(|_| panic!("{command:?} does not end"))
-        .unwrap_or_else(|error| panic!("it can't be started: {error}"))
-}
-
-fn text(output: &std::process::Output) -> String {
-    [&output.stdout, &output.stderr]
-        .map(|bytes| String::from_utf8_lossy(bytes))
-        .concat()
 }

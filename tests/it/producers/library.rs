@@ -19,7 +19,7 @@ fn numbered(count: usize) -> Vec<NewMessage> {
     (0..count).map(|n| message(&format!("m{n}"))).collect()
 }
 
-/// What the producer wrote, of a row.
+/// The columns of a row that the producer wrote.
 async fn written_columns(world: &World, id: i64) -> Value {
     let row: String = world
         .ask(&format!(
@@ -31,7 +31,7 @@ async fn written_columns(world: &World, id: i64) -> Value {
 }
 
 #[tokio::test]
-async fn a_message_is_there_if_the_transaction_commits_and_not_if_it_rolls_back() {
+async fn a_message_exists_if_the_transaction_commits_and_not_after_a_rollback() {
     let world = World::new().await;
     for count in [1, 1_500] {
         let mut transaction = world.pool.begin().await.expect("begun");
@@ -57,7 +57,7 @@ async fn a_message_is_there_if_the_transaction_commits_and_not_if_it_rolls_back(
 }
 
 #[tokio::test]
-async fn thousands_are_inserted_in_their_order_and_each_has_its_id() {
+async fn thousands_of_messages_are_inserted_in_order_with_their_ids() {
     let world = World::new().await;
     let ids = enqueue(&world.pool, &numbered(4_321))
         .await
@@ -84,7 +84,7 @@ async fn thousands_are_inserted_in_their_order_and_each_has_its_id() {
 }
 
 #[tokio::test]
-async fn one_message_that_the_table_refuses_keeps_all_of_a_call_out_and_is_named() {
+async fn one_refused_message_rejects_the_whole_call_and_is_named() {
     let world = World::new().await;
     world
         .execute("alter table signaling.outbox add constraint payload_is_not_polite check (payload <> 'hey')")
@@ -117,7 +117,7 @@ async fn one_message_that_the_table_refuses_keeps_all_of_a_call_out_and_is_named
 }
 
 #[tokio::test]
-async fn a_message_whose_key_is_there_already_has_no_id() {
+async fn a_message_with_a_known_key_has_no_id() {
     let world = World::new().await;
     let of_app = |key| keyed(key).app("news").expect("valid");
     let messages = [
@@ -162,7 +162,7 @@ async fn a_message_whose_key_is_there_already_has_no_id() {
 }
 
 #[tokio::test]
-async fn every_column_arrives_and_what_is_not_said_is_as_the_table_has_it() {
+async fn every_column_arrives_and_other_columns_have_their_defaults() {
     let world = World::new().await;
     let full = message("Hello")
         .app("news")
@@ -220,7 +220,7 @@ async fn every_column_arrives_and_what_is_not_said_is_as_the_table_has_it() {
 }
 
 #[tokio::test]
-async fn a_pool_a_connection_and_a_transaction_insert_alike_also_in_a_task_of_their_own() {
+async fn a_pool_a_connection_and_a_transaction_insert_alike() {
     let world = World::new().await;
     let pool = world.pool.clone();
     tokio::spawn(async move {
@@ -244,7 +244,7 @@ async fn a_pool_a_connection_and_a_transaction_insert_alike_also_in_a_task_of_th
     assert_eq!(world.count("true").await, 1_004);
 }
 
-/// What an application has in its schemas never stands in for what is meant.
+/// Objects in the schemas of an application never replace those of the library.
 #[tokio::test]
 async fn the_applications_search_path_changes_nothing() {
     let world = World::new().await;

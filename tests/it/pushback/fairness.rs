@@ -1,10 +1,10 @@
-//! What share fresh messages and those that are called again get when the budget is short.
+//! The shares of first attempts and retries when the budget is short.
 
 use super::{insert_due, kinds};
 use testkit::{PATIENCE, World};
 
-/// Makes all messages with this kind of payload such that have been called before.
-async fn call_again(world: &World, kind: &str) {
+/// Turns the messages of a kind into retries.
+async fn make_retries(world: &World, kind: &str) {
     world
         .execute(&format!(
             "update signaling.outbox set sent_at = now() - interval '1 minute', attempts = 1
@@ -14,28 +14,24 @@ async fn call_again(world: &World, kind: &str) {
 }
 
 #[tokio::test]
-async fn a_backlog_of_fresh_messages_does_not_starve_those_that_are_called_again() {
+async fn a_backlog_of_first_attempts_does_not_starve_retries() {
     let world = World::new().await;
     insert_due(&world, "fresh", 400, 20).await;
     insert_due(&world, "again", 100, 10).await;
-    call_again(&world, "again").await;
+    make_retries(&world, "again").await;
     let _worker = world.worker().env("WORKER_RATE", "50").start();
-    world
-        .simulator
-        .ledger()
-        .wait_for_calls(150, PATIENCE)
-        .await
-        .expect("calls");
-    let kinds = kinds(&world.simulator.ledger().calls()[..150]);
+    let ledger = world.simulator.ledger();
+    ledger.wait_for_calls(150, PATIENCE).await.expect("calls");
+    let kinds = kinds(&ledger.calls()[..150]);
     let again = kinds.get("again").copied().unwrap_or_default();
     assert!((15..=52).contains(&again), "{kinds:?} of the first 150");
 }
 
 #[tokio::test]
-async fn a_backlog_of_messages_that_are_called_again_does_not_starve_fresh_ones() {
+async fn a_backlog_of_retries_does_not_starve_first_attempts() {
     let world = World::new().await;
     insert_due(&world, "again", 400, 20).await;
-    call_again(&world, "again").await;
+    make_retries(&world, "again").await;
     let _worker = world.worker().env("WORKER_RATE", "50").start();
     let ledger = world.simulator.ledger();
     ledger.wait_for_calls(25, PATIENCE).await.expect("calls");
@@ -51,22 +47,21 @@ async fn a_backlog_of_messages_that_are_called_again_does_not_starve_fresh_ones(
     assert!(first < 50, "the first fresh one came after {first} others");
     let kinds = kinds(&calls[first..first + 100]);
     let fresh = kinds.get("fresh").copied().unwrap_or_default();
-    assert!(fresh >= 60, "{kinds:?} of the 100 while both waited");
-    assert!(fresh <= 95, "{kinds:?} of the 100 while both waited");
+    assert!(
+        (60..=95).contains(&fresh),
+        "{kinds:?} of the 100 while both waited"
+    );
 }
 
 #[tokio::test]
-async fn what_one_kind_does_not_need_the_other_one_has() {
+async fn retries_use_the_share_that_first_attempts_leave() {
     let world = World::new().await;
     insert_due(&world, "again", 100, 20).await;
-    call_again(&world, "again").await;
+    make_retries(&world, "again").await;
     let _worker = world.worker().start();
     world.until_all_final().await;
     let seconds: f64 = world
         .ask("select extract(epoch from max(sent_at) - min(sent_at))::float8 from signaling.outbox")
         .await;
-    assert!(
-        seconds < 1.0,
-        "a fifth of the rate would have been enough for {seconds} s"
-    );
+    assert!(seconds < 1.0, "the retries took {seconds} s");
 }

@@ -1,8 +1,7 @@
-//! A gateway that has lost its way to the API, and answers by itself.
+//! A gateway that has lost its upstream and answers 404 itself.
 
 use serde_json::json;
 
-use super::{lane, until_lane};
 use testkit::{World, fleet, peer, warm_up};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -13,27 +12,19 @@ async fn a_gateway_that_answers_404_fails_no_message() {
     world.set_faults(&[r#"404:body={"message":"no Route matched with those values"}"#]);
     world.insert_many(300).await;
     for number in 0..20 {
-        world
-            .insert(peer(
-                json!({"at_most_once": true, "payload": format!("at most once {number}")}),
-            ))
-            .await;
+        let payload = format!("at most once {number}");
+        let message = json!({"at_most_once": true, "payload": payload});
+        world.insert(peer(message)).await;
     }
-    until_lane(&world, "hold = 'unavailable' and hold_probes >= 3").await;
-    let reason: String = lane(&world, "hold_reason").await;
+    world
+        .until_lane("hold = 'unavailable' and hold_probes >= 3")
+        .await;
+    let reason: String = world.lane("hold_reason").await;
     assert!(reason.contains("404"), "{reason}");
-    assert_eq!(
-        world
-            .count("status not in ('pending', 'message_sent')")
-            .await,
-        0
-    );
-    let outcomes: Vec<String> =
-        sqlx::query_scalar("select distinct outcome from signaling.attempt")
-            .fetch_all(&world.pool)
-            .await
-            .expect("outcomes");
-    assert_eq!(outcomes, ["transient"]);
+    let ended = "status not in ('pending', 'message_sent')";
+    assert_eq!(world.count(ended).await, 0);
+    let outcomes = "select distinct outcome from signaling.attempt";
+    assert_eq!(world.column::<String>(outcomes).await, ["transient"]);
 
     world.set_faults(&[]);
     world.until_all_final().await;

@@ -1,60 +1,39 @@
-//! Messages that a person has sent again.
+//! `worker retry` and `signaling.retry`: an operator sends finished messages again.
 
 use serde_json::json;
 
-use super::operator::{done, ends_with, open_lane};
+use super::operator::{done, fails, open_lane, refusal};
 use testkit::fleet;
-use testkit::{APP_ID, PATIENCE, World, peer};
+use testkit::{APP_ID, World, peer};
 
-/// Finished messages of many kinds, by what they are called.
-async fn finished_messages(world: &World) {
-    for (name, columns) in [
-        (
-            "old",
-            "status = 'failed', finished_at = '2020-01-01Z', http_status = 400, error = 'HTTP 400: illegal name'",
-        ),
-        (
-            "new",
-            "status = 'failed', finished_at = '2021-01-01Z', http_status = 500, error = 'HTTP 500: busy'",
-        ),
-        (
-            "unanswered",
-            "status = 'failed', finished_at = '2021-06-01Z', error = 'connection refused'",
-        ),
-        (
-            "foreign",
-            "status = 'failed', finished_at = '2021-01-01Z', http_status = 404, error = 'HTTP 404', app = 'other'",
-        ),
-        (
-            "late",
-            "status = 'expired', finished_at = '2021-01-01Z', expires_at = '2020-12-31Z', error = 'not sent before its expires_at'",
-        ),
-        (
-            "unwanted",
-            "status = 'cancelled', finished_at = '2021-01-01Z'",
-        ),
-        (
-            "doubtful",
-            "status = 'unknown', finished_at = '2021-01-01Z', at_most_once = true",
-        ),
-        (
-            "sent",
-            "status = 'message_sent', finished_at = '2021-01-01Z', sent_at = '2021-01-01Z'",
-        ),
-        ("waiting", "due_at = '2100-01-01Z'"),
-    ] {
+/// The name and the columns of finished messages, and of one that waits.
+const MESSAGES: [&str; 9] = [
+    "old: status = 'failed', finished_at = '2020-01-01Z', http_status = 400, error = 'HTTP 400: illegal name'",
+    "new: status = 'failed', finished_at = '2021-01-01Z', http_status = 500, error = 'HTTP 500: busy'",
+    "unanswered: status = 'failed', finished_at = '2021-06-01Z', error = 'connection refused'",
+    "foreign: status = 'failed', finished_at = '2021-01-01Z', http_status = 404, error = 'HTTP 404', app = 'other'",
+    "late: status = 'expired', finished_at = '2021-01-01Z', expires_at = '2020-12-31Z', error = 'not sent'",
+    "unwanted: status = 'cancelled', finished_at = '2021-01-01Z'",
+    "doubtful: status = 'unknown', finished_at = '2021-01-01Z', at_most_once = true",
+    "sent: status = 'message_sent', finished_at = '2021-01-01Z', sent_at = '2021-01-01Z'",
+    "waiting: due_at = '2100-01-01Z'",
+];
+
+/// Inserts the messages. The payload is the name.
+async fn insert_messages(world: &World) {
+    for message in MESSAGES {
+        let (name, columns) = message.split_once(": ").expect("a name");
         let id = world.insert(peer(json!({"payload": name}))).await;
+        let set = "update signaling.outbox set attempts = 10";
         world
-            .execute(&format!(
-                "update signaling.outbox set attempts = 10, {columns} where id = {id}"
-            ))
+            .execute(&format!("{set}, {columns} where id = {id}"))
             .await;
     }
     open_lane(world, "default").await;
     open_lane(world, "other").await;
 }
 
-/// What is pending, but for what has always been.
+/// The names of the pending messages without the one that was pending from the start.
 async fn pending(world: &World) -> Vec<String> {
     world
         .ask(
@@ -64,65 +43,32 @@ async fn pending(world: &World) -> Vec<String> {
         .await
 }
 
-/// The flags of `worker retry`, the arguments of `signaling.retry()`, and the messages that they are about.
-const FILTERS: &[(&str, &str, &[&str])] = &[
-    ("", "", &["foreign", "new", "old", "unanswered"]),
-    (
-        "--app default",
-        "app => 'default'",
-        &["new", "old", "unanswered"],
-    ),
-    ("--app other", "'other'", &["foreign"]),
-    (
-        "--since 2021-01-01T00:00:00Z",
-        "since => '2021-01-01Z'",
-        &["foreign", "new", "unanswered"],
-    ),
-    (
-        "--until 2021-01-01T00:00:00Z",
-        "until => '2021-01-01Z'",
-        &["old"],
-    ),
-    (
-        "--since 2021-01-01T01:00:00+01:00 --until 2021-02-01T00:00:00Z",
-        "since => '2021-01-01Z', until => '2021-02-01Z'",
-        &["foreign", "new"],
-    ),
-    (
-        "--status expired",
-        "statuses => array['expired']",
-        &["late"],
-    ),
-    (
-        "--status cancelled --status unknown",
-        "statuses => array['cancelled', 'unknown']",
-        &["doubtful", "unwanted"],
-    ),
-    ("--error %illegal%", "error_like => '%illegal%'", &["old"]),
-    ("--error illegal", "error_like => 'illegal'", &[]),
-    (
-        "--http-status 400 --http-status 404",
-        "http_statuses => array[400, 404]",
-        &["foreign", "old"],
-    ),
-    ("--id 1", "ids => array[1]", &["old"]),
-    ("--id 1 --id 2", "ids => array[1, 2]", &["new", "old"]),
-    // It succeeded.
-    ("--id 8", "ids => array[8]", &[]),
-    (
-        "--app default --http-status 500 --error %busy",
-        "'default', http_statuses => array[500], error_like => '%busy'",
-        &["new"],
-    ),
-];
+/// Flags of `worker retry`, the same filter as arguments of `signaling.retry()`, and the messages that it chooses.
+/// Message 8 was sent, so no filter chooses it.
+const FILTERS: &str = "
+     | | foreign new old unanswered
+    --app default | app => 'default' | new old unanswered
+    --app other | 'other' | foreign
+    --since 2021-01-01T00:00:00Z | since => '2021-01-01Z' | foreign new unanswered
+    --until 2021-01-01T00:00:00Z | until => '2021-01-01Z' | old
+    --since 2021-01-01T01:00:00+01:00 --until 2021-02-01T00:00:00Z | since => '2021-01-01Z', until => '2021-02-01Z' | foreign new
+    --status expired | statuses => array['expired'] | late
+    --status cancelled --status unknown | statuses => array['cancelled', 'unknown'] | doubtful unwanted
+    --error %illegal% | error_like => '%illegal%' | old
+    --error illegal | error_like => 'illegal' |
+    --http-status 400 --http-status 404 | http_statuses => array[400, 404] | foreign old
+    --id 1 | ids => array[1] | old
+    --id 1 --id 2 | ids => array[1, 2] | new old
+    --id 8 | ids => array[8] |
+    --app default --http-status 500 --error %busy | 'default', http_statuses => array[500], error_like => '%busy' | new";
 
-/// How many messages `worker retry` says that it is about.
+/// The number of messages that `worker retry` reports.
 async fn messages(world: &World, arguments: &[&str]) -> usize {
     let said = done(world, arguments).await;
     if said.contains("no message is due again") {
         return 0;
     }
-    // A line for each app.
+    // The command prints a line for each app.
     let counted = said.lines().filter_map(|line| line.split_once(" message"));
     let numbers: Vec<usize> = counted
         .filter_map(|(number, _)| number.parse().ok())
@@ -132,9 +78,9 @@ async fn messages(world: &World, arguments: &[&str]) -> usize {
 }
 
 #[tokio::test]
-async fn retry_takes_what_it_is_asked_for_and_a_dry_run_only_counts() {
+async fn retry_chooses_the_messages_of_its_filter_and_a_dry_run_only_counts() {
     let world = World::new().await;
-    finished_messages(&world).await;
+    insert_messages(&world).await;
     world
         .execute(
             "create table public.before as select * from signaling.outbox;
@@ -143,7 +89,12 @@ async fn retry_takes_what_it_is_asked_for_and_a_dry_run_only_counts() {
         .await;
     let as_before = "truncate signaling.outbox cascade;
          insert into signaling.outbox overriding system value select * from public.before";
-    for (flags, arguments, expected) in FILTERS {
+    for line in FILTERS.lines().skip(1) {
+        let columns: Vec<_> = line.split('|').map(str::trim).collect();
+        let [flags, arguments, expected] = columns[..] else {
+            panic!("three columns: {line}");
+        };
+        let expected: Vec<_> = expected.split_whitespace().collect();
         let count = expected.len();
         let command = ["retry"].into_iter().chain(flags.split_whitespace());
         let retry: Vec<_> = command.clone().collect();
@@ -151,9 +102,9 @@ async fn retry_takes_what_it_is_asked_for_and_a_dry_run_only_counts() {
         assert_eq!(messages(&world, &dry_run).await, count, "{flags}");
         assert_eq!(pending(&world).await, [""; 0], "a dry run changes nothing");
         assert_eq!(messages(&world, &retry).await, count, "{flags}");
-        assert_eq!(pending(&world).await, *expected, "{flags}");
+        assert_eq!(pending(&world).await, expected, "{flags}");
         let again = messages(&world, &retry).await;
-        assert_eq!(again, 0, "{flags}: once is enough");
+        assert_eq!(again, 0, "{flags}: the messages are pending already");
         world.execute(as_before).await;
 
         let count = i64::try_from(count).expect("few");
@@ -166,53 +117,32 @@ async fn retry_takes_what_it_is_asked_for_and_a_dry_run_only_counts() {
         let retry =
             format!("select coalesce(sum(messages), 0)::bigint from signaling.retry({arguments})");
         assert_eq!(world.ask::<i64>(&retry).await, count, "{retry}");
-        assert_eq!(pending(&world).await, *expected, "{retry}");
+        assert_eq!(pending(&world).await, expected, "{retry}");
         assert_eq!(world.ask::<i64>(&retry).await, 0, "{retry}");
         world.execute(as_before).await;
     }
 }
 
 #[tokio::test]
-async fn a_message_that_is_sent_again_has_all_its_attempts_and_no_expiry_that_is_over() {
+async fn a_message_that_is_sent_again_has_all_attempts_and_no_past_expiry() {
     let world = World::new().await;
-    finished_messages(&world).await;
+    insert_messages(&world).await;
     let all = "array['failed', 'expired', 'cancelled', 'unknown']";
-    assert_eq!(
-        world
-            .ask::<i64>(&format!(
-                "select coalesce(sum(messages), 0)::bigint from signaling.retry(statuses => {all}, max_rows => 2)"
-            ))
-            .await,
-        2
-    );
-    assert_eq!(
-        world
-            .ask::<i64>(&format!(
-                "select coalesce(sum(messages), 0)::bigint from signaling.retry(statuses => {all}, max_rows => 100)"
-            ))
-            .await,
-        5
-    );
-    assert_eq!(
-        world
-            .count(
-                "status = 'pending' and attempts = 0 and finished_at is null and claim_id is null
-                 and due_at <= now() and expires_at is null"
-            )
-            .await,
-        7
-    );
+    for (max_rows, expected) in [(2, 2), (100, 5)] {
+        let retry = format!(
+            "select coalesce(sum(messages), 0)::bigint from signaling.retry(statuses => {all}, max_rows => {max_rows})"
+        );
+        assert_eq!(world.ask::<i64>(&retry).await, expected);
+    }
+    let as_new = "status = 'pending' and attempts = 0 and finished_at is null and claim_id is null
+                  and due_at <= now() and expires_at is null";
+    assert_eq!(world.count(as_new).await, 7);
     world
         .execute("update signaling.outbox set app = 'default'")
         .await;
     let _worker = world.worker().start();
     world
-        .until("all are sent", PATIENCE, async || {
-            world
-                .count("status = 'message_sent' and attempts = 1")
-                .await
-                == 7
-        })
+        .until_count(7, "status = 'message_sent' and attempts = 1")
         .await;
     assert_eq!(world.seen().calls, 7);
 }
@@ -220,7 +150,7 @@ async fn a_message_that_is_sent_again_has_all_its_attempts_and_no_expiry_that_is
 #[tokio::test]
 async fn messages_that_succeeded_or_are_not_finished_can_not_be_sent_again() {
     let world = World::new().await;
-    finished_messages(&world).await;
+    insert_messages(&world).await;
     for status in [
         "message_sent",
         "message_delivered",
@@ -228,17 +158,10 @@ async fn messages_that_succeeded_or_are_not_finished_can_not_be_sent_again() {
         "pending",
         "nonsense",
     ] {
-        ends_with(&world, &["retry", "--status", status], 2, &[status]).await;
-        let refused = sqlx::query(sqlx::AssertSqlSafe(format!(
-            "select coalesce(sum(messages), 0)::bigint from signaling.retry(statuses => array['failed', '{status}'])"
-        )))
-        .execute(&world.pool)
-        .await
-        .expect_err(status);
-        assert!(
-            refused.to_string().contains("can be sent again"),
-            "{refused}"
-        );
+        fails(&world, &["retry", "--status", status], 2, &[status]).await;
+        let retry = format!("select signaling.retry(statuses => array['failed', '{status}'])");
+        let refused = refusal(&world, &retry).await;
+        assert!(refused.contains("can be sent again"), "{refused}");
     }
     assert_eq!(pending(&world).await, [""; 0]);
 }
@@ -255,12 +178,7 @@ async fn messages_that_are_sent_again_keep_the_pace() {
     let retried = messages(&world, &["retry", "--app", "default"]).await;
     assert_eq!(retried, 200);
     world.until_all_final().await;
-    assert_eq!(
-        world
-            .count("status = 'message_sent' and attempts = 1")
-            .await,
-        200
-    );
+    world.assert_sent_once(200).await;
     let starts: i64 = world
         .ask("select signaling.peak_rate('default', now() - interval '1 minute', now())")
         .await;

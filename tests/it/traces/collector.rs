@@ -20,14 +20,14 @@ use opentelemetry_proto::tonic::trace::v1::status::StatusCode as SpanStatus;
 use prost::Message;
 use tokio::net::TcpListener;
 
-/// What a collector does with what it gets.
+/// The behaviour of a collector.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Conduct {
     Takes,
     Refuses,
-    /// It takes the request and never answers.
+    /// The collector reads the request and never responds.
     Hangs,
-    /// Nobody listens there.
+    /// The collector does not listen.
     Away,
 }
 
@@ -36,25 +36,25 @@ pub(super) struct Collector {
     state: Arc<Mutex<(Conduct, Seen)>>,
 }
 
-/// What a collector has taken.
+/// The accepted requests.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(super) struct Seen {
     headers: HeaderMap,
     bodies: Vec<Bytes>,
 }
 
-/// A span, its attributes as texts.
+/// A span with attributes as text.
 #[derive(Debug)]
 pub(super) struct Span {
     pub(super) name: String,
     pub(super) kind: &'static str,
     pub(super) trace_id: String,
     pub(super) id: String,
-    /// Empty for the first one of a trace.
+    /// Empty in the root span of a trace.
     pub(super) parent: String,
     pub(super) start_ns: u64,
     pub(super) end_ns: u64,
-    /// What its status says, if that is an error.
+    /// The message of an error status.
     pub(super) error: Option<String>,
     attributes: BTreeMap<String, String>,
 }
@@ -117,7 +117,7 @@ impl Seen {
         Some(self.headers.get(name)?.to_str().ok()?.to_owned())
     }
 
-    /// Whether a text is anywhere in what was sent.
+    /// Whether a header or a body contains a text.
     pub(super) fn has(&self, text: &str) -> bool {
         let in_headers = format!("{:?}", self.headers).contains(text);
         let is_in = |body: &Bytes| body.windows(text.len()).any(|part| part == text.as_bytes());
@@ -138,7 +138,7 @@ impl Seen {
         texts(&resource.expect("a resource").attributes)
     }
 
-    /// All spans, in the order of their starts.
+    /// All spans, sorted by start.
     pub(super) fn spans(&self) -> Vec<Span> {
         let mut spans: Vec<_> = self
             .requests()
