@@ -1,22 +1,21 @@
-//! Texts for people about the cause of a failed attempt, and what to do. Commands and the dashboard share them.
+//! Texts about failures and advice to the operator, shared by commands, the dashboard and the log.
 
 use crate::outcome::Fault;
 
 /// Advice about a worker that has stepped aside.
-pub(crate) const ASIDE: &str = "its own calls fail while the API accepts messages of other workers: check its credentials and its network. It tries again by itself, and other workers serve the app meanwhile";
+pub(crate) const ASIDE: &str = "check the worker's credentials and its network: its own calls fail while the API accepts messages of other workers. The worker probes the API by itself, and other workers serve the app meanwhile";
 
-/// A worker that suspects the API.
+/// The state of a worker whose calls fail, before it steps aside or holds the lane.
 pub(crate) const DOUBTING: &str =
-    "its calls fail, and it is finding out whether the API or the worker itself is at fault";
+    "its calls fail, and the worker checks whether the API or the worker itself is at fault";
 
-/// Advice about an app without a worker that is alive.
-pub(crate) const NO_WORKER: &str =
-    "start a worker that serves this app; if one should be running, its log says why it ended";
+/// Advice about an app without a live worker.
+pub(crate) const NO_WORKER: &str = "start a worker that serves this app. If a worker should be running, its log shows why it ended";
 
 /// Advice about messages that the database refuses to change.
 pub(crate) fn refused(app: &str) -> String {
     format!(
-        "correct the trigger or the constraint that `worker check` names, then run `worker resume {app}`, which has them tried at once. signaling.refused lists them with the code of the error"
+        "correct the trigger or the constraint that `worker check` names, then run `worker resume {app}`, which makes the messages due at once. signaling.refused lists them with the code of the error"
     )
 }
 
@@ -25,6 +24,14 @@ pub(crate) const FORCED_ROW_SECURITY: &str = "as the tables' owner, run `alter t
 
 /// Advice to an operator whose role reads tables with row-level security.
 pub(crate) const ROW_SECURITY: &str = "as a superuser, run `alter role … bypassrls`, or as the tables' owner `alter table signaling.… disable row level security`";
+
+/// Stands for a missing name of the operator who paused an app.
+pub(crate) const UNNAMED_OPERATOR: &str = "an unnamed operator";
+
+/// The reason of a hold or a pause, for the end of a sentence.
+pub(crate) fn because(reason: Option<&str>) -> String {
+    reason.map_or_else(String::new, |reason| format!(": {reason}"))
+}
 
 pub(crate) fn fault_name(fault: Fault) -> &'static str {
     match fault {
@@ -43,10 +50,10 @@ pub(crate) fn fault_advice(fault: Fault, is_lost: bool) -> &'static str {
             "check the message and its destination: the API rejects this message, or accepts messages to other destinations. The error may name what to correct"
         }
         Fault::Destination => {
-            "send less to this destination: the API limits it, and accepts messages to others"
+            "send less to this destination: the API limits this destination, and accepts messages to other ones"
         }
         Fault::Worker if is_lost => {
-            "find out why this worker ended without recording its calls: its log and its host's log say more"
+            "find out why the worker ended without recording its calls: look into its log and its host's log"
         }
         Fault::Worker => {
             "check this worker's credentials and its network: the API accepts messages of other workers. `worker workers` shows whether it has stepped aside"
@@ -63,7 +70,6 @@ pub(crate) fn fault_advice(fault: Fault, is_lost: bool) -> &'static str {
     }
 }
 
-/// The environment of an app or of a worker, in words.
 pub(crate) fn environment_name(environment: Option<&str>) -> String {
     environment.map_or("no environment".into(), |name| {
         format!("the environment {name}")

@@ -1,5 +1,5 @@
-//! `worker check`: whether everything that a worker needs is there. Facts are gathered elsewhere ([`crate::outbox`],
-//! [`crate::signaling`], [`probe`]); what they mean, and what to do, is decided here by pure functions.
+//! Findings of `worker check`. [`crate::outbox`], [`crate::signaling`] and [`probe`] gather the facts. The pure functions here
+//! judge the facts and advise the operator.
 
 pub(crate) mod additions;
 pub(crate) mod api;
@@ -20,22 +20,19 @@ use serde::Serialize;
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Level {
     Ok,
-    /// A worker works, but not as well as it could, or not for long.
+    /// The worker runs, but slowly or not for long.
     Warn,
-    /// A worker does not work.
+    /// The worker can't send.
     Fail,
 }
 
-/// What was found out about one subject.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub(crate) struct Finding {
     pub(crate) level: Level,
     pub(crate) subject: &'static str,
-    /// The app that it is about, if it is about one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) app: Option<String>,
     pub(crate) found: String,
-    /// Advice to the operator.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) advice: Option<String>,
 }
@@ -74,8 +71,8 @@ impl Finding {
         }
     }
 
-    /// It does not work, and what was found says what to do.
-    pub(crate) fn fail_as_told(subject: &'static str, found: impl Into<String>) -> Self {
+    /// A failure whose text already contains the advice.
+    pub(crate) fn fail_without_advice(subject: &'static str, found: impl Into<String>) -> Self {
         Self {
             level: Level::Fail,
             ..Self::ok(subject, found)

@@ -1,4 +1,4 @@
-//! The command line: what can be asked of the binary, one file a command.
+//! The command line, one file for each command.
 
 mod adopt;
 mod args;
@@ -47,20 +47,20 @@ use crate::telemetry::{self, LogFormat};
     arg_required_else_help = true
 )]
 #[command(after_help = "Examples:
-  worker dev --messages 2000     see it work: throwaway Postgres, simulated API, worker
+  worker dev --messages 2000     try it with a throwaway Postgres and a simulated API
   worker migrate                 create or update the schema `signaling`
-  worker check                   is everything there that a worker needs?
+  worker check                   check the settings, the database and the API
   worker run                     deliver, until SIGTERM or SIGINT
-  worker status                  how each app is doing
-  worker workers                 which workers are alive, and which have stepped aside
-  worker message 17              what became of one message, and what happens next
+  worker status                  show the state of each app
+  worker workers                 show the workers that are alive, and those that stepped aside
+  worker message 17              show one message, its calls, and what happens next
 
 Exit codes: 0 done, 1 failed, 2 wrong usage or configuration.")]
 struct Cli {
     #[command(subcommand)]
     command: Command,
 
-    /// What is logged: error, warn, info, debug, or a filter like `info,signaling_worker=debug`
+    /// Log level: error, warn, info, debug, or a filter like `info,signaling_worker=debug`
     #[arg(
         long = "log",
         env = "WORKER_LOG",
@@ -70,7 +70,7 @@ struct Cli {
     )]
     log: String,
 
-    /// How it is logged
+    /// Format of the log
     #[arg(
         long,
         env = "WORKER_LOG_FORMAT",
@@ -106,7 +106,7 @@ enum Command {
     Man(man::ManArgs),
 }
 
-/// Parses the command line, runs the command, and says with which code to exit.
+/// Runs the command of the command line, and returns the exit code.
 pub fn main() -> ExitCode {
     let stderr = match telemetry::Stderr::start() {
         Ok(stderr) => stderr,
@@ -124,7 +124,9 @@ pub fn main() -> ExitCode {
         Err(error) => return ExitCode::from(print::print_clap(&error)),
     };
     if let Err(error) = telemetry::init(&stderr, &cli.log, cli.log_format) {
-        telemetry::print_stderr(&format!("error: WORKER_LOG can't be used: {error}"));
+        telemetry::print_stderr(&format!(
+            "error: WORKER_LOG (--log) is not a filter: {error}. Write it like info, or info,signaling_worker=debug"
+        ));
         return ExitCode::from(2);
     }
     let runtime = match tokio::runtime::Builder::new_multi_thread()
@@ -162,7 +164,7 @@ pub fn main() -> ExitCode {
             Command::Man(args) => man::run(&args),
         }
     });
-    // A name look-up or a read of standard input can't be interrupted: they end with the process.
+    // A DNS lookup or a read of standard input can't be interrupted, and must not delay the exit.
     runtime.shutdown_background();
     match result {
         Ok(()) => ExitCode::SUCCESS,
@@ -176,7 +178,7 @@ pub fn main() -> ExitCode {
     }
 }
 
-/// A mistake in what was asked for, in contrast to something that failed.
+/// A mistake in the command line or the settings, with exit code 2.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub(crate) struct UsageError(pub(crate) String);

@@ -1,4 +1,4 @@
-//! Settings. What exists here is coherent: the errors say which variable or flag to change.
+//! Settings, checked when they are built. The errors name the variable or flag to change.
 
 mod app;
 mod file;
@@ -12,7 +12,7 @@ use crate::retry::RetryPolicy;
 use crate::sanitize;
 use crate::telemetry::traces::Traces;
 
-pub(crate) use app::{AppConfig, AppError, RawApp, check_distinct, secrets_from};
+pub(crate) use app::{AppConfig, AppError, RawApp, check_distinct};
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) use file::parse_apps;
 pub(crate) use file::{InvalidToml, read_apps};
@@ -20,92 +20,77 @@ pub(crate) use file::{InvalidToml, read_apps};
 #[derive(Debug)]
 pub(crate) struct WorkerConfig {
     pub(crate) apps: Vec<AppConfig>,
-    /// Worker name, by default the host and the process.
     pub(crate) name: String,
     pub(crate) host: String,
-    /// The name of the environment. A worker refuses messages of another environment, as in a copied database.
+    /// A worker refuses messages of another environment, as in a copied database.
     pub(crate) environment: Option<String>,
-    /// How the process goes about each app.
     pub(crate) timing: Timing,
-    /// When a message is called again.
     pub(crate) retry: RetryPolicy,
     /// How long a shutdown waits for calls in flight and their records.
     pub(crate) drain_timeout: Duration,
-    /// How long messages are kept after they have finished; for ever if none.
+    /// The age at which finished messages are deleted. None keeps all messages.
     pub(crate) retention: Option<Duration>,
-    /// The proxies on the way to the API.
     pub(crate) proxies: ProxyVariables,
-    /// Where traces go, if they are asked for.
     pub(crate) traces: Option<Traces>,
 }
 
 /// Times that depend on one another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Timing {
-    /// How long a claimed row belongs to this process.
     pub(crate) lease: Duration,
-    /// Longest time from the start of a call to the end of its answer.
+    /// Longest time from the start of a call to the end of its response.
     pub(crate) request_timeout: Duration,
     /// Longest time for a TCP and TLS handshake.
     pub(crate) connect_timeout: Duration,
     /// Maximum age at which a connection to the API is reused.
     pub(crate) connection_max_age: Duration,
-    /// How often a sleeping lane looks for itself.
+    /// How often an idle lane looks for due messages without a wakeup.
     pub(crate) poll_interval: Duration,
 }
-/// Why settings can't be used. Each says what to change.
+
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ConfigError {
     #[error(
         "no app is configured: set AGORA_APP_ID and how to sign in (AGORA_API_KEY and AGORA_API_SECRET), or name a file of apps with --config"
     )]
     NoApp,
-    /// An app in the environment and apps in a file.
     #[error(
         "apps are configured twice: with --config, leave the app ID, AGORA_UID and the secrets out of the variables and flags"
     )]
     TwoSources,
-    /// Two apps with one budget would each think it theirs.
     #[error(
         "the apps {0:?} and {1:?} have the same app ID, and so one limit of calls: make them one app"
     )]
     SameAppId(String, String),
-    /// An app's settings are wrong.
     #[error("the app {alias:?}: {source}", alias = sanitize::text(alias, 64))]
     App { alias: String, source: AppError },
-    /// The file can't be read.
     #[error("the configuration {path} can't be read: {source}", path = .path.display())]
     File {
         path: PathBuf,
         source: std::io::Error,
     },
-    /// The file is not TOML of the right shape.
     #[error("the configuration {path} is not right: {source}", path = .path.display())]
     Toml { path: PathBuf, source: InvalidToml },
-    /// The lease could end during a call.
     #[error(
         "a lease of {lease:?} is too short for a request timeout of {request_timeout:?}: set WORKER_LEASE to at least {needed:?}, or WORKER_REQUEST_TIMEOUT lower"
     )]
     LeaseTooShort {
         lease: Duration,
         request_timeout: Duration,
-        /// The shortest lease for it.
         needed: Duration,
     },
-    /// The retry policy is impossible.
     #[error(transparent)]
     Retry(#[from] crate::retry::InvalidRetryPolicy),
     #[error("{0} is zero: set it to at least 1ms")]
     Zero(&'static str),
 }
-/// What a lease has to have beside the call: the wait for the slot, and time to record.
+
+/// Time to record the outcome within the lease.
 const LEASE_MARGIN: Duration = Duration::from_millis(840);
 
 impl Timing {
-    /// Times that go together. Without a lease, one that is long enough for the request timeout.
-    ///
     /// # Errors
-    /// Where a call could outlast its lease, or a time is zero.
+    /// If a call could outlast its lease, or a time is zero.
     pub(crate) fn new(
         lease: Option<Duration>,
         request_timeout: Duration,
@@ -141,6 +126,7 @@ impl Timing {
         })
     }
 }
+
 #[cfg(test)]
 mod tests {
     use super::*;

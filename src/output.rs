@@ -192,9 +192,9 @@ mod tests {
 
     use super::*;
 
-    const PATIENCE: Duration = Duration::from_secs(30);
+    const LIMIT: Duration = Duration::from_secs(30);
 
-    /// A reader that takes as much as it is told to, and then waits.
+    /// Each write waits for a result from the test.
     struct Reader {
         allowed: Receiver<io::Result<()>>,
         took: Sender<Vec<u8>>,
@@ -220,7 +220,7 @@ mod tests {
     }
 
     #[test]
-    fn lines_that_find_no_room_are_dropped_and_counted_while_nobody_reads() {
+    fn a_full_queue_drops_and_counts_lines() {
         let (queue, allow, taken) = queue();
         let line = "x".repeat(1023);
         for _ in 0..3 * MAX_QUEUED_BYTES / 1024 {
@@ -234,31 +234,31 @@ mod tests {
         let mut bytes = 0;
         while bytes < 3 * MAX_QUEUED_BYTES - dropped * 1024 {
             allow.send(Ok(())).expect("the writer goes on");
-            bytes += taken.recv_timeout(PATIENCE).expect("written").len();
+            bytes += taken.recv_timeout(LIMIT).expect("written").len();
         }
-        assert!(queue.flush(PATIENCE), "everything is written");
+        assert!(queue.flush(LIMIT), "everything is written");
         queue.push_line("more");
         allow.send(Ok(())).expect("the writer goes on");
-        assert_eq!(taken.recv_timeout(PATIENCE).expect("written"), b"more\n");
+        assert_eq!(taken.recv_timeout(LIMIT).expect("written"), b"more\n");
         assert_eq!(usize::try_from(queue.dropped_lines()), Ok(dropped));
     }
 
     #[test]
-    fn a_failed_write_counts_as_dropped_lines_and_the_next_line_is_tried() {
+    fn a_failed_write_counts_as_dropped_and_later_lines_are_written() {
         let (queue, allow, taken) = queue();
         queue.push(b"one\ntwo\n");
         allow
             .send(Err(ErrorKind::StorageFull.into()))
             .expect("the writer goes on");
-        assert!(queue.flush(PATIENCE), "the lines are dropped");
+        assert!(queue.flush(LIMIT), "the lines are dropped");
         assert_eq!(queue.dropped_lines(), 2);
         queue.push_line("three");
         allow.send(Ok(())).expect("the writer goes on");
-        assert_eq!(taken.recv_timeout(PATIENCE).expect("written"), b"three\n");
+        assert_eq!(taken.recv_timeout(LIMIT).expect("written"), b"three\n");
     }
 
     #[test]
-    fn dropped_lines_are_reported_when_there_is_room_for_the_report() {
+    fn dropped_lines_are_reported_once_the_queue_has_room() {
         let queue = OutputQueue(Arc::default());
         queue.0.state.lock().unreported_lines = 7;
         queue.0.state.lock().bytes = vec![b'\n'; MAX_QUEUED_BYTES / 2];

@@ -1,5 +1,5 @@
-//! What people read: logs, for them by default and as JSON lines on request, and errors in one line. Traces,
-//! for the systems that collect them, on request.
+//! Logs, errors of commands, and traces. Logs and errors go to standard error through a queue, so that a reader that stops
+//! can't block a send.
 
 mod collector;
 pub(crate) mod failure_log;
@@ -12,46 +12,42 @@ use std::sync::OnceLock;
 use std::time::Duration;
 
 use tracing_subscriber::EnvFilter;
-
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 
 use crate::output::OutputQueue;
 
-/// What the database's library says with words of others in it: the server's notices, of which those of somebody's
-/// trigger may say anything; and mistakes in its URL and password file, quoted. Last, so that no filter brings it back.
+/// Events of sqlx that may show a secret: a trigger may put a payload into a notice, and a mistake in the URL or the password
+/// file is quoted. These directives come last, so that no filter of the operator overrides them.
 const NEVER_LOGGED: &str = "sqlx::postgres::notice=off,sqlx_postgres::options=off";
-/// How long the end of the process waits for a reader of its last lines.
+/// How long a process that ends waits for the reader of its last lines.
 pub(crate) const LAST_LINES: Duration = Duration::from_secs(1);
 
-/// The counter of lines that found no room, because nobody reads the log.
 pub(crate) const LOG_LINES_DROPPED: &str = "signaling_log_lines_dropped_total";
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum LogFormat {
-    /// Lines for people, coloured on a terminal.
+    /// Lines for people, coloured on a terminal
     Text,
-    /// One JSON object a line.
+    /// One JSON object a line
     Json,
 }
 
-/// Standard error. Logs and errors share its queue, so that they come out in order.
+/// Logs and errors share this queue, so that their lines keep their order.
 static STDERR: OnceLock<OutputQueue> = OnceLock::new();
 
-/// Standard error, for as long as this lives: then the last lines are written, also when the process ends by a panic.
+/// The queue of standard error. Its drop writes the last lines, also when the process ends by a panic.
 pub(crate) struct Stderr(OutputQueue);
 
 impl Stderr {
-    /// Starts the thread that writes to standard error.
-    ///
     /// # Errors
-    /// Where the system refuses a thread.
+    /// If the system refuses a thread.
     pub(crate) fn start() -> io::Result<Self> {
         let queue = OutputQueue::start(io::stderr(), |dropped_lines| {
             tracing::warn!(
                 event = "log_lines_dropped",
                 dropped_lines,
-                "log lines were dropped, because nobody read the log or it could not be written: check what reads it, or log less"
+                "log lines were dropped, because the reader of standard error is too slow or a write failed: check the log collector and its disk, or log less"
             );
         })?;
         Ok(Self(STDERR.get_or_init(|| queue).clone()))
@@ -64,22 +60,21 @@ impl Drop for Stderr {
     }
 }
 
-/// Prints a line on standard error, whatever the log's filter is.
+/// Prints a line on standard error. The filter of the log does not apply.
 pub(crate) fn print_stderr(line: &str) {
     if let Some(stderr) = STDERR.get() {
         stderr.push_line(line);
     }
 }
 
-/// How many lines of the log were dropped.
 pub(crate) fn dropped_lines() -> u64 {
     STDERR.get().map_or(0, OutputQueue::dropped_lines)
 }
 
-/// Sets up logs on standard error, also of panics.
+/// Sets up the log, which includes panics.
 ///
 /// # Errors
-/// Where the filter can't be read, or logs are set up already.
+/// If the filter is invalid, or the log is set up already.
 pub(crate) fn init(
     stderr: &Stderr,
     filter: &str,
@@ -88,7 +83,7 @@ pub(crate) fn init(
     let filter = EnvFilter::try_new(format!("{filter},{NEVER_LOGGED}"))?;
     let lines = tracing_subscriber::fmt::layer()
         .with_writer(stderr.0.clone())
-        // The layer would print its own errors past the queue, and block.
+        // The layer would print its own errors without the queue, and block.
         .log_internal_errors(false)
         .with_ansi(io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none())
         .with_target(false);

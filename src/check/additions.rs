@@ -25,11 +25,11 @@ pub(crate) fn additions(added: &[String], refused: &RefusedMessages) -> Finding 
     Finding::warn(
         SUBJECT,
         format!(
-            "the database refuses to change {} messages{newest_id} ({}): they are not sent, the others are; {names}",
+            "the database refuses to change {} messages{newest_id} ({}), so the workers do not send these messages; {names}",
             refused.messages,
             reason.unwrap_or("a trigger skips the update"),
         ),
-        "correct the trigger or the constraint, then `worker resume` tries the messages at once; signaling.refused lists them",
+        "correct the trigger or the constraint, then run `worker resume`, which makes the messages due at once. signaling.refused lists them",
     )
 }
 
@@ -39,7 +39,7 @@ mod tests {
     use crate::check::Level;
 
     #[test]
-    fn additions_are_named_and_only_refused_messages_are_warned_of() {
+    fn additions_are_listed_and_only_refused_messages_warn() {
         let refused = |messages| RefusedMessages {
             messages,
             reason: Some("23514 short_ids".into()),

@@ -1,63 +1,62 @@
-//! What the connections to the API say.
+//! Judges the test connections to the hosts of the API.
 
 use super::Finding;
 use crate::signaling::TriedHost;
 
 const SUBJECT: &str = "api";
 
-/// What came of connecting to an app's hosts, each by its base URL.
 pub(crate) fn hosts(tried: &[TriedHost], is_probed: bool) -> Vec<Finding> {
-    let some_answer = tried.iter().any(|host| host.connected.is_ok());
+    let some_connect = tried.iter().any(|host| host.connected.is_ok());
     tried
         .iter()
-        .map(|tried| host(tried, some_answer, is_probed))
+        .map(|tried| host(tried, some_connect, is_probed))
         .collect()
 }
 
-fn host(tried: &TriedHost, some_answer: bool, is_probed: bool) -> Finding {
+fn host(tried: &TriedHost, some_connect: bool, is_probed: bool) -> Finding {
     let url = &tried.base_url;
     let through = match &tried.proxy {
         Some(proxy) => format!(" through the proxy {proxy}"),
         None => String::new(),
     };
     match &tried.connected {
-        Err(failure) if some_answer => Finding::warn(
+        Err(failure) if some_connect => Finding::warn(
             SUBJECT,
             format!("{url}: {failure}"),
-            "another host of AGORA_BASE_URL can be reached, and is called instead",
+            "the worker calls another host of AGORA_BASE_URL instead, which can be reached",
         ),
         Err(failure) if tried.proxy.is_some() => Finding::fail(
             SUBJECT,
             format!("{url}: {failure}"),
-            "if the error names the proxy, check HTTPS_PROXY and let the proxy connect this host; for a direct connection, list the host in NO_PROXY",
+            "if the error names the proxy, check HTTPS_PROXY and allow this host on the proxy; for a direct connection, list the host in NO_PROXY",
         ),
         Err(failure) => Finding::fail(
             SUBJECT,
             format!("{url}: {failure}"),
-            "check AGORA_BASE_URL, the name service and the firewall; where the network demands a proxy, name it in HTTPS_PROXY",
+            "check AGORA_BASE_URL, DNS and the firewall; if the network requires a proxy, set HTTPS_PROXY",
         ),
         Ok(_) if is_in_the_clear(url) => Finding::warn(
             SUBJECT,
             format!(
-                "{url}: connected{through} without TLS: credentials and messages go as they are"
+                "{url}: connected{through} without TLS, so the network can read credentials and messages"
             ),
             "write https:// in AGORA_BASE_URL",
         ),
         Ok(took) => {
             let how = if url.starts_with("https:") {
-                "its certificate is good"
+                "its certificate is valid"
             } else {
                 "without TLS, on this host"
             };
-            let sign_in = if is_probed {
+            let credentials = if is_probed {
                 ""
             } else {
-                "; signing in is not tried (--probe does)"
+                "; the credentials are not tried (--probe tries them)"
             };
             Finding::ok(
                 SUBJECT,
                 format!(
-                    "{url}: connected{through} in {:.1} ms, {how}{sign_in}",
+                    "{url}: connected{through} in {:.1} ms, {how}{credentials}",
                     took.as_secs_f64() * 1e3
                 ),
             )
@@ -65,7 +64,7 @@ fn host(tried: &TriedHost, some_answer: bool, is_probed: bool) -> Finding {
     }
 }
 
-/// Whether what is said to a base URL can be read on its way.
+/// True if requests to this URL cross a network without encryption.
 fn is_in_the_clear(url: &str) -> bool {
     let Some(rest) = url.strip_prefix("http://") else {
         return false;
@@ -106,7 +105,7 @@ mod tests {
     }
 
     #[test]
-    fn one_host_that_can_be_reached_is_enough() {
+    fn one_reachable_host_is_enough() {
         use Level::{Fail, Ok, Warn};
         let (a, b) = ("https://a.example", "https://b.example");
         assert_eq!(levels(&[(a, true)]), [Ok]);
@@ -116,7 +115,7 @@ mod tests {
     }
 
     #[test]
-    fn a_secret_that_would_go_over_a_network_in_the_clear_is_warned_of() {
+    fn a_url_that_sends_secrets_in_the_clear_warns() {
         assert_eq!(levels(&[("http://api.example", true)]), [Level::Warn]);
         for local in [
             "http://127.0.0.1:8480",

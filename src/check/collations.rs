@@ -8,7 +8,7 @@ const SUBJECT: &str = "collations";
 
 pub(crate) fn collations(mismatches: &[CollationMismatch]) -> Finding {
     if mismatches.is_empty() {
-        return Finding::ok(SUBJECT, "of the versions with which the indexes were built");
+        return Finding::ok(SUBJECT, "unchanged since the indexes were built");
     }
     let found: Vec<_> = mismatches
         .iter()

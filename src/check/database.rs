@@ -1,29 +1,28 @@
-//! What the database's facts say.
+//! Judges the server, the schema, the role and the lanes.
 
 use std::time::Duration;
 
 use super::Finding;
+use crate::advice;
 use crate::error_text::database_error_text;
 use crate::outbox::{
     AppLane, DatabaseLatency, LaneState, OldTransaction, SchemaError, SchemaVersion,
     ServerDiagnostics,
 };
 
-/// The oldest version of PostgreSQL that the functions are written for, as a number.
+/// The oldest supported version, as `server_version_num`.
 const MIN_VERSION: i32 = 140_000;
-/// A round trip from which on a claim takes noticeably long.
+/// A round trip that slows claims down.
 const FAR_AWAY: Duration = Duration::from_millis(20);
-/// A difference of clocks by which one of them is wrong, and from which on the API may take a token for not yet valid, or
-/// over.
+/// With this difference, the API may reject a token as expired or not yet valid.
 const CLOCKS_DIFFER: time::Duration = time::Duration::minutes(1);
-/// How long a transaction may be open before dead rows pile up, in s.
+/// An older transaction lets dead rows pile up.
 const LONG_TRANSACTION_S: f64 = 300.0;
-/// The same in transactions that have begun since, where the time is not known.
+/// The same bound in transactions that began since, for a transaction whose age is hidden.
 const MANY_TRANSACTIONS: i64 = 1_000_000;
-/// How long a prepared transaction may be open, in s: a transaction manager ends it at once, and no session does.
+/// A transaction manager ends a prepared transaction at once. An older one is probably forgotten.
 const LONG_PREPARED_S: f64 = 10.0;
 
-/// The server, and the way to it.
 pub(crate) fn server(
     address: &str,
     facts: &ServerDiagnostics,
@@ -31,41 +30,40 @@ pub(crate) fn server(
     pooler: bool,
 ) -> Finding {
     let encrypted = match (&facts.tls_version, pooler) {
-        (_, true) => "by way of a pooler".into(),
+        (_, true) => "through a pooler".into(),
         (Some(version), false) => version.clone(),
         (None, false) => "without TLS".into(),
     };
-    let there = format!(
+    let found = format!(
         "PostgreSQL {} at {address}, {encrypted}, {:.2} ms away",
         facts.version,
         distance.round_trip.as_secs_f64() * 1e3
     );
     if facts.version_num < MIN_VERSION {
-        Finding::fail("database", there, "use PostgreSQL 14 or newer")
+        Finding::fail("database", found, "use PostgreSQL 14 or newer")
     } else if facts.is_standby {
         Finding::fail(
             "database",
-            format!("{there}: a standby, which takes no writes"),
-            "name the primary server in DATABASE_URL",
+            format!("{found}: a standby, which takes no writes"),
+            "set DATABASE_URL to the primary server",
         )
     } else if facts.is_read_only {
         Finding::fail(
             "database",
-            format!("{there}: it takes no writes"),
-            "look at default_transaction_read_only of the server, the database and the role",
+            format!("{found}: read-only"),
+            "switch default_transaction_read_only off for the server, the database and the role",
         )
     } else if distance.round_trip > FAR_AWAY {
         Finding::warn(
             "database",
-            there,
-            "each claim and each record is a round trip: run the worker nearer to its database",
+            found,
+            "run the worker nearer to the database: each claim and each record takes a round trip",
         )
     } else {
-        Finding::ok("database", there)
+        Finding::ok("database", found)
     }
 }
 
-/// A pooler in transaction mode, and what it says of its version.
 pub(crate) fn pooler(version: &Result<String, sqlx::Error>) -> Finding {
     let name = match version {
         Ok(version) => version.clone(),
@@ -82,7 +80,7 @@ pub(crate) fn pooler(version: &Result<String, sqlx::Error>) -> Finding {
     )
 }
 
-/// Another isolation than the worker's, which the database, the role or the server sets.
+/// None if transactions are read committed by default.
 pub(crate) fn isolation(facts: &ServerDiagnostics) -> Option<Finding> {
     let isolation = &facts.default_isolation;
     (isolation != "read committed").then(|| {
@@ -95,16 +93,15 @@ pub(crate) fn isolation(facts: &ServerDiagnostics) -> Option<Finding> {
     })
 }
 
-/// The encoding of the database.
 pub(crate) fn encoding(version: &SchemaVersion) -> Finding {
     let encoding = version.encoding.clone();
     if encoding == "UTF8" {
         return Finding::ok("encoding", encoding);
     }
-    Finding::fail_as_told("encoding", SchemaError::Encoding { encoding }.to_string())
+    Finding::fail_without_advice("encoding", SchemaError::Encoding { encoding }.to_string())
 }
 
-/// Row-level security: fails if it keeps the schema's functions from their tables.
+/// Fails if row-level security keeps the schema's functions from their tables.
 pub(crate) fn row_security(facts: &ServerDiagnostics) -> Finding {
     const SUBJECT: &str = "row security";
     if !facts.tables_closed_to_functions.is_empty() {
@@ -112,7 +109,7 @@ pub(crate) fn row_security(facts: &ServerDiagnostics) -> Finding {
         return Finding::fail(
             SUBJECT,
             format!(
-                "its policies on {tables} hold for the owner of the schema's functions, too: each call of a worker fails"
+                "its policies on {tables} apply to the owner of the schema's functions, so every call of these functions fails"
             ),
             crate::advice::FORCED_ROW_SECURITY,
         );
@@ -124,7 +121,7 @@ pub(crate) fn row_security(facts: &ServerDiagnostics) -> Finding {
         return Finding::warn(
             SUBJECT,
             format!(
-                "the policies on {} hold for {}: messages are sent all the same, but `worker status`, `worker message` and the dashboard fail where they read these tables",
+                "the policies on {} apply to {}: workers send, but `worker status`, `worker message` and the dashboard fail where they read these tables",
                 facts.tables_with_hidden_rows.join(", "),
                 facts.user
             ),
@@ -137,14 +134,13 @@ pub(crate) fn row_security(facts: &ServerDiagnostics) -> Finding {
     Finding::ok(
         SUBJECT,
         format!(
-            "on for {}; the schema's functions pass over it, roles that use the tables themselves do not",
+            "on for {}; the schema's functions bypass it, and roles that use the tables directly do not",
             facts.tables_with_row_security.join(", ")
         ),
     )
 }
 
-/// Wakeups: warns if inserts do not notify idle workers, because Postgres refuses to prepare a transaction that has
-/// notified.
+/// Warns if inserts do not notify idle workers, because Postgres can't prepare a transaction that has notified.
 pub(crate) fn notifications(facts: &ServerDiagnostics, pooler: bool) -> Finding {
     const SUBJECT: &str = "wakeups";
     let prepared = facts.max_prepared_transactions;
@@ -161,10 +157,10 @@ pub(crate) fn notifications(facts: &ServerDiagnostics, pooler: bool) -> Finding 
         _ if prepared > 0 => Finding::warn(
             SUBJECT,
             format!(
-                "max_prepared_transactions is {prepared}: inserts do not notify workers, so idle workers poll every 200 ms"
+                "max_prepared_transactions is {prepared}: inserts do not notify idle workers, which poll every 200 ms"
             ),
             format!(
-                "if nobody prepares transactions that insert messages, run as a superuser `alter database {} set signaling.notify = 'on'`, and start the workers again",
+                "if no application prepares transactions that insert messages, run `alter database {} set signaling.notify = 'on'` as a superuser, and restart the workers",
                 facts.database
             ),
         ),
@@ -172,7 +168,7 @@ pub(crate) fn notifications(facts: &ServerDiagnostics, pooler: bool) -> Finding 
     }
 }
 
-/// The clocks of this host and the database. `makes_tokens`: whether the host's clock dates what the API compares.
+/// Compares the clocks. `makes_tokens` means that this host's clock dates tokens.
 pub(crate) fn clock(distance: DatabaseLatency, makes_tokens: bool) -> Finding {
     let ahead = distance.host_ahead;
     let text = format!(
@@ -186,19 +182,15 @@ pub(crate) fn clock(distance: DatabaseLatency, makes_tokens: bool) -> Finding {
     );
     if ahead.abs() > CLOCKS_DIFFER {
         let action = if makes_tokens {
-            "workers go by the database's clock, but tokens from AGORA_APP_CERTIFICATE are dated by this host's: set both by NTP"
+            "synchronise both clocks by NTP: this host's clock dates the tokens from AGORA_APP_CERTIFICATE, and the API may reject them"
         } else {
-            "messages are due, expire and are deleted by the database's clock: set both by NTP"
+            "synchronise both clocks by NTP: the database's clock decides when messages are due, expire and are deleted"
         };
         return Finding::warn("clock", text, action);
     }
-    Finding::ok(
-        "clock",
-        format!("{text}; workers go by the database's alone"),
-    )
+    Finding::ok("clock", format!("{text}; workers use the database's alone"))
 }
 
-/// How far the schema is.
 pub(crate) fn schema(version: &SchemaVersion) -> Finding {
     let missing: Vec<_> = version
         .missing
@@ -208,12 +200,12 @@ pub(crate) fn schema(version: &SchemaVersion) -> Finding {
     match version.found {
         None if version.functions_found.is_some() => Finding::fail(
             "schema",
-            "signaling.schema_migrations is empty, and the functions of the outbox are there: somebody has emptied that table",
-            "run `worker migrate`: it prints the statement that writes the rows of that table anew",
+            "signaling.schema_migrations is empty although the outbox exists: a person or a program emptied the table",
+            "run `worker migrate`, which prints the statement that restores the table's rows",
         ),
         None => Finding::fail(
             "schema",
-            "the database has no outbox yet",
+            "the database has no outbox",
             "run `worker migrate`",
         ),
         Some(found) if !missing.is_empty() => Finding::fail(
@@ -224,7 +216,7 @@ pub(crate) fn schema(version: &SchemaVersion) -> Finding {
         Some(found) if found > version.needed => Finding::ok(
             "schema",
             format!(
-                "at version {found}, newer than this worker's {}, which works with it",
+                "at version {found}, newer than this worker's {}, and compatible",
                 version.needed
             ),
         ),
@@ -232,7 +224,7 @@ pub(crate) fn schema(version: &SchemaVersion) -> Finding {
     }
 }
 
-/// How far the functions are. None if there is no schema.
+/// None if there is no schema.
 pub(crate) fn functions(version: &SchemaVersion) -> Option<Finding> {
     const SUBJECT: &str = "functions";
     version.found?;
@@ -241,7 +233,7 @@ pub(crate) fn functions(version: &SchemaVersion) -> Option<Finding> {
         Some(found) if found == needed => Finding::ok(SUBJECT, format!("at version {found}")),
         Some(found) if found > needed => Finding::ok(
             SUBJECT,
-            format!("at version {found}, newer than this worker's {needed}, which works with them"),
+            format!("at version {found}, newer than this worker's {needed}, and compatible"),
         ),
         Some(found) => Finding::fail(
             SUBJECT,
@@ -251,17 +243,16 @@ pub(crate) fn functions(version: &SchemaVersion) -> Option<Finding> {
         None => Finding::fail(
             SUBJECT,
             format!(
-                "signaling.protocol_version() is missing, perhaps with others; this worker needs version {needed}"
+                "signaling.protocol_version() is missing, and other functions may be; this worker needs version {needed}"
             ),
-            "run `worker migrate`, which makes functions again",
+            "run `worker migrate`, which creates missing functions",
         ),
     })
 }
 
-/// The rights that the role lacks.
 pub(crate) fn rights(user: &str, missing: &[String]) -> Finding {
     if missing.is_empty() {
-        return Finding::ok("rights", format!("{user} may do what a worker does"));
+        return Finding::ok("rights", format!("{user} has the rights of a worker"));
     }
     Finding::fail(
         "rights",
@@ -270,26 +261,26 @@ pub(crate) fn rights(user: &str, missing: &[String]) -> Finding {
     )
 }
 
-/// The role's rights as an operator, which the dashboard's buttons need.
+/// Never warns, because only the dashboard's buttons need the rights of an operator.
 pub(crate) fn operator(user: &str, missing: &[String]) -> Finding {
     Finding::ok(
         "operator",
         if missing.is_empty() {
-            format!("{user} is one: the dashboard's buttons work")
+            format!("{user} has the rights of an operator, so the dashboard's buttons work")
         } else {
             format!(
-                "{user} is none: the dashboard shows everything, and its buttons are refused; `worker grant operator {user}` allows them"
+                "{user} lacks the rights of an operator, so the dashboard's buttons fail; `worker grant operator {user}` allows them"
             )
         },
     )
 }
 
-/// Whether a worker of `own` connections gets them.
+/// Warns if fewer connections are left than this worker may use.
 pub(crate) fn connections(facts: &ServerDiagnostics, own: u32, pooler: bool) -> Finding {
     if pooler {
         return Finding::ok(
             "connections",
-            format!("the worker takes up to {own} of the pooler"),
+            format!("the worker uses up to {own} connections of the pooler"),
         );
     }
     let bounds = [
@@ -302,25 +293,24 @@ pub(crate) fn connections(facts: &ServerDiagnostics, own: u32, pooler: bool) -> 
         .filter_map(|(left, of)| Some((left?, of)))
         .min_by_key(|(left, _)| *left)
         .unwrap_or((facts.server_left, "max_connections"));
-    let text = format!("{left} of {of} are left; a worker takes up to {own}");
+    let text = format!("{left} of {of} are left; a worker uses up to {own}");
     if left < i64::from(own) {
         return Finding::warn(
             "connections",
             text,
             format!(
-                "raise {of}, or lower WORKER_DATABASE_CONNECTIONS; if this worker runs already, it has its own"
+                "raise {of}, or lower WORKER_DATABASE_CONNECTIONS. Do nothing if this worker runs already, because its connections are in use"
             ),
         );
     }
     Finding::ok("connections", text)
 }
 
-/// Whether dead rows are cleaned up.
 pub(crate) fn autovacuum(facts: &ServerDiagnostics) -> Finding {
     if !facts.autovacuum {
         return Finding::warn(
             "autovacuum",
-            "it is off for the whole server: dead rows pile up, and claims get slower",
+            "off for the whole server, so dead rows pile up and claims slow down",
             "set autovacuum and track_counts to on",
         );
     }
@@ -328,14 +318,14 @@ pub(crate) fn autovacuum(facts: &ServerDiagnostics) -> Finding {
         let tables = facts.tables_without_autovacuum.join(", ");
         return Finding::warn(
             "autovacuum",
-            format!("it is off for {tables}: dead rows pile up, and claims get slower"),
-            "alter table signaling.… reset (autovacuum_enabled)",
+            format!("off for {tables}, so dead rows pile up and claims slow down"),
+            "as the tables' owner, run `alter table signaling.… reset (autovacuum_enabled)`",
         );
     }
     Finding::ok("autovacuum", "on")
 }
 
-/// Whether some transaction keeps dead rows from being cleaned up. The oldest comes first.
+/// Warns of old transactions, which keep vacuum from removing dead rows.
 pub(crate) fn snapshots(open: &[OldTransaction]) -> Finding {
     let is_old = |transaction: &&OldTransaction| match transaction.age_s {
         Some(age_s) if transaction.is_prepared => age_s > LONG_PREPARED_S,
@@ -363,11 +353,10 @@ pub(crate) fn snapshots(open: &[OldTransaction]) -> Finding {
     Finding::warn(
         "snapshots",
         format!("open: {}", old.join("; ")),
-        "dead rows stay as long, and claims get slower: end it (a prepared transaction by `commit prepared` or `rollback prepared`), or run long reports on a replica",
+        "end these transactions (prepared ones by `commit prepared` or `rollback prepared`), and run long reports on a replica: until then dead rows pile up and claims slow down",
     )
 }
 
-/// The lane of an app that a worker is to serve with this limit.
 pub(crate) fn lane(app: &str, limit_per_s: f64, lanes: &[AppLane]) -> Finding {
     let Some(lane) = lanes
         .iter()
@@ -376,37 +365,42 @@ pub(crate) fn lane(app: &str, limit_per_s: f64, lanes: &[AppLane]) -> Finding {
     else {
         return Finding::ok("lane", "no worker has served this app yet").of_app(app);
     };
-    let because = |reason: &Option<String>| {
-        reason
-            .as_deref()
-            .map_or_else(String::new, |reason| format!(": {reason}"))
-    };
     let state = lane.state_when_served();
-    let held = || format!("{}{}", state.as_str(), because(&lane.hold_reason));
+    let held = || {
+        format!(
+            "{}{}",
+            state.as_str(),
+            advice::because(lane.hold_reason.as_deref())
+        )
+    };
     let finding = match state {
         LaneState::Paused => Finding::warn(
             "lane",
             format!(
                 "paused by {}{}",
-                lane.paused_by.as_deref().unwrap_or("somebody"),
-                because(&lane.pause_reason)
+                lane.paused_by
+                    .as_deref()
+                    .unwrap_or(advice::UNNAMED_OPERATOR),
+                advice::because(lane.pause_reason.as_deref())
             ),
-            format!("`worker resume {app}` ends it"),
+            format!("run `worker resume {app}` to end the pause"),
         ),
         LaneState::Unauthorized => Finding::warn(
             "lane",
             held(),
-            "the API refuses the credentials: put them right, and the workers find out by themselves",
+            "correct the credentials: the API refuses them. The workers probe the API and resume by themselves",
         ),
         LaneState::Unavailable => Finding::warn(
             "lane",
             held(),
-            "the API fails or can't be reached: the workers try it, and go on by themselves",
+            "wait: the API fails or can't be reached. The workers probe the API and resume by themselves",
         ),
         LaneState::Waiting => Finding::warn(
             "lane",
             "the API has asked for a pause",
-            format!("`worker status` says until when; `worker resume {app}` ends it"),
+            format!(
+                "`worker status` shows the end of the pause; `worker resume {app}` ends it now"
+            ),
         ),
         LaneState::Slowed
         | LaneState::Sending
@@ -417,16 +411,16 @@ pub(crate) fn lane(app: &str, limit_per_s: f64, lanes: &[AppLane]) -> Finding {
             Finding::warn(
                 "lane",
                 format!(
-                    "the workers are configured with {} calls/s, this one with {limit_per_s}",
+                    "other workers are configured with {} calls/s, and this one with {limit_per_s}",
                     lane.configured_per_s
                 ),
-                "give all workers of an app the same WORKER_RATE: the last one that starts sets it",
+                "set the same WORKER_RATE on all workers of the app: the worker that starts last sets the limit",
             )
         }
         LaneState::Slowed => Finding::warn(
             "lane",
             format!("slowed to {:.0} calls/s by a 429", lane.rate_per_s),
-            "it climbs back by itself; if this lasts, others use the app's limit, or WORKER_RATE is above it",
+            "wait: the workers raise the rate again. If the rate stays low, look for other programs that call the API with this app ID, or lower WORKER_RATE",
         ),
         LaneState::Sending | LaneState::NoWorker | LaneState::OtherEnvironment => {
             let by = lane

@@ -6,12 +6,11 @@ use crate::outbox::AppLane;
 
 const SUBJECT: &str = "environment";
 
-/// Advises to set an environment.
 pub(crate) fn setting(environment: Option<&str>) -> Finding {
     match environment {
         Some(name) => Finding::ok(
             SUBJECT,
-            format!("{name}: workers of another environment refuse the messages of a copy of this database"),
+            format!("{name}; on a copy of this database, workers of another environment refuse the messages"),
         ),
         None => Finding {
             advice: Some(

@@ -1,11 +1,10 @@
-//! Compares the objects of the schema with those that this version makes.
+//! Compares the objects of the schema with the objects that this version makes.
 
 use super::Finding;
 use crate::outbox::{Damage, ObjectKind, object_count};
 
 pub(crate) const SUBJECT: &str = "objects";
 
-/// How many objects have a finding each.
 const MAX_FINDINGS: usize = 20;
 
 /// Names the objects that are missing or different. `damage` is none if the schema is newer than this worker.
@@ -60,12 +59,12 @@ fn migrated_again(damage: &[&Damage]) -> Option<Finding> {
         Finding::fail(
             SUBJECT,
             found.join("; "),
-            "as the schema's owner, run `worker migrate`, which makes them as this version needs them",
+            "as the schema's owner, run `worker migrate`, which makes these objects again",
         )
     })
 }
 
-/// An object that holds rows, or needs a look at all rows.
+/// Advice for an object whose repair may lose or has to read rows, so that `worker migrate` leaves the object as it is.
 fn by_hand(damage: &Damage) -> Finding {
     let name = damage.name();
     let run = |statement| format!("as the schema's owner, run `{statement}`");
@@ -73,14 +72,13 @@ fn by_hand(damage: &Damage) -> Finding {
         (ObjectKind::Table, _) | (_, None) => "restore the schema from a backup".to_owned(),
         (ObjectKind::Column, Some(statement)) if damage.is_missing() => {
             format!(
-                "restore it from a backup; or, if its values may be lost, {}",
+                "restore the column from a backup; if its values are not needed, {}",
                 run(statement)
             )
         }
-        (ObjectKind::Column, Some(_)) => format!(
-            "change it back: this version makes it as {}",
-            damage.definition()
-        ),
+        (ObjectKind::Column, Some(_)) => {
+            format!("change the column back to {}", damage.definition())
+        }
         (_, Some(statement)) => run(statement),
     };
     if damage.is_missing() {

@@ -1,6 +1,5 @@
-//! One signed-in call, to know that the credentials are good. The API has no call without an effect, so it is a message
-//! to a user who is named for it. It takes a slot of the app's budget as any other call does, and is no row of the
-//! outbox: a worker's role may not insert any.
+//! Sends one message to a user that the operator names, to learn whether the API accepts the credentials. The API has no call
+//! without an effect. The message spends a slot of the app's budget. It has no row, because a worker's role can't insert rows.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -18,15 +17,10 @@ use crate::signaling::{CallFailure, Client, CredentialError, Response};
 const SUBJECT: &str = "probe";
 
 const PAYLOAD: &str = "signaling-worker check";
-/// How long a slot is asked for: longer than the longest pause of a held lane.
-const PATIENCE: Duration = Duration::from_secs(10);
-/// How long to wait after a slot was refused.
-const ASK_AGAIN: Duration = Duration::from_millis(20);
+/// Longer than the longest time between two probes of a held lane.
+const SLOT_TIMEOUT: Duration = Duration::from_secs(10);
+const SLOT_RETRY: Duration = Duration::from_millis(20);
 
-/// The message of a probe.
-///
-/// # Errors
-/// Where the API does not allow a name.
 pub(crate) fn message(sender: &str, destination: &str) -> Result<Message, InvalidMessage> {
     Ok(Message {
         sender: Name::sender(sender)?,
@@ -36,39 +30,30 @@ pub(crate) fn message(sender: &str, destination: &str) -> Result<Message, Invali
     })
 }
 
-/// What came of a probe.
 #[derive(Debug)]
 pub(crate) enum Probed {
-    /// A call was made, or no connection for it.
     Called {
         call: Result<Response, CallFailure>,
         took: Duration,
     },
-    /// The call can't be signed in.
     NotSignedIn(CredentialError),
-    /// There was no slot for it.
     NoSlot(Refusal),
 }
 
-/// An app that can be probed.
 #[derive(Debug)]
 pub(crate) struct Probe<'a> {
-    /// The database with its lane.
     pub(crate) outbox: &'a Outbox,
     pub(crate) app: &'a str,
-    /// Its limit, for a lane that no worker has opened yet.
+    /// The limit of a lane that this probe opens.
     pub(crate) limit_per_s: f64,
     pub(crate) environment: Option<&'a str>,
     pub(crate) client: &'a Arc<Client>,
-    /// For how long the slot's place is kept, as for a claimed message.
     pub(crate) lease: Duration,
 }
 
 impl Probe<'_> {
-    /// Makes the call in a slot of its own.
-    ///
     /// # Errors
-    /// Where the database fails.
+    /// If the database fails.
     pub(crate) async fn call(&self, message: &Message) -> Result<Probed, sqlx::Error> {
         let connection = match self.client.connection().await {
             Ok(connection) => connection,
@@ -97,20 +82,20 @@ impl Probe<'_> {
             self.outbox.throttle(self.app, sent_at, pause).await?;
         }
         if is_probe {
-            // The workers find out for themselves: their credentials may be others than those of this process.
+            // The result does not end the hold, because the workers may have other credentials.
             self.outbox.release(self.app, &[call_id]).await?;
         }
         Ok(Probed::Called { call, took })
     }
 
-    /// Waits for a slot, and says whether it is that of a held lane's probe.
+    /// Waits for a slot. Returns the permit and whether it is the probe of a held lane.
     async fn permit(
         &self,
         call_id: Uuid,
     ) -> Result<Result<(SendPermit, bool), Refusal>, sqlx::Error> {
         let begun = Instant::now();
         let mut refusal = Refusal::Busy;
-        while begun.elapsed() < PATIENCE {
+        while begun.elapsed() < SLOT_TIMEOUT {
             let asked_at = Instant::now();
             match self
                 .outbox
@@ -128,7 +113,7 @@ impl Probe<'_> {
                 }
                 SlotReservation::Refused(why @ (Refusal::Busy | Refusal::Held)) => {
                     refusal = why;
-                    tokio::time::sleep(ASK_AGAIN).await;
+                    tokio::time::sleep(SLOT_RETRY).await;
                 }
                 SlotReservation::Slot {
                     slot_at,
@@ -165,45 +150,45 @@ pub(crate) fn finding(probed: &Probed) -> Finding {
             return Finding::fail(
                 SUBJECT,
                 format!("not made: {error}"),
-                "look at the app's sign-in, and at --probe-from",
+                "check the app's credentials and --probe-from",
             );
         }
         Probed::NoSlot(refusal) => return no_slot(*refusal),
     };
-    let told = || format!("after {took} ms: {}", outcome::describe(call));
+    let response = || format!("after {took} ms: {}", outcome::describe(call));
     match outcome::classify(call) {
         Outcome::Accepted(taken) => {
             let what = match taken {
-                Acceptance::Sent => "the API took the message",
-                Acceptance::Delivered => "the receiver has the message",
-                Acceptance::Offline => "the API took the message, and its receiver is offline",
+                Acceptance::Sent => "the API accepted the message",
+                Acceptance::Delivered => "the recipient has the message",
+                Acceptance::Offline => "the API accepted the message, and the recipient is offline",
             };
             Finding::ok(SUBJECT, format!("{what}, after {took} ms"))
         }
         Outcome::Unauthorized => Finding::fail(
             SUBJECT,
-            format!("the API refuses the credentials, {}", told()),
-            "look at the app ID and the secrets (AGORA_APP_ID, AGORA_API_KEY, AGORA_API_SECRET, AGORA_TOKEN, AGORA_APP_CERTIFICATE), and whether the account may use Signaling",
+            format!("the API refuses the credentials, {}", response()),
+            "check the app ID and the secrets (AGORA_APP_ID, AGORA_API_KEY, AGORA_API_SECRET, AGORA_TOKEN, AGORA_APP_CERTIFICATE), and whether the account may use Signaling",
         ),
         Outcome::Rejected => Finding::fail(
             SUBJECT,
-            format!("the API refuses the message, {}", told()),
-            "look at the users of --probe and --probe-from, the app ID and AGORA_BASE_URL",
+            format!("the API refuses the message, {}", response()),
+            "check the users of --probe and --probe-from, the app ID and AGORA_BASE_URL",
         ),
         Outcome::Throttled => Finding::warn(
             SUBJECT,
-            told(),
-            "the API knows the credentials, and allows no more calls now: who else calls it for this app ID?",
+            response(),
+            "the API accepts the credentials and throttles: find other programs that call the API with this app ID",
         ),
         Outcome::Unserved => Finding::fail(
             SUBJECT,
-            format!("no API judged the call, {}", told()),
-            "look at AGORA_BASE_URL: it may name another server, or a gateway that does not lead to the API",
+            format!("the response is not from the API, {}", response()),
+            "check AGORA_BASE_URL: it may name another server, or a gateway that does not forward to the API",
         ),
         Outcome::Transient | Outcome::Ambiguous => Finding::fail(
             SUBJECT,
-            told(),
-            "try again; if that stays so, look at AGORA_BASE_URL and what is between this host and the API",
+            response(),
+            "try again; if the probe still fails, check AGORA_BASE_URL and the network between this host and the API",
         ),
     }
 }
@@ -211,20 +196,20 @@ pub(crate) fn finding(probed: &Probed) -> Finding {
 fn no_slot(refusal: Refusal) -> Finding {
     let (found, advice) = match refusal {
         Refusal::Paused => (
-            "not made: a person has paused the app",
-            "`worker status` says who and why, `worker resume` ends it",
+            "not made: an operator paused the app",
+            "`worker status` shows the operator and the reason; `worker resume` ends the pause",
         ),
         Refusal::RetryAfter => (
             "not made: the API has asked for a pause",
-            "`worker status` says until when",
+            "`worker status` shows the end of the pause",
         ),
         Refusal::Busy => (
             "not made: the workers took all slots of the last 10 s",
-            "try again; `worker status` shows how the calls of the workers go",
+            "try again; `worker status` shows the state of the app",
         ),
         Refusal::Held => (
-            "not made: the app is held, and the workers made the calls that try it",
-            "`worker status` says why it is held",
+            "not made: the app is held, and the workers made all probes of the last 10 s",
+            "`worker status` shows the reason of the hold",
         ),
     };
     Finding::warn(SUBJECT, found, advice)
@@ -253,12 +238,12 @@ mod tests {
     }
 
     #[test]
-    fn only_a_success_is_one_and_only_a_429_is_no_failure() {
+    fn a_probe_passes_on_success_warns_on_429_and_fails_otherwise() {
         for (probed, level, phrase) in [
             (answered(200, Some("message_sent")), Level::Ok, "20 ms"),
             (answered(401, None), Level::Fail, "refuses the credentials"),
             (answered(400, None), Level::Fail, "refuses the message"),
-            (answered(404, None), Level::Fail, "no API judged the call"),
+            (answered(404, None), Level::Fail, "not from the API"),
             (answered(429, None), Level::Warn, "HTTP 429"),
             (answered(503, None), Level::Fail, "HTTP 503"),
             (Probed::NoSlot(Refusal::Paused), Level::Warn, "paused"),

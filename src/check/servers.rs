@@ -1,4 +1,4 @@
-//! Findings about the connection parameters and the hosts that they name.
+//! Judges the connection parameters and the hosts of the database.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ pub(crate) fn parameters(unknown: &[String]) -> Option<Finding> {
     Some(Finding::warn(
         "parameters",
         format!("the worker does not know {}", unknown.join(", ")),
-        "take them out of DATABASE_URL: they change nothing here",
+        "remove them from DATABASE_URL: the worker ignores them",
     ))
 }
 
@@ -40,7 +40,7 @@ pub(crate) fn hosts(hosts: &[HostSurvey]) -> Option<Finding> {
         Finding::warn(
             "hosts",
             states,
-            "a worker passes over a host that it can't use: put that host right before the next failover, or take it out of DATABASE_URL",
+            "repair the host before the next failover, or remove it from DATABASE_URL: workers skip it until then",
         )
     })
 }
@@ -54,7 +54,9 @@ pub(crate) fn idle_sessions(facts: &ServerDiagnostics, pooler: bool) -> Option<F
     let timeout = humantime::format_duration(Duration::from_millis(timeout_ms));
     Some(Finding::ok(
         "idle sessions",
-        format!("the server ends them after {timeout}; the worker switches that off for its own"),
+        format!(
+            "the server ends idle sessions after {timeout}; the worker disables that for its own sessions"
+        ),
     ))
 }
 
@@ -71,7 +73,7 @@ mod tests {
     }
 
     #[test]
-    fn a_host_that_can_not_be_used_is_warned_of_although_another_one_serves() {
+    fn an_unusable_host_warns_although_another_host_serves() {
         assert_eq!(hosts(&[host("a:1", Err("refused"))]), None);
         let well = hosts(&[host("a:1", Ok(true)), host("b:2", Ok(false))]).expect("a finding");
         assert_eq!(well.level, Level::Ok);
@@ -82,7 +84,7 @@ mod tests {
     }
 
     #[test]
-    fn an_unknown_parameter_is_warned_of_by_its_name() {
+    fn an_unknown_parameter_warns_with_its_name() {
         assert_eq!(parameters(&[]), None);
         let finding = parameters(&["keepalives".into()]).expect("a finding");
         assert_eq!(finding.level, Level::Warn);

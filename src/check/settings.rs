@@ -1,4 +1,4 @@
-//! What the settings and the host say.
+//! Judges the settings and the limits of this host.
 
 use super::Finding;
 use crate::config::WorkerConfig;
@@ -20,28 +20,27 @@ pub(crate) fn settings(config: &WorkerConfig) -> Finding {
     )
 }
 
-/// A setting of an app whose value is probably a mistake.
+/// A value that is probably a mistake.
 pub(crate) fn odd_value(variable: &str, why: &str) -> Finding {
     Finding::warn(
         "settings",
         format!("{variable} {why}"),
-        "compare it with the vendor's console: a file of variables may keep quotation marks as a part of the value, and a copy may bring characters that nobody sees",
+        "compare the value with the vendor's console: an env file may keep quotation marks in the value, and a copied value may contain invisible characters",
     )
 }
 
-/// Whether this host lets a process have as many files open as there may be calls in flight. A worker raises its soft
-/// limit by itself, up to the hard one.
+/// Warns if the hard limit of open files is too low for all calls in flight. A worker raises only its soft limit itself.
 pub(crate) fn files(needed: u64, hard_limit: u64) -> Finding {
     if hard_limit < needed {
         return Finding::warn(
             "files",
-            format!("a process may have {hard_limit} open, and a worker may need {needed}"),
+            format!("a process may open {hard_limit}, and a worker may need {needed}"),
             "raise the hard limit of open files (`ulimit -Hn`, LimitNOFILE), or lower WORKER_MAX_IN_FLIGHT",
         );
     }
     Finding::ok(
         "files",
-        format!("a worker may need {needed} open, and may have them"),
+        format!("a worker may need {needed} open files, and the limit allows them"),
     )
 }
 
@@ -51,7 +50,7 @@ mod tests {
     use crate::check::Level;
 
     #[test]
-    fn a_host_that_does_not_allow_the_calls_in_flight_is_warned_of() {
+    fn a_limit_of_open_files_below_the_calls_in_flight_warns() {
         assert_eq!(files(1_124, 1_124).level, Level::Ok);
         let finding = files(1_124, 1_123);
         assert_eq!(finding.level, Level::Warn);

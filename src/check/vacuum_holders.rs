@@ -5,7 +5,7 @@ use crate::outbox::{OldTransaction, ServerDiagnostics, VacuumHolder};
 
 const SUBJECT: &str = "replication";
 
-/// A holder that keeps rows for so many transactions slows claims down.
+/// Claims slow down if dead rows of more transactions stay.
 const MANY_TRANSACTIONS: i64 = 1_000_000;
 
 /// Warns of slots that no receiver reads, of slots whose log the server is removing, and of holders that keep very old rows.
@@ -17,7 +17,7 @@ pub(crate) fn vacuum_holders(holders: &[VacuumHolder]) -> Finding {
     Finding::warn(
         SUBJECT,
         bad.join("; "),
-        "dead rows or the server's log pile up: start the receiver of the slot, or drop the slot by `select pg_drop_replication_slot('…')`; on a standby, end long queries or switch hot_standby_feedback off",
+        "start the receiver of the slot, or run `select pg_drop_replication_slot('…')`; on a standby, end long queries or switch hot_standby_feedback off. Until then, dead rows or the WAL pile up",
     )
 }
 
@@ -30,10 +30,7 @@ fn problem(holder: &VacuumHolder) -> Option<String> {
         |transactions: Option<i64>| transactions.is_some_and(|age| age > MANY_TRANSACTIONS);
     for (transactions, rows) in [
         (holder.row_transactions, "rows"),
-        (
-            holder.catalog_transactions,
-            "rows of the server's own tables",
-        ),
+        (holder.catalog_transactions, "rows of the system catalogs"),
     ] {
         if let Some(age) = transactions
             && (!holder.is_active || is_old(transactions))
@@ -43,9 +40,9 @@ fn problem(holder: &VacuumHolder) -> Option<String> {
     }
     match holder.wal_status.as_deref() {
         Some(status @ ("extended" | "unreserved" | "lost")) => {
-            parts.push(format!("its part of the server's log is {status}"));
+            parts.push(format!("its WAL is {status}"));
         }
-        Some(_) if !holder.is_active => parts.push("keeps the server's log".to_owned()),
+        Some(_) if !holder.is_active => parts.push("keeps WAL".to_owned()),
         Some(_) | None => {}
     }
     (!parts.is_empty()).then(|| format!("{} {}", holder.holder, parts.join(", ")))
@@ -64,11 +61,11 @@ pub(crate) fn hidden_sessions(
         Finding::warn(
             "snapshots",
             format!(
-                "{} may not see how old transactions of other roles are: {count} are open now",
+                "{} may not see the age of other roles' transactions, and {count} are open",
                 server.user
             ),
             format!(
-                "as a superuser, `grant pg_monitor to {}`, and check again",
+                "as a superuser, run `grant pg_monitor to {}`, and check again",
                 server.user
             ),
         )
@@ -91,7 +88,7 @@ mod tests {
     }
 
     #[test]
-    fn a_slot_is_warned_of_when_it_is_inactive_old_or_about_to_be_lost() {
+    fn an_inactive_old_or_endangered_slot_warns() {
         assert_eq!(vacuum_holders(&[slot()]).level, Level::Ok);
         let inactive = VacuumHolder {
             is_active: false,
@@ -108,10 +105,10 @@ mod tests {
         for (holder, phrase) in [
             (
                 inactive,
-                "is inactive, keeps rows of the server's own tables for 20 transactions, keeps the server's log",
+                "is inactive, keeps rows of the system catalogs for 20 transactions, keeps WAL",
             ),
             (old, "keeps rows for 1000001 transactions"),
-            (lost, "log is unreserved"),
+            (lost, "WAL is unreserved"),
         ] {
             let finding = vacuum_holders(&[slot(), holder]);
             assert_eq!(finding.level, Level::Warn);

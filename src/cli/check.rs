@@ -2,10 +2,9 @@
 
 mod report;
 
-use std::sync::Arc;
-
 use clap::Args;
 
+use super::UsageError;
 use super::args::DatabaseArgs;
 use super::run::{self, AppArgs, WorkerArgs};
 use crate::check::probe::{self, Probe};
@@ -15,32 +14,31 @@ use crate::check::{
 };
 use crate::config::{AppConfig, WorkerConfig};
 use crate::error_text::{database_error_text, error_chain_text};
-use crate::message::{InvalidMessage, Message};
+use crate::message::Message;
 use crate::outbox::{Damage, Outbox, RoleKind};
 use crate::signaling::{Client, ClientSettings, Credentials};
 
-use super::UsageError;
 use report::Report;
 
-/// Check that everything is there that a worker needs, and say what to do where it is not
+/// Check the settings, the database and the API, and print how to correct each fault
 ///
-/// Takes the same settings as `worker run`, and looks at them, at the database, its schema and the role's rights, and
-/// at the connections to the API. Changes nothing and sends nothing, unless `--probe` asks for it. The exit code is 1
-/// if a line says FAIL.
+/// Takes the settings of `worker run`. Checks these settings, the database, its schema, the role's rights and the
+/// connections to the API. Changes nothing and sends nothing without `--probe`. The exit code is 1 if a line says FAIL.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   worker check
   worker check --probe user-17          also sends a message to this user, with each app's credentials
   worker check --json | jq '.[] | select(.level != \"ok\")'
 
-The message of --probe takes a slot of the app's budget, as any call does. It is no row of the outbox, and
-signaling.calls() does not list it. It is not sent while the app is paused.")]
+The message of --probe spends one call of the app's limit. The outbox has no row for it, and signaling.calls() does
+not list it. The command does not send it while the app is paused.")]
 pub(super) struct CheckArgs {
-    /// Send a message that says `signaling-worker check` to this user: the API has no other way to try a sign-in
+    /// Send the text `signaling-worker check` to this user, because only a message shows whether the API accepts the
+    /// credentials
     #[arg(long, value_name = "USER")]
     probe: Option<String>,
 
-    /// Who sends that message [default: the user of a given token, or signaling-worker]
+    /// The sender of that message [default: the user of AGORA_TOKEN, or signaling-worker]
     #[arg(long, value_name = "USER", requires = "probe")]
     probe_from: Option<String>,
 
@@ -56,68 +54,30 @@ pub(super) struct CheckArgs {
     worker: WorkerArgs,
 }
 
-/// A worker's connections beside those of the setting: one records, one listens, two are for the ops server. Before
-/// that is asked for anything, as many look for a pooler.
+/// Connections beside those of WORKER_DATABASE_CONNECTIONS: the recorder, the listener, and two of the ops server.
 const OTHER_CONNECTIONS: u32 = 4;
-/// Who sends a probe, where any user may.
+/// The API accepts any sender, except with a token of one user.
 const PROBE_SENDER: &str = "signaling-worker";
 
 pub(super) async fn run(args: CheckArgs) -> anyhow::Result<()> {
-    if let Some(destination) = &args.probe {
-        let sender = args.probe_from.as_deref().unwrap_or(PROBE_SENDER);
-        probe::message(sender, destination).map_err(|error| refused_name(&error))?;
-    }
+    // A refused name is wrong usage, also if the settings or the database have other faults.
+    args.probe_message(PROBE_SENDER)?;
     let mut report = Report::new(!args.json);
     let config = match run::config(&args.app, &args.worker) {
         Ok(config) => {
-            report.add(settings::settings(&config));
-            report.add(environment::setting(config.environment.as_deref()));
-            for app in &config.apps {
-                for (variable, why) in app.credentials.oddities() {
-                    report.add(settings::odd_value(variable, why).of_app(&app.alias));
-                }
-            }
-            files(&config, &mut report);
+            check_settings(&config, &mut report);
             Some(config)
         }
         Err(error) => {
-            report.add(Finding::fail_as_told("settings", error_chain_text(&error)));
+            let found = error_chain_text(&error);
+            report.add(Finding::fail_without_advice("settings", found));
             None
         }
     };
     let outbox = check_database(&args, config.as_ref(), &mut report).await;
-    if let Some(config) = config {
-        let lease = config.timing.lease;
-        let timing = config.timing;
-        for app in config.apps {
-            let target = Target {
-                outbox: outbox.as_ref(),
-                lease,
-                limit_per_s: app.limit_per_s,
-                environment: config.environment.as_deref(),
-                probe: message(&args, &app)?,
-                alias: app.alias.clone(),
-            };
-            let client = Client::new(ClientSettings {
-                base_urls: app.base_urls,
-                ca_file: app.ca_file,
-                app_id: app.app_id,
-                credentials: app.credentials,
-                proxies: config.proxies.clone(),
-                connect_timeout: timing.connect_timeout,
-                connection_max_age: timing.connection_max_age,
-                request_timeout: timing.request_timeout,
-                max_idle_connections: 1,
-            });
-            match client {
-                Ok(client) => target.check(&client, &mut report).await,
-                Err(error) => {
-                    report.add(
-                        Finding::fail_as_told("api", error_chain_text(&error))
-                            .of_app(&target.alias),
-                    );
-                }
-            }
+    if let Some(mut config) = config {
+        for app in std::mem::take(&mut config.apps) {
+            check_api(&args, &config, app, outbox.as_ref(), &mut report).await?;
         }
     }
     if let Some(outbox) = outbox {
@@ -126,32 +86,32 @@ pub(super) async fn run(args: CheckArgs) -> anyhow::Result<()> {
     report.end()
 }
 
-fn refused_name(error: &InvalidMessage) -> UsageError {
-    UsageError(format!("--probe or --probe-from: {error}"))
+impl CheckArgs {
+    /// None if the operator does not ask for a probe.
+    fn probe_message(&self, default_sender: &str) -> Result<Option<Message>, UsageError> {
+        let sender = self.probe_from.as_deref().unwrap_or(default_sender);
+        self.probe
+            .as_deref()
+            .map(|destination| probe::message(sender, destination))
+            .transpose()
+            .map_err(|error| UsageError(format!("--probe or --probe-from: {error}")))
+    }
 }
 
-/// The message that probes an app, if that is asked for.
-fn message(args: &CheckArgs, app: &AppConfig) -> anyhow::Result<Option<Message>> {
-    let Some(destination) = &args.probe else {
-        return Ok(None);
-    };
-    let sender = match (&args.probe_from, &app.credentials) {
-        (Some(sender), _) => sender,
-        (None, Credentials::Token { uid, .. }) => uid.as_str(),
-        (None, _) => PROBE_SENDER,
-    };
-    Ok(Some(
-        probe::message(sender, destination).map_err(|error| refused_name(&error))?,
-    ))
-}
-
-fn files(config: &WorkerConfig, report: &mut Report) {
+fn check_settings(config: &WorkerConfig, report: &mut Report) {
+    report.add(settings::settings(config));
+    report.add(environment::setting(config.environment.as_deref()));
+    for app in &config.apps {
+        for (variable, why) in app.credentials.oddities() {
+            report.add(settings::odd_value(variable, why).of_app(&app.alias));
+        }
+    }
     if let Ok((_, hard_limit)) = rlimit::getrlimit(rlimit::Resource::NOFILE) {
         report.add(settings::files(run::files_needed(config), hard_limit));
     }
 }
 
-/// The database and what is in it. Returns it if it can be used at all.
+/// Returns the database unless a query failed.
 async fn check_database(
     args: &CheckArgs,
     config: Option<&WorkerConfig>,
@@ -160,18 +120,16 @@ async fn check_database(
     let outbox = match args.database.connect(1).await {
         Ok(outbox) => outbox,
         Err(error) => {
-            report.add(Finding::fail_as_told(
-                "database",
-                error_chain_text(error.as_ref()),
-            ));
+            let found = error_chain_text(error.as_ref());
+            report.add(Finding::fail_without_advice("database", found));
             return None;
         }
     };
     if let Err(error) = check_connected_database(args, config, &outbox, report).await {
         report.add(Finding::fail(
             "database",
-            format!("the database failed: {}", database_error_text(&error)),
-            "look at the server's log, and try again",
+            format!("a query failed: {}", database_error_text(&error)),
+            "look for the cause in the server's log, and check again",
         ));
         return None;
     }
@@ -185,6 +143,7 @@ async fn check_connected_database(
     report: &mut Report,
 ) -> Result<(), sqlx::Error> {
     let pooler = outbox.has_pooler();
+    let own_connections = args.worker.database_connections + OTHER_CONNECTIONS;
     let server = outbox.server_diagnostics().await?;
     let distance = outbox.latency().await?;
     report.add(database::server(
@@ -224,14 +183,16 @@ async fn check_connected_database(
             let refused = outbox.refused_messages().await?;
             report.add(additions::additions(&outbox.additions().await?, &refused));
             if !pooler {
-                let own = args.worker.database_connections + OTHER_CONNECTIONS;
                 let alive = outbox.alive_workers().await?;
-                report.add_all(fleet_connections::fleet_connections(&server, own, alive));
+                report.add_all(fleet_connections::fleet_connections(
+                    &server,
+                    own_connections,
+                    alive,
+                ));
             }
         }
     }
-    let own = args.worker.database_connections + OTHER_CONNECTIONS;
-    report.add(database::connections(&server, own, pooler));
+    report.add(database::connections(&server, own_connections, pooler));
     report.add(database::notifications(&server, pooler));
     report.add(database::autovacuum(&server));
     let open = outbox.old_transactions().await?;
@@ -251,14 +212,14 @@ async fn check_connected_database(
     Ok(())
 }
 
-/// The encoding, the schema and its functions. Returns whether all that a worker needs of the schema is there.
+/// Returns false if the schema lacks objects that a worker needs.
 async fn check_schema(outbox: &Outbox, user: &str, report: &mut Report) -> bool {
     let version = match outbox.schema_version().await {
         Ok(version) => version,
         Err(error) => {
             report.add(Finding::fail(
                 "schema",
-                format!("it can't be looked at: {}", database_error_text(&error)),
+                format!("the role can't read it: {}", database_error_text(&error)),
                 format!("as the schema's owner, run `worker grant worker {user}`"),
             ));
             return false;
@@ -279,8 +240,8 @@ async fn check_schema(outbox: &Outbox, user: &str, report: &mut Report) -> bool 
         Err(error) => {
             report.add(Finding::fail(
                 objects::SUBJECT,
-                format!("they can't be compared: {}", database_error_text(&error)),
-                "look at the server's log, and try again",
+                format!("the comparison failed: {}", database_error_text(&error)),
+                "look for the cause in the server's log, and check again",
             ));
             return false;
         }
@@ -289,51 +250,70 @@ async fn check_schema(outbox: &Outbox, user: &str, report: &mut Report) -> bool 
     !damage.iter().flatten().any(Damage::breaks_queries)
 }
 
-/// An app whose API is looked at.
-struct Target<'a> {
-    outbox: Option<&'a Outbox>,
-    lease: std::time::Duration,
-    limit_per_s: f64,
-    environment: Option<&'a str>,
-    probe: Option<Message>,
-    alias: String,
-}
-
-impl Target<'_> {
-    async fn check(&self, client: &Arc<Client>, report: &mut Report) {
-        let tried = client.try_hosts().await;
-        for finding in api::hosts(&tried, self.probe.is_some()) {
-            report.add(finding.of_app(&self.alias));
+/// Connects to the hosts of the app's API, and sends the probe if the operator asks for one.
+async fn check_api(
+    args: &CheckArgs,
+    config: &WorkerConfig,
+    app: AppConfig,
+    outbox: Option<&Outbox>,
+    report: &mut Report,
+) -> anyhow::Result<()> {
+    let timing = config.timing;
+    let sender = match &app.credentials {
+        Credentials::Token { uid, .. } => uid.as_str(),
+        Credentials::Basic { .. } | Credentials::Certificate { .. } => PROBE_SENDER,
+    };
+    let message = args.probe_message(sender)?;
+    let client = Client::new(ClientSettings {
+        base_urls: app.base_urls,
+        ca_file: app.ca_file,
+        app_id: app.app_id,
+        credentials: app.credentials,
+        proxies: config.proxies.clone(),
+        connect_timeout: timing.connect_timeout,
+        connection_max_age: timing.connection_max_age,
+        request_timeout: timing.request_timeout,
+        max_idle_connections: 1,
+    });
+    let client = match client {
+        Ok(client) => client,
+        Err(error) => {
+            let finding = Finding::fail_without_advice("api", error_chain_text(&error));
+            report.add(finding.of_app(&app.alias));
+            return Ok(());
         }
-        let Some(message) = &self.probe else {
-            return;
-        };
-        report.add(self.probe(client, message).await.of_app(&self.alias));
+    };
+    let tried = client.try_hosts().await;
+    for finding in api::hosts(&tried, message.is_some()) {
+        report.add(finding.of_app(&app.alias));
     }
-
-    async fn probe(&self, client: &Arc<Client>, message: &Message) -> Finding {
-        let Some(outbox) = self.outbox else {
-            return Finding::warn(
-                "probe",
-                "not made: a call needs a slot, and the database can't be used",
-                "put the database right first",
-            );
-        };
+    let Some(message) = message else {
+        return Ok(());
+    };
+    let finding = if let Some(outbox) = outbox {
         let probe = Probe {
             outbox,
-            app: &self.alias,
-            limit_per_s: self.limit_per_s,
-            environment: self.environment,
-            client,
-            lease: self.lease,
+            app: &app.alias,
+            limit_per_s: app.limit_per_s,
+            environment: config.environment.as_deref(),
+            client: &client,
+            lease: timing.lease,
         };
-        match probe.call(message).await {
+        match probe.call(&message).await {
             Ok(probed) => probe::finding(&probed),
             Err(error) => Finding::fail(
                 "probe",
-                format!("no slot could be had: {}", database_error_text(&error)),
-                "put schema and rights right first",
+                format!("no slot reserved: {}", database_error_text(&error)),
+                "correct the schema and the rights first",
             ),
         }
-    }
+    } else {
+        Finding::warn(
+            "probe",
+            "not made: a call needs a slot of the database",
+            "correct the database first",
+        )
+    };
+    report.add(finding.of_app(&app.alias));
+    Ok(())
 }

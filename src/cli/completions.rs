@@ -11,7 +11,7 @@ use super::Cli;
   worker completions bash > /etc/bash_completion.d/worker
   worker completions zsh > \"${fpath[1]}/_worker\"
   worker completions fish > ~/.config/fish/completions/worker.fish
-  source <(worker completions bash)     for this shell alone")]
+  source <(worker completions bash)     for this shell only")]
 pub(super) struct CompletionsArgs {
     /// The shell
     shell: Shell,

@@ -8,15 +8,14 @@ use crate::dev::{self, Dev};
 
 /// See it work: a throwaway Postgres, the simulated API and a worker, in one process
 ///
-/// Needs the binaries of PostgreSQL on the machine, and nothing running. Everything that it starts is gone
-/// afterwards.
+/// Needs the binaries of PostgreSQL on this machine. At its end, the command stops the server and removes its data.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   worker dev                     run until Ctrl-C; prints how to connect with psql, and where the dashboard is
-  worker dev --messages 2000     deliver sample messages, print a summary; exits with 0 if every message ended
-                                 as it should")]
+  worker dev --messages 2000     send sample messages and print a summary; the exit code is 0 if every message
+                                 ended as expected")]
 pub(super) struct DevArgs {
-    /// Insert so many sample messages, and end when they have gone out
+    /// Insert this number of sample messages, and end when all are final
     #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     messages: Option<u32>,
 

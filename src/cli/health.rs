@@ -3,50 +3,45 @@
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, ensure};
 use clap::Args;
 use http_body_util::{BodyExt as _, Empty, Limited};
+use hyper::StatusCode;
 use hyper::body::Bytes;
-use hyper::client::conn::http1;
-use hyper::header::HOST;
-use hyper::{Request, StatusCode};
-use hyper_util::rt::TokioIo;
-use tokio::net::TcpStream;
+use hyper_util::client::legacy::Client;
+use hyper_util::rt::TokioExecutor;
 
 use super::UsageError;
 use super::args::parse_duration;
 use super::print::print_line;
 use crate::sanitize;
 
-/// Where a worker's ops server is if nobody says another address.
 const DEFAULT_ADDRESS: &str = "127.0.0.1:9090";
-/// The most bytes of an answer that are read.
 const MAX_RESPONSE_BYTES: usize = 16 * 1024;
-/// The most characters of an answer that are shown.
 const MAX_SHOWN_CHARS: usize = 1_000;
 
 /// Ask the worker on this host whether it is alive
 ///
-/// For the health checks of containers, whose images have no other program that could ask. Asks the ops server of a
-/// worker that runs with the same settings.
+/// For health checks in containers whose image has no HTTP client. Sends a request to the ops server of a worker with the
+/// same settings.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   worker health
   worker health --ready
   HEALTHCHECK CMD [\"worker\", \"health\"]
 
-Exit codes: 0 it is, 1 it is not, or can't be asked, 2 wrong usage.")]
+Exit codes: 0 alive (or ready), 1 not alive, not ready or unreachable, 2 wrong usage.")]
 pub(super) struct HealthArgs {
-    /// The address of the worker's ops server. One that stands for all addresses, like 0.0.0.0, is asked on
-    /// loopback [default: 127.0.0.1:9090]
+    /// The address of the worker's ops server. For an address of all interfaces, like 0.0.0.0, the command uses loopback
+    /// [default: 127.0.0.1:9090]
     #[arg(long, env = "WORKER_OPS_ADDR", value_name = "ADDRESS")]
     ops_addr: Option<String>,
 
-    /// Ask whether it delivers (/readyz) instead of whether it is alive (/healthz)
+    /// Ask whether the worker sends (/readyz) instead of whether it is alive (/healthz)
     #[arg(long)]
     ready: bool,
 
-    /// How long the answer may take
+    /// Longest time for the response
     #[arg(long, default_value = "4s", value_name = "DURATION", value_parser = parse_duration)]
     timeout: Duration,
 }
@@ -55,23 +50,23 @@ pub(super) async fn run(args: HealthArgs) -> anyhow::Result<()> {
     let address = address(args.ops_addr.as_deref().unwrap_or_default())?;
     let path = if args.ready { "/readyz" } else { "/healthz" };
     let url = format!("http://{address}{path}");
-    let asking = tokio::time::timeout(args.timeout, ask(address, path));
-    let (status, says) = asking
+    let (status, body) = tokio::time::timeout(args.timeout, get(&url))
         .await
         .map_err(|_| {
             let timeout = humantime::format_duration(args.timeout);
             anyhow::anyhow!("{url} has not answered within {timeout}")
         })?
-        .with_context(|| format!("{url} can't be asked"))?;
-    let says = shown(&says);
-    if status != StatusCode::OK {
-        bail!("{url} answers {}: {says}", status.as_u16());
-    }
-    print_line(says)?;
-    Ok(())
+        .with_context(|| format!("{url} can't be reached"))?;
+    let text = one_line(&body);
+    ensure!(
+        status == StatusCode::OK,
+        "{url} answers {}: {text}",
+        status.as_u16()
+    );
+    print_line(text)
 }
 
-/// The address to ask, for the one that the server listens on.
+/// The address of a request to a server that listens on `given`.
 fn address(given: &str) -> Result<SocketAddr, UsageError> {
     let given = if given.is_empty() {
         DEFAULT_ADDRESS
@@ -80,18 +75,18 @@ fn address(given: &str) -> Result<SocketAddr, UsageError> {
     };
     if given == "off" {
         return Err(UsageError(
-            "WORKER_OPS_ADDR is `off`: a worker without an ops server can't be asked".into(),
+            "WORKER_OPS_ADDR is `off`: give the address of the ops server, or check the worker in another way".into(),
         ));
     }
     let mut address: SocketAddr = given.parse().map_err(|_| {
         UsageError(
-            "WORKER_OPS_ADDR is no address: write an IP address and a port, like 127.0.0.1:9090"
+            "WORKER_OPS_ADDR is not an address: write an IP address and a port, like 127.0.0.1:9090"
                 .into(),
         )
     })?;
     if address.port() == 0 {
         return Err(UsageError(
-            "WORKER_OPS_ADDR has port 0: give the port that the worker has logged".into(),
+            "WORKER_OPS_ADDR has port 0: give the port from the worker's log".into(),
         ));
     }
     if address.ip().is_unspecified() {
@@ -103,26 +98,19 @@ fn address(given: &str) -> Result<SocketAddr, UsageError> {
     Ok(address)
 }
 
-async fn ask(address: SocketAddr, path: &str) -> anyhow::Result<(StatusCode, Bytes)> {
-    let stream = TcpStream::connect(address).await?;
-    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
-    // It ends with the answer, and what goes wrong with it is told to the sender.
-    tokio::spawn(connection);
-    let request = Request::get(path)
-        .header(HOST, address.to_string())
-        .body(Empty::<Bytes>::new())?;
-    let (head, body) = sender.send_request(request).await?.into_parts();
+async fn get(url: &str) -> anyhow::Result<(StatusCode, Bytes)> {
+    let client = Client::builder(TokioExecutor::new()).build_http::<Empty<Bytes>>();
+    let (head, body) = client.get(url.parse()?).await?.into_parts();
     let body = Limited::new(body, MAX_RESPONSE_BYTES)
         .collect()
         .await
-        .map_err(|error| anyhow::anyhow!("its answer breaks off or has no end: {error}"))?;
+        .map_err(|error| anyhow::anyhow!("the response is too long or ended early: {error}"))?;
     Ok((head.status, body.to_bytes()))
 }
 
-/// An answer on one line.
-fn shown(answer: &[u8]) -> String {
-    let answer = String::from_utf8_lossy(answer);
-    let lines: Vec<_> = answer
+fn one_line(body: &[u8]) -> String {
+    let body = String::from_utf8_lossy(body);
+    let lines: Vec<_> = body
         .lines()
         .map(str::trim)
         .filter(|line| !line.is_empty())
@@ -135,7 +123,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_address_for_all_interfaces_is_asked_on_loopback() {
+    fn a_server_on_all_interfaces_is_reached_on_loopback() {
         for (given, asked) in [
             ("", "127.0.0.1:9090"),
             ("0.0.0.0:8080", "127.0.0.1:8080"),
@@ -150,13 +138,13 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_is_shown_on_one_line_and_with_an_end() {
+    fn a_response_is_shown_on_one_line_of_limited_length() {
         assert_eq!(
-            shown(b"ok   database\n\nFAIL lanes: \x1b[1mno\n"),
+            one_line(b"ok   database\n\nFAIL lanes: \x1b[1mno\n"),
             "ok   database; FAIL lanes: [1mno"
         );
         assert_eq!(
-            shown(&[b'x'; MAX_RESPONSE_BYTES]).chars().count(),
+            one_line(&[b'x'; MAX_RESPONSE_BYTES]).chars().count(),
             MAX_SHOWN_CHARS
         );
     }

@@ -36,16 +36,12 @@ pub(super) fn run(args: &ManArgs) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The page of the command and those of its subcommands, by their files' names.
+/// The pages of `worker` and of each command, with their file names.
 fn pages(command: &Command) -> anyhow::Result<Vec<(String, Vec<u8>)>> {
-    let subcommands = command
-        .get_subcommands()
-        .cloned()
-        // As a person types it, in the usage too, and with a hyphen as the page's name.
-        .map(|subcommand| {
-            let name = format!("worker-{}", subcommand.get_name());
-            subcommand.display_name(name)
-        });
+    let subcommands = command.get_subcommands().cloned().map(|subcommand| {
+        let name = format!("worker-{}", subcommand.get_name());
+        subcommand.display_name(name)
+    });
     std::iter::once(command.clone())
         .chain(subcommands)
         .map(|command| {
@@ -63,14 +59,13 @@ fn page(command: Command) -> anyhow::Result<Vec<u8>> {
     Ok(in_ascii(&String::from_utf8(page)?).into_bytes())
 }
 
-/// Other characters as roff names them: what formats a page may know no encoding.
+/// Replaces other characters by their roff escapes, because the program that formats the page may not know UTF-8.
 fn in_ascii(page: &str) -> String {
     let mut ascii = String::with_capacity(page.len());
     for c in page.chars() {
         if c.is_ascii() {
             ascii.push(c);
         } else {
-            // Writing into a string does not fail.
             write!(ascii, "\\[u{:04X}]", u32::from(c)).ok();
         }
     }

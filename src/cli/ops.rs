@@ -1,4 +1,4 @@
-//! What `worker run` is told of its ops server.
+//! Arguments of the ops server.
 
 use std::path::PathBuf;
 
@@ -8,25 +8,21 @@ use tokio_util::sync::CancellationToken;
 use crate::ops::{OpsError, OpsServer};
 use crate::secret;
 
-/// For people and programs that look after the worker.
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Ops server")]
 pub(super) struct OpsArgs {
-    /// Where health, metrics and the dashboard are served, or `off`. Port 0 is any that is free: the log says
-    /// which. Beyond loopback, a token is needed [default: 127.0.0.1:9090, if it is free]
+    /// The address of health, metrics and the dashboard, or `off`. With port 0, the worker takes a free port and logs it.
+    /// An address beyond loopback needs a token [default: 127.0.0.1:9090, if it is free]
     #[arg(long, env = "WORKER_OPS_ADDR", value_name = "ADDRESS")]
     ops_addr: Option<String>,
 
-    /// A file with the token that who asks for metrics or the dashboard needs; it is read again when it changes
+    /// A file with the token for metrics and the dashboard. The worker reads the file again when it changes
     #[arg(long, env = "WORKER_OPS_TOKEN_FILE", value_name = "FILE")]
     ops_token_file: Option<PathBuf>,
 }
 
 impl OpsArgs {
-    /// Starts the server, if there is to be one. An empty variable is a variable that is not set.
-    ///
-    /// # Errors
-    /// Where it can't be as it was asked for.
+    /// Returns None if the server is off.
     pub(super) async fn start(
         &self,
         shutdown: &CancellationToken,

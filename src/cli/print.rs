@@ -4,6 +4,7 @@
 use std::io::{self, ErrorKind, Write};
 
 use anyhow::Context;
+use serde::Serialize;
 
 use crate::sanitize;
 
@@ -54,6 +55,17 @@ pub(super) fn after_change<T>(
     result: Result<T, impl std::error::Error + Send + Sync + 'static>,
 ) -> anyhow::Result<T> {
     result.context("the change took effect, but the database failed before the report of it")
+/// Prints a value as JSON or as text.
+pub(super) fn print_as<T: Serialize>(
+    json: bool,
+    value: &T,
+    text: impl FnOnce(&T) -> String,
+) -> anyhow::Result<()> {
+    if json {
+        print_line(serde_json::to_string_pretty(value)?)
+    } else {
+        print(text(value))
+    }
 }
 
 fn print_to(out: &mut impl Write, text: &[u8]) -> io::Result<()> {

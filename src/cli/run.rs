@@ -316,51 +316,42 @@ pub(super) fn config(app: &AppArgs, worker: &WorkerArgs) -> Result<WorkerConfig,
 }
 
 fn apps(args: &AppArgs) -> Result<Vec<AppConfig>, ConfigError> {
-    let environment = config::secrets_from(|name| {
-        // A value that is not UTF-8 is a mistake, and not one that is missing.
-        std::env::var_os(name).map(|value| value.to_string_lossy().into_owned())
-    });
     let with_shared = |raw: RawApp| RawApp {
-        base_url: raw.base_url.or_else(|| given(args.base_url.as_deref())),
+        base_url: raw.base_url.or_else(|| args.base_url.clone()),
         ca_file: raw.ca_file.or_else(|| args.ca_file.clone()),
         rate: raw.rate.or(args.rate),
         max_in_flight: raw.max_in_flight.or(args.max_in_flight),
         ..raw
     };
+    let single = RawApp {
+        app_id: args.app_id.clone(),
+        uid: args.uid.clone(),
+        ..RawApp::secrets_from_environment()
+    }
+    .trimmed();
+    let has_single = single != RawApp::default();
     let Some(path) = args.config.as_deref().and_then(secret::given_path) else {
-        let app = RawApp {
-            app_id: given(args.app_id.as_deref()),
-            uid: given(args.uid.as_deref()),
-            token_headers: given(args.token_headers.as_deref()),
-            ..environment
-        };
-        if app.is_empty() {
+        if !has_single {
             return Err(ConfigError::NoApp);
         }
+        let app = RawApp {
+            token_headers: args.token_headers.clone(),
+            ..single
+        };
         return Ok(vec![with_shared(app).check("default")?]);
     };
-    let also_given = RawApp {
-        app_id: given(args.app_id.as_deref()),
-        uid: given(args.uid.as_deref()),
-        ..environment
-    };
-    if !also_given.is_empty() {
+    if has_single {
         return Err(ConfigError::TwoSources);
     }
-    let apps = config::read_apps(path)?;
-    if apps.is_empty() {
-        return Err(ConfigError::NoApp);
-    }
-    let apps: Vec<_> = apps
+    let apps: Vec<_> = config::read_apps(path)?
         .into_iter()
         .map(|(alias, raw)| with_shared(raw).check(&alias))
         .collect::<Result<_, _>>()?;
+    if apps.is_empty() {
+        return Err(ConfigError::NoApp);
+    }
     config::check_distinct(&apps)?;
     Ok(apps)
-}
-
-fn given(text: Option<&str>) -> Option<String> {
-    secret::given(text?).map(str::to_owned)
 }
 
 /// How many files a worker may have open at once: each call in flight is a connection, and a file to the system.

@@ -1,22 +1,19 @@
-//! A terminal on which something is shown that changes.
+//! Output that a command refreshes.
 
 use std::fmt::Write as _;
 use std::io::{self, IsTerminal, Write};
 
 use terminal_size::{Height, Width, terminal_size};
 
-/// Standard output: a terminal shows each text in the place of the one before, in a screen of its own; anything else
-/// gets one after the other.
+/// On a terminal, each text replaces the previous one, in the alternate screen. A pipe gets all texts.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Screen {
     is_terminal: bool,
 }
 
-/// The terminal's other screen, as xterm and all that are like it know it.
-const ENTER: &str = "\x1b[?1049h";
-const LEAVE: &str = "\x1b[?1049l";
-/// To the top left corner.
-const HOME: &str = "\x1b[H";
+const ENTER_ALTERNATE_SCREEN: &str = "\x1b[?1049h";
+const LEAVE_ALTERNATE_SCREEN: &str = "\x1b[?1049l";
+const CURSOR_HOME: &str = "\x1b[H";
 const CLEAR_TO_END_OF_LINE: &str = "\x1b[K";
 const CLEAR_BELOW: &str = "\x1b[J";
 
@@ -27,32 +24,32 @@ impl Screen {
         }
     }
 
-    /// Shows a text; of what a terminal has no room for, the beginning.
+    /// Shows a text. A terminal shows only the lines that fit.
     ///
     /// # Errors
-    /// Where nobody takes the output any more.
+    /// If standard output is closed or can't be written.
     pub(super) async fn show(self, text: &str) -> io::Result<()> {
         if !self.is_terminal {
             return write(format!("{text}\n")).await;
         }
         let (Width(width), Height(height)) = terminal_size().unwrap_or((Width(80), Height(24)));
         let fitted = fit(text, width.into(), height.into());
-        write(format!("{ENTER}{HOME}{fitted}{CLEAR_BELOW}")).await
+        write(format!(
+            "{ENTER_ALTERNATE_SCREEN}{CURSOR_HOME}{fitted}{CLEAR_BELOW}"
+        ))
+        .await
     }
 
-    /// Gives the terminal back as it was.
-    ///
-    /// # Errors
-    /// Where nobody takes the output any more.
+    /// Restores the terminal.
     pub(super) async fn leave(self) -> io::Result<()> {
         if self.is_terminal {
-            write(LEAVE.to_owned()).await?;
+            write(LEAVE_ALTERNATE_SCREEN.to_owned()).await?;
         }
         Ok(())
     }
 }
 
-/// Writes in a thread of its own: a terminal that is stopped with Ctrl-S must not keep the signals waiting.
+/// Writes in another thread, because a terminal that is stopped with Ctrl-S would block the handling of signals.
 async fn write(text: String) -> io::Result<()> {
     tokio::task::spawn_blocking(move || {
         let mut out = io::stdout().lock();
@@ -62,7 +59,7 @@ async fn write(text: String) -> io::Result<()> {
     .await?
 }
 
-/// The part of a text for which there is room. Each line clears what stood there.
+/// Cuts a text to the size of the terminal. Each line clears the rest of the previous line in its place.
 fn fit(text: &str, width: usize, height: usize) -> String {
     let mut fitted = String::new();
     for (index, line) in text.lines().take(height.saturating_sub(1)).enumerate() {
@@ -80,7 +77,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_there_is_no_room_for_is_cut() {
+    fn a_text_is_cut_to_the_size_of_the_terminal() {
         let clear = CLEAR_TO_END_OF_LINE;
         assert_eq!(
             fit("äöü!\nsecond\nthird\n", 3, 3),

@@ -54,7 +54,7 @@ pub(super) fn signals(shutdown: CancellationToken) -> anyhow::Result<impl Future
                 Request::Ignored => tracing::info!(
                     event = "signal_ignored",
                     signal = name,
-                    "the worker has no use for this signal: going on"
+                    "the worker ignores this signal"
                 ),
                 Request::End | Request::EndInOrder => {
                     ends += usize::from(request == Request::End);
@@ -62,7 +62,7 @@ pub(super) fn signals(shutdown: CancellationToken) -> anyhow::Result<impl Future
                         tracing::info!(
                             event = "shutdown_started",
                             signal = name,
-                            "shutting down: claims nothing more, finishes what is in flight; a second signal ends it at once"
+                            "shutting down: the worker claims nothing more and finishes calls in flight; a second signal ends it at once"
                         );
                     }
                     shutdown.cancel();

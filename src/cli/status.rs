@@ -1,7 +1,6 @@
 //! `worker status`
 
-use std::collections::BTreeMap;
-use std::fmt::Write;
+use std::fmt::{Display, Write};
 use std::io::{self, ErrorKind};
 use std::time::Duration;
 
@@ -9,11 +8,10 @@ use anyhow::Context;
 use clap::Args;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
-
 use tokio_util::sync::CancellationToken;
 
 use super::args::{DatabaseArgs, parse_duration};
-use super::print::{print, print_line};
+use super::print::print_as;
 use super::screen::Screen;
 use super::signals::signals;
 use crate::advice;
@@ -21,7 +19,7 @@ use crate::error_text::database_error_text;
 use crate::outbox::{AppStatus, AsideWorker, LaneState, LaneWorkers, Outbox, Pending};
 use crate::pace::DbTime;
 
-/// Show how each app is doing: what waits, for how long, how fast it goes out, and what became of it
+/// Show the state of each app: its lane, workers, rate, pending and finished messages
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   worker status
@@ -35,16 +33,16 @@ pub(super) struct StatusArgs {
     #[arg(long)]
     json: bool,
 
-    /// Show it again and again, until Ctrl-C
+    /// Refresh the output until Ctrl-C
     #[arg(long, conflicts_with = "json")]
     watch: bool,
 
-    /// How often, with --watch
+    /// The interval of --watch
     #[arg(long, value_name = "DURATION", default_value = "2s", value_parser = parse_interval, requires = "watch")]
     every: Duration,
 }
 
-/// The shortest time between two looks.
+/// A shorter interval would burden the database.
 const MIN_INTERVAL: Duration = Duration::from_millis(500);
 
 fn parse_interval(text: &str) -> Result<Duration, String> {
@@ -58,26 +56,20 @@ fn parse_interval(text: &str) -> Result<Duration, String> {
 }
 
 pub(super) async fn run(args: StatusArgs) -> anyhow::Result<()> {
-    let outbox = args.database.connect(1).await?;
-    outbox.check_schema().await?;
+    let outbox = args.database.connect_migrated().await?;
     if args.watch {
         watch(&outbox, args.every).await?;
     } else {
-        let apps = outbox.status().await?;
-        if args.json {
-            print_line(serde_json::to_string_pretty(&apps)?)?;
-        } else {
-            print(show_all(&apps))?;
-        }
+        print_as(args.json, &outbox.status().await?, |apps| show_all(apps))?;
     }
     outbox.close().await;
     Ok(())
 }
 
-/// How long the end waits for a terminal that is stopped.
+/// A terminal that is stopped with Ctrl-S must not block the end of the command.
 const LEAVE_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Shows the apps again and again, until a signal asks for the end or nobody reads any more.
+/// Refreshes until a signal or the end of the reader.
 async fn watch(outbox: &Outbox, every: Duration) -> anyhow::Result<()> {
     let shutdown = CancellationToken::new();
     let ended_at_once = signals(shutdown.clone())?;
@@ -96,23 +88,22 @@ async fn watch(outbox: &Outbox, every: Duration) -> anyhow::Result<()> {
     }
 }
 
-/// Shows the apps again and again, on a terminal in the same place. A database that is away for a while does not end
-/// it.
+/// While the database is unavailable, shows the last state with the error.
 async fn show_forever(outbox: &Outbox, every: Duration, screen: Screen) -> io::Result<()> {
     let mut text = String::new();
-    let look = async || {
+    let read = async || {
         let apps = outbox.status().await?;
         Ok::<_, sqlx::Error>((apps, outbox.viewed_at().await?))
     };
     loop {
-        let trouble = match look().await {
+        let failure = match read().await {
             Ok((apps, now)) => {
                 text = format!("{}\n\n{}", at(Some(now)), show_all(&apps));
                 String::new()
             }
-            Err(error) => format!("\nno news: {}\n", database_error_text(&error)),
+            Err(error) => format!("\nnot refreshed: {}\n", database_error_text(&error)),
         };
-        screen.show(&format!("{text}{trouble}")).await?;
+        screen.show(&format!("{text}{failure}")).await?;
         tokio::time::sleep(every).await;
     }
 }
@@ -180,13 +171,7 @@ fn show(app: &AppStatus) -> String {
 
 fn lane(app: &AppStatus) -> String {
     let Some(lane) = &app.lane else {
-        return "none: no worker has served this app yet".into();
-    };
-    let because = |reason: &Option<String>| {
-        reason
-            .as_ref()
-            .map(|reason| format!(": {reason}"))
-            .unwrap_or_default()
+        return "none: no worker has served this app".into();
     };
     let state = lane.state();
     let mut text = match state {
@@ -204,27 +189,32 @@ fn lane(app: &AppStatus) -> String {
         LaneState::NoWorker => {
             let hold = lane.hold.as_ref().map(|hold| {
                 let since = at(lane.hold_since);
-                format!("; {hold} since {since}{}", because(&lane.hold_reason))
+                format!(
+                    "; {hold} since {since}{}",
+                    advice::because(lane.hold_reason.as_deref())
+                )
             });
             format!("no worker{}", hold.unwrap_or_default())
         }
         LaneState::OtherEnvironment => format!(
-            "refused: it belongs to {}, and the workers that are alive to another one ({})",
+            "refused: the app belongs to {}, and the live workers to another one ({})",
             advice::environment_name(lane.environment.as_deref()),
             lane.workers.refusing.join(", ")
         ),
         LaneState::Paused => format!(
             "paused by {} since {}{}",
-            lane.paused_by.as_deref().unwrap_or("somebody"),
+            lane.paused_by
+                .as_deref()
+                .unwrap_or(advice::UNNAMED_OPERATOR),
             at(lane.paused_at),
-            because(&lane.pause_reason)
+            advice::because(lane.pause_reason.as_deref())
         ),
         LaneState::Unauthorized | LaneState::Unavailable => format!(
-            "{} since {}, next try {}{}",
+            "{} since {}, next probe {}{}",
             state.as_str(),
             at(lane.hold_since),
             at(lane.hold_until),
-            because(&lane.hold_reason)
+            advice::because(lane.hold_reason.as_deref())
         ),
     };
     write!(text, "; limit {} calls/s", lane.limit_per_s).ok();
@@ -234,7 +224,6 @@ fn lane(app: &AppStatus) -> String {
     text
 }
 
-/// The workers of an app that are alive.
 fn workers(app: &str, workers: &LaneWorkers) -> String {
     match (workers.alive, workers.versions.as_slice()) {
         (0, _) if !workers.refusing.is_empty() => with_advice(
@@ -250,11 +239,10 @@ fn workers(app: &str, workers: &LaneWorkers) -> String {
     }
 }
 
-/// Messages that claims pass over.
 fn refused(app: &str, messages: u64) -> String {
     with_advice(
         &format!(
-            "{messages}: a trigger or a constraint in the database refuses to change them or takes seconds for each, so they are not sent"
+            "{messages}: workers do not send these messages, because a trigger or a constraint refuses their changes or takes seconds for each"
         ),
         &advice::refused(app),
     )
@@ -269,25 +257,24 @@ fn aside(worker: &AsideWorker) -> String {
     with_advice(&found, advice::ASIDE)
 }
 
-/// A value in a line, and below it what to do.
+/// A value, and an indented line of advice.
 pub(super) fn with_advice(found: &str, advice: &str) -> String {
     format!("{found}\n  {:<10} -> {advice}", "")
 }
 
-/// A time, to the second.
+/// To the second.
 pub(super) fn at(time: Option<DbTime>) -> String {
     time.map(OffsetDateTime::from)
         .and_then(|time| time.replace_nanosecond(0).ok()?.format(&Rfc3339).ok())
         .unwrap_or_default()
 }
 
-/// A duration, to the second.
+/// To the second.
 pub(super) fn coarse(seconds: f64) -> String {
     let duration = Duration::try_from_secs_f64(seconds.max(0.0).floor()).unwrap_or(Duration::MAX);
     humantime::format_duration(duration).to_string()
 }
 
-/// A duration that may be short.
 fn fine(seconds: f64) -> String {
     match seconds {
         seconds if seconds < 0.01 => format!("{:.1} ms", seconds * 1e3),
@@ -298,26 +285,21 @@ fn fine(seconds: f64) -> String {
 }
 
 fn pending(pending: &Pending) -> String {
-    let counts: BTreeMap<String, u64> = pending
-        .by_state()
-        .into_iter()
-        .filter(|(_, messages)| *messages > 0)
-        .map(|(state, messages)| (state.to_owned(), messages))
-        .collect();
-    let counts = self::counts(&counts);
+    let counts = counts(pending.by_state());
     match pending.counted_ago_s {
         Some(ago_s) if ago_s >= 5.0 => format!("{counts}, as counted {} ago", coarse(ago_s)),
         _ => counts,
     }
 }
 
-fn counts(by_state: &BTreeMap<String, u64>) -> String {
-    if by_state.is_empty() {
+fn counts<S: Display>(by_state: impl IntoIterator<Item = (S, u64)>) -> String {
+    let counts: Vec<_> = by_state
+        .into_iter()
+        .filter(|(_, messages)| *messages > 0)
+        .map(|(state, messages)| format!("{messages} {state}"))
+        .collect();
+    if counts.is_empty() {
         return "none".into();
     }
-    by_state
-        .iter()
-        .map(|(state, rows)| format!("{rows} {state}"))
-        .collect::<Vec<_>>()
-        .join(", ")
+    counts.join(", ")
 }

@@ -6,15 +6,15 @@ use std::fmt::Write;
 use clap::Args;
 
 use super::args::DatabaseArgs;
-use super::print::{print, print_line};
+use super::print::print_as;
 use super::status::{at, coarse, with_advice};
 use crate::advice;
 use crate::outbox::{ServedApp, WorkerStatus};
 
-/// Show the workers: which are alive, which versions run, and which have stepped aside
+/// Show the workers that are alive, their versions, and the workers that stepped aside
 ///
-/// A worker is alive if it has reported within 30 seconds. A worker that stops in order leaves the list at once; one that
-/// has died stays in it for about a day. The same in SQL: select * from signaling.fleet.
+/// A worker is alive if it has reported within 30 seconds. A worker that shuts down leaves the list at once. A worker that
+/// died stays in the list for about a day. The same in SQL: select * from signaling.fleet.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   worker workers
@@ -28,19 +28,13 @@ pub(super) struct WorkersArgs {
     json: bool,
 }
 
-/// So many workers that have died are shown, those that died last.
 const MAX_DEAD: usize = 10;
 
 pub(super) async fn run(args: WorkersArgs) -> anyhow::Result<()> {
     let outbox = args.database.connect_migrated().await?;
     let workers = outbox.workers().await?;
     outbox.close().await;
-    if args.json {
-        print_line(serde_json::to_string_pretty(&workers)?)?;
-    } else {
-        print(show_all(&workers))?;
-    }
-    Ok(())
+    print_as(args.json, &workers, |workers| show_all(workers))
 }
 
 fn show_all(workers: &[WorkerStatus]) -> String {
@@ -52,12 +46,11 @@ fn show_all(workers: &[WorkerStatus]) -> String {
     }
     if dead.len() > MAX_DEAD {
         let more = dead.len() - MAX_DEAD;
-        writeln!(text, "\n{more} more have died within the last day").ok();
+        writeln!(text, "\n{more} more died within the last day").ok();
     }
     text
 }
 
-/// How many are alive, and of which versions.
 fn summary(alive: &[&WorkerStatus]) -> String {
     let mut by_version = BTreeMap::<&str, Vec<&str>>::new();
     for worker in alive {
@@ -93,8 +86,8 @@ fn show(worker: &WorkerStatus) -> String {
             format!("alive, reported {seen} ago")
         } else {
             with_advice(
-                &format!("dead: it last reported {seen} ago, and did not stop in order"),
-                "its log and its host's log say why. Other workers take over its messages when their leases end",
+                &format!("dead: it last reported {seen} ago, and did not shut down"),
+                "look for the cause in the worker's log and its host's log. Other workers take over its messages when their leases end",
             )
         },
     );

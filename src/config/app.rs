@@ -1,4 +1,4 @@
-//! One app's settings: as they are given, and checked.
+//! The settings of one app.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -12,71 +12,62 @@ use crate::secret::{
 };
 use crate::signaling::{BaseUrl, Credentials, DEFAULT_BASE_URL, InvalidBaseUrl, TokenHeaders};
 
-/// The API's limit for an app ID: calls of both kinds together, in a second.
+/// The API's limit of calls a second for one app ID.
 const DEFAULT_LIMIT_PER_S: f64 = 500.0;
-/// Calls of one app that may be under way at once in one process.
 const DEFAULT_MAX_IN_FLIGHT: usize = 1_024;
+
 #[derive(Debug)]
 pub(crate) struct AppConfig {
-    /// Its alias: the column `app` of its rows.
+    /// The name in the column `app`.
     pub(crate) alias: String,
     pub(crate) app_id: String,
     pub(crate) credentials: Credentials,
-    /// The API's hosts: the first one, and others for when that fails.
+    /// In order of preference.
     pub(crate) base_urls: Vec<BaseUrl>,
     /// Certificates to trust beside the public ones.
     pub(crate) ca_file: Option<PathBuf>,
-    /// Calls a second that the API allows, fleet-wide.
+    /// For the whole fleet.
     pub(crate) limit_per_s: f64,
-    /// Calls that may be under way at once in this process.
+    /// For this process.
     pub(crate) max_in_flight: usize,
 }
-/// What can be wrong with an app.
+
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum AppError {
-    /// The alias can't stand in the column.
     #[error("its name is not 1 to 64 letters, digits, dots, dashes or underscores")]
     Alias,
     #[error("it has no app ID: set AGORA_APP_ID (app_id in a file)")]
     NoAppId,
     #[error("its app ID is not 1 to 128 letters, digits, dashes or underscores")]
     AppId,
-    /// No way to sign in, or more than one, or half of one.
     #[error("{0}")]
     Authenticator(&'static str),
-    /// A value and a file for the same secret.
     #[error("{0} is given both as a value and as a file: leave out one")]
     TwoSecrets(&'static str),
-    /// A secret is too long for one.
     #[error("{0} has more than 16 KiB: is it the right value?")]
     SecretTooLong(&'static str),
     #[error(
         "{0} has a line break or a control character inside, or is not UTF-8: set it to the value alone"
     )]
     Impossible(&'static str),
-    /// The user of a token is none.
     #[error("AGORA_UID (uid): {0}")]
     Uid(InvalidMessage),
-    /// Not a known place for tokens.
     #[error("AGORA_TOKEN_HEADERS (token_headers) is not x-agora or authorization")]
     TokenHeaders,
-    /// The base URL is none.
     #[error("AGORA_BASE_URL (base_url): {0}")]
     BaseUrl(#[from] InvalidBaseUrl),
-    /// A secret can't be had.
     #[error(transparent)]
     Secret(#[from] SecretError),
     #[error(
         "a rate of {0} calls a second is not between 1 and 1,000,000: change WORKER_RATE (rate)"
     )]
     Rate(f64),
-    /// No room for a call.
     #[error("WORKER_MAX_IN_FLIGHT (max_in_flight) is not between 1 and 100,000")]
     MaxInFlight,
 }
 
-/// An app's settings as they are given, in the environment or in a file.
-#[derive(Default, Deserialize)]
+/// An app's settings before their check.
+#[derive(Default, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct RawApp {
     pub(crate) app_id: Option<String>,
@@ -95,29 +86,8 @@ pub(crate) struct RawApp {
     pub(crate) rate: Option<f64>,
     pub(crate) max_in_flight: Option<usize>,
 }
-/// What the environment gives for one app: secrets have no flags, so that they stand in no list of processes.
-pub(crate) fn secrets_from(variable: impl Fn(&str) -> Option<String>) -> RawApp {
-    let text = |name: &str| given(&variable(name)?).map(str::to_owned);
-    let path = |name: &str| text(name).map(PathBuf::from);
-    RawApp {
-        app_id: text("AGORA_APP_ID"),
-        api_key: text("AGORA_API_KEY"),
-        api_key_file: path("AGORA_API_KEY_FILE"),
-        api_secret: text("AGORA_API_SECRET"),
-        api_secret_file: path("AGORA_API_SECRET_FILE"),
-        token: text("AGORA_TOKEN"),
-        token_file: path("AGORA_TOKEN_FILE"),
-        uid: text("AGORA_UID"),
-        app_certificate: text("AGORA_APP_CERTIFICATE"),
-        app_certificate_file: path("AGORA_APP_CERTIFICATE_FILE"),
-        token_headers: text("AGORA_TOKEN_HEADERS"),
-        ..RawApp::default()
-    }
-}
-/// Checks that no two apps share a budget of calls.
-///
-/// # Errors
-/// Where two have the same app ID.
+
+/// Checks that no two apps share an app ID. Each would use the whole limit of calls.
 pub(crate) fn check_distinct(apps: &[AppConfig]) -> Result<(), ConfigError> {
     let mut aliases = BTreeMap::new();
     for app in apps {
@@ -129,29 +99,29 @@ pub(crate) fn check_distinct(apps: &[AppConfig]) -> Result<(), ConfigError> {
 }
 
 impl RawApp {
-    /// True if nothing at all is said of an app.
-    pub(crate) fn is_empty(&self) -> bool {
-        let texts = [
-            &self.app_id,
-            &self.api_key,
-            &self.api_secret,
-            &self.token,
-            &self.uid,
-            &self.app_certificate,
-        ];
-        let files = [
-            &self.api_key_file,
-            &self.api_secret_file,
-            &self.token_file,
-            &self.app_certificate_file,
-        ];
-        texts.iter().all(|text| text.is_none()) && files.iter().all(|file| file.is_none())
+    /// The secrets in the environment. Secrets have no flags, because a list of processes shows flags.
+    pub(crate) fn secrets_from_environment() -> Self {
+        let secret = |name: &str| {
+            // A value that is not UTF-8 is a mistake to report, not a missing value.
+            let value = std::env::var_os(name)?;
+            Some(value.to_string_lossy().into_owned())
+        };
+        let file = |name: &str| secret(name).map(PathBuf::from);
+        Self {
+            api_key: secret("AGORA_API_KEY"),
+            api_key_file: file("AGORA_API_KEY_FILE"),
+            api_secret: secret("AGORA_API_SECRET"),
+            api_secret_file: file("AGORA_API_SECRET_FILE"),
+            token: secret("AGORA_TOKEN"),
+            token_file: file("AGORA_TOKEN_FILE"),
+            app_certificate: secret("AGORA_APP_CERTIFICATE"),
+            app_certificate_file: file("AGORA_APP_CERTIFICATE_FILE"),
+            ..Self::default()
+        }
     }
 
-    /// The app, if its settings are coherent.
-    ///
     /// # Errors
-    /// The first thing that is wrong, with the app's name.
+    /// The first mistake in the settings, with the app's name.
     pub(crate) fn check(self, alias: &str) -> Result<AppConfig, ConfigError> {
         self.trimmed()
             .into_app(alias)
@@ -162,26 +132,29 @@ impl RawApp {
     }
 
     /// Each value without the invisible characters around it.
-    fn trimmed(self) -> Self {
-        let text = |text: Option<String>| given(&text?).map(str::to_owned);
-        let path = |path: Option<PathBuf>| given_path(&path?).map(PathBuf::from);
-        Self {
-            app_id: text(self.app_id),
-            api_key: text(self.api_key),
-            api_key_file: path(self.api_key_file),
-            api_secret: text(self.api_secret),
-            api_secret_file: path(self.api_secret_file),
-            token: text(self.token),
-            token_file: path(self.token_file),
-            uid: text(self.uid),
-            app_certificate: text(self.app_certificate),
-            app_certificate_file: path(self.app_certificate_file),
-            token_headers: text(self.token_headers),
-            base_url: text(self.base_url),
-            ca_file: path(self.ca_file),
-            rate: self.rate,
-            max_in_flight: self.max_in_flight,
+    pub(crate) fn trimmed(mut self) -> Self {
+        for text in [
+            &mut self.app_id,
+            &mut self.api_key,
+            &mut self.api_secret,
+            &mut self.token,
+            &mut self.uid,
+            &mut self.app_certificate,
+            &mut self.token_headers,
+            &mut self.base_url,
+        ] {
+            *text = text.as_deref().and_then(given).map(str::to_owned);
         }
+        for path in [
+            &mut self.api_key_file,
+            &mut self.api_secret_file,
+            &mut self.token_file,
+            &mut self.app_certificate_file,
+            &mut self.ca_file,
+        ] {
+            *path = path.as_deref().and_then(given_path).map(PathBuf::from);
+        }
+        self
     }
 
     fn into_app(self, alias: &str) -> Result<AppConfig, AppError> {
@@ -209,7 +182,7 @@ impl RawApp {
         let base_urls = BaseUrl::parse_list(self.base_url.as_deref().unwrap_or(DEFAULT_BASE_URL))?;
         let ca_file = self.ca_file.clone();
         let credentials = self.credentials(&app_id)?;
-        // A file that is missing now is a mistake; one that goes away later holds the lane until it is back.
+        // A file that is missing at startup is a mistake. A file that disappears later only holds the lane.
         credentials.read_secrets()?;
         Ok(AppConfig {
             alias: alias.to_owned(),
@@ -267,6 +240,7 @@ impl RawApp {
         }
     }
 }
+
 fn secret(
     name: &'static str,
     value: Option<String>,
@@ -283,6 +257,7 @@ fn secret(
         (None, None) => Ok(None),
     }
 }
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -314,7 +289,7 @@ mod tests {
     }
 
     #[test]
-    fn an_app_without_a_base_url_calls_the_vendors_first_host_alone() {
+    fn an_app_without_a_base_url_calls_only_the_vendors_first_host() {
         let hosts = |base_url: Option<&str>| {
             let app = RawApp {
                 base_url: base_url.map(str::to_owned),
@@ -326,7 +301,7 @@ mod tests {
     }
 
     #[test]
-    fn every_value_is_taken_without_what_nobody_sees_around_it() {
+    fn invisible_characters_around_every_value_are_trimmed() {
         let around = |value: &str| Some(format!("\u{feff} {value}\u{a0}\r\n"));
         let app = RawApp {
             app_id: around("id"),
@@ -348,7 +323,7 @@ mod tests {
     }
 
     #[test]
-    fn each_way_to_sign_in_is_found_and_two_are_one_too_many() {
+    fn each_way_to_sign_in_is_accepted_and_an_incoherent_app_is_refused() {
         assert!(matches!(
             basic().check("a").expect("an app").credentials,
             Credentials::Basic { .. }
@@ -372,63 +347,27 @@ mod tests {
             certificate.check("a").expect("an app").credentials,
             Credentials::Certificate { .. }
         ));
-        for wrong in [
-            RawApp {
-                token: Some("T".into()),
-                ..basic()
-            },
-            RawApp {
-                api_secret: None,
-                ..basic()
-            },
-            RawApp {
-                api_secret_file: Some("/f".into()),
-                ..basic()
-            },
-            RawApp {
-                app_id: Some("id".into()),
-                token: Some("T".into()),
-                ..RawApp::default()
-            },
-            RawApp {
-                app_id: Some("id".into()),
-                ..RawApp::default()
-            },
-            RawApp {
-                api_secret: Some("x".repeat(20_000)),
-                ..basic()
-            },
-            RawApp {
-                api_key: Some("two\nlines".into()),
-                ..basic()
-            },
-            RawApp {
-                api_key: Some(" \r\n".into()),
-                ..basic()
-            },
-            RawApp {
-                rate: Some(0.0),
-                ..basic()
-            },
-            RawApp {
-                rate: Some(f64::NAN),
-                ..basic()
-            },
-            RawApp {
-                max_in_flight: Some(0),
-                ..basic()
-            },
-            RawApp {
-                app_id: Some("a/b".into()),
-                ..basic()
-            },
-            RawApp {
-                base_url: Some("nowhere".into()),
-                ..basic()
-            },
-        ] {
-            assert!(wrong.check("a").is_err());
-        }
+        let refused = |change: fn(&mut RawApp)| {
+            let mut app = basic();
+            change(&mut app);
+            assert!(app.check("a").is_err());
+        };
+        refused(|app| app.token = Some("T".into()));
+        refused(|app| app.api_secret = None);
+        refused(|app| app.api_secret_file = Some("/f".into()));
+        refused(|app| app.api_secret = Some("x".repeat(20_000)));
+        refused(|app| app.api_key = Some("two\nlines".into()));
+        refused(|app| app.api_key = Some(" \r\n".into()));
+        refused(|app| (app.api_key, app.api_secret) = (None, None));
+        refused(|app| {
+            (app.api_key, app.api_secret) = (None, None);
+            app.token = Some("T".into());
+        });
+        refused(|app| app.rate = Some(0.0));
+        refused(|app| app.rate = Some(f64::NAN));
+        refused(|app| app.max_in_flight = Some(0));
+        refused(|app| app.app_id = Some("a/b".into()));
+        refused(|app| app.base_url = Some("nowhere".into()));
         assert!(basic().check("no spaces").is_err());
     }
 }

@@ -13,13 +13,10 @@ use crate::sanitize;
 struct ConfigFile {
     apps: BTreeMap<String, RawApp>,
 }
-/// The most bytes of a configuration file.
+
 const MAX_FILE_BYTES: u64 = 1024 * 1024;
 
-/// The apps of a TOML file: a table `[apps.NAME]` each.
-///
-/// # Errors
-/// Where the file can't be read or is not of that shape.
+/// Reads the tables `[apps.NAME]` of a TOML file.
 pub(crate) fn read_apps(path: &Path) -> Result<BTreeMap<String, RawApp>, ConfigError> {
     let text =
         sanitize::read_text_file(path, MAX_FILE_BYTES).map_err(|source| ConfigError::File {
@@ -32,7 +29,7 @@ pub(crate) fn read_apps(path: &Path) -> Result<BTreeMap<String, RawApp>, ConfigE
     })
 }
 
-/// A text that is no configuration. It says what is wrong and where, and none of the values: they may be secrets.
+/// A mistake in the file, with its line. The message shows no values, because they may be secrets.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{message}{}", line.map(|line| format!(" (line {line})")).unwrap_or_default())]
 pub(crate) struct InvalidToml {
@@ -40,10 +37,6 @@ pub(crate) struct InvalidToml {
     line: Option<usize>,
 }
 
-/// The apps of a text in TOML.
-///
-/// # Errors
-/// Where it is not TOML, or of another shape.
 pub(crate) fn parse_apps(text: &str) -> Result<BTreeMap<String, RawApp>, InvalidToml> {
     toml::from_str::<ConfigFile>(text)
         .map(|file| file.apps)
@@ -61,7 +54,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_file_has_a_table_for_each_app_and_a_misspelt_key_is_named_without_its_value() {
+    fn a_misspelt_key_is_named_without_its_value() {
         let apps =
             parse_apps("[apps.one]\napp_id = \"1\"\nrate = 100\n[apps.two]\napp_id = \"2\"\n")
                 .expect("apps");

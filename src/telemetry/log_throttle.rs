@@ -1,11 +1,10 @@
-//! Bounds lines of the log about single messages or calls: an incident may strike every one of them.
+//! Bounds the log lines about single messages or calls. Without it, an outage that fails every call would log every call.
 
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
-/// The interval, unless the caller gives another one.
-const INTERVAL: Duration = Duration::from_secs(10);
+const DEFAULT_INTERVAL: Duration = Duration::from_secs(10);
 
 /// Admits one line in an interval, and counts the lines between.
 #[derive(Debug)]
@@ -16,7 +15,7 @@ pub(crate) struct LogThrottle {
 
 impl Default for LogThrottle {
     fn default() -> Self {
-        Self::with_interval(INTERVAL)
+        Self::with_interval(DEFAULT_INTERVAL)
     }
 }
 
@@ -34,7 +33,7 @@ impl LogThrottle {
         }
     }
 
-    /// The number of suppressed lines since the last one, if the caller may log a line now. None if it may not.
+    /// Returns the number of lines suppressed since the last line if the caller may log now, and None otherwise.
     pub(crate) fn admit(&self) -> Option<u64> {
         let mut count = self.count.lock();
         let now = Instant::now();
@@ -55,13 +54,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_strikes_every_message_is_said_once_and_counted() {
+    fn one_line_an_interval_is_admitted_and_counts_the_suppressed_lines() {
         let log_throttle = LogThrottle::default();
         assert_eq!(log_throttle.admit(), Some(0));
         for _ in 0..1_000 {
             assert_eq!(log_throttle.admit(), None);
         }
-        log_throttle.count.lock().logged_at = Instant::now().checked_sub(INTERVAL);
+        log_throttle.count.lock().logged_at = Instant::now().checked_sub(DEFAULT_INTERVAL);
         assert_eq!(log_throttle.admit(), Some(1_000));
     }
 }

@@ -14,7 +14,6 @@ const NUMERIC_MESSAGES: [&str; 3] = [
     "range end index ",
 ];
 
-/// Logs each panic from now on. The caller that catches a panic logs the consequence.
 pub(super) fn log_panics() {
     std::panic::set_hook(Box::new(log));
 }
@@ -29,7 +28,7 @@ fn log(panic: &PanicHookInfo<'_>) {
         thread = std::thread::current().name(),
         panic = message(panic),
         backtrace,
-        "this program has a defect: please report this line and its version. RUST_BACKTRACE=1 adds a backtrace"
+        "the worker has a defect: report this line and the output of `worker --version`. RUST_BACKTRACE=1 adds a backtrace"
     );
 }
 

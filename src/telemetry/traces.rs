@@ -1,7 +1,7 @@
-//! Traces, on request: OpenTelemetry spans to a collector, by OTLP over HTTP. The standard variables switch them on and
-//! say how, and the SDK reads most of them itself; without an endpoint there is nothing here.
+//! Optional OpenTelemetry traces, sent to a collector by OTLP over HTTP. The standard OTEL_* variables configure traces, and
+//! the SDK reads most of them. Without an endpoint, the worker makes no spans.
 //!
-//! Nobody waits for a collector: spans go into a bounded queue, and those that don't fit are dropped.
+//! The SDK keeps spans in a bounded queue and drops spans that do not fit, so a slow collector never delays a send.
 
 use std::fmt::{self, Debug};
 use std::path::PathBuf;
@@ -10,7 +10,7 @@ use std::time::Duration;
 use hyper::Uri;
 use opentelemetry::propagation::{Extractor, TextMapPropagator};
 use opentelemetry::trace::TracerProvider as _;
-use opentelemetry::{Context, KeyValue};
+use opentelemetry::{Context, Key, KeyValue};
 use opentelemetry_otlp::{Protocol, SpanExporter, WithExportConfig, WithHttpConfig};
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::propagation::TraceContextPropagator;
@@ -23,43 +23,33 @@ use crate::secret;
 /// How long a shutdown waits for the last spans to be sent.
 pub(crate) const FLUSH_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// What the spans of this program go by, unless `OTEL_SERVICE_NAME` says otherwise.
 const SERVICE_NAME: &str = "signaling-worker";
 
 const ENDPOINT: &str = "OTEL_EXPORTER_OTLP_ENDPOINT";
 const TRACES_ENDPOINT: &str = "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT";
 
-/// Why traces can't be set up. The endpoint is not shown: it may have a password in it.
+/// These errors do not show the endpoint, because it may contain a password.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum InvalidTraces {
-    /// The endpoint is no URL of a collector.
     #[error(
         "{variable} is not the URL of a collector ({why}): write it like http://localhost:4318, or leave it out for no traces"
     )]
     Endpoint {
-        /// The variable that names it.
         variable: &'static str,
-        /// What is wrong with it.
         why: &'static str,
     },
     #[error(
-        "{variable} asks for another protocol than http/protobuf, the only one that traces are sent by: set it to that, and {ENDPOINT} to the collector's port for it, usually 4318"
+        "{variable} is not http/protobuf, the only supported protocol: set it to http/protobuf, and {ENDPOINT} to the collector's port for that protocol, usually 4318"
     )]
-    Protocol {
-        /// The variable that asks for it.
-        variable: &'static str,
-    },
-    /// The certificates to trust can't be used.
+    Protocol { variable: &'static str },
     #[error("traces: {0}")]
     Tls(#[from] crate::tls::InvalidCaFile),
-    /// The exporter can't be made.
     #[error(transparent)]
     Proxy(#[from] InvalidProxy),
     #[error("traces can't be set up: {0}")]
     Exporter(#[from] opentelemetry_otlp::ExporterBuildError),
 }
 
-/// Where spans go. Cheap to clone.
 #[derive(Clone)]
 pub(crate) struct Traces {
     provider: SdkTracerProvider,
@@ -68,11 +58,10 @@ pub(crate) struct Traces {
 }
 
 impl Traces {
-    /// What the environment asks for; none if it names no endpoint, or has traces switched off. `instance` is this
-    /// process's name. Within a runtime: it is what sends the spans.
+    /// Returns None if the environment names no endpoint or switches traces off. `instance` is the worker's name.
     ///
-    /// # Errors
-    /// Where the environment asks for something that is not to be had.
+    /// # Panics
+    /// Outside of a Tokio runtime, because the runtime sends the spans.
     pub(crate) fn from_environment(
         instance: &str,
         proxies: &ProxyVariables,
@@ -90,18 +79,20 @@ impl Traces {
             .with_endpoint(settings.endpoint)
             .with_http_client(collector)
             .build()?;
-        // The environment's own attributes go over these, but for the name, which it has only if it gives one.
-        let named = Resource::builder_empty().with_attributes([
+        // Attributes of the environment override the worker's.
+        let own = Resource::builder_empty().with_attributes([
             KeyValue::new("service.version", env!("CARGO_PKG_VERSION")),
             KeyValue::new("service.instance.id", instance.to_owned()),
         ]);
         let environment = Resource::builder().build();
-        let mut resource = named.with_attributes(
+        let mut resource = own.with_attributes(
             environment
                 .iter()
                 .map(|(key, value)| KeyValue::new(key.clone(), value.clone())),
         );
-        if !settings.has_service_name {
+        // Without a name in the environment, the SDK uses `unknown_service:` and the name of the executable.
+        let name = environment.get(&Key::from_static_str("service.name"));
+        if name.is_none_or(|name| name.as_str().starts_with("unknown_service")) {
             resource = resource.with_service_name(SERVICE_NAME);
         }
         let provider = SdkTracerProvider::builder()
@@ -119,7 +110,7 @@ impl Traces {
         &self.tracer
     }
 
-    /// A producer's context, from its W3C `traceparent`; an empty one, which begins a new trace, without a valid one.
+    /// The producer's context. Without a valid W3C `traceparent`, the context is empty and begins a new trace.
     pub(crate) fn parent(&self, traceparent: Option<&str>) -> Context {
         match traceparent {
             Some(traceparent) => self
@@ -129,7 +120,7 @@ impl Traces {
         }
     }
 
-    /// Sends what is left, for [`FLUSH_TIMEOUT`] at most; what is not sent then is lost.
+    /// Sends the last spans. Spans that remain after [`FLUSH_TIMEOUT`] are lost.
     pub(crate) async fn shutdown(self) {
         let flushing =
             tokio::task::spawn_blocking(move || self.provider.shutdown_with_timeout(FLUSH_TIMEOUT));
@@ -137,7 +128,7 @@ impl Traces {
             tracing::warn!(
                 event = "traces_lost",
                 waited = %humantime::format_duration(FLUSH_TIMEOUT),
-                "the last traces could not be sent: they are lost, the messages are not"
+                "the last traces could not be sent and are lost; no message is lost"
             );
         }
     }
@@ -149,23 +140,23 @@ impl Debug for Traces {
     }
 }
 
-/// What is read here and not by the SDK.
+/// The variables that the SDK does not read itself.
 #[derive(Debug, PartialEq, Eq)]
 struct Settings {
     endpoint: String,
     ca_file: Option<PathBuf>,
-    has_service_name: bool,
 }
 
 impl Settings {
     fn read(get: impl Fn(&str) -> Option<String>) -> Result<Option<Self>, InvalidTraces> {
-        let says = |name, value: &str| get(name).is_some_and(|it| it.eq_ignore_ascii_case(value));
-        if says("OTEL_SDK_DISABLED", "true") || says("OTEL_TRACES_EXPORTER", "none") {
+        let is_set_to =
+            |name, value: &str| get(name).is_some_and(|set| set.eq_ignore_ascii_case(value));
+        if is_set_to("OTEL_SDK_DISABLED", "true") || is_set_to("OTEL_TRACES_EXPORTER", "none") {
             return Ok(None);
         }
         let (variable, endpoint) = match (get(TRACES_ENDPOINT), get(ENDPOINT)) {
             (Some(endpoint), _) => (TRACES_ENDPOINT, endpoint),
-            // By the standard, this one is for all signals, and each adds its path.
+            // The standard says that this endpoint serves all signals, and that each signal appends its path.
             (None, Some(endpoint)) => (
                 ENDPOINT,
                 format!("{}/v1/traces", endpoint.trim_end_matches('/')),
@@ -188,12 +179,6 @@ impl Settings {
             ca_file: get("OTEL_EXPORTER_OTLP_TRACES_CERTIFICATE")
                 .or_else(|| get("OTEL_EXPORTER_OTLP_CERTIFICATE"))
                 .map(PathBuf::from),
-            has_service_name: get("OTEL_SERVICE_NAME").is_some()
-                || get("OTEL_RESOURCE_ATTRIBUTES").is_some_and(|attributes| {
-                    attributes
-                        .split(',')
-                        .any(|attribute| attribute.trim_start().starts_with("service.name="))
-                }),
         }))
     }
 }
@@ -204,9 +189,9 @@ fn check_endpoint(endpoint: &str) -> Result<(), &'static str> {
         return Err("it does not begin with http:// or https://");
     }
     match uri.authority() {
-        Some(authority) if authority.as_str().contains('@') => Err(
-            "it has a user name or password in it, which belong into OTEL_EXPORTER_OTLP_HEADERS",
-        ),
+        Some(authority) if authority.as_str().contains('@') => {
+            Err("it contains a user name or a password: move them to OTEL_EXPORTER_OTLP_HEADERS")
+        }
         Some(authority) if !authority.host().is_empty() => Ok(()),
         _ => Err("it names no host"),
     }
@@ -237,7 +222,7 @@ mod tests {
     }
 
     #[test]
-    fn traces_are_off_until_an_endpoint_is_named_and_can_be_switched_off_again() {
+    fn traces_need_an_endpoint_and_can_be_switched_off() {
         let endpoint = (ENDPOINT, "http://localhost:4318");
         assert_eq!(read(&[]).ok(), Some(None));
         assert_eq!(read(&[("OTEL_SERVICE_NAME", "shop")]).ok(), Some(None));
@@ -251,7 +236,7 @@ mod tests {
     }
 
     #[test]
-    fn the_endpoint_of_all_signals_gets_the_path_of_traces_and_that_of_traces_does_not() {
+    fn only_the_endpoint_of_all_signals_gets_the_path_of_traces() {
         for (variable, given, endpoint) in [
             (ENDPOINT, "http://a:4318", "http://a:4318/v1/traces"),
             (ENDPOINT, "https://a/otlp/", "https://a/otlp/v1/traces"),
@@ -263,7 +248,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_with_the_settings_is_told_without_the_endpoint() {
+    fn an_error_in_the_settings_does_not_show_the_endpoint() {
         for endpoint in [
             "localhost:4318",
             "http://",
@@ -284,7 +269,7 @@ mod tests {
             read(&[endpoint, grpc]),
             Err(InvalidTraces::Protocol { .. })
         ));
-        let ours = ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "http/protobuf");
-        assert!(read(&[endpoint, grpc, ours]).is_ok());
+        let http = ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "http/protobuf");
+        assert!(read(&[endpoint, grpc, http]).is_ok());
     }
 }

@@ -64,7 +64,7 @@ fn a_server_has_to_take_writes_and_to_be_new_enough() {
         is_read_only: true,
         ..facts()
     };
-    assert_told(&judged(&read_only, 1), Level::Fail, "takes no writes");
+    assert_told(&judged(&read_only, 1), Level::Fail, "read-only");
     let old = ServerDiagnostics {
         version_num: 130_022,
         ..facts()
@@ -75,7 +75,7 @@ fn a_server_has_to_take_writes_and_to_be_new_enough() {
 #[test]
 fn a_pooler_is_told_of_with_what_it_means() {
     let server = server("db:6432", &facts(), distance(1, 0), true);
-    assert_told(&server, Level::Ok, "by way of a pooler");
+    assert_told(&server, Level::Ok, "through a pooler");
     let known = pooler(&Ok("PgBouncer 1.24.0".into()));
     assert_told(
         &known,
@@ -203,7 +203,7 @@ fn row_security_fails_only_where_it_holds_for_the_functions() {
     assert_told(
         &judged(&["lane", "outbox"], &["lane"]),
         Level::Fail,
-        "policies on lane hold",
+        "policies on lane apply",
     );
 }
 
@@ -247,7 +247,7 @@ fn a_role_that_is_no_operator_is_told_of_and_can_be_a_worker() {
 
 #[test]
 fn rights_that_are_missing_are_named() {
-    assert_told(&rights("w", &[]), Level::Ok, "w may");
+    assert_told(&rights("w", &[]), Level::Ok, "rights of a worker");
     let missing = rights("w", &["select on signaling.lane".into()]);
     assert_told(&missing, Level::Fail, "select on signaling.lane");
     assert!(

@@ -1,20 +1,19 @@
-//! What a check says, line by line.
+//! Prints the findings of a check and sets its exit code.
 
 use std::fmt::Write;
 
 use crate::check::{Finding, Level};
 use crate::cli::print::{one_line, print, print_line};
 
-/// The findings, printed as they come or all at the end.
 pub(super) struct Report {
+    /// Prints each finding at once. Otherwise prints all findings as JSON at the end.
     prints: bool,
-    /// The first error of a line. The checks go on all the same.
+    /// The first error of standard output. A closed output does not stop the checks.
     printed: anyhow::Result<()>,
     findings: Vec<Finding>,
 }
 
 impl Report {
-    /// An empty one, whose findings are printed as lines or, at the end, as JSON.
     pub(super) fn new(prints: bool) -> Self {
         Self {
             prints,

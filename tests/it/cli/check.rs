@@ -112,7 +112,7 @@ async fn where_all_is_well_every_line_says_so_and_nothing_is_sent_or_changed() {
         &text,
         "ok",
         "api",
-        &["default: http://127.0.0.1:", "signing in is not tried"],
+        &["default: http://127.0.0.1:", "credentials are not tried"],
     );
     assert_line(&text, "ok", "rights", &[&role.name]);
     assert_eq!(world.seen().calls, 0);
@@ -273,7 +273,7 @@ async fn a_certificate_that_is_not_trusted_is_told_of() {
     let file = write(directory.path(), "ca.pem", &ca.pem());
     let file = file.to_str().expect("a path");
     let text = said(check(&world).env("AGORA_CA_FILE", file), 0).await;
-    assert_line(&text, "ok", "api", &["its certificate is good"]);
+    assert_line(&text, "ok", "api", &["its certificate is valid"]);
     let text = said(check(&world).env("AGORA_CA_FILE", "/nowhere/ca.pem"), 1).await;
     assert_line(&text, "FAIL", "api", &["/nowhere/ca.pem"]);
 }
@@ -353,7 +353,7 @@ async fn a_database_that_takes_no_writes_fails() {
         ))
         .await;
     let text = said(check(&world), 1).await;
-    assert_line(&text, "FAIL", "database", &["takes no writes"]);
+    assert_line(&text, "FAIL", "database", &["read-only"]);
 }
 
 #[tokio::test]

@@ -34,7 +34,7 @@ async fn health(address: &str, flags: &[&str]) -> Finished {
 }
 
 #[tokio::test]
-async fn a_worker_that_answers_is_alive_even_if_it_is_not_ready() {
+async fn a_worker_may_be_alive_and_not_ready() {
     let unready = async || {
         let says = "ok   process: running\nFAIL database: it can't be reached\n";
         (StatusCode::SERVICE_UNAVAILABLE, says)
@@ -62,7 +62,7 @@ async fn a_worker_that_answers_is_alive_even_if_it_is_not_ready() {
 }
 
 #[tokio::test]
-async fn a_worker_that_listens_everywhere_is_asked_on_loopback() {
+async fn a_worker_that_listens_on_all_interfaces_is_reached_on_loopback() {
     let host = async |headers: HeaderMap| format!("{:?}\n", headers.get(header::HOST));
     let address = serve(Router::new().route("/healthz", get(host))).await;
     let everywhere = format!("0.0.0.0:{}", address.port());
@@ -72,7 +72,7 @@ async fn a_worker_that_listens_everywhere_is_asked_on_loopback() {
 }
 
 #[tokio::test]
-async fn a_worker_that_is_not_there_or_does_not_answer_is_told_with_its_address() {
+async fn an_unreachable_or_silent_worker_is_named_with_its_address() {
     // Bound, and not listening: nobody else gets the port, and nobody answers.
     let socket = TcpSocket::new_v4().expect("a socket");
     socket
@@ -81,7 +81,7 @@ async fn a_worker_that_is_not_there_or_does_not_answer_is_told_with_its_address(
     let nobody = socket.local_addr().expect("its address").to_string();
     let dead = health(&nobody, &[]).await;
     assert_eq!(dead.code, Some(1), "{dead:?}");
-    let phrase = format!("http://{nobody}/healthz can't be asked");
+    let phrase = format!("http://{nobody}/healthz can't be reached");
     assert!(dead.stderr.contains(&phrase), "{dead:?}");
 
     let never = get(std::future::pending::<&str>);
@@ -95,7 +95,7 @@ async fn a_worker_that_is_not_there_or_does_not_answer_is_told_with_its_address(
 }
 
 #[tokio::test]
-async fn an_answer_without_an_end_is_not_read_to_it() {
+async fn a_long_response_is_cut() {
     let long = async || "x".repeat(1024 * 1024);
     let address = serve(Router::new().route("/healthz", get(long))).await;
     let finished = health(&address.to_string(), &[]).await;
@@ -104,7 +104,7 @@ async fn an_answer_without_an_end_is_not_read_to_it() {
 }
 
 #[tokio::test]
-async fn an_address_that_nobody_can_be_asked_at_is_a_mistake_of_usage() {
+async fn an_unusable_address_is_wrong_usage() {
     for (address, phrase) in [
         ("off", "is `off`"),
         ("localhost", "like 127.0.0.1:9090"),

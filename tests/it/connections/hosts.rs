@@ -94,7 +94,7 @@ async fn a_server_is_chosen_by_its_session_attributes() {
     until("the first server takes no writes", PATIENCE, async || {
         check("&target_session_attrs=any")
             .await
-            .contains("it takes no writes")
+            .contains("read-only")
     })
     .await;
     for (parameters, address) in [

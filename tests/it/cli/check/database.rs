@@ -25,7 +25,7 @@ async fn a_pooler_is_named_with_its_version_if_it_says_that() {
         world.url = pooler.url(&world.url);
         let text = said(check(&world).arg("--probe").arg("user-17"), 0).await;
         assert_line(&text, "ok", "pooler", phrases);
-        assert_line(&text, "ok", "database", &["by way of a pooler"]);
+        assert_line(&text, "ok", "database", &["through a pooler"]);
         assert_line(&text, "ok", "wakeups", &["behind a pooler"]);
         assert_line(&text, "ok", "rights", &[]);
         assert_line(&text, "ok", "probe", &[]);

@@ -16,7 +16,12 @@ async fn a_probe_is_one_signed_in_call_in_a_slot_of_the_apps_budget() {
             .arg("user-17")
     };
     let text = said(probe(&world), 0).await;
-    assert_line(&text, "ok", "probe", &["default: the API took the message"]);
+    assert_line(
+        &text,
+        "ok",
+        "probe",
+        &["default: the API accepted the message"],
+    );
     let calls = world.calls_of("signaling-worker check");
     assert_eq!(calls.len(), 1, "{calls:?}");
     assert_eq!(world.count("true").await, 0);
