@@ -12,11 +12,10 @@ use crate::outbox::Outbox;
 
 /// Take over the apps of a database that was copied from another environment
 ///
-/// Workers refuse apps of another environment, because the source of the copy sends the messages that were pending in it.
-/// This command cancels those messages or lets the workers send them, and the workers then serve the apps. The command also
-/// ends holds and throttling, because they say nothing about calls of this environment. A pause stays, and so does a limit
-/// that an operator has set. While a worker of the other environment is alive in this database, the command refuses. The
-/// same in SQL:
+/// Workers refuse apps of another environment, because the source of the copy also sends the messages that were pending.
+/// This command cancels these messages or lets the workers send them, and the workers then serve the apps. The command also
+/// ends holds and throttling, which came from calls of the other environment. Pauses and operators' limits stay. The command
+/// fails while a worker of the other environment is alive in this database. The same in SQL:
 /// select signaling.adopt('default', 'staging', true), repeated until `is_done`.
 #[derive(Debug, Args)]
 #[command(override_usage = "worker adopt [OPTIONS] <--cancel-pending|--send-pending> [APP]...")]
@@ -31,23 +30,23 @@ pub(super) struct AdoptArgs {
     #[arg(value_name = "APP")]
     apps: Vec<String>,
 
-    /// The environment of the workers that shall send the messages of these apps
+    /// The environment of the workers that will serve these apps
     #[arg(long, env = "WORKER_ENVIRONMENT", value_name = "NAME", value_parser = parse_environment)]
     environment: Option<Environment>,
 
-    /// Cancel the messages that are pending: for a copy, because the source of the copy sends them
+    /// Cancel the pending messages. For a copy, because the source of the copy sends these messages
     #[arg(long)]
     cancel_pending: bool,
 
-    /// Let the workers send the messages that are pending: for a database that replaces the other one. Messages that a
-    /// worker of the other environment had claimed may arrive twice
+    /// Let the workers send the pending messages. For a database that replaces the other one. Messages that a worker of
+    /// the other environment had claimed may arrive twice
     #[arg(long, conflicts_with = "cancel_pending")]
     send_pending: bool,
 }
 
 /// Messages that one call cancels. Other sessions wait for locks of these rows, so a call must be short.
 const ROWS_PER_CALL: i64 = 5_000;
-/// The most pending messages that the database counts.
+/// The database stops counting here, because a count reads each row.
 const MOST_COUNTED: u64 = 1_000_000;
 
 pub(super) async fn run(args: AdoptArgs) -> anyhow::Result<()> {

@@ -1,5 +1,6 @@
 //! Arguments that several commands take.
 
+use std::convert::Infallible;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -14,25 +15,22 @@ use crate::sanitize;
 use crate::secret::{self, SecretSource};
 use crate::time_text;
 
-/// Which database.
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Database")]
 pub(super) struct DatabaseArgs {
-    /// The database with the outbox, like `postgres://user:password@host:5432/name`, with several hosts if it has
-    /// standbys. Better set as the variable: other users of the host can read command lines. `PGHOST`, `PGUSER` and
-    /// the other variables of libpq fill in what it leaves out, also all of it
-    #[arg(long, env = "DATABASE_URL", hide_env_values = true, value_name = "URL", value_parser = parse_secret)]
+    /// The URL of the database, like `postgres://user:password@host:5432/name`, with several hosts if it has standbys.
+    /// Set the variable instead of the flag, because other users of the host can read command lines. `PGHOST`, `PGUSER`
+    /// and the other variables of libpq replace missing parts, or the whole URL
+    #[arg(long, env = "DATABASE_URL", hide_env_values = true, value_name = "URL", value_parser = |url: &str| Ok::<_, Infallible>(SecretString::from(url)))]
     database_url: Option<SecretString>,
 
-    /// A file that holds the database's URL, instead. The worker reads it for each new connection
+    /// A file with the URL of the database. The worker reads the file for each new connection
     #[arg(long, env = "DATABASE_URL_FILE", value_name = "FILE")]
     database_url_file: Option<PathBuf>,
 }
 
 impl DatabaseArgs {
-    /// The source of the connection parameters.
     fn source(&self) -> anyhow::Result<DatabaseSource> {
-        // An empty variable is a variable that is not set.
         let url = self
             .database_url
             .as_ref()
@@ -58,12 +56,10 @@ impl DatabaseArgs {
         }
     }
 
-    /// The database, reached, with at most so many connections.
     pub(super) async fn connect(&self, max_connections: u32) -> anyhow::Result<Outbox> {
         self.connect_with(max_connections, DEFAULT_MAX_AGE).await
     }
 
-    /// The same with connections of at most that age.
     pub(super) async fn connect_with(
         &self,
         max_connections: u32,
@@ -72,7 +68,8 @@ impl DatabaseArgs {
         Ok(Outbox::connect(self.source()?, max_connections, max_age).await?)
     }
 
-    /// The database for one statement after the other, with the schema that this binary needs.
+    /// # Errors
+    /// If the database can't be reached, or its schema is older than this binary needs.
     pub(super) async fn connect_migrated(&self) -> anyhow::Result<Outbox> {
         let outbox = self.connect(1).await?;
         outbox.check_schema().await?;
@@ -84,18 +81,9 @@ fn is_set(variable: &str) -> bool {
     secret::variable(variable).is_some()
 }
 
-#[expect(
-    clippy::unnecessary_wraps,
-    reason = "clap wants a parser that may fail"
-)]
-fn parse_secret(text: &str) -> Result<SecretString, std::convert::Infallible> {
-    Ok(SecretString::from(text.to_owned()))
-}
-
-/// The longest duration that makes sense anywhere; times that are computed with it stay far within their range.
+/// Keeps computed times far within their range.
 const MAX_DURATION: Duration = Duration::from_secs(30 * 86_400);
 
-/// A duration as people write it: `200ms`, `15s`, `5m`.
 pub(super) fn parse_duration(text: &str) -> Result<Duration, String> {
     match humantime::parse_duration(secret::given(text).unwrap_or_default()) {
         Ok(duration) if duration <= MAX_DURATION => Ok(duration),
@@ -106,10 +94,8 @@ pub(super) fn parse_duration(text: &str) -> Result<Duration, String> {
     }
 }
 
-/// The longest time that messages can be kept without keeping them for ever.
 const MAX_RETENTION: Duration = Duration::from_secs(3_653 * 86_400);
 
-/// How long to keep finished messages: `12h`, `30d`.
 pub(super) fn parse_retention(text: &str) -> Result<Duration, String> {
     match humantime::parse_duration(secret::given(text).unwrap_or_default()) {
         Ok(retention) if retention < MIN_RETENTION => Err(
@@ -135,13 +121,11 @@ pub(super) fn parse_time(text: &str) -> Result<OffsetDateTime, String> {
     Ok(time.into())
 }
 
-/// The id of a message.
 pub(super) fn parse_id(text: &str) -> Result<i64, &'static str> {
     text.parse()
         .map_err(|_| "it is not the id of a message: write a whole number like 17")
 }
 
-/// The status of a response.
 pub(super) fn parse_http_status(text: &str) -> Result<i32, &'static str> {
     text.parse()
         .ok()
@@ -149,19 +133,17 @@ pub(super) fn parse_http_status(text: &str) -> Result<i32, &'static str> {
         .ok_or("it is not an HTTP status: write a number from 100 to 599, like 429")
 }
 
-/// A number of calls, with or without a fraction.
 pub(super) fn parse_calls(text: &str) -> Result<f64, &'static str> {
     text.parse()
         .map_err(|_| "it is not a number of calls: write it like 500")
 }
 
-/// A whole number of calls.
 pub(super) fn parse_whole_calls(text: &str) -> Result<usize, &'static str> {
     text.parse()
         .map_err(|_| "it is not a number of calls: write a whole number like 200")
 }
 
-/// The name of an environment, or an empty text: an empty variable is a variable that is not set.
+/// The name of an environment. An empty variable counts as not set.
 #[derive(Debug, Clone)]
 pub(super) struct Environment(String);
 
@@ -171,7 +153,6 @@ impl Environment {
     }
 }
 
-/// The longest name of an environment, in characters.
 const MAX_ENVIRONMENT_CHARS: usize = 64;
 
 pub(super) fn parse_environment(text: &str) -> Result<Environment, &'static str> {
@@ -184,10 +165,8 @@ pub(super) fn parse_environment(text: &str) -> Result<Environment, &'static str>
     Ok(Environment(text.to_owned()))
 }
 
-/// The longest reason that a person gives, in characters.
 const MAX_REASON_CHARS: usize = 500;
 
-/// Why a person does something, for the others.
 pub(super) fn parse_reason(text: &str) -> Result<String, String> {
     let reason = sanitize::text(text, MAX_REASON_CHARS + 1);
     if reason.chars().count() > MAX_REASON_CHARS {
@@ -196,16 +175,15 @@ pub(super) fn parse_reason(text: &str) -> Result<String, String> {
     Ok(reason)
 }
 
-/// Who asks, for the others: user and host.
+/// The user and host of this command, for the records of pauses and limits.
 pub(super) fn operator() -> String {
     let user = ["USER", "LOGNAME"]
         .iter()
         .find_map(|name| std::env::var(name).ok())
-        .unwrap_or_else(|| "somebody".into());
+        .unwrap_or_else(|| "unknown".into());
     sanitize::text(&format!("{user}@{}", host()), sanitize::MAX_NAME_CHARS)
 }
 
-/// The host's name.
 pub(super) fn host() -> String {
     std::fs::read_to_string("/proc/sys/kernel/hostname")
         .ok()

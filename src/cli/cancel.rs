@@ -9,7 +9,7 @@ use super::status;
 use crate::outbox::{AdminError, MessageState};
 use crate::pace::DbTime;
 
-/// Cancel messages that are not being sent
+/// Cancel pending messages that no worker is sending
 ///
 /// The same in SQL: select signaling.cancel(17).
 #[derive(Debug, Args)]
@@ -32,7 +32,7 @@ pub(super) async fn run(args: CancelArgs) -> anyhow::Result<()> {
     for id in args.ids {
         let is_cancelled = match outbox.cancel(id).await {
             Ok(is_cancelled) => is_cancelled,
-            // The other messages can be cancelled all the same.
+            // A refused message must not stop the cancellation of the rest.
             Err(error @ AdminError::Refused(_)) => {
                 refused += 1;
                 printed = printed.and(print_line(one_line(&error.to_string())));
@@ -63,7 +63,6 @@ pub(super) async fn run(args: CancelArgs) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The result of cancelling one message.
 #[derive(Debug, PartialEq)]
 enum CancelResult {
     Cancelled {
@@ -80,9 +79,9 @@ enum CancelResult {
         worker: Option<String>,
     },
     /// Its worker released the message between the two queries.
-    GivenBack,
+    Released,
     Missing,
-    /// The role may not read why.
+    /// The role has no right to read the message.
     Unknown,
 }
 
@@ -104,7 +103,7 @@ impl CancelResult {
             (false, "pending") if message.state == "sending" => Self::IsSent {
                 worker: message.claimed_by.clone(),
             },
-            (false, "pending") => Self::GivenBack,
+            (false, "pending") => Self::Released,
             (false, status) => Self::Final {
                 status: status.to_owned(),
                 at,
@@ -134,9 +133,9 @@ impl CancelResult {
                 "{id} is not cancelled: {} is sending it now, and records its outcome",
                 worker.as_deref().unwrap_or("a worker")
             ),
-            Self::GivenBack => format!(
-                "{id} is not cancelled: a worker had it a moment ago, and has given it back. Cancel it again"
-            ),
+            Self::Released => {
+                format!("{id} is not cancelled: a worker has just released it. Cancel it again")
+            }
             Self::Missing => format!(
                 "{id} is not cancelled: there is no such message. It was never inserted, its transaction is not committed, or it is deleted already"
             ),
@@ -154,7 +153,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_refusal_names_where_the_message_stands() {
+    fn a_refusal_names_the_state_of_the_message() {
         let message = |status: &str, state: &str| MessageState {
             id: 17,
             status: status.into(),

@@ -38,7 +38,7 @@ pub(super) struct CheckArgs {
     #[arg(long, value_name = "USER")]
     probe: Option<String>,
 
-    /// The sender of that message [default: the user of AGORA_TOKEN, or signaling-worker]
+    /// The sender of that message [default: the user of `AGORA_TOKEN`, or signaling-worker]
     #[arg(long, value_name = "USER", requires = "probe")]
     probe_from: Option<String>,
 
@@ -54,7 +54,7 @@ pub(super) struct CheckArgs {
     worker: WorkerArgs,
 }
 
-/// Connections beside those of WORKER_DATABASE_CONNECTIONS: the recorder, the listener, and two of the ops server.
+/// Connections beside those of `WORKER_DATABASE_CONNECTIONS`: the recorder, the listener, and two of the ops server.
 const OTHER_CONNECTIONS: u32 = 4;
 /// The API accepts any sender, except with a token of one user.
 const PROBE_SENDER: &str = "signaling-worker";

@@ -14,11 +14,10 @@ use crate::message::{MessageColumns, NewMessage};
 use crate::outbox::{EnqueueError, InvalidLines, Waiting, read_json_lines};
 use crate::telemetry;
 
-/// Insert messages: one given by flags, or many as JSON lines on standard input
+/// Insert one message from flags, or many from JSON lines on standard input
 ///
-/// An application does not need this: it inserts into signaling.outbox in its own transaction. All messages of a
-/// call are inserted in one transaction, or none is. Prints the id of each message, and on standard error what the
-/// messages wait for.
+/// Applications insert into signaling.outbox in their own transactions instead. This command inserts all messages in one
+/// transaction, or none. It prints the id of each message, and on standard error the reason why messages wait.
 #[derive(Debug, Args)]
 #[expect(clippy::struct_excessive_bools, reason = "each is a flag of its own")]
 #[command(after_help = "Examples:
@@ -26,8 +25,8 @@ use crate::telemetry;
   worker enqueue --sender alice --channel lobby --payload 'Hello all'
   printf '{\"sender\":\"alice\",\"destination\":\"bob\",\"payload\":\"hi\"}\\n' | worker enqueue --stdin
 
-The keys of a JSON line are the columns of signaling.outbox; sender, payload, and one of destination and
-channel_name are needed. Times are written like 2030-01-31T12:00:00Z; a date like 2030-01-31 is its midnight in UTC.")]
+The keys of a JSON line are the columns of signaling.outbox. Each line needs sender, payload, and destination or
+channel_name. Times are written like 2030-01-31T12:00:00Z; a date like 2030-01-31 is its midnight in UTC.")]
 pub(super) struct EnqueueArgs {
     #[command(flatten)]
     database: DatabaseArgs,
@@ -37,55 +36,55 @@ pub(super) struct EnqueueArgs {
           "offline_messaging", "historical_messaging", "due_at", "expires_at", "max_attempts", "at_most_once", "dedupe_key"])]
     stdin: bool,
 
-    /// The user who sends
+    /// The sending user
     #[arg(long, required_unless_present = "stdin")]
     sender: Option<String>,
 
-    /// The user who receives
+    /// The recipient
     #[arg(long, conflicts_with = "channel")]
     destination: Option<String>,
 
-    /// The channel to send to, instead
+    /// The channel, instead of a recipient
     #[arg(long)]
     channel: Option<String>,
 
-    /// The text
+    /// The text of the message
     #[arg(long, required_unless_present = "stdin")]
     payload: Option<String>,
 
-    /// Which configured app sends it
+    /// The app, as in the workers' settings
     #[arg(long)]
     app: Option<String>,
 
-    /// Wait for the receiver, to tell delivered from offline
+    /// Wait for the recipient's acknowledgement, so that the status is delivered or offline
     #[arg(long)]
     wait_for_ack: bool,
 
-    /// Keep it for a receiver that is offline
+    /// Let the API store the message for an offline recipient
     #[arg(long)]
     offline_messaging: bool,
 
-    /// Keep it as a historical message
+    /// Let the API store the message in the history
     #[arg(long)]
     historical_messaging: bool,
 
-    /// Earliest time to send, like 2030-01-31T12:00:00Z; a date is its midnight in UTC
+    /// Earliest time of the first call, like 2030-01-31T12:00:00Z; a date is its midnight in UTC
     #[arg(long, value_parser = parse_time, value_name = "TIME")]
     due_at: Option<OffsetDateTime>,
 
-    /// Not sent after this
+    /// The message expires at this time if it is still pending
     #[arg(long, value_parser = parse_time, value_name = "TIME")]
     expires_at: Option<OffsetDateTime>,
 
-    /// Calls that may go wrong before it ends as failed
+    /// Number of charged attempts after which the message ends as failed
     #[arg(long, value_parser = clap::value_parser!(u16).range(1..=1000))]
     max_attempts: Option<u16>,
 
-    /// Never call it again after a call whose outcome is not known
+    /// End as unknown instead of a retry after an ambiguous call
     #[arg(long)]
     at_most_once: bool,
 
-    /// A key that is unique for the app: a message whose key is there already is not inserted again
+    /// A key that is unique within the app. The database skips a message with an existing key
     #[arg(long)]
     dedupe_key: Option<String>,
 }
@@ -111,36 +110,34 @@ pub(super) async fn run(args: EnqueueArgs) -> anyhow::Result<()> {
         .await
         .map_err(|error| match error {
             EnqueueError::Refused { .. } => {
-                UsageError(format!("{error}: none was inserted")).into()
+                UsageError(format!("{error}: no message was inserted")).into()
             }
             EnqueueError::Changed | EnqueueError::Database(_) => anyhow::Error::from(error),
         })?;
     let inserted: Vec<i64> = ids.iter().copied().flatten().collect();
     let mut lines = String::new();
     for id in &inserted {
-        // Writing into a string does not fail.
         writeln!(lines, "{id}").ok();
     }
     print(lines).context("all messages are inserted, but their ids are not printed")?;
     let waiting = if_readable(outbox.waiting_for(&inserted).await).context(
-        "all messages are inserted, but the database failed before it said what they wait for",
+        "all messages are inserted, but the database failed before the report of the reasons why messages wait",
     )?;
     outbox.close().await;
-    // Standard output has the ids alone, for programs.
+    // Programs read the ids from standard output.
     for group in waiting.unwrap_or_default() {
         telemetry::print_stderr(&waits(&group));
     }
     let repeated = ids.iter().filter(|id| id.is_none()).count();
     if repeated > 0 {
         telemetry::print_stderr(&format!(
-            "{repeated} of {} were there already, by their dedupe_key",
+            "{repeated} of {} exist already, by their dedupe_key",
             ids.len()
         ));
     }
     Ok(())
 }
 
-/// The reasons why inserted messages wait.
 fn waits(group: &Waiting) -> String {
     let (messages, wait, were) = match group.messages {
         1 => ("1 message".into(), "waits", "was"),

@@ -8,36 +8,36 @@ use super::args::DatabaseArgs;
 use super::print::{print, report};
 use crate::outbox::{RoleKind, RoleName};
 
-/// Give a role the rights that a producer, a worker, an operator or a reader needs, and no others
+/// Grant a role the rights of a producer, a worker, an operator or a reader
 ///
-/// producer: inserts messages, reads them, cancels them. Also for `worker enqueue`.
+/// producer: inserts, reads and cancels messages, also by `worker enqueue`.
 ///
-/// worker: what `worker run` and the commands check, status and message need. It writes no table: it calls functions.
+/// worker: runs `worker run`, and the commands check, status and message. Calls functions, and writes no table directly.
 ///
-/// operator: pauses, resumes, limits, retries and cancels, and reads like a reader. A worker whose dashboard is to do that
-/// needs it, too.
+/// operator: pauses, resumes, limits, retries and cancels, and has the rights of a reader. The buttons of the dashboard
+/// need a worker's role with these rights.
 ///
-/// reader: what becomes of messages and how each app is doing, without payloads: `signaling.delivery_status`,
-/// `worker status` and `worker message`.
+/// reader: reads the state of messages and apps, without payloads: `signaling.delivery_status`, `worker status` and
+/// `worker message`.
 ///
-/// Needs the rights of the schema's owner, who is the role that ran `worker migrate`. Later, `worker migrate` gives the
-/// role what a new version adds. It takes nothing away. A role can have several kinds.
+/// Run this command as the schema's owner, the role that ran `worker migrate`. Later migrations grant the role the rights
+/// that a new version adds. This command revokes nothing. A role can have several kinds.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   worker grant producer shop
   worker grant worker signaling_worker
   worker grant operator ops
-  worker grant reader grafana --print | psql     print the SQL instead; needs no database
+  worker grant reader grafana --print | psql     print the SQL; needs no database
 
-To take away what a role may do in the schema, such as rights that were given by hand, first:
+To revoke all rights of a role in the schema first:
   revoke all on all tables in schema signaling from shop;
   revoke all on all functions in schema signaling from shop;")]
 pub(super) struct GrantArgs {
-    /// What the role is for
+    /// The purpose of the role
     #[arg(value_name = "KIND")]
     kind: Kind,
 
-    /// The role, written as it is, without quotes of SQL
+    /// The name of the role, without SQL quotes
     role: RoleName,
 
     /// Print the SQL, and change nothing
@@ -70,12 +70,11 @@ pub(super) async fn run(args: GrantArgs) -> anyhow::Result<()> {
         ),
         Kind::Reader => (
             RoleKind::Reader,
-            "a reader: it may read what becomes of messages, without their content",
+            "a reader: it may read the state of messages, without their content",
         ),
     };
     if args.print {
-        print(kind.script(&role))?;
-        return Ok(());
+        return print(kind.script(&role));
     }
     let outbox = args.database.connect_migrated().await?;
     let granted = outbox.grant(kind, &role).await?;
@@ -87,10 +86,9 @@ pub(super) async fn run(args: GrantArgs) -> anyhow::Result<()> {
     };
     let mut text = format!("{role} {is} {rights}\n");
     if !granted.may_log_in {
-        // Writing into a string does not fail.
         writeln!(
             text,
-            "  but {role} can't log in: use it by roles that are its members"
+            "  but {role} can't log in: grant {role} to a role that can"
         )
         .ok();
     }

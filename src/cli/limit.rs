@@ -9,14 +9,14 @@ use super::args::{DatabaseArgs, operator};
 use super::obstacles;
 use super::print::{one_line, report};
 
-/// Set how many calls a second an app may make, on all hosts at once
+/// Set the limit of calls a second of an app, for all workers
 ///
-/// It holds until it is set again, also for workers that start later. The same in SQL:
-/// `select signaling.set_limit('default', 200)`, and null for the configured limit.
+/// The limit holds until the next change, also for workers that start later. The same in SQL:
+/// `select signaling.set_limit('default', 200)`, or null for the configured limit.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
-  worker limit default 200             leave 300 of 500 calls a second to others
-  worker limit default configured      what the workers are configured with again")]
+  worker limit default 200             leave 300 of 500 calls a second to other programs
+  worker limit default configured      return to the WORKER_RATE of the workers")]
 pub(super) struct LimitArgs {
     #[command(flatten)]
     database: DatabaseArgs,
@@ -68,10 +68,9 @@ pub(super) async fn run(args: LimitArgs) -> anyhow::Result<()> {
     let mut text = format!("{app} makes at most {limit} {when}{by}\n");
     if let Some(lane) = lane {
         if lane.is_slowed() {
-            // Writing into a string does not fail.
             writeln!(
                 text,
-                "  but a 429 has slowed it to {:.0} calls/s; the rate climbs back by itself",
+                "  but a 429 has slowed it to {:.0} calls/s; the workers raise the rate again",
                 lane.rate_per_s
             )
             .ok();

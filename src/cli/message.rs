@@ -5,27 +5,26 @@ use std::fmt::Write;
 use clap::Args;
 
 use super::args::{DatabaseArgs, parse_id};
-use super::print::{one_line, print, print_line};
+use super::print::{one_line, print_as};
 use crate::message_text::{at, fault, next_step};
 use crate::outbox::{CallDetail, MessageDetail, MessageRow};
 
-/// Show one message: where it stands, each call, and what happens next
+/// Show one message: its state, its calls, and what happens next
 ///
-/// Needs the rights of a reader. Its payload is not shown unless asked for, and asking for it needs the right to read
-/// payloads.
+/// Needs the rights of a reader. With --payload, needs the right to read payloads.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   worker message 17
   worker message 17 --json | jq '.calls[] | {sent_at, http_status, outcome, fault, charged, error}'
   worker message 17 --payload
 
-Calls that went well are not logged one by one: such a call shows when it started and the answer, not how long it took.")]
+The database keeps no duration of accepted calls, so such a call shows only its start and its response.")]
 pub(super) struct MessageArgs {
     /// The message
     #[arg(value_name = "ID", value_parser = parse_id)]
     id: i64,
 
-    /// Show the payload, not only its size
+    /// Show the payload instead of its size
     #[arg(long)]
     payload: bool,
 
@@ -41,12 +40,7 @@ pub(super) async fn run(args: MessageArgs) -> anyhow::Result<()> {
     let outbox = args.database.connect(1).await?;
     let detail = outbox.message(args.id, args.payload).await?;
     outbox.close().await;
-    if args.json {
-        print_line(serde_json::to_string_pretty(&detail)?)?;
-    } else {
-        print(show(&detail))?;
-    }
-    Ok(())
+    print_as(args.json, &detail, show)
 }
 
 fn show(detail: &MessageDetail) -> String {
@@ -89,7 +83,7 @@ fn heading(detail: &MessageDetail) -> String {
     if row.at_most_once {
         line(
             "repeats",
-            "at most once: never after a call whose outcome is not known".into(),
+            "at most once: no retry after an ambiguous call".into(),
         );
     }
     if let Some(expires_at) = row.expires_at {
@@ -102,30 +96,27 @@ fn payload(detail: &MessageDetail) -> String {
     match (&detail.payload.text, detail.payload.bytes) {
         (Some(text), _) => printable(text),
         (None, Some(bytes)) => format!("{bytes} bytes; --payload shows it"),
-        (None, None) => "not shown: this role may not read payloads".into(),
+        (None, None) => "not shown: this role has no right to read payloads".into(),
     }
 }
 
-/// A payload for a terminal: in one line, with escapes for what would steer it.
+/// Escapes control characters, which would change the operator's terminal.
 fn printable(payload: &str) -> String {
-    payload
-        .chars()
-        .flat_map(|c| {
-            let (escaped, plain) = if c.is_control() {
-                (Some(c.escape_default()), None)
-            } else {
-                (None, Some(c))
-            };
-            escaped.into_iter().flatten().chain(plain)
-        })
-        .collect()
+    let mut text = String::with_capacity(payload.len());
+    for c in payload.chars() {
+        if c.is_control() {
+            text.extend(c.escape_default());
+        } else {
+            text.push(c);
+        }
+    }
+    text
 }
 
-/// What happened, in its order.
 fn timeline(detail: &MessageDetail) -> Vec<(String, String)> {
     let row = &detail.message;
     let mut events = vec![(at(row.created_at), "inserted".to_owned())];
-    // While it is claimed the column has the lease's end, and when it was due before is not known.
+    // The column `due_at` of a claimed row is the end of the lease.
     let was_due = row.finished_at.is_some() || !row.is_claimed;
     let never_called = detail.calls.is_empty() && detail.earlier_calls == 0;
     if was_due && never_called && row.due_at != row.created_at && row.due_at <= row.at {
@@ -138,7 +129,7 @@ fn timeline(detail: &MessageDetail) -> Vec<(String, String)> {
         ));
     }
     events.extend(detail.calls.iter().map(call));
-    // The log has only calls that went wrong.
+    // The table of attempts has only failed calls.
     if let (Some(sent_at), true) = (row.sent_at, row.status.starts_with("message_")) {
         events.push((at(sent_at), last_call(row)));
     }
@@ -158,7 +149,7 @@ fn by(worker: Option<&str>) -> String {
 
 fn call(call: &CallDetail) -> (String, String) {
     let mut what = if call.outcome == "lost" {
-        format!("call {}, if it was one: lost", call.attempt)
+        format!("call {}: lost, and perhaps never made", call.attempt)
     } else {
         let mut what = format!("call {}: {}", call.attempt, call.outcome);
         if let Some(status) = call.http_status {
@@ -179,7 +170,10 @@ fn call(call: &CallDetail) -> (String, String) {
 }
 
 fn last_call(row: &MessageRow) -> String {
-    let mut what = format!("call {}: done", row.attempts.saturating_add(row.uncharged));
+    let mut what = format!(
+        "call {}: accepted",
+        row.attempts.saturating_add(row.uncharged)
+    );
     if let Some(status) = row.http_status {
         write!(what, ", HTTP {status}").ok();
     }

@@ -9,13 +9,13 @@ use super::args::{DatabaseArgs, parse_duration};
 use super::print::{print_line, report, with_effect};
 use crate::outbox::{Damage, Installed, Migrated, list_names};
 
-/// Create the schema `signaling`, or bring it up to date
+/// Create or update the schema `signaling`
 ///
-/// Safe to run at any time, and from several places at once. It keeps its own bookkeeping in the schema, apart from
-/// any migrations of the application. A migration makes nobody wait for longer than a second: where somebody holds a
-/// lock that it needs, it steps back and tries again. Then it makes or replaces functions, views and triggers that are
-/// missing or differ from this version's, and gives the roles of each kind what the new version adds. Tables, columns,
-/// constraints and indexes that are missing need a person: the exit code is 1, and `worker check` prints the statements.
+/// The command is safe at any time, and on several hosts at once. It records its migrations in the schema, apart from the
+/// application's migrations. A migration that waits for a lock gives up after a second and tries again, so that other
+/// sessions never wait longer. The command then creates or replaces functions, views and triggers that are missing or
+/// different, and grants the rights that the new version adds. It does not create missing tables, columns, constraints or
+/// indexes again: the exit code is 1, and `worker check` prints the statements.
 #[derive(Debug, Args)]
 #[command(after_help = "Example:
   DATABASE_URL=postgres://localhost/app worker migrate")]
@@ -23,7 +23,7 @@ pub(super) struct MigrateArgs {
     #[command(flatten)]
     database: DatabaseArgs,
 
-    /// How long to try where others hold a lock that a migration needs
+    /// How long to try while other sessions hold a lock that a migration needs
     #[arg(long, env = "WORKER_LOCK_WAIT", default_value = "1m", value_name = "DURATION", value_parser = parse_duration)]
     lock_wait: Duration,
 }
@@ -65,14 +65,13 @@ pub(super) async fn run(args: MigrateArgs) -> anyhow::Result<()> {
         (installed.triggers, "triggers"),
     ] {
         if count > 0 {
-            // Writing into a string does not fail.
             writeln!(text, "installed {count} {objects}").ok();
         }
     }
     if !different.is_empty() {
         writeln!(
             text,
-            "not as this version makes it: {}. `worker check` says more",
+            "different from this version: {}. `worker check` shows the differences",
             list_names(&different)
         )
         .ok();
@@ -88,7 +87,7 @@ pub(super) async fn run(args: MigrateArgs) -> anyhow::Result<()> {
     // The operator must learn of a damaged schema also where the report could not be written.
     anyhow::ensure!(
         missing.is_empty(),
-        "the schema signaling lacks {}, which need a look at all rows to be made again: run the statements that `worker check` prints",
+        "the schema signaling lacks {}, which this command does not create again: run the statements that `worker check` prints",
         list_names(&missing)
     );
     reported

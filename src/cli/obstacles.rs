@@ -8,21 +8,19 @@ use sqlx::error::DatabaseError;
 use super::print::{after_change, one_line};
 use crate::outbox::{LaneStatus, ObstacleKind, Outbox};
 
-/// The result of a query that only explains a command. None if the role has no privilege to read: the command itself has
-/// taken effect, and must not end as failed.
+const INSUFFICIENT_PRIVILEGE: &str = "42501";
+
+/// The result of a query that only explains a command. None if the role has no privilege to read, because the command itself
+/// has taken effect and must not end as failed.
 pub(super) fn if_readable<T>(result: Result<T, sqlx::Error>) -> Result<Option<T>, sqlx::Error> {
-    match result {
-        Ok(value) => Ok(Some(value)),
-        Err(error) => {
-            let code = error.as_database_error().and_then(DatabaseError::code);
-            // insufficient_privilege
-            if code.as_deref() == Some("42501") {
-                Ok(None)
-            } else {
-                Err(error)
-            }
+    result.map(Some).or_else(|error| {
+        let code = error.as_database_error().and_then(DatabaseError::code);
+        if code.as_deref() == Some(INSUFFICIENT_PRIVILEGE) {
+            Ok(None)
+        } else {
+            Err(error)
         }
-    }
+    })
 }
 
 /// The lane of an app after a change. None if there is no lane, or if the role has no privilege to read it.

@@ -8,9 +8,9 @@ use super::print::{one_line, report};
 use super::status;
 use crate::outbox::{LaneStatus, ObstacleKind};
 
-/// Keep an app from sending, on all hosts at once
+/// Stop all calls of an app, on all workers
 ///
-/// Its messages wait, and calls in flight are finished. The same in SQL: select signaling.pause('default', 'why').
+/// The app's messages wait, and the workers finish calls in flight. The same in SQL: select signaling.pause('default', 'why').
 #[derive(Debug, Args)]
 #[command(
     after_help = "Example:\n  worker pause default --reason 'the vendor is down for maintenance'"
@@ -22,14 +22,15 @@ pub(super) struct PauseArgs {
     /// The app, as in the column `app`
     app: String,
 
-    /// Why, for the others
+    /// The reason, for other operators
     #[arg(long, value_parser = parse_reason)]
     reason: Option<String>,
 }
 
-/// Let an app send again that is paused, or that the API has asked to wait
+/// End the pause of an app, or the wait that the API has asked for
 ///
-/// A hold stays until a probe gets a response that shows that the API works; the command says so. The same in SQL: select signaling.resume('default').
+/// A hold ends only after a successful probe, and the command prints the hold. The same in SQL: select
+/// signaling.resume('default').
 #[derive(Debug, Args)]
 #[command(after_help = "Example:\n  worker resume default")]
 pub(super) struct ResumeArgs {
@@ -83,7 +84,7 @@ pub(super) async fn resume(args: ResumeArgs) -> anyhow::Result<()> {
     let outbox = args.database.connect_migrated().await?;
     let change = outbox.resume(&args.app).await?;
     outbox.close().await;
-    // The beginning of the sentence that `signaling.resume` returns.
+    // `signaling.resume` returns a sentence.
     let has_changed = !change.starts_with("nothing changed");
     report(
         format!("{}: {}\n", args.app, one_line(&change)),

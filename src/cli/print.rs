@@ -55,6 +55,8 @@ pub(super) fn after_change<T>(
     result: Result<T, impl std::error::Error + Send + Sync + 'static>,
 ) -> anyhow::Result<T> {
     result.context("the change took effect, but the database failed before the report of it")
+}
+
 /// Prints a value as JSON or as text.
 pub(super) fn print_as<T: Serialize>(
     json: bool,

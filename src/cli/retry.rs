@@ -15,15 +15,15 @@ use super::status;
 use crate::outbox::{Outbox, Retried, RetryFilter};
 use crate::pace::DbTime;
 
-/// Send messages again that failed, expired, were cancelled, or whose outcome is unknown
+/// Send failed, expired, cancelled or unknown messages again
 ///
-/// They start with all their attempts, and without an expiry that is over. They go out at the lane's pace; while
-/// messages wait that were never called, they have a fifth of it. Sending a message again
-/// whose outcome is unknown may send it a second time. The same in SQL: select signaling.retry('default').
+/// The messages get all their attempts again, and lose an expiry that is over. Workers send them within the app's limit, of
+/// which they get a fifth while first attempts wait. An unknown message may arrive a second time. The same in SQL: select
+/// signaling.retry('default').
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
-  worker retry --app default --dry-run                     how many have failed
-  worker retry --app default --since 2030-01-31T12:00:00Z  what failed since then
+  worker retry --app default --dry-run                     count the failed messages
+  worker retry --app default --since 2030-01-31T12:00:00Z  retry the messages that failed since then
   worker retry --http-status 400 --error '%illegal%'       by the HTTP status and the error of the last call
   worker retry --status unknown --id 17 --id 18            two messages, by hand")]
 pub(super) struct RetryArgs {
@@ -47,11 +47,11 @@ pub(super) struct RetryArgs {
     #[arg(long, value_parser = parse_time, value_name = "TIME")]
     until: Option<OffsetDateTime>,
 
-    /// Only messages with an error like this; % stands for anything
+    /// Only messages with an error like this pattern, in which % stands for any text
     #[arg(long = "error", value_name = "PATTERN")]
     error_like: Option<String>,
 
-    /// Only messages whose last call was answered so; may be given again
+    /// Only messages whose last response had this HTTP status; may be given again
     #[arg(long = "http-status", value_name = "STATUS", value_parser = parse_http_status)]
     http_statuses: Vec<i32>,
 
@@ -59,7 +59,7 @@ pub(super) struct RetryArgs {
     #[arg(long = "id", value_name = "ID", value_parser = parse_id)]
     ids: Vec<i64>,
 
-    /// Count them, and change nothing
+    /// Count the messages, and change nothing
     #[arg(long)]
     dry_run: bool,
 }

@@ -25,28 +25,28 @@ use crate::telemetry::failure_log::FailureLog;
 use crate::telemetry::traces::Traces;
 use crate::worker;
 
-/// Deliver messages, until SIGTERM or SIGINT
+/// Send messages until SIGTERM or SIGINT
 ///
-/// Any number of these may run, on any number of hosts: together they keep each app below its limit. At the first
-/// signal the worker claims nothing more, gives back what it has not sent, finishes and records what is in flight,
-/// and exits with 0; a second signal ends it at once. SIGQUIT is like them. SIGHUP and SIGALRM also end the worker in
-/// order, but never at once, and SIGUSR1 and SIGUSR2 change nothing. Files of secrets are read again by themselves.
+/// Any number of workers may run, on any number of hosts. Together they keep each app below its limit. At the first signal
+/// the worker claims nothing more, releases unsent messages, finishes and records calls in flight, and exits with 0. A
+/// second signal ends the worker at once. SIGQUIT has the same effect. SIGHUP and SIGALRM also shut the worker down, but
+/// never at once. The worker ignores SIGUSR1 and SIGUSR2, and reads changed files of secrets again.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Secrets have no flags, so that they stand in no list of processes. Set one of:
+    after_help = "Secrets have no flags, because a list of processes shows flags. Set one of these variables:
   AGORA_API_KEY and AGORA_API_SECRET     basic authentication, any sender
-  AGORA_TOKEN and AGORA_UID              a token that you make, for its one sender
+  AGORA_TOKEN and AGORA_UID              a token from your server, for one sender
   AGORA_APP_CERTIFICATE                  the worker makes a token for each sender
-Each also with _FILE at its end, as the name of a file that holds it; a file is read again when it changes.
+With the suffix _FILE, a variable names a file with the secret. The worker reads the file again when it changes.
 
-Traces go by OTLP (http/protobuf) to where OTEL_EXPORTER_OTLP_ENDPOINT says, like http://localhost:4318;
-without it, there are none. The other standard variables, like OTEL_SERVICE_NAME, hold too: see docs/operation.md.
+The worker sends traces by OTLP (http/protobuf) to OTEL_EXPORTER_OTLP_ENDPOINT, like http://localhost:4318. Without this
+variable, it makes no traces. For the other standard variables, like OTEL_SERVICE_NAME, see docs/operation.md.
 
 Examples:
   DATABASE_URL=postgres://localhost/app AGORA_APP_ID=… AGORA_API_KEY=… AGORA_API_SECRET_FILE=/run/secrets/agora worker run
   worker run --config apps.toml --max-in-flight 200
 
-A file of apps has a table for each one, named like the column `app` of its rows:
+A file of apps has a table for each app, with the name in the column `app` of its rows:
   [apps.default]
   app_id = \"…\"
   api_key = \"…\"
@@ -64,7 +64,7 @@ pub(super) struct RunArgs {
     ops: OpsArgs,
 }
 
-/// What goes for the app, or for each app of the file that does not say otherwise.
+/// Settings of the only app, or defaults for the apps of the file.
 #[derive(Debug, Args)]
 #[command(next_help_heading = "App")]
 pub(super) struct AppArgs {
@@ -80,13 +80,13 @@ pub(super) struct AppArgs {
     #[arg(long, env = "AGORA_UID", value_name = "USER")]
     uid: Option<String>,
 
-    /// In which headers tokens go: x-agora (the default for a given token) or authorization (for made
-    /// tokens)
+    /// The headers of tokens: x-agora (the default of `AGORA_TOKEN`) or authorization (the default of
+    /// `AGORA_APP_CERTIFICATE`)
     #[arg(long, env = "AGORA_TOKEN_HEADERS", value_name = "KIND")]
     token_headers: Option<String>,
 
-    /// The API's hosts, with commas between them: URLs, or `global` (api.agora.io, then api.sd-rtn.com) or
-    /// `china` (the reverse). The worker calls another one while the first can't be connected or answers 502 to 504
+    /// The URLs of the API's hosts, separated by commas, or `global` (api.agora.io, then api.sd-rtn.com), or `china` (the
+    /// reverse). The worker calls the next host while the first is unreachable or answers 502 to 504
     /// [default: `https://api.agora.io`]
     #[arg(long, env = "AGORA_BASE_URL", value_name = "URLS")]
     base_url: Option<String>,
@@ -95,12 +95,12 @@ pub(super) struct AppArgs {
     #[arg(long, env = "AGORA_CA_FILE", value_name = "FILE")]
     ca_file: Option<PathBuf>,
 
-    /// Calls a second that the API allows the app, over all workers; `worker limit` sets another one while they
-    /// run [default: 500]
+    /// The API's limit of calls a second for the app, for all workers together. `worker limit` changes it for running
+    /// workers [default: 500]
     #[arg(long, env = "WORKER_RATE", value_name = "CALLS", value_parser = parse_calls)]
     rate: Option<f64>,
 
-    /// Messages of an app that this process may have at once, from their claim until they are recorded
+    /// Most messages of an app that this worker holds at once, from the claim to the record
     /// [default: 1024]
     #[arg(long, env = "WORKER_MAX_IN_FLIGHT", value_name = "CALLS", value_parser = parse_whole_calls)]
     max_in_flight: Option<usize>,
@@ -109,25 +109,25 @@ pub(super) struct AppArgs {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Worker")]
 pub(super) struct WorkerArgs {
-    /// Longest time from the start of a call to the end of its answer
+    /// Longest time from the start of a call to the end of its response
     #[arg(long, env = "WORKER_REQUEST_TIMEOUT", default_value = "15s", value_parser = parse_duration)]
     request_timeout: Duration,
 
-    /// Longest time to make a connection to the API
+    /// Longest time to connect to the API
     #[arg(long, env = "WORKER_CONNECT_TIMEOUT", default_value = "5s", value_parser = parse_duration)]
     connect_timeout: Duration,
 
-    /// How long a connection to the API is used for further calls; each ends somewhat earlier, at random. A change of
-    /// the API's addresses in the name service is followed within this time
+    /// Longest time for which the worker reuses a connection to the API. Connections end at random, somewhat earlier. The
+    /// worker follows a change of the API's addresses in DNS within this time
     #[arg(long, env = "WORKER_CONNECTION_MAX_AGE", default_value = "2m", value_parser = parse_duration)]
     connection_max_age: Duration,
 
-    /// How long a claimed message belongs to this worker: when it dies, others have the message after that
+    /// How long a claimed message belongs to this worker. If the worker dies, another worker claims the message after that
     /// [default: the request timeout and 15s]
     #[arg(long, env = "WORKER_LEASE", value_parser = parse_duration)]
     lease: Option<Duration>,
 
-    /// The delay before a message's second call; it doubles with each call
+    /// The delay before a message's second call. The delay doubles with each call
     #[arg(long, env = "WORKER_RETRY_BASE", default_value = "1s", value_parser = parse_duration)]
     retry_base: Duration,
 
@@ -135,12 +135,11 @@ pub(super) struct WorkerArgs {
     #[arg(long, env = "WORKER_RETRY_CAP", default_value = "5m", value_parser = parse_duration)]
     retry_cap: Duration,
 
-    /// A message ends as failed if it still fails this long after its first failure, also where the API or a worker
-    /// was at fault and the attempts were not charged
+    /// A message that still fails this long after its first failure ends as failed, also if the attempts were not charged
     #[arg(long, env = "WORKER_GIVE_UP_AFTER", default_value = "24h", value_parser = parse_duration)]
     give_up_after: Duration,
 
-    /// How often an idle worker looks for work when nothing wakes it
+    /// How often an idle worker looks for due messages without a wakeup
     #[arg(long, env = "WORKER_POLL_INTERVAL", default_value = "1s", value_parser = parse_duration)]
     poll_interval: Duration,
 
@@ -148,18 +147,16 @@ pub(super) struct WorkerArgs {
     #[arg(long, env = "WORKER_DRAIN_TIMEOUT", value_parser = parse_duration)]
     drain_timeout: Option<Duration>,
 
-    /// Delete messages, with their attempts, this long after they have finished, like `12h` or `30d`; at least `1m`
-    /// [default: keep them]
+    /// Delete finished messages and their attempts at this age, like `12h` or `30d`, at least `1m` [default: keep them]
     #[arg(long, env = "WORKER_RETENTION", value_name = "DURATION", value_parser = parse_retention)]
     retention: Option<Duration>,
 
-    /// Most connections to the database, beside the one that records, the one that receives
-    /// wakeups and two for monitoring
+    /// Most connections to the database, beside one for the recorder, one for wakeups and two for monitoring
     #[arg(long, env = "WORKER_DATABASE_CONNECTIONS", default_value_t = 5, value_name = "COUNT",
           value_parser = clap::value_parser!(u32).range(1..=1_000))]
     pub(super) database_connections: u32,
 
-    /// Longest time for which the worker keeps a connection to the database; some are replaced up to a fifth earlier
+    /// Longest time for which the worker keeps a connection to the database. It replaces some up to a fifth earlier
     #[arg(long, env = "WORKER_DATABASE_CONNECTION_AGE", default_value = "30m", value_name = "DURATION",
           value_parser = parse_duration)]
     database_connection_age: Duration,
@@ -174,10 +171,9 @@ pub(super) struct WorkerArgs {
     environment: Option<Environment>,
 }
 
-/// How long a worker takes at most to end after its drain timeout, but for the last stats and the last lines of its log,
-/// which have a second each: what stops it has to wait for so long.
-const FAREWELL: Duration = Duration::from_secs(4);
-/// How often a database that can't be used yet is tried.
+/// Longest time for the last traces and the close of connections, after the drain. The last stats and log lines take up to a
+/// second each. The supervisor's kill timeout must cover this sum.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(4);
 const DATABASE_RETRY: Duration = Duration::from_secs(1);
 
 pub(super) async fn run(args: RunArgs) -> anyhow::Result<()> {
@@ -187,7 +183,7 @@ pub(super) async fn run(args: RunArgs) -> anyhow::Result<()> {
     raise_file_limit(&config);
     log_oddities(&config);
     let shutdown = CancellationToken::new();
-    // Before the database is asked for anything, so that what it says is seen.
+    // Before the connection to the database, so that the server shows why the worker waits.
     let ops = args.ops.start(&shutdown).await?;
     let shown = ops
         .as_ref()
@@ -199,7 +195,6 @@ pub(super) async fn run(args: RunArgs) -> anyhow::Result<()> {
             return Ok(());
         };
         let outbox = Arc::new(outbox?);
-        // It is opened once.
         shown.outbox.set(Arc::clone(&outbox)).ok();
         let worked = Box::pin(worker::run(
             config,
@@ -208,32 +203,31 @@ pub(super) async fn run(args: RunArgs) -> anyhow::Result<()> {
             shutdown.clone(),
         ))
         .await;
-        let farewell = async {
+        let close = async {
             let flush = async {
                 if let Some(traces) = traces {
                     traces.shutdown().await;
                 }
             };
-            let close = async {
+            let disconnect = async {
                 if let Some(ops) = &ops {
                     ops.stop().await;
                 }
                 outbox.close().await;
             };
-            tokio::join!(flush, close);
+            tokio::join!(flush, disconnect);
         };
-        // What is not closed by then is closed by the end of the process.
-        tokio::time::timeout(FAREWELL, farewell).await.ok();
+        tokio::time::timeout(CLOSE_TIMEOUT, close).await.ok();
         Ok(worked?)
     };
     tokio::select! {
         biased;
-        () = signals(shutdown.clone())? => anyhow::bail!("ended at once by a second signal: what was in flight is due again when its lease ends"),
+        () = signals(shutdown.clone())? => anyhow::bail!("ended at once by a second signal: messages in flight are due again when their leases end"),
         result = work => result,
     }
 }
 
-/// A value that is odd may still be right, so the worker tries it.
+/// An odd value may still be right, so the worker uses it.
 fn log_oddities(config: &WorkerConfig) {
     for app in &config.apps {
         for (variable, why) in app.credentials.oddities() {
@@ -241,14 +235,14 @@ fn log_oddities(config: &WorkerConfig) {
                 event = "setting_suspicious",
                 app = app.alias,
                 variable,
-                "{variable} {why}: if the API refuses the credentials, look there"
+                "{variable} {why}: check this value if the API refuses the credentials"
             );
         }
     }
 }
 
-/// The database with the schema that is needed. A worker that starts while its database is down, or has no connection
-/// to spare, waits as one does that was started before: it is no reason to end.
+/// Waits while the database is unavailable or has no free connection, as a running worker does. Otherwise a worker that
+/// restarts during an outage would exit.
 async fn open(args: &RunArgs, waiting: &Waiting) -> anyhow::Result<Outbox> {
     let try_open = async || -> anyhow::Result<Outbox> {
         let outbox = args
@@ -264,12 +258,12 @@ async fn open(args: &RunArgs, waiting: &Waiting) -> anyhow::Result<Outbox> {
     let failures = FailureLog::default();
     loop {
         match try_open().await {
-            Err(error) if is_passing(&error) => {
+            Err(error) if is_temporary(&error) => {
                 waiting.because(error_chain_text(error.as_ref()));
                 if failures.failed() {
                     tracing::warn!(
                         event = "startup_delayed",
-                        "{error:#}: trying again until it can"
+                        "{error:#}: the worker tries again every second"
                     );
                 }
                 tokio::time::sleep(DATABASE_RETRY).await;
@@ -279,8 +273,7 @@ async fn open(args: &RunArgs, waiting: &Waiting) -> anyhow::Result<Outbox> {
     }
 }
 
-/// Whether it is worth waiting for the end of what is wrong with the database.
-fn is_passing(error: &anyhow::Error) -> bool {
+fn is_temporary(error: &anyhow::Error) -> bool {
     match (error.downcast_ref(), error.downcast_ref()) {
         (Some(ConnectError::Unreachable { source, .. }), _)
         | (_, Some(SchemaError::Database(source))) => is_outage(source),
@@ -354,7 +347,7 @@ fn apps(args: &AppArgs) -> Result<Vec<AppConfig>, ConfigError> {
     Ok(apps)
 }
 
-/// How many files a worker may have open at once: each call in flight is a connection, and a file to the system.
+/// Each call in flight is a connection, which is an open file.
 pub(super) fn files_needed(config: &WorkerConfig) -> u64 {
     const OTHER_FILES: u64 = 100;
     let connections: usize = config.apps.iter().map(|app| app.max_in_flight).sum();
@@ -369,7 +362,7 @@ fn raise_file_limit(config: &WorkerConfig) {
             event = "file_limit_capped",
             limit,
             needed,
-            "the limit of open files is too low for all calls that may be in flight: raise it, or lower WORKER_MAX_IN_FLIGHT"
+            "the limit of open files is too low for all calls in flight: raise the limit, or lower WORKER_MAX_IN_FLIGHT"
         ),
         Ok(_) => {}
         Err(error) => {

@@ -164,7 +164,14 @@ fn show(app: &AppStatus) -> String {
     }
     line(
         "finished",
-        format!("{} in the last 24 h", counts(&app.finished_24h)),
+        format!(
+            "{} in the last 24 h",
+            counts(
+                app.finished_24h
+                    .iter()
+                    .map(|(status, messages)| (status, *messages))
+            )
+        ),
     );
     format!("{}\n{text}", app.app)
 }

@@ -15,7 +15,7 @@ use crate::telemetry::failure_log::FailureLog;
 use crate::telemetry::log_throttle::LogThrottle;
 use crate::tls::{InvalidCaFile, tls_config};
 
-/// How long the collector may take for an answer: the standard's default.
+/// The default of the OTLP standard.
 const TIMEOUT: Duration = Duration::from_secs(10);
 /// A collector that fails and returns again and again is logged once in this time.
 const LOG_EVERY: Duration = Duration::from_secs(60);
@@ -30,10 +30,8 @@ pub(super) struct Collector {
 }
 
 impl Collector {
-    /// A client that trusts these certificates beside the public ones.
-    ///
     /// # Errors
-    /// Where the certificates can't be used.
+    /// If the certificates can't be used.
     pub(super) fn new(
         ca_file: Option<&Path>,
         proxies: ProxyVariables,
@@ -78,11 +76,13 @@ impl HttpClient for Collector {
         let sending = self
             .runtime
             .spawn(async move { client.send_bytes(request).await });
-        // The runtime is gone only after the end of everything else.
         let result = sending.await?;
         self.observe(match &result {
             Ok(response) if response.status().is_success() => None,
-            Ok(response) => Some(format!("it answers HTTP {}", response.status().as_u16())),
+            Ok(response) => Some(format!(
+                "the collector answers HTTP {}",
+                response.status().as_u16()
+            )),
             Err(error) => Some(connection_error_text(
                 &**error,
                 "OTEL_EXPORTER_OTLP_CERTIFICATE",

@@ -194,10 +194,7 @@ async fn a_message_whose_key_is_there_already_is_not_inserted_again_and_that_is_
     );
     let second = enqueue(&[keyed("two"), keyed("three"), keyed("three")]).await;
     assert_eq!((second.code, second.stdout.lines().count()), (Some(0), 1));
-    assert!(
-        second.stderr.contains("2 of 3 were there already"),
-        "{second:?}"
-    );
+    assert!(second.stderr.contains("2 of 3 exist already"), "{second:?}");
     assert_eq!(world.count("true").await, 3);
 }
 

@@ -64,7 +64,7 @@ async fn a_message_is_told_of_from_its_insert_to_its_end_without_its_payload() {
             "by the-worker",
             "fault: not clear (no message was accepted",
             "not charged",
-            "call 2: done, HTTP 200",
+            "call 2: accepted, HTTP 200",
             "by the-worker",
             "message_sent",
             "next: nothing",
@@ -279,7 +279,7 @@ async fn a_claim_that_was_lost_stands_among_the_calls() {
         &text(&world, id, &[]).await,
         &[
             "at most once",
-            "if it was one: lost, by dead-worker",
+            "lost, and perhaps never made, by dead-worker",
             "unknown: ",
             "worker retry --status unknown",
         ],

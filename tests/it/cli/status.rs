@@ -250,7 +250,7 @@ async fn different_versions_and_workers_that_have_stepped_aside_are_shown() {
     for phrase in [
         "2 alive, of versions 1.2.3 and 1.3.0\n",
         "older has stepped aside since 2030-01-31T12:00:00Z: HTTP 401\n",
-        "-> its own calls fail",
+        "-> check the worker's credentials",
     ] {
         assert!(text.contains(phrase), "{phrase:?} is missing: {text}");
     }

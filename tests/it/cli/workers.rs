@@ -138,7 +138,7 @@ async fn a_worker_with_wrong_credentials_is_shown_to_have_stepped_aside() {
     for phrase in [
         "has stepped aside since 2",
         "401",
-        "-> its own calls fail",
+        "-> check the worker's credentials",
         "credentials",
     ] {
         assert!(wrong.contains(phrase), "{phrase:?} is missing: {text}");
