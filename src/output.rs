@@ -7,7 +7,6 @@ use std::thread;
 use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex};
-use tracing_subscriber::fmt::MakeWriter;
 
 /// Maximum size of the queue. The write in progress may hold as much again. At 500 calls/s, the lines of level debug fill the
 /// queue in ten seconds.
@@ -167,7 +166,7 @@ fn write(sink: &mut impl Write, bytes: &[u8]) -> Result<(), (usize, ErrorKind)> 
 }
 
 /// The log's lines: each event is one write.
-impl Write for &OutputQueue {
+impl Write for OutputQueue {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
         self.push(line);
         Ok(line.len())
@@ -175,14 +174,6 @@ impl Write for &OutputQueue {
 
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
-    }
-}
-
-impl<'queue> MakeWriter<'queue> for OutputQueue {
-    type Writer = &'queue Self;
-
-    fn make_writer(&'queue self) -> Self::Writer {
-        self
     }
 }
 

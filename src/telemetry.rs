@@ -81,8 +81,9 @@ pub(crate) fn init(
     format: LogFormat,
 ) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
     let filter = EnvFilter::try_new(format!("{filter},{NEVER_LOGGED}"))?;
+    let queue = stderr.0.clone();
     let lines = tracing_subscriber::fmt::layer()
-        .with_writer(stderr.0.clone())
+        .with_writer(move || queue.clone())
         // The layer would print its own errors without the queue, and block.
         .log_internal_errors(false)
         .with_ansi(io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none())

@@ -1,11 +1,11 @@
 //! Checks that the sequences of ids are ahead of their tables. A logical replica has the rows and not the positions of the
 //! sequences.
 
-use super::{Finding, Level};
+use super::Finding;
 use crate::outbox::SequenceBehind;
 
 const SUBJECT: &str = "sequences";
-/// Rows of this table get a free id by themselves: see `migrations/functions/take_free_id.sql`.
+/// `migrations/functions/take_free_id.sql` gives rows of this table a free id, so their inserts never fail.
 const ATTEMPTS: &str = "signaling.attempt";
 
 /// Fails if the next insert collides with a row. Warns if a later one will.
@@ -18,52 +18,40 @@ pub(crate) fn sequences(behind: &[SequenceBehind]) -> Finding {
         .iter()
         .map(|sequence| format!("{};", sequence.statement))
         .collect();
-    let finding = Finding::warn(
+    let fails_now = behind
+        .iter()
+        .any(|sequence| sequence.table_name != ATTEMPTS && sequence.taken_id == sequence.next_id);
+    let finding = if fails_now {
+        Finding::fail
+    } else {
+        Finding::warn
+    };
+    finding(
         SUBJECT,
         found.join("; "),
         format!("as the schema's owner, run {}", statements.join(" ")),
-    );
-    let fails_now = |sequence: &SequenceBehind| {
-        sequence.table_name != ATTEMPTS && sequence.taken_id == sequence.next_id
-    };
-    Finding {
-        level: if behind.iter().any(fails_now) {
-            Level::Fail
-        } else {
-            Level::Warn
-        },
-        ..finding
-    }
+    )
 }
 
 fn found(sequence: &SequenceBehind) -> String {
-    let SequenceBehind {
-        table_name,
-        next_id,
-        taken_id,
-        newest_id,
-        ..
-    } = sequence;
-    let place = format!(
-        "{table_name} has ids up to {newest_id}, and its sequence gives out {next_id} next"
-    );
-    if table_name == ATTEMPTS {
-        return format!("{place}: its rows get free ids all the same");
-    }
-    match taken_id - next_id {
-        0 => format!("{place}: inserts fail now, with a duplicate key"),
-        1 => format!(
-            "{place}: one insert succeeds, and the insert that gets id {taken_id} fails with a duplicate key"
-        ),
-        free => format!(
-            "{place}: {free} inserts succeed, and the insert that gets id {taken_id} fails with a duplicate key"
-        ),
-    }
+    let (table, next, taken) = (&sequence.table_name, sequence.next_id, sequence.taken_id);
+    let effect = match taken - next {
+        _ if table == ATTEMPTS => "its rows get free ids".to_owned(),
+        0 => "inserts fail now, with a duplicate key".to_owned(),
+        free => {
+            format!("after {free} inserts, the insert with id {taken} fails with a duplicate key")
+        }
+    };
+    format!(
+        "{table} has ids up to {}, and its sequence gives out {next} next: {effect}",
+        sequence.newest_id
+    )
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::check::Level;
 
     fn behind(table_name: &str, next_id: i64, taken_id: i64) -> SequenceBehind {
         SequenceBehind {
@@ -83,12 +71,12 @@ mod tests {
             (
                 behind("signaling.outbox", 7, 8),
                 Level::Warn,
-                "one insert succeeds, and the insert that gets id 8 fails",
+                "after 1 inserts, the insert with id 8 fails",
             ),
             (
                 behind("signaling.outbox", 7, 80),
                 Level::Warn,
-                "73 inserts succeed, and the insert that gets id 80 fails",
+                "after 73 inserts, the insert with id 80 fails",
             ),
             (behind("signaling.attempt", 7, 7), Level::Warn, "free ids"),
         ] {

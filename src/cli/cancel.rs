@@ -7,7 +7,6 @@ use super::obstacles::if_readable;
 use super::print::{after_change, one_line, print_line, with_effect};
 use super::status;
 use crate::outbox::{AdminError, MessageState};
-use crate::pace::DbTime;
 
 /// Cancel pending messages that no worker is sending
 ///
@@ -47,15 +46,17 @@ pub(super) async fn run(args: CancelArgs) -> anyhow::Result<()> {
         } else {
             found?
         };
-        let result = match found {
-            Some(states) => CancelResult::of(is_cancelled, states.first()),
-            None if is_cancelled => CancelResult::Cancelled { attempts: 0 },
-            None => CancelResult::Unknown,
+        let (is_done, sentence) = match found {
+            Some(states) => result(id, is_cancelled, states.first()),
+            // The role has no right to read the message.
+            None if is_cancelled => result(id, true, None),
+            None => (
+                false,
+                format!("{id} is not cancelled: it is being sent, is final, or does not exist"),
+            ),
         };
-        if !result.is_cancelled() {
-            refused += 1;
-        }
-        printed = printed.and(print_line(one_line(&result.sentence(id))));
+        refused += usize::from(!is_done);
+        printed = printed.and(print_line(one_line(&sentence)));
     }
     outbox.close().await;
     with_effect(printed, has_cancelled)?;
@@ -63,94 +64,57 @@ pub(super) async fn run(args: CancelArgs) -> anyhow::Result<()> {
     Ok(())
 }
 
-#[derive(Debug, PartialEq)]
-enum CancelResult {
-    Cancelled {
-        attempts: i32,
-    },
-    CancelledBefore {
-        at: Option<DbTime>,
-    },
-    Final {
-        status: String,
-        at: Option<DbTime>,
-    },
-    IsSent {
-        worker: Option<String>,
-    },
-    /// Its worker released the message between the two queries.
-    Released,
-    Missing,
-    /// The role has no right to read the message.
-    Unknown,
-}
-
-impl CancelResult {
-    fn of(is_cancelled: bool, message: Option<&MessageState>) -> Self {
-        let Some(message) = message else {
-            return if is_cancelled {
-                Self::Cancelled { attempts: 0 }
-            } else {
-                Self::Missing
-            };
+/// Returns whether the message has the status that the operator asked for, and a sentence.
+fn result(id: i64, is_cancelled: bool, message: Option<&MessageState>) -> (bool, String) {
+    let Some(message) = message else {
+        let sentence = if is_cancelled {
+            format!("{id} is cancelled")
+        } else {
+            format!(
+                "{id} is not cancelled: there is no such message. It was never inserted, its transaction is not committed, or it is deleted already"
+            )
         };
-        let at = message.finished_at;
-        match (is_cancelled, message.status.as_str()) {
-            (true, _) => Self::Cancelled {
-                attempts: message.attempts,
-            },
-            (false, "cancelled") => Self::CancelledBefore { at },
-            (false, "pending") if message.state == "sending" => Self::IsSent {
-                worker: message.claimed_by.clone(),
-            },
-            (false, "pending") => Self::Released,
-            (false, status) => Self::Final {
-                status: status.to_owned(),
-                at,
-            },
+        return (is_cancelled, sentence);
+    };
+    let finished_at = status::at(message.finished_at);
+    match (is_cancelled, message.status.as_str()) {
+        (true, _) if message.attempts == 0 => {
+            (true, format!("{id} is cancelled: it was never sent"))
         }
-    }
-
-    /// True if the message has the status that the operator asked for.
-    fn is_cancelled(&self) -> bool {
-        matches!(self, Self::Cancelled { .. } | Self::CancelledBefore { .. })
-    }
-
-    fn sentence(&self, id: i64) -> String {
-        match self {
-            Self::Cancelled { attempts: 0 } => format!("{id} is cancelled: it was never sent"),
-            Self::Cancelled { .. } => format!(
+        (true, _) => (
+            true,
+            format!(
                 "{id} is cancelled: no other call of it starts. An earlier call may have arrived; `worker message {id}` shows it"
             ),
-            Self::CancelledBefore { at } => {
-                format!("{id} was cancelled already, at {}", status::at(*at))
-            }
-            Self::Final { status, at } => format!(
-                "{id} is not cancelled: it was {status} already, at {}",
-                status::at(*at)
-            ),
-            Self::IsSent { worker } => format!(
-                "{id} is not cancelled: {} is sending it now, and records its outcome",
-                worker.as_deref().unwrap_or("a worker")
-            ),
-            Self::Released => {
-                format!("{id} is not cancelled: a worker has just released it. Cancel it again")
-            }
-            Self::Missing => format!(
-                "{id} is not cancelled: there is no such message. It was never inserted, its transaction is not committed, or it is deleted already"
-            ),
-            Self::Unknown => {
+        ),
+        (false, "cancelled") => (
+            true,
+            format!("{id} was cancelled already, at {finished_at}"),
+        ),
+        (false, "pending") if message.state == "sending" => {
+            let worker = message.claimed_by.as_deref().unwrap_or("a worker");
+            (
+                false,
                 format!(
-                    "{id} is not cancelled: it is being sent, is final already, or does not exist"
-                )
-            }
+                    "{id} is not cancelled: {worker} is sending it now, and records its outcome"
+                ),
+            )
         }
+        (false, "pending") => (
+            false,
+            format!("{id} is not cancelled: a worker has just released it. Cancel it again"),
+        ),
+        (false, status) => (
+            false,
+            format!("{id} is not cancelled: it was {status} already, at {finished_at}"),
+        ),
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::pace::DbTime;
 
     #[test]
     fn a_refusal_names_the_state_of_the_message() {
@@ -195,9 +159,8 @@ mod tests {
             ),
             (false, None, false, "there is no such message"),
         ] {
-            let result = CancelResult::of(is_cancelled, found.as_ref());
-            assert_eq!(result.is_cancelled(), is_done, "{result:?}");
-            let sentence = result.sentence(17);
+            let (done, sentence) = result(17, is_cancelled, found.as_ref());
+            assert_eq!(done, is_done, "{sentence}");
             assert!(sentence.contains(phrase), "{sentence}");
         }
     }

@@ -157,7 +157,7 @@ async fn a_message_that_ends_without_a_call_is_a_delivery_without_a_child() {
 }
 
 #[tokio::test]
-async fn traces_have_no_payload_no_names_of_users_and_no_secret_in_them() {
+async fn traces_contain_no_payload_user_or_secret() {
     const PAYLOAD: &str = "payload-7364528190";
     const SENDER: &str = "sender-8273645190";
     const RECEIVER: &str = "receiver-9182736450";
@@ -263,7 +263,7 @@ async fn invalid_settings_of_traces_are_errors_at_the_start() {
 }
 
 #[tokio::test]
-async fn traces_go_to_their_collector_through_the_proxy_of_the_environment() {
+async fn traces_use_the_proxy_of_the_environment() {
     let world = World::new().await;
     let collector = Collector::start(Conduct::Takes).await;
     let address = collector.url.trim_start_matches("http://");

@@ -115,7 +115,7 @@ fn clocks_that_differ_by_more_than_a_minute_are_warned_of() {
 }
 
 #[test]
-fn migrations_that_are_missing_are_named() {
+fn missing_migrations_are_named() {
     let version = |found, missing: &[(i64, &'static str)]| SchemaVersion {
         functions_found: Some(1),
         functions_needed: 1,

@@ -83,7 +83,7 @@ async fn open_lane(world: &World) {
 }
 
 #[tokio::test]
-async fn where_all_is_well_every_line_says_so_and_nothing_is_sent_or_changed() {
+async fn a_check_without_faults_sends_and_changes_nothing() {
     let world = World::new().await;
     let role = Role::granted(&world, "worker").await;
     let text = said(check(&world).env("DATABASE_URL", &role.url), 0).await;
@@ -135,7 +135,7 @@ async fn where_all_is_well_every_line_says_so_and_nothing_is_sent_or_changed() {
 }
 
 #[tokio::test]
-async fn a_database_that_is_not_migrated_says_what_to_run() {
+async fn an_unmigrated_database_fails_with_the_command_to_run() {
     let mut world = World::new().await;
     world.url = Postgres::shared().await.empty_database().await;
     let text = said(check(&world), 1).await;
@@ -145,7 +145,7 @@ async fn a_database_that_is_not_migrated_says_what_to_run() {
 }
 
 #[tokio::test]
-async fn migrations_that_are_missing_are_named() {
+async fn missing_migrations_are_named() {
     let world = World::new().await;
     world
         .execute("delete from signaling.schema_migrations where version > 1")
@@ -160,7 +160,7 @@ async fn migrations_that_are_missing_are_named() {
 }
 
 #[tokio::test]
-async fn rights_that_a_role_lacks_are_named_with_what_gives_them() {
+async fn missing_rights_are_named_with_the_command_that_grants_them() {
     let world = World::new().await;
     for (kind, phrases) in [
         (
@@ -205,7 +205,7 @@ async fn rights_that_a_role_lacks_are_named_with_what_gives_them() {
 }
 
 #[tokio::test]
-async fn what_is_wrong_in_one_place_does_not_hide_the_others() {
+async fn one_fault_does_not_hide_another() {
     let world = World::new().await;
     // Nothing listens on port 1.
     let text = said(
@@ -255,7 +255,7 @@ async fn what_is_wrong_in_one_place_does_not_hide_the_others() {
 }
 
 #[tokio::test]
-async fn a_certificate_that_is_not_trusted_is_told_of() {
+async fn an_untrusted_certificate_fails() {
     let directory = TempDir::new().expect("a directory");
     let ca = Authority::new("the CA of the tests");
     let world = World::with(SimulatorConfig {
@@ -321,7 +321,7 @@ async fn every_app_of_a_file_is_checked() {
 }
 
 #[tokio::test]
-async fn a_table_without_autovacuum_and_a_database_without_connections_are_warned_of() {
+async fn missing_autovacuum_and_too_few_connections_warn() {
     let world = World::new().await;
     let role = Role::granted(&world, "worker").await;
     world
@@ -344,7 +344,7 @@ async fn a_table_without_autovacuum_and_a_database_without_connections_are_warne
 }
 
 #[tokio::test]
-async fn a_database_that_takes_no_writes_fails() {
+async fn a_read_only_database_fails() {
     let world = World::new().await;
     let database: String = world.ask("select current_database()::text").await;
     world
@@ -357,7 +357,7 @@ async fn a_database_that_takes_no_writes_fails() {
 }
 
 #[tokio::test]
-async fn quotation_marks_around_a_secret_are_warned_of() {
+async fn quotation_marks_around_a_secret_warn() {
     let world = World::new().await;
     let worker = check(&world).env("AGORA_API_SECRET", &format!("\"{API_SECRET}\""));
     let text = said(worker, 0).await;

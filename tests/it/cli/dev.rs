@@ -67,7 +67,7 @@ async fn until_nothing_is_left(directory: &TempDir, url: &str, server_pid: u32) 
 }
 
 #[tokio::test]
-async fn sample_messages_are_delivered_summed_up_and_nothing_is_left_behind() {
+async fn a_demonstration_sends_its_messages_and_cleans_up() {
     let directory = temporary_directory();
     let mut dev = dev(&directory).arg("--messages=60").start();
     let url = database_url(&dev).await;
@@ -101,7 +101,7 @@ async fn sample_messages_are_delivered_summed_up_and_nothing_is_left_behind() {
 }
 
 #[tokio::test]
-async fn an_interrupted_demonstration_fails_and_leaves_nothing_behind() {
+async fn an_interrupted_demonstration_fails_and_cleans_up() {
     let directory = temporary_directory();
     let mut dev = dev(&directory).arg("--messages=20000").start();
     let url = database_url(&dev).await;
@@ -122,7 +122,7 @@ async fn an_interrupted_demonstration_fails_and_leaves_nothing_behind() {
 }
 
 #[tokio::test]
-async fn a_playground_runs_until_it_is_interrupted_and_leaves_nothing_behind() {
+async fn a_playground_runs_until_it_is_interrupted_and_cleans_up() {
     let directory = temporary_directory();
     let mut dev = dev(&directory).start();
     let url = database_url(&dev).await;
@@ -149,7 +149,7 @@ async fn a_playground_runs_until_it_is_interrupted_and_leaves_nothing_behind() {
 }
 
 #[tokio::test]
-async fn a_killed_demonstration_leaves_nothing_behind_either() {
+async fn a_killed_demonstration_leaves_nothing_behind() {
     let directory = temporary_directory();
     let mut dev = dev(&directory).start();
     let url = database_url(&dev).await;

@@ -105,7 +105,7 @@ fn assert_said(said: &str, first: &str, obstacle: Option<&str>) {
 }
 
 #[tokio::test]
-async fn pause_says_what_else_keeps_the_app_and_who_paused_it_before() {
+async fn pause_prints_other_obstacles_and_an_earlier_pause() {
     let world = World::new().await;
     for state in State::ALL {
         state.set(&world).await;
@@ -121,7 +121,7 @@ async fn pause_says_what_else_keeps_the_app_and_who_paused_it_before() {
 }
 
 #[tokio::test]
-async fn resume_says_what_it_ended_and_what_still_keeps_the_app() {
+async fn resume_prints_what_it_ended_and_remaining_obstacles() {
     let world = World::new().await;
     for state in State::ALL {
         state.set(&world).await;
@@ -146,7 +146,7 @@ async fn resume_says_what_it_ended_and_what_still_keeps_the_app() {
 }
 
 #[tokio::test]
-async fn limit_says_the_limit_and_what_keeps_the_app_from_using_it() {
+async fn limit_prints_the_limit_and_remaining_obstacles() {
     let world = World::new().await;
     for state in State::ALL {
         state.set(&world).await;
@@ -172,7 +172,7 @@ async fn limit_says_the_limit_and_what_keeps_the_app_from_using_it() {
 }
 
 #[tokio::test]
-async fn retry_says_how_many_are_due_again_and_what_keeps_them() {
+async fn retry_prints_the_count_and_remaining_obstacles() {
     let world = World::new().await;
     for state in State::ALL {
         state.set(&world).await;
@@ -201,7 +201,7 @@ async fn retry_says_how_many_are_due_again_and_what_keeps_them() {
 }
 
 #[tokio::test]
-async fn enqueue_prints_ids_for_programs_and_says_what_the_messages_wait_for() {
+async fn enqueue_prints_ids_and_why_messages_wait() {
     let world = World::new().await;
     let enqueue = async |expected: &str| {
         let arguments = [
@@ -238,7 +238,7 @@ async fn enqueue_prints_ids_for_programs_and_says_what_the_messages_wait_for() {
 }
 
 #[tokio::test]
-async fn cancel_says_where_each_message_stands_and_a_repeat_is_no_error() {
+async fn cancel_prints_each_messages_state_and_may_be_repeated() {
     let world = World::new().await;
     for state in State::ALL {
         state.set(&world).await;
@@ -277,7 +277,7 @@ async fn cancel_says_where_each_message_stands_and_a_repeat_is_no_error() {
 }
 
 #[tokio::test]
-async fn an_app_that_no_worker_has_served_is_named_as_such() {
+async fn commands_warn_of_an_app_that_no_worker_has_served() {
     let world = World::new().await;
     failed_message(&world).await;
     let said = done(&world, &["retry", "--app", "default"]).await;
@@ -298,7 +298,7 @@ async fn an_app_that_no_worker_has_served_is_named_as_such() {
 }
 
 #[tokio::test]
-async fn grant_says_that_a_role_has_the_kind_already() {
+async fn a_repeated_grant_says_that_the_role_has_the_kind() {
     let world = World::new().await;
     let role = format!("effects_{}", std::process::id());
     world.execute(&format!("create role {role}")).await;

@@ -113,7 +113,7 @@ async fn json_lines_are_inserted_in_their_order_and_their_ids_printed() {
 }
 
 #[tokio::test]
-async fn all_lines_are_inserted_or_none_and_a_mistake_is_told_with_its_line() {
+async fn a_mistake_in_one_line_is_named_and_nothing_is_inserted() {
     let world = World::new().await;
     let right = json!({"sender": "alice", "destination": "bob", "payload": "hi"}).to_string();
     for (wrong, phrase) in [
@@ -176,7 +176,7 @@ async fn all_lines_are_inserted_or_none_and_a_mistake_is_told_with_its_line() {
 }
 
 #[tokio::test]
-async fn a_message_whose_key_is_there_already_is_not_inserted_again_and_that_is_said() {
+async fn an_existing_dedupe_key_is_skipped_and_reported() {
     let world = World::new().await;
     let keyed = |key: &str| json!({"sender": "alice", "destination": "bob", "payload": "hi", "dedupe_key": key});
     let enqueue = async |messages: &[serde_json::Value]| {
@@ -199,7 +199,7 @@ async fn a_message_whose_key_is_there_already_is_not_inserted_again_and_that_is_
 }
 
 #[tokio::test]
-async fn wrong_flags_are_a_mistake_of_usage() {
+async fn wrong_flags_are_wrong_usage() {
     let world = World::new().await;
     for (flags, phrase) in [
         (
@@ -251,7 +251,7 @@ async fn wrong_flags_are_a_mistake_of_usage() {
 
 /// The table would refuse these, too, but with a constraint's name.
 #[tokio::test]
-async fn what_the_table_would_refuse_is_told_in_words() {
+async fn values_that_the_table_refuses_are_explained() {
     let world = World::new().await;
     for (flags, phrase) in [
         (

@@ -64,7 +64,7 @@ async fn the_help_of_each_command_has_examples() {
 }
 
 #[tokio::test]
-async fn help_shows_no_value_of_the_environments_secrets() {
+async fn help_shows_no_secret_of_the_environment() {
     let finished = Worker::new(&["run", "--help"])
         .env("DATABASE_URL", "postgres://app:hush-hush@localhost/app")
         .env("AGORA_API_SECRET", "hush-hush")
@@ -80,7 +80,7 @@ async fn help_shows_no_value_of_the_environments_secrets() {
 }
 
 #[tokio::test]
-async fn without_a_command_the_help_is_shown_and_it_is_an_error() {
+async fn a_missing_command_is_an_error_that_shows_the_help() {
     let finished = Worker::new(&[]).finish().await;
     assert_eq!(finished.code, Some(2));
     assert!(
@@ -91,7 +91,7 @@ async fn without_a_command_the_help_is_shown_and_it_is_an_error() {
 }
 
 #[tokio::test]
-async fn the_version_can_be_asked_for() {
+async fn version_prints_the_version() {
     let finished = Worker::new(&["--version"]).finish().await;
     assert_eq!(finished.code, Some(0));
     assert_eq!(

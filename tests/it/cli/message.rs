@@ -35,7 +35,7 @@ fn assert_in_order(text: &str, phrases: &[&str]) {
 }
 
 #[tokio::test]
-async fn a_message_is_told_of_from_its_insert_to_its_end_without_its_payload() {
+async fn message_shows_the_whole_history_without_the_payload() {
     let world = World::new().await;
     world.set_faults(&[
         "500:destination=once,first_calls=1",
@@ -100,7 +100,7 @@ async fn a_message_is_told_of_from_its_insert_to_its_end_without_its_payload() {
 }
 
 #[tokio::test]
-async fn what_happens_next_is_told_with_what_is_in_its_way() {
+async fn message_shows_the_next_step_and_its_obstacle() {
     let world = World::new().await;
     let queued = world.insert(channel(json!({}))).await;
     let scheduled = world
@@ -203,7 +203,7 @@ async fn failed_by(world: &World, fault: &str, charged: bool) -> i64 {
 }
 
 #[tokio::test]
-async fn a_message_that_waits_after_a_failure_is_told_with_whose_fault_and_what_to_do() {
+async fn message_shows_the_fault_of_a_failure_and_advice() {
     let world = World::new().await;
     open_lane(&world).await;
     world.pretend_worker("worker-7", "1", "default").await;
@@ -263,7 +263,7 @@ async fn a_message_that_waits_after_a_failure_is_told_with_whose_fault_and_what_
 }
 
 #[tokio::test]
-async fn a_claim_that_was_lost_stands_among_the_calls() {
+async fn message_shows_a_lost_claim_as_a_call() {
     let world = World::new().await;
     let id = world.insert(peer(json!({"at_most_once": true}))).await;
     world
@@ -287,7 +287,7 @@ async fn a_claim_that_was_lost_stands_among_the_calls() {
 }
 
 #[tokio::test]
-async fn a_message_that_does_not_exist_and_a_database_without_outbox_are_said_to_be_so() {
+async fn a_missing_message_and_a_missing_outbox_are_different_errors() {
     let world = World::new().await;
     let finished = told(&world, 17, &[]).await;
     assert_eq!(finished.code, Some(1), "{finished:?}");
@@ -307,7 +307,7 @@ async fn a_message_that_does_not_exist_and_a_database_without_outbox_are_said_to
 }
 
 #[tokio::test]
-async fn who_may_not_read_content_learns_everything_else() {
+async fn a_role_without_the_right_to_payloads_sees_the_rest() {
     let mut world = World::new().await;
     open_lane(&world).await;
     world.pretend_worker("the-worker", "1", "default").await;
@@ -342,7 +342,7 @@ async fn who_may_not_read_content_learns_everything_else() {
 }
 
 #[tokio::test]
-async fn a_payload_can_not_steer_a_terminal() {
+async fn a_payload_is_shown_without_control_characters() {
     let world = World::new().await;
     let id = world
         .insert(peer(json!({"payload": "\u{1b}[2Jgrüße\nnext: everything"})))

@@ -15,7 +15,7 @@ async fn failed_message(world: &World, app: &str) -> i64 {
 }
 
 #[tokio::test]
-async fn every_command_that_names_an_app_refuses_one_that_nobody_has() {
+async fn every_command_refuses_an_unknown_app() {
     let world = World::new().await;
     world
         .execute(
@@ -54,7 +54,7 @@ async fn every_command_that_names_an_app_refuses_one_that_nobody_has() {
 }
 
 #[tokio::test]
-async fn a_message_that_retry_is_to_send_and_that_does_not_exist_is_named() {
+async fn retry_names_messages_that_do_not_exist() {
     let world = World::new().await;
     let failed = failed_message(&world, "default").await.to_string();
     for dry_run in [&["--dry-run"][..], &[]] {
@@ -72,7 +72,7 @@ async fn a_message_that_retry_is_to_send_and_that_does_not_exist_is_named() {
 }
 
 #[tokio::test]
-async fn a_plain_date_is_its_midnight_in_utc_and_a_future_one_is_refused() {
+async fn a_date_is_its_midnight_in_utc_and_a_future_date_is_refused() {
     let world = World::new().await;
     let id = failed_message(&world, "default").await;
     let finish = async |since: &str, until: &str| {

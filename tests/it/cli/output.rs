@@ -110,7 +110,7 @@ async fn world_with_a_message() -> World {
 }
 
 #[tokio::test]
-async fn a_closed_pipe_ends_no_command_and_changes_no_exit_code() {
+async fn a_closed_pipe_changes_no_exit_code() {
     let world = world_with_a_message().await;
     let directory = TempDir::new().expect("a directory");
     let path = directory.path().to_str().expect("a path");
@@ -123,7 +123,7 @@ async fn a_closed_pipe_ends_no_command_and_changes_no_exit_code() {
 }
 
 #[tokio::test]
-async fn a_full_disk_is_an_error_of_every_command_that_prints() {
+async fn every_command_that_prints_fails_on_a_full_disk() {
     let world = world_with_a_message().await;
     let directory = TempDir::new().expect("a directory");
     let path = directory.path().to_str().expect("a path");
@@ -140,7 +140,7 @@ async fn a_full_disk_is_an_error_of_every_command_that_prints() {
 }
 
 #[tokio::test]
-async fn a_change_whose_report_has_no_room_is_reported_as_done() {
+async fn a_change_on_a_full_disk_is_reported_as_done_on_standard_error() {
     let world = world_with_a_message().await;
     let role = format!("output_{}", std::process::id());
     world.execute(&format!("create role {role} login")).await;
@@ -184,7 +184,7 @@ async fn a_change_whose_report_has_no_room_is_reported_as_done() {
 }
 
 #[tokio::test]
-async fn status_that_is_watched_ends_when_nobody_reads_any_more() {
+async fn status_watch_ends_when_its_reader_ends() {
     let world = World::new().await;
     let watch = ["status", "--watch", "--every=500ms"];
     let (code, stderr) = run(&world, &watch, Output::Closed).await;
@@ -195,7 +195,7 @@ async fn status_that_is_watched_ends_when_nobody_reads_any_more() {
 }
 
 #[tokio::test]
-async fn a_mistake_is_no_panic_where_standard_error_is_full_or_closed() {
+async fn a_usage_error_does_not_panic_without_standard_error() {
     for output in [Output::Closed, Output::Full] {
         for (arguments, code) in [(&["delivver"][..], 2), (&["status"], 2), (&["health"], 1)] {
             let status = Command::new(worker_binary())
@@ -212,7 +212,7 @@ async fn a_mistake_is_no_panic_where_standard_error_is_full_or_closed() {
 }
 
 #[tokio::test]
-async fn a_demonstration_goes_on_when_nobody_reads_and_fails_on_a_full_disk() {
+async fn a_demonstration_survives_a_closed_pipe_and_fails_on_a_full_disk() {
     let arguments = ["dev", "--messages=20"];
     for (output, expected) in [(Output::Closed, 0), (Output::Full, 1)] {
         let mut command = Command::new(worker_binary());
@@ -223,7 +223,7 @@ async fn a_demonstration_goes_on_when_nobody_reads_and_fails_on_a_full_disk() {
 }
 
 #[tokio::test]
-async fn the_simulated_api_says_that_a_disk_is_full() {
+async fn the_simulated_api_reports_a_full_disk() {
     let mut command = Command::new(worker_binary());
     command
         .args(["simulate", "--listen=127.0.0.1:0"])

@@ -45,7 +45,7 @@ async fn every_shell_gets_a_script_that_knows_the_commands() {
 }
 
 #[tokio::test]
-async fn there_is_a_manual_page_for_every_command_that_formats_without_a_warning() {
+async fn every_command_has_a_manual_page_that_formats_without_a_warning() {
     let directory = TempDir::new().expect("a directory");
     let man = directory.path().join("man1");
     let finished = Worker::new(&["man", "--dir", man.to_str().expect("a path")])

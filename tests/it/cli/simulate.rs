@@ -34,7 +34,7 @@ async fn address(simulator: &Running) -> String {
 }
 
 #[tokio::test]
-async fn the_simulated_api_starts_answers_and_sums_up_what_it_has_seen() {
+async fn the_simulated_api_answers_and_prints_a_summary() {
     let mut simulator = Worker::new(&[
         "simulate",
         "--listen",

@@ -18,7 +18,7 @@ async fn status_text(world: &World) -> String {
 }
 
 #[tokio::test]
-async fn an_empty_outbox_is_said_to_be_empty() {
+async fn an_empty_outbox_is_reported() {
     let world = World::new().await;
     assert!(
         status_text(&world)
@@ -29,7 +29,7 @@ async fn an_empty_outbox_is_said_to_be_empty() {
 }
 
 #[tokio::test]
-async fn where_nothing_can_be_counted_the_last_count_is_shown_with_its_age() {
+async fn an_old_count_is_shown_with_its_age() {
     let world = World::new().await;
     world.insert(peer(json!({}))).await;
     world
@@ -49,7 +49,7 @@ async fn where_nothing_can_be_counted_the_last_count_is_shown_with_its_age() {
 }
 
 #[tokio::test]
-async fn each_app_is_shown_with_what_waits_and_what_became_of_the_rest() {
+async fn status_shows_pending_and_finished_messages_of_each_app() {
     let world = World::new().await;
     world.set_faults(&["400:destination=never"]);
     for destination in ["one", "two", "never"] {
@@ -160,7 +160,7 @@ async fn times_after_the_year_9999_are_shown_as_its_end() {
 }
 
 #[tokio::test]
-async fn who_watches_sees_what_changes_until_they_end_it() {
+async fn status_watch_refreshes_until_a_signal() {
     let world = World::new().await;
     let mut watching = world
         .command(&["status", "--watch", "--every", "500ms"])
@@ -173,7 +173,7 @@ async fn who_watches_sees_what_changes_until_they_end_it() {
 }
 
 #[tokio::test]
-async fn the_rate_is_that_of_the_last_seconds() {
+async fn status_shows_the_rate_of_the_last_seconds() {
     let world = World::new().await;
     world.insert_many(50).await;
     let _worker = world.worker().start();
@@ -211,7 +211,7 @@ async fn a_held_lane_is_shown_with_the_reason() {
 }
 
 #[tokio::test]
-async fn an_app_without_a_worker_that_is_alive_is_not_said_to_send() {
+async fn an_app_without_a_live_worker_is_not_shown_as_sending() {
     let world = World::new().await;
     let mut worker = world.worker().start();
     world
@@ -262,7 +262,7 @@ async fn different_versions_and_workers_that_have_stepped_aside_are_shown() {
 }
 
 #[tokio::test]
-async fn a_lane_that_waits_for_retry_after_is_shown_until_when() {
+async fn a_lane_that_waits_for_retry_after_is_shown_with_the_end() {
     let world = World::new().await;
     open_lane(&world).await;
     world.pretend_worker("the-worker", "1", "default").await;
@@ -283,7 +283,7 @@ async fn a_lane_that_waits_for_retry_after_is_shown_until_when() {
 }
 
 #[tokio::test]
-async fn a_person_reads_the_state_of_a_message_from_the_view() {
+async fn the_view_shows_the_state_of_a_message() {
     let world = World::new().await;
     world.set_faults(&["hang:destination=hangs", "500:destination=fails"]);
     let scheduled = world.insert(peer(json!({"due_at": "2100-01-01"}))).await;

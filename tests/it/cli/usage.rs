@@ -32,7 +32,7 @@ async fn refused(worker: Worker, phrases: &[&str]) -> Finished {
 }
 
 #[tokio::test]
-async fn a_missing_database_is_a_mistake_of_usage() {
+async fn a_missing_database_is_wrong_usage() {
     for command in [&["migrate"][..], &["status"]] {
         refused(Worker::new(command), &["set DATABASE_URL"]).await;
     }
@@ -42,7 +42,7 @@ async fn a_missing_database_is_a_mistake_of_usage() {
 }
 
 #[tokio::test]
-async fn a_url_that_is_none_is_a_mistake_that_does_not_show_it() {
+async fn an_invalid_url_is_refused_without_showing_it() {
     for url in [
         "hush-hush",
         "mysql://app:hush-hush@localhost/app",
@@ -57,7 +57,7 @@ async fn a_url_that_is_none_is_a_mistake_that_does_not_show_it() {
 }
 
 #[tokio::test]
-async fn a_missing_app_or_sign_in_says_what_to_set() {
+async fn a_missing_app_or_credential_names_the_settings() {
     let nothing = Worker::new(&["run"]).env("DATABASE_URL", URL);
     refused(
         nothing,
@@ -86,7 +86,7 @@ async fn a_missing_app_or_sign_in_says_what_to_set() {
 }
 
 #[tokio::test]
-async fn two_ways_to_sign_in_or_two_sources_of_a_secret_are_one_too_many() {
+async fn two_credentials_or_two_sources_of_a_secret_are_refused() {
     refused(
         run()
             .env("AGORA_TOKEN", "hush-hush")
@@ -107,7 +107,7 @@ async fn two_ways_to_sign_in_or_two_sources_of_a_secret_are_one_too_many() {
 }
 
 #[tokio::test]
-async fn a_value_that_can_not_be_is_named_with_its_variable() {
+async fn an_invalid_value_is_named_with_its_variable() {
     for (name, value, phrases) in [
         (
             "WORKER_LEASE",
@@ -154,7 +154,7 @@ async fn a_value_that_can_not_be_is_named_with_its_variable() {
 }
 
 #[tokio::test]
-async fn a_configuration_that_is_not_right_is_named_with_the_line() {
+async fn an_invalid_configuration_is_named_with_its_line() {
     let mut file = NamedTempFile::new().expect("a file");
     writeln!(
         file,
@@ -183,7 +183,7 @@ async fn a_configuration_that_is_not_right_is_named_with_the_line() {
 }
 
 #[tokio::test]
-async fn an_unknown_command_or_flag_is_a_mistake() {
+async fn an_unknown_command_or_flag_is_wrong_usage() {
     refused(Worker::new(&["delivver"]), &["delivver"]).await;
     refused(run().arg("--rage=1"), &["--rage"]).await;
     refused(Worker::new(&["dev", "--messages", "0"]), &["--messages"]).await;
@@ -195,7 +195,7 @@ async fn an_unknown_command_or_flag_is_a_mistake() {
 }
 
 #[tokio::test]
-async fn a_value_that_is_none_is_refused_in_words_of_this_program() {
+async fn an_invalid_value_is_refused_with_an_example() {
     let line = r#"{"sender":"a","destination":"b","payload":"c","due_at":"soon"}"#;
     for (arguments, phrase) in [
         (&["cancel", "seven"][..], "write a whole number like 17"),
@@ -232,7 +232,7 @@ async fn a_value_that_is_none_is_refused_in_words_of_this_program() {
 }
 
 #[tokio::test]
-async fn adopt_names_both_fates_of_pending_messages_and_asks_for_no_app() {
+async fn adopt_without_a_flag_explains_both_choices() {
     let adopt = || Worker::new(&["adopt", "--environment", "tests"]).env("DATABASE_URL", URL);
     let both = [
         "--cancel-pending cancels them",
@@ -251,7 +251,7 @@ async fn adopt_names_both_fates_of_pending_messages_and_asks_for_no_app() {
 }
 
 #[tokio::test]
-async fn a_database_that_can_not_be_reached_is_named_without_the_password() {
+async fn an_unreachable_database_is_named_without_the_password() {
     // Nothing listens on port 1.
     let url = "postgres://app:hush-hush@127.0.0.1:1/app?sslmode=disable";
     for worker in [
@@ -274,7 +274,7 @@ async fn a_database_that_can_not_be_reached_is_named_without_the_password() {
 }
 
 #[tokio::test]
-async fn a_wrong_password_is_told_without_showing_it() {
+async fn a_wrong_password_is_not_shown() {
     let postgres = Postgres::shared().await;
     let port = postgres.cluster.port();
     let url = format!("postgres://postgres:hush-hush@127.0.0.1:{port}/postgres?sslmode=disable");
@@ -288,7 +288,7 @@ async fn a_wrong_password_is_told_without_showing_it() {
 }
 
 #[tokio::test]
-async fn a_secret_of_two_lines_is_named_and_not_shown() {
+async fn a_secret_of_two_lines_is_not_shown() {
     for name in ["AGORA_API_KEY", "AGORA_API_SECRET"] {
         refused(
             run().env(name, "hush-hush\nhush-hush"),

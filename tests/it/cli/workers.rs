@@ -35,7 +35,7 @@ async fn until_alive(world: &World, count: usize) {
 }
 
 #[tokio::test]
-async fn without_a_worker_the_command_says_what_to_do() {
+async fn workers_advises_to_start_a_worker_if_none_is_alive() {
     let world = World::new().await;
     let text = workers_text(&world).await;
     assert!(
@@ -81,7 +81,7 @@ async fn a_worker_is_listed_with_its_counters_until_it_stops() {
 }
 
 #[tokio::test]
-async fn a_worker_that_was_killed_is_shown_as_dead_with_what_to_do() {
+async fn a_killed_worker_is_shown_as_dead_with_advice() {
     let world = World::new().await;
     let mut killed = named(&world, "killed").start();
     let _other = named(&world, "other").start();
@@ -100,7 +100,7 @@ async fn a_worker_that_was_killed_is_shown_as_dead_with_what_to_do() {
 }
 
 #[tokio::test]
-async fn workers_of_different_versions_are_told_apart() {
+async fn different_versions_of_workers_are_shown() {
     let world = World::new().await;
     for (name, version) in [("one", "1.2.3"), ("two", "1.3.0"), ("three", "1.3.0")] {
         world.pretend_worker(name, version, "default").await;
@@ -115,7 +115,7 @@ async fn workers_of_different_versions_are_told_apart() {
 }
 
 #[tokio::test]
-async fn a_worker_with_wrong_credentials_is_shown_to_have_stepped_aside() {
+async fn a_worker_with_wrong_credentials_is_shown_as_stepped_aside() {
     let world = World::new().await;
     let _right = named(&world, "right").start();
     let _wrong = named(&world, "wrong")

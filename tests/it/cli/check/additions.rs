@@ -5,7 +5,7 @@ use serde_json::json;
 use testkit::{World, peer};
 
 #[tokio::test]
-async fn each_addition_of_the_application_is_named_and_none_of_the_schemas_own() {
+async fn only_additions_of_the_application_are_listed() {
     let world = World::new().await;
     let text = said(check(&world), 0).await;
     assert_line(&text, "ok", "additions", &["no trigger and no constraint"]);
@@ -42,7 +42,7 @@ async fn each_addition_of_the_application_is_named_and_none_of_the_schemas_own()
 }
 
 #[tokio::test]
-async fn messages_that_the_database_refuses_are_warned_of() {
+async fn refused_messages_warn() {
     let world = World::new().await;
     let id = world.insert(peer(json!({}))).await;
     world

@@ -11,7 +11,7 @@ use super::{assert_line, check, said};
 use crate::schema::roles::Role;
 
 #[tokio::test]
-async fn a_pooler_is_named_with_its_version_if_it_says_that() {
+async fn a_pooler_is_named_with_its_version() {
     let postgres = Postgres::shared().await;
     for (settings, phrases) in [
         (
@@ -33,7 +33,7 @@ async fn a_pooler_is_named_with_its_version_if_it_says_that() {
 }
 
 #[tokio::test]
-async fn a_default_isolation_is_told_of_as_it_holds_for_the_role() {
+async fn another_default_isolation_of_the_role_is_reported() {
     let world = World::new().await;
     let role = Role::granted(&world, "worker").await;
     let check_role = || check(&world).env("DATABASE_URL", &role.url);
@@ -66,7 +66,7 @@ async fn a_default_isolation_is_told_of_as_it_holds_for_the_role() {
 }
 
 #[tokio::test]
-async fn row_security_fails_where_it_holds_for_the_owner_of_the_functions() {
+async fn row_security_that_applies_to_the_functions_owner_fails() {
     let mut world = World::new().await;
     world
         .execute("alter table signaling.outbox enable row level security, force row level security")
@@ -150,7 +150,7 @@ async fn functions_of_an_older_version_fail_and_newer_ones_do_not() {
 }
 
 #[tokio::test]
-async fn where_transactions_can_be_prepared_inserts_do_not_notify_unless_somebody_says_so() {
+async fn prepared_transactions_switch_notifications_off_by_default() {
     let postgres = Postgres::start_with(Settings {
         server_settings: BTreeMap::from([("max_prepared_transactions".into(), "5".into())]),
         ..Settings::default()
@@ -176,7 +176,7 @@ async fn where_transactions_can_be_prepared_inserts_do_not_notify_unless_somebod
 }
 
 #[tokio::test]
-async fn a_worker_that_is_an_operator_too_is_told_so() {
+async fn a_worker_with_an_operators_rights_is_reported() {
     let world = World::new().await;
     let role = Role::granted(&world, "worker").await;
     let text = said(check(&world).env("DATABASE_URL", &role.url), 0).await;

@@ -5,7 +5,7 @@ use crate::schema::roles::Role;
 use testkit::{API_KEY, World, basic};
 
 #[tokio::test]
-async fn a_probe_is_one_signed_in_call_in_a_slot_of_the_apps_budget() {
+async fn a_probe_is_one_call_within_the_apps_limit() {
     let world = World::new().await;
     open_lane(&world).await;
     let role = Role::granted(&world, "worker").await;
@@ -45,7 +45,7 @@ async fn a_probe_is_one_signed_in_call_in_a_slot_of_the_apps_budget() {
 }
 
 #[tokio::test]
-async fn a_probe_goes_by_the_state_of_the_lane() {
+async fn a_probe_respects_the_state_of_the_lane() {
     let world = World::new().await;
     let probe = |world: &World| check(world).arg("--probe").arg("user-17");
     // The app is new: nobody has opened its lane.
@@ -85,7 +85,7 @@ async fn a_probe_goes_by_the_state_of_the_lane() {
 }
 
 #[tokio::test]
-async fn a_probe_is_sent_beside_a_fleet_that_has_a_backlog() {
+async fn a_probe_gets_a_slot_beside_a_backlog() {
     let world = World::new().await;
     world.insert_many(2_000).await;
     let mut worker = world.worker().env("WORKER_RATE", "200").start();

@@ -11,7 +11,7 @@ use super::{assert_line, check, said};
 use crate::schema::roles::Role;
 
 #[tokio::test]
-async fn slots_without_a_receiver_and_prepared_transactions_are_named() {
+async fn inactive_slots_and_prepared_transactions_warn() {
     let settings = [
         ("wal_level", "logical"),
         ("max_replication_slots", "4"),
@@ -80,7 +80,7 @@ async fn slots_without_a_receiver_and_prepared_transactions_are_named() {
 }
 
 #[tokio::test]
-async fn a_role_that_may_not_see_sessions_is_told_so_instead_of_ok() {
+async fn a_role_that_can_not_see_sessions_gets_a_warning() {
     let world = World::new().await;
     let role = Role::granted(&world, "worker").await;
     let mut session = PgConnection::connect(&world.url).await.expect("connected");
@@ -99,7 +99,7 @@ async fn a_role_that_may_not_see_sessions_is_told_so_instead_of_ok() {
 }
 
 #[tokio::test]
-async fn an_index_whose_collation_has_another_version_is_warned_of() {
+async fn a_changed_collation_version_warns() {
     let world = World::new().await;
     let text = said(check(&world), 0).await;
     assert_line(&text, "ok", "collations", &[]);
@@ -119,7 +119,7 @@ async fn an_index_whose_collation_has_another_version_is_warned_of() {
 }
 
 #[tokio::test]
-async fn a_limit_that_is_too_low_for_the_fleet_is_warned_of() {
+async fn a_connection_limit_below_the_fleets_need_warns() {
     let world = World::new().await;
     let role = Role::granted(&world, "worker").await;
     for name in ["one", "two", "three"] {
