@@ -220,7 +220,10 @@ mod tests {
         let dropped = usize::try_from(queue.dropped_lines()).expect("few");
         // A write may have taken some of them before the queue was full.
         assert!((MAX_QUEUED_BYTES / 1024..=2 * MAX_QUEUED_BYTES / 1024).contains(&dropped));
-        assert!(!queue.flush(Duration::from_millis(10)), "nobody reads");
+        assert!(
+            !queue.flush(Duration::from_millis(10)),
+            "the writer is blocked"
+        );
 
         let mut bytes = 0;
         while bytes < 3 * MAX_QUEUED_BYTES - dropped * 1024 {

@@ -27,7 +27,7 @@ pub(crate) const LOG_LINES_DROPPED: &str = "signaling_log_lines_dropped_total";
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum LogFormat {
-    /// Lines for people, coloured on a terminal
+    /// Lines of text, coloured on a terminal
     Text,
     /// One JSON object a line
     Json,

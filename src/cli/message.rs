@@ -96,7 +96,7 @@ fn payload(detail: &MessageDetail) -> String {
     match (&detail.payload.text, detail.payload.bytes) {
         (Some(text), _) => printable(text),
         (None, Some(bytes)) => format!("{bytes} bytes; --payload shows it"),
-        (None, None) => "not shown: this role has no right to read payloads".into(),
+        (None, None) => "not shown: this role may not read payloads".into(),
     }
 }
 

@@ -6,6 +6,7 @@ use super::args::{DatabaseArgs, operator, parse_reason};
 use super::obstacles;
 use super::print::{one_line, report};
 use super::status;
+use crate::advice;
 use crate::outbox::{LaneStatus, ObstacleKind};
 
 /// Stop all calls of an app, on all workers
@@ -50,7 +51,7 @@ pub(super) async fn pause(args: PauseArgs) -> anyhow::Result<()> {
     outbox.close().await;
     let mut text = if is_news {
         format!(
-            "{app} is paused: no call starts until `worker resume {app}`, and calls in flight are finished\n"
+            "{app} is paused: no call starts until `worker resume {app}`, and the workers finish calls in flight\n"
         )
     } else {
         format!("{app} was paused already{}\n", paused_by(lane.as_ref()))
@@ -63,21 +64,14 @@ pub(super) async fn pause(args: PauseArgs) -> anyhow::Result<()> {
 
 /// The operator who paused an app, with the time and the reason, for the end of a sentence.
 fn paused_by(lane: Option<&LaneStatus>) -> String {
-    match lane {
-        None => ": see `worker status` for who did it and why".into(),
-        Some(lane) => match (&lane.paused_by, lane.paused_at) {
-            (Some(by), Some(at)) => {
-                let reason = lane.pause_reason.as_deref().map(|why| format!(": {why}"));
-                let text = format!(
-                    "by {by} since {}{}",
-                    status::at(Some(at)),
-                    reason.unwrap_or_default()
-                );
-                format!(", {}", one_line(&text))
-            }
-            _ => ", and somebody has resumed it just now".into(),
-        },
-    }
+    let Some(lane) = lane else {
+        return ": `worker status` shows the operator and the reason".into();
+    };
+    let (Some(by), Some(at)) = (&lane.paused_by, lane.paused_at) else {
+        return ", and an operator has just resumed it".into();
+    };
+    let reason = advice::because(lane.pause_reason.as_deref());
+    one_line(&format!(", by {by} since {}{reason}", status::at(Some(at))))
 }
 
 pub(super) async fn resume(args: ResumeArgs) -> anyhow::Result<()> {

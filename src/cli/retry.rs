@@ -12,7 +12,7 @@ use super::args::{DatabaseArgs, parse_http_status, parse_id, parse_time};
 use super::obstacles::{self, if_readable};
 use super::print::{after_change, print, report};
 use super::status;
-use crate::outbox::{Outbox, Retried, RetryFilter};
+use crate::outbox::{MessageState, Outbox, Retried, RetryFilter};
 use crate::pace::DbTime;
 
 /// Send failed, expired, cancelled or unknown messages again
@@ -64,7 +64,7 @@ pub(super) struct RetryArgs {
     dry_run: bool,
 }
 
-/// Rows of one transaction: few enough to hold up nobody who waits for one of them.
+/// Rows of one transaction. Other sessions wait for locks of these rows, so a transaction must be short.
 const ROWS_PER_CALL: i64 = 5_000;
 
 pub(super) async fn run(args: RetryArgs) -> anyhow::Result<()> {
@@ -80,32 +80,29 @@ pub(super) async fn run(args: RetryArgs) -> anyhow::Result<()> {
         http_statuses: args.http_statuses,
         ids: args.ids,
     };
-    let left_out = LeftOut::of(&outbox, &filter).await?;
+    let (left_out, all_exist) = left_out(&outbox, &filter).await?;
     if args.dry_run {
         let messages = total(&outbox.retry(&filter, true, None).await?);
-        outbox.close().await;
-        let text = format!(
-            "{}{} would be sent again\n",
-            left_out.text(),
+        print(format!(
+            "{left_out}{} would be sent again\n",
             count(messages)
-        );
-        print(text)?;
-        return left_out.refuse_missing();
+        ))?;
+    } else {
+        // Without this bound, the loop would retry messages that fail again meanwhile.
+        let filter = RetryFilter {
+            until: Some(filter.until.map_or(now, |until| until.min(now))),
+            ..filter
+        };
+        let by_app = retry_in_steps(&outbox, &filter).await?;
+        let text = after_change(result_text(&outbox, &by_app).await)?;
+        report(left_out + &text, !by_app.is_empty())?;
     }
-    // Without this bound, the loop would retry messages that fail again meanwhile.
-    let filter = RetryFilter {
-        until: Some(filter.until.map_or(now, |until| until.min(now))),
-        ..filter
-    };
-    let by_app = retry_in_steps(&outbox, &filter).await?;
-    let text = after_change(result_text(&outbox, &by_app).await)?;
     outbox.close().await;
-    report(left_out.text() + &text, !by_app.is_empty())?;
-    left_out.refuse_missing()
+    anyhow::ensure!(all_exist, "not all messages that --id names exist");
+    Ok(())
 }
 
-/// Refuses times between which no message can have finished. The command would otherwise report that none matches, as if
-/// there were no failures.
+/// Refuses an interval in which no message can have finished. Otherwise the command would report that no message matches.
 fn refuse_impossible_times(
     since: Option<OffsetDateTime>,
     until: Option<OffsetDateTime>,
@@ -127,7 +124,7 @@ fn refuse_impossible_times(
     }
 }
 
-/// Retries messages until none is left. Returns how many of each app.
+/// Returns the number of messages of each app.
 async fn retry_in_steps(
     outbox: &Outbox,
     filter: &RetryFilter,
@@ -177,52 +174,26 @@ async fn result_text(
     Ok(text)
 }
 
-/// Messages that the operator named by id and that the command does not send again.
-#[derive(Debug, Default)]
-struct LeftOut {
-    /// The id and the state of messages whose status the filter excludes.
-    excluded: Vec<(i64, String)>,
-    missing: BTreeSet<i64>,
-}
-
-impl LeftOut {
-    async fn of(outbox: &Outbox, filter: &RetryFilter) -> Result<Self, sqlx::Error> {
-        if filter.ids.is_empty() {
-            return Ok(Self::default());
-        }
-        // A role that may not read messages learns nothing about them.
-        let Some(states) = if_readable(outbox.message_states(&filter.ids).await)? else {
-            return Ok(Self::default());
-        };
-        let found: BTreeSet<i64> = states.iter().map(|message| message.id).collect();
-        Ok(Self {
-            missing: &filter.ids.iter().copied().collect() - &found,
-            excluded: states
-                .into_iter()
-                .filter(|message| !filter.statuses.contains(&message.status))
-                .map(|message| (message.id, message.state))
-                .collect(),
-        })
+/// Lists the messages that the operator named by id and that the command does not send again. Returns the list and whether
+/// all named messages exist.
+async fn left_out(outbox: &Outbox, filter: &RetryFilter) -> Result<(String, bool), sqlx::Error> {
+    let mut text = String::new();
+    // A role that has no right to read messages learns nothing about them.
+    let Some(states) = if_readable(outbox.message_states(&filter.ids).await)? else {
+        return Ok((text, true));
+    };
+    let found: BTreeSet<i64> = states.iter().map(|message| message.id).collect();
+    for MessageState { id, state, .. } in states
+        .iter()
+        .filter(|message| !filter.statuses.contains(&message.status))
+    {
+        writeln!(text, "{id} is not sent again: it is {state}").ok();
     }
-
-    fn text(&self) -> String {
-        let mut text = String::new();
-        for (id, state) in &self.excluded {
-            writeln!(text, "{id} is not sent again: it is {state}").ok();
-        }
-        for id in &self.missing {
-            writeln!(text, "{id} is not sent again: there is no such message").ok();
-        }
-        text
+    let missing = &filter.ids.iter().copied().collect() - &found;
+    for id in &missing {
+        writeln!(text, "{id} is not sent again: there is no such message").ok();
     }
-
-    fn refuse_missing(&self) -> anyhow::Result<()> {
-        anyhow::ensure!(
-            self.missing.is_empty(),
-            "not all messages that --id names exist"
-        );
-        Ok(())
-    }
+    Ok((text, missing.is_empty()))
 }
 
 fn total(retried: &[Retried]) -> i64 {

@@ -99,7 +99,7 @@ async fn the_overview_names_live_dead_and_stepped_aside_workers() {
         "2 workers are alive, of the versions 1.2.3 and 1.3.0.",
         "<b>refused</b> has stepped aside since",
         "“HTTP 401”",
-        "check its credentials and its network",
+        "check the worker's credentials and its network",
         "</span> dead</span>",
         "default: 0 accepted, 8 failed; stepped aside",
     ];

@@ -114,7 +114,7 @@ async fn pause_prints_other_obstacles_and_an_earlier_pause() {
             let by = PAUSED.replace("the app is paused ", "default was paused already, ");
             assert_said(&said, &by, None);
         } else {
-            let first = "default is paused: no call starts until `worker resume default`, and calls in flight are finished";
+            let first = "default is paused: no call starts until `worker resume default`, and the workers finish calls in flight";
             assert_said(&said, first, state.sentence());
         }
     }
@@ -302,8 +302,7 @@ async fn a_repeated_grant_says_that_the_role_has_the_kind() {
     let world = World::new().await;
     let role = format!("effects_{}", std::process::id());
     world.execute(&format!("create role {role}")).await;
-    let can_not_log_in =
-        format!("  but {role} can't log in: use it by roles that are its members\n");
+    let can_not_log_in = format!("  but {role} can't log in: grant {role} to a role that can\n");
     let first = done(&world, &["grant", "reader", &role]).await;
     assert!(
         first.starts_with(&format!("{role} is a reader: ")),

@@ -96,7 +96,7 @@ async fn a_killed_worker_is_shown_as_dead_with_advice() {
     assert!(alive.contains("1 worker is alive"), "{text}");
     assert!(alive.contains("\nother\n"), "{text}");
     assert!(dead.contains("dead: it last reported 1m"), "{text}");
-    assert!(dead.contains("-> its log"), "{text}");
+    assert!(dead.contains("-> look for the cause"), "{text}");
 }
 
 #[tokio::test]

@@ -69,7 +69,7 @@ async fn a_pause_stops_the_calls_of_the_whole_fleet_and_resume_goes_on() {
     let pause = ["pause", "default", "--reason", "the vendor is down"];
     assert_eq!(
         done(&world, &pause).await,
-        "default is paused: no call starts until `worker resume default`, and calls in flight are finished\n"
+        "default is paused: no call starts until `worker resume default`, and the workers finish calls in flight\n"
     );
     tokio::time::sleep(Duration::from_secs(1)).await;
     let calls = world.seen().calls;

@@ -38,7 +38,7 @@ async fn delivery_goes_on_without_force_and_pages_fail_instead_of_showing_nothin
     worker.stop().await;
 
     let text = said(check(&world).env("DATABASE_URL", &role.url), 0).await;
-    let phrases = ["attempt, outbox hold for", "bypassrls", "dashboard fail"];
+    let phrases = ["attempt, outbox apply to", "bypassrls", "dashboard fail"];
     assert_line(&text, "warn", "row security", &phrases);
     let shown = world
         .command(&["message", &id.to_string()])

@@ -35,7 +35,7 @@ async fn inactive_slots_and_prepared_transactions_warn() {
     let text = said(check(&world), 0).await;
     let phrases = [
         "'forgotten' is inactive",
-        "server's log",
+        "keeps WAL",
         "pg_drop_replication_slot",
     ];
     assert_line(&text, "warn", "replication", &phrases);
