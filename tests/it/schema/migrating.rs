@@ -136,7 +136,7 @@ async fn a_database_whose_encoding_is_not_utf8_is_refused_and_left_as_it_was() {
         let refused = migrate(&url).finish().await;
         assert_eq!(refused.code, Some(1), "{refused:?}");
         let expected = format!(
-            "the database's encoding is {encoding}, in which text may have bytes that no worker can read: create the database with `encoding 'UTF8'`"
+            "the database's encoding is {encoding}, and a worker can't read all text of such a database: create the database with `encoding 'UTF8'`"
         );
         assert!(refused.stderr.contains(&expected), "{refused:?}");
         let untouched: bool = sqlx::query_scalar("select to_regnamespace('signaling') is null")
