@@ -1,4 +1,4 @@
-//! What must hold for any input from outside: a function for each fuzz target, which panics if it does not hold.
+//! Claims about any input from outside. Each fuzz target is a function that panics if its claim is false.
 //! The tests run the same functions for a short time.
 
 #[cfg(test)]

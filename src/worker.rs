@@ -74,7 +74,7 @@ pub(crate) enum WorkerError {
     },
 }
 
-/// What the tasks of a process share.
+/// The parts of a process that all its tasks use.
 struct Process {
     shared: Arc<Shared>,
     /// In the order of their apps.

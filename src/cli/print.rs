@@ -50,7 +50,7 @@ pub(super) fn with_effect(printed: anyhow::Result<()>, has_changed: bool) -> any
 /// The result of a query for the report of a change that is committed.
 ///
 /// # Errors
-/// Those of the query, with the fate of the change.
+/// The errors of the query, with a text that says that the change took effect.
 pub(super) fn after_change<T>(
     result: Result<T, impl std::error::Error + Send + Sync + 'static>,
 ) -> anyhow::Result<T> {

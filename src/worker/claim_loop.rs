@@ -352,9 +352,9 @@ impl Drop for ClaimLoop {
     }
 }
 
-/// Whether the next claim tests one message at a time. After a claim that timed out it does, because a function of the application may
-/// have delayed that claim, and would delay each claim after it. A database that is only slow needs a plain claim with a
-/// longer timeout, so the two kinds take turns.
+/// True if the next claim tests one message at a time. A claim does so after one that timed out, because a function of the
+/// application may have delayed that claim, and would delay each claim after it. A database that is only slow needs a plain
+/// claim with a longer timeout, so the two kinds take turns.
 fn next_is_one_by_one(was_one_by_one: bool, claimed: &Result<Batch, ClaimError>) -> bool {
     match claimed {
         // Another message may delay the next claim.

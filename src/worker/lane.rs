@@ -40,7 +40,7 @@ use scan_position::ScanState;
 use schedule::Schedule;
 use stats::LaneStats;
 
-/// What all lanes of a process share.
+/// The parts of a process that all its lanes use.
 #[derive(Debug)]
 pub(super) struct Shared {
     pub(super) outbox: Arc<Outbox>,
@@ -50,7 +50,7 @@ pub(super) struct Shared {
     pub(super) timing: Timing,
     pub(super) proxies: ProxyVariables,
     pub(super) retry: RetryPolicy,
-    /// Whether the listener has a connection, so that inserts can notify this process.
+    /// True while the listener has a connection, so that inserts can notify this process.
     pub(super) listening: AtomicBool,
     /// When the poller polls next.
     pub(super) poll_at: watch::Sender<Instant>,

@@ -1,6 +1,6 @@
 //! A small WebDriver client for chromedriver on this machine.
 //!
-//! It has only the commands that the browser tests use. Most are in the W3C standard
+//! The client has only the commands that the browser tests use. Most are in the W3C standard
 //! (<https://www.w3.org/TR/webdriver2/>). The paths with `goog` and `se` are chromedriver's own. A client crate would
 //! bring a second HTTP client with it, and make the tests slower to compile.
 

@@ -78,7 +78,7 @@ impl Fault {
         Self::ApiFailsAndConnectionsAreTerminated,
     ];
 
-    /// Whether the fault hits all workers alike and none loses outcomes. Then no message is repeated.
+    /// True if the fault hits all workers alike and none loses outcomes. Then no message is repeated.
     pub(crate) fn is_the_same_for_all(self) -> bool {
         matches!(
             self,

@@ -1,4 +1,4 @@
-//! What the documents name is there: tests, files, headings, settings.
+//! The documents name tests, files, headings and settings that exist.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -25,7 +25,7 @@ fn values_of<'text>(text: &'text str, field: &str) -> Vec<&'text str> {
         .collect()
 }
 
-/// What stands in backticks in the last column of a document's tables.
+/// The texts in backticks in the last column of a document's tables.
 fn named_in_last_column(document: &str) -> Vec<&str> {
     document
         .lines()
@@ -77,7 +77,7 @@ fn document(path: &str) -> String {
     std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(path)).expect("a document")
 }
 
-/// What leads to the headings of a document, as GitHub makes it.
+/// The anchors of a document's headings, as GitHub makes them.
 fn anchors(document: &str) -> Vec<String> {
     let mut is_code = false;
     let mut anchors = Vec::new();

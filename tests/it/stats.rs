@@ -249,7 +249,7 @@ async fn the_oldest_message_waits_since_it_could_be_sent_and_no_longer() {
     const HOUR_S: f64 = 3_600.0;
     let world = World::new().await;
     for (app, change, range_s) in [
-        // It was due before its insert.
+        // The message was due before its insert.
         (
             "backdated",
             "due_at = now() - interval '1 day'",

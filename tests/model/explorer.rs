@@ -70,7 +70,7 @@ impl<M: Model> Property<M> {
         }
     }
 
-    /// Whether `state` alone settles the property: it violates an `always` or satisfies a `sometimes`.
+    /// True if `state` alone settles the property: it violates an `always` or satisfies a `sometimes`.
     fn is_settled_by(&self, model: &M, state: &M::State) -> bool {
         let is_true = (self.condition)(model, state);
         match self.expectation {

@@ -8,7 +8,7 @@ use super::state::{Claim, Stage, State, Worker};
 const MOST_STEPS: usize = 200;
 
 impl Protocol {
-    /// Whether workers end every message from this state without an operator, if the database and the API work.
+    /// True if workers end every message from this state without an operator, if the database and the API work.
     pub(crate) fn recovers(&self, state: &State) -> bool {
         let mut state = state.clone();
         for _ in 0..MOST_STEPS {

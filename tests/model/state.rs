@@ -43,7 +43,7 @@ pub(crate) enum Breach {
 pub(crate) struct Row {
     /// The final `status`. `None` while pending.
     pub(crate) end: Option<End>,
-    /// Whether the row has a `claim_id`. [`Delivery::claim`] says whose.
+    /// True if the row has a `claim_id`. [`Delivery::claim`] says whose.
     pub(crate) claimed: bool,
     /// Ticks until `due_at`, which is the end of the lease in a claimed row.
     pub(crate) due_in: Ticks,
@@ -114,7 +114,7 @@ pub(crate) enum Clock {
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct Delivery {
     pub(crate) message: usize,
-    /// Whether the row still has this delivery's `claim_id`.
+    /// True if the row still has this delivery's `claim_id`.
     pub(crate) claim: Claim,
     /// The rest of the lease by this host's clock, which stops while the host sleeps.
     pub(crate) lease_left: Ticks,
@@ -125,7 +125,7 @@ pub(crate) struct Delivery {
     pub(crate) stage: Stage,
 }
 
-/// Whether a row still has a `claim_id`. Every claim has a new one.
+/// True if a row still has a `claim_id`. Every claim has a new one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) enum Claim {
     Holds,
@@ -154,7 +154,7 @@ pub(crate) struct Record {
     /// The final status. `None` if the row stays pending.
     pub(crate) end: Option<End>,
     pub(crate) due_in: Ticks,
-    /// Whether the record counts an attempt.
+    /// True if the record counts an attempt.
     pub(crate) counts: bool,
     pub(crate) call: Told,
 }
@@ -175,7 +175,7 @@ pub(crate) enum Told {
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct Orphan {
     pub(crate) message: usize,
-    /// Whether the row still has the claim of the call.
+    /// True if the row still has the claim of the call.
     pub(crate) claim: Claim,
     /// The longest time that the API may still handle the call.
     pub(crate) left: Ticks,
@@ -190,7 +190,7 @@ impl Row {
         self.expires_in == Some(0)
     }
 
-    /// Whether a lease is open.
+    /// True if a lease is open.
     pub(crate) fn is_leased(&self) -> bool {
         self.claimed && self.due_in > 0
     }

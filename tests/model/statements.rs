@@ -5,7 +5,7 @@ use super::protocol::Protocol;
 use super::state::{Breach, Claim, Delivery, End, Row, Stage, State, Told};
 
 impl Protocol {
-    /// Whether a claim takes a row.
+    /// True if a claim takes a row.
     pub(crate) fn can_claim(&self, row: &Row) -> bool {
         row.is_due() && (self.rules.lost_rows_are_due || !row.claimed)
     }

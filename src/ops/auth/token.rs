@@ -16,7 +16,7 @@ use crate::telemetry::failure_log::FailureLog;
 pub(super) const COOKIE_NAME: &str = "signaling_ops";
 /// Slows down guessing on one connection.
 pub(super) const WRONG_TOKEN_DELAY: Duration = Duration::from_secs(1);
-/// Nobody can guess 16 random characters.
+/// An attacker can't guess 16 random characters.
 const MIN_TOKEN_CHARS: usize = 16;
 /// Identical on all workers, so that workers behind one address accept each other's cookies.
 const COOKIE_LABEL: &[u8] = b"signaling-worker ops session 1";

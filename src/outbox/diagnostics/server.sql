@@ -1,4 +1,4 @@
--- What the server says of itself, to anybody who may connect.
+-- Facts about the server that every role can read.
 select current_setting('server_version') as version,
        current_setting('server_version_num')::int as version_num,
        pg_is_in_recovery() as is_standby,
@@ -21,7 +21,7 @@ select current_setting('server_version') as version,
        (select rolconnlimit::bigint from pg_roles where rolname = session_user and rolconnlimit >= 0) as role_limit,
        (select datconnlimit::bigint from pg_database
         where datname = current_database() and datconnlimit >= 0) as database_limit,
-       -- Others' transactions hide their times and states from a role without this.
+       -- Postgres hides the times and states of other roles' transactions from a role without this right.
        pg_has_role(current_user, 'pg_read_all_stats', 'usage') as sees_all_sessions,
        current_setting('max_connections')::bigint
            - current_setting('superuser_reserved_connections')::bigint
@@ -50,5 +50,5 @@ from (select coalesce(array_agg(relname::text order by relname), '{}') as tables
              count(*) filter (where usename = session_user) as of_role,
              count(*) filter (where datname = current_database()) as of_database
       from pg_stat_activity
-      -- What others run is not told to everybody, but that they are connected is.
+      -- Every role can count the connections of other roles, but not read their statements.
       where datid is not null and coalesce(backend_type, 'client backend') = 'client backend') as connections

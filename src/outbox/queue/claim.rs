@@ -75,7 +75,7 @@ pub(crate) struct Batch {
     pub(crate) retry_passed: Option<(DbTime, i64)>,
 }
 
-/// Whether inserts notify the app's workers.
+/// Says if inserts notify the app's workers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, sqlx::Type)]
 #[sqlx(type_name = "text", rename_all = "lowercase")]
 pub(crate) enum Wakeup {

@@ -27,7 +27,7 @@ pub(crate) struct ScanState {
     position: ScanPosition,
     last_full_scan: Instant,
     pause: Duration,
-    /// Whether a claim has moved the position since the last full scan.
+    /// True if a claim has moved the position since the last full scan.
     has_moved: bool,
 }
 
@@ -148,7 +148,6 @@ mod tests {
         Batch {
             messages: Vec::new(),
             slots,
-            // They count like messages.
             ended: Ended {
                 expired: ended,
                 unknown: 0,

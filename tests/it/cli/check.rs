@@ -26,7 +26,7 @@ fn check(world: &World) -> Worker {
         .env("AGORA_API_SECRET", API_SECRET)
 }
 
-/// What a check says whose exit code is this one.
+/// The output of a check with this exit code.
 async fn said(worker: Worker, code: i32) -> String {
     let finished = worker.finish().await;
     assert_eq!(finished.code, Some(code), "{finished:?}");

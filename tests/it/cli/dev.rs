@@ -50,7 +50,7 @@ async fn server_pid(url: &str) -> u32 {
     pid.parse().expect("a number")
 }
 
-/// What was started is gone when the process is; what is left to the supervisor of a killed one, soon after.
+/// The servers end with the process. After a kill, the supervisor ends them soon.
 async fn until_nothing_is_left(directory: &TempDir, url: &str, server_pid: u32) {
     until("its directory is gone", PATIENCE, async || {
         entries(directory.path()).is_empty()

@@ -6,7 +6,7 @@ use tempfile::TempDir;
 
 use testkit::Worker;
 
-/// What a program makes of an input; none if it is not installed.
+/// The output of a program for an input. None if the program is not installed.
 fn piped(program: &str, arguments: &[&str], input: &str) -> Option<Output> {
     let directory = TempDir::new().expect("a directory");
     let path = directory.path().join("input");

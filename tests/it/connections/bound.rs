@@ -128,7 +128,7 @@ async fn an_app_has_no_more_connections_to_the_api_than_messages_in_flight() {
             "the load was too light: {}",
             summary.most_connections
         );
-        // They are used again.
+        // The worker uses these connections again.
         assert!(summary.calls > 10 * summary.most_connections);
     }
     worker.stop().await;

@@ -57,7 +57,7 @@ async fn a_database_that_can_not_prove_who_it_is_is_refused_with_what_to_put_rig
     ] {
         refused(&Encrypted::url(&url, host, &query), why).await;
     }
-    // What each mode checks, and what it does not.
+    // Checks of each mode.
     for (host, query, warned) in [
         ("localhost", with_ca("verify-full", "ca.pem"), false),
         ("127.0.0.1", with_ca("verify-ca", "ca.pem"), false),
@@ -122,7 +122,7 @@ async fn a_file_that_can_not_be_used_is_named_before_anything_is_sent() {
             ["sslkey of DATABASE_URL names", "no private key in PEM form"],
         ),
     ] {
-        // Nobody listens there.
+        // No server listens at this address.
         let url = format!("postgres://postgres:unsaid@127.0.0.1:1/app?sslmode=verify-full&{query}");
         let finished = Worker::new(&["status"])
             .env("DATABASE_URL", &url)

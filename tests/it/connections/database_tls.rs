@@ -13,7 +13,7 @@ use crate::certificates::{Authority, Certified};
 /// The user that only a client certificate lets in.
 pub(super) const CERTIFIED_USER: &str = "certified";
 
-/// Who gets in: an administrator without TLS, so that the cluster can be set up, and others only with it.
+/// Rules for logins: only the administrator, who sets the cluster up, connects without TLS.
 const HOST_BASED_AUTHENTICATION: &str = "local all all trust
 host all postgres 127.0.0.1/32 scram-sha-256
 hostssl all certified 127.0.0.1/32 cert

@@ -1,4 +1,4 @@
-//! What the table refuses, under which name.
+//! The table refuses each mistake under a name of its own.
 
 use std::collections::BTreeSet;
 

@@ -21,7 +21,7 @@ fn files() -> BTreeMap<String, String> {
         .collect()
 }
 
-/// What stands between the quotes of a function's definition.
+/// The text between the quotes of a function's definition.
 fn body(text: &str) -> &str {
     let (open, close) = if text.contains("as $$") {
         ("as $$", "$$;")

@@ -1,4 +1,4 @@
-//! What the table allows reaches the API as it was written.
+//! Names that the table allows reach the API unchanged.
 
 use std::collections::BTreeSet;
 

@@ -238,7 +238,7 @@ async fn hot_functions_scan_the_indexes_that_they_name_with_any_statistics() {
     check(&world, &mut session, "big tables, analyzed while empty").await;
 }
 
-/// What a session has read of some tables and their indexes since it last reported: pages; index entries, and rows in
+/// The reads of some tables and their indexes by a session since it last reported: pages; index entries, and rows in
 /// sequential scans.
 async fn counted(session: &mut PgConnection, tables: &str) -> (i64, i64) {
     sqlx::query_as(
@@ -253,7 +253,7 @@ async fn counted(session: &mut PgConnection, tables: &str) -> (i64, i64) {
     .expect("counts")
 }
 
-/// What some statements read, as in [`counted`]. Undoes what they did.
+/// The reads of some statements, as in [`counted`]. Rolls their changes back.
 async fn reads(session: &mut PgConnection, tables: &str, statements: &[&str]) -> (i64, i64) {
     execute(session, "begin").await;
     let before = counted(session, tables).await;
@@ -291,7 +291,7 @@ async fn claims_and_inserts_pass_few_versions_of_a_lane_while_a_snapshot_is_held
 
     for (statements, most) in [(&[INSERT][..], 10), (&[INSERT, CLAIM], 35)] {
         let mut session = connect(&world).await;
-        // What a new session has to learn first does not count.
+        // The catalog reads of a new session do not count.
         let twenty = vec![statements; 20].concat();
         reads(&mut session, "^(lane|wakeup)", &twenty).await;
         let (pages, _) = reads(&mut session, "^(lane|wakeup)", &twenty).await;
@@ -384,7 +384,7 @@ async fn a_claim_that_avoids_a_destination_reads_a_bounded_number_of_its_first_a
     world.execute("vacuum analyze signaling.outbox").await;
     let mut session = connect(&world).await;
     let (_, entries) = reads(&mut session, "^outbox", &[CLAIM_THAT_AVOIDS]).await;
-    // It finds where to stop, and looks at the messages up to there.
+    // The claim finds the last message to read, and reads the messages up to there.
     assert!((4_000..=4_100).contains(&entries), "{entries} entries");
 }
 

@@ -52,7 +52,7 @@ async fn a_producers_insert_can_be_prepared_while_a_worker_is_idle() {
     assert_eq!(world.count("true").await, 1);
     world.execute("delete from signaling.outbox").await;
 
-    // Who says that nobody prepares transactions gets wakeups; then Postgres refuses.
+    // An operator who sets signaling.notify gets wakeups, and then Postgres refuses to prepare.
     execute(&mut worker, "set signaling.notify = 'on'")
         .await
         .expect("set");

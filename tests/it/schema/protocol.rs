@@ -200,7 +200,7 @@ impl Claim {
 /// [`LEASE`] as Postgres reads it.
 const LEASE_TEXT: &str = "30 seconds";
 
-/// What a claim returned.
+/// The result of a claim.
 #[derive(Debug)]
 struct Claimed {
     id: Uuid,
@@ -263,7 +263,7 @@ struct Message {
     slot_at: OffsetDateTime,
 }
 
-/// What a function that failed said, and under which SQLSTATE.
+/// The message and the SQLSTATE of a function that failed.
 fn database_error(error: sqlx::Error) -> (String, String) {
     let error = error
         .into_database_error()

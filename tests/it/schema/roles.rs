@@ -15,7 +15,7 @@ use testkit::{World, peer};
 /// `insufficient_privilege`, PostgreSQL, appendix A.
 const INSUFFICIENT_PRIVILEGE: &str = "42501";
 
-/// What a role can be granted.
+/// The kinds of roles.
 const KINDS: [&str; 4] = ["producer", "worker", "operator", "reader"];
 
 /// A role that can log in.
@@ -92,7 +92,7 @@ where
         .unwrap_or_else(|error| panic!("{statement}: {error}"))
 }
 
-/// What a query of one column of text returns.
+/// The rows of a query with one column of text.
 async fn list(world: &World, query: &str) -> Vec<String> {
     let rows: Vec<String> = sqlx::query_scalar(AssertSqlSafe(query.to_owned()))
         .fetch_all(&world.pool)
@@ -174,7 +174,7 @@ async fn can_not_harm_the_schema(world: &World, connection: &mut PgConnection) {
     ] {
         can_not(connection, statement).await;
     }
-    // Who has a right and may not pass it on gets a warning.
+    // Postgres warns a role that has a right and may not grant it.
     try_to(
         connection,
         "grant all on all tables in schema signaling to public; grant all on schema signaling to public",

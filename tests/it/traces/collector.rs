@@ -117,7 +117,7 @@ impl Seen {
         Some(self.headers.get(name)?.to_str().ok()?.to_owned())
     }
 
-    /// Whether a header or a body contains a text.
+    /// True if a header or a body contains a text.
     pub(super) fn has(&self, text: &str) -> bool {
         let in_headers = format!("{:?}", self.headers).contains(text);
         let is_in = |body: &Bytes| body.windows(text.len()).any(|part| part == text.as_bytes());

@@ -1,4 +1,4 @@
-//! What `worker check` says of a database that is set up in an unusual way.
+//! The findings of `worker check` about databases with unusual settings.
 
 use std::collections::BTreeMap;
 

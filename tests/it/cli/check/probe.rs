@@ -59,7 +59,7 @@ async fn a_probe_respects_the_state_of_the_lane() {
     assert_line(&text, "warn", "lane", &["unauthorized: HTTP 401"]);
     assert_line(&text, "ok", "probe", &[]);
     assert_eq!(world.seen().calls, 2);
-    // It was the lane's one try, and says nothing for the workers: theirs comes next.
+    // The check used the lane's one probe. The next probe is that of a worker.
     assert_eq!(lane(&world, "hold").await, "unauthorized");
     assert_eq!(
         lane(

@@ -74,7 +74,7 @@ async fn a_claim_that_took_all_wants_a_wakeup_and_says_whether_that_is_new() {
         Some(third.lane.at + time::Duration::minutes(1))
     );
 
-    // Nobody wanted one for a while.
+    // No worker has asked for a wakeup for a while.
     world
         .execute("update signaling.wakeup set wanted_until = clock_timestamp()")
         .await;

@@ -5,7 +5,7 @@ use super::{
 };
 use testkit::World;
 
-/// What producers write, or may make of what they write.
+/// Columns whose text comes from producers.
 const CONTENT: [&str; 3] = ["payload", "dedupe_key", "traceparent"];
 
 #[tokio::test]
