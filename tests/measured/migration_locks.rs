@@ -216,7 +216,7 @@ async fn migrators_take_turns_and_name_the_running_one() {
     let refused = migrate(&url).arg("--lock-wait").arg("300ms").finish().await;
     assert_eq!(refused.code, Some(1), "{refused:?}");
     let expected =
-        format!("another `worker migrate` is at work, for longer than 300ms: process {pid}");
+        format!("another `worker migrate` has been running for longer than 300ms: process {pid}");
     assert!(refused.stderr.contains(&expected), "{refused:?}");
 
     let mut patient = migrate(&url).arg("--lock-wait").arg("1m").start();
