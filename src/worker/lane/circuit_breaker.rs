@@ -44,6 +44,8 @@ const MIN_BEFORE_ASIDE: u32 = 2;
 /// Reports that a doubting worker reads after its first one. Each worker reports once a second, so a message that the API
 /// accepts from another worker may show in the second report only.
 const REPORTS_TO_WAIT: u32 = 3;
+/// Workers report once a second. A slow database delays reports.
+const LONGEST_REPORT_GAP: Duration = Duration::from_millis(2_500);
 const WIDEN_EVERY: Duration = Duration::from_secs(1);
 /// A number of open calls that no worker reaches.
 const WIDE: usize = 1 << 20;
@@ -346,10 +348,15 @@ impl CircuitBreaker {
         {
             self.others_moved_at = Some(now);
         }
+        // Reports with a gap do not show if the API accepted those messages at the time of the failed calls or after its outage.
+        let has_gap = self
+            .others_accepted
+            .is_some_and(|(_, at)| now.saturating_duration_since(at) > LONGEST_REPORT_GAP);
         self.others_accepted = Some((accepted, now));
-        let may_step_aside = self
-            .stepped_aside_at
-            .is_none_or(|at| now.saturating_duration_since(at) >= BETWEEN_ASIDES);
+        let may_step_aside = !has_gap
+            && self
+                .stepped_aside_at
+                .is_none_or(|at| now.saturating_duration_since(at) >= BETWEEN_ASIDES);
         match &mut self.state {
             State::Doubting {
                 kind,
@@ -362,7 +369,8 @@ impl CircuitBreaker {
                 let (kind, reason) = (*kind, reason.clone());
                 *reports += 1;
                 if serving > 0 && accepted > before {
-                    if *is_confirmed && may_step_aside {
+                    // A later report may show messages that the API accepted only after an outage for all workers.
+                    if *is_confirmed && may_step_aside && *reports <= 3 {
                         self.step_aside(reason.clone(), now);
                         return Some(Decision::SteppedAside { reason });
                     }

@@ -401,6 +401,22 @@ fn a_fault_that_is_over_makes_no_worker_step_aside() {
 }
 
 #[test]
+fn a_report_that_comes_late_makes_no_worker_step_aside() {
+    for (gap_s, steps_aside) in [(1, true), (4, false)] {
+        let mut breaker = Breaker::serving(100);
+        breaker.failures_until_doubt(Outcome::Transient);
+        breaker.others(100, 3);
+        breaker.wait(1);
+        assert_eq!(breaker.others(110, 3), None, "the worker tries again");
+        breaker.failures_until_doubt(Outcome::Transient);
+        breaker.others(120, 3);
+        breaker.wait(gap_s);
+        let decision = breaker.others(130, 3);
+        assert_eq!(decision.is_some(), steps_aside, "{gap_s}: {decision:?}");
+    }
+}
+
+#[test]
 fn a_worker_steps_aside_once_in_ten_seconds_at_most() {
     let mut breaker = Breaker::new();
     breaker.breaker.step_aside("it failed".into(), breaker.now);
