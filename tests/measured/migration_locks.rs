@@ -146,17 +146,8 @@ async fn no_insert_claim_or_record_fails_or_waits_during_a_migration() {
         migrated.stdout.contains("applied 2 stats in "),
         "{migrated:?}"
     );
-    // The next migrations replace all functions.
     for _ in 0..5 {
-        execute(
-            &mut connection,
-            "do $$ declare one regprocedure; begin
-                 for one in select oid from pg_proc where pronamespace = 'signaling'::regnamespace loop
-                     execute format('alter function %s set jit = on', one);
-                 end loop;
-             end $$",
-        )
-        .await;
+        execute(&mut connection, testkit::ALTER_EVERY_FUNCTION).await;
         let replaced = migrate(&url).finish().await;
         assert_eq!(replaced.code, Some(0), "{replaced:?}");
         assert!(replaced.stdout.contains("installed "), "{replaced:?}");

@@ -148,7 +148,7 @@ pub(crate) enum Stage {
     Recording(Record),
 }
 
-/// A record before the database has it (`Record` in `outbox/record.rs`).
+/// A record before the database has it (`Record` in `outbox/queue/record.rs`).
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct Record {
     /// The final status. `None` if the row stays pending.

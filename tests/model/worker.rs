@@ -160,7 +160,7 @@ impl Protocol {
         }
     }
 
-    /// `Record::unharmed` in `outbox/record.rs`: the worker releases the message unchanged.
+    /// The worker releases the message unchanged (`Record::release` in `outbox/queue/record.rs`).
     pub(crate) fn go_back(state: &mut State, at: At) {
         Self::hand_over(state, at, Record::UNHARMED);
     }

@@ -110,3 +110,11 @@ impl Postgres {
         admin.close().await
     }
 }
+
+/// Changes a setting of each function, so that the next `worker migrate` replaces all functions.
+pub const ALTER_EVERY_FUNCTION: &str = "
+    do $$ declare one regprocedure; begin
+        for one in select oid from pg_proc where pronamespace = 'signaling'::regnamespace loop
+            execute format('alter function %s set jit = on', one);
+        end loop;
+    end $$";

@@ -19,7 +19,7 @@ use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-pub use databases::Postgres;
+pub use databases::{ALTER_EVERY_FUNCTION, Postgres};
 pub use pgbouncer::{PgBouncer, pooled_client};
 pub use process::{Finished, Running, Worker, command_without_settings, log_lines, worker_binary};
 pub use rows::{Attempt, Row, channel, peer};

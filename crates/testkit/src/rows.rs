@@ -66,3 +66,13 @@ pub struct Attempt {
     pub evidence: Option<String>,
     pub claimed_by: Option<String>,
 }
+
+impl crate::World {
+    /// The message IDs and SQLSTATEs of the messages that the database refuses to change.
+    pub async fn refused(&self) -> Vec<(i64, Option<String>)> {
+        sqlx::query_as("select message_id, code from signaling.refused order by message_id")
+            .fetch_all(&self.pool)
+            .await
+            .expect("read")
+    }
+}

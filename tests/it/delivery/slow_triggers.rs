@@ -42,14 +42,6 @@ fn start(world: &World) -> Running {
         .start()
 }
 
-/// The message IDs and SQLSTATEs of the refused messages.
-async fn refused(world: &World) -> Vec<(i64, Option<String>)> {
-    sqlx::query_as("select message_id, code from signaling.refused order by message_id")
-        .fetch_all(&world.pool)
-        .await
-        .expect("read")
-}
-
 #[tokio::test]
 async fn a_trigger_that_keeps_one_message_waiting_stops_its_app_for_seconds_only() {
     let world = World::new().await;
@@ -58,7 +50,7 @@ async fn a_trigger_that_keeps_one_message_waiting_stops_its_app_for_seconds_only
     world.insert_many(50).await;
     let mut worker = start(&world);
     world.until_sent(50).await;
-    assert_eq!(refused(&world).await, [(slow, Some("57014".into()))]);
+    assert_eq!(world.refused().await, [(slow, Some("57014".into()))]);
     worker.until_logged("messages_refused").await;
     assert!(world.calls_of("slow").is_empty());
     // The app sends at once while the message is passed over.
@@ -86,7 +78,7 @@ async fn a_fleet_goes_on_beside_a_message_that_waits_in_a_trigger() {
     })
     .await;
     world.until_sent(50).await;
-    assert_eq!(refused(&world).await, [(slow, Some("57014".into()))]);
+    assert_eq!(world.refused().await, [(slow, Some("57014".into()))]);
     drop(workers);
 }
 
@@ -103,7 +95,7 @@ async fn a_message_that_waits_in_a_trigger_is_found_behind_a_pooler() {
         .env("DATABASE_URL", &pooler.url(&world.url))
         .start();
     world.until_sent(20).await;
-    assert_eq!(refused(&world).await, [(slow, Some("57014".into()))]);
+    assert_eq!(world.refused().await, [(slow, Some("57014".into()))]);
     drop(worker);
 }
 
@@ -196,7 +188,7 @@ async fn a_suspended_database_refuses_no_message() {
         signal_backends(&world, "CONT").await;
         world.until_sent(200 * turn).await;
     }
-    assert_eq!(refused(&world).await, []);
+    assert_eq!(world.refused().await, []);
     assert_eq!(worker.logged("messages_refused"), 0);
     drop(worker);
 }
@@ -222,7 +214,7 @@ async fn a_slow_trigger_on_a_slow_database_refuses_no_message() {
                and datname = current_database() and clock_timestamp() - query_start > interval '6 seconds')",
         )
         .await;
-    assert_eq!(refused(&world).await, []);
+    assert_eq!(world.refused().await, []);
     speed_up(&world).await;
     assert_eq!(world.until_final(slow).await.status, "message_sent");
     drop(worker);

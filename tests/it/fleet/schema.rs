@@ -24,15 +24,7 @@ async fn a_worker_sends_while_migrations_replace_every_function() {
     let mut worker = world.worker().start();
     worker.until_logged("worker_started").await;
     for round in 0..5 {
-        world
-            .execute(
-                "do $$ declare one regprocedure; begin
-                     for one in select oid from pg_proc where pronamespace = 'signaling'::regnamespace loop
-                         execute format('alter function %s set jit = on', one);
-                     end loop;
-                 end $$",
-            )
-            .await;
+        world.execute(testkit::ALTER_EVERY_FUNCTION).await;
         world.run(&["migrate"]).await;
         let id = world
             .insert(peer(json!({"payload": format!("round {round}")})))

@@ -165,7 +165,7 @@ fn command(program: impl AsRef<OsStr>, account: Option<(u32, u32)>) -> Command {
 
 /// Runs the server as its later user, which shows whether that user can execute it.
 async fn version(bindir: &Path, account: Option<(u32, u32)>) -> anyhow::Result<String> {
-    // That user may have no access to the present directory.
+    // The server fails to start in a directory that its user can't read.
     let output = command(bindir.join("postgres"), account)
         .arg("--version")
         .current_dir("/")

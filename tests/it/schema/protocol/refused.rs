@@ -98,13 +98,6 @@ const REJECTED: &str =
     "statuses => array['failed'], http_statuses => array[400], request_ids => array['request-1'],
                         errors => array['HTTP 400'], outcomes => array['rejected']";
 
-async fn noted(world: &World) -> Vec<(i64, Option<String>)> {
-    sqlx::query_as("select message_id, code from signaling.refused order by message_id")
-        .fetch_all(&world.pool)
-        .await
-        .expect("noted")
-}
-
 #[tokio::test]
 async fn a_message_that_refuses_any_change_keeps_no_other_from_being_claimed() {
     for refusal in REFUSALS {
@@ -126,7 +119,7 @@ async fn a_message_that_refuses_any_change_keeps_no_other_from_being_claimed() {
         let (claimed, refused, _) = claim_one_by_one(&world).await;
         assert_eq!(claimed.ids(), others, "{refusal}");
         assert_eq!(refused, 1, "{refusal}");
-        assert_eq!(noted(&world).await.len(), 1, "{refusal}");
+        assert_eq!(world.refused().await.len(), 1, "{refusal}");
 
         // Later claims pass over the message, and so does an idle worker's look.
         others = vec![insert(&world, "fine").await];
@@ -146,7 +139,7 @@ async fn a_message_that_refuses_any_change_keeps_no_other_from_being_claimed() {
             .execute("update signaling.refused set retry_at = now()")
             .await;
         assert_eq!(Claim::default().run(&world.pool).await.ids(), [poisoned]);
-        assert!(noted(&world).await.is_empty(), "{refusal}");
+        assert!(world.refused().await.is_empty(), "{refusal}");
     }
 }
 
@@ -168,7 +161,7 @@ async fn a_message_whose_update_is_skipped_takes_a_slot_of_one_claim_only() {
         world.ask(&counted).await
     };
     assert_eq!(refused, 1);
-    assert_eq!(noted(&world).await.len(), 1);
+    assert_eq!(world.refused().await.len(), 1);
     let next_slot_at: OffsetDateTime = lane(&world, "next_slot_at").await;
     assert!(Claim::default().run(&world.pool).await.messages.is_empty());
     let after: OffsetDateTime = lane(&world, "next_slot_at").await;

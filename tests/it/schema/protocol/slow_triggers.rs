@@ -48,13 +48,6 @@ async fn claim_one_by_one(session: &mut PgConnection) -> Result<(Claimed, i32), 
     Ok((Claimed::from_rows(id, &rows), refused))
 }
 
-async fn noted(world: &World) -> Vec<(i64, Option<String>)> {
-    sqlx::query_as("select message_id, code from signaling.refused order by message_id")
-        .fetch_all(&world.pool)
-        .await
-        .expect("noted")
-}
-
 #[tokio::test]
 async fn a_claim_finds_the_message_that_keeps_it_waiting_and_leaves_the_rest() {
     let world = world().await;
@@ -68,7 +61,7 @@ async fn a_claim_finds_the_message_that_keeps_it_waiting_and_leaves_the_rest() {
     let (claimed, refused) = claim_one_by_one(&mut session).await.expect("claimed");
     assert_eq!((claimed.ids(), refused), (vec![first], 1));
     assert_eq!(claimed.lane.slots, 2, "the rest was not looked at");
-    assert_eq!(noted(&world).await, [(slow, Some("57014".into()))]);
+    assert_eq!(world.refused().await, [(slow, Some("57014".into()))]);
     assert_eq!(Claim::default().run(&mut session).await.ids(), [last]);
 
     // Another try comes after all other messages.
@@ -99,7 +92,7 @@ async fn a_lost_message_that_waits_in_a_trigger_keeps_no_other_from_its_end() {
         let mut session = bounded(&world).await;
         let (_, refused) = claim_one_by_one(&mut session).await.expect("claimed");
         assert_eq!(refused, 1, "{table}");
-        assert_eq!(noted(&world).await, [(ids[0], Some("57014".into()))]);
+        assert_eq!(world.refused().await, [(ids[0], Some("57014".into()))]);
         Claim::default().run(&mut session).await;
         assert_eq!(world.row(ids[1]).await.status, "unknown", "{table}");
         assert_eq!(world.row(ids[0]).await.status, "pending", "{table}");
@@ -123,7 +116,7 @@ async fn messages_expire_beside_one_that_waits_in_a_trigger() {
         .await
         .expect("expired");
     assert!(is_found);
-    assert_eq!(noted(&world).await, [(slow, Some("57014".into()))]);
+    assert_eq!(world.refused().await, [(slow, Some("57014".into()))]);
     sqlx::query("select from signaling.expire(array['default'], 'infinity')")
         .execute(&mut session)
         .await
@@ -209,7 +202,7 @@ async fn a_database_whose_own_writes_are_slow_refuses_no_message() {
     let mut session = bounded(&world).await;
     let claimed = claim_one_by_one(&mut session).await;
     assert_eq!(database_error(claimed.expect_err("ended")).0, "57014");
-    assert_eq!(noted(&world).await, []);
+    assert_eq!(world.refused().await, []);
     session.close().await.expect("closed");
 }
 
@@ -247,5 +240,5 @@ async fn a_statement_that_ends_outside_of_the_applications_functions_refuses_no_
         );
         assert_eq!(world.ask::<bool>(&query).await, is_slow, "{code} {context}");
     }
-    assert_eq!(noted(&world).await, []);
+    assert_eq!(world.refused().await, []);
 }

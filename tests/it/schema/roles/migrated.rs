@@ -108,16 +108,7 @@ async fn a_grant_and_a_migration_at_once_both_succeed() {
     let world = World::new().await;
     let role = Role::granted(&world, "worker").await;
     for _ in 0..5 {
-        // Each function differs from the binary's, so all of them are replaced.
-        world
-            .execute(
-                "do $$ declare one regprocedure; begin
-                     for one in select oid from pg_proc where pronamespace = 'signaling'::regnamespace loop
-                         execute format('alter function %s set jit = on', one);
-                     end loop;
-                 end $$",
-            )
-            .await;
+        world.execute(testkit::ALTER_EVERY_FUNCTION).await;
         let mut migrating = world.command(&["migrate"]).start();
         let mut granting: Vec<_> = ["worker", "reader", "operator", "producer"]
             .map(|kind| world.command(&["grant", kind, &role.name]).start())
