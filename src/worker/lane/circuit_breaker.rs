@@ -11,8 +11,8 @@
 //!   the counters of the other workers. If the API accepts none of their messages, the worker holds the lane for all, or
 //!   is *ramping* if the last hold ended less than ten seconds ago. If the API accepts one, the worker is *ramping*, and
 //!   *aside* if its next calls fail, too. An accepted message of its own also leads to *ramping*.
-//! - **aside**: this worker is at fault, and other workers serve the app. It makes one call at a time, the first after three
-//!   seconds, and doubles the pause up to thirty. *Ramping* follows when the API accepts, rejects or throttles a message,
+//! - **aside**: this worker is at fault, and other workers serve the app. It makes one call at a time, the first after a
+//!   second, and doubles the pause up to thirty. *Ramping* follows when the API accepts, rejects or throttles a message,
 //!   or when no other worker serves the app. A worker steps aside at most once in ten seconds.
 //! - **held**: the lane is held for all workers, and sends probes. A claim that finds a hold leads here from each other
 //!   state. *Ramping* follows when the lane is released.
@@ -49,7 +49,9 @@ const LONGEST_REPORT_GAP: Duration = Duration::from_millis(2_500);
 const WIDEN_EVERY: Duration = Duration::from_secs(1);
 /// A number of open calls that no worker reaches.
 const WIDE: usize = 1 << 20;
-const ASIDE_FIRST_PAUSE: Duration = Duration::from_secs(3);
+/// As short as the first pause of a held lane. An outage that ends for all workers at slightly different times may look like
+/// the fault of the last one, which then returns at once.
+const ASIDE_FIRST_PAUSE: Duration = Duration::from_secs(1);
 const ASIDE_LONGEST_PAUSE: Duration = Duration::from_secs(30);
 const BETWEEN_ASIDES: Duration = Duration::from_secs(10);
 
