@@ -1,21 +1,21 @@
 //! Errors as one line of text for people: without row contents, without a repeated cause.
 
-mod application;
-
 use std::error::Error;
+use std::fmt::Write;
 
 use sqlx::postgres::PgDatabaseError;
 
 use crate::advice;
 use crate::sanitize;
 use crate::tls::rejected_certificate;
-use application::{ApplicationError, is_of_schema};
 
 const MAX_ERROR_BYTES: usize = 1_000;
+/// The longest name of a function, with the types of its arguments, that a line shows.
+const MAX_FUNCTION_BYTES: usize = 200;
 
-/// Describes a database error by the server's message and hint. An error that the application's own trigger, function or
-/// constraint causes also shows its SQLSTATE and its place. The detail is left out because it repeats the row. A message
-/// that may repeat a payload is left out.
+/// Describes a database error by the server's message and hint. The detail is left out because it repeats the row. A message
+/// that may repeat a payload is left out, too: the message of an application's trigger or function, and one that quotes a
+/// value. Then the line has the SQLSTATE and the place.
 pub(crate) fn database_error_text(error: &sqlx::Error) -> String {
     let Some(database_error) = error.as_database_error() else {
         return match error {
@@ -25,43 +25,72 @@ pub(crate) fn database_error_text(error: &sqlx::Error) -> String {
         }
         .unwrap_or_else(|| error.to_string());
     };
-    let Some(postgres) = database_error.try_downcast_ref::<PgDatabaseError>() else {
-        return database_error.message().to_owned();
+    let message = database_error.message();
+    let Some(error) = database_error.try_downcast_ref::<PgDatabaseError>() else {
+        return message.to_owned();
     };
-    if postgres.routine() == Some("check_enable_rls") {
-        return row_security_text(postgres);
+    if error.routine() == Some("check_enable_rls") {
+        return row_security_text(error);
     }
-    let message = match postgres.hint() {
-        Some(hint) => format!("{} ({hint})", postgres.message()),
-        None => postgres.message().to_owned(),
-    };
-    let Some(application) = ApplicationError::of(postgres) else {
-        return message;
-    };
-    if application.may_show_payload {
+    let mut facts = format!("SQLSTATE {}", error.code());
+    // Writing into a string does not fail.
+    if let Some(table) = error.table() {
+        let schema = error.schema().unwrap_or_default();
+        write!(facts, ", table {schema}.{table}").ok();
+    }
+    if let Some(constraint) = error.constraint() {
+        write!(facts, ", constraint {constraint}").ok();
+    }
+    // As in `invalid input syntax for type integer: "…"`. 22023 quotes a setting's name.
+    let code = error.code();
+    let quotes_a_value = code.starts_with("22") && code != "22023" && message.contains('"');
+    if let Some(function) = context(error).find_map(function_of_application) {
         format!(
-            "{application} refused it: the server's log has the message ({})",
-            application.facts()
+            "the application's function {function} refused it: the server's log has the message ({facts})"
         )
+    } else if quotes_a_value {
+        format!(
+            "a trigger, a function or a constraint refused it: the server's log has the message ({facts})"
+        )
+    } else if error.table().is_some() || error.constraint().is_some() {
+        format!("{message} ({facts})")
     } else {
-        format!("{message} ({}; {application})", application.facts())
+        error
+            .hint()
+            .map_or_else(|| message.to_owned(), |hint| format!("{message} ({hint})"))
     }
 }
 
-/// A function of the schema has the rights of its owner. Any other statement has those of the session's role.
+/// The context of an error, the innermost call first. A line that is not about a function may quote a statement.
+fn context(error: &PgDatabaseError) -> impl Iterator<Item = &str> {
+    error.r#where().unwrap_or_default().lines()
+}
+
+/// The name of the application's function in a line like `PL/pgSQL function shop.audit() line 3 at RAISE`.
+fn function_of_application(line: &str) -> Option<&str> {
+    let (language, function) = line.split_once(" function ")?;
+    let name = function.split(" line ").next()?;
+    let is_foreign = language.starts_with("PL/") && !name.starts_with("signaling.");
+    is_foreign.then(|| &name[..name.floor_char_boundary(MAX_FUNCTION_BYTES)])
+}
+
+/// A function of the schema has the rights of its owner. Any other statement has those of the session's role. Postgres names
+/// functions in the language SQL without their schema, and the application has none that reads these tables with other rights.
 fn row_security_text(error: &PgDatabaseError) -> String {
-    let message = error.message();
-    if is_of_schema(error) {
-        format!(
-            "{message}: row-level security is forced for the owner of the schema's functions. To do: {}. `worker check` names the tables",
-            advice::FORCED_ROW_SECURITY
+    let of_schema = ["SQL function ", "PL/pgSQL function signaling."];
+    let is_of_schema = context(error).any(|line| of_schema.iter().any(|of| line.starts_with(of)));
+    let (holds, action) = if is_of_schema {
+        (
+            "is forced for the owner of the schema's functions",
+            advice::FORCED_ROW_SECURITY,
         )
     } else {
-        format!(
-            "{message}: row-level security holds for this role. To do: {}. `worker check` names the tables",
-            advice::ROW_SECURITY
-        )
-    }
+        ("holds for this role", advice::ROW_SECURITY)
+    };
+    let message = error.message();
+    format!(
+        "{message}: row-level security {holds}. To do: {action}. `worker check` names the tables"
+    )
 }
 
 /// Describes an error with its causes, in one bounded line. A cause is skipped if the line has the same text already.

@@ -4,13 +4,11 @@
 #[cfg(test)]
 mod tests;
 
-use std::time::{Duration, UNIX_EPOCH};
-
 use crate::config::parse_apps;
 use crate::message::{Name, Payload, Target};
 use crate::outbox::read_json_lines;
 use crate::outcome::{Outcome, classify, describe};
-use crate::signaling::response::{MAX_REASON_CHARS, MAX_REQUEST_ID_CHARS, parse_retry_after};
+use crate::signaling::response::{MAX_REASON_CHARS, MAX_REQUEST_ID_CHARS};
 use crate::signaling::{EchoFilter, Response, ResponseBody};
 use hyper::header::{HeaderMap, HeaderName, HeaderValue};
 
@@ -50,22 +48,6 @@ pub fn answer(data: &[u8]) {
         assert!(status == 200 && is_object, "{call:?}");
     }
     assert_redacted(&describe(&call));
-}
-
-/// The header `Retry-After`, and the response's date after a line break.
-pub fn retry_after(data: &[u8]) {
-    let text = String::from_utf8_lossy(data);
-    let (value, answered_at) = text.split_once('\n').unwrap_or((&text, ""));
-    let answered_at = httpdate::parse_http_date(answered_at).unwrap_or(UNIX_EPOCH);
-    let asked = parse_retry_after(value, Some(answered_at));
-    let trimmed = value.trim();
-    if !trimmed.is_empty() && trimmed.bytes().all(|byte| byte.is_ascii_digit()) {
-        let seconds = trimmed.parse().unwrap_or(u64::MAX);
-        assert_eq!(asked, Some(Duration::from_secs(seconds)));
-    } else if let Some(asked) = asked {
-        let at = httpdate::parse_http_date(trimmed).expect("neither seconds nor a date");
-        assert_eq!(at.duration_since(answered_at).unwrap_or_default(), asked);
-    }
 }
 
 /// A configuration: an error, or apps that are each coherent or an error.

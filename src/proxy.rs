@@ -38,8 +38,6 @@ pub(crate) struct Proxy {
     pub(crate) uri: Uri,
     /// The header `Proxy-Authorization`. It is marked as sensitive, so it does not print.
     pub(crate) authorization: Option<HeaderValue>,
-    /// The variable that names the proxy.
-    pub(crate) variable: &'static str,
 }
 
 /// The proxy of a variable can't be used. The error does not show the value, because it may contain a password. The worker
@@ -91,7 +89,7 @@ impl ProxyVariables {
         if direct.intercept(target).is_none() {
             return Ok(None);
         }
-        parse(variable, value.expose_secret(), target)
+        parse(value.expose_secret(), target)
             .map(Some)
             .map_err(|why| InvalidProxy {
                 variable,
@@ -103,36 +101,30 @@ impl ProxyVariables {
 
 /// Checks a value before the matcher reads it, because the matcher accepts more. If a password has a character that a URL
 /// reserves, the matcher takes a part of the password for the host. It takes port 80 for a port that it can't read.
-fn parse(variable: &'static str, value: &str, target: &Uri) -> Result<Proxy, &'static str> {
+fn parse(value: &str, target: &Uri) -> Result<Proxy, &'static str> {
     let rest = value.split_once("://").map_or(value, |(_, rest)| rest);
     let rest = rest.strip_suffix('/').unwrap_or(rest);
-    if rest.contains(['/', '?', '#', '\\']) {
-        return Err(
-            "it has a path, or a user name or password with a character that has to be percent-encoded",
-        );
-    }
-    let (credentials, address) = rest.rsplit_once('@').unwrap_or(("", rest));
-    if credentials.contains('@') {
-        return Err("its user name or password has an @: write it as %40");
-    }
-    let port = match address.rsplit_once(']') {
-        Some((_, after)) => after.strip_prefix(':'),
-        None => address.split_once(':').map(|(_, port)| port),
-    };
-    if port.is_some_and(|port| !port.parse::<u16>().is_ok_and(|port| port > 0)) {
-        return Err("its port is no number from 1 to 65535");
-    }
+    let address = rest.split_once('@').map_or(rest, |(_, address)| address);
+    let is_port = |port: &str| port.parse::<u16>().is_ok_and(|port| port > 0);
+    // The colons within an IPv6 address come before its bracket.
+    let after_brackets = address.rsplit(']').next().unwrap_or(address);
+    let has_valid_port = after_brackets
+        .split_once(':')
+        .is_none_or(|(_, port)| is_port(port));
+    let is_clear =
+        has_valid_port && !rest.contains(['/', '?', '#', '\\']) && !address.contains('@');
     let proxy = Matcher::builder().all(value).build().intercept(target);
     let proxy = proxy
-        .filter(|proxy| proxy.uri().host().is_some_and(|host| !host.is_empty()))
-        .ok_or("it is no URL of a proxy")?;
+        .filter(|proxy| is_clear && proxy.uri().host().is_some_and(|host| !host.is_empty()))
+        .ok_or(
+            "it is no URL of a proxy, or a character of its password has to be percent-encoded",
+        )?;
     if !matches!(proxy.uri().scheme_str(), Some("http" | "https")) {
         return Err("a SOCKS proxy is not supported, only one that takes HTTP CONNECT");
     }
     Ok(Proxy {
         uri: proxy.uri().clone(),
         authorization: proxy.basic_auth().cloned(),
-        variable,
     })
 }
 
@@ -160,7 +152,7 @@ mod tests {
     fn proxy(given: &[(&str, &str)], target: &str) -> Option<String> {
         let target: Uri = target.parse().expect("a URL");
         let proxy = variables(given).proxy_of(&target).expect("a proxy or none");
-        proxy.map(|proxy| format!("{} {proxy}", proxy.variable))
+        proxy.map(|proxy| proxy.to_string())
     }
 
     #[test]
@@ -168,16 +160,16 @@ mod tests {
         let all = ("ALL_PROXY", "http://all:1");
         let https = ("HTTPS_PROXY", "http://https:2");
         assert_eq!(proxy(&[], API), None);
-        assert_eq!(proxy(&[all], API).expect("all"), "ALL_PROXY http://all:1");
+        assert_eq!(proxy(&[all], API).expect("all"), "http://all:1");
         let found = proxy(&[all, https], API).expect("https");
-        assert_eq!(found, "HTTPS_PROXY http://https:2");
+        assert_eq!(found, "http://https:2");
         let lower = proxy(&[("HTTPS_PROXY", " "), ("https_proxy", "lower:3")], API);
-        assert_eq!(lower.expect("lower"), "https_proxy http://lower:3");
+        assert_eq!(lower.expect("lower"), "http://lower:3");
         let plain = "http://api.test";
         assert_eq!(proxy(&[https], plain), None);
         assert_eq!(proxy(&[("http_proxy", "p:4")], API), None);
         let found = proxy(&[("http_proxy", "p:4")], plain).expect("http");
-        assert_eq!(found, "http_proxy http://p:4");
+        assert_eq!(found, "http://p:4");
     }
 
     #[test]

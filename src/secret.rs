@@ -6,16 +6,12 @@
 
 use std::fmt;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
 
-use parking_lot::Mutex;
 use secrecy::SecretString;
 
 use crate::sanitize;
 
 pub(super) const MAX_SECRET_BYTES: u64 = 16 * 1024;
-/// Without this pause, each call would read the file.
-const REREAD_AFTER: Duration = Duration::from_secs(1);
 
 /// Soft hyphen, zero-width space, joiners, word joiner, byte order mark.
 const INVISIBLE: [char; 6] = [
@@ -69,10 +65,7 @@ pub(crate) fn oddity(value: &str) -> Option<&'static str> {
 
 pub(crate) enum SecretSource {
     Value(SecretString),
-    File {
-        path: PathBuf,
-        last: Mutex<Option<(Instant, SecretString)>>,
-    },
+    File(PathBuf),
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -87,31 +80,15 @@ impl SecretSource {
         Self::Value(SecretString::from(secret.into()))
     }
 
-    pub(crate) fn file(path: impl Into<PathBuf>) -> Self {
-        Self::File {
-            path: path.into(),
-            last: Mutex::new(None),
-        }
-    }
-
-    /// The present secret. A file's content is at most a second old.
+    /// The present secret. A file is read again for each call, so that a new secret counts at once.
     pub(crate) fn read(&self) -> Result<SecretString, SecretError> {
-        let (path, last) = match self {
-            Self::Value(secret) => return Ok(secret.clone()),
-            Self::File { path, last } => (path, last),
-        };
-        let mut last = last.lock();
-        if let Some((read_at, secret)) = &*last
-            && read_at.elapsed() < REREAD_AFTER
-        {
-            return Ok(secret.clone());
+        match self {
+            Self::Value(secret) => Ok(secret.clone()),
+            Self::File(path) => read_file(path).map_err(|why| SecretError {
+                path: path.clone(),
+                why,
+            }),
         }
-        let secret = read_file(path).map_err(|why| SecretError {
-            path: path.clone(),
-            why,
-        })?;
-        *last = Some((Instant::now(), secret.clone()));
-        Ok(secret)
     }
 }
 
@@ -131,7 +108,7 @@ impl fmt::Debug for SecretSource {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Value(_) => f.write_str("***"),
-            Self::File { path, .. } => write!(f, "*** in {}", path.display()),
+            Self::File(path) => write!(f, "*** in {}", path.display()),
         }
     }
 }
@@ -187,7 +164,9 @@ mod tests {
     fn a_file_is_read_without_the_white_space_around_its_secret() {
         let file = tempfile::NamedTempFile::new().expect("a file");
         fs::write(file.path(), "hush\n").expect("written");
-        let secret = SecretSource::file(file.path()).read().expect("a secret");
+        let secret = SecretSource::File(file.path().into())
+            .read()
+            .expect("a secret");
         assert_eq!(secret.expose_secret(), "hush");
     }
 
@@ -195,7 +174,9 @@ mod tests {
     fn a_file_that_can_not_be_a_secret_is_an_error() {
         let file = tempfile::NamedTempFile::new().expect("a file");
         let error = |path: &Path| {
-            let error = SecretSource::file(path).read().expect_err("an error");
+            let error = SecretSource::File(path.into())
+                .read()
+                .expect_err("an error");
             error.to_string()
         };
         for (text, why) in [

@@ -3,11 +3,9 @@
 
 mod base_url;
 mod client;
-mod connection_age;
 mod connection_pool;
 mod credentials;
 mod echo_filter;
-mod host_choice;
 mod hosts;
 mod request;
 pub(crate) mod response;

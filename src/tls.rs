@@ -6,7 +6,6 @@ use std::path::{Path, PathBuf};
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use rustls::{CertificateError, ClientConfig, RootCertStore};
-use time::OffsetDateTime;
 
 use crate::sanitize::read_file;
 
@@ -54,37 +53,18 @@ pub(crate) fn rejected_certificate(
     error: &(dyn Error + 'static),
     trusted_in: &str,
 ) -> Option<String> {
-    let rustls::Error::InvalidCertificate(why) = rustls_error(error)? else {
-        return None;
-    };
-    Some(match why {
+    match rustls_error(error)? {
         // A CA that was made anew under the same name leads to a bad signature.
-        CertificateError::UnknownIssuer | CertificateError::BadSignature => format!(
+        rustls::Error::InvalidCertificate(
+            CertificateError::UnknownIssuer | CertificateError::BadSignature,
+        ) => Some(format!(
             "its certificate is signed by no CA that is trusted here: name the file with the CA's certificate in {trusted_in}"
-        ),
-        CertificateError::NotValidForNameContext {
-            expected,
-            presented,
-        } => {
-            let names: Vec<_> = presented.iter().map(|name| host_of(name)).collect();
-            let names = names.join(", ");
-            format!(
-                "its certificate is for {names}, not for {}",
-                expected.to_str()
-            )
+        )),
+        rustls::Error::InvalidCertificate(why) => {
+            Some(format!("its certificate is not accepted: {why}"))
         }
-        CertificateError::ExpiredContext { not_after, .. } => {
-            format!(
-                "its certificate has expired on {}",
-                day(not_after.as_secs())
-            )
-        }
-        CertificateError::NotValidYetContext { not_before, .. } => format!(
-            "its certificate is not valid yet: it begins on {}",
-            day(not_before.as_secs())
-        ),
-        _ => return None,
-    })
+        _ => None,
+    }
 }
 
 /// The error of rustls within [`std::io::Error`]s, which do not show it as their `source`.
@@ -94,67 +74,31 @@ fn rustls_error<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a rustls::Erro
         if let Some(found) = error.downcast_ref() {
             return Some(found);
         }
-        error = error.downcast_ref::<std::io::Error>()?.get_ref()?;
+        let io_error = error.downcast_ref::<std::io::Error>();
+        error = match io_error.and_then(std::io::Error::get_ref) {
+            Some(inner) => inner,
+            None => error.source()?,
+        };
     }
-}
-
-/// The host in a name of a certificate like `DnsName("example.com")`.
-fn host_of(name: &str) -> &str {
-    let host = name.split_once('(').map_or(name, |(_, host)| host);
-    host.trim_end_matches(')').trim_matches('"')
-}
-
-fn day(unix_time_s: u64) -> String {
-    i64::try_from(unix_time_s)
-        .ok()
-        .and_then(|seconds| OffsetDateTime::from_unix_timestamp(seconds).ok())
-        .map_or_else(|| "an unknown day".into(), |time| time.date().to_string())
 }
 
 #[cfg(test)]
 mod tests {
     use std::io;
-    use std::time::Duration;
-
-    use rustls::pki_types::UnixTime;
 
     use super::*;
 
-    /// The text for an error in the wrapping of hyper-rustls.
-    fn text(why: CertificateError) -> Option<String> {
-        let inner = io::Error::new(io::ErrorKind::InvalidData, rustls::Error::from(why));
-        rejected_certificate(&io::Error::other(inner), "CA_FILE")
-    }
-
     #[test]
-    fn a_rejection_names_the_action() {
-        let second = |seconds| UnixTime::since_unix_epoch(Duration::from_secs(seconds));
-        let unknown = text(CertificateError::UnknownIssuer).unwrap();
-        assert!(unknown.ends_with("in CA_FILE"), "{unknown}");
-        let name = CertificateError::NotValidForNameContext {
-            expected: "db.example".try_into().unwrap(),
-            presented: vec![
-                "DnsName(\"a.example\")".into(),
-                "IpAddress(10.0.0.1)".into(),
-            ],
-        };
-        assert_eq!(
-            text(name).unwrap(),
-            "its certificate is for a.example, 10.0.0.1, not for db.example"
-        );
-        let expired = CertificateError::ExpiredContext {
-            time: second(2_000_000_000),
-            not_after: second(1_000_000_000),
-        };
-        assert_eq!(
-            text(expired).unwrap(),
-            "its certificate has expired on 2001-09-09"
-        );
-    }
-
-    #[test]
-    fn other_failures_keep_their_own_text() {
-        assert_eq!(text(CertificateError::BadEncoding), None);
+    fn a_rejected_certificate_is_found_within_other_errors() {
+        for (why, text) in [
+            (CertificateError::UnknownIssuer, "in CA_FILE"),
+            (CertificateError::Expired, "expired"),
+        ] {
+            let inner = io::Error::new(io::ErrorKind::InvalidData, rustls::Error::from(why));
+            let wrapped = anyhow::Error::new(io::Error::other(inner)).context("no connection");
+            let text_of = rejected_certificate(wrapped.as_ref(), "CA_FILE").expect("a reason");
+            assert!(text_of.contains(text), "{text_of}");
+        }
         let refused = io::Error::from(io::ErrorKind::ConnectionRefused);
         assert_eq!(rejected_certificate(&refused, "CA_FILE"), None);
     }

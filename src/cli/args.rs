@@ -41,7 +41,7 @@ impl DatabaseArgs {
             .and_then(secret::given_path);
         match (url, file) {
             (Some(url), None) => Ok(DatabaseSource::from(&SecretString::from(url.to_owned()))),
-            (None, Some(file)) => Ok(DatabaseSource::Url(SecretSource::file(file))),
+            (None, Some(file)) => Ok(DatabaseSource::Url(SecretSource::File(file.into()))),
             (Some(_), Some(_)) => Err(UsageError(
                 "the database is given twice: keep one of DATABASE_URL and DATABASE_URL_FILE".into(),
             )

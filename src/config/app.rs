@@ -253,7 +253,7 @@ fn secret(
         }
         (Some(value), None) if is_impossible(&value) => Err(AppError::Impossible(name)),
         (Some(value), None) => Ok(Some(SecretSource::value(value))),
-        (None, Some(file)) => Ok(Some(SecretSource::file(file))),
+        (None, Some(file)) => Ok(Some(SecretSource::File(file))),
         (None, None) => Ok(None),
     }
 }

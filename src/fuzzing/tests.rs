@@ -130,11 +130,6 @@ fn any_answer_is_bounded_and_only_a_200_with_a_readable_body_is_a_success() {
 }
 
 #[test]
-fn any_retry_after_is_seconds_or_a_date_or_nothing() {
-    run("retry_after", super::retry_after);
-}
-
-#[test]
 fn any_configuration_is_coherent_or_refused_without_a_secret_in_the_words() {
     run("config_file", super::config_file);
 }

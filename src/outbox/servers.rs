@@ -70,7 +70,7 @@ impl DatabaseSource {
     fn advice(&self, parameters: &Parameters) -> String {
         let file = match (self, &parameters.password) {
             (_, None) => passfile::path(parameters.passfile.as_deref()),
-            (Self::Url(SecretSource::File { path, .. }), _) => path.clone(),
+            (Self::Url(SecretSource::File(path)), _) => path.clone(),
             (Self::Url(SecretSource::Value(_)) | Self::Environment, _) => {
                 return "start the worker again with the right one; with DATABASE_URL_FILE or PGPASSFILE, it would need no restart".into();
             }

@@ -10,16 +10,14 @@ use hyper::Request;
 use hyper::body::{Bytes, Incoming};
 use hyper::client::conn::http1::SendRequest;
 use hyper::header::{CONTENT_TYPE, HOST, USER_AGENT};
-use tokio::sync::watch;
+use parking_lot::Mutex;
 use tokio::time::{Instant, timeout_at};
 
-use super::connection_age::announced_timeout;
 use super::connection_pool::{Connection, ConnectionPool};
-use super::host_choice::HostChoice;
+use super::hosts::Hosts;
 use super::request::path_and_body;
 use super::response::MAX_BODY_BYTES;
 use super::{BaseUrl, CallFailure, CredentialError, Credentials, EchoFilter, Response};
-use crate::connector::https_connector;
 use crate::error_text::error_chain_text;
 use crate::message::Message;
 use crate::pace::SendPermit;
@@ -57,24 +55,21 @@ pub(crate) enum InvalidClient {
 pub(crate) struct Client {
     pub(crate) settings: Arc<ClientSettings>,
     pub(super) pools: Vec<Arc<ConnectionPool>>,
-    /// Wakes the attempts that wait for a connection when another host serves.
-    pub(super) choice: watch::Sender<HostChoice>,
-    /// The worker moves several times a second between hosts that all fail now and then.
+    pub(super) hosts: Mutex<Hosts>,
     pub(super) log_throttle: LogThrottle,
 }
 
 impl Client {
     pub(crate) fn new(settings: ClientSettings) -> Result<Arc<Self>, InvalidClient> {
-        let tls = tls_config(settings.ca_file.as_deref())?;
-        let connector = https_connector(tls, settings.proxies.clone(), settings.connect_timeout);
+        let tls = Arc::new(tls_config(settings.ca_file.as_deref())?);
         let settings = Arc::new(settings);
         let hosts = settings.base_urls.len();
         let pools = (0..hosts)
-            .map(|index| ConnectionPool::new(index, connector.clone(), Arc::clone(&settings)));
+            .map(|index| ConnectionPool::new(index, Arc::clone(&tls), Arc::clone(&settings)));
         Ok(Arc::new(Self {
             pools: pools.collect::<Result<_, _>>()?,
             settings,
-            choice: watch::Sender::new(HostChoice::new(hosts)),
+            hosts: Mutex::new(Hosts::new(hosts)),
             log_throttle: LogThrottle::default(),
         }))
     }
@@ -95,8 +90,7 @@ impl Client {
             credentials,
             ..
         } = &*self.settings;
-        let (path, body) = path_and_body(app_id, message)
-            .map_err(|_| CredentialError::NotAHeader("message as JSON"))?;
+        let (path, body) = path_and_body(app_id, message);
         let authentication = credentials.authenticate(&message.sender)?;
         let echo_filter = EchoFilter::new(message.payload.clone(), authentication.secrets);
         // The request has no scheme and no host before its path, as a server expects it, so HTTP/1.1 needs the header `Host`.
@@ -124,13 +118,13 @@ impl Client {
     pub(crate) async fn send(
         &self,
         _permit: SendPermit,
-        mut connection: Connection,
+        connection: Connection,
         request: SignedRequest,
     ) -> Result<Response, CallFailure> {
-        let (host, trial) = (connection.pool.index, connection.trial.take());
-        let call = exchange(connection, request, self.settings.request_timeout).await;
-        self.observe(host, trial, &call);
-        call
+        let (host, is_trial) = (connection.pool.index, connection.is_trial);
+        let response = exchange(connection, request, self.settings.request_timeout).await?;
+        self.observe(host, is_trial, &response);
+        Ok(response)
     }
 }
 
@@ -169,7 +163,7 @@ async fn exchange(
         Err(_) => Err("its body did not come in time"),
     };
     if body.is_ok() {
-        connection.reuse(announced_timeout(&head.headers)).await;
+        connection.reuse().await;
     }
     let body = body.as_deref().map_err(|why| *why);
     let status = head.status.as_u16();

@@ -13,20 +13,23 @@ use hyper::body::Bytes;
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper_rustls::HttpsConnector;
 use parking_lot::Mutex;
+use rustls::ClientConfig;
 use tower::Service;
 
-use super::connection_age::ConnectionAge;
-use super::hosts::Trial;
 use super::{BaseUrl, CallFailure, ClientSettings};
-use crate::connector::{Connector, ProxyError};
+use crate::connector::{Connector, ProxyError, https_connector};
 use crate::error_text::{connection_error_text, error_chain_text};
 use crate::pace::HORIZON;
 use crate::proxy::{InvalidProxy, Proxy};
+use crate::retry::shortened_at_random;
 
+/// The worker does not reuse a connection after this time without a call. It is shorter than the usual idle timeouts of
+/// servers and gateways. Otherwise a server might close the connection under a request.
+const MAX_IDLE: Duration = Duration::from_secs(4);
+/// A failed call on a connection that was idle for this time may mean that a firewall drops idle connections.
+const SUSPICIOUS_IDLE: Duration = Duration::from_secs(1);
 /// The worker drops a connection that is not ready again so long after its response.
 const REUSE_WITHIN: Duration = Duration::from_millis(100);
-/// How long a failure to connect excludes a host as the alternative to a host that answers 502 to 504.
-const FAILURE_MEMORY: Duration = Duration::from_secs(30);
 /// The least time before its slot at which an attempt asks for a connection.
 const MIN_LEAD: Duration = Duration::from_millis(5);
 
@@ -51,14 +54,15 @@ struct State {
     idle: VecDeque<HttpConnection>,
     /// A moving average of the time that a connection takes.
     connect_time: Option<Duration>,
-    /// When the last connection failed, if none was made since.
-    failed_at: Option<Instant>,
 }
 
 #[derive(Debug)]
 pub(super) struct HttpConnection {
     pub(super) sender: SendRequest<Full<Bytes>>,
-    age: ConnectionAge,
+    /// Without an end, calls would go to an address that the name service no longer returns.
+    retires_at: Instant,
+    /// When the connection was made, or its last response was read.
+    last_used: Instant,
 }
 
 /// A connection that is ready for a request.
@@ -66,22 +70,23 @@ pub(super) struct HttpConnection {
 pub(crate) struct Connection {
     pub(super) http: HttpConnection,
     pub(crate) pool: Arc<ConnectionPool>,
-    /// Present if the attempt finds out whether the first host can serve again.
-    pub(super) trial: Option<Trial>,
+    /// True if the call finds out whether an avoided host works again.
+    pub(super) is_trial: bool,
 }
 
 impl ConnectionPool {
     pub(super) fn new(
         index: usize,
-        connector: HttpsConnector<Connector>,
+        tls: Arc<ClientConfig>,
         settings: Arc<ClientSettings>,
     ) -> Result<Arc<Self>, InvalidProxy> {
         let base_url = settings.base_urls[index].clone();
+        let proxy = settings.proxies.proxy_of(base_url.uri())?;
         Ok(Arc::new(Self {
             index,
-            proxy: settings.proxies.proxy_of(base_url.uri())?,
+            connector: https_connector(tls, proxy.clone(), settings.connect_timeout),
+            proxy,
             base_url,
-            connector,
             settings,
             state: Mutex::default(),
         }))
@@ -102,13 +107,8 @@ impl ConnectionPool {
         Ok(Connection {
             http,
             pool: Arc::clone(self),
-            trial: None,
+            is_trial: false,
         })
-    }
-
-    pub(super) fn lately_failed(&self) -> bool {
-        let failed_at = self.state.lock().failed_at;
-        failed_at.is_some_and(|failed_at| failed_at.elapsed() < FAILURE_MEMORY)
     }
 
     fn take_idle(&self) -> Option<HttpConnection> {
@@ -131,11 +131,10 @@ impl ConnectionPool {
             let timeout = humantime::format_duration(timeout);
             Err(format!("no connection{} within {timeout}", self.through()))
         });
-        let now = Instant::now();
-        let mut state = self.state.lock();
-        state.failed_at = connected.is_err().then_some(now);
         let sender = connected?;
+        let now = Instant::now();
         let took = now - started;
+        let mut state = self.state.lock();
         state.connect_time = Some(
             state
                 .connect_time
@@ -143,7 +142,8 @@ impl ConnectionPool {
         );
         Ok(HttpConnection {
             sender,
-            age: ConnectionAge::new(now, self.settings.connection_max_age),
+            retires_at: now + shortened_at_random(self.settings.connection_max_age),
+            last_used: now,
         })
     }
 
@@ -190,10 +190,9 @@ impl Connection {
         }
     }
 
-    /// Puts the connection back as soon as it is ready after its response. `keep_alive` is the idle timeout that the server
-    /// announced.
-    pub(super) async fn reuse(mut self, keep_alive: Option<Duration>) {
-        self.http.age.used(Instant::now(), keep_alive);
+    /// Puts the connection back as soon as it is ready after its response.
+    pub(super) async fn reuse(mut self) {
+        self.http.last_used = Instant::now();
         if let Ok(Ok(())) = tokio::time::timeout(REUSE_WITHIN, self.http.sender.ready()).await {
             self.put_back();
         }
@@ -203,15 +202,17 @@ impl Connection {
     /// load balancer may have dropped idle connections silently. Each of them would cost another call its timeout, so
     /// this drops all connections that were idle before the call.
     pub(super) fn failed(self, call_start: Instant) {
-        if self.http.age.was_idle(call_start) {
+        if call_start.saturating_duration_since(self.http.last_used) >= SUSPICIOUS_IDLE {
             let mut state = self.pool.state.lock();
-            state.idle.retain(|idle| idle.age.used_since(call_start));
+            state.idle.retain(|idle| idle.last_used > call_start);
         }
     }
 }
 
 impl HttpConnection {
     fn is_reusable(&self, now: Instant) -> bool {
-        self.sender.is_ready() && self.age.allows_reuse(now)
+        self.sender.is_ready()
+            && now < self.retires_at
+            && now.saturating_duration_since(self.last_used) < MAX_IDLE
     }
 }

@@ -1,15 +1,22 @@
-//! Chooses the host of each call: the host that serves, or the first one on trial. [`HostChoice`] decides.
+//! Chooses the host of each call: the first of the list that works.
+//!
+//! The worker avoids a host for 20 s after the host can't be connected, or answers 502 to 504 three times in a row. Then one
+//! attempt tries the host. The host works again if it answers anything but 502 to 504; otherwise the worker avoids it for
+//! another 20 s. If no host works, attempts try the host that the worker has avoided for the longest time.
 
-use std::fmt::Display;
-use std::sync::Arc;
+use std::ops::RangeInclusive;
 use std::time::{Duration, Instant};
 
 use super::connection_pool::{Connection, ConnectionPool};
-use super::host_choice::{Change, HostChoice};
 use super::{CallFailure, Client, Response};
 use crate::proxy::Proxy;
 
-const TRIAL_CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
+/// The responses of a gateway that has reached no working server.
+const GATEWAY_FAILURES: RangeInclusive<u16> = 502..=504;
+/// One or two gateway failures in a row also come from a host that restarts a server.
+const MAX_GATEWAY_FAILURES: u32 = 3;
+/// A trial of a host that fails costs its message an attempt.
+const AVOID_FOR: Duration = Duration::from_secs(20);
 
 /// The result of a connection to one host.
 #[derive(Debug)]
@@ -20,95 +27,123 @@ pub(crate) struct TriedHost {
     pub(crate) connected: Result<Duration, CallFailure>,
 }
 
+#[derive(Debug, Clone, Default)]
+struct Host {
+    /// Gateway failures in a row.
+    gateway_failures: u32,
+    /// None if the host works.
+    avoided_until: Option<Instant>,
+    /// Behind a firewall that drops packets, a connection holds up its attempt for the connect timeout. So the worker tries
+    /// such a host last.
+    is_unreachable: bool,
+}
+
+/// The state of each host: pure functions of given times.
+#[derive(Debug)]
+pub(super) struct Hosts(Vec<Host>);
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Change {
+    None,
+    Avoided,
+    Restored,
+}
+
+impl Hosts {
+    pub(super) fn new(count: usize) -> Self {
+        Self(vec![Host::default(); count])
+    }
+
+    /// The order in which an attempt tries the hosts.
+    pub(super) fn order(&self, now: Instant) -> Vec<usize> {
+        let mut order: Vec<_> = (0..self.0.len()).collect();
+        order.sort_by_key(|index| {
+            let host = &self.0[*index];
+            let avoided_until = host.avoided_until.filter(|until| now < *until);
+            (
+                avoided_until.is_some() && host.is_unreachable,
+                avoided_until,
+            )
+        });
+        order
+    }
+
+    /// True if this attempt finds out whether an avoided host works again. Other attempts go on to avoid the host.
+    fn begin_trial(&mut self, index: usize, now: Instant) -> bool {
+        let avoided_until = &mut self.0[index].avoided_until;
+        *avoided_until = avoided_until.map(|_| now + AVOID_FOR);
+        avoided_until.is_some()
+    }
+
+    fn avoid(&mut self, index: usize, is_unreachable: bool, now: Instant) -> Change {
+        if self.0.len() == 1 {
+            return Change::None;
+        }
+        let host = &mut self.0[index];
+        host.is_unreachable = is_unreachable;
+        match host.avoided_until.replace(now + AVOID_FOR) {
+            None => Change::Avoided,
+            Some(_) => Change::None,
+        }
+    }
+
+    /// A host answered with this status. The late response of a call from before the host was avoided does not restore it.
+    fn responded(&mut self, index: usize, is_trial: bool, status: u16, now: Instant) -> Change {
+        let host = &mut self.0[index];
+        if GATEWAY_FAILURES.contains(&status) {
+            host.gateway_failures = host.gateway_failures.saturating_add(1);
+            if is_trial || host.gateway_failures >= MAX_GATEWAY_FAILURES {
+                return self.avoid(index, false, now);
+            }
+            return Change::None;
+        }
+        host.gateway_failures = 0;
+        if is_trial && host.avoided_until.take().is_some() {
+            return Change::Restored;
+        }
+        Change::None
+    }
+}
+
 impl Client {
     /// The host that the worker calls at present.
     pub(crate) fn serving(&self) -> &ConnectionPool {
-        &self.pools[self.choice.borrow().serving()]
+        &self.pools[self.hosts.lock().order(Instant::now())[0]]
     }
 
-    /// A connection that is ready: to the first host if it is on trial, else to the host that serves, else to the next one
-    /// that can be connected.
+    /// A connection that is ready, to the first host in order that can be connected.
     ///
     /// # Errors
     /// [`CallFailure::NotSent`] if no host can be connected in time.
-    pub(crate) async fn connection(self: &Arc<Self>) -> Result<Connection, CallFailure> {
-        if let Some(connection) = self.trial_connection().await {
-            return Ok(connection);
-        }
-        let mut untried: Vec<usize> = (0..self.pools.len()).collect();
+    pub(crate) async fn connection(&self) -> Result<Connection, CallFailure> {
+        let order = self.hosts.lock().order(Instant::now());
         let mut first_failure = None;
-        while !untried.is_empty() {
-            let serving = self.choice.borrow().serving();
-            let next = untried.iter().position(|index| *index >= serving);
-            let index = untried.remove(next.unwrap_or(0));
-            let connected = tokio::select! {
-                biased;
-                connected = self.pools[index].get() => connected,
-                // Another attempt has found that the host can't be connected. Otherwise each attempt that waits for this
-                // host would wait for a timeout of its own.
-                () = self.until_other_serves([index, serving]) => continue,
-            };
-            match connected {
+        for index in order {
+            let is_trial = self.hosts.lock().begin_trial(index, Instant::now());
+            match self.pools[index].get().await {
                 Ok(connection) => {
-                    if let Some(failure) = &first_failure {
-                        self.step(failure, |choice| {
-                            choice.connected_elsewhere(serving, index, Instant::now())
-                        });
-                    }
-                    return Ok(connection);
+                    return Ok(Connection {
+                        is_trial,
+                        ..connection
+                    });
                 }
                 Err(failure) => {
+                    let change = self.hosts.lock().avoid(index, true, Instant::now());
+                    self.log(change, index, &failure.to_string());
                     first_failure.get_or_insert(failure);
                 }
             }
         }
-        Err(first_failure.unwrap_or_else(|| {
-            CallFailure::NotSent("the worker left each host while it connected it".into())
-        }))
+        Err(first_failure.unwrap_or_else(|| CallFailure::NotSent("no host is configured".into())))
     }
 
-    /// A connection to the first host, for the one attempt that finds out whether that host serves again.
-    async fn trial_connection(self: &Arc<Self>) -> Option<Connection> {
-        if !self.update(|choice| choice.take_trial(Instant::now())) {
-            return None;
-        }
-        let trial = Trial(Arc::clone(self));
-        // Behind a firewall that drops packets, the attempt would miss its slot by the connect timeout.
-        let connected = tokio::time::timeout(TRIAL_CONNECT_TIMEOUT, self.pools[0].get()).await;
-        let Ok(Ok(mut connection)) = connected else {
-            self.update(|choice| choice.trial_unconnected(Instant::now()));
-            return None;
-        };
-        connection.trial = Some(trial);
-        Some(connection)
-    }
-
-    async fn until_other_serves(&self, hosts: [usize; 2]) {
-        let mut choices = self.choice.subscribe();
-        // The sender is `self`, so the wait can't fail.
-        let other_serves = |choice: &HostChoice| !hosts.contains(&choice.serving());
-        choices.wait_for(other_serves).await.ok();
-    }
-
-    /// Takes in how a call ended.
-    pub(super) fn observe(
-        &self,
-        host: usize,
-        trial: Option<Trial>,
-        call: &Result<Response, CallFailure>,
-    ) {
-        let now = Instant::now();
-        let status = call.as_ref().ok().map(|response| response.status);
-        let why = status.map_or_else(String::new, |status| format!("it answered HTTP {status}"));
-        match (trial, status) {
-            (Some(_), _) => self.step(&why, |choice| choice.trial_ended(status, now)),
-            (None, Some(status)) => self.step(&why, |choice| {
-                let failed_to_connect = |other: usize| self.pools[other].lately_failed();
-                choice.responded(host, status, now, failed_to_connect)
-            }),
-            // Without a response, either the host or the API behind it may be slow.
-            (None, None) => {}
-        }
+    /// Takes in a response. Without a response, either the host or the API behind it may be slow.
+    pub(super) fn observe(&self, host: usize, is_trial: bool, response: &Response) {
+        let status = response.status;
+        let mut hosts = self.hosts.lock();
+        let change = hosts.responded(host, is_trial, status, Instant::now());
+        drop(hosts);
+        self.log(change, host, &format!("it answered HTTP {status}"));
     }
 
     /// Connects each host in the order of the list, and measures the time.
@@ -129,158 +164,105 @@ impl Client {
         tried
     }
 
-    /// Changes the choice without waking attempts that wait for a connection.
-    fn update<T>(&self, change: impl FnOnce(&mut HostChoice) -> T) -> T {
-        let mut changed = None;
-        self.choice.send_if_modified(|choice| {
-            changed = Some(change(choice));
-            false
-        });
-        changed.expect("send_if_modified calls its closure")
-    }
-
-    /// Changes the choice, logs another host, and wakes the attempts that wait for a connection to the host before.
-    fn step(&self, why: &dyn Display, step: impl FnOnce(&mut HostChoice) -> Change) {
-        let mut change = Change::None;
-        self.choice.send_if_modified(|choice| {
-            change = step(choice);
-            change != Change::None
-        });
-        match change {
-            Change::None => {}
-            Change::Moved { from, to } => {
-                if let Some(suppressed) = self.log_throttle.admit() {
-                    tracing::warn!(
-                        event = "host_changed",
-                        app_id = self.settings.app_id,
-                        from = %self.pools[from].base_url,
-                        to = %self.pools[to].base_url,
-                        %why,
-                        suppressed,
-                        "calling another host of the API"
-                    );
-                }
-            }
-            Change::Returned => tracing::info!(
-                event = "host_restored",
-                app_id = self.settings.app_id,
-                to = %self.pools[0].base_url,
-                "calling the first host of the API again"
-            ),
+    fn log(&self, change: Change, host: usize, why: &str) {
+        if change == Change::None {
+            return;
         }
-    }
-}
-
-/// The right to make the one attempt that tries the first host. If the attempt ends before its call, the next attempt gets
-/// the right.
-#[derive(Debug)]
-pub(super) struct Trial(Arc<Client>);
-
-impl Drop for Trial {
-    fn drop(&mut self) {
-        let next_attempt = Duration::ZERO;
-        self.0
-            .update(|choice| choice.trial_unused(next_attempt, Instant::now()));
+        // Hosts that fail now and then may change several times a second.
+        let Some(suppressed) = self.log_throttle.admit() else {
+            return;
+        };
+        let app_id = &self.settings.app_id;
+        let base_url = &self.pools[host].base_url;
+        if change == Change::Restored {
+            tracing::info!(
+                event = "host_restored",
+                app_id,
+                to = %base_url,
+                suppressed,
+                "calling a host of the API again"
+            );
+        } else {
+            tracing::warn!(
+                event = "host_changed",
+                app_id,
+                from = %base_url,
+                to = %self.serving().base_url,
+                why,
+                suppressed,
+                "calling another host of the API"
+            );
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use hyper::HeaderMap;
-    use tokio::net::TcpListener;
-
     use super::*;
-    use crate::proxy::ProxyVariables;
-    use crate::secret::SecretSource;
-    use crate::signaling::{BaseUrl, ClientSettings, Credentials, EchoFilter};
 
-    const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+    const NONE: Change = Change::None;
 
-    fn client(urls: &[String]) -> Arc<Client> {
-        let secret = || SecretSource::value("hush".to_owned());
-        let settings = ClientSettings {
-            base_urls: BaseUrl::parse_list(&urls.join(",")).expect("URLs"),
-            ca_file: None,
-            app_id: "id".into(),
-            credentials: Credentials::Basic {
-                key: secret(),
-                secret: secret(),
-            },
-            proxies: ProxyVariables::default(),
-            connect_timeout: CONNECT_TIMEOUT,
-            connection_max_age: CONNECT_TIMEOUT,
-            request_timeout: CONNECT_TIMEOUT,
-            max_idle_connections: 8,
-        };
-        Client::new(settings).expect("a client")
+    fn respond(hosts: &mut Hosts, index: usize, statuses: &[u16], now: Instant) -> Change {
+        let respond = |status: &u16| hosts.responded(index, false, *status, now);
+        statuses.iter().map(respond).last().expect("a response")
     }
 
-    /// A host that accepts connections and never answers, so that a TLS handshake with it hangs.
-    async fn listener() -> (TcpListener, String) {
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("bound");
-        let address = listener.local_addr().expect("an address").to_string();
-        (listener, address)
+    #[test]
+    fn a_host_is_avoided_after_502_to_504_three_times_in_a_row() {
+        let (mut hosts, now) = (Hosts::new(2), Instant::now());
+        for other in [200, 400, 401, 404, 429, 500, 501, 505] {
+            let change = respond(&mut hosts, 0, &[502, 504, other, 503, other], now);
+            assert_eq!((change, hosts.order(now)[0]), (NONE, 0), "{other}");
+        }
+        assert_eq!(
+            respond(&mut hosts, 0, &[502, 503, 504], now),
+            Change::Avoided
+        );
+        assert_eq!(hosts.order(now), [1, 0]);
+        assert_eq!(respond(&mut hosts, 0, &[502, 200], now), NONE, "late");
+        assert_eq!(hosts.order(now), [1, 0]);
     }
 
-    fn response(status: u16) -> Response {
-        Response::read(status, &HeaderMap::new(), Ok(b""), &EchoFilter::default())
+    #[test]
+    fn one_attempt_tries_an_avoided_host_until_it_answers() {
+        for (status, change, first) in [
+            (200, Change::Restored, 0),
+            (401, Change::Restored, 0),
+            (500, Change::Restored, 0),
+            (503, NONE, 1),
+        ] {
+            let (mut hosts, now) = (Hosts::new(2), Instant::now());
+            assert!(!hosts.begin_trial(0, now), "the host works");
+            assert_eq!(hosts.avoid(0, true, now), Change::Avoided);
+            let later = now + AVOID_FOR;
+            assert_eq!(hosts.order(later), [0, 1]);
+            assert!(hosts.begin_trial(0, later));
+            assert_eq!(hosts.order(later), [1, 0], "a trial is under way");
+            assert_eq!(hosts.responded(0, true, status, later), change, "{status}");
+            assert_eq!(hosts.order(later)[0], first, "{status}");
+        }
     }
 
-    #[tokio::test]
-    async fn an_unreachable_alternative_holds_up_attempts_once() {
-        let ((_alive, alive), (_dead, dead)) = (listener().await, listener().await);
-        let client = client(&[format!("http://{alive}"), format!("https://{dead}")]);
-        let fail = || {
-            for _ in 0..3 {
-                client.observe(0, None, &Ok(response(502)));
-            }
-        };
-        fail();
-        assert_eq!(client.serving().index, 1);
-        let connection = client.connection().await.expect("a connection");
-        assert_eq!((connection.pool.index, client.serving().index), (0, 0));
-        fail();
-        assert_eq!(client.serving().index, 0);
+    #[test]
+    fn where_no_host_works_attempts_take_turns_and_unreachable_hosts_are_last() {
+        let (mut hosts, mut now) = (Hosts::new(3), Instant::now());
+        for (index, is_unreachable) in [(2, true), (1, false), (0, false)] {
+            now += Duration::from_secs(1);
+            hosts.avoid(index, is_unreachable, now);
+        }
+        for expected in [[1, 0, 2], [0, 1, 2], [1, 0, 2]] {
+            now += Duration::from_secs(1);
+            let order = hosts.order(now);
+            assert_eq!(order, expected);
+            assert!(hosts.begin_trial(order[0], now));
+        }
     }
 
-    #[tokio::test]
-    async fn attempts_that_wait_for_a_dead_host_go_on_when_the_first_of_them_does() {
-        let ((_dead, dead), (_alive, alive)) = (listener().await, listener().await);
-        let client = client(&[format!("https://{dead}"), format!("http://{alive}")]);
-        let begun = Instant::now();
-        let connect = async |after: Duration| {
-            tokio::time::sleep(after).await;
-            let connection = client.connection().await.expect("a connection");
-            (connection.pool.index, begun.elapsed())
-        };
-        let (first, second) =
-            tokio::join!(connect(Duration::ZERO), connect(CONNECT_TIMEOUT * 3 / 4));
-        assert_eq!((first.0, second.0), (1, 1));
-        assert!(first.1 >= CONNECT_TIMEOUT);
-        let late = second.1.saturating_sub(first.1);
-        assert!(late < Duration::from_millis(500), "{late:?} later");
-    }
-
-    #[tokio::test]
-    async fn a_connection_of_a_trial_that_is_put_back_leaves_the_trial_to_the_next() {
-        let ((_first, first), (_second, second)) = (listener().await, listener().await);
-        let client = client(&[format!("http://{first}"), format!("http://{second}")]);
-        client.update(|choice| {
-            let left_at = Instant::now().checked_sub(Duration::from_secs(60));
-            let left_at = left_at.expect("a minute ago");
-            for _ in 0..3 {
-                choice.responded(0, 502, left_at, |_| false);
-            }
-        });
-        let mut trial = client.connection().await.expect("a connection");
-        assert_eq!(trial.pool.index, 0);
-        let meanwhile = client.connection().await.expect("a connection");
-        assert_eq!(meanwhile.pool.index, 1);
-        trial.put_back();
-
-        trial = client.connection().await.expect("a connection");
-        assert_eq!(trial.pool.index, 0);
-        client.observe(0, trial.trial.take(), &Ok(response(200)));
-        assert_eq!(client.serving().index, 0);
+    #[test]
+    fn an_only_host_is_never_avoided() {
+        let (mut hosts, now) = (Hosts::new(1), Instant::now());
+        assert_eq!(respond(&mut hosts, 0, &[502; 100], now), NONE);
+        assert_eq!(hosts.avoid(0, true, now), NONE);
+        assert!(!hosts.begin_trial(0, now));
     }
 }

@@ -10,15 +10,12 @@ use tokio::runtime::Handle;
 
 use crate::connector::{Connector, https_connector};
 use crate::error_text::connection_error_text;
-use crate::proxy::ProxyVariables;
+use crate::proxy::Proxy;
 use crate::telemetry::failure_log::FailureLog;
-use crate::telemetry::log_throttle::LogThrottle;
 use crate::tls::{InvalidCaFile, tls_config};
 
 /// The default of the OTLP standard.
 const TIMEOUT: Duration = Duration::from_secs(10);
-/// A collector that fails and returns again and again is logged once in this time.
-const LOG_EVERY: Duration = Duration::from_secs(60);
 
 /// A client for the SDK's exporter, whose thread has no runtime of its own.
 #[derive(Debug)]
@@ -26,45 +23,33 @@ pub(super) struct Collector {
     client: HyperClient<HttpsConnector<Connector>>,
     runtime: Handle,
     failures: FailureLog,
-    failure_throttle: LogThrottle,
 }
 
 impl Collector {
     /// # Errors
     /// If the certificates can't be used.
-    pub(super) fn new(
-        ca_file: Option<&Path>,
-        proxies: ProxyVariables,
-    ) -> Result<Self, InvalidCaFile> {
-        let connector = https_connector(tls_config(ca_file)?, proxies, TIMEOUT);
+    pub(super) fn new(ca_file: Option<&Path>, proxy: Option<Proxy>) -> Result<Self, InvalidCaFile> {
+        let connector = https_connector(tls_config(ca_file)?.into(), proxy, TIMEOUT);
         Ok(Self {
             client: HyperClient::new(connector, TIMEOUT, None),
             runtime: Handle::current(),
             failures: FailureLog::default(),
-            failure_throttle: LogThrottle::with_interval(LOG_EVERY),
         })
     }
 
     /// Logs the first failure, and the first success after it.
     fn observe(&self, failure: Option<String>) {
-        let Some(error) = failure else {
-            if self.failures.succeeded() {
-                tracing::info!(
-                    event = "collector_restored",
-                    "the collector takes traces again"
-                );
-            }
-            return;
-        };
-        if !self.failures.is_failing()
-            && self.failure_throttle.admit().is_some()
-            && self.failures.failed()
-        {
-            tracing::warn!(
+        match failure {
+            None if self.failures.succeeded() => tracing::info!(
+                event = "collector_restored",
+                "the collector takes traces again"
+            ),
+            Some(error) if self.failures.failed() => tracing::warn!(
                 event = "collector_failed",
                 error,
                 "traces can't be sent: they are dropped until the collector takes them. The sending of messages does not depend on the collector"
-            );
+            ),
+            _ => {}
         }
     }
 }

@@ -30,11 +30,6 @@ impl FailureLog {
             Err(error) => self.failed().then_some(error),
         }
     }
-
-    /// True while a failure is logged and no success has come.
-    pub(crate) fn is_failing(&self) -> bool {
-        self.is_logged.load(Ordering::Relaxed)
-    }
 }
 
 #[cfg(test)]
@@ -46,10 +41,10 @@ mod tests {
         let log = FailureLog::default();
         assert!(!log.succeeded(), "nothing has failed");
         for _ in 0..2 {
-            assert!(log.failed() && log.is_failing());
+            assert!(log.failed());
             assert!(!log.failed(), "it is logged");
             assert_eq!(log.observe(Err::<(), _>("again")), None);
-            assert!(log.succeeded() && !log.is_failing());
+            assert!(log.succeeded());
             assert!(!log.succeeded(), "its end is logged");
             assert_eq!(log.observe(Err::<(), _>("failed")), Some("failed"));
             assert_eq!(log.observe(Ok::<_, &str>(())), None);

@@ -7,18 +7,13 @@ use std::panic::PanicHookInfo;
 use crate::sanitize;
 
 const MAX_BACKTRACE_CHARS: usize = 8_000;
-/// Beginnings of the standard library's messages that contain only numbers.
-const NUMERIC_MESSAGES: [&str; 3] = [
-    "index out of bounds: the len is ",
-    "range start index ",
-    "range end index ",
-];
-
 pub(super) fn log_panics() {
     std::panic::set_hook(Box::new(log));
 }
 
 fn log(panic: &PanicHookInfo<'_>) {
+    // A literal can't contain a payload or a secret.
+    let literal = panic.payload().downcast_ref::<&'static str>();
     let backtrace = Backtrace::capture();
     let backtrace = (backtrace.status() == BacktraceStatus::Captured)
         .then(|| sanitize::text(&backtrace.to_string(), MAX_BACKTRACE_CHARS));
@@ -26,20 +21,8 @@ fn log(panic: &PanicHookInfo<'_>) {
         event = "panicked",
         location = panic.location().map(ToString::to_string),
         thread = std::thread::current().name(),
-        panic = message(panic),
+        panic = literal.unwrap_or(&"(not shown: it may contain a payload or a secret)"),
         backtrace,
         "the worker has a defect: report this line and the output of `worker --version`. RUST_BACKTRACE=1 adds a backtrace"
     );
-}
-
-/// The message, if it can't contain a payload or a secret.
-fn message<'panic>(panic: &'panic PanicHookInfo<'_>) -> &'panic str {
-    let payload = panic.payload();
-    if let Some(literal) = payload.downcast_ref::<&'static str>() {
-        return literal;
-    }
-    match payload.downcast_ref::<String>() {
-        Some(text) if NUMERIC_MESSAGES.iter().any(|start| text.starts_with(start)) => text,
-        _ => "the message is not shown, because it may contain a payload or a secret",
-    }
 }

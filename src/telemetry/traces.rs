@@ -3,17 +3,19 @@
 //!
 //! The SDK keeps spans in a bounded queue and drops spans that do not fit, so a slow collector never delays a send.
 
-use std::fmt::{self, Debug};
+use std::collections::HashMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use hyper::Uri;
-use opentelemetry::propagation::{Extractor, TextMapPropagator};
+use hyper::http::uri::Authority;
+use opentelemetry::propagation::TextMapPropagator;
 use opentelemetry::trace::TracerProvider as _;
-use opentelemetry::{Context, Key, KeyValue};
+use opentelemetry::{Context, KeyValue};
 use opentelemetry_otlp::{Protocol, SpanExporter, WithExportConfig, WithHttpConfig};
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::propagation::TraceContextPropagator;
+use opentelemetry_sdk::resource::EnvResourceDetector;
 use opentelemetry_sdk::trace::{SdkTracer, SdkTracerProvider};
 
 use super::collector::Collector;
@@ -32,16 +34,13 @@ const TRACES_ENDPOINT: &str = "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT";
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum InvalidTraces {
     #[error(
-        "{variable} is not the URL of a collector ({why}): write it like http://localhost:4318, or leave it out for no traces"
+        "{0} is not the URL of a collector: write it like http://localhost:4318, with user names and passwords in OTEL_EXPORTER_OTLP_HEADERS, or leave it out for no traces"
     )]
-    Endpoint {
-        variable: &'static str,
-        why: &'static str,
-    },
+    Endpoint(&'static str),
     #[error(
-        "{variable} is not http/protobuf, the only supported protocol: set it to http/protobuf, and {ENDPOINT} to the collector's port for that protocol, usually 4318"
+        "OTEL_EXPORTER_OTLP_PROTOCOL is not http/protobuf, the only supported protocol: set it to http/protobuf, and {ENDPOINT} to the collector's port for that protocol, usually 4318"
     )]
-    Protocol { variable: &'static str },
+    Protocol,
     #[error("traces: {0}")]
     Tls(#[from] crate::tls::InvalidCaFile),
     #[error(transparent)]
@@ -50,11 +49,10 @@ pub(crate) enum InvalidTraces {
     Exporter(#[from] opentelemetry_otlp::ExporterBuildError),
 }
 
-#[derive(Clone)]
+#[derive(Debug, Clone)]
 pub(crate) struct Traces {
     provider: SdkTracerProvider,
-    tracer: SdkTracer,
-    propagator: TraceContextPropagator,
+    pub(crate) tracer: SdkTracer,
 }
 
 impl Traces {
@@ -69,31 +67,22 @@ impl Traces {
         let Some(settings) = Settings::read(secret::variable)? else {
             return Ok(None);
         };
-        if let Ok(endpoint) = settings.endpoint.parse() {
-            proxies.proxy_of(&endpoint)?;
-        }
-        let collector = Collector::new(settings.ca_file.as_deref(), proxies.clone())?;
+        let proxy = proxies.proxy_of(&settings.endpoint)?;
+        let collector = Collector::new(settings.ca_file.as_deref(), proxy)?;
         let exporter = SpanExporter::builder()
             .with_http()
             .with_protocol(Protocol::HttpBinary)
-            .with_endpoint(settings.endpoint)
+            .with_endpoint(settings.endpoint.to_string())
             .with_http_client(collector)
             .build()?;
         // Attributes of the environment override the worker's.
-        let own = Resource::builder_empty().with_attributes([
-            KeyValue::new("service.version", env!("CARGO_PKG_VERSION")),
-            KeyValue::new("service.instance.id", instance.to_owned()),
-        ]);
-        let environment = Resource::builder().build();
-        let mut resource = own.with_attributes(
-            environment
-                .iter()
-                .map(|(key, value)| KeyValue::new(key.clone(), value.clone())),
-        );
-        // Without a name in the environment, the SDK uses `unknown_service:` and the name of the executable.
-        let name = environment.get(&Key::from_static_str("service.name"));
-        if name.is_none_or(|name| name.as_str().starts_with("unknown_service")) {
-            resource = resource.with_service_name(SERVICE_NAME);
+        let mut resource = Resource::builder_empty()
+            .with_service_name(SERVICE_NAME)
+            .with_attribute(KeyValue::new("service.version", env!("CARGO_PKG_VERSION")))
+            .with_attribute(KeyValue::new("service.instance.id", instance.to_owned()))
+            .with_detector(Box::new(EnvResourceDetector::new()));
+        if let Some(name) = secret::variable("OTEL_SERVICE_NAME") {
+            resource = resource.with_service_name(name);
         }
         let provider = SdkTracerProvider::builder()
             .with_batch_exporter(exporter)
@@ -101,23 +90,15 @@ impl Traces {
             .build();
         Ok(Some(Self {
             tracer: provider.tracer(SERVICE_NAME),
-            propagator: TraceContextPropagator::new(),
             provider,
         }))
     }
 
-    pub(crate) fn tracer(&self) -> &SdkTracer {
-        &self.tracer
-    }
-
     /// The producer's context. Without a valid W3C `traceparent`, the context is empty and begins a new trace.
-    pub(crate) fn parent(&self, traceparent: Option<&str>) -> Context {
-        match traceparent {
-            Some(traceparent) => self
-                .propagator
-                .extract_with_context(&Context::new(), &Traceparent(traceparent)),
-            None => Context::new(),
-        }
+    pub(crate) fn parent(traceparent: Option<&str>) -> Context {
+        let header = traceparent.map(|value| ("traceparent".to_owned(), value.to_owned()));
+        let headers: HashMap<_, _> = header.into_iter().collect();
+        TraceContextPropagator::new().extract_with_context(&Context::new(), &headers)
     }
 
     /// Sends the last spans. Spans that remain after [`FLUSH_TIMEOUT`] are lost.
@@ -134,16 +115,10 @@ impl Traces {
     }
 }
 
-impl Debug for Traces {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Traces").finish_non_exhaustive()
-    }
-}
-
 /// The variables that the SDK does not read itself.
 #[derive(Debug, PartialEq, Eq)]
 struct Settings {
-    endpoint: String,
+    endpoint: Uri,
     ca_file: Option<PathBuf>,
 }
 
@@ -157,57 +132,29 @@ impl Settings {
         let (variable, endpoint) = match (get(TRACES_ENDPOINT), get(ENDPOINT)) {
             (Some(endpoint), _) => (TRACES_ENDPOINT, endpoint),
             // The standard says that this endpoint serves all signals, and that each signal appends its path.
-            (None, Some(endpoint)) => (
-                ENDPOINT,
-                format!("{}/v1/traces", endpoint.trim_end_matches('/')),
-            ),
+            (None, Some(all)) => (ENDPOINT, format!("{}/v1/traces", all.trim_end_matches('/'))),
             (None, None) => return Ok(None),
         };
-        check_endpoint(&endpoint).map_err(|why| InvalidTraces::Endpoint { variable, why })?;
-        for variable in [
-            "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL",
-            "OTEL_EXPORTER_OTLP_PROTOCOL",
-        ] {
-            match get(variable).as_deref() {
-                None => {}
-                Some("http/protobuf") => break,
-                Some(_) => return Err(InvalidTraces::Protocol { variable }),
-            }
+        let of_traces = |name: &str| {
+            get(&format!("OTEL_EXPORTER_OTLP_TRACES_{name}"))
+                .or_else(|| get(&format!("OTEL_EXPORTER_OTLP_{name}")))
+        };
+        if of_traces("PROTOCOL").is_some_and(|protocol| protocol != "http/protobuf") {
+            return Err(InvalidTraces::Protocol);
         }
+        let endpoint: Option<Uri> = endpoint.parse().ok().filter(is_of_collector);
         Ok(Some(Self {
-            endpoint,
-            ca_file: get("OTEL_EXPORTER_OTLP_TRACES_CERTIFICATE")
-                .or_else(|| get("OTEL_EXPORTER_OTLP_CERTIFICATE"))
-                .map(PathBuf::from),
+            endpoint: endpoint.ok_or(InvalidTraces::Endpoint(variable))?,
+            ca_file: of_traces("CERTIFICATE").map(PathBuf::from),
         }))
     }
 }
 
-fn check_endpoint(endpoint: &str) -> Result<(), &'static str> {
-    let uri: Uri = endpoint.parse().map_err(|_| "it can't be read")?;
-    if !matches!(uri.scheme_str(), Some("http" | "https")) {
-        return Err("it does not begin with http:// or https://");
-    }
-    match uri.authority() {
-        Some(authority) if authority.as_str().contains('@') => {
-            Err("it contains a user name or a password: move them to OTEL_EXPORTER_OTLP_HEADERS")
-        }
-        Some(authority) if !authority.host().is_empty() => Ok(()),
-        _ => Err("it names no host"),
-    }
-}
-
-/// The one header that the column holds.
-struct Traceparent<'a>(&'a str);
-
-impl Extractor for Traceparent<'_> {
-    fn get(&self, key: &str) -> Option<&str> {
-        (key == "traceparent").then_some(self.0)
-    }
-
-    fn keys(&self) -> Vec<&str> {
-        vec!["traceparent"]
-    }
+fn is_of_collector(uri: &Uri) -> bool {
+    let is_http = matches!(uri.scheme_str(), Some("http" | "https"));
+    let is_host =
+        |authority: &Authority| !authority.host().is_empty() && !authority.as_str().contains('@');
+    is_http && uri.authority().is_some_and(is_host)
 }
 
 #[cfg(test)]
@@ -267,7 +214,7 @@ mod tests {
         let endpoint = (ENDPOINT, "http://localhost:4318");
         assert!(matches!(
             read(&[endpoint, grpc]),
-            Err(InvalidTraces::Protocol { .. })
+            Err(InvalidTraces::Protocol)
         ));
         let http = ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "http/protobuf");
         assert!(read(&[endpoint, grpc, http]).is_ok());

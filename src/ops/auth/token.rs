@@ -57,7 +57,7 @@ impl OpsToken {
     /// If the file has no usable token.
     pub(crate) fn in_file(path: impl Into<PathBuf>) -> Result<Self, TokenError> {
         let token = Self {
-            source: SecretSource::file(path),
+            source: SecretSource::File(path.into()),
             failures: FailureLog::default(),
         };
         token.read()?;

@@ -15,6 +15,7 @@ use crate::outbox::{CallRecord, Claimed, Record};
 use crate::outcome::FinalStatus;
 use crate::pace::DbTime;
 use crate::signaling::BaseUrl;
+use crate::telemetry::traces::Traces;
 use crate::worker::lane::Lane;
 
 /// A message that went back without an attempt has no spans.
@@ -30,13 +31,13 @@ pub(crate) fn record_spans(
     if record.call.is_none() && record.status.is_none() {
         return;
     }
-    let tracer = spans.tracer();
+    let tracer = &spans.tracer;
     let mut delivery = tracer
         .span_builder(format!("deliver {}", lane.app))
         .with_kind(SpanKind::Consumer)
         .with_start_time(wall(claimed_at(lane, claimed)))
         .with_attributes(message_attributes(lane, claimed, record))
-        .start_with_context(tracer, &spans.parent(claimed.traceparent.as_deref()));
+        .start_with_context(tracer, &Traces::parent(claimed.traceparent.as_deref()));
     if !delivery.is_recording() {
         return;
     }
