@@ -31,10 +31,9 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 use crate::config::ConfigError;
+pub(crate) use crate::config::UsageError;
 use crate::ops::OpsError;
 use crate::outbox::ConnectError;
-use crate::signaling::InvalidClient;
-use crate::telemetry::traces::InvalidTraces;
 use crate::telemetry::{self, LogFormat};
 
 /// Delivers messages from a Postgres outbox to the Agora Signaling REST API, inside a call budget that all workers
@@ -178,18 +177,11 @@ pub fn main() -> ExitCode {
     }
 }
 
-/// A mistake in the command line or the settings, with exit code 2.
-#[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-pub(crate) struct UsageError(pub(crate) String);
-
 fn is_usage(error: &anyhow::Error) -> bool {
     error.chain().any(|cause| {
         cause.is::<ConfigError>()
             || cause.is::<UsageError>()
             || cause.is::<OpsError>()
-            || cause.is::<InvalidClient>()
-            || cause.is::<InvalidTraces>()
             || matches!(cause.downcast_ref(), Some(ConnectError::Parameter(_)))
     })
 }

@@ -48,6 +48,11 @@ pub(crate) struct Timing {
     pub(crate) poll_interval: Duration,
 }
 
+/// A mistake in the command line or the settings, with exit code 2.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub(crate) struct UsageError(pub(crate) String);
+
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ConfigError {
     #[error(

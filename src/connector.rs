@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hyper::Uri;
+use hyper::http::uri::Authority;
 use hyper_rustls::{HttpsConnector, MaybeHttpsStream};
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::client::legacy::connect::proxy::Tunnel;
@@ -21,12 +22,6 @@ use tower::util::BoxCloneSyncService;
 
 use crate::error_text::connection_error_text;
 use crate::proxy::Proxy;
-
-/// Without these probes of the system, the worker would not notice that a firewall or a load balancer has dropped an idle
-/// connection.
-const KEEPALIVE_AFTER: Duration = Duration::from_secs(5);
-const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(3);
-const KEEPALIVE_PROBES: u32 = 3;
 
 /// A TCP connection, or a TLS connection to a proxy.
 type Stream = MaybeHttpsStream<TokioIo<TcpStream>>;
@@ -51,9 +46,6 @@ pub(crate) fn https_connector(
     let mut tcp = HttpConnector::new();
     tcp.enforce_http(false);
     tcp.set_nodelay(true);
-    tcp.set_keepalive(Some(KEEPALIVE_AFTER));
-    tcp.set_keepalive_interval(Some(KEEPALIVE_INTERVAL));
-    tcp.set_keepalive_retries(Some(KEEPALIVE_PROBES));
     // Each address of a name gets a share. Without it, a dead address would leave no time for the next one.
     tcp.set_connect_timeout(Some(connect_timeout));
     let connector = match proxy {
@@ -86,4 +78,11 @@ fn with_port(target: Uri) -> Uri {
 pub(crate) fn port(target: &Uri) -> u16 {
     let is_http = target.scheme_str() == Some("http");
     target.port_u16().unwrap_or(if is_http { 80 } else { 443 })
+}
+
+/// True for the URL of a server, without a user name and a password.
+pub(crate) fn is_server(url: &Uri) -> bool {
+    let is_host =
+        |authority: &Authority| !authority.host().is_empty() && !authority.as_str().contains('@');
+    matches!(url.scheme_str(), Some("http" | "https")) && url.authority().is_some_and(is_host)
 }

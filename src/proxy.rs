@@ -18,6 +18,7 @@ use hyper::http::uri::Authority;
 use hyper_util::client::proxy::matcher::Matcher;
 use secrecy::{ExposeSecret, SecretString};
 
+use crate::config::UsageError;
 use crate::secret;
 
 /// A proxy elsewhere would connect its own loopback address.
@@ -38,18 +39,6 @@ pub(crate) struct Proxy {
     pub(crate) uri: Uri,
     /// The header `Proxy-Authorization`. It is marked as sensitive, so it does not print.
     pub(crate) authorization: Option<HeaderValue>,
-}
-
-/// The proxy of a variable can't be used. The error does not show the value, because it may contain a password. The worker
-/// then does not connect directly, because that would bypass the proxy that the operator wanted.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "{variable} can't be used for {target}: {why}. Write it like http://proxy.example:3128, or list {target} in NO_PROXY"
-)]
-pub(crate) struct InvalidProxy {
-    variable: &'static str,
-    target: String,
-    why: &'static str,
 }
 
 impl ProxyVariables {
@@ -74,7 +63,11 @@ impl ProxyVariables {
     }
 
     /// The proxy for a target; none if the worker connects the target directly.
-    pub(crate) fn proxy_of(&self, target: &Uri) -> Result<Option<Proxy>, InvalidProxy> {
+    ///
+    /// # Errors
+    /// If the proxy can't be used. The worker then does not connect directly, because that would bypass the proxy that the
+    /// operator wanted. The error does not show the value, because the value may contain a password.
+    pub(crate) fn proxy_of(&self, target: &Uri) -> Result<Option<Proxy>, UsageError> {
         let variable = match target.scheme_str() {
             Some("https") => &self.https,
             _ => &self.http,
@@ -89,13 +82,13 @@ impl ProxyVariables {
         if direct.intercept(target).is_none() {
             return Ok(None);
         }
-        parse(value.expose_secret(), target)
-            .map(Some)
-            .map_err(|why| InvalidProxy {
-                variable,
-                target: target.host().unwrap_or_default().to_owned(),
-                why,
-            })
+        let proxy = parse(value.expose_secret(), target).map_err(|why| {
+            let target = target.host().unwrap_or_default();
+            UsageError(format!(
+                "{variable} can't be used for {target}: {why}. Write it like http://proxy.example:3128, or list {target} in NO_PROXY"
+            ))
+        })?;
+        Ok(Some(proxy))
     }
 }
 

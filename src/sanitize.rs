@@ -44,25 +44,17 @@ pub(crate) fn read_text_file(path: &Path, max_bytes: u64) -> io::Result<String> 
 /// An error of serde about an input of the wrong shape, without the value that it quotes. The value may be a secret or a part
 /// of a payload. A key is shown only if it could be the name of a setting or a column.
 pub(crate) fn redact_values(mistake: &str) -> String {
-    let wrong_value = ["invalid type", "invalid value"]
-        .into_iter()
-        .find(|kind| mistake.starts_with(kind));
-    let redacted = if let Some(kind) = wrong_value {
-        // The value comes before the last of these words, also if it has the same words in it.
-        let expected = mistake.rfind(", expected ").map(|at| &mistake[at..]);
-        format!("{kind}{}", expected.unwrap_or_default())
-    } else if let Some(rest) = mistake.strip_prefix("unknown field `") {
-        let end = rest
-            .rfind("`, expected one of ")
-            .or_else(|| rest.rfind("`, expected `"));
-        let (key, expected) = end.map_or((rest, ""), |at| (&rest[..at], &rest[at + 1..]));
-        if looks_like_setting_name(key) {
-            format!("unknown field `{key}`{expected}")
-        } else {
+    // The value comes before the last of these words, also if it has the same words in it.
+    let at = mistake.rfind(", expected ").unwrap_or(mistake.len());
+    let (found, expected) = mistake.split_at(at);
+    let mut kinds = ["invalid type", "invalid value"].into_iter();
+    let kind = kinds.find(|kind| found.starts_with(kind));
+    let redacted = match (kind, found.strip_prefix("unknown field `")) {
+        (Some(kind), _) => format!("{kind}{expected}"),
+        (None, Some(key)) if !looks_like_setting_name(key.trim_end_matches('`')) => {
             format!("unknown field{expected}")
         }
-    } else {
-        mistake.to_owned()
+        _ => mistake.to_owned(),
     };
     let mut redacted = text(&redacted, MAX_MISTAKE_BYTES);
     redacted.truncate(redacted.floor_char_boundary(MAX_MISTAKE_BYTES));

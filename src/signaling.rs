@@ -12,7 +12,7 @@ pub(crate) mod response;
 mod token;
 
 pub(crate) use base_url::{BaseUrl, DEFAULT_BASE_URL, InvalidBaseUrl};
-pub(crate) use client::{Client, ClientSettings, InvalidClient, SignedRequest};
+pub(crate) use client::{Client, SignedRequest};
 pub(crate) use connection_pool::Connection;
 pub(crate) use credentials::{CredentialError, Credentials, TokenHeaders};
 pub(crate) use echo_filter::EchoFilter;

@@ -1,31 +1,25 @@
 //! Which certificates the worker trusts, and what an operator can do about a certificate that it does not trust.
 
 use std::error::Error;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use rustls::{CertificateError, ClientConfig, RootCertStore};
 
+use crate::config::UsageError;
 use crate::sanitize::read_file;
 
 /// Several times the size of all public authorities together.
 const MAX_CA_FILE_BYTES: u64 = 2 * 1024 * 1024;
 
-#[derive(Debug, thiserror::Error)]
-#[error("the CA file {path} can't be used: {why}", path = .path.display())]
-pub(crate) struct InvalidCaFile {
-    path: PathBuf,
-    why: String,
-}
-
 /// TLS that trusts the certificates of a file beside the public ones.
-pub(crate) fn tls_config(ca_file: Option<&Path>) -> Result<ClientConfig, InvalidCaFile> {
+pub(crate) fn tls_config(ca_file: Option<&Path>) -> Result<ClientConfig, UsageError> {
     let mut roots: RootCertStore = webpki_roots::TLS_SERVER_ROOTS.iter().cloned().collect();
     if let Some(path) = ca_file {
-        add_certificates(&mut roots, path).map_err(|error| InvalidCaFile {
-            path: path.to_owned(),
-            why: error.to_string(),
+        add_certificates(&mut roots, path).map_err(|why| {
+            let path = path.display();
+            UsageError(format!("the CA file {path} can't be used: {why}"))
         })?;
     }
     let provider = rustls::crypto::ring::default_provider();
@@ -92,7 +86,7 @@ mod tests {
     fn a_rejected_certificate_is_found_within_other_errors() {
         for (why, text) in [
             (CertificateError::UnknownIssuer, "in CA_FILE"),
-            (CertificateError::Expired, "expired"),
+            (CertificateError::Revoked, "Revoked"),
         ] {
             let inner = io::Error::new(io::ErrorKind::InvalidData, rustls::Error::from(why));
             let wrapped = anyhow::Error::new(io::Error::other(inner)).context("no connection");

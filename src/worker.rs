@@ -27,11 +27,11 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
-use crate::config::{AppConfig, WorkerConfig};
+use crate::config::{AppConfig, UsageError, WorkerConfig};
 use crate::error_text::database_error_text;
 use crate::outbox::{Outbox, SchemaError, WorkerIdentity, is_outage};
 use crate::sanitize;
-use crate::signaling::{Client, ClientSettings, InvalidClient};
+use crate::signaling::Client;
 use crate::telemetry::failure_log::FailureLog;
 use claim_loop::ClaimLoop;
 pub(crate) use clock_follower::CLOCK_STEPS;
@@ -55,7 +55,7 @@ const OPENED_AT_ONCE: usize = 4;
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum WorkerError {
     #[error("the app {app:?}: {source}")]
-    Client { app: String, source: InvalidClient },
+    Client { app: String, source: UsageError },
     #[error("the lanes can't be opened: {}", database_error_text(.0))]
     Database(#[from] sqlx::Error),
     /// A person dropped functions, tables or columns while the worker ran.
@@ -291,18 +291,9 @@ fn log_started(process: &Process) {
 }
 
 fn lane(app: AppConfig, shared: &Arc<Shared>) -> Result<Arc<Lane>, WorkerError> {
-    let alias = app.alias;
-    let client = Client::new(ClientSettings {
-        base_urls: app.base_urls,
-        ca_file: app.ca_file,
-        app_id: app.app_id,
-        credentials: app.credentials,
-        proxies: shared.proxies.clone(),
-        connect_timeout: shared.timing.connect_timeout,
-        connection_max_age: shared.timing.connection_max_age,
-        request_timeout: shared.timing.request_timeout,
-        max_idle_connections: app.max_in_flight,
-    });
+    let alias = app.alias.clone();
+    let (limit_per_s, max_in_flight) = (app.limit_per_s, app.max_in_flight);
+    let client = Client::new(app, shared.timing, &shared.proxies);
     let client = client.map_err(|source| WorkerError::Client {
         app: alias.clone(),
         source,
@@ -310,8 +301,8 @@ fn lane(app: AppConfig, shared: &Arc<Shared>) -> Result<Arc<Lane>, WorkerError> 
     let lane = Lane::new(
         alias,
         client,
-        app.limit_per_s,
-        app.max_in_flight,
+        limit_per_s,
+        max_in_flight,
         Arc::clone(shared),
     );
     Ok(Arc::new(lane))

@@ -126,7 +126,7 @@ impl Probe<'_> {
                             slot: slot_at,
                             asked_at,
                             lease_ends,
-                            request_timeout: self.client.settings.request_timeout,
+                            request_timeout: self.client.timing.request_timeout,
                         };
                         let now = Moment::now();
                         if let Ok(permit) = SendPermit::take(terms, &clock, now, None) {

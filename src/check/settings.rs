@@ -21,10 +21,12 @@ pub(crate) fn settings(config: &WorkerConfig) -> Finding {
 }
 
 /// A value that is probably a mistake.
-pub(crate) fn odd_value(variable: &str, why: &str) -> Finding {
+pub(crate) fn odd_value(variable: &str) -> Finding {
     Finding::warn(
         "settings",
-        format!("{variable} {why}"),
+        format!(
+            "{variable} has quotation marks around it, white space inside, or characters other than ASCII"
+        ),
         "compare the value with the vendor's console: an env file may keep quotation marks in the value, and a copied value may contain invisible characters",
     )
 }

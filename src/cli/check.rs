@@ -16,7 +16,7 @@ use crate::config::{AppConfig, WorkerConfig};
 use crate::error_text::{database_error_text, error_chain_text};
 use crate::message::Message;
 use crate::outbox::{Damage, Outbox, RoleKind};
-use crate::signaling::{Client, ClientSettings, Credentials};
+use crate::signaling::{Client, Credentials};
 
 use report::Report;
 
@@ -102,8 +102,8 @@ fn check_settings(config: &WorkerConfig, report: &mut Report) {
     report.add(settings::settings(config));
     report.add(environment::setting(config.environment.as_deref()));
     for app in &config.apps {
-        for (variable, why) in app.credentials.oddities() {
-            report.add(settings::odd_value(variable, why).of_app(&app.alias));
+        for variable in app.credentials.check().unwrap_or_default() {
+            report.add(settings::odd_value(variable).of_app(&app.alias));
         }
     }
     if let Ok((_, hard_limit)) = rlimit::getrlimit(rlimit::Resource::NOFILE) {
@@ -258,34 +258,23 @@ async fn check_api(
     outbox: Option<&Outbox>,
     report: &mut Report,
 ) -> anyhow::Result<()> {
-    let timing = config.timing;
     let sender = match &app.credentials {
         Credentials::Token { uid, .. } => uid.as_str(),
         Credentials::Basic { .. } | Credentials::Certificate { .. } => PROBE_SENDER,
     };
     let message = args.probe_message(sender)?;
-    let client = Client::new(ClientSettings {
-        base_urls: app.base_urls,
-        ca_file: app.ca_file,
-        app_id: app.app_id,
-        credentials: app.credentials,
-        proxies: config.proxies.clone(),
-        connect_timeout: timing.connect_timeout,
-        connection_max_age: timing.connection_max_age,
-        request_timeout: timing.request_timeout,
-        max_idle_connections: 1,
-    });
-    let client = match client {
+    let (alias, limit_per_s) = (app.alias.clone(), app.limit_per_s);
+    let client = match Client::new(app, config.timing, &config.proxies) {
         Ok(client) => client,
         Err(error) => {
             let finding = Finding::fail_without_advice("api", error_chain_text(&error));
-            report.add(finding.of_app(&app.alias));
+            report.add(finding.of_app(&alias));
             return Ok(());
         }
     };
     let tried = client.try_hosts().await;
     for finding in api::hosts(&tried, message.is_some()) {
-        report.add(finding.of_app(&app.alias));
+        report.add(finding.of_app(&alias));
     }
     let Some(message) = message else {
         return Ok(());
@@ -293,11 +282,11 @@ async fn check_api(
     let finding = if let Some(outbox) = outbox {
         let probe = Probe {
             outbox,
-            app: &app.alias,
-            limit_per_s: app.limit_per_s,
+            app: &alias,
+            limit_per_s,
             environment: config.environment.as_deref(),
             client: &client,
-            lease: timing.lease,
+            lease: config.timing.lease,
         };
         match probe.call(&message).await {
             Ok(probed) => probe::finding(&probed),
@@ -314,6 +303,6 @@ async fn check_api(
             "correct the database first",
         )
     };
-    report.add(finding.of_app(&app.alias));
+    report.add(finding.of_app(&alias));
     Ok(())
 }

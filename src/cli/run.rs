@@ -230,12 +230,12 @@ pub(super) async fn run(args: RunArgs) -> anyhow::Result<()> {
 /// An odd value may still be right, so the worker uses it.
 fn log_oddities(config: &WorkerConfig) {
     for app in &config.apps {
-        for (variable, why) in app.credentials.oddities() {
+        for variable in app.credentials.check().unwrap_or_default() {
             tracing::warn!(
                 event = "setting_suspicious",
                 app = app.alias,
                 variable,
-                "{variable} {why}: check this value if the API refuses the credentials"
+                "{variable} has quotation marks around it, white space inside, or characters other than ASCII: check this value if the API refuses the credentials"
             );
         }
     }

@@ -183,7 +183,7 @@ impl RawApp {
         let ca_file = self.ca_file.clone();
         let credentials = self.credentials(&app_id)?;
         // A file that is missing at startup is a mistake. A file that disappears later only holds the lane.
-        credentials.read_secrets()?;
+        credentials.check()?;
         Ok(AppConfig {
             alias: alias.to_owned(),
             credentials,

@@ -1,15 +1,14 @@
 //! The hosts of the API: URLs, or a word for the vendor's hosts.
 //!
 //! The vendor names `api.agora.io` as the primary domain for servers outside mainland China, `api.sd-rtn.com` for servers
-//! inside, and each as the other's alternate (<https://docs.agora.io/en/signaling/rest-api/overview>, "Ensure service
-//! reliability"). Both lead to a region near the caller. No preset has the vendor's regional hosts, such as
-//! `api-eu-west-1.agora.io`, because the adjacent region depends on the place of the worker. An operator who wants one names
-//! it after the preset.
+//! inside, and each as the other's alternate (<https://docs.agora.io/en/signaling/rest-api/overview>).
 
 use std::fmt;
 
 use hyper::Uri;
 use hyper::http::uri::Authority;
+
+use crate::connector::{is_server, port};
 
 const AGORA: &str = "https://api.agora.io";
 const SD_RTN: &str = "https://api.sd-rtn.com";
@@ -24,9 +23,9 @@ pub(crate) struct BaseUrl(Uri);
 /// The error does not show the text, because the text may be a secret in the wrong variable, or have a secret in it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "it is not a base URL of the API ({0}): write it like https://api.agora.io, or global or china for the vendor's hosts"
+    "it is not a base URL of the API: write it like https://api.agora.io, without a user name, a password and a query, or global or china for the vendor's hosts"
 )]
-pub(crate) struct InvalidBaseUrl(&'static str);
+pub(crate) struct InvalidBaseUrl;
 
 impl BaseUrl {
     /// Parses base URLs and names of presets with commas between them. A host that stands twice in the list counts once.
@@ -50,21 +49,9 @@ impl BaseUrl {
         let uri: Uri = url
             .trim_end_matches('/')
             .parse()
-            .map_err(|_| InvalidBaseUrl("it can't be read"))?;
-        let is_http = matches!(uri.scheme_str(), Some("http" | "https"));
-        let authority = uri.authority();
-        let problem = if !is_http {
-            "it does not begin with https:// or http://"
-        } else if authority.is_none_or(|authority| authority.host().is_empty()) {
-            "it names no host"
-        } else if authority.is_some_and(|authority| authority.as_str().contains('@')) {
-            "it has a user name or password in it"
-        } else if uri.query().is_some() {
-            "it has a query"
-        } else {
-            return Ok(Self(uri));
-        };
-        Err(InvalidBaseUrl(problem))
+            .map_err(|_| InvalidBaseUrl)?;
+        let is_base_url = is_server(&uri) && uri.query().is_none();
+        is_base_url.then_some(Self(uri)).ok_or(InvalidBaseUrl)
     }
 
     pub(super) fn uri(&self) -> &Uri {
@@ -78,7 +65,7 @@ impl BaseUrl {
 
     pub(crate) fn address(&self) -> (&str, u16) {
         let host = self.0.host().unwrap_or_default();
-        (host, crate::connector::port(&self.0))
+        (host, port(&self.0))
     }
 
     /// The value of the header `Host`.

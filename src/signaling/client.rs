@@ -1,7 +1,6 @@
 //! One call over HTTP. [`Client::connection`] makes the connection before the call's slot, [`Client::send`] uses it in the
 //! slot. The client never repeats a request.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,59 +16,44 @@ use super::connection_pool::{Connection, ConnectionPool};
 use super::hosts::Hosts;
 use super::request::path_and_body;
 use super::response::MAX_BODY_BYTES;
-use super::{BaseUrl, CallFailure, CredentialError, Credentials, EchoFilter, Response};
+use super::{CallFailure, CredentialError, EchoFilter, Response};
+use crate::config::{AppConfig, Timing, UsageError};
 use crate::error_text::error_chain_text;
 use crate::message::Message;
 use crate::pace::SendPermit;
-use crate::proxy::{InvalidProxy, ProxyVariables};
+use crate::proxy::ProxyVariables;
 use crate::telemetry::log_throttle::LogThrottle;
-use crate::tls::{InvalidCaFile, tls_config};
-
-#[derive(Debug)]
-pub(crate) struct ClientSettings {
-    /// The API's hosts. The worker calls the first one unless that fails.
-    pub(crate) base_urls: Vec<BaseUrl>,
-    /// A PEM file with certificates to trust beside the public ones.
-    pub(crate) ca_file: Option<PathBuf>,
-    pub(crate) app_id: String,
-    pub(crate) credentials: Credentials,
-    pub(crate) proxies: ProxyVariables,
-    /// Limits the TCP and TLS handshakes, including a proxy's.
-    pub(crate) connect_timeout: Duration,
-    pub(crate) connection_max_age: Duration,
-    /// Limits the time from the start of a call to the end of its response.
-    pub(crate) request_timeout: Duration,
-    pub(crate) max_idle_connections: usize,
-}
-
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum InvalidClient {
-    #[error(transparent)]
-    CaFile(#[from] InvalidCaFile),
-    #[error(transparent)]
-    Proxy(#[from] InvalidProxy),
-}
+use crate::tls::tls_config;
 
 /// The API for one app: its hosts, its credentials and its connections.
 #[derive(Debug)]
 pub(crate) struct Client {
-    pub(crate) settings: Arc<ClientSettings>,
+    pub(crate) app: AppConfig,
+    pub(crate) timing: Timing,
     pub(super) pools: Vec<Arc<ConnectionPool>>,
     pub(super) hosts: Mutex<Hosts>,
     pub(super) log_throttle: LogThrottle,
 }
 
 impl Client {
-    pub(crate) fn new(settings: ClientSettings) -> Result<Arc<Self>, InvalidClient> {
-        let tls = Arc::new(tls_config(settings.ca_file.as_deref())?);
-        let settings = Arc::new(settings);
-        let hosts = settings.base_urls.len();
-        let pools = (0..hosts)
-            .map(|index| ConnectionPool::new(index, Arc::clone(&tls), Arc::clone(&settings)));
+    pub(crate) fn new(
+        app: AppConfig,
+        timing: Timing,
+        proxies: &ProxyVariables,
+    ) -> Result<Arc<Self>, UsageError> {
+        let tls = Arc::new(tls_config(app.ca_file.as_deref())?);
+        let base_urls = app.base_urls.iter().enumerate();
+        let pools = base_urls.map(|(index, base_url)| {
+            let proxy = proxies.proxy_of(base_url.uri())?;
+            let pool =
+                ConnectionPool::new(index, base_url.clone(), proxy, Arc::clone(&tls), timing);
+            Ok(Arc::new(pool))
+        });
         Ok(Arc::new(Self {
             pools: pools.collect::<Result<_, _>>()?,
-            settings,
-            hosts: Mutex::new(Hosts::new(hosts)),
+            hosts: Mutex::new(Hosts::new(app.base_urls.len())),
+            app,
+            timing,
             log_throttle: LogThrottle::default(),
         }))
     }
@@ -85,13 +69,8 @@ impl Client {
         connection: &Connection,
     ) -> Result<SignedRequest, CredentialError> {
         let base_url = &connection.pool.base_url;
-        let ClientSettings {
-            app_id,
-            credentials,
-            ..
-        } = &*self.settings;
-        let (path, body) = path_and_body(app_id, message);
-        let authentication = credentials.authenticate(&message.sender)?;
+        let (path, body) = path_and_body(&self.app.app_id, message);
+        let authentication = self.app.credentials.authenticate(&message.sender)?;
         let echo_filter = EchoFilter::new(message.payload.clone(), authentication.secrets);
         // The request has no scheme and no host before its path, as a server expects it, so HTTP/1.1 needs the header `Host`.
         let target = format!("{}{path}", base_url.path_prefix());
@@ -122,7 +101,7 @@ impl Client {
         request: SignedRequest,
     ) -> Result<Response, CallFailure> {
         let (host, is_trial) = (connection.pool.index, connection.is_trial);
-        let response = exchange(connection, request, self.settings.request_timeout).await?;
+        let response = exchange(connection, request, self.timing.request_timeout).await?;
         self.observe(host, is_trial, &response);
         Ok(response)
     }
@@ -142,15 +121,11 @@ async fn exchange(
     }: SignedRequest,
     timeout: Duration,
 ) -> Result<Response, CallFailure> {
-    let start = Instant::now();
-    let deadline = start + timeout;
+    let deadline = Instant::now() + timeout;
     let written = timeout_at(deadline, write(&mut connection.http.sender, request)).await;
     let response = match written.unwrap_or(Err(CallFailure::TimedOut(timeout))) {
         Ok(response) => response,
-        Err(failure) => {
-            connection.failed(start.into_std());
-            return Err(failure);
-        }
+        Err(failure) => return Err(failure),
     };
     // Once the status is here, it counts, even if the body does not come: a 400 with half a body is a 400.
     let (head, body) = response.into_parts();

@@ -16,18 +16,17 @@ use parking_lot::Mutex;
 use rustls::ClientConfig;
 use tower::Service;
 
-use super::{BaseUrl, CallFailure, ClientSettings};
+use super::{BaseUrl, CallFailure};
+use crate::config::Timing;
 use crate::connector::{Connector, ProxyError, https_connector};
 use crate::error_text::{connection_error_text, error_chain_text};
 use crate::pace::HORIZON;
-use crate::proxy::{InvalidProxy, Proxy};
+use crate::proxy::Proxy;
 use crate::retry::shortened_at_random;
 
 /// The worker does not reuse a connection after this time without a call. It is shorter than the usual idle timeouts of
-/// servers and gateways. Otherwise a server might close the connection under a request.
+/// servers, gateways and firewalls. Otherwise one of them might drop the connection under a request.
 const MAX_IDLE: Duration = Duration::from_secs(4);
-/// A failed call on a connection that was idle for this time may mean that a firewall drops idle connections.
-const SUSPICIOUS_IDLE: Duration = Duration::from_secs(1);
 /// The worker drops a connection that is not ready again so long after its response.
 const REUSE_WITHIN: Duration = Duration::from_millis(100);
 /// The least time before its slot at which an attempt asks for a connection.
@@ -45,7 +44,7 @@ pub(crate) struct ConnectionPool {
     pub(crate) base_url: BaseUrl,
     pub(super) proxy: Option<Proxy>,
     connector: HttpsConnector<Connector>,
-    settings: Arc<ClientSettings>,
+    timing: Timing,
     state: Mutex<State>,
 }
 
@@ -77,19 +76,19 @@ pub(crate) struct Connection {
 impl ConnectionPool {
     pub(super) fn new(
         index: usize,
+        base_url: BaseUrl,
+        proxy: Option<Proxy>,
         tls: Arc<ClientConfig>,
-        settings: Arc<ClientSettings>,
-    ) -> Result<Arc<Self>, InvalidProxy> {
-        let base_url = settings.base_urls[index].clone();
-        let proxy = settings.proxies.proxy_of(base_url.uri())?;
-        Ok(Arc::new(Self {
+        timing: Timing,
+    ) -> Self {
+        Self {
             index,
-            connector: https_connector(tls, proxy.clone(), settings.connect_timeout),
-            proxy,
             base_url,
-            settings,
+            connector: https_connector(tls, proxy.clone(), timing.connect_timeout),
+            proxy,
+            timing,
             state: Mutex::default(),
-        }))
+        }
     }
 
     /// How long before its slot an attempt should ask for a connection: twice the usual time of one.
@@ -125,7 +124,7 @@ impl ConnectionPool {
 
     async fn connect(&self) -> Result<HttpConnection, String> {
         let started = Instant::now();
-        let timeout = self.settings.connect_timeout;
+        let timeout = self.timing.connect_timeout;
         let connected = tokio::time::timeout(timeout, self.handshake()).await;
         let connected = connected.unwrap_or_else(|_| {
             let timeout = humantime::format_duration(timeout);
@@ -142,7 +141,7 @@ impl ConnectionPool {
         );
         Ok(HttpConnection {
             sender,
-            retires_at: now + shortened_at_random(self.settings.connection_max_age),
+            retires_at: now + shortened_at_random(self.timing.connection_max_age),
             last_used: now,
         })
     }
@@ -185,9 +184,7 @@ impl Connection {
         while state.idle.front().is_some_and(is_over) {
             state.idle.pop_front();
         }
-        if state.idle.len() < self.pool.settings.max_idle_connections {
-            state.idle.push_back(self.http);
-        }
+        state.idle.push_back(self.http);
     }
 
     /// Puts the connection back as soon as it is ready after its response.
@@ -195,16 +192,6 @@ impl Connection {
         self.http.last_used = Instant::now();
         if let Ok(Ok(())) = tokio::time::timeout(REUSE_WITHIN, self.http.sender.ready()).await {
             self.put_back();
-        }
-    }
-
-    /// Takes in that the call which began at this time got no response. If its connection had been idle, a firewall or a
-    /// load balancer may have dropped idle connections silently. Each of them would cost another call its timeout, so
-    /// this drops all connections that were idle before the call.
-    pub(super) fn failed(self, call_start: Instant) {
-        if call_start.saturating_duration_since(self.http.last_used) >= SUSPICIOUS_IDLE {
-            let mut state = self.pool.state.lock();
-            state.idle.retain(|idle| idle.last_used > call_start);
         }
     }
 }

@@ -9,7 +9,10 @@ use secrecy::{ExposeSecret, SecretString};
 
 use super::token::{self, TokenClaims};
 use crate::message::Name;
-use crate::secret::{SecretError, SecretSource, oddity};
+use crate::secret::{SecretError, SecretSource, is_odd};
+
+const X_AGORA_TOKEN: HeaderName = HeaderName::from_static("x-agora-token");
+const X_AGORA_UID: HeaderName = HeaderName::from_static("x-agora-uid");
 
 #[derive(Debug)]
 pub(crate) enum Credentials {
@@ -70,48 +73,42 @@ impl Credentials {
         }
     }
 
-    fn secrets(&self) -> Vec<(&'static str, &SecretSource)> {
-        match self {
+    /// Reads each secret once, so that a missing file ends the start of the worker. Returns the variables whose values are
+    /// probably mistakes.
+    pub(crate) fn check(&self) -> Result<Vec<&'static str>, SecretError> {
+        let secrets = match self {
             Self::Basic { key, secret } => {
                 vec![("AGORA_API_KEY", key), ("AGORA_API_SECRET", secret)]
             }
             Self::Token { token, .. } => vec![("AGORA_TOKEN", token)],
             Self::Certificate { certificate, .. } => vec![("AGORA_APP_CERTIFICATE", certificate)],
+        };
+        let mut odd = Vec::new();
+        for (variable, secret) in secrets {
+            if is_odd(secret.read()?.expose_secret()) {
+                odd.push(variable);
+            }
         }
-    }
-
-    /// Reads each secret once, so that a missing file ends the start of the worker.
-    pub(crate) fn read_secrets(&self) -> Result<(), SecretError> {
-        let mut secrets = self.secrets().into_iter();
-        secrets.try_for_each(|(_, source)| source.read().map(drop))
-    }
-
-    /// The variables whose values are probably mistakes, each with the reason.
-    pub(crate) fn oddities(&self) -> Vec<(&'static str, &'static str)> {
-        let secrets = self.secrets().into_iter();
-        let mut found: Vec<_> = secrets
-            .filter_map(|(name, source)| Some((name, oddity(source.read().ok()?.expose_secret())?)))
-            .collect();
-        if let Self::Token { uid, .. } = self {
-            found.extend(oddity(uid.as_str()).map(|why| ("AGORA_UID", why)));
+        if matches!(self, Self::Token { uid, .. } if is_odd(uid.as_str())) {
+            odd.push("AGORA_UID");
         }
-        found
+        Ok(odd)
     }
 
     pub(crate) fn authenticate(&self, sender: &Name) -> Result<Authentication, CredentialError> {
         self.allow(sender)?;
-        match self {
+        let (token, kind) = match self {
             Self::Basic { key, secret } => {
                 let (key, secret) = (key.read()?, secret.read()?);
                 let pair = format!("{}:{}", key.expose_secret(), secret.expose_secret());
                 let pair = STANDARD.encode(pair);
                 let header = header(&format!("Basic {pair}"), "API key and secret")?;
-                Ok(Authentication {
+                return Ok(Authentication {
                     headers: vec![(AUTHORIZATION, header)],
                     secrets: vec![key, secret, pair.into()],
-                })
+                });
             }
-            Self::Token { token, headers, .. } => with_token(*headers, token.read()?, sender),
+            Self::Token { token, headers, .. } => (token.read()?, headers),
             Self::Certificate {
                 app_id,
                 certificate,
@@ -131,35 +128,25 @@ impl Credentials {
                     salt: rand::random_range(1..=99_999_999),
                 };
                 let token = token::make(claims, certificate.read()?.expose_secret());
-                with_token(*headers, token.into(), sender)
+                (token.into(), headers)
             }
-        }
+        };
+        let text = token.expose_secret();
+        let headers = match kind {
+            TokenHeaders::XAgora => vec![
+                (X_AGORA_TOKEN, header(text, "token")?),
+                (X_AGORA_UID, header(sender.as_str(), "uid")?),
+            ],
+            TokenHeaders::Authorization => {
+                let value = header(&format!("agora token={text}"), "token")?;
+                vec![(AUTHORIZATION, value)]
+            }
+        };
+        Ok(Authentication {
+            headers,
+            secrets: vec![token],
+        })
     }
-}
-
-fn with_token(
-    kind: TokenHeaders,
-    secret: SecretString,
-    uid: &Name,
-) -> Result<Authentication, CredentialError> {
-    let token = secret.expose_secret();
-    let headers = match kind {
-        TokenHeaders::XAgora => {
-            let name = HeaderName::from_static;
-            vec![
-                (name("x-agora-token"), header(token, "token")?),
-                (name("x-agora-uid"), header(uid.as_str(), "uid")?),
-            ]
-        }
-        TokenHeaders::Authorization => {
-            let value = header(&format!("agora token={token}"), "token")?;
-            vec![(AUTHORIZATION, value)]
-        }
-    };
-    Ok(Authentication {
-        headers,
-        secrets: vec![secret],
-    })
 }
 
 fn header(value: &str, what: &'static str) -> Result<HeaderValue, CredentialError> {

@@ -111,6 +111,14 @@ impl Client {
         &self.pools[self.hosts.lock().order(Instant::now())[0]]
     }
 
+    /// The host that works in place of this one. While no host works, the host itself: then its failures are the API's.
+    pub(crate) fn serving_beside(&self, host: usize) -> usize {
+        let hosts = &self.hosts.lock().0;
+        let works = |index: &usize| hosts[*index].avoided_until.is_none();
+        let mut candidates = std::iter::once(host).chain(0..hosts.len());
+        candidates.find(works).unwrap_or(host)
+    }
+
     /// A connection that is ready, to the first host in order that can be connected.
     ///
     /// # Errors
@@ -172,7 +180,7 @@ impl Client {
         let Some(suppressed) = self.log_throttle.admit() else {
             return;
         };
-        let app_id = &self.settings.app_id;
+        let app_id = &self.app.app_id;
         let base_url = &self.pools[host].base_url;
         if change == Change::Restored {
             tracing::info!(

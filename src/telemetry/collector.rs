@@ -8,11 +8,12 @@ use opentelemetry_http::hyper::HyperClient;
 use opentelemetry_http::{Bytes, HttpClient, HttpError, Request, Response};
 use tokio::runtime::Handle;
 
+use crate::config::UsageError;
 use crate::connector::{Connector, https_connector};
 use crate::error_text::connection_error_text;
 use crate::proxy::Proxy;
 use crate::telemetry::failure_log::FailureLog;
-use crate::tls::{InvalidCaFile, tls_config};
+use crate::tls::tls_config;
 
 /// The default of the OTLP standard.
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -28,7 +29,7 @@ pub(super) struct Collector {
 impl Collector {
     /// # Errors
     /// If the certificates can't be used.
-    pub(super) fn new(ca_file: Option<&Path>, proxy: Option<Proxy>) -> Result<Self, InvalidCaFile> {
+    pub(super) fn new(ca_file: Option<&Path>, proxy: Option<Proxy>) -> Result<Self, UsageError> {
         let connector = https_connector(tls_config(ca_file)?.into(), proxy, TIMEOUT);
         Ok(Self {
             client: HyperClient::new(connector, TIMEOUT, None),

@@ -10,7 +10,8 @@ const DEFAULT_INTERVAL: Duration = Duration::from_secs(10);
 #[derive(Debug)]
 pub(crate) struct LogThrottle {
     interval: Duration,
-    count: Mutex<Count>,
+    /// When the last line was logged, and the lines suppressed since then.
+    last: Mutex<(Option<Instant>, u64)>,
 }
 
 impl Default for LogThrottle {
@@ -19,33 +20,24 @@ impl Default for LogThrottle {
     }
 }
 
-#[derive(Debug, Default)]
-struct Count {
-    logged_at: Option<Instant>,
-    suppressed: u64,
-}
-
 impl LogThrottle {
     pub(crate) fn with_interval(interval: Duration) -> Self {
         Self {
             interval,
-            count: Mutex::default(),
+            last: Mutex::default(),
         }
     }
 
     /// Returns the number of lines suppressed since the last line if the caller may log now, and None otherwise.
     pub(crate) fn admit(&self) -> Option<u64> {
-        let mut count = self.count.lock();
-        let now = Instant::now();
-        if count
-            .logged_at
-            .is_some_and(|logged_at| now < logged_at + self.interval)
-        {
-            count.suppressed += 1;
+        let mut last = self.last.lock();
+        let (logged_at, suppressed) = &mut *last;
+        if logged_at.is_some_and(|at| at.elapsed() < self.interval) {
+            *suppressed += 1;
             return None;
         }
-        count.logged_at = Some(now);
-        Some(std::mem::take(&mut count.suppressed))
+        *logged_at = Some(Instant::now());
+        Some(std::mem::take(suppressed))
     }
 }
 
@@ -60,7 +52,7 @@ mod tests {
         for _ in 0..1_000 {
             assert_eq!(log_throttle.admit(), None);
         }
-        log_throttle.count.lock().logged_at = Instant::now().checked_sub(DEFAULT_INTERVAL);
+        log_throttle.last.lock().0 = Instant::now().checked_sub(DEFAULT_INTERVAL);
         assert_eq!(log_throttle.admit(), Some(1_000));
     }
 }

@@ -8,7 +8,6 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use hyper::Uri;
-use hyper::http::uri::Authority;
 use opentelemetry::propagation::TextMapPropagator;
 use opentelemetry::trace::TracerProvider as _;
 use opentelemetry::{Context, KeyValue};
@@ -19,7 +18,9 @@ use opentelemetry_sdk::resource::EnvResourceDetector;
 use opentelemetry_sdk::trace::{SdkTracer, SdkTracerProvider};
 
 use super::collector::Collector;
-use crate::proxy::{InvalidProxy, ProxyVariables};
+use crate::config::UsageError;
+use crate::connector::is_server;
+use crate::proxy::ProxyVariables;
 use crate::secret;
 
 /// How long a shutdown waits for the last spans to be sent.
@@ -29,25 +30,6 @@ const SERVICE_NAME: &str = "signaling-worker";
 
 const ENDPOINT: &str = "OTEL_EXPORTER_OTLP_ENDPOINT";
 const TRACES_ENDPOINT: &str = "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT";
-
-/// These errors do not show the endpoint, because it may contain a password.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum InvalidTraces {
-    #[error(
-        "{0} is not the URL of a collector: write it like http://localhost:4318, with user names and passwords in OTEL_EXPORTER_OTLP_HEADERS, or leave it out for no traces"
-    )]
-    Endpoint(&'static str),
-    #[error(
-        "OTEL_EXPORTER_OTLP_PROTOCOL is not http/protobuf, the only supported protocol: set it to http/protobuf, and {ENDPOINT} to the collector's port for that protocol, usually 4318"
-    )]
-    Protocol,
-    #[error("traces: {0}")]
-    Tls(#[from] crate::tls::InvalidCaFile),
-    #[error(transparent)]
-    Proxy(#[from] InvalidProxy),
-    #[error("traces can't be set up: {0}")]
-    Exporter(#[from] opentelemetry_otlp::ExporterBuildError),
-}
 
 #[derive(Debug, Clone)]
 pub(crate) struct Traces {
@@ -63,7 +45,7 @@ impl Traces {
     pub(crate) fn from_environment(
         instance: &str,
         proxies: &ProxyVariables,
-    ) -> Result<Option<Self>, InvalidTraces> {
+    ) -> Result<Option<Self>, UsageError> {
         let Some(settings) = Settings::read(secret::variable)? else {
             return Ok(None);
         };
@@ -74,7 +56,8 @@ impl Traces {
             .with_protocol(Protocol::HttpBinary)
             .with_endpoint(settings.endpoint.to_string())
             .with_http_client(collector)
-            .build()?;
+            .build()
+            .map_err(|error| UsageError(format!("traces can't be set up: {error}")))?;
         // Attributes of the environment override the worker's.
         let mut resource = Resource::builder_empty()
             .with_service_name(SERVICE_NAME)
@@ -123,7 +106,7 @@ struct Settings {
 }
 
 impl Settings {
-    fn read(get: impl Fn(&str) -> Option<String>) -> Result<Option<Self>, InvalidTraces> {
+    fn read(get: impl Fn(&str) -> Option<String>) -> Result<Option<Self>, UsageError> {
         let is_set_to =
             |name, value: &str| get(name).is_some_and(|set| set.eq_ignore_ascii_case(value));
         if is_set_to("OTEL_SDK_DISABLED", "true") || is_set_to("OTEL_TRACES_EXPORTER", "none") {
@@ -140,28 +123,28 @@ impl Settings {
                 .or_else(|| get(&format!("OTEL_EXPORTER_OTLP_{name}")))
         };
         if of_traces("PROTOCOL").is_some_and(|protocol| protocol != "http/protobuf") {
-            return Err(InvalidTraces::Protocol);
+            return Err(UsageError(format!(
+                "OTEL_EXPORTER_OTLP_PROTOCOL is not http/protobuf, the only supported protocol: set it to http/protobuf, and {ENDPOINT} to the collector's port for that protocol, usually 4318"
+            )));
         }
-        let endpoint: Option<Uri> = endpoint.parse().ok().filter(is_of_collector);
+        // The error does not show the endpoint, because it may contain a password.
+        let endpoint = endpoint.parse().ok().filter(is_server).ok_or_else(|| {
+            UsageError(format!(
+                "{variable} is not the URL of a collector: write it like http://localhost:4318, with user names and passwords in OTEL_EXPORTER_OTLP_HEADERS, or leave it out for no traces"
+            ))
+        })?;
         Ok(Some(Self {
-            endpoint: endpoint.ok_or(InvalidTraces::Endpoint(variable))?,
+            endpoint,
             ca_file: of_traces("CERTIFICATE").map(PathBuf::from),
         }))
     }
-}
-
-fn is_of_collector(uri: &Uri) -> bool {
-    let is_http = matches!(uri.scheme_str(), Some("http" | "https"));
-    let is_host =
-        |authority: &Authority| !authority.host().is_empty() && !authority.as_str().contains('@');
-    is_http && uri.authority().is_some_and(is_host)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn read(variables: &[(&str, &str)]) -> Result<Option<Settings>, InvalidTraces> {
+    fn read(variables: &[(&str, &str)]) -> Result<Option<Settings>, UsageError> {
         Settings::read(|name| {
             let (_, value) = variables.iter().find(|(variable, _)| *variable == name)?;
             Some((*value).to_owned())
@@ -212,10 +195,7 @@ mod tests {
         }
         let grpc = ("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc");
         let endpoint = (ENDPOINT, "http://localhost:4318");
-        assert!(matches!(
-            read(&[endpoint, grpc]),
-            Err(InvalidTraces::Protocol)
-        ));
+        assert!(read(&[endpoint, grpc]).is_err());
         let http = ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "http/protobuf");
         assert!(read(&[endpoint, grpc, http]).is_ok());
     }

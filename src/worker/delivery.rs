@@ -131,8 +131,8 @@ async fn attempt(
             Finished::without_attempt(Record::release(claimed))
         }
         Err(NotSent::NoConnection(failure)) => {
-            let host = lane.client.serving().index;
-            finish(lane, claimed, lane.shared.now(), host, Err(failure))
+            // No host can be connected, so the failure counts for the first one.
+            finish(lane, claimed, lane.shared.now(), 0, Err(failure))
         }
         Err(NotSent::NoCredentials(error)) => no_credentials(lane, claimed, &error),
     }
@@ -152,7 +152,7 @@ async fn prepare<'lane>(
         CredentialError::OtherSender { .. } => failed(error.to_string()),
         error => NotSent::NoCredentials(error),
     };
-    let credentials = &lane.client.settings.credentials;
+    let credentials = &lane.client.app.credentials;
     credentials.allow(&message.sender).map_err(no_credentials)?;
     let clock = lane.shared.outbox.clock().get();
     let clock = clock.ok_or(NotSent::SlotMissed)?;
@@ -164,7 +164,7 @@ async fn prepare<'lane>(
         slot: claimed.slot_at,
         asked_at: claimed.asked_at,
         lease_ends: claimed.lease_ends,
-        request_timeout: lane.client.settings.request_timeout,
+        request_timeout: lane.client.timing.request_timeout,
     };
     // Without this, each message of a held lane would try to connect to an API that is unavailable.
     if terms.is_released(released_at(lane, claimed)) {
@@ -372,7 +372,7 @@ fn judge(
         outcome,
         error: error.unwrap_or_default(),
         host,
-        serving_host: lane.client.serving().index,
+        serving_host: lane.client.serving_beside(host),
         target: message.map_or(0, |message| {
             lane.shared.hasher.hash_one(message.target.name())
         }),

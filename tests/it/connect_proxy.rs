@@ -2,7 +2,6 @@
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
 use simulator::TlsFiles;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
@@ -29,14 +28,10 @@ struct State {
     target: SocketAddr,
     /// Without this value of `Proxy-Authorization`, the proxy answers 407.
     demanded: Option<String>,
-    /// After this time without traffic, the proxy drops a tunnel and tells neither side.
-    forgets_after: Option<Duration>,
     /// The proxy does not tell the client that the server has closed a tunnel.
     hides_close: bool,
     /// The heads of the CONNECT requests.
     heads: Vec<String>,
-    /// Dropped tunnels that received further bytes.
-    swallowed: usize,
 }
 
 pub(crate) struct ConnectProxy {
@@ -78,10 +73,8 @@ impl ConnectProxy {
             mode: Mode::Connect,
             target,
             demanded: None,
-            forgets_after: None,
             hides_close: false,
             heads: Vec::new(),
-            swallowed: 0,
         }));
         let shared = Arc::clone(&state);
         let accepting = tokio::spawn(async move {
@@ -123,20 +116,12 @@ impl ConnectProxy {
         lock(&self.state).demanded = Some(authorization.to_owned());
     }
 
-    pub(crate) fn forget_after(&self, idle: Duration) {
-        lock(&self.state).forgets_after = Some(idle);
-    }
-
     pub(crate) fn hide_close(&self) {
         lock(&self.state).hides_close = true;
     }
 
     pub(crate) fn heads(&self) -> Vec<String> {
         lock(&self.state).heads.clone()
-    }
-
-    pub(crate) fn swallowed(&self) -> usize {
-        lock(&self.state).swallowed
     }
 }
 
@@ -159,7 +144,7 @@ async fn serve(mut client: impl AsyncRead + AsyncWrite + Unpin, state: &Mutex<St
         head.push(byte);
     }
     let head = String::from_utf8_lossy(&head).into_owned();
-    let (mode, target, forgets_after, is_welcome) = {
+    let (mode, target, is_welcome) = {
         let mut state = lock(state);
         state.heads.push(head.clone());
         let is_welcome = state.demanded.as_ref().is_none_or(|demanded| {
@@ -169,7 +154,7 @@ async fn serve(mut client: impl AsyncRead + AsyncWrite + Unpin, state: &Mutex<St
                     name.eq_ignore_ascii_case("proxy-authorization") && value == demanded
                 })
         });
-        (state.mode, state.target, state.forgets_after, is_welcome)
+        (state.mode, state.target, is_welcome)
     };
     let refusal = match mode {
         Mode::Close => return,
@@ -191,17 +176,15 @@ async fn serve(mut client: impl AsyncRead + AsyncWrite + Unpin, state: &Mutex<St
         .await
         .is_ok()
     {
-        tunnel(client, server, forgets_after, state).await;
+        tunnel(client, server, state).await;
     }
 }
 
 async fn tunnel(
     mut client: impl AsyncRead + AsyncWrite + Unpin,
     mut server: TcpStream,
-    forgets_after: Option<Duration>,
     state: &Mutex<State>,
 ) {
-    let idle_limit = forgets_after.unwrap_or(Duration::from_hours(1));
     let (mut from_client, mut from_server) = (vec![0; 16 * 1024], vec![0; 16 * 1024]);
     loop {
         tokio::select! {
@@ -214,13 +197,8 @@ async fn tunnel(
                 _ if lock(state).hides_close => break,
                 _ => return,
             },
-            () = tokio::time::sleep(idle_limit) => break,
         }
     }
-    // The sockets stay open, so neither side learns that the tunnel is dropped.
-    let mut is_counted = false;
-    while let Ok(1..) = client.read(&mut from_client).await {
-        lock(state).swallowed += usize::from(!is_counted);
-        is_counted = true;
-    }
+    // The socket stays open, so the client does not learn that the server has closed the tunnel.
+    while let Ok(1..) = client.read(&mut from_client).await {}
 }

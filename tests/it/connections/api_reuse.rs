@@ -25,12 +25,9 @@ async fn failed_attempts(world: &World) -> i64 {
 }
 
 #[tokio::test]
-async fn a_server_that_closes_idle_connections_as_announced_fails_no_call() {
+async fn a_server_that_closes_idle_connections_after_5_s_fails_no_call() {
     let world = World::new().await;
-    world.change(|api| {
-        api.keep_alive_s = Some(2);
-        api.idle_close_ms = Some(2_000);
-    });
+    world.change(|api| api.idle_close_ms = Some(5_000));
     // The worker must not depend on hearing of the close in time.
     let proxy = ConnectProxy::start(world.simulator.address()).await;
     proxy.hide_close();
@@ -40,13 +37,13 @@ async fn a_server_that_closes_idle_connections_as_announced_fails_no_call() {
         .env("http_proxy", &proxy.url())
         .env("WORKER_REQUEST_TIMEOUT", "2s")
         .start();
-    // Around the end of reuse, 1 s, and around the close, 2 s.
-    let pauses = [0, 300, 900, 1_000, 1_100, 1_900, 1_950, 2_000, 2_050, 100];
+    // Around the end of reuse, 4 s, and around the close, 5 s.
+    let pauses = [0, 300, 3_900, 4_000, 4_900, 4_950, 5_000, 100];
     send_each(&world, &pauses.map(Duration::from_millis)).await;
     assert_eq!(failed_attempts(&world).await, 0);
     let seen = world.seen();
-    assert_eq!(seen.calls, 10);
-    assert!((2..10).contains(&seen.connections), "{seen:?}");
+    assert_eq!(seen.calls, 8);
+    assert!((2..8).contains(&seen.connections), "{seen:?}");
 }
 
 #[tokio::test]
@@ -58,33 +55,6 @@ async fn a_connection_that_the_server_closes_after_its_response_is_not_used_agai
     assert_eq!(failed_attempts(&world).await, 0);
     let seen = world.seen();
     assert_eq!((seen.calls, seen.connections >= 5), (5, true), "{seen:?}");
-}
-
-#[tokio::test]
-async fn idle_connections_that_are_dropped_in_silence_cost_one_timeout_in_all() {
-    const CONNECTIONS: i32 = 8;
-    let world = World::with(testkit::slow_api(300)).await;
-    let proxy = ConnectProxy::start(world.simulator.address()).await;
-    proxy.forget_after(Duration::from_millis(1_500));
-    let _worker = world
-        .worker()
-        .env("AGORA_BASE_URL", "http://api.test")
-        .env("http_proxy", &proxy.url())
-        .env("WORKER_REQUEST_TIMEOUT", "2s")
-        .start();
-    testkit::warm_up(&world).await;
-    world.insert_many(CONNECTIONS * 4).await;
-    world.until_all_final().await;
-    assert!(proxy.heads().len() >= 4, "several connections are idle");
-    tokio::time::sleep(Duration::from_millis(2_500)).await;
-
-    let first = world.insert(peer(json!({"payload": "the first"}))).await;
-    assert_eq!(world.until_final(first).await.status, "message_sent");
-    assert_eq!(proxy.swallowed(), 1);
-    assert_eq!(failed_attempts(&world).await, 1);
-    world.insert_many(CONNECTIONS).await;
-    world.until_all_final().await;
-    assert_eq!((proxy.swallowed(), failed_attempts(&world).await), (1, 1));
 }
 
 #[tokio::test]

@@ -7,10 +7,8 @@ use simulator::Simulator;
 
 use testkit::{PATIENCE, Worker, World, another_api, set_faults, slow_api, warm_up};
 
-/// Longer than the worker waits before it tries the first host again.
-const FIRST_TRY: Duration = Duration::from_secs(25);
-/// Longer than the worker waits after a failed try.
-const NEXT_TRY: Duration = Duration::from_secs(45);
+/// Longer than the worker waits before it tries a failed host again.
+const NEXT_TRY: Duration = Duration::from_secs(35);
 
 fn worker(world: &World, first: &Simulator, second: &Simulator) -> Worker {
     let both = format!("{},{}", first.base_url(), second.base_url());
@@ -55,7 +53,7 @@ async fn an_unreachable_host_is_replaced_by_the_next_one_until_it_is_back() {
 
     let first = another_api(Some(first.address())).await;
     let what = "the first host is called again";
-    let sent = 50 + send_until(&world, what, FIRST_TRY, || calls(&first) > 0).await;
+    let sent = 50 + send_until(&world, what, NEXT_TRY, || calls(&first) > 0).await;
     worker.until_logged("host_restored").await;
     let on_second = world.seen().calls;
     world.insert_many(20).await;
@@ -121,7 +119,7 @@ async fn a_host_that_answers_502_is_left_until_one_attempt_finds_it_well() {
 
     let what = "one attempt tries the first host";
     let is_tried = || calls(&first) > before;
-    let mut sent = 50 + send_until(&world, what, FIRST_TRY, is_tried).await;
+    let mut sent = 50 + send_until(&world, what, NEXT_TRY, is_tried).await;
     world.insert_many(50).await;
     world.until_all_final().await;
     sent += 50;
