@@ -1,8 +1,8 @@
 //! The response of a call as it came. [`crate::outcome`] decides what a response means.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
-use hyper::header::{HeaderMap, RETRY_AFTER};
+use hyper::header::{DATE, HeaderMap, RETRY_AFTER};
 use serde_json::{Map, Value};
 
 use super::EchoFilter;
@@ -75,9 +75,8 @@ impl Response {
             .and_then(|object| kept_id(&text_of(object, &["request_id", "requestId"])?));
         Self {
             status,
-            // A gateway that sends an HTTP date instead gets the usual throttle.
             retry_after: header(RETRY_AFTER.as_str())
-                .and_then(|value| value.trim().parse().ok().map(Duration::from_secs)),
+                .and_then(|value| parse_retry_after(value.trim(), header(DATE.as_str()))),
             request_id: id_in_body.or_else(|| kept_id(header("x-request-id")?)),
             body: match object {
                 Ok(object) => read_texts(&object, echo_filter),
@@ -85,6 +84,23 @@ impl Response {
             },
         }
     }
+}
+
+/// Reads seconds or an HTTP date (RFC 9110, section 10.2.3). A date is compared with the response's own `Date`, because the
+/// clock of this host may differ.
+fn parse_retry_after(value: &str, date: Option<&str>) -> Option<Duration> {
+    if let Ok(seconds) = value.parse() {
+        return Some(Duration::from_secs(seconds));
+    }
+    let at = httpdate::parse_http_date(value).ok()?;
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "an HTTP date has nothing to do with the database's clock"
+    )]
+    let now = date
+        .and_then(|date| httpdate::parse_http_date(date).ok())
+        .unwrap_or_else(SystemTime::now);
+    Some(at.duration_since(now).unwrap_or_default())
 }
 
 fn read_object(bytes: &[u8]) -> Result<Map<String, Value>, &'static str> {
@@ -231,15 +247,18 @@ mod tests {
     }
 
     #[test]
-    fn retry_after_is_a_number_of_seconds() {
-        for (value, expected) in [(" 7 ", Some(7)), ("", None), ("-1", None), ("soon", None)] {
-            let headers = HeaderMap::from_iter([(RETRY_AFTER, value.parse().expect("a value"))]);
-            let response = Response::read(429, &headers, Ok(b""), &EchoFilter::default());
-            assert_eq!(
-                response.retry_after,
-                expected.map(Duration::from_secs),
-                "{value}"
-            );
+    fn retry_after_is_seconds_or_a_date_on_the_apis_clock() {
+        let date = Some("Sun, 06 Nov 1994 08:49:37 GMT");
+        for (value, expected) in [
+            ("7", Some(7)),
+            ("", None),
+            ("-1", None),
+            ("soon", None),
+            ("Sun, 06 Nov 1994 08:49:57 GMT", Some(20)),
+            ("Sun, 06 Nov 1994 08:49:07 GMT", Some(0)),
+        ] {
+            let expected = expected.map(Duration::from_secs);
+            assert_eq!(parse_retry_after(value, date), expected, "{value}");
         }
     }
 

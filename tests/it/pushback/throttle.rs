@@ -1,10 +1,13 @@
 //! 429 responses with and without `Retry-After`.
 
+use std::time::{Duration, SystemTime};
+
 use serde_json::json;
 use simulator::{Fault, FaultRule};
+use time::OffsetDateTime;
 
 use super::logged;
-use testkit::{World, fleet, peer, slow_api};
+use testkit::{World, fleet, peer, slow_api, warm_up};
 
 /// A 429 to every call, with this `Retry-After`.
 fn throttled(retry_after: &str) -> FaultRule {
@@ -64,8 +67,40 @@ async fn a_burst_of_429s_cuts_the_rate_once_costs_no_attempt_and_is_temporary() 
 }
 
 #[tokio::test]
+async fn a_retry_after_may_be_an_http_date() {
+    let world = World::new().await;
+    let worker = world.worker().start();
+    warm_up(&world).await;
+    let now: OffsetDateTime = world.ask("select clock_timestamp()").await;
+    let asked = (now + Duration::from_secs(3))
+        .replace_nanosecond(0)
+        .expect("a time");
+    let mut rule = throttled(&httpdate::fmt_http_date(SystemTime::from(asked)));
+    rule.count = Some(1);
+    world.simulator.set_faults(vec![rule]).expect("a fault");
+    world.insert_many(1).await;
+    worker.until_logged("lane_throttled").await;
+    world.insert_many(20).await;
+    world.until_all_final().await;
+
+    let first: OffsetDateTime = world
+        .ask("select min(sent_at) from signaling.outbox where payload <> 'warm-up'")
+        .await;
+    let late = first - asked;
+    assert!(
+        !late.is_negative() && late < Duration::from_secs(5),
+        "sent {late} after the date"
+    );
+    world.assert_sent_once(22).await;
+}
+
+#[tokio::test]
 async fn an_absurd_retry_after_is_bounded_by_an_hour() {
-    for absurd in ["86400", "999999999999999999"] {
+    for absurd in [
+        "86400",
+        "999999999999999999",
+        "Fri, 31 Dec 9999 23:59:59 GMT",
+    ] {
         let world = World::new().await;
         let rules = vec![throttled(absurd)];
         world.simulator.set_faults(rules).expect("a fault");
