@@ -92,8 +92,8 @@ impl Fleet {
         state.reported[worker] = (breaker.accepted_messages, is_serving);
         let (accepted, serving) = state.reported[1 - worker];
         match state.workers[worker].observe_others(accepted, serving.into(), now) {
-            Some(Decision::Hold { .. }) => state.is_held = true,
-            Some(Decision::SteppedAside { .. } | Decision::Returned) | None => {}
+            Transition::Hold(_) => state.is_held = true,
+            _ => {}
         }
     }
 }

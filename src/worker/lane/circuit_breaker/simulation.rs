@@ -154,8 +154,8 @@ impl Fleet {
         self.charged += u32::from(is_at_fault && verdict.is_charged && target != 0);
         match verdict.transition {
             Transition::Release => self.release(),
-            Transition::Extend(_) => self.hold(true),
-            Transition::None | Transition::Doubt | Transition::Return | Transition::Throttle => {}
+            Transition::Hold(_) => self.hold(true),
+            _ => {}
         }
     }
 
@@ -170,7 +170,7 @@ impl Fleet {
             (accepted + of_other, serving + u32::from(is_serving))
         });
         match self.workers[worker].observe_others(accepted, serving, now) {
-            Some(Decision::Hold { .. }) => {
+            Transition::Hold(_) => {
                 if self.lane.held_since.is_none() && self.is_too_soon() {
                     self.workers[worker].hold_refused(now);
                 } else {
@@ -178,7 +178,7 @@ impl Fleet {
                     self.workers[worker].lane_held();
                 }
             }
-            Some(Decision::SteppedAside { .. } | Decision::Returned) | None => {}
+            _ => {}
         }
     }
 
@@ -219,10 +219,7 @@ impl Fleet {
     fn assert_all_serve(&self) {
         assert_eq!(self.lane.held_since, None);
         for worker in &self.workers {
-            assert!(
-                matches!(worker.state, State::Serving | State::Ramping { .. }),
-                "{worker:?}"
-            );
+            assert!(matches!(worker.state, State::Serving { .. }), "{worker:?}");
         }
     }
 }
