@@ -27,7 +27,6 @@ impl Moment {
     }
 }
 
-/// One reading of the database's clock.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct ClockReading {
     /// Just before this process sent the statement.

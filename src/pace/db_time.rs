@@ -96,7 +96,6 @@ impl From<DbTime> for OffsetDateTime {
     }
 }
 
-/// RFC 3339 in UTC, clamped to the years 1 to 9999.
 impl fmt::Display for DbTime {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let text = OffsetDateTime::from(*self).format(&Rfc3339);

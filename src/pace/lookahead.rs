@@ -18,8 +18,7 @@ impl Lookahead {
     /// worker sends nothing while each claim takes longer.
     pub(crate) const MAX: Duration = Duration::from_millis(800);
 
-    /// Takes in the time of a claim. The next claim may take a quarter longer. A slow claim counts at once, and the worker
-    /// forgets it little by little.
+    /// Takes in the time of a claim. The next claim may take a quarter longer.
     pub(crate) fn observe(&mut self, took: Duration) {
         let faded = self.0 * 7 / 8;
         let enough = (took * 5 / 4).saturating_sub(IN_TIME);

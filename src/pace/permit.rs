@@ -25,7 +25,6 @@ pub(crate) enum Late {
     Released,
 }
 
-/// The conditions of a permit.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct PermitTerms {
     /// The earliest start of the call.
@@ -44,16 +43,12 @@ impl PermitTerms {
 }
 
 impl SendPermit {
-    /// The start of the call on the database's clock.
     pub(crate) fn starts_at(&self) -> DbTime {
         self.starts_at
     }
 
     /// The permit for a slot, if `now` is in time for the slot and early enough within the lease. Messages of claims up to
     /// `released_at` get none.
-    ///
-    /// # Errors
-    /// If the call may not start, with the reason.
     pub(crate) fn take(
         terms: PermitTerms,
         clock: &DbClock,

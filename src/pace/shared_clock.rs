@@ -26,7 +26,7 @@ const MAX_STEPS: usize = 16;
 /// If Postgres runs a claim later than this after its request, the claim treats fewer leases as over than it could.
 const MAX_CLAIM_DELAY: Duration = Duration::from_secs(1);
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct SharedClock {
     state: Mutex<State>,
     last_step: watch::Sender<Option<ClockStep>>,
@@ -37,15 +37,6 @@ struct State {
     clock: Option<DbClock>,
     /// Recent steps: when this process noticed each, and the earlier of its two times, which is over on both clocks.
     steps: VecDeque<(Instant, DbTime)>,
-}
-
-impl Default for SharedClock {
-    fn default() -> Self {
-        Self {
-            state: Mutex::default(),
-            last_step: watch::Sender::new(None),
-        }
-    }
 }
 
 impl SharedClock {

@@ -26,6 +26,7 @@ use crate::pace::DbTime;
 use crate::proxy::ProxyVariables;
 use crate::retry::RetryPolicy;
 use crate::signaling::Client;
+use crate::telemetry::failure_log::FailureLog;
 use crate::telemetry::log_throttle::LogThrottle;
 use crate::telemetry::traces::Traces;
 use circuit_breaker::{CircuitBreaker, Transition};
@@ -36,7 +37,6 @@ use poll_plan::PollPlan;
 pub(super) use row::AttemptReport;
 use stats::LaneStats;
 
-/// The parts of a process that all its lanes use.
 #[derive(Debug)]
 pub(super) struct Shared {
     pub(super) outbox: Arc<Outbox>,
@@ -48,14 +48,12 @@ pub(super) struct Shared {
     pub(super) retry: RetryPolicy,
     /// True while the listener has a connection, so that inserts can notify this process.
     pub(super) listening: AtomicBool,
-    /// When the poller polls next.
     pub(super) poll_at: watch::Sender<Instant>,
     /// Since when the recorder lags. Meanwhile no lane claims.
     pub(super) recorder_lag: watch::Sender<Option<Instant>>,
     /// The number of lanes whose claims fail, so that one outage is logged once.
     pub(super) failing: AtomicUsize,
     pub(super) traces: Option<Traces>,
-    /// Hashes destinations for the circuit breaker.
     pub(super) hasher: RandomState,
     pub(super) shutdown: CancellationToken,
 }
@@ -100,6 +98,7 @@ pub(crate) struct Lane {
     /// One permit: while another session has locked the lane's row, this worker's writers tie up one connection only.
     row_writer: Semaphore,
     logged: Mutex<LoggedState>,
+    slowed: FailureLog,
     refused: LogThrottle,
     pub(super) delivery_panics: LogThrottle,
     pub(super) breaker: Mutex<CircuitBreaker>,
@@ -132,6 +131,7 @@ impl Lane {
             limit_per_s,
             row_writer: Semaphore::new(1),
             logged: Mutex::default(),
+            slowed: FailureLog::default(),
             refused: LogThrottle::default(),
             delivery_panics: LogThrottle::default(),
             breaker: Mutex::new(CircuitBreaker::new(Instant::now())),
@@ -157,7 +157,6 @@ impl Lane {
         self.shared.poll_by(now);
     }
 
-    /// Plans the next poll of the idle lane, and returns its time.
     pub(super) fn plan_poll(&self, now: Instant) -> Instant {
         let is_listening = self.shared.listening.load(Ordering::Relaxed);
         let poll_interval = self.shared.timing.poll_interval;
@@ -192,7 +191,6 @@ impl Lane {
         *self.released_at.lock() = Some(Instant::now());
     }
 
-    /// The counters of this lane for the other workers.
     pub(super) fn report(&self) -> AppReport {
         let breaker = self.breaker.lock();
         AppReport {
@@ -204,14 +202,13 @@ impl Lane {
         }
     }
 
-    /// Applies a claim that began at `from`.
     pub(super) fn claimed(&self, from: ScanPosition, batch: &Batch) {
         self.outage_grace.lock().answered(batch.at, Instant::now());
         self.heartbeat.beat(Duration::ZERO);
         self.stats.ended_uncalled(batch.at, batch.ended);
         self.log_refused(batch.refused);
         self.observe_hold(batch.at, batch.hold);
-        self.log_rate(batch.at, batch.throttled_per_s);
+        self.log_rate(batch.throttled_per_s);
         let mut polls = self.polls.lock();
         polls.claimed(from, batch);
         self.shared.poll_by(polls.next_full_scan());
@@ -228,7 +225,6 @@ impl Lane {
         }
     }
 
-    /// Applies the result of a poll.
     pub(super) fn polled(&self, next_due: &NextDue) {
         self.observe_hold(next_due.at, next_due.hold);
         // An operator restored another database beneath this worker. The loop opens the lane, which logs the refusal.
@@ -251,7 +247,6 @@ impl Lane {
         }
     }
 
-    /// Applies a change of the circuit breaker to this process.
     pub(super) fn apply_transition(&self, transition: Transition) {
         match transition {
             Transition::None | Transition::Throttle | Transition::StepAside => {}

@@ -10,9 +10,8 @@
 //!   the counters of the other workers. If the API accepts none of their messages, the worker holds the lane for all, or
 //!   is *serving* if the last hold ended less than ten seconds ago. If the API accepts one, the worker is *serving*, and
 //!   *aside* if its next calls fail, too. An accepted message of its own also leads to *serving*.
-//! - **aside**: this worker is at fault, and other workers serve the app. It makes one call at a time, the first after three
-//!   seconds, and doubles the pause up to thirty. *Serving* follows when the API accepts, rejects or throttles a message,
-//!   or when no other worker serves the app. A worker steps aside at most once in ten seconds.
+//! - **aside**: this worker is at fault, and other workers serve the app. It makes one call every ten seconds. *Serving*
+//!   follows when the API accepts, rejects or throttles a message, or when no other worker serves the app. A worker steps aside at most once in ten seconds.
 //! - **held**: the lane is held for all workers, and sends probes. A claim that finds a hold leads here from each other
 //!   state. *Serving* follows when the lane is released.
 
@@ -45,12 +44,9 @@ const REPORTS_TO_WAIT: u32 = 3;
 /// Workers report once a second. A slow database delays reports.
 const LONGEST_REPORT_GAP: Duration = Duration::from_millis(2_500);
 const WIDEN_EVERY: Duration = Duration::from_secs(1);
-/// A number of open calls that no worker reaches.
+/// More than any worker can have open.
 const WIDE: usize = 1 << 20;
-/// As short as the first pause of a held lane. An outage that ends for all workers at slightly different times may look like
-/// the fault of the last one, which then returns at once.
-const ASIDE_FIRST_PAUSE: Duration = Duration::from_secs(1);
-const ASIDE_LONGEST_PAUSE: Duration = Duration::from_secs(30);
+const ASIDE_PAUSE: Duration = Duration::from_secs(10);
 const BETWEEN_ASIDES: Duration = Duration::from_secs(10);
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -63,7 +59,6 @@ pub(crate) struct CircuitBreaker {
     stepped_aside_at: Option<Instant>,
     /// Accepted messages of the other workers, and when this worker read the number.
     others_accepted: Option<(u64, Instant)>,
-    /// When that number last grew.
     others_moved_at: Option<Instant>,
     pub(crate) accepted_messages: u64,
     pub(crate) failed_attempts: u64,
@@ -81,14 +76,12 @@ enum State {
         kind: HoldKind,
         /// Accepted messages of the other workers in the first report after the doubt began.
         others_accepted: Option<u64>,
-        /// Reports since the doubt began.
         reports: u32,
         /// The worker has doubted before, and has tried again since.
         is_confirmed: bool,
     },
     Aside {
         next_probe_at: Instant,
-        pause: Duration,
     },
     Held,
 }
@@ -151,7 +144,6 @@ impl CircuitBreaker {
         }
     }
 
-    /// Decides whose fault a finished attempt is.
     pub(crate) fn observe(&mut self, attempt: Attempt<'_>, now: Instant) -> Verdict {
         let (fault, evidence, transition) = match attempt.outcome {
             Outcome::Accepted(_) => {
@@ -220,14 +212,11 @@ impl CircuitBreaker {
             let evidence = "the API throttles this destination, and accepts messages to others";
             return (Fault::Destination, evidence.into(), transition);
         }
-        let evidence = "the API allows the app no more calls at present";
-        let is_none = transition == Transition::None;
-        let transition = if is_none {
-            Transition::Throttle
-        } else {
-            transition
-        };
-        (Fault::Budget, evidence.into(), transition)
+        let evidence = "the API allows the app no more calls at present".to_owned();
+        match transition {
+            Transition::None => (Fault::Budget, evidence, Transition::Throttle),
+            other => (Fault::Budget, evidence, other),
+        }
     }
 
     fn failed(&mut self, attempt: Attempt<'_>, now: Instant) -> (Fault, String, Transition) {
@@ -266,23 +255,12 @@ impl CircuitBreaker {
         }
         let (fault, evidence) = match &mut self.state {
             State::Serving { .. } => return None,
-            State::Held => {
-                let evidence = "the app is held: no message of any worker was accepted";
-                (Fault::Api, evidence)
+            State::Held => (Fault::Api, "the app is held"),
+            State::Aside { next_probe_at } => {
+                *next_probe_at = now + ASIDE_PAUSE;
+                (Fault::Worker, "only calls of this worker fail")
             }
-            State::Aside {
-                next_probe_at,
-                pause,
-            } => {
-                *next_probe_at = now + *pause;
-                *pause = (*pause * 2).min(ASIDE_LONGEST_PAUSE);
-                let evidence = "calls of this worker fail, while messages of others are accepted";
-                (Fault::Worker, evidence)
-            }
-            State::Doubting { .. } => {
-                let evidence = "many calls of this worker have failed in a row";
-                (Fault::Unclear, evidence)
-            }
+            State::Doubting { .. } => (Fault::Unclear, "many calls of this worker fail"),
         };
         Some((fault, evidence, Transition::None))
     }
@@ -407,8 +385,7 @@ impl CircuitBreaker {
         self.stepped_aside_at = Some(now);
         self.votes.end_run();
         self.state = State::Aside {
-            next_probe_at: now + ASIDE_FIRST_PAUSE,
-            pause: ASIDE_FIRST_PAUSE,
+            next_probe_at: now + ASIDE_PAUSE,
         };
     }
 
@@ -418,7 +395,6 @@ impl CircuitBreaker {
         self.state = State::serving(now, min_votes);
     }
 
-    /// This worker or another one holds the lane.
     pub(crate) fn lane_held(&mut self) {
         self.votes.end_run();
         self.state = State::Held;
@@ -439,7 +415,6 @@ impl CircuitBreaker {
         matches!(self.state, State::Doubting { .. }) || self.state.is_before_aside()
     }
 
-    /// Why this worker has stepped aside, if it has.
     pub(crate) fn aside_reason(&self) -> Option<&str> {
         matches!(self.state, State::Aside { .. }).then_some(&self.reason)
     }

@@ -26,25 +26,20 @@ pub(crate) struct InFlight {
     pub(crate) changed: Notify,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Counts {
     messages: usize,
     by_destination: HashMap<String, usize>,
     open_calls: usize,
-    /// When the API last answered, or when the first open call began, if that is later.
-    waiting_since: Instant,
+    /// When the API last answered, or when the first open call began, if that is later. None: no call is open.
+    waiting_since: Option<Instant>,
 }
 
 impl InFlight {
     pub(crate) fn new(max: usize) -> Self {
         Self {
             max,
-            counts: Mutex::new(Counts {
-                messages: 0,
-                by_destination: HashMap::new(),
-                open_calls: 0,
-                waiting_since: Instant::now(),
-            }),
+            counts: Mutex::default(),
             changed: Notify::new(),
         }
     }
@@ -77,7 +72,6 @@ impl InFlight {
         })
     }
 
-    /// The destinations that the next claim passes over.
     pub(crate) fn crowded(&self) -> Vec<String> {
         let share = self.max.div_ceil(CROWDED_SHARE);
         let counts = self.counts.lock();
@@ -90,21 +84,19 @@ impl InFlight {
 
     pub(crate) fn begin_call(&self, now: Instant) -> OpenCall<'_> {
         let mut counts = self.counts.lock();
-        if counts.open_calls == 0 {
-            counts.waiting_since = now;
-        }
+        counts.waiting_since.get_or_insert(now);
         counts.open_calls += 1;
         OpenCall(self)
     }
 
-    /// The API answered a call, with any status.
     pub(crate) fn answered(&self, now: Instant) {
-        self.counts.lock().waiting_since = now;
+        let mut counts = self.counts.lock();
+        counts.waiting_since = (counts.open_calls > 0).then_some(now);
     }
 
     pub(crate) fn is_api_silent(&self, now: Instant) -> bool {
-        let counts = self.counts.lock();
-        counts.open_calls > 0 && now.saturating_duration_since(counts.waiting_since) > SILENT_AFTER
+        let waiting_since = self.counts.lock().waiting_since;
+        waiting_since.is_some_and(|since| now.saturating_duration_since(since) > SILENT_AFTER)
     }
 }
 
@@ -135,13 +127,16 @@ impl Drop for CapacityPermit {
     }
 }
 
-/// A call that is open or about to connect.
 #[derive(Debug)]
 pub(crate) struct OpenCall<'a>(&'a InFlight);
 
 impl Drop for OpenCall<'_> {
     fn drop(&mut self) {
-        self.0.counts.lock().open_calls -= 1;
+        let mut counts = self.0.counts.lock();
+        counts.open_calls -= 1;
+        if counts.open_calls == 0 {
+            counts.waiting_since = None;
+        }
     }
 }
 

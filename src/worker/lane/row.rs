@@ -22,6 +22,8 @@ use uuid::Uuid;
 
 use super::Lane;
 use super::circuit_breaker::Transition;
+use super::lane_log::without_api_text;
+use crate::advice;
 use crate::error_text::database_error_text;
 use crate::outbox::{HoldKind, HoldResult, LaneOpening, is_outage};
 use crate::pace::DbTime;
@@ -49,7 +51,18 @@ impl Lane {
                 environment,
                 pending,
             } => {
-                self.log_refused_lane(environment.as_deref(), pending);
+                let hold = Some(HoldKind::OtherEnvironment);
+                if std::mem::replace(&mut self.logged.lock().hold, hold) != hold {
+                    tracing::error!(
+                        event = "lane_refused",
+                        app,
+                        environment,
+                        pending,
+                        "the app belongs to {}, and this worker to another one, so this worker sends none of the pending messages. To do: {}",
+                        advice::environment_name(environment.as_deref()),
+                        advice::adopt(app)
+                    );
+                }
                 return Ok(());
             }
             LaneOpening::Named => tracing::info!(
@@ -80,8 +93,17 @@ impl Lane {
             (Transition::Throttle, _) => self.throttle(report.sent_at, report.retry_after).await,
             (Transition::Release, Some(probe)) => self.release_hold(probe).await,
             (Transition::Hold(kind), probe) => self.hold(kind, &report.error, probe).await,
-            (Transition::StepAside, _) => self.log_stepped_aside(&report.error),
-            (Transition::Return, _) => self.log_returned(),
+            (Transition::StepAside, _) => tracing::error!(
+                event = "worker_stepped_aside",
+                app = self.app,
+                reason = without_api_text(&report.error),
+                "this worker leaves the app to other workers, because its own calls fail while messages of other workers are accepted. Check its credentials, AGORA_BASE_URL, AGORA_CA_FILE and its network"
+            ),
+            (Transition::Return, _) => tracing::info!(
+                event = "worker_returned",
+                app = self.app,
+                "this worker serves the app again"
+            ),
             (Transition::None | Transition::Doubt | Transition::Release, _) => {}
         }
     }
@@ -101,22 +123,25 @@ impl Lane {
     }
 
     async fn throttle(&self, sent_at: DbTime, retry_after: Duration) {
-        // One of many concurrent 429s is enough. A Retry-After must be written even while the row is locked.
-        let writing = if retry_after > Duration::ZERO {
+        if retry_after > Duration::ZERO {
             self.release_unsent();
-            self.row_writer.acquire().await
-        } else if let Ok(writing) = self.row_writer.try_acquire() {
-            Ok(writing)
-        } else {
+        }
+        // One of many concurrent 429s is enough.
+        let Ok(_writing) = self.row_writer.try_acquire() else {
             return;
         };
         let outbox = &self.shared.outbox;
         let throttling = outbox.throttle(&self.app, sent_at, retry_after);
         if let Some(Some(rate_per_s)) = self.written("slowed", throttling).await {
             self.release_unsent();
-            self.log_rate_cut(rate_per_s, retry_after);
+            tracing::debug!(
+                event = "lane_rate_cut",
+                app = self.app,
+                rate_per_s,
+                "a 429 has cut the rate"
+            );
+            self.log_slowed(rate_per_s, retry_after);
         }
-        drop(writing);
     }
 
     async fn release_hold(&self, probe: Uuid) {

@@ -13,15 +13,11 @@ use crate::outcome::{Acceptance, FinalStatus, Outcome};
 use crate::pace::DbTime;
 use crate::stats::Stats;
 
-/// Counts calls. Labels: `app`, `outcome`.
 pub(crate) const CALLS: &str = "signaling_calls_total";
-/// Counts messages that ended. Labels: `app`, `status`.
 pub(crate) const MESSAGES_FINISHED: &str = "signaling_messages_finished_total";
-/// Histogram of the duration of calls in seconds. Label: `app`.
 pub(crate) const CALL_DURATION: &str = "signaling_call_duration_seconds";
-/// Histogram of the time in seconds from a message's due time to its first call. Label: `app`.
+/// From a message's due time to its first call.
 pub(crate) const QUEUE_WAIT: &str = "signaling_queue_wait_seconds";
-/// Counts slots that passed before their calls could start. Label: `app`.
 pub(crate) const SLOTS_MISSED: &str = "signaling_slots_missed_total";
 
 const OUTCOMES: [&str; 8] = [
@@ -43,8 +39,6 @@ const STATUSES: [FinalStatus; 6] = [
     FinalStatus::Unknown,
 ];
 const MINUTE: Duration = Duration::from_secs(60);
-/// Minutes kept in memory while the database is unavailable.
-const MAX_MINUTES: usize = 120;
 
 #[derive(Debug)]
 pub(crate) struct LaneStats {
@@ -108,7 +102,6 @@ impl LaneStats {
         }
     }
 
-    /// Counts messages that the database ended without a call.
     pub(crate) fn ended_uncalled(&self, now: DbTime, ended: Ended) {
         self.ended(now, FinalStatus::Expired, ended.expired);
         self.ended(now, FinalStatus::Unknown, ended.unknown);
@@ -122,15 +115,6 @@ impl LaneStats {
     /// The stats since the last call, by the beginning of their minute.
     pub(crate) fn take_minutes(&self) -> BTreeMap<DbTime, Stats> {
         std::mem::take(&mut *self.minutes.lock())
-    }
-
-    /// Keeps stats that could not be saved. Beyond [`MAX_MINUTES`], the oldest are lost.
-    pub(crate) fn put_back(&self, minute: DbTime, stats: &Stats) {
-        let mut minutes = self.minutes.lock();
-        minutes.entry(minute).or_default().merge(stats);
-        while minutes.len() > MAX_MINUTES {
-            minutes.pop_first();
-        }
     }
 }
 
@@ -155,23 +139,6 @@ mod tests {
             .collect();
         assert_eq!(minutes, [(at_s(0), 0, 1), (at_s(60), 3, 0)]);
         assert!(stats.take_minutes().is_empty());
-    }
-
-    #[test]
-    fn unsaved_stats_are_kept_for_two_hours_of_minutes() {
-        let stats = LaneStats::new("app");
-        let one = Stats {
-            message_sent: 1,
-            ..Stats::default()
-        };
-        for minute in 0..200 {
-            stats.put_back(at_s(minute * 60), &one);
-            stats.put_back(at_s(minute * 60), &one);
-        }
-        let kept = stats.take_minutes();
-        assert_eq!(kept.len(), MAX_MINUTES);
-        let last = kept.last_key_value().expect("a minute");
-        assert_eq!((*last.0, last.1.message_sent), (at_s(199 * 60), 2));
     }
 
     #[test]

@@ -13,7 +13,6 @@ pub(crate) enum AttemptKind {
     Probe,
 }
 
-/// A finished attempt.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Attempt<'a> {
     pub(crate) outcome: Outcome,
@@ -39,7 +38,6 @@ pub(crate) struct Verdict {
 pub(crate) enum Transition {
     #[default]
     None,
-    /// This worker begins to doubt.
     Doubt,
     /// The caller must hold the lane for all workers, or its probe failed and it stays held.
     Hold(HoldKind),
@@ -48,7 +46,6 @@ pub(crate) enum Transition {
     StepAside,
     /// This worker was aside, and serves the app again.
     Return,
-    /// A 429 cuts the rate of the app.
     Throttle,
 }
 

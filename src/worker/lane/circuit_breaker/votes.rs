@@ -33,7 +33,6 @@ const MAX_ACCEPTED_TARGETS: usize = 40;
 const MAX_EXEMPT: usize = 256;
 const EXEMPT_FOR: Duration = Duration::from_hours(1);
 
-/// The votes of one worker, for one app.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 pub(super) struct Votes {
     /// The votes since the API last accepted, rejected or throttled a message.
@@ -48,14 +47,12 @@ pub(super) struct Votes {
     exempt: VecDeque<(u64, Instant)>,
 }
 
-/// Votes in a row.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 struct Run {
     calls: u32,
     refusals: u32,
     /// The destinations, each once.
     targets: Vec<u64>,
-    /// Of the last call.
     error: String,
 }
 
@@ -79,7 +76,6 @@ impl Votes {
         self.run = Run::default();
     }
 
-    /// Counts a failed call if it has a vote.
     pub(super) fn failed(&mut self, attempt: Attempt<'_>, now: Instant) {
         self.exempt
             .retain(|(_, since)| now.saturating_duration_since(*since) < EXEMPT_FOR);
@@ -183,7 +179,6 @@ impl Votes {
         (!self.is_empty()).then(|| (kind, self.run.error.clone()))
     }
 
-    /// Remembers the destinations whose votes make the worker doubt.
     pub(super) fn suspect(&mut self) {
         self.suspects.clone_from(&self.run.targets);
     }
