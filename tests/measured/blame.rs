@@ -104,7 +104,7 @@ async fn beside(
     (healthy, sick)
 }
 
-/// The failed calls before the sick worker stepped aside. After that, it probes six times a minute.
+/// The failed calls before the sick worker stepped aside. After that, it probes at most ten times a minute.
 async fn failed_calls_of_the_sick(world: &World) -> i64 {
     world
         .ask(

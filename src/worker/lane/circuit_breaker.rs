@@ -10,8 +10,9 @@
 //!   the counters of the other workers. If the API accepts none of their messages, the worker holds the lane for all, or
 //!   is *serving* if the last hold ended less than ten seconds ago. If the API accepts one, the worker is *serving*, and
 //!   *aside* if its next calls fail, too. An accepted message of its own also leads to *serving*.
-//! - **aside**: this worker is at fault, and other workers serve the app. It makes one call every ten seconds. *Serving*
-//!   follows when the API accepts, rejects or throttles a message, or when no other worker serves the app. A worker steps aside at most once in ten seconds.
+//! - **aside**: this worker is at fault, and other workers serve the app. It makes one call at a time, the first after a
+//!   second, and doubles the pause up to thirty. *Serving* follows when the API accepts, rejects or throttles a message,
+//!   or when no other worker serves the app. A worker steps aside at most once in ten seconds.
 //! - **held**: the lane is held for all workers, and sends probes. A claim that finds a hold leads here from each other
 //!   state. *Serving* follows when the lane is released.
 
@@ -46,7 +47,10 @@ const LONGEST_REPORT_GAP: Duration = Duration::from_millis(2_500);
 const WIDEN_EVERY: Duration = Duration::from_secs(1);
 /// More than any worker can have open.
 const WIDE: usize = 1 << 20;
-const ASIDE_PAUSE: Duration = Duration::from_secs(10);
+/// As short as the first pause of a held lane. An outage that ends for all workers at slightly different times may look like
+/// the fault of the last one, which then returns at once.
+const ASIDE_FIRST_PAUSE: Duration = Duration::from_secs(1);
+const ASIDE_LONGEST_PAUSE: Duration = Duration::from_secs(30);
 const BETWEEN_ASIDES: Duration = Duration::from_secs(10);
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -82,6 +86,7 @@ enum State {
     },
     Aside {
         next_probe_at: Instant,
+        pause: Duration,
     },
     Held,
 }
@@ -256,8 +261,12 @@ impl CircuitBreaker {
         let (fault, evidence) = match &mut self.state {
             State::Serving { .. } => return None,
             State::Held => (Fault::Api, "the app is held"),
-            State::Aside { next_probe_at } => {
-                *next_probe_at = now + ASIDE_PAUSE;
+            State::Aside {
+                next_probe_at,
+                pause,
+            } => {
+                *next_probe_at = now + *pause;
+                *pause = (*pause * 2).min(ASIDE_LONGEST_PAUSE);
                 (Fault::Worker, "only calls of this worker fail")
             }
             State::Doubting { .. } => (Fault::Unclear, "many calls of this worker fail"),
@@ -385,7 +394,8 @@ impl CircuitBreaker {
         self.stepped_aside_at = Some(now);
         self.votes.end_run();
         self.state = State::Aside {
-            next_probe_at: now + ASIDE_PAUSE,
+            next_probe_at: now + ASIDE_FIRST_PAUSE,
+            pause: ASIDE_FIRST_PAUSE,
         };
     }
 

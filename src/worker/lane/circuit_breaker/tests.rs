@@ -278,7 +278,6 @@ fn a_worker_that_doubts_steps_aside_if_messages_of_others_are_accepted() {
         (verdict.is_charged, verdict.fault),
         (false, Some(Fault::Worker))
     );
-    breaker.wait(9);
     assert!(matches!(
         breaker.breaker.allowance(breaker.now, 0),
         Allowance::Wait(_)
