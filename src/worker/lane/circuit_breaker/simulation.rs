@@ -169,16 +169,15 @@ impl Fleet {
             let (of_other, is_serving) = self.reported[other];
             (accepted + of_other, serving + u32::from(is_serving))
         });
-        match self.workers[worker].observe_others(accepted, serving, now) {
-            Transition::Hold(_) => {
-                if self.lane.held_since.is_none() && self.is_too_soon() {
-                    self.workers[worker].hold_refused(now);
-                } else {
-                    self.hold(false);
-                    self.workers[worker].lane_held();
-                }
-            }
-            _ => {}
+        let decision = self.workers[worker].observe_others(accepted, serving, now);
+        if !matches!(decision, Transition::Hold(_)) {
+            return;
+        }
+        if self.lane.held_since.is_none() && self.is_too_soon() {
+            self.workers[worker].hold_refused(now);
+        } else {
+            self.hold(false);
+            self.workers[worker].lane_held();
         }
     }
 
