@@ -6,14 +6,12 @@
 //! [`TOLERANCE`] leaves a rest for the error of the process's clock and the way of the request to the API.
 
 pub(crate) mod clock;
-mod coalesce;
 mod db_time;
 mod lookahead;
 mod permit;
 mod shared_clock;
 
 pub(crate) use clock::{ClockStep, DbClock};
-pub(crate) use coalesce::coalesced_starts;
 pub(crate) use db_time::DbTime;
 pub(crate) use lookahead::Lookahead;
 pub(crate) use permit::{Late, PermitTerms, SendPermit};

@@ -36,8 +36,8 @@ use crate::telemetry::failure_log::FailureLog;
 use claim_loop::ClaimLoop;
 pub(crate) use clock_follower::CLOCK_STEPS;
 pub(crate) use lane::Lane;
+use lane::Shared;
 pub(crate) use lane::stats::{CALL_DURATION, CALLS, MESSAGES_FINISHED, QUEUE_WAIT, SLOTS_MISSED};
-use lane::{OpenReason, Shared};
 pub(crate) use liveness::{Liveness, Stuck};
 use maintenance::{janitor, reporter, stats_flusher};
 use recorder::Recorder;
@@ -317,7 +317,7 @@ async fn open_lanes(lanes: &[Arc<Lane>]) -> Result<(), WorkerError> {
 }
 
 async fn open_lane(lane: Arc<Lane>, failures: &FailureLog) -> Result<(), WorkerError> {
-    while let Err(error) = lane.open(OpenReason::Startup).await {
+    while let Err(error) = lane.open(false).await {
         if !is_outage(&error) {
             return Err(error.into());
         }

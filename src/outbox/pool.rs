@@ -155,7 +155,7 @@ impl DbPool {
         Ok(Answer {
             rows: rows?,
             asked,
-            answered: Moment::now(),
+            answered: Instant::now(),
         })
     }
 
@@ -211,7 +211,7 @@ pub(crate) fn is_timeout(error: &sqlx::Error) -> bool {
 pub(crate) struct Answer {
     pub(crate) rows: Vec<PgRow>,
     pub(crate) asked: Moment,
-    pub(crate) answered: Moment,
+    pub(crate) answered: Instant,
 }
 
 impl Answer {

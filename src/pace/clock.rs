@@ -27,13 +27,12 @@ impl Moment {
     }
 }
 
-/// One reading of the database's clock.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct ClockReading {
     /// Just before this process sent the statement.
     pub(crate) asked: Moment,
     /// Just after the response came.
-    pub(crate) answered: Moment,
+    pub(crate) answered: Instant,
     /// The database's time in between.
     pub(crate) shown: DbTime,
 }
@@ -41,14 +40,12 @@ pub(crate) struct ClockReading {
 impl ClockReading {
     /// The largest error of an estimate from this reading: half of its round trip, and the drift since.
     fn error_at(&self, now: Instant) -> Duration {
-        let age = now.saturating_duration_since(self.answered.instant);
+        let age = now.saturating_duration_since(self.answered);
         self.round_trip() / 2 + age.mul_f64(DRIFT)
     }
 
     fn round_trip(&self) -> Duration {
-        self.answered
-            .instant
-            .saturating_duration_since(self.asked.instant)
+        self.answered.saturating_duration_since(self.asked.instant)
     }
 }
 
@@ -60,7 +57,8 @@ const DRIFT: f64 = 100e-6;
 pub(crate) struct DbClock {
     best: ClockReading,
     newest: ClockReading,
-    stepped_at: Option<Instant>,
+    /// The time at which this process noticed the last step. Slots of claims that began earlier are void.
+    pub(crate) stepped_at: Option<Instant>,
 }
 
 /// An administrator or NTP set the database's clock, or another server with another clock took over.
@@ -101,8 +99,8 @@ impl DbClock {
 
     /// Takes in a reading. Returns the step if the database's clock was set.
     pub(crate) fn observe(&mut self, reading: ClockReading) -> Option<ClockStep> {
-        let now = reading.answered.instant;
-        let age = now.saturating_duration_since(self.newest.answered.instant);
+        let now = reading.answered;
+        let age = now.saturating_duration_since(self.newest.answered);
         self.newest = reading;
         // If a reading contradicts the estimate, a clock was set, or this host has slept.
         let slack = self.best.round_trip() + Duration::from_millis(2);
@@ -122,11 +120,6 @@ impl DbClock {
             before: latest,
             after: reading.shown,
         })
-    }
-
-    /// The time at which this process noticed the last step. Slots of claims that began earlier are void.
-    pub(crate) fn stepped_at(&self) -> Option<Instant> {
-        self.stepped_at
     }
 
     /// True if this host has slept, or may have slept, since this process asked for the newest reading. The estimate is then
@@ -179,7 +172,7 @@ mod tests {
     fn reading(base: Instant, asked_ms: u64, answered_ms: u64, shown_ms: i64) -> ClockReading {
         ClockReading {
             asked: moment(base, asked_ms, asked_ms),
-            answered: moment(base, answered_ms, answered_ms),
+            answered: base + Duration::from_millis(answered_ms),
             shown: DbTime::from_micros(shown_ms * 1_000),
         }
     }
@@ -223,10 +216,7 @@ mod tests {
         assert_eq!(clock.at(base + Duration::from_millis(1_020)), ms(5_000_000));
         let step = clock.observe(reading(base, 2_000, 2_050, 1_002_000));
         assert!(step.expect("a step back").is_back());
-        assert_eq!(
-            clock.stepped_at(),
-            Some(base + Duration::from_millis(2_050))
-        );
+        assert_eq!(clock.stepped_at, Some(base + Duration::from_millis(2_050)));
         assert_eq!(clock.at(base + Duration::from_millis(2_025)), ms(1_002_000));
     }
 
@@ -241,7 +231,7 @@ mod tests {
             let slewed = reading(base, asked_ms, asked_ms + 1, 1_004_200 + second * 1_083);
             assert_eq!(clock.observe(slewed), None, "second {second}");
         }
-        assert_eq!(clock.stepped_at(), None);
+        assert_eq!(clock.stepped_at, None);
     }
 
     #[test]
@@ -253,7 +243,6 @@ mod tests {
         assert!(clock.was_suspended(moment(base, 1_000, 0)));
         clock.observe(ClockReading {
             asked: moment(base, 1_000, 9_000),
-            answered: moment(base, 1_000, 9_000),
             ..reading(base, 1_000, 1_000, 1_009_000)
         });
         assert!(!clock.was_suspended(moment(base, 2_000, 10_000)));
@@ -263,10 +252,7 @@ mod tests {
     fn a_host_that_slept_between_request_and_response_is_noticed() {
         let base = Instant::now();
         let mut clock = DbClock::new(reading(base, 0, 0, 1_000_000));
-        clock.observe(ClockReading {
-            answered: moment(base, 1_001, 9_001),
-            ..reading(base, 1_000, 1_001, 1_001_000)
-        });
+        clock.observe(reading(base, 1_000, 1_001, 1_001_000));
         assert!(clock.was_suspended(moment(base, 1_002, 9_002)));
     }
 

@@ -7,7 +7,7 @@ use super::TOLERANCE;
 /// The time from a claim's own time on the database's clock to the arrival of its rows. Without a lookahead of that length,
 /// a slow claim would miss its first slot by more than the tolerance, and every later claim would do the same.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Lookahead(Duration);
+pub(crate) struct Lookahead(pub(crate) Duration);
 
 /// A claim that takes less is in time for a slot at its own time.
 const IN_TIME: Duration = TOLERANCE.checked_div(2).expect("two is not zero");
@@ -18,12 +18,7 @@ impl Lookahead {
     /// worker sends nothing while each claim takes longer.
     pub(crate) const MAX: Duration = Duration::from_millis(800);
 
-    pub(crate) fn get(self) -> Duration {
-        self.0
-    }
-
-    /// Takes in the time of a claim. The next claim may take a quarter longer. A slow claim counts at once, and the worker
-    /// forgets it little by little.
+    /// Takes in the time of a claim. The next claim may take a quarter longer.
     pub(crate) fn observe(&mut self, took: Duration) {
         let faded = self.0 * 7 / 8;
         let enough = (took * 5 / 4).saturating_sub(IN_TIME);
@@ -44,21 +39,21 @@ mod tests {
     fn a_database_nearby_needs_none() {
         let mut lookahead = Lookahead::default();
         lookahead.observe(4 * MS);
-        assert_eq!(lookahead.get(), Duration::ZERO);
+        assert_eq!(lookahead.0, Duration::ZERO);
     }
 
     #[test]
     fn a_slow_claim_counts_at_once_and_is_forgotten_little_by_little() {
         let mut lookahead = Lookahead::default();
         lookahead.observe(40 * MS);
-        assert_eq!(lookahead.get(), 45 * MS);
+        assert_eq!(lookahead.0, 45 * MS);
         lookahead.observe(20 * MS);
-        assert_eq!(lookahead.get(), 45 * MS * 7 / 8);
+        assert_eq!(lookahead.0, 45 * MS * 7 / 8);
         for _ in 0..30 {
             lookahead.observe(MS);
         }
-        assert_eq!(lookahead.get(), Duration::ZERO);
+        assert_eq!(lookahead.0, Duration::ZERO);
         lookahead.observe(90_000 * MS);
-        assert_eq!(lookahead.get(), Lookahead::MAX);
+        assert_eq!(lookahead.0, Lookahead::MAX);
     }
 }

@@ -21,13 +21,10 @@ pub(crate) enum Late {
     StoodStill,
     /// The rest of the lease is shorter than the request timeout. Another worker might claim the message during the call.
     Lease,
-    /// The lane was held or throttled after the claim, so the API would reject the call.
+    /// After the claim's request, the lane was held or throttled, or the database's clock was set, so its slots are void.
     Released,
-    /// The database's clock was set after the claim's request, so the claim's slots are void.
-    ClockStepped,
 }
 
-/// The conditions of a permit.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct PermitTerms {
     /// The earliest start of the call.
@@ -45,24 +42,13 @@ impl PermitTerms {
     }
 }
 
-/// From this moment on, a call could last longer than the lease.
-pub(super) fn last_start(lease_ends: Instant, request_timeout: Duration) -> Instant {
-    lease_ends
-        .checked_sub(request_timeout)
-        .unwrap_or(lease_ends)
-}
-
 impl SendPermit {
-    /// The start of the call on the database's clock.
     pub(crate) fn starts_at(&self) -> DbTime {
         self.starts_at
     }
 
     /// The permit for a slot, if `now` is in time for the slot and early enough within the lease. Messages of claims up to
     /// `released_at` get none.
-    ///
-    /// # Errors
-    /// If the call may not start, with the reason.
     pub(crate) fn take(
         terms: PermitTerms,
         clock: &DbClock,
@@ -70,16 +56,13 @@ impl SendPermit {
         released_at: Option<Instant>,
     ) -> Result<Self, Late> {
         let starts_at = clock.at(now.instant);
-        let stepped_at = clock.stepped_at();
-        if terms.is_released(released_at) {
+        if terms.is_released(released_at.max(clock.stepped_at)) {
             Err(Late::Released)
-        } else if stepped_at.is_some_and(|stepped_at| terms.asked_at <= stepped_at) {
-            Err(Late::ClockStepped)
         } else if clock.was_suspended(now) {
             Err(Late::StoodStill)
         } else if starts_at > terms.slot + TOLERANCE {
             Err(Late::Slot)
-        } else if now.instant >= last_start(terms.lease_ends, terms.request_timeout) {
+        } else if now.instant + terms.request_timeout >= terms.lease_ends {
             Err(Late::Lease)
         } else {
             Ok(Self { starts_at })
@@ -115,7 +98,7 @@ mod tests {
     fn clock(now: Instant) -> DbClock {
         DbClock::new(ClockReading {
             asked: moment(now),
-            answered: moment(now),
+            answered: now,
             shown: DbTime::from_micros(1_000_000_000),
         })
     }
@@ -159,14 +142,14 @@ mod tests {
         let shown = DbTime::from_micros(5_000_000_000);
         clock.observe(ClockReading {
             asked: moment(later),
-            answered: moment(later),
+            answered: later,
             shown,
         });
         let take = |asked_at| {
             let terms = terms(shown, asked_at, later + LEASE);
             SendPermit::take(terms, &clock, moment(later), None)
         };
-        assert_eq!(take(later).err(), Some(Late::ClockStepped));
+        assert_eq!(take(later).err(), Some(Late::Released));
         assert!(take(later + Duration::from_micros(1)).is_ok());
     }
 

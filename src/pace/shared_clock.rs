@@ -26,7 +26,7 @@ const MAX_STEPS: usize = 16;
 /// If Postgres runs a claim later than this after its request, the claim treats fewer leases as over than it could.
 const MAX_CLAIM_DELAY: Duration = Duration::from_secs(1);
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct SharedClock {
     state: Mutex<State>,
     last_step: watch::Sender<Option<ClockStep>>,
@@ -37,15 +37,6 @@ struct State {
     clock: Option<DbClock>,
     /// Recent steps: when this process noticed each, and the earlier of its two times, which is over on both clocks.
     steps: VecDeque<(Instant, DbTime)>,
-}
-
-impl Default for SharedClock {
-    fn default() -> Self {
-        Self {
-            state: Mutex::default(),
-            last_step: watch::Sender::new(None),
-        }
-    }
 }
 
 impl SharedClock {
@@ -62,7 +53,7 @@ impl SharedClock {
             state.steps.pop_front();
         }
         let ended_before = step.before.min(step.after);
-        let noticed_at = reading.answered.instant;
+        let noticed_at = reading.answered;
         state.steps.push_back((noticed_at, ended_before));
         drop(state);
         self.last_step.send_replace(Some(step));
@@ -90,7 +81,7 @@ impl SharedClock {
 
     /// The end of the claim pause after the last step.
     pub(crate) fn no_claims_until(&self) -> Option<Instant> {
-        Some(self.get()?.stepped_at()? + CLAIM_PAUSE)
+        Some(self.get()?.stepped_at? + CLAIM_PAUSE)
     }
 
     /// Leases and expiries up to this time of the database are certainly over; none before the first reading.
@@ -105,15 +96,6 @@ impl SharedClock {
             .map(|(_, ended_before)| *ended_before)
             .chain([by_estimate])
             .min()
-    }
-
-    /// How long a message waited from `since` to `until`. None if the clock was set in between: the times are then times of
-    /// two clocks, and their difference may be the length of the step.
-    pub(crate) fn time_between(&self, since: DbTime, until: DbTime) -> Option<Duration> {
-        let state = self.state.lock();
-        let mut steps = state.steps.iter();
-        let is_across = steps.any(|(_, over_before)| since < *over_before || since > until);
-        (!is_across).then(|| until.since(since))
     }
 }
 
@@ -140,7 +122,7 @@ mod tests {
         };
         clock.observe(ClockReading {
             asked: moment,
-            answered: moment,
+            answered: instant,
             shown,
         });
     }
@@ -185,24 +167,6 @@ mod tests {
             Some(AT + SECOND * 2),
             "a longer lease may still run"
         );
-    }
-
-    #[test]
-    fn a_wait_across_a_step_of_the_clock_is_not_known() {
-        let hour = SECOND * 3600;
-        for (shown, before, after) in [
-            (AT + hour, AT - SECOND, AT + hour),
-            (AT - hour, AT, AT - hour),
-        ] {
-            let base = Instant::now();
-            let clock = shared_clock(base);
-            let waited = (AT + SECOND).since(before);
-            assert_eq!(clock.time_between(before, AT + SECOND), Some(waited));
-            show(&clock, base + Duration::from_millis(1), shown);
-            let now = shown + SECOND * 2;
-            assert_eq!(clock.time_between(before, now), None, "{shown}");
-            assert_eq!(clock.time_between(after + SECOND, now), Some(SECOND));
-        }
     }
 
     #[test]

@@ -20,8 +20,8 @@ use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
 use super::delivery;
+use super::lane::Lane;
 use super::lane::circuit_breaker::Allowance;
-use super::lane::{Lane, OpenReason};
 use super::panic_point::panic_point;
 use super::recorder::Delivered;
 use crate::error_text::database_error_text;
@@ -29,7 +29,7 @@ use crate::outbox::{
     AdaptiveTimeout, Batch, ClaimError, ClaimRequest, HoldKind, is_missing_lane, is_row_security,
     is_timeout, is_without_lock, may_be_refusal,
 };
-use crate::pace::{Lookahead, coalesced_starts};
+use crate::pace::Lookahead;
 use crate::telemetry::log_throttle::LogThrottle;
 use idle_wait::Next;
 use orphaned_claims::OrphanedClaims;
@@ -109,7 +109,7 @@ impl ClaimLoop {
             if waiting.await.is_none() {
                 break;
             }
-            self.lane.schedule.lock().busy();
+            self.lane.polls.lock().busy();
         }
         self.orphaned_claims.release(&self.lane).await;
     }
@@ -128,7 +128,7 @@ impl ClaimLoop {
                     }
                     // Each message in flight is recorded by the end of its lease, unless the recorder lags.
                     lane.heartbeat.beat(lane.shared.timing.lease);
-                    lane.in_flight.wait_for_capacity().await;
+                    lane.in_flight.changed.notified().await;
                 }
                 Allowance::Wait(until) => {
                     let pause = until.saturating_duration_since(now).min(LONGEST_PAUSE);
@@ -178,14 +178,14 @@ impl ClaimLoop {
         let avoided = self.lane.in_flight.crowded();
         self.avoids = !avoided.is_empty();
         let shared = &self.lane.shared;
-        let position = self.lane.scan.lock().position();
+        let position = self.lane.polls.lock().position;
         let claim_id = Uuid::new_v4();
         let request = ClaimRequest {
             position,
             app: &self.lane.app,
             claim_id,
             max_messages: messages.min(self.max_messages),
-            lookahead: self.lookahead.get(),
+            lookahead: self.lookahead.0,
             lease: shared.timing.lease,
             claimed_by: &shared.name,
             ended_before: self.lane.ended_before(),
@@ -207,7 +207,7 @@ impl ClaimLoop {
             Ok(batch) => batch,
             Err(error) => {
                 self.lane.outage_grace.lock().failed();
-                self.lane.scan.lock().scan_soon();
+                self.lane.polls.lock().scan_soon();
                 let error_text = database_error_text(&error.source);
                 self.lane.heartbeat.failed(error_text);
                 if error.may_have_rows {
@@ -233,7 +233,7 @@ impl ClaimLoop {
             .is_some_and(|hold| hold.kind == HoldKind::OtherEnvironment)
         {
             // If the database fails, the next claim finds the same environment and opens the lane again.
-            self.lane.open(OpenReason::OtherEnvironment).await.ok();
+            self.lane.open(false).await.ok();
         }
         Ok(batch)
     }
@@ -261,22 +261,10 @@ impl ClaimLoop {
 
     /// Spawns a delivery for each message of a claim.
     fn dispatch(&self, batch: Batch) {
-        let is_backlog = batch.is_full();
         if batch.hold.is_some() {
             self.lane.release_unsent();
         }
-        let slots: Vec<_> = batch
-            .messages
-            .iter()
-            .map(|claimed| claimed.slot_at)
-            .collect();
-        // A single message must not wait for others. In a backlog, some start together.
-        let starts = if is_backlog {
-            coalesced_starts(&slots)
-        } else {
-            slots
-        };
-        for (claimed, start_at) in batch.messages.into_iter().zip(starts) {
+        for claimed in batch.messages {
             let message = claimed.message.as_ref().ok();
             let destination = message.map(|message| message.target.name());
             // The claim asked for no more messages than the free capacity, and only this loop takes capacity.
@@ -284,7 +272,7 @@ impl ClaimLoop {
                 break;
             };
             let (lane, records) = (Arc::clone(&self.lane), self.records.clone());
-            let delivery = delivery::deliver(lane, claimed, start_at, permit, records);
+            let delivery = delivery::deliver(lane, claimed, permit, records);
             self.deliveries.spawn(delivery);
         }
     }
@@ -292,7 +280,7 @@ impl ClaimLoop {
     /// Logs a failed claim, and returns the pause before the next one. Opens the lane again if its row was deleted.
     async fn pause_after(&mut self, error: sqlx::Error) -> Duration {
         let error = if is_missing_lane(&error) {
-            match self.lane.open(OpenReason::RowMissing).await {
+            match self.lane.open(true).await {
                 Ok(()) => return DATABASE_PAUSE,
                 Err(error) => error,
             }

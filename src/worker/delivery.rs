@@ -67,16 +67,15 @@ impl Finished {
     }
 }
 
-/// Sends a claimed message at `start_at` or later, and passes its record to the recorder. A panic fails this attempt only.
+/// Sends a claimed message in its slot, and passes its record to the recorder. A panic fails this attempt only.
 pub(super) async fn deliver(
     lane: Arc<Lane>,
     claimed: Claimed,
-    start_at: DbTime,
     permit: CapacityPermit,
     records: mpsc::Sender<Delivered>,
 ) {
     let sent_at = OnceLock::new();
-    let attempt = attempt(&lane, &claimed, start_at, permit.is_over_share, &sent_at);
+    let attempt = attempt(&lane, &claimed, permit.is_over_share, &sent_at);
     let finished = AssertUnwindSafe(attempt).catch_unwind().await;
     let finished = finished.unwrap_or_else(|_| panicked(&lane, &claimed, sent_at.get().copied()));
     let traced = lane
@@ -108,7 +107,6 @@ pub(super) async fn deliver(
 async fn attempt(
     lane: &Lane,
     claimed: &Claimed,
-    start_at: DbTime,
     is_over_share: bool,
     sent_at: &OnceLock<DbTime>,
 ) -> Finished {
@@ -116,7 +114,7 @@ async fn attempt(
         return Finished::without_attempt(Record::release(claimed));
     }
     let shutdown = &lane.shared.shutdown;
-    let preparing = shutdown.run_until_cancelled(prepare(lane, claimed, start_at));
+    let preparing = shutdown.run_until_cancelled(prepare(lane, claimed));
     match preparing.await.unwrap_or(Err(NotSent::Released)) {
         Ok(prepared) => {
             sent_at.set(prepared.permit.starts_at()).ok();
@@ -138,11 +136,7 @@ async fn attempt(
     }
 }
 
-async fn prepare<'lane>(
-    lane: &'lane Lane,
-    claimed: &Claimed,
-    start_at: DbTime,
-) -> Result<Prepared<'lane>, NotSent> {
+async fn prepare<'lane>(lane: &'lane Lane, claimed: &Claimed) -> Result<Prepared<'lane>, NotSent> {
     let failed = |error: String| NotSent::Ended(FinalStatus::Failed, error);
     let message = claimed
         .message
@@ -158,7 +152,7 @@ async fn prepare<'lane>(
     let clock = clock.ok_or(NotSent::SlotMissed)?;
     panic_point("before_call", claimed.id);
 
-    let prepare_at = (start_at - lane.client.serving().lead()).floor(PREPARE_INTERVAL);
+    let prepare_at = (claimed.slot_at - lane.client.serving().lead()).floor(PREPARE_INTERVAL);
     sleep_until(clock.instant_of(prepare_at)).await;
     let terms = PermitTerms {
         slot: claimed.slot_at,
@@ -176,7 +170,7 @@ async fn prepare<'lane>(
     let connection = connection.map_err(NotSent::NoConnection)?;
     let request = lane.client.prepare(message, &connection);
     let request = request.map_err(no_credentials)?;
-    let clock = wait_until(start_at, lane, clock).await;
+    let clock = wait_until(claimed.slot_at, lane, clock).await;
     match permit(lane, claimed, terms, &clock) {
         Ok(permit) => Ok(Prepared {
             permit,
@@ -208,7 +202,7 @@ fn permit(
         return Err(NotSent::Released);
     }
     SendPermit::take(terms, clock, now, released_at(lane, claimed)).map_err(|late| match late {
-        Late::Released | Late::ClockStepped => NotSent::Released,
+        Late::Released => NotSent::Released,
         Late::Slot | Late::StoodStill | Late::Lease => {
             tracing::debug!(
                 event = "slot_missed",
@@ -233,9 +227,9 @@ fn released_at(lane: &Lane, claimed: &Claimed) -> Option<Instant> {
 async fn wait_until(at: DbTime, lane: &Lane, mut clock: DbClock) -> DbClock {
     loop {
         sleep_until(clock.instant_of(at)).await;
-        let stepped_at = clock.stepped_at();
+        let stepped_at = clock.stepped_at;
         clock = lane.shared.outbox.clock().get().unwrap_or(clock);
-        if clock.at(Instant::now()) >= at || clock.stepped_at() != stepped_at {
+        if clock.at(Instant::now()) >= at || clock.stepped_at != stepped_at {
             return clock;
         }
     }
@@ -282,7 +276,7 @@ fn finish(
     let was_sent = !matches!(call, Err(CallFailure::NotSent(_)));
     lane.stats
         .called(now, outcome, was_sent.then_some(duration));
-    if let Some(waited) = queue_wait(lane, claimed, sent_at) {
+    if let Some(waited) = queue_wait(claimed, sent_at) {
         lane.stats.waited(now, waited);
     }
     let error = (!matches!(outcome, Outcome::Accepted(_))).then(|| outcome::describe(&call));
@@ -345,10 +339,9 @@ fn next(
     )
 }
 
-/// How long a message waited for its first call. None for a retry, and if the database's clock was set meanwhile.
-fn queue_wait(lane: &Lane, claimed: &Claimed, sent_at: DbTime) -> Option<Duration> {
-    let clock = lane.shared.outbox.clock();
-    clock.time_between(claimed.wanted_at?, sent_at)
+/// How long a message waited for its first call. None for a retry.
+fn queue_wait(claimed: &Claimed, sent_at: DbTime) -> Option<Duration> {
+    claimed.wanted_at.map(|wanted_at| sent_at.since(wanted_at))
 }
 
 fn judge(
@@ -368,11 +361,12 @@ fn judge(
         Ok(response) => response.status == 408,
         Err(failure) => matches!(failure, CallFailure::TimedOut(_)),
     };
+    let is_ack_timeout = timed_out && message.is_ok_and(|message| message.options.wait_for_ack);
     let attempt = Attempt {
         outcome,
         error: error.unwrap_or_default(),
-        host,
-        serving_host: lane.client.serving_beside(host),
+        // A late failure of a host that the worker has left shows nothing about the present one.
+        may_vote: host == lane.client.serving_beside(host) && !is_ack_timeout,
         target: message.map_or(0, |message| {
             lane.shared.hasher.hash_one(message.target.name())
         }),
@@ -381,7 +375,6 @@ fn judge(
             None if claimed.is_retry => AttemptKind::Retry,
             None => AttemptKind::First,
         },
-        is_ack_timeout: timed_out && message.is_ok_and(|message| message.options.wait_for_ack),
     };
     let verdict = lane.breaker.lock().observe(attempt, now);
     lane.apply_transition(verdict.transition);
@@ -398,10 +391,9 @@ fn no_credentials(lane: &Lane, claimed: &Claimed, error: &CredentialError) -> Fi
     lane.apply_transition(transition);
     let report = AttemptReport {
         transition,
-        sent_at: lane.shared.now(),
         error,
-        retry_after: Duration::ZERO,
         probe: claimed.probe(),
+        ..AttemptReport::default()
     };
     Finished {
         report: Some(report),

@@ -1,7 +1,7 @@
 //! Polls for all lanes of a process. Each poll is one statement, however many idle apps there are.
 //!
 //! - `next_due` finds messages of idle lanes that no notification announced, and for busy lanes the messages before the scan
-//!   position (`lane/scan_position.rs`). `lane/schedule.rs` decides how often.
+//!   position (`lane/poll_plan.rs`), which also decides how often.
 //! - `expire` ends messages whose time is over while no worker claims them.
 //!
 //! Without notifications (behind a pooler, without a connection of the listener, or where `can_notify` refuses) the poller
@@ -52,7 +52,7 @@ async fn poll_forever(process: &Process) {
             }
         }
         for lane in &process.lanes {
-            shared.poll_by(next_poll(lane));
+            shared.poll_by(lane.polls.lock().next_poll());
         }
         loop {
             let at = *poll_at.borrow_and_update();
@@ -64,14 +64,8 @@ async fn poll_forever(process: &Process) {
     }
 }
 
-/// A lane needs a poll for its next full scan, and if it is idle, by its schedule.
-fn next_poll(lane: &Lane) -> Instant {
-    let next_full_scan = lane.scan.lock().next_full_scan();
-    let next_poll = lane.schedule.lock().next_poll();
-    next_poll.map_or(next_full_scan, |next_poll| next_poll.min(next_full_scan))
-}
-
 fn due_polls(lanes: &[Arc<Lane>], now: Instant) -> Vec<Poll<'_>> {
+    let next_poll = |lane: &Lane| lane.polls.lock().next_poll();
     if lanes.iter().all(|lane| next_poll(lane) > now) {
         return Vec::new();
     }
@@ -143,12 +137,12 @@ struct Poll<'l> {
 
 impl<'l> Poll<'l> {
     fn new(lane: &'l Lane, soon: Instant) -> Self {
-        let scan = lane.scan.lock();
-        let is_full_scan = scan.next_full_scan() <= soon;
+        let polls = lane.polls.lock();
+        let is_full_scan = polls.next_full_scan() <= soon;
         let position = if is_full_scan {
             ScanPosition::BEGINNING
         } else {
-            scan.position()
+            polls.position
         };
         Self {
             lane,
@@ -158,13 +152,13 @@ impl<'l> Poll<'l> {
     }
 
     fn is_idle(&self) -> bool {
-        self.lane.schedule.lock().next_poll().is_some()
+        self.lane.polls.lock().is_idle
     }
 
     fn succeeded(&self, began: Instant, now: Instant, next_due: &NextDue) {
         let next_poll = self.lane.plan_poll(now);
         if self.is_full_scan {
-            self.lane.scan.lock().scanned(began, now, next_due);
+            self.lane.polls.lock().scanned(began, now, next_due);
         }
         // The loop of an idle lane does not beat by itself.
         if self.is_idle() {
@@ -177,7 +171,7 @@ impl<'l> Poll<'l> {
     /// Wakes an idle lane, whose loop then claims and handles the failure of the database.
     fn failed(&self, now: Instant) {
         self.lane.plan_poll(now);
-        self.lane.scan.lock().poll_failed(now);
+        self.lane.polls.lock().poll_failed(now);
         self.lane.outage_grace.lock().failed();
         if self.is_idle() {
             self.lane.wake();

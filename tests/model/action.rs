@@ -13,7 +13,7 @@ pub(crate) struct At {
 pub(crate) enum Action {
     /// `signaling.claim`, for one row that is due. A batch is many of them.
     Claim { worker: usize, message: usize },
-    /// `LaneLoop::hand_out`: the worker receives the claim's response.
+    /// `ClaimLoop::dispatch`: the worker receives the claim's response.
     HandOut(At),
     /// `LaneLoop::claim` fails: the claim's response is lost.
     LoseTheAnswer(At),

@@ -131,7 +131,7 @@ const SITUATIONS: [(&str, Condition); 10] = [
         state.rows.iter().any(|row| row.claimed && row.is_due())
     }),
     ("a claim's response is lost", |_, state| {
-        deliveries(state).any(|delivery| delivery.stage == Stage::Unheard)
+        deliveries(state).any(|delivery| delivery.stage == Stage::Orphaned)
     }),
     ("a worker dies during a call", |_, state| {
         !state.orphans.is_empty()

@@ -87,7 +87,7 @@ impl Protocol {
                 actions.push(Action::HandOut(at));
                 actions.push(Action::LoseTheAnswer(at));
             }
-            Stage::Unheard => actions.push(Action::GiveBackClaim(at)),
+            Stage::Orphaned => actions.push(Action::GiveBackClaim(at)),
             Stage::Waiting => {
                 actions.extend([Action::Recall(at), Action::NotSent(at)]);
                 // The two choices differ only if there is a call.

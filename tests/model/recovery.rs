@@ -41,7 +41,7 @@ impl Protocol {
         let delivery = state.delivery(at);
         Some(match delivery.stage {
             Stage::Asked => Action::HandOut(at),
-            Stage::Unheard => {
+            Stage::Orphaned => {
                 let is_found =
                     delivery.claim == Claim::Holds && state.rows[delivery.message].is_leased();
                 return is_found.then_some(Action::GiveBackClaim(at));

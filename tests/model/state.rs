@@ -137,7 +137,7 @@ pub(crate) enum Stage {
     /// The database has made the claim, and the response is in flight.
     Asked,
     /// The response was lost. The worker knows the `claim_id` alone.
-    Unheard,
+    Orphaned,
     /// The worker has the message and waits for its slot.
     Waiting,
     /// The worker has its permit and has sent nothing. Only for `Hazards::workers_stop_before_the_wire`.
@@ -156,12 +156,12 @@ pub(crate) struct Record {
     pub(crate) due_in: Ticks,
     /// True if the record counts an attempt.
     pub(crate) counts: bool,
-    pub(crate) call: Told,
+    pub(crate) call: CallResult,
 }
 
 /// The information of a record about a call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub(crate) enum Told {
+pub(crate) enum CallResult {
     NoCall,
     /// The message was sent. The log gets no entry.
     Success,

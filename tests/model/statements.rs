@@ -2,7 +2,7 @@
 
 use super::action::At;
 use super::protocol::Protocol;
-use super::state::{Breach, Claim, Delivery, End, Row, Stage, State, Told};
+use super::state::{Breach, CallResult, Claim, Delivery, End, Row, Stage, State};
 
 impl Protocol {
     /// True if a claim takes a row.
@@ -68,10 +68,10 @@ impl Protocol {
         row.due_in = record.due_in;
         let max_attempts = self.messages[message].max_attempts;
         row.attempts = (row.attempts + u8::from(record.counts)).min(max_attempts);
-        if matches!(record.call, Told::NoEffect | Told::Ambiguous) {
+        if matches!(record.call, CallResult::NoEffect | CallResult::Ambiguous) {
             row.truth.has_unlogged_call = false;
         }
-        if record.call == Told::NoEffect {
+        if record.call == CallResult::NoEffect {
             row.truth.may_have_arrived = false;
         }
         if record.end.is_none() {

@@ -7,13 +7,13 @@ use crate::pace::{DbTime, Late};
 
 use super::action::{At, Response};
 use super::protocol::Protocol;
-use super::state::{Breach, Clock, End, Orphan, Record, Stage, State, Ticks, Told, Worker};
+use super::state::{Breach, CallResult, Clock, End, Orphan, Record, Stage, State, Ticks, Worker};
 
 /// The delay before a retry. A claim may come later, so this delay stands for any longer one.
 const BACKOFF: Ticks = 1;
 
 impl Protocol {
-    /// `Outbox::claim` returns, with a reading of the clock, and `LaneLoop::hand_out` starts the delivery.
+    /// `Outbox::claim` returns, with a reading of the clock, and `ClaimLoop::dispatch` starts the delivery.
     pub(crate) fn hand_out(&self, state: &mut State, at: At) {
         let delivery = state.delivery_mut(at);
         delivery.stage = Stage::Waiting;
@@ -31,10 +31,10 @@ impl Protocol {
         state.workers[at.worker].clock = clock;
     }
 
-    /// `Outbox::claim` fails after the database has made the claim: `Unheard::add`.
+    /// `Outbox::claim` fails after the database has made the claim: `OrphanedClaims::add`.
     pub(crate) fn lose_the_answer(state: &mut State, at: At) {
         let delivery = state.delivery_mut(at);
-        delivery.stage = Stage::Unheard;
+        delivery.stage = Stage::Orphaned;
         delivery.has_slept = false;
         delivery.attempts = 0;
     }
@@ -57,7 +57,7 @@ impl Protocol {
         }
     }
 
-    /// The end of `get_ready` in `worker/delivery.rs`: expired, late, or a permit. A permit is a call at once.
+    /// The end of `prepare` in `worker/delivery.rs`: expired, late, or a permit. A permit is a call at once.
     pub(crate) fn take_permit(&self, state: &mut State, at: At, is_taken: bool) {
         let knows_the_time = state.workers[at.worker].clock == Clock::Right;
         let has_expired = state.rows[state.delivery(at).message].has_expired();
@@ -111,9 +111,9 @@ impl Protocol {
     /// `conclude` in `worker/delivery.rs`. The code itself decides about the row.
     pub(crate) fn conclude(&self, state: &mut State, at: At, answer: Response) {
         let call = match answer {
-            Response::Success => Told::Success,
-            Response::Ambiguous => Told::Ambiguous,
-            _ => Told::NoEffect,
+            Response::Success => CallResult::Success,
+            Response::Ambiguous => CallResult::Ambiguous,
+            _ => CallResult::NoEffect,
         };
         let outcome = match Outcome::from(answer) {
             Outcome::Ambiguous if !self.rules.success_needs_an_answer => {
@@ -127,11 +127,11 @@ impl Protocol {
 
     /// `NoCall::Failed` in `worker/delivery.rs`: no connection could be made.
     pub(crate) fn not_sent(&self, state: &mut State, at: At) {
-        let record = self.decide(state, at, Outcome::Unserved, Told::NoCall);
+        let record = self.decide(state, at, Outcome::Unserved, CallResult::NoCall);
         Self::hand_over(state, at, record);
     }
 
-    fn decide(&self, state: &State, at: At, outcome: Outcome, call: Told) -> Record {
+    fn decide(&self, state: &State, at: At, outcome: Outcome, call: CallResult) -> Record {
         let delivery = state.delivery(at);
         let message = &self.messages[delivery.message];
         let time = |ticks: Ticks| DbTime::from_micros(i64::from(ticks));
@@ -218,7 +218,7 @@ impl Worker {
         }
         // After the lease, the worker no longer tries to release the claim.
         self.deliveries
-            .retain(|delivery| delivery.stage != Stage::Unheard || delivery.lease_left > 0);
+            .retain(|delivery| delivery.stage != Stage::Orphaned || delivery.lease_left > 0);
     }
 }
 
@@ -227,7 +227,7 @@ impl Record {
         end: None,
         due_in: 0,
         counts: false,
-        call: Told::NoCall,
+        call: CallResult::NoCall,
     };
 }
 

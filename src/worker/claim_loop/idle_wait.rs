@@ -29,7 +29,7 @@ impl Next {
         } else if avoids && batch.hold.is_none() && !batch.is_full() {
             Self::ClaimAt(batch.at + CROWDED_PAUSE)
         } else if batch.hold.is_none() && (batch.slots == 0 || batch.is_full()) {
-            Self::ClaimAt(batch.next_slot_at - HORIZON / 2 - lookahead.get())
+            Self::ClaimAt(batch.next_slot_at - HORIZON / 2 - lookahead.0)
         } else {
             Self::Idle
         }
@@ -65,7 +65,7 @@ async fn wait_for_slots(at: DbTime, lane: &Lane) {
 /// beats the lane's heartbeat.
 async fn idle(lane: &Lane) {
     loop {
-        let claim_at = lane.schedule.lock().claim_at();
+        let claim_at = lane.polls.lock().claim_at();
         let claim_in = claim_at.map_or(FOREVER, |at| at.since(lane.shared.now()));
         tokio::select! {
             () = lane.wakeup.notified() => return,
@@ -111,7 +111,7 @@ mod tests {
         assert_eq!(Next::after(&batch(3, 3), near, false), again);
         let mut far = near;
         far.observe(HORIZON / 4);
-        let earlier = Next::ClaimAt(AT + HORIZON / 2 - far.get());
+        let earlier = Next::ClaimAt(AT + HORIZON / 2 - far.0);
         assert_eq!(Next::after(&batch(3, 3), far, false), earlier);
     }
 

@@ -112,7 +112,7 @@ fn message_attributes(lane: &Lane, claimed: &Claimed, record: &Record) -> Vec<Ke
         attributes.push(KeyValue::new("signaling.status", status.as_str()));
     }
     let call = record.call.as_ref();
-    if let Some(waited) = call.and_then(|call| super::queue_wait(lane, claimed, call.sent_at)) {
+    if let Some(waited) = call.and_then(|call| super::queue_wait(claimed, call.sent_at)) {
         attributes.push(KeyValue::new("signaling.delay_s", waited.as_secs_f64()));
     }
     attributes

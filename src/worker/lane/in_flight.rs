@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
-use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
+use tokio::sync::Notify;
 
 /// A destination that has the capacity divided by this number is crowded.
 const CROWDED_SHARE: usize = 8;
@@ -21,87 +21,82 @@ const SILENT_AFTER: Duration = Duration::from_secs(2);
 #[derive(Debug)]
 pub(crate) struct InFlight {
     pub(crate) max: usize,
-    capacity: Arc<Semaphore>,
-    by_destination: Mutex<HashMap<String, usize>>,
-    open_calls: Mutex<OpenCalls>,
+    counts: Mutex<Counts>,
     /// Wakes a loop that waits for capacity, or for the circuit breaker.
     pub(crate) changed: Notify,
 }
 
-#[derive(Debug)]
-struct OpenCalls {
-    count: usize,
-    /// When the API last answered, or when the first open call began, if that is later.
-    waiting_since: Instant,
+#[derive(Debug, Default)]
+struct Counts {
+    messages: usize,
+    by_destination: HashMap<String, usize>,
+    open_calls: usize,
+    /// When the API last answered, or when the first open call began, if that is later. None: no call is open.
+    waiting_since: Option<Instant>,
 }
 
 impl InFlight {
     pub(crate) fn new(max: usize) -> Self {
         Self {
             max,
-            capacity: Arc::new(Semaphore::new(max)),
-            by_destination: Mutex::default(),
-            open_calls: Mutex::new(OpenCalls {
-                count: 0,
-                waiting_since: Instant::now(),
-            }),
+            counts: Mutex::default(),
             changed: Notify::new(),
         }
     }
 
     pub(crate) fn count(&self) -> usize {
-        self.max - self.capacity.available_permits()
-    }
-
-    pub(crate) async fn wait_for_capacity(&self) {
-        // The semaphore is never closed.
-        self.capacity.acquire().await.ok();
+        self.counts.lock().messages
     }
 
     /// Admits a message; none without capacity. An unreadable message has no destination.
     pub(crate) fn admit(self: &Arc<Self>, destination: Option<&str>) -> Option<CapacityPermit> {
-        let capacity = Arc::clone(&self.capacity).try_acquire_owned().ok()?;
-        let mut by_destination = self.by_destination.lock();
+        let mut counts = self.counts.lock();
+        if counts.messages >= self.max {
+            return None;
+        }
+        counts.messages += 1;
         let is_over_share = destination
-            .and_then(|destination| by_destination.get(destination))
+            .and_then(|destination| counts.by_destination.get(destination))
             .is_some_and(|count| *count >= self.max.div_ceil(2));
         let destination = destination.filter(|_| !is_over_share).map(str::to_owned);
         if let Some(destination) = &destination {
-            *by_destination.entry(destination.clone()).or_default() += 1;
+            *counts
+                .by_destination
+                .entry(destination.clone())
+                .or_default() += 1;
         }
         Some(CapacityPermit {
             in_flight: Arc::clone(self),
             destination,
             is_over_share,
-            capacity: Some(capacity),
         })
     }
 
-    /// The destinations that the next claim passes over.
     pub(crate) fn crowded(&self) -> Vec<String> {
         let share = self.max.div_ceil(CROWDED_SHARE);
-        let by_destination = self.by_destination.lock();
-        let crowded = by_destination.iter().filter(|(_, count)| **count >= share);
+        let counts = self.counts.lock();
+        let crowded = counts
+            .by_destination
+            .iter()
+            .filter(|(_, count)| **count >= share);
         crowded.map(|(name, _)| name.clone()).collect()
     }
 
     pub(crate) fn begin_call(&self, now: Instant) -> OpenCall<'_> {
-        let mut calls = self.open_calls.lock();
-        if calls.count == 0 {
-            calls.waiting_since = now;
-        }
-        calls.count += 1;
+        let mut counts = self.counts.lock();
+        counts.waiting_since.get_or_insert(now);
+        counts.open_calls += 1;
         OpenCall(self)
     }
 
-    /// The API answered a call, with any status.
     pub(crate) fn answered(&self, now: Instant) {
-        self.open_calls.lock().waiting_since = now;
+        let mut counts = self.counts.lock();
+        counts.waiting_since = (counts.open_calls > 0).then_some(now);
     }
 
     pub(crate) fn is_api_silent(&self, now: Instant) -> bool {
-        let calls = self.open_calls.lock();
-        calls.count > 0 && now.saturating_duration_since(calls.waiting_since) > SILENT_AFTER
+        let waiting_since = self.counts.lock().waiting_since;
+        waiting_since.is_some_and(|since| now.saturating_duration_since(since) > SILENT_AFTER)
     }
 }
 
@@ -113,33 +108,35 @@ pub(crate) struct CapacityPermit {
     destination: Option<String>,
     /// The destination has half of the capacity already, so the message must go back.
     pub(crate) is_over_share: bool,
-    capacity: Option<OwnedSemaphorePermit>,
 }
 
 impl Drop for CapacityPermit {
     fn drop(&mut self) {
-        if let Some(destination) = &self.destination {
-            let mut by_destination = self.in_flight.by_destination.lock();
-            if let Some(count) = by_destination.get_mut(destination) {
-                *count -= 1;
-                if *count == 0 {
-                    by_destination.remove(destination);
-                }
+        let mut counts = self.in_flight.counts.lock();
+        counts.messages -= 1;
+        if let Some(destination) = &self.destination
+            && let Some(count) = counts.by_destination.get_mut(destination)
+        {
+            *count -= 1;
+            if *count == 0 {
+                counts.by_destination.remove(destination);
             }
         }
-        // The loop must not wake before the capacity is free.
-        drop(self.capacity.take());
+        drop(counts);
         self.in_flight.changed.notify_one();
     }
 }
 
-/// A call that is open or about to connect.
 #[derive(Debug)]
 pub(crate) struct OpenCall<'a>(&'a InFlight);
 
 impl Drop for OpenCall<'_> {
     fn drop(&mut self) {
-        self.0.open_calls.lock().count -= 1;
+        let mut counts = self.0.counts.lock();
+        counts.open_calls -= 1;
+        if counts.open_calls == 0 {
+            counts.waiting_since = None;
+        }
     }
 }
 
@@ -173,7 +170,7 @@ mod tests {
         assert!(in_flight.admit(None).is_none(), "no capacity is left");
         drop(permits);
         assert_eq!(in_flight.count(), 0);
-        assert!(in_flight.by_destination.lock().is_empty());
+        assert!(in_flight.counts.lock().by_destination.is_empty());
     }
 
     #[test]

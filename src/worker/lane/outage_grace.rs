@@ -11,45 +11,29 @@ const GRACE_PERIOD: Duration = Duration::from_secs(5);
 
 #[derive(Debug, Default)]
 pub(crate) struct OutageGrace {
-    last_answer: Option<DbTime>,
-    grace: Option<Grace>,
-}
-
-#[derive(Debug)]
-struct Grace {
-    /// A lease that ended before this time ended while its worker could record.
-    lost_before: DbTime,
+    last_answer: DbTime,
+    /// A message counts as lost only if its lease ended before this time, while its worker could record. None: each counts.
+    pub(crate) lost_before: Option<DbTime>,
     /// The end of the grace; none during the outage.
     until: Option<Instant>,
 }
 
 impl OutageGrace {
     pub(crate) fn failed(&mut self) {
-        let last_answer = self.last_answer.unwrap_or(DbTime::from_micros(0));
-        let lost_before = match &self.grace {
-            None => last_answer,
-            // If the database failed again and again, a fixed time would keep messages from being lost for ever.
-            Some(grace) => grace.lost_before.max(last_answer - GRACE_PERIOD),
-        };
-        self.grace = Some(Grace {
-            lost_before,
-            until: None,
+        // If the database failed again and again, a fixed time would keep messages from being lost for ever.
+        let lost_before = self.lost_before.map_or(self.last_answer, |lost_before| {
+            lost_before.max(self.last_answer - GRACE_PERIOD)
         });
+        self.lost_before = Some(lost_before);
+        self.until = None;
     }
 
     /// The database answered at `now`, when its clock showed `at`.
     pub(crate) fn answered(&mut self, at: DbTime, now: Instant) {
-        self.last_answer = Some(at);
-        if let Some(grace) = &mut self.grace
-            && *grace.until.get_or_insert(now + GRACE_PERIOD) <= now
-        {
-            self.grace = None;
+        self.last_answer = at;
+        if *self.until.get_or_insert(now + GRACE_PERIOD) <= now {
+            self.lost_before = None;
         }
-    }
-
-    /// A message counts as lost only if its lease ended before this time. None: each lease counts.
-    pub(crate) fn lost_before(&self) -> Option<DbTime> {
-        self.grace.as_ref().map(|grace| grace.lost_before)
     }
 }
 
@@ -65,17 +49,17 @@ mod tests {
         let begun = Instant::now();
         let mut outage_grace = OutageGrace::default();
         outage_grace.answered(AT, begun);
-        assert_eq!(outage_grace.lost_before(), None);
+        assert_eq!(outage_grace.lost_before, None);
         outage_grace.failed();
         outage_grace.failed();
-        assert_eq!(outage_grace.lost_before(), Some(AT));
+        assert_eq!(outage_grace.lost_before, Some(AT));
         let back = begun + SECOND * 60;
         outage_grace.answered(AT + SECOND * 60, back);
-        assert_eq!(outage_grace.lost_before(), Some(AT));
+        assert_eq!(outage_grace.lost_before, Some(AT));
         outage_grace.answered(AT + SECOND * 62, back + SECOND * 2);
-        assert_eq!(outage_grace.lost_before(), Some(AT));
+        assert_eq!(outage_grace.lost_before, Some(AT));
         outage_grace.answered(AT + SECOND * 65, back + GRACE_PERIOD);
-        assert_eq!(outage_grace.lost_before(), None);
+        assert_eq!(outage_grace.lost_before, None);
     }
 
     #[test]
@@ -87,7 +71,7 @@ mod tests {
             outage_grace.failed();
         }
         assert_eq!(
-            outage_grace.lost_before(),
+            outage_grace.lost_before,
             Some(AT + SECOND * 59 - GRACE_PERIOD)
         );
     }

@@ -16,57 +16,34 @@
 //!   no slots until an operator adopts the app (`adopt.sql`).
 //! - **missing**: an operator or a test suite deleted the row. The loop makes the row again with the configured limit.
 
-use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use parking_lot::Mutex;
-use tokio::sync::Semaphore;
 use uuid::Uuid;
 
-use super::Shared;
-use super::lane_log::{LaneLog, without_api_text};
+use super::Lane;
+use super::circuit_breaker::Transition;
+use super::lane_log::without_api_text;
+use crate::advice;
 use crate::error_text::database_error_text;
-use crate::outbox::{Batch, Hold, HoldKind, HoldResult, LaneOpening, is_outage};
+use crate::outbox::{HoldKind, HoldResult, LaneOpening, is_outage};
 use crate::pace::DbTime;
 
-/// Tries of a write that all workers wait for: the result of a probe, or a `Retry-After`.
-const TRIES: u32 = 8;
-const TRY_AGAIN_AFTER: Duration = Duration::from_millis(500);
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum OpenReason {
-    Startup,
-    RowMissing,
-    OtherEnvironment,
+/// The part of a finished attempt that changes the lane.
+#[derive(Debug, Default)]
+pub(in crate::worker) struct AttemptReport {
+    pub(in crate::worker) transition: Transition,
+    pub(in crate::worker) sent_at: DbTime,
+    pub(in crate::worker) error: String,
+    pub(in crate::worker) retry_after: Duration,
+    pub(in crate::worker) probe: Option<Uuid>,
 }
 
-#[derive(Debug)]
-pub(crate) struct LaneRow {
-    app: String,
-    limit_per_s: f64,
-    shared: Arc<Shared>,
-    /// One permit: while another session has locked the row, this worker's writers tie up one connection only.
-    writer: Semaphore,
-    log: Mutex<LaneLog>,
-}
-
-impl LaneRow {
-    pub(super) fn new(app: String, limit_per_s: f64, shared: Arc<Shared>) -> Self {
-        Self {
-            log: Mutex::new(LaneLog::new(app.clone())),
-            app,
-            limit_per_s,
-            shared,
-            writer: Semaphore::new(1),
-        }
-    }
-
+impl Lane {
     /// Makes sure that the row exists and belongs to this worker's environment. If another environment owns the app, this
-    /// worker sends no message of the app, and returns false. Its other apps go on.
-    pub(super) async fn open(&self, reason: OpenReason) -> Result<bool, sqlx::Error> {
+    /// worker sends no message of the app. Its other apps go on.
+    pub(in crate::worker) async fn open(&self, is_missing: bool) -> Result<(), sqlx::Error> {
         let (app, limit_per_s) = (&self.app, self.limit_per_s);
         let environment = self.shared.environment.as_deref();
-        let is_missing = reason == OpenReason::RowMissing;
         let outbox = &self.shared.outbox;
         let opening = outbox.open_lane(app, limit_per_s, environment, is_missing);
         match opening.await? {
@@ -74,10 +51,19 @@ impl LaneRow {
                 environment,
                 pending,
             } => {
-                let now = self.shared.now();
-                let mut log = self.log.lock();
-                log.refused(now, environment.as_deref(), pending);
-                return Ok(false);
+                let hold = Some(HoldKind::OtherEnvironment);
+                if std::mem::replace(&mut self.logged.lock().hold, hold) != hold {
+                    tracing::error!(
+                        event = "lane_refused",
+                        app,
+                        environment,
+                        pending,
+                        "the app belongs to {}, and this worker to another one, so this worker sends none of the pending messages. To do: {}",
+                        advice::environment_name(environment.as_deref()),
+                        advice::adopt(app)
+                    );
+                }
+                return Ok(());
             }
             LaneOpening::Named => tracing::info!(
                 event = "lane_environment_set",
@@ -95,126 +81,101 @@ impl LaneRow {
                 "the row of this app in signaling.lane was deleted, and is made again with the configured limit. A pause, a hold and a limit that an operator had set are gone: repeat `worker pause` or `worker limit` if you need them"
             );
         }
-        Ok(true)
+        // An operator may have adopted the app since the last claim.
+        self.wake();
+        Ok(())
     }
 
-    /// True if the app belongs to another environment: this worker must change none of its rows.
-    pub(crate) fn is_refused(&self) -> bool {
-        self.log.lock().is_refused()
-    }
-
-    /// Logs the state that a claim shows.
-    pub(super) fn log_claim(&self, batch: &Batch) {
-        if !self.is_being_written() {
-            let mut log = self.log.lock();
-            log.observe_rate(batch.at, batch.throttled_per_s);
+    /// Writes the consequence of an attempt to the row. If the write fails, later attempts lead to it again: the next 429 or
+    /// failed calls, or the next probe, which follows when the lease of this one ends.
+    pub(in crate::worker) async fn write_transition(&self, report: &AttemptReport) {
+        match (report.transition, report.probe) {
+            (Transition::Throttle, _) => self.throttle(report.sent_at, report.retry_after).await,
+            (Transition::Release, Some(probe)) => self.release_hold(probe).await,
+            (Transition::Hold(kind), probe) => self.hold(kind, &report.error, probe).await,
+            (Transition::StepAside, _) => tracing::error!(
+                event = "worker_stepped_aside",
+                app = self.app,
+                reason = without_api_text(&report.error),
+                "this worker leaves the app to other workers, because its own calls fail while messages of other workers are accepted. Check its credentials, AGORA_BASE_URL, AGORA_CA_FILE and its network"
+            ),
+            (Transition::Return, _) => tracing::info!(
+                event = "worker_returned",
+                app = self.app,
+                "this worker serves the app again"
+            ),
+            (Transition::None | Transition::Doubt | Transition::Release, _) => {}
         }
-        self.log_hold(batch.at, batch.hold);
     }
 
-    /// Logs the hold that a claim or a poll shows. False while this process writes the row, because the writer logs the
-    /// change itself.
-    pub(super) fn log_hold(&self, at: DbTime, hold: Option<Hold>) -> bool {
-        let is_logged = !self.is_being_written();
-        if is_logged {
-            let mut log = self.log.lock();
-            log.observe_hold(at, hold.map(|hold| hold.kind));
+    async fn hold(&self, kind: HoldKind, reason: &str, probe: Option<Uuid>) {
+        let _writing = self.row_writer.acquire().await;
+        let holding = self.shared.outbox.hold(&self.app, kind, reason, probe);
+        match self.written("held", holding).await {
+            Some(HoldResult::TooSoon) => self.breaker.lock().hold_refused(Instant::now()),
+            Some(HoldResult::Held | HoldResult::Extended | HoldResult::Other) => {
+                self.breaker.lock().lane_held();
+                // The poller logs the hold, and finds the end of its pause, when the next probe is due.
+                self.poll_soon();
+            }
+            None => {}
         }
-        is_logged
     }
 
-    fn is_being_written(&self) -> bool {
-        self.writer.available_permits() == 0
-    }
-
-    /// Holds the app for all workers. None if the database fails.
-    pub(super) async fn hold(
-        &self,
-        kind: HoldKind,
-        reason: &str,
-        probe: Option<Uuid>,
-    ) -> Option<HoldResult> {
-        let _writing = self.writer.acquire().await;
-        let outbox = &self.shared.outbox;
-        // Without a probe, the next failed attempts lead to the same decision.
-        let tries = probe.map_or(1, |_| TRIES);
-        let hold = || outbox.hold(&self.app, kind, reason, probe);
-        let result = self.write("held", tries, hold).await?;
-        if result == HoldResult::Held {
-            let reason = without_api_text(reason);
-            let now = self.shared.now();
-            self.log.lock().hold_changed(now, Some(kind), reason);
+    async fn throttle(&self, sent_at: DbTime, retry_after: Duration) {
+        if retry_after > Duration::ZERO {
+            self.release_unsent();
         }
-        Some(result)
-    }
-
-    /// Slows the app for all workers. True if the rate was cut.
-    pub(super) async fn throttle(&self, sent_at: DbTime, retry_after: Duration) -> bool {
-        // One of many concurrent 429s is enough. A Retry-After must be written even while the row is locked.
-        let (writing, tries) = if retry_after > Duration::ZERO {
-            (self.writer.acquire().await.ok(), TRIES)
-        } else {
-            (self.writer.try_acquire().ok(), 1)
+        // One of many concurrent 429s is enough.
+        let Ok(_writing) = self.row_writer.try_acquire() else {
+            return;
         };
-        if writing.is_none() {
-            return false;
-        }
         let outbox = &self.shared.outbox;
-        let throttle = || outbox.throttle(&self.app, sent_at, retry_after);
-        let Some(Some(rate_per_s)) = self.write("slowed", tries, throttle).await else {
-            return false;
-        };
-        let now = self.shared.now();
-        let mut log = self.log.lock();
-        log.slowed(now, rate_per_s, retry_after);
-        true
-    }
-
-    /// Ends the hold for all workers.
-    pub(super) async fn release_hold(&self, probe: Uuid) {
-        let _writing = self.writer.acquire().await;
-        let outbox = &self.shared.outbox;
-        let release = || outbox.release_hold(&self.app, probe);
-        if self.write("released", TRIES, release).await == Some(true) {
-            let now = self.shared.now();
-            self.log.lock().hold_changed(now, None, "");
+        let throttling = outbox.throttle(&self.app, sent_at, retry_after);
+        if let Some(Some(rate_per_s)) = self.written("slowed", throttling).await {
+            self.release_unsent();
+            tracing::debug!(
+                event = "lane_rate_cut",
+                app = self.app,
+                rate_per_s,
+                "a 429 has cut the rate"
+            );
+            self.log_slowed(rate_per_s, retry_after);
         }
     }
 
-    pub(super) async fn release_probe(&self, probe: Uuid) {
-        let outbox = &self.shared.outbox;
+    async fn release_hold(&self, probe: Uuid) {
+        let _writing = self.row_writer.acquire().await;
+        let releasing = self.shared.outbox.release_hold(&self.app, probe);
+        if self.written("released", releasing).await == Some(true) {
+            self.poll_soon();
+        }
+    }
+
+    /// Releases a probe that made no call, so that another message can probe.
+    pub(in crate::worker) async fn release_probe(&self, probe: Uuid) {
         let claims = [probe];
-        let release = || outbox.release(&self.app, &claims);
-        self.write("freed for the next probe", TRIES, release).await;
+        let releasing = self.shared.outbox.release(&self.app, &claims);
+        self.written("freed for the next probe", releasing).await;
+        self.poll_soon();
     }
 
-    async fn write<T, F: Future<Output = Result<T, sqlx::Error>>>(
+    async fn written<T>(
         &self,
         result: &str,
-        tries: u32,
-        statement: impl Fn() -> F,
+        statement: impl Future<Output = Result<T, sqlx::Error>>,
     ) -> Option<T> {
-        for tried in 1.. {
-            let error = match statement().await {
-                Ok(written) => return Some(written),
-                Err(error) => error,
-            };
-            let pause = tokio::time::sleep(TRY_AGAIN_AFTER);
-            let shutdown = &self.shared.shutdown;
-            if tried < tries && shutdown.run_until_cancelled(pause).await.is_some() {
-                continue;
-            }
+        let written = statement.await.inspect_err(|error| {
             // The claim loop logs outages.
-            if !is_outage(&error) {
+            if !is_outage(error) {
                 tracing::warn!(
                     event = "lane_update_failed",
                     app = self.app,
-                    error = database_error_text(&error),
+                    error = database_error_text(error),
                     "the lane could not be {result}"
                 );
             }
-            break;
-        }
-        None
+        });
+        written.ok()
     }
 }

@@ -2,10 +2,10 @@
 //! all workers of the fleet add to. The stats flusher saves the minutes once a second. Counting costs a message no row of
 //! its own.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::time::Duration;
 
-use metrics::{Counter, Histogram, counter, histogram};
+use metrics::{counter, histogram};
 use parking_lot::Mutex;
 
 use crate::outbox::Ended;
@@ -13,15 +13,11 @@ use crate::outcome::{Acceptance, FinalStatus, Outcome};
 use crate::pace::DbTime;
 use crate::stats::Stats;
 
-/// Counts calls. Labels: `app`, `outcome`.
 pub(crate) const CALLS: &str = "signaling_calls_total";
-/// Counts messages that ended. Labels: `app`, `status`.
 pub(crate) const MESSAGES_FINISHED: &str = "signaling_messages_finished_total";
-/// Histogram of the duration of calls in seconds. Label: `app`.
 pub(crate) const CALL_DURATION: &str = "signaling_call_duration_seconds";
-/// Histogram of the time in seconds from a message's due time to its first call. Label: `app`.
+/// From a message's due time to its first call.
 pub(crate) const QUEUE_WAIT: &str = "signaling_queue_wait_seconds";
-/// Counts slots that passed before their calls could start. Label: `app`.
 pub(crate) const SLOTS_MISSED: &str = "signaling_slots_missed_total";
 
 const OUTCOMES: [&str; 8] = [
@@ -43,43 +39,32 @@ const STATUSES: [FinalStatus; 6] = [
     FinalStatus::Unknown,
 ];
 const MINUTE: Duration = Duration::from_secs(60);
-/// Minutes kept in memory while the database is unavailable.
-const MAX_MINUTES: usize = 120;
 
-/// Each label has its handle from the start, so that counting allocates nothing, and a monitor sees a zero before a one.
 #[derive(Debug)]
 pub(crate) struct LaneStats {
-    calls: HashMap<&'static str, Counter>,
-    finished: HashMap<&'static str, Counter>,
-    call_duration: Histogram,
-    queue_wait: Histogram,
-    slots_missed: Counter,
+    app: String,
     minutes: Mutex<BTreeMap<DbTime, Stats>>,
 }
 
 impl LaneStats {
     pub(crate) fn new(app: &str) -> Self {
-        let app = app.to_owned();
-        let calls = OUTCOMES.map(|outcome| {
-            (
-                outcome,
-                counter!(CALLS, "app" => app.clone(), "outcome" => outcome),
-            )
-        });
-        let finished = STATUSES.map(FinalStatus::as_str).map(|status| {
-            (
-                status,
-                counter!(MESSAGES_FINISHED, "app" => app.clone(), "status" => status),
-            )
-        });
-        Self {
-            calls: calls.into(),
-            finished: finished.into(),
-            call_duration: histogram!(CALL_DURATION, "app" => app.clone()),
-            queue_wait: histogram!(QUEUE_WAIT, "app" => app.clone()),
-            slots_missed: counter!(SLOTS_MISSED, "app" => app),
+        let stats = Self {
+            app: app.to_owned(),
             minutes: Mutex::default(),
+        };
+        // A monitor that sees no zero before a one misses the one.
+        for outcome in OUTCOMES {
+            stats.count(CALLS, "outcome", outcome, 0);
         }
+        for status in STATUSES {
+            stats.count(MESSAGES_FINISHED, "status", status.as_str(), 0);
+        }
+        counter!(SLOTS_MISSED, "app" => stats.app.clone()).increment(0);
+        stats
+    }
+
+    fn count(&self, name: &'static str, label: &'static str, value: &'static str, more: u64) {
+        counter!(name, "app" => self.app.clone(), label => value).increment(more);
     }
 
     /// Counts a call. A call without a connection counts without a duration.
@@ -90,37 +75,33 @@ impl LaneStats {
             Outcome::Accepted(Acceptance::Offline) => "message_offline",
             failed => failed.attempt_outcome().unwrap_or_default(),
         };
-        if let Some(calls) = self.calls.get(label) {
-            calls.increment(1);
-        }
+        self.count(CALLS, "outcome", label, 1);
         if let Some(took) = took {
-            self.call_duration.record(took);
+            histogram!(CALL_DURATION, "app" => self.app.clone()).record(took);
         }
         self.in_minute(now, |stats| stats.called(outcome, took));
     }
 
     /// Counts a first call, by the time for which its message was due.
     pub(crate) fn waited(&self, now: DbTime, wait: Duration) {
-        self.queue_wait.record(wait);
+        histogram!(QUEUE_WAIT, "app" => self.app.clone()).record(wait);
         self.in_minute(now, |stats| stats.queue_wait.observe(wait));
     }
 
     pub(crate) fn slot_missed(&self, now: DbTime) {
-        self.slots_missed.increment(1);
+        counter!(SLOTS_MISSED, "app" => self.app.clone()).increment(1);
         self.in_minute(now, |stats| stats.slots_missed += 1);
     }
 
     /// Counts messages whose final status is in the database.
     pub(crate) fn ended(&self, now: DbTime, status: FinalStatus, messages: usize) {
         if messages > 0 {
-            if let Some(finished) = self.finished.get(status.as_str()) {
-                finished.increment(messages as u64);
-            }
-            self.in_minute(now, |stats| stats.ended(status, messages as u64));
+            let messages = messages as u64;
+            self.count(MESSAGES_FINISHED, "status", status.as_str(), messages);
+            self.in_minute(now, |stats| stats.ended(status, messages));
         }
     }
 
-    /// Counts messages that the database ended without a call.
     pub(crate) fn ended_uncalled(&self, now: DbTime, ended: Ended) {
         self.ended(now, FinalStatus::Expired, ended.expired);
         self.ended(now, FinalStatus::Unknown, ended.unknown);
@@ -134,15 +115,6 @@ impl LaneStats {
     /// The stats since the last call, by the beginning of their minute.
     pub(crate) fn take_minutes(&self) -> BTreeMap<DbTime, Stats> {
         std::mem::take(&mut *self.minutes.lock())
-    }
-
-    /// Keeps stats that could not be saved. Beyond [`MAX_MINUTES`], the oldest are lost.
-    pub(crate) fn put_back(&self, minute: DbTime, stats: &Stats) {
-        let mut minutes = self.minutes.lock();
-        minutes.entry(minute).or_default().merge(stats);
-        while minutes.len() > MAX_MINUTES {
-            minutes.pop_first();
-        }
     }
 }
 
@@ -167,23 +139,6 @@ mod tests {
             .collect();
         assert_eq!(minutes, [(at_s(0), 0, 1), (at_s(60), 3, 0)]);
         assert!(stats.take_minutes().is_empty());
-    }
-
-    #[test]
-    fn unsaved_stats_are_kept_for_two_hours_of_minutes() {
-        let stats = LaneStats::new("app");
-        let one = Stats {
-            message_sent: 1,
-            ..Stats::default()
-        };
-        for minute in 0..200 {
-            stats.put_back(at_s(minute * 60), &one);
-            stats.put_back(at_s(minute * 60), &one);
-        }
-        let kept = stats.take_minutes();
-        assert_eq!(kept.len(), MAX_MINUTES);
-        let last = kept.last_key_value().expect("a minute");
-        assert_eq!((*last.0, last.1.message_sent), (at_s(199 * 60), 2));
     }
 
     #[test]

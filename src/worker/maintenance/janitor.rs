@@ -40,7 +40,7 @@ async fn delete_forever(process: &Process, retention: Duration) {
     loop {
         panic_point("janitor", 0);
         // With the wrong DATABASE_URL, this worker's retention would delete messages that another environment keeps.
-        if process.lanes.iter().any(|lane| lane.row.is_refused()) {
+        if process.lanes.iter().any(|lane| lane.is_refused()) {
             tokio::time::sleep(ERROR_PAUSE).await;
             continue;
         }

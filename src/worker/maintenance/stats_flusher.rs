@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::error_text::database_error_text;
-use crate::outbox::{MinuteStats, may_have_taken_effect};
+use crate::outbox::MinuteStats;
 use crate::telemetry::failure_log::FailureLog;
 use crate::worker::Process;
 use crate::worker::panic_point::panic_point;
@@ -60,8 +60,7 @@ async fn count_forever(process: &Process) {
     }
 }
 
-/// Saves the stats of all lanes. If the database may have saved them without an answer, they are not saved again: missing
-/// stats are better than stats that count twice.
+/// Saves the stats of all lanes. Stats that can't be saved are lost: while the database is unavailable, lanes hardly count.
 pub(crate) async fn save(process: &Process) -> Result<(), sqlx::Error> {
     let mut rows = Vec::new();
     for lane in &process.lanes {
@@ -78,16 +77,5 @@ pub(crate) async fn save(process: &Process) -> Result<(), sqlx::Error> {
     if rows.is_empty() {
         return Ok(());
     }
-    let saved = process.shared.outbox.add_minute_stats(&rows).await;
-    if saved
-        .as_ref()
-        .is_err_and(|error| !may_have_taken_effect(error))
-    {
-        for row in rows {
-            if let Some(lane) = process.lane(&row.app) {
-                lane.stats.put_back(row.minute, &row.stats);
-            }
-        }
-    }
-    saved
+    process.shared.outbox.add_minute_stats(&rows).await
 }

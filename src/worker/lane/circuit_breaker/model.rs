@@ -91,10 +91,8 @@ impl Fleet {
         let is_serving = !breaker.is_doubting() && breaker.aside_reason().is_none();
         state.reported[worker] = (breaker.accepted_messages, is_serving);
         let (accepted, serving) = state.reported[1 - worker];
-        match state.workers[worker].observe_others(accepted, serving.into(), now) {
-            Some(Decision::Hold { .. }) => state.is_held = true,
-            Some(Decision::SteppedAside { .. } | Decision::Returned) | None => {}
-        }
+        let decision = state.workers[worker].observe_others(accepted, serving.into(), now);
+        state.is_held |= matches!(decision, Transition::Hold(_));
     }
 }
 

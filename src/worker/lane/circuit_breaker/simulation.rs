@@ -154,8 +154,8 @@ impl Fleet {
         self.charged += u32::from(is_at_fault && verdict.is_charged && target != 0);
         match verdict.transition {
             Transition::Release => self.release(),
-            Transition::Extend(_) => self.hold(true),
-            Transition::None | Transition::Doubt | Transition::Return | Transition::Throttle => {}
+            Transition::Hold(_) => self.hold(true),
+            _ => {}
         }
     }
 
@@ -169,16 +169,15 @@ impl Fleet {
             let (of_other, is_serving) = self.reported[other];
             (accepted + of_other, serving + u32::from(is_serving))
         });
-        match self.workers[worker].observe_others(accepted, serving, now) {
-            Some(Decision::Hold { .. }) => {
-                if self.lane.held_since.is_none() && self.is_too_soon() {
-                    self.workers[worker].hold_refused(now);
-                } else {
-                    self.hold(false);
-                    self.workers[worker].lane_held();
-                }
-            }
-            Some(Decision::SteppedAside { .. } | Decision::Returned) | None => {}
+        let decision = self.workers[worker].observe_others(accepted, serving, now);
+        if !matches!(decision, Transition::Hold(_)) {
+            return;
+        }
+        if self.lane.held_since.is_none() && self.is_too_soon() {
+            self.workers[worker].hold_refused(now);
+        } else {
+            self.hold(false);
+            self.workers[worker].lane_held();
         }
     }
 
@@ -219,10 +218,7 @@ impl Fleet {
     fn assert_all_serve(&self) {
         assert_eq!(self.lane.held_since, None);
         for worker in &self.workers {
-            assert!(
-                matches!(worker.state, State::Serving | State::Ramping { .. }),
-                "{worker:?}"
-            );
+            assert!(matches!(worker.state, State::Serving { .. }), "{worker:?}");
         }
     }
 }

@@ -7,11 +7,9 @@ pub(super) fn attempt(target: u64, kind: AttemptKind, outcome: Outcome) -> Attem
     Attempt {
         outcome,
         error: "it failed",
-        host: 0,
-        serving_host: 0,
+        may_vote: true,
         target,
         kind,
-        is_ack_timeout: false,
     }
 }
 
@@ -63,7 +61,7 @@ impl Breaker {
         self.now += Duration::from_secs(seconds);
     }
 
-    fn others(&mut self, accepted: u64, serving: u32) -> Option<Decision> {
+    fn others(&mut self, accepted: u64, serving: u32) -> Transition {
         self.breaker.observe_others(accepted, serving, self.now)
     }
 }
@@ -123,7 +121,7 @@ fn a_failure_is_charged_only_where_other_messages_are_accepted() {
 #[test]
 fn messages_of_other_workers_are_evidence_while_they_are_accepted() {
     let mut breaker = Breaker::new();
-    assert_eq!(breaker.others(500, 1), None);
+    assert_eq!(breaker.others(500, 1), Transition::None);
     assert!(
         !breaker.call(1, Outcome::Transient).is_charged,
         "it is not known when"
@@ -193,7 +191,7 @@ fn destinations_that_led_to_a_doubt_lead_to_no_second_one() {
     for _ in 0..8 {
         breaker.call(1, Outcome::Transient);
     }
-    assert!(matches!(breaker.others(0, 0), Some(Decision::Hold { .. })));
+    assert!(matches!(breaker.others(0, 0), Transition::Hold(_)));
     breaker.breaker.lane_held();
     assert_eq!(breaker.probe(ACCEPTED).transition, Transition::Release);
     breaker.wait(60);
@@ -215,7 +213,7 @@ fn retries_and_receivers_that_do_not_acknowledge_have_no_vote() {
         let outcome = Outcome::Ambiguous;
         let retry = attempt(target, AttemptKind::Retry, outcome);
         let late = Attempt {
-            is_ack_timeout: true,
+            may_vote: false,
             ..first(target, outcome)
         };
         for attempt in [retry, late] {
@@ -230,7 +228,7 @@ fn calls_of_an_earlier_host_have_no_vote() {
     let mut breaker = Breaker::serving(1);
     for target in 0..100 {
         let attempt = Attempt {
-            serving_host: 1,
+            may_vote: false,
             ..first(target, Outcome::Ambiguous)
         };
         let verdict = breaker.breaker.observe(attempt, breaker.now);
@@ -244,10 +242,9 @@ fn the_only_call_of_an_app_is_enough_where_nothing_else_is_due() {
     assert_eq!(breaker.breaker.nothing_due(breaker.now), Transition::None);
     breaker.call(1, Outcome::Unauthorized);
     assert_eq!(breaker.breaker.nothing_due(breaker.now), Transition::Doubt);
-    let Some(Decision::Hold { kind, reason }) = breaker.others(0, 0) else {
-        panic!("a hold");
-    };
-    assert_eq!((kind, &*reason), (HoldKind::Unauthorized, "it failed"));
+    let hold = Transition::Hold(HoldKind::Unauthorized);
+    assert_eq!(breaker.others(0, 0), hold);
+    assert_eq!(breaker.breaker.reason, "it failed");
 
     let mut breaker = Breaker::serving(10);
     breaker.call(1, Outcome::Unauthorized);
@@ -258,16 +255,12 @@ fn the_only_call_of_an_app_is_enough_where_nothing_else_is_due() {
 fn a_worker_that_doubts_steps_aside_if_messages_of_others_are_accepted() {
     let mut breaker = Breaker::new();
     breaker.failures_until_doubt(Outcome::Unserved);
-    assert_eq!(breaker.others(500, 1), None);
-    assert_eq!(breaker.others(501, 1), None);
+    assert_eq!(breaker.others(500, 1), Transition::None);
+    assert_eq!(breaker.others(501, 1), Transition::None);
     assert!(breaker.breaker.is_doubting());
     assert_eq!(breaker.failures_until_doubt(Outcome::Unserved), 2);
-    assert_eq!(breaker.others(501, 1), None);
-    let reason = "it failed".to_owned();
-    assert_eq!(
-        breaker.others(502, 1),
-        Some(Decision::SteppedAside { reason })
-    );
+    assert_eq!(breaker.others(501, 1), Transition::None);
+    assert_eq!(breaker.others(502, 1), Transition::StepAside);
     assert_eq!(breaker.breaker.aside_reason(), Some("it failed"));
 
     let now = breaker.now;
@@ -297,9 +290,9 @@ fn a_worker_that_doubts_steps_aside_if_messages_of_others_are_accepted() {
 #[test]
 fn a_worker_comes_back_when_no_other_serves_the_app() {
     let mut breaker = Breaker::new();
-    breaker.breaker.step_aside("it failed".into(), breaker.now);
-    assert_eq!(breaker.others(501, 1), None);
-    assert_eq!(breaker.others(501, 0), Some(Decision::Returned));
+    breaker.breaker.step_aside(breaker.now);
+    assert_eq!(breaker.others(501, 1), Transition::None);
+    assert_eq!(breaker.others(501, 0), Transition::Return);
 }
 
 #[test]
@@ -307,13 +300,17 @@ fn a_worker_that_doubts_holds_the_app_if_no_message_is_accepted() {
     let mut breaker = Breaker::serving(10);
     breaker.failures_until_doubt(Outcome::Transient);
     let decisions: Vec<_> = (0..10)
-        .map_while(|_| Some(breaker.others(500, 1)).filter(Option::is_none))
+        .map_while(|_| Some(breaker.others(500, 1)).filter(|t| *t == Transition::None))
         .collect();
     assert_eq!(decisions.len(), REPORTS_TO_WAIT as usize);
     let mut breaker = Breaker::serving(10);
     breaker.failures_until_doubt(Outcome::Transient);
     assert_eq!(breaker.call(1, ACCEPTED).transition, Transition::None);
-    assert_eq!(breaker.others(500, 0), None, "it doubts no more");
+    assert_eq!(
+        breaker.others(500, 0),
+        Transition::None,
+        "it doubts no more"
+    );
 }
 
 #[test]
@@ -334,7 +331,7 @@ fn nothing_is_charged_while_the_lane_is_held() {
         );
     }
     let extended = breaker.probe(Outcome::Unauthorized).transition;
-    assert_eq!(extended, Transition::Extend(HoldKind::Unauthorized));
+    assert_eq!(extended, Transition::Hold(HoldKind::Unauthorized));
     for answered in [ACCEPTED, Outcome::Rejected, Outcome::Throttled] {
         breaker.breaker.lane_held();
         assert_eq!(breaker.probe(answered).transition, Transition::Release);
@@ -361,7 +358,7 @@ fn open_calls_double_with_each_accepted_message_and_each_quiet_second() {
     for target in 0..100 {
         breaker.call(target, ACCEPTED);
     }
-    assert_eq!(breaker.breaker.state, State::Serving);
+    assert_eq!(allowed(&mut breaker), Allowance::Claim(WIDE));
 }
 
 #[test]
@@ -373,7 +370,7 @@ fn a_worker_without_credentials_doubts_itself() {
     assert_eq!(transition, Transition::Doubt);
     assert!(breaker.breaker.is_doubting());
     let probe = breaker.breaker.no_credentials("no file", true, breaker.now);
-    assert_eq!(probe, Transition::Extend(HoldKind::Unauthorized));
+    assert_eq!(probe, Transition::Hold(HoldKind::Unauthorized));
 }
 
 #[test]
@@ -406,19 +403,24 @@ fn a_report_that_comes_late_makes_no_worker_step_aside() {
         breaker.failures_until_doubt(Outcome::Transient);
         breaker.others(100, 3);
         breaker.wait(1);
-        assert_eq!(breaker.others(110, 3), None, "the worker tries again");
+        assert_eq!(
+            breaker.others(110, 3),
+            Transition::None,
+            "the worker tries again"
+        );
         breaker.failures_until_doubt(Outcome::Transient);
         breaker.others(120, 3);
         breaker.wait(gap_s);
         let decision = breaker.others(130, 3);
-        assert_eq!(decision.is_some(), steps_aside, "{gap_s}: {decision:?}");
+        let is_aside = decision == Transition::StepAside;
+        assert_eq!(is_aside, steps_aside, "{gap_s}: {decision:?}");
     }
 }
 
 #[test]
 fn a_worker_steps_aside_once_in_ten_seconds_at_most() {
     let mut breaker = Breaker::new();
-    breaker.breaker.step_aside("it failed".into(), breaker.now);
+    breaker.breaker.step_aside(breaker.now);
     breaker.wait(3);
     breaker.call(1, ACCEPTED);
     let decides = |breaker: &mut Breaker| {
@@ -426,8 +428,8 @@ fn a_worker_steps_aside_once_in_ten_seconds_at_most() {
         breaker.others(500, 1);
         breaker.others(501, 1)
     };
-    assert_eq!(decides(&mut breaker), None);
-    assert_eq!(decides(&mut breaker), None);
+    assert_eq!(decides(&mut breaker), Transition::None);
+    assert_eq!(decides(&mut breaker), Transition::None);
     breaker.wait(7);
-    assert!(decides(&mut breaker).is_some());
+    assert_eq!(decides(&mut breaker), Transition::StepAside);
 }

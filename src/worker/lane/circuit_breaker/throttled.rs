@@ -32,16 +32,11 @@ impl ThrottledDestinations {
 
     /// Adds a 429. True if its destination is at fault, and not the budget of the app.
     pub(super) fn is_at_fault(&mut self, target: u64) -> bool {
-        let mut was_throttled = self.throttled.contains(&target);
-        let (mut others, mut others_throttled) = (0, 0);
-        for &(known, is_throttled) in &self.recent {
-            if known == target {
-                was_throttled |= is_throttled;
-            } else {
-                others += 1;
-                others_throttled += usize::from(is_throttled);
-            }
-        }
+        let was_throttled =
+            self.throttled.contains(&target) || self.recent.contains(&(target, true));
+        let others = self.recent.iter().filter(|(known, _)| *known != target);
+        let others_throttled = others.clone().filter(|(_, is_throttled)| *is_throttled);
+        let (others, others_throttled) = (others.count(), others_throttled.count());
         self.throttled.retain(|known| *known != target);
         push_bounded(&mut self.throttled, target, MAX_THROTTLED);
         push_bounded(&mut self.recent, (target, true), RECENT_CALLS);

@@ -6,7 +6,7 @@
 //! - While the API accepts messages to other destinations, a destination has one vote, because it may be at fault itself.
 //! - If the API accepts a message after a doubt, the destinations whose votes led to the doubt lose their vote for an hour,
 //!   or until the API accepts a message to them. Otherwise they would make the worker doubt again and again.
-//! - Votes count for the host of the API that was called.
+//! - A late response of a host that the worker has left has none.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -33,12 +33,11 @@ const MAX_ACCEPTED_TARGETS: usize = 40;
 const MAX_EXEMPT: usize = 256;
 const EXEMPT_FOR: Duration = Duration::from_hours(1);
 
-/// The votes of one worker, for one app.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 pub(super) struct Votes {
-    /// For each host, the votes since it last accepted, rejected or throttled a message.
-    runs: Vec<Run>,
-    /// The last accepted messages (true) and votes (false) before the present runs.
+    /// The votes since the API last accepted, rejected or throttled a message.
+    run: Run,
+    /// The last accepted messages (true) and votes (false) before the present run.
     recent: VecDeque<bool>,
     /// The last destinations to which the API accepted messages.
     accepted_targets: VecDeque<(u64, Instant)>,
@@ -48,49 +47,48 @@ pub(super) struct Votes {
     exempt: VecDeque<(u64, Instant)>,
 }
 
-/// Votes in a row.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 struct Run {
     calls: u32,
     refusals: u32,
     /// The destinations, each once.
     targets: Vec<u64>,
-    /// Of the last call.
     error: String,
 }
 
 impl Votes {
-    pub(super) fn accepted(&mut self, host: usize, target: u64, now: Instant) {
-        let votes = self.runs.get(host).map_or(0, |run| self.count(run, now));
-        self.end_run(host);
-        for vote in std::iter::repeat_n(false, votes as usize).chain([true]) {
-            push_bounded(&mut self.recent, vote, RECENT_CALLS);
+    pub(super) fn accepted(&mut self, target: u64, now: Instant) {
+        for _ in 0..self.in_a_row(now) {
+            push_bounded(&mut self.recent, false, RECENT_CALLS);
         }
+        push_bounded(&mut self.recent, true, RECENT_CALLS);
+        self.end_run();
         self.accepted_targets.retain(|(known, _)| *known != target);
         let accepted = &mut self.accepted_targets;
         push_bounded(accepted, (target, now), MAX_ACCEPTED_TARGETS);
-        for suspect in std::mem::take(&mut self.suspects) {
+        for suspect in self.suspects.drain(..) {
             push_bounded(&mut self.exempt, (suspect, now), MAX_EXEMPT);
         }
         self.exempt.retain(|(known, _)| *known != target);
     }
 
-    pub(super) fn end_run(&mut self, host: usize) {
-        if let Some(run) = self.runs.get_mut(host) {
-            *run = Run::default();
-        }
+    pub(super) fn end_run(&mut self) {
+        self.run = Run::default();
     }
 
-    /// Counts a failed call if it has a vote.
     pub(super) fn failed(&mut self, attempt: Attempt<'_>, now: Instant) {
-        let has_vote = attempt.kind == AttemptKind::First || !self.was_accepted_lately(now);
-        if !has_vote || attempt.is_ack_timeout || self.is_exempt(attempt.target, now) {
+        self.exempt
+            .retain(|(_, since)| now.saturating_duration_since(*since) < EXEMPT_FOR);
+        let has_vote = attempt.may_vote
+            && (attempt.kind == AttemptKind::First || !self.was_accepted_lately(now))
+            && !self
+                .exempt
+                .iter()
+                .any(|(known, _)| *known == attempt.target);
+        if !has_vote {
             return;
         }
-        if self.runs.len() <= attempt.host {
-            self.runs.resize_with(attempt.host + 1, Run::default);
-        }
-        let run = &mut self.runs[attempt.host];
+        let run = &mut self.run;
         run.calls = run.calls.saturating_add(1);
         run.refusals += u32::from(attempt.outcome == Outcome::Unauthorized);
         attempt.error.clone_into(&mut run.error);
@@ -99,35 +97,23 @@ impl Votes {
         }
     }
 
-    fn is_exempt(&mut self, target: u64, now: Instant) -> bool {
-        self.exempt
-            .retain(|(_, since)| now.saturating_duration_since(*since) < EXEMPT_FOR);
-        self.exempt.iter().any(|(known, _)| *known == target)
-    }
-
-    /// True if the votes in a row, up to this attempt, can't be chance. `min_votes` replaces the usual minimum.
-    pub(super) fn are_too_many(
-        &self,
-        attempt: Attempt<'_>,
-        min_votes: Option<u32>,
-        now: Instant,
-    ) -> bool {
-        // A late response of an earlier host is no evidence about the host that serves now.
-        if attempt.host != attempt.serving_host {
-            return false;
-        }
-        let run = self.runs.get(attempt.host).filter(|run| run.calls > 0);
-        run.is_some_and(|run| {
-            self.count(run, now) >= min_votes.unwrap_or_else(|| self.min_votes(run))
-        })
+    /// True if the votes in a row can't be chance. `min_votes` replaces the usual minimum.
+    pub(super) fn are_too_many(&self, min_votes: Option<u32>, now: Instant) -> bool {
+        let min_votes = min_votes.unwrap_or_else(|| self.min_votes());
+        !self.is_empty() && self.in_a_row(now) >= min_votes
     }
 
     /// Votes in a row that can't be chance. The more calls have failed lately, the more votes it takes.
-    fn min_votes(&self, run: &Run) -> u32 {
-        let accepted = self.recent.iter().filter(|is_accepted| **is_accepted);
-        let accepted = u32::try_from(accepted.count()).unwrap_or(0);
-        let all = u32::try_from(self.recent.len()).unwrap_or(0);
-        let least = match (run.refusals == run.calls, accepted) {
+    fn min_votes(&self) -> u32 {
+        let count = |kind| {
+            let of_kind = self
+                .recent
+                .iter()
+                .filter(|is_accepted| **is_accepted == kind);
+            u32::try_from(of_kind.count()).unwrap_or(0)
+        };
+        let (accepted, failed) = (count(true), count(false));
+        let least = match (self.run.refusals == self.run.calls, accepted) {
             (true, 0) => MIN_FIRST_REFUSALS,
             (true, _) => MIN_REFUSALS,
             (false, _) => MIN_VOTES,
@@ -135,32 +121,28 @@ impl Votes {
         if accepted == 0 {
             return least;
         }
-        let share_that_fails = f64::from(all - accepted + 1) / f64::from(all + 2);
+        let share_that_fails = f64::from(failed + 1) / f64::from(accepted + failed + 2);
         (least..MAX_VOTES)
             .find(|votes| share_that_fails.powf(f64::from(*votes)) <= CHANCE)
             .unwrap_or(MAX_VOTES)
     }
 
-    /// The votes of a run. While the API accepts no message to another destination, all calls count, because the app may
+    /// The votes in a row. While the API accepts no message to another destination, all calls count, because the app may
     /// have few destinations.
-    fn count(&self, run: &Run, now: Instant) -> u32 {
+    pub(super) fn in_a_row(&self, now: Instant) -> u32 {
+        let targets = &self.run.targets;
         if self
             .accepted_lately(now)
-            .any(|target| !run.targets.contains(&target))
+            .any(|target| !targets.contains(&target))
         {
-            u32::try_from(run.targets.len()).unwrap_or(MAX_VOTES)
+            u32::try_from(targets.len()).unwrap_or(MAX_VOTES)
         } else {
-            run.calls
+            self.run.calls
         }
     }
 
-    /// The votes in a row of all hosts.
-    pub(super) fn in_a_row(&self, now: Instant) -> u32 {
-        self.runs.iter().map(|run| self.count(run, now)).sum()
-    }
-
     pub(super) fn is_empty(&self) -> bool {
-        self.runs.iter().all(|run| run.calls == 0)
+        self.run.calls == 0
     }
 
     /// How many of the last calls the API accepted, and their number. None if it accepted no message lately.
@@ -187,24 +169,17 @@ impl Votes {
             .map(|(target, _)| *target)
     }
 
-    /// The kind of hold and the last error of the first run that is not empty.
+    /// The kind of hold and the last error, if there are votes.
     pub(super) fn reason(&self) -> Option<(HoldKind, String)> {
-        let run = self.runs.iter().find(|run| run.calls > 0)?;
-        let kind = if run.refusals * 2 > run.calls {
+        let kind = if self.run.refusals * 2 > self.run.calls {
             HoldKind::Unauthorized
         } else {
             HoldKind::Unavailable
         };
-        Some((kind, run.error.clone()))
+        (!self.is_empty()).then(|| (kind, self.run.error.clone()))
     }
 
-    /// Remembers the destinations whose votes make the worker doubt.
     pub(super) fn suspect(&mut self) {
-        let targets = self.runs.iter().flat_map(|run| &run.targets);
-        self.suspects = targets.copied().collect();
-    }
-
-    pub(super) fn forget_runs(&mut self) {
-        self.runs.fill(Run::default());
+        self.suspects.clone_from(&self.run.targets);
     }
 }

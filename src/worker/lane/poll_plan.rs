@@ -1,0 +1,398 @@
+//! When the poller polls a lane, where a claim begins to read, and when the idle loop claims next. In memory only: after a
+//! crash, a new process claims first.
+//!
+//! **Position.** While a session holds an old snapshot, such as a report or a backup, an index keeps an entry for every message
+//! that was sent since. A claim from the beginning of the index would read all of them: after half a million messages, it
+//! would take a thousand times as long. So a claim begins where the last claim of this process ended, or at a message that
+//! this process has put back since. A transaction that commits late, or a due time in the past, puts a message before that
+//! position. The poller finds such messages by a *full scan*: a poll from the beginning of both indexes, which locks nothing.
+//!
+//! **Busy or idle.** A busy loop claims again by itself, so the poller only makes full scans. A loop is idle when it has taken
+//! all due messages, or when the lane is held. It claims again after a notification, at the due time of the next message, at
+//! the end of the hold's pause, or after a poll that found a due message.
+
+use std::time::{Duration, Instant};
+
+use crate::outbox::{Batch, Hold, NextDue, ScanPosition, Wakeup};
+use crate::pace::DbTime;
+
+/// A first attempt is due since its transaction began, and visible since its commit. A full scan finds messages of
+/// transactions that take longer than this. Retries were committed long before they are due.
+const COMMIT_SLACK: Duration = Duration::from_secs(2);
+/// While claims take messages, the pause before a full scan is this many times the duration of the last one.
+const PAUSE_FACTOR: u32 = 50;
+const SHORTEST_PAUSE: Duration = Duration::from_millis(250);
+/// Also the pause while claims take no messages.
+const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+/// The longest poll interval of a lane that inserts do not notify.
+const POLL_WITHOUT_LISTENER: Duration = Duration::from_millis(200);
+const SHORTEST_POLL: Duration = Duration::from_millis(5);
+
+#[derive(Debug)]
+pub(crate) struct PollPlan {
+    pub(crate) position: ScanPosition,
+    last_full_scan: Instant,
+    full_scan_pause: Duration,
+    /// True if a claim has moved the position since the last full scan.
+    has_moved: bool,
+    pub(crate) is_idle: bool,
+    next_due_at: Option<DbTime>,
+    hold: Option<Hold>,
+    /// When a message was last found without a notification, or when inserts began to notify.
+    quiet_since: Instant,
+    wakeup: Wakeup,
+    next_poll: Instant,
+}
+
+impl Default for PollPlan {
+    fn default() -> Self {
+        let now = Instant::now();
+        Self {
+            position: ScanPosition::BEGINNING,
+            last_full_scan: now,
+            full_scan_pause: SHORTEST_PAUSE,
+            has_moved: false,
+            is_idle: false,
+            next_due_at: None,
+            hold: None,
+            quiet_since: now,
+            wakeup: Wakeup::Off,
+            next_poll: now,
+        }
+    }
+}
+
+impl PollPlan {
+    pub(crate) fn next_full_scan(&self) -> Instant {
+        let pause = if self.has_moved {
+            self.full_scan_pause
+        } else {
+            LONGEST_PAUSE
+        };
+        self.last_full_scan + pause
+    }
+
+    /// A lane needs a poll for its next full scan, and if it is idle, also by its plan.
+    pub(crate) fn next_poll(&self) -> Instant {
+        let next_full_scan = self.next_full_scan();
+        if self.is_idle {
+            self.next_poll.min(next_full_scan)
+        } else {
+            next_full_scan
+        }
+    }
+
+    /// When the loop must claim, if it is known. Messages of a held lane wait for the end of its pause.
+    pub(crate) fn claim_at(&self) -> Option<DbTime> {
+        self.hold.map_or(self.next_due_at, |hold| Some(hold.until))
+    }
+
+    /// The loop is about to claim.
+    pub(crate) fn busy(&mut self) {
+        self.is_idle = false;
+    }
+
+    /// The loop is idle after this claim.
+    pub(crate) fn idle(&mut self, batch: &Batch, now: Instant) {
+        let is_found_by_polls = batch.wakeup == Wakeup::Off && !batch.messages.is_empty();
+        if is_found_by_polls || batch.wakeup == Wakeup::New {
+            self.quiet_since = now;
+        }
+        self.is_idle = true;
+        self.wakeup = batch.wakeup;
+        self.next_due_at = batch.next_due_at;
+        self.set_hold(batch.hold, batch.at);
+    }
+
+    /// A hold whose pause is over needs no wait: the next due message is its probe.
+    fn set_hold(&mut self, hold: Option<Hold>, now: DbTime) {
+        self.hold = hold.filter(|hold| hold.until > now);
+    }
+
+    /// Plans the next poll and returns its time: a quarter of the quiet time later, within bounds. An insert does not notify
+    /// if its trigger ran before the claim asked for wakeups. After recent messages, polls find such an insert soon. In a
+    /// quiet time, polls cost little.
+    pub(crate) fn plan(
+        &mut self,
+        now: Instant,
+        is_listening: bool,
+        poll_interval: Duration,
+    ) -> Instant {
+        let longest = if is_listening && self.wakeup != Wakeup::Off {
+            poll_interval
+        } else {
+            poll_interval.min(POLL_WITHOUT_LISTENER)
+        };
+        let quiet_for = now.saturating_duration_since(self.quiet_since);
+        self.next_poll = now + (quiet_for / 4).max(SHORTEST_POLL).min(longest);
+        self.next_poll
+    }
+
+    /// Plans a poll and a full scan soon, because due messages may be anywhere: a statement failed, or the lane changed.
+    pub(crate) fn poll_soon(&mut self, now: Instant) {
+        self.next_poll = now;
+        self.scan_soon();
+    }
+
+    pub(crate) fn scan_soon(&mut self) {
+        self.has_moved = true;
+        self.full_scan_pause = SHORTEST_PAUSE;
+    }
+
+    /// A poll failed. The next full scan comes soon, but not at once.
+    pub(crate) fn poll_failed(&mut self, now: Instant) {
+        self.last_full_scan = now;
+        self.scan_soon();
+    }
+
+    /// Applies the result of a poll. True if the loop must claim at once.
+    pub(crate) fn polled(&mut self, next_due: &NextDue) -> bool {
+        self.set_hold(next_due.hold, next_due.at);
+        self.next_due_at = next_due.due_at();
+        self.hold.is_none() && self.next_due_at.is_some_and(|due_at| due_at <= next_due.at)
+    }
+
+    pub(crate) fn scanned(&mut self, began: Instant, now: Instant, next_due: &NextDue) {
+        let took = now.saturating_duration_since(began);
+        self.last_full_scan = now;
+        self.full_scan_pause = (took * PAUSE_FACTOR).clamp(SHORTEST_PAUSE, LONGEST_PAUSE);
+        self.has_moved = false;
+        for (found, is_retry) in [(next_due.first, false), (next_due.retry, true)] {
+            if let Some((due_at, id)) = found {
+                self.include(due_at, id, is_retry);
+            }
+        }
+    }
+
+    /// This process has put a message back.
+    pub(crate) fn put_back(&mut self, due_at: DbTime, id: i64, is_retry: bool) {
+        self.include(due_at, id, is_retry);
+        self.next_due_at = self.next_due_at.into_iter().chain([due_at]).min();
+    }
+
+    /// Moves the position back to a message.
+    fn include(&mut self, due_at: DbTime, id: i64, is_retry: bool) {
+        let position = if is_retry {
+            &mut self.position.retry
+        } else {
+            &mut self.position.first
+        };
+        *position = (*position).min((due_at, id.saturating_sub(1)));
+    }
+
+    /// Moves the position after a claim that began at `from`.
+    pub(crate) fn claimed(&mut self, from: ScanPosition, batch: &Batch) {
+        if batch.slots == 0 {
+            // A claim without slots reads no message.
+            return;
+        }
+        let last = |is_retry: bool| {
+            let messages = batch.messages.iter();
+            let of_kind = messages.filter(|claimed| claimed.is_retry == is_retry);
+            of_kind
+                .map(|claimed| (claimed.original_due_at, claimed.id))
+                .max()
+        };
+        // A claim that had slots left took all due messages.
+        let all = (!batch.is_full()).then_some((batch.at, 0));
+        let mut reached = from;
+        if let Some(first) = batch.passed.or(all).or(last(false)) {
+            reached.first = first.min((batch.at - COMMIT_SLACK, 0)).max(from.first);
+        }
+        if let Some(retry) = batch.retry_passed.or(all).or(last(true)) {
+            reached.retry = retry.max(from.retry);
+        }
+        self.has_moved |= reached != from;
+        // The claim may have missed messages that this process put back meanwhile, so an earlier position stays.
+        if self.position.first >= from.first {
+            self.position.first = reached.first;
+        }
+        if self.position.retry >= from.retry {
+            self.position.retry = reached.retry;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::outbox::{Ended, HoldKind};
+
+    const AT: DbTime = DbTime::from_micros(1_000_000_000);
+    const SECOND: Duration = Duration::from_secs(1);
+    const NOTHING: NextDue = NextDue {
+        at: AT,
+        first: None,
+        retry: None,
+        hold: None,
+    };
+
+    fn batch(slots: usize, expired: usize) -> Batch {
+        Batch {
+            messages: Vec::new(),
+            slots,
+            ended: Ended {
+                expired,
+                ..Ended::default()
+            },
+            refused: 0,
+            at: AT,
+            next_slot_at: AT,
+            next_due_at: Some(AT + SECOND * 9),
+            hold: None,
+            throttled_per_s: None,
+            wakeup: Wakeup::Off,
+            passed: None,
+            retry_passed: None,
+        }
+    }
+
+    fn idle_batch(wakeup: Wakeup, hold: Option<Hold>) -> Batch {
+        Batch {
+            hold,
+            wakeup,
+            ..batch(1, 0)
+        }
+    }
+
+    fn pause(plan: &mut PollPlan, now: Instant, is_listening: bool) -> Duration {
+        plan.plan(now, is_listening, SECOND) - now
+    }
+
+    #[test]
+    fn a_lane_that_inserts_notify_is_polled_less_and_less() {
+        let begun = Instant::now();
+        let mut plan = PollPlan::default();
+        plan.idle(&idle_batch(Wakeup::New, None), begun);
+        assert_eq!(pause(&mut plan, begun, true), SHORTEST_POLL);
+        plan.idle(&idle_batch(Wakeup::On, None), begun + SECOND);
+        assert_eq!(pause(&mut plan, begun + SECOND, true), SECOND / 4);
+        assert_eq!(pause(&mut plan, begun + SECOND * 8, true), SECOND);
+    }
+
+    #[test]
+    fn a_lane_that_inserts_do_not_notify_is_polled_often() {
+        let begun = Instant::now();
+        for (wakeup, is_listening) in [(Wakeup::On, false), (Wakeup::Off, true)] {
+            let mut plan = PollPlan::default();
+            plan.idle(&idle_batch(wakeup, None), begun);
+            let later = begun + SECOND * 60;
+            assert_eq!(pause(&mut plan, later, is_listening), POLL_WITHOUT_LISTENER);
+        }
+        let mut plan = PollPlan::default();
+        plan.busy();
+        assert_eq!(plan.next_poll(), plan.next_full_scan());
+    }
+
+    #[test]
+    fn a_held_lane_claims_once_at_the_end_of_its_pause() {
+        let hold = |until| Hold {
+            kind: HoldKind::Unavailable,
+            until,
+        };
+        let mut plan = PollPlan::default();
+        plan.idle(
+            &idle_batch(Wakeup::Off, Some(hold(AT + SECOND * 20))),
+            Instant::now(),
+        );
+        assert_eq!(plan.claim_at(), Some(AT + SECOND * 20));
+        plan.idle(&idle_batch(Wakeup::Off, Some(hold(AT))), Instant::now());
+        assert_eq!(plan.claim_at(), Some(AT + SECOND * 9));
+    }
+
+    #[test]
+    fn a_poll_that_finds_a_due_message_wakes_the_loop_unless_the_lane_is_held() {
+        let mut next_due = NextDue {
+            at: AT,
+            first: Some((AT, 1)),
+            retry: None,
+            hold: None,
+        };
+        let mut plan = PollPlan::default();
+        assert!(plan.polled(&next_due));
+        next_due.hold = Some(Hold {
+            kind: HoldKind::Paused,
+            until: AT + SECOND,
+        });
+        assert!(!plan.polled(&next_due));
+        next_due.hold = None;
+        next_due.first = None;
+        next_due.retry = Some((AT + SECOND, 1));
+        assert!(!plan.polled(&next_due));
+        assert_eq!(plan.claim_at(), Some(AT + SECOND));
+    }
+
+    /// After a claim that took all that was due.
+    fn all_taken() -> PollPlan {
+        let mut plan = PollPlan::default();
+        plan.claimed(ScanPosition::BEGINNING, &batch(5, 0));
+        plan
+    }
+
+    #[test]
+    fn after_a_claim_of_all_due_messages_the_position_leaves_time_for_late_commits() {
+        let position = all_taken().position;
+        assert_eq!(position.first, (AT - COMMIT_SLACK, 0));
+        assert_eq!(position.retry, (AT, 0));
+    }
+
+    #[test]
+    fn a_claim_of_a_part_of_a_backlog_moves_the_position_no_further() {
+        let mut plan = PollPlan::default();
+        plan.claimed(ScanPosition::BEGINNING, &batch(5, 5));
+        assert_eq!(plan.position, ScanPosition::BEGINNING);
+        plan.claimed(ScanPosition::BEGINNING, &batch(0, 0));
+        assert_eq!(plan.position, ScanPosition::BEGINNING);
+    }
+
+    #[test]
+    fn a_message_put_back_moves_the_position_back_even_during_a_claim() {
+        let mut plan = all_taken();
+        let from = plan.position;
+        plan.put_back(AT - SECOND * 12, 9, false);
+        plan.put_back(AT - SECOND, 8, true);
+        plan.put_back(AT + SECOND, 4, true);
+        plan.claimed(from, &batch(5, 0));
+        let back = plan.position;
+        assert_eq!(back.first, (AT - SECOND * 12, 8));
+        assert_eq!(back.retry, (AT - SECOND, 7));
+        plan.claimed(back, &batch(5, 0));
+        assert_eq!(plan.position, from);
+    }
+
+    #[test]
+    fn a_full_scan_brings_the_position_back_and_follows_within_five_seconds() {
+        let mut plan = all_taken();
+        let now = Instant::now();
+        let found = NextDue {
+            at: AT,
+            first: Some((AT - SECOND * 30, 5)),
+            retry: Some((AT + SECOND, 6)),
+            hold: None,
+        };
+        let later = now + SECOND * 60;
+        plan.scanned(now, later, &found);
+        assert_eq!(plan.position.first, (AT - SECOND * 30, 4));
+        assert_eq!(plan.position.retry, (AT, 0));
+        assert_eq!(plan.next_full_scan(), later + SECOND * 5);
+    }
+
+    #[test]
+    fn full_scans_follow_each_other_sooner_while_claims_take_messages() {
+        let mut plan = all_taken();
+        let now = Instant::now();
+        plan.scanned(now, now, &NOTHING);
+        assert_eq!(plan.next_full_scan(), now + LONGEST_PAUSE);
+        plan.claimed(ScanPosition::BEGINNING, &batch(5, 0));
+        assert_eq!(plan.next_full_scan(), now + SHORTEST_PAUSE);
+    }
+
+    #[test]
+    fn a_full_scan_follows_soon_after_an_error() {
+        let mut plan = all_taken();
+        let now = Instant::now();
+        plan.scanned(now, now + SECOND, &NOTHING);
+        plan.scan_soon();
+        assert_eq!(plan.next_full_scan(), now + SECOND + SHORTEST_PAUSE);
+    }
+}
