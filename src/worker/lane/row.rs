@@ -38,6 +38,11 @@ pub(in crate::worker) struct AttemptReport {
     pub(in crate::worker) probe: Option<Uuid>,
 }
 
+/// Tries to write the outcome of a probe or a `Retry-After`. Without the repetition, one failed statement would keep the lane
+/// held until the probe's lease ends, or send calls that the API has asked to wait for.
+const TRIES: u32 = 8;
+const TRY_AGAIN_AFTER: Duration = Duration::from_millis(500);
+
 impl Lane {
     /// Makes sure that the row exists and belongs to this worker's environment. If another environment owns the app, this
     /// worker sends no message of the app. Its other apps go on.
@@ -86,8 +91,7 @@ impl Lane {
         Ok(())
     }
 
-    /// Writes the consequence of an attempt to the row. If the write fails, later attempts lead to it again: the next 429 or
-    /// failed calls, or the next probe, which follows when the lease of this one ends.
+    /// Writes the consequence of an attempt to the row.
     pub(in crate::worker) async fn write_transition(&self, report: &AttemptReport) {
         match (report.transition, report.probe) {
             (Transition::Throttle, _) => self.throttle(report.sent_at, report.retry_after).await,
@@ -110,8 +114,11 @@ impl Lane {
 
     async fn hold(&self, kind: HoldKind, reason: &str, probe: Option<Uuid>) {
         let _writing = self.row_writer.acquire().await;
-        let holding = self.shared.outbox.hold(&self.app, kind, reason, probe);
-        match self.written("held", holding).await {
+        let outbox = &self.shared.outbox;
+        // Without a probe, the next failed attempts lead to the same decision.
+        let tries = probe.map_or(1, |_| TRIES);
+        let hold = || outbox.hold(&self.app, kind, reason, probe);
+        match self.written("held", tries, hold).await {
             Some(HoldResult::TooSoon) => self.breaker.lock().hold_refused(Instant::now()),
             Some(HoldResult::Held | HoldResult::Extended | HoldResult::Other) => {
                 self.breaker.lock().lane_held();
@@ -123,16 +130,21 @@ impl Lane {
     }
 
     async fn throttle(&self, sent_at: DbTime, retry_after: Duration) {
-        if retry_after > Duration::ZERO {
+        // One of many concurrent 429s is enough, unless the API names a time to wait.
+        let (writing, tries) = if retry_after > Duration::ZERO {
             self.release_unsent();
-        }
-        // One of many concurrent 429s is enough.
-        let Ok(_writing) = self.row_writer.try_acquire() else {
-            return;
+            (self.row_writer.acquire().await, TRIES)
+        } else {
+            match self.row_writer.try_acquire() {
+                Ok(writing) => (Ok(writing), 1),
+                Err(_) => return,
+            }
         };
         let outbox = &self.shared.outbox;
-        let throttling = outbox.throttle(&self.app, sent_at, retry_after);
-        if let Some(Some(rate_per_s)) = self.written("slowed", throttling).await {
+        let throttle = || outbox.throttle(&self.app, sent_at, retry_after);
+        let written = self.written("slowed", tries, throttle).await;
+        drop(writing);
+        if let Some(Some(rate_per_s)) = written {
             self.release_unsent();
             tracing::debug!(
                 event = "lane_rate_cut",
@@ -146,8 +158,8 @@ impl Lane {
 
     async fn release_hold(&self, probe: Uuid) {
         let _writing = self.row_writer.acquire().await;
-        let releasing = self.shared.outbox.release_hold(&self.app, probe);
-        if self.written("released", releasing).await == Some(true) {
+        let release = || self.shared.outbox.release_hold(&self.app, probe);
+        if self.written("released", TRIES, release).await == Some(true) {
             self.poll_soon();
         }
     }
@@ -155,27 +167,40 @@ impl Lane {
     /// Releases a probe that made no call, so that another message can probe.
     pub(in crate::worker) async fn release_probe(&self, probe: Uuid) {
         let claims = [probe];
-        let releasing = self.shared.outbox.release(&self.app, &claims);
-        self.written("freed for the next probe", releasing).await;
+        let release = || self.shared.outbox.release(&self.app, &claims);
+        self.written("freed for the next probe", TRIES, release)
+            .await;
         self.poll_soon();
     }
 
-    async fn written<T>(
+    async fn written<T, F: Future<Output = Result<T, sqlx::Error>>>(
         &self,
         result: &str,
-        statement: impl Future<Output = Result<T, sqlx::Error>>,
+        tries: u32,
+        statement: impl Fn() -> F,
     ) -> Option<T> {
-        let written = statement.await.inspect_err(|error| {
+        let shutdown = &self.shared.shutdown;
+        let mut tried = 1;
+        loop {
+            let error = match statement().await {
+                Ok(written) => return Some(written),
+                Err(error) => error,
+            };
+            let pause = tokio::time::sleep(TRY_AGAIN_AFTER);
+            if tried < tries && shutdown.run_until_cancelled(pause).await.is_some() {
+                tried += 1;
+                continue;
+            }
             // The claim loop logs outages.
-            if !is_outage(error) {
+            if !is_outage(&error) {
                 tracing::warn!(
                     event = "lane_update_failed",
                     app = self.app,
-                    error = database_error_text(error),
+                    error = database_error_text(&error),
                     "the lane could not be {result}"
                 );
             }
-        });
-        written.ok()
+            return None;
+        }
     }
 }
