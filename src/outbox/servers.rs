@@ -242,7 +242,6 @@ impl Servers {
         order
     }
 
-    /// Advice for an operator whose login the database refuses. None for any other error.
     pub(in crate::outbox) fn login_advice(&self, error: &sqlx::Error) -> Option<String> {
         let advice = || {
             let advice = self.source.advice(&self.last());

@@ -1,6 +1,6 @@
 //! Grants a role the privileges of its kind.
 
-use sqlx::{AssertSqlSafe, Executor, query};
+use sqlx::{AssertSqlSafe, Executor, PgConnection, query};
 
 use super::privileges::{PRIVILEGES_LOCK, RoleKind, quoted, roles_by_kind};
 use crate::error_text::database_error_text;
@@ -36,31 +36,31 @@ impl Outbox {
         kind: RoleKind,
         role: &str,
     ) -> Result<GrantedRole, GrantError> {
-        let mut transaction = self.pool().transaction(None).await?;
-        transaction.execute(PRIVILEGES_LOCK).await?;
-        let found = query("select rolcanlogin from pg_roles where rolname = $1").bind(role);
-        let Some(may_log_in) = values(&mut transaction, found).await?.pop() else {
-            return Err(GrantError::NoSuchRole { role: role.into() });
+        let work = async |transaction: &mut PgConnection| {
+            transaction.execute(PRIVILEGES_LOCK).await?;
+            let found = query("select rolcanlogin from pg_roles where rolname = $1").bind(role);
+            let Some(may_log_in) = values(transaction, found).await?.pop() else {
+                return Err(GrantError::NoSuchRole { role: role.into() });
+            };
+            // Without ownership, Postgres would only warn and grant nothing.
+            let foreign = query(
+                "select current_user::text, pg_get_userbyid(owner)::text
+                 from (select nspowner from pg_namespace where nspname = 'signaling'
+                       union select relowner from pg_class where relnamespace = 'signaling'::regnamespace
+                       union select proowner from pg_proc where pronamespace = 'signaling'::regnamespace) as owned (owner)
+                 where not pg_has_role(owner, 'usage') limit 1",
+            );
+            if let Some((user, owner)) = rows(transaction, foreign).await?.pop() {
+                return Err(GrantError::NotTheOwner { user, owner });
+            }
+            let before = roles_by_kind(transaction).await?;
+            let grants = AssertSqlSafe(kind.grants(role));
+            transaction.execute(grants).await?;
+            Ok(GrantedRole {
+                had_kind: before.contains(&(kind, role.to_owned())),
+                may_log_in,
+            })
         };
-        // Without ownership, Postgres would only warn and grant nothing.
-        let foreign = query(
-            "select current_user::text, pg_get_userbyid(owner)::text
-             from (select nspowner from pg_namespace where nspname = 'signaling'
-                   union select relowner from pg_class where relnamespace = 'signaling'::regnamespace
-                   union select proowner from pg_proc where pronamespace = 'signaling'::regnamespace) as owned (owner)
-             where not pg_has_role(owner, 'usage') limit 1",
-        );
-        if let Some((user, owner)) = rows(&mut transaction, foreign).await?.pop() {
-            return Err(GrantError::NotTheOwner { user, owner });
-        }
-        let before = roles_by_kind(&mut transaction).await?;
-        let had_kind = before.contains(&(kind, role.to_owned()));
-        let grants = AssertSqlSafe(kind.grants(role));
-        transaction.execute(grants).await?;
-        transaction.finish().await?;
-        Ok(GrantedRole {
-            had_kind,
-            may_log_in,
-        })
+        self.pool.transaction(None, work).await
     }
 }

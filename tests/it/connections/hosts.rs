@@ -5,9 +5,7 @@ use std::time::Duration;
 use serde_json::json;
 use tokio::net::TcpListener;
 
-use testkit::{
-    API_KEY, API_SECRET, APP_ID, Postgres, Worker, World, peer, slow_api,
-};
+use testkit::{API_KEY, API_SECRET, APP_ID, Postgres, Worker, World, peer, slow_api};
 
 /// The parts of a URL of the tests: user, password, host and port, database.
 fn parts(url: &str) -> [String; 4] {
