@@ -9,7 +9,7 @@ mod objects;
 mod privileges;
 mod version;
 
-pub(crate) use migrate::Migrated;
+pub(crate) use install::Migrated;
 pub(crate) use objects::{
     Damage, ObjectKind, SchemaObject, list_names, object_count, own_constraints,
 };

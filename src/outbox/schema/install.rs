@@ -16,20 +16,28 @@ const CLOSE_FUNCTIONS: &str = "do $$ begin
         revoke all on all functions in schema signaling from public;
     end if; end $$";
 
-/// Creates or replaces the functions, views and triggers that are missing or different, in one transaction, and returns their
-/// number. Does not change a newer schema, whose functions also serve older workers.
+#[derive(Debug, Default)]
+pub(crate) struct Migrated {
+    /// How many functions, views and triggers were created or replaced.
+    pub(crate) installed: usize,
+    /// Objects that are missing or different, and that an installation can't repair.
+    pub(crate) remaining: Vec<Damage>,
+}
+
+/// Creates or replaces the functions, views and triggers that are missing or different, in one transaction. Does not change a
+/// newer schema, whose functions also serve older workers.
 ///
 /// Roles with all functions of a kind get the new functions of that kind, too. Otherwise an update would stop workers.
-pub(super) async fn install(connection: &mut PgConnection) -> Result<usize, SchemaError> {
+pub(super) async fn install(connection: &mut PgConnection) -> Result<Migrated, SchemaError> {
     let mut transaction = connection.begin().await?;
     transaction.execute(PRIVILEGES_LOCK).await?;
     let Some(damage) = find_damage(&mut transaction).await? else {
-        return Ok(0);
+        return Ok(Migrated::default());
     };
-    let (damage, lost): (Vec<_>, Vec<_>) = damage
+    let (damage, remaining): (Vec<_>, Vec<_>) = damage
         .into_iter()
         .partition(|damage| damage.object.kind.is_repairable());
-    SchemaError::check_damage(&lost)?;
+    SchemaError::check_damage(&remaining)?;
     let mut objects: Vec<_> = damage.iter().map(|damage| damage.object).collect();
     // Functions call each other, in any order.
     let mut statements = vec!["set local check_function_bodies = off".to_owned()];
@@ -50,7 +58,10 @@ pub(super) async fn install(connection: &mut PgConnection) -> Result<usize, Sche
     }
     transaction.execute(CLOSE_FUNCTIONS).await?;
     transaction.commit().await?;
-    Ok(objects.len())
+    Ok(Migrated {
+        installed: objects.len(),
+        remaining,
+    })
 }
 
 fn statement(object: &SchemaObject) -> Option<String> {

@@ -9,9 +9,8 @@ use sqlx::postgres::PgConnectOptions;
 use sqlx::{ConnectOptions, Connection, Executor, PgConnection, query};
 
 use super::functions::{PROTOCOL_VERSION, found_version};
-use super::install::install;
+use super::install::{Migrated, install};
 use super::migrations::{TABLE, applied, migrations};
-use super::objects::{Damage, find_damage};
 use super::version::{SchemaError, check_encoding, encoding};
 use crate::outbox::Outbox;
 use crate::outbox::errors::is_without_lock;
@@ -38,14 +37,6 @@ const TURN_INTERVAL: Duration = Duration::from_millis(100);
 /// The advisory lock of the process that migrates.
 const TURN_LOCK: i64 = 7_310_596_821_344_204;
 
-#[derive(Debug)]
-pub(crate) struct Migrated {
-    /// How many functions, views and triggers were created or replaced.
-    pub(crate) installed: usize,
-    /// Objects that are missing or different, and that an installation can't repair.
-    pub(crate) remaining: Vec<Damage>,
-}
-
 impl Outbox {
     /// Runs the missing migrations, and reports the duration of each one. Then installs the functions, views and triggers that
     /// are missing or different. Processes that migrate at once take turns. Waits up to `lock_wait` for its turn, for the locks
@@ -64,14 +55,7 @@ impl Outbox {
             check_encoding(encoding(&mut connection).await?)?;
             run(&mut connection, &migrations(), lock_wait, on_applied).await?;
             let work = "the installation of functions, views and triggers";
-            let installed = repeat_without_lock(&mut connection, work, lock_wait, install).await?;
-            let mut transaction = connection.begin().await?;
-            let remaining = find_damage(&mut transaction).await?.unwrap_or_default();
-            transaction.rollback().await?;
-            Ok(Migrated {
-                installed,
-                remaining,
-            })
+            repeat_without_lock(&mut connection, work, lock_wait, install).await
         };
         let migrated = migrated.await;
         connection.close().await.ok();
@@ -113,6 +97,10 @@ async fn run(
         for migration in migrations {
             connection.skip(TABLE, migration).await?;
         }
+        tracing::warn!(
+            event = "schema_migrations_restored",
+            "signaling.schema_migrations was empty: its rows are restored"
+        );
         return Ok(());
     }
     for migration in migrations {

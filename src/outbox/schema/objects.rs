@@ -39,10 +39,7 @@ pub(crate) enum ObjectKind {
 impl ObjectKind {
     /// True if `worker migrate` creates the object again. The other kinds hold rows, or Postgres would check all rows.
     pub(crate) fn is_repairable(self) -> bool {
-        match self {
-            Self::Function | Self::View | Self::Trigger => true,
-            Self::Table | Self::Column | Self::Constraint | Self::Index => false,
-        }
+        matches!(self, Self::Function | Self::View | Self::Trigger)
     }
 }
 

@@ -15,6 +15,7 @@ pub(crate) enum RoleKind {
 }
 
 /// The privileges of a kind, as lists of names with spaces between them.
+#[derive(Default)]
 struct Privileges {
     about: &'static str,
     /// Columns of the outbox that the role inserts.
@@ -24,46 +25,6 @@ struct Privileges {
     select: &'static str,
     execute: &'static [&'static str],
 }
-
-const PRODUCER: Privileges = Privileges {
-    about: "a producer: it may insert, read and cancel messages",
-    insert: "app sender destination channel_name payload wait_for_ack enable_offline_messaging \
-             enable_historical_messaging due_at expires_at max_attempts at_most_once dedupe_key traceparent",
-    select_columns: "",
-    select: "outbox attempt delivery delivery_status",
-    execute: &["cancel protocol_version"],
-};
-
-const WORKER: Privileges = Privileges {
-    about: "a worker: it may deliver messages, by functions alone",
-    insert: "",
-    select_columns: "",
-    select: "outbox attempt lane wakeup delivery delivery_status retention minute_stats queue_counts \
-             queue_counts_turn worker worker_app fleet obstacle refused schema_migrations",
-    execute: &[
-        "open_lane next_due claim record release expire hold release_hold throttle reserve_slot \
-         report_worker retire_worker delete_finished add_minute_stats sequences_behind set_messages_back",
-        READING,
-    ],
-};
-
-const OPERATOR: Privileges = Privileges {
-    about: "an operator: it may pause, resume, limit, retry and cancel, and read like a reader",
-    execute: &["pause resume set_limit retry cancel adopt", READING],
-    ..READER
-};
-
-const READER: Privileges = Privileges {
-    about: "a reader: it may read the state of messages, without their content",
-    insert: "",
-    // Without the payload, and without the dedupe key and the traceparent, which producers may derive from it.
-    select_columns: "id app sender destination channel_name wait_for_ack enable_offline_messaging \
-                     enable_historical_messaging due_at expires_at max_attempts at_most_once created_at status \
-                     attempts uncharged failing_since claim_id claimed_by sent_at finished_at http_status request_id error",
-    select: "delivery_status attempt lane minute_stats queue_counts queue_counts_turn worker worker_app fleet obstacle refused \
-             schema_migrations",
-    execute: &[READING],
-};
 
 /// Functions that `worker status` calls.
 const READING: &str =
@@ -81,10 +42,41 @@ pub(super) fn quoted(name: &str) -> String {
 impl RoleKind {
     fn privileges(self) -> Privileges {
         match self {
-            Self::Producer => PRODUCER,
-            Self::Worker => WORKER,
-            Self::Operator => OPERATOR,
-            Self::Reader => READER,
+            Self::Producer => Privileges {
+                about: "a producer: it may insert, read and cancel messages",
+                insert: "app sender destination channel_name payload wait_for_ack enable_offline_messaging \
+                         enable_historical_messaging due_at expires_at max_attempts at_most_once dedupe_key traceparent",
+                select: "outbox attempt delivery delivery_status",
+                execute: &["cancel protocol_version"],
+                ..Privileges::default()
+            },
+            Self::Worker => Privileges {
+                about: "a worker: it may deliver messages, by functions alone",
+                select: "outbox attempt lane wakeup delivery delivery_status retention minute_stats queue_counts \
+                         queue_counts_turn worker worker_app fleet obstacle refused schema_migrations",
+                execute: &[
+                    "open_lane next_due claim record release expire hold release_hold throttle reserve_slot \
+                     report_worker retire_worker delete_finished add_minute_stats sequences_behind set_messages_back",
+                    READING,
+                ],
+                ..Privileges::default()
+            },
+            Self::Operator => Privileges {
+                about: "an operator: it may pause, resume, limit, retry and cancel, and read like a reader",
+                execute: &["pause resume set_limit retry cancel adopt", READING],
+                ..Self::Reader.privileges()
+            },
+            Self::Reader => Privileges {
+                about: "a reader: it may read the state of messages, without their content",
+                // Without the payload, and without the dedupe key and the traceparent, which producers may derive from it.
+                select_columns: "id app sender destination channel_name wait_for_ack enable_offline_messaging \
+                                 enable_historical_messaging due_at expires_at max_attempts at_most_once created_at status \
+                                 attempts uncharged failing_since claim_id claimed_by sent_at finished_at http_status request_id error",
+                select: "delivery_status attempt lane minute_stats queue_counts queue_counts_turn worker worker_app fleet obstacle refused \
+                         schema_migrations",
+                execute: &[READING],
+                ..Privileges::default()
+            },
         }
     }
 
