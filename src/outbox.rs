@@ -5,7 +5,7 @@
 macro_rules! call {
     ($function:ident, $($name:ident = $value:expr),* $(,)?) => {
         $crate::outbox::pool::Call::new(stringify!($function))
-            $(.with(stringify!($name), $value))*
+            $(.with(stringify!($name), &$value))*
     };
 }
 

@@ -32,7 +32,7 @@ impl Call {
     pub(in crate::outbox) fn with<T: Text + Type<Postgres>>(
         mut self,
         name: &'static str,
-        value: T,
+        value: &T,
     ) -> Self {
         self.arguments.push(Argument {
             name,
@@ -133,10 +133,10 @@ mod tests {
     fn a_call_is_written_with_parameters_and_with_literals() {
         let call = || {
             Call::new("hold")
-                .with("app", r"it's a \ test")
-                .with("probe", None::<Uuid>)
-                .with("counts", vec![1_i64, 2])
-                .with("errors", vec![Some(r#"say "no" \"#), None])
+                .with("app", &r"it's a \ test")
+                .with("probe", &None::<Uuid>)
+                .with("counts", &vec![1_i64, 2])
+                .with("errors", &vec![Some(r#"say "no" \"#), None])
         };
         assert_eq!(
             call().prepared().0,
