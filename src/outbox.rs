@@ -5,7 +5,7 @@
 macro_rules! call {
     ($function:ident, $($name:ident = $value:expr),* $(,)?) => {
         $crate::outbox::pool::Call::new(stringify!($function))
-            $(.with(stringify!($name), $value))*
+            $(.with(stringify!($name), &$value))*
     };
 }
 
@@ -57,8 +57,8 @@ pub(crate) use read::{
 };
 pub(crate) use retention::{Deletion, MIN_RETENTION};
 pub(crate) use schema::{
-    Damage, Installed, Migrated, ObjectKind, RoleKind, RoleName, SchemaError, SchemaVersion,
-    list_names, object_count,
+    Damage, Migrated, ObjectKind, RoleKind, SchemaError, SchemaObject, SchemaVersion, list_names,
+    object_count,
 };
 pub(crate) use servers::{DatabaseSource, HostSurvey};
 pub(crate) use stats::MinuteStats;

@@ -192,25 +192,23 @@ pub(crate) fn clock(distance: DatabaseLatency, makes_tokens: bool) -> Finding {
 }
 
 pub(crate) fn schema(version: &SchemaVersion) -> Finding {
-    let missing: Vec<_> = version
-        .missing
-        .iter()
-        .map(|(number, description)| format!("{number} ({description})"))
-        .collect();
     match version.found {
         None if version.functions_found.is_some() => Finding::fail(
             "schema",
             "signaling.schema_migrations is empty although the outbox exists: a person or a program emptied the table",
-            "run `worker migrate`, which prints the statement that restores the table's rows",
+            "run `worker migrate` of the version that has migrated the database: it restores the rows",
         ),
         None => Finding::fail(
             "schema",
             "the database has no outbox",
             "run `worker migrate`",
         ),
-        Some(found) if !missing.is_empty() => Finding::fail(
+        Some(found) if !version.missing.is_empty() => Finding::fail(
             "schema",
-            format!("at version {found}; missing: {}", missing.join(", ")),
+            format!(
+                "at version {found}; missing: {}",
+                version.missing.join(", ")
+            ),
             "run `worker migrate`",
         ),
         Some(found) if found > version.needed => Finding::ok(

@@ -1,7 +1,7 @@
 //! Compares the objects of the schema with the objects that this version makes.
 
 use super::Finding;
-use crate::outbox::{Damage, ObjectKind, object_count};
+use crate::outbox::{Damage, ObjectKind, SchemaObject, object_count};
 
 pub(crate) const SUBJECT: &str = "objects";
 
@@ -19,7 +19,7 @@ pub(crate) fn objects(damage: Option<&[Damage]>) -> Vec<Finding> {
     }
     let (repairable, other): (Vec<_>, Vec<_>) = damage
         .iter()
-        .partition(|damage| damage.kind().is_repairable());
+        .partition(|damage| damage.object.kind.is_repairable());
     let mut findings: Vec<_> = migrated_again(&repairable).into_iter().collect();
     findings.extend(
         other
@@ -45,7 +45,7 @@ fn migrated_again(damage: &[&Damage]) -> Option<Finding> {
     let names = |is_missing: bool| {
         let of_kind = damage
             .iter()
-            .filter(|damage| damage.is_missing() == is_missing);
+            .filter(|damage| damage.found.is_none() == is_missing);
         let names: Vec<_> = of_kind.map(|damage| damage.name()).collect();
         let how = if is_missing {
             "missing"
@@ -68,26 +68,34 @@ fn migrated_again(damage: &[&Damage]) -> Option<Finding> {
 fn by_hand(damage: &Damage) -> Finding {
     let name = damage.name();
     let run = |statement| format!("as the schema's owner, run `{statement}`");
-    let advice = match (damage.kind(), damage.statement()) {
+    let advice = match (damage.object.kind, damage.object.statement.as_deref()) {
         (ObjectKind::Table, _) | (_, None) => "restore the schema from a backup".to_owned(),
-        (ObjectKind::Column, Some(statement)) if damage.is_missing() => {
+        (ObjectKind::Column, Some(statement)) if damage.found.is_none() => {
             format!(
                 "restore the column from a backup; if its values are not needed, {}",
                 run(statement)
             )
         }
         (ObjectKind::Column, Some(_)) => {
-            format!("change the column back to {}", damage.definition())
+            format!(
+                "change the column back to {}",
+                definition(Some(damage.object))
+            )
         }
         (_, Some(statement)) => run(statement),
     };
-    if damage.is_missing() {
+    if damage.found.is_none() {
         return Finding::fail(SUBJECT, format!("the {name} is missing"), advice);
     }
-    let found = format!("the {name} differs: {}", damage.found_definition());
+    let found = format!("the {name} differs: {}", definition(damage.found.as_ref()));
     // Postgres does not use an invalid index, and a query without its index takes long in a large table.
-    if damage.kind() == ObjectKind::Index {
+    if damage.object.kind == ObjectKind::Index {
         return Finding::fail(SUBJECT, found, advice);
     }
     Finding::warn(SUBJECT, found, advice)
+}
+
+fn definition(object: Option<&SchemaObject>) -> &str {
+    let definition = object.and_then(|object| object.definition.as_deref());
+    definition.unwrap_or_default()
 }

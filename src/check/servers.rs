@@ -1,21 +1,9 @@
-//! Judges the connection parameters and the hosts of the database.
+//! Judges the hosts of the database.
 
 use std::time::Duration;
 
 use super::Finding;
 use crate::outbox::{HostSurvey, ServerDiagnostics};
-
-/// Warns of parameters that the worker does not know. None if the worker knows all of them.
-pub(crate) fn parameters(unknown: &[String]) -> Option<Finding> {
-    if unknown.is_empty() {
-        return None;
-    }
-    Some(Finding::warn(
-        "parameters",
-        format!("the worker does not know {}", unknown.join(", ")),
-        "remove them from DATABASE_URL: the worker ignores them",
-    ))
-}
 
 /// Lists the hosts of a URL with several. None for a single host, because the finding `database` reports its state.
 pub(crate) fn hosts(hosts: &[HostSurvey]) -> Option<Finding> {
@@ -81,13 +69,5 @@ mod tests {
         let one = hosts(&[host("a:1", Ok(true)), host("b:2", Err("refused"))]).expect("a finding");
         assert_eq!(one.level, Level::Warn);
         assert!(one.found.ends_with("b:2 refused"), "{one:?}");
-    }
-
-    #[test]
-    fn an_unknown_parameter_warns_with_its_name() {
-        assert_eq!(parameters(&[]), None);
-        let finding = parameters(&["keepalives".into()]).expect("a finding");
-        assert_eq!(finding.level, Level::Warn);
-        assert!(finding.found.contains("keepalives"), "{finding:?}");
     }
 }

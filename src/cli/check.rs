@@ -152,7 +152,6 @@ async fn check_connected_database(
         distance,
         pooler,
     ));
-    report.add_all(servers::parameters(&outbox.unknown_parameters()));
     report.add_all(servers::hosts(&outbox.survey_hosts().await));
     report.add_all(servers::idle_sessions(&server, pooler));
     if pooler {

@@ -2,11 +2,11 @@
 
 use std::fmt::Write;
 
-use clap::{Args, ValueEnum};
+use clap::Args;
 
 use super::args::DatabaseArgs;
 use super::print::{print, report};
-use crate::outbox::{RoleKind, RoleName};
+use crate::outbox::RoleKind;
 
 /// Grant a role the rights of a producer, a worker, an operator or a reader
 ///
@@ -35,10 +35,11 @@ To revoke all rights of a role in the schema first:
 pub(super) struct GrantArgs {
     /// The purpose of the role
     #[arg(value_name = "KIND")]
-    kind: Kind,
+    kind: RoleKind,
 
     /// The name of the role, without SQL quotes
-    role: RoleName,
+    #[arg(value_parser = parse_role)]
+    role: String,
 
     /// Print the SQL, and change nothing
     #[arg(long)]
@@ -48,31 +49,22 @@ pub(super) struct GrantArgs {
     database: DatabaseArgs,
 }
 
-#[derive(Debug, Clone, Copy, ValueEnum)]
-enum Kind {
-    Producer,
-    Worker,
-    Operator,
-    Reader,
+fn parse_role(name: &str) -> Result<String, &'static str> {
+    // Postgres would cut a longer name to that of another role.
+    if !(1..=63).contains(&name.len()) {
+        return Err("a role's name has 1 to 63 bytes");
+    }
+    // Postgres takes `public` for every role, even in quotes.
+    if ["public", "none"].contains(&name) {
+        return Err(
+            "`public` and `none` are no roles: name a role, such as one made by `create role shop login`",
+        );
+    }
+    Ok(name.to_owned())
 }
 
 pub(super) async fn run(args: GrantArgs) -> anyhow::Result<()> {
     let GrantArgs { kind, role, .. } = args;
-    let (kind, rights) = match kind {
-        Kind::Producer => (
-            RoleKind::Producer,
-            "a producer: it may insert, read and cancel messages",
-        ),
-        Kind::Worker => (RoleKind::Worker, "a worker: it may deliver messages"),
-        Kind::Operator => (
-            RoleKind::Operator,
-            "an operator: it may pause, resume, limit, retry and cancel, and read like a reader",
-        ),
-        Kind::Reader => (
-            RoleKind::Reader,
-            "a reader: it may read the state of messages, without their content",
-        ),
-    };
     if args.print {
         return print(kind.script(&role));
     }
@@ -84,7 +76,7 @@ pub(super) async fn run(args: GrantArgs) -> anyhow::Result<()> {
     } else {
         "is"
     };
-    let mut text = format!("{role} {is} {rights}\n");
+    let mut text = format!("{role} {is} {}\n", kind.about());
     if !granted.may_log_in {
         writeln!(
             text,

@@ -7,7 +7,7 @@ use clap::Args;
 
 use super::args::{DatabaseArgs, parse_duration};
 use super::print::{print_line, report, with_effect};
-use crate::outbox::{Damage, Installed, Migrated, list_names};
+use crate::outbox::{Damage, Migrated, list_names};
 
 /// Create or update the schema `signaling`
 ///
@@ -51,22 +51,16 @@ pub(super) async fn run(args: MigrateArgs) -> anyhow::Result<()> {
         installed,
         remaining,
     } = migrated?;
-    let has_changed = applied > 0 || installed != Installed::default();
+    let has_changed = applied > 0 || installed > 0;
     let names = |is_missing: bool| -> Vec<_> {
         let remaining = remaining.iter();
-        let of_kind = remaining.filter(|damage| damage.is_missing() == is_missing);
+        let of_kind = remaining.filter(|damage| damage.found.is_none() == is_missing);
         of_kind.map(Damage::name).collect()
     };
     let (missing, different) = (names(true), names(false));
     let mut text = String::new();
-    for (count, objects) in [
-        (installed.functions, "functions"),
-        (installed.views, "views"),
-        (installed.triggers, "triggers"),
-    ] {
-        if count > 0 {
-            writeln!(text, "installed {count} {objects}").ok();
-        }
+    if installed > 0 {
+        writeln!(text, "installed {installed} objects").ok();
     }
     if !different.is_empty() {
         writeln!(

@@ -8,14 +8,12 @@ use sqlx::error::DatabaseError;
 use sqlx::postgres::{PgArguments, PgRow};
 use sqlx::query::Query;
 use sqlx::types::Json;
-use sqlx::{FromRow, Postgres, query};
+use sqlx::{FromRow, PgConnection, Postgres, query};
 use time::OffsetDateTime;
 
 use crate::error_text::database_error_text;
 use crate::outbox::errors::is_within_function;
 use crate::outbox::one_off::rows;
-use crate::outbox::pool::Session;
-use crate::outbox::pool::statement::Statement;
 use crate::outbox::{Outbox, is_row_security, may_have_taken_effect};
 
 /// Longer than the wait for a lock.
@@ -149,12 +147,9 @@ impl Outbox {
         max_rows: Option<i64>,
     ) -> Result<Vec<Retried>, AdminError> {
         let mut is_ending = false;
-        let retried = async {
-            let mut session = self.pool().transaction(None).await?;
-            let retry = retry(filter, dry_run, max_rows);
-            call(&mut session, retry, &mut is_ending).await
-        };
-        let retried = retried.await;
+        let retry = retry(filter, dry_run, max_rows);
+        let call = async |session: &mut PgConnection| call(session, retry, &mut is_ending).await;
+        let retried = self.pool.transaction(None, call).await;
         retried.map_err(|error| failed(error, is_ending))
     }
 
@@ -191,10 +186,9 @@ impl Outbox {
         T: for<'r> FromRow<'r, PgRow>,
     {
         let mut is_ending = false;
-        let call = async |session: &mut Session| call(session, function, &mut is_ending).await;
-        let changed = self.run_monitoring(Statement::Admin, STATEMENT_TIMEOUT, call);
-        let changed = changed.await;
-        changed.map_err(|error| failed(error, is_ending))
+        let call = async |session: &mut PgConnection| call(session, function, &mut is_ending).await;
+        let changed = self.run_monitoring("admin", STATEMENT_TIMEOUT, call);
+        changed.await.map_err(|error| failed(error, is_ending))
     }
 }
 
@@ -211,18 +205,17 @@ fn retry(filter: &RetryFilter, dry_run: bool, max_rows: Option<i64>) -> Function
         .bind(max_rows)
 }
 
-/// Calls a function and commits. Sets `is_ending` once the commit has begun.
+/// Calls a function in a transaction. Sets `is_ending` before the commit.
 async fn call<T>(
-    session: &mut Session,
+    connection: &mut PgConnection,
     function: Function<'_>,
     is_ending: &mut bool,
 ) -> Result<Vec<T>, sqlx::Error>
 where
     T: for<'r> FromRow<'r, PgRow>,
 {
-    let answer = rows(session, function).await?;
+    let answer = rows(connection, function).await?;
     *is_ending = true;
-    session.finish().await?;
     Ok(answer)
 }
 

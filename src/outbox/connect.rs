@@ -4,11 +4,12 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use sqlx::PgConnection;
+
 use crate::error_text::database_error_text;
-use crate::outbox::pool::connection_manager::{ConnectionManager, PoolEpoch};
+use crate::outbox::pool::connection_manager::ConnectionManager;
 use crate::outbox::pool::pooler::Pooler;
-use crate::outbox::pool::statement::Statement;
-use crate::outbox::pool::{DbPool, Session, within};
+use crate::outbox::pool::{DbPool, measure, within};
 use crate::outbox::servers::{CONNECT_TIMEOUT, DatabaseSource, ParameterError, Servers};
 use crate::pace::{DbTime, SharedClock};
 use crate::secret::SecretError;
@@ -18,15 +19,11 @@ const MONITORING_CONNECTIONS: u32 = 2;
 const READ_TIMEOUT: Duration = Duration::from_millis(2_500);
 
 pub(crate) struct Outbox {
-    pool: DbPool,
+    pub(super) pool: DbPool,
     /// A connection of its own, so that the recorder saves outcomes while the lanes wait.
-    recorder: DbPool,
+    pub(super) recorder: DbPool,
     /// For stats, status queries and operators' actions, which must not delay a claim or a record.
-    monitoring: DbPool,
-    epoch: Arc<PoolEpoch>,
-    servers: Arc<Servers>,
-    pooler: Option<Pooler>,
-    pub(super) max_age: Duration,
+    pub(super) monitoring: DbPool,
     clock: SharedClock,
 }
 
@@ -66,36 +63,28 @@ impl Outbox {
             address: servers.address(),
             source,
         })?;
-        let epoch = Arc::<PoolEpoch>::default();
-        let pool = |connections| {
-            let manager = ConnectionManager {
-                servers: Arc::clone(&servers),
-                pooler,
-                epoch: Arc::clone(&epoch),
-                max_age,
-            };
-            DbPool::new(manager, connections)
-        };
-        Ok(Self {
-            pool: pool(max_connections),
-            recorder: pool(1),
-            monitoring: pool(MONITORING_CONNECTIONS),
-            epoch,
+        let manager = ConnectionManager {
             servers,
             pooler,
+            epoch: Arc::default(),
             max_age,
+        };
+        Ok(Self {
+            pool: DbPool::new(manager.clone(), max_connections),
+            recorder: DbPool::new(manager.clone(), 1),
+            monitoring: DbPool::new(manager, MONITORING_CONNECTIONS),
             clock: SharedClock::default(),
         })
     }
 
     /// True behind a pooler in transaction mode, where sessions keep no settings and can't LISTEN.
     pub(crate) fn has_pooler(&self) -> bool {
-        self.pooler.is_some()
+        self.pool.manager().pooler.is_some()
     }
 
     /// The time of the last response to a call of the workers' protocol.
     pub(crate) fn last_response_at(&self) -> Option<Instant> {
-        self.epoch.last_response_at()
+        self.pool.manager().epoch.last_response_at()
     }
 
     pub(crate) fn clock(&self) -> &SharedClock {
@@ -110,62 +99,40 @@ impl Outbox {
 
     /// The servers, for work that needs a connection of its own: migrations and LISTEN.
     pub(super) fn servers(&self) -> &Servers {
-        &self.servers
+        &self.pool.manager().servers
     }
 
     /// Advice for an operator whose login the database refuses. None for any other error.
     pub(crate) fn login_advice(&self, error: &sqlx::Error) -> Option<String> {
-        self.servers.login_advice(error)
-    }
-
-    pub(super) fn pool(&self) -> &DbPool {
-        &self.pool
-    }
-
-    pub(super) fn recorder_pool(&self) -> &DbPool {
-        &self.recorder
-    }
-
-    pub(super) fn monitoring_pool(&self) -> &DbPool {
-        &self.monitoring
+        self.servers().login_advice(error)
     }
 
     /// Queries for people and monitors, within [`READ_TIMEOUT`].
     pub(super) async fn read<T>(
         &self,
-        work: impl AsyncFnOnce(&mut Session) -> Result<T, sqlx::Error>,
+        work: impl AsyncFnOnce(&mut PgConnection) -> Result<T, sqlx::Error>,
     ) -> Result<T, sqlx::Error> {
-        self.run_monitoring(Statement::Read, READ_TIMEOUT, async |session| {
-            let value = work(session).await?;
-            session.finish().await?;
-            Ok(value)
-        })
-        .await
+        self.run_monitoring("read", READ_TIMEOUT, work).await
     }
 
-    /// Runs work of monitoring or an operator in a transaction, which the work ends itself. The server also ends a
-    /// statement at the deadline.
+    /// Runs work of monitoring or an operator in a transaction. The server also ends a statement at the deadline.
     pub(super) async fn run_monitoring<T>(
         &self,
-        statement: Statement,
+        label: &'static str,
         deadline: Duration,
-        work: impl AsyncFnOnce(&mut Session) -> Result<T, sqlx::Error>,
+        work: impl AsyncFnOnce(&mut PgConnection) -> Result<T, sqlx::Error>,
     ) -> Result<T, sqlx::Error> {
         let begun = Instant::now();
         // Longer than the server's timeout, so that the worker reports the server's error.
         let timeout = CONNECT_TIMEOUT + deadline + Duration::from_secs(1);
-        let result = within(timeout, async {
-            let mut session = self.monitoring.transaction(Some(deadline)).await?;
-            work(&mut session).await
-        })
-        .await;
-        statement.observe(begun, &result);
+        let result = within(timeout, self.monitoring.transaction(Some(deadline), work)).await;
+        measure(label, begun, &result);
         result
     }
 
     pub(crate) async fn close(&self) {
-        self.pool.close().await;
-        self.recorder.close().await;
-        self.monitoring.close().await;
+        for pool in [&self.pool, &self.recorder, &self.monitoring] {
+            pool.close().await;
+        }
     }
 }

@@ -132,10 +132,6 @@ impl Outbox {
         self.servers().survey().await
     }
 
-    pub(crate) fn unknown_parameters(&self) -> Vec<String> {
-        self.servers().unknown_parameters()
-    }
-
     pub(crate) async fn server_diagnostics(&self) -> Result<ServerDiagnostics, sqlx::Error> {
         self.read_row(query(include_str!("diagnostics/server.sql")))
             .await

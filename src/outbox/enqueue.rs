@@ -135,11 +135,10 @@ impl Outbox {
         &self,
         messages: &[NewMessage],
     ) -> Result<Vec<Option<i64>>, EnqueueError> {
-        let mut session = self.pool().transaction(None).await?;
         // Behind a pooler, the next statement may meet another server.
-        let ids = insert(&mut session, messages, false).await?;
-        session.finish().await?;
-        Ok(ids)
+        let insert =
+            async |connection: &mut PgConnection| insert(connection, messages, false).await;
+        self.pool.transaction(None, insert).await
     }
 }
 

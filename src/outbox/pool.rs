@@ -13,29 +13,30 @@ mod call;
 pub(super) mod connection_manager;
 mod deadline;
 pub(super) mod pooler;
-pub(super) mod statement;
 
 use std::io;
-use std::ops::{Deref, DerefMut};
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use deadpool::Runtime;
 use deadpool::managed::{Object, Pool, PoolError, QueueMode};
+use metrics::{counter, histogram};
 use sqlx::postgres::PgRow;
 use sqlx::{AssertSqlSafe, Connection, Executor, FromRow, PgConnection, Row};
 
 pub(super) use call::Call;
 pub(crate) use connection_manager::DEFAULT_MAX_AGE;
-use connection_manager::{ConnectionManager, PoolEpoch, PooledConnection};
+use connection_manager::{ConnectionManager, PooledConnection};
 pub(crate) use deadline::{AdaptiveTimeout, Deadline};
-use pooler::Pooler;
-use statement::Statement;
-pub(crate) use statement::{STATEMENT_DURATION, STATEMENT_ERRORS};
 
 use crate::outbox::servers::CONNECT_TIMEOUT;
 use crate::pace::DbTime;
 use crate::pace::clock::{ClockReading, Moment};
+
+/// Histogram of durations in seconds, including the wait for a connection. The label `statement` is a function of the schema,
+/// or `read` or `admin` for other statements.
+pub(crate) const STATEMENT_DURATION: &str = "signaling_database_statement_duration_seconds";
+/// Counter of failed statements, with the same label.
+pub(crate) const STATEMENT_ERRORS: &str = "signaling_database_errors_total";
 
 /// Default deadline: thousands of times longer than a call needs, and short enough that a worker continues soon after the
 /// network does.
@@ -53,15 +54,10 @@ const LOCK_TIMEOUT: Duration = Duration::from_secs(2);
 const PLAIN_STATEMENTS: &str = "set local enable_seqscan = off; set local enable_bitmapscan = off; \
     set local jit = off; set local search_path = pg_catalog, pg_temp; set local row_security = off";
 
-pub(crate) struct DbPool {
-    pool: Pool<ConnectionManager>,
-    pooler: Option<Pooler>,
-    epoch: Arc<PoolEpoch>,
-}
+pub(crate) struct DbPool(Pool<ConnectionManager>);
 
 impl DbPool {
     pub(super) fn new(manager: ConnectionManager, max_connections: u32) -> Self {
-        let (pooler, epoch) = (manager.pooler, Arc::clone(&manager.epoch));
         let pool = Pool::builder(manager)
             .max_size(usize::try_from(max_connections).unwrap_or(usize::MAX))
             .queue_mode(QueueMode::Lifo)
@@ -69,34 +65,41 @@ impl DbPool {
             // The manager has a timeout for each host.
             .wait_timeout(Some(CONNECT_TIMEOUT))
             .build();
-        Self {
-            pool: pool.expect("a pool with a runtime can be built"),
-            pooler,
-            epoch,
-        }
+        Self(pool.expect("a pool with a runtime can be built"))
+    }
+
+    pub(super) fn manager(&self) -> &ConnectionManager {
+        self.0.manager()
     }
 
     /// Calls a function of the schema within the default deadline.
     ///
     /// # Errors
     /// If the call fails, or has no response in time. The server may have carried it out all the same.
-    pub(crate) async fn call(
-        &self,
-        statement: Statement,
-        call: Call<'_>,
-    ) -> Result<Answer, sqlx::Error> {
-        let deadline = Deadline::of_client(STATEMENT_TIMEOUT);
-        self.call_within(statement, deadline, call).await
+    pub(crate) async fn call(&self, call: Call) -> Result<Answer, sqlx::Error> {
+        self.call_within(Deadline::of_client(STATEMENT_TIMEOUT), call)
+            .await
     }
 
-    /// As [`call`](Self::call), with another deadline.
+    /// Calls a function within a timeout that adapts to a slow database.
+    pub(crate) async fn call_adaptively(
+        &self,
+        timeout: &AdaptiveTimeout,
+        one_by_one: bool,
+        call: Call,
+    ) -> Result<Answer, sqlx::Error> {
+        let answer = self.call_within(timeout.deadline(one_by_one), call).await;
+        timeout.observe(&answer);
+        answer
+    }
+
     pub(crate) async fn call_within(
         &self,
-        statement: Statement,
         deadline: Deadline,
-        call: Call<'_>,
+        call: Call,
     ) -> Result<Answer, sqlx::Error> {
         let begun = Instant::now();
+        let label = call.function;
         // Boxed, because every task that awaits a call would otherwise reserve many kilobytes for it.
         let result = Box::pin(async {
             let mut pooled = self.connection().await?;
@@ -107,18 +110,16 @@ impl DbPool {
             .await
         });
         let result = result.await;
-        statement.observe(begun, &result);
-        self.epoch.observe(deadline.client, &result);
+        measure(label, begun, &result);
+        self.manager().epoch.observe(deadline.client, &result);
         result
     }
 
     async fn connection(&self) -> Result<Object<ConnectionManager>, sqlx::Error> {
-        let mut pooled = self.pool.get().await.map_err(|error| match error {
+        let mut pooled = self.0.get().await.map_err(|error| match error {
             PoolError::Backend(error) => error,
             PoolError::Closed => sqlx::Error::PoolClosed,
-            PoolError::Timeout(_)
-            | PoolError::NoRuntimeSpecified
-            | PoolError::PostCreateHook(_) => sqlx::Error::PoolTimedOut,
+            _ => sqlx::Error::PoolTimedOut,
         })?;
         pooled.in_use = true;
         Ok(pooled)
@@ -128,16 +129,17 @@ impl DbPool {
         &self,
         pooled: &mut PooledConnection,
         timeout: Duration,
-        call: Call<'_>,
+        call: Call,
     ) -> Result<Answer, sqlx::Error> {
+        let has_pooler = self.manager().pooler.is_some();
         let connection = &mut pooled.connection;
-        if self.pooler.is_none() && pooled.statement_timeout != timeout {
+        if !has_pooler && pooled.statement_timeout != timeout {
             let set = format!("set statement_timeout = {}", timeout.as_millis());
             connection.execute(AssertSqlSafe(set)).await?;
             pooled.statement_timeout = timeout;
         }
         let asked = Moment::now();
-        let rows = if self.pooler.is_some() {
+        let rows = if has_pooler {
             let message = format!("{}; {}; commit", self.begin(timeout), call.literal());
             let rows = sqlx::raw_sql(AssertSqlSafe(message));
             let rows = rows.fetch_all(&mut *connection).await;
@@ -164,26 +166,32 @@ impl DbPool {
             "begin isolation level read committed; set local statement_timeout = {}; set local lock_timeout = {}{}",
             statement_timeout.as_millis(),
             LOCK_TIMEOUT.as_millis(),
-            self.pooler.map_or("", |pooler| pooler.guard)
+            self.manager().pooler.map_or("", |pooler| pooler.guard)
         )
     }
 
-    /// Begins a transaction of plain statements. The server ends a statement at the deadline; without one, never.
-    pub(crate) async fn transaction(
+    /// Runs plain statements in a transaction, and commits. The server ends a statement at the deadline; without one, never.
+    /// After an error, the pool drops the connection, and Postgres rolls the transaction back.
+    pub(crate) async fn transaction<T, E: From<sqlx::Error>>(
         &self,
         deadline: Option<Duration>,
-    ) -> Result<Session, sqlx::Error> {
-        let mut session = Session(self.connection().await?);
+        work: impl AsyncFnOnce(&mut PgConnection) -> Result<T, E>,
+    ) -> Result<T, E> {
+        let mut pooled = self.connection().await?;
+        let connection = &mut pooled.connection;
         let begin = self.begin(deadline.unwrap_or_default());
         let begin = AssertSqlSafe(format!("{begin}; {PLAIN_STATEMENTS}"));
-        within(CONNECT_TIMEOUT, session.execute(begin)).await?;
-        Ok(session)
+        within(CONNECT_TIMEOUT, connection.execute(begin)).await?;
+        let value = work(connection).await?;
+        connection.execute("commit").await?;
+        pooled.in_use = false;
+        Ok(value)
     }
 
     /// Closes all idle connections, and lets none be made again.
     pub(crate) async fn close(&self) {
-        let idle = self.pool.retain(|_, _| false).removed;
-        self.pool.close();
+        let idle = self.0.retain(|_, _| false).removed;
+        self.0.close();
         for pooled in idle {
             let close = pooled.connection.close();
             within(CLOSE_TIMEOUT, close).await.ok();
@@ -201,6 +209,14 @@ pub(crate) async fn within<T>(
         let why = format!("no answer within {}", humantime::format_duration(deadline));
         Err(io::Error::new(io::ErrorKind::TimedOut, why).into())
     })
+}
+
+pub(super) fn measure<T>(label: &'static str, begun: Instant, result: &Result<T, sqlx::Error>) {
+    // Also without an error, so that the counter begins at zero.
+    counter!(STATEMENT_ERRORS, "statement" => label).increment(result.is_err().into());
+    if result.is_ok() {
+        histogram!(STATEMENT_DURATION, "statement" => label).record(begun.elapsed());
+    }
 }
 
 pub(crate) fn is_timeout(error: &sqlx::Error) -> bool {
@@ -235,31 +251,5 @@ impl Answer {
 
     pub(crate) fn decode<T: for<'r> FromRow<'r, PgRow>>(&self) -> Result<Vec<T>, sqlx::Error> {
         self.rows.iter().map(T::from_row).collect()
-    }
-}
-
-/// A transaction of plain statements. Without [`finish`](Self::finish), the pool drops its connection, and Postgres rolls
-/// it back.
-pub(crate) struct Session(Object<ConnectionManager>);
-
-impl Session {
-    /// Commits the transaction.
-    pub(crate) async fn finish(&mut self) -> Result<(), sqlx::Error> {
-        self.execute("commit").await?;
-        self.0.in_use = false;
-        Ok(())
-    }
-}
-
-impl Deref for Session {
-    type Target = PgConnection;
-    fn deref(&self) -> &PgConnection {
-        &self.0.connection
-    }
-}
-
-impl DerefMut for Session {
-    fn deref_mut(&mut self) -> &mut PgConnection {
-        &mut self.0.connection
     }
 }

@@ -5,9 +5,7 @@ use std::time::Duration;
 use sqlx::FromRow;
 use uuid::Uuid;
 
-use super::queue::call_within;
 use crate::outbox::pool::AdaptiveTimeout;
-use crate::outbox::pool::statement::Statement;
 use crate::outbox::{Outbox, interval};
 use crate::pace::DbTime;
 
@@ -55,7 +53,7 @@ impl Outbox {
             ended_before = self.ended_before(),
             one_by_one = one_by_one,
         );
-        let answer = call_within(self.pool(), Statement::Delete, timeout, one_by_one, call).await?;
+        let answer = self.pool.call_adaptively(timeout, one_by_one, call).await?;
         let row: DeletionRow = answer.decode()?.pop().ok_or(sqlx::Error::RowNotFound)?;
         let next_in = row.held_until.since(row.at);
         Ok(if !row.has_turn {

@@ -9,9 +9,9 @@ mod objects;
 mod privileges;
 mod version;
 
-pub(crate) use grant::RoleName;
-pub(crate) use install::Installed;
-pub(crate) use migrate::Migrated;
-pub(crate) use objects::{Damage, ObjectKind, list_names, object_count, own_constraints};
+pub(crate) use install::Migrated;
+pub(crate) use objects::{
+    Damage, ObjectKind, SchemaObject, list_names, object_count, own_constraints,
+};
 pub(crate) use privileges::RoleKind;
 pub(crate) use version::{SchemaError, SchemaVersion};

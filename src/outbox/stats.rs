@@ -8,7 +8,6 @@ use sqlx::query;
 use sqlx::types::Json;
 
 use crate::outbox::pool::Deadline;
-use crate::outbox::pool::statement::Statement;
 use crate::outbox::{Outbox, interval};
 use crate::pace::DbTime;
 use crate::stats::Stats;
@@ -30,8 +29,7 @@ const QUEUE_COUNTS_TIMEOUT: Duration = Duration::from_secs(60);
 impl Outbox {
     pub(crate) async fn add_minute_stats(&self, stats: &[MinuteStats]) -> Result<(), sqlx::Error> {
         let call = call!(add_minute_stats, stats = json!(stats));
-        let pool = self.monitoring_pool();
-        pool.call(Statement::Stats, call).await.map(drop)
+        self.monitoring.call(call).await.map(drop)
     }
 
     /// Counts the pending messages, unless the last count is younger than `stale_after` or another session is counting.
@@ -46,8 +44,7 @@ impl Outbox {
             ended_before = self.ended_before(),
         );
         let deadline = Deadline::of_client(QUEUE_COUNTS_TIMEOUT);
-        let pool = self.monitoring_pool();
-        let answer = pool.call_within(Statement::QueueCounts, deadline, call);
+        let answer = self.monitoring.call_within(deadline, call);
         Ok(answer.await?.value()?.unwrap_or(false))
     }
 

@@ -1,5 +1,6 @@
 //! Receives notifications of inserts while a worker is idle.
 
+use std::io;
 use std::time::{Duration, Instant};
 
 use sqlx::Executor;
@@ -13,6 +14,8 @@ use crate::outbox::servers::CONNECT_TIMEOUT;
 
 /// The channel on which the trigger `notify_workers` notifies, with the app as its payload.
 const CHANNEL: &str = "signaling_wakeup";
+/// A connection that a firewall has dropped would wait for ever, so the worker checks a silent one.
+const CHECK_AFTER: Duration = Duration::from_secs(10);
 
 #[derive(Debug)]
 pub(crate) struct WakeupListener {
@@ -39,26 +42,24 @@ impl Outbox {
         .await?;
         Ok(WakeupListener {
             listener,
-            expires_at: expires_at(self.max_age),
+            expires_at: expires_at(self.pool.manager().max_age),
         })
     }
 }
 
 impl WakeupListener {
-    /// The rest of the connection's life. Zero if it is too old.
-    pub(crate) fn time_left(&self) -> Duration {
-        self.expires_at.saturating_duration_since(Instant::now())
-    }
-
-    /// Waits for a notification, and returns its app. None if the connection was lost: call `listen` again.
+    /// Waits for a notification, and returns its app. None once the connection is too old. Then and after an error, call
+    /// `listen` again.
     pub(crate) async fn recv(&mut self) -> Result<Option<String>, sqlx::Error> {
-        let notification = self.listener.try_recv().await?;
-        Ok(notification.map(|notification| notification.payload().to_owned()))
-    }
-
-    /// Fails if the connection is dead. Without this check, a connection that a firewall has dropped would wait for ever.
-    pub(crate) async fn check(&mut self) -> Result<(), sqlx::Error> {
-        within(CONNECT_TIMEOUT, self.listener.execute("select")).await?;
-        Ok(())
+        while let Some(time_left) = self.expires_at.checked_duration_since(Instant::now()) {
+            let wait = CHECK_AFTER.min(time_left);
+            if let Ok(received) = tokio::time::timeout(wait, self.listener.try_recv()).await {
+                let lost = || io::Error::new(io::ErrorKind::ConnectionAborted, "it was closed");
+                let notification = received?.ok_or_else(lost)?;
+                return Ok(Some(notification.payload().to_owned()));
+            }
+            within(CONNECT_TIMEOUT, self.listener.execute("select")).await?;
+        }
+        Ok(None)
     }
 }

@@ -4,7 +4,6 @@ use sqlx::FromRow;
 use uuid::Uuid;
 
 use super::Outbox;
-use super::pool::statement::Statement;
 
 #[derive(Debug, Clone)]
 pub(crate) struct WorkerIdentity {
@@ -65,12 +64,12 @@ impl Outbox {
             aside_reasons = column(reports, |report| report.aside_reason.clone()),
             environment = worker.environment.clone(),
         );
-        self.pool().call(Statement::Lane, call).await?.decode()
+        self.pool.call(call).await?.decode()
     }
 
     /// Deletes a worker that stops from the registry.
     pub(crate) async fn retire_worker(&self, id: Uuid) -> Result<(), sqlx::Error> {
         let call = call!(retire_worker, worker_id = id);
-        self.pool().call(Statement::Lane, call).await.map(drop)
+        self.pool.call(call).await.map(drop)
     }
 }

@@ -15,8 +15,6 @@ use crate::error_text::database_error_text;
 use crate::outbox::WakeupListener;
 
 const RETRY_PAUSE: Duration = Duration::from_secs(1);
-/// After this time without a notification, the worker checks the connection.
-const CHECK_AFTER: Duration = Duration::from_secs(10);
 
 pub(super) async fn run(process: Arc<Process>) {
     if process.shared.outbox.has_pooler() {
@@ -53,7 +51,7 @@ async fn listen_forever(process: &Process) {
                 let Err(error) = lost else { continue };
                 tracing::warn!(
                     event = "listener_lost",
-                    error,
+                    error = database_error_text(&error),
                     "inserts can't notify this worker: it polls every 200 ms meanwhile"
                 );
             }
@@ -68,22 +66,11 @@ async fn listen_forever(process: &Process) {
 }
 
 /// Wakes the lanes whose apps have new messages, until the connection is too old or lost.
-async fn listen(notifications: &mut WakeupListener, process: &Process) -> Result<(), String> {
-    loop {
+async fn listen(notifications: &mut WakeupListener, process: &Process) -> Result<(), sqlx::Error> {
+    panic_point("listener", 0);
+    while let Some(app) = notifications.recv().await? {
+        process.lane(&app).into_iter().for_each(|lane| lane.wake());
         panic_point("listener", 0);
-        let time_left = notifications.time_left();
-        if time_left.is_zero() {
-            return Ok(());
-        }
-        let wait = CHECK_AFTER.min(time_left);
-        match tokio::time::timeout(wait, notifications.recv()).await {
-            Ok(Ok(Some(app))) => process.lane(&app).into_iter().for_each(|lane| lane.wake()),
-            Ok(Ok(None)) => return Err("the connection was closed".into()),
-            Ok(Err(error)) => return Err(database_error_text(&error)),
-            Err(_) => {
-                let checked = notifications.check().await;
-                checked.map_err(|error| database_error_text(&error))?;
-            }
-        }
     }
+    Ok(())
 }

@@ -170,10 +170,10 @@ async fn a_migration_that_gets_no_lock_names_the_holder_and_tries_again() {
     let url = database_at_version_1().await;
     let mut client = connected(&url).await;
     let pid: i32 = ask(&mut client, "select pg_backend_pid()").await;
-    // The second migration makes a table of this name, so it waits for this transaction.
+    // Each migration is written into this table.
     execute(
         &mut client,
-        "set application_name = 'a long report'; begin; create table signaling.queue_counts (hush_hush text)",
+        "set application_name = 'a long report'; begin; lock table signaling.schema_migrations in share mode /* hush_hush */",
     )
     .await;
     let refused = migrate(&url).arg("--lock-wait").arg("2s").finish().await;

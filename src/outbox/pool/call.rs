@@ -3,18 +3,24 @@
 use sqlx::postgres::PgArguments;
 use sqlx::postgres::types::PgInterval;
 use sqlx::types::JsonValue;
-use sqlx::{Arguments, Encode, Postgres, Type};
+use sqlx::{Arguments, Postgres, Type};
 use uuid::Uuid;
 
 use crate::pace::DbTime;
 
 /// A call of `signaling.<function>` with named arguments.
-pub(in crate::outbox) struct Call<'q> {
-    function: &'static str,
-    arguments: Vec<(&'static str, Box<dyn Argument + 'q>)>,
+pub(in crate::outbox) struct Call {
+    pub(super) function: &'static str,
+    arguments: Vec<Argument>,
 }
 
-impl<'q> Call<'q> {
+struct Argument {
+    name: &'static str,
+    type_name: String,
+    text: Option<String>,
+}
+
+impl Call {
     pub(in crate::outbox) fn new(function: &'static str) -> Self {
         Self {
             function,
@@ -23,59 +29,49 @@ impl<'q> Call<'q> {
     }
 
     #[must_use]
-    pub(in crate::outbox) fn with(mut self, name: &'static str, value: impl Argument + 'q) -> Self {
-        self.arguments.push((name, Box::new(value)));
+    pub(in crate::outbox) fn with<T: Text + Type<Postgres>>(
+        mut self,
+        name: &'static str,
+        value: &T,
+    ) -> Self {
+        self.arguments.push(Argument {
+            name,
+            type_name: T::type_info().to_string(),
+            text: value.text(),
+        });
         self
     }
 
     /// The statement with parameters, for a direct connection.
     pub(super) fn prepared(self) -> (String, PgArguments) {
-        let statement = self.statement(|place, _| format!("${}", place + 1));
+        let statement = self.statement(|place, _| format!("${}::text", place + 1));
         let mut arguments = PgArguments::default();
-        for (_, value) in self.arguments {
-            value.add_to(&mut arguments);
+        for argument in self.arguments {
+            // sqlx reports a value that it can't encode; a text has none.
+            arguments.add(argument.text).ok();
         }
         (statement, arguments)
     }
 
-    /// The statement with literals, for a pooler in transaction mode.
+    /// The statement with literals, for a pooler in transaction mode. A literal means the same with any
+    /// `standard_conforming_strings`.
     pub(super) fn literal(&self) -> String {
-        self.statement(|_, value| value.literal())
+        self.statement(|_, text| match text {
+            Some(text) => format!("E'{}'", text.replace('\\', r"\\").replace('\'', "''")),
+            None => "null".to_owned(),
+        })
     }
 
-    fn statement(&self, value: impl Fn(usize, &dyn Argument) -> String) -> String {
+    fn statement(&self, value: impl Fn(usize, Option<&str>) -> String) -> String {
         let arguments = self.arguments.iter().enumerate();
         let arguments: Vec<String> = arguments
-            .map(|(place, (name, argument))| format!("{name} => {}", value(place, &**argument)))
+            .map(|(place, argument)| {
+                let value = value(place, argument.text.as_deref());
+                format!("{} => {value}::{}", argument.name, argument.type_name)
+            })
             .collect();
         let (function, arguments) = (self.function, arguments.join(", "));
         format!("select * from signaling.{function}({arguments})")
-    }
-}
-
-/// A value that sqlx can encode, and that can be written as a literal.
-pub(in crate::outbox) trait Argument: Send {
-    fn literal(&self) -> String;
-
-    fn add_to(self: Box<Self>, arguments: &mut PgArguments);
-}
-
-impl<T> Argument for T
-where
-    T: Text + for<'e> Encode<'e, Postgres> + Type<Postgres> + Send,
-{
-    /// A literal that means the same with any `standard_conforming_strings`.
-    fn literal(&self) -> String {
-        let literal = match self.text() {
-            Some(text) => format!("E'{}'", text.replace('\\', r"\\").replace('\'', "''")),
-            None => "null".to_owned(),
-        };
-        format!("{literal}::{}", T::type_info())
-    }
-
-    fn add_to(self: Box<Self>, arguments: &mut PgArguments) {
-        // sqlx reports a value that it can't encode; none of these types has one.
-        arguments.add(*self).ok();
     }
 }
 
@@ -137,14 +133,14 @@ mod tests {
     fn a_call_is_written_with_parameters_and_with_literals() {
         let call = || {
             Call::new("hold")
-                .with("app", r"it's a \ test")
-                .with("probe", None::<Uuid>)
-                .with("counts", vec![1_i64, 2])
-                .with("errors", vec![Some(r#"say "no" \"#), None])
+                .with("app", &r"it's a \ test")
+                .with("probe", &None::<Uuid>)
+                .with("counts", &vec![1_i64, 2])
+                .with("errors", &vec![Some(r#"say "no" \"#), None])
         };
         assert_eq!(
             call().prepared().0,
-            "select * from signaling.hold(app => $1, probe => $2, counts => $3, errors => $4)"
+            "select * from signaling.hold(app => $1::text::TEXT, probe => $2::text::UUID, counts => $3::text::INT8[], errors => $4::text::TEXT[])"
         );
         assert_eq!(
             call().literal(),

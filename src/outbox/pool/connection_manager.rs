@@ -26,6 +26,7 @@ pub(crate) const DEFAULT_MAX_AGE: Duration = Duration::from_mins(30);
 const CHECK_AFTER: Duration = Duration::from_secs(2);
 const CHECK_TIMEOUT: Duration = Duration::from_secs(1);
 
+#[derive(Clone)]
 pub(in crate::outbox) struct ConnectionManager {
     pub(in crate::outbox) servers: Arc<Servers>,
     pub(in crate::outbox) pooler: Option<Pooler>,

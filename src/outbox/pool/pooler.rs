@@ -9,8 +9,7 @@ use crate::outbox::servers::{CONNECT_TIMEOUT, Servers};
 
 /// True if the server accepts `client_connection_check_interval`, by which Postgres ends a statement soon after the client has
 /// closed the connection. Only servers on Linux are sure to accept it.
-const CHECKS_CLIENTS: &str = "pg_catalog.strpos(pg_catalog.version(), 'linux') operator(pg_catalog.>) 0 \
-    and pg_catalog.current_setting('client_connection_check_interval', true) is not null";
+const CHECKS_CLIENTS: &str = "pg_catalog.version() operator(pg_catalog.~) 'linux'";
 
 /// Settings of each direct session.
 ///
@@ -21,8 +20,7 @@ const CHECKS_CLIENTS: &str = "pg_catalog.strpos(pg_catalog.version(), 'linux') o
 pub(in crate::outbox) fn session_guards() -> AssertSqlSafe<String> {
     AssertSqlSafe(format!(
         "set tcp_keepalives_idle = 30; set tcp_keepalives_interval = 10; set tcp_keepalives_count = 3; \
-         select pg_catalog.set_config('idle_session_timeout', '0', false) \
-         where pg_catalog.current_setting('idle_session_timeout', true) is not null; \
+         set idle_session_timeout = 0; \
          select pg_catalog.set_config('client_connection_check_interval', '1000', false) where {CHECKS_CLIENTS}"
     ))
 }

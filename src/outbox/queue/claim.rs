@@ -10,7 +10,6 @@ use uuid::Uuid;
 use crate::error_text::database_error_text;
 use crate::message::{InvalidMessage, Message, MessageOptions, Name, Payload, Target};
 use crate::outbox::pool::AdaptiveTimeout;
-use crate::outbox::pool::statement::Statement;
 use crate::outbox::{HoldKind, Outbox, interval, may_have_taken_effect};
 use crate::outcome::DeliveryPolicy;
 use crate::pace::{DbTime, HORIZON};
@@ -286,8 +285,7 @@ impl Outbox {
             one_by_one = request.one_by_one,
         );
         let deadline = request.timeout.deadline(request.one_by_one);
-        let pool = self.pool();
-        let answer = pool.call_within(Statement::Claim, deadline, call).await;
+        let answer = self.pool.call_within(deadline, call).await;
         // An empty claim is fast even if the database is slow.
         if !matches!(&answer, Ok(answer) if answer.rows.len() < 2) {
             request.timeout.observe(&answer);

@@ -7,10 +7,8 @@ use sqlx::postgres::PgRow;
 use sqlx::{FromRow, Row};
 use uuid::Uuid;
 
-use super::call_within;
 use super::claim::{ScanPosition, position};
 use crate::outbox::pool::AdaptiveTimeout;
-use crate::outbox::pool::statement::Statement;
 use crate::outbox::{Ended, Hold, Outbox, interval};
 use crate::pace::{DbTime, HORIZON};
 
@@ -121,7 +119,7 @@ impl Outbox {
             environment = environment.map(str::to_owned),
             is_missing = is_missing,
         );
-        let answer = self.pool().call(Statement::Lane, call).await?;
+        let answer = self.pool.call(call).await?;
         let row = answer.rows.first().ok_or(sqlx::Error::RowNotFound)?;
         Ok(match row.try_get("result")? {
             "made" => LaneOpening::Made,
@@ -158,7 +156,7 @@ impl Outbox {
             renews_wakeup = renews_wakeup,
             environment = environment.map(str::to_owned),
         );
-        let answer = self.pool().call(Statement::NextDue, call).await?;
+        let answer = self.pool.call(call).await?;
         if let Some(row) = answer.rows.first() {
             let at = row.try_get("at")?;
             self.clock().observe(answer.clock_reading(at));
@@ -181,7 +179,7 @@ impl Outbox {
             ended_before = ended_before.unwrap_or(DbTime::INFINITY),
             one_by_one = one_by_one,
         );
-        let answer = call_within(self.pool(), Statement::Expire, timeout, one_by_one, call);
+        let answer = self.pool.call_adaptively(timeout, one_by_one, call);
         answer.await?.decode()
     }
 
@@ -195,14 +193,14 @@ impl Outbox {
     ) -> Result<HoldResult, sqlx::Error> {
         let kind = kind.as_str();
         let call = call!(hold, app = app, kind = kind, reason = reason, probe = probe);
-        let result = self.pool().call(Statement::Lane, call).await?.value()?;
+        let result = self.pool.call(call).await?.value()?;
         Ok(result.unwrap_or(HoldResult::Other))
     }
 
     /// Ends the hold of an app's lane, fleet-wide, after its probe succeeded. False if `probe` is not the lane's probe.
     pub(crate) async fn release_hold(&self, app: &str, probe: Uuid) -> Result<bool, sqlx::Error> {
         let call = call!(release_hold, app = app, probe = probe);
-        let answer = self.pool().call(Statement::Lane, call).await?;
+        let answer = self.pool.call(call).await?;
         Ok(answer.value()?.unwrap_or(false))
     }
 
@@ -220,7 +218,7 @@ impl Outbox {
             sent_at = sent_at,
             retry_after = retry_after
         );
-        self.pool().call(Statement::Lane, call).await?.value()
+        self.pool.call(call).await?.value()
     }
 
     /// Releases claims whose answers never came, and the probe of a held lane that made no attempt. Returns the claims that
@@ -231,7 +229,7 @@ impl Outbox {
         claim_ids: &[Uuid],
     ) -> Result<Vec<Uuid>, sqlx::Error> {
         let call = call!(release, app = app, claim_ids = claim_ids.to_vec());
-        let answer = self.pool().call(Statement::Release, call).await?;
+        let answer = self.pool.call(call).await?;
         answer.rows.iter().map(|row| row.try_get(0)).collect()
     }
 
@@ -254,7 +252,7 @@ impl Outbox {
                     after_at = after_at,
                     after_id = after_id,
                 );
-                let answer = self.pool().call(Statement::Lane, call).await?;
+                let answer = self.pool.call(call).await?;
                 let row = answer.rows.first().ok_or(sqlx::Error::RowNotFound)?;
                 changed += u64::from(row.try_get::<i32, _>("changed")?.unsigned_abs());
                 next = position(row, "last_at", "last_id")?;

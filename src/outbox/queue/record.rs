@@ -5,9 +5,7 @@ use std::time::{Duration, Instant};
 use sqlx::postgres::types::PgInterval;
 use sqlx::{FromRow, Type};
 
-use super::call_within;
 use crate::outbox::pool::AdaptiveTimeout;
-use crate::outbox::pool::statement::Statement;
 use crate::outbox::{Claimed, Outbox, interval};
 use crate::outcome::{Fault, FinalStatus, Next};
 use crate::pace::DbTime;
@@ -177,8 +175,8 @@ impl Outbox {
             evidences = call_column(records, |call| call.evidence.clone()),
             one_by_one = one_by_one,
         );
-        let pool = self.recorder_pool();
-        let answer = call_within(pool, Statement::Record, timeout, one_by_one, call).await?;
+        let recorder = &self.recorder;
+        let answer = recorder.call_adaptively(timeout, one_by_one, call).await?;
         let mut results = vec![RecordResult::Locked; records.len()];
         let mut refusal = None;
         for row in answer.decode::<ResultRow>()? {

@@ -5,7 +5,6 @@ use std::time::{Duration, Instant};
 use sqlx::{FromRow, Type};
 use uuid::Uuid;
 
-use crate::outbox::pool::statement::Statement;
 use crate::outbox::{Outbox, interval};
 use crate::pace::{DbTime, HORIZON};
 
@@ -59,7 +58,7 @@ impl Outbox {
             lease = interval(lease),
             horizon = interval(HORIZON),
         );
-        let answer = self.pool().call(Statement::Claim, call).await?;
+        let answer = self.pool.call(call).await?;
         let Some(row) = answer.decode::<SlotRow>()?.pop() else {
             return Ok(SlotReservation::NoLane);
         };

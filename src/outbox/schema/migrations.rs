@@ -1,77 +1,47 @@
 //! The migrations of this binary and of a database.
 
-use std::fmt;
-
-use base64::prelude::{BASE64_STANDARD, Engine};
-use sha2::{Digest, Sha384};
-use sqlx::{PgConnection, query};
+use sqlx::migrate::{Migration, MigrationType};
+use sqlx::{PgConnection, SqlStr, query};
 
 use crate::outbox::one_off::{rows, value};
 
-/// A migration that has been released is never changed.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Migration {
-    pub(crate) version: i64,
-    pub(crate) description: &'static str,
-    pub(super) sql: &'static str,
+/// Version, description and text. A migration that has been released is never changed.
+const MIGRATIONS: [(i64, &str, &str); 3] = [
+    (
+        1,
+        "outbox",
+        include_str!("../../../migrations/0001_outbox.sql"),
+    ),
+    (
+        2,
+        "stats",
+        include_str!("../../../migrations/0002_stats.sql"),
+    ),
+    (
+        3,
+        "workers",
+        include_str!("../../../migrations/0003_workers.sql"),
+    ),
+];
+
+/// Apart from the migrations of an application that uses sqlx, too.
+pub(super) const TABLE: &str = "signaling.schema_migrations";
+
+pub(super) fn migrations() -> Vec<Migration> {
+    let migration = |(version, description, text)| migration(version, description, text);
+    MIGRATIONS.into_iter().map(migration).collect()
 }
 
-macro_rules! migrations {
-    ($($version:literal $description:literal $file:literal)*) => {
-        &[$(Migration {
-            version: $version,
-            description: $description,
-            sql: include_str!(concat!("../../../migrations/", $file)),
-        }),*]
-    };
-}
-
-pub(super) const MIGRATIONS: &[Migration] = migrations! {
-    1 "outbox" "0001_outbox.sql"
-    2 "stats" "0002_stats.sql"
-    3 "workers" "0003_workers.sql"
-};
-
-impl fmt::Display for Migration {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "migration {} ({})", self.version, self.description)
-    }
-}
-
-impl Migration {
-    /// A migration that begins with this line is a single statement that Postgres refuses to run in a transaction.
-    pub(super) fn is_in_transaction(&self) -> bool {
-        !self.sql.starts_with("-- no-transaction\n")
-    }
-
-    pub(super) fn checksum(&self) -> Vec<u8> {
-        Sha384::digest(self.sql).to_vec()
-    }
-}
-
-pub(super) fn newest_version() -> i64 {
-    MIGRATIONS.last().map_or(0, |newest| newest.version)
-}
-
-/// The columns are those of sqlx. The schema is not that of an application that runs sqlx migrations of its own.
-pub(super) const TABLE: &str = "
-    create schema if not exists signaling;
-    create table if not exists signaling.schema_migrations (
-        version bigint primary key, description text not null, installed_on timestamptz not null default now(),
-        success boolean not null, checksum bytea not null, execution_time bigint not null
-    )";
-
-/// The statement with which an operator lists the migrations of this binary as run.
-pub(super) fn migrations_statement() -> String {
-    let row = |migration: &Migration| {
-        let (version, description) = (migration.version, migration.description);
-        let checksum = BASE64_STANDARD.encode(migration.checksum());
-        format!("({version}, '{description}', true, decode('{checksum}', 'base64'), 0)")
-    };
-    let rows: Vec<String> = MIGRATIONS.iter().map(row).collect();
-    format!(
-        "insert into signaling.schema_migrations (version, description, success, checksum, execution_time) values {}",
-        rows.join(", ")
+/// A text that begins with this line is a single statement that Postgres refuses to run in a transaction.
+pub(super) fn migration(version: i64, description: &'static str, text: &'static str) -> Migration {
+    let no_tx = text.starts_with("-- no-transaction\n");
+    let text = SqlStr::from_static(text);
+    Migration::new(
+        version,
+        description.into(),
+        MigrationType::Simple,
+        text,
+        no_tx,
     )
 }
 

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use sqlx::{Executor, FromRow, PgConnection, query};
 
 use super::functions::{PROTOCOL_VERSION, found_version};
-use super::migrations::{applied, newest_version};
+use super::migrations::{applied, migrations};
 use super::privileges::is_for_people;
 use super::version::SchemaError;
 use crate::outbox::Outbox;
@@ -23,8 +23,9 @@ static EXPECTED: LazyLock<Vec<SchemaObject>> = LazyLock::new(|| {
     serde_json::from_str(text).expect("the file is part of the binary, and a test reads it")
 });
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, sqlx::Type)]
 #[serde(rename_all = "lowercase")]
+#[sqlx(type_name = "text", rename_all = "lowercase")]
 pub(crate) enum ObjectKind {
     Function,
     Table,
@@ -38,26 +39,23 @@ pub(crate) enum ObjectKind {
 impl ObjectKind {
     /// True if `worker migrate` creates the object again. The other kinds hold rows, or Postgres would check all rows.
     pub(crate) fn is_repairable(self) -> bool {
-        match self {
-            Self::Function | Self::View | Self::Trigger => true,
-            Self::Table | Self::Column | Self::Constraint | Self::Index => false,
-        }
+        matches!(self, Self::Function | Self::View | Self::Trigger)
     }
 }
 
 /// A row of `objects.sql`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, FromRow)]
-pub(super) struct SchemaObject {
+pub(crate) struct SchemaObject {
     /// Such as `column app of signaling.outbox`.
-    pub(super) name: String,
-    #[sqlx(try_from = "String")]
-    pub(super) kind: ObjectKind,
+    pub(crate) name: String,
+    pub(crate) kind: ObjectKind,
     /// The name without kind and table.
     pub(super) part: String,
     /// The table of the object.
     pub(super) relation: Option<String>,
-    pub(super) definition: Option<String>,
-    pub(super) statement: Option<String>,
+    pub(crate) definition: Option<String>,
+    /// The statement with which an operator creates the object again. None: no single statement does.
+    pub(crate) statement: Option<String>,
 }
 
 impl SchemaObject {
@@ -67,20 +65,12 @@ impl SchemaObject {
     }
 }
 
-impl TryFrom<String> for ObjectKind {
-    type Error = serde_json::Error;
-
-    fn try_from(text: String) -> Result<Self, Self::Error> {
-        serde_json::from_value(text.into())
-    }
-}
-
 /// An object that is missing or different.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub(crate) struct Damage {
-    pub(super) object: &'static SchemaObject,
+    pub(crate) object: &'static SchemaObject,
     /// None: the object is missing.
-    pub(super) found: Option<SchemaObject>,
+    pub(crate) found: Option<SchemaObject>,
 }
 
 impl Damage {
@@ -88,51 +78,27 @@ impl Damage {
         &self.object.name
     }
 
-    pub(crate) fn kind(&self) -> ObjectKind {
-        self.object.kind
-    }
-
-    pub(crate) fn is_missing(&self) -> bool {
-        self.found.is_none()
-    }
-
-    pub(crate) fn definition(&self) -> &'static str {
-        self.object.definition.as_deref().unwrap_or_default()
-    }
-
-    /// Empty if the object is missing.
-    pub(crate) fn found_definition(&self) -> &str {
-        let found = self.found.as_ref();
-        found
-            .and_then(|found| found.definition.as_deref())
-            .unwrap_or_default()
-    }
-
-    /// The statement with which an operator creates the object again. None: no single statement does.
-    pub(crate) fn statement(&self) -> Option<&'static str> {
-        self.object.statement.as_deref()
-    }
-
     /// True if commands, pages or functions fail without the object.
     pub(crate) fn breaks_queries(&self) -> bool {
-        self.is_missing()
-            && match self.kind() {
-                ObjectKind::Function
-                | ObjectKind::Table
-                | ObjectKind::Column
-                | ObjectKind::View => true,
-                ObjectKind::Constraint | ObjectKind::Index | ObjectKind::Trigger => false,
-            }
+        let needed_by_none = [
+            ObjectKind::Constraint,
+            ObjectKind::Index,
+            ObjectKind::Trigger,
+        ];
+        self.found.is_none() && !needed_by_none.contains(&self.object.kind)
     }
 
     /// True if a worker can't send or record without the object. A worker needs no views, no triggers, and no functions that
     /// only operators and producers call.
     pub(crate) fn stops_workers(&self) -> bool {
-        let is_function = self.kind() == ObjectKind::Function;
-        let is_of_trigger = || self.object.head() == Some("() returns trigger");
+        let object = self.object;
+        let is_of_trigger = || object.head() == Some("() returns trigger");
         self.breaks_queries()
-            && self.kind() != ObjectKind::View
-            && !(is_function && (is_of_trigger() || is_for_people(&self.object.part)))
+            && match object.kind {
+                ObjectKind::View => false,
+                ObjectKind::Function => !is_of_trigger() && !is_for_people(&object.part),
+                _ => true,
+            }
     }
 }
 
@@ -182,8 +148,8 @@ pub(super) async fn found_objects(
 pub(super) async fn find_damage(
     connection: &mut PgConnection,
 ) -> Result<Option<Vec<Damage>>, sqlx::Error> {
-    let newest_applied = applied(connection).await?.pop();
-    if newest_applied.is_some_and(|(version, _)| version > newest_version())
+    let newest = |(version, _): &_| migrations().iter().all(|own| own.version < *version);
+    if applied(connection).await?.last().is_some_and(newest)
         || found_version(connection).await? > Some(PROTOCOL_VERSION)
     {
         return Ok(None);

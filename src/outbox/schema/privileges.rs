@@ -1,14 +1,12 @@
 //! The privileges of each kind of role: the SQL that grants them, and the check for missing ones.
 
-use std::fmt::Write;
+use clap::ValueEnum;
+use sqlx::{AssertSqlSafe, Executor, PgConnection, query};
 
-use sqlx::{AssertSqlSafe, PgConnection, query};
-
-use super::grant::RoleName;
 use crate::outbox::Outbox;
 use crate::outbox::one_off::{value, values};
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum RoleKind {
     Producer,
     Worker,
@@ -17,8 +15,8 @@ pub(crate) enum RoleKind {
 }
 
 /// The privileges of a kind, as lists of names with spaces between them.
+#[derive(Default)]
 struct Privileges {
-    /// The head of the script.
     about: &'static str,
     /// Columns of the outbox that the role inserts.
     insert: &'static str,
@@ -28,46 +26,6 @@ struct Privileges {
     execute: &'static [&'static str],
 }
 
-const PRODUCER: Privileges = Privileges {
-    about: "A producer: inserts messages, reads them and their outcomes, cancels them.",
-    insert: "app sender destination channel_name payload wait_for_ack enable_offline_messaging \
-             enable_historical_messaging due_at expires_at max_attempts at_most_once dedupe_key traceparent",
-    select_columns: "",
-    select: "outbox attempt delivery delivery_status",
-    execute: &["cancel protocol_version"],
-};
-
-const WORKER: Privileges = Privileges {
-    about: "A worker: delivers messages by the functions of the protocol, and writes no table.",
-    insert: "",
-    select_columns: "",
-    select: "outbox attempt lane wakeup delivery delivery_status retention minute_stats queue_counts \
-             queue_counts_turn worker worker_app fleet obstacle refused schema_migrations",
-    execute: &[
-        "open_lane next_due claim record release expire hold release_hold throttle reserve_slot \
-         report_worker retire_worker delete_finished add_minute_stats sequences_behind set_messages_back",
-        READING,
-    ],
-};
-
-const OPERATOR: Privileges = Privileges {
-    about: "An operator: pauses, resumes, limits, retries and cancels, and reads like a reader.",
-    execute: &["pause resume set_limit retry cancel adopt", READING],
-    ..READER
-};
-
-const READER: Privileges = Privileges {
-    about: "A reader: reads the state of messages and apps, without the content of messages.",
-    insert: "",
-    // Without the payload, and without the dedupe key and the traceparent, which producers may derive from it.
-    select_columns: "id app sender destination channel_name wait_for_ack enable_offline_messaging \
-                     enable_historical_messaging due_at expires_at max_attempts at_most_once created_at status \
-                     attempts uncharged failing_since claim_id claimed_by sent_at finished_at http_status request_id error",
-    select: "delivery_status attempt lane minute_stats queue_counts queue_counts_turn worker worker_app fleet obstacle refused \
-             schema_migrations",
-    execute: &[READING],
-};
-
 /// Functions that `worker status` calls.
 const READING: &str =
     "refresh_queue_counts slot_rate present_rate calls peak_rate protocol_version";
@@ -76,59 +34,94 @@ fn names(list: &str) -> Vec<&str> {
     list.split_whitespace().collect()
 }
 
-impl Privileges {
-    fn functions(&self) -> Vec<&'static str> {
-        self.execute.iter().copied().flat_map(names).collect()
-    }
+/// A name as an identifier of SQL.
+pub(super) fn quoted(name: &str) -> String {
+    format!("\"{}\"", name.replace('"', "\"\""))
 }
 
 impl RoleKind {
-    pub(super) const ALL: [Self; 4] = [Self::Producer, Self::Worker, Self::Operator, Self::Reader];
-
     fn privileges(self) -> Privileges {
         match self {
-            Self::Producer => PRODUCER,
-            Self::Worker => WORKER,
-            Self::Operator => OPERATOR,
-            Self::Reader => READER,
+            Self::Producer => Privileges {
+                about: "a producer: it may insert, read and cancel messages",
+                insert: "app sender destination channel_name payload wait_for_ack enable_offline_messaging \
+                         enable_historical_messaging due_at expires_at max_attempts at_most_once dedupe_key traceparent",
+                select: "outbox attempt delivery delivery_status",
+                execute: &["cancel protocol_version"],
+                ..Privileges::default()
+            },
+            Self::Worker => Privileges {
+                about: "a worker: it may deliver messages, by functions alone",
+                select: "outbox attempt lane wakeup delivery delivery_status retention minute_stats queue_counts \
+                         queue_counts_turn worker worker_app fleet obstacle refused schema_migrations",
+                execute: &[
+                    "open_lane next_due claim record release expire hold release_hold throttle reserve_slot \
+                     report_worker retire_worker delete_finished add_minute_stats sequences_behind set_messages_back",
+                    READING,
+                ],
+                ..Privileges::default()
+            },
+            Self::Operator => Privileges {
+                about: "an operator: it may pause, resume, limit, retry and cancel, and read like a reader",
+                execute: &["pause resume set_limit retry cancel adopt", READING],
+                ..Self::Reader.privileges()
+            },
+            Self::Reader => Privileges {
+                about: "a reader: it may read the state of messages, without their content",
+                // Without the payload, and without the dedupe key and the traceparent, which producers may derive from it.
+                select_columns: "id app sender destination channel_name wait_for_ack enable_offline_messaging \
+                                 enable_historical_messaging due_at expires_at max_attempts at_most_once created_at status \
+                                 attempts uncharged failing_since claim_id claimed_by sent_at finished_at http_status request_id error",
+                select: "delivery_status attempt lane minute_stats queue_counts queue_counts_turn worker worker_app fleet obstacle refused \
+                         schema_migrations",
+                execute: &[READING],
+                ..Privileges::default()
+            },
         }
+    }
+
+    pub(crate) fn about(self) -> &'static str {
+        self.privileges().about
+    }
+
+    fn functions(self) -> Vec<&'static str> {
+        let lists = self.privileges().execute.iter();
+        lists.flat_map(|list| names(list)).collect()
     }
 
     /// A transaction that an operator may run again.
-    pub(crate) fn script(self, role: &RoleName) -> String {
-        let about = self.privileges().about;
-        format!("-- {about}\nbegin;\n{}commit;\n", self.grants(role))
+    pub(crate) fn script(self, role: &str) -> String {
+        let (about, grants) = (self.about(), self.grants(role));
+        format!("-- {about}\nbegin;\n{grants}commit;\n")
     }
 
-    pub(super) fn grants(self, role: &RoleName) -> String {
+    pub(super) fn grants(self, role: &str) -> String {
         let privileges = self.privileges();
-        let columns = |privilege: &str, list: &str| match names(list).join(", ") {
-            columns if columns.is_empty() => None,
-            columns => Some(format!("{privilege} ({columns}) on signaling.outbox")),
-        };
+        let role = quoted(role);
         let qualified = |names: Vec<&str>| format!("signaling.{}", names.join(", signaling."));
-        let grants = [
-            Some("usage on schema signaling".to_owned()),
-            columns("insert", privileges.insert),
-            columns("select", privileges.select_columns),
-            Some(format!("select on {}", qualified(names(privileges.select)))),
-            Some(format!(
-                "execute on function {}",
-                qualified(privileges.functions())
-            )),
+        let mut rights = vec![
+            "usage on schema signaling".to_owned(),
+            format!("select on {}", qualified(names(privileges.select))),
+            format!("execute on function {}", qualified(self.functions())),
         ];
-        let mut script = String::new();
-        for grant in grants.into_iter().flatten() {
-            writeln!(script, "grant {grant} to {};", role.quoted()).ok();
+        for (privilege, list) in [
+            ("insert", privileges.insert),
+            ("select", privileges.select_columns),
+        ] {
+            if !list.is_empty() {
+                let columns = names(list).join(", ");
+                rights.push(format!("{privilege} ({columns}) on signaling.outbox"));
+            }
         }
-        script
+        let grant = |right: String| format!("grant {right} to {role};\n");
+        rights.into_iter().map(grant).collect()
     }
 }
 
 /// True for a function that only producers, operators or readers call.
 pub(super) fn is_for_people(function: &str) -> bool {
-    let may_call = |kind: RoleKind| kind.privileges().functions().contains(&function);
-    !may_call(RoleKind::Worker) && RoleKind::ALL.into_iter().any(may_call)
+    let may_call = |kind: &RoleKind| kind.functions().contains(&function);
+    !may_call(&RoleKind::Worker) && RoleKind::value_variants().iter().any(may_call)
 }
 
 impl Outbox {
@@ -158,7 +151,7 @@ impl Outbox {
         .bind(names(privileges.insert))
         .bind(names(privileges.select_columns))
         .bind(names(privileges.select))
-        .bind(privileges.functions());
+        .bind(kind.functions());
         self.read(async |session| {
             if value(session, has_usage).await? {
                 values(session, missing).await
@@ -179,7 +172,7 @@ pub(super) async fn roles_by_kind(
     connection: &mut PgConnection,
 ) -> Result<Vec<(RoleKind, String)>, sqlx::Error> {
     let mut found = Vec::new();
-    for kind in RoleKind::ALL {
+    for &kind in RoleKind::value_variants() {
         let roles = query(
             "with functions as (
                  select oid, proowner, proacl from pg_proc
@@ -192,7 +185,7 @@ pub(super) async fn roles_by_kind(
              group by rolname
              having count(distinct functions.oid) = (select count(*) from functions)",
         )
-        .bind(kind.privileges().functions())
+        .bind(kind.functions())
         .bind(kind.privileges().insert.is_empty());
         let roles = values(connection, roles).await?;
         found.extend(roles.into_iter().map(|role| (kind, role)));
@@ -206,10 +199,8 @@ pub(super) async fn refresh_privileges(
     connection: &mut PgConnection,
 ) -> Result<(), sqlx::Error> {
     for (kind, role) in roles {
-        if let Ok(role) = role.parse() {
-            let grants = AssertSqlSafe(kind.grants(&role));
-            sqlx::raw_sql(grants).execute(&mut *connection).await?;
-        }
+        let grants = AssertSqlSafe(kind.grants(role));
+        connection.execute(grants).await?;
     }
     Ok(())
 }

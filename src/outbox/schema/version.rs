@@ -2,10 +2,11 @@
 
 use std::time::Duration;
 
+use sqlx::migrate::MigrateError;
 use sqlx::{PgConnection, query};
 
 use super::functions::{PROTOCOL_VERSION, found_version};
-use super::migrations::{MIGRATIONS, Migration, applied, migrations_statement, newest_version};
+use super::migrations::{applied, migrations};
 use super::objects::{Damage, list_names};
 use crate::error_text::database_error_text;
 use crate::outbox::Outbox;
@@ -18,7 +19,7 @@ pub(crate) struct SchemaVersion {
     pub(crate) found: Option<i64>,
     pub(crate) needed: i64,
     /// Version and description of the migrations that were not run.
-    pub(crate) missing: Vec<(i64, &'static str)>,
+    pub(crate) missing: Vec<String>,
     pub(crate) functions_found: Option<i32>,
     pub(crate) functions_needed: i32,
     pub(crate) encoding: String,
@@ -28,19 +29,18 @@ pub(crate) struct SchemaVersion {
 pub(crate) enum SchemaError {
     #[error("the database has no outbox yet: run `worker migrate` first")]
     Missing,
-    /// The tables exist, but `signaling.schema_migrations` is empty.
     #[error(
-        "signaling.schema_migrations is empty, and the functions of the outbox are there: the table was emptied. Restore its rows; if the version of this worker has migrated the database, run: {statement}"
+        "signaling.schema_migrations is empty although the outbox exists: a person or a program emptied the table. Run `worker migrate` of the version that has migrated the database: it restores the rows"
     )]
-    MigrationsGone { statement: String },
+    MigrationsGone,
     #[error(
-        "the database's schema is at version {found}, this worker needs {needed}: run `worker migrate` first"
+        "the database's {what} at version {found}, this worker needs {needed}: run `worker migrate` first"
     )]
-    Outdated { found: i64, needed: i64 },
-    #[error(
-        "the database's functions are at version {found}, this worker needs {needed}: run `worker migrate` first"
-    )]
-    OutdatedFunctions { found: i32, needed: i32 },
+    Outdated {
+        what: &'static str,
+        found: i64,
+        needed: i64,
+    },
     /// Functions that workers need were dropped.
     #[error("the schema signaling lacks {names}: run `worker migrate`, which makes them again")]
     Dropped { names: String },
@@ -76,26 +76,37 @@ pub(crate) enum SchemaError {
         holders: String,
     },
     #[error(
-        "{0} was run with another text than this worker's: use the worker that belongs to this database"
+        "{work} was run with another text than this worker's: use the worker that belongs to this database"
     )]
-    Changed(Migration),
+    Changed { work: String },
     #[error("{work} failed: {}", database_error_text(.source))]
     Failed { work: String, source: sqlx::Error },
     #[error("the database failed: {}", database_error_text(.0))]
     Database(#[from] sqlx::Error),
 }
 
+impl From<MigrateError> for SchemaError {
+    fn from(error: MigrateError) -> Self {
+        Self::Database(match error {
+            MigrateError::Execute(error) | MigrateError::ExecuteMigration(error, _) => error,
+            error => error.into(),
+        })
+    }
+}
+
 impl Outbox {
     pub(crate) async fn schema_version(&self) -> Result<SchemaVersion, sqlx::Error> {
         self.read(async |session| {
             let applied = applied(session).await?;
+            let mut missing = migrations();
+            let needed = missing.last().map_or(0, |newest| newest.version);
+            missing.retain(|own| !applied.iter().any(|(version, _)| *version == own.version));
             Ok(SchemaVersion {
                 found: applied.last().map(|(version, _)| *version),
-                needed: newest_version(),
-                missing: MIGRATIONS
-                    .iter()
-                    .filter(|own| !applied.iter().any(|(version, _)| *version == own.version))
-                    .map(|own| (own.version, own.description))
+                needed,
+                missing: missing
+                    .into_iter()
+                    .map(|own| format!("{} ({})", own.version, own.description))
                     .collect(),
                 functions_found: found_version(session).await?,
                 functions_needed: PROTOCOL_VERSION,
@@ -109,19 +120,30 @@ impl Outbox {
     pub(crate) async fn check_schema(&self) -> Result<(), SchemaError> {
         let schema = self.schema_version().await?;
         check_encoding(schema.encoding)?;
-        let needed = schema.needed;
-        let missing = || missing_schema(schema.functions_found);
-        let found = schema.found.ok_or_else(missing)?;
-        if found < needed {
-            return Err(SchemaError::Outdated { found, needed });
-        }
-        let needed = schema.functions_needed;
-        let Some(found) = schema.functions_found else {
-            let names = "function signaling.protocol_version".to_owned();
-            return Err(SchemaError::Dropped { names });
+        let (found, functions) = match (schema.found, schema.functions_found) {
+            (None, None) => return Err(SchemaError::Missing),
+            (None, Some(_)) => return Err(SchemaError::MigrationsGone),
+            (Some(_), None) => {
+                let names = "function signaling.protocol_version".to_owned();
+                return Err(SchemaError::Dropped { names });
+            }
+            (Some(found), Some(functions)) => (found, functions),
         };
-        if found < needed {
-            return Err(SchemaError::OutdatedFunctions { found, needed });
+        for (what, found, needed) in [
+            ("schema is", found, schema.needed),
+            (
+                "functions are",
+                functions.into(),
+                schema.functions_needed.into(),
+            ),
+        ] {
+            if found < needed {
+                return Err(SchemaError::Outdated {
+                    what,
+                    found,
+                    needed,
+                });
+            }
         }
         Ok(())
     }
@@ -131,30 +153,22 @@ impl SchemaError {
     /// Fails if objects are missing that a worker needs. Names lost tables and columns first, because nothing else can be
     /// created without them.
     pub(crate) fn check_damage(damage: &[Damage]) -> Result<(), Self> {
-        let names = |is_repairable: bool| -> Vec<_> {
-            let stopping = damage.iter().filter(|damage| damage.stops_workers());
-            let of_kind = stopping.filter(|damage| damage.kind().is_repairable() == is_repairable);
-            of_kind.map(Damage::name).collect()
+        let (dropped, lost): (Vec<_>, Vec<_>) = damage
+            .iter()
+            .filter(|damage| damage.stops_workers())
+            .partition(|damage| damage.object.kind.is_repairable());
+        let names = |damage: Vec<&Damage>| {
+            let names: Vec<_> = damage.into_iter().map(Damage::name).collect();
+            list_names(&names)
         };
-        let (lost, dropped) = (names(false), names(true));
         if !lost.is_empty() {
-            let names = list_names(&lost);
-            return Err(Self::Lost { names });
+            return Err(Self::Lost { names: names(lost) });
         }
         if !dropped.is_empty() {
-            let names = list_names(&dropped);
+            let names = names(dropped);
             return Err(Self::Dropped { names });
         }
         Ok(())
-    }
-}
-
-pub(super) fn missing_schema(functions_found: Option<i32>) -> SchemaError {
-    match functions_found {
-        None => SchemaError::Missing,
-        Some(_) => SchemaError::MigrationsGone {
-            statement: migrations_statement(),
-        },
     }
 }
 

@@ -24,15 +24,10 @@ impl Host {
             let socket = Path::new(directory).join(format!(".s.PGSQL.{port}"));
             socket.exists()
         };
-        let name = match name {
-            "" => SOCKET_DIRECTORIES
-                .into_iter()
-                .find(has_socket)
-                .unwrap_or("localhost"),
-            name => name,
-        };
+        let default = || SOCKET_DIRECTORIES.into_iter().find(has_socket);
+        let name = Some(name).filter(|name| !name.is_empty());
         Self {
-            name: name.to_owned(),
+            name: name.or_else(default).unwrap_or("localhost").to_owned(),
             port,
         }
     }
@@ -105,7 +100,11 @@ pub(super) fn split_url(url: &str) -> Option<Vec<(String, String)>> {
     ];
     pairs.retain(|(_, value)| !value.is_empty());
     let query = query.split('&').filter(|pair| !pair.is_empty());
-    pairs.extend(query.map(|pair| pair.split_once('=').unwrap_or((pair, ""))));
+    pairs.extend(query.map(|pair| match pair {
+        // JDBC's form, which libpq accepts.
+        "ssl=true" => ("sslmode", "require"),
+        _ => pair.split_once('=').unwrap_or((pair, "")),
+    }));
     pairs
         .into_iter()
         .map(|(name, value)| Some((decode(name)?, decode(value)?)))

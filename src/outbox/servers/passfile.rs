@@ -4,11 +4,8 @@ use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-use secrecy::SecretString;
-
 use crate::sanitize;
 use crate::secret::MAX_SECRET_BYTES;
-use crate::telemetry::log_throttle::LogThrottle;
 
 /// The file that the operator named, or libpq's default.
 pub(super) fn path(named: Option<&Path>) -> PathBuf {
@@ -16,36 +13,24 @@ pub(super) fn path(named: Option<&Path>) -> PathBuf {
     named.map_or_else(|| default().join(".pgpass"), Path::to_owned)
 }
 
-/// The password for a login: host, port, database and user. None if the file has no matching line or can't be used.
-pub(super) fn password(
-    named: Option<&Path>,
-    login: [&str; 4],
-    unusable: &LogThrottle,
-) -> Option<SecretString> {
+/// The password for a login: host, port, database and user. None if the file has no matching line, or the operator named
+/// no file and the default one does not exist.
+pub(super) fn password(named: Option<&Path>, login: [&str; 4]) -> io::Result<Option<String>> {
     let path = path(named);
-    match read(&path) {
-        Ok(text) => find(&text, login).map(SecretString::from),
-        Err(_) if named.is_none() && !path.exists() => None,
-        Err(error) => {
-            if unusable.admit().is_some() {
-                tracing::warn!(
-                    event = "passfile_ignored",
-                    path = %path.display(),
-                    "the worker can't use the password file: {error}"
-                );
-            }
-            None
-        }
+    if named.is_none() && !path.exists() {
+        return Ok(None);
     }
-}
-
-fn read(path: &Path) -> io::Result<String> {
-    let text = sanitize::read_text_file(path, MAX_SECRET_BYTES)?;
-    if std::fs::metadata(path)?.permissions().mode() & 0o077 != 0 {
+    let unusable = |why: String| {
+        let why = format!("the password file {} can't be used: {why}", path.display());
+        io::Error::new(io::ErrorKind::InvalidInput, why)
+    };
+    let text = sanitize::read_text_file(&path, MAX_SECRET_BYTES);
+    let text = text.map_err(|error| unusable(error.to_string()))?;
+    if std::fs::metadata(&path)?.permissions().mode() & 0o077 != 0 {
         let why = "other users can read it, which libpq refuses, too: run `chmod 600` on it";
-        return Err(io::Error::other(why));
+        return Err(unusable(why.into()));
     }
-    Ok(text)
+    Ok(find(&text, login))
 }
 
 /// The password of the first matching line. A star matches any value.

@@ -5,9 +5,7 @@ use std::time::Duration;
 use serde_json::json;
 use tokio::net::TcpListener;
 
-use testkit::{
-    API_KEY, API_SECRET, APP_ID, PATIENCE, Postgres, Worker, World, peer, slow_api, until,
-};
+use testkit::{API_KEY, API_SECRET, APP_ID, Postgres, Worker, World, peer, slow_api};
 
 /// The parts of a URL of the tests: user, password, host and port, database.
 fn parts(url: &str) -> [String; 4] {
@@ -56,71 +54,15 @@ async fn a_host_that_refuses_or_says_nothing_is_passed_over() {
         let finished = status(&url).finish().await;
         assert_eq!(finished.code, Some(0), "{hosts}: {finished:?}");
     }
-    let url = on_hosts(
-        &world.url,
-        &format!("127.0.0.1:1,{address}"),
-        "&keepalives=1",
-    );
+    let url = on_hosts(&world.url, &format!("127.0.0.1:1,{address}"), "");
     let check = Worker::new(&["check"]).env("DATABASE_URL", &url);
     let text = check.finish().await.stdout;
     assert!(text.contains("warn  hosts"), "{text}");
-    assert!(text.contains("warn  parameters"), "{text}");
     let url = on_hosts(&world.url, "127.0.0.1:1,no-such-host.invalid", "");
     let finished = status(&url).finish().await;
     assert_eq!(finished.code, Some(1), "{finished:?}");
     for host in ["127.0.0.1:1: ", "no-such-host.invalid:5432: "] {
         assert!(finished.stderr.contains(host), "{finished:?}");
-    }
-}
-
-#[tokio::test]
-async fn a_server_is_chosen_by_its_session_attributes() {
-    let (one, two) = (Postgres::start().await, Postgres::start().await);
-    let read_only = World::on(&one, slow_api(0)).await;
-    let writable = World::on(&two, slow_api(0)).await;
-    let login = same_login([&read_only, &writable]).await;
-    let [_, _, first, database] = parts(&read_only.url);
-    let [_, _, second, other_database] = parts(&writable.url);
-    assert_eq!(database, other_database);
-    read_only
-        .execute("alter system set default_transaction_read_only = on")
-        .await;
-    read_only.execute("select pg_reload_conf()").await;
-    let check = async |parameters: &str| {
-        let url = on_hosts(&login, &format!("{first},{second}"), parameters);
-        let check = Worker::new(&["check"]).env("DATABASE_URL", &url);
-        check.finish().await.stdout
-    };
-    until("the first server takes no writes", PATIENCE, async || {
-        check("&target_session_attrs=any")
-            .await
-            .contains("read-only")
-    })
-    .await;
-    for (parameters, address) in [
-        ("", &second),
-        ("&target_session_attrs=read-write", &second),
-        ("&target_session_attrs=read-only", &first),
-        ("&target_session_attrs=primary", &first),
-        ("&target_session_attrs=prefer-standby", &first),
-    ] {
-        let text = check(parameters).await;
-        assert!(
-            text.contains(&format!("at {address}, ")),
-            "{parameters}: {text}"
-        );
-    }
-    let text = check("").await;
-    let hosts = format!("{first} takes no writes; {second} takes writes");
-    assert!(text.contains(&hosts), "{text}");
-    let text = check("&target_session_attrs=standby").await;
-    assert!(
-        text.contains("FAIL") && text.contains("it is no standby"),
-        "{text}"
-    );
-    for (world, postgres) in [(read_only, one), (writable, two)] {
-        world.pool.close().await;
-        postgres.cluster.stop().await.expect("stopped");
     }
 }
 
@@ -154,6 +96,11 @@ async fn a_worker_follows_the_server_that_takes_writes_and_back() {
         .await;
     first.execute("select pg_reload_conf()").await;
     delivered_by(&second).await;
+    let check = Worker::new(&["check"]).env("DATABASE_URL", &url);
+    let text = check.finish().await.stdout;
+    let states = format!("{first_address} takes no writes; {second_address} takes writes");
+    assert!(text.contains(&states), "{text}");
+    assert!(text.contains(&format!("at {second_address}, ")), "{text}");
 
     // The second dies, and the first takes writes again.
     two.cluster.crash().await.expect("down");
@@ -211,9 +158,8 @@ async fn a_database_is_named_by_the_variables_of_libpq_alone() {
     assert!(sessions > 0);
     worker.stop().await;
     for (variable, value, told) in [
-        ("PGSERVICE", "elsewhere", "PGSERVICE is not supported"),
-        ("PGSSLMODE", "secure", "PGSSLMODE is not valid"),
-        ("PGTARGETSESSIONATTRS", "standby", "it is no standby"),
+        ("PGSERVICE", "elsewhere", "(PGSERVICE) is not supported"),
+        ("PGSSLMODE", "secure", "(PGSSLMODE) is not valid"),
     ] {
         let finished = command(&["status"]).env(variable, value).finish().await;
         assert!(finished.code.is_some_and(|code| code > 0), "{finished:?}");
@@ -233,21 +179,13 @@ async fn a_database_is_named_by_the_variables_of_libpq_alone() {
 }
 
 #[tokio::test]
-async fn a_parameter_that_the_worker_can_not_honour_is_refused_or_warned_of() {
+async fn a_parameter_that_asks_for_more_than_the_worker_does_is_refused() {
     let world = World::new().await;
     let with = |parameters: &str| status(&format!("{}&{parameters}", world.url));
     let refused = with("channel_binding=require").finish().await;
     assert_eq!(refused.code, Some(2), "{refused:?}");
-    assert!(
-        refused
-            .stderr
-            .contains("channel_binding of DATABASE_URL is not supported: "),
-        "{refused:?}"
-    );
-    let warned = with("keepalives_idle=5").finish().await;
-    assert_eq!(warned.code, Some(0), "{warned:?}");
-    assert!(
-        warned.stderr.contains("has no effect: keepalives_idle"),
-        "{warned:?}"
-    );
+    let phrase = "channel_binding (PGCHANNELBINDING) is not supported: write sslmode=verify-full";
+    assert!(refused.stderr.contains(phrase), "{refused:?}");
+    let ignored = with("keepalives_idle=5").finish().await;
+    assert_eq!(ignored.code, Some(0), "{ignored:?}");
 }

@@ -280,7 +280,6 @@ async fn an_error_in_the_settings_is_reported_without_a_secret() {
         .finish()
         .await;
     assert_refused(&status, 1, &markers);
-    assert!(status.stderr.contains("passwrd"), "{status:?}");
     // A password that is not percent-encoded does not appear as a host or a port.
     for url in [
         format!("postgres://{SECRET}/x@localhost/app"),

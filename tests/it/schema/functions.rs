@@ -111,7 +111,7 @@ async fn a_function_with_another_text_than_the_binarys_is_replaced() {
                  language sql immutable as 'select 1::double precision'",
         )
         .await;
-    assert!(migrate(&world).await.starts_with("installed 1 function"));
+    assert!(migrate(&world).await.starts_with("installed 1 objects"));
     assert_eq!(body_of(&world, "slot_rate").await, original);
     assert_eq!(
         migrate(&world).await,
@@ -201,7 +201,7 @@ async fn nobody_may_call_a_function_that_nobody_was_granted() {
              alter function signaling.release_hold set jit = on",
         )
         .await;
-    assert!(migrate(&world).await.starts_with("installed 2 functions"));
+    assert!(migrate(&world).await.starts_with("installed 2 objects"));
     assert_eq!(world.ask::<String>(&open).await, "");
 }
 

@@ -148,23 +148,28 @@ async fn a_database_whose_encoding_is_not_utf8_is_refused_and_left_as_it_was() {
 }
 
 #[tokio::test]
-async fn an_emptied_list_of_migrations_is_written_anew_by_the_statement_in_the_error() {
+async fn an_emptied_list_of_migrations_stops_workers_until_migrate_restores_it() {
+    const VERSION: &str = "create or replace function signaling.protocol_version() returns integer
+                           language sql immutable parallel safe as";
     let world = World::new().await;
     world.execute("truncate signaling.schema_migrations").await;
-    let failed = world.command(&["migrate"]).finish().await;
-    assert_eq!(failed.code, Some(1), "{failed:?}");
-    assert!(
-        failed.stderr.contains("schema_migrations is empty"),
-        "{failed:?}"
-    );
     let mut worker = world.worker().start();
     assert_eq!(worker.wait_exit().await, Some(1));
     assert!(worker.stderr.text().contains("schema_migrations is empty"));
-    let (_, statement) = failed.stderr.split_once("run: ").expect("a statement");
-    world.execute(statement.trim()).await;
-    let migrated = world.command(&["migrate"]).finish().await;
-    assert_eq!(
-        migrated.stdout, "the schema signaling was up to date already: nothing changed\n",
-        "{migrated:?}"
+    let present: i32 = world.ask("select signaling.protocol_version()").await;
+    world.execute(&format!("{VERSION} 'select 0'")).await;
+    let refused = world.command(&["migrate"]).finish().await;
+    assert_eq!(refused.code, Some(1), "{refused:?}");
+    assert!(
+        refused.stderr.contains("schema_migrations is empty"),
+        "{refused:?}"
     );
+    world
+        .execute(&format!("{VERSION} 'select {present}'"))
+        .await;
+    let migrated = world.command(&["migrate"]).finish().await;
+    assert_eq!(migrated.code, Some(0), "{migrated:?}");
+    let mut worker = world.worker().start();
+    worker.until_logged("worker_started").await;
+    worker.stop().await;
 }

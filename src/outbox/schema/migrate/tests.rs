@@ -1,25 +1,28 @@
+use super::super::migrations::migration;
 use super::*;
 use crate::outbox::DEFAULT_MAX_AGE;
 use testkit::postgres::ThrowawayPostgres;
 
-const TABLE_AND_INDEX: &[Migration] = &[
-    Migration {
-        version: 1,
-        description: "table",
-        sql: "create table signaling.numbers as select generate_series(1, 1000) as n",
-    },
-    Migration {
-        version: 2,
-        description: "index",
-        sql: "-- no-transaction\ncreate index concurrently numbers_n on signaling.numbers (n)",
-    },
-];
+fn table_and_index() -> [Migration; 2] {
+    [
+        migration(
+            1,
+            "table",
+            "create table signaling.numbers as select generate_series(1, 1000) as n",
+        ),
+        migration(
+            2,
+            "index",
+            "-- no-transaction\ncreate index concurrently numbers_n on signaling.numbers (n)",
+        ),
+    ]
+}
 
-const COLUMN: &[Migration] = &[Migration {
-    version: 3,
-    description: "column",
-    sql: "alter table signaling.numbers add column m integer",
-}];
+fn column(text: &'static str) -> [Migration; 1] {
+    [migration(3, "column", text)]
+}
+
+const ADD_COLUMN: &str = "alter table signaling.numbers add column m integer";
 
 /// Runs migrations, and returns how many it has run.
 async fn run(url: &str, migrations: &[Migration], lock_wait: Duration) -> Result<u32, SchemaError> {
@@ -27,17 +30,16 @@ async fn run(url: &str, migrations: &[Migration], lock_wait: Duration) -> Result
         .await
         .unwrap();
     let connection = outbox.migrating_connection().await.unwrap();
-    run_by(&outbox, connection, migrations, lock_wait).await
+    run_by(connection, migrations, lock_wait).await
 }
 
 async fn run_by(
-    outbox: &Outbox,
     mut connection: PgConnection,
     migrations: &[Migration],
     lock_wait: Duration,
 ) -> Result<u32, SchemaError> {
     let mut applied = 0;
-    let run = outbox.run(&mut connection, migrations, lock_wait, |_, _| applied += 1);
+    let run = super::run(&mut connection, migrations, lock_wait, |_, _| applied += 1);
     let result = run.await;
     connection.close().await.unwrap();
     result.map(|()| applied)
@@ -48,7 +50,8 @@ async fn run_by(
 async fn an_index_is_built_concurrently_while_other_processes_wait_for_their_turn() {
     let cluster = ThrowawayPostgres::start().await.unwrap();
     let url = cluster.create_database("concurrently").await.unwrap();
-    let migrate = || run(&url, TABLE_AND_INDEX, Duration::from_secs(30));
+    let migrations = table_and_index();
+    let migrate = || run(&url, &migrations, Duration::from_secs(30));
     let (a, b, c, d) = tokio::join!(migrate(), migrate(), migrate(), migrate());
     let applied = [a, b, c, d].map(Result::unwrap);
     assert_eq!(
@@ -74,7 +77,7 @@ async fn an_index_is_built_concurrently_while_other_processes_wait_for_their_tur
 async fn readers_go_on_while_a_migration_waits_for_a_lock_on_their_table() {
     let cluster = ThrowawayPostgres::start().await.unwrap();
     let url = cluster.create_database("blocked").await.unwrap();
-    run(&url, TABLE_AND_INDEX, Duration::ZERO).await.unwrap();
+    run(&url, &table_and_index(), Duration::ZERO).await.unwrap();
     let mut holder = PgConnection::connect(&url).await.unwrap();
     let pid: i32 = value(&mut holder, query("select pg_backend_pid()"))
         .await
@@ -91,7 +94,8 @@ async fn readers_go_on_while_a_migration_waits_for_a_lock_on_their_table() {
         .await
         .unwrap();
     let connection = outbox.migrating_connection().await.unwrap();
-    let migrated = run_by(&outbox, connection, COLUMN, Duration::from_secs(3));
+    let migrations = column(ADD_COLUMN);
+    let migrated = run_by(connection, &migrations, Duration::from_secs(3));
     tokio::pin!(migrated);
     let error = loop {
         let begun = Instant::now();
@@ -118,13 +122,12 @@ async fn readers_go_on_while_a_migration_waits_for_a_lock_on_their_table() {
 async fn a_migration_that_was_run_with_another_text_is_refused() {
     let cluster = ThrowawayPostgres::start().await.unwrap();
     let url = cluster.create_database("changed").await.unwrap();
-    run(&url, TABLE_AND_INDEX, Duration::ZERO).await.unwrap();
-    let changed = Migration {
-        sql: "select 1",
-        ..COLUMN[0]
-    };
-    run(&url, COLUMN, Duration::ZERO).await.unwrap();
-    let refused = run(&url, &[changed], Duration::ZERO).await.unwrap_err();
+    run(&url, &table_and_index(), Duration::ZERO).await.unwrap();
+    run(&url, &column(ADD_COLUMN), Duration::ZERO)
+        .await
+        .unwrap();
+    let changed = column("select 1");
+    let refused = run(&url, &changed, Duration::ZERO).await.unwrap_err();
     assert!(
         refused
             .to_string()

@@ -1,8 +1,9 @@
+use sqlx::migrate::Migrate;
 use sqlx::{AssertSqlSafe, Connection};
 use testkit::postgres::ThrowawayPostgres;
 
 use super::super::functions::FUNCTIONS;
-use super::super::migrations::{MIGRATIONS, TABLE};
+use super::super::migrations::{TABLE, migrations};
 use super::*;
 
 /// The newest version of Postgres that writes the texts of views as in the file.
@@ -15,10 +16,16 @@ async fn migrated(url: &str) -> PgConnection {
         .execute("set check_function_bodies = off")
         .await
         .unwrap();
-    connection.execute(TABLE).await.unwrap();
-    let texts = MIGRATIONS.iter().map(|migration| migration.sql);
-    for text in texts.chain(FUNCTIONS.iter().map(|(_, text)| *text)) {
-        connection.execute(AssertSqlSafe(text)).await.unwrap();
+    connection
+        .create_schema_if_not_exists("signaling")
+        .await
+        .unwrap();
+    connection.ensure_migrations_table(TABLE).await.unwrap();
+    for migration in migrations() {
+        connection.execute(migration.sql).await.unwrap();
+    }
+    for (_, text) in FUNCTIONS {
+        connection.execute(*text).await.unwrap();
     }
     connection
 }

@@ -29,14 +29,10 @@ fn address(parameters: &Parameters) -> String {
 
 /// A parameter that sqlx gets, or the password.
 fn text<'p>(parameters: &'p Parameters, name: &str) -> Option<&'p str> {
-    if name == "password" {
-        return parameters
-            .password
-            .as_ref()
-            .map(ExposeSecret::expose_secret);
+    match (name, &parameters.password) {
+        ("password", Some(password)) => Some(password.expose_secret()),
+        _ => parameters.for_sqlx.get(name).map(String::as_str),
     }
-    let value = parameters.for_sqlx.get(name);
-    value.map(|value| value.text.as_str())
 }
 
 #[test]
@@ -103,23 +99,6 @@ fn a_url_is_split_where_libpq_splits_it() {
 }
 
 #[test]
-fn with_several_hosts_the_worker_takes_one_that_takes_writes_by_default() {
-    for (url, expected) in [
-        ("postgres://h/db", Requirement::Any),
-        ("postgres://h1,h2/db", Requirement::ReadWrite),
-        (
-            "postgres://h1,h2/db?target_session_attrs=any",
-            Requirement::Any,
-        ),
-    ] {
-        assert_eq!(parsed(url).requirements, [expected], "{url}");
-    }
-    assert!(parsed("postgres://h1,h2/db?load_balance_hosts=random").shuffles_hosts);
-    assert!(refused("postgres://h/db?target_session_attrs=master").contains("read-write"));
-    assert!(refused("postgres://h/db?load_balance_hosts=yes").contains("disable or random"));
-}
-
-#[test]
 fn variables_give_the_parameters_that_the_url_leaves_out() {
     let variables = [
         ("PGHOST", "v1,v2"),
@@ -132,8 +111,6 @@ fn variables_give_the_parameters_that_the_url_leaves_out() {
         ("PGSSLROOTCERT", "/ca.pem"),
         ("PGSSLCERT", "/client.pem"),
         ("PGSSLKEY", "/client.key"),
-        ("PGTARGETSESSIONATTRS", "primary"),
-        ("PGLOADBALANCEHOSTS", "random"),
         ("PGCONNECT_TIMEOUT", "9"),
         ("PGAPPNAME", "va"),
     ];
@@ -152,8 +129,6 @@ fn variables_give_the_parameters_that_the_url_leaves_out() {
     }
     assert_eq!(alone.passfile.as_deref(), Some("/secrets/pgpass".as_ref()));
     assert!(matches!(alone.ssl_mode, PgSslMode::VerifyCa));
-    assert_eq!(alone.requirements, [Requirement::Primary]);
-    assert!(alone.shuffles_hosts);
     assert_eq!(alone.connect_timeout, Duration::from_secs(9));
 
     let url = "postgres://u@h1:1,h2:2/d?sslmode=disable";
@@ -174,31 +149,28 @@ fn variables_give_the_parameters_that_the_url_leaves_out() {
 #[test]
 fn an_unsupported_parameter_is_refused_by_name_and_never_with_its_value() {
     for (query, setting) in [
-        ("service=hush", "service of DATABASE_URL is not supported"),
         (
-            "channel_binding=require",
-            "channel_binding of DATABASE_URL is not supported",
+            "service=hush",
+            "service (PGSERVICE) is not supported: write",
         ),
+        ("channel_binding=require", "channel_binding"),
         ("require_auth=hush", "require_auth"),
         ("requirepeer=hush", "requirepeer"),
         ("gssencmode=require", "gssencmode"),
         ("hostaddr=hush", "hostaddr"),
+        ("target_session_attrs=standby", "target_session_attrs"),
         ("sslcrl=hush", "sslcrl"),
-        ("sslpassword=hush", "sslpassword"),
         ("sslnegotiation=direct", "sslnegotiation"),
-        ("ssl-mode=verify-full", "ssl-mode"),
         (
             "ssl_min_protocol_version=TLSv1.3",
             "ssl_min_protocol_version",
         ),
-        ("sslrootcert=system", "sslrootcert=system is not supported"),
-        ("sslmode=hush", "sslmode of DATABASE_URL is not valid"),
-        (
-            "connect_timeout=0",
-            "connect_timeout of DATABASE_URL is not valid: write 1 to 60",
-        ),
+        ("sslpassword=hush", "begins with ssl"),
+        ("ssl-mode=verify-full", "begins with ssl"),
+        ("sslmode=hush", "sslmode (PGSSLMODE) is not valid: write"),
+        ("connect_timeout=0", "is not valid: write 1 to 60"),
         ("connect_timeout=hush", "connect_timeout"),
-        ("port=hush", "port of DATABASE_URL is not valid"),
+        ("port=hush", "port (PGPORT) is not valid"),
     ] {
         let error = refused(&format!("postgres://h/db?{query}"));
         assert!(
@@ -210,27 +182,39 @@ fn an_unsupported_parameter_is_refused_by_name_and_never_with_its_value() {
         "channel_binding=prefer",
         "gssencmode=disable",
         "sslnegotiation=postgres",
+        "target_session_attrs=any",
         "ssl=true",
     ] {
-        let parameters = parsed(&format!("postgres://h/db?{query}"));
-        assert!(parameters.unknown.is_empty(), "{query}");
+        parsed(&format!("postgres://h/db?{query}"));
     }
-    for (variable, expected) in [
-        ("PGSERVICE", "PGSERVICE is not supported"),
-        ("PGPORT", "PGPORT is not valid"),
+    let error = parse(None, &[("PGSERVICE", "hush")]).err();
+    assert!(error.is_some_and(|error| !error.to_string().contains("hush")));
+}
+
+#[test]
+fn an_unknown_parameter_has_no_effect_and_options_reach_sqlx() {
+    let parameters = parsed("postgres://h/db?pool=5&options=-c%20a%3D1&options[b]=2&Secret=x");
+    for (name, expected) in [
+        ("options", Some("-c a=1")),
+        ("options[b]", Some("2")),
+        ("pool", None),
+        ("Secret", None),
     ] {
-        let error = parse(None, &[(variable, "hush")]).err().expect("refused");
-        assert!(error.to_string().starts_with(expected), "{error}");
+        assert_eq!(text(&parameters, name), expected, "{name}");
     }
 }
 
 #[test]
-fn an_unknown_parameter_is_kept_for_the_warning_and_options_reach_sqlx() {
-    let parameters =
-        parsed("postgres://h/db?keepalives=1&options=-c%20a%3D1&options[b]=2&Secret=x");
-    assert_eq!(parameters.unknown, ["a text that is no name", "keepalives"]);
-    assert_eq!(text(&parameters, "options"), Some("-c a=1"));
-    assert_eq!(text(&parameters, "options[b]"), Some("2"));
+fn a_root_certificate_is_checked_unless_tls_is_optional() {
+    for (mode, expected) in [
+        ("prefer", PgSslMode::Prefer),
+        ("require", PgSslMode::VerifyCa),
+        ("verify-full", PgSslMode::VerifyFull),
+    ] {
+        let url = format!("postgres://h/db?sslmode={mode}&sslrootcert=/ca.pem");
+        let found = format!("{:?}", parsed(&url).ssl_mode);
+        assert_eq!(found, format!("{expected:?}"), "{mode}");
+    }
 }
 
 proptest! {

@@ -76,7 +76,7 @@ async fn a_dropped_function_is_named_and_made_again_with_its_rights() {
     )
     .await;
 
-    migrate(&world, "installed 1 functions").await;
+    migrate(&world, "installed 1 objects").await;
     let text = said(check(&world).env("DATABASE_URL", &role.url), 0).await;
     assert_line(&text, "ok", "rights", &[]);
     assert_is_whole(&world).await;
@@ -100,7 +100,7 @@ async fn a_missing_version_function_is_made_again() {
         &["lacks function signaling.protocol_version: run `worker migrate`"],
     )
     .await;
-    migrate(&world, "installed 1 functions").await;
+    migrate(&world, "installed 1 objects").await;
 
     // Of another type, it says nothing about the version.
     world
@@ -110,7 +110,7 @@ async fn a_missing_version_function_is_made_again() {
         )
         .await;
     said(check(&world), 1).await;
-    migrate(&world, "installed 1 functions").await;
+    migrate(&world, "installed 1 objects").await;
     assert_is_whole(&world).await;
 }
 
@@ -147,7 +147,7 @@ async fn a_function_that_a_person_has_changed_in_any_way_is_replaced() {
                 "worker migrate",
             ],
         );
-        migrate(&world, "installed 1 functions").await;
+        migrate(&world, "installed 1 objects").await;
         assert_is_whole(&world).await;
         let text = said(check(&world).env("DATABASE_URL", &role.url), 0).await;
         assert_line(&text, "ok", "rights", &[]);
@@ -162,29 +162,29 @@ async fn a_dropped_or_disabled_trigger_is_named_and_made_again() {
         (
             "drop function signaling.check_message cascade",
             ["function signaling.check_message", "trigger check_message on signaling.outbox"],
-            "installed 1 functions",
+            "installed 2 objects",
         ),
         (
             "drop trigger check_message on signaling.outbox; drop trigger take_free_id on signaling.attempt",
             ["missing: trigger take_free_id on signaling.attempt", "trigger check_message on signaling.outbox"],
-            "installed 2 triggers",
+            "installed 2 objects",
         ),
         (
             "alter table signaling.outbox disable trigger check_message",
             ["different or disabled", "trigger check_message"],
-            "installed 1 triggers",
+            "installed 1 objects",
         ),
         (
             "alter table signaling.outbox disable trigger user",
             ["trigger check_message", "trigger notify_workers"],
-            "installed 2 triggers",
+            "installed 2 objects",
         ),
         (
             "drop trigger check_message on signaling.outbox;
              create trigger check_message before insert on signaling.outbox
                  for each row when (new.app = 'default') execute function signaling.check_message()",
             ["different or disabled", "trigger check_message"],
-            "installed 1 triggers",
+            "installed 1 objects",
         ),
     ] {
         world.execute(damage).await;
@@ -220,7 +220,7 @@ async fn a_trigger_that_gets_no_lock_leaves_inserts_alone_and_names_who_holds_it
         "the installation of functions, views and triggers got no lock within 1s: held by process";
     assert!(migrating.stderr.contains(phrase), "{migrating:?}");
     holder.rollback().await.expect("ended");
-    migrate(&world, "installed 1 triggers").await;
+    migrate(&world, "installed 1 objects").await;
     assert_is_whole(&world).await;
 }
 
@@ -232,19 +232,19 @@ async fn a_dropped_or_replaced_view_is_named_and_made_again_with_its_rights() {
         (
             "drop view signaling.delivery cascade",
             "missing: view signaling.delivery, view signaling.delivery_status",
-            "installed 2 views",
+            "installed 2 objects",
         ),
         (
             "create or replace view signaling.obstacle as
                  select app, 1 as rank, 'paused' as kind, '' as waits_for, '' as sentence from signaling.lane",
             "different or disabled: view signaling.obstacle",
-            "installed 1 views",
+            "installed 1 objects",
         ),
         // With other columns, it can't be replaced, and the other views read it.
         (
             "drop view signaling.obstacle cascade; create view signaling.obstacle as select 1 as one",
             "different or disabled: view signaling.obstacle",
-            "installed 5 views",
+            "installed 5 objects",
         ),
     ] {
         world.execute(damage).await;
@@ -297,7 +297,7 @@ async fn lost_tables_and_columns_are_named_and_stop_workers_and_migrations() {
         .execute("alter table signaling.outbox add column request_id text")
         .await;
     // Its views went with the column.
-    migrate(&world, "installed 2 views").await;
+    migrate(&world, "installed 2 objects").await;
     assert_is_whole(&world).await;
 
     world.execute("drop table signaling.refused cascade").await;

@@ -40,7 +40,7 @@ async fn migrate(world: &World) {
     let migrated = world.command(&["migrate"]).finish().await;
     assert_eq!(migrated.code, Some(0), "{migrated:?}");
     assert!(
-        migrated.stdout.contains("installed 4 functions"),
+        migrated.stdout.contains("installed 4 objects"),
         "{migrated:?}"
     );
 }
