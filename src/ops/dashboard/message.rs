@@ -7,11 +7,9 @@ use axum::response::Response;
 use maud::{Markup, html};
 use serde::Deserialize;
 
-use super::error::PageError;
-use super::flash::Flash;
-use super::format;
-use super::layout;
+use super::layout::{self, Flash, PageError};
 use super::messages::recipient;
+use super::{actions, format};
 use crate::message_text;
 use crate::ops::OpsState;
 use crate::outbox::{CallDetail, MessageDetail, MessageError, MessageRow};
@@ -28,10 +26,13 @@ pub(super) async fn show(
     Query(params): Query<Params>,
     Query(flash): Query<Flash>,
 ) -> Result<Response, PageError> {
-    let id: i64 = id
-        .parse()
-        .map_err(|_| PageError::NotFound(format!("there is no message {id}")))?;
-    let detail = find(&state, id, params.payload == "1").await?;
+    let number = id.parse();
+    let number = number.map_err(|_| PageError::not_found(format!("there is no message {id}")))?;
+    let found = super::outbox(&state)?.message(number, params.payload == "1");
+    let detail = found.await.map_err(|error| match error {
+        MessageError::Database(error) => error.into(),
+        error => PageError::not_found(error.to_string()),
+    })?;
     let message = &detail.message;
     let title = format!("Message {id}");
     let refreshes = message.finished_at.is_none();
@@ -39,11 +40,7 @@ pub(super) async fn show(
         div.head {
             h1 { (title) }
             (format::state(&message.state))
-            p.actions {
-                @for (is_possible, action, text) in [(can_cancel(message), "cancel", "Cancel…"), (can_retry(message), "retry", "Send again…")] {
-                    @if is_possible { a.button href=(format!("/actions/{action}?id={id}")) { (text) } }
-                }
-            }
+            div.actions { (buttons(message)) }
         }
         section.panel aria-label="Next" { (next(&detail)) }
         div.columns {
@@ -52,23 +49,32 @@ pub(super) async fn show(
         }
         section.panel aria-labelledby="payload-title" { h2 #payload-title { "Payload" } (payload(&detail)) }
     };
-    Ok(layout::page(
-        &title,
-        "/messages",
-        refreshes,
-        &flash.markup(),
-        &live,
-    ))
+    let flash = flash.markup();
+    Ok(layout::page(&title, "/messages", refreshes, &flash, &live))
 }
 
-pub(super) fn can_cancel(message: &MessageRow) -> bool {
-    message.finished_at.is_none() && message.state != "sending"
-}
-
-pub(super) const RETRYABLE: [&str; 4] = ["failed", "expired", "cancelled", "unknown"];
-
-pub(super) fn can_retry(message: &MessageRow) -> bool {
-    RETRYABLE.contains(&message.state.as_str())
+/// The actions that the message's state allows.
+fn buttons(message: &MessageRow) -> Markup {
+    let id = message.id.to_string();
+    let (name, target) = (format!("message {id}"), [("id", id.as_str())]);
+    let cancel = html! {
+        p { "No worker sends the message any more. Its final status is cancelled." }
+        @if message.sent_at.is_some() { p { "An earlier call may have had an effect." } }
+    };
+    let retry = html! {
+        p { "The message gets all its attempts back, and loses an expiry that has passed. A worker sends it in a free slot." }
+        @if message.state == "unknown" {
+            p { b { "The recipient may get the message twice," } " because its last call may have had an effect." }
+        }
+    };
+    html! {
+        @if message.finished_at.is_none() && message.state != "sending" {
+            (actions::button("cancel", "Cancel", &name, &target, &cancel))
+        }
+        @if actions::RETRYABLE.contains(&message.state.as_str()) {
+            (actions::button("retry", "Retry", &name, &target, &retry))
+        }
+    }
 }
 
 fn next(detail: &MessageDetail) -> Markup {
@@ -180,16 +186,4 @@ fn payload(detail: &MessageDetail) -> Markup {
             (None, None) => p { "The role of this worker may not read payloads." },
         }
     }
-}
-
-pub(super) async fn find(
-    state: &OpsState,
-    id: i64,
-    with_payload: bool,
-) -> Result<MessageDetail, PageError> {
-    let found = super::outbox(state)?.message(id, with_payload).await;
-    found.map_err(|error| match error {
-        MessageError::Database(error) => error.into(),
-        error => PageError::NotFound(error.to_string()),
-    })
 }

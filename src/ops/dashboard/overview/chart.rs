@@ -36,20 +36,13 @@ pub(super) fn calls(app: &AppStatus, minutes: &[&MinuteStats], now: DbTime) -> M
     let busiest = highest(&points);
     points.push((0.0, app.rate_per_s));
     let limit_per_s = app.lane.as_ref().map(|lane| lane.limit_per_s);
-    let mut description = format!(
-        "Now {}; {} in the busiest minute",
-        format::rate(app.rate_per_s),
-        format::rate((busiest * 10.0).round() / 10.0)
-    );
+    let (now, busiest) = (format::rate(app.rate_per_s), format::rate(busiest));
+    let mut description = format!("Now {now}; {busiest} in the busiest minute");
     if let Some(limit) = limit_per_s {
         description = format!("{description}, limit {} (dashed)", format::rate(limit));
     }
-    figure(
-        "Calls per second, last hour",
-        &description,
-        &points,
-        limit_per_s,
-    )
+    let title = "Calls per second, last hour";
+    figure(title, &description, &points, limit_per_s)
 }
 
 /// The backlog at the end of each minute.
@@ -60,15 +53,10 @@ pub(super) fn backlog(app: &AppStatus, minutes: &[&MinuteStats], now: DbTime) ->
         |row: &&MinuteStats| Some((0.5 - f64::from(minutes_ago(row, now)?), row.backlog? as f64));
     let mut points: Vec<_> = minutes.iter().filter_map(point).collect();
     points.push((0.0, backlog as f64));
-    let most = minutes
-        .iter()
-        .filter_map(|row| row.backlog)
-        .fold(backlog, u64::max);
-    let description = format!(
-        "Now {}, at most {}",
-        format::number(backlog),
-        format::number(most)
-    );
+    let earlier = minutes.iter().filter_map(|row| row.backlog).max();
+    let most = earlier.unwrap_or(0).max(backlog);
+    let (now, most) = (format::number(backlog), format::number(most));
+    let description = format!("Now {now}, at most {most}");
     figure("Backlog, last hour", &description, &points, None)
 }
 
@@ -84,21 +72,12 @@ fn highest(points: &[(f64, f64)]) -> f64 {
 
 /// A chart with its title. `points` are minutes from now, from -60 to 0, with a value, oldest first.
 fn figure(title: &str, description: &str, points: &[(f64, f64)], limit: Option<f64>) -> Markup {
-    let (width, height) = SIZE;
     let mut svg = String::new();
     let is_drawn = draw(&mut svg, points, limit).is_ok();
-    // Replaces the opening tag, because the SVG needs a title for screen readers.
-    let shapes = svg.split_once('>').map_or("", |(_, shapes)| shapes);
     html! {
         figure.plot {
             figcaption { (title) }
-            @if is_drawn {
-                svg role="img" viewBox=(format!("0 0 {width} {height}")) xmlns="http://www.w3.org/2000/svg" {
-                    title { (title) }
-                    desc { (description) "." }
-                    (PreEscaped(shapes.trim_end().trim_end_matches("</svg>")))
-                }
-            }
+            @if is_drawn { div role="img" aria-label=(format!("{title}: {description}")) { (PreEscaped(svg)) } }
             p.dim { (description) "." }
         }
     }
@@ -159,8 +138,7 @@ mod tests {
         let points = [(-60.0, 0.0), (0.0, 3.0)];
         let chart = figure("Calls <per second>", "at most 3", &points, Some(4.0)).into_string();
         for part in [
-            "<title>Calls &lt;per second&gt;</title>",
-            "<desc>at most 3.</desc>",
+            "aria-label=\"Calls &lt;per second&gt;: at most 3\"",
             "<polyline",
             "#1D4ED8",
             "#B42318",

@@ -3,7 +3,7 @@
 use maud::{Markup, html};
 
 use crate::advice;
-use crate::ops::dashboard::format::{self, Tone};
+use crate::ops::dashboard::format;
 use crate::outbox::{LaneWorkers, ServedApp, WorkerStatus};
 use crate::pace::DbTime;
 
@@ -22,7 +22,7 @@ pub(super) fn of_lane(workers: &LaneWorkers, now: DbTime) -> Markup {
         }
         @for worker in &workers.aside {
             p.why {
-                (format::badge(Tone::Warning, "aside")) " " b { (worker.name) } " has stepped aside since "
+                (format::badge("warning", "aside")) " " b { (worker.name) } " has stepped aside since "
                 (format::time_and_distance(worker.since, now)) ": “" (worker.reason) "”. To do: " (advice::ASIDE) "."
             }
         }
@@ -44,8 +44,8 @@ pub(super) fn section(workers: &[WorkerStatus], now: DbTime) -> Markup {
             tr {
                 td.name { (worker.name) }
                 td {
-                    @if worker.is_alive { (format::badge(Tone::Good, "alive")) }
-                    @else { (format::badge(Tone::Bad, "dead")) span.dim { " last seen " (format::when(worker.seen_at, now)) } }
+                    @if worker.is_alive { (format::badge("good", "alive")) }
+                    @else { (format::badge("bad", "dead")) span.dim { " last seen " (format::when(worker.seen_at, now)) } }
                 }
                 td { (worker.version) }
                 td.name.wide { (worker.host) }
