@@ -26,7 +26,6 @@ use sha2::{Digest, Sha256};
 use crate::secret::SecretSource;
 use crate::telemetry::failure_log::FailureLog;
 
-const RESPONSE_TIMEOUT: Duration = Duration::from_secs(30);
 /// Slows down guessing on one connection. A lock-out would let a stranger keep out the operators.
 const WRONG_TOKEN_DELAY: Duration = Duration::from_secs(1);
 /// An attacker can't guess 16 random characters.
@@ -121,23 +120,10 @@ pub(super) struct Authenticated;
 /// The middleware in front of every route. Without a token, the server listens on loopback alone.
 pub(super) async fn authenticate(
     State(token): State<Option<Arc<OpsToken>>>,
-    request: Request,
+    mut request: Request,
     next: Next,
 ) -> Response {
-    let responding = respond(token.as_deref(), request, next);
-    let response = tokio::time::timeout(RESPONSE_TIMEOUT, responding).await;
-    let mut response = response.unwrap_or_else(|_| {
-        (StatusCode::SERVICE_UNAVAILABLE, "no response within 30 s\n").into_response()
-    });
-    for (name, value) in HEADERS {
-        let value = HeaderValue::from_static(value);
-        response.headers_mut().insert(name, value);
-    }
-    response
-}
-
-async fn respond(token: Option<&OpsToken>, mut request: Request, next: Next) -> Response {
-    match check(token, &request) {
+    let mut response = match check(token.as_deref(), &request) {
         Ok(is_authenticated) => {
             if is_authenticated {
                 request.extensions_mut().insert(Authenticated);
@@ -148,14 +134,16 @@ async fn respond(token: Option<&OpsToken>, mut request: Request, next: Next) -> 
             if refusal == WRONG_TOKEN {
                 tokio::time::sleep(WRONG_TOKEN_DELAY).await;
             }
-            let mut response = refusal.into_response();
-            if response.status() == StatusCode::UNAUTHORIZED {
-                let challenge = HeaderValue::from_static("Basic realm=\"worker\"");
-                response.headers_mut().insert(WWW_AUTHENTICATE, challenge);
-            }
-            response
+            refusal.into_response()
         }
+    };
+    let is_refused = response.status() == StatusCode::UNAUTHORIZED;
+    let challenge = is_refused.then_some((WWW_AUTHENTICATE, "Basic realm=\"worker\""));
+    for (name, value) in HEADERS.into_iter().chain(challenge) {
+        let value = HeaderValue::from_static(value);
+        response.headers_mut().insert(name, value);
     }
+    response
 }
 
 /// Decides whether a request may pass, and if so, whether it is authenticated.

@@ -16,6 +16,7 @@ mod tests;
 use std::sync::Arc;
 
 use axum::Router;
+use axum::http::StatusCode;
 use axum::http::header::CONTENT_TYPE;
 use axum::routing::{get, post};
 
@@ -60,7 +61,7 @@ pub(crate) fn routes() -> Router<OpsState> {
 }
 
 fn outbox(state: &OpsState) -> Result<&Arc<Outbox>, PageError> {
-    let not_reached = "this worker has not reached the database yet";
+    let error = "this worker has not reached the database yet";
     let outbox = state.outbox.get();
-    outbox.ok_or_else(|| PageError::unavailable(not_reached.into()))
+    outbox.ok_or_else(|| PageError(StatusCode::SERVICE_UNAVAILABLE, error.into()))
 }

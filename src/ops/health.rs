@@ -10,7 +10,7 @@ use hyper::StatusCode;
 
 use super::OpsState;
 use super::auth::Authenticated;
-use super::fleet::{Cached, with_retries};
+use super::fleet::Cached;
 use crate::error_text::database_error_text;
 use crate::outbox::{Outbox, SchemaError};
 use crate::sanitize;
@@ -36,10 +36,14 @@ pub(super) async fn readyz(
 ) -> (StatusCode, String) {
     let lag = state.liveness.recorder_lagging_since();
     let lag = lag.map(|since| since.elapsed());
+    let process = match state.shutdown.is_cancelled() {
+        false => Ok("running"),
+        true => Err("shutting down: the worker claims no more messages".into()),
+    };
     let [database, schema] = database_checks(&state).await;
     let (mut status, mut text) = (StatusCode::OK, String::new());
     for (name, check) in [
-        ("process", process(&state)),
+        ("process", process),
         ("database", database),
         ("schema", schema),
         ("recorder", recorder(lag)),
@@ -66,16 +70,6 @@ pub(super) fn has_responded_lately(outbox: &Outbox) -> bool {
     last.is_some_and(|at| at.elapsed() < RECENT)
 }
 
-fn process(state: &OpsState) -> Check {
-    if state.shutdown.is_cancelled() {
-        return Err(
-            "shutting down: the worker claims no more messages, and finishes those in flight"
-                .into(),
-        );
-    }
-    Ok("running")
-}
-
 async fn database_checks(state: &OpsState) -> [Check; 2] {
     let Some(outbox) = state.outbox.get() else {
         let why = state.waiting_for.lock().clone();
@@ -95,8 +89,7 @@ async fn query_database(outbox: &Outbox) -> [Check; 2] {
         }
     };
     let last_schema = Ok("up to date at the last check");
-    let checking = with_retries(|| outbox.check_objects());
-    match tokio::time::timeout(DATABASE_TIMEOUT, checking).await {
+    match tokio::time::timeout(DATABASE_TIMEOUT, outbox.check_objects()).await {
         Ok(Ok(_)) => [Ok("available"), Ok("all migrations have run")],
         Ok(Err(SchemaError::Database(error))) => {
             let advice = outbox.login_advice(&error);

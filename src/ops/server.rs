@@ -1,6 +1,7 @@
 //! The HTTP server for operators and monitoring. It serves connections until the worker has ended.
 
 use std::collections::VecDeque;
+use std::error::Error;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::path::Path;
@@ -17,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::auth::OpsToken;
-use super::metrics::{Metrics, MetricsError};
+use super::metrics::Metrics;
 use super::{OpsState, router};
 
 const DEFAULT_ADDRESS: SocketAddr = SocketAddr::V4(SocketAddrV4::new(Ipv4Addr::LOCALHOST, 9090));
@@ -52,7 +53,7 @@ pub(crate) enum OpsError {
         source: io::Error,
     },
     #[error("metrics can't be recorded: {0}")]
-    Metrics(#[from] MetricsError),
+    Metrics(Box<dyn Error + Send + Sync>),
 }
 
 #[derive(Debug)]
@@ -102,7 +103,7 @@ impl OpsServer {
         };
         // Port 0 has become another port.
         let address = listener.local_addr().unwrap_or(address);
-        let metrics = Arc::new(Metrics::install()?);
+        let metrics = Arc::new(Metrics::install().map_err(OpsError::Metrics)?);
         let state = OpsState {
             shutdown,
             token,

@@ -2,6 +2,7 @@
 //! acts, and redirects to a page with a notice.
 
 use axum::extract::{Form, State};
+use axum::http::StatusCode;
 use axum::response::Redirect;
 use maud::{Markup, html};
 use serde::Deserialize;
@@ -55,9 +56,8 @@ pub(super) async fn pause(
 ) -> Result<Redirect, PageError> {
     let reason = given(&form.reason);
     let paused = outbox(&state)?.pause(&form.app, reason.as_deref(), BY);
-    let is_new = paused.await?;
-    let done = if is_new { "paused" } else { "already-paused" };
-    redirect(&state, &format!("/?done={done}")).await
+    paused.await?;
+    redirect(&state, "/?done=paused").await
 }
 
 pub(super) async fn resume(
@@ -73,10 +73,9 @@ pub(super) async fn limit(
     State(state): State<OpsState>,
     Form(form): Form<AppForm>,
 ) -> Result<Redirect, PageError> {
+    let error = "a limit is a number of calls per second, as in 500";
     let limit = given(&form.limit).map(|limit| limit.parse()).transpose();
-    let limit = limit.map_err(|_| {
-        PageError::bad_request("a limit is a number of calls per second, as in 500".into())
-    })?;
+    let limit = limit.map_err(|_| PageError(StatusCode::BAD_REQUEST, error.into()))?;
     outbox(&state)?.set_limit(&form.app, limit, BY).await?;
     redirect(&state, "/?done=limited").await
 }
@@ -91,12 +90,8 @@ pub(super) async fn cancel(
     Form(Message { id }): Form<Message>,
 ) -> Result<Redirect, PageError> {
     let is_cancelled = outbox(&state)?.cancel(id).await?;
-    let done = if is_cancelled {
-        "cancelled"
-    } else {
-        "not-cancelled"
-    };
-    redirect(&state, &format!("/messages/{id}?done={done}")).await
+    let not = if is_cancelled { "" } else { "not-" };
+    redirect(&state, &format!("/messages/{id}?done={not}cancelled")).await
 }
 
 pub(super) async fn retry(

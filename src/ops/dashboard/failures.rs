@@ -44,7 +44,7 @@ pub(super) async fn show(
         @if let Some(since) = failures.only_since {
             p.panel {
                 "Many calls failed. The page counts the newest " (format::number(MAX_CALLS_LOOKED_AT)) " failed calls of all apps, since "
-                (format::time_and_distance(since, failures.now)) "."
+                (format::time(since)) "."
             }
         }
         @if !failures.groups.is_empty() {
@@ -78,7 +78,7 @@ fn row(group: &FailureGroup, now: DbTime) -> Markup {
     html! {
         tr {
             th.text scope="row" { (http_status(key.http_status)) (key.error.as_deref().unwrap_or("no error text")) }
-            td { (format::outcome(&key.outcome)) }
+            td { (format::state(&key.outcome)) }
             td.name { (key.app) }
             td.number { (format::number(group.calls)) }
             td.number { (format::number(group.messages)) }

@@ -13,22 +13,16 @@ pub(super) fn badge(tone: &str, text: &str) -> Markup {
     html! { span.badge.(tone) { (text) } }
 }
 
-/// A message's state as a badge.
+/// The state of a message, or the outcome of a failed attempt, as a badge.
 pub(super) fn state(state: &str) -> Markup {
     let tone = match state {
         "message_sent" | "message_delivered" => "good",
         "sending" => "busy",
-        "retrying" | "unknown" | "message_offline" => "warning",
-        "failed" => "bad",
-        _ => "quiet",
+        "queued" | "scheduled" | "expired" | "cancelled" => "quiet",
+        "failed" | "rejected" => "bad",
+        _ => "warning",
     };
     badge(tone, &words(state))
-}
-
-/// The outcome of a failed attempt as a badge.
-pub(super) fn outcome(outcome: &str) -> Markup {
-    let is_final = outcome == "rejected";
-    badge(if is_final { "bad" } else { "warning" }, &words(outcome))
 }
 
 /// A state or an outcome in words: `message_sent` is "sent".
@@ -70,7 +64,6 @@ pub(super) fn list(name: &str, columns: &[(&str, &str)], rows: &Markup) -> Marku
     }
 }
 
-/// `12,345`.
 pub(super) fn number(value: impl Display) -> String {
     let digits = value.to_string();
     let groups = digits.as_bytes().rchunks(3).rev();
@@ -106,11 +99,6 @@ pub(super) fn duration(duration: Duration) -> String {
 
 pub(super) fn time(at: DbTime) -> Markup {
     html! { time { (message_text::at(at)) } }
-}
-
-/// A time, and the distance from now.
-pub(super) fn time_and_distance(at: DbTime, now: DbTime) -> Markup {
-    html! { (time(at)) span.dim { " (" (distance(at, now)) ")" } }
 }
 
 /// The distance of a time from now. The time itself is a tooltip.

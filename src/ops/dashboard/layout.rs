@@ -70,24 +70,14 @@ pub(super) struct Flash {
     n: u64,
 }
 
-const NOTICES: [(&str, &str); 6] = [
-    (
-        "paused",
-        "Paused. Calls in flight are finished. No other call starts until an operator resumes the app.",
-    ),
-    (
-        "already-paused",
-        "The app was paused already. Its sentence below names the operator.",
-    ),
-    (
-        "resumed",
-        "Resumed. The app's sentence below names any other obstacle.",
-    ),
+const NOTICES: [(&str, &str); 5] = [
+    ("paused", "Paused. Calls in flight are finished."),
+    ("resumed", "Resumed. Other obstacles stay."),
     ("limited", "The new limit holds on all hosts."),
     ("cancelled", "Cancelled."),
     (
         "not-cancelled",
-        "Not cancelled: a worker sends the message now, or the message is finished.",
+        "Not cancelled: it is finished, or a worker sends it now.",
     ),
 ];
 
@@ -104,77 +94,47 @@ impl Flash {
     }
 }
 
-/// The page of a request that failed.
+/// The page of a request that failed. Its text says how to correct the request.
 #[derive(Debug)]
-pub(super) struct PageError {
-    status: StatusCode,
-    title: &'static str,
-    text: String,
-    /// The page appears by itself, as soon as the database responds.
-    refreshes: bool,
-}
-
-impl PageError {
-    fn new(status: StatusCode, title: &'static str, text: String) -> Self {
-        Self {
-            status,
-            title,
-            text,
-            refreshes: false,
-        }
-    }
-
-    pub(super) fn unavailable(text: String) -> Self {
-        let title = "The database is unavailable";
-        Self {
-            refreshes: true,
-            ..Self::new(StatusCode::SERVICE_UNAVAILABLE, title, text)
-        }
-    }
-
-    pub(super) fn not_found(text: String) -> Self {
-        Self::new(StatusCode::NOT_FOUND, "Not found", text)
-    }
-
-    /// The text says how to correct the request.
-    pub(super) fn bad_request(text: String) -> Self {
-        Self::new(StatusCode::BAD_REQUEST, "That does not work", text)
-    }
-}
+pub(super) struct PageError(pub(super) StatusCode, pub(super) String);
 
 impl From<sqlx::Error> for PageError {
     fn from(error: sqlx::Error) -> Self {
-        let error = database_error_text(&error);
-        Self::unavailable(format!("the database failed: {error}"))
+        let text = format!("the database failed: {}", database_error_text(&error));
+        Self(StatusCode::SERVICE_UNAVAILABLE, text)
     }
 }
 
 impl From<AdminError> for PageError {
     fn from(error: AdminError) -> Self {
-        let text = error.to_string();
-        let unavailable = StatusCode::SERVICE_UNAVAILABLE;
-        match error {
-            AdminError::Refused(_) | AdminError::Forbidden(_) => Self::bad_request(text),
-            AdminError::Database(_) => Self::new(unavailable, "Not done", text),
-            AdminError::Unknown(_) => Self::new(unavailable, "Done, or not", text),
-        }
+        let status = match error {
+            AdminError::Refused(_) | AdminError::Forbidden(_) => StatusCode::BAD_REQUEST,
+            AdminError::Database(_) | AdminError::Unknown(_) => StatusCode::INTERNAL_SERVER_ERROR,
+        };
+        Self(status, error.to_string())
     }
 }
 
 impl IntoResponse for PageError {
     fn into_response(self) -> Response {
+        let Self(status, text) = self;
+        let title = match status {
+            StatusCode::SERVICE_UNAVAILABLE => "The database is unavailable",
+            StatusCode::INTERNAL_SERVER_ERROR => "Not confirmed",
+            StatusCode::NOT_FOUND => "Not found",
+            _ => "That does not work",
+        };
+        // A page appears by itself, as soon as the database responds. An action must not repeat itself.
+        let refreshes = status == StatusCode::SERVICE_UNAVAILABLE;
         let content = html! {
-            h1 { (self.title) }
+            h1 { (title) }
             section.panel {
-                p { (format::sentence(&self.text)) }
-                @if self.refreshes {
-                    p { "The worker tries again. This page appears as soon as the database responds." }
-                } @else {
-                    p { a href="/" { "Go to the overview" } }
-                }
+                p { (format::sentence(&text)) }
+                @if refreshes { p { "The worker tries again." } }
+                @else { p { a href="/" { "Go to the overview" } } }
             }
         };
-        let page = page(self.title, "", self.refreshes, &html! {}, &content);
-        (self.status, page).into_response()
+        let page = page(title, "", refreshes, &html! {}, &content);
+        (status, page).into_response()
     }
 }

@@ -1,6 +1,7 @@
 //! The list of messages, newest first, with a search form.
 
 use axum::extract::{Query, State};
+use axum::http::StatusCode;
 use axum::response::{IntoResponse, Redirect, Response};
 use maud::{Markup, html};
 use serde::Deserialize;
@@ -63,40 +64,27 @@ pub(super) async fn show(
 }
 
 impl Form {
-    fn link(&self, before: &str) -> String {
-        let query = [
-            ("app", self.app.as_str()),
-            ("state", &self.state),
-            ("to", &self.to),
-            ("sender", &self.sender),
-            ("since", &self.since),
-            ("until", &self.until),
-            ("error", &self.error),
-            ("before", before),
-        ];
-        format::link("/messages", &query)
-    }
-
-    fn markup(&self) -> Markup {
-        let fields = [
+    /// The name, label, type and value of each field.
+    fn fields(&self) -> [(&str, &str, &str, &str); 6] {
+        let time = "datetime-local";
+        [
             ("app", "App", "text", &self.app),
             ("to", "Destination or channel", "text", &self.to),
             ("sender", "Sender", "text", &self.sender),
-            (
-                "since",
-                "Inserted since (UTC)",
-                "datetime-local",
-                &self.since,
-            ),
-            (
-                "until",
-                "Inserted before (UTC)",
-                "datetime-local",
-                &self.until,
-            ),
+            ("since", "Inserted since (UTC)", time, &self.since),
+            ("until", "Inserted before (UTC)", time, &self.until),
             ("error", "Error contains", "text", &self.error),
-            ("id", "Id", "text", &self.id),
-        ];
+        ]
+    }
+
+    fn link(&self, before: &str) -> String {
+        let fields = self.fields().map(|(name, _, _, value)| (name, value));
+        let others = [("state", self.state.as_str()), ("before", before)];
+        format::link("/messages", &[&fields[..], &others].concat())
+    }
+
+    fn markup(&self) -> Markup {
+        let id = ("id", "Id", "text", self.id.as_str());
         html! {
             h1 { "Messages" }
             form.panel.filters method="get" action="/messages" role="search" aria-label="Search the messages" {
@@ -110,7 +98,7 @@ impl Form {
                         }
                     }
                 }
-                @for (name, label, kind, value) in fields {
+                @for (name, label, kind, value) in self.fields().into_iter().chain([id]) {
                     label {
                         (label)
                         input type=(kind) name=(name) value=(value) maxlength=(MAX_TEXT_CHARS) step="1" autocomplete="off" spellcheck="false";
@@ -214,7 +202,7 @@ fn parse_time(text: &str) -> Result<Option<DbTime>, PageError> {
         .filter(|time| time.is_within_years_1_to_9999());
     let error = "a time is written like 2030-01-31T12:00, in UTC, of the years 1 to 9999";
     time.map(Some)
-        .ok_or_else(|| PageError::bad_request(error.into()))
+        .ok_or_else(|| PageError(StatusCode::BAD_REQUEST, error.into()))
 }
 
 #[cfg(test)]

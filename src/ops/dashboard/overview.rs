@@ -6,6 +6,7 @@ mod workers;
 use std::time::Duration;
 
 use axum::extract::{Query, State};
+use axum::http::StatusCode;
 use axum::response::Response;
 use maud::{Markup, html};
 
@@ -24,7 +25,7 @@ pub(super) async fn show(
 ) -> Result<Response, PageError> {
     let outbox = super::outbox(&state)?;
     let overview = state.fleet.overview(outbox).await;
-    let overview = overview.map_err(PageError::unavailable)?;
+    let overview = overview.map_err(|text| PageError(StatusCode::SERVICE_UNAVAILABLE, text))?;
     let live = live(&overview);
     Ok(layout::page("Overview", "/", true, &flash.markup(), &live))
 }
@@ -58,21 +59,13 @@ fn section(app: &AppStatus, minutes: &[MinuteStats], now: DbTime) -> Markup {
                 }
                 @if lane.state() == LaneState::Slowed { p.why { "A 429 has slowed the lane. The rate rises again by itself." } }
                 @if let Some(obstacles) = lane.obstacles_text() { p.why { (format::sentence(&obstacles)) } }
-                (workers::of_lane(&lane.workers, now))
             } @else {
                 div.head { h2 id=(heading) { (name) } (state(LaneState::NoWorker)) }
                 p.why { "No worker has served this app yet. Its messages wait until one does." }
             }
             (tiles(app))
-            div.columns {
-                (chart::calls(app, &minutes, now))
-                (chart::backlog(app, &minutes, now))
-            }
-            div.columns {
-                (pending(app))
-                (outcomes(app))
-                (finished(app))
-            }
+            div.columns { (chart::both(app, &minutes, now)) }
+            div.columns { (counts(app)) }
         }
     }
 }
@@ -101,7 +94,6 @@ fn buttons(AppStatus { app, pending, .. }: &AppStatus, lane: &LaneStatus) -> Mar
     let resume = html! {
         p { "The workers on all hosts send messages again, at " (limit) " calls/s at most. The backlog is " (backlog) "." }
         @if has_retry_after { p { "Resuming ends the wait that the API has asked for. The API may answer 429 again." } }
-        @if lane.hold.is_some() { p { "Resuming does not end the hold. A probe that the API accepts ends it." } }
     };
     let pause = html! {
         p {
@@ -131,34 +123,30 @@ fn buttons(AppStatus { app, pending, .. }: &AppStatus, lane: &LaneStatus) -> Mar
 fn tiles(app: &AppStatus) -> Markup {
     let backlog = app.pending.backlog();
     let oldest = app.pending.oldest_s.and_then(seconds);
+    let rate = html! {
+        strong { (format::rate(app.rate_per_s)) }
+        @if let Some(lane) = &app.lane {
+            span.dim { " of " (format::rate(lane.limit_per_s)) @if lane.limit_set_by.is_some() { ", set by hand" } }
+        }
+    };
+    let drain = html! {
+        strong { (format::number(backlog)) }
+        @match app.time_to_drain() {
+            _ if backlog == 0 => {},
+            Some(drain) => { " " span.dim.pair { "sent in " (format::duration(drain)) } },
+            None => span.dim { " not moving" },
+        }
+    };
+    let oldest = html! { strong { (oldest.map_or_else(|| "–".into(), format::duration)) } };
+    let queue_wait = percentiles(&app.last_hour.queue_wait);
+    let call_time = percentiles(&app.last_hour.call_time);
     html! {
         dl.tiles {
-            div {
-                dt { "Calls per second" }
-                dd {
-                    strong { (format::rate(app.rate_per_s)) }
-                    @if let Some(lane) = &app.lane {
-                        span.dim { " of " (format::rate(lane.limit_per_s)) @if lane.limit_set_by.is_some() { ", set by hand" } }
-                    }
-                }
-            }
-            div {
-                dt { "Backlog" }
-                dd {
-                    strong { (format::number(backlog)) }
-                    @match app.time_to_drain() {
-                        _ if backlog == 0 => {},
-                        Some(drain) => { " " span.dim.pair { "sent in " (format::duration(drain)) } },
-                        None => span.dim { " not moving" },
-                    }
-                }
-            }
-            div {
-                dt { "Oldest message" }
-                dd { strong { (oldest.map_or_else(|| "–".into(), format::duration)) } }
-            }
-            div { dt { "Queue wait, last hour" } dd { (percentiles(&app.last_hour.queue_wait)) } }
-            div { dt { "Call duration, last hour" } dd { (percentiles(&app.last_hour.call_time)) } }
+            div { dt { "Calls per second" } dd { (rate) } }
+            div { dt { "Backlog" } dd { (drain) } }
+            div { dt { "Oldest message" } dd { (oldest) } }
+            div { dt { "Queue wait, last hour" } dd { (queue_wait) } }
+            div { dt { "Call duration, last hour" } dd { (call_time) } }
         }
     }
 }
@@ -175,71 +163,50 @@ fn percentiles(histogram: &Histogram) -> Markup {
     }
 }
 
-/// A table of counts. Each row has a name, a count, and a link to the counted messages or failures.
-fn counts<'a>(caption: &str, rows: impl IntoIterator<Item = (&'a str, u64, String)>) -> Markup {
+/// Tables of counts. Each count is a link to the counted messages or failures.
+fn counts(app: &AppStatus) -> Markup {
+    let (name, hour) = (app.app.as_str(), &app.last_hour);
+    let messages = |state| format::link("/messages", &[("app", name), ("state", state)]);
+    let failures = |outcome| format::link("/failures", &[("app", name), ("outcome", outcome)]);
+    let failed = [
+        ("transient", hour.calls_transient),
+        ("throttled", hour.calls_throttled),
+        ("rejected", hour.calls_rejected),
+        ("unauthorized", hour.calls_unauthorized),
+        ("ambiguous", hour.calls_ambiguous),
+    ];
+    let failed = failed.map(|(outcome, calls)| (outcome, calls, failures(outcome)));
+    let mut calls = vec![("accepted", hour.calls_accepted(), messages(""))];
+    calls.extend(failed);
+    let pending = app.pending.by_state();
+    let pending = pending.map(|(state, count)| (state, count, messages(state)));
+    let finished = app.finished_24h.iter();
+    let finished = finished.map(|(status, count)| (status.as_str(), *count, messages(status)));
+    let counted = match app.pending.counted_ago_s.and_then(seconds) {
+        Some(ago) => format!("Pending, counted {} ago", format::duration(ago)),
+        None => "Pending, not counted yet".into(),
+    };
+    let tables = [
+        (counted.as_str(), pending.to_vec()),
+        ("Calls, last hour", calls),
+        ("Finished messages, last 24 h", finished.collect()),
+    ];
     html! {
-        table.counts {
-            caption { (caption) }
-            thead.unseen { tr { th scope="col" { "State" } th scope="col" { "Count" } } }
-            tbody {
-                @for (name, count, link) in rows {
-                    tr class=[(count == 0).then_some("none")] {
-                        th scope="row" { (name) }
-                        td { a href=(link) { (format::number(count)) span.unseen { " " (name) } } }
+        @for (caption, rows) in tables {
+            table.counts {
+                caption { (caption) }
+                thead.unseen { tr { th scope="col" { "State" } th scope="col" { "Count" } } }
+                tbody {
+                    @for (name, count, link) in rows {
+                        tr class=[(count == 0).then_some("none")] {
+                            th scope="row" { (format::words(name)) }
+                            td { a href=(link) { (format::number(count)) span.unseen { " " (format::words(name)) } } }
+                        }
                     }
                 }
             }
         }
     }
-}
-
-fn pending(app: &AppStatus) -> Markup {
-    let pending = &app.pending;
-    let counted = match pending.counted_ago_s.and_then(seconds) {
-        Some(ago) => format!("Pending, counted {} ago", format::duration(ago)),
-        None => "Pending, not counted yet".into(),
-    };
-    let states = pending.by_state();
-    let rows = states.map(|(state, count)| (state, count, messages_in(&app.app, state)));
-    counts(&counted, rows)
-}
-
-fn outcomes(app: &AppStatus) -> Markup {
-    let stats = &app.last_hour;
-    let failed = [
-        ("transient", stats.calls_transient),
-        ("throttled", stats.calls_throttled),
-        ("rejected", stats.calls_rejected),
-        ("unauthorized", stats.calls_unauthorized),
-        ("ambiguous", stats.calls_ambiguous),
-    ];
-    let failed = failed.map(|(outcome, calls)| {
-        let query = [("app", app.app.as_str()), ("outcome", outcome)];
-        (outcome, calls, format::link("/failures", &query))
-    });
-    let accepted = format::link("/messages", &[("app", &app.app)]);
-    let accepted = ("accepted", stats.calls_accepted(), accepted);
-    counts("Calls, last hour", [accepted].into_iter().chain(failed))
-}
-
-fn finished(app: &AppStatus) -> Markup {
-    let statuses = [
-        ("message_sent", "sent"),
-        ("message_delivered", "delivered"),
-        ("message_offline", "offline"),
-        ("failed", "failed"),
-        ("expired", "expired"),
-        ("unknown", "unknown"),
-    ];
-    let rows = statuses.map(|(status, name)| {
-        let messages = app.finished_24h.get(status).copied().unwrap_or(0);
-        (name, messages, messages_in(&app.app, status))
-    });
-    counts("Finished messages, last 24 h", rows)
-}
-
-fn messages_in(app: &str, state: &str) -> String {
-    format::link("/messages", &[("app", app), ("state", state)])
 }
 
 fn seconds(seconds: f64) -> Option<Duration> {
@@ -279,7 +246,7 @@ mod tests {
             (
                 held(&[]),
                 "sending",
-                "1 worker is alive",
+                "Calls per second",
                 &["pause", "limit"],
             ),
             (

@@ -17,7 +17,7 @@ const MAX_GROUPS: i64 = 100;
 pub(crate) const MAX_RETRIED: usize = 5_000;
 
 /// Calls with equal fields belong to one group.
-#[derive(Debug, FromRow, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, FromRow, Deserialize)]
 pub(crate) struct FailureKey {
     pub(crate) app: String,
     pub(crate) outcome: String,

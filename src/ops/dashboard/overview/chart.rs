@@ -18,52 +18,47 @@ const LIMIT: RGBColor = RGBColor(0xb4, 0x23, 0x18);
 const GRID: RGBColor = RGBColor(0xe2, 0xe6, 0xec);
 const INK: RGBColor = RGBColor(0x55, 0x60, 0x70);
 
-const MINUTES: f64 = 60.0;
 const MINUTE: Duration = Duration::from_mins(1);
 
-/// Calls per second in each minute, against the limit. `minutes` are those of this app.
+/// The calls per second in each minute, against the limit, and the backlog at the end of each. `minutes` are those of this
+/// app.
 #[expect(clippy::cast_precision_loss, reason = "for a chart")]
-pub(super) fn calls(app: &AppStatus, minutes: &[&MinuteStats], now: DbTime) -> Markup {
-    // A minute without a row is a minute without a call.
-    let calls_ago = |ago: u8| {
-        let found = minutes
+pub(super) fn both(app: &AppStatus, minutes: &[&MinuteStats], now: DbTime) -> Markup {
+    let this_minute = now.floor(MINUTE);
+    let (mut calls, mut backlog) = (Vec::new(), Vec::new());
+    for ago in (1..=60).rev() {
+        let row = minutes
             .iter()
-            .find(|row| minutes_ago(row, now) == Some(ago));
-        found.map_or(0.0, |row| row.stats.calls() as f64 / MINUTES)
-    };
-    let point = |ago: u8| (0.5 - f64::from(ago), calls_ago(ago));
-    let mut points: Vec<_> = (1..=60).rev().map(point).collect();
-    let busiest = highest(&points);
-    points.push((0.0, app.rate_per_s));
-    let limit_per_s = app.lane.as_ref().map(|lane| lane.limit_per_s);
-    let (now, busiest) = (format::rate(app.rate_per_s), format::rate(busiest));
-    let mut description = format!("Now {now}; {busiest} in the busiest minute");
-    if let Some(limit) = limit_per_s {
-        description = format!("{description}, limit {} (dashed)", format::rate(limit));
+            .find(|row| this_minute - ago * MINUTE == row.minute);
+        let middle = 0.5 - f64::from(ago);
+        // A minute without a row is a minute without a call.
+        calls.push((
+            middle,
+            row.map_or(0.0, |row| row.stats.calls() as f64 / 60.0),
+        ));
+        let count = row.and_then(|row| row.backlog);
+        backlog.extend(count.map(|count| (middle, count as f64)));
     }
-    let title = "Calls per second, last hour";
-    figure(title, &description, &points, limit_per_s)
-}
-
-/// The backlog at the end of each minute.
-#[expect(clippy::cast_precision_loss, reason = "for a chart")]
-pub(super) fn backlog(app: &AppStatus, minutes: &[&MinuteStats], now: DbTime) -> Markup {
-    let backlog = app.pending.backlog();
-    let point =
-        |row: &&MinuteStats| Some((0.5 - f64::from(minutes_ago(row, now)?), row.backlog? as f64));
-    let mut points: Vec<_> = minutes.iter().filter_map(point).collect();
-    points.push((0.0, backlog as f64));
-    let earlier = minutes.iter().filter_map(|row| row.backlog).max();
-    let most = earlier.unwrap_or(0).max(backlog);
-    let (now, most) = (format::number(backlog), format::number(most));
-    let description = format!("Now {now}, at most {most}");
-    figure("Backlog, last hour", &description, &points, None)
-}
-
-/// How many minutes before the current one a row's minute is. None if the chart does not show that minute.
-fn minutes_ago(row: &MinuteStats, now: DbTime) -> Option<u8> {
-    let ago = now.floor(MINUTE).since(row.minute).as_secs() / 60;
-    u8::try_from(ago).ok().filter(|ago| (1..=60).contains(ago))
+    let busiest = format::rate(highest(&calls));
+    calls.push((0.0, app.rate_per_s));
+    backlog.push((0.0, app.pending.backlog() as f64));
+    let mut calls_text = format!(
+        "Now {}; {busiest} in the busiest minute",
+        format::rate(app.rate_per_s)
+    );
+    let limit = app.lane.as_ref().map(|lane| lane.limit_per_s);
+    if let Some(limit) = limit {
+        calls_text = format!("{calls_text}, limit {} (dashed)", format::rate(limit));
+    }
+    let (present, most) = (
+        format::number(app.pending.backlog()),
+        format::number(highest(&backlog)),
+    );
+    let backlog_text = format!("Now {present}, at most {most}");
+    html! {
+        (figure("Calls per second, last hour", &calls_text, &calls, limit))
+        (figure("Backlog, last hour", &backlog_text, &backlog, None))
+    }
 }
 
 fn highest(points: &[(f64, f64)]) -> f64 {
@@ -88,14 +83,14 @@ fn draw<'svg>(
     points: &[(f64, f64)],
     limit: Option<f64>,
 ) -> Result<(), DrawingAreaErrorKind<<SVGBackend<'svg> as DrawingBackend>::ErrorType>> {
-    let top = 1.1 * highest(points).max(limit.unwrap_or(0.0)).max(1.0);
+    let top = 1.1 * highest(points).max(limit.unwrap_or(0.0)).max(4.0);
     let root = SVGBackend::with_string(svg, SIZE).into_drawing_area();
     let mut chart = ChartBuilder::on(&root)
         .margin_top(8)
         .margin_right(12)
         .x_label_area_size(24)
         .y_label_area_size(52)
-        .build_cartesian_2d(-MINUTES..0.0, 0.0..top)?;
+        .build_cartesian_2d(-60.0..0.0, 0.0..top)?;
     chart
         .configure_mesh()
         .disable_x_mesh()
@@ -108,25 +103,17 @@ fn draw<'svg>(
             -0.5.. => "now".into(),
             _ => format!("−{:.0} min", -minutes),
         })
-        .y_label_formatter(&|value| short(*value))
+        .y_label_formatter(&|value| format::number(value.round()))
         .label_style(("sans-serif", 15).into_font().color(&INK))
         .draw()?;
     chart.draw_series(
         AreaSeries::new(points.iter().copied(), 0.0, AREA).border_style(LINE.stroke_width(2)),
     )?;
     if let Some(limit) = limit {
-        let ends = [(-MINUTES, limit), (0.0, limit)];
+        let ends = [(-60.0, limit), (0.0, limit)];
         chart.draw_series(DashedLineSeries::new(ends, 6, 4, LIMIT.stroke_width(2)))?;
     }
     root.present()
-}
-
-fn short(value: f64) -> String {
-    match value {
-        1e6.. => format!("{}M", value / 1e6),
-        1e4.. => format!("{}k", value / 1e3),
-        _ => value.to_string(),
-    }
 }
 
 #[cfg(test)]
