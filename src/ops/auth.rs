@@ -113,9 +113,9 @@ impl OpsToken {
     }
 }
 
-/// Marks a request with the token, or of a server without one. Its response may contain details.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Authenticated;
+/// True for a request with the token, or to a server without one. Its response may contain details.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Authenticated(pub(super) bool);
 
 /// The middleware in front of every route. Without a token, the server listens on loopback alone.
 pub(super) async fn authenticate(
@@ -124,10 +124,8 @@ pub(super) async fn authenticate(
     next: Next,
 ) -> Response {
     let mut response = match check(token.as_deref(), &request) {
-        Ok(is_authenticated) => {
-            if is_authenticated {
-                request.extensions_mut().insert(Authenticated);
-            }
+        Ok(authenticated) => {
+            request.extensions_mut().insert(authenticated);
             next.run(request).await
         }
         Err(refusal) => {
@@ -146,8 +144,7 @@ pub(super) async fn authenticate(
     response
 }
 
-/// Decides whether a request may pass, and if so, whether it is authenticated.
-fn check(token: Option<&OpsToken>, request: &Request) -> Result<bool, Refusal> {
+fn check(token: Option<&OpsToken>, request: &Request) -> Result<Authenticated, Refusal> {
     let headers = request.headers();
     let is_local = header(headers, HOST).is_some_and(is_loopback_name);
     if token.is_none() && !is_local {
@@ -158,18 +155,20 @@ fn check(token: Option<&OpsToken>, request: &Request) -> Result<bool, Refusal> {
         return Err(FOREIGN_ORIGIN);
     }
     let Some(token) = token else {
-        return Ok(true);
+        return Ok(Authenticated(true));
     };
     let given = headers.get(AUTHORIZATION);
     let refusal = match (token.current(), given) {
         (None, _) => NO_TOKEN,
         (Some(_), None) => NO_CREDENTIALS,
-        (Some(token), Some(given)) if has_token(given.as_bytes(), &token) => return Ok(true),
+        (Some(token), Some(given)) if has_token(given.as_bytes(), &token) => {
+            return Ok(Authenticated(true));
+        }
         (Some(_), Some(_)) => WRONG_TOKEN,
     };
     // Probes have no token.
     let is_probe = matches!(request.uri().path(), "/healthz" | "/readyz");
-    is_probe.then_some(false).ok_or(refusal)
+    is_probe.then_some(Authenticated(false)).ok_or(refusal)
 }
 
 /// True if the value of an `Authorization` header has the token. Digests of the two are compared, so the time that this takes
@@ -248,7 +247,7 @@ mod tests {
         ask(Method::GET, "/", headers)
     }
 
-    fn with_token(request: &Request) -> Result<bool, Refusal> {
+    fn with_token(request: &Request) -> Result<Authenticated, Refusal> {
         let token = OpsToken {
             source: SecretSource::value(TOKEN),
             failures: FailureLog::default(),
@@ -266,7 +265,11 @@ mod tests {
             "[::1]",
             "[::1]:80",
         ] {
-            assert_eq!(check(None, &get(&[("host", host)])), Ok(true), "{host}");
+            assert_eq!(
+                check(None, &get(&[("host", host)])),
+                Ok(Authenticated(true)),
+                "{host}"
+            );
         }
         for host in [
             "",
@@ -334,12 +337,12 @@ mod tests {
             let mut headers = headers.to_vec();
             headers.extend([("host", "here:1"), ("authorization", &bearer)]);
             for method in [Method::POST, Method::PUT, Method::DELETE, Method::OPTIONS] {
-                let expected = passes.then_some(true).ok_or(FOREIGN_ORIGIN);
+                let expected = passes.then_some(Authenticated(true)).ok_or(FOREIGN_ORIGIN);
                 let checked = with_token(&ask(method, "/", &headers));
                 assert_eq!(checked, expected, "{headers:?}");
             }
             // Any site may link to a page.
-            assert_eq!(with_token(&get(&headers)), Ok(true));
+            assert_eq!(with_token(&get(&headers)), Ok(Authenticated(true)));
         }
     }
 
@@ -364,7 +367,7 @@ mod tests {
         for path in ["/", "/metrics", "/messages/1", "/healthz/", "/nothing"] {
             let given = |value| with_token(&ask(Method::GET, path, &[("authorization", value)]));
             for value in &right {
-                assert_eq!(given(value), Ok(true), "{path} {value}");
+                assert_eq!(given(value), Ok(Authenticated(true)), "{path} {value}");
             }
             for value in &wrong {
                 assert_eq!(given(value), Err(WRONG_TOKEN), "{path} {value}");
@@ -375,7 +378,7 @@ mod tests {
         for path in ["/healthz", "/readyz"] {
             for headers in [&[][..], &[("authorization", wrong[1].as_str())]] {
                 let checked = with_token(&ask(Method::GET, path, headers));
-                assert_eq!(checked, Ok(false), "{path}");
+                assert_eq!(checked, Ok(Authenticated(false)), "{path}");
             }
         }
     }

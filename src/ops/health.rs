@@ -32,13 +32,14 @@ pub(super) type DatabaseChecks = Cached<[Check; 2]>;
 /// and apps.
 pub(super) async fn readyz(
     State(state): State<OpsState>,
-    authenticated: Option<Extension<Authenticated>>,
+    Extension(Authenticated(is_authenticated)): Extension<Authenticated>,
 ) -> (StatusCode, String) {
     let lag = state.liveness.recorder_lagging_since();
     let lag = lag.map(|since| since.elapsed());
-    let process = match state.shutdown.is_cancelled() {
-        false => Ok("running"),
-        true => Err("shutting down: the worker claims no more messages".into()),
+    let process = if state.shutdown.is_cancelled() {
+        Err("shutting down: the worker claims no more messages".into())
+    } else {
+        Ok("running")
     };
     let [database, schema] = database_checks(&state).await;
     let (mut status, mut text) = (StatusCode::OK, String::new());
@@ -54,7 +55,7 @@ pub(super) async fn readyz(
         }
         let result = if check.is_ok() { "ok  " } else { "FAIL" };
         let detail = match check {
-            check if authenticated.is_some() => check.map_or_else(|error| error, str::to_owned),
+            check if is_authenticated => check.map_or_else(|error| error, str::to_owned),
             Ok(_) => "ok".into(),
             Err(_) => "failed. The details need the token".into(),
         };

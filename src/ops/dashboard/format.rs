@@ -32,18 +32,10 @@ pub(super) fn words(state: &str) -> String {
 
 /// A text with a capital at its beginning and a full stop at its end.
 pub(super) fn sentence(text: &str) -> String {
-    let mut chars = text.chars();
-    let first: String = chars
-        .next()
-        .into_iter()
-        .flat_map(char::to_uppercase)
-        .collect();
-    let end = if text.ends_with(['.', '!', '?']) {
-        ""
-    } else {
-        "."
-    };
-    format!("{first}{}{end}", chars.as_str())
+    let (first, rest) = text.split_at(text.chars().next().map_or(0, char::len_utf8));
+    let is_ended = text.ends_with(['.', '!', '?']);
+    let end = if is_ended { "" } else { "." };
+    format!("{}{rest}{end}", first.to_uppercase())
 }
 
 /// A table in a panel. Each column has classes, such as `number`, and a heading.

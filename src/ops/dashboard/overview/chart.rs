@@ -27,34 +27,26 @@ pub(super) fn both(app: &AppStatus, minutes: &[&MinuteStats], now: DbTime) -> Ma
     let this_minute = now.floor(MINUTE);
     let (mut calls, mut backlog) = (Vec::new(), Vec::new());
     for ago in (1..=60).rev() {
-        let row = minutes
-            .iter()
-            .find(|row| this_minute - ago * MINUTE == row.minute);
-        let middle = 0.5 - f64::from(ago);
+        let (minute, middle) = (this_minute - ago * MINUTE, 0.5 - f64::from(ago));
+        let row = minutes.iter().find(|row| row.minute == minute);
         // A minute without a row is a minute without a call.
-        calls.push((
-            middle,
-            row.map_or(0.0, |row| row.stats.calls() as f64 / 60.0),
-        ));
+        let count = row.map_or(0, |row| row.stats.calls());
+        calls.push((middle, count as f64 / 60.0));
         let count = row.and_then(|row| row.backlog);
         backlog.extend(count.map(|count| (middle, count as f64)));
     }
     let busiest = format::rate(highest(&calls));
-    calls.push((0.0, app.rate_per_s));
-    backlog.push((0.0, app.pending.backlog() as f64));
-    let mut calls_text = format!(
-        "Now {}; {busiest} in the busiest minute",
-        format::rate(app.rate_per_s)
-    );
+    let rate = format::rate(app.rate_per_s);
+    let mut calls_text = format!("Now {rate}; {busiest} in the busiest minute");
     let limit = app.lane.as_ref().map(|lane| lane.limit_per_s);
     if let Some(limit) = limit {
         calls_text = format!("{calls_text}, limit {} (dashed)", format::rate(limit));
     }
-    let (present, most) = (
-        format::number(app.pending.backlog()),
-        format::number(highest(&backlog)),
-    );
-    let backlog_text = format!("Now {present}, at most {most}");
+    calls.push((0.0, app.rate_per_s));
+    let present = app.pending.backlog();
+    backlog.push((0.0, present as f64));
+    let (present, most) = (format::number(present), highest(&backlog));
+    let backlog_text = format!("Now {present}, at most {}", format::number(most));
     html! {
         (figure("Calls per second, last hour", &calls_text, &calls, limit))
         (figure("Backlog, last hour", &backlog_text, &backlog, None))

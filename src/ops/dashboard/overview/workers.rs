@@ -7,9 +7,6 @@ use crate::ops::dashboard::format;
 use crate::outbox::{ServedApp, WorkerStatus};
 use crate::pace::DbTime;
 
-/// Postgres returns live workers first.
-const MAX_ROWS: usize = 50;
-
 pub(super) fn section(workers: &[WorkerStatus], now: DbTime) -> Markup {
     let columns = [
         ("name", "Worker"),
@@ -18,7 +15,7 @@ pub(super) fn section(workers: &[WorkerStatus], now: DbTime) -> Markup {
         ("text", "Apps, since the start"),
     ];
     let rows = html! {
-        @for worker in workers.iter().take(MAX_ROWS) {
+        @for worker in workers {
             tr {
                 td.name { (worker.name) }
                 td {
