@@ -2,7 +2,6 @@
 //! reached the database, and serves until the worker has recorded its last message.
 
 mod auth;
-mod connection_limit;
 mod dashboard;
 mod fleet;
 mod health;
@@ -20,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::outbox::Outbox;
 use crate::worker::Liveness;
-pub(crate) use auth::Access;
+use auth::OpsToken;
 use fleet::Fleet;
 use health::DatabaseChecks;
 use metrics::Metrics;
@@ -34,38 +33,23 @@ pub(crate) struct OpsState {
     pub(crate) outbox: Arc<OnceLock<Arc<Outbox>>>,
     pub(crate) liveness: Arc<Liveness>,
     pub(crate) shutdown: CancellationToken,
-    pub(crate) waiting_for: Waiting,
-    pub(crate) access: Access,
+    /// Why a worker that starts still waits for its database.
+    pub(crate) waiting_for: Arc<Mutex<Option<String>>>,
+    token: Option<Arc<OpsToken>>,
     database_checks: Arc<DatabaseChecks>,
     fleet: Arc<Fleet>,
     metrics: Option<Arc<Metrics>>,
 }
 
-/// Why a worker that starts still waits for its database.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct Waiting(Arc<Mutex<Option<String>>>);
-
-impl Waiting {
-    pub(crate) fn because(&self, why: String) {
-        *self.0.lock() = Some(why);
-    }
-
-    fn why(&self) -> Option<String> {
-        let why = self.0.lock();
-        why.clone()
-    }
-}
-
 pub(crate) fn router(state: OpsState) -> Router {
-    let access = state.access.clone();
+    let token = state.token.clone();
     Router::new()
         .route("/healthz", get(async || "alive\n"))
         .route("/readyz", get(health::readyz))
         .route("/metrics", get(metrics::metrics))
-        .merge(auth::routes())
         .merge(dashboard::routes())
         .with_state(state)
         .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
         // A layer of the whole router also covers paths without a route.
-        .layer(from_fn_with_state(access, auth::authenticate))
+        .layer(from_fn_with_state(token, auth::authenticate))
 }

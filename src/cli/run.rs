@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Args;
+use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 
 use super::args::{
@@ -15,7 +16,6 @@ use super::ops::OpsArgs;
 use super::signals::signals;
 use crate::config::{self, AppConfig, ConfigError, RawApp, Timing, WorkerConfig};
 use crate::error_text::error_chain_text;
-use crate::ops::Waiting;
 use crate::outbox::{ConnectError, Outbox, SchemaError, is_outage};
 use crate::proxy::ProxyVariables;
 use crate::retry::RetryPolicy;
@@ -243,7 +243,7 @@ fn log_oddities(config: &WorkerConfig) {
 
 /// Waits while the database is unavailable or has no free connection, as a running worker does. Otherwise a worker that
 /// restarts during an outage would exit.
-async fn open(args: &RunArgs, waiting: &Waiting) -> anyhow::Result<Outbox> {
+async fn open(args: &RunArgs, waiting_for: &Mutex<Option<String>>) -> anyhow::Result<Outbox> {
     let try_open = async || -> anyhow::Result<Outbox> {
         let outbox = args
             .database
@@ -259,7 +259,7 @@ async fn open(args: &RunArgs, waiting: &Waiting) -> anyhow::Result<Outbox> {
     loop {
         match try_open().await {
             Err(error) if is_temporary(&error) => {
-                waiting.because(error_chain_text(error.as_ref()));
+                *waiting_for.lock() = Some(error_chain_text(error.as_ref()));
                 if failures.failed() {
                     tracing::warn!(
                         event = "startup_delayed",

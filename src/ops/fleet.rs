@@ -15,8 +15,6 @@ const FRESH_FOR: Duration = Duration::from_secs(1);
 const LANES_TIMEOUT: Duration = Duration::from_secs(3);
 /// The charts show an hour, and the current minute is not over.
 const CHARTS_SPAN: Duration = Duration::from_mins(61);
-/// A connection of the pool may be dead, which only a query shows. The monitoring pool has two connections.
-const MAX_TRIES: usize = 3;
 
 #[derive(Debug, Default)]
 pub(super) struct Fleet {
@@ -36,8 +34,7 @@ impl Fleet {
     /// The lanes of all apps. None if the database fails or is slow.
     pub(super) async fn lanes(&self, outbox: &Outbox) -> Option<Arc<[AppLane]>> {
         let query = async {
-            let lanes = with_retries(|| outbox.lanes());
-            let lanes = tokio::time::timeout(LANES_TIMEOUT, lanes).await;
+            let lanes = tokio::time::timeout(LANES_TIMEOUT, outbox.lanes()).await;
             Some(lanes.ok()?.ok()?.into())
         };
         self.lanes.get_or(query).await
@@ -46,10 +43,8 @@ impl Fleet {
     /// The data of the overview page, or the error of the database as text.
     pub(super) async fn overview(&self, outbox: &Outbox) -> Result<Arc<Overview>, String> {
         let query = async {
-            let overview = with_retries(|| Overview::read(outbox)).await;
-            overview
-                .map(Arc::new)
-                .map_err(|error| database_error_text(&error))
+            let overview = Overview::read(outbox).await.map(Arc::new);
+            overview.map_err(|error| database_error_text(&error))
         };
         self.overview.get_or(query).await
     }
@@ -98,16 +93,4 @@ impl<T: Clone> Cached<T> {
     async fn forget(&self) {
         *self.0.lock().await = None;
     }
-}
-
-pub(super) async fn with_retries<T, E, F: Future<Output = Result<T, E>>>(
-    query: impl Fn() -> F,
-) -> Result<T, E> {
-    for _ in 1..MAX_TRIES {
-        let result = query().await;
-        if result.is_ok() {
-            return result;
-        }
-    }
-    query().await
 }

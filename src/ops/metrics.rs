@@ -1,13 +1,13 @@
 //! The metrics for Prometheus: counters of this process, and gauges of the fleet from the database.
 
+use std::error::Error;
 use std::time::Duration;
 
 use axum::extract::State;
-use axum::response::{IntoResponse, Response};
-use hyper::StatusCode;
+use axum::response::IntoResponse;
 use hyper::header::CONTENT_TYPE;
 use metrics::{counter, describe_counter, describe_gauge, describe_histogram, gauge};
-use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
+use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 use metrics_process::Collector;
 
 use super::{OpsState, health};
@@ -39,20 +39,8 @@ macro_rules! describe {
     };
 }
 
-/// Upper bounds of the buckets for statements, in seconds.
-const STATEMENT_BOUNDS_S: [f64; 14] = [
-    0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0,
-];
 /// The recorder keeps each observation until an upkeep sorts it into a bucket.
 const UPKEEP_EVERY: Duration = Duration::from_secs(5);
-
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum MetricsError {
-    #[error(transparent)]
-    Buckets(#[from] BuildError),
-    #[error("this process has another metrics recorder already")]
-    SecondRecorder,
-}
 
 #[derive(Debug)]
 pub(super) struct Metrics {
@@ -62,15 +50,11 @@ pub(super) struct Metrics {
 
 impl Metrics {
     /// Starts to record the metrics of all parts of the process.
-    pub(super) fn install() -> Result<Self, MetricsError> {
-        let full = |name: &str| Matcher::Full(name.to_owned());
-        let recorder = PrometheusBuilder::new()
-            .set_buckets_for_metric(full(CALL_DURATION), &BOUNDS_S)?
-            .set_buckets_for_metric(full(QUEUE_WAIT), &BOUNDS_S)?
-            .set_buckets_for_metric(full(STATEMENT_DURATION), &STATEMENT_BOUNDS_S)?
-            .build_recorder();
+    pub(super) fn install() -> Result<Self, Box<dyn Error + Send + Sync>> {
+        let recorder = PrometheusBuilder::new().set_buckets(&BOUNDS_S)?;
+        let recorder = recorder.build_recorder();
         let handle = recorder.handle();
-        metrics::set_global_recorder(recorder).map_err(|_| MetricsError::SecondRecorder)?;
+        metrics::set_global_recorder(recorder)?;
         describe! { describe_counter:
             CALLS "Calls of this process, by outcome."
             MESSAGES_FINISHED "Messages that this process finished, by status."
@@ -114,19 +98,17 @@ impl Metrics {
 }
 
 /// `GET /metrics`
-pub(super) async fn metrics(State(state): State<OpsState>) -> Response {
-    let Some(metrics) = &state.metrics else {
-        return (StatusCode::NOT_FOUND, "this process records no metrics\n").into_response();
-    };
+pub(super) async fn metrics(State(state): State<OpsState>) -> impl IntoResponse {
     let (mut apps, mut is_up) = (None, false);
     if let Some(outbox) = state.outbox.get() {
         apps = state.fleet.lanes(outbox).await;
         is_up = apps.is_some() || health::has_responded_lately(outbox);
     }
-    let text =
-        metrics.render(&state.liveness) + &render_fleet(is_up, apps.as_deref().unwrap_or_default());
+    let process = state.metrics.as_ref();
+    let mut text = process.map_or_else(String::new, |metrics| metrics.render(&state.liveness));
+    text += &render_fleet(is_up, apps.as_deref().unwrap_or_default());
     let content_type = "text/plain; version=0.0.4; charset=utf-8";
-    ([(CONTENT_TYPE, content_type)], text).into_response()
+    ([(CONTENT_TYPE, content_type)], text)
 }
 
 /// Fleet metrics are identical on every worker. Each scrape has a recorder of its own, which keeps no series of a

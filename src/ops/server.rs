@@ -1,5 +1,7 @@
 //! The HTTP server for operators and monitoring. It serves connections until the worker has ended.
 
+use std::collections::VecDeque;
+use std::error::Error;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::path::Path;
@@ -7,19 +9,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use hyper::Request;
-use hyper::body::Incoming;
 use hyper::server::conn::http1;
-use hyper::service::{Service as _, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpStream};
+use tokio::task::AbortHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::auth::{Access, OpsToken, TokenError};
-use super::connection_limit::{Connection, ConnectionLimit};
-use super::metrics::{Metrics, MetricsError};
+use super::auth::OpsToken;
+use super::metrics::Metrics;
 use super::{OpsState, router};
 
 const DEFAULT_ADDRESS: SocketAddr = SocketAddr::V4(SocketAddrV4::new(Ipv4Addr::LOCALHOST, 9090));
@@ -27,7 +26,6 @@ const MAX_CONNECTIONS: usize = 64;
 /// Bounds an idle connection, too.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 const MAX_HEAD_BYTES: usize = 16 * 1024;
-const MAX_CONNECTION_AGE: Duration = Duration::from_secs(300);
 /// For the last response on a connection.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 /// The pause after the system has refused another socket.
@@ -43,8 +41,10 @@ pub(crate) enum OpsError {
         "WORKER_OPS_ADDR={0} can be reached from other hosts: name a file with a token for them in WORKER_OPS_TOKEN_FILE (--ops-token-file), or use an address of this host alone, like 127.0.0.1:9090"
     )]
     Open(SocketAddr),
-    #[error(transparent)]
-    Token(#[from] TokenError),
+    #[error(
+        "the token in WORKER_OPS_TOKEN_FILE is not usable, because {0}: write another one into the file, like the output of `openssl rand -hex 32`"
+    )]
+    Token(String),
     #[error(
         "the ops server can't listen at {address}: {source}. Set WORKER_OPS_ADDR (--ops-addr) to another address, or to `off`"
     )]
@@ -53,7 +53,7 @@ pub(crate) enum OpsError {
         source: io::Error,
     },
     #[error("metrics can't be recorded: {0}")]
-    Metrics(#[from] MetricsError),
+    Metrics(Box<dyn Error + Send + Sync>),
 }
 
 #[derive(Debug)]
@@ -77,10 +77,17 @@ impl OpsServer {
         token_file: Option<&Path>,
         shutdown: CancellationToken,
     ) -> Result<Option<Self>, OpsError> {
-        let is_explicit = address.is_some();
-        let Some((address, access)) = parse(address, token_file)? else {
+        if address == Some("off") {
             return Ok(None);
-        };
+        }
+        let token = token_file.map(OpsToken::in_file).transpose();
+        let token = token.map_err(OpsError::Token)?.map(Arc::new);
+        let is_explicit = address.is_some();
+        let address = address.map_or(Ok(DEFAULT_ADDRESS), str::parse);
+        let address = address.map_err(|_| OpsError::Address)?;
+        if token.is_none() && !address.ip().is_loopback() {
+            return Err(OpsError::Open(address));
+        }
         let listener = match TcpListener::bind(address).await {
             Ok(listener) => listener,
             Err(source) if is_explicit => return Err(OpsError::Bind { address, source }),
@@ -96,30 +103,26 @@ impl OpsServer {
         };
         // Port 0 has become another port.
         let address = listener.local_addr().unwrap_or(address);
-        let metrics = Arc::new(Metrics::install()?);
-        let server = Self {
-            state: OpsState {
-                shutdown,
-                access,
-                metrics: Some(Arc::clone(&metrics)),
-                ..OpsState::default()
-            },
+        let metrics = Arc::new(Metrics::install().map_err(OpsError::Metrics)?);
+        let state = OpsState {
+            shutdown,
+            token,
+            metrics: Some(Arc::clone(&metrics)),
+            ..OpsState::default()
+        };
+        let (stopping, tasks) = (CancellationToken::new(), TaskTracker::new());
+        let upkeep = async move { metrics.run_upkeep().await };
+        tasks.spawn(stopping.clone().run_until_cancelled_owned(upkeep));
+        let router = router(state.clone());
+        tasks.spawn(accept(listener, router, tasks.clone(), stopping.clone()));
+        tracing::info!(event = "ops_server_started", %address, "ops server: http://{address}");
+        Ok(Some(Self {
+            state,
             #[cfg(feature = "dev")]
             address,
-            stopping: CancellationToken::new(),
-            tasks: TaskTracker::new(),
-        };
-        let stopping = server.stopping.clone();
-        server.tasks.spawn(async move {
-            stopping.run_until_cancelled(metrics.run_upkeep()).await;
-        });
-        let (tasks, stopping) = (server.tasks.clone(), server.stopping.clone());
-        let router = router(server.state.clone());
-        server
-            .tasks
-            .spawn(accept(listener, router, tasks, stopping));
-        tracing::info!(event = "ops_server_started", %address, "ops server: http://{address}");
-        Ok(Some(server))
+            stopping,
+            tasks,
+        }))
     }
 
     /// Stops the server after the responses in progress.
@@ -130,98 +133,42 @@ impl OpsServer {
     }
 }
 
-fn parse(
-    address: Option<&str>,
-    token_file: Option<&Path>,
-) -> Result<Option<(SocketAddr, Access)>, OpsError> {
-    if address == Some("off") {
-        return Ok(None);
-    }
-    let access = match token_file {
-        Some(path) => Access::Token(Arc::new(OpsToken::in_file(path)?)),
-        None => Access::Loopback,
-    };
-    let address = address.map_or(Ok(DEFAULT_ADDRESS), str::parse);
-    let address = address.map_err(|_| OpsError::Address)?;
-    if matches!(access, Access::Loopback) && !address.ip().is_loopback() {
-        return Err(OpsError::Open(address));
-    }
-    Ok(Some((address, access)))
-}
-
+/// A new connection replaces the oldest one, because refusing it would let idle clients keep out a probe. Addresses are no
+/// help: behind a proxy or on this host, all clients share one.
 async fn accept(
     listener: TcpListener,
     router: Router,
     tasks: TaskTracker,
     stopping: CancellationToken,
 ) {
-    let limit = ConnectionLimit::new(MAX_CONNECTIONS);
+    let mut open: VecDeque<AbortHandle> = VecDeque::new();
     while let Some(accepted) = stopping.run_until_cancelled(listener.accept()).await {
-        match accepted {
-            Ok((stream, _)) => {
-                let (connection, stopping) = (limit.add(), stopping.clone());
-                tasks.spawn(serve(stream, router.clone(), connection, stopping));
-            }
-            Err(_) => tokio::time::sleep(ACCEPT_PAUSE).await,
+        let Ok((stream, _)) = accepted else {
+            tokio::time::sleep(ACCEPT_PAUSE).await;
+            continue;
+        };
+        open.retain(|connection| !connection.is_finished());
+        if open.len() >= MAX_CONNECTIONS
+            && let Some(oldest) = open.pop_front()
+        {
+            oldest.abort();
         }
+        let serving = serve(stream, router.clone(), stopping.clone());
+        open.push_back(tasks.spawn(serving).abort_handle());
     }
 }
 
 /// Serves one connection. Its errors concern only its client, so nothing logs them.
-async fn serve(
-    stream: TcpStream,
-    router: Router,
-    connection: Connection,
-    stopping: CancellationToken,
-) {
+async fn serve(stream: TcpStream, router: Router, stopping: CancellationToken) {
     stream.set_nodelay(true).ok();
-    let service = TowerToHyperService::new(router);
-    let respond = service_fn(|request: Request<Incoming>| {
-        connection.set_busy(true);
-        let response = service.call(request);
-        let connection = &connection;
-        async move {
-            let response = response.await;
-            connection.set_busy(false);
-            response
-        }
-    });
     let serving = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_TIMEOUT)
         .max_buf_size(MAX_HEAD_BYTES)
-        .serve_connection(TokioIo::new(stream), respond);
+        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
     tokio::pin!(serving);
-    tokio::select! {
-        _ = &mut serving => return,
-        () = connection.evicted() => return,
-        () = stopping.cancelled() => {}
-        () = tokio::time::sleep(MAX_CONNECTION_AGE) => {}
-    }
-    serving.as_mut().graceful_shutdown();
-    tokio::time::timeout(CLOSE_TIMEOUT, serving).await.ok();
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_address_that_other_hosts_reach_needs_a_token() {
-        for address in ["0.0.0.0:9090", "[::]:9090", "10.1.2.3:80"] {
-            let refused = parse(Some(address), None).expect_err("refused");
-            assert!(matches!(refused, OpsError::Open(_)), "{address}: {refused}");
-        }
-        for address in ["127.0.0.1:0", "127.1.2.3:1", "[::1]:9090"] {
-            assert!(
-                parse(Some(address), None).is_ok_and(|parsed| parsed.is_some()),
-                "{address}"
-            );
-        }
-        for address in ["", "9090", "localhost:9090", "127.0.0.1"] {
-            let refused = parse(Some(address), None).expect_err("refused");
-            assert!(matches!(refused, OpsError::Address), "{address}: {refused}");
-        }
-        assert!(parse(Some("off"), None).is_ok_and(|parsed| parsed.is_none()));
+    if stopping.run_until_cancelled(&mut serving).await.is_none() {
+        serving.as_mut().graceful_shutdown();
+        tokio::time::timeout(CLOSE_TIMEOUT, serving).await.ok();
     }
 }

@@ -1,4 +1,4 @@
-//! Actions of the dashboard: a GET asks for confirmation and changes nothing, a POST acts.
+//! Actions of the dashboard: a page asks for confirmation and changes nothing, a POST acts.
 
 use hyper::{Method, StatusCode};
 use serde_json::json;
@@ -19,39 +19,37 @@ async fn an_operator_confirms_and_pauses_resumes_and_limits_an_app() {
         );
         world.ask(&lane).await
     };
-    let (pause, resume) = ("/actions/pause?app=default", "/actions/resume?app=default");
-    let limit = "/actions/limit?app=default";
-    dashboard
-        .shows(pause, &["Pause default?", "No worker on any host"])
-        .await;
+    let (pause, resume) = ("/actions/pause", "/actions/resume");
+    let limit = "/actions/limit";
+    let parts = ["Pause default?", "No worker on any host", "Limit default?"];
+    dashboard.shows("/", &parts).await;
+    let response = dashboard.get("/actions/pause?app=default").await;
+    assert_eq!(response.status, StatusCode::METHOD_NOT_ALLOWED);
     assert_eq!(lane("paused_at").await, "nothing");
 
-    let next = dashboard.post(pause, "reason=%3Cthe+vendor%3E").await;
-    dashboard.shows(&next, &["Paused. Calls in flight"]).await;
+    let next = dashboard.post(pause, "app=default&reason=%3Cthe+vendor%3E");
+    let notices = ["Paused. Calls in flight", "Resume default?"];
+    dashboard.shows(&next.await, &notices).await;
     assert_eq!(
         lane("paused_by || ': ' || pause_reason").await,
         "dashboard: <the vendor>"
     );
-    let next = dashboard.post(pause, "").await;
-    dashboard.shows(&next, &["was paused already"]).await;
-
-    dashboard.shows(resume, &["Resume default?"]).await;
-    let next = dashboard.post(resume, "").await;
+    let next = dashboard.post(resume, "app=default").await;
     dashboard.shows(&next, &["Resumed."]).await;
     assert_eq!(lane("paused_at").await, "nothing");
 
-    dashboard.shows(limit, &["Set the limit of default?"]).await;
-    dashboard.post(limit, "limit=42").await;
+    dashboard.post(limit, "app=default&limit=42").await;
     assert_eq!(
         lane("limit_per_s || ' by ' || limit_set_by").await,
         "42 by dashboard"
     );
-    dashboard.post(limit, "limit=42&configured=1").await;
+    dashboard.post(limit, "app=default&limit=").await;
     assert_eq!(lane("limit_per_s").await, "100");
     for (path, form) in [
-        (limit, "limit=0"),
-        (limit, ""),
-        ("/actions/pause?app=nobody", ""),
+        (limit, "app=default&limit=0"),
+        (limit, "app=default&limit=NaN"),
+        (limit, "app=default&limit=fast"),
+        (pause, "app=nobody"),
     ] {
         let response = dashboard.ask(Method::POST, path, form, &[]).await;
         assert_eq!(
@@ -72,11 +70,11 @@ async fn an_operator_sees_and_ends_a_wait_that_the_api_has_asked_for() {
         .execute("update signaling.lane set retry_after_until = '2100-01-01T00:00:00Z' where app = 'default'")
         .await;
     let dashboard = Dashboard::of(&world).await;
-    let (pause, resume) = ("/actions/pause?app=default", "/actions/resume?app=default");
+    let (pause, resume) = ("/actions/pause", "/actions/resume");
     let wait = "no call before 2100-01-01T00:00:00Z, as the API asked";
-    dashboard.shows("/", &[wait, pause, resume]).await;
-    dashboard.shows(resume, &["may answer 429 again"]).await;
-    let next = dashboard.post(resume, "").await;
+    let parts = [wait, pause, resume, "may answer 429 again"];
+    dashboard.shows("/", &parts).await;
+    let next = dashboard.post(resume, "app=default").await;
     let page = dashboard.shows(&next, &["Resumed."]).await;
     assert!(!page.contains(resume), "{page}");
 }
@@ -87,41 +85,39 @@ async fn an_operator_confirms_and_cancels_a_message_and_sends_it_again() {
     let dashboard = Dashboard::of(&world).await;
     let id = world.insert(peer(json!({}))).await;
     let status = async || world.row(id).await.status;
+    let (page, form) = (format!("/messages/{id}"), format!("id={id}"));
     let (cancel, retry) = (
-        format!("/actions/cancel?id={id}"),
-        format!("/actions/retry?id={id}"),
+        format!("Cancel message {id}?"),
+        format!("Retry message {id}?"),
     );
-    dashboard
-        .shows(&cancel, &[&format!("Cancel message {id}?")])
-        .await;
+    let shown = dashboard.shows(&page, &[&cancel]).await;
+    assert!(!shown.contains(&retry), "{shown}");
     assert_eq!(status().await, "pending");
-    let next = dashboard.post(&cancel, "").await;
-    dashboard.shows(&next, &["Cancelled."]).await;
+    let next = dashboard.post("/actions/cancel", &form).await;
+    let shown = dashboard.shows(&next, &["Cancelled.", &retry]).await;
+    assert!(!shown.contains(&cancel), "{shown}");
     assert_eq!(status().await, "cancelled");
-    let next = dashboard.post(&cancel, "").await;
+    let next = dashboard.post("/actions/cancel", &form).await;
     dashboard.shows(&next, &["Not cancelled"]).await;
 
-    dashboard
-        .shows(&retry, &[&format!("Send message {id} again?")])
-        .await;
-    assert_eq!(status().await, "cancelled");
-    let next = dashboard.post(&retry, "").await;
+    let next = dashboard.post("/actions/retry", &form).await;
     dashboard
         .shows(&next, &["1 message will be sent again"])
         .await;
     assert_eq!(status().await, "pending");
-    let response = dashboard.get(&retry).await;
-    assert_eq!(response.status, StatusCode::BAD_REQUEST);
-    assert!(response.text.contains("is queued"), "{}", response.text);
+    let next = dashboard.post("/actions/retry", &form).await;
+    dashboard
+        .shows(&next, &["0 messages will be sent again"])
+        .await;
 }
 
 #[tokio::test]
 async fn a_form_that_is_too_long_is_refused() {
     let world = World::new().await;
     let dashboard = Dashboard::of(&world).await;
-    let form = format!("reason={}", "x".repeat(70_000));
+    let form = format!("app=default&reason={}", "x".repeat(70_000));
     let response = dashboard
-        .ask(Method::POST, "/actions/pause?app=default", &form, &[])
+        .ask(Method::POST, "/actions/pause", &form, &[])
         .await;
     assert_eq!(response.status, StatusCode::PAYLOAD_TOO_LARGE);
 }
@@ -135,10 +131,10 @@ async fn a_change_that_the_database_does_not_make_in_time_is_reported_as_not_don
     let is_paused = "select paused_at is not null from signaling.lane where app = 'default'";
     let pause_fails = async || {
         let response = dashboard
-            .ask(Method::POST, "/actions/pause?app=default", "", &[])
+            .ask(Method::POST, "/actions/pause", "app=default", &[])
             .await;
-        assert_eq!(response.status, StatusCode::SERVICE_UNAVAILABLE);
-        for part in ["Not done", "nothing was changed"] {
+        assert_eq!(response.status, StatusCode::INTERNAL_SERVER_ERROR);
+        for part in ["Not confirmed", "nothing was changed"] {
             assert!(response.text.contains(part), "{}", response.text);
         }
         // The script must not fetch the response to a POST again as if it were a page.
@@ -156,7 +152,7 @@ async fn a_change_that_the_database_does_not_make_in_time_is_reported_as_not_don
     client.rollback().await.expect("released");
 
     // The network drops the worker's bytes on an established connection.
-    dashboard.post("/actions/resume?app=default", "").await;
+    dashboard.post("/actions/resume", "app=default").await;
     proxy.swallow();
     pause_fails().await;
 }

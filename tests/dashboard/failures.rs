@@ -19,7 +19,7 @@ async fn failures_are_grouped_with_a_count_and_an_example() {
         "no answer within 15s",
         "the API answered 503 (service unavailable)",
         &format!("href=\"/messages/{example}\""),
-        "20 <a class=\"button\"",
+        "20 <button type=\"button\"",
     ];
     let page = dashboard.shows("/failures", &parts).await;
     assert_eq!(
@@ -44,32 +44,30 @@ async fn an_operator_sends_exactly_one_group_again() {
         .await;
     let dashboard = Dashboard::of(&world).await;
     let page = dashboard.page("/failures").await;
-    let (_, rest) = page
-        .split_once("href=\"/actions/retry-group?")
+    let (_, form) = page
+        .split_once("action=\"/actions/retry-group\">")
         .expect("an action");
-    let query = rest
-        .split('"')
-        .next()
-        .expect("an end")
-        .replace("&amp;", "&");
-    let retry = format!("/actions/retry-group?{query}");
-    dashboard
-        .shows(&retry, &["Send about 15 messages again?"])
-        .await;
+    let form = form.split("</form>").next().expect("an end");
+    let mut query = form_urlencoded::Serializer::new(String::new());
+    for field in form.split("<input type=\"hidden\" name=\"").skip(1) {
+        let (name, rest) = field.split_once("\" value=\"").expect("a value");
+        query.append_pair(name, rest.split('"').next().expect("an end"));
+    }
+    let (form, retry) = (query.finish(), "/actions/retry-group");
     assert_eq!(
         world.count("status = 'failed'").await,
         20,
         "a GET changes nothing"
     );
 
-    let next = dashboard.post(&retry, "").await;
+    let next = dashboard.post(retry, &form).await;
     dashboard
         .shows(&next, &["15 messages will be sent again"])
         .await;
     let left = "status = 'failed' and error = 'another one'";
     assert_eq!(world.count("status = 'failed'").await, 5);
     assert_eq!(world.count(left).await, 5);
-    let next = dashboard.post(&retry, "").await;
+    let next = dashboard.post(retry, &form).await;
     dashboard
         .shows(&next, &["0 messages will be sent again"])
         .await;

@@ -8,14 +8,12 @@ use super::webdriver::Key;
 use super::{fixtures, pages};
 use testkit::{PATIENCE, World, peer};
 
-const PAGES: [&str; 7] = [
+const PAGES: [&str; 5] = [
     "/",
     "/messages",
     "/messages?state=failed",
     "/messages/1?payload=1",
     "/failures",
-    "/actions/pause?app=default",
-    "/actions/limit?app=default",
 ];
 
 /// A world with messages of all states and an hour of stats. No worker sends its messages.
@@ -69,6 +67,19 @@ async fn every_page_is_legible_at_any_width_in_light_and_dark() {
             json!([PHONE.0, PHONE.0]),
             "{path}: wider than a phone"
         );
+        // Each form of an action fits, too.
+        let forms = "document.querySelectorAll('[popover]').length";
+        for index in 0..browser.value(forms).await.as_u64().expect("a number") {
+            let form = format!("document.querySelectorAll('[popover]')[{index}]");
+            browser.value(&format!("{form}.showPopover()")).await;
+            let fits = browser
+                .value(&format!("(({{left, right, bottom}}) => left >= 0 && right <= innerWidth && bottom <= innerHeight)({form}.getBoundingClientRect())"))
+                .await;
+            assert_eq!(fits, Value::Bool(true), "{path}: {form}");
+            let low_contrast = browser.value(CONTRAST).await;
+            assert_eq!(low_contrast, json!([]), "{path}: {form}");
+            browser.value(&format!("{form}.hidePopover()")).await;
+        }
         let unnamed = browser
             .value("[...document.querySelectorAll('input:not([type=hidden]), select')].filter((field) => !field.labels.length).length + [...document.querySelectorAll('a, button')].filter((stop) => !stop.textContent.trim()).length")
             .await;
@@ -117,7 +128,7 @@ async fn the_overview_has_two_charts_of_an_apps_last_hour() {
     browser.open(&dashboard.url).await;
     browser.until_shown("default").await;
     let plots = browser
-        .value("[...document.querySelectorAll('[aria-labelledby=app-default] svg[role=img]')].map((svg) => [svg.querySelector('title').textContent, svg.querySelectorAll('polygon, polyline').length > 0, svg.getBoundingClientRect().width > 200])")
+        .value("[...document.querySelectorAll('[aria-labelledby=app-default] [role=img]')].map((chart) => [chart.ariaLabel.split(':')[0], chart.querySelectorAll('polygon, polyline').length > 0, chart.querySelector('svg').getBoundingClientRect().width > 200])")
         .await;
     assert_eq!(
         plots,
@@ -195,7 +206,7 @@ async fn a_pause_on_the_page_stops_the_calls_until_the_resume() {
     browser.press(Key::Enter).await;
     browser.until_shown("Pause default?").await;
     let paused = "select paused_at is not null from signaling.lane";
-    assert!(!world.ask::<bool>(paused).await, "a GET changes nothing");
+    assert!(!world.ask::<bool>(paused).await, "a form changes nothing");
     browser
         .until("document.activeElement.name === 'reason'")
         .await;
@@ -279,9 +290,7 @@ async fn scripts_in_texts_of_rows_do_not_run() {
         "/".to_owned(),
         "/messages".to_owned(),
         format!("/messages/{id}?payload=1"),
-        format!("/actions/retry?id={id}"),
         "/failures".to_owned(),
-        "/actions/resume?app=default".to_owned(),
         "/messages?to=%22%3E%3Cscript%3Ewindow.marked=1%3C/script%3E".to_owned(),
     ] {
         browser.open(&format!("{}{path}", dashboard.url)).await;

@@ -4,7 +4,6 @@ mod addresses;
 mod auth;
 mod database_gate;
 mod health;
-mod login;
 mod metrics;
 mod ops_client;
 mod panics;

@@ -4,50 +4,25 @@ use std::fmt::Display;
 use std::time::Duration;
 
 use maud::{Markup, html};
-use time::OffsetDateTime;
 
+use crate::message_text;
 use crate::pace::DbTime;
 
-/// The colour of a badge. Each badge has a sign, too, for readers who can't tell the colours apart.
-#[derive(Debug, Clone, Copy)]
-pub(super) enum Tone {
-    Good,
-    Busy,
-    Quiet,
-    Warning,
-    Bad,
+/// The style sheet gives each tone a colour, and a sign for readers who can't tell the colours apart.
+pub(super) fn badge(tone: &str, text: &str) -> Markup {
+    html! { span.badge.(tone) { (text) } }
 }
 
-pub(super) fn badge(tone: Tone, text: &str) -> Markup {
-    let (class, sign) = match tone {
-        Tone::Good => ("badge good", "✓"),
-        Tone::Busy => ("badge busy", "→"),
-        Tone::Quiet => ("badge quiet", "·"),
-        Tone::Warning => ("badge warning", "!"),
-        Tone::Bad => ("badge bad", "✕"),
-    };
-    html! { span class=(class) { span aria-hidden="true" { (sign) } " " (text) } }
-}
-
-/// A message's state as a badge.
+/// The state of a message, or the outcome of a failed attempt, as a badge.
 pub(super) fn state(state: &str) -> Markup {
     let tone = match state {
-        "message_sent" | "message_delivered" => Tone::Good,
-        "sending" => Tone::Busy,
-        "retrying" | "unknown" | "message_offline" => Tone::Warning,
-        "failed" => Tone::Bad,
-        _ => Tone::Quiet,
+        "message_sent" | "message_delivered" => "good",
+        "sending" => "busy",
+        "queued" | "scheduled" | "expired" | "cancelled" => "quiet",
+        "failed" | "rejected" => "bad",
+        _ => "warning",
     };
     badge(tone, &words(state))
-}
-
-/// The outcome of a failed attempt as a badge.
-pub(super) fn outcome(outcome: &str) -> Markup {
-    let is_final = outcome == "rejected";
-    badge(
-        if is_final { Tone::Bad } else { Tone::Warning },
-        &words(outcome),
-    )
 }
 
 /// A state or an outcome in words: `message_sent` is "sent".
@@ -57,18 +32,10 @@ pub(super) fn words(state: &str) -> String {
 
 /// A text with a capital at its beginning and a full stop at its end.
 pub(super) fn sentence(text: &str) -> String {
-    let mut chars = text.chars();
-    let first: String = chars
-        .next()
-        .into_iter()
-        .flat_map(char::to_uppercase)
-        .collect();
-    let end = if text.ends_with(['.', '!', '?']) {
-        ""
-    } else {
-        "."
-    };
-    format!("{first}{}{end}", chars.as_str())
+    let (first, rest) = text.split_at(text.chars().next().map_or(0, char::len_utf8));
+    let is_ended = text.ends_with(['.', '!', '?']);
+    let end = if is_ended { "" } else { "." };
+    format!("{}{rest}{end}", first.to_uppercase())
 }
 
 /// A table in a panel. Each column has classes, such as `number`, and a heading.
@@ -89,7 +56,6 @@ pub(super) fn list(name: &str, columns: &[(&str, &str)], rows: &Markup) -> Marku
     }
 }
 
-/// `12,345`.
 pub(super) fn number(value: impl Display) -> String {
     let digits = value.to_string();
     let groups = digits.as_bytes().rchunks(3).rev();
@@ -105,64 +71,40 @@ pub(super) fn messages(count: u64) -> String {
     format!("{} {noun}", number(count))
 }
 
+/// Rounded to tenths.
 pub(super) fn rate(per_s: f64) -> String {
-    if per_s >= 100.0 || per_s.fract() == 0.0 {
-        format!("{per_s:.0}")
-    } else {
-        format!("{per_s:.1}")
-    }
+    ((per_s * 10.0).round() / 10.0).to_string()
 }
 
-/// A duration with at most two units: `35 ms`, `1.4 s`, `3 min 20 s`, `2 d 5 h`.
+/// A duration with at most two units: `35 ms`, `1.4 s`, `3m 20s`, `2days 5h`.
 pub(super) fn duration(duration: Duration) -> String {
-    let ms = duration.as_millis();
     let seconds = duration.as_secs();
-    let two = |big: u64, unit: &str, small: u64, small_unit: &str| {
-        if small == 0 {
-            format!("{big} {unit}")
-        } else {
-            format!("{big} {unit} {small} {small_unit}")
-        }
+    let unit = match seconds {
+        0 => return format!("{} ms", duration.as_millis()),
+        1..60 => return format!("{:.1} s", duration.as_secs_f64()),
+        60..3_600 => 1,
+        3_600..86_400 => 60,
+        _ => 3_600,
     };
-    match seconds {
-        0 => format!("{ms} ms"),
-        1..10 => format!("{:.1} s", duration.as_secs_f64()),
-        10..60 => format!("{seconds} s"),
-        60..3_600 => two(seconds / 60, "min", seconds % 60, "s"),
-        3_600..86_400 => two(seconds / 3_600, "h", seconds % 3_600 / 60, "min"),
-        _ => two(seconds / 86_400, "d", seconds % 86_400 / 3_600, "h"),
-    }
+    humantime::format_duration(Duration::from_secs(seconds - seconds % unit)).to_string()
 }
 
 pub(super) fn time(at: DbTime) -> Markup {
-    html! { time datetime=(at) { (to_the_second(at)) } }
-}
-
-/// A time, and the distance from now.
-pub(super) fn time_and_distance(at: DbTime, now: DbTime) -> Markup {
-    html! { (time(at)) span.dim { " (" (distance(at, now)) ")" } }
+    html! { time { (message_text::at(at)) } }
 }
 
 /// The distance of a time from now. The time itself is a tooltip.
 pub(super) fn when(at: DbTime, now: DbTime) -> Markup {
-    html! { time datetime=(at) title=(to_the_second(at)) { (distance(at, now)) } }
+    html! { time datetime=(at) title=(at) { (distance(at, now)) } }
 }
 
 fn distance(at: DbTime, now: DbTime) -> String {
     let far = now.since(at).max(at.since(now));
-    if far < Duration::from_secs(1) {
-        "now".into()
-    } else if at < now {
-        format!("{} ago", duration(far))
-    } else {
-        format!("in {}", duration(far))
+    match duration(far) {
+        _ if far < Duration::from_secs(1) => "now".into(),
+        far if at < now => format!("{far} ago"),
+        far => format!("in {far}"),
     }
-}
-
-fn to_the_second(at: DbTime) -> String {
-    let at = OffsetDateTime::from(at);
-    let (hour, minute, second) = at.to_hms();
-    format!("{} {hour:02}:{minute:02}:{second:02} UTC", at.date())
 }
 
 /// A path with a query. Pairs without a value are left out.
@@ -189,17 +131,11 @@ mod tests {
 
     #[test]
     fn durations_have_two_units_at_most() {
-        let shown: Vec<_> = [4, 1_400, 59_900, 60_000, 200_000, 7_500_000, 190_800_000]
+        let shown: Vec<_> = [4, 1_400, 59_900, 60_000, 200_000, 7_505_000, 190_800_000]
             .map(|ms| duration(Duration::from_millis(ms)))
             .into();
         let expected = [
-            "4 ms",
-            "1.4 s",
-            "59 s",
-            "1 min",
-            "3 min 20 s",
-            "2 h 5 min",
-            "2 d 5 h",
+            "4 ms", "1.4 s", "59.9 s", "1m", "3m 20s", "2h 5m", "2days 5h",
         ];
         assert_eq!(shown, expected);
     }

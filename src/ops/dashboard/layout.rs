@@ -1,9 +1,13 @@
-//! The frame around each page.
+//! The frame around each page, the notice of an action, and the page of a request that failed.
 
+use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use maud::{DOCTYPE, Markup, html};
+use serde::Deserialize;
 
-use super::assets::{ICON, SCRIPT, STYLE};
+use super::format;
+use crate::error_text::database_error_text;
+use crate::outbox::AdminError;
 
 const REFRESH_EVERY_S: u32 = 3;
 const TABS: [(&str, &str); 3] = [
@@ -28,11 +32,10 @@ pub(super) fn page(
                 meta charset="utf-8";
                 meta name="viewport" content="width=device-width, initial-scale=1";
                 meta name="color-scheme" content="light dark";
-                meta name="referrer" content="same-origin";
                 title { (title) " · worker" }
-                link rel="stylesheet" href=(STYLE.url());
-                link rel="icon" type="image/svg+xml" href=(ICON.url());
-                script src=(SCRIPT.url()) defer {}
+                link rel="stylesheet" href="/assets/dashboard.css";
+                link rel="icon" type="image/svg+xml" href="/assets/icon.svg";
+                script src="/assets/dashboard.js" defer {}
             }
             body {
                 a.skip href="#main" { "Skip to the content" }
@@ -51,11 +54,87 @@ pub(super) fn page(
                     (fixed)
                     div #live data-every-s=[refreshes.then_some(REFRESH_EVERY_S)] { (live) }
                 }
-                @if refreshes {
-                    noscript { p.foot { "Without script this page does not refresh: " a href="" { "load it again" } "." } }
-                }
             }
         }
     }
     .into_response()
+}
+
+/// The notice of a finished action, on the page after it. The URL names the notice and does not contain its text,
+/// because anyone can make up a link.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct Flash {
+    done: String,
+    /// The number of messages that the action has changed.
+    n: u64,
+}
+
+const NOTICES: [(&str, &str); 5] = [
+    ("paused", "Paused. Calls in flight are finished."),
+    ("resumed", "Resumed. Other obstacles stay."),
+    ("limited", "The new limit holds on all hosts."),
+    ("cancelled", "Cancelled."),
+    (
+        "not-cancelled",
+        "Not cancelled: it is finished, or a worker sends it now.",
+    ),
+];
+
+impl Flash {
+    pub(super) fn markup(&self) -> Markup {
+        let notice = NOTICES.iter().find(|(done, _)| *done == self.done);
+        html! {
+            @if let Some((_, text)) = notice {
+                p.notice role="status" { (text) }
+            } @else if self.done == "retried" {
+                p.notice role="status" { (format::messages(self.n)) " will be sent again." }
+            }
+        }
+    }
+}
+
+/// The page of a request that failed. Its text says how to correct the request.
+#[derive(Debug)]
+pub(super) struct PageError(pub(super) StatusCode, pub(super) String);
+
+impl From<sqlx::Error> for PageError {
+    fn from(error: sqlx::Error) -> Self {
+        let text = format!("the database failed: {}", database_error_text(&error));
+        Self(StatusCode::SERVICE_UNAVAILABLE, text)
+    }
+}
+
+impl From<AdminError> for PageError {
+    fn from(error: AdminError) -> Self {
+        let status = match error {
+            AdminError::Refused(_) | AdminError::Forbidden(_) => StatusCode::BAD_REQUEST,
+            AdminError::Database(_) | AdminError::Unknown(_) => StatusCode::INTERNAL_SERVER_ERROR,
+        };
+        Self(status, error.to_string())
+    }
+}
+
+impl IntoResponse for PageError {
+    fn into_response(self) -> Response {
+        let Self(status, text) = self;
+        let title = match status {
+            StatusCode::SERVICE_UNAVAILABLE => "The database is unavailable",
+            StatusCode::INTERNAL_SERVER_ERROR => "Not confirmed",
+            StatusCode::NOT_FOUND => "Not found",
+            _ => "That does not work",
+        };
+        // A page appears by itself, as soon as the database responds. An action must not repeat itself.
+        let refreshes = status == StatusCode::SERVICE_UNAVAILABLE;
+        let content = html! {
+            h1 { (title) }
+            section.panel {
+                p { (format::sentence(&text)) }
+                @if refreshes { p { "The worker tries again." } }
+                @else { p { a href="/" { "Go to the overview" } } }
+            }
+        };
+        let page = page(title, "", refreshes, &html! {}, &content);
+        (status, page).into_response()
+    }
 }

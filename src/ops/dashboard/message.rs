@@ -3,18 +3,18 @@
 use std::time::Duration;
 
 use axum::extract::{Path, Query, State};
+use axum::http::StatusCode;
 use axum::response::Response;
 use maud::{Markup, html};
 use serde::Deserialize;
 
-use super::error::PageError;
-use super::flash::Flash;
-use super::format;
-use super::layout;
+use super::layout::{self, Flash, PageError};
 use super::messages::recipient;
+use super::{actions, format};
 use crate::message_text;
 use crate::ops::OpsState;
 use crate::outbox::{CallDetail, MessageDetail, MessageError, MessageRow};
+use crate::pace::DbTime;
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
@@ -28,10 +28,14 @@ pub(super) async fn show(
     Query(params): Query<Params>,
     Query(flash): Query<Flash>,
 ) -> Result<Response, PageError> {
-    let id: i64 = id
-        .parse()
-        .map_err(|_| PageError::NotFound(format!("there is no message {id}")))?;
-    let detail = find(&state, id, params.payload == "1").await?;
+    let not_found = |text| PageError(StatusCode::NOT_FOUND, text);
+    let number = id.parse();
+    let number = number.map_err(|_| not_found(format!("there is no message {id}")))?;
+    let found = super::outbox(&state)?.message(number, params.payload == "1");
+    let detail = found.await.map_err(|error| match error {
+        MessageError::Database(error) => error.into(),
+        error => not_found(error.to_string()),
+    })?;
     let message = &detail.message;
     let title = format!("Message {id}");
     let refreshes = message.finished_at.is_none();
@@ -39,36 +43,41 @@ pub(super) async fn show(
         div.head {
             h1 { (title) }
             (format::state(&message.state))
-            p.actions {
-                @for (is_possible, action, text) in [(can_cancel(message), "cancel", "Cancel…"), (can_retry(message), "retry", "Send again…")] {
-                    @if is_possible { a.button href=(format!("/actions/{action}?id={id}")) { (text) } }
-                }
-            }
+            div.actions { (buttons(message)) }
         }
         section.panel aria-label="Next" { (next(&detail)) }
         div.columns {
             section.panel aria-labelledby="facts" { h2 #facts { "Fields" } (facts(message)) }
-            section.panel aria-labelledby="timeline" { h2 #timeline { "History" } (timeline(&detail)) }
+            section.panel aria-labelledby="calls" { h2 #calls { "Failed calls" } (calls(&detail)) }
         }
         section.panel aria-labelledby="payload-title" { h2 #payload-title { "Payload" } (payload(&detail)) }
     };
-    Ok(layout::page(
-        &title,
-        "/messages",
-        refreshes,
-        &flash.markup(),
-        &live,
-    ))
+    let flash = flash.markup();
+    Ok(layout::page(&title, "/messages", refreshes, &flash, &live))
 }
 
-pub(super) fn can_cancel(message: &MessageRow) -> bool {
-    message.finished_at.is_none() && message.state != "sending"
-}
-
-pub(super) const RETRYABLE: [&str; 4] = ["failed", "expired", "cancelled", "unknown"];
-
-pub(super) fn can_retry(message: &MessageRow) -> bool {
-    RETRYABLE.contains(&message.state.as_str())
+/// The actions that the message's state allows.
+fn buttons(message: &MessageRow) -> Markup {
+    let id = message.id.to_string();
+    let (name, target) = (format!("message {id}"), [("id", id.as_str())]);
+    let cancel = html! {
+        p { "No worker sends the message any more. Its final status is cancelled." }
+        @if message.sent_at.is_some() { p { "An earlier call may have had an effect." } }
+    };
+    let retry = html! {
+        p { "The message gets all its attempts back, and loses an expiry that has passed. A worker sends it in a free slot." }
+        @if message.state == "unknown" {
+            p { b { "The recipient may get the message twice," } " because its last call may have had an effect." }
+        }
+    };
+    html! {
+        @if message.finished_at.is_none() && message.state != "sending" {
+            (actions::button("cancel", "Cancel", &name, &target, &cancel))
+        }
+        @if actions::RETRYABLE.contains(&message.state.as_str()) {
+            (actions::button("retry", "Retry", &name, &target, &retry))
+        }
+    }
 }
 
 fn next(detail: &MessageDetail) -> Markup {
@@ -84,75 +93,63 @@ fn next(detail: &MessageDetail) -> Markup {
 fn facts(message: &MessageRow) -> Markup {
     let to = [&message.destination, &message.channel_name];
     let to = to.into_iter().flatten().next().map_or("", String::as_str);
-    let time = |at| format::time_and_distance(at, message.at);
-    let times = [
-        ("Inserted", Some(message.created_at)),
-        ("Last call", message.sent_at),
-        ("Finished", message.finished_at),
-        ("Expires", message.expires_at),
-    ];
-    let http_status = message.http_status.map(|status| status.to_string());
-    let texts = [
-        ("HTTP status", &http_status),
-        ("Error", &message.error),
-        ("Request ID", &message.request_id),
-        ("Worker", &message.claimed_by),
-    ];
-    let options = [
-        (message.wait_for_ack, "wait_for_ack"),
-        (message.at_most_once, "at_most_once"),
+    let recipient = recipient(
+        message.destination.as_deref(),
+        message.channel_name.as_deref(),
+    );
+    let link = |name, value, text: &str| html! { a href=(format::link("/messages", &[(name, value)])) { (text) } };
+    let time = |at: Option<DbTime>| at.map(format::time);
+    let text = |text: &Option<String>| text.as_ref().map(|text| html! { (text) });
+    let flag = |is_set: bool| is_set.then(|| html! { "true" });
+    let fields = [
+        ("App", Some(link("app", &message.app, &message.app))),
+        ("From", Some(html! { (message.sender) })),
+        (
+            "To",
+            Some(html! { (recipient) " " (link("to", to, "all messages to it")) }),
+        ),
+        ("Inserted", time(Some(message.created_at))),
+        ("Last call", time(message.sent_at)),
+        ("Finished", time(message.finished_at)),
+        ("Expires", time(message.expires_at)),
+        (
+            "Charged calls",
+            Some(html! { (message.attempts) " of at most " (message.max_attempts) }),
+        ),
+        ("Uncharged calls", Some(html! { (message.uncharged) })),
+        (
+            "HTTP status",
+            message.http_status.map(|status| html! { (status) }),
+        ),
+        ("Error", text(&message.error)),
+        ("Request ID", text(&message.request_id)),
+        ("Worker", text(&message.claimed_by)),
+        ("wait_for_ack", flag(message.wait_for_ack)),
+        ("at_most_once", flag(message.at_most_once)),
     ];
     html! {
         dl.facts {
-            div { dt { "App" } dd { a href=(format::link("/messages", &[("app", &message.app)])) { (message.app) } } }
-            div { dt { "From" } dd { (message.sender) } }
-            div {
-                dt { "To" }
-                dd {
-                    (recipient(message.destination.as_deref(), message.channel_name.as_deref()))
-                    " " a.small href=(format::link("/messages", &[("to", to)])) { "all messages to it" }
-                }
+            @for (name, value) in fields {
+                @if let Some(value) = value { div { dt { (name) } dd { (value) } } }
             }
-            @for (name, at) in times { @if let Some(at) = at { div { dt { (name) } dd { (time(at)) } } } }
-            div {
-                dt { "Calls" }
-                dd {
-                    (message.attempts) " of at most " (message.max_attempts)
-                    @if message.uncharged > 0 { ", and " (message.uncharged) " not charged" }
-                }
-            }
-            @for (name, text) in texts { @if let Some(text) = text { div { dt { (name) } dd.text { (text) } } } }
-            @for (is_set, name) in options { @if is_set { div { dt { (name) } dd { "true" } } } }
         }
     }
 }
 
-fn timeline(detail: &MessageDetail) -> Markup {
-    let message = &detail.message;
+fn calls(detail: &MessageDetail) -> Markup {
     html! {
-        ol.timeline {
-            li { p { b { "Inserted" } } p.dim { (format::time(message.created_at)) } }
-            @if detail.earlier_calls > 0 { li { p.dim { (format::number(detail.earlier_calls)) " earlier calls are not shown" } } }
-            @for call in &detail.calls { (call_entry(call)) }
-            li {
-                p { (format::state(&message.state)) (http_status(message.http_status.filter(|_| message.finished_at.is_some()))) }
-                p.dim {
-                    @if let Some(finished_at) = message.finished_at {
-                        (format::time(finished_at)) ", " (format::duration(finished_at.since(message.created_at))) " after the insert"
-                    } @else { "now" }
-                }
-            }
-        }
+        @if detail.earlier_calls > 0 { p.dim { (format::number(detail.earlier_calls)) " earlier calls are not shown" } }
+        @if detail.calls.is_empty() { p.dim { "none" } }
+        ol.timeline { @for call in &detail.calls { (call_entry(call)) } }
     }
 }
 
 fn call_entry(call: &CallDetail) -> Markup {
-    let took = call
-        .duration_ms
-        .and_then(|ms| Duration::try_from_secs_f64(ms / 1_000.0).ok());
+    let took = call.duration_ms.map(|ms| ms / 1_000.0);
+    let took = took.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
     html! {
         li {
-            p { b { "Call " (call.attempt) } " " (format::outcome(&call.outcome)) (http_status(call.http_status)) }
+            p { b { "Call " (call.attempt) } " " (format::state(&call.outcome)) (http_status(call.http_status)) }
             @if let Some(error) = &call.error { p.text { (error) } }
             p.dim { (message_text::fault(call)) }
             p.dim {
@@ -180,16 +177,4 @@ fn payload(detail: &MessageDetail) -> Markup {
             (None, None) => p { "The role of this worker may not read payloads." },
         }
     }
-}
-
-pub(super) async fn find(
-    state: &OpsState,
-    id: i64,
-    with_payload: bool,
-) -> Result<MessageDetail, PageError> {
-    let found = super::outbox(state)?.message(id, with_payload).await;
-    found.map_err(|error| match error {
-        MessageError::Database(error) => error.into(),
-        error => PageError::NotFound(error.to_string()),
-    })
 }

@@ -1,22 +1,22 @@
 //! The list of messages, newest first, with a search form.
 
 use axum::extract::{Query, State};
+use axum::http::StatusCode;
 use axum::response::{IntoResponse, Redirect, Response};
 use maud::{Markup, html};
 use serde::Deserialize;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
-use super::error::PageError;
 use super::format;
-use super::layout;
+use super::layout::{self, PageError};
 use super::message::http_status;
 use crate::ops::OpsState;
 use crate::outbox::{MessageFilter, MessageLine, MessagePage, PAGE_ROWS, PENDING, STATES};
 use crate::pace::DbTime;
 use crate::sanitize;
 
-const MAX_TEXT_CHARS: usize = 300;
+pub(super) const MAX_TEXT_CHARS: usize = 300;
 
 /// The search form as the browser sends it. An empty field matches every message.
 #[derive(Debug, Default, Deserialize)]
@@ -30,81 +30,64 @@ pub(super) struct Form {
     since: String,
     until: String,
     error: String,
-    before: String,
+    before: Option<i64>,
 }
 
 pub(super) async fn show(
     State(state): State<OpsState>,
     Query(form): Query<Form>,
 ) -> Result<Response, PageError> {
-    if let Some(id) = parse_id(&form.id)? {
+    if let Ok(id) = form.id.trim().parse::<u64>() {
         return Ok(Redirect::to(&format!("/messages/{id}")).into_response());
     }
-    let filter = form.filter()?;
-    let before = parse_id(&form.before)?;
-    let page = super::outbox(&state)?.search(&filter, before).await?;
-    // A refresh would move the rows of an older page.
-    let refreshes = before.is_none();
-    let fixed = html! {
-        h1 { "Messages" }
-        (form.markup())
+    let filter = MessageFilter {
+        app: given(&form.app),
+        state: given(&form.state),
+        recipient: given(&form.to),
+        sender: given(&form.sender),
+        since: parse_time(&form.since)?,
+        until: parse_time(&form.until)?,
+        error_has: given(&form.error),
     };
-    let results = form.results(&page, &filter, before);
+    let page = super::outbox(&state)?.search(&filter, form.before).await?;
+    // A refresh would move the rows of an older page.
+    let refreshes = form.before.is_none();
+    let fixed = form.markup();
+    let live = form.results(&page, &filter);
     Ok(layout::page(
         "Messages",
         "/messages",
         refreshes,
         &fixed,
-        &results,
+        &live,
     ))
 }
 
 impl Form {
-    fn filter(&self) -> Result<MessageFilter, PageError> {
-        let state = given(&self.state);
-        if let Some(state) = &state
-            && state != PENDING
-            && !STATES.contains(&state.as_str())
-        {
-            let states = STATES.join(", ");
-            let error = format!("there is no such state: the states are {PENDING}, {states}");
-            return Err(PageError::BadRequest(error));
-        }
-        Ok(MessageFilter {
-            app: given(&self.app),
-            state,
-            recipient: given(&self.to),
-            sender: given(&self.sender),
-            since: parse_time(&self.since)?,
-            until: parse_time(&self.until)?,
-            error_has: given(&self.error),
-        })
+    /// The name, label, type and value of each field.
+    fn fields(&self) -> [(&str, &str, &str, &str); 6] {
+        let time = "datetime-local";
+        [
+            ("app", "App", "text", &self.app),
+            ("to", "Destination or channel", "text", &self.to),
+            ("sender", "Sender", "text", &self.sender),
+            ("since", "Inserted since (UTC)", time, &self.since),
+            ("until", "Inserted before (UTC)", time, &self.until),
+            ("error", "Error contains", "text", &self.error),
+        ]
     }
 
     fn link(&self, before: &str) -> String {
-        let query = [
-            ("app", self.app.as_str()),
-            ("state", &self.state),
-            ("to", &self.to),
-            ("sender", &self.sender),
-            ("since", &self.since),
-            ("until", &self.until),
-            ("error", &self.error),
-            ("before", before),
-        ];
-        format::link("/messages", &query)
+        let fields = self.fields().map(|(name, _, _, value)| (name, value));
+        let others = [("state", self.state.as_str()), ("before", before)];
+        format::link("/messages", &[&fields[..], &others].concat())
     }
 
     fn markup(&self) -> Markup {
-        let text = |name: &str, label: &str, value: &str| {
-            html! { label { (label) input type="text" name=(name) value=(value) maxlength=(MAX_TEXT_CHARS) autocomplete="off" spellcheck="false"; } }
-        };
-        let time = |name: &str, label: &str, value: &str| {
-            html! { label { (label) input type="datetime-local" name=(name) value=(value) step="1"; } }
-        };
+        let id = ("id", "Id", "text", self.id.as_str());
         html! {
+            h1 { "Messages" }
             form.panel.filters method="get" action="/messages" role="search" aria-label="Search the messages" {
-                (text("app", "App", &self.app))
                 label {
                     "State"
                     select name="state" {
@@ -115,12 +98,12 @@ impl Form {
                         }
                     }
                 }
-                (text("to", "Destination or channel", &self.to))
-                (text("sender", "Sender", &self.sender))
-                (time("since", "Inserted since (UTC)", &self.since))
-                (time("until", "Inserted before (UTC)", &self.until))
-                (text("error", "Error contains", &self.error))
-                label { "Id" input type="text" name="id" inputmode="numeric" pattern="[0-9]*" autocomplete="off"; }
+                @for (name, label, kind, value) in self.fields().into_iter().chain([id]) {
+                    label {
+                        (label)
+                        input type=(kind) name=(name) value=(value) maxlength=(MAX_TEXT_CHARS) step="1" autocomplete="off" spellcheck="false";
+                    }
+                }
                 div.buttons {
                     button.primary type="submit" { "Search" }
                     a.button href="/messages" { "Clear" }
@@ -129,12 +112,12 @@ impl Form {
         }
     }
 
-    fn results(&self, page: &MessagePage, filter: &MessageFilter, before: Option<i64>) -> Markup {
+    fn results(&self, page: &MessagePage, filter: &MessageFilter) -> Markup {
         html! {
             @if page.rows.is_empty() {
                 p.panel {
                     @if page.next_before.is_some() { "No match so far. Older messages are left to search." }
-                    @else if before.is_some() { "No more messages match." }
+                    @else if self.before.is_some() { "No more messages match." }
                     @else if filter.is_empty() { "There are no messages yet." }
                     @else { "No message matches." }
                 }
@@ -142,7 +125,7 @@ impl Form {
                 (table(page))
             }
             nav.pages aria-label="Pages of messages" {
-                @if before.is_some() { a.button href=(self.link("")) { "Newest" } }
+                @if self.before.is_some() { a.button href=(self.link("")) { "Newest" } }
                 @if let Some(before) = page.next_before {
                     a.button rel="next" href=(self.link(&before.to_string())) {
                         @if page.rows.len() < PAGE_ROWS { "Search older" } @else { "Older" }
@@ -206,32 +189,20 @@ pub(super) fn given(text: &str) -> Option<String> {
     (!text.is_empty()).then_some(text)
 }
 
-fn parse_id(text: &str) -> Result<Option<i64>, PageError> {
-    let Some(text) = given(text) else {
-        return Ok(None);
-    };
-    let id = text.parse().ok().filter(|id| *id >= 0);
-    let error = "an id is a number, as in 17";
-    id.map(Some)
-        .ok_or_else(|| PageError::BadRequest(error.into()))
-}
-
 /// A time as RFC 3339 has it, or as a browser's field has it, which is UTC here and may lack the seconds.
 fn parse_time(text: &str) -> Result<Option<DbTime>, PageError> {
     let Some(text) = given(text) else {
         return Ok(None);
     };
-    ["", "Z", ":00Z"]
+    let time = ["", "Z", ":00Z"]
         .into_iter()
         .find_map(|end| OffsetDateTime::parse(&format!("{text}{end}"), &Rfc3339).ok())
         .map(DbTime::from)
         // Postgres refuses some times outside of these years, which would look like a failure of the database.
-        .filter(|time| time.is_within_years_1_to_9999())
-        .map(Some)
-        .ok_or_else(|| {
-            let error = "a time is written like 2030-01-31T12:00, in UTC, of the years 1 to 9999";
-            PageError::BadRequest(error.into())
-        })
+        .filter(|time| time.is_within_years_1_to_9999());
+    let error = "a time is written like 2030-01-31T12:00, in UTC, of the years 1 to 9999";
+    time.map(Some)
+        .ok_or_else(|| PageError(StatusCode::BAD_REQUEST, error.into()))
 }
 
 #[cfg(test)]

@@ -6,16 +6,16 @@ mod workers;
 use std::time::Duration;
 
 use axum::extract::{Query, State};
+use axum::http::StatusCode;
 use axum::response::Response;
 use maud::{Markup, html};
 
-use super::error::PageError;
-use super::flash::Flash;
-use super::format::{self, Tone};
-use super::layout;
+use super::layout::{self, Flash, PageError};
+use super::messages::MAX_TEXT_CHARS;
+use super::{actions, format};
 use crate::ops::OpsState;
 use crate::ops::fleet::Overview;
-use crate::outbox::{AppStatus, LaneState, MinuteStats, ObstacleKind};
+use crate::outbox::{AppStatus, LaneState, LaneStatus, MinuteStats, ObstacleKind};
 use crate::pace::DbTime;
 use crate::stats::Histogram;
 
@@ -25,29 +25,23 @@ pub(super) async fn show(
 ) -> Result<Response, PageError> {
     let outbox = super::outbox(&state)?;
     let overview = state.fleet.overview(outbox).await;
-    let overview = overview.map_err(PageError::Database)?;
+    let overview = overview.map_err(|text| PageError(StatusCode::SERVICE_UNAVAILABLE, text))?;
     let live = live(&overview);
     Ok(layout::page("Overview", "/", true, &flash.markup(), &live))
 }
 
 fn live(overview: &Overview) -> Markup {
-    let Overview {
-        apps,
-        workers,
-        minutes,
-        at,
-    } = overview;
     html! {
         h1.unseen { "Overview" }
-        @if apps.is_empty() {
+        @if overview.apps.is_empty() {
             section.panel {
                 h2 { "No app yet" }
                 p { "An app appears here with its first message, or when a worker serves it (" code { "worker run" } ")." }
             }
         }
-        @for app in apps { (section(app, minutes, *at)) }
-        (workers::section(workers, *at))
-        p.foot { "As of " (format::time(*at)) ", by the database's clock." }
+        @for app in &overview.apps { (section(app, &overview.minutes, overview.at)) }
+        (workers::section(&overview.workers, overview.at))
+        p.foot { "As of " (format::time(overview.at)) ", by the database's clock." }
     }
 }
 
@@ -55,117 +49,104 @@ fn section(app: &AppStatus, minutes: &[MinuteStats], now: DbTime) -> Markup {
     let name = app.app.as_str();
     let heading = format!("app-{name}");
     let minutes: Vec<_> = minutes.iter().filter(|row| row.app == name).collect();
-    let (tone, word, sentence) = lane_state(app);
     html! {
         section.panel aria-labelledby=(heading) {
-            div.head {
-                h2 id=(heading) { (name) }
-                (format::badge(tone, &word))
-                p.actions {
-                    @for (action, text) in actions(app) {
-                        a.button href=(format::link(action, &[("app", name)])) { (text) span.unseen { " " (name) } }
-                    }
+            @if let Some(lane) = &app.lane {
+                div.head {
+                    h2 id=(heading) { (name) }
+                    (state(lane.state()))
+                    div.actions { (buttons(app, lane)) }
                 }
+                @if lane.state() == LaneState::Slowed { p.why { "A 429 has slowed the lane. The rate rises again by itself." } }
+                @if let Some(obstacles) = lane.obstacles_text() { p.why { (format::sentence(&obstacles)) } }
+            } @else {
+                div.head { h2 id=(heading) { (name) } (state(LaneState::NoWorker)) }
+                p.why { "No worker has served this app yet. Its messages wait until one does." }
             }
-            p.why { (sentence) }
-            @if let Some(lane) = &app.lane { (workers::of_lane(&lane.workers, now)) }
             (tiles(app))
-            div.columns {
-                (chart::calls(app, &minutes, now))
-                (chart::backlog(app, &minutes, now))
-            }
-            div.columns {
-                (pending(app))
-                (outcomes(app))
-                (finished(app))
-            }
+            div.columns { (chart::both(app, &minutes, now)) }
+            div.columns { (counts(app)) }
         }
     }
 }
 
-/// The lane's state as a badge, and a sentence about it.
-fn lane_state(app: &AppStatus) -> (Tone, String, String) {
-    let Some(lane) = &app.lane else {
-        let sentence = "No worker has served this app yet. Its messages wait until one does.";
-        return (Tone::Bad, "no worker".into(), sentence.into());
-    };
-    let state = lane.state();
-    let word = format::words(state.as_str());
-    let obstacles = format::sentence(&lane.obstacles_text().unwrap_or_default());
-    match state {
-        LaneState::Sending
-            if app.pending.backlog() + app.pending.sending > 0 || app.rate_per_s > 0.0 =>
-        {
-            (
-                Tone::Good,
-                word,
-                "The workers send messages as they become due.".into(),
-            )
-        }
-        LaneState::Sending => (Tone::Good, "idle".into(), "No message is due.".into()),
-        LaneState::Slowed => {
-            let rate = format::rate(lane.rate_per_s.round());
-            let sentence = format!(
-                "A 429 has slowed the lane to {rate} calls/s. The rate rises again by itself."
-            );
-            (Tone::Warning, word, sentence)
-        }
-        LaneState::Waiting | LaneState::Paused => (Tone::Warning, word, obstacles),
+fn state(state: LaneState) -> Markup {
+    let tone = match state {
+        LaneState::Sending => "good",
+        LaneState::Slowed | LaneState::Waiting | LaneState::Paused => "warning",
         LaneState::NoWorker
         | LaneState::OtherEnvironment
         | LaneState::Unauthorized
-        | LaneState::Unavailable => (Tone::Bad, word, obstacles),
-    }
+        | LaneState::Unavailable => "bad",
+    };
+    format::badge(tone, &format::words(state.as_str()))
 }
 
-/// The paths and the names of the actions that the lane's state allows.
-fn actions(app: &AppStatus) -> Vec<(&'static str, &'static str)> {
-    let Some(lane) = &app.lane else {
-        return Vec::new();
+/// The actions that the lane's state allows.
+fn buttons(AppStatus { app, pending, .. }: &AppStatus, lane: &LaneStatus) -> Markup {
+    let button = |action, verb, consequence: &Markup| {
+        actions::button(action, verb, app, &[("app", app)], consequence)
     };
     let is_paused = lane.is_held_by(ObstacleKind::Paused);
-    let mut actions = Vec::new();
-    if is_paused || lane.is_held_by(ObstacleKind::RetryAfter) {
-        actions.push(("/actions/resume", "Resume…"));
+    let has_retry_after = lane.is_held_by(ObstacleKind::RetryAfter);
+    let backlog = format::messages(pending.backlog());
+    let limit = format::rate(lane.limit_per_s);
+    let resume = html! {
+        p { "The workers on all hosts send messages again, at " (limit) " calls/s at most. The backlog is " (backlog) "." }
+        @if has_retry_after { p { "Resuming ends the wait that the API has asked for. The API may answer 429 again." } }
+    };
+    let pause = html! {
+        p {
+            "No worker on any host starts a call until an operator resumes the app. Calls in flight are finished. "
+            "The backlog (" (backlog) ") and new messages wait. Messages with an expiry may expire."
+        }
+        label { "Reason, for other operators" input type="text" name="reason" maxlength=(MAX_TEXT_CHARS) autocomplete="off" autofocus; }
+    };
+    let set_limit = html! {
+        p {
+            "The limit is " b { (limit) " calls/s" } " now"
+            @if let Some(by) = &lane.limit_set_by { ", set by " (by) }
+            ". A new limit holds at once and on all hosts. The API answers 429 to calls above its own limit."
+        }
+        label {
+            "Calls per second. Without a number, the configured limit holds again: " (format::rate(lane.configured_per_s))
+            input type="number" name="limit" min="1" max="1000000" step="any" value=(lane.limit_per_s) autofocus;
+        }
+    };
+    html! {
+        @if is_paused || has_retry_after { (button("resume", "Resume", &resume)) }
+        @if !is_paused { (button("pause", "Pause", &pause)) }
+        (button("limit", "Limit", &set_limit))
     }
-    if !is_paused {
-        actions.push(("/actions/pause", "Pause…"));
-    }
-    actions.push(("/actions/limit", "Limit…"));
-    actions
 }
 
 fn tiles(app: &AppStatus) -> Markup {
     let backlog = app.pending.backlog();
     let oldest = app.pending.oldest_s.and_then(seconds);
+    let rate = html! {
+        strong { (format::rate(app.rate_per_s)) }
+        @if let Some(lane) = &app.lane {
+            span.dim { " of " (format::rate(lane.limit_per_s)) @if lane.limit_set_by.is_some() { ", set by hand" } }
+        }
+    };
+    let drain = html! {
+        strong { (format::number(backlog)) }
+        @match app.time_to_drain() {
+            _ if backlog == 0 => {},
+            Some(drain) => { " " span.dim.pair { "sent in " (format::duration(drain)) } },
+            None => span.dim { " not moving" },
+        }
+    };
+    let oldest = html! { strong { (oldest.map_or_else(|| "–".into(), format::duration)) } };
+    let queue_wait = percentiles(&app.last_hour.queue_wait);
+    let call_time = percentiles(&app.last_hour.call_time);
     html! {
         dl.tiles {
-            div {
-                dt { "Calls per second" }
-                dd {
-                    strong { (format::rate(app.rate_per_s)) }
-                    @if let Some(lane) = &app.lane {
-                        span.dim { " of " (format::rate(lane.limit_per_s)) @if lane.limit_set_by.is_some() { ", set by hand" } }
-                    }
-                }
-            }
-            div {
-                dt { "Backlog" }
-                dd {
-                    strong { (format::number(backlog)) }
-                    @match app.time_to_drain() {
-                        _ if backlog == 0 => {},
-                        Some(drain) => { " " span.dim.pair { "sent in " (format::duration(drain)) } },
-                        None => span.dim { " not moving" },
-                    }
-                }
-            }
-            div {
-                dt { "Oldest message" }
-                dd { strong { (oldest.map_or_else(|| "–".into(), format::duration)) } }
-            }
-            div { dt { "Queue wait, last hour" } dd { (percentiles(&app.last_hour.queue_wait)) } }
-            div { dt { "Call duration, last hour" } dd { (percentiles(&app.last_hour.call_time)) } }
+            div { dt { "Calls per second" } dd { (rate) } }
+            div { dt { "Backlog" } dd { (drain) } }
+            div { dt { "Oldest message" } dd { (oldest) } }
+            div { dt { "Queue wait, last hour" } dd { (queue_wait) } }
+            div { dt { "Call duration, last hour" } dd { (call_time) } }
         }
     }
 }
@@ -182,85 +163,50 @@ fn percentiles(histogram: &Histogram) -> Markup {
     }
 }
 
-/// A table of counts. Each row has a name, a count, and a link to the counted messages or failures.
-fn counts<'a>(caption: &str, rows: impl IntoIterator<Item = (&'a str, u64, String)>) -> Markup {
+/// Tables of counts. Each count is a link to the counted messages or failures.
+fn counts(app: &AppStatus) -> Markup {
+    let (name, hour) = (app.app.as_str(), &app.last_hour);
+    let messages = |state| format::link("/messages", &[("app", name), ("state", state)]);
+    let failures = |outcome| format::link("/failures", &[("app", name), ("outcome", outcome)]);
+    let failed = [
+        ("transient", hour.calls_transient),
+        ("throttled", hour.calls_throttled),
+        ("rejected", hour.calls_rejected),
+        ("unauthorized", hour.calls_unauthorized),
+        ("ambiguous", hour.calls_ambiguous),
+    ];
+    let failed = failed.map(|(outcome, calls)| (outcome, calls, failures(outcome)));
+    let mut calls = vec![("accepted", hour.calls_accepted(), messages(""))];
+    calls.extend(failed);
+    let pending = app.pending.by_state();
+    let pending = pending.map(|(state, count)| (state, count, messages(state)));
+    let finished = app.finished_24h.iter();
+    let finished = finished.map(|(status, count)| (status.as_str(), *count, messages(status)));
+    let counted = match app.pending.counted_ago_s.and_then(seconds) {
+        Some(ago) => format!("Pending, counted {} ago", format::duration(ago)),
+        None => "Pending, not counted yet".into(),
+    };
+    let tables = [
+        (counted.as_str(), pending.to_vec()),
+        ("Calls, last hour", calls),
+        ("Finished messages, last 24 h", finished.collect()),
+    ];
     html! {
-        table.counts {
-            caption { (caption) }
-            thead.unseen { tr { th scope="col" { "State" } th scope="col" { "Count" } } }
-            tbody {
-                @for (name, count, link) in rows {
-                    tr class=[(count == 0).then_some("none")] {
-                        th scope="row" { (name) }
-                        td { a href=(link) { (format::number(count)) span.unseen { " " (name) } } }
+        @for (caption, rows) in tables {
+            table.counts {
+                caption { (caption) }
+                thead.unseen { tr { th scope="col" { "State" } th scope="col" { "Count" } } }
+                tbody {
+                    @for (name, count, link) in rows {
+                        tr class=[(count == 0).then_some("none")] {
+                            th scope="row" { (format::words(name)) }
+                            td { a href=(link) { (format::number(count)) span.unseen { " " (format::words(name)) } } }
+                        }
                     }
                 }
             }
         }
     }
-}
-
-fn pending(app: &AppStatus) -> Markup {
-    let pending = &app.pending;
-    let counted = match pending.counted_ago_s.and_then(seconds) {
-        Some(ago) => format!("Pending, counted {} ago", format::duration(ago)),
-        None => "Pending, not counted yet".into(),
-    };
-    let states = pending.by_state();
-    counts(
-        &counted,
-        states.map(|(state, count)| (state, count, messages_in(&app.app, state))),
-    )
-}
-
-fn outcomes(app: &AppStatus) -> Markup {
-    let stats = &app.last_hour;
-    let failed = [
-        ("transient", "transient, tried again", stats.calls_transient),
-        ("throttled", "throttled (429)", stats.calls_throttled),
-        ("rejected", "rejected for good", stats.calls_rejected),
-        (
-            "unauthorized",
-            "unauthorized (401, 403)",
-            stats.calls_unauthorized,
-        ),
-        (
-            "ambiguous",
-            "ambiguous, no clear response",
-            stats.calls_ambiguous,
-        ),
-    ];
-    let failed = failed.map(|(outcome, name, calls)| {
-        let query = [
-            ("app", app.app.as_str()),
-            ("span", "hour"),
-            ("outcome", outcome),
-        ];
-        (name, calls, format::link("/failures", &query))
-    });
-    let accepted = format::link("/messages", &[("app", &app.app)]);
-    let accepted = ("accepted", stats.calls_accepted(), accepted);
-    counts("Calls, last hour", [accepted].into_iter().chain(failed))
-}
-
-fn finished(app: &AppStatus) -> Markup {
-    let statuses = [
-        ("message_sent", "sent"),
-        ("message_delivered", "delivered"),
-        ("message_offline", "offline"),
-        ("failed", "failed"),
-        ("expired", "expired"),
-        ("unknown", "unknown"),
-    ];
-    let rows = statuses.map(|(status, name)| {
-        let messages = app.finished_24h.get(status).copied().unwrap_or(0);
-        (name, messages, messages_in(&app.app, status))
-    });
-    counts("Finished messages, last 24 h", rows)
-}
-
-fn messages_in(app: &str, state: &str) -> String {
-    format::link("/messages", &[("app", app), ("state", state)])
 }
 
 fn seconds(seconds: f64) -> Option<Duration> {
@@ -270,7 +216,6 @@ fn seconds(seconds: f64) -> Option<Duration> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::outbox::{LaneStatus, Pending};
 
     #[test]
     fn without_an_app_the_overview_says_how_one_appears() {
@@ -289,56 +234,46 @@ mod tests {
 
     #[test]
     fn a_lane_has_a_badge_a_sentence_and_the_actions_of_its_state() {
+        use ObstacleKind::{Paused, RetryAfter, Unauthorized};
         let slowed = LaneStatus {
             rate_per_s: 100.0,
             ..LaneStatus::sending()
         };
-        let both = [ObstacleKind::Unauthorized, ObstacleKind::RetryAfter];
-        for (lane, queued, word, reason, count) in [
-            (None, 1, "no worker", "No worker has served", 0),
+        let held = |obstacles: &[ObstacleKind]| Some(LaneStatus::sending().held_by(obstacles));
+        let both = held(&[Unauthorized, RetryAfter]);
+        for (lane, badge, sentence, actions) in [
+            (None, "no worker", "No worker has served", &[][..]),
             (
-                Some(LaneStatus::sending()),
-                1,
+                held(&[]),
                 "sending",
-                "as they become due",
-                2,
+                "Calls per second",
+                &["pause", "limit"],
             ),
             (
-                Some(LaneStatus::sending()),
-                0,
-                "idle",
-                "No message is due",
-                2,
+                Some(slowed),
+                "slowed",
+                "A 429 has slowed",
+                &["pause", "limit"],
             ),
-            (Some(slowed), 1, "slowed", "100 calls/s", 2),
+            (held(&[Paused]), "paused", "Paused.", &["resume", "limit"]),
             (
-                Some(LaneStatus::sending().held_by(&[ObstacleKind::Paused])),
-                1,
-                "paused",
-                "Paused.",
-                2,
-            ),
-            (
-                Some(LaneStatus::sending().held_by(&both)),
-                1,
+                both,
                 "unauthorized",
                 "and RetryAfter.",
-                3,
+                &["resume", "pause", "limit"],
             ),
         ] {
-            let pending = Pending {
-                queued,
-                ..Pending::default()
-            };
             let app = AppStatus {
                 lane,
-                pending,
                 ..AppStatus::default()
             };
-            let (_, shown, sentence) = lane_state(&app);
-            assert_eq!(shown, word, "{sentence}");
-            assert!(sentence.contains(reason), "{sentence}");
-            assert_eq!(actions(&app).len(), count, "{word}");
+            let page = section(&app, &[], DbTime::from_micros(0)).into_string();
+            assert!(page.contains(&format!("\">{badge}</span>")), "{page}");
+            assert!(page.contains(sentence), "{page}");
+            for action in ["resume", "pause", "limit"] {
+                let is_shown = page.contains(&format!("/actions/{action}\""));
+                assert_eq!(is_shown, actions.contains(&action), "{badge}: {action}");
+            }
         }
     }
 }

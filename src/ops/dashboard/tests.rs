@@ -55,29 +55,24 @@ async fn pages_and_actions_use_no_connection_of_the_lanes() {
     state.outbox.set(Arc::clone(&outbox)).unwrap();
     let router = ops::router(state);
 
-    for path in [
-        "/",
-        "/messages?state=queued",
-        "/messages/1",
-        "/failures",
-        "/actions/pause?app=default",
-    ] {
+    for path in ["/", "/messages?state=queued", "/messages/1", "/failures"] {
         let shown = status(&router, Request::get(path), "").await;
         assert_eq!(shown, StatusCode::OK, "{path}");
     }
-    for (path, form) in [
-        ("/actions/pause?app=default", ""),
-        ("/actions/resume?app=default", ""),
-        ("/actions/limit?app=default", "limit=42"),
-        ("/actions/cancel?id=1", ""),
-        ("/actions/retry?id=2", ""),
+    for (action, form) in [
+        ("pause", "app=default"),
+        ("resume", "app=default"),
+        ("limit", "app=default&limit=42"),
+        ("cancel", "id=1"),
+        ("retry", "id=2"),
         (
-            "/actions/retry-group?app=default&outcome=rejected&http_status=404&error=no+such+user",
-            "",
+            "retry-group",
+            "app=default&outcome=rejected&http_status=404&error=no+such+user",
         ),
     ] {
-        let done = status(&router, Request::post(path), form).await;
-        assert_eq!(done, StatusCode::SEE_OTHER, "{path}");
+        let request = Request::post(format!("/actions/{action}"));
+        let done = status(&router, request, form).await;
+        assert_eq!(done, StatusCode::SEE_OTHER, "{action}");
     }
     let statuses: Vec<String> =
         sqlx::query_scalar("select status from signaling.outbox order by id")

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use serde::Deserialize;
 use sqlx::{FromRow, query};
 
 use super::search::time_of;
@@ -16,7 +17,7 @@ const MAX_GROUPS: i64 = 100;
 pub(crate) const MAX_RETRIED: usize = 5_000;
 
 /// Calls with equal fields belong to one group.
-#[derive(Debug, Clone, PartialEq, Eq, FromRow)]
+#[derive(Debug, Clone, PartialEq, Eq, FromRow, Deserialize)]
 pub(crate) struct FailureKey {
     pub(crate) app: String,
     pub(crate) outcome: String,

@@ -8,11 +8,11 @@
   const live = () => document.getElementById("live");
   const everyMs = () => 1000 * Number(live()?.dataset.everyS ?? 0);
 
-  // A refresh must not destroy a selection or a field that an operator uses.
+  // A refresh must not destroy a selection, an open form or a field that an operator uses.
   const isBusy = () => {
     const selection = document.getSelection();
     const isSelecting = selection && !selection.isCollapsed && live().contains(selection.anchorNode);
-    return document.visibilityState !== "visible" || isPressing || isSelecting || Boolean(document.activeElement?.closest("form"));
+    return document.visibilityState !== "visible" || isPressing || isSelecting || Boolean(document.activeElement?.closest("form") ?? document.querySelector(":popover-open"));
   };
 
   // After a refresh, the focused link or button is found again by its name and its position.
@@ -37,12 +37,8 @@
 
   const refresh = async () => {
     try {
-      const response = await fetch(location.href, { headers: { accept: "text/html" }, signal: AbortSignal.timeout(10000) });
-      // The session has ended. The login form leads back here.
-      if (response.redirected && new URL(response.url).pathname === "/login") {
-        location.assign(response.url);
-        return;
-      }
+      // A browser fetches no URL with a password, as an operator may have typed it.
+      const response = await fetch(location.origin + location.pathname + location.search, { headers: { accept: "text/html" }, signal: AbortSignal.timeout(10000) });
       const page = new DOMParser().parseFromString(await response.text(), "text/html");
       const fresh = page.getElementById("live");
       if (!fresh) throw new Error(`no page, but status ${response.status}`);
@@ -65,12 +61,7 @@
   for (const end of ["pointerup", "pointercancel"]) addEventListener(end, () => setTimeout(() => { isPressing = false; }, 100));
 
   // A reload must not repeat the notice of an action.
-  const here = new URL(location.href);
-  if (here.searchParams.has("done")) {
-    here.searchParams.delete("done");
-    here.searchParams.delete("n");
-    history.replaceState(null, "", here);
-  }
+  if (new URLSearchParams(location.search).has("done")) history.replaceState(null, "", location.pathname);
   document.addEventListener("visibilitychange", () => { if (everyMs() > 0 && !isBusy()) refresh(); });
   setTimeout(loop, everyMs() || 3000);
 })();

@@ -18,64 +18,39 @@ const LIMIT: RGBColor = RGBColor(0xb4, 0x23, 0x18);
 const GRID: RGBColor = RGBColor(0xe2, 0xe6, 0xec);
 const INK: RGBColor = RGBColor(0x55, 0x60, 0x70);
 
-const MINUTES: f64 = 60.0;
 const MINUTE: Duration = Duration::from_mins(1);
 
-/// Calls per second in each minute, against the limit. `minutes` are those of this app.
+/// The calls per second in each minute, against the limit, and the backlog at the end of each. `minutes` are those of this
+/// app.
 #[expect(clippy::cast_precision_loss, reason = "for a chart")]
-pub(super) fn calls(app: &AppStatus, minutes: &[&MinuteStats], now: DbTime) -> Markup {
-    // A minute without a row is a minute without a call.
-    let calls_ago = |ago: u8| {
-        let found = minutes
-            .iter()
-            .find(|row| minutes_ago(row, now) == Some(ago));
-        found.map_or(0.0, |row| row.stats.calls() as f64 / MINUTES)
-    };
-    let point = |ago: u8| (0.5 - f64::from(ago), calls_ago(ago));
-    let mut points: Vec<_> = (1..=60).rev().map(point).collect();
-    let busiest = highest(&points);
-    points.push((0.0, app.rate_per_s));
-    let limit_per_s = app.lane.as_ref().map(|lane| lane.limit_per_s);
-    let mut description = format!(
-        "Now {}; {} in the busiest minute",
-        format::rate(app.rate_per_s),
-        format::rate((busiest * 10.0).round() / 10.0)
-    );
-    if let Some(limit) = limit_per_s {
-        description = format!("{description}, limit {} (dashed)", format::rate(limit));
+pub(super) fn both(app: &AppStatus, minutes: &[&MinuteStats], now: DbTime) -> Markup {
+    let this_minute = now.floor(MINUTE);
+    let (mut calls, mut backlog) = (Vec::new(), Vec::new());
+    for ago in (1..=60).rev() {
+        let (minute, middle) = (this_minute - ago * MINUTE, 0.5 - f64::from(ago));
+        let row = minutes.iter().find(|row| row.minute == minute);
+        // A minute without a row is a minute without a call.
+        let count = row.map_or(0, |row| row.stats.calls());
+        calls.push((middle, count as f64 / 60.0));
+        let count = row.and_then(|row| row.backlog);
+        backlog.extend(count.map(|count| (middle, count as f64)));
     }
-    figure(
-        "Calls per second, last hour",
-        &description,
-        &points,
-        limit_per_s,
-    )
-}
-
-/// The backlog at the end of each minute.
-#[expect(clippy::cast_precision_loss, reason = "for a chart")]
-pub(super) fn backlog(app: &AppStatus, minutes: &[&MinuteStats], now: DbTime) -> Markup {
-    let backlog = app.pending.backlog();
-    let point =
-        |row: &&MinuteStats| Some((0.5 - f64::from(minutes_ago(row, now)?), row.backlog? as f64));
-    let mut points: Vec<_> = minutes.iter().filter_map(point).collect();
-    points.push((0.0, backlog as f64));
-    let most = minutes
-        .iter()
-        .filter_map(|row| row.backlog)
-        .fold(backlog, u64::max);
-    let description = format!(
-        "Now {}, at most {}",
-        format::number(backlog),
-        format::number(most)
-    );
-    figure("Backlog, last hour", &description, &points, None)
-}
-
-/// How many minutes before the current one a row's minute is. None if the chart does not show that minute.
-fn minutes_ago(row: &MinuteStats, now: DbTime) -> Option<u8> {
-    let ago = now.floor(MINUTE).since(row.minute).as_secs() / 60;
-    u8::try_from(ago).ok().filter(|ago| (1..=60).contains(ago))
+    let busiest = format::rate(highest(&calls));
+    let rate = format::rate(app.rate_per_s);
+    let mut calls_text = format!("Now {rate}; {busiest} in the busiest minute");
+    let limit = app.lane.as_ref().map(|lane| lane.limit_per_s);
+    if let Some(limit) = limit {
+        calls_text = format!("{calls_text}, limit {} (dashed)", format::rate(limit));
+    }
+    calls.push((0.0, app.rate_per_s));
+    let present = app.pending.backlog();
+    backlog.push((0.0, present as f64));
+    let (present, most) = (format::number(present), highest(&backlog));
+    let backlog_text = format!("Now {present}, at most {}", format::number(most));
+    html! {
+        (figure("Calls per second, last hour", &calls_text, &calls, limit))
+        (figure("Backlog, last hour", &backlog_text, &backlog, None))
+    }
 }
 
 fn highest(points: &[(f64, f64)]) -> f64 {
@@ -84,21 +59,12 @@ fn highest(points: &[(f64, f64)]) -> f64 {
 
 /// A chart with its title. `points` are minutes from now, from -60 to 0, with a value, oldest first.
 fn figure(title: &str, description: &str, points: &[(f64, f64)], limit: Option<f64>) -> Markup {
-    let (width, height) = SIZE;
     let mut svg = String::new();
     let is_drawn = draw(&mut svg, points, limit).is_ok();
-    // Replaces the opening tag, because the SVG needs a title for screen readers.
-    let shapes = svg.split_once('>').map_or("", |(_, shapes)| shapes);
     html! {
         figure.plot {
             figcaption { (title) }
-            @if is_drawn {
-                svg role="img" viewBox=(format!("0 0 {width} {height}")) xmlns="http://www.w3.org/2000/svg" {
-                    title { (title) }
-                    desc { (description) "." }
-                    (PreEscaped(shapes.trim_end().trim_end_matches("</svg>")))
-                }
-            }
+            @if is_drawn { div role="img" aria-label=(format!("{title}: {description}")) { (PreEscaped(svg)) } }
             p.dim { (description) "." }
         }
     }
@@ -109,14 +75,14 @@ fn draw<'svg>(
     points: &[(f64, f64)],
     limit: Option<f64>,
 ) -> Result<(), DrawingAreaErrorKind<<SVGBackend<'svg> as DrawingBackend>::ErrorType>> {
-    let top = 1.1 * highest(points).max(limit.unwrap_or(0.0)).max(1.0);
+    let top = 1.1 * highest(points).max(limit.unwrap_or(0.0)).max(4.0);
     let root = SVGBackend::with_string(svg, SIZE).into_drawing_area();
     let mut chart = ChartBuilder::on(&root)
         .margin_top(8)
         .margin_right(12)
         .x_label_area_size(24)
         .y_label_area_size(52)
-        .build_cartesian_2d(-MINUTES..0.0, 0.0..top)?;
+        .build_cartesian_2d(-60.0..0.0, 0.0..top)?;
     chart
         .configure_mesh()
         .disable_x_mesh()
@@ -129,25 +95,17 @@ fn draw<'svg>(
             -0.5.. => "now".into(),
             _ => format!("−{:.0} min", -minutes),
         })
-        .y_label_formatter(&|value| short(*value))
+        .y_label_formatter(&|value| format::number(value.round()))
         .label_style(("sans-serif", 15).into_font().color(&INK))
         .draw()?;
     chart.draw_series(
         AreaSeries::new(points.iter().copied(), 0.0, AREA).border_style(LINE.stroke_width(2)),
     )?;
     if let Some(limit) = limit {
-        let ends = [(-MINUTES, limit), (0.0, limit)];
+        let ends = [(-60.0, limit), (0.0, limit)];
         chart.draw_series(DashedLineSeries::new(ends, 6, 4, LIMIT.stroke_width(2)))?;
     }
     root.present()
-}
-
-fn short(value: f64) -> String {
-    match value {
-        1e6.. => format!("{}M", value / 1e6),
-        1e4.. => format!("{}k", value / 1e3),
-        _ => value.to_string(),
-    }
 }
 
 #[cfg(test)]
@@ -159,8 +117,7 @@ mod tests {
         let points = [(-60.0, 0.0), (0.0, 3.0)];
         let chart = figure("Calls <per second>", "at most 3", &points, Some(4.0)).into_string();
         for part in [
-            "<title>Calls &lt;per second&gt;</title>",
-            "<desc>at most 3.</desc>",
+            "aria-label=\"Calls &lt;per second&gt;: at most 3\"",
             "<polyline",
             "#1D4ED8",
             "#B42318",
