@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use serde_json::Value;
-use simulator::{ApiKey, Behaviour, Call, Credentials, Simulator, SimulatorConfig, Summary};
+use simulator::{Behaviour, Call, Credential, Simulator, SimulatorConfig, Summary};
 use sqlx::postgres::PgPoolOptions;
 use sqlx::{AssertSqlSafe, PgPool, Postgres as Postgresql, Transaction};
 use tokio::sync::{Mutex, MutexGuard};
@@ -72,7 +72,7 @@ impl World {
             .connect(&url)
             .await
             .expect("connected");
-        if simulator.behaviour.credentials == Credentials::default() {
+        if simulator.behaviour.credentials.is_empty() {
             simulator.behaviour.credentials = basic(API_KEY, API_SECRET);
         }
         Self {
@@ -158,23 +158,19 @@ impl World {
 
     /// Inserts different peer messages in one statement.
     pub async fn insert_many(&self, count: i32) {
-        sqlx::query(
+        self.execute(&format!(
             "insert into signaling.outbox (sender, destination, payload)
-             select 'alice', 'user-' || n, 'message ' || n from generate_series(1, $1) as n",
-        )
-        .bind(count)
-        .execute(&self.pool)
-        .await
-        .expect("inserted");
+             select 'alice', 'user-' || n, 'message ' || n from generate_series(1, {count}) as n"
+        ))
+        .await;
     }
 
     /// The database's time in `ms` milliseconds, as text.
     pub async fn time_in(&self, ms: i32) -> String {
-        sqlx::query_scalar("select (clock_timestamp() + $1 * interval '1 millisecond')::text")
-            .bind(ms)
-            .fetch_one(&self.pool)
-            .await
-            .expect("a time")
+        self.ask(&format!(
+            "select (clock_timestamp() + {ms} * interval '1 millisecond')::text"
+        ))
+        .await
     }
 
     pub async fn row(&self, id: i64) -> Row {
@@ -195,11 +191,10 @@ impl World {
 
     /// The number of messages that satisfy an SQL condition.
     pub async fn count(&self, condition: &str) -> i64 {
-        let statement = format!("select count(*) from signaling.outbox where {condition}");
-        sqlx::query_scalar(AssertSqlSafe(statement))
-            .fetch_one(&self.pool)
-            .await
-            .expect("a count")
+        self.ask(&format!(
+            "select count(*) from signaling.outbox where {condition}"
+        ))
+        .await
     }
 
     /// The result of a statement with one row and one column.
@@ -301,11 +296,9 @@ impl World {
 
     /// Waits until this number of messages, or more, is sent.
     pub async fn until_sent(&self, count: i64) {
-        self.until(
-            &format!("{count} messages are sent"),
-            PATIENCE,
-            async || self.count("status = 'message_sent'").await >= count,
-        )
+        self.until_true(&format!(
+            "select count(*) >= {count} from signaling.outbox where status = 'message_sent'"
+        ))
         .await;
     }
 
@@ -344,10 +337,7 @@ impl World {
 
     /// Waits until no message is pending.
     pub async fn until_all_final(&self) {
-        self.until("every row is final", PATIENCE, async || {
-            self.count("status = 'pending'").await == 0
-        })
-        .await;
+        self.until_count(0, "status = 'pending'").await;
     }
 
     /// Waits until a worker is idle, so that inserts notify it.
@@ -370,11 +360,18 @@ impl World {
 
     /// Waits until the API has accepted this number of messages.
     pub async fn until_accepted(&self, count: u64) {
-        self.simulator
-            .ledger()
-            .wait_for_accepted(count, PATIENCE)
-            .await
-            .expect("accepted");
+        self.until_seen(|seen| seen.accepted >= count).await;
+    }
+
+    /// Waits until the API has received this number of calls.
+    pub async fn until_calls(&self, count: u64) {
+        self.until_seen(|seen| seen.calls >= count).await;
+    }
+
+    /// Waits until the totals of the API's ledger satisfy a condition.
+    pub async fn until_seen(&self, condition: impl Fn(&Summary) -> bool) {
+        let seen = self.simulator.ledger().wait_until(PATIENCE, condition);
+        seen.await.expect("the API's calls");
     }
 
     /// Replaces the API's fault rules, given as text.
@@ -384,50 +381,38 @@ impl World {
 
     /// Starts the stopped API again, with the same address, ledger and behaviour.
     pub async fn restart_api(&mut self) {
-        self.simulator = Simulator::start(SimulatorConfig {
-            bind: self.simulator.address(),
-            ledger: Some(self.simulator.ledger().clone()),
-            behaviour: self.simulator.config(),
+        let config = SimulatorConfig {
+            bind: self.simulator.address,
+            ledger: self.simulator.ledger().clone(),
+            behaviour: self.simulator.behaviour().clone(),
             ..SimulatorConfig::default()
-        })
-        .await
-        .expect("a simulator");
+        };
+        self.simulator = Simulator::start(config).await.expect("a simulator");
     }
 
-    pub fn set_credentials(&self, credentials: Credentials) {
-        self.change(|behaviour| behaviour.credentials = credentials);
-    }
-
-    pub fn change(&self, change: impl FnOnce(&mut Behaviour)) {
-        let mut behaviour = self.simulator.config();
-        change(&mut behaviour);
-        self.simulator.set_config(behaviour).expect("a behaviour");
+    pub fn set_credentials(&self, credentials: Vec<Credential>) {
+        self.simulator.behaviour().credentials = credentials;
     }
 
     async fn state(&self) -> String {
-        let rows: Vec<String> = sqlx::query_scalar(
-            "select format('%s %s: %s rows, at most %s attempts, e.g. message %s, error %s', app, state, count(*),
+        let states: Vec<String> = sqlx::query_scalar(
+            "select lane::text from signaling.lane
+             union all
+             select format('%s %s: %s rows, at most %s attempts, e.g. message %s, error %s', app, state, count(*),
                            max(attempts), min(id), min(error))
-             from signaling.delivery group by app, state order by 1",
+             from signaling.delivery group by app, state",
         )
         .fetch_all(&self.pool)
         .await
         .unwrap_or_else(|error| vec![error.to_string()]);
-        let lanes: Vec<String> = sqlx::query_scalar("select lane::text from signaling.lane")
-            .fetch_all(&self.pool)
-            .await
-            .unwrap_or_default();
-        format!(
-            "rows: {rows:#?}\nlanes: {lanes:#?}\nAPI: {:#?}",
-            self.seen()
-        )
+        format!("lanes and rows: {states:#?}\nAPI: {:#?}", self.seen())
     }
 }
 
 /// Replaces the fault rules of an API, given as text.
 pub fn set_faults(simulator: &Simulator, rules: &[&str]) {
     let rules = rules.iter().map(|rule| rule.parse().expect("a fault"));
-    simulator.set_faults(rules.collect()).expect("faults");
+    *simulator.faults() = rules.collect();
 }
 
 /// Another simulated API that accepts [`API_KEY`]. Without an address, a free port is taken.
@@ -446,14 +431,11 @@ pub fn app_table(alias: &str, lines: &str) -> String {
 }
 
 /// An API key and its secret as the only accepted credentials.
-pub fn basic(api_key: &str, api_secret: &str) -> Credentials {
-    Credentials {
-        basic: vec![ApiKey {
-            api_key: api_key.to_owned(),
-            api_secret: api_secret.to_owned(),
-        }],
-        ..Credentials::default()
-    }
+pub fn basic(api_key: &str, api_secret: &str) -> Vec<Credential> {
+    vec![Credential::Key {
+        api_key: api_key.to_owned(),
+        api_secret: api_secret.to_owned(),
+    }]
 }
 
 /// A simulator with this latency.
@@ -487,8 +469,6 @@ pub async fn fleet(count: usize, worker: impl Fn() -> Worker) -> Vec<Running> {
 
 /// Sends a first message. After an acceptance, a worker claims many messages at a time.
 pub async fn warm_up(world: &World) {
-    let (_, row) = world
-        .deliver(serde_json::json!({"payload": "warm-up"}))
-        .await;
-    assert_eq!(row.status, "message_sent");
+    let message = serde_json::json!({"payload": "warm-up"});
+    assert_eq!(world.deliver(message).await.1.status, "message_sent");
 }
