@@ -46,14 +46,14 @@ pub(crate) fn print(scenario: Scenario, cases: &[Case], first: usize) -> bool {
     let cases = cases.get(first..).unwrap_or_default();
     for target in scenario.targets() {
         let value = target.value(cases);
-        let (is_met, limit) = match target.bound {
-            Bound::AtLeast(limit) => (value.is_some_and(|value| value >= limit), limit),
-            Bound::AtMost(limit) => (value.is_some_and(|value| value <= limit), limit),
+        let (is_met, words, limit) = match target.bound {
+            Bound::AtLeast(limit) => (value >= Some(limit), "at least", limit),
+            Bound::AtMost(limit) => (value.is_some_and(|value| value <= limit), "at most", limit),
         };
         let verdict = if is_met { "ok    " } else { "MISSED" };
         let (metric, subject) = (&target.metric, target.subject(cases));
         let value = value.map_or_else(|| "not measured".into(), number);
-        let (words, limit) = (target.bound.words(), number(limit));
+        let limit = number(limit);
         println!("  {verdict} {metric}, {subject}: {value} ({words} {limit})");
         all_are_met &= is_met;
     }

@@ -102,15 +102,6 @@ pub(crate) enum Bound {
     AtMost(f64),
 }
 
-impl Bound {
-    pub(crate) fn words(self) -> &'static str {
-        match self {
-            Self::AtLeast(_) => "at least",
-            Self::AtMost(_) => "at most",
-        }
-    }
-}
-
 impl Target {
     fn of(metric: &str, case: usize, bound: Bound) -> Self {
         Self {
@@ -179,7 +170,10 @@ impl Scenario {
             holds_snapshot,
         };
         match self {
-            Self::Drain => vec![(ONLY_CASE, Drain::of(workload(messages(100_000))).into())],
+            Self::Drain => vec![(
+                ONLY_CASE,
+                Load::Drain(Drain::of(workload(messages(100_000)))),
+            )],
             Self::Delay => vec![(ONLY_CASE, delay(messages(3_000), false))],
             Self::SnapshotDelay => vec![(ONLY_CASE, delay(messages(60_000), true))],
             Self::Pace => [("1 process", 1), ("4 processes", 4), ("8 processes", 8)]
@@ -190,7 +184,7 @@ impl Scenario {
                     drain.workload.processes = processes;
                     drain.workload.limit = Some(500);
                     (drain.skipped, drain.measured) = (skipped, measured);
-                    (name, drain.into())
+                    (name, Load::Drain(drain))
                 })
                 .into(),
             Self::SnapshotDrain => [("no snapshot", false), ("held snapshot", true)]
@@ -199,7 +193,7 @@ impl Scenario {
                     drain.measured /= 10;
                     drain.skipped = drain.workload.backlog - drain.measured;
                     drain.holds_snapshot = holds_snapshot;
-                    (name, drain.into())
+                    (name, Load::Drain(drain))
                 })
                 .into(),
             Self::Backlog => {
@@ -208,15 +202,15 @@ impl Scenario {
                 // A worker counts its backlog for a fiftieth of the time. The run is long enough to include that.
                 many.measured = messages(500_000);
                 vec![
-                    ("backlog of 20,000", few.into()),
-                    ("backlog of 2 million", many.into()),
+                    ("backlog of 20,000", Load::Drain(few)),
+                    ("backlog of 2 million", Load::Drain(many)),
                 ]
             }
             Self::History => [("no history", 0), ("10 million finished", 10_000_000)]
                 .map(|(name, history)| {
                     let mut drain = Drain::of(workload(messages(100_000)));
                     drain.workload.history = messages(history);
-                    (name, drain.into())
+                    (name, Load::Drain(drain))
                 })
                 .into(),
             Self::Producers => [
@@ -233,7 +227,7 @@ impl Scenario {
                 let mut drain = Drain::of(workload(messages(20_000)));
                 drain.workload.payload_bytes = 32_768;
                 drain.workload.latency_ms = 500;
-                vec![("1,024 calls of 32 KB", drain.into())]
+                vec![("1,024 calls of 32 KB", Load::Drain(drain))]
             }
             Self::Apps => {
                 let (skipped, measured) = (messages(10_000), messages(60_000));
@@ -242,7 +236,7 @@ impl Scenario {
                 drain.workload.apps = 20;
                 drain.workload.limit = Some(500);
                 (drain.skipped, drain.measured) = (skipped, measured);
-                vec![("20 apps", drain.into())]
+                vec![("20 apps", Load::Drain(drain))]
             }
             Self::Idle => {
                 let measured_for = scaled_time(20, scale);
@@ -291,12 +285,6 @@ impl Scenario {
                 .map(|(metric, count)| of(&metric, 0, AtMost(count * MAX_COUNT_GROWTH)))
                 .collect(),
         }
-    }
-}
-
-impl From<Drain> for Load {
-    fn from(drain: Drain) -> Self {
-        Self::Drain(drain)
     }
 }
 

@@ -74,7 +74,6 @@ impl Worker {
         }
     }
 
-    /// Another command with the same environment.
     pub fn as_command(mut self, arguments: &[&str]) -> Self {
         self.arguments = arguments.iter().map(ToString::to_string).collect();
         self
@@ -110,7 +109,6 @@ impl Worker {
         self
     }
 
-    /// The text on the process's standard input.
     pub fn input(mut self, text: &str) -> Self {
         text.clone_into(&mut self.input);
         self
@@ -160,7 +158,6 @@ impl Worker {
         }
     }
 
-    /// Runs the process to its end.
     pub async fn finish(self) -> Finished {
         let mut running = self.start();
         Finished {
@@ -250,12 +247,10 @@ impl Running {
         assert!(logged, "`{}` has not logged {event}", self.name);
     }
 
-    /// The number of logged lines of an event.
     pub fn logged(&self, event: &str) -> usize {
         log_lines(&self.stderr.text(), event).len()
     }
 
-    /// The first logged line of an event.
     pub fn log_line(&self, event: &str) -> String {
         let log = self.stderr.text();
         let lines = log_lines(&log, event);
@@ -263,7 +258,6 @@ impl Running {
         (*line).to_owned()
     }
 
-    /// Waits until standard output contains `text`.
     pub async fn until_printed(&self, text: &str) {
         let printed = comes_true(PATIENCE, async || self.stdout.text().contains(text)).await;
         assert!(printed, "`{}` has not printed {text:?}", self.name);
@@ -289,7 +283,6 @@ pub fn log_lines<'log>(log: &'log str, event: &str) -> Vec<&'log str> {
         .collect()
 }
 
-/// The output of a process.
 #[derive(Clone, Default)]
 pub struct Output {
     text: Arc<Mutex<String>>,
@@ -316,7 +309,6 @@ impl Output {
         self.text.lock().clone()
     }
 
-    /// The last sixty lines.
     fn tail(&self) -> String {
         let text = self.text();
         let skipped = text.lines().count().saturating_sub(60);

@@ -89,7 +89,6 @@ impl World {
         Worker::new(arguments).env("DATABASE_URL", &self.url)
     }
 
-    /// Runs a command that succeeds, and returns its output.
     pub async fn run(&self, arguments: &[&str]) -> String {
         let finished = self.command(arguments).finish().await;
         assert_eq!(finished.code, Some(0), "{arguments:?}: {finished:?}");
@@ -104,7 +103,6 @@ impl World {
             .env("AGORA_API_SECRET", API_SECRET)
     }
 
-    /// `worker run` without app ID and credentials.
     pub fn worker_without_app(&self) -> Worker {
         self.command(&["run"])
             .env("AGORA_BASE_URL", &self.simulator.base_url())
@@ -121,7 +119,6 @@ impl World {
         .await;
     }
 
-    /// Records that a worker stepped aside from an app.
     pub async fn pretend_aside(&self, name: &str, app: &str, since: &str, reason: &str) {
         self.execute(&format!(
             "insert into signaling.worker_app (app, worker_id, failed, stepped_aside_at, stepped_aside_reason)
@@ -130,14 +127,12 @@ impl World {
         .await;
     }
 
-    /// Inserts a message, and returns its id.
     pub async fn insert(&self, message: Value) -> i64 {
         self.try_insert(&message)
             .await
             .unwrap_or_else(|error| panic!("{message} is refused: {error}"))
     }
 
-    /// Inserts a message, and returns the database's error if it refuses the message.
     pub async fn try_insert(&self, message: &Value) -> Result<i64, sqlx::Error> {
         let columns = message
             .as_object()
@@ -208,7 +203,6 @@ impl World {
             .unwrap_or_else(|error| panic!("{statement}: {error}"))
     }
 
-    /// The rows of a statement with one column.
     pub async fn column<T>(&self, statement: &str) -> Vec<T>
     where
         T: Send + Unpin + for<'r> sqlx::Decode<'r, sqlx::Postgres> + sqlx::Type<sqlx::Postgres>,
@@ -240,7 +234,6 @@ impl World {
         transaction
     }
 
-    /// Terminates all connections of workers.
     pub async fn terminate_workers(&self) -> i64 {
         self.ask(&format!(
             "select count(pg_terminate_backend(pid)) from ({WORKER_BACKENDS}) as worker"
@@ -263,7 +256,6 @@ impl World {
         }
     }
 
-    /// Waits until a query returns true.
     pub async fn until_true(&self, query: &str) {
         self.until(query, PATIENCE, async || self.ask(query).await)
             .await;
@@ -285,7 +277,6 @@ impl World {
         .await;
     }
 
-    /// Waits until this number of messages satisfies an SQL condition.
     pub async fn until_count(&self, count: i64, condition: &str) {
         let what = format!("{count} messages with {condition}");
         self.until(&what, PATIENCE, async || {
@@ -320,13 +311,11 @@ impl World {
         (id, self.until_final(id).await)
     }
 
-    /// Asserts that a worker sends a new message.
     pub async fn assert_sends(&self) {
         let (id, row) = self.deliver(serde_json::json!({})).await;
         assert_eq!(row.status, "message_sent", "message {id}: {row:?}");
     }
 
-    /// Waits until a message is final, and returns its row.
     pub async fn until_final(&self, id: i64) -> Row {
         self.until(&format!("message {id} is final"), PATIENCE, async || {
             self.row(id).await.finished_at.is_some()
@@ -335,7 +324,6 @@ impl World {
         self.row(id).await
     }
 
-    /// Waits until no message is pending.
     pub async fn until_all_final(&self) {
         self.until_count(0, "status = 'pending'").await;
     }
@@ -348,33 +336,27 @@ impl World {
         .await;
     }
 
-    /// The totals of the API's ledger.
     pub fn seen(&self) -> Summary {
         self.simulator.ledger().summary()
     }
 
-    /// The API's calls with this payload.
     pub fn calls_of(&self, payload: &str) -> Vec<Call> {
         self.simulator.ledger().calls_for_payload(payload)
     }
 
-    /// Waits until the API has accepted this number of messages.
     pub async fn until_accepted(&self, count: u64) {
         self.until_seen(|seen| seen.accepted >= count).await;
     }
 
-    /// Waits until the API has received this number of calls.
     pub async fn until_calls(&self, count: u64) {
         self.until_seen(|seen| seen.calls >= count).await;
     }
 
-    /// Waits until the totals of the API's ledger satisfy a condition.
     pub async fn until_seen(&self, condition: impl Fn(&Summary) -> bool) {
         let seen = self.simulator.ledger().wait_until(PATIENCE, condition);
         seen.await.expect("the API's calls");
     }
 
-    /// Replaces the API's fault rules, given as text.
     pub fn set_faults(&self, rules: &[&str]) {
         set_faults(&self.simulator, rules);
     }
@@ -409,7 +391,6 @@ impl World {
     }
 }
 
-/// Replaces the fault rules of an API, given as text.
 pub fn set_faults(simulator: &Simulator, rules: &[&str]) {
     let rules = rules.iter().map(|rule| rule.parse().expect("a fault"));
     *simulator.faults() = rules.collect();
@@ -438,14 +419,12 @@ pub fn basic(api_key: &str, api_secret: &str) -> Vec<Credential> {
     }]
 }
 
-/// A simulator with this latency.
 pub fn slow_api(latency_ms: u64) -> SimulatorConfig {
     let mut config = SimulatorConfig::default();
     config.behaviour.latency_ms = latency_ms;
     config
 }
 
-/// A simulator with this limit of calls a second.
 pub fn api_with_limit(limit: u32) -> SimulatorConfig {
     let mut config = SimulatorConfig::default();
     config.behaviour.limit = Some(limit);
