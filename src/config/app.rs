@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
-use std::str::FromStr;
 
 use serde::Deserialize;
 
@@ -80,18 +79,23 @@ pub(crate) struct RawApp {
 
     /// The API's limit of calls a second for the app, for all workers together. `worker limit` changes it for running
     /// workers [default: 500]
-    #[arg(long, env = "WORKER_RATE", value_name = "CALLS", value_parser = parse_calls::<f64>)]
+    #[arg(long, env = "WORKER_RATE", value_name = "CALLS", value_parser = parse_calls)]
     pub(crate) rate: Option<f64>,
 
     /// Most messages of an app that this worker holds at once, from the claim to the record
     /// [default: 1024]
-    #[arg(long, env = "WORKER_MAX_IN_FLIGHT", value_name = "CALLS", value_parser = parse_calls::<usize>)]
+    #[arg(long, env = "WORKER_MAX_IN_FLIGHT", value_name = "CALLS", value_parser = parse_whole_calls)]
     pub(crate) max_in_flight: Option<usize>,
 }
 
-fn parse_calls<T: FromStr>(text: &str) -> Result<T, &'static str> {
+fn parse_calls(text: &str) -> Result<f64, &'static str> {
     text.parse()
         .map_err(|_| "it is not a number of calls: write it like 500")
+}
+
+fn parse_whole_calls(text: &str) -> Result<usize, &'static str> {
+    text.parse()
+        .map_err(|_| "it is not a number of calls: write a whole number like 200")
 }
 
 impl fmt::Debug for RawApp {

@@ -116,7 +116,10 @@ async fn run(cli: Cli) -> anyhow::Result<()> {
         drop(cancel);
     });
     if cli.role.is_some() {
-        let setting = |name| std::env::var(name).with_context(|| format!("{name} is not set"));
+        let setting = |name| {
+            let value = std::env::var(name).ok();
+            value.with_context(|| format!("{name} is not set"))
+        };
         let (database_url, api_url) = (setting("DATABASE_URL")?, setting("AGORA_BASE_URL")?);
         return hand_written::run(&database_url, &api_url, shutdown).await;
     }
