@@ -22,6 +22,7 @@ pub(crate) fn start(
         .args(arguments)
         .envs(settings.iter().map(|(name, value)| (name, value)))
         .stdin(Stdio::null())
+        .stdout(Stdio::null())
         .kill_on_drop(true)
         .spawn()
         .with_context(|| format!("{} can't be started", program.display()))
