@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use crate::pace::{HORIZON, TOLERANCE};
 use crate::proxy::ProxyVariables;
-use crate::retry::{InvalidRetryPolicy, RetryPolicy};
+use crate::retry::RetryPolicy;
 use crate::telemetry::traces::Traces;
 
 pub(crate) use app::{AppConfig, RawApp, apps};
@@ -50,12 +50,6 @@ pub(crate) struct Timing {
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub(crate) struct UsageError(pub(crate) String);
-
-impl From<InvalidRetryPolicy> for UsageError {
-    fn from(error: InvalidRetryPolicy) -> Self {
-        Self(error.to_string())
-    }
-}
 
 /// Time to record the outcome within the lease.
 const LEASE_MARGIN: Duration = Duration::from_millis(840);

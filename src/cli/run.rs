@@ -12,7 +12,7 @@ use super::args::{
 };
 use super::ops::OpsArgs;
 use super::signals::signals;
-use crate::config::{self, UsageError, RawApp, Timing, WorkerConfig};
+use crate::config::{self, RawApp, Timing, UsageError, WorkerConfig};
 use crate::error_text::error_chain_text;
 use crate::ops::Waiting;
 use crate::outbox::{ConnectError, Outbox, SchemaError, is_outage};
@@ -270,7 +270,8 @@ pub(super) fn config(app: &AppArgs, worker: &WorkerArgs) -> Result<WorkerConfig,
         host: host(),
         environment: worker.environment.clone().and_then(Environment::into_name),
         timing,
-        retry: RetryPolicy::new(worker.retry_base, worker.retry_cap, worker.give_up_after)?,
+        retry: RetryPolicy::new(worker.retry_base, worker.retry_cap, worker.give_up_after)
+            .map_err(|error| UsageError(error.to_string()))?,
         drain_timeout: worker
             .drain_timeout
             .unwrap_or(worker.request_timeout + Duration::from_secs(5)),

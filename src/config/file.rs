@@ -5,7 +5,7 @@ use std::path::Path;
 
 use serde::Deserialize;
 
-use super::{UsageError, RawApp};
+use super::{RawApp, UsageError};
 use crate::sanitize;
 
 #[derive(Deserialize)]

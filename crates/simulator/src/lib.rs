@@ -69,8 +69,6 @@ pub struct Behaviour {
     /// The delay of every response, and an additional random delay of at most `jitter_ms`.
     pub latency_ms: u64,
     pub jitter_ms: u64,
-    /// Each response announces `Keep-Alive: timeout=` with these seconds.
-    pub keep_alive_s: Option<u64>,
     /// The API closes a connection after so many milliseconds without a request.
     pub idle_close_ms: Option<u64>,
     /// The API closes each connection after a response, which says `Connection: close`.
@@ -86,7 +84,6 @@ impl Default for Behaviour {
             offline_prefix: "offline-".to_owned(),
             latency_ms: 0,
             jitter_ms: 0,
-            keep_alive_s: None,
             idle_close_ms: None,
             closes_connections: false,
             credentials: Vec::new(),

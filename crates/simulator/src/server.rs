@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use axum::Router;
-use axum::http::{HeaderName, HeaderValue, header};
+use axum::http::{HeaderValue, header};
 use hyper::Request;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
@@ -27,7 +27,6 @@ use tower_service::Service as _;
 use super::api::ApiState;
 use super::response::CloseWithoutResponse;
 
-const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 const ACCEPT_BACKLOG: u32 = 1_024;
 /// Pause after a failed accept, so that a lack of file descriptors does not cause a busy loop.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
@@ -118,10 +117,6 @@ async fn serve_http(
             let Ok::<_, Infallible>(mut response) = router.call(request).await;
             let headers = response.headers_mut();
             let behaviour = api.behaviour.lock();
-            if let Some(seconds) = behaviour.keep_alive_s {
-                let timeout = format!("timeout={seconds}");
-                headers.extend(timeout.parse().map(|timeout| (KEEP_ALIVE, timeout)));
-            }
             if behaviour.closes_connections {
                 headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
             }
