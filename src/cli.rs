@@ -30,7 +30,6 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use crate::config::ConfigError;
 pub(crate) use crate::config::UsageError;
 use crate::ops::OpsError;
 use crate::outbox::ConnectError;
@@ -179,8 +178,7 @@ pub fn main() -> ExitCode {
 
 fn is_usage(error: &anyhow::Error) -> bool {
     error.chain().any(|cause| {
-        cause.is::<ConfigError>()
-            || cause.is::<UsageError>()
+        cause.is::<UsageError>()
             || cause.is::<OpsError>()
             || matches!(cause.downcast_ref(), Some(ConnectError::Parameter(_)))
     })

@@ -3,19 +3,17 @@
 mod app;
 mod file;
 
-use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::pace::{HORIZON, TOLERANCE};
 use crate::proxy::ProxyVariables;
 use crate::retry::RetryPolicy;
-use crate::sanitize;
 use crate::telemetry::traces::Traces;
 
-pub(crate) use app::{AppConfig, AppError, RawApp, check_distinct};
+pub(crate) use app::{AppConfig, RawApp, apps};
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) use file::parse_apps;
-pub(crate) use file::{InvalidToml, read_apps};
+pub(crate) use file::read_apps;
 
 #[derive(Debug)]
 pub(crate) struct WorkerConfig {
@@ -53,43 +51,6 @@ pub(crate) struct Timing {
 #[error("{0}")]
 pub(crate) struct UsageError(pub(crate) String);
 
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum ConfigError {
-    #[error(
-        "no app is configured: set AGORA_APP_ID and how to sign in (AGORA_API_KEY and AGORA_API_SECRET), or name a file of apps with --config"
-    )]
-    NoApp,
-    #[error(
-        "apps are configured twice: with --config, leave the app ID, AGORA_UID and the secrets out of the variables and flags"
-    )]
-    TwoSources,
-    #[error(
-        "the apps {0:?} and {1:?} have the same app ID, and so one limit of calls: make them one app"
-    )]
-    SameAppId(String, String),
-    #[error("the app {alias:?}: {source}", alias = sanitize::text(alias, 64))]
-    App { alias: String, source: AppError },
-    #[error("the configuration {path} can't be read: {source}", path = .path.display())]
-    File {
-        path: PathBuf,
-        source: std::io::Error,
-    },
-    #[error("the configuration {path} is not right: {source}", path = .path.display())]
-    Toml { path: PathBuf, source: InvalidToml },
-    #[error(
-        "a lease of {lease:?} is too short for a request timeout of {request_timeout:?}: set WORKER_LEASE to at least {needed:?}, or WORKER_REQUEST_TIMEOUT lower"
-    )]
-    LeaseTooShort {
-        lease: Duration,
-        request_timeout: Duration,
-        needed: Duration,
-    },
-    #[error(transparent)]
-    Retry(#[from] crate::retry::InvalidRetryPolicy),
-    #[error("{0} is zero: set it to at least 1ms")]
-    Zero(&'static str),
-}
-
 /// Time to record the outcome within the lease.
 const LEASE_MARGIN: Duration = Duration::from_millis(840);
 
@@ -102,7 +63,7 @@ impl Timing {
         connect_timeout: Duration,
         connection_max_age: Duration,
         poll_interval: Duration,
-    ) -> Result<Self, ConfigError> {
+    ) -> Result<Self, UsageError> {
         for (name, time) in [
             ("WORKER_REQUEST_TIMEOUT", request_timeout),
             ("WORKER_CONNECT_TIMEOUT", connect_timeout),
@@ -110,17 +71,17 @@ impl Timing {
             ("WORKER_POLL_INTERVAL", poll_interval),
         ] {
             if time < Duration::from_millis(1) {
-                return Err(ConfigError::Zero(name));
+                return Err(UsageError(format!(
+                    "{name} is zero: set it to at least 1ms"
+                )));
             }
         }
         let needed = request_timeout + HORIZON + TOLERANCE + LEASE_MARGIN;
         let lease = lease.unwrap_or(request_timeout + Duration::from_secs(15));
         if lease < needed {
-            return Err(ConfigError::LeaseTooShort {
-                lease,
-                request_timeout,
-                needed,
-            });
+            return Err(UsageError(format!(
+                "a lease of {lease:?} is too short for a request timeout of {request_timeout:?}: set WORKER_LEASE to at least {needed:?}, or WORKER_REQUEST_TIMEOUT lower"
+            )));
         }
         Ok(Self {
             lease,
@@ -140,10 +101,8 @@ mod tests {
     fn a_lease_outlasts_the_wait_for_the_slot_and_the_call() {
         let (second, poll_interval) = (Duration::from_secs(1), Duration::from_millis(500));
         let timing = |lease| Timing::new(lease, second, second, second, poll_interval);
-        assert!(matches!(
-            timing(Some(second + Duration::from_millis(999))),
-            Err(ConfigError::LeaseTooShort { .. })
-        ));
+        let error = timing(Some(second + Duration::from_millis(999))).expect_err("too short");
+        assert!(error.to_string().contains("set WORKER_LEASE"), "{error}");
         assert!(timing(Some(second * 3)).is_ok());
         assert!(timing(None).is_ok());
     }

@@ -20,9 +20,7 @@ use crate::proxy::ProxyVariables;
 use crate::retry::RetryPolicy;
 use crate::telemetry::LAST_LINES;
 use crate::worker;
-use simulator::{
-    ApiKey, Behaviour, Credentials, Fault, FaultRule, Ledger, Simulator, SimulatorConfig,
-};
+use simulator::{Behaviour, Credential, Ledger, Simulator, SimulatorConfig};
 use testkit::postgres::ThrowawayPostgres;
 
 #[derive(Debug, Clone)]
@@ -68,7 +66,7 @@ async fn run_on(
     let url = SecretString::from(postgres.create_database(DATABASE).await?);
     let outbox = Arc::new(Outbox::connect(&url, 5, DEFAULT_MAX_AGE).await?);
     outbox.migrate(Duration::from_secs(60), |_, _| ()).await?;
-    let simulator = Simulator::start(simulator_config(dev.limit_per_s)).await?;
+    let simulator = Simulator::start(simulator_config(dev.limit_per_s)?).await?;
     out.push_line(&format!(
         "database    {}\nAPI         {} (simulated; its ledger: /_simulator/)",
         postgres.psql_command(DATABASE),
@@ -122,37 +120,26 @@ async fn dashboard(
     Ok(ops)
 }
 
-fn simulator_config(limit_per_s: u32) -> SimulatorConfig {
-    let flaky = FaultRule {
-        destination: Some(samples::FLAKY.into()),
-        first_calls: Some(1),
-        ..FaultRule::from(Fault::Status {
-            code: 500,
-            retry_after: None,
-            body: None,
-        })
-    };
-    let key = ApiKey {
+fn simulator_config(limit_per_s: u32) -> anyhow::Result<SimulatorConfig> {
+    let flaky = format!("500:destination={},first_calls=1", samples::FLAKY);
+    let key = Credential::Key {
         api_key: API_KEY.into(),
         api_secret: API_KEY.into(),
     };
-    SimulatorConfig {
-        ledger: Some(Arc::new(Ledger::with_kept_calls(KEPT_CALLS))),
-        faults: vec![flaky],
+    Ok(SimulatorConfig {
+        ledger: Arc::new(Ledger::with_kept_calls(KEPT_CALLS)),
+        faults: vec![flaky.parse()?],
         behaviour: Behaviour {
             limit: Some(limit_per_s),
-            offline_prefix: Some(samples::OFFLINE.into()),
+            offline_prefix: samples::OFFLINE.into(),
             // About the latency of a nearby data centre.
             latency_ms: 20,
             jitter_ms: 20,
-            credentials: Credentials {
-                basic: vec![key],
-                ..Credentials::default()
-            },
+            credentials: vec![key],
             ..Behaviour::default()
         },
         ..SimulatorConfig::default()
-    }
+    })
 }
 
 fn worker_config(dev: &Dev, base_url: &str) -> anyhow::Result<WorkerConfig> {

@@ -57,7 +57,7 @@ pub fn config_file(data: &[u8]) {
     };
     let apps = match parse_apps(text) {
         Ok(apps) => apps,
-        Err(error) => return assert_redacted(&error.to_string()),
+        Err(error) => return assert_redacted(&error),
     };
     for (alias, mut app) in apps {
         // The content of a secret's file is no input of this target, and a path may name any file.

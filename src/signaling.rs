@@ -11,7 +11,7 @@ mod request;
 pub(crate) mod response;
 mod token;
 
-pub(crate) use base_url::{BaseUrl, DEFAULT_BASE_URL, InvalidBaseUrl};
+pub(crate) use base_url::{BaseUrl, DEFAULT_BASE_URL};
 pub(crate) use client::{Client, SignedRequest};
 pub(crate) use connection_pool::Connection;
 pub(crate) use credentials::{CredentialError, Credentials, TokenHeaders};

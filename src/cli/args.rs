@@ -133,16 +133,6 @@ pub(super) fn parse_http_status(text: &str) -> Result<i32, &'static str> {
         .ok_or("it is not an HTTP status: write a number from 100 to 599, like 429")
 }
 
-pub(super) fn parse_calls(text: &str) -> Result<f64, &'static str> {
-    text.parse()
-        .map_err(|_| "it is not a number of calls: write it like 500")
-}
-
-pub(super) fn parse_whole_calls(text: &str) -> Result<usize, &'static str> {
-    text.parse()
-        .map_err(|_| "it is not a number of calls: write a whole number like 200")
-}
-
 /// The name of an environment. An empty variable counts as not set.
 #[derive(Debug, Clone)]
 pub(super) struct Environment(String);

@@ -9,12 +9,11 @@ use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 
 use super::args::{
-    DatabaseArgs, Environment, host, parse_calls, parse_duration, parse_environment,
-    parse_retention, parse_whole_calls,
+    DatabaseArgs, Environment, host, parse_duration, parse_environment, parse_retention,
 };
 use super::ops::OpsArgs;
 use super::signals::signals;
-use crate::config::{self, AppConfig, ConfigError, RawApp, Timing, WorkerConfig};
+use crate::config::{self, RawApp, Timing, UsageError, WorkerConfig};
 use crate::error_text::error_chain_text;
 use crate::outbox::{ConnectError, Outbox, SchemaError, is_outage};
 use crate::proxy::ProxyVariables;
@@ -72,38 +71,8 @@ pub(super) struct AppArgs {
     #[arg(long, env = "WORKER_CONFIG", value_name = "FILE")]
     config: Option<PathBuf>,
 
-    /// The app ID
-    #[arg(long, env = "AGORA_APP_ID", value_name = "ID")]
-    app_id: Option<String>,
-
-    /// With `AGORA_TOKEN`: the user that the token was made for
-    #[arg(long, env = "AGORA_UID", value_name = "USER")]
-    uid: Option<String>,
-
-    /// The headers of tokens: x-agora (the default of `AGORA_TOKEN`) or authorization (the default of
-    /// `AGORA_APP_CERTIFICATE`)
-    #[arg(long, env = "AGORA_TOKEN_HEADERS", value_name = "KIND")]
-    token_headers: Option<String>,
-
-    /// The URLs of the API's hosts, separated by commas, or `global` (api.agora.io, then api.sd-rtn.com), or `china` (the
-    /// reverse). The worker calls the next host while the first is unreachable or answers 502 to 504
-    /// [default: `https://api.agora.io`]
-    #[arg(long, env = "AGORA_BASE_URL", value_name = "URLS")]
-    base_url: Option<String>,
-
-    /// Certificates to trust beside the public ones, as PEM
-    #[arg(long, env = "AGORA_CA_FILE", value_name = "FILE")]
-    ca_file: Option<PathBuf>,
-
-    /// The API's limit of calls a second for the app, for all workers together. `worker limit` changes it for running
-    /// workers [default: 500]
-    #[arg(long, env = "WORKER_RATE", value_name = "CALLS", value_parser = parse_calls)]
-    rate: Option<f64>,
-
-    /// Most messages of an app that this worker holds at once, from the claim to the record
-    /// [default: 1024]
-    #[arg(long, env = "WORKER_MAX_IN_FLIGHT", value_name = "CALLS", value_parser = parse_whole_calls)]
-    max_in_flight: Option<usize>,
+    #[command(flatten)]
+    app: RawApp,
 }
 
 #[derive(Debug, Args)]
@@ -281,7 +250,7 @@ fn is_temporary(error: &anyhow::Error) -> bool {
     }
 }
 
-pub(super) fn config(app: &AppArgs, worker: &WorkerArgs) -> Result<WorkerConfig, ConfigError> {
+pub(super) fn config(app: &AppArgs, worker: &WorkerArgs) -> Result<WorkerConfig, UsageError> {
     let timing = Timing::new(
         worker.lease,
         worker.request_timeout,
@@ -290,7 +259,10 @@ pub(super) fn config(app: &AppArgs, worker: &WorkerArgs) -> Result<WorkerConfig,
         worker.poll_interval,
     )?;
     Ok(WorkerConfig {
-        apps: apps(app)?,
+        apps: config::apps(
+            app.app.clone().with_secrets(),
+            app.config.as_deref().and_then(secret::given_path),
+        )?,
         name: worker.name.clone().map_or_else(
             || format!("{}:{}", host(), std::process::id()),
             |name| sanitize::text(&name, sanitize::MAX_NAME_CHARS),
@@ -298,7 +270,8 @@ pub(super) fn config(app: &AppArgs, worker: &WorkerArgs) -> Result<WorkerConfig,
         host: host(),
         environment: worker.environment.clone().and_then(Environment::into_name),
         timing,
-        retry: RetryPolicy::new(worker.retry_base, worker.retry_cap, worker.give_up_after)?,
+        retry: RetryPolicy::new(worker.retry_base, worker.retry_cap, worker.give_up_after)
+            .map_err(|error| UsageError(error.to_string()))?,
         drain_timeout: worker
             .drain_timeout
             .unwrap_or(worker.request_timeout + Duration::from_secs(5)),
@@ -306,45 +279,6 @@ pub(super) fn config(app: &AppArgs, worker: &WorkerArgs) -> Result<WorkerConfig,
         proxies: ProxyVariables::from_environment(),
         traces: None,
     })
-}
-
-fn apps(args: &AppArgs) -> Result<Vec<AppConfig>, ConfigError> {
-    let with_shared = |raw: RawApp| RawApp {
-        base_url: raw.base_url.or_else(|| args.base_url.clone()),
-        ca_file: raw.ca_file.or_else(|| args.ca_file.clone()),
-        rate: raw.rate.or(args.rate),
-        max_in_flight: raw.max_in_flight.or(args.max_in_flight),
-        ..raw
-    };
-    let single = RawApp {
-        app_id: args.app_id.clone(),
-        uid: args.uid.clone(),
-        ..RawApp::secrets_from_environment()
-    }
-    .trimmed();
-    let has_single = single != RawApp::default();
-    let Some(path) = args.config.as_deref().and_then(secret::given_path) else {
-        if !has_single {
-            return Err(ConfigError::NoApp);
-        }
-        let app = RawApp {
-            token_headers: args.token_headers.clone(),
-            ..single
-        };
-        return Ok(vec![with_shared(app).check("default")?]);
-    };
-    if has_single {
-        return Err(ConfigError::TwoSources);
-    }
-    let apps: Vec<_> = config::read_apps(path)?
-        .into_iter()
-        .map(|(alias, raw)| with_shared(raw).check(&alias))
-        .collect::<Result<_, _>>()?;
-    if apps.is_empty() {
-        return Err(ConfigError::NoApp);
-    }
-    config::check_distinct(&apps)?;
-    Ok(apps)
 }
 
 /// Each call in flight is a connection, which is an open file.

@@ -1,16 +1,16 @@
 //! The settings of one app.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::fmt;
+use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
-use super::ConfigError;
-use crate::message::{InvalidMessage, Name};
-use crate::secret::{
-    MAX_SECRET_BYTES, SecretError, SecretSource, given, given_path, is_impossible,
-};
-use crate::signaling::{BaseUrl, Credentials, DEFAULT_BASE_URL, InvalidBaseUrl, TokenHeaders};
+use super::{UsageError, read_apps};
+use crate::message::Name;
+use crate::sanitize;
+use crate::secret::{MAX_SECRET_BYTES, SecretSource, given, given_path, is_impossible};
+use crate::signaling::{BaseUrl, Credentials, DEFAULT_BASE_URL, TokenHeaders};
 
 /// The API's limit of calls a second for one app ID.
 const DEFAULT_LIMIT_PER_S: f64 = 500.0;
@@ -32,75 +32,136 @@ pub(crate) struct AppConfig {
     pub(crate) max_in_flight: usize,
 }
 
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum AppError {
-    #[error("its name is not 1 to 64 letters, digits, dots, dashes or underscores")]
-    Alias,
-    #[error("it has no app ID: set AGORA_APP_ID (app_id in a file)")]
-    NoAppId,
-    #[error("its app ID is not 1 to 128 letters, digits, dashes or underscores")]
-    AppId,
-    #[error("{0}")]
-    Authenticator(&'static str),
-    #[error("{0} is given both as a value and as a file: leave out one")]
-    TwoSecrets(&'static str),
-    #[error("{0} has more than 16 KiB: is it the right value?")]
-    SecretTooLong(&'static str),
-    #[error(
-        "{0} has a line break or a control character inside, or is not UTF-8: set it to the value alone"
-    )]
-    Impossible(&'static str),
-    #[error("AGORA_UID (uid): {0}")]
-    Uid(InvalidMessage),
-    #[error("AGORA_TOKEN_HEADERS (token_headers) is not x-agora or authorization")]
-    TokenHeaders,
-    #[error("AGORA_BASE_URL (base_url): {0}")]
-    BaseUrl(#[from] InvalidBaseUrl),
-    #[error(transparent)]
-    Secret(#[from] SecretError),
-    #[error(
-        "a rate of {0} calls a second is not between 1 and 1,000,000: change WORKER_RATE (rate)"
-    )]
-    Rate(f64),
-    #[error("WORKER_MAX_IN_FLIGHT (max_in_flight) is not between 1 and 100,000")]
-    MaxInFlight,
-}
-
-/// An app's settings before their check.
-#[derive(Default, PartialEq, Deserialize)]
+/// An app's settings before their check, from the command line and its variables or from the table of a file. Secrets
+/// have no flags, because a list of processes shows flags.
+#[derive(Clone, Default, PartialEq, clap::Args, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct RawApp {
+    /// The app ID
+    #[arg(long, env = "AGORA_APP_ID", value_name = "ID")]
     pub(crate) app_id: Option<String>,
+
+    #[arg(skip)]
     pub(crate) api_key: Option<String>,
+    #[arg(skip)]
     pub(crate) api_key_file: Option<PathBuf>,
+    #[arg(skip)]
     pub(crate) api_secret: Option<String>,
+    #[arg(skip)]
     pub(crate) api_secret_file: Option<PathBuf>,
+    #[arg(skip)]
     pub(crate) token: Option<String>,
+    #[arg(skip)]
     pub(crate) token_file: Option<PathBuf>,
-    pub(crate) uid: Option<String>,
+    #[arg(skip)]
     pub(crate) app_certificate: Option<String>,
+    #[arg(skip)]
     pub(crate) app_certificate_file: Option<PathBuf>,
+
+    /// With `AGORA_TOKEN`: the user that the token was made for
+    #[arg(long, env = "AGORA_UID", value_name = "USER")]
+    pub(crate) uid: Option<String>,
+
+    /// The headers of tokens: x-agora (the default of `AGORA_TOKEN`) or authorization (the default of
+    /// `AGORA_APP_CERTIFICATE`)
+    #[arg(long, env = "AGORA_TOKEN_HEADERS", value_name = "KIND")]
     pub(crate) token_headers: Option<String>,
+
+    /// The URLs of the API's hosts, separated by commas, or `global` (api.agora.io, then api.sd-rtn.com), or `china` (the
+    /// reverse). The worker calls the next host while the first is unreachable or answers 502 to 504
+    /// [default: `https://api.agora.io`]
+    #[arg(long, env = "AGORA_BASE_URL", value_name = "URLS")]
     pub(crate) base_url: Option<String>,
+
+    /// Certificates to trust beside the public ones, as PEM
+    #[arg(long, env = "AGORA_CA_FILE", value_name = "FILE")]
     pub(crate) ca_file: Option<PathBuf>,
+
+    /// The API's limit of calls a second for the app, for all workers together. `worker limit` changes it for running
+    /// workers [default: 500]
+    #[arg(long, env = "WORKER_RATE", value_name = "CALLS", value_parser = parse_calls)]
     pub(crate) rate: Option<f64>,
+
+    /// Most messages of an app that this worker holds at once, from the claim to the record
+    /// [default: 1024]
+    #[arg(long, env = "WORKER_MAX_IN_FLIGHT", value_name = "CALLS", value_parser = parse_whole_calls)]
     pub(crate) max_in_flight: Option<usize>,
 }
 
+fn parse_calls(text: &str) -> Result<f64, &'static str> {
+    text.parse()
+        .map_err(|_| "it is not a number of calls: write it like 500")
+}
+
+fn parse_whole_calls(text: &str) -> Result<usize, &'static str> {
+    text.parse()
+        .map_err(|_| "it is not a number of calls: write a whole number like 200")
+}
+
+impl fmt::Debug for RawApp {
+    /// Shows nothing, because fields may be secrets.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("RawApp")
+    }
+}
+
+/// The apps of the file at `path`, or the one app of `given`, which comes from the command line and the environment.
+pub(crate) fn apps(given: RawApp, path: Option<&Path>) -> Result<Vec<AppConfig>, UsageError> {
+    const NO_APP: &str = "no app is configured: set AGORA_APP_ID and how to sign in (AGORA_API_KEY and AGORA_API_SECRET), or name a file of apps with --config";
+    let given = given.trimmed();
+    // Defaults for each app of a file.
+    let shared = RawApp {
+        token_headers: given.token_headers.clone(),
+        base_url: given.base_url.clone(),
+        ca_file: given.ca_file.clone(),
+        rate: given.rate,
+        max_in_flight: given.max_in_flight,
+        ..RawApp::default()
+    };
+    let apps = match path {
+        None => BTreeMap::from([("default".to_owned(), given)]),
+        Some(path) if given == shared => read_apps(path)?,
+        Some(_) => {
+            return Err(UsageError(
+                "apps are configured twice: with --config, leave the app ID, AGORA_UID and the secrets out of the variables and flags".into(),
+            ));
+        }
+    };
+    if apps.values().all(|app| *app == shared) {
+        return Err(UsageError(NO_APP.into()));
+    }
+    let with_defaults = |app: RawApp| RawApp {
+        base_url: app.base_url.or_else(|| shared.base_url.clone()),
+        ca_file: app.ca_file.or_else(|| shared.ca_file.clone()),
+        rate: app.rate.or(shared.rate),
+        max_in_flight: app.max_in_flight.or(shared.max_in_flight),
+        ..app
+    };
+    let apps: Vec<_> = apps
+        .into_iter()
+        .map(|(alias, app)| with_defaults(app).check(&alias))
+        .collect::<Result<_, _>>()?;
+    check_distinct(&apps)?;
+    Ok(apps)
+}
+
 /// Checks that no two apps share an app ID. Each would use the whole limit of calls.
-pub(crate) fn check_distinct(apps: &[AppConfig]) -> Result<(), ConfigError> {
+fn check_distinct(apps: &[AppConfig]) -> Result<(), UsageError> {
     let mut aliases = BTreeMap::new();
     for app in apps {
         if let Some(other) = aliases.insert(&app.app_id, &app.alias) {
-            return Err(ConfigError::SameAppId(other.clone(), app.alias.clone()));
+            return Err(UsageError(format!(
+                "the apps {other:?} and {:?} have the same app ID, and so one limit of calls: make them one app",
+                app.alias
+            )));
         }
     }
     Ok(())
 }
 
 impl RawApp {
-    /// The secrets in the environment. Secrets have no flags, because a list of processes shows flags.
-    pub(crate) fn secrets_from_environment() -> Self {
+    /// Adds the secrets of the environment.
+    pub(crate) fn with_secrets(self) -> Self {
         let secret = |name: &str| {
             // A value that is not UTF-8 is a mistake to report, not a missing value.
             let value = std::env::var_os(name)?;
@@ -116,23 +177,21 @@ impl RawApp {
             token_file: file("AGORA_TOKEN_FILE"),
             app_certificate: secret("AGORA_APP_CERTIFICATE"),
             app_certificate_file: file("AGORA_APP_CERTIFICATE_FILE"),
-            ..Self::default()
+            ..self
         }
     }
 
     /// # Errors
     /// The first mistake in the settings, with the app's name.
-    pub(crate) fn check(self, alias: &str) -> Result<AppConfig, ConfigError> {
-        self.trimmed()
-            .into_app(alias)
-            .map_err(|source| ConfigError::App {
-                alias: alias.to_owned(),
-                source,
-            })
+    pub(crate) fn check(self, alias: &str) -> Result<AppConfig, UsageError> {
+        self.trimmed().into_app(alias).map_err(|error| {
+            let alias = sanitize::text(alias, 64);
+            UsageError(format!("the app {alias:?}: {error}"))
+        })
     }
 
     /// Each value without the invisible characters around it.
-    pub(crate) fn trimmed(mut self) -> Self {
+    fn trimmed(mut self) -> Self {
         for text in [
             &mut self.app_id,
             &mut self.api_key,
@@ -157,7 +216,7 @@ impl RawApp {
         self
     }
 
-    fn into_app(self, alias: &str) -> Result<AppConfig, AppError> {
+    fn into_app(self, alias: &str) -> Result<AppConfig, String> {
         let is_name = |text: &str, more: &str, longest| {
             (1..=longest).contains(&text.len())
                 && text
@@ -165,25 +224,32 @@ impl RawApp {
                     .all(|c| c.is_ascii_alphanumeric() || more.contains(c))
         };
         if !is_name(alias, "._-", 64) {
-            return Err(AppError::Alias);
+            return Err(
+                "its name is not 1 to 64 letters, digits, dots, dashes or underscores".into(),
+            );
         }
-        let app_id = self.app_id.clone().ok_or(AppError::NoAppId)?;
+        let app_id = self.app_id.clone();
+        let app_id = app_id.ok_or("it has no app ID: set AGORA_APP_ID (app_id in a file)")?;
         if !is_name(&app_id, "_-", 128) {
-            return Err(AppError::AppId);
+            return Err("its app ID is not 1 to 128 letters, digits, dashes or underscores".into());
         }
         let limit_per_s = self.rate.unwrap_or(DEFAULT_LIMIT_PER_S);
         if !(1.0..=1_000_000.0).contains(&limit_per_s) {
-            return Err(AppError::Rate(limit_per_s));
+            return Err(format!(
+                "a rate of {limit_per_s} calls a second is not between 1 and 1,000,000: change WORKER_RATE (rate)"
+            ));
         }
         let max_in_flight = self.max_in_flight.unwrap_or(DEFAULT_MAX_IN_FLIGHT);
         if !(1..=100_000).contains(&max_in_flight) {
-            return Err(AppError::MaxInFlight);
+            return Err("WORKER_MAX_IN_FLIGHT (max_in_flight) is not between 1 and 100,000".into());
         }
-        let base_urls = BaseUrl::parse_list(self.base_url.as_deref().unwrap_or(DEFAULT_BASE_URL))?;
+        let base_urls = self.base_url.as_deref().unwrap_or(DEFAULT_BASE_URL);
+        let base_urls = BaseUrl::parse_list(base_urls)
+            .map_err(|error| format!("AGORA_BASE_URL (base_url): {error}"))?;
         let ca_file = self.ca_file.clone();
         let credentials = self.credentials(&app_id)?;
         // A file that is missing at startup is a mistake. A file that disappears later only holds the lane.
-        credentials.check()?;
+        credentials.check().map_err(|error| error.to_string())?;
         Ok(AppConfig {
             alias: alias.to_owned(),
             credentials,
@@ -195,12 +261,16 @@ impl RawApp {
         })
     }
 
-    fn credentials(self, app_id: &str) -> Result<Credentials, AppError> {
+    fn credentials(self, app_id: &str) -> Result<Credentials, String> {
         let given_headers = match self.token_headers.as_deref() {
             None => None,
             Some("x-agora") => Some(TokenHeaders::XAgora),
             Some("authorization") => Some(TokenHeaders::Authorization),
-            Some(_) => return Err(AppError::TokenHeaders),
+            Some(_) => {
+                return Err(
+                    "AGORA_TOKEN_HEADERS (token_headers) is not x-agora or authorization".into(),
+                );
+            }
         };
         let key = secret("AGORA_API_KEY", self.api_key, self.api_key_file)?;
         let api_secret = secret("AGORA_API_SECRET", self.api_secret, self.api_secret_file)?;
@@ -210,34 +280,37 @@ impl RawApp {
             self.app_certificate,
             self.app_certificate_file,
         )?;
-        match (key, api_secret, token, certificate) {
-            (Some(key), Some(secret), None, None) => Ok(Credentials::Basic { key, secret }),
-            (None, None, Some(token), None) => Ok(Credentials::Token {
-                token,
-                uid: Name::sender(self.uid.ok_or(AppError::Authenticator(
+        let wrong = match (key, api_secret, token, certificate) {
+            (Some(key), Some(secret), None, None) => {
+                return Ok(Credentials::Basic { key, secret });
+            }
+            (None, None, Some(token), None) => {
+                let uid = self.uid.ok_or(
                     "AGORA_TOKEN needs AGORA_UID (uid): the user that the token was made for",
-                ))?)
-                .map_err(AppError::Uid)?,
-                headers: given_headers.unwrap_or(TokenHeaders::XAgora),
-            }),
-            (None, None, None, Some(certificate)) => Ok(Credentials::Certificate {
-                app_id: app_id.to_owned(),
-                certificate,
-                headers: given_headers.unwrap_or(TokenHeaders::Authorization),
-            }),
-            (None, None, None, None) => Err(AppError::Authenticator(
-                "it has no way to sign in: set AGORA_API_KEY and AGORA_API_SECRET (api_key, api_secret), or AGORA_TOKEN and AGORA_UID, or AGORA_APP_CERTIFICATE; each has a variant ending in _FILE",
-            )),
-            (Some(_), None, None, None) => Err(AppError::Authenticator(
-                "AGORA_API_KEY needs AGORA_API_SECRET",
-            )),
-            (None, Some(_), None, None) => Err(AppError::Authenticator(
-                "AGORA_API_SECRET needs AGORA_API_KEY",
-            )),
-            _ => Err(AppError::Authenticator(
-                "it has more than one way to sign in: keep one of AGORA_API_KEY with AGORA_API_SECRET, AGORA_TOKEN, and AGORA_APP_CERTIFICATE",
-            )),
-        }
+                )?;
+                return Ok(Credentials::Token {
+                    token,
+                    uid: Name::sender(uid).map_err(|error| format!("AGORA_UID (uid): {error}"))?,
+                    headers: given_headers.unwrap_or(TokenHeaders::XAgora),
+                });
+            }
+            (None, None, None, Some(certificate)) => {
+                return Ok(Credentials::Certificate {
+                    app_id: app_id.to_owned(),
+                    certificate,
+                    headers: given_headers.unwrap_or(TokenHeaders::Authorization),
+                });
+            }
+            (None, None, None, None) => {
+                "it has no way to sign in: set AGORA_API_KEY and AGORA_API_SECRET (api_key, api_secret), or AGORA_TOKEN and AGORA_UID, or AGORA_APP_CERTIFICATE; each has a variant ending in _FILE"
+            }
+            (Some(_), None, None, None) => "AGORA_API_KEY needs AGORA_API_SECRET",
+            (None, Some(_), None, None) => "AGORA_API_SECRET needs AGORA_API_KEY",
+            _ => {
+                "it has more than one way to sign in: keep one of AGORA_API_KEY with AGORA_API_SECRET, AGORA_TOKEN, and AGORA_APP_CERTIFICATE"
+            }
+        };
+        Err(wrong.into())
     }
 }
 
@@ -245,13 +318,17 @@ fn secret(
     name: &'static str,
     value: Option<String>,
     file: Option<PathBuf>,
-) -> Result<Option<SecretSource>, AppError> {
+) -> Result<Option<SecretSource>, String> {
     match (value, file) {
-        (Some(_), Some(_)) => Err(AppError::TwoSecrets(name)),
-        (Some(value), None) if value.len() as u64 > MAX_SECRET_BYTES => {
-            Err(AppError::SecretTooLong(name))
-        }
-        (Some(value), None) if is_impossible(&value) => Err(AppError::Impossible(name)),
+        (Some(_), Some(_)) => Err(format!(
+            "{name} is given both as a value and as a file: leave out one"
+        )),
+        (Some(value), None) if value.len() as u64 > MAX_SECRET_BYTES => Err(format!(
+            "{name} has more than 16 KiB: is it the right value?"
+        )),
+        (Some(value), None) if is_impossible(&value) => Err(format!(
+            "{name} has a line break or a control character inside, or is not UTF-8: set it to the value alone"
+        )),
         (Some(value), None) => Ok(Some(SecretSource::value(value))),
         (None, Some(file)) => Ok(Some(SecretSource::File(file))),
         (None, None) => Ok(None),
@@ -273,10 +350,8 @@ mod tests {
             .expect("an app")
         };
         assert!(check_distinct(&[app("a", "1"), app("b", "2")]).is_ok());
-        assert!(matches!(
-            check_distinct(&[app("a", "1"), app("b", "1")]),
-            Err(ConfigError::SameAppId(..))
-        ));
+        let error = check_distinct(&[app("a", "1"), app("b", "1")]).expect_err("the same app ID");
+        assert!(error.to_string().contains("make them one app"), "{error}");
     }
 
     fn basic() -> RawApp {

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use serde::Deserialize;
 
-use super::{ConfigError, RawApp};
+use super::{RawApp, UsageError};
 use crate::sanitize;
 
 #[derive(Deserialize)]
@@ -17,36 +17,24 @@ struct ConfigFile {
 const MAX_FILE_BYTES: u64 = 1024 * 1024;
 
 /// Reads the tables `[apps.NAME]` of a TOML file.
-pub(crate) fn read_apps(path: &Path) -> Result<BTreeMap<String, RawApp>, ConfigError> {
-    let text =
-        sanitize::read_text_file(path, MAX_FILE_BYTES).map_err(|source| ConfigError::File {
-            path: path.to_owned(),
-            source,
-        })?;
-    parse_apps(&text).map_err(|source| ConfigError::Toml {
-        path: path.to_owned(),
-        source,
+pub(crate) fn read_apps(path: &Path) -> Result<BTreeMap<String, RawApp>, UsageError> {
+    let wrong = |why: String| UsageError(format!("the configuration {} {why}", path.display()));
+    let text = sanitize::read_text_file(path, MAX_FILE_BYTES)
+        .map_err(|error| wrong(format!("can't be read: {error}")))?;
+    parse_apps(&text).map_err(|error| wrong(format!("is not right: {error}")))
+}
+
+/// An error has the line of the mistake. It shows no values, because they may be secrets.
+pub(crate) fn parse_apps(text: &str) -> Result<BTreeMap<String, RawApp>, String> {
+    let file: Result<ConfigFile, _> = toml::from_str(text);
+    file.map(|file| file.apps).map_err(|error| {
+        let message = sanitize::redact_values(error.message());
+        let before = error.span().and_then(|span| text.get(..span.start));
+        match before.map(|before| 1 + before.matches('\n').count()) {
+            Some(line) => format!("{message} (line {line})"),
+            None => message,
+        }
     })
-}
-
-/// A mistake in the file, with its line. The message shows no values, because they may be secrets.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{message}{}", line.map(|line| format!(" (line {line})")).unwrap_or_default())]
-pub(crate) struct InvalidToml {
-    message: String,
-    line: Option<usize>,
-}
-
-pub(crate) fn parse_apps(text: &str) -> Result<BTreeMap<String, RawApp>, InvalidToml> {
-    toml::from_str::<ConfigFile>(text)
-        .map(|file| file.apps)
-        .map_err(|error| InvalidToml {
-            message: sanitize::redact_values(error.message()),
-            line: error
-                .span()
-                .and_then(|span| text.get(..span.start))
-                .map(|before| 1 + before.matches('\n').count()),
-        })
 }
 
 #[cfg(test)]
@@ -60,10 +48,7 @@ mod tests {
                 .expect("apps");
         assert_eq!(apps.keys().collect::<Vec<_>>(), ["one", "two"]);
         assert_eq!(apps["one"].rate, Some(100.0));
-        let error = parse_apps("[apps.one]\napi_secrit = \"hush\"\n")
-            .err()
-            .expect("an error")
-            .to_string();
+        let error = parse_apps("[apps.one]\napi_secrit = \"hush\"\n").expect_err("an error");
         assert!(
             error.contains("api_secrit") && error.ends_with("(line 2)") && !error.contains("hush"),
             "{error}"
@@ -82,7 +67,7 @@ mod tests {
             "apps = \"471147114711\"",
             "[apps.one]\ntoken = [\"471147114711\"]",
         ] {
-            let error = parse_apps(text).err().expect("an error").to_string();
+            let error = parse_apps(text).expect_err("an error");
             assert!(!error.contains("4711"), "{text}: {error}");
         }
     }

@@ -87,7 +87,7 @@ calls a second       {:>7.1}   on average
 worst sliding second {:>7}   calls
 answered 429         {:>7}",
             app.calls,
-            app.calls_per_s,
+            app.calls_per_s(),
             app.worst_sliding_second,
             app.by_status.get(&429).unwrap_or(&0)
         )

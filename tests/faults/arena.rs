@@ -49,7 +49,7 @@ impl Arena {
         let mut api = slow_api(20);
         api.behaviour.limit = Some(crate::LIMIT);
         let world = World::on(&postgres, api).await;
-        let port = postgres.cluster.port();
+        let port = postgres.cluster.port;
         let proxy = Proxy::start(port).await;
         let url = world
             .url

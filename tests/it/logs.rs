@@ -27,7 +27,7 @@ async fn until_all_have_logged(world: &World, workers: &[Running], event: &str, 
 
 /// The number of logged lines of an event with a field. An empty field is in every line.
 fn logged_with(worker: &Running, event: &str, field: &str) -> usize {
-    log_lines(&worker.stderr.whole_text(), event)
+    log_lines(&worker.stderr.text(), event)
         .iter()
         .filter(|line| line.contains(field))
         .count()
@@ -37,7 +37,7 @@ fn logged_with(worker: &Running, event: &str, field: &str) -> usize {
 fn json_lines(worker: &Running) -> Vec<Value> {
     worker
         .stderr
-        .whole_text()
+        .text()
         .lines()
         .map(|line| serde_json::from_str(line).unwrap_or_else(|error| panic!("{line}: {error}")))
         .collect()
@@ -53,7 +53,7 @@ async fn five_hundred_messages_with_failures_log_a_few_lines_and_none_each() {
     worker.stop().await;
     assert!(world.count("status = 'failed'").await > 0);
     assert!(world.count("attempts > 1").await > 0);
-    let log = worker.stderr.whole_text();
+    let log = worker.stderr.text();
     for event in ["worker_started", "worker_stopped"] {
         assert_eq!(worker.logged(event), 1, "{log}");
     }
@@ -106,7 +106,7 @@ async fn each_worker_logs_a_lane_change_once_and_its_end_once() {
         ] {
             assert_eq!(logged_with(worker, event, field), times, "{event} {field}");
         }
-        let log = worker.stderr.whole_text();
+        let log = worker.stderr.text();
         let mut lines = log.lines().filter(|line| line.contains("event=\"lane_"));
         assert_eq!(lines.clone().count(), 8, "{log}");
         assert!(lines.all(|line| line.contains("app=\"default\"")), "{log}");
@@ -204,7 +204,7 @@ async fn json_logs_are_objects_with_the_same_fields_in_each_line() {
         assert_eq!(held[key], value);
     }
     assert_eq!(line("lane_released")["app"], "default");
-    assert!(!worker.stderr.whole_text().contains('\u{1b}'), "no colours");
+    assert!(!worker.stderr.text().contains('\u{1b}'), "no colours");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -274,7 +274,7 @@ async fn logs_as_text_name_the_event_in_each_line() {
     world.deliver(json!({})).await;
     worker.until_logged("lane_released").await;
     worker.stop().await;
-    let log = worker.stderr.whole_text();
+    let log = worker.stderr.text();
     for line in log.lines() {
         assert_eq!(line.matches(" event=\"").count(), 1, "{line}");
     }

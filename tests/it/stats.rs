@@ -111,8 +111,7 @@ async fn pending_messages_are_counted_by_app_and_state() {
     let _worker = world.worker().env("WORKER_MAX_IN_FLIGHT", "1").start();
     world.insert(peer(json!({}))).await;
     // A worker releases a claimed message if its slot is over before the call.
-    let ledger = world.simulator.ledger();
-    ledger.wait_for_calls(1, PATIENCE).await.expect("a call");
+    world.until_calls(1).await;
     world.insert_many(3).await;
     world.insert(peer(json!({"due_at": "2100-01-01"}))).await;
     world

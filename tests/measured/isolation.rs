@@ -53,7 +53,7 @@ async fn the_default_isolation_of_a_database_costs_no_pace_and_no_warning() {
             );
             for worker in &mut workers {
                 worker.stop().await;
-                let log = worker.stderr.whole_text();
+                let log = worker.stderr.text();
                 assert!(!log.contains("WARN"), "{context}: {log}");
             }
             drop(pooler);

@@ -74,7 +74,7 @@ async fn keeps_its_pace(behind_pooler: bool) {
              where app = 'app-1' and id > (select min(id) from signaling.outbox where app = 'app-1')",
         )
         .await;
-    let memory_kb = resident_kb(worker.pid());
+    let memory_kb = resident_kb(worker.pid);
     eprintln!(
         "behind a pooler: {behind_pooler}, started after {startup:?}, {rate:.0} calls/s, {memory_kb} KB"
     );

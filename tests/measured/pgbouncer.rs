@@ -109,7 +109,7 @@ async fn two_workers_behind_a_pooler_send_each_message_once_within_the_limit() {
         );
         for worker in &mut workers {
             worker.stop().await;
-            let said = worker.stderr.whole_text();
+            let said = worker.stderr.text();
             assert!(!said.contains("WARN"), "{settings}: {said}");
         }
     }

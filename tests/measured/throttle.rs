@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use simulator::SimulatorConfig;
-use testkit::{APP_ID, PATIENCE, World, api_with_limit, fleet, warm_up};
+use testkit::{APP_ID, World, api_with_limit, fleet, warm_up};
 
 /// A call that arrives this soon after a 429 had an earlier slot.
 const IN_FLIGHT_US: u64 = 200_000;
@@ -44,8 +44,7 @@ async fn a_fleet_with_a_limit_of_500_settles_where_the_api_allows_100() {
     let world = World::alone(api_with_limit(100)).await;
     world.insert_many(2_000).await;
     let _fleet = fleet(2, || world.worker()).await;
-    let ledger = world.simulator.ledger();
-    ledger.wait_for_calls(1, PATIENCE).await.expect("a call");
+    world.until_calls(1).await;
     tokio::time::sleep(Duration::from_secs(8)).await;
 
     let app = &world.seen().apps[APP_ID];

@@ -81,7 +81,7 @@ async fn round(
         .await?;
     let statements_before = logged_statements(server).await?;
     let senders = environment.start_senders().await?;
-    environment.api.wait_for_calls(messages).await?;
+    environment.wait_for_calls(messages).await?;
     let mut used = environment.stop_senders(senders).await?.used;
     let statements = logged_statements(server).await? - statements_before;
     used.insert("statements", count(statements));
@@ -91,7 +91,7 @@ async fn round(
 }
 
 async fn logged_statements(server: &ThrowawayPostgres) -> anyhow::Result<u64> {
-    let log = tokio::fs::read(server.directory().join("server.log")).await?;
+    let log = tokio::fs::read(server.directory.join("server.log")).await?;
     let log = String::from_utf8_lossy(&log);
     let statements = log
         .lines()

@@ -1,96 +1,95 @@
 //! The delay of a message under a low load, and its processor time. A user's delay begins just before the producer
 //! sends its insert, includes the commit, and ends when the call arrives at the API.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
+use sqlx::AssertSqlSafe;
 use testkit::postgres::ThrowawayPostgres;
 
 use crate::environment::{Environment, Sender, Workload};
-use crate::measurements::{Measurements, count, median, percentile};
-use crate::paced_producer::{PacedProducer, millis};
+use crate::measurements::{Measurements, median, percentile_99};
 use crate::resource_usage::{add_per_message, since};
 
 /// The sender runs for so long before the first insert.
 const WARM_UP: Duration = Duration::from_secs(2);
 /// The first calls open their connections, so they are not measured.
-const WARM_UP_MESSAGES: u16 = 100;
+const WARM_UP_MESSAGES: u64 = 100;
+/// A low load: 100 inserts a second.
+const PAUSE: Duration = Duration::from_millis(10);
 
-#[derive(Debug, Clone)]
-pub(crate) struct Delay {
-    pub(crate) sender: Sender,
-    pub(crate) messages: u64,
-    /// Another session holds a snapshot, so that row versions pile up. The first tenth of the messages is compared
-    /// with the last one.
-    pub(crate) holds_snapshot: bool,
+/// With `holds_snapshot`, another session holds a snapshot, so that row versions pile up. The first tenth of the messages
+/// is compared with the last one.
+pub(crate) async fn measure(
+    server: &ThrowawayPostgres,
+    sender: &Sender,
+    messages: u64,
+    holds_snapshot: bool,
+) -> anyhow::Result<Measurements> {
+    let environment = Environment::create(server, Workload::of(sender)).await?;
+    let snapshot = environment.hold_snapshot_if(holds_snapshot).await?;
+    let senders = environment.start_senders().await?;
+    tokio::time::sleep(WARM_UP).await;
+    let mut begun = insert(&environment, 0..WARM_UP_MESSAGES).await?;
+    let before = environment.cpu(&senders.processes)?;
+    let all = WARM_UP_MESSAGES + messages;
+    begun.extend(insert(&environment, WARM_UP_MESSAGES..all).await?);
+    environment.wait_for_calls(all).await?;
+    let cpu = since(&environment.cpu(&senders.processes)?, &before);
+    let costs = environment.stop_senders(senders).await?;
+    let mut delays_ms = vec![None; begun.len()];
+    for call in environment.api.ledger().calls() {
+        let number: Option<usize> = call.payload.and_then(|payload| payload.parse().ok());
+        let number = number.context("a call has an unknown payload")?;
+        let called = environment.api.ledger().started + Duration::from_micros(call.at_us);
+        let delay = called.saturating_duration_since(begun[number]);
+        delays_ms[number] = Some(delay.as_secs_f64() * 1e3);
+    }
+    drop(snapshot);
+    environment.finish().await?;
+    let delays_ms = delays_ms
+        .into_iter()
+        .skip(usize::try_from(WARM_UP_MESSAGES)?);
+    let delays_ms: Option<Vec<f64>> = delays_ms.collect();
+    let delays_ms = delays_ms.context("the API never received one of the messages")?;
+
+    let mut measurements = Measurements::default();
+    if holds_snapshot {
+        let tenth = delays_ms.len() / 10;
+        let first = median(delays_ms[..tenth].to_vec());
+        let last = median(delays_ms[delays_ms.len() - tenth..].to_vec());
+        measurements.insert("delay_of_first_tenth_p50_ms".into(), first);
+        measurements.insert("delay_of_last_tenth_p50_ms".into(), last);
+        measurements.insert("last_of_first_percent".into(), last / first * 100.0);
+    }
+    add_per_message(&mut measurements, &costs.used, all);
+    // Only the processor time of the measured messages: a start takes much more.
+    add_per_message(&mut measurements, &cpu, messages);
+    measurements.insert("delay_p50_ms".into(), median(delays_ms.clone()));
+    measurements.insert("delay_p99_ms".into(), percentile_99(delays_ms));
+    Ok(measurements)
 }
 
-impl Delay {
-    pub(crate) async fn measure(&self, server: &ThrowawayPostgres) -> anyhow::Result<Measurements> {
-        let mut measurements = Measurements::default();
-        if !self.holds_snapshot {
-            let inserts_us = self.cpu_of_inserts_us(server).await?;
-            measurements.insert(
-                "postgres_cpu_of_inserts_us_per_message".into(),
-                inserts_us / count(self.messages),
-            );
-        }
-        let environment = Environment::create(server, Workload::of(&self.sender)).await?;
-        let snapshot = environment.hold_snapshot_if(self.holds_snapshot).await?;
-        let senders = environment.start_senders().await?;
-        tokio::time::sleep(WARM_UP).await;
-        let mut producer = PacedProducer::connect(&environment).await?;
-        producer.insert(WARM_UP_MESSAGES.into()).await?;
-        let before = environment.cpu(&senders)?;
-        producer.insert(self.messages).await?;
-        let all = producer.inserted.len() as u64;
-        environment.api.wait_for_calls(all).await?;
-        let cpu = since(&environment.cpu(&senders)?, &before);
-        let costs = environment.stop_senders(senders).await?;
-        let delays_ms = producer.delays_ms().await?.into_iter();
-        let delays_ms: Option<Vec<f64>> = delays_ms.skip(WARM_UP_MESSAGES.into()).collect();
-        let delays_ms = delays_ms.context("the API never received one of the messages")?;
-        let inserted = producer.inserted.iter().skip(WARM_UP_MESSAGES.into());
-        let commits_ms: Vec<f64> = inserted
-            .map(|inserted| millis(inserted.committed - inserted.begun))
-            .collect();
-        drop((producer, snapshot));
-        environment.finish().await?;
-
-        if self.holds_snapshot {
-            let tenth = delays_ms.len() / 10;
-            let first = median(delays_ms[..tenth].to_vec());
-            let last = median(delays_ms[delays_ms.len() - tenth..].to_vec());
-            measurements.insert("delay_of_first_tenth_p50_ms".into(), first);
-            measurements.insert("delay_of_last_tenth_p50_ms".into(), last);
-            measurements.insert("last_of_first_percent".into(), last / first * 100.0);
-        }
-        add_per_message(&mut measurements, &costs.used, all);
-        // Only the processor time of the measured messages: a start takes much more.
-        add_per_message(&mut measurements, &cpu, self.messages);
-        measurements.extend([
-            ("delay_p50_ms".into(), median(delays_ms.clone())),
-            ("delay_p95_ms".into(), percentile(delays_ms.clone(), 0.95)),
-            ("delay_p99_ms".into(), percentile(delays_ms.clone(), 0.99)),
-            ("delay_max_ms".into(), percentile(delays_ms, 1.0)),
-            ("commit_p50_ms".into(), median(commits_ms.clone())),
-            ("commit_p99_ms".into(), percentile(commits_ms, 0.99)),
-            ("peak_memory_mib".into(), costs.peak_memory_mib),
-        ]);
-        Ok(measurements)
+/// Inserts messages one by one, each in its own transaction. Returns the times just before the inserts.
+async fn insert(
+    environment: &Environment<'_>,
+    numbers: std::ops::Range<u64>,
+) -> anyhow::Result<Vec<Instant>> {
+    let table = environment.workload.sender.table();
+    let insert =
+        format!("insert into {table} (sender, destination, payload) values ('bench', 'bob', $1)");
+    let mut connection = environment.pool.acquire().await?;
+    let mut begun = Vec::new();
+    let mut next = Instant::now();
+    for number in numbers {
+        // Random pauses do not run in step with the sender's timers. A late insert does not delay the next one.
+        next += PAUSE.mul_f64(rand::random_range(0.5..1.5));
+        tokio::time::sleep_until(next.into()).await;
+        begun.push(Instant::now());
+        sqlx::query(AssertSqlSafe(insert.as_str()))
+            .bind(number.to_string())
+            .execute(&mut *connection)
+            .await?;
     }
-
-    /// Postgres's processor time for the same inserts without a sender. An insert that wakes an idle worker costs more;
-    /// the difference counts as sending.
-    async fn cpu_of_inserts_us(&self, server: &ThrowawayPostgres) -> anyhow::Result<f64> {
-        let environment = Environment::create(server, Workload::of(&self.sender)).await?;
-        let mut producer = PacedProducer::connect(&environment).await?;
-        producer.insert(WARM_UP_MESSAGES.into()).await?;
-        let before = environment.server_cpu_us()?;
-        producer.insert(self.messages).await?;
-        let used = environment.server_cpu_us()? - before;
-        drop(producer);
-        environment.finish().await?;
-        Ok(used)
-    }
+    Ok(begun)
 }

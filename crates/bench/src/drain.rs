@@ -2,13 +2,16 @@
 
 use std::time::Duration;
 
-use anyhow::ensure;
+use anyhow::{bail, ensure};
 use testkit::SchedulerStalls;
 use testkit::postgres::ThrowawayPostgres;
 
 use crate::environment::{Environment, Workload};
 use crate::measurements::{Measurements, count};
 use crate::resource_usage::add_per_message;
+
+/// A run that a scheduler stall disturbs is repeated up to this number.
+const MAX_TRIES: u32 = 4;
 
 /// The calls to measure.
 #[derive(Debug, Clone)]
@@ -33,50 +36,61 @@ impl Drain {
     }
 
     pub(crate) async fn measure(&self, server: &ThrowawayPostgres) -> anyhow::Result<Measurements> {
+        for _ in 0..MAX_TRIES {
+            if let Some(measurements) = self.try_measure(server).await? {
+                return Ok(measurements);
+            }
+            eprintln!("a scheduler stall disturbed this run: measuring again");
+        }
+        bail!("scheduler stalls disturbed each run: measure on a machine without other load")
+    }
+
+    /// Returns nothing if a scheduler stall disturbed the run.
+    async fn try_measure(
+        &self,
+        server: &ThrowawayPostgres,
+    ) -> anyhow::Result<Option<Measurements>> {
         let environment = Environment::create(server, self.workload.clone()).await?;
         let snapshot = environment.hold_snapshot_if(self.holds_snapshot).await?;
         // Watching takes processor time, so runs without a limit do without.
         let stalls = self.workload.limit.map(|_| SchedulerStalls::watch());
         let senders = environment.start_senders().await?;
         let last = self.skipped + self.measured;
-        environment.api.wait_for_calls(last).await?;
-        let longest_stall = stalls.map(|stalls| stalls.take_longest());
+        environment.wait_for_calls(last).await?;
+        let stall = stalls.map(|stalls| stalls.take_longest());
         let costs = environment.stop_senders(senders).await?;
         if last == self.workload.backlog {
             environment.check_all_are_sent().await?;
         }
-        let rate = environment.api.rate_between(self.skipped + 1, last).await?;
-        let summary = environment.api.summary().await?;
+        let rate = environment.rate_between(self.skipped + 1, last)?;
+        let summary = environment.api.ledger().summary();
         drop(snapshot);
 
         let mut measurements = Measurements::from([
             ("messages_per_s".into(), rate),
             ("peak_memory_mib".into(), costs.peak_memory_mib),
         ]);
-        if let (Some(limit), Some(stall)) = (self.workload.limit, longest_stall) {
-            let apps = summary.apps.values();
-            let arrived = apps.clone().map(|app| app.worst_sliding_second).max();
-            let (started, arrived) = (
-                fullest_second_of_starts(&environment).await?,
-                arrived.unwrap_or(0),
-            );
-            check_pace(limit, started, arrived, stall)?;
+        if let (Some(limit), Some(stall)) = (self.workload.limit, stall) {
+            let apps = || summary.apps.values();
+            let arrived = apps().map(|app| app.worst_sliding_second).max();
+            let arrived = arrived.unwrap_or(0);
+            let started = fullest_second_of_starts(&environment).await?;
+            if !keeps_limit(limit.into(), started, arrived, stall)? {
+                return Ok(None);
+            }
             measurements.insert("fullest_second_calls".into(), count(arrived));
-            let (slowest, fastest) = (
-                apps.clone().map(|app| app.calls).min(),
-                apps.map(|app| app.calls).max(),
-            );
-            if let Some((slowest, fastest)) = slowest.zip(fastest) {
-                let percent = count(slowest) / count(fastest) * 100.0;
+            let calls = || apps().map(|app| app.calls);
+            if let (Some(fewest), Some(most)) = (calls().min(), calls().max()) {
+                let percent = count(fewest) / count(most) * 100.0;
                 measurements.insert("slowest_app_percent".into(), percent);
             }
         }
         add_per_message(&mut measurements, &costs.used, summary.calls);
-        let cpu_us =
-            (costs.used["sender_cpu_us"] + costs.used["postgres_cpu_us"]) / count(summary.calls);
+        let cpu_us = costs.used["sender_cpu_us"] + costs.used["postgres_cpu_us"];
+        let cpu_us = cpu_us / count(summary.calls);
         measurements.insert("cpu_us_per_message".into(), cpu_us);
         environment.finish().await?;
-        Ok(measurements)
+        Ok(Some(measurements))
     }
 }
 
@@ -91,57 +105,31 @@ async fn fullest_second_of_starts(environment: &Environment<'_>) -> anyhow::Resu
     Ok(u64::try_from(fullest)?)
 }
 
-fn check_pace(limit: u32, started: u64, arrived: u64, stall: Duration) -> anyhow::Result<()> {
-    let limit = u64::from(limit);
+/// Returns false if more calls arrived within a second than the limit allows, but no more started: a scheduler stall
+/// delayed the sender, the API or the kernel between them.
+fn keeps_limit(limit: u64, started: u64, arrived: u64, stall: Duration) -> anyhow::Result<bool> {
     if arrived > limit && started <= limit && stall > SchedulerStalls::TOLERABLE {
-        let stall_ms = stall.as_millis();
-        return Err(SchedulerStalled {
-            arrived,
-            started,
-            stall_ms,
-        }
-        .into());
+        return Ok(false);
     }
     ensure!(
         arrived.max(started) <= limit,
         "{arrived} calls arrived within a second, above a limit of {limit}; {started} started"
     );
-    Ok(())
-}
-
-/// More calls arrived within a second than the limit allows, but no more started. A scheduler stall delayed the sender,
-/// the API or the kernel between them, so the run must be repeated.
-#[derive(Debug, thiserror::Error)]
-#[error(
-    "{arrived} calls arrived within a second, {started} started, and a processor was not available for {stall_ms} ms"
-)]
-pub(crate) struct SchedulerStalled {
-    arrived: u64,
-    started: u64,
-    stall_ms: u128,
+    Ok(true)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    const TOLERABLE: Duration = Duration::from_millis(2);
-    const LONG: Duration = Duration::from_millis(30);
-
     #[test]
-    fn starts_above_the_limit_are_a_failure_despite_a_stall() {
-        for stall in [TOLERABLE, LONG] {
-            let error = check_pace(500, 501, 490, stall).expect_err("above the limit");
-            assert!(!error.is::<SchedulerStalled>(), "{error}");
+    fn only_arrivals_above_the_limit_may_be_the_fault_of_a_stall() {
+        let (short, long) = (Duration::from_millis(2), Duration::from_millis(30));
+        let keeps = |started, arrived, stall| keeps_limit(500, started, arrived, stall).ok();
+        assert_eq!(keeps(500, 500, long), Some(true));
+        assert_eq!(keeps(490, 501, long), Some(false));
+        for (started, arrived, stall) in [(501, 490, short), (501, 490, long), (490, 501, short)] {
+            assert_eq!(keeps(started, arrived, stall), None, "{started} {arrived}");
         }
-    }
-
-    #[test]
-    fn arrivals_above_the_limit_are_a_failure_without_a_stall() {
-        check_pace(500, 500, 500, LONG).expect("at the limit");
-        let error = check_pace(500, 490, 501, TOLERABLE).expect_err("above the limit");
-        assert!(!error.is::<SchedulerStalled>(), "{error}");
-        let error = check_pace(500, 490, 501, LONG).expect_err("repeated");
-        assert!(error.is::<SchedulerStalled>(), "{error}");
     }
 }

@@ -3,30 +3,32 @@
 use std::io::Write as _;
 use std::path::PathBuf;
 use std::str::FromStr as _;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
+use simulator::{Behaviour, Simulator, SimulatorConfig};
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::{AssertSqlSafe, Connection as _, PgConnection, PgPool, Postgres, Transaction};
 use tempfile::NamedTempFile;
-use testkit::command_without_settings;
 use testkit::postgres::{Settings, ThrowawayPostgres};
+use tokio::process::Child;
 use tokio::time::timeout;
 
-use crate::api::Api;
-use crate::child_process::{ChildProcess, bench_binary};
 use crate::hand_written;
+use crate::measurements::count;
+use crate::processes;
 use crate::resource_usage::{
     Usage, cpu_us, cpu_with_children_us, database_usage, peak_memory_mib, since,
 };
 
 /// A limit that no machine reaches.
 const NO_LIMIT: u32 = 1_000_000;
-const ROWS_PER_INSERT: u64 = 500_000;
 const BENCH_CONNECTIONS: u32 = 4;
 /// The benchmark's own sessions have this name. All other sessions belong to the senders.
 const APPLICATION_NAME: &str = "signaling-bench";
 const SESSION_END_TIMEOUT: Duration = Duration::from_secs(60);
+/// A measurement fails if no call arrives for so long.
+const PROGRESS_TIMEOUT: Duration = Duration::from_secs(60);
 const POLL_INTERVAL: Duration = Duration::from_millis(20);
 
 /// Starts the server of all runs. Its commits wait for the disk.
@@ -77,7 +79,7 @@ pub(crate) struct Workload {
     /// Messages that are due when the senders start.
     pub(crate) backlog: u64,
     pub(crate) payload_bytes: u32,
-    pub(crate) latency: Duration,
+    pub(crate) latency_ms: u64,
     /// Runs the worker under valgrind, which writes the number of executed instructions into this file.
     pub(crate) valgrind_log: Option<PathBuf>,
 }
@@ -92,7 +94,7 @@ impl Workload {
             history: 0,
             backlog: 0,
             payload_bytes: 50,
-            latency: Duration::ZERO,
+            latency_ms: 0,
             valgrind_log: None,
         }
     }
@@ -103,14 +105,14 @@ pub(crate) struct Environment<'a> {
     pub(crate) workload: Workload,
     pub(crate) url: String,
     pub(crate) pool: PgPool,
-    pub(crate) api: Api,
+    pub(crate) api: Simulator,
 }
 
 /// The sending processes.
 #[derive(Debug)]
 pub(crate) struct Senders {
     before: Usage,
-    processes: Vec<ChildProcess>,
+    pub(crate) processes: Vec<Child>,
     /// The workers may read it until they end.
     _apps_file: Option<NamedTempFile>,
 }
@@ -139,7 +141,15 @@ impl<'a> Environment<'a> {
         let pool = PgPoolOptions::new().max_connections(BENCH_CONNECTIONS);
         let environment = Self {
             pool: pool.connect_with(options).await?,
-            api: Api::start(workload.limit, workload.latency).await?,
+            api: Simulator::start(SimulatorConfig {
+                behaviour: Behaviour {
+                    limit: workload.limit,
+                    latency_ms: workload.latency_ms,
+                    ..Behaviour::default()
+                },
+                ..SimulatorConfig::default()
+            })
+            .await?,
             server,
             workload,
             url,
@@ -153,17 +163,11 @@ impl<'a> Environment<'a> {
         let Sender::Worker(binary) = &self.workload.sender else {
             return self.execute(hand_written::SCHEMA).await;
         };
-        let migrated = command_without_settings(binary)
-            .arg("migrate")
-            .env("DATABASE_URL", &self.url)
-            .output()
+        let settings = [("DATABASE_URL", self.url.clone())];
+        let migrated = processes::start(binary, &["migrate"], &settings)?
+            .wait()
             .await?;
-        let error = String::from_utf8_lossy(&migrated.stderr);
-        ensure!(
-            migrated.status.success(),
-            "`{} migrate` failed: {error}",
-            binary.display()
-        );
+        ensure!(migrated.success(), "`{} migrate` failed", binary.display());
         Ok(())
     }
 
@@ -180,37 +184,23 @@ impl<'a> Environment<'a> {
             1 => "'default'".to_owned(),
             apps => format!("'app-' || n % {apps}"),
         };
-        self.insert(history, |numbers| {
-            // A trigger refuses finished rows, except from a replication role.
-            format!(
+        // A trigger refuses finished rows, except from a replication role.
+        self.execute(&format!(
                 "begin; set local session_replication_role = replica;
                  insert into {table} (app, sender, destination, payload, status, attempts, created_at, due_at, sent_at, finished_at, http_status)
                  select {app}, 'bench', 'user-' || n % 1000, rpad('old ' || n, {payload_bytes}, '.'), 'message_sent', 1, at, at, at, at, 200
-                 from (select n, now() - interval '1 day' + n * interval '1 ms' as at from {numbers} as n) as old;
+                 from (select n, now() - interval '1 day' + n * interval '1 ms' as at from generate_series(1, {history}) as n) as old;
                  commit"
-            )
-        })
+            ))
         .await?;
-        self.insert(backlog, |numbers| {
-            format!(
+        self.execute(&format!(
                 "insert into {table} (app, sender, destination, payload)
-                 select {app}, 'bench', 'user-' || n % 1000, rpad('message ' || n, {payload_bytes}, '.') from {numbers} as n"
-            )
-        })
+                 select {app}, 'bench', 'user-' || n % 1000, rpad('message ' || n, {payload_bytes}, '.')
+                 from generate_series(1, {backlog}) as n"
+            ))
         .await?;
         self.execute("vacuum analyze").await?;
         self.execute("checkpoint").await
-    }
-
-    async fn insert(&self, rows: u64, statement: impl Fn(&str) -> String) -> anyhow::Result<()> {
-        let mut first = 1;
-        while first <= rows {
-            let last = rows.min(first + ROWS_PER_INSERT - 1);
-            let numbers = format!("generate_series({first}, {last})");
-            self.execute(&statement(&numbers)).await?;
-            first = last + 1;
-        }
-        Ok(())
     }
 
     pub(crate) async fn execute(&self, statement: &str) -> anyhow::Result<()> {
@@ -235,12 +225,12 @@ impl<'a> Environment<'a> {
     }
 
     pub(crate) async fn start_senders(&self) -> anyhow::Result<Senders> {
-        let mut before = self.cpu_of(&[])?;
+        let mut before = self.cpu(&[])?;
         self.wait_until_alone().await?;
         before.extend(database_usage(&self.pool).await?);
         let mut settings = vec![
             ("DATABASE_URL", self.url.clone()),
-            ("AGORA_BASE_URL", self.api.url.clone()),
+            ("AGORA_BASE_URL", self.api.base_url()),
             ("WORKER_LOG", "warn".into()),
             ("WORKER_OPS_ADDR", "off".into()),
             (
@@ -258,25 +248,21 @@ impl<'a> Environment<'a> {
             apps_file = Some(file);
         }
         let (program, argument) = match &self.workload.sender {
-            Sender::HandWritten => (bench_binary()?, "hand-written-loop"),
+            Sender::HandWritten => (std::env::current_exe()?, "hand-written-loop"),
             Sender::Worker(binary) => (binary.clone(), "run"),
         };
         let start = || match &self.workload.valgrind_log {
-            None => ChildProcess::start("sender", &program, &[argument], &settings),
+            None => processes::start(&program, &[argument], &settings),
             Some(log) => {
-                let log = format!("--log-file={}", log.display());
-                let program = program
-                    .to_str()
-                    .context("the path of the worker is not UTF-8")?;
                 let arguments = [
                     "--tool=cachegrind",
                     "--cache-sim=no",
                     "--cachegrind-out-file=/dev/null",
-                    &log,
-                    program,
+                    &format!("--log-file={}", log.display()),
+                    &program.display().to_string(),
                     argument,
                 ];
-                ChildProcess::start("sender", "valgrind", &arguments, &settings)
+                processes::start("valgrind".as_ref(), &arguments, &settings)
             }
         };
         let processes = (0..self.workload.processes).map(|_| start());
@@ -298,10 +284,11 @@ impl<'a> Environment<'a> {
         Ok(file)
     }
 
-    fn cpu_of(&self, senders: &[ChildProcess]) -> anyhow::Result<Usage> {
+    /// Processor time so far of the senders and of Postgres.
+    pub(crate) fn cpu(&self, senders: &[Child]) -> anyhow::Result<Usage> {
         let mut sender_cpu_us = 0.0;
         for process in senders {
-            sender_cpu_us += cpu_us(process.pid()?)?;
+            sender_cpu_us += cpu_us(processes::pid(process)?)?;
         }
         Ok(Usage::from([
             ("sender_cpu_us", sender_cpu_us),
@@ -309,24 +296,19 @@ impl<'a> Environment<'a> {
         ]))
     }
 
-    /// Processor time so far of the senders and of Postgres.
-    pub(crate) fn cpu(&self, senders: &Senders) -> anyhow::Result<Usage> {
-        self.cpu_of(&senders.processes)
-    }
-
-    pub(crate) fn server_cpu_us(&self) -> anyhow::Result<f64> {
-        let pid = self.server.pid().context("the server has ended")?;
+    fn server_cpu_us(&self) -> anyhow::Result<f64> {
+        let pid = self.server.pid.context("the server has ended")?;
         cpu_with_children_us(pid)
     }
 
     pub(crate) async fn stop_senders(&self, senders: Senders) -> anyhow::Result<Costs> {
-        let mut after = self.cpu(&senders)?;
+        let mut after = self.cpu(&senders.processes)?;
         let mut highest_mib: f64 = 0.0;
         for process in &senders.processes {
-            highest_mib = highest_mib.max(peak_memory_mib(process.pid()?)?);
+            highest_mib = highest_mib.max(peak_memory_mib(processes::pid(process)?)?);
         }
         for process in senders.processes {
-            process.stop().await?;
+            processes::stop(process).await?;
         }
         self.wait_until_alone().await?;
         after.extend(database_usage(&self.pool).await?);
@@ -361,6 +343,36 @@ impl<'a> Environment<'a> {
             .context("the server has not ended the sessions of a process that has ended")?
     }
 
+    pub(crate) async fn wait_for_calls(&self, calls: u64) -> anyhow::Result<()> {
+        let (mut last, mut last_progress) = (0, Instant::now());
+        loop {
+            let received = self.api.ledger().summary().calls;
+            if received >= calls {
+                return Ok(());
+            }
+            if received > last {
+                (last, last_progress) = (received, Instant::now());
+            }
+            ensure!(
+                last_progress.elapsed() < PROGRESS_TIMEOUT,
+                "the API received {received} of {calls} calls, and none in the last {PROGRESS_TIMEOUT:?}"
+            );
+            tokio::time::sleep(POLL_INTERVAL).await;
+        }
+    }
+
+    /// Calls a second between two calls, given by their position in the order of arrival.
+    pub(crate) fn rate_between(&self, first: u64, last: u64) -> anyhow::Result<f64> {
+        let at_us = |seq: u64| {
+            let calls = self.api.ledger().calls_after(seq - 1, 1);
+            let call = calls.first().filter(|call| call.seq == seq);
+            let call = call.with_context(|| format!("the ledger no longer has call {seq}"))?;
+            anyhow::Ok(call.at_us)
+        };
+        let us = at_us(last)? - at_us(first)?;
+        Ok(count(last - first) * 1e6 / count(us))
+    }
+
     pub(crate) async fn check_all_are_sent(&self) -> anyhow::Result<()> {
         let left = self.count_where("status <> 'message_sent'").await?;
         ensure!(left == 0, "{left} messages were not sent");
@@ -376,18 +388,13 @@ impl<'a> Environment<'a> {
 
     /// Stops the API, and checks that each accepted call is recorded and no message was sent twice.
     pub(crate) async fn finish(self) -> anyhow::Result<()> {
-        let summary = self.api.summary().await?;
+        let summary = self.api.ledger().summary();
         let sent = self.count_where("status = 'message_sent'").await?;
         let recorded = sent.saturating_sub(self.workload.history);
         self.pool.close().await;
-        self.api.stop().await?;
+        self.api.stop().await;
         let (accepted, duplicates) = (summary.accepted, summary.duplicates);
         ensure!(duplicates == 0, "{duplicates} messages were sent twice");
-        let untracked = summary.untracked_messages;
-        ensure!(
-            untracked == 0,
-            "the ledger was full, and did not check {untracked} messages for duplicates"
-        );
         ensure!(
             recorded == accepted,
             "the API accepted {accepted} messages, and {recorded} are recorded as sent"

@@ -18,9 +18,9 @@ pub(crate) async fn measure(
     let environment = Environment::create(server, Workload::of(sender)).await?;
     let senders = environment.start_senders().await?;
     tokio::time::sleep(WARM_UP).await;
-    let (begun, before) = (Instant::now(), environment.cpu(&senders)?);
+    let (begun, before) = (Instant::now(), environment.cpu(&senders.processes)?);
     tokio::time::sleep(measured_for).await;
-    let used = since(&environment.cpu(&senders)?, &before);
+    let used = since(&environment.cpu(&senders.processes)?, &before);
     let us = begun.elapsed().as_secs_f64() * 1e6;
     let costs = environment.stop_senders(senders).await?;
     environment.finish().await?;

@@ -66,7 +66,7 @@ pub(crate) async fn measure(
         });
     }
     tokio::time::sleep(WARM_UP).await;
-    let calls_before = environment.api.summary().await?.calls;
+    let calls_before = environment.api.ledger().summary().calls;
     let (begun, commits_before) = (Instant::now(), commits.load(Ordering::Relaxed));
     tokio::select! {
         () = tokio::time::sleep(measured_for) => {}
@@ -74,7 +74,7 @@ pub(crate) async fn measure(
     }
     let made = commits.load(Ordering::Relaxed) - commits_before;
     let seconds = begun.elapsed().as_secs_f64();
-    let calls = environment.api.summary().await?.calls - calls_before;
+    let calls = environment.api.ledger().summary().calls - calls_before;
     producers.shutdown().await;
     pool.close().await;
     if let Some(senders) = senders {

@@ -1,13 +1,19 @@
 //! Resource usage of processes and of the database.
 
 use std::collections::BTreeMap;
+use std::fs;
 
+use anyhow::Context as _;
 use sqlx::PgPool;
 
 use crate::measurements::{Measurements, count};
 
 /// Totals up to a moment, or the difference of two moments.
 pub(crate) type Usage = BTreeMap<&'static str, f64>;
+
+/// The length of a tick in `/proc`, on every architecture of Linux.
+const TICK_US: f64 = 10_000.0;
+const MAX_READS: u32 = 100;
 
 pub(crate) fn since(after: &Usage, before: &Usage) -> Usage {
     let difference = |(name, value): (&&'static str, &f64)| (*name, value - before[name]);
@@ -21,83 +27,74 @@ pub(crate) fn add_per_message(measurements: &mut Measurements, usage: &Usage, me
     measurements.extend(per_message);
 }
 
-/// Postgres's own counters: bytes of WAL, ended transactions, and row versions left behind by updates and deletes.
+/// Postgres's own counters: bytes of WAL, and ended transactions.
 pub(crate) async fn database_usage(pool: &PgPool) -> Result<Usage, sqlx::Error> {
-    let (wal_bytes, transactions, dead_tuples) = sqlx::query_as(
+    let (wal_bytes, transactions) = sqlx::query_as(
         "select (pg_current_wal_insert_lsn() - '0/0')::float8,
-                (select xact_commit + xact_rollback from pg_stat_database where datname = current_database())::float8,
-                (select coalesce(sum(n_tup_upd + n_tup_del), 0) from pg_stat_user_tables)::float8",
+                (select xact_commit + xact_rollback from pg_stat_database where datname = current_database())::float8",
     )
     .fetch_one(pool)
     .await?;
     Ok(Usage::from([
         ("wal_bytes", wal_bytes),
         ("transactions", transactions),
-        ("dead_tuples", dead_tuples),
     ]))
 }
 
-#[cfg(target_os = "linux")]
-pub(crate) use linux::{cpu_us, cpu_with_children_us, peak_memory_mib};
-
-#[cfg(target_os = "linux")]
-mod linux {
-    use anyhow::Context as _;
-    use procfs::process::{Process, Stat, all_processes};
-
-    use crate::measurements::count;
-
-    const MAX_READS: u32 = 100;
-
-    /// Processor time of a process.
-    pub(crate) fn cpu_us(pid: u32) -> anyhow::Result<f64> {
-        let stat = process(pid)?.stat()?;
-        Ok(ticks_us(stat.utime + stat.stime))
-    }
-
-    /// Processor time of a process and its children, including ended ones.
-    pub(crate) fn cpu_with_children_us(pid: u32) -> anyhow::Result<f64> {
-        let ended = |stat: &Stat| u64::try_from(stat.cutime + stat.cstime);
-        let mut own = process(pid)?.stat()?;
-        // A child that ends between the reads would count twice or not at all, so both are repeated then.
-        for _ in 0..MAX_READS {
-            let running: u64 = all_processes()?
-                .filter_map(|process| process.ok()?.stat().ok())
-                .filter(|stat| stat.ppid == own.pid)
-                .map(|stat| stat.utime + stat.stime)
-                .sum();
-            let before = ended(&own)?;
-            own = process(pid)?.stat()?;
-            if ended(&own)? == before {
-                return Ok(ticks_us(own.utime + own.stime + before + running));
-            }
-        }
-        anyhow::bail!("processes of Postgres end too often to read their processor time")
-    }
-
-    /// The highest resident memory of a process so far.
-    pub(crate) fn peak_memory_mib(pid: u32) -> anyhow::Result<f64> {
-        let kib = process(pid)?.status()?.vmhwm;
-        Ok(count(kib.context("/proc has no VmHWM")?) / 1024.0)
-    }
-
-    fn process(pid: u32) -> anyhow::Result<Process> {
-        Ok(Process::new(i32::try_from(pid)?)?)
-    }
-
-    fn ticks_us(ticks: u64) -> f64 {
-        count(ticks) * 1e6 / count(procfs::ticks_per_second())
-    }
+/// Processor time of a process.
+pub(crate) fn cpu_us(pid: u32) -> anyhow::Result<f64> {
+    Ok(count(stat(pid)?.own_ticks) * TICK_US)
 }
 
-#[cfg(not(target_os = "linux"))]
-pub(crate) use elsewhere::{
-    unsupported as cpu_us, unsupported as cpu_with_children_us, unsupported as peak_memory_mib,
-};
-
-#[cfg(not(target_os = "linux"))]
-mod elsewhere {
-    pub(crate) fn unsupported(_pid: u32) -> anyhow::Result<f64> {
-        anyhow::bail!("bench reads processor time and memory in /proc, so it runs on Linux only")
+/// Processor time of a process and its children, including ended ones.
+pub(crate) fn cpu_with_children_us(pid: u32) -> anyhow::Result<f64> {
+    let mut before = stat(pid)?;
+    // A child that ends between the reads would count twice or not at all, so both are repeated then.
+    for _ in 0..MAX_READS {
+        let running: u64 = fs::read_dir("/proc")?
+            .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
+            .filter_map(|child| stat(child).ok())
+            .filter(|child| child.parent == u64::from(pid))
+            .map(|child| child.own_ticks)
+            .sum();
+        let now = stat(pid)?;
+        if now.ended_ticks == before.ended_ticks {
+            return Ok(count(now.own_ticks + now.ended_ticks + running) * TICK_US);
+        }
+        before = now;
     }
+    anyhow::bail!("processes of Postgres end too often to read their processor time")
+}
+
+/// The highest resident memory of a process so far.
+pub(crate) fn peak_memory_mib(pid: u32) -> anyhow::Result<f64> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
+    let (_, peak) = status.split_once("VmHWM:").context("/proc has no VmHWM")?;
+    let kib = peak.split_whitespace().next().unwrap_or_default();
+    Ok(kib.parse::<f64>()? / 1024.0)
+}
+
+struct Stat {
+    parent: u64,
+    own_ticks: u64,
+    /// Of ended children.
+    ended_ticks: u64,
+}
+
+fn stat(pid: u32) -> anyhow::Result<Stat> {
+    let path = format!("/proc/{pid}/stat");
+    let stat = fs::read_to_string(&path)
+        .with_context(|| format!("{path} can't be read: bench runs on Linux only"))?;
+    // The name before the other fields may contain spaces.
+    let (_, fields) = stat.rsplit_once(") ").context("no name in /proc")?;
+    let fields: Vec<&str> = fields.split(' ').collect();
+    let field = |number: usize| -> anyhow::Result<u64> {
+        let text = fields.get(number - 3).context("too few fields in /proc")?;
+        Ok(text.parse()?)
+    };
+    Ok(Stat {
+        parent: field(4)?,
+        own_ticks: field(14)? + field(15)?,
+        ended_ticks: field(16)? + field(17)?,
+    })
 }

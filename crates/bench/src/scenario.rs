@@ -5,23 +5,20 @@ use std::fmt;
 use std::time::Duration;
 
 use clap::ValueEnum;
-use serde::{Serialize, Serializer};
 use testkit::postgres::ThrowawayPostgres;
 
-use crate::delay::Delay;
 use crate::drain::Drain;
 use crate::environment::{Sender, Workload};
-use crate::measurements::{Measurements, count, median};
+use crate::measurements::{Case, Measurements, count, median};
 use crate::producers::Alongside;
-use crate::report::CaseReport;
-use crate::{counts, idle, producers, worker};
+use crate::{counts, delay, idle, producers};
 
 /// The counts of the last commit that changed them on purpose.
 const COMMITTED_COUNTS: &str = include_str!("../counts.json");
 /// Batches have other sizes in each run, so the counts differ a little.
 const MAX_COUNT_GROWTH: f64 = 1.1;
 
-pub(crate) const ONLY_CASE: &str = worker::DEFAULT_NAME;
+pub(crate) const ONLY_CASE: &str = "worker";
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Scenario {
@@ -58,86 +55,92 @@ impl fmt::Display for Scenario {
     }
 }
 
-impl Serialize for Scenario {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
-    }
-}
-
 #[derive(Debug)]
 pub(crate) enum Load {
     Drain(Drain),
-    Delay(Delay),
-    Producers(Sender, Alongside, Duration),
-    Idle(Sender, Duration),
-    Counts(Sender),
+    Delay { messages: u64, holds_snapshot: bool },
+    Producers(Alongside, Duration),
+    Idle(Duration),
+    Counts,
 }
 
 impl Load {
-    pub(crate) async fn measure(&self, server: &ThrowawayPostgres) -> anyhow::Result<Measurements> {
-        match self {
-            Self::Drain(drain) => drain.measure(server).await,
-            Self::Delay(delay) => delay.measure(server).await,
-            Self::Producers(sender, alongside, measured_for) => {
-                producers::measure(server, sender, *alongside, *measured_for).await
+    pub(crate) async fn measure(
+        &self,
+        server: &ThrowawayPostgres,
+        sender: &Sender,
+    ) -> anyhow::Result<Measurements> {
+        match *self {
+            Self::Drain(ref drain) => drain.measure(server).await,
+            Self::Delay {
+                messages,
+                holds_snapshot,
+            } => delay::measure(server, sender, messages, holds_snapshot).await,
+            Self::Producers(alongside, measured_for) => {
+                producers::measure(server, sender, alongside, measured_for).await
             }
-            Self::Idle(sender, measured_for) => idle::measure(server, sender, *measured_for).await,
-            Self::Counts(sender) => counts::measure(server, sender).await,
+            Self::Idle(measured_for) => idle::measure(server, sender, measured_for).await,
+            Self::Counts => counts::measure(server, sender).await,
         }
     }
 }
 
-/// A bound that a measurement should keep.
-#[derive(Debug, Clone, Serialize)]
+/// A bound that a measurement should keep. A missing value misses the bound.
+#[derive(Debug)]
 pub(crate) struct Target {
-    /// The measurement with its unit.
-    pub(crate) name: String,
-    /// A missing value misses the target.
-    pub(crate) value: Option<f64>,
+    pub(crate) metric: String,
+    /// The position of the measured case among those of the worker and, at the end, of the hand-written loop.
+    case: usize,
+    /// The case that the measured one is divided by.
+    divisor: Option<usize>,
     pub(crate) bound: Bound,
 }
 
-#[derive(Debug, Clone, Copy, Serialize)]
-#[serde(rename_all = "snake_case")]
+#[derive(Debug, Clone, Copy)]
 pub(crate) enum Bound {
     AtLeast(f64),
     AtMost(f64),
 }
 
 impl Target {
-    pub(crate) fn is_met(&self) -> bool {
-        self.value.is_some_and(|value| match self.bound {
-            Bound::AtLeast(bound) => value >= bound,
-            Bound::AtMost(bound) => value <= bound,
-        })
-    }
-}
-
-/// A value for a target, calculated from the cases of one worker and, at the end, the case of the hand-written loop.
-#[derive(Debug, Clone, Copy)]
-enum Value {
-    /// The median of a case.
-    Of(usize, &'static str),
-    /// The median of one case divided by that of another.
-    Ratio(usize, usize, &'static str),
-    /// The median ratio of the second case to the first, run by run. The two runs follow each other, so that other load
-    /// on the machine affects both.
-    PairRatio(&'static str),
-}
-
-impl Value {
-    fn get(self, cases: &[&CaseReport]) -> Option<f64> {
-        let of = |case: usize, name| cases.get(case)?.median.get(name).copied();
-        match self {
-            Self::Of(case, name) => of(case, name),
-            Self::Ratio(case, other, name) => Some(of(case, name)? / of(other, name)?),
-            Self::PairRatio(name) => {
-                let pairs = cases.first()?.runs.iter().zip(&cases.get(1)?.runs);
-                let ratios = pairs.filter_map(|(one, two)| Some(two.get(name)? / one.get(name)?));
-                let ratios: Vec<_> = ratios.collect();
-                (!ratios.is_empty()).then(|| median(ratios))
-            }
+    fn of(metric: &str, case: usize, bound: Bound) -> Self {
+        Self {
+            metric: metric.to_owned(),
+            case,
+            divisor: None,
+            bound,
         }
+    }
+
+    /// A target for the ratio of two cases.
+    fn ratio(metric: &str, case: usize, divisor: usize, bound: Bound) -> Self {
+        Self {
+            divisor: Some(divisor),
+            ..Self::of(metric, case, bound)
+        }
+    }
+
+    /// The measured case, and the one that it is divided by.
+    pub(crate) fn subject(&self, cases: &[Case]) -> String {
+        let name = |case: usize| cases.get(case).map_or("–", |case| &case.name);
+        match self.divisor {
+            None => name(self.case).to_owned(),
+            Some(divisor) => format!("{} / {}", name(self.case), name(divisor)),
+        }
+    }
+
+    /// The median of the case, or the median ratio of two cases, run by run. The two runs follow each other, so that other
+    /// load on the machine affects both.
+    pub(crate) fn value(&self, cases: &[Case]) -> Option<f64> {
+        let case = cases.get(self.case)?;
+        let Some(divisor) = self.divisor else {
+            return case.median(&self.metric);
+        };
+        let pairs = case.runs.iter().zip(&cases.get(divisor)?.runs);
+        let ratios: Vec<f64> = pairs
+            .filter_map(|(run, by)| Some(run.get(&self.metric)? / by.get(&self.metric)?))
+            .collect();
+        (!ratios.is_empty()).then(|| median(ratios))
     }
 }
 
@@ -162,16 +165,15 @@ impl Scenario {
             backlog,
             ..Workload::of(sender)
         };
-        let delay = |messages, holds_snapshot| {
-            let sender = sender.clone();
-            Load::Delay(Delay {
-                sender,
-                messages,
-                holds_snapshot,
-            })
+        let delay = |messages, holds_snapshot| Load::Delay {
+            messages,
+            holds_snapshot,
         };
         match self {
-            Self::Drain => vec![(ONLY_CASE, Drain::of(workload(messages(100_000))).into())],
+            Self::Drain => vec![(
+                ONLY_CASE,
+                Load::Drain(Drain::of(workload(messages(100_000)))),
+            )],
             Self::Delay => vec![(ONLY_CASE, delay(messages(3_000), false))],
             Self::SnapshotDelay => vec![(ONLY_CASE, delay(messages(60_000), true))],
             Self::Pace => [("1 process", 1), ("4 processes", 4), ("8 processes", 8)]
@@ -182,7 +184,7 @@ impl Scenario {
                     drain.workload.processes = processes;
                     drain.workload.limit = Some(500);
                     (drain.skipped, drain.measured) = (skipped, measured);
-                    (name, drain.into())
+                    (name, Load::Drain(drain))
                 })
                 .into(),
             Self::SnapshotDrain => [("no snapshot", false), ("held snapshot", true)]
@@ -191,7 +193,7 @@ impl Scenario {
                     drain.measured /= 10;
                     drain.skipped = drain.workload.backlog - drain.measured;
                     drain.holds_snapshot = holds_snapshot;
-                    (name, drain.into())
+                    (name, Load::Drain(drain))
                 })
                 .into(),
             Self::Backlog => {
@@ -200,15 +202,15 @@ impl Scenario {
                 // A worker counts its backlog for a fiftieth of the time. The run is long enough to include that.
                 many.measured = messages(500_000);
                 vec![
-                    ("backlog of 20,000", few.into()),
-                    ("backlog of 2 million", many.into()),
+                    ("backlog of 20,000", Load::Drain(few)),
+                    ("backlog of 2 million", Load::Drain(many)),
                 ]
             }
             Self::History => [("no history", 0), ("10 million finished", 10_000_000)]
                 .map(|(name, history)| {
                     let mut drain = Drain::of(workload(messages(100_000)));
                     drain.workload.history = messages(history);
-                    (name, drain.into())
+                    (name, Load::Drain(drain))
                 })
                 .into(),
             Self::Producers => [
@@ -218,17 +220,14 @@ impl Scenario {
             ]
             .map(|(name, alongside)| {
                 let measured_for = scaled_time(10, scale);
-                (
-                    name,
-                    Load::Producers(sender.clone(), alongside, measured_for),
-                )
+                (name, Load::Producers(alongside, measured_for))
             })
             .into(),
             Self::Memory => {
                 let mut drain = Drain::of(workload(messages(20_000)));
                 drain.workload.payload_bytes = 32_768;
-                drain.workload.latency = Duration::from_millis(500);
-                vec![("1,024 calls of 32 KB", drain.into())]
+                drain.workload.latency_ms = 500;
+                vec![("1,024 calls of 32 KB", Load::Drain(drain))]
             }
             Self::Apps => {
                 let (skipped, measured) = (messages(10_000), messages(60_000));
@@ -237,119 +236,55 @@ impl Scenario {
                 drain.workload.apps = 20;
                 drain.workload.limit = Some(500);
                 (drain.skipped, drain.measured) = (skipped, measured);
-                vec![("20 apps", drain.into())]
+                vec![("20 apps", Load::Drain(drain))]
             }
             Self::Idle => {
                 let measured_for = scaled_time(20, scale);
-                vec![(ONLY_CASE, Load::Idle(sender.clone(), measured_for))]
+                vec![(ONLY_CASE, Load::Idle(measured_for))]
             }
-            Self::Counts => vec![(ONLY_CASE, Load::Counts(sender.clone()))],
+            Self::Counts => vec![(ONLY_CASE, Load::Counts)],
         }
     }
 
-    pub(crate) fn targets(self, cases: &[&CaseReport]) -> Vec<Target> {
+    pub(crate) fn targets(self) -> Vec<Target> {
         use Bound::{AtLeast, AtMost};
-        use Value::{Of, PairRatio, Ratio};
         const RATE: &str = "messages_per_s";
-        const MEMORY: Value = Of(0, "peak_memory_mib");
-        let targets = match self {
+        const MEMORY: &str = "peak_memory_mib";
+        let (of, ratio) = (Target::of, Target::ratio);
+        match self {
             Self::Drain => vec![
-                (
-                    "messages/s, times the loop's",
-                    Ratio(0, 1, RATE),
-                    AtLeast(4.0),
-                ),
-                (
-                    "processor time, of the loop's",
-                    Ratio(0, 1, "cpu_us_per_message"),
-                    AtMost(0.25),
-                ),
+                ratio(RATE, 0, 1, AtLeast(4.0)),
+                ratio("cpu_us_per_message", 0, 1, AtMost(0.25)),
             ],
             Self::Delay => vec![
-                ("median, ms", Of(0, "delay_p50_ms"), AtMost(2.0)),
-                ("99 %, ms", Of(0, "delay_p99_ms"), AtMost(5.0)),
+                of("delay_p50_ms", 0, AtMost(2.0)),
+                of("delay_p99_ms", 0, AtMost(5.0)),
             ],
-            Self::Pace => vec![
-                ("messages/s, 1 process", Of(0, RATE), AtLeast(490.0)),
-                ("messages/s, 4 processes", Of(1, RATE), AtLeast(490.0)),
-                ("messages/s, 8 processes", Of(2, RATE), AtLeast(490.0)),
-            ],
-            Self::SnapshotDrain => {
-                vec![(
-                    "rate, of that without the snapshot",
-                    PairRatio(RATE),
-                    AtLeast(0.9),
-                )]
-            }
-            Self::SnapshotDelay => {
-                vec![(
-                    "% of the first minute",
-                    Of(0, "last_of_first_percent"),
-                    AtMost(125.0),
-                )]
-            }
-            Self::Backlog | Self::History => {
-                vec![(
-                    "rate, of that with few rows",
-                    Ratio(1, 0, RATE),
-                    AtLeast(0.9),
-                )]
+            Self::Pace => [0, 1, 2].map(|case| of(RATE, case, AtLeast(490.0))).into(),
+            Self::SnapshotDelay => vec![of("last_of_first_percent", 0, AtMost(125.0))],
+            Self::SnapshotDrain | Self::Backlog | Self::History => {
+                vec![ratio(RATE, 1, 0, AtLeast(0.9))]
             }
             Self::Producers => vec![
-                (
-                    "commits/s, of those without a worker",
-                    Ratio(1, 0, "commits_per_s"),
-                    AtLeast(0.9),
-                ),
-                ("messages/s of the worker", Of(1, RATE), AtLeast(475.0)),
+                ratio("commits_per_s", 1, 0, AtLeast(0.9)),
+                of(RATE, 1, AtLeast(475.0)),
             ],
             // 100 MB, and 40 MB.
-            Self::Memory => vec![("MiB", MEMORY, AtMost(95.4))],
+            Self::Memory => vec![of(MEMORY, 0, AtMost(95.4))],
             Self::Idle => vec![
-                ("MiB", MEMORY, AtMost(38.1)),
-                (
-                    "% of a core, worker",
-                    Of(0, "sender_percent_of_a_core"),
-                    AtMost(0.5),
-                ),
-                (
-                    "% of a core, Postgres",
-                    Of(0, "postgres_percent_of_a_core"),
-                    AtMost(0.5),
-                ),
+                of(MEMORY, 0, AtMost(38.1)),
+                of("sender_percent_of_a_core", 0, AtMost(0.5)),
+                of("postgres_percent_of_a_core", 0, AtMost(0.5)),
             ],
             Self::Apps => vec![
-                ("messages/s", Of(0, RATE), AtLeast(0.95 * 20.0 * 490.0)),
-                (
-                    "slowest app, % of the fastest",
-                    Of(0, "slowest_app_percent"),
-                    AtLeast(90.0),
-                ),
+                of(RATE, 0, AtLeast(0.95 * 20.0 * 490.0)),
+                of("slowest_app_percent", 0, AtLeast(90.0)),
             ],
-            Self::Counts => {
-                let committed = committed_counts().into_iter();
-                let targets = committed.map(|(name, committed)| Target {
-                    value: cases
-                        .first()
-                        .and_then(|case| case.median.get(&name).copied()),
-                    bound: AtMost(committed * MAX_COUNT_GROWTH),
-                    name,
-                });
-                return targets.collect();
-            }
-        };
-        let targets = targets.into_iter().map(|(name, value, bound)| Target {
-            name: name.to_owned(),
-            value: value.get(cases),
-            bound,
-        });
-        targets.collect()
-    }
-}
-
-impl From<Drain> for Load {
-    fn from(drain: Drain) -> Self {
-        Self::Drain(drain)
+            Self::Counts => committed_counts()
+                .into_iter()
+                .map(|(metric, count)| of(&metric, 0, AtMost(count * MAX_COUNT_GROWTH)))
+                .collect(),
+        }
     }
 }
 
@@ -376,36 +311,26 @@ fn scaled_time(usual_s: u64, scale: f64) -> Duration {
 mod tests {
     use super::*;
 
-    fn case(runs: Vec<Measurements>, median: Measurements) -> CaseReport {
-        CaseReport {
-            case: "worker".into(),
-            worker: Some("worker".into()),
-            runs,
-            median,
-        }
-    }
-
     #[test]
     fn each_committed_count_is_a_target() {
         let counts = ["instructions", "statements", "transactions", "wal_bytes"];
         let names = counts.map(|count| format!("{count}_per_message"));
-        let committed: Vec<_> = committed_counts().into_keys().collect();
-        assert_eq!(committed, names);
-        let too_many = names.map(|name| (name, f64::MAX)).into();
-        let targets = Scenario::Counts.targets(&[&case(Vec::new(), too_many)]);
-        assert_eq!(targets.len(), counts.len());
-        assert!(targets.iter().all(|target| !target.is_met()));
+        let targets = Scenario::Counts.targets();
+        let measured: Vec<_> = targets.iter().map(|target| &target.metric).collect();
+        assert_eq!(measured, names.each_ref());
     }
 
     #[test]
     fn pairs_are_compared_run_by_run() {
-        let case = |rates: [f64; 3]| {
-            let runs = rates.map(|rate| Measurements::from([("messages_per_s".into(), rate)]));
-            case(runs.into(), Measurements::default())
+        let case = |rates: [f64; 3]| Case {
+            name: "worker".into(),
+            runs: rates
+                .map(|rate| Measurements::from([("messages_per_s".into(), rate)]))
+                .into(),
         };
-        let (without, with) = (case([100.0, 200.0, 400.0]), case([95.0, 150.0, 320.0]));
-        let targets = Scenario::SnapshotDrain.targets(&[&without, &with]);
-        assert!(!targets[0].is_met());
-        assert_eq!(targets[0].value, Some(0.8));
+        let cases = [case([100.0, 200.0, 400.0]), case([95.0, 150.0, 320.0])];
+        let target = &Scenario::SnapshotDrain.targets()[0];
+        assert_eq!(target.value(&cases), Some(0.8));
+        assert_eq!(target.value(&cases[..1]), None);
     }
 }

@@ -1,21 +1,143 @@
 //! The simulated API's own record of every call. Fault tests check the worker against it.
 
-use std::collections::{HashMap, VecDeque};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::hash::{BuildHasher as _, BuildHasherDefault, DefaultHasher};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
+use parking_lot::Mutex;
+use serde::Serialize;
 use tokio::sync::Notify;
 
-use super::call::{Call, CallKind, payload_hash};
-use super::limit::Limiter;
-use super::summary::{AppTotals, Summary};
-
 const DEFAULT_KEPT_CALLS: usize = 1_000_000;
+/// The ledger keeps longer payloads as a hash alone, so that its memory is bounded.
+const MAX_KEPT_PAYLOAD_BYTES: usize = 256;
+const SECOND_US: u64 = 1_000_000;
 
-/// Further apps share the totals of [`OTHER_APPS`], so that made-up app IDs can't fill the memory.
-const MAX_APPS: usize = 1_000;
-pub(super) const OTHER_APPS: &str = "(others)";
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum CallKind {
+    #[default]
+    Peer,
+    Channel,
+}
+
+/// One call. A field that the API could not read from the request is empty.
+#[derive(Debug, Clone, Default, Serialize)]
+#[allow(clippy::struct_excessive_bools)] // The API has these fields.
+pub struct Call {
+    /// Position in the order of arrival, from 1.
+    pub seq: u64,
+    /// Microseconds from the ledger's start to the arrival.
+    pub at_us: u64,
+    pub app_id: String,
+    pub kind: CallKind,
+    pub sender: String,
+    /// The receiving user or channel.
+    pub target: String,
+    /// Empty if the payload has more than 256 bytes.
+    pub payload: Option<String>,
+    #[serde(skip)]
+    pub(super) payload_hash: u64,
+    pub wait_for_ack: bool,
+    pub enable_offline_messaging: bool,
+    pub enable_historical_messaging: bool,
+    /// The HTTP status of the response, once the API has sent one.
+    pub status: Option<u16>,
+    /// The injected fault, such as `drop`.
+    pub fault: Option<&'static str>,
+    /// The API has taken the message, even if a fault spoiled the response.
+    pub accepted: bool,
+    pub request_id: String,
+}
+
+impl Call {
+    pub(super) fn set_payload(&mut self, payload: String) {
+        self.payload_hash = hash(&payload);
+        self.payload = (payload.len() <= MAX_KEPT_PAYLOAD_BYTES).then_some(payload);
+    }
+
+    /// Calls with equal keys carry the same message. The API has no idempotency key, so the contents have to do.
+    fn message_key(&self) -> u64 {
+        let receiver = (&self.app_id, self.kind, &self.sender, &self.target);
+        hash((receiver, self.payload_hash))
+    }
+}
+
+fn hash(value: impl std::hash::Hash) -> u64 {
+    BuildHasherDefault::<DefaultHasher>::default().hash_one(value)
+}
+
+/// The totals of a [`Ledger`], including calls that it no longer keeps.
+#[derive(Debug, Clone, Default, Serialize)]
+pub struct Summary {
+    /// Microseconds from the ledger's start to the moment of this summary.
+    pub at_us: u64,
+    /// Received calls, including refused ones.
+    pub calls: u64,
+    /// Accepted messages, including duplicates.
+    pub accepted: u64,
+    /// Messages that the API accepted more than once, among the last million different ones.
+    pub duplicates: u64,
+    /// Open connections, including those of clients of the control API.
+    pub open_connections: u64,
+    pub connections: u64,
+    pub most_connections: u64,
+    /// By app ID.
+    pub apps: BTreeMap<String, AppSummary>,
+}
+
+#[derive(Debug, Clone, Default, Serialize)]
+pub struct AppSummary {
+    /// Received calls, including refused ones.
+    pub calls: u64,
+    pub accepted: u64,
+    pub by_status: BTreeMap<u16, u64>,
+    /// Calls without a response so far.
+    pub unanswered: u64,
+    /// The most calls that arrived within any sliding second.
+    pub worst_sliding_second: u64,
+    /// Microseconds from the ledger's start to the first and the last arrival.
+    pub first_at_us: u64,
+    pub last_at_us: u64,
+}
+
+impl AppSummary {
+    /// Arrivals a second between the first and the last. 0 if there are fewer than two.
+    #[expect(clippy::cast_precision_loss, reason = "far below 2^52")]
+    pub fn calls_per_s(&self) -> f64 {
+        match self.last_at_us - self.first_at_us {
+            0 => 0.0,
+            span_us => (self.calls - 1) as f64 * 1e6 / span_us as f64,
+        }
+    }
+
+    fn add_response(&mut self, status: u16) {
+        *self.by_status.entry(status).or_default() += 1;
+        self.unanswered -= 1;
+    }
+}
+
+/// The times of the calls in the last second.
+///
+/// A sliding second is half-open, `(t − 1 s, t]`: two calls exactly one second apart never share one.
+#[derive(Debug, Default)]
+struct SlidingSecond(VecDeque<u64>);
+
+impl SlidingSecond {
+    /// The number of calls in the second that ends at `at_us`.
+    fn calls(&mut self, at_us: u64) -> u64 {
+        while self
+            .0
+            .front()
+            .is_some_and(|oldest| oldest + SECOND_US <= at_us)
+        {
+            self.0.pop_front();
+        }
+        self.0.len() as u64
+    }
+}
 
 /// Every call that the simulated API has received.
 ///
@@ -23,39 +145,32 @@ pub(super) const OTHER_APPS: &str = "(others)";
 /// limit's recent calls, so that a simulator which restarts within a second still counts the calls before the restart.
 #[derive(Debug)]
 pub struct Ledger {
-    pub(super) started: Instant,
+    pub started: Instant,
     state: Mutex<State>,
     changed: Notify,
 }
 
 #[derive(Debug, Default)]
-struct State {
+pub(super) struct State {
     /// The newest calls, with consecutive `seq`.
     calls: VecDeque<Call>,
     max_kept_calls: usize,
-    last_seq: u64,
-    /// The totals do not include calls up to this one.
-    cleared_seq: u64,
-    /// All totals but those of the apps.
-    totals: Summary,
-    apps: HashMap<String, AppTotals>,
+    summary: Summary,
+    windows: HashMap<String, Windows>,
     messages: HashMap<u64, MessageCounts>,
-    limiter: Limiter,
+}
+
+/// An app's recent calls.
+#[derive(Debug, Default)]
+struct Windows {
+    arrived: SlidingSecond,
+    admitted: SlidingSecond,
 }
 
 #[derive(Debug, Default)]
 struct MessageCounts {
     admitted: u32,
     accepted: u32,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Admission {
-    OverLimit,
-    /// `nth` counts the admitted calls of the message, including this one. A full ledger does not count.
-    Admitted {
-        nth: Option<u32>,
-    },
 }
 
 impl Default for Ledger {
@@ -65,7 +180,7 @@ impl Default for Ledger {
 }
 
 impl Ledger {
-    /// A ledger that lists the last `max_kept_calls` calls, and checks as many different messages for duplicates.
+    /// A ledger that lists the last `max_kept_calls` calls.
     pub fn with_kept_calls(max_kept_calls: usize) -> Self {
         Self {
             started: Instant::now(),
@@ -84,64 +199,26 @@ impl Ledger {
 
     /// At most `limit` of the kept calls whose `seq` is greater than `seq`.
     pub fn calls_after(&self, seq: u64, limit: usize) -> Vec<Call> {
-        let state = self.state();
+        let state = self.state.lock();
         let start = state.calls.partition_point(|call| call.seq <= seq);
         state.calls.range(start..).take(limit).cloned().collect()
     }
 
     pub fn calls_for_payload(&self, payload: &str) -> Vec<Call> {
-        let (hash, bytes) = (payload_hash(payload), payload.len() as u64);
-        let state = self.state();
+        let payload_hash = hash(payload);
+        let state = self.state.lock();
         let calls = state.calls.iter();
         calls
-            .filter(|call| call.payload_hash == hash && call.payload_bytes == bytes)
+            .filter(|call| call.payload_hash == payload_hash)
             .cloned()
             .collect()
     }
 
-    /// The totals since the start, or since the last [`clear`](Self::clear).
     pub fn summary(&self) -> Summary {
         Summary {
-            at_us: micros(self.started.elapsed()),
-            ..self.state().summary()
+            at_us: self.now_us(),
+            ..self.state.lock().summary.clone()
         }
-    }
-
-    /// Forgets all calls and totals. The limit still counts the calls of the last second.
-    pub fn clear(&self) {
-        self.change(|state| {
-            let open_connections = state.totals.open_connections;
-            *state = State {
-                max_kept_calls: state.max_kept_calls,
-                last_seq: state.last_seq,
-                cleared_seq: state.last_seq,
-                limiter: std::mem::take(&mut state.limiter),
-                totals: Summary {
-                    open_connections,
-                    most_connections: open_connections,
-                    ..Summary::default()
-                },
-                ..State::default()
-            };
-        });
-    }
-
-    /// Waits until the API has decided `count` calls.
-    ///
-    /// # Errors
-    /// After `timeout`.
-    pub async fn wait_for_calls(&self, count: u64, timeout: Duration) -> anyhow::Result<()> {
-        self.wait(timeout, |state| state.totals.decided_calls >= count)
-            .await
-    }
-
-    /// Waits until the API has accepted `count` messages, including duplicates.
-    ///
-    /// # Errors
-    /// After `timeout`.
-    pub async fn wait_for_accepted(&self, count: u64, timeout: Duration) -> anyhow::Result<()> {
-        self.wait(timeout, |state| state.totals.accepted >= count)
-            .await
     }
 
     /// Waits until the summary satisfies `condition`.
@@ -153,21 +230,12 @@ impl Ledger {
         timeout: Duration,
         condition: impl Fn(&Summary) -> bool,
     ) -> anyhow::Result<()> {
-        self.wait(timeout, |state| condition(&state.summary()))
-            .await
-    }
-
-    async fn wait(
-        &self,
-        timeout: Duration,
-        condition: impl Fn(&State) -> bool,
-    ) -> anyhow::Result<()> {
         let waiting = async {
             loop {
                 // Registered before the check, so that no change in between is missed.
                 let mut changed = std::pin::pin!(self.changed.notified());
                 changed.as_mut().enable();
-                if condition(&self.state()) {
+                if condition(&self.state.lock().summary) {
                     return;
                 }
                 changed.await;
@@ -183,137 +251,105 @@ impl Ledger {
 
     /// Counts a connection as open until the returned value is dropped.
     pub(super) fn open_connection(self: &Arc<Self>) -> OpenConnection {
-        self.change(|State { totals, .. }| {
-            totals.connections += 1;
-            totals.open_connections += 1;
-            totals.most_connections = totals.most_connections.max(totals.open_connections);
+        self.change(|State { summary, .. }| {
+            summary.connections += 1;
+            summary.open_connections += 1;
+            summary.most_connections = summary.most_connections.max(summary.open_connections);
         });
         OpenConnection(Arc::clone(self))
     }
 
-    pub(super) fn add_unknown_request(&self) {
-        self.change(|state| state.totals.unknown_requests += 1);
-    }
-
-    /// Records the arrival of a call. [`decide`](Self::decide) adds the rest.
-    pub(super) fn arrive(&self, arrived: Instant, kind: CallKind, app_id: String) -> Call {
-        let at_us = micros(arrived.saturating_duration_since(self.started));
-        self.change(|state| {
-            state.last_seq += 1;
-            let call = Call {
-                seq: state.last_seq,
-                at_us,
-                app_id,
-                kind,
-                ..Call::default()
-            };
-            state.totals.calls += 1;
-            state.app(&call.app_id).add_arrival(at_us);
-            state.calls.push_back(call.clone());
-            if state.calls.len() > state.max_kept_calls {
-                state.calls.pop_front();
-            }
-            call
-        })
-    }
-
-    pub(super) fn admit(&self, call: &Call, limit: Option<u32>) -> Admission {
-        let mut state = self.state();
-        if !state.limiter.admit(&call.app_id, call.at(), limit) {
-            return Admission::OverLimit;
-        }
-        let nth = state.message(call).map(|message| {
-            message.admitted = message.admitted.saturating_add(1);
-            message.admitted
-        });
-        state.totals.untracked_messages += u64::from(nth.is_none());
-        Admission::Admitted { nth }
-    }
-
-    /// Records the result of a call. [`responded`](Self::responded) adds the status of a delayed response.
-    pub(super) fn decide(&self, call: &Call) {
-        self.change(|state| {
-            if call.seq <= state.cleared_seq {
-                return;
-            }
-            state.totals.decided_calls += 1;
-            if call.accepted {
-                let times = state.message(call).map(|message| {
-                    message.accepted = message.accepted.saturating_add(1);
-                    message.accepted
-                });
-                let duplicates = u64::from(times == Some(2));
-                state.totals.accepted += 1;
-                state.totals.duplicates += duplicates;
-                let app = &mut state.app(&call.app_id).summary;
-                app.accepted += 1;
-                app.duplicates += duplicates;
-            }
-            if let Some(status) = call.status {
-                state.app(&call.app_id).add_response(status);
-            }
-            if let Some(kept) = state.kept(call.seq) {
-                *kept = call.clone();
-            }
-        });
-    }
-
+    /// Adds the status of a delayed response.
     pub(super) fn responded(&self, call: &Call, status: u16) {
         self.change(|state| {
-            if call.seq <= state.cleared_seq {
-                return;
-            }
             state.app(&call.app_id).add_response(status);
-            if let Some(kept) = state.kept(call.seq) {
+            let first = state.calls.front().map_or(0, |first| first.seq);
+            let index = call.seq.checked_sub(first).map(usize::try_from);
+            if let Some(Ok(index)) = index
+                && let Some(kept) = state.calls.get_mut(index)
+            {
                 kept.status = Some(status);
             }
         });
     }
 
-    fn change<T>(&self, change: impl FnOnce(&mut State) -> T) -> T {
-        let result = change(&mut self.state());
+    pub(super) fn change<T>(&self, change: impl FnOnce(&mut State) -> T) -> T {
+        let result = change(&mut self.state.lock());
         self.changed.notify_waiters();
         result
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    pub(super) fn now_us(&self) -> u64 {
+        u64::try_from(self.started.elapsed().as_micros()).unwrap_or(u64::MAX)
     }
 }
 
 impl State {
-    fn summary(&self) -> Summary {
-        let apps = self.apps.iter();
-        Summary {
-            apps: apps
-                .map(|(app_id, app)| (app_id.clone(), app.summary.clone()))
-                .collect(),
-            ..self.totals.clone()
+    /// Admits a call unless the sliding second already holds `limit` admitted calls of the app. Returns how many calls of
+    /// the same message were admitted so far, including this one.
+    pub(super) fn admit(&mut self, call: &Call, limit: Option<u32>) -> Option<u32> {
+        let window = &mut self
+            .windows
+            .entry(call.app_id.clone())
+            .or_default()
+            .admitted;
+        let calls = window.calls(call.at_us);
+        if limit.is_some_and(|limit| calls >= limit.into()) {
+            return None;
+        }
+        // Without a limit the call counts too, so that a limit set later takes effect at once.
+        window.0.push_back(call.at_us);
+        let message = self.message(call);
+        message.admitted += 1;
+        Some(message.admitted)
+    }
+
+    /// Records a call whose result the API has decided. Sets its `seq`.
+    pub(super) fn record(&mut self, call: &mut Call) {
+        self.summary.calls += 1;
+        call.seq = self.summary.calls;
+        if call.accepted {
+            let message = self.message(call);
+            message.accepted += 1;
+            let is_second = message.accepted == 2;
+            self.summary.accepted += 1;
+            self.summary.duplicates += u64::from(is_second);
+        }
+        let windows = self.windows.entry(call.app_id.clone()).or_default();
+        windows.arrived.calls(call.at_us);
+        windows.arrived.0.push_back(call.at_us);
+        let in_second = windows.arrived.0.len() as u64;
+
+        let app = self.app(&call.app_id);
+        if app.calls == 0 {
+            app.first_at_us = call.at_us;
+        }
+        app.last_at_us = call.at_us;
+        app.calls += 1;
+        app.unanswered += 1;
+        app.accepted += u64::from(call.accepted);
+        app.worst_sliding_second = app.worst_sliding_second.max(in_second);
+        if let Some(status) = call.status {
+            app.add_response(status);
+        }
+        self.calls.push_back(call.clone());
+        if self.calls.len() > self.max_kept_calls {
+            self.calls.pop_front();
         }
     }
 
-    fn app(&mut self, app_id: &str) -> &mut AppTotals {
-        let has_own_entry = self.apps.len() < MAX_APPS || self.apps.contains_key(app_id);
-        let name = if has_own_entry { app_id } else { OTHER_APPS };
-        self.apps.entry(name.to_owned()).or_default()
+    fn app(&mut self, app_id: &str) -> &mut AppSummary {
+        self.summary.apps.entry(app_id.to_owned()).or_default()
     }
 
-    fn message(&mut self, call: &Call) -> Option<&mut MessageCounts> {
+    fn message(&mut self, call: &Call) -> &mut MessageCounts {
         let key = call.message_key();
-        let has_room =
-            self.messages.len() < self.max_kept_calls || self.messages.contains_key(&key);
-        has_room.then(|| self.messages.entry(key).or_default())
+        // A long run must not fill the memory.
+        if self.messages.len() >= DEFAULT_KEPT_CALLS && !self.messages.contains_key(&key) {
+            self.messages.clear();
+        }
+        self.messages.entry(key).or_default()
     }
-
-    fn kept(&mut self, seq: u64) -> Option<&mut Call> {
-        let first = self.calls.front()?.seq;
-        let index = usize::try_from(seq.checked_sub(first)?).ok()?;
-        self.calls.get_mut(index)
-    }
-}
-
-fn micros(time: Duration) -> u64 {
-    u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
 }
 
 #[derive(Debug)]
@@ -321,6 +357,7 @@ pub(super) struct OpenConnection(Arc<Ledger>);
 
 impl Drop for OpenConnection {
     fn drop(&mut self) {
-        self.0.change(|state| state.totals.open_connections -= 1);
+        let Self(ledger) = self;
+        ledger.change(|state| state.summary.open_connections -= 1);
     }
 }

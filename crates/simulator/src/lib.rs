@@ -2,32 +2,16 @@
 //! fault injection, and a [`Ledger`] of every call.
 //!
 //! Tests and `worker dev` run it in their own process; `worker simulate` runs it alone.
-//!
-//! ```
-//! # async fn example() -> anyhow::Result<()> {
-//! use simulator::{Simulator, SimulatorConfig};
-//!
-//! let simulator = Simulator::start(SimulatorConfig::default()).await?;
-//! println!("{}/dev/v2/project/…", simulator.base_url());
-//! println!("{:?}", simulator.ledger().summary());
-//! simulator.stop().await;
-//! # Ok(())
-//! # }
-//! ```
 
 mod api;
-mod auth;
-mod behaviour;
-mod call;
 pub mod cli;
 mod control;
+mod credentials;
 mod faults;
 mod ledger;
-mod limit;
 mod request;
 mod response;
 mod server;
-mod summary;
 #[cfg(test)]
 mod tests;
 mod token;
@@ -37,20 +21,20 @@ use std::sync::Arc;
 
 use anyhow::Context as _;
 use axum::Router;
-use axum::extract::State;
-use axum::http::{StatusCode, Uri};
+use axum::extract::DefaultBodyLimit;
+use axum::http::StatusCode;
+use parking_lot::{Mutex, MutexGuard};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use self::api::ApiState;
-pub use self::auth::{ApiKey, Credentials, GivenToken};
-pub use self::behaviour::Behaviour;
-pub use self::call::{Call, CallKind};
-use self::faults::Faults;
-pub use self::faults::{Fault, FaultRule};
-pub use self::ledger::Ledger;
+pub use self::credentials::Credential;
+pub use self::faults::FaultRule;
+pub use self::ledger::{AppSummary, Call, CallKind, Ledger, Summary};
 pub use self::server::TlsFiles;
-pub use self::summary::{AppSummary, Summary};
+
+/// JSON may write each byte of a payload of 32 KB as six, and there are other fields.
+const MAX_BODY_BYTES: usize = 256 * 1024;
 
 #[derive(Debug, Clone)]
 pub struct SimulatorConfig {
@@ -58,9 +42,7 @@ pub struct SimulatorConfig {
     pub bind: SocketAddr,
     pub tls: Option<TlsFiles>,
     /// The ledger of an earlier simulator, to be continued.
-    pub ledger: Option<Arc<Ledger>>,
-    /// The seed of the random numbers for faults and jitter.
-    pub seed: u64,
+    pub ledger: Arc<Ledger>,
     pub faults: Vec<FaultRule>,
     pub behaviour: Behaviour,
 }
@@ -70,10 +52,41 @@ impl Default for SimulatorConfig {
         Self {
             bind: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
             tls: None,
-            ledger: None,
-            seed: 0,
+            ledger: Arc::default(),
             faults: Vec::new(),
             behaviour: Behaviour::default(),
+        }
+    }
+}
+
+/// Properties of the simulated API, apart from faults, that can be changed while it runs.
+#[derive(Debug, Clone)]
+pub struct Behaviour {
+    /// The most calls of an app in any sliding second. `None` is no limit.
+    pub limit: Option<u32>,
+    /// Receivers whose name begins with this prefix are offline.
+    pub offline_prefix: String,
+    /// The delay of every response, and an additional random delay of at most `jitter_ms`.
+    pub latency_ms: u64,
+    pub jitter_ms: u64,
+    /// The API closes a connection after so many milliseconds without a request.
+    pub idle_close_ms: Option<u64>,
+    /// The API closes each connection after a response, which says `Connection: close`.
+    pub closes_connections: bool,
+    /// The accepted credentials. Without any, the API accepts every call.
+    pub credentials: Vec<Credential>,
+}
+
+impl Default for Behaviour {
+    fn default() -> Self {
+        Self {
+            limit: Some(500),
+            offline_prefix: "offline-".to_owned(),
+            latency_ms: 0,
+            jitter_ms: 0,
+            idle_close_ms: None,
+            closes_connections: false,
+            credentials: Vec::new(),
         }
     }
 }
@@ -81,7 +94,8 @@ impl Default for SimulatorConfig {
 /// A running simulated API. Dropping it stops it.
 #[derive(Debug)]
 pub struct Simulator {
-    address: SocketAddr,
+    /// The address of the listener. After a stop, another simulator can start there.
+    pub address: SocketAddr,
     is_tls: bool,
     api: Arc<ApiState>,
     stopping: CancellationToken,
@@ -92,11 +106,9 @@ impl Simulator {
     /// Listens, and serves in the background.
     ///
     /// # Errors
-    /// If the address, the TLS files or the settings can't be used.
+    /// If the address or the TLS files can't be used.
     #[allow(clippy::unused_async)] // Listening needs a Tokio runtime.
     pub async fn start(config: SimulatorConfig) -> anyhow::Result<Self> {
-        config.behaviour.check()?;
-        config.faults.iter().try_for_each(FaultRule::check)?;
         let tls = config.tls.as_ref().map(server::tls_acceptor).transpose()?;
         let is_tls = tls.is_some();
         let bind = config.bind;
@@ -104,17 +116,24 @@ impl Simulator {
             .with_context(|| format!("can't listen on {bind}; is another program using it?"))?;
         let address = listener.local_addr()?;
 
-        let api = Arc::new(ApiState::new(
-            config.ledger.unwrap_or_default(),
-            config.behaviour,
-            Faults::new(config.faults, config.seed),
-        ));
+        let api = Arc::new(ApiState {
+            ledger: config.ledger,
+            behaviour: Mutex::new(config.behaviour),
+            faults: Mutex::new(config.faults),
+        });
+        let router = Router::new()
+            .merge(api::routes())
+            .merge(control::routes())
+            .fallback(async || api::unknown(StatusCode::NOT_FOUND))
+            .method_not_allowed_fallback(async || api::unknown(StatusCode::METHOD_NOT_ALLOWED))
+            .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
+            .with_state(Arc::clone(&api));
         let stopping = CancellationToken::new();
         let tasks = TaskTracker::new();
         tasks.spawn(server::serve(
             listener,
             tls,
-            router(Arc::clone(&api)),
+            router,
             Arc::clone(&api),
             stopping.clone(),
             tasks.clone(),
@@ -128,11 +147,6 @@ impl Simulator {
         })
     }
 
-    /// The address of the listener. After a stop, another simulator can start there.
-    pub fn address(&self) -> SocketAddr {
-        self.address
-    }
-
     /// The URL that replaces `https://api.agora.io`.
     pub fn base_url(&self) -> String {
         let scheme = if self.is_tls { "https" } else { "http" };
@@ -143,33 +157,14 @@ impl Simulator {
         &self.api.ledger
     }
 
-    /// The fault rules with their remaining counts.
-    pub fn faults(&self) -> Vec<FaultRule> {
-        self.api.faults().rules.clone()
+    /// The fault rules with their remaining counts, to read or replace.
+    pub fn faults(&self) -> MutexGuard<'_, Vec<FaultRule>> {
+        self.api.faults.lock()
     }
 
-    /// Replaces the fault rules.
-    ///
-    /// # Errors
-    /// If a rule is invalid. The old rules stay then.
-    pub fn set_faults(&self, rules: Vec<FaultRule>) -> anyhow::Result<()> {
-        rules.iter().try_for_each(FaultRule::check)?;
-        self.api.faults().rules = rules;
-        Ok(())
-    }
-
-    pub fn config(&self) -> Behaviour {
-        Behaviour::clone(&self.api.behaviour())
-    }
-
-    /// Changes the behaviour for calls that arrive from now on.
-    ///
-    /// # Errors
-    /// If `retry_after` is not a valid header. The old behaviour stays then.
-    pub fn set_config(&self, behaviour: Behaviour) -> anyhow::Result<()> {
-        behaviour.check()?;
-        *self.api.behaviour() = Arc::new(behaviour);
-        Ok(())
+    /// The behaviour for calls that arrive from now on, to read or change.
+    pub fn behaviour(&self) -> MutexGuard<'_, Behaviour> {
+        self.api.behaviour.lock()
     }
 
     /// Closes the listener and every connection, and waits until they are closed. Open calls get no response.
@@ -184,20 +179,4 @@ impl Drop for Simulator {
     fn drop(&mut self) {
         self.stopping.cancel();
     }
-}
-
-fn router(api: Arc<ApiState>) -> Router {
-    let unknown = async |State(api): State<Arc<ApiState>>, uri: Uri, status| {
-        if !control::is_control(uri.path()) {
-            api.ledger.add_unknown_request();
-        }
-        api::unknown(status)
-    };
-    api::routes()
-        .fallback(move |state, uri| unknown(state, uri, StatusCode::NOT_FOUND))
-        .merge(control::routes())
-        .method_not_allowed_fallback(move |state, uri| {
-            unknown(state, uri, StatusCode::METHOD_NOT_ALLOWED)
-        })
-        .with_state(api)
 }

@@ -10,10 +10,7 @@ struct Cli {
     simulate: SimulateArgs,
 }
 
-fn main() -> anyhow::Result<()> {
-    let runtime = tokio::runtime::Runtime::new()?;
-    let result = runtime.block_on(run(Cli::parse().simulate));
-    // A write to a full pipe would block an ordinary shutdown.
-    runtime.shutdown_background();
-    result
+#[tokio::main]
+async fn main() -> anyhow::Result<()> {
+    run(Cli::parse().simulate).await
 }

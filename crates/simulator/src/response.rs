@@ -3,9 +3,9 @@
 use std::convert::Infallible;
 
 use axum::body::Body;
+use axum::http::StatusCode;
 use axum::http::header::{CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER};
-use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
-use axum::response::Response;
+use axum::response::{IntoResponse as _, Response};
 use futures_util::stream;
 use serde_json::json;
 
@@ -45,24 +45,12 @@ pub(super) fn response(
     request_id: &str,
     retry_after: Option<&str>,
 ) -> Response {
-    let mut response = Response::new(body.into());
-    *response.status_mut() = status;
-    let headers = response.headers_mut();
-    headers.insert(
-        CONTENT_TYPE,
-        HeaderValue::from_static("application/json;charset=utf-8"),
-    );
-    insert(headers, HeaderName::from_static("x-request-id"), request_id);
-    if let Some(retry_after) = retry_after {
-        insert(headers, RETRY_AFTER, retry_after);
-    }
-    response
-}
-
-pub(super) fn insert(headers: &mut HeaderMap, name: HeaderName, value: &str) {
-    if let Ok(value) = HeaderValue::from_str(value) {
-        headers.insert(name, value);
-    }
+    let headers = [
+        (CONTENT_TYPE.as_str(), "application/json;charset=utf-8"),
+        ("x-request-id", request_id),
+    ];
+    let retry_after = retry_after.map(|value| [(RETRY_AFTER, value)]);
+    (status, headers, retry_after, body.into()).into_response()
 }
 
 /// A response that ends before the announced length, so that the server has to close the connection.

@@ -1,16 +1,15 @@
 //! Accepts and serves connections.
 
 use std::convert::Infallible;
-use std::fs::{self, File};
-use std::io::{self, Read as _};
+use std::io;
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context as _, ensure};
+use anyhow::Context as _;
 use axum::Router;
-use axum::http::{HeaderName, HeaderValue, header};
+use axum::http::{HeaderValue, header};
 use hyper::Request;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
@@ -20,24 +19,20 @@ use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpSocket};
-use tokio::sync::Semaphore;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tower_service::Service as _;
 
 use super::api::ApiState;
-use super::response::{CloseWithoutResponse, insert};
+use super::response::CloseWithoutResponse;
 
 const ACCEPT_BACKLOG: u32 = 1_024;
-const MAX_CONNECTIONS: usize = 4_096;
-const MAX_PEM_BYTES: u64 = 1024 * 1024;
-const TLS_HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Pause after a failed accept, so that a lack of file descriptors does not cause a busy loop.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 /// PEM files for TLS.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct TlsFiles {
     /// The certificate, followed by its chain.
     pub certificate: PathBuf,
@@ -56,10 +51,10 @@ pub(super) fn bind(address: SocketAddr) -> io::Result<TcpListener> {
 }
 
 pub(super) fn tls_acceptor(files: &TlsFiles) -> anyhow::Result<TlsAcceptor> {
-    let certificates = CertificateDer::pem_slice_iter(&read_pem(&files.certificate)?)
-        .collect::<Result<_, _>>()
+    let certificates = CertificateDer::pem_file_iter(&files.certificate)
+        .and_then(Iterator::collect::<Result<_, _>>)
         .with_context(|| format!("can't read {}", files.certificate.display()))?;
-    let key = PrivateKeyDer::from_pem_slice(&read_pem(&files.key)?)
+    let key = PrivateKeyDer::from_pem_file(&files.key)
         .with_context(|| format!("can't read {}", files.key.display()))?;
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let mut config = rustls::ServerConfig::builder_with_provider(provider)
@@ -71,22 +66,6 @@ pub(super) fn tls_acceptor(files: &TlsFiles) -> anyhow::Result<TlsAcceptor> {
     Ok(TlsAcceptor::from(Arc::new(config)))
 }
 
-/// Reads a regular file of bounded size. A FIFO without a writer would block the start, and a device would never end.
-fn read_pem(path: &Path) -> anyhow::Result<Vec<u8>> {
-    let read = || {
-        ensure!(fs::metadata(path)?.is_file(), "it is not a regular file");
-        let mut pem = Vec::new();
-        let mut file = File::open(path)?.take(MAX_PEM_BYTES + 1);
-        let bytes = file.read_to_end(&mut pem)?;
-        ensure!(
-            bytes as u64 <= MAX_PEM_BYTES,
-            "it has more than {MAX_PEM_BYTES} bytes"
-        );
-        Ok(pem)
-    };
-    read().with_context(|| format!("can't read {}", path.display()))
-}
-
 /// Serves connections as `tasks` until `stopping`.
 pub(super) async fn serve(
     listener: TcpListener,
@@ -96,10 +75,8 @@ pub(super) async fn serve(
     stopping: CancellationToken,
     tasks: TaskTracker,
 ) {
-    let permits = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     let accepting = async {
-        // The semaphore is never closed.
-        while let Ok(permit) = Arc::clone(&permits).acquire_owned().await {
+        loop {
             let Ok((stream, _)) = listener.accept().await else {
                 tokio::time::sleep(ACCEPT_PAUSE).await;
                 continue;
@@ -108,18 +85,19 @@ pub(super) async fn serve(
             let open_connection = api.ledger.open_connection();
             let (tls, router, api) = (tls.clone(), router.clone(), Arc::clone(&api));
             let serving = async move {
-                let Some(tls) = tls else {
-                    return serve_http(stream, router, api).await;
-                };
-                let handshake = tokio::time::timeout(TLS_HANDSHAKE_TIMEOUT, tls.accept(stream));
-                if let Ok(Ok(stream)) = handshake.await {
-                    serve_http(stream, router, api).await;
+                match tls {
+                    None => serve_http(stream, router, api).await,
+                    Some(tls) => {
+                        if let Ok(stream) = tls.accept(stream).await {
+                            serve_http(stream, router, api).await;
+                        }
+                    }
                 }
             };
             let stopping = stopping.clone();
             tasks.spawn(async move {
                 stopping.run_until_cancelled(serving).await;
-                drop((permit, open_connection));
+                drop(open_connection);
             });
         }
     };
@@ -132,17 +110,13 @@ async fn serve_http(
     api: Arc<ApiState>,
 ) {
     // While the connection is idle, hyper waits for the head of the next request.
-    let idle_close = api.behaviour().idle_close_ms.map(Duration::from_millis);
+    let idle_close = api.behaviour.lock().idle_close_ms;
     let service = service_fn(move |request: Request<Incoming>| {
         let (mut router, api) = (router.clone(), Arc::clone(&api));
         async move {
             let Ok::<_, Infallible>(mut response) = router.call(request).await;
             let headers = response.headers_mut();
-            let behaviour = Arc::clone(&api.behaviour());
-            if let Some(seconds) = behaviour.keep_alive_s {
-                let name = HeaderName::from_static("keep-alive");
-                insert(headers, name, &format!("timeout={seconds}"));
-            }
+            let behaviour = api.behaviour.lock();
             if behaviour.closes_connections {
                 headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
             }
@@ -156,7 +130,7 @@ async fn serve_http(
     // An error here is an injected fault or a client that closed the connection.
     let _ = http1::Builder::new()
         .timer(TokioTimer::new())
-        .header_read_timeout(idle_close)
+        .header_read_timeout(idle_close.map(Duration::from_millis))
         .serve_connection(TokioIo::new(stream), service)
         .await;
 }

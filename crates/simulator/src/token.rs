@@ -1,4 +1,4 @@
-//! Parses and verifies tokens of version 007.
+//! Parses and verifies tokens of version 007 for the service RTM alone, as the worker makes them.
 
 use std::io::Read as _;
 
@@ -12,7 +12,6 @@ use sha2::Sha256;
 const MAX_INFLATED_BYTES: u64 = 16 * 1024;
 const MAX_LIFETIME_S: u32 = 86_400;
 
-const SERVICE_RTC: u16 = 1;
 const SERVICE_RTM: u16 = 2;
 const PRIVILEGE_RTM_LOGIN: u16 = 1;
 
@@ -46,36 +45,25 @@ fn parse_inflated(bytes: &[u8]) -> Option<Token> {
     let info = reader.rest.to_vec();
     let app_id = reader.text()?;
     let [issued_at_s, expires_in_s, salt] = [reader.u32()?, reader.u32()?, reader.u32()?];
-    for _ in 0..reader.u16()? {
-        let service = reader.u16()?;
-        let mut may_log_in = false;
-        for _ in 0..reader.u16()? {
-            let privilege = reader.u16()?;
-            let _expires_in_s = reader.u32()?;
-            may_log_in |= privilege == PRIVILEGE_RTM_LOGIN;
-        }
-        match service {
-            SERVICE_RTM => {
-                return Some(Token {
-                    signature,
-                    info,
-                    app_id,
-                    issued_at_s,
-                    expires_in_s,
-                    salt,
-                    may_log_in,
-                    user_id: reader.text()?,
-                });
-            }
-            // Tokens order services by type, so RTC is the only one before RTM. Its fields are channel and user.
-            SERVICE_RTC => {
-                reader.bytes()?;
-                reader.bytes()?;
-            }
-            _ => return None,
-        }
+    let [services, service, privileges] = [reader.u16()?, reader.u16()?, reader.u16()?];
+    if (services, service) != (1, SERVICE_RTM) {
+        return None;
     }
-    None
+    let mut may_log_in = false;
+    for _ in 0..privileges {
+        may_log_in |= reader.u16()? == PRIVILEGE_RTM_LOGIN;
+        let _expires_in_s = reader.u32()?;
+    }
+    Some(Token {
+        signature,
+        info,
+        app_id,
+        issued_at_s,
+        expires_in_s,
+        salt,
+        may_log_in,
+        user_id: reader.text()?,
+    })
 }
 
 impl Token {

@@ -1,8 +1,9 @@
 //! A cluster for tests, with a migrated template database that each test's database is copied from.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 
+use parking_lot::Mutex;
 use sqlx::{AssertSqlSafe, Connection, PgConnection};
 use tokio::sync::OnceCell;
 
@@ -31,8 +32,7 @@ pub(crate) struct TestDatabase {
 
 impl Drop for TestDatabase {
     fn drop(&mut self) {
-        let mut finished = self.finished.lock().unwrap_or_else(PoisonError::into_inner);
-        finished.push(std::mem::take(&mut self.name));
+        self.finished.lock().push(std::mem::take(&mut self.name));
     }
 }
 
@@ -67,7 +67,7 @@ impl Postgres {
 
     pub(crate) async fn test_database(&self) -> TestDatabase {
         let finished = Arc::clone(&self.finished);
-        let names = std::mem::take(&mut *finished.lock().unwrap_or_else(PoisonError::into_inner));
+        let names = std::mem::take(&mut *finished.lock());
         for name in names {
             // A database that can't be dropped now ends with the cluster.
             self.execute(format!("drop database {name} with (force)"))

@@ -63,7 +63,6 @@ pub async fn until(what: &str, deadline: Duration, holds: impl AsyncFnMut() -> b
     );
 }
 
-/// Writes a file, and returns its path.
 pub fn write(directory: &Path, name: &str, text: &str) -> PathBuf {
     let path = directory.join(name);
     std::fs::write(&path, text).expect("written");

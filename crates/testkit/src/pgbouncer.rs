@@ -1,18 +1,16 @@
 //! A real PgBouncer in transaction mode, between the tests and a cluster.
 
 use std::fs;
-use std::os::unix::fs::{MetadataExt, chown};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
 use sqlx::postgres::PgConnectOptions;
 use sqlx::{ConnectOptions, Connection, PgConnection};
-use tempfile::TempDir;
 use tokio::process::{Child, ChildStdin, Command};
 
 use super::databases::Postgres;
 use super::postgres::free_port;
-use super::{PATIENCE, comes_true, write};
+use super::{PATIENCE, comes_true};
 
 /// Keeps PgBouncer until the input ends. The input ends even if this process is killed.
 const KEEPER: &str = r#"exec 3<&0 </dev/null
@@ -24,10 +22,10 @@ wait $!"#;
 /// All clients of a pool share these connections: fewer than two workers would have.
 const POOL_SIZE: u32 = 4;
 
-/// A PgBouncer, running or killed.
+/// A PgBouncer, running or killed. Its files are in the cluster's directory.
 pub struct PgBouncer {
-    directory: TempDir,
-    owner: (u32, u32),
+    configuration: PathBuf,
+    log: PathBuf,
     port: u16,
     running: Option<(Child, ChildStdin)>,
 }
@@ -48,15 +46,15 @@ impl PgBouncer {
     /// Starts a PgBouncer in front of a cluster, with further lines of configuration.
     pub async fn start(postgres: &Postgres, settings: &str) -> Self {
         let cluster = &postgres.cluster;
-        // PgBouncer refuses to run as root, as the server does.
-        let owner = fs::metadata(cluster.directory()).expect("the cluster's directory");
-        let owner = (owner.uid(), owner.gid());
-        let parent = cluster.directory().parent().expect("a parent directory");
-        let directory = TempDir::new_in(parent).expect("a directory");
-        let path = directory.path();
         let port = free_port().expect("a free port");
+        let path = |name: &str| cluster.directory.join(format!("pgbouncer-{port}.{name}"));
+        let write = |name: &str, text: &str| {
+            let written = cluster.installation.write_for_server(&path(name), text);
+            written.expect("written");
+            path(name)
+        };
         let user = format!("\"postgres\" \"{}\"\n", cluster.password);
-        let users = write(path, "users.txt", &user);
+        let (users, log) = (write("users", &user), path("log"));
         let configuration = format!(
             "[databases]
 * = host=127.0.0.1 port={database_port}
@@ -72,17 +70,13 @@ default_pool_size = {POOL_SIZE}
 max_client_conn = 200
 {settings}
 ",
-            database_port = cluster.port(),
+            database_port = cluster.port,
             users = users.display(),
-            log = path.join("log").display(),
+            log = log.display(),
         );
-        let configuration = write(path, "pgbouncer.ini", &configuration);
-        for path in [path, &users, &configuration] {
-            chown(path, Some(owner.0), Some(owner.1)).expect("given to PgBouncer's user");
-        }
         let mut pgbouncer = Self {
-            directory,
-            owner,
+            configuration: write("ini", &configuration),
+            log,
             port,
             running: None,
         };
@@ -110,12 +104,13 @@ max_client_conn = 200
     /// Starts a killed PgBouncer on the same port.
     pub async fn restart(&mut self, postgres: &Postgres) {
         assert!(self.running.is_none(), "PgBouncer still runs");
-        let mut keeper = Command::new("/bin/sh")
+        // PgBouncer refuses to run as root, as the server does.
+        let installation = &postgres.cluster.installation;
+        let mut keeper = installation
+            .command("/bin/sh")
             .args(["-c", KEEPER, "keeper", program()])
-            .arg(self.directory.path().join("pgbouncer.ini"))
-            .current_dir(self.directory.path())
-            .uid(self.owner.0)
-            .gid(self.owner.1)
+            .arg(&self.configuration)
+            .current_dir("/")
             .stdin(Stdio::piped())
             .stdout(Stdio::null())
             .stderr(Stdio::null())
@@ -130,7 +125,7 @@ max_client_conn = 200
             Err(_) => false,
         });
         if !answers.await {
-            let log = fs::read_to_string(self.directory.path().join("log")).unwrap_or_default();
+            let log = fs::read_to_string(&self.log).unwrap_or_default();
             let last: Vec<_> = log.lines().rev().take(10).collect();
             panic!("PgBouncer does not answer; its log, the newest first: {last:#?}");
         }

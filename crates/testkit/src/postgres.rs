@@ -19,14 +19,14 @@ use tokio::time::{sleep, timeout};
 use uuid::Uuid;
 
 use self::installation::Installation;
-use self::supervisor::{STEP_TIMEOUT, Supervisor, log_tail};
+use self::supervisor::{STEP_TIMEOUT, Supervisor};
 
 /// Below the ports of outgoing connections. A client of a stopped server could otherwise take the server's port, or even
 /// connect to itself.
 const PORTS: Range<u16> = 20_000..30_000;
 const PORT_ATTEMPTS: u32 = 20;
 const READY_POLL: Duration = Duration::from_millis(20);
-const ESCAPED_IN_URLS: &AsciiSet = &NON_ALPHANUMERIC.remove(b'_').remove(b'-').remove(b'.');
+const ESCAPED_IN_URLS: &AsciiSet = &NON_ALPHANUMERIC.remove(b'_');
 
 #[derive(Debug, Clone)]
 pub struct Settings {
@@ -88,12 +88,16 @@ impl Settings {
 /// [`crash`](Self::crash), [`restart`](Self::restart) and [`stop`](Self::stop).
 pub struct ThrowawayPostgres {
     supervisor: Supervisor,
-    directory: PathBuf,
-    bindir: PathBuf,
-    version: String,
-    port: u16,
+    /// The cluster's directory, with `server.log` in it.
+    pub directory: PathBuf,
+    pub(crate) installation: Installation,
+    /// For example `postgres (PostgreSQL) 17.2`.
+    pub version: String,
+    /// The port on 127.0.0.1. A [`restart`](Self::restart) does not change it.
+    pub port: u16,
     pub(crate) password: String,
-    pid: Option<u32>,
+    /// The server's process, or `None` after a [`crash`](Self::crash).
+    pub pid: Option<u32>,
 }
 
 impl ThrowawayPostgres {
@@ -104,7 +108,7 @@ impl ThrowawayPostgres {
 
     pub async fn start_with(settings: &Settings) -> anyhow::Result<Self> {
         let installation = Installation::find(None).await?;
-        let parent = installation.parent_directory(settings.is_durable)?;
+        let parent = installation::parent_directory(settings.is_durable);
         Self::start_in(&parent, &installation, settings).await
     }
 
@@ -140,7 +144,7 @@ impl ThrowawayPostgres {
         let mut cluster = Self {
             supervisor,
             directory: directory.into(),
-            bindir: installation.bindir.clone(),
+            installation: installation.clone(),
             version: installation.version.clone(),
             port,
             password,
@@ -171,13 +175,7 @@ impl ThrowawayPostgres {
             answered = timeout(STEP_TIMEOUT, answers) => answered,
             failure = self.supervisor.failure(doing) => return Err(failure),
         };
-        if answered.is_err() {
-            let log = log_tail(&self.directory).await;
-            anyhow::bail!(
-                "PostgreSQL did not answer within {STEP_TIMEOUT:?}; the end of its log:\n{log}"
-            );
-        }
-        Ok(())
+        answered.with_context(|| format!("PostgreSQL did not answer within {STEP_TIMEOUT:?}"))
     }
 
     /// The URL of a database for the superuser.
@@ -209,24 +207,9 @@ impl ThrowawayPostgres {
         Ok(self.url(name))
     }
 
-    /// The server's process, or `None` after a [`crash`](Self::crash).
-    pub fn pid(&self) -> Option<u32> {
-        self.pid
-    }
-
-    /// The port on 127.0.0.1. A [`restart`](Self::restart) does not change it.
-    pub fn port(&self) -> u16 {
-        self.port
-    }
-
-    /// For example `postgres (PostgreSQL) 17.2`.
-    pub fn version(&self) -> &str {
-        &self.version
-    }
-
     /// A program of the same installation, such as `pg_dump`.
     pub fn program(&self, name: &str) -> PathBuf {
-        let server = self.bindir.join("postgres");
+        let server = self.installation.bindir.join("postgres");
         // Packages may link the server alone from another directory.
         let server = server.canonicalize().unwrap_or(server);
         let program = server.with_file_name(name);
@@ -235,11 +218,6 @@ impl ThrowawayPostgres {
         } else {
             name.into()
         }
-    }
-
-    /// The cluster's directory, with `server.log` in it.
-    pub fn directory(&self) -> &Path {
-        &self.directory
     }
 
     /// Stops a running server as a crash would: connections break, and nothing is cleaned up.

@@ -1,11 +1,12 @@
 //! The compiled worker as a process.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::path::PathBuf;
 use std::process::Stdio;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
+use parking_lot::Mutex;
 use tempfile::NamedTempFile;
 use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncWriteExt, BufReader};
 use tokio::process::{Child, Command};
@@ -13,9 +14,6 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use super::{PATIENCE, comes_true};
-
-/// Beyond this, the oldest lines of a process's output are dropped.
-const MAX_KEPT_BYTES: usize = 8 * 1024 * 1024;
 
 /// The worker's binary. Cargo puts it into the parent of the test binaries' directory.
 pub fn worker_binary() -> PathBuf {
@@ -76,7 +74,6 @@ impl Worker {
         }
     }
 
-    /// Another command with the same environment.
     pub fn as_command(mut self, arguments: &[&str]) -> Self {
         self.arguments = arguments.iter().map(ToString::to_string).collect();
         self
@@ -112,7 +109,6 @@ impl Worker {
         self
     }
 
-    /// The text on the process's standard input.
     pub fn input(mut self, text: &str) -> Self {
         text.clone_into(&mut self.input);
         self
@@ -162,7 +158,6 @@ impl Worker {
         }
     }
 
-    /// Runs the process to its end.
     pub async fn finish(self) -> Finished {
         let mut running = self.start();
         Finished {
@@ -183,7 +178,7 @@ pub struct Finished {
 
 pub struct Running {
     name: String,
-    pid: u32,
+    pub pid: u32,
     child: Child,
     pub stdout: Output,
     pub stderr: Output,
@@ -220,10 +215,6 @@ impl Running {
         String::from_utf8_lossy(&line).into_owned()
     }
 
-    pub fn pid(&self) -> u32 {
-        self.pid
-    }
-
     /// While the log is stalled, nothing reads it, so that its pipe fills up.
     pub fn stall_log(&self, is_stalled: bool) {
         self.stderr.is_stalled.send_replace(is_stalled);
@@ -256,20 +247,17 @@ impl Running {
         assert!(logged, "`{}` has not logged {event}", self.name);
     }
 
-    /// The number of logged lines of an event.
     pub fn logged(&self, event: &str) -> usize {
-        log_lines(&self.stderr.whole_text(), event).len()
+        log_lines(&self.stderr.text(), event).len()
     }
 
-    /// The first logged line of an event.
     pub fn log_line(&self, event: &str) -> String {
-        let log = self.stderr.whole_text();
+        let log = self.stderr.text();
         let lines = log_lines(&log, event);
         let line = lines.first().unwrap_or_else(|| panic!("no {event}: {log}"));
         (*line).to_owned()
     }
 
-    /// Waits until standard output contains `text`.
     pub async fn until_printed(&self, text: &str) {
         let printed = comes_true(PATIENCE, async || self.stdout.text().contains(text)).await;
         assert!(printed, "`{}` has not printed {text:?}", self.name);
@@ -295,18 +283,10 @@ pub fn log_lines<'log>(log: &'log str, event: &str) -> Vec<&'log str> {
         .collect()
 }
 
-/// The output of a process.
 #[derive(Clone, Default)]
 pub struct Output {
-    kept: Arc<Mutex<Kept>>,
+    text: Arc<Mutex<String>>,
     is_stalled: watch::Sender<bool>,
-}
-
-#[derive(Default)]
-struct Kept {
-    lines: VecDeque<String>,
-    bytes: usize,
-    has_dropped_lines: bool,
 }
 
 impl Output {
@@ -319,42 +299,19 @@ impl Output {
             while is_stalled.wait_for(|is_stalled| !is_stalled).await.is_ok()
                 && matches!(stream.read_until(b'\n', &mut line).await, Ok(1..))
             {
-                output.push(String::from_utf8_lossy(&line).into_owned());
+                *output.text.lock() += &String::from_utf8_lossy(&line);
                 line.clear();
             }
         })
     }
 
-    fn push(&self, line: String) {
-        let mut kept = self.kept();
-        kept.bytes += line.len();
-        kept.lines.push_back(line);
-        while kept.bytes > MAX_KEPT_BYTES
-            && let Some(oldest) = kept.lines.pop_front()
-        {
-            kept.bytes -= oldest.len();
-            kept.has_dropped_lines = true;
-        }
-    }
-
     pub fn text(&self) -> String {
-        self.kept().lines.iter().map(String::as_str).collect()
+        self.text.lock().clone()
     }
 
-    /// Panics if lines were dropped.
-    pub fn whole_text(&self) -> String {
-        assert!(!self.kept().has_dropped_lines, "there was too much output");
-        self.text()
-    }
-
-    /// The last sixty lines.
     fn tail(&self) -> String {
-        let kept = self.kept();
-        let skipped = kept.lines.len().saturating_sub(60);
-        kept.lines.range(skipped..).map(String::as_str).collect()
-    }
-
-    fn kept(&self) -> MutexGuard<'_, Kept> {
-        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+        let text = self.text();
+        let skipped = text.lines().count().saturating_sub(60);
+        text.split_inclusive('\n').skip(skipped).collect()
     }
 }

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use serde_json::Value;
-use simulator::{ApiKey, Behaviour, Call, Credentials, Simulator, SimulatorConfig, Summary};
+use simulator::{Behaviour, Call, Credential, Simulator, SimulatorConfig, Summary};
 use sqlx::postgres::PgPoolOptions;
 use sqlx::{AssertSqlSafe, PgPool, Postgres as Postgresql, Transaction};
 use tokio::sync::{Mutex, MutexGuard};
@@ -72,7 +72,7 @@ impl World {
             .connect(&url)
             .await
             .expect("connected");
-        if simulator.behaviour.credentials == Credentials::default() {
+        if simulator.behaviour.credentials.is_empty() {
             simulator.behaviour.credentials = basic(API_KEY, API_SECRET);
         }
         Self {
@@ -89,7 +89,6 @@ impl World {
         Worker::new(arguments).env("DATABASE_URL", &self.url)
     }
 
-    /// Runs a command that succeeds, and returns its output.
     pub async fn run(&self, arguments: &[&str]) -> String {
         let finished = self.command(arguments).finish().await;
         assert_eq!(finished.code, Some(0), "{arguments:?}: {finished:?}");
@@ -104,7 +103,6 @@ impl World {
             .env("AGORA_API_SECRET", API_SECRET)
     }
 
-    /// `worker run` without app ID and credentials.
     pub fn worker_without_app(&self) -> Worker {
         self.command(&["run"])
             .env("AGORA_BASE_URL", &self.simulator.base_url())
@@ -121,7 +119,6 @@ impl World {
         .await;
     }
 
-    /// Records that a worker stepped aside from an app.
     pub async fn pretend_aside(&self, name: &str, app: &str, since: &str, reason: &str) {
         self.execute(&format!(
             "insert into signaling.worker_app (app, worker_id, failed, stepped_aside_at, stepped_aside_reason)
@@ -130,14 +127,12 @@ impl World {
         .await;
     }
 
-    /// Inserts a message, and returns its id.
     pub async fn insert(&self, message: Value) -> i64 {
         self.try_insert(&message)
             .await
             .unwrap_or_else(|error| panic!("{message} is refused: {error}"))
     }
 
-    /// Inserts a message, and returns the database's error if it refuses the message.
     pub async fn try_insert(&self, message: &Value) -> Result<i64, sqlx::Error> {
         let columns = message
             .as_object()
@@ -158,23 +153,19 @@ impl World {
 
     /// Inserts different peer messages in one statement.
     pub async fn insert_many(&self, count: i32) {
-        sqlx::query(
+        self.execute(&format!(
             "insert into signaling.outbox (sender, destination, payload)
-             select 'alice', 'user-' || n, 'message ' || n from generate_series(1, $1) as n",
-        )
-        .bind(count)
-        .execute(&self.pool)
-        .await
-        .expect("inserted");
+             select 'alice', 'user-' || n, 'message ' || n from generate_series(1, {count}) as n"
+        ))
+        .await;
     }
 
     /// The database's time in `ms` milliseconds, as text.
     pub async fn time_in(&self, ms: i32) -> String {
-        sqlx::query_scalar("select (clock_timestamp() + $1 * interval '1 millisecond')::text")
-            .bind(ms)
-            .fetch_one(&self.pool)
-            .await
-            .expect("a time")
+        self.ask(&format!(
+            "select (clock_timestamp() + {ms} * interval '1 millisecond')::text"
+        ))
+        .await
     }
 
     pub async fn row(&self, id: i64) -> Row {
@@ -195,11 +186,10 @@ impl World {
 
     /// The number of messages that satisfy an SQL condition.
     pub async fn count(&self, condition: &str) -> i64 {
-        let statement = format!("select count(*) from signaling.outbox where {condition}");
-        sqlx::query_scalar(AssertSqlSafe(statement))
-            .fetch_one(&self.pool)
-            .await
-            .expect("a count")
+        self.ask(&format!(
+            "select count(*) from signaling.outbox where {condition}"
+        ))
+        .await
     }
 
     /// The result of a statement with one row and one column.
@@ -213,7 +203,6 @@ impl World {
             .unwrap_or_else(|error| panic!("{statement}: {error}"))
     }
 
-    /// The rows of a statement with one column.
     pub async fn column<T>(&self, statement: &str) -> Vec<T>
     where
         T: Send + Unpin + for<'r> sqlx::Decode<'r, sqlx::Postgres> + sqlx::Type<sqlx::Postgres>,
@@ -245,7 +234,6 @@ impl World {
         transaction
     }
 
-    /// Terminates all connections of workers.
     pub async fn terminate_workers(&self) -> i64 {
         self.ask(&format!(
             "select count(pg_terminate_backend(pid)) from ({WORKER_BACKENDS}) as worker"
@@ -268,7 +256,6 @@ impl World {
         }
     }
 
-    /// Waits until a query returns true.
     pub async fn until_true(&self, query: &str) {
         self.until(query, PATIENCE, async || self.ask(query).await)
             .await;
@@ -290,7 +277,6 @@ impl World {
         .await;
     }
 
-    /// Waits until this number of messages satisfies an SQL condition.
     pub async fn until_count(&self, count: i64, condition: &str) {
         let what = format!("{count} messages with {condition}");
         self.until(&what, PATIENCE, async || {
@@ -301,11 +287,9 @@ impl World {
 
     /// Waits until this number of messages, or more, is sent.
     pub async fn until_sent(&self, count: i64) {
-        self.until(
-            &format!("{count} messages are sent"),
-            PATIENCE,
-            async || self.count("status = 'message_sent'").await >= count,
-        )
+        self.until_true(&format!(
+            "select count(*) >= {count} from signaling.outbox where status = 'message_sent'"
+        ))
         .await;
     }
 
@@ -327,13 +311,11 @@ impl World {
         (id, self.until_final(id).await)
     }
 
-    /// Asserts that a worker sends a new message.
     pub async fn assert_sends(&self) {
         let (id, row) = self.deliver(serde_json::json!({})).await;
         assert_eq!(row.status, "message_sent", "message {id}: {row:?}");
     }
 
-    /// Waits until a message is final, and returns its row.
     pub async fn until_final(&self, id: i64) -> Row {
         self.until(&format!("message {id} is final"), PATIENCE, async || {
             self.row(id).await.finished_at.is_some()
@@ -342,12 +324,8 @@ impl World {
         self.row(id).await
     }
 
-    /// Waits until no message is pending.
     pub async fn until_all_final(&self) {
-        self.until("every row is final", PATIENCE, async || {
-            self.count("status = 'pending'").await == 0
-        })
-        .await;
+        self.until_count(0, "status = 'pending'").await;
     }
 
     /// Waits until a worker is idle, so that inserts notify it.
@@ -358,76 +336,64 @@ impl World {
         .await;
     }
 
-    /// The totals of the API's ledger.
     pub fn seen(&self) -> Summary {
         self.simulator.ledger().summary()
     }
 
-    /// The API's calls with this payload.
     pub fn calls_of(&self, payload: &str) -> Vec<Call> {
         self.simulator.ledger().calls_for_payload(payload)
     }
 
-    /// Waits until the API has accepted this number of messages.
     pub async fn until_accepted(&self, count: u64) {
-        self.simulator
-            .ledger()
-            .wait_for_accepted(count, PATIENCE)
-            .await
-            .expect("accepted");
+        self.until_seen(|seen| seen.accepted >= count).await;
     }
 
-    /// Replaces the API's fault rules, given as text.
+    pub async fn until_calls(&self, count: u64) {
+        self.until_seen(|seen| seen.calls >= count).await;
+    }
+
+    pub async fn until_seen(&self, condition: impl Fn(&Summary) -> bool) {
+        let seen = self.simulator.ledger().wait_until(PATIENCE, condition);
+        seen.await.expect("the API's calls");
+    }
+
     pub fn set_faults(&self, rules: &[&str]) {
         set_faults(&self.simulator, rules);
     }
 
     /// Starts the stopped API again, with the same address, ledger and behaviour.
     pub async fn restart_api(&mut self) {
-        self.simulator = Simulator::start(SimulatorConfig {
-            bind: self.simulator.address(),
-            ledger: Some(self.simulator.ledger().clone()),
-            behaviour: self.simulator.config(),
+        let config = SimulatorConfig {
+            bind: self.simulator.address,
+            ledger: self.simulator.ledger().clone(),
+            behaviour: self.simulator.behaviour().clone(),
             ..SimulatorConfig::default()
-        })
-        .await
-        .expect("a simulator");
+        };
+        self.simulator = Simulator::start(config).await.expect("a simulator");
     }
 
-    pub fn set_credentials(&self, credentials: Credentials) {
-        self.change(|behaviour| behaviour.credentials = credentials);
-    }
-
-    pub fn change(&self, change: impl FnOnce(&mut Behaviour)) {
-        let mut behaviour = self.simulator.config();
-        change(&mut behaviour);
-        self.simulator.set_config(behaviour).expect("a behaviour");
+    pub fn set_credentials(&self, credentials: Vec<Credential>) {
+        self.simulator.behaviour().credentials = credentials;
     }
 
     async fn state(&self) -> String {
-        let rows: Vec<String> = sqlx::query_scalar(
-            "select format('%s %s: %s rows, at most %s attempts, e.g. message %s, error %s', app, state, count(*),
+        let states: Vec<String> = sqlx::query_scalar(
+            "select lane::text from signaling.lane
+             union all
+             select format('%s %s: %s rows, at most %s attempts, e.g. message %s, error %s', app, state, count(*),
                            max(attempts), min(id), min(error))
-             from signaling.delivery group by app, state order by 1",
+             from signaling.delivery group by app, state",
         )
         .fetch_all(&self.pool)
         .await
         .unwrap_or_else(|error| vec![error.to_string()]);
-        let lanes: Vec<String> = sqlx::query_scalar("select lane::text from signaling.lane")
-            .fetch_all(&self.pool)
-            .await
-            .unwrap_or_default();
-        format!(
-            "rows: {rows:#?}\nlanes: {lanes:#?}\nAPI: {:#?}",
-            self.seen()
-        )
+        format!("lanes and rows: {states:#?}\nAPI: {:#?}", self.seen())
     }
 }
 
-/// Replaces the fault rules of an API, given as text.
 pub fn set_faults(simulator: &Simulator, rules: &[&str]) {
     let rules = rules.iter().map(|rule| rule.parse().expect("a fault"));
-    simulator.set_faults(rules.collect()).expect("faults");
+    *simulator.faults() = rules.collect();
 }
 
 /// Another simulated API that accepts [`API_KEY`]. Without an address, a free port is taken.
@@ -446,24 +412,19 @@ pub fn app_table(alias: &str, lines: &str) -> String {
 }
 
 /// An API key and its secret as the only accepted credentials.
-pub fn basic(api_key: &str, api_secret: &str) -> Credentials {
-    Credentials {
-        basic: vec![ApiKey {
-            api_key: api_key.to_owned(),
-            api_secret: api_secret.to_owned(),
-        }],
-        ..Credentials::default()
-    }
+pub fn basic(api_key: &str, api_secret: &str) -> Vec<Credential> {
+    vec![Credential::Key {
+        api_key: api_key.to_owned(),
+        api_secret: api_secret.to_owned(),
+    }]
 }
 
-/// A simulator with this latency.
 pub fn slow_api(latency_ms: u64) -> SimulatorConfig {
     let mut config = SimulatorConfig::default();
     config.behaviour.latency_ms = latency_ms;
     config
 }
 
-/// A simulator with this limit of calls a second.
 pub fn api_with_limit(limit: u32) -> SimulatorConfig {
     let mut config = SimulatorConfig::default();
     config.behaviour.limit = Some(limit);
@@ -487,8 +448,6 @@ pub async fn fleet(count: usize, worker: impl Fn() -> Worker) -> Vec<Running> {
 
 /// Sends a first message. After an acceptance, a worker claims many messages at a time.
 pub async fn warm_up(world: &World) {
-    let (_, row) = world
-        .deliver(serde_json::json!({"payload": "warm-up"}))
-        .await;
-    assert_eq!(row.status, "message_sent");
+    let message = serde_json::json!({"payload": "warm-up"});
+    assert_eq!(world.deliver(message).await.1.status, "message_sent");
 }

@@ -20,7 +20,7 @@ async fn request(address: &str, head: &str, body: &str) -> String {
 }
 
 async fn address(simulator: &Running) -> String {
-    simulator.until_printed("accepts").await;
+    simulator.until_printed("control").await;
     let printed = simulator.stdout.text();
     let line = printed
         .lines()

@@ -276,7 +276,7 @@ async fn an_unreachable_database_is_named_without_the_password() {
 #[tokio::test]
 async fn a_wrong_password_is_not_shown() {
     let postgres = Postgres::shared().await;
-    let port = postgres.cluster.port();
+    let port = postgres.cluster.port;
     let url = format!("postgres://postgres:hush-hush@127.0.0.1:{port}/postgres?sslmode=disable");
     let finished = run().env("DATABASE_URL", &url).finish().await;
     assert_eq!(finished.code, Some(1), "{finished:?}");

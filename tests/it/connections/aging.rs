@@ -19,7 +19,7 @@ const FAILURES: [&str; 4] = [
 
 fn assert_no_failure(worker: &Running) {
     for event in FAILURES {
-        let log = worker.stderr.whole_text();
+        let log = worker.stderr.text();
         assert_eq!(worker.logged(event), 0, "{event}: {log}");
     }
 }

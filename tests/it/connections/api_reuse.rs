@@ -27,9 +27,9 @@ async fn failed_attempts(world: &World) -> i64 {
 #[tokio::test]
 async fn a_server_that_closes_idle_connections_after_5_s_fails_no_call() {
     let world = World::new().await;
-    world.change(|api| api.idle_close_ms = Some(5_000));
+    world.simulator.behaviour().idle_close_ms = Some(5_000);
     // The worker must not depend on hearing of the close in time.
-    let proxy = ConnectProxy::start(world.simulator.address()).await;
+    let proxy = ConnectProxy::start(world.simulator.address).await;
     proxy.hide_close();
     let _worker = world
         .worker()
@@ -49,7 +49,7 @@ async fn a_server_that_closes_idle_connections_after_5_s_fails_no_call() {
 #[tokio::test]
 async fn a_connection_that_the_server_closes_after_its_response_is_not_used_again() {
     let world = World::new().await;
-    world.change(|api| api.closes_connections = true);
+    world.simulator.behaviour().closes_connections = true;
     let _worker = world.worker().start();
     send_each(&world, &[Duration::ZERO; 5]).await;
     assert_eq!(failed_attempts(&world).await, 0);
@@ -61,14 +61,15 @@ async fn a_connection_that_the_server_closes_after_its_response_is_not_used_agai
 async fn all_calls_go_to_the_new_address_of_a_name_within_the_maximum_age() {
     const MAX_AGE: Duration = Duration::from_secs(2);
     let world = World::new().await;
+    let behaviour = world.simulator.behaviour().clone();
     let other = Simulator::start(SimulatorConfig {
-        behaviour: world.simulator.config(),
+        behaviour,
         ..SimulatorConfig::default()
     })
     .await
     .expect("another simulator");
     // The proxy resolves the name: its target stands for the address in the name service.
-    let proxy = ConnectProxy::start(world.simulator.address()).await;
+    let proxy = ConnectProxy::start(world.simulator.address).await;
     let _worker = world
         .worker()
         .env("AGORA_BASE_URL", "http://api.test")
@@ -79,7 +80,7 @@ async fn all_calls_go_to_the_new_address_of_a_name_within_the_maximum_age() {
     testkit::warm_up(&world).await;
     world.insert_many(400).await;
     world.until_accepted(20).await;
-    proxy.set_target(other.address());
+    proxy.set_target(other.address);
     let changed_at_us = world.seen().at_us;
     world.until_all_final().await;
 

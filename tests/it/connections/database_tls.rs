@@ -150,7 +150,7 @@ async fn every_connection_is_encrypted_and_checked_with_sslmode_verify_full() {
     assert_eq!(status.code, Some(0), "{status:?}");
     assert!(status.stdout.contains("default"), "{status:?}");
     worker.stop().await;
-    assert_no_password(&world.url, &worker.stderr.whole_text());
+    assert_no_password(&world.url, &worker.stderr.text());
     world.pool.close().await;
     tls.stop().await;
 }

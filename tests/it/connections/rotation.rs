@@ -60,7 +60,7 @@ async fn survives_a_rotation(
     assert!(worker.is_running());
     assert_eq!(world.count("status = 'message_sent'").await, 1_000);
     worker.stop().await;
-    let log = worker.stderr.whole_text();
+    let log = worker.stderr.text();
     // Each new connection of four pools is refused meanwhile.
     assert!(
         log_lines(&log, "database_login_refused").len() <= 3,

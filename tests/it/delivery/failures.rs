@@ -195,7 +195,7 @@ async fn a_refused_connection_costs_no_attempt_and_is_retried_until_the_api_is_b
 async fn a_429_costs_no_attempt_and_its_retry_after_is_honoured() {
     let world = World::new().await;
     world.set_faults(&[
-        "429:retry_after=1,first_calls=2,destination=limited",
+        "429:first_calls=2,destination=limited,retry_after=1",
         "429:first_calls=1",
     ]);
     let message = json!({"destination": "limited", "max_attempts": 1, "payload": "limited"});

@@ -1,7 +1,7 @@
 //! Three kinds of credentials, and the sources of their secrets.
 
 use serde_json::json;
-use simulator::{Credentials, GivenToken};
+use simulator::Credential;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 
@@ -17,14 +17,11 @@ fn worker_with(world: &World, variables: &[(&str, &str)]) -> Worker {
     )
 }
 
-fn token_of_alice() -> Credentials {
-    Credentials {
-        tokens: vec![GivenToken {
-            token: TOKEN.to_owned(),
-            uid: Some("alice".to_owned()),
-        }],
-        ..Credentials::default()
-    }
+fn token_of_alice() -> Vec<Credential> {
+    vec![Credential::Token {
+        token: TOKEN.to_owned(),
+        uid: Some("alice".to_owned()),
+    }]
 }
 
 /// Receives one request, accepts its message, and returns the lines of the request.
@@ -110,10 +107,7 @@ async fn a_given_token_sends_for_its_user_and_another_senders_message_fails_at_o
 async fn an_app_certificate_gives_every_sender_credentials() {
     for headers in ["authorization", "x-agora"] {
         let world = World::new().await;
-        world.set_credentials(Credentials {
-            app_certificates: vec![CERTIFICATE.to_owned()],
-            ..Credentials::default()
-        });
+        world.set_credentials(vec![Credential::Certificate(CERTIFICATE.to_owned())]);
         for sender in ["alice", "bob", "a b", "%2F", "alice"] {
             world.insert(peer(json!({"sender": sender}))).await;
         }

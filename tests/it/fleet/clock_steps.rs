@@ -119,14 +119,10 @@ async fn a_clock_that_is_ahead_for_a_moment_ends_no_message() {
     let world = &stepped.world;
     let workers = stepped.fleet(2).await;
     stepped.until_both_have_sent().await;
-    world.change(|behaviour| behaviour.latency_ms = 3_000);
+    world.simulator.behaviour().latency_ms = 3_000;
     let before = world.seen().calls;
     let in_flight = world.insert(peer(json!({"at_most_once": true}))).await;
-    let ledger = world.simulator.ledger();
-    ledger
-        .wait_for_calls(before + 1, PATIENCE)
-        .await
-        .expect("a call");
+    world.until_calls(before + 1).await;
     let (due_at, expires_at) = (world.time_in(5_000).await, world.time_in(600_000).await);
     let message = json!({"due_at": due_at, "expires_at": expires_at});
     let waiting = world.insert(peer(message)).await;

@@ -193,7 +193,7 @@ async fn echoed(status: u16, sign_in: &[(&str, &str)], secrets: &[Marker]) {
         assert!(kept.contains("not kept: it may repeat"), "{kept}");
     }
     assert_silent("the database", &kept, &markers);
-    assert_silent("the log", &worker.stderr.whole_text(), &markers);
+    assert_silent("the log", &worker.stderr.text(), &markers);
     assert_silent("worker status", &status_shown.stdout, &markers);
     // The gateway did repeat each marker.
     let said = said.lock().expect("whole").clone();

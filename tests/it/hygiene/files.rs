@@ -32,7 +32,6 @@ async fn a_file_without_an_end_is_refused_at_once_wherever_it_is_named() {
         let token = app().env("AGORA_UID", "alice");
         let secret = basic().env("AGORA_API_SECRET", "secret");
         let status = Worker::new(&["status"]);
-        let simulate = Worker::new(&["simulate", "--listen", "127.0.0.1:0", "--tls-cert", path]);
         let cases = [
             (run().env("WORKER_CONFIG", path), 2),
             (basic().env("AGORA_API_SECRET_FILE", path), 2),
@@ -40,7 +39,6 @@ async fn a_file_without_an_end_is_refused_at_once_wherever_it_is_named() {
             (app().env("AGORA_APP_CERTIFICATE_FILE", path), 2),
             (secret.env("AGORA_CA_FILE", path), 2),
             (status.env("DATABASE_URL_FILE", path), 1),
-            (simulate.arg("--tls-key").arg(path), 1),
         ];
         for (worker, code) in cases {
             let finished = worker.finish().await;

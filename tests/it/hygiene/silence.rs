@@ -5,7 +5,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 
 use serde_json::json;
-use simulator::{ApiKey, Credentials, GivenToken};
+use simulator::Credential;
 
 use super::markers::{Marker, assert_silent, marker};
 use testkit::{APP_ID, Finished, Worker, World, channel, peer};
@@ -36,17 +36,17 @@ fn markers(world: &World) -> Vec<Marker> {
 }
 
 fn accept_all(world: &World) {
-    world.set_credentials(Credentials {
-        basic: vec![ApiKey {
+    world.set_credentials(vec![
+        Credential::Key {
             api_key: KEY.to_owned(),
             api_secret: SECRET.to_owned(),
-        }],
-        tokens: vec![GivenToken {
+        },
+        Credential::Token {
             token: TOKEN.to_owned(),
             uid: None,
-        }],
-        app_certificates: vec![CERTIFICATE.to_owned()],
-    });
+        },
+        Credential::Certificate(CERTIFICATE.to_owned()),
+    ]);
 }
 
 /// A configuration file with an app for each kind of credentials. Some secrets are in their own files.
@@ -158,8 +158,8 @@ async fn a_run_with_every_fault_shows_no_secret_and_no_payload() {
         let shown = world.command(&["status", "--json"]).finish().await;
         worker.stop().await;
 
-        assert_silent("the log", &worker.stderr.whole_text(), &markers);
-        assert_eq!(worker.stdout.whole_text(), "");
+        assert_silent("the log", &worker.stderr.text(), &markers);
+        assert_eq!(worker.stdout.text(), "");
         assert_silent("worker status", &shown.stdout, &markers);
         let kept: String = world
             .ask(

@@ -62,7 +62,7 @@ async fn insert_messages_of_every_outcome(world: &World) {
         "drop:destination=once",
         "504:destination=gateway,first_calls=1",
     ]);
-    world.change(|behaviour| behaviour.offline_prefix = Some("offline".into()));
+    world.simulator.behaviour().offline_prefix = "offline".into();
     world.insert_many(40).await;
     for destination in ["later", "slower", "never", "dropped", "gateway"] {
         world

@@ -51,7 +51,7 @@ async fn an_unreachable_host_is_replaced_by_the_next_one_until_it_is_back() {
     assert_eq!(world.seen().accepted, 50);
     worker.until_logged("host_changed").await;
 
-    let first = another_api(Some(first.address())).await;
+    let first = another_api(Some(first.address)).await;
     let what = "the first host is called again";
     let sent = 50 + send_until(&world, what, NEXT_TRY, || calls(&first) > 0).await;
     worker.until_logged("host_restored").await;
@@ -196,7 +196,7 @@ async fn where_no_host_can_be_reached_the_lane_is_held() {
     world.insert_many(50).await;
     let _worker = worker(&world, &first, &second).start();
     world.until_lane("hold = 'unavailable'").await;
-    let second = another_api(Some(second.address())).await;
+    let second = another_api(Some(second.address)).await;
     world.until_all_final().await;
     assert_eq!(world.count("status = 'message_sent'").await, 50);
     assert_eq!(second.ledger().summary().accepted, 50);

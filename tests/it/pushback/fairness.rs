@@ -1,7 +1,7 @@
 //! The shares of first attempts and retries when the budget is short.
 
 use super::{insert_due, kinds};
-use testkit::{PATIENCE, World};
+use testkit::World;
 
 /// Turns the messages of a kind into retries.
 async fn make_retries(world: &World, kind: &str) {
@@ -20,9 +20,8 @@ async fn a_backlog_of_first_attempts_does_not_starve_retries() {
     insert_due(&world, "again", 100, 10).await;
     make_retries(&world, "again").await;
     let _worker = world.worker().env("WORKER_RATE", "50").start();
-    let ledger = world.simulator.ledger();
-    ledger.wait_for_calls(150, PATIENCE).await.expect("calls");
-    let kinds = kinds(&ledger.calls()[..150]);
+    world.until_calls(150).await;
+    let kinds = kinds(&world.simulator.ledger().calls()[..150]);
     let again = kinds.get("again").copied().unwrap_or_default();
     assert!((15..=52).contains(&again), "{kinds:?} of the first 150");
 }
@@ -33,12 +32,11 @@ async fn a_backlog_of_retries_does_not_starve_first_attempts() {
     insert_due(&world, "again", 400, 20).await;
     make_retries(&world, "again").await;
     let _worker = world.worker().env("WORKER_RATE", "50").start();
-    let ledger = world.simulator.ledger();
-    ledger.wait_for_calls(25, PATIENCE).await.expect("calls");
+    world.until_calls(25).await;
     insert_due(&world, "fresh", 100, 0).await;
-    ledger.wait_for_calls(160, PATIENCE).await.expect("calls");
+    world.until_calls(160).await;
 
-    let calls = ledger.calls();
+    let calls = world.simulator.ledger().calls();
     let is_fresh = |payload: Option<&str>| payload.is_some_and(|text| text.starts_with("fresh"));
     let first = calls
         .iter()

@@ -3,20 +3,10 @@
 use std::time::{Duration, SystemTime};
 
 use serde_json::json;
-use simulator::{Fault, FaultRule};
 use time::OffsetDateTime;
 
 use super::logged;
 use testkit::{World, fleet, peer, slow_api, warm_up};
-
-/// A 429 to every call, with this `Retry-After`.
-fn throttled(retry_after: &str) -> FaultRule {
-    FaultRule::from(Fault::Status {
-        code: 429,
-        retry_after: Some(retry_after.to_owned()),
-        body: None,
-    })
-}
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_burst_of_429s_cuts_the_rate_once_costs_no_attempt_and_is_temporary() {
@@ -75,9 +65,8 @@ async fn a_retry_after_may_be_an_http_date() {
     let asked = (now + Duration::from_secs(3))
         .replace_nanosecond(0)
         .expect("a time");
-    let mut rule = throttled(&httpdate::fmt_http_date(SystemTime::from(asked)));
-    rule.count = Some(1);
-    world.simulator.set_faults(vec![rule]).expect("a fault");
+    let date = httpdate::fmt_http_date(SystemTime::from(asked));
+    world.set_faults(&[&format!("429:count=1,retry_after={date}")]);
     world.insert_many(1).await;
     worker.until_logged("lane_throttled").await;
     world.insert_many(20).await;
@@ -102,8 +91,7 @@ async fn an_absurd_retry_after_is_bounded_by_an_hour() {
         "Fri, 31 Dec 9999 23:59:59 GMT",
     ] {
         let world = World::new().await;
-        let rules = vec![throttled(absurd)];
-        world.simulator.set_faults(rules).expect("a fault");
+        world.set_faults(&[&format!("429:retry_after={absurd}")]);
         let id = world.insert(peer(json!({}))).await;
         let worker = world.worker().start();
         worker.until_logged("lane_throttled").await;

@@ -4,7 +4,7 @@ use super::*;
 
 #[tokio::test]
 async fn a_status_fault_does_not_take_the_message() {
-    let simulator = started(&["503:retry_after=2,first_calls=1"]).await;
+    let simulator = started(&["503:first_calls=1,retry_after=2"]).await;
     let mut client = Client::new(&simulator).await;
     let reply = client.send("bob", "hello").await.unwrap();
     assert_eq!(reply.status, StatusCode::SERVICE_UNAVAILABLE);
@@ -22,7 +22,7 @@ async fn drop_takes_the_message_and_drop_before_does_not() {
         let mut client = Client::new(&simulator).await;
         assert!(client.send("bob", fault).await.is_err());
         let call = simulator.ledger().calls_for_payload(fault).remove(0);
-        assert_eq!(call.fault.as_deref(), Some(fault));
+        assert_eq!(call.fault, Some(fault));
         assert_eq!((call.accepted, call.status), (accepted, None));
     }
     let mut client = Client::new(&simulator).await;
@@ -34,7 +34,7 @@ async fn drop_takes_the_message_and_drop_before_does_not() {
 #[tokio::test]
 async fn a_half_body_ends_early_and_garbage_is_not_json() {
     let simulator = started(&["half_body:count=1", "garbage"]).await;
-    let mut stream = TcpStream::connect(simulator.address()).await.unwrap();
+    let mut stream = TcpStream::connect(simulator.address).await.unwrap();
     let body = r#"{"destination":"bob","payload":"hello"}"#;
     let request = format!(
         "POST /dev/v2/project/app/rtm/users/alice/peer_messages HTTP/1.1\r\nhost: s\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
@@ -58,11 +58,9 @@ async fn a_hanging_call_takes_the_message_and_ends_at_the_stop() {
     let simulator = started(&["hang"]).await;
     let mut client = Client::new(&simulator).await;
     let calling = tokio::spawn(async move { client.send("bob", "hello").await.is_err() });
-    simulator
-        .ledger()
-        .wait_for_accepted(1, TIMEOUT)
-        .await
-        .unwrap();
+    let is_accepted = |seen: &Summary| seen.accepted == 1;
+    let accepted = simulator.ledger().wait_until(TIMEOUT, is_accepted).await;
+    accepted.unwrap();
     assert_eq!(simulator.ledger().calls()[0].status, None);
     simulator.stop().await;
     assert!(calling.await.unwrap());
@@ -73,11 +71,9 @@ async fn a_slow_response_without_its_client_does_not_count() {
     let simulator = started(&["slow=1h"]).await;
     let mut client = Client::new(&simulator).await;
     let calling = tokio::spawn(async move { client.send("bob", "hello").await.is_err() });
-    simulator
-        .ledger()
-        .wait_for_accepted(1, TIMEOUT)
-        .await
-        .unwrap();
+    let is_accepted = |seen: &Summary| seen.accepted == 1;
+    let accepted = simulator.ledger().wait_until(TIMEOUT, is_accepted).await;
+    accepted.unwrap();
     calling.abort();
     simulator.stop().await;
     let app = &simulator.ledger().summary().apps["app"];

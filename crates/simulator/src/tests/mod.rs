@@ -34,7 +34,7 @@ struct Reply {
 
 impl Client {
     async fn new(simulator: &Simulator) -> Self {
-        let stream = TcpStream::connect(simulator.address()).await.unwrap();
+        let stream = TcpStream::connect(simulator.address).await.unwrap();
         let (sender, connection) = http1::handshake(TokioIo::new(stream)).await.unwrap();
         tokio::spawn(connection);
         Self { sender }

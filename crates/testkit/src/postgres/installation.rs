@@ -5,11 +5,14 @@ use std::env;
 use std::ffi::OsStr;
 use std::fs;
 use std::io::{self, Write};
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt, fchown};
+use std::os::unix::fs::{OpenOptionsExt, fchown};
 use std::path::{Path, PathBuf};
+use std::process;
 
 use anyhow::{Context as _, bail, ensure};
 use tokio::process::Command;
+
+use crate::command_without_settings;
 
 /// The variable that names the directory of PostgreSQL's programs.
 const BINDIR_VARIABLE: &str = "WORKER_PG_BINDIR";
@@ -27,12 +30,10 @@ const LOOKED_IN: &str = "on PATH, in /usr/lib/postgresql/*/bin, /usr/pgsql-*/bin
 
 /// A cluster in memory holds its WAL and the databases of simultaneous tests.
 const MIN_MEMORY_BYTES: u64 = 2 * 1024 * 1024 * 1024;
-/// The path of a socket must not exceed a hundred bytes. The cluster's own names take forty.
-const MAX_PARENT_BYTES: usize = 60;
 
 /// Working programs of PostgreSQL.
-#[derive(Debug)]
-pub(super) struct Installation {
+#[derive(Debug, Clone)]
+pub(crate) struct Installation {
     /// The directory of `initdb` and `postgres`.
     pub(super) bindir: PathBuf,
     /// For example `postgres (PostgreSQL) 17.2`.
@@ -80,12 +81,12 @@ impl Installation {
     }
 
     /// A command that runs as the user of the server.
-    pub(super) fn command(&self, program: impl AsRef<OsStr>) -> Command {
+    pub(crate) fn command(&self, program: impl AsRef<OsStr>) -> Command {
         command(program, self.account)
     }
 
     /// Writes a file that only the server can read. PostgreSQL refuses a private key that other users can read.
-    pub(super) fn write_for_server(&self, path: &Path, text: &str) -> io::Result<()> {
+    pub(crate) fn write_for_server(&self, path: &Path, text: &str) -> io::Result<()> {
         let mut options = fs::OpenOptions::new();
         options.write(true).create(true).truncate(true).mode(0o600);
         let mut file = options.open(path)?;
@@ -95,35 +96,21 @@ impl Installation {
             None => Ok(()),
         }
     }
-
-    /// A directory in which the user of the server can make the cluster's directory. A throwaway cluster is made in
-    /// memory if there is room: a new database then takes a sixth of the time.
-    pub(super) fn parent_directory(&self, is_durable: bool) -> anyhow::Result<PathBuf> {
-        let on_disk = [env::temp_dir(), "/tmp".into(), "/var/tmp".into()];
-        let in_memory = if is_durable { None } else { in_memory() };
-        let tried: Vec<PathBuf> = in_memory.into_iter().chain(on_disk).collect();
-        let usable = tried.iter().find(|directory| {
-            directory.as_os_str().len() <= MAX_PARENT_BYTES
-                && directory.is_absolute()
-                && directory.is_dir()
-                && (self.account.is_none() || is_open_to_all(directory))
-        });
-        usable.cloned().with_context(|| {
-            format!(
-                "no directory for PostgreSQL's files: each of {tried:?} has a path too long for a socket, or is closed \
-                 to the user that runs PostgreSQL; set TMPDIR to another one"
-            )
-        })
-    }
 }
 
-/// Linux's file system in memory, if it has room for a cluster. In containers it is often too small.
-fn in_memory() -> Option<PathBuf> {
-    let directory = Path::new("/dev/shm");
-    let room = rustix::fs::statvfs(directory).ok()?;
-    let has_room = room.f_bavail.saturating_mul(room.f_frsize) >= MIN_MEMORY_BYTES;
-    // The user's TMPDIR takes precedence.
-    (has_room && env::var_os("TMPDIR").is_none()).then(|| directory.to_owned())
+/// The directory for the cluster's directory: the user's TMPDIR, or memory if there is room. A new database then takes a
+/// sixth of the time.
+pub(super) fn parent_directory(is_durable: bool) -> PathBuf {
+    const IN_MEMORY: &str = "/dev/shm";
+    // In containers it is often too small.
+    let has_room = rustix::fs::statvfs(IN_MEMORY)
+        .is_ok_and(|room| room.f_bavail.saturating_mul(room.f_frsize) >= MIN_MEMORY_BYTES);
+    let usual = if has_room && !is_durable {
+        IN_MEMORY
+    } else {
+        "/tmp"
+    };
+    env::var_os("TMPDIR").map_or_else(|| usual.into(), PathBuf::from)
 }
 
 /// User and group to run PostgreSQL as, or `None` for the present user.
@@ -131,31 +118,25 @@ fn account() -> anyhow::Result<Option<(u32, u32)>> {
     if !rustix::process::getuid().is_root() {
         return Ok(None);
     }
-    let passwd = fs::read_to_string("/etc/passwd").context("can't read /etc/passwd")?;
-    let account = account_named("postgres", &passwd).or_else(|| account_named("nobody", &passwd));
-    let account = account.context(
-        "PostgreSQL refuses to run as root, and /etc/passwd has neither `postgres` nor `nobody`: start this as another \
-         user",
-    )?;
-    Ok(Some(account))
-}
-
-/// User and group of an account that is not root.
-fn account_named(name: &str, passwd: &str) -> Option<(u32, u32)> {
-    passwd.lines().find_map(|line| {
-        let mut fields = line.split(':');
-        let has_name = fields.next() == Some(name);
-        let (uid, gid) = (fields.nth(1)?.parse().ok()?, fields.next()?.parse().ok()?);
-        (has_name && uid != 0).then_some((uid, gid))
-    })
+    let id = |flag: &str, name: &str| -> Option<u32> {
+        let output = process::Command::new("id").args([flag, name]).output();
+        String::from_utf8(output.ok()?.stdout)
+            .ok()?
+            .trim()
+            .parse()
+            .ok()
+    };
+    ["postgres", "nobody"]
+        .into_iter()
+        .find_map(|name| Some(Some((id("-u", name)?, id("-g", name)?))))
+        .context(
+            "PostgreSQL refuses to run as root, and there is no account `postgres` or `nobody`: start this as another user",
+        )
 }
 
 fn command(program: impl AsRef<OsStr>, account: Option<(u32, u32)>) -> Command {
-    let mut command = Command::new(program);
     // PGDATA, PGOPTIONS and the like are for the user's own clusters.
-    for (name, _) in env::vars_os().filter(|(name, _)| name.as_encoded_bytes().starts_with(b"PG")) {
-        command.env_remove(name);
-    }
+    let mut command = command_without_settings(program);
     command.env("LC_ALL", "C");
     if let Some((uid, gid)) = account {
         command.uid(uid).gid(gid);
@@ -214,18 +195,6 @@ fn version_numbers(name: &str) -> Vec<u32> {
         .collect()
 }
 
-/// Any user can reach this directory and make files in it.
-fn is_open_to_all(directory: &Path) -> bool {
-    let mode = |path: &Path| fs::metadata(path).map_or(0, |metadata| metadata.permissions().mode());
-    // The target of a link may have other parents than the link.
-    directory.canonicalize().is_ok_and(|directory| {
-        mode(&directory) & 0o003 == 0o003
-            && directory
-                .ancestors()
-                .all(|ancestor| mode(ancestor) & 0o001 != 0)
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -242,28 +211,5 @@ mod tests {
             .collect();
         assert_eq!(names, ["17", "10", "9.6", "other"]);
         assert_eq!(versions(parent.path(), "1").len(), 2);
-    }
-
-    #[test]
-    fn an_account_has_the_whole_name_and_is_never_root() {
-        let passwd =
-            "root:x:0:0::/:\npostgres2:x:7:7::/:\npostgres:x:101:104::/:\nnobody:x:0:0::/:\n";
-        assert_eq!(account_named("postgres", passwd), Some((101, 104)));
-        assert_eq!(account_named("nobody", passwd), None);
-        assert_eq!(
-            account_named("nobody", "nobody:*:-2:-2:Unprivileged User:/:\n"),
-            None
-        );
-    }
-
-    #[test]
-    fn a_directory_below_a_closed_one_is_not_open_to_all() {
-        let closed = tempfile::tempdir().unwrap();
-        let below = closed.path().join("below");
-        fs::create_dir(&below).unwrap();
-        for (directory, mode) in [(&*below, 0o777), (closed.path(), 0o700)] {
-            fs::set_permissions(directory, fs::Permissions::from_mode(mode)).unwrap();
-        }
-        assert!(!is_open_to_all(&below));
     }
 }

@@ -16,7 +16,6 @@ use super::installation::Installation;
 const SCRIPT: &str = include_str!("supervisor.sh");
 /// Ten times as long as a slow machine needs for a step.
 pub(super) const STEP_TIMEOUT: Duration = Duration::from_secs(60);
-const LOG_TAIL_BYTES: usize = 4_000;
 
 /// A running supervisor. Dropping it stops the server and removes its files in the background.
 pub(super) struct Supervisor {
@@ -97,15 +96,5 @@ impl Supervisor {
             .await
             .with_context(|| format!("PostgreSQL did not stop within {STEP_TIMEOUT:?}"))??;
         Ok(())
-    }
-}
-
-pub(super) async fn log_tail(directory: &Path) -> String {
-    match tokio::fs::read(directory.join("server.log")).await {
-        Ok(log) => {
-            let from = log.len().saturating_sub(LOG_TAIL_BYTES);
-            String::from_utf8_lossy(&log[from..]).trim().to_owned()
-        }
-        Err(error) => format!("(the log can't be read: {error})"),
     }
 }

@@ -14,7 +14,10 @@ shift 2
 # The programs below must not read the script's input, so the input moves to descriptor 3.
 exec 3<&0 </dev/null
 
-directory=$(mktemp -d "$parent/worker-postgres-XXXXXX") || exit 1
+if ! directory=$(mktemp -d "$parent/worker-postgres-XXXXXX" 2>&1); then
+    printf 'failed\n%s\n' "$directory"
+    exit 1
+fi
 log=$directory/server.log
 
 report_failure() {

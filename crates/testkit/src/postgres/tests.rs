@@ -77,11 +77,11 @@ async fn given_settings_and_files_reach_the_server() {
     .await
     .unwrap();
     assert_eq!(setting(&cluster, "work_mem").await, "5MB");
-    let file = cluster.directory().join("data/pg_hba.conf");
+    let file = cluster.directory.join("data/pg_hba.conf");
     assert_eq!(fs::read_to_string(&file).unwrap(), hba);
     let (file, data) = (
         file.metadata().unwrap(),
-        cluster.directory().metadata().unwrap(),
+        cluster.directory.metadata().unwrap(),
     );
     assert_eq!(file.permissions().mode() & 0o777, 0o600);
     assert_eq!(file.uid(), data.uid());
@@ -101,8 +101,8 @@ async fn databases_of_any_name_answer() {
             .unwrap();
         assert_eq!(found, name);
     }
-    assert!(is_alive(cluster.pid().unwrap()));
-    assert!(cluster.version().contains("PostgreSQL"));
+    assert!(is_alive(cluster.pid.unwrap()));
+    assert!(cluster.version.contains("PostgreSQL"));
     assert_eq!(setting(&cluster, "fsync").await, "off");
     assert_eq!(setting(&cluster, "synchronous_commit").await, "on");
     assert_eq!(setting(&cluster, "max_connections").await, "200");
@@ -140,7 +140,7 @@ async fn a_connection_over_tcp_needs_the_password() {
 async fn nothing_is_left_when_stop_returns() {
     let parent = nursery();
     let cluster = cluster_in(parent.path()).await;
-    let pid = cluster.pid().unwrap();
+    let pid = cluster.pid.unwrap();
     let connection = PgConnection::connect(&cluster.admin_url()).await.unwrap();
     cluster.stop().await.unwrap();
     assert!(is_empty(parent.path()));
@@ -152,7 +152,7 @@ async fn nothing_is_left_when_stop_returns() {
 async fn nothing_is_left_after_drop() {
     let parent = nursery();
     let cluster = cluster_in(parent.path()).await;
-    let pid = cluster.pid().unwrap();
+    let pid = cluster.pid.unwrap();
     drop(cluster);
     wait_until("the directory is gone", || is_empty(parent.path())).await;
     assert!(!is_alive(pid));
@@ -182,7 +182,7 @@ async fn nothing_is_left_when_it_is_dropped_while_crashed() {
 async fn nothing_is_left_of_a_server_that_ends_by_itself() {
     let parent = nursery();
     let mut cluster = cluster_in(parent.path()).await;
-    assert!(signal("KILL", cluster.pid().unwrap()));
+    assert!(signal("KILL", cluster.pid.unwrap()));
     wait_until("the directory is gone", || is_empty(parent.path())).await;
     let error = cluster.restart().await.unwrap_err().to_string();
     assert!(error.starts_with("PostgreSQL ended while"), "{error}");
@@ -196,7 +196,7 @@ async fn victim() {
         return;
     };
     let cluster = cluster_in(Path::new(&parent)).await;
-    println!("\npid {}", cluster.pid().unwrap());
+    println!("\npid {}", cluster.pid.unwrap());
     std::future::pending::<()>().await;
 }
 
@@ -224,7 +224,7 @@ async fn nothing_is_left_after_the_parent_was_killed() {
 #[tokio::test]
 async fn a_crash_loses_nothing_that_was_committed() {
     let mut cluster = ThrowawayPostgres::start().await.unwrap();
-    let port = cluster.port();
+    let port = cluster.port;
     let mut connection = PgConnection::connect(&cluster.admin_url()).await.unwrap();
     sqlx::query("CREATE TABLE kept (n int)")
         .execute(&mut connection)
@@ -239,14 +239,14 @@ async fn a_crash_loses_nothing_that_was_committed() {
     }
 
     cluster.crash().await.unwrap();
-    assert_eq!(cluster.pid(), None);
+    assert_eq!(cluster.pid, None);
     assert!(connection.ping().await.is_err());
     assert!(PgConnection::connect(&cluster.admin_url()).await.is_err());
     cluster.crash().await.unwrap();
 
     for _running_or_not in 0..2 {
         cluster.restart().await.unwrap();
-        assert_eq!(cluster.port(), port);
+        assert_eq!(cluster.port, port);
         let mut connection = PgConnection::connect(&cluster.admin_url()).await.unwrap();
         let (rows,): (i64,) = sqlx::query_as("SELECT count(*) FROM kept")
             .fetch_one(&mut connection)
@@ -358,9 +358,9 @@ async fn several_clusters_can_start_at_once() {
     let [one, two, three] =
         [(); 3].map(|()| tokio::spawn(async { ThrowawayPostgres::start().await.unwrap() }));
     let ports = [
-        one.await.unwrap().port(),
-        two.await.unwrap().port(),
-        three.await.unwrap().port(),
+        one.await.unwrap().port,
+        two.await.unwrap().port,
+        three.await.unwrap().port,
     ];
     assert!(ports[0] != ports[1] && ports[1] != ports[2] && ports[0] != ports[2]);
 }

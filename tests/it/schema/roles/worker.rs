@@ -71,7 +71,7 @@ async fn a_worker_with_its_privileges_delivers_slows_down_holds_and_recovers() {
     assert_eq!(world.count("status = 'message_sent'").await, 51);
 
     worker.stop().await;
-    let log = worker.stderr.whole_text();
+    let log = worker.stderr.text();
     assert!(!log.contains("permission denied"), "{log}");
 }
 
