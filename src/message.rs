@@ -1,13 +1,11 @@
 //! A message as the API accepts it. The table's CHECK constraints hold the same rules, so Postgres rejects a producer's
 //! mistake in the producer's own `INSERT`.
 
-mod columns;
 mod new;
 
 use std::fmt;
 use std::sync::Arc;
 
-pub(crate) use columns::MessageColumns;
 pub use new::NewMessage;
 
 /// Limits user IDs and channel names (Messaging REST API, parameters).
@@ -49,6 +47,14 @@ fn check_not_empty(column: &'static str, text: &str) -> Result<(), InvalidMessag
         return invalid(column, "is empty");
     }
     Ok(())
+}
+
+fn check_payload(payload: &str) -> Result<(), InvalidMessage> {
+    check_not_empty("payload", payload)?;
+    if payload.len() > MAX_PAYLOAD_BYTES {
+        return invalid("payload", "is longer than 32,768 bytes of UTF-8");
+    }
+    check_text("payload", payload, MAX_PAYLOAD_BYTES)
 }
 
 /// A user ID or the name of a channel.
@@ -93,11 +99,7 @@ pub(crate) struct Payload(Arc<str>);
 impl Payload {
     pub(crate) fn new(value: impl Into<Arc<str>>) -> Result<Self, InvalidMessage> {
         let value = value.into();
-        check_not_empty("payload", &value)?;
-        if value.len() > MAX_PAYLOAD_BYTES {
-            return invalid("payload", "is longer than 32,768 bytes of UTF-8");
-        }
-        check_text("payload", &value, MAX_PAYLOAD_BYTES)?;
+        check_payload(&value)?;
         Ok(Self(value))
     }
 
@@ -130,8 +132,8 @@ impl Target {
 
     /// The target of a row. Exactly one of its two columns has a value.
     pub(crate) fn from_columns(
-        destination: Option<String>,
-        channel_name: Option<String>,
+        destination: Option<&str>,
+        channel_name: Option<&str>,
     ) -> Result<Self, InvalidMessage> {
         match (destination, channel_name) {
             (Some(destination), None) => Self::peer(destination),
