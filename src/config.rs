@@ -84,8 +84,10 @@ pub(crate) enum ConfigError {
         request_timeout: Duration,
         needed: Duration,
     },
-    #[error(transparent)]
-    Retry(#[from] crate::retry::InvalidRetryPolicy),
+    #[error(
+        "the retry cap {cap:?} is shorter than the retry base {base:?}: raise WORKER_RETRY_CAP or lower WORKER_RETRY_BASE"
+    )]
+    RetryCapBelowBase { base: Duration, cap: Duration },
     #[error("{0} is zero: set it to at least 1ms")]
     Zero(&'static str),
 }

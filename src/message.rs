@@ -4,6 +4,7 @@
 mod new;
 
 use std::fmt;
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 pub use new::NewMessage;
@@ -30,10 +31,19 @@ fn invalid<T>(column: &'static str, problem: impl Into<String>) -> Result<T, Inv
     Err(InvalidMessage { column, problem })
 }
 
-/// A text that Postgres can store, of at most so many characters.
-fn check_text(column: &'static str, text: &str, max_chars: usize) -> Result<(), InvalidMessage> {
-    if text.chars().count() > max_chars {
-        return invalid(column, format!("is longer than {max_chars} characters"));
+/// A text that Postgres can store, of so many characters.
+fn check_text(
+    column: &'static str,
+    text: &str,
+    chars: RangeInclusive<usize>,
+) -> Result<(), InvalidMessage> {
+    let count = text.chars().count();
+    if count < *chars.start() {
+        return invalid(column, "is empty");
+    }
+    if count > *chars.end() {
+        let problem = format!("is longer than {} characters", chars.end());
+        return invalid(column, problem);
     }
     if text.contains('\0') {
         let problem = "has the character U+0000, which the database can't store";
@@ -42,19 +52,11 @@ fn check_text(column: &'static str, text: &str, max_chars: usize) -> Result<(), 
     Ok(())
 }
 
-fn check_not_empty(column: &'static str, text: &str) -> Result<(), InvalidMessage> {
-    if text.is_empty() {
-        return invalid(column, "is empty");
-    }
-    Ok(())
-}
-
 fn check_payload(payload: &str) -> Result<(), InvalidMessage> {
-    check_not_empty("payload", payload)?;
     if payload.len() > MAX_PAYLOAD_BYTES {
         return invalid("payload", "is longer than 32,768 bytes of UTF-8");
     }
-    check_text("payload", payload, MAX_PAYLOAD_BYTES)
+    check_text("payload", payload, 1..=MAX_PAYLOAD_BYTES)
 }
 
 /// A user ID or the name of a channel.
@@ -74,7 +76,6 @@ impl Name {
 
     fn new(column: &'static str, value: impl Into<String>) -> Result<Self, InvalidMessage> {
         let name = value.into();
-        check_not_empty(column, &name)?;
         let is_allowed = |c: char| c.is_ascii_alphanumeric() || c == ' ' || PUNCTUATION.contains(c);
         if let Some(character) = name.chars().find(|c| !is_allowed(*c)) {
             let problem = format!("has the character {character:?}, which the API does not allow");
@@ -83,7 +84,7 @@ impl Name {
         if name.starts_with(' ') || name.ends_with(' ') {
             return invalid(column, "begins or ends with a space");
         }
-        check_text(column, &name, MAX_NAME_CHARS)?;
+        check_text(column, &name, 1..=MAX_NAME_CHARS)?;
         Ok(Self(name))
     }
 

@@ -156,9 +156,8 @@ fn waits(group: &Waiting) -> String {
 
 impl EnqueueArgs {
     fn message(&self) -> NewMessage {
-        let defaults = NewMessage::default();
         NewMessage {
-            app: self.app.clone().unwrap_or(defaults.app),
+            app: self.app.clone(),
             sender: self.sender.clone().unwrap_or_default(),
             destination: self.destination.clone(),
             channel_name: self.channel.clone(),
@@ -168,7 +167,7 @@ impl EnqueueArgs {
             enable_historical_messaging: self.historical_messaging,
             due_at: self.due_at,
             expires_at: self.expires_at,
-            max_attempts: self.max_attempts.unwrap_or(defaults.max_attempts),
+            max_attempts: self.max_attempts,
             at_most_once: self.at_most_once,
             dedupe_key: self.dedupe_key.clone(),
             traceparent: None,

@@ -7,7 +7,7 @@ use serde::{Deserialize, Deserializer};
 use time::OffsetDateTime;
 
 use super::{InvalidMessage, Name, Target};
-use super::{check_not_empty, check_payload, check_text, invalid};
+use super::{check_payload, check_text, invalid};
 use crate::pace::DbTime;
 use crate::time_text;
 
@@ -31,12 +31,12 @@ const MAX_TRACEPARENT_CHARS: usize = 128;
 /// let mistake = NewMessage::to_channel("shop", "news/today", "Hello all").check().unwrap_err();
 /// assert!(mistake.to_string().contains("channel_name has the character '/'"));
 /// ```
-#[derive(Clone, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 #[expect(clippy::struct_excessive_bools, reason = "each is a column of its own")]
 pub struct NewMessage {
-    /// The alias of the app that sends the message: 1 to 64 letters, digits, dots, dashes and underscores.
-    pub app: String,
+    /// The alias of the app that sends the message: 1 to 64 letters, digits, dots, dashes and underscores. None: `default`.
+    pub app: Option<String>,
     /// The sending user.
     pub sender: String,
     /// The recipient of a message to one user.
@@ -58,8 +58,8 @@ pub struct NewMessage {
     /// No call starts after this time.
     #[serde(deserialize_with = "time")]
     pub expires_at: Option<OffsetDateTime>,
-    /// The number of charged attempts after which the message ends as `failed`: 1 to 1,000.
-    pub max_attempts: u16,
+    /// The number of charged attempts after which the message ends as `failed`: 1 to 1,000. None: 10.
+    pub max_attempts: Option<u16>,
     /// The worker does not repeat a call that may have sent the message. The message then ends as `unknown`.
     pub at_most_once: bool,
     /// A key that is unique in the app. [`enqueue`](crate::enqueue()) inserts no second message with the same key.
@@ -68,32 +68,11 @@ pub struct NewMessage {
     pub traceparent: Option<String>,
 }
 
-impl Default for NewMessage {
-    fn default() -> Self {
-        Self {
-            app: "default".to_owned(),
-            sender: String::new(),
-            destination: None,
-            channel_name: None,
-            payload: String::new(),
-            wait_for_ack: false,
-            enable_offline_messaging: false,
-            enable_historical_messaging: false,
-            due_at: None,
-            expires_at: None,
-            max_attempts: 10,
-            at_most_once: false,
-            dedupe_key: None,
-            traceparent: None,
-        }
-    }
-}
-
 /// A producer may make the dedupe key of content.
 impl fmt::Debug for NewMessage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("NewMessage")
-            .field("app", &self.app)
+            .field("app", &self.app())
             .field("payload_bytes", &self.payload.len())
             .finish_non_exhaustive()
     }
@@ -148,7 +127,8 @@ impl NewMessage {
             }
         }
         let is_allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
-        if !(1..=MAX_ALIAS_CHARS).contains(&self.app.len()) || !self.app.bytes().all(is_allowed) {
+        let app = self.app();
+        if !(1..=MAX_ALIAS_CHARS).contains(&app.len()) || !app.bytes().all(is_allowed) {
             let problem = "is not a name of 1 to 64 letters, digits, dots, dashes and underscores";
             return invalid("app", problem);
         }
@@ -157,16 +137,23 @@ impl NewMessage {
                 return invalid(column, "is before year 1 or after year 9999 in UTC");
             }
         }
-        if !(1..=MAX_ATTEMPTS).contains(&self.max_attempts) {
+        if !(1..=MAX_ATTEMPTS).contains(&self.max_attempts()) {
             let problem = format!("is not between 1 and {MAX_ATTEMPTS}");
             return invalid("max_attempts", problem);
         }
         if let Some(key) = &self.dedupe_key {
-            check_not_empty("dedupe_key", key)?;
-            check_text("dedupe_key", key, MAX_DEDUPE_KEY_CHARS)?;
+            check_text("dedupe_key", key, 1..=MAX_DEDUPE_KEY_CHARS)?;
         }
         let traceparent = self.traceparent.as_deref().unwrap_or_default();
-        check_text("traceparent", traceparent, MAX_TRACEPARENT_CHARS)
+        check_text("traceparent", traceparent, 0..=MAX_TRACEPARENT_CHARS)
+    }
+
+    pub(crate) fn app(&self) -> &str {
+        self.app.as_deref().unwrap_or("default")
+    }
+
+    pub(crate) fn max_attempts(&self) -> u16 {
+        self.max_attempts.unwrap_or(10)
     }
 }
 
@@ -197,8 +184,8 @@ mod tests {
 
     #[test]
     fn a_value_that_the_table_rejects_is_an_error() {
-        let app = |app: &str| is_valid(|message| message.app = app.to_owned());
-        let attempts = |attempts| is_valid(|message| message.max_attempts = attempts);
+        let app = |app: &str| is_valid(|message| message.app = Some(app.to_owned()));
+        let attempts = |attempts| is_valid(|message| message.max_attempts = Some(attempts));
         let key = |key: &str| is_valid(|message| message.dedupe_key = Some(key.to_owned()));
         let trace = |trace: &str| is_valid(|message| message.traceparent = Some(trace.to_owned()));
         assert!(app("news.eu-west_1") && attempts(1_000));

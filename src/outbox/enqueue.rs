@@ -172,7 +172,7 @@ async fn insert_some(
     keep_prepared: bool,
 ) -> Result<Vec<Inserted>, sqlx::Error> {
     sqlx::query_as(INSERT)
-        .bind(column(messages, |new| new.app.as_str()))
+        .bind(column(messages, NewMessage::app))
         .bind(column(messages, |new| new.sender.as_str()))
         .bind(column(messages, |new| new.destination.as_deref()))
         .bind(column(messages, |new| new.channel_name.as_deref()))
@@ -182,7 +182,7 @@ async fn insert_some(
         .bind(column(messages, |new| new.enable_historical_messaging))
         .bind(column(messages, |new| new.due_at.map(DbTime::from)))
         .bind(column(messages, |new| new.expires_at.map(DbTime::from)))
-        .bind(column(messages, |new| i32::from(new.max_attempts)))
+        .bind(column(messages, |new| i32::from(new.max_attempts())))
         .bind(column(messages, |new| new.at_most_once))
         .bind(column(messages, |new| new.dedupe_key.as_deref()))
         .bind(column(messages, |new| new.traceparent.as_deref()))
@@ -212,7 +212,7 @@ fn match_up(
     let mut ids = Vec::with_capacity(messages.len());
     for message in messages {
         let row =
-            rows.next_if(|row| row.app == message.app && row.dedupe_key == message.dedupe_key);
+            rows.next_if(|row| row.app == message.app() && row.dedupe_key == message.dedupe_key);
         if row.is_none() && message.dedupe_key.is_none() {
             return Err(EnqueueError::Changed);
         }
@@ -230,7 +230,7 @@ mod tests {
 
     fn message(app: &str, key: Option<&str>) -> NewMessage {
         NewMessage {
-            app: app.to_owned(),
+            app: Some(app.to_owned()),
             dedupe_key: key.map(str::to_owned),
             ..NewMessage::to_peer("a", "b", "hi")
         }

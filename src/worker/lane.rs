@@ -13,7 +13,7 @@ pub(super) mod stats;
 
 use std::hash::RandomState;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
@@ -28,6 +28,7 @@ use crate::pace::DbTime;
 use crate::proxy::ProxyVariables;
 use crate::retry::RetryPolicy;
 use crate::signaling::Client;
+use crate::telemetry::failure_log::FailureLog;
 use crate::telemetry::log_throttle::LogThrottle;
 use crate::telemetry::traces::Traces;
 use circuit_breaker::{CircuitBreaker, Decision, Transition};
@@ -52,12 +53,10 @@ pub(super) struct Shared {
     pub(super) retry: RetryPolicy,
     /// True while the listener has a connection, so that inserts can notify this process.
     pub(super) listening: AtomicBool,
-    /// When the poller polls next.
-    pub(super) poll_at: watch::Sender<Instant>,
     /// Since when the recorder lags. Meanwhile no lane claims.
     pub(super) recorder_lag: watch::Sender<Option<Instant>>,
-    /// The number of lanes whose claims fail, so that one outage is logged once.
-    pub(super) failing: AtomicUsize,
+    /// One outage is logged once, although the claims of all lanes fail.
+    pub(super) database_failures: FailureLog,
     pub(super) traces: Option<Traces>,
     /// Hashes destinations for the circuit breaker.
     pub(super) hasher: RandomState,
@@ -82,17 +81,6 @@ impl Shared {
         let clock = self.outbox.clock();
         clock.ended_before(Instant::now(), self.timing.lease)
     }
-
-    /// Makes the poller poll at this time, or earlier.
-    pub(super) fn poll_by(&self, at: Instant) {
-        self.poll_at.send_if_modified(|next| {
-            let is_earlier = at < *next;
-            if is_earlier {
-                *next = at;
-            }
-            is_earlier
-        });
-    }
 }
 
 #[derive(Debug)]
@@ -116,8 +104,6 @@ pub(crate) struct Lane {
     pub(super) rescheduled: Notify,
     pub(super) delivery_panics: LogThrottle,
     refused: LogThrottle,
-    /// The database has not answered a claim, which it may have carried out.
-    pub(super) waits_for_claim: AtomicBool,
 }
 
 /// The part of a finished attempt that changes the lane.
@@ -154,7 +140,6 @@ impl Lane {
             rescheduled: Notify::new(),
             delivery_panics: LogThrottle::default(),
             refused: LogThrottle::default(),
-            waits_for_claim: AtomicBool::new(false),
             app,
         }
     }
@@ -168,7 +153,6 @@ impl Lane {
         let now = Instant::now();
         self.scan.lock().scan_soon();
         self.schedule.lock().poll_soon(now);
-        self.shared.poll_by(now);
     }
 
     pub(super) fn plan_poll(&self, now: Instant) -> Instant {
@@ -226,16 +210,14 @@ impl Lane {
         self.log_refused(batch.refused);
         self.observe_hold(batch.hold);
         self.row.log_claim(batch);
-        let mut scan = self.scan.lock();
-        scan.claimed(from, batch);
-        self.shared.poll_by(scan.next_full_scan());
+        self.scan.lock().claimed(from, batch);
     }
 
     /// The loop is idle after this claim.
     pub(super) fn idle(&self, batch: &Batch) {
         let now = Instant::now();
         self.schedule.lock().idle(batch, now);
-        self.shared.poll_by(self.plan_poll(now));
+        self.plan_poll(now);
         if batch.hold.is_none() && batch.messages.is_empty() && self.in_flight.count() == 0 {
             let transition = self.breaker.lock().nothing_due(now);
             self.apply_transition(transition);

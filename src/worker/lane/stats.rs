@@ -66,7 +66,7 @@ impl LaneStats {
                 counter!(CALLS, "app" => app.clone(), "outcome" => outcome),
             )
         });
-        let finished = STATUSES.map(FinalStatus::as_str).map(|status| {
+        let finished = STATUSES.map(<&str>::from).map(|status| {
             (
                 status,
                 counter!(MESSAGES_FINISHED, "app" => app.clone(), "status" => status),
@@ -113,7 +113,7 @@ impl LaneStats {
     /// Counts messages whose final status is in the database.
     pub(crate) fn ended(&self, now: DbTime, status: FinalStatus, messages: usize) {
         if messages > 0 {
-            if let Some(finished) = self.finished.get(status.as_str()) {
+            if let Some(finished) = self.finished.get(<&str>::from(status)) {
                 finished.increment(messages as u64);
             }
             self.in_minute(now, |stats| stats.ended(status, messages as u64));

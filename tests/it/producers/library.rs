@@ -123,7 +123,7 @@ async fn one_refused_message_rejects_the_whole_call_and_is_named() {
 async fn a_message_with_a_known_key_has_no_id() {
     let world = World::new().await;
     let of_app = |key| NewMessage {
-        app: "news".to_owned(),
+        app: Some("news".to_owned()),
         ..keyed(key)
     };
     let messages = [
@@ -172,13 +172,13 @@ async fn every_column_arrives_and_other_columns_have_their_defaults() {
     let world = World::new().await;
     let traceparent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
     let full = NewMessage {
-        app: "news".to_owned(),
+        app: Some("news".to_owned()),
         wait_for_ack: true,
         enable_offline_messaging: true,
         enable_historical_messaging: true,
         due_at: Some(datetime!(2030-01-31 12:00 UTC)),
         expires_at: Some(datetime!(2031-01-31 12:00 +1)),
-        max_attempts: 3,
+        max_attempts: Some(3),
         at_most_once: true,
         traceparent: Some(traceparent.to_owned()),
         ..keyed("k")

@@ -8,17 +8,16 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::Process;
+use super::panic_point::panic_point;
 use crate::error_text::database_error_text;
 use crate::outbox::{MinuteStats, may_have_taken_effect};
 use crate::telemetry::failure_log::FailureLog;
-use crate::worker::Process;
-use crate::worker::panic_point::panic_point;
 
 const SAVE_EVERY: Duration = Duration::from_secs(1);
 const COUNT_EVERY: Duration = Duration::from_secs(5);
 
-/// Runs until the shutdown.
-pub(crate) async fn run(process: Arc<Process>) {
+pub(super) async fn run(process: Arc<Process>) {
     let shutdown = &process.shared.shutdown;
     tokio::join!(
         save_until_shutdown(&process),
@@ -26,7 +25,6 @@ pub(crate) async fn run(process: Arc<Process>) {
     );
 }
 
-/// A shutdown does not interrupt a save, because its stats are in no buffer any more.
 async fn save_until_shutdown(process: &Process) {
     let failures = FailureLog::default();
     let shutdown = &process.shared.shutdown;
@@ -62,26 +60,23 @@ async fn count_forever(process: &Process) {
 
 /// Saves the stats of all lanes. If the database may have saved them without an answer, they are not saved again: missing
 /// stats are better than stats that count twice.
-pub(crate) async fn save(process: &Process) -> Result<(), sqlx::Error> {
+pub(super) async fn save(process: &Process) -> Result<(), sqlx::Error> {
     let mut rows = Vec::new();
     for lane in &process.lanes {
-        for (minute, stats) in lane.stats.take_minutes() {
-            let app = lane.app.clone();
-            rows.push(MinuteStats {
-                minute,
-                app,
-                stats,
-                backlog: None,
-            });
-        }
+        let minutes = lane.stats.take_minutes().into_iter();
+        rows.extend(minutes.map(|(minute, stats)| MinuteStats {
+            minute,
+            app: lane.app.clone(),
+            stats,
+            backlog: None,
+        }));
     }
     if rows.is_empty() {
         return Ok(());
     }
     let saved = process.shared.outbox.add_minute_stats(&rows).await;
-    if saved
-        .as_ref()
-        .is_err_and(|error| !may_have_taken_effect(error))
+    if let Err(error) = &saved
+        && !may_have_taken_effect(error)
     {
         for row in rows {
             if let Some(lane) = process.lane(&row.app) {
