@@ -20,14 +20,13 @@ pub(super) fn record_span(
     record: &Record,
     server: Option<&BaseUrl>,
 ) {
-    let Some(traces) = &lane.shared.traces else {
+    let Some(Traces { tracer, .. }) = &lane.shared.traces else {
         return;
     };
     let (begun, ended) = match &record.call {
         Some(call) => (call.sent_at, call.sent_at + call.duration),
         None => (lane.shared.now(), lane.shared.now()),
     };
-    let tracer = &traces.tracer;
     let mut span = tracer
         .span_builder(format!("deliver {}", lane.app))
         .with_kind(SpanKind::Client)
