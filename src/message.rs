@@ -151,14 +151,6 @@ impl Target {
         let (Self::Peer(name) | Self::Channel(name)) = self;
         name.as_str()
     }
-
-    pub(crate) fn destination(&self) -> Option<&str> {
-        matches!(self, Self::Peer(_)).then(|| self.name())
-    }
-
-    pub(crate) fn channel_name(&self) -> Option<&str> {
-        matches!(self, Self::Channel(_)).then(|| self.name())
-    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
