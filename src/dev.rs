@@ -179,9 +179,7 @@ async fn deliver_samples(
     shutdown: &CancellationToken,
     out: &OutputQueue,
 ) -> anyhow::Result<()> {
-    let samples = (0..count)
-        .map(samples::sample)
-        .collect::<Result<Vec<_>, _>>()?;
+    let samples: Vec<_> = (0..count).map(samples::sample).collect();
     let messages: Vec<_> = samples
         .iter()
         .map(|sample| sample.message.clone())

@@ -5,7 +5,7 @@
 mod tests;
 
 use crate::config::parse_apps;
-use crate::message::{Name, Payload, Target};
+use crate::message::Payload;
 use crate::outbox::read_json_lines;
 use crate::outcome::{Outcome, classify, describe};
 use crate::signaling::response::{MAX_REASON_CHARS, MAX_REQUEST_ID_CHARS};
@@ -92,14 +92,7 @@ pub fn enqueue_input(data: &[u8]) {
         Err(error) => return assert_redacted(&error.to_string()),
     };
     for message in messages {
-        let message = message.message;
-        Name::sender(message.sender.as_str()).expect("a sender");
-        Payload::new(message.payload.as_str()).expect("a payload");
-        let name = message.target.name();
-        match message.target {
-            Target::Peer(_) => Target::peer(name).expect("a destination"),
-            Target::Channel(_) => Target::channel(name).expect("a channel"),
-        };
+        message.check().expect("a message that the API accepts");
     }
 }
 

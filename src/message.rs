@@ -1,13 +1,12 @@
 //! A message as the API accepts it. The table's CHECK constraints hold the same rules, so Postgres rejects a producer's
 //! mistake in the producer's own `INSERT`.
 
-mod columns;
 mod new;
 
 use std::fmt;
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 
-pub(crate) use columns::MessageColumns;
 pub use new::NewMessage;
 
 /// Limits user IDs and channel names (Messaging REST API, parameters).
@@ -32,10 +31,19 @@ fn invalid<T>(column: &'static str, problem: impl Into<String>) -> Result<T, Inv
     Err(InvalidMessage { column, problem })
 }
 
-/// A text that Postgres can store, of at most so many characters.
-fn check_text(column: &'static str, text: &str, max_chars: usize) -> Result<(), InvalidMessage> {
-    if text.chars().count() > max_chars {
-        return invalid(column, format!("is longer than {max_chars} characters"));
+/// A text that Postgres can store, of so many characters.
+fn check_text(
+    column: &'static str,
+    text: &str,
+    chars: RangeInclusive<usize>,
+) -> Result<(), InvalidMessage> {
+    let count = text.chars().count();
+    if count < *chars.start() {
+        return invalid(column, "is empty");
+    }
+    if count > *chars.end() {
+        let problem = format!("is longer than {} characters", chars.end());
+        return invalid(column, problem);
     }
     if text.contains('\0') {
         let problem = "has the character U+0000, which the database can't store";
@@ -44,11 +52,11 @@ fn check_text(column: &'static str, text: &str, max_chars: usize) -> Result<(), 
     Ok(())
 }
 
-fn check_not_empty(column: &'static str, text: &str) -> Result<(), InvalidMessage> {
-    if text.is_empty() {
-        return invalid(column, "is empty");
+fn check_payload(payload: &str) -> Result<(), InvalidMessage> {
+    if payload.len() > MAX_PAYLOAD_BYTES {
+        return invalid("payload", "is longer than 32,768 bytes of UTF-8");
     }
-    Ok(())
+    check_text("payload", payload, 1..=MAX_PAYLOAD_BYTES)
 }
 
 /// A user ID or the name of a channel.
@@ -68,7 +76,6 @@ impl Name {
 
     fn new(column: &'static str, value: impl Into<String>) -> Result<Self, InvalidMessage> {
         let name = value.into();
-        check_not_empty(column, &name)?;
         let is_allowed = |c: char| c.is_ascii_alphanumeric() || c == ' ' || PUNCTUATION.contains(c);
         if let Some(character) = name.chars().find(|c| !is_allowed(*c)) {
             let problem = format!("has the character {character:?}, which the API does not allow");
@@ -77,7 +84,7 @@ impl Name {
         if name.starts_with(' ') || name.ends_with(' ') {
             return invalid(column, "begins or ends with a space");
         }
-        check_text(column, &name, MAX_NAME_CHARS)?;
+        check_text(column, &name, 1..=MAX_NAME_CHARS)?;
         Ok(Self(name))
     }
 
@@ -93,11 +100,7 @@ pub(crate) struct Payload(Arc<str>);
 impl Payload {
     pub(crate) fn new(value: impl Into<Arc<str>>) -> Result<Self, InvalidMessage> {
         let value = value.into();
-        check_not_empty("payload", &value)?;
-        if value.len() > MAX_PAYLOAD_BYTES {
-            return invalid("payload", "is longer than 32,768 bytes of UTF-8");
-        }
-        check_text("payload", &value, MAX_PAYLOAD_BYTES)?;
+        check_payload(&value)?;
         Ok(Self(value))
     }
 
@@ -130,8 +133,8 @@ impl Target {
 
     /// The target of a row. Exactly one of its two columns has a value.
     pub(crate) fn from_columns(
-        destination: Option<String>,
-        channel_name: Option<String>,
+        destination: Option<&str>,
+        channel_name: Option<&str>,
     ) -> Result<Self, InvalidMessage> {
         match (destination, channel_name) {
             (Some(destination), None) => Self::peer(destination),
@@ -147,14 +150,6 @@ impl Target {
     pub(crate) fn name(&self) -> &str {
         let (Self::Peer(name) | Self::Channel(name)) = self;
         name.as_str()
-    }
-
-    pub(crate) fn destination(&self) -> Option<&str> {
-        matches!(self, Self::Peer(_)).then(|| self.name())
-    }
-
-    pub(crate) fn channel_name(&self) -> Option<&str> {
-        matches!(self, Self::Channel(_)).then(|| self.name())
     }
 }
 

@@ -62,7 +62,6 @@ pub(crate) use schema::{
 };
 pub(crate) use servers::{DatabaseSource, HostSurvey};
 pub(crate) use stats::MinuteStats;
-pub(crate) use wakeup::WakeupListener;
 pub(crate) use workers::{AppReport, WorkerIdentity};
 
 fn interval(duration: Duration) -> PgInterval {

@@ -94,7 +94,8 @@ pub(crate) fn describe(call: &Result<Response, CallFailure>) -> String {
 }
 
 /// A final value of the column `status`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, strum::IntoStaticStr)]
+#[strum(serialize_all = "snake_case")]
 pub(crate) enum FinalStatus {
     MessageSent,
     MessageDelivered,
@@ -106,21 +107,9 @@ pub(crate) enum FinalStatus {
     Unknown,
 }
 
-impl FinalStatus {
-    pub(crate) fn as_str(self) -> &'static str {
-        match self {
-            Self::MessageSent => "message_sent",
-            Self::MessageDelivered => "message_delivered",
-            Self::MessageOffline => "message_offline",
-            Self::Failed => "failed",
-            Self::Expired => "expired",
-            Self::Unknown => "unknown",
-        }
-    }
-}
-
-/// The cause of a failed attempt, as the column `fault` has it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+/// The cause of a failed attempt, as the column `fault` has it. A newer version may write other faults.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, strum::IntoStaticStr, strum::EnumString)]
+#[strum(serialize_all = "snake_case")]
 pub(crate) enum Fault {
     /// The API rejected the message, or accepts messages to other destinations.
     Message,
@@ -133,33 +122,6 @@ pub(crate) enum Fault {
     /// The calls of this app exceed its limit.
     Budget,
     Unclear,
-}
-
-impl Fault {
-    const ALL: [Self; 6] = [
-        Self::Message,
-        Self::Destination,
-        Self::Worker,
-        Self::Api,
-        Self::Budget,
-        Self::Unclear,
-    ];
-
-    pub(crate) fn as_str(self) -> &'static str {
-        match self {
-            Self::Message => "message",
-            Self::Destination => "destination",
-            Self::Worker => "worker",
-            Self::Api => "api",
-            Self::Budget => "budget",
-            Self::Unclear => "unclear",
-        }
-    }
-
-    /// None if a newer version has written another fault.
-    pub(crate) fn parse(text: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|fault| fault.as_str() == text)
-    }
 }
 
 /// The limits and promises of a row for the decision after an attempt.
@@ -190,12 +152,11 @@ impl DeliveryPolicy {
     /// The number of failed attempts that determines the next delay. A held lane spaces its probes itself, and the message of
     /// a probe must be due soon after the end of the hold.
     pub(crate) fn failures(&self) -> u32 {
+        let failures = self.attempts.saturating_add(self.uncharged);
         if self.probe {
             1
         } else {
-            self.attempts
-                .saturating_add(self.uncharged)
-                .saturating_add(1)
+            failures.saturating_add(1)
         }
     }
 }

@@ -6,6 +6,8 @@ use std::time::Duration;
 use backoff::ExponentialBackoffBuilder;
 use backoff::backoff::Backoff;
 
+use crate::config::UsageError;
+
 /// Spreads a delay to both sides by this share, so that messages that failed together are not retried together.
 const JITTER: f64 = 0.5;
 
@@ -14,41 +16,30 @@ const JITTER: f64 = 0.5;
 pub(crate) struct RetryPolicy {
     base: Duration,
     cap: Duration,
-    give_up_after: Duration,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum InvalidRetryPolicy {
-    #[error("the retry base is zero: set WORKER_RETRY_BASE to at least 1ms")]
-    NoBase,
-    #[error(
-        "the retry cap {cap:?} is shorter than the retry base {base:?}: raise WORKER_RETRY_CAP or lower WORKER_RETRY_BASE"
-    )]
-    CapBelowBase { base: Duration, cap: Duration },
+    /// A message that still fails so long after its first failure ends as failed, also if its failures were not charged.
+    pub(crate) give_up_after: Duration,
 }
 
 impl RetryPolicy {
-    /// A message that still fails `give_up_after` its first failure ends as failed, also if its failures were not charged.
     pub(crate) fn new(
         base: Duration,
         cap: Duration,
         give_up_after: Duration,
-    ) -> Result<Self, InvalidRetryPolicy> {
+    ) -> Result<Self, UsageError> {
         if base < Duration::from_millis(1) {
-            return Err(InvalidRetryPolicy::NoBase);
+            let error = "WORKER_RETRY_BASE is zero: set it to at least 1ms";
+            return Err(UsageError(error.to_owned()));
         }
         if cap < base {
-            return Err(InvalidRetryPolicy::CapBelowBase { base, cap });
+            return Err(UsageError(format!(
+                "the retry cap {cap:?} is shorter than the retry base {base:?}: raise WORKER_RETRY_CAP or lower WORKER_RETRY_BASE"
+            )));
         }
         Ok(Self {
             base,
             cap,
             give_up_after,
         })
-    }
-
-    pub(crate) fn give_up_after(&self) -> Duration {
-        self.give_up_after
     }
 
     /// The delay before the call that follows failed attempt number `attempt` (1 is the first).
@@ -98,14 +89,13 @@ mod tests {
     #[test]
     fn an_impossible_policy_can_not_be_built() {
         let second = Duration::from_secs(1);
-        assert_eq!(
-            RetryPolicy::new(Duration::ZERO, second, DAY),
-            Err(InvalidRetryPolicy::NoBase)
-        );
-        assert!(matches!(
-            RetryPolicy::new(second, second / 2, DAY),
-            Err(InvalidRetryPolicy::CapBelowBase { .. })
-        ));
+        for (base, cap, setting) in [
+            (Duration::ZERO, second, "WORKER_RETRY_BASE"),
+            (second, second / 2, "WORKER_RETRY_CAP"),
+        ] {
+            let error = RetryPolicy::new(base, cap, DAY).expect_err("impossible");
+            assert!(error.to_string().contains(setting), "{error}");
+        }
     }
 
     #[test]

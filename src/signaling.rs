@@ -13,7 +13,7 @@ mod token;
 
 pub(crate) use base_url::{BaseUrl, DEFAULT_BASE_URL};
 pub(crate) use client::{Client, SignedRequest};
-pub(crate) use connection_pool::Connection;
+pub(crate) use connection_pool::{Connection, ConnectionPool};
 pub(crate) use credentials::{CredentialError, Credentials, TokenHeaders};
 pub(crate) use echo_filter::EchoFilter;
 pub(crate) use hosts::TriedHost;

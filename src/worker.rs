@@ -5,24 +5,27 @@
 mod claim_loop;
 mod clock_follower;
 mod delivery;
+mod janitor;
 mod lane;
 mod listener;
 mod liveness;
-mod maintenance;
 mod panic_point;
 mod poller;
 mod recorder;
+mod reporter;
 mod restart;
 mod schema_watch;
+mod stats_flusher;
 
 use std::hash::RandomState;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::time::{Duration, Instant};
+use std::sync::atomic::AtomicBool;
+use std::time::Duration;
 
+use futures_util::future::BoxFuture;
 use futures_util::{TryStreamExt, stream};
 use tokio::sync::{mpsc, watch};
-use tokio::task::{JoinHandle, JoinSet};
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use uuid::Uuid;
@@ -39,17 +42,29 @@ pub(crate) use lane::Lane;
 use lane::Shared;
 pub(crate) use lane::stats::{CALL_DURATION, CALLS, MESSAGES_FINISHED, QUEUE_WAIT, SLOTS_MISSED};
 pub(crate) use liveness::{Liveness, Stuck};
-use maintenance::{janitor, reporter, stats_flusher};
 use recorder::Recorder;
 pub(crate) use restart::TASK_PANICS;
 use restart::{register_counters, restart_after_panics};
 
 const DATABASE_RETRY: Duration = Duration::from_secs(1);
 const MAX_LOGGED_ALIASES_CHARS: usize = 500;
-/// How long a shutdown waits for the last stats to be saved.
-const LAST_STATS_TIMEOUT: Duration = Duration::from_secs(1);
+/// How long a shutdown waits for the last stats to be saved, and for the worker to leave the registry.
+const LAST_STATEMENTS_TIMEOUT: Duration = Duration::from_secs(1);
 /// Lanes that open concurrently. In sequence, a thousand apps would wait for a thousand round trips.
 const OPENED_AT_ONCE: usize = 4;
+
+/// The tasks that a shutdown interrupts.
+const BACKGROUND_TASKS: [(&str, BackgroundTask); 5] = [
+    ("clock_follower", |process| {
+        Box::pin(clock_follower::run(process))
+    }),
+    ("listener", |process| Box::pin(listener::run(process))),
+    ("poller", |process| Box::pin(poller::run(process))),
+    ("reporter", |process| Box::pin(reporter::run(process))),
+    ("janitor", |process| Box::pin(janitor::run(process))),
+];
+
+type BackgroundTask = fn(Arc<Process>) -> BoxFuture<'static, ()>;
 
 /// Why a worker can't start, or did not stop gracefully.
 #[derive(Debug, thiserror::Error)]
@@ -79,6 +94,9 @@ struct Process {
     shared: Arc<Shared>,
     /// In the order of their apps.
     lanes: Vec<Arc<Lane>>,
+    /// The same after a restart of the reporter. With a new one, this worker would count twice.
+    identity: WorkerIdentity,
+    retention: Option<Duration>,
 }
 
 impl Process {
@@ -108,9 +126,8 @@ pub(crate) async fn run(
         proxies: config.proxies,
         retry: config.retry,
         listening: AtomicBool::new(false),
-        poll_at: watch::Sender::new(Instant::now()),
         recorder_lag: watch::Sender::new(None),
-        failing: AtomicUsize::new(0),
+        database_failures: FailureLog::default(),
         traces: config.traces,
         hasher: RandomState::new(),
         shutdown: shutdown.clone(),
@@ -122,74 +139,69 @@ pub(crate) async fn run(
         Some(opened) => opened?,
         None => return Ok(()),
     }
-    let process = Arc::new(Process { shared, lanes });
-    log_started(&process);
-    register_counters();
-
-    let max_in_flight = process.lanes.iter().map(|lane| lane.in_flight.max).sum();
-    let (records, inbox) = mpsc::channel(max_in_flight);
-    let recorder = Arc::new(Recorder::new(Arc::clone(&process.shared), inbox));
-    let mut recording = tokio::spawn(run_recorder(Arc::clone(&recorder)));
-    let deliveries = TaskTracker::new();
-    let mut tasks = JoinSet::new();
-    for lane in process.lanes.iter().cloned() {
-        tasks.spawn(run_lane(lane, records.clone(), deliveries.clone()));
-    }
-    drop(records);
-    liveness.begin(&process.lanes);
-    tasks.spawn(run_listener(Arc::clone(&process)));
-    // The receiver outlives a panic, so a step during a restart is not lost.
-    let steps = process.shared.outbox.clock().steps();
-    spawn(&mut tasks, &process, "clock_follower", move |process| {
-        clock_follower::run(process, steps.clone())
-    });
-    spawn(&mut tasks, &process, "poller", poller::run);
-    // A restarted reporter keeps the identity. With a new one, this worker would count twice.
     let identity = WorkerIdentity {
         id: Uuid::new_v4(),
         name: config.name,
         host: config.host,
         environment: config.environment,
-        apps: process.lanes.iter().map(|lane| lane.app.clone()).collect(),
+        apps: lanes.iter().map(|lane| lane.app.clone()).collect(),
     };
-    spawn(&mut tasks, &process, "reporter", move |process| {
-        reporter::run(process, identity.clone())
+    tracing::info!(
+        event = "worker_started",
+        worker = identity.name,
+        version = env!("CARGO_PKG_VERSION"),
+        apps = sanitize::text(&identity.apps.join(", "), MAX_LOGGED_ALIASES_CHARS),
+        pooler = shared.outbox.has_pooler(),
+        traces = shared.traces.is_some(),
+        "worker started"
+    );
+    register_counters();
+    liveness.begin(&lanes);
+    let process = Arc::new(Process {
+        shared,
+        lanes,
+        identity,
+        retention: config.retention,
     });
-    if let Some(retention) = config.retention {
-        spawn(&mut tasks, &process, "janitor", move |process| {
-            janitor::run(process, retention)
-        });
-    }
-    let mut saving_stats = JoinSet::new();
-    let name = "stats_flusher";
-    spawn(&mut saving_stats, &process, name, stats_flusher::run);
 
-    let watching = schema_watch::until_unusable(&process.shared.outbox);
+    let deliveries = TaskTracker::new();
+    let mut tasks = spawn_tasks(&process, &deliveries);
     // No task ends before the shutdown. If one ends all the same, the process shuts down gracefully, so that the recorder
     // saves all outcomes.
     let failed = tokio::select! {
         biased;
         () = shutdown.cancelled() => None,
-        _ = &mut recording => Some(WorkerError::Failed),
         _ = tasks.join_next() => Some(WorkerError::Failed),
-        _ = saving_stats.join_next() => Some(WorkerError::Failed),
-        error = watching => Some(WorkerError::Schema(error)),
+        error = schema_watch::until_unusable(&process.shared.outbox) => Some(WorkerError::Schema(error)),
     };
     shutdown.cancel();
     tracing::debug!(
         event = "drain_started",
         "stopping: claims nothing more, finishes what is in flight"
     );
-    let draining = drain(tasks, deliveries, recording, recorder);
-    let drained = tokio::time::timeout(config.drain_timeout, draining).await;
-    if drained.is_err() {
-        check_drained(&process.lanes, config.drain_timeout)?;
-    }
-    let saving = async {
-        while saving_stats.join_next().await.is_some() {}
-        stats_flusher::save(&process).await.ok();
+    let draining = async {
+        while tasks.join_next().await.is_some() {}
+        deliveries.close();
+        deliveries.wait().await;
     };
-    tokio::time::timeout(LAST_STATS_TIMEOUT, saving).await.ok();
+    let drained = tokio::time::timeout(config.drain_timeout, draining).await;
+    let last_statements = async {
+        stats_flusher::save(&process).await.ok();
+        let outbox = &process.shared.outbox;
+        outbox.retire_worker(process.identity.id).await.ok();
+    };
+    let last_statements = tokio::time::timeout(LAST_STATEMENTS_TIMEOUT, last_statements);
+    last_statements.await.ok();
+    let in_flight = process.lanes.iter().map(|lane| lane.in_flight.count());
+    let unfinished = in_flight.sum();
+    // With nothing in flight, only statements can be left that the database has not answered. This worker has none of their
+    // messages, so an idle worker may stop while its database hangs.
+    if drained.is_err() && unfinished > 0 {
+        return Err(WorkerError::NotDrained {
+            unfinished,
+            drain_timeout: config.drain_timeout,
+        });
+    }
     if let Some(error) = failed {
         return Err(error);
     }
@@ -197,97 +209,44 @@ pub(crate) async fn run(
     Ok(())
 }
 
-/// Spawns a background task that restarts after a panic.
-fn spawn<T: Future<Output = ()> + Send + 'static>(
-    tasks: &mut JoinSet<()>,
-    process: &Arc<Process>,
-    task: &'static str,
-    mut run: impl FnMut(Arc<Process>) -> T + Send + 'static,
-) {
-    let process = Arc::clone(process);
+/// Spawns the tasks of the process. Each restarts after a panic.
+fn spawn_tasks(process: &Arc<Process>, deliveries: &TaskTracker) -> JoinSet<()> {
+    let mut tasks = JoinSet::new();
+    let max_in_flight = process.lanes.iter().map(|lane| lane.in_flight.max).sum();
+    let (records, inbox) = mpsc::channel(max_in_flight);
+    let recorder = Recorder::new(Arc::clone(&process.shared), inbox);
     tasks.spawn(async move {
-        let shutdown = &process.shared.shutdown;
-        let start = || run(Arc::clone(&process));
-        restart_after_panics(task, None, shutdown, start, || ()).await;
+        // A shutdown does not end the recorder, because deliveries still send outcomes.
+        let never = CancellationToken::new();
+        let on_panic = || recorder.mark_lagging();
+        restart_after_panics("recorder", None, &never, || recorder.run(), on_panic).await;
     });
-}
-
-async fn run_lane(
-    lane: Arc<Lane>,
-    records: mpsc::Sender<recorder::Delivered>,
-    deliveries: TaskTracker,
-) {
-    let start = || ClaimLoop::new(Arc::clone(&lane), records.clone(), deliveries.clone()).run();
-    let shutdown = &lane.shared.shutdown;
-    restart_after_panics("lane", Some(&lane.app), shutdown, start, || ()).await;
-}
-
-async fn run_listener(process: Arc<Process>) {
-    let shared = &process.shared;
-    // Without a listener, the poller polls more often.
-    let on_panic = || shared.listening.store(false, Ordering::Relaxed);
-    let start = || listener::run(Arc::clone(&process));
-    restart_after_panics("listener", None, &shared.shutdown, start, on_panic).await;
-}
-
-/// Runs until all outcomes are recorded. A shutdown does not end this task, because deliveries still send outcomes.
-async fn run_recorder(recorder: Arc<Recorder>) {
-    let never = CancellationToken::new();
-    let on_panic = || recorder.mark_lagging();
-    restart_after_panics("recorder", None, &never, || recorder.run(), on_panic).await;
-}
-
-/// Waits until no lane claims, no call is in flight, and all outcomes are recorded.
-async fn drain(
-    mut tasks: JoinSet<()>,
-    deliveries: TaskTracker,
-    recording: JoinHandle<()>,
-    recorder: Arc<Recorder>,
-) {
-    while tasks.join_next().await.is_some() {}
-    deliveries.close();
-    deliveries.wait().await;
-    if !recording.is_finished() {
-        recording.await.ok();
-    }
-    // Records the rest if the recorder's task ended early. Otherwise nothing is left.
-    recorder.run().await;
-}
-
-/// Fails if messages are in flight when the drain timeout ends. Else only claims can be left that the database has not
-/// answered. This worker has none of their messages, so it has lost nothing: an idle worker may stop while its database
-/// hangs.
-fn check_drained(lanes: &[Arc<Lane>], drain_timeout: Duration) -> Result<(), WorkerError> {
-    let unfinished = lanes.iter().map(|lane| lane.in_flight.count()).sum();
-    if unfinished > 0 {
-        return Err(WorkerError::NotDrained {
-            unfinished,
-            drain_timeout,
+    for lane in process.lanes.iter().cloned() {
+        let (records, deliveries) = (records.clone(), deliveries.clone());
+        tasks.spawn(async move {
+            let start =
+                || ClaimLoop::new(Arc::clone(&lane), records.clone(), deliveries.clone()).run();
+            let shutdown = &lane.shared.shutdown;
+            restart_after_panics("lane", Some(&lane.app), shutdown, start, || ()).await;
         });
     }
-    let waits = |lane: &&Arc<Lane>| lane.waits_for_claim.load(Ordering::Relaxed);
-    let claims = lanes.iter().filter(waits).count();
-    if claims > 0 {
-        tracing::warn!(
-            event = "claims_unanswered",
-            claims,
-            "the database has not answered a claim within the drain timeout. If the database carries the claim out all the same, its messages are due again when their leases end; none of them was called"
-        );
+    for (task, run) in BACKGROUND_TASKS {
+        let process = Arc::clone(process);
+        tasks.spawn(async move {
+            let shutdown = process.shared.shutdown.clone();
+            let running = run_in_background(process, task, run);
+            shutdown.run_until_cancelled(running).await;
+        });
     }
-    Ok(())
+    // A shutdown does not interrupt a save, because its stats are in no buffer any more.
+    let run: BackgroundTask = |process| Box::pin(stats_flusher::run(process));
+    tasks.spawn(run_in_background(Arc::clone(process), "stats_flusher", run));
+    tasks
 }
 
-fn log_started(process: &Process) {
-    let aliases: Vec<_> = process.lanes.iter().map(|lane| lane.app.as_str()).collect();
-    tracing::info!(
-        event = "worker_started",
-        worker = process.shared.name,
-        version = env!("CARGO_PKG_VERSION"),
-        apps = sanitize::text(&aliases.join(", "), MAX_LOGGED_ALIASES_CHARS),
-        pooler = process.shared.outbox.has_pooler(),
-        traces = process.shared.traces.is_some(),
-        "worker started"
-    );
+async fn run_in_background(process: Arc<Process>, task: &'static str, run: BackgroundTask) {
+    let start = || run(Arc::clone(&process));
+    restart_after_panics(task, None, &process.shared.shutdown, start, || ()).await;
 }
 
 fn lane(app: AppConfig, shared: &Arc<Shared>) -> Result<Arc<Lane>, WorkerError> {

@@ -10,7 +10,7 @@
 
 use std::time::{Duration, Instant};
 
-use signaling_worker::{InvalidMessage, NewMessage, enqueue};
+use signaling_worker::{NewMessage, enqueue};
 use sqlx::{PgPool, query, query_scalar};
 use uuid::Uuid;
 
@@ -25,14 +25,16 @@ const CREATE_ORDERS: &str = "
     )";
 
 /// With a dedupe key, a repeated insert adds no second message.
-fn to_customer(order_id: i64, customer: &str) -> Result<NewMessage, InvalidMessage> {
-    NewMessage::to_peer("shop", customer, format!("Order {order_id} is confirmed"))?
-        .wait_for_ack()?
-        .dedupe_key(format!("order-{order_id}-confirmed"))?
-        .traceparent(traceparent())
+fn to_customer(order_id: i64, customer: &str) -> NewMessage {
+    NewMessage {
+        wait_for_ack: true,
+        dedupe_key: Some(format!("order-{order_id}-confirmed")),
+        traceparent: Some(traceparent()),
+        ..NewMessage::to_peer("shop", customer, format!("Order {order_id} is confirmed"))
+    }
 }
 
-fn to_warehouse(order_id: i64) -> Result<NewMessage, InvalidMessage> {
+fn to_warehouse(order_id: i64) -> NewMessage {
     NewMessage::to_channel("shop", "warehouse", format!("Pack order {order_id}"))
 }
 
@@ -49,7 +51,7 @@ async fn place_order(pool: &PgPool, customer: &str) -> anyhow::Result<(i64, Vec<
         .bind(customer)
         .fetch_one(&mut *transaction)
         .await?;
-    let messages = [to_customer(order_id, customer)?, to_warehouse(order_id)?];
+    let messages = [to_customer(order_id, customer), to_warehouse(order_id)];
     let ids = enqueue(&mut transaction, &messages).await?;
     transaction.commit().await?;
     Ok((order_id, ids.into_iter().flatten().collect()))
@@ -79,7 +81,7 @@ async fn main() -> anyhow::Result<()> {
     let (order_id, messages) = place_order(&pool, "user-17").await?;
     println!("order {order_id} is stored, and messages {messages:?} with it");
 
-    let again = enqueue(&pool, &[to_customer(order_id, "user-17")?]).await?;
+    let again = enqueue(&pool, &[to_customer(order_id, "user-17")]).await?;
     match again[0] {
         None => println!("a repeat is no second message"),
         Some(id) => println!("a repeat is message {id}"),

@@ -10,7 +10,7 @@ use super::UsageError;
 use super::args::{DatabaseArgs, parse_time};
 use super::obstacles::if_readable;
 use super::print::{one_line, print};
-use crate::message::{MessageColumns, NewMessage};
+use crate::message::NewMessage;
 use crate::outbox::{EnqueueError, InvalidLines, Waiting, read_json_lines};
 use crate::telemetry;
 
@@ -100,8 +100,9 @@ pub(super) async fn run(args: EnqueueArgs) -> anyhow::Result<()> {
             let usage = "name the recipient: --destination USER or --channel NAME";
             return Err(UsageError(usage.into()).into());
         }
-        let message =
-            NewMessage::try_from(args.columns()).map_err(|error| UsageError(error.to_string()))?;
+        let message = args.message();
+        let checked = message.check();
+        checked.map_err(|error| UsageError(error.to_string()))?;
         vec![message]
     };
     let outbox = args.database.connect(1).await?;
@@ -109,7 +110,7 @@ pub(super) async fn run(args: EnqueueArgs) -> anyhow::Result<()> {
         .enqueue(&messages)
         .await
         .map_err(|error| match error {
-            EnqueueError::Refused { .. } => {
+            EnqueueError::Invalid(_) | EnqueueError::Refused { .. } => {
                 UsageError(format!("{error}: no message was inserted")).into()
             }
             EnqueueError::Changed | EnqueueError::Database(_) => anyhow::Error::from(error),
@@ -154,8 +155,8 @@ fn waits(group: &Waiting) -> String {
 }
 
 impl EnqueueArgs {
-    fn columns(&self) -> MessageColumns {
-        MessageColumns {
+    fn message(&self) -> NewMessage {
+        NewMessage {
             app: self.app.clone(),
             sender: self.sender.clone().unwrap_or_default(),
             destination: self.destination.clone(),

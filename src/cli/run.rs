@@ -270,8 +270,7 @@ pub(super) fn config(app: &AppArgs, worker: &WorkerArgs) -> Result<WorkerConfig,
         host: host(),
         environment: worker.environment.clone().and_then(Environment::into_name),
         timing,
-        retry: RetryPolicy::new(worker.retry_base, worker.retry_cap, worker.give_up_after)
-            .map_err(|error| UsageError(error.to_string()))?,
+        retry: RetryPolicy::new(worker.retry_base, worker.retry_cap, worker.give_up_after)?,
         drain_timeout: worker
             .drain_timeout
             .unwrap_or(worker.request_timeout + Duration::from_secs(5)),

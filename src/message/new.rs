@@ -2,225 +2,168 @@
 
 use std::fmt;
 
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer};
 use time::OffsetDateTime;
 
-use super::{InvalidMessage, Message, MessageOptions, Name, Payload, Target};
-use super::{check_not_empty, check_text, invalid};
+use super::{InvalidMessage, Name, Target};
+use super::{check_payload, check_text, invalid};
 use crate::pace::DbTime;
+use crate::time_text;
 
-const DEFAULT_MAX_ATTEMPTS: u16 = 10;
 const MAX_ATTEMPTS: u16 = 1_000;
 const MAX_ALIAS_CHARS: usize = 64;
 const MAX_DEDUPE_KEY_CHARS: usize = 256;
 const MAX_TRACEPARENT_CHARS: usize = 128;
 
-/// A message to insert with [`enqueue`](crate::enqueue()). The constructors check everything that the table checks.
+/// A message to insert with [`enqueue`](crate::enqueue()), which checks everything that the table checks. The fields are the
+/// columns of the table. `Debug` does not show the payload.
 ///
 /// ```
 /// use signaling_worker::NewMessage;
 ///
-/// let message = NewMessage::to_peer("shop", "user-17", "Your order is on its way")?
-///     .wait_for_ack()?
-///     .dedupe_key("order-4711-shipped")?;
-/// let mistake = NewMessage::to_channel("shop", "news/today", "Hello all").unwrap_err();
+/// let message = NewMessage {
+///     wait_for_ack: true,
+///     dedupe_key: Some("order-4711-shipped".into()),
+///     ..NewMessage::to_peer("shop", "user-17", "Your order is on its way")
+/// };
+/// assert!(message.check().is_ok());
+/// let mistake = NewMessage::to_channel("shop", "news/today", "Hello all").check().unwrap_err();
 /// assert!(mistake.to_string().contains("channel_name has the character '/'"));
-/// # Ok::<(), signaling_worker::InvalidMessage>(())
 /// ```
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a column of its own")]
 pub struct NewMessage {
-    pub(crate) message: Message,
-    pub(crate) app: String,
-    pub(crate) due_at: Option<DbTime>,
-    pub(crate) expires_at: Option<DbTime>,
-    pub(crate) max_attempts: u16,
-    pub(crate) at_most_once: bool,
-    pub(crate) dedupe_key: Option<DedupeKey>,
-    pub(crate) traceparent: Option<String>,
+    /// The alias of the app that sends the message: 1 to 64 letters, digits, dots, dashes and underscores. None: `default`.
+    pub app: Option<String>,
+    /// The sending user.
+    pub sender: String,
+    /// The recipient of a message to one user.
+    pub destination: Option<String>,
+    /// The channel of a message to all users in a channel, instead of a destination.
+    pub channel_name: Option<String>,
+    /// The text, of at most 32,768 bytes.
+    pub payload: String,
+    /// The API answers only when the recipient has the message, so that the status tells delivered from offline. Not for
+    /// channel messages.
+    pub wait_for_ack: bool,
+    /// The API keeps the message for a recipient that is offline. Not for channel messages.
+    pub enable_offline_messaging: bool,
+    /// The API keeps the message as a historical message (deprecated by the vendor).
+    pub enable_historical_messaging: bool,
+    /// The earliest time to send, in place of the database's present time.
+    #[serde(deserialize_with = "time")]
+    pub due_at: Option<OffsetDateTime>,
+    /// No call starts after this time.
+    #[serde(deserialize_with = "time")]
+    pub expires_at: Option<OffsetDateTime>,
+    /// The number of charged attempts after which the message ends as `failed`: 1 to 1,000. None: 10.
+    pub max_attempts: Option<u16>,
+    /// The worker does not repeat a call that may have sent the message. The message then ends as `unknown`.
+    pub at_most_once: bool,
+    /// A key that is unique in the app. [`enqueue`](crate::enqueue()) inserts no second message with the same key.
+    pub dedupe_key: Option<String>,
+    /// The W3C trace context of the producer. The worker's spans join that trace.
+    pub traceparent: Option<String>,
 }
 
-/// `Debug` does not show the key, because a producer may make it of content.
-#[derive(Clone, PartialEq, Eq)]
-pub(crate) struct DedupeKey(pub(crate) String);
-
-impl fmt::Debug for DedupeKey {
+/// A producer may make the dedupe key of content.
+impl fmt::Debug for NewMessage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("DedupeKey(...)")
-    }
-}
-
-impl From<Message> for NewMessage {
-    fn from(message: Message) -> Self {
-        Self {
-            message,
-            app: "default".to_owned(),
-            due_at: None,
-            expires_at: None,
-            max_attempts: DEFAULT_MAX_ATTEMPTS,
-            at_most_once: false,
-            dedupe_key: None,
-            traceparent: None,
-        }
+        f.debug_struct("NewMessage")
+            .field("app", &self.app())
+            .field("payload_bytes", &self.payload.len())
+            .finish_non_exhaustive()
     }
 }
 
 impl NewMessage {
     /// A message to one user.
-    ///
-    /// # Errors
-    /// If the API does not allow one of the names, or the payload.
     pub fn to_peer(
         sender: impl Into<String>,
         destination: impl Into<String>,
         payload: impl Into<String>,
-    ) -> Result<Self, InvalidMessage> {
-        Self::to(Target::peer(destination)?, sender, payload)
+    ) -> Self {
+        Self {
+            sender: sender.into(),
+            destination: Some(destination.into()),
+            payload: payload.into(),
+            ..Self::default()
+        }
     }
 
     /// A message to all users in a channel.
-    ///
-    /// # Errors
-    /// If the API does not allow one of the names, or the payload.
     pub fn to_channel(
         sender: impl Into<String>,
         channel_name: impl Into<String>,
         payload: impl Into<String>,
-    ) -> Result<Self, InvalidMessage> {
-        Self::to(Target::channel(channel_name)?, sender, payload)
+    ) -> Self {
+        Self {
+            sender: sender.into(),
+            channel_name: Some(channel_name.into()),
+            payload: payload.into(),
+            ..Self::default()
+        }
     }
 
-    pub(super) fn to(
-        target: Target,
-        sender: impl Into<String>,
-        payload: impl Into<String>,
-    ) -> Result<Self, InvalidMessage> {
-        let message = Message {
-            sender: Name::sender(sender)?,
-            target,
-            payload: Payload::new(payload.into() as String)?,
-            options: MessageOptions::default(),
-        };
-        Ok(message.into())
-    }
-
-    /// The alias of the app that sends the message, in place of `default`.
+    /// Checks the message by the rules of the table. [`enqueue`](crate::enqueue()) calls this method.
     ///
     /// # Errors
-    /// If the alias is not 1 to 64 letters, digits, dots, dashes and underscores.
-    pub fn app(mut self, alias: impl Into<String>) -> Result<Self, InvalidMessage> {
-        self.app = alias.into();
+    /// If the API or the table does not allow one of the values.
+    pub fn check(&self) -> Result<(), InvalidMessage> {
+        let target =
+            Target::from_columns(self.destination.as_deref(), self.channel_name.as_deref())?;
+        Name::sender(self.sender.as_str())?;
+        check_payload(&self.payload)?;
+        let peer_options = [
+            ("wait_for_ack", self.wait_for_ack),
+            ("enable_offline_messaging", self.enable_offline_messaging),
+        ];
+        for (column, is_set) in peer_options {
+            if is_set && matches!(target, Target::Channel(_)) {
+                let problem = "is for peer messages only: leave it out for a channel message";
+                return invalid(column, problem);
+            }
+        }
         let is_allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
-        if !(1..=MAX_ALIAS_CHARS).contains(&self.app.len()) || !self.app.bytes().all(is_allowed) {
+        let app = self.app();
+        if !(1..=MAX_ALIAS_CHARS).contains(&app.len()) || !app.bytes().all(is_allowed) {
             let problem = "is not a name of 1 to 64 letters, digits, dots, dashes and underscores";
             return invalid("app", problem);
         }
-        Ok(self)
-    }
-
-    /// The API answers only when the recipient has the message, so that the status tells delivered from offline.
-    ///
-    /// # Errors
-    /// For a channel message.
-    pub fn wait_for_ack(mut self) -> Result<Self, InvalidMessage> {
-        self.check_peer("wait_for_ack")?;
-        self.message.options.wait_for_ack = true;
-        Ok(self)
-    }
-
-    /// The API keeps the message for a recipient that is offline.
-    ///
-    /// # Errors
-    /// For a channel message.
-    pub fn enable_offline_messaging(mut self) -> Result<Self, InvalidMessage> {
-        self.check_peer("enable_offline_messaging")?;
-        self.message.options.enable_offline_messaging = true;
-        Ok(self)
-    }
-
-    fn check_peer(&self, column: &'static str) -> Result<(), InvalidMessage> {
-        match &self.message.target {
-            Target::Peer(_) => Ok(()),
-            Target::Channel(_) => invalid(
-                column,
-                "is for peer messages only: leave it out for a channel message",
-            ),
+        for (column, time) in [("due_at", self.due_at), ("expires_at", self.expires_at)] {
+            if time.is_some_and(|time| !DbTime::from(time).is_within_years_1_to_9999()) {
+                return invalid(column, "is before year 1 or after year 9999 in UTC");
+            }
         }
-    }
-
-    /// The API keeps the message as a historical message (deprecated by the vendor).
-    #[must_use]
-    pub fn enable_historical_messaging(mut self) -> Self {
-        self.message.options.enable_historical_messaging = true;
-        self
-    }
-
-    /// The earliest time to send, in place of the database's present time.
-    ///
-    /// # Errors
-    /// If the time is before year 1 or after year 9999 in UTC.
-    pub fn due_at(mut self, time: OffsetDateTime) -> Result<Self, InvalidMessage> {
-        self.due_at = Some(check_time("due_at", time)?);
-        Ok(self)
-    }
-
-    /// No call starts after this time.
-    ///
-    /// # Errors
-    /// If the time is before year 1 or after year 9999 in UTC.
-    pub fn expires_at(mut self, time: OffsetDateTime) -> Result<Self, InvalidMessage> {
-        self.expires_at = Some(check_time("expires_at", time)?);
-        Ok(self)
-    }
-
-    /// The number of charged attempts after which the message ends as `failed`, in place of 10.
-    ///
-    /// # Errors
-    /// If the number is not between 1 and 1,000.
-    pub fn max_attempts(mut self, attempts: u16) -> Result<Self, InvalidMessage> {
-        if !(1..=MAX_ATTEMPTS).contains(&attempts) {
+        if !(1..=MAX_ATTEMPTS).contains(&self.max_attempts()) {
             let problem = format!("is not between 1 and {MAX_ATTEMPTS}");
             return invalid("max_attempts", problem);
         }
-        self.max_attempts = attempts;
-        Ok(self)
+        if let Some(key) = &self.dedupe_key {
+            check_text("dedupe_key", key, 1..=MAX_DEDUPE_KEY_CHARS)?;
+        }
+        let traceparent = self.traceparent.as_deref().unwrap_or_default();
+        check_text("traceparent", traceparent, 0..=MAX_TRACEPARENT_CHARS)
     }
 
-    /// The worker does not repeat a call that may have sent the message. The message then ends as `unknown`.
-    #[must_use]
-    pub fn at_most_once(mut self) -> Self {
-        self.at_most_once = true;
-        self
+    pub(crate) fn app(&self) -> &str {
+        self.app.as_deref().unwrap_or("default")
     }
 
-    /// A key that is unique in the app. [`enqueue`](crate::enqueue()) inserts no second message with the same key.
-    ///
-    /// # Errors
-    /// If the key has not 1 to 256 characters, or can't be stored.
-    pub fn dedupe_key(mut self, key: impl Into<String>) -> Result<Self, InvalidMessage> {
-        let key = key.into();
-        check_not_empty("dedupe_key", &key)?;
-        check_text("dedupe_key", &key, MAX_DEDUPE_KEY_CHARS)?;
-        self.dedupe_key = Some(DedupeKey(key));
-        Ok(self)
-    }
-
-    /// The W3C trace context of the producer. The worker's spans join that trace.
-    ///
-    /// # Errors
-    /// If the text has more than 128 characters, or can't be stored.
-    pub fn traceparent(mut self, context: impl Into<String>) -> Result<Self, InvalidMessage> {
-        let context = context.into();
-        check_text("traceparent", &context, MAX_TRACEPARENT_CHARS)?;
-        self.traceparent = Some(context);
-        Ok(self)
+    pub(crate) fn max_attempts(&self) -> u16 {
+        self.max_attempts.unwrap_or(10)
     }
 }
 
-fn check_time(column: &'static str, time: OffsetDateTime) -> Result<DbTime, InvalidMessage> {
-    let time = DbTime::from(time);
-    if time.is_within_years_1_to_9999() {
-        return Ok(time);
-    }
-    invalid(column, "is before year 1 or after year 9999 in UTC")
+/// Reads a time, or null. The error does not quote the text, which may be a payload in the wrong place.
+fn time<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<OffsetDateTime>, D::Error> {
+    let Some(text) = Option::<String>::deserialize(deserializer)? else {
+        return Ok(None);
+    };
+    let error = || D::Error::custom(format!("a value is not a time: {}", time_text::ACCEPTED));
+    time_text::parse(&text).map(Some).ok_or_else(error)
 }
 
 #[cfg(test)]
@@ -230,29 +173,32 @@ mod tests {
     use super::*;
 
     fn message() -> NewMessage {
-        NewMessage::to_channel("a", "lobby", "hi").expect("valid")
+        NewMessage::to_channel("a", "lobby", "hi")
+    }
+
+    fn is_valid(change: impl FnOnce(&mut NewMessage)) -> bool {
+        let mut message = message();
+        change(&mut message);
+        message.check().is_ok()
     }
 
     #[test]
     fn a_value_that_the_table_rejects_is_an_error() {
+        let app = |app: &str| is_valid(|message| message.app = Some(app.to_owned()));
+        let attempts = |attempts| is_valid(|message| message.max_attempts = Some(attempts));
+        let key = |key: &str| is_valid(|message| message.dedupe_key = Some(key.to_owned()));
+        let trace = |trace: &str| is_valid(|message| message.traceparent = Some(trace.to_owned()));
+        assert!(app("news.eu-west_1") && attempts(1_000));
+        assert!(key(&"é".repeat(256)) && trace(&"é".repeat(128)));
         for alias in ["", "a b", "ä", &"a".repeat(65)] {
-            assert!(message().app(alias).is_err());
+            assert!(!app(alias), "{alias}");
         }
-        assert!(message().app("news.eu-west_1").is_ok());
-        for calls in [0, 1_001] {
-            assert!(message().max_attempts(calls).is_err());
-        }
-        assert!(message().max_attempts(1_000).is_ok());
-        for key in ["", "a\0b", &"é".repeat(257)] {
-            assert!(message().dedupe_key(key).is_err());
-        }
-        assert!(message().dedupe_key("é".repeat(256)).is_ok());
-        for context in ["a\0b", &"é".repeat(129)] {
-            assert!(message().traceparent(context).is_err());
-        }
-        assert!(message().traceparent("é".repeat(128)).is_ok());
-        assert!(message().wait_for_ack().is_err());
-        assert!(message().enable_offline_messaging().is_err());
+        assert!(!attempts(0) && !attempts(1_001));
+        assert!(!key("") && !key("a\0b") && !key(&"é".repeat(257)));
+        assert!(!trace("a\0b") && !trace(&"é".repeat(129)));
+        assert!(!is_valid(|message| message.wait_for_ack = true));
+        assert!(!is_valid(|message| message.enable_offline_messaging = true));
+        assert!(!is_valid(|message| message.destination = Some("b".into())));
     }
 
     #[test]
@@ -263,22 +209,30 @@ mod tests {
             datetime!(0000-12-31 23:59:59.9999999 UTC),
             datetime!(-4714-01-01 00:00 UTC),
         ] {
-            assert!(message().due_at(time).is_err());
-            assert!(message().expires_at(time).is_err());
+            assert!(!is_valid(|message| message.due_at = Some(time)));
+            assert!(!is_valid(|message| message.expires_at = Some(time)));
         }
         for time in [
             datetime!(0001-01-01 00:00 UTC),
             datetime!(9999-12-31 23:59:59.999_999_999 UTC),
         ] {
-            assert!(message().due_at(time).is_ok());
+            assert!(is_valid(|message| message.due_at = Some(time)));
         }
     }
 
     #[test]
     fn neither_payload_nor_key_is_printed() {
-        let message = NewMessage::to_peer("a", "b", "hush")
-            .and_then(|message| message.dedupe_key("hush-1"))
-            .expect("valid");
+        let message = NewMessage {
+            dedupe_key: Some("hush-1".into()),
+            ..NewMessage::to_peer("a", "b", "hush")
+        };
         assert!(!format!("{message:?}").contains("hush"));
+    }
+
+    #[test]
+    fn a_misspelt_column_is_not_ignored() {
+        let line = r#"{"sender":"a","destiny":"b","payload":"x"}"#;
+        let error = serde_json::from_str::<NewMessage>(line).expect_err("an unknown field");
+        assert!(error.to_string().contains("destiny"), "{error}");
     }
 }

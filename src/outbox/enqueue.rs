@@ -7,8 +7,9 @@ use sqlx::{Acquire, FromRow, PgConnection, Postgres};
 pub(crate) use json_lines::{InvalidLines, read_json_lines};
 
 use crate::error_text::database_error_text;
-use crate::message::NewMessage;
+use crate::message::{InvalidMessage, NewMessage};
 use crate::outbox::Outbox;
+use crate::pace::DbTime;
 
 const ROWS_PER_STATEMENT: usize = 1_000;
 
@@ -36,6 +37,9 @@ const INSERT: &str = "
 /// Why no message was inserted.
 #[derive(Debug, thiserror::Error)]
 pub enum EnqueueError {
+    /// A message is invalid: see [`NewMessage::check`].
+    #[error(transparent)]
+    Invalid(#[from] InvalidMessage),
     /// The table refuses a message. The name of the constraint says why.
     #[error("the table refuses a message: {}", constraint.replace('_', " "))]
     Refused {
@@ -87,9 +91,11 @@ impl From<sqlx::Error> for EnqueueError {
 ///     .bind(order_id)
 ///     .execute(&mut *transaction)
 ///     .await?;
-/// let message = NewMessage::to_peer("shop", "user-17", "Your order is on its way")?
-///     .wait_for_ack()?
-///     .dedupe_key(format!("order-{order_id}-shipped"))?;
+/// let message = NewMessage {
+///     wait_for_ack: true,
+///     dedupe_key: Some(format!("order-{order_id}-shipped")),
+///     ..NewMessage::to_peer("shop", "user-17", "Your order is on its way")
+/// };
 /// let ids = enqueue(&mut transaction, &[message]).await?;
 /// transaction.commit().await?;
 ///
@@ -102,7 +108,7 @@ impl From<sqlx::Error> for EnqueueError {
 /// ```
 ///
 /// # Errors
-/// If the table refuses a message, or the database fails. The caller then has to roll back its transaction, as after any
+/// If a message is invalid, the table refuses a message, or the database fails. The caller then has to roll back its transaction, as after any
 /// failed statement.
 #[expect(
     clippy::manual_async_fn,
@@ -116,6 +122,9 @@ where
     A: Acquire<'c, Database = Postgres> + Send + 'a,
 {
     async move {
+        for message in messages {
+            message.check()?;
+        }
         if messages.len() <= ROWS_PER_STATEMENT {
             if messages.is_empty() {
                 return Ok(Vec::new());
@@ -162,23 +171,19 @@ async fn insert_some(
     keep_prepared: bool,
 ) -> Result<Vec<Inserted>, sqlx::Error> {
     sqlx::query_as(INSERT)
-        .bind(column(messages, |new| new.app.as_str()))
-        .bind(column(messages, |new| new.message.sender.as_str()))
-        .bind(column(messages, |new| new.message.target.destination()))
-        .bind(column(messages, |new| new.message.target.channel_name()))
-        .bind(column(messages, |new| new.message.payload.as_str()))
-        .bind(column(messages, |new| new.message.options.wait_for_ack))
-        .bind(column(messages, |new| {
-            new.message.options.enable_offline_messaging
-        }))
-        .bind(column(messages, |new| {
-            new.message.options.enable_historical_messaging
-        }))
-        .bind(column(messages, |new| new.due_at))
-        .bind(column(messages, |new| new.expires_at))
-        .bind(column(messages, |new| i32::from(new.max_attempts)))
+        .bind(column(messages, NewMessage::app))
+        .bind(column(messages, |new| new.sender.as_str()))
+        .bind(column(messages, |new| new.destination.as_deref()))
+        .bind(column(messages, |new| new.channel_name.as_deref()))
+        .bind(column(messages, |new| new.payload.as_str()))
+        .bind(column(messages, |new| new.wait_for_ack))
+        .bind(column(messages, |new| new.enable_offline_messaging))
+        .bind(column(messages, |new| new.enable_historical_messaging))
+        .bind(column(messages, |new| new.due_at.map(DbTime::from)))
+        .bind(column(messages, |new| new.expires_at.map(DbTime::from)))
+        .bind(column(messages, |new| i32::from(new.max_attempts())))
         .bind(column(messages, |new| new.at_most_once))
-        .bind(column(messages, dedupe_key))
+        .bind(column(messages, |new| new.dedupe_key.as_deref()))
         .bind(column(messages, |new| new.traceparent.as_deref()))
         .persistent(keep_prepared)
         .fetch_all(connection)
@@ -187,10 +192,6 @@ async fn insert_some(
 
 fn column<'m, T>(messages: &'m [NewMessage], value: impl Fn(&'m NewMessage) -> T) -> Vec<T> {
     messages.iter().map(value).collect()
-}
-
-fn dedupe_key(message: &NewMessage) -> Option<&str> {
-    message.dedupe_key.as_ref().map(|key| key.0.as_str())
 }
 
 #[derive(FromRow)]
@@ -209,9 +210,8 @@ fn match_up(
     let mut rows = inserted.into_iter().peekable();
     let mut ids = Vec::with_capacity(messages.len());
     for message in messages {
-        let row = rows.next_if(|row| {
-            row.app == message.app && row.dedupe_key.as_deref() == dedupe_key(message)
-        });
+        let row =
+            rows.next_if(|row| row.app == message.app() && row.dedupe_key == message.dedupe_key);
         if row.is_none() && message.dedupe_key.is_none() {
             return Err(EnqueueError::Changed);
         }
@@ -228,12 +228,10 @@ mod tests {
     use super::*;
 
     fn message(app: &str, key: Option<&str>) -> NewMessage {
-        let message = NewMessage::to_peer("a", "b", "hi")
-            .and_then(|message| message.app(app))
-            .expect("valid");
-        match key {
-            Some(key) => message.dedupe_key(key).expect("valid"),
-            None => message,
+        NewMessage {
+            app: Some(app.to_owned()),
+            dedupe_key: key.map(str::to_owned),
+            ..NewMessage::to_peer("a", "b", "hi")
         }
     }
 

@@ -30,7 +30,7 @@ use crate::tls::tls_config;
 pub(crate) struct Client {
     pub(crate) app: AppConfig,
     pub(crate) timing: Timing,
-    pub(super) pools: Vec<Arc<ConnectionPool>>,
+    pub(crate) pools: Vec<Arc<ConnectionPool>>,
     pub(super) hosts: Mutex<Hosts>,
     pub(super) log_throttle: LogThrottle,
 }

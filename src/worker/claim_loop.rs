@@ -26,11 +26,10 @@ use super::panic_point::panic_point;
 use super::recorder::Delivered;
 use crate::error_text::database_error_text;
 use crate::outbox::{
-    AdaptiveTimeout, Batch, ClaimError, ClaimRequest, HoldKind, is_missing_lane, is_row_security,
-    is_timeout, is_without_lock, may_be_refusal,
+    AdaptiveTimeout, Batch, ClaimError, ClaimRequest, HoldKind, is_missing_lane, is_timeout,
+    is_without_lock, may_be_refusal,
 };
 use crate::pace::Lookahead;
-use crate::telemetry::log_throttle::LogThrottle;
 use idle_wait::Next;
 use orphaned_claims::OrphanedClaims;
 
@@ -40,10 +39,9 @@ const SILENT_PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 const DATABASE_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_DATABASE_PAUSE: Duration = Duration::from_secs(1);
-/// A larger claim would take so long that its first slots have passed when its answer arrives.
+/// A larger claim would take so long that its first slots have passed when its answer arrives. This also bounds the memory
+/// of an answer, to 4 MiB of payloads.
 const MAX_MESSAGES: usize = 128;
-/// The bound of a claim of large messages, which are in memory more than once until they are dispatched.
-const MAX_PAYLOAD_BYTES: usize = 256 * 1024;
 
 pub(super) struct ClaimLoop {
     lane: Arc<Lane>,
@@ -53,10 +51,7 @@ pub(super) struct ClaimLoop {
     timeout: AdaptiveTimeout,
     database_pause: Duration,
     lookahead: Lookahead,
-    /// The most messages of the next claim.
-    max_messages: usize,
     last_claim_at: Instant,
-    row_security_log: LogThrottle,
     /// True if the last claim passed over messages for crowded destinations.
     avoids: bool,
     /// True if the last claim timed out. One message may have delayed it, and the next claim finds that message.
@@ -73,13 +68,11 @@ impl ClaimLoop {
             lane,
             records,
             deliveries,
-            orphaned_claims: OrphanedClaims::new(),
+            orphaned_claims: OrphanedClaims::default(),
             timeout: AdaptiveTimeout::default(),
             database_pause: DATABASE_PAUSE,
             lookahead: Lookahead::default(),
-            max_messages: MAX_MESSAGES,
             last_claim_at: Instant::now(),
-            row_security_log: LogThrottle::default(),
             avoids: false,
             one_by_one: false,
         }
@@ -160,16 +153,14 @@ impl ClaimLoop {
             return Allowance::Wait(until);
         }
         let allowance = lane.breaker.lock().allowance(now, lane.in_flight.count());
-        match allowance {
-            Allowance::Claim(_) if lane.in_flight.is_api_silent(now) => {
-                let next_claim_at = self.last_claim_at + SILENT_PAUSE;
-                if now < next_claim_at {
-                    Allowance::Wait(next_claim_at)
-                } else {
-                    Allowance::Claim(1)
-                }
-            }
-            allowance => allowance,
+        if matches!(allowance, Allowance::Wait(_)) || !lane.in_flight.is_api_silent(now) {
+            return allowance;
+        }
+        let next_claim_at = self.last_claim_at + SILENT_PAUSE;
+        if now < next_claim_at {
+            Allowance::Wait(next_claim_at)
+        } else {
+            Allowance::Claim(1)
         }
     }
 
@@ -184,7 +175,7 @@ impl ClaimLoop {
             position,
             app: &self.lane.app,
             claim_id,
-            max_messages: messages.min(self.max_messages),
+            max_messages: messages.min(MAX_MESSAGES),
             lookahead: self.lookahead.0,
             lease: shared.timing.lease,
             claimed_by: &shared.name,
@@ -196,42 +187,29 @@ impl ClaimLoop {
             environment: shared.environment.as_deref(),
             one_by_one: self.one_by_one,
         };
-        self.lane.waits_for_claim.store(true, Ordering::Relaxed);
         let claimed = self.claim_past_refusals(request).await;
         self.one_by_one = next_is_one_by_one(self.one_by_one, &claimed);
-        let may_have_rows = matches!(&claimed, Err(error) if error.may_have_rows);
-        self.lane
-            .waits_for_claim
-            .store(may_have_rows, Ordering::Relaxed);
-        let batch = match claimed {
-            Ok(batch) => batch,
-            Err(error) => {
-                self.lane.outage_grace.lock().failed();
-                self.lane.polls.lock().scan_soon();
-                let error_text = database_error_text(&error.source);
-                self.lane.heartbeat.failed(error_text);
-                if error.may_have_rows {
-                    let lease = self.lane.shared.timing.lease;
-                    self.orphaned_claims.add(claim_id, lease);
-                }
-                return Err(error.source);
+        let batch = claimed.map_err(|error| {
+            self.lane.outage_grace.lock().failed();
+            self.lane.polls.lock().scan_soon();
+            let error_text = database_error_text(&error.source);
+            self.lane.heartbeat.failed(error_text);
+            if error.may_have_rows {
+                let lease = self.lane.shared.timing.lease;
+                self.orphaned_claims.add(claim_id, lease);
             }
-        };
+            error.source
+        })?;
         self.lookahead.observe(shared.now().since(batch.at));
         self.lane.claimed(position, &batch);
-        self.max_messages = max_messages_after(&batch).unwrap_or(self.max_messages);
         self.orphaned_claims.release(&self.lane).await;
-        if self.is_failing() {
-            self.database_pause = DATABASE_PAUSE;
-            if self.lane.shared.failing.fetch_sub(1, Ordering::Relaxed) == 1 {
-                tracing::info!(event = "database_restored", "the database answers again");
-            }
+        let had_failed = std::mem::replace(&mut self.database_pause, DATABASE_PAUSE);
+        if had_failed != DATABASE_PAUSE && shared.database_failures.succeeded() {
+            tracing::info!(event = "database_restored", "the database answers again");
         }
         panic_point("lane", 0);
-        if batch
-            .hold
-            .is_some_and(|hold| hold.kind == HoldKind::OtherEnvironment)
-        {
+        let hold = batch.hold.map(|hold| hold.kind);
+        if hold == Some(HoldKind::OtherEnvironment) {
             // If the database fails, the next claim finds the same environment and opens the lane again.
             self.lane.open(false).await.ok();
         }
@@ -247,14 +225,12 @@ impl ClaimLoop {
         let outbox = &self.lane.shared.outbox;
         let mut claimed = outbox.claim(&request).await;
         for max_messages in [request.max_messages, 1] {
-            match &claimed {
-                Err(error) if may_be_refusal(&error.source) => {
-                    request.one_by_one = true;
-                    request.max_messages = max_messages;
-                    claimed = outbox.claim(&request).await;
-                }
-                Ok(_) | Err(_) => break,
+            if !matches!(&claimed, Err(error) if may_be_refusal(&error.source)) {
+                break;
             }
+            request.one_by_one = true;
+            request.max_messages = max_messages;
+            claimed = outbox.claim(&request).await;
         }
         claimed
     }
@@ -278,65 +254,34 @@ impl ClaimLoop {
     }
 
     /// Logs a failed claim, and returns the pause before the next one. Opens the lane again if its row was deleted.
-    async fn pause_after(&mut self, error: sqlx::Error) -> Duration {
-        let error = if is_missing_lane(&error) {
+    async fn pause_after(&mut self, mut error: sqlx::Error) -> Duration {
+        if is_missing_lane(&error) {
             match self.lane.open(true).await {
                 Ok(()) => return DATABASE_PAUSE,
-                Err(error) => error,
+                Err(open_error) => error = open_error,
             }
-        } else {
-            error
-        };
-        if !self.is_failing() {
-            self.log_database_failure(&error);
+        }
+        let (app, error) = (&self.lane.app, database_error_text(&error));
+        let is_first = self.database_pause == DATABASE_PAUSE;
+        if is_first && self.lane.shared.database_failures.failed() {
+            tracing::warn!(
+                event = "database_failed",
+                app,
+                error,
+                "the database fails: trying again until it answers"
+            );
+        } else if is_first {
+            tracing::debug!(
+                event = "claim_failed",
+                app,
+                error,
+                "the database fails for this app, too"
+            );
         }
         // The random part keeps the workers of a fleet from returning at the same moment.
         let pause = self.database_pause.mul_f64(rand::random_range(0.5..1.0));
         self.database_pause = (self.database_pause * 2).min(LONGEST_DATABASE_PAUSE);
         pause
-    }
-
-    fn log_database_failure(&self, error: &sqlx::Error) {
-        let (app, error_text) = (&self.lane.app, database_error_text(error));
-        if is_row_security(error)
-            && let Some(suppressed) = self.row_security_log.admit()
-        {
-            tracing::error!(
-                event = "row_security_refused",
-                app,
-                suppressed,
-                error = error_text,
-                "nothing is sent, because row-level security keeps the schema's functions from a table: as the tables' owner, run `alter table signaling.… no force row level security`"
-            );
-        }
-        if self.lane.shared.failing.fetch_add(1, Ordering::Relaxed) == 0 {
-            tracing::warn!(
-                event = "database_failed",
-                app,
-                error = error_text,
-                "the database fails: trying again until it answers"
-            );
-        } else {
-            tracing::debug!(
-                event = "claim_failed",
-                app,
-                error = error_text,
-                "the database fails for this app, too"
-            );
-        }
-    }
-
-    fn is_failing(&self) -> bool {
-        self.database_pause != DATABASE_PAUSE
-    }
-}
-
-impl Drop for ClaimLoop {
-    /// A loop that panics while the database fails is not one of the failing lanes any more.
-    fn drop(&mut self) {
-        if self.is_failing() {
-            self.lane.shared.failing.fetch_sub(1, Ordering::Relaxed);
-        }
     }
 }
 
@@ -351,13 +296,4 @@ fn next_is_one_by_one(was_one_by_one: bool, claimed: &Result<Batch, ClaimError>)
         Err(error) if is_without_lock(&error.source) => true,
         Err(error) => !was_one_by_one && is_timeout(&error.source),
     }
-}
-
-/// How many messages as large as these one claim may take. None if there were none.
-fn max_messages_after(batch: &Batch) -> Option<usize> {
-    let messages = batch.messages.iter().flat_map(|claimed| &claimed.message);
-    let (count, bytes) = messages.fold((0, 0), |(count, bytes), message| {
-        (count + 1, bytes + message.payload.as_str().len())
-    });
-    (count > 0).then(|| (MAX_PAYLOAD_BYTES * count / bytes.max(1)).clamp(1, MAX_MESSAGES))
 }

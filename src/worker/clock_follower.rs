@@ -4,33 +4,33 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use metrics::counter;
-use tokio::sync::watch;
 
 use super::Process;
 use super::lane::Lane;
 use super::panic_point::panic_point;
 use crate::error_text::database_error_text;
-use crate::pace::ClockStep;
 use crate::telemetry::failure_log::FailureLog;
 
 /// Counts steps of the database's clock.
 pub(crate) const CLOCK_STEPS: &str = "signaling_database_clock_steps_total";
 const RETRY_PAUSE: Duration = Duration::from_secs(1);
 
-pub(super) async fn run(process: Arc<Process>, last_step: watch::Receiver<Option<ClockStep>>) {
-    let following = follow_forever(&process, last_step);
-    process.shared.shutdown.run_until_cancelled(following).await;
-}
-
-async fn follow_forever(process: &Process, mut last_step: watch::Receiver<Option<ClockStep>>) {
-    let steps = counter!(CLOCK_STEPS);
-    while last_step.changed().await.is_ok() {
-        let Some(step) = *last_step.borrow_and_update() else {
+pub(super) async fn run(process: Arc<Process>) {
+    let counter = counter!(CLOCK_STEPS);
+    let mut steps = process.shared.outbox.clock().steps();
+    // A panic must not lose a step, so a restarted task handles the last one.
+    steps.mark_changed();
+    while steps.changed().await.is_ok() {
+        let Some(step) = *steps.borrow_and_update() else {
             continue;
         };
         panic_point("clock_follower", 0);
-        steps.increment(1);
-        log_step(step);
+        counter.increment(1);
+        tracing::warn!(
+            event = "clock_stepped",
+            by_ms = (step.after.as_micros() - step.before.as_micros()) / 1_000,
+            "the database's clock was set, or this host slept: the worker releases messages that wait for their slots, and expires nothing until the clock was steady for a minute. Check the clocks of the database's hosts (NTP)"
+        );
         for lane in &process.lanes {
             lane.clock_stepped();
         }
@@ -42,30 +42,12 @@ async fn follow_forever(process: &Process, mut last_step: watch::Receiver<Option
     }
 }
 
-fn log_step(step: ClockStep) {
-    let (direction, by) = if step.is_back() {
-        ("back", step.before.since(step.after))
-    } else {
-        ("ahead", step.after.since(step.before))
-    };
-    let by = Duration::from_millis(u64::try_from(by.as_millis()).unwrap_or(u64::MAX));
-    tracing::warn!(
-        event = "clock_stepped",
-        direction,
-        by = %humantime::format_duration(by),
-        "the database's clock was set, or this host slept: the worker releases messages that wait for their slots, and expires nothing until the clock was steady for a minute. Check the clocks of the database's hosts (NTP)"
-    );
-}
-
-/// Corrects the due times of messages that would otherwise wait for as long as the clock was set back. Retries until the
-/// database answers.
+/// Corrects the due times of messages that would otherwise wait for as long as the clock was set back.
 async fn set_messages_back(lane: &Lane) {
-    let shared = &lane.shared;
     let failures = FailureLog::default();
     loop {
-        let corrected = shared
-            .outbox
-            .set_messages_back(&lane.app, shared.timing.lease);
+        let lease = lane.shared.timing.lease;
+        let corrected = lane.shared.outbox.set_messages_back(&lane.app, lease);
         match corrected.await {
             Ok(0) => return,
             Ok(messages) => {
@@ -77,17 +59,14 @@ async fn set_messages_back(lane: &Lane) {
                 );
                 return lane.clock_stepped();
             }
-            Err(error) => {
-                if failures.failed() {
-                    tracing::warn!(
-                        event = "messages_set_back_failed",
-                        app = lane.app,
-                        error = database_error_text(&error),
-                        "due times can't be corrected after the clock was set back, so messages may wait too long: trying again until the database answers"
-                    );
-                }
-                tokio::time::sleep(RETRY_PAUSE).await;
-            }
+            Err(error) if failures.failed() => tracing::warn!(
+                event = "messages_set_back_failed",
+                app = lane.app,
+                error = database_error_text(&error),
+                "due times can't be corrected after the clock was set back, so messages may wait too long: trying again until the database answers"
+            ),
+            Err(_) => {}
         }
+        tokio::time::sleep(RETRY_PAUSE).await;
     }
 }

@@ -4,7 +4,7 @@ mod trace;
 
 use std::hash::BuildHasher;
 use std::panic::AssertUnwindSafe;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures_util::FutureExt;
@@ -20,7 +20,7 @@ use crate::outcome::{self, Fault, FinalStatus, Next, Outcome};
 use crate::pace::clock::Moment;
 use crate::pace::{DbClock, DbTime, Late, PermitTerms, SendPermit};
 use crate::signaling::{
-    BaseUrl, CallFailure, Connection, CredentialError, Response, SignedRequest,
+    CallFailure, Connection, ConnectionPool, CredentialError, Response, SignedRequest,
 };
 
 /// Deliveries prepare at multiples of this time, so that the process wakes up once for several of them.
@@ -35,37 +35,8 @@ struct Prepared<'lane> {
     open_call: Option<OpenCall<'lane>>,
 }
 
-/// Why a message was not sent.
-enum NotSent {
-    /// The message ends without an attempt.
-    Ended(FinalStatus, String),
-    /// The slot or the lease has passed. The message goes back for a new slot.
-    SlotMissed,
-    /// The lane was held or slowed after the claim, or the worker stops. The message goes back.
-    Released,
-    /// No host could be connected. This counts as a failed attempt.
-    NoConnection(CallFailure),
-    /// This worker can't sign any request of the app.
-    NoCredentials(CredentialError),
-}
-
-struct Finished {
-    record: Record,
-    /// None without an attempt.
-    report: Option<AttemptReport>,
-    /// The called host, for the trace.
-    server: Option<BaseUrl>,
-}
-
-impl Finished {
-    fn without_attempt(record: Record) -> Self {
-        Self {
-            record,
-            report: None,
-            server: None,
-        }
-    }
-}
+/// The record, and a report if an attempt was made.
+type Finished = (Record, Option<AttemptReport>);
 
 /// Sends a claimed message in its slot, and passes its record to the recorder. A panic fails this attempt only.
 pub(super) async fn deliver(
@@ -74,17 +45,11 @@ pub(super) async fn deliver(
     permit: CapacityPermit,
     records: mpsc::Sender<Delivered>,
 ) {
-    let sent_at = OnceLock::new();
-    let attempt = attempt(&lane, &claimed, permit.is_over_share, &sent_at);
+    let attempt = attempt(&lane, &claimed, permit.is_over_share);
     let finished = AssertUnwindSafe(attempt).catch_unwind().await;
-    let finished = finished.unwrap_or_else(|_| panicked(&lane, &claimed, sent_at.get().copied()));
-    let traced = lane
-        .shared
-        .traces
-        .is_some()
-        .then(|| finished.record.clone());
+    let (record, report) = finished.unwrap_or_else(|_| panicked(&lane, &claimed));
     let delivered = Delivered {
-        record: finished.record,
+        record,
         lane: Arc::clone(&lane),
         was_retry: claimed.is_retry,
         _permit: permit,
@@ -93,63 +58,50 @@ pub(super) async fn deliver(
     records.send(delivered).await.ok();
     // At a shutdown the recorder waits for all senders, so this one must not wait for the lane's row.
     drop(records);
-    if let Some(record) = traced {
-        trace::record_spans(&lane, &claimed, &record, finished.server.as_ref());
-    }
-    match (finished.report, claimed.probe()) {
+    match (report, claimed.probe()) {
         (Some(report), _) => lane.write_transition(&report).await,
         (None, Some(probe)) => lane.release_probe(probe).await,
         (None, None) => {}
     }
 }
 
-/// Makes the attempt. Sets `sent_at` when the call starts.
-async fn attempt(
-    lane: &Lane,
-    claimed: &Claimed,
-    is_over_share: bool,
-    sent_at: &OnceLock<DbTime>,
-) -> Finished {
+async fn attempt(lane: &Lane, claimed: &Claimed, is_over_share: bool) -> Finished {
     if is_over_share {
-        return Finished::without_attempt(Record::release(claimed));
+        return (Record::release(claimed), None);
     }
     let shutdown = &lane.shared.shutdown;
     let preparing = shutdown.run_until_cancelled(prepare(lane, claimed));
-    match preparing.await.unwrap_or(Err(NotSent::Released)) {
-        Ok(prepared) => {
-            sent_at.set(prepared.permit.starts_at()).ok();
-            send(lane, claimed, prepared).await
-        }
-        Err(NotSent::Ended(status, error)) => {
-            Finished::without_attempt(Record::ended(claimed, status, error))
-        }
-        Err(NotSent::Released) => Finished::without_attempt(Record::release(claimed)),
-        Err(NotSent::SlotMissed) => {
-            lane.stats.slot_missed(lane.shared.now());
-            Finished::without_attempt(Record::release(claimed))
-        }
-        Err(NotSent::NoConnection(failure)) => {
-            // No host can be connected, so the failure counts for the first one.
-            finish(lane, claimed, lane.shared.now(), 0, Err(failure))
-        }
-        Err(NotSent::NoCredentials(error)) => no_credentials(lane, claimed, &error),
-    }
+    let prepared = match preparing.await {
+        Some(Ok(prepared)) => prepared,
+        Some(Err(finished)) => return *finished,
+        None => return (Record::release(claimed), None),
+    };
+    let sent_at = prepared.permit.starts_at();
+    let host = Arc::clone(&prepared.connection.pool);
+    let sending = lane
+        .client
+        .send(prepared.permit, prepared.connection, prepared.request);
+    let response = sending.await;
+    drop(prepared.open_call);
+    finish(lane, claimed, sent_at, &host, response)
 }
 
-async fn prepare<'lane>(lane: &'lane Lane, claimed: &Claimed) -> Result<Prepared<'lane>, NotSent> {
-    let failed = |error: String| NotSent::Ended(FinalStatus::Failed, error);
-    let message = claimed
-        .message
-        .as_ref()
-        .map_err(|error| failed(error.to_string()))?;
+/// Waits for the slot with a connection and a signed request. Fails if the message is not sent in this slot.
+async fn prepare<'lane>(
+    lane: &'lane Lane,
+    claimed: &Claimed,
+) -> Result<Prepared<'lane>, Box<Finished>> {
+    let released = || Box::new((Record::release(claimed), None));
+    let failed = |error: String| Box::new(ended(lane, claimed, FinalStatus::Failed, error));
+    let message = claimed.message.as_ref();
+    let message = message.map_err(|error| failed(error.to_string()))?;
     let no_credentials = |error: CredentialError| match error {
         CredentialError::OtherSender { .. } => failed(error.to_string()),
-        error => NotSent::NoCredentials(error),
+        error => Box::new(no_credentials(lane, claimed, &error)),
     };
     let credentials = &lane.client.app.credentials;
     credentials.allow(&message.sender).map_err(no_credentials)?;
-    let clock = lane.shared.outbox.clock().get();
-    let clock = clock.ok_or(NotSent::SlotMissed)?;
+    let clock = lane.shared.outbox.clock().get().ok_or_else(released)?;
     panic_point("before_call", claimed.id);
 
     let prepare_at = (claimed.slot_at - lane.client.serving().lead()).floor(PREPARE_INTERVAL);
@@ -162,12 +114,15 @@ async fn prepare<'lane>(lane: &'lane Lane, claimed: &Claimed) -> Result<Prepared
     };
     // Without this, each message of a held lane would try to connect to an API that is unavailable.
     if terms.is_released(released_at(lane, claimed)) {
-        return Err(NotSent::Released);
+        return Err(released());
     }
     let is_measured = !message.options.wait_for_ack;
     let open_call = is_measured.then(|| lane.in_flight.begin_call(Instant::now()));
-    let connection = lane.client.connection().await;
-    let connection = connection.map_err(NotSent::NoConnection)?;
+    let connection = lane.client.connection().await.map_err(|failure| {
+        // No host can be connected, so the failure counts for the first one.
+        let (now, host) = (lane.shared.now(), &lane.client.pools[0]);
+        Box::new(finish(lane, claimed, now, host, Err(failure)))
+    })?;
     let request = lane.client.prepare(message, &connection);
     let request = request.map_err(no_credentials)?;
     let clock = wait_until(claimed.slot_at, lane, clock).await;
@@ -178,9 +133,9 @@ async fn prepare<'lane>(lane: &'lane Lane, claimed: &Claimed) -> Result<Prepared
             request,
             open_call,
         }),
-        Err(reason) => {
+        Err(finished) => {
             connection.put_back();
-            Err(reason)
+            Err(finished)
         }
     }
 }
@@ -190,20 +145,20 @@ fn permit(
     claimed: &Claimed,
     terms: PermitTerms,
     clock: &DbClock,
-) -> Result<SendPermit, NotSent> {
+) -> Result<SendPermit, Box<Finished>> {
     let now = Moment::now();
     let expires_at = claimed.policy.expires_at;
     if let Some(expires_at) = expires_at.filter(|at| *at <= clock.at(now.instant)) {
         if expires_at <= lane.shared.steady_now() {
             let error = "not sent before its expires_at".to_owned();
-            return Err(NotSent::Ended(FinalStatus::Expired, error));
+            return Err(Box::new(ended(lane, claimed, FinalStatus::Expired, error)));
         }
         // The clock was set, so the time of expiry may lie ahead again.
-        return Err(NotSent::Released);
+        return Err(Box::new((Record::release(claimed), None)));
     }
-    SendPermit::take(terms, clock, now, released_at(lane, claimed)).map_err(|late| match late {
-        Late::Released => NotSent::Released,
-        Late::Slot | Late::StoodStill | Late::Lease => {
+    SendPermit::take(terms, clock, now, released_at(lane, claimed)).map_err(|late| {
+        if late != Late::Released {
+            lane.stats.slot_missed(lane.shared.now());
             tracing::debug!(
                 event = "slot_missed",
                 app = lane.app,
@@ -211,8 +166,8 @@ fn permit(
                 why = ?late,
                 "slot missed: the message gets a new one"
             );
-            NotSent::SlotMissed
         }
+        Box::new((Record::release(claimed), None))
     })
 }
 
@@ -242,30 +197,12 @@ async fn sleep_until(at: Instant) {
     }
 }
 
-async fn send(lane: &Lane, claimed: &Claimed, prepared: Prepared<'_>) -> Finished {
-    let Prepared {
-        permit,
-        connection,
-        request,
-        open_call,
-    } = prepared;
-    let (sent_at, host) = (permit.starts_at(), connection.pool.index);
-    let is_traced = lane.shared.traces.is_some();
-    let server = is_traced.then(|| connection.pool.base_url.clone());
-    let response = lane.client.send(permit, connection, request).await;
-    drop(open_call);
-    Finished {
-        server,
-        ..finish(lane, claimed, sent_at, host, response)
-    }
-}
-
 /// Classifies the response, decides whose fault a failure is, and builds the record.
 fn finish(
     lane: &Lane,
     claimed: &Claimed,
     sent_at: DbTime,
-    host: usize,
+    host: &ConnectionPool,
     call: Result<Response, CallFailure>,
 ) -> Finished {
     panic_point("after_call", claimed.id);
@@ -281,7 +218,7 @@ fn finish(
     }
     let error = (!matches!(outcome, Outcome::Accepted(_))).then(|| outcome::describe(&call));
     let http_status = call.as_ref().ok().map(|response| response.status);
-    let verdict = judge(lane, claimed, host, &call, outcome, error.as_deref());
+    let verdict = judge(lane, claimed, host.index, &call, outcome, error.as_deref());
     tracing::debug!(
         event = "attempt_finished",
         app = lane.app,
@@ -290,7 +227,7 @@ fn finish(
         http_status,
         duration_ms = duration.as_millis(),
         outcome = outcome.attempt_outcome().unwrap_or("accepted"),
-        fault = verdict.fault.map(Fault::as_str),
+        fault = verdict.fault.map(<&str>::from),
         charged = verdict.is_charged,
         "called"
     );
@@ -306,17 +243,16 @@ fn finish(
         fault: verdict.fault,
         evidence: verdict.evidence,
     };
-    Finished {
-        record: Record::after_call(claimed, next, error.clone(), attempt),
-        report: Some(AttemptReport {
-            transition: verdict.transition,
-            sent_at,
-            error: error.unwrap_or_default(),
-            retry_after,
-            probe: claimed.probe(),
-        }),
-        server: None,
-    }
+    let record = Record::after_call(claimed, next, error.clone(), attempt);
+    trace::record_span(lane, claimed, &record, Some(&host.base_url));
+    let report = Some(AttemptReport {
+        transition: verdict.transition,
+        sent_at,
+        error: error.unwrap_or_default(),
+        retry_after,
+        probe: claimed.probe(),
+    });
+    (record, report)
 }
 
 fn next(
@@ -328,15 +264,9 @@ fn next(
 ) -> Next {
     let retry = lane.shared.retry;
     let delay = retry.delay(claimed.policy.failures()).max(retry_after);
-    let (now, give_up_after) = (lane.shared.steady_now(), retry.give_up_after());
-    outcome::next(
-        outcome,
-        is_charged,
-        claimed.policy,
-        now,
-        delay,
-        give_up_after,
-    )
+    let now = lane.shared.steady_now();
+    let policy = claimed.policy;
+    outcome::next(outcome, is_charged, policy, now, delay, retry.give_up_after)
 }
 
 /// How long a message waited for its first call. None for a retry.
@@ -395,15 +325,18 @@ fn no_credentials(lane: &Lane, claimed: &Claimed, error: &CredentialError) -> Fi
         probe: claimed.probe(),
         ..AttemptReport::default()
     };
-    Finished {
-        report: Some(report),
-        ..Finished::without_attempt(Record::release(claimed))
-    }
+    (Record::release(claimed), Some(report))
 }
 
-/// Logs a panic and charges the attempt. Otherwise a message that makes each attempt panic would never end. If `sent_at` is
-/// set, the API may have the message.
-fn panicked(lane: &Lane, claimed: &Claimed, sent_at: Option<DbTime>) -> Finished {
+/// The message ends without an attempt.
+fn ended(lane: &Lane, claimed: &Claimed, status: FinalStatus, error: String) -> Finished {
+    let record = Record::ended(claimed, status, error);
+    trace::record_span(lane, claimed, &record, None);
+    (record, None)
+}
+
+/// Logs and charges the attempt. Otherwise a message that makes each attempt panic would never end. The API may have it.
+fn panicked(lane: &Lane, claimed: &Claimed) -> Finished {
     count_panic("delivery");
     if let Some(suppressed) = lane.delivery_panics.admit() {
         tracing::error!(
@@ -414,21 +347,10 @@ fn panicked(lane: &Lane, claimed: &Claimed, sent_at: Option<DbTime>) -> Finished
             "the worker panicked during an attempt to send this message, which is a defect. The message ends after its max_attempts, and stops no other message. Please report the `panicked` line before this one"
         );
     }
-    let (outcome, error) = match sent_at {
-        Some(_) => (
-            Outcome::Ambiguous,
-            "the worker failed after it had begun the call, which is a defect",
-        ),
-        None => (
-            Outcome::Unserved,
-            "the worker failed before the call, which is a defect",
-        ),
-    };
-    let now = lane.shared.now();
-    let sent_at = sent_at.unwrap_or(now);
+    let outcome = Outcome::Ambiguous;
     let attempt = CallRecord {
-        sent_at,
-        duration: now.since(sent_at),
+        sent_at: lane.shared.now(),
+        duration: Duration::ZERO,
         http_status: None,
         request_id: None,
         outcome: outcome.attempt_outcome(),
@@ -437,10 +359,7 @@ fn panicked(lane: &Lane, claimed: &Claimed, sent_at: Option<DbTime>) -> Finished
         evidence: None,
     };
     let next = next(lane, claimed, outcome, true, Duration::ZERO);
-    Finished::without_attempt(Record::after_call(
-        claimed,
-        next,
-        Some(error.to_owned()),
-        attempt,
-    ))
+    let error = "the worker failed during the attempt, which is a defect".to_owned();
+    let record = Record::after_call(claimed, next, Some(error), attempt);
+    (record, None)
 }

@@ -12,7 +12,7 @@ pub(super) mod stats;
 
 use std::hash::RandomState;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
@@ -48,11 +48,10 @@ pub(super) struct Shared {
     pub(super) retry: RetryPolicy,
     /// True while the listener has a connection, so that inserts can notify this process.
     pub(super) listening: AtomicBool,
-    pub(super) poll_at: watch::Sender<Instant>,
     /// Since when the recorder lags. Meanwhile no lane claims.
     pub(super) recorder_lag: watch::Sender<Option<Instant>>,
-    /// The number of lanes whose claims fail, so that one outage is logged once.
-    pub(super) failing: AtomicUsize,
+    /// One outage is logged once, although the claims of all lanes fail.
+    pub(super) database_failures: FailureLog,
     pub(super) traces: Option<Traces>,
     pub(super) hasher: RandomState,
     pub(super) shutdown: CancellationToken,
@@ -75,15 +74,6 @@ impl Shared {
     fn steady_time(&self) -> Option<DbTime> {
         let clock = self.outbox.clock();
         clock.ended_before(Instant::now(), self.timing.lease)
-    }
-
-    /// Makes the poller poll at this time, or earlier.
-    pub(super) fn poll_by(&self, at: Instant) {
-        self.poll_at.send_if_modified(|next| {
-            let is_earlier = at < *next;
-            *next = at.min(*next);
-            is_earlier
-        });
     }
 }
 
@@ -111,8 +101,6 @@ pub(crate) struct Lane {
     pub(super) wakeup: Notify,
     /// Wakes the idle loop to read when its next message is due.
     pub(super) rescheduled: Notify,
-    /// The database has not answered a claim, which it may have carried out.
-    pub(super) waits_for_claim: AtomicBool,
 }
 
 impl Lane {
@@ -141,7 +129,6 @@ impl Lane {
             released_at: Mutex::default(),
             wakeup: Notify::new(),
             rescheduled: Notify::new(),
-            waits_for_claim: AtomicBool::new(false),
             app,
         }
     }
@@ -154,7 +141,6 @@ impl Lane {
     pub(super) fn poll_soon(&self) {
         let now = Instant::now();
         self.polls.lock().poll_soon(now);
-        self.shared.poll_by(now);
     }
 
     pub(super) fn plan_poll(&self, now: Instant) -> Instant {
@@ -209,16 +195,14 @@ impl Lane {
         self.log_refused(batch.refused);
         self.observe_hold(batch.at, batch.hold);
         self.log_rate(batch.throttled_per_s);
-        let mut polls = self.polls.lock();
-        polls.claimed(from, batch);
-        self.shared.poll_by(polls.next_full_scan());
+        self.polls.lock().claimed(from, batch);
     }
 
     /// The loop is idle after this claim.
     pub(super) fn idle(&self, batch: &Batch) {
         let now = Instant::now();
         self.polls.lock().idle(batch, now);
-        self.shared.poll_by(self.plan_poll(now));
+        self.plan_poll(now);
         if batch.hold.is_none() && batch.messages.is_empty() && self.in_flight.count() == 0 {
             let transition = self.breaker.lock().nothing_due(now);
             self.apply_transition(transition);

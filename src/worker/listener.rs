@@ -12,7 +12,7 @@ use std::time::Duration;
 use super::Process;
 use super::panic_point::panic_point;
 use crate::error_text::database_error_text;
-use crate::outbox::WakeupListener;
+use crate::telemetry::failure_log::FailureLog;
 
 const RETRY_PAUSE: Duration = Duration::from_secs(1);
 
@@ -22,51 +22,41 @@ pub(super) async fn run(process: Arc<Process>) {
             event = "listener_disabled",
             "the database is behind a pooler in transaction mode: inserts can't notify this worker, so it polls every 200 ms"
         );
-        return process.shared.shutdown.cancelled().await;
+        return std::future::pending().await;
     }
-    let listening = Box::pin(listen_forever(&process));
-    process.shared.shutdown.run_until_cancelled(listening).await;
-}
-
-async fn listen_forever(process: &Process) {
-    let listening = &process.shared.listening;
-    let mut was_lost = false;
+    let failures = FailureLog::default();
     loop {
-        match process.shared.outbox.listen().await {
-            Ok(mut notifications) => {
-                listening.store(true, Ordering::Relaxed);
-                if was_lost {
-                    tracing::info!(
-                        event = "listener_restored",
-                        "inserts notify this worker again"
-                    );
-                }
-                // Notifications before this moment are lost, so each lane claims once.
-                for lane in &process.lanes {
-                    lane.wake();
-                }
-                let lost = listen(&mut notifications, process).await;
-                listening.store(false, Ordering::Relaxed);
-                was_lost = lost.is_err();
-                let Err(error) = lost else { continue };
-                tracing::warn!(
-                    event = "listener_lost",
-                    error = database_error_text(&error),
-                    "inserts can't notify this worker: it polls every 200 ms meanwhile"
-                );
-            }
-            Err(error) => tracing::debug!(
-                event = "listener_failed",
+        // Also after a panic. Without a listener, the poller polls more often.
+        process.shared.listening.store(false, Ordering::Relaxed);
+        let Err(error) = listen(&process, &failures).await else {
+            // The connection was too old.
+            continue;
+        };
+        if failures.failed() {
+            tracing::warn!(
+                event = "listener_lost",
                 error = database_error_text(&error),
-                "can't listen for notifications"
-            ),
+                "inserts can't notify this worker: it polls every 200 ms meanwhile"
+            );
         }
         tokio::time::sleep(RETRY_PAUSE).await;
     }
 }
 
 /// Wakes the lanes whose apps have new messages, until the connection is too old or lost.
-async fn listen(notifications: &mut WakeupListener, process: &Process) -> Result<(), sqlx::Error> {
+async fn listen(process: &Process, failures: &FailureLog) -> Result<(), sqlx::Error> {
+    let mut notifications = process.shared.outbox.listen().await?;
+    process.shared.listening.store(true, Ordering::Relaxed);
+    if failures.succeeded() {
+        tracing::info!(
+            event = "listener_restored",
+            "inserts notify this worker again"
+        );
+    }
+    // Notifications before this moment are lost, so each lane claims once.
+    for lane in &process.lanes {
+        lane.wake();
+    }
     panic_point("listener", 0);
     while let Some(app) = notifications.recv().await? {
         process.lane(&app).into_iter().for_each(|lane| lane.wake());

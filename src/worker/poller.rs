@@ -15,93 +15,91 @@ use super::Process;
 use super::lane::Lane;
 use super::panic_point::panic_point;
 use crate::error_text::database_error_text;
-use crate::outbox::{AdaptiveTimeout, NextDue, ScanPosition, is_timeout};
+use crate::outbox::{AdaptiveTimeout, ScanPosition, is_timeout};
 
 const EXPIRE_EVERY: Duration = Duration::from_secs(1);
 const DATABASE_PAUSE: Duration = Duration::from_millis(200);
-/// Lanes whose polls are due within this time share a statement, now and from then on.
-const TOGETHER: Duration = Duration::from_millis(50);
+/// Lanes whose polls are due within this time share a statement.
+const TICK: Duration = Duration::from_millis(20);
 /// Inserts notify for a minute after each renewal.
 const RENEW_WAKEUP_EVERY: Duration = Duration::from_secs(15);
-const LONGEST_PAUSE: Duration = Duration::from_secs(3600);
 
 pub(super) async fn run(process: Arc<Process>) {
-    let shutdown = &process.shared.shutdown;
-    tokio::join!(
-        shutdown.run_until_cancelled(poll_forever(&process)),
-        shutdown.run_until_cancelled(expire_forever(&process)),
-    );
+    tokio::join!(poll_forever(&process), expire_forever(&process));
 }
 
 async fn poll_forever(process: &Process) {
-    let shared = &process.shared;
-    let mut poll_at = shared.poll_at.subscribe();
     let mut next_renewal = Instant::now();
     loop {
-        // Reset before the lanes are read, so that an earlier time that a lane sets meanwhile stays.
-        shared.poll_at.send_replace(Instant::now() + LONGEST_PAUSE);
         panic_point("poller", 0);
         let now = Instant::now();
-        let polls = due_polls(&process.lanes, now);
-        if !polls.is_empty() {
-            let renews_wakeup = shared.listening.load(Ordering::Relaxed) && now >= next_renewal;
-            if !poll(process, &polls, renews_wakeup).await {
-                tokio::time::sleep(DATABASE_PAUSE).await;
+        let is_due = |lane: &&Arc<Lane>| lane.polls.lock().next_poll() <= now + TICK;
+        let lanes = process.lanes.iter().filter(is_due);
+        let lanes: Vec<&Lane> = lanes.map(|lane| &**lane).collect();
+        let mut pause = TICK;
+        if !lanes.is_empty() {
+            let is_listening = process.shared.listening.load(Ordering::Relaxed);
+            let renews_wakeup = is_listening && now >= next_renewal;
+            if !poll(process, &lanes, renews_wakeup).await {
+                pause = DATABASE_PAUSE;
             } else if renews_wakeup {
                 next_renewal = now + RENEW_WAKEUP_EVERY;
             }
         }
-        for lane in &process.lanes {
-            shared.poll_by(lane.polls.lock().next_poll());
-        }
-        loop {
-            let at = *poll_at.borrow_and_update();
-            tokio::select! {
-                () = tokio::time::sleep_until(at.into()) => break,
-                _ = poll_at.changed() => {}
-            }
-        }
+        tokio::time::sleep(pause).await;
     }
-}
-
-fn due_polls(lanes: &[Arc<Lane>], now: Instant) -> Vec<Poll<'_>> {
-    let next_poll = |lane: &Lane| lane.polls.lock().next_poll();
-    if lanes.iter().all(|lane| next_poll(lane) > now) {
-        return Vec::new();
-    }
-    let soon = now + TOGETHER;
-    let lanes = lanes.iter().filter(|lane| next_poll(lane) <= soon);
-    lanes.map(|lane| Poll::new(lane, soon)).collect()
 }
 
 /// Polls some lanes in one statement. False if the database failed.
-async fn poll(process: &Process, polls: &[Poll<'_>], renews_wakeup: bool) -> bool {
+async fn poll(process: &Process, lanes: &[&Lane], renews_wakeup: bool) -> bool {
     let shared = &process.shared;
     let began = Instant::now();
-    let lanes = polls.iter().map(|poll| (&*poll.lane.app, poll.position));
-    let lanes: Vec<(&str, ScanPosition)> = lanes.collect();
+    let position = |lane: &Lane| {
+        let polls = lane.polls.lock();
+        if polls.next_full_scan() <= began + TICK {
+            ScanPosition::BEGINNING
+        } else {
+            polls.position
+        }
+    };
+    let positions = lanes.iter().map(|lane| (&*lane.app, position(lane)));
+    let positions: Vec<(&str, ScanPosition)> = positions.collect();
     let poll_interval = shared.timing.poll_interval * 2;
     let environment = shared.environment.as_deref();
-    let next_due = shared
+    let polling = shared
         .outbox
-        .next_due(&lanes, poll_interval, renews_wakeup, environment)
-        .await;
-    let now = Instant::now();
-    let next_due = next_due.inspect_err(|error| {
+        .next_due(&positions, poll_interval, renews_wakeup, environment);
+    let found = polling.await.inspect_err(|error| {
         tracing::debug!(
             event = "poll_failed",
             error = database_error_text(error),
             "the poll for due messages failed: trying again"
         );
     });
-    for poll in polls {
-        match next_due.as_ref().map(|found| found.get(&poll.lane.app)) {
-            Ok(Some(next_due)) => poll.succeeded(began, now, next_due),
-            // The database failed, or the lane's row was deleted.
-            Ok(None) | Err(_) => poll.failed(now),
+    let now = Instant::now();
+    for (lane, (app, position)) in lanes.iter().zip(&positions) {
+        let next_poll = lane.plan_poll(now);
+        let is_idle = lane.polls.lock().is_idle;
+        if let Some(next_due) = found.as_ref().ok().and_then(|found| found.get(*app)) {
+            if *position == ScanPosition::BEGINNING {
+                lane.polls.lock().scanned(began, now, next_due);
+            }
+            // The loop of an idle lane does not beat by itself.
+            if is_idle {
+                lane.heartbeat
+                    .beat(next_poll.saturating_duration_since(now));
+            }
+            lane.polled(next_due);
+        } else {
+            // The database failed, or the lane's row was deleted. The loop of an idle lane then claims and handles it.
+            lane.polls.lock().poll_failed(now);
+            lane.outage_grace.lock().failed();
+            if is_idle {
+                lane.wake();
+            }
         }
     }
-    next_due.is_ok()
+    found.is_ok()
 }
 
 async fn expire_forever(process: &Process) {
@@ -110,10 +108,9 @@ async fn expire_forever(process: &Process) {
     let mut one_by_one = false;
     loop {
         let ended_before = process.lanes.iter().filter_map(|lane| lane.ended_before());
-        let ended_before = ended_before.min();
         let outbox = &process.shared.outbox;
         let expired = outbox
-            .expire(&apps, ended_before, &timeout, one_by_one)
+            .expire(&apps, ended_before.min(), &timeout, one_by_one)
             .await;
         // One message of one app may make the statement for all apps wait. The next statement finds it.
         one_by_one = !one_by_one && expired.as_ref().is_err_and(is_timeout);
@@ -125,56 +122,5 @@ async fn expire_forever(process: &Process) {
             }
         }
         tokio::time::sleep(EXPIRE_EVERY).await;
-    }
-}
-
-/// The poll of one lane.
-struct Poll<'l> {
-    lane: &'l Lane,
-    position: ScanPosition,
-    is_full_scan: bool,
-}
-
-impl<'l> Poll<'l> {
-    fn new(lane: &'l Lane, soon: Instant) -> Self {
-        let polls = lane.polls.lock();
-        let is_full_scan = polls.next_full_scan() <= soon;
-        let position = if is_full_scan {
-            ScanPosition::BEGINNING
-        } else {
-            polls.position
-        };
-        Self {
-            lane,
-            position,
-            is_full_scan,
-        }
-    }
-
-    fn is_idle(&self) -> bool {
-        self.lane.polls.lock().is_idle
-    }
-
-    fn succeeded(&self, began: Instant, now: Instant, next_due: &NextDue) {
-        let next_poll = self.lane.plan_poll(now);
-        if self.is_full_scan {
-            self.lane.polls.lock().scanned(began, now, next_due);
-        }
-        // The loop of an idle lane does not beat by itself.
-        if self.is_idle() {
-            let wait = next_poll.saturating_duration_since(now);
-            self.lane.heartbeat.beat(wait);
-        }
-        self.lane.polled(next_due);
-    }
-
-    /// Wakes an idle lane, whose loop then claims and handles the failure of the database.
-    fn failed(&self, now: Instant) {
-        self.lane.plan_poll(now);
-        self.lane.polls.lock().poll_failed(now);
-        self.lane.outage_grace.lock().failed();
-        if self.is_idle() {
-            self.lane.wake();
-        }
     }
 }

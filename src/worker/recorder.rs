@@ -28,8 +28,6 @@ const MAX_LOCKED: usize = 50;
 /// How long the first record of a batch waits for more. At 490 calls a second, a batch has ten records. With a quarter of
 /// this time, statements took half of a message's cost in the database.
 const LINGER: Duration = Duration::from_millis(20);
-/// After a batch of at most this size, the recorder sleeps for [`LINGER`] instead of waking up for each record.
-const SMALL_BATCH: usize = MAX_BATCH / 4;
 const RETRY_PAUSE: Duration = Duration::from_millis(50);
 const LONGEST_RETRY_PAUSE: Duration = Duration::from_secs(1);
 /// A statement that takes longer than this makes the recorder lag.
@@ -51,7 +49,6 @@ pub(super) struct Recorder {
     failures: FailureLog,
     discarded_log: LogThrottle,
     refused_log: LogThrottle,
-    without_details_log: LogThrottle,
     work: Mutex<Work>,
 }
 
@@ -60,21 +57,9 @@ struct Work {
     inbox: mpsc::Receiver<Delivered>,
     batch: Vec<Delivered>,
     locked: VecDeque<Delivered>,
-    /// The batch of a run that panicked.
-    suspects: VecDeque<Delivered>,
-    /// How to write the next batch at first. After a timeout, the server may still work on the statement. One of its rows may
-    /// delay the next statement, too, so the recorder writes one by one until no row is locked.
-    writing: Writing,
-}
-
-/// How to write a batch. If the database refuses a record, the recorder tries the next variant.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Writing {
-    Together,
-    /// Each record by itself, without details if the database refuses those.
-    OneByOne,
-    /// The same without texts, because the database's encoding can't store one of them.
-    WithoutTexts,
+    /// True if the next batch is written record by record. After a timeout, the server may still work on the statement. One of
+    /// its rows may delay the next statement, too, so the recorder writes one by one until no row is locked.
+    one_by_one: bool,
 }
 
 impl Recorder {
@@ -85,13 +70,11 @@ impl Recorder {
             failures: FailureLog::default(),
             discarded_log: LogThrottle::default(),
             refused_log: LogThrottle::default(),
-            without_details_log: LogThrottle::default(),
             work: Mutex::new(Work {
                 inbox,
                 batch: Vec::with_capacity(MAX_BATCH),
                 locked: VecDeque::new(),
-                suspects: VecDeque::new(),
-                writing: Writing::Together,
+                one_by_one: false,
             }),
         }
     }
@@ -99,8 +82,17 @@ impl Recorder {
     /// Records until all senders are gone and all outcomes are saved. It may run again after a panic.
     pub(super) async fn run(&self) {
         let work = &mut *self.work.lock().await;
-        self.write_suspects(work).await;
-        let mut is_small = true;
+        // The batch of a panicked run. If a record makes the recorder panic again, the recorder gives up that record only:
+        // the lease ends, and the message counts as lost.
+        while let Some(delivered) = work.batch.pop() {
+            let records = vec![delivered.record.clone()];
+            let results = self.write(records, &mut false).await;
+            if let Some(&result) = results.first() {
+                apply_result(delivered, result, &mut work.locked);
+            }
+        }
+        // Without this, lanes would wait for a recorder that gave up its last record.
+        self.shared.recorder_lag.send_replace(None);
         loop {
             let received = work.inbox.recv_many(&mut work.batch, MAX_BATCH);
             if work.locked.is_empty() {
@@ -110,18 +102,18 @@ impl Recorder {
             } else if tokio::time::timeout(RETRY_PAUSE, received).await == Ok(0) {
                 tokio::time::sleep(RETRY_PAUSE).await;
             }
-            gather(&mut work.inbox, &mut work.batch, is_small).await;
-            is_small = work.batch.len() <= SMALL_BATCH;
+            if work.batch.len() < MAX_BATCH {
+                tokio::time::sleep(LINGER).await;
+            }
+            while work.batch.len() < MAX_BATCH
+                && let Ok(delivered) = work.inbox.try_recv()
+            {
+                work.batch.push(delivered);
+            }
             let retried = work.locked.len().min(MAX_LOCKED);
             work.batch.extend(work.locked.drain(..retried));
             let records = work.batch.iter().map(|delivered| delivered.record.clone());
-            let records: Vec<_> = records.collect();
-            let (results, writing) = self.write(&records, work.writing).await;
-            let some_are_locked = results.contains(&RecordResult::Locked);
-            work.writing = match writing {
-                Writing::OneByOne if some_are_locked => Writing::OneByOne,
-                Writing::Together | Writing::OneByOne | Writing::WithoutTexts => Writing::Together,
-            };
+            let results = self.write(records.collect(), &mut work.one_by_one).await;
             // Pops one at a time, so that a panic here leaves the other records in the batch.
             work.batch.reverse();
             for result in results {
@@ -132,62 +124,36 @@ impl Recorder {
         }
     }
 
-    /// Writes the batch of a panicked run record by record. If the recorder panics again, it gives up that record only: the
-    /// lease ends, and the message counts as lost.
-    async fn write_suspects(&self, work: &mut Work) {
-        work.suspects.extend(work.batch.drain(..));
-        while let Some(delivered) = work.suspects.pop_front() {
-            let records = [delivered.record.clone()];
-            let (results, _) = self.write(&records, Writing::Together).await;
-            if let Some(&result) = results.first() {
-                apply_result(delivered, result, &mut work.locked);
-            }
-        }
-        // Without this, lanes would wait for a recorder that gave up its last record.
-        self.shared.recorder_lag.send_replace(None);
-    }
-
-    /// Writes records, and retries until the database answers. Returns the results in order, and the last variant. The
-    /// recorder gives up a record that the database refuses: the lease ends, and the message counts as lost.
-    async fn write(
-        &self,
-        records: &[Record],
-        mut writing: Writing,
-    ) -> (Vec<RecordResult>, Writing) {
+    /// Writes records, and retries until the database answers. Returns the results in order. The recorder gives up a record
+    /// that the database refuses: the lease ends, and the message counts as lost.
+    async fn write(&self, mut records: Vec<Record>, one_by_one: &mut bool) -> Vec<RecordResult> {
+        let mut has_texts = true;
         let mut pause = RETRY_PAUSE;
         loop {
-            let error = match self.try_write(records, writing).await {
+            let error = match self.try_write(&records, *one_by_one).await {
                 Ok(recorded) => {
                     self.shared.recorder_lag.send_replace(None);
                     if self.failures.succeeded() {
                         tracing::info!(event = "records_resumed", "records are written again");
                     }
-                    self.log_results(records, &recorded);
-                    return (recorded.results, writing);
+                    self.log_results(&records, &recorded);
+                    *one_by_one &= recorded.results.contains(&RecordResult::Locked);
+                    return recorded.results;
                 }
                 Err(error) => error,
             };
-            writing = match writing {
-                Writing::Together if may_be_refusal(&error) => {
-                    writing = Writing::OneByOne;
-                    continue;
-                }
-                Writing::OneByOne if is_data_error(&error) => {
-                    writing = Writing::WithoutTexts;
-                    continue;
-                }
-                Writing::WithoutTexts if is_data_error(&error) => {
-                    let refused = Recorded {
-                        results: vec![RecordResult::Refused; records.len()],
-                        refusal: Some(database_error_text(&error)),
-                    };
-                    self.log_results(records, &refused);
-                    return (refused.results, writing);
-                }
-                // A function of the application may delay one record, and all others of the statement with it.
-                Writing::Together if is_timeout(&error) => Writing::OneByOne,
-                Writing::Together | Writing::OneByOne | Writing::WithoutTexts => Writing::Together,
-            };
+            if !*one_by_one && may_be_refusal(&error) {
+                *one_by_one = true;
+                continue;
+            }
+            // The encoding of the database can't store a text.
+            if has_texts && is_data_error(&error) {
+                has_texts = false;
+                records = records.iter().map(Record::without_texts).collect();
+                continue;
+            }
+            // A function of the application may delay one record, and all others of the statement with it.
+            *one_by_one = !*one_by_one && is_timeout(&error);
             self.mark_lagging();
             if self.failures.failed() {
                 tracing::warn!(
@@ -205,19 +171,11 @@ impl Recorder {
     async fn try_write(
         &self,
         records: &[Record],
-        writing: Writing,
+        one_by_one: bool,
     ) -> Result<Recorded, sqlx::Error> {
         for record in records {
             panic_point("recorder", record.id);
         }
-        let without_texts: Vec<Record>;
-        let records = if writing == Writing::WithoutTexts {
-            without_texts = records.iter().map(Record::without_texts).collect();
-            &without_texts
-        } else {
-            records
-        };
-        let one_by_one = writing != Writing::Together;
         let Shared { outbox, name, .. } = &*self.shared;
         let recording = outbox.record(records, name, &self.timeout, one_by_one);
         tokio::pin!(recording);
@@ -236,10 +194,9 @@ impl Recorder {
     }
 
     fn log_results(&self, records: &[Record], recorded: &Recorded) {
-        let refusal = recorded.refusal.as_deref();
-        let error = refusal.unwrap_or("none: a trigger skips the update");
         for (record, result) in records.iter().zip(&recorded.results) {
-            match result {
+            let consequence = match result {
+                RecordResult::Recorded { .. } | RecordResult::Locked => continue,
                 RecordResult::Discarded => {
                     if let Some(suppressed) = self.discarded_log.admit() {
                         tracing::warn!(
@@ -250,30 +207,23 @@ impl Recorder {
                             "lease ended, or the message was deleted, before the result was saved; the result is discarded"
                         );
                     }
+                    continue;
                 }
                 RecordResult::Refused => {
-                    if let Some(suppressed) = self.refused_log.admit() {
-                        tracing::error!(
-                            event = "record_refused",
-                            message_id = record.id,
-                            suppressed,
-                            error,
-                            "a trigger or a constraint in the database refuses the outcome of a message, so the message is called again when its lease ends, up to max_attempts: `worker check` names the trigger or the constraint; correct it"
-                        );
-                    }
+                    "the message is called again when its lease ends, up to max_attempts"
                 }
-                RecordResult::WithoutDetails { .. } => {
-                    if let Some(suppressed) = self.without_details_log.admit() {
-                        tracing::error!(
-                            event = "record_without_details",
-                            message_id = record.id,
-                            suppressed,
-                            error,
-                            "a trigger or a constraint in the database refuses details of an outcome, so only the status is written: `worker check` names the trigger or the constraint; correct it"
-                        );
-                    }
-                }
-                RecordResult::Recorded { .. } | RecordResult::Locked => {}
+                RecordResult::WithoutDetails { .. } => "only the status is written",
+            };
+            if let Some(suppressed) = self.refused_log.admit() {
+                let error = recorded.refusal.as_deref();
+                tracing::error!(
+                    event = "record_refused",
+                    message_id = record.id,
+                    suppressed,
+                    error = error.unwrap_or("none: a trigger skips the update"),
+                    consequence,
+                    "a trigger or a constraint in the database refuses the outcome of a message: `worker check` names the trigger or the constraint; correct it"
+                );
             }
         }
     }
@@ -293,22 +243,5 @@ fn apply_result(delivered: Delivered, result: RecordResult, locked: &mut VecDequ
         }
         // The message is due again when its lease ends.
         (RecordResult::Discarded | RecordResult::Refused, _) => lane.poll_soon(),
-    }
-}
-
-/// Adds the records to a batch that come within [`LINGER`]. Returns at once with a full batch, unless the last one was small.
-async fn gather(inbox: &mut mpsc::Receiver<Delivered>, batch: &mut Vec<Delivered>, is_small: bool) {
-    let linger = tokio::time::sleep(LINGER);
-    tokio::pin!(linger);
-    if is_small {
-        linger.as_mut().await;
-    }
-    while batch.len() < MAX_BATCH {
-        let capacity = MAX_BATCH - batch.len();
-        tokio::select! {
-            biased;
-            received = inbox.recv_many(batch, capacity) => if received == 0 { break },
-            () = &mut linger => break,
-        }
     }
 }

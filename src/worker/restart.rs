@@ -34,7 +34,7 @@ pub(super) fn register_counters() {
     }
 }
 
-/// Counts a panic. The panic hook logs its location.
+/// The panic hook logs the location.
 pub(super) fn count_panic(task: &'static str) {
     counter!(TASK_PANICS, "task" => task).increment(1);
 }

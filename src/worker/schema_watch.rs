@@ -14,14 +14,14 @@ const UNUSABLE_FOR: Duration = Duration::from_secs(20);
 
 /// Returns the reason when the schema has been unusable for [`UNUSABLE_FOR`]. Logs other damage once.
 pub(super) async fn until_unusable(outbox: &Outbox) -> SchemaError {
-    let mut unusable_since: Option<Instant> = None;
+    let mut unusable_since = None;
     let mut logged = Vec::new();
     loop {
         // The claim loops handle a database that fails.
         if let Ok(damage) = outbox.schema_damage().await {
             let damage = damage.unwrap_or_default();
             if let Err(error) = SchemaError::check_damage(&damage) {
-                let since = unusable_since.get_or_insert_with(Instant::now);
+                let since = *unusable_since.get_or_insert_with(Instant::now);
                 if since.elapsed() >= UNUSABLE_FOR {
                     tracing::error!(
                         event = "schema_unusable",

@@ -22,7 +22,7 @@ fn traced(world: &World, collector: &Collector) -> Worker {
 }
 
 #[tokio::test]
-async fn a_retried_message_is_two_deliveries_in_its_producers_trace() {
+async fn each_attempt_of_a_retried_message_is_a_span_in_its_producers_trace() {
     let world = World::new().await;
     let collector = Collector::start(Conduct::Takes).await;
     world.set_faults(&["500:destination=flaky,first_calls=1"]);
@@ -44,13 +44,7 @@ async fn a_retried_message_is_two_deliveries_in_its_producers_trace() {
     assert_eq!(resource["service.name"], "signaling-worker");
     assert_eq!(resource["service.instance.id"], "tracer");
     let spans = seen.spans();
-    assert_eq!(spans.len(), 4, "{spans:#?}");
-    assert!(spans.iter().all(|span| span.trace_id == TRACE));
-    let deliveries: Vec<_> = spans
-        .iter()
-        .filter(|span| span.parent == PRODUCER)
-        .collect();
-    assert_eq!(deliveries.len(), 2, "{spans:#?}");
+    assert_eq!(spans.len(), 2, "{spans:#?}");
     let (server, port) = world
         .simulator
         .base_url()
@@ -58,54 +52,43 @@ async fn a_retried_message_is_two_deliveries_in_its_producers_trace() {
         .split_once(':')
         .map(|(host, port)| (host.to_owned(), port.to_owned()))
         .expect("a port");
-    for (number, delivery) in (1..).zip(&deliveries) {
-        assert_eq!(delivery.name, "deliver default");
-        assert_eq!(delivery.kind, "CONSUMER");
-        assert_eq!(delivery["signaling.app"], "default");
-        assert_eq!(delivery["messaging.message.id"], id.to_string());
-        assert_eq!(delivery["signaling.destination.kind"], "peer");
-        assert_eq!(delivery["signaling.attempt"], number.to_string());
-        assert_eq!(delivery["signaling.claimed_by"], "tracer");
-
-        let calls: Vec<_> = spans
-            .iter()
-            .filter(|span| span.parent == delivery.id)
-            .collect();
-        assert_eq!(calls.len(), 1, "{spans:#?}");
-        let call = calls[0];
-        assert_eq!((call.name.as_str(), call.kind), ("POST", "CLIENT"));
-        assert_eq!(call["http.request.method"], "POST");
-        assert_eq!(call["server.address"], server);
-        assert_eq!(call["server.port"], port);
-        assert!(delivery.start_ns <= call.start_ns);
-        assert!(call.start_ns < call.end_ns && call.end_ns <= delivery.end_ns);
+    for (number, span) in (1..).zip(&spans) {
+        assert_eq!((&*span.trace_id, &*span.parent), (TRACE, PRODUCER));
+        assert_eq!((&*span.name, span.kind), ("deliver default", "CLIENT"));
+        assert_eq!(span["signaling.app"], "default");
+        assert_eq!(span["messaging.message.id"], id.to_string());
+        assert_eq!(span["signaling.destination.kind"], "peer");
+        assert_eq!(span["signaling.attempt"], number.to_string());
+        assert_eq!(span["signaling.claimed_by"], "tracer");
+        assert_eq!(span["http.request.method"], "POST");
+        assert_eq!(span["server.address"], server);
+        assert_eq!(span["server.port"], port);
+        assert!(span.start_ns < span.end_ns);
         let (status, outcome, error) = if number == 1 {
             ("500", "transient", Some("transient"))
         } else {
             ("200", "accepted", None)
         };
-        assert_eq!(call["http.response.status_code"], status);
-        assert_eq!(call["signaling.outcome"], outcome);
-        assert_eq!(call.error.as_deref(), error);
-        assert_eq!(delivery.error.as_deref(), error);
+        assert_eq!(span["http.response.status_code"], status);
+        assert_eq!(span["signaling.outcome"], outcome);
+        assert_eq!(span.error.as_deref(), error);
     }
     // The first attempt has the queue wait, and the last one has the final status.
-    assert!(deliveries[0]["signaling.delay_s"].parse::<f64>().is_ok());
-    assert!(deliveries[1].get("signaling.delay_s").is_none());
-    assert!(deliveries[0].get("signaling.status").is_none());
-    assert_eq!(deliveries[1]["signaling.status"], "message_sent");
+    assert!(spans[0]["signaling.delay_s"].parse::<f64>().is_ok());
+    assert!(spans[1].get("signaling.delay_s").is_none());
+    assert!(spans[0].get("signaling.status").is_none());
+    assert_eq!(spans[1]["signaling.status"], "message_sent");
     // Span and row have the same times.
-    let last = spans
-        .iter()
-        .find(|span| span.parent == deliveries[1].id)
-        .expect("its call");
     let sent_at = row.sent_at.expect("it was called").unix_timestamp_nanos();
-    assert_eq!(i128::from(last.start_ns), sent_at);
-    assert_eq!(Some(&last["signaling.request_id"]), row.request_id.as_ref());
+    assert_eq!(i128::from(spans[1].start_ns), sent_at);
+    assert_eq!(
+        Some(&spans[1]["signaling.request_id"]),
+        row.request_id.as_ref()
+    );
 }
 
 #[tokio::test]
-async fn a_delivery_without_traceparent_starts_a_trace_and_unsampled_has_none() {
+async fn an_attempt_without_traceparent_starts_a_trace_and_unsampled_has_none() {
     let world = World::new().await;
     let collector = Collector::start(Conduct::Takes).await;
     let unsampled = format!("00-{TRACE}-{PRODUCER}-00");
@@ -124,7 +107,7 @@ async fn a_delivery_without_traceparent_starts_a_trace_and_unsampled_has_none() 
     assert_eq!(seen.resource()["service.name"], "shop-messages");
     let spans = seen.spans();
     let roots: Vec<_> = spans.iter().filter(|span| span.parent.is_empty()).collect();
-    assert_eq!((roots.len(), spans.len()), (2, 4), "{spans:#?}");
+    assert_eq!((roots.len(), spans.len()), (2, 2), "{spans:#?}");
     assert_ne!(roots[0].trace_id, roots[1].trace_id);
     assert!(spans.iter().all(|span| span.trace_id != TRACE));
     assert!(
@@ -135,7 +118,7 @@ async fn a_delivery_without_traceparent_starts_a_trace_and_unsampled_has_none() 
 }
 
 #[tokio::test]
-async fn a_message_that_ends_without_a_call_is_a_delivery_without_a_child() {
+async fn a_message_that_ends_without_a_call_is_a_span_without_a_server() {
     let world = World::new().await;
     let collector = Collector::start(Conduct::Takes).await;
     // A worker with a token of one user can't send for another.
@@ -153,6 +136,7 @@ async fn a_message_that_ends_without_a_call_is_a_delivery_without_a_child() {
     let spans = collector.seen().spans();
     assert_eq!(spans.len(), 1, "{spans:#?}");
     assert_eq!(spans[0]["signaling.status"], "failed");
+    assert!(spans[0].get("server.address").is_none());
     assert_eq!(spans[0].error.as_deref(), Some("failed"));
 }
 
@@ -185,7 +169,7 @@ async fn traces_contain_no_payload_user_or_secret() {
     worker.stop().await;
 
     let seen = collector.seen();
-    assert!(seen.spans().len() >= 20, "{:#?}", seen.spans());
+    assert!(seen.spans().len() >= 10, "{:#?}", seen.spans());
     for marker in [PAYLOAD, SENDER, RECEIVER, CHANNEL, API_KEY, API_SECRET] {
         assert!(!seen.has(marker), "{marker} is in the traces");
     }
@@ -275,7 +259,7 @@ async fn traces_use_the_proxy_of_the_environment() {
         .start();
     assert_eq!(world.until_final(id).await.status, "message_sent");
     worker.stop().await;
-    assert!(collector.seen().spans().len() >= 2);
+    assert!(!collector.seen().spans().is_empty());
     let heads = proxy.heads();
     assert!(
         heads[0].starts_with("CONNECT collector.test:4318 "),

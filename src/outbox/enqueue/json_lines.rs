@@ -2,7 +2,7 @@
 
 use std::io::BufRead;
 
-use crate::message::{InvalidMessage, MAX_PAYLOAD_BYTES, MessageColumns, NewMessage};
+use crate::message::{InvalidMessage, MAX_PAYLOAD_BYTES, NewMessage};
 use crate::sanitize;
 
 /// One call inserts in one transaction.
@@ -62,12 +62,12 @@ fn read_within(
         if bytes.trim_ascii().is_empty() {
             continue;
         }
-        let columns: MessageColumns = serde_json::from_slice(&bytes).map_err(|error| {
+        let message: NewMessage = serde_json::from_slice(&bytes).map_err(|error| {
             let mistake = sanitize::redact_values(&error.to_string());
             InvalidLines::NotAMessage { line, mistake }
         })?;
-        let message = NewMessage::try_from(columns);
-        let message = message.map_err(|source| InvalidLines::Refused { line, source })?;
+        let checked = message.check();
+        checked.map_err(|source| InvalidLines::Refused { line, source })?;
         if messages.len() == MAX_MESSAGES {
             return Err(InvalidLines::TooMany);
         }

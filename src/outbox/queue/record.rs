@@ -163,7 +163,7 @@ impl Outbox {
             claim_ids = column(records, |record| record.claim_id),
             original_due_at = column(records, |record| record.original_due_at),
             delays = column(records, Record::delay),
-            statuses = column(records, |record| record.status.map(FinalStatus::as_str)),
+            statuses = column(records, |record| record.status.map(<&str>::from)),
             charged = column(records, is_charged),
             sent_at = call_column(records, |call| Some(call.sent_at)),
             http_statuses = call_column(records, |call| call.http_status.map(i32::from)),
@@ -171,7 +171,7 @@ impl Outbox {
             errors = column(records, |record| record.error.clone()),
             outcomes = call_column(records, |call| call.outcome),
             durations = call_column(records, |call| Some(interval(call.duration))),
-            faults = call_column(records, |call| call.fault.map(Fault::as_str)),
+            faults = call_column(records, |call| call.fault.map(<&str>::from)),
             evidences = call_column(records, |call| call.evidence.clone()),
             one_by_one = one_by_one,
         );

@@ -101,7 +101,7 @@ pub(crate) struct CallDetail {
 
 impl CallDetail {
     pub(crate) fn fault(&self) -> Option<Fault> {
-        Fault::parse(self.fault.as_deref()?)
+        self.fault.as_deref()?.parse().ok()
     }
 
     pub(crate) fn advice(&self) -> Option<&'static str> {

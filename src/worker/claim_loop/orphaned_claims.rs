@@ -1,7 +1,6 @@
-//! Orphaned claims: claims whose answer never arrived. The database may have carried them out, and their messages would wait
-//! for the end of the lease. So the worker releases them by their `claim_id` when the database answers again.
+//! Orphaned claims: claims whose answer never arrived. The database may have carried them out. At the end of the lease their
+//! messages would count as attempted, so the worker releases them by their `claim_id` when the database answers again.
 
-use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use uuid::Uuid;
@@ -11,52 +10,29 @@ use crate::worker::lane::Lane;
 
 /// Messages of older claims are due again when their leases end.
 const MAX_CLAIMS: usize = 32;
-/// A statement that a network has delayed may reach the server late, so the worker releases a claim several times.
+/// A statement that a network has delayed may reach the server late, so the worker releases a claim for one lease.
 const RELEASE_EVERY: Duration = Duration::from_secs(1);
 
-#[derive(Debug)]
+/// The claims, each with the end of its lease.
+#[derive(Debug, Default)]
 pub(super) struct OrphanedClaims {
-    claims: VecDeque<OrphanedClaim>,
-    next_release: Instant,
-}
-
-#[derive(Debug)]
-struct OrphanedClaim {
-    id: Uuid,
-    lease: Duration,
-    /// One lease after the first release. The claim has no messages any more.
-    expired_at: Option<Instant>,
+    claims: Vec<(Uuid, Instant)>,
+    next_release: Option<Instant>,
 }
 
 impl OrphanedClaims {
-    pub(super) fn new() -> Self {
-        Self {
-            claims: VecDeque::new(),
-            next_release: Instant::now(),
-        }
-    }
-
     pub(super) fn add(&mut self, id: Uuid, lease: Duration) {
-        if self.claims.len() == MAX_CLAIMS {
-            self.claims.pop_front();
-        }
-        self.claims.push_back(OrphanedClaim {
-            id,
-            lease,
-            expired_at: None,
-        });
-        self.next_release = Instant::now();
+        self.claims.truncate(MAX_CLAIMS - 1);
+        self.claims.insert(0, (id, Instant::now() + lease));
+        self.next_release = None;
     }
 
     pub(super) async fn release(&mut self, lane: &Lane) {
         let now = Instant::now();
-        if self.claims.is_empty() || now < self.next_release {
+        if self.claims.is_empty() || self.next_release.is_some_and(|at| now < at) {
             return;
         }
-        for claim in &mut self.claims {
-            claim.expired_at.get_or_insert(now + claim.lease);
-        }
-        let ids: Vec<Uuid> = self.claims.iter().map(|claim| claim.id).collect();
+        let ids: Vec<Uuid> = self.claims.iter().map(|(id, _)| *id).collect();
         match lane.shared.outbox.release(&lane.app, &ids).await {
             Ok(found) => {
                 if !found.is_empty() {
@@ -68,7 +44,7 @@ impl OrphanedClaims {
                     );
                     lane.wake();
                 }
-                self.claims.retain(|claim| claim.expired_at > Some(now));
+                self.claims.retain(|(_, lease_ends)| *lease_ends > now);
             }
             Err(error) => tracing::debug!(
                 event = "claim_release_failed",
@@ -77,6 +53,6 @@ impl OrphanedClaims {
                 "claims without an answer can't be released"
             ),
         }
-        self.next_release = Instant::now() + RELEASE_EVERY;
+        self.next_release = Some(Instant::now() + RELEASE_EVERY);
     }
 }

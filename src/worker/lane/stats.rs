@@ -57,7 +57,7 @@ impl LaneStats {
             stats.count(CALLS, "outcome", outcome, 0);
         }
         for status in STATUSES {
-            stats.count(MESSAGES_FINISHED, "status", status.as_str(), 0);
+            stats.count(MESSAGES_FINISHED, "status", <&str>::from(status), 0);
         }
         counter!(SLOTS_MISSED, "app" => stats.app.clone()).increment(0);
         stats
@@ -97,7 +97,7 @@ impl LaneStats {
     pub(crate) fn ended(&self, now: DbTime, status: FinalStatus, messages: usize) {
         if messages > 0 {
             let messages = messages as u64;
-            self.count(MESSAGES_FINISHED, "status", status.as_str(), messages);
+            self.count(MESSAGES_FINISHED, "status", <&str>::from(status), messages);
             self.in_minute(now, |stats| stats.ended(status, messages));
         }
     }

@@ -148,7 +148,7 @@ async fn an_attempt_that_can_not_be_logged_costs_no_second_call() {
     let mut worker = start(&world);
     let message = json!({"destination": "nobody", "payload": "rejected"});
     let (id, row) = world.deliver(message).await;
-    worker.until_logged("record_without_details").await;
+    worker.until_logged("record_refused").await;
     worker.stop().await;
     assert_eq!((&*row.status, row.error), ("failed", None));
     assert_eq!(world.calls_of("rejected").len(), 1);
@@ -166,11 +166,11 @@ async fn details_that_a_constraint_refuses_cost_no_second_call() {
     let id = insert(&world, "fine").await;
     let mut worker = start(&world);
     let row = world.until_final(id).await;
-    worker.until_logged("record_without_details").await;
+    worker.until_logged("record_refused").await;
     worker.stop().await;
     assert_eq!((&*row.status, row.request_id), ("message_sent", None));
     assert_eq!(world.calls_of("fine").len(), 1);
-    let line = worker.log_line("record_without_details");
+    let line = worker.log_line("record_refused");
     assert!(line.contains("23514 short_ids"), "{line}");
 }
 

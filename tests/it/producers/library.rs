@@ -8,11 +8,14 @@ use time::macros::datetime;
 use testkit::World;
 
 fn message(payload: &str) -> NewMessage {
-    NewMessage::to_peer("alice", "bob", payload).expect("valid")
+    NewMessage::to_peer("alice", "bob", payload)
 }
 
 fn keyed(key: &str) -> NewMessage {
-    message(key).dedupe_key(key).expect("valid")
+    NewMessage {
+        dedupe_key: Some(key.to_owned()),
+        ..message(key)
+    }
 }
 
 fn numbered(count: usize) -> Vec<NewMessage> {
@@ -119,7 +122,10 @@ async fn one_refused_message_rejects_the_whole_call_and_is_named() {
 #[tokio::test]
 async fn a_message_with_a_known_key_has_no_id() {
     let world = World::new().await;
-    let of_app = |key| keyed(key).app("news").expect("valid");
+    let of_app = |key| NewMessage {
+        app: Some("news".to_owned()),
+        ..keyed(key)
+    };
     let messages = [
         keyed("one"),
         message("x"),
@@ -164,21 +170,20 @@ async fn a_message_with_a_known_key_has_no_id() {
 #[tokio::test]
 async fn every_column_arrives_and_other_columns_have_their_defaults() {
     let world = World::new().await;
-    let full = message("Hello")
-        .app("news")
-        .and_then(NewMessage::wait_for_ack)
-        .and_then(NewMessage::enable_offline_messaging)
-        .and_then(|message| message.max_attempts(3))
-        .and_then(|message| message.dedupe_key("k"))
-        .and_then(|message| {
-            message.traceparent("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01")
-        })
-        .and_then(|message| message.due_at(datetime!(2030-01-31 12:00 UTC)))
-        .and_then(|message| message.expires_at(datetime!(2031-01-31 12:00 +1)))
-        .expect("valid")
-        .enable_historical_messaging()
-        .at_most_once();
-    let channel = NewMessage::to_channel("alice", "lobby", "Hello all").expect("valid");
+    let traceparent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+    let full = NewMessage {
+        app: Some("news".to_owned()),
+        wait_for_ack: true,
+        enable_offline_messaging: true,
+        enable_historical_messaging: true,
+        due_at: Some(datetime!(2030-01-31 12:00 UTC)),
+        expires_at: Some(datetime!(2031-01-31 12:00 +1)),
+        max_attempts: Some(3),
+        at_most_once: true,
+        traceparent: Some(traceparent.to_owned()),
+        ..keyed("k")
+    };
+    let channel = NewMessage::to_channel("alice", "lobby", "Hello all");
     let ids = enqueue(&world.pool, &[full, channel])
         .await
         .expect("inserted");
@@ -186,10 +191,10 @@ async fn every_column_arrives_and_other_columns_have_their_defaults() {
         panic!("two ids: {ids:?}");
     };
     let mut expected = json!({
-        "app": "news", "sender": "alice", "destination": "bob", "channel_name": null, "payload": "Hello",
+        "app": "news", "sender": "alice", "destination": "bob", "channel_name": null, "payload": "k",
         "wait_for_ack": true, "enable_offline_messaging": true, "enable_historical_messaging": true,
         "max_attempts": 3, "at_most_once": true, "dedupe_key": "k",
-        "traceparent": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
+        "traceparent": traceparent,
     });
     let columns = written_columns(&world, full).await;
     for (column, value) in expected.as_object_mut().expect("an object") {

@@ -49,7 +49,6 @@ pub(super) struct Span {
     pub(super) name: String,
     pub(super) kind: &'static str,
     pub(super) trace_id: String,
-    pub(super) id: String,
     /// Empty in the root span of a trace.
     pub(super) parent: String,
     pub(super) start_ns: u64,
@@ -153,7 +152,6 @@ impl Seen {
                     _ => "another",
                 },
                 trace_id: hex(&span.trace_id),
-                id: hex(&span.span_id),
                 parent: hex(&span.parent_span_id),
                 start_ns: span.start_time_unix_nano,
                 end_ns: span.end_time_unix_nano,

@@ -71,8 +71,8 @@ async fn forced_row_security_is_logged_by_the_worker_with_what_to_do_and_its_end
         .execute("alter table signaling.outbox enable row level security, force row level security")
         .await;
     let id = world.insert(peer(json!({}))).await;
-    worker.until_logged("row_security_refused").await;
-    let line = worker.log_line("row_security_refused");
+    worker.until_logged("database_failed").await;
+    let line = worker.log_line("database_failed");
     assert!(line.contains("no force row level security"), "{line}");
     assert!(world.calls_of("hello").is_empty());
     let text = said(check(&world), 1).await;

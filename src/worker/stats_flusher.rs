@@ -8,17 +8,16 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::Process;
+use super::panic_point::panic_point;
 use crate::error_text::database_error_text;
 use crate::outbox::MinuteStats;
 use crate::telemetry::failure_log::FailureLog;
-use crate::worker::Process;
-use crate::worker::panic_point::panic_point;
 
 const SAVE_EVERY: Duration = Duration::from_secs(1);
 const COUNT_EVERY: Duration = Duration::from_secs(5);
 
-/// Runs until the shutdown.
-pub(crate) async fn run(process: Arc<Process>) {
+pub(super) async fn run(process: Arc<Process>) {
     let shutdown = &process.shared.shutdown;
     tokio::join!(
         save_until_shutdown(&process),
@@ -26,7 +25,6 @@ pub(crate) async fn run(process: Arc<Process>) {
     );
 }
 
-/// A shutdown does not interrupt a save, because its stats are in no buffer any more.
 async fn save_until_shutdown(process: &Process) {
     let failures = FailureLog::default();
     let shutdown = &process.shared.shutdown;
@@ -61,18 +59,16 @@ async fn count_forever(process: &Process) {
 }
 
 /// Saves the stats of all lanes. Stats that can't be saved are lost: while the database is unavailable, lanes hardly count.
-pub(crate) async fn save(process: &Process) -> Result<(), sqlx::Error> {
+pub(super) async fn save(process: &Process) -> Result<(), sqlx::Error> {
     let mut rows = Vec::new();
     for lane in &process.lanes {
-        for (minute, stats) in lane.stats.take_minutes() {
-            let app = lane.app.clone();
-            rows.push(MinuteStats {
-                minute,
-                app,
-                stats,
-                backlog: None,
-            });
-        }
+        let minutes = lane.stats.take_minutes().into_iter();
+        rows.extend(minutes.map(|(minute, stats)| MinuteStats {
+            minute,
+            app: lane.app.clone(),
+            stats,
+            backlog: None,
+        }));
     }
     if rows.is_empty() {
         return Ok(());

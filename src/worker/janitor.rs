@@ -10,11 +10,11 @@ use std::time::{Duration, Instant};
 
 use uuid::Uuid;
 
+use super::Process;
+use super::panic_point::panic_point;
 use crate::error_text::database_error_text;
 use crate::outbox::{AdaptiveTimeout, Deletion, is_timeout};
 use crate::telemetry::failure_log::FailureLog;
-use crate::worker::Process;
-use crate::worker::panic_point::panic_point;
 
 /// The pause after a batch is this many times its duration, so that deletions take a tenth of one connection's time even if
 /// the database is slow.
@@ -26,12 +26,10 @@ const ERROR_PAUSE: Duration = Duration::from_secs(10);
 const MIN_TURN_PAUSE: Duration = Duration::from_millis(200);
 const MAX_TURN_PAUSE: Duration = Duration::from_secs(60);
 
-pub(crate) async fn run(process: Arc<Process>, retention: Duration) {
-    let deleting = delete_forever(&process, retention);
-    process.shared.shutdown.run_until_cancelled(deleting).await;
-}
-
-async fn delete_forever(process: &Process, retention: Duration) {
+pub(super) async fn run(process: Arc<Process>) {
+    let Some(retention) = process.retention else {
+        return std::future::pending().await;
+    };
     let worker = Uuid::new_v4();
     let failures = FailureLog::default();
     let timeout = AdaptiveTimeout::default();

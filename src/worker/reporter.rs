@@ -5,27 +5,16 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::Process;
+use super::panic_point::panic_point;
 use crate::error_text::database_error_text;
-use crate::outbox::{AppReport, WorkerIdentity};
-use crate::worker::Process;
-use crate::worker::panic_point::panic_point;
+use crate::outbox::AppReport;
 
 const REPORT_EVERY: Duration = Duration::from_secs(1);
 /// A worker whose counters do not change reports this often. Other workers count it as dead after 30 s.
 const ALIVE_EVERY: Duration = Duration::from_secs(10);
-const LAST_REPORT_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Reports until the shutdown, and then removes this worker from the registry.
-pub(crate) async fn run(process: Arc<Process>, worker: WorkerIdentity) {
-    let reporting = report_forever(&process, &worker);
-    process.shared.shutdown.run_until_cancelled(reporting).await;
-    let retiring = process.shared.outbox.retire_worker(worker.id);
-    tokio::time::timeout(LAST_REPORT_TIMEOUT, retiring)
-        .await
-        .ok();
-}
-
-async fn report_forever(process: &Process, worker: &WorkerIdentity) {
+pub(super) async fn run(process: Arc<Process>) {
     // The last report of each app that the database has.
     let mut reported = HashMap::new();
     let mut last_success: Option<Instant> = None;
@@ -51,7 +40,7 @@ async fn report_forever(process: &Process, worker: &WorkerIdentity) {
             })
             .collect();
         if is_due || !reports.is_empty() {
-            match report(process, worker, &reports).await {
+            match report(&process, &reports).await {
                 Ok(()) => {
                     last_success = Some(Instant::now());
                     for report in reports {
@@ -70,16 +59,11 @@ async fn report_forever(process: &Process, worker: &WorkerIdentity) {
     }
 }
 
-async fn report(
-    process: &Process,
-    worker: &WorkerIdentity,
-    reports: &[AppReport],
-) -> Result<(), sqlx::Error> {
+async fn report(process: &Process, reports: &[AppReport]) -> Result<(), sqlx::Error> {
     let outbox = &process.shared.outbox;
-    for others in outbox.report_worker(worker, reports).await? {
+    for others in outbox.report_worker(&process.identity, reports).await? {
         if let Some(lane) = process.lane(&others.app) {
-            let (accepted, serving) = (others.accepted, others.serving);
-            lane.observe_others(accepted, serving).await;
+            lane.observe_others(others.accepted, others.serving).await;
         }
     }
     Ok(())
