@@ -94,10 +94,13 @@ text_by_display! { &str String bool i32 i64 f64 Uuid JsonValue }
 
 impl Text for DbTime {
     fn text(&self) -> Option<String> {
-        Some(match self.as_micros() {
-            i64::MAX => "infinity".to_owned(),
-            i64::MIN => "-infinity".to_owned(),
-            _ => self.to_string(),
+        // RFC 3339 has no other years. A clamped scan position would pass over messages that are due before year 1.
+        Some(if self.is_within_years_1_to_9999() {
+            self.to_string()
+        } else if self.as_micros() < 0 {
+            "-infinity".to_owned()
+        } else {
+            "infinity".to_owned()
         })
     }
 }
