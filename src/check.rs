@@ -3,7 +3,6 @@
 
 pub(crate) mod additions;
 pub(crate) mod api;
-pub(crate) mod collations;
 pub(crate) mod database;
 pub(crate) mod environment;
 pub(crate) mod fleet_connections;

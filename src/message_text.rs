@@ -4,8 +4,8 @@ use time::OffsetDateTime;
 use time::format_description::FormatItem;
 use time::macros::format_description;
 
-use crate::advice::{self, fault_name};
-use crate::outbox::{CallDetail, LaneDetail, MessageDetail, NextStep};
+use crate::advice::{self, fault_texts};
+use crate::outbox::{CallDetail, MessageDetail};
 use crate::outcome::Fault;
 use crate::pace::DbTime;
 
@@ -22,39 +22,38 @@ pub(crate) fn at(time: DbTime) -> String {
 pub(crate) fn next_step(detail: &MessageDetail) -> String {
     let message = &detail.message;
     let worker = message.claimed_by.as_deref().unwrap_or("a worker");
-    let step = match detail.next {
-        NextStep::Nothing => return finished(&message.status, message.id),
-        NextStep::Sending { lease_ends_at } => {
-            return format!(
-                "{worker} has claimed the message, and sends it in its slot. If this worker dies, another worker claims the message after {}",
-                at(lease_ends_at)
-            );
-        }
-        NextStep::Waits { until } if message.attempts > 0 || message.sent_at.is_some() => {
-            format!("the next call is due at {}", at(until))
-        }
-        NextStep::Waits { until } => format!("the first call is due at {}", at(until)),
-        NextStep::Due => "the message is due, and waits for a free slot".into(),
-        NextStep::Refused { until } => format!(
+    let is_due = message.due_at <= message.at;
+    let due_at = at(message.due_at);
+    let step = if message.finished_at.is_some() {
+        return finished(&message.status, message.id);
+    } else if message.is_claimed && !is_due {
+        return format!(
+            "{worker} has claimed the message, and sends it in its slot. If this worker dies, another worker claims the message after {due_at}"
+        );
+    } else if !is_due {
+        let was_called = message.attempts > 0 || message.sent_at.is_some();
+        let nth = if was_called { "next" } else { "first" };
+        format!("the {nth} call is due at {due_at}")
+    } else if let Some(until) = message.refused_until {
+        format!(
             "a trigger or a constraint in the database refuses to change the message, or takes seconds, so claims pass over it until {}. To have it sent, {}",
             at(until),
             advice::refused(&message.app)
-        ),
-        NextStep::Lost { lease_ended_at } => format!(
-            "{worker} recorded no outcome before its lease ended at {}, so the next claim takes the message",
-            at(lease_ended_at)
-        ),
+        )
+    } else if message.is_claimed {
+        format!(
+            "{worker} recorded no outcome before its lease ended at {due_at}, so the next claim takes the message"
+        )
+    } else {
+        "the message is due, and waits for a free slot".into()
     };
-    let app = &message.app;
-    match &detail.lane {
-        LaneDetail::NoRight => {
-            format!("{step}; this role may not read lanes, so obstacles of the app are not shown")
-        }
-        LaneDetail::None => format!("{step}, but no worker has served the app {app} yet"),
-        LaneDetail::Lane(lane) => match lane.obstacles_text() {
-            Some(obstacles) => format!("{step}, but {obstacles}"),
-            None => step,
-        },
+    let Some(lane) = &detail.lane else {
+        let app = &message.app;
+        return format!("{step}, but no worker has served the app {app} yet");
+    };
+    match lane.obstacles_text() {
+        Some(obstacles) => format!("{step}, but {obstacles}"),
+        None => step,
     }
 }
 
@@ -83,7 +82,7 @@ pub(crate) fn fault(call: &CallDetail) -> String {
     let Some(fault) = call.fault() else {
         return charged.into();
     };
-    let mut text = format!("fault: {}", fault_name(fault));
+    let mut text = format!("fault: {}", fault_texts(fault).0);
     if let (Fault::Worker, Some(worker)) = (fault, &call.claimed_by) {
         text = format!("{text} {worker}");
     }

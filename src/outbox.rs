@@ -29,32 +29,17 @@ use std::time::Duration;
 
 use sqlx::postgres::types::PgInterval;
 
-pub(crate) use admin::{AdminError, Retried, RetryFilter};
+pub(crate) use admin::*;
 pub(crate) use connect::{ConnectError, Outbox};
-pub(crate) use diagnostics::{
-    CollationMismatch, DatabaseLatency, OldTransaction, RefusedMessages, SequenceBehind,
-    ServerDiagnostics, VacuumHolder,
-};
+pub(crate) use diagnostics::*;
 pub use enqueue::{EnqueueError, enqueue};
 pub(crate) use enqueue::{InvalidLines, read_json_lines};
-pub(crate) use errors::{
-    is_data_error, is_missing_lane, is_outage, is_row_security, is_without_lock, may_be_refusal,
-    may_have_taken_effect,
-};
+pub(crate) use errors::*;
 pub(crate) use pool::{
     AdaptiveTimeout, DEFAULT_MAX_AGE, STATEMENT_DURATION, STATEMENT_ERRORS, is_timeout,
 };
-pub(crate) use queue::{
-    Batch, CallRecord, ClaimError, ClaimRequest, Claimed, Ended, Hold, HoldKind, HoldResult,
-    LaneOpening, NextDue, Record, RecordResult, Recorded, Refusal, ScanPosition, SlotReservation,
-    Wakeup,
-};
-pub(crate) use read::{
-    AppLane, AppStatus, AsideWorker, CallDetail, FailureGroup, FailureKey, Failures, LaneDetail,
-    LaneState, LaneStatus, LaneWorkers, MAX_CALLS_LOOKED_AT, MAX_RETRIED, MessageDetail,
-    MessageError, MessageFilter, MessageLine, MessagePage, MessageRow, MessageState, NextStep,
-    ObstacleKind, PAGE_ROWS, PENDING, Pending, STATES, ServedApp, Waiting, WorkerStatus,
-};
+pub(crate) use queue::*;
+pub(crate) use read::*;
 pub(crate) use retention::{Deletion, MIN_RETENTION};
 pub(crate) use schema::{
     Damage, Migrated, ObjectKind, RoleKind, SchemaError, SchemaObject, SchemaVersion, list_names,

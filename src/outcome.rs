@@ -3,6 +3,8 @@
 
 use std::time::Duration;
 
+use sqlx::FromRow;
+
 use crate::pace::DbTime;
 use crate::signaling::{CallFailure, Response, ResponseBody};
 
@@ -125,19 +127,23 @@ pub(crate) enum Fault {
 }
 
 /// The limits and promises of a row for the decision after an attempt.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, FromRow)]
 pub(crate) struct DeliveryPolicy {
     /// Charged attempts before this one.
+    #[sqlx(try_from = "i32")]
     pub(crate) attempts: u32,
     /// Failed attempts before this one that were not charged.
+    #[sqlx(try_from = "i32")]
     pub(crate) uncharged: u32,
     /// Start of the first failed attempt.
     pub(crate) failing_since: Option<DbTime>,
     /// Limits charged attempts.
+    #[sqlx(try_from = "i32")]
     pub(crate) max_attempts: u32,
     pub(crate) at_most_once: bool,
     pub(crate) expires_at: Option<DbTime>,
     /// True if the attempt probes a lane that is held.
+    #[sqlx(skip)]
     pub(crate) probe: bool,
 }
 

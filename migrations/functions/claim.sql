@@ -16,10 +16,10 @@
 -- one_by_one     after a claim that the database refused, or that timed out: tests each message on its own, and lists
 --                messages in signaling.refused that the database refuses to change
 --
--- Returns one row a message, in no order, then one row about the lane, in which id is null. If passed_at and passed_id are
--- not null, the claim has read first attempts up to this scan position and no further, because it passed over many avoided
--- messages; retry_passed_* likewise for retries. If set_back_by is not null, the database's clock was set back since the
--- lane's last claim, and the worker calls set_messages_back().
+-- Returns one row a message, in no order, then one row about the lane, in which only `lane` is not null. If `passed` is not
+-- null, the claim has read first attempts up to this scan position and no further, because it passed over many avoided
+-- messages; `retry_passed` likewise for retries. If `set_back_s` is not null, the database's clock was set back since the
+-- lane's last claim by so many seconds, and the worker calls set_messages_back().
 -- Locks the lane's row, and the messages that it claims; skips messages that are locked.
 -- Indexes: lane_newest, refused_pkey, and those of choose_due() or choose_probe(); then it reaches messages by their ctid.
 create or replace function signaling.claim(
@@ -28,10 +28,7 @@ create or replace function signaling.claim(
     retry_after_id bigint, poll_interval interval, wants_wakeup boolean, avoided text[] default '{}',
     environment text default null, one_by_one boolean default false
 ) returns table (
-    at timestamptz, slots integer, hold text, hold_until timestamptz, throttled_per_s double precision, expired integer,
-    unknown integer, failed integer, refused integer, next_slot_at timestamptz, next_due_at timestamptz, wakeup text,
-    passed_at timestamptz, passed_id bigint, retry_passed_at timestamptz, retry_passed_id bigint, set_back_by interval,
-    id bigint, sender text, destination text, channel_name text, payload text, wait_for_ack boolean,
+    lane jsonb, id bigint, sender text, destination text, channel_name text, payload text, wait_for_ack boolean,
     enable_offline_messaging boolean, enable_historical_messaging boolean, attempts integer, uncharged integer,
     failing_since timestamptz, max_attempts integer, at_most_once boolean, expires_at timestamptz, traceparent text,
     is_retry boolean, created_at timestamptz, original_due_at timestamptz, slot_at timestamptz
@@ -42,13 +39,28 @@ create or replace function signaling.claim(
 as $$
 #variable_conflict use_column
 declare
+    at timestamptz;
+    set_back_by interval;
+    slots integer;
+    hold_kind text;
+    held_until timestamptz;
     locked record;
     rate double precision;
+    throttled_per_s double precision;
     first_slot_at timestamptz;
     horizon_ends timestamptz;
     has_refused boolean;
+    passed_at timestamptz;
+    passed_id bigint;
+    retry_passed_at timestamptz;
+    retry_passed_id bigint;
     chosen tid[] := '{}';
+    ended record;
     claimable tid[];
+    refused integer;
+    next_slot timestamptz;
+    next_due_at timestamptz;
+    wakeup text := 'off';
     stops_at timestamptz;
     refused_count integer;
     tested_count integer;
@@ -84,12 +96,12 @@ begin
     first_slot_at := greatest(locked.next_slot_at, locked.retry_after_until, at + lookahead);
     horizon_ends := at + lookahead + horizon;
     if locked.environment is distinct from claim.environment then
-        slots := 0; hold := 'other_environment'; hold_until := at + interval '1 hour';
+        slots := 0; hold_kind := 'other_environment'; held_until := at + interval '1 hour';
     elsif locked.paused_at is not null then
-        slots := 0; hold := 'paused'; hold_until := at + interval '1 hour';
+        slots := 0; hold_kind := 'paused'; held_until := at + interval '1 hour';
     elsif locked.hold is not null then
         slots := (locked.hold_until <= at and first_slot_at <= horizon_ends)::integer;
-        hold := locked.hold; hold_until := greatest(locked.hold_until, first_slot_at - horizon);
+        hold_kind := locked.hold; held_until := greatest(locked.hold_until, first_slot_at - horizon);
     else
         slots := greatest(0, least(max_messages, ceil(date_part('epoch', horizon_ends - first_slot_at) * rate)));
     end if;
@@ -110,14 +122,15 @@ begin
     if one_by_one then
         stops_at := clock_timestamp() + interval '500 milliseconds';
     end if;
-    select ended.expired, ended.unknown, ended.failed, ended.refused, ended.claimable
-    into expired, unknown, failed, refused, claimable from signaling.end_overdue(chosen, at, stops_at) as ended;
+    select * into ended from signaling.end_overdue(chosen, at, stops_at);
+    claimable := ended.claimable;
+    refused := ended.refused;
     if one_by_one then
         select tested.claimable, tested.refused into claimable, refused_count
         from signaling.keep_claimable(claimable, claim_id, claimed_by, at + lease, at, stops_at) as tested;
         refused := refused + refused_count;
         -- If slots seemed left over, the worker would scan past the messages that were not tested in time.
-        tested_count := expired + unknown + failed + refused + cardinality(claimable);
+        tested_count := ended.expired + ended.unknown + ended.failed + refused + cardinality(claimable);
         if tested_count < cardinality(chosen) then
             slots := tested_count;
         end if;
@@ -125,11 +138,11 @@ begin
     claimed_count := cardinality(claimable);
 
     -- 6. Advance the lane. The next probe of a held lane waits for the outcome of this one, or for the end of its lease.
-    next_slot_at := first_slot_at;
+    next_slot := first_slot_at;
     if claimed_count > 0 then
-        next_slot_at := first_slot_at + claimed_count * interval '1 second' / rate;
+        next_slot := first_slot_at + claimed_count * interval '1 second' / rate;
         update signaling.lane
-        set next_slot_at = claim.next_slot_at, rate_per_s = rate, rate_at = at,
+        set next_slot_at = next_slot, rate_per_s = rate, rate_at = at,
             hold_until = case when hold is not null then at + lease end,
             probe_claim_id = case when hold is not null then claim.claim_id end,
             probe_target = case when hold is not null then
@@ -150,7 +163,7 @@ begin
              order by due_at limit 1));
     end if;
     if wants_wakeup then
-        wakeup := signaling.want_wakeup(app, case when slots > 0 then cardinality(chosen) < slots end, at);
+        wakeup := coalesce(signaling.want_wakeup(app, case when slots > 0 then cardinality(chosen) < slots end, at), 'off');
     end if;
 
     -- 8. Claim the messages, and return them. The slots of retries lie between those of first attempts: if first attempts
@@ -169,10 +182,7 @@ begin
     set claim_id = claim.claim_id, claimed_by = claim.claimed_by, due_at = at + lease,
         attempts = attempts + (claim_id is not null)::integer
     from due where outbox.ctid = due.place
-    returning null::timestamptz, null::integer, null::text, null::timestamptz, null::double precision, null::integer,
-              null::integer, null::integer, null::integer, null::timestamptz, null::timestamptz, null::text,
-              null::timestamptz, null::bigint, null::timestamptz, null::bigint, null::interval, id, sender,
-              destination, channel_name,
+    returning null::jsonb, id, sender, destination, channel_name,
               payload, wait_for_ack, enable_offline_messaging, enable_historical_messaging, attempts, uncharged,
               failing_since, max_attempts, at_most_once, expires_at, traceparent, due.is_retry, created_at, due.due_at,
               first_slot_at + due.nth * interval '1 second' / rate;
@@ -196,6 +206,14 @@ begin
                                 and claim_id is distinct from claim.claim_id)
             limit 1000));
     end if;
+    lane := jsonb_build_object(
+        'at', at, 'slots', slots, 'expired', ended.expired, 'unknown', ended.unknown, 'failed', ended.failed,
+        'refused', refused,
+        'hold', case when hold_kind is not null then jsonb_build_object('kind', hold_kind, 'until', held_until) end,
+        'throttled_per_s', throttled_per_s, 'next_slot_at', next_slot, 'next_due_at', next_due_at, 'wakeup', wakeup,
+        'passed', case when passed_at is not null then jsonb_build_array(passed_at, passed_id) end,
+        'retry_passed', case when retry_passed_at is not null then jsonb_build_array(retry_passed_at, retry_passed_id) end,
+        'set_back_s', extract(epoch from set_back_by));
     return next;
 end
 $$;

@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use super::Finding;
 use crate::advice;
-use crate::error_text::database_error_text;
 use crate::outbox::{
     AppLane, DatabaseLatency, LaneState, OldTransaction, SchemaError, SchemaVersion,
     ServerDiagnostics,
@@ -64,19 +63,10 @@ pub(crate) fn server(
     }
 }
 
-pub(crate) fn pooler(version: &Result<String, sqlx::Error>) -> Finding {
-    let name = match version {
-        Ok(version) => version.clone(),
-        Err(error) => format!(
-            "a pooler of unknown version ({})",
-            database_error_text(error)
-        ),
-    };
+pub(crate) fn pooler() -> Finding {
     Finding::ok(
         "pooler",
-        format!(
-            "{name}, in transaction mode: the worker polls every 200 ms instead of listening; `worker migrate` needs the URL of the database itself"
-        ),
+        "in transaction mode: the worker polls every 200 ms instead of listening; `worker migrate` needs the URL of the database itself",
     )
 }
 
@@ -367,7 +357,7 @@ pub(crate) fn lane(app: &str, limit_per_s: f64, lanes: &[AppLane]) -> Finding {
     let held = || {
         format!(
             "{}{}",
-            state.as_str(),
+            state.into_str(),
             advice::because(lane.hold_reason.as_deref())
         )
     };

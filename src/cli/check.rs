@@ -9,8 +9,8 @@ use super::args::DatabaseArgs;
 use super::run::{self, AppArgs, WorkerArgs};
 use crate::check::probe::{self, Probe};
 use crate::check::{
-    Finding, Level, additions, api, collations, database, environment, fleet_connections, objects,
-    sequences, servers, settings, vacuum_holders,
+    Finding, Level, additions, api, database, environment, fleet_connections, objects, sequences,
+    servers, settings, vacuum_holders,
 };
 use crate::config::{AppConfig, WorkerConfig};
 use crate::error_text::{database_error_text, error_chain_text};
@@ -155,7 +155,7 @@ async fn check_connected_database(
     report.add_all(servers::hosts(&outbox.survey_hosts().await));
     report.add_all(servers::idle_sessions(&server, pooler));
     if pooler {
-        report.add(database::pooler(&outbox.pooler_version().await));
+        report.add(database::pooler());
     }
     let has_schema = check_schema(outbox, &server.user, report).await;
     report.add_all(database::isolation(&server));
@@ -199,8 +199,6 @@ async fn check_connected_database(
     report.add_all(vacuum_holders::hidden_sessions(&server, &open));
     let holders = outbox.vacuum_holders().await?;
     report.add(vacuum_holders::vacuum_holders(&holders));
-    let mismatches = outbox.collation_mismatches(server.version_num).await?;
-    report.add(collations::collations(&mismatches));
     let makes_tokens = config.is_some_and(|config| {
         config
             .apps

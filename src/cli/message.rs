@@ -24,7 +24,7 @@ pub(super) struct MessageArgs {
     #[arg(value_name = "ID", value_parser = parse_id)]
     id: i64,
 
-    /// Show the payload instead of its size
+    /// Show the payload, too
     #[arg(long)]
     payload: bool,
 
@@ -37,7 +37,7 @@ pub(super) struct MessageArgs {
 }
 
 pub(super) async fn run(args: MessageArgs) -> anyhow::Result<()> {
-    let outbox = args.database.connect(1).await?;
+    let outbox = args.database.connect_migrated().await?;
     let detail = outbox.message(args.id, args.payload).await?;
     outbox.close().await;
     print_as(args.json, &detail, show)
@@ -74,7 +74,8 @@ fn heading(detail: &MessageDetail) -> String {
         (Some(user), _) => line("to user", user.clone()),
         (None, channel) => line("to channel", channel.clone().unwrap_or_default()),
     };
-    line("payload", payload(detail));
+    let payload = detail.payload.as_deref().map(printable);
+    line("payload", payload.unwrap_or("--payload shows it".into()));
     let mut attempts = format!("{} of {}", row.attempts, row.max_attempts);
     if row.uncharged > 0 {
         write!(attempts, ", and {} not charged", row.uncharged).ok();
@@ -90,14 +91,6 @@ fn heading(detail: &MessageDetail) -> String {
         line("expires", at(expires_at));
     }
     text
-}
-
-fn payload(detail: &MessageDetail) -> String {
-    match (&detail.payload.text, detail.payload.bytes) {
-        (Some(text), _) => printable(text),
-        (None, Some(bytes)) => format!("{bytes} bytes; --payload shows it"),
-        (None, None) => "not shown: this role may not read payloads".into(),
-    }
 }
 
 /// Escapes control characters, which would change the operator's terminal.
@@ -118,15 +111,9 @@ fn timeline(detail: &MessageDetail) -> Vec<(String, String)> {
     let mut events = vec![(at(row.created_at), "inserted".to_owned())];
     // The column `due_at` of a claimed row is the end of the lease.
     let was_due = row.finished_at.is_some() || !row.is_claimed;
-    let never_called = detail.calls.is_empty() && detail.earlier_calls == 0;
+    let never_called = detail.calls.is_empty();
     if was_due && never_called && row.due_at != row.created_at && row.due_at <= row.at {
         events.push((at(row.due_at), "due".into()));
-    }
-    if detail.earlier_calls > 0 {
-        events.push((
-            " ".repeat(at(row.at).len()),
-            format!("{} earlier calls are not shown", detail.earlier_calls),
-        ));
     }
     events.extend(detail.calls.iter().map(call));
     // The table of attempts has only failed calls.

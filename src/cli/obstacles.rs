@@ -6,7 +6,7 @@ use std::fmt::Write;
 use sqlx::error::DatabaseError;
 
 use super::print::{after_change, one_line};
-use crate::outbox::{LaneStatus, ObstacleKind, Outbox};
+use crate::outbox::{LaneState, LaneStatus, Outbox};
 
 const INSUFFICIENT_PRIVILEGE: &str = "42501";
 
@@ -29,7 +29,7 @@ pub(super) async fn lane(outbox: &Outbox, app: &str) -> anyhow::Result<Option<La
 }
 
 /// A line for each obstacle, except one that the command has printed already.
-pub(super) fn lines(lane: &LaneStatus, except: Option<ObstacleKind>) -> String {
+pub(super) fn lines(lane: &LaneStatus, except: Option<LaneState>) -> String {
     let mut text = String::new();
     for obstacle in &lane.obstacles {
         if Some(obstacle.kind) != except {

@@ -7,7 +7,7 @@ use super::obstacles;
 use super::print::{one_line, report};
 use super::status;
 use crate::advice;
-use crate::outbox::{LaneStatus, ObstacleKind};
+use crate::outbox::{LaneState, LaneStatus};
 
 /// Stop all calls of an app, on all workers
 ///
@@ -57,7 +57,7 @@ pub(super) async fn pause(args: PauseArgs) -> anyhow::Result<()> {
         format!("{app} was paused already{}\n", paused_by(lane.as_ref()))
     };
     if let Some(lane) = lane {
-        text += &obstacles::lines(&lane, Some(ObstacleKind::Paused));
+        text += &obstacles::lines(&lane, Some(LaneState::Paused));
     }
     report(text, is_news)
 }

@@ -182,7 +182,7 @@ fn lane(app: &AppStatus) -> String {
     };
     let state = lane.state();
     let mut text = match state {
-        LaneState::Sending => state.as_str().into(),
+        LaneState::Sending => state.into_str().into(),
         LaneState::Slowed => format!(
             "slowed to {:.0} calls/s by a 429 at {}",
             lane.rate_per_s,
@@ -218,7 +218,7 @@ fn lane(app: &AppStatus) -> String {
         ),
         LaneState::Unauthorized | LaneState::Unavailable => format!(
             "{} since {}, next probe {}{}",
-            state.as_str(),
+            state.into_str(),
             at(lane.hold_since),
             at(lane.hold_until),
             advice::because(lane.hold_reason.as_deref())

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use serde::de::Error as _;
-use serde::{Deserialize, Deserializer};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use time::OffsetDateTime;
 
 use super::{InvalidMessage, Name, Target};
@@ -31,7 +31,7 @@ const MAX_TRACEPARENT_CHARS: usize = 128;
 /// let mistake = NewMessage::to_channel("shop", "news/today", "Hello all").check().unwrap_err();
 /// assert!(mistake.to_string().contains("channel_name has the character '/'"));
 /// ```
-#[derive(Clone, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 #[expect(clippy::struct_excessive_bools, reason = "each is a column of its own")]
 pub struct NewMessage {
@@ -53,10 +53,10 @@ pub struct NewMessage {
     /// The API keeps the message as a historical message (deprecated by the vendor).
     pub enable_historical_messaging: bool,
     /// The earliest time to send, in place of the database's present time.
-    #[serde(deserialize_with = "time")]
+    #[serde(deserialize_with = "time", serialize_with = "in_utc")]
     pub due_at: Option<OffsetDateTime>,
     /// No call starts after this time.
-    #[serde(deserialize_with = "time")]
+    #[serde(deserialize_with = "time", serialize_with = "in_utc")]
     pub expires_at: Option<OffsetDateTime>,
     /// The number of charged attempts after which the message ends as `failed`: 1 to 1,000. None: 10.
     pub max_attempts: Option<u16>,
@@ -164,6 +164,12 @@ fn time<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<OffsetDateT
     };
     let error = || D::Error::custom(format!("a value is not a time: {}", time_text::ACCEPTED));
     time_text::parse(&text).map(Some).ok_or_else(error)
+}
+
+/// Postgres reads no year 0, which a time may have in another zone.
+#[expect(clippy::ref_option, reason = "serde passes the field by reference")]
+fn in_utc<S: Serializer>(time: &Option<OffsetDateTime>, serializer: S) -> Result<S::Ok, S::Error> {
+    time.map(DbTime::from).serialize(serializer)
 }
 
 #[cfg(test)]

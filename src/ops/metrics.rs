@@ -9,6 +9,7 @@ use hyper::header::CONTENT_TYPE;
 use metrics::{counter, describe_counter, describe_gauge, describe_histogram, gauge};
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 use metrics_process::Collector;
+use strum::VariantArray;
 
 use super::{OpsState, health};
 use crate::outbox::{AppLane, LaneState, STATEMENT_DURATION, STATEMENT_ERRORS};
@@ -151,8 +152,8 @@ fn set_app(AppLane { app, lane, pending }: &AppLane) {
     set(LIMIT, lane.limit_per_s);
     set(RATE, lane.rate_per_s);
     let present = lane.state();
-    for state in LaneState::ALL {
-        gauge!(LANE_STATE, "app" => app.clone(), "state" => state.as_str())
+    for &state in LaneState::VARIANTS {
+        gauge!(LANE_STATE, "app" => app.clone(), "state" => state.into_str())
             .set(u32::from(state == present));
     }
     if pending.counted_ago_s.is_some() {

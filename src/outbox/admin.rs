@@ -8,7 +8,7 @@ use sqlx::error::DatabaseError;
 use sqlx::postgres::{PgArguments, PgRow};
 use sqlx::query::Query;
 use sqlx::types::Json;
-use sqlx::{FromRow, PgConnection, Postgres, query};
+use sqlx::{FromRow, Postgres, query};
 use time::OffsetDateTime;
 
 use crate::error_text::database_error_text;
@@ -18,6 +18,8 @@ use crate::outbox::{Outbox, is_row_security, may_have_taken_effect};
 
 /// Longer than the wait for a lock.
 const STATEMENT_TIMEOUT: Duration = Duration::from_secs(5);
+/// Of a command without a deadline that a user would notice.
+const RETRY_TIMEOUT: Duration = Duration::from_secs(86_400);
 
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum AdminError {
@@ -59,7 +61,6 @@ pub(crate) struct RetryFilter {
     pub(crate) statuses: Vec<String>,
     /// Finished at this time or later.
     pub(crate) since: Option<OffsetDateTime>,
-    /// Finished before.
     pub(crate) until: Option<OffsetDateTime>,
     /// A pattern for SQL's LIKE.
     pub(crate) error_like: Option<String>,
@@ -71,14 +72,12 @@ pub(crate) struct RetryFilter {
 pub(crate) struct Adoption {
     /// The app belongs to the environment now. Otherwise more messages are left to cancel.
     pub(crate) is_done: bool,
-    /// The environment before.
     pub(crate) previous: Option<String>,
     pub(crate) cancelled: u64,
     /// Messages that are pending now, counted up to a million.
     pub(crate) pending: u64,
 }
 
-/// How many messages of an app are due again.
 #[derive(Debug, Clone, PartialEq, Eq, FromRow)]
 pub(crate) struct Retried {
     #[sqlx(rename = "app_of_messages")]
@@ -96,14 +95,14 @@ impl Outbox {
         reason: Option<&str>,
         by: &str,
     ) -> Result<bool, AdminError> {
-        let pause = query("select signaling.pause($1, $2, $3)");
-        self.change(pause.bind(app).bind(reason).bind(by)).await
+        let pause = query("select signaling.pause($1, $2, $3)").bind(app);
+        self.change(pause.bind(reason).bind(by)).await
     }
 
     /// Ends a pause. Returns a sentence about the change and about the obstacles that are left.
     pub(crate) async fn resume(&self, app: &str) -> Result<String, AdminError> {
-        let resume = query("select signaling.resume($1)");
-        self.change(resume.bind(app)).await
+        self.change(query("select signaling.resume($1)").bind(app))
+            .await
     }
 
     /// Sets an app's limit. None: the configured limit. Returns false if that changes nothing.
@@ -113,15 +112,14 @@ impl Outbox {
         calls_per_s: Option<f64>,
         by: &str,
     ) -> Result<bool, AdminError> {
-        let set_limit = query("select signaling.set_limit($1, $2, $3)");
-        self.change(set_limit.bind(app).bind(calls_per_s).bind(by))
-            .await
+        let set_limit = query("select signaling.set_limit($1, $2, $3)").bind(app);
+        self.change(set_limit.bind(calls_per_s).bind(by)).await
     }
 
     /// Cancels a message. Returns false if a worker is sending it, or it is final.
     pub(crate) async fn cancel(&self, id: i64) -> Result<bool, AdminError> {
-        let cancel = query("select signaling.cancel($1)");
-        self.change(cancel.bind(id)).await
+        self.change(query("select signaling.cancel($1)").bind(id))
+            .await
     }
 
     /// Hands an app over to an environment. Cancels at most `max_rows` messages; the caller repeats the call until
@@ -133,24 +131,23 @@ impl Outbox {
         cancels_pending: bool,
         max_rows: i64,
     ) -> Result<Adoption, AdminError> {
-        let adopt = query("select signaling.adopt($1, $2, $3, $4)");
-        let adopt = adopt.bind(app).bind(environment);
-        let adopted = self.change(adopt.bind(cancels_pending).bind(max_rows));
-        adopted.await.map(|Json(adoption)| adoption)
+        let adopt = query("select signaling.adopt($1, $2, $3, $4)")
+            .bind(app)
+            .bind(environment)
+            .bind(cancels_pending)
+            .bind(max_rows);
+        self.change(adopt).await.map(|Json(adoption)| adoption)
     }
 
-    /// Sends finished messages again, or only counts them. Has no deadline, because it may read the whole outbox.
+    /// Sends finished messages again, or only counts them. May read the whole outbox.
     pub(crate) async fn retry(
         &self,
         filter: &RetryFilter,
         dry_run: bool,
         max_rows: Option<i64>,
     ) -> Result<Vec<Retried>, AdminError> {
-        let mut is_ending = false;
-        let retry = retry(filter, dry_run, max_rows);
-        let call = async |session: &mut PgConnection| call(session, retry, &mut is_ending).await;
-        let retried = self.pool.transaction(None, call).await;
-        retried.map_err(|error| failed(error, is_ending))
+        self.change_rows(retry(filter, dry_run, max_rows), RETRY_TIMEOUT)
+            .await
     }
 
     /// Sends these finished messages again that match the filter, within the time of a page.
@@ -158,37 +155,54 @@ impl Outbox {
         &self,
         ids: &[i64],
         filter: &RetryFilter,
-    ) -> Result<Vec<Retried>, AdminError> {
+    ) -> Result<i64, AdminError> {
         // An empty filter would match every message.
         if ids.is_empty() {
-            return Ok(Vec::new());
+            return Ok(0);
         }
         let filter = RetryFilter {
             ids: ids.to_vec(),
             ..filter.clone()
         };
-        self.change_rows(retry(&filter, false, None)).await
+        let retried: Vec<Retried> = self
+            .change_rows(retry(&filter, false, None), STATEMENT_TIMEOUT)
+            .await?;
+        Ok(retried.iter().map(|retried| retried.messages).sum())
     }
 
     async fn change<T>(&self, function: Function<'_>) -> Result<T, AdminError>
     where
         (T,): for<'r> FromRow<'r, PgRow>,
     {
-        match self.change_rows(function).await?.pop() {
+        match self.change_rows(function, STATEMENT_TIMEOUT).await?.pop() {
             Some((value,)) => Ok(value),
             None => Err(AdminError::Unknown(sqlx::Error::RowNotFound)),
         }
     }
 
     /// Calls a function on a monitoring connection, so that it delays no claim and no record.
-    async fn change_rows<T>(&self, function: Function<'_>) -> Result<Vec<T>, AdminError>
+    async fn change_rows<T>(
+        &self,
+        function: Function<'_>,
+        deadline: Duration,
+    ) -> Result<Vec<T>, AdminError>
     where
         T: for<'r> FromRow<'r, PgRow>,
     {
-        let mut is_ending = false;
-        let call = async |session: &mut PgConnection| call(session, function, &mut is_ending).await;
-        let changed = self.run_monitoring("admin", STATEMENT_TIMEOUT, call);
-        changed.await.map_err(|error| failed(error, is_ending))
+        let mut is_committing = false;
+        let changed = self.run_monitoring("admin", deadline, async |session| {
+            let changed = rows(session, function).await?;
+            is_committing = true;
+            Ok(changed)
+        });
+        let changed = changed.await;
+        changed.map_err(|error| {
+            if is_committing && may_have_taken_effect(&error) {
+                AdminError::Unknown(error)
+            } else {
+                error.into()
+            }
+        })
     }
 }
 
@@ -203,25 +217,4 @@ fn retry(filter: &RetryFilter, dry_run: bool, max_rows: Option<i64>) -> Function
         .bind((!filter.ids.is_empty()).then_some(&filter.ids))
         .bind(dry_run)
         .bind(max_rows)
-}
-
-/// Calls a function in a transaction. Sets `is_ending` before the commit.
-async fn call<T>(
-    connection: &mut PgConnection,
-    function: Function<'_>,
-    is_ending: &mut bool,
-) -> Result<Vec<T>, sqlx::Error>
-where
-    T: for<'r> FromRow<'r, PgRow>,
-{
-    let answer = rows(connection, function).await?;
-    *is_ending = true;
-    Ok(answer)
-}
-
-fn failed(error: sqlx::Error, is_ending: bool) -> AdminError {
-    if is_ending && may_have_taken_effect(&error) {
-        return AdminError::Unknown(error);
-    }
-    error.into()
 }

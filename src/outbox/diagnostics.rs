@@ -2,11 +2,10 @@
 
 use std::time::Duration;
 
-use sqlx::{ConnectOptions, Connection, FromRow, Row, query};
+use sqlx::{FromRow, query};
 use time::OffsetDateTime;
 
-use crate::outbox::one_off::{rows, value};
-use crate::outbox::pool::within;
+use crate::outbox::one_off::value;
 use crate::outbox::schema::own_constraints;
 use crate::outbox::{HostSurvey, Outbox};
 use crate::pace::DbTime;
@@ -17,7 +16,6 @@ use crate::pace::clock::Moment;
 #[expect(clippy::struct_excessive_bools, reason = "the row has these columns")]
 pub(crate) struct ServerDiagnostics {
     pub(crate) version: String,
-    /// 150004 is 15.4.
     pub(crate) version_num: i32,
     pub(crate) is_standby: bool,
     pub(crate) is_read_only: bool,
@@ -55,7 +53,6 @@ pub(crate) struct ServerDiagnostics {
 
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct DatabaseLatency {
-    /// The shortest of a few round trips.
     pub(crate) round_trip: Duration,
     /// By how much this host's clock is ahead of the database's, with an error of up to half of the round trip.
     pub(crate) host_ahead: time::Duration,
@@ -80,24 +77,11 @@ pub(crate) struct VacuumHolder {
     pub(crate) is_active: bool,
     /// Age of the oldest row version that the holder keeps, in transactions.
     pub(crate) row_transactions: Option<i64>,
-    /// The same for the server's own tables.
     pub(crate) catalog_transactions: Option<i64>,
     /// The slot's `wal_status`: `reserved`, `extended`, `unreserved` or `lost`.
     pub(crate) wal_status: Option<String>,
 }
 
-/// A collation whose rules may have changed since the indexes were built.
-#[derive(Debug, Clone, PartialEq, FromRow)]
-pub(crate) struct CollationMismatch {
-    pub(crate) subject: String,
-    pub(crate) built_with: String,
-    /// None if the operating system or ICU reports no version.
-    pub(crate) found: Option<String>,
-    /// The statement that stores the new version, for after a reindex.
-    pub(crate) refresh: String,
-}
-
-/// Messages that the database refuses to change.
 #[derive(Debug, Clone, PartialEq, FromRow)]
 pub(crate) struct RefusedMessages {
     pub(crate) messages: i64,
@@ -114,13 +98,9 @@ pub(crate) struct SequenceBehind {
     /// The first id from `next_id` on that a row has.
     pub(crate) taken_id: i64,
     pub(crate) newest_id: i64,
-    /// The statement that corrects the sequence.
     pub(crate) statement: String,
 }
 
-/// The first version of Postgres that stores the version of a database's default collation.
-const VERSION_WITH_DATABASE_COLLATIONS: i32 = 150_000;
-const POOLER_TIMEOUT: Duration = Duration::from_secs(1);
 const ROUND_TRIPS: usize = 5;
 
 impl Outbox {
@@ -135,22 +115,6 @@ impl Outbox {
     pub(crate) async fn server_diagnostics(&self) -> Result<ServerDiagnostics, sqlx::Error> {
         self.read_row(query(include_str!("diagnostics/server.sql")))
             .await
-    }
-
-    /// Name and version of PgBouncer, which tells them only to its `admin_users` and `stats_users`.
-    pub(crate) async fn pooler_version(&self) -> Result<String, sqlx::Error> {
-        let options = self.servers().options()?.database("pgbouncer");
-        within(POOLER_TIMEOUT, async {
-            let mut connection = options.connect().await?;
-            // PgBouncer's admin database takes simple queries only.
-            let row = sqlx::raw_sql("show version")
-                .fetch_one(&mut connection)
-                .await?;
-            let version = row.try_get(0)?;
-            connection.close().await?;
-            Ok(version)
-        })
-        .await
     }
 
     pub(crate) async fn latency(&self) -> Result<DatabaseLatency, sqlx::Error> {
@@ -179,7 +143,6 @@ impl Outbox {
             .await
     }
 
-    /// The oldest first.
     pub(crate) async fn old_transactions(&self) -> Result<Vec<OldTransaction>, sqlx::Error> {
         self.read_rows(query(include_str!("diagnostics/old_transactions.sql")))
             .await
@@ -190,23 +153,6 @@ impl Outbox {
             .await
     }
 
-    pub(crate) async fn collation_mismatches(
-        &self,
-        version_num: i32,
-    ) -> Result<Vec<CollationMismatch>, sqlx::Error> {
-        self.read(async |session| {
-            let collations = query(include_str!("diagnostics/collations.sql"));
-            let mut found = rows(session, collations).await?;
-            if version_num >= VERSION_WITH_DATABASE_COLLATIONS {
-                let default = query(include_str!("diagnostics/database_collation.sql"));
-                found.extend(rows(session, default).await?);
-            }
-            Ok(found)
-        })
-        .await
-    }
-
-    /// Triggers, constraints, indexes and rules of the application that may refuse a worker's changes.
     pub(crate) async fn additions(&self) -> Result<Vec<String>, sqlx::Error> {
         let additions = query(include_str!("diagnostics/additions.sql")).bind(own_constraints());
         let names: Vec<(String,)> = self.read_rows(additions).await?;

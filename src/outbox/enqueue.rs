@@ -2,35 +2,28 @@
 
 mod json_lines;
 
-use sqlx::{Acquire, FromRow, PgConnection, Postgres};
+use sqlx::types::Json;
+use sqlx::{Acquire, PgConnection, Postgres};
 
 pub(crate) use json_lines::{InvalidLines, read_json_lines};
 
 use crate::error_text::database_error_text;
 use crate::message::{InvalidMessage, NewMessage};
 use crate::outbox::Outbox;
-use crate::pace::DbTime;
 
 const ROWS_PER_STATEMENT: usize = 1_000;
 
-/// Runs with the application's `search_path`, so names of types, functions and tables are qualified. `unnest` of several
-/// arrays and `coalesce` are grammar, and need no schema.
+/// Runs with the application's `search_path`, so names of types, functions and tables are qualified. `coalesce` is grammar,
+/// and needs no schema.
 const INSERT: &str = "
     insert into signaling.outbox
         (app, sender, destination, channel_name, payload, wait_for_ack, enable_offline_messaging,
          enable_historical_messaging, due_at, expires_at, max_attempts, at_most_once, dedupe_key, traceparent)
-    select app, sender, destination, channel_name, payload, wait_for_ack, enable_offline_messaging,
-           enable_historical_messaging, coalesce(due_at, pg_catalog.now()), expires_at, max_attempts, at_most_once,
-           dedupe_key, traceparent
-    from unnest($1::pg_catalog.text[], $2::pg_catalog.text[], $3::pg_catalog.text[], $4::pg_catalog.text[],
-                $5::pg_catalog.text[], $6::pg_catalog.bool[], $7::pg_catalog.bool[], $8::pg_catalog.bool[],
-                $9::pg_catalog.timestamptz[], $10::pg_catalog.timestamptz[], $11::pg_catalog.int4[],
-                $12::pg_catalog.bool[], $13::pg_catalog.text[], $14::pg_catalog.text[])
-         with ordinality
-         as message (app, sender, destination, channel_name, payload, wait_for_ack, enable_offline_messaging,
-                     enable_historical_messaging, due_at, expires_at, max_attempts, at_most_once, dedupe_key,
-                     traceparent, place)
-    order by place
+    select coalesce(app, 'default'), sender, destination, channel_name, payload, wait_for_ack, enable_offline_messaging,
+           enable_historical_messaging, coalesce(due_at, pg_catalog.now()), expires_at,
+           coalesce(max_attempts, 10), at_most_once, dedupe_key, traceparent
+    from pg_catalog.jsonb_populate_recordset(null::signaling.outbox, $1) with ordinality
+    order by ordinality
     on conflict do nothing
     returning id, app, dedupe_key";
 
@@ -159,47 +152,16 @@ async fn insert(
 ) -> Result<Vec<Option<i64>>, EnqueueError> {
     let mut ids = Vec::with_capacity(messages.len());
     for messages in messages.chunks(ROWS_PER_STATEMENT) {
-        let inserted = insert_some(connection, messages, keep_prepared).await?;
+        let insert = sqlx::query_as(INSERT).bind(Json(messages));
+        let insert = insert.persistent(keep_prepared);
+        let inserted = insert.fetch_all(&mut *connection).await?;
         ids.extend(match_up(messages, inserted)?);
     }
     Ok(ids)
 }
 
-async fn insert_some(
-    connection: &mut PgConnection,
-    messages: &[NewMessage],
-    keep_prepared: bool,
-) -> Result<Vec<Inserted>, sqlx::Error> {
-    sqlx::query_as(INSERT)
-        .bind(column(messages, NewMessage::app))
-        .bind(column(messages, |new| new.sender.as_str()))
-        .bind(column(messages, |new| new.destination.as_deref()))
-        .bind(column(messages, |new| new.channel_name.as_deref()))
-        .bind(column(messages, |new| new.payload.as_str()))
-        .bind(column(messages, |new| new.wait_for_ack))
-        .bind(column(messages, |new| new.enable_offline_messaging))
-        .bind(column(messages, |new| new.enable_historical_messaging))
-        .bind(column(messages, |new| new.due_at.map(DbTime::from)))
-        .bind(column(messages, |new| new.expires_at.map(DbTime::from)))
-        .bind(column(messages, |new| i32::from(new.max_attempts())))
-        .bind(column(messages, |new| new.at_most_once))
-        .bind(column(messages, |new| new.dedupe_key.as_deref()))
-        .bind(column(messages, |new| new.traceparent.as_deref()))
-        .persistent(keep_prepared)
-        .fetch_all(connection)
-        .await
-}
-
-fn column<'m, T>(messages: &'m [NewMessage], value: impl Fn(&'m NewMessage) -> T) -> Vec<T> {
-    messages.iter().map(value).collect()
-}
-
-#[derive(FromRow)]
-struct Inserted {
-    id: i64,
-    app: String,
-    dedupe_key: Option<String>,
-}
+/// The columns `id`, `app` and `dedupe_key`.
+type Inserted = (i64, String, Option<String>);
 
 /// Assigns the ids to the messages. Rows come in the order of the messages, and only a message with a key may have no row.
 /// Postgres inserts a key once, so the row belongs to the first message with that key.
@@ -210,12 +172,11 @@ fn match_up(
     let mut rows = inserted.into_iter().peekable();
     let mut ids = Vec::with_capacity(messages.len());
     for message in messages {
-        let row =
-            rows.next_if(|row| row.app == message.app() && row.dedupe_key == message.dedupe_key);
+        let row = rows.next_if(|(_, app, key)| app == message.app() && *key == message.dedupe_key);
         if row.is_none() && message.dedupe_key.is_none() {
             return Err(EnqueueError::Changed);
         }
-        ids.push(row.map(|row| row.id));
+        ids.push(row.map(|(id, ..)| id));
     }
     if rows.next().is_some() {
         return Err(EnqueueError::Changed);
@@ -236,11 +197,7 @@ mod tests {
     }
 
     fn row(id: i64, app: &str, key: Option<&str>) -> Inserted {
-        Inserted {
-            id,
-            app: app.to_owned(),
-            dedupe_key: key.map(str::to_owned),
-        }
+        (id, app.to_owned(), key.map(str::to_owned))
     }
 
     #[test]

@@ -2,7 +2,6 @@
 
 use std::io::ErrorKind;
 
-use sqlx::error::DatabaseError;
 use sqlx::postgres::{PgDatabaseError, PgSeverity};
 
 /// True if Postgres may have carried out a statement that failed, because the server did not report the opposite.
@@ -74,10 +73,7 @@ pub(crate) fn is_row_security(error: &sqlx::Error) -> bool {
 
 /// True if a statement within a function has failed, not the statement that the worker or the command sent.
 pub(super) fn is_within_function(error: &sqlx::Error) -> bool {
-    error
-        .as_database_error()
-        .and_then(|error| error.try_downcast_ref::<PgDatabaseError>())
-        .is_some_and(|error| error.r#where().is_some())
+    postgres_error(error).is_some_and(|error| error.r#where().is_some())
 }
 
 /// True if the connection or the server failed, not the statement: no response of a server at all, a connection exception
@@ -105,8 +101,6 @@ fn postgres_error(error: &sqlx::Error) -> Option<&PgDatabaseError> {
 }
 
 fn is_of_class(error: &sqlx::Error, classes: &[&str]) -> bool {
-    error
-        .as_database_error()
-        .and_then(DatabaseError::code)
-        .is_some_and(|code| classes.iter().any(|class| code.starts_with(class)))
+    let error = postgres_error(error);
+    error.is_some_and(|error| classes.iter().any(|class| error.code().starts_with(class)))
 }

@@ -5,9 +5,7 @@ mod lane;
 mod record;
 mod reserve_slot;
 
-pub(crate) use claim::{
-    Batch, ClaimError, ClaimRequest, Claimed, Ended, Hold, ScanPosition, Wakeup,
-};
-pub(crate) use lane::{HoldKind, HoldResult, LaneOpening, NextDue};
-pub(crate) use record::{CallRecord, Record, RecordResult, Recorded};
+pub(crate) use claim::*;
+pub(crate) use lane::*;
+pub(crate) use record::*;
 pub(crate) use reserve_slot::{Refusal, SlotReservation};

@@ -8,12 +8,10 @@ mod search;
 mod status;
 mod workers;
 
-pub(crate) use detail::{
-    CallDetail, LaneDetail, MessageDetail, MessageError, MessageRow, NextStep,
-};
-pub(crate) use failures::{FailureGroup, FailureKey, Failures, MAX_CALLS_LOOKED_AT, MAX_RETRIED};
-pub(crate) use lane_status::{AppLane, LaneState, LaneStatus, ObstacleKind, Pending};
-pub(crate) use message_state::{MessageState, Waiting};
-pub(crate) use search::{MessageFilter, MessageLine, MessagePage, PAGE_ROWS, PENDING, STATES};
+pub(crate) use detail::*;
+pub(crate) use failures::*;
+pub(crate) use lane_status::*;
+pub(crate) use message_state::*;
+pub(crate) use search::*;
 pub(crate) use status::AppStatus;
-pub(crate) use workers::{AsideWorker, LaneWorkers, ServedApp, WorkerStatus};
+pub(crate) use workers::*;

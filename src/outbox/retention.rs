@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use sqlx::FromRow;
 use uuid::Uuid;
 
 use crate::outbox::pool::AdaptiveTimeout;
@@ -12,27 +11,11 @@ use crate::pace::DbTime;
 /// Status queries count the calls of the last minute.
 pub(crate) const MIN_RETENTION: Duration = Duration::from_secs(60);
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Deletion {
-    /// The pass continues with the next batch.
-    GoesOn,
-    PassIsOver {
-        /// Messages that the pass has deleted, in all processes.
-        deleted: u64,
-        /// When the next pass begins.
-        next_in: Duration,
-    },
-    /// Another process deletes, or the next pass has not begun.
-    NotNow { next_in: Duration },
-}
-
-#[derive(FromRow)]
-struct DeletionRow {
-    has_turn: bool,
-    is_pass_over: bool,
-    deleted: Option<i64>,
-    held_until: DbTime,
-    at: DbTime,
+pub(crate) struct Deletion {
+    /// Messages that the pass has deleted, in all processes. Zero until the end of the pass.
+    pub(crate) deleted: u64,
+    /// When this process may delete again. None: the pass continues with the next batch.
+    pub(crate) next_in: Option<Duration>,
 }
 
 impl Outbox {
@@ -54,15 +37,16 @@ impl Outbox {
             one_by_one = one_by_one,
         );
         let answer = self.pool.call_adaptively(timeout, one_by_one, call).await?;
-        let row: DeletionRow = answer.decode()?.pop().ok_or(sqlx::Error::RowNotFound)?;
-        let next_in = row.held_until.since(row.at);
-        Ok(if !row.has_turn {
-            Deletion::NotNow { next_in }
-        } else if row.is_pass_over {
-            let deleted = row.deleted.unwrap_or(0).unsigned_abs();
-            Deletion::PassIsOver { deleted, next_in }
-        } else {
-            Deletion::GoesOn
+        let row: Option<(bool, bool, Option<i64>, DbTime, DbTime)> = answer.decode()?.pop();
+        let (has_turn, is_pass_over, deleted, held_until, at) =
+            row.ok_or(sqlx::Error::RowNotFound)?;
+        Ok(Deletion {
+            deleted: if is_pass_over {
+                deleted.unwrap_or(0).unsigned_abs()
+            } else {
+                0
+            },
+            next_in: (is_pass_over || !has_turn).then(|| held_until.since(at)),
         })
     }
 }

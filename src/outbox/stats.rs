@@ -19,7 +19,6 @@ pub(crate) struct MinuteStats {
     pub(crate) app: String,
     #[serde(flatten)]
     pub(crate) stats: Stats,
-    /// Queued and retrying messages at the last count of the minute.
     pub(crate) backlog: Option<u64>,
 }
 

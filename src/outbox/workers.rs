@@ -7,7 +7,6 @@ use super::Outbox;
 
 #[derive(Debug, Clone)]
 pub(crate) struct WorkerIdentity {
-    /// Fresh for each start.
     pub(crate) id: Uuid,
     pub(crate) name: String,
     pub(crate) host: String,
@@ -23,18 +22,14 @@ pub(crate) struct AppReport {
     pub(crate) failed: u64,
     /// The worker's calls fail, and it is finding out whether the API or the worker itself is at fault.
     pub(crate) is_doubting: bool,
-    /// Why the worker has stepped aside.
     pub(crate) aside_reason: Option<String>,
 }
 
-/// The other workers of one app.
 #[derive(Debug, FromRow)]
 pub(crate) struct OthersReport {
     pub(crate) app: String,
-    /// Messages that the API has accepted from them.
     #[sqlx(rename = "others_accepted", try_from = "i64")]
     pub(crate) accepted: u64,
-    /// Workers that serve the app.
     #[sqlx(rename = "others", try_from = "i32")]
     pub(crate) serving: u32,
 }
@@ -67,7 +62,6 @@ impl Outbox {
         self.pool.call(call).await?.decode()
     }
 
-    /// Deletes a worker that stops from the registry.
     pub(crate) async fn retire_worker(&self, id: Uuid) -> Result<(), sqlx::Error> {
         let call = call!(retire_worker, worker_id = id);
         self.pool.call(call).await.map(drop)

@@ -26,8 +26,8 @@ use super::panic_point::panic_point;
 use super::recorder::Delivered;
 use crate::error_text::database_error_text;
 use crate::outbox::{
-    AdaptiveTimeout, Batch, ClaimError, ClaimRequest, HoldKind, is_missing_lane, is_timeout,
-    is_without_lock, may_be_refusal,
+    AdaptiveTimeout, Batch, ClaimRequest, HoldKind, is_missing_lane, is_timeout, is_without_lock,
+    may_be_refusal, may_have_taken_effect,
 };
 use crate::pace::Lookahead;
 use idle_wait::Next;
@@ -189,16 +189,15 @@ impl ClaimLoop {
         };
         let claimed = self.claim_past_refusals(request).await;
         self.one_by_one = next_is_one_by_one(self.one_by_one, &claimed);
-        let batch = claimed.map_err(|error| {
+        let batch = claimed.inspect_err(|error| {
             self.lane.outage_grace.lock().failed();
             self.lane.polls.lock().scan_soon();
-            let error_text = database_error_text(&error.source);
+            let error_text = database_error_text(error);
             self.lane.heartbeat.failed(error_text);
-            if error.may_have_rows {
+            if may_have_taken_effect(error) {
                 let lease = self.lane.shared.timing.lease;
                 self.orphaned_claims.add(claim_id, lease);
             }
-            error.source
         })?;
         self.lookahead.observe(shared.now().since(batch.at));
         self.lane.claimed(position, &batch);
@@ -221,11 +220,11 @@ impl ClaimLoop {
     async fn claim_past_refusals(
         &self,
         mut request: ClaimRequest<'_>,
-    ) -> Result<Batch, ClaimError> {
+    ) -> Result<Batch, sqlx::Error> {
         let outbox = &self.lane.shared.outbox;
         let mut claimed = outbox.claim(&request).await;
         for max_messages in [request.max_messages, 1] {
-            if !matches!(&claimed, Err(error) if may_be_refusal(&error.source)) {
+            if !matches!(&claimed, Err(error) if may_be_refusal(error)) {
                 break;
             }
             request.one_by_one = true;
@@ -288,12 +287,12 @@ impl ClaimLoop {
 /// True if the next claim tests one message at a time. A claim does so after one that timed out, because a function of the
 /// application may have delayed that claim, and would delay each claim after it. A database that is only slow needs a plain
 /// claim with a longer timeout, so the two kinds take turns.
-fn next_is_one_by_one(was_one_by_one: bool, claimed: &Result<Batch, ClaimError>) -> bool {
+fn next_is_one_by_one(was_one_by_one: bool, claimed: &Result<Batch, sqlx::Error>) -> bool {
     match claimed {
         // Another message may delay the next claim.
         Ok(batch) => was_one_by_one && batch.refused > 0,
         // A delayed claim of another worker keeps the lane's row locked.
-        Err(error) if is_without_lock(&error.source) => true,
-        Err(error) => !was_one_by_one && is_timeout(&error.source),
+        Err(error) if is_without_lock(error) => true,
+        Err(error) => !was_one_by_one && is_timeout(error),
     }
 }

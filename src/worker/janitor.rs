@@ -48,13 +48,13 @@ pub(super) async fn run(process: Arc<Process>) {
         let deletion = deletion.await;
         one_by_one = !one_by_one && deletion.as_ref().is_err_and(is_timeout);
         let pause = match &deletion {
-            Ok(Deletion::GoesOn) => (began.elapsed() * PAUSES_PER_BATCH).min(MAX_BATCH_PAUSE),
-            Ok(Deletion::PassIsOver { next_in, .. } | Deletion::NotNow { next_in }) => {
-                (*next_in).clamp(MIN_TURN_PAUSE, MAX_TURN_PAUSE)
-            }
+            Ok(deletion) => match deletion.next_in {
+                Some(next_in) => next_in.clamp(MIN_TURN_PAUSE, MAX_TURN_PAUSE),
+                None => (began.elapsed() * PAUSES_PER_BATCH).min(MAX_BATCH_PAUSE),
+            },
             Err(_) => ERROR_PAUSE,
         };
-        if let Ok(Deletion::PassIsOver {
+        if let Ok(Deletion {
             deleted: deleted @ 1..,
             ..
         }) = deletion

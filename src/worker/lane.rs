@@ -226,7 +226,7 @@ impl Lane {
         self.log_hold(at, kind);
         match kind {
             Some(HoldKind::Unauthorized | HoldKind::Unavailable) => self.breaker.lock().lane_held(),
-            Some(HoldKind::Paused | HoldKind::OtherEnvironment) => {}
+            Some(HoldKind::Paused | HoldKind::OtherEnvironment | HoldKind::Unknown) => {}
             None => self.breaker.lock().lane_free(Instant::now()),
         }
     }

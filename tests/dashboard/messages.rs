@@ -101,7 +101,7 @@ async fn a_time_filters_the_list() {
 }
 
 #[tokio::test]
-async fn a_page_skips_any_gap_of_ids_and_names_the_searched_ids() {
+async fn a_page_skips_any_gap_of_ids() {
     let world = World::new().await;
     world.insert_many(3).await;
     world
@@ -111,10 +111,6 @@ async fn a_page_skips_any_gap_of_ids_and_names_the_searched_ids() {
     let dashboard = Dashboard::of(&world).await;
     let page = dashboard.page("/messages?to=user-1").await;
     assert_eq!(ids(&page), [90_000_000_000, 1], "{page}");
-    assert!(
-        page.contains("Searched the ids 90,000,000,001 to 1"),
-        "{page}"
-    );
     let nothing = dashboard.page("/messages?to=nobody").await;
     assert!(nothing.contains("No message matches"), "{nothing}");
 }
@@ -146,31 +142,6 @@ async fn messages_inserted_between_two_pages_move_no_rows() {
 }
 
 #[tokio::test]
-async fn a_search_that_takes_too_long_continues_on_the_next_page() {
-    let world = World::new().await;
-    world.insert_many(99).await;
-    for id in [2_000_000, 4_000_000] {
-        world
-            .execute(&format!(
-                "alter sequence signaling.outbox_id_seq restart with {id}"
-            ))
-            .await;
-        world.insert_many(1).await;
-    }
-    let dashboard = Dashboard::of(&world).await;
-    let page = dashboard.page("/messages?to=user-99").await;
-    assert_eq!(ids(&page), [0; 0], "{page}");
-    for part in [
-        "No match so far",
-        "Search older",
-        "Searched the ids 4,000,000 to ",
-    ] {
-        assert!(page.contains(part), "{part} is missing in {page}");
-    }
-    assert_eq!(all(&dashboard, "to=user-99").await, [99]);
-}
-
-#[tokio::test]
 async fn a_slow_database_makes_a_page_shorter_and_not_slower() {
     let world = World::new().await;
     world.insert_many(3_000).await;
@@ -189,7 +160,7 @@ async fn a_slow_database_makes_a_page_shorter_and_not_slower() {
     let found = all(&dashboard, "state=queued&to=user-1").await;
     assert_eq!(found, [90_000_000_000, 1]);
 
-    // A binary search for the ids of a time would take too many round trips.
+    // A binary search for the ids of a time takes one round trip.
     let times = "since=2020-01-01T00:00&until=2099-01-01T00:00&to=user-1";
     assert_eq!(all(&dashboard, times).await, [90_000_000_000, 1]);
 }

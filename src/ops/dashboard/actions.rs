@@ -11,7 +11,7 @@ use super::failures::SPAN;
 use super::layout::PageError;
 use super::messages::given;
 use super::{OpsState, outbox};
-use crate::outbox::{AdminError, FailureKey, Retried, RetryFilter};
+use crate::outbox::{AdminError, FailureKey, RetryFilter};
 
 /// Written to the lane as the operator's name.
 const BY: &str = "dashboard";
@@ -102,9 +102,8 @@ pub(super) async fn retry(
         statuses: RETRYABLE.map(str::to_owned).into(),
         ..RetryFilter::default()
     };
-    let retried = outbox(&state)?.retry_listed(&[id], &filter).await?;
-    let path = format!("/messages/{id}?done=retried&n={}", count(&retried));
-    redirect(&state, &path).await
+    let messages = outbox(&state)?.retry_listed(&[id], &filter).await?;
+    redirect(&state, &format!("/messages/{id}?done=retried&n={messages}")).await
 }
 
 /// Sends the failed messages of a group again.
@@ -121,13 +120,8 @@ pub(super) async fn retry_group(
         http_statuses: key.http_status.into_iter().collect(),
         ..RetryFilter::default()
     };
-    let retried = outbox.retry_listed(&ids, &filter).await?;
-    let path = format!("/failures?done=retried&n={}", count(&retried));
-    redirect(&state, &path).await
-}
-
-fn count(retried: &[Retried]) -> i64 {
-    retried.iter().map(|retried| retried.messages).sum()
+    let messages = outbox.retry_listed(&ids, &filter).await?;
+    redirect(&state, &format!("/failures?done=retried&n={messages}")).await
 }
 
 /// To the page after an action, which has to show the change.

@@ -84,8 +84,8 @@ fn row(group: &FailureGroup, now: DbTime) -> Markup {
             td.number { (format::number(group.messages)) }
             td { (format::when(group.last_at, now)) ", " a href=(format!("/messages/{}", group.example_id)) { "message " (group.example_id) } }
             td {
-                @if group.failed == 0 { span.dim { "none" } }
-                @else { (format::number(group.failed)) " " (retry(group)) }
+                @if group.failed.is_empty() { span.dim { "none" } }
+                @else { (format::number(group.failed.len())) " " (retry(group)) }
             }
         }
     }

@@ -138,7 +138,6 @@ fn facts(message: &MessageRow) -> Markup {
 
 fn calls(detail: &MessageDetail) -> Markup {
     html! {
-        @if detail.earlier_calls > 0 { p.dim { (format::number(detail.earlier_calls)) " earlier calls are not shown" } }
         @if detail.calls.is_empty() { p.dim { "none" } }
         ol.timeline { @for call in &detail.calls { (call_entry(call)) } }
     }
@@ -168,13 +167,11 @@ pub(super) fn http_status(status: Option<i32>) -> Markup {
 fn payload(detail: &MessageDetail) -> Markup {
     let path = format!("/messages/{}", detail.message.id);
     html! {
-        @match (&detail.payload.text, detail.payload.bytes) {
-            (Some(payload), bytes) => {
-                pre #payload tabindex="0" aria-label="Payload" { (payload) }
-                p { (format::number(bytes.unwrap_or_default())) " bytes. " a href=(path) { "Hide the payload" } }
-            },
-            (None, Some(bytes)) => p { (format::number(bytes)) " bytes, not shown. " a href=(format!("{path}?payload=1")) { "Show the payload" } },
-            (None, None) => p { "The role of this worker may not read payloads." },
+        @if let Some(payload) = &detail.payload {
+            pre #payload tabindex="0" aria-label="Payload" { (payload) }
+            p { (format::number(payload.len())) " bytes. " a href=(path) { "Hide the payload" } }
+        } @else {
+            p { "Not shown. " a href=(format!("{path}?payload=1")) { "Show the payload" } }
         }
     }
 }

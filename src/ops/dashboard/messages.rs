@@ -133,9 +133,6 @@ impl Form {
                 } @else if !page.rows.is_empty() {
                     span.dim { "No older messages." }
                 }
-                @if let (Some((highest, lowest)), false) = (page.looked_at, filter.is_empty()) {
-                    span.dim { "Searched the ids " (format::number(highest)) " to " (format::number(lowest)) "." }
-                }
             }
         }
     }

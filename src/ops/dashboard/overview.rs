@@ -15,7 +15,7 @@ use super::messages::MAX_TEXT_CHARS;
 use super::{actions, format};
 use crate::ops::OpsState;
 use crate::ops::fleet::Overview;
-use crate::outbox::{AppStatus, LaneState, LaneStatus, MinuteStats, ObstacleKind};
+use crate::outbox::{AppStatus, LaneState, LaneStatus, MinuteStats};
 use crate::pace::DbTime;
 use crate::stats::Histogram;
 
@@ -79,7 +79,7 @@ fn state(state: LaneState) -> Markup {
         | LaneState::Unauthorized
         | LaneState::Unavailable => "bad",
     };
-    format::badge(tone, &format::words(state.as_str()))
+    format::badge(tone, &format::words(state.into_str()))
 }
 
 /// The actions that the lane's state allows.
@@ -87,8 +87,8 @@ fn buttons(AppStatus { app, pending, .. }: &AppStatus, lane: &LaneStatus) -> Mar
     let button = |action, verb, consequence: &Markup| {
         actions::button(action, verb, app, &[("app", app)], consequence)
     };
-    let is_paused = lane.is_held_by(ObstacleKind::Paused);
-    let has_retry_after = lane.is_held_by(ObstacleKind::RetryAfter);
+    let is_paused = lane.is_held_by(LaneState::Paused);
+    let has_retry_after = lane.is_held_by(LaneState::Waiting);
     let backlog = format::messages(pending.backlog());
     let limit = format::rate(lane.limit_per_s);
     let resume = html! {
@@ -234,13 +234,13 @@ mod tests {
 
     #[test]
     fn a_lane_has_a_badge_a_sentence_and_the_actions_of_its_state() {
-        use ObstacleKind::{Paused, RetryAfter, Unauthorized};
+        use LaneState::{Paused, Unauthorized, Waiting};
         let slowed = LaneStatus {
             rate_per_s: 100.0,
             ..LaneStatus::sending()
         };
-        let held = |obstacles: &[ObstacleKind]| Some(LaneStatus::sending().held_by(obstacles));
-        let both = held(&[Unauthorized, RetryAfter]);
+        let held = |obstacles: &[LaneState]| Some(LaneStatus::sending().held_by(obstacles));
+        let both = held(&[Unauthorized, Waiting]);
         for (lane, badge, sentence, actions) in [
             (None, "no worker", "No worker has served", &[][..]),
             (
@@ -259,7 +259,7 @@ mod tests {
             (
                 both,
                 "unauthorized",
-                "and RetryAfter.",
+                "and Waiting.",
                 &["resume", "pause", "limit"],
             ),
         ] {

@@ -2,13 +2,11 @@
 
 use std::io::BufRead;
 
-use crate::message::{InvalidMessage, MAX_PAYLOAD_BYTES, NewMessage};
+use crate::message::{MAX_PAYLOAD_BYTES, NewMessage};
 use crate::sanitize;
 
-/// One call inserts in one transaction.
-const MAX_MESSAGES: usize = 1_000_000;
-/// With blank lines: an endless input of blank lines ends, too.
-const MAX_LINES: usize = 2 * MAX_MESSAGES;
+/// Blank lines count, so that an endless input of them ends, too.
+const MAX_LINES: usize = 1_000_000;
 /// The messages stay in memory until the transaction ends.
 const MAX_INPUT_BYTES: usize = 512 * 1024 * 1024;
 /// A payload with every byte escaped, and the rest of the message.
@@ -19,15 +17,12 @@ const MAX_LINE_BYTES: u64 = 6 * MAX_PAYLOAD_BYTES as u64 + 8 * 1024;
 pub(crate) enum InvalidLines {
     #[error("standard input can't be read: {0}")]
     Unreadable(#[from] std::io::Error),
-    #[error("line {line} is longer than any message can be: none was inserted")]
-    LineTooLong { line: usize },
     #[error("line {line}: {mistake}: none was inserted")]
     NotAMessage { line: usize, mistake: String },
-    #[error("line {line}: {source}: none was inserted")]
-    Refused { line: usize, source: InvalidMessage },
-    #[error("more than {MAX_MESSAGES} messages: insert them in several calls")]
-    TooMany,
-    #[error("more than {} MiB: insert the messages in several calls", MAX_INPUT_BYTES / 1024 / 1024)]
+    #[error(
+        "more than {MAX_LINES} lines or {} MiB: insert the messages in several calls",
+        MAX_INPUT_BYTES / 1024 / 1024
+    )]
     TooMuch,
 }
 
@@ -46,34 +41,30 @@ fn read_within(
     for line in 1.. {
         bytes.clear();
         let mut bounded = std::io::Read::take(&mut input, MAX_LINE_BYTES + 1);
-        if bounded.read_until(b'\n', &mut bytes)? == 0 {
+        let read = bounded.read_until(b'\n', &mut bytes)?;
+        if read == 0 {
             break;
         }
-        if bytes.len() as u64 > MAX_LINE_BYTES {
-            return Err(InvalidLines::LineTooLong { line });
-        }
-        total_bytes = total_bytes.saturating_add(bytes.len());
-        if total_bytes > max_input_bytes {
+        total_bytes = total_bytes.saturating_add(read);
+        if total_bytes > max_input_bytes || line > MAX_LINES {
             return Err(InvalidLines::TooMuch);
         }
-        if line > MAX_LINES {
-            return Err(InvalidLines::TooMany);
+        if !bytes.trim_ascii().is_empty() {
+            let message = parse(&bytes);
+            messages.push(message.map_err(|mistake| InvalidLines::NotAMessage { line, mistake })?);
         }
-        if bytes.trim_ascii().is_empty() {
-            continue;
-        }
-        let message: NewMessage = serde_json::from_slice(&bytes).map_err(|error| {
-            let mistake = sanitize::redact_values(&error.to_string());
-            InvalidLines::NotAMessage { line, mistake }
-        })?;
-        let checked = message.check();
-        checked.map_err(|source| InvalidLines::Refused { line, source })?;
-        if messages.len() == MAX_MESSAGES {
-            return Err(InvalidLines::TooMany);
-        }
-        messages.push(message);
     }
     Ok(messages)
+}
+
+fn parse(line: &[u8]) -> Result<NewMessage, String> {
+    if line.len() as u64 > MAX_LINE_BYTES {
+        return Err("longer than any message can be".into());
+    }
+    let message: NewMessage = serde_json::from_slice(line)
+        .map_err(|error| sanitize::redact_values(&error.to_string()))?;
+    message.check().map_err(|error| error.to_string())?;
+    Ok(message)
 }
 
 #[cfg(test)]
@@ -133,7 +124,7 @@ mod tests {
     #[test]
     fn lines_and_inputs_are_bounded() {
         assert!(mistake(std::io::repeat(b'x')).contains("longer"));
-        assert!(mistake(std::io::repeat(b'\n')).contains("1000000 messages"));
+        assert!(mistake(std::io::repeat(b'\n')).contains("1000000 lines"));
         let line = "{\"sender\":\"a\",\"destination\":\"b\",\"payload\":\"x\"}\n";
         let two = line.repeat(2);
         assert!(read_within(two.as_bytes(), two.len()).is_ok());

@@ -2,15 +2,16 @@
 
 use std::time::{Duration, Instant};
 
+use serde::Deserialize;
 use sqlx::postgres::PgRow;
-use sqlx::postgres::types::PgInterval;
+use sqlx::types::Json;
 use sqlx::{FromRow, Row};
 use uuid::Uuid;
 
 use crate::error_text::database_error_text;
 use crate::message::{InvalidMessage, Message, MessageOptions, Name, Payload, Target};
 use crate::outbox::pool::AdaptiveTimeout;
-use crate::outbox::{HoldKind, Outbox, interval, may_have_taken_effect};
+use crate::outbox::{HoldKind, Outbox, interval};
 use crate::outcome::DeliveryPolicy;
 use crate::pace::{DbTime, HORIZON};
 
@@ -41,47 +42,41 @@ pub(crate) struct ClaimRequest<'a> {
     pub(crate) one_by_one: bool,
 }
 
-#[derive(Debug, thiserror::Error)]
-#[error("the claim failed: {}", database_error_text(.source))]
-pub(crate) struct ClaimError {
-    pub(crate) source: sqlx::Error,
-    /// The database may have claimed messages. They wait for the end of the lease, or until the worker releases the claim.
-    pub(crate) may_have_rows: bool,
-}
-
-#[derive(Debug)]
+/// The row of a claim about the lane, with the messages.
+#[derive(Debug, Deserialize)]
 pub(crate) struct Batch {
     /// In the order of their slots.
+    #[serde(skip)]
     pub(crate) messages: Vec<Claimed>,
     /// Free slots of the lane, used or not.
     pub(crate) slots: usize,
-    /// Messages that the claim itself ended.
+    #[serde(flatten)]
     pub(crate) ended: Ended,
-    /// Messages that the database refuses to change.
     pub(crate) refused: usize,
-    /// The database's time of the claim.
     pub(crate) at: DbTime,
     pub(crate) next_slot_at: DbTime,
     /// When the next message becomes due. Counts retries only if they are due within the poll interval.
     pub(crate) next_due_at: Option<DbTime>,
     /// A message of a held lane is a probe.
     pub(crate) hold: Option<Hold>,
-    /// Slots a second of a throttled lane.
     pub(crate) throttled_per_s: Option<f64>,
     pub(crate) wakeup: Wakeup,
     /// The claim has read first attempts up to here and no further, because it passed over many avoided messages.
     pub(crate) passed: Option<(DbTime, i64)>,
     pub(crate) retry_passed: Option<(DbTime, i64)>,
+    /// By how much the database's clock was set back since the lane's last claim.
+    pub(crate) set_back_s: Option<f64>,
 }
 
 /// Says if inserts notify the app's workers.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, sqlx::Type)]
-#[sqlx(type_name = "text", rename_all = "lowercase")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub(crate) enum Wakeup {
-    Off,
     On,
     /// Inserts notify from this claim on, but not an insert whose trigger ran before and that commits later.
     New,
+    #[serde(other)]
+    Off,
 }
 
 /// The `(due_at, id)` after which a claim reads messages: see `migrations/functions/claim.sql`.
@@ -98,8 +93,7 @@ impl ScanPosition {
     };
 }
 
-/// Messages that ended without a call.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, FromRow)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, FromRow, Deserialize)]
 #[sqlx(default)]
 pub(crate) struct Ended {
     #[sqlx(try_from = "i32")]
@@ -118,19 +112,10 @@ impl Ended {
     }
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 pub(crate) struct Hold {
     pub(crate) kind: HoldKind,
-    /// When the next probe may start.
     pub(crate) until: DbTime,
-}
-
-impl Hold {
-    pub(super) fn from_row(row: &PgRow) -> Result<Option<Self>, sqlx::Error> {
-        let kind: Option<HoldKind> = row.try_get("hold")?;
-        let until = row.try_get("hold_until")?;
-        Ok(kind.zip(until).map(|(kind, until)| Self { kind, until }))
-    }
 }
 
 /// A message that belongs to this worker until the lease ends.
@@ -146,9 +131,7 @@ pub(crate) struct Claimed {
     pub(crate) slot_at: DbTime,
     /// For a first attempt: the insert or the due time, whichever is later.
     pub(crate) wanted_at: Option<DbTime>,
-    /// The producer's W3C trace context, unchecked.
     pub(crate) traceparent: Option<String>,
-    /// When the worker began the claim.
     pub(crate) asked_at: Instant,
     /// The earliest end of the lease: counted from `asked_at`.
     pub(crate) lease_ends: Instant,
@@ -156,7 +139,6 @@ pub(crate) struct Claimed {
 }
 
 impl Claimed {
-    /// The claim, if it probes a held lane.
     pub(crate) fn probe(&self) -> Option<Uuid> {
         self.policy.probe.then_some(self.claim_id)
     }
@@ -167,10 +149,6 @@ impl Claimed {
         asked_at: Instant,
         probe: bool,
     ) -> Result<Self, sqlx::Error> {
-        let count = |column| {
-            let count: i32 = row.try_get(column)?;
-            Ok::<_, sqlx::Error>(u32::try_from(count).unwrap_or(0))
-        };
         let is_retry: bool = row.try_get("is_retry")?;
         let original_due_at: DbTime = row.try_get("original_due_at")?;
         let created_at: DbTime = row.try_get("created_at")?;
@@ -179,13 +157,8 @@ impl Claimed {
             claim_id: request.claim_id,
             message: message(row)?,
             policy: DeliveryPolicy {
-                attempts: count("attempts")?,
-                uncharged: count("uncharged")?,
-                failing_since: row.try_get("failing_since")?,
-                max_attempts: count("max_attempts")?,
-                at_most_once: row.try_get("at_most_once")?,
-                expires_at: row.try_get("expires_at")?,
                 probe,
+                ..DeliveryPolicy::from_row(row)?
             },
             original_due_at,
             slot_at: row.try_get("slot_at")?,
@@ -205,40 +178,6 @@ impl Batch {
     }
 }
 
-/// Reads the row about the lane. The other rows are the messages.
-impl<'r> FromRow<'r, PgRow> for Batch {
-    fn from_row(row: &'r PgRow) -> Result<Self, sqlx::Error> {
-        let count = |column| {
-            let count: i32 = row.try_get(column)?;
-            Ok::<_, sqlx::Error>(usize::try_from(count).unwrap_or(0))
-        };
-        let wakeup: Option<Wakeup> = row.try_get("wakeup")?;
-        Ok(Self {
-            messages: Vec::new(),
-            slots: count("slots")?,
-            ended: Ended::from_row(row)?,
-            refused: count("refused")?,
-            at: row.try_get("at")?,
-            next_slot_at: row.try_get("next_slot_at")?,
-            next_due_at: row.try_get("next_due_at")?,
-            hold: Hold::from_row(row)?,
-            throttled_per_s: row.try_get("throttled_per_s")?,
-            wakeup: wakeup.unwrap_or(Wakeup::Off),
-            passed: position(row, "passed_at", "passed_id")?,
-            retry_passed: position(row, "retry_passed_at", "retry_passed_id")?,
-        })
-    }
-}
-
-pub(super) fn position(
-    row: &PgRow,
-    at: &str,
-    id: &str,
-) -> Result<Option<(DbTime, i64)>, sqlx::Error> {
-    let at: Option<DbTime> = row.try_get(at)?;
-    Ok(at.zip(row.try_get(id)?))
-}
-
 fn message(row: &PgRow) -> Result<Result<Message, InvalidMessage>, sqlx::Error> {
     let sender: String = row.try_get("sender")?;
     let target = Target::from_columns(row.try_get("destination")?, row.try_get("channel_name")?);
@@ -255,14 +194,7 @@ fn message(row: &PgRow) -> Result<Result<Message, InvalidMessage>, sqlx::Error> 
 }
 
 impl Outbox {
-    pub(crate) async fn claim(&self, request: &ClaimRequest<'_>) -> Result<Batch, ClaimError> {
-        self.try_claim(request).await.map_err(|source| ClaimError {
-            may_have_rows: may_have_taken_effect(&source),
-            source,
-        })
-    }
-
-    async fn try_claim(&self, request: &ClaimRequest<'_>) -> Result<Batch, sqlx::Error> {
+    pub(crate) async fn claim(&self, request: &ClaimRequest<'_>) -> Result<Batch, sqlx::Error> {
         let position = request.position;
         let call = call!(
             claim,
@@ -292,10 +224,10 @@ impl Outbox {
         }
         let answer = answer?;
         let (lane, messages) = answer.rows.split_last().ok_or(sqlx::Error::RowNotFound)?;
-        let mut batch = Batch::from_row(lane)?;
+        let Json(mut batch): Json<Batch> = lane.try_get("lane")?;
         self.clock().observe(answer.clock_reading(batch.at));
-        if let Some(step) = lane.try_get::<Option<PgInterval>, _>("set_back_by")? {
-            let step = Duration::from_micros(step.microseconds.unsigned_abs());
+        if let Some(step) = batch.set_back_s {
+            let step = Duration::try_from_secs_f64(step).unwrap_or(Duration::MAX);
             self.clock().database_was_set_back(batch.at, step);
         }
         let is_probe = batch.hold.is_some();

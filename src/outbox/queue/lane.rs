@@ -3,70 +3,55 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use sqlx::postgres::PgRow;
+use serde::Deserialize;
+use sqlx::types::Json;
 use sqlx::{FromRow, Row};
+use strum::IntoStaticStr;
 use uuid::Uuid;
 
-use super::claim::{ScanPosition, position};
+use super::claim::ScanPosition;
 use crate::outbox::pool::AdaptiveTimeout;
 use crate::outbox::{Ended, Hold, Outbox, interval};
 use crate::pace::{DbTime, HORIZON};
 
 /// Why a lane gives out no slots, or only those of probes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, sqlx::Type)]
-#[sqlx(type_name = "text", rename_all = "snake_case")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Deserialize, IntoStaticStr)]
+#[serde(rename_all = "snake_case")]
+#[strum(const_into_str, serialize_all = "snake_case")]
 pub(crate) enum HoldKind {
-    /// The API refuses the app's credentials.
     Unauthorized,
-    /// The API can't be reached, or answers with errors.
     Unavailable,
-    /// An operator has paused the app.
     Paused,
-    /// The app belongs to another environment than the worker.
     OtherEnvironment,
+    /// A kind of a newer schema.
+    #[serde(other)]
+    Unknown,
 }
 
-impl HoldKind {
-    pub(crate) fn as_str(self) -> &'static str {
-        match self {
-            Self::Unauthorized => "unauthorized",
-            Self::Unavailable => "unavailable",
-            Self::Paused => "paused",
-            Self::OtherEnvironment => "other_environment",
-        }
-    }
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, sqlx::Type)]
-#[sqlx(type_name = "text", rename_all = "snake_case")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum HoldResult {
     Held,
-    /// The lane was held before, and the next probe is later.
-    Extended,
-    /// Another worker has held the lane or has the probe.
-    Other,
     /// The last hold ended less than ten seconds ago.
     TooSoon,
+    /// The lane was held before, or another worker has held it or has the probe.
+    Other,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum LaneOpening {
     Open,
-    Made,
     /// The lane belonged to no environment, and belongs to the worker's from now on.
     Named,
     /// The lane belongs to another environment than the worker.
     Refused {
         environment: Option<String>,
-        /// Messages of the app that are pending.
         pending: u64,
     },
 }
 
 /// When the next messages of an app are due.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Deserialize)]
 pub(crate) struct NextDue {
-    /// The database's time of the answer.
     pub(crate) at: DbTime,
     /// The due time and the id of the next first attempt. The due time may have passed.
     pub(crate) first: Option<(DbTime, i64)>,
@@ -80,16 +65,6 @@ impl NextDue {
         let both = self.first.into_iter().chain(self.retry);
         both.map(|(due_at, _)| due_at).min()
     }
-
-    fn from_row(row: &PgRow) -> Result<(String, Self), sqlx::Error> {
-        let next_due = Self {
-            at: row.try_get("at")?,
-            first: position(row, "first_due_at", "first_id")?,
-            retry: position(row, "retry_due_at", "retry_id")?,
-            hold: Hold::from_row(row)?,
-        };
-        Ok((row.try_get("app")?, next_due))
-    }
 }
 
 /// Messages of an app that expired while no worker claimed them.
@@ -98,7 +73,6 @@ pub(crate) struct Expired {
     pub(crate) app: String,
     #[sqlx(flatten)]
     pub(crate) ended: Ended,
-    /// Messages that the database refuses to end.
     #[sqlx(try_from = "i32")]
     pub(crate) refused: usize,
 }
@@ -122,7 +96,6 @@ impl Outbox {
         let answer = self.pool.call(call).await?;
         let row = answer.rows.first().ok_or(sqlx::Error::RowNotFound)?;
         Ok(match row.try_get("result")? {
-            "made" => LaneOpening::Made,
             "named" => LaneOpening::Named,
             "refused" => LaneOpening::Refused {
                 environment: row.try_get("lane_environment")?,
@@ -157,11 +130,11 @@ impl Outbox {
             environment = environment.map(str::to_owned),
         );
         let answer = self.pool.call(call).await?;
-        if let Some(row) = answer.rows.first() {
-            let at = row.try_get("at")?;
-            self.clock().observe(answer.clock_reading(at));
+        let rows: Vec<(String, Json<NextDue>)> = answer.decode()?;
+        if let Some((_, next_due)) = rows.first() {
+            self.clock().observe(answer.clock_reading(next_due.at));
         }
-        answer.rows.iter().map(NextDue::from_row).collect()
+        Ok(rows.into_iter().map(|(app, due)| (app, due.0)).collect())
     }
 
     /// Ends expired messages of some apps that no worker claims. With `one_by_one`, also finds a message that a function of the
@@ -191,10 +164,14 @@ impl Outbox {
         reason: &str,
         probe: Option<Uuid>,
     ) -> Result<HoldResult, sqlx::Error> {
-        let kind = kind.as_str();
+        let kind = kind.into_str();
         let call = call!(hold, app = app, kind = kind, reason = reason, probe = probe);
-        let result = self.pool.call(call).await?.value()?;
-        Ok(result.unwrap_or(HoldResult::Other))
+        let result: Option<String> = self.pool.call(call).await?.value()?;
+        Ok(match result.as_deref() {
+            Some("held") => HoldResult::Held,
+            Some("too_soon") => HoldResult::TooSoon,
+            _ => HoldResult::Other,
+        })
     }
 
     /// Ends the hold of an app's lane, fleet-wide, after its probe succeeded. False if `probe` is not the lane's probe.
@@ -253,9 +230,10 @@ impl Outbox {
                     after_id = after_id,
                 );
                 let answer = self.pool.call(call).await?;
-                let row = answer.rows.first().ok_or(sqlx::Error::RowNotFound)?;
-                changed += u64::from(row.try_get::<i32, _>("changed")?.unsigned_abs());
-                next = position(row, "last_at", "last_id")?;
+                let (messages, at, id): (i32, Option<DbTime>, Option<i64>) =
+                    answer.decode()?.pop().ok_or(sqlx::Error::RowNotFound)?;
+                changed += u64::from(messages.unsigned_abs());
+                next = at.zip(id);
             }
         }
         Ok(changed)

@@ -3,7 +3,6 @@
 use std::time::{Duration, Instant};
 
 use sqlx::postgres::types::PgInterval;
-use sqlx::{FromRow, Type};
 
 use crate::outbox::pool::AdaptiveTimeout;
 use crate::outbox::{Claimed, Outbox, interval};
@@ -11,7 +10,6 @@ use crate::outcome::{Fault, FinalStatus, Next};
 use crate::pace::DbTime;
 use uuid::Uuid;
 
-/// The outcome of one claimed message.
 #[derive(Debug, Clone)]
 pub(crate) struct Record {
     pub(crate) id: i64,
@@ -33,13 +31,10 @@ pub(crate) struct CallRecord {
     pub(crate) sent_at: DbTime,
     pub(crate) duration: Duration,
     pub(crate) http_status: Option<u16>,
-    /// The API's name of the call.
     pub(crate) request_id: Option<String>,
     /// None for a call that ended the message well.
     pub(crate) outcome: Option<&'static str>,
-    /// The attempt counts against `max_attempts`.
     pub(crate) charged: bool,
-    /// The side at fault for a failed attempt.
     pub(crate) fault: Option<Fault>,
     pub(crate) evidence: Option<String>,
 }
@@ -77,7 +72,6 @@ impl Record {
         }
     }
 
-    /// The message ends without a call.
     pub(crate) fn ended(claimed: &Claimed, status: FinalStatus, error: String) -> Self {
         Self {
             status: Some(status),
@@ -127,24 +121,6 @@ pub(crate) struct Recorded {
     pub(crate) refusal: Option<String>,
 }
 
-#[derive(FromRow)]
-struct ResultRow {
-    place: i32,
-    result: ResultKind,
-    due_at: Option<DbTime>,
-    reason: Option<String>,
-}
-
-#[derive(Type)]
-#[sqlx(type_name = "text", rename_all = "snake_case")]
-enum ResultKind {
-    Recorded,
-    Locked,
-    Discarded,
-    WithoutDetails,
-    Refused,
-}
-
 impl Outbox {
     /// Writes records in one statement. With `one_by_one`, the database writes the other records even if it refuses one. After
     /// an error nothing is written. The caller may write the same records again.
@@ -179,19 +155,26 @@ impl Outbox {
         let answer = recorder.call_adaptively(timeout, one_by_one, call).await?;
         let mut results = vec![RecordResult::Locked; records.len()];
         let mut refusal = None;
-        for row in answer.decode::<ResultRow>()? {
-            let place = usize::try_from(row.place - 1).unwrap_or(usize::MAX);
-            if let (Some(result), Some(record)) = (results.get_mut(place), records.get(place)) {
-                let due_at = row.due_at.unwrap_or(record.original_due_at);
-                *result = match row.result {
-                    ResultKind::Recorded => RecordResult::Recorded { due_at },
-                    ResultKind::Locked => RecordResult::Locked,
-                    ResultKind::Discarded => RecordResult::Discarded,
-                    ResultKind::WithoutDetails => RecordResult::WithoutDetails { due_at },
-                    ResultKind::Refused => RecordResult::Refused,
-                };
-            }
-            refusal = refusal.or(row.reason);
+        let rows: Vec<(i32, String, Option<DbTime>, Option<String>)> = answer.decode()?;
+        for (place, text, due_at, reason) in rows {
+            refusal = refusal.or(reason);
+            let place = usize::try_from(place - 1).unwrap_or(usize::MAX);
+            let (Some(result), Some(record)) = (results.get_mut(place), records.get(place)) else {
+                continue;
+            };
+            let due_at = due_at.unwrap_or(record.original_due_at);
+            *result = match &*text {
+                "recorded" => RecordResult::Recorded { due_at },
+                "locked" => RecordResult::Locked,
+                "discarded" => RecordResult::Discarded,
+                "without_details" => RecordResult::WithoutDetails { due_at },
+                "refused" => RecordResult::Refused,
+                // Of a newer schema: as an error, the text would keep the whole batch from being saved.
+                _ => {
+                    refusal.get_or_insert(format!("the unknown result {text:?}"));
+                    RecordResult::Refused
+                }
+            };
         }
         Ok(Recorded { results, refusal })
     }

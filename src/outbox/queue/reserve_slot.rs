@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use sqlx::{FromRow, Type};
+use strum::EnumString;
 use uuid::Uuid;
 
 use crate::outbox::{Outbox, interval};
@@ -22,25 +22,14 @@ pub(crate) enum SlotReservation {
     NoLane,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Type)]
-#[sqlx(type_name = "text", rename_all = "snake_case")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, EnumString)]
+#[strum(serialize_all = "snake_case")]
 pub(crate) enum Refusal {
-    /// An operator has paused the app.
     Paused,
-    /// The API has asked for a pause.
     RetryAfter,
     /// Workers have claimed the slots of the next moments.
     Busy,
-    /// The next probe of the held lane is later.
     Held,
-}
-
-#[derive(FromRow)]
-struct SlotRow {
-    at: DbTime,
-    slot_at: DbTime,
-    refusal: Option<Refusal>,
-    is_probe: bool,
 }
 
 impl Outbox {
@@ -59,16 +48,17 @@ impl Outbox {
             horizon = interval(HORIZON),
         );
         let answer = self.pool.call(call).await?;
-        let Some(row) = answer.decode::<SlotRow>()?.pop() else {
+        let row: Option<(DbTime, DbTime, Option<String>, bool)> = answer.decode()?.pop();
+        let Some((at, slot_at, refusal, is_probe)) = row else {
             return Ok(SlotReservation::NoLane);
         };
-        self.clock().observe(answer.clock_reading(row.at));
-        Ok(match row.refusal {
-            Some(refusal) => SlotReservation::Refused(refusal),
+        self.clock().observe(answer.clock_reading(at));
+        Ok(match refusal {
+            Some(refusal) => SlotReservation::Refused(refusal.parse().unwrap_or(Refusal::Busy)),
             None => SlotReservation::Slot {
-                slot_at: row.slot_at,
+                slot_at,
                 lease_ends: answer.asked.instant + lease,
-                is_probe: row.is_probe,
+                is_probe,
             },
         })
     }

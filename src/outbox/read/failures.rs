@@ -16,7 +16,6 @@ const MAX_GROUPS: i64 = 100;
 /// A retry of a group takes at most so many messages, the newest ones.
 pub(crate) const MAX_RETRIED: usize = 5_000;
 
-/// Calls with equal fields belong to one group.
 #[derive(Debug, Clone, PartialEq, Eq, FromRow, Deserialize)]
 pub(crate) struct FailureKey {
     pub(crate) app: String,
@@ -31,9 +30,8 @@ pub(crate) struct FailureGroup {
     pub(crate) key: FailureKey,
     pub(crate) calls: i64,
     pub(crate) messages: i64,
-    /// Messages that ended as `failed`, with this error as their last.
-    pub(crate) failed: i64,
-    /// When the last call was recorded.
+    /// Messages that ended as `failed`, with this error as their last. Newest first.
+    pub(crate) failed: Vec<i64>,
     pub(crate) last_at: DbTime,
     pub(crate) example_id: i64,
 }
@@ -77,21 +75,17 @@ impl Outbox {
         .await
     }
 
-    /// The messages of a group that have ended as `failed`, newest first.
+    /// The newest messages of a group that have ended as `failed`.
     pub(crate) async fn failed_messages(
         &self,
         key: &FailureKey,
         span: Duration,
     ) -> Result<Vec<i64>, sqlx::Error> {
-        let messages = query(include_str!("failures/messages.sql"))
-            .bind(MAX_CALLS_LOOKED_AT)
-            .bind(interval(span))
-            .bind(&key.app)
-            .bind(&key.outcome)
-            .bind(key.http_status)
-            .bind(&key.error)
-            .bind(i64::try_from(MAX_RETRIED).unwrap_or(i64::MAX));
-        self.read(async |session| values(session, messages).await)
-            .await
+        let (app, outcome) = (Some(&*key.app), Some(&*key.outcome));
+        let groups = self.failures(app, outcome, span).await?.groups;
+        let group = groups.into_iter().find(|group| group.key == *key);
+        let mut failed = group.map(|group| group.failed).unwrap_or_default();
+        failed.truncate(MAX_RETRIED);
+        Ok(failed)
     }
 }

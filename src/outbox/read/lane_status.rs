@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 use sqlx::types::Json;
 use sqlx::{AssertSqlSafe, FromRow, PgConnection, query};
+use strum::{IntoStaticStr, VariantArray};
 
 use super::workers::LaneWorkers;
 use crate::outbox::Outbox;
@@ -32,7 +33,6 @@ pub(crate) struct Pending {
     /// The longest wait of a message that is not scheduled, in seconds: since its due time, but not before its insert; since
     /// its first failed attempt, if there was one.
     pub(crate) oldest_s: Option<f64>,
-    /// Age of the count. None: there was no count.
     pub(crate) counted_ago_s: Option<f64>,
 }
 
@@ -78,103 +78,59 @@ pub(crate) struct LaneStatus {
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Obstacle {
-    pub(crate) kind: ObstacleKind,
+    pub(crate) kind: LaneState,
     /// Names the remedy, too.
     pub(crate) sentence: String,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+/// The state of a lane. All but the first two are also obstacles, by the first of which the state is named.
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, IntoStaticStr, VariantArray,
+)]
 #[serde(rename_all = "snake_case")]
-pub(crate) enum ObstacleKind {
-    Paused,
-    NoWorker,
-    OtherEnvironment,
-    Unauthorized,
-    Unavailable,
-    RetryAfter,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[strum(const_into_str, serialize_all = "snake_case")]
 pub(crate) enum LaneState {
     Sending,
     /// A 429 has cut the rate.
     Slowed,
-    /// The API has asked for a pause.
-    Waiting,
     Paused,
     NoWorker,
-    /// The app belongs to another environment than its live workers.
     OtherEnvironment,
     Unauthorized,
     Unavailable,
-}
-
-impl LaneState {
-    pub(crate) const ALL: [Self; 8] = [
-        Self::Sending,
-        Self::Slowed,
-        Self::Waiting,
-        Self::Paused,
-        Self::NoWorker,
-        Self::OtherEnvironment,
-        Self::Unauthorized,
-        Self::Unavailable,
-    ];
-
-    /// The full rate is `1 / 1.02` of the limit.
-    const SLOWED_BELOW: f64 = 0.97;
-
-    pub(crate) fn as_str(self) -> &'static str {
-        match self {
-            Self::Sending => "sending",
-            Self::Slowed => "slowed",
-            Self::Waiting => "waiting",
-            Self::Paused => "paused",
-            Self::NoWorker => "no_worker",
-            Self::OtherEnvironment => "other_environment",
-            Self::Unauthorized => "unauthorized",
-            Self::Unavailable => "unavailable",
-        }
-    }
+    /// The API has asked for a pause, or an obstacle of a newer schema.
+    #[serde(rename = "retry_after", other)]
+    Waiting,
 }
 
 impl LaneStatus {
-    /// By the first obstacle.
     pub(crate) fn state(&self) -> LaneState {
-        self.state_by(self.obstacles.first())
+        self.state_without(&[])
     }
 
     /// The state for a worker of the right environment that starts now.
     pub(crate) fn state_when_served(&self) -> LaneState {
-        use ObstacleKind::{NoWorker, OtherEnvironment};
-        let mut obstacles = self.obstacles.iter();
-        self.state_by(
-            obstacles.find(|obstacle| !matches!(obstacle.kind, NoWorker | OtherEnvironment)),
-        )
+        self.state_without(&[LaneState::NoWorker, LaneState::OtherEnvironment])
     }
 
-    fn state_by(&self, obstacle: Option<&Obstacle>) -> LaneState {
-        match obstacle.map(|obstacle| obstacle.kind) {
-            Some(ObstacleKind::Paused) => LaneState::Paused,
-            Some(ObstacleKind::NoWorker) => LaneState::NoWorker,
-            Some(ObstacleKind::OtherEnvironment) => LaneState::OtherEnvironment,
-            Some(ObstacleKind::Unauthorized) => LaneState::Unauthorized,
-            Some(ObstacleKind::Unavailable) => LaneState::Unavailable,
-            Some(ObstacleKind::RetryAfter) => LaneState::Waiting,
+    fn state_without(&self, passed: &[LaneState]) -> LaneState {
+        let mut kinds = self.obstacles.iter().map(|obstacle| obstacle.kind);
+        match kinds.find(|kind| !passed.contains(kind)) {
+            Some(obstacle) => obstacle,
             None if self.is_slowed() => LaneState::Slowed,
             None => LaneState::Sending,
         }
     }
 
+    /// The full rate is `1 / 1.02` of the limit.
     pub(crate) fn is_slowed(&self) -> bool {
-        self.rate_per_s < LaneState::SLOWED_BELOW * self.limit_per_s
+        self.rate_per_s < 0.97 * self.limit_per_s
     }
 
-    pub(crate) fn is_held_by(&self, kind: ObstacleKind) -> bool {
+    pub(crate) fn is_held_by(&self, kind: LaneState) -> bool {
         self.obstacles.iter().any(|obstacle| obstacle.kind == kind)
     }
 
-    /// All sentences, joined.
     pub(crate) fn obstacles_text(&self) -> Option<String> {
         let sentences = self.obstacles.iter().map(|obstacle| &*obstacle.sentence);
         let text = sentences.collect::<Vec<_>>().join("; and ");
@@ -185,13 +141,11 @@ impl LaneStatus {
 const LANES: &str = include_str!("lanes.sql");
 
 impl Outbox {
-    /// In the order of the apps' names.
     pub(crate) async fn lanes(&self) -> Result<Vec<AppLane>, sqlx::Error> {
         let lanes = format!("{LANES} order by app collate \"C\"");
         self.read_rows(query(AssertSqlSafe(lanes))).await
     }
 
-    /// None if no worker has served the app.
     pub(crate) async fn lane(&self, app: &str) -> Result<Option<LaneStatus>, sqlx::Error> {
         self.read(async |session| lane_of(app, session).await).await
     }
@@ -208,8 +162,8 @@ pub(super) async fn lane_of(
 
 #[cfg(test)]
 impl LaneStatus {
-    pub(crate) fn held_by(self, kinds: &[ObstacleKind]) -> Self {
-        let obstacle = |kind: &ObstacleKind| Obstacle {
+    pub(crate) fn held_by(self, kinds: &[LaneState]) -> Self {
+        let obstacle = |kind: &LaneState| Obstacle {
             kind: *kind,
             sentence: format!("{kind:?}"),
         };
@@ -252,14 +206,12 @@ mod tests {
 
     #[test]
     fn a_lane_is_what_its_first_obstacle_says_else_slowed_or_sending() {
-        use ObstacleKind::{
-            NoWorker, OtherEnvironment, Paused, RetryAfter, Unauthorized, Unavailable,
-        };
+        use LaneState::{NoWorker, OtherEnvironment, Paused, Unauthorized, Unavailable, Waiting};
         for (obstacles, state, when_served) in [
             (&[][..], LaneState::Sending, LaneState::Sending),
-            (&[RetryAfter], LaneState::Waiting, LaneState::Waiting),
+            (&[Waiting], LaneState::Waiting, LaneState::Waiting),
             (
-                &[Unavailable, RetryAfter],
+                &[Unavailable, Waiting],
                 LaneState::Unavailable,
                 LaneState::Unavailable,
             ),
@@ -285,8 +237,8 @@ mod tests {
             ..LaneStatus::sending()
         };
         assert_eq!(slowed.state(), LaneState::Slowed);
-        let held = slowed.held_by(&[RetryAfter]);
+        let held = slowed.held_by(&[Waiting]);
         assert_eq!(held.state(), LaneState::Waiting);
-        assert_eq!(held.obstacles_text().as_deref(), Some("RetryAfter"));
+        assert_eq!(held.obstacles_text().as_deref(), Some("Waiting"));
     }
 }

@@ -9,11 +9,9 @@ use crate::pace::DbTime;
 #[derive(Debug, Clone, FromRow)]
 pub(crate) struct MessageState {
     pub(crate) id: i64,
-    /// `pending` or a final status.
     pub(crate) status: String,
     /// The status, or of a pending message: scheduled, queued, sending, retrying.
     pub(crate) state: String,
-    /// With uncharged ones.
     pub(crate) attempts: i32,
     pub(crate) claimed_by: Option<String>,
     pub(crate) finished_at: Option<DbTime>,
@@ -28,7 +26,6 @@ pub(crate) struct Waiting {
     pub(crate) waits_for: Option<String>,
 }
 
-/// The most groups that `worker enqueue` lists.
 const MAX_GROUPS: i64 = 20;
 
 impl Outbox {
@@ -44,7 +41,6 @@ impl Outbox {
         self.read_rows(states.bind(ids)).await
     }
 
-    /// Groups these messages by app and by `waits_for`.
     pub(crate) async fn waiting_for(&self, ids: &[i64]) -> Result<Vec<Waiting>, sqlx::Error> {
         let waiting = query(
             "select app, count(*) as messages, waits_for from signaling.delivery_status where id = any ($1)

@@ -1,25 +1,27 @@
 //! Search for messages, newest first. Every statement is bounded, even in a large outbox.
 //!
 //! Most filters have no index, because every message would pay for it. So a page reads down the primary key, a window of
-//! ids at a time, until the page is full or its time is over. The page then reports how far it has read, and the next page
-//! continues there. A few pending messages are found by their own indexes.
-
-mod windows;
+//! ids at a time, until the page is full or its time is over, and the next page continues there. A few pending messages are
+//! found by their own indexes.
 
 use std::time::{Duration, Instant};
 
 use sqlx::{FromRow, PgConnection, query};
 
 use crate::outbox::Outbox;
-use crate::outbox::one_off::{value, values};
+use crate::outbox::one_off::{rows, value, values};
 use crate::pace::DbTime;
-use windows::{by_windows, window};
 
 pub(crate) const PAGE_ROWS: usize = 50;
 /// A page that takes longer stays incomplete.
 const PAGE_TIME: Duration = Duration::from_millis(400);
 /// With more pending messages, a page reads down the primary key.
 const MAX_PENDING_IDS: usize = 20_000;
+/// Ids that one statement reads: of a range, and of a list.
+const WINDOW_IDS: i64 = 10_000;
+const LISTED_IDS: usize = 1_000;
+/// A transaction may be open for long before it inserts, so ids are only roughly in the order of `created_at`.
+const ID_DISORDER: i64 = 10_000;
 
 /// The values of `state` in `signaling.delivery`.
 pub(crate) const STATES: [&str; 11] = [
@@ -35,8 +37,6 @@ pub(crate) const STATES: [&str; 11] = [
     "cancelled",
     "unknown",
 ];
-/// Ids that one statement reads.
-const LISTED_IDS: usize = 1_000;
 /// Stands for all states of a message that has not ended.
 pub(crate) const PENDING: &str = "pending";
 
@@ -46,7 +46,6 @@ pub(crate) struct MessageFilter {
     pub(crate) app: Option<String>,
     /// One of [`STATES`], or [`PENDING`].
     pub(crate) state: Option<String>,
-    /// Destination or channel.
     pub(crate) recipient: Option<String>,
     pub(crate) sender: Option<String>,
     /// Inserted at this time or later.
@@ -63,7 +62,6 @@ pub(crate) struct MessageLine {
     pub(crate) sender: String,
     pub(crate) destination: Option<String>,
     pub(crate) channel_name: Option<String>,
-    /// One of [`STATES`].
     pub(crate) state: String,
     pub(crate) attempts: i32,
     pub(crate) http_status: Option<i32>,
@@ -78,8 +76,6 @@ pub(crate) struct MessagePage {
     pub(crate) rows: Vec<MessageLine>,
     /// The next page has ids below this. None: this is the last page.
     pub(crate) next_before: Option<i64>,
-    /// The highest and the lowest id that an incomplete page has read.
-    pub(crate) looked_at: Option<(i64, i64)>,
     pub(crate) now: DbTime,
 }
 
@@ -89,11 +85,10 @@ impl MessageFilter {
     }
 }
 
-/// The fields `rows`, `next_before` and `looked_at` of a page.
-type Found = (Vec<MessageLine>, Option<i64>, Option<(i64, i64)>);
+/// The first rows that match, and the id before which an incomplete page continues.
+type Found = (Vec<MessageLine>, Option<i64>);
 
 impl Outbox {
-    /// The database's time.
     pub(crate) async fn viewed_at(&self) -> Result<DbTime, sqlx::Error> {
         self.read(async |session| time_of(session).await).await
     }
@@ -104,17 +99,21 @@ impl Outbox {
         filter: &MessageFilter,
         before: Option<i64>,
     ) -> Result<MessagePage, sqlx::Error> {
+        let before = before.unwrap_or(i64::MAX);
         self.read(async |session| {
-            let deadline = Deadline(Instant::now() + PAGE_TIME);
+            let deadline = Instant::now() + PAGE_TIME;
             let now = time_of(session).await?;
-            let (rows, next_before, looked_at) = match pending_ids(session, filter).await? {
+            let (mut rows, mut next_before) = match pending_ids(session, filter).await? {
                 Some(ids) => by_ids(session, filter, ids, before, deadline).await?,
                 None => by_windows(session, filter, before, deadline).await?,
             };
+            if rows.len() > PAGE_ROWS {
+                rows.truncate(PAGE_ROWS);
+                next_before = rows.last().map(|row| row.id);
+            }
             Ok(MessagePage {
                 rows,
                 next_before,
-                looked_at,
                 now,
             })
         })
@@ -126,73 +125,114 @@ pub(super) async fn time_of(session: &mut PgConnection) -> Result<DbTime, sqlx::
     value(session, query("select clock_timestamp()")).await
 }
 
-/// The end of a page's time. Each page runs at least one statement, so that the next page continues further down.
-#[derive(Debug, Clone, Copy)]
-struct Deadline(Instant);
-
-impl Deadline {
-    fn is_over(self) -> bool {
-        Instant::now() > self.0
-    }
-}
-
-/// The ids of messages that may be in a pending state. None if there are too many, or the filter names no such state.
+/// The ids of pending messages. None if there are too many, or the filter names no pending state.
 async fn pending_ids(
     session: &mut PgConnection,
     filter: &MessageFilter,
 ) -> Result<Option<Vec<i64>>, sqlx::Error> {
-    const FIRST_ATTEMPTS: &str = include_str!("search/first_attempts.sql");
-    const RETRIES: &str = include_str!("search/retries.sql");
-    let statements = match filter.state.as_deref() {
-        Some("queued" | "scheduled") => &[FIRST_ATTEMPTS][..],
-        Some("sending" | "retrying") => &[RETRIES],
-        Some(PENDING) => &[FIRST_ATTEMPTS, RETRIES],
-        _ => return Ok(None),
+    let Some("queued" | "scheduled" | "sending" | "retrying" | PENDING) = filter.state.as_deref()
+    else {
+        return Ok(None);
     };
-    let mut ids: Vec<i64> = Vec::new();
-    for statement in statements {
-        let some = query(*statement)
-            .bind(&filter.app)
-            .bind(i64::try_from(MAX_PENDING_IDS + 1).unwrap_or(i64::MAX));
-        ids.extend(values::<i64>(session, some).await?);
-        if ids.len() > MAX_PENDING_IDS {
-            return Ok(None);
-        }
-    }
-    Ok(Some(ids))
+    let pending = query(include_str!("search/pending.sql"))
+        .bind(&filter.app)
+        .bind(i64::try_from(MAX_PENDING_IDS).unwrap_or(i64::MAX));
+    let ids = values(session, pending).await?;
+    Ok((ids.len() < MAX_PENDING_IDS).then_some(ids))
 }
 
 async fn by_ids(
     session: &mut PgConnection,
     filter: &MessageFilter,
     mut ids: Vec<i64>,
-    before: Option<i64>,
-    deadline: Deadline,
+    before: i64,
+    deadline: Instant,
 ) -> Result<Found, sqlx::Error> {
-    ids.retain(|id| before.is_none_or(|before| *id < before));
+    ids.retain(|id| *id < before);
     ids.sort_unstable_by(|one, other| other.cmp(one));
     let mut rows = Vec::new();
     // The filter may drop some of the ids, so the page reads a list of ids at a time.
     for some in ids.chunks(LISTED_IDS) {
-        let (highest, lowest) = (some[0], some[some.len() - 1]);
-        let room = PAGE_ROWS + 1 - rows.len();
-        rows.extend(window(session, filter, (highest, lowest), Some(some), room).await?);
-        if rows.len() > PAGE_ROWS {
-            break;
-        }
-        if deadline.is_over() && ids.last() != Some(&lowest) {
-            return Ok((rows, Some(lowest), Some((ids[0], lowest))));
+        let range = (some[0], some[some.len() - 1]);
+        rows.extend(window(session, filter, range, Some(some)).await?);
+        if rows.len() > PAGE_ROWS || Instant::now() > deadline {
+            return Ok((rows, Some(range.1)));
         }
     }
-    let next_before = cut(&mut rows);
-    Ok((rows, next_before, None))
+    Ok((rows, None))
 }
 
-/// Cuts the rows to a page. Returns where the next page begins, if rows are left over.
-fn cut(rows: &mut Vec<MessageLine>) -> Option<i64> {
-    if rows.len() <= PAGE_ROWS {
-        return None;
+async fn by_windows(
+    session: &mut PgConnection,
+    filter: &MessageFilter,
+    before: i64,
+    deadline: Instant,
+) -> Result<Found, sqlx::Error> {
+    let mut rows = Vec::new();
+    let Some((mut highest, lowest)) = bounds(session, filter, before).await? else {
+        return Ok((rows, None));
+    };
+    loop {
+        let floor = highest.saturating_sub(WINDOW_IDS - 1).max(lowest);
+        rows.extend(window(session, filter, (highest, floor), None).await?);
+        // One step passes any gap.
+        let next = next_id(session, floor).await?;
+        let Some(next) = next.filter(|next| *next >= lowest && rows.len() <= PAGE_ROWS) else {
+            return Ok((rows, None));
+        };
+        if Instant::now() > deadline {
+            return Ok((rows, Some(floor)));
+        }
+        highest = next;
     }
-    rows.truncate(PAGE_ROWS);
-    rows.last().map(|row| row.id)
+}
+
+/// The messages of a range of ids that match the filter, and that are listed if there is a list.
+async fn window(
+    session: &mut PgConnection,
+    filter: &MessageFilter,
+    (highest, lowest): (i64, i64),
+    listed: Option<&[i64]>,
+) -> Result<Vec<MessageLine>, sqlx::Error> {
+    let window = query(include_str!("search/window.sql"))
+        .bind(highest)
+        .bind(lowest)
+        .bind(&filter.app)
+        .bind(&filter.state)
+        .bind(&filter.recipient)
+        .bind(&filter.sender)
+        .bind(filter.since)
+        .bind(filter.until)
+        .bind(&filter.error_has)
+        .bind(i64::try_from(PAGE_ROWS + 1).unwrap_or(i64::MAX))
+        .bind(listed);
+    rows(session, window).await
+}
+
+async fn next_id(session: &mut PgConnection, below: i64) -> Result<Option<i64>, sqlx::Error> {
+    let next = query("select id from signaling.outbox where id < $1 order by id desc limit 1");
+    Ok(values(session, next.bind(below)).await?.pop())
+}
+
+/// The highest and the lowest id that can match the filter's times.
+async fn bounds(
+    session: &mut PgConnection,
+    filter: &MessageFilter,
+    before: i64,
+) -> Result<Option<(i64, i64)>, sqlx::Error> {
+    let Some(newest) = next_id(session, before).await? else {
+        return Ok(None);
+    };
+    let mut first_id_since = async |time: DbTime| {
+        let search = query(include_str!("search/first_id_since.sql"));
+        value::<i64>(session, search.bind(newest).bind(time)).await
+    };
+    let (mut highest, mut lowest) = (newest, 1);
+    if let Some(until) = filter.until {
+        highest = highest.min(first_id_since(until).await?.saturating_add(ID_DISORDER));
+    }
+    if let Some(since) = filter.since {
+        lowest = (first_id_since(since).await? - ID_DISORDER).max(1);
+    }
+    Ok((highest >= lowest).then_some((highest, lowest)))
 }

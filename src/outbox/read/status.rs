@@ -7,7 +7,6 @@ use serde::Serialize;
 use sqlx::{FromRow, query};
 
 use super::lane_status::{LaneStatus, Pending};
-use crate::error_text::database_error_text;
 use crate::outbox::Outbox;
 use crate::stats::{Histogram, Stats};
 
@@ -25,7 +24,6 @@ pub(crate) struct AppStatus {
     pub(crate) peak_calls_1m: i64,
     #[sqlx(skip)]
     pub(crate) last_hour: Stats,
-    /// Wait for the first call.
     #[sqlx(skip)]
     pub(crate) queue_wait_last_hour: Option<Percentiles>,
     /// Messages by final status. Cancelled messages are not counted.
@@ -43,7 +41,6 @@ pub(crate) struct Percentiles {
 }
 
 impl Percentiles {
-    /// None for an empty histogram.
     fn of(histogram: &Histogram) -> Option<Self> {
         let seconds = |share| Some(histogram.quantile(share)?.as_secs_f64());
         Some(Self {
@@ -71,17 +68,10 @@ impl Outbox {
     /// Counts the pending messages, then returns the status of each app in the order of the names. On a standby, which takes
     /// no writes, the last count stays.
     pub(crate) async fn status(&self) -> Result<Vec<AppStatus>, sqlx::Error> {
-        if let Err(error) = self.refresh_queue_counts(Duration::ZERO).await {
-            tracing::debug!(
-                event = "queue_counts_reused",
-                error = database_error_text(&error),
-                "the pending messages can't be counted: the status has the last count"
-            );
-        }
+        self.refresh_queue_counts(Duration::ZERO).await.ok();
         self.last_status().await
     }
 
-    /// The status with the last count.
     pub(crate) async fn last_status(&self) -> Result<Vec<AppStatus>, sqlx::Error> {
         let status = query(concat!(
             "with lanes as (",

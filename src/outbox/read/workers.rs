@@ -49,7 +49,6 @@ pub(crate) struct LaneWorkers {
     pub(crate) aside: Vec<AsideWorker>,
 }
 
-/// A worker that has stepped aside.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct AsideWorker {
     pub(crate) name: String,
@@ -58,7 +57,6 @@ pub(crate) struct AsideWorker {
 }
 
 impl Outbox {
-    /// Live workers come first.
     pub(crate) async fn workers(&self) -> Result<Vec<WorkerStatus>, sqlx::Error> {
         let workers = query(include_str!("workers.sql")).bind(MAX_WORKERS);
         self.read_rows(workers).await

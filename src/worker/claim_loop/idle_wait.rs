@@ -100,6 +100,7 @@ mod tests {
             wakeup: Wakeup::Off,
             passed: None,
             retry_passed: None,
+            set_back_s: None,
         }
     }
 

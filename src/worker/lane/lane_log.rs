@@ -46,15 +46,21 @@ impl Lane {
                 tracing::warn!(
                     event = "lane_held",
                     app,
-                    hold = kind.as_str(),
+                    hold = kind.into_str(),
                     reason,
                     "lane held: {cause}. Messages wait; one call at a time is tried, and sending resumes when the API responds normally"
                 );
             }
+            (_, Some(HoldKind::Unknown)) => tracing::warn!(
+                event = "lane_held",
+                app,
+                hold = HoldKind::Unknown.into_str(),
+                "lane held for a reason that this version of the worker does not know: update the worker"
+            ),
             (_, Some(kind)) => tracing::info!(
                 event = "lane_paused",
                 app,
-                hold = kind.as_str(),
+                hold = kind.into_str(),
                 "lane paused by an operator: no call starts until `worker resume`. `worker status` shows the operator and the reason"
             ),
             (Some(HoldKind::OtherEnvironment), None) => tracing::info!(

@@ -76,7 +76,7 @@ impl Lane {
                 environment,
                 "the app belongs to this environment from now on: workers of another one refuse it"
             ),
-            LaneOpening::Open | LaneOpening::Made => {}
+            LaneOpening::Open => {}
         }
         if is_missing {
             tracing::warn!(
@@ -120,7 +120,7 @@ impl Lane {
         let hold = || outbox.hold(&self.app, kind, reason, probe);
         match self.written("held", tries, hold).await {
             Some(HoldResult::TooSoon) => self.breaker.lock().hold_refused(Instant::now()),
-            Some(HoldResult::Held | HoldResult::Extended | HoldResult::Other) => {
+            Some(HoldResult::Held | HoldResult::Other) => {
                 self.breaker.lock().lane_held();
                 // The poller logs the hold, and finds the end of its pause, when the next probe is due.
                 self.poll_soon();
@@ -180,15 +180,15 @@ impl Lane {
         statement: impl Fn() -> F,
     ) -> Option<T> {
         let shutdown = &self.shared.shutdown;
-        let mut tried = 1;
+        let mut attempt = 1;
         loop {
             let error = match statement().await {
                 Ok(written) => return Some(written),
                 Err(error) => error,
             };
             let pause = tokio::time::sleep(TRY_AGAIN_AFTER);
-            if tried < tries && shutdown.run_until_cancelled(pause).await.is_some() {
-                tried += 1;
+            if attempt < tries && shutdown.run_until_cancelled(pause).await.is_some() {
+                attempt += 1;
                 continue;
             }
             // The claim loop logs outages.

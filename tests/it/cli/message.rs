@@ -57,12 +57,12 @@ async fn message_shows_the_whole_history_without_the_payload() {
             &format!("message {sent} of app default: message_sent"),
             "alice",
             "once",
-            "22 bytes",
+            "--payload shows it",
             "1 of 10, and 1 not charged",
             "inserted",
             "call 1: transient, HTTP 500 after",
             "by the-worker",
-            "fault: not clear (no message was accepted",
+            "fault: not clear (few or no messages were accepted",
             "not charged",
             "call 2: accepted, HTTP 200",
             "by the-worker",
@@ -86,8 +86,7 @@ async fn message_shows_the_whole_history_without_the_payload() {
 
     let detail = as_json(&world, sent, &[]).await;
     assert_eq!(detail["status"], "message_sent");
-    assert_eq!(detail["payload"], json!({"bytes": 22}));
-    assert_eq!(detail["next"], json!({"step": "nothing"}));
+    assert!(detail.get("payload").is_none(), "{detail}");
     let calls = detail["calls"].as_array().expect("an array");
     assert_eq!(calls.len(), 1, "{detail}");
     assert_eq!(calls[0]["outcome"], "transient");
@@ -96,7 +95,7 @@ async fn message_shows_the_whole_history_without_the_payload() {
     assert_eq!(calls[0]["charged"], false);
     assert!(calls[0]["duration_ms"].as_f64().is_some_and(|ms| ms >= 0.0));
     let shown = as_json(&world, sent, &["--payload"]).await;
-    assert_eq!(shown["payload"]["text"], payload);
+    assert_eq!(shown["payload"], payload);
 }
 
 #[tokio::test]
@@ -180,8 +179,6 @@ async fn message_shows_the_next_step_and_its_obstacle() {
         assert!(waits.contains(phrase), "{phrase:?}: {waits}");
     }
     let detail = as_json(&world, queued, &[]).await;
-    assert_eq!(detail["next"], json!({"step": "due"}));
-    assert_eq!(detail["lane"]["known"], "lane");
     assert_eq!(detail["lane"]["pause_reason"], "moving house");
     assert_eq!(detail["waits_for"], "an operator: olga has paused the app");
 }
@@ -315,30 +312,20 @@ async fn a_role_without_the_right_to_payloads_sees_the_rest() {
         .insert(peer(json!({"payload": "secret thoughts"})))
         .await;
     let reader = Role::granted(&world, "reader").await;
-    let producer = Role::granted(&world, "producer").await;
+    let grant = format!("grant select on signaling.outbox to {}", reader.name);
 
     world.url = reader.url;
     let told_text = text(&world, id, &[]).await;
-    assert!(told_text.contains("may not read payloads"), "{told_text}");
     assert!(told_text.contains("waits for a free slot\n"), "{told_text}");
     let refused = told(&world, id, &["--payload"]).await;
     assert_eq!(refused.code, Some(1), "{refused:?}");
-    for phrase in [
-        reader.name.as_str(),
-        "may not read payloads",
-        "grant producer",
-    ] {
+    for phrase in ["may not read payloads", "grant producer"] {
         assert!(refused.stderr.contains(phrase), "{refused:?}");
     }
 
-    world.url = producer.url;
+    world.execute(&grant).await;
     let told_text = text(&world, id, &["--payload"]).await;
     assert!(told_text.contains("secret thoughts"), "{told_text}");
-    assert!(told_text.contains("may not read lanes"), "{told_text}");
-    assert_eq!(
-        as_json(&world, id, &[]).await["lane"],
-        json!({"known": "no_right"})
-    );
 }
 
 #[tokio::test]

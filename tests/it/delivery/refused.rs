@@ -208,7 +208,7 @@ async fn a_message_whose_claim_a_trigger_skips_is_reported_by_log_and_commands()
                 "worker resume default",
             ][..],
         ),
-        (&json.stdout, &["\"step\": \"refused\""]),
+        (&json.stdout, &["\"refused_until\": \""]),
         (
             &status.stdout,
             &["refused    1: ", "worker check", "worker resume default"],

@@ -12,7 +12,7 @@ const INSERT: &str =
 const PREPARE: &str = "prepare transaction 'of a producer'";
 
 /// The claim of a worker that has nothing to do, and listens.
-const IDLE_CLAIM: &str = "select wakeup from signaling.claim(
+const IDLE_CLAIM: &str = "select nullif(lane->>'wakeup', 'off') from signaling.claim(
     app => 'default', claim_id => gen_random_uuid(), claimed_by => 'me', max_messages => 10, lease => '30 seconds',
     horizon => '1 second', lookahead => '0', ended_before => 'infinity', first_after_at => '-infinity',
     first_after_id => 0, retry_after_at => '-infinity', retry_after_id => 0, poll_interval => '2 seconds',

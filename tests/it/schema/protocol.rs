@@ -97,6 +97,15 @@ async fn now(world: &World) -> OffsetDateTime {
     world.ask("select clock_timestamp()").await
 }
 
+/// The row of a claim about the lane, as columns.
+const LANE_COLUMNS: &str = "(lane->>'at')::timestamptz as at, (lane->>'slots')::int as slots,
+    lane->'hold'->>'kind' as hold, (lane->'hold'->>'until')::timestamptz as hold_until,
+    (lane->>'throttled_per_s')::float8 as throttled_per_s, (lane->>'expired')::int as expired,
+    (lane->>'failed')::int as failed, (lane->>'refused')::int as refused, (lane->>'unknown')::int as unknown, (lane->>'next_slot_at')::timestamptz as next_slot_at,
+    (lane->>'next_due_at')::timestamptz as next_due_at, nullif(lane->>'wakeup', 'off') as wakeup,
+    (lane->'passed'->>0)::timestamptz as passed_at, (lane->'passed'->>1)::bigint as passed_id,
+    (lane->>'set_back_s')::float8 * interval '1 second' as set_back_by";
+
 /// The arguments of a claim, beside its id.
 #[derive(Clone)]
 struct Claim {
@@ -155,12 +164,12 @@ impl Claim {
         } = self;
         let avoided = avoided.join(",");
         format!(
-            "select * from signaling.claim(
+            "select claimed.*, {LANE_COLUMNS} from signaling.claim(
                  app => '{app}', claim_id => '{claim_id}', claimed_by => '{claimed_by}',
                  max_messages => {max_messages}, lease => '{LEASE_TEXT}', horizon => '{horizon}',
                  lookahead => '{lookahead}', ended_before => '{ended_before}',
                  first_after_at => '{}', first_after_id => {}, retry_after_at => '{}', retry_after_id => {},
-                 poll_interval => '{poll_interval}', wants_wakeup => {wants_wakeup}, avoided => '{{{avoided}}}')",
+                 poll_interval => '{poll_interval}', wants_wakeup => {wants_wakeup}, avoided => '{{{avoided}}}') as claimed",
             first_after.0, first_after.1, retry_after.0, retry_after.1
         )
     }
@@ -173,8 +182,8 @@ impl Claim {
     async fn run_for(&self, executor: impl PgExecutor<'_>, environment: &str) -> Claimed {
         let id = Uuid::new_v4();
         let statement = self.statement(id);
-        let statement = statement.trim_end_matches(')');
-        let statement = format!("{statement}, environment => {environment})");
+        let environment = format!(", environment => {environment}) as claimed");
+        let statement = statement.replace(") as claimed", &environment);
         Self::claimed(executor, id, statement)
             .await
             .expect("claimed")

@@ -1,4 +1,4 @@
-//! `worker check` reports sessions that keep dead rows, collations, and the connections of a fleet.
+//! `worker check` reports sessions that keep dead rows, and the connections of a fleet.
 
 use std::collections::BTreeMap;
 
@@ -96,26 +96,6 @@ async fn a_role_that_can_not_see_sessions_gets_a_warning() {
         .await;
     let text = said(check(&world).env("DATABASE_URL", &role.url), 0).await;
     assert!(!text.contains("may not see"), "{text}");
-}
-
-#[tokio::test]
-async fn a_changed_collation_version_warns() {
-    let world = World::new().await;
-    let text = said(check(&world), 0).await;
-    assert_line(&text, "ok", "collations", &[]);
-    let version: i32 = world
-        .ask("select current_setting('server_version_num')::int")
-        .await;
-    if version < 150_000 {
-        // Postgres notes versions of collations alone, and the tests' server has none that has a version.
-        return;
-    }
-    world
-        .execute("update pg_database set datcollversion = '0' where datname = current_database()")
-        .await;
-    let text = said(check(&world), 0).await;
-    let phrases = ["was 0 and is", "refresh collation version", "reindex"];
-    assert_line(&text, "warn", "collations", &phrases);
 }
 
 #[tokio::test]

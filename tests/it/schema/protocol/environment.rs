@@ -75,7 +75,7 @@ async fn a_claim_for_another_environment_gets_no_message_and_says_why() {
         assert_eq!((claimed.lane.slots, claimed.messages.len()), (0, 0));
         let looked: String = world
             .ask(&format!(
-                "select hold from signaling.next_due(array['default'], '{{-infinity}}', '{{0}}', '{{-infinity}}', '{{0}}',
+                "select due->'hold'->>'kind' from signaling.next_due(array['default'], '{{-infinity}}', '{{0}}', '{{-infinity}}', '{{0}}',
                      '1 second', '2 seconds', environment => {environment})"
             ))
             .await;

@@ -27,7 +27,11 @@ async fn next_due(world: &World, looks: &[(&str, &str, i64)]) -> BTreeMap<String
     let times: Vec<&str> = looks.iter().map(|(_, time, _)| *time).collect();
     let ids: Vec<i64> = looks.iter().map(|(.., id)| *id).collect();
     let rows: Vec<NextDue> = sqlx::query_as(
-        "select * from signaling.next_due(
+        "select app, (due->>'at')::timestamptz as at, due->'hold'->>'kind' as hold,
+                (due->'hold'->>'until')::timestamptz as hold_until,
+                (due->'first'->>0)::timestamptz as first_due_at, (due->'first'->>1)::bigint as first_id,
+                (due->'retry'->>0)::timestamptz as retry_due_at, (due->'retry'->>1)::bigint as retry_id
+         from signaling.next_due(
              apps => $1, first_after_at => $2::text[]::timestamptz[], first_after_id => $3,
              retry_after_at => $2::text[]::timestamptz[], retry_after_id => $3,
              horizon => '500 milliseconds', poll_interval => '2 seconds', renews_wakeup => false)",

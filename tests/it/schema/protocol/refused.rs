@@ -126,7 +126,7 @@ async fn a_message_that_refuses_any_change_keeps_no_other_from_being_claimed() {
         assert_eq!(Claim::default().run(&world.pool).await.ids(), others);
         let due: Option<i64> = world
             .ask(
-                "select first_id from signaling.next_due(array['default'], array['-infinity'::timestamptz],
+                "select (due->'first'->>1)::bigint from signaling.next_due(array['default'], array['-infinity'::timestamptz],
                      array[0::bigint], array['-infinity'::timestamptz], array[0::bigint], '500 ms', '2 s')",
             )
             .await;
