@@ -49,11 +49,13 @@ pub(crate) use queue::{
     LaneOpening, NextDue, Record, RecordResult, Recorded, Refusal, ScanPosition, SlotReservation,
     Wakeup,
 };
+#[cfg(test)]
+pub(crate) use read::Obstacle;
 pub(crate) use read::{
-    AppLane, AppStatus, AsideWorker, CallDetail, FailureGroup, FailureKey, Failures, LaneDetail,
-    LaneState, LaneStatus, LaneWorkers, MAX_CALLS_LOOKED_AT, MAX_RETRIED, MessageDetail,
-    MessageError, MessageFilter, MessageLine, MessagePage, MessageRow, MessageState, NextStep,
-    ObstacleKind, PAGE_ROWS, PENDING, Pending, STATES, ServedApp, Waiting, WorkerStatus,
+    AppLane, AppStatus, CallDetail, FailureGroup, FailureKey, Failures, LaneDetail, LaneState,
+    LaneStatus, MAX_CALLS_LOOKED_AT, MAX_RETRIED, MessageDetail, MessageError, MessageFilter,
+    MessageLine, MessagePage, MessageRow, MessageState, NextStep, ObstacleKind, PAGE_ROWS, PENDING,
+    Pending, STATES, ServedApp, WorkerStatus,
 };
 pub(crate) use retention::{Deletion, MIN_RETENTION};
 pub(crate) use schema::{

@@ -73,9 +73,9 @@ pub(crate) struct Adoption {
     pub(crate) is_done: bool,
     /// The environment before.
     pub(crate) previous: Option<String>,
-    pub(crate) cancelled: u64,
+    pub(crate) cancelled: i64,
     /// Messages that are pending now, counted up to a million.
-    pub(crate) pending: u64,
+    pub(crate) pending: i64,
 }
 
 /// How many messages of an app are due again.

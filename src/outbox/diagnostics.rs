@@ -2,11 +2,10 @@
 
 use std::time::Duration;
 
-use sqlx::{ConnectOptions, Connection, FromRow, Row, query};
+use sqlx::{FromRow, query};
 use time::OffsetDateTime;
 
 use crate::outbox::one_off::{rows, value};
-use crate::outbox::pool::within;
 use crate::outbox::schema::own_constraints;
 use crate::outbox::{HostSurvey, Outbox};
 use crate::pace::DbTime;
@@ -14,7 +13,6 @@ use crate::pace::clock::Moment;
 
 /// The server, as the session of the query sees it.
 #[derive(Debug, Clone, FromRow)]
-#[expect(clippy::struct_excessive_bools, reason = "the row has these columns")]
 pub(crate) struct ServerDiagnostics {
     pub(crate) version: String,
     /// 150004 is 15.4.
@@ -26,13 +24,9 @@ pub(crate) struct ServerDiagnostics {
     pub(crate) user: String,
     /// Quoted for SQL.
     pub(crate) database: String,
-    /// Isolation of sessions that do not set their own. The worker's sessions do.
-    pub(crate) default_isolation: String,
     pub(crate) max_prepared_transactions: i32,
     /// The setting `signaling.notify`: see `migrations/functions/can_notify.sql`.
     pub(crate) notify: Option<String>,
-    /// Tables of the schema on which row-level security is enabled.
-    pub(crate) tables_with_row_security: Vec<String>,
     /// Tables whose policies also apply to the owner of the schema's functions.
     pub(crate) tables_closed_to_functions: Vec<String>,
     /// Tables whose policies hide rows from the role of this session.
@@ -41,14 +35,10 @@ pub(crate) struct ServerDiagnostics {
     pub(crate) server_limit: i64,
     pub(crate) role_limit: Option<i64>,
     pub(crate) database_limit: Option<i64>,
-    /// True if the role may see the times of other roles' transactions.
-    pub(crate) sees_all_sessions: bool,
     /// Free connections. The connection of the query counts as free.
     pub(crate) server_left: i64,
     pub(crate) role_left: Option<i64>,
     pub(crate) database_left: Option<i64>,
-    /// The server's default; 0: none. The worker's sessions override it.
-    pub(crate) idle_session_timeout_ms: i64,
     pub(crate) autovacuum: bool,
     pub(crate) tables_without_autovacuum: Vec<String>,
 }
@@ -120,7 +110,6 @@ pub(crate) struct SequenceBehind {
 
 /// The first version of Postgres that stores the version of a database's default collation.
 const VERSION_WITH_DATABASE_COLLATIONS: i32 = 150_000;
-const POOLER_TIMEOUT: Duration = Duration::from_secs(1);
 const ROUND_TRIPS: usize = 5;
 
 impl Outbox {
@@ -135,22 +124,6 @@ impl Outbox {
     pub(crate) async fn server_diagnostics(&self) -> Result<ServerDiagnostics, sqlx::Error> {
         self.read_row(query(include_str!("diagnostics/server.sql")))
             .await
-    }
-
-    /// Name and version of PgBouncer, which tells them only to its `admin_users` and `stats_users`.
-    pub(crate) async fn pooler_version(&self) -> Result<String, sqlx::Error> {
-        let options = self.servers().options()?.database("pgbouncer");
-        within(POOLER_TIMEOUT, async {
-            let mut connection = options.connect().await?;
-            // PgBouncer's admin database takes simple queries only.
-            let row = sqlx::raw_sql("show version")
-                .fetch_one(&mut connection)
-                .await?;
-            let version = row.try_get(0)?;
-            connection.close().await?;
-            Ok(version)
-        })
-        .await
     }
 
     pub(crate) async fn latency(&self) -> Result<DatabaseLatency, sqlx::Error> {

@@ -141,20 +141,7 @@ impl LaneState {
 impl LaneStatus {
     /// By the first obstacle.
     pub(crate) fn state(&self) -> LaneState {
-        self.state_by(self.obstacles.first())
-    }
-
-    /// The state for a worker of the right environment that starts now.
-    pub(crate) fn state_when_served(&self) -> LaneState {
-        use ObstacleKind::{NoWorker, OtherEnvironment};
-        let mut obstacles = self.obstacles.iter();
-        self.state_by(
-            obstacles.find(|obstacle| !matches!(obstacle.kind, NoWorker | OtherEnvironment)),
-        )
-    }
-
-    fn state_by(&self, obstacle: Option<&Obstacle>) -> LaneState {
-        match obstacle.map(|obstacle| obstacle.kind) {
+        match self.obstacles.first().map(|obstacle| obstacle.kind) {
             Some(ObstacleKind::Paused) => LaneState::Paused,
             Some(ObstacleKind::NoWorker) => LaneState::NoWorker,
             Some(ObstacleKind::OtherEnvironment) => LaneState::OtherEnvironment,
@@ -255,30 +242,20 @@ mod tests {
         use ObstacleKind::{
             NoWorker, OtherEnvironment, Paused, RetryAfter, Unauthorized, Unavailable,
         };
-        for (obstacles, state, when_served) in [
-            (&[][..], LaneState::Sending, LaneState::Sending),
-            (&[RetryAfter], LaneState::Waiting, LaneState::Waiting),
-            (
-                &[Unavailable, RetryAfter],
-                LaneState::Unavailable,
-                LaneState::Unavailable,
-            ),
-            (&[NoWorker], LaneState::NoWorker, LaneState::Sending),
-            (
-                &[NoWorker, Unauthorized],
-                LaneState::NoWorker,
-                LaneState::Unauthorized,
-            ),
+        for (obstacles, state) in [
+            (&[][..], LaneState::Sending),
+            (&[RetryAfter], LaneState::Waiting),
+            (&[Unavailable, RetryAfter], LaneState::Unavailable),
+            (&[NoWorker], LaneState::NoWorker),
+            (&[NoWorker, Unauthorized], LaneState::NoWorker),
             (
                 &[OtherEnvironment, Unauthorized],
                 LaneState::OtherEnvironment,
-                LaneState::Unauthorized,
             ),
-            (&[Paused, NoWorker], LaneState::Paused, LaneState::Paused),
+            (&[Paused, NoWorker], LaneState::Paused),
         ] {
             let lane = LaneStatus::sending().held_by(obstacles);
             assert_eq!(lane.state(), state, "{obstacles:?}");
-            assert_eq!(lane.state_when_served(), when_served, "{obstacles:?}");
         }
         let slowed = LaneStatus {
             rate_per_s: 400.0,
