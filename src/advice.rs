@@ -22,13 +22,6 @@ pub(crate) const FORCED_ROW_SECURITY: &str = "as the tables' owner, run `alter t
 /// Advice to an operator whose role reads tables with row-level security.
 pub(crate) const ROW_SECURITY: &str = "as a superuser, run `alter role … bypassrls`, or as the tables' owner `alter table signaling.… disable row level security`";
 
-pub(crate) const UNNAMED_OPERATOR: &str = "an unnamed operator";
-
-/// The reason of a hold or a pause, for the end of a sentence.
-pub(crate) fn because(reason: Option<&str>) -> String {
-    reason.map_or_else(String::new, |reason| format!(": {reason}"))
-}
-
 pub(crate) fn fault_texts(fault: Fault) -> (&'static str, &'static str) {
     match fault {
         Fault::Message => (

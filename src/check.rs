@@ -1,17 +1,14 @@
 //! Findings of `worker check`. [`crate::outbox`], [`crate::signaling`] and [`probe`] gather the facts. The pure functions here
 //! judge the facts and advise the operator.
 
-pub(crate) mod additions;
 pub(crate) mod api;
-pub(crate) mod database;
-pub(crate) mod environment;
-pub(crate) mod fleet_connections;
-pub(crate) mod objects;
+pub(crate) mod lane;
 pub(crate) mod probe;
-pub(crate) mod sequences;
-pub(crate) mod servers;
-pub(crate) mod settings;
-pub(crate) mod vacuum_holders;
+pub(crate) mod schema;
+pub(crate) mod server;
+#[cfg(test)]
+mod tests;
+pub(crate) mod vacuum;
 
 use serde::Serialize;
 
@@ -70,14 +67,6 @@ impl Finding {
         }
     }
 
-    /// A failure whose text already contains the advice.
-    pub(crate) fn fail_without_advice(subject: &'static str, found: impl Into<String>) -> Self {
-        Self {
-            level: Level::Fail,
-            ..Self::ok(subject, found)
-        }
-    }
-
     #[must_use]
     pub(crate) fn of_app(self, app: &str) -> Self {
         Self {
@@ -85,4 +74,10 @@ impl Finding {
             ..self
         }
     }
+}
+
+/// The texts of all items, joined by semicolons.
+fn list<T>(items: impl IntoIterator<Item = T>, text: impl FnMut(T) -> String) -> String {
+    let texts: Vec<_> = items.into_iter().map(text).collect();
+    texts.join("; ")
 }

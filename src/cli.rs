@@ -5,29 +5,24 @@ mod args;
 mod cancel;
 mod check;
 mod completions;
-#[cfg(feature = "dev")]
-mod dev;
 mod enqueue;
 mod grant;
 mod health;
-mod limit;
-mod man;
 mod message;
 mod migrate;
 mod obstacles;
-mod ops;
 mod pause;
-mod print;
+pub(crate) mod print;
 mod retry;
 mod run;
-mod screen;
-mod signals;
+pub(crate) mod signals;
 mod status;
 mod workers;
 
 use std::io::Write;
 use std::process::ExitCode;
 
+use anyhow::Context;
 use clap::{Parser, Subcommand};
 
 pub(crate) use crate::config::UsageError;
@@ -92,16 +87,16 @@ enum Command {
     Enqueue(enqueue::EnqueueArgs),
     Pause(pause::PauseArgs),
     Resume(pause::ResumeArgs),
-    Limit(limit::LimitArgs),
+    Limit(pause::LimitArgs),
     Retry(retry::RetryArgs),
     Cancel(cancel::CancelArgs),
     Adopt(adopt::AdoptArgs),
     #[cfg(feature = "dev")]
     Simulate(simulator::cli::SimulateArgs),
     #[cfg(feature = "dev")]
-    Dev(dev::DevArgs),
+    Dev(crate::dev::DevArgs),
     Completions(completions::CompletionsArgs),
-    Man(man::ManArgs),
+    Man(completions::ManArgs),
 }
 
 /// Runs the command of the command line, and returns the exit code.
@@ -109,71 +104,70 @@ pub fn main() -> ExitCode {
     let stderr = match telemetry::Stderr::start() {
         Ok(stderr) => stderr,
         Err(error) => {
-            writeln!(
-                std::io::stderr(),
-                "error: no thread can be started: {error}"
-            )
-            .ok();
+            let line = format!("error: no thread can be started: {error}\n");
+            std::io::stderr().write_all(line.as_bytes()).ok();
             return ExitCode::FAILURE;
         }
     };
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
-        Err(error) => return ExitCode::from(print::print_clap(&error)),
+        Err(error) if error.use_stderr() => {
+            error.print().ok();
+            return ExitCode::from(2);
+        }
+        // Help or the version.
+        Err(error) => return exit_code(print::print(error.render().to_string())),
     };
     if let Err(error) = telemetry::init(&stderr, &cli.log, cli.log_format) {
-        telemetry::print_stderr(&format!(
-            "error: WORKER_LOG (--log) is not a filter: {error}. Write it like info, or info,signaling_worker=debug"
-        ));
-        return ExitCode::from(2);
+        return exit_code(Err(UsageError(format!(
+            "WORKER_LOG (--log) is not a filter: {error}. Write it like info, or info,signaling_worker=debug"
+        ))
+        .into()));
     }
-    let runtime = match tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build()
-    {
+    let runtime = match tokio::runtime::Runtime::new().context("the runtime can't start") {
         Ok(runtime) => runtime,
-        Err(error) => {
-            telemetry::print_stderr(&format!("error: the runtime can't start: {error}"));
-            return ExitCode::FAILURE;
-        }
+        Err(error) => return exit_code(Err(error)),
     };
-    let result = runtime.block_on(async {
-        match cli.command {
-            Command::Run(args) => run::run(args).await,
-            Command::Check(args) => check::run(args).await,
-            Command::Migrate(args) => migrate::run(args).await,
-            Command::Grant(args) => grant::run(args).await,
-            Command::Status(args) => status::run(args).await,
-            Command::Workers(args) => workers::run(args).await,
-            Command::Message(args) => message::run(args).await,
-            Command::Health(args) => health::run(args).await,
-            Command::Enqueue(args) => enqueue::run(args).await,
-            Command::Pause(args) => pause::pause(args).await,
-            Command::Resume(args) => pause::resume(args).await,
-            Command::Limit(args) => limit::run(args).await,
-            Command::Retry(args) => retry::run(args).await,
-            Command::Cancel(args) => cancel::run(args).await,
-            Command::Adopt(args) => adopt::run(args).await,
-            #[cfg(feature = "dev")]
-            Command::Simulate(args) => simulator::cli::run(args).await,
-            #[cfg(feature = "dev")]
-            Command::Dev(args) => dev::run(args).await,
-            Command::Completions(args) => completions::run(&args),
-            Command::Man(args) => man::run(&args),
-        }
-    });
+    let result = runtime.block_on(run(cli.command));
     // A DNS lookup or a read of standard input can't be interrupted, and must not delay the exit.
     runtime.shutdown_background();
-    match result {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            telemetry::print_stderr(&format!(
-                "error: {}",
-                crate::error_text::error_chain_text(error.as_ref())
-            ));
-            ExitCode::from(if is_usage(&error) { 2 } else { 1 })
-        }
+    exit_code(result)
+}
+
+async fn run(command: Command) -> anyhow::Result<()> {
+    match command {
+        Command::Run(args) => run::run(args).await,
+        Command::Check(args) => check::run(args).await,
+        Command::Migrate(args) => migrate::run(args).await,
+        Command::Grant(args) => grant::run(args).await,
+        Command::Status(args) => status::run(args).await,
+        Command::Workers(args) => workers::run(args).await,
+        Command::Message(args) => message::run(args).await,
+        Command::Health(args) => health::run(args).await,
+        Command::Enqueue(args) => enqueue::run(args).await,
+        Command::Pause(args) => pause::pause(args).await,
+        Command::Resume(args) => pause::resume(args).await,
+        Command::Limit(args) => pause::limit(args).await,
+        Command::Retry(args) => retry::run(args).await,
+        Command::Cancel(args) => cancel::run(args).await,
+        Command::Adopt(args) => adopt::run(args).await,
+        #[cfg(feature = "dev")]
+        Command::Simulate(args) => simulator::cli::run(args).await,
+        #[cfg(feature = "dev")]
+        Command::Dev(args) => crate::dev::run(args).await,
+        Command::Completions(args) => completions::completions(&args),
+        Command::Man(args) => completions::man(&args),
     }
+}
+
+/// Prints the error, and returns the exit code.
+fn exit_code(result: anyhow::Result<()>) -> ExitCode {
+    let Err(error) = result else {
+        return ExitCode::SUCCESS;
+    };
+    let text = crate::error_text::error_chain_text(error.as_ref());
+    telemetry::print_stderr(&format!("error: {text}"));
+    ExitCode::from(if is_usage(&error) { 2 } else { 1 })
 }
 
 fn is_usage(error: &anyhow::Error) -> bool {

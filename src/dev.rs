@@ -4,31 +4,41 @@
 mod progress;
 mod samples;
 
-use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
+use clap::Args;
 use secrecy::SecretString;
 use tokio_util::sync::CancellationToken;
 
+use crate::cli::print::print_line;
+use crate::cli::signals::signals;
 use crate::config::{RawApp, Timing, WorkerConfig};
 use crate::ops::OpsServer;
 use crate::outbox::{DEFAULT_MAX_AGE, Outbox};
-use crate::output::OutputQueue;
 use crate::proxy::ProxyVariables;
 use crate::retry::RetryPolicy;
-use crate::telemetry::LAST_LINES;
 use crate::worker;
 use simulator::{Behaviour, Credential, Ledger, Simulator, SimulatorConfig};
 use testkit::postgres::ThrowawayPostgres;
 
-#[derive(Debug, Clone)]
-pub(crate) struct Dev {
-    /// Insert this number of sample messages, and end when they are final. Otherwise run until interrupted.
-    pub(crate) messages: Option<usize>,
-    /// The app's limit of calls a second.
-    pub(crate) limit_per_s: u32,
+/// See it work: a throwaway Postgres, the simulated API and a worker, in one process
+///
+/// Needs the binaries of PostgreSQL on this machine. At its end, the command stops the server and removes its data.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  worker dev                     run until Ctrl-C; prints how to connect with psql, and where the dashboard is
+  worker dev --messages 2000     send sample messages and print a summary; the exit code is 0 if every message
+                                 ended as expected")]
+pub(crate) struct DevArgs {
+    /// Insert this number of sample messages, and end when all are final
+    #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    messages: Option<u32>,
+
+    /// The app's limit of calls a second, which the simulated API enforces
+    #[arg(long, value_name = "CALLS", default_value_t = 500, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    rate: u32,
 }
 
 const DATABASE: &str = "dev";
@@ -38,62 +48,60 @@ const API_KEY: &str = "dev";
 /// Bounds the simulator's memory in a long run. Its totals include older calls.
 const KEPT_CALLS: usize = 100_000;
 
-pub(crate) async fn run(dev: Dev, shutdown: CancellationToken) -> anyhow::Result<()> {
+pub(crate) async fn run(args: DevArgs) -> anyhow::Result<()> {
+    let shutdown = CancellationToken::new();
+    let ended_at_once = signals(shutdown.clone())?;
+    tokio::select! {
+        biased;
+        () = ended_at_once => bail!("ended at once by a second signal"),
+        result = run_until(&args, shutdown) => result,
+    }
+}
+
+async fn run_until(args: &DevArgs, shutdown: CancellationToken) -> anyhow::Result<()> {
     let postgres = tokio::select! {
         postgres = ThrowawayPostgres::start() => postgres?,
         () = shutdown.cancelled() => return Ok(()),
     };
-    let out = OutputQueue::start(io::stdout(), |_| ())?;
-    let result = run_on(&postgres, &dev, shutdown, &out).await;
-    postgres
-        .stop()
-        .await
-        .context("the throwaway Postgres did not stop")?;
-    let flushing = out.clone();
-    tokio::task::spawn_blocking(move || flushing.flush(LAST_LINES)).await?;
-    match out.error() {
-        Some(error) if result.is_ok() => Err(error).context("standard output can't be written"),
-        _ => result,
-    }
+    let result = run_on(&postgres, args, shutdown).await;
+    let stopped = postgres.stop().await;
+    stopped.context("the throwaway Postgres did not stop")?;
+    result
 }
 
 async fn run_on(
     postgres: &ThrowawayPostgres,
-    dev: &Dev,
+    args: &DevArgs,
     shutdown: CancellationToken,
-    out: &OutputQueue,
 ) -> anyhow::Result<()> {
     let url = SecretString::from(postgres.create_database(DATABASE).await?);
     let outbox = Arc::new(Outbox::connect(&url, 5, DEFAULT_MAX_AGE).await?);
     outbox.migrate(Duration::from_secs(60), |_, _| ()).await?;
-    let simulator = Simulator::start(simulator_config(dev.limit_per_s)?).await?;
-    out.push_line(&format!(
+    let simulator = Simulator::start(simulator_config(args.rate)?).await?;
+    print_line(format!(
         "database    {}\nAPI         {} (simulated; its ledger: /_simulator/)",
         postgres.psql_command(DATABASE),
         simulator.base_url()
-    ));
+    ))?;
 
     let stopping = shutdown.child_token();
-    let ops = match dev.messages {
-        // The run ends before anyone could open the dashboard.
-        Some(_) => None,
-        None => dashboard(&outbox, &stopping, out).await?,
-    };
-    let liveness = ops.as_ref().map(|ops| Arc::clone(&ops.state.liveness));
+    let mut ops = None;
+    // A run with samples ends before anyone could open the dashboard.
+    if args.messages.is_none() {
+        ops = OpsServer::start(None, None, stopping.clone()).await?;
+    }
+    let state = ops.as_ref().map(|ops| ops.state.clone());
+    let state = state.unwrap_or_default();
+    state.outbox.set(Arc::clone(&outbox)).ok();
     let worker = tokio::spawn(worker::run(
-        worker_config(dev, &simulator.base_url())?,
+        worker_config(args, &simulator.base_url())?,
         Arc::clone(&outbox),
-        liveness.unwrap_or_default(),
+        Arc::clone(&state.liveness),
         stopping.clone(),
     ));
-    let result = if let Some(count) = dev.messages {
-        deliver_samples(&outbox, &simulator, count, &shutdown, out).await
-    } else {
-        out.push_line(
-            "\nInsert a row into signaling.outbox and look at signaling.delivery. Ctrl-C stops everything.",
-        );
-        shutdown.cancelled().await;
-        Ok(())
+    let result = match args.messages {
+        Some(count) => deliver_samples(&outbox, &simulator, count as usize, &shutdown).await,
+        None => play(ops.as_ref(), &shutdown).await,
     };
     stopping.cancel();
     worker.await??;
@@ -105,19 +113,15 @@ async fn run_on(
     result
 }
 
-/// Starts the ops server, if its usual address is free.
-async fn dashboard(
-    outbox: &Arc<Outbox>,
-    shutdown: &CancellationToken,
-    out: &OutputQueue,
-) -> anyhow::Result<Option<OpsServer>> {
-    let ops = OpsServer::start(None, None, shutdown.clone()).await?;
-    if let Some(ops) = &ops {
-        // Nothing else sets the outbox.
-        ops.state.outbox.set(Arc::clone(outbox)).ok();
-        out.push_line(&format!("dashboard   http://{}", ops.address));
+async fn play(ops: Option<&OpsServer>, shutdown: &CancellationToken) -> anyhow::Result<()> {
+    if let Some(ops) = ops {
+        print_line(format!("dashboard   http://{}", ops.address))?;
     }
-    Ok(ops)
+    print_line(
+        "\nInsert a row into signaling.outbox and look at signaling.delivery. Ctrl-C stops everything.",
+    )?;
+    shutdown.cancelled().await;
+    Ok(())
 }
 
 fn simulator_config(limit_per_s: u32) -> anyhow::Result<SimulatorConfig> {
@@ -142,13 +146,13 @@ fn simulator_config(limit_per_s: u32) -> anyhow::Result<SimulatorConfig> {
     })
 }
 
-fn worker_config(dev: &Dev, base_url: &str) -> anyhow::Result<WorkerConfig> {
+fn worker_config(args: &DevArgs, base_url: &str) -> anyhow::Result<WorkerConfig> {
     let app = RawApp {
         app_id: Some(APP_ID.into()),
         api_key: Some(API_KEY.into()),
         api_secret: Some(API_KEY.into()),
         base_url: Some(base_url.into()),
-        rate: Some(f64::from(dev.limit_per_s)),
+        rate: Some(f64::from(args.rate)),
         ..RawApp::default()
     };
     let second = Duration::from_secs(1);
@@ -177,7 +181,6 @@ async fn deliver_samples(
     simulator: &Simulator,
     count: usize,
     shutdown: &CancellationToken,
-    out: &OutputQueue,
 ) -> anyhow::Result<()> {
     let samples: Vec<_> = (0..count).map(samples::sample).collect();
     let messages: Vec<_> = samples
@@ -185,21 +188,17 @@ async fn deliver_samples(
         .map(|sample| sample.message.clone())
         .collect();
     // Each message without a dedupe key gets an ID.
-    let ids: Vec<_> = outbox
-        .enqueue(&messages)
-        .await?
-        .into_iter()
-        .flatten()
-        .collect();
-    out.push_line(&format!(
+    let ids = outbox.enqueue(&messages).await?;
+    let ids: Vec<_> = ids.into_iter().flatten().collect();
+    print_line(format!(
         "inserted    {count} sample messages: to peers and channels, some offline, some that need a retry\n"
-    ));
-    if !progress::watch(outbox, count, shutdown, out).await? {
+    ))?;
+    if !progress::watch(outbox, count, shutdown).await? {
         bail!("interrupted before all sample messages were final");
     }
     let rows = outbox.message_states(&ids).await?;
     let summary = simulator.ledger().summary();
-    out.push_line(&progress::summary(&rows, summary.apps.get(APP_ID)));
+    print_line(progress::summary(&rows, summary.apps.get(APP_ID)))?;
 
     let as_expected = samples
         .iter()
@@ -216,6 +215,5 @@ async fn deliver_samples(
         duplicates == 0,
         "the API accepted {duplicates} messages twice"
     );
-    out.push_line("\nEvery message ended as it should.");
-    Ok(())
+    print_line("\nEvery message ended as it should.")
 }

@@ -1,14 +1,12 @@
 //! Non-blocking output for a process that serves: a bounded queue, and a thread that writes its lines. A stopped terminal or a
 //! full pipe to a log collector would otherwise block sending and the shutdown.
 
-use std::io::{self, ErrorKind, Write};
+use std::io::{self, Write};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::{SyncSender, sync_channel};
 use std::thread;
 use std::time::{Duration, Instant};
-
-use parking_lot::Mutex;
 
 /// Maximum size of the queue. At 500 calls/s, the lines of level debug fill the queue in ten seconds.
 const MAX_QUEUED_BYTES: usize = 1024 * 1024;
@@ -27,8 +25,6 @@ struct State {
     /// Includes the write in progress.
     queued_bytes: AtomicUsize,
     dropped_lines: AtomicU64,
-    /// Why the last write failed, unless it succeeded.
-    error: Mutex<Option<ErrorKind>>,
 }
 
 impl OutputQueue {
@@ -48,14 +44,12 @@ impl OutputQueue {
             let mut reported = 0;
             for text in queued {
                 let written = sink.write_all(&text).and_then(|()| sink.flush());
-                let is_written = written.is_ok();
-                if !is_written {
+                if written.is_err() {
                     writer.count_dropped(&text);
                 }
-                *writer.error.lock() = written.err().map(|error| error.kind());
                 let before = writer.queued_bytes.fetch_sub(text.len(), Ordering::AcqRel);
                 let dropped = writer.dropped_lines.load(Ordering::Relaxed);
-                if is_written && dropped > reported && before < MAX_QUEUED_BYTES / 2 {
+                if written.is_ok() && dropped > reported && before < MAX_QUEUED_BYTES / 2 {
                     report_dropped(dropped - reported);
                     reported = dropped;
                 }
@@ -99,13 +93,6 @@ impl OutputQueue {
     pub(crate) fn dropped_lines(&self) -> u64 {
         self.state.dropped_lines.load(Ordering::Relaxed)
     }
-
-    /// The error of the last write; none after a success or on a closed pipe.
-    #[cfg(feature = "dev")]
-    pub(crate) fn error(&self) -> Option<io::Error> {
-        let error = (*self.state.error.lock())?;
-        (error != ErrorKind::BrokenPipe).then(|| error.into())
-    }
 }
 
 impl State {
@@ -129,6 +116,7 @@ impl Write for OutputQueue {
 
 #[cfg(test)]
 mod tests {
+    use std::io::ErrorKind;
     use std::sync::mpsc::{Receiver, Sender, channel};
 
     use super::*;

@@ -1,9 +1,13 @@
 //! Times as people and scripts write them.
 
+use std::time::Duration;
+
 use time::format_description::FormatItem;
 use time::format_description::well_known::Rfc3339;
 use time::macros::format_description;
 use time::{Date, OffsetDateTime};
+
+use crate::pace::DbTime;
 
 /// The accepted texts, for the end of an error.
 pub(crate) const ACCEPTED: &str = "write a time with its offset from UTC, like 2030-01-31T12:00:00Z or 2030-01-31T13:00:00+01:00, or a date like 2030-01-31, which means its midnight in UTC";
@@ -16,6 +20,19 @@ pub(crate) fn parse(text: &str) -> Option<OffsetDateTime> {
     OffsetDateTime::parse(text, &Rfc3339)
         .or_else(|_| midnight())
         .ok()
+}
+
+/// A time in UTC, to the second.
+pub(crate) fn to_the_second(time: DbTime) -> String {
+    let seconds = OffsetDateTime::from(time).replace_nanosecond(0).ok();
+    let text = seconds.and_then(|time| time.format(&Rfc3339).ok());
+    text.unwrap_or_else(|| time.to_string())
+}
+
+/// A duration in words, to the second, like `10m 1s`.
+pub(crate) fn duration(seconds: f64) -> String {
+    let duration = Duration::try_from_secs_f64(seconds.max(0.0).floor()).unwrap_or(Duration::MAX);
+    humantime::format_duration(duration).to_string()
 }
 
 #[cfg(test)]

@@ -5,63 +5,53 @@ use crate::signaling::TriedHost;
 
 const SUBJECT: &str = "api";
 
-pub(crate) fn hosts(tried: &[TriedHost], is_probed: bool) -> Vec<Finding> {
+pub(crate) fn hosts(tried: &[TriedHost]) -> Vec<Finding> {
     let some_connect = tried.iter().any(|host| host.connected.is_ok());
     tried
         .iter()
-        .map(|tried| host(tried, some_connect, is_probed))
+        .map(|tried| host(tried, some_connect))
         .collect()
 }
 
-fn host(tried: &TriedHost, some_connect: bool, is_probed: bool) -> Finding {
+fn host(tried: &TriedHost, some_connect: bool) -> Finding {
     let url = &tried.base_url;
-    let through = match &tried.proxy {
-        Some(proxy) => format!(" through the proxy {proxy}"),
-        None => String::new(),
-    };
-    match &tried.connected {
-        Err(failure) if some_connect => Finding::warn(
-            SUBJECT,
-            format!("{url}: {failure}"),
-            "the worker calls another host of AGORA_BASE_URL instead, which can be reached",
-        ),
-        Err(failure) if tried.proxy.is_some() => Finding::fail(
-            SUBJECT,
-            format!("{url}: {failure}"),
-            "if the error names the proxy, check HTTPS_PROXY and allow this host on the proxy; for a direct connection, list the host in NO_PROXY",
-        ),
-        Err(failure) => Finding::fail(
-            SUBJECT,
-            format!("{url}: {failure}"),
-            "check AGORA_BASE_URL, DNS and the firewall; if the network requires a proxy, set HTTPS_PROXY",
-        ),
-        Ok(_) if is_in_the_clear(url) => Finding::warn(
-            SUBJECT,
-            format!(
-                "{url}: connected{through} without TLS, so the network can read credentials and messages"
-            ),
-            "write https:// in AGORA_BASE_URL",
-        ),
-        Ok(took) => {
-            let how = if url.starts_with("https:") {
-                "its certificate is valid"
+    let took = match &tried.connected {
+        Ok(took) => took.as_secs_f64() * 1e3,
+        Err(failure) => {
+            let found = format!("{url}: {failure}");
+            if some_connect {
+                let advice =
+                    "the worker calls another host of AGORA_BASE_URL instead, which can be reached";
+                return Finding::warn(SUBJECT, found, advice);
+            }
+            let advice = if tried.proxy.is_some() {
+                "if the error names the proxy, check HTTPS_PROXY and allow this host on the proxy; for a direct connection, list the host in NO_PROXY"
             } else {
-                "without TLS, on this host"
+                "check AGORA_BASE_URL, DNS and the firewall; if the network requires a proxy, set HTTPS_PROXY"
             };
-            let credentials = if is_probed {
-                ""
-            } else {
-                "; the credentials are not tried (--probe tries them)"
-            };
-            Finding::ok(
-                SUBJECT,
-                format!(
-                    "{url}: connected{through} in {:.1} ms, {how}{credentials}",
-                    took.as_secs_f64() * 1e3
-                ),
-            )
+            return Finding::fail(SUBJECT, found, advice);
         }
+    };
+    let proxy = tried.proxy.as_deref();
+    let through = proxy.map(|proxy| format!(" through the proxy {proxy}"));
+    let connected = format!(
+        "{url}: connected{} in {took:.1} ms",
+        through.unwrap_or_default()
+    );
+    if is_in_the_clear(url) {
+        return Finding::warn(
+            SUBJECT,
+            format!("{connected} without TLS, so the network can read credentials and messages"),
+            "write https:// in AGORA_BASE_URL",
+        );
     }
+    let how = if url.starts_with("https:") {
+        "its certificate is valid"
+    } else {
+        "without TLS, on this host"
+    };
+    let found = format!("{connected}, {how}; only --probe tries the credentials");
+    Finding::ok(SUBJECT, found)
 }
 
 /// True if requests to this URL cross a network without encryption.
@@ -98,7 +88,7 @@ mod tests {
                 }
             })
             .collect();
-        hosts(&tried, false)
+        hosts(&tried)
             .into_iter()
             .map(|finding| finding.level)
             .collect()

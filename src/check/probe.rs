@@ -12,7 +12,7 @@ use crate::outbox::{Outbox, Refusal, SlotReservation};
 use crate::outcome::{self, Acceptance, Outcome};
 use crate::pace::clock::Moment;
 use crate::pace::{PermitTerms, SendPermit};
-use crate::signaling::{CallFailure, Client, CredentialError, Response};
+use crate::signaling::{CallFailure, Client, Response};
 
 const SUBJECT: &str = "probe";
 
@@ -31,16 +31,6 @@ pub(crate) fn message(sender: &str, destination: &str) -> Result<Message, Invali
 }
 
 #[derive(Debug)]
-pub(crate) enum Probed {
-    Called {
-        call: Result<Response, CallFailure>,
-        took: Duration,
-    },
-    NotSignedIn(CredentialError),
-    NoSlot(Refusal),
-}
-
-#[derive(Debug)]
 pub(crate) struct Probe<'a> {
     pub(crate) outbox: &'a Outbox,
     pub(crate) app: &'a str,
@@ -54,24 +44,22 @@ pub(crate) struct Probe<'a> {
 impl Probe<'_> {
     /// # Errors
     /// If the database fails.
-    pub(crate) async fn call(&self, message: &Message) -> Result<Probed, sqlx::Error> {
+    pub(crate) async fn send(&self, message: &Message) -> Result<Finding, sqlx::Error> {
         let connection = match self.client.connection().await {
             Ok(connection) => connection,
-            Err(failure) => {
-                return Ok(Probed::Called {
-                    call: Err(failure),
-                    took: Duration::ZERO,
-                });
-            }
+            Err(failure) => return Ok(judge(&Err(failure), Duration::ZERO)),
         };
         let request = match self.client.prepare(message, &connection) {
             Ok(request) => request,
-            Err(error) => return Ok(Probed::NotSignedIn(error)),
+            Err(error) => {
+                let advice = "check the app's credentials";
+                return Ok(Finding::fail(SUBJECT, format!("not made: {error}"), advice));
+            }
         };
         let call_id = Uuid::new_v4();
         let (permit, is_probe) = match self.permit(call_id).await? {
             Ok(permitted) => permitted,
-            Err(refusal) => return Ok(Probed::NoSlot(refusal)),
+            Err(refusal) => return Ok(no_slot(refusal)),
         };
         let sent_at = permit.starts_at();
         let begun = Instant::now();
@@ -85,7 +73,7 @@ impl Probe<'_> {
             // The result does not end the hold, because the workers may have other credentials.
             self.outbox.release(self.app, &[call_id]).await?;
         }
-        Ok(Probed::Called { call, took })
+        Ok(judge(&call, took))
     }
 
     /// Waits for a slot. Returns the permit and whether it is the probe of a held lane.
@@ -97,16 +85,14 @@ impl Probe<'_> {
         let mut refusal = Refusal::Busy;
         while begun.elapsed() < SLOT_TIMEOUT {
             let asked_at = Instant::now();
-            match self
-                .outbox
-                .reserve_slot(self.app, call_id, self.lease)
-                .await?
-            {
+            let reserved = self.outbox.reserve_slot(self.app, call_id, self.lease);
+            match reserved.await? {
                 SlotReservation::NoLane => {
-                    let environment = self.environment;
-                    self.outbox
-                        .open_lane(self.app, self.limit_per_s, environment, false)
-                        .await?;
+                    let (limit_per_s, environment) = (self.limit_per_s, self.environment);
+                    let opened = self
+                        .outbox
+                        .open_lane(self.app, limit_per_s, environment, false);
+                    opened.await?;
                 }
                 SlotReservation::Refused(why @ (Refusal::Paused | Refusal::RetryAfter)) => {
                     return Ok(Err(why));
@@ -143,76 +129,54 @@ impl Probe<'_> {
     }
 }
 
-pub(crate) fn finding(probed: &Probed) -> Finding {
-    let (call, took) = match probed {
-        Probed::Called { call, took } => (call, took.as_millis()),
-        Probed::NotSignedIn(error) => {
-            return Finding::fail(
-                SUBJECT,
-                format!("not made: {error}"),
-                "check the app's credentials and --probe-from",
-            );
-        }
-        Probed::NoSlot(refusal) => return no_slot(*refusal),
-    };
-    let response = || format!("after {took} ms: {}", outcome::describe(call));
-    match outcome::classify(call) {
+fn judge(call: &Result<Response, CallFailure>, took: Duration) -> Finding {
+    let took = took.as_millis();
+    let (found, advice) = match outcome::classify(call) {
         Outcome::Accepted(taken) => {
             let what = match taken {
                 Acceptance::Sent => "the API accepted the message",
                 Acceptance::Delivered => "the recipient has the message",
                 Acceptance::Offline => "the API accepted the message, and the recipient is offline",
             };
-            Finding::ok(SUBJECT, format!("{what}, after {took} ms"))
+            return Finding::ok(SUBJECT, format!("{what}, after {took} ms"));
         }
-        Outcome::Unauthorized => Finding::fail(
-            SUBJECT,
-            format!("the API refuses the credentials, {}", response()),
+        Outcome::Unauthorized => (
+            "the API refuses the credentials",
             "check the app ID and the secrets (AGORA_APP_ID, AGORA_API_KEY, AGORA_API_SECRET, AGORA_TOKEN, AGORA_APP_CERTIFICATE), and whether the account may use Signaling",
         ),
-        Outcome::Rejected => Finding::fail(
-            SUBJECT,
-            format!("the API refuses the message, {}", response()),
-            "check the users of --probe and --probe-from, the app ID and AGORA_BASE_URL",
+        Outcome::Rejected => (
+            "the API refuses the message",
+            "check the user of --probe, the app ID and AGORA_BASE_URL",
         ),
-        Outcome::Throttled => Finding::warn(
-            SUBJECT,
-            response(),
-            "the API accepts the credentials and throttles: find other programs that call the API with this app ID",
+        Outcome::Throttled => (
+            "the API accepts the credentials and throttles",
+            "find other programs that call the API with this app ID",
         ),
-        Outcome::Unserved => Finding::fail(
-            SUBJECT,
-            format!("the response is not from the API, {}", response()),
+        Outcome::Unserved => (
+            "the response is not from the API",
             "check AGORA_BASE_URL: it may name another server, or a gateway that does not forward to the API",
         ),
-        Outcome::Transient | Outcome::Ambiguous => Finding::fail(
-            SUBJECT,
-            response(),
+        Outcome::Transient | Outcome::Ambiguous => (
+            "the call failed",
             "try again; if the probe still fails, check AGORA_BASE_URL and the network between this host and the API",
         ),
+    };
+    let found = format!("{found}, after {took} ms: {}", outcome::describe(call));
+    if outcome::classify(call) == Outcome::Throttled {
+        return Finding::warn(SUBJECT, found, advice);
     }
+    Finding::fail(SUBJECT, found, advice)
 }
 
 fn no_slot(refusal: Refusal) -> Finding {
-    let (found, advice) = match refusal {
-        Refusal::Paused => (
-            "not made: an operator paused the app",
-            "`worker status` shows the operator and the reason; `worker resume` ends the pause",
-        ),
-        Refusal::RetryAfter => (
-            "not made: the API has asked for a pause",
-            "`worker status` shows the end of the pause",
-        ),
-        Refusal::Busy => (
-            "not made: the workers took all slots of the last 10 s",
-            "try again; `worker status` shows the state of the app",
-        ),
-        Refusal::Held => (
-            "not made: the app is held, and the workers made all probes of the last 10 s",
-            "`worker status` shows the reason of the hold",
-        ),
+    let why = match refusal {
+        Refusal::Paused => "an operator paused the app",
+        Refusal::RetryAfter => "the API has asked for a pause",
+        Refusal::Busy => "the workers took all slots of the last 10 s",
+        Refusal::Held => "the app is held, and the workers made all probes of the last 10 s",
     };
-    Finding::warn(SUBJECT, found, advice)
+    let advice = "`worker status` shows the state of the app; try again when the app sends";
+    Finding::warn(SUBJECT, format!("not made: {why}"), advice)
 }
 
 #[cfg(test)]
@@ -221,39 +185,30 @@ mod tests {
     use crate::check::Level;
     use crate::signaling::ResponseBody;
 
-    fn answered(status: u16, code: Option<&str>) -> Probed {
-        Probed::Called {
-            call: Ok(Response {
-                status,
-                retry_after: None,
-                request_id: None,
-                body: ResponseBody::Object {
-                    result: (status == 200).then(|| "success".into()),
-                    code: code.map(str::to_owned),
-                    reason: None,
-                },
-            }),
-            took: Duration::from_millis(20),
+    fn answered(status: u16, code: Option<&str>) -> Response {
+        Response {
+            status,
+            retry_after: None,
+            request_id: None,
+            body: ResponseBody::Object {
+                result: (status == 200).then(|| "success".into()),
+                code: code.map(str::to_owned),
+                reason: None,
+            },
         }
     }
 
     #[test]
     fn a_probe_passes_on_success_warns_on_429_and_fails_otherwise() {
-        for (probed, level, phrase) in [
-            (answered(200, Some("message_sent")), Level::Ok, "20 ms"),
-            (answered(401, None), Level::Fail, "refuses the credentials"),
-            (answered(400, None), Level::Fail, "refuses the message"),
-            (answered(404, None), Level::Fail, "not from the API"),
-            (answered(429, None), Level::Warn, "HTTP 429"),
-            (answered(503, None), Level::Fail, "HTTP 503"),
-            (Probed::NoSlot(Refusal::Paused), Level::Warn, "paused"),
-            (
-                Probed::NotSignedIn(CredentialError::OtherSender { uid: "u".into() }),
-                Level::Fail,
-                "not made",
-            ),
+        for (status, code, level, phrase) in [
+            (200, Some("message_sent"), Level::Ok, "20 ms"),
+            (401, None, Level::Fail, "refuses the credentials"),
+            (400, None, Level::Fail, "refuses the message"),
+            (404, None, Level::Fail, "not from the API"),
+            (429, None, Level::Warn, "HTTP 429"),
+            (503, None, Level::Fail, "HTTP 503"),
         ] {
-            let finding = finding(&probed);
+            let finding = judge(&Ok(answered(status, code)), Duration::from_millis(20));
             assert_eq!(finding.level, level, "{finding:?}");
             assert!(finding.found.contains(phrase), "{finding:?}");
         }

@@ -4,9 +4,9 @@ use anyhow::Context;
 use clap::Args;
 
 use super::UsageError;
-use super::args::{DatabaseArgs, Environment, parse_environment};
+use super::args::{DatabaseArgs, parse_environment};
 use super::obstacles;
-use super::print::{print, print_line, with_effect};
+use super::print::{messages, report};
 use crate::advice;
 use crate::outbox::Outbox;
 
@@ -32,7 +32,7 @@ pub(super) struct AdoptArgs {
 
     /// The environment of the workers that will serve these apps
     #[arg(long, env = "WORKER_ENVIRONMENT", value_name = "NAME", value_parser = parse_environment)]
-    environment: Option<Environment>,
+    environment: Option<String>,
 
     /// Cancel the pending messages. For a copy, because the source of the copy sends these messages
     #[arg(long)]
@@ -46,8 +46,6 @@ pub(super) struct AdoptArgs {
 
 /// Messages that one call cancels. Other sessions wait for locks of these rows, so a call must be short.
 const ROWS_PER_CALL: i64 = 5_000;
-/// The database stops counting here, because a count reads each row.
-const MOST_COUNTED: u64 = 1_000_000;
 
 pub(super) async fn run(args: AdoptArgs) -> anyhow::Result<()> {
     if !args.cancel_pending && !args.send_pending {
@@ -56,38 +54,32 @@ pub(super) async fn run(args: AdoptArgs) -> anyhow::Result<()> {
         )
         .into());
     }
-    let Some(environment) = args.environment.and_then(Environment::into_name) else {
+    let Some(environment) = args.environment.filter(|name| !name.is_empty()) else {
         return Err(UsageError(
             "no environment is given: set WORKER_ENVIRONMENT or --environment to the name that the workers of this database have".into(),
         )
         .into());
     };
     let outbox = args.database.connect_migrated().await?;
-    let apps = if args.apps.is_empty() {
-        let lanes = outbox.lanes().await?.into_iter();
-        lanes
-            .filter(|app| app.lane.is_some())
-            .map(|app| app.app)
-            .collect()
-    } else {
-        args.apps
-    };
+    let mut apps = args.apps;
     if apps.is_empty() {
-        print_line("no app has a lane: there is nothing to adopt")?;
+        let lanes = outbox.lanes().await?.into_iter();
+        let with_lane = lanes.filter(|app| app.lane.is_some());
+        apps.extend(with_lane.map(|app| app.app));
     }
-    // A closed or full output must not leave some apps behind.
-    let mut printed = Ok(());
+    let mut text = String::new();
+    if apps.is_empty() {
+        text += "no app has a lane: there is nothing to adopt\n";
+    }
     let mut has_changed = false;
     for app in apps {
         let (adopted, is_news) = adopt(&outbox, &app, &environment, args.cancel_pending).await?;
         has_changed |= is_news;
-        printed = printed.and(print_line(adopted));
-        if let Some(lane) = obstacles::lane(&outbox, &app).await? {
-            printed = printed.and(print(obstacles::lines(&lane, None)));
-        }
+        let lane = obstacles::lane(&outbox, &app).await?.flatten();
+        text = text + &adopted + "\n" + &obstacles::lines(lane.as_ref(), None);
     }
     outbox.close().await;
-    with_effect(printed, has_changed)
+    report(text, has_changed)
 }
 
 /// Hands an app over. Returns a sentence about the result, and whether anything changed.
@@ -100,17 +92,9 @@ async fn adopt(
     let mut cancelled = 0;
     let adoption = loop {
         let adopted = outbox.adopt(app, environment, cancels_pending, ROWS_PER_CALL);
-        let adoption = match adopted.await {
-            Err(error) if cancelled > 0 => {
-                return Err(error).with_context(|| {
-                    format!(
-                        "{} cancelled in {app}, and the next step failed",
-                        count(cancelled)
-                    )
-                });
-            }
-            adopted => adopted?,
-        };
+        let adoption = adopted
+            .await
+            .with_context(|| format!("{} of {app} cancelled before", messages(cancelled)))?;
         cancelled += adoption.cancelled;
         if adoption.is_done {
             break adoption;
@@ -123,19 +107,11 @@ async fn adopt(
     }
     let was = advice::environment_name(adoption.previous.as_deref());
     let done = if cancels_pending {
-        format!("{} cancelled", count(cancelled))
+        format!("{} cancelled", messages(cancelled))
     } else {
-        format!("{} pending, to be sent", count(adoption.pending))
+        format!("{} pending, to be sent", messages(adoption.pending))
     };
     let sentence =
         format!("{app} belongs to the environment {environment} now, and did to {was}: {done}");
     Ok((sentence, true))
-}
-
-fn count(messages: u64) -> String {
-    match messages {
-        1 => "1 message is".into(),
-        MOST_COUNTED.. => format!("{messages} messages or more are"),
-        _ => format!("{messages} messages are"),
-    }
 }

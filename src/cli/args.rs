@@ -2,6 +2,7 @@
 
 use std::convert::Infallible;
 use std::path::PathBuf;
+use std::str::FromStr;
 use std::time::Duration;
 
 use clap::Args;
@@ -81,31 +82,32 @@ fn is_set(variable: &str) -> bool {
     secret::variable(variable).is_some()
 }
 
+const DAY: Duration = Duration::from_secs(86_400);
 /// Keeps computed times far within their range.
-const MAX_DURATION: Duration = Duration::from_secs(30 * 86_400);
+const MAX_DURATION_DAYS: u32 = 30;
+const MAX_RETENTION_DAYS: u32 = 3_653;
 
 pub(super) fn parse_duration(text: &str) -> Result<Duration, String> {
-    match humantime::parse_duration(secret::given(text).unwrap_or_default()) {
-        Ok(duration) if duration <= MAX_DURATION => Ok(duration),
-        Ok(_) => Err("it is longer than 30 days".into()),
-        Err(_) => {
-            Err("it is not a duration: write a number with its unit, like 200ms, 15s or 5m".into())
-        }
-    }
+    parse_days(text, MAX_DURATION_DAYS)
 }
 
-const MAX_RETENTION: Duration = Duration::from_secs(3_653 * 86_400);
-
 pub(super) fn parse_retention(text: &str) -> Result<Duration, String> {
-    match humantime::parse_duration(secret::given(text).unwrap_or_default()) {
+    match parse_days(text, MAX_RETENTION_DAYS) {
         Ok(retention) if retention < MIN_RETENTION => Err(
             "it is shorter than 1 minute: write it like 12h or 30d, or leave it unset to keep all messages".into(),
         ),
-        Ok(retention) if retention > MAX_RETENTION => {
-            Err("it is longer than 10 years: leave it unset to keep all messages".into())
-        }
-        Ok(retention) => Ok(retention),
-        Err(_) => Err("it is not a duration: write a number with its unit, like 12h or 30d".into()),
+        parsed => parsed,
+    }
+}
+
+fn parse_days(text: &str, max_days: u32) -> Result<Duration, String> {
+    match humantime::parse_duration(secret::given(text).unwrap_or_default()) {
+        Ok(duration) if duration <= DAY * max_days => Ok(duration),
+        Ok(_) => Err(format!("it is longer than {max_days} days")),
+        Err(_) => Err(
+            "it is not a duration: write a number with its unit, like 200ms, 15s, 12h or 30d"
+                .into(),
+        ),
     }
 }
 
@@ -121,38 +123,23 @@ pub(super) fn parse_time(text: &str) -> Result<OffsetDateTime, String> {
     Ok(time.into())
 }
 
-pub(super) fn parse_id(text: &str) -> Result<i64, &'static str> {
+/// The errors of the standard library do not say how to write a number.
+pub(super) fn parse_number<T: FromStr>(text: &str) -> Result<T, &'static str> {
     text.parse()
-        .map_err(|_| "it is not the id of a message: write a whole number like 17")
-}
-
-pub(super) fn parse_http_status(text: &str) -> Result<i32, &'static str> {
-    text.parse()
-        .ok()
-        .filter(|status| (100..=599).contains(status))
-        .ok_or("it is not an HTTP status: write a number from 100 to 599, like 429")
-}
-
-/// The name of an environment. An empty variable counts as not set.
-#[derive(Debug, Clone)]
-pub(super) struct Environment(String);
-
-impl Environment {
-    pub(super) fn into_name(self) -> Option<String> {
-        (!self.0.is_empty()).then_some(self.0)
-    }
+        .map_err(|_| "it is not a number, or not a whole one: write it like 200")
 }
 
 const MAX_ENVIRONMENT_CHARS: usize = 64;
 
-pub(super) fn parse_environment(text: &str) -> Result<Environment, &'static str> {
+/// An empty variable counts as not set.
+pub(super) fn parse_environment(text: &str) -> Result<String, &'static str> {
     let text = secret::given(text).unwrap_or_default();
     let is_allowed =
         |character: char| character.is_ascii_alphanumeric() || "._-".contains(character);
     if text.len() > MAX_ENVIRONMENT_CHARS || !text.chars().all(is_allowed) {
         return Err("it is not 1 to 64 letters, digits, dots, dashes or underscores");
     }
-    Ok(Environment(text.to_owned()))
+    Ok(text.to_owned())
 }
 
 const MAX_REASON_CHARS: usize = 500;

@@ -1,11 +1,13 @@
 //! `worker cancel`
 
+use std::fmt::Write;
+
+use anyhow::Context;
 use clap::Args;
 
-use super::args::{DatabaseArgs, parse_id};
+use super::args::{DatabaseArgs, parse_number};
 use super::obstacles::if_readable;
-use super::print::{after_change, one_line, print_line, with_effect};
-use super::status;
+use super::print::{one_line, report};
 use crate::outbox::{AdminError, MessageState};
 
 /// Cancel pending messages that no worker is sending
@@ -18,66 +20,49 @@ pub(super) struct CancelArgs {
     database: DatabaseArgs,
 
     /// The messages
-    #[arg(required = true, value_name = "ID", value_parser = parse_id)]
+    #[arg(required = true, value_name = "ID", value_parser = parse_number::<i64>)]
     ids: Vec<i64>,
 }
 
 pub(super) async fn run(args: CancelArgs) -> anyhow::Result<()> {
     let outbox = args.database.connect_migrated().await?;
-    let mut refused = 0;
-    let mut has_cancelled = false;
-    // A closed or full output must not leave some messages uncancelled.
-    let mut printed = Ok(());
+    let (mut cancelled, mut refused) = (0, 0);
+    let mut text = String::new();
     for id in args.ids {
-        let is_cancelled = match outbox.cancel(id).await {
-            Ok(is_cancelled) => is_cancelled,
-            // A refused message must not stop the cancellation of the rest.
-            Err(error @ AdminError::Refused(_)) => {
-                refused += 1;
-                printed = printed.and(print_line(one_line(&error.to_string())));
-                continue;
+        let (is_done, sentence) = match outbox.cancel(id).await {
+            Ok(is_cancelled) => {
+                cancelled += usize::from(is_cancelled);
+                let states = if_readable(outbox.message_states(&[id]).await)
+                    .with_context(|| format!("the database failed after {cancelled} messages"))?;
+                describe(id, is_cancelled, states.as_deref())
             }
-            Err(error) => return Err(error.into()),
-        };
-        has_cancelled |= is_cancelled;
-        let found = if_readable(outbox.message_states(&[id]).await);
-        let found = if has_cancelled {
-            after_change(found)?
-        } else {
-            found?
-        };
-        let (is_done, sentence) = match found {
-            Some(states) => result(id, is_cancelled, states.first()),
-            // The role has no right to read the message.
-            None if is_cancelled => result(id, true, None),
-            None => (
-                false,
-                format!("{id} is not cancelled: it is being sent, is final, or does not exist"),
-            ),
+            // A refused message must not stop the cancellation of the rest.
+            Err(error @ AdminError::Refused(_)) => (false, error.to_string()),
+            Err(error) => {
+                return Err(error).with_context(|| format!("{cancelled} messages are cancelled"));
+            }
         };
         refused += usize::from(!is_done);
-        printed = printed.and(print_line(one_line(&sentence)));
+        writeln!(text, "{}", one_line(&sentence)).ok();
     }
     outbox.close().await;
-    with_effect(printed, has_cancelled)?;
+    report(text, cancelled > 0)?;
     anyhow::ensure!(refused == 0, "not all messages were cancelled");
     Ok(())
 }
 
-/// Returns whether the message has the status that the operator asked for, and a sentence.
-fn result(id: i64, is_cancelled: bool, message: Option<&MessageState>) -> (bool, String) {
-    let Some(message) = message else {
-        let sentence = if is_cancelled {
-            format!("{id} is cancelled")
-        } else {
-            format!(
-                "{id} is not cancelled: there is no such message. It was never inserted, its transaction is not committed, or it is deleted already"
-            )
+/// Returns whether the message has the status that the operator asked for, and a sentence. `states` is none if the role has no
+/// right to read the message, and empty if there is no such message.
+fn describe(id: i64, is_cancelled: bool, states: Option<&[MessageState]>) -> (bool, String) {
+    let Some(message) = states.and_then(<[_]>::first) else {
+        let text = match states {
+            _ if is_cancelled => "is cancelled",
+            None => "is not cancelled: it is being sent, is final, or does not exist",
+            Some(_) => "is not cancelled: there is no such message",
         };
-        return (is_cancelled, sentence);
+        return (is_cancelled, format!("{id} {text}"));
     };
-    let finished_at = status::at(message.finished_at);
-    match (is_cancelled, message.status.as_str()) {
+    match (is_cancelled, message.state.as_str()) {
         (true, _) if message.attempts == 0 => {
             (true, format!("{id} is cancelled: it was never sent"))
         }
@@ -87,81 +72,10 @@ fn result(id: i64, is_cancelled: bool, message: Option<&MessageState>) -> (bool,
                 "{id} is cancelled: no other call of it starts. An earlier call may have arrived; `worker message {id}` shows it"
             ),
         ),
-        (false, "cancelled") => (
-            true,
-            format!("{id} was cancelled already, at {finished_at}"),
-        ),
-        (false, "pending") if message.state == "sending" => {
-            let worker = message.claimed_by.as_deref().unwrap_or("a worker");
-            (
-                false,
-                format!(
-                    "{id} is not cancelled: {worker} is sending it now, and records its outcome"
-                ),
-            )
-        }
-        (false, "pending") => (
+        (false, "cancelled") => (true, format!("{id} was cancelled already")),
+        (false, state) => (
             false,
-            format!("{id} is not cancelled: a worker has just released it. Cancel it again"),
+            format!("{id} is not cancelled: its state is {state}"),
         ),
-        (false, status) => (
-            false,
-            format!("{id} is not cancelled: it was {status} already, at {finished_at}"),
-        ),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::pace::DbTime;
-
-    #[test]
-    fn a_refusal_names_the_state_of_the_message() {
-        let message = |status: &str, state: &str| MessageState {
-            id: 17,
-            status: status.into(),
-            state: state.into(),
-            attempts: 1,
-            claimed_by: Some("worker-1".into()),
-            finished_at: Some(DbTime::from_micros(0)),
-        };
-        for (is_cancelled, found, is_done, phrase) in [
-            (
-                true,
-                Some(message("cancelled", "cancelled")),
-                true,
-                "may have arrived",
-            ),
-            (
-                false,
-                Some(message("cancelled", "cancelled")),
-                true,
-                "already, at 1970",
-            ),
-            (
-                false,
-                Some(message("message_sent", "message_sent")),
-                false,
-                "was message_sent already",
-            ),
-            (
-                false,
-                Some(message("pending", "sending")),
-                false,
-                "worker-1 is sending it now",
-            ),
-            (
-                false,
-                Some(message("pending", "queued")),
-                false,
-                "Cancel it again",
-            ),
-            (false, None, false, "there is no such message"),
-        ] {
-            let (done, sentence) = result(17, is_cancelled, found.as_ref());
-            assert_eq!(done, is_done, "{sentence}");
-            assert!(sentence.contains(phrase), "{sentence}");
-        }
     }
 }

@@ -1,24 +1,20 @@
 //! `worker check`
 
-mod report;
+use std::fmt::Write;
 
 use clap::Args;
 
 use super::UsageError;
 use super::args::DatabaseArgs;
+use super::print::{one_line, print_as};
 use super::run::{self, AppArgs, WorkerArgs};
 use crate::check::probe::{self, Probe};
-use crate::check::{
-    Finding, Level, additions, api, database, environment, fleet_connections, objects, sequences,
-    servers, settings, vacuum_holders,
-};
+use crate::check::{Finding, Level, api, lane, schema, server, vacuum};
 use crate::config::{AppConfig, WorkerConfig};
 use crate::error_text::{database_error_text, error_chain_text};
 use crate::message::Message;
 use crate::outbox::{Damage, Outbox, RoleKind};
 use crate::signaling::{Client, Credentials};
-
-use report::Report;
 
 /// Check the settings, the database and the API, and print how to correct each fault
 ///
@@ -37,10 +33,6 @@ pub(super) struct CheckArgs {
     /// credentials
     #[arg(long, value_name = "USER")]
     probe: Option<String>,
-
-    /// The sender of that message [default: the user of `AGORA_TOKEN`, or signaling-worker]
-    #[arg(long, value_name = "USER", requires = "probe")]
-    probe_from: Option<String>,
 
     /// Print JSON: an array with an object for each finding
     #[arg(long)]
@@ -62,75 +54,126 @@ const PROBE_SENDER: &str = "signaling-worker";
 pub(super) async fn run(args: CheckArgs) -> anyhow::Result<()> {
     // A refused name is wrong usage, also if the settings or the database have other faults.
     args.probe_message(PROBE_SENDER)?;
-    let mut report = Report::new(!args.json);
+    let mut findings = Vec::new();
     let config = match run::config(&args.app, &args.worker) {
         Ok(config) => {
-            check_settings(&config, &mut report);
+            findings.extend(check_settings(&config));
             Some(config)
         }
         Err(error) => {
-            let found = error_chain_text(&error);
-            report.add(Finding::fail_without_advice("settings", found));
+            let advice = "correct the setting that the error names; `worker run --help` lists all";
+            findings.push(Finding::fail("settings", error_chain_text(&error), advice));
             None
         }
     };
-    let outbox = check_database(&args, config.as_ref(), &mut report).await;
+    let outbox = check_database(&args, config.as_ref(), &mut findings).await;
     if let Some(mut config) = config {
         for app in std::mem::take(&mut config.apps) {
-            check_api(&args, &config, app, outbox.as_ref(), &mut report).await?;
+            let alias = app.alias.clone();
+            let of_api = check_api(&args, &config, app, outbox.as_ref()).await?;
+            findings.extend(of_api.into_iter().map(|finding| finding.of_app(&alias)));
         }
     }
     if let Some(outbox) = outbox {
         outbox.close().await;
     }
-    report.end()
+    let printed = print_as(args.json, &findings, |findings| {
+        findings.iter().map(line).collect()
+    });
+    let failures = findings
+        .iter()
+        .filter(|finding| is_failure(finding))
+        .count();
+    anyhow::ensure!(
+        failures == 0,
+        "{failures} of {} checks failed",
+        findings.len()
+    );
+    printed
+}
+
+fn is_failure(finding: &Finding) -> bool {
+    finding.level == Level::Fail
+}
+
+fn line(finding: &Finding) -> String {
+    let level = match finding.level {
+        Level::Ok => "ok",
+        Level::Warn => "warn",
+        Level::Fail => "FAIL",
+    };
+    let app = finding.app.as_ref().map(|app| format!("{app}: "));
+    let mut text = format!(
+        "{level:<5} {:<12} {}{}\n",
+        finding.subject,
+        app.unwrap_or_default(),
+        one_line(&finding.found)
+    );
+    if let Some(advice) = &finding.advice {
+        writeln!(text, "{:<18} -> {}", "", one_line(advice)).ok();
+    }
+    text
 }
 
 impl CheckArgs {
     /// None if the operator does not ask for a probe.
-    fn probe_message(&self, default_sender: &str) -> Result<Option<Message>, UsageError> {
-        let sender = self.probe_from.as_deref().unwrap_or(default_sender);
-        self.probe
-            .as_deref()
-            .map(|destination| probe::message(sender, destination))
+    fn probe_message(&self, sender: &str) -> Result<Option<Message>, UsageError> {
+        let destination = self.probe.as_deref();
+        let message = destination.map(|destination| probe::message(sender, destination));
+        message
             .transpose()
-            .map_err(|error| UsageError(format!("--probe or --probe-from: {error}")))
+            .map_err(|error| UsageError(format!("--probe: {error}")))
     }
 }
 
-fn check_settings(config: &WorkerConfig, report: &mut Report) {
-    report.add(settings::settings(config));
-    report.add(environment::setting(config.environment.as_deref()));
+fn check_settings(config: &WorkerConfig) -> Vec<Finding> {
+    let apps: Vec<_> = config
+        .apps
+        .iter()
+        .map(|app| format!("{} ({} calls/s)", app.alias, app.limit_per_s))
+        .collect();
+    let settings = format!(
+        "apps: {}; lease {}, request timeout {}",
+        apps.join(", "),
+        humantime::format_duration(config.timing.lease),
+        humantime::format_duration(config.timing.request_timeout)
+    );
+    let mut findings = vec![
+        Finding::ok("settings", settings),
+        lane::environment(config.environment.as_deref()),
+    ];
     for app in &config.apps {
         for variable in app.credentials.check().unwrap_or_default() {
-            report.add(settings::odd_value(variable).of_app(&app.alias));
+            let advice = "compare the value with the vendor's console: an env file may keep quotation marks in the value, and a copied value may contain invisible characters";
+            let found = format!(
+                "{variable} has quotation marks around it, white space inside, or characters other than ASCII"
+            );
+            let odd = Finding::warn("settings", found, advice);
+            findings.push(odd.of_app(&app.alias));
         }
     }
-    if let Ok((_, hard_limit)) = rlimit::getrlimit(rlimit::Resource::NOFILE) {
-        report.add(settings::files(run::files_needed(config), hard_limit));
-    }
+    findings
 }
 
 /// Returns the database unless a query failed.
 async fn check_database(
     args: &CheckArgs,
     config: Option<&WorkerConfig>,
-    report: &mut Report,
+    findings: &mut Vec<Finding>,
 ) -> Option<Outbox> {
     let outbox = match args.database.connect(1).await {
         Ok(outbox) => outbox,
         Err(error) => {
+            let advice = "correct DATABASE_URL, or make the server reachable from this host";
             let found = error_chain_text(error.as_ref());
-            report.add(Finding::fail_without_advice("database", found));
+            findings.push(Finding::fail("database", found, advice));
             return None;
         }
     };
-    if let Err(error) = check_connected_database(args, config, &outbox, report).await {
-        report.add(Finding::fail(
-            "database",
-            format!("a query failed: {}", database_error_text(&error)),
-            "look for the cause in the server's log, and check again",
-        ));
+    if let Err(error) = check_connected_database(args, config, &outbox, findings).await {
+        let found = format!("a query failed: {}", database_error_text(&error));
+        let advice = "look for the cause in the server's log, and check again";
+        findings.push(Finding::fail("database", found, advice));
         return None;
     }
     Some(outbox)
@@ -140,111 +183,69 @@ async fn check_connected_database(
     args: &CheckArgs,
     config: Option<&WorkerConfig>,
     outbox: &Outbox,
-    report: &mut Report,
+    findings: &mut Vec<Finding>,
 ) -> Result<(), sqlx::Error> {
     let pooler = outbox.has_pooler();
-    let own_connections = args.worker.database_connections + OTHER_CONNECTIONS;
-    let server = outbox.server_diagnostics().await?;
-    let distance = outbox.latency().await?;
-    report.add(database::server(
-        &outbox.address(),
-        &server,
-        distance,
-        pooler,
-    ));
-    report.add_all(servers::hosts(&outbox.survey_hosts().await));
-    report.add_all(servers::idle_sessions(&server, pooler));
-    if pooler {
-        report.add(database::pooler());
-    }
-    let has_schema = check_schema(outbox, &server.user, report).await;
-    report.add_all(database::isolation(&server));
-    report.add(database::row_security(&server));
-    if has_schema {
+    let facts = outbox.server_diagnostics().await?;
+    let latency = outbox.latency().await?;
+    findings.push(server::server(&outbox.address(), &facts, latency, pooler));
+    findings.extend(server::hosts(&outbox.survey_hosts().await));
+    findings.push(server::row_security(&facts));
+    let mut alive_workers = 0;
+    if check_schema(outbox, &facts.user, findings).await? {
         let missing = outbox.missing_privileges(RoleKind::Worker).await?;
-        report.add(database::rights(&server.user, &missing));
-        let missing_of_operator = outbox.missing_privileges(RoleKind::Operator).await?;
-        report.add(database::operator(&server.user, &missing_of_operator));
-        if missing.is_empty()
-            && let Some(config) = config
-        {
-            let lanes = outbox.lanes().await?;
-            for app in &config.apps {
-                let environment = config.environment.as_deref();
-                report.add(
-                    environment::lane(&app.alias, environment, &lanes)
-                        .unwrap_or_else(|| database::lane(&app.alias, app.limit_per_s, &lanes)),
-                );
-            }
-        }
+        findings.push(schema::rights(&facts.user, &missing));
         if missing.is_empty() {
-            report.add(sequences::sequences(&outbox.sequences_behind().await?));
+            alive_workers = outbox.alive_workers().await?;
+            findings.push(schema::sequences(&outbox.sequences_behind().await?));
             let refused = outbox.refused_messages().await?;
-            report.add(additions::additions(&outbox.additions().await?, &refused));
-            if !pooler {
-                let alive = outbox.alive_workers().await?;
-                report.add_all(fleet_connections::fleet_connections(
-                    &server,
-                    own_connections,
-                    alive,
-                ));
+            findings.push(schema::additions(&outbox.additions().await?, &refused));
+            let lanes = outbox.lanes().await?;
+            for app in config.iter().flat_map(|config| &config.apps) {
+                let environment = config.and_then(|config| config.environment.as_deref());
+                let lane = lane::lane(&app.alias, app.limit_per_s, environment, &lanes);
+                findings.push(lane);
             }
         }
     }
-    report.add(database::connections(&server, own_connections, pooler));
-    report.add(database::notifications(&server, pooler));
-    report.add(database::autovacuum(&server));
-    let open = outbox.old_transactions().await?;
-    report.add(database::snapshots(&open));
-    report.add_all(vacuum_holders::hidden_sessions(&server, &open));
-    let holders = outbox.vacuum_holders().await?;
-    report.add(vacuum_holders::vacuum_holders(&holders));
-    let makes_tokens = config.is_some_and(|config| {
-        config
-            .apps
-            .iter()
-            .any(|app| matches!(app.credentials, Credentials::Certificate { .. }))
-    });
-    report.add(database::clock(distance, makes_tokens));
+    if !pooler {
+        let own = args.worker.database_connections + OTHER_CONNECTIONS;
+        findings.push(server::connections(&facts, own, alive_workers));
+    }
+    findings.push(server::notifications(&facts, pooler));
+    findings.push(vacuum::autovacuum(&facts));
+    findings.push(vacuum::snapshots(&outbox.old_transactions().await?));
+    findings.push(vacuum::replication(&outbox.vacuum_holders().await?));
+    let mismatches = outbox.collation_mismatches(facts.version_num).await?;
+    findings.push(schema::collations(&mismatches));
+    findings.push(server::clock(latency));
     Ok(())
 }
 
 /// Returns false if the schema lacks objects that a worker needs.
-async fn check_schema(outbox: &Outbox, user: &str, report: &mut Report) -> bool {
+async fn check_schema(
+    outbox: &Outbox,
+    user: &str,
+    findings: &mut Vec<Finding>,
+) -> Result<bool, sqlx::Error> {
     let version = match outbox.schema_version().await {
         Ok(version) => version,
         Err(error) => {
-            report.add(Finding::fail(
-                "schema",
-                format!("the role can't read it: {}", database_error_text(&error)),
-                format!("as the schema's owner, run `worker grant worker {user}`"),
-            ));
-            return false;
+            let found = format!("the role can't read it: {}", database_error_text(&error));
+            findings.push(Finding::fail("schema", found, schema::grant(user)));
+            return Ok(false);
         }
     };
-    report.add(database::encoding(&version));
-    let schema = database::schema(&version);
-    let functions = database::functions(&version);
-    let fails = |finding: &Finding| finding.level == Level::Fail;
-    let is_migrated = !fails(&schema) && !functions.as_ref().is_some_and(fails);
-    report.add(schema);
-    report.add_all(functions);
+    findings.push(schema::encoding(&version));
+    let of_version = [Some(schema::schema(&version)), schema::functions(&version)];
+    let is_migrated = !of_version.iter().flatten().any(is_failure);
+    findings.extend(of_version.into_iter().flatten());
     if !is_migrated {
-        return false;
+        return Ok(false);
     }
-    let damage = match outbox.schema_damage().await {
-        Ok(damage) => damage,
-        Err(error) => {
-            report.add(Finding::fail(
-                objects::SUBJECT,
-                format!("the comparison failed: {}", database_error_text(&error)),
-                "look for the cause in the server's log, and check again",
-            ));
-            return false;
-        }
-    };
-    report.add_all(objects::objects(damage.as_deref()));
-    !damage.iter().flatten().any(Damage::breaks_queries)
+    let damage = outbox.schema_damage().await?;
+    findings.extend(schema::objects(damage.as_deref()));
+    Ok(!damage.iter().flatten().any(Damage::breaks_queries))
 }
 
 /// Connects to the hosts of the app's API, and sends the probe if the operator asks for one.
@@ -253,8 +254,7 @@ async fn check_api(
     config: &WorkerConfig,
     app: AppConfig,
     outbox: Option<&Outbox>,
-    report: &mut Report,
-) -> anyhow::Result<()> {
+) -> Result<Vec<Finding>, UsageError> {
     let sender = match &app.credentials {
         Credentials::Token { uid, .. } => uid.as_str(),
         Credentials::Basic { .. } | Credentials::Certificate { .. } => PROBE_SENDER,
@@ -264,42 +264,36 @@ async fn check_api(
     let client = match Client::new(app, config.timing, &config.proxies) {
         Ok(client) => client,
         Err(error) => {
-            let finding = Finding::fail_without_advice("api", error_chain_text(&error));
-            report.add(finding.of_app(&alias));
-            return Ok(());
+            let advice = "correct the setting that the error names";
+            return Ok(vec![Finding::fail("api", error_chain_text(&error), advice)]);
         }
     };
-    let tried = client.try_hosts().await;
-    for finding in api::hosts(&tried, message.is_some()) {
-        report.add(finding.of_app(&alias));
-    }
+    let mut findings = api::hosts(&client.try_hosts().await);
     let Some(message) = message else {
-        return Ok(());
+        return Ok(findings);
     };
-    let finding = if let Some(outbox) = outbox {
-        let probe = Probe {
-            outbox,
-            app: &alias,
-            limit_per_s,
-            environment: config.environment.as_deref(),
-            client: &client,
-            lease: config.timing.lease,
-        };
-        match probe.call(&message).await {
-            Ok(probed) => probe::finding(&probed),
-            Err(error) => Finding::fail(
-                "probe",
-                format!("no slot reserved: {}", database_error_text(&error)),
-                "correct the schema and the rights first",
-            ),
-        }
-    } else {
-        Finding::warn(
+    let Some(outbox) = outbox else {
+        findings.push(Finding::warn(
             "probe",
             "not made: a call needs a slot of the database",
             "correct the database first",
-        )
+        ));
+        return Ok(findings);
     };
-    report.add(finding.of_app(&alias));
-    Ok(())
+    let probe = Probe {
+        outbox,
+        app: &alias,
+        limit_per_s,
+        environment: config.environment.as_deref(),
+        client: &client,
+        lease: config.timing.lease,
+    };
+    findings.push(probe.send(&message).await.unwrap_or_else(|error| {
+        Finding::fail(
+            "probe",
+            format!("no slot reserved: {}", database_error_text(&error)),
+            "correct the schema and the rights first",
+        )
+    }));
+    Ok(findings)
 }

@@ -9,9 +9,9 @@ use time::OffsetDateTime;
 use super::UsageError;
 use super::args::{DatabaseArgs, parse_time};
 use super::obstacles::if_readable;
-use super::print::{one_line, print};
+use super::print::{messages as messages_text, one_line, print};
 use crate::message::NewMessage;
-use crate::outbox::{EnqueueError, InvalidLines, Waiting, read_json_lines};
+use crate::outbox::{EnqueueError, InvalidLines, read_json_lines};
 use crate::telemetry;
 
 /// Insert one message from flags, or many from JSON lines on standard input
@@ -100,21 +100,34 @@ pub(super) async fn run(args: EnqueueArgs) -> anyhow::Result<()> {
             let usage = "name the recipient: --destination USER or --channel NAME";
             return Err(UsageError(usage.into()).into());
         }
-        let message = args.message();
+        let message = NewMessage {
+            app: args.app,
+            sender: args.sender.unwrap_or_default(),
+            destination: args.destination,
+            channel_name: args.channel,
+            payload: args.payload.unwrap_or_default(),
+            wait_for_ack: args.wait_for_ack,
+            enable_offline_messaging: args.offline_messaging,
+            enable_historical_messaging: args.historical_messaging,
+            due_at: args.due_at,
+            expires_at: args.expires_at,
+            max_attempts: args.max_attempts,
+            at_most_once: args.at_most_once,
+            dedupe_key: args.dedupe_key,
+            traceparent: None,
+        };
         let checked = message.check();
         checked.map_err(|error| UsageError(error.to_string()))?;
         vec![message]
     };
     let outbox = args.database.connect(1).await?;
-    let ids = outbox
-        .enqueue(&messages)
-        .await
-        .map_err(|error| match error {
-            EnqueueError::Invalid(_) | EnqueueError::Refused { .. } => {
-                UsageError(format!("{error}: no message was inserted")).into()
-            }
-            EnqueueError::Changed | EnqueueError::Database(_) => anyhow::Error::from(error),
-        })?;
+    let inserted = outbox.enqueue(&messages).await;
+    let ids = inserted.map_err(|error| match error {
+        EnqueueError::Invalid(_) | EnqueueError::Refused { .. } => {
+            UsageError(format!("{error}: no message was inserted")).into()
+        }
+        EnqueueError::Changed | EnqueueError::Database(_) => anyhow::Error::from(error),
+    })?;
     let inserted: Vec<i64> = ids.iter().copied().flatten().collect();
     let mut lines = String::new();
     for id in &inserted {
@@ -127,9 +140,14 @@ pub(super) async fn run(args: EnqueueArgs) -> anyhow::Result<()> {
     outbox.close().await;
     // Programs read the ids from standard output.
     for group in waiting.unwrap_or_default() {
-        telemetry::print_stderr(&waits(&group));
+        let (count, app) = (messages_text(group.messages), &group.app);
+        let waits_for = group.waits_for.as_deref().map(one_line);
+        telemetry::print_stderr(&match waits_for {
+            Some(waits_for) => format!("{count} of {app} waiting for {waits_for}"),
+            None => format!("{count} of {app} finished at once"),
+        });
     }
-    let repeated = ids.iter().filter(|id| id.is_none()).count();
+    let repeated = ids.len() - inserted.len();
     if repeated > 0 {
         telemetry::print_stderr(&format!(
             "{repeated} of {} exist already, by their dedupe_key",
@@ -137,40 +155,4 @@ pub(super) async fn run(args: EnqueueArgs) -> anyhow::Result<()> {
         ));
     }
     Ok(())
-}
-
-fn waits(group: &Waiting) -> String {
-    let (messages, wait, were) = match group.messages {
-        1 => ("1 message".into(), "waits", "was"),
-        messages => (format!("{messages} messages"), "wait", "were"),
-    };
-    match &group.waits_for {
-        Some(waits_for) => format!(
-            "{messages} of {} {wait} for {}",
-            group.app,
-            one_line(waits_for)
-        ),
-        None => format!("{messages} of {} {were} finished at once", group.app),
-    }
-}
-
-impl EnqueueArgs {
-    fn message(&self) -> NewMessage {
-        NewMessage {
-            app: self.app.clone(),
-            sender: self.sender.clone().unwrap_or_default(),
-            destination: self.destination.clone(),
-            channel_name: self.channel.clone(),
-            payload: self.payload.clone().unwrap_or_default(),
-            wait_for_ack: self.wait_for_ack,
-            enable_offline_messaging: self.offline_messaging,
-            enable_historical_messaging: self.historical_messaging,
-            due_at: self.due_at,
-            expires_at: self.expires_at,
-            max_attempts: self.max_attempts,
-            at_most_once: self.at_most_once,
-            dedupe_key: self.dedupe_key.clone(),
-            traceparent: None,
-        }
-    }
 }

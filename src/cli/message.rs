@@ -4,8 +4,8 @@ use std::fmt::Write;
 
 use clap::Args;
 
-use super::args::{DatabaseArgs, parse_id};
-use super::print::{one_line, print_as};
+use super::args::{DatabaseArgs, parse_number};
+use super::print::{block, one_line, print_as};
 use crate::message_text::{at, fault, next_step};
 use crate::outbox::{CallDetail, MessageDetail, MessageRow};
 
@@ -21,7 +21,7 @@ use crate::outbox::{CallDetail, MessageDetail, MessageRow};
 The database keeps no duration of accepted calls, so such a call shows only its start and its response.")]
 pub(super) struct MessageArgs {
     /// The message
-    #[arg(value_name = "ID", value_parser = parse_id)]
+    #[arg(value_name = "ID", value_parser = parse_number::<i64>)]
     id: i64,
 
     /// Show the payload, too
@@ -67,30 +67,30 @@ fn show(detail: &MessageDetail) -> String {
 
 fn heading(detail: &MessageDetail) -> String {
     let row = &detail.message;
-    let mut text = format!("message {} of app {}: {}\n", row.id, row.app, row.state);
-    let mut line = |name: &str, value: String| writeln!(text, "  {name:<10} {value}").ok();
-    line("from", row.sender.clone());
-    match (&row.destination, &row.channel_name) {
-        (Some(user), _) => line("to user", user.clone()),
-        (None, channel) => line("to channel", channel.clone().unwrap_or_default()),
+    let to = match (&row.destination, &row.channel_name) {
+        (Some(user), _) => ("to user", user.clone()),
+        (None, channel) => ("to channel", channel.clone().unwrap_or_default()),
     };
-    let payload = detail.payload.as_deref().map(printable);
-    line("payload", payload.unwrap_or("--payload shows it".into()));
     let mut attempts = format!("{} of {}", row.attempts, row.max_attempts);
     if row.uncharged > 0 {
         write!(attempts, ", and {} not charged", row.uncharged).ok();
     }
-    line("attempts", attempts);
+    let payload = detail.payload.as_deref().map(printable);
+    let mut lines = vec![
+        ("from", row.sender.clone()),
+        to,
+        ("payload", payload.unwrap_or("--payload shows it".into())),
+        ("attempts", attempts),
+    ];
     if row.at_most_once {
-        line(
-            "repeats",
-            "at most once: no retry after an ambiguous call".into(),
-        );
+        let repeats = "at most once: no retry after an ambiguous call";
+        lines.push(("repeats", repeats.into()));
     }
     if let Some(expires_at) = row.expires_at {
-        line("expires", at(expires_at));
+        lines.push(("expires", at(expires_at)));
     }
-    text
+    let heading = format!("message {} of app {}: {}", row.id, row.app, row.state);
+    block(&heading, &lines)
 }
 
 /// Escapes control characters, which would change the operator's terminal.

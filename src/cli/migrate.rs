@@ -6,7 +6,7 @@ use std::time::Duration;
 use clap::Args;
 
 use super::args::{DatabaseArgs, parse_duration};
-use super::print::{print_line, report, with_effect};
+use super::print::report;
 use crate::outbox::{Damage, Migrated, list_names};
 
 /// Create or update the schema `signaling`
@@ -30,34 +30,31 @@ pub(super) struct MigrateArgs {
 
 pub(super) async fn run(args: MigrateArgs) -> anyhow::Result<()> {
     let outbox = args.database.connect(2).await?;
-    let mut applied = 0;
+    let mut has_changed = false;
     let mut printed = Ok(());
-    let migrated = outbox
-        .migrate(args.lock_wait, |migration, took| {
-            applied += 1;
-            let line = print_line(format!(
-                "applied {} {} in {} ms",
-                migration.version,
-                migration.description,
-                took.as_millis()
-            ));
-            if line.is_err() {
-                printed = line;
-            }
-        })
-        .await;
+    let migrated = outbox.migrate(args.lock_wait, |migration, took| {
+        let (version, description) = (migration.version, &migration.description);
+        let took_ms = took.as_millis();
+        let line = format!("applied {version} {description} in {took_ms} ms\n");
+        let line = report(line, true);
+        has_changed = true;
+        if line.is_err() {
+            printed = line;
+        }
+    });
+    let migrated = migrated.await;
     outbox.close().await;
     let Migrated {
         installed,
         remaining,
     } = migrated?;
-    let has_changed = applied > 0 || installed > 0;
-    let names = |is_missing: bool| -> Vec<_> {
-        let remaining = remaining.iter();
-        let of_kind = remaining.filter(|damage| damage.found.is_none() == is_missing);
-        of_kind.map(Damage::name).collect()
+    has_changed |= installed > 0;
+    let (missing, different): (Vec<&Damage>, Vec<_>) =
+        remaining.iter().partition(|damage| damage.found.is_none());
+    let names = |damage: &[&Damage]| {
+        let names: Vec<_> = damage.iter().map(|damage| damage.name()).collect();
+        list_names(&names)
     };
-    let (missing, different) = (names(true), names(false));
     let mut text = String::new();
     if installed > 0 {
         writeln!(text, "installed {installed} objects").ok();
@@ -66,7 +63,7 @@ pub(super) async fn run(args: MigrateArgs) -> anyhow::Result<()> {
         writeln!(
             text,
             "different from this version: {}. `worker check` shows the differences",
-            list_names(&different)
+            names(&different)
         )
         .ok();
     }
@@ -77,12 +74,12 @@ pub(super) async fn run(args: MigrateArgs) -> anyhow::Result<()> {
             "the schema signaling was up to date already: nothing changed\n"
         };
     }
-    let reported = with_effect(printed, has_changed).and_then(|()| report(text, has_changed));
+    let reported = printed.and_then(|()| report(text, has_changed));
     // The operator must learn of a damaged schema also where the report could not be written.
     anyhow::ensure!(
         missing.is_empty(),
         "the schema signaling lacks {}, which this command does not create again: run the statements that `worker check` prints",
-        list_names(&missing)
+        names(&missing)
     );
     reported
 }

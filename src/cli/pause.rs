@@ -1,13 +1,14 @@
-//! `worker pause` and `worker resume`
+//! `worker pause`, `worker resume` and `worker limit`
+
+use std::fmt::Write;
+use std::str::FromStr;
 
 use clap::Args;
 
-use super::args::{DatabaseArgs, operator, parse_reason};
-use super::obstacles;
+use super::args::{operator, parse_reason};
+use super::obstacles::{self, AppTarget};
 use super::print::{one_line, report};
-use super::status;
-use crate::advice;
-use crate::outbox::{LaneState, LaneStatus};
+use crate::outbox::LaneState;
 
 /// Stop all calls of an app, on all workers
 ///
@@ -18,14 +19,29 @@ use crate::outbox::{LaneState, LaneStatus};
 )]
 pub(super) struct PauseArgs {
     #[command(flatten)]
-    database: DatabaseArgs,
-
-    /// The app, as in the column `app`
-    app: String,
+    target: AppTarget,
 
     /// The reason, for other operators
     #[arg(long, value_parser = parse_reason)]
     reason: Option<String>,
+}
+
+pub(super) async fn pause(args: PauseArgs) -> anyhow::Result<()> {
+    let app = &args.target.app;
+    let pause = args
+        .target
+        .change(async |outbox, app| outbox.pause(app, args.reason.as_deref(), &operator()).await);
+    let (is_news, lane) = pause.await?;
+    let text = if is_news {
+        let others = obstacles::lines(lane.as_ref(), Some(LaneState::Paused));
+        format!(
+            "{app} is paused: no call starts until `worker resume {app}`, and the workers finish calls in flight\n{others}"
+        )
+    } else {
+        let pause = obstacles::lines(lane.as_ref(), None);
+        format!("{app} was paused already\n{pause}")
+    };
+    report(text, is_news)
 }
 
 /// End the pause of an app, or the wait that the API has asked for
@@ -36,52 +52,73 @@ pub(super) struct PauseArgs {
 #[command(after_help = "Example:\n  worker resume default")]
 pub(super) struct ResumeArgs {
     #[command(flatten)]
-    database: DatabaseArgs,
-
-    /// The app, as in the column `app`
-    app: String,
+    target: AppTarget,
 }
 
-pub(super) async fn pause(args: PauseArgs) -> anyhow::Result<()> {
-    let app = &args.app;
-    let outbox = args.database.connect_migrated().await?;
-    let reason = args.reason.as_deref();
-    let is_news = outbox.pause(app, reason, &operator()).await?;
-    let lane = obstacles::lane(&outbox, app).await?;
-    outbox.close().await;
-    let mut text = if is_news {
-        format!(
-            "{app} is paused: no call starts until `worker resume {app}`, and the workers finish calls in flight\n"
-        )
-    } else {
-        format!("{app} was paused already{}\n", paused_by(lane.as_ref()))
-    };
-    if let Some(lane) = lane {
-        text += &obstacles::lines(&lane, Some(LaneState::Paused));
-    }
-    report(text, is_news)
-}
-
-/// The operator who paused an app, with the time and the reason, for the end of a sentence.
-fn paused_by(lane: Option<&LaneStatus>) -> String {
-    let Some(lane) = lane else {
-        return ": `worker status` shows the operator and the reason".into();
-    };
-    let (Some(by), Some(at)) = (&lane.paused_by, lane.paused_at) else {
-        return ", and an operator has just resumed it".into();
-    };
-    let reason = advice::because(lane.pause_reason.as_deref());
-    one_line(&format!(", by {by} since {}{reason}", status::at(Some(at))))
-}
-
-pub(super) async fn resume(args: ResumeArgs) -> anyhow::Result<()> {
-    let outbox = args.database.connect_migrated().await?;
-    let change = outbox.resume(&args.app).await?;
-    outbox.close().await;
-    // `signaling.resume` returns a sentence.
+pub(super) async fn resume(ResumeArgs { target }: ResumeArgs) -> anyhow::Result<()> {
+    let resume = target.change(async |outbox, app| outbox.resume(app).await);
+    let (change, _) = resume.await?;
+    // `signaling.resume` returns a sentence that names the remaining obstacles, too.
     let has_changed = !change.starts_with("nothing changed");
-    report(
-        format!("{}: {}\n", args.app, one_line(&change)),
-        has_changed,
-    )
+    let text = format!("{}: {}\n", target.app, one_line(&change));
+    report(text, has_changed)
+}
+
+/// Set the limit of calls a second of an app, for all workers
+///
+/// The limit holds until the next change, also for workers that start later. The same in SQL:
+/// `select signaling.set_limit('default', 200)`, or null for the configured limit.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  worker limit default 200             leave 300 of 500 calls a second to other programs
+  worker limit default configured      return to the WORKER_RATE of the workers")]
+pub(super) struct LimitArgs {
+    #[command(flatten)]
+    target: AppTarget,
+
+    /// Calls a second, or `configured`
+    #[arg(value_name = "CALLS")]
+    limit: Limit,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq)]
+struct Limit(Option<f64>);
+
+impl FromStr for Limit {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        if text == "configured" {
+            return Ok(Self(None));
+        }
+        match text.parse() {
+            Ok(limit) if (1.0..=1_000_000.0).contains(&limit) => Ok(Self(Some(limit))),
+            _ => Err("write a number of calls from 1 to 1,000,000, or `configured`"),
+        }
+    }
+}
+
+pub(super) async fn limit(args: LimitArgs) -> anyhow::Result<()> {
+    let Limit(wanted) = args.limit;
+    let set_limit = args
+        .target
+        .change(async |outbox, app| outbox.set_limit(app, wanted, &operator()).await);
+    let (is_news, lane) = set_limit.await?;
+    let limit = match (wanted, &lane) {
+        (Some(limit), _) => format!("{limit} calls/s"),
+        (None, Some(lane)) => format!("the configured {} calls/s", lane.limit_per_s),
+        (None, None) => "the configured calls/s".into(),
+    };
+    let when = if is_news { "now" } else { "already" };
+    let mut text = format!("{} makes at most {limit} {when}\n", args.target.app);
+    if let Some(lane) = lane.as_ref().filter(|lane| lane.is_slowed()) {
+        writeln!(
+            text,
+            "  but a 429 has slowed it to {:.0} calls/s; the workers raise the rate again",
+            lane.rate_per_s
+        )
+        .ok();
+    }
+    text += &obstacles::lines(lane.as_ref(), None);
+    report(text, is_news)
 }

@@ -1,6 +1,6 @@
 //! `worker retry`
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fmt::Write;
 
 use anyhow::Context;
@@ -8,12 +8,12 @@ use clap::Args;
 use time::OffsetDateTime;
 
 use super::UsageError;
-use super::args::{DatabaseArgs, parse_http_status, parse_id, parse_time};
+use super::args::{DatabaseArgs, parse_number, parse_time};
 use super::obstacles::{self, if_readable};
-use super::print::{after_change, print, report};
-use super::status;
-use crate::outbox::{MessageState, Outbox, Retried, RetryFilter};
+use super::print::{messages, print, report};
+use crate::outbox::{Outbox, Retried, RetryFilter};
 use crate::pace::DbTime;
+use crate::time_text;
 
 /// Send failed, expired, cancelled or unknown messages again
 ///
@@ -52,11 +52,11 @@ pub(super) struct RetryArgs {
     error_like: Option<String>,
 
     /// Only messages whose last response had this HTTP status; may be given again
-    #[arg(long = "http-status", value_name = "STATUS", value_parser = parse_http_status)]
+    #[arg(long = "http-status", value_name = "STATUS", value_parser = clap::value_parser!(i32).range(100..=599))]
     http_statuses: Vec<i32>,
 
     /// Only this message; may be given again
-    #[arg(long = "id", value_name = "ID", value_parser = parse_id)]
+    #[arg(long = "id", value_name = "ID", value_parser = parse_number::<i64>)]
     ids: Vec<i64>,
 
     /// Count the messages, and change nothing
@@ -70,58 +70,43 @@ const ROWS_PER_CALL: i64 = 5_000;
 pub(super) async fn run(args: RetryArgs) -> anyhow::Result<()> {
     let outbox = args.database.connect_migrated().await?;
     let now = OffsetDateTime::from(outbox.viewed_at().await?);
-    refuse_impossible_times(args.since, args.until, now)?;
+    // Without this bound, the command would retry messages that fail again meanwhile.
+    let until = args.until.map_or(now, |until| until.min(now));
+    if let Some(since) = args.since
+        && since >= until
+    {
+        let text = |time: OffsetDateTime| time_text::to_the_second(DbTime::from(time));
+        return Err(UsageError(format!(
+            "--since {} is not before {}, which is --until or the database's clock, so no message can match: give an earlier --since or a later --until",
+            text(since),
+            text(until)
+        ))
+        .into());
+    }
     let filter = RetryFilter {
         app: args.app,
         statuses: args.statuses,
         since: args.since,
-        until: args.until,
+        until: Some(until),
         error_like: args.error_like,
         http_statuses: args.http_statuses,
         ids: args.ids,
     };
     let (left_out, all_exist) = left_out(&outbox, &filter).await?;
     if args.dry_run {
-        let messages = total(&outbox.retry(&filter, true, None).await?);
+        let count = total(&outbox.retry(&filter, true, None).await?);
         print(format!(
             "{left_out}{} would be sent again\n",
-            count(messages)
+            messages(count)
         ))?;
     } else {
-        // Without this bound, the loop would retry messages that fail again meanwhile.
-        let filter = RetryFilter {
-            until: Some(filter.until.map_or(now, |until| until.min(now))),
-            ..filter
-        };
         let by_app = retry_in_steps(&outbox, &filter).await?;
-        let text = after_change(result_text(&outbox, &by_app).await)?;
+        let text = result_text(&outbox, &by_app).await?;
         report(left_out + &text, !by_app.is_empty())?;
     }
     outbox.close().await;
     anyhow::ensure!(all_exist, "not all messages that --id names exist");
     Ok(())
-}
-
-/// Refuses an interval in which no message can have finished. Otherwise the command would report that no message matches.
-fn refuse_impossible_times(
-    since: Option<OffsetDateTime>,
-    until: Option<OffsetDateTime>,
-    now: OffsetDateTime,
-) -> Result<(), UsageError> {
-    let text = |time: OffsetDateTime| status::at(Some(DbTime::from(time)));
-    match (since, until) {
-        (Some(since), _) if since > now => Err(UsageError(format!(
-            "--since {} is in the future, and no message has finished later: the database's clock shows {}. Give an earlier time",
-            text(since),
-            text(now)
-        ))),
-        (Some(since), Some(until)) if since >= until => Err(UsageError(format!(
-            "--since {} is not before --until {}, so no message can match: give an earlier --since or a later --until",
-            text(since),
-            text(until)
-        ))),
-        (_, _) => Ok(()),
-    }
 }
 
 /// Returns the number of messages of each app.
@@ -133,42 +118,37 @@ async fn retry_in_steps(
     loop {
         let step = outbox.retry(filter, false, Some(ROWS_PER_CALL)).await;
         let before: i64 = by_app.values().sum();
-        let retried = if before > 0 {
-            step.with_context(|| {
-                format!(
+        let retried = match step {
+            Err(error) if before > 0 => {
+                return Err(error).context(format!(
                     "{} are due again, and the next step failed, so run the command again for the rest",
-                    count(before)
-                )
-            })?
-        } else {
-            step?
+                    messages(before)
+                ));
+            }
+            step => step?,
         };
-        let messages = total(&retried);
+        let count = total(&retried);
         for Retried { app, messages } in retried {
             *by_app.entry(app).or_insert(0) += messages;
         }
-        if messages < ROWS_PER_CALL {
+        if count < ROWS_PER_CALL {
             return Ok(by_app);
         }
     }
 }
 
 /// The number of messages of each app that are due again, and the obstacles of the app.
-async fn result_text(
-    outbox: &Outbox,
-    by_app: &BTreeMap<String, i64>,
-) -> Result<String, sqlx::Error> {
-    let mut text = String::new();
+async fn result_text(outbox: &Outbox, by_app: &BTreeMap<String, i64>) -> anyhow::Result<String> {
     if by_app.is_empty() {
-        text += "no message is due again: none matches\n";
+        return Ok("no message is due again: none matches\n".into());
     }
-    for (app, messages) in by_app {
-        let are = if *messages == 1 { "is" } else { "are" };
-        writeln!(text, "{} of {app} {are} due again", count(*messages)).ok();
-        match if_readable(outbox.lane(app).await)? {
-            Some(Some(lane)) => text += &obstacles::lines(&lane, None),
+    let mut text = String::new();
+    for (app, count) in by_app {
+        let are = if *count == 1 { "is" } else { "are" };
+        writeln!(text, "{} of {app} {are} due again", messages(*count)).ok();
+        match obstacles::lane(outbox, app).await? {
             Some(None) => text += "  but no worker has served the app yet: start a worker\n",
-            None => {}
+            lane => text += &obstacles::lines(lane.flatten().as_ref(), None),
         }
     }
     Ok(text)
@@ -178,32 +158,25 @@ async fn result_text(
 /// all named messages exist.
 async fn left_out(outbox: &Outbox, filter: &RetryFilter) -> Result<(String, bool), sqlx::Error> {
     let mut text = String::new();
+    let mut all_exist = true;
     // A role that has no right to read messages learns nothing about them.
     let Some(states) = if_readable(outbox.message_states(&filter.ids).await)? else {
-        return Ok((text, true));
+        return Ok((text, all_exist));
     };
-    let found: BTreeSet<i64> = states.iter().map(|message| message.id).collect();
-    for MessageState { id, state, .. } in states
-        .iter()
-        .filter(|message| !filter.statuses.contains(&message.status))
-    {
-        writeln!(text, "{id} is not sent again: it is {state}").ok();
+    for id in &filter.ids {
+        let reason = match states.iter().find(|message| message.id == *id) {
+            Some(message) if filter.statuses.contains(&message.status) => continue,
+            Some(message) => format!("it is {}", message.state),
+            None => {
+                all_exist = false;
+                "there is no such message".into()
+            }
+        };
+        writeln!(text, "{id} is not sent again: {reason}").ok();
     }
-    let missing = &filter.ids.iter().copied().collect() - &found;
-    for id in &missing {
-        writeln!(text, "{id} is not sent again: there is no such message").ok();
-    }
-    Ok((text, missing.is_empty()))
+    Ok((text, all_exist))
 }
 
 fn total(retried: &[Retried]) -> i64 {
     retried.iter().map(|retried| retried.messages).sum()
-}
-
-fn count(messages: i64) -> String {
-    if messages == 1 {
-        "1 message".into()
-    } else {
-        format!("{messages} messages")
-    }
 }

@@ -8,13 +8,11 @@ use clap::Args;
 use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 
-use super::args::{
-    DatabaseArgs, Environment, host, parse_duration, parse_environment, parse_retention,
-};
-use super::ops::OpsArgs;
+use super::args::{DatabaseArgs, host, parse_duration, parse_environment, parse_retention};
 use super::signals::signals;
 use crate::config::{self, RawApp, Timing, UsageError, WorkerConfig};
 use crate::error_text::error_chain_text;
+use crate::ops::OpsServer;
 use crate::outbox::{ConnectError, Outbox, SchemaError, is_outage};
 use crate::proxy::ProxyVariables;
 use crate::retry::RetryPolicy;
@@ -42,13 +40,13 @@ The worker sends traces by OTLP (http/protobuf) to OTEL_EXPORTER_OTLP_ENDPOINT, 
 variable, it makes no traces. For the other standard variables, like OTEL_SERVICE_NAME, see docs/operation.md.
 
 Examples:
-  DATABASE_URL=postgres://localhost/app AGORA_APP_ID=… AGORA_API_KEY=… AGORA_API_SECRET_FILE=/run/secrets/agora worker run
+  DATABASE_URL=postgres://localhost/app AGORA_APP_ID=... AGORA_API_KEY=... AGORA_API_SECRET_FILE=/run/secrets/agora worker run
   worker run --config apps.toml --max-in-flight 200
 
 A file of apps has a table for each app, with the name in the column `app` of its rows:
   [apps.default]
-  app_id = \"…\"
-  api_key = \"…\"
+  app_id = \"...\"
+  api_key = \"...\"
   api_secret_file = \"/run/secrets/agora\"
   rate = 500"
 )]
@@ -137,7 +135,20 @@ pub(super) struct WorkerArgs {
     /// A name for this environment, like `production`. Workers of another environment refuse the messages of a copied
     /// database until `worker adopt` [default: none]
     #[arg(long, env = "WORKER_ENVIRONMENT", value_name = "NAME", value_parser = parse_environment)]
-    environment: Option<Environment>,
+    environment: Option<String>,
+}
+
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Ops server")]
+struct OpsArgs {
+    /// The address of health, metrics and the dashboard, or `off`. With port 0, the worker takes a free port and logs it.
+    /// An address beyond loopback needs a token [default: 127.0.0.1:9090, if it is free]
+    #[arg(long, env = "WORKER_OPS_ADDR", value_name = "ADDRESS")]
+    ops_addr: Option<String>,
+
+    /// A file with the token for metrics and the dashboard. The worker reads the file again when it changes
+    #[arg(long, env = "WORKER_OPS_TOKEN_FILE", value_name = "FILE")]
+    ops_token_file: Option<PathBuf>,
 }
 
 /// Longest time for the last traces and the close of connections, after the drain. The last stats and log lines take up to a
@@ -150,15 +161,20 @@ pub(super) async fn run(args: RunArgs) -> anyhow::Result<()> {
     let traces = Traces::from_environment(&config.name, &config.proxies)?;
     config.traces.clone_from(&traces);
     raise_file_limit(&config);
-    log_oddities(&config);
     let shutdown = CancellationToken::new();
     // Before the connection to the database, so that the server shows why the worker waits.
-    let ops = args.ops.start(&shutdown).await?;
-    let shown = ops
-        .as_ref()
-        .map(|ops| ops.state.clone())
-        .unwrap_or_default();
+    let ops = OpsServer::start(
+        args.ops.ops_addr.as_deref().and_then(secret::given),
+        args.ops
+            .ops_token_file
+            .as_deref()
+            .and_then(secret::given_path),
+        shutdown.clone(),
+    )
+    .await?;
     let work = async {
+        let shown = ops.as_ref().map(|ops| ops.state.clone());
+        let shown = shown.unwrap_or_default();
         let opening = open(&args, &shown.waiting_for);
         let Some(outbox) = shutdown.run_until_cancelled(opening).await else {
             return Ok(());
@@ -172,20 +188,18 @@ pub(super) async fn run(args: RunArgs) -> anyhow::Result<()> {
             shutdown.clone(),
         ))
         .await;
-        let close = async {
-            let flush = async {
-                if let Some(traces) = traces {
-                    traces.shutdown().await;
-                }
-            };
-            let disconnect = async {
-                if let Some(ops) = &ops {
-                    ops.stop().await;
-                }
-                outbox.close().await;
-            };
-            tokio::join!(flush, disconnect);
+        let flush = async {
+            if let Some(traces) = traces {
+                traces.shutdown().await;
+            }
         };
+        let disconnect = async {
+            if let Some(ops) = &ops {
+                ops.stop().await;
+            }
+            outbox.close().await;
+        };
+        let close = async { tokio::join!(flush, disconnect) };
         tokio::time::timeout(CLOSE_TIMEOUT, close).await.ok();
         Ok(worked?)
     };
@@ -196,31 +210,15 @@ pub(super) async fn run(args: RunArgs) -> anyhow::Result<()> {
     }
 }
 
-/// An odd value may still be right, so the worker uses it.
-fn log_oddities(config: &WorkerConfig) {
-    for app in &config.apps {
-        for variable in app.credentials.check().unwrap_or_default() {
-            tracing::warn!(
-                event = "setting_suspicious",
-                app = app.alias,
-                variable,
-                "{variable} has quotation marks around it, white space inside, or characters other than ASCII: check this value if the API refuses the credentials"
-            );
-        }
-    }
-}
-
 /// Waits while the database is unavailable or has no free connection, as a running worker does. Otherwise a worker that
 /// restarts during an outage would exit.
 async fn open(args: &RunArgs, waiting_for: &Mutex<Option<String>>) -> anyhow::Result<Outbox> {
     let try_open = async || -> anyhow::Result<Outbox> {
-        let outbox = args
-            .database
-            .connect_with(
-                args.worker.database_connections,
-                args.worker.database_connection_age,
-            )
-            .await?;
+        let (count, max_age) = (
+            args.worker.database_connections,
+            args.worker.database_connection_age,
+        );
+        let outbox = args.database.connect_with(count, max_age).await?;
         outbox.check_objects().await?;
         Ok(outbox)
     };
@@ -268,7 +266,7 @@ pub(super) fn config(app: &AppArgs, worker: &WorkerArgs) -> Result<WorkerConfig,
             |name| sanitize::text(&name, sanitize::MAX_NAME_CHARS),
         ),
         host: host(),
-        environment: worker.environment.clone().and_then(Environment::into_name),
+        environment: worker.environment.clone().filter(|name| !name.is_empty()),
         timing,
         retry: RetryPolicy::new(worker.retry_base, worker.retry_cap, worker.give_up_after)?,
         drain_timeout: worker
@@ -280,16 +278,11 @@ pub(super) fn config(app: &AppArgs, worker: &WorkerArgs) -> Result<WorkerConfig,
     })
 }
 
-/// Each call in flight is a connection, which is an open file.
-pub(super) fn files_needed(config: &WorkerConfig) -> u64 {
+/// Each call in flight is a connection, which is an open file. The soft limit of open files is often 1,024.
+fn raise_file_limit(config: &WorkerConfig) {
     const OTHER_FILES: u64 = 100;
     let connections: usize = config.apps.iter().map(|app| app.max_in_flight).sum();
-    OTHER_FILES + connections as u64
-}
-
-/// The soft limit of open files is often 1,024.
-fn raise_file_limit(config: &WorkerConfig) {
-    let needed = files_needed(config);
+    let needed = OTHER_FILES + connections as u64;
     match rlimit::increase_nofile_limit(needed) {
         Ok(limit) if limit < needed => tracing::warn!(
             event = "file_limit_capped",

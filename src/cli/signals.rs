@@ -1,10 +1,8 @@
 //! Handles signals of a process that serves. A signal without a handler would end the process at once and lose the outcomes of
 //! calls in flight.
 
-use std::future::poll_fn;
-use std::task::Poll;
-
 use anyhow::Context;
+use futures_util::future::select_all;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
@@ -21,8 +19,10 @@ enum Request {
 /// A file has reached the size limit (`ulimit -f`). With a handler, the write fails and the process goes on.
 const SIGXFSZ: i32 = 25;
 
-fn requests() -> [(&'static str, SignalKind, Request); 8] {
-    [
+/// Cancels `shutdown` at the first signal that asks for a shutdown. Returns at the second [`Request::End`].
+pub(crate) fn signals(shutdown: CancellationToken) -> anyhow::Result<impl Future<Output = ()>> {
+    let mut streams: Vec<(Signal, &str, Request)> = Vec::new();
+    for (name, kind, request) in [
         ("SIGTERM", SignalKind::terminate(), Request::End),
         ("SIGINT", SignalKind::interrupt(), Request::End),
         ("SIGQUIT", SignalKind::quit(), Request::End),
@@ -31,16 +31,9 @@ fn requests() -> [(&'static str, SignalKind, Request); 8] {
         ("SIGUSR1", SignalKind::user_defined1(), Request::Ignored),
         ("SIGUSR2", SignalKind::user_defined2(), Request::Ignored),
         ("SIGXFSZ", SignalKind::from_raw(SIGXFSZ), Request::Ignored),
-    ]
-}
-
-/// Cancels `shutdown` at the first signal that asks for a shutdown. Returns at the second [`Request::End`].
-pub(super) fn signals(shutdown: CancellationToken) -> anyhow::Result<impl Future<Output = ()>> {
-    let ignored_signals = ignored_signals(&read_status());
-    let mut streams: Vec<(Signal, &str, Request)> = Vec::new();
-    for (name, kind, request) in requests() {
+    ] {
         // `nohup` ignores the signal for the process that it starts.
-        if name == "SIGHUP" && is_ignored(ignored_signals, kind) {
+        if name == "SIGHUP" && is_ignored(kind) {
             continue;
         }
         let stream = signal(kind).with_context(|| format!("{name} can't be handled"))?;
@@ -73,44 +66,21 @@ pub(super) fn signals(shutdown: CancellationToken) -> anyhow::Result<impl Future
 }
 
 async fn next_signal(streams: &mut [(Signal, &'static str, Request)]) -> (&'static str, Request) {
-    poll_fn(|context| {
-        for (stream, name, request) in streams.iter_mut() {
-            if stream.poll_recv(context).is_ready() {
-                return Poll::Ready((*name, *request));
-            }
-        }
-        Poll::Pending
-    })
-    .await
+    let next = streams.iter_mut().map(|(stream, name, request)| {
+        Box::pin(async move {
+            stream.recv().await;
+            (*name, *request)
+        })
+    });
+    select_all(next).await.0
 }
 
-fn read_status() -> String {
-    std::fs::read_to_string("/proc/self/status").unwrap_or_default()
-}
-
-/// The mask of signals that this process inherited as ignored, from `/proc/self/status`; 0 if the file can't be read.
-fn ignored_signals(status: &str) -> u64 {
-    status
+/// True if this process inherited the signal as ignored. False if `/proc/self/status` can't be read.
+fn is_ignored(kind: SignalKind) -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mask = status
         .lines()
         .find_map(|line| line.strip_prefix("SigIgn:"))
-        .and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok())
-        .unwrap_or(0)
-}
-
-fn is_ignored(ignored_signals: u64, kind: SignalKind) -> bool {
-    let bit = u32::try_from(kind.as_raw_value() - 1).unwrap_or(u32::MAX);
-    ignored_signals.checked_shr(bit).unwrap_or(0) & 1 == 1
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_signal_that_nohup_ignores_is_found_in_the_status_of_the_process() {
-        let hangup = |status| is_ignored(ignored_signals(status), SignalKind::hangup());
-        assert!(hangup("Name:\tworker\nSigIgn:\t0000000000001001\n"));
-        assert!(!hangup("Name:\tworker\nSigIgn:\t0000000000001000\n"));
-        assert!(!hangup(""));
-    }
+        .and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
+    mask.is_some_and(|mask| mask >> (kind.as_raw_value() - 1) & 1 == 1)
 }

@@ -1,15 +1,15 @@
 //! `worker workers`
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::fmt::Write;
 
 use clap::Args;
 
 use super::args::DatabaseArgs;
-use super::print::print_as;
-use super::status::{at, coarse, with_advice};
-use crate::advice;
-use crate::outbox::{ServedApp, WorkerStatus};
+use super::print::{advice, block, print_as};
+use crate::advice as texts;
+use crate::outbox::WorkerStatus;
+use crate::time_text::{duration, to_the_second};
 
 /// Show the workers that are alive, their versions, and the workers that stepped aside
 ///
@@ -40,9 +40,22 @@ pub(super) async fn run(args: WorkersArgs) -> anyhow::Result<()> {
 fn show_all(workers: &[WorkerStatus]) -> String {
     let (alive, dead): (Vec<&WorkerStatus>, Vec<_>) =
         workers.iter().partition(|worker| worker.is_alive);
-    let mut text = summary(&alive);
+    let versions: BTreeSet<_> = alive.iter().map(|worker| worker.version.as_str()).collect();
+    let versions: Vec<_> = versions.into_iter().collect();
+    let mut text = format!("workers alive: {}\n", alive.len());
+    if alive.is_empty() {
+        writeln!(text, "  -> {}", texts::NO_WORKER).ok();
+    }
+    if versions.len() > 1 {
+        let versions = versions.join(" and ");
+        writeln!(
+            text,
+            "different versions: {versions}\n  -> if no upgrade is under way, replace the older workers"
+        )
+        .ok();
+    }
     for worker in alive.iter().chain(dead.iter().take(MAX_DEAD)) {
-        write!(text, "\n{}", show(worker)).ok();
+        text = text + "\n" + &show(worker);
     }
     if dead.len() > MAX_DEAD {
         let more = dead.len() - MAX_DEAD;
@@ -51,72 +64,42 @@ fn show_all(workers: &[WorkerStatus]) -> String {
     text
 }
 
-fn summary(alive: &[&WorkerStatus]) -> String {
-    let mut by_version = BTreeMap::<&str, Vec<&str>>::new();
-    for worker in alive {
-        let names = by_version.entry(&worker.version).or_default();
-        names.push(&worker.name);
-    }
-    let are = if alive.len() == 1 {
-        "1 worker is alive".into()
-    } else {
-        format!("{} workers are alive", alive.len())
-    };
-    let versions: Vec<_> = by_version
-        .iter()
-        .map(|(version, names)| format!("{version} ({})", names.join(", ")))
-        .collect();
-    match (versions.as_slice(), by_version.keys().next()) {
-        ([], _) | (_, None) => format!("no worker is alive\n  -> {}\n", advice::NO_WORKER),
-        ([_], Some(version)) => format!("{are}, of version {version}\n"),
-        _ => format!(
-            "{are}, of different versions: {}\n  -> if no upgrade is under way, replace the older workers\n",
-            versions.join(" and ")
-        ),
-    }
-}
-
 fn show(worker: &WorkerStatus) -> String {
-    let mut text = String::new();
-    let mut line = |name: &str, value: String| writeln!(text, "  {name:<10} {value}").ok();
-    let seen = coarse(worker.seen_ago_s);
-    line(
-        "state",
-        if worker.is_alive {
-            format!("alive, reported {seen} ago")
-        } else {
-            with_advice(
-                &format!("dead: it last reported {seen} ago, and did not shut down"),
+    let seen = duration(worker.seen_ago_s);
+    let mut lines = if worker.is_alive {
+        vec![("state", format!("alive, reported {seen} ago"))]
+    } else {
+        vec![
+            (
+                "state",
+                format!("dead: it last reported {seen} ago, and did not shut down"),
+            ),
+            advice(
                 "look for the cause in the worker's log and its host's log. Other workers take over its messages when their leases end",
-            )
-        },
-    );
-    line("version", worker.version.clone());
+            ),
+        ]
+    };
+    lines.push(("version", worker.version.clone()));
     if let Some(environment) = &worker.environment {
-        line("belongs to", format!("the environment {environment}"));
+        lines.push(("belongs to", format!("the environment {environment}")));
     }
-    line("host", worker.host.clone());
-    line("started", at(Some(worker.started_at)));
+    lines.push(("host", worker.host.clone()));
+    lines.push(("started", to_the_second(worker.started_at)));
     for app in &worker.apps {
-        line("app", served(app));
+        let counters = format!(
+            "{}: {} accepted, {} failed",
+            app.app, app.accepted, app.failed
+        );
+        if let Some(since) = app.stepped_aside_at {
+            let since = to_the_second(since);
+            let reason = app.stepped_aside_reason.as_deref().unwrap_or_default();
+            let aside = format!("{counters}; has stepped aside since {since}: {reason}");
+            lines.extend([("app", aside), advice(texts::ASIDE)]);
+        } else if app.is_doubting {
+            lines.push(("app", format!("{counters}; {}", texts::DOUBTING)));
+        } else {
+            lines.push(("app", counters));
+        }
     }
-    format!("{}\n{text}", worker.name)
-}
-
-fn served(app: &ServedApp) -> String {
-    let mut text = format!(
-        "{}: {} accepted, {} failed",
-        app.app, app.accepted, app.failed
-    );
-    if let Some(since) = app.stepped_aside_at {
-        let reason = app.stepped_aside_reason.as_deref().unwrap_or_default();
-        let since = at(Some(since));
-        write!(text, "; has stepped aside since {since}: {reason}").ok();
-        return with_advice(&text, advice::ASIDE);
-    }
-    if app.is_doubting {
-        text += "; ";
-        text += advice::DOUBTING;
-    }
-    text
+    block(&worker.name, &lines)
 }

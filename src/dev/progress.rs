@@ -1,29 +1,23 @@
-//! Shows the progress of the sample messages: a live line on a terminal, otherwise a line a second.
+//! Shows the progress of the sample messages, and their summary.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
-use std::io::IsTerminal;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
+use crate::cli::print::print_line;
 use crate::outbox::{MessageState, Outbox};
-use crate::output::OutputQueue;
 use simulator::AppSummary;
 
-const LIVE_INTERVAL: Duration = Duration::from_millis(200);
-const SECOND: Duration = Duration::from_secs(1);
-
-/// Shows the progress until `count` messages are final (true) or `shutdown` is cancelled (false).
+/// Prints a line a second until `count` messages are final (true) or `shutdown` is cancelled (false).
 pub(super) async fn watch(
     outbox: &Outbox,
     count: usize,
     shutdown: &CancellationToken,
-    out: &OutputQueue,
 ) -> anyhow::Result<bool> {
-    let on_terminal = std::io::stdout().is_terminal();
-    let mut ticks = tokio::time::interval(LIVE_INTERVAL);
-    let (mut measured_at, mut measured, mut rate) = (Instant::now(), 0, 0.0);
+    let mut ticks = tokio::time::interval(Duration::from_secs(1));
+    let mut before = 0;
     loop {
         tokio::select! {
             _ = ticks.tick() => {}
@@ -32,31 +26,17 @@ pub(super) async fn watch(
         let counts = outbox.sample_counts().await?;
         let finished = counts.iter().filter(|(state, _)| !is_pending(state));
         let finished: i64 = finished.map(|(_, rows)| rows).sum();
-        let is_done = usize::try_from(finished)? >= count;
-        let elapsed = measured_at.elapsed();
-        if elapsed >= SECOND {
-            #[expect(clippy::cast_precision_loss, reason = "far below 2^52")]
-            let more = (finished - measured) as f64;
-            rate = more / elapsed.as_secs_f64();
-            (measured_at, measured) = (Instant::now(), finished);
-        }
         let states: Vec<_> = counts
             .iter()
             .map(|(state, rows)| format!("{rows} {state}"))
             .collect();
-        let line = format!(
-            "{finished:>6} of {count} final   {rate:>5.0} messages/s   {}",
+        print_line(format!(
+            "{finished:>6} of {count} final   {:>5} messages/s   {}",
+            finished - before,
             states.join(", ")
-        );
-        if on_terminal {
-            out.push(format!("\r\x1b[2K{line}").as_bytes());
-        } else if is_done || elapsed >= SECOND {
-            out.push_line(&line);
-        }
-        if is_done {
-            if on_terminal {
-                out.push_line("");
-            }
+        ))?;
+        before = finished;
+        if usize::try_from(finished)? >= count {
             return Ok(true);
         }
     }

@@ -73,9 +73,9 @@ pub(crate) struct Adoption {
     /// The app belongs to the environment now. Otherwise more messages are left to cancel.
     pub(crate) is_done: bool,
     pub(crate) previous: Option<String>,
-    pub(crate) cancelled: u64,
+    pub(crate) cancelled: i64,
     /// Messages that are pending now, counted up to a million.
-    pub(crate) pending: u64,
+    pub(crate) pending: i64,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, FromRow)]

@@ -5,7 +5,7 @@ use std::time::Duration;
 use sqlx::{FromRow, query};
 use time::OffsetDateTime;
 
-use crate::outbox::one_off::value;
+use crate::outbox::one_off::{rows, value};
 use crate::outbox::schema::own_constraints;
 use crate::outbox::{HostSurvey, Outbox};
 use crate::pace::DbTime;
@@ -13,7 +13,6 @@ use crate::pace::clock::Moment;
 
 /// The server, as the session of the query sees it.
 #[derive(Debug, Clone, FromRow)]
-#[expect(clippy::struct_excessive_bools, reason = "the row has these columns")]
 pub(crate) struct ServerDiagnostics {
     pub(crate) version: String,
     pub(crate) version_num: i32,
@@ -24,13 +23,9 @@ pub(crate) struct ServerDiagnostics {
     pub(crate) user: String,
     /// Quoted for SQL.
     pub(crate) database: String,
-    /// Isolation of sessions that do not set their own. The worker's sessions do.
-    pub(crate) default_isolation: String,
     pub(crate) max_prepared_transactions: i32,
     /// The setting `signaling.notify`: see `migrations/functions/can_notify.sql`.
     pub(crate) notify: Option<String>,
-    /// Tables of the schema on which row-level security is enabled.
-    pub(crate) tables_with_row_security: Vec<String>,
     /// Tables whose policies also apply to the owner of the schema's functions.
     pub(crate) tables_closed_to_functions: Vec<String>,
     /// Tables whose policies hide rows from the role of this session.
@@ -39,14 +34,10 @@ pub(crate) struct ServerDiagnostics {
     pub(crate) server_limit: i64,
     pub(crate) role_limit: Option<i64>,
     pub(crate) database_limit: Option<i64>,
-    /// True if the role may see the times of other roles' transactions.
-    pub(crate) sees_all_sessions: bool,
     /// Free connections. The connection of the query counts as free.
     pub(crate) server_left: i64,
     pub(crate) role_left: Option<i64>,
     pub(crate) database_left: Option<i64>,
-    /// The server's default; 0: none. The worker's sessions override it.
-    pub(crate) idle_session_timeout_ms: i64,
     pub(crate) autovacuum: bool,
     pub(crate) tables_without_autovacuum: Vec<String>,
 }
@@ -101,6 +92,19 @@ pub(crate) struct SequenceBehind {
     pub(crate) statement: String,
 }
 
+/// A collation whose rules may have changed since the indexes were built.
+#[derive(Debug, Clone, PartialEq, FromRow)]
+pub(crate) struct CollationMismatch {
+    pub(crate) subject: String,
+    pub(crate) built_with: String,
+    /// None if the operating system or ICU reports no version.
+    pub(crate) found: Option<String>,
+    /// The statement that stores the new version, for after a reindex.
+    pub(crate) refresh: String,
+}
+
+/// The first version of Postgres that stores the version of a database's default collation.
+const VERSION_WITH_DATABASE_COLLATIONS: i32 = 150_000;
 const ROUND_TRIPS: usize = 5;
 
 impl Outbox {
@@ -115,6 +119,22 @@ impl Outbox {
     pub(crate) async fn server_diagnostics(&self) -> Result<ServerDiagnostics, sqlx::Error> {
         self.read_row(query(include_str!("diagnostics/server.sql")))
             .await
+    }
+
+    pub(crate) async fn collation_mismatches(
+        &self,
+        version_num: i32,
+    ) -> Result<Vec<CollationMismatch>, sqlx::Error> {
+        self.read(async |session| {
+            let collations = query(include_str!("diagnostics/collations.sql"));
+            let mut found = rows(session, collations).await?;
+            if version_num >= VERSION_WITH_DATABASE_COLLATIONS {
+                let default = query(include_str!("diagnostics/database_collation.sql"));
+                found.extend(rows(session, default).await?);
+            }
+            Ok(found)
+        })
+        .await
     }
 
     pub(crate) async fn latency(&self) -> Result<DatabaseLatency, sqlx::Error> {

@@ -20,9 +20,9 @@ Examples:
   worker simulate --fault 500:share=0.01 --fault drop:share=0.001
       One call in a hundred fails. The API accepts one in a thousand and never responds.
   worker simulate --fault 500:destination=flaky-,first_calls=1 --fault slow=3s:destination=slow-
-      The first call of each message to flaky-… fails. Responses for slow-… take three seconds.
+      The first call of each message to flaky-... fails. Responses for slow-... take three seconds.
 
-A fault is FAULT[:KEY=VALUE,…]. A call meets the fault of the first rule that matches.
+A fault is FAULT[:KEY=VALUE,...]. A call meets the fault of the first rule that matches.
   FAULT  a status from 200 to 599, slow=DURATION, drop (the API accepts the message and closes the
          connection), drop_before (the API closes the connection without accepting), hang, garbage,
          half_body

@@ -6,13 +6,8 @@ select current_setting('server_version') as version,
        (select version from pg_stat_ssl where pid = pg_backend_pid() and ssl) as tls_version,
        current_user::text as "user",
        quote_ident(current_database()) as database,
-       -- As the database, the role or the server sets it: this session has set its own.
-       (select reset_val from pg_settings where name = 'default_transaction_isolation') as default_isolation,
-       coalesce((select reset_val::bigint from pg_settings where name = 'idle_session_timeout'), 0)
-           as idle_session_timeout_ms,
        current_setting('max_prepared_transactions')::int as max_prepared_transactions,
        current_setting('signaling.notify', true) as notify,
-       security.tables as tables_with_row_security,
        security.closed as tables_closed_to_functions,
        security.hidden as tables_with_hidden_rows,
        current_setting('max_connections')::bigint
@@ -21,8 +16,6 @@ select current_setting('server_version') as version,
        (select rolconnlimit::bigint from pg_roles where rolname = session_user and rolconnlimit >= 0) as role_limit,
        (select datconnlimit::bigint from pg_database
         where datname = current_database() and datconnlimit >= 0) as database_limit,
-       -- Postgres hides the times and states of other roles' transactions from a role without this right.
-       pg_has_role(current_user, 'pg_read_all_stats', 'usage') as sees_all_sessions,
        current_setting('max_connections')::bigint
            - current_setting('superuser_reserved_connections')::bigint
            - coalesce(current_setting('reserved_connections', true), '0')::bigint
@@ -37,8 +30,7 @@ select current_setting('server_version') as version,
                and exists (select from pg_options_to_table(reloptions)
                            where option_name = 'autovacuum_enabled' and not option_value::boolean)
              order by relname) as tables_without_autovacuum
-from (select coalesce(array_agg(relname::text order by relname), '{}') as tables,
-             coalesce(array_agg(relname::text order by relname) filter (where row_security_active(pg_class.oid)), '{}')
+from (select coalesce(array_agg(relname::text order by relname) filter (where row_security_active(pg_class.oid)), '{}')
                  as hidden,
              coalesce(array_agg(relname::text order by relname) filter (where exists (
                  select from pg_proc join pg_roles on pg_roles.oid = proowner

@@ -105,17 +105,7 @@ pub(crate) enum LaneState {
 
 impl LaneStatus {
     pub(crate) fn state(&self) -> LaneState {
-        self.state_without(&[])
-    }
-
-    /// The state for a worker of the right environment that starts now.
-    pub(crate) fn state_when_served(&self) -> LaneState {
-        self.state_without(&[LaneState::NoWorker, LaneState::OtherEnvironment])
-    }
-
-    fn state_without(&self, passed: &[LaneState]) -> LaneState {
-        let mut kinds = self.obstacles.iter().map(|obstacle| obstacle.kind);
-        match kinds.find(|kind| !passed.contains(kind)) {
+        match self.obstacles.first().map(|obstacle| obstacle.kind) {
             Some(obstacle) => obstacle,
             None if self.is_slowed() => LaneState::Slowed,
             None => LaneState::Sending,
@@ -207,30 +197,20 @@ mod tests {
     #[test]
     fn a_lane_is_what_its_first_obstacle_says_else_slowed_or_sending() {
         use LaneState::{NoWorker, OtherEnvironment, Paused, Unauthorized, Unavailable, Waiting};
-        for (obstacles, state, when_served) in [
-            (&[][..], LaneState::Sending, LaneState::Sending),
-            (&[Waiting], LaneState::Waiting, LaneState::Waiting),
-            (
-                &[Unavailable, Waiting],
-                LaneState::Unavailable,
-                LaneState::Unavailable,
-            ),
-            (&[NoWorker], LaneState::NoWorker, LaneState::Sending),
-            (
-                &[NoWorker, Unauthorized],
-                LaneState::NoWorker,
-                LaneState::Unauthorized,
-            ),
+        for (obstacles, state) in [
+            (&[][..], LaneState::Sending),
+            (&[Waiting], LaneState::Waiting),
+            (&[Unavailable, Waiting], LaneState::Unavailable),
+            (&[NoWorker], LaneState::NoWorker),
+            (&[NoWorker, Unauthorized], LaneState::NoWorker),
             (
                 &[OtherEnvironment, Unauthorized],
                 LaneState::OtherEnvironment,
-                LaneState::Unauthorized,
             ),
-            (&[Paused, NoWorker], LaneState::Paused, LaneState::Paused),
+            (&[Paused, NoWorker], LaneState::Paused),
         ] {
             let lane = LaneStatus::sending().held_by(obstacles);
             assert_eq!(lane.state(), state, "{obstacles:?}");
-            assert_eq!(lane.state_when_served(), when_served, "{obstacles:?}");
         }
         let slowed = LaneStatus {
             rate_per_s: 400.0,

@@ -3,7 +3,6 @@
 use sqlx::{FromRow, query};
 
 use crate::outbox::Outbox;
-use crate::pace::DbTime;
 
 /// The part of a message that `worker cancel` and `worker retry` print.
 #[derive(Debug, Clone, FromRow)]
@@ -13,8 +12,6 @@ pub(crate) struct MessageState {
     /// The status, or of a pending message: scheduled, queued, sending, retrying.
     pub(crate) state: String,
     pub(crate) attempts: i32,
-    pub(crate) claimed_by: Option<String>,
-    pub(crate) finished_at: Option<DbTime>,
 }
 
 /// The messages of an app that share one `waits_for`.
@@ -35,7 +32,7 @@ impl Outbox {
         ids: &[i64],
     ) -> Result<Vec<MessageState>, sqlx::Error> {
         let states = query(
-            "select id, status, state, attempts + uncharged as attempts, claimed_by, finished_at
+            "select id, status, state, attempts + uncharged as attempts
              from signaling.delivery_status where id = any ($1) order by id",
         );
         self.read_rows(states.bind(ids)).await

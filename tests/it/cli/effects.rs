@@ -111,8 +111,7 @@ async fn pause_prints_other_obstacles_and_an_earlier_pause() {
         state.set(&world).await;
         let said = done(&world, &["pause", "default"]).await;
         if state == State::Paused {
-            let by = PAUSED.replace("the app is paused ", "default was paused already, ");
-            assert_said(&said, &by, None);
+            assert_said(&said, "default was paused already", state.sentence());
         } else {
             let first = "default is paused: no call starts until `worker resume default`, and the workers finish calls in flight";
             assert_said(&said, first, state.sentence());
@@ -159,7 +158,7 @@ async fn limit_prints_the_limit_and_remaining_obstacles() {
         let said = done(&world, &["limit", "default", "50"]).await;
         assert_said(
             &said,
-            "default makes at most 50 calls/s already, as olga@",
+            "default makes at most 50 calls/s already",
             state.sentence(),
         );
     }
@@ -220,7 +219,7 @@ async fn enqueue_prints_ids_and_why_messages_wait() {
         );
         assert_eq!(
             finished.stderr,
-            format!("1 message of default waits for {expected}\n")
+            format!("1 message of default waiting for {expected}\n")
         );
     };
     enqueue("a worker: none has served the app yet").await;
@@ -246,10 +245,7 @@ async fn cancel_prints_each_messages_state_and_may_be_repeated() {
         let said = done(&world, &["cancel", &id]).await;
         assert_eq!(said, format!("{id} is cancelled: it was never sent\n"));
         let said = done(&world, &["cancel", &id]).await;
-        assert!(
-            said.starts_with(&format!("{id} was cancelled already, at 2")),
-            "{said}"
-        );
+        assert_eq!(said, format!("{id} was cancelled already\n"));
     }
     let sent = world.insert(peer(json!({}))).await;
     let sending = world.insert(peer(json!({}))).await;
@@ -262,11 +258,8 @@ async fn cancel_prints_each_messages_state_and_may_be_repeated() {
         ))
         .await;
     for (id, phrase) in [
-        (sent, "it was message_sent already, at 2030-01-31T12:00:00Z"),
-        (
-            sending,
-            "worker-7 is sending it now, and records its outcome",
-        ),
+        (sent, "its state is message_sent"),
+        (sending, "its state is sending"),
         (4711, "there is no such message"),
     ] {
         let finished = run(&world, &["cancel", &id.to_string()]).await;

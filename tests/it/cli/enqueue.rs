@@ -190,7 +190,7 @@ async fn an_existing_dedupe_key_is_skipped_and_reported() {
     assert_eq!((first.code, first.stdout.lines().count()), (Some(0), 2));
     assert_eq!(
         first.stderr,
-        "2 messages of default wait for a worker: none has served the app yet\n"
+        "2 messages of default waiting for a worker: none has served the app yet\n"
     );
     let second = enqueue(&[keyed("two"), keyed("three"), keyed("three")]).await;
     assert_eq!((second.code, second.stdout.lines().count()), (Some(0), 1));

@@ -153,23 +153,10 @@ async fn times_after_the_year_9999_are_shown_as_its_end() {
             ))
             .await;
         assert_eq!(status_json(&world).await[0]["lane"]["paused_at"], shown);
+        // The sentence about the pause is that of the database.
         let text = status_text(&world).await;
-        let to_the_second = shown.replace(".999999", "");
-        assert!(text.contains(&to_the_second), "{text}");
+        assert!(text.contains("paused by ann since "), "{text}");
     }
-}
-
-#[tokio::test]
-async fn status_watch_refreshes_until_a_signal() {
-    let world = World::new().await;
-    let mut watching = world
-        .command(&["status", "--watch", "--every", "500ms"])
-        .start();
-    watching.until_printed("no app has a message").await;
-    world.insert(peer(json!({"app": "other"}))).await;
-    watching.until_printed("1 queued").await;
-    watching.signal("INT").await;
-    assert_eq!(watching.wait_exit().await, Some(0));
 }
 
 #[tokio::test]
@@ -228,7 +215,7 @@ async fn an_app_without_a_live_worker_is_not_shown_as_sending() {
         .execute("update signaling.worker set seen_at = seen_at - interval '1 minute'")
         .await;
     let text = status_text(&world).await;
-    for phrase in ["lane       no worker", "none is alive", "-> start a worker"] {
+    for phrase in ["lane       no worker", "0 alive", ": start a worker"] {
         assert!(text.contains(phrase), "{phrase:?} is missing: {text}");
     }
     assert_eq!(status_json(&world).await[0]["lane"]["workers"]["alive"], 0);

@@ -39,7 +39,7 @@ async fn workers_advises_to_start_a_worker_if_none_is_alive() {
     let world = World::new().await;
     let text = workers_text(&world).await;
     assert!(
-        text.starts_with("no worker is alive\n  -> start a worker"),
+        text.starts_with("workers alive: 0\n  -> start a worker"),
         "{text}"
     );
     assert_eq!(workers_json(&world).await, json!([]));
@@ -65,11 +65,8 @@ async fn a_worker_is_listed_with_its_counters_until_it_stops() {
     assert_eq!(workers[0]["apps"][0]["stepped_aside_at"], Value::Null);
     let text = workers_text(&world).await;
     for phrase in [
-        concat!(
-            "1 worker is alive, of version ",
-            env!("CARGO_PKG_VERSION"),
-            "\n"
-        ),
+        "workers alive: 1\n",
+        concat!("version    ", env!("CARGO_PKG_VERSION"), "\n"),
         "\nthe-worker\n",
         "alive, reported",
         "default: 2 accepted, 1 failed\n",
@@ -93,7 +90,7 @@ async fn a_killed_worker_is_shown_as_dead_with_advice() {
     until_alive(&world, 1).await;
     let text = workers_text(&world).await;
     let (alive, dead) = text.split_once("\nkilled\n").expect("the dead one");
-    assert!(alive.contains("1 worker is alive"), "{text}");
+    assert!(alive.contains("workers alive: 1\n"), "{text}");
     assert!(alive.contains("\nother\n"), "{text}");
     assert!(dead.contains("dead: it last reported 1m"), "{text}");
     assert!(dead.contains("-> look for the cause"), "{text}");
@@ -107,9 +104,7 @@ async fn different_versions_of_workers_are_shown() {
     }
     let text = workers_text(&world).await;
     assert!(
-        text.starts_with(
-            "3 workers are alive, of different versions: 1.2.3 (one) and 1.3.0 (three, two)\n  -> "
-        ),
+        text.starts_with("workers alive: 3\ndifferent versions: 1.2.3 and 1.3.0\n  -> "),
         "{text}"
     );
 }

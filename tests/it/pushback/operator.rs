@@ -194,7 +194,7 @@ async fn a_limit_changes_the_pace_of_running_workers_and_outlasts_them() {
     let restored = done(&world, &["limit", "default", "configured"]).await;
     assert_eq!(
         restored,
-        "default makes at most 400 calls/s now, as its workers are configured\n"
+        "default makes at most the configured 400 calls/s now\n"
     );
     let begun = Instant::now();
     world.until_all_final().await;
@@ -213,7 +213,7 @@ async fn a_limit_changes_the_pace_of_running_workers_and_outlasts_them() {
     let again = done(&world, &["limit", "default", "configured"]).await;
     assert_eq!(
         again,
-        "default makes at most 400 calls/s already, as its workers are configured\n"
+        "default makes at most the configured 400 calls/s already\n"
     );
 
     world.assert_sent_once(800).await;

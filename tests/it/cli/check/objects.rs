@@ -231,7 +231,7 @@ async fn a_dropped_or_replaced_view_is_named_and_made_again_with_its_rights() {
     for (damage, phrase, line) in [
         (
             "drop view signaling.delivery cascade",
-            "missing: view signaling.delivery, view signaling.delivery_status",
+            "missing: view signaling.delivery; missing: view signaling.delivery_status",
             "installed 2 objects",
         ),
         (

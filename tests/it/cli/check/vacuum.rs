@@ -80,22 +80,23 @@ async fn inactive_slots_and_prepared_transactions_warn() {
 }
 
 #[tokio::test]
-async fn a_role_that_can_not_see_sessions_gets_a_warning() {
+async fn a_changed_collation_version_warns() {
     let world = World::new().await;
-    let role = Role::granted(&world, "worker").await;
-    let mut session = PgConnection::connect(&world.url).await.expect("connected");
-    sqlx::raw_sql("begin isolation level repeatable read; select from signaling.outbox")
-        .execute(&mut session)
-        .await
-        .expect("open");
-    let text = said(check(&world).env("DATABASE_URL", &role.url), 0).await;
-    let grant = format!("grant pg_monitor to {}", role.name);
-    assert_line(&text, "warn", "snapshots", &["may not see", &grant]);
-    world
-        .execute(&format!("grant pg_monitor to {}", role.name))
+    let text = said(check(&world), 0).await;
+    assert_line(&text, "ok", "collations", &[]);
+    let version: i32 = world
+        .ask("select current_setting('server_version_num')::int")
         .await;
-    let text = said(check(&world).env("DATABASE_URL", &role.url), 0).await;
-    assert!(!text.contains("may not see"), "{text}");
+    if version < 150_000 {
+        // Postgres notes versions of collations alone, and the tests' server has none that has a version.
+        return;
+    }
+    world
+        .execute("update pg_database set datcollversion = '0' where datname = current_database()")
+        .await;
+    let text = said(check(&world), 0).await;
+    let phrases = ["was 0 and is", "refresh collation version", "reindex"];
+    assert_line(&text, "warn", "collations", &phrases);
 }
 
 #[tokio::test]
@@ -107,12 +108,13 @@ async fn a_connection_limit_below_the_fleets_need_warns() {
     }
     let check_role = || check(&world).env("DATABASE_URL", &role.url);
     let text = said(check_role(), 0).await;
-    assert_line(&text, "ok", "fleet", &["3 workers alive"]);
+    assert_line(&text, "ok", "connections", &["3 live workers up to 27"]);
     world
         .execute(&format!("alter role {} connection limit 20", role.name))
         .await;
     let text = said(check_role(), 0).await;
-    assert_line(&text, "warn", "fleet", &["role's connection limit is 20"]);
+    let phrases = ["of 20 are left by the role's connection limit"];
+    assert_line(&text, "warn", "connections", &phrases);
     let database: String = world.ask("select current_database()::text").await;
     world
         .execute(&format!(
@@ -121,10 +123,6 @@ async fn a_connection_limit_below_the_fleets_need_warns() {
         ))
         .await;
     let text = said(check_role(), 0).await;
-    assert_line(
-        &text,
-        "warn",
-        "fleet",
-        &["database's connection limit is 19"],
-    );
+    let phrases = ["of 19 are left by the database's connection limit"];
+    assert_line(&text, "warn", "connections", &phrases);
 }

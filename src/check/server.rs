@@ -1,0 +1,197 @@
+//! Judges the server, its hosts, connections and clock.
+
+use std::time::Duration;
+
+use super::{Finding, list};
+use crate::advice;
+use crate::outbox::{DatabaseLatency, HostSurvey, ServerDiagnostics};
+
+/// The oldest supported version, as `server_version_num`.
+const MIN_VERSION: i32 = 140_000;
+/// A round trip that slows claims down.
+const FAR_AWAY: Duration = Duration::from_millis(20);
+/// With this difference, the API may reject a token as expired or not yet valid.
+const CLOCKS_DIFFER: time::Duration = time::Duration::minutes(1);
+
+pub(crate) fn server(
+    address: &str,
+    facts: &ServerDiagnostics,
+    latency: DatabaseLatency,
+    pooler: bool,
+) -> Finding {
+    const SUBJECT: &str = "database";
+    let session = match &facts.tls_version {
+        _ if pooler => "through a pooler in transaction mode, so that workers poll every 200 ms",
+        Some(version) => version,
+        None => "without TLS",
+    };
+    let found = format!(
+        "PostgreSQL {} at {address}, {session}, {:.2} ms away",
+        facts.version,
+        latency.round_trip.as_secs_f64() * 1e3
+    );
+    if facts.version_num < MIN_VERSION {
+        Finding::fail(SUBJECT, found, "use PostgreSQL 14 or newer")
+    } else if facts.is_standby {
+        let found = format!("{found}: a standby, which takes no writes");
+        Finding::fail(SUBJECT, found, "set DATABASE_URL to the primary server")
+    } else if facts.is_read_only {
+        Finding::fail(
+            SUBJECT,
+            format!("{found}: read-only"),
+            "switch default_transaction_read_only off for the server, the database and the role",
+        )
+    } else if latency.round_trip > FAR_AWAY {
+        Finding::warn(
+            SUBJECT,
+            found,
+            "run the worker nearer to the database: each claim and each record takes a round trip",
+        )
+    } else {
+        Finding::ok(SUBJECT, found)
+    }
+}
+
+/// Lists the hosts of a URL with several. None for a single host, because the finding `database` reports its state.
+pub(crate) fn hosts(hosts: &[HostSurvey]) -> Option<Finding> {
+    const SUBJECT: &str = "hosts";
+    if hosts.len() < 2 {
+        return None;
+    }
+    let states = list(hosts, |host| {
+        let state = match &host.takes_writes {
+            Ok(true) => "takes writes",
+            Ok(false) => "takes no writes",
+            Err(why) => why,
+        };
+        format!("{} {state}", host.host)
+    });
+    Some(if hosts.iter().all(|host| host.takes_writes.is_ok()) {
+        Finding::ok(SUBJECT, states)
+    } else {
+        Finding::warn(
+            SUBJECT,
+            states,
+            "repair the host before the next failover, or remove it from DATABASE_URL: workers skip it until then",
+        )
+    })
+}
+
+/// Fails if row-level security keeps the schema's functions from their tables.
+pub(crate) fn row_security(facts: &ServerDiagnostics) -> Finding {
+    const SUBJECT: &str = "row security";
+    let (closed, hidden) = (
+        facts.tables_closed_to_functions.join(", "),
+        facts.tables_with_hidden_rows.join(", "),
+    );
+    if !closed.is_empty() {
+        return Finding::fail(
+            SUBJECT,
+            format!(
+                "its policies on {closed} apply to the owner of the schema's functions, so every call of these functions fails"
+            ),
+            advice::FORCED_ROW_SECURITY,
+        );
+    }
+    if !hidden.is_empty() {
+        return Finding::warn(
+            SUBJECT,
+            format!(
+                "the policies on {hidden} apply to {}: workers send, but `worker status`, `worker message` and the dashboard fail where they read these tables",
+                facts.user
+            ),
+            advice::ROW_SECURITY,
+        );
+    }
+    Finding::ok(SUBJECT, "no policy applies to the worker")
+}
+
+/// Warns if inserts do not notify idle workers, because Postgres can't prepare a transaction that has notified.
+pub(crate) fn notifications(facts: &ServerDiagnostics, pooler: bool) -> Finding {
+    const SUBJECT: &str = "wakeups";
+    let prepared = facts.max_prepared_transactions;
+    match facts.notify.as_deref() {
+        _ if pooler => Finding::ok(SUBJECT, "none: behind a pooler, workers poll"),
+        Some("off") => Finding::ok(
+            SUBJECT,
+            "none: signaling.notify is off, so idle workers poll every 200 ms",
+        ),
+        Some("on") if prepared > 0 => Finding::ok(
+            SUBJECT,
+            "inserts notify idle workers (signaling.notify is on): a transaction that inserts messages can't be prepared",
+        ),
+        _ if prepared > 0 => Finding::warn(
+            SUBJECT,
+            format!(
+                "max_prepared_transactions is {prepared}: inserts do not notify idle workers, which poll every 200 ms"
+            ),
+            format!(
+                "if no application prepares transactions that insert messages, run `alter database {} set signaling.notify = 'on'` as a superuser, and restart the workers",
+                facts.database
+            ),
+        ),
+        _ => Finding::ok(SUBJECT, "inserts notify idle workers"),
+    }
+}
+
+pub(crate) fn clock(latency: DatabaseLatency) -> Finding {
+    let ahead = latency.host_ahead;
+    let direction = if ahead.is_negative() {
+        "behind"
+    } else {
+        "ahead of"
+    };
+    let difference = ahead.abs().as_seconds_f64();
+    let found = format!("this host's is {difference:.3} s {direction} the database's");
+    if ahead.abs() > CLOCKS_DIFFER {
+        return Finding::warn(
+            "clock",
+            found,
+            "synchronise both clocks by NTP: the database's clock decides when messages are due, and this host's clock dates the tokens from AGORA_APP_CERTIFICATE",
+        );
+    }
+    Finding::ok("clock", found)
+}
+
+/// Warns if fewer connections are left than this worker may use, or if all live workers may need more than the server, the
+/// role or the database allows. A worker that restarts would then wait for a connection. Assumes that each worker uses as
+/// many connections as this one.
+pub(crate) fn connections(facts: &ServerDiagnostics, own: u32, alive_workers: i64) -> Finding {
+    let own = i64::from(own);
+    let fleet = alive_workers.saturating_mul(own);
+    let slack = |left: i64, limit: i64| (left - own).min(limit - fleet);
+    let server = ("max_connections", facts.server_left, facts.server_limit);
+    let role = (
+        "the role's connection limit",
+        facts.role_left,
+        facts.role_limit,
+    );
+    let database = (
+        "the database's connection limit",
+        facts.database_left,
+        facts.database_limit,
+    );
+    let (name, left, limit) = [role, database]
+        .into_iter()
+        .filter_map(|(name, left, limit)| Some((name, left?, limit?)))
+        .fold(server, |tightest, bound| {
+            if slack(bound.1, bound.2) < slack(tightest.1, tightest.2) {
+                bound
+            } else {
+                tightest
+            }
+        });
+    let found = format!(
+        "{left} of {limit} are left by {name}; a worker uses up to {own}, and the {alive_workers} live workers up to {fleet}"
+    );
+    if slack(left, limit) < 0 {
+        return Finding::warn(
+            "connections",
+            found,
+            format!(
+                "raise {name}, or lower WORKER_DATABASE_CONNECTIONS. Do nothing if all workers run already, because their connections are in use"
+            ),
+        );
+    }
+    Finding::ok("connections", found)
+}

@@ -1,0 +1,316 @@
+use std::time::Duration;
+
+use super::*;
+use crate::outbox::{
+    AppLane, DatabaseLatency, HostSurvey, LaneState, LaneStatus, Obstacle, OldTransaction, Pending,
+    SchemaVersion, SequenceBehind, ServerDiagnostics, VacuumHolder,
+};
+
+fn facts() -> ServerDiagnostics {
+    ServerDiagnostics {
+        version: "15.4".into(),
+        version_num: 150_004,
+        is_standby: false,
+        is_read_only: false,
+        tls_version: Some("TLSv1.3".into()),
+        user: "signaling_worker".into(),
+        database: "shop".into(),
+        max_prepared_transactions: 0,
+        notify: None,
+        tables_closed_to_functions: Vec::new(),
+        tables_with_hidden_rows: Vec::new(),
+        server_limit: 97,
+        role_limit: None,
+        database_limit: None,
+        server_left: 90,
+        role_left: None,
+        database_left: None,
+        autovacuum: true,
+        tables_without_autovacuum: Vec::new(),
+    }
+}
+
+fn latency(round_trip_ms: u64, host_ahead_s: i64) -> DatabaseLatency {
+    DatabaseLatency {
+        round_trip: Duration::from_millis(round_trip_ms),
+        host_ahead: time::Duration::seconds(host_ahead_s),
+    }
+}
+
+/// Asserts the level, a phrase of the finding or its advice, and that all but `ok` has advice.
+fn assert_finding(finding: &Finding, level: Level, phrase: &str) {
+    assert_eq!(finding.level, level, "{finding:?}");
+    let advice = finding.advice.as_deref();
+    let is_found = finding.found.contains(phrase) || advice.unwrap_or_default().contains(phrase);
+    assert!(is_found, "{phrase:?}: {finding:?}");
+    assert_eq!(advice.is_some(), level != Level::Ok, "{finding:?}");
+}
+
+#[test]
+fn a_server_has_to_take_writes_and_to_be_new_enough() {
+    type Change = fn(&mut ServerDiagnostics);
+    let cases: [(Change, u64, Level, &str); 6] = [
+        (|_| (), 1, Level::Ok, "TLSv1.3, 1.00 ms away"),
+        (|f| f.tls_version = None, 1, Level::Ok, "without TLS"),
+        (|_| (), 50, Level::Warn, "50.00 ms away"),
+        (|f| f.is_standby = true, 1, Level::Fail, "a standby"),
+        (|f| f.is_read_only = true, 1, Level::Fail, "read-only"),
+        (|f| f.version_num = 130_022, 1, Level::Fail, "PostgreSQL 14"),
+    ];
+    for (change, ms, level, phrase) in cases {
+        let mut facts = facts();
+        change(&mut facts);
+        let finding = server::server("db:5432", &facts, latency(ms, 0), false);
+        assert_finding(&finding, level, phrase);
+    }
+}
+
+#[test]
+fn an_unusable_host_warns_although_another_host_serves() {
+    let host = |name: &str, takes_writes: Result<bool, &str>| HostSurvey {
+        host: name.into(),
+        takes_writes: takes_writes.map_err(str::to_owned),
+    };
+    assert_eq!(server::hosts(&[host("a:1", Err("refused"))]), None);
+    for (second, level, phrase) in [
+        (
+            Ok(false),
+            Level::Ok,
+            "a:1 takes writes; b:2 takes no writes",
+        ),
+        (Err("refused"), Level::Warn, "b:2 refused"),
+    ] {
+        let finding = server::hosts(&[host("a:1", Ok(true)), host("b:2", second)]);
+        assert_finding(&finding.expect("a finding"), level, phrase);
+    }
+}
+
+#[test]
+fn clocks_that_differ_by_more_than_a_minute_warn() {
+    for (ahead_s, level, phrase) in [
+        (-3_600, Level::Warn, "3600.000 s behind"),
+        (59, Level::Ok, "59.000 s ahead of"),
+        (61, Level::Warn, "61.000 s ahead of"),
+    ] {
+        assert_finding(&server::clock(latency(1, ahead_s)), level, phrase);
+    }
+}
+
+#[test]
+fn missing_migrations_and_older_functions_fail_and_newer_ones_do_not() {
+    let version = |found, functions_found| SchemaVersion {
+        found,
+        needed: 4,
+        missing: Vec::new(),
+        functions_found,
+        functions_needed: 3,
+        encoding: "UTF8".into(),
+    };
+    for (found, functions, missing, level, phrase) in [
+        (Some(4), Some(3), None, Level::Ok, "at version 4"),
+        (Some(5), Some(3), None, Level::Ok, "newer"),
+        (None, Some(3), Some("1 (outbox)"), Level::Fail, "is empty"),
+        (None, None, Some("1 (outbox)"), Level::Fail, "no outbox"),
+        (
+            Some(3),
+            Some(3),
+            Some("4 (stats)"),
+            Level::Fail,
+            "4 (stats)",
+        ),
+    ] {
+        let version = SchemaVersion {
+            missing: missing.into_iter().map(str::to_owned).collect(),
+            ..version(found, functions)
+        };
+        assert_finding(&schema::schema(&version), level, phrase);
+    }
+    for (found, level, phrase) in [
+        (Some(3), Level::Ok, "at version 3"),
+        (Some(4), Level::Ok, "newer than this worker's 3"),
+        (Some(2), Level::Fail, "at version 2"),
+        (None, Level::Fail, "run `worker migrate`"),
+    ] {
+        let finding = schema::functions(&version(Some(4), found)).expect("a finding");
+        assert_finding(&finding, level, phrase);
+    }
+    assert_eq!(schema::functions(&version(None, None)), None);
+}
+
+#[test]
+fn prepared_transactions_disable_notifications_unless_a_setting_objects() {
+    for (prepared, notify, pooler, level, phrase) in [
+        (0, None, false, Level::Ok, "inserts notify"),
+        (0, Some(""), false, Level::Ok, "inserts notify"),
+        (0, Some("off"), false, Level::Ok, "every 200 ms"),
+        (9, Some("off"), false, Level::Ok, "every 200 ms"),
+        (9, Some("on"), false, Level::Ok, "can't be prepared"),
+        (9, None, true, Level::Ok, "behind a pooler"),
+        (9, None, false, Level::Warn, "alter database shop set"),
+    ] {
+        let facts = ServerDiagnostics {
+            max_prepared_transactions: prepared,
+            notify: notify.map(str::to_owned),
+            ..facts()
+        };
+        assert_finding(&server::notifications(&facts, pooler), level, phrase);
+    }
+}
+
+#[test]
+fn the_tightest_limit_on_connections_counts() {
+    for (server, role, alive, level, phrase) in [
+        (7, None, 0, Level::Ok, "7 of 97 are left by max_connections"),
+        (6, None, 0, Level::Warn, "6 of 97"),
+        (
+            90,
+            Some((6, 50)),
+            0,
+            Level::Warn,
+            "6 of 50 are left by the role's",
+        ),
+        (90, Some((80, 90)), 3, Level::Ok, "3 live workers up to 21"),
+        (90, Some((20, 20)), 3, Level::Warn, "20 of 20"),
+    ] {
+        let facts = ServerDiagnostics {
+            server_left: server,
+            role_left: role.map(|(left, _)| left),
+            role_limit: role.map(|(_, limit)| limit),
+            ..facts()
+        };
+        assert_finding(&server::connections(&facts, 7, alive), level, phrase);
+    }
+}
+
+#[test]
+fn a_transaction_is_long_by_its_age_or_by_the_transactions_since() {
+    for (age_s, transactions_since, level, phrase) in [
+        (Some(299.0), 5_000_000, Level::Ok, "no transaction"),
+        (Some(601.9), 1, Level::Warn, "of report for 10m 1s"),
+        (None, 999, Level::Ok, "no transaction"),
+        (None, 1_000_001, Level::Warn, "1000001 transactions"),
+    ] {
+        let finding = vacuum::snapshots(&[OldTransaction {
+            holder: "session 7 of report".into(),
+            age_s,
+            transactions_since,
+            is_prepared: false,
+        }]);
+        assert_finding(&finding, level, phrase);
+    }
+}
+
+#[test]
+fn an_inactive_old_or_endangered_slot_warns() {
+    for (is_active, rows, wal, level, phrase) in [
+        (true, None, "reserved", Level::Ok, "no slot"),
+        (false, None, "reserved", Level::Warn, "is inactive"),
+        (
+            true,
+            Some(1_000_001),
+            "reserved",
+            Level::Warn,
+            "rows for 1000001",
+        ),
+        (true, None, "unreserved", Level::Warn, "WAL is unreserved"),
+    ] {
+        let finding = vacuum::replication(&[VacuumHolder {
+            holder: "replication slot 'copy'".into(),
+            is_active,
+            row_transactions: rows,
+            catalog_transactions: Some(20),
+            wal_status: Some(wal.into()),
+        }]);
+        assert_finding(&finding, level, phrase);
+    }
+}
+
+#[test]
+fn a_sequence_that_is_behind_is_found_with_the_failing_insert() {
+    let behind = |table_name: &str, taken_id| SequenceBehind {
+        table_name: format!("signaling.{table_name}"),
+        next_id: 7,
+        taken_id,
+        newest_id: 90,
+        statement: "select setval(1)".into(),
+    };
+    for (table, taken_id, level, phrase) in [
+        (
+            "outbox",
+            7,
+            Level::Fail,
+            "after 0 inserts, the insert with id 7",
+        ),
+        (
+            "outbox",
+            80,
+            Level::Warn,
+            "after 73 inserts, the insert with id 80",
+        ),
+        ("attempt", 7, Level::Warn, "free ids"),
+        ("attempt", 7, Level::Warn, "select setval(1);"),
+    ] {
+        assert_finding(
+            &schema::sequences(&[behind(table, taken_id)]),
+            level,
+            phrase,
+        );
+    }
+    let both = [behind("attempt", 7), behind("outbox", 7)];
+    assert_eq!(schema::sequences(&both).level, Level::Fail);
+}
+
+fn lane_of(change: impl FnOnce(&mut LaneStatus)) -> Vec<AppLane> {
+    let mut lane = LaneStatus::sending();
+    change(&mut lane);
+    vec![AppLane {
+        app: "default".into(),
+        lane: Some(lane),
+        pending: Pending {
+            queued: 40,
+            scheduled: 2,
+            ..Pending::default()
+        },
+    }]
+}
+
+#[test]
+fn a_lane_that_does_not_send_is_found_with_the_obstacle() {
+    let obstacle = |kind| Obstacle {
+        kind,
+        sentence: "the app is paused by ann".into(),
+    };
+    let judge = |lanes: &[AppLane]| lane::lane("default", 500.0, None, lanes);
+    for (kind, level, phrase) in [
+        (LaneState::Paused, Level::Warn, "paused by ann"),
+        (LaneState::NoWorker, Level::Ok, "at most 500 calls/s"),
+    ] {
+        let lanes = lane_of(|lane| lane.obstacles = vec![obstacle(kind)]);
+        assert_finding(&judge(&lanes), level, phrase);
+    }
+    let other_limit = lane_of(|lane| lane.configured_per_s = 200.0);
+    assert_finding(&judge(&other_limit), Level::Warn, "200 calls/s");
+    let slowed = lane_of(|lane| lane.rate_per_s = 50.0);
+    assert_finding(&judge(&slowed), Level::Warn, "slowed to 50");
+    assert_finding(&judge(&[]), Level::Ok, "no worker");
+}
+
+#[test]
+fn a_lane_of_another_environment_fails_with_its_messages_and_advice() {
+    for (of_lane, own, level, phrase) in [
+        (Some("a"), Some("a"), Level::Ok, "sending"),
+        (None, Some("a"), Level::Ok, "sending"),
+        (None, None, Level::Ok, "sending"),
+        (Some("prod"), Some("b"), Level::Fail, "42 were pending"),
+        (
+            Some("prod"),
+            None,
+            Level::Fail,
+            "worker adopt default --cancel",
+        ),
+    ] {
+        let lanes = lane_of(|lane| lane.environment = of_lane.map(str::to_owned));
+        let finding = lane::lane("default", 500.0, own, &lanes);
+        assert_finding(&finding, level, phrase);
+    }
+}
