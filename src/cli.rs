@@ -18,6 +18,8 @@ mod obstacles;
 mod ops;
 mod pause;
 mod print;
+#[cfg(test)]
+mod reference;
 mod retry;
 mod run;
 mod screen;
