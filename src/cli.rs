@@ -13,6 +13,8 @@ mod migrate;
 mod obstacles;
 mod pause;
 pub(crate) mod print;
+#[cfg(test)]
+mod reference;
 mod retry;
 mod run;
 pub(crate) mod signals;

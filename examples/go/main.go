@@ -1,16 +1,12 @@
-// A shop that tells its customer and its warehouse of an order, in the transaction that stores the order.
+// A shop that stores an order, and sends messages to its customer and its warehouse in the same transaction.
 //
-// Run it, against a database that `worker migrate` has prepared and a `worker run` serves:
+// The example needs a database that `worker migrate` has prepared, and a `worker run` that serves it:
 //
-//	go mod tidy
 //	DATABASE_URL=postgres://user:password@host:5432/app go run .
-//
-// No test runs this example.
 package main
 
 import (
 	"context"
-	"crypto/rand"
 	"errors"
 	"fmt"
 	"log"
@@ -22,10 +18,10 @@ import (
 )
 
 const (
-	// How long the example waits for a message to be final. An application need not wait.
-	patience     = 30 * time.Second
+	// Only this example waits for final statuses. An application need not wait.
+	timeout      = 30 * time.Second
 	pollInterval = 200 * time.Millisecond
-	// SQLSTATE of a constraint that says no.
+	// SQLSTATE of a row that a constraint refuses.
 	checkViolation = "23514"
 )
 
@@ -35,10 +31,10 @@ const createOrders = `
 		customer text not null
 	)`
 
-// With a dedupe_key, a repeated insert is no second message: it returns no row.
+// With a dedupe_key, a repeated insert adds no second message, and returns no row.
 const notifyCustomerSQL = `
-	insert into signaling.outbox (sender, destination, payload, wait_for_ack, dedupe_key, traceparent)
-	values ('shop', $1, $2, true, $3, $4)
+	insert into signaling.outbox (sender, destination, payload, wait_for_ack, dedupe_key)
+	values ('shop', $1, $2, true, $3)
 	on conflict do nothing
 	returning id`
 
@@ -47,40 +43,30 @@ const notifyWarehouseSQL = `
 	values ('shop', 'warehouse', $1)
 	returning id`
 
-// What a connection and a transaction have in common.
+// A connection or a transaction.
 type querier interface {
 	QueryRow(ctx context.Context, sql string, args ...any) pgx.Row
 }
 
-// An application that is traced passes on the context of its present span.
-func traceparent() (string, error) {
-	var ids [24]byte
-	if _, err := rand.Read(ids[:]); err != nil {
-		return "", err
-	}
-	return fmt.Sprintf("00-%x-%x-01", ids[:16], ids[16:]), nil
-}
-
-// Returns the id of the message, and false where it was inserted before.
+// Returns the id of the message, or false if the message exists.
 func notifyCustomer(ctx context.Context, db querier, orderID int64, customer string) (id int64, isNew bool, err error) {
-	trace, err := traceparent()
-	if err != nil {
-		return 0, false, err
-	}
 	err = db.QueryRow(ctx, notifyCustomerSQL, customer, fmt.Sprintf("Order %d is confirmed", orderID),
-		fmt.Sprintf("order-%d-confirmed", orderID), trace).Scan(&id)
+		fmt.Sprintf("order-%d-confirmed", orderID)).Scan(&id)
 	if errors.Is(err, pgx.ErrNoRows) {
 		return 0, false, nil
 	}
-	return id, err == nil, err
+	if err != nil {
+		return 0, false, fmt.Errorf("the message to %s: %w", customer, err)
+	}
+	return id, true, nil
 }
 
-// The order and its messages, all of them or nothing.
+// Stores the order and its messages, or nothing.
 func placeOrder(ctx context.Context, conn *pgx.Conn, customer string) (orderID int64, messages []int64, err error) {
 	err = pgx.BeginFunc(ctx, conn, func(tx pgx.Tx) error {
 		row := tx.QueryRow(ctx, "insert into app_order (customer) values ($1) returning id", customer)
 		if err := row.Scan(&orderID); err != nil {
-			return err
+			return fmt.Errorf("the order: %w", err)
 		}
 		toCustomer, _, err := notifyCustomer(ctx, tx, orderID, customer)
 		if err != nil {
@@ -89,7 +75,7 @@ func placeOrder(ctx context.Context, conn *pgx.Conn, customer string) (orderID i
 		var toWarehouse int64
 		row = tx.QueryRow(ctx, notifyWarehouseSQL, fmt.Sprintf("Pack order %d", orderID))
 		if err := row.Scan(&toWarehouse); err != nil {
-			return err
+			return fmt.Errorf("the message to the warehouse: %w", err)
 		}
 		messages = []int64{toCustomer, toWarehouse}
 		return nil
@@ -97,15 +83,15 @@ func placeOrder(ctx context.Context, conn *pgx.Conn, customer string) (orderID i
 	return orderID, messages, err
 }
 
-// Returns the final status, or pending where that takes too long.
+// Returns the final status, or pending after the timeout.
 func waitUntilFinal(ctx context.Context, db querier, messageID int64) (status string, err error) {
 	begun := time.Now()
 	for {
 		row := db.QueryRow(ctx, "select status from signaling.delivery_status where id = $1", messageID)
 		if err := row.Scan(&status); err != nil {
-			return "", err
+			return "", fmt.Errorf("the status of message %d: %w", messageID, err)
 		}
-		if status != "pending" || time.Since(begun) > patience {
+		if status != "pending" || time.Since(begun) > timeout {
 			return status, nil
 		}
 		time.Sleep(pollInterval)
@@ -115,7 +101,7 @@ func waitUntilFinal(ctx context.Context, db querier, messageID int64) (status st
 func run(ctx context.Context) error {
 	conn, err := pgx.Connect(ctx, os.Getenv("DATABASE_URL"))
 	if err != nil {
-		return err
+		return fmt.Errorf("the connection: %w", err)
 	}
 	defer conn.Close(ctx)
 	if _, err := conn.Exec(ctx, createOrders); err != nil {
@@ -139,11 +125,14 @@ func run(ctx context.Context) error {
 	}
 
 	_, _, err = placeOrder(ctx, conn, "user/17")
+	if err == nil {
+		return errors.New("the outbox accepted a message to user/17")
+	}
 	var refused *pgconn.PgError
 	if !errors.As(err, &refused) || refused.Code != checkViolation {
-		return fmt.Errorf("the table should have refused the message: %w", err)
+		return err
 	}
-	// Nothing is stored, the order neither. The constraint's name says what is wrong.
+	// The transaction stored nothing, not even the order. The constraint's name is the mistake.
 	fmt.Println("refused:", refused.ConstraintName)
 
 	for _, message := range messages {
@@ -153,7 +142,7 @@ func run(ctx context.Context) error {
 		}
 		fmt.Printf("message %d: %s\n", message, status)
 		if status == "pending" {
-			return fmt.Errorf("message %d: no worker has sent it within %s", message, patience)
+			return fmt.Errorf("message %d: no worker has sent it within %s", message, timeout)
 		}
 	}
 	return nil

@@ -1,18 +1,17 @@
-// A shop that tells its customer and its warehouse of an order, in the transaction that stores the order.
+// A shop that stores an order, and sends messages to its customer and its warehouse in the same transaction.
 //
-// Run it, against a database that `worker migrate` has prepared and a `worker run` serves:
+// The example needs a database that `worker migrate` has prepared, and a `worker run` that serves it:
 //
 //     npm ci
 //     DATABASE_URL=postgres://user:password@host:5432/app node producer.mjs
 
-import { randomBytes } from 'node:crypto';
 import { setTimeout as sleep } from 'node:timers/promises';
 import pg from 'pg';
 
-// How long the example waits for the messages to be final. An application need not wait.
-const PATIENCE_MS = 30_000;
+// Only this example waits for final statuses. An application need not wait.
+const TIMEOUT_MS = 30_000;
 const POLL_INTERVAL_MS = 200;
-// SQLSTATE of a constraint that says no.
+// SQLSTATE of a row that a constraint refuses.
 const CHECK_VIOLATION = '23514';
 
 const CREATE_ORDERS = `
@@ -21,10 +20,10 @@ const CREATE_ORDERS = `
     customer text not null
   )`;
 
-// With a dedupe_key, a repeated insert is no second message: it returns no row.
+// With a dedupe_key, a repeated insert adds no second message, and returns no row.
 const NOTIFY_CUSTOMER = `
-  insert into signaling.outbox (sender, destination, payload, wait_for_ack, dedupe_key, traceparent)
-  values ('shop', $1, $2, true, $3, $4)
+  insert into signaling.outbox (sender, destination, payload, wait_for_ack, dedupe_key)
+  values ('shop', $1, $2, true, $3)
   on conflict do nothing
   returning id`;
 
@@ -33,35 +32,37 @@ const NOTIFY_WAREHOUSE = `
   values ('shop', 'warehouse', $1)
   returning id`;
 
-/** Runs `work` in a transaction: what it does is done if it returns, and undone if it throws. */
-async function inTransaction(client, work) {
-  await client.query('begin');
+/** Runs `work` in a transaction on one connection, and undoes everything if `work` throws. */
+async function inTransaction(pool, work) {
+  const client = await pool.connect();
+  let broken;
   try {
-    const result = await work();
+    await client.query('begin');
+    const result = await work(client);
     await client.query('commit');
     return result;
   } catch (error) {
-    await client.query('rollback');
+    // A connection that can't roll back must not return to the pool.
+    await client.query('rollback').catch((failure) => (broken = failure));
     throw error;
+  } finally {
+    client.release(broken);
   }
 }
 
-/** Resolves to the id of the message; undefined where it was inserted before. Ids are bigint, which pg reads as text. */
-async function notifyCustomer(client, orderId, customer) {
-  // An application that is traced passes on the context of its present span.
-  const traceparent = `00-${randomBytes(16).toString('hex')}-${randomBytes(8).toString('hex')}-01`;
-  const { rows } = await client.query(NOTIFY_CUSTOMER, [
+/** Returns the id of the message, or undefined if the message exists. Ids are bigint, which pg reads as text. */
+async function notifyCustomer(db, orderId, customer) {
+  const { rows } = await db.query(NOTIFY_CUSTOMER, [
     customer,
     `Order ${orderId} is confirmed`,
     `order-${orderId}-confirmed`,
-    traceparent,
   ]);
   return rows[0]?.id;
 }
 
-/** The order and its messages, all of them or nothing. */
-function placeOrder(client, customer) {
-  return inTransaction(client, async () => {
+/** Stores the order and its messages, or nothing. */
+function placeOrder(pool, customer) {
+  return inTransaction(pool, async (client) => {
     const order = await client.query('insert into app_order (customer) values ($1) returning id', [customer]);
     const orderId = order.rows[0].id;
     const toCustomer = await notifyCustomer(client, orderId, customer);
@@ -70,41 +71,42 @@ function placeOrder(client, customer) {
   });
 }
 
-/** The final status, or `pending` where that takes too long. */
-async function waitUntilFinal(client, messageId) {
-  const deadline = performance.now() + PATIENCE_MS;
+/** Returns the final status, or `pending` after the timeout. */
+async function waitUntilFinal(pool, messageId) {
+  const deadline = performance.now() + TIMEOUT_MS;
   for (;;) {
-    const { rows } = await client.query('select status from signaling.delivery_status where id = $1', [messageId]);
+    const { rows } = await pool.query('select status from signaling.delivery_status where id = $1', [messageId]);
     const { status } = rows[0];
     if (status !== 'pending' || performance.now() > deadline) return status;
     await sleep(POLL_INTERVAL_MS);
   }
 }
 
-const client = new pg.Client({ connectionString: process.env.DATABASE_URL });
-await client.connect();
+const pool = new pg.Pool({ connectionString: process.env.DATABASE_URL });
+// Without a listener, a server that closes an idle connection ends the process.
+pool.on('error', (error) => console.error('idle connection lost:', error.message));
 try {
-  await client.query(CREATE_ORDERS);
+  await pool.query(CREATE_ORDERS);
 
-  const { orderId, messages } = await placeOrder(client, 'user-17');
+  const { orderId, messages } = await placeOrder(pool, 'user-17');
   console.log(`order ${orderId} is stored, and messages ${messages.join(', ')} with it`);
 
-  const again = await notifyCustomer(client, orderId, 'user-17');
+  const again = await notifyCustomer(pool, orderId, 'user-17');
   console.log('a repeat is', again === undefined ? 'no second message' : `message ${again}`);
 
   try {
-    await placeOrder(client, 'user/17');
+    await placeOrder(pool, 'user/17');
   } catch (error) {
     if (error.code !== CHECK_VIOLATION) throw error;
-    // Nothing is stored, the order neither. The constraint's name says what is wrong.
+    // The transaction stored nothing, not even the order. The constraint's name is the mistake.
     console.log('refused:', error.constraint);
   }
 
   for (const message of messages) {
-    const status = await waitUntilFinal(client, message);
+    const status = await waitUntilFinal(pool, message);
     console.log(`message ${message}: ${status}`);
     if (status === 'pending') process.exitCode = 1;
   }
 } finally {
-  await client.end();
+  await pool.end();
 }

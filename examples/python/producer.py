@@ -1,20 +1,19 @@
-"""A shop that tells its customer and its warehouse of an order, in the transaction that stores the order.
+"""A shop that stores an order, and sends messages to its customer and its warehouse in the same transaction.
 
-Run it, against a database that `worker migrate` has prepared and a `worker run` serves:
+The example needs a database that `worker migrate` has prepared, and a `worker run` that serves it:
 
     python3 -m venv .venv && .venv/bin/pip install -r requirements.txt
     DATABASE_URL=postgres://user:password@host:5432/app .venv/bin/python producer.py
 """
 
 import os
-import secrets
 import sys
 import time
 
 import psycopg
 
-# How long the example waits for the messages to be final. An application need not wait.
-PATIENCE_S = 30
+# Only this example waits for final statuses. An application need not wait.
+TIMEOUT_S = 30
 POLL_INTERVAL_S = 0.2
 
 CREATE_ORDERS = """
@@ -24,10 +23,10 @@ CREATE_ORDERS = """
     )
 """
 
-# With a dedupe_key, a repeated insert is no second message: it returns no row.
+# With a dedupe_key, a repeated insert adds no second message, and returns no row.
 NOTIFY_CUSTOMER = """
-    insert into signaling.outbox (sender, destination, payload, wait_for_ack, dedupe_key, traceparent)
-    values ('shop', %(customer)s, %(payload)s, true, %(dedupe_key)s, %(traceparent)s)
+    insert into signaling.outbox (sender, destination, payload, wait_for_ack, dedupe_key)
+    values ('shop', %(customer)s, %(payload)s, true, %(dedupe_key)s)
     on conflict do nothing
     returning id
 """
@@ -40,22 +39,20 @@ NOTIFY_WAREHOUSE = """
 
 
 def notify_customer(connection: psycopg.Connection, order_id: int, customer: str) -> int | None:
-    """Returns the id of the message; None where it was inserted before."""
+    """Returns the id of the message, or None if the message exists."""
     row = connection.execute(
         NOTIFY_CUSTOMER,
         {
             "customer": customer,
             "payload": f"Order {order_id} is confirmed",
             "dedupe_key": f"order-{order_id}-confirmed",
-            # An application that is traced passes on the context of its present span.
-            "traceparent": f"00-{secrets.token_hex(16)}-{secrets.token_hex(8)}-01",
         },
     ).fetchone()
     return row[0] if row else None
 
 
 def place_order(connection: psycopg.Connection, customer: str) -> tuple[int, list[int]]:
-    """The order and its messages, all of them or nothing."""
+    """Stores the order and its messages, or nothing."""
     with connection.transaction():
         (order_id,) = connection.execute(
             "insert into app_order (customer) values (%s) returning id", [customer]
@@ -66,8 +63,8 @@ def place_order(connection: psycopg.Connection, customer: str) -> tuple[int, lis
 
 
 def wait_until_final(connection: psycopg.Connection, message_id: int) -> str:
-    """The final status, or `pending` where that takes too long."""
-    deadline = time.monotonic() + PATIENCE_S
+    """Returns the final status, or `pending` after the timeout."""
+    deadline = time.monotonic() + TIMEOUT_S
     while True:
         (status,) = connection.execute(
             "select status from signaling.delivery_status where id = %s", [message_id]
@@ -78,7 +75,7 @@ def wait_until_final(connection: psycopg.Connection, message_id: int) -> str:
 
 
 def main() -> int:
-    # With autocommit, only `connection.transaction()` begins one: waiting keeps none open.
+    # With autocommit, only `connection.transaction()` begins a transaction, and none is open while the example waits.
     with psycopg.connect(os.environ["DATABASE_URL"], autocommit=True) as connection:
         connection.execute(CREATE_ORDERS)
 
@@ -91,7 +88,7 @@ def main() -> int:
         try:
             place_order(connection, "user/17")
         except psycopg.errors.CheckViolation as error:
-            # Nothing is stored, the order neither. The constraint's name says what is wrong.
+            # The transaction stored nothing, not even the order. The constraint's name is the mistake.
             print("refused:", error.diag.constraint_name)
 
         statuses = [wait_until_final(connection, message) for message in messages]

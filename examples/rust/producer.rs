@@ -6,13 +6,12 @@
 //! DATABASE_URL=postgres://user:password@host:5432/app cargo run --example producer
 //! ```
 //!
-//! Your program depends on this crate by path or repository, and on the same version of sqlx.
+//! Your program depends on this crate with `default-features = false`, and on the same version of sqlx.
 
 use std::time::{Duration, Instant};
 
 use signaling_worker::{NewMessage, enqueue};
 use sqlx::{PgPool, query, query_scalar};
-use uuid::Uuid;
 
 /// Only this example waits for final statuses. An application need not wait.
 const TIMEOUT: Duration = Duration::from_secs(30);
@@ -29,19 +28,12 @@ fn to_customer(order_id: i64, customer: &str) -> NewMessage {
     NewMessage {
         wait_for_ack: true,
         dedupe_key: Some(format!("order-{order_id}-confirmed")),
-        traceparent: Some(traceparent()),
         ..NewMessage::to_peer("shop", customer, format!("Order {order_id} is confirmed"))
     }
 }
 
 fn to_warehouse(order_id: i64) -> NewMessage {
     NewMessage::to_channel("shop", "warehouse", format!("Pack order {order_id}"))
-}
-
-/// An application with tracing passes on the context of its current span.
-fn traceparent() -> String {
-    let (trace, span) = (Uuid::new_v4(), Uuid::new_v4());
-    format!("00-{}-{:016x}-01", trace.simple(), span.as_u64_pair().0)
 }
 
 /// Stores the order and its messages, or nothing. Returns the IDs of the order and of the messages.

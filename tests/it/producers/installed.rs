@@ -63,29 +63,37 @@ pub(super) async fn python_environment(example: &Path) -> Option<PathBuf> {
     }
 }
 
-/// A directory with an example for Node and the packages of its `package-lock.json`.
-pub(super) async fn node_package(example: &Path) -> Option<PathBuf> {
+/// A directory with the files of an example for Node and the packages of its `package-lock.json`.
+pub(super) async fn node_package(example: &Path, name: &str) -> Option<PathBuf> {
     let node = version_of("node", &["--version"]).await;
     let npm = version_of("npm", &["--version"]).await;
     let Some(version) = node.zip(npm).map(|(node, npm)| node + &npm) else {
-        leave_out("the example in Node: there is no node with npm");
+        leave_out("the examples for Node: there is no node with npm");
         return None;
     };
-    let files =
-        ["package.json", "package-lock.json", "producer.mjs"].map(|file| example.join(file));
+    let mut files: Vec<_> = fs::read_dir(example)
+        .expect("a directory")
+        .map(|entry| entry.expect("an entry").path())
+        .filter(|path| path.is_file())
+        .collect();
+    files.sort();
     let stamp = files
         .iter()
         .fold(version, |stamp, file| stamp + &read(file));
-    let installed = installed("node", &stamp, async |directory| {
+    let installed = installed(name, &stamp, async |directory| {
         fs::create_dir(directory).expect("a directory");
         for file in &files {
             fs::copy(file, directory.join(file.file_name().expect("a name"))).expect("copied");
         }
-        run(Command::new("npm")
-            .args(["ci", "--ignore-scripts", "--no-audit", "--no-fund"])
-            .args(["--fetch-retries=1", "--fetch-timeout=20000"])
-            .current_dir(directory))
-        .await
+        let npm = |arguments: &[&str]| {
+            let mut command = Command::new("npm");
+            command.args(arguments).current_dir(directory);
+            command
+        };
+        let options = ["--ignore-scripts", "--no-audit", "--no-fund"];
+        let patience = ["--fetch-retries=1", "--fetch-timeout=20000"];
+        run(npm(&["ci"]).args(options).args(patience)).await?;
+        run(&mut npm(&["run", "build", "--if-present"])).await
     })
     .await;
     match installed {

@@ -6,27 +6,24 @@ import java.sql.SQLException;
 import java.time.Duration;
 import java.util.List;
 import java.util.OptionalLong;
-import java.util.UUID;
 import org.postgresql.util.PSQLException;
 
 /**
- * A shop that tells its customer and its warehouse of an order, in the transaction that stores the order.
+ * A shop that stores an order, and sends messages to its customer and its warehouse in the same transaction.
  *
- * <p>Run it, against a database that {@code worker migrate} has prepared and a {@code worker run} serves:
+ * <p>The example needs a database that {@code worker migrate} has prepared, and a {@code worker run} that serves it:
  *
  * <pre>
  * JDBC_URL='jdbc:postgresql://host:5432/app?user=user&amp;password=password' mvn --quiet compile exec:java
  * </pre>
- *
- * <p>No test runs this example.
  */
 public final class Producer {
-    /** How long the example waits for a message to be final. An application need not wait. */
-    private static final Duration PATIENCE = Duration.ofSeconds(30);
+    /** Only this example waits for final statuses. An application need not wait. */
+    private static final Duration TIMEOUT = Duration.ofSeconds(30);
 
     private static final Duration POLL_INTERVAL = Duration.ofMillis(200);
 
-    /** SQLSTATE of a constraint that says no. */
+    /** SQLSTATE of a row that a constraint refuses. */
     private static final String CHECK_VIOLATION = "23514";
 
     private static final String CREATE_ORDERS =
@@ -36,11 +33,11 @@ public final class Producer {
                 customer text not null
             )""";
 
-    /** With a dedupe_key, a repeated insert is no second message: it returns no row. */
+    /** With a dedupe_key, a repeated insert adds no second message, and returns no row. */
     private static final String NOTIFY_CUSTOMER =
             """
-            insert into signaling.outbox (sender, destination, payload, wait_for_ack, dedupe_key, traceparent)
-            values ('shop', ?, ?, true, ?, ?)
+            insert into signaling.outbox (sender, destination, payload, wait_for_ack, dedupe_key)
+            values ('shop', ?, ?, true, ?)
             on conflict do nothing
             returning id""";
 
@@ -50,7 +47,7 @@ public final class Producer {
             values ('shop', 'warehouse', ?)
             returning id""";
 
-    /** An order, and the messages that were inserted with it. */
+    /** An order, and the ids of its messages. */
     private record Order(long id, List<Long> messages) {}
 
     private final Connection connection;
@@ -71,24 +68,16 @@ public final class Producer {
         }
     }
 
-    /** Returns the id of the message; empty where it was inserted before. */
+    /** Returns the id of the message, or nothing if the message exists. */
     private OptionalLong notifyCustomer(long orderId, String customer) throws SQLException {
         return insert(
                 NOTIFY_CUSTOMER,
                 customer,
                 "Order " + orderId + " is confirmed",
-                "order-" + orderId + "-confirmed",
-                traceparent());
+                "order-" + orderId + "-confirmed");
     }
 
-    /** An application that is traced passes on the context of its present span. */
-    private static String traceparent() {
-        String trace = UUID.randomUUID().toString().replace("-", "");
-        String span = UUID.randomUUID().toString().replace("-", "").substring(0, 16);
-        return "00-" + trace + "-" + span + "-01";
-    }
-
-    /** The order and its messages, all of them or nothing. */
+    /** Stores the order and its messages, or nothing. */
     private Order placeOrder(String customer) throws SQLException {
         connection.setAutoCommit(false);
         try {
@@ -117,12 +106,12 @@ public final class Producer {
         }
     }
 
-    /** Returns the final status, or {@code pending} where that takes too long. */
+    /** Returns the final status, or {@code pending} after the timeout. */
     private String waitUntilFinal(long messageId) throws SQLException, InterruptedException {
         long begun = System.nanoTime();
         while (true) {
             String status = status(messageId);
-            if (!status.equals("pending") || System.nanoTime() - begun > PATIENCE.toNanos()) {
+            if (!status.equals("pending") || System.nanoTime() - begun > TIMEOUT.toNanos()) {
                 return status;
             }
             Thread.sleep(POLL_INTERVAL.toMillis());
@@ -146,7 +135,7 @@ public final class Producer {
             if (!CHECK_VIOLATION.equals(error.getSQLState())) {
                 throw error;
             }
-            // Nothing is stored, the order neither. The constraint's name says what is wrong.
+            // The transaction stored nothing, not even the order. The constraint's name is the mistake.
             System.out.println("refused: " + error.getServerErrorMessage().getConstraint());
         }
 
@@ -154,7 +143,7 @@ public final class Producer {
             String status = waitUntilFinal(message);
             System.out.printf("message %d: %s%n", message, status);
             if (status.equals("pending")) {
-                throw new IllegalStateException("no worker has sent message " + message + " within " + PATIENCE);
+                throw new IllegalStateException("no worker has sent message " + message + " within " + TIMEOUT);
             }
         }
     }
