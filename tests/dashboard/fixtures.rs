@@ -25,22 +25,26 @@ pub(super) async fn messages_of_all_states(world: &World, each: i32) {
     world
         .execute(&format!(
             "alter table signaling.outbox disable trigger user;
-             insert into signaling.outbox (app, sender, destination, channel_name, payload, status, attempts, sent_at, finished_at,
-                                           due_at, created_at, http_status, error)
-             select 'default', 'order-events', case when n % 4 > 0 then 'user-' || n % 40 end,
-                    case when n % 4 = 0 then 'lobby-' || n % 3 end, '{{\"order\": ' || n || '}}', status, calls,
+             insert into signaling.outbox (app, sender, destination, channel_name, wait_for_ack, at_most_once, payload, status, attempts,
+                                           sent_at, finished_at, due_at, created_at, http_status, error)
+             select 'default', 'order-events', case when not to_channel then 'user-' || n % 40 end,
+                    case when to_channel then 'lobby-' || n % 3 end, waits, status = 'unknown', '{{\"order\": ' || n || '}}',
+                    status, calls,
                     case when calls > 0 then created_at + interval '1 second' end,
                     case when status <> 'pending' then created_at + interval '2 seconds' end,
                     case when scheduled then now() + interval '1 hour' else created_at end, created_at, http_status, error
              from generate_series(1, {each}) as n,
                   (values ('message_sent', 1, false, 200, null), ('message_delivered', 1, false, 200, null),
                           ('message_offline', 2, false, 200, null),
-                          ('failed', 1, false, 404, 'the API answered 404 (not found): no such user'),
+                          ('failed', 1, false, 400, 'HTTP 400, result \"failed\": no such user'),
                           ('expired', 0, false, null, 'not sent before its expires_at'), ('cancelled', 0, false, null, null),
-                          ('unknown', 1, false, null, 'no answer within 15s'), ('pending', 0, false, null, null),
+                          ('unknown', 1, false, null, 'no response within 15s'), ('pending', 0, false, null, null),
                           ('pending', 0, true, null, null),
-                          ('pending', 1, false, 503, 'the API answered 503 (service unavailable)'))
+                          ('pending', 1, false, 503, 'HTTP 503, result \"failed\": Service Unavailable'))
                       as kind (status, calls, scheduled, http_status, error)
+             -- Only a peer can acknowledge a message.
+             cross join lateral (select status in ('message_delivered', 'message_offline') as waits) as ack
+             cross join lateral (select n % 4 = 0 and not waits as to_channel) as target
              cross join lateral (select now() - (({each} - n) * 7 + 3) * interval '1 second' as created_at) as age
              order by n, status;
              alter table signaling.outbox enable trigger user;

@@ -26,7 +26,7 @@ pub(super) fn button(
     target: &[(&str, &str)],
     consequence: &Markup,
 ) -> Markup {
-    let id = format!("{action}-{name}");
+    let id = format!("{action}-{name}").replace(' ', "-");
     html! {
         button type="button" popovertarget=(id) { (verb) "…" span.unseen { " " (name) } }
         form.panel.question #(id) popover method="post" action=(format!("/actions/{action}")) {
