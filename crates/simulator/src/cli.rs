@@ -84,19 +84,22 @@ pub async fn run(args: SimulateArgs) -> anyhow::Result<()> {
     let url = simulator.base_url();
     print(&format!(
         "simulated API   {url}\ncontrol         {url}/_simulator/\n"
-    ));
+    ))?;
     tokio::select! {
         _ = interrupt.recv() => {}
         _ = terminate.recv() => {}
     }
     simulator.stop().await;
-    print(&report(&simulator.ledger().summary()));
-    Ok(())
+    print(&report(&simulator.ledger().summary()))
 }
 
-/// The API goes on without a reader of standard output.
-fn print(text: &str) {
-    io::stdout().write_all(text.as_bytes()).ok();
+/// The API needs no reader of standard output.
+fn print(text: &str) -> anyhow::Result<()> {
+    let mut out = io::stdout();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        printed => printed.context("standard output can't be written"),
+    }
 }
 
 fn config(args: SimulateArgs, credentials: Vec<Credential>) -> SimulatorConfig {
