@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help demo run build test test-postgres schema-objects bench bench-smoke screenshots faults fuzz lint lint-tools docker-check
+.PHONY: help demo run build release test test-postgres schema-objects bench bench-smoke screenshots faults fuzz lint lint-tools docker-check
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -16,6 +16,10 @@ run: ## Run the worker; its settings are in the environment
 build: ## Build target/release/worker
 	@.ci/ensure-prerequisites compiler
 	cargo build --release --locked
+
+release: ## Build dist/: the archive with the static Linux binary, the SBOM and the checksums; the image if Docker runs
+	@.ci/ensure-prerequisites compiler musl python
+	@.ci/release
 
 test: ## Run all tests; those of the database start their own PostgreSQL and PgBouncer
 	@.ci/ensure-prerequisites compiler postgres pgbouncer faketime python node browser

@@ -5,4 +5,5 @@ mod echo;
 mod files;
 mod markers;
 mod raw_api;
+mod release;
 mod silence;

@@ -3,6 +3,7 @@
 mod cancelling;
 mod constraints;
 mod functions;
+mod last_release;
 mod migrating;
 mod names;
 mod obstacles;

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::Arc;
 
@@ -55,6 +55,7 @@ pub fn command_without_settings(program: impl AsRef<OsStr>) -> Command {
 /// A command of the worker. Its environment has no settings but the given ones.
 #[must_use]
 pub struct Worker {
+    binary: Option<PathBuf>,
     arguments: Vec<String>,
     environment: BTreeMap<String, String>,
     input: String,
@@ -65,6 +66,7 @@ pub struct Worker {
 impl Worker {
     pub fn new(arguments: &[&str]) -> Self {
         Self {
+            binary: None,
             arguments: arguments.iter().map(ToString::to_string).collect(),
             // Simultaneous workers can't share the usual address of the ops server.
             environment: BTreeMap::from([("WORKER_OPS_ADDR".into(), "off".into())]),
@@ -76,6 +78,12 @@ impl Worker {
 
     pub fn as_command(mut self, arguments: &[&str]) -> Self {
         self.arguments = arguments.iter().map(ToString::to_string).collect();
+        self
+    }
+
+    /// Runs another binary than the compiled one, for example that of an older release.
+    pub fn binary(mut self, path: &Path) -> Self {
+        self.binary = Some(path.to_owned());
         self
     }
 
@@ -122,7 +130,8 @@ impl Worker {
 
     /// Starts the process. Dropping the returned value kills the process.
     pub fn start(self) -> Running {
-        let mut child = command_without_settings(worker_binary())
+        let binary = self.binary.unwrap_or_else(worker_binary);
+        let mut child = command_without_settings(binary)
             .args(&self.arguments)
             .envs(&self.environment)
             .stdin(Stdio::piped())
