@@ -106,11 +106,13 @@ async fn adopt(
         return Ok((sentence, false));
     }
     let was = advice::environment_name(adoption.previous.as_deref());
-    let done = if cancels_pending {
-        format!("{} cancelled", messages(cancelled))
+    let (count, are) = if cancels_pending {
+        (cancelled, "cancelled")
     } else {
-        format!("{} pending, to be sent", messages(adoption.pending))
+        (adoption.pending, "pending, to be sent")
     };
+    let verb = if count == 1 { "is" } else { "are" };
+    let done = format!("{} {verb} {are}", messages(count));
     let sentence =
         format!("{app} belongs to the environment {environment} now, and did to {was}: {done}");
     Ok((sentence, true))

@@ -32,10 +32,16 @@ fn the_packages_and_lock_files_name_this_version() {
         ("docker/kubernetes/worker.yaml", image.clone()),
         ("docker/kubernetes/migrate.yaml", image),
         ("docker/helm/Chart.yaml", format!("\nversion: {VERSION}\n")),
-        ("docker/helm/Chart.yaml", format!("\nappVersion: {VERSION}\n")),
+        (
+            "docker/helm/Chart.yaml",
+            format!("\nappVersion: {VERSION}\n"),
+        ),
         ("fuzz/Cargo.lock", locked),
     ] {
-        assert!(text(path).contains(&line), "{path} does not contain {line:?}");
+        assert!(
+            text(path).contains(&line),
+            "{path} does not contain {line:?}"
+        );
     }
 }
 
@@ -74,8 +80,10 @@ async fn a_readers_keda_query_counts_the_backlog_in_hours_of_the_limit() {
     assert!(uncounted > 0.0 && uncounted < 0.1, "{uncounted}");
 
     world
-        .execute("select signaling.refresh_queue_counts();
-                  update signaling.queue_counts set queued = 540000")
+        .execute(
+            "select signaling.refresh_queue_counts();
+                  update signaling.queue_counts set queued = 540000",
+        )
         .await;
     let counted = hours().await;
     assert!((counted - 1.5).abs() < 0.000_001, "{counted}");

@@ -97,7 +97,7 @@ async fn a_copy_whose_messages_shall_be_sent_is_sent_once_it_is_adopted() {
     assert!(
         done(&world, &adopt)
             .await
-            .contains(": 20 messages pending, to be sent\n")
+            .contains(": 20 messages are pending, to be sent\n")
     );
     world.until_all_final().await;
     assert_eq!(world.count("status = 'message_sent'").await, 21);

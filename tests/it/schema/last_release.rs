@@ -15,7 +15,11 @@ fn last_release() -> Option<PathBuf> {
     let path = std::env::var_os("WORKER_LAST_RELEASE").map(PathBuf::from);
     if let Some(path) = &path {
         let is_file = path.is_file();
-        assert!(is_file, "WORKER_LAST_RELEASE: {} is no file", path.display());
+        assert!(
+            is_file,
+            "WORKER_LAST_RELEASE: {} is no file",
+            path.display()
+        );
     } else {
         // No call of `leave_out`: before the first release, there is no binary to require.
         writeln!(
@@ -49,7 +53,10 @@ async fn until_sends(world: &World, name: &str) {
 async fn a_worker_of_the_last_release_delivers_with_the_newest_functions() {
     let Some(binary) = last_release() else { return };
     let world = World::new().await;
-    world.set_faults(&["500:destination=fails,first_calls=1", "400:destination=refused"]);
+    world.set_faults(&[
+        "500:destination=fails,first_calls=1",
+        "400:destination=refused",
+    ]);
     let (old, _) = old_and_new(&world, &binary);
     let mut old = old.start();
     old.until_logged("worker_started").await;
