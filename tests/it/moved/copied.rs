@@ -48,7 +48,7 @@ async fn a_worker_of_another_environment_sends_nothing_of_a_copy_until_it_is_ado
     }
     world
         .until("the worker is registered", PATIENCE, async || {
-            done(&world, &["status"]).await.contains("lane       refused: the app belongs to the environment production, and the live workers to another one (staging)")
+            done(&world, &["status"]).await.contains("the app belongs to the environment production, and the workers that are alive belong to another one")
         })
         .await;
     let shown: Value =
