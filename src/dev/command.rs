@@ -19,8 +19,6 @@ use crate::telemetry::print_stderr;
 const NOT_STARTED: u8 = 127;
 /// Shells add this to the number of the signal that killed a command.
 const KILLED_BY_SIGNAL: i32 = 128;
-/// libpq would take the host or the database from these variables instead.
-const OVERRIDES: [&str; 3] = ["PGHOSTADDR", "PGSERVICE", "PGSERVICEFILE"];
 
 /// The signals that `worker dev` forwards to its command. While this value exists, none of them ends this process.
 pub(super) struct ForwardedSignals(Vec<(SignalKind, Signal)>);
@@ -66,9 +64,6 @@ pub(super) async fn run(
     let (program, arguments) = words.split_first().context("there is no command")?;
     let mut command = Command::new(program);
     command.args(arguments);
-    for name in OVERRIDES {
-        command.env_remove(name);
-    }
     command.envs(environment.iter().map(|(name, value)| (name, value)));
     let mut child = match command.spawn() {
         Ok(child) => child,

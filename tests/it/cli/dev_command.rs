@@ -46,8 +46,8 @@ async fn the_exit_code_is_the_commands_and_its_output_stays_clean() {
 
 #[tokio::test]
 async fn a_command_sees_the_database_and_its_message_is_delivered() {
-    // PGHOSTADDR would win over PGHOST.
-    let worker = dev(&[], &deliver("bob")).env("PGHOSTADDR", "192.0.2.1");
+    // The caller's own database is not the command's.
+    let worker = dev(&[], &deliver("bob")).env("PGPORT", "1");
     let finished = finish(worker).await;
     assert_eq!(finished.stdout, "message_sent|200\n", "{finished:?}");
     assert_eq!(finished.code, Some(0));
