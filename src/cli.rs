@@ -25,12 +25,15 @@ use std::io::Write;
 use std::process::ExitCode;
 
 use anyhow::Context;
-use clap::{Parser, Subcommand};
+use clap::parser::ValueSource;
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 pub(crate) use crate::config::UsageError;
 use crate::ops::OpsError;
 use crate::outbox::ConnectError;
 use crate::telemetry::{self, LogFormat};
+
+const DEFAULT_LOG: &str = "info";
 
 /// Delivers messages from a Postgres outbox to the Agora Signaling REST API, inside a call budget that all workers
 /// of the fleet share.
@@ -50,7 +53,7 @@ use crate::telemetry::{self, LogFormat};
   worker workers                 show the workers that are alive, and those that stepped aside
   worker message 17              show one message, its calls, and what happens next
 
-Exit codes: 0 done, 1 failed, 2 wrong usage or configuration.")]
+Exit codes: 0 done, 1 failed, 2 wrong usage or configuration. `worker dev -- COMMAND` exits with the code of COMMAND.")]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -59,7 +62,7 @@ struct Cli {
     #[arg(
         long = "log",
         env = "WORKER_LOG",
-        default_value = "info",
+        default_value = DEFAULT_LOG,
         global = true,
         help_heading = "Logs"
     )]
@@ -101,6 +104,18 @@ enum Command {
     Man(completions::ManArgs),
 }
 
+impl Command {
+    /// The log level where nobody gives one.
+    fn usual_log(&self) -> &'static str {
+        match self {
+            // The output belongs to the command that `worker dev` runs.
+            #[cfg(feature = "dev")]
+            Self::Dev(args) if args.has_command() => "warn",
+            _ => DEFAULT_LOG,
+        }
+    }
+}
+
 /// Runs the command of the command line, and returns the exit code.
 pub fn main() -> ExitCode {
     let stderr = match telemetry::Stderr::start() {
@@ -111,16 +126,24 @@ pub fn main() -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    let cli = match Cli::try_parse() {
-        Ok(cli) => cli,
+    let (cli, is_log_given) = match parse() {
+        Ok(parsed) => parsed,
         Err(error) if error.use_stderr() => {
             error.print().ok();
             return ExitCode::from(2);
         }
         // Help or the version.
-        Err(error) => return exit_code(print::print(error.render().to_string())),
+        Err(error) => {
+            let printed = print::print(error.render().to_string());
+            return exit_code(printed.map(|()| ExitCode::SUCCESS));
+        }
     };
-    if let Err(error) = telemetry::init(&stderr, &cli.log, cli.log_format) {
+    let log = if is_log_given {
+        &cli.log
+    } else {
+        cli.command.usual_log()
+    };
+    if let Err(error) = telemetry::init(&stderr, log, cli.log_format) {
         return exit_code(Err(UsageError(format!(
             "WORKER_LOG (--log) is not a filter: {error}. Write it like info, or info,signaling_worker=debug"
         ))
@@ -136,8 +159,15 @@ pub fn main() -> ExitCode {
     exit_code(result)
 }
 
-async fn run(command: Command) -> anyhow::Result<()> {
-    match command {
+/// Reads the command line. Returns also whether the command line or the environment gives a log level.
+fn parse() -> Result<(Cli, bool), clap::Error> {
+    let matches = Cli::command().try_get_matches()?;
+    let is_log_given = matches.value_source("log") != Some(ValueSource::DefaultValue);
+    Ok((Cli::from_arg_matches(&matches)?, is_log_given))
+}
+
+async fn run(command: Command) -> anyhow::Result<ExitCode> {
+    let done = match command {
         Command::Run(args) => run::run(args).await,
         Command::Check(args) => check::run(args).await,
         Command::Migrate(args) => migrate::run(args).await,
@@ -156,16 +186,18 @@ async fn run(command: Command) -> anyhow::Result<()> {
         #[cfg(feature = "dev")]
         Command::Simulate(args) => simulator::cli::run(args).await,
         #[cfg(feature = "dev")]
-        Command::Dev(args) => crate::dev::run(args).await,
+        Command::Dev(args) => return crate::dev::run(args).await,
         Command::Completions(args) => completions::completions(&args),
         Command::Man(args) => completions::man(&args),
-    }
+    };
+    done.map(|()| ExitCode::SUCCESS)
 }
 
 /// Prints the error, and returns the exit code.
-fn exit_code(result: anyhow::Result<()>) -> ExitCode {
-    let Err(error) = result else {
-        return ExitCode::SUCCESS;
+fn exit_code(result: anyhow::Result<ExitCode>) -> ExitCode {
+    let error = match result {
+        Ok(code) => return code,
+        Err(error) => error,
     };
     let text = crate::error_text::error_chain_text(error.as_ref());
     telemetry::print_stderr(&format!("error: {text}"));

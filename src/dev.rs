@@ -1,36 +1,53 @@
 //! `worker dev`: runs a throwaway Postgres, the simulated API and a worker in one process, and removes all traces at the
 //! end.
 
+mod command;
 mod progress;
 mod samples;
 
+use std::ffi::OsString;
+use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
 use clap::Args;
 use secrecy::SecretString;
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
+use self::command::ForwardedSignals;
 use crate::cli::print::print_line;
 use crate::cli::signals::signals;
 use crate::config::{RawApp, Timing, WorkerConfig};
+use crate::error_text::error_chain_text;
 use crate::ops::OpsServer;
 use crate::outbox::{DEFAULT_MAX_AGE, Outbox};
 use crate::proxy::ProxyVariables;
 use crate::retry::RetryPolicy;
-use crate::worker;
-use simulator::{Behaviour, Credential, Ledger, Simulator, SimulatorConfig};
+use crate::telemetry::print_stderr;
+use crate::worker::{self, WorkerError};
+use simulator::{Behaviour, Credential, FaultRule, Ledger, Simulator, SimulatorConfig};
 use testkit::postgres::ThrowawayPostgres;
 
-/// See it work: a throwaway Postgres, the simulated API and a worker, in one process
+/// Try it, or test an application with it: a throwaway Postgres, the simulated API and a worker, in one process
 ///
 /// Needs the binaries of PostgreSQL on this machine. At its end, the command stops the server and removes its data.
+///
+/// With a COMMAND, `worker dev` starts these services on free ports, runs the command, and exits with the command's exit
+/// code. The command finds the database in DATABASE_URL and in PGHOST, PGPORT, PGUSER, PGPASSWORD and PGDATABASE, and the
+/// simulated API in SIGNALING_API_URL. SIGINT and SIGTERM go to the command. Log lines below the level `warn` are left out,
+/// unless --log names another level.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   worker dev                     run until Ctrl-C; prints how to connect with psql, and where the dashboard is
   worker dev --messages 2000     send sample messages and print a summary; the exit code is 0 if every message
-                                 ended as expected")]
+                                 ended as expected
+  worker dev -- npm test         run an application's tests with DATABASE_URL set
+  worker dev --fault 500:share=0.1 -- npm test
+                                 the same, while one call in ten fails
+  worker dev --fault 429:count=20 --fault slow=3s:destination=slow-
+                                 the first 20 calls are answered 429; responses for slow-... take three seconds")]
 pub(crate) struct DevArgs {
     /// Insert this number of sample messages, and end when all are final
     #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
@@ -39,6 +56,21 @@ pub(crate) struct DevArgs {
     /// The app's limit of calls a second, which the simulated API enforces
     #[arg(long, value_name = "CALLS", default_value_t = 500, value_parser = clap::value_parser!(u32).range(1..=100_000))]
     rate: u32,
+
+    /// A fault that the simulated API injects, such as 500:share=0.1 or 429; may be given again. `worker simulate --help` lists
+    /// the faults
+    #[arg(long = "fault", value_name = "RULE", conflicts_with = "messages")]
+    faults: Vec<FaultRule>,
+
+    /// A command to run, with the database and the simulated API in its environment
+    #[arg(last = true, value_name = "COMMAND", conflicts_with = "messages")]
+    command: Vec<OsString>,
+}
+
+impl DevArgs {
+    pub(crate) fn has_command(&self) -> bool {
+        !self.command.is_empty()
+    }
 }
 
 const DATABASE: &str = "dev";
@@ -48,14 +80,61 @@ const API_KEY: &str = "dev";
 /// Bounds the simulator's memory in a long run. Its totals include older calls.
 const KEPT_CALLS: usize = 100_000;
 
-pub(crate) async fn run(args: DevArgs) -> anyhow::Result<()> {
+pub(crate) async fn run(args: DevArgs) -> anyhow::Result<ExitCode> {
+    if args.has_command() {
+        return run_command(&args).await;
+    }
     let shutdown = CancellationToken::new();
     let ended_at_once = signals(shutdown.clone())?;
-    tokio::select! {
+    let result = tokio::select! {
         biased;
         () = ended_at_once => bail!("ended at once by a second signal"),
         result = run_until(&args, shutdown) => result,
+    };
+    result.map(|()| ExitCode::SUCCESS)
+}
+
+/// Runs the command between the start and the stop of the services.
+async fn run_command(args: &DevArgs) -> anyhow::Result<ExitCode> {
+    let mut signals = ForwardedSignals::new()?;
+    let postgres = tokio::select! {
+        postgres = ThrowawayPostgres::start() => postgres?,
+        kind = signals.next() => return Ok(command::killed_by(kind)),
+    };
+    let code = run_command_on(&postgres, args, &mut signals).await;
+    if let Err(error) = postgres.stop().await {
+        // The caller expects the command's exit code.
+        print_stderr(&format!(
+            "worker dev: the throwaway Postgres did not stop: {error:#}"
+        ));
     }
+    code
+}
+
+async fn run_command_on(
+    postgres: &ThrowawayPostgres,
+    args: &DevArgs,
+    signals: &mut ForwardedSignals,
+) -> anyhow::Result<ExitCode> {
+    let services = tokio::select! {
+        services = Services::start(postgres, args, CancellationToken::new()) => services?,
+        kind = signals.next() => return Ok(command::killed_by(kind)),
+    };
+    let api = services.simulator.base_url();
+    let database = postgres.url(DATABASE);
+    let program = args.command.first().map(|word| word.to_string_lossy());
+    print_stderr(&format!(
+        "worker dev: database {database}\nworker dev: simulated API {api}, starting `{}`",
+        program.unwrap_or_default()
+    ));
+    let mut environment = vec![("DATABASE_URL", database), ("SIGNALING_API_URL", api)];
+    environment.extend(postgres.libpq_variables(DATABASE));
+    let code = command::run(&args.command, &environment, signals).await;
+    if let Err(error) = services.stop().await {
+        let error = error_chain_text(error.as_ref());
+        print_stderr(&format!("worker dev: the worker failed: {error}"));
+    }
+    code
 }
 
 async fn run_until(args: &DevArgs, shutdown: CancellationToken) -> anyhow::Result<()> {
@@ -74,43 +153,72 @@ async fn run_on(
     args: &DevArgs,
     shutdown: CancellationToken,
 ) -> anyhow::Result<()> {
-    let url = SecretString::from(postgres.create_database(DATABASE).await?);
-    let outbox = Arc::new(Outbox::connect(&url, 5, DEFAULT_MAX_AGE).await?);
-    outbox.migrate(Duration::from_secs(60), |_, _| ()).await?;
-    let simulator = Simulator::start(simulator_config(args.rate)?).await?;
+    let services = Services::start(postgres, args, shutdown.child_token()).await?;
     print_line(format!(
         "database    {}\nAPI         {} (simulated; its ledger: /_simulator/)",
         postgres.psql_command(DATABASE),
-        simulator.base_url()
+        services.simulator.base_url()
     ))?;
-
-    let stopping = shutdown.child_token();
-    let mut ops = None;
-    // A run with samples ends before anyone could open the dashboard.
-    if args.messages.is_none() {
-        ops = OpsServer::start(None, None, stopping.clone()).await?;
-    }
-    let state = ops.as_ref().map(|ops| ops.state.clone());
-    let state = state.unwrap_or_default();
-    state.outbox.set(Arc::clone(&outbox)).ok();
-    let worker = tokio::spawn(worker::run(
-        worker_config(args, &simulator.base_url())?,
-        Arc::clone(&outbox),
-        Arc::clone(&state.liveness),
-        stopping.clone(),
-    ));
     let result = match args.messages {
-        Some(count) => deliver_samples(&outbox, &simulator, count as usize, &shutdown).await,
-        None => play(ops.as_ref(), &shutdown).await,
+        Some(count) => deliver_samples(&services, count as usize, &shutdown).await,
+        None => play(services.ops.as_ref(), &shutdown).await,
     };
-    stopping.cancel();
-    worker.await??;
-    if let Some(ops) = &ops {
-        ops.stop().await;
-    }
-    outbox.close().await;
-    simulator.stop().await;
+    services.stop().await?;
     result
+}
+
+/// All that `worker dev` runs beside Postgres.
+struct Services {
+    outbox: Arc<Outbox>,
+    simulator: Simulator,
+    ops: Option<OpsServer>,
+    worker: JoinHandle<Result<(), WorkerError>>,
+    stopping: CancellationToken,
+}
+
+impl Services {
+    async fn start(
+        postgres: &ThrowawayPostgres,
+        args: &DevArgs,
+        stopping: CancellationToken,
+    ) -> anyhow::Result<Self> {
+        let url = SecretString::from(postgres.create_database(DATABASE).await?);
+        let outbox = Arc::new(Outbox::connect(&url, 5, DEFAULT_MAX_AGE).await?);
+        outbox.migrate(Duration::from_secs(60), |_, _| ()).await?;
+        let simulator = Simulator::start(simulator_config(args)?).await?;
+        let mut ops = None;
+        // Other runs end before anyone could open the dashboard, and its port is the same for all runs.
+        if args.messages.is_none() && !args.has_command() {
+            ops = OpsServer::start(None, None, stopping.clone()).await?;
+        }
+        let state = ops.as_ref().map(|ops| ops.state.clone());
+        let state = state.unwrap_or_default();
+        state.outbox.set(Arc::clone(&outbox)).ok();
+        let worker = tokio::spawn(worker::run(
+            worker_config(args, &simulator.base_url())?,
+            Arc::clone(&outbox),
+            Arc::clone(&state.liveness),
+            stopping.clone(),
+        ));
+        Ok(Self {
+            outbox,
+            simulator,
+            ops,
+            worker,
+            stopping,
+        })
+    }
+
+    async fn stop(self) -> anyhow::Result<()> {
+        self.stopping.cancel();
+        self.worker.await??;
+        if let Some(ops) = &self.ops {
+            ops.stop().await;
+        }
+        self.outbox.close().await;
+        self.simulator.stop().await;
+        Ok(())
+    }
 }
 
 async fn play(ops: Option<&OpsServer>, shutdown: &CancellationToken) -> anyhow::Result<()> {
@@ -124,17 +232,19 @@ async fn play(ops: Option<&OpsServer>, shutdown: &CancellationToken) -> anyhow::
     Ok(())
 }
 
-fn simulator_config(limit_per_s: u32) -> anyhow::Result<SimulatorConfig> {
+fn simulator_config(args: &DevArgs) -> anyhow::Result<SimulatorConfig> {
+    let mut faults = args.faults.clone();
     let flaky = format!("500:destination={},first_calls=1", samples::FLAKY);
+    faults.push(flaky.parse()?);
     let key = Credential::Key {
         api_key: API_KEY.into(),
         api_secret: API_KEY.into(),
     };
     Ok(SimulatorConfig {
         ledger: Arc::new(Ledger::with_kept_calls(KEPT_CALLS)),
-        faults: vec![flaky.parse()?],
+        faults,
         behaviour: Behaviour {
-            limit: Some(limit_per_s),
+            limit: Some(args.rate),
             offline_prefix: samples::OFFLINE.into(),
             // About the latency of a nearby data centre.
             latency_ms: 20,
@@ -168,7 +278,8 @@ fn worker_config(args: &DevArgs, base_url: &str) -> anyhow::Result<WorkerConfig>
             second * 10,
             Duration::from_hours(24),
         )?,
-        drain_timeout: second * 20,
+        // Nobody reads the outcome of a call that is in flight when the command ends.
+        drain_timeout: second * if args.has_command() { 1 } else { 20 },
         retention: None,
         // A proxy could not reach the simulated API on this host.
         proxies: ProxyVariables::default(),
@@ -177,11 +288,11 @@ fn worker_config(args: &DevArgs, base_url: &str) -> anyhow::Result<WorkerConfig>
 }
 
 async fn deliver_samples(
-    outbox: &Outbox,
-    simulator: &Simulator,
+    services: &Services,
     count: usize,
     shutdown: &CancellationToken,
 ) -> anyhow::Result<()> {
+    let (outbox, simulator) = (&*services.outbox, &services.simulator);
     let samples: Vec<_> = (0..count).map(samples::sample).collect();
     let messages: Vec<_> = samples
         .iter()

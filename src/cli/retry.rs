@@ -17,7 +17,7 @@ use crate::time_text;
 
 /// Send failed, expired, cancelled or unknown messages again
 ///
-/// The messages get all their attempts again, and lose an expiry that is over. Workers send them within the app's limit, of
+/// Needs a filter, or --all for every failed message of every app. The messages get all their attempts again, and lose an expiry that is over. Workers send them within the app's limit, of
 /// which they get a fifth while first attempts wait. An unknown message may arrive a second time. The same in SQL: select
 /// signaling.retry('default').
 #[derive(Debug, Args)]
@@ -25,7 +25,8 @@ use crate::time_text;
   worker retry --app default --dry-run                     count the failed messages
   worker retry --app default --since 2030-01-31T12:00:00Z  retry the messages that failed since then
   worker retry --http-status 400 --error '%illegal%'       by the HTTP status and the error of the last call
-  worker retry --status unknown --id 17 --id 18            two messages, by hand")]
+  worker retry --status unknown --id 17 --id 18            two messages, by hand
+  worker retry --all                                       every failed message of every app")]
 pub(super) struct RetryArgs {
     #[command(flatten)]
     database: DatabaseArgs,
@@ -34,8 +35,8 @@ pub(super) struct RetryArgs {
     #[arg(long)]
     app: Option<String>,
 
-    /// Only messages with this status: failed, expired, cancelled or unknown; may be given again
-    #[arg(long = "status", default_value = "failed", value_parser = ["failed", "expired", "cancelled", "unknown"])]
+    /// Only messages with this status: failed (the default), expired, cancelled or unknown; may be given again
+    #[arg(long = "status", value_parser = ["failed", "expired", "cancelled", "unknown"])]
     statuses: Vec<String>,
 
     /// Only messages that were finished at this time or later, like 2030-01-31T12:00:00Z; a date like 2030-01-31 is its
@@ -59,15 +60,47 @@ pub(super) struct RetryArgs {
     #[arg(long = "id", value_name = "ID", value_parser = parse_number::<i64>)]
     ids: Vec<i64>,
 
+    /// Every failed message of every app, where no other option selects messages
+    #[arg(long, conflicts_with_all = ["app", "statuses", "since", "until", "error_like", "http_statuses", "ids"])]
+    all: bool,
+
     /// Count the messages, and change nothing
     #[arg(long)]
     dry_run: bool,
+}
+
+impl RetryArgs {
+    /// Without this check, a forgotten option would send the failed messages of every app again.
+    fn refuse_missing_filter(&self) -> Result<(), UsageError> {
+        let has_filter = self.app.is_some()
+            || !self.statuses.is_empty()
+            || self.since.is_some()
+            || self.until.is_some()
+            || self.error_like.is_some()
+            || !self.http_statuses.is_empty()
+            || !self.ids.is_empty();
+        if has_filter || self.all || self.dry_run {
+            return Ok(());
+        }
+        Err(UsageError(
+            "no option selects messages, so the command would send every failed message of every app again: write --all for that, or select with --app, --status, --since, --until, --error, --http-status or --id; --dry-run counts the messages first".into(),
+        ))
+    }
+
+    fn statuses(&self) -> Vec<String> {
+        if self.statuses.is_empty() {
+            vec!["failed".into()]
+        } else {
+            self.statuses.clone()
+        }
+    }
 }
 
 /// Rows of one transaction. Other sessions wait for locks of these rows, so a transaction must be short.
 const ROWS_PER_CALL: i64 = 5_000;
 
 pub(super) async fn run(args: RetryArgs) -> anyhow::Result<()> {
+    args.refuse_missing_filter()?;
     let outbox = args.database.connect_migrated().await?;
     let now = OffsetDateTime::from(outbox.viewed_at().await?);
     // Without this bound, the command would retry messages that fail again meanwhile.
@@ -84,8 +117,8 @@ pub(super) async fn run(args: RetryArgs) -> anyhow::Result<()> {
         .into());
     }
     let filter = RetryFilter {
+        statuses: args.statuses(),
         app: args.app,
-        statuses: args.statuses,
         since: args.since,
         until: Some(until),
         error_like: args.error_like,

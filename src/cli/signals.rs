@@ -76,7 +76,7 @@ async fn next_signal(streams: &mut [(Signal, &'static str, Request)]) -> (&'stat
 }
 
 /// True if this process inherited the signal as ignored. False if `/proc/self/status` can't be read.
-fn is_ignored(kind: SignalKind) -> bool {
+pub(crate) fn is_ignored(kind: SignalKind) -> bool {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let mask = status
         .lines()

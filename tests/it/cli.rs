@@ -3,6 +3,7 @@
 mod application_errors;
 mod check;
 mod dev;
+mod dev_command;
 mod effects;
 mod enqueue;
 mod health;

@@ -191,6 +191,19 @@ impl ThrowawayPostgres {
         self.url("postgres")
     }
 
+    /// The variables with which programs that use libpq's names connect to a database as the superuser.
+    pub fn libpq_variables(&self, database: &str) -> [(&'static str, String); 6] {
+        [
+            ("PGHOST", "127.0.0.1".to_owned()),
+            ("PGPORT", self.port.to_string()),
+            ("PGUSER", "postgres".to_owned()),
+            ("PGPASSWORD", self.password.clone()),
+            ("PGDATABASE", database.to_owned()),
+            // As in the URL.
+            ("PGSSLMODE", "disable".to_owned()),
+        ]
+    }
+
     /// A command for a shell that opens a database.
     pub fn psql_command(&self, database: &str) -> String {
         format!("psql '{}'", self.url(database))

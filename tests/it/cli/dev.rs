@@ -9,7 +9,7 @@ use tempfile::TempDir;
 use testkit::{PATIENCE, Running, Worker, until};
 
 /// A directory for everything temporary, which the account that Postgres runs as can enter.
-fn temporary_directory() -> TempDir {
+pub(super) fn temporary_directory() -> TempDir {
     let directory = tempfile::Builder::new()
         .prefix("dev")
         .tempdir_in("/tmp")
@@ -23,7 +23,7 @@ fn dev(directory: &TempDir) -> Worker {
     Worker::new(&["dev"]).env("TMPDIR", directory.path().to_str().expect("a path"))
 }
 
-fn entries(directory: &Path) -> Vec<PathBuf> {
+pub(super) fn entries(directory: &Path) -> Vec<PathBuf> {
     std::fs::read_dir(directory)
         .expect("listed")
         .map(|entry| entry.expect("an entry").path())

@@ -177,13 +177,13 @@ async fn retry_prints_the_count_and_remaining_obstacles() {
         state.set(&world).await;
         failed_message(&world).await;
         failed_message(&world).await;
-        let said = done(&world, &["retry"]).await;
+        let said = done(&world, &["retry", "--all"]).await;
         assert_said(
             &said,
             "2 messages of default are due again",
             state.sentence(),
         );
-        let said = done(&world, &["retry"]).await;
+        let said = done(&world, &["retry", "--all"]).await;
         assert_said(&said, "no message is due again: none matches", None);
     }
     State::Paused.set(&world).await;

@@ -39,7 +39,11 @@ async fn the_help_of_each_command_has_examples() {
         ),
         (&["enqueue"], &["--stdin", "--wait-for-ack", "JSON"]),
         (&["simulate"], &["--fault", "--limit"]),
-        (&["dev"], &["--messages", "Ctrl-C"]),
+        (
+            &["dev"],
+            &["--messages", "Ctrl-C", "-- npm test", "--fault"],
+        ),
+        (&["retry"], &["--all", "--dry-run"]),
     ] {
         let finished = Worker::new(command).arg("--help").finish().await;
         assert_eq!(finished.code, Some(0), "{finished:?}");

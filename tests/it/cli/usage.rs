@@ -107,6 +107,21 @@ async fn two_credentials_or_two_sources_of_a_secret_are_refused() {
 }
 
 #[tokio::test]
+async fn retry_without_a_filter_asks_for_all() {
+    let retry = |flags: &[&str]| {
+        let arguments: Vec<_> = ["retry"].iter().chain(flags).copied().collect();
+        Worker::new(&arguments).env("DATABASE_URL", URL)
+    };
+    refused(retry(&[]), &["write --all", "--app", "--dry-run"]).await;
+    refused(retry(&["--all", "--app", "shop"]), &["--all", "--app"]).await;
+    refused(
+        retry(&["--all", "--status", "failed"]),
+        &["--all", "--status"],
+    )
+    .await;
+}
+
+#[tokio::test]
 async fn an_invalid_value_is_named_with_its_variable() {
     for (name, value, phrases) in [
         (
@@ -190,6 +205,21 @@ async fn an_unknown_command_or_flag_is_wrong_usage() {
     refused(
         Worker::new(&["simulate", "--fault", "explode"]),
         &["explode"],
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn retry_without_a_filter_asks_for_all() {
+    let retry = |flags: &[&str]| {
+        let arguments: Vec<_> = ["retry"].iter().chain(flags).copied().collect();
+        Worker::new(&arguments).env("DATABASE_URL", URL)
+    };
+    refused(retry(&[]), &["write --all", "--app", "--dry-run"]).await;
+    refused(retry(&["--all", "--app", "shop"]), &["--all", "--app"]).await;
+    refused(
+        retry(&["--all", "--status", "failed"]),
+        &["--all", "--status"],
     )
     .await;
 }

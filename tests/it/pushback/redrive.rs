@@ -46,7 +46,7 @@ async fn pending(world: &World) -> Vec<String> {
 /// Flags of `worker retry`, the same filter as arguments of `signaling.retry()`, and the messages that it chooses.
 /// Message 8 was sent, so no filter chooses it.
 const FILTERS: &str = "
-     | | foreign new old unanswered
+    --all | | foreign new old unanswered
     --app default | app => 'default' | new old unanswered
     --app other | 'other' | foreign
     --since 2021-01-01T00:00:00Z | since => '2021-01-01Z' | foreign new unanswered

@@ -62,7 +62,7 @@ while read -r order port <&3; do
         trap '' USR1
         # A server that has just started ignores the first signals.
         while kill -s QUIT "$server"; do
-            sleep 0.1
+            sleep 0.02
         done
         exit "$heard"
     ) <&3 3<&- >/dev/null &

@@ -211,7 +211,7 @@ async fn a_worker_executes_nothing_of_a_schema_in_which_others_may_create() {
         &["status"][..],
         &["pause", "default"],
         &["resume", "default"],
-        &["retry"],
+        &["retry", "--all"],
     ] {
         let finished = world
             .command(arguments)
