@@ -154,7 +154,8 @@ mod tests {
 
     #[test]
     fn the_first_stuck_lane_is_named_with_its_error() {
-        let mut beat = Beat::new(Instant::now() - Duration::from_secs(70), Duration::ZERO);
+        let at = Instant::now().checked_sub(Duration::from_secs(70));
+        let mut beat = Beat::new(at.expect("a time"), Duration::ZERO);
         beat.error = Some("refused".to_owned());
         let stuck = |app| (app, beat.clone());
         assert!(stuck_lanes(&[]).is_ok());

@@ -85,7 +85,8 @@ mod tests {
         let heartbeat = Heartbeat::default();
         let wait = Duration::from_secs(20);
         for (ago, is_stuck) in [(wait, false), (wait + GRACE, true)] {
-            *heartbeat.0.lock() = Beat::new(Instant::now() - ago, wait);
+            let at = Instant::now().checked_sub(ago).expect("a time");
+            *heartbeat.0.lock() = Beat::new(at, wait);
             assert_eq!(heartbeat.stuck().is_some(), is_stuck);
         }
     }
