@@ -3,6 +3,7 @@
 mod app;
 mod file;
 
+use std::str::FromStr;
 use std::time::Duration;
 
 use crate::pace::{HORIZON, TOLERANCE};
@@ -50,6 +51,12 @@ pub(crate) struct Timing {
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub(crate) struct UsageError(pub(crate) String);
+
+/// The errors of the standard library do not say how to write a number.
+pub(crate) fn parse_number<T: FromStr>(text: &str) -> Result<T, &'static str> {
+    text.parse()
+        .map_err(|_| "it is not a number, or not a whole one: write it like 200")
+}
 
 /// Time to record the outcome within the lease.
 const LEASE_MARGIN: Duration = Duration::from_millis(840);

@@ -37,7 +37,6 @@ pub(crate) struct ProxyError {
     why: String,
 }
 
-/// A connector that uses TLS for `https://` targets.
 pub(crate) fn https_connector(
     tls: Arc<ClientConfig>,
     proxy: Option<Proxy>,
@@ -74,7 +73,6 @@ fn with_port(target: Uri) -> Uri {
     authority.parse().unwrap_or(target)
 }
 
-/// The port of a URL, written or implied.
 pub(crate) fn port(target: &Uri) -> u16 {
     let is_http = target.scheme_str() == Some("http");
     target.port_u16().unwrap_or(if is_http { 80 } else { 443 })

@@ -18,6 +18,7 @@ mod dev;
 mod error_text;
 #[cfg(any(test, feature = "fuzzing"))]
 #[doc(hidden)]
+#[path = "../fuzz/claims/mod.rs"]
 pub mod fuzzing;
 mod message;
 mod message_text;

@@ -45,7 +45,7 @@ pub(crate) use schema::{
     Damage, Migrated, ObjectKind, RoleKind, SchemaError, SchemaObject, SchemaVersion, list_names,
     object_count,
 };
-pub(crate) use servers::{DatabaseSource, HostSurvey};
+pub(crate) use servers::{DatabaseSource, HostState};
 pub(crate) use stats::MinuteStats;
 pub(crate) use workers::{AppReport, WorkerIdentity};
 

@@ -1,9 +1,6 @@
 //! The pace of an app's calls: slots on the database's clock, and how a process keeps to them.
 //!
-//! The claim (`signaling.claim`) gives out slots at a spacing of one over the lane's rate. A call may start from its slot on
-//! until [`TOLERANCE`] later. The rate is `limit / 1.02` slots a second (`signaling.slot_rate`). The starts of any sliding
-//! second that are at most 20 ms late lie in slots of at most 1.02 seconds, so they never exceed `limit`. Of those 20 ms,
-//! [`TOLERANCE`] leaves a rest for the error of the process's clock and the way of the request to the API.
+//! ARCHITECTURE.md shows why no sliding second holds more calls than the limit.
 
 pub(crate) mod clock;
 mod db_time;

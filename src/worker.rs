@@ -30,18 +30,17 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
-use crate::config::{AppConfig, UsageError, WorkerConfig};
+use crate::config::{UsageError, WorkerConfig};
 use crate::error_text::database_error_text;
 use crate::outbox::{Outbox, SchemaError, WorkerIdentity, is_outage};
 use crate::sanitize;
-use crate::signaling::Client;
 use crate::telemetry::failure_log::FailureLog;
 use claim_loop::ClaimLoop;
 pub(crate) use clock_follower::CLOCK_STEPS;
 pub(crate) use lane::Lane;
 use lane::Shared;
 pub(crate) use lane::stats::{CALL_DURATION, CALLS, MESSAGES_FINISHED, QUEUE_WAIT, SLOTS_MISSED};
-pub(crate) use liveness::{Liveness, Stuck};
+pub(crate) use liveness::{Beat, Liveness};
 use recorder::Recorder;
 pub(crate) use restart::TASK_PANICS;
 use restart::{register_counters, restart_after_panics};
@@ -69,8 +68,8 @@ type BackgroundTask = fn(Arc<Process>) -> BoxFuture<'static, ()>;
 /// Why a worker can't start, or did not stop gracefully.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum WorkerError {
-    #[error("the app {app:?}: {source}")]
-    Client { app: String, source: UsageError },
+    #[error("{0}")]
+    Client(#[from] UsageError),
     #[error("the lanes can't be opened: {}", database_error_text(.0))]
     Database(#[from] sqlx::Error),
     /// A person dropped functions, tables or columns while the worker ran.
@@ -132,8 +131,11 @@ pub(crate) async fn run(
         hasher: RandomState::new(),
         shutdown: shutdown.clone(),
     });
-    let lanes = config.apps.into_iter().map(|app| lane(app, &shared));
-    let mut lanes = lanes.collect::<Result<Vec<_>, _>>()?;
+    let lanes = config
+        .apps
+        .into_iter()
+        .map(|app| Lane::new(app, Arc::clone(&shared)));
+    let mut lanes = lanes.collect::<Result<Vec<_>, UsageError>>()?;
     lanes.sort_by(|one, other| one.app.cmp(&other.app));
     match shutdown.run_until_cancelled(open_lanes(&lanes)).await {
         Some(opened) => opened?,
@@ -247,24 +249,6 @@ fn spawn_tasks(process: &Arc<Process>, deliveries: &TaskTracker) -> JoinSet<()> 
 async fn run_in_background(process: Arc<Process>, task: &'static str, run: BackgroundTask) {
     let start = || run(Arc::clone(&process));
     restart_after_panics(task, None, &process.shared.shutdown, start, || ()).await;
-}
-
-fn lane(app: AppConfig, shared: &Arc<Shared>) -> Result<Arc<Lane>, WorkerError> {
-    let alias = app.alias.clone();
-    let (limit_per_s, max_in_flight) = (app.limit_per_s, app.max_in_flight);
-    let client = Client::new(app, shared.timing, &shared.proxies);
-    let client = client.map_err(|source| WorkerError::Client {
-        app: alias.clone(),
-        source,
-    })?;
-    let lane = Lane::new(
-        alias,
-        client,
-        limit_per_s,
-        max_in_flight,
-        Arc::clone(shared),
-    );
-    Ok(Arc::new(lane))
 }
 
 /// Makes sure that each app has its lane. Retries while the database is unavailable.

@@ -1,9 +1,10 @@
 //! Judges the schema: its version, its objects, its ids, the role's rights, and the additions of the application.
 
 use super::{Finding, list};
+use crate::error_text::database_error_text;
 use crate::outbox::{
-    CollationMismatch, Damage, ObjectKind, RefusedMessages, SchemaObject, SchemaVersion,
-    SequenceBehind, object_count,
+    CollationMismatch, Damage, ObjectKind, RefusedMessages, SchemaError, SchemaObject,
+    SchemaVersion, SequenceBehind, object_count,
 };
 
 const OBJECTS: &str = "objects";
@@ -11,66 +12,28 @@ const MIGRATE: &str = "run `worker migrate`";
 /// `migrations/functions/take_free_id.sql` gives rows of this table a free id, so their inserts never fail.
 const ATTEMPTS: &str = "signaling.attempt";
 
-pub(crate) fn encoding(version: &SchemaVersion) -> Finding {
-    let encoding = &version.encoding;
-    if encoding == "UTF8" {
-        return Finding::ok("encoding", encoding);
-    }
-    Finding::fail(
-        "encoding",
-        format!("{encoding}: a worker can't read all text of such a database"),
-        "create the database with `encoding 'UTF8'`",
-    )
-}
-
-pub(crate) fn schema(version: &SchemaVersion) -> Finding {
+pub(crate) fn version(checked: Result<SchemaVersion, SchemaError>, user: &str) -> Finding {
     const SUBJECT: &str = "schema";
-    let missing = version.missing.join(", ");
-    match version.found {
-        None if version.functions_found.is_some() => Finding::fail(
-            SUBJECT,
-            "signaling.schema_migrations is empty although the outbox exists: a person or a program emptied the table",
-            "run `worker migrate` of the version that has migrated the database: it restores the rows",
-        ),
-        None => Finding::fail(SUBJECT, "the database has no outbox", MIGRATE),
-        Some(found) if !missing.is_empty() => Finding::fail(
-            SUBJECT,
-            format!("at version {found}; missing: {missing}"),
-            MIGRATE,
-        ),
-        Some(found) => Finding::ok(SUBJECT, at_version(found, version.needed)),
-    }
-}
-
-/// None if there is no schema.
-pub(crate) fn functions(version: &SchemaVersion) -> Option<Finding> {
-    const SUBJECT: &str = "functions";
-    version.found?;
-    let needed = version.functions_needed;
-    Some(match version.functions_found {
-        Some(found) if found >= needed => Finding::ok(SUBJECT, at_version(found, needed)),
-        Some(found) => Finding::fail(
-            SUBJECT,
-            format!("at version {found}, this worker needs {needed}"),
-            MIGRATE,
-        ),
-        None => Finding::fail(
-            SUBJECT,
-            format!(
-                "signaling.protocol_version() is missing, and other functions may be; this worker needs version {needed}"
-            ),
-            "run `worker migrate`, which creates missing functions",
-        ),
-    })
-}
-
-fn at_version(found: impl Into<i64>, needed: impl Into<i64>) -> String {
-    let (found, needed) = (found.into(), needed.into());
-    if found > needed {
-        format!("at version {found}, newer than this worker's {needed}, and compatible")
+    let version = match checked {
+        Ok(version) => version,
+        Err(SchemaError::Database(error)) => {
+            let found = format!("the role can't read it: {}", database_error_text(&error));
+            return Finding::fail(SUBJECT, found, grant(user));
+        }
+        Err(error) => {
+            let text = error.to_string();
+            let (found, advice) = text.split_once(": ").unwrap_or((&text, MIGRATE));
+            return Finding::fail(SUBJECT, found, advice);
+        }
+    };
+    let newer = if version.is_newer {
+        ": newer than this worker, and compatible"
     } else {
-        format!("at version {found}")
-    }
+        ""
+    };
+    let (tables, functions) = (version.tables, version.functions);
+    let found = format!("at version {tables}, with functions of version {functions}{newer}");
+    Finding::ok(SUBJECT, found)
 }
 
 pub(crate) fn rights(user: &str, missing: &[String]) -> Finding {

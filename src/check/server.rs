@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::{Finding, list};
 use crate::advice;
-use crate::outbox::{DatabaseLatency, HostSurvey, ServerDiagnostics};
+use crate::outbox::{DatabaseLatency, HostState, ServerDiagnostics};
 
 /// The oldest supported version, as `server_version_num`.
 const MIN_VERSION: i32 = 140_000;
@@ -53,20 +53,17 @@ pub(crate) fn server(
 }
 
 /// Lists the hosts of a URL with several. None for a single host, because the finding `database` reports its state.
-pub(crate) fn hosts(hosts: &[HostSurvey]) -> Option<Finding> {
+pub(crate) fn hosts(hosts: &[HostState]) -> Option<Finding> {
     const SUBJECT: &str = "hosts";
     if hosts.len() < 2 {
         return None;
     }
-    let states = list(hosts, |host| {
-        let state = match &host.takes_writes {
-            Ok(true) => "takes writes",
-            Ok(false) => "takes no writes",
-            Err(why) => why,
-        };
-        format!("{} {state}", host.host)
+    let states = list(hosts, |(host, state)| match state {
+        Ok(true) => format!("{host} takes writes"),
+        Ok(false) => format!("{host} takes no writes"),
+        Err(why) => format!("{host} {why}"),
     });
-    Some(if hosts.iter().all(|host| host.takes_writes.is_ok()) {
+    Some(if hosts.iter().all(|(_, state)| state.is_ok()) {
         Finding::ok(SUBJECT, states)
     } else {
         Finding::warn(

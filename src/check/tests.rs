@@ -2,8 +2,8 @@ use std::time::Duration;
 
 use super::*;
 use crate::outbox::{
-    AppLane, DatabaseLatency, HostSurvey, LaneState, LaneStatus, Obstacle, OldTransaction, Pending,
-    SchemaVersion, SequenceBehind, ServerDiagnostics, VacuumHolder,
+    AppLane, DatabaseLatency, LaneState, LaneStatus, Obstacle, OldTransaction, Pending,
+    SequenceBehind, ServerDiagnostics, VacuumHolder,
 };
 
 fn facts() -> ServerDiagnostics {
@@ -67,10 +67,8 @@ fn a_server_has_to_take_writes_and_to_be_new_enough() {
 
 #[test]
 fn an_unusable_host_warns_although_another_host_serves() {
-    let host = |name: &str, takes_writes: Result<bool, &str>| HostSurvey {
-        host: name.into(),
-        takes_writes: takes_writes.map_err(str::to_owned),
-    };
+    let host =
+        |name: &str, state: Result<bool, &str>| (name.to_owned(), state.map_err(str::to_owned));
     assert_eq!(server::hosts(&[host("a:1", Err("refused"))]), None);
     for (second, level, phrase) in [
         (
@@ -94,47 +92,6 @@ fn clocks_that_differ_by_more_than_a_minute_warn() {
     ] {
         assert_finding(&server::clock(latency(1, ahead_s)), level, phrase);
     }
-}
-
-#[test]
-fn missing_migrations_and_older_functions_fail_and_newer_ones_do_not() {
-    let version = |found, functions_found| SchemaVersion {
-        found,
-        needed: 4,
-        missing: Vec::new(),
-        functions_found,
-        functions_needed: 3,
-        encoding: "UTF8".into(),
-    };
-    for (found, functions, missing, level, phrase) in [
-        (Some(4), Some(3), None, Level::Ok, "at version 4"),
-        (Some(5), Some(3), None, Level::Ok, "newer"),
-        (None, Some(3), Some("1 (outbox)"), Level::Fail, "is empty"),
-        (None, None, Some("1 (outbox)"), Level::Fail, "no outbox"),
-        (
-            Some(3),
-            Some(3),
-            Some("4 (stats)"),
-            Level::Fail,
-            "4 (stats)",
-        ),
-    ] {
-        let version = SchemaVersion {
-            missing: missing.into_iter().map(str::to_owned).collect(),
-            ..version(found, functions)
-        };
-        assert_finding(&schema::schema(&version), level, phrase);
-    }
-    for (found, level, phrase) in [
-        (Some(3), Level::Ok, "at version 3"),
-        (Some(4), Level::Ok, "newer than this worker's 3"),
-        (Some(2), Level::Fail, "at version 2"),
-        (None, Level::Fail, "run `worker migrate`"),
-    ] {
-        let finding = schema::functions(&version(Some(4), found)).expect("a finding");
-        assert_finding(&finding, level, phrase);
-    }
-    assert_eq!(schema::functions(&version(None, None)), None);
 }
 
 #[test]

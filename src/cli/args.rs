@@ -2,7 +2,6 @@
 
 use std::convert::Infallible;
 use std::path::PathBuf;
-use std::str::FromStr;
 use std::time::Duration;
 
 use clap::Args;
@@ -121,12 +120,6 @@ pub(super) fn parse_time(text: &str) -> Result<OffsetDateTime, String> {
         return Err("it is before year 1 or after year 9999 in UTC".into());
     }
     Ok(time.into())
-}
-
-/// The errors of the standard library do not say how to write a number.
-pub(super) fn parse_number<T: FromStr>(text: &str) -> Result<T, &'static str> {
-    text.parse()
-        .map_err(|_| "it is not a number, or not a whole one: write it like 200")
 }
 
 const MAX_ENVIRONMENT_CHARS: usize = 64;

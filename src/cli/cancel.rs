@@ -5,9 +5,10 @@ use std::fmt::Write;
 use anyhow::Context;
 use clap::Args;
 
-use super::args::{DatabaseArgs, parse_number};
+use super::args::DatabaseArgs;
 use super::obstacles::if_readable;
 use super::print::{one_line, report};
+use crate::config::parse_number;
 use crate::outbox::{AdminError, MessageState};
 
 /// Cancel pending messages that no worker is sending

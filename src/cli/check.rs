@@ -189,7 +189,7 @@ async fn check_connected_database(
     let facts = outbox.server_diagnostics().await?;
     let latency = outbox.latency().await?;
     findings.push(server::server(&outbox.address(), &facts, latency, pooler));
-    findings.extend(server::hosts(&outbox.survey_hosts().await));
+    findings.extend(server::hosts(&outbox.host_states().await));
     findings.push(server::row_security(&facts));
     let mut alive_workers = 0;
     if check_schema(outbox, &facts.user, findings).await? {
@@ -228,19 +228,10 @@ async fn check_schema(
     user: &str,
     findings: &mut Vec<Finding>,
 ) -> Result<bool, sqlx::Error> {
-    let version = match outbox.schema_version().await {
-        Ok(version) => version,
-        Err(error) => {
-            let found = format!("the role can't read it: {}", database_error_text(&error));
-            findings.push(Finding::fail("schema", found, schema::grant(user)));
-            return Ok(false);
-        }
-    };
-    findings.push(schema::encoding(&version));
-    let of_version = [Some(schema::schema(&version)), schema::functions(&version)];
-    let is_migrated = !of_version.iter().flatten().any(is_failure);
-    findings.extend(of_version.into_iter().flatten());
-    if !is_migrated {
+    let version = schema::version(outbox.check_schema().await, user);
+    let is_usable = !is_failure(&version);
+    findings.push(version);
+    if !is_usable {
         return Ok(false);
     }
     let damage = outbox.schema_damage().await?;

@@ -4,8 +4,9 @@ use std::fmt::Write;
 
 use clap::Args;
 
-use super::args::{DatabaseArgs, parse_number};
+use super::args::DatabaseArgs;
 use super::print::{block, one_line, print_as};
+use crate::config::parse_number;
 use crate::message_text::{at, fault, next_step};
 use crate::outbox::{CallDetail, MessageDetail, MessageRow};
 

@@ -8,9 +8,10 @@ use clap::Args;
 use time::OffsetDateTime;
 
 use super::UsageError;
-use super::args::{DatabaseArgs, parse_number, parse_time};
+use super::args::{DatabaseArgs, parse_time};
 use super::obstacles::{self, if_readable};
 use super::print::{messages, print, report};
+use crate::config::parse_number;
 use crate::outbox::{Outbox, Retried, RetryFilter};
 use crate::pace::DbTime;
 use crate::time_text;

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
-use super::{UsageError, read_apps};
+use super::{UsageError, parse_number, read_apps};
 use crate::message::Name;
 use crate::sanitize;
 use crate::secret::{MAX_SECRET_BYTES, SecretSource, given, given_path, is_impossible};
@@ -79,23 +79,13 @@ pub(crate) struct RawApp {
 
     /// The API's limit of calls a second for the app, for all workers together. `worker limit` changes it for running
     /// workers [default: 500]
-    #[arg(long, env = "WORKER_RATE", value_name = "CALLS", value_parser = parse_calls)]
+    #[arg(long, env = "WORKER_RATE", value_name = "CALLS", value_parser = parse_number::<f64>)]
     pub(crate) rate: Option<f64>,
 
     /// Most messages of an app that this worker holds at once, from the claim to the record
     /// [default: 1024]
-    #[arg(long, env = "WORKER_MAX_IN_FLIGHT", value_name = "CALLS", value_parser = parse_whole_calls)]
+    #[arg(long, env = "WORKER_MAX_IN_FLIGHT", value_name = "CALLS", value_parser = parse_number::<usize>)]
     pub(crate) max_in_flight: Option<usize>,
-}
-
-fn parse_calls(text: &str) -> Result<f64, &'static str> {
-    text.parse()
-        .map_err(|_| "it is not a number of calls: write it like 500")
-}
-
-fn parse_whole_calls(text: &str) -> Result<usize, &'static str> {
-    text.parse()
-        .map_err(|_| "it is not a number of calls: write a whole number like 200")
 }
 
 impl fmt::Debug for RawApp {
@@ -160,7 +150,6 @@ fn check_distinct(apps: &[AppConfig]) -> Result<(), UsageError> {
 }
 
 impl RawApp {
-    /// Adds the secrets of the environment.
     pub(crate) fn with_secrets(self) -> Self {
         let secret = |name: &str| {
             // A value that is not UTF-8 is a mistake to report, not a missing value.

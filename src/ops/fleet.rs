@@ -40,7 +40,6 @@ impl Fleet {
         self.lanes.get_or(query).await
     }
 
-    /// The data of the overview page, or the error of the database as text.
     pub(super) async fn overview(&self, outbox: &Outbox) -> Result<Arc<Overview>, String> {
         let query = async {
             let overview = Overview::read(outbox).await.map(Arc::new);

@@ -14,7 +14,7 @@ use super::fleet::Cached;
 use crate::error_text::database_error_text;
 use crate::outbox::{Outbox, SchemaError};
 use crate::sanitize;
-use crate::worker::{Liveness, Stuck};
+use crate::worker::{Beat, Liveness};
 
 const DATABASE_TIMEOUT: Duration = Duration::from_secs(3);
 /// The worker has connections of its own. A response to them that is no older shows that the database is available,
@@ -124,13 +124,13 @@ fn lanes(liveness: &Liveness, wait_for_recorder: bool) -> Check {
     stuck_lanes(&stuck.collect::<Vec<_>>())
 }
 
-fn stuck_lanes(stuck: &[(&str, Stuck)]) -> Check {
-    let Some((app, Stuck { silent_for, error })) = stuck.first() else {
+fn stuck_lanes(stuck: &[(&str, Beat)]) -> Check {
+    let Some((app, beat)) = stuck.first() else {
         return Ok("all make progress");
     };
-    let seconds = silent_for.as_secs();
+    let seconds = beat.at.elapsed().as_secs();
     let mut detail = format!("no progress of the app {app} for {seconds} s");
-    if let Some(error) = error {
+    if let Some(error) = &beat.error {
         detail = format!("{detail}: {error}");
     }
     if stuck.len() > 1 {
@@ -141,6 +141,8 @@ fn stuck_lanes(stuck: &[(&str, Stuck)]) -> Check {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Instant;
+
     use super::*;
 
     #[test]
@@ -152,11 +154,10 @@ mod tests {
 
     #[test]
     fn the_first_stuck_lane_is_named_with_its_error() {
-        let stuck = |app| {
-            let error = Some("refused".to_owned());
-            let silent_for = Duration::from_secs(70);
-            (app, Stuck { silent_for, error })
-        };
+        let at = Instant::now().checked_sub(Duration::from_secs(70));
+        let mut beat = Beat::new(at.expect("a time"), Duration::ZERO);
+        beat.error = Some("refused".to_owned());
+        let stuck = |app| (app, beat.clone());
         assert!(stuck_lanes(&[]).is_ok());
         assert_eq!(
             stuck_lanes(&[stuck("one"), stuck("two")]).expect_err("stuck"),

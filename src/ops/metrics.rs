@@ -50,7 +50,6 @@ pub(super) struct Metrics {
 }
 
 impl Metrics {
-    /// Starts to record the metrics of all parts of the process.
     pub(super) fn install() -> Result<Self, Box<dyn Error + Send + Sync>> {
         let recorder = PrometheusBuilder::new().set_buckets(&BOUNDS_S)?;
         let recorder = recorder.build_recorder();
@@ -98,7 +97,6 @@ impl Metrics {
     }
 }
 
-/// `GET /metrics`
 pub(super) async fn metrics(State(state): State<OpsState>) -> impl IntoResponse {
     let (mut apps, mut is_up) = (None, false);
     if let Some(outbox) = state.outbox.get() {

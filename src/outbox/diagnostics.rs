@@ -7,7 +7,7 @@ use time::OffsetDateTime;
 
 use crate::outbox::one_off::{rows, value};
 use crate::outbox::schema::own_constraints;
-use crate::outbox::{HostSurvey, Outbox};
+use crate::outbox::{HostState, Outbox};
 use crate::pace::DbTime;
 use crate::pace::clock::Moment;
 
@@ -112,8 +112,8 @@ impl Outbox {
         self.servers().address()
     }
 
-    pub(crate) async fn survey_hosts(&self) -> Vec<HostSurvey> {
-        self.servers().survey().await
+    pub(crate) async fn host_states(&self) -> Vec<HostState> {
+        self.servers().host_states().await
     }
 
     pub(crate) async fn server_diagnostics(&self) -> Result<ServerDiagnostics, sqlx::Error> {

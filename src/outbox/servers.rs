@@ -77,13 +77,8 @@ impl DatabaseSource {
     }
 }
 
-/// The state of one host of the URL, for `worker check`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct HostSurvey {
-    pub(crate) host: String,
-    /// True if the server takes writes; an error says why it can't be used.
-    pub(crate) takes_writes: Result<bool, String>,
-}
+/// A host of the URL. True if the server takes writes; an error says why it can't be used.
+pub(crate) type HostState = (String, Result<bool, String>);
 
 pub(in crate::outbox) struct Servers {
     source: DatabaseSource,
@@ -182,11 +177,11 @@ impl Servers {
     }
 
     /// Queries the state of each host. Empty for a single host.
-    pub(in crate::outbox) async fn survey(&self) -> Vec<HostSurvey> {
+    pub(in crate::outbox) async fn host_states(&self) -> Vec<HostState> {
         let parameters = self.last();
-        let mut surveys = Vec::new();
+        let mut states = Vec::new();
         if parameters.hosts.len() < 2 {
-            return surveys;
+            return states;
         }
         for host in &parameters.hosts {
             let state = async {
@@ -196,15 +191,12 @@ impl Servers {
                 state
             };
             let state = within(parameters.connect_timeout, Box::pin(state)).await;
-            surveys.push(HostSurvey {
-                host: host.to_string(),
-                takes_writes: state.map_err(|error| database_error_text(&error)),
-            });
+            let state = state.map_err(|error| database_error_text(&error));
+            states.push((host.to_string(), state));
         }
-        surveys
+        states
     }
 
-    /// The options of the last successful connection.
     pub(in crate::outbox) fn options(&self) -> Result<PgConnectOptions, sqlx::Error> {
         let parameters = self.last();
         options(&parameters, self.last_host(&parameters))

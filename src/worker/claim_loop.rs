@@ -3,10 +3,6 @@
 //! The claim is `signaling.claim` (`claim.sql`). It locks the lane's row, reads the clock, and gives each due message a slot.
 //! The first slot lies ahead of the claim by the time that the answer takes to arrive (`Lookahead`). Without that, a worker
 //! far from its database would miss its slots.
-//!
-//! A claimed message belongs to this worker for a lease, because its `due_at` is the end of the lease. If the worker dies, the
-//! message is due again without a heartbeat. No call starts unless it must end within the lease, and `record` writes only
-//! under the same `claim_id`, so no two workers send a message at the same time.
 
 mod idle_wait;
 mod orphaned_claims;
@@ -30,7 +26,7 @@ use crate::outbox::{
     may_be_refusal, may_have_taken_effect,
 };
 use crate::pace::Lookahead;
-use idle_wait::Next;
+use idle_wait::{next_claim_at, wait};
 use orphaned_claims::OrphanedClaims;
 
 /// While the API is silent, one call starts in this time.
@@ -87,19 +83,22 @@ impl ClaimLoop {
             let Some(capacity) = waiting.await else {
                 break;
             };
-            let next = match self.claim(capacity).await {
+            let waited = match self.claim(capacity).await {
                 Ok(batch) => {
-                    let next = Next::after(&batch, self.lookahead, self.avoids);
-                    if next == Next::Idle {
+                    let claim_at = next_claim_at(&batch, self.lookahead, self.avoids);
+                    if claim_at.is_none() {
                         self.lane.idle(&batch);
                     }
                     self.dispatch(batch);
-                    next
+                    let waiting = wait(claim_at, &self.lane);
+                    shutdown.run_until_cancelled(waiting).await
                 }
-                Err(error) => Next::RetryIn(self.pause_after(error).await),
+                Err(error) => {
+                    let pausing = tokio::time::sleep(self.pause_after(error).await);
+                    shutdown.run_until_cancelled(pausing).await
+                }
             };
-            let waiting = shutdown.run_until_cancelled(next.wait(&self.lane));
-            if waiting.await.is_none() {
+            if waited.is_none() {
                 break;
             }
             self.lane.polls.lock().busy();
@@ -234,7 +233,6 @@ impl ClaimLoop {
         claimed
     }
 
-    /// Spawns a delivery for each message of a claim.
     fn dispatch(&self, batch: Batch) {
         if batch.hold.is_some() {
             self.lane.release_unsent();

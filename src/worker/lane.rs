@@ -4,7 +4,6 @@
 
 pub(super) mod circuit_breaker;
 mod in_flight;
-mod lane_log;
 mod outage_grace;
 mod poll_plan;
 mod row;
@@ -20,7 +19,7 @@ use tokio::sync::{Notify, Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::liveness::Heartbeat;
-use crate::config::Timing;
+use crate::config::{AppConfig, Timing, UsageError};
 use crate::outbox::{AppReport, Batch, Hold, HoldKind, NextDue, Outbox, ScanPosition};
 use crate::pace::DbTime;
 use crate::proxy::ProxyVariables;
@@ -31,7 +30,6 @@ use crate::telemetry::log_throttle::LogThrottle;
 use crate::telemetry::traces::Traces;
 use circuit_breaker::{CircuitBreaker, Transition};
 pub(super) use in_flight::{CapacityPermit, InFlight, OpenCall};
-use lane_log::LoggedState;
 use outage_grace::OutageGrace;
 use poll_plan::PollPlan;
 pub(super) use row::AttemptReport;
@@ -103,17 +101,23 @@ pub(crate) struct Lane {
     pub(super) rescheduled: Notify,
 }
 
+/// Lane state that this process has logged. Each change is logged once, whether this worker caused it or another one did.
+#[derive(Debug, Default)]
+struct LoggedState {
+    /// A claim or a poll with an earlier time shows an older state.
+    as_of: DbTime,
+    hold: Option<HoldKind>,
+}
+
 impl Lane {
-    pub(super) fn new(
-        app: String,
-        client: Arc<Client>,
-        limit_per_s: f64,
-        max_in_flight: usize,
-        shared: Arc<Shared>,
-    ) -> Self {
-        Self {
-            heartbeat: Heartbeat::new(),
-            in_flight: Arc::new(InFlight::new(max_in_flight)),
+    pub(super) fn new(config: AppConfig, shared: Arc<Shared>) -> Result<Arc<Self>, UsageError> {
+        let (app, limit_per_s) = (config.alias.clone(), config.limit_per_s);
+        let in_flight = Arc::new(InFlight::new(config.max_in_flight));
+        let client = Client::new(config, shared.timing, &shared.proxies)
+            .map_err(|error| UsageError(format!("the app {app:?}: {error}")))?;
+        Ok(Arc::new(Self {
+            heartbeat: Heartbeat::default(),
+            in_flight,
             client,
             shared,
             limit_per_s,
@@ -130,7 +134,7 @@ impl Lane {
             wakeup: Notify::new(),
             rescheduled: Notify::new(),
             app,
-        }
+        }))
     }
 
     pub(super) fn wake(&self) {
@@ -254,4 +258,114 @@ impl Lane {
         self.write_transition(&report).await;
         self.in_flight.changed.notify_one();
     }
+}
+
+impl Lane {
+    /// True if the app belongs to another environment: this worker must change none of its rows.
+    pub(crate) fn is_refused(&self) -> bool {
+        self.logged.lock().hold == Some(HoldKind::OtherEnvironment)
+    }
+
+    /// Logs the hold that a claim or a poll shows, if it is a change.
+    fn log_hold(&self, at: DbTime, hold: Option<HoldKind>) {
+        let mut logged = self.logged.lock();
+        // `open` logs another environment.
+        if at <= logged.as_of || hold == Some(HoldKind::OtherEnvironment) {
+            return;
+        }
+        logged.as_of = at;
+        let app = &self.app;
+        let before = std::mem::replace(&mut logged.hold, hold);
+        match (before, hold) {
+            _ if before == hold => {}
+            (_, Some(kind @ (HoldKind::Unavailable | HoldKind::Unauthorized))) => {
+                let cause = if kind == HoldKind::Unavailable {
+                    "the API fails or can't be reached"
+                } else {
+                    "the app can't sign in. Check its key and secret, token or certificate"
+                };
+                let reason = self.breaker.lock().reason.clone();
+                let reason = match without_api_text(&reason) {
+                    "" => "reported by another worker: see `worker status`",
+                    reason => reason,
+                };
+                tracing::warn!(
+                    event = "lane_held",
+                    app,
+                    hold = kind.into_str(),
+                    reason,
+                    "lane held: {cause}. Messages wait; one call at a time is tried, and sending resumes when the API responds normally"
+                );
+            }
+            (_, Some(HoldKind::Unknown)) => tracing::warn!(
+                event = "lane_held",
+                app,
+                hold = HoldKind::Unknown.into_str(),
+                "lane held for a reason that this version of the worker does not know: update the worker"
+            ),
+            (_, Some(kind)) => tracing::info!(
+                event = "lane_paused",
+                app,
+                hold = kind.into_str(),
+                "lane paused by an operator: no call starts until `worker resume`. `worker status` shows the operator and the reason"
+            ),
+            (Some(HoldKind::OtherEnvironment), None) => tracing::info!(
+                event = "lane_adopted",
+                app,
+                "the app belongs to this worker's environment now: sending"
+            ),
+            (Some(HoldKind::Paused), None) => {
+                tracing::info!(event = "lane_resumed", app, "lane resumed: sending again");
+            }
+            (_, None) => {
+                tracing::info!(event = "lane_released", app, "lane released: sending again");
+            }
+        }
+    }
+
+    /// Logs the rate that a claim shows, if it is a change. None: the full rate.
+    fn log_rate(&self, slowed_to_per_s: Option<f64>) {
+        match slowed_to_per_s {
+            Some(rate_per_s) => self.log_slowed(rate_per_s, Duration::ZERO),
+            None if self.slowed.succeeded() => tracing::info!(
+                event = "lane_rate_restored",
+                app = self.app,
+                "lane back at its full rate"
+            ),
+            None => {}
+        }
+    }
+
+    fn log_slowed(&self, rate_per_s: f64, retry_after: Duration) {
+        if !self.slowed.failed() {
+            return;
+        }
+        tracing::warn!(
+            event = "lane_throttled",
+            app = self.app,
+            rate_per_s = format!("{rate_per_s:.1}"),
+            retry_after = %humantime::format_duration(retry_after),
+            "lane slowed: the API answers 429; the rate climbs back by itself. If this lasts, another program uses the same app ID, or WORKER_RATE is above the limit"
+        );
+    }
+
+    /// Logs that a trigger or a constraint keeps messages from being claimed or ended.
+    pub(super) fn log_refused(&self, messages: usize) {
+        if messages > 0
+            && let Some(suppressed) = self.refused.admit()
+        {
+            tracing::error!(
+                event = "messages_refused",
+                app = self.app,
+                messages,
+                suppressed,
+                "a trigger or a constraint in the database refuses changes of these messages or takes seconds for each, so they are not sent; other messages are. `worker check` names the trigger or the constraint, and signaling.refused lists the messages. Correct it, and `worker resume` tries the messages at once"
+            );
+        }
+    }
+}
+
+/// The text of the API comes after the colon. It may repeat the message, so it must not reach the log.
+fn without_api_text(error: &str) -> &str {
+    error.split_once(": ").map_or(error, |(cause, _)| cause)
 }

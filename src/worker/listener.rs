@@ -2,8 +2,7 @@
 //!
 //! A claim that takes all due messages calls `want_wakeup`. For a minute, the trigger `notify_workers` then sends a `NOTIFY`
 //! with each insert of the app, and this listener wakes the lane. A worker with a backlog asks for no notifications,
-//! because `NOTIFY` takes a lock over all commits of the cluster. An insert does not notify if its trigger ran before
-//! `want_wakeup` was committed, so the poller polls as well. It polls more often while this listener has no connection.
+//! because `NOTIFY` takes a lock over all commits of the cluster. The poller finds the messages of other inserts.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;

@@ -35,26 +35,21 @@ impl Liveness {
 #[derive(Debug)]
 pub(crate) struct Heartbeat(Mutex<Beat>);
 
-#[derive(Debug)]
-struct Beat {
-    at: Instant,
-    next_by: Instant,
-    error: Option<String>,
-}
-
-/// A lane whose heartbeat is overdue.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Stuck {
-    pub(crate) silent_for: Duration,
-    /// The last error since the last beat.
+pub(crate) struct Beat {
+    pub(crate) at: Instant,
+    next_by: Instant,
+    /// The last error since this beat.
     pub(crate) error: Option<String>,
 }
 
-impl Heartbeat {
-    pub(super) fn new() -> Self {
+impl Default for Heartbeat {
+    fn default() -> Self {
         Self(Mutex::new(Beat::new(Instant::now(), Duration::ZERO)))
     }
+}
 
+impl Heartbeat {
     /// The lane makes progress, and waits no longer than this before the next beat.
     pub(super) fn beat(&self, wait: Duration) {
         *self.0.lock() = Beat::new(Instant::now(), wait);
@@ -64,25 +59,20 @@ impl Heartbeat {
         self.0.lock().error = Some(error);
     }
 
-    pub(crate) fn stuck(&self) -> Option<Stuck> {
-        self.0.lock().stuck_at(Instant::now())
+    /// The last beat, if the next one is overdue.
+    pub(crate) fn stuck(&self) -> Option<Beat> {
+        let beat = self.0.lock();
+        (beat.next_by < Instant::now()).then(|| beat.clone())
     }
 }
 
 impl Beat {
-    fn new(now: Instant, wait: Duration) -> Self {
+    pub(crate) fn new(at: Instant, wait: Duration) -> Self {
         Self {
-            at: now,
-            next_by: now + wait + GRACE,
+            at,
+            next_by: at + wait + GRACE,
             error: None,
         }
-    }
-
-    fn stuck_at(&self, now: Instant) -> Option<Stuck> {
-        (self.next_by < now).then(|| Stuck {
-            silent_for: now.saturating_duration_since(self.at),
-            error: self.error.clone(),
-        })
     }
 }
 
@@ -90,24 +80,20 @@ impl Beat {
 mod tests {
     use super::*;
 
-    const SECOND: Duration = Duration::from_secs(1);
-
     #[test]
     fn a_lane_is_stuck_when_its_promised_beat_is_overdue() {
-        let begun = Instant::now();
-        let mut beat = Beat::new(begun, SECOND * 20);
-        assert_eq!(beat.stuck_at(begun + SECOND * 20 + GRACE), None);
-        beat.error = Some("no".into());
-        let stuck = Stuck {
-            silent_for: SECOND * 60,
-            error: Some("no".into()),
-        };
-        assert_eq!(beat.stuck_at(begun + SECOND * 60), Some(stuck));
+        let heartbeat = Heartbeat::default();
+        let wait = Duration::from_secs(20);
+        for (ago, is_stuck) in [(wait, false), (wait + GRACE, true)] {
+            let at = Instant::now().checked_sub(ago).expect("a time");
+            *heartbeat.0.lock() = Beat::new(at, wait);
+            assert_eq!(heartbeat.stuck().is_some(), is_stuck);
+        }
     }
 
     #[test]
     fn a_beat_forgets_the_error_before_it() {
-        let heartbeat = Heartbeat::new();
+        let heartbeat = Heartbeat::default();
         heartbeat.failed("no".into());
         heartbeat.beat(Duration::ZERO);
         assert_eq!(heartbeat.0.lock().error, None);

@@ -106,7 +106,6 @@ pub(super) async fn retry(
     redirect(&state, &format!("/messages/{id}?done=retried&n={messages}")).await
 }
 
-/// Sends the failed messages of a group again.
 pub(super) async fn retry_group(
     State(state): State<OpsState>,
     Form(key): Form<FailureKey>,

@@ -56,7 +56,6 @@ pub(super) async fn show(
     Ok(layout::page(&title, "/messages", refreshes, &flash, &live))
 }
 
-/// The actions that the message's state allows.
 fn buttons(message: &MessageRow) -> Markup {
     let id = message.id.to_string();
     let (name, target) = (format!("message {id}"), [("id", id.as_str())]);

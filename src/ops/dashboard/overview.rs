@@ -82,7 +82,6 @@ fn state(state: LaneState) -> Markup {
     format::badge(tone, &format::words(state.into_str()))
 }
 
-/// The actions that the lane's state allows.
 fn buttons(AppStatus { app, pending, .. }: &AppStatus, lane: &LaneStatus) -> Markup {
     let button = |action, verb, consequence: &Markup| {
         actions::button(action, verb, app, &[("app", app)], consequence)

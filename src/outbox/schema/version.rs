@@ -12,25 +12,22 @@ use crate::error_text::database_error_text;
 use crate::outbox::Outbox;
 use crate::outbox::one_off::value;
 
-/// The schema's version and the one that this binary needs.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+/// The versions of a schema that this binary can use.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct SchemaVersion {
-    /// None: there is no outbox.
-    pub(crate) found: Option<i64>,
-    pub(crate) needed: i64,
-    /// Version and description of the migrations that were not run.
-    pub(crate) missing: Vec<String>,
-    pub(crate) functions_found: Option<i32>,
-    pub(crate) functions_needed: i32,
-    pub(crate) encoding: String,
+    pub(crate) tables: i64,
+    pub(crate) functions: i32,
+    /// A newer worker has migrated the database.
+    pub(crate) is_newer: bool,
 }
 
+/// The advice stands behind the first colon, where `worker check` splits the text.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum SchemaError {
     #[error("the database has no outbox yet: run `worker migrate` first")]
     Missing,
     #[error(
-        "signaling.schema_migrations is empty although the outbox exists: a person or a program emptied the table. Run `worker migrate` of the version that has migrated the database: it restores the rows"
+        "signaling.schema_migrations is empty although the outbox exists: run `worker migrate` of the version that has migrated the database, which restores the rows"
     )]
     MigrationsGone,
     #[error(
@@ -95,47 +92,42 @@ impl From<MigrateError> for SchemaError {
 }
 
 impl Outbox {
-    pub(crate) async fn schema_version(&self) -> Result<SchemaVersion, sqlx::Error> {
-        self.read(async |session| {
-            let applied = applied(session).await?;
-            let mut missing = migrations();
-            let needed = missing.last().map_or(0, |newest| newest.version);
-            missing.retain(|own| !applied.iter().any(|(version, _)| *version == own.version));
-            Ok(SchemaVersion {
-                found: applied.last().map(|(version, _)| *version),
-                needed,
-                missing: missing
-                    .into_iter()
-                    .map(|own| format!("{} ({})", own.version, own.description))
-                    .collect(),
-                functions_found: found_version(session).await?,
-                functions_needed: PROTOCOL_VERSION,
-                encoding: encoding(session).await?,
-            })
-        })
-        .await
-    }
-
     /// Fails if a migration of this binary was not run, or the functions are older.
-    pub(crate) async fn check_schema(&self) -> Result<(), SchemaError> {
-        let schema = self.schema_version().await?;
-        check_encoding(schema.encoding)?;
-        let (found, functions) = match (schema.found, schema.functions_found) {
+    pub(crate) async fn check_schema(&self) -> Result<SchemaVersion, SchemaError> {
+        let read = self.read(async |session| {
+            let applied = applied(session).await?;
+            let tables = applied.last().map(|(version, _)| *version);
+            Ok((
+                encoding(session).await?,
+                tables,
+                found_version(session).await?,
+            ))
+        });
+        let (encoding, tables, functions) = read.await?;
+        check_encoding(encoding)?;
+        let needed = migrations().last().map_or(0, |newest| newest.version);
+        SchemaVersion::check((tables, needed), (functions, PROTOCOL_VERSION))
+    }
+}
+
+impl SchemaVersion {
+    /// Compares the versions found with the ones that this binary needs.
+    fn check(
+        (tables, tables_needed): (Option<i64>, i64),
+        (functions, functions_needed): (Option<i32>, i32),
+    ) -> Result<Self, SchemaError> {
+        let (tables, functions) = match (tables, functions) {
             (None, None) => return Err(SchemaError::Missing),
             (None, Some(_)) => return Err(SchemaError::MigrationsGone),
             (Some(_), None) => {
                 let names = "function signaling.protocol_version".to_owned();
                 return Err(SchemaError::Dropped { names });
             }
-            (Some(found), Some(functions)) => (found, functions),
+            (Some(tables), Some(functions)) => (tables, functions),
         };
         for (what, found, needed) in [
-            ("schema is", found, schema.needed),
-            (
-                "functions are",
-                functions.into(),
-                schema.functions_needed.into(),
-            ),
+            ("schema is", tables, tables_needed),
+            ("functions are", functions.into(), functions_needed.into()),
         ] {
             if found < needed {
                 return Err(SchemaError::Outdated {
@@ -145,7 +137,11 @@ impl Outbox {
                 });
             }
         }
-        Ok(())
+        Ok(Self {
+            tables,
+            functions,
+            is_newer: tables > tables_needed || functions > functions_needed,
+        })
     }
 }
 
@@ -185,4 +181,28 @@ pub(super) fn check_encoding(encoding: String) -> Result<(), SchemaError> {
         return Ok(());
     }
     Err(SchemaError::Encoding { encoding })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn missing_migrations_and_older_functions_fail_and_newer_ones_do_not() {
+        let check = |tables, functions| SchemaVersion::check((tables, 4), (functions, 3));
+        for (tables, functions, is_newer) in [(4, 3, false), (5, 3, true), (4, 4, true)] {
+            let version = check(Some(tables), Some(functions)).expect("a version");
+            assert_eq!(version.is_newer, is_newer);
+        }
+        for (tables, functions, phrase) in [
+            (None, Some(3), "is empty"),
+            (None, None, "no outbox"),
+            (Some(3), Some(3), "schema is at version 3"),
+            (Some(4), Some(2), "functions are at version 2"),
+            (Some(4), None, "protocol_version: run `worker migrate`"),
+        ] {
+            let error = check(tables, functions).expect_err(phrase).to_string();
+            assert!(error.contains(phrase), "{error}");
+        }
+    }
 }

@@ -11,37 +11,26 @@ const CROWDED_PAUSE: Duration = Duration::from_millis(100);
 /// Longer than any wait.
 const FOREVER: Duration = Duration::from_secs(3600);
 
-#[derive(Debug, PartialEq, Eq)]
-pub(super) enum Next {
-    /// More messages may be due: claim again at this time, when half of the horizon is free.
-    ClaimAt(DbTime),
-    /// The claim failed.
-    RetryIn(Duration),
-    /// The worker has taken all due messages, or the lane is held.
-    Idle,
+/// When more messages may be due: the lane claims again when half of the horizon is free. None if the worker has taken all
+/// due messages, or the lane is held.
+pub(super) fn next_claim_at(batch: &Batch, lookahead: Lookahead, avoids: bool) -> Option<DbTime> {
+    let has_passed = batch.passed.is_some() || batch.retry_passed.is_some();
+    if has_passed && !batch.is_full() {
+        Some(batch.at)
+    } else if avoids && batch.hold.is_none() && !batch.is_full() {
+        Some(batch.at + CROWDED_PAUSE)
+    } else if batch.hold.is_none() && (batch.slots == 0 || batch.is_full()) {
+        Some(batch.next_slot_at - HORIZON / 2 - lookahead.0)
+    } else {
+        None
+    }
 }
 
-impl Next {
-    pub(super) fn after(batch: &Batch, lookahead: Lookahead, avoids: bool) -> Self {
-        let has_passed = batch.passed.is_some() || batch.retry_passed.is_some();
-        if has_passed && !batch.is_full() {
-            Self::ClaimAt(batch.at)
-        } else if avoids && batch.hold.is_none() && !batch.is_full() {
-            Self::ClaimAt(batch.at + CROWDED_PAUSE)
-        } else if batch.hold.is_none() && (batch.slots == 0 || batch.is_full()) {
-            Self::ClaimAt(batch.next_slot_at - HORIZON / 2 - lookahead.0)
-        } else {
-            Self::Idle
-        }
-    }
-
-    /// Waits until the lane must claim.
-    pub(super) async fn wait(self, lane: &Lane) {
-        match self {
-            Self::ClaimAt(at) => wait_for_slots(at, lane).await,
-            Self::RetryIn(pause) => tokio::time::sleep(pause).await,
-            Self::Idle => Box::pin(idle(lane)).await,
-        }
+/// Waits until the lane must claim.
+pub(super) async fn wait(claim_at: Option<DbTime>, lane: &Lane) {
+    match claim_at {
+        Some(at) => wait_for_slots(at, lane).await,
+        None => Box::pin(idle(lane)).await,
     }
 }
 
@@ -106,28 +95,28 @@ mod tests {
 
     #[test]
     fn a_lane_claims_again_when_half_of_the_horizon_is_free() {
-        let again = Next::ClaimAt(AT + HORIZON / 2);
+        let again = Some(AT + HORIZON / 2);
         let near = Lookahead::default();
-        assert_eq!(Next::after(&batch(0, 0), near, false), again);
-        assert_eq!(Next::after(&batch(3, 3), near, false), again);
+        assert_eq!(next_claim_at(&batch(0, 0), near, false), again);
+        assert_eq!(next_claim_at(&batch(3, 3), near, false), again);
         let mut far = near;
         far.observe(HORIZON / 4);
-        let earlier = Next::ClaimAt(AT + HORIZON / 2 - far.0);
-        assert_eq!(Next::after(&batch(3, 3), far, false), earlier);
+        let earlier = Some(AT + HORIZON / 2 - far.0);
+        assert_eq!(next_claim_at(&batch(3, 3), far, false), earlier);
     }
 
     #[test]
     fn a_lane_that_has_taken_all_due_messages_is_idle() {
         assert_eq!(
-            Next::after(&batch(3, 2), Lookahead::default(), false),
-            Next::Idle
+            next_claim_at(&batch(3, 2), Lookahead::default(), false),
+            None
         );
     }
 
     #[test]
     fn a_lane_that_avoids_destinations_claims_again_soon() {
-        let next = Next::after(&batch(3, 2), Lookahead::default(), true);
-        assert_eq!(next, Next::ClaimAt(AT + CROWDED_PAUSE));
+        let next = next_claim_at(&batch(3, 2), Lookahead::default(), true);
+        assert_eq!(next, Some(AT + CROWDED_PAUSE));
     }
 
     #[test]
@@ -139,6 +128,6 @@ mod tests {
             }),
             ..batch(1, 1)
         };
-        assert_eq!(Next::after(&probe, Lookahead::default(), false), Next::Idle);
+        assert_eq!(next_claim_at(&probe, Lookahead::default(), false), None);
     }
 }

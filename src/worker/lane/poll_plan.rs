@@ -164,13 +164,11 @@ impl PollPlan {
         }
     }
 
-    /// This process has put a message back.
     pub(crate) fn put_back(&mut self, due_at: DbTime, id: i64, is_retry: bool) {
         self.include(due_at, id, is_retry);
         self.next_due_at = self.next_due_at.into_iter().chain([due_at]).min();
     }
 
-    /// Moves the position back to a message.
     fn include(&mut self, due_at: DbTime, id: i64, is_retry: bool) {
         let position = if is_retry {
             &mut self.position.retry

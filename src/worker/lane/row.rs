@@ -20,9 +20,8 @@ use std::time::{Duration, Instant};
 
 use uuid::Uuid;
 
-use super::Lane;
 use super::circuit_breaker::Transition;
-use super::lane_log::without_api_text;
+use super::{Lane, without_api_text};
 use crate::advice;
 use crate::error_text::database_error_text;
 use crate::outbox::{HoldKind, HoldResult, LaneOpening, is_outage};
@@ -91,7 +90,6 @@ impl Lane {
         Ok(())
     }
 
-    /// Writes the consequence of an attempt to the row.
     pub(in crate::worker) async fn write_transition(&self, report: &AttemptReport) {
         match (report.transition, report.probe) {
             (Transition::Throttle, _) => self.throttle(report.sent_at, report.retry_after).await,

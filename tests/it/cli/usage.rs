@@ -242,7 +242,7 @@ async fn an_invalid_value_is_refused_with_an_example() {
             &["run", "--retention", "soon"],
             "write a number with its unit",
         ),
-        (&["run", "--rate", "many"], "write it like 500"),
+        (&["run", "--rate", "many"], "write it like 200"),
         (&["run", "--max-in-flight", "many"], "number like 200"),
     ] {
         let worker = Worker::new(arguments).env("DATABASE_URL", URL).input(line);

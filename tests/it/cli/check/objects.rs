@@ -92,8 +92,11 @@ async fn a_missing_version_function_is_made_again() {
     assert_line(
         &text,
         "FAIL",
-        "functions",
-        &["protocol_version() is missing", "worker migrate"],
+        "schema",
+        &[
+            "lacks function signaling.protocol_version",
+            "worker migrate",
+        ],
     );
     assert_refused(
         &world,
