@@ -35,8 +35,8 @@ use testkit::postgres::ThrowawayPostgres;
 /// Needs the binaries of PostgreSQL on this machine. At its end, the command stops the server and removes its data.
 ///
 /// With a COMMAND, `worker dev` starts these services on free ports, runs the command, and exits with the command's exit
-/// code. The command finds the database in DATABASE_URL and in PGHOST, PGPORT, PGUSER, PGPASSWORD and PGDATABASE, and the
-/// simulated API in SIGNALING_API_URL. SIGINT and SIGTERM go to the command. Log lines below the level `warn` are left out,
+/// code. The command finds the database in `DATABASE_URL` and in PGHOST, PGPORT, PGUSER, PGPASSWORD and PGDATABASE, and the
+/// simulated API in `SIGNALING_API_URL`. SIGINT and SIGTERM go to the command. Log lines below the level `warn` are left out,
 /// unless --log names another level.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:

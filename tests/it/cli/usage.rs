@@ -210,21 +210,6 @@ async fn an_unknown_command_or_flag_is_wrong_usage() {
 }
 
 #[tokio::test]
-async fn retry_without_a_filter_asks_for_all() {
-    let retry = |flags: &[&str]| {
-        let arguments: Vec<_> = ["retry"].iter().chain(flags).copied().collect();
-        Worker::new(&arguments).env("DATABASE_URL", URL)
-    };
-    refused(retry(&[]), &["write --all", "--app", "--dry-run"]).await;
-    refused(retry(&["--all", "--app", "shop"]), &["--all", "--app"]).await;
-    refused(
-        retry(&["--all", "--status", "failed"]),
-        &["--all", "--status"],
-    )
-    .await;
-}
-
-#[tokio::test]
 async fn an_invalid_value_is_refused_with_an_example() {
     let line = r#"{"sender":"a","destination":"b","payload":"c","due_at":"soon"}"#;
     for (arguments, phrase) in [
