@@ -228,7 +228,7 @@ async fn an_invalid_value_is_refused_with_an_example() {
             "write a number with its unit",
         ),
         (&["run", "--rate", "many"], "write it like 200"),
-        (&["run", "--max-in-flight", "many"], "number like 200"),
+        (&["run", "--max-in-flight", "many"], "write it like 200"),
     ] {
         let worker = Worker::new(arguments).env("DATABASE_URL", URL).input(line);
         let finished = refused(worker, &[phrase]).await;
