@@ -117,7 +117,7 @@ fn forward(kind: SignalKind, child: &Child) {
     let pid = pid.and_then(Pid::from_raw);
     let number = SignalNumber::from_named_raw(kind.as_raw_value());
     if let (Some(pid), Some(number)) = (pid, number) {
-        // It fails only for a command that has just ended.
+        // The signal fails only for a command that has just ended.
         kill_process(pid, number).ok();
     }
 }
