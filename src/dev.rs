@@ -278,7 +278,7 @@ fn worker_config(args: &DevArgs, base_url: &str) -> anyhow::Result<WorkerConfig>
             second * 10,
             Duration::from_hours(24),
         )?,
-        // A call that is in flight when the command ends loses its outcome, because no reader is left.
+        // When the command ends, no reader is left for the outcomes of open calls, so a long drain would only delay the exit.
         drain_timeout: second * if args.has_command() { 1 } else { 20 },
         retention: None,
         // A proxy could not reach the simulated API on this host.
