@@ -7,16 +7,23 @@ use std::hash::{Hash, Hasher};
 use super::push_bounded;
 
 const MAX_THROTTLED: usize = 256;
-const RECENT_CALLS: usize = 64;
-/// Other destinations count as accepted if at most one in this many calls to them was throttled.
-const OTHERS_THROTTLED: usize = 16;
+const RECENT_CALLS: usize = 256;
+/// The budget explains a 429 if more than one in this many calls to other destinations met a 429 of the budget. A larger share
+/// would charge messages that a budget below the limit throttles twice.
+const OTHERS_THROTTLED: usize = 128;
 
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct ThrottledDestinations {
     /// Destinations whose last call was answered 429.
     throttled: VecDeque<u64>,
-    /// The destinations of the last accepted (false) and throttled (true) calls.
-    recent: VecDeque<(u64, bool)>,
+    recent: VecDeque<(u64, Call)>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Call {
+    Accepted,
+    ThrottledByBudget,
+    ThrottledByDestination,
 }
 
 /// Does nothing, because the model has no 429s. Otherwise it would explore each order of accepted messages.
@@ -27,20 +34,31 @@ impl Hash for ThrottledDestinations {
 impl ThrottledDestinations {
     pub(super) fn accepted(&mut self, target: u64) {
         self.throttled.retain(|known| *known != target);
-        push_bounded(&mut self.recent, (target, false), RECENT_CALLS);
+        push_bounded(&mut self.recent, (target, Call::Accepted), RECENT_CALLS);
     }
 
     /// Adds a 429. True if its destination is at fault, and not the budget of the app.
     pub(super) fn is_at_fault(&mut self, target: u64) -> bool {
-        let was_throttled =
-            self.throttled.contains(&target) || self.recent.contains(&(target, true));
-        let others = self.recent.iter().filter(|(known, _)| *known != target);
-        let others_throttled = others.clone().filter(|(_, is_throttled)| *is_throttled);
-        let (others, others_throttled) = (others.count(), others_throttled.count());
+        let is_of_target = |(known, _): &&(u64, Call)| *known == target;
+        let was_throttled = self.throttled.contains(&target)
+            || (self.recent.iter().filter(is_of_target)).any(|(_, call)| *call != Call::Accepted);
+        let others = self.recent.iter().filter(|call| !is_of_target(call));
+        let accepted = others.clone().filter(|(_, call)| *call == Call::Accepted);
+        let by_budget = others
+            .clone()
+            .filter(|(_, call)| *call == Call::ThrottledByBudget);
+        let is_at_fault = was_throttled
+            && accepted.count() > 0
+            && by_budget.count() * OTHERS_THROTTLED <= others.count();
+        let call = if is_at_fault {
+            Call::ThrottledByDestination
+        } else {
+            Call::ThrottledByBudget
+        };
         self.throttled.retain(|known| *known != target);
         push_bounded(&mut self.throttled, target, MAX_THROTTLED);
-        push_bounded(&mut self.recent, (target, true), RECENT_CALLS);
-        was_throttled && others > others_throttled && others_throttled * OTHERS_THROTTLED <= others
+        push_bounded(&mut self.recent, (target, call), RECENT_CALLS);
+        is_at_fault
     }
 }
 
@@ -63,7 +81,9 @@ mod tests {
         accept_100_others(&mut throttled);
         assert!(throttled.is_at_fault(1), "its last call was throttled");
         throttled.accepted(1);
-        accept_100_others(&mut throttled);
+        for _ in 0..3 {
+            accept_100_others(&mut throttled);
+        }
         assert!(!throttled.is_at_fault(1), "its last call was accepted");
     }
 
@@ -86,6 +106,33 @@ mod tests {
         for other in 0..10 {
             assert!(!throttled.is_at_fault(2_000 + other), "again");
         }
+    }
+
+    #[test]
+    fn a_message_that_a_small_budget_throttles_twice_is_not_at_fault() {
+        let mut throttled = ThrottledDestinations::default();
+        for other in 0..8 {
+            for accepted in 0..40 {
+                throttled.accepted(10_000 + other * 100 + accepted);
+            }
+            assert!(!throttled.is_at_fault(20_000 + other));
+        }
+        assert!(
+            !throttled.is_at_fault(20_000),
+            "three in a hundred calls met a 429"
+        );
+    }
+
+    #[test]
+    fn two_channels_that_are_always_throttled_are_both_at_fault() {
+        let mut throttled = ThrottledDestinations::default();
+        assert!(!throttled.is_at_fault(1));
+        assert!(!throttled.is_at_fault(2));
+        for _ in 0..3 {
+            accept_100_others(&mut throttled);
+        }
+        assert!(throttled.is_at_fault(1));
+        assert!(throttled.is_at_fault(2));
     }
 
     #[test]
