@@ -68,6 +68,28 @@ pub(crate) struct Batch {
     pub(crate) set_back_s: Option<f64>,
 }
 
+#[cfg(test)]
+impl Batch {
+    /// A claim at `at` that had this number of slots and took no message.
+    pub(crate) fn without_messages(at: DbTime, slots: usize) -> Self {
+        Self {
+            messages: Vec::new(),
+            slots,
+            ended: Ended::default(),
+            refused: 0,
+            at,
+            next_slot_at: at,
+            next_due_at: None,
+            hold: None,
+            throttled_per_s: None,
+            wakeup: Wakeup::Off,
+            passed: None,
+            retry_passed: None,
+            set_back_s: None,
+        }
+    }
+}
+
 /// Says if inserts notify the app's workers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]

@@ -67,30 +67,15 @@ async fn idle(lane: &Lane) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::outbox::{Ended, Hold, HoldKind, Wakeup};
+    use crate::outbox::{Hold, HoldKind};
 
     const AT: DbTime = DbTime::from_micros(1_000_000_000);
 
     fn batch(slots: usize, expired: usize) -> Batch {
-        Batch {
-            messages: Vec::new(),
-            slots,
-            ended: Ended {
-                expired,
-                unknown: 0,
-                failed: 0,
-            },
-            refused: 0,
-            at: AT,
-            next_slot_at: AT + HORIZON,
-            next_due_at: None,
-            hold: None,
-            throttled_per_s: None,
-            wakeup: Wakeup::Off,
-            passed: None,
-            retry_passed: None,
-            set_back_s: None,
-        }
+        let mut batch = Batch::without_messages(AT, slots);
+        batch.ended.expired = expired;
+        batch.next_slot_at = AT + HORIZON;
+        batch
     }
 
     #[test]

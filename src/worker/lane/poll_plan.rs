@@ -214,7 +214,7 @@ impl PollPlan {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::outbox::{Ended, HoldKind};
+    use crate::outbox::HoldKind;
 
     const AT: DbTime = DbTime::from_micros(1_000_000_000);
     const SECOND: Duration = Duration::from_secs(1);
@@ -226,24 +226,10 @@ mod tests {
     };
 
     fn batch(slots: usize, expired: usize) -> Batch {
-        Batch {
-            messages: Vec::new(),
-            slots,
-            ended: Ended {
-                expired,
-                ..Ended::default()
-            },
-            refused: 0,
-            at: AT,
-            next_slot_at: AT,
-            next_due_at: Some(AT + SECOND * 9),
-            hold: None,
-            throttled_per_s: None,
-            wakeup: Wakeup::Off,
-            passed: None,
-            retry_passed: None,
-            set_back_s: None,
-        }
+        let mut batch = Batch::without_messages(AT, slots);
+        batch.ended.expired = expired;
+        batch.next_due_at = Some(AT + SECOND * 9);
+        batch
     }
 
     fn idle_batch(wakeup: Wakeup, hold: Option<Hold>) -> Batch {
