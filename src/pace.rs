@@ -3,12 +3,14 @@
 //! ARCHITECTURE.md shows why no sliding second holds more calls than the limit.
 
 pub(crate) mod clock;
+mod coalesce;
 mod db_time;
 mod lookahead;
 mod permit;
 mod shared_clock;
 
 pub(crate) use clock::{ClockStep, DbClock};
+pub(crate) use coalesce::coalesced_starts;
 pub(crate) use db_time::DbTime;
 pub(crate) use lookahead::Lookahead;
 pub(crate) use permit::{Late, PermitTerms, SendPermit};

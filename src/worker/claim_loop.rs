@@ -25,7 +25,7 @@ use crate::outbox::{
     AdaptiveTimeout, Batch, ClaimRequest, HoldKind, is_missing_lane, is_timeout, is_without_lock,
     may_be_refusal, may_have_taken_effect,
 };
-use crate::pace::Lookahead;
+use crate::pace::{Lookahead, coalesced_starts};
 use idle_wait::{next_claim_at, wait};
 use orphaned_claims::OrphanedClaims;
 
@@ -237,7 +237,13 @@ impl ClaimLoop {
         if batch.hold.is_some() {
             self.lane.release_unsent();
         }
-        for claimed in batch.messages {
+        let slots = batch.messages.iter().map(|claimed| claimed.slot_at);
+        let mut starts: Vec<_> = slots.collect();
+        // A single message must not wait for others. In a backlog, some start together.
+        if batch.is_full() {
+            starts = coalesced_starts(&starts);
+        }
+        for (claimed, start_at) in batch.messages.into_iter().zip(starts) {
             let message = claimed.message.as_ref().ok();
             let destination = message.map(|message| message.target.name());
             // The claim asked for no more messages than the free capacity, and only this loop takes capacity.
@@ -245,7 +251,7 @@ impl ClaimLoop {
                 break;
             };
             let (lane, records) = (Arc::clone(&self.lane), self.records.clone());
-            let delivery = delivery::deliver(lane, claimed, permit, records);
+            let delivery = delivery::deliver(lane, claimed, start_at, permit, records);
             self.deliveries.spawn(delivery);
         }
     }

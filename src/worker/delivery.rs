@@ -38,14 +38,15 @@ struct Prepared<'lane> {
 /// The record, and a report if an attempt was made.
 type Finished = (Record, Option<AttemptReport>);
 
-/// Sends a claimed message in its slot, and passes its record to the recorder. A panic fails this attempt only.
+/// Sends a claimed message at `start_at` or later, and passes its record to the recorder. A panic fails this attempt only.
 pub(super) async fn deliver(
     lane: Arc<Lane>,
     claimed: Claimed,
+    start_at: DbTime,
     permit: CapacityPermit,
     records: mpsc::Sender<Delivered>,
 ) {
-    let attempt = attempt(&lane, &claimed, permit.is_over_share);
+    let attempt = attempt(&lane, &claimed, start_at, permit.is_over_share);
     let finished = AssertUnwindSafe(attempt).catch_unwind().await;
     let (record, report) = finished.unwrap_or_else(|_| panicked(&lane, &claimed));
     let delivered = Delivered {
@@ -65,12 +66,17 @@ pub(super) async fn deliver(
     }
 }
 
-async fn attempt(lane: &Lane, claimed: &Claimed, is_over_share: bool) -> Finished {
+async fn attempt(
+    lane: &Lane,
+    claimed: &Claimed,
+    start_at: DbTime,
+    is_over_share: bool,
+) -> Finished {
     if is_over_share {
         return (Record::release(claimed), None);
     }
     let shutdown = &lane.shared.shutdown;
-    let preparing = shutdown.run_until_cancelled(prepare(lane, claimed));
+    let preparing = shutdown.run_until_cancelled(prepare(lane, claimed, start_at));
     let prepared = match preparing.await {
         Some(Ok(prepared)) => prepared,
         Some(Err(finished)) => return *finished,
@@ -90,6 +96,7 @@ async fn attempt(lane: &Lane, claimed: &Claimed, is_over_share: bool) -> Finishe
 async fn prepare<'lane>(
     lane: &'lane Lane,
     claimed: &Claimed,
+    start_at: DbTime,
 ) -> Result<Prepared<'lane>, Box<Finished>> {
     let released = || Box::new((Record::release(claimed), None));
     let failed = |error: String| Box::new(ended(lane, claimed, FinalStatus::Failed, error));
@@ -104,7 +111,7 @@ async fn prepare<'lane>(
     let clock = lane.shared.outbox.clock().get().ok_or_else(released)?;
     panic_point("before_call", claimed.id);
 
-    let prepare_at = (claimed.slot_at - lane.client.serving().lead()).floor(PREPARE_INTERVAL);
+    let prepare_at = (start_at - lane.client.serving().lead()).floor(PREPARE_INTERVAL);
     sleep_until(clock.instant_of(prepare_at)).await;
     let terms = PermitTerms {
         slot: claimed.slot_at,
@@ -125,7 +132,7 @@ async fn prepare<'lane>(
     })?;
     let request = lane.client.prepare(message, &connection);
     let request = request.map_err(no_credentials)?;
-    let clock = wait_until(claimed.slot_at, lane, clock).await;
+    let clock = wait_until(start_at, lane, clock).await;
     match permit(lane, claimed, terms, &clock) {
         Ok(permit) => Ok(Prepared {
             permit,
