@@ -4,8 +4,6 @@ mod adopt;
 mod args;
 mod cancel;
 mod check;
-mod completions;
-mod enqueue;
 mod grant;
 mod health;
 mod message;
@@ -89,7 +87,6 @@ enum Command {
     Workers(workers::WorkersArgs),
     Message(message::MessageArgs),
     Health(health::HealthArgs),
-    Enqueue(enqueue::EnqueueArgs),
     Pause(pause::PauseArgs),
     Resume(pause::ResumeArgs),
     Limit(pause::LimitArgs),
@@ -100,8 +97,6 @@ enum Command {
     Simulate(simulator::cli::SimulateArgs),
     #[cfg(feature = "dev")]
     Dev(crate::dev::DevArgs),
-    Completions(completions::CompletionsArgs),
-    Man(completions::ManArgs),
 }
 
 impl Command {
@@ -154,7 +149,7 @@ pub fn main() -> ExitCode {
         Err(error) => return exit_code(Err(error)),
     };
     let result = runtime.block_on(run(cli.command));
-    // A DNS lookup or a read of standard input can't be interrupted, and must not delay the exit.
+    // A DNS lookup can't be interrupted, and must not delay the exit.
     runtime.shutdown_background();
     exit_code(result)
 }
@@ -176,7 +171,6 @@ async fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Workers(args) => workers::run(args).await,
         Command::Message(args) => message::run(args).await,
         Command::Health(args) => health::run(args).await,
-        Command::Enqueue(args) => enqueue::run(args).await,
         Command::Pause(args) => pause::pause(args).await,
         Command::Resume(args) => pause::resume(args).await,
         Command::Limit(args) => pause::limit(args).await,
@@ -187,8 +181,6 @@ async fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Simulate(args) => simulator::cli::run(args).await,
         #[cfg(feature = "dev")]
         Command::Dev(args) => return crate::dev::run(args).await,
-        Command::Completions(args) => completions::completions(&args),
-        Command::Man(args) => completions::man(&args),
     };
     done.map(|()| ExitCode::SUCCESS)
 }
