@@ -67,9 +67,9 @@ impl Credentials {
     /// Fails for a sender who can't use these credentials.
     pub(crate) fn allow(&self, sender: &str) -> Result<(), CredentialError> {
         match self {
-            Self::Token { uid, .. } if uid != sender => Err(CredentialError::OtherSender {
-                uid: uid.clone(),
-            }),
+            Self::Token { uid, .. } if uid != sender => {
+                Err(CredentialError::OtherSender { uid: uid.clone() })
+            }
             Self::Basic { .. } | Self::Token { .. } | Self::Certificate { .. } => Ok(()),
         }
     }
@@ -137,10 +137,7 @@ impl Credentials {
             TokenHeaders::XAgora => {
                 let uid = HeaderValue::from_str(sender);
                 let uid = uid.map_err(|_| CredentialError::SenderNotAHeader)?;
-                vec![
-                    (X_AGORA_TOKEN, header(text, "token")?),
-                    (X_AGORA_UID, uid),
-                ]
+                vec![(X_AGORA_TOKEN, header(text, "token")?), (X_AGORA_UID, uid)]
             }
             TokenHeaders::Authorization => {
                 let value = header(&format!("agora token={text}"), "token")?;

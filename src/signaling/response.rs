@@ -237,8 +237,7 @@ mod tests {
 
     #[test]
     fn a_payload_that_is_a_word_of_the_api_changes_no_meaning() {
-        let echo_filter =
-            EchoFilter::new(Payload::from("message_sent".to_owned()), Vec::new());
+        let echo_filter = EchoFilter::new(Payload::from("message_sent".to_owned()), Vec::new());
         let body = br#"{"result":"success","code":"message_sent"}"#;
         let response = Response::read(200, &HeaderMap::new(), Ok(body), &echo_filter);
         assert!(

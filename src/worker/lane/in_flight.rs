@@ -161,9 +161,7 @@ mod tests {
     #[test]
     fn a_claim_fills_at_most_half_of_the_capacity_with_one_destination() {
         let in_flight = Arc::new(InFlight::new(16));
-        let permits: Vec<_> = (0..16)
-            .map_while(|_| in_flight.admit("slow"))
-            .collect();
+        let permits: Vec<_> = (0..16).map_while(|_| in_flight.admit("slow")).collect();
         let within_share = permits.iter().filter(|permit| !permit.is_over_share);
         assert_eq!((permits.len(), within_share.count()), (16, 8));
         assert!(in_flight.admit("third").is_none(), "no capacity is left");

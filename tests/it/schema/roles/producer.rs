@@ -84,7 +84,8 @@ async fn a_producer_inserts_reads_and_cancels_messages_and_they_are_delivered() 
 #[tokio::test]
 async fn only_a_producer_inserts() {
     let world = World::new().await;
-    let insert = "insert into signaling.outbox (sender, destination, payload) values ('a', 'b', 'x')";
+    let insert =
+        "insert into signaling.outbox (sender, destination, payload) values ('a', 'b', 'x')";
     for kind in ["producer", "worker", "operator", "reader"] {
         let mut role = Role::granted(&world, kind).await.connect().await;
         if kind == "producer" {
