@@ -4,8 +4,6 @@ mod adopt;
 mod args;
 mod cancel;
 mod check;
-mod completions;
-mod enqueue;
 mod grant;
 mod health;
 mod message;
@@ -13,27 +11,24 @@ mod migrate;
 mod obstacles;
 mod pause;
 pub(crate) mod print;
-#[cfg(test)]
-mod reference;
 mod retry;
 mod run;
 pub(crate) mod signals;
 mod status;
+#[cfg(test)]
+mod tests;
 mod workers;
 
 use std::io::Write;
 use std::process::ExitCode;
 
 use anyhow::Context;
-use clap::parser::ValueSource;
-use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
+use clap::{Parser, Subcommand};
 
 pub(crate) use crate::config::UsageError;
 use crate::ops::OpsError;
 use crate::outbox::ConnectError;
 use crate::telemetry::{self, LogFormat};
-
-const DEFAULT_LOG: &str = "info";
 
 /// Delivers messages from a Postgres outbox to the Agora Signaling REST API, inside a call budget that all workers
 /// of the fleet share.
@@ -58,15 +53,9 @@ struct Cli {
     #[command(subcommand)]
     command: Command,
 
-    /// Log level: error, warn, info, debug, or a filter like `info,signaling_worker=debug`
-    #[arg(
-        long = "log",
-        env = "WORKER_LOG",
-        default_value = DEFAULT_LOG,
-        global = true,
-        help_heading = "Logs"
-    )]
-    log: String,
+    /// Log level: error, warn, info, debug, or a filter like `info,signaling_worker=debug` [default: info]
+    #[arg(long, env = "WORKER_LOG", global = true, help_heading = "Logs")]
+    log: Option<String>,
 
     /// Format of the log
     #[arg(
@@ -89,7 +78,6 @@ enum Command {
     Workers(workers::WorkersArgs),
     Message(message::MessageArgs),
     Health(health::HealthArgs),
-    Enqueue(enqueue::EnqueueArgs),
     Pause(pause::PauseArgs),
     Resume(pause::ResumeArgs),
     Limit(pause::LimitArgs),
@@ -100,8 +88,6 @@ enum Command {
     Simulate(simulator::cli::SimulateArgs),
     #[cfg(feature = "dev")]
     Dev(crate::dev::DevArgs),
-    Completions(completions::CompletionsArgs),
-    Man(completions::ManArgs),
 }
 
 impl Command {
@@ -111,7 +97,7 @@ impl Command {
             // The output belongs to the command that `worker dev` runs.
             #[cfg(feature = "dev")]
             Self::Dev(args) if args.has_command() => "warn",
-            _ => DEFAULT_LOG,
+            _ => "info",
         }
     }
 }
@@ -126,44 +112,34 @@ pub fn main() -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    let (cli, is_log_given) = match parse() {
-        Ok(parsed) => parsed,
+    exit_code(start(&stderr))
+}
+
+fn start(stderr: &telemetry::Stderr) -> anyhow::Result<ExitCode> {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
         Err(error) if error.use_stderr() => {
             error.print().ok();
-            return ExitCode::from(2);
+            return Ok(ExitCode::from(2));
         }
         // Help or the version.
         Err(error) => {
-            let printed = print::print(error.render().to_string());
-            return exit_code(printed.map(|()| ExitCode::SUCCESS));
+            print::print(error.render().to_string())?;
+            return Ok(ExitCode::SUCCESS);
         }
     };
-    let log = if is_log_given {
-        &cli.log
-    } else {
-        cli.command.usual_log()
-    };
-    if let Err(error) = telemetry::init(&stderr, log, cli.log_format) {
-        return exit_code(Err(UsageError(format!(
+    let log = cli.log.as_deref();
+    let log = log.unwrap_or_else(|| cli.command.usual_log());
+    telemetry::init(stderr, log, cli.log_format).map_err(|error| {
+        UsageError(format!(
             "WORKER_LOG (--log) is not a filter: {error}. Write it like info, or info,signaling_worker=debug"
         ))
-        .into()));
-    }
-    let runtime = match tokio::runtime::Runtime::new().context("the runtime can't start") {
-        Ok(runtime) => runtime,
-        Err(error) => return exit_code(Err(error)),
-    };
+    })?;
+    let runtime = tokio::runtime::Runtime::new().context("the runtime can't start")?;
     let result = runtime.block_on(run(cli.command));
-    // A DNS lookup or a read of standard input can't be interrupted, and must not delay the exit.
+    // A DNS lookup can't be interrupted, and must not delay the exit.
     runtime.shutdown_background();
-    exit_code(result)
-}
-
-/// Reads the command line. Returns also whether the command line or the environment gives a log level.
-fn parse() -> Result<(Cli, bool), clap::Error> {
-    let matches = Cli::command().try_get_matches()?;
-    let is_log_given = matches.value_source("log") != Some(ValueSource::DefaultValue);
-    Ok((Cli::from_arg_matches(&matches)?, is_log_given))
+    result
 }
 
 async fn run(command: Command) -> anyhow::Result<ExitCode> {
@@ -176,7 +152,6 @@ async fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Workers(args) => workers::run(args).await,
         Command::Message(args) => message::run(args).await,
         Command::Health(args) => health::run(args).await,
-        Command::Enqueue(args) => enqueue::run(args).await,
         Command::Pause(args) => pause::pause(args).await,
         Command::Resume(args) => pause::resume(args).await,
         Command::Limit(args) => pause::limit(args).await,
@@ -187,8 +162,6 @@ async fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Simulate(args) => simulator::cli::run(args).await,
         #[cfg(feature = "dev")]
         Command::Dev(args) => return crate::dev::run(args).await,
-        Command::Completions(args) => completions::completions(&args),
-        Command::Man(args) => completions::man(&args),
     };
     done.map(|()| ExitCode::SUCCESS)
 }

@@ -13,6 +13,7 @@ use std::time::Duration;
 use anyhow::{Context, bail, ensure};
 use clap::Args;
 use secrecy::SecretString;
+use sqlx::{Connection, PgConnection};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
@@ -22,7 +23,7 @@ use crate::cli::signals::signals;
 use crate::config::{RawApp, Timing, WorkerConfig};
 use crate::error_text::error_chain_text;
 use crate::ops::OpsServer;
-use crate::outbox::{DEFAULT_MAX_AGE, Outbox};
+use crate::outbox::{DEFAULT_MAX_AGE, Outbox, enqueue};
 use crate::proxy::ProxyVariables;
 use crate::retry::RetryPolicy;
 use crate::telemetry::print_stderr;
@@ -154,13 +155,14 @@ async fn run_on(
     shutdown: CancellationToken,
 ) -> anyhow::Result<()> {
     let services = Services::start(postgres, args, shutdown.child_token()).await?;
+    let database = postgres.url(DATABASE);
     print_line(format!(
         "database    {}\nAPI         {} (simulated; its ledger: /_simulator/)",
         postgres.psql_command(DATABASE),
         services.simulator.base_url()
     ))?;
     let result = match args.messages {
-        Some(count) => deliver_samples(&services, count as usize, &shutdown).await,
+        Some(count) => deliver_samples(&services, &database, count as usize, &shutdown).await,
         None => play(services.ops.as_ref(), &shutdown).await,
     };
     services.stop().await?;
@@ -289,6 +291,7 @@ fn worker_config(args: &DevArgs, base_url: &str) -> anyhow::Result<WorkerConfig>
 
 async fn deliver_samples(
     services: &Services,
+    database: &str,
     count: usize,
     shutdown: &CancellationToken,
 ) -> anyhow::Result<()> {
@@ -299,7 +302,8 @@ async fn deliver_samples(
         .map(|sample| sample.message.clone())
         .collect();
     // Each message without a dedupe key gets an ID.
-    let ids = outbox.enqueue(&messages).await?;
+    let mut connection = PgConnection::connect(database).await?;
+    let ids = enqueue(&mut connection, &messages).await?;
     let ids: Vec<_> = ids.into_iter().flatten().collect();
     print_line(format!(
         "inserted    {count} sample messages: to peers and channels, some offline, some that need a retry\n"

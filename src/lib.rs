@@ -43,5 +43,5 @@ mod worker;
 
 #[doc(hidden)]
 pub use cli::main;
-pub use message::{InvalidMessage, NewMessage};
+pub use message::NewMessage;
 pub use outbox::{EnqueueError, enqueue};

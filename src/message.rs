@@ -1,111 +1,48 @@
-//! A message as the API accepts it. The table's CHECK constraints hold the same rules, so Postgres rejects a producer's
-//! mistake in the producer's own `INSERT`.
-
-mod new;
+//! Messages: as a producer inserts them, and as a worker sends them. The table refuses values that the API does not allow, so a
+//! producer's mistake fails in the producer's own `INSERT`.
 
 use std::fmt;
-use std::ops::RangeInclusive;
 use std::sync::Arc;
 
-pub use new::NewMessage;
+use serde::Serialize;
+use time::OffsetDateTime;
+use time::serde::rfc3339;
 
-/// Limits user IDs and channel names (Messaging REST API, parameters).
-const MAX_NAME_CHARS: usize = 64;
-/// Limits a payload in UTF-8 (Messaging REST API: "not exceed 32 KB").
-pub(crate) const MAX_PAYLOAD_BYTES: usize = 32_768;
-
-/// User IDs and channel names have these characters beside letters, digits and space. The API's 1.x page prints `" , "` where
-/// the vendor's other pages have `{` and `}`.
-const PUNCTUATION: &str = "!#$%&()+-:;<=.>?@[]^_{}|~,'";
-
-/// A value can't be part of a message. The error names the column, and does not show the value.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{column} {problem}")]
-pub struct InvalidMessage {
-    column: &'static str,
-    problem: String,
+/// The part of a claimed message that the request contains.
+#[derive(Debug, Clone, Default, PartialEq, Eq, sqlx::FromRow)]
+pub(crate) struct Message {
+    pub(crate) sender: String,
+    /// None: a channel message.
+    pub(crate) destination: Option<String>,
+    pub(crate) channel_name: Option<String>,
+    #[sqlx(try_from = "String")]
+    pub(crate) payload: Payload,
+    pub(crate) wait_for_ack: bool,
+    pub(crate) enable_offline_messaging: bool,
+    pub(crate) enable_historical_messaging: bool,
 }
 
-fn invalid<T>(column: &'static str, problem: impl Into<String>) -> Result<T, InvalidMessage> {
-    let problem = problem.into();
-    Err(InvalidMessage { column, problem })
-}
-
-/// A text that Postgres can store, of so many characters.
-fn check_text(
-    column: &'static str,
-    text: &str,
-    chars: RangeInclusive<usize>,
-) -> Result<(), InvalidMessage> {
-    let count = text.chars().count();
-    if count < *chars.start() {
-        return invalid(column, "is empty");
-    }
-    if count > *chars.end() {
-        let problem = format!("is longer than {} characters", chars.end());
-        return invalid(column, problem);
-    }
-    if text.contains('\0') {
-        let problem = "has the character U+0000, which the database can't store";
-        return invalid(column, problem);
-    }
-    Ok(())
-}
-
-fn check_payload(payload: &str) -> Result<(), InvalidMessage> {
-    if payload.len() > MAX_PAYLOAD_BYTES {
-        return invalid("payload", "is longer than 32,768 bytes of UTF-8");
-    }
-    check_text("payload", payload, 1..=MAX_PAYLOAD_BYTES)
-}
-
-/// A user ID or the name of a channel.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Name(String);
-
-impl Name {
-    pub(crate) fn sender(value: impl Into<String>) -> Result<Self, InvalidMessage> {
-        let name = Self::new("sender", value)?;
-        if name.0 == "." || name.0 == ".." {
-            let problem =
-                "is \".\" or \"..\", which a URL path can't carry: choose another user ID";
-            return invalid("sender", problem);
-        }
-        Ok(name)
-    }
-
-    fn new(column: &'static str, value: impl Into<String>) -> Result<Self, InvalidMessage> {
-        let name = value.into();
-        let is_allowed = |c: char| c.is_ascii_alphanumeric() || c == ' ' || PUNCTUATION.contains(c);
-        if let Some(character) = name.chars().find(|c| !is_allowed(*c)) {
-            let problem = format!("has the character {character:?}, which the API does not allow");
-            return invalid(column, problem);
-        }
-        if name.starts_with(' ') || name.ends_with(' ') {
-            return invalid(column, "begins or ends with a space");
-        }
-        check_text(column, &name, 1..=MAX_NAME_CHARS)?;
-        Ok(Self(name))
-    }
-
-    pub(crate) fn as_str(&self) -> &str {
-        &self.0
+impl Message {
+    /// The destination, or the channel.
+    pub(crate) fn target(&self) -> &str {
+        let target = self.destination.as_ref().or(self.channel_name.as_ref());
+        target.map_or("", String::as_str)
     }
 }
 
 /// `Debug` shows the size of the payload alone. A clone shares the text.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone, Default, PartialEq, Eq)]
 pub(crate) struct Payload(Arc<str>);
 
 impl Payload {
-    pub(crate) fn new(value: impl Into<Arc<str>>) -> Result<Self, InvalidMessage> {
-        let value = value.into();
-        check_payload(&value)?;
-        Ok(Self(value))
-    }
-
     pub(crate) fn as_str(&self) -> &str {
         &self.0
+    }
+}
+
+impl From<String> for Payload {
+    fn from(text: String) -> Self {
+        Self(text.into())
     }
 }
 
@@ -115,61 +52,97 @@ impl fmt::Debug for Payload {
     }
 }
 
-/// The recipient of a message.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Target {
-    Peer(Name),
-    Channel(Name),
+/// A message to insert with [`enqueue`](crate::enqueue()). The fields are the columns of the table, which refuses values that
+/// the API does not allow. `Debug` does not show the payload.
+///
+/// ```
+/// use signaling_worker::NewMessage;
+///
+/// let message = NewMessage {
+///     wait_for_ack: true,
+///     dedupe_key: Some("order-4711-shipped".into()),
+///     ..NewMessage::to_peer("shop", "user-17", "Your order is on its way")
+/// };
+/// assert_eq!(message.destination.as_deref(), Some("user-17"));
+/// ```
+#[derive(Clone, Default, PartialEq, Eq, Serialize)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a column of its own")]
+pub struct NewMessage {
+    /// The alias of the app that sends the message: 1 to 64 letters, digits, dots, dashes and underscores. None: `default`.
+    pub app: Option<String>,
+    /// The sending user.
+    pub sender: String,
+    /// The recipient of a message to one user.
+    pub destination: Option<String>,
+    /// The channel of a message to all users in a channel, instead of a destination.
+    pub channel_name: Option<String>,
+    /// The text, of at most 32,768 bytes.
+    pub payload: String,
+    /// The API answers only when the recipient has the message, so that the status tells delivered from offline. Not for
+    /// channel messages.
+    pub wait_for_ack: bool,
+    /// The API keeps the message for a recipient that is offline. Not for channel messages.
+    pub enable_offline_messaging: bool,
+    /// The API keeps the message as a historical message (deprecated by the vendor).
+    pub enable_historical_messaging: bool,
+    /// The earliest time to send, in place of the database's present time.
+    #[serde(serialize_with = "rfc3339::option::serialize")]
+    pub due_at: Option<OffsetDateTime>,
+    /// No call starts after this time.
+    #[serde(serialize_with = "rfc3339::option::serialize")]
+    pub expires_at: Option<OffsetDateTime>,
+    /// The number of charged attempts after which the message ends as `failed`: 1 to 1,000. None: 10.
+    pub max_attempts: Option<u16>,
+    /// The worker does not repeat a call that may have sent the message. The message then ends as `unknown`.
+    pub at_most_once: bool,
+    /// A key that is unique in the app. [`enqueue`](crate::enqueue()) inserts no second message with the same key.
+    pub dedupe_key: Option<String>,
+    /// The W3C trace context of the producer. The worker's spans join that trace.
+    pub traceparent: Option<String>,
 }
 
-impl Target {
-    pub(crate) fn peer(destination: impl Into<String>) -> Result<Self, InvalidMessage> {
-        Name::new("destination", destination).map(Self::Peer)
+/// A producer may make the dedupe key of content.
+impl fmt::Debug for NewMessage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("NewMessage")
+            .field("app", &self.app())
+            .field("payload_bytes", &self.payload.len())
+            .finish_non_exhaustive()
     }
+}
 
-    pub(crate) fn channel(name: impl Into<String>) -> Result<Self, InvalidMessage> {
-        Name::new("channel_name", name).map(Self::Channel)
-    }
-
-    /// The target of a row. Exactly one of its two columns has a value.
-    pub(crate) fn from_columns(
-        destination: Option<&str>,
-        channel_name: Option<&str>,
-    ) -> Result<Self, InvalidMessage> {
-        match (destination, channel_name) {
-            (Some(destination), None) => Self::peer(destination),
-            (None, Some(name)) => Self::channel(name),
-            _ => invalid(
-                "exactly one of destination and channel_name",
-                "has to be given",
-            ),
+impl NewMessage {
+    /// A message to one user.
+    pub fn to_peer(
+        sender: impl Into<String>,
+        destination: impl Into<String>,
+        payload: impl Into<String>,
+    ) -> Self {
+        Self {
+            sender: sender.into(),
+            destination: Some(destination.into()),
+            payload: payload.into(),
+            ..Self::default()
         }
     }
 
-    /// The destination, or the channel.
-    pub(crate) fn name(&self) -> &str {
-        let (Self::Peer(name) | Self::Channel(name)) = self;
-        name.as_str()
+    /// A message to all users in a channel.
+    pub fn to_channel(
+        sender: impl Into<String>,
+        channel_name: impl Into<String>,
+        payload: impl Into<String>,
+    ) -> Self {
+        Self {
+            sender: sender.into(),
+            channel_name: Some(channel_name.into()),
+            payload: payload.into(),
+            ..Self::default()
+        }
     }
-}
 
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Message {
-    pub(crate) sender: Name,
-    pub(crate) target: Target,
-    pub(crate) payload: Payload,
-    pub(crate) options: MessageOptions,
-}
-
-/// A channel message has neither of the first two options.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, sqlx::FromRow)]
-pub(crate) struct MessageOptions {
-    /// The API answers only when the recipient has the message, so that delivered and offline can be told apart.
-    pub(crate) wait_for_ack: bool,
-    /// The API keeps the message for a recipient that is offline.
-    pub(crate) enable_offline_messaging: bool,
-    /// The API keeps a historical message. The vendor deprecates that, and still accepts it.
-    pub(crate) enable_historical_messaging: bool,
+    pub(crate) fn app(&self) -> &str {
+        self.app.as_deref().unwrap_or("default")
+    }
 }
 
 #[cfg(test)]
@@ -177,42 +150,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_character_of_the_apis_list_is_allowed_and_no_other_ascii_one() {
-        let allowed: String = ('\u{0}'..='\u{7f}')
-            .filter(|c| Name::sender(format!("a{c}b")).is_ok())
-            .collect();
-        assert_eq!(
-            allowed,
-            " !#$%&'()+,-.0123456789:;<=>?@ABCDEFGHIJKLMNOPQRSTUVWXYZ[]^_abcdefghijklmnopqrstuvwxyz{|}~"
-        );
-    }
-
-    #[test]
-    fn names_are_1_to_64_characters_without_outer_spaces() {
-        for name in ["a b", &"a".repeat(64)] {
-            assert!(Target::peer(name).is_ok() && Target::channel(name).is_ok());
-        }
-        for name in ["", " a", "a ", &"a".repeat(65)] {
-            assert!(Target::peer(name).is_err() && Target::channel(name).is_err());
-        }
-    }
-
-    #[test]
-    fn a_dot_segment_receives_but_does_not_send() {
-        for name in [".", ".."] {
-            assert!(Target::peer(name).is_ok());
-            assert!(Name::sender(name).is_err());
-        }
-    }
-
-    #[test]
-    fn a_payload_is_measured_in_bytes_and_never_printed() {
-        assert!(Payload::new("é".repeat(16_384)).is_ok());
-        assert!(Payload::new("é".repeat(16_385)).is_err());
-        assert!(Payload::new("a\0b").is_err());
-        assert_eq!(
-            format!("{:?}", Payload::new("hush").expect("valid")),
-            "Payload(4 bytes)"
-        );
+    fn neither_payload_nor_key_is_printed() {
+        let message = NewMessage {
+            dedupe_key: Some("hush-1".into()),
+            ..NewMessage::to_peer("a", "b", "hush")
+        };
+        assert!(!format!("{message:?}").contains("hush"));
+        let payload = Payload::from("hush".to_owned());
+        assert_eq!(format!("{payload:?}"), "Payload(4 bytes)");
     }
 }

@@ -33,7 +33,6 @@ pub(crate) use admin::*;
 pub(crate) use connect::{ConnectError, Outbox};
 pub(crate) use diagnostics::*;
 pub use enqueue::{EnqueueError, enqueue};
-pub(crate) use enqueue::{InvalidLines, read_json_lines};
 pub(crate) use errors::*;
 pub(crate) use pool::{
     AdaptiveTimeout, DEFAULT_MAX_AGE, STATEMENT_DURATION, STATEMENT_ERRORS, is_timeout,

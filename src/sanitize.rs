@@ -51,7 +51,7 @@ pub(crate) fn redact_values(mistake: &str) -> String {
     let kind = kinds.find(|kind| found.starts_with(kind));
     let redacted = match (kind, found.strip_prefix("unknown field `")) {
         (Some(kind), _) => format!("{kind}{expected}"),
-        (None, Some(key)) if !looks_like_setting_name(key.trim_end_matches('`')) => {
+        (None, Some(key)) if !could_be_setting(key.trim_end_matches('`')) => {
             format!("unknown field{expected}")
         }
         _ => mistake.to_owned(),
@@ -62,7 +62,7 @@ pub(crate) fn redact_values(mistake: &str) -> String {
 }
 
 /// True for a key that could be the misspelt name of a setting, and is no value in the wrong place.
-pub(crate) fn looks_like_setting_name(key: &str) -> bool {
+fn could_be_setting(key: &str) -> bool {
     (1..=MAX_SETTING_NAME_BYTES).contains(&key.len())
         && key.bytes().all(|b| b.is_ascii_lowercase() || b == b'_')
 }

@@ -9,17 +9,19 @@ use time::{Date, OffsetDateTime};
 
 use crate::pace::DbTime;
 
-/// The accepted texts, for the end of an error.
-pub(crate) const ACCEPTED: &str = "write a time with its offset from UTC, like 2030-01-31T12:00:00Z or 2030-01-31T13:00:00+01:00, or a date like 2030-01-31, which means its midnight in UTC";
-
 const DATE: &[FormatItem<'static>] = format_description!("[year]-[month]-[day]");
 
-/// Reads a time of RFC 3339, or a date as its midnight in UTC. None if the text is neither.
-pub(crate) fn parse(text: &str) -> Option<OffsetDateTime> {
+/// Reads a time of RFC 3339, or a date as its midnight in UTC.
+pub(crate) fn parse(text: &str) -> Result<DbTime, &'static str> {
     let midnight = || Date::parse(text, DATE).map(|date| date.midnight().assume_utc());
-    OffsetDateTime::parse(text, &Rfc3339)
+    let time = OffsetDateTime::parse(text, &Rfc3339)
         .or_else(|_| midnight())
-        .ok()
+        .map_err(|_| "it is not a time: write a time with its offset from UTC, like 2030-01-31T12:00:00Z or 2030-01-31T13:00:00+01:00, or a date like 2030-01-31, which means its midnight in UTC")?;
+    let time = DbTime::from(time);
+    if !time.is_within_years_1_to_9999() {
+        return Err("it is before year 1 or after year 9999 in UTC");
+    }
+    Ok(time)
 }
 
 /// A time in UTC, to the second.
@@ -44,11 +46,21 @@ mod tests {
     #[test]
     fn a_time_needs_an_offset_and_a_date_is_its_midnight_in_utc() {
         let noon = datetime!(2030-01-31 12:00 UTC);
-        assert_eq!(parse("2030-01-31T12:00:00Z"), Some(noon));
-        assert_eq!(parse("2030-01-31T13:00:00+01:00"), Some(noon));
-        assert_eq!(parse("2030-01-31"), Some(datetime!(2030-01-31 00:00 UTC)));
-        for text in ["", "tomorrow", "2030-01-31T12:00:00", "2030-02-30", "2030"] {
-            assert_eq!(parse(text), None, "{text}");
+        assert_eq!(parse("2030-01-31T12:00:00Z"), Ok(noon.into()));
+        assert_eq!(parse("2030-01-31T13:00:00+01:00"), Ok(noon.into()));
+        let midnight = datetime!(2030-01-31 00:00 UTC);
+        assert_eq!(parse("2030-01-31"), Ok(midnight.into()));
+        for text in [
+            "",
+            "tomorrow",
+            "2030-01-31T12:00:00",
+            "2030-02-30",
+            "2030",
+            "9999-12-31T23:59:59-05:00",
+            "0001-01-01T00:00:00+01:00",
+            "0000-06-01T00:00:00Z",
+        ] {
+            assert!(parse(text).is_err(), "{text}");
         }
     }
 }

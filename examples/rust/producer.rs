@@ -10,7 +10,7 @@
 
 use std::time::{Duration, Instant};
 
-use signaling_worker::{NewMessage, enqueue};
+use signaling_worker::{EnqueueError, NewMessage, enqueue};
 use sqlx::{PgPool, query, query_scalar};
 
 /// Only this example waits for final statuses. An application need not wait.
@@ -79,20 +79,11 @@ async fn main() -> anyhow::Result<()> {
         Some(id) => println!("a repeat is message {id}"),
     }
 
-    // The library finds this mistake before the insert, so the transaction stores nothing.
-    if let Err(mistake) = place_order(&pool, "user/17").await {
-        println!("no message: {mistake}");
-    }
-    // For inserts in SQL, the database's error names a constraint.
-    let refused = query(
-        "insert into signaling.outbox (sender, destination, payload) values ('shop', 'user/17', 'hi')",
-    )
-    .execute(&pool)
-    .await;
-    if let Err(sqlx::Error::Database(error)) = &refused
-        && error.is_check_violation()
+    // The table refuses this message, so the transaction stores nothing. The error names a constraint.
+    if let Err(error) = place_order(&pool, "user/17").await
+        && let Some(EnqueueError::Refused { constraint }) = error.downcast_ref()
     {
-        println!("refused: {}", error.constraint().unwrap_or_default());
+        println!("refused: {constraint}");
     }
 
     for message in messages {

@@ -6,7 +6,6 @@ mod tests;
 
 use crate::config::parse_apps;
 use crate::message::Payload;
-use crate::outbox::read_json_lines;
 use crate::outcome::{Outcome, classify, describe};
 use crate::signaling::response::{MAX_REASON_CHARS, MAX_REQUEST_ID_CHARS};
 use crate::signaling::{EchoFilter, Response, ResponseBody};
@@ -21,7 +20,7 @@ const MAX_ERROR_BYTES: usize = 4_000;
 /// A response: the status, header lines, an empty line and the body.
 pub fn answer(data: &[u8]) {
     let (status, headers, body) = split_response(data);
-    let payload = Payload::new(PAYLOAD).expect("a payload");
+    let payload = Payload::from(PAYLOAD.to_owned());
     let echo_filter = EchoFilter::new(payload, vec![HUSH.into()]);
     let response = Response::read(status, &headers, Ok(body), &echo_filter);
 
@@ -82,17 +81,6 @@ pub fn config_file(data: &[u8]) {
             }
             Err(error) => assert_redacted(&error.to_string()),
         }
-    }
-}
-
-/// Lines for `worker enqueue --stdin`: an error, or messages that the API accepts.
-pub fn enqueue_input(data: &[u8]) {
-    let messages = match read_json_lines(data) {
-        Ok(messages) => messages,
-        Err(error) => return assert_redacted(&error.to_string()),
-    };
-    for message in messages {
-        message.check().expect("a message that the API accepts");
     }
 }
 

@@ -134,11 +134,6 @@ fn any_configuration_is_coherent_or_refused_without_a_secret_in_the_words() {
     run("config_file", super::config_file);
 }
 
-#[test]
-fn any_line_is_a_valid_message_or_refused_without_a_payload_in_the_words() {
-    run("enqueue_input", super::enqueue_input);
-}
-
 /// Guards the tests above: a check that fails is not swallowed on the way.
 #[test]
 #[should_panic(expected = "found")]

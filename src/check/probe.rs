@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use uuid::Uuid;
 
 use super::Finding;
-use crate::message::{InvalidMessage, Message, MessageOptions, Name, Payload, Target};
+use crate::message::Message;
 use crate::outbox::{Outbox, Refusal, SlotReservation};
 use crate::outcome::{self, Acceptance, Outcome};
 use crate::pace::clock::Moment;
@@ -21,13 +21,13 @@ const PAYLOAD: &str = "signaling-worker check";
 const SLOT_TIMEOUT: Duration = Duration::from_secs(10);
 const SLOT_RETRY: Duration = Duration::from_millis(20);
 
-pub(crate) fn message(sender: &str, destination: &str) -> Result<Message, InvalidMessage> {
-    Ok(Message {
-        sender: Name::sender(sender)?,
-        target: Target::peer(destination)?,
-        payload: Payload::new(PAYLOAD)?,
-        options: MessageOptions::default(),
-    })
+pub(crate) fn message(sender: &str, destination: &str) -> Message {
+    Message {
+        sender: sender.to_owned(),
+        destination: Some(destination.to_owned()),
+        payload: PAYLOAD.to_owned().into(),
+        ..Message::default()
+    }
 }
 
 #[derive(Debug)]

@@ -1,5 +1,7 @@
 //! `worker adopt`
 
+use std::fmt::Write;
+
 use anyhow::Context;
 use clap::Args;
 
@@ -75,8 +77,10 @@ pub(super) async fn run(args: AdoptArgs) -> anyhow::Result<()> {
     for app in apps {
         let (adopted, is_news) = adopt(&outbox, &app, &environment, args.cancel_pending).await?;
         has_changed |= is_news;
-        let lane = obstacles::lane(&outbox, &app).await?.flatten();
-        text = text + &adopted + "\n" + &obstacles::lines(lane.as_ref(), None);
+        writeln!(text, "{adopted}").ok();
+        if let Some(lane) = obstacles::lane(&outbox, &app).await? {
+            text += &obstacles::lines(&lane, None);
+        }
     }
     outbox.close().await;
     report(text, has_changed)
@@ -106,13 +110,11 @@ async fn adopt(
         return Ok((sentence, false));
     }
     let was = advice::environment_name(adoption.previous.as_deref());
-    let (count, are) = if cancels_pending {
-        (cancelled, "cancelled")
+    let done = if cancels_pending {
+        format!("{} cancelled", messages(cancelled))
     } else {
-        (adoption.pending, "pending, to be sent")
+        format!("{} pending, to be sent", messages(adoption.pending))
     };
-    let verb = if count == 1 { "is" } else { "are" };
-    let done = format!("{} {verb} {are}", messages(count));
     let sentence =
         format!("{app} belongs to the environment {environment} now, and did to {was}: {done}");
     Ok((sentence, true))

@@ -6,14 +6,11 @@ use std::time::Duration;
 
 use clap::Args;
 use secrecy::{ExposeSecret, SecretString};
-use time::OffsetDateTime;
 
 use super::UsageError;
 use crate::outbox::{DEFAULT_MAX_AGE, DatabaseSource, MIN_RETENTION, Outbox};
-use crate::pace::DbTime;
 use crate::sanitize;
 use crate::secret::{self, SecretSource};
-use crate::time_text;
 
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Database")]
@@ -110,18 +107,6 @@ fn parse_days(text: &str, max_days: u32) -> Result<Duration, String> {
     }
 }
 
-/// A time as RFC 3339 writes it, like `2030-01-31T12:00:00Z`, or a date, like `2030-01-31`, for its midnight in UTC.
-/// The time is in UTC and within the years 1 to 9999, because sqlx panics when it converts other times.
-pub(super) fn parse_time(text: &str) -> Result<OffsetDateTime, String> {
-    let time = time_text::parse(text)
-        .ok_or_else(|| format!("it is not a time: {}", time_text::ACCEPTED))?;
-    let time = DbTime::from(time);
-    if !time.is_within_years_1_to_9999() {
-        return Err("it is before year 1 or after year 9999 in UTC".into());
-    }
-    Ok(time.into())
-}
-
 const MAX_ENVIRONMENT_CHARS: usize = 64;
 
 /// An empty variable counts as not set.
@@ -161,28 +146,4 @@ pub(super) fn host() -> String {
         .map(|name| sanitize::text(name.trim(), sanitize::MAX_NAME_CHARS))
         .filter(|name| !name.is_empty())
         .unwrap_or_else(|| "worker".into())
-}
-
-#[cfg(test)]
-mod tests {
-    use time::macros::datetime;
-
-    use super::*;
-
-    #[test]
-    fn a_time_is_in_utc_and_within_the_years_1_to_9999() {
-        let expected = datetime!(2030-01-31 12:00 UTC);
-        for text in ["2030-01-31T12:00:00Z", "2030-01-31T07:00:00-05:00"] {
-            let time = parse_time(text).expect("a time");
-            assert_eq!((time, time.offset()), (expected, expected.offset()));
-        }
-        for text in [
-            "9999-12-31T23:59:59-05:00",
-            "0001-01-01T00:00:00+01:00",
-            "0000-06-01T00:00:00Z",
-            "tomorrow",
-        ] {
-            assert!(parse_time(text).is_err(), "{text}");
-        }
-    }
 }

@@ -6,7 +6,6 @@ use anyhow::Context;
 use clap::Args;
 
 use super::args::DatabaseArgs;
-use super::obstacles::if_readable;
 use super::print::{one_line, report};
 use crate::config::parse_number;
 use crate::outbox::{AdminError, MessageState};
@@ -33,9 +32,10 @@ pub(super) async fn run(args: CancelArgs) -> anyhow::Result<()> {
         let (is_done, sentence) = match outbox.cancel(id).await {
             Ok(is_cancelled) => {
                 cancelled += usize::from(is_cancelled);
-                let states = if_readable(outbox.message_states(&[id]).await)
+                let states = outbox.message_states(&[id]).await;
+                let states = states
                     .with_context(|| format!("the database failed after {cancelled} messages"))?;
-                describe(id, is_cancelled, states.as_deref())
+                describe(id, is_cancelled, states.first())
             }
             // A refused message must not stop the cancellation of the rest.
             Err(error @ AdminError::Refused(_)) => (false, error.to_string()),
@@ -52,31 +52,20 @@ pub(super) async fn run(args: CancelArgs) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Returns whether the message has the status that the operator asked for, and a sentence. `states` is none if the role has no
-/// right to read the message, and empty if there is no such message.
-fn describe(id: i64, is_cancelled: bool, states: Option<&[MessageState]>) -> (bool, String) {
-    let Some(message) = states.and_then(<[_]>::first) else {
-        let text = match states {
-            _ if is_cancelled => "is cancelled",
-            None => "is not cancelled: it is being sent, is final, or does not exist",
-            Some(_) => "is not cancelled: there is no such message",
-        };
-        return (is_cancelled, format!("{id} {text}"));
-    };
-    match (is_cancelled, message.state.as_str()) {
-        (true, _) if message.attempts == 0 => {
-            (true, format!("{id} is cancelled: it was never sent"))
+/// Returns whether the message is cancelled, and a sentence. `message` is none if there is no such message.
+fn describe(id: i64, is_cancelled: bool, message: Option<&MessageState>) -> (bool, String) {
+    let sentence = match message {
+        None if !is_cancelled => "is not cancelled: there is no such message".into(),
+        Some(message) if !is_cancelled && message.status == "cancelled" => {
+            return (true, format!("{id} was cancelled already"));
         }
-        (true, _) => (
-            true,
-            format!(
-                "{id} is cancelled: no other call of it starts. An earlier call may have arrived; `worker message {id}` shows it"
-            ),
+        Some(message) if !is_cancelled => {
+            format!("is not cancelled: its state is {}", message.state)
+        }
+        Some(message) if message.attempts == 0 => "is cancelled: it was never sent".into(),
+        _ => format!(
+            "is cancelled: no other call of it starts. An earlier call may have arrived; `worker message {id}` shows it"
         ),
-        (false, "cancelled") => (true, format!("{id} was cancelled already")),
-        (false, state) => (
-            false,
-            format!("{id} is not cancelled: its state is {state}"),
-        ),
-    }
+    };
+    (is_cancelled, format!("{id} {sentence}"))
 }

@@ -3,8 +3,8 @@
 use std::fmt::Write;
 
 use clap::Args;
+use clap::builder::NonEmptyStringValueParser;
 
-use super::UsageError;
 use super::args::DatabaseArgs;
 use super::print::{one_line, print_as};
 use super::run::{self, AppArgs, WorkerArgs};
@@ -12,7 +12,6 @@ use crate::check::probe::{self, Probe};
 use crate::check::{Finding, Level, api, lane, schema, server, vacuum};
 use crate::config::{AppConfig, WorkerConfig};
 use crate::error_text::{database_error_text, error_chain_text};
-use crate::message::Message;
 use crate::outbox::{Damage, Outbox, RoleKind};
 use crate::signaling::{Client, Credentials};
 
@@ -31,7 +30,7 @@ not list it. The command does not send it while the app is paused.")]
 pub(super) struct CheckArgs {
     /// Send the text `signaling-worker check` to this user, because only a message shows whether the API accepts the
     /// credentials
-    #[arg(long, value_name = "USER")]
+    #[arg(long, value_name = "USER", value_parser = NonEmptyStringValueParser::new())]
     probe: Option<String>,
 
     /// Print JSON: an array with an object for each finding
@@ -52,8 +51,6 @@ const OTHER_CONNECTIONS: u32 = 4;
 const PROBE_SENDER: &str = "signaling-worker";
 
 pub(super) async fn run(args: CheckArgs) -> anyhow::Result<()> {
-    // A refused name is wrong usage, also if the settings or the database have other faults.
-    args.probe_message(PROBE_SENDER)?;
     let mut findings = Vec::new();
     let config = match run::config(&args.app, &args.worker) {
         Ok(config) => {
@@ -70,7 +67,7 @@ pub(super) async fn run(args: CheckArgs) -> anyhow::Result<()> {
     if let Some(mut config) = config {
         for app in std::mem::take(&mut config.apps) {
             let alias = app.alias.clone();
-            let of_api = check_api(&args, &config, app, outbox.as_ref()).await?;
+            let of_api = check_api(&args, &config, app, outbox.as_ref()).await;
             findings.extend(of_api.into_iter().map(|finding| finding.of_app(&alias)));
         }
     }
@@ -113,17 +110,6 @@ fn line(finding: &Finding) -> String {
         writeln!(text, "{:<18} -> {}", "", one_line(advice)).ok();
     }
     text
-}
-
-impl CheckArgs {
-    /// None if the operator does not ask for a probe.
-    fn probe_message(&self, sender: &str) -> Result<Option<Message>, UsageError> {
-        let destination = self.probe.as_deref();
-        let message = destination.map(|destination| probe::message(sender, destination));
-        message
-            .transpose()
-            .map_err(|error| UsageError(format!("--probe: {error}")))
-    }
 }
 
 fn check_settings(config: &WorkerConfig) -> Vec<Finding> {
@@ -245,23 +231,24 @@ async fn check_api(
     config: &WorkerConfig,
     app: AppConfig,
     outbox: Option<&Outbox>,
-) -> Result<Vec<Finding>, UsageError> {
+) -> Vec<Finding> {
     let sender = match &app.credentials {
         Credentials::Token { uid, .. } => uid.as_str(),
         Credentials::Basic { .. } | Credentials::Certificate { .. } => PROBE_SENDER,
     };
-    let message = args.probe_message(sender)?;
+    let message = args.probe.as_deref();
+    let message = message.map(|destination| probe::message(sender, destination));
     let (alias, limit_per_s) = (app.alias.clone(), app.limit_per_s);
     let client = match Client::new(app, config.timing, &config.proxies) {
         Ok(client) => client,
         Err(error) => {
             let advice = "correct the setting that the error names";
-            return Ok(vec![Finding::fail("api", error_chain_text(&error), advice)]);
+            return vec![Finding::fail("api", error_chain_text(&error), advice)];
         }
     };
     let mut findings = api::hosts(&client.try_hosts().await);
     let Some(message) = message else {
-        return Ok(findings);
+        return findings;
     };
     let Some(outbox) = outbox else {
         findings.push(Finding::warn(
@@ -269,7 +256,7 @@ async fn check_api(
             "not made: a call needs a slot of the database",
             "correct the database first",
         ));
-        return Ok(findings);
+        return findings;
     };
     let probe = Probe {
         outbox,
@@ -286,5 +273,5 @@ async fn check_api(
             "correct the schema and the rights first",
         )
     }));
-    Ok(findings)
+    findings
 }

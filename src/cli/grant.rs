@@ -10,7 +10,7 @@ use crate::outbox::RoleKind;
 
 /// Grant a role the rights of a producer, a worker, an operator or a reader
 ///
-/// producer: inserts, reads and cancels messages, also by `worker enqueue`.
+/// producer: inserts, reads and cancels messages.
 ///
 /// worker: runs `worker run`, and the commands check, status and message. Calls functions, and writes no table directly.
 ///

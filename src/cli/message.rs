@@ -8,7 +8,7 @@ use super::args::DatabaseArgs;
 use super::print::{block, one_line, print_as};
 use crate::config::parse_number;
 use crate::message_text::{at, fault, next_step};
-use crate::outbox::{CallDetail, MessageDetail, MessageRow};
+use crate::outbox::{CallDetail, MessageDetail};
 
 /// Show one message: its state, its calls, and what happens next
 ///
@@ -54,23 +54,21 @@ fn show(detail: &MessageDetail) -> String {
     if let Some(call) = detail.last_failure()
         && let Some(advice) = call.advice()
     {
+        let (attempt, fault) = (call.attempt, one_line(&fault(call)));
         writeln!(
             text,
-            "why:  call {} failed. {}",
-            call.attempt,
-            one_line(&fault(call))
+            "why:  call {attempt} failed. {fault}\n      -> {advice}"
         )
         .ok();
-        writeln!(text, "      -> {advice}").ok();
     }
     text
 }
 
 fn heading(detail: &MessageDetail) -> String {
     let row = &detail.message;
-    let to = match (&row.destination, &row.channel_name) {
-        (Some(user), _) => ("to user", user.clone()),
-        (None, channel) => ("to channel", channel.clone().unwrap_or_default()),
+    let to = match &row.destination {
+        Some(user) => ("to user", user.clone()),
+        None => ("to channel", row.channel_name.clone().unwrap_or_default()),
     };
     let mut attempts = format!("{} of {}", row.attempts, row.max_attempts);
     if row.uncharged > 0 {
@@ -96,15 +94,11 @@ fn heading(detail: &MessageDetail) -> String {
 
 /// Escapes control characters, which would change the operator's terminal.
 fn printable(payload: &str) -> String {
-    let mut text = String::with_capacity(payload.len());
-    for c in payload.chars() {
-        if c.is_control() {
-            text.extend(c.escape_default());
-        } else {
-            text.push(c);
-        }
-    }
-    text
+    let escaped = |c: char| match c.is_control() {
+        true => c.escape_default().to_string(),
+        false => c.to_string(),
+    };
+    payload.chars().map(escaped).collect()
 }
 
 fn timeline(detail: &MessageDetail) -> Vec<(String, String)> {
@@ -119,55 +113,44 @@ fn timeline(detail: &MessageDetail) -> Vec<(String, String)> {
     events.extend(detail.calls.iter().map(call));
     // The table of attempts has only failed calls.
     if let (Some(sent_at), true) = (row.sent_at, row.status.starts_with("message_")) {
-        events.push((at(sent_at), last_call(row)));
+        let accepted = format!(
+            "call {}: accepted{}{}{}",
+            row.attempts.saturating_add(row.uncharged),
+            optional(", HTTP ", row.http_status),
+            optional(", by ", row.claimed_by.as_ref()),
+            optional(", request ID ", row.request_id.as_ref())
+        );
+        events.push((at(sent_at), accepted));
     }
     if let Some(finished_at) = row.finished_at {
-        let mut what = row.status.clone();
-        if let Some(error) = &row.error {
-            write!(what, ": {}", one_line(error)).ok();
-        }
-        events.push((at(finished_at), what));
+        let error = optional(": ", row.error.as_ref());
+        events.push((at(finished_at), format!("{}{error}", row.status)));
     }
     events
 }
 
-fn by(worker: Option<&str>) -> String {
-    worker.map_or_else(String::new, |worker| format!(", by {}", one_line(worker)))
-}
-
 fn call(call: &CallDetail) -> (String, String) {
-    let mut what = if call.outcome == "lost" {
-        format!("call {}: lost, and perhaps never made", call.attempt)
-    } else {
-        let mut what = format!("call {}: {}", call.attempt, call.outcome);
-        if let Some(status) = call.http_status {
-            write!(what, ", HTTP {status}").ok();
-        }
-        if let Some(ms) = call.duration_ms {
-            write!(what, " after {ms:.0} ms").ok();
-        }
-        what
+    let outcome = match call.outcome.as_str() {
+        "lost" => "lost, and perhaps never made",
+        outcome => outcome,
     };
-    what += &by(call.claimed_by.as_deref());
-    if let Some(error) = &call.error {
-        write!(what, ": {}", one_line(error)).ok();
-    }
-    let indent = 4 + at(call.recorded_at).len();
-    write!(what, "\n{:indent$}{}", "", one_line(&fault(call))).ok();
+    let took_ms = call.duration_ms.map(|ms| format!("{ms:.0} ms"));
+    let what = format!(
+        "call {}: {outcome}{}{}{}{}\n{:indent$}{}",
+        call.attempt,
+        optional(", HTTP ", call.http_status),
+        optional(" after ", took_ms),
+        optional(", by ", call.claimed_by.as_ref()),
+        optional(": ", call.error.as_ref()),
+        "",
+        one_line(&fault(call)),
+        indent = 4 + at(call.recorded_at).len(),
+    );
     (at(call.sent_at.unwrap_or(call.recorded_at)), what)
 }
 
-fn last_call(row: &MessageRow) -> String {
-    let mut what = format!(
-        "call {}: accepted",
-        row.attempts.saturating_add(row.uncharged)
-    );
-    if let Some(status) = row.http_status {
-        write!(what, ", HTTP {status}").ok();
-    }
-    what += &by(row.claimed_by.as_deref());
-    if let Some(request_id) = &row.request_id {
-        write!(what, ", request ID {}", one_line(request_id)).ok();
-    }
-    what
+fn optional(before: &str, value: Option<impl ToString>) -> String {
+    value.map_or_else(String::new, |value| {
+        format!("{before}{}", one_line(&value.to_string()))
+    })
 }

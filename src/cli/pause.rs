@@ -1,7 +1,6 @@
 //! `worker pause`, `worker resume` and `worker limit`
 
 use std::fmt::Write;
-use std::str::FromStr;
 
 use clap::Args;
 
@@ -33,12 +32,12 @@ pub(super) async fn pause(args: PauseArgs) -> anyhow::Result<()> {
         .change(async |outbox, app| outbox.pause(app, args.reason.as_deref(), &operator()).await);
     let (is_news, lane) = pause.await?;
     let text = if is_news {
-        let others = obstacles::lines(lane.as_ref(), Some(LaneState::Paused));
+        let others = obstacles::lines(&lane, Some(LaneState::Paused));
         format!(
             "{app} is paused: no call starts until `worker resume {app}`, and the workers finish calls in flight\n{others}"
         )
     } else {
-        let pause = obstacles::lines(lane.as_ref(), None);
+        let pause = obstacles::lines(&lane, None);
         format!("{app} was paused already\n{pause}")
     };
     report(text, is_news)
@@ -77,24 +76,18 @@ pub(super) struct LimitArgs {
     target: AppTarget,
 
     /// Calls a second, or `configured`
-    #[arg(value_name = "CALLS")]
+    #[arg(value_name = "CALLS", value_parser = parse_limit)]
     limit: Limit,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq)]
 struct Limit(Option<f64>);
 
-impl FromStr for Limit {
-    type Err = &'static str;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        if text == "configured" {
-            return Ok(Self(None));
-        }
-        match text.parse() {
-            Ok(limit) if (1.0..=1_000_000.0).contains(&limit) => Ok(Self(Some(limit))),
-            _ => Err("write a number of calls from 1 to 1,000,000, or `configured`"),
-        }
+fn parse_limit(text: &str) -> Result<Limit, &'static str> {
+    match text.parse() {
+        _ if text == "configured" => Ok(Limit(None)),
+        Ok(limit) if (1.0..=1_000_000.0).contains(&limit) => Ok(Limit(Some(limit))),
+        _ => Err("write a number of calls from 1 to 1,000,000, or `configured`"),
     }
 }
 
@@ -104,14 +97,15 @@ pub(super) async fn limit(args: LimitArgs) -> anyhow::Result<()> {
         .target
         .change(async |outbox, app| outbox.set_limit(app, wanted, &operator()).await);
     let (is_news, lane) = set_limit.await?;
-    let limit = match (wanted, &lane) {
-        (Some(limit), _) => format!("{limit} calls/s"),
-        (None, Some(lane)) => format!("the configured {} calls/s", lane.limit_per_s),
-        (None, None) => "the configured calls/s".into(),
+    let the = if wanted.is_none() {
+        "the configured "
+    } else {
+        ""
     };
     let when = if is_news { "now" } else { "already" };
-    let mut text = format!("{} makes at most {limit} {when}\n", args.target.app);
-    if let Some(lane) = lane.as_ref().filter(|lane| lane.is_slowed()) {
+    let (app, limit) = (&args.target.app, lane.limit_per_s);
+    let mut text = format!("{app} makes at most {the}{limit} calls/s {when}\n");
+    if lane.is_slowed() {
         writeln!(
             text,
             "  but a 429 has slowed it to {:.0} calls/s; the workers raise the rate again",
@@ -119,6 +113,6 @@ pub(super) async fn limit(args: LimitArgs) -> anyhow::Result<()> {
         )
         .ok();
     }
-    text += &obstacles::lines(lane.as_ref(), None);
+    text += &obstacles::lines(&lane, None);
     report(text, is_news)
 }

@@ -42,11 +42,11 @@ fn show(app: &AppStatus) -> String {
         None => vec![("lane", "none: no worker has served this app".to_owned())],
         Some(lane) => lane_lines(lane),
     };
+    let (rate, peak) = (app.rate_per_s, app.peak_calls_1m);
     lines.push((
         "rate",
         format!(
-            "{:.1} calls/s over the last 10 s; at most {} in a second of the last minute",
-            app.rate_per_s, app.peak_calls_1m
+            "{rate:.1} calls/s over the last 10 s; at most {peak} in a second of the last minute"
         ),
     ));
     lines.push(("pending", pending(&app.pending)));
@@ -63,19 +63,10 @@ fn show(app: &AppStatus) -> String {
         lines.push(("drained", format!("in about {time}, if nothing is added")));
     }
     if let Some(wait) = &app.queue_wait_last_hour {
-        lines.push((
-            "queue wait",
-            format!(
-                "{:.3} s median, {:.3} s for 95 %, {:.3} s for 99 % of the last hour's messages",
-                wait.p50_s, wait.p95_s, wait.p99_s
-            ),
-        ));
+        let (median, p95, p99) = (wait.p50_s, wait.p95_s, wait.p99_s);
+        lines.push(("queue wait", format!("{median:.3} s median, {p95:.3} s for 95 %, {p99:.3} s for 99 % of the last hour's messages")));
     }
-    let finished = counts(
-        app.finished_24h
-            .iter()
-            .map(|(status, count)| (status, *count)),
-    );
+    let finished = counts(app.finished_24h.clone());
     lines.push(("finished", format!("{finished} in the last 24 h")));
     block(&app.app, &lines)
 }

@@ -1,6 +1,5 @@
 //! `worker workers`
 
-use std::collections::BTreeSet;
 use std::fmt::Write;
 
 use clap::Args;
@@ -29,6 +28,7 @@ pub(super) struct WorkersArgs {
 }
 
 const MAX_DEAD: usize = 10;
+const DEAD: &str = "look for the cause in the worker's log and its host's log. Other workers take over its messages when their leases end";
 
 pub(super) async fn run(args: WorkersArgs) -> anyhow::Result<()> {
     let outbox = args.database.connect_migrated().await?;
@@ -40,19 +40,9 @@ pub(super) async fn run(args: WorkersArgs) -> anyhow::Result<()> {
 fn show_all(workers: &[WorkerStatus]) -> String {
     let (alive, dead): (Vec<&WorkerStatus>, Vec<_>) =
         workers.iter().partition(|worker| worker.is_alive);
-    let versions: BTreeSet<_> = alive.iter().map(|worker| worker.version.as_str()).collect();
-    let versions: Vec<_> = versions.into_iter().collect();
     let mut text = format!("workers alive: {}\n", alive.len());
     if alive.is_empty() {
         writeln!(text, "  -> {}", texts::NO_WORKER).ok();
-    }
-    if versions.len() > 1 {
-        let versions = versions.join(" and ");
-        writeln!(
-            text,
-            "different versions: {versions}\n  -> if no upgrade is under way, replace the older workers"
-        )
-        .ok();
     }
     for worker in alive.iter().chain(dead.iter().take(MAX_DEAD)) {
         text = text + "\n" + &show(worker);
@@ -66,19 +56,13 @@ fn show_all(workers: &[WorkerStatus]) -> String {
 
 fn show(worker: &WorkerStatus) -> String {
     let seen = duration(worker.seen_ago_s);
-    let mut lines = if worker.is_alive {
-        vec![("state", format!("alive, reported {seen} ago"))]
+    let mut lines = Vec::new();
+    if worker.is_alive {
+        lines.push(("state", format!("alive, reported {seen} ago")));
     } else {
-        vec![
-            (
-                "state",
-                format!("dead: it last reported {seen} ago, and did not shut down"),
-            ),
-            advice(
-                "look for the cause in the worker's log and its host's log. Other workers take over its messages when their leases end",
-            ),
-        ]
-    };
+        let state = format!("dead: it last reported {seen} ago, and did not shut down");
+        lines.extend([("state", state), advice(DEAD)]);
+    }
     lines.push(("version", worker.version.clone()));
     if let Some(environment) = &worker.environment {
         lines.push(("belongs to", format!("the environment {environment}")));
@@ -86,10 +70,8 @@ fn show(worker: &WorkerStatus) -> String {
     lines.push(("host", worker.host.clone()));
     lines.push(("started", to_the_second(worker.started_at)));
     for app in &worker.apps {
-        let counters = format!(
-            "{}: {} accepted, {} failed",
-            app.app, app.accepted, app.failed
-        );
+        let (name, accepted, failed) = (&app.app, app.accepted, app.failed);
+        let counters = format!("{name}: {accepted} accepted, {failed} failed");
         if let Some(since) = app.stepped_aside_at {
             let since = to_the_second(since);
             let reason = app.stepped_aside_reason.as_deref().unwrap_or_default();

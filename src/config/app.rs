@@ -7,7 +7,6 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 
 use super::{UsageError, parse_number, read_apps};
-use crate::message::Name;
 use crate::sanitize;
 use crate::secret::{MAX_SECRET_BYTES, SecretSource, given, given_path, is_impossible};
 use crate::signaling::{BaseUrl, Credentials, DEFAULT_BASE_URL, TokenHeaders};
@@ -279,7 +278,7 @@ impl RawApp {
                 )?;
                 return Ok(Credentials::Token {
                     token,
-                    uid: Name::sender(uid).map_err(|error| format!("AGORA_UID (uid): {error}"))?,
+                    uid,
                     headers: given_headers.unwrap_or(TokenHeaders::XAgora),
                 });
             }
@@ -378,8 +377,7 @@ mod tests {
         };
         let app = app.check("a").expect("an app");
         assert_eq!(app.app_id, "id");
-        let sender = Name::sender("u").expect("a user");
-        let signed_in = app.credentials.authenticate(&sender).expect("headers");
+        let signed_in = app.credentials.authenticate("u").expect("headers");
         assert_eq!(
             signed_in.headers[0].1.to_str().expect("text"),
             "agora token=T"

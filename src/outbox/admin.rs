@@ -9,12 +9,14 @@ use sqlx::postgres::{PgArguments, PgRow};
 use sqlx::query::Query;
 use sqlx::types::Json;
 use sqlx::{FromRow, Postgres, query};
-use time::OffsetDateTime;
 
+use crate::config::parse_number;
 use crate::error_text::database_error_text;
 use crate::outbox::errors::is_within_function;
 use crate::outbox::one_off::rows;
 use crate::outbox::{Outbox, is_row_security, may_have_taken_effect};
+use crate::pace::DbTime;
+use crate::time_text;
 
 /// Longer than the wait for a lock.
 const STATEMENT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -55,16 +57,35 @@ impl From<sqlx::Error> for AdminError {
 }
 
 /// Finished messages to send again. None and an empty list match everything, but `statuses` has to name one.
-#[derive(Debug, Default, Clone)]
+#[derive(Debug, Default, Clone, PartialEq, clap::Args)]
 pub(crate) struct RetryFilter {
+    /// Only messages of this app
+    #[arg(long)]
     pub(crate) app: Option<String>,
+
+    /// Only messages with this status: failed (the default), expired, cancelled or unknown; may be given again
+    #[arg(long = "status", value_parser = ["failed", "expired", "cancelled", "unknown"])]
     pub(crate) statuses: Vec<String>,
-    /// Finished at this time or later.
-    pub(crate) since: Option<OffsetDateTime>,
-    pub(crate) until: Option<OffsetDateTime>,
-    /// A pattern for SQL's LIKE.
+
+    /// Only messages that were finished at this time or later, like 2030-01-31T12:00:00Z; a date like 2030-01-31 is its
+    /// midnight in UTC
+    #[arg(long, value_parser = time_text::parse, value_name = "TIME")]
+    pub(crate) since: Option<DbTime>,
+
+    /// Only messages that were finished before this time
+    #[arg(long, value_parser = time_text::parse, value_name = "TIME")]
+    pub(crate) until: Option<DbTime>,
+
+    /// Only messages with an error like this pattern, in which % stands for any text
+    #[arg(long = "error", value_name = "PATTERN")]
     pub(crate) error_like: Option<String>,
+
+    /// Only messages whose last response had this HTTP status; may be given again
+    #[arg(long = "http-status", value_name = "STATUS", value_parser = clap::value_parser!(i32).range(100..=599))]
     pub(crate) http_statuses: Vec<i32>,
+
+    /// Only this message; may be given again
+    #[arg(long = "id", value_name = "ID", value_parser = parse_number::<i64>)]
     pub(crate) ids: Vec<i64>,
 }
 

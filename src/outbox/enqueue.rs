@@ -1,15 +1,10 @@
-//! Inserts messages, for producers in Rust and for `worker enqueue`.
-
-mod json_lines;
+//! Inserts messages, for producers in Rust.
 
 use sqlx::types::Json;
 use sqlx::{Acquire, PgConnection, Postgres};
 
-pub(crate) use json_lines::{InvalidLines, read_json_lines};
-
 use crate::error_text::database_error_text;
-use crate::message::{InvalidMessage, NewMessage};
-use crate::outbox::Outbox;
+use crate::message::NewMessage;
 
 const ROWS_PER_STATEMENT: usize = 1_000;
 
@@ -30,9 +25,6 @@ const INSERT: &str = "
 /// Why no message was inserted.
 #[derive(Debug, thiserror::Error)]
 pub enum EnqueueError {
-    /// A message is invalid: see [`NewMessage::check`].
-    #[error(transparent)]
-    Invalid(#[from] InvalidMessage),
     /// The table refuses a message. The name of the constraint says why.
     #[error("the table refuses a message: {}", constraint.replace('_', " "))]
     Refused {
@@ -101,7 +93,7 @@ impl From<sqlx::Error> for EnqueueError {
 /// ```
 ///
 /// # Errors
-/// If a message is invalid, the table refuses a message, or the database fails. The caller then has to roll back its transaction, as after any
+/// If the table refuses a message, or the database fails. The caller then has to roll back its transaction, as after any
 /// failed statement.
 #[expect(
     clippy::manual_async_fn,
@@ -115,32 +107,17 @@ where
     A: Acquire<'c, Database = Postgres> + Send + 'a,
 {
     async move {
-        for message in messages {
-            message.check()?;
-        }
         if messages.len() <= ROWS_PER_STATEMENT {
             if messages.is_empty() {
                 return Ok(Vec::new());
             }
             let mut connection = connection.acquire().await?;
-            return insert(&mut connection, messages, true).await;
+            return insert(&mut connection, messages).await;
         }
         let mut transaction = connection.begin().await?;
-        let ids = insert(&mut transaction, messages, true).await?;
+        let ids = insert(&mut transaction, messages).await?;
         transaction.commit().await?;
         Ok(ids)
-    }
-}
-
-impl Outbox {
-    pub(crate) async fn enqueue(
-        &self,
-        messages: &[NewMessage],
-    ) -> Result<Vec<Option<i64>>, EnqueueError> {
-        // Behind a pooler, the next statement may meet another server.
-        let insert =
-            async |connection: &mut PgConnection| insert(connection, messages, false).await;
-        self.pool.transaction(None, insert).await
     }
 }
 
@@ -148,12 +125,10 @@ impl Outbox {
 async fn insert(
     connection: &mut PgConnection,
     messages: &[NewMessage],
-    keep_prepared: bool,
 ) -> Result<Vec<Option<i64>>, EnqueueError> {
     let mut ids = Vec::with_capacity(messages.len());
     for messages in messages.chunks(ROWS_PER_STATEMENT) {
         let insert = sqlx::query_as(INSERT).bind(Json(messages));
-        let insert = insert.persistent(keep_prepared);
         let inserted = insert.fetch_all(&mut *connection).await?;
         ids.extend(match_up(messages, inserted)?);
     }

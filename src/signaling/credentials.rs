@@ -8,7 +8,6 @@ use hyper::header::{AUTHORIZATION, HeaderName, HeaderValue};
 use secrecy::{ExposeSecret, SecretString};
 
 use super::token::{self, TokenClaims};
-use crate::message::Name;
 use crate::secret::{SecretError, SecretSource, is_odd};
 
 const X_AGORA_TOKEN: HeaderName = HeaderName::from_static("x-agora-token");
@@ -24,7 +23,7 @@ pub(crate) enum Credentials {
     /// A token that another program makes, for one sender.
     Token {
         token: SecretSource,
-        uid: Name,
+        uid: String,
         headers: TokenHeaders,
     },
     /// The app certificate, from which the worker makes a token for each call, for any sender.
@@ -54,6 +53,8 @@ pub(crate) enum CredentialError {
     Secret(#[from] SecretError),
     #[error("the app's {0} has characters that an HTTP header can't carry")]
     NotAHeader(&'static str),
+    #[error("the sender has characters that an HTTP header can't carry")]
+    SenderNotAHeader,
 }
 
 pub(crate) struct Authentication {
@@ -64,11 +65,11 @@ pub(crate) struct Authentication {
 
 impl Credentials {
     /// Fails for a sender who can't use these credentials.
-    pub(crate) fn allow(&self, sender: &Name) -> Result<(), CredentialError> {
+    pub(crate) fn allow(&self, sender: &str) -> Result<(), CredentialError> {
         match self {
-            Self::Token { uid, .. } if uid != sender => Err(CredentialError::OtherSender {
-                uid: uid.as_str().to_owned(),
-            }),
+            Self::Token { uid, .. } if uid != sender => {
+                Err(CredentialError::OtherSender { uid: uid.clone() })
+            }
             Self::Basic { .. } | Self::Token { .. } | Self::Certificate { .. } => Ok(()),
         }
     }
@@ -89,13 +90,13 @@ impl Credentials {
                 odd.push(variable);
             }
         }
-        if matches!(self, Self::Token { uid, .. } if is_odd(uid.as_str())) {
+        if matches!(self, Self::Token { uid, .. } if is_odd(uid)) {
             odd.push("AGORA_UID");
         }
         Ok(odd)
     }
 
-    pub(crate) fn authenticate(&self, sender: &Name) -> Result<Authentication, CredentialError> {
+    pub(crate) fn authenticate(&self, sender: &str) -> Result<Authentication, CredentialError> {
         self.allow(sender)?;
         let (token, kind) = match self {
             Self::Basic { key, secret } => {
@@ -122,7 +123,7 @@ impl Credentials {
                 let since_1970 = now.duration_since(UNIX_EPOCH).unwrap_or_default();
                 let claims = TokenClaims {
                     app_id,
-                    user_id: sender.as_str(),
+                    user_id: sender,
                     issued_at_s: u32::try_from(since_1970.as_secs()).unwrap_or(u32::MAX),
                     expires_in_s: token::MAX_LIFETIME_S,
                     salt: rand::random_range(1..=99_999_999),
@@ -133,10 +134,11 @@ impl Credentials {
         };
         let text = token.expose_secret();
         let headers = match kind {
-            TokenHeaders::XAgora => vec![
-                (X_AGORA_TOKEN, header(text, "token")?),
-                (X_AGORA_UID, header(sender.as_str(), "uid")?),
-            ],
+            TokenHeaders::XAgora => {
+                let uid = HeaderValue::from_str(sender);
+                let uid = uid.map_err(|_| CredentialError::SenderNotAHeader)?;
+                vec![(X_AGORA_TOKEN, header(text, "token")?), (X_AGORA_UID, uid)]
+            }
             TokenHeaders::Authorization => {
                 let value = header(&format!("agora token={text}"), "token")?;
                 vec![(AUTHORIZATION, value)]
@@ -160,8 +162,7 @@ mod tests {
     use super::*;
 
     fn headers(credentials: &Credentials, sender: &str) -> Option<Vec<String>> {
-        let sender = Name::sender(sender).expect("a sender");
-        let headers = credentials.authenticate(&sender).ok()?.headers;
+        let headers = credentials.authenticate(sender).ok()?.headers;
         let text = |(name, value): &(HeaderName, HeaderValue)| {
             format!("{name}: {}", value.to_str().expect("text"))
         };
@@ -193,7 +194,7 @@ mod tests {
         ] {
             let given = Credentials::Token {
                 token: SecretSource::value("T"),
-                uid: Name::sender("u").expect("a user"),
+                uid: "u".into(),
                 headers: kind,
             };
             assert_eq!(headers(&given, "u").expect("headers"), expected);

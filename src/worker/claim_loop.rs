@@ -244,10 +244,8 @@ impl ClaimLoop {
             starts = coalesced_starts(&starts);
         }
         for (claimed, start_at) in batch.messages.into_iter().zip(starts) {
-            let message = claimed.message.as_ref().ok();
-            let destination = message.map(|message| message.target.name());
             // The claim asked for no more messages than the free capacity, and only this loop takes capacity.
-            let Some(permit) = self.lane.in_flight.admit(destination) else {
+            let Some(permit) = self.lane.in_flight.admit(claimed.message.target()) else {
                 break;
             };
             let (lane, records) = (Arc::clone(&self.lane), self.records.clone());

@@ -100,10 +100,11 @@ async fn prepare<'lane>(
 ) -> Result<Prepared<'lane>, Box<Finished>> {
     let released = || Box::new((Record::release(claimed), None));
     let failed = |error: String| Box::new(ended(lane, claimed, FinalStatus::Failed, error));
-    let message = claimed.message.as_ref();
-    let message = message.map_err(|error| failed(error.to_string()))?;
+    let message = &claimed.message;
     let no_credentials = |error: CredentialError| match error {
-        CredentialError::OtherSender { .. } => failed(error.to_string()),
+        CredentialError::OtherSender { .. } | CredentialError::SenderNotAHeader => {
+            failed(error.to_string())
+        }
         error => Box::new(no_credentials(lane, claimed, &error)),
     };
     let credentials = &lane.client.app.credentials;
@@ -123,7 +124,7 @@ async fn prepare<'lane>(
     if terms.is_released(released_at(lane, claimed)) {
         return Err(released());
     }
-    let is_measured = !message.options.wait_for_ack;
+    let is_measured = !message.wait_for_ack;
     let open_call = is_measured.then(|| lane.in_flight.begin_call(Instant::now()));
     let connection = lane.client.connection().await.map_err(|failure| {
         // No host can be connected, so the failure counts for the first one.
@@ -293,20 +294,18 @@ fn judge(
     if call.is_ok() {
         lane.in_flight.answered(now);
     }
-    let message = claimed.message.as_ref();
+    let message = &claimed.message;
     let timed_out = match call {
         Ok(response) => response.status == 408,
         Err(failure) => matches!(failure, CallFailure::TimedOut(_)),
     };
-    let is_ack_timeout = timed_out && message.is_ok_and(|message| message.options.wait_for_ack);
+    let is_ack_timeout = timed_out && message.wait_for_ack;
     let attempt = Attempt {
         outcome,
         error: error.unwrap_or_default(),
         // A late failure of a host that the worker has left shows nothing about the present one.
         may_vote: host == lane.client.serving_beside(host) && !is_ack_timeout,
-        target: message.map_or(0, |message| {
-            lane.shared.hasher.hash_one(message.target.name())
-        }),
+        target: lane.shared.hasher.hash_one(message.target()),
         kind: match claimed.probe() {
             Some(_) => AttemptKind::Probe,
             None if claimed.is_retry => AttemptKind::Retry,

@@ -134,19 +134,14 @@ async fn every_command_except_migrate_works_through_a_pooler() {
 
         world.set_faults(&["400:destination=nobody"]);
         let mut worker = world.worker().start();
-        let message = ["--sender", "alice", "--payload", "hello"];
-        let enqueue = |destination| {
-            let mut arguments = vec!["enqueue", "--destination", destination];
-            arguments.extend(message);
-            arguments
-        };
-        let failed: i64 = id(&world.run(&enqueue("nobody")).await);
+        let message = |destination| peer(json!({"destination": destination}));
+        let failed = world.insert(message("nobody")).await;
         assert_eq!(world.until_final(failed).await.status, "failed");
 
         let paused = world.run(&["pause", "default", "--reason", "a test"]).await;
         assert!(paused.starts_with("default is paused: "), "{paused}");
-        let held: i64 = id(&world.run(&enqueue("bob")).await);
-        let cancelled: i64 = id(&world.run(&enqueue("carol")).await);
+        let held = world.insert(message("bob")).await;
+        let cancelled = world.insert(message("carol")).await;
         world.run(&["cancel", &cancelled.to_string()]).await;
         assert_eq!(world.row(cancelled).await.status, "cancelled");
         world.run(&["limit", "default", "50"]).await;
@@ -165,11 +160,6 @@ async fn every_command_except_migrate_works_through_a_pooler() {
         }
         worker.stop().await;
     }
-}
-
-/// The id that `worker enqueue` prints.
-fn id(printed: &str) -> i64 {
-    printed.trim().parse().expect("an id")
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

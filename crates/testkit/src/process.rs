@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 use tempfile::NamedTempFile;
-use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncWriteExt, BufReader};
+use tokio::io::{AsyncBufReadExt, AsyncRead, BufReader};
 use tokio::process::{Child, Command};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -58,7 +58,6 @@ pub struct Worker {
     binary: Option<PathBuf>,
     arguments: Vec<String>,
     environment: BTreeMap<String, String>,
-    input: String,
     has_small_log_pipe: bool,
     files: Vec<NamedTempFile>,
 }
@@ -70,7 +69,6 @@ impl Worker {
             arguments: arguments.iter().map(ToString::to_string).collect(),
             // Simultaneous workers can't share the usual address of the ops server.
             environment: BTreeMap::from([("WORKER_OPS_ADDR".into(), "off".into())]),
-            input: String::new(),
             has_small_log_pipe: false,
             files: Vec::new(),
         }
@@ -117,11 +115,6 @@ impl Worker {
         self
     }
 
-    pub fn input(mut self, text: &str) -> Self {
-        text.clone_into(&mut self.input);
-        self
-    }
-
     /// On Linux, some twenty unread lines fill the pipe of the log.
     pub fn small_log_pipe(mut self) -> Self {
         self.has_small_log_pipe = true;
@@ -134,7 +127,7 @@ impl Worker {
         let mut child = command_without_settings(binary)
             .args(&self.arguments)
             .envs(&self.environment)
-            .stdin(Stdio::piped())
+            .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .kill_on_drop(true)
@@ -150,12 +143,6 @@ impl Worker {
             stdout.read(child.stdout.take().expect("piped")),
             stderr.read(log),
         ];
-        let mut stdin = child.stdin.take().expect("piped");
-        let input = self.input;
-        tokio::spawn(async move {
-            // After an error, the process ends before it has read everything.
-            stdin.write_all(input.as_bytes()).await.ok();
-        });
         Running {
             name: self.arguments.join(" "),
             pid: child.id().expect("the process was just started"),

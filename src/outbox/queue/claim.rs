@@ -9,7 +9,7 @@ use sqlx::{FromRow, Row};
 use uuid::Uuid;
 
 use crate::error_text::database_error_text;
-use crate::message::{InvalidMessage, Message, MessageOptions, Name, Payload, Target};
+use crate::message::Message;
 use crate::outbox::pool::AdaptiveTimeout;
 use crate::outbox::{HoldKind, Outbox, interval};
 use crate::outcome::DeliveryPolicy;
@@ -145,8 +145,7 @@ pub(crate) struct Hold {
 pub(crate) struct Claimed {
     pub(crate) id: i64,
     pub(crate) claim_id: Uuid,
-    /// An error only if an operator has removed the table's constraints.
-    pub(crate) message: Result<Message, InvalidMessage>,
+    pub(crate) message: Message,
     pub(crate) policy: DeliveryPolicy,
     /// When the message was due before the claim. A message that goes back without an attempt is due then.
     pub(crate) original_due_at: DbTime,
@@ -177,7 +176,7 @@ impl Claimed {
         Ok(Self {
             id: row.try_get("id")?,
             claim_id: request.claim_id,
-            message: message(row)?,
+            message: Message::from_row(row)?,
             policy: DeliveryPolicy {
                 probe,
                 ..DeliveryPolicy::from_row(row)?
@@ -198,21 +197,6 @@ impl Batch {
     pub(crate) fn is_full(&self) -> bool {
         self.slots > 0 && self.messages.len() + self.ended.count() + self.refused >= self.slots
     }
-}
-
-fn message(row: &PgRow) -> Result<Result<Message, InvalidMessage>, sqlx::Error> {
-    let sender: String = row.try_get("sender")?;
-    let target = Target::from_columns(row.try_get("destination")?, row.try_get("channel_name")?);
-    let payload: &str = row.try_get("payload")?;
-    let options = MessageOptions::from_row(row)?;
-    Ok(target.and_then(|target| {
-        Ok(Message {
-            sender: Name::sender(sender)?,
-            target,
-            payload: Payload::new(payload)?,
-            options,
-        })
-    }))
 }
 
 impl Outbox {

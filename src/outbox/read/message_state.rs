@@ -1,4 +1,4 @@
-//! Queries after commands: the state of messages that a command did not change, and the reason why inserted messages wait.
+//! The state of messages that a command changed or left as they were.
 
 use sqlx::{FromRow, query};
 
@@ -14,17 +14,6 @@ pub(crate) struct MessageState {
     pub(crate) attempts: i32,
 }
 
-/// The messages of an app that share one `waits_for`.
-#[derive(Debug, FromRow)]
-pub(crate) struct Waiting {
-    pub(crate) app: String,
-    pub(crate) messages: i64,
-    /// None if the messages are final.
-    pub(crate) waits_for: Option<String>,
-}
-
-const MAX_GROUPS: i64 = 20;
-
 impl Outbox {
     /// Leaves out ids without a message.
     pub(crate) async fn message_states(
@@ -36,13 +25,5 @@ impl Outbox {
              from signaling.delivery_status where id = any ($1) order by id",
         );
         self.read_rows(states.bind(ids)).await
-    }
-
-    pub(crate) async fn waiting_for(&self, ids: &[i64]) -> Result<Vec<Waiting>, sqlx::Error> {
-        let waiting = query(
-            "select app, count(*) as messages, waits_for from signaling.delivery_status where id = any ($1)
-             group by app, waits_for order by messages desc, app, waits_for limit $2",
-        );
-        self.read_rows(waiting.bind(ids).bind(MAX_GROUPS)).await
     }
 }

@@ -6,7 +6,6 @@ use std::time::{Duration, SystemTime};
 use opentelemetry::trace::{Span, SpanKind, Status, Tracer};
 use opentelemetry::{KeyValue, Value};
 
-use crate::message::Target;
 use crate::outbox::{Claimed, Record};
 use crate::outcome::FinalStatus;
 use crate::pace::DbTime;
@@ -58,15 +57,9 @@ fn attributes(
     let mut set = |name, value: Option<Value>| {
         attributes.extend(value.map(|value| KeyValue::new(name, value)));
     };
-    let kind = claimed
-        .message
-        .as_ref()
-        .ok()
-        .map(|message| match message.target {
-            Target::Peer(_) => "peer",
-            Target::Channel(_) => "channel",
-        });
-    set("signaling.destination.kind", kind.map(Value::from));
+    let is_peer = claimed.message.destination.is_some();
+    let kind = if is_peer { "peer" } else { "channel" };
+    set("signaling.destination.kind", Some(kind.into()));
     let status = record.status.map(<&str>::from);
     set("signaling.status", status.map(Value::from));
     set("error.type", failure_of(record).map(Value::from));

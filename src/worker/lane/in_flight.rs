@@ -48,17 +48,16 @@ impl InFlight {
         self.counts.lock().messages
     }
 
-    /// Admits a message; none without capacity. An unreadable message has no destination.
-    pub(crate) fn admit(self: &Arc<Self>, destination: Option<&str>) -> Option<CapacityPermit> {
+    /// Admits a message; none without capacity.
+    pub(crate) fn admit(self: &Arc<Self>, destination: &str) -> Option<CapacityPermit> {
         let mut counts = self.counts.lock();
         if counts.messages >= self.max {
             return None;
         }
         counts.messages += 1;
-        let is_over_share = destination
-            .and_then(|destination| counts.by_destination.get(destination))
-            .is_some_and(|count| *count >= self.max.div_ceil(2));
-        let destination = destination.filter(|_| !is_over_share).map(str::to_owned);
+        let open = counts.by_destination.get(destination);
+        let is_over_share = open.is_some_and(|count| *count >= self.max.div_ceil(2));
+        let destination = (!is_over_share).then(|| destination.to_owned());
         if let Some(destination) = &destination {
             *counts
                 .by_destination
@@ -150,9 +149,9 @@ mod tests {
         let mut permits = Vec::new();
         for _ in 0..8 {
             assert!(in_flight.crowded().is_empty());
-            permits.extend(in_flight.admit(Some("slow")));
+            permits.extend(in_flight.admit("slow"));
         }
-        permits.extend(in_flight.admit(Some("other")));
+        permits.extend(in_flight.admit("other"));
         assert_eq!(in_flight.crowded(), ["slow"]);
         permits.remove(0);
         assert!(in_flight.crowded().is_empty());
@@ -162,12 +161,10 @@ mod tests {
     #[test]
     fn a_claim_fills_at_most_half_of_the_capacity_with_one_destination() {
         let in_flight = Arc::new(InFlight::new(16));
-        let permits: Vec<_> = (0..16)
-            .map_while(|_| in_flight.admit(Some("slow")))
-            .collect();
+        let permits: Vec<_> = (0..16).map_while(|_| in_flight.admit("slow")).collect();
         let within_share = permits.iter().filter(|permit| !permit.is_over_share);
         assert_eq!((permits.len(), within_share.count()), (16, 8));
-        assert!(in_flight.admit(None).is_none(), "no capacity is left");
+        assert!(in_flight.admit("third").is_none(), "no capacity is left");
         drop(permits);
         assert_eq!(in_flight.count(), 0);
         assert!(in_flight.counts.lock().by_destination.is_empty());

@@ -200,43 +200,6 @@ async fn retry_prints_the_count_and_remaining_obstacles() {
 }
 
 #[tokio::test]
-async fn enqueue_prints_ids_and_why_messages_wait() {
-    let world = World::new().await;
-    let enqueue = async |expected: &str| {
-        let arguments = [
-            "enqueue",
-            "--sender",
-            "a",
-            "--destination",
-            "b",
-            "--payload",
-            "hi",
-        ];
-        let finished = run(&world, &arguments).await;
-        assert!(
-            finished.stdout.trim().parse::<i64>().is_ok(),
-            "{finished:?}"
-        );
-        assert_eq!(
-            finished.stderr,
-            format!("1 message of default waiting for {expected}\n")
-        );
-    };
-    enqueue("a worker: none has served the app yet").await;
-    for state in State::ALL {
-        state.set(&world).await;
-        enqueue(match state {
-            State::Running => "the next free slot of the app",
-            State::Paused => "an operator: olga has paused the app",
-            State::Unauthorized => "the credentials: the API refuses them",
-            State::RetryAfter => "the API: it has asked for a pause",
-            State::NoWorker => "a worker: none is alive that serves the app",
-        })
-        .await;
-    }
-}
-
-#[tokio::test]
 async fn cancel_prints_each_messages_state_and_may_be_repeated() {
     let world = World::new().await;
     for state in State::ALL {

@@ -72,7 +72,7 @@ async fn retry_names_messages_that_do_not_exist() {
 }
 
 #[tokio::test]
-async fn a_date_is_its_midnight_in_utc_and_a_future_date_is_refused() {
+async fn a_date_is_its_midnight_in_utc_and_other_texts_are_refused() {
     let world = World::new().await;
     let id = failed_message(&world, "default").await;
     let finish = async |since: &str, until: &str| {
@@ -93,16 +93,6 @@ async fn a_date_is_its_midnight_in_utc_and_a_future_date_is_refused() {
         assert_eq!(finished.stdout, said, "{finished:?}");
     }
     for (since, until, phrase) in [
-        (
-            "2100-01-01",
-            "2100-01-02",
-            "--since 2100-01-01T00:00:00Z is not before",
-        ),
-        (
-            "2026-01-31",
-            "2026-01-31",
-            "which is --until or the database's clock",
-        ),
         (
             "tomorrow",
             "2026-01-31",

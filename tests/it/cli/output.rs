@@ -81,18 +81,12 @@ fn commands() -> Vec<(Vec<&'static str>, i32)> {
         (vec!["workers", "--json"], 0),
         (vec!["message", "1"], 0),
         (vec!["message", "1", "--json"], 0),
-        (
-            vec!["enqueue", "--sender=a", "--destination=b", "--payload=c"],
-            0,
-        ),
         (vec!["pause", "default"], 0),
         (vec!["resume", "default"], 0),
         (vec!["limit", "default", "100"], 0),
         (vec!["retry", "--app", "default", "--dry-run"], 0),
         (vec!["retry", "--app", "default"], 0),
         (vec!["cancel", "1"], 0),
-        (vec!["completions", "bash"], 0),
-        (vec!["man"], 0),
         (vec!["adopt", "--environment=tests", "--cancel-pending"], 0),
     ]
 }
@@ -129,8 +123,8 @@ async fn every_command_that_prints_fails_on_a_full_disk() {
             "{arguments:?}: {stderr}"
         );
     }
-    let inserted = world.count("payload = 'c'").await;
-    assert_eq!(inserted, 1, "the command's work is done all the same");
+    let cancelled = world.count("status = 'cancelled'").await;
+    assert_eq!(cancelled, 1, "the command's work is done all the same");
 }
 
 #[tokio::test]

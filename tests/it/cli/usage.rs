@@ -211,14 +211,12 @@ async fn an_unknown_command_or_flag_is_wrong_usage() {
 
 #[tokio::test]
 async fn an_invalid_value_is_refused_with_an_example() {
-    let line = r#"{"sender":"a","destination":"b","payload":"c","due_at":"soon"}"#;
     for (arguments, phrase) in [
         (&["cancel", "seven"][..], "write it like 200"),
         (&["message", "seven"], "write it like 200"),
         (&["retry", "--id", "seven"], "write it like 200"),
         (&["retry", "--http-status", "9"], "100..=599"),
         (&["retry", "--since", "soon"], "or a date like 2030-01-31"),
-        (&["enqueue", "--stdin"], "or a date like 2030-01-31"),
         (
             &["migrate", "--lock-wait", "soon"],
             "write a number with its unit",
@@ -230,7 +228,7 @@ async fn an_invalid_value_is_refused_with_an_example() {
         (&["run", "--rate", "many"], "write it like 200"),
         (&["run", "--max-in-flight", "many"], "write it like 200"),
     ] {
-        let worker = Worker::new(arguments).env("DATABASE_URL", URL).input(line);
+        let worker = Worker::new(arguments).env("DATABASE_URL", URL);
         let finished = refused(worker, &[phrase]).await;
         for library in [
             "invalid digit",

@@ -97,19 +97,6 @@ async fn a_killed_worker_is_shown_as_dead_with_advice() {
 }
 
 #[tokio::test]
-async fn different_versions_of_workers_are_shown() {
-    let world = World::new().await;
-    for (name, version) in [("one", "1.2.3"), ("two", "1.3.0"), ("three", "1.3.0")] {
-        world.pretend_worker(name, version, "default").await;
-    }
-    let text = workers_text(&world).await;
-    assert!(
-        text.starts_with("workers alive: 3\ndifferent versions: 1.2.3 and 1.3.0\n  -> "),
-        "{text}"
-    );
-}
-
-#[tokio::test]
 async fn a_worker_with_wrong_credentials_is_shown_as_stepped_aside() {
     let world = World::new().await;
     let _right = named(&world, "right").start();

@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use testkit::{PATIENCE, PgBouncer, Postgres, World, until};
+use serde_json::json;
+
+use testkit::{PATIENCE, PgBouncer, Postgres, World, peer, until};
 
 /// Soon after a client has given up, also where its deadline was a long one.
 const SOON: Duration = Duration::from_secs(10);
@@ -79,20 +81,16 @@ async fn a_killed_command_without_a_deadline_ends_on_the_server() {
     let postgres = Postgres::shared().await;
     let world = World::new().await;
     let pooler = PgBouncer::start(postgres, "").await;
+    world.insert(peer(json!({}))).await;
     world
-        .execute(&HANGING_CLAIMS.replace("update of claim_id", "insert"))
+        .execute("update signaling.outbox set status = 'failed', attempts = 1, finished_at = now()")
+        .await;
+    world
+        .execute(&HANGING_CLAIMS.replace("update of claim_id", "update of status"))
         .await;
     for url in [world.url.clone(), pooler.url(&world.url)] {
         let mut command = world
-            .command(&[
-                "enqueue",
-                "--sender",
-                "alice",
-                "--destination",
-                "bob",
-                "--payload",
-                "hello",
-            ])
+            .command(&["retry", "--all"])
             .env("DATABASE_URL", &url)
             .start();
         world

@@ -185,52 +185,11 @@ fn assert_refused(finished: &Finished, code: i32, markers: &[Marker]) {
 }
 
 #[tokio::test]
-async fn an_error_in_a_message_is_reported_without_its_payload() {
+async fn a_command_at_level_trace_shows_no_secret() {
     let world = World::new().await;
-    let markers = markers(&world);
-    let fine = json!({"sender": "alice", "destination": "bob", "payload": PAYLOAD}).to_string();
-    let with = |key: &str, value: serde_json::Value| {
-        let mut line: serde_json::Value = serde_json::from_str(&fine).expect("JSON");
-        line[key] = value;
-        line.to_string()
-    };
-    let number = fine.replace(&json!(PAYLOAD).to_string(), "7364528190");
-    for (input, code) in [
-        (fine.clone(), 0),
-        (
-            format!(
-                "{fine}\n{{\"sender\": \"alice\", \"payload\": {}}}",
-                json!(PAYLOAD)
-            ),
-            2,
-        ),
-        (number, 2),
-        (with("max_attempts", json!(0)), 2),
-        (with("max_attempts", json!(PAYLOAD)), 2),
-        (with("due_at", json!(PAYLOAD)), 2),
-        (with("wait_for_ack", json!(PAYLOAD)), 2),
-        (with("traceparent", json!(PAYLOAD.repeat(10))), 2),
-        (with("app", json!(PAYLOAD)), 2),
-        (with(PAYLOAD, json!(1)), 2),
-        (with("payload", json!([PAYLOAD])), 2),
-        (with("payload", json!(PAYLOAD.repeat(2_000))), 2),
-        (fine[..fine.len() - 3].to_owned(), 2),
-        (json!(PAYLOAD).to_string(), 2),
-        (PAYLOAD.to_owned(), 2),
-    ] {
-        let enqueue = world
-            .command(&["enqueue", "--stdin"])
-            .input(&input)
-            .env("WORKER_LOG", "trace");
-        assert_refused(&enqueue.finish().await, code, &markers);
-    }
     for command in ["migrate", "status"] {
-        let finished = world
-            .command(&[command])
-            .env("WORKER_LOG", "trace")
-            .finish()
-            .await;
-        assert_refused(&finished, 0, &markers);
+        let command = world.command(&[command]).env("WORKER_LOG", "trace");
+        assert_refused(&command.finish().await, 0, &markers(&world));
     }
 }
 

@@ -64,7 +64,7 @@ async fn a_worker_of_another_environment_sends_nothing_of_a_copy_until_it_is_ado
     let adopt = ["adopt", "--environment", "staging", "--cancel-pending"];
     assert_eq!(
         done(&world, &adopt).await,
-        "default belongs to the environment staging now, and did to the environment production: 30 messages are cancelled\n"
+        "default belongs to the environment staging now, and did to the environment production: 30 messages cancelled\n"
     );
     staging.until_logged("lane_adopted").await;
     let id = world.insert(peer(json!({"payload": "new"}))).await;
@@ -97,7 +97,7 @@ async fn a_copy_whose_messages_shall_be_sent_is_sent_once_it_is_adopted() {
     assert!(
         done(&world, &adopt)
             .await
-            .contains(": 20 messages are pending, to be sent\n")
+            .contains(": 20 messages pending, to be sent\n")
     );
     world.until_all_final().await;
     assert_eq!(world.count("status = 'message_sent'").await, 21);

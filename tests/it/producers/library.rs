@@ -120,6 +120,64 @@ async fn one_refused_message_rejects_the_whole_call_and_is_named() {
 }
 
 #[tokio::test]
+async fn a_forbidden_value_is_refused_and_the_error_names_the_mistake() {
+    let world = World::new().await;
+    let channel = NewMessage::to_channel("alice", "lobby", "hi");
+    let due_at = |due_at| NewMessage {
+        due_at: Some(due_at),
+        ..message("hi")
+    };
+    for (forbidden, name) in [
+        (message(""), "payload_is_empty"),
+        (
+            NewMessage {
+                sender: "a/b".into(),
+                ..message("hi")
+            },
+            "sender_has_a_forbidden_character",
+        ),
+        (
+            NewMessage {
+                destination: Some("bob".into()),
+                ..channel.clone()
+            },
+            "both_destination_and_channel_name_are_given",
+        ),
+        (
+            NewMessage {
+                wait_for_ack: true,
+                ..channel
+            },
+            "wait_for_ack_is_for_peer_messages_only",
+        ),
+        (
+            due_at(datetime!(9999-12-31 23:59:59 -05:00)),
+            "due_at_is_before_year_1_or_after_year_9999",
+        ),
+    ] {
+        let error = enqueue(&world.pool, &[forbidden])
+            .await
+            .expect_err("refused");
+        assert!(
+            matches!(&error, EnqueueError::Refused { constraint } if constraint == name),
+            "{error}"
+        );
+    }
+    // Neither is a value of a column.
+    for impossible in [
+        message("a\0b"),
+        due_at(datetime!(0000-12-31 23:59:59 UTC)),
+        due_at(datetime!(-4714-01-01 00:00 UTC)),
+    ] {
+        let error = enqueue(&world.pool, &[impossible])
+            .await
+            .expect_err("refused");
+        assert!(matches!(&error, EnqueueError::Database(_)), "{error}");
+    }
+    assert_eq!(world.count("true").await, 0);
+}
+
+#[tokio::test]
 async fn a_message_with_a_known_key_has_no_id() {
     let world = World::new().await;
     let of_app = |key| NewMessage {

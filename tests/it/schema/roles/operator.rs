@@ -46,7 +46,7 @@ async fn an_operator_can_run_every_command_that_steps_in() {
     // An app is adopted from workers that are gone.
     world.execute("delete from signaling.worker").await;
     let adopt = ["adopt", "--environment", "staging", "--cancel-pending"];
-    assert!(run(&adopt).await.contains("1 message is cancelled"));
+    assert!(run(&adopt).await.contains("1 message cancelled"));
 }
 
 #[tokio::test]
