@@ -18,8 +18,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::auth::OpsToken;
-use super::metrics::Metrics;
-use super::{OpsState, router};
+use super::{OpsState, metrics, router};
 
 const DEFAULT_ADDRESS: SocketAddr = SocketAddr::V4(SocketAddrV4::new(Ipv4Addr::LOCALHOST, 9090));
 const MAX_CONNECTIONS: usize = 64;
@@ -28,6 +27,8 @@ const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 const MAX_HEAD_BYTES: usize = 16 * 1024;
 /// For the last response on a connection.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
+/// The recorder of metrics keeps each observation until an upkeep sorts it into a bucket.
+const UPKEEP_EVERY: Duration = Duration::from_secs(5);
 /// The pause after the system has refused another socket.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
@@ -103,15 +104,20 @@ impl OpsServer {
         };
         // Port 0 has become another port.
         let address = listener.local_addr().unwrap_or(address);
-        let metrics = Arc::new(Metrics::install().map_err(OpsError::Metrics)?);
+        let metrics = metrics::install().map_err(OpsError::Metrics)?;
         let state = OpsState {
             shutdown,
             token,
-            metrics: Some(Arc::clone(&metrics)),
+            metrics: Some(metrics.clone()),
             ..OpsState::default()
         };
         let (stopping, tasks) = (CancellationToken::new(), TaskTracker::new());
-        let upkeep = async move { metrics.run_upkeep().await };
+        let upkeep = async move {
+            loop {
+                tokio::time::sleep(UPKEEP_EVERY).await;
+                metrics.run_upkeep();
+            }
+        };
         tasks.spawn(stopping.clone().run_until_cancelled_owned(upkeep));
         let router = router(state.clone());
         tasks.spawn(accept(listener, router, tasks.clone(), stopping.clone()));
