@@ -29,7 +29,6 @@ use clap::parser::ValueSource;
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 pub(crate) use crate::config::UsageError;
-use crate::ops::OpsError;
 use crate::outbox::ConnectError;
 use crate::telemetry::{self, LogFormat};
 
@@ -45,7 +44,7 @@ const DEFAULT_LOG: &str = "info";
     arg_required_else_help = true
 )]
 #[command(after_help = "Examples:
-  worker dev --messages 2000     try it with a throwaway Postgres and a simulated API
+  worker dev                     try it with a throwaway Postgres and a simulated API
   worker migrate                 create or update the schema `signaling`
   worker check                   check the settings, the database and the API
   worker run                     deliver, until SIGTERM or SIGINT
@@ -206,8 +205,6 @@ fn exit_code(result: anyhow::Result<ExitCode>) -> ExitCode {
 
 fn is_usage(error: &anyhow::Error) -> bool {
     error.chain().any(|cause| {
-        cause.is::<UsageError>()
-            || cause.is::<OpsError>()
-            || matches!(cause.downcast_ref(), Some(ConnectError::Parameter(_)))
+        cause.is::<UsageError>() || matches!(cause.downcast_ref(), Some(ConnectError::Parameter(_)))
     })
 }

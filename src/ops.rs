@@ -21,7 +21,7 @@ use crate::outbox::Outbox;
 use crate::worker::Liveness;
 use auth::OpsToken;
 use health::DatabaseChecks;
-pub(crate) use server::{OpsError, OpsServer};
+pub(crate) use server::OpsServer;
 
 const MAX_BODY_BYTES: usize = 64 * 1024;
 
