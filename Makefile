@@ -7,7 +7,7 @@ help: ## List the targets
 demo: ## Deliver 2,000 messages through a throwaway PostgreSQL and a simulated API
 	@.ci/ensure-prerequisites compiler postgres
 	cargo build --locked
-	"$${CARGO_TARGET_DIR:-target}/debug/worker" dev --messages 2000
+	"$${CARGO_TARGET_DIR:-target}/debug/worker" dev -- sh examples/demo.sh 2000
 
 run: ## Run the worker; its settings are in the environment
 	@.ci/ensure-prerequisites compiler

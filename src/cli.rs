@@ -26,7 +26,6 @@ use anyhow::Context;
 use clap::{Parser, Subcommand};
 
 pub(crate) use crate::config::UsageError;
-use crate::ops::OpsError;
 use crate::outbox::ConnectError;
 use crate::telemetry::{self, LogFormat};
 
@@ -40,7 +39,7 @@ use crate::telemetry::{self, LogFormat};
     arg_required_else_help = true
 )]
 #[command(after_help = "Examples:
-  worker dev --messages 2000     try it with a throwaway Postgres and a simulated API
+  worker dev                     try it with a throwaway Postgres and a simulated API
   worker migrate                 create or update the schema `signaling`
   worker check                   check the settings, the database and the API
   worker run                     deliver, until SIGTERM or SIGINT
@@ -179,8 +178,6 @@ fn exit_code(result: anyhow::Result<ExitCode>) -> ExitCode {
 
 fn is_usage(error: &anyhow::Error) -> bool {
     error.chain().any(|cause| {
-        cause.is::<UsageError>()
-            || cause.is::<OpsError>()
-            || matches!(cause.downcast_ref(), Some(ConnectError::Parameter(_)))
+        cause.is::<UsageError>() || matches!(cause.downcast_ref(), Some(ConnectError::Parameter(_)))
     })
 }

@@ -3,7 +3,6 @@
 
 mod auth;
 mod dashboard;
-mod fleet;
 mod health;
 mod metrics;
 mod server;
@@ -14,16 +13,15 @@ use axum::Router;
 use axum::extract::DefaultBodyLimit;
 use axum::middleware::from_fn_with_state;
 use axum::routing::get;
+use metrics_exporter_prometheus::PrometheusHandle;
 use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 
 use crate::outbox::Outbox;
 use crate::worker::Liveness;
 use auth::OpsToken;
-use fleet::Fleet;
 use health::DatabaseChecks;
-use metrics::Metrics;
-pub(crate) use server::{OpsError, OpsServer};
+pub(crate) use server::OpsServer;
 
 const MAX_BODY_BYTES: usize = 64 * 1024;
 
@@ -37,8 +35,7 @@ pub(crate) struct OpsState {
     pub(crate) waiting_for: Arc<Mutex<Option<String>>>,
     token: Option<Arc<OpsToken>>,
     database_checks: Arc<DatabaseChecks>,
-    fleet: Arc<Fleet>,
-    metrics: Option<Arc<Metrics>>,
+    metrics: Option<PrometheusHandle>,
 }
 
 pub(crate) fn router(state: OpsState) -> Router {

@@ -40,7 +40,7 @@ pub(crate) use clock_follower::CLOCK_STEPS;
 pub(crate) use lane::Lane;
 use lane::Shared;
 pub(crate) use lane::stats::{CALL_DURATION, CALLS, MESSAGES_FINISHED, QUEUE_WAIT, SLOTS_MISSED};
-pub(crate) use liveness::{Beat, Liveness};
+pub(crate) use liveness::Liveness;
 use recorder::Recorder;
 pub(crate) use restart::TASK_PANICS;
 use restart::{register_counters, restart_after_panics};

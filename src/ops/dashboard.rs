@@ -24,40 +24,29 @@ use super::OpsState;
 use crate::outbox::Outbox;
 use layout::PageError;
 
-const ASSETS: [(&str, &str, &str); 3] = [
-    (
-        "/assets/dashboard.css",
-        "text/css; charset=utf-8",
-        include_str!("dashboard/assets/dashboard.css"),
-    ),
-    (
-        "/assets/dashboard.js",
-        "text/javascript; charset=utf-8",
-        include_str!("dashboard/assets/dashboard.js"),
-    ),
-    (
-        "/assets/icon.svg",
-        "image/svg+xml",
-        include_str!("dashboard/assets/icon.svg"),
-    ),
-];
+const STYLE: &str = include_str!("dashboard/assets/dashboard.css");
+const SCRIPT: &str = include_str!("dashboard/assets/dashboard.js");
+const ICON: &str = include_str!("dashboard/assets/icon.svg");
 
 pub(crate) fn routes() -> Router<OpsState> {
-    let mut router = Router::new()
+    let asset = |content_type: &'static str, content: &'static str| {
+        get(([(CONTENT_TYPE, content_type)], content))
+    };
+    Router::new()
         .route("/", get(overview::show))
         .route("/messages", get(messages::show))
         .route("/messages/{id}", get(message::show))
         .route("/failures", get(failures::show))
-        .route("/actions/pause", post(actions::pause))
-        .route("/actions/resume", post(actions::resume))
-        .route("/actions/limit", post(actions::limit))
-        .route("/actions/cancel", post(actions::cancel))
-        .route("/actions/retry", post(actions::retry))
-        .route("/actions/retry-group", post(actions::retry_group));
-    for (path, content_type, content) in ASSETS {
-        router = router.route(path, get(([(CONTENT_TYPE, content_type)], content)));
-    }
-    router
+        .route("/actions/{action}", post(actions::act))
+        .route(
+            "/assets/dashboard.css",
+            asset("text/css; charset=utf-8", STYLE),
+        )
+        .route(
+            "/assets/dashboard.js",
+            asset("text/javascript; charset=utf-8", SCRIPT),
+        )
+        .route("/assets/icon.svg", asset("image/svg+xml", ICON))
 }
 
 fn outbox(state: &OpsState) -> Result<&Arc<Outbox>, PageError> {

@@ -1,7 +1,6 @@
 //! The metrics for Prometheus: counters of this process, and gauges of the fleet from the database.
 
 use std::error::Error;
-use std::time::Duration;
 
 use axum::extract::State;
 use axum::response::IntoResponse;
@@ -16,8 +15,7 @@ use crate::outbox::{AppLane, LaneState, STATEMENT_DURATION, STATEMENT_ERRORS};
 use crate::stats::BOUNDS_S;
 use crate::telemetry::{self, LOG_LINES_DROPPED};
 use crate::worker::{
-    CALL_DURATION, CALLS, CLOCK_STEPS, Liveness, MESSAGES_FINISHED, QUEUE_WAIT, SLOTS_MISSED,
-    TASK_PANICS,
+    CALL_DURATION, CALLS, CLOCK_STEPS, MESSAGES_FINISHED, QUEUE_WAIT, SLOTS_MISSED, TASK_PANICS,
 };
 
 const IN_FLIGHT: &str = "signaling_in_flight_messages";
@@ -40,74 +38,53 @@ macro_rules! describe {
     };
 }
 
-/// The recorder keeps each observation until an upkeep sorts it into a bucket.
-const UPKEEP_EVERY: Duration = Duration::from_secs(5);
-
-#[derive(Debug)]
-pub(super) struct Metrics {
-    handle: PrometheusHandle,
-    process: Collector,
-}
-
-impl Metrics {
-    pub(super) fn install() -> Result<Self, Box<dyn Error + Send + Sync>> {
-        let recorder = PrometheusBuilder::new().set_buckets(&BOUNDS_S)?;
-        let recorder = recorder.build_recorder();
-        let handle = recorder.handle();
-        metrics::set_global_recorder(recorder)?;
-        describe! { describe_counter:
-            CALLS "Calls of this process, by outcome."
-            MESSAGES_FINISHED "Messages that this process finished, by status."
-            SLOTS_MISSED "Slots that had passed before their calls could start."
-            TASK_PANICS "Panics in tasks of this process. Each is a defect. The process restarts the task."
-            CLOCK_STEPS "Steps of the database's clock that this process noticed."
-            LOG_LINES_DROPPED "Lines of this process's log that were dropped, because nobody read the log or writing failed."
-            STATEMENT_ERRORS "Statements of this process that failed or timed out."
-        }
-        describe! { describe_histogram:
-            CALL_DURATION "Time from the start of a call to the end of its response."
-            QUEUE_WAIT "Time from a message's due time, normally its insert, to the start of its first call."
-            STATEMENT_DURATION "Time of each statement with a response, with the wait for a connection."
-        }
-        describe! { describe_gauge:
-            IN_FLIGHT "Messages that this process has claimed and not recorded yet."
-            BUILD_INFO "1, with the worker's version."
-        }
-        gauge!(BUILD_INFO, "version" => env!("CARGO_PKG_VERSION")).set(1);
-        let process = Collector::default();
-        process.describe();
-        Ok(Self { handle, process })
+/// Starts to record the metrics of this process.
+pub(super) fn install() -> Result<PrometheusHandle, Box<dyn Error + Send + Sync>> {
+    let recorder = PrometheusBuilder::new().set_buckets(&BOUNDS_S)?;
+    let recorder = recorder.build_recorder();
+    let handle = recorder.handle();
+    metrics::set_global_recorder(recorder)?;
+    describe! { describe_counter:
+        CALLS "Calls of this process, by outcome."
+        MESSAGES_FINISHED "Messages that this process finished, by status."
+        SLOTS_MISSED "Slots that had passed before their calls could start."
+        TASK_PANICS "Panics in tasks of this process. Each is a defect. The process restarts the task."
+        CLOCK_STEPS "Steps of the database's clock that this process noticed."
+        LOG_LINES_DROPPED "Lines of this process's log that were dropped, because nobody read the log or writing failed."
+        STATEMENT_ERRORS "Statements of this process that failed or timed out."
     }
-
-    /// Bounds the memory of the recorder. Never returns.
-    pub(super) async fn run_upkeep(&self) {
-        loop {
-            tokio::time::sleep(UPKEEP_EVERY).await;
-            self.handle.run_upkeep();
-        }
+    describe! { describe_histogram:
+        CALL_DURATION "Time from the start of a call to the end of its response."
+        QUEUE_WAIT "Time from a message's due time, normally its insert, to the start of its first call."
+        STATEMENT_DURATION "Time of each statement with a response, with the wait for a connection."
     }
-
-    fn render(&self, liveness: &Liveness) -> String {
-        for lane in liveness.lanes().unwrap_or_default() {
-            gauge!(IN_FLIGHT, "app" => lane.app.clone()).set(count(lane.in_flight.count() as u64));
-        }
-        counter!(LOG_LINES_DROPPED).absolute(telemetry::dropped_lines());
-        self.process.collect();
-        self.handle.render()
+    describe! { describe_gauge:
+        IN_FLIGHT "Messages that this process has claimed and not recorded yet."
+        BUILD_INFO "1, with the worker's version."
     }
+    gauge!(BUILD_INFO, "version" => env!("CARGO_PKG_VERSION")).set(1);
+    Collector::default().describe();
+    Ok(handle)
 }
 
 pub(super) async fn metrics(State(state): State<OpsState>) -> impl IntoResponse {
     let (mut apps, mut is_up) = (None, false);
     if let Some(outbox) = state.outbox.get() {
-        apps = state.fleet.lanes(outbox).await;
+        apps = outbox.lanes().await.ok();
         is_up = apps.is_some() || health::has_responded_lately(outbox);
     }
-    let process = state.metrics.as_ref();
-    let mut text = process.map_or_else(String::new, |metrics| metrics.render(&state.liveness));
-    text += &render_fleet(is_up, apps.as_deref().unwrap_or_default());
+    for lane in state.liveness.lanes().unwrap_or_default() {
+        gauge!(IN_FLIGHT, "app" => lane.app.clone()).set(count(lane.in_flight.count() as u64));
+    }
+    counter!(LOG_LINES_DROPPED).absolute(telemetry::dropped_lines());
+    Collector::default().collect();
+    let process = state.metrics.as_ref().map(PrometheusHandle::render);
+    let fleet = render_fleet(is_up, apps.as_deref().unwrap_or_default());
     let content_type = "text/plain; version=0.0.4; charset=utf-8";
-    ([(CONTENT_TYPE, content_type)], text)
+    (
+        [(CONTENT_TYPE, content_type)],
+        process.unwrap_or_default() + &fleet,
+    )
 }
 
 /// Fleet metrics are identical on every worker. Each scrape has a recorder of its own, which keeps no series of a

@@ -1,8 +1,6 @@
 //! The HTTP server for operators and monitoring. It serves connections until the worker has ended.
 
 use std::collections::VecDeque;
-use std::error::Error;
-use std::io;
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::path::Path;
 use std::sync::Arc;
@@ -18,8 +16,8 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::auth::OpsToken;
-use super::metrics::Metrics;
-use super::{OpsState, router};
+use super::{OpsState, metrics, router};
+use crate::config::UsageError;
 
 const DEFAULT_ADDRESS: SocketAddr = SocketAddr::V4(SocketAddrV4::new(Ipv4Addr::LOCALHOST, 9090));
 const MAX_CONNECTIONS: usize = 64;
@@ -28,33 +26,10 @@ const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 const MAX_HEAD_BYTES: usize = 16 * 1024;
 /// For the last response on a connection.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
+/// The recorder of metrics keeps each observation until an upkeep sorts it into a bucket.
+const UPKEEP_EVERY: Duration = Duration::from_secs(5);
 /// The pause after the system has refused another socket.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
-
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum OpsError {
-    #[error(
-        "WORKER_OPS_ADDR is no address: write an IP address and a port, like 127.0.0.1:9090, [::1]:9090 or 0.0.0.0:9090 (port 0 is any free port), or `off`"
-    )]
-    Address,
-    #[error(
-        "WORKER_OPS_ADDR={0} can be reached from other hosts: name a file with a token for them in WORKER_OPS_TOKEN_FILE (--ops-token-file), or use an address of this host alone, like 127.0.0.1:9090"
-    )]
-    Open(SocketAddr),
-    #[error(
-        "the token in WORKER_OPS_TOKEN_FILE is not usable, because {0}: write another one into the file, like the output of `openssl rand -hex 32`"
-    )]
-    Token(String),
-    #[error(
-        "the ops server can't listen at {address}: {source}. Set WORKER_OPS_ADDR (--ops-addr) to another address, or to `off`"
-    )]
-    Bind {
-        address: SocketAddr,
-        source: io::Error,
-    },
-    #[error("metrics can't be recorded: {0}")]
-    Metrics(Box<dyn Error + Send + Sync>),
-}
 
 #[derive(Debug)]
 pub(crate) struct OpsServer {
@@ -76,21 +51,34 @@ impl OpsServer {
         address: Option<&str>,
         token_file: Option<&Path>,
         shutdown: CancellationToken,
-    ) -> Result<Option<Self>, OpsError> {
+    ) -> Result<Option<Self>, UsageError> {
         if address == Some("off") {
             return Ok(None);
         }
         let token = token_file.map(OpsToken::in_file).transpose();
-        let token = token.map_err(OpsError::Token)?.map(Arc::new);
+        let token = token.map_err(|why| {
+            UsageError(format!(
+                "the token in WORKER_OPS_TOKEN_FILE is not usable, because {why}: write another one into the file, like the output of `openssl rand -hex 32`"
+            ))
+        })?;
         let is_explicit = address.is_some();
         let address = address.map_or(Ok(DEFAULT_ADDRESS), str::parse);
-        let address = address.map_err(|_| OpsError::Address)?;
+        let address = address.map_err(|_| {
+            let error = "WORKER_OPS_ADDR is no address: write an IP address and a port, like 127.0.0.1:9090, [::1]:9090 or 0.0.0.0:9090 (port 0 is any free port), or `off`";
+            UsageError(error.into())
+        })?;
         if token.is_none() && !address.ip().is_loopback() {
-            return Err(OpsError::Open(address));
+            return Err(UsageError(format!(
+                "WORKER_OPS_ADDR={address} can be reached from other hosts: name a file with a token for them in WORKER_OPS_TOKEN_FILE (--ops-token-file), or use an address of this host alone, like 127.0.0.1:9090"
+            )));
         }
         let listener = match TcpListener::bind(address).await {
             Ok(listener) => listener,
-            Err(source) if is_explicit => return Err(OpsError::Bind { address, source }),
+            Err(error) if is_explicit => {
+                return Err(UsageError(format!(
+                    "the ops server can't listen at {address}: {error}. Set WORKER_OPS_ADDR (--ops-addr) to another address, or to `off`"
+                )));
+            }
             Err(error) => {
                 tracing::warn!(
                     event = "ops_server_skipped",
@@ -103,15 +91,21 @@ impl OpsServer {
         };
         // Port 0 has become another port.
         let address = listener.local_addr().unwrap_or(address);
-        let metrics = Arc::new(Metrics::install().map_err(OpsError::Metrics)?);
+        let metrics = metrics::install()
+            .map_err(|error| UsageError(format!("metrics can't be recorded: {error}")))?;
         let state = OpsState {
             shutdown,
-            token,
-            metrics: Some(Arc::clone(&metrics)),
+            token: token.map(Arc::new),
+            metrics: Some(metrics.clone()),
             ..OpsState::default()
         };
         let (stopping, tasks) = (CancellationToken::new(), TaskTracker::new());
-        let upkeep = async move { metrics.run_upkeep().await };
+        let upkeep = async move {
+            loop {
+                tokio::time::sleep(UPKEEP_EVERY).await;
+                metrics.run_upkeep();
+            }
+        };
         tasks.spawn(stopping.clone().run_until_cancelled_owned(upkeep));
         let router = router(state.clone());
         tasks.spawn(accept(listener, router, tasks.clone(), stopping.clone()));

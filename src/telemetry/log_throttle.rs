@@ -4,35 +4,21 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
-const DEFAULT_INTERVAL: Duration = Duration::from_secs(10);
+const INTERVAL: Duration = Duration::from_secs(10);
 
 /// Admits one line in an interval, and counts the lines between.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct LogThrottle {
-    interval: Duration,
     /// When the last line was logged, and the lines suppressed since then.
     last: Mutex<(Option<Instant>, u64)>,
 }
 
-impl Default for LogThrottle {
-    fn default() -> Self {
-        Self::with_interval(DEFAULT_INTERVAL)
-    }
-}
-
 impl LogThrottle {
-    pub(crate) fn with_interval(interval: Duration) -> Self {
-        Self {
-            interval,
-            last: Mutex::default(),
-        }
-    }
-
     /// Returns the number of lines suppressed since the last line if the caller may log now, and None otherwise.
     pub(crate) fn admit(&self) -> Option<u64> {
         let mut last = self.last.lock();
         let (logged_at, suppressed) = &mut *last;
-        if logged_at.is_some_and(|at| at.elapsed() < self.interval) {
+        if logged_at.is_some_and(|at| at.elapsed() < INTERVAL) {
             *suppressed += 1;
             return None;
         }
@@ -52,7 +38,7 @@ mod tests {
         for _ in 0..1_000 {
             assert_eq!(log_throttle.admit(), None);
         }
-        log_throttle.last.lock().0 = Instant::now().checked_sub(DEFAULT_INTERVAL);
+        log_throttle.last.lock().0 = Instant::now().checked_sub(INTERVAL);
         assert_eq!(log_throttle.admit(), Some(1_000));
     }
 }

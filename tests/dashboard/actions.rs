@@ -28,17 +28,19 @@ async fn an_operator_confirms_and_pauses_resumes_and_limits_an_app() {
     assert_eq!(lane("paused_at").await, "nothing");
 
     let next = dashboard.post(pause, "app=default&reason=%3Cthe+vendor%3E");
-    let notices = ["Paused. Calls in flight", "Resume default?"];
-    dashboard.shows(&next.await, &notices).await;
+    let parts = ["is paused by dashboard", "Resume default?"];
+    dashboard.shows(&next.await, &parts).await;
     assert_eq!(
         lane("paused_by || ': ' || pause_reason").await,
         "dashboard: <the vendor>"
     );
     let next = dashboard.post(resume, "app=default").await;
-    dashboard.shows(&next, &["Resumed."]).await;
+    let page = dashboard.shows(&next, &["Pause default?"]).await;
+    assert!(!page.contains("is paused by"), "{page}");
     assert_eq!(lane("paused_at").await, "nothing");
 
-    dashboard.post(limit, "app=default&limit=42").await;
+    let next = dashboard.post(limit, "app=default&limit=42").await;
+    dashboard.shows(&next, &[" of 42, set by hand"]).await;
     assert_eq!(
         lane("limit_per_s || ' by ' || limit_set_by").await,
         "42 by dashboard"
@@ -75,8 +77,8 @@ async fn an_operator_sees_and_ends_a_wait_that_the_api_has_asked_for() {
     let parts = [wait, pause, resume, "may answer 429 again"];
     dashboard.shows("/", &parts).await;
     let next = dashboard.post(resume, "app=default").await;
-    let page = dashboard.shows(&next, &["Resumed."]).await;
-    assert!(!page.contains(resume), "{page}");
+    let page = dashboard.shows(&next, &[pause]).await;
+    assert!(!page.contains(resume) && !page.contains(wait), "{page}");
 }
 
 #[tokio::test]
@@ -94,21 +96,19 @@ async fn an_operator_confirms_and_cancels_a_message_and_sends_it_again() {
     assert!(!shown.contains(&retry), "{shown}");
     assert_eq!(status().await, "pending");
     let next = dashboard.post("/actions/cancel", &form).await;
-    let shown = dashboard.shows(&next, &["Cancelled.", &retry]).await;
+    let shown = dashboard.shows(&next, &[">cancelled</span>", &retry]).await;
     assert!(!shown.contains(&cancel), "{shown}");
     assert_eq!(status().await, "cancelled");
     let next = dashboard.post("/actions/cancel", &form).await;
-    dashboard.shows(&next, &["Not cancelled"]).await;
+    dashboard.shows(&next, &[">cancelled</span>", &retry]).await;
 
-    let next = dashboard.post("/actions/retry", &form).await;
-    dashboard
-        .shows(&next, &["1 message will be sent again"])
-        .await;
-    assert_eq!(status().await, "pending");
-    let next = dashboard.post("/actions/retry", &form).await;
-    dashboard
-        .shows(&next, &["0 messages will be sent again"])
-        .await;
+    for _ in 0..2 {
+        let next = dashboard.post("/actions/retry", &form).await;
+        dashboard.shows(&next, &[">queued</span>", &cancel]).await;
+        assert_eq!(status().await, "pending");
+    }
+    let response = dashboard.ask(Method::POST, "/actions/send", &form, &[]);
+    assert_eq!(response.await.status, StatusCode::NOT_FOUND);
 }
 
 #[tokio::test]

@@ -30,7 +30,7 @@ async fn a_browser_with_the_token_as_password_refreshes_and_acts() {
     browser.press(Key::Enter).await;
     browser.until_shown("Pause idle?").await;
     browser.press(Key::Enter).await;
-    browser.until_shown("Paused. Calls in flight").await;
+    browser.until_shown("is paused by dashboard").await;
     let complaints = browser.complaints().await;
     assert!(complaints.is_empty(), "{complaints:#?}");
     browser.quit().await;

@@ -1,7 +1,7 @@
 //! The operator's actions. A page has a button for each, which opens a form that says what will happen. The POST of the form
-//! acts, and redirects to a page with a notice.
+//! acts, and redirects to a page that shows the change.
 
-use axum::extract::{Form, State};
+use axum::extract::{Form, Path, State};
 use axum::http::StatusCode;
 use axum::response::Redirect;
 use maud::{Markup, html};
@@ -41,90 +41,76 @@ pub(super) fn button(
     }
 }
 
-#[derive(Deserialize)]
-pub(super) struct AppForm {
+/// The fields of all forms. Each action reads its own.
+#[derive(Default, Deserialize)]
+#[serde(default)]
+pub(super) struct Fields {
     app: String,
-    #[serde(default)]
     reason: String,
-    #[serde(default)]
     limit: String,
-}
-
-pub(super) async fn pause(
-    State(state): State<OpsState>,
-    Form(form): Form<AppForm>,
-) -> Result<Redirect, PageError> {
-    let reason = given(&form.reason);
-    let paused = outbox(&state)?.pause(&form.app, reason.as_deref(), BY);
-    paused.await?;
-    redirect(&state, "/?done=paused").await
-}
-
-pub(super) async fn resume(
-    State(state): State<OpsState>,
-    Form(form): Form<AppForm>,
-) -> Result<Redirect, PageError> {
-    outbox(&state)?.resume(&form.app).await?;
-    redirect(&state, "/?done=resumed").await
-}
-
-/// An empty field stands for the configured limit.
-pub(super) async fn limit(
-    State(state): State<OpsState>,
-    Form(form): Form<AppForm>,
-) -> Result<Redirect, PageError> {
-    let error = "a limit is a number of calls per second, as in 500";
-    let limit = given(&form.limit).map(|limit| limit.parse()).transpose();
-    let limit = limit.map_err(|_| PageError(StatusCode::BAD_REQUEST, error.into()))?;
-    outbox(&state)?.set_limit(&form.app, limit, BY).await?;
-    redirect(&state, "/?done=limited").await
-}
-
-#[derive(Deserialize)]
-pub(super) struct Message {
     id: i64,
+    outcome: String,
+    http_status: Option<i32>,
+    error: Option<String>,
 }
 
-pub(super) async fn cancel(
+pub(super) async fn act(
     State(state): State<OpsState>,
-    Form(Message { id }): Form<Message>,
-) -> Result<Redirect, PageError> {
-    let is_cancelled = outbox(&state)?.cancel(id).await?;
-    let not = if is_cancelled { "" } else { "not-" };
-    redirect(&state, &format!("/messages/{id}?done={not}cancelled")).await
-}
-
-pub(super) async fn retry(
-    State(state): State<OpsState>,
-    Form(Message { id }): Form<Message>,
-) -> Result<Redirect, PageError> {
-    let filter = RetryFilter {
-        statuses: RETRYABLE.map(str::to_owned).into(),
-        ..RetryFilter::default()
-    };
-    let messages = outbox(&state)?.retry_listed(&[id], &filter).await?;
-    redirect(&state, &format!("/messages/{id}?done=retried&n={messages}")).await
-}
-
-pub(super) async fn retry_group(
-    State(state): State<OpsState>,
-    Form(key): Form<FailureKey>,
+    Path(action): Path<String>,
+    Form(fields): Form<Fields>,
 ) -> Result<Redirect, PageError> {
     let outbox = outbox(&state)?;
-    let ids = outbox.failed_messages(&key, SPAN).await;
-    let ids = ids.map_err(AdminError::Database)?;
-    let filter = RetryFilter {
-        app: Some(key.app),
-        statuses: vec!["failed".into()],
-        http_statuses: key.http_status.into_iter().collect(),
-        ..RetryFilter::default()
-    };
-    let messages = outbox.retry_listed(&ids, &filter).await?;
-    redirect(&state, &format!("/failures?done=retried&n={messages}")).await
-}
-
-/// To the page after an action, which has to show the change.
-async fn redirect(state: &OpsState, path: &str) -> Result<Redirect, PageError> {
-    state.fleet.forget().await;
-    Ok(Redirect::to(path))
+    let (app, id) = (fields.app, fields.id);
+    let mut shown = "/".to_owned();
+    match action.as_str() {
+        "pause" => {
+            let reason = given(&fields.reason);
+            outbox.pause(&app, reason.as_deref(), BY).await?;
+        }
+        "resume" => {
+            outbox.resume(&app).await?;
+        }
+        "limit" => {
+            let error = "a limit is a number of calls per second, as in 500";
+            // An empty field stands for the configured limit.
+            let limit = given(&fields.limit).map(|limit| limit.parse()).transpose();
+            let limit = limit.map_err(|_| PageError(StatusCode::BAD_REQUEST, error.into()))?;
+            outbox.set_limit(&app, limit, BY).await?;
+        }
+        "cancel" => {
+            outbox.cancel(id).await?;
+            shown = format!("/messages/{id}");
+        }
+        "retry" => {
+            let filter = RetryFilter {
+                statuses: RETRYABLE.map(str::to_owned).into(),
+                ..RetryFilter::default()
+            };
+            outbox.retry_listed(&[id], &filter).await?;
+            shown = format!("/messages/{id}");
+        }
+        "retry-group" => {
+            let key = FailureKey {
+                app,
+                outcome: fields.outcome,
+                http_status: fields.http_status,
+                error: fields.error,
+            };
+            let ids = outbox.failed_messages(&key, SPAN).await;
+            let ids = ids.map_err(AdminError::Database)?;
+            let filter = RetryFilter {
+                app: Some(key.app),
+                statuses: vec!["failed".into()],
+                http_statuses: key.http_status.into_iter().collect(),
+                ..RetryFilter::default()
+            };
+            outbox.retry_listed(&ids, &filter).await?;
+            shown = "/failures".into();
+        }
+        _ => {
+            let error = format!("there is no action {action}");
+            return Err(PageError(StatusCode::NOT_FOUND, error));
+        }
+    }
+    Ok(Redirect::to(&shown))
 }

@@ -7,7 +7,7 @@ use axum::response::Response;
 use maud::{Markup, html};
 use serde::Deserialize;
 
-use super::layout::{self, Flash, PageError};
+use super::layout::{self, PageError};
 use super::message::http_status;
 use super::messages::given;
 use super::{actions, format};
@@ -27,7 +27,6 @@ pub(super) struct Params {
 pub(super) async fn show(
     State(state): State<OpsState>,
     Query(params): Query<Params>,
-    Query(flash): Query<Flash>,
 ) -> Result<Response, PageError> {
     let (app, outcome) = (given(&params.app), given(&params.outcome));
     let failures = super::outbox(&state)?.failures(app.as_deref(), outcome.as_deref(), SPAN);
@@ -55,20 +54,20 @@ pub(super) async fn show(
             p.panel { (format::badge("good", "none")) " No call failed." }
         }
     };
-    let flash = flash.markup();
-    Ok(layout::page("Failures", "/failures", true, &flash, &live))
+    Ok(layout::page(
+        "Failures",
+        "/failures",
+        true,
+        &html! {},
+        &live,
+    ))
 }
 
 fn table(failures: &Failures) -> Markup {
-    let columns = [
-        ("", "Error"),
-        ("", "Outcome"),
-        ("", "App"),
-        ("number", "Calls"),
-        ("number", "Messages"),
-        ("", "Last"),
-        ("", "Failed for good"),
-    ];
+    let columns = html! {
+        th { "Error" } th { "Outcome" } th { "App" } th.number { "Calls" } th.number { "Messages" }
+        th { "Last" } th { "Failed for good" }
+    };
     let rows = html! { @for group in &failures.groups { (row(group, failures.now)) } };
     format::list("Failures, the most frequent first", &columns, &rows)
 }

@@ -5,21 +5,21 @@ use std::time::Duration;
 
 use maud::{Markup, html};
 
-use crate::message_text;
 use crate::pace::DbTime;
+use crate::{message_text, time_text};
 
 /// The style sheet gives each tone a colour, and a sign for readers who can't tell the colours apart.
 pub(super) fn badge(tone: &str, text: &str) -> Markup {
     html! { span.badge.(tone) { (text) } }
 }
 
-/// The state of a message, or the outcome of a failed attempt, as a badge.
+/// The state of a message or a lane, or the outcome of a failed attempt, as a badge.
 pub(super) fn state(state: &str) -> Markup {
     let tone = match state {
-        "message_sent" | "message_delivered" => "good",
-        "sending" => "busy",
+        "message_sent" | "message_delivered" | "sending" => "good",
         "queued" | "scheduled" | "expired" | "cancelled" => "quiet",
-        "failed" | "rejected" => "bad",
+        "failed" | "rejected" | "unauthorized" | "unavailable" | "no_worker"
+        | "other_environment" => "bad",
         _ => "warning",
     };
     badge(tone, &words(state))
@@ -38,18 +38,12 @@ pub(super) fn sentence(text: &str) -> String {
     format!("{}{rest}{end}", first.to_uppercase())
 }
 
-/// A table in a panel. Each column has classes, such as `number`, and a heading.
-pub(super) fn list(name: &str, columns: &[(&str, &str)], rows: &Markup) -> Markup {
+/// A table in a panel.
+pub(super) fn list(name: &str, columns: &Markup, rows: &Markup) -> Markup {
     html! {
         div.panel.scroll role="region" aria-label=(name) tabindex="0" {
             table.list {
-                thead {
-                    tr {
-                        @for (classes, column) in columns {
-                            th class=[(!classes.is_empty()).then_some(classes)] scope="col" { (column) }
-                        }
-                    }
-                }
+                thead { tr { (columns) } }
                 tbody { (rows) }
             }
         }
@@ -65,28 +59,17 @@ pub(super) fn number(value: impl Display) -> String {
         .join(",")
 }
 
-/// `1 message`, `2,000 messages`.
-pub(super) fn messages(count: u64) -> String {
-    let noun = if count == 1 { "message" } else { "messages" };
-    format!("{} {noun}", number(count))
-}
-
 /// Rounded to tenths.
 pub(super) fn rate(per_s: f64) -> String {
     ((per_s * 10.0).round() / 10.0).to_string()
 }
 
-/// A duration with at most two units: `35 ms`, `1.4 s`, `3m 20s`, `2days 5h`.
+/// `35.0ms`, `1.4s`, `3m 20s`.
 pub(super) fn duration(duration: Duration) -> String {
-    let seconds = duration.as_secs();
-    let unit = match seconds {
-        0 => return format!("{} ms", duration.as_millis()),
-        1..60 => return format!("{:.1} s", duration.as_secs_f64()),
-        60..3_600 => 1,
-        3_600..86_400 => 60,
-        _ => 3_600,
-    };
-    humantime::format_duration(Duration::from_secs(seconds - seconds % unit)).to_string()
+    if duration < Duration::from_mins(1) {
+        return format!("{duration:.1?}");
+    }
+    time_text::duration(duration.as_secs_f64())
 }
 
 pub(super) fn time(at: DbTime) -> Markup {
@@ -95,15 +78,11 @@ pub(super) fn time(at: DbTime) -> Markup {
 
 /// The distance of a time from now. The time itself is a tooltip.
 pub(super) fn when(at: DbTime, now: DbTime) -> Markup {
-    html! { time datetime=(at) title=(at) { (distance(at, now)) } }
-}
-
-fn distance(at: DbTime, now: DbTime) -> String {
-    let far = now.since(at).max(at.since(now));
-    match duration(far) {
-        _ if far < Duration::from_secs(1) => "now".into(),
-        far if at < now => format!("{far} ago"),
-        far => format!("in {far}"),
+    let far = duration(now.since(at).max(at.since(now)));
+    html! {
+        time datetime=(at) title=(at) {
+            @if at < now { (far) " ago" } @else { "in " (far) }
+        }
     }
 }
 
@@ -130,13 +109,10 @@ mod tests {
     }
 
     #[test]
-    fn durations_have_two_units_at_most() {
-        let shown: Vec<_> = [4, 1_400, 59_900, 60_000, 200_000, 7_505_000, 190_800_000]
-            .map(|ms| duration(Duration::from_millis(ms)))
-            .into();
-        let expected = [
-            "4 ms", "1.4 s", "59.9 s", "1m", "3m 20s", "2h 5m", "2days 5h",
-        ];
+    fn short_durations_have_a_fraction_and_long_ones_do_not() {
+        let shown = [4, 1_400, 59_900, 60_000, 200_300, 7_505_000]
+            .map(|ms| duration(Duration::from_millis(ms)));
+        let expected = ["4.0ms", "1.4s", "59.9s", "1m", "3m 20s", "2h 5m 5s"];
         assert_eq!(shown, expected);
     }
 

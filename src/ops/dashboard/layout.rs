@@ -1,9 +1,8 @@
-//! The frame around each page, the notice of an action, and the page of a request that failed.
+//! The frame around each page, and the page of a request that failed.
 
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use maud::{DOCTYPE, Markup, html};
-use serde::Deserialize;
 
 use super::format;
 use crate::error_text::database_error_text;
@@ -58,40 +57,6 @@ pub(super) fn page(
         }
     }
     .into_response()
-}
-
-/// The notice of a finished action, on the page after it. The URL names the notice and does not contain its text,
-/// because anyone can make up a link.
-#[derive(Debug, Default, Deserialize)]
-#[serde(default)]
-pub(super) struct Flash {
-    done: String,
-    /// The number of messages that the action has changed.
-    n: u64,
-}
-
-const NOTICES: [(&str, &str); 5] = [
-    ("paused", "Paused. Calls in flight are finished."),
-    ("resumed", "Resumed. Other obstacles stay."),
-    ("limited", "The new limit holds on all hosts."),
-    ("cancelled", "Cancelled."),
-    (
-        "not-cancelled",
-        "Not cancelled: it is finished, or a worker sends it now.",
-    ),
-];
-
-impl Flash {
-    pub(super) fn markup(&self) -> Markup {
-        let notice = NOTICES.iter().find(|(done, _)| *done == self.done);
-        html! {
-            @if let Some((_, text)) = notice {
-                p.notice role="status" { (text) }
-            } @else if self.done == "retried" {
-                p.notice role="status" { (format::messages(self.n)) " will be sent again." }
-            }
-        }
-    }
 }
 
 /// The page of a request that failed. Its text says how to correct the request.

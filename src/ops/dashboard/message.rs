@@ -8,7 +8,7 @@ use axum::response::Response;
 use maud::{Markup, html};
 use serde::Deserialize;
 
-use super::layout::{self, Flash, PageError};
+use super::layout::{self, PageError};
 use super::messages::recipient;
 use super::{actions, format};
 use crate::message_text;
@@ -26,7 +26,6 @@ pub(super) async fn show(
     State(state): State<OpsState>,
     Path(id): Path<String>,
     Query(params): Query<Params>,
-    Query(flash): Query<Flash>,
 ) -> Result<Response, PageError> {
     let not_found = |text| PageError(StatusCode::NOT_FOUND, text);
     let number = id.parse();
@@ -48,12 +47,29 @@ pub(super) async fn show(
         section.panel aria-label="Next" { (next(&detail)) }
         div.columns {
             section.panel aria-labelledby="facts" { h2 #facts { "Fields" } (facts(message)) }
-            section.panel aria-labelledby="calls" { h2 #calls { "Failed calls" } (calls(&detail)) }
+            section.panel aria-labelledby="calls" {
+                h2 #calls { "Failed calls" }
+                @if detail.calls.is_empty() { p.dim { "none" } }
+                ol.timeline { @for call in &detail.calls { (call_entry(call)) } }
+            }
         }
-        section.panel aria-labelledby="payload-title" { h2 #payload-title { "Payload" } (payload(&detail)) }
+        section.panel aria-labelledby="payload-title" {
+            h2 #payload-title { "Payload" }
+            @if let Some(payload) = &detail.payload {
+                pre #payload tabindex="0" aria-label="Payload" { (payload) }
+                p { (format::number(payload.len())) " bytes." }
+            } @else {
+                p { "Not shown. " a href="?payload=1" { "Show the payload" } }
+            }
+        }
     };
-    let flash = flash.markup();
-    Ok(layout::page(&title, "/messages", refreshes, &flash, &live))
+    Ok(layout::page(
+        &title,
+        "/messages",
+        refreshes,
+        &html! {},
+        &live,
+    ))
 }
 
 fn buttons(message: &MessageRow) -> Markup {
@@ -97,48 +113,33 @@ fn facts(message: &MessageRow) -> Markup {
         message.channel_name.as_deref(),
     );
     let link = |name, value, text: &str| html! { a href=(format::link("/messages", &[(name, value)])) { (text) } };
-    let time = |at: Option<DbTime>| at.map(format::time);
-    let text = |text: &Option<String>| text.as_ref().map(|text| html! { (text) });
-    let flag = |is_set: bool| is_set.then(|| html! { "true" });
+    let time = |at: Option<DbTime>| at.map(message_text::at);
+    let flag = |is_set: bool| is_set.then(|| "true".to_owned());
+    let attempts = format!("{} of at most {}", message.attempts, message.max_attempts);
+    let http_status = message.http_status.map(|status| status.to_string());
     let fields = [
-        ("App", Some(link("app", &message.app, &message.app))),
-        ("From", Some(html! { (message.sender) })),
-        (
-            "To",
-            Some(html! { (recipient) " " (link("to", to, "all messages to it")) }),
-        ),
+        ("From", Some(message.sender.clone())),
         ("Inserted", time(Some(message.created_at))),
         ("Last call", time(message.sent_at)),
         ("Finished", time(message.finished_at)),
         ("Expires", time(message.expires_at)),
-        (
-            "Charged calls",
-            Some(html! { (message.attempts) " of at most " (message.max_attempts) }),
-        ),
-        ("Uncharged calls", Some(html! { (message.uncharged) })),
-        (
-            "HTTP status",
-            message.http_status.map(|status| html! { (status) }),
-        ),
-        ("Error", text(&message.error)),
-        ("Request ID", text(&message.request_id)),
-        ("Worker", text(&message.claimed_by)),
+        ("Charged calls", Some(attempts)),
+        ("Uncharged calls", Some(message.uncharged.to_string())),
+        ("HTTP status", http_status),
+        ("Error", message.error.clone()),
+        ("Request ID", message.request_id.clone()),
+        ("Worker", message.claimed_by.clone()),
         ("wait_for_ack", flag(message.wait_for_ack)),
         ("at_most_once", flag(message.at_most_once)),
     ];
     html! {
         dl.facts {
+            div { dt { "App" } dd { (link("app", &message.app, &message.app)) } }
+            div { dt { "To" } dd { (recipient) " " (link("to", to, "all messages to it")) } }
             @for (name, value) in fields {
                 @if let Some(value) = value { div { dt { (name) } dd { (value) } } }
             }
         }
-    }
-}
-
-fn calls(detail: &MessageDetail) -> Markup {
-    html! {
-        @if detail.calls.is_empty() { p.dim { "none" } }
-        ol.timeline { @for call in &detail.calls { (call_entry(call)) } }
     }
 }
 
@@ -161,16 +162,4 @@ fn call_entry(call: &CallDetail) -> Markup {
 
 pub(super) fn http_status(status: Option<i32>) -> Markup {
     html! { @if let Some(status) = status { " " span.code { (status) } " " } }
-}
-
-fn payload(detail: &MessageDetail) -> Markup {
-    let path = format!("/messages/{}", detail.message.id);
-    html! {
-        @if let Some(payload) = &detail.payload {
-            pre #payload tabindex="0" aria-label="Payload" { (payload) }
-            p { (format::number(payload.len())) " bytes. " a href=(path) { "Hide the payload" } }
-        } @else {
-            p { "Not shown. " a href=(format!("{path}?payload=1")) { "Show the payload" } }
-        }
-    }
 }

@@ -1,10 +1,11 @@
 //! The list of messages, newest first, with a search form.
 
+use std::collections::HashMap;
+
 use axum::extract::{Query, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Redirect, Response};
 use maud::{Markup, html};
-use serde::Deserialize;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
@@ -18,42 +19,64 @@ use crate::sanitize;
 
 pub(super) const MAX_TEXT_CHARS: usize = 300;
 
+/// The name, label and type of each text field of the search form.
+const FIELDS: [(&str, &str, &str); 7] = [
+    ("app", "App", "text"),
+    ("to", "Destination or channel", "text"),
+    ("sender", "Sender", "text"),
+    ("since", "Inserted since (UTC)", "datetime-local"),
+    ("until", "Inserted before (UTC)", "datetime-local"),
+    ("error", "Error contains", "text"),
+    ("id", "Id", "text"),
+];
+
 /// The search form as the browser sends it. An empty field matches every message.
-#[derive(Debug, Default, Deserialize)]
-#[serde(default)]
-pub(super) struct Form {
-    id: String,
-    app: String,
-    state: String,
-    to: String,
-    sender: String,
-    since: String,
-    until: String,
-    error: String,
-    before: Option<i64>,
-}
+type Form = HashMap<String, String>;
 
 pub(super) async fn show(
     State(state): State<OpsState>,
     Query(form): Query<Form>,
 ) -> Result<Response, PageError> {
-    if let Ok(id) = form.id.trim().parse::<u64>() {
+    if let Ok(id) = field(&form, "id").trim().parse::<u64>() {
         return Ok(Redirect::to(&format!("/messages/{id}")).into_response());
     }
+    let given = |name| given(field(&form, name));
     let filter = MessageFilter {
-        app: given(&form.app),
-        state: given(&form.state),
-        recipient: given(&form.to),
-        sender: given(&form.sender),
-        since: parse_time(&form.since)?,
-        until: parse_time(&form.until)?,
-        error_has: given(&form.error),
+        app: given("app"),
+        state: given("state"),
+        recipient: given("to"),
+        sender: given("sender"),
+        since: parse_time(field(&form, "since"))?,
+        until: parse_time(field(&form, "until"))?,
+        error_has: given("error"),
     };
-    let page = super::outbox(&state)?.search(&filter, form.before).await?;
+    let before = field(&form, "before").parse().ok();
+    let page = super::outbox(&state)?.search(&filter, before).await?;
+    let fixed = search_form(&form);
+    let live = html! {
+        @if page.rows.is_empty() {
+            p.panel {
+                @if page.next_before.is_some() { "No match so far. Older messages are left to search." }
+                @else if before.is_some() { "No more messages match." }
+                @else if filter.is_empty() { "There are no messages yet." }
+                @else { "No message matches." }
+            }
+        } @else {
+            (table(&page))
+        }
+        nav.pages aria-label="Pages of messages" {
+            @if before.is_some() { a.button href=(link(&form, "")) { "Newest" } }
+            @if let Some(before) = page.next_before {
+                a.button rel="next" href=(link(&form, &before.to_string())) {
+                    @if page.rows.len() < PAGE_ROWS { "Search older" } @else { "Older" }
+                }
+            } @else if !page.rows.is_empty() {
+                span.dim { "No older messages." }
+            }
+        }
+    };
     // A refresh would move the rows of an older page.
-    let refreshes = form.before.is_none();
-    let fixed = form.markup();
-    let live = form.results(&page, &filter);
+    let refreshes = before.is_none();
     Ok(layout::page(
         "Messages",
         "/messages",
@@ -63,92 +86,52 @@ pub(super) async fn show(
     ))
 }
 
-impl Form {
-    /// The name, label, type and value of each field.
-    fn fields(&self) -> [(&str, &str, &str, &str); 6] {
-        let time = "datetime-local";
-        [
-            ("app", "App", "text", &self.app),
-            ("to", "Destination or channel", "text", &self.to),
-            ("sender", "Sender", "text", &self.sender),
-            ("since", "Inserted since (UTC)", time, &self.since),
-            ("until", "Inserted before (UTC)", time, &self.until),
-            ("error", "Error contains", "text", &self.error),
-        ]
-    }
+fn field<'form>(form: &'form Form, name: &str) -> &'form str {
+    form.get(name).map_or("", String::as_str)
+}
 
-    fn link(&self, before: &str) -> String {
-        let fields = self.fields().map(|(name, _, _, value)| (name, value));
-        let others = [("state", self.state.as_str()), ("before", before)];
-        format::link("/messages", &[&fields[..], &others].concat())
-    }
+/// The same search, from another message on.
+fn link(form: &Form, before: &str) -> String {
+    let fields = FIELDS.map(|(name, ..)| (name, field(form, name)));
+    let others = [("state", field(form, "state")), ("before", before)];
+    format::link("/messages", &[&fields[..], &others].concat())
+}
 
-    fn markup(&self) -> Markup {
-        let id = ("id", "Id", "text", self.id.as_str());
-        html! {
-            h1 { "Messages" }
-            form.panel.filters method="get" action="/messages" role="search" aria-label="Search the messages" {
+fn search_form(form: &Form) -> Markup {
+    let state = field(form, "state");
+    html! {
+        h1 { "Messages" }
+        form.panel.filters method="get" action="/messages" role="search" aria-label="Search the messages" {
+            label {
+                "State"
+                select name="state" {
+                    option value="" { "any" }
+                    option value=(PENDING) selected[state == PENDING] { "pending (any of the next four)" }
+                    @for name in STATES {
+                        option value=(name) selected[state == name] { (format::words(name)) }
+                    }
+                }
+            }
+            @for (name, label, kind) in FIELDS {
                 label {
-                    "State"
-                    select name="state" {
-                        option value="" { "any" }
-                        option value=(PENDING) selected[self.state == PENDING] { "pending (any of the next four)" }
-                        @for state in STATES {
-                            option value=(state) selected[self.state == state] { (format::words(state)) }
-                        }
-                    }
-                }
-                @for (name, label, kind, value) in self.fields().into_iter().chain([id]) {
-                    label {
-                        (label)
-                        input type=(kind) name=(name) value=(value) maxlength=(MAX_TEXT_CHARS) step="1" autocomplete="off" spellcheck="false";
-                    }
-                }
-                div.buttons {
-                    button.primary type="submit" { "Search" }
-                    a.button href="/messages" { "Clear" }
+                    (label)
+                    input type=(kind) name=(name) value=(field(form, name)) maxlength=(MAX_TEXT_CHARS)
+                        step="1" autocomplete="off" spellcheck="false";
                 }
             }
-        }
-    }
-
-    fn results(&self, page: &MessagePage, filter: &MessageFilter) -> Markup {
-        html! {
-            @if page.rows.is_empty() {
-                p.panel {
-                    @if page.next_before.is_some() { "No match so far. Older messages are left to search." }
-                    @else if self.before.is_some() { "No more messages match." }
-                    @else if filter.is_empty() { "There are no messages yet." }
-                    @else { "No message matches." }
-                }
-            } @else {
-                (table(page))
-            }
-            nav.pages aria-label="Pages of messages" {
-                @if self.before.is_some() { a.button href=(self.link("")) { "Newest" } }
-                @if let Some(before) = page.next_before {
-                    a.button rel="next" href=(self.link(&before.to_string())) {
-                        @if page.rows.len() < PAGE_ROWS { "Search older" } @else { "Older" }
-                    }
-                } @else if !page.rows.is_empty() {
-                    span.dim { "No older messages." }
-                }
+            div.buttons {
+                button.primary type="submit" { "Search" }
+                a.button href="/messages" { "Clear" }
             }
         }
     }
 }
 
 fn table(page: &MessagePage) -> Markup {
-    let columns = [
-        ("", "Id"),
-        ("", "State"),
-        ("", "To"),
-        ("wide", "From"),
-        ("wide", "App"),
-        ("number", "Calls"),
-        ("", "Inserted"),
-        ("", "Last result"),
-    ];
+    let columns = html! {
+        th { "Id" } th { "State" } th { "To" } th.wide { "From" } th.wide { "App" }
+        th.number { "Calls" } th { "Inserted" } th { "Last result" }
+    };
     let rows = html! { @for row in &page.rows { (line(row, page.now)) } };
     format::list("Messages, newest first", &columns, &rows)
 }

@@ -1,47 +1,51 @@
 //! The overview: each app with its lane, its backlog, its rates and its failures, and the workers of the fleet.
 
 mod chart;
-mod workers;
 
 use std::time::Duration;
 
-use axum::extract::{Query, State};
-use axum::http::StatusCode;
+use axum::extract::State;
 use axum::response::Response;
 use maud::{Markup, html};
 
-use super::layout::{self, Flash, PageError};
+use super::layout::{self, PageError};
 use super::messages::MAX_TEXT_CHARS;
 use super::{actions, format};
+use crate::advice;
 use crate::ops::OpsState;
-use crate::ops::fleet::Overview;
-use crate::outbox::{AppStatus, LaneState, LaneStatus, MinuteStats};
+use crate::outbox::{AppStatus, LaneState, LaneStatus, MinuteStats, ServedApp, WorkerStatus};
 use crate::pace::DbTime;
 use crate::stats::Histogram;
 
-pub(super) async fn show(
-    State(state): State<OpsState>,
-    Query(flash): Query<Flash>,
-) -> Result<Response, PageError> {
+/// The charts show an hour, and the current minute is not over.
+const CHARTS_SPAN: Duration = Duration::from_mins(61);
+
+pub(super) async fn show(State(state): State<OpsState>) -> Result<Response, PageError> {
     let outbox = super::outbox(&state)?;
-    let overview = state.fleet.overview(outbox).await;
-    let overview = overview.map_err(|text| PageError(StatusCode::SERVICE_UNAVAILABLE, text))?;
-    let live = live(&overview);
-    Ok(layout::page("Overview", "/", true, &flash.markup(), &live))
+    let apps = outbox.last_status().await?;
+    let workers = outbox.workers().await?;
+    let minutes = outbox.minute_stats(CHARTS_SPAN).await?;
+    let live = live(&apps, &workers, &minutes, outbox.viewed_at().await?);
+    Ok(layout::page("Overview", "/", true, &html! {}, &live))
 }
 
-fn live(overview: &Overview) -> Markup {
+fn live(
+    apps: &[AppStatus],
+    workers: &[WorkerStatus],
+    minutes: &[MinuteStats],
+    now: DbTime,
+) -> Markup {
     html! {
         h1.unseen { "Overview" }
-        @if overview.apps.is_empty() {
+        @if apps.is_empty() {
             section.panel {
                 h2 { "No app yet" }
                 p { "An app appears here with its first message, or when a worker serves it (" code { "worker run" } ")." }
             }
         }
-        @for app in &overview.apps { (section(app, &overview.minutes, overview.at)) }
-        (workers::section(&overview.workers, overview.at))
-        p.foot { "As of " (format::time(overview.at)) ", by the database's clock." }
+        @for app in apps { (section(app, minutes, now)) }
+        @if !workers.is_empty() { h2 { "Workers" } (worker_list(workers, now)) }
+        p.foot { "As of " (format::time(now)) ", by the database's clock." }
     }
 }
 
@@ -49,37 +53,23 @@ fn section(app: &AppStatus, minutes: &[MinuteStats], now: DbTime) -> Markup {
     let name = app.app.as_str();
     let heading = format!("app-{name}");
     let minutes: Vec<_> = minutes.iter().filter(|row| row.app == name).collect();
+    let lane = app.lane.as_ref();
+    let state = lane.map_or(LaneState::NoWorker, LaneStatus::state);
     html! {
         section.panel aria-labelledby=(heading) {
-            @if let Some(lane) = &app.lane {
-                div.head {
-                    h2 id=(heading) { (name) }
-                    (state(lane.state()))
-                    div.actions { (buttons(app, lane)) }
-                }
-                @if lane.state() == LaneState::Slowed { p.why { "A 429 has slowed the lane. The rate rises again by itself." } }
-                @if let Some(obstacles) = lane.obstacles_text() { p.why { (format::sentence(&obstacles)) } }
-            } @else {
-                div.head { h2 id=(heading) { (name) } (state(LaneState::NoWorker)) }
-                p.why { "No worker has served this app yet. Its messages wait until one does." }
+            div.head {
+                h2 id=(heading) { (name) }
+                (format::state(state.into_str()))
+                @if let Some(lane) = lane { div.actions { (buttons(app, lane)) } }
             }
+            @if lane.is_none() { p.why { "No worker has served this app yet. Its messages wait until one does." } }
+            @if state == LaneState::Slowed { p.why { "A 429 has slowed the lane. The rate rises again by itself." } }
+            @if let Some(obstacles) = lane.and_then(LaneStatus::obstacles_text) { p.why { (format::sentence(&obstacles)) } }
             (tiles(app))
             div.columns { (chart::both(app, &minutes, now)) }
             div.columns { (counts(app)) }
         }
     }
-}
-
-fn state(state: LaneState) -> Markup {
-    let tone = match state {
-        LaneState::Sending => "good",
-        LaneState::Slowed | LaneState::Waiting | LaneState::Paused => "warning",
-        LaneState::NoWorker
-        | LaneState::OtherEnvironment
-        | LaneState::Unauthorized
-        | LaneState::Unavailable => "bad",
-    };
-    format::badge(tone, &format::words(state.into_str()))
 }
 
 fn buttons(AppStatus { app, pending, .. }: &AppStatus, lane: &LaneStatus) -> Markup {
@@ -88,7 +78,7 @@ fn buttons(AppStatus { app, pending, .. }: &AppStatus, lane: &LaneStatus) -> Mar
     };
     let is_paused = lane.is_held_by(LaneState::Paused);
     let has_retry_after = lane.is_held_by(LaneState::Waiting);
-    let backlog = format::messages(pending.backlog());
+    let backlog = format::number(pending.backlog());
     let limit = format::rate(lane.limit_per_s);
     let resume = html! {
         p { "The workers on all hosts send messages again, at " (limit) " calls/s at most. The backlog is " (backlog) "." }
@@ -122,30 +112,31 @@ fn buttons(AppStatus { app, pending, .. }: &AppStatus, lane: &LaneStatus) -> Mar
 fn tiles(app: &AppStatus) -> Markup {
     let backlog = app.pending.backlog();
     let oldest = app.pending.oldest_s.and_then(seconds);
-    let rate = html! {
-        strong { (format::rate(app.rate_per_s)) }
-        @if let Some(lane) = &app.lane {
-            span.dim { " of " (format::rate(lane.limit_per_s)) @if lane.limit_set_by.is_some() { ", set by hand" } }
-        }
-    };
-    let drain = html! {
-        strong { (format::number(backlog)) }
-        @match app.time_to_drain() {
-            _ if backlog == 0 => {},
-            Some(drain) => { " " span.dim.pair { "sent in " (format::duration(drain)) } },
-            None => span.dim { " not moving" },
-        }
-    };
-    let oldest = html! { strong { (oldest.map_or_else(|| "–".into(), format::duration)) } };
-    let queue_wait = percentiles(&app.last_hour.queue_wait);
-    let call_time = percentiles(&app.last_hour.call_time);
     html! {
         dl.tiles {
-            div { dt { "Calls per second" } dd { (rate) } }
-            div { dt { "Backlog" } dd { (drain) } }
-            div { dt { "Oldest message" } dd { (oldest) } }
-            div { dt { "Queue wait, last hour" } dd { (queue_wait) } }
-            div { dt { "Call duration, last hour" } dd { (call_time) } }
+            div {
+                dt { "Calls per second" }
+                dd {
+                    strong { (format::rate(app.rate_per_s)) }
+                    @if let Some(lane) = &app.lane {
+                        span.dim { " of " (format::rate(lane.limit_per_s)) @if lane.limit_set_by.is_some() { ", set by hand" } }
+                    }
+                }
+            }
+            div {
+                dt { "Backlog" }
+                dd {
+                    strong { (format::number(backlog)) }
+                    @match app.time_to_drain() {
+                        _ if backlog == 0 => {},
+                        Some(drain) => { " " span.dim.pair { "sent in " (format::duration(drain)) } },
+                        None => span.dim { " not moving" },
+                    }
+                }
+            }
+            div { dt { "Oldest message" } dd { strong { (or_dash(oldest)) } } }
+            div { dt { "Queue wait, last hour" } dd { (percentiles(&app.last_hour.queue_wait)) } }
+            div { dt { "Call duration, last hour" } dd { (percentiles(&app.last_hour.call_time)) } }
         }
     }
 }
@@ -155,56 +146,94 @@ fn percentiles(histogram: &Histogram) -> Markup {
         @for (name, class, share) in [("p50 ", "", 0.5), ("p95 ", "small", 0.95), ("p99 ", "small", 0.99)] {
             span.pair {
                 span.dim { (name) }
-                strong class=(class) { (histogram.quantile(share).map_or_else(|| "–".into(), format::duration)) }
+                strong class=(class) { (or_dash(histogram.quantile(share))) }
             }
             " "
         }
     }
 }
 
+fn or_dash(duration: Option<Duration>) -> String {
+    duration.map_or_else(|| "–".into(), format::duration)
+}
+
 /// Tables of counts. Each count is a link to the counted messages or failures.
 fn counts(app: &AppStatus) -> Markup {
-    let (name, hour) = (app.app.as_str(), &app.last_hour);
-    let messages = |state| format::link("/messages", &[("app", name), ("state", state)]);
-    let failures = |outcome| format::link("/failures", &[("app", name), ("outcome", outcome)]);
-    let failed = [
+    let counted = match app.pending.counted_ago_s.and_then(seconds) {
+        Some(ago) => format!("Pending, counted {} ago", format::duration(ago)),
+        None => "Pending, not counted yet".into(),
+    };
+    let pending = app.pending.by_state().to_vec();
+    let hour = &app.last_hour;
+    let calls = format!(
+        "Failed of {} calls, last hour",
+        format::number(hour.calls())
+    );
+    let failed = vec![
         ("transient", hour.calls_transient),
         ("throttled", hour.calls_throttled),
         ("rejected", hour.calls_rejected),
         ("unauthorized", hour.calls_unauthorized),
         ("ambiguous", hour.calls_ambiguous),
     ];
-    let failed = failed.map(|(outcome, calls)| (outcome, calls, failures(outcome)));
-    let mut calls = vec![("accepted", hour.calls_accepted(), messages(""))];
-    calls.extend(failed);
-    let pending = app.pending.by_state();
-    let pending = pending.map(|(state, count)| (state, count, messages(state)));
+    let day = "Finished messages, last 24 h".to_owned();
     let finished = app.finished_24h.iter();
-    let finished = finished.map(|(status, count)| (status.as_str(), *count, messages(status)));
-    let counted = match app.pending.counted_ago_s.and_then(seconds) {
-        Some(ago) => format!("Pending, counted {} ago", format::duration(ago)),
-        None => "Pending, not counted yet".into(),
-    };
+    let finished = finished.map(|(status, count)| (status.as_str(), *count));
     let tables = [
-        (counted.as_str(), pending.to_vec()),
-        ("Calls, last hour", calls),
-        ("Finished messages, last 24 h", finished.collect()),
+        (counted, "/messages", "state", pending),
+        (calls, "/failures", "outcome", failed),
+        (day, "/messages", "state", finished.collect()),
     ];
     html! {
-        @for (caption, rows) in tables {
+        @for (caption, path, field, rows) in tables {
             table.counts {
                 caption { (caption) }
-                thead.unseen { tr { th scope="col" { "State" } th scope="col" { "Count" } } }
+                thead.unseen { tr { th { "State" } th { "Count" } } }
                 tbody {
-                    @for (name, count, link) in rows {
+                    @for (name, count) in rows {
                         tr class=[(count == 0).then_some("none")] {
                             th scope="row" { (format::words(name)) }
-                            td { a href=(link) { (format::number(count)) span.unseen { " " (format::words(name)) } } }
+                            td {
+                                a href=(format::link(path, &[("app", &app.app), (field, name)])) {
+                                    (format::number(count)) span.unseen { " " (format::words(name)) }
+                                }
+                            }
                         }
                     }
                 }
             }
         }
+    }
+}
+
+fn worker_list(workers: &[WorkerStatus], now: DbTime) -> Markup {
+    let columns = html! {
+        th.name { "Worker" } th { "State" } th { "Version" } th.text { "Apps, since the start" }
+    };
+    let rows = html! {
+        @for worker in workers {
+            tr {
+                td.name { (worker.name) }
+                td {
+                    @if worker.is_alive { (format::badge("good", "alive")) }
+                    @else { (format::badge("bad", "dead")) span.dim { " last seen " (format::when(worker.seen_at, now)) } }
+                }
+                td { (worker.version) }
+                td.text { @for app in &worker.apps { p { (served(app)) } } }
+            }
+        }
+    };
+    format::list("Workers", &columns, &rows)
+}
+
+fn served(app: &ServedApp) -> Markup {
+    html! {
+        (app.app) ": " (format::number(app.accepted)) " accepted, " (format::number(app.failed)) " failed"
+        @if let Some(since) = app.stepped_aside_at {
+            "; " (format::badge("warning", "aside")) " has stepped aside since " (format::time(since))
+            ": “" (app.stepped_aside_reason.as_deref().unwrap_or_default()) "”. To do: " (advice::ASIDE) "."
+        }
+        @else if app.is_doubting { "; " (advice::DOUBTING) }
     }
 }
 
@@ -218,13 +247,7 @@ mod tests {
 
     #[test]
     fn without_an_app_the_overview_says_how_one_appears() {
-        let overview = Overview {
-            apps: Vec::new(),
-            workers: Vec::new(),
-            minutes: Vec::new(),
-            at: DbTime::from_micros(0),
-        };
-        let page = live(&overview).into_string();
+        let page = live(&[], &[], &[], DbTime::from_micros(0)).into_string();
         assert!(
             page.contains("No app yet") && page.contains("worker run"),
             "{page}"

@@ -89,11 +89,4 @@ impl Outbox {
         }
         Ok(apps)
     }
-
-    /// All messages by state. Reads the whole outbox.
-    #[cfg(feature = "dev")]
-    pub(crate) async fn sample_counts(&self) -> Result<BTreeMap<String, i64>, sqlx::Error> {
-        let counts = query("select state, count(*) from signaling.delivery group by state");
-        Ok(self.read_rows(counts).await?.into_iter().collect())
-    }
 }

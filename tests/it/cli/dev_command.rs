@@ -112,9 +112,3 @@ async fn a_command_that_cannot_be_started_is_an_error_with_advice() {
     );
     assert!(finished.stderr.contains("-> install the program"));
 }
-
-#[tokio::test]
-async fn a_command_conflicts_with_sample_messages() {
-    let finished = dev(&["--messages", "1"], "true").finish().await;
-    assert_eq!(finished.code, Some(2), "{finished:?}");
-}

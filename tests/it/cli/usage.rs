@@ -201,7 +201,7 @@ async fn an_invalid_configuration_is_named_with_its_line() {
 async fn an_unknown_command_or_flag_is_wrong_usage() {
     refused(Worker::new(&["delivver"]), &["delivver"]).await;
     refused(run().arg("--rage=1"), &["--rage"]).await;
-    refused(Worker::new(&["dev", "--messages", "0"]), &["--messages"]).await;
+    refused(Worker::new(&["dev", "--rate", "0"]), &["--rate"]).await;
     refused(
         Worker::new(&["simulate", "--fault", "explode"]),
         &["explode"],

@@ -60,8 +60,6 @@
   addEventListener("pointerdown", () => { isPressing = true; });
   for (const end of ["pointerup", "pointercancel"]) addEventListener(end, () => setTimeout(() => { isPressing = false; }, 100));
 
-  // A reload must not repeat the notice of an action.
-  if (new URLSearchParams(location.search).has("done")) history.replaceState(null, "", location.pathname);
   document.addEventListener("visibilitychange", () => { if (everyMs() > 0 && !isBusy()) refresh(); });
   setTimeout(loop, everyMs() || 3000);
 })();

@@ -1,5 +1,6 @@
 //! Charts of an app's last hour, as SVG. The style sheet has the colours.
 
+use std::io;
 use std::time::Duration;
 
 use maud::{Markup, PreEscaped, html};
@@ -35,47 +36,42 @@ pub(super) fn both(app: &AppStatus, minutes: &[&MinuteStats], now: DbTime) -> Ma
         let count = row.and_then(|row| row.backlog);
         backlog.extend(count.map(|count| (middle, count as f64)));
     }
-    let busiest = format::rate(highest(&calls));
-    let rate = format::rate(app.rate_per_s);
-    let mut calls_text = format!("Now {rate}; {busiest} in the busiest minute");
-    let limit = app.lane.as_ref().map(|lane| lane.limit_per_s);
-    if let Some(limit) = limit {
-        calls_text = format!("{calls_text}, limit {} (dashed)", format::rate(limit));
-    }
     calls.push((0.0, app.rate_per_s));
-    let present = app.pending.backlog();
-    backlog.push((0.0, present as f64));
-    let (present, most) = (format::number(present), highest(&backlog));
-    let backlog_text = format!("Now {present}, at most {}", format::number(most));
+    backlog.push((0.0, app.pending.backlog() as f64));
+    let limit = app.lane.as_ref().map(|lane| lane.limit_per_s);
     html! {
-        (figure("Calls per second, last hour", &calls_text, &calls, limit))
-        (figure("Backlog, last hour", &backlog_text, &backlog, None))
+        (figure("Calls per second, last hour", &calls, limit))
+        (figure("Backlog, last hour", &backlog, None))
     }
-}
-
-fn highest(points: &[(f64, f64)]) -> f64 {
-    points.iter().map(|(_, value)| *value).fold(0.0, f64::max)
 }
 
 /// A chart with its title. `points` are minutes from now, from -60 to 0, with a value, oldest first.
-fn figure(title: &str, description: &str, points: &[(f64, f64)], limit: Option<f64>) -> Markup {
+fn figure(title: &str, points: &[(f64, f64)], limit: Option<f64>) -> Markup {
+    let values = points.iter().map(|(_, value)| *value);
+    let highest = values.clone().fold(0.0, f64::max);
+    let present = format::rate(values.last().unwrap_or_default());
+    let mut text = format!("Now {present}, at most {}", format::rate(highest));
+    if let Some(limit) = limit {
+        text = format!("{text}, limit {} (dashed)", format::rate(limit));
+    }
     let mut svg = String::new();
-    let is_drawn = draw(&mut svg, points, limit).is_ok();
+    let is_drawn = draw(&mut svg, points, highest, limit).is_ok();
     html! {
         figure.plot {
             figcaption { (title) }
-            @if is_drawn { div role="img" aria-label=(format!("{title}: {description}")) { (PreEscaped(svg)) } }
-            p.dim { (description) "." }
+            @if is_drawn { div role="img" aria-label=(format!("{title}: {text}")) { (PreEscaped(svg)) } }
+            p.dim { (text) "." }
         }
     }
 }
 
-fn draw<'svg>(
-    svg: &'svg mut String,
+fn draw(
+    svg: &mut String,
     points: &[(f64, f64)],
+    highest: f64,
     limit: Option<f64>,
-) -> Result<(), DrawingAreaErrorKind<<SVGBackend<'svg> as DrawingBackend>::ErrorType>> {
-    let top = 1.1 * highest(points).max(limit.unwrap_or(0.0)).max(4.0);
+) -> Result<(), DrawingAreaErrorKind<io::Error>> {
+    let top = 1.1 * highest.max(limit.unwrap_or(0.0)).max(4.0);
     let root = SVGBackend::with_string(svg, SIZE).into_drawing_area();
     let mut chart = ChartBuilder::on(&root)
         .margin_top(8)
@@ -115,9 +111,9 @@ mod tests {
     #[test]
     fn a_chart_escapes_its_texts_and_has_no_inline_style() {
         let points = [(-60.0, 0.0), (0.0, 3.0)];
-        let chart = figure("Calls <per second>", "at most 3", &points, Some(4.0)).into_string();
+        let chart = figure("Calls <per second>", &points, Some(4.0)).into_string();
         for part in [
-            "aria-label=\"Calls &lt;per second&gt;: at most 3\"",
+            "aria-label=\"Calls &lt;per second&gt;: Now 3, at most 3, limit 4 (dashed)\"",
             "<polyline",
             "#1D4ED8",
             "#B42318",
