@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use sqlx::migrate::{Migration, MigrationType, Migrator};
 use sqlx::{AssertSqlSafe, Connection, PgConnection, SqlSafeStr};
 
-use testkit::{PATIENCE, Postgres, WholeMachine, Worker, until};
+use testkit::{PATIENCE, Postgres, Worker, until, whole_machine};
 
 /// The first migration. It makes the tables, so the rule for locks is not for it.
 const FIRST: &str = include_str!("../../migrations/0001_outbox.sql");
@@ -133,7 +133,7 @@ fn migrate(url: &str) -> Worker {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_insert_claim_or_record_fails_or_waits_during_a_migration() {
-    let _machine = WholeMachine::take().await;
+    let _machine = whole_machine().await;
     let url = database_at_version_1().await;
     let mut connection = connected(&url).await;
     fill(&mut connection, 40_000).await;
@@ -166,7 +166,7 @@ async fn no_insert_claim_or_record_fails_or_waits_during_a_migration() {
 
 #[tokio::test]
 async fn a_migration_that_gets_no_lock_names_the_holder_and_tries_again() {
-    let _machine = WholeMachine::take().await;
+    let _machine = whole_machine().await;
     let url = database_at_version_1().await;
     let mut client = connected(&url).await;
     let pid: i32 = ask(&mut client, "select pg_backend_pid()").await;
@@ -199,7 +199,7 @@ async fn a_migration_that_gets_no_lock_names_the_holder_and_tries_again() {
 
 #[tokio::test]
 async fn migrators_take_turns_and_name_the_running_one() {
-    let _machine = WholeMachine::take().await;
+    let _machine = whole_machine().await;
     let url = Postgres::shared().await.empty_database().await;
     let mut other = connected(&url).await;
     execute(&mut other, "select pg_advisory_lock(7310596821344204)").await;
@@ -260,7 +260,7 @@ async fn footprint(connection: &mut PgConnection, sql: &str) -> Footprint {
 
 #[tokio::test]
 async fn no_migration_reads_or_writes_a_whole_table_while_it_locks_it() {
-    let _machine = WholeMachine::take().await;
+    let _machine = whole_machine().await;
     let url = database_at_version_1().await;
     let mut connection = connected(&url).await;
     fill(&mut connection, 1_000).await;

@@ -5,12 +5,13 @@ use std::time::Duration;
 use serde_json::json;
 use simulator::SimulatorConfig;
 use sqlx::{Connection, Row};
+use tokio::sync::MutexGuard;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use testkit::{
-    APP_ID, PATIENCE, PgBouncer, Postgres, Running, WholeMachine, Worker, World, peer,
-    pooled_client, slow_api, until,
+    APP_ID, PATIENCE, PgBouncer, Postgres, Running, Worker, World, peer, pooled_client, slow_api,
+    until, whole_machine,
 };
 
 /// The calls a second that the API of these tests allows.
@@ -21,12 +22,12 @@ struct Pooled {
     world: World,
     pooler: PgBouncer,
     direct_url: String,
-    _machine: WholeMachine,
+    _machine: MutexGuard<'static, ()>,
 }
 
 impl Pooled {
     async fn start(simulator: SimulatorConfig, settings: &str) -> Self {
-        let machine = WholeMachine::take().await;
+        let machine = whole_machine().await;
         let postgres = Postgres::shared().await;
         let mut world = World::on(postgres, simulator).await;
         let pooler = PgBouncer::start(postgres, settings).await;

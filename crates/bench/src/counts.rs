@@ -1,8 +1,6 @@
 //! Statements, transactions, WAL bytes and instructions of a message. These counts are about the same on slow and fast
 //! machines, so any machine shows whether a change made a message cost more.
 
-use std::path::PathBuf;
-
 use anyhow::Context as _;
 use tempfile::NamedTempFile;
 use testkit::postgres::ThrowawayPostgres;
@@ -28,8 +26,8 @@ pub(crate) async fn measure(
     server: &ThrowawayPostgres,
     sender: &Sender,
 ) -> anyhow::Result<Measurements> {
-    let few = round(server, sender, MESSAGES[0], PER_S, None).await?;
-    let many = round(server, sender, MESSAGES[1], PER_S, None).await?;
+    let few = round(server, sender, MESSAGES[0], PER_S).await?;
+    let many = round(server, sender, MESSAGES[1], PER_S).await?;
     let mut used = since(&many, &few);
     used.retain(|name, _| !name.contains("cpu"));
     let mut measurements = Measurements::default();
@@ -55,8 +53,11 @@ async fn instructions(
     messages: u64,
 ) -> anyhow::Result<f64> {
     let log = NamedTempFile::new()?;
-    let path = Some(log.path().to_owned());
-    round(server, sender, messages, VALGRIND_PER_S, path).await?;
+    let mut sender = sender.clone();
+    if let Sender::Worker { valgrind_log, .. } = &mut sender {
+        *valgrind_log = Some(log.path().to_owned());
+    }
+    round(server, &sender, messages, VALGRIND_PER_S).await?;
     let log = tokio::fs::read_to_string(log.path()).await?;
     instructions_in(&log)
         .with_context(|| format!("valgrind's log has no count of instructions: {log}"))
@@ -67,26 +68,23 @@ async fn round(
     sender: &Sender,
     messages: u64,
     per_s: u32,
-    valgrind_log: Option<PathBuf>,
 ) -> anyhow::Result<Usage> {
     let workload = Workload {
         limit: Some(per_s),
-        backlog: messages,
-        valgrind_log,
-        ..Workload::of(sender)
+        measured: messages,
+        ..Workload::USUAL
     };
-    let environment = Environment::create(server, workload).await?;
+    let environment = Environment::create(server, sender, &workload).await?;
     environment
         .execute("alter database bench set log_statement = 'all'")
         .await?;
     let statements_before = logged_statements(server).await?;
     let senders = environment.start_senders().await?;
-    environment.wait_for_calls(messages).await?;
+    environment.wait_for_calls(messages).await;
     let mut used = environment.stop_senders(senders).await?.used;
     let statements = logged_statements(server).await? - statements_before;
     used.insert("statements", count(statements));
-    environment.check_all_are_sent().await?;
-    environment.finish().await?;
+    environment.finish(0).await?;
     Ok(used)
 }
 

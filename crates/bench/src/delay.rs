@@ -18,23 +18,21 @@ const WARM_UP_MESSAGES: u64 = 100;
 /// A low load: 100 inserts a second.
 const PAUSE: Duration = Duration::from_millis(10);
 
-/// With `holds_snapshot`, another session holds a snapshot, so that row versions pile up. The first tenth of the messages
-/// is compared with the last one.
+/// Under a held snapshot, row versions pile up. The first tenth of the messages is compared with the last one.
 pub(crate) async fn measure(
     server: &ThrowawayPostgres,
     sender: &Sender,
-    messages: u64,
-    holds_snapshot: bool,
+    workload: &Workload,
 ) -> anyhow::Result<Measurements> {
-    let environment = Environment::create(server, Workload::of(sender)).await?;
-    let snapshot = environment.hold_snapshot_if(holds_snapshot).await?;
+    let environment = Environment::create(server, sender, workload).await?;
     let senders = environment.start_senders().await?;
     tokio::time::sleep(WARM_UP).await;
-    let mut begun = insert(&environment, 0..WARM_UP_MESSAGES).await?;
+    let table = sender.table();
+    let mut begun = insert(&environment, table, 0..WARM_UP_MESSAGES).await?;
     let before = environment.cpu(&senders.processes)?;
-    let all = WARM_UP_MESSAGES + messages;
-    begun.extend(insert(&environment, WARM_UP_MESSAGES..all).await?);
-    environment.wait_for_calls(all).await?;
+    let all = WARM_UP_MESSAGES + workload.inserted;
+    begun.extend(insert(&environment, table, WARM_UP_MESSAGES..all).await?);
+    environment.wait_for_calls(all).await;
     let cpu = since(&environment.cpu(&senders.processes)?, &before);
     let costs = environment.stop_senders(senders).await?;
     let mut delays_ms = vec![None; begun.len()];
@@ -45,8 +43,7 @@ pub(crate) async fn measure(
         let delay = called.saturating_duration_since(begun[number]);
         delays_ms[number] = Some(delay.as_secs_f64() * 1e3);
     }
-    drop(snapshot);
-    environment.finish().await?;
+    environment.finish(0).await?;
     let delays_ms = delays_ms
         .into_iter()
         .skip(usize::try_from(WARM_UP_MESSAGES)?);
@@ -54,7 +51,7 @@ pub(crate) async fn measure(
     let delays_ms = delays_ms.context("the API never received one of the messages")?;
 
     let mut measurements = Measurements::default();
-    if holds_snapshot {
+    if workload.holds_snapshot {
         let tenth = delays_ms.len() / 10;
         let first = median(delays_ms[..tenth].to_vec());
         let last = median(delays_ms[delays_ms.len() - tenth..].to_vec());
@@ -64,7 +61,7 @@ pub(crate) async fn measure(
     }
     add_per_message(&mut measurements, &costs.used, all);
     // Only the processor time of the measured messages: a start takes much more.
-    add_per_message(&mut measurements, &cpu, messages);
+    add_per_message(&mut measurements, &cpu, workload.inserted);
     measurements.insert("delay_p50_ms".into(), median(delays_ms.clone()));
     measurements.insert("delay_p99_ms".into(), percentile_99(delays_ms));
     Ok(measurements)
@@ -73,9 +70,9 @@ pub(crate) async fn measure(
 /// Inserts messages one by one, each in its own transaction. Returns the times just before the inserts.
 async fn insert(
     environment: &Environment<'_>,
+    table: &str,
     numbers: std::ops::Range<u64>,
 ) -> anyhow::Result<Vec<Instant>> {
-    let table = environment.workload.sender.table();
     let insert =
         format!("insert into {table} (sender, destination, payload) values ('bench', 'bob', $1)");
     let mut connection = environment.pool.acquire().await?;

@@ -6,92 +6,69 @@ use anyhow::{bail, ensure};
 use testkit::SchedulerStalls;
 use testkit::postgres::ThrowawayPostgres;
 
-use crate::environment::{Environment, Workload};
+use crate::environment::{Environment, Sender, Workload};
 use crate::measurements::{Measurements, count};
 use crate::resource_usage::add_per_message;
 
 /// A run that a scheduler stall disturbs is repeated up to this number.
 const MAX_TRIES: u32 = 4;
 
-/// The calls to measure.
-#[derive(Debug, Clone)]
-pub(crate) struct Drain {
-    pub(crate) workload: Workload,
-    /// Calls before the measured ones.
-    pub(crate) skipped: u64,
-    pub(crate) measured: u64,
-    /// Another session holds a snapshot during the whole run.
-    pub(crate) holds_snapshot: bool,
+pub(crate) async fn measure(
+    server: &ThrowawayPostgres,
+    sender: &Sender,
+    workload: &Workload,
+) -> anyhow::Result<Measurements> {
+    for _ in 0..MAX_TRIES {
+        if let Some(measurements) = try_measure(server, sender, workload).await? {
+            return Ok(measurements);
+        }
+        eprintln!("a scheduler stall disturbed this run: measuring again");
+    }
+    bail!("scheduler stalls disturbed each run: measure on a machine without other load")
 }
 
-impl Drain {
-    /// Measures the whole backlog.
-    pub(crate) fn of(workload: Workload) -> Self {
-        Self {
-            skipped: 0,
-            measured: workload.backlog,
-            workload,
-            holds_snapshot: false,
+/// Returns nothing if a scheduler stall disturbed the run.
+async fn try_measure(
+    server: &ThrowawayPostgres,
+    sender: &Sender,
+    workload: &Workload,
+) -> anyhow::Result<Option<Measurements>> {
+    let environment = Environment::create(server, sender, workload).await?;
+    // Watching takes processor time, so runs without a limit do without.
+    let stalls = workload.limit.map(|_| SchedulerStalls::watch());
+    let senders = environment.start_senders().await?;
+    let last = workload.skipped + workload.measured;
+    environment.wait_for_calls(last).await;
+    let stall = stalls.map(|stalls| stalls.take_longest());
+    let costs = environment.stop_senders(senders).await?;
+    let rate = environment.rate_between(workload.skipped + 1, last)?;
+    let summary = environment.api.ledger().summary();
+
+    let mut measurements = Measurements::from([
+        ("messages_per_s".into(), rate),
+        ("peak_memory_mib".into(), costs.peak_memory_mib),
+    ]);
+    if let (Some(limit), Some(stall)) = (workload.limit, stall) {
+        let apps = || summary.apps.values();
+        let arrived = apps().map(|app| app.worst_sliding_second).max();
+        let arrived = arrived.unwrap_or(0);
+        let started = fullest_second_of_starts(&environment).await?;
+        if !keeps_limit(limit.into(), started, arrived, stall)? {
+            return Ok(None);
+        }
+        measurements.insert("fullest_second_calls".into(), count(arrived));
+        let calls = || apps().map(|app| app.calls);
+        if let (Some(fewest), Some(most)) = (calls().min(), calls().max()) {
+            let percent = count(fewest) / count(most) * 100.0;
+            measurements.insert("slowest_app_percent".into(), percent);
         }
     }
-
-    pub(crate) async fn measure(&self, server: &ThrowawayPostgres) -> anyhow::Result<Measurements> {
-        for _ in 0..MAX_TRIES {
-            if let Some(measurements) = self.try_measure(server).await? {
-                return Ok(measurements);
-            }
-            eprintln!("a scheduler stall disturbed this run: measuring again");
-        }
-        bail!("scheduler stalls disturbed each run: measure on a machine without other load")
-    }
-
-    /// Returns nothing if a scheduler stall disturbed the run.
-    async fn try_measure(
-        &self,
-        server: &ThrowawayPostgres,
-    ) -> anyhow::Result<Option<Measurements>> {
-        let environment = Environment::create(server, self.workload.clone()).await?;
-        let snapshot = environment.hold_snapshot_if(self.holds_snapshot).await?;
-        // Watching takes processor time, so runs without a limit do without.
-        let stalls = self.workload.limit.map(|_| SchedulerStalls::watch());
-        let senders = environment.start_senders().await?;
-        let last = self.skipped + self.measured;
-        environment.wait_for_calls(last).await?;
-        let stall = stalls.map(|stalls| stalls.take_longest());
-        let costs = environment.stop_senders(senders).await?;
-        if last == self.workload.backlog {
-            environment.check_all_are_sent().await?;
-        }
-        let rate = environment.rate_between(self.skipped + 1, last)?;
-        let summary = environment.api.ledger().summary();
-        drop(snapshot);
-
-        let mut measurements = Measurements::from([
-            ("messages_per_s".into(), rate),
-            ("peak_memory_mib".into(), costs.peak_memory_mib),
-        ]);
-        if let (Some(limit), Some(stall)) = (self.workload.limit, stall) {
-            let apps = || summary.apps.values();
-            let arrived = apps().map(|app| app.worst_sliding_second).max();
-            let arrived = arrived.unwrap_or(0);
-            let started = fullest_second_of_starts(&environment).await?;
-            if !keeps_limit(limit.into(), started, arrived, stall)? {
-                return Ok(None);
-            }
-            measurements.insert("fullest_second_calls".into(), count(arrived));
-            let calls = || apps().map(|app| app.calls);
-            if let (Some(fewest), Some(most)) = (calls().min(), calls().max()) {
-                let percent = count(fewest) / count(most) * 100.0;
-                measurements.insert("slowest_app_percent".into(), percent);
-            }
-        }
-        add_per_message(&mut measurements, &costs.used, summary.calls);
-        let cpu_us = costs.used["sender_cpu_us"] + costs.used["postgres_cpu_us"];
-        let cpu_us = cpu_us / count(summary.calls);
-        measurements.insert("cpu_us_per_message".into(), cpu_us);
-        environment.finish().await?;
-        Ok(Some(measurements))
-    }
+    add_per_message(&mut measurements, &costs.used, summary.calls);
+    let cpu_us = costs.used["sender_cpu_us"] + costs.used["postgres_cpu_us"];
+    let cpu_us = cpu_us / count(summary.calls);
+    measurements.insert("cpu_us_per_message".into(), cpu_us);
+    environment.finish(workload.left_over).await?;
+    Ok(Some(measurements))
 }
 
 /// The most calls of an app in any second, by the start times that the workers recorded.

@@ -8,7 +8,6 @@ mod environment;
 mod hand_written;
 mod idle;
 mod measurements;
-mod processes;
 mod producers;
 mod resource_usage;
 mod scenario;
@@ -18,13 +17,13 @@ use std::process::ExitCode;
 
 use anyhow::{Context as _, ensure};
 use clap::{Parser, Subcommand, ValueEnum as _};
-use testkit::postgres::ThrowawayPostgres;
+use testkit::postgres::{Settings, ThrowawayPostgres};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-use crate::environment::Sender;
+use crate::environment::{Sender, Workload};
 use crate::measurements::Case;
-use crate::scenario::{Load, ONLY_CASE, Scenario};
+use crate::scenario::{ONLY_CASE, Scenario};
 
 /// Measure the costs of messages on this machine, and compare them with a hand-written send loop
 ///
@@ -49,7 +48,7 @@ use crate::scenario::{Load, ONLY_CASE, Scenario};
                                    an older worker, a newer one and the loop, in turn
 
 Exit codes: 0 measured; 1 something failed, a message was lost, sent twice or above the limit, or, with --strict,
-a target was missed; 2 wrong usage."
+a target was missed; 2 wrong usage; 101 a worker failed."
 )]
 struct Cli {
     /// The scenarios to run [default: all]
@@ -145,7 +144,19 @@ async fn bench(cli: Cli) -> anyhow::Result<()> {
     if scenarios.is_empty() {
         scenarios = Scenario::value_variants().to_vec();
     }
-    let server = environment::start_server().await?;
+    // Its commits wait for the disk.
+    let server = ThrowawayPostgres::start_with(&Settings {
+        is_durable: true,
+        server_settings: [
+            ("shared_buffers", "256MB"),
+            ("max_wal_size", "4GB"),
+            ("wal_compression", "off"),
+        ]
+        .map(|(name, value)| (name.into(), value.into()))
+        .into(),
+        ..Settings::default()
+    })
+    .await?;
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     println!(
         "signaling-worker {}, {}, {cores} cores, scale {}",
@@ -160,8 +171,7 @@ async fn bench(cli: Cli) -> anyhow::Result<()> {
         match measured {
             Ok(cases) => {
                 // The targets are for the last worker and the loop.
-                let first =
-                    scenario.cases(cli.scale, &Sender::HandWritten).len() * (workers.len() - 1);
+                let first = scenario.cases().len() * (workers.len() - 1);
                 all_targets_are_met &= measurements::print(scenario, &cases, first);
             }
             Err(error) => {
@@ -184,32 +194,34 @@ async fn measure(
     runs: u32,
     server: &ThrowawayPostgres,
 ) -> anyhow::Result<Vec<Case>> {
-    let mut senders: Vec<_> = workers.iter().cloned().map(Sender::Worker).collect();
+    let worker = |binary: &PathBuf| Sender::Worker {
+        binary: binary.clone(),
+        valgrind_log: None,
+    };
+    let mut senders: Vec<_> = workers.iter().map(worker).collect();
     if scenario.compares_with_loop() {
         senders.push(Sender::HandWritten);
     }
     let mut cases: Vec<Case> = Vec::new();
-    let mut loads: Vec<(&Sender, Load)> = Vec::new();
+    let mut loads: Vec<(&Sender, Workload)> = Vec::new();
     for sender in &senders {
-        for (case, load) in scenario.cases(scale, sender) {
+        for (number, &case) in scenario.cases().iter().enumerate() {
             let name = match sender {
                 Sender::HandWritten => "hand-written loop".to_owned(),
-                Sender::Worker(_) if workers.len() == 1 => case.to_owned(),
-                Sender::Worker(binary) if case == ONLY_CASE => binary.display().to_string(),
-                Sender::Worker(binary) => format!("{}: {case}", binary.display()),
+                Sender::Worker { .. } if workers.len() == 1 => case.to_owned(),
+                Sender::Worker { binary, .. } if case == ONLY_CASE => binary.display().to_string(),
+                Sender::Worker { binary, .. } => format!("{}: {case}", binary.display()),
             };
-            cases.push(Case {
-                name,
-                runs: Vec::new(),
-            });
-            loads.push((sender, load));
+            let runs = Vec::new();
+            cases.push(Case { name, runs });
+            loads.push((sender, scenario.scaled(number, scale)));
         }
     }
     for run in 1..=runs {
-        for (case, (sender, load)) in cases.iter_mut().zip(&loads) {
+        for (case, (sender, workload)) in cases.iter_mut().zip(&loads) {
             eprintln!("{scenario}: {}, run {run} of {runs}", case.name);
-            case.runs
-                .push(Box::pin(load.measure(server, sender)).await?);
+            let measured = Box::pin(scenario.measure(server, sender, workload));
+            case.runs.push(measured.await?);
         }
     }
     Ok(cases)

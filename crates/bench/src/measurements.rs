@@ -51,7 +51,7 @@ pub(crate) fn print(scenario: Scenario, cases: &[Case], first: usize) -> bool {
             Bound::AtMost(limit) => (value.is_some_and(|value| value <= limit), "at most", limit),
         };
         let verdict = if is_met { "ok    " } else { "MISSED" };
-        let (metric, subject) = (&target.metric, target.subject(cases));
+        let (metric, subject) = (target.metric, target.subject(cases));
         let value = value.map_or_else(|| "not measured".into(), number);
         let limit = number(limit);
         println!("  {verdict} {metric}, {subject}: {value} ({words} {limit})");

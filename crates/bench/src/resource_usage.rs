@@ -41,13 +41,8 @@ pub(crate) async fn database_usage(pool: &PgPool) -> Result<Usage, sqlx::Error> 
     ]))
 }
 
-/// Processor time of a process.
-pub(crate) fn cpu_us(pid: u32) -> anyhow::Result<f64> {
-    Ok(count(stat(pid)?.own_ticks) * TICK_US)
-}
-
 /// Processor time of a process and its children, including ended ones.
-pub(crate) fn cpu_with_children_us(pid: u32) -> anyhow::Result<f64> {
+pub(crate) fn cpu_us(pid: u32) -> anyhow::Result<f64> {
     let mut before = stat(pid)?;
     // A child that ends between the reads would count twice or not at all, so both are repeated then.
     for _ in 0..MAX_READS {

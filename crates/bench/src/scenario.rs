@@ -7,16 +7,17 @@ use std::time::Duration;
 use clap::ValueEnum;
 use testkit::postgres::ThrowawayPostgres;
 
-use crate::drain::Drain;
+use self::Bound::{AtLeast, AtMost};
 use crate::environment::{Sender, Workload};
 use crate::measurements::{Case, Measurements, count, median};
-use crate::producers::Alongside;
-use crate::{counts, delay, idle, producers};
+use crate::{counts, delay, drain, idle, producers};
 
 /// The counts of the last commit that changed them on purpose.
 const COMMITTED_COUNTS: &str = include_str!("../counts.json");
 /// Batches have other sizes in each run, so the counts differ a little.
 const MAX_COUNT_GROWTH: f64 = 1.1;
+
+const MIN_MEASURED_FOR: Duration = Duration::from_secs(2);
 
 pub(crate) const ONLY_CASE: &str = "worker";
 
@@ -55,40 +56,43 @@ impl fmt::Display for Scenario {
     }
 }
 
-#[derive(Debug)]
-pub(crate) enum Load {
-    Drain(Drain),
-    Delay { messages: u64, holds_snapshot: bool },
-    Producers(Alongside, Duration),
-    Idle(Duration),
-    Counts,
-}
+const RATE: &str = "messages_per_s";
+const MEMORY: &str = "peak_memory_mib";
 
-impl Load {
-    pub(crate) async fn measure(
-        &self,
-        server: &ThrowawayPostgres,
-        sender: &Sender,
-    ) -> anyhow::Result<Measurements> {
-        match *self {
-            Self::Drain(ref drain) => drain.measure(server).await,
-            Self::Delay {
-                messages,
-                holds_snapshot,
-            } => delay::measure(server, sender, messages, holds_snapshot).await,
-            Self::Producers(alongside, measured_for) => {
-                producers::measure(server, sender, alongside, measured_for).await
-            }
-            Self::Idle(measured_for) => idle::measure(server, sender, measured_for).await,
-            Self::Counts => counts::measure(server, sender).await,
-        }
-    }
-}
+/// The targets, except for those of the counts.
+const TARGETS: [Target; 19] = [
+    ratio(Scenario::Drain, RATE, [0, 1], AtLeast(4.0)),
+    ratio(Scenario::Drain, "cpu_us_per_message", [0, 1], AtMost(0.25)),
+    target(Scenario::Delay, "delay_p50_ms", 0, AtMost(2.0)),
+    target(Scenario::Delay, "delay_p99_ms", 0, AtMost(5.0)),
+    target(Scenario::Pace, RATE, 0, AtLeast(490.0)),
+    target(Scenario::Pace, RATE, 1, AtLeast(490.0)),
+    target(Scenario::Pace, RATE, 2, AtLeast(490.0)),
+    target(
+        Scenario::SnapshotDelay,
+        "last_of_first_percent",
+        0,
+        AtMost(125.0),
+    ),
+    ratio(Scenario::SnapshotDrain, RATE, [1, 0], AtLeast(0.9)),
+    ratio(Scenario::Backlog, RATE, [1, 0], AtLeast(0.9)),
+    ratio(Scenario::History, RATE, [1, 0], AtLeast(0.9)),
+    ratio(Scenario::Producers, "commits_per_s", [1, 0], AtLeast(0.9)),
+    target(Scenario::Producers, RATE, 1, AtLeast(475.0)),
+    // 100 MB, and 40 MB.
+    target(Scenario::Memory, MEMORY, 0, AtMost(95.4)),
+    target(Scenario::Idle, MEMORY, 0, AtMost(38.1)),
+    target(Scenario::Idle, "sender_percent_of_a_core", 0, AtMost(0.5)),
+    target(Scenario::Idle, "postgres_percent_of_a_core", 0, AtMost(0.5)),
+    target(Scenario::Apps, RATE, 0, AtLeast(0.95 * 20.0 * 490.0)),
+    target(Scenario::Apps, "slowest_app_percent", 0, AtLeast(90.0)),
+];
 
 /// A bound that a measurement should keep. A missing value misses the bound.
-#[derive(Debug)]
+#[derive(Debug, Clone, Copy)]
 pub(crate) struct Target {
-    pub(crate) metric: String,
+    scenario: Scenario,
+    pub(crate) metric: &'static str,
     /// The position of the measured case among those of the worker and, at the end, of the hand-written loop.
     case: usize,
     /// The case that the measured one is divided by.
@@ -102,24 +106,30 @@ pub(crate) enum Bound {
     AtMost(f64),
 }
 
+const fn target(scenario: Scenario, metric: &'static str, case: usize, bound: Bound) -> Target {
+    Target {
+        scenario,
+        metric,
+        case,
+        divisor: None,
+        bound,
+    }
+}
+
+/// A target for the ratio of two cases.
+const fn ratio(
+    scenario: Scenario,
+    metric: &'static str,
+    [case, divisor]: [usize; 2],
+    bound: Bound,
+) -> Target {
+    Target {
+        divisor: Some(divisor),
+        ..target(scenario, metric, case, bound)
+    }
+}
+
 impl Target {
-    fn of(metric: &str, case: usize, bound: Bound) -> Self {
-        Self {
-            metric: metric.to_owned(),
-            case,
-            divisor: None,
-            bound,
-        }
-    }
-
-    /// A target for the ratio of two cases.
-    fn ratio(metric: &str, case: usize, divisor: usize, bound: Bound) -> Self {
-        Self {
-            divisor: Some(divisor),
-            ..Self::of(metric, case, bound)
-        }
-    }
-
     /// The measured case, and the one that it is divided by.
     pub(crate) fn subject(&self, cases: &[Case]) -> String {
         let name = |case: usize| cases.get(case).map_or("–", |case| &case.name);
@@ -134,11 +144,11 @@ impl Target {
     pub(crate) fn value(&self, cases: &[Case]) -> Option<f64> {
         let case = cases.get(self.case)?;
         let Some(divisor) = self.divisor else {
-            return case.median(&self.metric);
+            return case.median(self.metric);
         };
         let pairs = case.runs.iter().zip(&cases.get(divisor)?.runs);
         let ratios: Vec<f64> = pairs
-            .filter_map(|(run, by)| Some(run.get(&self.metric)? / by.get(&self.metric)?))
+            .filter_map(|(run, by)| Some(run.get(self.metric)? / by.get(self.metric)?))
             .collect();
         (!ratios.is_empty()).then(|| median(ratios))
     }
@@ -158,153 +168,106 @@ impl Scenario {
         matches!(self, Self::Drain | Self::Delay)
     }
 
-    /// The cases of a sender. `scale` multiplies the usual numbers of messages and seconds.
-    pub(crate) fn cases(self, scale: f64, sender: &Sender) -> Vec<(&'static str, Load)> {
-        let messages = |usual: u64| scaled(usual, scale);
-        let workload = |backlog| Workload {
-            backlog,
-            ..Workload::of(sender)
-        };
-        let delay = |messages, holds_snapshot| Load::Delay {
-            messages,
-            holds_snapshot,
-        };
+    pub(crate) fn cases(self) -> &'static [&'static str] {
         match self {
-            Self::Drain => vec![(
-                ONLY_CASE,
-                Load::Drain(Drain::of(workload(messages(100_000)))),
-            )],
-            Self::Delay => vec![(ONLY_CASE, delay(messages(3_000), false))],
-            Self::SnapshotDelay => vec![(ONLY_CASE, delay(messages(60_000), true))],
-            Self::Pace => [("1 process", 1), ("4 processes", 4), ("8 processes", 8)]
-                .map(|(name, processes)| {
-                    let (skipped, measured) = (1_000, messages(9_000));
-                    // The backlog outlasts the measurement.
-                    let mut drain = Drain::of(workload(skipped + measured + 1_000));
-                    drain.workload.processes = processes;
-                    drain.workload.limit = Some(500);
-                    (drain.skipped, drain.measured) = (skipped, measured);
-                    (name, Load::Drain(drain))
-                })
-                .into(),
-            Self::SnapshotDrain => [("no snapshot", false), ("held snapshot", true)]
-                .map(|(name, holds_snapshot)| {
-                    let mut drain = Drain::of(workload(messages(150_000)));
-                    drain.measured /= 10;
-                    drain.skipped = drain.workload.backlog - drain.measured;
-                    drain.holds_snapshot = holds_snapshot;
-                    (name, Load::Drain(drain))
-                })
-                .into(),
-            Self::Backlog => {
-                let few = Drain::of(workload(messages(20_000)));
-                let mut many = Drain::of(workload(messages(2_000_000)));
-                // A worker counts its backlog for a fiftieth of the time. The run is long enough to include that.
-                many.measured = messages(500_000);
-                vec![
-                    ("backlog of 20,000", Load::Drain(few)),
-                    ("backlog of 2 million", Load::Drain(many)),
-                ]
+            Self::Pace => &["1 process", "4 processes", "8 processes"],
+            Self::SnapshotDrain => &["no snapshot", "held snapshot"],
+            Self::Backlog => &["backlog of 20,000", "backlog of 2 million"],
+            Self::History => &["no history", "10 million finished"],
+            Self::Producers => &["no worker", "busy worker", "notify each commit"],
+            Self::Memory => &["1,024 calls of 32 KB"],
+            Self::Apps => &["20 apps"],
+            _ => &[ONLY_CASE],
+        }
+    }
+
+    /// The workload of a case at the scale 1.
+    fn workload(self, case: usize) -> Workload {
+        let mut load = Workload::USUAL;
+        match self {
+            Self::Drain => load.measured = 100_000,
+            Self::Delay => load.inserted = 3_000,
+            Self::SnapshotDelay => (load.inserted, load.holds_snapshot) = (60_000, true),
+            Self::Pace => {
+                (load.processes, load.limit) = ([1, 4, 8][case], Some(500));
+                (load.skipped, load.measured, load.left_over) = (1_000, 9_000, 1_000);
             }
-            Self::History => [("no history", 0), ("10 million finished", 10_000_000)]
-                .map(|(name, history)| {
-                    let mut drain = Drain::of(workload(messages(100_000)));
-                    drain.workload.history = messages(history);
-                    (name, Load::Drain(drain))
-                })
-                .into(),
-            Self::Producers => [
-                ("no worker", Alongside::NoWorker),
-                ("busy worker", Alongside::BusyWorker),
-                ("notify each commit", Alongside::Notifications),
-            ]
-            .map(|(name, alongside)| {
-                let measured_for = scaled_time(10, scale);
-                (name, Load::Producers(alongside, measured_for))
-            })
-            .into(),
+            Self::SnapshotDrain => {
+                (load.skipped, load.measured) = (135_000, 15_000);
+                load.holds_snapshot = case == 1;
+            }
+            // A worker counts its backlog for a fiftieth of the time. The run is long enough to include that.
+            Self::Backlog => {
+                (load.measured, load.left_over) = [(20_000, 0), (500_000, 1_500_000)][case];
+            }
+            Self::History => (load.measured, load.history) = (100_000, [0, 10_000_000][case]),
+            Self::Producers => {
+                (load.processes, load.notifies) = [(0, false), (1, false), (0, true)][case];
+                (load.limit, load.left_over) = (Some(500), 20_000);
+                load.measured_for = Duration::from_secs(10);
+            }
             Self::Memory => {
-                let mut drain = Drain::of(workload(messages(20_000)));
-                drain.workload.payload_bytes = 32_768;
-                drain.workload.latency_ms = 500;
-                vec![("1,024 calls of 32 KB", Load::Drain(drain))]
+                load.measured = 20_000;
+                (load.payload_bytes, load.latency_ms) = (32_768, 500);
             }
             Self::Apps => {
-                let (skipped, measured) = (messages(10_000), messages(60_000));
+                (load.apps, load.limit) = (20, Some(500));
                 // The backlog of each app outlasts the measurement.
-                let mut drain = Drain::of(workload(2 * (skipped + measured)));
-                drain.workload.apps = 20;
-                drain.workload.limit = Some(500);
-                (drain.skipped, drain.measured) = (skipped, measured);
-                vec![("20 apps", Load::Drain(drain))]
+                (load.skipped, load.measured, load.left_over) = (10_000, 60_000, 70_000);
             }
-            Self::Idle => {
-                let measured_for = scaled_time(20, scale);
-                vec![(ONLY_CASE, Load::Idle(measured_for))]
-            }
-            Self::Counts => vec![(ONLY_CASE, Load::Counts)],
+            Self::Idle => load.measured_for = Duration::from_secs(20),
+            Self::Counts => {}
+        }
+        load
+    }
+
+    /// Scales the numbers of messages and seconds of a case, but keeps enough of them to measure.
+    pub(crate) fn scaled(self, case: usize, scale: f64) -> Workload {
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "far below 2^52, and positive"
+        )]
+        let messages = |usual: u64| ((count(usual) * scale) as u64).max(1_000.min(usual));
+        let usual = self.workload(case);
+        Workload {
+            history: messages(usual.history),
+            skipped: messages(usual.skipped),
+            measured: messages(usual.measured),
+            left_over: messages(usual.left_over),
+            inserted: messages(usual.inserted),
+            measured_for: usual.measured_for.mul_f64(scale).max(MIN_MEASURED_FOR),
+            ..usual
+        }
+    }
+
+    pub(crate) async fn measure(
+        self,
+        server: &ThrowawayPostgres,
+        sender: &Sender,
+        workload: &Workload,
+    ) -> anyhow::Result<Measurements> {
+        match self {
+            Self::Delay | Self::SnapshotDelay => delay::measure(server, sender, workload).await,
+            Self::Producers => producers::measure(server, sender, workload).await,
+            Self::Idle => idle::measure(server, sender, workload).await,
+            Self::Counts => counts::measure(server, sender).await,
+            _ => drain::measure(server, sender, workload).await,
         }
     }
 
     pub(crate) fn targets(self) -> Vec<Target> {
-        use Bound::{AtLeast, AtMost};
-        const RATE: &str = "messages_per_s";
-        const MEMORY: &str = "peak_memory_mib";
-        let (of, ratio) = (Target::of, Target::ratio);
-        match self {
-            Self::Drain => vec![
-                ratio(RATE, 0, 1, AtLeast(4.0)),
-                ratio("cpu_us_per_message", 0, 1, AtMost(0.25)),
-            ],
-            Self::Delay => vec![
-                of("delay_p50_ms", 0, AtMost(2.0)),
-                of("delay_p99_ms", 0, AtMost(5.0)),
-            ],
-            Self::Pace => [0, 1, 2].map(|case| of(RATE, case, AtLeast(490.0))).into(),
-            Self::SnapshotDelay => vec![of("last_of_first_percent", 0, AtMost(125.0))],
-            Self::SnapshotDrain | Self::Backlog | Self::History => {
-                vec![ratio(RATE, 1, 0, AtLeast(0.9))]
-            }
-            Self::Producers => vec![
-                ratio("commits_per_s", 1, 0, AtLeast(0.9)),
-                of(RATE, 1, AtLeast(475.0)),
-            ],
-            // 100 MB, and 40 MB.
-            Self::Memory => vec![of(MEMORY, 0, AtMost(95.4))],
-            Self::Idle => vec![
-                of(MEMORY, 0, AtMost(38.1)),
-                of("sender_percent_of_a_core", 0, AtMost(0.5)),
-                of("postgres_percent_of_a_core", 0, AtMost(0.5)),
-            ],
-            Self::Apps => vec![
-                of(RATE, 0, AtLeast(0.95 * 20.0 * 490.0)),
-                of("slowest_app_percent", 0, AtLeast(90.0)),
-            ],
-            Self::Counts => committed_counts()
+        if self == Self::Counts {
+            let committed: BTreeMap<&'static str, f64> =
+                serde_json::from_str(COMMITTED_COUNTS).unwrap_or_default();
+            return committed
                 .into_iter()
-                .map(|(metric, count)| of(&metric, 0, AtMost(count * MAX_COUNT_GROWTH)))
-                .collect(),
+                .map(|(metric, count)| target(self, metric, 0, AtMost(count * MAX_COUNT_GROWTH)))
+                .collect();
         }
+        let targets = TARGETS.into_iter();
+        targets.filter(|target| target.scenario == self).collect()
     }
-}
-
-fn committed_counts() -> BTreeMap<String, f64> {
-    serde_json::from_str(COMMITTED_COUNTS).unwrap_or_default()
-}
-
-/// Scales a number of messages, but keeps enough of them to measure.
-#[expect(
-    clippy::cast_possible_truncation,
-    clippy::cast_sign_loss,
-    reason = "far below 2^52, and positive"
-)]
-fn scaled(usual: u64, scale: f64) -> u64 {
-    ((count(usual) * scale) as u64).max(1_000.min(usual))
-}
-
-fn scaled_time(usual_s: u64, scale: f64) -> Duration {
-    let scaled = Duration::from_secs(usual_s).mul_f64(scale);
-    scaled.max(Duration::from_secs(2))
 }
 
 #[cfg(test)]
@@ -316,7 +279,7 @@ mod tests {
         let counts = ["instructions", "statements", "transactions", "wal_bytes"];
         let names = counts.map(|count| format!("{count}_per_message"));
         let targets = Scenario::Counts.targets();
-        let measured: Vec<_> = targets.iter().map(|target| &target.metric).collect();
+        let measured: Vec<_> = targets.iter().map(|target| target.metric).collect();
         assert_eq!(measured, names.each_ref());
     }
 

@@ -135,7 +135,7 @@ fn reply(behaviour: &Behaviour, call: &mut Call, fault: Option<Fault>) -> Reply 
         true if call.target.starts_with(&behaviour.offline_prefix) => "message_offline",
         true => "message_delivered",
     };
-    call.fault = fault.as_ref().map(Fault::name);
+    call.fault = fault.as_ref().map(Into::into);
     call.accepted = fault.as_ref().is_none_or(Fault::takes_message);
     let request_id = &call.request_id;
     let ok = |body: Body| Reply::Respond(response(StatusCode::OK, body, request_id, None));

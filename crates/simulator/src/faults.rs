@@ -4,18 +4,22 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail, ensure};
+use strum::{EnumString, IntoStaticStr};
 
 use super::ledger::Call;
 
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, EnumString, IntoStaticStr)]
+#[strum(serialize_all = "snake_case")]
 pub(super) enum Fault {
     /// The API responds with this status, and does not take the message. Without a body, it sends the usual one.
+    #[strum(disabled)]
     Status {
         code: u16,
         retry_after: Option<String>,
         body: Option<String>,
     },
     /// The API takes the message, and responds after this delay.
+    #[strum(disabled)]
     Slow(Duration),
     /// The API takes the message, and closes the connection without a response.
     Drop,
@@ -30,20 +34,34 @@ pub(super) enum Fault {
 }
 
 impl Fault {
-    pub(super) fn name(&self) -> &'static str {
-        match self {
-            Self::Status { .. } => "status",
-            Self::Slow(_) => "slow",
-            Self::Drop => "drop",
-            Self::DropBefore => "drop_before",
-            Self::Hang => "hang",
-            Self::Garbage => "garbage",
-            Self::HalfBody => "half_body",
-        }
-    }
-
     pub(super) fn takes_message(&self) -> bool {
         !matches!(self, Self::Status { .. } | Self::DropBefore)
+    }
+
+    fn parse(text: &str) -> anyhow::Result<Self> {
+        if let Some(delay) = text.strip_prefix("slow=") {
+            let delay = humantime::parse_duration(delay).with_context(|| {
+                format!(
+                    "the delay of a fault can't be `{delay}`: write a duration such as 250ms or 3s"
+                )
+            })?;
+            return Ok(Self::Slow(delay));
+        }
+        if let Ok(fault) = text.parse() {
+            return Ok(fault);
+        }
+        let code = text.parse().ok();
+        let code = code.filter(|code| (200..=599).contains(code));
+        Ok(Self::Status {
+            code: code.with_context(|| {
+                format!(
+                    "unknown fault `{text}`: write a status from 200 to 599, slow=DURATION, drop, drop_before, hang, \
+                     garbage or half_body"
+                )
+            })?,
+            retry_after: None,
+            body: None,
+        })
     }
 }
 
@@ -92,7 +110,7 @@ impl FaultRule {
             ("body", Fault::Status { body, .. }) => *body = Some(value.to_owned()),
             ("retry_after" | "body", fault) => bail!(
                 "`{}` can't have {key}: write it with a status, such as 503:{key}=…",
-                fault.name()
+                <&str>::from(&*fault)
             ),
             _ => return Err(unknown_key(key)),
         }
@@ -107,48 +125,13 @@ fn unknown_key(key: &str) -> anyhow::Error {
     )
 }
 
-impl FromStr for Fault {
-    type Err = anyhow::Error;
-
-    fn from_str(text: &str) -> anyhow::Result<Self> {
-        if let Some(delay) = text.strip_prefix("slow=") {
-            return humantime::parse_duration(delay)
-                .map(Self::Slow)
-                .with_context(|| {
-                    format!("the delay of a fault can't be `{delay}`: write a duration such as 250ms or 3s")
-                });
-        }
-        Ok(match text {
-            "drop" => Self::Drop,
-            "drop_before" => Self::DropBefore,
-            "hang" => Self::Hang,
-            "garbage" => Self::Garbage,
-            "half_body" => Self::HalfBody,
-            status => Self::Status {
-                code: status
-                    .parse()
-                    .ok()
-                    .filter(|code| (200..=599).contains(code))
-                    .with_context(|| {
-                        format!(
-                            "unknown fault `{text}`: write a status from 200 to 599, slow=DURATION, drop, drop_before, \
-                             hang, garbage or half_body"
-                        )
-                    })?,
-                retry_after: None,
-                body: None,
-            },
-        })
-    }
-}
-
 impl FromStr for FaultRule {
     type Err = anyhow::Error;
 
     fn from_str(text: &str) -> anyhow::Result<Self> {
         let (fault, mut rest) = text.split_once(':').unwrap_or((text, ""));
         let mut rule = Self {
-            fault: fault.parse()?,
+            fault: Fault::parse(fault)?,
             app: None,
             destination: String::new(),
             share: 1.0,

@@ -24,6 +24,7 @@ use axum::Router;
 use axum::extract::DefaultBodyLimit;
 use axum::http::StatusCode;
 use parking_lot::{Mutex, MutexGuard};
+use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -107,12 +108,12 @@ impl Simulator {
     ///
     /// # Errors
     /// If the address or the TLS files can't be used.
-    #[allow(clippy::unused_async)] // Listening needs a Tokio runtime.
     pub async fn start(config: SimulatorConfig) -> anyhow::Result<Self> {
         let tls = config.tls.as_ref().map(server::tls_acceptor).transpose()?;
         let is_tls = tls.is_some();
         let bind = config.bind;
-        let listener = server::bind(bind)
+        let listener = TcpListener::bind(bind)
+            .await
             .with_context(|| format!("can't listen on {bind}; is another program using it?"))?;
         let address = listener.local_addr()?;
 

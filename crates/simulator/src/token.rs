@@ -6,6 +6,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use flate2::read::ZlibDecoder;
 use hmac::{Hmac, KeyInit as _, Mac as _};
+use hyper::body::Buf as _;
 use sha2::Sha256;
 
 /// Bounds the memory that a hostile token can take when it is inflated.
@@ -39,20 +40,23 @@ pub(super) fn parse(token: &str) -> Option<Token> {
     parse_inflated(&inflated)
 }
 
-fn parse_inflated(bytes: &[u8]) -> Option<Token> {
-    let mut reader = Reader { rest: bytes };
-    let signature = reader.bytes()?.to_vec();
-    let info = reader.rest.to_vec();
-    let app_id = reader.text()?;
-    let [issued_at_s, expires_in_s, salt] = [reader.u32()?, reader.u32()?, reader.u32()?];
-    let [services, service, privileges] = [reader.u16()?, reader.u16()?, reader.u16()?];
+fn parse_inflated(mut rest: &[u8]) -> Option<Token> {
+    let signature = string(&mut rest)?.to_vec();
+    let info = rest.to_vec();
+    let app_id = String::from_utf8(string(&mut rest)?.to_vec()).ok()?;
+    let issued_at_s = rest.try_get_u32_le().ok()?;
+    let expires_in_s = rest.try_get_u32_le().ok()?;
+    let salt = rest.try_get_u32_le().ok()?;
+    let services = rest.try_get_u16_le().ok()?;
+    let service = rest.try_get_u16_le().ok()?;
     if (services, service) != (1, SERVICE_RTM) {
         return None;
     }
+    let privileges = rest.try_get_u16_le().ok()?;
     let mut may_log_in = false;
     for _ in 0..privileges {
-        may_log_in |= reader.u16()? == PRIVILEGE_RTM_LOGIN;
-        let _expires_in_s = reader.u32()?;
+        may_log_in |= rest.try_get_u16_le().ok()? == PRIVILEGE_RTM_LOGIN;
+        let _expires_in_s = rest.try_get_u32_le().ok()?;
     }
     Some(Token {
         signature,
@@ -62,8 +66,14 @@ fn parse_inflated(bytes: &[u8]) -> Option<Token> {
         expires_in_s,
         salt,
         may_log_in,
-        user_id: reader.text()?,
+        user_id: String::from_utf8(string(&mut rest)?.to_vec()).ok()?,
     })
+}
+
+/// Bytes behind their length.
+fn string<'a>(rest: &mut &'a [u8]) -> Option<&'a [u8]> {
+    let length = rest.try_get_u16_le().ok()?;
+    rest.split_off(..usize::from(length))
 }
 
 impl Token {
@@ -89,38 +99,6 @@ fn hmac(key: &[u8], message: &[u8]) -> Option<Hmac<Sha256>> {
     let mut mac = Hmac::new_from_slice(key).ok()?;
     mac.update(message);
     Some(mac)
-}
-
-/// Reads little-endian integers, and strings behind their length.
-struct Reader<'a> {
-    rest: &'a [u8],
-}
-
-impl<'a> Reader<'a> {
-    fn array<const N: usize>(&mut self) -> Option<[u8; N]> {
-        let (array, rest) = self.rest.split_first_chunk()?;
-        self.rest = rest;
-        Some(*array)
-    }
-
-    fn u16(&mut self) -> Option<u16> {
-        self.array().map(u16::from_le_bytes)
-    }
-
-    fn u32(&mut self) -> Option<u32> {
-        self.array().map(u32::from_le_bytes)
-    }
-
-    fn bytes(&mut self) -> Option<&'a [u8]> {
-        let length = self.u16()?;
-        let (bytes, rest) = self.rest.split_at_checked(length.into())?;
-        self.rest = rest;
-        Some(bytes)
-    }
-
-    fn text(&mut self) -> Option<String> {
-        String::from_utf8(self.bytes()?.to_vec()).ok()
-    }
 }
 
 #[cfg(test)]

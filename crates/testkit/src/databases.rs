@@ -74,7 +74,7 @@ impl Postgres {
                 .await
                 .ok();
         }
-        let name = self.create(&format!(" template {TEMPLATE}")).await;
+        let name = self.create(TEMPLATE).await;
         TestDatabase {
             url: self.cluster.url(&name),
             name,
@@ -84,19 +84,17 @@ impl Postgres {
 
     /// Creates a database with the outbox, and returns its URL.
     pub async fn migrated_database(&self) -> String {
-        let name = self.create(&format!(" template {TEMPLATE}")).await;
-        self.cluster.url(&name)
+        self.cluster.url(&self.create(TEMPLATE).await)
     }
 
     /// Creates an empty database, and returns its URL.
     pub async fn empty_database(&self) -> String {
-        let name = self.create("").await;
-        self.cluster.url(&name)
+        self.cluster.url(&self.create("template1").await)
     }
 
     async fn create(&self, template: &str) -> String {
         let name = format!("test_{}", self.databases.fetch_add(1, Ordering::Relaxed));
-        self.execute(format!("create database {name}{template}"))
+        self.execute(format!("create database {name} template {template}"))
             .await
             .expect("a database");
         name

@@ -6,18 +6,11 @@ use std::process::Stdio;
 
 use sqlx::postgres::PgConnectOptions;
 use sqlx::{ConnectOptions, Connection, PgConnection};
-use tokio::process::{Child, ChildStdin, Command};
+use tokio::process::{Child, Command};
 
 use super::databases::Postgres;
 use super::postgres::free_port;
 use super::{PATIENCE, comes_true};
-
-/// Keeps PgBouncer until the input ends. The input ends even if this process is killed.
-const KEEPER: &str = r#"exec 3<&0 </dev/null
-"$1" --quiet "$2" 3<&- &
-read -r _ <&3
-kill -s KILL $!
-wait $!"#;
 
 /// All clients of a pool share these connections: fewer than two workers would have.
 const POOL_SIZE: u32 = 4;
@@ -27,7 +20,7 @@ pub struct PgBouncer {
     configuration: PathBuf,
     log: PathBuf,
     port: u16,
-    running: Option<(Child, ChildStdin)>,
+    running: Option<Child>,
 }
 
 impl PgBouncer {
@@ -93,31 +86,27 @@ max_client_conn = 200
 
     /// Kills PgBouncer as a crash would, and returns after its end.
     pub async fn kill(&mut self) {
-        let (mut keeper, input) = self.running.take().expect("PgBouncer runs");
-        drop(input);
-        tokio::time::timeout(PATIENCE, keeper.wait())
-            .await
-            .expect("PgBouncer ends")
-            .expect("an exit status");
+        let mut running = self.running.take().expect("PgBouncer runs");
+        running.kill().await.expect("killed");
     }
 
     /// Starts a killed PgBouncer on the same port.
     pub async fn restart(&mut self, postgres: &Postgres) {
         assert!(self.running.is_none(), "PgBouncer still runs");
-        // PgBouncer refuses to run as root, as the server does.
+        // PgBouncer refuses to run as root, as the server does. It ends with this process, even after SIGKILL.
         let installation = &postgres.cluster.installation;
-        let mut keeper = installation
-            .command("/bin/sh")
-            .args(["-c", KEEPER, "keeper", program()])
+        let running = installation
+            .command("setpriv")
+            .args(["--pdeathsig", "KILL", program(), "--quiet"])
             .arg(&self.configuration)
             .current_dir("/")
-            .stdin(Stdio::piped())
+            .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::null())
+            .kill_on_drop(true)
             .spawn()
-            .expect("a shell");
-        let input = keeper.stdin.take().expect("piped");
-        self.running = Some((keeper, input));
+            .expect("setpriv of util-linux");
+        self.running = Some(running);
 
         let url = self.url(&postgres.cluster.admin_url());
         let answers = comes_true(PATIENCE, async || match pooled_client(&url).await {

@@ -2,7 +2,6 @@
 //! this process is killed.
 
 mod installation;
-mod supervisor;
 #[cfg(test)]
 mod tests;
 
@@ -10,22 +9,25 @@ use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, TcpListener};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
+use std::process::Stdio;
 use std::time::Duration;
 
-use anyhow::Context as _;
+use anyhow::{Context as _, anyhow};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use sqlx::{AssertSqlSafe, Connection, PgConnection};
-use tokio::time::{sleep, timeout};
+use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
+use tokio::process::{Child, ChildStdin, ChildStdout};
+use tokio::time::timeout;
 use uuid::Uuid;
 
 use self::installation::Installation;
-use self::supervisor::{STEP_TIMEOUT, Supervisor};
 
 /// Below the ports of outgoing connections. A client of a stopped server could otherwise take the server's port, or even
 /// connect to itself.
 const PORTS: Range<u16> = 20_000..30_000;
 const PORT_ATTEMPTS: u32 = 20;
-const READY_POLL: Duration = Duration::from_millis(20);
+/// Ten times as long as a slow machine needs for a step.
+const STEP_TIMEOUT: Duration = Duration::from_secs(60);
 const ESCAPED_IN_URLS: &AsciiSet = &NON_ALPHANUMERIC.remove(b'_');
 
 #[derive(Debug, Clone)]
@@ -87,7 +89,11 @@ impl Settings {
 /// Tests with different Tokio runtimes may share a cluster, but only the runtime that started it may call
 /// [`crash`](Self::crash), [`restart`](Self::restart) and [`stop`](Self::stop).
 pub struct ThrowawayPostgres {
-    supervisor: Supervisor,
+    /// The shell that keeps the cluster. When this process ends, even by SIGKILL, the pipe to the shell closes. Then the
+    /// shell stops the server and removes its files.
+    supervisor: Child,
+    orders: ChildStdin,
+    replies: BufReader<ChildStdout>,
     /// The cluster's directory, with `server.log` in it.
     pub directory: PathBuf,
     pub(crate) installation: Installation,
@@ -117,65 +123,78 @@ impl ThrowawayPostgres {
         installation: &Installation,
         settings: &Settings,
     ) -> anyhow::Result<Self> {
-        let mut attempts = 1;
-        loop {
-            let port = free_port()?;
-            match Self::start_on(port, parent, installation, settings).await {
-                // Another process has taken the port meanwhile.
-                Err(_) if attempts < PORT_ATTEMPTS && !is_free(port) => attempts += 1,
-                started => return started,
-            }
-        }
-    }
-
-    async fn start_on(
-        port: u16,
-        parent: &Path,
-        installation: &Installation,
-        settings: &Settings,
-    ) -> anyhow::Result<Self> {
-        let arguments = settings.server_arguments();
-        let environment = &settings.environment;
-        let mut supervisor = Supervisor::spawn(installation, parent, &arguments, environment)?;
-        let password = Uuid::new_v4().simple().to_string();
-        let directory = supervisor
-            .ask(&password, "ready", "making the cluster")
-            .await?;
+        let mut supervisor = installation
+            .command("/bin/sh")
+            .args(["-c", include_str!("postgres/supervisor.sh")])
+            .arg("throwaway-postgres")
+            .arg(parent)
+            .arg(&installation.bindir)
+            .args(settings.server_arguments())
+            .current_dir(parent)
+            .envs(settings.environment.clone())
+            // Ctrl-C in a terminal must not stop the database of a worker that is still draining.
+            .process_group(0)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .context("can't start /bin/sh")?;
+        let pipes = supervisor.stdin.take().zip(supervisor.stdout.take());
+        let (orders, replies) = pipes.context("the shell has no pipes")?;
         let mut cluster = Self {
             supervisor,
-            directory: directory.into(),
+            orders,
+            replies: BufReader::new(replies),
+            directory: PathBuf::new(),
             installation: installation.clone(),
             version: installation.version.clone(),
-            port,
-            password,
+            port: 0,
+            password: Uuid::new_v4().simple().to_string(),
             pid: None,
         };
+        let password = cluster.password.clone();
+        let directory = cluster.ask(&password, "ready", "making the cluster");
+        cluster.directory = directory.await?.into();
         let data = cluster.directory.join("data");
         for (name, text) in &settings.data_files {
             installation
                 .write_for_server(&data.join(name), text)
                 .with_context(|| format!("can't write {name} for PostgreSQL"))?;
         }
+        cluster.port = free_port()?;
         cluster.start_server().await?;
         Ok(cluster)
     }
 
     async fn start_server(&mut self) -> anyhow::Result<()> {
-        let doing = "starting the server";
         let order = format!("start {}", self.port);
-        let pid = self.supervisor.ask(&order, "up", doing).await?;
+        let pid = self.ask(&order, "up", "starting the server").await?;
         self.pid = pid.parse().ok();
-        let url = self.admin_url();
-        let answers = async {
-            while !answers(&url).await {
-                sleep(READY_POLL).await;
+        Ok(())
+    }
+
+    /// Sends an order to the supervisor, and waits for the reply that begins with `expected`. Returns the rest of the reply.
+    async fn ask(&mut self, order: &str, expected: &str, doing: &str) -> anyhow::Result<String> {
+        let exchange = async {
+            // If the shell has ended, its replies have the reason.
+            let order = format!("{order}\n");
+            self.orders.write_all(order.as_bytes()).await.ok();
+            let mut line = String::new();
+            self.replies.read_line(&mut line).await?;
+            if let Some(rest) = line.trim_end().strip_prefix(expected) {
+                return Ok(rest.trim_start().to_owned());
             }
+            let mut log = Vec::new();
+            self.replies.read_to_end(&mut log).await?;
+            let log = String::from_utf8_lossy(&log);
+            Err(anyhow!(
+                "PostgreSQL ended while {doing}; the end of its log:\n{}",
+                log.trim()
+            ))
         };
-        let answered = tokio::select! {
-            answered = timeout(STEP_TIMEOUT, answers) => answered,
-            failure = self.supervisor.failure(doing) => return Err(failure),
-        };
-        answered.with_context(|| format!("PostgreSQL did not answer within {STEP_TIMEOUT:?}"))
+        timeout(STEP_TIMEOUT, exchange)
+            .await
+            .with_context(|| format!("PostgreSQL did not finish {doing} within {STEP_TIMEOUT:?}"))?
     }
 
     /// The URL of a database for the superuser.
@@ -236,9 +255,7 @@ impl ThrowawayPostgres {
     /// Stops a running server as a crash would: connections break, and nothing is cleaned up.
     pub async fn crash(&mut self) -> anyhow::Result<()> {
         if self.pid.take().is_some() {
-            self.supervisor
-                .ask("crash", "down", "crashing the server")
-                .await?;
+            self.ask("crash", "down", "crashing the server").await?;
         }
         Ok(())
     }
@@ -250,25 +267,18 @@ impl ThrowawayPostgres {
     }
 
     /// Stops the server, and waits until its files are gone.
-    pub async fn stop(self) -> anyhow::Result<()> {
-        self.supervisor.end().await
+    pub async fn stop(mut self) -> anyhow::Result<()> {
+        drop((self.orders, self.replies));
+        timeout(STEP_TIMEOUT, self.supervisor.wait())
+            .await
+            .with_context(|| format!("PostgreSQL did not stop within {STEP_TIMEOUT:?}"))??;
+        Ok(())
     }
-}
-
-async fn answers(url: &str) -> bool {
-    let Ok(mut connection) = PgConnection::connect(url).await else {
-        return false;
-    };
-    connection.ping().await.is_ok() && connection.close().await.is_ok()
 }
 
 pub(crate) fn free_port() -> anyhow::Result<u16> {
     (0..PORT_ATTEMPTS)
         .map(|_| rand::random_range(PORTS))
-        .find(|&port| is_free(port))
+        .find(|&port| TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok())
         .context("found no free TCP port on 127.0.0.1")
-}
-
-fn is_free(port: u16) -> bool {
-    TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok()
 }

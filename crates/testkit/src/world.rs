@@ -23,22 +23,25 @@ const WORKER_BACKENDS: &str = "select pid from pg_stat_activity
 
 static MACHINE: Mutex<()> = Mutex::const_new(());
 
-/// The right to measure. One test of a process has it at a time.
-pub struct WholeMachine(#[expect(dead_code)] MutexGuard<'static, ()>);
-
-impl WholeMachine {
-    /// Waits until no other test measures.
-    pub async fn take() -> Self {
-        Self(MACHINE.lock().await)
-    }
+/// Waits until no other test of this process measures, and keeps the others waiting.
+pub async fn whole_machine() -> MutexGuard<'static, ()> {
+    MACHINE.lock().await
 }
+
+/// The result of a statement with one column.
+pub trait Scalar:
+    Send + Unpin + for<'r> sqlx::Decode<'r, Postgresql> + sqlx::Type<Postgresql>
+{
+}
+
+impl<T: Send + Unpin + for<'r> sqlx::Decode<'r, Postgresql> + sqlx::Type<Postgresql>> Scalar for T {}
 
 /// A database, and a simulated API that accepts [`API_KEY`] with [`API_SECRET`]. The test is the producer.
 pub struct World {
     pub simulator: Simulator,
     pub pool: PgPool,
     pub url: String,
-    machine: Option<WholeMachine>,
+    machine: Option<MutexGuard<'static, ()>>,
     _database: TestDatabase,
 }
 
@@ -58,7 +61,7 @@ impl World {
 
     /// A world for a test that measures: no other test of the process runs.
     pub async fn alone(simulator: SimulatorConfig) -> Self {
-        let machine = WholeMachine::take().await;
+        let machine = whole_machine().await;
         let mut world = Self::on(Postgres::shared().await, simulator).await;
         world.machine = Some(machine);
         world
@@ -134,13 +137,8 @@ impl World {
     }
 
     pub async fn try_insert(&self, message: &Value) -> Result<i64, sqlx::Error> {
-        let columns = message
-            .as_object()
-            .expect("columns and values")
-            .keys()
-            .map(String::as_str)
-            .collect::<Vec<_>>()
-            .join(", ");
+        let columns = message.as_object().expect("columns and values").keys();
+        let columns = columns.cloned().collect::<Vec<_>>().join(", ");
         let statement = format!(
             "insert into signaling.outbox ({columns})
              select {columns} from jsonb_populate_record(null::signaling.outbox, $1::jsonb) returning id"
@@ -193,20 +191,14 @@ impl World {
     }
 
     /// The result of a statement with one row and one column.
-    pub async fn ask<T>(&self, statement: &str) -> T
-    where
-        T: Send + Unpin + for<'r> sqlx::Decode<'r, sqlx::Postgres> + sqlx::Type<sqlx::Postgres>,
-    {
+    pub async fn ask<T: Scalar>(&self, statement: &str) -> T {
         sqlx::query_scalar(AssertSqlSafe(statement.to_owned()))
             .fetch_one(&self.pool)
             .await
             .unwrap_or_else(|error| panic!("{statement}: {error}"))
     }
 
-    pub async fn column<T>(&self, statement: &str) -> Vec<T>
-    where
-        T: Send + Unpin + for<'r> sqlx::Decode<'r, sqlx::Postgres> + sqlx::Type<sqlx::Postgres>,
-    {
+    pub async fn column<T: Scalar>(&self, statement: &str) -> Vec<T> {
         sqlx::query_scalar(AssertSqlSafe(statement.to_owned()))
             .fetch_all(&self.pool)
             .await
@@ -214,10 +206,7 @@ impl World {
     }
 
     /// The value of an expression over the lane of the app `default`.
-    pub async fn lane<T>(&self, expression: &str) -> T
-    where
-        T: Send + Unpin + for<'r> sqlx::Decode<'r, sqlx::Postgres> + sqlx::Type<sqlx::Postgres>,
-    {
+    pub async fn lane<T: Scalar>(&self, expression: &str) -> T {
         self.ask(&format!(
             "select {expression} from signaling.lane where app = 'default'"
         ))
@@ -278,10 +267,9 @@ impl World {
     }
 
     pub async fn until_count(&self, count: i64, condition: &str) {
-        let what = format!("{count} messages with {condition}");
-        self.until(&what, PATIENCE, async || {
-            self.count(condition).await == count
-        })
+        self.until_true(&format!(
+            "select count(*) = {count} from signaling.outbox where {condition}"
+        ))
         .await;
     }
 
@@ -317,9 +305,9 @@ impl World {
     }
 
     pub async fn until_final(&self, id: i64) -> Row {
-        self.until(&format!("message {id} is final"), PATIENCE, async || {
-            self.row(id).await.finished_at.is_some()
-        })
+        self.until_true(&format!(
+            "select finished_at is not null from signaling.outbox where id = {id}"
+        ))
         .await;
         self.row(id).await
     }
@@ -352,7 +340,7 @@ impl World {
         self.until_seen(|seen| seen.calls >= count).await;
     }
 
-    pub async fn until_seen(&self, condition: impl Fn(&Summary) -> bool) {
+    async fn until_seen(&self, condition: impl Fn(&Summary) -> bool) {
         let seen = self.simulator.ledger().wait_until(PATIENCE, condition);
         seen.await.expect("the API's calls");
     }
@@ -433,13 +421,8 @@ pub fn api_with_limit(limit: u32) -> SimulatorConfig {
 
 /// Starts workers with the names `worker-0`, `worker-1` and so on, and waits until they work.
 pub async fn fleet(count: usize, worker: impl Fn() -> Worker) -> Vec<Running> {
-    let fleet: Vec<_> = (0..count)
-        .map(|number| {
-            worker()
-                .env("WORKER_NAME", &format!("worker-{number}"))
-                .start()
-        })
-        .collect();
+    let named = |number| worker().env("WORKER_NAME", &format!("worker-{number}"));
+    let fleet: Vec<_> = (0..count).map(|number| named(number).start()).collect();
     for worker in &fleet {
         worker.until_logged("worker_started").await;
     }

@@ -1,6 +1,5 @@
 //! PostgreSQL's programs on this machine, and the user that may run them.
 
-use std::cmp::Reverse;
 use std::env;
 use std::ffi::OsStr;
 use std::fs;
@@ -17,16 +16,13 @@ use crate::command_without_settings;
 /// The variable that names the directory of PostgreSQL's programs.
 const BINDIR_VARIABLE: &str = "WORKER_PG_BINDIR";
 
-/// Directories with a subdirectory for each version, and the prefix of its name.
-const VERSIONED: [(&str, &str); 4] = [
-    ("/usr/lib/postgresql", ""),
-    ("/usr", "pgsql-"),
-    ("/opt/homebrew/opt", "postgresql"),
-    ("/usr/local/opt", "postgresql"),
-];
-
 const LOOKED_IN: &str = "on PATH, in /usr/lib/postgresql/*/bin, /usr/pgsql-*/bin, /opt/homebrew/opt/postgresql*/bin, \
                          /usr/local/opt/postgresql*/bin, and where `pg_config --bindir` points";
+/// Prints these directories, the highest version of a package first.
+const LIST_DIRECTORIES: &str = r#"printf '%s\n' "$PATH" | tr : '\n' | grep ^/
+ls -d /usr/lib/postgresql/*/bin /usr/pgsql-*/bin /opt/homebrew/opt/postgresql*/bin \
+    /usr/local/opt/postgresql*/bin | sort -rV
+pg_config --bindir"#;
 
 /// A cluster in memory holds its WAL and the databases of simultaneous tests.
 const MIN_MEMORY_BYTES: u64 = 2 * 1024 * 1024 * 1024;
@@ -60,16 +56,19 @@ impl Installation {
             if !programs.iter().all(|program| program.is_file()) {
                 continue;
             }
-            match version(&bindir, account).await {
+            let mut installation = Self {
+                bindir,
+                version: String::new(),
+                account,
+            };
+            match installation.server_version().await {
                 Ok(version) => {
-                    return Ok(Self {
-                        bindir,
-                        version,
-                        account,
-                    });
+                    installation.version = version;
+                    return Ok(installation);
                 }
                 Err(error) => {
-                    unusable = format!(" (that in {} does not run: {error:#})", bindir.display());
+                    let bindir = installation.bindir.display();
+                    unusable = format!(" (that in {bindir} does not run: {error:#})");
                 }
             }
         }
@@ -82,7 +81,23 @@ impl Installation {
 
     /// A command that runs as the user of the server.
     pub(crate) fn command(&self, program: impl AsRef<OsStr>) -> Command {
-        command(program, self.account)
+        // PGDATA, PGOPTIONS and the like are for the user's own clusters.
+        let mut command = command_without_settings(program);
+        command.env("LC_ALL", "C");
+        if let Some((uid, gid)) = self.account {
+            command.uid(uid).gid(gid);
+        }
+        command
+    }
+
+    /// Runs the server as its later user, which shows whether that user can execute it.
+    async fn server_version(&self) -> anyhow::Result<String> {
+        // The server fails to start in a directory that its user can't read.
+        let mut command = self.command(self.bindir.join("postgres"));
+        let output = command.arg("--version").current_dir("/").output().await?;
+        let (status, error) = (output.status, String::from_utf8_lossy(&output.stderr));
+        ensure!(status.success(), "{status}: {}", error.trim());
+        Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
     }
 
     /// Writes a file that only the server can read. PostgreSQL refuses a private key that other users can read.
@@ -134,82 +149,10 @@ fn account() -> anyhow::Result<Option<(u32, u32)>> {
         )
 }
 
-fn command(program: impl AsRef<OsStr>, account: Option<(u32, u32)>) -> Command {
-    // PGDATA, PGOPTIONS and the like are for the user's own clusters.
-    let mut command = command_without_settings(program);
-    command.env("LC_ALL", "C");
-    if let Some((uid, gid)) = account {
-        command.uid(uid).gid(gid);
-    }
-    command
-}
-
-/// Runs the server as its later user, which shows whether that user can execute it.
-async fn version(bindir: &Path, account: Option<(u32, u32)>) -> anyhow::Result<String> {
-    // The server fails to start in a directory that its user can't read.
-    let output = command(bindir.join("postgres"), account)
-        .arg("--version")
-        .current_dir("/")
-        .output()
-        .await?;
-    let error = String::from_utf8_lossy(&output.stderr);
-    ensure!(
-        output.status.success(),
-        "{}: {}",
-        output.status,
-        error.trim()
-    );
-    Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
-}
-
 async fn usual_directories() -> Vec<PathBuf> {
-    let path = env::var_os("PATH").unwrap_or_default();
-    let mut directories: Vec<PathBuf> = env::split_paths(&path)
-        .filter(|directory| directory.is_absolute())
-        .collect();
-    for (parent, prefix) in VERSIONED {
-        directories.extend(versions(Path::new(parent), prefix));
-    }
-    if let Ok(output) = Command::new("pg_config").arg("--bindir").output().await {
-        directories.push(String::from_utf8_lossy(&output.stdout).trim().into());
-    }
-    directories
-}
-
-/// `parent/prefix*/bin`, the highest version first.
-fn versions(parent: &Path, prefix: &str) -> Vec<PathBuf> {
-    let entries = fs::read_dir(parent).into_iter().flatten();
-    let mut names: Vec<String> = entries
-        .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
-        .filter(|name| name.starts_with(prefix))
-        .collect();
-    names.sort_by_cached_key(|name| Reverse(version_numbers(name)));
-    let bindirs = names.into_iter().map(|name| parent.join(name).join("bin"));
-    bindirs.collect()
-}
-
-/// Numbers sort 10 after 9.6.
-fn version_numbers(name: &str) -> Vec<u32> {
-    name.split(|c: char| !c.is_ascii_digit())
-        .filter_map(|digits| digits.parse().ok())
-        .collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn versions_are_ordered_by_number_the_highest_first() {
-        let parent = tempfile::tempdir().unwrap();
-        for name in ["9.6", "17", "10", "other"] {
-            fs::create_dir(parent.path().join(name)).unwrap();
-        }
-        let names: Vec<_> = versions(parent.path(), "")
-            .iter()
-            .map(|bin| bin.parent().unwrap().file_name().unwrap().to_owned())
-            .collect();
-        assert_eq!(names, ["17", "10", "9.6", "other"]);
-        assert_eq!(versions(parent.path(), "1").len(), 2);
-    }
+    let mut list = Command::new("/bin/sh");
+    let listed = list.args(["-c", LIST_DIRECTORIES]).output().await;
+    let listed = listed.map(|output| output.stdout).unwrap_or_default();
+    let listed = String::from_utf8_lossy(&listed);
+    listed.lines().map(PathBuf::from).collect()
 }

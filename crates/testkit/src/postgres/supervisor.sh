@@ -25,6 +25,12 @@ report_failure() {
     tail -c 4000 "$log"
 }
 
+# The server writes its process ID and state into lines 1 and 8 of postmaster.pid. A crash leaves an older file behind.
+is_ready() {
+    awk -v pid="$1" 'NR == 1 { is_its_own = $1 == pid } NR == 8 { is_ready = $1 == "ready" }
+        END { exit !(is_its_own && is_ready) }' "$directory/data/postmaster.pid"
+}
+
 remove() {
     # A killed server leaves a segment of shared memory behind. Line 7 of postmaster.pid has its ID.
     if [ -f "$directory/data/postmaster.pid" ]; then
@@ -51,21 +57,22 @@ echo "ready $directory"
 while read -r order port <&3; do
     "$programs/postgres" -D "$directory/data" -k "$directory" -p "$port" "$@" >>"$log" 2>&1 3<&- &
     server=$!
-    echo "up $server"
 
-    # The listener stops the server at the next order (exit code 0) or at the end of the input (exit code 1).
+    # The listener reports that the server accepts connections. Then it stops the server at the next order (exit code 0) or
+    # at the end of the input (exit code 1).
     # USR1 ends the listener only while it waits. Later it must finish, or the script would report an ordered crash as a
     # failure.
     (
+        until is_ready "$server"; do
+            sleep 0.02
+        done
+        echo "up $server"
         read -r order
         heard=$?
         trap '' USR1
-        # A server that has just started ignores the first signals.
-        while kill -s QUIT "$server"; do
-            sleep 0.02
-        done
+        kill -s QUIT "$server"
         exit "$heard"
-    ) <&3 3<&- >/dev/null &
+    ) <&3 3<&- &
     listener=$!
 
     wait "$server"

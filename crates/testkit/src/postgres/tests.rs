@@ -34,7 +34,7 @@ async fn wait_until(what: &str, condition: impl Fn() -> bool) {
     let started = Instant::now();
     while !condition() {
         assert!(started.elapsed() < LIMIT, "waited in vain until {what}");
-        sleep(READY_POLL).await;
+        tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }
 
@@ -257,42 +257,16 @@ async fn a_crash_loses_nothing_that_was_committed() {
 }
 
 #[tokio::test]
-async fn a_server_can_be_stopped_right_after_its_start() {
-    let parent = nursery();
-    let installation = Installation::find(None).await.unwrap();
-    let arguments = Settings::default().server_arguments();
-    let mut supervisor = Supervisor::spawn(&installation, parent.path(), &arguments, &[]).unwrap();
-    supervisor
-        .ask("password", "ready", "making the cluster")
-        .await
-        .unwrap();
-    let start = format!("start {}", free_port().unwrap());
-    for _ in 0..3 {
-        supervisor
-            .ask(&start, "up", "starting the server")
-            .await
-            .unwrap();
-        supervisor
-            .ask("crash", "down", "crashing the server")
-            .await
-            .unwrap();
-    }
-    supervisor
-        .ask(&start, "up", "starting the server")
-        .await
-        .unwrap();
-    supervisor.end().await.unwrap();
-    assert!(is_empty(parent.path()));
-}
-
-#[tokio::test]
 async fn a_taken_port_is_an_error_with_the_servers_message() {
     let parent = nursery();
     let installation = Installation::find(None).await.unwrap();
     let taken = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
-    let port = taken.local_addr().unwrap().port();
-    let settings = Settings::default();
-    let error = ThrowawayPostgres::start_on(port, parent.path(), &installation, &settings)
+    let port = taken.local_addr().unwrap().port().to_string();
+    let settings = Settings {
+        server_settings: BTreeMap::from([("port".into(), port)]),
+        ..Settings::default()
+    };
+    let error = ThrowawayPostgres::start_in(parent.path(), &installation, &settings)
         .await
         .err()
         .unwrap()
