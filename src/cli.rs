@@ -4,6 +4,7 @@ mod adopt;
 mod args;
 mod cancel;
 mod check;
+mod completions;
 mod grant;
 mod health;
 mod message;
@@ -87,6 +88,8 @@ enum Command {
     Simulate(simulator::cli::SimulateArgs),
     #[cfg(feature = "dev")]
     Dev(crate::dev::DevArgs),
+    Completions(completions::CompletionsArgs),
+    Man(completions::ManArgs),
 }
 
 impl Command {
@@ -161,6 +164,8 @@ async fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Simulate(args) => simulator::cli::run(args).await,
         #[cfg(feature = "dev")]
         Command::Dev(args) => return crate::dev::run(args).await,
+        Command::Completions(args) => completions::completions(&args),
+        Command::Man(args) => completions::man(&args),
     };
     done.map(|()| ExitCode::SUCCESS)
 }

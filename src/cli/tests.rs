@@ -8,7 +8,8 @@ const PATH: &str = "docs/reference.md";
 
 const HEAD: &str = "# Commands and settings
 
-For operators. A test generates this page from the command line's own description. `worker help COMMAND` has the same text.
+For operators. A test generates this page from the command line's own description. `worker help COMMAND` and the manual
+pages (`worker man`) have the same text.
 
 Exit codes: 0 done, 1 failed, 2 wrong usage or configuration.
 
@@ -31,7 +32,7 @@ fn the_reference_is_the_description_of_the_command_line() {
     for heading in SHARED_HEADINGS {
         write!(page, "## {heading}\n\n").unwrap();
         if heading == "Database" {
-            page += "All commands except `dev`, `simulate` and `health` have these options. See also the\n[connection parameters](operation.md#connection-parameters).\n\n";
+            page += "All commands except `dev`, `simulate`, `health`, `completions` and `man` have these options. See also the\n[connection parameters](operation.md#connection-parameters).\n\n";
         }
         page += &table(run.get_arguments(), Some(heading));
     }

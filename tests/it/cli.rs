@@ -10,6 +10,7 @@ mod help;
 mod message;
 mod names_and_times;
 mod output;
+mod pages;
 mod simulate;
 mod status;
 mod usage;

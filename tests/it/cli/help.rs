@@ -27,6 +27,8 @@ async fn the_help_of_each_command_has_examples() {
         ),
         (&["message"], &["--payload", "--json", "reader"]),
         (&["check"], &["--probe", "FAIL", "limit", "WORKER_LEASE"]),
+        (&["completions"], &["bash", "zsh", "fish"]),
+        (&["man"], &["--dir", "worker-run"]),
         (&["health"], &["WORKER_OPS_ADDR", "--ready"]),
         (
             &["grant"],
