@@ -27,7 +27,6 @@ use anyhow::Context;
 use clap::{Parser, Subcommand};
 
 pub(crate) use crate::config::UsageError;
-use crate::outbox::ConnectError;
 use crate::telemetry::{self, LogFormat};
 
 /// Delivers messages from a Postgres outbox to the Agora Signaling REST API, inside a call budget that all workers
@@ -182,7 +181,5 @@ fn exit_code(result: anyhow::Result<ExitCode>) -> ExitCode {
 }
 
 fn is_usage(error: &anyhow::Error) -> bool {
-    error.chain().any(|cause| {
-        cause.is::<UsageError>() || matches!(cause.downcast_ref(), Some(ConnectError::Parameter(_)))
-    })
+    error.chain().any(|cause| cause.is::<UsageError>())
 }

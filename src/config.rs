@@ -7,7 +7,6 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use crate::pace::{HORIZON, TOLERANCE};
-use crate::proxy::ProxyVariables;
 use crate::retry::RetryPolicy;
 use crate::telemetry::traces::Traces;
 
@@ -29,7 +28,6 @@ pub(crate) struct WorkerConfig {
     pub(crate) drain_timeout: Duration,
     /// The age at which finished messages are deleted. None keeps all messages.
     pub(crate) retention: Option<Duration>,
-    pub(crate) proxies: ProxyVariables,
     pub(crate) traces: Option<Traces>,
 }
 

@@ -14,14 +14,12 @@ use hyper::http::uri::Authority;
 use hyper_rustls::{HttpsConnector, MaybeHttpsStream};
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::client::legacy::connect::proxy::Tunnel;
+use hyper_util::client::proxy::matcher::Intercept;
 use hyper_util::rt::TokioIo;
 use rustls::ClientConfig;
 use tokio::net::TcpStream;
 use tower::ServiceExt;
 use tower::util::BoxCloneSyncService;
-
-use crate::error_text::connection_error_text;
-use crate::proxy::Proxy;
 
 /// A TCP connection, or a TLS connection to a proxy.
 type Stream = MaybeHttpsStream<TokioIo<TcpStream>>;
@@ -29,17 +27,9 @@ type Stream = MaybeHttpsStream<TokioIo<TcpStream>>;
 /// Makes connections for an HTTP client, without the target's own TLS. [`https_connector`] adds that.
 pub(crate) type Connector = BoxCloneSyncService<Uri, Stream, Box<dyn Error + Send + Sync>>;
 
-/// A proxy gave no connection. The message that waits for the connection is not at fault.
-#[derive(Debug, thiserror::Error)]
-#[error("the proxy {proxy} gives no connection, and its log may say more: {why}")]
-pub(crate) struct ProxyError {
-    proxy: Proxy,
-    why: String,
-}
-
 pub(crate) fn https_connector(
     tls: Arc<ClientConfig>,
-    proxy: Option<Proxy>,
+    proxy: Option<Intercept>,
     connect_timeout: Duration,
 ) -> HttpsConnector<Connector> {
     let mut tcp = HttpConnector::new();
@@ -51,16 +41,11 @@ pub(crate) fn https_connector(
         None => Connector::new(tcp.map_response(MaybeHttpsStream::Http).map_err(Into::into)),
         Some(proxy) => {
             let to_proxy = HttpsConnector::from((tcp, Arc::clone(&tls)));
-            let mut tunnel = Tunnel::new(proxy.uri.clone(), to_proxy);
-            if let Some(authorization) = &proxy.authorization {
+            let mut tunnel = Tunnel::new(proxy.uri().clone(), to_proxy);
+            if let Some(authorization) = proxy.basic_auth() {
                 tunnel = tunnel.with_auth(authorization.clone());
             }
-            let tunnel = tunnel.map_request(with_port).map_err(move |error| {
-                let why = connection_error_text(&error, "AGORA_CA_FILE");
-                let proxy = proxy.clone();
-                ProxyError { proxy, why }.into()
-            });
-            Connector::new(tunnel)
+            Connector::new(tunnel.map_request(with_port).map_err(Into::into))
         }
     };
     HttpsConnector::from((connector, tls))

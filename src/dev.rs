@@ -9,7 +9,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Args;
-use secrecy::SecretString;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
@@ -19,8 +18,8 @@ use crate::config::{RawApp, Timing, WorkerConfig};
 use crate::error_text::error_chain_text;
 use crate::ops::OpsServer;
 use crate::outbox::{DEFAULT_MAX_AGE, Outbox};
-use crate::proxy::ProxyVariables;
 use crate::retry::RetryPolicy;
+use crate::secret::SecretSource;
 use crate::telemetry::print_stderr;
 use crate::worker::{self, WorkerError};
 use simulator::{Behaviour, Credential, FaultRule, Ledger, Simulator, SimulatorConfig};
@@ -148,8 +147,8 @@ struct Services {
 
 impl Services {
     async fn start(postgres: &ThrowawayPostgres, args: &DevArgs) -> anyhow::Result<Self> {
-        let url = SecretString::from(postgres.create_database(DATABASE).await?);
-        let outbox = Arc::new(Outbox::connect(&url, 5, DEFAULT_MAX_AGE).await?);
+        let url = SecretSource::value(postgres.create_database(DATABASE).await?);
+        let outbox = Arc::new(Outbox::connect(Some(url), 5, DEFAULT_MAX_AGE).await?);
         outbox.migrate(Duration::from_secs(60), |_, _| ()).await?;
         let simulator = Simulator::start(simulator_config(args)?).await?;
         let stopping = CancellationToken::new();
@@ -235,8 +234,6 @@ fn worker_config(args: &DevArgs, base_url: &str) -> anyhow::Result<WorkerConfig>
         // At the end, no reader is left for the outcomes of open calls, so a long drain would only delay the exit.
         drain_timeout: second,
         retention: None,
-        // A proxy could not reach the simulated API on this host.
-        proxies: ProxyVariables::default(),
         traces: None,
     })
 }

@@ -44,7 +44,7 @@ pub(crate) use schema::{
     Damage, Migrated, ObjectKind, RoleKind, SchemaError, SchemaObject, SchemaVersion, list_names,
     object_count,
 };
-pub(crate) use servers::{DatabaseSource, HostState};
+pub(crate) use servers::HostState;
 pub(crate) use stats::MinuteStats;
 pub(crate) use workers::{AppReport, WorkerIdentity};
 

@@ -10,13 +10,9 @@
 //! always connects loopback addresses directly.
 
 use std::env;
-use std::fmt;
 
 use hyper::Uri;
-use hyper::header::HeaderValue;
-use hyper::http::uri::Authority;
-use hyper_util::client::proxy::matcher::Matcher;
-use secrecy::{ExposeSecret, SecretString};
+use hyper_util::client::proxy::matcher::{Intercept, Matcher};
 
 use crate::config::UsageError;
 use crate::secret;
@@ -24,86 +20,61 @@ use crate::secret;
 /// A proxy elsewhere would connect its own loopback address.
 const LOOPBACK: &str = "localhost,127.0.0.0/8,::1";
 
-/// The variables that name proxies. A value may have a password in it.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct ProxyVariables {
-    https: Option<(&'static str, SecretString)>,
-    http: Option<(&'static str, SecretString)>,
-    no_proxy: String,
+/// The proxy for a target; none if the worker connects the target directly.
+///
+/// # Errors
+/// If the proxy can't be used. The worker then does not connect directly, because that would bypass the proxy that the
+/// operator wanted. The error does not show the value, because the value may contain a password.
+pub(crate) fn proxy_of(target: &Uri) -> Result<Option<Intercept>, UsageError> {
+    // A lossy value that is not UTF-8 is no URL, so the worker rejects it instead of connecting directly.
+    find(target, |name| {
+        Some(env::var_os(name)?.to_string_lossy().into_owned())
+    })
 }
 
-/// A proxy for one target.
-#[derive(Debug, Clone)]
-pub(crate) struct Proxy {
-    /// Scheme, host and port, without user name and password.
-    pub(crate) uri: Uri,
-    /// The header `Proxy-Authorization`. It is marked as sensitive, so it does not print.
-    pub(crate) authorization: Option<HeaderValue>,
-}
-
-impl ProxyVariables {
-    pub(crate) fn from_environment() -> Self {
-        // A lossy value that is not UTF-8 is no URL, so the worker rejects it instead of connecting directly.
-        Self::from_variables(|name| Some(env::var_os(name)?.to_string_lossy().into_owned()))
+fn find(
+    target: &Uri,
+    variable: impl Fn(&str) -> Option<String>,
+) -> Result<Option<Intercept>, UsageError> {
+    let first = |names: &[&'static str]| {
+        names.iter().find_map(|name| {
+            let value = variable(name)?;
+            Some((*name, secret::given(&value)?.to_owned()))
+        })
+    };
+    let proxy = match target.scheme_str() {
+        Some("https") => first(&["HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"]),
+        _ => first(&["http_proxy", "ALL_PROXY", "all_proxy"]),
+    };
+    let Some((variable, value)) = proxy else {
+        return Ok(None);
+    };
+    let (_, no_proxy) = first(&["NO_PROXY", "no_proxy"]).unwrap_or_default();
+    let direct = Matcher::builder()
+        .all("http://any")
+        .no(format!("{LOOPBACK},{no_proxy}"))
+        .build();
+    if direct.intercept(target).is_none() {
+        return Ok(None);
     }
-
-    fn from_variables(variable: impl Fn(&str) -> Option<String>) -> Self {
-        let first = |names: &[&'static str]| {
-            names.iter().find_map(|name| {
-                let value = variable(name)?;
-                Some((*name, SecretString::from(secret::given(&value)?)))
-            })
-        };
-        let no_proxy = first(&["NO_PROXY", "no_proxy"]);
-        Self {
-            https: first(&["HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"]),
-            http: first(&["http_proxy", "ALL_PROXY", "all_proxy"]),
-            no_proxy: no_proxy.map_or_else(String::new, |(_, no)| no.expose_secret().to_owned()),
-        }
-    }
-
-    /// The proxy for a target; none if the worker connects the target directly.
-    ///
-    /// # Errors
-    /// If the proxy can't be used. The worker then does not connect directly, because that would bypass the proxy that the
-    /// operator wanted. The error does not show the value, because the value may contain a password.
-    pub(crate) fn proxy_of(&self, target: &Uri) -> Result<Option<Proxy>, UsageError> {
-        let variable = match target.scheme_str() {
-            Some("https") => &self.https,
-            _ => &self.http,
-        };
-        let Some((variable, value)) = variable else {
-            return Ok(None);
-        };
-        let direct = Matcher::builder()
-            .all("http://any")
-            .no(format!("{LOOPBACK},{}", self.no_proxy))
-            .build();
-        if direct.intercept(target).is_none() {
-            return Ok(None);
-        }
-        let proxy = parse(value.expose_secret(), target).map_err(|why| {
-            let target = target.host().unwrap_or_default();
-            UsageError(format!(
-                "{variable} can't be used for {target}: {why}. Write it like http://proxy.example:3128, or list {target} in NO_PROXY"
-            ))
-        })?;
-        Ok(Some(proxy))
-    }
+    parse(&value, target).map(Some).map_err(|why| {
+        let target = target.host().unwrap_or_default();
+        UsageError(format!(
+            "{variable} can't be used for {target}: {why}. Write it like http://proxy.example:3128, or list {target} in NO_PROXY"
+        ))
+    })
 }
 
 /// Checks a value before the matcher reads it, because the matcher accepts more. If a password has a character that a URL
 /// reserves, the matcher takes a part of the password for the host. It takes port 80 for a port that it can't read.
-fn parse(value: &str, target: &Uri) -> Result<Proxy, &'static str> {
+fn parse(value: &str, target: &Uri) -> Result<Intercept, &'static str> {
     let rest = value.split_once("://").map_or(value, |(_, rest)| rest);
     let rest = rest.strip_suffix('/').unwrap_or(rest);
     let address = rest.split_once('@').map_or(rest, |(_, address)| address);
-    let is_port = |port: &str| port.parse::<u16>().is_ok_and(|port| port > 0);
     // The colons within an IPv6 address come before its bracket.
     let after_brackets = address.rsplit(']').next().unwrap_or(address);
-    let has_valid_port = after_brackets
-        .split_once(':')
-        .is_none_or(|(_, port)| is_port(port));
+    let port = after_brackets.split_once(':').map(|(_, port)| port);
+    let has_valid_port = port.is_none_or(|port| port.parse().is_ok_and(|port: u16| port > 0));
     let is_clear =
         has_valid_port && !rest.contains(['/', '?', '#', '\\']) && !address.contains('@');
     let proxy = Matcher::builder().all(value).build().intercept(target);
@@ -115,18 +86,7 @@ fn parse(value: &str, target: &Uri) -> Result<Proxy, &'static str> {
     if !matches!(proxy.uri().scheme_str(), Some("http" | "https")) {
         return Err("a SOCKS proxy is not supported, only one that takes HTTP CONNECT");
     }
-    Ok(Proxy {
-        uri: proxy.uri().clone(),
-        authorization: proxy.basic_auth().cloned(),
-    })
-}
-
-impl fmt::Display for Proxy {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let scheme = self.uri.scheme_str().unwrap_or_default();
-        let authority = self.uri.authority().map_or("", Authority::as_str);
-        write!(f, "{scheme}://{authority}")
-    }
+    Ok(proxy)
 }
 
 #[cfg(test)]
@@ -135,34 +95,33 @@ mod tests {
 
     const API: &str = "https://api.agora.io/";
 
-    fn variables(given: &[(&str, &str)]) -> ProxyVariables {
-        ProxyVariables::from_variables(|name| {
+    fn found(given: &[(&str, &str)], target: &str) -> Result<Option<Intercept>, UsageError> {
+        find(&target.parse().expect("a URL"), |name| {
             let (_, value) = given.iter().find(|(given, _)| *given == name)?;
             Some((*value).to_owned())
         })
     }
 
     fn proxy(given: &[(&str, &str)], target: &str) -> Option<String> {
-        let target: Uri = target.parse().expect("a URL");
-        let proxy = variables(given).proxy_of(&target).expect("a proxy or none");
-        proxy.map(|proxy| proxy.to_string())
+        let proxy = found(given, target).expect("a proxy or none");
+        proxy.map(|proxy| proxy.uri().to_string())
     }
 
     #[test]
     fn the_first_variable_of_the_targets_scheme_that_is_not_empty_counts() {
-        let all = ("ALL_PROXY", "http://all:1");
+        let all = ("ALL_PROXY", "http://all:1/");
         let https = ("HTTPS_PROXY", "http://https:2");
         assert_eq!(proxy(&[], API), None);
-        assert_eq!(proxy(&[all], API).expect("all"), "http://all:1");
+        assert_eq!(proxy(&[all], API).expect("all"), "http://all:1/");
         let found = proxy(&[all, https], API).expect("https");
-        assert_eq!(found, "http://https:2");
+        assert_eq!(found, "http://https:2/");
         let lower = proxy(&[("HTTPS_PROXY", " "), ("https_proxy", "lower:3")], API);
-        assert_eq!(lower.expect("lower"), "http://lower:3");
+        assert_eq!(lower.expect("lower"), "http://lower:3/");
         let plain = "http://api.test";
         assert_eq!(proxy(&[https], plain), None);
         assert_eq!(proxy(&[("http_proxy", "p:4")], API), None);
         let found = proxy(&[("http_proxy", "p:4")], plain).expect("http");
-        assert_eq!(found, "http://p:4");
+        assert_eq!(found, "http://p:4/");
     }
 
     #[test]
@@ -206,7 +165,6 @@ mod tests {
 
     #[test]
     fn a_value_that_another_reader_would_split_elsewhere_is_refused_and_never_shown() {
-        let target: Uri = API.parse().expect("a URL");
         for value in [
             "http://me:p@hush@proxy.test:3128",
             "http://me:pa/hush@proxy.test:3128",
@@ -220,9 +178,7 @@ mod tests {
             "http://[::1]:xx",
             "http://proxy.test:3128/path",
         ] {
-            let error = variables(&[("HTTPS_PROXY", value)])
-                .proxy_of(&target)
-                .expect_err(value);
+            let error = found(&[("HTTPS_PROXY", value)], API).expect_err(value);
             let printed = format!("{error} {error:?}");
             assert!(!printed.contains("hush"), "{printed}");
         }
@@ -240,15 +196,10 @@ mod tests {
     #[test]
     fn a_user_name_and_password_are_sent_and_never_shown() {
         let given = [("HTTPS_PROXY", "http://me:hu%20sh@proxy.test:3128")];
-        let target: Uri = API.parse().expect("a URL");
-        let variables = variables(&given);
-        let proxy = variables.proxy_of(&target).expect("a proxy").expect("one");
-        assert_eq!(
-            proxy.authorization.as_ref().expect("a header"),
-            "Basic bWU6aHUgc2g="
-        );
-        assert_eq!(proxy.to_string(), "http://proxy.test:3128");
-        let printed = format!("{variables:?} {proxy:?}");
+        let proxy = found(&given, API).expect("a proxy").expect("one");
+        assert_eq!(proxy.basic_auth().expect("a header"), "Basic bWU6aHUgc2g=");
+        assert_eq!(proxy.uri(), "http://proxy.test:3128/");
+        let printed = format!("{proxy:?}");
         assert!(
             !printed.contains("hu") && !printed.contains("bWU6"),
             "{printed}"
@@ -264,8 +215,7 @@ mod tests {
             "socks5://hush:1",
             "/hush",
         ] {
-            let target: Uri = API.parse().expect("a URL");
-            let found = variables(&[("HTTPS_PROXY", bad)]).proxy_of(&target);
+            let found = found(&[("HTTPS_PROXY", bad)], API);
             let error = found.expect_err(bad).to_string();
             assert!(
                 error.starts_with("HTTPS_PROXY can't be used for api.agora.io"),

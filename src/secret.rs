@@ -1,10 +1,9 @@
-//! Secrets, as values or in files that may be replaced while the worker runs. They have no `Debug`, so they reach no log.
+//! Secrets, as values or in files that may be replaced while the worker runs. `Debug` does not show them.
 //!
 //! One rule holds for every value from a variable, a flag, a configuration or a file. The worker trims invisible characters
 //! from both ends, and treats an empty rest as not set. Without the rule, a line break at the end of a variable would make
 //! the API reject credentials that look right.
 
-use std::fmt;
 use std::path::{Path, PathBuf};
 
 use secrecy::SecretString;
@@ -56,17 +55,15 @@ pub(crate) fn is_odd(value: &str) -> bool {
         || !value.is_ascii()
 }
 
+#[derive(Debug)]
 pub(crate) enum SecretSource {
     Value(SecretString),
     File(PathBuf),
 }
 
 #[derive(Debug, thiserror::Error)]
-#[error("the secret's file {path} {why}", path = .path.display())]
-pub(crate) struct SecretError {
-    path: PathBuf,
-    why: String,
-}
+#[error("the secret's file {0} {1}")]
+pub(crate) struct SecretError(String, String);
 
 impl SecretSource {
     pub(crate) fn value(secret: impl Into<String>) -> Self {
@@ -77,10 +74,9 @@ impl SecretSource {
     pub(crate) fn read(&self) -> Result<SecretString, SecretError> {
         match self {
             Self::Value(secret) => Ok(secret.clone()),
-            Self::File(path) => read_file(path).map_err(|why| SecretError {
-                path: path.clone(),
-                why,
-            }),
+            Self::File(path) => {
+                read_file(path).map_err(|why| SecretError(path.display().to_string(), why))
+            }
         }
     }
 }
@@ -94,15 +90,6 @@ fn read_file(path: &Path) -> Result<SecretString, String> {
             "has more than one line, or control characters: write the secret alone into it".into(),
         ),
         Some(secret) => Ok(SecretString::from(secret)),
-    }
-}
-
-impl fmt::Debug for SecretSource {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Value(_) => f.write_str("***"),
-            Self::File(path) => write!(f, "*** in {}", path.display()),
-        }
     }
 }
 

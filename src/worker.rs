@@ -122,7 +122,6 @@ pub(crate) async fn run(
         name: config.name.clone(),
         environment: config.environment.clone(),
         timing: config.timing,
-        proxies: config.proxies,
         retry: config.retry,
         listening: AtomicBool::new(false),
         recorder_lag: watch::Sender::new(None),

@@ -8,7 +8,7 @@ use clap::Args;
 use secrecy::{ExposeSecret, SecretString};
 
 use super::UsageError;
-use crate::outbox::{DEFAULT_MAX_AGE, DatabaseSource, MIN_RETENTION, Outbox};
+use crate::outbox::{DEFAULT_MAX_AGE, MIN_RETENTION, Outbox};
 use crate::sanitize;
 use crate::secret::{self, SecretSource};
 
@@ -27,7 +27,8 @@ pub(super) struct DatabaseArgs {
 }
 
 impl DatabaseArgs {
-    fn source(&self) -> anyhow::Result<DatabaseSource> {
+    /// The URL. None if libpq's variables name the database.
+    fn url(&self) -> Result<Option<SecretSource>, UsageError> {
         let url = self
             .database_url
             .as_ref()
@@ -37,19 +38,15 @@ impl DatabaseArgs {
             .as_deref()
             .and_then(secret::given_path);
         match (url, file) {
-            (Some(url), None) => Ok(DatabaseSource::from(&SecretString::from(url.to_owned()))),
-            (None, Some(file)) => Ok(DatabaseSource::Url(SecretSource::File(file.into()))),
+            (Some(url), None) => Ok(Some(SecretSource::value(url))),
+            (None, Some(file)) => Ok(Some(SecretSource::File(file.into()))),
             (Some(_), Some(_)) => Err(UsageError(
                 "the database is given twice: keep one of DATABASE_URL and DATABASE_URL_FILE".into(),
-            )
-            .into()),
-            (None, None) if is_set("PGHOST") || is_set("PGDATABASE") => {
-                Ok(DatabaseSource::Environment)
-            }
+            )),
+            (None, None) if is_set("PGHOST") || is_set("PGDATABASE") => Ok(None),
             (None, None) => Err(UsageError(
                 "no database is given: set DATABASE_URL, like postgres://user:password@host:5432/name".into(),
-            )
-            .into()),
+            )),
         }
     }
 
@@ -62,7 +59,7 @@ impl DatabaseArgs {
         max_connections: u32,
         max_age: Duration,
     ) -> anyhow::Result<Outbox> {
-        Ok(Outbox::connect(self.source()?, max_connections, max_age).await?)
+        Ok(Outbox::connect(self.url()?, max_connections, max_age).await?)
     }
 
     /// # Errors

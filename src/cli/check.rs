@@ -239,7 +239,7 @@ async fn check_api(
     let message = args.probe.as_deref();
     let message = message.map(|destination| probe::message(sender, destination));
     let (alias, limit_per_s) = (app.alias.clone(), app.limit_per_s);
-    let client = match Client::new(app, config.timing, &config.proxies) {
+    let client = match Client::new(app, config.timing) {
         Ok(client) => client,
         Err(error) => {
             let advice = "correct the setting that the error names";

@@ -14,7 +14,6 @@ use crate::config::{self, RawApp, Timing, UsageError, WorkerConfig};
 use crate::error_text::error_chain_text;
 use crate::ops::OpsServer;
 use crate::outbox::{ConnectError, Outbox, SchemaError, is_outage};
-use crate::proxy::ProxyVariables;
 use crate::retry::RetryPolicy;
 use crate::sanitize;
 use crate::secret;
@@ -158,7 +157,7 @@ const DATABASE_RETRY: Duration = Duration::from_secs(1);
 
 pub(super) async fn run(args: RunArgs) -> anyhow::Result<()> {
     let mut config = config(&args.app, &args.worker)?;
-    let traces = Traces::from_environment(&config.name, &config.proxies)?;
+    let traces = Traces::from_environment(&config.name)?;
     config.traces.clone_from(&traces);
     raise_file_limit(&config);
     let shutdown = CancellationToken::new();
@@ -273,7 +272,6 @@ pub(super) fn config(app: &AppArgs, worker: &WorkerArgs) -> Result<WorkerConfig,
             .drain_timeout
             .unwrap_or(worker.request_timeout + Duration::from_secs(5)),
         retention: worker.retention,
-        proxies: ProxyVariables::from_environment(),
         traces: None,
     })
 }

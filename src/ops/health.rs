@@ -103,10 +103,7 @@ async fn query_database(outbox: &Outbox) -> [Check; 2] {
     match tokio::time::timeout(DATABASE_TIMEOUT, outbox.check_objects()).await {
         Ok(Ok(_)) => [Ok("available"), Ok("all migrations have run")],
         Ok(Err(SchemaError::Database(error))) => {
-            let advice = outbox.login_advice(&error);
-            let advice = advice.map(|advice| format!(": {advice}"));
-            let error = database_error_text(&error) + &advice.unwrap_or_default();
-            [unavailable(error), last_schema]
+            [unavailable(database_error_text(&error)), last_schema]
         }
         Ok(Err(error)) => [Ok("available"), Err(error.to_string())],
         Err(_) => [unavailable("no response within 3 s".into()), last_schema],

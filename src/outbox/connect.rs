@@ -6,13 +6,13 @@ use std::time::{Duration, Instant};
 
 use sqlx::PgConnection;
 
+use crate::config::UsageError;
 use crate::error_text::database_error_text;
 use crate::outbox::pool::connection_manager::ConnectionManager;
-use crate::outbox::pool::pooler::Pooler;
-use crate::outbox::pool::{DbPool, measure, within};
-use crate::outbox::servers::{CONNECT_TIMEOUT, DatabaseSource, ParameterError, Servers};
+use crate::outbox::pool::{DbPool, measure, pooler, within};
+use crate::outbox::servers::{CONNECT_TIMEOUT, Servers};
 use crate::pace::{DbTime, SharedClock};
-use crate::secret::SecretError;
+use crate::secret::{SecretError, SecretSource};
 
 const MONITORING_CONNECTIONS: u32 = 2;
 /// Deadline of a query for people and monitors: shorter than they wait.
@@ -35,10 +35,10 @@ impl fmt::Debug for Outbox {
 
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ConnectError {
+    #[error("{0}")]
+    Usage(#[from] UsageError),
     #[error(transparent)]
-    Parameter(#[from] ParameterError),
-    #[error(transparent)]
-    Source(#[from] SecretError),
+    Secret(#[from] SecretError),
     /// The database does not answer, or refuses the login.
     #[error(
         "the database at {address} can't be used: {}",
@@ -51,14 +51,14 @@ pub(crate) enum ConnectError {
 }
 
 impl Outbox {
-    /// Connects, and detects a pooler in transaction mode.
+    /// Connects, and detects a pooler in transaction mode. Without a URL, libpq's variables name the database.
     pub(crate) async fn connect(
-        source: impl Into<DatabaseSource>,
+        url: Option<SecretSource>,
         max_connections: u32,
         max_age: Duration,
     ) -> Result<Self, ConnectError> {
-        let servers = Arc::new(Servers::new(source.into())?);
-        let pooler = Box::pin(Pooler::detect(&servers)).await;
+        let servers = Arc::new(Servers::new(url)?);
+        let pooler = Box::pin(pooler::detect(&servers)).await;
         let pooler = pooler.map_err(|source| ConnectError::Unreachable {
             address: servers.address(),
             source,
@@ -100,11 +100,6 @@ impl Outbox {
     /// The servers, for work that needs a connection of its own: migrations and LISTEN.
     pub(super) fn servers(&self) -> &Servers {
         &self.pool.manager().servers
-    }
-
-    /// Advice for an operator whose login the database refuses. None for any other error.
-    pub(crate) fn login_advice(&self, error: &sqlx::Error) -> Option<String> {
-        self.servers().login_advice(error)
     }
 
     /// Queries for people and monitors, within [`READ_TIMEOUT`].

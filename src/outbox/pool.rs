@@ -166,7 +166,7 @@ impl DbPool {
             "begin isolation level read committed; set local statement_timeout = {}; set local lock_timeout = {}{}",
             statement_timeout.as_millis(),
             LOCK_TIMEOUT.as_millis(),
-            self.manager().pooler.map_or("", |pooler| pooler.guard)
+            self.manager().pooler.unwrap_or_default()
         )
     }
 

@@ -8,7 +8,7 @@ use sqlx::postgres::{PgListener, PgPoolOptions};
 
 use crate::outbox::Outbox;
 use crate::outbox::pool::connection_manager::expires_at;
-use crate::outbox::pool::pooler::session_guards;
+use crate::outbox::pool::pooler::SESSION_GUARDS;
 use crate::outbox::pool::within;
 use crate::outbox::servers::CONNECT_TIMEOUT;
 
@@ -36,7 +36,7 @@ impl Outbox {
         // Without this, sqlx would reconnect silently, and notifications would be lost unnoticed.
         listener.eager_reconnect(false);
         within(CONNECT_TIMEOUT, async {
-            listener.execute(session_guards()).await?;
+            listener.execute(SESSION_GUARDS).await?;
             listener.listen(CHANNEL).await
         })
         .await?;

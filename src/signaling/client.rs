@@ -21,7 +21,7 @@ use crate::config::{AppConfig, Timing, UsageError};
 use crate::error_text::error_chain_text;
 use crate::message::Message;
 use crate::pace::SendPermit;
-use crate::proxy::ProxyVariables;
+use crate::proxy::proxy_of;
 use crate::telemetry::log_throttle::LogThrottle;
 use crate::tls::tls_config;
 
@@ -36,15 +36,11 @@ pub(crate) struct Client {
 }
 
 impl Client {
-    pub(crate) fn new(
-        app: AppConfig,
-        timing: Timing,
-        proxies: &ProxyVariables,
-    ) -> Result<Arc<Self>, UsageError> {
+    pub(crate) fn new(app: AppConfig, timing: Timing) -> Result<Arc<Self>, UsageError> {
         let tls = Arc::new(tls_config(app.ca_file.as_deref())?);
         let base_urls = app.base_urls.iter().enumerate();
         let pools = base_urls.map(|(index, base_url)| {
-            let proxy = proxies.proxy_of(base_url.uri())?;
+            let proxy = proxy_of(base_url.uri())?;
             let pool =
                 ConnectionPool::new(index, base_url.clone(), proxy, Arc::clone(&tls), timing);
             Ok(Arc::new(pool))

@@ -12,16 +12,16 @@ use http_body_util::Full;
 use hyper::body::Bytes;
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper_rustls::HttpsConnector;
+use hyper_util::client::proxy::matcher::Intercept;
 use parking_lot::Mutex;
 use rustls::ClientConfig;
 use tower::Service;
 
 use super::{BaseUrl, CallFailure};
 use crate::config::Timing;
-use crate::connector::{Connector, ProxyError, https_connector};
+use crate::connector::{Connector, https_connector};
 use crate::error_text::{connection_error_text, error_chain_text};
 use crate::pace::HORIZON;
-use crate::proxy::Proxy;
 use crate::retry::shortened_at_random;
 
 /// The worker does not reuse a connection after this time without a call. It is shorter than the usual idle timeouts of
@@ -42,7 +42,7 @@ pub(crate) struct ConnectionPool {
     /// The host's position in the configured list. Evidence about one host says nothing about another.
     pub(crate) index: usize,
     pub(crate) base_url: BaseUrl,
-    pub(super) proxy: Option<Proxy>,
+    pub(super) proxy: Option<Intercept>,
     connector: HttpsConnector<Connector>,
     timing: Timing,
     state: Mutex<State>,
@@ -77,7 +77,7 @@ impl ConnectionPool {
     pub(super) fn new(
         index: usize,
         base_url: BaseUrl,
-        proxy: Option<Proxy>,
+        proxy: Option<Intercept>,
         tls: Arc<ClientConfig>,
         timing: Timing,
     ) -> Self {
@@ -128,9 +128,12 @@ impl ConnectionPool {
         let connected = tokio::time::timeout(timeout, self.handshake()).await;
         let connected = connected.unwrap_or_else(|_| {
             let timeout = humantime::format_duration(timeout);
-            Err(format!("no connection{} within {timeout}", self.through()))
+            Err(format!("no connection within {timeout}"))
         });
-        let sender = connected?;
+        let sender = connected.map_err(|why| match &self.proxy {
+            Some(proxy) => format!("through the proxy {}: {why}", proxy.uri()),
+            None => why,
+        })?;
         let now = Instant::now();
         let took = now - started;
         let mut state = self.state.lock();
@@ -148,13 +151,9 @@ impl ConnectionPool {
 
     async fn handshake(&self) -> Result<SendRequest<Full<Bytes>>, String> {
         let io = self.connector.clone().call(self.base_url.uri().clone());
-        let io = io.await.map_err(|error| {
-            let mut why = connection_error_text(&*error, "AGORA_CA_FILE");
-            if !error.is::<ProxyError>() {
-                why += &self.through();
-            }
-            why
-        })?;
+        let io = io
+            .await
+            .map_err(|error| connection_error_text(&*error, "AGORA_CA_FILE"))?;
         let (mut sender, connection) = http1::Builder::new()
             .max_headers(MAX_RESPONSE_HEADERS)
             .max_buf_size(MAX_RESPONSE_HEAD_BYTES)
@@ -166,12 +165,6 @@ impl ConnectionPool {
         let ready = sender.ready().await;
         ready.map_err(|error| error_chain_text(&error))?;
         Ok(sender)
-    }
-
-    /// The proxy, for an error.
-    fn through(&self) -> String {
-        let through = |proxy| format!(" through the proxy {proxy}");
-        self.proxy.as_ref().map_or_else(String::new, through)
     }
 }
 

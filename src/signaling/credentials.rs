@@ -177,7 +177,12 @@ mod tests {
         };
         let expected = ["authorization: Basic a2V5OnNlY3JldA=="];
         assert_eq!(headers(&basic, "a").expect("headers"), expected);
-        assert_eq!(format!("{basic:?}"), "Basic { key: ***, secret: *** }");
+        let printed = format!("{basic:?}");
+        assert!(
+            !printed.contains("\"key\"") && !printed.contains("\"secret\""),
+            "{printed}"
+        );
+        assert_eq!(printed.matches("[REDACTED]").count(), 2, "{printed}");
     }
 
     #[test]

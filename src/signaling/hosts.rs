@@ -9,7 +9,6 @@ use std::time::{Duration, Instant};
 
 use super::connection_pool::{Connection, ConnectionPool};
 use super::{CallFailure, Client, Response};
-use crate::proxy::Proxy;
 
 /// The responses of a gateway that has reached no working server.
 const GATEWAY_FAILURES: RangeInclusive<u16> = 502..=504;
@@ -165,7 +164,7 @@ impl Client {
             });
             tried.push(TriedHost {
                 base_url: pool.base_url.to_string(),
-                proxy: pool.proxy.as_ref().map(Proxy::to_string),
+                proxy: pool.proxy.as_ref().map(|proxy| proxy.uri().to_string()),
                 connected,
             });
         }

@@ -4,6 +4,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use hyper_rustls::HttpsConnector;
+use hyper_util::client::proxy::matcher::Intercept;
 use opentelemetry_http::hyper::HyperClient;
 use opentelemetry_http::{Bytes, HttpClient, HttpError, Request, Response};
 use tokio::runtime::Handle;
@@ -11,7 +12,6 @@ use tokio::runtime::Handle;
 use crate::config::UsageError;
 use crate::connector::{Connector, https_connector};
 use crate::error_text::connection_error_text;
-use crate::proxy::Proxy;
 use crate::telemetry::failure_log::FailureLog;
 use crate::tls::tls_config;
 
@@ -29,7 +29,10 @@ pub(super) struct Collector {
 impl Collector {
     /// # Errors
     /// If the certificates can't be used.
-    pub(super) fn new(ca_file: Option<&Path>, proxy: Option<Proxy>) -> Result<Self, UsageError> {
+    pub(super) fn new(
+        ca_file: Option<&Path>,
+        proxy: Option<Intercept>,
+    ) -> Result<Self, UsageError> {
         let connector = https_connector(tls_config(ca_file)?.into(), proxy, TIMEOUT);
         Ok(Self {
             client: HyperClient::new(connector, TIMEOUT, None),

@@ -20,7 +20,7 @@ use opentelemetry_sdk::trace::{SdkTracer, SdkTracerProvider};
 use super::collector::Collector;
 use crate::config::UsageError;
 use crate::connector::is_server;
-use crate::proxy::ProxyVariables;
+use crate::proxy::proxy_of;
 use crate::secret;
 
 /// How long a shutdown waits for the last spans to be sent.
@@ -42,14 +42,11 @@ impl Traces {
     ///
     /// # Panics
     /// Outside of a Tokio runtime, because the runtime sends the spans.
-    pub(crate) fn from_environment(
-        instance: &str,
-        proxies: &ProxyVariables,
-    ) -> Result<Option<Self>, UsageError> {
+    pub(crate) fn from_environment(instance: &str) -> Result<Option<Self>, UsageError> {
         let Some(settings) = Settings::read(secret::variable)? else {
             return Ok(None);
         };
-        let proxy = proxies.proxy_of(&settings.endpoint)?;
+        let proxy = proxy_of(&settings.endpoint)?;
         let collector = Collector::new(settings.ca_file.as_deref(), proxy)?;
         let exporter = SpanExporter::builder()
             .with_http()

@@ -22,7 +22,6 @@ use super::liveness::Heartbeat;
 use crate::config::{AppConfig, Timing, UsageError};
 use crate::outbox::{AppReport, Batch, Hold, HoldKind, NextDue, Outbox, ScanPosition};
 use crate::pace::DbTime;
-use crate::proxy::ProxyVariables;
 use crate::retry::RetryPolicy;
 use crate::signaling::Client;
 use crate::telemetry::failure_log::FailureLog;
@@ -42,7 +41,6 @@ pub(super) struct Shared {
     pub(super) name: String,
     pub(super) environment: Option<String>,
     pub(super) timing: Timing,
-    pub(super) proxies: ProxyVariables,
     pub(super) retry: RetryPolicy,
     /// True while the listener has a connection, so that inserts can notify this process.
     pub(super) listening: AtomicBool,
@@ -113,7 +111,7 @@ impl Lane {
     pub(super) fn new(config: AppConfig, shared: Arc<Shared>) -> Result<Arc<Self>, UsageError> {
         let (app, limit_per_s) = (config.alias.clone(), config.limit_per_s);
         let in_flight = Arc::new(InFlight::new(config.max_in_flight));
-        let client = Client::new(config, shared.timing, &shared.proxies)
+        let client = Client::new(config, shared.timing)
             .map_err(|error| UsageError(format!("the app {app:?}: {error}")))?;
         Ok(Arc::new(Self {
             heartbeat: Heartbeat::default(),

@@ -6,13 +6,13 @@ use hyper::header::{CONTENT_TYPE, HOST};
 use hyper::service::Service as _;
 use hyper::{Request, StatusCode};
 use hyper_util::service::TowerToHyperService;
-use secrecy::SecretString;
 use sqlx::{Connection, PgConnection};
 use testkit::postgres::ThrowawayPostgres;
 
 use super::*;
 use crate::ops;
 use crate::outbox::DEFAULT_MAX_AGE;
+use crate::secret::SecretSource;
 
 async fn status(router: &Router, request: hyper::http::request::Builder, form: &str) -> StatusCode {
     let request = request
@@ -30,7 +30,8 @@ async fn status(router: &Router, request: hyper::http::request::Builder, form: &
 async fn pages_and_actions_use_no_connection_of_the_lanes() {
     let cluster = ThrowawayPostgres::start().await.unwrap();
     let url = cluster.create_database("dashboard").await.unwrap();
-    let outbox = Outbox::connect(&SecretString::from(url.clone()), 0, DEFAULT_MAX_AGE).await;
+    let secret = Some(SecretSource::value(&*url));
+    let outbox = Outbox::connect(secret, 0, DEFAULT_MAX_AGE).await;
     let outbox = Arc::new(outbox.unwrap());
     outbox
         .migrate(Duration::from_secs(30), |_, _| {})

@@ -16,7 +16,7 @@ use deadpool::managed::{Manager, Metrics, RecycleError, RecycleResult};
 use parking_lot::Mutex;
 use sqlx::{AssertSqlSafe, Executor, PgConnection};
 
-use super::pooler::{Pooler, session_guards};
+use super::pooler::SESSION_GUARDS;
 use super::{Deadline, LOCK_TIMEOUT, STATEMENT_TIMEOUT, is_timeout, within};
 use crate::outbox::errors::is_connection_error;
 use crate::outbox::servers::Servers;
@@ -29,7 +29,8 @@ const CHECK_TIMEOUT: Duration = Duration::from_secs(1);
 #[derive(Clone)]
 pub(in crate::outbox) struct ConnectionManager {
     pub(in crate::outbox) servers: Arc<Servers>,
-    pub(in crate::outbox) pooler: Option<Pooler>,
+    /// Settings of each transaction behind a pooler in transaction mode. None for direct connections.
+    pub(in crate::outbox) pooler: Option<&'static str>,
     pub(in crate::outbox) epoch: Arc<PoolEpoch>,
     pub(in crate::outbox) max_age: Duration,
 }
@@ -61,8 +62,7 @@ impl Manager for ConnectionManager {
         if self.pooler.is_none() {
             // These override the defaults of the database and of the role.
             let settings = format!(
-                "{}; set default_transaction_isolation = 'read committed'; set lock_timeout = {}; set statement_timeout = {}",
-                session_guards().0,
+                "{SESSION_GUARDS}; set default_transaction_isolation = 'read committed'; set lock_timeout = {}; set statement_timeout = {}",
                 LOCK_TIMEOUT.as_millis(),
                 statement_timeout.as_millis()
             );

@@ -5,8 +5,7 @@
 use std::time::{Duration, Instant};
 
 use sqlx::migrate::{Migrate, Migration};
-use sqlx::postgres::PgConnectOptions;
-use sqlx::{ConnectOptions, Connection, Executor, PgConnection, query};
+use sqlx::{Connection, Executor, PgConnection, query};
 
 use super::functions::{PROTOCOL_VERSION, found_version};
 use super::install::{Migrated, install};
@@ -15,14 +14,15 @@ use super::version::{SchemaError, check_encoding, encoding};
 use crate::outbox::Outbox;
 use crate::outbox::errors::is_without_lock;
 use crate::outbox::one_off::value;
-use crate::outbox::pool::pooler::session_guards;
+use crate::outbox::pool::pooler::SESSION_GUARDS;
 
 /// The `search_path` has only the system's schema: in the schema `public`, other roles may create functions that a migration
 /// would call with its owner's privileges.
 ///
 /// An autovacuum ends for a session that has waited as long as `deadlock_timeout`, if the role may set that. In a deadlock,
 /// the migration finds it first, and gives up.
-const SESSION: &str = "set search_path = pg_catalog, pg_temp;
+const SESSION: &str = "set application_name = 'signaling-worker migrate';
+    set search_path = pg_catalog, pg_temp;
     do $$ begin
         set deadlock_timeout = '200ms';
     exception when insufficient_privilege then null;
@@ -64,12 +64,8 @@ impl Outbox {
 
     /// A connection of its own, because the turn is a lock of the connection.
     async fn migrating_connection(&self) -> Result<PgConnection, sqlx::Error> {
-        let open = async |options: PgConnectOptions| {
-            let options = options.application_name("signaling-worker migrate");
-            options.connect().await
-        };
-        let mut connection = self.servers().open(open).await?;
-        connection.execute(session_guards()).await?;
+        let mut connection = self.servers().connect().await?;
+        connection.execute(SESSION_GUARDS).await?;
         connection.execute(SESSION).await?;
         Ok(connection)
     }

@@ -10,7 +10,6 @@ const DEFAULT_PORT: u16 = 5432;
 /// Packages of Postgres put the server's socket into one of these.
 const SOCKET_DIRECTORIES: [&str; 3] = ["/run/postgresql", "/var/run/postgresql", "/tmp"];
 
-#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Host {
     /// A name, an address, or the directory of a socket, which begins with a slash.
     pub(super) name: String,
@@ -20,20 +19,14 @@ pub(super) struct Host {
 impl Host {
     /// Without a name, the server of this machine: its socket if there is one, otherwise TCP.
     pub(super) fn new(name: &str, port: u16) -> Self {
-        let has_socket = |directory: &&str| {
-            let socket = Path::new(directory).join(format!(".s.PGSQL.{port}"));
-            socket.exists()
+        let socket = format!(".s.PGSQL.{port}");
+        let has_socket = |directory: &&str| Path::new(directory).join(&socket).exists();
+        let name = match name {
+            "" => SOCKET_DIRECTORIES.into_iter().find(has_socket),
+            name => Some(name),
         };
-        let default = || SOCKET_DIRECTORIES.into_iter().find(has_socket);
-        let name = Some(name).filter(|name| !name.is_empty());
-        Self {
-            name: name.or_else(default).unwrap_or("localhost").to_owned(),
-            port,
-        }
-    }
-
-    pub(super) fn is_socket(&self) -> bool {
-        self.name.starts_with('/')
+        let name = name.unwrap_or("localhost").to_owned();
+        Self { name, port }
     }
 }
 
@@ -50,11 +43,9 @@ impl fmt::Display for Host {
 pub(super) fn parse_names(list: &str) -> Option<Vec<String>> {
     let is_allowed =
         |byte: u8| byte.is_ascii_alphanumeric() || b"-._:%".contains(&byte) || byte > 127;
+    let is_valid = |name: &String| name.starts_with('/') || name.bytes().all(is_allowed);
     let names: Vec<String> = list.split(',').map(|name| name.trim().to_owned()).collect();
-    let are_valid = names
-        .iter()
-        .all(|name| name.starts_with('/') || name.bytes().all(is_allowed));
-    (are_valid && names.len() <= MAX_HOSTS).then_some(names)
+    (names.iter().all(is_valid) && names.len() <= MAX_HOSTS).then_some(names)
 }
 
 /// Parses the list of ports. A single port applies to all hosts.
@@ -81,7 +72,6 @@ pub(super) fn split_url(url: &str) -> Option<Vec<(String, String)>> {
     if !authority.contains('@') && path.contains('@') {
         return None;
     }
-    let path = path.split('#').next().unwrap_or_default();
     let (path, query) = path.split_once('?').unwrap_or((path, ""));
     let (login, servers) = authority.rsplit_once('@').unwrap_or(("", authority));
     let (user, password) = login.split_once(':').unwrap_or((login, ""));
@@ -91,22 +81,20 @@ pub(super) fn split_url(url: &str) -> Option<Vec<(String, String)>> {
     if ports.bytes().all(|byte| byte == b',') {
         ports.clear();
     }
-    let mut pairs = vec![
+    let parts = [
         ("host", hosts.as_str()),
         ("port", &ports),
         ("user", user),
         ("password", password),
         ("dbname", path.trim_start_matches('/')),
     ];
-    pairs.retain(|(_, value)| !value.is_empty());
-    let query = query.split('&').filter(|pair| !pair.is_empty());
-    pairs.extend(query.map(|pair| match pair {
-        // JDBC's form, which libpq accepts.
-        "ssl=true" => ("sslmode", "require"),
-        _ => pair.split_once('=').unwrap_or((pair, "")),
-    }));
-    pairs
+    let query = query.split('&');
+    let query = query.map(|pair| pair.split_once('=').unwrap_or((pair, "")));
+    parts
         .into_iter()
+        .filter(|(_, value)| !value.is_empty())
+        .chain(query)
+        // As libpq does: a plus stays a plus.
         .map(|(name, value)| Some((decode(name)?, decode(value)?)))
         .collect()
 }
@@ -126,8 +114,7 @@ fn split_port(server: &str) -> Option<(&str, &str)> {
         .then_some((host, port))
 }
 
-/// Percent-decodes as libpq does. A plus stays a plus.
 fn decode(text: &str) -> Option<String> {
     let text = percent_decode_str(text).decode_utf8().ok()?;
-    (!text.contains('\0')).then(|| text.into_owned())
+    Some(text.into_owned())
 }

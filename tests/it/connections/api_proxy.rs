@@ -179,7 +179,7 @@ async fn a_proxy_that_is_itself_reached_by_tls_is_trusted_by_its_certificate() {
     let error = behind.error_of(id).await;
     assert!(
         error.contains(&format!(
-            "the proxy {url} gives no connection, and its log may say more: its certificate is signed by no CA"
+            "through the proxy {url}/: its certificate is signed by no CA"
         )),
         "{error}"
     );
@@ -198,7 +198,7 @@ async fn wrong_credentials_are_the_proxys_error_and_never_the_messages() {
         let mut worker = behind.worker().env("HTTPS_PROXY", &proxy).start();
         let error = behind.error_of(id).await;
         assert!(
-            error.contains(&format!("the proxy http://{address} gives no connection"))
+            error.contains(&format!("through the proxy http://{address}/: "))
                 && error.contains("proxy authorization required"),
             "{error}"
         );
@@ -215,7 +215,7 @@ async fn a_proxy_that_is_down_refuses_or_hangs_is_named_and_costs_no_attempt() {
     let url = behind.proxy.url();
     for (mode, phrase) in [
         (Mode::Refuse(403), "tunnel error: unsuccessful"),
-        (Mode::Hang, "no connection through the proxy"),
+        (Mode::Hang, "no connection within 1s"),
         (Mode::Close, "tunnel error: unexpected end of file"),
     ] {
         behind.proxy.set_mode(mode);
@@ -238,8 +238,7 @@ async fn a_proxy_that_is_down_refuses_or_hangs_is_named_and_costs_no_attempt() {
         .start();
     let error = behind.error_of(id).await;
     assert!(
-        error.contains("the proxy http://127.0.0.1:9 gives no connection")
-            && error.contains("refused"),
+        error.contains("through the proxy http://127.0.0.1:9/: ") && error.contains("refused"),
         "{error}"
     );
 }
@@ -279,14 +278,14 @@ async fn check_says_which_proxy_is_used_for_which_host() {
         .env("AGORA_BASE_URL", &hosts);
     let report = check.finish().await.stdout;
     assert!(
-        report.contains(&format!("{API}: connected through the proxy {url} in")),
+        report.contains(&format!("{API}: connected through the proxy {url}/ in")),
         "{report}"
     );
     behind.proxy.set_mode(Mode::Refuse(403));
     let finished = behind.check().env("HTTPS_PROXY", &url).finish().await;
     assert_eq!(finished.code, Some(1), "{finished:?}");
     for part in [
-        &format!("the proxy {url} gives no connection"),
+        &format!("through the proxy {url}/: "),
         "list the host in NO_PROXY",
     ] {
         assert!(finished.stdout.contains(part), "{finished:?}");

@@ -1,6 +1,7 @@
 use super::super::migrations::migration;
 use super::*;
 use crate::outbox::DEFAULT_MAX_AGE;
+use crate::secret::SecretSource;
 use testkit::postgres::ThrowawayPostgres;
 
 fn table_and_index() -> [Migration; 2] {
@@ -26,7 +27,7 @@ const ADD_COLUMN: &str = "alter table signaling.numbers add column m integer";
 
 /// Runs migrations, and returns how many it has run.
 async fn run(url: &str, migrations: &[Migration], lock_wait: Duration) -> Result<u32, SchemaError> {
-    let outbox = Outbox::connect(&url.to_owned().into(), 1, DEFAULT_MAX_AGE)
+    let outbox = Outbox::connect(Some(SecretSource::value(url)), 1, DEFAULT_MAX_AGE)
         .await
         .unwrap();
     let connection = outbox.migrating_connection().await.unwrap();
@@ -90,7 +91,7 @@ async fn readers_go_on_while_a_migration_waits_for_a_lock_on_their_table() {
     let mut reader = PgConnection::connect(&url).await.unwrap();
     let mut longest = Duration::ZERO;
     // Connected first: the reader keeps a busy machine so busy that connecting may miss its deadline.
-    let outbox = Outbox::connect(&url.clone().into(), 1, DEFAULT_MAX_AGE)
+    let outbox = Outbox::connect(Some(SecretSource::value(&*url)), 1, DEFAULT_MAX_AGE)
         .await
         .unwrap();
     let connection = outbox.migrating_connection().await.unwrap();
