@@ -55,3 +55,8 @@ fn interval(duration: Duration) -> PgInterval {
         microseconds: i64::try_from(duration.as_micros()).unwrap_or(i64::MAX),
     }
 }
+
+/// An argument that has a value for each row.
+fn column<'r, R, T>(rows: &'r [R], value: impl Fn(&'r R) -> T) -> Vec<T> {
+    rows.iter().map(value).collect()
+}

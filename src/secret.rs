@@ -62,8 +62,8 @@ pub(crate) enum SecretSource {
 }
 
 #[derive(Debug, thiserror::Error)]
-#[error("the secret's file {0} {1}")]
-pub(crate) struct SecretError(String, String);
+#[error("{0}")]
+pub(crate) struct SecretError(String);
 
 impl SecretSource {
     pub(crate) fn value(secret: impl Into<String>) -> Self {
@@ -72,24 +72,20 @@ impl SecretSource {
 
     /// The present secret. A file is read again for each call, so that a new secret counts at once.
     pub(crate) fn read(&self) -> Result<SecretString, SecretError> {
-        match self {
-            Self::Value(secret) => Ok(secret.clone()),
-            Self::File(path) => {
-                read_file(path).map_err(|why| SecretError(path.display().to_string(), why))
-            }
+        let path = match self {
+            Self::Value(secret) => return Ok(secret.clone()),
+            Self::File(path) => path,
+        };
+        let error = |why: &str| SecretError(format!("the secret's file {} {why}", path.display()));
+        let text = sanitize::read_text_file(path, MAX_SECRET_BYTES)
+            .map_err(|why| error(&format!("can't be read: {why}")))?;
+        match given(&text) {
+            None => Err(error("is empty")),
+            Some(secret) if is_impossible(secret) => Err(error(
+                "has more than one line, or control characters: write the secret alone into it",
+            )),
+            Some(secret) => Ok(SecretString::from(secret)),
         }
-    }
-}
-
-fn read_file(path: &Path) -> Result<SecretString, String> {
-    let text = sanitize::read_text_file(path, MAX_SECRET_BYTES)
-        .map_err(|error| format!("can't be read: {error}"))?;
-    match given(&text) {
-        None => Err("is empty".into()),
-        Some(secret) if is_impossible(secret) => Err(
-            "has more than one line, or control characters: write the secret alone into it".into(),
-        ),
-        Some(secret) => Ok(SecretString::from(secret)),
     }
 }
 

@@ -174,8 +174,13 @@ async fn check_connected_database(
     let pooler = outbox.has_pooler();
     let facts = outbox.server_diagnostics().await?;
     let latency = outbox.latency().await?;
-    findings.push(server::server(&outbox.address(), &facts, latency, pooler));
-    findings.extend(server::hosts(&outbox.host_states().await));
+    findings.push(server::server(
+        &outbox.servers().address(),
+        &facts,
+        latency,
+        pooler,
+    ));
+    findings.extend(server::hosts(&outbox.servers().host_states().await));
     findings.push(server::row_security(&facts));
     let mut alive_workers = 0;
     if check_schema(outbox, &facts.user, findings).await? {

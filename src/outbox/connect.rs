@@ -97,8 +97,7 @@ impl Outbox {
         ended_before.unwrap_or(DbTime::INFINITY)
     }
 
-    /// The servers, for work that needs a connection of its own: migrations and LISTEN.
-    pub(super) fn servers(&self) -> &Servers {
+    pub(crate) fn servers(&self) -> &Servers {
         &self.pool.manager().servers
     }
 

@@ -5,9 +5,9 @@ use std::time::Duration;
 use sqlx::{FromRow, query};
 use time::OffsetDateTime;
 
+use crate::outbox::Outbox;
 use crate::outbox::one_off::{rows, value};
 use crate::outbox::schema::own_constraints;
-use crate::outbox::{HostState, Outbox};
 use crate::pace::DbTime;
 use crate::pace::clock::Moment;
 
@@ -108,14 +108,6 @@ const VERSION_WITH_DATABASE_COLLATIONS: i32 = 150_000;
 const ROUND_TRIPS: usize = 5;
 
 impl Outbox {
-    pub(crate) fn address(&self) -> String {
-        self.servers().address()
-    }
-
-    pub(crate) async fn host_states(&self) -> Vec<HostState> {
-        self.servers().host_states().await
-    }
-
     pub(crate) async fn server_diagnostics(&self) -> Result<ServerDiagnostics, sqlx::Error> {
         self.read_row(query(include_str!("diagnostics/server.sql")))
             .await

@@ -11,10 +11,10 @@
 
 mod call;
 pub(super) mod connection_manager;
-mod deadline;
 pub(super) mod pooler;
 
 use std::io;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use deadpool::Runtime;
@@ -26,7 +26,6 @@ use sqlx::{AssertSqlSafe, Connection, Executor, FromRow, PgConnection, Row};
 pub(super) use call::Call;
 pub(crate) use connection_manager::DEFAULT_MAX_AGE;
 use connection_manager::{ConnectionManager, PooledConnection};
-pub(crate) use deadline::{AdaptiveTimeout, Deadline};
 
 use crate::outbox::servers::CONNECT_TIMEOUT;
 use crate::pace::DbTime;
@@ -41,6 +40,10 @@ pub(crate) const STATEMENT_ERRORS: &str = "signaling_database_errors_total";
 /// Default deadline: thousands of times longer than a call needs, and short enough that a worker continues soon after the
 /// network does.
 const STATEMENT_TIMEOUT: Duration = Duration::from_secs(4);
+/// The worker sees its own error first. The server ends the statement so long after it.
+pub(super) const SERVER_GRACE: Duration = Duration::from_millis(500);
+/// The worker waits so long for the response of a function that catches the server's timeout.
+const FUNCTION_GRACE: Duration = Duration::from_secs(3);
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 /// A statement waits no longer for a lock. Otherwise a session that holds a lock would occupy the worker's connections.
 const LOCK_TIMEOUT: Duration = Duration::from_secs(2);
@@ -77,25 +80,29 @@ impl DbPool {
     /// # Errors
     /// If the call fails, or has no response in time. The server may have carried it out all the same.
     pub(crate) async fn call(&self, call: Call) -> Result<Answer, sqlx::Error> {
-        self.call_within(Deadline::of_client(STATEMENT_TIMEOUT), call)
-            .await
+        let server = STATEMENT_TIMEOUT + SERVER_GRACE;
+        self.call_within(STATEMENT_TIMEOUT, server, call).await
     }
 
-    /// Calls a function within a timeout that adapts to a slow database.
+    /// Calls a function within a timeout that adapts to a slow database. With `one_by_one`, the server times out first: a
+    /// function that changes one message at a time learns from the timeout which message is slow.
     pub(crate) async fn call_adaptively(
         &self,
         timeout: &AdaptiveTimeout,
         one_by_one: bool,
         call: Call,
     ) -> Result<Answer, sqlx::Error> {
-        let answer = self.call_within(timeout.deadline(one_by_one), call).await;
+        let (client, server) = timeout.deadlines(one_by_one);
+        let answer = self.call_within(client, server, call).await;
         timeout.observe(&answer);
         answer
     }
 
-    pub(crate) async fn call_within(
+    /// Calls a function with a timeout of the worker and one of the server.
+    pub(super) async fn call_within(
         &self,
-        deadline: Deadline,
+        client: Duration,
+        server: Duration,
         call: Call,
     ) -> Result<Answer, sqlx::Error> {
         let begun = Instant::now();
@@ -103,15 +110,11 @@ impl DbPool {
         // Boxed, because every task that awaits a call would otherwise reserve many kilobytes for it.
         let result = Box::pin(async {
             let mut pooled = self.connection().await?;
-            within(
-                deadline.client,
-                self.send(&mut pooled, deadline.server, call),
-            )
-            .await
+            within(client, self.send(&mut pooled, server, call)).await
         });
         let result = result.await;
         measure(label, begun, &result);
-        self.manager().epoch.observe(deadline.client, &result);
+        self.manager().epoch.observe(client, &result);
         result
     }
 
@@ -195,6 +198,39 @@ impl DbPool {
         for pooled in idle {
             let close = pooled.connection.close();
             within(CLOSE_TIMEOUT, close).await.ok();
+        }
+    }
+}
+
+/// A timeout that doubles with each statement that misses it, because a database that is only slow would otherwise never
+/// finish one.
+#[derive(Debug, Default)]
+pub(crate) struct AdaptiveTimeout(AtomicU32);
+
+impl AdaptiveTimeout {
+    const MAX_DOUBLINGS: u32 = 3;
+    /// The server's timeout is never shorter for a statement that changes one message at a time: it is longer than the wait for a lock,
+    /// and than the second after which `signaling.is_slow` counts a message as slow.
+    const MIN_ISOLATING: Duration = Duration::from_secs(4);
+
+    /// The worker's timeout for the next statement, and the server's.
+    pub(super) fn deadlines(&self, one_by_one: bool) -> (Duration, Duration) {
+        let doublings = self.0.load(Ordering::Relaxed).min(Self::MAX_DOUBLINGS);
+        let timeout = STATEMENT_TIMEOUT * 2_u32.pow(doublings);
+        if one_by_one {
+            let server = (timeout / 4).max(Self::MIN_ISOLATING);
+            return (server + FUNCTION_GRACE, server);
+        }
+        (timeout, timeout + SERVER_GRACE)
+    }
+
+    pub(super) fn observe<T>(&self, result: &Result<T, sqlx::Error>) {
+        match result {
+            Ok(_) => self.0.store(0, Ordering::Relaxed),
+            Err(error) if is_timeout(error) => {
+                self.0.fetch_add(1, Ordering::Relaxed);
+            }
+            Err(_) => {}
         }
     }
 }

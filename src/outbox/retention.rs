@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use sqlx::FromRow;
 use uuid::Uuid;
 
 use crate::outbox::pool::AdaptiveTimeout;
@@ -11,11 +12,17 @@ use crate::pace::DbTime;
 /// Status queries count the calls of the last minute.
 pub(crate) const MIN_RETENTION: Duration = Duration::from_secs(60);
 
+/// A batch of deletions.
+#[derive(FromRow)]
 pub(crate) struct Deletion {
-    /// Messages that the pass has deleted, in all processes. Zero until the end of the pass.
-    pub(crate) deleted: u64,
-    /// When this process may delete again. None: the pass continues with the next batch.
-    pub(crate) next_in: Option<Duration>,
+    pub(crate) has_turn: bool,
+    /// The pass has reached the messages that are too young.
+    pub(crate) is_pass_over: bool,
+    /// Messages that the pass has deleted, in all processes.
+    pub(crate) deleted: Option<i64>,
+    /// When another worker's turn ends, or the next pass begins.
+    pub(crate) held_until: DbTime,
+    pub(crate) at: DbTime,
 }
 
 impl Outbox {
@@ -37,16 +44,7 @@ impl Outbox {
             one_by_one = one_by_one,
         );
         let answer = self.pool.call_adaptively(timeout, one_by_one, call).await?;
-        let row: Option<(bool, bool, Option<i64>, DbTime, DbTime)> = answer.decode()?.pop();
-        let (has_turn, is_pass_over, deleted, held_until, at) =
-            row.ok_or(sqlx::Error::RowNotFound)?;
-        Ok(Deletion {
-            deleted: if is_pass_over {
-                deleted.unwrap_or(0).unsigned_abs()
-            } else {
-                0
-            },
-            next_in: (is_pass_over || !has_turn).then(|| held_until.since(at)),
-        })
+        let deletion = answer.decode()?.pop();
+        deletion.ok_or(sqlx::Error::RowNotFound)
     }
 }

@@ -31,7 +31,7 @@ use parameters::Parameters;
 /// A host of the URL. True if the server takes writes; an error says why it can't be used.
 pub(crate) type HostState = (String, Result<bool, String>);
 
-pub(in crate::outbox) struct Servers {
+pub(crate) struct Servers {
     /// None: the variables alone, as for `psql`.
     url: Option<SecretSource>,
     /// The parameters of the last successful read.
@@ -56,7 +56,7 @@ impl Servers {
         })
     }
 
-    pub(in crate::outbox) fn address(&self) -> String {
+    pub(crate) fn address(&self) -> String {
         self.address.lock().clone()
     }
 
@@ -116,7 +116,7 @@ impl Servers {
     }
 
     /// Queries the state of each host.
-    pub(in crate::outbox) async fn host_states(&self) -> Vec<HostState> {
+    pub(crate) async fn host_states(&self) -> Vec<HostState> {
         let parameters = self.parameters();
         let mut states = Vec::new();
         for host in &parameters.hosts {

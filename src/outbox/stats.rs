@@ -7,7 +7,7 @@ use serde_json::json;
 use sqlx::query;
 use sqlx::types::Json;
 
-use crate::outbox::pool::Deadline;
+use crate::outbox::pool::SERVER_GRACE;
 use crate::outbox::{Outbox, interval};
 use crate::pace::DbTime;
 use crate::stats::Stats;
@@ -42,8 +42,10 @@ impl Outbox {
             stale_after = interval(stale_after),
             ended_before = self.ended_before(),
         );
-        let deadline = Deadline::of_client(QUEUE_COUNTS_TIMEOUT);
-        let answer = self.monitoring.call_within(deadline, call);
+        let server = QUEUE_COUNTS_TIMEOUT + SERVER_GRACE;
+        let answer = self
+            .monitoring
+            .call_within(QUEUE_COUNTS_TIMEOUT, server, call);
         Ok(answer.await?.value()?.unwrap_or(false))
     }
 

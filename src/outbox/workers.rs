@@ -3,7 +3,7 @@
 use sqlx::FromRow;
 use uuid::Uuid;
 
-use super::Outbox;
+use super::{Outbox, column};
 
 #[derive(Debug, Clone)]
 pub(crate) struct WorkerIdentity {
@@ -41,9 +41,6 @@ impl Outbox {
         worker: &WorkerIdentity,
         reports: &[AppReport],
     ) -> Result<Vec<OthersReport>, sqlx::Error> {
-        fn column<T>(reports: &[AppReport], value: impl Fn(&AppReport) -> T) -> Vec<T> {
-            reports.iter().map(value).collect()
-        }
         let count = |count: u64| i64::try_from(count).unwrap_or(i64::MAX);
         let call = call!(
             report_worker,

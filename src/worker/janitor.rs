@@ -48,14 +48,18 @@ pub(super) async fn run(process: Arc<Process>) {
         let deletion = deletion.await;
         one_by_one = !one_by_one && deletion.as_ref().is_err_and(is_timeout);
         let pause = match &deletion {
-            Ok(deletion) => match deletion.next_in {
-                Some(next_in) => next_in.clamp(MIN_TURN_PAUSE, MAX_TURN_PAUSE),
-                None => (began.elapsed() * PAUSES_PER_BATCH).min(MAX_BATCH_PAUSE),
-            },
+            Ok(batch) if batch.has_turn && !batch.is_pass_over => {
+                (began.elapsed() * PAUSES_PER_BATCH).min(MAX_BATCH_PAUSE)
+            }
+            Ok(batch) => {
+                let turn_in = batch.held_until.since(batch.at);
+                turn_in.clamp(MIN_TURN_PAUSE, MAX_TURN_PAUSE)
+            }
             Err(_) => ERROR_PAUSE,
         };
         if let Ok(Deletion {
-            deleted: deleted @ 1..,
+            is_pass_over: true,
+            deleted: Some(deleted @ 1..),
             ..
         }) = deletion
         {

@@ -17,7 +17,7 @@ use parking_lot::Mutex;
 use sqlx::{AssertSqlSafe, Executor, PgConnection};
 
 use super::pooler::SESSION_GUARDS;
-use super::{Deadline, LOCK_TIMEOUT, STATEMENT_TIMEOUT, is_timeout, within};
+use super::{LOCK_TIMEOUT, SERVER_GRACE, STATEMENT_TIMEOUT, is_timeout, within};
 use crate::outbox::errors::is_connection_error;
 use crate::outbox::servers::Servers;
 use crate::retry::shortened_at_random;
@@ -58,7 +58,7 @@ impl Manager for ConnectionManager {
     async fn create(&self) -> Result<PooledConnection, sqlx::Error> {
         let epoch = self.epoch.count.load(Ordering::Relaxed);
         let mut connection = Box::pin(self.servers.connect()).await?;
-        let statement_timeout = Deadline::of_client(STATEMENT_TIMEOUT).server;
+        let statement_timeout = STATEMENT_TIMEOUT + SERVER_GRACE;
         if self.pooler.is_none() {
             // These override the defaults of the database and of the role.
             let settings = format!(

@@ -222,8 +222,8 @@ impl Outbox {
             environment = request.environment.map(str::to_owned),
             one_by_one = request.one_by_one,
         );
-        let deadline = request.timeout.deadline(request.one_by_one);
-        let answer = self.pool.call_within(deadline, call).await;
+        let (client, server) = request.timeout.deadlines(request.one_by_one);
+        let answer = self.pool.call_within(client, server, call).await;
         // An empty claim is fast even if the database is slow.
         if !matches!(&answer, Ok(answer) if answer.rows.len() < 2) {
             request.timeout.observe(&answer);

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use sqlx::postgres::types::PgInterval;
 
 use crate::outbox::pool::AdaptiveTimeout;
-use crate::outbox::{Claimed, Outbox, interval};
+use crate::outbox::{Claimed, Outbox, column, interval};
 use crate::outcome::{Fault, FinalStatus, Next};
 use crate::pace::DbTime;
 use uuid::Uuid;
@@ -178,10 +178,6 @@ impl Outbox {
         }
         Ok(Recorded { results, refusal })
     }
-}
-
-fn column<'r, T>(records: &'r [Record], value: impl Fn(&'r Record) -> T) -> Vec<T> {
-    records.iter().map(value).collect()
 }
 
 fn call_column<'r, T>(

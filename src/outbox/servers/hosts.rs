@@ -81,7 +81,7 @@ pub(super) fn split_url(url: &str) -> Option<Vec<(String, String)>> {
     if ports.bytes().all(|byte| byte == b',') {
         ports.clear();
     }
-    let parts = [
+    let known = [
         ("host", hosts.as_str()),
         ("port", &ports),
         ("user", user),
@@ -90,7 +90,7 @@ pub(super) fn split_url(url: &str) -> Option<Vec<(String, String)>> {
     ];
     let query = query.split('&');
     let query = query.map(|pair| pair.split_once('=').unwrap_or((pair, "")));
-    parts
+    known
         .into_iter()
         .filter(|(_, value)| !value.is_empty())
         .chain(query)
