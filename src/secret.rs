@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use secrecy::SecretString;
 
+use crate::config::UsageError;
 use crate::sanitize;
 
 pub(super) const MAX_SECRET_BYTES: u64 = 16 * 1024;
@@ -61,22 +62,18 @@ pub(crate) enum SecretSource {
     File(PathBuf),
 }
 
-#[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-pub(crate) struct SecretError(String);
-
 impl SecretSource {
     pub(crate) fn value(secret: impl Into<String>) -> Self {
         Self::Value(SecretString::from(secret.into()))
     }
 
     /// The present secret. A file is read again for each call, so that a new secret counts at once.
-    pub(crate) fn read(&self) -> Result<SecretString, SecretError> {
+    pub(crate) fn read(&self) -> Result<SecretString, UsageError> {
         let path = match self {
             Self::Value(secret) => return Ok(secret.clone()),
             Self::File(path) => path,
         };
-        let error = |why: &str| SecretError(format!("the secret's file {} {why}", path.display()));
+        let error = |why: &str| UsageError(format!("the secret's file {} {why}", path.display()));
         let text = sanitize::read_text_file(path, MAX_SECRET_BYTES)
             .map_err(|why| error(&format!("can't be read: {why}")))?;
         match given(&text) {

@@ -8,11 +8,11 @@ use sqlx::PgConnection;
 
 use crate::config::UsageError;
 use crate::error_text::database_error_text;
-use crate::outbox::pool::connection_manager::ConnectionManager;
-use crate::outbox::pool::{DbPool, measure, pooler, within};
+use crate::outbox::pool::connection_manager::{ConnectionManager, detect_pooler};
+use crate::outbox::pool::{DbPool, measure, within};
 use crate::outbox::servers::{CONNECT_TIMEOUT, Servers};
 use crate::pace::{DbTime, SharedClock};
-use crate::secret::{SecretError, SecretSource};
+use crate::secret::SecretSource;
 
 const MONITORING_CONNECTIONS: u32 = 2;
 /// Deadline of a query for people and monitors: shorter than they wait.
@@ -37,8 +37,6 @@ impl fmt::Debug for Outbox {
 pub(crate) enum ConnectError {
     #[error("{0}")]
     Usage(#[from] UsageError),
-    #[error(transparent)]
-    Secret(#[from] SecretError),
     /// The database does not answer, or refuses the login.
     #[error(
         "the database at {address} can't be used: {}",
@@ -58,7 +56,7 @@ impl Outbox {
         max_age: Duration,
     ) -> Result<Self, ConnectError> {
         let servers = Arc::new(Servers::new(url)?);
-        let pooler = Box::pin(pooler::detect(&servers)).await;
+        let pooler = Box::pin(detect_pooler(&servers)).await;
         let pooler = pooler.map_err(|source| ConnectError::Unreachable {
             address: servers.address(),
             source,

@@ -11,7 +11,6 @@
 
 mod call;
 pub(super) mod connection_manager;
-pub(super) mod pooler;
 
 use std::io;
 use std::sync::atomic::{AtomicU32, Ordering};

@@ -21,8 +21,9 @@ use sqlx::{ConnectOptions, Executor, PgConnection, Postgres, Row};
 
 pub(in crate::outbox) use parameters::CONNECT_TIMEOUT;
 
+use crate::config::UsageError;
 use crate::error_text::database_error_text;
-use crate::outbox::{ConnectError, is_login_refused};
+use crate::outbox::is_login_refused;
 use crate::secret::{self, SecretSource};
 use crate::telemetry::log_throttle::LogThrottle;
 use hosts::Host;
@@ -44,7 +45,7 @@ pub(crate) struct Servers {
 
 impl Servers {
     /// Reads the parameters, and checks them as far as that needs no connection.
-    pub(in crate::outbox) fn new(url: Option<SecretSource>) -> Result<Self, ConnectError> {
+    pub(in crate::outbox) fn new(url: Option<SecretSource>) -> Result<Self, UsageError> {
         let parameters = read(url.as_ref())?;
         parameters.check_tls_files()?;
         Ok(Self {
@@ -65,7 +66,7 @@ impl Servers {
     /// # Errors
     /// If no host can be used. The error has the reason for each host.
     pub(in crate::outbox) async fn connect(&self) -> Result<PgConnection, sqlx::Error> {
-        self.open(async |options| options.connect().await).await
+        self.open(connect_to).await
     }
 
     /// As [`connect`](Self::connect), with another function that opens the connection.
@@ -91,28 +92,22 @@ impl Servers {
                 Ok((_, false)) => unusable("it takes no writes".into()),
                 Err(error) => error,
             };
+            let (is_refused, error_text) = (is_login_refused(&error), database_error_text(&error));
+            if is_refused && self.refused.admit().is_some() {
+                tracing::warn!(
+                    event = "database_login_refused",
+                    host = %host,
+                    error = error_text,
+                    "the database refuses the login"
+                );
+            }
             // Another host would refuse the same login. libpq stops here too.
-            if is_login_refused(&error) {
-                if self.refused.admit().is_some() {
-                    tracing::warn!(
-                        event = "database_login_refused",
-                        host = %host,
-                        error = database_error_text(&error),
-                        "the database refuses the login"
-                    );
-                }
+            if is_refused || parameters.hosts.len() == 1 {
                 return Err(error);
             }
-            failures.push((host, error));
+            failures.push(format!("{host}: {error_text}"));
         }
-        if failures.len() == 1
-            && let Some((_, error)) = failures.pop()
-        {
-            return Err(error);
-        }
-        let reason = |(host, error)| format!("{host}: {}", database_error_text(&error));
-        let reasons: Vec<String> = failures.into_iter().map(reason).collect();
-        Err(unusable(reasons.join("; ")))
+        Err(unusable(failures.join("; ")))
     }
 
     /// Queries the state of each host.
@@ -120,12 +115,10 @@ impl Servers {
         let parameters = self.parameters();
         let mut states = Vec::new();
         for host in &parameters.hosts {
-            let state = try_host(&parameters, host, &async |options: PgConnectOptions| {
-                options.connect().await
-            })
-            .await;
-            let state = state.map(|(_, takes_writes)| takes_writes);
-            let state = state.map_err(|error| database_error_text(&error));
+            let state = match try_host(&parameters, host, &connect_to).await {
+                Ok((_, takes_writes)) => Ok(takes_writes),
+                Err(error) => Err(database_error_text(&error)),
+            };
             states.push((host.to_string(), state));
         }
         states
@@ -147,10 +140,14 @@ impl Servers {
     }
 }
 
-fn read(url: Option<&SecretSource>) -> Result<Parameters, ConnectError> {
+fn read(url: Option<&SecretSource>) -> Result<Parameters, UsageError> {
     let url = url.map(SecretSource::read).transpose()?;
     let url = url.as_ref().map(ExposeSecret::expose_secret);
-    Ok(Parameters::parse(url, secret::variable)?)
+    Parameters::parse(url, secret::variable)
+}
+
+async fn connect_to(options: PgConnectOptions) -> Result<PgConnection, sqlx::Error> {
+    options.connect().await
 }
 
 /// Connects to a host. False if there are others, and this one takes no writes.

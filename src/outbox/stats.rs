@@ -32,21 +32,19 @@ impl Outbox {
     }
 
     /// Counts the pending messages, unless the last count is younger than `stale_after` or another session is counting.
-    /// Returns true if it counted.
     pub(crate) async fn refresh_queue_counts(
         &self,
         stale_after: Duration,
-    ) -> Result<bool, sqlx::Error> {
+    ) -> Result<(), sqlx::Error> {
         let call = call!(
             refresh_queue_counts,
             stale_after = interval(stale_after),
             ended_before = self.ended_before(),
         );
         let server = QUEUE_COUNTS_TIMEOUT + SERVER_GRACE;
-        let answer = self
-            .monitoring
-            .call_within(QUEUE_COUNTS_TIMEOUT, server, call);
-        Ok(answer.await?.value()?.unwrap_or(false))
+        let monitoring = &self.monitoring;
+        let counted = monitoring.call_within(QUEUE_COUNTS_TIMEOUT, server, call);
+        counted.await.map(drop)
     }
 
     /// The minutes of the last `span`, oldest first. An idle minute may be missing.

@@ -7,8 +7,7 @@ use sqlx::Executor;
 use sqlx::postgres::{PgListener, PgPoolOptions};
 
 use crate::outbox::Outbox;
-use crate::outbox::pool::connection_manager::expires_at;
-use crate::outbox::pool::pooler::SESSION_GUARDS;
+use crate::outbox::pool::connection_manager::{SESSION_GUARDS, expires_at};
 use crate::outbox::pool::within;
 use crate::outbox::servers::CONNECT_TIMEOUT;
 

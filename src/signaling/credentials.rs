@@ -8,7 +8,8 @@ use hyper::header::{AUTHORIZATION, HeaderName, HeaderValue};
 use secrecy::{ExposeSecret, SecretString};
 
 use super::token::{self, TokenClaims};
-use crate::secret::{SecretError, SecretSource, is_odd};
+use crate::config::UsageError;
+use crate::secret::{SecretSource, is_odd};
 
 const X_AGORA_TOKEN: HeaderName = HeaderName::from_static("x-agora-token");
 const X_AGORA_UID: HeaderName = HeaderName::from_static("x-agora-uid");
@@ -50,7 +51,7 @@ pub(crate) enum CredentialError {
     )]
     OtherSender { uid: String },
     #[error(transparent)]
-    Secret(#[from] SecretError),
+    Secret(#[from] UsageError),
     #[error("the app's {0} has characters that an HTTP header can't carry")]
     NotAHeader(&'static str),
     #[error("the sender has characters that an HTTP header can't carry")]
@@ -76,7 +77,7 @@ impl Credentials {
 
     /// Reads each secret once, so that a missing file ends the start of the worker. Returns the variables whose values are
     /// probably mistakes.
-    pub(crate) fn check(&self) -> Result<Vec<&'static str>, SecretError> {
+    pub(crate) fn check(&self) -> Result<Vec<&'static str>, UsageError> {
         let secrets = match self {
             Self::Basic { key, secret } => {
                 vec![("AGORA_API_KEY", key), ("AGORA_API_SECRET", secret)]

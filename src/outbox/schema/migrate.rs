@@ -14,7 +14,7 @@ use super::version::{SchemaError, check_encoding, encoding};
 use crate::outbox::Outbox;
 use crate::outbox::errors::is_without_lock;
 use crate::outbox::one_off::value;
-use crate::outbox::pool::pooler::SESSION_GUARDS;
+use crate::outbox::pool::connection_manager::SESSION_GUARDS;
 
 /// The `search_path` has only the system's schema: in the schema `public`, other roles may create functions that a migration
 /// would call with its owner's privileges.

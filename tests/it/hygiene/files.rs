@@ -38,7 +38,7 @@ async fn a_file_without_an_end_is_refused_at_once_wherever_it_is_named() {
             (token.env("AGORA_TOKEN_FILE", path), 2),
             (app().env("AGORA_APP_CERTIFICATE_FILE", path), 2),
             (secret.env("AGORA_CA_FILE", path), 2),
-            (status.env("DATABASE_URL_FILE", path), 1),
+            (status.env("DATABASE_URL_FILE", path), 2),
         ];
         for (worker, code) in cases {
             let finished = worker.finish().await;
