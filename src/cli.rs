@@ -181,5 +181,5 @@ fn exit_code(result: anyhow::Result<ExitCode>) -> ExitCode {
 }
 
 fn is_usage(error: &anyhow::Error) -> bool {
-    error.chain().any(|cause| cause.is::<UsageError>())
+    error.chain().any(<dyn std::error::Error>::is::<UsageError>)
 }
