@@ -33,7 +33,6 @@ pub(crate) fn database_error_text(error: &sqlx::Error) -> String {
     let Some(error) = database_error.try_downcast_ref::<PgDatabaseError>() else {
         return message.to_owned();
     };
-    // Postgres translates the message, and not the name of the routine.
     if error.routine() == Some("check_enable_rls") {
         return row_security_text(error);
     }

@@ -14,7 +14,7 @@ use crate::config::parse_number;
 use crate::error_text::database_error_text;
 use crate::outbox::errors::is_within_function;
 use crate::outbox::one_off::rows;
-use crate::outbox::{Outbox, may_have_taken_effect};
+use crate::outbox::{Outbox, is_row_security, may_have_taken_effect};
 use crate::pace::DbTime;
 use crate::time_text;
 
@@ -28,7 +28,7 @@ pub(crate) enum AdminError {
     /// The function refuses the command. The text has its hint.
     #[error("{0}")]
     Refused(String),
-    /// The role lacks the right for any such change.
+    /// The role, or the owner of the functions, lacks the rights for any such change.
     #[error("{0}")]
     Forbidden(String),
     #[error("the database failed, and nothing was changed: {}", database_error_text(.0))]
@@ -44,6 +44,9 @@ impl From<sqlx::Error> for AdminError {
         match code.as_deref() {
             // no_data_found, invalid_parameter_value, object_not_in_prerequisite_state, check_violation
             Some("P0002" | "22023" | "55000" | "23514") => Self::Refused(database_error_text(&error)),
+            _ if is_row_security(&error) => {
+                Self::Forbidden(format!("nothing was changed: {}", database_error_text(&error)))
+            }
             // insufficient_privilege
             Some("42501") if !is_within_function(&error) => Self::Forbidden(
                 "this role is no operator, so nothing was changed (as the schema's owner, run `worker grant operator` with its name)".into(),

@@ -77,12 +77,12 @@ impl Outbox {
 
     /// True behind a pooler in transaction mode, where sessions keep no settings and can't LISTEN.
     pub(crate) fn has_pooler(&self) -> bool {
-        self.pool.manager.pooler.is_some()
+        self.pool.manager().pooler.is_some()
     }
 
     /// The time of the last response to a call of the workers' protocol.
     pub(crate) fn last_response_at(&self) -> Option<Instant> {
-        self.pool.manager.epoch.last_response_at()
+        self.pool.manager().epoch.last_response_at()
     }
 
     pub(crate) fn clock(&self) -> &SharedClock {
@@ -96,7 +96,7 @@ impl Outbox {
     }
 
     pub(crate) fn servers(&self) -> &Servers {
-        &self.pool.manager.servers
+        &self.pool.manager().servers
     }
 
     /// Queries for people and monitors, within [`READ_TIMEOUT`].

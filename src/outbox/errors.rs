@@ -64,6 +64,13 @@ fn is_of_application(error: &sqlx::Error) -> bool {
         || is_of_class(error, &["08", "40", "55", "58"]) && context.lines().any(is_foreign)
 }
 
+/// True if row-level security denies access to a table. The role is the owner of a function, or the session's role in other
+/// statements. This compares the name of the routine, because Postgres translates the message.
+pub(crate) fn is_row_security(error: &sqlx::Error) -> bool {
+    postgres_error(error)
+        .is_some_and(|error| error.code() == "42501" && error.routine() == Some("check_enable_rls"))
+}
+
 /// True if a statement within a function has failed, not the statement that the worker or the command sent.
 pub(super) fn is_within_function(error: &sqlx::Error) -> bool {
     postgres_error(error).is_some_and(|error| error.r#where().is_some())

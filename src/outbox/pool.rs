@@ -7,7 +7,7 @@
 //!   mode, two messages may reach two servers. So each call is one message there: a transaction with its settings, and the
 //!   arguments as literals.
 //! - **Reuse.** A connection returns to the pool only after a complete response, so that no statement reads the response to
-//!   another one.
+//!   another one. `connection_manager` decides whether it is used again.
 
 mod call;
 pub(super) mod connection_manager;
@@ -16,11 +16,11 @@ use std::io;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
+use deadpool::Runtime;
+use deadpool::managed::{Object, Pool, PoolError, QueueMode};
 use metrics::{counter, histogram};
-use parking_lot::Mutex;
 use sqlx::postgres::PgRow;
 use sqlx::{AssertSqlSafe, Connection, Executor, FromRow, PgConnection, Row};
-use tokio::sync::{Semaphore, SemaphorePermit};
 
 pub(super) use call::Call;
 pub(crate) use connection_manager::DEFAULT_MAX_AGE;
@@ -56,22 +56,22 @@ const LOCK_TIMEOUT: Duration = Duration::from_secs(2);
 const PLAIN_STATEMENTS: &str = "set local enable_seqscan = off; set local enable_bitmapscan = off; \
     set local jit = off; set local search_path = pg_catalog, pg_temp; set local row_security = off";
 
-pub(crate) struct DbPool {
-    pub(super) manager: ConnectionManager,
-    /// One for each connection that may be in use.
-    permits: Semaphore,
-    /// The last one was used last.
-    idle: Mutex<Vec<PooledConnection>>,
-}
+pub(crate) struct DbPool(Pool<ConnectionManager>);
 
 impl DbPool {
     pub(super) fn new(manager: ConnectionManager, max_connections: u32) -> Self {
-        let permits = usize::try_from(max_connections).unwrap_or(Semaphore::MAX_PERMITS);
-        Self {
-            manager,
-            permits: Semaphore::new(permits),
-            idle: Mutex::default(),
-        }
+        let pool = Pool::builder(manager)
+            .max_size(usize::try_from(max_connections).unwrap_or(usize::MAX))
+            .queue_mode(QueueMode::Lifo)
+            .runtime(Runtime::Tokio1)
+            // The manager has a timeout for each host.
+            .wait_timeout(Some(CONNECT_TIMEOUT))
+            .build();
+        Self(pool.expect("a pool with a runtime can be built"))
+    }
+
+    pub(super) fn manager(&self) -> &ConnectionManager {
+        self.0.manager()
     }
 
     /// Calls a function of the schema within the default deadline.
@@ -108,43 +108,32 @@ impl DbPool {
         let label = call.function;
         // Boxed, because every task that awaits a call would otherwise reserve many kilobytes for it.
         let result = Box::pin(async {
-            let (_permit, pooled) = self.take().await?;
-            within(client, self.send(pooled, server, call)).await
+            let mut pooled = self.connection().await?;
+            within(client, self.send(&mut pooled, server, call)).await
         });
         let result = result.await;
         measure(label, begun, &result);
-        self.manager.epoch.observe(client, &result);
+        self.manager().epoch.observe(client, &result);
         result
     }
 
-    /// Takes the connection that was used last, or a new one. Without a call of `put_back`, the connection is closed.
-    async fn take(&self) -> Result<(SemaphorePermit<'_>, PooledConnection), sqlx::Error> {
-        let permit = tokio::time::timeout(CONNECT_TIMEOUT, self.permits.acquire()).await;
-        let permit = permit.map_err(|_| sqlx::Error::PoolTimedOut)?;
-        let permit = permit.map_err(|_| sqlx::Error::PoolClosed)?;
-        loop {
-            let Some(mut pooled) = self.idle.lock().pop() else {
-                break;
-            };
-            if self.manager.is_reusable(&mut pooled).await {
-                return Ok((permit, pooled));
-            }
-        }
-        Ok((permit, self.manager.connect().await?))
-    }
-
-    fn put_back(&self, mut pooled: PooledConnection) {
-        pooled.last_used = Instant::now();
-        self.idle.lock().push(pooled);
+    async fn connection(&self) -> Result<Object<ConnectionManager>, sqlx::Error> {
+        let mut pooled = self.0.get().await.map_err(|error| match error {
+            PoolError::Backend(error) => error,
+            PoolError::Closed => sqlx::Error::PoolClosed,
+            _ => sqlx::Error::PoolTimedOut,
+        })?;
+        pooled.in_use = true;
+        Ok(pooled)
     }
 
     async fn send(
         &self,
-        mut pooled: PooledConnection,
+        pooled: &mut PooledConnection,
         timeout: Duration,
         call: Call,
     ) -> Result<Answer, sqlx::Error> {
-        let has_pooler = self.manager.pooler.is_some();
+        let has_pooler = self.manager().pooler.is_some();
         let connection = &mut pooled.connection;
         if !has_pooler && pooled.statement_timeout != timeout {
             let set = format!("set statement_timeout = {}", timeout.as_millis());
@@ -166,9 +155,7 @@ impl DbPool {
             let rows = sqlx::query_with(AssertSqlSafe(text), arguments);
             rows.fetch_all(connection).await
         };
-        if matches!(rows, Ok(_) | Err(sqlx::Error::Database(_))) {
-            self.put_back(pooled);
-        }
+        pooled.in_use = !matches!(rows, Ok(_) | Err(sqlx::Error::Database(_)));
         Ok(Answer {
             rows: rows?,
             asked,
@@ -181,7 +168,7 @@ impl DbPool {
             "begin isolation level read committed; set local statement_timeout = {}; set local lock_timeout = {}{}",
             statement_timeout.as_millis(),
             LOCK_TIMEOUT.as_millis(),
-            self.manager.pooler.unwrap_or_default()
+            self.manager().pooler.unwrap_or_default()
         )
     }
 
@@ -192,21 +179,21 @@ impl DbPool {
         deadline: Option<Duration>,
         work: impl AsyncFnOnce(&mut PgConnection) -> Result<T, E>,
     ) -> Result<T, E> {
-        let (_permit, mut pooled) = self.take().await?;
+        let mut pooled = self.connection().await?;
         let connection = &mut pooled.connection;
         let begin = self.begin(deadline.unwrap_or_default());
         let begin = AssertSqlSafe(format!("{begin}; {PLAIN_STATEMENTS}"));
         within(CONNECT_TIMEOUT, connection.execute(begin)).await?;
         let value = work(connection).await?;
         connection.execute("commit").await?;
-        self.put_back(pooled);
+        pooled.in_use = false;
         Ok(value)
     }
 
     /// Closes all idle connections, and lets none be made again.
     pub(crate) async fn close(&self) {
-        self.permits.close();
-        let idle = std::mem::take(&mut *self.idle.lock());
+        let idle = self.0.retain(|_, _| false).removed;
+        self.0.close();
         for pooled in idle {
             let close = pooled.connection.close();
             within(CLOSE_TIMEOUT, close).await.ok();

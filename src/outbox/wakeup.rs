@@ -41,7 +41,7 @@ impl Outbox {
         .await?;
         Ok(WakeupListener {
             listener,
-            expires_at: expires_at(self.pool.manager.max_age),
+            expires_at: expires_at(self.pool.manager().max_age),
         })
     }
 }

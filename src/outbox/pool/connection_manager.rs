@@ -14,6 +14,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use deadpool::managed::{Manager, Metrics, RecycleError, RecycleResult};
 use parking_lot::Mutex;
 use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection, Row};
 
@@ -52,11 +53,12 @@ pub(in crate::outbox) struct ConnectionManager {
 
 pub(in crate::outbox) struct PooledConnection {
     pub(super) connection: PgConnection,
+    /// A statement or a transaction has begun and not ended.
+    pub(super) in_use: bool,
     /// The session's `statement_timeout`.
     pub(super) statement_timeout: Duration,
     epoch: u64,
     expires_at: Instant,
-    pub(super) last_used: Instant,
 }
 
 /// When a connection reaches its maximum age, or up to a fifth earlier, so that connections that were made together do not
@@ -65,8 +67,11 @@ pub(in crate::outbox) fn expires_at(max_age: Duration) -> Instant {
     Instant::now() + shortened_at_random(max_age)
 }
 
-impl ConnectionManager {
-    pub(super) async fn connect(&self) -> Result<PooledConnection, sqlx::Error> {
+impl Manager for ConnectionManager {
+    type Type = PooledConnection;
+    type Error = sqlx::Error;
+
+    async fn create(&self) -> Result<PooledConnection, sqlx::Error> {
         let epoch = self.epoch.count.load(Ordering::Relaxed);
         let mut connection = Box::pin(self.servers.connect()).await?;
         let statement_timeout = STATEMENT_TIMEOUT + SERVER_GRACE;
@@ -82,27 +87,33 @@ impl ConnectionManager {
         }
         Ok(PooledConnection {
             connection,
+            in_use: false,
             statement_timeout,
             epoch,
             expires_at: expires_at(self.max_age),
-            last_used: Instant::now(),
         })
     }
 
-    pub(super) async fn is_reusable(&self, pooled: &mut PooledConnection) -> bool {
-        let is_dead = pooled.epoch != self.epoch.count.load(Ordering::Relaxed);
-        if is_dead || Instant::now() > pooled.expires_at {
-            return false;
+    async fn recycle(
+        &self,
+        pooled: &mut PooledConnection,
+        metrics: &Metrics,
+    ) -> RecycleResult<sqlx::Error> {
+        if pooled.in_use || pooled.epoch != self.epoch.count.load(Ordering::Relaxed) {
+            return Err(RecycleError::message("the connection may be dead"));
         }
-        if pooled.last_used.elapsed() > CHECK_AFTER {
+        if Instant::now() > pooled.expires_at {
+            return Err(RecycleError::message("the connection is too old"));
+        }
+        if metrics.last_used() > CHECK_AFTER {
             let check = within(CHECK_TIMEOUT, pooled.connection.execute("select"));
-            if check.await.is_err() {
+            if let Err(error) = check.await {
                 // The other idle connections are probably dead too, and each check would take as long.
                 self.epoch.advance();
-                return false;
+                return Err(RecycleError::Backend(error));
             }
         }
-        true
+        Ok(())
     }
 }
 
