@@ -98,7 +98,7 @@ impl Outbox {
     }
 
     /// The servers, for work that needs a connection of its own: migrations and LISTEN.
-    pub(super) fn servers(&self) -> &Servers {
+    pub(crate) fn servers(&self) -> &Servers {
         &self.pool.manager().servers
     }
 

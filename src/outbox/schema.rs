@@ -14,4 +14,4 @@ pub(crate) use objects::{
     Damage, ObjectKind, SchemaObject, list_names, object_count, own_constraints,
 };
 pub(crate) use privileges::RoleKind;
-pub(crate) use version::{SchemaError, SchemaVersion};
+pub(crate) use version::SchemaError;

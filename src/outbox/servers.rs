@@ -80,7 +80,7 @@ impl DatabaseSource {
 /// A host of the URL. True if the server takes writes; an error says why it can't be used.
 pub(crate) type HostState = (String, Result<bool, String>);
 
-pub(in crate::outbox) struct Servers {
+pub(crate) struct Servers {
     source: DatabaseSource,
     /// The parameters of the last successful read.
     last: Mutex<Arc<Parameters>>,
@@ -105,7 +105,7 @@ impl Servers {
     }
 
     /// Host and port of the last successful connection.
-    pub(in crate::outbox) fn address(&self) -> String {
+    pub(crate) fn address(&self) -> String {
         let parameters = self.last();
         self.last_host(&parameters).to_string()
     }
@@ -177,7 +177,7 @@ impl Servers {
     }
 
     /// Queries the state of each host. Empty for a single host.
-    pub(in crate::outbox) async fn host_states(&self) -> Vec<HostState> {
+    pub(crate) async fn host_states(&self) -> Vec<HostState> {
         let parameters = self.last();
         let mut states = Vec::new();
         if parameters.hosts.len() < 2 {

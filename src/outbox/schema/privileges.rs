@@ -1,10 +1,10 @@
 //! The privileges of each kind of role: the SQL that grants them, and the check for missing ones.
 
 use clap::ValueEnum;
-use sqlx::{AssertSqlSafe, Executor, PgConnection, query};
+use sqlx::{PgConnection, query};
 
 use crate::outbox::Outbox;
-use crate::outbox::one_off::{value, values};
+use crate::outbox::one_off::values;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum RoleKind {
@@ -55,7 +55,7 @@ impl RoleKind {
                 select: "outbox attempt lane wakeup delivery delivery_status retention minute_stats queue_counts \
                          queue_counts_turn worker worker_app fleet obstacle refused schema_migrations",
                 execute: &[
-                    "open_lane next_due claim record release expire hold release_hold throttle reserve_slot \
+                    "open_lane next_due claim record release expire hold release_hold throttle \
                      report_worker retire_worker delete_finished add_minute_stats sequences_behind set_messages_back",
                     READING,
                 ],
@@ -125,41 +125,26 @@ pub(super) fn is_for_people(function: &str) -> bool {
 }
 
 impl Outbox {
-    /// The privileges of a kind that the role of this connection lacks. Privileges of a role's groups count, too. Needs an
-    /// up-to-date schema.
-    pub(crate) async fn missing_privileges(
-        &self,
-        kind: RoleKind,
-    ) -> Result<Vec<String>, sqlx::Error> {
-        let privileges = kind.privileges();
-        let has_usage = query(
-            "select coalesce(has_schema_privilege(to_regnamespace('signaling'), 'usage'), false)",
-        );
+    /// The privileges of a worker that the role of this connection lacks. Privileges of a role's groups count, too.
+    pub(crate) async fn missing_privileges(&self) -> Result<Vec<String>, sqlx::Error> {
         let missing = query(
-            "select 'insert (' || name || ') on signaling.outbox' from unnest($1::text[]) as name
-             where not has_column_privilege('signaling.outbox', name, 'insert')
+            "select 'usage on the schema signaling'
+             where not has_schema_privilege(to_regnamespace('signaling'), 'usage')
              union all
-             select 'select (' || name || ') on signaling.outbox' from unnest($2::text[]) as name
-             where not has_column_privilege('signaling.outbox', name, 'select')
+             select 'select on signaling.' || name
+             from unnest($1::text[]) as name
+                  left join pg_class on relname = name and relnamespace = to_regnamespace('signaling')
+             where not coalesce(has_table_privilege(pg_class.oid, 'select'), false)
              union all
-             select 'select on signaling.' || name from unnest($3::text[]) as name
-             where not coalesce(has_table_privilege(to_regclass('signaling.' || name), 'select'), false)
-             union all
-             select 'execute on function signaling.' || name from unnest($4::text[]) as name
-             where not coalesce(has_function_privilege(to_regproc('signaling.' || name), 'execute'), false)",
+             select 'execute on function signaling.' || name
+             from unnest($2::text[]) as name
+                  left join pg_proc on proname = name and pronamespace = to_regnamespace('signaling')
+             where not coalesce(has_function_privilege(pg_proc.oid, 'execute'), false)",
         )
-        .bind(names(privileges.insert))
-        .bind(names(privileges.select_columns))
-        .bind(names(privileges.select))
-        .bind(kind.functions());
-        self.read(async |session| {
-            if value(session, has_usage).await? {
-                values(session, missing).await
-            } else {
-                Ok(vec!["usage on the schema signaling".to_owned()])
-            }
-        })
-        .await
+        .bind(names(RoleKind::Worker.privileges().select))
+        .bind(RoleKind::Worker.functions());
+        self.read(async |session| values(session, missing).await)
+            .await
     }
 }
 
@@ -191,16 +176,4 @@ pub(super) async fn roles_by_kind(
         found.extend(roles.into_iter().map(|role| (kind, role)));
     }
     Ok(found)
-}
-
-/// Grants roles the new privileges of their kinds.
-pub(super) async fn refresh_privileges(
-    roles: &[(RoleKind, String)],
-    connection: &mut PgConnection,
-) -> Result<(), sqlx::Error> {
-    for (kind, role) in roles {
-        let grants = AssertSqlSafe(kind.grants(role));
-        connection.execute(grants).await?;
-    }
-    Ok(())
 }
