@@ -9,16 +9,19 @@ pub(crate) mod server;
 mod tests;
 
 use serde::Serialize;
+use strum::IntoStaticStr;
 
 use crate::outbox::{Fault, FaultCheck};
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, IntoStaticStr)]
 #[serde(rename_all = "lowercase")]
+#[strum(serialize_all = "lowercase")]
 pub(crate) enum Level {
     Ok,
     /// The worker runs, but slowly or not for long.
     Warn,
     /// The worker can't send.
+    #[strum(serialize = "FAIL")]
     Fail,
 }
 

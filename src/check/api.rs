@@ -28,10 +28,8 @@ fn host(tried: &TriedHost, some_connect: bool) -> Finding {
             return Finding::fail(SUBJECT, found, advice);
         }
     };
-    let proxy = tried.proxy.iter();
-    let through: String = proxy
-        .map(|proxy| format!(" through the proxy {proxy}"))
-        .collect();
+    let proxy = tried.proxy.as_ref();
+    let through = proxy.map_or_else(String::new, |proxy| format!(" through the proxy {proxy}"));
     let connected = format!("{url}: connected{through} in {took:.1} ms");
     if is_in_the_clear(url) {
         return Finding::warn(

@@ -82,11 +82,7 @@ fn is_failure(finding: &Finding) -> bool {
 }
 
 fn line(finding: &Finding) -> String {
-    let level = match finding.level {
-        Level::Ok => "ok",
-        Level::Warn => "warn",
-        Level::Fail => "FAIL",
-    };
+    let level: &str = finding.level.into();
     let app = finding.app.as_ref().map(|app| format!("{app}: "));
     let mut text = format!(
         "{level:<5} {:<12} {}{}\n",

@@ -1,7 +1,6 @@
 //! The schema: migrations, functions, and privileges of roles.
 
 mod functions;
-mod grant;
 mod install;
 mod migrate;
 mod migrations;
