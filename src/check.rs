@@ -1,24 +1,27 @@
-//! Findings of `worker check`. [`crate::outbox`], [`crate::signaling`] and [`probe`] gather the facts. The pure functions here
-//! judge the facts and advise the operator.
+//! Findings of `worker check`. [`crate::outbox`] and [`crate::signaling`] gather the facts. The pure functions here judge the
+//! facts and advise the operator.
 
 pub(crate) mod api;
 pub(crate) mod lane;
-pub(crate) mod probe;
 pub(crate) mod schema;
 pub(crate) mod server;
 #[cfg(test)]
 mod tests;
-pub(crate) mod vacuum;
 
 use serde::Serialize;
+use strum::IntoStaticStr;
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+use crate::outbox::{Fault, FaultCheck};
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, IntoStaticStr)]
 #[serde(rename_all = "lowercase")]
+#[strum(serialize_all = "lowercase")]
 pub(crate) enum Level {
     Ok,
     /// The worker runs, but slowly or not for long.
     Warn,
     /// The worker can't send.
+    #[strum(serialize = "FAIL")]
     Fail,
 }
 
@@ -73,6 +76,23 @@ impl Finding {
             app: Some(app.to_owned()),
             ..self
         }
+    }
+}
+
+pub(crate) fn faults(check: &FaultCheck, faults: &[Fault]) -> Finding {
+    if faults.is_empty() {
+        return Finding::ok(check.subject, check.ok);
+    }
+    let found = list(faults, |fault| fault.found.clone());
+    let statements: Vec<_> = faults
+        .iter()
+        .filter_map(|fault| Some(format!(" {};", fault.statement.as_ref()?)))
+        .collect();
+    let advice = check.advice.to_owned() + &statements.concat();
+    if faults.iter().any(|fault| fault.fails) {
+        Finding::fail(check.subject, found, advice)
+    } else {
+        Finding::warn(check.subject, found, advice)
     }
 }
 

@@ -149,7 +149,7 @@ impl Services {
     async fn start(postgres: &ThrowawayPostgres, args: &DevArgs) -> anyhow::Result<Self> {
         let url = SecretSource::value(postgres.create_database(DATABASE).await?);
         let outbox = Arc::new(Outbox::connect(Some(url), 5, DEFAULT_MAX_AGE).await?);
-        outbox.migrate(Duration::from_secs(60), |_, _| ()).await?;
+        outbox.migrate(Duration::from_secs(60)).await?;
         let simulator = Simulator::start(simulator_config(args)?).await?;
         let stopping = CancellationToken::new();
         let mut ops = None;

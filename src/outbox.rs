@@ -41,8 +41,7 @@ pub(crate) use queue::*;
 pub(crate) use read::*;
 pub(crate) use retention::{Deletion, MIN_RETENTION};
 pub(crate) use schema::{
-    Damage, Migrated, ObjectKind, RoleKind, SchemaError, SchemaObject, SchemaVersion, list_names,
-    object_count,
+    Damage, Migrated, ObjectKind, RoleKind, SchemaError, SchemaObject, list_names, object_count,
 };
 pub(crate) use servers::HostState;
 pub(crate) use stats::MinuteStats;

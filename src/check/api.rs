@@ -24,20 +24,13 @@ fn host(tried: &TriedHost, some_connect: bool) -> Finding {
                     "the worker calls another host of AGORA_BASE_URL instead, which can be reached";
                 return Finding::warn(SUBJECT, found, advice);
             }
-            let advice = if tried.proxy.is_some() {
-                "if the error names the proxy, check HTTPS_PROXY and allow this host on the proxy; for a direct connection, list the host in NO_PROXY"
-            } else {
-                "check AGORA_BASE_URL, DNS and the firewall; if the network requires a proxy, set HTTPS_PROXY"
-            };
+            let advice = "check AGORA_BASE_URL, DNS and the firewall. If the network requires a proxy, set HTTPS_PROXY, and allow this host on the proxy; for a direct connection, list the host in NO_PROXY";
             return Finding::fail(SUBJECT, found, advice);
         }
     };
-    let proxy = tried.proxy.as_deref();
-    let through = proxy.map(|proxy| format!(" through the proxy {proxy}"));
-    let connected = format!(
-        "{url}: connected{} in {took:.1} ms",
-        through.unwrap_or_default()
-    );
+    let proxy = tried.proxy.as_ref();
+    let through = proxy.map_or_else(String::new, |proxy| format!(" through the proxy {proxy}"));
+    let connected = format!("{url}: connected{through} in {took:.1} ms");
     if is_in_the_clear(url) {
         return Finding::warn(
             SUBJECT,
@@ -50,7 +43,7 @@ fn host(tried: &TriedHost, some_connect: bool) -> Finding {
     } else {
         "without TLS, on this host"
     };
-    let found = format!("{connected}, {how}; only --probe tries the credentials");
+    let found = format!("{connected}, {how}; only a message tests the credentials");
     Finding::ok(SUBJECT, found)
 }
 

@@ -1,4 +1,4 @@
-//! Judges the lane of an app: its environment, its obstacles and its rate.
+//! Judges the lane of an app: its environment, its obstacles and its limit.
 
 use super::Finding;
 use crate::advice;
@@ -51,20 +51,11 @@ pub(crate) fn lane(
             advice::adopt(app),
         )
     } else if let Some(obstacle) = obstacle {
-        // A hold ends by itself as soon as a probe succeeds.
-        let advice = match obstacle.kind {
-            LaneState::Unauthorized => {
-                "correct the credentials. The workers probe the API and resume by themselves"
-            }
-            LaneState::Unavailable => "wait: the workers probe the API and resume by themselves",
-            LaneState::Paused
-            | LaneState::Waiting
-            | LaneState::NoWorker
-            | LaneState::OtherEnvironment
-            | LaneState::Sending
-            | LaneState::Slowed => "run `worker resume`, or wait",
-        };
-        Finding::warn(SUBJECT, &obstacle.sentence, advice)
+        Finding::warn(
+            SUBJECT,
+            &obstacle.sentence,
+            "`worker resume` ends a pause. `worker status` shows more",
+        )
     } else if (lane.configured_per_s - limit_per_s).abs() > f64::EPSILON {
         let others = lane.configured_per_s;
         Finding::warn(
@@ -74,19 +65,9 @@ pub(crate) fn lane(
             ),
             "set the same WORKER_RATE on all workers of the app: the worker that starts last sets the limit",
         )
-    } else if lane.is_slowed() {
-        Finding::warn(
-            SUBJECT,
-            format!("slowed to {:.0} calls/s by a 429", lane.rate_per_s),
-            "wait: the workers raise the rate again. If the rate stays low, look for other programs that call the API with this app ID, or lower WORKER_RATE",
-        )
     } else {
-        let by = lane
-            .limit_set_by
-            .as_deref()
-            .map(|by| format!(", set by {by}"));
-        let found = format!("sending, at most {} calls/s", lane.limit_per_s);
-        Finding::ok(SUBJECT, found + &by.unwrap_or_default())
+        let found = format!("sends at most {} calls/s", lane.limit_per_s);
+        Finding::ok(SUBJECT, found)
     };
     finding.of_app(app)
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::{Finding, list};
 use crate::advice;
-use crate::outbox::{DatabaseLatency, HostState, ServerDiagnostics};
+use crate::outbox::{ConnectionLimit, DatabaseLatency, HostState, ServerDiagnostics};
 
 /// The oldest supported version, as `server_version_num`.
 const MIN_VERSION: i32 = 140_000;
@@ -32,14 +32,11 @@ pub(crate) fn server(
     );
     if facts.version_num < MIN_VERSION {
         Finding::fail(SUBJECT, found, "use PostgreSQL 14 or newer")
-    } else if facts.is_standby {
-        let found = format!("{found}: a standby, which takes no writes");
-        Finding::fail(SUBJECT, found, "set DATABASE_URL to the primary server")
     } else if facts.is_read_only {
         Finding::fail(
             SUBJECT,
             format!("{found}: read-only"),
-            "switch default_transaction_read_only off for the server, the database and the role",
+            "if this server is a standby, set DATABASE_URL to the primary server; otherwise switch default_transaction_read_only off for the server, the database and the role",
         )
     } else if latency.round_trip > FAR_AWAY {
         Finding::warn(
@@ -78,29 +75,23 @@ pub(crate) fn hosts(hosts: &[HostState]) -> Option<Finding> {
 pub(crate) fn row_security(facts: &ServerDiagnostics) -> Finding {
     const SUBJECT: &str = "row security";
     let (closed, hidden) = (
-        facts.tables_closed_to_functions.join(", "),
-        facts.tables_with_hidden_rows.join(", "),
+        &facts.tables_closed_to_functions,
+        &facts.tables_with_hidden_rows,
     );
-    if !closed.is_empty() {
-        return Finding::fail(
-            SUBJECT,
-            format!(
-                "its policies on {closed} apply to the owner of the schema's functions, so every call of these functions fails"
-            ),
-            advice::FORCED_ROW_SECURITY,
+    if let Some(tables) = closed {
+        let found = format!(
+            "its policies on {tables} apply to the owner of the schema's functions, so every call of these functions fails"
         );
-    }
-    if !hidden.is_empty() {
-        return Finding::warn(
-            SUBJECT,
-            format!(
-                "the policies on {hidden} apply to {}: workers send, but `worker status`, `worker message` and the dashboard fail where they read these tables",
-                facts.user
-            ),
-            advice::ROW_SECURITY,
+        Finding::fail(SUBJECT, found, advice::FORCED_ROW_SECURITY)
+    } else if let Some(tables) = hidden {
+        let found = format!(
+            "the policies on {tables} apply to {}: workers send, but `worker status`, `worker message` and the dashboard fail where they read these tables",
+            facts.user
         );
+        Finding::warn(SUBJECT, found, advice::ROW_SECURITY)
+    } else {
+        Finding::ok(SUBJECT, "no policy applies to the worker")
     }
-    Finding::ok(SUBJECT, "no policy applies to the worker")
 }
 
 /// Warns if inserts do not notify idle workers, because Postgres can't prepare a transaction that has notified.
@@ -113,11 +104,7 @@ pub(crate) fn notifications(facts: &ServerDiagnostics, pooler: bool) -> Finding 
             SUBJECT,
             "none: signaling.notify is off, so idle workers poll every 200 ms",
         ),
-        Some("on") if prepared > 0 => Finding::ok(
-            SUBJECT,
-            "inserts notify idle workers (signaling.notify is on): a transaction that inserts messages can't be prepared",
-        ),
-        _ if prepared > 0 => Finding::warn(
+        notify if prepared > 0 && notify != Some("on") => Finding::warn(
             SUBJECT,
             format!(
                 "max_prepared_transactions is {prepared}: inserts do not notify idle workers, which poll every 200 ms"
@@ -133,13 +120,10 @@ pub(crate) fn notifications(facts: &ServerDiagnostics, pooler: bool) -> Finding 
 
 pub(crate) fn clock(latency: DatabaseLatency) -> Finding {
     let ahead = latency.host_ahead;
-    let direction = if ahead.is_negative() {
-        "behind"
-    } else {
-        "ahead of"
-    };
-    let difference = ahead.abs().as_seconds_f64();
-    let found = format!("this host's is {difference:.3} s {direction} the database's");
+    let found = format!(
+        "this host's minus the database's is {:+.3} s",
+        ahead.as_seconds_f64()
+    );
     if ahead.abs() > CLOCKS_DIFFER {
         return Finding::warn(
             "clock",
@@ -150,45 +134,21 @@ pub(crate) fn clock(latency: DatabaseLatency) -> Finding {
     Finding::ok("clock", found)
 }
 
-/// Warns if fewer connections are left than this worker may use, or if all live workers may need more than the server, the
-/// role or the database allows. A worker that restarts would then wait for a connection. Assumes that each worker uses as
-/// many connections as this one.
-pub(crate) fn connections(facts: &ServerDiagnostics, own: u32, alive_workers: i64) -> Finding {
-    let own = i64::from(own);
-    let fleet = alive_workers.saturating_mul(own);
-    let slack = |left: i64, limit: i64| (left - own).min(limit - fleet);
-    let server = ("max_connections", facts.server_left, facts.server_limit);
-    let role = (
-        "the role's connection limit",
-        facts.role_left,
-        facts.role_limit,
-    );
-    let database = (
-        "the database's connection limit",
-        facts.database_left,
-        facts.database_limit,
-    );
-    let (name, left, limit) = [role, database]
-        .into_iter()
-        .filter_map(|(name, left, limit)| Some((name, left?, limit?)))
-        .fold(server, |tightest, bound| {
-            if slack(bound.1, bound.2) < slack(tightest.1, tightest.2) {
-                bound
-            } else {
-                tightest
-            }
-        });
+/// Warns if fewer connections are left than this worker may use, or if all live workers may need more than the limit. A worker
+/// that restarts would then wait for a connection. Assumes that each worker uses as many connections as this one.
+pub(crate) fn connections(limit: &ConnectionLimit, own: i64) -> Finding {
+    const SUBJECT: &str = "connections";
+    let (name, available, most) = (&limit.name, limit.available, limit.most);
+    let fleet = limit.alive_workers.saturating_mul(own);
     let found = format!(
-        "{left} of {limit} are left by {name}; a worker uses up to {own}, and the {alive_workers} live workers up to {fleet}"
+        "{available} of {most} are left by {name}; a worker uses up to {own}, and the {} live workers up to {fleet}",
+        limit.alive_workers
     );
-    if slack(left, limit) < 0 {
-        return Finding::warn(
-            "connections",
-            found,
-            format!(
-                "raise {name}, or lower WORKER_DATABASE_CONNECTIONS. Do nothing if all workers run already, because their connections are in use"
-            ),
+    if available < own || most < fleet {
+        let advice = format!(
+            "raise {name}, or lower WORKER_DATABASE_CONNECTIONS. Do nothing if all workers run already, because their connections are in use"
         );
+        return Finding::warn(SUBJECT, found, advice);
     }
-    Finding::ok("connections", found)
+    Finding::ok(SUBJECT, found)
 }

@@ -1,7 +1,5 @@
 //! `worker grant`
 
-use std::fmt::Write;
-
 use clap::Args;
 
 use super::args::DatabaseArgs;
@@ -69,20 +67,7 @@ pub(super) async fn run(args: GrantArgs) -> anyhow::Result<()> {
         return print(kind.script(&role));
     }
     let outbox = args.database.connect_migrated().await?;
-    let granted = outbox.grant(kind, &role).await?;
+    outbox.grant(kind, &role).await?;
     outbox.close().await;
-    let is = if granted.had_kind {
-        "was already"
-    } else {
-        "is"
-    };
-    let mut text = format!("{role} {is} {}\n", kind.about());
-    if !granted.may_log_in {
-        writeln!(
-            text,
-            "  but {role} can't log in: grant {role} to a role that can"
-        )
-        .ok();
-    }
-    report(text, !granted.had_kind)
+    report(format!("{role} is {}\n", kind.about()), true)
 }

@@ -30,56 +30,36 @@ pub(super) struct MigrateArgs {
 
 pub(super) async fn run(args: MigrateArgs) -> anyhow::Result<()> {
     let outbox = args.database.connect(2).await?;
-    let mut has_changed = false;
-    let mut printed = Ok(());
-    let migrated = outbox.migrate(args.lock_wait, |migration, took| {
-        let (version, description) = (migration.version, &migration.description);
-        let took_ms = took.as_millis();
-        let line = format!("applied {version} {description} in {took_ms} ms\n");
-        let line = report(line, true);
-        has_changed = true;
-        if line.is_err() {
-            printed = line;
-        }
-    });
-    let migrated = migrated.await;
+    let migrated = outbox.migrate(args.lock_wait).await;
     outbox.close().await;
     let Migrated {
+        applied,
         installed,
         remaining,
     } = migrated?;
-    has_changed |= installed > 0;
-    let (missing, different): (Vec<&Damage>, Vec<_>) =
-        remaining.iter().partition(|damage| damage.found.is_none());
-    let names = |damage: &[&Damage]| {
-        let names: Vec<_> = damage.iter().map(|damage| damage.name()).collect();
-        list_names(&names)
-    };
-    let mut text = String::new();
+    let has_changed = installed > 0 || !applied.is_empty();
+    let missing: Vec<_> = remaining
+        .iter()
+        .filter(|damage| damage.found.is_none())
+        .map(Damage::name)
+        .collect();
+    let mut text = applied.concat();
     if installed > 0 {
         writeln!(text, "installed {installed} objects").ok();
     }
-    if !different.is_empty() {
-        writeln!(
-            text,
-            "different from this version: {}. `worker check` shows the differences",
-            names(&different)
-        )
-        .ok();
-    }
-    if missing.is_empty() {
-        text += if has_changed {
-            "the schema signaling is up to date\n"
-        } else {
-            "the schema signaling was up to date already: nothing changed\n"
-        };
-    }
-    let reported = printed.and_then(|()| report(text, has_changed));
+    text += if !remaining.is_empty() {
+        "`worker check` shows objects that differ from this version\n"
+    } else if has_changed {
+        "the schema signaling is up to date\n"
+    } else {
+        "the schema signaling was up to date already: nothing changed\n"
+    };
+    let reported = report(text, has_changed);
     // The operator must learn of a damaged schema also where the report could not be written.
     anyhow::ensure!(
         missing.is_empty(),
         "the schema signaling lacks {}, which this command does not create again: run the statements that `worker check` prints",
-        names(&missing)
+        list_names(&missing)
     );
     reported
 }

@@ -6,7 +6,7 @@ use sqlx::{FromRow, query};
 use time::OffsetDateTime;
 
 use crate::outbox::Outbox;
-use crate::outbox::one_off::{rows, value};
+use crate::outbox::one_off::{value, values};
 use crate::outbox::schema::own_constraints;
 use crate::pace::DbTime;
 use crate::pace::clock::Moment;
@@ -16,7 +16,6 @@ use crate::pace::clock::Moment;
 pub(crate) struct ServerDiagnostics {
     pub(crate) version: String,
     pub(crate) version_num: i32,
-    pub(crate) is_standby: bool,
     pub(crate) is_read_only: bool,
     /// None: no TLS. Behind a pooler, the TLS of the pooler's session.
     pub(crate) tls_version: Option<String>,
@@ -27,19 +26,9 @@ pub(crate) struct ServerDiagnostics {
     /// The setting `signaling.notify`: see `migrations/functions/can_notify.sql`.
     pub(crate) notify: Option<String>,
     /// Tables whose policies also apply to the owner of the schema's functions.
-    pub(crate) tables_closed_to_functions: Vec<String>,
+    pub(crate) tables_closed_to_functions: Option<String>,
     /// Tables whose policies hide rows from the role of this session.
-    pub(crate) tables_with_hidden_rows: Vec<String>,
-    /// `max_connections` without the connections reserved for superusers.
-    pub(crate) server_limit: i64,
-    pub(crate) role_limit: Option<i64>,
-    pub(crate) database_limit: Option<i64>,
-    /// Free connections. The connection of the query counts as free.
-    pub(crate) server_left: i64,
-    pub(crate) role_left: Option<i64>,
-    pub(crate) database_left: Option<i64>,
-    pub(crate) autovacuum: bool,
-    pub(crate) tables_without_autovacuum: Vec<String>,
+    pub(crate) tables_with_hidden_rows: Option<String>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -49,62 +38,93 @@ pub(crate) struct DatabaseLatency {
     pub(crate) host_ahead: time::Duration,
 }
 
-/// A transaction that keeps dead rows from being cleaned up.
-#[derive(Debug, Clone, PartialEq, FromRow)]
-pub(crate) struct OldTransaction {
-    pub(crate) holder: String,
-    /// None if this role may not see the time.
-    pub(crate) age_s: Option<f64>,
-    pub(crate) transactions_since: i64,
-    /// A prepared transaction, which belongs to no session. Only a command ends it.
-    pub(crate) is_prepared: bool,
+/// The limit on connections that leaves the least to the workers.
+#[derive(Debug, FromRow)]
+pub(crate) struct ConnectionLimit {
+    pub(crate) name: String,
+    pub(crate) available: i64,
+    pub(crate) most: i64,
+    pub(crate) alive_workers: i64,
 }
 
-/// A replication slot or a standby that keeps dead rows from being cleaned up.
-#[derive(Debug, Clone, PartialEq, FromRow)]
-pub(crate) struct VacuumHolder {
-    pub(crate) holder: String,
-    /// False for a slot that no receiver reads.
-    pub(crate) is_active: bool,
-    /// Age of the oldest row version that the holder keeps, in transactions.
-    pub(crate) row_transactions: Option<i64>,
-    pub(crate) catalog_transactions: Option<i64>,
-    /// The slot's `wal_status`: `reserved`, `extended`, `unreserved` or `lost`.
-    pub(crate) wal_status: Option<String>,
+/// A check whose query finds the faults.
+#[derive(Debug)]
+pub(crate) struct FaultCheck {
+    pub(crate) subject: &'static str,
+    query: &'static str,
+    /// The finding if the query returns no row.
+    pub(crate) ok: &'static str,
+    /// Precedes the statements of the faults.
+    pub(crate) advice: &'static str,
 }
 
-#[derive(Debug, Clone, PartialEq, FromRow)]
-pub(crate) struct RefusedMessages {
-    pub(crate) messages: i64,
-    /// The code and the constraint of the latest refusal.
-    pub(crate) reason: Option<String>,
-    pub(crate) newest_id: Option<i64>,
+#[derive(Debug, FromRow)]
+pub(crate) struct Fault {
+    pub(crate) found: String,
+    /// The statement that removes the fault.
+    #[sqlx(default)]
+    pub(crate) statement: Option<String>,
+    /// True if producers can't insert messages.
+    #[sqlx(default)]
+    pub(crate) fails: bool,
 }
 
-/// A sequence of ids that is behind its table: an insert will collide with a row.
-#[derive(Debug, Clone, PartialEq, Eq, FromRow)]
-pub(crate) struct SequenceBehind {
-    pub(crate) table_name: String,
-    pub(crate) next_id: i64,
-    /// The first id from `next_id` on that a row has.
-    pub(crate) taken_id: i64,
-    pub(crate) newest_id: i64,
-    pub(crate) statement: String,
-}
+/// Checks of tables and functions of the schema.
+pub(crate) const SCHEMA_CHECKS: [FaultCheck; 2] = [
+    FaultCheck {
+        subject: "sequences",
+        query: include_str!("diagnostics/sequences.sql"),
+        ok: "ahead of their tables",
+        advice: "as the schema's owner, run",
+    },
+    FaultCheck {
+        subject: "refused",
+        query: include_str!("diagnostics/refused.sql"),
+        ok: "the database refuses no message",
+        advice: "correct the trigger or the constraint, then run `worker resume`, which makes the messages due at once. signaling.refused lists them",
+    },
+];
 
-/// A collation whose rules may have changed since the indexes were built.
-#[derive(Debug, Clone, PartialEq, FromRow)]
-pub(crate) struct CollationMismatch {
-    pub(crate) subject: String,
-    pub(crate) built_with: String,
-    /// None if the operating system or ICU reports no version.
-    pub(crate) found: Option<String>,
-    /// The statement that stores the new version, for after a reindex.
-    pub(crate) refresh: String,
-}
+/// Causes of dead rows, which slow claims down, and changed collations.
+pub(crate) const SERVER_CHECKS: [FaultCheck; 4] = [
+    FaultCheck {
+        subject: "autovacuum",
+        query: include_str!("diagnostics/autovacuum.sql"),
+        ok: "on",
+        advice: "set autovacuum and track_counts to on, or as the tables' owner, run `alter table signaling.… reset (autovacuum_enabled)`. Until then, dead rows pile up and claims slow down",
+    },
+    FaultCheck {
+        subject: "snapshots",
+        query: include_str!("diagnostics/snapshots.sql"),
+        ok: "no transaction has been open for long",
+        advice: "end these transactions (prepared ones by `commit prepared` or `rollback prepared`), and run long reports on a replica. Until then, dead rows pile up and claims slow down",
+    },
+    FaultCheck {
+        subject: "replication",
+        query: include_str!("diagnostics/replication.sql"),
+        ok: "no slot and no standby keeps old rows",
+        advice: "start the receiver of the slot, or run `select pg_drop_replication_slot('…')`; on a standby, end long queries or switch hot_standby_feedback off. Until then, dead rows or the WAL pile up",
+    },
+    FaultCheck {
+        subject: "collations",
+        query: include_str!("diagnostics/collations.sql"),
+        ok: "unchanged since the indexes were built",
+        advice: REINDEX,
+    },
+];
+
+/// Needs [`VERSION_WITH_DATABASE_COLLATIONS`].
+pub(crate) const DATABASE_COLLATION: FaultCheck = FaultCheck {
+    subject: "collations",
+    query: include_str!("diagnostics/database_collation.sql"),
+    ok: "the default of the database is unchanged",
+    advice: REINDEX,
+};
 
 /// The first version of Postgres that stores the version of a database's default collation.
-const VERSION_WITH_DATABASE_COLLATIONS: i32 = 150_000;
+pub(crate) const VERSION_WITH_DATABASE_COLLATIONS: i32 = 150_000;
+
+const REINDEX: &str = "as the tables' owner, run `reindex table concurrently` for outbox, lane and the other tables of signaling, then";
 const ROUND_TRIPS: usize = 5;
 
 impl Outbox {
@@ -113,75 +133,42 @@ impl Outbox {
             .await
     }
 
-    pub(crate) async fn collation_mismatches(
-        &self,
-        version_num: i32,
-    ) -> Result<Vec<CollationMismatch>, sqlx::Error> {
-        self.read(async |session| {
-            let collations = query(include_str!("diagnostics/collations.sql"));
-            let mut found = rows(session, collations).await?;
-            if version_num >= VERSION_WITH_DATABASE_COLLATIONS {
-                let default = query(include_str!("diagnostics/database_collation.sql"));
-                found.extend(rows(session, default).await?);
-            }
-            Ok(found)
-        })
-        .await
+    pub(crate) async fn faults(&self, check: &FaultCheck) -> Result<Vec<Fault>, sqlx::Error> {
+        self.read_rows(query(check.query)).await
     }
 
+    /// The fastest of several round trips.
     pub(crate) async fn latency(&self) -> Result<DatabaseLatency, sqlx::Error> {
         self.read(async |session| {
-            let mut best: Option<DatabaseLatency> = None;
+            let mut measured = Vec::with_capacity(ROUND_TRIPS);
             for _ in 0..ROUND_TRIPS {
                 let asked = Moment::now();
                 let shown: DbTime = value(session, query("select clock_timestamp()")).await?;
                 let round_trip = asked.instant.elapsed();
-                if best.is_none_or(|best| round_trip < best.round_trip) {
-                    let host = DbTime::from(OffsetDateTime::from(asked.wall)) + round_trip / 2;
-                    let ahead_us = host.as_micros().saturating_sub(shown.as_micros());
-                    best = Some(DatabaseLatency {
-                        round_trip,
-                        host_ahead: time::Duration::microseconds(ahead_us),
-                    });
-                }
+                let host = DbTime::from(OffsetDateTime::from(asked.wall)) + round_trip / 2;
+                let ahead_us = host.as_micros().saturating_sub(shown.as_micros());
+                measured.push(DatabaseLatency {
+                    round_trip,
+                    host_ahead: time::Duration::microseconds(ahead_us),
+                });
             }
-            best.ok_or(sqlx::Error::RowNotFound)
+            let fastest = measured
+                .into_iter()
+                .min_by_key(|latency| latency.round_trip);
+            fastest.ok_or(sqlx::Error::RowNotFound)
         })
         .await
     }
 
-    pub(crate) async fn sequences_behind(&self) -> Result<Vec<SequenceBehind>, sqlx::Error> {
-        self.read_rows(query("select * from signaling.sequences_behind()"))
-            .await
-    }
-
-    pub(crate) async fn old_transactions(&self) -> Result<Vec<OldTransaction>, sqlx::Error> {
-        self.read_rows(query(include_str!("diagnostics/old_transactions.sql")))
-            .await
-    }
-
-    pub(crate) async fn vacuum_holders(&self) -> Result<Vec<VacuumHolder>, sqlx::Error> {
-        self.read_rows(query(include_str!("diagnostics/vacuum_holders.sql")))
-            .await
+    /// `own`: how many connections a worker uses at most.
+    pub(crate) async fn connection_limit(&self, own: i64) -> Result<ConnectionLimit, sqlx::Error> {
+        let limit = query(include_str!("diagnostics/connections.sql")).bind(own);
+        self.read_row(limit).await
     }
 
     pub(crate) async fn additions(&self) -> Result<Vec<String>, sqlx::Error> {
         let additions = query(include_str!("diagnostics/additions.sql")).bind(own_constraints());
-        let names: Vec<(String,)> = self.read_rows(additions).await?;
-        Ok(names.into_iter().map(|(name,)| name).collect())
-    }
-
-    pub(crate) async fn refused_messages(&self) -> Result<RefusedMessages, sqlx::Error> {
-        let refused = query(
-            "select count(*) as messages, max(message_id) as newest_id,
-                    (array_agg(concat_ws(' ', code, constraint_name) order by refused_at desc))[1] as reason
-             from signaling.refused",
-        );
-        self.read_row(refused).await
-    }
-
-    pub(crate) async fn alive_workers(&self) -> Result<i64, sqlx::Error> {
-        let alive = query("select count(distinct worker_id) from signaling.fleet where is_alive");
-        self.read_row(alive).await.map(|(count,)| count)
+        self.read(async |session| values(session, additions).await)
+            .await
     }
 }

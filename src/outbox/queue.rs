@@ -3,9 +3,7 @@
 mod claim;
 mod lane;
 mod record;
-mod reserve_slot;
 
 pub(crate) use claim::*;
 pub(crate) use lane::*;
 pub(crate) use record::*;
-pub(crate) use reserve_slot::{Refusal, SlotReservation};

@@ -1,7 +1,6 @@
 //! The schema: migrations, functions, and privileges of roles.
 
 mod functions;
-mod grant;
 mod install;
 mod migrate;
 mod migrations;
@@ -14,4 +13,4 @@ pub(crate) use objects::{
     Damage, ObjectKind, SchemaObject, list_names, object_count, own_constraints,
 };
 pub(crate) use privileges::RoleKind;
-pub(crate) use version::{SchemaError, SchemaVersion};
+pub(crate) use version::SchemaError;

@@ -2,7 +2,7 @@
 
 use sqlx::{PgConnection, query};
 
-use crate::outbox::one_off::value;
+use crate::outbox::one_off::values;
 
 /// Equal to `migrations/functions/protocol_version.sql`.
 pub(super) const PROTOCOL_VERSION: i32 = 1;
@@ -22,22 +22,20 @@ pub(super) const FUNCTIONS: &[(&str, &str)] = functions! {
     choose_probe claim count_pending delete_finished end_overdue expire hold is_duration is_refusal is_refused is_slow
     keep_claimable log_lost_attempts lost_text next_due notify_workers open_lane pause peak_rate present_rate
     protocol_version record refresh_queue_counts refuse refuse_unknown_app release release_hold report_worker
-    reserve_slot resume retire_worker retry sequences_behind set_lane_back set_limit set_messages_back skip_while_restoring slot_rate take_free_id throttle
-    wake_workers want_wakeup
+    resume retire_worker retry sequences_behind set_lane_back set_limit set_messages_back skip_while_restoring slot_rate
+    take_free_id throttle wake_workers want_wakeup
 };
 
-/// The version of the functions in the database. None: the function that returns it is missing or different.
+/// The version of the functions in the database, from the text of the function that returns it: a call would fail if a person
+/// has replaced the function by one of another type. None: the function is missing, or its text has no number.
 pub(super) async fn found_version(
     connection: &mut PgConnection,
 ) -> Result<Option<i32>, sqlx::Error> {
-    let exists = query(
-        "select exists (select from pg_proc where oid = to_regprocedure('signaling.protocol_version()')
-                        and prorettype = 'integer'::regtype and not proretset)",
+    let version = query(
+        "select substring(prosrc from '[0-9]{1,9}')::integer from pg_proc
+         where oid = to_regprocedure('signaling.protocol_version()')",
     );
-    if !value(connection, exists).await? {
-        return Ok(None);
-    }
-    value(connection, query("select signaling.protocol_version()")).await
+    Ok(values(connection, version).await?.pop().flatten())
 }
 
 #[cfg(test)]

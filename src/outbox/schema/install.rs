@@ -4,7 +4,7 @@ use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection, query};
 
 use super::functions::FUNCTIONS;
 use super::objects::{Damage, ObjectKind, SchemaObject, find_damage, views};
-use super::privileges::{PRIVILEGES_LOCK, refresh_privileges, roles_by_kind};
+use super::privileges::{PRIVILEGES_LOCK, roles_by_kind};
 use super::version::SchemaError;
 use crate::outbox::one_off::values;
 
@@ -18,6 +18,8 @@ const CLOSE_FUNCTIONS: &str = "do $$ begin
 
 #[derive(Debug, Default)]
 pub(crate) struct Migrated {
+    /// A line for each migration that was run.
+    pub(crate) applied: Vec<String>,
     /// How many functions, views and triggers were created or replaced.
     pub(crate) installed: usize,
     /// Objects that are missing or different, and that an installation can't repair.
@@ -54,13 +56,17 @@ pub(super) async fn install(connection: &mut PgConnection) -> Result<Migrated, S
         let roles = roles_by_kind(&mut transaction).await?;
         let script = AssertSqlSafe(statements.join(";\n"));
         transaction.execute(script).await?;
-        refresh_privileges(&roles, &mut transaction).await?;
+        for (kind, role) in roles {
+            let grants = AssertSqlSafe(kind.grants(&role));
+            transaction.execute(grants).await?;
+        }
     }
     transaction.execute(CLOSE_FUNCTIONS).await?;
     transaction.commit().await?;
     Ok(Migrated {
         installed: objects.len(),
         remaining,
+        ..Migrated::default()
     })
 }
 

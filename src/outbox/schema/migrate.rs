@@ -38,24 +38,23 @@ const TURN_INTERVAL: Duration = Duration::from_millis(100);
 const TURN_LOCK: i64 = 7_310_596_821_344_204;
 
 impl Outbox {
-    /// Runs the missing migrations, and reports the duration of each one. Then installs the functions, views and triggers that
-    /// are missing or different. Processes that migrate at once take turns. Waits up to `lock_wait` for its turn, for the locks
+    /// Runs the missing migrations. Then installs the functions, views and triggers that are missing or different. Processes that migrate at once take turns. Waits up to `lock_wait` for its turn, for the locks
     /// of each migration, and for those of the installation. After an error, the finished migrations stay. Fails behind a
     /// pooler, where processes can't take turns.
-    pub(crate) async fn migrate(
-        &self,
-        lock_wait: Duration,
-        on_applied: impl FnMut(&Migration, Duration),
-    ) -> Result<Migrated, SchemaError> {
+    pub(crate) async fn migrate(&self, lock_wait: Duration) -> Result<Migrated, SchemaError> {
         if self.has_pooler() {
             return Err(SchemaError::Pooler);
         }
         let mut connection = self.migrating_connection().await?;
         let migrated = async {
             check_encoding(encoding(&mut connection).await?)?;
-            run(&mut connection, &migrations(), lock_wait, on_applied).await?;
+            let applied = run(&mut connection, &migrations(), lock_wait).await?;
             let work = "the installation of functions, views and triggers";
-            repeat_without_lock(&mut connection, work, lock_wait, install).await
+            let migrated = repeat_without_lock(&mut connection, work, lock_wait, install).await?;
+            Ok(Migrated {
+                applied,
+                ..migrated
+            })
         };
         let migrated = migrated.await;
         connection.close().await.ok();
@@ -71,14 +70,13 @@ impl Outbox {
     }
 }
 
-/// Waits for its turn, which lasts until the connection is closed, and runs the missing migrations. Ignores migrations of
-/// newer workers, because these keep older workers running.
+/// Waits for its turn, which lasts until the connection is closed, and runs the missing migrations. Returns a line for each of
+/// them. Ignores migrations of newer workers, because these keep older workers running.
 async fn run(
     connection: &mut PgConnection,
     migrations: &[Migration],
     lock_wait: Duration,
-    mut on_applied: impl FnMut(&Migration, Duration),
-) -> Result<(), SchemaError> {
+) -> Result<Vec<String>, SchemaError> {
     take_turn(connection, lock_wait).await?;
     connection.create_schema_if_not_exists("signaling").await?;
     connection.ensure_migrations_table(TABLE).await?;
@@ -97,8 +95,9 @@ async fn run(
             event = "schema_migrations_restored",
             "signaling.schema_migrations was empty: its rows are restored"
         );
-        return Ok(());
+        return Ok(Vec::new());
     }
+    let mut lines = Vec::new();
     for migration in migrations {
         let work = format!(
             "migration {} ({})",
@@ -115,11 +114,13 @@ async fn run(
                     Ok(connection.apply(TABLE, migration).await?)
                 };
                 let took = repeat_without_lock(connection, &work, lock_wait, attempt).await?;
-                on_applied(migration, took);
+                let (version, description) = (migration.version, &migration.description);
+                let took_ms = took.as_millis();
+                lines.push(format!("applied {version} {description} in {took_ms} ms\n"));
             }
         }
     }
-    Ok(())
+    Ok(lines)
 }
 
 /// Polls, because a concurrent index build of another migrator would wait for a statement that waits for the lock.

@@ -80,12 +80,8 @@ impl Damage {
 
     /// True if commands, pages or functions fail without the object.
     pub(crate) fn breaks_queries(&self) -> bool {
-        let needed_by_none = [
-            ObjectKind::Constraint,
-            ObjectKind::Index,
-            ObjectKind::Trigger,
-        ];
-        self.found.is_none() && !needed_by_none.contains(&self.object.kind)
+        use ObjectKind::{Constraint, Index, Trigger};
+        self.found.is_none() && !matches!(self.object.kind, Constraint | Index | Trigger)
     }
 
     /// True if a worker can't send or record without the object. A worker needs no views, no triggers, and no functions that
@@ -119,10 +115,9 @@ pub(crate) fn object_count() -> usize {
 
 /// The schema's own constraints and indexes. Others belong to the application.
 pub(crate) fn own_constraints() -> Vec<String> {
-    let kinds = [ObjectKind::Constraint, ObjectKind::Index];
     let own = EXPECTED
         .iter()
-        .filter(|object| kinds.contains(&object.kind));
+        .filter(|object| matches!(object.kind, ObjectKind::Constraint | ObjectKind::Index));
     own.map(|object| object.part.clone()).collect()
 }
 
@@ -133,14 +128,12 @@ pub(super) fn views() -> impl DoubleEndedIterator<Item = &'static SchemaObject> 
         .filter(|object| object.kind == ObjectKind::View)
 }
 
-/// The objects with these names, or all. Changes settings of the transaction.
+/// All objects of the schema, also those of the application. Changes settings of the transaction.
 pub(super) async fn found_objects(
     connection: &mut PgConnection,
-    names: Option<Vec<&str>>,
 ) -> Result<Vec<SchemaObject>, sqlx::Error> {
     connection.execute(SETTINGS).await?;
-    let objects = query(include_str!("objects.sql")).bind(names);
-    rows(connection, objects).await
+    rows(connection, query(include_str!("objects.sql"))).await
 }
 
 /// The objects that are missing or different. None: the schema is newer than this binary, which can't judge it. Changes
@@ -154,9 +147,7 @@ pub(super) async fn find_damage(
     {
         return Ok(None);
     }
-    let names = EXPECTED.iter().map(|object| object.name.as_str()).collect();
-    let found = found_objects(connection, Some(names)).await?;
-    Ok(Some(compare(found)))
+    Ok(Some(compare(found_objects(connection).await?)))
 }
 
 fn compare(found: Vec<SchemaObject>) -> Vec<Damage> {

@@ -1,5 +1,5 @@
--- The objects of the schema signaling that $1 names, or all of them where $1 is null. The caller sets the time zone, the
--- style of dates and the search_path, because Postgres writes definitions by these settings.
+-- The objects of the schema signaling. The caller sets the time zone, the style of dates and the search_path, because Postgres
+-- writes definitions by these settings.
 --
 -- definition   equal in two databases where the object is equal. The first line of a function or a view is all that
 --              `create or replace` can't change. Null in a version of Postgres that may write definitions otherwise
@@ -78,6 +78,5 @@ select name, kind, part, relation,
        case when kind = 'function' or current_setting('server_version_num')::integer < 190000 then definition end as definition,
        statement
 from object
-where $1::text[] is null or name = any ($1)
 -- An object comes after those that it needs: foreign keys after primary keys, views after the views that they read.
 order by rank, relation, case kind when 'view' then oid end, part

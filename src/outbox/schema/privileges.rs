@@ -1,10 +1,11 @@
 //! The privileges of each kind of role: the SQL that grants them, and the check for missing ones.
 
+use anyhow::bail;
 use clap::ValueEnum;
 use sqlx::{AssertSqlSafe, Executor, PgConnection, query};
 
 use crate::outbox::Outbox;
-use crate::outbox::one_off::{value, values};
+use crate::outbox::one_off::{rows, values};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum RoleKind {
@@ -14,14 +15,11 @@ pub(crate) enum RoleKind {
     Reader,
 }
 
-/// The privileges of a kind, as lists of names with spaces between them.
-#[derive(Default)]
+/// The privileges of a kind. The tables and the functions are lists of names with spaces between them.
 struct Privileges {
     about: &'static str,
-    /// Columns of the outbox that the role inserts.
-    insert: &'static str,
-    /// Columns of the outbox that the role reads, if not all.
-    select_columns: &'static str,
+    /// The privilege on single columns of the outbox, in SQL.
+    columns: &'static str,
     select: &'static str,
     execute: &'static [&'static str],
 }
@@ -35,7 +33,7 @@ fn names(list: &str) -> Vec<&str> {
 }
 
 /// A name as an identifier of SQL.
-pub(super) fn quoted(name: &str) -> String {
+fn quoted(name: &str) -> String {
     format!("\"{}\"", name.replace('"', "\"\""))
 }
 
@@ -44,22 +42,21 @@ impl RoleKind {
         match self {
             Self::Producer => Privileges {
                 about: "a producer: it may insert, read and cancel messages",
-                insert: "app sender destination channel_name payload wait_for_ack enable_offline_messaging \
-                         enable_historical_messaging due_at expires_at max_attempts at_most_once dedupe_key traceparent",
+                columns: "insert (app, sender, destination, channel_name, payload, wait_for_ack, enable_offline_messaging, \
+                          enable_historical_messaging, due_at, expires_at, max_attempts, at_most_once, dedupe_key, traceparent)",
                 select: "outbox attempt delivery delivery_status",
                 execute: &["cancel protocol_version"],
-                ..Privileges::default()
             },
             Self::Worker => Privileges {
                 about: "a worker: it may deliver messages, by functions alone",
+                columns: "",
                 select: "outbox attempt lane wakeup delivery delivery_status retention minute_stats queue_counts \
                          queue_counts_turn worker worker_app fleet obstacle refused schema_migrations",
                 execute: &[
-                    "open_lane next_due claim record release expire hold release_hold throttle reserve_slot \
+                    "open_lane next_due claim record release expire hold release_hold throttle \
                      report_worker retire_worker delete_finished add_minute_stats sequences_behind set_messages_back",
                     READING,
                 ],
-                ..Privileges::default()
             },
             Self::Operator => Privileges {
                 about: "an operator: it may pause, resume, limit, retry and cancel, and read like a reader",
@@ -69,13 +66,12 @@ impl RoleKind {
             Self::Reader => Privileges {
                 about: "a reader: it may read the state of messages, without their content",
                 // Without the payload, and without the dedupe key and the traceparent, which producers may derive from it.
-                select_columns: "id app sender destination channel_name wait_for_ack enable_offline_messaging \
-                                 enable_historical_messaging due_at expires_at max_attempts at_most_once created_at status \
-                                 attempts uncharged failing_since claim_id claimed_by sent_at finished_at http_status request_id error",
+                columns: "select (id, app, sender, destination, channel_name, wait_for_ack, enable_offline_messaging, \
+                          enable_historical_messaging, due_at, expires_at, max_attempts, at_most_once, created_at, status, \
+                          attempts, uncharged, failing_since, claim_id, claimed_by, sent_at, finished_at, http_status, request_id, error)",
                 select: "delivery_status attempt lane minute_stats queue_counts queue_counts_turn worker worker_app fleet obstacle refused \
                          schema_migrations",
                 execute: &[READING],
-                ..Privileges::default()
             },
         }
     }
@@ -104,14 +100,8 @@ impl RoleKind {
             format!("select on {}", qualified(names(privileges.select))),
             format!("execute on function {}", qualified(self.functions())),
         ];
-        for (privilege, list) in [
-            ("insert", privileges.insert),
-            ("select", privileges.select_columns),
-        ] {
-            if !list.is_empty() {
-                let columns = names(list).join(", ");
-                rights.push(format!("{privilege} ({columns}) on signaling.outbox"));
-            }
+        if !privileges.columns.is_empty() {
+            rights.push(format!("{} on signaling.outbox", privileges.columns));
         }
         let grant = |right: String| format!("grant {right} to {role};\n");
         rights.into_iter().map(grant).collect()
@@ -125,41 +115,52 @@ pub(super) fn is_for_people(function: &str) -> bool {
 }
 
 impl Outbox {
-    /// The privileges of a kind that the role of this connection lacks. Privileges of a role's groups count, too. Needs an
-    /// up-to-date schema.
-    pub(crate) async fn missing_privileges(
-        &self,
-        kind: RoleKind,
-    ) -> Result<Vec<String>, sqlx::Error> {
-        let privileges = kind.privileges();
-        let has_usage = query(
-            "select coalesce(has_schema_privilege(to_regnamespace('signaling'), 'usage'), false)",
-        );
-        let missing = query(
-            "select 'insert (' || name || ') on signaling.outbox' from unnest($1::text[]) as name
-             where not has_column_privilege('signaling.outbox', name, 'insert')
-             union all
-             select 'select (' || name || ') on signaling.outbox' from unnest($2::text[]) as name
-             where not has_column_privilege('signaling.outbox', name, 'select')
-             union all
-             select 'select on signaling.' || name from unnest($3::text[]) as name
-             where not coalesce(has_table_privilege(to_regclass('signaling.' || name), 'select'), false)
-             union all
-             select 'execute on function signaling.' || name from unnest($4::text[]) as name
-             where not coalesce(has_function_privilege(to_regproc('signaling.' || name), 'execute'), false)",
-        )
-        .bind(names(privileges.insert))
-        .bind(names(privileges.select_columns))
-        .bind(names(privileges.select))
-        .bind(kind.functions());
-        self.read(async |session| {
-            if value(session, has_usage).await? {
-                values(session, missing).await
-            } else {
-                Ok(vec!["usage on the schema signaling".to_owned()])
+    /// Grants a role the privileges of a kind, in one transaction. The role keeps its other privileges.
+    pub(crate) async fn grant(&self, kind: RoleKind, role: &str) -> anyhow::Result<()> {
+        let work = async |transaction: &mut PgConnection| {
+            transaction.execute(PRIVILEGES_LOCK).await?;
+            // Without ownership, Postgres would only warn and grant nothing.
+            let foreign = query(
+                "select current_user::text, pg_get_userbyid(owner)::text
+                 from (select nspowner from pg_namespace where nspname = 'signaling'
+                       union select relowner from pg_class where relnamespace = 'signaling'::regnamespace
+                       union select proowner from pg_proc where pronamespace = 'signaling'::regnamespace) as owned (owner)
+                 where not pg_has_role(owner, 'usage') limit 1",
+            );
+            let foreign: Vec<(String, String)> = rows(transaction, foreign).await?;
+            if let Some((user, owner)) = foreign.first() {
+                bail!(
+                    "{user} can't grant privileges: log in as the owner of the schema signaling, {owner}, or have its owner run what --print shows"
+                );
             }
-        })
-        .await
+            transaction
+                .execute(AssertSqlSafe(kind.grants(role)))
+                .await?;
+            Ok(())
+        };
+        self.pool.transaction(None, work).await
+    }
+
+    /// The privileges of a worker that the role of this connection lacks. Privileges of a role's groups count, too.
+    pub(crate) async fn missing_privileges(&self) -> Result<Vec<String>, sqlx::Error> {
+        let missing = query(
+            "select 'usage on the schema signaling'
+             where not has_schema_privilege(to_regnamespace('signaling'), 'usage')
+             union all
+             select 'select on signaling.' || name
+             from unnest($1::text[]) as name
+                  left join pg_class on relname = name and relnamespace = to_regnamespace('signaling')
+             where not coalesce(has_table_privilege(pg_class.oid, 'select'), false)
+             union all
+             select 'execute on function signaling.' || name
+             from unnest($2::text[]) as name
+                  left join pg_proc on proname = name and pronamespace = to_regnamespace('signaling')
+             where not coalesce(has_function_privilege(pg_proc.oid, 'execute'), false)",
+        )
+        .bind(names(RoleKind::Worker.privileges().select))
+        .bind(RoleKind::Worker.functions());
+        self.read(async |session| values(session, missing).await)
+            .await
     }
 }
 
@@ -186,21 +187,9 @@ pub(super) async fn roles_by_kind(
              having count(distinct functions.oid) = (select count(*) from functions)",
         )
         .bind(kind.functions())
-        .bind(kind.privileges().insert.is_empty());
+        .bind(kind != RoleKind::Producer);
         let roles = values(connection, roles).await?;
         found.extend(roles.into_iter().map(|role| (kind, role)));
     }
     Ok(found)
-}
-
-/// Grants roles the new privileges of their kinds.
-pub(super) async fn refresh_privileges(
-    roles: &[(RoleKind, String)],
-    connection: &mut PgConnection,
-) -> Result<(), sqlx::Error> {
-    for (kind, role) in roles {
-        let grants = AssertSqlSafe(kind.grants(role));
-        connection.execute(grants).await?;
-    }
-    Ok(())
 }

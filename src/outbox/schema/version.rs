@@ -12,15 +12,6 @@ use crate::error_text::database_error_text;
 use crate::outbox::Outbox;
 use crate::outbox::one_off::value;
 
-/// The versions of a schema that this binary can use.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct SchemaVersion {
-    pub(crate) tables: i64,
-    pub(crate) functions: i32,
-    /// A newer worker has migrated the database.
-    pub(crate) is_newer: bool,
-}
-
 /// The advice stands behind the first colon, where `worker check` splits the text.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum SchemaError {
@@ -92,56 +83,45 @@ impl From<MigrateError> for SchemaError {
 }
 
 impl Outbox {
-    /// Fails if a migration of this binary was not run, or the functions are older.
-    pub(crate) async fn check_schema(&self) -> Result<SchemaVersion, SchemaError> {
+    /// Returns the versions of the tables and of the functions. Fails if a migration of this binary was not run, or the
+    /// functions are older.
+    pub(crate) async fn check_schema(&self) -> Result<(i64, i32), SchemaError> {
         let read = self.read(async |session| {
-            let applied = applied(session).await?;
-            let tables = applied.last().map(|(version, _)| *version);
-            Ok((
-                encoding(session).await?,
-                tables,
+            let tables = applied(session).await?.pop();
+            let found = (
+                tables.map(|(version, _)| version),
                 found_version(session).await?,
-            ))
+            );
+            Ok((encoding(session).await?, found))
         });
-        let (encoding, tables, functions) = read.await?;
+        let (encoding, found) = read.await?;
         check_encoding(encoding)?;
-        let needed = migrations().last().map_or(0, |newest| newest.version);
-        SchemaVersion::check((tables, needed), (functions, PROTOCOL_VERSION))
+        let newest = migrations().last().map_or(0, |newest| newest.version);
+        check_versions(found, (newest, PROTOCOL_VERSION))
     }
 }
 
-impl SchemaVersion {
-    /// Compares the versions found with the ones that this binary needs.
-    fn check(
-        (tables, tables_needed): (Option<i64>, i64),
-        (functions, functions_needed): (Option<i32>, i32),
-    ) -> Result<Self, SchemaError> {
-        let (tables, functions) = match (tables, functions) {
-            (None, None) => return Err(SchemaError::Missing),
-            (None, Some(_)) => return Err(SchemaError::MigrationsGone),
-            (Some(_), None) => {
-                let names = "function signaling.protocol_version".to_owned();
-                return Err(SchemaError::Dropped { names });
-            }
-            (Some(tables), Some(functions)) => (tables, functions),
-        };
-        for (what, found, needed) in [
-            ("schema is", tables, tables_needed),
-            ("functions are", functions.into(), functions_needed.into()),
-        ] {
-            if found < needed {
-                return Err(SchemaError::Outdated {
-                    what,
-                    found,
-                    needed,
-                });
-            }
+/// Compares the versions found, of the tables and of the functions, with the ones that this binary needs.
+fn check_versions(
+    found: (Option<i64>, Option<i32>),
+    needed: (i64, i32),
+) -> Result<(i64, i32), SchemaError> {
+    let outdated = |what, found, needed| SchemaError::Outdated {
+        what,
+        found,
+        needed,
+    };
+    match found {
+        (None, None) => Err(SchemaError::Missing),
+        (None, Some(_)) => Err(SchemaError::MigrationsGone),
+        (Some(_), None) => Err(SchemaError::Dropped {
+            names: "function signaling.protocol_version".to_owned(),
+        }),
+        (Some(tables), _) if tables < needed.0 => Err(outdated("schema is", tables, needed.0)),
+        (_, Some(functions)) if functions < needed.1 => {
+            Err(outdated("functions are", functions.into(), needed.1.into()))
         }
-        Ok(Self {
-            tables,
-            functions,
-            is_newer: tables > tables_needed || functions > functions_needed,
-        })
+        (Some(tables), Some(functions)) => Ok((tables, functions)),
     }
 }
 
@@ -149,22 +129,20 @@ impl SchemaError {
     /// Fails if objects are missing that a worker needs. Names lost tables and columns first, because nothing else can be
     /// created without them.
     pub(crate) fn check_damage(damage: &[Damage]) -> Result<(), Self> {
-        let (dropped, lost): (Vec<_>, Vec<_>) = damage
-            .iter()
-            .filter(|damage| damage.stops_workers())
-            .partition(|damage| damage.object.kind.is_repairable());
-        let names = |damage: Vec<&Damage>| {
-            let names: Vec<_> = damage.into_iter().map(Damage::name).collect();
-            list_names(&names)
+        let lacking = |is_repairable| {
+            let names: Vec<_> = damage
+                .iter()
+                .filter(|damage| damage.stops_workers())
+                .filter(|damage| damage.object.kind.is_repairable() == is_repairable)
+                .map(Damage::name)
+                .collect();
+            (!names.is_empty()).then(|| list_names(&names))
         };
-        if !lost.is_empty() {
-            return Err(Self::Lost { names: names(lost) });
+        match (lacking(false), lacking(true)) {
+            (Some(names), _) => Err(Self::Lost { names }),
+            (None, Some(names)) => Err(Self::Dropped { names }),
+            (None, None) => Ok(()),
         }
-        if !dropped.is_empty() {
-            let names = names(dropped);
-            return Err(Self::Dropped { names });
-        }
-        Ok(())
     }
 }
 
@@ -189,10 +167,10 @@ mod tests {
 
     #[test]
     fn missing_migrations_and_older_functions_fail_and_newer_ones_do_not() {
-        let check = |tables, functions| SchemaVersion::check((tables, 4), (functions, 3));
-        for (tables, functions, is_newer) in [(4, 3, false), (5, 3, true), (4, 4, true)] {
-            let version = check(Some(tables), Some(functions)).expect("a version");
-            assert_eq!(version.is_newer, is_newer);
+        let check = |tables, functions| check_versions((tables, functions), (4, 3));
+        for (tables, functions) in [(4, 3), (5, 3), (4, 4)] {
+            let found = check(Some(tables), Some(functions)).expect("versions");
+            assert_eq!(found, (tables, functions));
         }
         for (tables, functions, phrase) in [
             (None, Some(3), "is empty"),

@@ -3,7 +3,6 @@
 mod additions;
 mod database;
 mod objects;
-mod probe;
 mod row_security;
 mod vacuum;
 
@@ -64,24 +63,6 @@ fn assert_line(text: &str, level: &str, subject: &str, phrases: &[&str]) {
     }
 }
 
-async fn lane(world: &World, column: &str) -> String {
-    world
-        .ask(&format!(
-            "select ({column})::text from signaling.lane where app = 'default'"
-        ))
-        .await
-}
-
-/// A lane without a worker.
-async fn open_lane(world: &World) {
-    world
-        .execute(
-            "insert into signaling.lane (app, limit_per_s, configured_per_s, rate_per_s)
-             values ('default', 500, 500, signaling.slot_rate(500))",
-        )
-        .await;
-}
-
 #[tokio::test]
 async fn a_check_without_faults_sends_and_changes_nothing() {
     let world = World::new().await;
@@ -110,7 +91,7 @@ async fn a_check_without_faults_sends_and_changes_nothing() {
         "api",
         &[
             "default: http://127.0.0.1:",
-            "only --probe tries the credentials",
+            "only a message tests the credentials",
         ],
     );
     assert_line(&text, "ok", "rights", &[&role.name]);
@@ -213,9 +194,7 @@ async fn one_fault_does_not_hide_another() {
                 "DATABASE_URL",
                 "postgres://app:hush-hush@127.0.0.1:1/app?sslmode=disable",
             )
-            .env("AGORA_BASE_URL", "http://127.0.0.1:1")
-            .arg("--probe")
-            .arg("user-17"),
+            .env("AGORA_BASE_URL", "http://127.0.0.1:1"),
         1,
     )
     .await;
@@ -227,7 +206,6 @@ async fn one_fault_does_not_hide_another() {
         "api",
         &["could not be reached", "AGORA_BASE_URL"],
     );
-    assert_line(&text, "warn", "probe", &["not made"]);
 
     let text = said(check(&world).env("WORKER_LEASE", "1s"), 1).await;
     assert_line(&text, "FAIL", "settings", &["WORKER_LEASE"]);
@@ -290,33 +268,20 @@ async fn every_app_of_a_file_is_checked() {
         ),
     );
     let worker = world
-        .command(&[
-            "check",
-            "--probe",
-            "user-17",
-            "--config",
-            file.to_str().expect("a path"),
-        ])
+        .command(&["check", "--config", file.to_str().expect("a path")])
         .env("AGORA_BASE_URL", &world.simulator.base_url());
-    let text = said(worker, 1).await;
+    let text = said(worker, 0).await;
     assert_line(
         &text,
         "ok",
         "settings",
         &["default (500 calls/s), eu (200 calls/s)"],
     );
-    let probes: Vec<_> = text
-        .lines()
-        .filter(|line| line.contains(" probe "))
-        .collect();
-    assert!(
-        probes[0].starts_with("ok") && probes[0].contains("default: "),
-        "{text}"
-    );
-    assert!(
-        probes[1].starts_with("FAIL") && probes[1].contains("eu: "),
-        "{text}"
-    );
+    let hosts: Vec<_> = text.lines().filter(|line| line.contains(" api ")).collect();
+    for (line, app) in hosts.iter().zip(["default: ", "eu: "]) {
+        assert!(line.starts_with("ok") && line.contains(app), "{text}");
+    }
+    assert_eq!(hosts.len(), 2, "{text}");
 }
 
 #[tokio::test]

@@ -254,22 +254,15 @@ async fn commands_warn_of_an_app_that_no_worker_has_served() {
 }
 
 #[tokio::test]
-async fn a_repeated_grant_says_that_the_role_has_the_kind() {
+async fn a_grant_may_be_repeated() {
     let world = World::new().await;
     let role = format!("effects_{}", std::process::id());
     world.execute(&format!("create role {role}")).await;
-    let can_not_log_in = format!("  but {role} can't log in: grant {role} to a role that can\n");
-    let first = done(&world, &["grant", "reader", &role]).await;
-    assert!(
-        first.starts_with(&format!("{role} is a reader: ")),
-        "{first}"
-    );
-    assert!(first.ends_with(&can_not_log_in), "{first}");
-    let second = done(&world, &["grant", "reader", &role]).await;
-    assert!(
-        second.starts_with(&format!("{role} was already a reader: ")),
-        "{second}"
-    );
+    for _ in 0..2 {
+        let granted = done(&world, &["grant", "reader", &role]).await;
+        let expected = format!("{role} is a reader: ");
+        assert!(granted.starts_with(&expected), "{granted}");
+    }
     world
         .execute(&format!("drop owned by {role}; drop role {role}"))
         .await;

@@ -26,7 +26,7 @@ async fn the_help_of_each_command_has_examples() {
             &["--json", "stepped aside", "signaling.fleet"],
         ),
         (&["message"], &["--payload", "--json", "reader"]),
-        (&["check"], &["--probe", "FAIL", "limit", "WORKER_LEASE"]),
+        (&["check"], &["--json", "FAIL", "limit", "WORKER_LEASE"]),
         (&["completions"], &["bash", "zsh", "fish"]),
         (&["man"], &["--dir", "worker-run"]),
         (&["health"], &["WORKER_OPS_ADDR", "--ready"]),

@@ -18,7 +18,6 @@ mod record_discarded;
 mod refused;
 mod release;
 mod report_worker;
-mod reserve_slot;
 mod resume;
 mod sequences;
 mod session;

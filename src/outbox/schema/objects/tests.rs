@@ -35,7 +35,7 @@ async fn fresh_objects() -> (Vec<SchemaObject>, i32) {
     let url = cluster.create_database("fresh").await.unwrap();
     let mut connection = migrated(&url).await;
     let mut transaction = connection.begin().await.unwrap();
-    let objects = found_objects(&mut transaction, None).await.unwrap();
+    let objects = found_objects(&mut transaction).await.unwrap();
     transaction.rollback().await.unwrap();
     let version = "select current_setting('server_version_num')::integer";
     let version = sqlx::query_scalar(version)
@@ -114,11 +114,10 @@ async fn every_statement_makes_its_object_again_as_it_was() {
             ran.unwrap_or_else(|error| panic!("{statement}: {error}"));
         }
         let mut transaction = connection.begin().await.unwrap();
-        let found = found_objects(&mut transaction, Some(vec![&object.name]))
-            .await
-            .unwrap();
+        let found = found_objects(&mut transaction).await.unwrap();
         transaction.rollback().await.unwrap();
-        let definition = found.into_iter().next().and_then(|found| found.definition);
+        let found = found.into_iter().find(|found| found.name == object.name);
+        let definition = found.and_then(|found| found.definition);
         assert_eq!(
             definition, object.definition,
             "{}: {statement}",

@@ -31,8 +31,6 @@ async fn an_interval_that_is_no_length_of_time_is_refused_by_each_function() {
         next_due
             .replace("$horizon", "$bad")
             .replace("$poll", "'1 s'"),
-        "select signaling.reserve_slot('default', gen_random_uuid(), $bad, '1 s')".into(),
-        "select signaling.reserve_slot('default', gen_random_uuid(), '1 s', $bad)".into(),
         "select signaling.set_messages_back('default', $bad, true, '-infinity', 0)".into(),
         "select signaling.delete_finished(gen_random_uuid(), $bad)".into(),
         "select signaling.delete_finished(gen_random_uuid(), '1 hour', $bad)".into(),

@@ -6,7 +6,7 @@ use super::{Claim, connect, database_error, world};
 use testkit::{Postgres, Worker, World};
 
 /// A call of each function that a worker's role may call, and whether it refuses other isolation levels.
-pub(super) const CALLS: [(&str, &str, bool); 22] = [
+pub(super) const CALLS: [(&str, &str, bool); 21] = [
     ("add_minute_stats", "signaling.add_minute_stats('[]')", true),
     (
         "calls",
@@ -73,11 +73,6 @@ pub(super) const CALLS: [(&str, &str, bool); 22] = [
     (
         "report_worker",
         "signaling.report_worker('c0ffee00-0000-4000-8000-000000000000', 'me', '1', 'host', '{default}', '{default}', '{1}', '{1}', '{false}', '{null}')",
-        true,
-    ),
-    (
-        "reserve_slot",
-        "signaling.reserve_slot('default', gen_random_uuid(), '1 second', '1 second')",
         true,
     ),
     (

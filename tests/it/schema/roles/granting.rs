@@ -115,9 +115,9 @@ async fn a_role_that_can_not_be_given_rights_is_refused_with_what_to_do() {
         (
             "nobody_of_that_name",
             1,
-            "create role \"nobody_of_that_name\"",
+            "role \"nobody_of_that_name\" does not exist",
         ),
-        ("Postgres", 1, "there is no role Postgres"),
+        ("Postgres", 1, "role \"Postgres\" does not exist"),
         ("public", 2, "no roles"),
         ("none", 2, "no roles"),
         ("", 2, "1 to 63 bytes"),

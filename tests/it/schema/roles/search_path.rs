@@ -52,7 +52,7 @@ const TEMPORARY_TRAPS: &str = "
     create domain pg_temp.text as pg_catalog.text check ({evil}.is_fine('text'));";
 
 /// Calls every function that a role may call but `cancel`, and inserts.
-const EVERYTHING: [&str; 29] = [
+const EVERYTHING: [&str; 28] = [
     "insert into signaling.outbox (sender, destination, payload) values ('alice', 'bob', 'x')",
     "select signaling.open_lane('default', 100)",
     "select * from signaling.next_due(array['default'], '{-infinity}', '{0}', '{-infinity}', '{0}', '1 s', '2 s', true)",
@@ -69,7 +69,6 @@ const EVERYTHING: [&str; 29] = [
     "select * from signaling.report_worker('c0ffee00-0000-4000-8000-000000000000', 'name', '1', 'host', '{default}',
          '{default}', '{1}', '{1}', '{false}', '{why}')",
     "select signaling.retire_worker('c0ffee00-0000-4000-8000-000000000000')",
-    "select * from signaling.reserve_slot('default', gen_random_uuid(), '1 s', '1 s')",
     "select signaling.hold('default', 'unavailable', 'why', null)",
     "select signaling.release_hold('default', gen_random_uuid())",
     "select * from signaling.delete_finished(gen_random_uuid(), '1 hour')",
