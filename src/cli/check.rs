@@ -121,7 +121,7 @@ fn check_settings(config: &WorkerConfig) -> Vec<Finding> {
     let settings = format!(
         "apps: {}; lease {}, request timeout {}",
         apps.join(", "),
-        humantime::format_duration(config.timing.lease),
+        humantime::format_duration(config.timing.lease()),
         humantime::format_duration(config.timing.request_timeout)
     );
     let mut findings = vec![
@@ -233,7 +233,7 @@ async fn check_api(
     outbox: Option<&Outbox>,
 ) -> Vec<Finding> {
     let sender = match &app.credentials {
-        Credentials::Token { uid, .. } => uid.as_str(),
+        Credentials::Token { uid, .. } => uid,
         Credentials::Basic { .. } | Credentials::Certificate { .. } => PROBE_SENDER,
     };
     let message = args.probe.as_deref();
@@ -246,7 +246,7 @@ async fn check_api(
             return vec![Finding::fail("api", error_chain_text(&error), advice)];
         }
     };
-    let mut findings = api::hosts(&client.try_hosts().await);
+    let mut findings = api::hosts(&client).await;
     let Some(message) = message else {
         return findings;
     };
@@ -264,7 +264,7 @@ async fn check_api(
         limit_per_s,
         environment: config.environment.as_deref(),
         client: &client,
-        lease: config.timing.lease,
+        lease: config.timing.lease(),
     };
     findings.push(probe.send(&message).await.unwrap_or_else(|error| {
         Finding::fail(

@@ -1,7 +1,7 @@
 -- Messages in a range of ids that a filter lets through, newest first: $1 is the highest id, $2 the lowest. By the
 -- primary key, because nothing else has this order; the range bounds what is read. If $11 lists ids, of those alone.
 select id, app, sender, destination, channel_name, state, attempts, http_status, error, created_at, next_attempt_at,
-       finished_at
+       finished_at, clock_timestamp() as now
 from signaling.delivery_status
 where id <= $1 and id >= $2
   and ($3::text is null or app = $3)
