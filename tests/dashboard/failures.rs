@@ -31,7 +31,7 @@ async fn failures_are_grouped_with_a_count_and_an_example() {
     let rejected = dashboard.shows(rejected, &["no such user"]).await;
     assert!(!rejected.contains("no answer"), "{rejected}");
     dashboard
-        .shows("/failures?app=other", &["No call failed"])
+        .shows("/failures?app=other", &["None of these calls matches"])
         .await;
 }
 
